@@ -1,0 +1,1 @@
+"""Constitutional AI and RLAIF: critique, revise, judge, train."""

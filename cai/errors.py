@@ -1,0 +1,114 @@
+"""The errors a user can meet, as one tree.
+
+    CaiError                  one clear line; the command line prints it and exits 1
+    ├── UsageError            a setting, name or combination that cannot be
+    ├── InputError            a file the user wrote is wrong: it says which file, which line, what to do
+    │   ├── ConstitutionError
+    │   ├── TemplateError
+    │   └── SourceError       prompt files
+    ├── MissingExtra          an optional package is not installed; names the pip command
+    ├── RunError              the run folder: of another run, in use, damaged, disk full
+    └── ModelError
+        ├── ModelStopped      no further call can succeed: the run ends, and can be resumed
+        │   ├── AuthenticationFailed
+        │   ├── UnknownModel
+        │   ├── ServerDown
+        │   └── BudgetReached
+        ├── ModelBusy         429: the server asks for a pause; concurrency goes down, the call is sent again
+        ├── ModelFault        a passing fault (5xx, reset, timeout, half a body): retried with backoff
+        └── CallRejected      this call will never succeed: its row is dropped with `reason`
+
+This module knows nothing of how errors are shown or retried.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+
+class CaiError(Exception):
+    """A problem the user can act on; `str(error)` is one line that says what is wrong and what to do next."""
+
+
+class UsageError(CaiError):
+    """A setting, name or combination of settings that cannot be."""
+
+
+class InputError(CaiError):
+    """A file the user wrote is wrong."""
+
+    def __init__(self, message: str, path: str | Path | None = None, line: int | None = None) -> None:
+        self.path, self.line = path, line
+        where = "" if path is None else f"{path}:{line}: " if line is not None else f"{path}: "
+        super().__init__(where + message)
+
+
+class ConstitutionError(InputError):
+    """A constitution cannot be used."""
+
+
+class TemplateError(InputError):
+    """A template cannot be used."""
+
+
+class SourceError(InputError):
+    """A prompt file cannot be read."""
+
+
+class MissingExtra(CaiError):
+    """An optional package is not installed."""
+
+    def __init__(self, what: str, extra: str) -> None:
+        super().__init__(f"{what} needs a package that is not installed: pip install 'cai-toolkit[{extra}]'")
+
+
+class RunError(CaiError):
+    """The run folder cannot be used or written."""
+
+
+class ModelError(CaiError):
+    """A model did not answer."""
+
+
+class ModelStopped(ModelError):
+    """No further call can succeed; the run stops, keeps what was finished, and can be resumed."""
+
+
+class AuthenticationFailed(ModelStopped):
+    """The provider refused the key; the message names the variable and never the key."""
+
+
+class UnknownModel(ModelStopped):
+    """The provider does not know the model."""
+
+
+class ServerDown(ModelStopped):
+    """The server did not answer for so long that going on would only drop rows."""
+
+
+class BudgetReached(ModelStopped):
+    """The next call could cost more than what is left under the cap."""
+
+
+class ModelBusy(ModelError):
+    """The server asks for a pause (HTTP 429, or 503 with `Retry-After`)."""
+
+    def __init__(self, message: str, retry_after: float | None = None) -> None:
+        self.retry_after = retry_after  # seconds; None where the server named no time
+        super().__init__(message)
+
+
+class ModelFault(ModelError):
+    """A passing fault: sent again with backoff and jitter."""
+
+    def __init__(self, message: str, retry_after: float | None = None) -> None:
+        self.retry_after = retry_after
+        super().__init__(message)
+
+
+class CallRejected(ModelError):
+    """This call will never succeed; its row is dropped with `reason`, a name from `records.DropReason`."""
+
+    def __init__(self, reason: str, message: str) -> None:
+        self.reason = reason
+        super().__init__(message)

@@ -1,0 +1,172 @@
+"""Every row and message the toolkit passes around; all frozen.
+
+Rows that reach a file are pydantic models with a `schema` version. Requests and completions, of which a run has millions
+in flight over its life, are slotted dataclasses. This module knows nothing of files, models or templates.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, TypedDict, get_args
+
+from pydantic import BaseModel, ConfigDict, Field
+
+Role = Literal["assistant", "critic", "reviser", "judge"]
+Finish = Literal["stop", "length", "content_filter"]
+DropReason = Literal[
+    "bad_input", "invalid_vote", "order_flip", "low_confidence", "identical", "duplicate_prompt", "near_duplicate",
+    "empty", "truncated", "preamble_leak", "role_mixup", "refused_benign", "length_ratio", "both_refused",
+    "content_filter", "model_error", "too_long",
+]  # fmt: skip
+DROP_REASONS: tuple[str, ...] = get_args(DropReason)
+
+
+class Message(TypedDict):
+    """One turn of a conversation."""
+
+    role: Literal["system", "user", "assistant"]
+    content: str
+
+
+class Record(BaseModel):
+    """Base of every row: frozen, and unknown fields are errors."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", serialize_by_alias=True, validate_by_name=True)
+
+
+class Prompt(Record):
+    """The conversation so far that the assistant must answer; ends with the user."""
+
+    id: str
+    messages: tuple[Message, ...]
+
+
+class BadPrompt(Record):
+    """A record of a prompt file that is no prompt; it is dropped with its place in the file."""
+
+    line: int  # 1-based line of a text file, 1-based row of a table
+    problem: str
+    reason: DropReason = "bad_input"
+
+
+def prompt_hash(messages: Sequence[Message]) -> str:
+    """32 hex digits that name a conversation: equal for equal roles and texts, whatever file they came from."""
+    digest = hashlib.sha256()
+    for message in messages:
+        content = message["content"].encode("utf-8", "surrogatepass")
+        digest.update(f"{message['role']}\0{len(content)}\0".encode() + content)
+    return digest.hexdigest()[:32]
+
+
+class Usage(Record):
+    """Tokens of one call or a sum of calls; `None` where a server did not report them."""
+
+    input_tokens: int | None = None
+    output_tokens: int | None = None
+    cached_tokens: int | None = None  # the part of `input_tokens` served from a prefix cache
+
+
+class Round(Record):
+    """One critique and revision under one principle."""
+
+    principle: str  # id
+    critique: str
+    verdict: Literal["revise", "nothing_to_fix"] | None  # None: no gate, or the critique has no readable verdict line
+    revision: str | None  # None: the gate found nothing to fix and no revision was asked for
+    changed: bool
+
+
+class ConstitutionRef(Record):
+    """Which constitution a row was made under."""
+
+    name: str
+    version: str
+    hash: str
+
+
+class Revision(Record):
+    """A row of `revisions.jsonl`: a prompt, the first reply, and what the constitution made of it."""
+
+    schema_: Literal[1] = Field(1, alias="schema")
+    id: str
+    position: int  # 0-based place in the input; exports are sorted by it
+    prompt: tuple[Message, ...]
+    initial: str
+    rounds: tuple[Round, ...]
+    final: str
+    constitution: ConstitutionRef
+    templates: str  # hash
+    models: dict[str, str]  # by role, as the server named them
+    seed: int
+    usage: Usage
+    calls: tuple[str, ...]  # request hashes in the order asked; the keys of calls.sqlite
+
+
+class Drop(Record):
+    """A row of `dropped.jsonl`: what did not make it, where it fell out, and why."""
+
+    schema_: Literal[1] = Field(1, alias="schema")
+    id: str | None  # None: the input record had no readable prompt
+    position: int
+    stage: str  # source, assistant, critic, reviser, export, …
+    reason: DropReason
+    detail: str
+    line: int | None = None
+    prompt: tuple[Message, ...] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Sampling:
+    """How a model draws its reply; `temperature` 0 is greedy, `max_tokens` bounds the reply."""
+
+    temperature: float = 1.0
+    max_tokens: int = 512
+    extra_body: dict[str, Any] = field(default_factory=dict)  # merged into the provider's payload as it is
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What a flow asks: `messages` for a chat model, or `text` for a base model to continue.
+
+    prefill: the start of the assistant's reply, which the model continues (the completion holds only what follows).
+    top_logprobs: how many alternatives per generated token to return; 0 for none.
+    score: continuations whose log-probability is asked for instead of a reply; the completion's `scores` match them.
+    """
+
+    role: Role
+    messages: tuple[Message, ...] = ()
+    text: str | None = None
+    stop: tuple[str, ...] = ()
+    prefill: str = ""
+    max_tokens: int | None = None  # None: as the run's sampling says
+    temperature: float | None = None
+    top_logprobs: int = 0
+    score: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """A request on its way to a model: whose it is, and how to sample."""
+
+    request: Request
+    row: str  # row id
+    index: int  # n-th request of this role in its flow, from 0
+    seed: int  # from (run seed, row id, role, index), in [0, 2**31)
+    sampling: Sampling
+
+
+@dataclass(frozen=True, slots=True)
+class Completion:
+    """What a model answered."""
+
+    text: str
+    finish: Finish
+    model: str  # as the server named it
+    input_tokens: int | None = None
+    output_tokens: int | None = None
+    cached_tokens: int | None = None
+    reasoning: str | None = None  # a thinking model's thoughts, kept apart from the reply
+    logprobs: tuple[dict[str, float], ...] | None = None  # per generated token: token → natural log probability
+    scores: tuple[float, ...] | None = None  # natural log probability of each continuation of `Request.score`
