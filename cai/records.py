@@ -1,7 +1,7 @@
 """Every row and message the toolkit passes around; all frozen.
 
-Rows that reach a file are pydantic models with a `schema` version. Requests and completions, of which a run has millions
-in flight over its life, are slotted dataclasses. This module knows nothing of files, models or templates.
+Rows that reach a file are pydantic models with a `schema` version. Requests and completions, of which a run makes
+millions, are slotted dataclasses. This module knows nothing of files, models or templates.
 """
 
 from __future__ import annotations
