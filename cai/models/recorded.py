@@ -1,0 +1,160 @@
+"""Answers from a file instead of a model: the fake of all tests and docs, and the way to play an old run again.
+
+A `.jsonl` or `.jsonl.gz` file holds one answer a line (`id, role, index, reply`, and what `Answer` lists besides),
+found by row, role and order. This module does not know how the answers came to be, and never makes one up: a gap ends
+the run.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gzip
+import hashlib
+import json
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field, ValidationError
+
+from cai.errors import InputError, ModelStopped
+from cai.models import Abilities
+from cai.records import Call, Completion, Finish, Record, Role, Usage
+
+Key = tuple[str, str, int]  # row id, role, index
+
+
+class Answer(Record):
+    """A line of a recorded file."""
+
+    id: str
+    role: Role
+    index: int = Field(ge=0)  # n-th request of this role in the row's flow, from 0
+    reply: str
+    finish_reason: Finish = "stop"
+    logprobs: tuple[dict[str, float], ...] | None = None  # per token of the reply: token → natural log probability
+    scores: tuple[float, ...] | None = None  # one for each continuation that is asked to be scored
+    reasoning: str | None = None
+    usage: Usage = Usage()
+    model: str | None = None  # as the server named it; None: this file's name
+
+    def completion(self, name: str) -> Completion:
+        """The answer as the model `name` gives it."""
+        return Completion(
+            text=self.reply,
+            finish=self.finish_reason,
+            model=self.model or name,
+            input_tokens=self.usage.input_tokens,
+            output_tokens=self.usage.output_tokens,
+            cached_tokens=self.usage.cached_tokens,
+            reasoning=self.reasoning,
+            logprobs=self.logprobs,
+            scores=self.scores,
+        )
+
+
+class RecordedModel:
+    """A model whose every answer is in a file, which is hashed when named and read at the first use.
+
+    Raises InputError for a file that is missing, damaged, or answers one question twice.
+    """
+
+    provider = "recorded"
+    concurrency = 64
+    context: int | None = None
+
+    def __init__(self, path: str) -> None:
+        self._path = Path(path)
+        try:
+            with self._path.open("rb") as file:
+                digest = hashlib.file_digest(file, "sha256").hexdigest()
+        except OSError as error:
+            raise InputError(f"cannot read the recorded answers: {error.strerror}", path) from error
+        self.name = f"{self._path.name.removesuffix('.gz').removesuffix('.jsonl')}@{digest[:12]}"
+        self.endpoint = f"recorded:{path}"
+        self.can = Abilities(chat=True, completion=True, logprobs=20, scoring=True, seeds=True, prefill=True)
+        self._answers: dict[Key, Completion] | None = None
+
+    def payload(self, call: Call) -> dict[str, Any]:
+        """Where the answer is looked up, and what was asked.
+
+        Without sampling and seed, which decide nothing here; so a run with another seed finds the same answers.
+        """
+        request = call.request
+        asked = {"text": request.text} if request.text is not None else {"messages": list(request.messages)}
+        return {
+            "id": call.row,
+            "role": request.role,
+            "index": call.index,
+            **asked,
+            "prefill": request.prefill,
+            "stop": list(request.stop),
+            "top_logprobs": request.top_logprobs,
+            "score": list(request.score),
+        }
+
+    async def start(self) -> None:
+        """Read the file, in a thread."""
+        if self._answers is None:
+            self._answers = await asyncio.to_thread(read_answers, self._path, self.name)
+
+    async def send(self, payload: dict[str, Any]) -> Completion:
+        """The recorded answer; raises ModelStopped, with what was asked, where the file has none that fits."""
+        await self.start()
+        assert self._answers is not None
+        found = self._answers.get((payload["id"], payload["role"], payload["index"]))
+        if found is None:
+            raise ModelStopped(f"{self._path} has no answer for {_question(payload)}")
+        if payload["top_logprobs"] and found.logprobs is None:
+            raise ModelStopped(
+                f"{self._path} has an answer without `logprobs`, which were asked for: {_question(payload)}"
+            )
+        if len(found.scores or ()) != len(payload["score"]):
+            have, want = len(found.scores or ()), len(payload["score"])
+            raise ModelStopped(f"{self._path} has {have} `scores` where {want} were asked for: {_question(payload)}")
+        return found
+
+    async def close(self) -> None:
+        """Let go of the answers."""
+        self._answers = None
+
+    def count_tokens(self, text: str) -> int | None:
+        """None: a file of answers has no tokenizer."""
+        return None
+
+
+def read_answers(path: Path, name: str) -> dict[Key, Completion]:
+    """Every answer of a JSONL file by (row id, role, index); raises InputError at the first bad or repeated line."""
+    answers: dict[Key, Completion] = {}
+    for number, line in _lines(path):
+        try:
+            answer = Answer.model_validate_json(line)
+        except ValidationError as error:
+            problem = error.errors(include_url=False, include_context=False, include_input=False)[0]
+            field = ".".join(str(part) for part in problem["loc"])
+            raise InputError(f"{field}: {problem['msg']}" if field else problem["msg"], path, number) from error
+        key = (answer.id, answer.role, answer.index)
+        if key in answers:
+            raise InputError(
+                f"a second answer for id {key[0]!r}, role {key[1]}, index {key[2]}; keep one", path, number
+            )
+        answers[key] = answer.completion(name)
+    return answers
+
+
+def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
+    number = 0
+    try:
+        with gzip.open(path, "rb") if path.name.endswith(".gz") else path.open("rb") as file:
+            for number, line in enumerate(file, start=1):
+                if line.strip():
+                    yield number, line
+    except (OSError, EOFError, zlib.error) as error:
+        raise InputError(f"cannot read the recorded answers: {error}", path, number + 1) from error
+
+
+def _question(payload: dict[str, Any]) -> str:
+    text = payload["text"] if "text" in payload else payload["messages"][-1]["content"]
+    asked = json.dumps(text[-200:] if "text" in payload else text[:200], ensure_ascii=False)
+    return f"id {payload['id']!r}, role {payload['role']}, index {payload['index']}; asked: {asked}"
