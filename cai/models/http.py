@@ -1,0 +1,287 @@
+"""The lean HTTP client under the hosted models: JSON out, JSON in, and every failure as one of `errors.ModelError`.
+
+Knows transport, status codes and the error bodies of OpenAI, Anthropic and the servers that imitate them. It does not
+know prompts or replies, and never retries: one call of `post` is one request.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+import os
+import re
+import ssl
+from collections.abc import Mapping
+from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
+from http import HTTPStatus
+from time import time
+from typing import Any
+from urllib.request import getproxies, proxy_bypass
+
+import aiohttp
+import orjson
+from multidict import CIMultiDict
+from yarl import URL
+
+from cai.errors import (
+    AuthenticationFailed,
+    CallRejected,
+    ModelBusy,
+    ModelError,
+    ModelFault,
+    ModelStopped,
+    UnknownModel,
+    UsageError,
+)
+from cai.models import Connection
+
+# What servers write, in `error.code`, `error.type` or the message, for failures that share HTTP 400 with all others.
+TOO_LONG = re.compile(
+    r"context[_ ]length|context[_ ](window|size|limit)|maximum (model|input|allowed) length|(prompt|input) is too long"
+    r"|request_?too_large|request too large|string_above_max_length|must have less than \d+ tokens"
+    r"|inputs` tokens \+ `max_new_tokens`",
+    re.IGNORECASE,
+)
+FILTERED = re.compile(
+    r"content.?filter|content.?(policy|management)|usage policy|invalid_prompt|data_inspection_failed"
+    r"|content exists risk|requires moderation|was flagged|has been flagged",
+    re.IGNORECASE,
+)
+NO_CREDIT = re.compile(
+    r"insufficient_quota|billing_(error|hard_limit|not_active)|spend_limit|credit balance is too low", re.IGNORECASE
+)
+NO_MODEL = re.compile(
+    r"model_not_found|invalid_model|not a valid model|invalid model\b|model not exist|unknown model", re.IGNORECASE
+)
+# A setting that no call of this run can have; every row would fail alike.
+BAD_SETTING = re.compile(
+    r"unsupported_(parameter|value)|is deprecated for this model|assistant message prefill|cannot both be specified",
+    re.IGNORECASE,
+)
+MASKED_KEY = re.compile(r"\S*\*{3,}\S*")  # "sk-ab****yz", as OpenAI quotes a wrong key
+LARGE = 2**20  # bytes; aiohttp wants larger bodies as a file object, and warns
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A reply that is an error: what the server said about it."""
+
+    status: int
+    kind: str  # the error's code and type
+    message: str
+    retry_after: float | None  # seconds
+
+
+class Client:
+    """Posts JSON to one base URL.
+
+    base_url: with its path (".../v1") and, where a gateway wants one, its query, which is sent and never shown.
+    key_variable: the environment variable that errors about the key name.
+    """
+
+    def __init__(self, base_url: str, connection: Connection, key_variable: str, model: str) -> None:
+        self._base = _parse(base_url)
+        self.address = str(self._base.with_query(None)).rstrip("/")
+        self._connection = connection
+        self._key_variable = key_variable
+        self._model = model
+        self._secrets: list[str] = []
+        self._session: aiohttp.ClientSession | None = None
+
+    @property
+    def host(self) -> str:
+        return self._base.host or ""
+
+    def key(self, required: bool) -> str:
+        """The key from the environment, "" where there is none; raises `AuthenticationFailed` when it must be there."""
+        key = os.environ.get(self._key_variable, "").strip()
+        if not key and required:
+            raise AuthenticationFailed(f"{self.address} needs a key: set the environment variable {self._key_variable}")
+        if not (key.isascii() and key.isprintable()) or " " in key:
+            raise AuthenticationFailed(f"{self._key_variable} holds characters that no key has; copy the key again")
+        return key
+
+    async def start(self, headers: Mapping[str, str]) -> None:
+        """Open the session; `headers` carry the key, and the user's own headers go over them."""
+        sent = CIMultiDict({"Content-Type": "application/json", "User-Agent": "cai-toolkit", **headers})
+        sent.update(self._connection.headers)
+        secrets = [value.removeprefix("Bearer ") for value in (*headers.values(), *self._connection.headers.values())]
+        self._secrets = [secret for secret in [*secrets, *self._base.query.values()] if len(secret) >= 6]
+        # The context of aiohttp is made at import; this one sees SSL_CERT_FILE and SSL_CERT_DIR as they are now.
+        tls = ssl.create_default_context() if self._base.scheme == "https" else True
+        self._session = aiohttp.ClientSession(
+            # Concurrency is bounded by `limits`; a pool limit here would hide waiting from it.
+            connector=aiohttp.TCPConnector(limit=0, ssl=tls),
+            headers=sent,
+            # With these, aiohttp would also unpack bodies: 0.03 ms a call for replies of a few kilobytes.
+            skip_auto_headers=("Accept", "Accept-Encoding"),
+            cookie_jar=aiohttp.DummyCookieJar(),
+            timeout=aiohttp.ClientTimeout(
+                total=self._connection.timeout, sock_connect=min(30.0, self._connection.timeout)
+            ),
+            # aiohttp's `trust_env` looks the proxy up for each request, in a thread, and lets ~/.netrc replace the key.
+            proxy=_proxy_for(self._base),
+        )
+
+    async def close(self) -> None:
+        if self._session is not None:
+            await self._session.close()
+            self._session = None
+
+    async def post(self, path: str, payload: dict[str, Any]) -> dict[str, Any]:
+        """Send once and return the JSON object of a 200 answer; everything else raises a `ModelError`."""
+        assert self._session is not None, "post before start"
+        try:
+            body = orjson.dumps(payload)
+        except orjson.JSONEncodeError as error:  # a lone surrogate in a prompt, an integer over 64 bits in extra_body
+            raise CallRejected("model_error", f"the request cannot be written as JSON: {error}") from None
+        url = self._base.with_path(self._base.path.rstrip("/") + path, keep_query=True)
+        try:
+            async with self._session.post(
+                url, data=body if len(body) < LARGE else io.BytesIO(body), allow_redirects=False
+            ) as response:
+                status, headers, raw = response.status, response.headers, await response.read()
+        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            # `from None`: aiohttp's errors hold the request's headers.
+            raise ModelFault(self._scrub(f"no answer from {self.address}: {self._reason(error)}")) from None
+        if status == 200:
+            return self._json(raw)
+        if 300 <= status < 400:
+            target = URL(headers.get("Location", "")).with_query(None)
+            raise ModelStopped(self._scrub(f"{self.address} redirects to {target}: give that place as the base URL"))
+        raise self.error(read_error(status, headers, raw))
+
+    def _json(self, raw: bytes) -> dict[str, Any]:
+        try:
+            reply = orjson.loads(raw)
+        except orjson.JSONDecodeError:
+            what = "HTML" if raw.lstrip()[:1] == b"<" else "an empty body" if not raw.strip() else "no JSON"
+            raise self.odd(what) from None
+        if not isinstance(reply, dict):
+            raise self.odd(f"JSON that is {type(reply).__name__}, not an object")
+        return reply
+
+    def odd(self, what: str) -> ModelFault:
+        """The fault of a 200 answer that is not the protocol's."""
+        return ModelFault(f"{self.address} answered 200 with {what}: does this base URL speak the right protocol?")
+
+    def error(self, answer: Answer) -> ModelError:
+        """The error that an answer means, in one line that never holds the key."""
+        status, known = answer.status, f"{answer.kind} {answer.message}"
+        message = self._scrub(answer.message)[:300]
+        said = f"{self.address} answered {status}" + (f": {message}" if message else "")
+        if status == 402 or NO_CREDIT.search(known):
+            return ModelStopped(f"out of credit: {said}; top up the account and run the same command again")
+        if status in (400, 403, 413, 422) and FILTERED.search(known):
+            return CallRejected("content_filter", said)
+        if status == 413 or (status in (400, 422, 429) and TOO_LONG.search(known)):
+            return CallRejected("too_long", said)
+        if status in (401, 403, 407):
+            return AuthenticationFailed(f"{said}; check {self._key_variable}")
+        if status in (404, 405) or (status in (400, 422) and NO_MODEL.search(known)):
+            return UnknownModel(f"no model {self._model!r}: {said}; check the model's name and the base URL")
+        if status in (429, 529) or (status == 503 and answer.retry_after is not None):
+            return ModelBusy(said, answer.retry_after)
+        if status >= 500 or status in (408, 409, 425):
+            return ModelFault(said, answer.retry_after)
+        if BAD_SETTING.search(known):
+            return ModelStopped(f"{said}; change the setting, or take it out with --extra-body '{{\"NAME\": null}}'")
+        return CallRejected("model_error", said)
+
+    def _scrub(self, text: str) -> str:
+        for secret in self._secrets:
+            text = text.replace(secret, "***")
+        return MASKED_KEY.sub("***", text)
+
+    def _reason(self, error: Exception) -> str:
+        """A transport failure in a few words."""
+        if isinstance(error, TimeoutError):
+            return f"timed out after {self._connection.timeout:g} s"
+        if isinstance(error, aiohttp.ClientConnectorDNSError):
+            return f"the host name {error.host!r} is unknown"
+        if isinstance(error, aiohttp.ClientConnectorCertificateError | aiohttp.ClientSSLError):
+            cause = getattr(error, "certificate_error", None) or getattr(error, "os_error", error)
+            return f"TLS failed: {_one_line(str(cause))}; a private CA goes into SSL_CERT_FILE"
+        if isinstance(error, aiohttp.ClientProxyConnectionError | aiohttp.ClientHttpProxyError):
+            return f"the proxy failed: {getattr(error, 'strerror', None) or getattr(error, 'status', '')}"
+        if isinstance(error, aiohttp.ServerDisconnectedError):
+            return "the server closed the connection"
+        if isinstance(error, aiohttp.ClientPayloadError):
+            return "the body broke off half-way"
+        if isinstance(error, aiohttp.ClientResponseError):
+            return "the answer is not HTTP"
+        if isinstance(error, OSError) and error.errno is not None:
+            return os.strerror(error.errno)
+        return _one_line(str(error)) or type(error).__name__
+
+
+def read_error(status: int, headers: Mapping[str, str], raw: bytes) -> Answer:
+    """What an error answer says, whichever of the known shapes its body has."""
+    wait = retry_after(headers)
+    try:
+        body = orjson.loads(raw)
+    except orjson.JSONDecodeError:
+        text = raw[:2000].decode("utf-8", "replace")
+        page = text.lstrip().startswith("<")
+        return Answer(status, "", "an HTML page" if page else _one_line(text) or phrase(status), wait)
+    return error_in(status, body, wait)
+
+
+def error_in(status: int, body: Any, wait: float | None = None) -> Answer:
+    """What the parsed body of an error says."""
+    # {"error": {…}} OpenAI, Anthropic · {"error": "…"} Ollama · {"message": …} old vLLM · {"detail": …} FastAPI
+    error = body.get("error", body) if isinstance(body, dict) else body
+    if not isinstance(error, dict):
+        return Answer(status, "", _one_line(str(error)), wait)
+    kind = " ".join(str(error[key]) for key in ("code", "type") if error.get(key) is not None)
+    message = error.get("message") or error.get("detail") or ""
+    return Answer(status, kind, _one_line(str(message)) or kind or phrase(status), wait)
+
+
+def phrase(status: int) -> str:
+    """The standard words for a status, "" for one that has none."""
+    return HTTPStatus(status).phrase if status in HTTPStatus._value2member_map_ else ""
+
+
+def retry_after(headers: Mapping[str, str]) -> float | None:
+    """Seconds the server asks to wait: `retry-after-ms`, or `Retry-After` as seconds or as an HTTP date."""
+    for name, unit in (("retry-after-ms", 0.001), ("Retry-After", 1.0)):
+        try:
+            seconds = float(headers[name]) * unit
+        except (KeyError, ValueError):
+            continue
+        if math.isfinite(seconds) and seconds >= 0:
+            return seconds
+    try:
+        until = parsedate_to_datetime(headers["Retry-After"]).timestamp()
+    except (KeyError, ValueError):
+        return None
+    try:  # by the server's own clock where it tells it
+        now = parsedate_to_datetime(headers["Date"]).timestamp()
+    except (KeyError, ValueError):
+        now = time()
+    return max(0.0, until - now)
+
+
+def _one_line(text: str) -> str:
+    return " ".join("".join(c if c.isprintable() else " " for c in text).split())
+
+
+def _parse(base_url: str) -> URL:
+    try:
+        url = URL(base_url.strip())
+    except ValueError:
+        raise UsageError("the base URL cannot be read; write one like http://localhost:8000/v1") from None
+    if url.user or url.password:
+        raise UsageError("the base URL holds a user name or password: send it as a header instead")
+    if url.scheme not in ("http", "https") or not url.host:
+        raise UsageError(f"the base URL {base_url!r} is none; write one like http://localhost:8000/v1")
+    return url
+
+
+def _proxy_for(url: URL) -> str | None:
+    """The proxy that HTTP_PROXY, HTTPS_PROXY and NO_PROXY name for this URL."""
+    if url.host and proxy_bypass(f"{url.host}:{url.port}"):
+        return None
+    return getproxies().get(url.scheme)

@@ -1,0 +1,169 @@
+"""OpenAI and every server that speaks its protocol: `/chat/completions`, and `/completions` for base models.
+
+Knows the wire format and which servers bend it. It does not know transport (`http`), retries or what the prompts mean.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from typing import Any
+
+from cai.errors import CallRejected, ModelFault, UsageError
+from cai.models import Abilities, Connection
+from cai.models.http import Client, error_in
+from cai.records import Call, Completion, Finish
+
+OFFICIAL = "api.openai.com"
+# OpenAI's reasoning models: temperature is fixed at 1, and they take neither stop strings nor logprobs.
+REASONING = re.compile(r"o\d|gpt-[5-9](?!.*chat)")
+FINISH: dict[str, Finish] = {
+    "stop": "stop", "eos": "stop", "eos_token": "stop", "stop_sequence": "stop", "end_turn": "stop",
+    "length": "length", "max_tokens": "length", "model_length": "length",
+    "content_filter": "content_filter",
+}  # fmt: skip
+PASSING = {"abort", "error", "insufficient_system_resource"}  # the server gave up, not the model (vLLM, …)
+
+
+class OpenAIModel:
+    """A model behind OpenAI's protocol.
+
+    The base URL is the connection's, else OPENAI_BASE_URL, else OpenAI's own; the key is OPENAI_API_KEY, which only
+    OpenAI's own server requires. At api.openai.com the payload has `max_completion_tokens` (its reasoning models refuse
+    `max_tokens`, which every imitator knows) and, for reasoning models, neither temperature nor stop strings.
+    `extra_body` is merged last; a null in it takes the key out of the payload.
+    """
+
+    provider = "openai"
+    concurrency = 64
+    context: int | None = None
+
+    def __init__(self, name: str, connection: Connection) -> None:
+        base_url = connection.base_url or os.environ.get("OPENAI_BASE_URL") or f"https://{OFFICIAL}/v1"
+        self.name = name
+        self._client = Client(base_url, connection, "OPENAI_API_KEY", name)
+        self.endpoint = self._client.address
+        self._official = self._client.host == OFFICIAL
+        self._reasoning = self._official and REASONING.match(name) is not None
+        self.can = Abilities(
+            chat=True, completion=True, logprobs=0 if self._reasoning else 20, seeds=True, prefill=not self._official
+        )
+
+    def payload(self, call: Call) -> dict[str, Any]:
+        """The body to post: a chat, or raw text where the request has `text`."""
+        request, sampling = call.request, call.sampling
+        if request.score:
+            raise UsageError(f"openai:{self.name} cannot score given text: the protocol has no call for it")
+        limit = sampling.max_tokens if request.max_tokens is None else request.max_tokens
+        body: dict[str, Any] = {"model": self.name}
+        if request.text is None:
+            body["messages"] = list(request.messages)
+            body["max_completion_tokens" if self._official else "max_tokens"] = limit
+            if request.prefill:
+                body["messages"].append({"role": "assistant", "content": request.prefill})
+                body |= {"continue_final_message": True, "add_generation_prompt": False}
+            if request.top_logprobs:
+                body |= {"logprobs": True, "top_logprobs": request.top_logprobs}
+        else:
+            body |= {"prompt": request.text + request.prefill, "max_tokens": limit}
+            if request.top_logprobs:
+                body["logprobs"] = request.top_logprobs
+        if not self._reasoning:
+            body["temperature"] = sampling.temperature if request.temperature is None else request.temperature
+            if request.stop:
+                body["stop"] = list(request.stop)
+        body["seed"] = call.seed
+        body |= sampling.extra_body
+        return {key: value for key, value in body.items() if value is not None}
+
+    async def start(self) -> None:
+        """Open the connections; raises `AuthenticationFailed` where OpenAI's own server would get no key."""
+        key = self._client.key(required=self._official)
+        await self._client.start({"Authorization": f"Bearer {key}"} if key else {})
+
+    async def send(self, payload: dict[str, Any]) -> Completion:
+        """Ask once."""
+        reply = await self._client.post("/chat/completions" if "messages" in payload else "/completions", payload)
+        if not reply.get("choices") and "error" in reply:  # routers put an upstream's failure into a 200
+            code = reply["error"].get("code") if isinstance(reply["error"], dict) else None
+            raise self._client.error(error_in(code if isinstance(code, int) else 502, reply))
+        try:
+            return self._completion(reply, chat="messages" in payload)
+        except (KeyError, IndexError, TypeError, AttributeError, ValueError):
+            raise self._client.odd("JSON that holds no choices to read") from None
+
+    def _completion(self, reply: dict[str, Any], chat: bool) -> Completion:
+        choice = reply["choices"][0]
+        finish = self._finish(choice["finish_reason"])
+        usage = reply.get("usage") or {}
+        reasoning, listed = None, choice.get("logprobs")
+        if chat:
+            message = choice["message"]
+            text = message.get("content") or ""
+            reasoning = message.get("reasoning_content") or message.get("reasoning")
+            if message.get("refusal"):
+                text, finish = message["refusal"], "content_filter"
+            elif reasoning is None:
+                text, reasoning = split_thoughts(text)
+        else:
+            text = choice["text"]
+        return Completion(
+            text,
+            finish,
+            reply.get("model") or self.name,
+            usage.get("prompt_tokens"),
+            usage.get("completion_tokens"),
+            (usage.get("prompt_tokens_details") or {}).get("cached_tokens"),
+            reasoning,
+            (chat_logprobs(listed) if chat else text_logprobs(listed)) if listed else None,
+        )
+
+    def _finish(self, reason: str | None) -> Finish:
+        if reason in FINISH:
+            return FINISH[reason]
+        if reason in PASSING:
+            raise ModelFault(f"{self.endpoint} gave the reply up: finish reason {reason!r}")
+        raise CallRejected("model_error", f"{self.endpoint} ended the reply with {reason!r}: no text that can be used")
+
+    async def close(self) -> None:
+        await self._client.close()
+
+    def count_tokens(self, text: str) -> int | None:
+        """None: only the server knows."""
+        return None
+
+
+def split_thoughts(text: str) -> tuple[str, str | None]:
+    """The reply and the thoughts of a model whose server leaves `<think>…</think>` at the start of the text.
+
+    Templates of some models open the tag themselves, so that the text holds only its end; a reply that was cut while
+    thinking has only its start.
+    """
+    before, closed, after = text.partition("</think>")
+    opened = before.lstrip().removeprefix("<think>")
+    if closed and "<think>" not in opened:
+        return after.lstrip(), opened.strip()
+    if text.lstrip().startswith("<think>"):
+        return "", opened.strip()
+    return text, None
+
+
+def chat_logprobs(listed: dict[str, Any]) -> tuple[dict[str, float], ...] | None:
+    """Per token the listed alternatives and the token itself, as `/chat/completions` gives them."""
+    if listed.get("content") is None:
+        return None
+    return tuple(
+        {entry["token"]: entry["logprob"] for entry in (token, *reversed(token.get("top_logprobs") or []))}
+        for token in listed["content"]
+    )
+
+
+def text_logprobs(listed: dict[str, Any]) -> tuple[dict[str, float], ...] | None:
+    """The same as `/completions` gives them."""
+    if listed.get("tokens") is None:
+        return None
+    tops = listed.get("top_logprobs") or [None] * len(listed["tokens"])
+    return tuple(
+        {token: value, **(top or {})}
+        for token, value, top in zip(listed["tokens"], listed["token_logprobs"], tops, strict=True)
+    )
