@@ -8,6 +8,7 @@
     │   └── SourceError       prompt files
     ├── MissingExtra          an optional package is not installed; names the pip command
     ├── RunError              the run folder: of another run, in use, damaged, disk full
+    ├── RowDropped            one row cannot go on; it is written to dropped.jsonl with `reason`
     └── ModelError
         ├── ModelStopped      no further call can succeed: the run ends, and can be resumed
         │   ├── AuthenticationFailed
@@ -24,6 +25,10 @@ This module knows nothing of how errors are shown or retried.
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from cai.records import DropReason
 
 
 class CaiError(Exception):
@@ -64,6 +69,15 @@ class MissingExtra(CaiError):
 
 class RunError(CaiError):
     """The run folder cannot be used or written."""
+
+
+class RowDropped(CaiError):
+    """One row cannot go on; `reason` is a name from `records.DropReason`, `stage` where it fell out."""
+
+    def __init__(self, reason: DropReason, stage: str, detail: str) -> None:
+        self.reason: DropReason = reason
+        self.stage, self.detail = stage, detail
+        super().__init__(f"{stage}: {reason}: {detail}")
 
 
 class ModelError(CaiError):
@@ -109,6 +123,6 @@ class ModelFault(ModelError):
 class CallRejected(ModelError):
     """This call will never succeed; its row is dropped with `reason`, a name from `records.DropReason`."""
 
-    def __init__(self, reason: str, message: str) -> None:
-        self.reason = reason
+    def __init__(self, reason: DropReason, message: str) -> None:
+        self.reason: DropReason = reason
         super().__init__(message)

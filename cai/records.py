@@ -156,6 +156,7 @@ class Call:
     index: int  # n-th request of this role in its flow, from 0
     seed: int  # from (run seed, row id, role, index), in [0, 2**31)
     sampling: Sampling
+    sample: int = 0  # tells equal payloads apart where several replies to one prompt are wanted
 
 
 @dataclass(frozen=True, slots=True)

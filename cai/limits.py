@@ -1,0 +1,234 @@
+"""How fast calls may go out: concurrency that adapts to 429, caps per minute, retries, and a cap on money.
+
+One `Limiter` per endpoint and model. Knows times, counts and errors; nothing of what is asked.
+
+The controller: +1 slot per 25 answers, ×0.75 once per burst of 429 (a burst is every call sent before the last cut),
+and nothing is sent until `Retry-After` has passed. A 429 also teaches the rate: as many calls per window as the server
+took in the last one; ten clean windows raise it by a tenth.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+import itertools
+import random
+import time
+from collections import deque
+from dataclasses import dataclass, field
+
+from cai.errors import BudgetReached, ModelBusy, ModelFault, ModelStopped, ServerDown
+
+GROW_AFTER = 25  # answers per added slot
+CUT = 0.75
+# Calls admitted per turn of the event loop: replies are read between turns, so that the first 429 is seen before a
+# whole burst has been sent.
+PER_TURN = 8
+CLEAN_WINDOWS = 10
+ATTEMPTS = 6  # tries of one call against passing faults; their waits add up to 8–15 s
+ATTEMPTS_UNREACHED = 3  # the same for a server that has never answered in this run: 1–2 s
+DEAD_CALLS = 3  # calls in a row that used up their attempts: the server is down
+BACKOFF, BACKOFF_MAX = 0.5, 20.0  # seconds
+BUSY_WAIT = 1.0  # seconds to pause after a 429 without Retry-After
+BUSY_PATIENCE = 300.0  # seconds of nothing but 429 before the run stops
+
+
+@dataclass
+class Tally:
+    """What happened to the calls of a run; the progress display reads it."""
+
+    sent: int = 0
+    answered: int = 0
+    replayed: int = 0  # answered from the call store
+    retries: int = 0
+    throttled: int = 0  # 429s
+    in_flight: int = 0
+    input_tokens: int = 0
+    output_tokens: int = 0
+    cost: float = 0.0  # USD of the calls of this session whose price is known
+
+
+@dataclass
+class Limiter:
+    """Admits calls to one endpoint, oldest flow first."""
+
+    concurrency: int
+    rpm: int | None = None
+    tpm: int | None = None
+    tally: Tally = field(default_factory=Tally)
+
+    def __post_init__(self) -> None:
+        self._slots = float(self.concurrency)
+        self._in_flight = 0
+        self._since_growth = 0
+        self._waiting: list[tuple[int, int, int, asyncio.Future[float]]] = []
+        self._number = itertools.count()
+        self._paused_until = 0.0
+        self._last_cut = 0.0
+        self._last_answer = time.monotonic()
+        self._sent: deque[float] = deque()  # times of accepted sends in the window, while a rate is known or capped
+        self._window, self._rate = 1.0, 0  # at most `_rate` sends per `_window` s; 0: not known
+        self._rate_since = 0.0
+        self._minute: deque[tuple[float, int]] = deque()  # (time, tokens) of the last minute, for rpm and tpm
+        self._turn_scheduled = False
+        self._admitted = 0
+        self.ever_answered = False
+        self.dead_calls = 0
+
+    async def acquire(self, order: int, tokens: int) -> float:
+        """Wait for a slot; `order` is the flow's age (smaller first), `tokens` the call's expected total.
+
+        Returns the time of admission, which `busy` wants back. Every acquire is followed by exactly one `release`.
+        """
+        future: asyncio.Future[float] = asyncio.get_running_loop().create_future()
+        heapq.heappush(self._waiting, (order, next(self._number), tokens, future))
+        self._admit()
+        try:
+            return await future
+        except asyncio.CancelledError:
+            if future.done() and not future.cancelled():
+                self.release()
+            raise
+
+    def release(self) -> None:
+        """The call is over, however it went."""
+        self._in_flight -= 1
+        self.tally.in_flight -= 1
+        self._admit()
+
+    def answered(self) -> None:
+        """A call came back with an answer, a refusal of this one call included."""
+        self._last_answer = time.monotonic()
+        self.ever_answered, self.dead_calls = True, 0
+        self._since_growth += 1
+        if self._since_growth >= GROW_AFTER and self._slots < self.concurrency:
+            self._slots, self._since_growth = min(self.concurrency, self._slots + 1), 0
+
+    def busy(self, error: ModelBusy, sent_at: float) -> None:
+        """The server asked for a pause."""
+        now = time.monotonic()
+        self.tally.throttled += 1
+        self.ever_answered = True
+        if now - self._last_answer > BUSY_PATIENCE:
+            raise ServerDown(f"nothing but 429 for {BUSY_PATIENCE:.0f} s: {error}; run the same command again later")
+        wait = BUSY_WAIT if error.retry_after is None else error.retry_after
+        if sent_at > self._last_cut:
+            self._last_cut = now
+            self._slots, self._since_growth = max(1.0, self._slots * CUT), 0
+            self._window = min(60.0, max(1.0, wait))
+            self._rate, self._rate_since = sum(1 for at in self._sent if at > now - self._window), now + wait
+        if self._last_cut - self._window < sent_at:
+            self._rate = max(1, self._rate - 1)
+        if now + wait > self._paused_until:
+            self._paused_until = now + wait
+            asyncio.get_running_loop().call_later(wait, self._admit)
+
+    def _admit(self) -> None:
+        """Let waiting calls go, a few per turn of the loop."""
+        while self._waiting:
+            if self._waiting[0][3].done():  # its flow was cancelled
+                heapq.heappop(self._waiting)
+                continue
+            if self._in_flight >= int(self._slots):
+                return
+            now = time.monotonic()
+            wait = self._wait(now, self._waiting[0][2])
+            if wait > 0 or self._admitted >= PER_TURN:
+                self._schedule(wait)
+                return
+            if self._admitted == 0:
+                asyncio.get_running_loop().call_soon(self._new_turn)
+            _, _, tokens, future = heapq.heappop(self._waiting)
+            self._count(now, tokens)
+            future.set_result(now)
+
+    def _count(self, now: float, tokens: int) -> None:
+        self._admitted += 1
+        self._in_flight += 1
+        self.tally.in_flight += 1
+        self.tally.sent += 1
+        self._sent.append(now)
+        while len(self._sent) > max(4_096, 2 * self._rate):
+            self._sent.popleft()
+        if self.rpm or self.tpm:
+            self._minute.append((now, tokens))
+
+    def _new_turn(self) -> None:
+        self._admitted = 0
+
+    def _schedule(self, wait: float) -> None:
+        if not self._turn_scheduled:
+            self._turn_scheduled = True
+            loop = asyncio.get_running_loop()
+            if wait > 0:
+                loop.call_later(wait, self._on_turn)
+            else:
+                loop.call_soon(self._on_turn)
+
+    def _on_turn(self) -> None:
+        self._turn_scheduled = False
+        self._admit()
+
+    def _wait(self, now: float, tokens: int) -> float:
+        """Seconds until the next call may go."""
+        wait = self._paused_until - now
+        if self._rate:
+            if now - self._rate_since > CLEAN_WINDOWS * self._window:
+                self._rate, self._rate_since = self._rate + max(1, self._rate // 10), now
+            if len(self._sent) >= self._rate:
+                # 2 % more than the window: the server's clock starts when the call arrives, ours when it leaves.
+                wait = max(wait, self._sent[-self._rate] + 1.02 * self._window - now)
+        if self.rpm or self.tpm:
+            while self._minute and self._minute[0][0] <= now - 60:
+                self._minute.popleft()
+            used = sum(t for _, t in self._minute) if self.tpm else 0
+            over_requests = self.rpm is not None and len(self._minute) >= self.rpm
+            over_tokens = self.tpm is not None and bool(self._minute) and used + tokens > self.tpm
+            if over_requests or over_tokens:
+                wait = max(wait, self._minute[0][0] + 60 - now)
+        return wait
+
+
+def backoff(attempt: int, error: ModelFault) -> float:
+    """Seconds before try `attempt` + 1: 0.5 s doubling to 20 s, half of it jitter; or as the server says."""
+    if error.retry_after is not None:
+        return error.retry_after
+    return min(BACKOFF_MAX, BACKOFF * 2.0**attempt) * random.uniform(0.5, 1.0)
+
+
+def give_up(limiter: Limiter, attempt: int, error: ModelFault) -> ModelStopped | None:
+    """Called when a call used up its attempts: the error that ends the run, or None when only its row is lost."""
+    limiter.dead_calls += 1
+    if not limiter.ever_answered or limiter.dead_calls >= DEAD_CALLS:
+        return ServerDown(f"no answer after {attempt} tries: {error}; start the server and run the same command again")
+    return None
+
+
+@dataclass
+class Budget:
+    """A cap on what a run may cost: each call's worst case is reserved before it is sent, and settled after."""
+
+    cap: float | None  # USD; None: no cap
+    spent: float = 0.0
+    _reserved: float = 0.0
+
+    def __post_init__(self) -> None:
+        self._settled = asyncio.Event()
+
+    async def reserve(self, worst: float) -> None:
+        """Set `worst` USD aside; waits while calls in flight may still give some back, then raises BudgetReached."""
+        while self.cap is not None and self.spent + self._reserved + worst > self.cap:
+            if self._reserved == 0:
+                raise BudgetReached(
+                    f"--max-cost {self.cap:g} USD: {self.spent:.4f} spent, and the next call could cost {worst:.4f}; "
+                    "what was finished is kept, run the same command with a higher cap to go on"
+                )
+            self._settled.clear()
+            await self._settled.wait()
+        self._reserved += worst
+
+    def settle(self, worst: float, actual: float) -> None:
+        """Turn a reservation into what the call cost; 0 where it failed."""
+        self._reserved = max(0.0, self._reserved - worst)
+        self.spent += actual
+        self._settled.set()
