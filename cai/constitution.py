@@ -1,0 +1,335 @@
+"""A constitution: its principles and few-shot examples, from YAML files and from Python.
+
+Finds files by path or built-in name, follows `extends`, and reports every problem of a file with its line. Text is
+literal. Knows nothing of templates, models, or how a principle is put to a model.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import unicodedata
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    ValidationError,
+    model_validator,
+)
+from pydantic_core import PydanticCustomError
+
+from cai import yamlfile
+from cai.errors import ConstitutionError
+from cai.records import ConstitutionRef, Message, Record
+from cai.resources import folder
+
+SUFFIXES = (".yaml", ".yml")
+SEMVER = r"^(0|[1-9]\d*)\.(0|[1-9]\d*)\.(0|[1-9]\d*)(-[0-9A-Za-z.-]+)?(\+[0-9A-Za-z.-]+)?$"
+NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
+
+Text = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]
+Name = Annotated[str, StringConstraints(pattern=NAME)]
+Version = Annotated[str, StringConstraints(pattern=SEMVER)]
+
+
+class PrincipleTest(Record):
+    """An executable example: a judge under the principle must prefer `better`, whichever is shown first."""
+
+    prompt: Text = Field(description="What the user says.")
+    better: Text = Field(description="The reply the principle prefers.")
+    worse: Text = Field(description="The reply it must lose to.")
+
+
+class Principle(Record):
+    """One rule, worded for up to three jobs; where a job has no wording of its own, `text` stands in for it."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "anyOf": [{"required": ["text"]}, {"required": ["critique", "revise"]}, {"required": ["choose"]}],
+        }
+    )
+
+    id: Name = Field(description="Stable name; appears in every row made under this principle.")
+    text: Text | None = Field(None, description="The principle in a sentence; words every job that has no own wording.")
+    critique: Text | None = Field(None, description="What the critic is asked about a reply.")
+    revise: Text | None = Field(None, description="What the reviser is asked to do with the reply.")
+    choose: Text | None = Field(None, description="What the judge is asked: 'Choose the reply that …'")
+    weight: float = Field(1.0, gt=0, allow_inf_nan=False, strict=True, description="Relative chance of being drawn.")
+    tests: tuple[PrincipleTest, ...] = Field((), description="Executable examples for `cai constitution test`.")
+
+    @model_validator(mode="after")
+    def _has_a_job(self) -> Principle:
+        if self.text is None and (self.critique is None) != (self.revise is None):
+            there, lacking = ("critique", "revise") if self.revise is None else ("revise", "critique")
+            message = "principle '{id}' has '{there}' but no '{lacking}'; add '{lacking}', or 'text' to stand in for it"
+            raise PydanticCustomError("half_principle", message, {"id": self.id, "there": there, "lacking": lacking})
+        if not (self.can_revise or self.can_judge):
+            message = "principle '{id}' says nothing; give it 'text', or 'critique' and 'revise', or 'choose'"
+            raise PydanticCustomError("empty_principle", message, {"id": self.id})
+        return self
+
+    @property
+    def can_revise(self) -> bool:
+        """Whether it words, or `text` can word, both the critique and the revision."""
+        return self.text is not None or (self.critique is not None and self.revise is not None)
+
+    @property
+    def can_judge(self) -> bool:
+        """Whether it words, or `text` can word, the choice between two replies."""
+        return self.text is not None or self.choose is not None
+
+
+def principle_id(sentence: str) -> str:
+    """The id of a shorthand sentence: its first five words and six hex digits of its hash; spacing does not matter."""
+    sentence = " ".join(sentence.split())
+    ascii_text = unicodedata.normalize("NFKD", sentence).encode("ascii", "ignore").decode().lower()
+    words = re.findall(r"[a-z0-9]+", ascii_text.replace("'", ""))[:5] or ["principle"]
+    return f"{'-'.join(words)[:48].strip('-')}-{hashlib.sha256(sentence.encode()).hexdigest()[:6]}"
+
+
+def _principle(entry: Any) -> Any:
+    if isinstance(entry, str) and entry.strip():
+        return {"id": principle_id(entry), "text": entry}
+    return entry
+
+
+def _conversation(prompt: Any) -> Any:
+    return ({"role": "user", "content": prompt},) if isinstance(prompt, str) else prompt
+
+
+def _ends_with_user(messages: tuple[Message, ...]) -> tuple[Message, ...]:
+    if not messages or messages[-1]["role"] != "user":
+        raise PydanticCustomError("bad_prompt", "'prompt' must end with the user's turn")
+    return messages
+
+
+PrincipleEntry = Annotated[Principle, BeforeValidator(_principle, json_schema_input_type=str | Principle)]
+Conversation = Annotated[
+    tuple[Message, ...],
+    AfterValidator(_ends_with_user),
+    BeforeValidator(_conversation, json_schema_input_type=str | tuple[Message, ...]),
+]
+
+
+class Example(Record):
+    """A worked critique and revision, shown to base models before the real one."""
+
+    prompt: Conversation = Field(description="A user's message, or a list of messages that ends with the user.")
+    reply: Text
+    critique_request: Text
+    critique: Text
+    revision_request: Text
+    revision: Text
+
+
+class _Head(Record):
+    name: Name = Field(description="Names the constitution in rows and folders.")
+    version: Version = Field(description="Semantic version, such as 1.0.0.")
+    description: str = Field("", description="What it is for, and the source and licence of its wording.")
+    examples: tuple[Example, ...] = Field((), description="Few-shot conversations for base models.")
+
+
+class ConstitutionFile(_Head):
+    """What a constitution file may hold."""
+
+    model_config = ConfigDict(json_schema_extra={"anyOf": [{"required": ["principles"]}, {"required": ["extends"]}]})
+
+    extends: str | tuple[str, ...] = Field((), description="Constitutions to inherit from: names, or paths from here.")
+    principles: tuple[PrincipleEntry, ...] = Field((), description="Sentences, or mappings with an id.")
+
+
+class Constitution(_Head):
+    """Principles and examples with everything inherited resolved; its principles have distinct ids."""
+
+    principles: tuple[PrincipleEntry, ...] = Field(min_length=1)
+    source: str = Field("", exclude=True)  # path, or "built-in NAME"; "" when made in Python
+
+    @model_validator(mode="after")
+    def _ids_differ(self) -> Constitution:
+        ids = [principle.id for principle in self.principles]
+        twice = next((name for name in ids if ids.count(name) > 1), None)
+        if twice is not None:
+            raise ValueError(f"principle id {twice!r} occurs twice; ids name rows and must differ")
+        return self
+
+    @property
+    def hash(self) -> str:
+        """16 hex digits over all that can reach a model or a row; comments, layout, description and tests do not."""
+        content = self.model_dump(mode="json", exclude={"description": True, "principles": {"__all__": {"tests"}}})
+        text = json.dumps(content, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
+        return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:16]
+
+    @property
+    def ref(self) -> ConstitutionRef:
+        """Its name, version and hash, as rows record them."""
+        return ConstitutionRef(name=self.name, version=self.version, hash=self.hash)
+
+    def principles_for(self, job: Literal["revise", "judge"]) -> tuple[Principle, ...]:
+        """The principles worded for `job`, in order; raises `ConstitutionError` when there is none."""
+        able = tuple(p for p in self.principles if (p.can_revise if job == "revise" else p.can_judge))
+        if not able:
+            need = "'critique' and 'revise'" if job == "revise" else "'choose'"
+            where = self.source or None
+            raise ConstitutionError(f"no principle of {self.name!r} can {job}: give them {need}, or 'text'", where)
+        return able
+
+
+KEYS: yamlfile.Keys = {  # by the keys that lead there: what a mapping is called, and the keys it can have
+    (): ("a constitution", tuple(ConstitutionFile.model_fields)),
+    ("principles",): ("a principle", tuple(Principle.model_fields)),
+    ("principles", "tests"): ("a test", tuple(PrincipleTest.model_fields)),
+    ("examples",): ("an example", tuple(Example.model_fields)),
+    ("examples", "prompt"): ("a message", tuple(Message.__annotations__)),
+}
+NAME_FORM = "letters, digits, '.', '_' and '-', at most 64"
+FORMS = {"name": NAME_FORM, "id": NAME_FORM, "version": "three numbers, such as 1.0.0"}
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One thing that keeps a file from being used; `line` is 1-based."""
+
+    code: str
+    message: str
+    file: str
+    line: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """What reading a file gave: a constitution or problems, and where each principle was written."""
+
+    constitution: Constitution | None
+    problems: tuple[Problem, ...]
+    places: Mapping[str, tuple[str, int]] = field(default_factory=dict)  # principle id → file and line
+
+
+def load_constitution(name_or_path: str | Path) -> Constitution:
+    """The constitution in a file, or the built-in of that name when no such file exists (`harmless`, `harmless.yaml`).
+
+    Raises `ConstitutionError` for the first problem of the file; `cai constitution check` lists all of them.
+    """
+    draft = read_constitution(name_or_path)
+    if draft.constitution is None:
+        first, *others = draft.problems
+        more = f" (and {len(others)} more: cai constitution check {name_or_path})" if others else ""
+        raise ConstitutionError(first.message + more, first.file, first.line)
+    return draft.constitution
+
+
+def list_constitutions() -> list[Constitution]:
+    """The built-in constitutions, by name."""
+    return [load_constitution(path) for path in sorted(folder("constitutions").glob("*.yaml"))]
+
+
+def read_constitution(name_or_path: str | Path) -> Draft:
+    """The constitution, or every problem that keeps it from being one; raises only where there is no such file."""
+    return _read(find_constitution(name_or_path), ())
+
+
+def find_constitution(name_or_path: str | Path, base: Path | None = None) -> Path:
+    """The file that a name or path means: an existing file (seen from `base`), else a built-in by its stem."""
+    path = Path(name_or_path).expanduser()
+    seen = path if base is None else base / path
+    if seen.exists() and not seen.is_dir():
+        return seen
+    built_ins = {file.stem: file for file in sorted(folder("constitutions").glob("*.yaml"))}
+    stem = path.stem if path.suffix in SUFFIXES else path.name
+    bare = path.name == str(name_or_path)
+    if bare and stem in built_ins:
+        return built_ins[stem]
+    known = ", ".join(built_ins)
+    if seen.is_dir():
+        raise ConstitutionError(f"{str(path)!r} is a folder; name a .yaml file in it, or a built-in: {known}")
+    close = get_close_matches(stem.lower(), built_ins, n=1)
+    hint = f"did you mean the built-in {close[0]!r}?" if close else f"built-in are: {known}"
+    what = "no such file" if not bare or path.suffix in SUFFIXES else "unknown constitution"
+    raise ConstitutionError(f"{what} {str(path)!r}; {hint}")
+
+
+def _read(path: Path, trail: tuple[Path, ...]) -> Draft:
+    """The draft of the file at `path`; `trail` is the chain of files that extend it, the outermost first."""
+    try:
+        document = yamlfile.parse(yamlfile.read_text(path))
+    except yamlfile.BadYaml as error:
+        return Draft(None, (Problem("yaml", error.message, str(path), error.line),))
+    try:
+        parsed = ConstitutionFile.model_validate(document.value)
+    except ValidationError as error:
+        faults = yamlfile.explain(error, document, KEYS, FORMS)
+        return Draft(None, tuple(Problem(fault.code, fault.message, str(path), fault.line) for fault in faults))
+    places = {p.id: (str(path), document.line(("principles", i))) for i, p in enumerate(parsed.principles)}
+    names = (parsed.extends,) if isinstance(parsed.extends, str) else parsed.extends
+    line = document.line(("extends",))
+    bases = [_read_base(name, path, line, (*trail, path.resolve())) for name in names]
+    problems = [*_repeated_ids(parsed, document, str(path)), *(problem for base in bases for problem in base.problems)]
+    if not problems and not parsed.principles and not bases:
+        problems.append(Problem("no-principles", "'principles' is empty; write at least one", str(path), line))
+    if problems:
+        return Draft(None, tuple(problems))
+    return _combine(parsed, path, line, bases, places)
+
+
+def _read_base(name: str, path: Path, line: int, trail: tuple[Path, ...]) -> Draft:
+    try:
+        base = find_constitution(name, path.parent)
+    except ConstitutionError as error:
+        return Draft(None, (Problem("extends", f"extends: {error}", str(path), line),))
+    if base.resolve() in trail:
+        chain = " → ".join(file.name for file in (*trail, base))
+        hint = f"; for the built-in write 'extends: {base.stem}'" if base == path else ""
+        return Draft(None, (Problem("extends", f"extends itself: {chain}{hint}", str(path), line),))
+    return _read(base, trail)
+
+
+def _repeated_ids(parsed: ConstitutionFile, document: yamlfile.Document, file: str) -> list[Problem]:
+    problems: list[Problem] = []
+    first: dict[str, int] = {}
+    for index, principle in enumerate(parsed.principles):
+        line = document.line(("principles", index))
+        if principle.id in first:
+            message = f"principle id {principle.id!r} is already used in line {first[principle.id]}; ids must differ"
+            problems.append(Problem("repeated-id", message, file, line))
+        first.setdefault(principle.id, line)
+    return problems
+
+
+def _combine(
+    parsed: ConstitutionFile, path: Path, line: int, bases: list[Draft], own: Mapping[str, tuple[str, int]]
+) -> Draft:
+    principles: dict[str, Principle] = {}
+    places: dict[str, tuple[str, int]] = {}
+    examples: list[Example] = []
+    problems: list[Problem] = []
+    for base in bases:
+        assert base.constitution is not None
+        for principle in base.constitution.principles:
+            known = principles.get(principle.id, principle)
+            if known != principle and principle.id not in own:
+                message = f"two of the extended constitutions differ in {principle.id!r}; define it in this file"
+                problems.append(Problem("extends", message, str(path), line))
+            principles[principle.id] = principle
+        places.update(base.places)
+        examples += base.constitution.examples
+    if problems:
+        return Draft(None, tuple(problems))
+    principles.update({principle.id: principle for principle in parsed.principles})  # in place of the inherited one
+    examples += parsed.examples
+    law = Constitution(
+        name=parsed.name,
+        version=parsed.version,
+        description=parsed.description,
+        principles=tuple(principles.values()),
+        examples=tuple(example for i, example in enumerate(examples) if example not in examples[:i]),
+        source=f"built-in {path.stem}" if path.parent == folder("constitutions") else str(path),
+    )
+    return Draft(law, (), {**places, **own})
