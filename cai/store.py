@@ -43,10 +43,14 @@ PIECES_FROM = 1_000  # characters; a longer completion prompt is stored by parag
 REMEMBERED_PARTS = 8_192
 
 
-def call_key(provider: str, name: str, payload: dict[str, Any], sample: int) -> bytes:
-    """The 16 bytes that name a call: SHA-256 of provider, model, exact payload and sample index; never of the URL."""
-    text = orjson.dumps([provider, name, payload, sample], option=orjson.OPT_SORT_KEYS)
-    return hashlib.sha256(text).digest()[:16]
+def canonical_call(provider: str, name: str, payload: dict[str, Any], sample: int) -> bytes:
+    """The text that a call's key is the hash of: provider, model, exact payload and sample index; never the URL."""
+    return orjson.dumps([provider, name, payload, sample], option=orjson.OPT_SORT_KEYS)
+
+
+def call_key(canonical: bytes) -> bytes:
+    """The 16 bytes that name a call: a prefix of the SHA-256 of its canonical text."""
+    return hashlib.sha256(canonical).digest()[:16]
 
 
 def _split(value: Any, varying: list[Any]) -> Any:
@@ -282,6 +286,13 @@ class Store:
                 (position, digest, state),
             )
         self._due()
+
+    def forget_inputs(self) -> None:
+        """Forget what became of every prompt; calls stay."""
+        with self._guard():
+            for table in ("inputs", "seen", "files"):
+                self._db.execute(f"DELETE FROM {table}")
+            self._db.commit()
 
     def count(self) -> dict[int, int]:
         """How many prompts are in each state."""

@@ -1,0 +1,100 @@
+"""Words the requests of a flow: which turns a model sees, in chat or as the text a base model goes on with.
+
+Pure: templates and texts in, requests out. Knows nothing of what the answers are used for.
+
+Chat: the conversation goes on turn by turn, so that a server's prefix cache holds all but the last turn. The revision
+of one round takes the place of the assistant's turn in the next, as in the paper (Bai et al. 2022, appendix A).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from typing import Any
+
+from cai.constitution import Constitution, Principle
+from cai.records import Message, Prompt, Request, Role
+from cai.templates import Templates
+
+
+class Ask:
+    """The requests of one run.
+
+    system: put before every conversation; None for nothing. gate: ask critiques for a verdict line.
+    """
+
+    def __init__(
+        self, templates: Templates, constitution: Constitution, *, system: str | None = None, gate: bool = True
+    ) -> None:
+        self._templates, self._system, self._gate = templates, system, gate
+        self._examples = constitution.examples or templates.examples
+        self._asked: dict[tuple[str, str], str] = {}  # a chat turn depends on the principle alone
+        markers = {stop.strip() for stops in templates.stop.values() for stop in stops} - {""}
+        self._markers = re.compile(rf"(\n[^\S\n]*)(?={'|'.join(map(re.escape, sorted(markers)))})") if markers else None
+
+    def respond(self, prompt: Prompt) -> Request:
+        """Ask for the first reply."""
+        if self._templates.completes:
+            return self._text("assistant", "respond", prompt)
+        return Request("assistant", self._turns(prompt))
+
+    def critique(self, prompt: Prompt, reply: str, principle: Principle) -> Request:
+        """Ask what is wrong with a reply under a principle."""
+        if self._templates.completes:
+            return self._text("critic", "critique", prompt, reply=reply, principle=principle, gate=False)
+        return Request("critic", self._turns(prompt, reply, self._question("critique", principle)))
+
+    def revise(self, prompt: Prompt, reply: str, critique: str, principle: Principle) -> Request:
+        """Ask for the reply again, in the light of a critique."""
+        if self._templates.completes:
+            return self._text("reviser", "revise", prompt, reply=reply, principle=principle, critique=critique)
+        before = self._turns(prompt, reply, self._question("critique", principle))
+        after = (_turn("assistant", critique), _turn("user", self._question("revise", principle)))
+        return Request("reviser", before + after)
+
+    def _turns(self, prompt: Prompt, *rest: str) -> tuple[Message, ...]:
+        """The conversation, then the reply and the question about it."""
+        system = (_turn("system", self._system),) if self._system is not None else ()
+        if system and prompt.messages[0]["role"] == "system":
+            merged = f"{self._system}\n\n{prompt.messages[0]['content']}"
+            system, messages = (_turn("system", merged),), prompt.messages[1:]
+        else:
+            messages = prompt.messages
+        return system + messages + tuple(map(_turn, ("assistant", "user"), rest))
+
+    def _question(self, name: str, principle: Principle) -> str:
+        key = (name, principle.id)
+        text = self._asked.get(key)
+        if text is None:
+            # A chat template has no conversation to show: the turns before it are the conversation.
+            shown: dict[str, Any] = {"prompt": (), "reply": "", "critique": "", "examples": self._examples}
+            text = self._templates.render(name, **shown, principle=principle, gate=self._gate).strip()
+            self._asked[key] = text
+        return text
+
+    def _text(self, role: Role, name: str, prompt: Prompt, **variables: Any) -> Request:
+        variables = {key: self._quoted(value) if isinstance(value, str) else value for key, value in variables.items()}
+        messages = [_turn(turn["role"], self._quoted(turn["content"])) for turn in self._turns(prompt)]
+        text = self._templates.render(name, prompt=messages, examples=self._examples, **variables)
+        return Request(role, text=text, stop=self._templates.stop[name])
+
+    def _quoted(self, text: str) -> str:
+        """A text in which no line can pass for a label of the layout: such a line is quoted, as mail readers do."""
+        return text if self._markers is None else self._markers.sub(r"\1> ", text)
+
+
+def _turn(role: Any, content: str | None) -> Message:
+    return {"role": role, "content": content or ""}
+
+
+def questions(ask: Ask, constitution: Constitution, prompt: Prompt, template: str) -> Iterable[tuple[str, Request]]:
+    """Per principle, the request that a template makes of it; `template` is respond, critique or revise."""
+    reply, critique = "(the assistant's reply stands here)", "(the critique stands here)"
+    for principle in constitution.principles_for("revise"):
+        if template == "respond":
+            yield "", ask.respond(prompt)
+            return
+        if template == "critique":
+            yield principle.id, ask.critique(prompt, reply, principle)
+        else:
+            yield principle.id, ask.revise(prompt, reply, critique, principle)

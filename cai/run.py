@@ -1,0 +1,250 @@
+"""A run folder: one job's rows, calls and settings; whose it is, who holds it, and what is already done.
+
+Knows files, identities and counts (DESIGN §5); nothing of models, nor of what a row means.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import platform
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import IO, Any
+
+import orjson
+
+from cai.errors import RunError
+from cai.records import DROP_REASONS, Drop, DropReason, Prompt, Record, prompt_hash
+from cai.store import Store
+
+FORMAT = 1
+DONE = 1
+DROPPED = 100  # + index of the reason in DROP_REASONS
+RETRIED: tuple[DropReason, ...] = ("model_error",)  # drops that are tried again when the run is resumed
+
+
+def dropped_state(reason: DropReason) -> int:
+    """The state that the journal keeps for a drop."""
+    return DROPPED + DROP_REASONS.index(reason)
+
+
+def identity_hash(identity: Mapping[str, Any]) -> str:
+    """8 hex digits over everything that decides which rows a run makes."""
+    return hashlib.sha256(orjson.dumps(identity, option=orjson.OPT_SORT_KEYS)).hexdigest()[:8]
+
+
+def differences(kept: Mapping[str, Any], asked: Mapping[str, Any], prefix: str = "") -> list[str]:
+    """What two identities disagree on, one short text each."""
+    found = []
+    for key in sorted({*kept, *asked}):
+        a, b = kept.get(key), asked.get(key)
+        if isinstance(a, dict) and isinstance(b, dict):
+            found += differences(a, b, f"{prefix}{key}.")
+        elif a != b:
+            found.append(f"{prefix}{key} is {a!r} there, {b!r} now")
+    return found
+
+
+class RunFolder:
+    """An open run folder; holds its lock until `close`.
+
+    rows: the file of finished rows, such as revisions.jsonl. force: start anew where the folder holds another run; its
+    finished calls stay, so that equal questions are not paid twice.
+    Raises RunError where the folder is in use, of another run, or not writable.
+    """
+
+    def __init__(self, path: Path, identity: Mapping[str, Any], rows: str, *, force: bool = False) -> None:
+        self.path, self.identity, self.rows_file = path, dict(identity), rows
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+            self._lock = _lock(path / ".lock")
+        except OSError as error:
+            raise RunError(f"cannot write to {path}: {error.strerror or error}; choose another --out") from error
+        try:
+            self.info = self._read_info()
+            anew = self._check_identity(force)
+            self.store = Store(path)
+        except BaseException:
+            self._lock.close()
+            raise
+        self._recover(anew)
+
+    def _read_info(self) -> dict[str, Any]:
+        file = self.path / "run.json"
+        if not file.exists():
+            foreign = sorted(item.name for item in self.path.iterdir() if item.name != ".lock")
+            if foreign and "calls.sqlite" not in foreign:
+                raise RunError(
+                    f"{self.path} holds other files ({', '.join(foreign[:3])}) and no run; name a new folder"
+                )
+            return {}
+        try:
+            info: dict[str, Any] = orjson.loads(file.read_bytes())
+        except (OSError, orjson.JSONDecodeError) as error:
+            raise RunError(f"{file} cannot be read ({error}); restore it, or use --force to start anew") from error
+        return info
+
+    def _check_identity(self, force: bool) -> bool:
+        """Whether to start anew; raises RunError for another run's folder without `force`."""
+        if not self.info:
+            return False
+        found = differences(self.info.get("identity", {}), self.identity)
+        if not found:
+            return force
+        if not force:
+            raise RunError(
+                f"{self.path} is another run: {'; '.join(found)}. Name another --out, or --force to start anew there"
+            )
+        return True
+
+    def _recover(self, anew: bool) -> None:
+        """Bring rows, drops and the journal to agree after a kill."""
+        store = self.store
+        if anew:
+            store.forget_inputs()
+            for name in (self.rows_file, "dropped.jsonl"):
+                store.rewrite(name, [])
+            self.info = {}
+            return
+        if store.is_shorter(self.rows_file) or store.is_shorter("dropped.jsonl"):
+            store.forget_inputs()  # the files are the truth: read them again from their start
+        for line in store.unseen_lines(self.rows_file):
+            row = orjson.loads(line)
+            store.mark(row["position"], bytes.fromhex(prompt_hash(row["prompt"])), DONE)
+        for line in store.unseen_lines("dropped.jsonl"):
+            drop = orjson.loads(line)
+            digest = b"" if drop["prompt"] is None else bytes.fromhex(prompt_hash(drop["prompt"]))
+            store.mark(drop["position"], digest, dropped_state(drop["reason"]))
+        retried = {dropped_state(reason) for reason in RETRIED}
+        if retried & store.count().keys():
+            path = self.path / "dropped.jsonl"
+            with open(path, "rb") as file:
+                store.rewrite(path.name, (line for line in file if orjson.loads(line)["reason"] not in RETRIED))
+
+    def pending(self, prompt: Prompt, position: int) -> Drop | bool:
+        """Whether the prompt at a position is still to be played; a Drop where it occurred before.
+
+        Raises RunError where an earlier session read another prompt at this position.
+        """
+        digest = bytes.fromhex(prompt_hash(prompt.messages))
+        known = self.store.state(position)
+        if known is not None:
+            if known[0] != digest:
+                raise RunError(
+                    f"the prompts changed: number {position + 1} ({prompt.id!r}) is not the one that {self.path} has "
+                    "there; name another --out"
+                )
+            return known[1] in {dropped_state(reason) for reason in RETRIED}
+        first = self.store.first_position(b"p" + digest, position)
+        if first != position:
+            detail = f"the same conversation as number {first + 1} of the input"
+            return Drop(
+                id=prompt.id, position=position, stage="source", reason="duplicate_prompt", detail=detail,
+                prompt=prompt.messages,
+            )  # fmt: skip
+        if prompt.id != digest.hex():
+            name = hashlib.sha256(prompt.id.encode("utf-8", "surrogatepass")).digest()[:16]
+            first = self.store.first_position(b"i" + name, position)
+            if first != position:
+                detail = f"id {prompt.id!r} belongs to number {first + 1} of the input already; ids must differ"
+                return Drop(
+                    id=prompt.id, position=position, stage="source", reason="bad_input", detail=detail,
+                    prompt=prompt.messages,
+                )  # fmt: skip
+        return True
+
+    async def keep(self, row: Record, position: int, prompt: Prompt) -> None:
+        """Write a finished row; returns when it is on disk."""
+        self.store.append(self.rows_file, row.model_dump_json().encode() + b"\n")
+        self.store.mark(position, bytes.fromhex(prompt_hash(prompt.messages)), DONE)
+        await self.store.committed()
+
+    async def drop(self, drop: Drop) -> None:
+        """Write a dropped row; returns when it is on disk."""
+        self.store.append("dropped.jsonl", drop.model_dump_json().encode() + b"\n")
+        digest = b"" if drop.prompt is None else bytes.fromhex(prompt_hash(drop.prompt))
+        self.store.mark(drop.position, digest, dropped_state(drop.reason))
+        await self.store.committed()
+
+    def counts(self) -> dict[str, Any]:
+        """`rows` finished, and `dropped` by reason; together they are all prompts that were read to an end."""
+        counts = self.store.count()
+        dropped = {DROP_REASONS[state - DROPPED]: n for state, n in sorted(counts.items()) if state >= DROPPED}
+        return {"rows": counts.get(DONE, 0), "dropped": dropped}
+
+    def write_info(self, **more: Any) -> dict[str, Any]:
+        """Write run.json at once: identity, versions, counts, and what else the job knows."""
+        self.info = {
+            "format": FORMAT,
+            "identity": self.identity,
+            "versions": {"cai": package_version("cai-toolkit"), "python": platform.python_version()},
+            "started": self.info.get("started", int(time.time())),
+            **{key: value for key, value in self.info.items() if key not in {"format", "identity", "versions"}},
+            **self.counts(),
+            **more,
+        }
+        write_atomically(self.path / "run.json", orjson.dumps(self.info, option=orjson.OPT_INDENT_2) + b"\n")
+        return self.info
+
+    def close(self) -> None:
+        """Commit, and let the folder go; safe to call twice."""
+        try:
+            self.store.close()
+        finally:
+            self._lock.close()
+
+
+def read_rows(path: Path) -> Iterator[dict[str, Any]]:
+    """The rows of a JSONL file in input order, each read when it is wanted; a torn last line is left out."""
+    places = []
+    with open(path, "rb") as file:
+        start = 0
+        for line in file:
+            if line.endswith(b"\n"):
+                places.append((orjson.loads(line)["position"], start))
+            start += len(line)
+        for _, place in sorted(places):
+            file.seek(place)
+            yield orjson.loads(file.readline())
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Replace a file so that a reader or a kill sees the old content or the new, never a part."""
+    part = path.with_name(path.name + ".part")
+    try:
+        part.write_bytes(content)
+        os.replace(part, path)
+    except OSError as error:
+        with suppress(OSError):
+            part.unlink()
+        raise RunError(f"cannot write {path}: {error.strerror or error}; free some space and run it again") from error
+
+
+def package_version(name: str) -> str | None:
+    """The installed version of a package; None where it is not installed (a bare checkout)."""
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return None
+
+
+def _lock(path: Path) -> IO[bytes]:
+    """Take the folder's lock, which the system lets go when the process ends, however it ends."""
+    file = open(path, "ab")  # noqa: SIM115
+    try:
+        if os.name == "nt":
+            import msvcrt
+
+            msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)  # type: ignore[attr-defined,unused-ignore]
+        else:
+            import fcntl
+
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        file.close()
+        raise RunError(f"{path.parent} is in use by another process: wait for it, or name another --out") from None
+    return file
