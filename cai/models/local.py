@@ -1,0 +1,198 @@
+"""The embedded model: OpenVINO GenAI on this machine's CPU, all live flows in one continuous batch.
+
+Knows payloads, chat markup, tokens and sampling settings; where weights come from is `weights`, how the batch is
+driven is `engine`. It asks no network: OpenVINO's import would report to its maker, and is kept from it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+from cai.errors import InputError, MissingExtra, ModelStopped, UsageError
+from cai.models import Abilities
+from cai.models.engine import Engine, one_line
+from cai.models.local_words import Words
+from cai.models.weights import CONTEXT, NAME, default_weights, fingerprint, gguf_metadata
+from cai.records import Call, Completion
+
+# What `extra_body` may hold: the sampling attributes of OpenVINO GenAI's GenerationConfig.
+EXTRAS = (
+    "top_p", "top_k", "min_p", "repetition_penalty", "presence_penalty", "frequency_penalty", "no_repeat_ngram_size",
+    "min_new_tokens", "ignore_eos",
+)  # fmt: skip
+CACHE_GB = 2
+BATCH_TOKENS = 512
+PROPERTIES = {"INFERENCE_PRECISION_HINT": "f32"}  # a CPU with AMX would take bf16: less exact, and no faster at 135M
+
+
+class LocalModel:
+    """A GGUF file or OpenVINO folder, run in this process; `name` "" is the embedded SmolLM2-135M-Instruct.
+
+    Nothing is loaded before `start`. Chat prompts follow the weights' own template, the default system message it
+    may hold included (SmolLM2's names the model; a system message of the conversation takes its place).
+    Raises `UsageError` or `InputError` where `name` is no model.
+    """
+
+    provider = "local"
+    concurrency = 16
+
+    def __init__(self, name: str) -> None:
+        self._path = Path(name).expanduser() if name else None
+        self.name, self.context = _identify(self._path)
+        self.endpoint = f"local:{self.name}"
+        self.can = Abilities(chat=True, completion=True, scoring=True, seeds=True, prefill=True)
+        self._engine: Engine | None = None
+        self._words: Words | None = None
+        self._base: Any = None  # the weights' own generation settings, for the tokens that end a reply
+
+    def payload(self, call: Call) -> dict[str, Any]:
+        """What decides the answer; `UsageError` for settings this model does not have.
+
+        Length is judged by `send`: tokens are known once the weights are loaded.
+        """
+        request = call.request
+        if request.top_logprobs:
+            raise UsageError(f"{self.name} lists no alternatives per token; ask it for scores instead")
+        body: dict[str, Any] = {}
+        if request.text is None:
+            body["messages"] = [dict(message) for message in request.messages]
+        else:
+            body["text"] = request.text
+        if request.prefill:
+            body["prefill"] = request.prefill
+        if request.score:
+            return body | {"score": list(request.score)}
+        if unknown := [key for key in call.sampling.extra_body if key not in EXTRAS]:
+            close = get_close_matches(unknown[0], EXTRAS, n=1)
+            hint = f"did you mean {close[0]!r}?" if close else f"known: {', '.join(EXTRAS)}"
+            raise UsageError(f"the local model has no setting {unknown[0]!r} (extra body); {hint}")
+        body["temperature"] = call.sampling.temperature if request.temperature is None else request.temperature
+        body["max_tokens"] = request.max_tokens or call.sampling.max_tokens
+        if request.stop:
+            body["stop"] = list(request.stop)
+        if body["temperature"] > 0:
+            body["seed"] = call.seed
+        return body | call.sampling.extra_body
+
+    async def start(self) -> None:
+        """Loads the weights (about 2 s; the embedded ones are fetched on first use)."""
+        if self._engine is None:
+            self._engine = Engine(await asyncio.to_thread(self._load), self.name)
+
+    def _load(self) -> Any:
+        genai = import_genai()
+        path = self._path or default_weights()
+        try:
+            tokenizer = genai.Tokenizer(path)
+            scheduler = genai.SchedulerConfig()
+            scheduler.cache_size = CACHE_GB
+            scheduler.max_num_batched_tokens = BATCH_TOKENS
+            scheduler.enable_prefix_caching = True
+            pipeline = genai.ContinuousBatchingPipeline(path, tokenizer, scheduler, "CPU", **PROPERTIES)
+        except RuntimeError as error:
+            raise InputError(f"OpenVINO cannot load it: {one_line(error)}", path) from error
+        self._base = pipeline.get_config()
+        self._words = Words(tokenizer, self.name, self.context)
+        self.context = self._words.context
+        return pipeline
+
+    async def send(self, payload: dict[str, Any]) -> Completion:
+        """Ask once."""
+        assert self._engine is not None and self._words is not None, "send before start"
+        tokens = self._words.prompt(payload)
+        self._words.fit(len(tokens), payload["max_tokens"])
+        output = await self._engine.ask(tensor(tokens), self._config(payload))
+        text, stopped = self._words.text(output.generated_ids), output.finish_reason.name == "STOP"
+        ends = [at for stop in payload.get("stop", ()) if (at := text.find(stop)) >= 0]
+        return Completion(
+            text[: min(ends)] if ends else text,
+            "stop" if stopped else "length",
+            self.name,
+            input_tokens=len(tokens),
+            output_tokens=len(output.generated_ids),
+        )
+
+    def _config(self, payload: dict[str, Any]) -> Any:
+        """The sampling settings of a payload, on top of nothing but the tokens that end a reply."""
+        import openvino_genai as genai
+
+        config = genai.GenerationConfig(
+            max_new_tokens=payload["max_tokens"],
+            eos_token_id=self._base.eos_token_id,
+            stop_token_ids=self._base.stop_token_ids,
+            stop_strings=set(payload.get("stop", ())),
+            include_stop_str_in_output=True,  # else whole tokens are cut off, and with them text before the stop
+            do_sample=payload["temperature"] > 0,
+            apply_chat_template=False,
+        )
+        if payload["temperature"] > 0:
+            config.temperature, config.rng_seed = payload["temperature"], payload["seed"]
+        for key in EXTRAS:
+            if key in payload:
+                setattr(config, key, payload[key])
+        try:
+            config.validate()
+        except RuntimeError as error:
+            raise ModelStopped(f"{self.name} cannot sample like this: {one_line(error)}") from error
+        return config
+
+    async def close(self) -> None:
+        """Ends the engine and frees the weights."""
+        engine, self._engine, self._words = self._engine, None, None
+        if engine is not None:
+            await engine.close()
+
+    def count_tokens(self, text: str) -> int | None:
+        """Exact tokens of `text` (a lower bound past the context); None before `start`."""
+        return self._words.count(text) if self._words is not None else None
+
+
+def tensor(tokens: list[int]) -> Any:
+    """One prompt as the engine takes it."""
+    import numpy
+    import openvino
+
+    return openvino.Tensor(numpy.array([tokens], numpy.int64))
+
+
+def import_genai() -> Any:
+    """OpenVINO GenAI, kept from telling its maker: importing openvino sends an analytics event unless this fails."""
+    sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]  # its import now raises ImportError
+    try:
+        import openvino_genai
+    except ImportError as error:
+        if error.name == "openvino_genai":
+            raise MissingExtra("the embedded model", "local") from None
+        raise
+    return openvino_genai
+
+
+def _identify(path: Path | None) -> tuple[str, int | None]:
+    """Name and context length of the weights at `path`, None for the embedded ones; reads no weights."""
+    if path is None:
+        return NAME, CONTEXT
+    if path.is_dir():
+        if not (path / "openvino_model.xml").is_file():
+            raise InputError("holds no openvino_model.xml; name a GGUF file or an OpenVINO model folder", path)
+        return f"{path.resolve().name}@{fingerprint(path)}", _folder_context(path)
+    if not path.is_file():
+        raise UsageError(f"no model at {path}: write local for the embedded one, or local:PATH for a GGUF file")
+    metadata = gguf_metadata(path)
+    context = metadata.get(f"{metadata.get('general.architecture')}.context_length")
+    return f"{path.stem}@{fingerprint(path)}", context
+
+
+def _folder_context(path: Path) -> int | None:
+    try:
+        config = json.loads((path / "config.json").read_bytes())
+    except FileNotFoundError:
+        return None
+    except ValueError as error:
+        raise InputError(f"is not JSON: {error}", path / "config.json") from None
+    context = config.get("max_position_embeddings")
+    return context if isinstance(context, int) else None

@@ -1,0 +1,78 @@
+"""Between texts and tokens for the embedded model: chat markup, role markers in texts taken apart, lengths.
+
+Knows OpenVINO GenAI's Tokenizer; nothing of sampling, batches or weights.
+"""
+
+from __future__ import annotations
+
+import re
+import secrets
+from typing import Any
+
+from cai.errors import CallRejected, ModelStopped
+
+CUT = f"\ufdd0{secrets.token_hex(8)}\ufdd0"  # where a marker in a text is taken apart; unguessable
+
+
+class Words:
+    """The tokenizer of one model, as payloads need it."""
+
+    def __init__(self, tokenizer: Any, name: str, context: int | None) -> None:
+        self._tokenizer = tokenizer
+        self._name = name
+        every = [[token] for token in range(len(tokenizer.get_vocab()))]
+        shown, hidden = tokenizer.decode(every, skip_special_tokens=False), tokenizer.decode(every)
+        markers = sorted({text for text, plain in zip(shown, hidden, strict=True) if text != plain}, key=len)
+        self._marker = re.compile("|".join(re.escape(marker) for marker in reversed(markers)) or r"(?!)")
+        # Fewest tokens a text can be: its length by the longest token, in characters.
+        self._longest = max(map(len, shown))
+        # Some tokenizers cut silently (those made of a GGUF file at 8,192 tokens): what they cut is past the context.
+        probe = tokenizer.encode("a " * (context or 1 << 18), add_special_tokens=False).input_ids.shape[1]
+        self.context = int(min(context or probe, probe))
+
+    def prompt(self, payload: dict[str, Any]) -> list[int]:
+        """The tokens of a payload's conversation or text, and of the started reply.
+
+        Texts cannot forge a turn: "<|im_start|>" in one becomes the tokens of its letters, never the marker's own.
+        Raises `CallRejected` where it cannot fit, `ModelStopped` where the weights hold no chat template.
+        """
+        prefill = self._apart(payload.get("prefill", ""))
+        if "text" in payload:
+            return self._encode(self._apart(payload["text"]) + prefill, special=True)
+        if not self._tokenizer.chat_template:
+            raise ModelStopped(f"{self._name} has no chat template: it is a base model, use few-shot templates with it")
+        messages = [message | {"content": self._apart(message["content"])} for message in payload["messages"]]
+        return self._encode(self._tokenizer.apply_chat_template(messages, add_generation_prompt=True) + prefill)
+
+    def fit(self, tokens: int, reply: int) -> None:
+        """Raises `CallRejected("too_long", …)` where prompt and reply together pass the context."""
+        if tokens + reply > self.context:
+            self._too_long(f"{tokens} tokens", reply)
+
+    def count(self, text: str) -> int:
+        """Tokens of `text` as part of a prompt; where it is longer than the context, a lower bound."""
+        return len(self._encode(self._apart(text)))
+
+    def text(self, tokens: list[int]) -> str:
+        """The text of generated tokens, markers left out."""
+        return str(self._tokenizer.decode(tokens))
+
+    def _apart(self, text: str) -> str:
+        return self._marker.sub(lambda found: f"{found[0][:1]}{CUT}{found[0][1:]}", text)
+
+    def _encode(self, text: str, special: bool = False) -> list[int]:
+        """Tokens of `text`, which is cut at each `CUT`; a text of megabytes is refused by its length alone."""
+        if (least := len(text) // self._longest) > self.context:
+            self._too_long(f"at least {least} tokens", 0)
+        tokens: list[int] = []
+        for part in text.split(CUT):
+            try:
+                encoded = self._tokenizer.encode(part, add_special_tokens=special and not tokens)
+            except TypeError:  # how the binding refuses half a surrogate pair
+                raise CallRejected("bad_input", "the prompt holds half a surrogate pair, which is no text") from None
+            tokens += encoded.input_ids.data[0].tolist()
+        return tokens
+
+    def _too_long(self, tokens: str, reply: int) -> None:
+        asked = f" + {reply} for the reply" if reply else ""
+        raise CallRejected("too_long", f"{tokens}{asked}; the context of {self._name} is {self.context}")
