@@ -90,7 +90,7 @@ class ConstitutionRef(Record):
 class Revision(Record):
     """A row of `revisions.jsonl`: a prompt, the first reply, and what the constitution made of it."""
 
-    schema_: Literal[1] = Field(1, alias="schema")
+    schema_: Literal[1] = Field(default=1, alias="schema")
     id: str
     position: int  # 0-based place in the input; exports are sorted by it
     prompt: tuple[Message, ...]
@@ -108,7 +108,7 @@ class Revision(Record):
 class Drop(Record):
     """A row of `dropped.jsonl`: what did not make it, where it fell out, and why."""
 
-    schema_: Literal[1] = Field(1, alias="schema")
+    schema_: Literal[1] = Field(default=1, alias="schema")
     id: str | None  # None: the input record had no readable prompt
     position: int
     stage: str  # source, assistant, critic, reviser, export, …
