@@ -14,7 +14,7 @@ import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
-from http import HTTPStatus
+from http.client import responses
 from time import time
 from typing import Any
 from urllib.request import getproxies, proxy_bypass
@@ -56,10 +56,12 @@ NO_MODEL = re.compile(
 )
 # A setting that no call of this run can have; every row would fail alike.
 BAD_SETTING = re.compile(
-    r"unsupported_(parameter|value)|is deprecated for this model|assistant message prefill|cannot both be specified",
+    r"unsupported_(parameter|value)|is deprecated for this model|assistant message prefill|cannot both be specified"
+    r"|max_(completion_)?tokens is too large|maximum allowed number of output tokens",
     re.IGNORECASE,
 )
 MASKED_KEY = re.compile(r"\S*\*{3,}\S*")  # "sk-ab****yz", as OpenAI quotes a wrong key
+CONNECT = 30.0  # seconds until a server that does not even accept counts as gone
 LARGE = 2**20  # bytes; aiohttp wants larger bodies as a file object, and warns
 
 
@@ -83,10 +85,13 @@ class Client:
     def __init__(self, base_url: str, connection: Connection, key_variable: str, model: str) -> None:
         self._base = _parse(base_url)
         self.address = str(self._base.with_query(None)).rstrip("/")
+        for name, value in connection.headers.items():
+            if not (name + value).isprintable():
+                raise UsageError(f"the header {_one_line(name)!r} holds a line break or a control character")
         self._connection = connection
         self._key_variable = key_variable
         self._model = model
-        self._secrets: list[str] = []
+        self._secrets = MASKED_KEY
         self._session: aiohttp.ClientSession | None = None
 
     @property
@@ -102,24 +107,21 @@ class Client:
             raise AuthenticationFailed(f"{self._key_variable} holds characters that no key has; copy the key again")
         return key
 
-    async def start(self, headers: Mapping[str, str]) -> None:
+    async def start(self, headers: Mapping[str, str], key: str) -> None:
         """Open the session; `headers` carry the key, and the user's own headers go over them."""
         sent = CIMultiDict({"Content-Type": "application/json", "User-Agent": "cai-toolkit", **headers})
         sent.update(self._connection.headers)
-        secrets = [value.removeprefix("Bearer ") for value in (*headers.values(), *self._connection.headers.values())]
-        self._secrets = [secret for secret in [*secrets, *self._base.query.values()] if len(secret) >= 6]
+        self._secrets = _secrets(key, [*self._connection.headers.values(), *self._base.query.values()])
         # The context of aiohttp is made at import; this one sees SSL_CERT_FILE and SSL_CERT_DIR as they are now.
         tls = ssl.create_default_context() if self._base.scheme == "https" else True
         self._session = aiohttp.ClientSession(
             # Concurrency is bounded by `limits`; a pool limit here would hide waiting from it.
             connector=aiohttp.TCPConnector(limit=0, ssl=tls),
             headers=sent,
-            # With these, aiohttp would also unpack bodies: 0.03 ms a call for replies of a few kilobytes.
+            # Replies are a few kilobytes: not worth asking for compression.
             skip_auto_headers=("Accept", "Accept-Encoding"),
             cookie_jar=aiohttp.DummyCookieJar(),
-            timeout=aiohttp.ClientTimeout(
-                total=self._connection.timeout, sock_connect=min(30.0, self._connection.timeout)
-            ),
+            timeout=aiohttp.ClientTimeout(total=self._connection.timeout, sock_connect=CONNECT),
             # aiohttp's `trust_env` looks the proxy up for each request, in a thread, and lets ~/.netrc replace the key.
             proxy=_proxy_for(self._base),
         )
@@ -177,7 +179,9 @@ class Client:
             return CallRejected("content_filter", said)
         if status == 413 or (status in (400, 422, 429) and TOO_LONG.search(known)):
             return CallRejected("too_long", said)
-        if status in (401, 403, 407):
+        if status == 407:
+            return ModelStopped(f"{said}; the proxy wants a name and a password in HTTP_PROXY or HTTPS_PROXY")
+        if status in (401, 403):
             return AuthenticationFailed(f"{said}; check {self._key_variable}")
         if status in (404, 405) or (status in (400, 422) and NO_MODEL.search(known)):
             return UnknownModel(f"no model {self._model!r}: {said}; check the model's name and the base URL")
@@ -190,21 +194,25 @@ class Client:
         return CallRejected("model_error", said)
 
     def _scrub(self, text: str) -> str:
-        for secret in self._secrets:
-            text = text.replace(secret, "***")
-        return MASKED_KEY.sub("***", text)
+        return self._secrets.sub("***", text)
 
     def _reason(self, error: Exception) -> str:
         """A transport failure in a few words."""
+        if isinstance(error, aiohttp.ConnectionTimeoutError):
+            return f"no connection within {min(CONNECT, self._connection.timeout):g} s"
         if isinstance(error, TimeoutError):
             return f"timed out after {self._connection.timeout:g} s"
         if isinstance(error, aiohttp.ClientConnectorDNSError):
             return f"the host name {error.host!r} is unknown"
-        if isinstance(error, aiohttp.ClientConnectorCertificateError | aiohttp.ClientSSLError):
-            cause = getattr(error, "certificate_error", None) or getattr(error, "os_error", error)
-            return f"TLS failed: {_one_line(str(cause))}; a private CA goes into SSL_CERT_FILE"
-        if isinstance(error, aiohttp.ClientProxyConnectionError | aiohttp.ClientHttpProxyError):
-            return f"the proxy failed: {getattr(error, 'strerror', None) or getattr(error, 'status', '')}"
+        if isinstance(error, aiohttp.ClientConnectorCertificateError):
+            why = _one_line(str(error.certificate_error))
+            return f"its certificate is not trusted: {why}; put a private CA into SSL_CERT_FILE"
+        if isinstance(error, aiohttp.ClientConnectorSSLError):
+            return f"TLS failed: {_one_line(str(error.os_error))}"
+        if isinstance(error, aiohttp.ClientHttpProxyError):
+            return f"the proxy answered {error.status}; check HTTPS_PROXY"
+        if isinstance(error, aiohttp.ClientProxyConnectionError):
+            return "the proxy cannot be reached; check HTTP_PROXY and HTTPS_PROXY"
         if isinstance(error, aiohttp.ServerDisconnectedError):
             return "the server closed the connection"
         if isinstance(error, aiohttp.ClientPayloadError):
@@ -212,7 +220,7 @@ class Client:
         if isinstance(error, aiohttp.ClientResponseError):
             return "the answer is not HTTP"
         if isinstance(error, OSError) and error.errno is not None:
-            return os.strerror(error.errno)
+            return os.strerror(error.errno).lower()
         return _one_line(str(error)) or type(error).__name__
 
 
@@ -224,7 +232,7 @@ def read_error(status: int, headers: Mapping[str, str], raw: bytes) -> Answer:
     except orjson.JSONDecodeError:
         text = raw[:2000].decode("utf-8", "replace")
         page = text.lstrip().startswith("<")
-        return Answer(status, "", "an HTML page" if page else _one_line(text) or phrase(status), wait)
+        return Answer(status, "", "an HTML page" if page else _one_line(text) or responses.get(status, ""), wait)
     return error_in(status, body, wait)
 
 
@@ -236,12 +244,7 @@ def error_in(status: int, body: Any, wait: float | None = None) -> Answer:
         return Answer(status, "", _one_line(str(error)), wait)
     kind = " ".join(str(error[key]) for key in ("code", "type") if error.get(key) is not None)
     message = error.get("message") or error.get("detail") or ""
-    return Answer(status, kind, _one_line(str(message)) or kind or phrase(status), wait)
-
-
-def phrase(status: int) -> str:
-    """The standard words for a status, "" for one that has none."""
-    return HTTPStatus(status).phrase if status in HTTPStatus._value2member_map_ else ""
+    return Answer(status, kind, _one_line(str(message)) or kind or responses.get(status, ""), wait)
 
 
 def retry_after(headers: Mapping[str, str]) -> float | None:
@@ -268,6 +271,17 @@ def _one_line(text: str) -> str:
     return " ".join("".join(c if c.isprintable() else " " for c in text).split())
 
 
+def _secrets(key: str, others: list[str]) -> re.Pattern[str]:
+    """What must not be shown: the key, also cut or masked by the server, and the user's header and query values.
+
+    Shorter than six characters is no secret ("EMPTY", "none") and would blot out words.
+    """
+    hidden = [MASKED_KEY.pattern, *(re.escape(value) for value in others if len(value) >= 6)]
+    if len(key) >= 6:
+        hidden.insert(0, rf"{re.escape(key[:8])}\S*")
+    return re.compile("|".join(hidden))
+
+
 def _parse(base_url: str) -> URL:
     try:
         url = URL(base_url.strip())
@@ -282,6 +296,9 @@ def _parse(base_url: str) -> URL:
 
 def _proxy_for(url: URL) -> str | None:
     """The proxy that HTTP_PROXY, HTTPS_PROXY and NO_PROXY name for this URL."""
-    if url.host and proxy_bypass(f"{url.host}:{url.port}"):
+    if proxy_bypass(f"{url.host}:{url.port}"):
         return None
-    return getproxies().get(url.scheme)
+    proxy = getproxies().get(url.scheme)
+    if proxy is not None and not proxy.startswith(("http://", "https://")):
+        raise UsageError(f"{url.scheme.upper()}_PROXY must start with http:// or https://; unset it or correct it")
+    return proxy

@@ -12,7 +12,7 @@ from typing import Any
 from cai.errors import CallRejected, ModelFault, UsageError
 from cai.models import Abilities, Connection
 from cai.models.http import Client, error_in
-from cai.records import Call, Completion, Finish
+from cai.records import Call, Completion, Finish, Request
 
 OFFICIAL = "api.openai.com"
 # OpenAI's reasoning models: temperature is fixed at 1, and they take neither stop strings nor logprobs.
@@ -52,11 +52,14 @@ class OpenAIModel:
     def payload(self, call: Call) -> dict[str, Any]:
         """The body to post: a chat, or raw text where the request has `text`."""
         request, sampling = call.request, call.sampling
-        if request.score:
-            raise UsageError(f"openai:{self.name} cannot score given text: the protocol has no call for it")
+        self._check(request)
         limit = sampling.max_tokens if request.max_tokens is None else request.max_tokens
         body: dict[str, Any] = {"model": self.name}
-        if request.text is None:
+        if request.text is not None:
+            body |= {"prompt": request.text + request.prefill, "max_tokens": limit}
+            if request.top_logprobs:
+                body["logprobs"] = request.top_logprobs
+        else:
             body["messages"] = list(request.messages)
             body["max_completion_tokens" if self._official else "max_tokens"] = limit
             if request.prefill:
@@ -64,10 +67,6 @@ class OpenAIModel:
                 body |= {"continue_final_message": True, "add_generation_prompt": False}
             if request.top_logprobs:
                 body |= {"logprobs": True, "top_logprobs": request.top_logprobs}
-        else:
-            body |= {"prompt": request.text + request.prefill, "max_tokens": limit}
-            if request.top_logprobs:
-                body["logprobs"] = request.top_logprobs
         if not self._reasoning:
             body["temperature"] = sampling.temperature if request.temperature is None else request.temperature
             if request.stop:
@@ -76,10 +75,18 @@ class OpenAIModel:
         body |= sampling.extra_body
         return {key: value for key, value in body.items() if value is not None}
 
+    def _check(self, request: Request) -> None:
+        if request.score:
+            raise UsageError(f"openai:{self.name} cannot score given text: the protocol has no call for it")
+        if request.top_logprobs > self.can.logprobs:
+            raise UsageError(f"openai:{self.name} lists {self.can.logprobs} logprobs, not {request.top_logprobs}")
+        if request.prefill and request.text is None and not self.can.prefill:
+            raise UsageError(f"openai:{self.name} does not continue a started reply: {OFFICIAL} has no call for it")
+
     async def start(self) -> None:
         """Open the connections; raises `AuthenticationFailed` where OpenAI's own server would get no key."""
         key = self._client.key(required=self._official)
-        await self._client.start({"Authorization": f"Bearer {key}"} if key else {})
+        await self._client.start({"Authorization": f"Bearer {key}"} if key else {}, key)
 
     async def send(self, payload: dict[str, Any]) -> Completion:
         """Ask once."""
@@ -149,11 +156,14 @@ def split_thoughts(text: str) -> tuple[str, str | None]:
 
 
 def chat_logprobs(listed: dict[str, Any]) -> tuple[dict[str, float], ...] | None:
-    """Per token the listed alternatives and the token itself, as `/chat/completions` gives them."""
+    """Per token its listed alternatives, or itself where none are listed, as `/chat/completions` gives them.
+
+    A drawn token below the listed ones is left out: a reader takes the lowest entry for the floor of the list.
+    """
     if listed.get("content") is None:
         return None
     return tuple(
-        {entry["token"]: entry["logprob"] for entry in (token, *reversed(token.get("top_logprobs") or []))}
+        {entry["token"]: entry["logprob"] for entry in token.get("top_logprobs") or [token]}
         for token in listed["content"]
     )
 
@@ -163,7 +173,5 @@ def text_logprobs(listed: dict[str, Any]) -> tuple[dict[str, float], ...] | None
     if listed.get("tokens") is None:
         return None
     tops = listed.get("top_logprobs") or [None] * len(listed["tokens"])
-    return tuple(
-        {token: value, **(top or {})}
-        for token, value, top in zip(listed["tokens"], listed["token_logprobs"], tops, strict=True)
-    )
+    drawn = zip(listed["tokens"], listed["token_logprobs"], tops, strict=True)
+    return tuple(dict(top) if top else {token: value} for token, value, top in drawn)

@@ -1,0 +1,150 @@
+"""Anthropic's `/v1/messages`.
+
+Knows the wire format and which generation of models takes which setting. It does not know transport (`http`), retries
+or what the prompts mean.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from typing import Any
+
+from cai.errors import CallRejected, UsageError
+from cai.models import Abilities, Connection
+from cai.models.http import Client
+from cai.records import Call, Completion, Finish, Message
+
+OFFICIAL = "api.anthropic.com"
+API_VERSION = "2023-06-01"
+NEWEST = (99, 0)
+FINISH: dict[str, Finish] = {
+    "end_turn": "stop", "stop_sequence": "stop",
+    "max_tokens": "length", "model_context_window_exceeded": "length",
+    "refusal": "content_filter",
+}  # fmt: skip
+
+
+class AnthropicModel:
+    """A Claude model behind Anthropic's protocol.
+
+    The base URL is the connection's, else ANTHROPIC_BASE_URL, else Anthropic's own; the key is ANTHROPIC_API_KEY, which
+    only Anthropic's own server requires. From Claude 4.6 on a started assistant turn is refused, from 4.7 on any
+    temperature: there `can.prefill` is false and the payload has no temperature. `extra_body` is merged last; a null in
+    it takes the key out of the payload.
+    """
+
+    provider = "anthropic"
+    concurrency = 64
+    context: int | None = None
+
+    def __init__(self, name: str, connection: Connection) -> None:
+        base_url = connection.base_url or os.environ.get("ANTHROPIC_BASE_URL") or f"https://{OFFICIAL}"
+        self.name = name
+        self._client = Client(
+            base_url.strip().removesuffix("/").removesuffix("/v1"), connection, "ANTHROPIC_API_KEY", name
+        )
+        self.endpoint = self._client.address
+        self._official = self._client.host == OFFICIAL
+        version = generation(name)
+        self._takes_temperature = version < (4, 7)
+        self.can = Abilities(chat=True, prefill=version < (4, 6))
+
+    def payload(self, call: Call) -> dict[str, Any]:
+        """The body to post.
+
+        Turns of a chain share their prefix, so all roles but the judge, who asks once, ask for automatic caching: the
+        server marks the last block, and the next turn reads everything up to it for a tenth of the price. Prefixes
+        under 1,024 to 4,096 tokens, by model, are not cached and cost nothing more.
+        """
+        request, sampling = call.request, call.sampling
+        if request.text is not None or request.score or request.top_logprobs:
+            raise UsageError(
+                f"anthropic:{self.name} only chats: it continues no raw text, gives no logprobs and no scores"
+            )
+        if request.prefill and not self.can.prefill:
+            raise UsageError(f"anthropic:{self.name} does not continue a started reply; models before Claude 4.6 do")
+        system, turns = split_system(request.messages)
+        if request.prefill:
+            turns.append({"role": "assistant", "content": request.prefill.rstrip()})
+        body: dict[str, Any] = {
+            "model": self.name,
+            "max_tokens": sampling.max_tokens if request.max_tokens is None else request.max_tokens,
+            "messages": turns,
+        }
+        if system:
+            body["system"] = system
+        if request.stop:
+            body["stop_sequences"] = list(request.stop)
+        temperature = sampling.temperature if request.temperature is None else request.temperature
+        if not 0 <= temperature <= 1:
+            raise UsageError(f"temperature {temperature:g} is outside what Anthropic's models take: 0 to 1")
+        if self._takes_temperature:
+            body["temperature"] = temperature
+        if request.role != "judge":
+            body["cache_control"] = {"type": "ephemeral"}
+        body |= sampling.extra_body
+        return {key: value for key, value in body.items() if value is not None}
+
+    async def start(self) -> None:
+        """Open the connections; raises `AuthenticationFailed` where Anthropic's own server would get no key."""
+        key = self._client.key(required=self._official)
+        await self._client.start({"anthropic-version": API_VERSION} | ({"x-api-key": key} if key else {}), key)
+
+    async def send(self, payload: dict[str, Any]) -> Completion:
+        """Ask once."""
+        reply = await self._client.post("/v1/messages", payload)
+        try:
+            return self._completion(reply)
+        except (KeyError, TypeError, AttributeError):
+            raise self._client.odd("JSON that is no message") from None
+
+    def _completion(self, reply: dict[str, Any]) -> Completion:
+        reason = reply["stop_reason"]
+        blocks = reply["content"]
+        text = "".join(block["text"] for block in blocks if block["type"] == "text")
+        thoughts = "\n\n".join(block["thinking"] for block in blocks if block["type"] == "thinking")
+        if reason not in FINISH:
+            raise CallRejected(
+                "model_error", f"{self.endpoint} ended the reply with {reason!r}: no text that can be used"
+            )
+        usage = reply.get("usage") or {}
+        read = usage.get("cache_read_input_tokens")
+        parts = (usage.get("input_tokens"), read, usage.get("cache_creation_input_tokens"))
+        return Completion(
+            text,
+            FINISH[reason],
+            reply.get("model") or self.name,
+            None if parts[0] is None else sum(part or 0 for part in parts),
+            usage.get("output_tokens"),
+            read,
+            thoughts or None,
+        )
+
+    async def close(self) -> None:
+        await self._client.close()
+
+    def count_tokens(self, text: str) -> int | None:
+        """None: only the server knows."""
+        return None
+
+
+def generation(name: str) -> tuple[int, int]:
+    """(4, 5) for claude-haiku-4-5-20251001; a name without a version is taken for the newest."""
+    found = re.search(r"claude-(?:[a-z]+-)?(\d)(?!\d)(?:-(\d)(?!\d))?", name)
+    return (int(found[1]), int(found[2] or 0)) if found else NEWEST
+
+
+def split_system(messages: tuple[Message, ...]) -> tuple[str, list[dict[str, Any]]]:
+    """System text, and the turns with neighbours of one role joined: both by a blank line."""
+    system: list[str] = []
+    turns: list[dict[str, Any]] = []
+    for message in messages:
+        role, content = message["role"], message["content"]
+        if role == "system":
+            system.append(content)
+        elif turns and turns[-1]["role"] == role:
+            turns[-1]["content"] += "\n\n" + content
+        else:
+            turns.append({"role": role, "content": content})
+    return "\n\n".join(system), turns
