@@ -60,7 +60,8 @@ BAD_SETTING = re.compile(
     r"|max_(completion_)?tokens is too large|maximum allowed number of output tokens",
     re.IGNORECASE,
 )
-MASKED_KEY = re.compile(r"\S*\*{3,}\S*")  # "sk-ab****yz", as OpenAI quotes a wrong key
+MASKED_KEY = re.compile(r"[^\s*]{0,40}\*{3,}\S{0,40}")  # "sk-ab****yz", as OpenAI quotes a wrong key
+READ = 2000  # characters of a server's words; some echo the whole prompt
 CONNECT = 30.0  # seconds until a server that does not even accept counts as gone
 LARGE = 2**20  # bytes; aiohttp wants larger bodies as a file object, and warns
 
@@ -230,7 +231,7 @@ def read_error(status: int, headers: Mapping[str, str], raw: bytes) -> Answer:
     try:
         body = orjson.loads(raw)
     except orjson.JSONDecodeError:
-        text = raw[:2000].decode("utf-8", "replace")
+        text = raw[:READ].decode("utf-8", "replace")
         page = text.lstrip().startswith("<")
         return Answer(status, "", "an HTML page" if page else _one_line(text) or responses.get(status, ""), wait)
     return error_in(status, body, wait)
@@ -268,7 +269,7 @@ def retry_after(headers: Mapping[str, str]) -> float | None:
 
 
 def _one_line(text: str) -> str:
-    return " ".join("".join(c if c.isprintable() else " " for c in text).split())
+    return " ".join("".join(c if c.isprintable() else " " for c in text[:READ]).split())
 
 
 def _secrets(key: str, others: list[str]) -> re.Pattern[str]:
@@ -285,6 +286,7 @@ def _secrets(key: str, others: list[str]) -> re.Pattern[str]:
 def _parse(base_url: str) -> URL:
     try:
         url = URL(base_url.strip())
+        (url.host or "").encode("idna")  # what the resolver will do: an empty or overlong label fails here, not later
     except ValueError:
         raise UsageError("the base URL cannot be read; write one like http://localhost:8000/v1") from None
     if url.user or url.password:

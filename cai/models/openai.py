@@ -110,10 +110,14 @@ class OpenAIModel:
             reasoning = message.get("reasoning_content") or message.get("reasoning")
             if message.get("refusal"):
                 text, finish = message["refusal"], "content_filter"
-            elif reasoning is None:
+            elif reasoning is None and isinstance(text, str):
                 text, reasoning = split_thoughts(text)
         else:
             text = choice["text"]
+        if isinstance(text, list):  # Mistral's reasoning models answer in parts
+            text = "".join(part["text"] for part in text if part["type"] == "text")
+        if not isinstance(text, str):
+            raise TypeError(text)
         return Completion(
             text,
             finish,

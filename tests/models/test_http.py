@@ -188,12 +188,14 @@ def test_a_key_that_the_server_echoes_is_not_shown(echo: str) -> None:
 
 
 def test_values_of_headers_and_of_the_query_are_not_shown() -> None:
-    async def play() -> None:
-        async with scripted(http(400, openai_error("got hush-hush-1 and whisper-2"))) as server:
+    async def play(echo: str) -> None:
+        async with scripted(http(400, openai_error(echo))) as server:
             await ask(server.url + "/v1?token=whisper-2", headers={"X-Gateway": "hush-hush-1"})
 
     with pytest.raises(CallRejected, match=r"v1 answered 400: got \*\*\* and \*\*\*$"):
-        asyncio.run(play())
+        asyncio.run(play("got hush-hush-1 and whisper-2"))
+    with pytest.raises(CallRejected, match=r"x{292}\*\*\*$"):
+        asyncio.run(play("x" * 292 + "hush-hush-1"))  # 300 characters are shown
 
 
 def test_a_redirect_is_not_followed_so_that_the_key_stays_here() -> None:
@@ -358,7 +360,9 @@ def test_a_private_ca_is_trusted_when_ssl_cert_file_names_it(tmp_path: Path, mon
     asyncio.run(play())
 
 
-@pytest.mark.parametrize("url", ["", "localhost:8000/v1", "ftp://host/v1", "http://", "http://[::1/v1"])
+@pytest.mark.parametrize(
+    "url", ["", "localhost:8000/v1", "ftp://host/v1", "http://", "http://[::1/v1", "http://a..b/v1"]
+)
 def test_a_base_url_that_is_none_is_a_usage_error(url: str) -> None:
     with pytest.raises(UsageError, match="base URL"):
         client(url)

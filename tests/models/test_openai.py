@@ -273,6 +273,11 @@ def test_a_base_models_text_keeps_its_tags() -> None:
     assert answered(body, Request("critic", text="Write:")).text == "<think>x</think> y"
 
 
+def test_a_reply_in_parts_is_put_together() -> None:
+    parts = [{"type": "thinking", "thinking": []}, {"type": "text", "text": "Hi "}, {"type": "text", "text": "you."}]
+    assert answered(chat(content=parts)).text == "Hi you."
+
+
 def test_a_refusal_is_filtered_content() -> None:
     assert answered(chat(content=None, refusal="I can't.")) == Completion("I can't.", "content_filter", "tiny")
 
@@ -298,6 +303,7 @@ def test_a_server_that_gives_up_on_a_reply_is_asked_again() -> None:
         {"choices": [{}]},
         {"choices": [{"finish_reason": "stop"}]},
         {"choices": "none"},
+        {"choices": [{"message": {"content": 3}, "finish_reason": "stop"}]},
         {"choices": [{"message": "hi", "finish_reason": "stop"}]},
     ],
 )
