@@ -64,7 +64,7 @@ class Principle(Record):
     revise: Text | None = Field(None, description="What the reviser is asked to do with the reply.")
     choose: Text | None = Field(None, description="What the judge is asked: 'Choose the reply that …'")
     weight: float = Field(1.0, gt=0, allow_inf_nan=False, strict=True, description="Relative chance of being drawn.")
-    tests: tuple[PrincipleTest, ...] = Field((), description="Executable examples for `cai constitution test`.")
+    tests: tuple[PrincipleTest, ...] = Field((), description="Executable examples of what a judge must prefer.")
 
     @model_validator(mode="after")
     def _has_a_job(self) -> Principle:
@@ -93,7 +93,8 @@ def principle_id(sentence: str) -> str:
     sentence = " ".join(sentence.split())
     ascii_text = unicodedata.normalize("NFKD", sentence).encode("ascii", "ignore").decode().lower()
     words = re.findall(r"[a-z0-9]+", ascii_text.replace("'", ""))[:5] or ["principle"]
-    return f"{'-'.join(words)[:48].strip('-')}-{hashlib.sha256(sentence.encode()).hexdigest()[:6]}"
+    digest = hashlib.sha256(sentence.encode("utf-8", "surrogatepass")).hexdigest()[:6]
+    return f"{'-'.join(words)[:48].strip('-')}-{digest}"
 
 
 def _principle(entry: Any) -> Any:
@@ -141,7 +142,13 @@ class _Head(Record):
 class ConstitutionFile(_Head):
     """What a constitution file may hold."""
 
-    model_config = ConfigDict(json_schema_extra={"anyOf": [{"required": ["principles"]}, {"required": ["extends"]}]})
+    model_config = ConfigDict(
+        title="Constitution",
+        json_schema_extra={
+            "$schema": "https://json-schema.org/draft/2020-12/schema",
+            "anyOf": [{"required": ["principles"]}, {"required": ["extends"]}],
+        },
+    )
 
     extends: str | tuple[str, ...] = Field((), description="Constitutions to inherit from: names, or paths from here.")
     principles: tuple[PrincipleEntry, ...] = Field((), description="Sentences, or mappings with an id.")
@@ -273,7 +280,8 @@ def _read(path: Path, trail: tuple[Path, ...]) -> Draft:
     bases = [_read_base(name, path, line, (*trail, path.resolve())) for name in names]
     problems = [*_repeated_ids(parsed, document, str(path)), *(problem for base in bases for problem in base.problems)]
     if not problems and not parsed.principles and not bases:
-        problems.append(Problem("no-principles", "'principles' is empty; write at least one", str(path), line))
+        at = document.line(("principles",))
+        problems.append(Problem("no-principles", "'principles' is empty; write at least one", str(path), at))
     if problems:
         return Draft(None, tuple(problems))
     return _combine(parsed, path, line, bases, places)

@@ -23,7 +23,8 @@ Keys = Mapping[tuple[str, ...], tuple[str, tuple[str, ...]]]  # keys that lead t
 
 MAX_BYTES = 1 << 20  # a constitution of 1,000 principles with tests is about 0.7 MB
 MAX_DEPTH = 32  # libyaml composes recursively in C without a limit of its own
-PLAIN = {f"tag:yaml.org,2002:{name}" for name in ("str", "int", "float", "bool", "null")}
+PLAIN = {f"tag:yaml.org,2002:{name}" for name in ("str", "int", "float", "bool", "null", "seq", "map")}
+TIMESTAMP = "tag:yaml.org,2002:timestamp"
 
 try:
     from yaml import CSafeLoader as Loader
@@ -118,6 +119,11 @@ def _refuse_aliases(text: str) -> None:
 
 def _value(node: yaml.Node, place: Place, lines: dict[Place, int], written: dict[Place, str]) -> Any:
     lines.setdefault(place, node.start_mark.line + 1)
+    if node.tag == TIMESTAMP:
+        written[place] = node.value
+        return node.value  # an unquoted date is text here
+    if node.tag not in PLAIN:
+        raise BadYaml(f"tag {node.tag!r} is not allowed; write plain text", node.start_mark.line + 1)
     if isinstance(node, yaml.SequenceNode):
         return [_value(item, (*place, i), lines, written) for i, item in enumerate(node.value)]
     if isinstance(node, yaml.MappingNode):
@@ -143,10 +149,6 @@ def _mapping(
 
 
 def _scalar(node: yaml.Node) -> Any:
-    if node.tag == "tag:yaml.org,2002:timestamp":
-        return node.value  # an unquoted date is text here
-    if node.tag not in PLAIN:
-        raise BadYaml(f"tag {node.tag!r} is not allowed; write plain text", node.start_mark.line + 1)
     try:
         return SafeConstructor().construct_object(node)
     except (ValueError, KeyError) as error:  # `!!int x`, `!!bool x`, thousands of digits
@@ -164,8 +166,8 @@ def _syntax_error(error: yaml.MarkedYAMLError, text: str) -> BadYaml:
         problem = "a tab in the indentation; indent with spaces"
     elif "mapping values" in problem:
         problem = "': ' inside unquoted text; put the text in quotes, or start it on a new line after '>-'"
-    elif "single document" in problem:
-        problem = "'---' starts a second document; write one constitution per file"
+    elif "another document" in problem:
+        problem = "'---' starts a second document; a file holds one"
     return BadYaml(problem, mark.line + 1)
 
 
@@ -200,11 +202,11 @@ def _reason(details: ErrorDetails, written: str | None, keys: Keys, forms: Mappi
         return "missing-key", f"{owner} needs {key!r}"
     if kind in ("string_too_short", "too_short") or value == "":
         return "empty", f"{what} is empty"
-    if kind == "string_type" and key in forms and isinstance(value, float | int) and not isinstance(value, bool):
-        return "wrong-type", f"YAML reads {key} {written} as a number; write {forms[key]}"
+    if kind == "string_type" and written and value is not None:
+        form = f"{forms[key]}, in quotes if need be" if key in forms else "text, in quotes"
+        return "wrong-type", f"YAML reads {what} {written} as {_kind(value)}; write {form}"
     if kind == "string_type":
-        quotes = f" (YAML reads {written} as {_kind(value)}); put it in quotes" if written and value is not None else ""
-        return "wrong-type", f"{what} must be text, not {_kind(value)}{quotes}"
+        return "wrong-type", f"{what} must be text, not {_kind(value)}"
     if kind == "string_pattern_mismatch":
         return f"bad-{key}", f"{key} {_shown(value)} must be {forms[key]}"
     if kind in SHAPES:
