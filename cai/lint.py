@@ -16,12 +16,11 @@ from cai.records import ConstitutionRef, Record
 
 FIELDS = ("text", "critique", "revise", "choose")
 
-NEAR = 0.6  # shared content words; three published sets stay ≤ 0.53, 90 % of 2-word edits are above
-NEGATIVE_SHARE = (
-    0.5  # 11 of the paper's 16 judge questions exceed it; C3AI (arXiv 2502.15861): positive ones agree best
-)
+NEAR = 0.6  # shared content words; no pair of three published sets exceeds 0.53; 86 % of 2-word edits do
+# 11 of the paper's 16 judge questions are negative. C3AI (arXiv 2502.15861): positive ones agree better with people.
+NEGATIVE_SHARE = 0.5
 DOMINANT_SHARE = 0.5
-NEGLIGIBLE = 0.01  # of the mean weight: drawn less than once in 100 rows per principle
+NEGLIGIBLE = 0.01  # of the mean weight
 SHORT, LONG = 4, 120  # words; the longest request of the paper has 49, and each call sends it again
 LENGTH_SHARE, LENGTH_TESTS = 0.75, 4
 
