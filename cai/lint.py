@@ -16,7 +16,7 @@ from cai.records import ConstitutionRef, Record
 
 FIELDS = ("text", "critique", "revise", "choose")
 
-NEAR = 0.6  # shared content words; no pair of three published sets exceeds 0.53; 86 % of 2-word edits do
+NEAR = 0.6  # shared content words; no pair of three published sets exceeds 0.53; 86 % of 2-word edits reach 0.6
 # 11 of the paper's 16 judge questions are negative. C3AI (arXiv 2502.15861): positive ones agree better with people.
 NEGATIVE_SHARE = 0.5
 DOMINANT_SHARE = 0.5
