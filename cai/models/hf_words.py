@@ -1,0 +1,102 @@
+"""Between text and token ids, for transformers' tokenizers: nothing a user wrote becomes a control token.
+
+Knows tokenizers and chat templates; nothing of models, batches or sampling. Safe to use from several threads.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from typing import Any
+
+from cai.errors import CallRejected
+
+
+class Words:
+    """A tokenizer and its chat template."""
+
+    def __init__(self, tokenizer: Any) -> None:
+        # Encoding sets options on the Rust tokenizer: "Already borrowed" while another thread reads it.
+        self._lock, self._tokenizer = threading.RLock(), tokenizer
+        tokenizer.model_max_length = 1 << 60  # else it logs about long texts, whose fit is checked elsewhere
+        self._newline: list[int] = tokenizer.encode("\n", add_special_tokens=False)
+        self._newline_text = self._decode(self._newline)
+        self._names: dict[int, str] = {}
+
+    def prompt(self, payload: dict[str, Any]) -> list[int]:
+        """The ids of a payload's `messages` or `text` and its `prefill`, ready to be continued.
+
+        Control tokens in the text ("<|im_start|>") are spelled out, so that no prompt can open a turn of its own.
+        Raises CallRejected("bad_input", …) where the model's template refuses the conversation.
+        """
+        from jinja2 import TemplateError
+
+        prefill = payload.get("prefill", "")
+        if "text" in payload:
+            with self._lock:
+                ids: list[int] = self._tokenizer.encode(payload["text"] + prefill, split_special_tokens=True)
+            return ids
+        try:
+            with self._lock:
+                ids = self._tokenizer.apply_chat_template(
+                    payload["messages"], add_generation_prompt=True, sanitize_control_tokens=True, return_dict=False
+                )
+        except TemplateError as error:
+            raise CallRejected("bad_input", f"the model's chat template refuses the conversation: {error}") from error
+        return ids + self.plain(prefill)
+
+    def plain(self, text: str) -> list[int]:
+        """The ids of `text` as it stands in the middle of a text: no begin token, no space put before it.
+
+        Prompt and continuation are tokenised apart, so the sum of a continuation's log-probabilities is of these ids.
+        """
+        with self._lock:
+            ids: list[int] = self._tokenizer.encode("\n" + text, add_special_tokens=False, split_special_tokens=True)
+            head = len(self._newline)
+            if ids[:head] == self._newline:
+                return ids[head:]
+            ids = self._tokenizer.encode(text, add_special_tokens=False, split_special_tokens=True)
+        return ids
+
+    def text(self, ids: list[int]) -> str:
+        """What `ids` add to a text they continue, a leading space included; control tokens are left out."""
+        return self._decode(self._newline + ids, skip_special_tokens=True).removeprefix(self._newline_text)
+
+    def opening(self, ids: list[int]) -> str:
+        """`ids` as a text of their own: without the space that some tokenizers put before a first word."""
+        return self._decode(ids, skip_special_tokens=True)
+
+    def spelled(self, ids: list[int]) -> str:
+        """`ids` with their control tokens."""
+        return self._decode(ids)
+
+    def named(self, top: Sequence[tuple[int, float]]) -> dict[str, float]:
+        """Log-probabilities by the text of their tokens; of two tokens with one text (half a letter) the likelier."""
+        names: dict[str, float] = {}
+        for token, value in top:
+            if token not in self._names:
+                self._names[token] = self._decode([*self._newline, token]).removeprefix(self._newline_text)
+            names.setdefault(self._names[token], value)
+        return names
+
+    def _decode(self, ids: list[int], **options: Any) -> str:
+        with self._lock:
+            text: str = self._tokenizer.decode(ids, clean_up_tokenization_spaces=False, **options)
+        return text
+
+
+def first_stop(stops: Sequence[str], text: str) -> int | None:
+    """Where the earliest of `stops` begins in `text`; None where none occurs."""
+    return min((at for at in map(text.find, stops) if at >= 0), default=None)
+
+
+def split_thoughts(text: str, before: str) -> tuple[str | None, str]:
+    """A thinking model's thoughts and its reply; `before` ends where the turn opens: some templates begin them there.
+
+    Thoughts that were cut before they closed leave an empty reply; a text without them gives None and itself.
+    """
+    body = text.lstrip()
+    if not body.startswith("<think>") and not before.rstrip().endswith("<think>"):
+        return None, text
+    thoughts, _, reply = body.removeprefix("<think>").partition("</think>")
+    return thoughts.strip(), reply.lstrip()
