@@ -89,11 +89,11 @@ class HFModel:
 
     async def send(self, payload: dict[str, Any]) -> Completion:
         """Ask once. `output_tokens` and `logprobs` count the token that ended the reply, as the model made it."""
-        if self._engine is None or self._words is None:
+        engine, words = self._engine, self._words
+        if engine is None or words is None:
             raise ModelStopped(f"hf:{self._source} is not loaded: start() comes before send()")
-        words = self._words
         row = await asyncio.to_thread(self._row, payload, words)
-        self._engine.submit(row)
+        engine.submit(row)
         return self._completion(await asyncio.wrap_future(row.future), payload, words)
 
     async def close(self) -> None:

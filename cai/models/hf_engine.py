@@ -22,6 +22,7 @@ from cai.errors import CallRejected, ModelFault, ModelStopped
 from cai.records import Finish
 
 log = logging.getLogger("cai")
+_CLOSED = "the model was closed before it answered"
 
 
 @dataclass(slots=True, eq=False)
@@ -79,6 +80,7 @@ class Engine:
         self._model, self._ends, self._limit = model, ends, limit
         self._takes_positions = "position_ids" in inspect.signature(model.forward).parameters
         self._inbox: queue.SimpleQueue[Row | None] = queue.SimpleQueue()
+        self._door, self._closed = threading.Lock(), False
         self._waiting: deque[Row] = deque()
         self._entering: list[Row] = []
         self._rows: list[Row] = []  # the cache holds all their ids but the last
@@ -88,12 +90,17 @@ class Engine:
         self._thread.start()
 
     def submit(self, row: Row) -> None:
-        """Put a row in the queue; from any thread."""
-        self._inbox.put(row)
+        """Put a row in the queue; from any thread. A closed engine ends it with ModelStopped."""
+        with self._door:
+            if not self._closed:
+                return self._inbox.put(row)
+        row.end(ModelStopped(_CLOSED))
 
     def close(self) -> None:
         """Stop after the current step; rows that are not over get ModelStopped."""
-        self._inbox.put(None)
+        with self._door:  # so that every row that got in lies before the None
+            self._closed = True
+            self._inbox.put(None)
         self._thread.join()
 
     def _run(self) -> None:
@@ -110,8 +117,9 @@ class Engine:
                     fault = ModelFault(f"the model failed: {type(error).__name__}: {' '.join(str(error).split())}")
                     fault.__cause__ = error
                     self._clear(fault)
-        self._clear(ModelStopped("the model was closed before it answered"))
+        self._clear(ModelStopped(_CLOSED))
         self._model = None
+        torch.cuda.empty_cache()
 
     def _receive(self) -> bool:
         """Move what has arrived to the waiting rows, blocking while there is nothing to do; False: closed."""

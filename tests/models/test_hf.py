@@ -402,6 +402,13 @@ def test_a_cancelled_row_never_starts(engine: Callable[..., tuple[Flawed, Engine
         row.future.result()
 
 
+def test_a_closed_engine_turns_rows_away(engine: Callable[..., tuple[Flawed, Engine]]) -> None:
+    _, one = engine()
+    one.close()
+    [result] = submit(one, rows(1))
+    assert isinstance(result, ModelStopped)
+
+
 def test_a_cache_with_a_window_is_batched_too(tmp_path: Path) -> None:
     config = transformers.MistralConfig(
         vocab_size=64, hidden_size=16, intermediate_size=32, num_hidden_layers=2, num_attention_heads=2,
