@@ -9,12 +9,13 @@ of one round takes the place of the assistant's turn in the next, as in the pape
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterator
 from typing import Any
 
-from cai.constitution import Constitution, Principle
+from cai.constitution import Constitution, Principle, load_constitution
+from cai.errors import UsageError
 from cai.records import Message, Prompt, Request, Role
-from cai.templates import Templates
+from cai.templates import VARIABLES, Templates, load_templates
 
 
 class Ask:
@@ -87,14 +88,38 @@ def _turn(role: Any, content: str | None) -> Message:
     return {"role": role, "content": content or ""}
 
 
-def questions(ask: Ask, constitution: Constitution, prompt: Prompt, template: str) -> Iterable[tuple[str, Request]]:
-    """Per principle, the request that a template makes of it; `template` is respond, critique or revise."""
-    reply, critique = "(the assistant's reply stands here)", "(the critique stands here)"
-    for principle in constitution.principles_for("revise"):
-        if template == "respond":
-            yield "", ask.respond(prompt)
-            return
+def show(name: str, template_set: str, template: str | None, message: str) -> Iterator[str]:
+    """A constitution for people to read; or, per principle, the exact words that `template` makes of it.
+
+    template: respond, critique or revise; None shows the principles as they are written.
+    """
+    law = load_constitution(name)
+    if template is None:
+        yield from law.lines()
+        return
+    if template not in VARIABLES:
+        raise UsageError(f"unknown template {template!r}; known: {', '.join(VARIABLES)}")
+    ask = Ask(load_templates(template_set), law)
+    turn: Message = {"role": "user", "content": message}
+    prompt = Prompt(id="shown", messages=(turn,))
+    reply, critique = "(here stands the assistant's reply)", "(here stands the critique)"
+    if template == "respond":
+        yield from _words(ask.respond(prompt))
+        return
+    for principle in law.principles_for("revise"):
+        yield f"# {principle.id}"
         if template == "critique":
-            yield principle.id, ask.critique(prompt, reply, principle)
+            yield from _words(ask.critique(prompt, reply, principle))
         else:
-            yield principle.id, ask.revise(prompt, reply, critique, principle)
+            yield from _words(ask.revise(prompt, reply, critique, principle))
+
+
+def _words(request: Request) -> Iterator[str]:
+    if request.text is not None:
+        yield request.text
+    for turn in request.messages:
+        yield f"[{turn['role']}]"
+        yield turn["content"]
+    if request.stop:
+        yield f"[stop] {', '.join(map(repr, request.stop))}"
+    yield ""

@@ -10,7 +10,7 @@ import hashlib
 import json
 import re
 import unicodedata
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from pathlib import Path
@@ -174,6 +174,19 @@ class Constitution(_Head):
         content = self.model_dump(mode="json", exclude={"description": True, "principles": {"__all__": {"tests"}}})
         text = json.dumps(content, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
         return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:16]
+
+    def lines(self) -> Iterator[str]:
+        """The constitution for people to read."""
+        yield f"{self.name} {self.version}  {self.hash}  {self.source}".rstrip()
+        if self.description:
+            yield " ".join(self.description.split())
+        for principle in self.principles:
+            weight = "" if principle.weight == 1 else f"  (weight {principle.weight:g})"
+            yield f"\n{principle.id}{weight}"
+            for job in ("text", "critique", "revise", "choose"):
+                words = getattr(principle, job)
+                if words is not None:
+                    yield f"  {job:9} {words}"
 
     @property
     def ref(self) -> ConstitutionRef:

@@ -125,18 +125,13 @@ class Driver:
     async def _paid(self, seat: Seat, call: Call, payload: dict[str, Any], size: int, order: int) -> Completion:
         """Send a call under the budget; `size` is the payload's bytes, which bound its input tokens from above."""
         most = call.request.max_tokens or call.sampling.max_tokens
-        worst = 0.0 if seat.price is None else seat.price.cost(size, most)
+        worst = 0.0 if seat.price is None else seat.price.most(size, most)
         await self._unless_stopped(self.budget.reserve(worst))
         actual = 0.0
         try:
             done = await self._persist(seat, payload, size // 4 + most, order)
             if seat.price is not None:
-                known = done.input_tokens is not None and done.output_tokens is not None
-                actual = (
-                    seat.price.cost(done.input_tokens or 0, done.output_tokens or 0, done.cached_tokens or 0)
-                    if known
-                    else worst
-                )
+                actual = call_cost(seat.price, done, worst)
         finally:
             self.budget.settle(worst, actual)
         self.tally.answered += 1
@@ -188,6 +183,13 @@ class Driver:
             raise
 
 
+def call_cost(price: Price, done: Completion, worst: float) -> float:
+    """USD of one call; `worst` where the server did not report its tokens."""
+    if done.input_tokens is None or done.output_tokens is None:
+        return worst
+    return price.cost(done.input_tokens, done.output_tokens, done.cached_tokens or 0, done.cache_write_tokens or 0)
+
+
 def total_usage(completions: list[Completion]) -> Usage:
     """The tokens of several calls; a sum is None as soon as one call did not report it."""
 
@@ -198,6 +200,7 @@ def total_usage(completions: list[Completion]) -> Usage:
         input_tokens=add([done.input_tokens for done in completions]),
         output_tokens=add([done.output_tokens for done in completions]),
         cached_tokens=add([done.cached_tokens for done in completions]),
+        cache_write_tokens=add([done.cache_write_tokens for done in completions]),
     )
 
 

@@ -16,7 +16,7 @@ from pydantic import ValidationError
 
 from cai import yamlfile
 from cai.constitution import FORMS, KEYS, ConstitutionFile, principle_id
-from cai.errors import InputError
+from cai.errors import InputError, UsageError
 
 Entry = str | dict[str, str]  # what stands in `principles`
 
@@ -62,6 +62,16 @@ def import_constitution(path: str | Path) -> str:
         faults = yamlfile.explain(error, document, KEYS, FORMS)
         raise InputError(f"cannot be imported: {faults[0].message}", path) from error
     return "".join(f"# {note}\n" for note in notes) + body
+
+
+def write_new(path: Path, text: str, *, force: bool) -> None:
+    """Write a file that is not there yet, or replace it with `force`."""
+    if path.exists() and not force:
+        raise UsageError(f"{path} exists; name another --out, or --force to replace it")
+    try:
+        path.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise UsageError(f"cannot write {path}: {error.strerror or error}; name another --out") from error
 
 
 def _slug(text: str) -> str:

@@ -1,6 +1,6 @@
 """Checks a constitution the way a linter checks code: what keeps it from loading, and what will make it work badly.
 
-Errors must be fixed; warnings name a risk and the evidence for it. Reads no templates and asks no model.
+Errors must be fixed; warnings name a risk and the evidence for it. Asks no model.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from typing import Literal
 
 from cai.constitution import Constitution, Principle, find_constitution, read_constitution
 from cai.records import ConstitutionRef, Record
+from cai.templates import check_templates, find_templates
 
 FIELDS = ("text", "critique", "revise", "choose")
 
@@ -62,6 +63,30 @@ class Report(Record):
     constitution: ConstitutionRef | None
     errors: tuple[Finding, ...]
     warnings: tuple[Finding, ...]
+
+    def lines(self) -> Iterator[str]:
+        """The report for people to read: a line per finding, errors first, then the verdict."""
+        for finding in (*self.errors, *self.warnings):
+            where = f"{finding.file or self.path}:{finding.line}" if finding.line else finding.file or self.path
+            yield f"{where}: {finding.level}: {finding.message} [{finding.code}]"
+        yield f"{self.path}: {len(self.errors)} errors, {len(self.warnings)} warnings"
+
+
+def template_findings(name_or_folder: str | None) -> list[Finding]:
+    """What is wrong with a template set, as findings of a check; None is no set."""
+    if name_or_folder is None:
+        return []
+    path, _ = find_templates(name_or_folder)
+    return [
+        Finding(
+            level="error" if problem.error else "warning",
+            code="template-variable" if problem.error else "template-unused",
+            message=problem.message,
+            file=problem.path,
+            line=problem.line,
+        )
+        for problem in check_templates(path)
+    ]
 
 
 def check(name_or_path: str | Path, more: Sequence[Finding] = ()) -> Report:

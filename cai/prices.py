@@ -19,11 +19,17 @@ class Price(NamedTuple):
     input: float
     output: float
     cached: float  # input tokens served from a prefix cache
+    cache_write: float  # input tokens written to one
 
-    def cost(self, input_tokens: int, output_tokens: int, cached_tokens: int = 0) -> float:
-        """USD of a call or a sum of calls; `cached_tokens` is a part of `input_tokens`."""
-        fresh = input_tokens - cached_tokens
-        return fresh * self.input + cached_tokens * self.cached + output_tokens * self.output
+    def cost(self, input_tokens: int, output_tokens: int, cached: int = 0, cache_write: int = 0) -> float:
+        """USD of a call or a sum of calls; `cached` and `cache_write` are parts of `input_tokens`."""
+        fresh = input_tokens - cached - cache_write
+        given = fresh * self.input + cached * self.cached + cache_write * self.cache_write
+        return given + output_tokens * self.output
+
+    def most(self, input_tokens: int, output_tokens: int) -> float:
+        """USD of a call whose every input token is billed at the dearest rate."""
+        return input_tokens * max(self.input, self.cached, self.cache_write) + output_tokens * self.output
 
 
 def parse_price(text: str) -> Price:
@@ -36,7 +42,7 @@ def parse_price(text: str) -> Price:
         ) from None
     if not (0 <= given < float("inf") and 0 <= made < float("inf")):
         raise UsageError(f"--price {text!r} must be two finite numbers of at least 0")
-    return Price(given / 1e6, made / 1e6, given / 1e6)
+    return Price(given / 1e6, made / 1e6, given / 1e6, given / 1e6)
 
 
 def known_price(provider: str, name: str) -> Price | None:
@@ -45,7 +51,7 @@ def known_price(provider: str, name: str) -> Price | None:
     Tiers for very long prompts are not modelled: the table's rate for 1,000 tokens is used throughout.
     """
     if provider in FREE:
-        return Price(0.0, 0.0, 0.0)
+        return Price(0.0, 0.0, 0.0, 0.0)
     from genai_prices import Usage, calc_price
 
     def rate(usage: Usage) -> float:
@@ -54,6 +60,7 @@ def known_price(provider: str, name: str) -> Price | None:
     try:
         given = rate(Usage(input_tokens=1000))
         cached = rate(Usage(input_tokens=1000, cache_read_tokens=1000))
-        return Price(given, rate(Usage(output_tokens=1000)), cached)
+        written = rate(Usage(input_tokens=1000, cache_write_tokens=1000))
+        return Price(given, rate(Usage(output_tokens=1000)), cached, written)
     except LookupError:
         return None

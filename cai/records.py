@@ -67,6 +67,7 @@ class Usage(Record):
     input_tokens: int | None = None
     output_tokens: int | None = None
     cached_tokens: int | None = None  # the part of `input_tokens` served from a prefix cache
+    cache_write_tokens: int | None = None  # the part of `input_tokens` billed for writing a prefix cache
 
 
 class Round(Record):
@@ -169,6 +170,7 @@ class Completion:
     input_tokens: int | None = None
     output_tokens: int | None = None
     cached_tokens: int | None = None
+    cache_write_tokens: int | None = None
     reasoning: str | None = None  # a thinking model's thoughts, kept apart from the reply
     logprobs: tuple[dict[str, float], ...] | None = None  # per generated token: token → natural log probability
     scores: tuple[float, ...] | None = None  # natural log probability of each continuation of `Request.score`

@@ -76,7 +76,7 @@ def load_templates(name_or_folder: str | Path = "chat") -> Templates:
 
     Raises TemplateError with file and line for a syntax error, an unknown variable, or a missing file.
     """
-    path, source = _find(name_or_folder)
+    path, source = find_templates(name_or_folder)
     files = sorted(path.glob("*.jinja"))
     names = {file.stem for file in files}
     for needed in ("critique", "revise"):
@@ -132,7 +132,8 @@ def _variable_problems(file: Path, tree: nodes.Template) -> list[TemplateProblem
     return problems
 
 
-def _find(name_or_folder: str | Path) -> tuple[Path, str]:
+def find_templates(name_or_folder: str | Path) -> tuple[Path, str]:
+    """The folder of a template set, and what to call it; an existing folder first, then a built-in name."""
     path = Path(name_or_folder)
     if path.is_dir():
         return path, str(path)

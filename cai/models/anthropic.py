@@ -110,7 +110,8 @@ class AnthropicModel:
             )
         usage = reply.get("usage") or {}
         read = usage.get("cache_read_input_tokens")
-        parts = (usage.get("input_tokens"), read, usage.get("cache_creation_input_tokens"))
+        written = usage.get("cache_creation_input_tokens")
+        parts = (usage.get("input_tokens"), read, written)
         return Completion(
             text,
             FINISH[reason],
@@ -118,6 +119,7 @@ class AnthropicModel:
             None if parts[0] is None else sum(part or 0 for part in parts),
             usage.get("output_tokens"),
             read,
+            written,
             thoughts or None,
         )
 

@@ -27,9 +27,9 @@ class Pipeline(Protocol):
 class _Job:
     """One request on its way through the batch."""
 
-    input_ids: Any
+    tokens: list[int]
     config: Any
-    answer: asyncio.Future[Any]
+    answer: asyncio.Future[list[Any]]
     handle: Any = None
 
 
@@ -46,11 +46,11 @@ class Engine:
         self._thread = threading.Thread(target=self._run, name="cai-local", daemon=True)
         self._thread.start()
 
-    async def ask(self, input_ids: Any, config: Any) -> Any:
-        """The engine's output for one prompt; cancelling the caller takes the request out of the batch."""
+    async def ask(self, tokens: list[int], config: Any) -> list[Any]:
+        """The engine's outputs for one prompt; cancelling the caller takes the request out of the batch."""
         if self._stopped is not None:
             raise self._stopped
-        job = _Job(input_ids, config, self._loop.create_future())
+        job = _Job(tokens, config, self._loop.create_future())
         self._inbox.put(job)
         return await job.answer
 
@@ -69,7 +69,7 @@ class Engine:
                     self._end(live, ModelStopped(f"{self._name} was closed"))
                     return
                 try:
-                    job.handle = self._pipeline.add_request(count, job.input_ids, job.config)
+                    job.handle = self._pipeline.add_request(count, _tensor(job.tokens), job.config)
                 except Exception as error:  # whatever the native code throws belongs to this request alone
                     self._settle([(job, ModelStopped(f"{self._name} refused a request: {one_line(error)}"))])
                     continue
@@ -104,7 +104,7 @@ class Engine:
             if status == "RUNNING":
                 going.append(job)
             elif status == "FINISHED":
-                done.append((job, job.handle.read_all()[0]))
+                done.append((job, job.handle.read_all()))
             elif status == "IGNORED":
                 problem = f"a request needs more memory than {self._name} keeps for its context cache"
                 done.append((job, CallRejected("too_long", problem)))
@@ -120,6 +120,13 @@ class Engine:
         for job in live:
             job.handle.cancel()
         self._settle([(job, reason) for job in live + waiting])
+
+
+def _tensor(tokens: list[int]) -> Any:
+    import numpy
+    import openvino
+
+    return openvino.Tensor(numpy.array([tokens], numpy.int64))
 
 
 def _hand_out(done: list[tuple[_Job, Any]]) -> None:

@@ -53,6 +53,10 @@ class Words:
         """Tokens of `text` as part of a prompt; where it is longer than the context, a lower bound."""
         return len(self._encode(self._apart(text)))
 
+    def continuation(self, text: str) -> list[int]:
+        """The tokens of a text that is scored after a prompt; " A" and "A" differ."""
+        return self._encode(self._apart(text))
+
     def text(self, tokens: list[int]) -> str:
         """The text of generated tokens, markers left out."""
         return str(self._tokenizer.decode(tokens))

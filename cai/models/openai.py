@@ -124,9 +124,9 @@ class OpenAIModel:
             reply.get("model") or self.name,
             usage.get("prompt_tokens"),
             usage.get("completion_tokens"),
-            (usage.get("prompt_tokens_details") or {}).get("cached_tokens"),
-            reasoning,
-            (chat_logprobs(listed) if chat else text_logprobs(listed)) if listed else None,
+            cached_tokens=(usage.get("prompt_tokens_details") or {}).get("cached_tokens"),
+            reasoning=reasoning,
+            logprobs=(chat_logprobs(listed) if chat else text_logprobs(listed)) if listed else None,
         )
 
     def _finish(self, reason: str | None) -> Finish:

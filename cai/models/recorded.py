@@ -48,6 +48,7 @@ class Answer(Record):
             input_tokens=self.usage.input_tokens,
             output_tokens=self.usage.output_tokens,
             cached_tokens=self.usage.cached_tokens,
+            cache_write_tokens=self.usage.cache_write_tokens,
             reasoning=self.reasoning,
             logprobs=self.logprobs,
             scores=self.scores,

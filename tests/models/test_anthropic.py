@@ -164,9 +164,8 @@ def test_a_chat_is_answered_and_the_key_travels_in_its_header(monkeypatch: pytes
 def test_usage_counts_what_was_read_from_and_written_to_the_cache() -> None:
     usage = {"input_tokens": 5, "cache_read_input_tokens": 70, "cache_creation_input_tokens": 25, "output_tokens": 3}
     body = message(text("Fast."), model="claude-haiku-4-5-20251001", usage=usage)
-    assert answered(body) == Completion(
-        "Fast.", "stop", "claude-haiku-4-5-20251001", input_tokens=100, output_tokens=3, cached_tokens=70
-    )
+    done = answered(body)
+    assert (done.input_tokens, done.output_tokens, done.cached_tokens, done.cache_write_tokens) == (100, 3, 70, 25)
 
 
 def test_thoughts_are_kept_apart_from_the_reply() -> None:

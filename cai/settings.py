@@ -1,0 +1,226 @@
+"""The settings of a generate run, checked and resolved into everything a run needs before its first call.
+
+Knows defaults, ranges and what must agree with what; asks nothing of any model and writes nothing.
+"""
+
+from __future__ import annotations
+
+import itertools
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from cai.constitution import Constitution, load_constitution
+from cai.errors import CaiError, UsageError
+from cai.models import Connection, Model, open_model
+from cai.prices import Price, known_price, parse_price
+from cai.records import BadPrompt, Prompt, Role
+from cai.run import identity_hash
+from cai.sources import describe, read_prompts
+from cai.templates import Templates, load_templates
+
+Prompts = str | Path | Iterable[Any] | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """Everything a generate run can be told; the defaults and their evidence are in docs/how-it-works.md.
+
+    critic, reviser: model specs; None: the assistant's model. gate: None: on for chat templates, off for completion
+    sets. templates: NAME or folder; None: `chat`. concurrency: None: what the model suggests. max_cost: USD for the
+    whole run folder. price: "IN,OUT" in USD per million tokens, for models without a listed price. rpm, tpm: caps per
+    minute and model. out: None on the command line: `runs/<constitution>-<identity>`; None in Python: nothing is kept.
+    """
+
+    model: str = "local"
+    critic: str | None = None
+    reviser: str | None = None
+    rounds: int = 2
+    gate: bool | None = None
+    system: str | None = None
+    templates: str | Path | None = None
+    temperature: float = 1.0
+    max_tokens: int = 512
+    extra_body: Mapping[str, Any] = field(default_factory=dict)
+    format: str | None = None
+    prompt_field: str | None = None
+    limit: int | None = None
+    concurrency: int | None = None
+    rpm: int | None = None
+    tpm: int | None = None
+    seed: int = 0
+    max_cost: float | None = None
+    price: str | None = None
+    base_url: str | None = None
+    headers: Mapping[str, str] = field(default_factory=dict)
+    timeout: float = 600.0
+    out: str | Path | None = None
+    force: bool = False
+
+    def check(self) -> None:
+        """Raises UsageError for a value out of its range."""
+        rules = [
+            ("rounds", self.rounds, self.rounds >= 1, "at least 1"),
+            ("temperature", self.temperature, 0 <= self.temperature <= 2, "between 0 and 2"),
+            ("max-tokens", self.max_tokens, self.max_tokens >= 1, "at least 1"),
+            ("limit", self.limit, self.limit is None or self.limit >= 1, "at least 1"),
+            ("concurrency", self.concurrency, self.concurrency is None or self.concurrency >= 1, "at least 1"),
+            ("rpm", self.rpm, self.rpm is None or self.rpm >= 1, "at least 1"),
+            ("tpm", self.tpm, self.tpm is None or self.tpm >= 1, "at least 1"),
+            ("max-cost", self.max_cost, self.max_cost is None or 0 <= self.max_cost < float("inf"), "at least 0"),
+            ("timeout", self.timeout, self.timeout > 0, "above 0 seconds"),
+        ]
+        for name, value, fine, need in rules:
+            if not fine:
+                raise UsageError(f"--{name} {value} must be {need}")
+
+
+@dataclass(frozen=True)
+class Setup:
+    """A generate run, resolved and checked; no prompt has been read yet, nothing asked and nothing written."""
+
+    prompts: Prompts
+    settings: Settings
+    constitution: Constitution
+    templates: Templates
+    models: dict[Role, Model]
+    prices: dict[Role, Price | None]
+    gate: bool
+    identity: dict[str, Any]
+
+    @property
+    def out(self) -> Path:
+        """The run's folder: as asked, else one named after the constitution and everything that decides the rows."""
+        named = self.settings.out
+        return Path(named) if named is not None else Path("runs") / self._default_name
+
+    @property
+    def _default_name(self) -> str:
+        return f"{self.constitution.name}-{identity_hash(self.identity)}"
+
+    def source(self) -> Iterator[Prompt | BadPrompt]:
+        """The prompts, from the first, as far as `limit`."""
+        items = read_prompts(self.prompts, format=self.settings.format, field=self.settings.prompt_field)
+        return itertools.islice(items, self.settings.limit)
+
+    def count_prompts(self, tell: Callable[[int], None]) -> None:
+        """Count the prompts of a file in a thread of its own, and tell; other sources cannot be read twice."""
+        source = self.prompts
+        if not (source is None or isinstance(source, str | Path)) or str(source).startswith(("-", "hf:")):
+            return
+
+        def count() -> None:
+            # A damaged source is reported by the run itself, which reads it too.
+            with suppress(CaiError):
+                tell(sum(1 for _ in self.source()))
+
+        threading.Thread(target=count, name="cai-count", daemon=True).start()
+
+    def describe(self) -> str:
+        """One line that says what will run."""
+        law, names = self.constitution, {role: f"{m.provider}:{m.name}" for role, m in self.models.items()}
+        models = (
+            names["assistant"] if len(set(names.values())) == 1 else ", ".join(f"{r} {n}" for r, n in names.items())
+        )
+        words = f"templates {self.templates.source}, {self.settings.rounds} rounds"
+        return f"{law.name} {law.version} ({law.source}), {words}, {models} → {self.out}"
+
+
+def resolve(prompts: Prompts, constitution: str | Path | Constitution, settings: Settings) -> Setup:
+    """Check everything that can be checked before the first call, and say what the run will be."""
+    settings.check()
+    law = constitution if isinstance(constitution, Constitution) else load_constitution(constitution)
+    law.principles_for("revise")
+    templates = load_templates(settings.templates or "chat")
+    if templates.completes and settings.gate:
+        raise UsageError("--gate needs chat templates: a base model gives no verdict line; use --no-gate")
+    connection = Connection(settings.base_url, settings.headers, settings.timeout)
+    specs: dict[Role, str] = {
+        "assistant": settings.model,
+        "critic": settings.critic or settings.model,
+        "reviser": settings.reviser or settings.critic or settings.model,
+    }
+    opened = {spec: open_model(spec, connection) for spec in dict.fromkeys(specs.values())}
+    models: dict[Role, Model] = {role: opened[spec] for role, spec in specs.items()}
+    for model in opened.values():
+        check_ability(model, templates)
+    gate = settings.gate if settings.gate is not None else not templates.completes
+    identity = {
+        "command": "generate",
+        "source": {"what": describe(prompts), "format": settings.format, "field": settings.prompt_field},
+        "constitution": law.ref.model_dump(),
+        "templates": templates.hash,
+        "models": {role: f"{model.provider}:{model.name}" for role, model in models.items()},
+        "rounds": settings.rounds,
+        "gate": gate,
+        "system": settings.system,
+        "sampling": {
+            "temperature": settings.temperature,
+            "max_tokens": settings.max_tokens,
+            "extra_body": dict(settings.extra_body),
+        },
+        "seed": settings.seed,
+    }
+    return Setup(prompts, settings, law, templates, models, _prices(settings, models), gate, identity)
+
+
+def check_ability(model: Model, templates: Templates) -> None:
+    """Raises UsageError where a model cannot answer what a template set asks."""
+    spec = f"{model.provider}:{model.name}"
+    if templates.completes and not model.can.completion:
+        raise UsageError(f"{spec} cannot continue text: use chat templates, or a model with completions")
+    if not templates.completes and not model.can.chat:
+        raise UsageError(f"{spec} has no chat template: it is a base model, use --templates fewshot")
+
+
+def _prices(settings: Settings, models: Mapping[Role, Model]) -> dict[Role, Price | None]:
+    stated = None if settings.price is None else parse_price(settings.price)
+    prices = {role: known_price(model.provider, model.name) or stated for role, model in models.items()}
+    if settings.max_cost is not None:
+        for role, price in prices.items():
+            if price is None:
+                name = f"{models[role].provider}:{models[role].name}"
+                raise UsageError(f"--max-cost cannot hold: no listed price for {name}; state it with --price IN,OUT")
+    return prices
+
+
+def make_settings(given: Mapping[str, Any]) -> Settings:
+    """Settings from keywords; raises UsageError with a suggestion for an unknown one."""
+    known = set(Settings.__dataclass_fields__)
+    for name in given:
+        if name not in known:
+            close = get_close_matches(name, known, n=1)
+            hint = f", did you mean {close[0]!r}?" if close else f"; known: {', '.join(sorted(known))}"
+            raise UsageError(f"unknown setting {name!r}{hint}")
+    settings = Settings(**given)
+    settings.check()
+    return settings
+
+
+def setup_from_options(options: Mapping[str, Any]) -> Setup:
+    """The setup that the command line's options make, in which a JSON object and headers are still text."""
+    given = dict(options)
+    prompts, constitution = given.pop("prompts"), given.pop("constitution")
+    given["headers"] = dict(_header(text) for text in given.pop("header") or ())
+    extra = given.pop("extra_body")
+    if extra is not None:
+        try:
+            given["extra_body"] = orjson.loads(extra)
+        except orjson.JSONDecodeError as error:
+            raise UsageError(f"--extra-body is not JSON ({error}): {extra[:80]!r}") from None
+        if not isinstance(given["extra_body"], dict):
+            raise UsageError(f"--extra-body must be a JSON object, such as '{{\"top_p\": 0.9}}', not {extra[:80]!r}")
+    return resolve(prompts, constitution, make_settings(given))
+
+
+def _header(text: str) -> tuple[str, str]:
+    name, colon, value = text.partition(":")
+    if not (colon and name.strip()):
+        raise UsageError("--header must be 'Name: value'")  # not quoted: it may hold a key
+    return name.strip(), value.strip()
