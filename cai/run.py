@@ -16,15 +16,21 @@ from pathlib import Path
 from typing import IO, Any
 
 import orjson
+from pydantic import ValidationError
 
 from cai.errors import RunError
-from cai.records import DROP_REASONS, Drop, DropReason, Prompt, Record, prompt_hash
+from cai.records import DROP_REASONS, Drop, DropReason, Prompt, Record, Revision, prompt_hash
 from cai.store import Store
 
 FORMAT = 1
 DONE = 1
 DROPPED = 100  # + index of the reason in DROP_REASONS
 RETRIED: tuple[DropReason, ...] = ("model_error",)  # drops that are tried again when the run is resumed
+ROWS: dict[str, type[Record]] = {"revisions.jsonl": Revision, "dropped.jsonl": Drop}
+EXPORT_STAGES = ("sft", "dpo")  # drops of an export: the row itself is finished, it only left that file
+TRAINING_FILES = tuple(
+    f"{stage}{side}.{kind}" for stage in EXPORT_STAGES for side in ("", ".eval") for kind in ("jsonl", "parquet")
+)
 
 
 def dropped_state(reason: DropReason) -> int:
@@ -53,11 +59,14 @@ class RunFolder:
     """An open run folder; holds its lock until `close`.
 
     rows: the file of finished rows, such as revisions.jsonl. force: start anew where the folder holds another run; its
-    finished calls stay, so that equal questions are not paid twice.
+    finished calls stay, so that equal questions are not paid twice. retry: forget the drops that a resumed run tries
+    again.
     Raises RunError where the folder is in use, of another run, or not writable.
     """
 
-    def __init__(self, path: Path, identity: Mapping[str, Any], rows: str, *, force: bool = False) -> None:
+    def __init__(
+        self, path: Path, identity: Mapping[str, Any], rows: str, *, force: bool = False, retry: bool = True
+    ) -> None:
         self.path, self.identity, self.rows_file = path, dict(identity), rows
         try:
             path.mkdir(parents=True, exist_ok=True)
@@ -71,22 +80,26 @@ class RunFolder:
         except BaseException:
             self._lock.close()
             raise
-        self._recover(anew)
+        try:
+            if anew:
+                self._start_anew()
+            else:
+                self._recover()
+                if retry:
+                    self._forget_retried()
+        except BaseException:
+            self.close()
+            raise
 
     def _read_info(self) -> dict[str, Any]:
-        file = self.path / "run.json"
-        if not file.exists():
+        info = _read_info(self.path / "run.json")
+        if info is None:
             foreign = sorted(item.name for item in self.path.iterdir() if item.name != ".lock")
             if foreign and "calls.sqlite" not in foreign:
                 raise RunError(
                     f"{self.path} holds other files ({', '.join(foreign[:3])}) and no run; name a new folder"
                 )
-            return {}
-        try:
-            info: dict[str, Any] = orjson.loads(file.read_bytes())
-        except (OSError, orjson.JSONDecodeError) as error:
-            raise RunError(f"{file} cannot be read ({error}); restore it, or use --force to start anew") from error
-        return info
+        return info or {}
 
     def _check_identity(self, force: bool) -> bool:
         """Whether to start anew; raises RunError for another run's folder without `force`."""
@@ -101,29 +114,37 @@ class RunFolder:
             )
         return True
 
-    def _recover(self, anew: bool) -> None:
+    def _start_anew(self) -> None:
+        self.store.forget_inputs()
+        for name in (self.rows_file, "dropped.jsonl"):
+            self.store.rewrite(name, [])
+        for name in (*TRAINING_FILES, "README.md"):  # cut from rows that are gone
+            (self.path / name).unlink(missing_ok=True)
+        self.info = {}
+
+    def _recover(self) -> None:
         """Bring rows, drops and the journal to agree after a kill."""
         store = self.store
-        if anew:
-            store.forget_inputs()
-            for name in (self.rows_file, "dropped.jsonl"):
-                store.rewrite(name, [])
-            self.info = {}
-            return
         if store.is_shorter(self.rows_file) or store.is_shorter("dropped.jsonl"):
             store.forget_inputs()  # the files are the truth: read them again from their start
-        for line in store.unseen_lines(self.rows_file):
-            row = orjson.loads(line)
-            store.mark(row["position"], bytes.fromhex(prompt_hash(row["prompt"])), DONE)
-        for line in store.unseen_lines("dropped.jsonl"):
-            drop = orjson.loads(line)
-            digest = b"" if drop["prompt"] is None else bytes.fromhex(prompt_hash(drop["prompt"]))
-            store.mark(drop["position"], digest, dropped_state(drop["reason"]))
+        for name in (self.rows_file, "dropped.jsonl"):
+            for line in store.unseen_lines(name):
+                try:
+                    row = orjson.loads(line)
+                    digest = b"" if row["prompt"] is None else bytes.fromhex(prompt_hash(row["prompt"]))
+                    state = DONE if name == self.rows_file else dropped_state(row["reason"])
+                    if row.get("stage") not in EXPORT_STAGES:
+                        store.restore(row["position"], digest, state)
+                except (ValueError, LookupError, TypeError) as error:
+                    raise damage(self.path / name) from error
+
+    def _forget_retried(self) -> None:
+        """Take the drops that are tried again out of dropped.jsonl; the journal still tells `pending` of them."""
         retried = {dropped_state(reason) for reason in RETRIED}
-        if retried & store.count().keys():
+        if retried & self.store.count().keys():
             path = self.path / "dropped.jsonl"
             with open(path, "rb") as file:
-                store.rewrite(path.name, (line for line in file if orjson.loads(line)["reason"] not in RETRIED))
+                self.store.rewrite(path.name, (line for line in file if _reason(line, path) not in RETRIED))
 
     def pending(self, prompt: Prompt, position: int) -> Drop | bool:
         """Whether the prompt at a position is still to be played; a Drop where it occurred before.
@@ -198,18 +219,73 @@ class RunFolder:
             self._lock.close()
 
 
-def read_rows(path: Path) -> Iterator[dict[str, Any]]:
-    """The rows of a JSONL file in input order, each read when it is wanted; a torn last line is left out."""
-    places = []
+def reopen(path: Path, command: str, rows: str) -> RunFolder:
+    """Open the run that a folder holds, whatever its identity, to read its rows: nothing will be tried again.
+
+    Raises RunError where the folder holds no run of this command.
+    """
+    info = _read_info(path / "run.json")
+    if info is None:
+        raise RunError(f"{path} is not a run folder: it has no run.json; name the --out of a cai {command}")
+    identity = info.get("identity", {})
+    if identity.get("command") != command:
+        raise RunError(f"{path} is a run of cai {identity.get('command')}, not of cai {command}")
+    return RunFolder(path, identity, rows, retry=False)
+
+
+def _read_info(file: Path) -> dict[str, Any] | None:
+    """The content of a run.json; None where there is none."""
+    try:
+        info: dict[str, Any] = orjson.loads(file.read_bytes())
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except (OSError, orjson.JSONDecodeError) as error:
+        raise RunError(f"{file} cannot be read ({error}); restore it, or use --force to start anew") from error
+    return info
+
+
+def lines_in_order(path: Path) -> Iterator[tuple[int, bytes]]:
+    """Position and line of every row of a JSONL file, in input order, each line read when it is wanted.
+
+    Holds about 45 bytes a row, and leaves out a torn last line. Raises RunError naming a line that is no row.
+    """
+    places = []  # position and offset in one integer, which is a third of the memory of a tuple
     with open(path, "rb") as file:
         start = 0
         for line in file:
             if line.endswith(b"\n"):
-                places.append((orjson.loads(line)["position"], start))
+                try:
+                    places.append(orjson.loads(line)["position"] << 48 | start)
+                except (ValueError, LookupError, TypeError) as error:
+                    raise damage(path) from error
             start += len(line)
-        for _, place in sorted(places):
-            file.seek(place)
-            yield orjson.loads(file.readline())
+        places.sort()
+        for place in places:
+            file.seek(place & (1 << 48) - 1)
+            yield place >> 48, file.readline()
+
+
+def _reason(line: bytes, path: Path) -> Any:
+    try:
+        return orjson.loads(line)["reason"]
+    except (ValueError, LookupError, TypeError) as error:
+        raise damage(path) from error
+
+
+def damage(path: Path) -> RunError:
+    """The error that names the first line of a JSONL file of `ROWS` that is no such row."""
+    with open(path, "rb") as file:
+        for number, line in enumerate(file, 1):
+            try:
+                ROWS[path.name].model_validate_json(line)
+            except ValidationError as error:
+                problem = error.errors()[0]
+                where = ".".join(map(str, problem["loc"])) or "the line"
+                return RunError(
+                    f"{path}: line {number} is damaged ({where}: {problem['msg']}): delete that line and run the same "
+                    "command again; its row is made again from the finished calls"
+                )
+    return RunError(f"{path} has a row that cannot be read")
 
 
 def write_atomically(path: Path, content: bytes) -> None:

@@ -14,7 +14,6 @@ import os
 import sqlite3
 import time
 import zlib
-from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -31,11 +30,16 @@ CREATE TABLE IF NOT EXISTS parts(id INTEGER PRIMARY KEY, hash BLOB NOT NULL UNIQ
 CREATE TABLE IF NOT EXISTS calls(
     id INTEGER PRIMARY KEY, key BLOB NOT NULL UNIQUE, skeleton INTEGER NOT NULL, varying TEXT NOT NULL,
     reply INTEGER NOT NULL, finish TEXT NOT NULL, model INTEGER NOT NULL, input_tokens INTEGER, output_tokens INTEGER,
-    cached_tokens INTEGER, reasoning INTEGER, logprobs BLOB, scores TEXT, at INTEGER NOT NULL);
+    cached_tokens INTEGER, cache_write_tokens INTEGER, reasoning INTEGER, logprobs BLOB, scores TEXT,
+    at INTEGER NOT NULL);
 CREATE TABLE IF NOT EXISTS inputs(position INTEGER PRIMARY KEY, hash BLOB NOT NULL, state INTEGER NOT NULL);
 CREATE TABLE IF NOT EXISTS seen(hash BLOB PRIMARY KEY, position INTEGER NOT NULL) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS files(name TEXT PRIMARY KEY, size INTEGER NOT NULL);
 """
+# The columns of an answer, in the order of the fields of `Completion`; numbers for texts are ids of parts.
+ANSWER = (
+    "reply, finish, model, input_tokens, output_tokens, cached_tokens, cache_write_tokens, reasoning, logprobs, scores"
+)
 # The values of a payload that differ from call to call; the rest, the skeleton, is shared by thousands of calls.
 VARYING = frozenset({"content", "text", "prompt", "system", "seed", "id", "index", "sample"})
 COMPRESS_FROM = 160  # bytes; zlib makes shorter English texts longer, or saves less than it costs
@@ -98,13 +102,37 @@ class StoredCall(NamedTuple):
     at: int  # unix time in seconds
 
 
+class Spent(NamedTuple):
+    """What the finished calls to one model took."""
+
+    provider: str
+    name: str
+    calls: int
+    input_tokens: int
+    output_tokens: int
+    cached_tokens: int
+    cache_write_tokens: int
+
+
+def read_calls(folder: str | Path) -> Iterator[StoredCall]:
+    """Every finished call of a run folder, in the order of finishing; changes nothing, and may look on while it runs.
+
+    Raises RunError where there is no readable calls.sqlite.
+    """
+    store = Store(Path(folder), read_only=True)
+    try:
+        yield from store.calls()
+    finally:
+        store.close()
+
+
 class Store:
     """The journal of one run folder; use it from one thread, under one event loop.
 
     Raises RunError where the disk is full or the file is damaged; what was committed before stays.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, read_only: bool = False) -> None:
         self.folder = folder
         self._parts: dict[str, int] = {}
         self._files: dict[str, BinaryIO] = {}
@@ -112,16 +140,19 @@ class Store:
         self._group: asyncio.Event | None = None
         self._failure: RunError | None = None
         self._closed = False
+        place = f"{(folder / 'calls.sqlite').resolve().as_uri()}?mode={'ro' if read_only else 'rwc'}"
         with self._guard():
-            self._db = sqlite3.connect(folder / "calls.sqlite", check_same_thread=False)
-            self._db.execute("PRAGMA journal_mode=WAL")
-            self._db.execute("PRAGMA synchronous=NORMAL")
+            self._db = sqlite3.connect(place, uri=True, check_same_thread=False)
             (version,) = self._db.execute("PRAGMA user_version").fetchone()
             if version not in (0, SCHEMA_VERSION):
                 raise RunError(
                     f"{folder / 'calls.sqlite'} has format {version}, this cai reads {SCHEMA_VERSION}: "
                     "use the version that wrote it, or another --out"
                 )
+            if read_only:
+                return
+            self._db.execute("PRAGMA journal_mode=WAL")
+            self._db.execute("PRAGMA synchronous=NORMAL")
             self._db.executescript(SCHEMA)
             self._db.execute(f"PRAGMA user_version={SCHEMA_VERSION}")
             self._db.commit()
@@ -144,11 +175,7 @@ class Store:
     def get(self, key: bytes) -> Completion | None:
         """The finished call with this key, or None."""
         with self._guard():
-            row = self._db.execute(
-                "SELECT reply, finish, model, input_tokens, output_tokens, cached_tokens, reasoning, logprobs, scores"
-                " FROM calls WHERE key = ?",
-                (key,),
-            ).fetchone()
+            row = self._db.execute(f"SELECT {ANSWER} FROM calls WHERE key = ?", (key,)).fetchone()
         return None if row is None else self._completion(*row)
 
     def put(self, key: bytes, provider: str, name: str, payload: dict[str, Any], done: Completion) -> None:
@@ -157,8 +184,8 @@ class Store:
         skeleton = _split({"provider": provider, "name": name, "payload": payload}, varying)
         with self._guard():
             self._db.execute(
-                "INSERT OR IGNORE INTO calls(key, skeleton, varying, reply, finish, model, input_tokens, output_tokens,"
-                " cached_tokens, reasoning, logprobs, scores, at) VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?)",
+                f"INSERT OR IGNORE INTO calls(key, skeleton, varying, {ANSWER}, at)"
+                " VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?)",
                 (
                     key,
                     self._part(orjson.dumps(skeleton).decode()),
@@ -169,6 +196,7 @@ class Store:
                     done.input_tokens,
                     done.output_tokens,
                     done.cached_tokens,
+                    done.cache_write_tokens,
                     None if done.reasoning is None else self._part(done.reasoning),
                     None if done.logprobs is None else zlib.compress(orjson.dumps(done.logprobs)),
                     None if done.scores is None else orjson.dumps(done.scores).decode(),
@@ -179,46 +207,42 @@ class Store:
 
     def calls(self) -> Iterator[StoredCall]:
         """Every finished call, in the order of finishing."""
-        query = (
-            "SELECT key, skeleton, varying, at, reply, finish, model, input_tokens, output_tokens, cached_tokens,"
-            " reasoning, logprobs, scores FROM calls ORDER BY id"
-        )
+        query = f"SELECT key, skeleton, varying, at, {ANSWER} FROM calls ORDER BY id"
         with self._guard():
             for key, skeleton, varying, at, *answer in self._db.execute(query):
                 values = [self._deref(value) for value in orjson.loads(varying)]
                 request = _join(orjson.loads(self._text(skeleton)), iter(values))
                 yield StoredCall(key.hex(), request, self._completion(*answer), at)
 
-    def spent(self) -> list[tuple[str, str, str, int, int, int, int]]:
-        """Totals of all finished calls: provider, name, model as named by the server, calls, input, output, cached."""
-        totals: Counter[tuple[str, str, str]] = Counter()
-        tokens: dict[tuple[str, str, str], list[int]] = {}
+    def spent(self) -> list[Spent]:
+        """Totals of all finished calls, by provider and model name."""
+        totals: dict[tuple[str, str], Spent] = {}
         query = (
-            "SELECT skeleton, model, COUNT(*), COALESCE(SUM(input_tokens), 0), COALESCE(SUM(output_tokens), 0),"
-            " COALESCE(SUM(cached_tokens), 0) FROM calls GROUP BY skeleton, model"
+            "SELECT skeleton, COUNT(*), COALESCE(SUM(input_tokens), 0), COALESCE(SUM(output_tokens), 0),"
+            " COALESCE(SUM(cached_tokens), 0), COALESCE(SUM(cache_write_tokens), 0) FROM calls GROUP BY skeleton"
         )
         with self._guard():
-            for skeleton, model, count, *sums in self._db.execute(query).fetchall():
+            for skeleton, *sums in self._db.execute(query).fetchall():
                 request = orjson.loads(self._text(skeleton))
-                key = (request["provider"], request["name"], self._text(model))
-                totals[key] += count
-                tokens[key] = [a + b for a, b in zip(tokens.get(key, [0, 0, 0]), sums, strict=True)]
-        return [(*key, count, tokens[key][0], tokens[key][1], tokens[key][2]) for key, count in totals.items()]
+                key = (request["provider"], request["name"])
+                before = totals.get(key, Spent(*key, 0, 0, 0, 0, 0))
+                totals[key] = Spent(*key, *(a + b for a, b in zip(before[2:], sums, strict=True)))
+        return list(totals.values())
 
-    def _completion(
-        self, reply: int, finish: Finish, model: int, input_tokens: int | None, output_tokens: int | None,
-        cached_tokens: int | None, reasoning: int | None, logprobs: bytes | None, scores: str | None,
-    ) -> Completion:  # fmt: skip
+    def _completion(self, reply: int, finish: Finish, model: int, *rest: Any) -> Completion:
+        """A completion from the columns of `ANSWER`."""
+        given, made, cached, written, reasoning, logprobs, scores = rest
         return Completion(
-            text=self._text(reply),
-            finish=finish,
-            model=self._text(model),
-            input_tokens=input_tokens,
-            output_tokens=output_tokens,
-            cached_tokens=cached_tokens,
-            reasoning=None if reasoning is None else self._text(reasoning),
-            logprobs=None if logprobs is None else tuple(orjson.loads(zlib.decompress(logprobs))),
-            scores=None if scores is None else tuple(orjson.loads(scores)),
+            self._text(reply),
+            finish,
+            self._text(model),
+            given,
+            made,
+            cached,
+            written,
+            None if reasoning is None else self._text(reasoning),
+            None if logprobs is None else tuple(orjson.loads(zlib.decompress(logprobs))),
+            None if scores is None else tuple(orjson.loads(scores)),
         )
 
     def _part(self, text: str) -> int:
@@ -279,13 +303,17 @@ class Store:
 
     def mark(self, position: int, digest: bytes, state: int) -> None:
         """Remember what became of the prompt at a position."""
+        self.restore(position, digest, state)
+        self._due()
+
+    def restore(self, position: int, digest: bytes, state: int) -> None:
+        """Like `mark`, while `unseen_lines` is read, which commits by itself; needs no event loop."""
         with self._guard():
             self._db.execute(
                 "INSERT INTO inputs(position, hash, state) VALUES (?,?,?)"
                 " ON CONFLICT(position) DO UPDATE SET hash = excluded.hash, state = excluded.state",
                 (position, digest, state),
             )
-        self._due()
 
     def forget_inputs(self) -> None:
         """Forget what became of every prompt; calls stay."""
@@ -340,8 +368,11 @@ class Store:
             with open(path.with_suffix(".tmp"), "wb") as file:
                 file.writelines(lines)
                 size = file.tell()
-            self._remember_size(name, size)
+            # A kill before the last line leaves either file with size 0, so that it is read from its start again.
+            self._remember_size(name, 0)
+            self._db.commit()
             os.replace(path.with_suffix(".tmp"), path)
+            self._remember_size(name, size)
             self._db.commit()
 
     def _remember_size(self, name: str, size: int) -> None:

@@ -11,7 +11,7 @@ import pytest
 PACKAGE = Path(__file__).resolve().parent.parent / "cai"
 LAYERS = {  # from the top; modules of one layer may import each other
     "doors": "cli console __init__ __main__",
-    "uses": "pipeline run plan export card tables hub train evaluate report",
+    "uses": "pipeline settings run plan export card tables hub train evaluate report",
     "method": "revise judge pairs calibrate hygiene ask",
     "machines": "flow store limits prices models",
     "inputs": "constitution yamlfile lint importers templates sources conversations",

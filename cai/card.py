@@ -1,0 +1,228 @@
+"""Writes the dataset card of a run folder: front matter that `datasets` loads by, then where the rows come from.
+
+Pure: an export's counts and the run's settings in, text out. Whatever comes from files and models stands inside a code
+span, a code block or a YAML scalar, so that no text can end the front matter or speak for the card.
+"""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import orjson
+import yaml
+
+from cai.sources import describe
+from cai.templates import load_templates
+
+SPLITS = {"": "train", ".eval": "test"}  # by what the file name has between its stem and .jsonl
+INTRODUCTION = """
+Replies that a language model wrote to the prompts, criticised under the principles of a constitution and revised
+accordingly: supervised Constitutional AI (Bai et al. 2022, arXiv 2212.08073), made with `cai-toolkit`.
+
+**A language model wrote every reply here, and nobody has read them.** Prompts may ask for harmful things, and first
+replies (`rejected`) may give them. **The pairs are unjudged**: `chosen` is the last revision and `rejected` the first
+reply; that the revision is the better one is assumed, not checked. So `judged` is false and `p_chosen` is null.
+
+The licence of these rows follows from those of the prompts and of the models below.
+"""
+NAMES = """
+`RUN` is a new folder; `PROMPTS`, `MODEL` and `TEMPLATES`, where they stand, are what the tables above identify.
+"""
+
+
+@dataclass(slots=True)
+class Facts:
+    """What an export counted."""
+
+    rows: int = 0  # finished rows of the run
+    files: dict[str, int] = field(default_factory=dict)  # lines by name of the JSONL files
+    dropped: Counter[tuple[str, str]] = field(default_factory=Counter)  # by stage and reason
+    used: Counter[str] = field(default_factory=Counter)  # critiques by principle
+    changed: Counter[str] = field(default_factory=Counter)  # revisions that differ from the reply, by principle
+    models: dict[str, Counter[str]] = field(default_factory=dict)  # rows by role and model as the server named it
+    options: tuple[str, ...] = ()  # of cai export
+
+
+def dataset_card(info: Mapping[str, Any], facts: Facts, load_from: str = ".") -> str:
+    """The text of README.md.
+
+    info: the content of run.json. load_from: what load_dataset is given, a folder or a name on the hub.
+    """
+    identity = info["identity"]
+    law = identity["constitution"]
+    parts = [
+        f"---\n{_front_matter(law['name'], facts)}---\n",
+        f"# Revisions under the constitution {_code(law['name'])}\n{INTRODUCTION}",
+        _section("Files", _table(("file", "split", "rows"), _files(facts))),
+        _section("How it was made", _table(("setting", "value"), _settings(info))),
+        _section("Models", _table(("role", "asked", "answered as"), _models(identity, facts))),
+        _section("Principles", _table(("principle", "critiques", "changed the reply"), _principles(facts))),
+        _section("What was left out", _dropped(facts)),
+        _section("Load it", _loading(facts, load_from)),
+        _section("Make it again", _commands(identity, info.get("settings", {}), facts)),
+    ]
+    return "\n".join(part for part in parts if part)
+
+
+def _front_matter(name: str, facts: Facts) -> str:
+    configs = []
+    for kind in ("sft", "dpo"):
+        files = [
+            {"split": split, "path": f"{kind}{side}.jsonl"}
+            for side, split in SPLITS.items()
+            if facts.files.get(f"{kind}{side}.jsonl")  # an empty file has no columns to load
+        ]
+        if files:
+            configs.append({"config_name": kind, "data_files": files})
+    front = {
+        "pretty_name": _one_line(f"Revisions under {name}"),
+        "license": "unknown",
+        "task_categories": ["text-generation"],
+        "tags": ["constitutional-ai", "rlaif", "synthetic", "cai-toolkit"],
+        **({"configs": configs} if configs else {}),
+    }
+    return yaml.safe_dump(front, sort_keys=False, allow_unicode=True, width=1_000)
+
+
+def _files(facts: Facts) -> list[tuple[str, ...]]:
+    rows: list[tuple[str, ...]] = []
+    for name, lines in facts.files.items():
+        rows.append((_code(name), SPLITS[".eval" if ".eval." in name else ""], f"{lines:,}"))
+    return rows
+
+
+def _settings(info: Mapping[str, Any]) -> list[tuple[str, ...]]:
+    identity = info["identity"]
+    law, sampling = identity["constitution"], identity["sampling"]
+    rows: list[tuple[str, ...]] = [
+        ("constitution", f"{_code(law['name'])} {_code(law['version'])}, hash {_code(law['hash'])}"),
+        ("prompts", _code(identity["source"]["what"])),
+        ("templates", f"hash {_code(identity['templates'])}"),
+        ("rounds", str(identity["rounds"])),
+        ("gate", "a critique that finds nothing to fix skips the revision" if identity["gate"] else "off"),
+        ("system text", "none" if identity["system"] is None else f"{_code(identity['system'])}, not in the rows"),
+        ("sampling", ", ".join(f"{name} {_code(orjson.dumps(value).decode())}" for name, value in sampling.items())),
+        ("seed", str(identity["seed"])),
+        ("cai-toolkit", info["versions"]["cai"] or "a checkout"),
+    ]
+    if info.get("stopped") is None and "usage" in info:
+        usage, cost = info["usage"], info.get("cost_usd")
+        spent = [f"{usage['calls']:,} calls", "cost unknown" if cost is None else f"{cost:.2f} USD"]
+        if usage["output_tokens"]:  # 0: the server reported none
+            spent.insert(1, f"{usage['input_tokens']:,} tokens in, {usage['output_tokens']:,} out")
+        rows.append(("spent", ", ".join(spent)))
+    return rows
+
+
+def _models(identity: Mapping[str, Any], facts: Facts) -> list[tuple[str, ...]]:
+    rows: list[tuple[str, ...]] = []
+    for role, spec in identity["models"].items():
+        answered = [_code(_without_path(name)) for name in sorted(facts.models.get(role, ()))]
+        rows.append((role, _code(_without_path(spec)), ", ".join(answered) or "not asked"))
+    return rows
+
+
+def _principles(facts: Facts) -> list[tuple[str, ...]]:
+    return [
+        (_code(name), f"{count:,}", f"{facts.changed[name] / count:.0%}")
+        for name, count in sorted(facts.used.items(), key=lambda item: (-item[1], item[0]))
+    ]
+
+
+def _dropped(facts: Facts) -> str:
+    lost = sum(count for (stage, _), count in facts.dropped.items() if stage not in ("sft", "dpo"))
+    text = f"{facts.rows + lost:,} prompts were read to an end: {facts.rows:,} rows, {lost:,} dropped."
+    rows = [(_code(stage), _code(reason), f"{count:,}") for (stage, reason), count in sorted(facts.dropped.items())]
+    note = "\nRows that stage `dpo` left out are in `sft`.\n" if any(s == "dpo" for s, _ in facts.dropped) else ""
+    return f"{text}\n\n{_table(('stage', 'reason', 'rows'), rows)}{note}" if rows else f"{text}\n"
+
+
+def _loading(facts: Facts, load_from: str) -> str:
+    kinds = [kind for kind in ("sft", "dpo") if any(n for name, n in facts.files.items() if name.startswith(kind))]
+    if not kinds:
+        return ""
+    lines = [f'{kind} = load_dataset("{load_from}", "{kind}")' for kind in kinds]
+    return _block("python", "\n".join(["from datasets import load_dataset", "", *lines]))
+
+
+def _commands(identity: Mapping[str, Any], settings: Mapping[str, Any], facts: Facts) -> str:
+    source, sampling = identity["source"], identity["sampling"]
+    models = {role: _spec(name) for role, name in identity["models"].items()}
+    prompts = source["what"]
+    words = ["cai", "generate"]
+    if prompts != describe(None):
+        words.append(prompts if prompts.startswith("hf:") else "PROMPTS")
+    options: list[tuple[str, Any, Any]] = [  # option, value, the value that needs no option
+        ("--constitution", identity["constitution"]["name"], None),
+        ("--model", models["assistant"], None),
+        ("--critic", models["critic"], models["assistant"]),
+        ("--reviser", models["reviser"], models["critic"]),
+        ("--templates", _templates(identity["templates"]), "chat"),
+        ("--rounds", identity["rounds"], 2),
+        ("--system", identity["system"], None),
+        ("--temperature", sampling["temperature"], 1.0),
+        ("--max-tokens", sampling["max_tokens"], 512),
+        ("--extra-body", sampling["extra_body"] and orjson.dumps(sampling["extra_body"]).decode(), {}),
+        ("--format", source["format"], None),
+        ("--prompt-field", source["field"], None),
+        ("--limit", settings.get("limit"), None),
+        ("--seed", identity["seed"], 0),
+    ]
+    for name, value, default in options:
+        if value is not None and value != default:
+            words += [name, str(value)]
+    words += ["--gate" if identity["gate"] else "--no-gate", "--out", "RUN"]
+    export = shlex.join(["cai", "export", "RUN", *facts.options])
+    return _block("bash", f"{shlex.join(words)}\n{export}") + NAMES
+
+
+def _spec(name: str) -> str:
+    """The spec that asks for a model again; weights that lay on a disk are told by their hash, not by their path."""
+    provider = name.partition(":")[0]
+    return f"{provider}:MODEL" if "@" in name or _without_path(name) != name else name
+
+
+def _templates(digest: str) -> str:
+    return next((name for name in ("chat", "fewshot") if load_templates(name).hash == digest), "TEMPLATES")
+
+
+# Text that cannot get out of its place
+
+
+def _without_path(name: str) -> str:
+    """A model's name without the folders it lay in; a hub's `org/name` stays."""
+    provider, path = re.findall(r"^((?:[a-z]{2,}:)?)(.*)", _one_line(name))[0]
+    if re.match(r"[/\\.~]|[A-Za-z]:", path):
+        path = re.split(r"[/\\]", path.rstrip("/\\"))[-1]
+    return f"{provider}{path}"
+
+
+def _one_line(text: str) -> str:
+    return " ".join(str(text).split())
+
+
+def _code(text: str) -> str:
+    """A code span of one line that no backtick or table bar in the text can leave."""
+    line = _one_line(text).replace("|", "\\|")
+    fence = "`" * (max(map(len, re.findall("`+", line)), default=0) + 1)
+    pad = " " if line.startswith("`") or line.endswith("`") or not line else ""
+    return f"{fence}{pad}{line}{pad}{fence}"
+
+
+def _block(language: str, text: str) -> str:
+    fence = "`" * max(3, max(map(len, re.findall("`+", text)), default=0) + 1)
+    return f"{fence}{language}\n{text}\n{fence}\n"
+
+
+def _table(names: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:
+    lines = [f"| {' | '.join(cells)} |" for cells in (names, ("---",) * len(names), *rows)]
+    return "\n".join(lines) + "\n" if len(lines) > 2 else ""
+
+
+def _section(title: str, text: str) -> str:
+    return f"## {title}\n\n{text}" if text else ""

@@ -1,0 +1,58 @@
+"""Puts a folder's files into a dataset on the Hugging Face hub. Knows nothing of what is in them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from cai.errors import CaiError, MissingExtra, UsageError
+
+
+class Hub:
+    """One dataset there; raises UsageError before anything is sent where no token is set or `repo` is no name.
+
+    The token is the one huggingface_hub finds: HF_TOKEN, or that of a login.
+    """
+
+    def __init__(self, repo: str, private: bool) -> None:
+        try:
+            from huggingface_hub import HfApi, get_token
+            from huggingface_hub.errors import HFValidationError
+            from huggingface_hub.utils import validate_repo_id
+        except ImportError:
+            raise MissingExtra("--push", "data") from None
+        self.repo, self.private, self._api = repo, private, HfApi()
+        try:
+            validate_repo_id(repo)
+        except HFValidationError as error:
+            raise UsageError(f"--push {repo!r} is no dataset name, write org/name: {_one_line(error)}") from None
+        if get_token() is None:
+            raise UsageError("--push has no token: set HF_TOKEN to one that may write, or run: hf auth login")
+
+    def push(self, folder: Path, names: Iterable[str], owned: Iterable[str]) -> str:
+        """Upload the files `names`, and delete those of `owned` there that are not among them; returns the address.
+
+        Raises UsageError where private rows would go to a public dataset, CaiError where the hub refuses.
+        """
+        api, names = self._api, list(names)
+        try:
+            made = api.create_repo(self.repo, repo_type="dataset", private=self.private, exist_ok=True)
+            if self.private and not api.dataset_info(made.repo_id).private:
+                raise UsageError(f"{made.repo_id} is public already: push under another name, or ask for a public one")
+            api.upload_folder(
+                repo_id=made.repo_id,
+                repo_type="dataset",
+                folder_path=folder,
+                allow_patterns=names,
+                delete_patterns=sorted(set(owned) - set(names)),
+                commit_message="Training rows and card by cai export",
+            )
+        except UsageError:
+            raise
+        except Exception as error:  # the hub's own errors, its HTTP library's and the system's have no common base
+            raise CaiError(f"cannot push to {self.repo}: {_one_line(error)}; the files are in {folder}") from error
+        return str(made)
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())[:300] or type(error).__name__

@@ -1,0 +1,98 @@
+"""Training rows on their way to disk: JSONL, and parquet beside it.
+
+Knows files and columns; nothing of runs, nor of how a row is cut.
+"""
+
+from __future__ import annotations
+
+import os
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from cai.errors import MissingExtra
+
+GROUP_ROWS, GROUP_BYTES = 10_000, 32 * 2**20  # of a parquet row group, which is held in memory: what comes first
+
+
+class Table:
+    """One training file, and with a schema its parquet twin, written beside those they will replace."""
+
+    def __init__(self, path: Path, schema: Any) -> None:
+        self.rows = 0
+        self._parts = {path: path.with_name(path.name + ".part")}
+        self._file = open(self._parts[path], "wb", buffering=2**20)  # noqa: SIM115
+        self._parquet: Any = None
+        self._group: list[dict[str, Any]] = []
+        self._size = 0
+        if schema is not None:
+            from pyarrow.parquet import ParquetWriter
+
+            twin = path.with_suffix(".parquet")
+            self._parts[twin] = twin.with_name(twin.name + ".part")
+            self._parquet = ParquetWriter(self._parts[twin], schema)
+
+    def add(self, row: dict[str, Any]) -> None:
+        """Write a row at the end."""
+        line = orjson.dumps(row, option=orjson.OPT_APPEND_NEWLINE)
+        self._file.write(line)
+        self.rows += 1
+        if self._parquet is not None:
+            self._group.append(row)
+            self._size += len(line)
+            if len(self._group) >= GROUP_ROWS or self._size >= GROUP_BYTES:
+                self._write_group()
+
+    def _write_group(self) -> None:
+        import pyarrow as pa
+
+        self._parquet.write_table(pa.Table.from_pylist(self._group, schema=self._parquet.schema))
+        self._group, self._size = [], 0
+
+    def finish(self) -> None:
+        """Write what is pending; everything is on disk when it returns."""
+        self._file.close()
+        if self._parquet is not None:
+            if self._group:
+                self._write_group()
+            self._parquet.close()
+
+    def publish(self) -> list[str]:
+        """Put the finished files in place; returns their names."""
+        for path, part in self._parts.items():
+            os.replace(part, path)
+        return [path.name for path in self._parts]
+
+    def discard(self) -> None:
+        """Close, and remove what was not published."""
+        with suppress(OSError):  # of buffers that a full disk does not take
+            self._file.close()
+        if self._parquet is not None:
+            with suppress(OSError):
+                self._parquet.close()
+        for part in self._parts.values():
+            part.unlink(missing_ok=True)
+
+
+def schemas() -> dict[str, Any]:
+    """The columns of the parquet files, so that they have their types also where every value is null."""
+    try:
+        import pyarrow as pa
+    except ImportError:
+        raise MissingExtra("writing parquet", "data") from None
+    turns = pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())]))
+    provenance = [
+        ("id", pa.string()),
+        ("round", pa.int64()),
+        ("principles", pa.list_(pa.string())),
+        ("constitution", pa.string()),
+        ("constitution_hash", pa.string()),
+        ("model", pa.string()),
+    ]
+    judged = [("p_chosen", pa.float64()), ("judged", pa.bool_())]
+    return {
+        "sft": pa.schema([("messages", turns), *provenance, ("changed", pa.bool_())]),
+        "dpo": pa.schema([("prompt", turns), ("chosen", turns), ("rejected", turns), *judged, *provenance]),
+    }

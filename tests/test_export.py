@@ -1,0 +1,651 @@
+from __future__ import annotations
+
+import asyncio
+import base64
+import json
+import os
+import re
+import shlex
+import signal
+import sqlite3
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from cai.card import Facts, dataset_card
+from cai.errors import RunError, UsageError
+from cai.export import export, sft_rows
+from cai.records import ConstitutionRef, Drop, Message, Prompt, Revision, Round, Usage
+from cai.run import DONE, RunFolder, dropped_state
+from cai.store import read_calls
+
+ROOT = Path(__file__).resolve().parent.parent
+LAW = ConstitutionRef(name="kind", version="1.2.0", hash="c0ffee")
+IDENTITY: dict[str, Any] = {
+    "command": "generate",
+    "source": {"what": "python", "format": None, "field": None},
+    "constitution": LAW.model_dump(),
+    "templates": "7e57",
+    "models": {"assistant": "openai:small", "critic": "openai:small", "reviser": "openai:small"},
+    "rounds": 2,
+    "gate": True,
+    "system": None,
+    "sampling": {"temperature": 1.0, "max_tokens": 512, "extra_body": {}},
+    "seed": 0,
+}
+
+
+def ask(text: str) -> tuple[Message, ...]:
+    return ({"role": "user", "content": text},)
+
+
+def revision(position: int, *texts: str | None, initial: str = "first", prompt: str | None = None) -> Revision:
+    """A row whose rounds wrote `texts`; None for a round that the gate let pass."""
+    rounds, reply = [], initial
+    for number, text in enumerate(texts, 1):
+        changed = text is not None and text != reply
+        rounds.append(Round(principle=f"p{number}", critique="Hm.", verdict=None, revision=text, changed=changed))
+        reply = reply if text is None else text
+    return Revision(
+        id=f"r{position}",
+        position=position,
+        prompt=ask(prompt if prompt is not None else f"Question {position}?"),
+        initial=initial,
+        rounds=tuple(rounds),
+        final=reply,
+        constitution=LAW,
+        templates="7e57",
+        models={"assistant": "small-0", "critic": "small-0"} | ({"reviser": "small-1"} if any(texts) else {}),
+        seed=0,
+        usage=Usage(),
+        calls=("00" * 16,),
+    )
+
+
+def lost(position: int, reason: Any = "truncated") -> Drop:
+    prompt = ask(f"Lost {position}")
+    return Drop(id=f"r{position}", position=position, stage="assistant", reason=reason, detail="…", prompt=prompt)
+
+
+def make_run(folder: Path, items: Iterable[Revision | Drop], **info: Any) -> Path:
+    """A run folder in which `items` finished in this order; called again, it goes on there."""
+
+    async def fill() -> None:
+        run = RunFolder(folder, IDENTITY, "revisions.jsonl")
+        for item in items:
+            if isinstance(item, Drop):
+                await run.drop(item)
+            else:
+                await run.keep(item, item.position, Prompt(id=item.id, messages=item.prompt))
+        run.write_info(**({"stopped": None} | info))
+        run.close()
+
+    asyncio.run(fill())
+    return folder
+
+
+def rows(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """All files that an export writes."""
+    return {
+        path.name: path.read_bytes()
+        for path in folder.iterdir()
+        if path.name in ("README.md", "dropped.jsonl") or re.match(r"(sft|dpo)\.", path.name)
+    }
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Path:
+    items = [revision(1, "a", "b"), lost(2), revision(0, None, "c"), revision(3, None, None)]
+    return make_run(tmp_path / "run", items)
+
+
+def test_a_row_becomes_one_sft_row_and_one_unjudged_pair(run: Path) -> None:
+    summary = export(run)
+    assert rows(run / "sft.jsonl")[1] == {
+        "messages": [{"role": "user", "content": "Question 1?"}, {"role": "assistant", "content": "b"}],
+        "id": "r1",
+        "round": 2,
+        "principles": ["p1", "p2"],
+        "constitution": "kind@1.2.0",
+        "constitution_hash": "c0ffee",
+        "model": "small-1",
+        "changed": True,
+    }
+    assert rows(run / "dpo.jsonl")[1] == {
+        "prompt": [{"role": "user", "content": "Question 1?"}],
+        "chosen": [{"role": "assistant", "content": "b"}],
+        "rejected": [{"role": "assistant", "content": "first"}],
+        "p_chosen": None,
+        "judged": False,
+        "id": "r1",
+        "round": 2,
+        "principles": ["p1", "p2"],
+        "constitution": "kind@1.2.0",
+        "constitution_hash": "c0ffee",
+        "model": "small-1",
+    }
+    assert summary.rows == 3
+    assert summary.files == {"sft.jsonl": 3, "dpo.jsonl": 2}
+    assert summary.dropped == {"truncated": 1, "identical": 1}
+    assert summary.notes == ()
+
+
+def test_files_are_in_input_order_with_the_drops_of_run_and_export_together(run: Path) -> None:
+    export(run)
+    assert [row["id"] for row in rows(run / "sft.jsonl")] == ["r0", "r1", "r3"]
+    assert [row["id"] for row in rows(run / "dpo.jsonl")] == ["r0", "r1"]
+    drops = [Drop.model_validate(row) for row in rows(run / "dropped.jsonl")]
+    assert [(drop.id, drop.stage, drop.reason) for drop in drops] == [
+        ("r2", "assistant", "truncated"),
+        ("r3", "dpo", "identical"),
+    ]
+
+
+def test_a_reply_that_stood_is_an_sft_row_by_the_assistant_and_no_pair(run: Path) -> None:
+    export(run)
+    row = rows(run / "sft.jsonl")[2]
+    assert (row["round"], row["principles"], row["model"], row["changed"]) == (0, ["p1", "p2"], "small-0", False)
+    assert row["messages"][-1]["content"] == "first"
+
+
+def test_space_around_a_reply_makes_no_pair(tmp_path: Path) -> None:
+    make_run(tmp_path, [revision(0, " first\n")])
+    assert export(tmp_path).files == {"sft.jsonl": 1, "dpo.jsonl": 0}
+    assert rows(tmp_path / "sft.jsonl")[0]["changed"] is False
+
+
+def test_all_rounds_give_a_row_for_every_text_that_a_round_wrote(run: Path) -> None:
+    assert export(run, rounds_kept="all").files == {"sft.jsonl": 4, "dpo.jsonl": 2}
+    written = [(row["id"], row["round"], row["messages"][-1]["content"]) for row in rows(run / "sft.jsonl")]
+    assert written == [("r0", 2, "c"), ("r1", 1, "a"), ("r1", 2, "b"), ("r3", 0, "first")]
+    assert rows(run / "sft.jsonl")[1]["principles"] == ["p1"]
+
+
+def test_a_text_that_comes_twice_is_one_row() -> None:
+    row = revision(0, "a", "b", None, "a").model_dump(mode="json")
+    assert [(r["round"], r["principles"]) for r in sft_rows(row, "all")] == [
+        (2, ["p1", "p2", "p3"]),
+        (4, ["p1", "p2", "p3", "p4"]),
+    ]
+
+
+@pytest.mark.parametrize("options", [{}, {"rounds_kept": "all", "split": 0.5}])
+def test_the_bytes_do_not_depend_on_finishing_order_exports_between_or_a_lost_journal(
+    tmp_path: Path, options: dict[str, Any]
+) -> None:
+    items = [revision(n, "a", "b" if n % 3 else None) if n % 4 else lost(n) for n in range(40)]
+    items[7] = revision(7, None, None)
+    straight = make_run(tmp_path / "straight", items)
+    export(straight, **options)
+
+    disturbed = tmp_path / "disturbed"
+    make_run(disturbed, items[:20][::-1], stopped="interrupted")
+    export(disturbed, split=0.1)
+    (disturbed / "calls.sqlite").unlink()
+    export(disturbed)
+    with (disturbed / "revisions.jsonl").open("ab") as file:
+        file.write(b'{"schema":1,"id":"torn')
+    make_run(disturbed, items[20:][::-1])
+    export(disturbed, **options)
+    assert contents(disturbed) == contents(straight)
+    export(disturbed, **options)
+    assert contents(disturbed) == contents(straight)
+
+
+def states(folder: Path) -> dict[int, int]:
+    run = RunFolder(folder, IDENTITY, "revisions.jsonl")
+    found = {position: state for position, _, state in run.store.states()}
+    run.close()
+    return found
+
+
+@pytest.mark.parametrize("journal", ["kept", "deleted", "behind", "reset"])
+def test_a_pair_left_out_stays_a_finished_row_for_the_run(run: Path, journal: str) -> None:
+    finished = states(run)
+    export(run)
+    if journal == "deleted":
+        (run / "calls.sqlite").unlink()
+    elif journal != "kept":  # what a kill between replacing dropped.jsonl and telling the journal leaves
+        db = sqlite3.connect(run / "calls.sqlite")
+        if journal == "behind":
+            db.execute("DELETE FROM inputs")
+        db.execute("UPDATE files SET size = 0 WHERE name = 'dropped.jsonl' OR ?", (journal == "behind",))
+        db.commit()
+        db.close()
+    assert states(run) == finished == {0: DONE, 1: DONE, 2: dropped_state("truncated"), 3: DONE}
+
+
+def test_what_is_tried_again_on_resume_is_neither_lost_nor_decided_by_an_export(tmp_path: Path) -> None:
+    make_run(tmp_path, [revision(0, "a"), lost(1, "model_error")], stopped="interrupted")
+    assert export(tmp_path).dropped == {"model_error": 1}
+    assert rows(tmp_path / "dropped.jsonl")[0]["reason"] == "model_error"
+    run = RunFolder(tmp_path, IDENTITY, "revisions.jsonl")
+    assert run.pending(Prompt(id="r1", messages=ask("Lost 1")), 1) is True
+    run.close()
+    make_run(tmp_path, [revision(1, "a", prompt="Lost 1")])
+    assert export(tmp_path).dropped == {}
+
+
+def test_a_run_started_anew_keeps_no_training_file_of_the_old_one(run: Path) -> None:
+    export(run, split=0.5)
+    RunFolder(run, IDENTITY | {"seed": 1}, "revisions.jsonl", force=True).close()
+    assert contents(run) == {"dropped.jsonl": b""}
+
+
+def test_a_split_puts_a_prompt_on_the_same_side_whatever_its_id_and_run(tmp_path: Path) -> None:
+    one = make_run(tmp_path / "one", [revision(n, "a") for n in range(60)])
+    two = make_run(tmp_path / "two", [revision(n, "b", prompt=f"Question {59 - n}?") for n in range(60)])
+    sides = []
+    for folder in (one, two):
+        files = export(folder, split=0.7).files
+        assert files["sft.jsonl"] + files["sft.eval.jsonl"] == 60
+        assert 30 < files["sft.jsonl"] < 54
+        sft, dpo = ({row["messages"][0]["content"] for row in rows(folder / "sft.eval.jsonl")} for _ in "ab")
+        assert sft == {row["prompt"][0]["content"] for row in rows(folder / "dpo.eval.jsonl")} == dpo
+        sides.append(sft)
+    assert sides[0] == sides[1]
+
+
+def test_files_that_this_export_does_not_write_are_removed(run: Path) -> None:
+    export(run, split=0.5, parquet=True)
+    assert {"sft.eval.jsonl", "sft.eval.parquet", "dpo.parquet"} <= contents(run).keys()
+    export(run)
+    assert contents(run).keys() == {"README.md", "dropped.jsonl", "sft.jsonl", "dpo.jsonl"}
+    assert not list(run.glob("*.part")) + list(run.glob("*.tmp"))
+
+
+@pytest.mark.parametrize(
+    ("items", "info", "options", "note"),
+    [
+        ([], {}, {}, "no finished row"),
+        ([lost(0)], {}, {}, "no finished row"),
+        ([revision(0, None)], {}, {}, "dpo.jsonl is empty"),
+        ([revision(0, "a")], {"stopped": "interrupted"}, {}, r"unfinished \(interrupted\)"),
+        ([revision(0, "a")], {}, {"split": 0.999999}, "eval side of sft empty: there are only 1 rows"),
+        ([revision(0, "a")], {}, {"split": 0.000001}, "train side of dpo empty"),
+    ],
+)
+def test_what_the_user_should_know_is_a_note(
+    tmp_path: Path, items: list[Any], info: dict[str, Any], options: dict[str, Any], note: str
+) -> None:
+    summary = export(make_run(tmp_path, items, **info), **options)
+    assert any(re.search(note, told) for told in summary.notes)
+    assert any(re.search(note, line) for line in summary.lines())
+    assert (tmp_path / "sft.jsonl").exists() and (tmp_path / "dpo.jsonl").exists()
+
+
+@pytest.mark.parametrize("options", [{"split": 0}, {"split": 1.0}, {"split": -2}, {"rounds_kept": "first"}])
+def test_an_option_out_of_its_range_is_refused(run: Path, options: dict[str, Any]) -> None:
+    with pytest.raises(UsageError, match=r"--(split|rounds-kept) \S+ must be"):
+        export(run, **options)
+
+
+def test_a_folder_without_a_run_is_refused_and_stays_as_it_is(tmp_path: Path) -> None:
+    for folder in (tmp_path, tmp_path / "nowhere"):
+        with pytest.raises(RunError, match=r"is not a run folder: it has no run.json"):
+            export(folder)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_run_of_another_command_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "run.json").write_text('{"identity": {"command": "label"}}')
+    with pytest.raises(RunError, match="is a run of cai label, not of cai generate"):
+        export(tmp_path)
+
+
+def test_a_run_in_use_is_refused(run: Path) -> None:
+    holder = RunFolder(run, IDENTITY, "revisions.jsonl")
+    with pytest.raises(RunError, match="in use by another process"):
+        export(run)
+    holder.close()
+
+
+@pytest.mark.parametrize("lost_journal", [False, True])
+@pytest.mark.parametrize(
+    ("damaged", "problem"),
+    [
+        (b'{"oops', "line 2 is damaged"),
+        (b"[]", "line 2 is damaged"),
+        (b'{"position": 1, "prompt": null}', r"line 2 is damaged \(id: Field required\)"),
+    ],
+)
+@pytest.mark.parametrize("name", ["revisions.jsonl", "dropped.jsonl"])
+def test_a_damaged_line_is_named_and_no_file_is_replaced(
+    tmp_path: Path, name: str, damaged: bytes, problem: str, lost_journal: bool
+) -> None:
+    make_run(tmp_path, [revision(n, "a") for n in range(3)] + [lost(n) for n in range(3, 6)])
+    export(tmp_path)
+    lines = (tmp_path / name).read_bytes().splitlines(keepends=True)
+    lines[1] = damaged.ljust(len(lines[1]) - 1) + b"\n"
+    (tmp_path / name).write_bytes(b"".join(lines))
+    before = contents(tmp_path)
+    if lost_journal:
+        (tmp_path / "calls.sqlite").unlink()
+    with pytest.raises(RunError, match=f"{re.escape(name)}: {problem}"):
+        export(tmp_path)
+    assert contents(tmp_path) == before
+    assert not list(tmp_path.glob("*.part"))
+
+
+texts = st.sampled_from(["first", " first", "b", "ü\n---\n", "{{ 7*7 }}", "d"])
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    chains=st.lists(st.none() | st.lists(st.none() | texts, min_size=1, max_size=4), max_size=12),
+    order=st.randoms(use_true_random=False),
+    split=st.none() | st.floats(0.01, 0.99),
+    kept=st.sampled_from(["last", "all"]),
+)
+def test_kept_and_dropped_make_up_what_went_in(chains: list[Any], order: Any, split: float | None, kept: str) -> None:
+    items = [lost(n) if chain is None else revision(n, *chain) for n, chain in enumerate(chains)]
+    shuffled = order.sample(items, len(items))
+    with tempfile.TemporaryDirectory() as name:
+        folder = make_run(Path(name), shuffled)
+        summary = export(folder, rounds_kept=kept, split=split)
+        lines = {kind: [row for path in folder.glob(f"{kind}*.jsonl") for row in rows(path)] for kind in ("sft", "dpo")}
+        drops = rows(folder / "dropped.jsonl")
+    finished = [item for item in items if isinstance(item, Revision)]
+    ids = Counter(row.id for row in finished)
+    assert set(ids) == {row["id"] for row in lines["sft"]}
+    assert Counter(row["id"] for row in lines["dpo"]) + Counter(d["id"] for d in drops if d["stage"] == "dpo") == ids
+    assert Counter(d["id"] for d in drops if d["stage"] == "assistant") == Counter(
+        item.id for item in items if isinstance(item, Drop)
+    )
+    assert [drop["position"] for drop in drops] == sorted(drop["position"] for drop in drops)
+    for [row] in (sft_rows(item.model_dump(mode="json"), "last") for item in finished):
+        assert row in lines["sft"]
+    assert kept == "all" or len(lines["sft"]) == len(finished)
+    assert sum(summary.files.values()) == sum(map(len, lines.values()))
+
+
+@pytest.mark.slow
+def test_an_export_killed_at_any_moment_leaves_whole_files_and_a_run_that_knows_its_rows(tmp_path: Path) -> None:
+    items = [revision(n, "a" if n % 2 else None) if n % 3 else lost(n) for n in range(3_000)]
+    make_run(tmp_path, items)
+    export(tmp_path)
+    expected, finished = contents(tmp_path), states(tmp_path)
+    child = "import sys; from cai.export import export\nwhile True: export(sys.argv[1])"
+    for kill in range(25):
+        process = subprocess.Popen([sys.executable, "-c", child, str(tmp_path)])
+        time.sleep(0.5 + kill * 0.013)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        assert {name: contents(tmp_path)[name] for name in expected} == expected
+        assert states(tmp_path) == finished
+    export(tmp_path)
+    assert contents(tmp_path) == expected
+
+
+# Parquet and datasets
+
+
+def test_parquet_holds_the_same_rows_with_the_same_types_whatever_the_values(run: Path, tmp_path: Path) -> None:
+    parquet = pytest.importorskip("pyarrow.parquet")
+    summary = export(run, split=0.5, parquet=True)
+    for name in ("sft", "sft.eval", "dpo", "dpo.eval"):
+        assert parquet.read_table(run / f"{name}.parquet").to_pylist() == rows(run / f"{name}.jsonl")
+        assert summary.files[f"{name}.parquet"] == summary.files[f"{name}.jsonl"]
+    empty = make_run(tmp_path / "empty", [])
+    export(empty, parquet=True)
+    for name in ("sft", "dpo"):
+        assert parquet.read_schema(empty / f"{name}.parquet") == parquet.read_schema(run / f"{name}.parquet")
+    assert str(parquet.read_schema(run / "dpo.parquet").field("p_chosen").type) == "double"
+
+
+@pytest.mark.parametrize("options", [{}, {"split": 0.5}, {"split": 0.5, "parquet": True}, {"split": 0.999999}])
+def test_every_config_of_the_card_loads_with_datasets(tmp_path: Path, options: dict[str, Any]) -> None:
+    datasets = pytest.importorskip("datasets")
+    items = [revision(n, "a" if n % 4 else None, "b" if n % 3 else None) for n in range(40)]
+    folder = make_run(tmp_path / "run", items)
+    summary = export(folder, **options)
+    assert datasets.get_dataset_config_names(str(folder)) == ["sft", "dpo"]
+    for kind in ("sft", "dpo"):
+        loaded = datasets.load_dataset(str(folder), kind, cache_dir=str(tmp_path / "cache"))
+        for split, name in (("train", f"{kind}.jsonl"), ("test", f"{kind}.eval.jsonl")):
+            assert summary.files.get(name, 0) == (len(loaded[split]) if split in loaded else 0)
+            if split in loaded:
+                assert loaded[split].to_list() == rows(folder / name)
+
+
+# The card
+
+
+def front_matter(card: str) -> dict[str, Any]:
+    """As the hub reads it: from the first line to the next line of three dashes."""
+    found = re.match(r"\A---\n(.*?)\n---\n", card, re.DOTALL)
+    assert found
+    parsed = yaml.safe_load(found[1])
+    assert isinstance(parsed, dict)
+    return parsed
+
+
+def test_the_card_says_where_the_rows_come_from_and_that_nobody_judged_them(run: Path) -> None:
+    export(run, split=0.5)
+    card = (run / "README.md").read_text(encoding="utf-8")
+    assert front_matter(card)["license"] == "unknown"
+    for words in ("unjudged", "assumed, not checked", "`kind` `1.2.0`, hash `c0ffee`", "hash `7e57`", "`openai:small`"):
+        assert words in card
+    assert "| `p1` | 3 | 33% |" in card
+    assert "| `p2` | 3 | 67% |" in card
+    assert "4 prompts were read to an end: 3 rows, 1 dropped." in card
+    assert "| `assistant` | `truncated` | 1 |" in card
+    assert "| `dpo` | `identical` | 1 |" in card
+    assert "| reviser | `openai:small` | `small-1` |" in card
+    assert "cai export RUN --split 0.5\n" in card
+
+
+def test_a_finished_run_tells_what_it_took_and_an_unfinished_one_does_not(tmp_path: Path) -> None:
+    usage = {"calls": 7, "input_tokens": 1200, "output_tokens": 340, "cached_tokens": 0}
+    make_run(tmp_path, [revision(0, "a")], usage=usage, cost_usd=0.1234)
+    export(tmp_path)
+    assert "| spent | 7 calls, 1,200 tokens in, 340 out, 0.12 USD |" in (tmp_path / "README.md").read_text()
+    make_run(tmp_path, [], usage=usage, cost_usd=None, stopped="interrupted")
+    export(tmp_path)
+    assert "spent" not in (tmp_path / "README.md").read_text()
+
+
+def test_an_empty_file_is_no_config_because_it_has_no_columns(tmp_path: Path) -> None:
+    export(make_run(tmp_path / "a", [revision(0, None)]))
+    card = (tmp_path / "a" / "README.md").read_text()
+    assert [config["config_name"] for config in front_matter(card)["configs"]] == ["sft"]
+    assert 'load_dataset(".", "sft")' in card and '"dpo")' not in card
+    export(make_run(tmp_path / "b", []))
+    card = (tmp_path / "b" / "README.md").read_text()
+    assert "configs" not in front_matter(card) and "load_dataset" not in card
+
+
+def test_the_card_gives_the_command_that_makes_the_run_again() -> None:
+    identity = IDENTITY | {
+        "source": {"what": "hf:org/prompts", "format": None, "field": "question"},
+        "system": "Be `brief`.\n```\n---",
+        "gate": False,
+        "seed": 3,
+        "models": {"assistant": "vllm:org/base", "critic": "anthropic:judge", "reviser": "local:tuned@abc123"},
+        "sampling": {"temperature": 0.5, "max_tokens": 512, "extra_body": {"top_p": 0.9}},
+    }
+    card = dataset_card({"identity": identity, "settings": {"limit": 20}, "versions": {"cai": "1"}}, Facts())
+    found = re.search(r"^(`{3,})bash\n(.*?)\n\1$", card, re.DOTALL | re.MULTILINE)
+    assert found
+    words = shlex.split(found[2])
+    assert words[: words.index("RUN") + 1] == [
+        *("cai", "generate", "hf:org/prompts", "--constitution", "kind", "--model", "vllm:org/base"),
+        *("--critic", "anthropic:judge", "--reviser", "local:MODEL", "--templates", "TEMPLATES"),
+        *("--system", "Be `brief`.\n```\n---", "--temperature", "0.5", "--extra-body", '{"top_p":0.9}'),
+        *("--prompt-field", "question", "--limit", "20", "--seed", "3", "--no-gate", "--out", "RUN"),
+    ]
+
+
+HOSTILE = '---\nlicense: mit\n---\n# "Owned" `` | <b>[x](y)\n```\n'
+
+
+def test_hostile_text_cannot_leave_its_place_in_the_card() -> None:
+    identity = IDENTITY | {
+        "constitution": {"name": HOSTILE, "version": HOSTILE, "hash": HOSTILE},
+        "source": {"what": HOSTILE, "format": HOSTILE, "field": HOSTILE},
+        "system": HOSTILE,
+        "models": dict.fromkeys(IDENTITY["models"], HOSTILE),
+    }
+    facts = Facts(rows=1, files={"sft.jsonl": 1}, used=Counter({HOSTILE: 1}), models={"critic": Counter({HOSTILE: 1})})
+    card = dataset_card({"identity": identity, "versions": {"cai": "1"}}, facts)
+    assert front_matter(card)["license"] == "unknown"
+    body = card.split("\n---\n", 1)[1]
+    prose = re.sub(r"^(`{3,})\w+\n.*?\n\1$", "", body, flags=re.DOTALL | re.MULTILINE)
+    assert [line for line in prose.splitlines() if line.startswith(("# ", "---", "license"))] == [
+        line for line in prose.splitlines() if line.startswith("# Revisions under")
+    ]
+    outside_code = re.sub(r"(?<!`)(`+)(?!`)(.+?)(?<!`)\1(?!`)", "", prose)
+    assert "Owned" in prose and "Owned" not in outside_code
+    for line in prose.splitlines():
+        if line.startswith("| "):
+            assert len(re.findall(r"(?<!\\)\|", line)) in (3, 4), line
+
+
+@pytest.mark.parametrize("path", ["/home/me/llama", "~/llama", "../llama", "C:\\models\\llama", "\\\\host\\llama"])
+def test_the_card_tells_a_model_by_its_name_and_not_by_where_it_lay(path: str) -> None:
+    identity = IDENTITY | {"models": dict.fromkeys(IDENTITY["models"], f"openai:{path}")}
+    card = dataset_card({"identity": identity, "versions": {"cai": "1"}}, Facts(models={"critic": Counter({path: 1})}))
+    assert "| critic | `openai:llama` | `llama` |" in card
+    assert path not in card and "openai:MODEL" in card
+
+
+# The hub
+
+
+class FakeHub(BaseHTTPRequestHandler):
+    """As much of the hub's protocol as uploading small files to a dataset takes."""
+
+    private, uploaded, headers_seen = True, dict[str, bytes](), list[str]()
+    there: tuple[str, ...] = ()
+
+    def answer(self, value: Any) -> None:
+        self.headers_seen.append(self.headers.get("authorization", ""))
+        content = json.dumps(value).encode()
+        self.send_response(200)
+        self.send_header("content-type", "application/json")
+        self.send_header("content-length", str(len(content)))
+        self.end_headers()
+        self.wfile.write(content)
+
+    def do_GET(self) -> None:
+        siblings = [{"rfilename": name} for name in self.there]
+        if "/tree/" in self.path:
+            entries = [{"type": "file", "path": name, "size": 1, "oid": "0" * 40} for name in self.there]
+            self.answer(entries)
+        else:
+            self.answer({"id": "me/rows", "private": self.private, "sha": "0" * 40, "tags": [], "siblings": siblings})
+
+    def do_POST(self) -> None:
+        body = self.rfile.read(int(self.headers["content-length"]))
+        if self.path.endswith("/repos/create"):
+            self.answer({"url": f"http://{self.headers['host']}/datasets/me/rows"})
+        elif "/preupload/" in self.path:
+            names = [file["path"] for file in json.loads(body)["files"]]
+            self.answer({"files": [{"path": name, "uploadMode": "regular", "shouldIgnore": False} for name in names]})
+        elif "/commit/" in self.path:
+            for line in body.splitlines():
+                entry = json.loads(line)
+                if entry["key"] == "file":
+                    self.uploaded[entry["value"]["path"]] = base64.b64decode(entry["value"]["content"])
+                elif entry["key"] == "deletedFile":
+                    self.uploaded[f"deleted {entry['value']['path']}"] = b""
+            self.answer(
+                {
+                    "success": True,
+                    "commitOid": "1" * 40,
+                    "commitUrl": f"http://{self.headers['host']}/datasets/me/rows/commit/{'1' * 40}",
+                }
+            )
+        else:
+            self.answer({})
+
+    def log_message(self, *_: Any) -> None:
+        pass
+
+
+@pytest.fixture
+def hub() -> Iterator[tuple[type[FakeHub], dict[str, str]]]:
+    """The fake, and the environment in which huggingface_hub finds it (it is read when that is imported)."""
+    kind = type("Hub", (FakeHub,), {"uploaded": {}, "headers_seen": []})
+    server = ThreadingHTTPServer(("127.0.0.1", 0), kind)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("HF_")}
+    with tempfile.TemporaryDirectory() as home:
+        found = {"HF_ENDPOINT": f"http://127.0.0.1:{server.server_port}", "HF_TOKEN": "hf_secret", "HF_HOME": home}
+        yield kind, environment | found | {"PYTHONPATH": str(ROOT)}
+    server.shutdown()
+    server.server_close()
+    thread.join()
+
+
+PUSH = """
+import sys
+from cai.errors import CaiError
+from cai.export import export
+try:
+    print(export(sys.argv[1], push=sys.argv[2]).url)
+except CaiError as error:
+    print(type(error).__name__, error)
+"""
+
+
+def push(run: Path, environment: dict[str, str], name: str = "me/rows") -> str:
+    command = [sys.executable, "-c", PUSH, str(run), name]
+    return subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout.strip()
+
+
+def test_a_push_sends_training_files_and_card_and_clears_what_an_earlier_one_left(
+    run: Path, hub: tuple[type[FakeHub], dict[str, str]]
+) -> None:
+    fake, environment = hub
+    fake.there = ("sft.eval.jsonl", "sft.jsonl", "mine.txt", "README.md")
+    assert push(run, environment) == f"{environment['HF_ENDPOINT']}/datasets/me/rows"
+    sent = {name: content for name, content in fake.uploaded.items() if not name.startswith("deleted ")}
+    assert sent == {name: (run / name).read_bytes() for name in ("README.md", "sft.jsonl", "dpo.jsonl")}
+    assert fake.uploaded.keys() - sent.keys() == {"deleted sft.eval.jsonl"}
+    assert b'load_dataset("me/rows", "sft")' in sent["README.md"]
+    assert "Bearer hf_secret" in fake.headers_seen
+    assert not any(b"hf_secret" in path.read_bytes() for path in run.iterdir())
+
+
+@pytest.mark.slow
+def test_a_push_that_cannot_be_says_why_in_a_line(run: Path, hub: tuple[type[FakeHub], dict[str, str]]) -> None:
+    fake, environment = hub
+    fake.private = False
+    assert "UsageError me/rows is public already" in push(run, environment)
+    assert fake.uploaded == {}
+    assert push(run, environment, "no/such/name").startswith("UsageError --push 'no/such/name' is no dataset name")
+    none = environment | {"HF_TOKEN": ""}
+    assert push(run, none).startswith("UsageError --push has no token: set HF_TOKEN")
+    closed = environment | {"HF_ENDPOINT": "http://127.0.0.1:9"}
+    told = push(run, closed)
+    assert told.startswith("CaiError cannot push to me/rows: ") and "\n" not in told and "hf_secret" not in told
+
+
+# The page
+
+
+def test_finished_calls_can_be_read_beside_a_run(run: Path) -> None:
+    holder = RunFolder(run, IDENTITY, "revisions.jsonl")
+    assert list(read_calls(run)) == []
+    holder.close()
+    with pytest.raises(RunError, match=r"calls.sqlite cannot be used: unable to open"):
+        list(read_calls(run.parent))
+    assert not (run.parent / "calls.sqlite").exists()
