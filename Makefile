@@ -1,0 +1,40 @@
+# Everything a newcomer needs, from a machine that has Python 3.11 or newer and make. Each target does its own set-up.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+# CPU builds of torch: a plain install would bring gigabytes of CUDA packages. On a machine with a GPU: make test TORCH=torch
+TORCH ?= torch==2.13.0
+DEMO_LIMIT ?= 12
+
+.PHONY: demo test lint types check clean
+
+demo: $(VENV)/demo.stamp  ## real critiques and revisions by the embedded model
+	$(BIN)/cai generate --constitution harmless.yaml --limit $(DEMO_LIMIT)
+
+test: $(VENV)/dev.stamp  ## the default test suite
+	$(BIN)/python -m pytest -q
+
+lint: $(VENV)/dev.stamp
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+
+types: $(VENV)/dev.stamp
+	$(BIN)/mypy
+
+check: lint types test
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "cai needs Python 3.11 or newer; name one: make demo PYTHON=python3.12"; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/demo.stamp: pyproject.toml | $(BIN)/python
+	$(BIN)/python -m pip install -q -e '.[local]'
+	@touch $@
+
+$(VENV)/dev.stamp: pyproject.toml | $(BIN)/python
+	$(BIN)/python -m pip install -q $(TORCH)
+	$(BIN)/python -m pip install -q -e '.[dev]'
+	@touch $@ $(VENV)/demo.stamp
+
+clean:
+	rm -rf $(VENV) build dist
