@@ -27,6 +27,7 @@ from hypothesis import strategies as st
 from cai.card import Facts, dataset_card
 from cai.errors import RunError, UsageError
 from cai.export import export, sft_rows
+from cai.pipeline import generate
 from cai.records import ConstitutionRef, Drop, Message, Prompt, Revision, Round, Usage
 from cai.run import DONE, RunFolder, dropped_state
 from cai.store import read_calls
@@ -375,6 +376,38 @@ def test_kept_and_dropped_make_up_what_went_in(chains: list[Any], order: Any, sp
     assert sum(summary.files.values()) == sum(map(len, lines.values()))
 
 
+KILLED = """
+import os, sys
+from cai.export import export
+
+def hook(event, args):
+    if event == "os.rename" and str(args[1]).endswith(sys.argv[2]):
+        os._exit(9)
+
+sys.addaudithook(hook)
+export(sys.argv[1])
+"""
+
+
+@pytest.mark.parametrize("moved", [False, True])  # killed just before, or just after, the file is put in place
+@pytest.mark.parametrize("name", ["dropped.jsonl", "sft.jsonl", "README.md"])
+def test_an_export_killed_as_it_replaces_a_file_is_put_right_by_the_next(
+    tmp_path: Path, name: str, moved: bool
+) -> None:
+    make_run(tmp_path, [revision(0, None), lost(1), revision(2, "a"), lost(3, "model_error")])
+    command = [sys.executable, "-c", KILLED, str(tmp_path), name]
+    assert subprocess.run(command, env=os.environ | {"PYTHONPATH": str(ROOT)}, check=False).returncode == 9
+    if moved:
+        part = tmp_path / ("dropped.tmp" if name == "dropped.jsonl" else f"{name}.part")
+        part.replace(tmp_path / name)
+    assert export(tmp_path).dropped == {"truncated": 1, "model_error": 1, "identical": 1}
+    undisturbed = make_run(tmp_path / "other", [revision(2, "a"), lost(1), lost(3, "model_error"), revision(0, None)])
+    export(undisturbed)
+    assert contents(tmp_path) == contents(undisturbed)
+    assert states(tmp_path) == states(undisturbed)
+    assert not list(tmp_path.glob("*.part")) + list(tmp_path.glob("*.tmp"))
+
+
 @pytest.mark.slow
 def test_an_export_killed_at_any_moment_leaves_whole_files_and_a_run_that_knows_its_rows(tmp_path: Path) -> None:
     items = [revision(n, "a" if n % 2 else None) if n % 3 else lost(n) for n in range(3_000)]
@@ -649,3 +682,49 @@ def test_finished_calls_can_be_read_beside_a_run(run: Path) -> None:
     with pytest.raises(RunError, match=r"calls.sqlite cannot be used: unable to open"):
         list(read_calls(run.parent))
     assert not (run.parent / "calls.sqlite").exists()
+
+
+def demo(folder: Path) -> None:
+    """The finished run that the page about run folders is written for."""
+    answers = [
+        {"id": name, "role": role, "index": index, "reply": f"{role}'s {index} about {name}"}
+        for name in ("tea", "knife", "rain", "moon")
+        for role, count in (("assistant", 1), ("critic", 2), ("reviser", 2))
+        for index in range(count)
+    ]
+    (folder / "answers.jsonl").write_text("".join(json.dumps(answer) + "\n" for answer in answers))
+    prompts = [{"id": name, "prompt": f"Tell me about {name}."} for name in ("moon", "rain", "tea", "knife")]
+    out = folder / "runs" / "demo"
+    assert len(list(generate(prompts, "harmless", model=f"recorded:{folder / 'answers.jsonl'}", out=out))) == 4
+
+
+@pytest.fixture
+def page() -> str:
+    return (ROOT / "docs" / "run-folders.md").read_text(encoding="utf-8")
+
+
+def test_the_examples_of_the_page_about_run_folders_run(page: str, tmp_path: Path) -> None:
+    pytest.importorskip("datasets")
+    demo(tmp_path)
+    blocks = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    assert len(blocks) == page.count("```python") == 3
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "HF_HOME": str(tmp_path / "hub")}  # not the user's cache
+    subprocess.run([sys.executable, "-c", "\n".join(blocks)], cwd=tmp_path, env=environment, check=True)
+
+
+def test_the_page_about_run_folders_lists_every_column_and_file(page: str, tmp_path: Path) -> None:
+    tables = re.findall(r"(?:^\|.*\n)+", page, re.MULTILINE)
+    files, info, revisions, drops, sft, dpo = (re.findall(r"`([\w.]+)`", " ".join(_first_cells(t))) for t in tables)
+    demo(tmp_path)
+    run = tmp_path / "runs" / "demo"
+    export(run, split=0.5)
+    assert {path.name for path in run.iterdir()} <= set(files)
+    assert info == list(json.loads((run / "run.json").read_text()))
+    assert revisions == list(rows(run / "revisions.jsonl")[0])
+    assert drops == [field.alias or name for name, field in Drop.model_fields.items()]
+    assert sft == list((rows(run / "sft.jsonl") + rows(run / "sft.eval.jsonl"))[0])
+    assert dpo == list((rows(run / "dpo.jsonl") + rows(run / "dpo.eval.jsonl"))[0])
+
+
+def _first_cells(table: str) -> list[str]:
+    return [line.split("|")[1] for line in table.splitlines()[2:]]
