@@ -104,11 +104,12 @@ class LocalModel:
         scheduler.max_num_batched_tokens = BATCH_TOKENS
         scheduler.enable_prefix_caching = not exact  # `echo` leaves out the log-probabilities of what was cached
         try:
-            tokenizer = genai.Tokenizer(path)
+            tokenizer = self._words.tokenizer if self._words else genai.Tokenizer(path)
             properties = EXACT if exact else FAST
             pipeline = genai.ContinuousBatchingPipeline(path, tokenizer, scheduler, "CPU", **properties)
-        except RuntimeError as error:
-            raise InputError(f"OpenVINO cannot load this model: {one_line(error)}", path) from error
+        except Exception as error:  # of any type: an unknown GGUF tokenizer is an IndexError
+            hint = "; of GGUF it reads few architectures, an exported OpenVINO folder always works" * path.is_file()
+            raise InputError(f"OpenVINO cannot load this model: {one_line(error)}{hint}", path) from error
         if self._words is None:
             own = pipeline.get_config()
             self._ends = {"eos_token_id": own.eos_token_id, "stop_token_ids": own.stop_token_ids}
@@ -198,9 +199,11 @@ class LocalModel:
         """Ends the engines and frees the weights."""
         engines, self._engines = list(self._engines.values()), {}
         self._words = None
-        for opened in await asyncio.gather(*engines, return_exceptions=True):
-            if isinstance(opened, Engine):  # what could not be loaded was raised to those who asked for it
-                await opened.close()
+        for task in engines:
+            if not task.done():
+                await asyncio.wait([task])
+            if not task.cancelled() and task.exception() is None:  # else whoever asked for it was told
+                await task.result().close()
 
     def count_tokens(self, text: str) -> int | None:
         """Exact tokens of `text` (a lower bound past the context); None before `start`."""

@@ -18,7 +18,7 @@ class Words:
     """The tokenizer of one model, as payloads need it."""
 
     def __init__(self, tokenizer: Any, name: str, context: int | None) -> None:
-        self._tokenizer = tokenizer
+        self.tokenizer = tokenizer
         self._name = name
         every = [[token] for token in range(len(tokenizer.get_vocab()))]
         shown, hidden = tokenizer.decode(every, skip_special_tokens=False), tokenizer.decode(every)
@@ -39,10 +39,10 @@ class Words:
         prefill = self._apart(payload.get("prefill", ""))
         if "text" in payload:
             return self._encode(self._apart(payload["text"]) + prefill, special=True)
-        if not self._tokenizer.chat_template:
+        if not self.tokenizer.chat_template:
             raise ModelStopped(f"{self._name} has no chat template: it is a base model, use few-shot templates with it")
         messages = [message | {"content": self._apart(message["content"])} for message in payload["messages"]]
-        return self._encode(self._tokenizer.apply_chat_template(messages, add_generation_prompt=True) + prefill)
+        return self._encode(self.tokenizer.apply_chat_template(messages, add_generation_prompt=True) + prefill)
 
     def fit(self, tokens: int, reply: int) -> None:
         """Raises `CallRejected("too_long", …)` where prompt and reply together pass the context."""
@@ -62,7 +62,7 @@ class Words:
 
     def text(self, tokens: list[int]) -> str:
         """The text of generated tokens, markers left out."""
-        return str(self._tokenizer.decode(tokens))
+        return str(self.tokenizer.decode(tokens))
 
     def _apart(self, text: str) -> str:
         try:
@@ -83,7 +83,7 @@ class Words:
     def _tokens(self, text: str, special: bool = False) -> list[int]:
         tokens: list[int] = []
         for part in text.split(CUT):
-            encoded = self._tokenizer.encode(part, add_special_tokens=special and not tokens)
+            encoded = self.tokenizer.encode(part, add_special_tokens=special and not tokens)
             tokens += encoded.input_ids.data[0].tolist()
         return tokens
 
