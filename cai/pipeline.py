@@ -215,7 +215,10 @@ def run_job(job: Job) -> None:
     except RunError:
         raise
     except CaiError:
-        export(job.folder)
+        try:
+            export(job.folder)
+        except RunError as second:  # why the run stopped matters more
+            log.warning("training rows were not cut: %s", second)
         raise
     export(job.folder)
 

@@ -55,6 +55,14 @@ def differences(kept: Mapping[str, Any], asked: Mapping[str, Any], prefix: str =
     return found
 
 
+def names_of(digest: bytes, row_id: str) -> list[bytes]:
+    """What no second prompt of a run may share with this one: its conversation, and the id the input gives it."""
+    names = [b"p" + digest]
+    if row_id != digest.hex():
+        names.append(b"i" + hashlib.sha256(row_id.encode("utf-8", "surrogatepass")).digest()[:16])
+    return names
+
+
 class RunFolder:
     """An open run folder; holds its lock until `close`.
 
@@ -74,7 +82,7 @@ class RunFolder:
         except OSError as error:
             raise RunError(f"cannot write to {path}: {error.strerror or error}; choose another --out") from error
         try:
-            self.info = self._read_info()
+            self.info = self._read_info(force)
             anew = self._check_identity(force)
             self.store = Store(path)
         except BaseException:
@@ -91,8 +99,13 @@ class RunFolder:
             self.close()
             raise
 
-    def _read_info(self) -> dict[str, Any]:
-        info = _read_info(self.path / "run.json")
+    def _read_info(self, force: bool) -> dict[str, Any]:
+        try:
+            info = _read_info(self.path / "run.json")
+        except RunError:
+            if not force:
+                raise
+            return {"identity": {}}  # cannot be read, so it is not the run that is asked for
         if info is None:
             foreign = sorted(item.name for item in self.path.iterdir() if item.name != ".lock")
             if foreign and "calls.sqlite" not in foreign:
@@ -133,8 +146,12 @@ class RunFolder:
                     row = orjson.loads(line)
                     digest = b"" if row["prompt"] is None else bytes.fromhex(prompt_hash(row["prompt"]))
                     state = DONE if name == self.rows_file else dropped_state(row["reason"])
-                    if row.get("stage") not in EXPORT_STAGES:
-                        store.restore(row["position"], digest, state)
+                    if row.get("stage") in EXPORT_STAGES:
+                        continue
+                    store.restore(row["position"], digest, state)
+                    if row.get("stage") != "source":  # a prompt that was played is the first of its kind
+                        for name_of in names_of(digest, row["id"]):
+                            store.restore_first(name_of, row["position"])
                 except (ValueError, LookupError, TypeError) as error:
                     raise damage(self.path / name) from error
 
@@ -160,22 +177,21 @@ class RunFolder:
                     "there; name another --out"
                 )
             return known[1] in {dropped_state(reason) for reason in RETRIED}
-        first = self.store.first_position(b"p" + digest, position)
-        if first != position:
-            detail = f"the same conversation as number {first + 1} of the input"
-            return Drop(
-                id=prompt.id, position=position, stage="source", reason="duplicate_prompt", detail=detail,
-                prompt=prompt.messages,
-            )  # fmt: skip
-        if prompt.id != digest.hex():
-            name = hashlib.sha256(prompt.id.encode("utf-8", "surrogatepass")).digest()[:16]
-            first = self.store.first_position(b"i" + name, position)
+        problems: tuple[tuple[DropReason, str], ...] = (
+            ("duplicate_prompt", "has the conversation of"),
+            ("bad_input", f"has the id of another conversation ({prompt.id!r}; ids must differ):"),
+        )
+        for name, (reason, problem) in zip(names_of(digest, prompt.id), problems, strict=False):
+            first = self.store.first_position(name, position)
             if first != position:
-                detail = f"id {prompt.id!r} belongs to number {first + 1} of the input already; ids must differ"
                 return Drop(
-                    id=prompt.id, position=position, stage="source", reason="bad_input", detail=detail,
+                    id=prompt.id,
+                    position=position,
+                    stage="source",
+                    reason=reason,
+                    detail=f"{problem} number {first + 1} of the input",
                     prompt=prompt.messages,
-                )  # fmt: skip
+                )
         return True
 
     async def keep(self, row: Record, position: int, prompt: Prompt) -> None:

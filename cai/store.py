@@ -295,11 +295,16 @@ class Store:
 
     def first_position(self, digest: bytes, position: int) -> int:
         """The first position at which `digest` occurred: `position` itself, which is then remembered, if it is new."""
+        self.restore_first(digest, position)
         with self._guard():
-            self._db.execute("INSERT OR IGNORE INTO seen(hash, position) VALUES (?, ?)", (digest, position))
             (first,) = self._db.execute("SELECT position FROM seen WHERE hash = ?", (digest,)).fetchone()
         self._due()
         return int(first)
+
+    def restore_first(self, digest: bytes, position: int) -> None:
+        """Remember where `digest` occurred, while `unseen_lines` is read; needs no event loop."""
+        with self._guard():
+            self._db.execute("INSERT OR IGNORE INTO seen(hash, position) VALUES (?, ?)", (digest, position))
 
     def mark(self, position: int, digest: bytes, state: int) -> None:
         """Remember what became of the prompt at a position."""
