@@ -25,6 +25,10 @@ EXTRAS = (
     "top_p", "top_k", "min_p", "repetition_penalty", "presence_penalty", "frequency_penalty", "no_repeat_ngram_size",
     "min_new_tokens", "ignore_eos",
 )  # fmt: skip
+# How the embedded weights are sampled where `extra_body` says nothing else. A model of 135M parameters has noise in the
+# tail of its distribution: at temperature 1 without a cut, 64 of 64 chains ran into 512 tokens of gibberish; with this,
+# 1 of 12 first replies did (4 of 12 with top_p 0.5, 5 of 12 at temperature 0.7 and top_p 0.9, 7 of 12 when greedy).
+EMBEDDED_SAMPLING = {"top_k": 4, "repetition_penalty": 1.05}
 CACHE_GB = 2  # of keys and values an engine; taken as it fills. 12 kB a token for the embedded model, 64 kB at 8B
 BATCH_TOKENS = 512  # of prompts in one step: as fast as 2,048, and a step is 0.3 s at most instead of 0.9 s
 # A CPU with AMX would take bf16: less exact, and slower for the embedded model (548 against 621 tokens/s at 17).
@@ -82,6 +86,8 @@ class LocalModel:
             body["stop"] = list(request.stop)
         if body["temperature"] > 0:
             body["seed"] = call.seed
+            if self._path is None:
+                body |= EMBEDDED_SAMPLING
         return body | call.sampling.extra_body
 
     async def start(self) -> None:
