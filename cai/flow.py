@@ -8,24 +8,24 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import threading
-from collections import Counter, deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Iterable, Mapping
-from dataclasses import dataclass, field
+from collections import Counter
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Mapping
+from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
 from cai.errors import BudgetReached, CallRejected, ModelBusy, ModelFault, ModelStopped, RowDropped, RunError
+from cai.feed import Feed
 from cai.limits import ATTEMPTS, ATTEMPTS_UNREACHED, Budget, Limiter, Tally, backoff, give_up
 from cai.models import Model
+from cai.payloads import call_key, canonical_call
 from cai.prices import Price
 from cai.records import Call, Completion, Request, Role, Sampling, Usage
-from cai.store import Store, call_key, canonical_call
+from cai.store import Store
 
 T = TypeVar("T")
 R = TypeVar("R")
 Flow = Generator[list[Request], list[Completion], T]
 
-READ_AHEAD = 256  # prompts read before a worker wants them
 FINISH_WITHIN = 60.0  # seconds that calls in flight get to come back once the run has to stop
 
 
@@ -60,7 +60,8 @@ class Driver:
 
     def __init__(self, seats: Mapping[Role, Seat], store: Store, *, seed: int, budget: Budget, tally: Tally) -> None:
         self.seats, self.store, self.seed, self.budget, self.tally = seats, store, seed, budget, tally
-        self._stopped: ModelStopped | None = None
+        self._asking: dict[bytes, asyncio.Future[None]] = {}  # calls on their way: an equal one waits for the answer
+        self._halt: asyncio.Future[None] = asyncio.get_running_loop().create_future()  # done: send nothing more
 
     async def play(self, row: str, order: int, flow: Flow[T]) -> Played[T]:
         """Play one flow to its end; `order` is its age, older flows go first.
@@ -96,11 +97,15 @@ class Driver:
             return [await self._ask(*numbered[0], row, order)]
         tasks = [asyncio.ensure_future(self._ask(request, index, row, order)) for request, index in numbered]
         try:
-            return [await task for task in tasks]
+            await asyncio.wait(tasks)  # also where one has failed: what is on its way is paid for
         finally:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
+        errors = [error for task in tasks if (error := task.exception()) is not None]
+        if errors:
+            raise min(errors, key=lambda error: isinstance(error, RowDropped))  # first what ends the run
+        return [task.result() for task in tasks]
 
     async def _ask(self, request: Request, index: int, row: str, order: int) -> tuple[bytes, Completion]:
         """The completion of one request: from the store, or from the model and then kept."""
@@ -111,14 +116,20 @@ class Driver:
             payload = model.payload(call)
             text = canonical_call(model.provider, model.name, payload, call.sample)
             key = call_key(text)
+            while (asking := self._asking.get(key)) is not None:
+                await asyncio.wait((asking,))
             done = self.store.get(key)
             if done is not None:
                 self.tally.replayed += 1
                 return key, done
-            done = await self._paid(seat, call, payload, len(text), order)
+            self._asking[key] = asyncio.get_running_loop().create_future()
+            try:
+                done = await self._paid(seat, call, payload, len(text), order)
+                self.store.put(key, model.provider, model.name, payload, done)
+            finally:
+                self._asking.pop(key).set_result(None)
         except CallRejected as error:
             raise RowDropped(error.reason, request.role, str(error)) from error
-        self.store.put(key, model.provider, model.name, payload, done)
         await self.store.committed()
         return key, done
 
@@ -126,7 +137,11 @@ class Driver:
         """Send a call under the budget; `size` is the payload's bytes, which bound its input tokens from above."""
         most = call.request.max_tokens or call.sampling.max_tokens
         worst = 0.0 if seat.price is None else seat.price.most(size, most)
-        await self._unless_stopped(self.budget.reserve(worst))
+        try:
+            await self.budget.reserve(worst)
+        except BudgetReached as error:
+            self._stop(error)
+            raise
         actual = 0.0
         try:
             done = await self._persist(seat, payload, size // 4 + most, order)
@@ -144,12 +159,8 @@ class Driver:
         """Send until there is an answer, a refusal of this call, or no sense in going on."""
         limiter, attempt = seat.limiter, 0
         while True:
-            if self._stopped is not None:
-                raise self._stopped
             sent_at = await limiter.acquire(order, tokens)
             try:
-                if self._stopped is not None:
-                    raise self._stopped
                 done = await seat.model.send(payload)
                 limiter.answered()
                 return done
@@ -157,10 +168,12 @@ class Driver:
                 limiter.answered()
                 raise
             except ModelStopped as error:
-                self._stopped = self._stopped or error
+                self._stop(error)
                 raise
             except ModelBusy as error:
-                limiter.busy(error, sent_at)
+                if (down := limiter.busy(error, sent_at)) is not None:
+                    self._stop(down)
+                    raise down from error
                 continue
             except ModelFault as error:
                 fault = error
@@ -168,19 +181,19 @@ class Driver:
                 limiter.release()
             attempt += 1
             if attempt >= (ATTEMPTS if limiter.ever_answered else ATTEMPTS_UNREACHED):
-                self._stopped = give_up(limiter, attempt, fault)
-                if self._stopped is not None:
-                    raise self._stopped from fault
+                if (down := give_up(limiter, attempt, fault)) is not None:
+                    self._stop(down)
+                    raise down from fault
                 raise CallRejected("model_error", f"{fault} ({attempt} tries)") from fault
             self.tally.retries += 1
-            await asyncio.sleep(backoff(attempt, fault))
+            await asyncio.wait((self._halt,), timeout=backoff(attempt, fault))
 
-    async def _unless_stopped(self, reserving: Awaitable[None]) -> None:
-        try:
-            await reserving
-        except BudgetReached as error:
-            self._stopped = self._stopped or error
-            raise
+    def _stop(self, error: ModelStopped) -> None:
+        """Let calls in flight come back and send nothing more: whoever waits is given the first such error."""
+        if not self._halt.done():
+            self._halt.set_result(None)
+            for seat in self.seats.values():
+                seat.limiter.stop(error)
 
 
 def call_cost(price: Price, done: Completion, worst: float) -> float:
@@ -204,108 +217,49 @@ def total_usage(completions: list[Completion]) -> Usage:
     )
 
 
-class Feed(Generic[T]):
-    """Reads a blocking iterator in a thread of its own, a little ahead, so that a slow source never holds the loop."""
-
-    def __init__(self, items: Iterable[T]) -> None:
-        self._items = items
-        self._ready: deque[T] = deque()
-        self._room = threading.Semaphore(READ_AHEAD)
-        self._loop = asyncio.get_running_loop()
-        self._hungry: list[asyncio.Future[None]] = []
-        self._over = False
-        self._closed = False
-        self._error: BaseException | None = None
-        threading.Thread(target=self._read, name="cai-source", daemon=True).start()
-
-    def _read(self) -> None:
-        try:
-            for item in self._items:
-                self._ready.append(item)
-                if self._hungry:
-                    self._loop.call_soon_threadsafe(self._wake)
-                self._room.acquire()
-                if self._closed:
-                    return
-        except Exception as error:
-            self._error = error
-        self._over = True
-        if not self._closed:
-            self._loop.call_soon_threadsafe(self._wake)
-
-    def _wake(self) -> None:
-        for future in self._hungry:
-            if not future.done():
-                future.set_result(None)
-        self._hungry.clear()
-
-    async def get(self) -> T:
-        """The next item; raises StopAsyncIteration at the end, or what the source raised."""
-        while not self._ready:
-            if self._over and not self._ready:
-                if self._error is not None:
-                    raise self._error
-                raise StopAsyncIteration
-            future = self._loop.create_future()
-            self._hungry.append(future)
-            # The reader may have added an item after the check above and before it could see this future.
-            if self._ready or self._over:
-                continue
-            await future
-        self._room.release()
-        return self._ready.popleft()
-
-    def close(self) -> None:
-        """Let the reader go."""
-        self._closed = True
-        self._room.release()
-
-
-@dataclass
-class _Pool(Generic[R]):
-    done: asyncio.Queue[R | None]
-    tasks: list[asyncio.Task[None]] = field(default_factory=list)
-
-    async def watch(self) -> None:
-        """Wait for all workers; after a first error give calls in flight a while to come back, then cancel."""
-        _, pending = await asyncio.wait(self.tasks, return_when=asyncio.FIRST_EXCEPTION)
-        if pending:
-            errors = [task.exception() for task in self.tasks if task.done()]
-            lost = any(isinstance(error, RunError) for error in errors)
-            _, pending = await asyncio.wait(pending, timeout=0 if lost else FINISH_WITHIN)
-        for task in pending:
-            task.cancel()
-        await asyncio.gather(*pending, return_exceptions=True)
-        await self.done.put(None)
-
-
-async def play_many(feed: Feed[T], play: Callable[[T], Awaitable[R]], workers: int) -> AsyncIterator[R]:
+async def play_many(feed: Feed[T], play: Callable[[T], Awaitable[R]], workers: int) -> AsyncGenerator[R, None]:
     """`play` every item of a feed, `workers` at a time, and give back the results as they finish.
 
-    A worker takes a new item only when its last one is through: rows are finished before others are started. Results
-    wait for the consumer in a queue of bounded length.
+    A worker takes a new item only when its last one is through: rows are finished before others are started. With
+    twice as many results waiting for the consumer as there are workers, none is started. After an error nothing is
+    started either; it is raised when what was going on has ended, after the results of that.
     """
-    pool: _Pool[R] = _Pool(asyncio.Queue(2 * workers))
+    done: asyncio.Queue[R | None] = asyncio.Queue()
+    room = asyncio.Semaphore(3 * workers)
 
     async def work() -> None:
         while True:
+            await room.acquire()
             try:
                 item = await feed.get()
             except StopAsyncIteration:
                 return
-            await pool.done.put(await play(item))
+            done.put_nowait(await play(item))
 
-    pool.tasks = [asyncio.ensure_future(work()) for _ in range(workers)]
-    watcher = asyncio.ensure_future(pool.watch())
+    tasks = [asyncio.ensure_future(work()) for _ in range(workers)]
+    watcher = asyncio.ensure_future(_finish(feed, tasks))
+    watcher.add_done_callback(lambda _: done.put_nowait(None))
     try:
-        while (result := await pool.done.get()) is not None:
+        while (result := await done.get()) is not None:
+            room.release()
             yield result
-        await watcher
-        for task in pool.tasks:
+        for task in tasks:
             if not task.cancelled() and (error := task.exception()) is not None:
                 raise error
     finally:
         feed.close()
-        for task in (watcher, *pool.tasks):
+        for task in (watcher, *tasks):
             task.cancel()
-        await asyncio.gather(watcher, *pool.tasks, return_exceptions=True)
+        await asyncio.gather(watcher, *tasks, return_exceptions=True)
+
+
+async def _finish(feed: Feed[T], tasks: list[asyncio.Task[None]]) -> None:
+    """Wait for all workers; after a first error give calls in flight a while to come back, then cancel."""
+    _, pending = await asyncio.wait(tasks, return_when=asyncio.FIRST_EXCEPTION)
+    feed.close()
+    if pending:
+        lost = any(isinstance(task.exception(), RunError) for task in tasks if task.done())
+        _, pending = await asyncio.wait(pending, timeout=0 if lost else FINISH_WITHIN)
+    for task in pending:
+        task.cancel()
+    await asyncio.gather(*pending, return_exceptions=True)

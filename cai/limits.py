@@ -13,9 +13,9 @@ import asyncio
 import heapq
 import itertools
 import random
-import time
 from collections import deque
 from dataclasses import dataclass, field
+from math import inf
 
 from cai.errors import BudgetReached, ModelBusy, ModelFault, ModelStopped, ServerDown
 
@@ -26,11 +26,11 @@ CUT = 0.75
 PER_TURN = 8
 CLEAN_WINDOWS = 10
 ATTEMPTS = 6  # tries of one call against passing faults; their waits add up to 8–15 s
-ATTEMPTS_UNREACHED = 3  # the same for a server that has never answered in this run: 1–2 s
+ATTEMPTS_UNREACHED = 3  # the same for a server that has never answered in this run: about 1 s
 DEAD_CALLS = 3  # calls in a row that used up their attempts: the server is down
 BACKOFF, BACKOFF_MAX = 0.5, 20.0  # seconds
 BUSY_WAIT = 1.0  # seconds to pause after a 429 without Retry-After
-BUSY_PATIENCE = 300.0  # seconds of nothing but 429 before the run stops
+BUSY_PATIENCE = 300.0  # seconds of nothing but 429, the next pause included, before the run stops
 
 
 @dataclass
@@ -50,7 +50,7 @@ class Tally:
 
 @dataclass
 class Limiter:
-    """Admits calls to one endpoint, oldest flow first."""
+    """Admits calls to one endpoint, oldest flow first; lives on one event loop, whose clock it goes by."""
 
     concurrency: int
     rpm: int | None = None
@@ -63,32 +63,41 @@ class Limiter:
         self._since_growth = 0
         self._waiting: list[tuple[int, int, int, asyncio.Future[float]]] = []
         self._number = itertools.count()
-        self._paused_until = 0.0
-        self._last_cut = 0.0
-        self._last_answer = time.monotonic()
-        self._sent: deque[float] = deque()  # times of accepted sends in the window, while a rate is known or capped
+        self._stopped: ModelStopped | None = None
+        self._paused_until = -inf
+        self._last_cut = -inf
+        self._busy_since: float | None = None  # of the first 429 since the last answer
+        self._sent: deque[float] = deque()  # times of sends, from which the rate is learned
         self._window, self._rate = 1.0, 0  # at most `_rate` sends per `_window` s; 0: not known
-        self._rate_since = 0.0
+        self._rate_since = -inf
         self._minute: deque[tuple[float, int]] = deque()  # (time, tokens) of the last minute, for rpm and tpm
-        self._turn_scheduled = False
-        self._admitted = 0
+        self._minute_tokens = 0
+        self._timer: asyncio.TimerHandle | None = None
+        self._admitted = 0  # in this turn of the loop
         self.ever_answered = False
         self.dead_calls = 0
 
     async def acquire(self, order: int, tokens: int) -> float:
         """Wait for a slot; `order` is the flow's age (smaller first), `tokens` the call's expected total.
 
-        Returns the time of admission, which `busy` wants back. Every acquire is followed by exactly one `release`.
+        Returns the time of admission, which `busy` wants back. Every acquire that returns is followed by exactly one
+        `release`. Raises what `stop` was told.
         """
+        if self._stopped is not None:
+            raise self._stopped
         future: asyncio.Future[float] = asyncio.get_running_loop().create_future()
         heapq.heappush(self._waiting, (order, next(self._number), tokens, future))
         self._admit()
         try:
-            return await future
+            at = await future
         except asyncio.CancelledError:
-            if future.done() and not future.cancelled():
+            if not future.cancelled() and future.exception() is None:
                 self.release()
             raise
+        if self._stopped is not None:  # stopped in the turn in which it was admitted
+            self.release()
+            raise self._stopped
+        return at
 
     def release(self) -> None:
         """The call is over, however it went."""
@@ -96,22 +105,37 @@ class Limiter:
         self.tally.in_flight -= 1
         self._admit()
 
+    def stop(self, error: ModelStopped) -> None:
+        """Admit nothing more: whoever waits or comes gets `error`."""
+        self._stopped = error
+        for *_, future in self._waiting:
+            if not future.done():
+                future.set_exception(error)
+        self._waiting.clear()
+        if self._timer is not None:
+            self._timer.cancel()
+
     def answered(self) -> None:
         """A call came back with an answer, a refusal of this one call included."""
-        self._last_answer = time.monotonic()
+        self._busy_since = None
         self.ever_answered, self.dead_calls = True, 0
         self._since_growth += 1
         if self._since_growth >= GROW_AFTER and self._slots < self.concurrency:
             self._slots, self._since_growth = min(self.concurrency, self._slots + 1), 0
 
-    def busy(self, error: ModelBusy, sent_at: float) -> None:
-        """The server asked for a pause."""
-        now = time.monotonic()
+    def busy(self, error: ModelBusy, sent_at: float) -> ServerDown | None:
+        """The server asked for a pause; returns the error that ends the run where that would take too long."""
+        now = asyncio.get_running_loop().time()
         self.tally.throttled += 1
-        self.ever_answered = True
-        if now - self._last_answer > BUSY_PATIENCE:
-            raise ServerDown(f"nothing but 429 for {BUSY_PATIENCE:.0f} s: {error}; run the same command again later")
+        self.ever_answered, self.dead_calls = True, 0
+        if self._busy_since is None:
+            self._busy_since = now
         wait = BUSY_WAIT if error.retry_after is None else error.retry_after
+        if now + wait - self._busy_since > BUSY_PATIENCE:
+            return ServerDown(
+                f"{error}; nothing else for {now - self._busy_since:.0f} s, and it asks to wait {wait:.0f} s more: "
+                "run the same command again later"
+            )
         if sent_at > self._last_cut:
             self._last_cut = now
             self._slots, self._since_growth = max(1.0, self._slots * CUT), 0
@@ -119,26 +143,26 @@ class Limiter:
             self._rate, self._rate_since = sum(1 for at in self._sent if at > now - self._window), now + wait
         if self._last_cut - self._window < sent_at:
             self._rate = max(1, self._rate - 1)
-        if now + wait > self._paused_until:
-            self._paused_until = now + wait
-            asyncio.get_running_loop().call_later(wait, self._admit)
+        self._paused_until = max(self._paused_until, now + wait)
+        return None
 
     def _admit(self) -> None:
         """Let waiting calls go, a few per turn of the loop."""
         while self._waiting:
-            if self._waiting[0][3].done():  # its flow was cancelled
+            _, _, tokens, future = self._waiting[0]
+            if future.done():  # its flow was cancelled
                 heapq.heappop(self._waiting)
                 continue
-            if self._in_flight >= int(self._slots):
+            if self._in_flight >= int(self._slots) or self._admitted >= PER_TURN:
+                return  # until a release, or the next turn
+            loop = asyncio.get_running_loop()
+            now = loop.time()
+            if (at := self._free_at(now, tokens)) > now:
+                self._wake_at(at)
                 return
-            now = time.monotonic()
-            wait = self._wait(now, self._waiting[0][2])
-            if wait > 0 or self._admitted >= PER_TURN:
-                self._schedule(wait)
-                return
+            heapq.heappop(self._waiting)
             if self._admitted == 0:
-                asyncio.get_running_loop().call_soon(self._new_turn)
-            _, _, tokens, future = heapq.heappop(self._waiting)
+                loop.call_soon(self._new_turn)
             self._count(now, tokens)
             future.set_result(now)
 
@@ -152,51 +176,50 @@ class Limiter:
             self._sent.popleft()
         if self.rpm or self.tpm:
             self._minute.append((now, tokens))
+            self._minute_tokens += tokens
 
     def _new_turn(self) -> None:
         self._admitted = 0
-
-    def _schedule(self, wait: float) -> None:
-        if not self._turn_scheduled:
-            self._turn_scheduled = True
-            loop = asyncio.get_running_loop()
-            if wait > 0:
-                loop.call_later(wait, self._on_turn)
-            else:
-                loop.call_soon(self._on_turn)
-
-    def _on_turn(self) -> None:
-        self._turn_scheduled = False
         self._admit()
 
-    def _wait(self, now: float, tokens: int) -> float:
-        """Seconds until the next call may go."""
-        wait = self._paused_until - now
+    def _wake_at(self, at: float) -> None:
+        if self._timer is not None and not self._timer.cancelled():
+            if self._timer.when() <= at:
+                return
+            self._timer.cancel()
+        self._timer = asyncio.get_running_loop().call_at(at, self._on_time)
+
+    def _on_time(self) -> None:
+        self._timer = None
+        self._admit()
+
+    def _free_at(self, now: float, tokens: int) -> float:
+        """When the next call may go."""
+        at = self._paused_until
         if self._rate:
             if now - self._rate_since > CLEAN_WINDOWS * self._window:
                 self._rate, self._rate_since = self._rate + max(1, self._rate // 10), now
             if len(self._sent) >= self._rate:
                 # 2 % more than the window: the server's clock starts when the call arrives, ours when it leaves.
-                wait = max(wait, self._sent[-self._rate] + 1.02 * self._window - now)
-        if self.rpm or self.tpm:
-            while self._minute and self._minute[0][0] <= now - 60:
-                self._minute.popleft()
-            used = sum(t for _, t in self._minute) if self.tpm else 0
-            over_requests = self.rpm is not None and len(self._minute) >= self.rpm
-            over_tokens = self.tpm is not None and bool(self._minute) and used + tokens > self.tpm
-            if over_requests or over_tokens:
-                wait = max(wait, self._minute[0][0] + 60 - now)
-        return wait
+                at = max(at, self._sent[-self._rate] + 1.02 * self._window)
+        while self._minute and self._minute[0][0] + 60 <= now:
+            self._minute_tokens -= self._minute.popleft()[1]
+        over_requests = self.rpm is not None and len(self._minute) >= self.rpm
+        # A call that is larger than the cap goes alone.
+        over_tokens = self.tpm is not None and bool(self._minute) and self._minute_tokens + tokens > self.tpm
+        return max(at, self._minute[0][0] + 60) if over_requests or over_tokens else at
 
 
 def backoff(attempt: int, error: ModelFault) -> float:
-    """Seconds before try `attempt` + 1: 0.5 s doubling to 20 s, half of it jitter; or as the server says."""
-    if error.retry_after is not None:
-        return error.retry_after
-    return min(BACKOFF_MAX, BACKOFF * 2.0**attempt) * random.uniform(0.5, 1.0)
+    """Seconds before try `attempt` + 1: 0.5 s doubling to 20 s, up to half of it off at random; or as the server says.
+
+    A server is believed up to `BUSY_PATIENCE`.
+    """
+    wait = min(BACKOFF_MAX, BACKOFF * 2.0 ** (attempt - 1)) * random.uniform(0.5, 1.0)
+    return max(wait, min(error.retry_after or 0.0, BUSY_PATIENCE))
 
 
-def give_up(limiter: Limiter, attempt: int, error: ModelFault) -> ModelStopped | None:
+def give_up(limiter: Limiter, attempt: int, error: ModelFault) -> ServerDown | None:
     """Called when a call used up its attempts: the error that ends the run, or None when only its row is lost."""
     limiter.dead_calls += 1
     if not limiter.ever_answered or limiter.dead_calls >= DEAD_CALLS:
@@ -210,25 +233,26 @@ class Budget:
 
     cap: float | None  # USD; None: no cap
     spent: float = 0.0
-    _reserved: float = 0.0
 
     def __post_init__(self) -> None:
+        self._reserved, self._open = 0.0, 0  # USD of the calls in flight, and how many there are
         self._settled = asyncio.Event()
 
     async def reserve(self, worst: float) -> None:
         """Set `worst` USD aside; waits while calls in flight may still give some back, then raises BudgetReached."""
         while self.cap is not None and self.spent + self._reserved + worst > self.cap:
-            if self._reserved == 0:
+            if not self._open:
                 raise BudgetReached(
                     f"--max-cost {self.cap:g} USD: {self.spent:.4f} spent, and the next call could cost {worst:.4f}; "
                     "what was finished is kept, run the same command with a higher cap to go on"
                 )
             self._settled.clear()
             await self._settled.wait()
-        self._reserved += worst
+        self._reserved, self._open = self._reserved + worst, self._open + 1
 
     def settle(self, worst: float, actual: float) -> None:
         """Turn a reservation into what the call cost; 0 where it failed."""
-        self._reserved = max(0.0, self._reserved - worst)
+        self._open -= 1
+        self._reserved = self._reserved - worst if self._open else 0.0  # no rounding rest stays behind
         self.spent += actual
         self._settled.set()

@@ -7,29 +7,28 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import queue
 import shutil
 import tempfile
-import threading
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncGenerator, Iterator
+from contextlib import aclosing
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from cai.ask import Ask
 from cai.constitution import Constitution
 from cai.errors import CaiError, RowDropped, RunError
 from cai.export import export
-from cai.flow import Driver, Feed, Played, Seat, play_many
+from cai.feed import Feed, in_thread
+from cai.flow import Driver, Played, Seat, play_many
 from cai.limits import Budget, Limiter, Tally
 from cai.prices import known_price
-from cai.records import BadPrompt, Drop, Prompt, Record, Revision, Role, Sampling
+from cai.records import BadPrompt, Drop, Prompt, Revision, Role, Sampling
 from cai.revise import Chain, draw_principles, revise
 from cai.run import RunFolder
 from cai.settings import Prompts, Setup, check_ability, make_settings, resolve
 
 log = logging.getLogger("cai")
-R = TypeVar("R", bound=Record)
 SHOWN = 600  # characters; the longest revision that makes a good example to show
 
 
@@ -54,7 +53,7 @@ class Job:
         self._principles = setup.constitution.principles_for("revise")
         self._law = setup.constitution.ref
 
-    async def rows(self) -> AsyncIterator[Revision]:
+    async def rows(self) -> AsyncGenerator[Revision, None]:
         """The rows as they finish, each safe on disk; those of an earlier session are not repeated.
 
         Raises ModelStopped or RunError where the run cannot go on; what was finished is kept.
@@ -76,23 +75,26 @@ class Job:
             async def play(item: tuple[int, Prompt | BadPrompt]) -> list[Revision]:
                 return await self._play(run, driver, *item)
 
-            async for made in play_many(Feed(enumerate(setup.source())), play, workers):
-                for row in made:
-                    self.finished += 1
-                    if self.example is None or _telling(row) > _telling(self.example):
-                        self.example = row
-                    yield row
+            async with aclosing(play_many(Feed(enumerate(setup.source())), play, workers)) as played:
+                async for made in played:
+                    for row in made:
+                        self.finished += 1
+                        if self.example is None or _telling(row) > _telling(self.example):
+                            self.example = row
+                        yield row
             self.stopped = None
         except CaiError as error:
             self.stopped = str(error)
             writable = not isinstance(error, RunError)
             raise
         finally:
-            for model in models:
-                await model.close()
-            if writable:
-                self._write_info(run)
-            run.close()
+            try:
+                for model in models:
+                    await model.close()
+                if writable:
+                    self._write_info(run)
+            finally:
+                run.close()
 
     def _driver(self, run: RunFolder) -> Driver:
         """Seats share a limiter where they share a model."""
@@ -104,7 +106,10 @@ class Job:
                 concurrency = settings.concurrency or model.concurrency
                 limiters[id(model)] = Limiter(concurrency, settings.rpm, settings.tpm, self.tally)
             seats[role] = Seat(model, limiters[id(model)], sampling, self.setup.prices[role])
-        budget = Budget(settings.max_cost, spent=self._spent(run)[1] or 0.0)
+        spent = self._spent(run)[1]
+        if settings.max_cost is not None and spent is None:
+            raise RunError(f"--max-cost cannot hold: {self.folder} has calls of no known price; name another --out")
+        budget = Budget(settings.max_cost, spent=spent or 0.0)
         return Driver(seats, run.store, seed=settings.seed, budget=budget, tally=self.tally)
 
     async def _play(self, run: RunFolder, driver: Driver, position: int, item: Prompt | BadPrompt) -> list[Revision]:
@@ -203,32 +208,38 @@ def _lost(item: Prompt, position: int, error: RowDropped) -> Drop:
     )
 
 
-def run_job(job: Job) -> None:
-    """Play a job to its end and cut its training rows; what was finished before an error is cut, too."""
-
-    async def play() -> None:
-        async for _ in job.rows():
-            pass
-
+async def _finished_rows(job: Job) -> AsyncGenerator[Revision, None]:
+    """The rows of a job, whose training rows are cut at the end; also when a model ends it early."""
     try:
-        asyncio.run(play())
+        async with aclosing(job.rows()) as rows:
+            async for row in rows:
+                yield row
     except RunError:
         raise
     except CaiError:
-        try:
-            export(job.folder)
-        except RunError as second:  # why the run stopped matters more
-            log.warning("training rows were not cut: %s", second)
+        export(job.folder)
         raise
     export(job.folder)
 
 
+def run_job(job: Job) -> None:
+    """Play a job to its end and cut its training rows; what was finished before an error is cut, too."""
+
+    async def play() -> None:
+        async with aclosing(_finished_rows(job)) as rows:
+            async for _ in rows:
+                pass
+
+    asyncio.run(play())
+
+
 async def agenerate(
     prompts: Prompts, constitution: str | Path | Constitution, **settings: Any
-) -> AsyncIterator[Revision]:
-    """The asynchronous twin of `generate`."""
-    async for row in _rows(resolve(prompts, constitution, make_settings(settings))):
-        yield row
+) -> AsyncGenerator[Revision, None]:
+    """The asynchronous twin of `generate`; close it (`contextlib.aclosing`) where it is not read to its end."""
+    async with aclosing(_rows(resolve(prompts, constitution, make_settings(settings)))) as rows:
+        async for row in rows:
+            yield row
 
 
 def generate(prompts: Prompts, constitution: str | Path | Constitution, **settings: Any) -> Iterator[Revision]:
@@ -238,68 +249,24 @@ def generate(prompts: Prompts, constitution: str | Path | Constitution, **settin
     settings: the fields of `Settings`. With `out`, rows, drops and calls are kept in that folder, and the same call
     again goes on where it stopped (rows finished before are in the folder and not repeated); without it nothing is
     kept. What can be checked is checked at once; errors of models and of a damaged source come while iterating.
-    Works inside a running event loop, too.
+    Prompts that are dropped are counted in a warning of the logger "cai". Works inside a running event loop, too.
     """
     setup = resolve(prompts, constitution, make_settings(settings))
     return in_thread(lambda: _rows(setup))
 
 
-async def _rows(setup: Setup) -> AsyncIterator[Revision]:
+async def _rows(setup: Setup) -> AsyncGenerator[Revision, None]:
     """The rows of a Python run; without `out` its folder goes away afterwards."""
-    folder = Path(tempfile.mkdtemp(prefix="cai-") if setup.settings.out is None else setup.settings.out)
+    out = setup.settings.out
+    job = Job(setup, Path(tempfile.mkdtemp(prefix="cai-") if out is None else out))
     try:
-        async for row in Job(setup, folder).rows():
-            yield row
-        if setup.settings.out is not None:
-            export(folder)
+        async with aclosing(job.rows() if out is None else _finished_rows(job)) as rows:
+            async for row in rows:
+                yield row
     finally:
-        if setup.settings.out is None:
-            shutil.rmtree(folder, ignore_errors=True)
-
-
-def in_thread(make: Callable[[], AsyncIterator[R]]) -> Iterator[R]:
-    """An async iterator as a plain one, played by a loop in a thread of its own; rows wait in a short queue."""
-    rows: queue.Queue[tuple[R | None, BaseException | None]] = queue.Queue(64)
-    stop = threading.Event()
-
-    async def play() -> None:
-        source = make()
-        try:
-            async for row in source:
-                while not stop.is_set():
-                    try:
-                        rows.put_nowait((row, None))
-                        break
-                    except queue.Full:
-                        await asyncio.sleep(0.01)
-                if stop.is_set():
-                    return
-        finally:
-            await source.aclose()  # type: ignore[attr-defined]
-
-    def run() -> None:
-        try:
-            asyncio.run(play())
-            error: BaseException | None = None
-        except BaseException as raised:
-            error = raised
-        while not stop.is_set():
-            try:
-                rows.put((None, error), timeout=0.1)
-                return
-            except queue.Full:
-                continue
-
-    thread = threading.Thread(target=run, name="cai-run", daemon=True)
-    thread.start()
-    try:
-        while True:
-            row, error = rows.get()
-            if row is None:
-                if error is not None:
-                    raise error
-                return
-            yield row
-    finally:
-        stop.set()
-        thread.join()
+        if job.dropped:
+            reasons = ", ".join(f"{count} {reason}" for reason, count in sorted(job.dropped.items()))
+            where = "name out=… to see which" if out is None else f"see {job.folder / 'dropped.jsonl'}"
+            log.warning("%d of %d prompts were dropped: %s; %s", sum(job.dropped.values()), job.read, reasons, where)
+        if out is None:
+            shutil.rmtree(job.folder, ignore_errors=True)

@@ -9,24 +9,23 @@ from __future__ import annotations
 
 import asyncio
 import errno
-import hashlib
-import os
 import sqlite3
 import time
 import zlib
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, NamedTuple
 
 import orjson
 
 from cai.errors import RunError
+from cai.lines import SIZES, Lines
+from cai.payloads import PARTS, Parts, join, split
 from cai.records import Completion, Finish
 
 SCHEMA_VERSION = 1
 SCHEMA = """
-CREATE TABLE IF NOT EXISTS parts(id INTEGER PRIMARY KEY, hash BLOB NOT NULL UNIQUE, body NOT NULL);
 CREATE TABLE IF NOT EXISTS calls(
     id INTEGER PRIMARY KEY, key BLOB NOT NULL UNIQUE, skeleton INTEGER NOT NULL, varying TEXT NOT NULL,
     reply INTEGER NOT NULL, finish TEXT NOT NULL, model INTEGER NOT NULL, input_tokens INTEGER, output_tokens INTEGER,
@@ -34,63 +33,11 @@ CREATE TABLE IF NOT EXISTS calls(
     at INTEGER NOT NULL);
 CREATE TABLE IF NOT EXISTS inputs(position INTEGER PRIMARY KEY, hash BLOB NOT NULL, state INTEGER NOT NULL);
 CREATE TABLE IF NOT EXISTS seen(hash BLOB PRIMARY KEY, position INTEGER NOT NULL) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS files(name TEXT PRIMARY KEY, size INTEGER NOT NULL);
 """
 # The columns of an answer, in the order of the fields of `Completion`; numbers for texts are ids of parts.
 ANSWER = (
     "reply, finish, model, input_tokens, output_tokens, cached_tokens, cache_write_tokens, reasoning, logprobs, scores"
 )
-# The values of a payload that differ from call to call; the rest, the skeleton, is shared by thousands of calls.
-VARYING = frozenset({"content", "text", "prompt", "system", "seed", "id", "index", "sample"})
-COMPRESS_FROM = 160  # bytes; zlib makes shorter English texts longer, or saves less than it costs
-PIECES_FROM = 1_000  # characters; a longer completion prompt is stored by paragraph, which its next turn repeats
-REMEMBERED_PARTS = 8_192
-
-
-def canonical_call(provider: str, name: str, payload: dict[str, Any], sample: int) -> bytes:
-    """The text that a call's key is the hash of: provider, model, exact payload and sample index; never the URL."""
-    return orjson.dumps([provider, name, payload, sample], option=orjson.OPT_SORT_KEYS)
-
-
-def call_key(canonical: bytes) -> bytes:
-    """The 16 bytes that name a call: a prefix of the SHA-256 of its canonical text."""
-    return hashlib.sha256(canonical).digest()[:16]
-
-
-def _split(value: Any, varying: list[Any]) -> Any:
-    """The skeleton of a payload: null stands for each varying value, which is appended to `varying` in order."""
-    if isinstance(value, dict):
-        skeleton: dict[str, Any] = {}
-        for key, item in value.items():
-            if key in VARYING and (item is None or isinstance(item, str | int)):
-                varying.append(item)
-                skeleton[key] = None
-            else:
-                skeleton[key] = _split(item, varying)
-        return skeleton
-    if isinstance(value, list | tuple):
-        return [_split(item, varying) for item in value]
-    return value
-
-
-def _join(skeleton: Any, varying: Iterator[Any]) -> Any:
-    """The payload that `_split` took apart."""
-    if isinstance(skeleton, dict):
-        return {
-            key: next(varying) if item is None and key in VARYING else _join(item, varying)
-            for key, item in skeleton.items()
-        }
-    return [_join(item, varying) for item in skeleton] if isinstance(skeleton, list) else skeleton
-
-
-def _pack(text: str) -> str | bytes:
-    """A text as SQLite keeps it: plain TEXT when short, a compressed BLOB when long."""
-    raw = text.encode()
-    return zlib.compress(raw, 6) if len(raw) >= COMPRESS_FROM else text
-
-
-def _unpack(body: str | bytes) -> str:
-    return body if isinstance(body, str) else zlib.decompress(body).decode()
 
 
 class StoredCall(NamedTuple):
@@ -134,41 +81,61 @@ class Store:
 
     def __init__(self, folder: Path, *, read_only: bool = False) -> None:
         self.folder = folder
-        self._parts: dict[str, int] = {}
-        self._files: dict[str, BinaryIO] = {}
-        self._lines: dict[str, list[bytes]] = {}
         self._group: asyncio.Event | None = None
         self._failure: RunError | None = None
         self._closed = False
         place = f"{(folder / 'calls.sqlite').resolve().as_uri()}?mode={'ro' if read_only else 'rwc'}"
         with self._guard():
             self._db = sqlite3.connect(place, uri=True, check_same_thread=False)
-            (version,) = self._db.execute("PRAGMA user_version").fetchone()
-            if version not in (0, SCHEMA_VERSION):
-                raise RunError(
-                    f"{folder / 'calls.sqlite'} has format {version}, this cai reads {SCHEMA_VERSION}: "
-                    "use the version that wrote it, or another --out"
-                )
-            if read_only:
-                return
+        self._parts, self._lines = Parts(self._db), Lines(folder, self._db)
+        try:
+            with self._guard():
+                self._prepare(read_only)
+        except RunError:
+            self._db.close()
+            raise
+
+    def _prepare(self, read_only: bool) -> None:
+        (version,) = self._db.execute("PRAGMA user_version").fetchone()
+        if version != SCHEMA_VERSION and (version or read_only):
+            raise RunError(
+                f"{self.folder / 'calls.sqlite'} has format {version}, this cai reads {SCHEMA_VERSION}: "
+                "use the version that wrote it, or another --out"
+            )
+        if not read_only:
             self._db.execute("PRAGMA journal_mode=WAL")
             self._db.execute("PRAGMA synchronous=NORMAL")
-            self._db.executescript(SCHEMA)
+            self._db.executescript(PARTS + SIZES + SCHEMA)
             self._db.execute(f"PRAGMA user_version={SCHEMA_VERSION}")
             self._db.commit()
 
     @contextmanager
     def _guard(self) -> Iterator[None]:
-        """Turns what SQLite and the file system raise into one line the user can act on."""
+        """Turns what SQLite and the file system raise into one line the user can act on.
+
+        After a first failure there are no others: SQLite may have rolled back what was put before it, so that nothing
+        may be reported as committed any more.
+        """
+        if self._failure is not None:
+            raise self._failure
         try:
             yield
-        except sqlite3.DatabaseError as error:
-            if "full" in str(error):
-                raise RunError(f"disk full: {self.folder}; free some space and run the same command again") from error
-            raise RunError(f"{self.folder / 'calls.sqlite'} cannot be used: {error}") from error
+        except (sqlite3.Error, zlib.error, orjson.JSONDecodeError, UnicodeDecodeError) as error:
+            self._failure = self._broken(error)
+            raise self._failure from error
         except OSError as error:
             hint = "; free some space and run the same command again" if error.errno == errno.ENOSPC else ""
-            raise RunError(f"cannot write to {self.folder}: {error.strerror or error}{hint}") from error
+            self._failure = RunError(f"cannot write to {self.folder}: {error.strerror or error}{hint}")
+            raise self._failure from error
+
+    def _broken(self, error: Exception) -> RunError:
+        file, name = self.folder / "calls.sqlite", getattr(error, "sqlite_errorname", "SQLITE_CORRUPT")
+        if name == "SQLITE_FULL":
+            return RunError(f"disk full: {self.folder}; free some space and run the same command again")
+        if name.startswith(("SQLITE_CORRUPT", "SQLITE_NOTADB")):
+            advice = "move it away and run the same command again: finished rows are kept, other calls asked again"
+            return RunError(f"{file} is damaged: {error}; {advice}")
+        return RunError(f"{file} cannot be used: {error}; see to the folder and its disk, and try again")
 
     # Calls
 
@@ -181,23 +148,23 @@ class Store:
     def put(self, key: bytes, provider: str, name: str, payload: dict[str, Any], done: Completion) -> None:
         """Keep a finished call; it is safe once `committed` returns. A key that is already there keeps its answer."""
         varying: list[Any] = []
-        skeleton = _split({"provider": provider, "name": name, "payload": payload}, varying)
+        skeleton = split({"provider": provider, "name": name, "payload": payload}, varying)
         with self._guard():
             self._db.execute(
                 f"INSERT OR IGNORE INTO calls(key, skeleton, varying, {ANSWER}, at)"
                 " VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?)",
                 (
                     key,
-                    self._part(orjson.dumps(skeleton).decode()),
-                    orjson.dumps([self._refer(value) for value in varying]).decode(),
-                    self._part(done.text),
+                    self._parts.add(orjson.dumps(skeleton).decode()),
+                    orjson.dumps([self._parts.refer(value) for value in varying]).decode(),
+                    self._parts.add(done.text),
                     done.finish,
-                    self._part(done.model),
+                    self._parts.add(done.model),
                     done.input_tokens,
                     done.output_tokens,
                     done.cached_tokens,
                     done.cache_write_tokens,
-                    None if done.reasoning is None else self._part(done.reasoning),
+                    None if done.reasoning is None else self._parts.add(done.reasoning),
                     None if done.logprobs is None else zlib.compress(orjson.dumps(done.logprobs)),
                     None if done.scores is None else orjson.dumps(done.scores).decode(),
                     int(time.time()),
@@ -210,8 +177,8 @@ class Store:
         query = f"SELECT key, skeleton, varying, at, {ANSWER} FROM calls ORDER BY id"
         with self._guard():
             for key, skeleton, varying, at, *answer in self._db.execute(query):
-                values = [self._deref(value) for value in orjson.loads(varying)]
-                request = _join(orjson.loads(self._text(skeleton)), iter(values))
+                values = [self._parts.value(value) for value in orjson.loads(varying)]
+                request = join(orjson.loads(self._parts.text(skeleton)), iter(values))
                 yield StoredCall(key.hex(), request, self._completion(*answer), at)
 
     def spent(self) -> list[Spent]:
@@ -223,7 +190,7 @@ class Store:
         )
         with self._guard():
             for skeleton, *sums in self._db.execute(query).fetchall():
-                request = orjson.loads(self._text(skeleton))
+                request = orjson.loads(self._parts.text(skeleton))
                 key = (request["provider"], request["name"])
                 before = totals.get(key, Spent(*key, 0, 0, 0, 0, 0))
                 totals[key] = Spent(*key, *(a + b for a, b in zip(before[2:], sums, strict=True)))
@@ -233,52 +200,17 @@ class Store:
         """A completion from the columns of `ANSWER`."""
         given, made, cached, written, reasoning, logprobs, scores = rest
         return Completion(
-            self._text(reply),
+            self._parts.text(reply),
             finish,
-            self._text(model),
+            self._parts.text(model),
             given,
             made,
             cached,
             written,
-            None if reasoning is None else self._text(reasoning),
+            None if reasoning is None else self._parts.text(reasoning),
             None if logprobs is None else tuple(orjson.loads(zlib.decompress(logprobs))),
             None if scores is None else tuple(orjson.loads(scores)),
         )
-
-    def _part(self, text: str) -> int:
-        """The id of a text, which is stored if it is new."""
-        known = self._parts.get(text)
-        if known is not None:
-            return known
-        digest = hashlib.sha256(text.encode()).digest()[:12]
-        row = self._db.execute("SELECT id FROM parts WHERE hash = ?", (digest,)).fetchone()
-        if row is None:
-            made = self._db.execute("INSERT INTO parts(hash, body) VALUES (?, ?)", (digest, _pack(text))).lastrowid
-            assert made is not None
-            row = (made,)
-        if len(self._parts) >= REMEMBERED_PARTS:
-            self._parts.clear()
-        part: int = row[0]
-        self._parts[text] = part
-        return part
-
-    def _text(self, part: int) -> str:
-        (body,) = self._db.execute("SELECT body FROM parts WHERE id = ?", (part,)).fetchone()
-        return _unpack(body)
-
-    def _refer(self, value: str | int | None) -> Any:
-        """A varying value as its column holds it: a part id, a list of part ids, or the value in an object."""
-        if not isinstance(value, str):
-            return {"is": value}
-        if len(value) < PIECES_FROM:
-            return self._part(value)
-        return [self._part(piece) for piece in value.split("\n\n")]
-
-    def _deref(self, value: Any) -> str | int | None:
-        if isinstance(value, dict):
-            literal: int | None = value["is"]
-            return literal
-        return "\n\n".join(map(self._text, value)) if isinstance(value, list) else self._text(value)
 
     # Inputs: which prompts were seen, and what became of them
 
@@ -336,7 +268,7 @@ class Store:
 
     def append(self, name: str, line: bytes) -> None:
         """Add a line to a JSONL file of the folder; it is safe once `committed` returns."""
-        self._lines.setdefault(name, []).append(line)
+        self._lines.add(name, line)
         self._due()
 
     def unseen_lines(self, name: str) -> Iterator[bytes]:
@@ -344,44 +276,18 @@ class Store:
 
         A file shorter than what was committed (lost power, edited by hand) is read from its start.
         """
-        path = self.folder / name
-        row = self._db.execute("SELECT size FROM files WHERE name = ?", (name,)).fetchone()
-        with self._guard(), open(path, "ab+") as file:
-            size = file.seek(0, os.SEEK_END)
-            start = row[0] if row is not None and row[0] <= size else 0
-            file.seek(start)
-            end = start
-            for line in file:
-                if not line.endswith(b"\n"):
-                    break
-                end += len(line)
-                yield line
-            file.truncate(end)
-            self._remember_size(name, end)
-            self._db.commit()
+        with self._guard():
+            yield from self._lines.unseen(name)
 
     def is_shorter(self, name: str) -> bool:
         """Whether a file has lost committed lines."""
-        row = self._db.execute("SELECT size FROM files WHERE name = ?", (name,)).fetchone()
-        path = self.folder / name
-        return row is not None and row[0] > (path.stat().st_size if path.exists() else 0)
+        with self._guard():
+            return self._lines.is_shorter(name)
 
     def rewrite(self, name: str, lines: Iterable[bytes]) -> None:
-        """Replace a file at once."""
-        path = self.folder / name
+        """Replace a file at once; `lines` may read the one it replaces."""
         with self._guard():
-            with open(path.with_suffix(".tmp"), "wb") as file:
-                file.writelines(lines)
-                size = file.tell()
-            # A kill before the last line leaves either file with size 0, so that it is read from its start again.
-            self._remember_size(name, 0)
-            self._db.commit()
-            os.replace(path.with_suffix(".tmp"), path)
-            self._remember_size(name, size)
-            self._db.commit()
-
-    def _remember_size(self, name: str, size: int) -> None:
-        self._db.execute("INSERT INTO files VALUES (?,?) ON CONFLICT(name) DO UPDATE SET size = ?2", (name, size))
+            self._lines.rewrite(name, lines)
 
     # Groups
 
@@ -411,15 +317,7 @@ class Store:
     def _write(self) -> None:
         """Lines first, then the transaction: a kill between the two leaves lines that `unseen_lines` finds."""
         with self._guard():
-            for name, lines in self._lines.items():
-                file = self._files.get(name)
-                if file is None:
-                    file = self._files[name] = open(self.folder / name, "ab", buffering=0)  # noqa: SIM115
-                data = b"".join(lines)
-                if file.write(data) != len(data):
-                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-                self._remember_size(name, file.tell())
-            self._lines.clear()
+            self._lines.write()
             self._db.commit()
 
     def close(self) -> None:
@@ -431,6 +329,5 @@ class Store:
             if self._failure is None:
                 self._write()
         finally:
-            for file in self._files.values():
-                file.close()
+            self._lines.close()
             self._db.close()

@@ -13,7 +13,7 @@ LAYERS = {  # from the top; modules of one layer may import each other
     "doors": "cli console __init__ __main__",
     "uses": "pipeline settings run plan export card tables hub train evaluate report",
     "method": "revise judge pairs calibrate hygiene ask",
-    "machines": "flow store limits prices models",
+    "machines": "flow feed store lines payloads limits prices models",
     "inputs": "constitution yamlfile lint importers templates sources conversations",
     "words": "records errors resources",
 }

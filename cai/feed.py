@@ -1,0 +1,127 @@
+"""Between blocking iterators and an event loop: `Feed` brings items into one, `in_thread` brings rows out of one.
+
+Knows threads and loops; nothing of what the items are.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import queue
+import threading
+from collections import deque
+from collections.abc import AsyncGenerator, Callable, Iterable, Iterator
+from contextlib import aclosing, suppress
+from typing import Generic, TypeVar
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+READ_AHEAD = 256  # items read before anyone wants them
+
+
+class Feed(Generic[T]):
+    """Reads a blocking iterator in a thread of its own, a little ahead, so that a slow source never holds the loop."""
+
+    def __init__(self, items: Iterable[T]) -> None:
+        self._items = items
+        self._ready: deque[T] = deque()
+        self._room = threading.Semaphore(READ_AHEAD)
+        self._loop = asyncio.get_running_loop()
+        self._hungry: list[asyncio.Future[None]] = []
+        self._over = False
+        self._closed = False
+        self._error: BaseException | None = None
+        threading.Thread(target=self._read, name="cai-source", daemon=True).start()
+
+    def _read(self) -> None:
+        try:
+            for item in self._items:
+                self._ready.append(item)
+                self._tell()
+                self._room.acquire()
+                if self._closed:
+                    return
+        except BaseException as error:
+            self._error = error
+        self._over = True
+        self._tell()
+
+    def _tell(self) -> None:
+        if self._hungry:
+            with suppress(RuntimeError):  # the loop is closed: nobody waits any more
+                self._loop.call_soon_threadsafe(self._wake)
+
+    def _wake(self) -> None:
+        for future in self._hungry:
+            if not future.done():
+                future.set_result(None)
+        self._hungry.clear()
+
+    async def get(self) -> T:
+        """The next item; raises StopAsyncIteration at the end or once closed, or what the source raised."""
+        while not self._closed:
+            over = self._over  # looked at before `_ready`: the last item comes before the end
+            if self._ready:
+                self._room.release()
+                return self._ready.popleft()
+            if over:
+                if self._error is not None:
+                    raise self._error
+                break
+            future = self._loop.create_future()
+            self._hungry.append(future)
+            # The reader may have added an item, or ended, before it could see this future.
+            if not (self._ready or self._over):
+                await future
+        raise StopAsyncIteration
+
+    def close(self) -> None:
+        """Let the reader and everyone who waits go; a reader that is inside a slow source goes when that answers."""
+        self._closed = True
+        self._wake()
+        self._room.release()
+
+
+def in_thread(make: Callable[[], AsyncGenerator[R, None]]) -> Iterator[R]:
+    """An async generator as a plain one, played by a loop in a thread of its own; rows wait in a short queue."""
+    rows: queue.Queue[tuple[R | None, BaseException | None]] = queue.Queue(64)
+    stopped = threading.Event()
+    playing: list[tuple[asyncio.AbstractEventLoop, asyncio.Task[None]]] = []
+
+    async def put(row: R | None, error: BaseException | None) -> None:
+        while not stopped.is_set():
+            try:
+                return rows.put_nowait((row, error))
+            except queue.Full:  # the consumer takes its time
+                await asyncio.sleep(0.01)
+
+    async def play() -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        playing.append((asyncio.get_running_loop(), task))
+        try:
+            if not stopped.is_set():
+                async with aclosing(make()) as source:
+                    async for row in source:
+                        await put(row, None)
+        except BaseException as raised:
+            await put(None, raised)
+        else:
+            await put(None, None)
+
+    thread = threading.Thread(target=lambda: asyncio.run(play()), name="cai-run", daemon=True)
+    thread.start()
+    try:
+        while True:
+            row, error = rows.get()
+            if row is None:
+                if error is not None:
+                    raise error
+                return
+            yield row
+    finally:
+        stopped.set()
+        for loop, task in playing:
+            with suppress(RuntimeError):  # the loop is closed: it has ended by itself
+                loop.call_soon_threadsafe(task.cancel)
+        thread.join()
