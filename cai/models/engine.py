@@ -79,7 +79,7 @@ class Engine:
                 try:
                     job.handle = self._pipeline.add_request(count, _tensor(job.tokens), job.config)
                 except Exception as error:  # whatever the native code throws belongs to this request alone
-                    self._settle([(job, ModelStopped(f"{self._name} refused a request: {one_line(error)}"))])
+                    self._settle([(job, CallRejected("model_error", f"{self._name}: {one_line(error)}"))])
                     continue
                 count += 1
                 live.append(job)

@@ -10,6 +10,7 @@ import secrets
 from typing import Any
 
 from cai.errors import CallRejected, ModelStopped
+from cai.models.engine import one_line
 
 CUT = f"\ufdd0{secrets.token_hex(8)}\ufdd0"  # where a marker in a text is taken apart; unguessable
 
@@ -34,7 +35,7 @@ class Words:
         """The tokens of a payload's conversation or text, and of the started reply.
 
         Texts cannot forge a turn: "<|im_start|>" in one becomes the tokens of its letters, never the marker's own.
-        Raises `CallRejected` where it cannot fit, `ModelStopped` where the weights hold no chat template.
+        Raises `CallRejected` where it cannot fit or the template refuses it, `ModelStopped` where there is no template.
         """
         prefill = self._apart(payload.get("prefill", ""))
         if "text" in payload:
@@ -42,7 +43,12 @@ class Words:
         if not self.tokenizer.chat_template:
             raise ModelStopped(f"{self._name} has no chat template: it is a base model, use few-shot templates with it")
         messages = [message | {"content": self._apart(message["content"])} for message in payload["messages"]]
-        return self._encode(self.tokenizer.apply_chat_template(messages, add_generation_prompt=True) + prefill)
+        try:
+            text = self.tokenizer.apply_chat_template(messages, add_generation_prompt=True)
+        except RuntimeError as error:  # some templates refuse a system message, or two turns of one role
+            problem = f"the chat template of {self._name} refuses the conversation: {one_line(error)}"
+            raise CallRejected("bad_input", problem) from error
+        return self._encode(text + prefill)
 
     def fit(self, tokens: int, reply: int) -> None:
         """Raises `CallRejected("too_long", …)` where prompt and reply together pass the context."""

@@ -119,8 +119,8 @@ def test_a_refused_request_fails_alone() -> None:
         pipeline.gate.set()
         engine = Engine(pipeline, "m")
         refused, answer = await asyncio.gather(engine.ask([1], None), engine.ask([2], 2), return_exceptions=True)
-        assert isinstance(refused, ModelStopped)
-        assert str(refused) == "m refused a request: bad config"
+        assert isinstance(refused, CallRejected)
+        assert (refused.reason, str(refused)) == ("model_error", "m: bad config")
         assert answer == ["answer to [2]"]
         await engine.close()
 
