@@ -4,7 +4,7 @@ One `Limiter` per endpoint and model. Knows times, counts and errors; nothing of
 
 The controller: +1 slot per 25 answers, ×0.75 once per burst of 429 (a burst is every call sent before the last cut),
 and nothing is sent until `Retry-After` has passed. A 429 also teaches the rate: as many calls per window as the server
-took in the last one; ten clean windows raise it by a tenth.
+took in the last one. Some time without a 429 raises it by a tenth, then by a fifth, and so on until the next one.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ GROW_AFTER = 25  # answers per added slot
 CUT = 0.75
 # Calls admitted per turn of the event loop: replies are read between turns, so that the first 429 is seen before a
 # whole burst has been sent.
-PER_TURN = 8
-CLEAN_WINDOWS = 10
+PER_TURN = 4
+CLEAN_SECONDS, CLEAN_WINDOWS = 10.0, 1.5  # without a 429, whichever is longer, until the rate is raised
 ATTEMPTS = 6  # tries of one call against passing faults; their waits add up to 8–15 s
 ATTEMPTS_UNREACHED = 3  # the same for a server that has never answered in this run: about 1 s
 DEAD_CALLS = 3  # calls in a row that used up their attempts: the server is down
@@ -69,7 +69,7 @@ class Limiter:
         self._busy_since: float | None = None  # of the first 429 since the last answer
         self._sent: deque[float] = deque()  # times of sends, from which the rate is learned
         self._window, self._rate = 1.0, 0  # at most `_rate` sends per `_window` s; 0: not known
-        self._rate_since = -inf
+        self._rate_since, self._rate_growth = -inf, 0.1
         self._minute: deque[tuple[float, int]] = deque()  # (time, tokens) of the last minute, for rpm and tpm
         self._minute_tokens = 0
         self._timer: asyncio.TimerHandle | None = None
@@ -140,9 +140,10 @@ class Limiter:
             self._last_cut = now
             self._slots, self._since_growth = max(1.0, self._slots * CUT), 0
             self._window = min(60.0, max(1.0, wait))
-            self._rate, self._rate_since = sum(1 for at in self._sent if at > now - self._window), now + wait
+            self._rate = sum(1 for at in self._sent if at > now - self._window)
+            self._rate_since, self._rate_growth = now + wait, 0.1
         if self._last_cut - self._window < sent_at:
-            self._rate = max(1, self._rate - 1)
+            self._rate = max(0, self._rate - 1)  # none was taken: that tells of other users, not of a rate
         self._paused_until = max(self._paused_until, now + wait)
         return None
 
@@ -197,11 +198,12 @@ class Limiter:
         """When the next call may go."""
         at = self._paused_until
         if self._rate:
-            if now - self._rate_since > CLEAN_WINDOWS * self._window:
-                self._rate, self._rate_since = self._rate + max(1, self._rate // 10), now
+            if now - self._rate_since > max(CLEAN_SECONDS, CLEAN_WINDOWS * self._window):
+                self._rate, self._rate_since = self._rate + max(1, int(self._rate * self._rate_growth)), now
+                self._rate_growth *= 2
             if len(self._sent) >= self._rate:
-                # 2 % more than the window: the server's clock starts when the call arrives, ours when it leaves.
-                at = max(at, self._sent[-self._rate] + 1.02 * self._window)
+                # 3 % more than the window: the server's clock starts when the call arrives, ours when it leaves.
+                at = max(at, self._sent[-self._rate] + 1.03 * self._window)
         while self._minute and self._minute[0][0] + 60 <= now:
             self._minute_tokens -= self._minute.popleft()[1]
         over_requests = self.rpm is not None and len(self._minute) >= self.rpm

@@ -36,7 +36,7 @@ def split(value: Any, varying: list[Any]) -> Any:
     if isinstance(value, dict):
         skeleton: dict[str, Any] = {}
         for key, item in value.items():
-            if key in VARYING and (item is None or isinstance(item, str | int)):
+            if key in VARYING and (item is None or isinstance(item, str | int | float)):
                 varying.append(item)
                 skeleton[key] = None
             else:
@@ -87,7 +87,7 @@ class Parts:
         (body,) = self._db.execute("SELECT body FROM parts WHERE id = ?", (part,)).fetchone()
         return body if isinstance(body, str) else zlib.decompress(body).decode()
 
-    def refer(self, value: str | int | None) -> Any:
+    def refer(self, value: str | float | None) -> Any:
         """A varying value as a call holds it: a part id, a list of part ids, or the value itself in an object."""
         if not isinstance(value, str):
             return {"is": value}
@@ -95,9 +95,9 @@ class Parts:
             return self.add(value)
         return [self.add(piece) for piece in value.split("\n\n")]
 
-    def value(self, reference: Any) -> str | int | None:
+    def value(self, reference: Any) -> str | float | None:
         """The varying value that `refer` was given."""
         if isinstance(reference, dict):
-            literal: int | None = reference["is"]
+            literal: float | None = reference["is"]
             return literal
         return "\n\n".join(map(self.text, reference)) if isinstance(reference, list) else self.text(reference)

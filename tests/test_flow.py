@@ -1,0 +1,674 @@
+"""The driver: flows get their answers in order, go depth first, and end well however they end."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import queue
+import threading
+import time
+from collections.abc import AsyncGenerator, Callable, Iterator
+from contextlib import aclosing
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fakes import Fake, ask, driver, skipping
+
+from cai.errors import (
+    AuthenticationFailed,
+    BudgetReached,
+    CallRejected,
+    ModelBusy,
+    ModelFault,
+    RowDropped,
+    RunError,
+    ServerDown,
+)
+from cai.feed import READ_AHEAD, Feed, in_thread
+from cai.flow import Driver, Flow, Played, call_seed, play_many
+from cai.limits import ATTEMPTS, DEAD_CALLS, Tally
+from cai.prices import Price
+from cai.store import Store
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[Store]:
+    opened = Store(tmp_path)
+    yield opened
+    opened.close()
+
+
+def chain(name: str, turns: int = 3) -> Flow[list[str]]:
+    """A flow that asks one thing after another."""
+    heard = []
+    for turn in range(turns):
+        [answer] = yield [ask(f"{name}.{turn}")]
+        heard.append(answer.text)
+    return heard
+
+
+def fan(name: str, width: int) -> Flow[list[str]]:
+    """A flow that asks everything at once."""
+    answers = yield [ask(f"{name}/{n}", "judge" if n % 2 else "critic") for n in range(width)]
+    return [answer.text for answer in answers]
+
+
+class Line:
+    """A feed for loops that skip time: threads know nothing of their clock."""
+
+    def __init__(self, items: Any) -> None:
+        self._items = iter(items)
+
+    async def get(self) -> Any:
+        try:
+            return next(self._items)
+        except StopIteration:
+            raise StopAsyncIteration from None
+
+    def close(self) -> None:
+        self._items = iter(())
+
+
+def play_all(
+    driving: Driver, count: int, workers: int, make: Callable[[str], Flow[Any]] = chain, feed: Any = None
+) -> AsyncGenerator[tuple[int, Any], None]:
+    async def play(number: int) -> tuple[int, Any]:
+        try:
+            return number, await driving.play(f"r{number}", number, make(f"q{number}"))
+        except RowDropped as drop:
+            return number, drop
+
+    return play_many(feed or Line(range(count)), play, workers)
+
+
+# One flow
+
+
+def test_a_flow_is_sent_the_completions_of_what_it_asked_in_order(store: Store) -> None:
+    model = Fake()
+
+    async def main() -> Played[list[str]]:
+        return await driver(model, store).play("r", 0, fan("q", 9))
+
+    played = asyncio.run(main())
+    assert played.result == [f"answer to q/{n}" for n in range(9)]
+    assert len(played.calls) == len(set(played.calls)) == 9
+    assert played.models == {"judge": "fake-1", "critic": "fake-1"}
+    assert (played.usage.output_tokens, played.usage.cached_tokens) == (27, None)
+
+
+def test_what_is_asked_at_once_runs_side_by_side(store: Store) -> None:
+    model = Fake(delay=1.0)
+
+    async def main() -> float:
+        await driver(model, store).play("r", 0, fan("q", 8))
+        return asyncio.get_running_loop().time()
+
+    assert skipping(main()) == pytest.approx(1.0, abs=0.01)
+    assert model.most_in_flight == 8
+
+
+def test_the_calls_of_a_row_are_listed_in_the_order_asked_and_found_in_the_store(store: Store) -> None:
+    async def main() -> Played[list[str]]:
+        return await driver(Fake(), store).play("r", 0, chain("q"))
+
+    played = asyncio.run(main())
+    kept = {call.key: call.request["payload"]["messages"][0]["content"] for call in store.calls()}
+    assert [kept[key] for key in played.calls] == ["q.0", "q.1", "q.2"]
+
+
+def test_seeds_come_from_what_is_asked_for_whom() -> None:
+    seeds = {
+        call_seed(*each) for each in itertools.product((0, 1), ("a", "b"), ("critic", "judge"), range(50))
+    }  # fmt: skip
+    assert len(seeds) == 400 and all(0 <= seed < 2**31 for seed in seeds)
+    assert call_seed(0, "a", "judge", 3) == call_seed(0, "a", "judge", 3)
+    assert isinstance(call_seed(0, "\ud800", "judge", 3), int)
+
+
+def test_a_finished_call_is_replayed_and_not_asked_again(store: Store) -> None:
+    model, tally = Fake(), Tally()
+
+    async def main() -> None:
+        driving = driver(model, store, tally=tally)
+        first = await driving.play("r", 0, chain("q"))
+        assert await driving.play("r", 0, chain("q")) == first
+
+    asyncio.run(main())
+    assert len(model.asked) == 3
+    assert (tally.answered, tally.replayed, tally.sent) == (3, 3, 3)
+
+
+def test_an_equal_call_that_is_on_its_way_is_waited_for(store: Store) -> None:
+    model = Fake(delay=1.0)
+
+    def twice() -> Flow[list[str]]:
+        answers = yield [ask("the same"), ask("the same", "critic")]
+        return [answer.text for answer in answers]
+
+    model.payload = lambda call: {"messages": list(call.request.messages)}  # type: ignore[method-assign]
+    played = skipping(driver_play(model, store, twice()))
+    assert model.asked == ["the same"] and len(set(played.calls)) == 1
+
+
+def test_a_call_whose_twin_failed_is_asked_by_itself(store: Store) -> None:
+    def once_bad(text: str, times: int) -> None:
+        if times == 1:
+            raise CallRejected("model_error", "400")
+
+    model = Fake(delay=1.0, behave=once_bad)
+    model.payload = lambda call: {"messages": list(call.request.messages)}  # type: ignore[method-assign]
+
+    async def main() -> list[Any]:
+        driving = driver(model, store)
+        both = [driving.play(row, 0, chain("q", 1)) for row in "ab"]
+        return await asyncio.gather(*both, return_exceptions=True)
+
+    first, second = skipping(main())
+    assert isinstance(first, RowDropped) and second.result == ["answer to q.0"]
+
+
+async def driver_play(model: Fake, store: Store, flow: Flow[Any], **options: Any) -> Played[Any]:
+    return await driver(model, store, **options).play("r", 0, flow)
+
+
+# Rows that are lost
+
+
+def test_a_rejected_call_drops_its_row_at_the_stage_of_its_role(store: Store) -> None:
+    def reject(text: str, _: int) -> None:
+        raise CallRejected("content_filter", "withheld")
+
+    with pytest.raises(RowDropped) as dropped:
+        asyncio.run(driver_play(Fake(behave=reject), store, fan("q", 1)))
+    assert (dropped.value.reason, dropped.value.stage, dropped.value.detail) == ("content_filter", "critic", "withheld")
+    assert list(store.calls()) == []
+
+
+def test_a_payload_that_cannot_be_drops_its_row(store: Store) -> None:
+    class Short(Fake):
+        def payload(self, call: Any) -> dict[str, Any]:
+            raise CallRejected("too_long", "9 tokens of 8")
+
+    with pytest.raises(RowDropped, match="assistant: too_long: 9 tokens of 8"):
+        asyncio.run(driver_play(Short(), store, chain("q")))
+
+
+def test_a_flow_may_drop_its_row_itself_and_is_closed(store: Store) -> None:
+    closed = []
+
+    def picky() -> Flow[None]:
+        try:
+            yield [ask("q")]
+            raise RowDropped("empty", "assistant", "nothing")
+        finally:
+            closed.append(True)
+
+    with pytest.raises(RowDropped, match="empty"):
+        asyncio.run(driver_play(Fake(), store, picky()))
+    assert closed == [True] and len(list(store.calls())) == 1
+
+
+def test_siblings_of_a_rejected_call_are_kept_because_they_are_paid_for(store: Store) -> None:
+    def reject(text: str, _: int) -> None:
+        if text == "q/0":
+            raise CallRejected("model_error", "400")
+
+    class Uneven(Fake):
+        async def send(self, payload: Any) -> Any:
+            self.delay += 1.0
+            return await super().send(payload)
+
+    with pytest.raises(RowDropped):
+        skipping(driver_play(Uneven(behave=reject), store, fan("q", 4)))
+    assert len(list(store.calls())) == 3
+
+
+def test_a_passing_fault_is_asked_again(store: Store) -> None:
+    def stumble(text: str, times: int) -> None:
+        if times < ATTEMPTS - 3:
+            raise ModelFault("500")
+
+    tally = Tally()
+    played = skipping(driver_play(Fake(behave=stumble), store, chain("q"), tally=tally))
+    assert len(played.result) == 3 and tally.retries == 3 * (ATTEMPTS - 4)
+
+
+def test_a_fault_that_stays_costs_one_row_when_others_are_answered(store: Store) -> None:
+    def poison(text: str, _: int) -> None:
+        if text.startswith("q3"):
+            raise ModelFault("500 on this one")
+
+    model = Fake(concurrency=1, behave=poison)
+
+    async def main() -> list[tuple[int, Any]]:
+        return [each async for each in play_all(driver(model, store), 6, 1)]
+
+    rows = dict(skipping(main()))
+    assert [number for number, row in rows.items() if isinstance(row, RowDropped)] == [3]
+    assert rows[3].reason == "model_error" and f"({ATTEMPTS} tries)" in rows[3].detail
+    assert model.asked.count("q3.0") == ATTEMPTS
+
+
+# Runs that end
+
+
+def test_a_dead_server_ends_the_run_after_a_few_tries(store: Store) -> None:
+    def dead(text: str, _: int) -> None:
+        raise ModelFault("connection refused")
+
+    model = Fake(concurrency=4, behave=dead)
+
+    async def main() -> None:
+        async for _ in play_all(driver(model, store), 1000, 4):
+            pass
+
+    with pytest.raises(ServerDown, match="connection refused; start the server"):
+        skipping(main())
+    assert len(model.asked) <= 4 * 3
+
+
+def test_a_server_that_dies_loses_no_more_rows_than_it_takes_to_notice(store: Store) -> None:
+    def dying(text: str, _: int) -> None:
+        if len(model.answered) >= 100:
+            raise ModelFault("gone")
+
+    model, rows = Fake(concurrency=8, delay=0.1, behave=dying), list[Any]()
+
+    async def main() -> None:
+        async for _, row in play_all(driver(model, store), 1000, 8):
+            rows.append(row)
+
+    with pytest.raises(ServerDown):
+        skipping(main())
+    assert len([row for row in rows if isinstance(row, RowDropped)]) < DEAD_CALLS
+    assert len(list(store.calls())) == len(model.answered)
+
+
+def test_after_a_fatal_error_nothing_is_sent_and_what_is_on_its_way_is_kept(store: Store) -> None:
+    sent_at_error = []
+
+    def refuse(text: str, _: int) -> None:
+        if text == "q2.0":
+            sent_at_error.append(len(model.asked))
+            raise AuthenticationFailed("401")
+
+    class Slow(Fake):
+        async def send(self, payload: Any) -> Any:
+            self.delay = 0.5 if "q2" in str(payload) else 5.0
+            return await super().send(payload)
+
+    model, rows = Slow(concurrency=6, behave=refuse), list[int]()
+
+    async def main() -> None:
+        async for number, _ in play_all(driver(model, store), 100, 6, lambda name: chain(name, 1)):
+            rows.append(number)
+
+    with pytest.raises(AuthenticationFailed):
+        skipping(main())
+    assert sent_at_error == [6] == [len(model.asked)]
+    assert sorted(rows) == [0, 1, 3, 4, 5] and len(list(store.calls())) == 5
+
+
+def test_a_fatal_error_is_not_held_up_by_those_who_wait_for_a_slot_or_their_next_try(store: Store) -> None:
+    def odd(text: str, _: int) -> None:
+        if text == "q0.0":
+            raise ModelBusy("429", retry_after=200.0)
+        if text == "q1.0":
+            raise ModelFault("500", retry_after=200.0)
+        if text == "q2.0":
+            raise AuthenticationFailed("401")
+
+    class Slow(Fake):
+        async def send(self, payload: Any) -> Any:
+            self.delay = 1.0 if "q2" in str(payload) else 0.0
+            return await super().send(payload)
+
+    async def main() -> float:
+        with pytest.raises(AuthenticationFailed):
+            async for _ in play_all(driver(Slow(concurrency=4, behave=odd), store), 100, 8):
+                pass
+        return asyncio.get_running_loop().time()
+
+    assert skipping(main()) < 2
+
+
+def test_nothing_but_429_stops_everyone(store: Store) -> None:
+    def busy(text: str, _: int) -> None:
+        raise ModelBusy("429 quota", retry_after=60.0)
+
+    model = Fake(concurrency=4, behave=busy)
+
+    async def main() -> None:
+        async for _ in play_all(driver(model, store), 100, 8):
+            pass
+
+    with pytest.raises(ServerDown, match="quota"):
+        skipping(main())
+    assert model.in_flight == 0 and len(model.asked) < 40
+
+
+def test_an_error_that_nobody_expected_surfaces_and_ends_the_run(store: Store) -> None:
+    def bug(text: str, _: int) -> None:
+        if text == "q5.1":
+            raise ZeroDivisionError
+
+    async def main() -> None:
+        async for _ in play_all(driver(Fake(delay=0.1, behave=bug), store), 1000, 4):
+            pass
+
+    with pytest.raises(ZeroDivisionError):
+        skipping(main())
+
+
+def test_a_disk_that_is_full_ends_the_run_without_waiting_for_answers_it_could_not_keep(store: Store) -> None:
+    async def main() -> float:
+        async def play(number: int) -> int:
+            if number == 3:
+                raise RunError("disk full")
+            await asyncio.sleep(1000)
+            return number
+
+        with pytest.raises(RunError, match="disk full"):
+            async for _ in play_many(Line(range(100)), play, 8):  # type: ignore[arg-type]
+                pass
+        return asyncio.get_running_loop().time()
+
+    assert skipping(main()) < 1
+
+
+@pytest.mark.parametrize("cap", [0.05, 0.5, 3.0])
+def test_the_cap_on_cost_holds_and_every_answer_that_was_paid_is_kept(store: Store, cap: float) -> None:
+    price, tally = Price(0.0, 0.01, 0.0, 0.0), Tally()
+    model = Fake(delay=0.1, concurrency=8)  # answers are 3 tokens: 0.03 USD; they could be 16: 0.16
+
+    async def main() -> None:
+        async for _ in play_all(driver(model, store, cap=cap, price=price, tally=tally), 1000, 8):
+            pass
+
+    with pytest.raises(BudgetReached, match="run the same command with a higher cap"):
+        skipping(main())
+    assert tally.cost <= cap and tally.cost == pytest.approx(0.03 * len(list(store.calls())))
+    assert len(model.asked) == len(model.answered)
+    assert tally.cost > cap - 0.16 - 1e-9
+
+
+def test_a_server_that_reports_no_tokens_is_charged_the_worst_case(store: Store) -> None:
+    class Silent(Fake):
+        async def send(self, payload: Any) -> Any:
+            import dataclasses
+
+            return dataclasses.replace(await super().send(payload), output_tokens=None)
+
+    tally = Tally()
+    played = asyncio.run(
+        driver_play(Silent(), store, chain("q"), tally=tally, cap=9.0, price=Price(0.0, 0.01, 0.0, 0.0))
+    )
+    assert tally.cost == pytest.approx(3 * 0.16) and played.usage.output_tokens is None
+
+
+# Many flows
+
+
+def test_flows_go_depth_first(store: Store) -> None:
+    begun, at_first = set[str](), 0
+
+    class Watching(Fake):
+        async def send(self, payload: Any) -> Any:
+            begun.add(payload["messages"][0]["content"].split(".")[0])
+            return await super().send(payload)
+
+    async def main() -> int:
+        async with aclosing(play_all(driver(Watching(delay=0.1, concurrency=50), store), 1000, 50)) as rows:
+            await anext(rows)
+            return len(begun)
+
+    at_first = skipping(main())
+    assert at_first < 60
+
+
+def test_as_many_flows_live_as_there_are_workers_however_long_the_input(store: Store) -> None:
+    live = most = 0
+
+    def counted(name: str) -> Flow[list[str]]:
+        nonlocal live, most
+        live += 1
+        most = max(most, live)
+        try:
+            return (yield from chain(name))
+        finally:
+            live -= 1
+
+    async def main() -> int:
+        rows = play_all(driver(Fake(concurrency=8), store), 500, 8, counted)
+        return sum([1 async for _ in rows])
+
+    assert skipping(main()) == 500
+    assert most <= 8 and live == 0
+
+
+def test_a_consumer_that_takes_its_time_holds_back_new_flows(store: Store) -> None:
+    model = Fake(concurrency=4)
+
+    async def main() -> None:
+        async with aclosing(play_all(driver(model, store), 1000, 4)) as rows:
+            await anext(rows)
+            await asyncio.sleep(100)
+            assert len(model.asked) <= 3 * (3 * 4 + 1)
+
+    skipping(main())
+
+
+def test_the_same_questions_are_asked_at_any_concurrency(tmp_path: Path) -> None:
+    async def main(concurrency: int) -> list[tuple[int, Any]]:
+        store = Store(tmp_path)
+        store.folder.mkdir(exist_ok=True)
+        with_jitter = Fake(concurrency=concurrency, delay=0.01)
+        rows = [each async for each in play_all(driver(with_jitter, store), 50, concurrency)]
+        store.close()
+        (tmp_path / "calls.sqlite").unlink()
+        return sorted(rows, key=lambda row: row[0])
+
+    assert skipping(main(1)) == skipping(main(64))
+
+
+@pytest.mark.parametrize("after", [0, 1, 7])
+def test_a_consumer_that_stops_early_leaves_no_task_and_no_call_behind(store: Store, after: int) -> None:
+    model = Fake(delay=0.001, concurrency=8)
+
+    async def main() -> None:
+        async with aclosing(play_all(driver(model, store), 100, 8, feed=Feed(range(100)))) as rows:
+            for _ in range(after):
+                await anext(rows)
+        assert asyncio.all_tasks() == {asyncio.current_task()}
+        assert model.in_flight == 0
+
+    asyncio.run(main())
+    gone("cai-source")
+
+
+def gone(name: str) -> None:
+    """Waits until no thread of that name is left."""
+    for thread in threading.enumerate():
+        if thread.name == name:
+            thread.join(10)
+            assert not thread.is_alive()
+
+
+# Feeds
+
+
+def items_of(feed: Feed[int]) -> AsyncGenerator[int, None]:
+    async def all_() -> AsyncGenerator[int, None]:
+        while True:
+            try:
+                yield await feed.get()
+            except StopAsyncIteration:
+                return
+
+    return all_()
+
+
+def test_a_feed_gives_every_item_once_and_in_order() -> None:
+    async def main() -> list[int]:
+        return [item async for item in items_of(Feed(range(3 * READ_AHEAD)))]
+
+    assert asyncio.run(main()) == list(range(3 * READ_AHEAD))
+
+
+def test_many_takers_share_a_feed_and_all_learn_of_its_end() -> None:
+    async def main() -> list[int]:
+        feed = Feed(range(1000))
+
+        async def take() -> list[int]:
+            return [item async for item in items_of(feed)]
+
+        return sorted(itertools.chain(*await asyncio.gather(*(take() for _ in range(20)))))
+
+    assert asyncio.run(main()) == list(range(1000))
+
+
+def test_a_slow_source_does_not_hold_the_loop() -> None:
+    door: queue.Queue[int] = queue.Queue()
+
+    async def main() -> None:
+        feed = Feed(iter(door.get, -1))
+        waiting = [asyncio.ensure_future(feed.get()) for _ in range(3)]
+        for _ in range(5):
+            await asyncio.sleep(0)  # the loop goes round while the source blocks
+        assert not any(task.done() for task in waiting)
+        for item in (1, 2, 3, -1):
+            door.put(item)
+        assert sorted(await asyncio.gather(*waiting)) == [1, 2, 3]
+        with pytest.raises(StopAsyncIteration):
+            await feed.get()
+
+    asyncio.run(main())
+
+
+def test_an_error_of_the_source_comes_after_its_items() -> None:
+    def broken() -> Iterator[int]:
+        yield 1
+        yield 2
+        raise OSError("unplugged")
+
+    async def main() -> list[int]:
+        got = list[int]()
+        with pytest.raises(OSError, match="unplugged"):
+            async for item in items_of(Feed(broken())):
+                got.append(item)
+        return got
+
+    assert asyncio.run(main()) == [1, 2]
+
+
+def test_an_endless_source_is_read_only_a_little_ahead() -> None:
+    read = []
+
+    def endless() -> Iterator[int]:
+        for number in itertools.count():
+            read.append(number)
+            yield number
+
+    async def main() -> None:
+        feed = Feed(endless())
+        assert [await feed.get() for _ in range(10)] == list(range(10))
+        feed.close()
+
+    asyncio.run(main())
+    gone("cai-source")
+    assert len(read) <= READ_AHEAD + 12
+
+
+def test_closing_lets_takers_go_while_the_source_blocks() -> None:
+    door: queue.Queue[int] = queue.Queue()
+
+    async def main() -> None:
+        feed = Feed(iter(door.get, -1))
+        waiting = asyncio.ensure_future(feed.get())
+        await asyncio.sleep(0)
+        feed.close()
+        with pytest.raises(StopAsyncIteration):
+            await waiting
+
+    asyncio.run(main())
+    door.put(1)  # the reader wakes after its loop is closed, and goes
+    gone("cai-source")
+
+
+def test_a_source_that_blocks_does_not_hold_up_an_error(store: Store) -> None:
+    door: queue.Queue[int] = queue.Queue()
+    door.put(0)
+
+    def refuse(text: str, _: int) -> None:
+        raise AuthenticationFailed("401")
+
+    async def main() -> None:
+        async for _ in play_all(driver(Fake(behave=refuse), store), 0, 8, feed=Feed(iter(door.get, -1))):
+            pass
+
+    with pytest.raises(AuthenticationFailed):
+        asyncio.run(main())
+    door.put(-1)
+    gone("cai-source")
+
+
+# The other way: rows of a loop for a caller without one
+
+
+def numbers(count: int, closed: list[bool]) -> AsyncGenerator[int, None]:
+    async def all_() -> AsyncGenerator[int, None]:
+        try:
+            for number in range(count):
+                yield number
+        finally:
+            await asyncio.sleep(0)
+            closed.append(True)
+
+    return all_()
+
+
+def test_rows_come_out_of_a_thread_in_order_and_its_loop_ends() -> None:
+    closed = list[bool]()
+    assert list(in_thread(lambda: numbers(500, closed))) == list(range(500))
+    assert closed == [True]
+    gone("cai-run")
+
+
+def test_errors_come_out_of_a_thread() -> None:
+    async def broken() -> AsyncGenerator[int, None]:
+        yield 1
+        raise ServerDown("gone")
+
+    rows = in_thread(broken)
+    assert next(rows) == 1
+    with pytest.raises(ServerDown, match="gone"):
+        next(rows)
+
+
+def test_a_caller_that_stops_early_ends_the_thread_even_while_it_waits() -> None:
+    closed = list[bool]()
+
+    async def one_and_wait() -> AsyncGenerator[int, None]:
+        try:
+            yield 1
+            await asyncio.sleep(3600)
+        finally:
+            closed.append(True)
+
+    rows = in_thread(one_and_wait)
+    assert next(rows) == 1
+    time.sleep(0.01)
+    rows.close()  # type: ignore[attr-defined]
+    assert closed == [True]
+    gone("cai-run")
+
+
+def test_a_caller_that_stops_while_rows_wait_ends_the_thread() -> None:
+    closed = list[bool]()
+    rows = in_thread(lambda: numbers(10_000, closed))
+    assert next(rows) == 0
+    rows.close()  # type: ignore[attr-defined]
+    assert closed == [True]
+    gone("cai-run")
