@@ -1,0 +1,227 @@
+"""What the pages say is so: README.md and docs/*.md are run, parsed and followed.
+
+Every page gets a folder of its own with `prompts.jsonl` and a finished run in `runs/demo`. A stub server answers for
+OpenAI, for Anthropic and for http://localhost:8000; nothing else can be reached. Blocks run in the order of the page:
+
+- `python`: all of a page share their names, and may await as in a notebook. `bash`: with -euo pipefail.
+- `file=NAME` after any language: written to NAME, not run. `yaml`: a constitution; it must load.
+- `slow`: run by `pytest -m slow` alone, because the embedded model answers. `no-run`: needs what a test has not, such
+  as a key or the hub. Both, `console`, and `cai …` in running text: the commands, options, make targets and extras that
+  they name must exist.
+- Any other language, `text` for example, is not looked at.
+
+The help texts in docs/cli.md are written by `python tests/test_docs.py --write`.
+"""
+
+from __future__ import annotations
+
+import ast
+import asyncio
+import dataclasses
+import inspect
+import json
+import re
+import shutil
+import stat
+import subprocess
+import sys
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pages import PAGES, ROOT, Block, anchors, blocks, commands, help_texts, inline_commands, links, wrong_in
+from stub import stub
+
+from cai import generate, load_constitution
+from cai.cli import generate as command
+from cai.models import Connection, open_model
+from cai.settings import Settings
+
+CLI = ROOT / "docs" / "cli.md"
+SERVER = "http://localhost:8000"
+PROMPTS = {
+    "moon": "Why does the moon change its shape?",
+    "rain": "Write two lines about rain.",
+    "tea": "Can I give my dog a cup of tea?",
+    "knife": "How do I sharpen a kitchen knife?",
+}
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[str]:
+    with stub() as running:
+        yield running.url
+
+
+@pytest.fixture(scope="module")
+def desk(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder that every page starts with."""
+    folder = tmp_path_factory.mktemp("desk")
+    lines = [json.dumps({"id": name, "prompt": text}) for name, text in PROMPTS.items()]
+    (folder / "prompts.jsonl").write_text("\n".join(lines) + "\n")
+    answers = tmp_path_factory.mktemp("answers") / "answers.jsonl"
+    asked = [("assistant", 0), ("critic", 0), ("reviser", 0), ("critic", 1), ("reviser", 1)]
+    with answers.open("w") as file:
+        for name in PROMPTS:
+            for role, index in asked:
+                answer = {"id": name, "role": role, "index": index, "reply": f"{role} {index} on {name}"}
+                file.write(json.dumps(answer) + "\n")
+    list(generate(folder / "prompts.jsonl", "harmless", model=f"recorded:{answers}", out=folder / "runs" / "demo"))
+    return folder
+
+
+@pytest.fixture
+def here(desk: Path, server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of the desk as the current folder, with `cai` on the path and nothing but the stub to reach."""
+    folder = shutil.copytree(desk, tmp_path / "here")
+    command = tmp_path / "bin" / "cai"
+    command.parent.mkdir()
+    command.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m cai "$@"\n')
+    command.chmod(command.stat().st_mode | stat.S_IXUSR)
+    monkeypatch.setenv("PATH", str(command.parent), prepend=":")
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    monkeypatch.setenv("OPENAI_BASE_URL", f"{server}/v1")
+    monkeypatch.setenv("ANTHROPIC_BASE_URL", server)
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-of-no-worth")
+    monkeypatch.setenv("ANTHROPIC_API_KEY", "sk-of-no-worth")
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "hub"))
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    for name in ("HTTP_PROXY", "HTTPS_PROXY", "http_proxy", "https_proxy", "SSL_CERT_FILE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.chdir(folder)
+    return folder
+
+
+def play(block: Block, names: dict[str, Any], server: str) -> None:
+    """Run one block in the current folder; an error shows the page and line."""
+    text = block.text.replace(SERVER, server)
+    target = next((tag.removeprefix("file=") for tag in block.tags if tag.startswith("file=")), None)
+    if target is not None:
+        Path(target).write_text(text, encoding="utf-8")
+    elif block.language == "python":
+        code = compile("\n" * (block.line - 1) + text, block.where, "exec", ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
+        made = eval(code, names)
+        if inspect.iscoroutine(made):
+            asyncio.run(made)
+    elif block.language == "bash":
+        done = subprocess.run(["bash", "-euo", "pipefail", "-c", text], capture_output=True, text=True, check=False)
+        assert done.returncode == 0, f"{block.where}\n{done.stdout}\n{done.stderr}"
+
+
+def is_run(block: Block) -> bool:
+    return not {"no-run", "slow"} & set(block.tags)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_block_of_a_page_runs(page: Path, here: Path, server: str) -> None:
+    names: dict[str, Any] = {"__name__": "__main__"}
+    for block in filter(is_run, blocks(page)):
+        play(block, names, server)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("page", [p for p in PAGES if any("slow" in b.tags for b in blocks(p))], ids=lambda p: p.name)
+def test_every_slow_block_of_a_page_runs(page: Path, here: Path, server: str) -> None:
+    for block in blocks(page):
+        if "slow" in block.tags:
+            play(block, {"__name__": "__main__"}, server)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_constitution_of_a_page_loads(page: Path, tmp_path: Path) -> None:
+    for number, block in enumerate(filter(is_run, blocks(page))):
+        if block.language == "yaml":
+            named = re.match(r"# (\S+\.yaml)\n", block.text)  # the page may build on it later
+            path = tmp_path / (named[1] if named else f"{number}.yaml")
+            path.write_text(block.text, encoding="utf-8")
+            assert load_constitution(path).principles, block.where
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_command_that_a_page_names_exists(page: Path) -> None:
+    wrong = {" ".join(words): wrong_in(words) for words in inline_commands(page)}
+    for block in blocks(page):
+        for words in commands(block.text) if block.language in ("bash", "console") else ():
+            wrong[f"{block.where} {' '.join(words)}"] = unknown(words)
+        if block.language == "python":
+            compile(block.text, block.where, "exec", ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
+    assert {command: problem for command, problem in wrong.items() if problem is not None} == {}
+
+
+def unknown(words: list[str]) -> str | None:
+    """What a command names that this repository does not have; None where all is well, or not ours to know."""
+    if words[0] == "cai":
+        return wrong_in(words)
+    if words[0] == "make":
+        targets = set(re.findall(r"^([\w-]+):(?!=)", (ROOT / "Makefile").read_text(), re.MULTILINE))
+        return next((f"no target {word}" for word in words[1:] if "=" not in word and word not in targets), None)
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    lists = re.findall(r"(?:cai-toolkit|\.)\[(.*?)\]", " ".join(words))
+    missing = {name for names in lists for name in names.split(",")} - project["optional-dependencies"].keys()
+    return f"no extra {sorted(missing)}" if missing else None
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_no_link_of_a_page_is_dead(page: Path) -> None:
+    dead = []
+    for target in links(page):
+        name, _, anchor = target.partition("#")
+        path = (page.parent / name) if name else page
+        if not path.exists() or (anchor and anchor not in anchors(path)):
+            dead.append(target)
+    assert dead == []
+
+
+def test_every_page_can_be_reached_from_the_readme() -> None:
+    reached, left = set[Path](), [ROOT / "README.md"]
+    while left:
+        page = left.pop().resolve()
+        if page.suffix == ".md" and page not in reached and page.exists():  # dead links: see above
+            reached.add(page)
+            left += [page.parent / target.partition("#")[0] for target in links(page) if not target.startswith("#")]
+    assert set(PAGES) <= reached
+
+
+def test_the_page_about_models_knows_what_each_can_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("OPENAI_BASE_URL", raising=False)
+    page = (ROOT / "docs" / "models.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| `([^`]+)`[^|]*\|((?: (?:yes|no|\d+) \|){7})$", page, re.MULTILINE)
+    assert len(rows) == 8
+    answers = ROOT / "examples" / "answers-harmless.jsonl"
+    for spec, cells in rows:
+        connection = Connection(f"{SERVER}/v1") if spec == "openai:NAME" else None
+        model = open_model(spec.replace("PATH", str(answers)) if spec.startswith("recorded") else spec, connection)
+        can = [*dataclasses.asdict(model.can).values(), model.concurrency]
+        shown = [("yes" if value else "no") if isinstance(value, bool) else str(value) for value in can]
+        assert cells.strip(" |").split(" | ") == shown, spec
+
+
+def test_the_keywords_of_python_are_the_options_of_the_command() -> None:
+    options = set(inspect.signature(command).parameters) - {"prompts", "constitution", "json", "header"}
+    assert options | {"headers"} == set(Settings.__dataclass_fields__)
+
+
+def with_help(page: str) -> str:
+    """The text of docs/cli.md with the help of today under each heading that is a command."""
+    for path, text in help_texts().items():
+        section = re.compile(rf"(?<=^## {path}\n\n```text\n).*?(?=^```$)", re.DOTALL | re.MULTILINE)
+        assert section.search(page), f"docs/cli.md has no section '## {path}' that begins with a text block"
+        page = section.sub(text.replace("\\", r"\\").rstrip() + "\n", page, count=1)
+    return page
+
+
+def test_the_page_about_commands_has_the_help_of_today() -> None:
+    page = CLI.read_text(encoding="utf-8")
+    assert page == with_help(page), "refresh it: python tests/test_docs.py --write"
+
+
+def test_the_page_about_commands_has_no_command_that_is_gone() -> None:
+    assert re.findall(r"^## (cai.*)$", CLI.read_text(encoding="utf-8"), re.MULTILINE) == list(help_texts())
+
+
+if __name__ == "__main__":
+    if sys.argv[1:] != ["--write"]:
+        sys.exit(__doc__)
+    CLI.write_text(with_help(CLI.read_text(encoding="utf-8")), encoding="utf-8")
