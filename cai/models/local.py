@@ -11,7 +11,7 @@ import json
 import sys
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from cai.errors import InputError, MissingExtra, ModelStopped, UsageError
 from cai.models import Abilities
@@ -39,6 +39,11 @@ EXACT = FAST | {"DYNAMIC_QUANTIZATION_GROUP_SIZE": "0", "KV_CACHE_PRECISION": "f
 LISTED = 20  # likeliest next tokens that one beam search lists with their log-probabilities
 
 
+# Each has an engine of its own, loaded when first asked: a batch that holds beam searches gets wrong log-probabilities
+# for its echoes (10 nats and more), and `echo` leaves out those of tokens that a prefix cache served.
+Work = Literal["reply", "list", "echo"]
+
+
 class LocalModel:
     """A GGUF file or OpenVINO folder, run in this process; `name` "" is the embedded SmolLM2-135M-Instruct.
 
@@ -57,7 +62,7 @@ class LocalModel:
         self.can = Abilities(chat=True, completion=True, scoring=True, seeds=True, prefill=True)
         self._words: Words | None = None
         self._ends: dict[str, Any] = {}  # the tokens that end a reply, as the weights' own settings name them
-        self._engines: dict[bool, asyncio.Task[Engine]] = {}  # by whether it is the exact one, which scores load
+        self._engines: dict[Work, asyncio.Task[Engine]] = {}
 
     def payload(self, call: Call) -> dict[str, Any]:
         """What decides the answer; `UsageError` for settings this model does not have.
@@ -92,26 +97,26 @@ class LocalModel:
 
     async def start(self) -> None:
         """Loads the weights (about 2 s; the embedded ones are fetched on first use)."""
-        await self._engine(exact=False)
+        await self._engine("reply")
 
-    async def _engine(self, exact: bool) -> Engine:
-        if exact not in self._engines:
-            self._engines[exact] = asyncio.create_task(self._open(exact))
-        return await asyncio.shield(self._engines[exact])  # a cancelled call must not end what others wait for
+    async def _engine(self, work: Work) -> Engine:
+        if work not in self._engines:
+            self._engines[work] = asyncio.create_task(self._open(work))
+        return await asyncio.shield(self._engines[work])  # a cancelled call must not end what others wait for
 
-    async def _open(self, exact: bool) -> Engine:
-        return Engine(await asyncio.to_thread(self._load, exact), self.name)
+    async def _open(self, work: Work) -> Engine:
+        return Engine(await asyncio.to_thread(self._load, work), self.name)
 
-    def _load(self, exact: bool) -> Any:
+    def _load(self, work: Work) -> Any:
         genai = import_genai()
         path = self._path or default_weights()
         scheduler = genai.SchedulerConfig()
         scheduler.cache_size = CACHE_GB
         scheduler.max_num_batched_tokens = BATCH_TOKENS
-        scheduler.enable_prefix_caching = not exact  # `echo` leaves out the log-probabilities of what was cached
+        scheduler.enable_prefix_caching = work != "echo"
         try:
             tokenizer = self._words.tokenizer if self._words else genai.Tokenizer(path)
-            properties = EXACT if exact else FAST
+            properties = FAST if work == "reply" else EXACT
             pipeline = genai.ContinuousBatchingPipeline(path, tokenizer, scheduler, "CPU", **properties)
         except Exception as error:  # of any type: an unknown GGUF tokenizer is an IndexError
             hint = "; of GGUF it reads few architectures, an exported OpenVINO folder always works" * path.is_file()
@@ -131,7 +136,7 @@ class LocalModel:
         if "score" in payload:
             return await self._score(tokens, payload["score"])
         self._words.fit(len(tokens), payload["max_tokens"])
-        engine = await self._engine(exact=False)
+        engine = await self._engine("reply")
         [output] = await engine.ask(tokens, self._config(payload))
         text = self._words.text(output.generated_ids)
         ends = [at for stop in payload.get("stop", ()) if (at := text.find(stop)) >= 0]
@@ -151,15 +156,16 @@ class LocalModel:
         assert self._words is not None
         parts = [self._words.continuation(text) for text in texts]
         self._words.fit(len(prompt) + max(map(len, parts)), 1)
-        engine = await self._engine(exact=True)
+        lister = await self._engine("list")
         beams = {"num_beams": LISTED, "num_return_sequences": LISTED}
         scores: dict[tuple[int, ...], float] = {(): 0.0}
-        for output in await engine.ask(prompt, self._greedy(**beams)):
+        for output in await lister.ask(prompt, self._greedy(**beams)):
             scores[tuple(output.generated_ids)] = output.generated_log_probs[0]
         asked = len(prompt)
         for part in parts:
             if tuple(part) not in scores:
-                [output] = await engine.ask(prompt + part, self._greedy(echo=True))
+                echo = await self._engine("echo")
+                [output] = await echo.ask(prompt + part, self._greedy(echo=True))
                 values = output.generated_log_probs  # one a token of the prompt, and one of the token made
                 if len(values) != len(prompt) + len(part) + 1:
                     raise ModelStopped(f"{self.name} returned {len(values)} log-probabilities for {len(prompt + part)}")

@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 import pytest
 
 from cai.errors import CallRejected, InputError, ModelStopped, UsageError
-from cai.models.local import LocalModel
+from cai.models.local import EMBEDDED_SAMPLING, LocalModel
 from cai.models.weights import NAME, STEM, cache_folder, default_weights
 from cai.records import Call, Completion, Message, Request, Sampling
 
@@ -69,7 +69,7 @@ def test_a_payload_holds_what_decides_the_answer_and_nothing_else() -> None:
     sampled = call("hi", temperature=0.7, stop=("\n",), prefill="Well,", extra_body={"top_p": 0.9})
     assert model.payload(sampled) == {
         "messages": [{"role": "user", "content": "hi"}], "prefill": "Well,", "temperature": 0.7, "max_tokens": 24,
-        "stop": ["\n"], "seed": 1, "top_p": 0.9,
+        "stop": ["\n"], "seed": 1, **EMBEDDED_SAMPLING, "top_p": 0.9,
     }  # fmt: skip
     greedy = call("hi", messages=(), text="Once")
     assert model.payload(greedy) == {"text": "Once", "temperature": 0.0, "max_tokens": 24}
@@ -240,6 +240,13 @@ def test_a_cancelled_call_leaves_the_engine_to_the_others(played: Played) -> Non
     assert "Paris" in played.run(play()).text
 
 
+def test_letters_are_scored_as_transformers_scores_them(played: Played) -> None:
+    [answer] = played.ask(call(JUDGE, prefill="The better reply is Reply", score=(" A", " B", "")))
+    assert answer.scores == pytest.approx((-0.7674, -0.6850, 0.0), abs=0.01)  # float32, on the same weights
+    assert (answer.text, answer.output_tokens) == ("", 0)
+
+
+@pytest.mark.slow
 def test_scores_do_not_depend_on_company_or_on_what_was_asked_before(played: Played) -> None:
     texts = (" A", " B", "A", "", " Antarctica is cold", " A")
     request: dict[str, Any] = {"prefill": "The better reply is Reply", "score": texts}
