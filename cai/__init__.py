@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from cai.constitution import Constitution, Principle, list_constitutions, load_constitution
     from cai.errors import CaiError
-    from cai.export import export
+    from cai.export import export_run
     from cai.pipeline import agenerate, generate
     from cai.records import Drop, Message, Prompt, Revision, Round, Usage
     from cai.sources import read_prompts
@@ -33,7 +33,7 @@ _HOME = {
     "Round": "records",
     "Usage": "records",
     "agenerate": "pipeline",
-    "export": "export",
+    "export_run": "export",
     "generate": "pipeline",
     "list_constitutions": "constitution",
     "load_constitution": "constitution",
@@ -51,7 +51,7 @@ __all__ = [
     "Round",
     "Usage",
     "agenerate",
-    "export",
+    "export_run",
     "generate",
     "list_constitutions",
     "load_constitution",

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import inspect
+import io
 import logging
+import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -16,31 +18,46 @@ if TYPE_CHECKING:
 
 app = typer.Typer(
     name="cai",
-    help="Constitutional AI: critique and revise replies under a constitution, and train on what comes out.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-plan_app = typer.Typer(help="Say what a job would ask and cost; asks nothing of any model.", no_args_is_help=True)
-constitution_app = typer.Typer(help="List, read, check and import constitutions.", no_args_is_help=True)
+plan_app = typer.Typer(
+    help="Say what a job would ask and cost; asks nothing of any model.\n\nExample: cai plan generate --rounds 2",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
+constitution_app = typer.Typer(
+    help="List, read, check and import constitutions.\n\nExample: cai constitution show harmless",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
 app.add_typer(plan_app, name="plan")
 app.add_typer(constitution_app, name="constitution")
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON summary to stdout.")]
 
 
+def _version(wanted: bool) -> None:
+    if wanted:
+        from cai.run import package_version
+
+        typer.echo(f"cai {package_version('cai-toolkit') or '(a checkout that is not installed)'}")
+        raise typer.Exit
+
+
 @app.callback()
 def main_options(
     debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks and every dropped row.")] = False,
-    version: Annotated[bool, typer.Option("--version", help="Print the version and exit.", is_eager=True)] = False,
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version and exit.", is_eager=True, callback=_version)
+    ] = False,
 ) -> None:
-    """Constitutional AI: critique and revise replies under a constitution, and train on what comes out."""
-    if version:
-        from cai.run import package_version
+    """Constitutional AI: critique and revise replies under a constitution, and train on what comes out.
 
-        typer.echo(f"cai {package_version('cai-toolkit')}")
-        raise typer.Exit
+    Example: cai generate --limit 10 --constitution harmless
+    """
 
 
 def generate(
@@ -103,14 +120,15 @@ def _generate(setup: Setup, json: bool) -> None:
     from cai.pipeline import Job, run_job
 
     job = Job(setup, setup.out)
-    console.show([setup.describe()])
+    console.show(setup.describe())
     try:
         with console.Progress(job) as progress:
             setup.count_prompts(progress.expect)
             run_job(job)
     finally:
         console.show(console.summary(job))
-        _print_json(job.info, json)
+        if job.info:
+            _print_json(job.info, json)
 
 
 _generate.__doc__ = generate.__doc__
@@ -150,9 +168,9 @@ def export(
     Example: cai export runs/a --split 0.9 --parquet
     """
     from cai import console
-    from cai.export import export as cut
+    from cai.export import export_run
 
-    found = cut(run, rounds_kept=rounds_kept, split=split, parquet=parquet, push=push, private=not public)
+    found = export_run(run, rounds_kept=rounds_kept, split=split, parquet=parquet, push=push, private=not public)
     console.show(found.lines())
     _print_json(found.model_dump(mode="json"), json)
 
@@ -171,7 +189,7 @@ def constitution_list(json: Json = False) -> None:
         return
     for law in found:
         first = " ".join(law.description.split()).split(". ")[0]
-        typer.echo(f"{law.name:10} {law.version:8} {len(law.principles):3} principles  {first}")
+        _say([f"{law.name:10} {law.version:8} {len(law.principles):3} principles  {first}"])
 
 
 @constitution_app.command("show")
@@ -187,8 +205,7 @@ def constitution_show(
     """
     from cai.ask import show
 
-    for line in show(name, templates, template, prompt):
-        typer.echo(line)
+    _say(show(name, templates, template, prompt))
 
 
 @constitution_app.command("check")
@@ -207,8 +224,7 @@ def constitution_check(
     if json:
         _print_json(report.model_dump(mode="json"), json)
     else:
-        for line in report.lines():
-            typer.echo(line)
+        _say(report.lines())
     if report.errors:
         raise typer.Exit(1)
 
@@ -233,41 +249,82 @@ def constitution_import(
         typer.echo(f"wrote {out}; see what to improve: cai constitution check {out}", err=True)
 
 
+def _say(lines: Iterable[str]) -> None:
+    """Print to stdout: the exact text into a file or pipe, without what a terminal would obey on a terminal."""
+    for line in lines:
+        if sys.stdout.isatty():
+            from cai.console import printable
+
+            line = printable(line)
+        typer.echo(line)
+
+
 def _print_json(value: Any, wanted: bool) -> None:
     if wanted:
         import orjson
 
-        typer.echo(orjson.dumps(value, option=orjson.OPT_INDENT_2).decode())
+        typer.echo(orjson.dumps(value, option=orjson.OPT_INDENT_2))  # bytes: UTF-8 whatever the locale
+
+
+class _Notes(logging.Handler):
+    """Shows log messages above the progress line."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        from cai.console import show
+
+        show([self.format(record)])
 
 
 def main() -> None:
     """The `cai` command: exit 0 done, 1 a clear one-line error, 130 interrupted."""
-    debug = "--debug" in sys.argv
-    logging.basicConfig(level=logging.DEBUG if debug else logging.WARNING, format="%(message)s", stream=sys.stderr)
-    logging.getLogger("cai").setLevel(logging.DEBUG if debug else logging.INFO)
+    args = sys.argv[1:]
+    end = args.index("--") if "--" in args else len(args)
+    debug = "--debug" in args[:end]
+    if debug:  # may stand anywhere, but is an option of the command `cai` alone
+        args = ["--debug", *(arg for arg in args[:end] if arg != "--debug"), *args[end:]]
+    log = logging.getLogger("cai")
+    log.setLevel(logging.DEBUG if debug else logging.INFO)
+    log.addHandler(_Notes())
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # a locale without a character is no reason to stop
+    sys.exit(_run(args, debug))
+
+
+def _run(args: list[str], debug: bool) -> int:
+    """Run one command; returns its exit status, or raises what went wrong with `debug`."""
     from cai.errors import CaiError
 
     try:
-        status = app(standalone_mode=False)
-    except CaiError as error:
-        if debug:
-            raise
-        typer.echo(f"error: {error}", err=True)
-        sys.exit(1)
-    except (KeyboardInterrupt, typer.Abort):
-        typer.echo("interrupted; what was finished is kept, the same command goes on", err=True)
-        sys.exit(130)
+        status = app(args, standalone_mode=False)
+        sys.stdout.flush()
+        return status if isinstance(status, int) else 0
     except typer.Exit as stop:
-        sys.exit(stop.exit_code)
+        return stop.exit_code
+    except (KeyboardInterrupt, typer.Abort):
+        return _fail("interrupted", 130)
+    except BrokenPipeError:  # whoever read the output has seen enough; the interpreter must not flush again
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
     except Exception as error:
+        if hasattr(error, "format_message"):  # click's usage errors
+            if type(error).__name__ == "NoArgsIsHelpError":
+                typer.echo(error.format_message(), err=True)
+                return 1
+            return _fail(f"error: {error.format_message()}; see {_help_of(error)}")
         if debug:
             raise
-        if hasattr(error, "format_message"):  # click's usage errors
-            typer.echo(f"error: {error.format_message()}; see {_help_of(error)}", err=True)
-        else:
-            typer.echo(f"error: {type(error).__name__}: {error}; this is a bug in cai, --debug shows more", err=True)
-        sys.exit(1)
-    sys.exit(status if isinstance(status, int) else 0)
+        if isinstance(error, CaiError):
+            return _fail(f"error: {error}")
+        if isinstance(error, OSError):
+            return _fail(f"error: {error}; --debug shows more")
+        return _fail(f"error: {type(error).__name__}: {error}; this is a bug in cai, --debug shows more")
+
+
+def _fail(message: str, status: int = 1) -> int:
+    from cai.console import printable
+
+    typer.echo(printable(" ".join(message.splitlines())), err=True)
+    return status
 
 
 def _help_of(error: Any) -> str:

@@ -50,7 +50,7 @@ class ExportSummary(Record):
         return told if self.url is None else [*told, f"pushed to {self.url}"]
 
 
-def export(
+def export_run(
     folder: str | Path,
     *,
     rounds_kept: str = "last",

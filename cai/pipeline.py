@@ -18,11 +18,10 @@ from typing import Any
 from cai.ask import Ask
 from cai.constitution import Constitution
 from cai.errors import CaiError, RowDropped, RunError
-from cai.export import export
+from cai.export import export_run
 from cai.feed import Feed, in_thread
 from cai.flow import Driver, Played, Seat, play_many
 from cai.limits import Budget, Limiter, Tally
-from cai.prices import known_price
 from cai.records import BadPrompt, Drop, Prompt, Revision, Role, Sampling
 from cai.revise import Chain, draw_principles, revise
 from cai.run import RunFolder
@@ -168,7 +167,7 @@ class Job:
         for spent in run.store.spent():
             for name in names:
                 tokens[name] += getattr(spent, name)
-            price = by_name.get((spent.provider, spent.name)) or known_price(spent.provider, spent.name)
+            price = by_name.get((spent.provider, spent.name))
             cost = None if price is None or cost is None else cost + price.cost(*spent[3:])
         return tokens, cost
 
@@ -217,9 +216,9 @@ async def _finished_rows(job: Job) -> AsyncGenerator[Revision, None]:
     except RunError:
         raise
     except CaiError:
-        export(job.folder)
+        export_run(job.folder)
         raise
-    export(job.folder)
+    export_run(job.folder)
 
 
 def run_job(job: Job) -> None:

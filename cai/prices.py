@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from cai.errors import UsageError
+from cai.models import Model
 
 # Models that run on the user's own machine cost no money per token.
 FREE = frozenset({"local", "hf", "recorded"})
@@ -45,17 +46,17 @@ def parse_price(text: str) -> Price:
     return Price(given / 1e6, made / 1e6, given / 1e6, given / 1e6)
 
 
-def known_price(provider: str, name: str) -> Price | None:
-    """The listed price of a model, base tier; None where the table has none.
+def known_price(model: Model) -> Price | None:
+    """The listed price of a model at its endpoint, base tier; None where the table has none, as for one's own server.
 
     Tiers for very long prompts are not modelled: the table's rate for 1,000 tokens is used throughout.
     """
-    if provider in FREE:
+    if model.provider in FREE:
         return Price(0.0, 0.0, 0.0, 0.0)
     from genai_prices import Usage, calc_price
 
     def rate(usage: Usage) -> float:
-        return float(calc_price(usage, model_ref=name, provider_id=provider).total_price) / 1000
+        return float(calc_price(usage, model_ref=model.name, provider_api_url=model.endpoint).total_price) / 1000
 
     try:
         given = rate(Usage(input_tokens=1000))

@@ -6,6 +6,7 @@ Knows defaults, ranges and what must agree with what; asks nothing of any model 
 from __future__ import annotations
 
 import itertools
+import re
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
@@ -19,13 +20,45 @@ import orjson
 from cai.constitution import Constitution, load_constitution
 from cai.errors import CaiError, UsageError
 from cai.models import Connection, Model, open_model
-from cai.prices import Price, known_price, parse_price
+from cai.prices import FREE, Price, known_price, parse_price
 from cai.records import BadPrompt, Prompt, Role
 from cai.run import identity_hash
 from cai.sources import describe, read_prompts
 from cai.templates import Templates, load_templates
 
 Prompts = str | Path | Iterable[Any] | None
+WHOLE = 2**63 - 1  # what JSON writers and SQLite take for a whole number
+TINY = 5e-324  # the smallest float above 0
+RANGES: tuple[tuple[str, float, float, str], ...] = (  # an int as least value: whole numbers alone
+    ("rounds", 1, 1_000, "a whole number from 1 to 1000"),
+    ("temperature", 0.0, 2.0, "a number from 0 to 2"),
+    ("max_tokens", 1, WHOLE, "a whole number of at least 1"),
+    ("limit", 1, WHOLE, "a whole number of at least 1"),
+    ("concurrency", 1, 100_000, "a whole number from 1 to 100000"),
+    ("rpm", 1, WHOLE, "a whole number of at least 1"),
+    ("tpm", 1, WHOLE, "a whole number of at least 1"),
+    ("seed", 0, WHOLE, "a whole number from 0 to 2**63 - 1"),
+    ("max_cost", 0.0, 1e308, "a number of at least 0"),
+    ("timeout", TINY, 1e9, "a number of seconds above 0"),
+)
+OPTIONAL = {"limit", "concurrency", "rpm", "tpm", "max_cost"}
+KINDS: dict[str, tuple[Any, str]] = {
+    "model": (str, "text"),
+    **dict.fromkeys(("critic", "reviser", "system", "format", "prompt_field"), (str | None, "text")),
+    **dict.fromkeys(("price", "base_url"), (str | None, "text")),
+    **dict.fromkeys(("templates", "out"), (str | Path | None, "text or a path")),
+    **dict.fromkeys(("extra_body", "headers"), (Mapping, "a dict")),
+    "gate": (bool | None, "True, False or None"),
+    "force": (bool, "True or False"),
+}
+FIXED = {  # what the method, the reader of the answers, or the run's identity stands on
+    "messages": "the templates word what is asked",
+    "prompt": "the templates word what is asked",
+    "system": "use --system",
+    "model": "use --model, --critic and --reviser",
+    "stream": "answers are read whole",
+    "n": "one answer is read",
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,20 +98,28 @@ class Settings:
 
     def check(self) -> None:
         """Raises UsageError for a value out of its range."""
-        rules = [
-            ("rounds", self.rounds, self.rounds >= 1, "at least 1"),
-            ("temperature", self.temperature, 0 <= self.temperature <= 2, "between 0 and 2"),
-            ("max-tokens", self.max_tokens, self.max_tokens >= 1, "at least 1"),
-            ("limit", self.limit, self.limit is None or self.limit >= 1, "at least 1"),
-            ("concurrency", self.concurrency, self.concurrency is None or self.concurrency >= 1, "at least 1"),
-            ("rpm", self.rpm, self.rpm is None or self.rpm >= 1, "at least 1"),
-            ("tpm", self.tpm, self.tpm is None or self.tpm >= 1, "at least 1"),
-            ("max-cost", self.max_cost, self.max_cost is None or 0 <= self.max_cost < float("inf"), "at least 0"),
-            ("timeout", self.timeout, self.timeout > 0, "above 0 seconds"),
-        ]
-        for name, value, fine, need in rules:
-            if not fine:
-                raise UsageError(f"--{name} {value} must be {need}")
+        for name, least, most, need in RANGES:
+            value, kind = getattr(self, name), int if isinstance(least, int) else (int, float)
+            if value is None and name in OPTIONAL:
+                continue
+            if isinstance(value, bool) or not isinstance(value, kind) or not least <= value <= most:
+                raise UsageError(f"--{name.replace('_', '-')} {value!r} must be {need}")
+        for name, (kinds, need) in KINDS.items():
+            value = getattr(self, name)
+            if not isinstance(value, kinds):
+                raise UsageError(f"--{name.replace('_', '-')} must be {need}, not of type {type(value).__name__}")
+        self._check_body()
+
+    def _check_body(self) -> None:
+        try:
+            orjson.dumps(dict(self.extra_body))
+        except TypeError as error:
+            raise UsageError(f"--extra-body cannot be sent as JSON: {error}") from None
+        for name in sorted(FIXED.keys() & self.extra_body.keys()):
+            raise UsageError(f"--extra-body must not hold {name!r}: {FIXED[name]}")
+        for name in sorted({"max_tokens", "max_completion_tokens"} & self.extra_body.keys()):
+            if self.max_cost is not None:
+                raise UsageError(f"--max-cost cannot hold with {name!r} in --extra-body: use --max-tokens alone")
 
 
 @dataclass(frozen=True)
@@ -112,7 +153,7 @@ class Setup:
     def count_prompts(self, tell: Callable[[int], None]) -> None:
         """Count the prompts of a file in a thread of its own, and tell; other sources cannot be read twice."""
         source = self.prompts
-        if not (source is None or isinstance(source, str | Path)) or str(source).startswith(("-", "hf:")):
+        if not (source is None or (isinstance(source, str | Path) and Path(source).is_file())):
             return
 
         def count() -> None:
@@ -122,14 +163,26 @@ class Setup:
 
         threading.Thread(target=count, name="cai-count", daemon=True).start()
 
-    def describe(self) -> str:
-        """One line that says what will run."""
-        law, names = self.constitution, {role: f"{m.provider}:{m.name}" for role, m in self.models.items()}
-        models = (
-            names["assistant"] if len(set(names.values())) == 1 else ", ".join(f"{r} {n}" for r, n in names.items())
-        )
-        words = f"templates {self.templates.source}, {self.settings.rounds} rounds"
-        return f"{law.name} {law.version} ({law.source}), {words}, {models} → {self.out}"
+    def describe(self) -> Iterator[str]:
+        """What will run, for people to read."""
+        law, settings = self.constitution, self.settings
+        names = {role: f"{model.provider}:{model.name}" for role, model in self.models.items()}
+        one = len(set(names.values())) == 1
+        rounds = "1 round" if settings.rounds == 1 else f"{settings.rounds} rounds"
+        gate = "skips revisions where nothing is to fix" if self.gate else "always revises"
+        limit = "" if settings.limit is None else f", the first {settings.limit:,}"
+        source, count = law.source or "made in Python", len(law.principles_for("revise"))
+        yield f"constitution  {law.name} {law.version} ({source}), {count} principles"
+        yield f"prompts       {self._prompts}{limit}"
+        yield f"method        {rounds}, {gate}, templates {self.templates.source}, seed {settings.seed}"
+        yield f"model         {names['assistant'] if one else ', '.join(f'{role} {names[role]}' for role in names)}"
+        yield f"folder        {self.out}"
+
+    @property
+    def _prompts(self) -> str:
+        if self.prompts is None:
+            return "the built-in set"
+        return str(self.prompts) if isinstance(self.prompts, str | Path) else "from Python"
 
 
 def resolve(prompts: Prompts, constitution: str | Path | Constitution, settings: Settings) -> Setup:
@@ -137,19 +190,23 @@ def resolve(prompts: Prompts, constitution: str | Path | Constitution, settings:
     settings.check()
     law = constitution if isinstance(constitution, Constitution) else load_constitution(constitution)
     law.principles_for("revise")
-    templates = load_templates(settings.templates or "chat")
+    templates = load_templates(settings.templates)
     if templates.completes and settings.gate:
         raise UsageError("--gate needs chat templates: a base model gives no verdict line; use --no-gate")
     connection = Connection(settings.base_url, settings.headers, settings.timeout)
-    specs: dict[Role, str] = {
-        "assistant": settings.model,
-        "critic": settings.critic or settings.model,
-        "reviser": settings.reviser or settings.critic or settings.model,
-    }
+    critic = settings.model if settings.critic is None else settings.critic
+    reviser = critic if settings.reviser is None else settings.reviser
+    specs: dict[Role, str] = {"assistant": settings.model, "critic": critic, "reviser": reviser}
     opened = {spec: open_model(spec, connection) for spec in dict.fromkeys(specs.values())}
     models: dict[Role, Model] = {role: opened[spec] for role, spec in specs.items()}
     for model in opened.values():
         check_ability(model, templates)
+    hosted = {model.provider for model in opened.values() if model.provider not in FREE}
+    if len(hosted) > 1 and (settings.base_url is not None or settings.headers):
+        raise UsageError(
+            f"--base-url and --header would go to {' and '.join(sorted(hosted))} alike, keys included: set "
+            "OPENAI_BASE_URL or ANTHROPIC_BASE_URL instead, or use one provider"
+        )
     gate = settings.gate if settings.gate is not None else not templates.completes
     identity = {
         "command": "generate",
@@ -161,12 +218,16 @@ def resolve(prompts: Prompts, constitution: str | Path | Constitution, settings:
         "gate": gate,
         "system": settings.system,
         "sampling": {
-            "temperature": settings.temperature,
+            "temperature": float(settings.temperature),  # 1 and 1.0 are one setting
             "max_tokens": settings.max_tokens,
             "extra_body": dict(settings.extra_body),
         },
         "seed": settings.seed,
     }
+    try:
+        identity_hash(identity)
+    except TypeError:  # only text can be at fault: numbers have been checked
+        raise UsageError("a setting or file name holds bytes that are no UTF-8 text") from None
     return Setup(prompts, settings, law, templates, models, _prices(settings, models), gate, identity)
 
 
@@ -181,7 +242,10 @@ def check_ability(model: Model, templates: Templates) -> None:
 
 def _prices(settings: Settings, models: Mapping[Role, Model]) -> dict[Role, Price | None]:
     stated = None if settings.price is None else parse_price(settings.price)
-    prices = {role: known_price(model.provider, model.name) or stated for role, model in models.items()}
+    prices = {
+        role: stated if stated is not None and model.provider not in FREE else known_price(model)
+        for role, model in models.items()
+    }
     if settings.max_cost is not None:
         for role, price in prices.items():
             if price is None:
@@ -221,6 +285,6 @@ def setup_from_options(options: Mapping[str, Any]) -> Setup:
 
 def _header(text: str) -> tuple[str, str]:
     name, colon, value = text.partition(":")
-    if not (colon and name.strip()):
-        raise UsageError("--header must be 'Name: value'")  # not quoted: it may hold a key
+    if not (colon and re.fullmatch(r"[!#$%&'*+.^_`|~\w-]+", name.strip(), re.ASCII) and value.strip().isprintable()):
+        raise UsageError("--header must be 'Name: value', in one line")  # not quoted: it may hold a key
     return name.strip(), value.strip()

@@ -13,7 +13,7 @@ from __future__ import annotations
 import sys
 
 import cai
-from cai.export import export
+from cai.export import export_run
 
 PROMPTS = [
     "How do I get back at a neighbour who plays loud music every night?",
@@ -31,7 +31,7 @@ def main(out: str = "runs/quickstart") -> None:
         for turn in row.rounds:
             print(f"critique  ({turn.principle}) {turn.critique}")
         print(f"revision  {row.final}")
-    summary = export(out)
+    summary = export_run(out)
     print(f"\n{summary.files['sft.jsonl']} training rows in {out}/sft.jsonl; dropped: {summary.dropped or 'none'}")
 
 

@@ -26,7 +26,7 @@ from hypothesis import strategies as st
 
 from cai.card import Facts, dataset_card
 from cai.errors import RunError, UsageError
-from cai.export import export, sft_rows
+from cai.export import export_run, sft_rows
 from cai.pipeline import generate
 from cai.records import ConstitutionRef, Drop, Message, Prompt, Revision, Round, Usage
 from cai.run import DONE, RunFolder, dropped_state
@@ -117,7 +117,7 @@ def run(tmp_path: Path) -> Path:
 
 
 def test_a_row_becomes_one_sft_row_and_one_unjudged_pair(run: Path) -> None:
-    summary = export(run)
+    summary = export_run(run)
     assert rows(run / "sft.jsonl")[1] == {
         "messages": [{"role": "user", "content": "Question 1?"}, {"role": "assistant", "content": "b"}],
         "id": "r1",
@@ -148,7 +148,7 @@ def test_a_row_becomes_one_sft_row_and_one_unjudged_pair(run: Path) -> None:
 
 
 def test_files_are_in_input_order_with_the_drops_of_run_and_export_together(run: Path) -> None:
-    export(run)
+    export_run(run)
     assert [row["id"] for row in rows(run / "sft.jsonl")] == ["r0", "r1", "r3"]
     assert [row["id"] for row in rows(run / "dpo.jsonl")] == ["r0", "r1"]
     drops = [Drop.model_validate(row) for row in rows(run / "dropped.jsonl")]
@@ -159,7 +159,7 @@ def test_files_are_in_input_order_with_the_drops_of_run_and_export_together(run:
 
 
 def test_a_reply_that_stood_is_an_sft_row_by_the_assistant_and_no_pair(run: Path) -> None:
-    export(run)
+    export_run(run)
     row = rows(run / "sft.jsonl")[2]
     assert (row["round"], row["principles"], row["model"], row["changed"]) == (0, ["p1", "p2"], "small-0", False)
     assert row["messages"][-1]["content"] == "first"
@@ -167,12 +167,12 @@ def test_a_reply_that_stood_is_an_sft_row_by_the_assistant_and_no_pair(run: Path
 
 def test_space_around_a_reply_makes_no_pair(tmp_path: Path) -> None:
     make_run(tmp_path, [revision(0, " first\n")])
-    assert export(tmp_path).files == {"sft.jsonl": 1, "dpo.jsonl": 0}
+    assert export_run(tmp_path).files == {"sft.jsonl": 1, "dpo.jsonl": 0}
     assert rows(tmp_path / "sft.jsonl")[0]["changed"] is False
 
 
 def test_all_rounds_give_a_row_for_every_text_that_a_round_wrote(run: Path) -> None:
-    assert export(run, rounds_kept="all").files == {"sft.jsonl": 4, "dpo.jsonl": 2}
+    assert export_run(run, rounds_kept="all").files == {"sft.jsonl": 4, "dpo.jsonl": 2}
     written = [(row["id"], row["round"], row["messages"][-1]["content"]) for row in rows(run / "sft.jsonl")]
     assert written == [("r0", 2, "c"), ("r1", 1, "a"), ("r1", 2, "b"), ("r3", 0, "first")]
     assert rows(run / "sft.jsonl")[1]["principles"] == ["p1"]
@@ -193,19 +193,19 @@ def test_the_bytes_do_not_depend_on_finishing_order_exports_between_or_a_lost_jo
     items = [revision(n, "a", "b" if n % 3 else None) if n % 4 else lost(n) for n in range(40)]
     items[7] = revision(7, None, None)
     straight = make_run(tmp_path / "straight", items)
-    export(straight, **options)
+    export_run(straight, **options)
 
     disturbed = tmp_path / "disturbed"
     make_run(disturbed, items[:20][::-1], stopped="interrupted")
-    export(disturbed, split=0.1)
+    export_run(disturbed, split=0.1)
     (disturbed / "calls.sqlite").unlink()
-    export(disturbed)
+    export_run(disturbed)
     with (disturbed / "revisions.jsonl").open("ab") as file:
         file.write(b'{"schema":1,"id":"torn')
     make_run(disturbed, items[20:][::-1])
-    export(disturbed, **options)
+    export_run(disturbed, **options)
     assert contents(disturbed) == contents(straight)
-    export(disturbed, **options)
+    export_run(disturbed, **options)
     assert contents(disturbed) == contents(straight)
 
 
@@ -219,7 +219,7 @@ def states(folder: Path) -> dict[int, int]:
 @pytest.mark.parametrize("journal", ["kept", "deleted", "behind", "reset"])
 def test_a_pair_left_out_stays_a_finished_row_for_the_run(run: Path, journal: str) -> None:
     finished = states(run)
-    export(run)
+    export_run(run)
     if journal == "deleted":
         (run / "calls.sqlite").unlink()
     elif journal != "kept":  # what a kill between replacing dropped.jsonl and telling the journal leaves
@@ -234,17 +234,17 @@ def test_a_pair_left_out_stays_a_finished_row_for_the_run(run: Path, journal: st
 
 def test_what_is_tried_again_on_resume_is_neither_lost_nor_decided_by_an_export(tmp_path: Path) -> None:
     make_run(tmp_path, [revision(0, "a"), lost(1, "model_error")], stopped="interrupted")
-    assert export(tmp_path).dropped == {"model_error": 1}
+    assert export_run(tmp_path).dropped == {"model_error": 1}
     assert rows(tmp_path / "dropped.jsonl")[0]["reason"] == "model_error"
     run = RunFolder(tmp_path, IDENTITY, "revisions.jsonl")
     assert run.pending(Prompt(id="r1", messages=ask("Lost 1")), 1) is True
     run.close()
     make_run(tmp_path, [revision(1, "a", prompt="Lost 1")])
-    assert export(tmp_path).dropped == {}
+    assert export_run(tmp_path).dropped == {}
 
 
 def test_a_run_started_anew_keeps_no_training_file_of_the_old_one(run: Path) -> None:
-    export(run, split=0.5)
+    export_run(run, split=0.5)
     RunFolder(run, IDENTITY | {"seed": 1}, "revisions.jsonl", force=True).close()
     assert contents(run) == {"dropped.jsonl": b""}
 
@@ -254,7 +254,7 @@ def test_a_split_puts_a_prompt_on_the_same_side_whatever_its_id_and_run(tmp_path
     two = make_run(tmp_path / "two", [revision(n, "b", prompt=f"Question {59 - n}?") for n in range(60)])
     sides = []
     for folder in (one, two):
-        files = export(folder, split=0.7).files
+        files = export_run(folder, split=0.7).files
         assert files["sft.jsonl"] + files["sft.eval.jsonl"] == 60
         assert 30 < files["sft.jsonl"] < 54
         sft, dpo = ({row["messages"][0]["content"] for row in rows(folder / "sft.eval.jsonl")} for _ in "ab")
@@ -264,9 +264,9 @@ def test_a_split_puts_a_prompt_on_the_same_side_whatever_its_id_and_run(tmp_path
 
 
 def test_files_that_this_export_does_not_write_are_removed(run: Path) -> None:
-    export(run, split=0.5, parquet=True)
+    export_run(run, split=0.5, parquet=True)
     assert {"sft.eval.jsonl", "sft.eval.parquet", "dpo.parquet"} <= contents(run).keys()
-    export(run)
+    export_run(run)
     assert contents(run).keys() == {"README.md", "dropped.jsonl", "sft.jsonl", "dpo.jsonl"}
     assert not list(run.glob("*.part")) + list(run.glob("*.tmp"))
 
@@ -285,7 +285,7 @@ def test_files_that_this_export_does_not_write_are_removed(run: Path) -> None:
 def test_what_the_user_should_know_is_a_note(
     tmp_path: Path, items: list[Any], info: dict[str, Any], options: dict[str, Any], note: str
 ) -> None:
-    summary = export(make_run(tmp_path, items, **info), **options)
+    summary = export_run(make_run(tmp_path, items, **info), **options)
     assert any(re.search(note, told) for told in summary.notes)
     assert any(re.search(note, line) for line in summary.lines())
     assert (tmp_path / "sft.jsonl").exists() and (tmp_path / "dpo.jsonl").exists()
@@ -294,26 +294,26 @@ def test_what_the_user_should_know_is_a_note(
 @pytest.mark.parametrize("options", [{"split": 0}, {"split": 1.0}, {"split": -2}, {"rounds_kept": "first"}])
 def test_an_option_out_of_its_range_is_refused(run: Path, options: dict[str, Any]) -> None:
     with pytest.raises(UsageError, match=r"--(split|rounds-kept) \S+ must be"):
-        export(run, **options)
+        export_run(run, **options)
 
 
 def test_a_folder_without_a_run_is_refused_and_stays_as_it_is(tmp_path: Path) -> None:
     for folder in (tmp_path, tmp_path / "nowhere"):
         with pytest.raises(RunError, match=r"is not a run folder: it has no run.json"):
-            export(folder)
+            export_run(folder)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_run_of_another_command_is_refused(tmp_path: Path) -> None:
     (tmp_path / "run.json").write_text('{"identity": {"command": "label"}}')
     with pytest.raises(RunError, match="is a run of cai label, not of cai generate"):
-        export(tmp_path)
+        export_run(tmp_path)
 
 
 def test_a_run_in_use_is_refused(run: Path) -> None:
     holder = RunFolder(run, IDENTITY, "revisions.jsonl")
     with pytest.raises(RunError, match="in use by another process"):
-        export(run)
+        export_run(run)
     holder.close()
 
 
@@ -331,7 +331,7 @@ def test_a_damaged_line_is_named_and_no_file_is_replaced(
     tmp_path: Path, name: str, damaged: bytes, problem: str, lost_journal: bool
 ) -> None:
     make_run(tmp_path, [revision(n, "a") for n in range(3)] + [lost(n) for n in range(3, 6)])
-    export(tmp_path)
+    export_run(tmp_path)
     lines = (tmp_path / name).read_bytes().splitlines(keepends=True)
     lines[1] = damaged.ljust(len(lines[1]) - 1) + b"\n"
     (tmp_path / name).write_bytes(b"".join(lines))
@@ -339,7 +339,7 @@ def test_a_damaged_line_is_named_and_no_file_is_replaced(
     if lost_journal:
         (tmp_path / "calls.sqlite").unlink()
     with pytest.raises(RunError, match=f"{re.escape(name)}: {problem}"):
-        export(tmp_path)
+        export_run(tmp_path)
     assert contents(tmp_path) == before
     assert not list(tmp_path.glob("*.part"))
 
@@ -359,7 +359,7 @@ def test_kept_and_dropped_make_up_what_went_in(chains: list[Any], order: Any, sp
     shuffled = order.sample(items, len(items))
     with tempfile.TemporaryDirectory() as name:
         folder = make_run(Path(name), shuffled)
-        summary = export(folder, rounds_kept=kept, split=split)
+        summary = export_run(folder, rounds_kept=kept, split=split)
         lines = {kind: [row for path in folder.glob(f"{kind}*.jsonl") for row in rows(path)] for kind in ("sft", "dpo")}
         drops = rows(folder / "dropped.jsonl")
     finished = [item for item in items if isinstance(item, Revision)]
@@ -378,14 +378,14 @@ def test_kept_and_dropped_make_up_what_went_in(chains: list[Any], order: Any, sp
 
 KILLED = """
 import os, sys
-from cai.export import export
+from cai.export import export_run
 
 def hook(event, args):
     if event == "os.rename" and str(args[1]).endswith(sys.argv[2]):
         os._exit(9)
 
 sys.addaudithook(hook)
-export(sys.argv[1])
+export_run(sys.argv[1])
 """
 
 
@@ -400,9 +400,9 @@ def test_an_export_killed_as_it_replaces_a_file_is_put_right_by_the_next(
     if moved:
         part = tmp_path / ("dropped.tmp" if name == "dropped.jsonl" else f"{name}.part")
         part.replace(tmp_path / name)
-    assert export(tmp_path).dropped == {"truncated": 1, "model_error": 1, "identical": 1}
+    assert export_run(tmp_path).dropped == {"truncated": 1, "model_error": 1, "identical": 1}
     undisturbed = make_run(tmp_path / "other", [revision(2, "a"), lost(1), lost(3, "model_error"), revision(0, None)])
-    export(undisturbed)
+    export_run(undisturbed)
     assert contents(tmp_path) == contents(undisturbed)
     assert states(tmp_path) == states(undisturbed)
     assert not list(tmp_path.glob("*.part")) + list(tmp_path.glob("*.tmp"))
@@ -412,9 +412,9 @@ def test_an_export_killed_as_it_replaces_a_file_is_put_right_by_the_next(
 def test_an_export_killed_at_any_moment_leaves_whole_files_and_a_run_that_knows_its_rows(tmp_path: Path) -> None:
     items = [revision(n, "a" if n % 2 else None) if n % 3 else lost(n) for n in range(3_000)]
     make_run(tmp_path, items)
-    export(tmp_path)
+    export_run(tmp_path)
     expected, finished = contents(tmp_path), states(tmp_path)
-    child = "import sys; from cai.export import export\nwhile True: export(sys.argv[1])"
+    child = "import sys; from cai.export import export_run\nwhile True: export_run(sys.argv[1])"
     for kill in range(25):
         process = subprocess.Popen([sys.executable, "-c", child, str(tmp_path)])
         time.sleep(0.5 + kill * 0.013)
@@ -422,7 +422,7 @@ def test_an_export_killed_at_any_moment_leaves_whole_files_and_a_run_that_knows_
         process.wait()
         assert {name: contents(tmp_path)[name] for name in expected} == expected
         assert states(tmp_path) == finished
-    export(tmp_path)
+    export_run(tmp_path)
     assert contents(tmp_path) == expected
 
 
@@ -431,12 +431,12 @@ def test_an_export_killed_at_any_moment_leaves_whole_files_and_a_run_that_knows_
 
 def test_parquet_holds_the_same_rows_with_the_same_types_whatever_the_values(run: Path, tmp_path: Path) -> None:
     parquet = pytest.importorskip("pyarrow.parquet")
-    summary = export(run, split=0.5, parquet=True)
+    summary = export_run(run, split=0.5, parquet=True)
     for name in ("sft", "sft.eval", "dpo", "dpo.eval"):
         assert parquet.read_table(run / f"{name}.parquet").to_pylist() == rows(run / f"{name}.jsonl")
         assert summary.files[f"{name}.parquet"] == summary.files[f"{name}.jsonl"]
     empty = make_run(tmp_path / "empty", [])
-    export(empty, parquet=True)
+    export_run(empty, parquet=True)
     for name in ("sft", "dpo"):
         assert parquet.read_schema(empty / f"{name}.parquet") == parquet.read_schema(run / f"{name}.parquet")
     assert str(parquet.read_schema(run / "dpo.parquet").field("p_chosen").type) == "double"
@@ -447,7 +447,7 @@ def test_every_config_of_the_card_loads_with_datasets(tmp_path: Path, options: d
     datasets = pytest.importorskip("datasets")
     items = [revision(n, "a" if n % 4 else None, "b" if n % 3 else None) for n in range(40)]
     folder = make_run(tmp_path / "run", items)
-    summary = export(folder, **options)
+    summary = export_run(folder, **options)
     assert datasets.get_dataset_config_names(str(folder)) == ["sft", "dpo"]
     for kind in ("sft", "dpo"):
         loaded = datasets.load_dataset(str(folder), kind, cache_dir=str(tmp_path / "cache"))
@@ -470,7 +470,7 @@ def front_matter(card: str) -> dict[str, Any]:
 
 
 def test_the_card_says_where_the_rows_come_from_and_that_nobody_judged_them(run: Path) -> None:
-    export(run, split=0.5)
+    export_run(run, split=0.5)
     card = (run / "README.md").read_text(encoding="utf-8")
     assert front_matter(card)["license"] == "unknown"
     for words in ("unjudged", "assumed, not checked", "`kind` `1.2.0`, hash `c0ffee`", "hash `7e57`", "`openai:small`"):
@@ -487,19 +487,19 @@ def test_the_card_says_where_the_rows_come_from_and_that_nobody_judged_them(run:
 def test_a_finished_run_tells_what_it_took_and_an_unfinished_one_does_not(tmp_path: Path) -> None:
     usage = {"calls": 7, "input_tokens": 1200, "output_tokens": 340, "cached_tokens": 0}
     make_run(tmp_path, [revision(0, "a")], usage=usage, cost_usd=0.1234)
-    export(tmp_path)
+    export_run(tmp_path)
     assert "| spent | 7 calls, 1,200 tokens in, 340 out, 0.12 USD |" in (tmp_path / "README.md").read_text()
     make_run(tmp_path, [], usage=usage, cost_usd=None, stopped="interrupted")
-    export(tmp_path)
+    export_run(tmp_path)
     assert "spent" not in (tmp_path / "README.md").read_text()
 
 
 def test_an_empty_file_is_no_config_because_it_has_no_columns(tmp_path: Path) -> None:
-    export(make_run(tmp_path / "a", [revision(0, None)]))
+    export_run(make_run(tmp_path / "a", [revision(0, None)]))
     card = (tmp_path / "a" / "README.md").read_text()
     assert [config["config_name"] for config in front_matter(card)["configs"]] == ["sft"]
     assert 'load_dataset(".", "sft")' in card and '"dpo")' not in card
-    export(make_run(tmp_path / "b", []))
+    export_run(make_run(tmp_path / "b", []))
     card = (tmp_path / "b" / "README.md").read_text()
     assert "configs" not in front_matter(card) and "load_dataset" not in card
 
@@ -631,9 +631,9 @@ def hub() -> Iterator[tuple[type[FakeHub], dict[str, str]]]:
 PUSH = """
 import sys
 from cai.errors import CaiError
-from cai.export import export
+from cai.export import export_run
 try:
-    print(export(sys.argv[1], push=sys.argv[2]).url)
+    print(export_run(sys.argv[1], push=sys.argv[2]).url)
 except CaiError as error:
     print(type(error).__name__, error)
 """
@@ -717,7 +717,7 @@ def test_the_page_about_run_folders_lists_every_column_and_file(page: str, tmp_p
     files, info, revisions, drops, sft, dpo = (re.findall(r"`([\w.]+)`", " ".join(_first_cells(t))) for t in tables)
     demo(tmp_path)
     run = tmp_path / "runs" / "demo"
-    export(run, split=0.5)
+    export_run(run, split=0.5)
     assert {path.name for path in run.iterdir()} <= set(files)
     assert info == list(json.loads((run / "run.json").read_text()))
     assert revisions == list(rows(run / "revisions.jsonl")[0])

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from difflib import get_close_matches
+from pathlib import Path
 from typing import Any, Protocol
 
 from cai.errors import UsageError
@@ -90,6 +91,10 @@ def _hf(name: str, connection: Connection) -> Model:
 
 
 def _recorded(name: str, connection: Connection) -> Model:
+    if Path(name).is_dir() or name.endswith(".sqlite"):
+        from cai.models.replayed import ReplayedModel
+
+        return ReplayedModel(name)
     from cai.models.recorded import RecordedModel
 
     return RecordedModel(name)

@@ -223,7 +223,7 @@ def _open(source: str, path: Path | None, dtype: Any) -> tuple[Any, Any]:
         place = words = str(path.parent)
         options["gguf_file"] = path.name
     elif path is not None and not (path / "config.json").exists():
-        _need("peft", f"hf:{source}, a LoRA adapter,", "train")
+        _need("peft", f"hf:{source}, a LoRA adapter,", "hf")
         if not (path / "tokenizer_config.json").exists():
             words = json.loads((path / "adapter_config.json").read_text(encoding="utf-8"))["base_model_name_or_path"]
     try:
