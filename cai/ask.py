@@ -10,12 +10,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from difflib import get_close_matches
 from typing import Any
 
 from cai.constitution import Constitution, Principle, load_constitution
 from cai.errors import UsageError
 from cai.records import Message, Prompt, Request, Role
 from cai.templates import VARIABLES, Templates, load_templates
+
+LINE_ENDS = r"\n\v\f\r\x1c-\x1e\x85\u2028\u2029"  # all that str.splitlines knows
 
 
 class Ask:
@@ -30,8 +33,10 @@ class Ask:
         self._templates, self._system, self._gate = templates, system, gate
         self._examples = constitution.examples or templates.examples
         self._asked: dict[tuple[str, str], str] = {}  # a chat turn depends on the principle alone
-        markers = {stop.strip() for stops in templates.stop.values() for stop in stops} - {""}
-        self._markers = re.compile(rf"(\n[^\S\n]*)(?={'|'.join(map(re.escape, sorted(markers)))})") if markers else None
+        # What a set stops at is how its layout begins a part: together the stop strings name every label.
+        labels = {stop.strip() for stops in templates.stop.values() for stop in stops} - {""}
+        start, label = rf"[{LINE_ENDS}][^\S{LINE_ENDS}]*", "|".join(map(re.escape, sorted(labels)))
+        self._labels = re.compile(f"({start})(?={label})") if labels else None
 
     def respond(self, prompt: Prompt) -> Request:
         """Ask for the first reply."""
@@ -43,7 +48,8 @@ class Ask:
         """Ask what is wrong with a reply under a principle."""
         if self._templates.completes:
             return self._text("critic", "critique", prompt, reply=reply, principle=principle, gate=False)
-        return Request("critic", self._turns(prompt, reply, self._question("critique", principle)))
+        turns = self._turns(prompt, reply, self._question("critique", principle))
+        return Request("critic", turns, stop=self._templates.stop["critique"])
 
     def revise(self, prompt: Prompt, reply: str, critique: str, principle: Principle) -> Request:
         """Ask for the reply again, in the light of a critique."""
@@ -51,7 +57,7 @@ class Ask:
             return self._text("reviser", "revise", prompt, reply=reply, principle=principle, critique=critique)
         before = self._turns(prompt, reply, self._question("critique", principle))
         after = (_turn("assistant", critique), _turn("user", self._question("revise", principle)))
-        return Request("reviser", before + after)
+        return Request("reviser", before + after, stop=self._templates.stop["revise"])
 
     def _turns(self, prompt: Prompt, *rest: str) -> tuple[Message, ...]:
         """The conversation, then the reply and the question about it."""
@@ -67,10 +73,8 @@ class Ask:
         key = (name, principle.id)
         text = self._asked.get(key)
         if text is None:
-            # A chat template has no conversation to show: the turns before it are the conversation.
-            shown: dict[str, Any] = {"prompt": (), "reply": "", "critique": "", "examples": self._examples}
-            text = self._templates.render(name, **shown, principle=principle, gate=self._gate).strip()
-            self._asked[key] = text
+            shown: dict[str, Any] = {"principle": principle, "gate": self._gate, "examples": self._examples}
+            text = self._asked[key] = self._templates.render(name, **shown).strip()
         return text
 
     def _text(self, role: Role, name: str, prompt: Prompt, **variables: Any) -> Request:
@@ -81,7 +85,7 @@ class Ask:
 
     def _quoted(self, text: str) -> str:
         """A text in which no line can pass for a label of the layout: such a line is quoted, as mail readers do."""
-        return text if self._markers is None else self._markers.sub(r"\1> ", text)
+        return text if self._labels is None else self._labels.sub(r"\1> ", text)
 
 
 def _turn(role: Any, content: str | None) -> Message:
@@ -98,7 +102,9 @@ def show(name: str, template_set: str, template: str | None, message: str) -> It
         yield from law.lines()
         return
     if template not in VARIABLES:
-        raise UsageError(f"unknown template {template!r}; known: {', '.join(VARIABLES)}")
+        close = get_close_matches(template, VARIABLES, n=1)
+        hint = f"did you mean {close[0]!r}?" if close else f"known: {', '.join(VARIABLES)}"
+        raise UsageError(f"unknown template {template!r}; {hint}")
     ask = Ask(load_templates(template_set), law)
     turn: Message = {"role": "user", "content": message}
     prompt = Prompt(id="shown", messages=(turn,))

@@ -16,7 +16,10 @@ from cai.constitution import Principle
 from cai.errors import RowDropped
 from cai.records import Completion, Prompt, Request, Role, Round
 
-VERDICT = re.compile(r"^[\s>*_#-]*verdict[\s*_]*:[\s*_\"'“]*(nothing to fix|revise)\b", re.IGNORECASE | re.MULTILINE)
+# A line that gives a verdict, whatever marks it up; one that begins with `>` quotes somebody else. The verdict itself
+# may stand in the line below.
+VERDICT = re.compile(r"""^[ \t*_#~"'`“”‘’(\[–—•-]*verdict[ \t*_"'`”’]*:[\W_]*(.*)$""", re.IGNORECASE | re.MULTILINE)
+CHOICE = re.compile(r"(?<![^\W_])(nothing[\s_-]+to[\s_-]+fix|revise)(?![^\W_])", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,11 +61,18 @@ def revise(
 
 
 def read_verdict(critique: str) -> Literal["revise", "nothing_to_fix"] | None:
-    """The last verdict line of a critique; None when it has none."""
-    found = VERDICT.findall(critique)
-    if not found:
+    """What the last verdict line of a critique says; None when there is none, or it does not say one thing.
+
+    A line that names both verdicts, as one that repeats the instruction does, says neither.
+    """
+    lines = VERDICT.findall(critique)
+    said = CHOICE.match(lines[-1]) if lines else None
+    if said is None:
         return None
-    return "nothing_to_fix" if found[-1].lower() == "nothing to fix" else "revise"
+    choices = {choice[0].lower() for choice in CHOICE.findall(lines[-1])}  # by their first letter
+    if len(choices) > 1:
+        return None
+    return "nothing_to_fix" if choices == {"n"} else "revise"
 
 
 def draw_principles(principles: Sequence[Principle], rounds: int, seed: int, row: str) -> list[Principle]:
@@ -77,7 +87,8 @@ def draw_principles(principles: Sequence[Principle], rounds: int, seed: int, row
     left: list[Principle] = []
     for _ in range(rounds):
         left = left or list(principles)
-        [principle] = chance.choices(left, weights=[p.weight for p in left])
+        heaviest = max(p.weight for p in left)  # the sum of the largest floats is no number
+        [principle] = chance.choices(left, weights=[p.weight / heaviest for p in left])
         left.remove(principle)
         drawn.append(principle)
     return drawn

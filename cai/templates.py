@@ -9,15 +9,18 @@ and replies is data, never rendered again. Knows nothing of models, nor of when 
 from __future__ import annotations
 
 import hashlib
+import traceback
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from difflib import get_close_matches
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, cast
 
 import yaml
-from jinja2 import FileSystemLoader, StrictUndefined, Template, nodes
-from jinja2 import TemplateError as JinjaError
-from jinja2.exceptions import TemplateSyntaxError
+from jinja2 import FunctionLoader, StrictUndefined, Template, nodes
+from jinja2.exceptions import TemplateSyntaxError, UndefinedError
 from jinja2.meta import find_undeclared_variables
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 from pydantic import ValidationError
@@ -26,24 +29,37 @@ from cai.constitution import Example, Principle
 from cai.errors import TemplateError
 from cai.resources import folder
 
+DEFAULT = "chat"
 # What each template is given. `gate`: ask for a verdict line. `prompt`: messages, `examples`: constitution.Example.
 VARIABLES: dict[str, frozenset[str]] = {
     "respond": frozenset({"prompt", "examples"}),
     "critique": frozenset({"prompt", "reply", "principle", "gate", "examples"}),
     "revise": frozenset({"prompt", "reply", "critique", "principle", "examples"}),
 }
+IN_TURNS = frozenset({"prompt", "reply", "critique"})  # a chat model sees these as turns of their own
 NEEDED = {"critique": {"principle"}, "revise": {"principle"}}  # without them a template asks nothing of the kind
 PRINCIPLE_FIELDS = frozenset(Principle.model_fields)
 
 
 @dataclass(frozen=True, slots=True)
 class TemplateProblem:
-    """Something in a template that is wrong, or looks it; `line` is 1-based."""
+    """Something in a template that is wrong, or looks it; `line` is 1-based, None where it concerns the whole set."""
 
     path: str
-    line: int
+    line: int | None
     message: str
     error: bool  # False: a warning
+
+    def raised(self) -> TemplateError:
+        """The error that stops whoever wants to use the set."""
+        return TemplateError(self.message, self.path, self.line)
+
+
+class _Fault(Exception):
+    """A template or a file of a set that cannot be used."""
+
+    def __init__(self, path: str | Path | None, line: int | None, message: str) -> None:
+        self.problem = TemplateProblem(str(path), line, message, error=True)
 
 
 @dataclass(frozen=True)
@@ -62,113 +78,227 @@ class Templates:
         return "respond" in self.by_name
 
     def render(self, name: str, **variables: Any) -> str:
-        """The text of one template; raises TemplateError where it uses what it is not given."""
+        """The text of one template; raises TemplateError, with file and line, where it cannot be rendered."""
         try:
-            return self.by_name[name].render(variables)
-        except JinjaError as error:
-            raise TemplateError(
-                f"{error}; it is given {_listed(VARIABLES[name])}", f"{self.source}/{name}.jinja"
-            ) from None
+            return _rendered(self.by_name[name], variables)
+        except _Fault as fault:
+            raise fault.problem.raised() from None
 
 
-def load_templates(name_or_folder: str | Path = "chat") -> Templates:
-    """The template set in a folder, or the built-in one of that name (`chat`, `fewshot`).
+def load_templates(name_or_folder: str | Path | None = None) -> Templates:
+    """The template set in a folder, or the built-in one of that name (`chat`, `fewshot`); None: the built-in `chat`.
 
-    Raises TemplateError with file and line for a syntax error, an unknown variable, or a missing file.
+    Raises TemplateError with file and line for all that can be known to be wrong before a model is asked.
     """
     path, source = find_templates(name_or_folder)
-    files = sorted(path.glob("*.jinja"))
-    names = {file.stem for file in files}
-    for needed in ("critique", "revise"):
-        if needed not in names:
-            has = _listed(names) if names else "no .jinja file"
-            raise TemplateError(f"a template set needs critique.jinja and revise.jinja; this folder has {has}", path)
-    problems = [problem for problem in check_templates(path) if problem.error]
-    if problems:
-        raise TemplateError(problems[0].message, problems[0].path, problems[0].line)
-    environment = _environment(path)
-    by_name = {name: environment.get_template(f"{name}.jinja") for name in VARIABLES if name in names}
+    files = _files(path)
+    trees, problems = _checked(path, files)
+    for problem in problems:
+        if problem.error:
+            raise problem.raised()
+    environment = _environment(path, files)
+    by_name = {name: environment.get_template(f"{name}.jinja") for name in VARIABLES if f"{name}.jinja" in files}
+    stop = {name: _stop(trees[f"{name}.jinja"]) for name in by_name}
     digest = hashlib.sha256()
-    for file in [*files, *path.glob("examples.yaml")]:
-        content = file.read_bytes()
-        digest.update(f"{file.name}\0{len(content)}\0".encode() + content)
-    stop = {name: _stop(template, path) for name, template in by_name.items()}
-    return Templates(source, digest.hexdigest()[:16], by_name, stop, _examples(path / "examples.yaml"))
+    for name, content in files.items():
+        digest.update(f"{name}\0{len(content)}\0".encode() + content)
+    return Templates(source, digest.hexdigest()[:16], by_name, stop, _examples(path, files))
 
 
 def check_templates(path: Path) -> list[TemplateProblem]:
-    """Everything wrong with the templates of a folder: syntax, variables they are not given, variables they ignore."""
-    problems: list[TemplateProblem] = []
-    environment = _environment(path)
-    for file in sorted(path.glob("*.jinja")):
-        try:
-            tree = environment.parse(file.read_text(encoding="utf-8"))
-        except TemplateSyntaxError as error:
-            problems.append(TemplateProblem(str(file), error.lineno, f"{error.message}", error=True))
-            continue
-        except UnicodeDecodeError:
-            problems.append(TemplateProblem(str(file), 1, "is not UTF-8 text", error=True))
-            continue
-        problems += _variable_problems(file, tree)
-    return problems
+    """Everything wrong with a set: missing files, syntax, variables it is not given or ignores, a failing trial."""
+    return _checked(path, _files(path))[1]
 
 
-def _variable_problems(file: Path, tree: nodes.Template) -> list[TemplateProblem]:
-    given = VARIABLES.get(file.stem)
-    if given is None:  # a partial: checked where it is used, when rendered
-        return []
-    problems = []
-    used = find_undeclared_variables(tree)
-    for name in sorted(used - given):
-        line = next((node.lineno for node in tree.find_all(nodes.Name) if node.name == name), 1)
-        message = f"unknown variable {name!r}{_suggestion(name, given)}; {file.name} is given {_listed(given)}"
-        problems.append(TemplateProblem(str(file), line, message, error=True))
-    for node in tree.find_all(nodes.Getattr):
-        if isinstance(node.node, nodes.Name) and node.node.name == "principle" and node.attr not in PRINCIPLE_FIELDS:
-            message = f"a principle has no {node.attr!r}{_suggestion(node.attr, PRINCIPLE_FIELDS)}"
-            problems.append(TemplateProblem(str(file), node.lineno, message, error=True))
-    for name in sorted(NEEDED.get(file.stem, set()) - used):
-        problems.append(TemplateProblem(str(file), 1, f"never uses {name!r}: every row is asked the same", error=False))
-    return problems
-
-
-def find_templates(name_or_folder: str | Path) -> tuple[Path, str]:
+def find_templates(name_or_folder: str | Path | None = None) -> tuple[Path, str]:
     """The folder of a template set, and what to call it; an existing folder first, then a built-in name."""
+    built_in = {item.name: item for item in sorted(folder("prompts").iterdir()) if item.is_dir()}
+    if name_or_folder is None:  # not asked for by name: a folder that happens to be here must not take its place
+        return built_in[DEFAULT], f"built-in {DEFAULT}"
     path = Path(name_or_folder)
     if path.is_dir():
         return path, str(path)
-    built_in = {item.name: item for item in sorted(folder("prompts").iterdir()) if item.is_dir()}
     if str(name_or_folder) in built_in:
         return built_in[str(name_or_folder)], f"built-in {name_or_folder}"
     hint = _suggestion(str(name_or_folder), built_in) or f"; built in: {_listed(built_in)}"
     raise TemplateError(f"no template set {str(name_or_folder)!r}: neither a folder nor a built-in name{hint}")
 
 
-def _environment(path: Path) -> ImmutableSandboxedEnvironment:
+def _files(path: Path) -> dict[str, bytes]:
+    """The files of a set, each read once: what is hashed is what is rendered, whatever happens to the folder."""
+    try:
+        return {file.name: file.read_bytes() for file in [*sorted(path.glob("*.jinja")), *path.glob("examples.yaml")]}
+    except OSError as error:
+        raise TemplateError(f"cannot be read: {error.strerror}", error.filename or path) from None
+
+
+def _environment(path: Path, files: Mapping[str, bytes]) -> ImmutableSandboxedEnvironment:
+    def source(name: str) -> tuple[str, str, None] | None:
+        # utf-8-sig: the mark that some editors put before a text is no part of the words.
+        return (files[name].decode("utf-8-sig"), str(path / name), None) if name in files else None
+
     return ImmutableSandboxedEnvironment(
-        loader=FileSystemLoader(path), undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, autoescape=False
+        loader=FunctionLoader(source), undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, autoescape=False
     )
 
 
-def _stop(template: Template, path: Path) -> tuple[str, ...]:
-    """The stop strings a template sets at its top level; found without rendering it."""
-    tree = _environment(path).parse((path / f"{template.name}").read_text(encoding="utf-8"))
-    for node in tree.find_all(nodes.Assign):
-        if isinstance(node.target, nodes.Name) and node.target.name == "stop":
-            value = cast(nodes.Expr, node.node).as_const()
-            if isinstance(value, list) and value and all(isinstance(item, str) and item for item in value):
-                return tuple(value)
-            raise TemplateError(f"stop must be a list of texts, not {value!r}", path / f"{template.name}", node.lineno)
-    return ()
+# Checks before the first call
 
 
-def _examples(path: Path) -> tuple[Example, ...]:
-    if not path.exists():
+def _checked(path: Path, files: Mapping[str, bytes]) -> tuple[dict[str, nodes.Template], list[TemplateProblem]]:
+    """The parsed templates by file name, and all that is wrong with them."""
+    names = [name for name in files if name.endswith(".jinja")]
+    environment = _environment(path, files)
+    trees: dict[str, nodes.Template] = {}
+    problems: list[TemplateProblem] = []
+    for needed in ("critique.jinja", "revise.jinja"):
+        if needed not in names:
+            has = _listed(names) if names else "no .jinja file"
+            message = f"a template set needs critique.jinja and revise.jinja; this folder has {has}"
+            return {}, [TemplateProblem(str(path), None, message, error=True)]
+    for name in names:
+        try:
+            trees[name] = environment.parse(files[name].decode("utf-8-sig"))
+            found = [*_missing_files(trees[name], names), *_variable_problems(name, trees[name], names)]
+            found += _stop_problems(name, trees[name])
+            problems += [TemplateProblem(str(path / name), line, text, error) for line, text, error in found]
+        except TemplateSyntaxError as error:
+            problems.append(TemplateProblem(str(path / name), error.lineno, error.message or "bad syntax", error=True))
+        except UnicodeDecodeError:
+            problems.append(TemplateProblem(str(path / name), 1, "is not UTF-8 text", error=True))
+    if not any(problem.error for problem in problems):
+        problems += [fault.problem for fault in _trial(path, files, environment)]
+    return trees, problems
+
+
+Found = Iterator[tuple[int, str, bool]]  # line, message, whether it is an error
+
+
+def _missing_files(tree: nodes.Template, files: list[str]) -> Found:
+    for node in tree.find_all((nodes.Include, nodes.Import, nodes.FromImport, nodes.Extends)):
+        name = getattr(node, "template", None)
+        wanted = name.value if isinstance(name, nodes.Const) else None
+        if isinstance(wanted, str) and wanted not in files and not getattr(node, "ignore_missing", False):
+            yield node.lineno, f"no {wanted!r} in this folder{_suggestion(wanted, files)}", True
+
+
+def _variable_problems(file: str, tree: nodes.Template, files: list[str]) -> Found:
+    given = _given(file.removesuffix(".jinja"), files)
+    if given is None:  # a partial: its variables are those of the template that uses it, as the trial finds out
+        return
+    used = find_undeclared_variables(tree)
+    for name in sorted(used - given):
+        line = next((node.lineno for node in tree.find_all(nodes.Name) if node.name == name), 1)
+        if name in IN_TURNS & VARIABLES[file.removesuffix(".jinja")]:
+            yield line, f"{name!r} is not given to chat templates: the model sees it as a turn; {_COMPLETION}", True
+        else:
+            message = f"unknown variable {name!r}{_suggestion(name, given)}; {file} is given {_listed(given)}"
+            yield line, message, True
+    for getter in tree.find_all(nodes.Getattr):
+        owner = getter.node.name if isinstance(getter.node, nodes.Name) else None
+        if owner == "principle" and getter.attr not in PRINCIPLE_FIELDS:
+            hint = _suggestion(getter.attr, PRINCIPLE_FIELDS) or f"; it has {_listed(PRINCIPLE_FIELDS)}"
+            yield getter.lineno, f"a principle has no {getter.attr!r}{hint}", True
+    for name in sorted(NEEDED.get(file.removesuffix(".jinja"), set()) - used):
+        yield 1, f"never uses {name!r}: every row is asked the same", False
+
+
+_COMPLETION = "a set for base models, which writes the whole text, has a respond.jinja, too"
+
+
+def _given(name: str, files: Iterable[str]) -> frozenset[str] | None:
+    """The variables of a template; None for a partial."""
+    given = VARIABLES.get(name)
+    return given if given is None or "respond.jinja" in files else given - IN_TURNS
+
+
+def _stop_problems(file: str, tree: nodes.Template) -> Found:
+    stop = _stop(tree)
+    if file == "respond.jinja" and not stop:
+        yield 1, "sets no stop strings: a base model goes on to write the next turns, too", False
+
+
+def _stop(tree: nodes.Template) -> tuple[str, ...]:
+    """The stop strings a template sets, found without rendering it; raises TemplateSyntaxError for odd ones."""
+    stop: tuple[str, ...] = ()
+    for node in tree.find_all((nodes.Assign, nodes.AssignBlock)):
+        if getattr(getattr(node, "target", None), "name", None) != "stop":
+            continue
+        value: Any = None
+        if isinstance(node, nodes.Assign) and node in tree.body:
+            with suppress(nodes.Impossible):
+                value = cast(nodes.Expr, node.node).as_const()
+        if not (isinstance(value, list | tuple) and value and all(isinstance(item, str) and item for item in value)):
+            need = 'stop must be a plain list of texts, outside of any block: {% set stop = ["\\n\\nHuman:"] %}'
+            raise TemplateSyntaxError(need, node.lineno)
+        stop = tuple(value)
+    return stop
+
+
+def _trial(path: Path, files: Mapping[str, bytes], environment: ImmutableSandboxedEnvironment) -> Iterator[_Fault]:
+    """Renders each template for a whole principle and a shorthand one, so that the first row finds nothing new."""
+    lacks: dict[str, Any] = {"text": None, "critique": None, "revise": None, "choose": None, "weight": 1.0, "tests": ()}
+    whole = Principle(**lacks | {"id": "trial", "critique": "Trial.", "revise": "Trial."})
+    shorthand = Principle(**lacks | {"id": "trial", "text": "Trial."})
+    values: dict[str, Any] = {"prompt": [{"role": "user", "content": "Trial."}], "reply": "Trial.", "gate": True}
+    try:
+        values |= {"critique": "Trial.", "examples": _examples(path, files)}
+        for name in (name for name in VARIABLES if f"{name}.jinja" in files):
+            for principle in (whole, shorthand):
+                given = {key: values[key] for key in values if key in (_given(name, files) or ())}
+                _rendered(environment.get_template(f"{name}.jinja"), given | {"principle": principle})
+    except _Fault as fault:
+        yield fault
+
+
+# Rendering
+
+
+def _rendered(template: Template, variables: Mapping[str, Any]) -> str:
+    try:
+        return template.render({name: _plain(value) for name, value in variables.items()})
+    except Exception as error:  # whatever a template does wrong: divide by zero, recurse without end
+        file, line = template.filename, None
+        for frame in traceback.extract_tb(error.__traceback__):  # Jinja puts the template's own lines into it
+            if frame.filename.endswith(".jinja"):
+                file, line = frame.filename, frame.lineno
+        raise _Fault(file, line, str(error) or type(error).__name__) from None
+
+
+class _Lacking(StrictUndefined):
+    """A wording that a principle does not have: false, and an error where it is written."""
+
+    def __bool__(self) -> bool:  # type: ignore[override]
+        return False
+
+
+def _plain(value: Any) -> Any:
+    """Dictionaries for our records: a template must not reach a record's methods, some of which load pickles."""
+    if isinstance(value, Principle):
+        return _plain_principle(value)
+    if isinstance(value, tuple) and value and isinstance(value[0], Example):
+        return [example.model_dump() for example in value]
+    return value
+
+
+@lru_cache(maxsize=4096)
+def _plain_principle(principle: Principle) -> dict[str, Any]:
+    message = "principle {!r} has no {!r}: say what stands in for it, such as {{{{ principle.{} or principle.{} }}}}"
+    plain = principle.model_dump()
+    for name in [name for name, value in plain.items() if value is None]:
+        instead = "critique" if name == "text" else "text"
+        plain[name] = _Lacking(message.format(principle.id, name, name, instead), exc=UndefinedError)
+    return plain
+
+
+def _examples(path: Path, files: Mapping[str, bytes]) -> tuple[Example, ...]:
+    if "examples.yaml" not in files:
         return ()
     try:
-        return tuple(map(Example.model_validate, yaml.safe_load(path.read_text(encoding="utf-8")) or ()))
+        return tuple(map(Example.model_validate, yaml.safe_load(files["examples.yaml"].decode()) or ()))
     except (yaml.YAMLError, ValidationError, UnicodeDecodeError, TypeError) as error:
-        raise TemplateError(f"not a list of worked examples: {' '.join(str(error).split())[:300]}", path) from error
+        text = " ".join(str(error).split())[:300]
+        raise _Fault(path / "examples.yaml", None, f"not a list of worked examples: {text}") from None
 
 
 def _suggestion(word: str, known: Any) -> str:
