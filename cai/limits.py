@@ -22,8 +22,9 @@ from cai.errors import BudgetReached, ModelBusy, ModelFault, ModelStopped, Serve
 GROW_AFTER = 25  # answers per added slot
 CUT = 0.75
 # Calls admitted per turn of the event loop: replies are read between turns, so that the first 429 is seen before a
-# whole burst has been sent.
+# whole burst has been sent. A run's first calls come back in bursts, so for them a turn takes at least so many seconds.
 PER_TURN = 4
+PACED_CALLS, PACED_TURN = 1_000, 0.001
 CLEAN_SECONDS, CLEAN_WINDOWS = 10.0, 1.5  # without a 429, whichever is longer, until the rate is raised
 ATTEMPTS = 6  # tries of one call against passing faults; their waits add up to 8–15 s
 ATTEMPTS_UNREACHED = 3  # the same for a server that has never answered in this run: about 1 s
@@ -73,7 +74,8 @@ class Limiter:
         self._minute: deque[tuple[float, int]] = deque()  # (time, tokens) of the last minute, for rpm and tpm
         self._minute_tokens = 0
         self._timer: asyncio.TimerHandle | None = None
-        self._admitted = 0  # in this turn of the loop
+        self._admitted = 0  # in this turn
+        self._paced = PACED_CALLS  # still to go
         self.ever_answered = False
         self.dead_calls = 0
 
@@ -148,7 +150,7 @@ class Limiter:
         return None
 
     def _admit(self) -> None:
-        """Let waiting calls go, a few per turn of the loop."""
+        """Let waiting calls go, a few per turn."""
         while self._waiting:
             _, _, tokens, future = self._waiting[0]
             if future.done():  # its flow was cancelled
@@ -163,12 +165,13 @@ class Limiter:
                 return
             heapq.heappop(self._waiting)
             if self._admitted == 0:
-                loop.call_soon(self._new_turn)
+                loop.call_later(PACED_TURN if self._paced else 0.0, self._new_turn)
             self._count(now, tokens)
             future.set_result(now)
 
     def _count(self, now: float, tokens: int) -> None:
         self._admitted += 1
+        self._paced = max(0, self._paced - 1)
         self._in_flight += 1
         self.tally.in_flight += 1
         self.tally.sent += 1

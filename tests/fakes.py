@@ -20,13 +20,12 @@ T = TypeVar("T")
 class _Skip(selectors.DefaultSelector):  # type: ignore[misc,valid-type]
     """Waits by moving the clock; a loop that would wait for ever is an error."""
 
-    clock, turn = 0.0, 0.0
+    clock = 0.0
 
     def select(self, timeout: float | None = None) -> list[Any]:
         ready = super().select(0)
         if not ready and timeout is None:
             raise AssertionError("deadlock: every task waits and nothing is due")
-        self.clock += self.turn
         if not ready and timeout:
             self.clock += timeout + 1e-6
         return ready
@@ -35,18 +34,17 @@ class _Skip(selectors.DefaultSelector):  # type: ignore[misc,valid-type]
 class Skipping(asyncio.SelectorEventLoop):
     """An event loop on which `sleep` takes no time; not for threads or sockets."""
 
-    def __init__(self, turn: float) -> None:
+    def __init__(self) -> None:
         self._skip = _Skip()
-        self._skip.turn = turn
         super().__init__(self._skip)
 
     def time(self) -> float:
         return self._skip.clock
 
 
-def skipping(main: Coroutine[Any, Any, T], turn: float = 0.0) -> T:
-    """Run a coroutine by a clock that skips every wait; each turn of its loop takes `turn` seconds."""
-    with asyncio.Runner(loop_factory=lambda: Skipping(turn)) as runner:
+def skipping(main: Coroutine[Any, Any, T]) -> T:
+    """Run a coroutine by a clock that skips every wait."""
+    with asyncio.Runner(loop_factory=Skipping) as runner:
         return runner.run(main)
 
 

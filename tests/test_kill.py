@@ -1,0 +1,85 @@
+"""kill -9 at random moments: nothing that was finished is lost, and nothing is paid twice but what was in flight."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from stub import Stub, stub
+
+ROOT = Path(__file__).parent.parent
+CONCURRENCY = 8
+EXPORTS = ("sft.jsonl", "dpo.jsonl", "dropped.jsonl", "README.md")
+
+
+def prompts(file: Path, count: int) -> Path:
+    """Many conversations, some of which are no prompt or come twice."""
+    lines = []
+    for n in range(count):
+        lines.append(json.dumps({"prompt": f"Question number {n % (count - 3)}, asked plainly?"}))
+        if n % 20 == 7:
+            lines.append("{this is no JSON")
+    file.write_text("\n".join(lines) + "\n")
+    return file
+
+
+def start(file: Path, out: Path, server: Stub) -> subprocess.Popen[bytes]:
+    given = [str(file), "--model", "openai:m", "--base-url", server.url + "/v1", "--out", str(out)]
+    command = [sys.executable, "-m", "cai", "generate", *given, "--concurrency", str(CONCURRENCY)]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OPENAI_API_KEY": "none"}
+    return subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL)
+
+
+def asked(log: Path) -> list[str]:
+    return log.read_text().split() if log.exists() else []
+
+
+def kill_until_done(file: Path, out: Path, server: Stub, log: Path, chance: random.Random, kills: int) -> int:
+    """Run the command again and again, killed `kills` times: after some requests, or some time after its start."""
+    killed = 0
+    while True:
+        with start(file, out, server) as process:
+            if killed < kills:
+                wanted = len(asked(log)) + chance.randint(1, 60)
+                end = time.monotonic() + (60 if chance.random() < 0.7 else chance.uniform(0, 1.5))
+                while process.poll() is None and len(asked(log)) < wanted and time.monotonic() < end:
+                    time.sleep(0.002)
+                process.kill()
+            code = process.wait(120)
+        if code == 0:
+            return killed
+        assert code == -signal.SIGKILL
+        killed += 1
+
+
+def check(tmp_path: Path, count: int, kills: int, seed: int, least: int) -> None:
+    file, log, calm_log = prompts(tmp_path / "prompts.jsonl", count), tmp_path / "log", tmp_path / "calm.log"
+    with stub("--log", str(calm_log)) as server, start(file, tmp_path / "calm", server) as process:
+        assert process.wait(120) == 0
+    with stub("--log", str(log), "--latency", "0.02") as server:
+        killed = kill_until_done(file, tmp_path / "killed", server, log, random.Random(seed), kills)
+    assert killed >= least
+    for name in EXPORTS:
+        assert (tmp_path / "killed" / name).read_bytes() == (tmp_path / "calm" / name).read_bytes(), name
+    calm, requests = asked(calm_log), asked(log)
+    assert set(requests) == set(calm) and len(calm) == len(set(calm))
+    assert len(requests) <= len(calm) + killed * CONCURRENCY
+    rows = [json.loads(line)["id"] for line in (tmp_path / "killed" / "revisions.jsonl").read_text().splitlines()]
+    assert len(rows) == len(set(rows)) == count - 3
+
+
+def test_a_run_that_is_killed_again_and_again_ends_as_if_nothing_had_happened(tmp_path: Path) -> None:
+    check(tmp_path, count=40, kills=5, seed=0, least=3)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(1, 5))
+def test_a_long_run_that_is_killed_thirty_times_ends_as_if_nothing_had_happened(tmp_path: Path, seed: int) -> None:
+    check(tmp_path, count=300, kills=30, seed=seed, least=15)
