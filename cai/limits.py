@@ -70,6 +70,7 @@ class Limiter:
         self._busy_since: float | None = None  # of the first 429 since the last answer
         self._sent: deque[float] = deque()  # times of sends, from which the rate is learned
         self._window, self._rate = 1.0, 0  # at most `_rate` sends per `_window` s; 0: not known
+        self._least_rate = 0
         self._rate_since, self._rate_growth = -inf, 0.1
         self._minute: deque[tuple[float, int]] = deque()  # (time, tokens) of the last minute, for rpm and tpm
         self._minute_tokens = 0
@@ -142,10 +143,13 @@ class Limiter:
             self._last_cut = now
             self._slots, self._since_growth = max(1.0, self._slots * CUT), 0
             self._window = min(60.0, max(1.0, wait))
-            self._rate = sum(1 for at in self._sent if at > now - self._window)
+            # A known rate falls by no more than the slots: the window may have begun with a pause and hold few calls.
+            self._least_rate = int(self._rate * CUT)
+            self._rate = max(self._least_rate, sum(1 for at in self._sent if at > now - self._window))
             self._rate_since, self._rate_growth = now + wait, 0.1
         if self._last_cut - self._window < sent_at:
-            self._rate = max(0, self._rate - 1)  # none was taken: that tells of other users, not of a rate
+            # Down to 0, which is no rate: where none was taken, that tells of other users.
+            self._rate = max(self._least_rate, self._rate - 1)
         self._paused_until = max(self._paused_until, now + wait)
         return None
 
@@ -205,8 +209,8 @@ class Limiter:
                 self._rate, self._rate_since = self._rate + max(1, int(self._rate * self._rate_growth)), now
                 self._rate_growth *= 2
             if len(self._sent) >= self._rate:
-                # 3 % more than the window: the server's clock starts when the call arrives, ours when it leaves.
-                at = max(at, self._sent[-self._rate] + 1.03 * self._window)
+                # 5 % more than the window: the server's clock starts when the call arrives, ours when it leaves.
+                at = max(at, self._sent[-self._rate] + 1.05 * self._window)
         while self._minute and self._minute[0][0] + 60 <= now:
             self._minute_tokens -= self._minute.popleft()[1]
         over_requests = self.rpm is not None and len(self._minute) >= self.rpm

@@ -1,8 +1,8 @@
 """A run's journal: every finished call in `calls.sqlite`, and rows appended to JSONL files, committed in groups.
 
 Texts are stored once, by content: the later calls of a chain repeat its earlier turns. Knows calls, positions and
-lines; nothing of what a row means. It works on the event loop's own thread: whatever has queued when the loop comes
-round is one transaction.
+lines; nothing of what a row means. It works on the event loop's own thread: what comes within two milliseconds is
+one transaction.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from cai.payloads import PARTS, Parts, join, split
 from cai.records import Completion, Finish
 
 SCHEMA_VERSION = 1
+COMMIT_AFTER = 0.002  # seconds, in which more gathers; a commit takes about 0.3 ms of CPU however much it holds
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS calls(
     id INTEGER PRIMARY KEY, key BLOB NOT NULL UNIQUE, skeleton INTEGER NOT NULL, varying TEXT NOT NULL,
@@ -294,7 +295,7 @@ class Store:
     def _due(self) -> None:
         if self._group is None:
             self._group = asyncio.Event()
-            asyncio.get_running_loop().call_soon(self._commit)
+            asyncio.get_running_loop().call_later(COMMIT_AFTER, self._commit)
 
     async def committed(self) -> None:
         """Returns when everything put or appended so far is on disk."""

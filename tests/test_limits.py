@@ -197,7 +197,7 @@ def test_the_rate_is_learned_from_refusals(window: str, latency: float) -> None:
         limiter, server = Limiter(50), Server(50, window)
         await asyncio.gather(*(call(limiter, server, latency, order) for order in range(500)))
         assert server.refused < 30
-        assert now() <= 9 * 1.03 + 3 * latency + 1
+        assert now() <= 9 * 1.05 + 3 * latency + 1
 
     skipping(main())
 
@@ -209,6 +209,22 @@ def test_a_rate_that_rises_again_is_found() -> None:
         slow, server.rate = now(), 1000
         await asyncio.gather(*(call(limiter, server, 0.05) for _ in range(2000)))
         assert now() - slow < 2000 / 10 / 2
+
+    skipping(main())
+
+
+def test_one_refusal_after_a_pause_does_not_crush_a_known_rate() -> None:
+    async def main() -> None:
+        limiter, server = Limiter(50), Server(50, "fixed")
+        await asyncio.gather(*(call(limiter, server, 0.1) for _ in range(200)))
+        await asyncio.sleep(5)
+        await asyncio.gather(*(call(limiter, server, 0.0) for _ in range(3)))
+        at = await limiter.acquire(0, 1)
+        limiter.busy(BUSY, at)  # such as a call that came a moment before the server's window closed
+        limiter.release()
+        began = now()
+        await asyncio.gather(*(call(limiter, server, 0.1) for _ in range(200)))
+        assert now() - began < 200 / 50 / CUT + 2
 
     skipping(main())
 
