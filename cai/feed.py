@@ -57,6 +57,11 @@ class Feed(Generic[T]):
                 future.set_result(None)
         self._hungry.clear()
 
+    async def first(self) -> None:
+        """Wait for the first item and leave it there; raises what the source raised before it had one."""
+        with suppress(StopAsyncIteration):
+            self._ready.appendleft(await self.get())
+
     async def get(self) -> T:
         """The next item; raises StopAsyncIteration at the end or once closed, or what the source raised."""
         while not self._closed:

@@ -57,8 +57,18 @@ class Job:
 
         Raises ModelStopped or RunError where the run cannot go on; what was finished is kept.
         """
+        feed = Feed(enumerate(self.setup.source()))
+        try:
+            await feed.first()  # a source that holds nothing leaves no folder behind
+            run = RunFolder(self.folder, self.setup.identity, "revisions.jsonl", force=self.setup.settings.force)
+            async with aclosing(self._rows(run, feed)) as rows:
+                async for row in rows:
+                    yield row
+        finally:
+            feed.close()
+
+    async def _rows(self, run: RunFolder, feed: Feed[tuple[int, Prompt | BadPrompt]]) -> AsyncGenerator[Revision, None]:
         setup = self.setup
-        run = RunFolder(self.folder, setup.identity, "revisions.jsonl", force=setup.settings.force)
         models = {id(model): model for model in setup.models.values()}.values()
         writable = True
         self.stopped = "interrupted"
@@ -74,7 +84,7 @@ class Job:
             async def play(item: tuple[int, Prompt | BadPrompt]) -> list[Revision]:
                 return await self._play(run, driver, *item)
 
-            async with aclosing(play_many(Feed(enumerate(setup.source())), play, workers)) as played:
+            async with aclosing(play_many(feed, play, workers)) as played:
                 async for made in played:
                     for row in made:
                         self.finished += 1
@@ -216,7 +226,11 @@ async def _finished_rows(job: Job) -> AsyncGenerator[Revision, None]:
     except RunError:
         raise
     except CaiError:
-        export_run(job.folder)
+        if job.info.get("rows"):
+            try:
+                export_run(job.folder)
+            except RunError as second:  # why the run stopped matters more
+                log.warning("training rows were not cut: %s", second)
         raise
     export_run(job.folder)
 

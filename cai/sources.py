@@ -101,7 +101,9 @@ def _rows(source: Path | str | Iterable[Any], format: str, field: str | None) ->
     decode = _text if format == "text" and field is None else _json
     if source == "-":
         guess = format == "auto" and field is None
-        return _decoded(cast(io.BufferedReader, sys.stdin.buffer), "standard input", _json_or_text if guess else decode)
+        # A buffer of its own: Python aborts at its exit, such as after Ctrl-C, while a thread reads that of sys.stdin.
+        stream = io.BufferedReader(cast(io.BufferedReader, sys.stdin.buffer).raw)
+        return _decoded(stream, "standard input", _json_or_text if guess else decode)
     if isinstance(source, str):
         return _hub(source, keys)
     if not isinstance(source, Path):

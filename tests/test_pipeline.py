@@ -475,3 +475,22 @@ def test_a_wrong_key_is_nowhere_in_what_the_command_says(tmp_path: Path) -> None
         done = subprocess.run(whole, env=environment(), capture_output=True, text=True)
     assert done.returncode == 1 and "OPENAI_API_KEY" in done.stderr and "Traceback" not in done.stderr
     secret_is_nowhere(tmp_path / "out", done.stdout + done.stderr)
+def test_ctrl_c_works_while_standard_input_says_nothing(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    with stub() as server:
+        process = subprocess.Popen(
+            command(server, "-", out), env=environment(), stdin=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
+        with process:
+            assert process.stdin is not None
+            process.stdin.write("one prompt\n")
+            process.stdin.flush()
+            wait_for(lambda: (out / "revisions.jsonl").exists() and (out / "revisions.jsonl").stat().st_size > 0)
+            process.send_signal(signal.SIGINT)
+            assert process.stderr is not None
+            said = process.stderr.read()
+            assert process.wait(60) == 130
+    assert "Fatal Python error" not in said and "Traceback" not in said
+    assert len(rows_of(out)) == 1
+
+
