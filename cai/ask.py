@@ -9,7 +9,7 @@ of one round takes the place of the assistant's turn in the next, as in the pape
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from difflib import get_close_matches
 from typing import Any
 
@@ -37,6 +37,14 @@ class Ask:
         labels = {stop.strip() for stops in templates.stop.values() for stop in stops} - {""}
         start, label = rf"[{LINE_ENDS}][^\S{LINE_ENDS}]*", "|".join(map(re.escape, sorted(labels)))
         self._labels = re.compile(f"({start})(?={label})") if labels else None
+
+    def check(self, principles: Iterable[Principle]) -> None:
+        """Word every question once; raises TemplateError where the templates want what a principle does not have."""
+        prompt = Prompt(id="trial", messages=(_turn("user", "Trial."),))
+        self.respond(prompt)
+        for principle in principles:
+            self.critique(prompt, "Trial.", principle)
+            self.revise(prompt, "Trial.", "Trial.", principle)
 
     def respond(self, prompt: Prompt) -> Request:
         """Ask for the first reply."""

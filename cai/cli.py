@@ -243,7 +243,7 @@ def constitution_import(
 
     text = import_constitution(file)
     if out is None:
-        typer.echo(text, nl=False)
+        _say(text.splitlines())
     else:
         write_new(out, text, force=force)
         typer.echo(f"wrote {out}; see what to improve: cai constitution check {out}", err=True)
@@ -256,7 +256,7 @@ def _say(lines: Iterable[str]) -> None:
             from cai.console import printable
 
             line = printable(line)
-        typer.echo(line)
+        print(line)  # typer.echo would take colours out of what goes into a file: not the exact text any more
 
 
 def _print_json(value: Any, wanted: bool) -> None:
@@ -297,9 +297,7 @@ def _run(args: list[str], debug: bool) -> int:
     try:
         status = app(args, standalone_mode=False)
         sys.stdout.flush()
-        return status if isinstance(status, int) else 0
-    except typer.Exit as stop:
-        return stop.exit_code
+        return _fail("interrupted", 130) if status == 130 else status if isinstance(status, int) else 0
     except (KeyboardInterrupt, typer.Abort):
         return _fail("interrupted", 130)
     except BrokenPipeError:  # whoever read the output has seen enough; the interpreter must not flush again

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import difflib
 import re
+import shlex
 import threading
 import time
 from collections.abc import Iterable, Iterator
@@ -21,6 +22,11 @@ if TYPE_CHECKING:
     from cai.records import Revision
 
 LINE_EVERY = 10.0  # seconds between progress lines where stderr is no terminal
+LABEL, WIDEST = 11, 100  # columns
+MOST_SHOWN = 1_200  # characters of a text: about a screen
+# What a terminal would obey, or show in another place than it stands: control characters but line ends and tabs, halves
+# of surrogate pairs, line and paragraph separators, changes of direction.
+UNPRINTABLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
 console = Console(stderr=True, highlight=False, soft_wrap=True)
 
 
@@ -40,7 +46,7 @@ class Progress:
         self.total = total
 
     def __enter__(self) -> Progress:
-        if console.is_terminal:
+        if console.is_terminal and not console.is_dumb_terminal:
             self._live = Live(get_renderable=self._line, console=console, refresh_per_second=4, transient=True)
             self._live.start()
         else:
@@ -60,25 +66,29 @@ class Progress:
             console.print(self._line())
 
     def _line(self) -> Text:
-        job, seconds = self.job, max(1e-6, time.monotonic() - self._began)
-        tally, dropped = job.tally, sum(job.dropped.values())
-        through = job.finished + dropped
-        total = "" if self.total is None else f"/{self.total:,}"
-        parts = [
-            f"{through + job.skipped:,}{total} prompts",
-            f"{job.finished / seconds:.2g} rows/s",
-            f"{tally.output_tokens / seconds:,.0f} tokens/s",
-            f"{tally.in_flight} in flight",
-        ]
-        if tally.cost:
-            parts.append(f"${tally.cost:.4f}")
-        for count, name in ((dropped, "dropped"), (tally.retries, "retries"), (tally.throttled, "throttled")):
-            if count:
-                parts.append(f"{count:,} {name}")
-        if self.total is not None and through:
-            left = (self.total - through - job.skipped) * seconds / through
-            parts.append(f"{clock(left)} left")
-        return Text(f"  {clock(seconds)}  " + " · ".join(parts), style="cyan" if self._live else "")
+        line = progress_line(self.job, self.total, time.monotonic() - self._began)
+        return Text(line, style="cyan" if self._live else "", no_wrap=True, overflow="ellipsis")
+
+
+def progress_line(job: Job, total: int | None, seconds: float) -> str:
+    """How a job stands after so many seconds; the time left is told once the first prompt is through."""
+    tally, dropped, seconds = job.tally, sum(job.dropped.values()), max(1e-3, seconds)
+    through = job.finished + dropped
+    rate = job.finished / seconds
+    parts = [
+        f"{through + job.skipped:,}{'' if total is None else f'/{total:,}'} prompts",
+        *([f"{rate:,.1f} rows/s" if rate >= 1 else f"{60 * rate:.1f} rows/min"] if job.finished else []),
+        f"{tally.output_tokens / seconds:,.0f} tokens/s",
+        f"{tally.in_flight:,} in flight",
+    ]
+    if tally.cost:
+        parts.append(f"${tally.cost:,.4f}")
+    for count, name in ((dropped, "dropped"), (tally.retries, "retries"), (tally.throttled, "throttled")):
+        if count:
+            parts.append(f"{count:,} {name}")
+    if total is not None and through:
+        parts.append(f"{clock((total - through - job.skipped) * seconds / through)} left")
+    return f"  {clock(seconds)}  {' · '.join(parts)}"
 
 
 def clock(seconds: float) -> str:
@@ -88,35 +98,59 @@ def clock(seconds: float) -> str:
     return f"{hours}:{minute:02}:{second:02}" if hours else f"{minute}:{second:02}"
 
 
-def word_diff(before: str, after: str) -> Text:
-    """The words that went in red, those that came in green; marked [-so-] and {+so+} where there is no colour."""
-    a, b = re.findall(r"\s+|\S+", before), re.findall(r"\s+|\S+", after)
-    text, plain = Text(), not console.is_terminal or console.no_color
-    for kind, a1, a2, b1, b2 in difflib.SequenceMatcher(None, a, b, autojunk=False).get_opcodes():
-        if kind == "equal":
-            text.append("".join(a[a1:a2]))
-            continue
+def printable(text: str) -> str:
+    """A text in which nothing moves the cursor, sets a colour or turns words round: such characters are spelled out."""
+    return UNPRINTABLE.sub(lambda found: ascii(found[0])[1:-1], text)
+
+
+def word_diff(before: str, after: str, *, marked: bool) -> Text:
+    """The words that went, struck and red, and those that came, green; [-so-] and {+so+} where `marked`.
+
+    Space counts as a part of the word before it: where it alone differs, it is shown as it is in `after`.
+    """
+    a, b = (re.findall(r"\S+\s*", text.lstrip()) for text in (before, after))
+    old, new = ([word.rstrip() for word in words] for words in (a, b))
+    text = Text()
+    for kind, a1, a2, b1, b2 in difflib.SequenceMatcher(None, old, new, autojunk=False).get_opcodes():
         gone, come = "".join(a[a1:a2]), "".join(b[b1:b2])
+        if kind == "equal":
+            text.append(come)
+            continue
+        if text and not text.plain[-1].isspace():
+            text.append(" ")
         if gone:
-            text.append(f"[-{gone}-]" if plain else gone, "red strike")
+            text.append(f"[-{gone.rstrip()}-]" if marked else gone.rstrip(), "red strike")
+        if gone and come and not marked:
+            text.append(" ")
         if come:
-            text.append(f"{{+{come}+}}" if plain else come, "green")
+            text.append(f"{{+{come.rstrip()}+}}" if marked else come.rstrip(), "green")
+        text.append((come or gone)[len((come or gone).rstrip()) :])
     return text
 
 
 def example(row: Revision) -> Iterator[Text]:
     """One whole row to look at: prompt, first reply, critiques, and what the rounds changed."""
-    yield Text.assemble(("prompt     ", "bold"), _short(row.prompt[-1]["content"]))
-    yield Text.assemble(("reply      ", "bold"), _short(row.initial))
+    plain = not console.is_terminal or console.no_color
+    yield from _block("prompt", Text(_short(row.prompt[-1]["content"])))
+    yield from _block("reply", Text(_short(row.initial)))
     for turn in row.rounds:
-        yield Text.assemble(("critique   ", "bold"), f"under {turn.principle}: ", _short(turn.critique))
-    yield Text.assemble(("revision   ", "bold"), word_diff(_short(row.initial), _short(row.final)))
+        yield from _block("critique", Text.assemble((f"({turn.principle}) ", "dim"), _short(turn.critique)))
+    if row.final == row.initial:
+        yield from _block("revision", Text("the reply as it was", "dim"))
+    else:
+        yield from _block("revision", word_diff(_short(row.initial), _short(row.final), marked=plain))
+
+
+def _block(label: str, text: Text) -> Iterator[Text]:
+    """A text with its label before it, its lines below each other."""
+    for number, line in enumerate(text.wrap(console, max(20, min(console.width, WIDEST) - LABEL), tab_size=4)):
+        yield Text.assemble((f"{label:{LABEL}}", "bold") if number == 0 else " " * LABEL, line)
 
 
 def show(lines: Iterable[Text | str]) -> None:
     """Print lines to stderr, as they are."""
     for line in lines:
-        console.print(line, markup=False)
+        console.print(Text(printable(line)) if isinstance(line, str) else line)
 
 
 def summary(job: Job) -> Iterator[Text | str]:
@@ -128,19 +162,23 @@ def summary(job: Job) -> Iterator[Text | str]:
         yield ""
         yield from example(job.example)
         yield ""
-    usage = info["usage"]
-    cost = "price unknown" if info["cost_usd"] is None else f"${info['cost_usd']:.4f}"
+    usage, dropped, folder = info["usage"], sum(info["dropped"].values()), shlex.quote(str(job.folder))
+    cost = "price unknown" if info["cost_usd"] is None else f"${info['cost_usd']:,.4f}" if info["cost_usd"] else "free"
     yield (
-        f"{info['rows']:,} rows kept, {sum(info['dropped'].values()):,} dropped; {usage['calls']:,} calls, "
+        f"{info['rows']:,} rows kept, {dropped:,} dropped; {usage['calls']:,} calls, "
         f"{usage['input_tokens']:,} tokens in and {usage['output_tokens']:,} out, {cost}, {clock(info['seconds'])}"
     )
+    if job.skipped:
+        yield f"  {job.skipped:,} prompts were through before this session"
     for reason, count in sorted(info["dropped"].items(), key=lambda item: -item[1]):
         yield f"  dropped {count:,} {reason}: see {job.folder / 'dropped.jsonl'}"
-    if job.stopped is None and info["rows"]:
-        yield f"training rows in {job.folder / 'sft.jsonl'}; cut them again with: cai export {job.folder} --split 0.9"
+    if job.stopped is not None:
+        yield "not finished: the same command goes on where this one stopped"
+    elif info["rows"]:
+        yield f"training rows in {job.folder / 'sft.jsonl'}; cut them again with: cai export {folder} --split 0.9"
 
 
-def _short(text: str, most: int = 1_200) -> str:
-    """A text on one screen."""
-    text = " ".join(text.split())
-    return text if len(text) <= most else text[: most - 1] + "…"
+def _short(text: str) -> str:
+    """As much of a text as a screen has room for, without blank lines; safe to print."""
+    text = "\n".join(" ".join(line.split()) for line in printable(text).splitlines() if line.strip())
+    return text if len(text) <= MOST_SHOWN else text[: MOST_SHOWN - 1] + "…"

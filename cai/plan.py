@@ -10,9 +10,12 @@ from collections.abc import Iterator
 import orjson
 
 from cai.ask import Ask
+from cai.errors import RunError
 from cai.records import BadPrompt, Prompt, Record, Request, Role, prompt_hash
 from cai.revise import draw_principles
+from cai.run import RETRIED, dropped_state
 from cai.settings import Setup
+from cai.store import Store
 
 CHARACTERS_PER_TOKEN = (
     4.0  # English text under the tokenizers of 2024–2026; others need up to four times as many tokens
@@ -41,7 +44,7 @@ class Estimate(Record):
     out: str
     prompts: int
     unusable: int  # records that are no prompt, and repeated prompts
-    finished: int  # rows that the folder holds already; they are not counted below
+    finished: int  # of the prompts, those that the folder is through with; they are not counted below
     calls: int
     input_tokens: int
     output_tokens: int
@@ -55,7 +58,7 @@ class Estimate(Record):
 
     def lines(self) -> Iterator[str]:
         """The estimate for people to read."""
-        done = f", {self.finished:,} finished already" if self.finished else ""
+        done = f", {self.finished:,} through already" if self.finished else ""
         bad = f", {self.unusable:,} unusable" if self.unusable else ""
         yield f"{self.prompts:,} prompts{bad}{done} → {self.out}"
         for role, part in self.roles.items():
@@ -86,15 +89,15 @@ def estimate(setup: Setup) -> Estimate:
     typical = round(settings.max_tokens * TYPICAL_ANSWER)
     calls: dict[Role, int] = dict.fromkeys(setup.models, 0)
     given: dict[Role, dict[int, int]] = {role: {typical: 0, settings.max_tokens: 0} for role in setup.models}
-    finished = _finished(setup)
-    prompts = unusable = 0
-    seen: set[bytes] = set()
-    for item in setup.source():
+    settled, seen = _settled(setup), set[bytes]()
+    prompts = unusable = finished = 0
+    for position, item in enumerate(setup.source()):
         if isinstance(item, BadPrompt) or not _new(item, seen):
             unusable += 1
             continue
         prompts += 1
-        if prompts <= finished:  # rows finish nearly in input order
+        if position in settled:
+            finished += 1
             continue
         drawn = draw_principles(principles, settings.rounds, settings.seed, item.id)
         for length in (typical, settings.max_tokens):
@@ -109,13 +112,22 @@ def estimate(setup: Setup) -> Estimate:
     return _estimate(setup, calls, given, typical, prompts, unusable, finished)
 
 
-def _finished(setup: Setup) -> int:
-    """Rows that an earlier session of the same run has kept."""
+def _settled(setup: Setup) -> set[int]:
+    """Places in the input that an earlier session of the same run is through with."""
     try:
-        info = orjson.loads((setup.out / "run.json").read_bytes())
-    except FileNotFoundError:
-        return 0
-    return int(info["rows"]) if info.get("identity") == setup.identity else 0
+        identity = orjson.loads((setup.out / "run.json").read_bytes()).get("identity")
+    except (FileNotFoundError, NotADirectoryError):
+        return set()
+    except (OSError, ValueError, AttributeError) as error:
+        raise RunError(f"{setup.out / 'run.json'} cannot be read ({error}); name another --out") from error
+    if identity != setup.identity or setup.settings.force or not (setup.out / "calls.sqlite").exists():
+        return set()
+    again = {dropped_state(reason) for reason in RETRIED}
+    store = Store(setup.out, read_only=True)
+    try:
+        return {position for position, _, state in store.states() if state not in again}
+    finally:
+        store.close()
 
 
 def _new(item: Prompt, seen: set[bytes]) -> bool:
@@ -160,7 +172,8 @@ def _estimate(
         cost_usd=None if unpriced else sum(costs),
         most_input_tokens=sum(counts[most] for counts in given.values()),
         most_output_tokens=sum(calls.values()) * most, most_cost_usd=None if unpriced else most_cost,
-        seconds=_seconds(setup, sum(calls.values()), output), roles=roles, notes=tuple(_notes(setup, unpriced)),
+        seconds=_seconds(setup, sum(calls.values()), output), roles=roles,
+        notes=tuple(_notes(setup, unpriced, most_cost)),
     )  # fmt: skip
 
 
@@ -177,7 +190,7 @@ def _seconds(setup: Setup, calls: int, output: int) -> float | None:
     return max(output / rate, by_rpm)
 
 
-def _notes(setup: Setup, unpriced: list[str]) -> Iterator[str]:
+def _notes(setup: Setup, unpriced: list[str], most_cost: float) -> Iterator[str]:
     yield (
         f"tokens are counted as {CHARACTERS_PER_TOKEN:g} bytes each, answers as {TYPICAL_ANSWER:.0%} of --max-tokens "
         f"{setup.settings.max_tokens}; nothing was asked of any model"
@@ -186,3 +199,6 @@ def _notes(setup: Setup, unpriced: list[str]) -> Iterator[str]:
         yield "a critique that finds nothing to fix saves its revision: there may be fewer calls"
     if unpriced:
         yield f"no listed price for {', '.join(unpriced)}: state it with --price IN,OUT"
+    cap = setup.settings.max_cost
+    if cap is not None and most_cost > cap:
+        yield f"--max-cost {cap:g} may stop the run before its end: it could come to ${most_cost:,.2f}"

@@ -17,6 +17,7 @@ from typing import Any
 
 import orjson
 
+from cai.ask import Ask
 from cai.constitution import Constitution, load_constitution
 from cai.errors import CaiError, UsageError
 from cai.models import Connection, Model, open_model
@@ -169,7 +170,7 @@ class Setup:
         names = {role: f"{model.provider}:{model.name}" for role, model in self.models.items()}
         one = len(set(names.values())) == 1
         rounds = "1 round" if settings.rounds == 1 else f"{settings.rounds} rounds"
-        gate = "skips revisions where nothing is to fix" if self.gate else "always revises"
+        gate = "no revision where a critique finds nothing" if self.gate else "always revises"
         limit = "" if settings.limit is None else f", the first {settings.limit:,}"
         source, count = law.source or "made in Python", len(law.principles_for("revise"))
         yield f"constitution  {law.name} {law.version} ({source}), {count} principles"
@@ -188,9 +189,11 @@ class Setup:
 def resolve(prompts: Prompts, constitution: str | Path | Constitution, settings: Settings) -> Setup:
     """Check everything that can be checked before the first call, and say what the run will be."""
     settings.check()
+    read_prompts(prompts, format=settings.format, field=settings.prompt_field)  # reads nothing yet, but looks
     law = constitution if isinstance(constitution, Constitution) else load_constitution(constitution)
-    law.principles_for("revise")
+    principles = law.principles_for("revise")
     templates = load_templates(settings.templates)
+    Ask(templates, law).check(principles)
     if templates.completes and settings.gate:
         raise UsageError("--gate needs chat templates: a base model gives no verdict line; use --no-gate")
     connection = Connection(settings.base_url, settings.headers, settings.timeout)

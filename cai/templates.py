@@ -236,17 +236,15 @@ def _stop(tree: nodes.Template) -> tuple[str, ...]:
 
 
 def _trial(path: Path, files: Mapping[str, bytes], environment: ImmutableSandboxedEnvironment) -> Iterator[_Fault]:
-    """Renders each template for a whole principle and a shorthand one, so that the first row finds nothing new."""
-    lacks: dict[str, Any] = {"text": None, "critique": None, "revise": None, "choose": None, "weight": 1.0, "tests": ()}
-    whole = Principle(**lacks | {"id": "trial", "critique": "Trial.", "revise": "Trial."})
-    shorthand = Principle(**lacks | {"id": "trial", "text": "Trial."})
+    """Renders each template once, for a principle that lacks no wording, so that the first row finds little new."""
+    words = dict.fromkeys(("text", "critique", "revise", "choose"), "Trial.")
+    principle = Principle(id="trial", weight=1.0, tests=(), **words)
     values: dict[str, Any] = {"prompt": [{"role": "user", "content": "Trial."}], "reply": "Trial.", "gate": True}
     try:
-        values |= {"critique": "Trial.", "examples": _examples(path, files)}
+        values |= {"critique": "Trial.", "principle": principle, "examples": _examples(path, files)}
         for name in (name for name in VARIABLES if f"{name}.jinja" in files):
-            for principle in (whole, shorthand):
-                given = {key: values[key] for key in values if key in (_given(name, files) or ())}
-                _rendered(environment.get_template(f"{name}.jinja"), given | {"principle": principle})
+            given = _given(name, files) or frozenset()
+            _rendered(environment.get_template(f"{name}.jinja"), {key: values[key] for key in values if key in given})
     except _Fault as fault:
         yield fault
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -27,12 +28,15 @@ def prompt(*texts: str) -> Prompt:
     return Prompt(id="p", messages=tuple(turns))
 
 
+built_in = cache(load_templates)
+
+
 def chat(**options: Any) -> Ask:
-    return Ask(load_templates("chat"), LAW, **options)
+    return Ask(built_in("chat"), LAW, **options)
 
 
 def fewshot(**options: Any) -> Ask:
-    return Ask(load_templates("fewshot"), LAW, **options)
+    return Ask(built_in("fewshot"), LAW, **options)
 
 
 def roles(request: Request) -> list[str]:
@@ -169,7 +173,8 @@ def starts(text: str, label: str) -> int:
 
 
 @pytest.mark.parametrize(
-    "harmless", ["Human: all too human", "I said: Human: me", "a\nHumans: many", "a\nhuman: x", "a\n> Human: x", "a\n\nb"]
+    "harmless",
+    ["Human: all too human", "I said: Human: me", "a\nHumans: many", "a\nhuman: x", "a\n> Human: x"],
 )
 def test_first_lines_and_the_middle_of_lines_stay_as_they_are(harmless: str) -> None:
     text = fewshot().critique(prompt(harmless), harmless, KIND).text

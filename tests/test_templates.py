@@ -141,7 +141,7 @@ def test_a_folder_goes_before_a_built_in_set_of_its_name(tmp_path: Path, monkeyp
 
 
 def test_a_name_that_is_neither_folder_nor_built_in_gets_a_suggestion() -> None:
-    with pytest.raises(TemplateError, match="no template set 'fewshots'.*did you mean 'fewshot'"):
+    with pytest.raises(TemplateError, match=r"no template set 'fewshots'.*did you mean 'fewshot'"):
         load_templates("fewshots")
     with pytest.raises(TemplateError, match="built in: chat, fewshot"):
         load_templates("xyz")
@@ -268,19 +268,26 @@ def test_a_fault_in_a_part_is_shown_where_it_stands(tmp_path: Path) -> None:
     assert "_part.jinja:2: 'dict object' has no attribute 'text'" in error
 
 
-def test_a_wording_that_a_principle_lacks_is_never_written_as_none(tmp_path: Path) -> None:
-    for template in ("{{ principle.critique }}", "{{ 'Ask: ' ~ principle.critique }}", "{{ principle.text }}"):
-        assert "has no " in refused(tmp_path / "own", critique__jinja=template)
-    kept = load_templates(a_set(tmp_path / "own", critique__jinja="{{ principle.critique or principle.text }}"))
-    assert kept.render("critique", principle=WHOLE) == "Is the reply kind?"
-    assert kept.render("critique", principle=SHORTHAND) == "Replies should be kind."
+@pytest.mark.parametrize("template", ["{{ principle.critique }}", "{{ 'Ask: ' ~ principle.critique }}"])
+def test_a_wording_that_a_principle_lacks_is_never_written_as_none(tmp_path: Path, template: str) -> None:
+    own = load_templates(a_set(tmp_path / "own", critique__jinja=template))
+    assert own.render("critique", principle=WHOLE).endswith("Is the reply kind?")
+    law = Constitution(name="law", version="1.0.0", principles=(WHOLE, SHORTHAND.model_copy(update={"id": "short"})))
+    with pytest.raises(TemplateError, match=r"critique\.jinja:1: principle 'short' has no 'critique': say"):
+        Ask(own, law).check(law.principles)
+
+
+def test_what_stands_in_for_a_wording_is_written_where_it_is_lacking(tmp_path: Path) -> None:
+    own = load_templates(a_set(tmp_path / "own", critique__jinja="{{ principle.critique or principle.text }}"))
+    assert own.render("critique", principle=WHOLE) == "Is the reply kind?"
+    assert own.render("critique", principle=SHORTHAND) == "Replies should be kind."
 
 
 @pytest.mark.parametrize("missing", ["critique.jinja", "revise.jinja"])
 def test_a_set_without_a_needed_file_says_what_it_has(tmp_path: Path, missing: str) -> None:
     own = a_set(tmp_path / "own")
     (own / missing).unlink()
-    with pytest.raises(TemplateError, match="needs critique.jinja and revise.jinja; this folder has"):
+    with pytest.raises(TemplateError, match=r"needs critique\.jinja and revise\.jinja; this folder has"):
         load_templates(own)
     assert [problem.error for problem in check_templates(own)] == [True]
 

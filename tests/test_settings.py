@@ -1,0 +1,302 @@
+from __future__ import annotations
+
+import json
+import os
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cai.constitution import Constitution, load_constitution
+from cai.errors import CaiError, UsageError
+from cai.run import identity_hash
+from cai.settings import Setup, make_settings, resolve, setup_from_options
+
+PROMPTS = ["How do I sharpen a knife?", "Is it late?"]
+
+
+@pytest.fixture
+def answers(tmp_path: Path) -> str:
+    """A recorded model that nobody asks."""
+    path = tmp_path / "answers.jsonl"
+    path.write_text('{"id": "x", "role": "assistant", "index": 0, "reply": "Hm."}\n')
+    return f"recorded:{path}"
+
+
+def setup(prompts: Any = PROMPTS, constitution: str | Constitution = "harmless", **given: Any) -> Setup:
+    return resolve(prompts, constitution, make_settings({"model": "openai:gpt-4.1-mini", **given}))
+
+
+def refused(**given: Any) -> str:
+    with pytest.raises(UsageError) as error:
+        setup(**given)
+    return str(error.value)
+
+
+# Values
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        *[
+            (name, value)
+            for name in ("rounds", "max_tokens", "limit", "concurrency", "rpm", "tpm")
+            for value in (0, -1)
+        ],
+        *[(name, value) for name in ("rounds", "max_tokens", "limit") for value in (1.5, "2", True, 2**63)],
+        *[("temperature", value) for value in (-0.1, 2.1, float("nan"), float("inf"), "1", None)],
+        *[("max_cost", value) for value in (-1, float("nan"), float("inf"), "5")],
+        *[("timeout", value) for value in (0, -1, float("nan"), float("inf"), None)],
+        *[("seed", value) for value in (-1, 2**63, 1.5, None)],
+        ("rounds", 1001),
+        ("concurrency", 100_001),
+        *[(name, 5) for name in ("model", "critic", "system", "templates", "format", "price", "base_url", "out")],
+        ("model", None),
+        ("gate", "no"),
+        ("force", None),
+        ("headers", [("a", "b")]),
+        ("extra_body", '{"top_p": 1}'),
+    ],
+)
+def test_a_value_that_cannot_be_is_refused_by_name(name: str, value: Any) -> None:
+    with pytest.raises(UsageError, match=f"--{name.replace('_', '-')} .*must be"):
+        make_settings({name: value})
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"rounds": 1, "max_tokens": 1, "limit": 1, "concurrency": 1, "rpm": 1, "tpm": 1, "seed": 0, "temperature": 0},
+        {"temperature": 2, "max_cost": 0, "timeout": 0.001, "seed": 2**63 - 1, "limit": None},
+    ],
+)
+def test_the_ends_of_the_ranges_are_taken(given: dict[str, Any]) -> None:
+    assert make_settings(given).rounds >= 1
+
+
+def test_an_unknown_setting_gets_a_suggestion() -> None:
+    with pytest.raises(UsageError, match="unknown setting 'temprature', did you mean 'temperature'"):
+        make_settings({"temprature": 1})
+    with pytest.raises(UsageError, match="unknown setting 'zzz'; known: base_url, concurrency, critic"):
+        make_settings({"zzz": 1})
+
+
+@pytest.mark.parametrize("name", ["messages", "prompt", "system", "model", "stream", "n"])
+def test_the_extra_body_must_not_undo_what_a_run_stands_on(name: str) -> None:
+    assert f"--extra-body must not hold {name!r}" in refused(extra_body={name: "x"})
+
+
+def test_the_extra_body_may_raise_the_length_of_answers_only_where_no_cost_is_capped() -> None:
+    longer = {"max_tokens": None, "max_completion_tokens": 4000}
+    assert setup(extra_body=longer).settings.extra_body == longer
+    assert "use --max-tokens alone" in refused(extra_body=longer, max_cost=1.0)
+
+
+@pytest.mark.parametrize("value", [{1, 2}, 2**70, object()])
+def test_an_extra_body_that_is_no_json_is_refused(value: object) -> None:
+    assert "--extra-body cannot be sent as JSON" in refused(extra_body={"x": value})
+
+
+# What must agree with what
+
+
+def test_a_gate_needs_chat_templates() -> None:
+    assert "--no-gate" in refused(templates="fewshot", gate=True)
+    assert setup(templates="fewshot").gate is False
+    assert setup(templates="chat").gate is True
+    assert setup(gate=False).gate is False
+
+
+def test_a_model_that_cannot_continue_text_is_refused_for_a_completion_set() -> None:
+    assert "cannot continue text" in refused(model="anthropic:claude-sonnet-4-5", templates="fewshot")
+
+
+def test_critic_and_reviser_default_to_the_model_before_them(answers: str) -> None:
+    def names(**given: str) -> list[str]:
+        return [f"{m.provider}:{m.name}".split("@")[0] for m in setup(**given).models.values()]
+
+    mini, nano = "openai:gpt-4.1-mini", "openai:gpt-4.1-nano"
+    assert names() == [mini] * 3
+    assert names(critic=nano) == [mini, nano, nano]
+    assert names(reviser=nano) == [mini, mini, nano]
+    assert names(critic=answers, reviser=nano) == [mini, "recorded:answers", nano]
+
+
+def test_one_model_in_two_roles_is_opened_once() -> None:
+    models = setup(critic="openai:gpt-4.1-nano").models
+    assert models["critic"] is models["reviser"] is not models["assistant"]
+
+
+@pytest.mark.parametrize("name", ["model", "critic", "reviser", "templates"])
+def test_an_empty_name_is_not_taken_for_none(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(CaiError):
+        setup(**{name: ""})
+
+
+def test_a_cost_cap_needs_a_price() -> None:
+    assert "openai:no-such-model" in refused(model="openai:no-such-model", max_cost=1.0)
+    assert setup(model="openai:no-such-model", max_cost=1.0, price="1,2").prices["critic"] is not None
+    assert setup(max_cost=1.0).prices["critic"] is not None
+
+
+@pytest.mark.parametrize("price", ["", "1", "a,b", "1,2,3", "-1,2", "nan,1", "inf,1"])
+def test_a_price_that_is_none_is_refused(price: str) -> None:
+    assert "--price" in refused(price=price)
+
+
+# Identity: what decides the rows, and nothing else
+
+
+def identity(**given: Any) -> str:
+    return identity_hash(setup(**given).identity)
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"constitution": "honest"},
+        {"templates": "fewshot", "gate": False},
+        {"model": "openai:gpt-4.1-nano"},
+        {"critic": "openai:gpt-4.1-nano"},
+        {"reviser": "openai:gpt-4.1-nano"},
+        {"rounds": 3},
+        {"gate": False},
+        {"system": "Be brief."},
+        {"system": ""},
+        {"temperature": 0.5},
+        {"max_tokens": 100},
+        {"extra_body": {"top_p": 0.9}},
+        {"seed": 1},
+        {"format": "text"},
+        {"prompt_field": "question"},
+        {"prompts": None},
+    ],
+)
+def test_what_decides_the_rows_is_part_of_the_identity(given: dict[str, Any]) -> None:
+    assert identity(**given) != identity()
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"limit": 1},
+        {"concurrency": 3},
+        {"rpm": 10, "tpm": 1000},
+        {"max_cost": 5.0},
+        {"price": "1,2"},
+        {"base_url": "http://127.0.0.1:9/v1"},
+        {"headers": {"X-Key": "secret"}},
+        {"timeout": 5.0},
+        {"out": "elsewhere"},
+        {"force": True},
+        {"critic": "openai:gpt-4.1-mini"},
+        {"gate": True},
+        {"templates": "chat"},
+        {"temperature": 1},
+        {"prompts": ["Something else"]},
+    ],
+)
+def test_what_does_not_decide_them_is_not(given: dict[str, Any]) -> None:
+    assert identity(**given) == identity()
+
+
+def test_a_prompt_file_counts_by_its_content_wherever_it_lies(tmp_path: Path) -> None:
+    for folder, text in (("a", "one\n"), ("b", "one\n"), ("c", "two\n")):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / f"{folder}.txt").write_text(text)
+    a, b, c = (identity(prompts=tmp_path / name / f"{name}.txt") for name in "abc")
+    assert a == b != c
+
+
+def test_a_constitution_counts_by_what_it_says(tmp_path: Path) -> None:
+    path = tmp_path / "law.yaml"
+    path.write_text("name: law\nversion: 1.0.0\nprinciples: [Be kind.]\n")
+    before = identity(constitution=str(path))
+    path.write_text("# the same\nname: law\nversion: 1.0.0\nprinciples:\n  - Be kind.\n")
+    assert identity(constitution=str(path)) == before
+    path.write_text("name: law\nversion: 1.0.0\nprinciples: [Be very kind.]\n")
+    assert identity(constitution=str(path)) != before
+
+
+def test_neither_headers_nor_addresses_are_in_the_identity() -> None:
+    text = json.dumps(setup(headers={"X-Key": "secret"}, base_url="http://127.0.0.1:9/v1").identity)
+    assert "secret" not in text
+    assert "127.0.0.1" not in text
+
+
+def test_the_default_folder_is_named_after_constitution_and_identity() -> None:
+    assert setup().out == Path("runs") / f"harmless-{identity()}"
+    assert setup(out="here").out == Path("here")
+
+
+# What will run
+
+
+def test_a_setup_says_what_will_run(tmp_path: Path) -> None:
+    prompts = tmp_path / "p.txt"
+    prompts.write_text("one\n")
+    law = load_constitution("harmless")
+    told = "\n".join(setup(prompts=prompts, limit=1000, out="runs/a", critic="openai:gpt-4.1-nano").describe())
+    for fact in (
+        f"harmless {law.version} (built-in harmless), {len(law.principles)} principles", f"{prompts}, the first 1,000",
+        "2 rounds", "templates built-in chat", "seed 0", "assistant openai:gpt-4.1-mini", "critic openai:gpt-4.1-nano",
+        "runs/a",
+    ):  # fmt: skip
+        assert fact in told
+    plain = "\n".join(setup(prompts=None, rounds=1, gate=False).describe())
+    assert "the built-in set\n" in plain and "1 round, always revises" in plain
+    assert "model         openai:gpt-4.1-mini\n" in plain
+
+
+def test_prompts_of_a_file_are_counted_and_others_are_not(tmp_path: Path) -> None:
+    def count(prompts: Any, **given: Any) -> list[int]:
+        told: list[int] = []
+        setup(prompts=prompts, **given).count_prompts(told.append)
+        for thread in threading.enumerate():
+            if thread.name == "cai-count":
+                thread.join()
+        return told
+
+    path = tmp_path / "p.txt"
+    path.write_text("one\n\ntwo\n")
+    assert count(None) == [64]
+    assert count(str(path)) == count(path) == [sum(1 for _ in setup(prompts=path).source())]
+    assert count(None, limit=10) == [10]
+    assert count("-") == count(PROMPTS) == count(iter(PROMPTS)) == []
+
+
+# From the command line
+
+
+def options(**given: Any) -> dict[str, Any]:
+    return {
+        "prompts": None, "constitution": "harmless", "header": None, "extra_body": None,
+        "model": "openai:gpt-4.1-mini", **given,
+    }  # fmt: skip
+
+
+def test_options_are_read_into_settings() -> None:
+    found = setup_from_options(options(extra_body='{"top_p": 0.9}', header=["X-One: 1", "X-Two:  a: b "])).settings
+    assert found.extra_body == {"top_p": 0.9}
+    assert found.headers == {"X-One": "1", "X-Two": "a: b"}
+
+
+@pytest.mark.parametrize(("text", "told"), [("{", "is not JSON"), ("[1]", "must be a JSON object"), ("5", "must be a")])
+def test_an_extra_body_that_is_no_object_is_refused(text: str, told: str) -> None:
+    with pytest.raises(UsageError, match=f"--extra-body {told}"):
+        setup_from_options(options(extra_body=text))
+
+
+@pytest.mark.parametrize("text", ["sk-secret", ": sk-secret", "A b: sk-secret", "A: sk-secret\r\nB: c", "Ä: sk-secret"])
+def test_a_header_that_is_none_is_refused_without_showing_it(text: str) -> None:
+    with pytest.raises(UsageError, match="--header must be 'Name: value'") as error:
+        setup_from_options(options(header=[text]))
+    assert "secret" not in str(error.value)
+
+
+def test_bytes_that_are_no_text_are_told_of() -> None:
+    with pytest.raises(UsageError, match="no UTF-8 text"):
+        setup(system=os.fsdecode(b"\xff"))
