@@ -16,6 +16,7 @@ from typing import Any
 import orjson
 import yaml
 
+from cai.resources import folder
 from cai.sources import describe
 from cai.templates import load_templates
 
@@ -188,7 +189,9 @@ def _spec(name: str) -> str:
 
 
 def _templates(digest: str) -> str:
-    return next((name for name in ("chat", "fewshot") if load_templates(name).hash == digest), "TEMPLATES")
+    return next(
+        (name for name in ("chat", "fewshot") if load_templates(folder("prompts") / name).hash == digest), "TEMPLATES"
+    )
 
 
 # Text that cannot get out of its place

@@ -475,6 +475,8 @@ def test_a_wrong_key_is_nowhere_in_what_the_command_says(tmp_path: Path) -> None
         done = subprocess.run(whole, env=environment(), capture_output=True, text=True)
     assert done.returncode == 1 and "OPENAI_API_KEY" in done.stderr and "Traceback" not in done.stderr
     secret_is_nowhere(tmp_path / "out", done.stdout + done.stderr)
+
+
 def test_ctrl_c_works_while_standard_input_says_nothing(tmp_path: Path) -> None:
     out = tmp_path / "out"
     with stub() as server:
@@ -492,5 +494,3 @@ def test_ctrl_c_works_while_standard_input_says_nothing(tmp_path: Path) -> None:
             assert process.wait(60) == 130
     assert "Fatal Python error" not in said and "Traceback" not in said
     assert len(rows_of(out)) == 1
-
-

@@ -461,7 +461,7 @@ def test_weights_that_cannot_be_read_are_a_one_line_error(chat: Path, tmp_path: 
 def test_an_adapter_without_peft_names_the_extra(tmp_path: Path) -> None:
     (tmp_path / "adapter_config.json").write_text(json.dumps({"base_model_name_or_path": "x"}))
     (tmp_path / "adapter_model.safetensors").write_bytes(b"")
-    with pytest.raises(MissingExtra, match=r"LoRA adapter, needs .*cai-toolkit\[train\]"):
+    with pytest.raises(MissingExtra, match=r"LoRA adapter, needs .*cai-toolkit\[hf\]"):
         ask(tmp_path, call())
 
 

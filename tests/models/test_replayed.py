@@ -33,7 +33,7 @@ def test_a_run_is_played_again_from_its_own_calls(tmp_path: Path) -> None:
 def test_what_was_never_asked_is_told_with_the_sampling_it_was_asked_for(tmp_path: Path) -> None:
     with stub() as server:
         run(tmp_path / "a", "openai:stub", base_url=server.url)
-    with pytest.raises(ModelStopped, match="number 1 was asked for, at temperature 0.5 and 64 tokens"):
+    with pytest.raises(ModelStopped, match=r"number 1 was asked for, at temperature 0\.5 and 64 tokens"):
         run(tmp_path / "b", f"recorded:{tmp_path / 'a'}", temperature=0.5)
 
 
