@@ -197,9 +197,13 @@ class Job:
         )
 
 
-def _telling(row: Revision) -> tuple[bool, bool]:
-    """How well a row shows what a run does."""
-    return row.initial != row.final, len(row.initial) + len(row.final) <= 2 * SHOWN
+def _telling(row: Revision) -> tuple[bool, bool, float]:
+    """How well a row shows what a run does: it changed, it is short, and its word diff is not all red and green."""
+    changed, short = row.initial != row.final, len(row.initial) + len(row.final) <= 2 * SHOWN
+    if not (changed and short):
+        return changed, short, 0.0
+    before, after = set(row.initial.split()), set(row.final.split())
+    return changed, short, len(before & after) / len(before | after)
 
 
 def _bad_input(item: BadPrompt, position: int) -> Drop:
