@@ -11,7 +11,8 @@ DEMO_LIMIT ?= 12
 demo: $(VENV)/demo.stamp  ## real critiques and revisions by the embedded model
 	$(BIN)/cai generate --constitution harmless.yaml --limit $(DEMO_LIMIT)
 
-test: $(VENV)/dev.stamp  ## the default test suite
+test: $(VENV)/dev.stamp  ## the default test suite; the embedded model's tests need its weights, which are fetched once
+	$(BIN)/python -c 'from cai.models.weights import default_weights; default_weights()'
 	$(BIN)/python -m pytest -q
 
 lint: $(VENV)/dev.stamp
