@@ -40,9 +40,10 @@ class AnthropicModel:
 
     def __init__(self, name: str, connection: Connection) -> None:
         base_url = connection.base_url or os.environ.get("ANTHROPIC_BASE_URL") or f"https://{OFFICIAL}"
+        source = "--base-url" if connection.base_url else "ANTHROPIC_BASE_URL"
         self.name = name
         self._client = Client(
-            base_url.strip().removesuffix("/").removesuffix("/v1"), connection, "ANTHROPIC_API_KEY", name
+            base_url.strip().removesuffix("/").removesuffix("/v1"), source, connection, "ANTHROPIC_API_KEY", name
         )
         self.endpoint = self._client.address
         self._official = self._client.host == OFFICIAL
@@ -105,9 +106,7 @@ class AnthropicModel:
         text = "".join(block["text"] for block in blocks if block["type"] == "text")
         thoughts = "\n\n".join(block["thinking"] for block in blocks if block["type"] == "thinking")
         if reason not in FINISH:
-            raise CallRejected(
-                "model_error", f"{self.endpoint} ended the reply with {reason!r}: no text that can be used"
-            )
+            raise CallRejected("model_error", f"the server ended the reply with {reason!r}: no text that can be used")
         usage = reply.get("usage") or {}
         read = usage.get("cache_read_input_tokens")
         written = usage.get("cache_creation_input_tokens")

@@ -7,6 +7,7 @@ know prompts or replies, and never retries: one call of `post` is one request.
 from __future__ import annotations
 
 import io
+import json
 import math
 import os
 import re
@@ -48,18 +49,26 @@ FILTERED = re.compile(
     r"|content exists risk|requires moderation|was flagged|has been flagged",
     re.IGNORECASE,
 )
+# The next three end the run, and messages may quote a prompt: they count in `code` and `type`, or opening a message.
+OPENING = r"(\{'error': ['\"])?(error: |/\S+: )?"  # LiteLLM puts both before an upstream's words
 NO_CREDIT = re.compile(
-    r"insufficient_quota|billing_(error|hard_limit|not_active)|spend_limit|credit balance is too low", re.IGNORECASE
+    OPENING
+    + r"(insufficient_quota|billing_(error|hard_limit|not_active)|spend_limit|(your )?credit balance is too low)",
+    re.IGNORECASE,
 )
 NO_MODEL = re.compile(
-    r"model_not_found|invalid_model|not a valid model|invalid model\b|model not exist|unknown model", re.IGNORECASE
+    OPENING + r"(model_not_found|invalid_model|invalid model\b|model not exist|unknown model"
+    r"|(the )?(model )?\S+ is not a valid model)",
+    re.IGNORECASE,
 )
 # A setting that no call of this run can have; every row would fail alike.
 BAD_SETTING = re.compile(
-    r"unsupported_(parameter|value)|is deprecated for this model|assistant message prefill|cannot both be specified"
-    r"|max_(completion_)?tokens is too large|maximum allowed number of output tokens",
+    OPENING + r"(unsupported_(parameter|value)|\S+ is deprecated for this model|\S+ and \S+ cannot both be specified"
+    r"|(this model does not support )?assistant message prefill|max_(completion_)?tokens is too large"
+    r"|max_tokens: \d+ > \d+, which is the maximum allowed number of output tokens)",
     re.IGNORECASE,
 )
+SURROGATE = re.compile("[\ud800-\udfff]")
 MASKED_KEY = re.compile(r"[^\s*]{0,40}\*{3,}\S{0,40}")  # "sk-ab****yz", as OpenAI quotes a wrong key
 READ = 2000  # characters of a server's words; some echo the whole prompt
 CONNECT = 30.0  # seconds until a server that does not even accept counts as gone
@@ -74,17 +83,22 @@ class Answer:
     kind: str  # the error's code and type
     message: str
     retry_after: float | None  # seconds
+    spoken: bool = False  # the body is JSON with an `error`: the API's words, not those of a firewall before it
+
+    def means(self, pattern: re.Pattern[str]) -> bool:
+        return pattern.search(self.kind) is not None or pattern.match(self.message) is not None
 
 
 class Client:
     """Posts JSON to one base URL.
 
     base_url: with its path (".../v1") and, where a gateway wants one, its query, which is sent and never shown.
+    source: the option or variable that holds the base URL, for errors, which never quote it.
     key_variable: the environment variable that errors about the key name.
     """
 
-    def __init__(self, base_url: str, connection: Connection, key_variable: str, model: str) -> None:
-        self._base = _parse(base_url)
+    def __init__(self, base_url: str, source: str, connection: Connection, key_variable: str, model: str) -> None:
+        self._base = _parse(base_url, source)
         self.address = str(self._base.with_query(None)).rstrip("/")
         for name, value in connection.headers.items():
             if not (name + value).isprintable():
@@ -157,8 +171,8 @@ class Client:
 
     def _json(self, raw: bytes) -> dict[str, Any]:
         try:
-            reply = orjson.loads(raw)
-        except orjson.JSONDecodeError:
+            reply = _loads(raw)
+        except (ValueError, RecursionError):
             what = "HTML" if raw.lstrip()[:1] == b"<" else "an empty body" if not raw.strip() else "no JSON"
             raise self.odd(what) from None
         if not isinstance(reply, dict):
@@ -170,29 +184,37 @@ class Client:
         return ModelFault(f"{self.address} answered 200 with {what}: does this base URL speak the right protocol?")
 
     def error(self, answer: Answer) -> ModelError:
-        """The error that an answer means, in one line that never holds the key."""
+        """The error that an answer means, in one line that never holds the key.
+
+        A `CallRejected` does not name the address either: it is written to the run's files.
+        """
         status, known = answer.status, f"{answer.kind} {answer.message}"
         message = self._scrub(answer.message)[:300]
-        said = f"{self.address} answered {status}" + (f": {message}" if message else "")
-        if status == 402 or NO_CREDIT.search(known):
+        answered = f"answered {status}" + (f": {message}" if message else "")
+        said, row_said = f"{self.address} {answered}", f"the server {answered}"
+        # A 401, 404 or 429 is decided before the prompt is read, so that its words are the server's own.
+        if status == 402 or answer.means(NO_CREDIT) or (status in (401, 404, 429) and NO_CREDIT.search(answer.message)):
             return ModelStopped(f"out of credit: {said}; top up the account and run the same command again")
         if status in (400, 403, 413, 422) and FILTERED.search(known):
-            return CallRejected("content_filter", said)
+            return CallRejected("content_filter", row_said)
         if status == 413 or (status in (400, 422, 429) and TOO_LONG.search(known)):
-            return CallRejected("too_long", said)
+            return CallRejected("too_long", row_said)
         if status == 407:
             return ModelStopped(f"{said}; the proxy wants a name and a password in HTTP_PROXY or HTTPS_PROXY")
+        # A firewall refuses single prompts so; where it refuses all, `flow` ends the run.
+        if status == 403 and not answer.spoken:
+            return CallRejected("model_error", f"{row_said}; a firewall before the server?")
         if status in (401, 403):
             return AuthenticationFailed(f"{said}; check {self._key_variable}")
-        if status in (404, 405) or (status in (400, 422) and NO_MODEL.search(known)):
+        if status in (404, 405) or (status in (400, 422) and answer.means(NO_MODEL)):
             return UnknownModel(f"no model {self._model!r}: {said}; check the model's name and the base URL")
         if status in (429, 529) or (status == 503 and answer.retry_after is not None):
             return ModelBusy(said, answer.retry_after)
         if status >= 500 or status in (408, 409, 425):
             return ModelFault(said, answer.retry_after)
-        if BAD_SETTING.search(known):
+        if answer.means(BAD_SETTING):
             return ModelStopped(f"{said}; change the setting, or take it out with --extra-body '{{\"NAME\": null}}'")
-        return CallRejected("model_error", said)
+        return CallRejected("model_error", row_said)
 
     def _scrub(self, text: str) -> str:
         return self._secrets.sub("***", text)
@@ -229,8 +251,8 @@ def read_error(status: int, headers: Mapping[str, str], raw: bytes) -> Answer:
     """What an error answer says, whichever of the known shapes its body has."""
     wait = retry_after(headers)
     try:
-        body = orjson.loads(raw)
-    except orjson.JSONDecodeError:
+        body = _loads(raw)
+    except (ValueError, RecursionError):
         text = raw[:READ].decode("utf-8", "replace")
         page = text.lstrip().startswith("<")
         return Answer(status, "", "an HTML page" if page else _one_line(text) or responses.get(status, ""), wait)
@@ -241,11 +263,12 @@ def error_in(status: int, body: Any, wait: float | None = None) -> Answer:
     """What the parsed body of an error says."""
     # {"error": {…}} OpenAI, Anthropic · {"error": "…"} Ollama · {"message": …} old vLLM · {"detail": …} FastAPI
     error = body.get("error", body) if isinstance(body, dict) else body
+    spoken = isinstance(body, dict) and "error" in body
     if not isinstance(error, dict):
-        return Answer(status, "", _one_line(str(error)), wait)
+        return Answer(status, "", _one_line(str(error)), wait, spoken)
     kind = " ".join(str(error[key]) for key in ("code", "type") if error.get(key) is not None)
     message = error.get("message") or error.get("detail") or ""
-    return Answer(status, kind, _one_line(str(message)) or kind or responses.get(status, ""), wait)
+    return Answer(status, kind, _one_line(str(message)) or kind or responses.get(status, ""), wait, spoken)
 
 
 def retry_after(headers: Mapping[str, str]) -> float | None:
@@ -268,6 +291,17 @@ def retry_after(headers: Mapping[str, str]) -> float | None:
     return max(0.0, until - now)
 
 
+def _loads(raw: bytes) -> Any:
+    """Parse JSON; half a surrogate pair, which orjson refuses and some servers write, becomes U+FFFD.
+
+    Raises ValueError or RecursionError.
+    """
+    try:
+        return orjson.loads(raw)
+    except orjson.JSONDecodeError:
+        return orjson.loads(SURROGATE.sub("\ufffd", json.dumps(json.loads(raw), ensure_ascii=False)))
+
+
 def _one_line(text: str) -> str:
     return " ".join("".join(c if c.isprintable() else " " for c in text[:READ]).split())
 
@@ -275,24 +309,28 @@ def _one_line(text: str) -> str:
 def _secrets(key: str, others: list[str]) -> re.Pattern[str]:
     """What must not be shown: the key, also cut or masked by the server, and the user's header and query values.
 
-    Shorter than six characters is no secret ("EMPTY", "none") and would blot out words.
+    Of a value each word, too: a server may echo the key of "Bearer KEY" alone. Shorter than six characters is no secret
+    ("EMPTY", "none") and would blot out words.
     """
-    hidden = [MASKED_KEY.pattern, *(re.escape(value) for value in others if len(value) >= 6)]
+    parts = {part for value in others for part in (value, *value.split()) if len(part) >= 6}
+    hidden = [*(re.escape(part) for part in sorted(parts, key=len, reverse=True)), MASKED_KEY.pattern]
     if len(key) >= 6:
         hidden.insert(0, rf"{re.escape(key[:8])}\S*")
     return re.compile("|".join(hidden))
 
 
-def _parse(base_url: str) -> URL:
+def _parse(base_url: str, source: str) -> URL:
     try:
         url = URL(base_url.strip())
         (url.host or "").encode("idna")  # what the resolver will do: an empty or overlong label fails here, not later
     except ValueError:
-        raise UsageError("the base URL cannot be read; write one like http://localhost:8000/v1") from None
+        raise UsageError(f"the base URL in {source} cannot be read; write one like http://localhost:8000/v1") from None
     if url.user or url.password:
-        raise UsageError("the base URL holds a user name or password: send it as a header instead")
+        raise UsageError(f"the base URL in {source} holds a user name or password: send it as a header instead")
     if url.scheme not in ("http", "https") or not url.host:
-        raise UsageError(f"the base URL {base_url!r} is none; write one like http://localhost:8000/v1")
+        raise UsageError(
+            f"the base URL in {source} needs http:// or https:// and a host, like http://localhost:8000/v1"
+        )
     return url
 
 

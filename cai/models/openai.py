@@ -40,8 +40,9 @@ class OpenAIModel:
 
     def __init__(self, name: str, connection: Connection) -> None:
         base_url = connection.base_url or os.environ.get("OPENAI_BASE_URL") or f"https://{OFFICIAL}/v1"
+        source = "--base-url" if connection.base_url else "OPENAI_BASE_URL"
         self.name = name
-        self._client = Client(base_url, connection, "OPENAI_API_KEY", name)
+        self._client = Client(base_url, source, connection, "OPENAI_API_KEY", name)
         self.endpoint = self._client.address
         self._official = self._client.host == OFFICIAL
         self._reasoning = self._official and REASONING.match(name) is not None
@@ -134,7 +135,7 @@ class OpenAIModel:
             return FINISH[reason]
         if reason in PASSING:
             raise ModelFault(f"{self.endpoint} gave the reply up: finish reason {reason!r}")
-        raise CallRejected("model_error", f"{self.endpoint} ended the reply with {reason!r}: no text that can be used")
+        raise CallRejected("model_error", f"the server ended the reply with {reason!r}: no text that can be used")
 
     async def close(self) -> None:
         await self._client.close()

@@ -142,6 +142,14 @@ def test_the_base_url_is_the_users_then_the_environments_then_anthropics(monkeyp
     assert AnthropicModel("m", Connection(base_url="http://127.0.0.1:9/v1/")).endpoint == "http://127.0.0.1:9"
 
 
+def test_a_base_url_that_cannot_be_used_is_named_by_where_it_stands(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(UsageError, match="the base URL in --base-url needs http"):
+        AnthropicModel("m", Connection(base_url="localhost:8000/v1"))
+    monkeypatch.setenv("ANTHROPIC_BASE_URL", "localhost:8000/v1")
+    with pytest.raises(UsageError, match="the base URL in ANTHROPIC_BASE_URL needs http"):
+        AnthropicModel("m", Connection())
+
+
 def test_anthropics_own_server_needs_a_key_before_the_first_call() -> None:
     with pytest.raises(AuthenticationFailed, match=r"api.anthropic.com needs a key: .* ANTHROPIC_API_KEY$"):
         asyncio.run(AnthropicModel(OLD, Connection()).start())
@@ -194,7 +202,7 @@ def test_every_end_of_a_text_has_a_meaning(stop: str, finish: str) -> None:
 
 @pytest.mark.parametrize("stop", ["tool_use", "pause_turn", "unheard_of", None])
 def test_an_end_that_is_no_text_rejects_the_call(stop: str | None) -> None:
-    with pytest.raises(CallRejected, match=f"ended the reply with {stop!r}") as caught:
+    with pytest.raises(CallRejected, match=f"^the server ended the reply with {stop!r}") as caught:
         answered(message(stop=stop))
     assert caught.value.reason == "model_error"
 

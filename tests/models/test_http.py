@@ -30,7 +30,7 @@ OK = http(200, {"fine": True})
 
 
 def client(url: str, **connection: Any) -> Client:
-    return Client(url, Connection(**connection), "SOME_API_KEY", "some-model")
+    return Client(url, "SOME_BASE_URL", Connection(**connection), "SOME_API_KEY", "some-model")
 
 
 async def ask(url: str, payload: dict[str, Any] | None = None, **connection: Any) -> dict[str, Any]:
@@ -103,11 +103,40 @@ LONG = "This model's maximum context length is 4096 tokens. However, you request
         (422, {"detail": [{"msg": "field required"}]}, CallRejected, "model_error"),
         (401, openai_error("wrong key", "invalid_api_key"), AuthenticationFailed, None),
         (403, claude_error("permission_error", "not yours"), AuthenticationFailed, None),
+        (403, b"<!DOCTYPE html><title>Attention Required! | Cloudflare</title>", CallRejected, "model_error"),
+        (403, {"message": "Forbidden"}, CallRejected, "model_error"),
+        (403, b"", CallRejected, "model_error"),
+        (403, {"error": "no access to this model"}, AuthenticationFailed, None),
         (404, openai_error("The model does not exist", "model_not_found"), UnknownModel, None),
         (404, {"detail": "Not Found"}, UnknownModel, None),
         (405, {"detail": "Method Not Allowed"}, UnknownModel, None),
         (400, openai_error("foo/bar is not a valid model ID"), UnknownModel, None),
+        (400, openai_error("Invalid model name passed in model=x"), UnknownModel, None),
+        (400, openai_error("{'error': '/chat/completions: Invalid model name passed in model=x"), UnknownModel, None),
         (402, openai_error("pay"), ModelStopped, None),
+        (429, openai_error("You are over: your credit balance is too low"), ModelStopped, None),
+        (400, openai_error("no", "billing_hard_limit_reached"), ModelStopped, None),
+        (
+            400,
+            claude_error("invalid_request_error", "This model does not support assistant message prefill. End with"),
+            ModelStopped,
+            None,
+        ),
+        (
+            400,
+            claude_error("invalid_request_error", "`temperature` and `top_p` cannot both be specified for this model"),
+            ModelStopped,
+            None,
+        ),
+        (
+            400,
+            claude_error(
+                "invalid_request_error", "max_tokens: 9 > 8, which is the maximum allowed number of output tokens"
+            ),
+            ModelStopped,
+            None,
+        ),
+        (400, openai_error("max_tokens is too large: 9"), ModelStopped, None),
         (429, openai_error("You exceeded your quota", "insufficient_quota"), ModelStopped, None),
         (400, claude_error("invalid_request_error", "Your credit balance is too low to go on"), ModelStopped, None),
         (400, openai_error("'stop' is not supported with this model.", "unsupported_parameter"), ModelStopped, None),
@@ -131,6 +160,44 @@ def test_an_error_answer_has_one_meaning(
     assert type(error) is kind
     assert getattr(error, "reason", None) == reason
     assert str(status) in str(error) and "\n" not in str(error)
+
+
+@pytest.mark.parametrize(
+    "prompt",
+    [
+        "Your credit balance is too low",
+        "error insufficient_quota",
+        "Why do I get model_not_found?",
+        "That is an unknown model",
+        "foo is not a valid model ID",
+        "`x` is deprecated for this model",
+        "unsupported_parameter",
+        "max_tokens is too large",
+    ],
+)
+def test_words_of_a_quoted_prompt_do_not_end_the_run(prompt: str) -> None:
+    error = outcome(http(400, openai_error(f"cannot parse messages[0].content: '{prompt}'", type="BadRequestError")))
+    assert isinstance(error, CallRejected) and error.reason == "model_error"
+
+
+def test_what_is_written_of_a_rejected_call_does_not_name_the_server() -> None:
+    page = b"<html>no</html>"
+    for answer in (http(400, openai_error("no", "content_filter")), http(413, b""), http(403, page), http(400, b"")):
+        error = outcome(answer)
+        assert isinstance(error, CallRejected)
+        assert str(error).startswith("the server answered 4") and "127.0.0.1" not in str(error)
+    assert str(outcome(http(403, page))) == "the server answered 403: an HTML page; a firewall before the server?"
+
+
+def test_half_a_surrogate_pair_in_an_answer_becomes_a_replacement_character() -> None:
+    async def play(raw: bytes) -> dict[str, Any]:
+        async with scripted(http(200, raw)) as server:
+            return await ask(server.url)
+
+    raw = rb'{"\udc00": ["a\ud83d", {"b": "\ud83d\ude00 \\ud83d"}], "n": 1.5}'
+    assert asyncio.run(play(raw)) == {"\ufffd": ["a\ufffd", {"b": "\U0001f600 \\ud83d"}], "n": 1.5}
+    error = outcome(http(400, rb'{"error": {"code": "content_filter", "message": "in \ud83d"}}'))
+    assert isinstance(error, CallRejected) and str(error) == "the server answered 400: in \ufffd"
 
 
 def test_the_servers_words_are_quoted_in_one_line_and_cut() -> None:
@@ -192,10 +259,21 @@ def test_values_of_headers_and_of_the_query_are_not_shown() -> None:
         async with scripted(http(400, openai_error(echo))) as server:
             await ask(server.url + "/v1?token=whisper-2", headers={"X-Gateway": "hush-hush-1"})
 
-    with pytest.raises(CallRejected, match=r"v1 answered 400: got \*\*\* and \*\*\*$"):
+    with pytest.raises(CallRejected, match=r"^the server answered 400: got \*\*\* and \*\*\*$"):
         asyncio.run(play("got hush-hush-1 and whisper-2"))
     with pytest.raises(CallRejected, match=r"x{292}\*\*\*$"):
         asyncio.run(play("x" * 292 + "hush-hush-1"))  # 300 characters are shown
+
+
+def test_a_key_in_a_header_is_not_shown_without_its_scheme_either() -> None:
+    async def play(echo: str) -> None:
+        async with scripted(http(400, openai_error(echo))) as server:
+            await ask(server.url, headers={"Authorization": "Bearer hush-hush-1"})
+
+    for echo, shown in (("bad token hush-hush-1.", "bad token ***."), ("bad 'Bearer hush-hush-1'", "bad '***'")):
+        with pytest.raises(CallRejected) as caught:
+            asyncio.run(play(echo))
+        assert str(caught.value) == f"the server answered 400: {shown}"
 
 
 def test_a_redirect_is_not_followed_so_that_the_key_stays_here() -> None:
@@ -214,6 +292,9 @@ def test_a_redirect_is_not_followed_so_that_the_key_stays_here() -> None:
         (http(200, b"<html>Welcome</html>"), "200 with HTML: does this base URL speak the right protocol?"),
         (http(200, b""), "200 with an empty body"),
         (http(200, b"hello"), "200 with no JSON"),
+        (http(200, b'{"a": NaN}'), "200 with no JSON"),
+        (http(200, b'{"a": "\\ud83d'), "200 with no JSON"),
+        (http(200, b"[" * 200_000), "200 with no JSON"),
         (http(200, b"[1]"), "200 with JSON that is list, not an object"),
         (http(200, b'{"a": 1}', Content_Length="100"), "the body broke off half-way"),
         (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\n{\"a\":", "the body broke off half-way"),
@@ -364,8 +445,17 @@ def test_a_private_ca_is_trusted_when_ssl_cert_file_names_it(tmp_path: Path, mon
     "url", ["", "localhost:8000/v1", "ftp://host/v1", "http://", "http://[::1/v1", "http://a..b/v1"]
 )
 def test_a_base_url_that_is_none_is_a_usage_error(url: str) -> None:
-    with pytest.raises(UsageError, match="base URL"):
+    with pytest.raises(UsageError, match=r"the base URL in SOME_BASE_URL .*http://localhost:8000/v1$"):
         client(url)
+
+
+@pytest.mark.parametrize(
+    "url", ["me:hunter22@host/v1", "host:8000/v1?key=hunter22", "ftp://host/v1?key=hunter22", "http://[::1/hunter22"]
+)
+def test_a_base_url_that_cannot_be_used_is_not_shown(url: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        client(url)
+    assert "hunter22" not in str(caught.value)
 
 
 def test_a_password_in_the_base_url_is_refused_and_not_shown() -> None:

@@ -156,6 +156,14 @@ def test_the_base_url_is_the_users_then_the_environments_then_openais(monkeypatc
     assert open_model("openai:org/name").name == "org/name"
 
 
+def test_a_base_url_that_cannot_be_used_is_named_by_where_it_stands(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(UsageError, match="the base URL in --base-url needs http"):
+        OpenAIModel("m", Connection(base_url="localhost:8000/v1"))
+    monkeypatch.setenv("OPENAI_BASE_URL", "localhost:8000/v1")
+    with pytest.raises(UsageError, match="the base URL in OPENAI_BASE_URL needs http"):
+        OpenAIModel("m", Connection())
+
+
 def test_openais_own_server_needs_a_key_before_the_first_call() -> None:
     with pytest.raises(AuthenticationFailed, match=r"api.openai.com/v1 needs a key: .* OPENAI_API_KEY$"):
         asyncio.run(OpenAIModel("gpt-4o", Connection()).start())
@@ -284,7 +292,7 @@ def test_a_refusal_is_filtered_content() -> None:
 
 @pytest.mark.parametrize("finish", ["tool_calls", "function_call", "unheard_of", None])
 def test_a_finish_that_is_no_text_rejects_the_call(finish: str | None) -> None:
-    with pytest.raises(CallRejected, match=f"ended the reply with {finish!r}") as caught:
+    with pytest.raises(CallRejected, match=f"^the server ended the reply with {finish!r}") as caught:
         answered(chat(finish, content=None))
     assert caught.value.reason == "model_error"
 
