@@ -13,8 +13,9 @@ from collections.abc import Iterable, Iterator
 from difflib import get_close_matches
 from typing import Any
 
-from cai.constitution import Constitution, Principle, load_constitution
-from cai.errors import UsageError
+from cai import lint
+from cai.constitution import Constitution, Principle, load_constitution, read_constitution
+from cai.errors import TemplateError, UsageError
 from cai.records import Message, Prompt, Request, Role
 from cai.templates import VARIABLES, Templates, load_templates
 
@@ -98,6 +99,22 @@ class Ask:
 
 def _turn(role: Any, content: str | None) -> Message:
     return {"role": role, "content": content or ""}
+
+
+def template_findings(templates: str | None, constitution: str) -> list[lint.Finding]:
+    """What is wrong with a template set, alone and under a constitution, as findings of a check; None is no set."""
+    findings = lint.template_findings(templates)
+    law = read_constitution(constitution).constitution
+    if templates is None or law is None or any(finding.level == "error" for finding in findings):
+        return findings
+    try:
+        Ask(load_templates(templates), law).check(p for p in law.principles if p.can_revise)
+    except TemplateError as error:
+        file, text = str(error.path or templates), str(error).removeprefix(f"{error.path}:{error.line}: ")
+        findings.append(
+            lint.Finding(level="error", code="template-principle", message=text, file=file, line=error.line)
+        )
+    return findings
 
 
 def show(name: str, template_set: str, template: str | None, message: str) -> Iterator[str]:

@@ -16,6 +16,7 @@ from typing import Any
 import orjson
 import yaml
 
+from cai.constitution import list_constitutions
 from cai.resources import folder
 from cai.sources import describe
 from cai.templates import load_templates
@@ -32,7 +33,8 @@ reply; that the revision is the better one is assumed, not checked. So `judged` 
 The licence of these rows follows from those of the prompts and of the models below.
 """
 NAMES = """
-`RUN` is a new folder; `PROMPTS`, `MODEL` and `TEMPLATES`, where they stand, are what the tables above identify.
+`RUN` is a new folder; `PROMPTS`, `CONSTITUTION.yaml`, `MODEL` and `TEMPLATES`, where they stand, are what the tables
+above identify.
 """
 
 
@@ -159,7 +161,7 @@ def _commands(identity: Mapping[str, Any], settings: Mapping[str, Any], facts: F
     if prompts != describe(None):
         words.append(prompts if prompts.startswith("hf:") else "PROMPTS")
     options: list[tuple[str, Any, Any]] = [  # option, value, the value that needs no option
-        ("--constitution", identity["constitution"]["name"], None),
+        ("--constitution", _constitution(identity["constitution"]["hash"]), None),
         ("--model", models["assistant"], None),
         ("--critic", models["critic"], models["assistant"]),
         ("--reviser", models["reviser"], models["critic"]),
@@ -186,6 +188,13 @@ def _spec(name: str) -> str:
     """The spec that asks for a model again; weights that lay on a disk are told by their hash, not by their path."""
     provider = name.partition(":")[0]
     return f"{provider}:MODEL" if "@" in name or _without_path(name) != name else name
+
+
+def _constitution(digest: str) -> str:
+    return next(
+        (law.source.removeprefix("built-in ") for law in list_constitutions() if law.hash == digest),
+        "CONSTITUTION.yaml",
+    )
 
 
 def _templates(digest: str) -> str:

@@ -86,7 +86,9 @@ def generate(
     tpm: Annotated[int | None, typer.Option(help="Most tokens a minute.")] = None,
     seed: Annotated[int, typer.Option(help="The same seed asks the same questions.")] = 0,
     max_cost: Annotated[float | None, typer.Option(help="Stop before the run folder has cost more USD.")] = None,
-    price: Annotated[str | None, typer.Option(help="IN,OUT in USD per million tokens, for unlisted models.")] = None,
+    price: Annotated[
+        str | None, typer.Option(help="USD per million tokens IN,OUT; goes before a listed price.")
+    ] = None,
     base_url: Annotated[str | None, typer.Option(help="Server of a hosted model, such as http://host:8000/v1.")] = None,
     header: Annotated[list[str] | None, typer.Option(help="Extra header 'Name: value'; repeatable.")] = None,
     timeout: Annotated[float, typer.Option(help="Seconds for one call.")] = 600.0,
@@ -218,9 +220,10 @@ def constitution_check(
 
     Example: cai constitution check my.yaml
     """
-    from cai.lint import check, template_findings
+    from cai.ask import template_findings
+    from cai.lint import check
 
-    report = check(file, template_findings(templates))
+    report = check(file, template_findings(templates, file))
     if json:
         _print_json(report.model_dump(mode="json"), json)
     else:

@@ -13,7 +13,7 @@ from cai.ask import Ask
 from cai.errors import RunError
 from cai.records import BadPrompt, Prompt, Record, Request, Role, prompt_hash
 from cai.revise import draw_principles
-from cai.run import RETRIED, dropped_state
+from cai.run import RETRIED, dropped_state, names_of
 from cai.settings import Setup
 from cai.store import Store
 
@@ -43,7 +43,7 @@ class Estimate(Record):
 
     out: str
     prompts: int
-    unusable: int  # records that are no prompt, and repeated prompts
+    unusable: int  # records that are no prompt, and repeated prompts and ids
     finished: int  # of the prompts, those that the folder is through with; they are not counted below
     calls: int
     input_tokens: int
@@ -131,10 +131,10 @@ def _settled(setup: Setup) -> set[int]:
 
 
 def _new(item: Prompt, seen: set[bytes]) -> bool:
-    digest = bytes.fromhex(prompt_hash(item.messages))
-    if digest in seen:
-        return False
-    seen.add(digest)
+    for name in names_of(bytes.fromhex(prompt_hash(item.messages)), item.id):
+        if name in seen:
+            return False
+        seen.add(name)
     return True
 
 

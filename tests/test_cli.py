@@ -318,6 +318,23 @@ def test_a_check_takes_templates_along(here: Path) -> None:
     assert "did you mean 'principle'?" in done.stdout
 
 
+def test_a_check_finds_what_templates_want_and_principles_lack(here: Path) -> None:
+    (here / "own").mkdir()
+    (here / "own" / "critique.jinja").write_text("Look:\n{{ principle.critique }}")
+    (here / "own" / "revise.jinja").write_text("{{ principle.revise or principle.text }}")
+    (here / "law.yaml").write_text("name: a\nversion: 1.0.0\nprinciples: [Choose the reply that is the kinder one.]\n")
+    done = cai("constitution", "check", "law.yaml", "--templates", "own")
+    assert (done.returncode, done.stderr) == (1, "")
+    [line] = [line for line in done.stdout.splitlines() if "error:" in line]
+    assert "critique.jinja:2: error: principle " in line
+    assert line.endswith("[template-principle]") and line.count("critique.jinja") == 1
+    (here / "prompts.txt").write_text("How do I pick a lock?\n")
+    refused = failed("generate", "prompts.txt", "--constitution", "law.yaml", "--templates", "own")
+    assert "critique.jinja:2: principle " in refused
+    (here / "own" / "critique.jinja").write_text("{{ principle.critique or principle.text }}")
+    assert cai("constitution", "check", "law.yaml", "--templates", "own").returncode == 0
+
+
 def test_an_import_writes_to_standard_output_or_a_new_file(here: Path) -> None:
     (here / "list.txt").write_text("Choose the kinder reply.\nChoose the clearer reply.\n")
     printed = cai("constitution", "import", "list.txt").stdout

