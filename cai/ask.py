@@ -88,13 +88,18 @@ class Ask:
 
     def _text(self, role: Role, name: str, prompt: Prompt, **variables: Any) -> Request:
         variables = {key: self._quoted(value) if isinstance(value, str) else value for key, value in variables.items()}
-        messages = [_turn(turn["role"], self._quoted(turn["content"])) for turn in self._turns(prompt)]
+        messages = [_turn(turn["role"], self._quoted(turn["content"], turn["role"])) for turn in self._turns(prompt)]
         text = self._templates.render(name, prompt=messages, examples=self._examples, **variables)
         return Request(role, text=text, stop=self._templates.stop[name])
 
-    def _quoted(self, text: str) -> str:
-        """A text in which no line can pass for a label of the layout: such a line is quoted, as mail readers do."""
-        return text if self._labels is None else self._labels.sub(r"\1> ", text)
+    def _quoted(self, text: str, role: str = "user") -> str:
+        """A text in which no line can pass for a label of the layout: such a line is quoted, as mail readers do.
+
+        The first line follows a label of its own, except in a system text.
+        """
+        if self._labels is None:
+            return text
+        return self._labels.sub(r"\1> ", "\n" + text)[1:] if role == "system" else self._labels.sub(r"\1> ", text)
 
 
 def _turn(role: Any, content: str | None) -> Message:

@@ -123,6 +123,7 @@ class ModelFault(ModelError):
 class CallRejected(ModelError):
     """This call will never succeed; its row is dropped with `reason`, a name from `records.DropReason`."""
 
-    def __init__(self, reason: DropReason, message: str) -> None:
+    def __init__(self, reason: DropReason, message: str, *, billed: bool = False) -> None:
         self.reason: DropReason = reason
+        self.billed = billed  # the model answered, and will be paid, but the answer cannot be used
         super().__init__(message)

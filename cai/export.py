@@ -23,6 +23,7 @@ from cai.run import EXPORT_STAGES, TRAINING_FILES, RunFolder, damage, lines_in_o
 from cai.tables import Table, schemas
 
 ROWS = "revisions.jsonl"
+DEFAULTS = {"rounds_kept": "last", "split": None, "parquet": False}
 Row = dict[str, Any]
 
 
@@ -80,6 +81,9 @@ def export_run(
         facts = cut.facts
         card = dataset_card(run.info, facts, load_from=push or ".")
         write_atomically(run.path / "README.md", card.encode())
+        options = {"rounds_kept": rounds_kept, "split": split, "parquet": parquet}
+        if run.info.get("export", DEFAULTS) != options:  # the run, when it goes on, ends with the same cut
+            run.write_info(export=options)
         url = None if hub is None else hub.push(run.path, [*facts.files, "README.md"], TRAINING_FILES)
     finally:
         run.close()

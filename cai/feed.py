@@ -16,7 +16,7 @@ from typing import Generic, TypeVar
 T = TypeVar("T")
 R = TypeVar("R")
 
-READ_AHEAD = 256  # items read before anyone wants them
+READ_AHEAD = 64  # items read before anyone wants them; each can be megabytes
 
 
 class Feed(Generic[T]):
@@ -31,7 +31,9 @@ class Feed(Generic[T]):
         self._over = False
         self._closed = False
         self._error: BaseException | None = None
-        threading.Thread(target=self._read, name="cai-source", daemon=True).start()
+        self._reader: threading.Thread | None = (
+            None  # started by the first `get`: a feed that is never used leaves none
+        )
 
     def _read(self) -> None:
         try:
@@ -64,6 +66,9 @@ class Feed(Generic[T]):
 
     async def get(self) -> T:
         """The next item; raises StopAsyncIteration at the end or once closed, or what the source raised."""
+        if self._reader is None:
+            self._reader = threading.Thread(target=self._read, name="cai-source", daemon=True)
+            self._reader.start()
         while not self._closed:
             over = self._over  # looked at before `_ready`: the last item comes before the end
             if self._ready:

@@ -26,6 +26,7 @@ T = TypeVar("T")
 R = TypeVar("R")
 Flow = Generator[list[Request], list[Completion], T]
 
+REFUSALS = 20  # calls that a model may refuse before it has answered any; then the settings are wrong, not the rows
 FINISH_WITHIN = 60.0  # seconds that calls in flight get to come back once the run has to stop
 
 
@@ -60,6 +61,7 @@ class Driver:
 
     def __init__(self, seats: Mapping[Role, Seat], store: Store, *, seed: int, budget: Budget, tally: Tally) -> None:
         self.seats, self.store, self.seed, self.budget, self.tally = seats, store, seed, budget, tally
+        self._refusals = 0
         self._asking: dict[bytes, asyncio.Future[None]] = {}  # calls on their way: an equal one waits for the answer
         self._halt: asyncio.Future[None] = asyncio.get_running_loop().create_future()  # done: send nothing more
 
@@ -124,8 +126,8 @@ class Driver:
                 return key, done
             self._asking[key] = asyncio.get_running_loop().create_future()
             try:
-                done = await self._paid(seat, call, payload, len(text), order)
-                self.store.put(key, model.provider, model.name, payload, done)
+                done, cost = await self._paid(seat, call, payload, len(text), order)
+                self.store.put(key, model.provider, model.name, payload, done, cost)
             finally:
                 self._asking.pop(key).set_result(None)
         except CallRejected as error:
@@ -133,8 +135,13 @@ class Driver:
         await self.store.committed()
         return key, done
 
-    async def _paid(self, seat: Seat, call: Call, payload: dict[str, Any], size: int, order: int) -> Completion:
-        """Send a call under the budget; `size` is the payload's bytes, which bound its input tokens from above."""
+    async def _paid(
+        self, seat: Seat, call: Call, payload: dict[str, Any], size: int, order: int
+    ) -> tuple[Completion, float | None]:
+        """Send a call under the budget; `size` is the payload's bytes, which bound its input tokens from above.
+
+        Returns what it cost, too; None where the price is not known.
+        """
         most = call.request.max_tokens or call.sampling.max_tokens
         worst = 0.0 if seat.price is None else seat.price.most(size, most)
         try:
@@ -147,13 +154,18 @@ class Driver:
             done = await self._persist(seat, payload, size // 4 + most, order)
             if seat.price is not None:
                 actual = call_cost(seat.price, done, worst)
+        except CallRejected as error:
+            if error.billed and seat.price is not None:
+                actual = worst
+                self.store.charge(actual)
+            raise
         finally:
             self.budget.settle(worst, actual)
+            self.tally.cost += actual
         self.tally.answered += 1
         self.tally.input_tokens += done.input_tokens or 0
         self.tally.output_tokens += done.output_tokens or 0
-        self.tally.cost += actual
-        return done
+        return done, None if seat.price is None else actual
 
     async def _persist(self, seat: Seat, payload: dict[str, Any], tokens: int, order: int) -> Completion:
         """Send until there is an answer, a refusal of this call, or no sense in going on."""
@@ -164,8 +176,10 @@ class Driver:
                 done = await seat.model.send(payload)
                 limiter.answered()
                 return done
-            except CallRejected:
+            except CallRejected as error:
                 limiter.answered()
+                if (senseless := self._refused(seat, error)) is not None:
+                    raise senseless from error
                 raise
             except ModelStopped as error:
                 self._stop(error)
@@ -184,9 +198,24 @@ class Driver:
                 if (down := give_up(limiter, attempt, fault)) is not None:
                     self._stop(down)
                     raise down from fault
-                raise CallRejected("model_error", f"{fault} ({attempt} tries)") from fault
+                told = str(fault).replace(seat.model.endpoint, "the server")  # a row's drop names no address
+                raise CallRejected("model_error", f"{told} ({attempt} tries)") from fault
             self.tally.retries += 1
             await asyncio.wait((self._halt,), timeout=backoff(attempt, fault))
+
+    def _refused(self, seat: Seat, error: CallRejected) -> ModelStopped | None:
+        """The error that ends a run in which a model has refused every call alike, and answered none."""
+        if error.reason != "model_error" or self.tally.answered:
+            return None
+        self._refusals += 1
+        if self._refusals < REFUSALS:
+            return None
+        name = f"{seat.model.provider}:{seat.model.name}"
+        down = ModelStopped(
+            f"{name} refused the first {REFUSALS} calls, the last with: {error}; mend that and run again"
+        )
+        self._stop(down)
+        return down
 
     def _stop(self, error: ModelStopped) -> None:
         """Let calls in flight come back and send nothing more: whoever waits is given the first such error."""

@@ -62,15 +62,15 @@ class Parts:
 
     def __init__(self, db: sqlite3.Connection) -> None:
         self._db = db
-        self._known: dict[str, int] = {}
+        self._known: dict[bytes, int] = {}  # by hash: texts can be megabytes
 
     def add(self, text: str) -> int:
         """The id of a text, which is stored if it is new."""
-        part = self._known.get(text)
-        if part is not None:
-            return part
         raw = text.encode()
         digest = hashlib.sha256(raw).digest()[:12]
+        part = self._known.get(digest)
+        if part is not None:
+            return part
         row = self._db.execute("SELECT id FROM parts WHERE hash = ?", (digest,)).fetchone()
         if row is None:
             body = zlib.compress(raw, 6) if len(raw) >= COMPRESS_FROM else text
@@ -78,7 +78,7 @@ class Parts:
             row = self._db.execute(query, (digest, body)).fetchone()
         if len(self._known) >= REMEMBERED_PARTS:
             self._known.clear()
-        part = self._known[text] = int(row[0])
+        part = self._known[digest] = int(row[0])
         return part
 
     def text(self, part: int) -> str:

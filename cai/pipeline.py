@@ -115,7 +115,7 @@ class Job:
                 concurrency = settings.concurrency or model.concurrency
                 limiters[id(model)] = Limiter(concurrency, settings.rpm, settings.tpm, self.tally)
             seats[role] = Seat(model, limiters[id(model)], sampling, self.setup.prices[role])
-        spent = self._spent(run)[1]
+        spent = run.store.spent().cost_usd
         if settings.max_cost is not None and spent is None:
             raise RunError(f"--max-cost cannot hold: {self.folder} has calls of no known price; name another --out")
         budget = Budget(settings.max_cost, spent=spent or 0.0)
@@ -168,29 +168,17 @@ class Job:
         await run.drop(drop)
         log.debug("dropped %s (%s): %s", drop.id, drop.reason, drop.detail)
 
-    def _spent(self, run: RunFolder) -> tuple[dict[str, int], float | None]:
-        """Tokens of every call the folder has paid for, and their cost; None where a price is not known."""
-        names = ("calls", "input_tokens", "output_tokens", "cached_tokens", "cache_write_tokens")
-        tokens = dict.fromkeys(names, 0)
-        cost: float | None = 0.0
-        by_name = {(m.provider, m.name): self.setup.prices[role] for role, m in self.setup.models.items()}
-        for spent in run.store.spent():
-            for name in names:
-                tokens[name] += getattr(spent, name)
-            price = by_name.get((spent.provider, spent.name))
-            cost = None if price is None or cost is None else cost + price.cost(*spent[3:])
-        return tokens, cost
-
     def _settings_info(self) -> dict[str, Any]:
         """The settings that may change on resume; headers can hold keys and are left out."""
         s = self.setup.settings
         return {"limit": s.limit, "concurrency": s.concurrency, "max_cost": s.max_cost, "rpm": s.rpm, "tpm": s.tpm}
 
     def _write_info(self, run: RunFolder) -> None:
-        tokens, cost = self._spent(run)
+        usage = run.store.spent()._asdict()
+        cost = usage.pop("cost_usd")
         self.info = run.write_info(
             stopped=self.stopped,  # why the run is not finished; null when it is
-            usage=tokens,
+            usage=usage,
             cost_usd=cost,
             seconds=round(self._seconds_before + time.monotonic() - self.began, 3),
             settings=self._settings_info(),
@@ -232,11 +220,11 @@ async def _finished_rows(job: Job) -> AsyncGenerator[Revision, None]:
     except CaiError:
         if job.info.get("rows"):
             try:
-                export_run(job.folder)
+                export_run(job.folder, **job.info.get("export", {}))
             except RunError as second:  # why the run stopped matters more
                 log.warning("training rows were not cut: %s", second)
         raise
-    export_run(job.folder)
+    export_run(job.folder, **job.info.get("export", {}))
 
 
 def run_job(job: Job) -> None:

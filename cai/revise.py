@@ -104,8 +104,8 @@ def _text(completion: Completion, stage: Role) -> str:
 
 
 def _whole(completion: Completion, stage: Role) -> str:
-    text = _text(completion, stage)
+    # Before emptiness is looked at: a thinking model can spend all its tokens on thoughts.
     if completion.finish == "length":
         tokens = "" if completion.output_tokens is None else f" after {completion.output_tokens} tokens"
         raise RowDropped("truncated", stage, f"cut{tokens}: raise --max-tokens, or see the reply in calls.sqlite")
-    return text
+    return _text(completion, stage)

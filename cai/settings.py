@@ -59,6 +59,7 @@ FIXED = {  # what the method, the reader of the answers, or the run's identity s
     "model": "use --model, --critic and --reviser",
     "stream": "answers are read whole",
     "n": "one answer is read",
+    "best_of": "one answer is read, and all are billed",
 }
 
 

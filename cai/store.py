@@ -31,7 +31,8 @@ CREATE TABLE IF NOT EXISTS calls(
     id INTEGER PRIMARY KEY, key BLOB NOT NULL UNIQUE, skeleton INTEGER NOT NULL, varying TEXT NOT NULL,
     reply INTEGER NOT NULL, finish TEXT NOT NULL, model INTEGER NOT NULL, input_tokens INTEGER, output_tokens INTEGER,
     cached_tokens INTEGER, cache_write_tokens INTEGER, reasoning INTEGER, logprobs BLOB, scores TEXT,
-    at INTEGER NOT NULL);
+    cost REAL, at INTEGER NOT NULL);
+CREATE TABLE IF NOT EXISTS charges(cost REAL NOT NULL, at INTEGER NOT NULL);
 CREATE TABLE IF NOT EXISTS inputs(position INTEGER PRIMARY KEY, hash BLOB NOT NULL, state INTEGER NOT NULL);
 CREATE TABLE IF NOT EXISTS seen(hash BLOB PRIMARY KEY, position INTEGER NOT NULL) WITHOUT ROWID;
 """
@@ -51,15 +52,14 @@ class StoredCall(NamedTuple):
 
 
 class Spent(NamedTuple):
-    """What the finished calls to one model took."""
+    """What the finished calls of a folder took."""
 
-    provider: str
-    name: str
     calls: int
     input_tokens: int
     output_tokens: int
     cached_tokens: int
     cache_write_tokens: int
+    cost_usd: float | None  # None: the price of some call is not known
 
 
 def read_calls(folder: str | Path) -> Iterator[StoredCall]:
@@ -146,14 +146,19 @@ class Store:
             row = self._db.execute(f"SELECT {ANSWER} FROM calls WHERE key = ?", (key,)).fetchone()
         return None if row is None else self._completion(*row)
 
-    def put(self, key: bytes, provider: str, name: str, payload: dict[str, Any], done: Completion) -> None:
-        """Keep a finished call; it is safe once `committed` returns. A key that is already there keeps its answer."""
+    def put(
+        self, key: bytes, provider: str, name: str, payload: dict[str, Any], done: Completion, cost: float | None
+    ) -> None:
+        """Keep a finished call; it is safe once `committed` returns. A key that is already there keeps its answer.
+
+        cost: USD; None where the price is not known.
+        """
         varying: list[Any] = []
         skeleton = split({"provider": provider, "name": name, "payload": payload}, varying)
         with self._guard():
             self._db.execute(
-                f"INSERT OR IGNORE INTO calls(key, skeleton, varying, {ANSWER}, at)"
-                " VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?)",
+                f"INSERT OR IGNORE INTO calls(key, skeleton, varying, {ANSWER}, cost, at)"
+                " VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)",
                 (
                     key,
                     self._parts.add(orjson.dumps(skeleton).decode()),
@@ -168,6 +173,7 @@ class Store:
                     None if done.reasoning is None else self._parts.add(done.reasoning),
                     None if done.logprobs is None else zlib.compress(orjson.dumps(done.logprobs)),
                     None if done.scores is None else orjson.dumps(done.scores).decode(),
+                    cost,
                     int(time.time()),
                 ),
             )
@@ -182,20 +188,23 @@ class Store:
                 request = join(orjson.loads(self._parts.text(skeleton)), iter(values))
                 yield StoredCall(key.hex(), request, self._completion(*answer), at)
 
-    def spent(self) -> list[Spent]:
-        """Totals of all finished calls, by provider and model name."""
-        totals: dict[tuple[str, str], Spent] = {}
+    def charge(self, cost: float) -> None:
+        """Remember USD that went for an answer which cannot be used, and so is not kept."""
+        with self._guard():
+            self._db.execute("INSERT INTO charges VALUES (?, ?)", (cost, int(time.time())))
+        self._due()
+
+    def spent(self) -> Spent:
+        """Totals of everything that was paid for."""
         query = (
-            "SELECT skeleton, COUNT(*), COALESCE(SUM(input_tokens), 0), COALESCE(SUM(output_tokens), 0),"
-            " COALESCE(SUM(cached_tokens), 0), COALESCE(SUM(cache_write_tokens), 0) FROM calls GROUP BY skeleton"
+            "SELECT COUNT(*), COALESCE(SUM(input_tokens), 0), COALESCE(SUM(output_tokens), 0),"
+            " COALESCE(SUM(cached_tokens), 0), COALESCE(SUM(cache_write_tokens), 0),"
+            " COALESCE(SUM(cost), 0.0), COUNT(cost) FROM calls"
         )
         with self._guard():
-            for skeleton, *sums in self._db.execute(query).fetchall():
-                request = orjson.loads(self._parts.text(skeleton))
-                key = (request["provider"], request["name"])
-                before = totals.get(key, Spent(*key, 0, 0, 0, 0, 0))
-                totals[key] = Spent(*key, *(a + b for a, b in zip(before[2:], sums, strict=True)))
-        return list(totals.values())
+            calls, given, made, cached, written, cost, priced = self._db.execute(query).fetchone()
+            (lost,) = self._db.execute("SELECT COALESCE(SUM(cost), 0.0) FROM charges").fetchone()
+        return Spent(calls, given, made, cached, written, cost + lost if priced == calls else None)
 
     def _completion(self, reply: int, finish: Finish, model: int, *rest: Any) -> Completion:
         """A completion from the columns of `ANSWER`."""

@@ -17,10 +17,20 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from stub import Stub, stub
+from stub import Stub, http, scripted, stub
 
 import cai
-from cai.errors import AuthenticationFailed, RunError, ServerDown, SourceError, UnknownModel, UsageError
+from cai.errors import (
+    AuthenticationFailed,
+    BudgetReached,
+    ModelStopped,
+    RunError,
+    ServerDown,
+    SourceError,
+    UnknownModel,
+    UsageError,
+)  # fmt: skip
+from cai.export import export_run
 from cai.pipeline import Job, run_job
 from cai.records import Revision
 from cai.settings import make_settings, resolve
@@ -494,3 +504,58 @@ def test_ctrl_c_works_while_standard_input_says_nothing(tmp_path: Path) -> None:
             assert process.wait(60) == 130
     assert "Fatal Python error" not in said and "Traceback" not in said
     assert len(rows_of(out)) == 1
+
+
+def test_a_cap_holds_over_sessions_where_the_server_reports_no_usage(tmp_path: Path) -> None:
+    body = {"model": "m", "choices": [{"message": {"content": "Yes."}, "finish_reason": "stop"}]}
+
+    async def session() -> tuple[int, float | None]:
+        async with scripted(http(200, body), close=False) as server:
+            given = {"base_url": server.url, "price": "1,10", "max_cost": 0.05, "max_tokens": 300}
+            setup = resolve(questions(40), "harmless", make_settings({"model": "openai:m", **given}))
+            job = Job(setup, tmp_path)
+            with pytest.raises(BudgetReached):
+                async for _ in job.rows():
+                    pass
+            return len(server.requests), job.info["cost_usd"]
+
+    sent, cost = asyncio.run(session())
+    assert sent > 0 and cost is not None and 0 < cost <= 0.05
+    again, cost_after = asyncio.run(session())
+    assert (again, cost_after) == (0, cost)
+
+
+def test_an_answer_that_cannot_be_used_is_charged_and_counts_against_the_cap(tmp_path: Path) -> None:
+    body = {"model": "m", "choices": [{"message": {"content": None}, "finish_reason": "tool_calls"}]}
+
+    async def session() -> tuple[int, float | None]:
+        async with scripted(http(200, body), close=False) as server:
+            given = {"base_url": server.url, "price": "1,10", "max_cost": 0.02, "max_tokens": 300}
+            setup = resolve(questions(15), "harmless", make_settings({"model": "openai:m", **given}))
+            job = Job(setup, tmp_path)
+            with pytest.raises(BudgetReached):
+                async for _ in job.rows():
+                    pass
+            return len(server.requests), job.info["cost_usd"]
+
+    sent, cost = asyncio.run(session())
+    assert 0 < sent < 15 and cost is not None and 0 < cost <= 0.02
+
+
+def test_a_model_that_refuses_every_call_alike_ends_the_run(tmp_path: Path) -> None:
+    with (
+        stub("--mode", "422") as server,
+        pytest.raises(ModelStopped, match="refused the first 20 calls, the last with"),
+    ):
+        list(cai.generate(questions(200), "harmless", **options(server, out=tmp_path / "out")))
+    with stub() as server:
+        assert run(questions(200), tmp_path / "out", **options(server)).finished == 200
+
+
+def test_a_resumed_run_keeps_the_split_that_was_asked_for(tmp_path: Path) -> None:
+    with stub() as server:
+        run(questions(8), tmp_path, **options(server))
+        export_run(tmp_path, split=0.5)
+        cut = (tmp_path / "sft.eval.jsonl").read_bytes()
+        list(cai.generate(questions(8), "harmless", **options(server, out=tmp_path)))
+    assert cut and (tmp_path / "sft.eval.jsonl").read_bytes() == cut

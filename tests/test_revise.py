@@ -134,7 +134,7 @@ def test_a_cut_critique_is_used_as_it_is() -> None:
         ([answer("", "content_filter")], "content_filter", "assistant"),
         ([answer("One."), answer("Half a", "content_filter")], "content_filter", "critic"),
         ([answer("One."), answer("Hm."), answer("Half a", "content_filter")], "content_filter", "reviser"),
-        ([answer("", "length", 512)], "empty", "assistant"),
+        ([answer("", "length", 512)], "truncated", "assistant"),
     ],
 )
 def test_an_answer_that_cannot_be_used_drops_the_row_where_it_fell_out(

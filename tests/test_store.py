@@ -57,9 +57,11 @@ COMPLETIONS = st.builds(
 )
 
 
-def put(store: Store, payload: dict[str, Any], done: Completion = DONE, name: str = "m") -> bytes:
+def put(
+    store: Store, payload: dict[str, Any], done: Completion = DONE, name: str = "m", cost: float | None = 0.0
+) -> bytes:
     key = call_key(canonical_call("openai", name, payload, 0))
-    store.put(key, "openai", name, payload, done)
+    store.put(key, "openai", name, payload, done, cost)
     return key
 
 
@@ -161,15 +163,15 @@ def test_a_key_keeps_its_first_answer(tmp_path: Path) -> None:
     asyncio.run(main())
 
 
-def test_what_was_spent_is_summed_by_model(tmp_path: Path) -> None:
+def test_what_was_spent_is_summed_and_unknown_where_one_call_has_no_price(tmp_path: Path) -> None:
     async def main() -> None:
         with opened(tmp_path) as store:
             for number in range(5):
-                put(store, chat(f"q{number}"), dataclasses.replace(DONE, cached_tokens=4))
-                put(store, {"prompt": f"q{number}"}, DONE)
-            put(store, chat("q"), dataclasses.replace(DONE, input_tokens=None), name="other")
-            spent = {(total.provider, total.name): total[2:] for total in store.spent()}
-            assert spent == {("openai", "m"): (10, 100, 20, 20, 0), ("openai", "other"): (1, 0, 2, 0, 0)}
+                put(store, chat(f"q{number}"), dataclasses.replace(DONE, cached_tokens=4), cost=0.25)
+            store.charge(0.5)
+            assert store.spent() == (5, 50, 10, 20, 0, 1.75)
+            put(store, chat("q"), dataclasses.replace(DONE, input_tokens=None), cost=None)
+            assert store.spent() == (6, 50, 12, 20, 0, None)
 
     asyncio.run(main())
 

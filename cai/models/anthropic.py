@@ -106,7 +106,9 @@ class AnthropicModel:
         text = "".join(block["text"] for block in blocks if block["type"] == "text")
         thoughts = "\n\n".join(block["thinking"] for block in blocks if block["type"] == "thinking")
         if reason not in FINISH:
-            raise CallRejected("model_error", f"the server ended the reply with {reason!r}: no text that can be used")
+            raise CallRejected(
+                "model_error", f"the server ended the reply with {reason!r}: no text that can be used", billed=True
+            )
         usage = reply.get("usage") or {}
         read = usage.get("cache_read_input_tokens")
         written = usage.get("cache_creation_input_tokens")

@@ -135,7 +135,9 @@ class OpenAIModel:
             return FINISH[reason]
         if reason in PASSING:
             raise ModelFault(f"{self.endpoint} gave the reply up: finish reason {reason!r}")
-        raise CallRejected("model_error", f"the server ended the reply with {reason!r}: no text that can be used")
+        raise CallRejected(
+            "model_error", f"the server ended the reply with {reason!r}: no text that can be used", billed=True
+        )
 
     async def close(self) -> None:
         await self._client.close()
