@@ -75,6 +75,8 @@ class Driver:
         try:
             requests = next(flow)
             while True:
+                if log:  # no new question before the last answers are safe; a row is committed with its last answer
+                    await self.store.committed()
                 numbered = []
                 for request in requests:
                     numbered.append((request, asked[request.role]))
@@ -132,7 +134,6 @@ class Driver:
                 self._asking.pop(key).set_result(None)
         except CallRejected as error:
             raise RowDropped(error.reason, request.role, str(error)) from error
-        await self.store.committed()
         return key, done
 
     async def _paid(
@@ -234,16 +235,11 @@ def call_cost(price: Price, done: Completion, worst: float) -> float:
 
 def total_usage(completions: list[Completion]) -> Usage:
     """The tokens of several calls; a sum is None as soon as one call did not report it."""
-
-    def add(counts: list[int | None]) -> int | None:
-        return None if None in counts else sum(count for count in counts if count is not None)
-
-    return Usage(
-        input_tokens=add([done.input_tokens for done in completions]),
-        output_tokens=add([done.output_tokens for done in completions]),
-        cached_tokens=add([done.cached_tokens for done in completions]),
-        cache_write_tokens=add([done.cache_write_tokens for done in completions]),
-    )
+    sums: list[int | None] = [0, 0, 0, 0]
+    for done in completions:
+        counts = (done.input_tokens, done.output_tokens, done.cached_tokens, done.cache_write_tokens)
+        sums = [None if a is None or b is None else a + b for a, b in zip(sums, counts, strict=True)]
+    return Usage(input_tokens=sums[0], output_tokens=sums[1], cached_tokens=sums[2], cache_write_tokens=sums[3])
 
 
 async def play_many(feed: Feed[T], play: Callable[[T], Awaitable[R]], workers: int) -> AsyncGenerator[R, None]:
@@ -254,11 +250,13 @@ async def play_many(feed: Feed[T], play: Callable[[T], Awaitable[R]], workers: i
     started either; it is raised when what was going on has ended, after the results of that.
     """
     done: asyncio.Queue[R | None] = asyncio.Queue()
-    room = asyncio.Semaphore(3 * workers)
+    room = asyncio.Event()  # not a Semaphore: its `acquire` looks at everyone who waits
 
     async def work() -> None:
         while True:
-            await room.acquire()
+            while done.qsize() >= 2 * workers:
+                room.clear()
+                await room.wait()
             try:
                 item = await feed.get()
             except StopAsyncIteration:
@@ -270,7 +268,8 @@ async def play_many(feed: Feed[T], play: Callable[[T], Awaitable[R]], workers: i
     watcher.add_done_callback(lambda _: done.put_nowait(None))
     try:
         while (result := await done.get()) is not None:
-            room.release()
+            if done.qsize() == workers:  # half empty
+                room.set()
             yield result
         for task in tasks:
             if not task.cancelled() and (error := task.exception()) is not None:

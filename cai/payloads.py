@@ -71,11 +71,12 @@ class Parts:
         part = self._known.get(digest)
         if part is not None:
             return part
-        row = self._db.execute("SELECT id FROM parts WHERE hash = ?", (digest,)).fetchone()
+        body = zlib.compress(raw, 6) if len(raw) >= COMPRESS_FROM else text
+        # Most texts are new: to insert at once saves the search.
+        query = "INSERT OR IGNORE INTO parts(hash, body) VALUES (?, ?) RETURNING id"
+        row = self._db.execute(query, (digest, body)).fetchone()
         if row is None:
-            body = zlib.compress(raw, 6) if len(raw) >= COMPRESS_FROM else text
-            query = "INSERT INTO parts(hash, body) VALUES (?, ?) RETURNING id"
-            row = self._db.execute(query, (digest, body)).fetchone()
+            row = self._db.execute("SELECT id FROM parts WHERE hash = ?", (digest,)).fetchone()
         if len(self._known) >= REMEMBERED_PARTS:
             self._known.clear()
         part = self._known[digest] = int(row[0])

@@ -13,7 +13,6 @@ import sqlite3
 import time
 import zlib
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -40,6 +39,9 @@ CREATE TABLE IF NOT EXISTS seen(hash BLOB PRIMARY KEY, position INTEGER NOT NULL
 ANSWER = (
     "reply, finish, model, input_tokens, output_tokens, cached_tokens, cache_write_tokens, reasoning, logprobs, scores"
 )
+
+
+FIRST = "INSERT OR IGNORE INTO seen(hash, position) VALUES (?, ?)"
 
 
 class StoredCall(NamedTuple):
@@ -74,6 +76,31 @@ def read_calls(folder: str | Path) -> Iterator[StoredCall]:
         store.close()
 
 
+class _Guard:
+    """Turns what SQLite and the file system raise into one line the user can act on.
+
+    After a first failure there are no others: SQLite may have rolled back what was put before it, so that nothing may
+    be reported as committed any more. (A class, because every statement passes here: a generator costs 2 µs.)
+    """
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    def __enter__(self) -> None:
+        if self._store._failure is not None:
+            raise self._store._failure
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        store = self._store
+        if isinstance(error, (sqlite3.Error, zlib.error, orjson.JSONDecodeError, UnicodeDecodeError)):
+            store._failure = store._broken(error)
+            raise store._failure from error
+        if isinstance(error, OSError):
+            hint = "; free some space and run the same command again" if error.errno == errno.ENOSPC else ""
+            store._failure = RunError(f"cannot write to {store.folder}: {error.strerror or error}{hint}")
+            raise store._failure from error
+
+
 class Store:
     """The journal of one run folder; use it from one thread, under one event loop.
 
@@ -85,12 +112,13 @@ class Store:
         self._group: asyncio.Event | None = None
         self._failure: RunError | None = None
         self._closed = False
+        self._guard = _Guard(self)
         place = f"{(folder / 'calls.sqlite').resolve().as_uri()}?mode={'ro' if read_only else 'rwc'}"
-        with self._guard():
+        with self._guard:
             self._db = sqlite3.connect(place, uri=True, check_same_thread=False)
         self._parts, self._lines = Parts(self._db), Lines(folder, self._db)
         try:
-            with self._guard():
+            with self._guard:
                 self._prepare(read_only)
         except RunError:
             self._db.close()
@@ -109,25 +137,8 @@ class Store:
             self._db.executescript(PARTS + SIZES + SCHEMA)
             self._db.execute(f"PRAGMA user_version={SCHEMA_VERSION}")
             self._db.commit()
-
-    @contextmanager
-    def _guard(self) -> Iterator[None]:
-        """Turns what SQLite and the file system raise into one line the user can act on.
-
-        After a first failure there are no others: SQLite may have rolled back what was put before it, so that nothing
-        may be reported as committed any more.
-        """
-        if self._failure is not None:
-            raise self._failure
-        try:
-            yield
-        except (sqlite3.Error, zlib.error, orjson.JSONDecodeError, UnicodeDecodeError) as error:
-            self._failure = self._broken(error)
-            raise self._failure from error
-        except OSError as error:
-            hint = "; free some space and run the same command again" if error.errno == errno.ENOSPC else ""
-            self._failure = RunError(f"cannot write to {self.folder}: {error.strerror or error}{hint}")
-            raise self._failure from error
+            (last,) = self._db.execute("SELECT MAX(position) FROM inputs").fetchone()
+            self._positions = 0 if last is None else last + 1
 
     def _broken(self, error: Exception) -> RunError:
         file, name = self.folder / "calls.sqlite", getattr(error, "sqlite_errorname", "SQLITE_CORRUPT")
@@ -142,7 +153,7 @@ class Store:
 
     def get(self, key: bytes) -> Completion | None:
         """The finished call with this key, or None."""
-        with self._guard():
+        with self._guard:
             row = self._db.execute(f"SELECT {ANSWER} FROM calls WHERE key = ?", (key,)).fetchone()
         return None if row is None else self._completion(*row)
 
@@ -155,7 +166,7 @@ class Store:
         """
         varying: list[Any] = []
         skeleton = split({"provider": provider, "name": name, "payload": payload}, varying)
-        with self._guard():
+        with self._guard:
             self._db.execute(
                 f"INSERT OR IGNORE INTO calls(key, skeleton, varying, {ANSWER}, cost, at)"
                 " VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)",
@@ -182,7 +193,7 @@ class Store:
     def calls(self) -> Iterator[StoredCall]:
         """Every finished call, in the order of finishing."""
         query = f"SELECT key, skeleton, varying, at, {ANSWER} FROM calls ORDER BY id"
-        with self._guard():
+        with self._guard:
             for key, skeleton, varying, at, *answer in self._db.execute(query):
                 values = [self._parts.value(value) for value in orjson.loads(varying)]
                 request = join(orjson.loads(self._parts.text(skeleton)), iter(values))
@@ -190,7 +201,7 @@ class Store:
 
     def charge(self, cost: float) -> None:
         """Remember USD that went for an answer which cannot be used, and so is not kept."""
-        with self._guard():
+        with self._guard:
             self._db.execute("INSERT INTO charges VALUES (?, ?)", (cost, int(time.time())))
         self._due()
 
@@ -201,7 +212,7 @@ class Store:
             " COALESCE(SUM(cached_tokens), 0), COALESCE(SUM(cache_write_tokens), 0),"
             " COALESCE(SUM(cost), 0.0), COUNT(cost) FROM calls"
         )
-        with self._guard():
+        with self._guard:
             calls, given, made, cached, written, cost, priced = self._db.execute(query).fetchone()
             (lost,) = self._db.execute("SELECT COALESCE(SUM(cost), 0.0) FROM charges").fetchone()
         return Spent(calls, given, made, cached, written, cost + lost if priced == calls else None)
@@ -226,27 +237,30 @@ class Store:
 
     def state(self, position: int) -> tuple[bytes, int] | None:
         """Hash and state of the prompt at a position, or None if it was never read."""
-        with self._guard():
+        if position >= self._positions:
+            return None
+        with self._guard:
             row = self._db.execute("SELECT hash, state FROM inputs WHERE position = ?", (position,)).fetchone()
         return None if row is None else (row[0], row[1])
 
     def states(self) -> Iterator[tuple[int, bytes, int]]:
         """Position, hash and state of every prompt read so far, in input order."""
-        with self._guard():
+        with self._guard:
             yield from self._db.execute("SELECT position, hash, state FROM inputs ORDER BY position")
 
     def first_position(self, digest: bytes, position: int) -> int:
         """The first position at which `digest` occurred: `position` itself, which is then remembered, if it is new."""
-        self.restore_first(digest, position)
-        with self._guard():
+        with self._guard:
+            if self._db.execute(FIRST, (digest, position)).rowcount:
+                self._due()
+                return position
             (first,) = self._db.execute("SELECT position FROM seen WHERE hash = ?", (digest,)).fetchone()
-        self._due()
         return int(first)
 
     def restore_first(self, digest: bytes, position: int) -> None:
         """Remember where `digest` occurred, while `unseen_lines` is read; needs no event loop."""
-        with self._guard():
-            self._db.execute("INSERT OR IGNORE INTO seen(hash, position) VALUES (?, ?)", (digest, position))
+        with self._guard:
+            self._db.execute(FIRST, (digest, position))
 
     def mark(self, position: int, digest: bytes, state: int) -> None:
         """Remember what became of the prompt at a position."""
@@ -255,7 +269,8 @@ class Store:
 
     def restore(self, position: int, digest: bytes, state: int) -> None:
         """Like `mark`, while `unseen_lines` is read, which commits by itself; needs no event loop."""
-        with self._guard():
+        with self._guard:
+            self._positions = max(self._positions, position + 1)
             self._db.execute(
                 "INSERT INTO inputs(position, hash, state) VALUES (?,?,?)"
                 " ON CONFLICT(position) DO UPDATE SET hash = excluded.hash, state = excluded.state",
@@ -264,14 +279,14 @@ class Store:
 
     def forget_inputs(self) -> None:
         """Forget what became of every prompt; calls stay."""
-        with self._guard():
+        with self._guard:
             for table in ("inputs", "seen", "files"):
                 self._db.execute(f"DELETE FROM {table}")
             self._db.commit()
 
     def count(self) -> dict[int, int]:
         """How many prompts are in each state."""
-        with self._guard():
+        with self._guard:
             return dict(self._db.execute("SELECT state, COUNT(*) FROM inputs GROUP BY state"))
 
     # Rows
@@ -286,17 +301,17 @@ class Store:
 
         A file shorter than what was committed (lost power, edited by hand) is read from its start.
         """
-        with self._guard():
+        with self._guard:
             yield from self._lines.unseen(name)
 
     def is_shorter(self, name: str) -> bool:
         """Whether a file has lost committed lines."""
-        with self._guard():
+        with self._guard:
             return self._lines.is_shorter(name)
 
     def rewrite(self, name: str, lines: Iterable[bytes]) -> None:
         """Replace a file at once; `lines` may read the one it replaces."""
-        with self._guard():
+        with self._guard:
             self._lines.rewrite(name, lines)
 
     # Groups
@@ -326,7 +341,7 @@ class Store:
 
     def _write(self) -> None:
         """Lines first, then the transaction: a kill between the two leaves lines that `unseen_lines` finds."""
-        with self._guard():
+        with self._guard:
             self._lines.write()
             self._db.commit()
 

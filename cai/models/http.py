@@ -107,6 +107,7 @@ class Client:
         self._key_variable = key_variable
         self._model = model
         self._secrets = MASKED_KEY
+        self._urls: dict[str, URL] = {}
         self._session: aiohttp.ClientSession | None = None
 
     @property
@@ -153,7 +154,9 @@ class Client:
             body = orjson.dumps(payload)
         except orjson.JSONEncodeError as error:  # a lone surrogate in a prompt, an integer over 64 bits in extra_body
             raise CallRejected("model_error", f"the request cannot be written as JSON: {error}") from None
-        url = self._base.with_path(self._base.path.rstrip("/") + path, keep_query=True)
+        url = self._urls.get(path)
+        if url is None:
+            url = self._urls[path] = self._base.with_path(self._base.path.rstrip("/") + path, keep_query=True)
         try:
             async with self._session.post(
                 url, data=body if len(body) < LARGE else io.BytesIO(body), allow_redirects=False
