@@ -65,12 +65,15 @@ class Lines:
         return self._committed(name) > (path.stat().st_size if path.exists() else 0)
 
     def rewrite(self, name: str, lines: Iterable[bytes]) -> None:
-        """Replace a file at once; `lines` may read the one it replaces."""
+        """Replace a file at once; `lines` may read the one it replaces, if they close it at their end (for Windows)."""
+        self.write()  # the commits below must not tell of lines that are not there
         path = self._folder / name
         if (old := self._files.pop(name, None)) is not None:
             old.close()
         with open(path.with_suffix(".tmp"), "wb") as file:
             file.writelines(lines)
+            file.flush()
+            os.fsync(file.fileno())  # else a loss of power may leave the new name with no content
             size = file.tell()
         # A kill before the last line leaves either file with size 0, so that it is read from its start again.
         self._remember(name, 0)

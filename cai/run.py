@@ -67,23 +67,21 @@ class RunFolder:
     """An open run folder; holds its lock until `close`.
 
     rows: the file of finished rows, such as revisions.jsonl. force: start anew where the folder holds another run; its
-    finished calls stay, so that equal questions are not paid twice. retry: forget the drops that a resumed run tries
-    again.
+    finished calls stay, so that equal questions are not paid twice.
     Raises RunError where the folder is in use, of another run, or not writable.
     """
 
-    def __init__(
-        self, path: Path, identity: Mapping[str, Any], rows: str, *, force: bool = False, retry: bool = True
-    ) -> None:
+    def __init__(self, path: Path, identity: Mapping[str, Any], rows: str, *, force: bool = False) -> None:
         self.path, self.identity, self.rows_file = path, dict(identity), rows
+        self._retries = False  # whether `pending` gave out a prompt that has a line in dropped.jsonl
         try:
             path.mkdir(parents=True, exist_ok=True)
+            self._start_is_anew(force)  # a folder that is refused gets no lock file
             self._lock = _lock(path / ".lock")
         except OSError as error:
             raise RunError(f"cannot write to {path}: {error.strerror or error}; choose another --out") from error
         try:
-            self.info = self._read_info(force)
-            anew = self._check_identity(force)
+            anew = self._start_is_anew(force)  # it may have changed before the lock was taken
             self.store = Store(path)
         except BaseException:
             self._lock.close()
@@ -93,39 +91,43 @@ class RunFolder:
                 self._start_anew()
             else:
                 self._recover()
-                if retry:
-                    self._forget_retried()
+                self._forget_superseded()
         except BaseException:
             self.close()
             raise
 
-    def _read_info(self, force: bool) -> dict[str, Any]:
+    def _start_is_anew(self, force: bool) -> bool:
+        """Read run.json, and tell whether to start anew; raises RunError for what may only be done with `force`."""
         try:
             info = _read_info(self.path / "run.json")
         except RunError:
             if not force:
                 raise
-            return {"identity": {}}  # cannot be read, so it is not the run that is asked for
+            info = {"identity": {}}  # cannot be read, so it is not the run that is asked for
+        self.info = info or {}
         if info is None:
-            foreign = sorted(item.name for item in self.path.iterdir() if item.name != ".lock")
-            if foreign and "calls.sqlite" not in foreign:
-                raise RunError(
-                    f"{self.path} holds other files ({', '.join(foreign[:3])}) and no run; name a new folder"
-                )
-        return info or {}
-
-    def _check_identity(self, force: bool) -> bool:
-        """Whether to start anew; raises RunError for another run's folder without `force`."""
-        if not self.info:
-            return False
-        found = differences(self.info.get("identity", {}), self.identity)
-        if not found:
-            return force
-        if not force:
+            return self._has_nameless_rows(force)
+        found = differences(info["identity"], self.identity)
+        if found and not force:
             raise RunError(
                 f"{self.path} is another run: {'; '.join(found)}. Name another --out, or --force to start anew there"
             )
-        return True
+        return force
+
+    def _has_nameless_rows(self, force: bool) -> bool:
+        """Whether a folder without run.json holds rows, which may be any run's."""
+        inside = {item.name: item.stat().st_size for item in self.path.iterdir() if item.name != ".lock"}
+        if inside.get(self.rows_file) or inside.get("dropped.jsonl"):
+            if not force:
+                raise RunError(
+                    f"{self.path} has rows but no run.json: restore it, name another --out, or --force to start anew"
+                )
+            return True
+        if inside and "calls.sqlite" not in inside:
+            raise RunError(
+                f"{self.path} holds other files ({', '.join(sorted(inside)[:3])}) and no run; name a new folder"
+            )
+        return False
 
     def _start_anew(self) -> None:
         self.store.forget_inputs()
@@ -148,6 +150,8 @@ class RunFolder:
                     state = DONE if name == self.rows_file else dropped_state(row["reason"])
                     if row.get("stage") in EXPORT_STAGES:
                         continue
+                    if state != DONE and (self.store.state(row["position"]) or (b"", 0))[1] == DONE:
+                        continue  # tried again since, and finished
                     store.restore(row["position"], digest, state)
                     if row.get("stage") != "source":  # a prompt that was played is the first of its kind
                         for name_of in names_of(digest, row["id"]):
@@ -155,13 +159,39 @@ class RunFolder:
                 except (ValueError, LookupError, TypeError) as error:
                     raise damage(self.path / name) from error
 
-    def _forget_retried(self) -> None:
-        """Take the drops that are tried again out of dropped.jsonl; the journal still tells `pending` of them."""
-        retried = {dropped_state(reason) for reason in RETRIED}
-        if retried & self.store.count().keys():
-            path = self.path / "dropped.jsonl"
-            with open(path, "rb") as file:
-                self.store.rewrite(path.name, (line for line in file if _reason(line, path) not in RETRIED))
+    def _forget_superseded(self) -> None:
+        """Take the lines of drops that were tried again, and ended in another state or line, out of dropped.jsonl."""
+        path = self.path / "dropped.jsonl"
+        last: dict[int, int] = {}  # position → number of its last line
+        stale = set()
+        for number, position, reason in _retried_lines(path):
+            if position in last:
+                stale.add(last[position])
+            last[position] = number
+            known = self.store.state(position)
+            if known is not None and known[1] != dropped_state(reason):
+                stale.add(number)
+        if stale:
+            self.store.rewrite(path.name, _lines_without(path, stale))
+
+    def _known(self, position: int, digest: bytes, name: str) -> int | None:
+        """The state of what was read at a position; RunError where that was something else."""
+        known = self.store.state(position)
+        if known is None:
+            return None
+        if known[0] != digest:
+            raise RunError(
+                f"the prompts changed: number {position + 1} ({name}) is not the one that {self.path} has there; "
+                "name another --out"
+            )
+        return known[1]
+
+    def pending_bad(self, position: int) -> bool:
+        """Whether a record that is no prompt is still to be dropped.
+
+        Raises RunError where an earlier session read a prompt at this position.
+        """
+        return self._known(position, b"", "now no prompt") is None
 
     def pending(self, prompt: Prompt, position: int) -> Drop | bool:
         """Whether the prompt at a position is still to be played; a Drop where it occurred before.
@@ -169,14 +199,11 @@ class RunFolder:
         Raises RunError where an earlier session read another prompt at this position.
         """
         digest = bytes.fromhex(prompt_hash(prompt.messages))
-        known = self.store.state(position)
+        known = self._known(position, digest, repr(prompt.id))
         if known is not None:
-            if known[0] != digest:
-                raise RunError(
-                    f"the prompts changed: number {position + 1} ({prompt.id!r}) is not the one that {self.path} has "
-                    "there; name another --out"
-                )
-            return known[1] in {dropped_state(reason) for reason in RETRIED}
+            again = known in {dropped_state(reason) for reason in RETRIED}
+            self._retries |= again
+            return again
         problems: tuple[tuple[DropReason, str], ...] = (
             ("duplicate_prompt", "has the conversation of"),
             ("bad_input", f"has the id of another conversation ({prompt.id!r}; ids must differ):"),
@@ -230,34 +257,44 @@ class RunFolder:
     def close(self) -> None:
         """Commit, and let the folder go; safe to call twice."""
         try:
-            self.store.close()
+            if self._retries:
+                self._retries = False
+                self._forget_superseded()
         finally:
-            self._lock.close()
+            try:
+                self.store.close()
+            finally:
+                self._lock.close()
 
 
 def reopen(path: Path, command: str, rows: str) -> RunFolder:
-    """Open the run that a folder holds, whatever its identity, to read its rows: nothing will be tried again.
+    """Open the run that a folder holds, whatever its identity, to read its rows.
 
     Raises RunError where the folder holds no run of this command.
     """
     info = _read_info(path / "run.json")
     if info is None:
         raise RunError(f"{path} is not a run folder: it has no run.json; name the --out of a cai {command}")
-    identity = info.get("identity", {})
+    identity = info["identity"]
     if identity.get("command") != command:
         raise RunError(f"{path} is a run of cai {identity.get('command')}, not of cai {command}")
-    return RunFolder(path, identity, rows, retry=False)
+    return RunFolder(path, identity, rows)
 
 
 def _read_info(file: Path) -> dict[str, Any] | None:
     """The content of a run.json; None where there is none."""
     try:
-        info: dict[str, Any] = orjson.loads(file.read_bytes())
+        info = orjson.loads(file.read_bytes())
     except (FileNotFoundError, NotADirectoryError):
         return None
     except (OSError, orjson.JSONDecodeError) as error:
         raise RunError(f"{file} cannot be read ({error}); restore it, or use --force to start anew") from error
-    return info
+    made = info.get("format", FORMAT) if isinstance(info, dict) else None
+    if isinstance(made, int) and made > FORMAT:
+        raise RunError(f"{file} was made by a newer cai (format {made}, this one reads {FORMAT}): upgrade cai-toolkit")
+    if made != FORMAT or not isinstance(info.get("identity"), dict):
+        raise RunError(f"{file} is damaged (it names no run); restore it, or use --force to start anew")
+    return dict(info)
 
 
 def lines_in_order(path: Path) -> Iterator[tuple[int, bytes]]:
@@ -281,11 +318,24 @@ def lines_in_order(path: Path) -> Iterator[tuple[int, bytes]]:
             yield place >> 48, file.readline()
 
 
-def _reason(line: bytes, path: Path) -> Any:
-    try:
-        return orjson.loads(line)["reason"]
-    except (ValueError, LookupError, TypeError) as error:
-        raise damage(path) from error
+def _retried_lines(path: Path) -> Iterator[tuple[int, int, DropReason]]:
+    """Number, position and reason of the lines of dropped.jsonl that tell of drops which are tried again."""
+    words = [reason.encode() for reason in RETRIED]
+    with open(path, "rb") as file:
+        for number, line in enumerate(file):
+            if any(word in line for word in words):  # the others, which may be millions, need no parsing
+                try:
+                    drop = orjson.loads(line)
+                    if drop["reason"] in RETRIED and drop["stage"] not in EXPORT_STAGES:
+                        yield number, drop["position"], drop["reason"]
+                except (ValueError, LookupError, TypeError) as error:
+                    raise damage(path) from error
+
+
+def _lines_without(path: Path, numbers: set[int]) -> Iterator[bytes]:
+    """The lines of a file but some; it is closed after the last one."""
+    with open(path, "rb") as file:
+        yield from (line for number, line in enumerate(file) if number not in numbers)
 
 
 def damage(path: Path) -> RunError:
@@ -308,7 +358,10 @@ def write_atomically(path: Path, content: bytes) -> None:
     """Replace a file so that a reader or a kill sees the old content or the new, never a part."""
     part = path.with_name(path.name + ".part")
     try:
-        part.write_bytes(content)
+        with open(part, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())  # else a loss of power may leave the new name with no content
         os.replace(part, path)
     except OSError as error:
         with suppress(OSError):
