@@ -137,8 +137,18 @@ def test_after_a_kill_the_lines_of_what_was_tried_again_go_at_the_next_open(tmp_
     assert states(tmp_path) == wanted and drops(tmp_path) == kept
 
 
-def test_a_row_on_its_way_to_the_disk_is_not_lost_as_the_folder_closes(tmp_path: Path) -> None:
+def test_a_row_on_its_way_to_the_disk_is_not_lost_as_the_folder_closes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     session(tmp_path, [lost(0), lost(1)])
+    at_replace: list[int] = []  # lines of rows when dropped.jsonl is replaced, at which a kill may come
+    replace = os.replace
+
+    def watched_replace(old: Path, new: Path) -> None:
+        at_replace.append((tmp_path / ROWS).read_bytes().count(b"\n"))
+        replace(old, new)
+
+    monkeypatch.setattr(os, "replace", watched_replace)
 
     async def cancelled() -> None:
         run = opened(tmp_path)
@@ -149,6 +159,7 @@ def test_a_row_on_its_way_to_the_disk_is_not_lost_as_the_folder_closes(tmp_path:
         task.cancel()
 
     asyncio.run(cancelled())
+    assert at_replace == [1]
     assert json.loads((tmp_path / ROWS).read_text())["position"] == 0
     assert drops(tmp_path) == [(1, "model_error", "…")]
     assert states(tmp_path) == {0: DONE, 1: dropped_state("model_error")}
