@@ -126,7 +126,7 @@ class Job:
         self.read += 1
         pending: Drop | bool
         if isinstance(item, BadPrompt):
-            pending = run.store.state(position) is None and _bad_input(item, position)
+            pending = run.pending_bad(position) and _bad_input(item, position)
         else:
             pending = run.pending(item, position)
         if isinstance(pending, Drop):
