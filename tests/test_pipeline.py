@@ -506,40 +506,28 @@ def test_ctrl_c_works_while_standard_input_says_nothing(tmp_path: Path) -> None:
     assert len(rows_of(out)) == 1
 
 
+async def spend(choice: dict[str, Any], count: int, cap: float, out: Path) -> tuple[int, float]:
+    """Calls sent, and what the folder has cost, when a run of a server without usage stops at its cap."""
+    async with scripted(http(200, {"model": "m", "choices": [choice]}), close=False) as server:
+        given = {"base_url": server.url, "price": "1,10", "max_cost": cap, "max_tokens": 300}
+        job = Job(resolve(questions(count), "harmless", make_settings({"model": "openai:m", **given})), out)
+        with pytest.raises(BudgetReached):
+            async for _ in job.rows():
+                pass
+        return len(server.requests), job.info["cost_usd"]
+
+
 def test_a_cap_holds_over_sessions_where_the_server_reports_no_usage(tmp_path: Path) -> None:
-    body = {"model": "m", "choices": [{"message": {"content": "Yes."}, "finish_reason": "stop"}]}
-
-    async def session() -> tuple[int, float | None]:
-        async with scripted(http(200, body), close=False) as server:
-            given = {"base_url": server.url, "price": "1,10", "max_cost": 0.05, "max_tokens": 300}
-            setup = resolve(questions(40), "harmless", make_settings({"model": "openai:m", **given}))
-            job = Job(setup, tmp_path)
-            with pytest.raises(BudgetReached):
-                async for _ in job.rows():
-                    pass
-            return len(server.requests), job.info["cost_usd"]
-
-    sent, cost = asyncio.run(session())
-    assert sent > 0 and cost is not None and 0 < cost <= 0.05
-    again, cost_after = asyncio.run(session())
-    assert (again, cost_after) == (0, cost)
+    choice = {"message": {"content": "Yes."}, "finish_reason": "stop"}
+    sent, cost = asyncio.run(spend(choice, 40, 0.05, tmp_path))
+    assert sent > 0 and 0 < cost <= 0.05
+    assert asyncio.run(spend(choice, 40, 0.05, tmp_path)) == (0, cost)
 
 
 def test_an_answer_that_cannot_be_used_is_charged_and_counts_against_the_cap(tmp_path: Path) -> None:
-    body = {"model": "m", "choices": [{"message": {"content": None}, "finish_reason": "tool_calls"}]}
-
-    async def session() -> tuple[int, float | None]:
-        async with scripted(http(200, body), close=False) as server:
-            given = {"base_url": server.url, "price": "1,10", "max_cost": 0.02, "max_tokens": 300}
-            setup = resolve(questions(15), "harmless", make_settings({"model": "openai:m", **given}))
-            job = Job(setup, tmp_path)
-            with pytest.raises(BudgetReached):
-                async for _ in job.rows():
-                    pass
-            return len(server.requests), job.info["cost_usd"]
-
-    sent, cost = asyncio.run(session())
-    assert 0 < sent < 15 and cost is not None and 0 < cost <= 0.02
+    choice = {"message": {"content": None}, "finish_reason": "tool_calls"}
+    sent, cost = asyncio.run(spend(choice, 15, 0.02, tmp_path))
+    assert 0 < sent < 15 and 0 < cost <= 0.02
 
 
 def test_a_model_that_refuses_every_call_alike_ends_the_run(tmp_path: Path) -> None:
