@@ -13,6 +13,7 @@ import json
 import shutil
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Awaitable, Callable, Generator, Iterable, Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -28,7 +29,19 @@ from cai.feed import Feed
 from cai.flow import Driver, Played, Seat, call_seed, play_many
 from cai.limits import Budget, Limiter, Tally
 from cai.models import Connection, Model, open_model
-from cai.records import BadPrompt, Call, Completion, ConstitutionRef, Drop, Message, Prompt, Request, Revision, Sampling
+from cai.records import (
+    BadPrompt,
+    Call,
+    Completion,
+    ConstitutionRef,
+    Drop,
+    Message,
+    Prompt,
+    Request,
+    Revision,
+    Role,
+    Sampling,
+)
 from cai.revise import Chain, draw_principles, revise
 from cai.run import RunFolder
 from cai.sources import read_prompts
@@ -193,21 +206,26 @@ def with_generate(url: str, prompts: Iterable[str], width: int, folder: Path) ->
     return clock.outcome()
 
 
-Send = Callable[[list[Message]], Awaitable[str]]
+Send = Callable[[list[Message], int], Awaitable[str]]  # messages and seed
 
 
 async def with_gather(send: Send, prompts: Iterable[str], kind: str, width: int, folder: Path) -> Outcome:
-    """`gather` over all rows, a semaphore per call, a line per row; nothing is kept of calls, nothing is checked."""
+    """`gather` over all rows, a semaphore per call, a line per row; nothing is kept of calls, nothing is checked.
+
+    Seeds are the engine's, so that the stub gets equal payloads and draws equal delays from them.
+    """
     clock = Clock()
     slots, flow_of = asyncio.Semaphore(width), flow_maker(kind)
 
     async def play(prompt: Prompt, out: Any) -> None:
-        flow = flow_of(prompt)
+        flow, asked = flow_of(prompt), Counter[Role]()
         [request] = next(flow)
         try:
             while True:
+                seed = call_seed(0, prompt.id, request.role, asked[request.role])
+                asked[request.role] += 1
                 async with slots:
-                    text = await send(list(request.messages))
+                    text = await send(list(request.messages), seed)
                 [request] = flow.send([Completion(text, "stop", "stub")])
         except StopIteration as stop:
             out.write(json.dumps({"id": prompt.id, "messages": prompt.messages, "reply": stop.value.final}) + "\n")
@@ -228,9 +246,9 @@ async def with_openai(url: str, prompts: Iterable[str], kind: str, width: int, f
     # Two retries, its default, lose rows against a server that answers 429.
     async with AsyncOpenAI(base_url=url + "/v1", api_key="none", max_retries=20) as client:
 
-        async def send(messages: list[Message]) -> str:
+        async def send(messages: list[Message], seed: int) -> str:
             done = await client.chat.completions.create(
-                model="stub", messages=messages, max_tokens=MAX_TOKENS, temperature=1.0, seed=0
+                model="stub", messages=messages, max_tokens=MAX_TOKENS, temperature=1.0, seed=seed
             )  # type: ignore[call-overload]
             return done.choices[0].message.content or ""
 
@@ -243,8 +261,8 @@ async def with_aiohttp(url: str, prompts: Iterable[str], kind: str, width: int, 
     address = url + "/v1/chat/completions"
     async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as session:
 
-        async def send(messages: list[Message]) -> str:
-            body = {"model": "stub", "messages": messages, "max_tokens": MAX_TOKENS, "temperature": 1.0, "seed": 0}
+        async def send(messages: list[Message], seed: int) -> str:
+            body = {"model": "stub", "messages": messages, "max_tokens": MAX_TOKENS, "temperature": 1.0, "seed": seed}
             async with session.post(address, json=body) as response:
                 response.raise_for_status()
                 text: str = (await response.json())["choices"][0]["message"]["content"]

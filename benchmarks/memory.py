@@ -95,7 +95,7 @@ def plain_rows(folder: Path, count: int) -> dict[str, Any]:
     """The same rows as a script with one `asyncio.gather` over all of them; the peak at its end."""
     from _contestants import texts, with_gather
 
-    async def send(messages: list[Any]) -> str:
+    async def send(messages: list[Any], seed: int) -> str:
         await asyncio.sleep(0)
         return words(messages[-1]["content"])
 
