@@ -79,7 +79,7 @@ class Driver:
                     await self.store.committed()
                 numbered = []
                 for request in requests:
-                    numbered.append((request, asked[request.role]))
+                    numbered.append((request, asked[request.role] if request.sample is None else request.sample))
                     asked[request.role] += 1
                 answers = await self._ask_all(numbered, row, order)
                 log += [(request.role, key, done) for request, (key, done) in zip(requests, answers, strict=True)]
@@ -115,7 +115,8 @@ class Driver:
         """The completion of one request: from the store, or from the model and then kept."""
         seat = self.seats[request.role]
         model = seat.model
-        call = Call(request, row, index, call_seed(self.seed, row, request.role, index), seat.sampling)
+        seed = call_seed(self.seed, row, request.role, index)
+        call = Call(request, row, index, seed, seat.sampling, request.sample or 0)
         try:
             payload = model.payload(call)
             text = canonical_call(model.provider, model.name, payload, call.sample)

@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from typing_extensions import TypedDict
 
 Role = Literal["assistant", "critic", "reviser", "judge"]
+Protocol = Literal["logprob", "score", "vote", "reason", "reward"]  # how a judge is asked
 Finish = Literal["stop", "length", "content_filter"]
 DropReason = Literal[
     "bad_input", "invalid_vote", "order_flip", "low_confidence", "identical", "duplicate_prompt", "near_duplicate",
@@ -106,6 +107,86 @@ class Revision(Record):
     calls: tuple[str, ...]  # request hashes in the order asked; the keys of calls.sqlite
 
 
+class Candidate(Record):
+    """One of several replies to a prompt."""
+
+    text: str
+    model: str  # as the server named it
+    sample: int  # n-th reply of its model to this prompt, from 0
+    problem: DropReason | None = None  # why it cannot be used, such as truncated; None: it can
+
+
+class Candidates(Record):
+    """A row of `candidates.jsonl`: a prompt and several replies to it."""
+
+    schema_: Literal[1] = Field(default=1, alias="schema")
+    id: str
+    position: int
+    prompt: tuple[Message, ...]
+    replies: tuple[Candidate, ...]
+    seed: int
+    usage: Usage
+    calls: tuple[str, ...]
+
+
+class Reading(Record):
+    """What was read from the judge's answer to one question: one principle, one order of the two replies."""
+
+    first: float | None = None  # natural log probability of the letter of the reply that was shown first
+    second: float | None = None  # and of the other; None: the judge gives no probabilities
+    mass: float | None = None  # probability of both letters together, in [0, 1]
+    bounded: bool = False  # a letter is below the listed tokens: its log probability is the list's lowest
+    choice: Literal["first", "second"] | None = None  # the likelier letter, or the one that was named; None: neither
+    problem: str | None = None  # why it does not count; None: it does
+
+
+class Vote(Record):
+    """What the judge said of a pair under one principle, asked in both orders; both readings must count, or none."""
+
+    principle: str  # id
+    weight: float
+    wave: int = 0  # n-th time that the same was asked, from 0; further waves come with the protocol `vote` alone
+    ab: Reading  # a is shown first
+    ba: Reading  # b is shown first
+    d: float | None = None  # preference for a: half the difference of the two log ratios; None: invalid, or no logprobs
+    b: float | None = None  # position bias towards the first: half their sum
+
+    @property
+    def valid(self) -> bool:
+        """Whether both orders were answered."""
+        return self.ab.problem is None and self.ba.problem is None
+
+
+class Label(Record):
+    """A row of `labels.jsonl`: two replies to one prompt, and what a judge believes of them."""
+
+    schema_: Literal[1] = Field(default=1, alias="schema")
+    id: str
+    position: int
+    prompt_id: str
+    prompt: tuple[Message, ...]
+    a: str
+    b: str
+    a_from: str  # what it is in the source: initial, round 1, sample 0, chosen, …
+    b_from: str
+    a_model: str | None  # who wrote it; None: the source does not say
+    b_model: str | None
+    human: Literal["a", "b"] | None  # which one people prefer, where the source says so
+    protocol: Protocol
+    votes: tuple[Vote, ...]
+    rewards: tuple[float, float] | None = None  # of a and b, with the protocol `reward`
+    z: float | None  # log odds that a is better, before any temperature; None: no vote was valid
+    temperature: float | None  # that z was divided by; None: not calibrated
+    p_a: float | None  # probability that a is better, as this run saw it
+    confidence: float | None  # the larger of p_a and 1 - p_a
+    constitution: ConstitutionRef
+    templates: str
+    models: dict[str, str]
+    seed: int
+    usage: Usage
+    calls: tuple[str, ...]
+
+
 class Drop(Record):
     """A row of `dropped.jsonl`: what did not make it, where it fell out, and why."""
 
@@ -135,6 +216,7 @@ class Request:
     prefill: the start of the assistant's reply, which the model continues (the completion holds only what follows).
     top_logprobs: how many alternatives per generated token to return; 0 for none.
     score: continuations whose log-probability is asked for instead of a reply; the completion's `scores` match them.
+    sample: which of several replies to one prompt this is, from 0; None where one is wanted.
     """
 
     role: Role
@@ -146,6 +228,7 @@ class Request:
     temperature: float | None = None
     top_logprobs: int = 0
     score: tuple[str, ...] = ()
+    sample: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,9 +10,12 @@ import pytest
 
 PACKAGE = Path(__file__).resolve().parent.parent / "cai"
 LAYERS = {  # from the top; modules of one layer may import each other
-    "doors": "cli console __init__ __main__",
-    "uses": "pipeline settings run plan export card tables hub train evaluate report",
-    "method": "revise judge pairs calibrate hygiene ask",
+    "doors": "cli cli_runs cli_judge cli_constitution console __init__ __main__",
+    "uses": (
+        "pipeline settings sampling labelling contests run plan export cut card tables hub audit bench trial plots "
+        "train evaluate report"
+    ),
+    "method": "revise sample judge pairs calibrate hygiene refusals ask",
     "machines": "flow feed store lines payloads limits prices models",
     "inputs": "constitution yamlfile lint importers templates sources conversations",
     "words": "records errors resources",
@@ -20,7 +23,7 @@ LAYERS = {  # from the top; modules of one layer may import each other
 HEIGHT = {module: -depth for depth, names in enumerate(LAYERS.values()) for module in names.split()}
 HEAVY = {
     "torch", "transformers", "trl", "peft", "accelerate", "vllm", "ray", "datasets", "pyarrow", "pandas", "numpy",
-    "openai", "anthropic", "openvino", "openvino_genai", "gguf", "huggingface_hub",
+    "matplotlib", "openai", "anthropic", "openvino", "openvino_genai", "gguf", "huggingface_hub",
 }  # fmt: skip
 MODULES = sorted(PACKAGE.rglob("*.py"))
 
