@@ -23,6 +23,7 @@ from cai.run import EXPORT_STAGES, TRAINING_FILES, RunFolder, damage, lines_in_o
 from cai.tables import Table, schemas
 
 ROWS = "revisions.jsonl"
+STAGES = ("sft", "dpo")  # the files of a generate run
 DEFAULTS = {"rounds_kept": "last", "split": None, "parquet": False}
 Row = dict[str, Any]
 
@@ -107,7 +108,7 @@ def _notes(info: Mapping[str, Any], facts: Facts, split: float | None) -> Iterat
         yield "the run has no finished row: the training files are empty"
     elif facts.dropped["dpo", "identical"] == facts.rows:
         yield "no final text differs from its first reply: dpo.jsonl is empty"
-    for kind in EXPORT_STAGES:
+    for kind in STAGES:
         sides = [] if split is None else [facts.files[f"{kind}{side}.jsonl"] for side in ("", ".eval")]
         if any(sides) and not all(sides):
             empty = "train" if not sides[0] else "eval"
@@ -190,7 +191,7 @@ class _Cut:
         """Write every file beside the old one, and put them in place when all are whole."""
         folder = self._run.path
         try:
-            for stage in EXPORT_STAGES:
+            for stage in STAGES:
                 for side in ("",) if self._split is None else ("", ".eval"):
                     self._tables[stage, side] = Table(folder / f"{stage}{side}.jsonl", self._columns.get(stage))
             self._run.store.rewrite("dropped.jsonl", self._drops())
@@ -209,7 +210,7 @@ class _Cut:
         for _, line in heapq.merge(self._own_drops(), self._export_drops(), key=itemgetter(0)):
             yield line
         facts = self.facts
-        for stage in EXPORT_STAGES:
+        for stage in STAGES:
             kept = sum(table.rows for (kind, _), table in self._tables.items() if kind == stage)
             kept -= self._more if stage == "sft" else 0
             dropped = sum(count for (where, _), count in facts.dropped.items() if where == stage)

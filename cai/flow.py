@@ -79,7 +79,7 @@ class Driver:
                     await self.store.committed()
                 numbered = []
                 for request in requests:
-                    numbered.append((request, asked[request.role] if request.sample is None else request.sample))
+                    numbered.append((request, asked[request.role] if request.index is None else request.index))
                     asked[request.role] += 1
                 answers = await self._ask_all(numbered, row, order)
                 log += [(request.role, key, done) for request, (key, done) in zip(requests, answers, strict=True)]
@@ -116,7 +116,7 @@ class Driver:
         seat = self.seats[request.role]
         model = seat.model
         seed = call_seed(self.seed, row, request.role, index)
-        call = Call(request, row, index, seed, seat.sampling, request.sample or 0)
+        call = Call(request, row, index, seed, seat.sampling, request.sample)
         try:
             payload = model.payload(call)
             text = canonical_call(model.provider, model.name, payload, call.sample)

@@ -216,7 +216,8 @@ class Request:
     prefill: the start of the assistant's reply, which the model continues (the completion holds only what follows).
     top_logprobs: how many alternatives per generated token to return; 0 for none.
     score: continuations whose log-probability is asked for instead of a reply; the completion's `scores` match them.
-    sample: which of several replies to one prompt this is, from 0; None where one is wanted.
+    sample: tells equal questions apart where several answers are wanted.
+    index: its number among the requests of its role in the row, from 0; None: counted as they come.
     """
 
     role: Role
@@ -228,7 +229,8 @@ class Request:
     temperature: float | None = None
     top_logprobs: int = 0
     score: tuple[str, ...] = ()
-    sample: int | None = None
+    sample: int = 0
+    index: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,17 +19,25 @@ import orjson
 from pydantic import ValidationError
 
 from cai.errors import RunError
-from cai.records import DROP_REASONS, Drop, DropReason, Prompt, Record, Revision, prompt_hash
+from cai.records import DROP_REASONS, Candidates, Drop, DropReason, Label, Prompt, Record, Revision, prompt_hash
 from cai.store import Store
 
 FORMAT = 1
 DONE = 1
 DROPPED = 100  # + index of the reason in DROP_REASONS
 RETRIED: tuple[DropReason, ...] = ("model_error",)  # drops that are tried again when the run is resumed
-ROWS: dict[str, type[Record]] = {"revisions.jsonl": Revision, "dropped.jsonl": Drop}
-EXPORT_STAGES = ("sft", "dpo")  # drops of an export: the row itself is finished, it only left that file
+ROWS: dict[str, type[Record]] = {
+    "revisions.jsonl": Revision,
+    "candidates.jsonl": Candidates,
+    "labels.jsonl": Label,
+    "dropped.jsonl": Drop,
+}
+EXPORT_STAGES = ("sft", "dpo", "pairs", "kto")  # drops of an export: the row itself is finished, it only left a file
 TRAINING_FILES = tuple(
-    f"{stage}{side}.{kind}" for stage in EXPORT_STAGES for side in ("", ".eval") for kind in ("jsonl", "parquet")
+    f"{name}{side}.{kind}"
+    for name in ("sft", "dpo", "kto", "reward")
+    for side in ("", ".eval")
+    for kind in ("jsonl", "parquet")
 )
 
 
