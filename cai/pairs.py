@@ -4,19 +4,19 @@ Pure. A label is a row of labels.jsonl as a dict, so that 100,000 of them are cu
 judges or runs. A pair leaves for the first reason of this table that holds; the reading of texts, which takes the
 longest, comes last and is done for pairs that would be kept:
 
-| reason | runs | the pair leaves because |
+| reason | runs with | the pair leaves because |
 |---|---|---|
 | invalid_vote | always | no vote was valid: nobody knows which reply is better |
-| not_extreme | pairing best-worst, final | another pair of the prompt is the one that counts |
+| not_extreme | pairing other than all | another pair of the prompt is the one that counts |
 | empty | always | a reply has no text |
 | identical | always | the replies are the same but for white space |
 | length_ratio | max_length_ratio | the longer reply has more than so many times the characters of the shorter |
-| order_flip | order_flip | for more than half of the valid votes the two orders prefer the same place, not the same reply |
-| low_confidence | always | the judge is less sure than min_confidence, or at exactly one half, where neither is chosen |
-| near_duplicate | hygiene | the replies are nearly the same |
-| preamble_leak | hygiene | the chosen reply announces itself ("Here is a revised …") |
-| role_mixup | hygiene | the chosen reply speaks for the user, too |
-| both_refused | hygiene | both replies refuse in full: the pair teaches how to refuse, not what is better |
+| order_flip | order_flip | in more than half of the valid votes both orders prefer the same place |
+| low_confidence | always | the judge is less sure than min_confidence, or at one half: neither is chosen |
+| near_duplicate | hygiene (default) | the replies are nearly the same |
+| preamble_leak | hygiene (default) | the chosen reply announces itself ("Here is a revised …") |
+| role_mixup | hygiene (default) | the chosen reply goes on with turns that are not its own |
+| both_refused | hygiene (default) | both replies refuse in full: the pair teaches how to refuse, not what is better |
 | refused_benign | benign | the chosen reply refuses in full a prompt that is listed as benign |
 | over_target | target | enough pairs came before it |
 
@@ -34,7 +34,7 @@ from functools import lru_cache
 from typing import Any, Literal
 
 from cai import hygiene
-from cai.calibrate import probability
+from cai.calibrate import log_odds, probability
 from cai.errors import UsageError
 from cai.judge import CLAMP, belief
 from cai.records import DropReason, prompt_hash
@@ -157,7 +157,7 @@ def preamble_leak(row: Row, filters: Filters) -> DropReason | None:
 
 
 def role_mixup(row: Row, filters: Filters) -> DropReason | None:
-    """The chosen reply speaks for the user, too."""
+    """The chosen reply goes on with turns that are not its own."""
     return "role_mixup" if filters.hygiene and _form(row[sides(row)[0]]) == "role_mixup" else None
 
 
@@ -212,7 +212,7 @@ DETAILS: dict[DropReason, str] = {
     "identical": "the replies are the same but for white space",
     "near_duplicate": "the replies are nearly the same",
     "preamble_leak": "the chosen reply announces itself",
-    "role_mixup": "the chosen reply speaks for the user, too",
+    "role_mixup": "the chosen reply goes on with turns that are not its own",
     "both_refused": "both replies refuse in full",
     "refused_benign": "the chosen reply refuses a prompt that is listed as benign",
     "over_target": "enough pairs came before it",
@@ -358,9 +358,7 @@ def edge(dead_zone: float | None, filters: Filters) -> float:
     if dead_zone is not None:
         return dead_zone
     least = filters.min_confidence
-    if filters.temperature is None or least >= 1:
-        return least
-    return probability(math.log(least / (1 - least)), filters.temperature)
+    return least if filters.temperature is None else probability(log_odds(least), filters.temperature)
 
 
 def standing_reason(reply: Standing, prompt: Sequence[Any], filters: Filters, upper: float) -> DropReason | None:
