@@ -65,6 +65,16 @@ def to_prompt(record: Any, format: str = "auto", field: str | None = None) -> Pr
     raise NoPrompt(f"no {' or '.join(keys)}; it has {listed(record)}: name the right one with --prompt-field")
 
 
+def to_messages(value: Any, name: str) -> list[Message]:
+    """The turns of a whole conversation, its last reply included: a list of messages or a transcript; raises NoPrompt."""
+    if isinstance(value, str):
+        _checked(value, name)
+        value = _transcript(value, name)
+    if not isinstance(value, list | tuple):
+        raise NoPrompt(f"{name} is of type {type(value).__name__}, not a transcript or a list of messages")
+    return [_turn(number, turn) for number, turn in enumerate(value, 1)]
+
+
 def _id(given: Any, messages: tuple[Message, ...]) -> str:
     if given is None:
         return prompt_hash(messages)

@@ -54,6 +54,28 @@ def read_prompts(
     return _prompts(source, format, field)
 
 
+def read_records(source: str | Path | Iterable[Any]) -> Iterator[tuple[int, Any]]:
+    """The records of a dataset with all their columns, in order, each with its 1-based line or row.
+
+    source: as for `read_prompts`. A record that cannot be decoded comes out as a `NoPrompt`. Raises SourceError for a
+    missing file at once, and during iteration where the source turns out damaged, or at its end when it was empty.
+    """
+    if isinstance(source, Mapping):
+        raise UsageError("the source is a dict: pass a list of records (of a DatasetDict, one split)")
+    if isinstance(source, Path) or (isinstance(source, str) and source != "-" and not source.startswith("hf:")):
+        source = _existing(Path(source))
+    return _records(source)
+
+
+def _records(source: str | Path | Iterable[Any]) -> Iterator[tuple[int, Any]]:
+    line = 0
+    for line, record in _rows(source, "auto", None, ()):
+        yield line, record
+    if not line:
+        where = "standard input" if source == "-" else source if isinstance(source, str | Path) else None
+        raise SourceError("there is no record in it" if where else "there is no record to read", where)
+
+
 def describe(source: str | Path | Iterable[Any] | None) -> str:
     """What a run's identity says of its source: equal for equal content, wherever the file lies.
 
@@ -96,8 +118,11 @@ def _prompts(source: Path | str | Iterable[Any], format: str, field: str | None)
 # Sources: each yields numbered records
 
 
-def _rows(source: Path | str | Iterable[Any], format: str, field: str | None) -> Rows:
-    keys = keys_of(format, field)
+def _rows(
+    source: Path | str | Iterable[Any], format: str, field: str | None, keys: tuple[str, ...] | None = None
+) -> Rows:
+    """The records of any source. keys: those that are wanted, of which a table must have one; (): all columns are."""
+    keys = keys_of(format, field) if keys is None else keys
     decode = _text if format == "text" and field is None else _json
     if source == "-":
         guess = format == "auto" and field is None
@@ -234,6 +259,8 @@ def _csv_lines(stream: ByteLines, where: str | Path) -> Iterator[str]:
 
 def _usable(columns: list[str], keys: tuple[str, ...], where: str | Path) -> list[str]:
     """The columns worth reading."""
+    if not keys:
+        return columns
     if not set(columns) & set(keys):
         hint = _suggest(keys[0], columns) if len(keys) == 1 else f"it has {listed(columns)}"
         raise SourceError(f"no column {' or '.join(keys)}; {hint}; name yours with --prompt-field", where)
