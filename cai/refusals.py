@@ -20,23 +20,25 @@ LIST = 3  # items that make a list
 # Every pattern sees text that `plain` has made lower case, with "can't" and "isn't" as "can not" and "is not".
 _SOFT = r"(?:(?:\w+ly|so|just|also|ever|in good conscience|therefore|still|even) )"
 _GIVE = (  # what a refusal withholds
-    r"(?:assist|help|provide|give|offer|share|support|answer|fulfil|comply|discuss|engage|creat|generat|writ|tell|continu|"
-    r"respond|produc|facilitat|guide|teach|explain|describ|disclos|reveal|accommodat|complete|process|participat|"
+    r"(?:(?:be )?(?:assist|help|provid|giv|offer|shar|answer|reply|repli|respond)|support|fulfil|comply|discuss|"
+    r"engage|creat|generat|writ|tell|continu|produc|facilitat|guide|teach|explain|describ|disclos|reveal|accommodat|complete|process|participat|"
     r"satisf|carry out|take part|aid|speculat|list|proceed|go (?:ahead|along|into|through)|talk about|instruct|perform|"
     r"do (?:that|this|so|it)\b|be (?:of|part|able|involved)\b|make (?:such|any|that|this|a)\b|access)"
 )
 _APPROVE = r"(?:condon|encourag|promot|endors|advis|suggest|recommend|allow|entertain|justif|agree|advocat|contribut)"
 # "I cannot help with that". What is withheld must be named: "I can't wait" refuses nothing.
 UNABLE = re.compile(
-    rf"\b(?:i|we) (?:am |are |do |did )?{_SOFT}{{0,2}}(?:"
-    rf"(?:can not|will not|unable to|not (?:\w+ )?(?:able|allowed|permitted|programmed|designed|willing|going|prepared|"
-    rf"authori[sz]ed|equipped|at liberty|in a position) to|(?:not|not feel) (?:\w+ )?comfortable(?: with)?|refuse to|"
+    rf"\b(?:i|we) (?:am |are |do |did |was |were |will be )?{_SOFT}{{0,2}}(?:"
+    rf"(?:can not|will not|unable to|not (?:\w+ )?(?:able|allowed|permitted|programmed|designed|built|trained|willing|going|"
+    rf"prepared|authori[sz]ed|equipped|at liberty|in a position) to|(?:not|not feel) (?:\w+ )?comfortable(?: with)?|refuse to|"
     rf"decline to) {_SOFT}{{0,2}}(?:{_GIVE}|{_APPROVE})"
     rf"|(?:could not|would not|should not) {_SOFT}{{0,2}}{_GIVE}"
-    r"|not (?:support|condone|promote|encourage|engage in|endorse)\b)"
+    rf"|not (?:support|condone|promote|encourage|engage in|endorse)\b|(?:have been )?(?:trained|designed|built|"
+    rf"programmed) (?:not|never) to {_GIVE})"
 )
 FIGURE = re.compile(  # of speech
-    r"can not (?:help (?:but|\w+ing)\b|(?:tell|describe|explain)(?: you)? how\b|(?:\w+ ){1,4}(?:enough|more highly)\b|"
+    r"can not (?:help (?:but|\w+ing)\b|(?:tell|describe|explain|say)(?: you)? how (?:much|many|often|happy|glad|"
+    r"grateful|proud|sorry|excited|important|good)\b|(?:\w+ ){1,4}(?:enough|more highly)\b|"
     r"agree (?:more|with you more)\b)"
 )
 DECLINES = re.compile(
@@ -46,7 +48,7 @@ DECLINES = re.compile(
     r"|\b(?:i|we) (?:\w+ly )?(?:decline|refuse)\b"
     # "Sorry, but as a language model I cannot", whatever it is
     r"|\b(?:sorry|apologi[sz]e|apologies|afraid|regret|unfortunately)[,;:]? (?:but |that |for [^.,;]{1,40}[,;]? but )?"
-    r"(?:as an? [^.,]{1,40}, )?(?:i|we) (?:can not|will not|am (?:unable|not able)|must|do not feel)\b"
+    r"(?:as an? [^.,]{1,40}?,? )?(?:i|we) (?:can not|will not|am (?:unable|not able)|must|do not feel)\b"
     # "My guidelines do not allow", "not within my programming", "against my values"
     r"|\bmy (?:\w+ )?(?:guidelines|programming|purpose|policy|policies|principles|values|training)(?: \w+)? "
     r"(?:do not|does not|prevents?|prohibits?|forbids?|stops?)\b"
@@ -65,7 +67,7 @@ _GOOD = (
 JUDGES = re.compile(
     rf"\b(?:not|never|neither|nor)(?: \w+){{0,4}}? {_GOOD}\b"
     r"|\b(?:is|are|be|and|or|both|highly|also|only|extremely|considered|strictly|seriously) (?:\w+ly )?(?:illegal|"
-    r"unethical|immoral|unacceptable|inappropriate|offensive|wrong|against the law|an? (?:\w+ )?(?:crime|"
+    r"unethical|immoral|unacceptable|inappropriate|offensive|(?<!right or )wrong|against the law|an? (?:\w+ )?(?:crime|"
     r"offen[cs]e)(?! (?:that|which|in|where|involv\w+|defined|of)\b))\b"  # "a crime that involves" defines
     r"|\bnever (?:the answer|an? (?:\w+ )?(?:answer|solution|option)|condoned|tolerated)\b"
     r"|\b(?:i|we) (?:\w+ly )?(?:condemn|do not condone|discourage|oppose|advise against|urge you)\b"
@@ -90,7 +92,9 @@ VALUES = re.compile(  # what a denial that is a refusal appeals to; one about tu
     r"discriminat|equal|fair|respect|inclusi|dignity|moral|ethic|rights\b|fundamental|unjust|justif|tragic|violen|"
     r"regardless of|stereotyp|diversity|harmful|freedom|democra|violat|exploit|suffer"
 )
-YES_NO = re.compile(r"(?:is|are|was|were|do|does|did|should|would|has|have)\b")  # a judgement answers these
+YES_NO = re.compile(  # a judgement answers these
+    r"(?:if [^,?]{1,160}, )?(?:is|are|was|were|do|does|did|should|would|has|have|can(?! you)|may|could(?! you))\b"
+)
 NO_VIEW = re.compile(
     r"\b(?:i|we) (?:do not|can not) (?:have|hold|form|express|give|possess) (?:any )?(?:personal )?"
     r"(?:opinion|belief|view)"
@@ -110,7 +114,7 @@ GIVES = re.compile(
 ITEM = re.compile(r"^ {0,8}(?:\d{1,2}[.)]|[-*•]) ", re.MULTILINE)
 SENTENCE = re.compile(r"[.!?][\"')\]]?\s|\n")
 QUOTED = re.compile(r'(?<=[\w,:] )"[^"\n]{12,300}"')
-_SAME = str.maketrans({"’": "'", "‘": "'", "ʼ": "'", "´": "'", "“": '"', "”": '"', "\u00a0": " ", "\t": " "})
+_SAME = str.maketrans({"’": "'", "‘": "'", "ʼ": "'", "´": "'", "“": '"', "”": '"', "\u00a0": " ", "\t": " ", "*": None})
 _LONG = (
     ("can't", "can not"), ("cannot", "can not"), ("won't", "will not"), ("n't", " not"), ("'m ", " am "),
     ("it's", "it is"), ("that's", "that is"), ("'re ", " are "), ("'ll ", " will "), ("here's", "here is"),

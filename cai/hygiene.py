@@ -1,0 +1,282 @@
+"""What can be wrong with a reply as a text, and with many of them together: pure functions from text to a verdict.
+
+Each reads its text once and knows English only where it looks for words. Knows nothing of files or rows, and not
+whether a reply is true or good.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import re
+from collections import Counter
+from collections.abc import Sequence
+from itertools import pairwise
+
+EVASIVE = 80  # characters; a shorter reply counts as evasive, as in the analysis of the paper's samples
+NEAR = 0.9  # Jaccard similarity of word shingles from which on two replies are the same but for a word or two
+NEAR_PROMPT = 0.8  # the same for prompts, of word pairs: in 20 words one may differ
+SHINGLE = 3  # words
+NGRAM = 5  # words: the shortest run that people recognise as a phrase, and long enough not to be grammar
+MOST_NGRAMS = 300_000  # held at a time, about 60 MB
+
+# Replies that talk about the task instead of doing it
+
+_DONE = (
+    r"(?:revised|rewritten|re-written|rewrote|reworded|rephrased|updated|improved|corrected|edited|modified|amended|refined|"
+    r"revise|rewrite|rephrase)"
+)
+_REPLY = r"(?:responses?(?! (?:time|rate))|repl(?:y|ies)|answers?|revisions?|completions?)"
+_VERSION = rf"(?:{_REPLY}|rewrites?|versions?(?! of)|versions? of (?:the|my) (?:\w+ ){{0,2}}?{_REPLY})"
+PREAMBLE = re.compile(
+    r"\s*(?:[*_#>\"'(\[]+\s*)?"
+    r"(?:(?:sure|certainly|of course|absolutely|okay|ok|yes|understood|got it|no problem|thank you|thanks|great|"
+    r"apologies|i understand|i apologi[sz]e)\b[^.!:,\n]{0,60}[.!:,]+\s+){0,2}(?:"
+    # "Here is a revised reply", and "Here is the reply, revised to …"
+    rf"(?:here(?:'s| is| are)|below is|this is|the following is|(?:please )?(?:find|see) below)\b[^.!?:\n]{{0,40}}?"
+    rf"\b(?:{_DONE}(?:,? \w+){{0,2}}? {_VERSION}\b|(?:response|reply|answer)\b[^.!?:\n]{{0,60}}?\b{_DONE}\b)"
+    # "I have rewritten my answer", "The revised response would be"
+    rf"|(?:i(?:'ve| have| will|'ll)?|let me|my|the|an?) {_DONE}(?:,? \w+){{0,2}}? {_REPLY}\b"
+    # "Revised response:", "Revision:"
+    rf"|(?:\w+ )?{_DONE} (?:\w+ )?{_VERSION}[*_\"]*\s*:|revision(?: \d+)?[*_\"]*\s*:"
+    # "Based on the critique, …"
+    r"|(?:based on|taking|considering|following|given|in (?:light|view) of|in response to|to address|after|with) "
+    r"(?:\w+ )?(?:the|this|that|your|my) (?:\w+ )?(?:critique|criticism|revision request)\b(?! of))",
+    re.IGNORECASE,
+)
+
+# Replies that go on with the next turns
+
+TOKENS = re.compile(
+    r"<\|(?:im_start|im_end|im_sep|user|assistant|system|end|eot_id|start_header_id|end_header_id|begin_of_text|endoftext|"
+    r"end_of_text|end_of_turn)\|>|<(?:start|end)_of_turn>|\[/?INST\]|<<SYS>>|<｜(?:User|Assistant)｜>"
+)
+TURN = re.compile(
+    r"^[ \t]*[*_#]*(Human|User|Assistant|Critique ?Request|Revision ?Request|Critique|Revision)[*_]*[ \t]?:",
+    re.MULTILINE,
+)
+SPEAKER = re.compile(r"^[ \t]*[*_#]*([A-Z][\w.'’ -]{0,24}?)(?: ?\([^)\n]{1,40}\))?[*_]*[ \t]?:", re.MULTILINE)
+CODE = re.compile(r"^[ \t]*(?:```|~~~).*?(?:^[ \t]*(?:```|~~~)|\Z)|`[^`\n]*`", re.MULTILINE | re.DOTALL)
+REQUESTS = {"CritiqueRequest", "RevisionRequest"}
+NO_SPEAKERS = {"Human", "User", "Assistant", "Critique", "Revision", "Note", "Example", "Tip", "Warning", "Step"}
+
+# Habits
+
+EMOJI = re.compile(  # pictures; not the ticks, arrows and stars of plain lists
+    "[\U0001f1e6-\U0001f1ff\U0001f300-\U0001faff\u2600-\u2604\u2607-\u26ff\u2702-\u270d\u2728\u2763\u2764\u2b50]"
+)
+COMFORT = re.compile(r"here (?:to listen|to support you|for you)", re.IGNORECASE)
+SIGN_OFF = re.compile(
+    r"\bhope (?:this|that|it|these|you find (?:this|that|it))\b.{0,40}\b(?:help|useful|answer|clarif)"
+    r"|\blet me know (?:if|how|whether|what|when)\b|\b(?:feel free|don'?t hesitate|do not hesitate) to\b"
+    r"|\bif you(?:'d| would)? (?:have|need|want|like) (?:any|more|further|additional|other|some) (?:\w+ )?"
+    r"(?:question|help|assistance|information|detail|concern|clarification|advice|support)"
+    r"|\bis there anything else\b|\b(?:happy|glad|here) to (?:help|assist|answer|explain)\b"
+    r"|\b(?:good luck|best of luck|happy \w+ing|enjoy(?: your| the)?\b.{0,30})[^\w]*$"
+    r"|\bhave an? (?:\w+ ){0,2}(?:day|one|time|weekend)\b|\b(?:would|do) you (?:like|want) me to\b",
+    re.IGNORECASE,
+)
+TAIL = 240  # characters in which a reply signs off
+ENDS = ".!?…。！？\"'”’»)]}*_`>|~=$"
+ITEM = re.compile(r"[ \t]*(?:[-*•+]|\d{1,3}[.)])[ \t]")
+PROSE = 60  # characters; a last line that is shorter may be a name, a number, a line of verse
+WORD = re.compile(r"[^\W_]+(?:['’][^\W_]+)*")
+
+
+def preamble_leak(reply: str) -> bool:
+    """Whether a reply begins with talk about its task: "Here is a revised reply", "Revision:", "Given the critique"."""
+    return PREAMBLE.match(reply, 0, 400) is not None
+
+
+def role_mixup(reply: str) -> bool:
+    """Whether a reply goes on with turns that are not its own, or holds the markers of a chat template.
+
+    Code is left out. `Human:`, `User:` and `Assistant:` count at the start of a paragraph; a `User:` needs an
+    `Assistant:` beside it, and a `Critique:` a `Revision:`, for both are headings of ordinary texts. They do not count
+    in a scene: where another speaker has two lines or more.
+    """
+    if ":" not in reply and "<" not in reply and "[" not in reply:
+        return False
+    text = CODE.sub("", reply) if "`" in reply or "~~~" in reply else reply
+    if TOKENS.search(text):
+        return True
+    turns = [found for found in TURN.finditer(text) if _opens_paragraph(text, found.start())]
+    names = {found[1].replace(" ", "") for found in turns}
+    if names & REQUESTS:
+        return True
+    if not ("Human" in names or "Assistant" in names or {"Critique", "Revision"} <= names):
+        return False
+    others = Counter(found[1] for found in SPEAKER.finditer(text) if found[1] not in NO_SPEAKERS)
+    return max(others.values(), default=0) < 2
+
+
+def _opens_paragraph(text: str, start: int) -> bool:
+    lines = text[max(0, start - 80) : start].split("\n")  # the last of them is empty: a turn begins its line
+    return len(lines) < 2 or not lines[-2].strip()
+
+
+def evasive(reply: str) -> bool:
+    """Whether a reply has fewer than 80 characters, space around it not counted; an empty one is empty, not evasive."""
+    return 0 < len(reply.strip()) < EVASIVE
+
+
+def emoji(reply: str) -> bool:
+    """Whether a reply holds a pictograph."""
+    return not reply.isascii() and EMOJI.search(reply) is not None
+
+
+def comfort(reply: str) -> bool:
+    """Whether a reply is "here to listen", "here to support you" or "here for you" (or: is, or was, "there …").
+
+    The stock phrase into which harmlessness training collapsed in Bai et al. 2022 (section 4.3).
+    """
+    return COMFORT.search(reply) is not None
+
+
+def sign_off(reply: str) -> bool:
+    """Whether a reply closes with a pleasantry: "I hope this helps!", "Let me know if …"."""
+    return SIGN_OFF.search(reply.rstrip()[-TAIL:]) is not None
+
+
+def truncated(reply: str) -> bool:
+    """Whether a reply seems cut off: its last line is prose that ends without punctuation, or its code is not closed.
+
+    A guess from the text alone: a verse, a name or a list whose items have no full stops is left alone.
+    """
+    text = reply.rstrip()
+    if not text:
+        return False
+    if ("\n" + text).count("\n```") % 2:
+        return True
+    if text[-1] in ENDS or EMOJI.match(text[-1]):
+        return False
+    if text[-1] in ",;(–—-&/":
+        return True
+    *before, last = text.split("\n")[-12:]
+    if ITEM.match(last):
+        others = [line.rstrip() for line in before if ITEM.match(line)]
+        return bool(others) and all(line[-1] in ENDS for line in others)
+    return len(last) >= PROSE and not last.split()[-1].startswith(("http://", "https://"))
+
+
+# Two texts
+
+
+def words(text: str) -> list[str]:
+    """The words of a text in lower case, without punctuation."""
+    return WORD.findall(text.casefold())
+
+
+def shingles(found: Sequence[str], size: int) -> set[tuple[str, ...]]:
+    """Runs of `size` words; of a shorter text, the text."""
+    return {tuple(found[i : i + size]) for i in range(max(1, len(found) - size + 1))}
+
+
+def identical(a: str, b: str) -> bool:
+    """Whether two texts are the same but for white space."""
+    return a == b or a.split() == b.split()
+
+
+def near_identical(a: str, b: str) -> bool:
+    """Whether two texts share nine of ten three-word shingles (Jaccard), case and punctuation apart."""
+    ours, theirs = words(a), words(b)
+    if ours == theirs:
+        return bool(ours) or identical(a, b)
+    left, right = shingles(ours, SHINGLE), shingles(theirs, SHINGLE)
+    return len(left & right) >= NEAR * len(left | right)
+
+
+def length_ratio(a: str, b: str) -> float:
+    """Characters of `a` for each of `b`, space around them not counted; 1 for two empty texts, infinite over none."""
+    ours, theirs = len(a.strip()), len(b.strip())
+    return ours / theirs if theirs else math.inf if ours else 1.0
+
+
+# Many texts
+
+
+class Phrases:
+    """Counts in how many texts each run of five words occurs; its memory is bounded however many texts come."""
+
+    def __init__(self) -> None:
+        self.texts = 0
+        self.off_by = 0  # counts may be too high by so many texts; 0 until there are more runs than are held
+        self._counts: dict[str, int] = {}
+
+    def add(self, text: str) -> None:
+        """Count one text."""
+        self.texts += 1
+        found = words(text)
+        counts, floor = self._counts, self.off_by
+        for run in {" ".join(found[i : i + NGRAM]) for i in range(len(found) - NGRAM + 1)}:
+            counts[run] = counts.get(run, floor) + 1
+        while len(counts) > MOST_NGRAMS:  # lossy counting (Manku and Motwani 2002): the rarest go, and are owed
+            self.off_by += 1
+            self._counts = counts = {run: count for run, count in counts.items() if count > self.off_by}
+
+    def top(self, share: float, most: int = 10) -> list[tuple[str, float]]:
+        """Phrases that at least `share` of the texts hold, and their shares; runs that overlap are joined to one."""
+        least = max(2.0, share * self.texts)
+        left = {run: count for run, count in self._counts.items() if count >= least}
+        joined: list[tuple[str, float]] = []
+        while left and len(joined) < most:
+            run = max(left, key=lambda run: (left[run], run))
+            count = left.pop(run)
+            joined.append((self._grown(run, count, left), count / self.texts))
+        return joined
+
+    @staticmethod
+    def _grown(run: str, count: int, left: dict[str, int]) -> str:
+        """A run with the words around it that come as often (to a tenth); what it takes in leaves `left`."""
+        phrase = run.split()
+        for before in (False, True):
+            while True:
+                edge = phrase[: NGRAM - 1] if before else phrase[1 - NGRAM :]
+                fits = [r for r in left if (r.split()[1:] if before else r.split()[:-1]) == edge]
+                best = max(fits, key=lambda r: (left[r], r), default=None)
+                if best is None or left[best] < 0.9 * count:
+                    break
+                del left[best]
+                phrase = [best.split()[0], *phrase] if before else [*phrase, best.split()[-1]]
+        return " ".join(phrase)
+
+
+class Repeats:
+    """Finds texts that came before, and texts much like one that came before; about 1.6 KB of memory a text.
+
+    Likeness is estimated: Jaccard of word pairs from 0.8, by MinHash of 128 hashes under a fixed seed, whose standard
+    error is 0.035. Of texts that are alike the first one is no repeat.
+    """
+
+    def __init__(self) -> None:
+        from rensa import RMinHashDeduplicator  # type: ignore[import-untyped]
+
+        self._seen: set[bytes] = set()
+        self._like = RMinHashDeduplicator(threshold=NEAR_PROMPT, num_perm=128, use_lsh=True, seed=0)
+
+    def __len__(self) -> int:
+        return len(self._seen)
+
+    def add(self, text: str) -> tuple[bool, bool]:
+        """Whether the same text came before (case and space apart), and whether one much like it did."""
+        key, pairs = self._prepared(text)
+        if key in self._seen:
+            return True, True
+        self._seen.add(key)
+        [new] = self._like.add_pairs([(key.hex(), pairs)])
+        return False, not new
+
+    def find(self, text: str) -> tuple[bool, bool]:
+        """The same, without remembering the text."""
+        key, pairs = self._prepared(text)
+        if key in self._seen:
+            return True, True
+        [found] = self._like.is_duplicate_pairs([("", pairs)])
+        return False, bool(found)
+
+    @staticmethod
+    def _prepared(text: str) -> tuple[bytes, list[str]]:
+        same = text.casefold().split()
+        found = words(text) or same
+        key = hashlib.blake2b(" ".join(same).encode("utf-8", "surrogatepass"), digest_size=16).digest()
+        return key, [" ".join(pair) for pair in pairwise(found)] or found
