@@ -29,9 +29,9 @@ _APPROVE = r"(?:condon|encourag|promot|endors|advis|suggest|recommend|allow|ente
 # "I cannot help with that". What is withheld must be named: "I can't wait" refuses nothing.
 UNABLE = re.compile(
     rf"\b(?:i|we) (?:am |are |do |did |was |were |will be )?{_SOFT}{{0,2}}(?:"
-    rf"(?:can not|will not|unable to|not (?:\w+ )?(?:able|allowed|permitted|programmed|designed|built|trained|willing|going|"
-    rf"prepared|authori[sz]ed|equipped|at liberty|in a position) to|(?:not|not feel) (?:\w+ )?comfortable(?: with)?|refuse to|"
-    rf"decline to) {_SOFT}{{0,2}}(?:{_GIVE}|{_APPROVE})"
+    rf"(?:can not|will not|unable to|not (?:\w+ )?(?:able|allowed|permitted|programmed|designed|built|trained|"
+    rf"willing|going|prepared|authori[sz]ed|equipped|at liberty|in a position) to|(?:not|not feel) (?:\w+ )?comfortable"
+    rf"(?: with)?|refuse to|decline to) {_SOFT}{{0,2}}(?:{_GIVE}|{_APPROVE})"
     rf"|(?:could not|would not|should not) {_SOFT}{{0,2}}{_GIVE}"
     rf"|not (?:support|condone|promote|encourage|engage in|endorse)\b|(?:have been )?(?:trained|designed|built|"
     rf"programmed) (?:not|never) to {_GIVE})"
