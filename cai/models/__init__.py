@@ -25,6 +25,7 @@ class Abilities:
     scoring: bool = False  # log-probability of a given continuation
     seeds: bool = False  # the same seed and payload give the same reply (as far as its arithmetic does)
     prefill: bool = False  # continues a started assistant turn
+    reward: bool = False  # gives a conversation a number, and no words
 
 
 class Model(Protocol):
