@@ -9,7 +9,7 @@ of one round takes the place of the assistant's turn in the next, as in the pape
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from difflib import get_close_matches
 from typing import Any
 
@@ -17,30 +17,36 @@ from cai import lint
 from cai.constitution import Constitution, Principle, load_constitution, read_constitution
 from cai.errors import TemplateError, UsageError
 from cai.records import Message, Prompt, Request, Role
-from cai.templates import VARIABLES, Templates, load_templates
+from cai.templates import JOBS, VARIABLES, Templates, load_templates
 
+LISTED = 20  # likeliest tokens whose probabilities a judge is asked for: the most that OpenAI's protocol lists
+REASON_TOKENS = 256  # for "at most three sentences"
+LETTER_TOKENS = 8  # for a letter after the prefix
 LINE_ENDS = r"\n\v\f\r\x1c-\x1e\x85\u2028\u2029"  # all that str.splitlines knows
 
 
 class Ask:
     """The requests of one run.
 
-    system: put before every conversation; None for nothing. gate: ask critiques for a verdict line.
+    constitution: None where replies alone are asked for. system: put before every conversation; None for nothing.
+    gate: ask critiques for a verdict line.
     """
 
     def __init__(
-        self, templates: Templates, constitution: Constitution, *, system: str | None = None, gate: bool = True
+        self, templates: Templates, constitution: Constitution | None, *, system: str | None = None, gate: bool = True
     ) -> None:
         self._templates, self._system, self._gate = templates, system, gate
-        self._examples = constitution.examples or templates.examples
+        self._examples = (constitution.examples if constitution is not None else ()) or templates.examples
         self._asked: dict[tuple[str, str], str] = {}  # a chat turn depends on the principle alone
         # What a set stops at is how its layout begins a part: together the stop strings name every label.
-        labels = {stop.strip() for stops in templates.stop.values() for stop in stops} - {""}
+        parts = [name for name in templates.stop if name not in JOBS["judge"]]
+        labels = {stop.strip() for name in parts for stop in templates.stop[name]} - {""}
         start, label = rf"[{LINE_ENDS}][^\S{LINE_ENDS}]*", "|".join(map(re.escape, sorted(labels)))
         self._labels = re.compile(f"({start})(?={label})") if labels else None
 
     def check(self, principles: Iterable[Principle]) -> None:
         """Word every question once; raises TemplateError where the templates want what a principle does not have."""
+        self._templates.need("revise")
         prompt = Prompt(id="trial", messages=(_turn("user", "Trial."),))
         self.respond(prompt)
         for principle in principles:
@@ -102,6 +108,116 @@ class Ask:
         return self._labels.sub(r"\1> ", "\n" + text)[1:] if role == "system" else self._labels.sub(r"\1> ", text)
 
 
+class AskJudge:
+    """The questions of a judge about two replies.
+
+    What a conversation or reply holds is quoted where it could pass for the frame of the template: a tag of it anywhere
+    (`<reply_b>` becomes `&lt;reply_b>`), another label at the start of a line (`> Assistant:`), whatever its case and
+    spacing. So the frame of a question is the template's alone.
+
+    prefill: whether the model continues a started reply; then the letter comes next to the template's prefix.
+    """
+
+    def __init__(self, templates: Templates, constitution: Constitution, *, prefill: bool) -> None:
+        templates.need("judge")
+        self._templates, self._prefill = templates, prefill or templates.completes
+        self._examples = constitution.examples or templates.examples
+        self.prefix = templates.prefix if self._prefill else ""
+        self.letters = (" A", " B") if self.prefix else ("A", "B")  # the form in which the answer's letter comes
+        tags = [loose(label) for label in templates.frame if label.startswith("<")]
+        labels = [loose(label) for label in templates.frame if not label.startswith("<")]
+        self._tags = re.compile("|".join(tags), re.IGNORECASE) if tags else None
+        start = rf"(^|[{LINE_ENDS}])([^\S{LINE_ENDS}]*)"
+        self._starts = re.compile(f"{start}(?={'|'.join(labels)})", re.IGNORECASE) if labels else None
+
+    def check(self, principles: Iterable[Principle]) -> None:
+        """Word every question once; raises TemplateError where the template wants what a principle does not have."""
+        for principle in principles:
+            self.letter((_turn("user", "Trial."),), "Trial.", "Trial.", principle, score=True)
+
+    def letter(
+        self,
+        prompt: Sequence[Message],
+        first: str,
+        second: str,
+        principle: Principle,
+        *,
+        score: bool,
+        reasons: str | None = None,
+    ) -> Request:
+        """Ask for the probabilities of the two letters; `score`: of these two alone, else among the likeliest tokens.
+
+        reasons: what the judge has written before it chooses.
+        """
+        asked: dict[str, Any] = {"score": self.letters} if score else {"top_logprobs": LISTED}
+        return self._request(prompt, first, second, principle, reasons, max_tokens=1, temperature=0.0, **asked)
+
+    def reasons(self, prompt: Sequence[Message], first: str, second: str, principle: Principle) -> Request:
+        """Ask for reasons, before the choice."""
+        text = self._render(prompt, first, second, principle, reason=True)
+        stop = self._templates.stop["judge"]
+        asked: dict[str, Any] = {"max_tokens": REASON_TOKENS, "temperature": 0.0, "stop": stop}
+        if self._templates.completes:
+            return Request("judge", text=text, **asked)
+        return Request("judge", (_turn("user", text),), **asked)
+
+    def vote(self, prompt: Sequence[Message], first: str, second: str, principle: Principle, wave: int = 0) -> Request:
+        """Ask for the letter in words: of a model that gives no probabilities.
+
+        The first wave is greedy; in further ones only drawing can say something new.
+        """
+        most = LETTER_TOKENS if self.prefix else None  # without prefix a thinking model needs room for its thoughts
+        temperature = 0.0 if wave == 0 else 1.0
+        return self._request(
+            prompt, first, second, principle, None, max_tokens=most, temperature=temperature, sample=wave
+        )
+
+    def reward(self, prompt: Sequence[Message], reply: str) -> Request:
+        """Ask a reward model for its number."""
+        return Request("judge", (*prompt, _turn("assistant", reply)), score=("",), max_tokens=1)
+
+    def _request(
+        self,
+        prompt: Sequence[Message],
+        first: str,
+        second: str,
+        principle: Principle,
+        reasons: str | None,
+        **asked: Any,
+    ) -> Request:
+        verdict = self._templates.render("verdict").strip()
+        text = self._render(prompt, first, second, principle, reason=reasons is not None)
+        if self._templates.completes:
+            text = text if reasons is None else f"{text} {reasons.strip()}\n\n{verdict}"
+            return Request("judge", text=f"{text} {self.prefix}".rstrip(), **asked)
+        turns: tuple[Message, ...] = (_turn("user", text),)
+        if reasons is not None:
+            turns += (_turn("assistant", reasons.strip()), _turn("user", verdict))
+        return Request("judge", turns, prefill=self.prefix, **asked)
+
+    def _render(self, prompt: Sequence[Message], first: str, second: str, principle: Principle, *, reason: bool) -> str:
+        return self._templates.render(
+            "judge",
+            prompt=[_turn(turn["role"], self._quoted(turn["content"])) for turn in prompt],
+            first=self._quoted(first.strip()),
+            second=self._quoted(second.strip()),
+            principle=principle,
+            reason=reason,
+            examples=self._examples,
+        ).strip()
+
+    def _quoted(self, text: str) -> str:
+        if self._tags is not None:
+            text = self._tags.sub(lambda tag: "&lt;" + tag[0][1:], text)
+        return text if self._starts is None else self._starts.sub(r"\1\2> ", text)
+
+
+def loose(label: str) -> str:
+    """A pattern for a label of a frame and what looks like it: spaces, underscores and hyphens come and go."""
+    gap = r"[\s_\-\u200b-\u200d\u2060\ufeff]*"
+    return gap.join(re.escape(char) for char in label.rstrip(">") if not (char.isspace() or char in "_-"))
+
+
 def _turn(role: Any, content: str | None) -> Message:
     return {"role": role, "content": content or ""}
 
@@ -113,7 +229,11 @@ def template_findings(templates: str | None, constitution: str) -> list[lint.Fin
     if templates is None or law is None or any(finding.level == "error" for finding in findings):
         return findings
     try:
-        Ask(load_templates(templates), law).check(p for p in law.principles if p.can_revise)
+        loaded = load_templates(templates)
+        if "critique" in loaded.by_name:
+            Ask(loaded, law).check(p for p in law.principles if p.can_revise)
+        if "judge" in loaded.by_name:
+            AskJudge(loaded, law, prefill=True).check(p for p in law.principles if p.can_judge)
     except TemplateError as error:
         file, text = str(error.path or templates), str(error).removeprefix(f"{error.path}:{error.line}: ")
         findings.append(
@@ -125,7 +245,7 @@ def template_findings(templates: str | None, constitution: str) -> list[lint.Fin
 def show(name: str, template_set: str, template: str | None, message: str) -> Iterator[str]:
     """A constitution for people to read; or, per principle, the exact words that `template` makes of it.
 
-    template: respond, critique or revise; None shows the principles as they are written.
+    template: respond, critique, revise or judge; None shows the principles as they are written.
     """
     law = load_constitution(name)
     if template is None:
@@ -135,8 +255,15 @@ def show(name: str, template_set: str, template: str | None, message: str) -> It
         close = get_close_matches(template, VARIABLES, n=1)
         hint = f"did you mean {close[0]!r}?" if close else f"known: {', '.join(VARIABLES)}"
         raise UsageError(f"unknown template {template!r}; {hint}")
-    ask = Ask(load_templates(template_set), law)
     turn: Message = {"role": "user", "content": message}
+    if template in JOBS["judge"]:
+        judge = AskJudge(load_templates(template_set), law, prefill=True)
+        first, second = "(here stands one reply)", "(here stands the other reply)"
+        for principle in law.principles_for("judge"):
+            yield f"# {principle.id}"
+            yield from _words(judge.letter((turn,), first, second, principle, score=True))
+        return
+    ask = Ask(load_templates(template_set), law)
     prompt = Prompt(id="shown", messages=(turn,))
     reply, critique = "(here stands the assistant's reply)", "(here stands the critique)"
     if template == "respond":
@@ -156,6 +283,8 @@ def _words(request: Request) -> Iterator[str]:
     for turn in request.messages:
         yield f"[{turn['role']}]"
         yield turn["content"]
+    if request.prefill:
+        yield f"[assistant, begun] {request.prefill}"
     if request.stop:
         yield f"[stop] {', '.join(map(repr, request.stop))}"
     yield ""

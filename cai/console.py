@@ -11,15 +11,16 @@ import shlex
 import threading
 import time
 from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
+from cai.records import Candidates, Label, Revision
+
 if TYPE_CHECKING:
-    from cai.pipeline import Job
-    from cai.records import Revision
+    from cai.job import Job
 
 LINE_EVERY = 10.0  # seconds between progress lines where stderr is no terminal
 LABEL, WIDEST = 11, 100  # columns
@@ -33,7 +34,7 @@ console = Console(stderr=True, highlight=False, soft_wrap=True)
 class Progress:
     """Shows how a job goes: one live line in a terminal, a plain line now and then elsewhere."""
 
-    def __init__(self, job: Job) -> None:
+    def __init__(self, job: Job[Any]) -> None:
         self.job = job
         self.total: int | None = None  # prompts in the source; None: not known, or not yet
         self._began = time.monotonic()
@@ -70,13 +71,13 @@ class Progress:
         return Text(line, style="cyan" if self._live else "", no_wrap=True, overflow="ellipsis")
 
 
-def progress_line(job: Job, total: int | None, seconds: float) -> str:
+def progress_line(job: Job[Any], total: int | None, seconds: float) -> str:
     """How a job stands after so many seconds; the time left is told once the first prompt is through."""
     tally, dropped, seconds = job.tally, sum(job.dropped.values()), max(1e-3, seconds)
     through = job.finished + dropped
     rate = job.finished / seconds
     parts = [
-        f"{through + job.skipped:,}{'' if total is None else f'/{total:,}'} prompts",
+        f"{through + job.skipped:,}{'' if total is None else f'/{total:,}'} {job.task.unit}",
         *([f"{rate:,.1f} rows/s" if rate >= 1 else f"{60 * rate:.1f} rows/min"] if job.finished else []),
         f"{tally.output_tokens / seconds:,.0f} tokens/s",
         f"{tally.in_flight:,} in flight",
@@ -128,10 +129,22 @@ def word_diff(before: str, after: str, *, marked: bool) -> Text:
     return text
 
 
-def example(row: Revision) -> Iterator[Text]:
-    """One whole row to look at: prompt, first reply, critiques, and what the rounds changed."""
-    plain = not console.is_terminal or console.no_color
+def example(row: Any) -> Iterator[Text]:
+    """One whole row to look at: a prompt, and what was made of it."""
     yield from _block("prompt", Text(_short(row.prompt[-1]["content"])))
+    if isinstance(row, Revision):
+        yield from _revision(row)
+    elif isinstance(row, Candidates):
+        for number, reply in enumerate(row.replies):
+            yield from _block(f"reply {number}", Text(_short(reply.text) if reply.problem is None else reply.problem))
+    else:
+        yield from _block("reply a", Text(_short(row.a)))
+        yield from _block("reply b", Text(_short(row.b)))
+        yield from _block("judge", Text(_verdict(row)))
+
+
+def _revision(row: Revision) -> Iterator[Text]:
+    plain = not console.is_terminal or console.no_color
     yield from _block("reply", Text(_short(row.initial)))
     for turn in row.rounds:
         yield from _block("critique", Text.assemble((f"({turn.principle}) ", "dim"), _short(turn.critique)))
@@ -139,6 +152,16 @@ def example(row: Revision) -> Iterator[Text]:
         yield from _block("revision", Text("the reply as it was", "dim"))
     else:
         yield from _block("revision", word_diff(_short(row.initial), _short(row.final), marked=plain))
+
+
+def _verdict(row: Label) -> str:
+    if row.p_a is None or row.confidence is None:
+        return "no valid vote"
+    better = "a" if row.p_a > 0.5 else "b" if row.p_a < 0.5 else "neither"
+    said = "; ".join(
+        f"{vote.principle} {vote.d:+.2f}" if vote.d is not None else vote.principle for vote in row.votes if vote.valid
+    )
+    return f"{better}, confidence {row.confidence:.2f}" + (f" ({said})" if said else "")
 
 
 def _block(label: str, text: Text) -> Iterator[Text]:
@@ -153,7 +176,7 @@ def show(lines: Iterable[Text | str]) -> None:
         console.print(Text(printable(line)) if isinstance(line, str) else line)
 
 
-def summary(job: Job) -> Iterator[Text | str]:
+def summary(job: Job[Any]) -> Iterator[Text | str]:
     """What a run came to: one whole example, the counts, and what to type next."""
     info = job.info
     if not info:
@@ -169,13 +192,13 @@ def summary(job: Job) -> Iterator[Text | str]:
         f"{usage['input_tokens']:,} tokens in and {usage['output_tokens']:,} out, {cost}, {clock(info['seconds'])}"
     )
     if job.skipped:
-        yield f"  {job.skipped:,} prompts were through before this session"
+        yield f"  {job.skipped:,} {job.task.unit} were through before this session"
     for reason, count in sorted(info["dropped"].items(), key=lambda item: -item[1]):
         yield f"  dropped {count:,} {reason}: see {job.folder / 'dropped.jsonl'}"
     if job.stopped is not None:
         yield "not finished: the same command goes on where this one stopped"
     elif info["rows"]:
-        yield f"training rows in {job.folder / 'sft.jsonl'}; cut them again with: cai export {folder} --split 0.9"
+        yield from job.setup.next_steps(folder)
 
 
 def _short(text: str) -> str:

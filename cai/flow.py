@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from collections import Counter
-from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
@@ -234,11 +234,11 @@ def call_cost(price: Price, done: Completion, worst: float) -> float:
     return price.cost(done.input_tokens, done.output_tokens, done.cached_tokens or 0, done.cache_write_tokens or 0)
 
 
-def total_usage(completions: list[Completion]) -> Usage:
+def total_usage(parts: Sequence[Completion | Usage]) -> Usage:
     """The tokens of several calls; a sum is None as soon as one call did not report it."""
     sums: list[int | None] = [0, 0, 0, 0]
-    for done in completions:
-        counts = (done.input_tokens, done.output_tokens, done.cached_tokens, done.cache_write_tokens)
+    for part in parts:
+        counts = (part.input_tokens, part.output_tokens, part.cached_tokens, part.cache_write_tokens)
         sums = [None if a is None or b is None else a + b for a, b in zip(sums, counts, strict=True)]
     return Usage(input_tokens=sums[0], output_tokens=sums[1], cached_tokens=sums[2], cache_write_tokens=sums[3])
 

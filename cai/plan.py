@@ -1,20 +1,20 @@
-"""What a generate run would ask and cost, from the prompts and the templates alone; asks nothing of any model.
+"""What a run would ask and cost, from its items and the templates alone; asks nothing of any model.
 
 Knows how to count; the words it counts are those the run would send, with stand-ins where a model's answer would be.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 import orjson
 
-from cai.ask import Ask
 from cai.errors import RunError
-from cai.records import BadPrompt, Prompt, Record, Request, Role, prompt_hash
-from cai.revise import draw_principles
-from cai.run import RETRIED, dropped_state, names_of
-from cai.settings import Setup
+from cai.job import Setup
+from cai.records import BadPrompt, Contest, Prompt, Record, Request
+from cai.run import RETRIED, digest_of, dropped_state, names_of
+from cai.settings import spec_of
 from cai.store import Store
 
 CHARACTERS_PER_TOKEN = (
@@ -25,6 +25,8 @@ TYPICAL_ANSWER = 0.5  # of max_tokens
 # Output tokens per second: of one stream of a hosted model, an assumption; of the embedded model at 16 in flight on two
 # laptop cores, benchmarks/README.md.
 STREAM_RATE, EMBEDDED_RATE = 60.0, 250.0
+# Input tokens per second of the embedded model, and seconds until a hosted model begins to answer, an assumption.
+EMBEDDED_READING, FIRST_TOKEN = 900.0, 0.5
 
 
 class RoleEstimate(Record):
@@ -42,6 +44,7 @@ class Estimate(Record):
     """What a run would ask; the `most` fields take every answer to be max_tokens long, and critiques to find faults."""
 
     out: str
+    unit: str  # what is counted: prompts, or pairs
     prompts: int
     unusable: int  # records that are no prompt, and repeated prompts and ids
     finished: int  # of the prompts, those that the folder is through with; they are not counted below
@@ -60,7 +63,7 @@ class Estimate(Record):
         """The estimate for people to read."""
         done = f", {self.finished:,} through already" if self.finished else ""
         bad = f", {self.unusable:,} unusable" if self.unusable else ""
-        yield f"{self.prompts:,} prompts{bad}{done} → {self.out}"
+        yield f"{self.prompts:,} {self.unit}{bad}{done} → {self.out}"
         for role, part in self.roles.items():
             price = "price unknown" if part.cost_usd is None else f"${part.cost_usd:,.2f}"
             yield (
@@ -81,38 +84,47 @@ class Estimate(Record):
         return f"{calls:>10,} calls  {given:>13,} tokens in  {made:>12,} out  {price:>13}"
 
 
-def estimate(setup: Setup) -> Estimate:
-    """Count what `generate` would ask, streaming through the prompts."""
-    settings = setup.settings
-    ask = Ask(setup.templates, setup.constitution, system=settings.system, gate=setup.gate)
-    principles = setup.constitution.principles_for("revise")
-    typical = round(settings.max_tokens * TYPICAL_ANSWER)
-    calls: dict[Role, int] = dict.fromkeys(setup.models, 0)
-    given: dict[Role, dict[int, int]] = {role: {typical: 0, settings.max_tokens: 0} for role in setup.models}
+def estimate(setup: Setup[Any]) -> Estimate:
+    """Count what a run would ask, streaming through its items."""
+    most = setup.settings.max_tokens
+    typical = round(most * TYPICAL_ANSWER)
+    counts = {player: _Count() for player in setup.players}
     settled, seen = _settled(setup), set[bytes]()
-    prompts = unusable = finished = 0
-    for position, item in enumerate(setup.source()):
+    items = unusable = finished = 0
+    for position, item in setup.task().places():
         if isinstance(item, BadPrompt) or not _new(item, seen):
             unusable += 1
             continue
-        prompts += 1
+        items += 1
         if position in settled:
             finished += 1
             continue
-        drawn = draw_principles(principles, settings.rounds, settings.seed, item.id)
-        for length in (typical, settings.max_tokens):
-            answer = "x" * round(length * CHARACTERS_PER_TOKEN)
-            requests = [ask.respond(item)]
-            for principle in drawn:
-                requests += [ask.critique(item, answer, principle), ask.revise(item, answer, answer, principle)]
-            for request in requests:
-                given[request.role][length] += count_tokens(request)
-        for request in requests:
-            calls[request.role] += 1
-    return _estimate(setup, calls, given, typical, prompts, unusable, finished)
+        for length in dict.fromkeys((typical, most)):
+            for player, request in setup.imagined(item, "x" * round(length * CHARACTERS_PER_TOKEN)):
+                counts[player].add(request, length, likely=length == typical, most=length == most)
+    return _estimate(setup, counts, items, unusable, finished)
 
 
-def _settled(setup: Setup) -> set[int]:
+class _Count:
+    """What one player is asked, as it is likely and at most."""
+
+    def __init__(self) -> None:
+        self.calls = self.given = self.made = self.most_given = self.most_made = 0
+
+    def add(self, request: Request, length: int, *, likely: bool, most: bool) -> None:
+        """Count a request whose answer has `length` tokens, if it may."""
+        made = 0 if request.score else min(length, request.max_tokens or length)
+        given = count_tokens(request)
+        if likely:
+            self.calls += 1
+            self.given += given
+            self.made += made
+        if most:
+            self.most_given += given
+            self.most_made += made
+
+
+def _settled(setup: Setup[Any]) -> set[int]:
     """Places in the input that an earlier session of the same run is through with."""
     try:
         identity = orjson.loads((setup.out / "run.json").read_bytes()).get("identity")
@@ -130,8 +142,8 @@ def _settled(setup: Setup) -> set[int]:
         store.close()
 
 
-def _new(item: Prompt, seen: set[bytes]) -> bool:
-    for name in names_of(bytes.fromhex(prompt_hash(item.messages)), item.id):
+def _new(item: Prompt | Contest, seen: set[bytes]) -> bool:
+    for name in names_of(digest_of(item), item.id):
         if name in seen:
             return False
         seen.add(name)
@@ -145,58 +157,52 @@ def count_tokens(request: Request) -> int:
     return round(size / CHARACTERS_PER_TOKEN) + TOKENS_PER_MESSAGE * len(texts)
 
 
-def _estimate(
-    setup: Setup, calls: dict[Role, int], given: dict[Role, dict[int, int]], typical: int, prompts: int, unusable: int,
-    finished: int,
-) -> Estimate:  # fmt: skip
+def _estimate(setup: Setup[Any], counts: Mapping[str, _Count], items: int, unusable: int, finished: int) -> Estimate:
     roles: dict[str, RoleEstimate] = {}
     most_cost = 0.0
-    most = setup.settings.max_tokens
-    for role, model in setup.models.items():
-        price = setup.prices[role]
-        made = calls[role] * typical
-        cost = None if price is None else price.cost(given[role][typical], made)
-        most_cost += 0.0 if price is None else price.cost(given[role][most], calls[role] * most)
-        per_million = None if price is None else (price.input * 1e6, price.output * 1e6)
-        roles[role] = RoleEstimate(
-            model=f"{model.provider}:{model.name}", calls=calls[role], input_tokens=given[role][typical],
-            output_tokens=made, cost_usd=cost, price_per_million=per_million,
+    for player, model in setup.players.items():
+        price, count = setup.prices[player], counts[player]
+        most_cost += 0.0 if price is None else price.cost(count.most_given, count.most_made)
+        roles[player] = RoleEstimate(
+            model=spec_of(model), calls=count.calls, input_tokens=count.given, output_tokens=count.made,
+            cost_usd=None if price is None else price.cost(count.given, count.made),
+            price_per_million=None if price is None else (price.input * 1e6, price.output * 1e6),
         )  # fmt: skip
-    parts = list(roles.values())
+    parts, all_counts = list(roles.values()), list(counts.values())
     unpriced = sorted({part.model for part in parts if part.cost_usd is None})
-    costs = [part.cost_usd for part in parts if part.cost_usd is not None]
-    output = sum(part.output_tokens for part in parts)
+    calls, output = sum(part.calls for part in parts), sum(part.output_tokens for part in parts)
+    given = sum(part.input_tokens for part in parts)
     return Estimate(
-        out=str(setup.out), prompts=prompts, unusable=unusable, finished=finished, calls=sum(calls.values()),
-        input_tokens=sum(part.input_tokens for part in parts), output_tokens=output,
-        cost_usd=None if unpriced else sum(costs),
-        most_input_tokens=sum(counts[most] for counts in given.values()),
-        most_output_tokens=sum(calls.values()) * most, most_cost_usd=None if unpriced else most_cost,
-        seconds=_seconds(setup, sum(calls.values()), output), roles=roles,
+        out=str(setup.out), unit=setup.task().unit, prompts=items, unusable=unusable, finished=finished, calls=calls,
+        input_tokens=given, output_tokens=output,
+        cost_usd=None if unpriced else sum(part.cost_usd or 0.0 for part in parts),
+        most_input_tokens=sum(count.most_given for count in all_counts),
+        most_output_tokens=sum(count.most_made for count in all_counts), most_cost_usd=None if unpriced else most_cost,
+        seconds=_seconds(setup, calls, given, output), roles=roles,
         notes=tuple(_notes(setup, unpriced, most_cost)),
     )  # fmt: skip
 
 
-def _seconds(setup: Setup, calls: int, output: int) -> float | None:
+def _seconds(setup: Setup[Any], calls: int, given: int, output: int) -> float | None:
     """A rough time; None where nothing is known of the machine."""
-    settings, providers = setup.settings, {model.provider for model in setup.models.values()}
+    settings, providers = setup.settings, {model.provider for model in setup.models}
     if providers == {"recorded"}:
         return 0.0
     if "hf" in providers:
         return None
-    concurrency = settings.concurrency or max(model.concurrency for model in setup.models.values())
-    rate = EMBEDDED_RATE if "local" in providers else STREAM_RATE * concurrency
+    concurrency = settings.concurrency or max(model.concurrency for model in setup.models)
     by_rpm = calls / settings.rpm * 60 if settings.rpm else 0.0
-    return max(output / rate, by_rpm)
+    if "local" in providers:
+        return max(output / EMBEDDED_RATE + given / EMBEDDED_READING, by_rpm)
+    return max((output / STREAM_RATE + calls * FIRST_TOKEN) / concurrency, by_rpm)
 
 
-def _notes(setup: Setup, unpriced: list[str], most_cost: float) -> Iterator[str]:
+def _notes(setup: Setup[Any], unpriced: list[str], most_cost: float) -> Iterator[str]:
     yield (
         f"tokens are counted as {CHARACTERS_PER_TOKEN:g} bytes each, answers as {TYPICAL_ANSWER:.0%} of --max-tokens "
         f"{setup.settings.max_tokens}; nothing was asked of any model"
     )
-    if setup.gate:
-        yield "a critique that finds nothing to fix saves its revision: there may be fewer calls"
+    yield from setup.plan_notes()
     if unpriced:
         yield f"no listed price for {', '.join(unpriced)}: state it with --price IN,OUT"
     cap = setup.settings.max_cost

@@ -20,7 +20,7 @@ Finish = Literal["stop", "length", "content_filter"]
 DropReason = Literal[
     "bad_input", "invalid_vote", "order_flip", "low_confidence", "identical", "duplicate_prompt", "near_duplicate",
     "empty", "truncated", "preamble_leak", "role_mixup", "refused_benign", "length_ratio", "both_refused",
-    "content_filter", "model_error", "too_long",
+    "content_filter", "model_error", "too_long", "not_extreme", "over_target",
 ]  # fmt: skip
 DROP_REASONS: tuple[str, ...] = get_args(DropReason)
 
@@ -59,6 +59,14 @@ def prompt_hash(messages: Sequence[Message]) -> str:
     for message in messages:
         content = message["content"].encode("utf-8", "surrogatepass")
         digest.update(f"{message['role']}\0{len(content)}\0".encode() + content)
+    return digest.hexdigest()[:32]
+
+
+def pair_hash(messages: Sequence[Message], a: str, b: str) -> str:
+    """32 hex digits that name two replies to a conversation, in whichever order they are given."""
+    digest = hashlib.sha256(prompt_hash(messages).encode())
+    for reply in sorted((a, b)):
+        digest.update(hashlib.sha256(reply.encode("utf-8", "surrogatepass")).digest())
     return digest.hexdigest()[:32]
 
 
@@ -157,12 +165,41 @@ class Vote(Record):
         return self.ab.problem is None and self.ba.problem is None
 
 
+@dataclass(frozen=True, slots=True)
+class Contest:
+    """Two replies to one conversation, to be judged.
+
+    a, b: texts; None where a reply has yet to be sampled, as the number that its `…_from` names.
+    """
+
+    id: str
+    position: int
+    prompt_id: str
+    messages: tuple[Message, ...]
+    a: str | None
+    b: str | None
+    a_from: str
+    b_from: str
+    a_model: str | None = None
+    b_model: str | None = None
+    human: Literal["a", "b"] | None = None
+
+    @property
+    def key(self) -> str:
+        """Names the conversation and the replies; one that is not sampled yet by its number."""
+        a, b = (
+            f"\0{origin}" if text is None else text for text, origin in ((self.a, self.a_from), (self.b, self.b_from))
+        )
+        return pair_hash(self.messages, a, b)
+
+
 class Label(Record):
     """A row of `labels.jsonl`: two replies to one prompt, and what a judge believes of them."""
 
     schema_: Literal[1] = Field(default=1, alias="schema")
     id: str
     position: int
+    key: str  # names the conversation and the two replies
     prompt_id: str
     prompt: tuple[Message, ...]
     a: str
@@ -198,6 +235,7 @@ class Drop(Record):
     detail: str
     line: int | None = None
     prompt: tuple[Message, ...] | None = None
+    key: str | None = None  # of a pair: names its conversation and its two replies
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,7 +19,18 @@ import orjson
 from pydantic import ValidationError
 
 from cai.errors import RunError
-from cai.records import DROP_REASONS, Candidates, Drop, DropReason, Label, Prompt, Record, Revision, prompt_hash
+from cai.records import (
+    DROP_REASONS,
+    Candidates,
+    Contest,
+    Drop,
+    DropReason,
+    Label,
+    Prompt,
+    Record,
+    Revision,
+    prompt_hash,
+)
 from cai.store import Store
 
 FORMAT = 1
@@ -33,6 +44,8 @@ ROWS: dict[str, type[Record]] = {
     "dropped.jsonl": Drop,
 }
 EXPORT_STAGES = ("sft", "dpo", "pairs", "kto")  # drops of an export: the row itself is finished, it only left a file
+PAIR_BITS = 16  # of the position of a pair: its number among those of its prompt; above them the place of the prompt
+BESIDE = (".lock", "gold", "calibration.json")  # may lie in a folder before it holds a run
 TRAINING_FILES = tuple(
     f"{name}{side}.{kind}"
     for name in ("sft", "dpo", "kto", "reward")
@@ -69,6 +82,18 @@ def names_of(digest: bytes, row_id: str) -> list[bytes]:
     if row_id != digest.hex():
         names.append(b"i" + hashlib.sha256(row_id.encode("utf-8", "surrogatepass")).digest()[:16])
     return names
+
+
+def digest_of(item: Prompt | Contest) -> bytes:
+    """16 bytes that name the content of what is played: a conversation, or a conversation and two replies."""
+    return bytes.fromhex(prompt_hash(item.messages) if isinstance(item, Prompt) else item.key)
+
+
+def _digest_of_row(row: Mapping[str, Any]) -> bytes:
+    """The same from a line of a run folder."""
+    if row["prompt"] is None:
+        return b""
+    return bytes.fromhex(row.get("key") or prompt_hash(row["prompt"]))
 
 
 class RunFolder:
@@ -124,7 +149,7 @@ class RunFolder:
 
     def _has_nameless_rows(self, force: bool) -> bool:
         """Whether a folder without run.json holds rows, which may be any run's."""
-        inside = {item.name: item.stat().st_size for item in self.path.iterdir() if item.name != ".lock"}
+        inside = {item.name: item.stat().st_size for item in self.path.iterdir() if item.name not in BESIDE}
         if inside.get(self.rows_file) or inside.get("dropped.jsonl"):
             if not force:
                 raise RunError(
@@ -154,7 +179,7 @@ class RunFolder:
             for line in store.unseen_lines(name):
                 try:
                     row = orjson.loads(line)
-                    digest = b"" if row["prompt"] is None else bytes.fromhex(prompt_hash(row["prompt"]))
+                    digest = _digest_of_row(row)
                     state = DONE if name == self.rows_file else dropped_state(row["reason"])
                     if row.get("stage") in EXPORT_STAGES:
                         continue
@@ -189,7 +214,7 @@ class RunFolder:
             return None
         if known[0] != digest:
             raise RunError(
-                f"the prompts changed: number {position + 1} ({name}) is not the one that {self.path} has there; "
+                f"the input changed: {self.number(position)} ({name}) is not the one that {self.path} has there; "
                 "name another --out"
             )
         return known[1]
@@ -201,44 +226,51 @@ class RunFolder:
         """
         return self._known(position, b"", "now no prompt") is None
 
-    def pending(self, prompt: Prompt, position: int) -> Drop | bool:
-        """Whether the prompt at a position is still to be played; a Drop where it occurred before.
+    def pending(self, item: Prompt | Contest, position: int) -> Drop | bool:
+        """Whether what the input has at a position is still to be played; a Drop where it occurred before.
 
-        Raises RunError where an earlier session read another prompt at this position.
+        Raises RunError where an earlier session read something else at this position.
         """
-        digest = bytes.fromhex(prompt_hash(prompt.messages))
-        known = self._known(position, digest, repr(prompt.id))
+        digest = digest_of(item)
+        known = self._known(position, digest, repr(item.id))
         if known is not None:
             again = known in {dropped_state(reason) for reason in RETRIED}
             self._retries |= again
             return again
+        what = "conversation" if isinstance(item, Prompt) else "conversation and the replies"
         problems: tuple[tuple[DropReason, str], ...] = (
-            ("duplicate_prompt", "has the conversation of"),
-            ("bad_input", f"has the id of another conversation ({prompt.id!r}; ids must differ):"),
+            ("duplicate_prompt", f"has the {what} of"),
+            ("bad_input", f"has the id of another {what.split()[0]} ({item.id!r}; ids must differ):"),
         )
-        for name, (reason, problem) in zip(names_of(digest, prompt.id), problems, strict=False):
+        for name, (reason, problem) in zip(names_of(digest, item.id), problems, strict=False):
             first = self.store.first_position(name, position)
             if first != position:
-                return Drop(
-                    id=prompt.id,
-                    position=position,
-                    stage="source",
-                    reason=reason,
-                    detail=f"{problem} number {first + 1} of the input",
-                    prompt=prompt.messages,
-                )
+                return self.dropped(item, position, "source", reason, f"{problem} {self.number(first)} of the input")
         return True
 
-    async def keep(self, row: Record, position: int, prompt: Prompt) -> None:
+    def number(self, position: int) -> str:
+        """How a position is told to people: prompts count from 1, and the pairs of a prompt from 1."""
+        if self.rows_file != "labels.jsonl":
+            return f"number {position + 1}"
+        return f"number {(position >> PAIR_BITS) + 1}, pair {(position & (1 << PAIR_BITS) - 1) + 1},"
+
+    @staticmethod
+    def dropped(item: Prompt | Contest, position: int, stage: str, reason: DropReason, detail: str) -> Drop:
+        """The record of what did not make it."""
+        key = None if isinstance(item, Prompt) else item.key
+        messages = item.messages
+        return Drop(id=item.id, position=position, stage=stage, reason=reason, detail=detail, prompt=messages, key=key)
+
+    async def keep(self, row: Record, position: int, item: Prompt | Contest) -> None:
         """Write a finished row; returns when it is on disk."""
         self.store.append(self.rows_file, row.model_dump_json().encode() + b"\n")
-        self.store.mark(position, bytes.fromhex(prompt_hash(prompt.messages)), DONE)
+        self.store.mark(position, digest_of(item), DONE)
         await self.store.committed()
 
     async def drop(self, drop: Drop) -> None:
         """Write a dropped row; returns when it is on disk."""
         self.store.append("dropped.jsonl", drop.model_dump_json().encode() + b"\n")
-        digest = b"" if drop.prompt is None else bytes.fromhex(prompt_hash(drop.prompt))
+        digest = bytes.fromhex(drop.key or ("" if drop.prompt is None else prompt_hash(drop.prompt)))
         self.store.mark(drop.position, digest, dropped_state(drop.reason))
         await self.store.committed()
 

@@ -1,9 +1,11 @@
 """Template sets: folders of Jinja files that word what the models are asked.
 
-A set has `critique.jinja` and `revise.jinja`; with `respond.jinja` too it is a completion set, which writes the whole
-text a base model goes on with, after the worked examples of its `examples.yaml`. A template names its stop strings by
-`{% set stop = [...] %}`. Rendering is sandboxed and strict: an undefined variable is an error, and text from prompts
-and replies is data, never rendered again. Knows nothing of models, nor of when a template is used.
+A set has `critique.jinja` and `revise.jinja`, or `judge.jinja` and `verdict.jinja`, or both. With `respond.jinja` it is
+a completion set, which writes the whole text a base model goes on with, after the worked examples of its
+`examples.yaml`. A template names its stop strings by `{% set stop = [...] %}`; judge.jinja names by `frame` what parts
+its texts, and verdict.jinja by `prefix` how the judge's answer begins, so that the letter comes next. Rendering is
+sandboxed and strict: an undefined variable is an error, and text from prompts and replies is data, never rendered
+again. Knows nothing of models, nor of when a template is used.
 """
 
 from __future__ import annotations
@@ -35,9 +37,17 @@ VARIABLES: dict[str, frozenset[str]] = {
     "respond": frozenset({"prompt", "examples"}),
     "critique": frozenset({"prompt", "reply", "principle", "gate", "examples"}),
     "revise": frozenset({"prompt", "reply", "critique", "principle", "examples"}),
+    # `first`, `second`: the replies as they are shown; `reason`: ask for reasons and not yet for the letter.
+    "judge": frozenset({"prompt", "first", "second", "principle", "reason", "examples"}),
+    "verdict": frozenset(),
 }
+JOBS: dict[str, tuple[str, str]] = {"revise": ("critique", "revise"), "judge": ("judge", "verdict")}
 IN_TURNS = frozenset({"prompt", "reply", "critique"})  # a chat model sees these as turns of their own
-NEEDED = {"critique": {"principle"}, "revise": {"principle"}}  # without them a template asks nothing of the kind
+NEEDED = {
+    "critique": {"principle"},
+    "revise": {"principle"},
+    "judge": {"prompt", "first", "second", "principle"},
+}  # without them a template asks nothing of the kind
 PRINCIPLE_FIELDS = frozenset(Principle.model_fields)
 
 
@@ -64,18 +74,28 @@ class _Fault(Exception):
 
 @dataclass(frozen=True)
 class Templates:
-    """A loaded set; `hash` is over the bytes of all its files."""
+    """A loaded set; `hash` is over the bytes of its files but those of the judge, `judge_hash` over all but those of
+    the revision: other words for the one job are no other run of the other."""
 
     source: str  # "built-in NAME", or the folder
     hash: str
+    judge_hash: str
     by_name: dict[str, Template]
     stop: dict[str, tuple[str, ...]]
+    frame: tuple[str, ...]  # what no text of a conversation or reply may hold when it is judged
+    prefix: str  # how the judge's answer begins; "" where it begins with the letter
     examples: tuple[Example, ...]  # used where the constitution brings none
 
     @property
     def completes(self) -> bool:
         """Whether the set writes text for a base model to continue, rather than chat turns."""
         return "respond" in self.by_name
+
+    def need(self, job: str) -> None:
+        """Raises TemplateError where the set has no templates for a job, "revise" or "judge"."""
+        lacking = [f"{name}.jinja" for name in JOBS[job] if name not in self.by_name]
+        if lacking:
+            raise TemplateError(f"the template set {self.source} has no {' and no '.join(lacking)}: it cannot {job}")
 
     def render(self, name: str, **variables: Any) -> str:
         """The text of one template; raises TemplateError, with file and line, where it cannot be rendered."""
@@ -98,11 +118,19 @@ def load_templates(name_or_folder: str | Path | None = None) -> Templates:
             raise problem.raised()
     environment = _environment(path, files)
     by_name = {name: environment.get_template(f"{name}.jinja") for name in VARIABLES if f"{name}.jinja" in files}
-    stop = {name: _stop(trees[f"{name}.jinja"]) for name in by_name}
+    stop = {name: _texts(trees[f"{name}.jinja"], "stop") for name in by_name}
+    frame = _texts(trees["judge.jinja"], "frame") if "judge" in by_name else ()
+    prefix = _prefix(trees["verdict.jinja"]) if "verdict" in by_name else ""
+    hashes = _hash(files, JOBS["judge"]), _hash(files, JOBS["revise"])
+    return Templates(source, *hashes, by_name, stop, frame, prefix, _examples(path, files))
+
+
+def _hash(files: Mapping[str, bytes], without: Iterable[str]) -> str:
     digest = hashlib.sha256()
     for name, content in files.items():
-        digest.update(f"{name}\0{len(content)}\0".encode() + content)
-    return Templates(source, digest.hexdigest()[:16], by_name, stop, _examples(path, files))
+        if name.removesuffix(".jinja") not in without:
+            digest.update(f"{name}\0{len(content)}\0".encode() + content)
+    return digest.hexdigest()[:16]
 
 
 def check_templates(path: Path) -> list[TemplateProblem]:
@@ -151,16 +179,22 @@ def _checked(path: Path, files: Mapping[str, bytes]) -> tuple[dict[str, nodes.Te
     environment = _environment(path, files)
     trees: dict[str, nodes.Template] = {}
     problems: list[TemplateProblem] = []
-    for needed in ("critique.jinja", "revise.jinja"):
-        if needed not in names:
-            has = _listed(names) if names else "no .jinja file"
-            message = f"a template set needs critique.jinja and revise.jinja; this folder has {has}"
-            return {}, [TemplateProblem(str(path), None, message, error=True)]
+    jobs = [{f"{part}.jinja" for part in parts} for parts in JOBS.values()]
+    halves = [job - set(names) for job in jobs if job & set(names) and job - set(names)]
+    if halves or not any(job <= set(names) for job in jobs):
+        has = _listed(names) if names else "no .jinja file"
+        need = (
+            "critique.jinja and revise.jinja"
+            if not (halves and halves[0] < jobs[1])
+            else "judge.jinja and verdict.jinja"
+        )
+        message = f"a template set needs {need}; this folder has {has}"
+        return {}, [TemplateProblem(str(path), None, message, error=True)]
     for name in names:
         try:
             trees[name] = environment.parse(files[name].decode("utf-8-sig"))
             found = [*_missing_files(trees[name], names), *_variable_problems(name, trees[name], names)]
-            found += _stop_problems(name, trees[name])
+            found += _set_problems(name, trees[name])
             problems += [TemplateProblem(str(path / name), line, text, error) for line, text, error in found]
         except TemplateSyntaxError as error:
             problems.append(TemplateProblem(str(path / name), error.lineno, error.message or "bad syntax", error=True))
@@ -209,30 +243,54 @@ _COMPLETION = "a set for base models, which writes the whole text, has a respond
 def _given(name: str, files: Iterable[str]) -> frozenset[str] | None:
     """The variables of a template; None for a partial."""
     given = VARIABLES.get(name)
-    return given if given is None or "respond.jinja" in files else given - IN_TURNS
+    in_turns = frozenset() if "respond.jinja" in files or name == "judge" else IN_TURNS
+    return given if given is None else given - in_turns
 
 
-def _stop_problems(file: str, tree: nodes.Template) -> Found:
-    stop = _stop(tree)
+def _set_problems(file: str, tree: nodes.Template) -> Found:
+    stop = _texts(tree, "stop")
     if file == "respond.jinja" and not stop:
         yield 1, "sets no stop strings: a base model goes on to write the next turns, too", False
+    if file == "judge.jinja" and not _texts(tree, "frame"):
+        yield 1, "sets no frame: a reply can pass for the end of itself, and for the other one", False
+    if file == "verdict.jinja":
+        _prefix(tree)
 
 
-def _stop(tree: nodes.Template) -> tuple[str, ...]:
-    """The stop strings a template sets, found without rendering it; raises TemplateSyntaxError for odd ones."""
-    stop: tuple[str, ...] = ()
-    for node in tree.find_all((nodes.Assign, nodes.AssignBlock)):
-        if getattr(getattr(node, "target", None), "name", None) != "stop":
-            continue
-        value: Any = None
-        if isinstance(node, nodes.Assign) and node in tree.body:
-            with suppress(nodes.Impossible):
-                value = cast(nodes.Expr, node.node).as_const()
+EXAMPLES = {"stop": '["\\n\\nHuman:"]', "frame": '["<reply_a>", "</reply_a>"]', "prefix": '"The better reply is Reply"'}
+
+
+def _texts(tree: nodes.Template, name: str) -> tuple[str, ...]:
+    """The list of texts a template sets, found without rendering it; raises TemplateSyntaxError for an odd one."""
+    found: tuple[str, ...] = ()
+    for value, line in _assigned(tree, name):
         if not (isinstance(value, list | tuple) and value and all(isinstance(item, str) and item for item in value)):
-            need = 'stop must be a plain list of texts, outside of any block: {% set stop = ["\\n\\nHuman:"] %}'
-            raise TemplateSyntaxError(need, node.lineno)
-        stop = tuple(value)
-    return stop
+            need = f"{name} must be a plain list of texts, outside of any block: {{% set {name} = {EXAMPLES[name]} %}}"
+            raise TemplateSyntaxError(need, line)
+        found = tuple(value)
+    return found
+
+
+def _prefix(tree: nodes.Template) -> str:
+    """How the judge's answer begins, by `prefix`; the letter follows."""
+    prefix = ""
+    for value, line in _assigned(tree, "prefix"):
+        if not (isinstance(value, str) and value and value == value.rstrip()):
+            need = "prefix must be a plain text that does not end in space, outside of any block"
+            raise TemplateSyntaxError(f"{need}: {{% set prefix = {EXAMPLES['prefix']} %}}", line)
+        prefix = value
+    return prefix
+
+
+def _assigned(tree: nodes.Template, name: str) -> Iterator[tuple[Any, int]]:
+    """The constants that a template sets under a name, with their lines; None for what is no constant."""
+    for node in tree.find_all((nodes.Assign, nodes.AssignBlock)):
+        if getattr(getattr(node, "target", None), "name", None) == name:
+            value: Any = None
+            if isinstance(node, nodes.Assign) and node in tree.body:
+                with suppress(nodes.Impossible):
+                    value = cast(nodes.Expr, node.node).as_const()
+            yield value, node.lineno
 
 
 def _trial(path: Path, files: Mapping[str, bytes], environment: ImmutableSandboxedEnvironment) -> Iterator[_Fault]:
@@ -240,6 +298,7 @@ def _trial(path: Path, files: Mapping[str, bytes], environment: ImmutableSandbox
     words = dict.fromkeys(("text", "critique", "revise", "choose"), "Trial.")
     principle = Principle(id="trial", weight=1.0, tests=(), **words)
     values: dict[str, Any] = {"prompt": [{"role": "user", "content": "Trial."}], "reply": "Trial.", "gate": True}
+    values |= {"first": "Trial.", "second": "Trial.", "reason": False}
     try:
         values |= {"critique": "Trial.", "principle": principle, "examples": _examples(path, files)}
         for name in (name for name in VARIABLES if f"{name}.jinja" in files):

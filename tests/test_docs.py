@@ -37,7 +37,7 @@ from stub import stub
 from cai import generate, load_constitution
 from cai.cli import generate as command
 from cai.models import Connection, open_model
-from cai.settings import Settings
+from cai.generating import Settings
 
 CLI = ROOT / "docs" / "cli.md"
 SERVER = "http://localhost:8000"

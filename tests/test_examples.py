@@ -17,7 +17,7 @@ from cai import load_constitution
 from cai.lint import check
 from cai.models.recorded import read_answers
 from cai.revise import draw_principles
-from cai.settings import Settings
+from cai.generating import Settings
 
 EXAMPLES = ROOT / "examples"
 

@@ -10,10 +10,10 @@ import pytest
 
 PACKAGE = Path(__file__).resolve().parent.parent / "cai"
 LAYERS = {  # from the top; modules of one layer may import each other
-    "doors": "cli cli_runs cli_judge cli_audit cli_constitution console __init__ __main__",
+    "doors": "cli cli_common cli_runs cli_judge cli_audit cli_constitution console __init__ __main__",
     "uses": (
-        "pipeline settings sampling labelling contests run plan export cut card tables hub audit bench trial calibration plots "
-        "train evaluate report"
+        "pipeline job settings generating sampling labelling contests run plan export cut card tables hub "
+        "audit bench trial calibration judged plots train evaluate report"
     ),
     "method": "revise sample judge pairs calibrate hygiene refusals ask",
     "machines": "flow feed store lines payloads limits prices models",

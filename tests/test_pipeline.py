@@ -31,9 +31,10 @@ from cai.errors import (
     UsageError,
 )  # fmt: skip
 from cai.export import export_run
+from cai.generating import resolve
+from cai.generating import settings_of as make_settings
 from cai.pipeline import Job, run_job
 from cai.records import Revision
-from cai.settings import make_settings, resolve
 from cai.store import read_calls
 
 ROOT = Path(__file__).parent.parent
@@ -326,7 +327,7 @@ def test_model_errors_are_tried_again_and_content_drops_are_not(tmp_path: Path) 
 def test_prompts_that_changed_are_refused(tmp_path: Path) -> None:
     with stub() as server:
         run(questions(3), tmp_path / "out", **options(server))
-        with pytest.raises(RunError, match="the prompts changed: number 2"):
+        with pytest.raises(RunError, match="the input changed: number 2"):
             run(["Question number 0?", "Another?"], tmp_path / "out", **options(server))
     assert len(rows_of(tmp_path / "out")) == 3
 

@@ -10,10 +10,11 @@ from stub import stub
 
 from cai.constitution import Constitution
 from cai.errors import RunError, UsageError
+from cai.generating import resolve
+from cai.generating import settings_of as make_settings
 from cai.pipeline import generate
 from cai.plan import Estimate, count_tokens, estimate
 from cai.records import Request
-from cai.settings import make_settings, resolve
 from cai.store import read_calls
 
 LAW = Constitution.model_validate(

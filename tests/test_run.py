@@ -272,8 +272,8 @@ def test_a_prompt_that_became_no_prompt_or_came_in_its_place_is_refused(tmp_path
     session(tmp_path, [row(0), lost(1), bad(2)])
     run = opened(tmp_path)
     for position in (0, 1):
-        with pytest.raises(RunError, match=rf"the prompts changed: number {position + 1} \(now no prompt\)"):
+        with pytest.raises(RunError, match=rf"the input changed: number {position + 1} \(now no prompt\)"):
             run.pending_bad(position)
-    with pytest.raises(RunError, match=r"the prompts changed: number 3 \('r2'\)"):
+    with pytest.raises(RunError, match=r"the input changed: number 3 \('r2'\)"):
         run.pending(prompt(2), 2)
     run.close()

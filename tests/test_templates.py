@@ -109,7 +109,8 @@ def test_no_built_in_template_has_more_stop_strings_than_openai_takes(name: str)
 
 
 def test_every_label_that_the_few_shot_layout_writes_is_a_stop_string_somewhere() -> None:
-    stops = {stop.strip() for stops in load_templates("fewshot").stop.values() for stop in stops}
+    templates = load_templates("fewshot")
+    stops = {stop.strip() for name in ("respond", "critique", "revise") for stop in templates.stop[name]}
     labels = {"Human:", "Assistant:", "CritiqueRequest:", "Critique:", "RevisionRequest:", "Revision:"}
     text = (GOLDEN / "fewshot-whole-revise.txt").read_text(encoding="utf-8")
     assert labels == stops == {label for label in labels if f"\n\n{label}" in text}

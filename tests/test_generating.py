@@ -10,8 +10,10 @@ import pytest
 
 from cai.constitution import Constitution, load_constitution
 from cai.errors import CaiError, UsageError
+from cai.generating import Generation as Setup
+from cai.generating import resolve, setup_from_options
+from cai.generating import settings_of as make_settings
 from cai.run import identity_hash
-from cai.settings import Setup, make_settings, resolve, setup_from_options
 
 PROMPTS = ["How do I sharpen a knife?", "Is it late?"]
 
@@ -115,7 +117,7 @@ def test_a_model_that_cannot_continue_text_is_refused_for_a_completion_set() -> 
 
 def test_critic_and_reviser_default_to_the_model_before_them(answers: str) -> None:
     def names(**given: str) -> list[str]:
-        return [f"{m.provider}:{m.name}".split("@")[0] for m in setup(**given).models.values()]
+        return [f"{m.provider}:{m.name}".split("@")[0] for m in setup(**given).players.values()]
 
     mini, nano = "openai:gpt-4.1-mini", "openai:gpt-4.1-nano"
     assert names() == [mini] * 3
@@ -125,7 +127,7 @@ def test_critic_and_reviser_default_to_the_model_before_them(answers: str) -> No
 
 
 def test_one_model_in_two_roles_is_opened_once() -> None:
-    models = setup(critic="openai:gpt-4.1-nano").models
+    models = setup(critic="openai:gpt-4.1-nano").players
     assert models["critic"] is models["reviser"] is not models["assistant"]
 
 
@@ -254,7 +256,7 @@ def test_a_setup_says_what_will_run(tmp_path: Path) -> None:
 def test_prompts_of_a_file_are_counted_and_others_are_not(tmp_path: Path) -> None:
     def count(prompts: Any, **given: Any) -> list[int]:
         told: list[int] = []
-        setup(prompts=prompts, **given).count_prompts(told.append)
+        setup(prompts=prompts, **given).count_items(told.append)
         for thread in threading.enumerate():
             if thread.name == "cai-count":
                 thread.join()
@@ -263,7 +265,7 @@ def test_prompts_of_a_file_are_counted_and_others_are_not(tmp_path: Path) -> Non
     path = tmp_path / "p.txt"
     path.write_text("one\n\ntwo\n")
     assert count(None) == [64]
-    assert count(str(path)) == count(path) == [sum(1 for _ in setup(prompts=path).source())]
+    assert count(str(path)) == count(path) == [sum(1 for _ in setup(prompts=path).places())]
     assert count(None, limit=10) == [10]
     assert count("-") == count(PROMPTS) == count(iter(PROMPTS)) == []
 

@@ -1,0 +1,91 @@
+"""`cai constitution`: parse, call one function, print."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from cai.cli_common import Json, print_json, say
+
+constitution_app = typer.Typer(
+    help="List, read, check and import constitutions.\n\nExample: cai constitution show harmless",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
+
+
+@constitution_app.command("list")
+def constitution_list(json: Json = False) -> None:
+    """List the built-in constitutions.
+
+    Example: cai constitution list
+    """
+    from cai.constitution import list_constitutions
+
+    found = list_constitutions()
+    if json:
+        print_json([{**c.ref.model_dump(), "principles": len(c.principles)} for c in found], json)
+        return
+    for law in found:
+        first = " ".join(law.description.split()).split(". ")[0]
+        say([f"{law.name:10} {law.version:8} {len(law.principles):3} principles  {first}"])
+
+
+@constitution_app.command("show")
+def constitution_show(
+    name: Annotated[str, typer.Argument(help="A built-in NAME or a PATH.")],
+    template: Annotated[str | None, typer.Option(help="respond, critique or revise: show the words sent.")] = None,
+    prompt: Annotated[str, typer.Option(help="The user's message in what is shown.")] = "How do I pick a lock?",
+    templates: Annotated[str, typer.Option(help="Template set: chat, fewshot, or a folder.")] = "chat",
+) -> None:
+    """Print a constitution, or the exact words a model would be sent; needs no model.
+
+    Example: cai constitution show harmless --template critique --prompt "How do I pick a lock?"
+    """
+    from cai.ask import show
+
+    say(show(name, templates, template, prompt))
+
+
+@constitution_app.command("check")
+def constitution_check(
+    file: Annotated[str, typer.Argument(help="A built-in NAME or a PATH.")],
+    templates: Annotated[str | None, typer.Option(help="Check this template set along with it.")] = None,
+    json: Json = False,
+) -> None:
+    """Check a constitution: schema, ids, wording, tests; exits 1 on errors, 0 on warnings alone.
+
+    Example: cai constitution check my.yaml
+    """
+    from cai.ask import template_findings
+    from cai.lint import check
+
+    report = check(file, template_findings(templates, file))
+    if json:
+        print_json(report.model_dump(mode="json"), json)
+    else:
+        say(report.lines())
+    if report.errors:
+        raise typer.Exit(1)
+
+
+@constitution_app.command("import")
+def constitution_import(
+    file: Annotated[Path, typer.Argument(help="The paper's JSON pairs, or a plain list of sentences.")],
+    out: Annotated[Path | None, typer.Option(help="Write here; default: stdout.")] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace a file that exists.")] = False,
+) -> None:
+    """Turn another format into a constitution file.
+
+    Example: cai constitution import CritiqueRevisionInstructions.json --out paper.yaml
+    """
+    from cai.importers import import_constitution, write_new
+
+    text = import_constitution(file)
+    if out is None:
+        say(text.splitlines())
+    else:
+        write_new(out, text, force=force)
+        typer.echo(f"wrote {out}; see what to improve: cai constitution check {out}", err=True)

@@ -1,0 +1,234 @@
+"""The commands that make and cut runs: parse, call one function, print."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from cai.cli_common import Json, print_json
+
+if TYPE_CHECKING:
+    from cai.job import Setup
+
+plan_app = typer.Typer(
+    help="Say what a job would ask and cost; asks nothing of any model.\n\nExample: cai plan generate --rounds 2",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
+
+
+def generate(
+    prompts: Annotated[
+        str | None,
+        typer.Argument(help="A .jsonl(.gz), .csv, .txt or .parquet file, hf:org/name, or - ; default: 64 built-in."),
+    ] = None,
+    constitution: Annotated[str, typer.Option("--constitution", "-c", help="A built-in NAME or a PATH.")] = "harmless",
+    model: Annotated[str, typer.Option(help="local, local:PATH, openai:NAME, anthropic:NAME, hf:NAME, …")] = "local",
+    critic: Annotated[str | None, typer.Option(help="Model that critiques; default: --model.")] = None,
+    reviser: Annotated[str | None, typer.Option(help="Model that revises; default: --critic.")] = None,
+    rounds: Annotated[int, typer.Option(help="Critique and revision rounds, each under one drawn principle.")] = 2,
+    gate: Annotated[
+        bool | None, typer.Option("--gate/--no-gate", help="Skip the revision where the critique finds nothing.")
+    ] = None,
+    system: Annotated[str | None, typer.Option(help="System text put before every conversation.")] = None,
+    templates: Annotated[str | None, typer.Option(help="Template set: chat, fewshot, or a folder.")] = None,
+    temperature: Annotated[float, typer.Option(help="0 is greedy.")] = 1.0,
+    max_tokens: Annotated[int, typer.Option(help="Longest answer; a reply that reaches it is dropped.")] = 512,
+    format: Annotated[str | None, typer.Option(help="auto, text, prompt, messages or hh.")] = None,
+    prompt_field: Annotated[str | None, typer.Option(help="Column or key that holds the prompt.")] = None,
+) -> None:
+    """Write critiques and revisions for every prompt; the same command again goes on where it stopped.
+
+    Example: cai generate prompts.jsonl --constitution harmless.yaml --model openai:gpt-4.1-mini --max-cost 5
+    """
+
+
+def sample(
+    prompts: Annotated[
+        str | None,
+        typer.Argument(help="A .jsonl(.gz), .csv, .txt or .parquet file, hf:org/name, or - ; default: 64 built-in."),
+    ] = None,
+    model: Annotated[
+        list[str] | None,
+        typer.Option(help="local, openai:NAME, …; repeatable: each model gives -n replies. Default: local."),
+    ] = None,
+    n: Annotated[int, typer.Option("-n", help="Replies to each prompt from each model.")] = 2,
+    system: Annotated[str | None, typer.Option(help="System text put before every conversation.")] = None,
+    templates: Annotated[str | None, typer.Option(help="Template set: chat, fewshot, or a folder.")] = None,
+    temperature: Annotated[float, typer.Option(help="0 is greedy.")] = 1.0,
+    max_tokens: Annotated[int, typer.Option(help="Longest answer; a reply that reaches it is dropped.")] = 512,
+    format: Annotated[str | None, typer.Option(help="auto, text, prompt, messages or hh.")] = None,
+    prompt_field: Annotated[str | None, typer.Option(help="Column or key that holds the prompt.")] = None,
+) -> None:
+    """Draw several replies to every prompt; the same command again goes on where it stopped.
+
+    Example: cai sample prompts.jsonl --model openai:gpt-4.1-mini -n 4 --out runs/replies
+    """
+
+
+def label(
+    source: Annotated[str, typer.Argument(help="A run of cai generate or cai sample, or a file of pairs.")],
+    constitution: Annotated[str, typer.Option("--constitution", "-c", help="A built-in NAME or a PATH.")] = "harmless",
+    judge: Annotated[str, typer.Option(help="local, openai:NAME, anthropic:NAME, hf:NAME, reward:PATH, …")] = "local",
+    protocol: Annotated[
+        str | None, typer.Option(help="logprob, score, vote, reason or reward; default: the best the judge can do.")
+    ] = None,
+    principles: Annotated[int, typer.Option("--principles", "-k", help="Principles drawn for each pair.")] = 3,
+    pairing: Annotated[
+        str, typer.Option(help="all; best-worst of several replies; final: last revision against first reply.")
+    ] = "all",
+    min_confidence: Annotated[
+        float | None, typer.Option(help="Keep pairs at least so sure; default: 0.7, which promises nothing.")
+    ] = None,
+    agreement: Annotated[
+        float | None, typer.Option(help="Keep what agrees so often with people, as certified on --gold.")
+    ] = None,
+    gold: Annotated[str | None, typer.Option(help="Pairs that people have labelled; judged first.")] = None,
+    calibration: Annotated[
+        str | None, typer.Option(help="A calibration.json of this judge, instead of --gold.")
+    ] = None,
+    target: Annotated[int | None, typer.Option(help="Draw further replies until so many pairs are kept.")] = None,
+    max_candidates: Annotated[int | None, typer.Option(help="With --target: most replies to a prompt.")] = None,
+    model: Annotated[
+        str | None, typer.Option(help="With --target: who writes further replies; default: the sample run's model.")
+    ] = None,
+    templates: Annotated[str | None, typer.Option(help="Template set: chat, fewshot, or a folder.")] = None,
+    max_tokens: Annotated[int, typer.Option(help="Longest answer of a judge that votes in words.")] = 1024,
+) -> None:
+    """Judge pairs of replies under a constitution, and cut preference data; the same command again goes on.
+
+    Example: cai label runs/replies --judge openai:gpt-4.1 --gold gold.jsonl --agreement 0.85 --out runs/labels
+    """
+
+
+def _shared(
+    extra_body: Annotated[str | None, typer.Option(help="JSON object merged into every request.")] = None,
+    limit: Annotated[int | None, typer.Option(help="Read at most this many prompts or pairs.")] = None,
+    concurrency: Annotated[int | None, typer.Option(help="Most calls in flight; default: the model's own.")] = None,
+    rpm: Annotated[int | None, typer.Option(help="Most calls a minute.")] = None,
+    tpm: Annotated[int | None, typer.Option(help="Most tokens a minute.")] = None,
+    seed: Annotated[int, typer.Option(help="The same seed asks the same questions.")] = 0,
+    max_cost: Annotated[float | None, typer.Option(help="Stop before the run folder has cost more USD.")] = None,
+    price: Annotated[
+        str | None, typer.Option(help="USD per million tokens IN,OUT; goes before a listed price.")
+    ] = None,
+    base_url: Annotated[str | None, typer.Option(help="Server of a hosted model, such as http://host:8000/v1.")] = None,
+    header: Annotated[list[str] | None, typer.Option(help="Extra header 'Name: value'; repeatable.")] = None,
+    timeout: Annotated[float, typer.Option(help="Seconds for one call.")] = 600.0,
+    out: Annotated[str | None, typer.Option(help="Run folder; default: runs/<name>-<hash>.")] = None,
+    force: Annotated[bool, typer.Option("--force", help="Start anew in a folder that holds another run.")] = False,
+    json: Json = False,
+) -> None:
+    """What every run can be told."""
+
+
+def _command(own: Callable[..., None], act: Callable[[Setup[Any], bool], None], doc: str | None) -> Callable[..., None]:
+    """A command with the parameters of `own` and those every run has, resolved into a setup before it acts."""
+
+    def run(**given: Any) -> None:
+        json = given.pop("json")
+        act(_setup(own.__name__, given), json)
+
+    parameters = [
+        *inspect.signature(own, eval_str=True).parameters.values(),
+        *inspect.signature(_shared, eval_str=True).parameters.values(),
+    ]
+    run.__doc__ = doc
+    run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    run.__annotations__ = {each.name: each.annotation for each in parameters}
+    return run
+
+
+def _setup(name: str, given: Mapping[str, Any]) -> Setup[Any]:
+    if name == "generate":
+        from cai.generating import setup_from_options as generation
+
+        return generation(given)
+    if name == "sample":
+        from cai.sampling import setup_from_options as sampling
+
+        return sampling(given)
+    from cai.labelling import setup_from_options as labelling
+
+    return labelling(given)
+
+
+def _run(setup: Setup[Any], json: bool) -> None:
+    from cai import console
+    from cai.pipeline import jobs_of, run_job
+
+    info: dict[str, Any] = {}
+    try:
+        for job in jobs_of(setup):
+            console.show(job.setup.describe())
+            try:
+                with console.Progress(job) as progress:
+                    job.setup.count_items(progress.expect)
+                    run_job(job)
+            finally:
+                console.show(console.summary(job))
+                info = job.info
+    finally:
+        if info:
+            print_json(info, json)
+
+
+def _plan(setup: Setup[Any], json: bool) -> None:
+    from cai import console
+    from cai.plan import estimate
+
+    found = estimate(setup)
+    console.show(found.lines())
+    print_json(found.model_dump(mode="json"), json)
+
+
+PLANS: dict[Callable[..., None], str] = {
+    generate: """Say what `cai generate` with the same arguments would ask and cost; asks nothing of any model.
+
+    Example: cai plan generate prompts.jsonl --model openai:gpt-4.1-mini --rounds 2
+    """,
+    sample: """Say what `cai sample` with the same arguments would ask and cost; asks nothing of any model.
+
+    Example: cai plan sample prompts.jsonl --model openai:gpt-4.1-mini -n 4
+    """,
+    label: """Say what `cai label` with the same arguments would ask and cost; asks nothing of any model.
+
+    Example: cai plan label runs/replies --judge openai:gpt-4.1
+    """,
+}
+
+
+def export(
+    run: Annotated[Path, typer.Argument(help="A run folder of cai generate.")],
+    rounds_kept: Annotated[
+        str, typer.Option(help="last, or all: one SFT row per round, as the paper trains.")
+    ] = "last",
+    split: Annotated[float | None, typer.Option(help="Share of prompts for training; the rest is for eval.")] = None,
+    parquet: Annotated[bool, typer.Option("--parquet", help="Write .parquet beside .jsonl.")] = False,
+    push: Annotated[str | None, typer.Option(help="Upload rows and card to this hub dataset, org/name.")] = None,
+    public: Annotated[bool, typer.Option("--public", help="With --push: a public dataset.")] = False,
+    json: Json = False,
+) -> None:
+    """Cut training rows and the dataset card from a run's stored rows again, without a model.
+
+    Example: cai export runs/a --split 0.9 --parquet
+    """
+    from cai import console
+    from cai.export import export_run
+
+    found = export_run(run, rounds_kept=rounds_kept, split=split, parquet=parquet, push=push, private=not public)
+    console.show(found.lines())
+    print_json(found.model_dump(mode="json"), json)
+
+
+def add_to(app: typer.Typer) -> None:
+    """Give the command line these commands."""
+    for own, doc in PLANS.items():
+        app.command(own.__name__)(_command(own, _run, own.__doc__))
+        plan_app.command(own.__name__)(_command(own, _plan, doc))
+    app.command("export")(export)
+    app.add_typer(plan_app, name="plan")

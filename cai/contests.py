@@ -1,0 +1,317 @@
+"""Finds the pairs to judge: in a generate run, a sample run, a file of pairs or replies, or Python rows.
+
+Gives every pair a place and an id that stay, whatever else is judged. Knows nothing of judges.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Literal
+
+import orjson
+
+from cai.conversations import NoPrompt, listed, to_messages, to_prompt
+from cai.errors import RunError, SourceError, UsageError
+from cai.job import Place
+from cai.records import BadPrompt, Candidates, Contest, DropReason, Label, Message, Revision, pair_hash, prompt_hash
+from cai.run import PAIR_BITS, damage, identity_hash, lines_in_order
+from cai.sources import describe, read_records
+
+PAIRINGS = ("all", "best-worst", "final")
+Source = str | Path | Iterable[Any]
+ROWS = {"generate": "revisions.jsonl", "sample": "candidates.jsonl"}
+
+
+def read_contests(source: Source, pairing: str = "all") -> Iterator[Place]:
+    """The pairs of a source with their positions, in order; a record that holds none is a `BadPrompt`.
+
+    pairing: of a generate run "all" sets each round's revision against the first reply, "final" the last alone; of
+    several replies "all" and "best-worst" are every two of them.
+    Raises UsageError, RunError or SourceError where the source cannot be read at all.
+    """
+    if pairing not in PAIRINGS:
+        raise UsageError(f"--pairing {pairing!r} must be {', '.join(PAIRINGS[:-1])} or {PAIRINGS[-1]}")
+    if isinstance(source, str | Path) and source != "-" and Path(source).is_dir():
+        return _of_run(Path(source), pairing)
+    return _of_records(read_records(source), pairing)
+
+
+def run_info(source: Source) -> dict[str, Any] | None:
+    """The run.json of the run that a source is the folder of; None where it is none."""
+    if not (isinstance(source, str | Path) and source != "-" and Path(source).is_dir()):
+        return None
+    path = Path(source) / "run.json"
+    try:
+        info = orjson.loads(path.read_bytes())
+        command = info["identity"]["command"]
+    except FileNotFoundError:
+        raise RunError(f"{source} is a folder but no run: it has no run.json; name a run, or a file of pairs") from None
+    except (OSError, ValueError, LookupError, TypeError) as error:
+        raise RunError(f"{path} cannot be read ({error})") from error
+    if command not in ROWS:
+        hint = "its rows are labelled already: cai export cuts them" if command == "label" else "it holds no replies"
+        raise RunError(f"{source} is a run of cai {command}: {hint}")
+    return dict(info)
+
+
+def describe_source(source: Source) -> str | dict[str, Any]:
+    """What a label run's identity says of its source: a run by what made it, so that it may have grown since."""
+    info = run_info(source)
+    if info is not None:
+        return {"command": info["identity"]["command"], "run": identity_hash(info["identity"])}
+    return describe(source)
+
+
+def _of_run(folder: Path, pairing: str) -> Iterator[Place]:
+    info = run_info(folder)
+    assert info is not None
+    path = folder / ROWS[info["identity"]["command"]]
+    if not path.exists():
+        raise RunError(f"{folder} has no {path.name}: the run has not begun")
+    for position, line in lines_in_order(path):
+        try:
+            record = orjson.loads(line)
+            pairs = _of_revision(record, pairing) if path.name == ROWS["generate"] else _of_replies(record)
+            places = list(_placed(pairs, position))
+        except (LookupError, TypeError, NoPrompt) as error:
+            raise damage(path) from error
+        yield from places
+
+
+def _of_records(records: Iterable[tuple[int, Any]], pairing: str) -> Iterator[Place]:
+    for unit, (line, record) in enumerate(records):
+        try:
+            if isinstance(record, NoPrompt):
+                raise record
+            yield from _placed(_of_record(record, pairing), unit)
+        except NoPrompt as bad:
+            yield unit << PAIR_BITS, BadPrompt(line=line, problem=bad.problem, reason=bad.reason)
+
+
+def _placed(pairs: Iterable[Contest], unit: int) -> Iterator[Place]:
+    for contest in pairs:
+        position = unit << PAIR_BITS | contest.position
+        yield position, replace(contest, position=position)
+
+
+def _of_record(record: Any, pairing: str) -> list[Contest]:
+    """The pairs of one record, whatever its shape; their positions count within it."""
+    if isinstance(record, Label | Revision | Candidates):
+        record = record.model_dump()
+    if not isinstance(record, Mapping):
+        raise NoPrompt(f"the record is of type {type(record).__name__}, not an object with a prompt and replies")
+    if "rounds" in record and "initial" in record:
+        return list(_of_revision(record, pairing))
+    if "replies" in record:
+        return list(_of_replies(record))
+    return [_of_pair(record)]
+
+
+def _of_revision(row: Mapping[str, Any], pairing: str) -> Iterator[Contest]:
+    """Every text that a round wrote against the first reply; a text that came twice counts where it came last."""
+    written = {done["revision"]: number for number, done in enumerate(row["rounds"], 1) if done["revision"] is not None}
+    if pairing == "final":
+        written = {row["final"]: max(written.values(), default=0)}
+    for text, number in written.items():
+        yield Contest(
+            id=f"{row['id']}:round-{number}",
+            position=number,
+            prompt_id=row["id"],
+            messages=_messages(row["prompt"]),
+            a=text,
+            b=row["initial"],
+            a_from=f"round {number}" if number else "initial",
+            b_from="initial",
+            a_model=row["models"].get("reviser" if number else "assistant"),
+            b_model=row["models"].get("assistant"),
+        )
+
+
+def _of_replies(row: Mapping[str, Any]) -> Iterator[Contest]:
+    """Every two usable replies to a prompt."""
+    prompt = to_prompt({key: row[key] for key in ("id", "prompt") if row.get(key) is not None}, "prompt")
+    replies = []
+    for number, reply in enumerate(_listed_replies(row)):
+        problem = reply.get("problem")
+        if problem is None:
+            replies.append((number, reply))
+    if len(replies) < 2:
+        raise NoPrompt(f"{len(replies)} usable replies: two are needed for a pair")
+    for (x, first), (y, second) in itertools.combinations(replies, 2):
+        yield contest_of(prompt.id, prompt.messages, (x, first["text"]), (y, second["text"]), _models(first, second))
+
+
+def contest_of(
+    prompt_id: str,
+    messages: tuple[Message, ...],
+    first: tuple[int, str | None],
+    second: tuple[int, str | None],
+    models: tuple[str | None, str | None] = (None, None),
+) -> Contest:
+    """The pair of two numbered replies, the lower number as a; a text of None has yet to be sampled."""
+    (x, a), (y, b) = first, second
+    return Contest(
+        id=f"{prompt_id}:{x}-{y}",
+        position=y * (y - 1) // 2 + x,  # does not change when there are more replies
+        prompt_id=prompt_id,
+        messages=messages,
+        a=a,
+        b=b,
+        a_from=f"sample {x}",
+        b_from=f"sample {y}",
+        a_model=models[0],
+        b_model=models[1],
+    )
+
+
+def _models(first: Mapping[str, Any], second: Mapping[str, Any]) -> tuple[str | None, str | None]:
+    return first.get("model"), second.get("model")
+
+
+def _listed_replies(row: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    replies = row["replies"]
+    if not isinstance(replies, list | tuple):
+        raise NoPrompt(f"'replies' is of type {type(replies).__name__}, not a list")
+    found: list[Mapping[str, Any]] = []
+    for reply in replies:
+        reply = {"text": reply} if isinstance(reply, str) else reply
+        if not isinstance(reply, Mapping) or not isinstance(reply.get("text"), str):
+            raise NoPrompt("a reply must be text, or an object with 'text'")
+        found.append(reply)
+    return found
+
+
+# Pairs as others write them: which of two replies is better is hidden by a coin that depends on the texts alone
+
+
+def _of_pair(record: Mapping[str, Any]) -> Contest:
+    if "a" in record and "b" in record:
+        return _own_pair(record)
+    if "output_1" in record and "output_2" in record:
+        label = record.get("label")
+        if label not in (1, 2, "1", "2", None):
+            raise NoPrompt(f"'label' is {label!r}, not 1 or 2")
+        human: Literal["a", "b"] | None = None if label is None else "a" if int(label) == 1 else "b"
+        messages = _prompt_of(record.get("input", record.get("prompt")), "input")
+        first, second = (_text(record[name], name) for name in ("output_1", "output_2"))
+        return _pair(record, messages, first, second, "output_1", "output_2", human)
+    if "chosen" in record and "rejected" in record:
+        messages, chosen, rejected = _chosen_rejected(record)
+        if int(pair_hash(messages, chosen, rejected)[:8], 16) % 2:
+            return _pair(record, messages, rejected, chosen, "rejected", "chosen", "b")
+        return _pair(record, messages, chosen, rejected, "chosen", "rejected", "a")
+    known = "chosen and rejected, replies, a and b, or output_1 and output_2"
+    raise NoPrompt(f"no pair of replies ({known}); it has {listed(record)}")
+
+
+def _own_pair(record: Mapping[str, Any]) -> Contest:
+    messages = _prompt_of(record.get("prompt"), "prompt")
+    human = record.get("human")
+    if human not in ("a", "b", None):
+        raise NoPrompt(f"'human' is {human!r}, not a or b")
+    origins = (record.get("a_from") or "a", record.get("b_from") or "b")
+    found = _pair(record, messages, _text(record["a"], "a"), _text(record["b"], "b"), *origins, human)
+    return replace(found, a_model=record.get("a_model"), b_model=record.get("b_model"))
+
+
+def _chosen_rejected(record: Mapping[str, Any]) -> tuple[tuple[Message, ...], str, str]:
+    """Prompt and both replies; without a prompt of their own, chosen and rejected are whole conversations."""
+    if record.get("prompt") is not None:
+        messages = _prompt_of(record["prompt"], "prompt")
+        return messages, _reply(record["chosen"], "chosen"), _reply(record["rejected"], "rejected")
+    (prompt, chosen), (other, rejected) = (_split(record[name], name) for name in ("chosen", "rejected"))
+    if prompt != other:
+        raise NoPrompt("chosen and rejected do not answer the same conversation")
+    return prompt, chosen, rejected
+
+
+def _split(value: Any, name: str) -> tuple[tuple[Message, ...], str]:
+    """A whole conversation as its prompt and its last reply."""
+    turns = to_messages(value, name)
+    if not turns or turns[-1]["role"] != "assistant":
+        raise NoPrompt(f"{name} does not end with a reply")
+    return to_prompt({"messages": turns}).messages, turns[-1]["content"]
+
+
+def _prompt_of(value: Any, name: str) -> tuple[Message, ...]:
+    if value is None:
+        raise NoPrompt(f"no {name!r}")
+    return to_prompt({"prompt": value}).messages
+
+
+def _reply(value: Any, name: str) -> str:
+    """A reply as text, or as a list of messages that ends with it."""
+    if isinstance(value, list | tuple):
+        turns = to_messages(value, name)
+        if not turns or turns[-1]["role"] != "assistant":
+            raise NoPrompt(f"{name} does not end with a reply")
+        return turns[-1]["content"]
+    return _text(value, name)
+
+
+def _text(value: Any, name: str) -> str:
+    if not isinstance(value, str):
+        raise NoPrompt(f"{name} is of type {type(value).__name__}, not text")
+    return value
+
+
+def _pair(
+    record: Mapping[str, Any],
+    messages: tuple[Message, ...],
+    a: str,
+    b: str,
+    a_from: str,
+    b_from: str,
+    human: Literal["a", "b"] | None,
+) -> Contest:
+    for text, name in ((a, a_from), (b, b_from)):
+        problem: tuple[str, DropReason] | None = (f"{name} is empty", "empty") if not text.strip() else None
+        if problem is not None:
+            raise NoPrompt(*problem)
+    if a.strip() == b.strip():
+        raise NoPrompt("the two replies are the same", "identical")
+    given = record.get("id")
+    name = str(given) if isinstance(given, str | int) and given != "" else pair_hash(messages, a, b)
+    own_prompt = record.get("prompt_id")
+    prompt_id = own_prompt if isinstance(own_prompt, str) else prompt_hash(messages)
+    return Contest(name, 0, prompt_id, messages, a, b, a_from, b_from, human=human)
+
+
+def _messages(turns: Any) -> tuple[Message, ...]:
+    return tuple({"role": turn["role"], "content": turn["content"]} for turn in turns)
+
+
+def replies_of_run(
+    source: Source, limit: int | None
+) -> Iterator[tuple[int, str, tuple[Message, ...], list[tuple[str, DropReason | None]]]]:
+    """Of every prompt of a sample run its place, id and messages, and its replies with their problems.
+
+    limit: of pairs, as `read_contests` counts them; prompts that have none below it are left out.
+    """
+    path, pairs = Path(str(source)) / ROWS["sample"], 0
+    for position, line in lines_in_order(path):
+        row = Candidates.model_validate_json(line)
+        usable = sum(reply.problem is None for reply in row.replies)
+        if limit is not None and pairs >= limit:
+            return
+        pairs += usable * (usable - 1) // 2
+        yield position, row.id, row.prompt, [(reply.text, reply.problem) for reply in row.replies]
+
+
+def human_labelled(source: Source, what: str) -> None:
+    """Raises SourceError where no pair of a source says which reply people prefer; reads as far as the first."""
+    for _, item in read_contests(source):
+        if isinstance(item, Contest) and item.human is not None:
+            return
+    where = source if isinstance(source, str | Path) else None
+    raise SourceError(f"no pair says which reply people prefer: {what} needs chosen and rejected, or a label", where)
+
+
+def digest_of_file(path: Path) -> str:
+    """The sha256 of a file, in hex."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

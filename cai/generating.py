@@ -1,0 +1,213 @@
+"""`cai generate`: its settings, resolved and checked, and what it does with each prompt.
+
+Binds the method to prompts, templates and models. Knows no formulas and prints nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+from cai.ask import Ask
+from cai.constitution import Constitution, load_constitution
+from cai.errors import UsageError
+from cai.flow import Driver, Played
+from cai.job import Item, Place, Setup, Task, describe_prompts, is_countable, limited
+from cai.models import Model
+from cai.records import Contest, Prompt, Request, Revision
+from cai.revise import Chain, draw_principles, revise
+from cai.settings import (
+    Kinds,
+    Prompts,
+    Ranges,
+    RunSettings,
+    check_ability,
+    check_identity,
+    make_settings,
+    open_models,
+    prices_of,
+    settings_from_options,
+    spec_of,
+)
+from cai.sources import describe, read_prompts
+from cai.templates import load_templates
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings(RunSettings):
+    """Everything a generate run can be told; the defaults and their evidence are in docs/how-it-works.md.
+
+    critic, reviser: model specs; None: the assistant's model, the critic's model. gate: None: on for chat templates,
+    off for completion sets. system: put before every conversation. format, prompt_field: how to read the prompts. The
+    rest is `RunSettings`.
+    """
+
+    ranges: ClassVar[Ranges] = (("rounds", 1, 1_000, "a whole number from 1 to 1000"),)
+    kinds: ClassVar[Kinds] = {
+        "model": (str, "text"),
+        **dict.fromkeys(("critic", "reviser", "system", "format", "prompt_field"), (str | None, "text")),
+        "gate": (bool | None, "True, False or None"),
+    }
+
+    model: str = "local"
+    critic: str | None = None
+    reviser: str | None = None
+    rounds: int = 2
+    gate: bool | None = None
+    system: str | None = None
+    format: str | None = None
+    prompt_field: str | None = None
+
+
+@dataclass(frozen=True)
+class Generation(Setup[Revision]):
+    """A generate run, resolved and checked."""
+
+    settings: Settings
+    prompts: Prompts
+    constitution: Constitution
+    gate: bool
+
+    def task(self) -> Revising:
+        """Critique and revise every prompt."""
+        return Revising(self)
+
+    def places(self) -> Iterator[Place]:
+        """The prompts, from the first, as far as `limit`."""
+        items = read_prompts(self.prompts, format=self.settings.format, field=self.settings.prompt_field)
+        return limited(enumerate(items), self.settings.limit)
+
+    @property
+    def countable(self) -> bool:
+        """Whether the prompts can be read twice."""
+        return is_countable(self.prompts)
+
+    def check_models(self) -> None:
+        """Raises UsageError where a model cannot answer what the templates ask."""
+        for model in self.models:
+            check_ability(model, self.templates)
+
+    def describe(self) -> Iterator[str]:
+        """What will run, for people to read."""
+        law, settings = self.constitution, self.settings
+        names = {player: spec_of(model) for player, model in self.players.items()}
+        one = len(set(names.values())) == 1
+        rounds = "1 round" if settings.rounds == 1 else f"{settings.rounds} rounds"
+        gate = "no revision where a critique finds nothing" if self.gate else "always revises"
+        source, count = law.source or "made in Python", len(law.principles_for("revise"))
+        yield f"constitution  {law.name} {law.version} ({source}), {count} principles"
+        yield f"prompts       {describe_prompts(self.prompts, settings.limit)}"
+        yield f"method        {rounds}, {gate}, templates {self.templates.source}, seed {settings.seed}"
+        yield f"model         {names['assistant'] if one else ', '.join(f'{role} {names[role]}' for role in names)}"
+        yield f"folder        {self.out}"
+
+    def next_steps(self, folder: str) -> Iterator[str]:
+        """What to type when the run is through."""
+        yield f"training rows in {self.out / 'sft.jsonl'}; cut them again with: cai export {folder} --split 0.9"
+
+    def plan_notes(self) -> Iterator[str]:
+        """What a reader of a plan should know."""
+        if self.gate:
+            yield "a critique that finds nothing to fix saves its revision: there may be fewer calls"
+
+    def imagined(self, item: Item, answer: str) -> Iterator[tuple[str, Request]]:
+        """What would be asked for an item, by player, if every answer were `answer`."""
+        assert isinstance(item, Prompt)
+        ask = Ask(self.templates, self.constitution, system=self.settings.system, gate=self.gate)
+        principles, settings = self.constitution.principles_for("revise"), self.settings
+        yield "assistant", ask.respond(item)
+        for principle in draw_principles(principles, settings.rounds, settings.seed, item.id):
+            yield "critic", ask.critique(item, answer, principle)
+            yield "reviser", ask.revise(item, answer, answer, principle)
+
+
+class Revising(Task[Revision]):
+    """Critique and revise."""
+
+    rows_file = "revisions.jsonl"
+
+    def __init__(self, setup: Generation) -> None:
+        self._setup = setup
+        self._ask = Ask(setup.templates, setup.constitution, system=setup.settings.system, gate=setup.gate)
+        self._principles = setup.constitution.principles_for("revise")
+        self._law = setup.constitution.ref
+
+    def places(self) -> Iterator[Place]:
+        """The prompts."""
+        return self._setup.places()
+
+    def texts(self, row: Revision) -> tuple[str, str]:
+        """First reply and final text."""
+        return row.initial, row.final
+
+    async def play(self, drivers: list[Driver], item: Prompt | Contest, position: int) -> Revision:
+        """One prompt to its row."""
+        assert isinstance(item, Prompt)
+        settings = self._setup.settings
+        principles = draw_principles(self._principles, settings.rounds, settings.seed, item.id)
+        chain = revise(item, principles, self._ask, gate=self._setup.gate)
+        return self._row(item, position, await drivers[0].play(item.id, position, chain))
+
+    def _row(self, item: Prompt, position: int, played: Played[Chain]) -> Revision:
+        chain = played.result
+        return Revision(
+            id=item.id,
+            position=position,
+            prompt=item.messages,
+            initial=chain.initial,
+            rounds=chain.rounds,
+            final=chain.final,
+            constitution=self._law,
+            templates=self._setup.templates.hash,
+            models=played.models,
+            seed=self._setup.settings.seed,
+            usage=played.usage,
+            calls=played.calls,
+        )
+
+
+def resolve(prompts: Prompts, constitution: str | Path | Constitution, settings: Settings) -> Generation:
+    """Check everything that can be checked before the first call, and say what the run will be."""
+    settings.check()
+    read_prompts(prompts, format=settings.format, field=settings.prompt_field)  # reads nothing yet, but looks
+    law = constitution if isinstance(constitution, Constitution) else load_constitution(constitution)
+    templates = load_templates(settings.templates)
+    Ask(templates, law).check(law.principles_for("revise"))
+    if templates.completes and settings.gate:
+        raise UsageError("--gate needs chat templates: a base model gives no verdict line; use --no-gate")
+    critic = settings.model if settings.critic is None else settings.critic
+    reviser = critic if settings.reviser is None else settings.reviser
+    players = open_models(settings, {"assistant": settings.model, "critic": critic, "reviser": reviser})
+    for model in players.values():
+        check_ability(model, templates)
+    gate = settings.gate if settings.gate is not None else not templates.completes
+    identity = {
+        "command": "generate",
+        "source": {"what": describe(prompts), "format": settings.format, "field": settings.prompt_field},
+        "constitution": law.ref.model_dump(),
+        "templates": templates.hash,
+        "models": {player: spec_of(model) for player, model in players.items()},
+        "rounds": settings.rounds,
+        "gate": gate,
+        "system": settings.system,
+        "sampling": settings.sampling(),
+        "seed": settings.seed,
+    }
+    check_identity(identity)
+    seats: Mapping[Any, Model] = players
+    prices = prices_of(settings, players)
+    return Generation(law.name, templates, players, (seats,), prices, identity, settings, prompts, law, gate)
+
+
+def setup_from_options(options: Mapping[str, Any]) -> Generation:
+    """The run that the options of `cai generate` name."""
+    given = dict(options)
+    prompts, constitution = given.pop("prompts"), given.pop("constitution")
+    return resolve(prompts, constitution, settings_from_options(Settings, given))
+
+
+def settings_of(given: Mapping[str, Any]) -> Settings:
+    """The settings of a Python call."""
+    return make_settings(Settings, given)

@@ -1,0 +1,522 @@
+"""`cai label`: its settings, resolved and checked, and what it does with each pair.
+
+Binds the judge to pairs, principles and models, and watches whether it can be read at all. Knows no formulas and prints
+nothing.
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, ClassVar
+
+import orjson
+
+from cai.ask import Ask, AskJudge
+from cai.calibrate import Binding, Calibration
+from cai.constitution import Constitution, load_constitution
+from cai.contests import PAIRINGS, Source, contest_of, describe_source, read_contests, replies_of_run, run_info
+from cai.errors import ModelStopped, RowDropped, UsageError
+from cai.flow import Driver, Played
+from cai.job import Item, Place, Setup, Task, describe_prompts, is_countable, limited
+from cai.judge import CHECKED, LEAST_MASS, Pair, Verdict, belief, choose_protocol, draw_for_judge, judge, readability
+from cai.models import Model
+from cai.pairs import Filters, reason
+from cai.records import Contest, Label, Prompt, Protocol, Request, Role, Sampling
+from cai.run import PAIR_BITS
+from cai.sample import sample
+from cai.settings import (
+    Kinds,
+    Ranges,
+    RunSettings,
+    check_ability,
+    check_identity,
+    make_settings,
+    open_models,
+    prices_of,
+    settings_from_options,
+    spec_of,
+)
+from cai.templates import load_templates
+
+SHARE = (0.5, 1.0, "a number from 0.5 to 1")
+
+
+@dataclass(frozen=True, kw_only=True)
+class LabelSettings(RunSettings):
+    """Everything a label run can be told.
+
+    judge: a model spec, or `reward:PATH`. protocol: logprob, score, vote, reason or reward; None: the best that the
+    judge can do. principles: how many a pair is judged under, drawn by weight; all of them where there are no more.
+    pairing: all, best-worst or final. min_confidence: None: 0.7, or what a calibration certifies. agreement: with
+    people, which the labels that are kept must reach; needs `gold`, pairs that people labelled, or `calibration`, a
+    calibration.json. target: go on until so many pairs are kept, drawing further replies, at most `max_candidates` a
+    prompt, from `model` (None: the one the sample run used). The rest is `RunSettings`.
+    """
+
+    ranges: ClassVar[Ranges] = (
+        ("principles", 1, 1_000, "a whole number from 1 to 1000"),
+        ("min_confidence", *SHARE),
+        ("agreement", *SHARE),
+        ("target", 1, 2**63 - 1, "a whole number of at least 1"),
+        ("max_candidates", 2, 300, "a whole number from 2 to 300"),
+    )
+    kinds: ClassVar[Kinds] = {
+        "judge": (str, "text"),
+        **dict.fromkeys(("protocol", "model"), (str | None, "text")),
+        "pairing": (str, "text"),
+        **dict.fromkeys(("gold", "calibration"), (str | Path | None, "text or a path")),
+    }
+    optional = RunSettings.optional | {"min_confidence", "agreement", "target", "max_candidates"}
+
+    max_tokens: int = 1024
+    judge: str = "local"
+    protocol: str | None = None
+    principles: int = 3
+    pairing: str = "all"
+    min_confidence: float | None = None
+    agreement: float | None = None
+    gold: str | Path | None = None
+    calibration: str | Path | None = None
+    target: int | None = None
+    max_candidates: int | None = None
+    model: str | None = None
+
+    def check(self) -> None:
+        """Raises UsageError for a value out of its range, and for settings that cannot go together."""
+        super().check()
+        if self.pairing not in PAIRINGS:
+            raise UsageError(f"--pairing {self.pairing!r} must be {', '.join(PAIRINGS[:-1])} or {PAIRINGS[-1]}")
+        if self.gold is not None and self.calibration is not None:
+            raise UsageError("--gold makes a calibration and --calibration brings one: name one of them")
+        if self.agreement is not None and self.gold is None and self.calibration is None:
+            raise UsageError("--agreement needs pairs that people have labelled: --gold FILE, or --calibration FILE")
+        if self.agreement is not None and self.min_confidence is not None:
+            raise UsageError("--agreement chooses the threshold and --min-confidence states it: name one of them")
+        if (self.target is None) != (self.max_candidates is None):
+            raise UsageError("--target and --max-candidates go together: how many pairs, and when to give a prompt up")
+        if self.model is not None and self.target is None:
+            raise UsageError("--model draws further replies for --target: name that too, or leave it out")
+
+    def changeable(self) -> dict[str, Any]:
+        """What may change when a run goes on."""
+        names = ("min_confidence", "agreement", "target", "max_candidates")
+        return super().changeable() | {name: getattr(self, name) for name in names}
+
+
+@dataclass(frozen=True)
+class LabelSetup(Setup[Label]):
+    """A label run, resolved and checked. further: the sample run whose prompts get more replies, for a target."""
+
+    settings: LabelSettings
+    source: Source
+    constitution: Constitution
+    protocol: Protocol
+    further: Mapping[str, Any] | None = None
+    calibration: Calibration | None = None
+    is_gold: bool = False
+
+    @property
+    def cuts(self) -> bool:
+        """Gold pairs are for calibration, not for training."""
+        return not self.is_gold
+
+    def task(self) -> Labelling:
+        """Judge every pair."""
+        return Labelling(self)
+
+    def places(self) -> Iterator[Place]:
+        """The pairs, from the first, as far as `limit`."""
+        return limited(read_contests(self.source, self.settings.pairing), self.settings.limit)
+
+    @property
+    def countable(self) -> bool:
+        """Whether the pairs can be read twice."""
+        return isinstance(self.source, str | Path) and (is_countable(self.source) or Path(self.source).is_dir())
+
+    @property
+    def score(self) -> bool:
+        """Whether letters are read by scoring them."""
+        return self.protocol == "score" or (self.protocol == "reason" and not self.players["judge"].can.logprobs)
+
+    def check_models(self) -> None:
+        """Raises UsageError where a model cannot do what it is for, which some know only once they are loaded."""
+        can = self.players["judge"].can
+        if choose_protocol(self.settings.protocol, can, spec_of(self.players["judge"])) != self.protocol:
+            raise UsageError(
+                f"{spec_of(self.players['judge'])} cannot be asked by --protocol {self.protocol} once loaded"
+            )
+        if self.protocol != "reward":
+            check_ability(self.players["judge"], self.templates)
+
+    def describe(self) -> Iterator[str]:
+        """What will run, for people to read."""
+        law, settings = self.constitution, self.settings
+        count = len(law.principles_for("judge"))
+        under = f"all {count}" if settings.principles >= count else f"{settings.principles} of {count}"
+        yield f"constitution  {law.name} {law.version} ({law.source or 'made in Python'}), {under} principles a pair"
+        yield f"pairs         {describe_prompts(self.source, settings.limit)}"
+        words = f"templates {self.templates.source}, seed {settings.seed}"
+        yield f"method        protocol {self.protocol}, both orders, {words}"
+        yield f"judge         {spec_of(self.players['judge'])}"
+        yield f"folder        {self.out}"
+
+    def next_steps(self, folder: str) -> Iterator[str]:
+        """What to type when the run is through."""
+        if self.cuts:
+            again = f"cai export {folder} --min-confidence 0.8"
+            yield f"labels in {self.out / 'labels.jsonl'}; cut them again with: {again}"
+
+    def plan_notes(self) -> Iterator[str]:
+        """What a reader of a plan should know."""
+        if self.protocol == "vote":
+            yield "votes that are split are asked again, up to three times in all: there may be three times the calls"
+        if self.settings.target is not None:
+            yield "further replies for --target are not counted: how many it takes shows as pairs are judged"
+        if self.settings.gold is not None:
+            yield "the gold pairs are counted, too"
+
+    def imagined(self, item: Item, answer: str) -> Iterator[tuple[str, Request]]:
+        """What would be asked for a pair, by player; of votes the first wave."""
+        assert isinstance(item, Contest) and item.a is not None and item.b is not None
+        task = self.task()
+        flow = task.flow(item, item.a, item.b)
+        for request in next(flow):
+            yield "judge", request
+            if self.protocol == "reason":
+                yield "judge", replace(request, max_tokens=1, score=("", ""))
+        flow.close()
+
+    def binding(self) -> Binding:
+        """What a calibration of this judge is bound to."""
+        return Binding.model_validate(self.identity["binding"])
+
+    def calibrated(self, calibration: Calibration) -> LabelSetup:
+        """The same run, with beliefs that a calibration corrects."""
+        return replace(self, calibration=calibration)
+
+    def gold_setup(self) -> LabelSetup:
+        """The run that judges the gold pairs, in a folder inside this one's."""
+        assert self.settings.gold is not None
+        plain: dict[str, Any] = dict.fromkeys(("gold", "agreement", "target", "max_candidates", "model", "limit"))
+        settings = replace(self.settings, **plain, pairing="all", out=self.out / "gold")
+        return replace(resolve(self.settings.gold, self.constitution, settings), is_gold=True)
+
+    def sampling_of(self, seat: int) -> tuple[Sampling, int]:
+        """How the models of a seat draw, and the seed of their calls: further replies continue the sample run."""
+        if seat == 0 or self.further is None:
+            return super().sampling_of(seat)
+        sampling = self.further["sampling"]
+        return Sampling(sampling["temperature"], sampling["max_tokens"], sampling["extra_body"]), self.further["seed"]
+
+    def filters(self) -> Filters:
+        """What the first cut keeps, by the judge's confidence and the texts."""
+        settings, calibration = self.settings, self.calibration
+        least = Filters().min_confidence if settings.min_confidence is None else settings.min_confidence
+        if settings.agreement is not None and calibration is not None:
+            threshold = calibration.thresholds.get(str(settings.agreement))
+            assert threshold is not None  # checked before the run began
+            least = threshold.confidence
+        temperature = None if calibration is None else calibration.temperature
+        return Filters(min_confidence=least, temperature=temperature)
+
+    def cut_options(self) -> dict[str, Any]:
+        """The options of the first cut."""
+        settings = self.settings
+        named = self.out / "calibration.json" if settings.gold is not None else settings.calibration
+        options = {
+            "min_confidence": settings.min_confidence,
+            "agreement": settings.agreement,
+            "calibration": None if named is None else str(named),
+            "pairing": settings.pairing,
+            "target": settings.target,
+        }
+        return {name: value for name, value in options.items() if value is not None}
+
+
+class Labelling(Task[Label]):
+    """Judge pairs."""
+
+    unit = "pairs"
+    rows_file = "labels.jsonl"
+
+    def __init__(self, setup: LabelSetup) -> None:
+        self._setup = setup
+        law, can = setup.constitution, setup.players["judge"].can
+        self._principles = law.principles_for("judge")
+        self._ask = AskJudge(setup.templates, law, prefill=can.prefill)
+        self._law = law.ref
+        self._weighted = setup.settings.principles >= len(self._principles)
+        self._first: list[float] = []  # letter masses of the first pairs
+        self._checked = False
+        self._read = 0
+        self._progress: Progress | None = None
+
+    def places(self) -> Iterator[Place]:
+        """The pairs."""
+        return self._setup.places()
+
+    def texts(self, row: Label) -> tuple[str, str]:
+        """Both replies."""
+        return row.a, row.b
+
+    def open(self, run: Any) -> None:
+        """Look at the labels of an earlier session: can the judge be read, and how many pairs are kept?"""
+        if self._setup.settings.target is not None:
+            self._progress = Progress(self._setup, run.path)
+        path = run.path / self.rows_file
+        if path.exists():
+            with path.open("rb") as file:
+                for _, line in zip(range(CHECKED), file, strict=False):
+                    self._watch(Label.model_validate_json(line))
+
+    def flow(self, contest: Contest, a: str, b: str) -> Any:
+        """What is asked about a pair."""
+        setup = self._setup
+        drawn = draw_for_judge(self._principles, setup.settings.principles, setup.settings.seed, contest.id)
+        pair = Pair(contest.messages, a, b)
+        return judge(pair, drawn, self._ask, setup.protocol, score=setup.score, weighted=self._weighted)
+
+    async def play(self, drivers: list[Driver], item: Prompt | Contest, position: int) -> Label:
+        """One pair to its label; replies that are still to be sampled are asked for first."""
+        assert isinstance(item, Contest)
+        a = await self._text(drivers, item, position, item.a, item.a_from)
+        b = await self._text(drivers, item, position, item.b, item.b_from)
+        return self._label(item, position, a, b, await drivers[0].play(item.id, position, self.flow(item, a, b)))
+
+    async def _text(self, drivers: list[Driver], item: Contest, position: int, text: str | None, origin: str) -> str:
+        if text is not None:
+            return text
+        further = self._setup.further
+        assert further is not None
+        number = int(origin.removeprefix("sample ")) - further["others"]
+        ask = Ask(self._setup.templates, None, system=further["system"])
+        prompt = Prompt(id=item.prompt_id, messages=item.messages)
+        played = await drivers[1].play(prompt.id, position, sample(prompt, ask, [number]))
+        [reply] = played.result.replies
+        if reply.problem is not None:
+            raise RowDropped(reply.problem, "assistant", f"{origin} of prompt {item.prompt_id} is {reply.problem}")
+        return reply.text
+
+    def _label(self, item: Contest, position: int, a: str, b: str, played: Played[Verdict]) -> Label:
+        setup, verdict = self._setup, played.result
+        temperature = None if setup.calibration is None else setup.calibration.temperature
+        p = belief(verdict.z, setup.protocol, temperature)
+        return Label(
+            id=item.id,
+            position=position,
+            key=item.key,
+            prompt_id=item.prompt_id,
+            prompt=item.messages,
+            a=a,
+            b=b,
+            a_from=item.a_from,
+            b_from=item.b_from,
+            a_model=item.a_model,
+            b_model=item.b_model,
+            human=item.human,
+            protocol=setup.protocol,
+            votes=verdict.votes,
+            rewards=verdict.rewards,
+            z=verdict.z,
+            temperature=temperature,
+            p_a=p,
+            confidence=None if p is None else max(p, 1.0 - p),
+            constitution=self._law,
+            templates=setup.templates.judge_hash,
+            models=played.models,
+            seed=setup.settings.seed,
+            usage=played.usage,
+            calls=played.calls,
+        )
+
+    def kept(self, row: Label) -> None:
+        """Stops the run where the judge cannot be read; counts towards the target."""
+        self._watch(row)
+        if self._progress is not None:
+            self._progress.add(row)
+
+    def _watch(self, row: Label) -> None:
+        if self._checked or row.protocol == "reward":
+            return
+        self._read += 1
+        self._first += readability(row.votes)
+        if self._read < CHECKED:
+            return
+        self._checked = True
+        median = statistics.median(self._first)
+        if median < LEAST_MASS:
+            raise ModelStopped(unreadable(row, median))
+
+    def enough(self) -> bool:
+        """Whether the target is reached."""
+        return self._progress is not None and self._progress.reached
+
+    def more(self, run: Any) -> Iterator[Place] | None:
+        """One further reply for every prompt that has no pair yet, against each of those before it."""
+        return None if self._progress is None else self._progress.more()
+
+
+def unreadable(row: Label, median: float) -> str:
+    """Why a run stops whose judge does not answer with a letter, and what to do."""
+    problems = [reading.problem for vote in row.votes for reading in (vote.ab, vote.ba) if reading.problem is not None]
+    example = f", such as: {problems[0]}" if problems else ""
+    advice = (
+        "switch its thinking off (--extra-body), use --protocol vote, or word judge.jinja and verdict.jinja for it"
+        if row.protocol in ("logprob", "score", "reason")
+        else "give it more --max-tokens, or word judge.jinja and verdict.jinja for it"
+    )
+    found = f"median letter mass {median:.2f} of the first {CHECKED} pairs"
+    return f"the judge does not answer A or B: {found}{example}; {advice}"
+
+
+class Progress:
+    """How far a run is on its way to `target` kept pairs, and which prompts have none."""
+
+    def __init__(self, setup: LabelSetup, folder: Path) -> None:
+        self._setup, self._filters = setup, setup.filters()
+        self._kept = 0
+        self._served: set[int] = set()  # places of prompts with a kept pair
+        self._pass = 0
+        path = folder / "labels.jsonl"
+        if path.exists():
+            with path.open("rb") as file:
+                for line in file:
+                    self.add(orjson.loads(line))
+
+    def add(self, row: Label | Mapping[str, Any]) -> None:
+        """Count a label."""
+        fields = row.model_dump(mode="json") if isinstance(row, Label) else dict(row)
+        if reason(fields, self._filters) is None:
+            self._kept += 1
+            self._served.add(fields["position"] >> PAIR_BITS)
+
+    @property
+    def reached(self) -> bool:
+        """Whether so many pairs are kept as are wanted."""
+        target = self._setup.settings.target
+        return target is not None and self._kept >= target
+
+    def more(self) -> Iterator[Place] | None:
+        """The pairs of the next pass; None where every prompt has as many replies as it may have, or a pair."""
+        setup, self._pass = self._setup, self._pass + 1
+        places = further_contests(setup, self._pass, frozenset(self._served))
+        first = next(places, None)
+        if first is None:
+            return None
+
+        def rest() -> Iterator[Place]:
+            yield first
+            yield from places
+
+        return rest()
+
+
+def further_contests(setup: LabelSetup, turn: int, served: frozenset[int]) -> Iterator[Place]:
+    """The pairs of the `turn`-th further reply with all replies before it, of the prompts that are not served."""
+    assert setup.settings.max_candidates is not None
+    for unit, prompt_id, messages, replies in replies_of_run(setup.source, setup.settings.limit):
+        new = len(replies) + turn - 1
+        if unit in served or new >= setup.settings.max_candidates:
+            continue
+        texts: dict[int, str | None] = {n: text for n, (text, problem) in enumerate(replies) if problem is None}
+        texts |= dict.fromkeys(range(len(replies), new))
+        for number, text in texts.items():
+            contest = contest_of(prompt_id, messages, (number, text), (new, None))
+            position = unit << PAIR_BITS | contest.position
+            yield position, replace(contest, position=position)
+
+
+def resolve(source: Source, constitution: str | Path | Constitution, settings: LabelSettings) -> LabelSetup:
+    """Check everything that can be checked before the first call, and say what the run will be."""
+    settings.check()
+    read_contests(source, settings.pairing)  # reads nothing yet, but looks
+    law = constitution if isinstance(constitution, Constitution) else load_constitution(constitution)
+    principles = law.principles_for("judge")
+    further = _further(source, settings)
+    specs = {"judge": settings.judge} | ({} if further is None else {"assistant": further["model"]})
+    players = open_models(settings, specs)
+    judge_model = players["judge"]
+    protocol = choose_protocol(settings.protocol, judge_model.can, spec_of(judge_model))
+    _check_reasons(protocol, settings)
+    templates = load_templates(settings.templates)
+    if protocol != "reward":
+        check_ability(judge_model, templates)
+        AskJudge(templates, law, prefill=judge_model.can.prefill).check(principles)
+    binding = {
+        "judge": spec_of(judge_model),
+        "protocol": protocol,
+        "templates": templates.judge_hash,
+        "constitution": law.ref.model_dump(),
+        "principles": min(settings.principles, len(principles)),
+    }
+    identity = {
+        "command": "label",
+        "source": describe_source(source),
+        "pairing": "final" if settings.pairing == "final" else "all",  # best-worst judges all pairs, too
+        "binding": binding,
+        "extra_body": dict(settings.extra_body),
+        "seed": settings.seed,
+        "further": None if further is None else further["model"],
+    }
+    check_identity(identity)
+    seats: tuple[Mapping[Role, Model], ...] = ({"judge": judge_model},)
+    if further is not None:
+        seats += ({"assistant": players["assistant"]},)
+    prices = prices_of(settings, players)
+    name = f"{law.name}-labels"
+    return LabelSetup(name, templates, players, seats, prices, identity, settings, source, law, protocol, further, None)
+
+
+def calibrate_gold(setup: LabelSetup) -> Calibration:
+    """The calibration that the judged gold pairs of a run give, written into its folder.
+
+    Raises UsageError where the agreement that is asked for cannot be certified on them.
+    """
+    raise NotImplementedError
+
+
+def _check_reasons(protocol: Protocol, settings: LabelSettings) -> None:
+    """Say before anything is spent that beliefs after reasoning end at 0.6 unless they are calibrated."""
+    if protocol != "reason" or settings.gold is not None or settings.calibration is not None:
+        return
+    if settings.min_confidence is None or settings.min_confidence > 0.6:
+        raise UsageError(
+            "--protocol reason: uncalibrated beliefs after reasoning are cut to 0.4 … 0.6 (Bai et al. 2022): name "
+            "--min-confidence of at most 0.6, or calibrate with --gold FILE or --calibration FILE"
+        )
+
+
+def _further(source: Source, settings: LabelSettings) -> dict[str, Any] | None:
+    """How further replies are drawn: as those of the sample run that the source is."""
+    if settings.target is None:
+        return None
+    info = run_info(source)
+    if info is None or info["identity"]["command"] != "sample":
+        raise UsageError(
+            "--target draws further replies to the prompts of a sample run: name the --out of a cai sample"
+        )
+    identity, specs = info["identity"], info["settings"]["model"]
+    if settings.model is None and len(specs) > 1:
+        raise UsageError(f"--target: the sample run has {len(specs)} models ({', '.join(specs)}): say which by --model")
+    return {
+        "model": specs[0] if settings.model is None else settings.model,
+        "others": identity["n"] * (len(specs) - 1),  # replies of other models: its own next number is that much lower
+        "system": identity["system"],
+        "sampling": identity["sampling"],
+        "seed": identity["seed"],
+    }
+
+
+def setup_from_options(options: Mapping[str, Any]) -> LabelSetup:
+    """The run that the options of `cai label` name."""
+    given = dict(options)
+    source, constitution = given.pop("source"), given.pop("constitution")
+    return resolve(source, constitution, settings_from_options(LabelSettings, given))
+
+
+def settings_of(given: Mapping[str, Any]) -> LabelSettings:
+    """The settings of a Python call."""
+    return make_settings(LabelSettings, given)
