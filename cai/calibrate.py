@@ -224,6 +224,12 @@ def risk_coverage(ps: Sequence[float], truths: Sequence[bool]) -> list[tuple[flo
     return curve
 
 
+def at_least(ps: Sequence[float], truths: Sequence[bool], sure: float) -> tuple[float, float | None]:
+    """Share of pairs of at least this confidence, and their accuracy; None where there is none."""
+    kept = [credit(p, truth) for p, truth in zip(ps, truths, strict=True) if confidence(p) >= sure]
+    return len(kept) / len(ps), math.fsum(kept) / len(kept) if kept else None
+
+
 def wilson(successes: float, n: int) -> tuple[float, float]:
     """The 95 % interval of a share (Wilson 1927)."""
     share, room = successes / n, Z95**2 / n
@@ -272,10 +278,14 @@ def certify(ps: Sequence[float], truths: Sequence[bool], target: float, delta: f
 
 
 def certify_all(
-    ps: Sequence[float], truths: Sequence[bool], temperature: float = 1.0, delta: float = DELTA
+    ps: Sequence[float],
+    truths: Sequence[bool],
+    temperature: float = 1.0,
+    delta: float = DELTA,
+    targets: Sequence[float] = TARGETS,
 ) -> dict[str, Threshold | None]:
-    """`certify` for each of `TARGETS` by its str; each promise holds by itself, not all of them together."""
-    found = {str(target): certify(ps, truths, target, delta) for target in TARGETS}
+    """`certify` for each target, by its str; each promise holds by itself, not all of them together."""
+    found = {str(target): certify(ps, truths, target, delta) for target in targets}
     return {target: at and at_temperature(at, temperature) for target, at in found.items()}
 
 

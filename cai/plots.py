@@ -1,0 +1,96 @@
+"""Draws what a calibration found, as PNG images in memory.
+
+Needs matplotlib (extra `plot`), and leaves its global state alone. Knows columns of numbers; nothing of files.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from cai.calibrate import Threshold, reliability, risk_coverage
+from cai.errors import MissingExtra
+
+BEFORE, AFTER, GREY = "#b5532d", "#22577a", "#8a8a8a"  # apart in lightness too: for print and for colour-blind eyes
+
+
+def check_plots() -> None:
+    """Raises MissingExtra where images cannot be drawn."""
+    try:
+        import matplotlib.backends.backend_agg  # noqa: F401
+    except ImportError:
+        raise MissingExtra("drawing the plots (or use --no-plots)", "plot") from None
+
+
+def plot_reliability(before: Sequence[float], after: Sequence[float], truths: Sequence[bool]) -> bytes:
+    """Accuracy against confidence before and after the temperature, and below it how many pairs lie in each bin."""
+    figure, (top, below) = _figure(2, height_ratios=(3, 1))
+    top.plot([0.5, 1], [0.5, 1], color=GREY, linewidth=1, linestyle="--", label="confidence = accuracy")
+    for ps, name, colour, mark in ((before, "before", BEFORE, "o"), (after, "after temperature", AFTER, "s")):
+        bins = reliability(ps, truths)
+        full = [found for found in bins if found is not None]
+        points = [found.confidence for found in full], [found.accuracy for found in full]
+        top.plot(*points, color=colour, marker=mark, markersize=5, linewidth=1.5, label=name)
+        shift = 0.0 if name == "before" else 0.022
+        for place, found in enumerate(bins):
+            left, count = 0.503 + place * 0.05 + shift, 0 if found is None else found.n
+            below.bar(left, count, width=0.022, align="edge", color=colour)
+            if count:
+                below.annotate(f"{count}", (left + 0.011, count), ha="center", va="bottom", fontsize=6)
+    below.margins(y=0.2)
+    below.set(xlabel="confidence", ylabel="pairs")
+    top.set(ylabel="agreement with people", title=f"Reliability on {len(truths):,} pairs", xlim=(0.49, 1.01))
+    top.legend(fontsize=8, frameon=False)
+    return _png(figure)
+
+
+def plot_risk_coverage(
+    ps: Sequence[float],
+    truths: Sequence[bool],
+    baselines: Mapping[str, float],
+    thresholds: Mapping[str, Threshold | None],
+) -> bytes:
+    """Accuracy against the share of labels kept; the trivial judges as lines, certified thresholds as marks.
+
+    baselines: name → accuracy; thresholds: by their target.
+    """
+    figure, (axes,) = _figure(1)
+    curve = risk_coverage(ps, truths)
+    axes.plot([kept for _, kept, _ in curve], [right for *_, right in curve], color=AFTER, linewidth=1.5, label="judge")
+    for (name, right), style in zip(baselines.items(), ("--", ":", "-.", (0, (1, 4))), strict=False):
+        axes.axhline(right, color=GREY, linewidth=1, linestyle=style, label=f"{name}, {right:.1%}")
+    for at in thresholds.values():
+        if at is not None:
+            right = 1 - at.errors / at.n
+            axes.plot(at.coverage, right, color=BEFORE, marker="v", markersize=7, linestyle="none")
+            text = f"{at.target:.0%} certified\nat {at.confidence:.3f}"
+            axes.annotate(
+                text, (at.coverage, right), xytext=(0, 9), textcoords="offset points", ha="center", fontsize=7
+            )
+    axes.margins(y=0.12)
+    axes.set(xlabel="share of labels kept, surest first", ylabel="agreement with people", xlim=(0, 1.06))
+    axes.set_title(f"Risk and coverage on {len(truths):,} pairs")
+    axes.legend(fontsize=8, framealpha=0.9, edgecolor="none", loc="lower left")
+    return _png(figure)
+
+
+def _figure(rows: int, **grid: Any) -> tuple[Any, list[Any]]:
+    # Not pyplot: it keeps every figure, and picks a backend for the whole process.
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(6.4, 5.2), dpi=150, layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots(rows, 1, sharex=True, squeeze=False, gridspec_kw=grid)[:, 0]
+    for one in axes:
+        one.spines[["top", "right"]].set_visible(False)
+        one.grid(color="#e6e6e6", linewidth=0.6)
+        one.set_axisbelow(True)
+    return figure, list(axes)
+
+
+def _png(figure: Any) -> bytes:
+    stream = io.BytesIO()
+    figure.savefig(stream, format="png", metadata={"Software": None})  # the same bytes for the same numbers
+    return stream.getvalue()
