@@ -1,0 +1,41 @@
+"""The command `cai audit`: parse, call, print."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from cai.cli_common import Json, print_json, say
+
+
+def audit(
+    file: Annotated[
+        str, typer.Argument(help="A .jsonl(.gz), .csv, .txt or .parquet file, a run folder, hf:org/name, or -.")
+    ],
+    reply_field: Annotated[str | None, typer.Option(help="Column or key that holds the reply.")] = None,
+    prompt_field: Annotated[str | None, typer.Option(help="Column or key that holds the prompt.")] = None,
+    against: Annotated[str | None, typer.Option(help="Look for its prompts here, too; such as an eval file.")] = None,
+    rows: Annotated[Path | None, typer.Option(help="Write the verdict on every reply to this .jsonl file.")] = None,
+    fail_on: Annotated[
+        list[str] | None, typer.Option(help="NAME=SHARE,…: exit 1 where a share is higher; repeatable.")
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Audit the hygiene of a dataset: refusals, leaks, mixed-up roles, boilerplate, repeated prompts.
+
+    Example: cai audit runs/a/dpo.jsonl --rows verdicts.jsonl --fail-on role_mixup=0,chosen.refusal_full=0.1
+    """
+    from cai.audit import audit as audit_dataset
+    from cai.audit import read_limits
+    from cai.errors import CaiError
+
+    limits = read_limits(fail_on or [])
+    found = audit_dataset(file, reply_field=reply_field, prompt_field=prompt_field, against=against, rows=rows)
+    if json:
+        print_json(found.model_dump(mode="json"), json)
+    else:
+        say(found.lines())
+    if failures := found.failures(limits):
+        raise CaiError(f"{file}: {'; '.join(failures)}")
