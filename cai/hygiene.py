@@ -71,8 +71,8 @@ SIGN_OFF = re.compile(
     r"|\blet me know (?:if|how|whether|what|when)\b|\b(?:feel free|don['’]?t hesitate|do not hesitate) to\b"
     r"|\bif you(?:['’]d| would)? (?:have|need|want|like) (?:any|more|further|additional|other|some) (?:\w+ )?"
     r"(?:question|help|assistance|information|detail|concern|clarification|advice|support)"
-    r"|\bis there anything else\b|\bi(?:['’]m|['’]d be| am| would be) (?:\w+ )?(?:happy|glad|here) to (?:help|assist|answer|"
-    r"explain)\b"
+    r"|\bis there anything else\b|\bi(?:['’]m|['’]d be| am| would be) (?:\w+ )?(?:happy|glad|here) to "
+    r"(?:help|assist|answer|explain)\b"
     r"|\b(?:good luck|best of luck|happy \w+ing)\W*$|[.!?]\s+enjoy\b.{0,30}$"
     r"|\bhave an? (?:\w+ ){0,2}(?:day|one|time|weekend)\b|\b(?:would|do) you (?:like|want) me to\b",
     re.IGNORECASE,

@@ -1,0 +1,351 @@
+from __future__ import annotations
+
+import gzip
+import json
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+from hypothesis import given
+from hypothesis import strategies as st
+from typer.testing import CliRunner
+
+from cai.audit import MEASURES, OF_REPLIES, NoReply, audit, read_case, read_limits
+from cai.cli_audit import audit as command
+from cai.errors import CaiError, SourceError, UsageError
+from cai.hygiene import EVASIVE
+
+ROOT = Path(__file__).resolve().parent.parent
+SHARED = Path(os.environ.get("CAI_SHARED_DATA", ROOT.parent / "shared" / "data"))
+PLAIN = "The ferry leaves at dawn, and the last one comes back at nine in the evening, from the second pier."
+NO = "I'm sorry, but I can't help with that."
+ASKED = "When does the ferry leave?"
+TURN = [{"role": "user", "content": ASKED}]
+
+app = typer.Typer(pretty_exceptions_enable=False)
+app.command()(command)
+
+Write = Callable[..., Path]
+
+
+@pytest.fixture
+def write(tmp_path: Path) -> Write:
+    def put(*rows: Any, name: str = "data.jsonl") -> Path:
+        path = tmp_path / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_text("".join(f"{row if isinstance(row, str) else json.dumps(row)}\n" for row in rows))
+        return path
+
+    return put
+
+
+def said(text: str) -> list[dict[str, str]]:
+    return [{"role": "assistant", "content": text}]
+
+
+# Shapes
+
+
+@pytest.mark.parametrize(
+    ("record", "replies", "asked"),
+    [
+        ({"prompt": ASKED, "completion": "A"}, [("reply", "A")], ASKED),
+        ({"prompt": TURN, "completion": said("A"), "label": True}, [("reply", "A")], ASKED),
+        ({"messages": TURN + said("A")}, [("reply", "A")], ASKED),
+        (
+            {"conversations": [{"from": "human", "value": ASKED}, {"from": "gpt", "value": "A"}]},
+            [("reply", "A")],
+            ASKED,
+        ),
+        ({"prompt": TURN, "chosen": said("A"), "rejected": said("B")}, [("chosen", "A"), ("rejected", "B")], ASKED),
+        ({"prompt": ASKED, "chosen": "A", "rejected": "B"}, [("chosen", "A"), ("rejected", "B")], ASKED),
+        ({"chosen": TURN + said("A"), "rejected": TURN + said("B")}, [("chosen", "A"), ("rejected", "B")], ASKED),
+        (
+            {"chosen": f"\n\nHuman: {ASKED}\n\nAssistant: A", "rejected": f"\n\nHuman: {ASKED}\n\nAssistant: B"},
+            [("chosen", "A"), ("rejected", "B")],
+            ASKED,
+        ),
+        ({"prompt": TURN, "replies": [{"text": "A", "model": "m"}, "B"]}, [("reply", "A"), ("reply", "B")], ASKED),
+        ({"prompt": TURN, "initial": "A", "rounds": [], "final": "B"}, [("final", "B"), ("initial", "A")], ASKED),
+        ({"prompt": TURN, "a": "A", "b": "B", "votes": []}, [("a", "A"), ("b", "B")], ASKED),
+        ({"instruction": "Translate.", "input": "Fähre", "output": "A"}, [("reply", "A")], "Translate.\n\nFähre"),
+        ({"instruction": ASKED, "input": "", "output": "A"}, [("reply", "A")], ASKED),
+        ({"input": ASKED, "output_1": "A", "output_2": "B"}, [("output_1", "A"), ("output_2", "B")], ASKED),
+        (
+            {"rl_prompt": f"\n\nHuman: {ASKED}\n\nAssistant:", "sampled_answers": [{"sampled_string": " A\n\nHuman:"}]},
+            [("reply", " A")],
+            ASKED,
+        ),
+        ("A", [("reply", "A")], None),
+        (TURN + said("A"), [("reply", "A")], ASKED),
+    ],
+)
+def test_replies_and_prompt_are_found_in_the_shapes_that_people_have(
+    record: Any, replies: list[tuple[str, str]], asked: str | None
+) -> None:
+    case = read_case(record)
+    assert (list(case.replies), case.asked) == (replies, asked)
+
+
+def test_one_conversation_is_the_same_prompt_in_every_shape() -> None:
+    turns = [*TURN, *said("At dawn."), {"role": "user", "content": "And back?"}]
+    text = f"\n\nHuman: {ASKED}\n\nAssistant: At dawn.\n\nHuman: And back?"
+    records = [
+        {"prompt": turns, "completion": "A"},
+        {"messages": turns + said("A")},
+        {"chosen": f"{text}\n\nAssistant: A", "rejected": f"{text}\n\nAssistant: B"},
+        {"prompt": f"{text}\n\nAssistant:", "completion": "A"},
+    ]
+    assert {read_case(record).prompt for record in records} == {text}
+    assert read_case(records[0]).asked == "And back?"
+
+
+@pytest.mark.parametrize(
+    ("record", "problem"),
+    [
+        ({"prompt": ASKED}, "no reply; it has 'prompt': name its column with --reply-field"),
+        ({"completion": 3}, "'reply' is of type int, not text"),
+        ({"completion": None}, "'reply' is null, not text"),
+        ({"messages": TURN}, "'reply' does not end with a turn of the assistant"),
+        ({"messages": [{"role": "robot", "content": "A"}]}, "a turn has the role 'robot'"),
+        (7, "the record is of type int"),
+    ],
+)
+def test_a_record_without_a_reply_says_why(record: Any, problem: str) -> None:
+    with pytest.raises(NoReply) as caught:
+        read_case(record)
+    assert str(caught.value).startswith(problem)
+
+
+@given(st.recursive(st.none() | st.integers() | st.text(), lambda s: st.lists(s) | st.dictionaries(st.text(), s)))
+def test_no_record_ends_an_audit(record: Any) -> None:
+    found = audit([{"completion": PLAIN}, {"chosen": record, "rejected": record}, record])
+    assert found.rows + found.bad == 3
+
+
+# Counts
+
+
+def test_every_fault_is_counted_for_its_role(write: Write) -> None:
+    good = PLAIN * 2
+    rows = [
+        {"id": "1", "prompt": "Why one?", "chosen": NO, "rejected": NO},
+        {"id": "2", "prompt": "Why two?", "chosen": f"Here is a revised reply: {PLAIN}", "rejected": ""},
+        {"id": "3", "prompt": "Why three?", "chosen": f"{PLAIN}\n\nHuman: And?", "rejected": f"{PLAIN} 🎉"},
+        {"id": "4", "prompt": "Why three?", "chosen": good, "rejected": f" {good}\n"},
+    ]
+    found = audit(write(*rows))
+    chosen, rejected = found.roles["chosen"], found.roles["rejected"]
+    assert (found.rows, found.bad, found.pairs, found.prompts) == (4, 0, 4, 4)
+    assert {name for name, count in chosen.counts.items() if count} == {
+        "refusal", "refusal_full", "preamble_leak", "role_mixup", "evasive",
+    }  # fmt: skip
+    assert {name: count for name, count in rejected.counts.items() if count} == {
+        "empty": 1, "refusal": 1, "refusal_full": 1, "evasive": 1, "emoji": 1,
+    }  # fmt: skip
+    assert found.rates["refusal_full"] == 0.25 and chosen.rates["refusal_full"] == 0.25
+    assert found.rates["both_refused"] == 0.25 and found.rates["identical"] == 0.5
+    assert found.rates["chosen_longer"] == 0.5 and found.rates["duplicate_prompt"] == 0.25
+    assert found.rates["overlap"] is None
+    assert set(found.rates) == set(found.counts) == set(MEASURES)
+
+
+def test_what_a_record_says_was_cut_is_truncated() -> None:
+    found = audit([{"completion": PLAIN, "finish_reason": "length"}, {"completion": PLAIN, "finish_reason": "stop"}])
+    assert found.counts["truncated"] == 1
+
+
+def test_a_phrase_that_many_replies_hold_is_listed_for_its_role() -> None:
+    rows = [{"chosen": f"{i} x{i}. You can count on me, always.", "rejected": f"{i} y{i}"} for i in range(10)]
+    found = audit(rows)
+    assert found.roles["chosen"].phrases == (("you can count on me always", 1.0),)
+    assert found.roles["rejected"].phrases == ()
+
+
+def test_bad_rows_are_counted_and_the_first_are_shown_with_their_line(write: Write) -> None:
+    found = audit(write({"completion": PLAIN}, "no json", {"question": ASKED}, {"completion": PLAIN}))
+    assert (found.rows, found.bad, found.rates["bad"]) == (2, 2, 0.5)
+    assert [line for line, _ in found.bad_rows] == [2, 3]
+    assert "2 without a reply" in found.lines()[0] and any("line 2: not JSON" in line for line in found.lines())
+
+
+def test_a_file_without_any_reply_is_an_error(write: Write) -> None:
+    with pytest.raises(SourceError, match=r"data.jsonl:1: no record has a reply.*--reply-field"):
+        audit(write({"question": ASKED}, {"question": ASKED}))
+
+
+def test_columns_of_others_can_be_named_and_a_wrong_name_is_told(write: Write) -> None:
+    path = write({"task": "Is it late?", "model_says": NO, "text": PLAIN})
+    assert audit(path, reply_field="model_says", prompt_field="task").counts["refusal_full"] == 1
+    with pytest.raises(
+        UsageError, match=r"--reply-field 'model_say': there is no such column; did you mean 'model_says'"
+    ):
+        audit(path, reply_field="model_say")
+    with pytest.raises(UsageError, match=r"--prompt-field 'zzz': .* known: task, model_says, text"):
+        audit(path, prompt_field="zzz")
+
+
+@pytest.mark.parametrize("name", ["a.csv", "a.jsonl.gz", "a.parquet", "a.txt"])
+def test_files_of_every_kind_are_read(name: str, tmp_path: Path) -> None:
+    path = tmp_path / name
+    if name == "a.csv":
+        path.write_text(f'prompt,completion\nWhy?,"{PLAIN}"\nHow?,"{NO}"\n')
+    elif name == "a.txt":
+        path.write_text(f"{PLAIN}\n{NO}\n")
+    elif name == "a.parquet":
+        pa, pq = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+        pq.write_table(pa.table({"question": ["Why?", "How?"], "answer": [PLAIN, NO]}), path)
+    else:
+        path.write_bytes(gzip.compress("".join(json.dumps({"output": text}) + "\n" for text in (PLAIN, NO)).encode()))
+    found = audit(path)
+    assert (found.rows, found.counts["refusal_full"]) == (2, 1)
+
+
+# Prompts in two files
+
+
+def test_prompts_that_another_file_has_too_are_an_overlap(write: Write) -> None:
+    long = "Name every lighthouse between the two capes, north to south, with the year in which each of them was built"
+    train = write(*({"prompt": p, "completion": PLAIN} for p in (ASKED, long, "Why?")), name="train.jsonl")
+    test = write({"prompt": TURN}, {"prompt": f"{long} please"}, name="test.jsonl")
+    found = audit(train, against=test)
+    assert (found.counts["overlap"], found.counts["near_overlap"]) == (1, 1)
+    assert audit(train).rates["overlap"] is None
+    with pytest.raises(SourceError, match="no prompt in it to compare with"):
+        audit(train, against=write({"completion": PLAIN}, name="none.jsonl"))
+
+
+def test_a_run_folder_is_audited_against_its_own_eval_file(write: Write) -> None:
+    row = {"prompt": TURN, "chosen": said(PLAIN), "rejected": said(NO)}
+    folder = write(row, name="run/dpo.jsonl").parent
+    assert audit(folder).notes == ("of the run folder, dpo.jsonl was read",)
+    write(row, name="run/dpo.eval.jsonl")
+    found = audit(folder)
+    assert found.rates["overlap"] == 1 and "dpo.eval.jsonl" in found.notes[1]
+    with pytest.raises(SourceError, match="is a folder without rows"):
+        audit(folder.parent)
+
+
+# Verdicts
+
+
+def test_every_reply_has_its_verdict_in_the_order_of_the_file(write: Write, tmp_path: Path) -> None:
+    out = tmp_path / "verdicts.jsonl"
+    rows = [{"id": "x", "prompt": ASKED, "chosen": PLAIN, "rejected": NO}, "broken", {"id": 7, "completion": "🎉"}]
+    found = audit(write(*rows), rows=out)
+    lines = [json.loads(line) for line in out.read_text().splitlines()]
+    assert [(row["line"], row["id"], row.get("role")) for row in lines] == [
+        (1, "x", "chosen"),
+        (1, "x", "rejected"),
+        (2, None, None),
+        (3, 7, "reply"),
+    ]
+    assert [row.get("refusal") for row in lines] == ["none", "full", None, "none"]
+    assert lines[2]["problem"].startswith("not JSON")
+    assert lines[3]["emoji"] is True and lines[3]["characters"] == 1
+    checks = set(OF_REPLIES) - {"refusal", "refusal_full", "refusal_partial"}
+    for name in checks:
+        assert sum(row.get(name, False) for row in lines) == found.counts[name], name
+
+
+def test_an_audit_that_fails_leaves_the_old_verdicts(write: Write, tmp_path: Path) -> None:
+    out = tmp_path / "verdicts.jsonl"
+    out.write_text("old")
+    with pytest.raises(SourceError):
+        audit(write({"question": 1}), rows=out)
+    assert out.read_text() == "old" and [path.name for path in tmp_path.glob("*.part")] == []
+
+
+# Limits
+
+
+def test_limits_are_read_from_lists_and_repetition() -> None:
+    assert read_limits(["refusal_full=0.2, role_mixup=0", "chosen.empty=0.01"]) == {
+        "refusal_full": 0.2, "role_mixup": 0, "chosen.empty": 0.01,
+    }  # fmt: skip
+    assert read_limits([]) == {}
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("refusal_ful=0.2", "did you mean 'refusal_full'"),
+        ("chosen.overlap=0", "'chosen.overlap' is nothing that is measured"),
+        ("empty", "write NAME=SHARE"),
+        ("empty=20", "a share from 0 to 1"),
+        ("empty=nan", "a share from 0 to 1"),
+    ],
+)
+def test_a_limit_that_cannot_be_is_told(text: str, problem: str) -> None:
+    with pytest.raises(UsageError, match=problem):
+        read_limits([text])
+
+
+def test_what_exceeds_its_limit_is_named_with_by_how_much() -> None:
+    found = audit([{"chosen": NO, "rejected": PLAIN}])
+    assert found.failures({"refusal_full": 0.5, "chosen.refusal_full": 0.2}) == [
+        "chosen.refusal_full is 1, which is 0.8 above 0.2"
+    ]
+    with pytest.raises(UsageError, match="no replies of 'chose'; did you mean 'chosen'"):
+        found.failures({"chose.empty": 0})
+    with pytest.raises(UsageError, match="nothing to measure it on"):
+        found.failures({"overlap": 0})
+
+
+# The command
+
+
+def test_the_command_prints_a_table_or_json(write: Write) -> None:
+    path = str(write({"prompt": ASKED, "completion": NO}))
+    table = CliRunner().invoke(app, [path])
+    assert table.exit_code == 0 and "refusal full" in table.stdout and "100.0%" in table.stdout
+    summary = json.loads(CliRunner().invoke(app, [path, "--json"]).stdout)
+    assert summary["roles"]["reply"]["rates"]["refusal_full"] == 1 and summary["rows"] == 1
+
+
+def test_the_command_fails_after_its_report_where_a_limit_is_exceeded(write: Write) -> None:
+    path = str(write({"prompt": ASKED, "completion": NO}))
+    done = CliRunner().invoke(app, [path, "--json", "--fail-on", "refusal_full=0.2,role_mixup=0"])
+    assert isinstance(done.exception, CaiError) and done.exit_code == 1
+    assert str(done.exception).endswith("refusal_full is 1, which is 0.8 above 0.2")
+    assert json.loads(done.stdout)["rows"] == 1
+    assert CliRunner().invoke(app, [path, "--fail-on", "refusal_full=1"]).exit_code == 0
+
+
+def test_an_audit_needs_no_heavy_package(write: Write) -> None:
+    import subprocess
+
+    code = f"import cai.audit, sys; cai.audit.audit({str(write({'completion': NO}))!r}); print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)
+    assert not {"torch", "pyarrow", "datasets", "numpy", "pandas"} & set(done.stdout.split())
+
+
+# Real data
+
+
+@pytest.mark.shared_data
+@pytest.mark.skipif(not SHARED.exists(), reason="no shared data")
+@pytest.mark.parametrize(
+    ("model", "comfort", "evasive"),
+    [("RLMADISON", 89.6, 0), ("RLMADISON_COT", 16.5, 0), ("HHRLHF", 0.4, 31.3), ("HRLHF", 0.3, 0)],
+)
+def test_the_paper_s_samples_show_how_a_model_collapsed(model: str, comfort: float, evasive: float) -> None:
+    found = audit(SHARED / "cai_paper" / f"PALMS_{model}.jsonl.gz")
+    assert (found.rows, found.bad, found.roles["reply"].replies) == (40, 0, 680)
+    rates = found.roles["reply"].rates
+    assert (round(100 * rates["comfort"], 1), round(100 * rates["evasive"], 1)) == (comfort, evasive)
+    assert rates["role_mixup"] == rates["preamble_leak"] == 0
+    assert EVASIVE == 80
+
+
+@pytest.mark.shared_data
+@pytest.mark.skipif(not SHARED.exists(), reason="no shared data")
+def test_human_preference_transcripts_are_audited_without_a_bad_row() -> None:
+    found = audit(SHARED / "hh_harmless_dev.jsonl.gz")
+    assert (found.rows, found.bad, found.pairs, found.prompts) == (1156, 0, 1156, 1156)
+    assert found.rates["chosen_longer"] == pytest.approx(504 / 1156)
+    assert found.roles["chosen"].counts["empty"] > 0
