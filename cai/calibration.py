@@ -210,7 +210,7 @@ def calibrate_rows(
     rows: Iterable[Any], *, binding: Binding | None = None, delta: float = DELTA, targets: Sequence[float] = TARGETS
 ) -> CalibrationReport:
     """`calibrate` for `Label`s, or rows as a file has them; binding: whose labels they are, where that is known."""
-    return _report(read_judged(enumerate(rows, 1), None), "rows", binding, delta, targets)
+    return _report(read_judged(enumerate(rows, 1), "rows"), "rows", binding, delta, targets)
 
 
 def load_calibration(path: str | Path) -> Calibration:

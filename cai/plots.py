@@ -60,14 +60,12 @@ def plot_risk_coverage(
     axes.plot([kept for _, kept, _ in curve], [right for *_, right in curve], color=AFTER, linewidth=1.5, label="judge")
     for (name, right), style in zip(baselines.items(), ("--", ":", "-.", (0, (1, 4))), strict=False):
         axes.axhline(right, color=GREY, linewidth=1, linestyle=style, label=f"{name}, {right:.1%}")
-    for at in thresholds.values():
-        if at is not None:
-            right = 1 - at.errors / at.n
-            axes.plot(at.coverage, right, color=BEFORE, marker="v", markersize=7, linestyle="none")
-            text = f"{at.target:.0%} certified\nat {at.confidence:.3f}"
-            axes.annotate(
-                text, (at.coverage, right), xytext=(0, 9), textcoords="offset points", ha="center", fontsize=7
-            )
+    highest = {at.n: at for at in sorted(filter(None, thresholds.values()), key=lambda at: at.target)}
+    for at in highest.values():  # where one point keeps several promises, the strongest
+        right = 1 - at.errors / at.n
+        axes.plot(at.coverage, right, color=BEFORE, marker="v", markersize=7, linestyle="none")
+        text = f"{at.target:.4g} certified\nfrom {at.confidence:.5g}"
+        axes.annotate(text, (at.coverage, right), xytext=(0, 9), textcoords="offset points", ha="center", fontsize=7)
     axes.margins(y=0.12)
     axes.set(xlabel="share of labels kept, surest first", ylabel="agreement with people", xlim=(0, 1.06))
     axes.set_title(f"Risk and coverage on {len(truths):,} pairs")

@@ -1,0 +1,508 @@
+"""A judge's labels beside people's: what is read, what is said, what is written and read again."""
+
+from __future__ import annotations
+
+import builtins
+import gzip
+import io
+import json
+import math
+import os
+import random
+from contextlib import redirect_stderr, redirect_stdout
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cai.calibrate import TARGETS, Binding, probability
+from cai.calibration import (
+    FILE,
+    CalibrationReport,
+    binding_problems,
+    calibrate,
+    calibrate_file,
+    calibrate_rows,
+    load_calibration,
+)
+from cai.cli_judge import judge_app
+from cai.errors import CaiError, InputError, MissingExtra, RunError
+from cai.judged import REFUSAL_WORDS, trivial_guesses
+from cai.records import ConstitutionRef, Label, Message, Reading, Usage, Vote
+
+LAW = ConstitutionRef(name="kind", version="1.2.0", hash="c0ffee")
+BINDING: dict[str, Any] = {
+    "judge": "openai:small",
+    "protocol": "logprob",
+    "templates": "7e57",
+    "constitution": LAW.model_dump(),
+    "principles": 1,
+}
+HELLO: tuple[Message, ...] = ({"role": "user", "content": "Hello"},)
+Row = dict[str, Any]
+
+
+def label(number: int, z: float | None, human: str | None, **given: Any) -> Label:
+    vote = Vote(principle="p1", weight=1, ab=Reading(), ba=Reading(), d=z)
+    row = {
+        "id": f"r{number}", "position": number, "key": f"{number:032x}", "prompt_id": f"q{number}", "prompt": HELLO,
+        "a": "Yes.", "b": "I cannot say.", "a_from": "sample 0", "b_from": "sample 1", "a_model": None,
+        "b_model": None, "human": human, "protocol": "logprob", "votes": (vote,), "z": z, "temperature": 9.0,
+        "p_a": None, "confidence": None, "constitution": LAW, "templates": "7e57", "models": {"judge": "small-0"},
+        "seed": 0, "usage": Usage(), "calls": (),
+    }  # fmt: skip
+    return Label.model_validate(row | given)
+
+
+def labels(count: int, seed: int = 0, temperature: float = 2.0) -> list[Label]:
+    """Labels of a judge that is too sure by `temperature`."""
+    chance = random.Random(seed)
+    rows = []
+    for number in range(count):
+        z = chance.gauss(0, 5)
+        rows.append(label(number, z, "a" if chance.random() < probability(z, temperature) else "b"))
+    return rows
+
+
+def written(path: Path, rows: list[Any]) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("".join(f"{json.dumps(row)}\n" for row in rows), encoding="utf-8")
+    return path
+
+
+def label_run(folder: Path, rows: list[Label]) -> Path:
+    """A folder as cai label leaves it."""
+    written(folder / "labels.jsonl", [row.model_dump(mode="json") for row in rows])
+    (folder / "run.json").write_text(json.dumps({"format": 1, "identity": {"command": "label", "binding": BINDING}}))
+    return folder
+
+
+def read(*rows: Any) -> CalibrationReport:
+    return calibrate_rows(rows)
+
+
+def plain(**human: Any) -> Row:
+    return {"p_a": 0.9, **human}
+
+
+# Shapes of rows
+
+
+@pytest.mark.parametrize(
+    "told", [{"p_a": 0.8}, {"p": 0.8}, {"prob": "0.8"}, {"prob": [0.8, 0.2]}, {"probs": [0.8, 0.199]}]
+)
+def test_a_probability_may_be_written_in_several_ways(told: Row) -> None:
+    [row] = read({**told, "human": "a"}).rows
+    assert row.z == pytest.approx(math.log(4), abs=0.01)
+    assert row.truth
+
+
+@pytest.mark.parametrize(
+    ("human", "truth"),
+    [
+        ({"human": "a"}, True),
+        ({"label": "B"}, False),
+        ({"gold": "first"}, True),
+        ({"gold": " Second "}, False),
+        ({"preferences": {"human": 1}}, True),
+        ({"preferences": {"human": 2}}, False),
+        ({"label": "2"}, False),
+        ({"label": 2.0}, False),
+    ],
+)
+def test_a_human_label_may_be_written_in_several_ways(human: Row, truth: bool) -> None:
+    assert read(plain(**human)).rows[0].truth == truth
+
+
+def test_numbers_count_replies_from_one() -> None:
+    found = read(plain(label=1), plain(label=2))
+    assert [row.truth for row in found.rows] == [True, False]
+    assert "human labels are read so: 1 is the first reply, 2 the second" in found.notes
+
+
+def test_zero_and_one_are_places_in_a_pair_of_probabilities() -> None:
+    found = read({"probs": [0.9, 0.1], "label": 0}, {"probs": [0.9, 0.1], "label": 1})
+    assert [row.truth for row in found.rows] == [True, False]
+
+
+def test_one_is_what_a_single_probability_is_of() -> None:
+    found = read(plain(label=0), plain(label=1))
+    assert [row.truth for row in found.rows] == [False, True]
+    assert any("1 says that the first reply is better" in note for note in found.notes)
+
+
+@pytest.mark.parametrize(
+    ("rows", "problem"),
+    [
+        ([plain(label=1), plain(label=1)], "every human label is 1, which may count from 0 or from 1"),
+        ([plain(label=0), plain(label=2)], "count both from 0 and from 1"),
+        ([plain(human="a"), plain(preferences={"human": 0})], "count both from 0 and from 1"),
+        ([plain(human="a"), {"p_a": 0.2}], "2: no human label: expected one of human, label, gold, preferences"),
+        ([plain(human="a", label="a")], "1: human and label could both be the human label: keep one"),
+        ([plain(human="a", p=0.2)], "1: p_a and p could both be the probability"),
+        (
+            [{"human": "a", "score": 3}],
+            "1: no probability that the first reply is better: expected one of p_a, p, prob",
+        ),
+        ([plain(human="tie")], "'human' is 'tie', not a or b, first or second, 1 or 2; null where"),
+        ([plain(human=True)], "'human' is True"),
+        ([plain(human=3)], "'human' is 3"),
+        ([{"p_a": 1.2, "human": "a"}], "'p_a' is 1.2, not a probability"),
+        ([{"p_a": "much", "human": "a"}], "'p_a' is 'much', not a probability"),
+        ([{"p_a": True, "human": "a"}], "'p_a' is True"),
+        ([{"probs": [0.4, 0.1], "human": "a"}], "'probs' is .0.4, 0.1., which do not add up to 1"),
+        ([{"probs": [0.2, 0.3, 0.5], "human": "a"}], "'probs' has 3 numbers, not two"),
+        (
+            [plain(human="a"), {"probs": [0.2, 0.8], "human": "a"}],
+            "one probability in some rows .line 1., two in others",
+        ),
+        ([plain(human="a", a="x", b=1)], "the replies are not two texts"),
+        ([plain(human="a", a="x", b="y", replies=["x", "y"])], "two pairs of replies"),
+        ([plain(preferences={"gpt": 1})], "'preferences' has no 'human'"),
+        (["a"], "is str, not an object"),
+        ([{"z": 1.0, "votes": [], "human": "a"}], "looks like a row of labels.jsonl, but"),
+        ([label(0, math.inf, "a")], "z is inf"),
+        ([label(0, 1.0, "a"), plain(human="a")], "2: rows of labels.jsonl and other rows are mixed"),
+        ([label(0, 1.0, "a"), label(1, 1.0, "a", protocol="score")], "protocol is 'score', but 'logprob' in line 1"),
+        ([label(0, 1.0, "a"), label(1, 1.0, "a", models={"judge": "big"})], "judge model is 'big', but 'small-0'"),
+        ([label(0, 1.0, "a"), label(1, 1.0, "a", votes=())], "principles is 0, but 1 in line 1"),
+        ([plain(human=None), {"p_a": None, "human": "a"}], "no row can be compared: 1 have no human label, 1 no valid"),
+    ],
+)
+def test_a_row_that_could_mean_two_things_or_none_is_an_error(tmp_path: Path, rows: list[Any], problem: str) -> None:
+    with pytest.raises(InputError, match=problem):
+        read(*rows)
+    if all(isinstance(row, dict) for row in rows):
+        path = written(tmp_path / "rows.jsonl", rows)
+        with pytest.raises(InputError, match=problem) as raised:
+            calibrate_file(path)
+        assert str(raised.value).startswith(str(path))
+
+
+def test_a_line_that_is_no_json_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    path.write_text('{"p_a": 0.5, "human": "a"}\n{"p_a"\n')
+    with pytest.raises(InputError, match=r"rows\.jsonl:2: not JSON"):
+        calibrate_file(path)
+
+
+def test_rows_without_a_vote_or_a_human_label_are_counted() -> None:
+    found = read(plain(human="a"), plain(human=None), plain(human=""), {"p_a": None, "human": "b"})
+    assert (found.metrics.n, found.unlabelled, found.invalid) == (1, 2, 1)
+    found = read(label(0, 1.0, "a"), label(1, None, "a"), label(2, 1.0, None))
+    assert (found.metrics.n, found.unlabelled, found.invalid) == (1, 1, 1)
+
+
+@given(st.floats(0, 1), st.floats(0, 1), st.booleans())
+def test_swapped_rows_mirror_to_the_last_bit(one: float, two: float, truth: bool) -> None:
+    pair = [one, 1 - one] if one + two == 0 or abs(one + two - 1) > 0.01 else [one, two]
+    said = "a" if truth else "b"
+    swapped = "b" if truth else "a"
+    [row] = read({"probs": pair, "human": said}).rows
+    [other] = read({"probs": pair[::-1], "human": swapped}).rows
+    if pair[0] != pair[1]:
+        assert (row.z, row.truth) == (-other.z, not other.truth)
+
+
+def test_all_files_that_prompts_may_have_can_be_read(tmp_path: Path) -> None:
+    table = tmp_path / "rows.csv"
+    table.write_text("p_a,human\n0.9,a\n0.2,a\n")
+    packed = tmp_path / "rows.jsonl.gz"
+    with gzip.open(packed, "wt") as file:
+        file.write('{"p_a": 0.9, "human": "a"}\n{"p_a": 0.2, "human": "a"}\n')
+    assert calibrate_file(table).metrics == calibrate_file(packed).metrics == calibrate(str(packed)).metrics
+
+
+# Trivial judges
+
+
+def test_trivial_judges_read_nothing() -> None:
+    said = trivial_guesses(("A long reply.", "I’m sorry, but I won’t."))
+    assert said == {"always_first": 1, "longer": 0, "shorter": 1, "not_refusing": 1}
+    said = trivial_guesses(("Same", "size"))
+    assert said == {"always_first": 1, "longer": 0.5, "shorter": 0.5, "not_refusing": 0.5}
+    assert trivial_guesses(None) == {"always_first": 1}
+    assert all(word == word.casefold() for word in REFUSAL_WORDS)
+
+
+def test_trivial_judges_stand_beside_the_judge_where_texts_are_known() -> None:
+    rows = [plain(human="a", output_1="longer", output_2="long"), plain(human="b", output_1="longer", output_2="long")]
+    found = read(*rows, plain(human="a", replies=["same", "size"]), plain(human="a"))
+    assert {name: (judge.accuracy, judge.n) for name, judge in found.baselines.items()} == {
+        "always_first": (0.75, 4),
+        "longer": (0.5, 3),
+        "shorter": (0.5, 3),
+        "not_refusing": (0.5, 3),
+    }
+    lines = "\n".join(found.lines())
+    assert "the longer reply       50.0%   on 3 pairs whose texts are known" in lines
+    assert list(read(plain(human="a")).baselines) == ["always_first"]
+
+
+def test_a_judge_that_a_trivial_one_equals_is_told_so() -> None:
+    found = calibrate_rows([{"p_a": 0.6, "human": "a", "a": "longer", "b": "short"} for _ in range(60)])
+    assert any("not clearly better than a trivial one: always the first (100.0%)" in note for note in found.notes)
+
+
+# The report
+
+
+def test_the_temperature_is_fitted_on_all_rows_and_shown_on_rows_it_was_not_fitted_on() -> None:
+    found = calibrate_rows(labels(1000))
+    made = found.calibration
+    assert made.temperature == pytest.approx(2, rel=0.15)
+    assert made.before is not None
+    assert made.after is not None
+    assert made.before == found.metrics
+    assert made.after.nll < made.before.nll
+    assert made.after.ece < made.before.ece
+    assert made.after.accuracy == made.before.accuracy
+    at_once = [probability(row.z, made.temperature) for row in found.rows]
+    assert found.held_out is not None
+    assert (
+        len({round(math.log(p / (1 - p)) / row.z, 9) for p, row in zip(found.held_out, found.rows, strict=True)}) == 5
+    )
+    assert list(found.held_out) != at_once
+
+
+def test_the_temperature_a_label_was_made_with_does_not_count() -> None:
+    rows = labels(200)
+    other = [row.model_copy(update={"temperature": None, "p_a": 0.5}) for row in rows]
+    assert calibrate_rows(rows).calibration == calibrate_rows(other).calibration
+
+
+def test_the_order_of_rows_does_not_matter() -> None:
+    rows = labels(300)
+    there, back = calibrate_rows(rows).calibration, calibrate_rows(rows[::-1]).calibration
+    assert back.temperature == pytest.approx(there.temperature)
+    for target, at in there.thresholds.items():
+        other = back.thresholds[target]
+        assert (at and at.confidence) == (other and other.confidence)
+    assert there.after is not None
+    assert back.after is not None
+    assert back.after.nll == pytest.approx(there.after.nll)
+
+
+def test_pairs_of_one_prompt_are_held_out_together() -> None:
+    rows = [row.model_copy(update={"prompt_id": f"q{row.position % 4}"}) for row in labels(200)]
+    found = calibrate_rows(rows)
+    assert found.held_out is None  # four prompts do not make five folds
+    assert found.calibration.before is found.calibration.after is None
+    assert found.summary()["held_out"] is None
+    assert "held out" not in next(line for line in found.lines() if line.startswith("  with") or "AUROC" in line)
+
+
+def test_the_summary_has_the_keys_that_scripts_read() -> None:
+    found = json.loads(json.dumps(calibrate_rows(labels(400)).summary()))
+    assert {"n", "accuracy", "ece", "brier", "nll", "auroc", "temperature", "coverage", "thresholds"} <= set(found)
+    assert {"kappa", "interval", "baselines", "held_out", "invalid", "unlabelled"} <= set(found)
+    assert list(found["coverage"]) == ["0.5", "0.6", "0.7", "0.8", "0.9", "0.95"]
+    assert found["coverage"]["0.5"] == {"coverage": 1.0, "accuracy": found["accuracy"]}
+    assert list(found["thresholds"]) == [str(target) for target in TARGETS]
+    assert {"lambda", "coverage", "upper_bound", "n", "errors"} <= set(found["thresholds"]["0.7"])
+    assert set(found["held_out"]) == {"before", "after"}
+
+
+def test_a_coin_flip_judge_is_certified_nothing_and_is_told_so() -> None:
+    chance = random.Random(0)
+    found = calibrate_rows([label(n, chance.gauss(0, 5), chance.choice("ab")) for n in range(300)])
+    assert found.summary()["thresholds"]["0.85"] is None
+    lines = list(found.lines())
+    assert any("at least 0.85" in line and "none can be certified" in line for line in lines)
+    assert any("not clearly better than a trivial one" in line for line in lines)
+
+
+def test_few_pairs_and_bounds_are_told() -> None:
+    found = read(plain(human="a"), plain(human="a"))
+    assert any("2 pairs are too few for a temperature" in note for note in found.notes)
+    assert any("at the bound of what is tried (0.05): every label is right here" in note for note in found.notes)
+    found = read(plain(human="b"), plain(human="b"))
+    assert any("(100): its confidences say nothing here" in note for note in found.notes)
+
+
+def test_lines_state_the_promise_and_an_empty_level() -> None:
+    lines = list(read({"p_a": 0.8, "human": "a"}, {"p_a": 0.7, "human": "b"}).lines())
+    assert any("at most 0.1 (delta), and holds for pairs drawn like the gold pairs" in line for line in lines)
+    assert any(line.split() == ["at", "least", "0.9", "0.0%", "–"] for line in lines)
+
+
+# calibration.json
+
+
+def test_a_calibration_comes_back_as_it_was_saved(tmp_path: Path) -> None:
+    run = label_run(tmp_path / "run", labels(300))
+    report = calibrate(run)
+    assert report.save(tmp_path / "new" / "out", plots=False) == [FILE]
+    assert load_calibration(tmp_path / "new" / "out") == report.calibration
+    assert load_calibration(tmp_path / "new" / "out" / FILE) == report.calibration
+    assert report.calibration.binding == Binding.model_validate(BINDING)
+    assert calibrate(run / "labels.jsonl").calibration == report.calibration
+
+
+def test_a_calibration_speaks_of_the_judge_it_was_made_from(tmp_path: Path) -> None:
+    made = calibrate(label_run(tmp_path / "run", labels(60))).calibration
+    assert binding_problems(made, BINDING) == []
+    other = BINDING | {"judge": "local:x", "principles": 3, "constitution": {**LAW.model_dump(), "hash": "bad"}}
+    assert binding_problems(made, other) == [
+        "constitution.hash is 'c0ffee' there, 'bad' now",
+        "judge is 'openai:small' there, 'local:x' now",
+        "principles is 1 there, 3 now",
+    ]
+
+
+def test_a_calibration_of_others_rows_is_bound_to_nothing() -> None:
+    found = calibrate_rows([plain(human="a")])
+    assert found.calibration.binding is None
+    assert "do not say which judge" in binding_problems(found.calibration, BINDING)[0]
+    assert any("cai label --calibration will refuse" in note for note in found.notes)
+    bound = calibrate_rows(labels(30), binding=Binding.model_validate(BINDING))
+    assert binding_problems(bound.calibration, BINDING) == []
+
+
+def test_labels_away_from_their_run_are_bound_to_nothing(tmp_path: Path) -> None:
+    path = written(tmp_path / "labels.jsonl", [row.model_dump(mode="json") for row in labels(30)])
+    assert calibrate(path).calibration.binding is None
+
+
+@pytest.mark.parametrize("content", ["{", "[]", '{"identity": {}}', '{"identity": {"binding": {"judge": "x"}}}'])
+def test_a_run_that_does_not_say_whose_labels_it_holds_is_an_error(tmp_path: Path, content: str) -> None:
+    run = label_run(tmp_path / "run", labels(30))
+    (run / "run.json").write_text(content)
+    with pytest.raises(RunError, match="cannot be read as that of a label run"):
+        calibrate(run)
+
+
+@pytest.mark.parametrize(
+    ("content", "problem"),
+    [
+        ("temperature: 2", "not JSON"),
+        ('{"schema": 2, "shape": "new"}', r"newer cai \(schema 2, this one reads 1\): upgrade"),
+        ('{"schema": 1, "n": 3}', "is no calibration, or damaged"),
+        ("[]", "is no calibration, or damaged"),
+    ],
+)
+def test_a_file_that_is_no_calibration_is_named(tmp_path: Path, content: str, problem: str) -> None:
+    path = tmp_path / "calibration.json"
+    path.write_text(content)
+    with pytest.raises(InputError, match=problem) as raised:
+        load_calibration(path)
+    assert str(raised.value).startswith(str(path))
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"none\.json: cannot be read"):
+        load_calibration(tmp_path / "none.json")
+    with pytest.raises(InputError, match=r"is a folder without a labels\.jsonl"):
+        calibrate(tmp_path)
+    with pytest.raises(InputError, match="no such file"):
+        calibrate(tmp_path / "none.jsonl")
+
+
+# The command
+
+
+def run(*words: str) -> tuple[str, str]:
+    """What a command prints to stdout and stderr."""
+    out, err = (io.TextIOWrapper(io.BytesIO(), encoding="utf-8") for _ in range(2))
+    with redirect_stdout(out), redirect_stderr(err):
+        judge_app(["calibrate", *words], standalone_mode=False)
+    for stream in (out, err):
+        stream.seek(0)
+    return out.read(), err.read()
+
+
+def test_the_command_prints_the_report(tmp_path: Path) -> None:
+    out, err = run(str(label_run(tmp_path / "run", labels(100))))
+    assert "agreement with people" in out
+    assert err == ""
+    assert not (tmp_path / "run" / FILE).exists()
+
+
+def test_the_command_prints_one_json_document(tmp_path: Path) -> None:
+    out, _ = run(str(label_run(tmp_path / "run", labels(100))), "--json", "--delta", "0.2")
+    found = json.loads(out)
+    assert found["n"] == 100
+    assert found["delta"] == 0.2
+
+
+def test_the_command_writes_calibration_and_plots(tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    out, err = run(str(label_run(tmp_path / "run", labels(100))), "--out", str(tmp_path / "out"))
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [FILE, "reliability.png", "risk-coverage.png"]
+    assert "wrote calibration.json, reliability.png, risk-coverage.png" in err
+    assert "wrote" not in out
+
+
+def test_without_matplotlib_the_command_stops_before_anything_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = builtins.__import__
+
+    def lacking(name: str, *given: Any) -> Any:
+        if name.startswith("matplotlib"):
+            raise ImportError(name)
+        return real(name, *given)
+
+    monkeypatch.setattr(builtins, "__import__", lacking)
+    with pytest.raises(MissingExtra, match=r"pip install 'cai-toolkit\[plot\]'"):
+        run("no such file", "--out", str(tmp_path / "out"))
+    source = label_run(tmp_path / "run", labels(100))
+    run(str(source), "--out", str(tmp_path / "out"), "--no-plots")
+    assert [path.name for path in (tmp_path / "out").iterdir()] == [FILE]
+    run(str(source))
+
+
+def test_a_delta_that_cannot_be_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(CaiError, match="between 0 and 1"):
+        run(str(label_run(tmp_path / "run", labels(60))), "--delta", "2")
+
+
+def test_an_out_that_cannot_be_is_refused(tmp_path: Path) -> None:
+    source = label_run(tmp_path / "run", labels(60))
+    (tmp_path / "out").write_text("")
+    with pytest.raises(RunError, match="choose another --out"):
+        run(str(source), "--out", str(tmp_path / "out"), "--no-plots")
+
+
+# Real judgements
+
+
+@pytest.fixture(scope="module")
+def data() -> Path:
+    root = Path(__file__).resolve().parent.parent
+    return Path(os.environ.get("CAI_SHARED_DATA", root.parent / "shared" / "data"))
+
+
+@pytest.mark.shared_data
+def test_the_golden_numbers_come_out_of_the_command(data: Path) -> None:
+    path = data / "judge_probs_gpt4turbo.jsonl.gz"
+    if not path.is_file():
+        pytest.skip("CAI_SHARED_DATA has no judge_probs_gpt4turbo")
+    found = json.loads(run(str(path), "--json")[0])
+    assert found["n"] == 500
+    assert found["accuracy"] == pytest.approx(0.784, abs=5e-4)
+    assert found["ece"] == pytest.approx(0.133, abs=5e-4)
+    assert found["brier"] == pytest.approx(0.163, abs=5e-4)
+    assert found["auroc"] == pytest.approx(0.764, abs=5e-4)
+    assert found["coverage"]["0.9"] == {
+        "coverage": pytest.approx(0.72, abs=0.005),
+        "accuracy": pytest.approx(0.873, abs=5e-4),
+    }
+    assert 2.7 < found["temperature"] < 4.9
+    assert found["held_out"]["after"]["ece"] < 0.06
+    at80, at85 = found["thresholds"]["0.8"], found["thresholds"]["0.85"]
+    assert (at80["lambda"], at80["coverage"]) == (pytest.approx(0.68, abs=0.01), pytest.approx(0.88, abs=0.005))
+    assert (at85["lambda"], at85["coverage"]) == (pytest.approx(0.915, abs=0.005), pytest.approx(0.71, abs=0.005))
+    assert found["baselines"]["longer"]["accuracy"] == pytest.approx(0.646, abs=0.002)
+
+
+@pytest.mark.shared_data
+@pytest.mark.parametrize(("name", "share"), [("natural", 0.566), ("neighbor", 0.119)])
+def test_the_longer_reply_wins_as_often_as_llmbar_says(data: Path, name: str, share: float) -> None:
+    path = data / f"llmbar_{name}.jsonl"
+    if not path.is_file():
+        pytest.skip(f"CAI_SHARED_DATA has no llmbar_{name}")
+    rows = [json.loads(line) | {"p_a": 0.5} for line in path.read_text(encoding="utf-8").splitlines()]
+    assert calibrate_rows(rows).baselines["longer"].accuracy == pytest.approx(share, abs=0.006)
