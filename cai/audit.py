@@ -85,11 +85,13 @@ class Audit(Record):
         told.append(f"{'replies':24}" + "".join(f"{found.replies:>12,}" for found in self.roles.values()))
         told.append(f"{'characters, on average':24}" + "".join(f"{r.characters:>12,.0f}" for r in self.roles.values()))
         for name in OF_REPLIES:
-            told.append(f"{_words(name):24}" + "".join(f"{r.rates[name]:>12.1%}" for r in self.roles.values()))
+            told.append(
+                f"{name.replace('_', ' '):24}" + "".join(f"{r.rates[name]:>12.1%}" for r in self.roles.values())
+            )
         told.append("")
         for name in (*OF_PAIRS, *OF_PROMPTS):
             if (rate := self.rates[name]) is not None:
-                told.append(f"{_words(name):24}{rate:>12.1%}{self.counts[name]:>12,}")
+                told.append(f"{name.replace('_', ' '):24}{rate:>12.1%}{self.counts[name]:>12,}")
         for role, found in self.roles.items():
             told += [f"{share:6.1%} of {role}: “{phrase} …”" for phrase, share in found.phrases]
         return [*told, *(f"note: {note}" for note in self.notes)]
@@ -245,7 +247,7 @@ def _transcript(value: Any) -> str:
         return "".join(f"{MARKERS[role]} {text}" for role, text in map(_turn, value))
     if not isinstance(value, str):
         raise NoReply(f"the prompt is of type {type(value).__name__}, not text or a list of messages")
-    text = value.strip()
+    text = _utf8(value).strip()
     return f"\n\n{text.removesuffix(ASSISTANT)}" if text.startswith("Human:") else f"{HUMAN} {text}"
 
 
@@ -258,7 +260,7 @@ def _parted(value: Any, role: str) -> tuple[str, str]:
         return _transcript(value[:-1]), turns[-1][1]
     if not isinstance(value, str):
         raise NoReply(f"{role!r} is {'null' if value is None else f'of type {type(value).__name__}'}, not text")
-    if value.lstrip().startswith("Human:") and ASSISTANT in value:
+    if _utf8(value).lstrip().startswith("Human:") and ASSISTANT in value:
         before, _, reply = value.rpartition(ASSISTANT)
         return _transcript(before), reply.removeprefix(" ")
     return "", value
@@ -272,7 +274,15 @@ def _turn(turn: Any) -> tuple[str, str]:
         raise NoReply(
             f"a turn has the role {role!r} and content of type {type(text).__name__}; known: {', '.join(ROLES)}"
         )
-    return ROLES[role], text
+    return ROLES[role], _utf8(text)
+
+
+def _utf8(text: str) -> str:
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise NoReply(f"text that is not UTF-8 (character {error.start + 1})") from None
+    return text
 
 
 def _prompts_of(source: str | Path | Iterable[Any], prompt_field: str | None) -> hygiene.Repeats:
@@ -319,6 +329,7 @@ class _Count:
         if not self._counts:
             _check_fields(record, reply_field, prompt_field)
         name = record.get("id") if isinstance(record, Mapping) else None
+        name = name if isinstance(name, str | int | None) else str(name)
         try:
             case = read_case(record, reply_field, prompt_field)
         except NoReply as bad:
@@ -447,13 +458,6 @@ class _Out:
             act()
         except OSError as error:
             raise RunError(f"cannot write {self._path}: {error.strerror or error}; free some space") from error
-
-
-# Words
-
-
-def _words(name: str) -> str:
-    return {"comfort": "here to listen"}.get(name, name.replace("_", " "))
 
 
 def _hint(name: str, known: Iterable[str]) -> str:

@@ -113,6 +113,8 @@ def test_one_conversation_is_the_same_prompt_in_every_shape() -> None:
         ({"messages": TURN}, "'reply' does not end with a turn of the assistant"),
         ({"messages": [{"role": "robot", "content": "A"}]}, "a turn has the role 'robot'"),
         (7, "the record is of type int"),
+        ({"completion": "caf\udce9"}, "text that is not UTF-8 (character 4)"),
+        ({"prompt": [{"role": "user", "content": "\ud800"}], "completion": "A"}, "text that is not UTF-8"),
     ],
 )
 def test_a_record_without_a_reply_says_why(record: Any, problem: str) -> None:
