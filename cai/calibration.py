@@ -132,7 +132,8 @@ class CalibrationReport:
         yield _metrics_line("as judged", found)
         if made.after is not None:
             yield _metrics_line("with T, held out", made.after)
-        yield f"  temperature T = {made.temperature:.3g}, fitted on all pairs; held out: on four fifths, five times"
+        held = "" if made.after is None else "; held out: on four fifths, five times"
+        yield f"  temperature T = {made.temperature:.3g}, fitted on all pairs{held}"
         yield ""
         yield f"{'confidence as judged':24}{'kept':>8}{'agree':>8}"
         for level in LEVELS:
@@ -282,7 +283,7 @@ def _report(
         baselines=baselines,
         invalid=read.invalid,
         unlabelled=read.unlabelled,
-        notes=tuple(_notes(metrics, baselines, calibration, read.numbering)),
+        notes=tuple(_notes(metrics, baselines, calibration, read)),
     )
 
 
@@ -317,7 +318,7 @@ def _baselines(rows: Sequence[Judged]) -> dict[str, Baseline]:
     return found
 
 
-def _notes(metrics: Metrics, baselines: dict[str, Baseline], made: Calibration, numbered: str) -> Iterator[str]:
+def _notes(metrics: Metrics, baselines: dict[str, Baseline], made: Calibration, read: JudgedRows) -> Iterator[str]:
     name, best = max(baselines.items(), key=lambda item: item[1].accuracy)
     if metrics.interval[0] <= best.accuracy:
         yield f"the judge is not clearly better than a trivial one: {TRIVIAL[name]} ({best.accuracy:.1%})"
@@ -326,8 +327,11 @@ def _notes(metrics: Metrics, baselines: dict[str, Baseline], made: Calibration, 
     if made.temperature in (COLDEST, HOTTEST):
         why = "its confidences say nothing here" if made.temperature == HOTTEST else "every label is right here"
         yield f"the temperature is at the bound of what is tried ({made.temperature:g}): {why}"
-    if numbered:
-        yield f"human labels are read so: {numbered}"
+    prompts = len({row.key for row in read.rows})
+    if prompts < metrics.n:
+        yield f"{metrics.n:,} pairs of {prompts:,} prompts: thresholds take them to be independent, which these are not"
+    if read.numbering:
+        yield f"human labels are read so: {read.numbering}"
     if made.binding is None:
         yield "the rows do not say which judge they are of: cai label --calibration will refuse this calibration"
 
