@@ -160,6 +160,8 @@ def audit(
         if against is None and twin is not None:
             against = twin
             notes.append(f"its prompts were looked for in {twin.name}")
+    if rows is not None and isinstance(source, str | Path) and Path(rows).absolute() == Path(source).absolute():
+        raise UsageError(f"--rows {rows} is the file that is audited; name another")
     count = _Count(None if against is None else _prompts_of(against, prompt_field))
     out = None if rows is None else _Out(Path(rows))
     try:
@@ -187,7 +189,7 @@ class Case:
     replies: tuple[tuple[str, str], ...]
     prompt: str | None = None  # all of it; None: the record has none
     asked: str | None = None  # the last turn of the user
-    cut: bool = False  # the record says that a reply was cut
+    cut: frozenset[int] = frozenset()  # replies of which the record says that they were cut, by index
 
 
 class NoReply(Exception):
@@ -211,8 +213,18 @@ def read_case(record: Any, reply_field: str | None = None, prompt_field: str | N
         raise NoReply(f"no reply; it has {listed(record)}: name its column with --reply-field")
     prompt = _prompt(record, prompt_field) or before or None
     asked = None if prompt is None else prompt.rpartition(HUMAN)[2].partition(ASSISTANT)[0].strip()
-    cut = record.get("finish_reason") == "length" or record.get("truncated") is True
-    return Case(tuple(replies), prompt, asked, cut)
+    return Case(tuple(replies), prompt, asked, frozenset(_cut(record, len(replies))))
+
+
+def _cut(record: Mapping[str, Any], replies: int) -> Iterator[int]:
+    """Indices of the replies that the record, or their own entry in it, says were cut."""
+    many = record.get("replies")
+    said = many if isinstance(many, list) and len(many) == replies else [record] * replies
+    for index, entry in enumerate(said):
+        if isinstance(entry, Mapping) and (
+            entry.get("finish_reason") == "length" or entry.get("problem") == "truncated"
+        ):
+            yield index
 
 
 def _values(record: Mapping[str, Any], reply_field: str | None) -> Iterator[tuple[str, Any]]:
@@ -338,7 +350,7 @@ class _Count:
                 self._bad_rows.append((line, str(bad)))
             return [{"line": line, "id": name, "problem": str(bad)}]
         self._counts["rows"] += 1
-        verdicts = [self._reply(role, text, case) for role, text in case.replies]
+        verdicts = [self._reply(role, text, case, index) for index, (role, text) in enumerate(case.replies)]
         shared = self._prompt(case.prompt) | self._pair(case.replies, verdicts)
         self._counts.update([key for key, value in shared.items() if value])
         return [
@@ -346,11 +358,11 @@ class _Count:
             for index, ((role, _), verdict) in enumerate(zip(case.replies, verdicts, strict=True))
         ]
 
-    def _reply(self, role: str, text: str, case: Case) -> dict[str, Any]:
+    def _reply(self, role: str, text: str, case: Case, index: int) -> dict[str, Any]:
         refused = refusal(text, case.asked)
         verdict: dict[str, Any] = {"refusal": refused, "empty": not text.strip()}
         verdict |= {check: found(text) for check, found in CHECKS.items()}
-        verdict["truncated"] |= case.cut
+        verdict["truncated"] |= index in case.cut
         counts = self._roles.setdefault(role, Counter())
         counts.update([check for check, value in verdict.items() if value is True])
         counts.update(["replies"] if refused == "none" else ["replies", "refusal", f"refusal_{refused}"])

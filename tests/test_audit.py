@@ -159,6 +159,8 @@ def test_every_fault_is_counted_for_its_role(write: Write) -> None:
 def test_what_a_record_says_was_cut_is_truncated() -> None:
     found = audit([{"completion": PLAIN, "finish_reason": "length"}, {"completion": PLAIN, "finish_reason": "stop"}])
     assert found.counts["truncated"] == 1
+    replies = [{"text": PLAIN, "problem": "truncated"}, {"text": PLAIN, "problem": None}]
+    assert audit([{"prompt": TURN, "replies": replies}]).counts["truncated"] == 1
 
 
 def test_a_phrase_that_many_replies_hold_is_listed_for_its_role() -> None:
@@ -260,6 +262,12 @@ def test_an_audit_that_fails_leaves_the_old_verdicts(write: Write, tmp_path: Pat
     with pytest.raises(SourceError):
         audit(write({"question": 1}), rows=out)
     assert out.read_text() == "old" and [path.name for path in tmp_path.glob("*.part")] == []
+
+
+def test_the_verdicts_do_not_replace_what_they_are_about(write: Write) -> None:
+    path = write({"completion": PLAIN})
+    with pytest.raises(UsageError, match="is the file that is audited"):
+        audit(str(path), rows=path)
 
 
 # Limits
