@@ -14,56 +14,79 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from cai.auditing import audit
+    from cai.calibration import calibrate as calibrate_judge
     from cai.constitution import Constitution, Principle, list_constitutions, load_constitution
     from cai.errors import CaiError
     from cai.export import export_run
-    from cai.pipeline import agenerate, generate
-    from cai.records import Drop, Message, Prompt, Revision, Round, Usage
+    from cai.pipeline import agenerate, alabel, asample, generate, label, sample
+    from cai.records import Candidate, Candidates, Drop, Label, Message, Prompt, Revision, Round, Usage, Vote
     from cai.sources import read_prompts
     from cai.store import read_calls
 
 _HOME = {
     "CaiError": "errors",
+    "Candidate": "records",
+    "Candidates": "records",
     "Constitution": "constitution",
     "Drop": "records",
+    "Label": "records",
     "Message": "records",
     "Principle": "constitution",
     "Prompt": "records",
     "Revision": "records",
     "Round": "records",
     "Usage": "records",
+    "Vote": "records",
     "agenerate": "pipeline",
+    "alabel": "pipeline",
+    "asample": "pipeline",
+    "audit": "auditing",
+    "calibrate_judge": "calibration.calibrate",
     "export_run": "export",
     "generate": "pipeline",
+    "label": "pipeline",
     "list_constitutions": "constitution",
     "load_constitution": "constitution",
     "read_calls": "store",
     "read_prompts": "sources",
+    "sample": "pipeline",
 }
 __all__ = [
     "CaiError",
+    "Candidate",
+    "Candidates",
     "Constitution",
     "Drop",
+    "Label",
     "Message",
     "Principle",
     "Prompt",
     "Revision",
     "Round",
     "Usage",
+    "Vote",
     "agenerate",
+    "alabel",
+    "asample",
+    "audit",
+    "calibrate_judge",
     "export_run",
     "generate",
+    "label",
     "list_constitutions",
     "load_constitution",
     "read_calls",
     "read_prompts",
+    "sample",
 ]
 
 
 def __getattr__(name: str) -> Any:
     if name not in _HOME:
         raise AttributeError(f"module 'cai' has no attribute {name!r}")
-    return getattr(import_module(f"cai.{_HOME[name]}"), name)
+    module, _, other = _HOME[name].partition(".")
+    return getattr(import_module(f"cai.{module}"), other or name)
 
 
 def __dir__() -> list[str]:

@@ -11,7 +11,9 @@ from typing import Annotated, Any
 import typer
 
 from cai import cli_runs
+from cai.cli_audit import audit
 from cai.cli_constitution import constitution_app
+from cai.cli_judge import judge_app
 
 app = typer.Typer(
     name="cai",
@@ -44,6 +46,8 @@ def main_options(
 
 
 cli_runs.add_to(app)
+app.command("audit")(audit)
+app.add_typer(judge_app, name="judge")
 app.add_typer(constitution_app, name="constitution")
 
 

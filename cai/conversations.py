@@ -66,7 +66,7 @@ def to_prompt(record: Any, format: str = "auto", field: str | None = None) -> Pr
 
 
 def to_messages(value: Any, name: str) -> list[Message]:
-    """The turns of a whole conversation with its last reply, from a list of messages or a transcript; raises NoPrompt."""
+    """The turns of a whole conversation, its last reply too: a list of messages, or a transcript; raises NoPrompt."""
     if isinstance(value, str):
         _checked(value, name)
         value = _transcript(value, name)

@@ -15,7 +15,9 @@ from typing import Any, ClassVar
 import orjson
 
 from cai.ask import Ask, AskJudge
-from cai.calibrate import Binding, Calibration
+from cai.calibrate import TARGETS, Binding, Calibration
+from cai.calibration import binding_problems, calibrate_file, load_calibration
+from cai.candidates import sample
 from cai.constitution import Constitution, load_constitution
 from cai.contests import PAIRINGS, Source, contest_of, describe_source, read_contests, replies_of_run, run_info
 from cai.errors import ModelStopped, RowDropped, UsageError
@@ -26,7 +28,6 @@ from cai.models import Model
 from cai.pairs import Filters, reason
 from cai.records import Contest, Label, Prompt, Protocol, Request, Role, Sampling
 from cai.run import PAIR_BITS
-from cai.sample import sample
 from cai.settings import (
     Kinds,
     Ranges,
@@ -467,7 +468,20 @@ def resolve(source: Source, constitution: str | Path | Constitution, settings: L
         seats += ({"assistant": players["assistant"]},)
     prices = prices_of(settings, players)
     name = f"{law.name}-labels"
-    return LabelSetup(name, templates, players, seats, prices, identity, settings, source, law, protocol, further, None)
+    return LabelSetup(
+        name,
+        templates,
+        players,
+        seats,
+        prices,
+        identity,
+        settings,
+        source,
+        law,
+        protocol,
+        further,
+        _loaded(settings, binding),
+    )
 
 
 def calibrate_gold(setup: LabelSetup) -> Calibration:
@@ -475,7 +489,35 @@ def calibrate_gold(setup: LabelSetup) -> Calibration:
 
     Raises UsageError where the agreement that is asked for cannot be certified on them.
     """
-    raise NotImplementedError
+    targets = sorted({*TARGETS, *([] if setup.settings.agreement is None else [setup.settings.agreement])})
+    report = calibrate_file(setup.out / "gold", targets=targets)
+    report.save(setup.out, plots=False)
+    _check_certified(report.calibration, setup.settings.agreement, str(setup.settings.gold))
+    return report.calibration
+
+
+def _check_certified(calibration: Calibration, agreement: float | None, where: str) -> None:
+    """Raises UsageError where the agreement asked for is not certified, and says which is."""
+    if agreement is None or calibration.thresholds.get(str(agreement)) is not None:
+        return
+    certified = [target for target, at in calibration.thresholds.items() if at is not None]
+    highest = f"at most {certified[-1]}" if certified else "no agreement"
+    raise UsageError(
+        f"--agreement {agreement:g} cannot be certified on {calibration.n:,} pairs of {where} ({highest} can): use a "
+        "better judge, more gold pairs, or a lower --agreement; labels without a promise come with --min-confidence"
+    )
+
+
+def _loaded(settings: LabelSettings, binding: Mapping[str, Any]) -> Calibration | None:
+    """The calibration of --calibration; raises UsageError where it is another judge's or certifies too little."""
+    if settings.calibration is None:
+        return None
+    calibration = load_calibration(settings.calibration)
+    problems = binding_problems(calibration, binding)
+    if problems:
+        raise UsageError(f"--calibration {settings.calibration} does not speak of this judge: {'; '.join(problems)}")
+    _check_certified(calibration, settings.agreement, str(settings.calibration))
+    return calibration
 
 
 def _check_reasons(protocol: Protocol, settings: LabelSettings) -> None:

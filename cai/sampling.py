@@ -11,11 +11,11 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from cai.ask import Ask
+from cai.candidates import Sampled, sample
 from cai.errors import RowDropped, UsageError
 from cai.flow import Driver, Played, total_usage
 from cai.job import Item, Place, Setup, Task, describe_prompts, is_countable, limited
 from cai.records import Candidate, Candidates, Contest, Prompt, Request
-from cai.sample import Sampled, sample
 from cai.settings import (
     Kinds,
     Prompts,

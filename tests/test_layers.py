@@ -12,10 +12,10 @@ PACKAGE = Path(__file__).resolve().parent.parent / "cai"
 LAYERS = {  # from the top; modules of one layer may import each other
     "doors": "cli cli_common cli_runs cli_judge cli_audit cli_constitution console __init__ __main__",
     "uses": (
-        "pipeline job settings generating sampling labelling contests run plan export cut card tables hub "
-        "audit bench trial calibration judged plots train evaluate report"
+        "pipeline job settings generating sampling labelling contests run plan export preferences cut card tables hub "
+        "auditing bench trial calibration judged plots train evaluate report"
     ),
-    "method": "revise sample judge pairs calibrate hygiene refusals ask",
+    "method": "revise candidates judge pairs calibrate hygiene refusals ask",
     "machines": "flow feed store lines payloads limits prices models",
     "inputs": "constitution yamlfile lint importers templates sources conversations",
     "words": "records errors resources",

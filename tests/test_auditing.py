@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
-from cai.audit import MEASURES, OF_REPLIES, NoReply, audit, read_case, read_limits
+from cai.auditing import MEASURES, OF_REPLIES, NoReply, audit, read_case, read_limits
 from cai.cli_audit import audit as command
 from cai.errors import CaiError, SourceError, UsageError
 from cai.hygiene import EVASIVE
