@@ -9,9 +9,11 @@ from enum import Enum
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from cai.errors import CallRejected, ModelStopped
-from cai.models.engine import Engine, one_line
+from cai.models.engine import BLOCK, ENOUGH, Engine, one_line
 
 pytest.importorskip("openvino")
 
@@ -27,6 +29,7 @@ class Status(Enum):
 class Handle:
     tokens: list[int]
     steps: int
+    beside: list[list[int]]  # what was in the batch when it came
     status: Status = Status.RUNNING
 
     def get_status(self) -> Status:
@@ -44,6 +47,7 @@ class Pipeline:
     """Answers a request after as many steps as its config says; negative ones it ignores, None it refuses."""
 
     fails_at_step: int = -1
+    memory: int = 10**9  # requests in the batch; one more, and all that are in it are ignored
     handles: list[Handle] = field(default_factory=list)
     batches: list[int] = field(default_factory=list)
     gate: threading.Event = field(default_factory=threading.Event)
@@ -51,7 +55,8 @@ class Pipeline:
     def add_request(self, request_id: int, tensor: Any, config: Any) -> Handle:
         if config is None:
             raise RuntimeError("Exception from src/a.cpp:12:\nbad config")
-        self.handles.append(Handle(tensor.data[0].tolist(), config))
+        beside = [handle.tokens for handle in self.handles if handle.status is Status.RUNNING]
+        self.handles.append(Handle(tensor.data[0].tolist(), config, beside))
         return self.handles[-1]
 
     def step(self) -> None:
@@ -60,6 +65,10 @@ class Pipeline:
         self.batches.append(len(live))
         if len(self.batches) == self.fails_at_step:
             raise RuntimeError("Exception from src/b.cpp:34:\nout of memory")
+        if len(live) > self.memory:
+            for handle in live:
+                handle.status = Status.IGNORED
+            return
         for handle in live:
             handle.steps -= 1
             if handle.steps < -1:
@@ -164,3 +173,114 @@ def test_of_a_native_error_only_the_telling_line_is_kept() -> None:
         one_line(RuntimeError("Exception from a.cpp:1:\nCheck failed at b.cpp:2:\n\nno such file\n")) == "no such file"
     )
     assert one_line(RuntimeError("")) == "RuntimeError"
+
+
+CONVERSATION = list(range(3 * BLOCK))
+
+
+def played_in_turn(prompts: list[list[int]], steps: list[int], memory: int = 10**9) -> tuple[Pipeline, list[Any]]:
+    """What an engine that takes prompts in turn does with `prompts`, all asked before its first step."""
+
+    async def play() -> tuple[Pipeline, list[Any]]:
+        pipeline = Pipeline(memory=memory)
+        engine = Engine(pipeline, "m", in_turn=True)
+        asked = [asyncio.create_task(engine.ask([9], 2))]  # the thread waits in its step until all others are asked
+        asked += [asyncio.create_task(engine.ask(*one)) for one in zip(prompts, steps, strict=True)]
+        await asyncio.sleep(0.01)
+        pipeline.gate.set()
+        answers = await asyncio.gather(*asked, return_exceptions=True)
+        await engine.close()
+        return pipeline, answers[1:]
+
+    return asyncio.run(asyncio.wait_for(play(), 20))
+
+
+def test_a_prompt_waits_for_another_that_begins_like_it_and_then_goes_with_its_likes() -> None:
+    prompts = [[*CONVERSATION, 1], [*CONVERSATION, 2], [*CONVERSATION, 3], [7, *CONVERSATION]]
+    pipeline, answers = played_in_turn(prompts, [3, 2, 2, 9])
+    assert answers == [[f"answer to {prompt}"] for prompt in prompts]
+    assert [handle.tokens for handle in pipeline.handles] == [[9], prompts[0], prompts[3], prompts[1], prompts[2]]
+    assert prompts[0] in pipeline.handles[2].beside
+    assert prompts[0] not in pipeline.handles[3].beside
+    assert prompts[1] in pipeline.handles[4].beside  # computed side by side: what they share is there
+
+
+def test_less_than_two_shared_blocks_are_not_waited_for() -> None:
+    short = CONVERSATION[: 2 * BLOCK - 1]
+    pipeline, _ = played_in_turn([[*short, 0, 1], [*short, 0, 2]], [2, 2])
+    assert [*short, 0, 1] in pipeline.handles[2].beside
+
+
+def test_a_prompt_does_not_wait_for_one_that_is_never_computed() -> None:
+    prompts = [[*CONVERSATION, 1], [*CONVERSATION, 2]]
+    _, answers = played_in_turn(prompts, [-5, 1])
+    assert isinstance(answers[0], CallRejected)
+    assert answers[1] == [f"answer to {prompts[1]}"]
+
+    async def cancelled() -> None:
+        pipeline = Pipeline()
+        engine = Engine(pipeline, "m", in_turn=True)
+        first = asyncio.create_task(engine.ask(prompts[0], 10**9))
+        second, third = (asyncio.create_task(engine.ask(prompts[1], 1)) for _ in range(2))
+        await asyncio.sleep(0.01)
+        second.cancel()  # while it waits for the first
+        first.cancel()
+        pipeline.gate.set()
+        assert await asyncio.wait_for(third, 10) == [f"answer to {prompts[1]}"]
+        assert len(pipeline.handles) == 2
+        await engine.close()
+
+    asyncio.run(cancelled())
+
+
+def test_closing_tells_those_who_wait_their_turn_too() -> None:
+    async def play() -> None:
+        pipeline = Pipeline()
+        pipeline.gate.set()
+        engine = Engine(pipeline, "m", in_turn=True)
+        asked = [asyncio.create_task(engine.ask([*CONVERSATION, n], 10**9)) for n in range(3)]
+        await asyncio.sleep(0.01)
+        await engine.close()
+        assert len(pipeline.handles) == 1
+        for one in asked:
+            with pytest.raises(ModelStopped, match="m was closed"):
+                await one
+
+    asyncio.run(play())
+
+
+def test_of_many_long_prompts_only_a_few_are_computed_at_once_and_the_oldest_first() -> None:
+    prompts = [[n] * (ENOUGH // 2) for n in range(10)]
+    pipeline, answers = played_in_turn(prompts, [2] * 10)
+    assert answers == [[f"answer to {prompt}"] for prompt in prompts]
+    assert max(pipeline.batches) <= 3
+    assert [handle.tokens[0] for handle in pipeline.handles[1:]] == list(range(10))
+
+
+@settings(deadline=None, max_examples=30)
+@given(
+    tree=st.lists(st.tuples(st.integers(0, 2), st.integers(0, 2), st.integers(0, 9), st.integers(-3, 3)), max_size=24),
+    memory=st.integers(1, 5),
+)
+def test_every_prompt_is_answered_whatever_is_shared_and_however_little_memory_there_is(
+    tree: list[tuple[int, int, int, int]], memory: int
+) -> None:
+    prompts = [[a] * 70 + [b] * 70 + [c] for a, b, c, _ in tree]
+    _, answers = played_in_turn(prompts, [steps for *_, steps in tree], memory)
+    for prompt, (*_, steps), answer in zip(prompts, tree, answers, strict=True):
+        if steps >= 0:
+            assert answer == [f"answer to {prompt}"]
+        else:
+            assert isinstance(answer, CallRejected)
+
+
+def test_what_had_no_memory_in_company_is_asked_again_in_a_smaller_batch() -> None:
+    async def play() -> None:
+        pipeline = Pipeline(memory=3)
+        pipeline.gate.set()
+        engine = Engine(pipeline, "m")
+        answers = await asyncio.wait_for(asyncio.gather(*(engine.ask([n], 3) for n in range(8))), 10)
+        assert answers == [[f"answer to [{n}]"] for n in range(8)]
+        await engine.close()
+
+    asyncio.run(play())

@@ -246,6 +246,20 @@ def test_letters_are_scored_as_transformers_scores_them(played: Played) -> None:
     assert (answer.text, answer.output_tokens) == ("", 0)
 
 
+def test_scores_of_questions_that_begin_alike_are_the_same_at_once_and_alone(played: Played) -> None:
+    long = JUDGE.replace("Eggs are oval.", "Eggs are oval. " * 20)
+    asked = [
+        call(text.replace("helpful", word), prefill="The better reply is Reply", score=(" A", " B"))
+        for text in (long, long.replace("cool it", "salt it"))
+        for word in ("helpful", "honest", "kind", "helpful")
+    ]
+    together = [answer.scores for answer in played.ask(*asked)]
+    alone = [answer.scores for one in asked for answer in played.ask(one)]
+    for one, other in zip(together, alone, strict=True):
+        assert one == pytest.approx(other, abs=0.001)
+    assert len({round(scores[0], 3) for scores in alone if scores}) == 6
+
+
 @pytest.mark.slow
 def test_scores_do_not_depend_on_company_or_on_what_was_asked_before(played: Played) -> None:
     texts = (" A", " B", "A", "", " Antarctica is cold", " A")
