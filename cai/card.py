@@ -8,19 +8,22 @@ from __future__ import annotations
 
 import re
 import shlex
+from array import array
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import orjson
 import yaml
 
+from cai.calibrate import Calibration
 from cai.constitution import list_constitutions
 from cai.resources import folder
 from cai.sources import describe
 from cai.templates import load_templates
 
+KINDS = ("sft", "dpo", "kto", "reward")
 SPLITS = {"": "train", ".eval": "test"}  # by what the file name has between its stem and .jsonl
 INTRODUCTION = """
 Replies that a language model wrote to the prompts, criticised under the principles of a constitution and revised
@@ -38,6 +41,43 @@ above identify.
 """
 
 
+LABEL_INTRODUCTION = """
+Replies of language models, and which of two a judge, another language model, believes to be the better one under the
+principles of a constitution (RLAIF: Bai et al. 2022, arXiv 2212.08073, section 4), made with `cai-toolkit`.
+
+**A language model judged these pairs, and nobody has read them.** Each pair was asked in both orders, so that the
+judge's liking for the first or second place cancels. `p_chosen` is the probability that `chosen` is better; prompts may
+ask for harmful things, and replies, `rejected` above all, may give them.
+
+The licence of these rows follows from those of the prompts and of the models that wrote and judged the replies.
+"""
+LABEL_NAMES = """
+`RUN` is a new folder; `SOURCE`, `CONSTITUTION.yaml`, `MODEL`, `calibration.json` and `BENIGN`, where they stand, are
+what the tables above identify.
+"""
+
+
+@dataclass(slots=True)
+class Judged:
+    """What an export of labels counted, of pairs with a valid vote."""
+
+    confidences: array[float] = field(default_factory=lambda: array("d"))  # of each, before any temperature
+    min_confidence: float = 0.0
+    calibration: Calibration | None = None
+    agreement: float | None = None  # with people, that the threshold was chosen for
+    votes: int = 0  # principles whose both orders were read
+    flips: int = 0  # of those, the ones that prefer the same place in both orders
+    biases: int = 0  # of those, the ones with log probabilities
+    bias: float = 0.0  # sum of their position biases towards the first reply, in nats
+    uneven: int = 0  # kept pairs whose replies differ in length
+    longer: int = 0  # of those, the ones whose chosen reply is the longer one
+
+    @property
+    def longer_share(self) -> float | None:
+        """Share of the kept pairs of unequal length whose chosen reply is the longer one; None: there are none."""
+        return self.longer / self.uneven if self.uneven else None
+
+
 @dataclass(slots=True)
 class Facts:
     """What an export counted."""
@@ -49,6 +89,14 @@ class Facts:
     changed: Counter[str] = field(default_factory=Counter)  # revisions that differ from the reply, by principle
     models: dict[str, Counter[str]] = field(default_factory=dict)  # rows by role and model as the server named it
     options: tuple[str, ...] = ()  # of cai export
+    judged: Judged | None = None  # of a label run
+
+    def count_models(self, models: Mapping[str, str]) -> None:
+        """Count a row under the models of its roles."""
+        for role, name in models.items():
+            if role not in self.models:
+                self.models[role] = Counter()
+            self.models[role][name] += 1
 
 
 def dataset_card(info: Mapping[str, Any], facts: Facts, load_from: str = ".") -> str:
@@ -72,9 +120,96 @@ def dataset_card(info: Mapping[str, Any], facts: Facts, load_from: str = ".") ->
     return "\n".join(part for part in parts if part)
 
 
-def _front_matter(name: str, facts: Facts) -> str:
+def label_card(info: Mapping[str, Any], facts: Facts, load_from: str = ".") -> str:
+    """The text of README.md of a label run; the arguments are those of `dataset_card`."""
+    identity = info["identity"]
+    name = identity["binding"]["constitution"]["name"]
+    parts = [
+        f"---\n{_front_matter(name, facts, 'Preferences', ['preference'])}---\n",
+        f"# Preferences under the constitution {_code(name)}\n{LABEL_INTRODUCTION}",
+        _section("Files", _table(("file", "split", "rows"), _files(facts))),
+        _section("How it was made", _table(("setting", "value"), _label_settings(info, facts))),
+        _section("How far to trust it", _table(("measure", "value"), _trust(facts))),
+        _section("Principles", _table(("principle", "votes"), _votes(facts))),
+        _section("What was left out", _left_out(facts)),
+        _section("Load it", _loading(facts, load_from)),
+        _section("Make it again", _label_commands(identity, info.get("settings", {}), facts)),
+    ]
+    return "\n".join(part for part in parts if part)
+
+
+def _label_settings(info: Mapping[str, Any], facts: Facts) -> list[tuple[str, ...]]:
+    identity = info["identity"]
+    binding, source = identity["binding"], identity["source"]
+    law = binding["constitution"]
+    served = [_code(_without_path(name)) for name in sorted(facts.models.get("judge", ()))]
+    what = source if isinstance(source, str) else ", ".join(f"{key} {value}" for key, value in source.items())
+    return [
+        ("constitution", f"{_code(law['name'])} {_code(law['version'])}, hash {_code(law['hash'])}"),
+        ("pairs", _code(what)),
+        ("judge", f"{_code(_without_path(binding['judge']))}, answered as {', '.join(served) or 'nothing'}"),
+        ("protocol", f"{_code(binding['protocol'])}, both orders, {binding['principles']} principles a pair"),
+        ("templates", f"hash {_code(binding['templates'])}"),
+        ("seed", str(identity["seed"])),
+        *_versions_and_cost(info),
+    ]
+
+
+def _trust(facts: Facts) -> list[tuple[str, ...]]:
+    judged = facts.judged
+    assert judged is not None  # of every label run
+    made, least = judged.calibration, judged.min_confidence
+    rows: list[tuple[str, ...]] = []
+    if made is None:
+        rows.append(("calibration", "uncalibrated: nobody compared these labels with people's"))
+    else:
+        rows.append(
+            ("calibration", f"temperature {made.temperature:.3g}, fitted on {made.n:,} pairs with human labels")
+        )
+    at = None if made is None or judged.agreement is None else made.thresholds[str(judged.agreement)]
+    promise = "no agreement with people is promised"
+    if at is not None and made is not None:
+        promise = (
+            f"agreement with people of at least {at.target:.0%}, certified on {at.n:,} of {made.n:,} pairs "
+            f"({at.errors:,} errors, which with a chance of {1 - made.delta:.0%} means at most {at.upper_bound:.1%}); "
+            f"{made.promise}"
+        )
+    rows.append(("threshold", f"confidence {least:.4g} or more; {promise}"))
+    if judged.biases:
+        rows.append(("position", f"mean bias {judged.bias / judged.biases:+.2f} nats towards the first reply"))
+    if judged.votes:
+        rows.append(("order", f"{judged.flips / judged.votes:.1%} of {judged.votes:,} votes flip with it"))
+    if (longer := judged.longer_share) is not None:
+        rows.append(("length", f"the chosen reply is the longer one in {longer:.1%} of {judged.uneven:,} pairs"))
+    return rows
+
+
+def _votes(facts: Facts) -> list[tuple[str, ...]]:
+    return [(_code(name), f"{n:,}") for name, n in sorted(facts.used.items(), key=lambda item: (-item[1], item[0]))]
+
+
+def _left_out(facts: Facts) -> str:
+    own = sum(count for (stage, _), count in facts.dropped.items() if stage not in ("pairs", "kto"))
+    text = f"{facts.rows + own:,} pairs were read to an end: {facts.rows:,} judged, {own:,} dropped.\n"
+    rows = [(_code(stage), _code(reason), f"{count:,}") for (stage, reason), count in sorted(facts.dropped.items())]
+    note = "\n`pairs` are of `dpo` and `reward`; of stage `kto` single replies are counted.\n" if rows else ""
+    return f"{text}\n{_table(('stage', 'reason', 'rows'), rows)}{note}" if rows else text
+
+
+def _label_commands(identity: Mapping[str, Any], settings: Mapping[str, Any], facts: Facts) -> str:
+    binding = identity["binding"]
+    words = ["cai", "label", "SOURCE", "--constitution", _constitution(binding["constitution"]["hash"])]
+    words += ["--judge", _spec(binding["judge"]), "--protocol", binding["protocol"]]
+    words += ["--principles", str(binding["principles"])]
+    for name, value, default in (("--limit", settings.get("limit"), None), ("--seed", identity["seed"], 0)):
+        words += [name, str(value)] if value != default else []
+    export = shlex.join(["cai", "export", "RUN", *facts.options])
+    return _block("bash", f"{shlex.join([*words, '--out', 'RUN'])}\n{export}") + LABEL_NAMES
+
+
+def _front_matter(name: str, facts: Facts, kind_of_rows: str = "Revisions", tags: Sequence[str] = ()) -> str:
     configs = []
-    for kind in ("sft", "dpo"):
+    for kind in KINDS:
         files = [
             {"split": split, "path": f"{kind}{side}.jsonl"}
             for side, split in SPLITS.items()
@@ -83,10 +218,10 @@ def _front_matter(name: str, facts: Facts) -> str:
         if files:
             configs.append({"config_name": kind, "data_files": files})
     front = {
-        "pretty_name": _one_line(f"Revisions under {name}"),
+        "pretty_name": _one_line(f"{kind_of_rows} under {name}"),
         "license": "unknown",
         "task_categories": ["text-generation"],
-        "tags": ["constitutional-ai", "rlaif", "synthetic", "cai-toolkit"],
+        "tags": ["constitutional-ai", "rlaif", *tags, "synthetic", "cai-toolkit"],
         **({"configs": configs} if configs else {}),
     }
     return yaml.safe_dump(front, sort_keys=False, allow_unicode=True, width=1_000)
@@ -111,8 +246,13 @@ def _settings(info: Mapping[str, Any]) -> list[tuple[str, ...]]:
         ("system text", "none" if identity["system"] is None else f"{_code(identity['system'])}, not in the rows"),
         ("sampling", ", ".join(f"{name} {_code(orjson.dumps(value).decode())}" for name, value in sampling.items())),
         ("seed", str(identity["seed"])),
-        ("cai-toolkit", info["versions"]["cai"] or "a checkout"),
+        *_versions_and_cost(info),
     ]
+    return rows
+
+
+def _versions_and_cost(info: Mapping[str, Any]) -> list[tuple[str, ...]]:
+    rows: list[tuple[str, ...]] = [("cai-toolkit", info["versions"]["cai"] or "a checkout")]
     if info.get("stopped") is None and "usage" in info:
         usage, cost = info["usage"], info.get("cost_usd")
         spent = [f"{usage['calls']:,} calls", "cost unknown" if cost is None else f"{cost:.2f} USD"]
@@ -146,7 +286,7 @@ def _dropped(facts: Facts) -> str:
 
 
 def _loading(facts: Facts, load_from: str) -> str:
-    kinds = [kind for kind in ("sft", "dpo") if any(n for name, n in facts.files.items() if name.startswith(kind))]
+    kinds = [kind for kind in KINDS if any(n for name, n in facts.files.items() if name.startswith(kind))]
     if not kinds:
         return ""
     lines = [f'{kind} = load_dataset("{load_from}", "{kind}")' for kind in kinds]

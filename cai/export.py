@@ -1,30 +1,43 @@
-"""Cuts training rows from the stored rows of a run: SFT rows, pairs, and the dataset card that goes with them.
+"""Cuts training rows from the stored rows of a run, and the dataset card that goes with them: one door for every run.
 
-Streams in input order and asks no model, so that the files are the same bytes whatever the order in which rows
-finished. Knows what rows mean and which files they become; nothing of prompts, models or the command line.
+Knows which options fit which run; how rows are cut is in `cai.cut` and `cai.preferences`.
+Asks no model, and knows nothing of the command line.
 """
 
 from __future__ import annotations
 
-import heapq
+import hashlib
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
 import orjson
 
-from cai.card import Facts, dataset_card
+from cai.calibrate import Calibration, Threshold
+from cai.calibration import FILE, binding_problems, load_calibration
+from cai.card import Facts, dataset_card, label_card
+from cai.cut import Cut, RevisionCut
 from cai.errors import RunError, UsageError
 from cai.hub import Hub
-from cai.records import Drop, Record, prompt_hash
-from cai.run import EXPORT_STAGES, TRAINING_FILES, RunFolder, damage, lines_in_order, reopen, write_atomically
-from cai.tables import Table, schemas
+from cai.pairs import PAIRINGS, Filters
+from cai.preferences import Choice, LabelCut
+from cai.records import BadPrompt, Record, prompt_hash
+from cai.run import TRAINING_FILES, RunFolder, reopen, write_atomically
+from cai.sources import read_prompts
+from cai.tables import schemas
 
-ROWS = "revisions.jsonl"
-STAGES = ("sft", "dpo")  # the files of a generate run
-DEFAULTS = {"rounds_kept": "last", "split": None, "parquet": False}
+ROWS = {"generate": "revisions.jsonl", "label": "labels.jsonl"}
+DEFAULTS: dict[str, Any] = {  # options by the run they fit, beside those that fit every run
+    "generate": {"rounds_kept": "last"},
+    "label": {
+        "min_confidence": None, "calibration": None, "agreement": None, "pairing": "all", "order_flip": False,
+        "max_length_ratio": None, "benign": None, "dead_zone": None, "target": None,
+    },
+    "": {"split": None, "parquet": False, "hygiene": True},
+}  # fmt: skip
+MIN_CONFIDENCE = 0.7
+FILTERS = ("min_confidence", "calibration", "agreement", "order_flip", "max_length_ratio", "benign", "hygiene")
 Row = dict[str, Any]
 
 
@@ -35,6 +48,9 @@ class ExportSummary(Record):
     rows: int  # finished rows of the run
     files: dict[str, int]  # rows by name of the training file
     dropped: dict[str, int]  # lines of dropped.jsonl by reason: the run's own and the export's
+    left_out: dict[str, dict[str, int]]  # the export's by stage and reason
+    pairs: int | None = None  # kept, of a label run
+    chosen_longer: float | None = None  # share of the kept pairs of unequal length whose chosen reply is the longer one
     notes: tuple[str, ...]  # what the user should know
     url: str | None  # where the files were pushed to
 
@@ -44,10 +60,21 @@ class ExportSummary(Record):
         told = [
             f"{self.folder / name!s:<{len(str(self.folder)) + 1 + width}}  {n:>9,}" for name, n in self.files.items()
         ]
-        if self.dropped:
-            told.append(
-                f"left out: {', '.join(f'{reason} {n:,}' for reason, n in self.dropped.items())} (dropped.jsonl)"
+        if self.pairs is not None:
+            longer = (
+                ""
+                if self.chosen_longer is None
+                else f"; the chosen reply is the longer one in {self.chosen_longer:.0%}"
             )
+            told.append(f"{self.pairs:,} of {self.rows:,} pairs kept{longer}")
+            stages = {stage: reasons for stage, reasons in self.left_out.items() if reasons}
+            own = Counter(self.dropped) - sum((Counter(reasons) for reasons in stages.values()), Counter[str]())
+            stages |= {"run": dict(own)} if own else {}
+        else:
+            stages = {"": self.dropped} if self.dropped else {}
+        for stage, reasons in stages.items():
+            counts = ", ".join(f"{reason} {n:,}" for reason, n in reasons.items())
+            told.append(f"left out{f' of {stage}' if stage else ''}: {counts} (dropped.jsonl)")
         told += [f"note: {note}" for note in self.notes]
         return told if self.url is None else [*told, f"pushed to {self.url}"]
 
@@ -55,48 +82,86 @@ class ExportSummary(Record):
 def export_run(
     folder: str | Path,
     *,
-    rounds_kept: str = "last",
     split: float | None = None,
     parquet: bool = False,
+    hygiene: bool = True,
+    rounds_kept: str = "last",
+    min_confidence: float | None = None,
+    calibration: str | Path | Calibration | Mapping[str, Any] | None = None,
+    agreement: float | None = None,
+    pairing: str = "all",
+    order_flip: bool = False,
+    max_length_ratio: float | None = None,
+    benign: str | Path | None = None,
+    dead_zone: float | None = None,
+    target: int | None = None,
     push: str | None = None,
     private: bool = True,
 ) -> ExportSummary:
-    """Cut the training rows of a generate run anew from its stored rows; docs/run-folders.md lists their columns.
+    """Cut the training rows of a run anew from its stored rows; docs/run-folders.md lists their columns.
 
-    rounds_kept: "last" gives one SFT row per prompt, the final revision; "all" one for every text that a round wrote.
-    split: the share of prompts, above 0 and below 1, that trains; the others go to `*.eval.*`. push: `org/name` of a
-    dataset on the Hugging Face hub, which gets the training files and the card. Files of an earlier export are
-    replaced or removed. Raises RunError for a folder that is no generate run, in use or damaged, and CaiError where
-    the hub refuses.
+    split: the share of prompts, above 0 and below 1, that trains; the others go to `*.eval.*`. hygiene: leave out what
+    has a fault of form; `cai.pairs` lists the faults of pairs. push: `org/name` of a dataset on the Hugging Face hub,
+    which gets the training files and the card.
+
+    Of a generate run. rounds_kept: "last" gives one SFT row per prompt, the final revision; "all" one for every text
+    that a round wrote.
+
+    Of a label run. min_confidence: what the judge must be sure of, on the scale of `confidence` (before temperature);
+    None: the one that `calibration`, a calibration.json, certifies for `agreement` with people, else 0.7. agreement
+    alone takes the calibration.json in the folder. pairing: all, best-worst (of samples) or final (round, of a generate
+    run). order_flip: leave out pairs whose votes follow the place. max_length_ratio: in characters. benign: a file of
+    prompts that must not be refused. dead_zone: p above it makes a reply of kto.jsonl desirable, below 1 - dead_zone
+    undesirable; None: the threshold of pairs. target: keep at most so many pairs; None: as the run was told.
+
+    Files of an earlier export are replaced or removed. Raises UsageError for options that do not fit the run, RunError
+    for a folder that holds nothing to cut, is in use or damaged, and CaiError where the hub refuses.
     """
-    if rounds_kept not in ("last", "all"):
-        raise UsageError(f"--rounds-kept {rounds_kept!r} must be last or all")
-    if split is not None and not 0 < split < 1:
-        raise UsageError(f"--split {split} must be above 0 and below 1: it is the share of prompts that trains")
+    options = {
+        "split": split, "parquet": parquet, "hygiene": hygiene, "rounds_kept": rounds_kept,
+        "min_confidence": min_confidence, "calibration": calibration, "agreement": agreement, "pairing": pairing,
+        "order_flip": order_flip, "max_length_ratio": max_length_ratio, "benign": benign, "dead_zone": dead_zone,
+        "target": target,
+    }  # fmt: skip
+    _check(options)
+    command = _command(Path(folder))
+    options = _fitting(options, command)
     hub = None if push is None else Hub(push, private)
-    columns = schemas() if parquet else {}
-    run = reopen(Path(folder), "generate", ROWS)
+    columns = schemas(command) if parquet else {}
+    run = reopen(Path(folder), command, ROWS[command])
     try:
-        cut = _Cut(run, rounds_kept, split, columns)
+        if agreement is not None and calibration is None and (run.path / FILE).exists():
+            options["calibration"] = str(run.path / FILE)
+        cut = _cut_of(run, options, columns)
         cut.write()
         facts = cut.facts
-        card = dataset_card(run.info, facts, load_from=push or ".")
-        write_atomically(run.path / "README.md", card.encode())
-        options = {"rounds_kept": rounds_kept, "split": split, "parquet": parquet}
-        if run.info.get("export", DEFAULTS) != options:  # the run, when it goes on, ends with the same cut
-            run.write_info(export=options)
+        facts.options = _words(options)
+        make_card = dataset_card if command == "generate" else label_card
+        write_atomically(run.path / "README.md", make_card(run.info, facts, load_from=push or ".").encode())
+        _remember(run, options)
         url = None if hub is None else hub.push(run.path, [*facts.files, "README.md"], TRAINING_FILES)
     finally:
         run.close()
-    dropped = Counter[str]()
-    for (_, reason), count in sorted(facts.dropped.items()):
+    return _summary(run, cut, url, tuple([*_notes(run.info, facts, split), *cut.notes()]))
+
+
+def _summary(run: RunFolder, cut: Cut, url: str | None, notes: tuple[str, ...]) -> ExportSummary:
+    facts = cut.facts
+    dropped, left_out = Counter[str](), {stage: dict[str, int]() for stage in cut.stages}
+    for (stage, reason), count in sorted(facts.dropped.items()):
         dropped[reason] += count
+        if stage in left_out:
+            left_out[stage][reason] = count
+    judged = facts.judged
     return ExportSummary(
         folder=run.path,
         rows=facts.rows,
         files=facts.files,
         dropped=dict(dropped),
-        notes=tuple(_notes(run.info, facts, split)),
+        left_out=left_out,
+        pairs=None if judged is None else cut.kept["pairs"],
+        chosen_longer=None if judged is None else judged.longer_share,
+        notes=notes,
         url=url,
     )
 
@@ -106,165 +171,192 @@ def _notes(info: Mapping[str, Any], facts: Facts, split: float | None) -> Iterat
         yield f"the run is unfinished ({info['stopped']}): run its command again to go on; these are the rows so far"
     if not facts.rows:
         yield "the run has no finished row: the training files are empty"
-    elif facts.dropped["dpo", "identical"] == facts.rows:
-        yield "no final text differs from its first reply: dpo.jsonl is empty"
-    for kind in STAGES:
+    for kind in dict.fromkeys(name.partition(".")[0] for name in facts.files):
         sides = [] if split is None else [facts.files[f"{kind}{side}.jsonl"] for side in ("", ".eval")]
         if any(sides) and not all(sides):
             empty = "train" if not sides[0] else "eval"
             yield f"--split {split} leaves the {empty} side of {kind} empty: there are only {sum(sides):,} rows"
 
 
-# Rows
+# Options
 
 
-def sft_rows(row: Row, rounds_kept: str) -> list[Row]:
-    """The SFT rows of a revision, at least one; `round` is the one that wrote the text, 0 for the first reply.
+def _check(options: Row) -> None:
+    """Raises UsageError for a value out of its range."""
+    for name, low, high, need in (
+        ("split", 0.0, 1.0, "above 0 and below 1: it is the share of prompts that trains"),
+        ("min_confidence", 0.5, 1.0, "from 0.5 to 1"),
+        ("dead_zone", 0.5, 1.0, "from 0.5 to 1"),
+        ("max_length_ratio", 1.0, float("inf"), "at least 1"),
+        ("target", 1, float("inf"), "at least 1"),
+    ):
+        value = options[name]
+        if value is not None and (not low <= value <= high or (name == "split" and value in (low, high))):
+            raise UsageError(f"{_flag(name)} {value} must be {need}")
+    for name, known in (("rounds_kept", ("last", "all")), ("pairing", PAIRINGS)):
+        if options[name] not in known:
+            raise UsageError(f"{_flag(name)} {options[name]!r} must be {', '.join(known[:-1])} or {known[-1]}")
+    if options["agreement"] is not None and options["min_confidence"] is not None:
+        raise UsageError("--agreement chooses the threshold and --min-confidence states it: name one of them")
 
-    `principles` are those it was criticised or revised under; with "all" a text that came twice stays where it came
-    last, so that the last row is the one that "last" gives.
+
+def _command(folder: Path) -> str:
+    """What made the run in a folder; "generate" where that cannot be told, so that opening it says why."""
+    try:
+        command = orjson.loads((folder / "run.json").read_bytes())["identity"]["command"]
+    except (OSError, ValueError, LookupError, TypeError):
+        return "generate"
+    if command == "sample":
+        raise RunError(
+            f"{folder} is a run of cai sample: nobody has judged its replies; label them first: cai label {folder}"
+        )
+    return "label" if command == "label" else "generate"
+
+
+def _fitting(options: Row, command: str) -> Row:
+    """The options of this kind of run; raises UsageError where others are set."""
+    for other in ROWS.keys() - {command}:
+        wrong = [_flag(name) for name, default in DEFAULTS[other].items() if options[name] != default]
+        if wrong:
+            raise UsageError(f"{', '.join(wrong)}: for runs of cai {other} alone; this is one of cai {command}")
+    return {name: options[name] for name in (*DEFAULTS[command], *DEFAULTS[""])}
+
+
+def _flag(name: str) -> str:
+    return f"--{name.replace('_', '-')}"
+
+
+def _words(options: Row) -> tuple[str, ...]:
+    """The options of `cai export` that are not as they would be anyway; files by what they are."""
+    words: list[str] = []
+    files = {"calibration": "calibration.json", "benign": "BENIGN"}
+    for name, value in options.items():
+        default = next(defaults[name] for defaults in DEFAULTS.values() if name in defaults)
+        if value == default or name == "parquet":
+            continue
+        flag = f"--no-{name}" if name == "hygiene" else _flag(name)
+        words += [flag] if isinstance(value, bool) else [flag, files.get(name, str(value))]
+    return tuple(words)
+
+
+def _remember(run: RunFolder, options: Row) -> None:
+    """Have the run, when it goes on, end with the same cut; a calibration is told by its path and its content, too."""
+    export = {name: _plain(value) for name, value in options.items()}
+    before: Row = {"export": {**DEFAULTS[run.identity["command"]], **DEFAULTS[""]}, "calibration": None, **run.info}
+    before["export"] = {**export, **before["export"]}  # what an older version did not know was not asked for
+    given = options.get("calibration")
+    now: Row = {"export": export, "calibration": None if given is None else _origin(given)}
+    changed = {name: value for name, value in now.items() if value != before[name]}
+    if changed:
+        run.write_info(**changed)
+
+
+def _plain(value: Any) -> Any:
+    """An option as JSON."""
+    if isinstance(value, Calibration):
+        return value.model_dump(mode="json")
+    return str(value) if isinstance(value, Path) else value
+
+
+def _origin(calibration: str | Path | Calibration | Mapping[str, Any]) -> Row:
+    """Where a calibration came from, and the sha256 of its file; of one made in Python, of its JSON."""
+    if isinstance(calibration, str | Path):
+        path = Path(calibration)
+        path = path / FILE if path.is_dir() else path
+        return {"path": str(calibration), "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
+    content = _plain(calibration) if isinstance(calibration, Calibration) else calibration
+    return {"path": None, "sha256": hashlib.sha256(orjson.dumps(content, option=orjson.OPT_SORT_KEYS)).hexdigest()}
+
+
+def filters_of(
+    identity: Mapping[str, Any],
+    *,
+    min_confidence: float | None = None,
+    calibration: str | Path | Calibration | Mapping[str, Any] | None = None,
+    agreement: float | None = None,
+    order_flip: bool = False,
+    max_length_ratio: float | None = None,
+    benign: str | Path | None = None,
+    hygiene: bool = True,
+) -> Filters:
+    """What the options of an export ask of a pair; identity: of the label run.
+
+    Raises UsageError where the calibration is of another judge, or certifies no threshold for the agreement.
     """
-    initial = row["initial"].strip()
-    written = _written(row)
-    return [
-        {
-            "messages": [*row["prompt"], {"role": "assistant", "content": text}],
-            **_provenance(row, number, principles),
-            "changed": text.strip() != initial,
-        }
-        for text, (number, principles) in (written if rounds_kept == "all" else written[-1:])
-    ]
+    made = _calibration(identity, calibration)
+    if agreement is not None:
+        if made is None:
+            raise UsageError("--agreement needs --calibration FILE: it is certified on pairs with human labels")
+        min_confidence = _threshold(made, agreement).confidence
+    return Filters(
+        min_confidence=MIN_CONFIDENCE if min_confidence is None else min_confidence,
+        temperature=None if made is None else made.temperature,
+        max_length_ratio=max_length_ratio,
+        order_flip=order_flip,
+        benign=frozenset() if benign is None else _hashes(benign),
+        hygiene=hygiene,
+    )
 
 
-def pair(row: Row) -> Row | None:
-    """Final text against first reply, judged by nobody; None where they are the same but for space around them."""
-    if row["final"].strip() == row["initial"].strip():
+def _calibration(
+    identity: Mapping[str, Any], given: str | Path | Calibration | Mapping[str, Any] | None
+) -> Calibration | None:
+    """The calibration that is given, if any; raises UsageError where it does not speak of the labels of this run."""
+    if given is None:
         return None
-    [(_, (number, principles))] = _written(row)[-1:]
-    return {
-        "prompt": row["prompt"],
-        "chosen": [{"role": "assistant", "content": row["final"]}],
-        "rejected": [{"role": "assistant", "content": row["initial"]}],
-        "p_chosen": None,
-        "judged": False,
-        **_provenance(row, number, principles),
-    }
+    if isinstance(given, str | Path):
+        made = load_calibration(given)
+    else:
+        made = given if isinstance(given, Calibration) else Calibration.model_validate_json(orjson.dumps(given))
+    problems = binding_problems(made, identity["binding"])
+    if problems:
+        raise UsageError(
+            f"the calibration does not fit these labels: {'; '.join(problems)}; make one of this judge: "
+            "cai judge calibrate"
+        )
+    return made
 
 
-def _written(row: Row) -> list[tuple[str, tuple[int, list[str]]]]:
-    """Texts that the rounds wrote, oldest first, with round and principles; the first reply where none wrote any."""
-    principles = [done["principle"] for done in row["rounds"]]
-    made = [(number, done["revision"]) for number, done in enumerate(row["rounds"], 1) if done["revision"] is not None]
-    made = made or [(0, row["initial"])]
-    ends = [number - 1 for number, _ in made[1:]] + [len(principles)]  # a round that wrote nothing let the text stand
-    last: dict[str, tuple[int, list[str]]] = {}
-    for (number, text), end in zip(made, ends, strict=True):
-        last.pop(text, None)
-        last[text] = (number, principles[:end])
-    return list(last.items())
+def _threshold(calibration: Calibration, agreement: float) -> Threshold:
+    """The threshold certified for an agreement; raises UsageError with those that are where it is not."""
+    at = calibration.thresholds.get(str(agreement))
+    if at is not None:
+        return at
+    certified = [target for target, other in calibration.thresholds.items() if other is not None]
+    known = (
+        f"certified are {', '.join(certified)}"
+        if certified
+        else "none is: --min-confidence states one without a promise"
+    )
+    raise UsageError(f"--agreement {agreement:g} is not certified by the {calibration.n:,} gold pairs; {known}")
 
 
-def _provenance(row: Row, number: int, principles: list[str]) -> Row:
-    law = row["constitution"]
-    return {
-        "id": row["id"],
-        "round": number,
-        "principles": principles,
-        "constitution": f"{law['name']}@{law['version']}",
-        "constitution_hash": law["hash"],
-        "model": row["models"]["reviser" if number else "assistant"],
-    }
+def _hashes(path: str | Path) -> frozenset[str]:
+    """The hashes of the prompts of a file; raises UsageError for a record that is none."""
+    found = set()
+    for prompt in read_prompts(path):
+        if isinstance(prompt, BadPrompt):
+            raise UsageError(f"--benign {path}: record {prompt.line} is no prompt ({prompt.problem})")
+        found.add(prompt_hash(prompt.messages))
+    return frozenset(found)
 
 
-class _Cut:
-    """One export in progress."""
+# Cuts
 
-    def __init__(self, run: RunFolder, rounds_kept: str, split: float | None, columns: Mapping[str, Any]) -> None:
-        self.facts = Facts()
-        self.facts.options += ("--rounds-kept", "all") if rounds_kept == "all" else ()
-        self.facts.options += ("--split", str(split)) if split is not None else ()
-        self._run, self._rounds_kept, self._split, self._columns = run, rounds_kept, split, columns
-        self._tables: dict[tuple[str, str], Table] = {}
-        self._more = 0  # SFT rows beyond one a prompt
 
-    def write(self) -> None:
-        """Write every file beside the old one, and put them in place when all are whole."""
-        folder = self._run.path
-        try:
-            for stage in STAGES:
-                for side in ("",) if self._split is None else ("", ".eval"):
-                    self._tables[stage, side] = Table(folder / f"{stage}{side}.jsonl", self._columns.get(stage))
-            self._run.store.rewrite("dropped.jsonl", self._drops())
-            for table in self._tables.values():
-                self.facts.files |= dict.fromkeys(table.publish(), table.rows)
-            for stale in set(TRAINING_FILES) - self.facts.files.keys():
-                (folder / stale).unlink(missing_ok=True)
-        except OSError as error:
-            raise RunError(f"cannot write to {folder}: {error.strerror or error}; then export again") from error
-        finally:
-            for table in self._tables.values():
-                table.discard()
-
-    def _drops(self) -> Iterator[bytes]:
-        """The lines of dropped.jsonl in input order; writes the training rows on the way."""
-        for _, line in heapq.merge(self._own_drops(), self._export_drops(), key=itemgetter(0)):
-            yield line
-        facts = self.facts
-        for stage in STAGES:
-            kept = sum(table.rows for (kind, _), table in self._tables.items() if kind == stage)
-            kept -= self._more if stage == "sft" else 0
-            dropped = sum(count for (where, _), count in facts.dropped.items() if where == stage)
-            if kept + dropped != facts.rows:
-                raise RunError(f"{stage}: {kept} kept and {dropped} dropped are not {facts.rows}: report this bug")
-        for table in self._tables.values():
-            table.finish()
-
-    def _own_drops(self) -> Iterator[tuple[int, bytes]]:
-        """What the run itself dropped; lines of an earlier export are left out."""
-        path = self._run.path / "dropped.jsonl"
-        for position, line in lines_in_order(path):
-            try:
-                drop = orjson.loads(line)
-                stage, reason = drop["stage"], drop["reason"]
-            except LookupError as error:
-                raise damage(path) from error
-            if stage not in EXPORT_STAGES:
-                self.facts.dropped[stage, reason] += 1
-                yield position, line
-
-    def _export_drops(self) -> Iterator[tuple[int, bytes]]:
-        """Write the training rows; what is left out of a file comes back."""
-        path = self._run.path / ROWS
-        for position, line in lines_in_order(path):
-            try:
-                row = orjson.loads(line)
-                texts, chosen = sft_rows(row, self._rounds_kept), pair(row)
-                side = self._side(row["prompt"])
-                self._count(row)
-            except (LookupError, TypeError, AttributeError) as error:
-                raise damage(path) from error
-            self._more += len(texts) - 1
-            for text in texts:
-                self._tables["sft", side].add(text)
-            if chosen is not None:
-                self._tables["dpo", side].add(chosen)
-            else:
-                detail = "the final text is the first reply"
-                drop = Drop(id=row["id"], position=position, stage="dpo", reason="identical", detail=detail)
-                self.facts.dropped["dpo", "identical"] += 1
-                yield position, drop.model_dump_json().encode() + b"\n"
-
-    def _side(self, prompt: list[Any]) -> str:
-        """By the prompt's hash: one prompt lies on one side, in every run."""
-        if self._split is None:
-            return ""
-        return "" if int(prompt_hash(prompt)[:8], 16) < self._split * 2**32 else ".eval"
-
-    def _count(self, row: Row) -> None:
-        facts = self.facts
-        facts.rows += 1
-        for done in row["rounds"]:
-            facts.used[done["principle"]] += 1
-            facts.changed[done["principle"]] += done["changed"]
-        for role, name in row["models"].items():
-            facts.models.setdefault(role, Counter())[name] += 1
+def _cut_of(run: RunFolder, options: Row, columns: Mapping[str, Any]) -> Cut:
+    if run.identity["command"] == "generate":
+        return RevisionCut(run, options, columns)
+    made = _calibration(run.identity, options["calibration"])
+    filters = filters_of(run.identity, **{name: options[name] for name in FILTERS} | {"calibration": made})
+    source, target = run.identity.get("source"), options["target"]
+    choice = Choice(
+        filters,
+        options["pairing"],
+        options["dead_zone"],
+        run.info.get("settings", {}).get("target") if target is None else target,
+        source.get("n") if isinstance(source, Mapping) else None,
+    )
+    cut = LabelCut(run, choice, options["split"], columns)
+    cut.judged.calibration, cut.judged.agreement = made, options["agreement"]
+    return cut

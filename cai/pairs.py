@@ -148,29 +148,30 @@ def low_confidence(row: Row, filters: Filters) -> DropReason | None:
 
 def near_duplicate(row: Row, filters: Filters) -> DropReason | None:
     """The replies are nearly the same."""
-    return "near_duplicate" if filters.hygiene and hygiene.near_identical(row["a"], row["b"]) else None
+    return "near_duplicate" if filters.hygiene and read_texts(row) & NEAR else None
 
 
 def preamble_leak(row: Row, filters: Filters) -> DropReason | None:
     """The chosen reply announces itself."""
-    return "preamble_leak" if filters.hygiene and _form(row[sides(row)[0]]) == "preamble_leak" else None
+    return "preamble_leak" if filters.hygiene and faults(row, sides(row)[0]) & LEAK else None
 
 
 def role_mixup(row: Row, filters: Filters) -> DropReason | None:
     """The chosen reply goes on with turns that are not its own."""
-    return "role_mixup" if filters.hygiene and _form(row[sides(row)[0]]) == "role_mixup" else None
+    return "role_mixup" if filters.hygiene and faults(row, sides(row)[0]) & MIXUP else None
 
 
 def both_refused(row: Row, filters: Filters) -> DropReason | None:
     """Both replies refuse in full."""
-    asked = row["prompt"][-1]["content"]
-    refused = filters.hygiene and _refuses(row["a"], asked) and _refuses(row["b"], asked)
+    refused = filters.hygiene and faults(row, "a") & faults(row, "b") & REFUSES
     return "both_refused" if refused else None
 
 
 def refused_benign(row: Row, filters: Filters) -> DropReason | None:
     """The chosen reply refuses in full what is listed as benign."""
-    return "refused_benign" if _refuses_benign(row["prompt"], row[sides(row)[0]], filters) else None
+    if not filters.benign or prompt_hash(row["prompt"]) not in filters.benign:
+        return None
+    return "refused_benign" if faults(row, sides(row)[0]) & REFUSES else None
 
 
 Check = Callable[[Row, Filters], DropReason | None]
@@ -225,23 +226,40 @@ def flipped(row: Row) -> tuple[int, int]:
     With log probabilities that is |b| > |d|: the bias is larger than the preference. A vote that is even in one order
     does not flip.
     """
-    valid = [vote for vote in row["votes"] if vote["ab"]["problem"] is None and vote["ba"]["problem"] is None]
-    same = (vote["ab"]["choice"] == vote["ba"]["choice"] is not None for vote in valid)
-    return sum(same), len(valid)
+    flips = count = 0
+    for vote in row["votes"]:
+        ab, ba = vote["ab"], vote["ba"]
+        if ab["problem"] is None and ba["problem"] is None:
+            count += 1
+            flips += ab["choice"] == ba["choice"] is not None
+    return flips, count
 
 
-def _refuses_benign(prompt: Sequence[Any], text: str, filters: Filters) -> bool:
-    return bool(filters.benign) and prompt_hash(prompt) in filters.benign and _refuses(text, prompt[-1]["content"])
+# What reading the texts finds: bits of a reply, which depend on no setting, so that they are worth remembering
+
+LEAK, MIXUP, REFUSES = 1, 2, 4
+NEAR = 64  # of a pair; below it are three bits of a, and above those three of b
+KNOWN = "texts"  # key of the row under which they are remembered
+
+
+def read_texts(row: Row) -> int:
+    """The bits of a pair: `NEAR`, and those of both replies."""
+    known: int | None = row.get(KNOWN)
+    if known is None:
+        a, b, asked = row["a"], row["b"], row["prompt"][-1]["content"]
+        known = row[KNOWN] = NEAR * hygiene.near_identical(a, b) | _text_faults(b, asked) << 3 | _text_faults(a, asked)
+    return known
+
+
+def faults(row: Row, side: str) -> int:
+    """The bits of one reply of a pair."""
+    return read_texts(row) >> (0 if side == "a" else 3) & 7
 
 
 @lru_cache(maxsize=256)  # a reply is in several pairs of its prompt, which are cut one after another
-def _form(text: str) -> DropReason | None:
-    return "preamble_leak" if hygiene.preamble_leak(text) else "role_mixup" if hygiene.role_mixup(text) else None
-
-
-@lru_cache(maxsize=256)
-def _refuses(text: str, asked: str) -> bool:
-    return refusal(text, asked) == "full"
+def _text_faults(text: str, asked: str) -> int:
+    form = LEAK * hygiene.preamble_leak(text) | MIXUP * hygiene.role_mixup(text)
+    return form | REFUSES * (refusal(text, asked) == "full")
 
 
 # The pairs of one prompt
@@ -272,24 +290,25 @@ def _names(row: Row) -> set[Name]:
     return {_name(row, "a"), _name(row, "b")}
 
 
+@lru_cache(maxsize=1024)
 def sample_number(what: str) -> int:
     """3 for "sample 3", 2 for "round 2"; 0 for names without a number."""
     found = re.search(r"\d+$", what)
     return int(found[0]) if found else 0
 
 
-def _rounds(rows: Sequence[Row]) -> list[Row]:
-    return [row for row in rows if row["a_from"].startswith("round ") or row["b_from"].startswith("round ")]
+def _of_rounds(row: Row) -> bool:
+    return "initial" in (row["a_from"], row["b_from"])
 
 
 def _last_round(rows: Sequence[Row]) -> set[Name]:
-    if len(_rounds(rows)) < len(rows):
+    if not all(map(_of_rounds, rows)):
         raise UsageError("--pairing final is for labels of a generate run: these have no rounds; choose all")
     return max(map(_names, rows), key=lambda names: max(number for number, _, _ in names))
 
 
 def _best_and_worst(rows: Sequence[Row]) -> set[Name]:
-    if _rounds(rows):
+    if any(map(_of_rounds, rows)):
         raise UsageError("--pairing best-worst is for labels of samples: these are of rounds; choose all or final")
     odds: dict[Name, list[float]] = {}
     for row in rows:
@@ -311,43 +330,49 @@ def extra_pass(row: Row, n: int | None) -> int:
 # The replies of one prompt
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Standing:
     """A reply among those to its prompt."""
 
     position: int  # of the first pair it is in
-    name: str
-    model: str | None
+    id: str  # of that pair, and what the reply is in it
+    name: Name
     text: str
-    p: float | None  # mean probability that it is the better one; None: it was compared with itself alone
-    labels: tuple[str, ...]  # ids of those pairs
+    faults: int  # bits of the text; 0 where nobody asked
+    won: list[float]  # per pair with another text: probability that this reply is the better one
+    labels: list[str]  # ids of those pairs
+    p: float | None = None  # mean of `won`; None: it was compared with itself alone
 
 
 def standings(rows: Sequence[Row], filters: Filters) -> list[Standing]:
-    """The distinct replies among the pairs of one prompt whose vote is valid; empty ones are left out.
+    """The distinct replies among the pairs of one prompt whose vote is valid, in input order; empty ones are left out.
 
-    Texts that are the same but for white space around them are one reply, named by the first.
+    Texts that are the same but for white space around them are one reply, under the name with the lowest number.
     """
-    won: dict[str, list[tuple[str, float]]] = {}  # text → label and probability that it wins
-    first: dict[str, tuple[int, Name, str]] = {}  # text → first position, and the first name it goes by
-    for row in (row for row in rows if row["z"] is not None):
-        a, b = row["a"].strip(), row["b"].strip()
+    reads = filters.hygiene or filters.benign
+    found: dict[str, Standing] = {}
+    for row in rows:
+        if row["z"] is None:
+            continue
         p = p_a(row, filters)
+        a, b = row["a"].strip(), row["b"].strip()
         for side, text, wins in (("a", a, p), ("b", b, 1 - p)):
-            if text:
-                known, name = won.setdefault(text, []), _name(row, side)
-                position, best, full = first.get(text, (row["position"], name, row[side]))
-                first[text] = (position, name, row[side]) if name < best else (position, best, full)
-                if a != b:
-                    known.append((row["id"], wins))
-    return [
-        Standing(position, name[1], name[2] or None, full, _mean(won[text]), tuple(label for label, _ in won[text]))
-        for text, (position, name, full) in sorted(first.items(), key=lambda item: item[1][:2])
-    ]
-
-
-def _mean(won: Sequence[tuple[str, float]]) -> float | None:
-    return math.fsum(p for _, p in won) / len(won) if won else None
+            if not text:
+                continue
+            name = _name(row, side)
+            reply = found.get(text)
+            if reply is None:
+                bits = faults(row, side) if reads else 0
+                reply = found[text] = Standing(row["position"], row["id"], name, row[side], bits, [], [])
+            elif name < reply.name:
+                reply.name, reply.text = name, row[side]
+            if a != b:
+                reply.won.append(wins)
+                reply.labels.append(row["id"])
+    for reply in found.values():
+        reply.id += f":{reply.name[1]}"
+        reply.p = math.fsum(reply.won) / len(reply.won) if reply.won else None
+    return sorted(found.values(), key=lambda reply: (reply.position, reply.name))
 
 
 def edge(dead_zone: float | None, filters: Filters) -> float:
@@ -363,12 +388,14 @@ def edge(dead_zone: float | None, filters: Filters) -> float:
 
 def standing_reason(reply: Standing, prompt: Sequence[Any], filters: Filters, upper: float) -> DropReason | None:
     """Why a reply is no example: in the dead zone (1 - upper, upper), or a desirable one with a fault of form."""
-    if reply.p is None:
+    p = reply.p
+    if p is None:
         return "identical"
-    if 1 - upper < reply.p < upper or reply.p == 0.5:
+    if 1 - upper < p < upper or p == 0.5:
         return "low_confidence"
-    if reply.p < 0.5:
+    if p < 0.5:
         return None
-    if filters.hygiene and (fault := _form(reply.text)) is not None:
-        return fault
-    return "refused_benign" if _refuses_benign(prompt, reply.text, filters) else None
+    if filters.hygiene and reply.faults & (LEAK | MIXUP):
+        return "preamble_leak" if reply.faults & LEAK else "role_mixup"
+    benign = bool(reply.faults & REFUSES and filters.benign) and prompt_hash(prompt) in filters.benign
+    return "refused_benign" if benign else None

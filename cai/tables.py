@@ -17,6 +17,11 @@ from cai.errors import MissingExtra
 GROUP_ROWS, GROUP_BYTES = 10_000, 32 * 2**20  # of a parquet row group, which is held in memory: what comes first
 
 
+def line_of(row: dict[str, Any]) -> bytes:
+    """A row as a line of a JSONL file."""
+    return orjson.dumps(row, option=orjson.OPT_APPEND_NEWLINE)
+
+
 class Table:
     """One training file, and with a schema its parquet twin, written beside those they will replace."""
 
@@ -34,13 +39,12 @@ class Table:
             self._parts[twin] = twin.with_name(twin.name + ".part")
             self._parquet = ParquetWriter(self._parts[twin], schema)
 
-    def add(self, row: dict[str, Any]) -> None:
-        """Write a row at the end."""
-        line = orjson.dumps(row, option=orjson.OPT_APPEND_NEWLINE)
+    def add(self, line: bytes) -> None:
+        """Write a row, as its line of JSON, at the end."""
         self._file.write(line)
         self.rows += 1
         if self._parquet is not None:
-            self._group.append(row)
+            self._group.append(orjson.loads(line))
             self._size += len(line)
             if len(self._group) >= GROUP_ROWS or self._size >= GROUP_BYTES:
                 self._write_group()
@@ -76,23 +80,32 @@ class Table:
             part.unlink(missing_ok=True)
 
 
-def schemas() -> dict[str, Any]:
-    """The columns of the parquet files, so that they have their types also where every value is null."""
+def schemas(command: str) -> dict[str, Any]:
+    """The columns of a run's parquet files, so that they have their types also where every value is null.
+
+    command: whose run, generate or label.
+    """
     try:
         import pyarrow as pa
     except ImportError:
         raise MissingExtra("writing parquet", "data") from None
-    turns = pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())]))
-    provenance = [
-        ("id", pa.string()),
-        ("round", pa.int64()),
-        ("principles", pa.list_(pa.string())),
-        ("constitution", pa.string()),
-        ("constitution_hash", pa.string()),
-        ("model", pa.string()),
-    ]
-    judged = [("p_chosen", pa.float64()), ("judged", pa.bool_())]
+    text, number, names = pa.string(), pa.float64(), pa.list_(pa.string())
+    turns = pa.list_(pa.struct([("role", text), ("content", text)]))
+    sides = [("prompt", turns), ("chosen", turns), ("rejected", turns), ("p_chosen", number), ("judged", pa.bool_())]
+    law = [("constitution", text), ("constitution_hash", text)]
+    if command == "generate":
+        provenance = [("id", text), ("round", pa.int64()), ("principles", names), *law, ("model", text)]
+        return {
+            "sft": pa.schema([("messages", turns), *provenance, ("changed", pa.bool_())]),
+            "dpo": pa.schema([*sides, *provenance]),
+        }
+    judge = [*law, ("judge", text), ("protocol", text)]
+    pair = [*sides, ("margin", number), ("confidence", number), ("id", text), ("prompt_id", text)]
+    origins = [(f"{side}_{what}", text) for what in ("model", "from") for side in ("chosen", "rejected")]
+    pairs = pa.schema([*pair, ("principles", names), *judge, *origins, ("human", text)])
+    reply = [("prompt", turns), ("completion", turns), ("label", pa.bool_()), ("p", number), ("id", text)]
     return {
-        "sft": pa.schema([("messages", turns), *provenance, ("changed", pa.bool_())]),
-        "dpo": pa.schema([("prompt", turns), ("chosen", turns), ("rejected", turns), *judged, *provenance]),
+        "dpo": pairs,
+        "reward": pairs,
+        "kto": pa.schema([*reply, ("prompt_id", text), ("labels", names), *judge, ("model", text), ("from", text)]),
     }

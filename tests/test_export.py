@@ -26,8 +26,9 @@ from hypothesis import strategies as st
 
 from cai.card import Facts, dataset_card
 from cai.constitution import Constitution, list_constitutions
+from cai.cut import sft_rows
 from cai.errors import RunError, UsageError
-from cai.export import export_run, sft_rows
+from cai.export import export_run
 from cai.pipeline import generate
 from cai.records import ConstitutionRef, Drop, Message, Prompt, Revision, Round, Usage
 from cai.run import DONE, RunFolder, dropped_state
@@ -305,10 +306,54 @@ def test_a_folder_without_a_run_is_refused_and_stays_as_it_is(tmp_path: Path) ->
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_run_of_another_command_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "run.json").write_text('{"identity": {"command": "label"}}')
-    with pytest.raises(RunError, match="is a run of cai label, not of cai generate"):
+def test_a_run_that_nobody_judged_is_refused_with_what_to_do(tmp_path: Path) -> None:
+    (tmp_path / "run.json").write_text('{"identity": {"command": "sample"}}')
+    with pytest.raises(RunError, match=f"is a run of cai sample: .* label them first: cai label {tmp_path}"):
         export_run(tmp_path)
+    (tmp_path / "run.json").write_text('{"identity": {"command": "train"}}')
+    with pytest.raises(RunError, match="is a run of cai train, not of cai generate"):
+        export_run(tmp_path)
+
+
+def test_options_for_labels_are_refused_for_revisions(run: Path) -> None:
+    with pytest.raises(UsageError, match="--agreement, --target: for runs of cai label alone; this is one of cai gen"):
+        export_run(run, agreement=0.8, target=3)
+
+
+LEAK = "Here is a revised reply that is kinder: be kind."
+MIXED = "Be kind.\n\nHuman: And then?\n\nAssistant: Then, too."
+
+
+def test_a_final_text_with_a_fault_of_form_leaves_both_files(tmp_path: Path) -> None:
+    items = [revision(0, "a", LEAK), revision(1, MIXED), revision(2, "b"), revision(3, None, initial=LEAK)]
+    make_run(tmp_path, items)
+    summary = export_run(tmp_path)
+    assert [row["id"] for row in rows(tmp_path / "sft.jsonl")] == ["r2"]
+    assert [row["id"] for row in rows(tmp_path / "dpo.jsonl")] == ["r2"]
+    assert summary.left_out == {
+        "sft": {"preamble_leak": 2, "role_mixup": 1},
+        "dpo": {"identical": 1, "preamble_leak": 1, "role_mixup": 1},
+    }
+    assert "left out: " in "\n".join(summary.lines())
+    all_rounds = export_run(tmp_path, rounds_kept="all")
+    assert all_rounds.files["sft.jsonl"] == 2 and all_rounds.left_out["sft"]["preamble_leak"] == 2
+    assert export_run(tmp_path, hygiene=False).files == {"sft.jsonl": 4, "dpo.jsonl": 3}
+    assert "cai export RUN --no-hygiene\n" in (tmp_path / "README.md").read_text()
+
+
+def test_a_rejected_reply_may_have_a_fault_of_form(tmp_path: Path) -> None:
+    make_run(tmp_path, [revision(0, "a", initial=LEAK)])
+    assert export_run(tmp_path).files == {"sft.jsonl": 1, "dpo.jsonl": 1}
+
+
+@pytest.mark.parametrize(("refused", "told"), [(2, False), (3, True)])
+def test_many_first_replies_that_refuse_are_a_note(tmp_path: Path, refused: int, told: bool) -> None:
+    sorry = "I'm sorry, but I cannot help with that."
+    items = [revision(n, "a", initial=sorry if n < refused else "Gladly.") for n in range(10)]
+    notes = export_run(make_run(tmp_path, items)).notes
+    assert [note for note in notes if "little to revise" in note] == (
+        ["3 of 10 first replies refuse already: there is little to revise, and the run teaches little"] if told else []
+    )
 
 
 def test_a_run_in_use_is_refused(run: Path) -> None:

@@ -1,0 +1,368 @@
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cai.errors import UsageError
+from cai.pairs import (
+    CHECKS,
+    Filters,
+    Row,
+    confidence,
+    detail,
+    edge,
+    extra_pass,
+    flipped,
+    margin,
+    p_a,
+    reason,
+    reasons,
+    sides,
+    standing_reason,
+    standings,
+)
+from cai.records import DROP_REASONS, Label, prompt_hash
+
+A = "Bees drink from shallow water: put out a dish with stones, and they leave the pond alone."
+B = "Keep the children away from the pond in the afternoon; that is when most of the bees come."
+REFUSED = "I'm sorry, but I cannot help with that."
+NOT_NOW = "I am sorry, I can't assist with this request."
+PLAIN = Filters(min_confidence=0.5)
+
+
+def vote(d: float, b: float = 0.0, principle: str = "kind", problem: str | None = None) -> Row:
+    """A vote whose two orders prefer a by d and the first by b."""
+    ab, ba = (
+        {
+            "first": -math.log1p(math.exp(-log_ratio)),
+            "second": -math.log1p(math.exp(log_ratio)),
+            "mass": 0.98,
+            "bounded": False,
+            "choice": "first" if log_ratio > 0 else "second" if log_ratio < 0 else None,
+            "problem": problem,
+        }
+        for log_ratio in (b + d, b - d)
+    )
+    valid = problem is None
+    return {
+        "principle": principle, "weight": 1.0, "wave": 0, "ab": ab, "ba": ba,
+        "d": d if valid else None, "b": b if valid else None,
+    }  # fmt: skip
+
+
+def label(z: float | None = 2.0, a: str = A, b: str = B, **more: Any) -> Row:
+    """A row of labels.jsonl, as `Label` writes it."""
+    votes = [vote(z)] if z is not None else [vote(0.0, problem="the letters have 0.10 of the probability")]
+    p = None if z is None else 1 / (1 + math.exp(-z))
+    return {
+        "schema": 1,
+        "id": "q0:0-1",
+        "position": 0,
+        "key": "0" * 32,
+        "prompt_id": "q0",
+        "prompt": [{"role": "user", "content": "What about the bees at my pond?"}],
+        "a": a,
+        "b": b,
+        "a_from": "sample 0",
+        "b_from": "sample 1",
+        "a_model": "small-0",
+        "b_model": "small-0",
+        "human": None,
+        "protocol": "logprob",
+        "votes": votes,
+        "rewards": None,
+        "z": z,
+        "temperature": None,
+        "p_a": p,
+        "confidence": None if p is None else max(p, 1 - p),
+        "constitution": {"name": "kind", "version": "1.2.0", "hash": "c0ffee"},
+        "templates": "7e57",
+        "models": {"judge": "judge-1"},
+        "seed": 0,
+        "usage": {"input_tokens": 9, "output_tokens": 2, "cached_tokens": None, "cache_write_tokens": None},
+        "calls": ["00" * 16],
+    } | more  # fmt: skip
+
+
+def swapped(row: Row) -> Row:
+    """The same pair with its replies in the other places."""
+    row = {key: value for key, value in row.items() if key != "texts"}
+    other = {"a": "b", "b": "a"}
+    turned = {
+        **row,
+        **{f"{side}{end}": row[f"{other[side]}{end}"] for side in "ab" for end in ("", "_from", "_model")},
+        "human": other.get(row["human"]),
+        "z": None if row["z"] is None else -row["z"],
+    }
+    turned["votes"] = [
+        {**v, "ab": v["ba"], "ba": v["ab"], "d": None if v["d"] is None else -v["d"]} for v in row["votes"]
+    ]
+    return turned
+
+
+def test_the_rows_of_these_tests_are_labels() -> None:
+    assert Label.model_validate(label()).model_dump(mode="json") == label()
+
+
+zs = st.none() | st.floats(-30, 30) | st.sampled_from([0.0, 1e-300, 0.8472978603872034])
+texts = st.sampled_from([A, B, A + "\n", A.upper(), REFUSED, NOT_NOW, "", " ", "Here is a revised reply: wait.", "No."])
+filters = st.builds(
+    Filters,
+    min_confidence=st.floats(0.5, 1),
+    temperature=st.none() | st.floats(0.05, 100),
+    max_length_ratio=st.none() | st.floats(1, 4),
+    order_flip=st.booleans(),
+    hygiene=st.booleans(),
+)
+
+
+@given(zs, texts, texts, filters)
+def test_swapping_the_replies_changes_neither_the_reason_nor_the_pair(
+    z: float | None, a: str, b: str, asked: Filters
+) -> None:
+    row = label(z, a, b)
+    other = swapped(row)
+    assert reason(row, asked) == reason(other, asked)
+    if z is not None:
+        assert p_a(row, asked) == 1 - p_a(other, asked)
+        assert confidence(row, asked) == confidence(other, asked)
+        assert margin(row, asked) == margin(other, asked)
+        if z != 0:
+            assert row[sides(row)[0]] == other[sides(other)[0]]
+
+
+@given(zs, texts, texts, filters)
+def test_a_reason_is_one_of_the_known_and_told_in_words(z: float | None, a: str, b: str, asked: Filters) -> None:
+    row = label(z, a, b)
+    why = reason(row, asked)
+    if why is None:
+        assert z is not None and confidence(row, asked) >= asked.min_confidence and a.strip() and b.strip()
+    else:
+        assert why in DROP_REASONS
+        assert detail(why, row, asked)
+
+
+@given(zs, texts, texts, filters, st.floats(0.5, 1))
+def test_a_higher_threshold_keeps_no_pair_that_a_lower_one_leaves_out(
+    z: float | None, a: str, b: str, asked: Filters, other: float
+) -> None:
+    row, low, high = label(z, a, b), *sorted((asked.min_confidence, other))
+    options = {name: getattr(asked, name) for name in ("temperature", "max_length_ratio", "order_flip", "hygiene")}
+    if reason(row, Filters(min_confidence=high, **options)) is None:
+        assert reason(row, Filters(min_confidence=low, **options)) is None
+
+
+LEAK = "Here is a revised reply that is kinder: " + A
+MIXED = A + "\n\nHuman: And the wasps?\n\nAssistant: They do not drink."
+
+
+@pytest.mark.parametrize(
+    ("row", "asked", "why"),
+    [
+        (label(), PLAIN, None),
+        (label(None), PLAIN, "invalid_vote"),
+        (label(a=" \n"), PLAIN, "empty"),
+        (label(b=A.replace(" ", "\n ") + " "), PLAIN, "identical"),
+        (label(a="Yes. " * 9), Filters(0.5, max_length_ratio=1.5), "length_ratio"),
+        (label(a="Yes. " * 9), PLAIN, None),
+        (label(votes=[vote(2, 3), vote(2, -3), vote(2)]), Filters(0.5, order_flip=True), "order_flip"),
+        (label(votes=[vote(2, 3), vote(2, -1)]), Filters(0.5, order_flip=True), None),  # half is not more than half
+        (label(votes=[vote(2, 3), vote(2, 3)]), PLAIN, None),
+        (label(0.8), Filters(), "low_confidence"),
+        (label(0.85), Filters(), None),
+        (label(0.0), PLAIN, "low_confidence"),
+        (label(1e-300), PLAIN, "low_confidence"),  # its probability is one half to the last bit
+        (label(b=A.replace("stones", "stone")), PLAIN, None),
+        (label(b=A.replace(":", ",").lower()), PLAIN, "near_duplicate"),
+        (label(b=A.replace(":", ",").lower()), Filters(0.5, hygiene=False), None),
+        (label(a=LEAK), PLAIN, "preamble_leak"),
+        (label(-2, a=LEAK), PLAIN, None),  # the rejected reply may have any fault
+        (label(a=LEAK), Filters(0.5, hygiene=False), None),
+        (label(a=MIXED), PLAIN, "role_mixup"),
+        (label(a=REFUSED, b=NOT_NOW), PLAIN, "both_refused"),
+        (label(a=REFUSED, b=NOT_NOW), Filters(0.5, hygiene=False), None),
+        (label(a=REFUSED), PLAIN, None),
+        (label(a=REFUSED), Filters(0.5, benign=frozenset([prompt_hash(label()["prompt"])])), "refused_benign"),
+        (label(-2, a=REFUSED), Filters(0.5, benign=frozenset([prompt_hash(label()["prompt"])])), None),
+        (label(a=REFUSED), Filters(0.5, benign=frozenset(["0" * 32])), None),
+    ],
+)
+def test_a_pair_leaves_for_its_reason(row: Row, asked: Filters, why: str | None) -> None:
+    assert reason(row, asked) == why
+
+
+def test_the_first_reason_counts() -> None:
+    row = label(0.1, a=REFUSED, b=REFUSED + " ")
+    found = [why for check in CHECKS if (why := check(row, Filters())) is not None]
+    assert found == ["identical", "low_confidence", "near_duplicate", "both_refused"]
+    assert reason(row, Filters()) == "identical"
+
+
+def test_order_flips_are_counted_where_the_bias_is_larger_than_the_preference() -> None:
+    votes = [vote(1, 1.5), vote(1, -1.5), vote(1.5, 1), vote(1, 1), vote(1, 9, problem="cut")]
+    assert flipped(label(votes=votes)) == (2, 4)
+
+
+def test_votes_in_words_flip_where_both_orders_name_the_same_place() -> None:
+    def said(first: str, second: str) -> Row:
+        return {"ab": {"choice": first, "problem": None}, "ba": {"choice": second, "problem": None}}
+
+    assert flipped(label(votes=[said("first", "first"), said("first", "second")])) == (1, 2)
+    assert flipped(label(votes=[], protocol="reward")) == (0, 0)
+
+
+def test_beliefs_after_reasoning_end_at_six_tenths_unless_they_are_calibrated() -> None:
+    row = label(9.0, protocol="reason")
+    at_six = Filters(min_confidence=0.6)
+    assert (p_a(row, at_six), confidence(row, at_six)) == (0.6, 0.6)
+    assert margin(row, at_six) == pytest.approx(math.log(0.6 / 0.4))
+    assert reason(row, at_six) is None
+    with pytest.raises(UsageError, match=r"--min-confidence 0.61 .* ends at 0.6; set --min-confidence to at most 0.6"):
+        reason(row, Filters(min_confidence=0.61))
+    calibrated = Filters(min_confidence=0.99, temperature=9.0)
+    assert reason(row, calibrated) is None
+    assert p_a(row, calibrated) == 1 / (1 + math.exp(-1))
+
+
+def test_thresholds_are_compared_before_the_temperature_and_probabilities_come_after_it() -> None:
+    row, asked = label(2.0), Filters(min_confidence=0.85, temperature=4.0)
+    assert confidence(row, asked) == pytest.approx(0.8808, abs=1e-4)
+    assert p_a(row, asked) == pytest.approx(0.6225, abs=1e-4)
+    assert margin(row, asked) == 0.5
+    assert reason(row, asked) is None
+
+
+# Pairing
+
+
+def unit(*odds: tuple[int, int, float | None]) -> list[Row]:
+    """The pairs of one prompt: sample x against sample y, and the log odds of x."""
+    rows = []
+    for x, y, z in odds:
+        names: dict[str, Any] = {"a_from": f"sample {x}", "b_from": f"sample {y}", "id": f"q0:{x}-{y}"}
+        a, b = (f"Reply {n} has {'quite ' * n}a few words of its own to say about number {n}." for n in (x, y))
+        rows.append(label(z, a, b, position=y * (y - 1) // 2 + x, **names))
+    return sorted(rows, key=lambda row: int(row["position"]))
+
+
+def kept(rows: Sequence[Row], pairing: Any) -> list[str]:
+    return [row["id"] for row, why in zip(rows, reasons(rows, PLAIN, pairing), strict=True) if why is None]
+
+
+def test_of_all_pairs_best_worst_keeps_that_of_the_highest_and_the_lowest_mean() -> None:
+    rows = unit((0, 1, -1.0), (0, 2, 2.0), (1, 2, 3.0))  # means: 0.5, 2.0, -2.5
+    assert kept(rows, "all") == ["q0:0-1", "q0:0-2", "q0:1-2"]
+    assert kept(rows, "best-worst") == ["q0:1-2"]
+    assert reasons(rows, PLAIN, "best-worst") == ["not_extreme", "not_extreme", None]
+
+
+def test_of_equal_replies_the_first_is_the_best_and_the_worst() -> None:
+    rows = unit((0, 1, 0.0), (0, 2, 0.0), (1, 2, 0.0))
+    assert reasons(rows, PLAIN, "best-worst") == ["low_confidence", "not_extreme", "not_extreme"]
+    tied = unit((0, 1, 1.0), (0, 2, 1.0), (1, 2, 0.0))  # 1 and 2 are equally bad
+    assert kept(tied, "best-worst") == ["q0:0-1"]
+
+
+def test_the_pair_of_the_extremes_must_pass_like_any_other() -> None:
+    rows = unit((0, 1, 3.0), (0, 2, None), (1, 2, 1.0))  # best 0, worst 1 (-1.0 against -1.0): the first counts
+    assert reasons(rows, PLAIN, "best-worst") == [None, "invalid_vote", "not_extreme"]
+    missing = unit((0, 1, 1.0), (1, 2, 3.0))  # best 0 and worst 2 were never compared
+    assert reasons(missing, PLAIN, "best-worst") == ["not_extreme", "not_extreme"]
+    assert reasons(unit((0, 1, None)), PLAIN, "best-worst") == ["invalid_vote"]
+
+
+def rounds(*odds: float) -> list[Row]:
+    return [
+        label(z, A, B, position=n, id=f"q0:round-{n}", a_from=f"round {n}", b_from="initial")
+        for n, z in enumerate(odds, 1)
+    ]
+
+
+def test_of_a_generate_run_final_keeps_the_last_round() -> None:
+    assert kept(rounds(1.0, 3.0, 2.0), "final") == ["q0:round-3"]
+    assert kept(rounds(*[1.0] * 10), "final") == ["q0:round-10"]
+    assert kept(rounds(1.0), "all") == ["q0:round-1"]
+
+
+def test_a_pairing_that_does_not_fit_the_labels_is_refused() -> None:
+    with pytest.raises(UsageError, match="--pairing final is for labels of a generate run"):
+        reasons(unit((0, 1, 1.0)), PLAIN, "final")
+    with pytest.raises(UsageError, match="--pairing best-worst is for labels of samples"):
+        reasons(rounds(1.0, 2.0), PLAIN, "best-worst")
+
+
+def test_a_pair_waits_for_the_samples_beyond_the_first() -> None:
+    [row] = unit((0, 4, 1.0))
+    assert [extra_pass(row, n) for n in (None, 2, 4, 5, 9)] == [0, 3, 1, 0, 0]
+
+
+# Replies
+
+
+def test_a_reply_stands_at_its_mean_probability_over_the_pairs_it_is_in() -> None:
+    rows = unit((0, 1, 1.0), (0, 2, 3.0), (1, 2, None))
+    found = {reply.name[1]: reply for reply in standings(rows, PLAIN)}
+    sigma = [1 / (1 + math.exp(-z)) for z in (1.0, 3.0)]
+    assert found["sample 0"].p == pytest.approx(sum(sigma) / 2)
+    assert found["sample 1"].p == pytest.approx(1 - sigma[0])
+    assert found["sample 0"].labels == ["q0:0-1", "q0:0-2"]
+    assert (found["sample 2"].id, found["sample 2"].labels) == ("q0:0-2:sample 2", ["q0:0-2"])
+
+
+def test_equal_texts_are_one_reply_under_the_lowest_number() -> None:
+    rows = unit((0, 1, 1.0), (0, 2, 1.0), (1, 2, 0.5))
+    for row in rows:
+        row |= {side: " Same. " if row[f"{side}_from"] != "sample 1" else "Other." for side in "ab"}
+    found = standings(rows, PLAIN)
+    assert [(reply.name[1], reply.text, len(reply.won)) for reply in found] == [
+        ("sample 0", " Same. ", 2),
+        ("sample 1", "Other.", 2),
+    ]
+
+
+def test_a_reply_that_met_itself_alone_and_one_without_text_are_told_apart() -> None:
+    [alone] = standings([label(0.3, A, A + "\n")], PLAIN)
+    assert alone.p is None
+    assert standing_reason(alone, [], PLAIN, 0.5) == "identical"
+    assert [reply.text for reply in standings([label(2.0, A, " ")], PLAIN)] == [A]
+
+
+@given(st.lists(st.tuples(st.floats(-20, 20), st.booleans()), min_size=3, max_size=3), filters)
+def test_replies_stand_the_same_when_pairs_are_swapped(odds: list[tuple[float, bool]], asked: Filters) -> None:
+    rows = unit(*((x, y, z) for (x, y), (z, _) in zip([(0, 1), (0, 2), (1, 2)], odds, strict=True)))
+    turned = [swapped(row) if swap else row for row, (_, swap) in zip(rows, odds, strict=True)]
+    assert standings(turned, asked) == standings(rows, asked)
+
+
+@pytest.mark.parametrize(
+    ("z", "a", "upper", "whys"),
+    [
+        (2.0, A, 0.7, [None, None]),
+        (0.5, A, 0.7, ["low_confidence"] * 2),
+        (0.0, A, 0.5, ["low_confidence"] * 2),
+        (0.1, A, 0.5, [None, None]),
+        (2.0, LEAK, 0.7, ["preamble_leak", None]),
+        (-2.0, LEAK, 0.7, [None, None]),
+        (2.0, MIXED, 0.7, ["role_mixup", None]),
+        (2.0, REFUSED, 0.7, ["refused_benign", None]),
+        (-2.0, REFUSED, 0.7, [None, None]),
+    ],
+)
+def test_a_reply_is_an_example_outside_the_dead_zone_and_without_a_fault_to_imitate(
+    z: float, a: str, upper: float, whys: list[str | None]
+) -> None:
+    row = label(z, a)
+    asked = Filters(0.5, benign=frozenset([prompt_hash(row["prompt"])]))
+    assert [standing_reason(reply, row["prompt"], asked, upper) for reply in standings([row], asked)] == whys
+
+
+def test_the_dead_zone_ends_where_a_pair_at_the_threshold_lies() -> None:
+    assert edge(0.8, Filters()) == 0.8
+    assert edge(None, Filters(0.65)) == 0.65
+    assert edge(None, Filters(0.9, temperature=2.0)) == pytest.approx(1 / (1 + math.exp(-math.log(9) / 2)))
+    assert edge(None, Filters(1.0, temperature=2.0)) <= 1.0
