@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from cai.cli_common import Json, print_json, say
+from cai.cli_judge import RUN_OPTIONS, play_shown, with_run_options
 
 constitution_app = typer.Typer(
     help="List, read, check and import constitutions.\n\nExample: cai constitution show harmless",
@@ -89,3 +90,34 @@ def constitution_import(
     else:
         write_new(out, text, force=force)
         typer.echo(f"wrote {out}; see what to improve: cai constitution check {out}", err=True)
+
+
+@constitution_app.command("test")
+@with_run_options(*RUN_OPTIONS)
+def constitution_test(
+    file: Annotated[str, typer.Argument(help="A built-in NAME or a PATH.")],
+    judge: Annotated[str, typer.Option(help="local, openai:NAME, anthropic:NAME, hf:NAME, …")] = "local",
+    protocol: Annotated[
+        str | None, typer.Option(help="logprob, score, vote or reason; default: the best the judge can do.")
+    ] = None,
+    principle: Annotated[str | None, typer.Option(help="Test this principle alone, by its id.")] = None,
+    json: Json = False,
+    **settings: Any,
+) -> None:
+    """Hold a constitution to its own examples: a judge must prefer `better` in both orders; exits 1 where one fails.
+
+    Finished calls are kept: running it again asks only about what changed.
+
+    Example: cai constitution test my.yaml --judge openai:gpt-4.1-mini
+    """
+    from cai.constitution import load_constitution
+    from cai.trial import resolve_trial, run_trial
+
+    asked = {"judge": judge, "protocol": protocol, **settings}
+    report = run_trial(resolve_trial(load_constitution(file), principle, asked), play_shown)
+    if json:
+        print_json(report.summary(), json)
+    else:
+        say(report.lines())
+    if report.failed:
+        raise typer.Exit(1)

@@ -2,18 +2,72 @@
 
 from __future__ import annotations
 
+import inspect
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from cai import cli_runs
 from cai.cli_common import Json, print_json, say
+
+if TYPE_CHECKING:
+    from cai.job import Job
 
 judge_app = typer.Typer(
     help="Hold a judge's labels against people's.\n\nExample: cai judge calibrate runs/gold --out runs/gold",
     no_args_is_help=True,
     rich_markup_mode=None,
 )
+RUN_OPTIONS = (
+    "templates", "max_tokens", "extra_body", "concurrency", "rpm", "tpm", "seed", "max_cost", "price", "base_url",
+    "header", "timeout", "out",
+)  # fmt: skip
+
+
+def with_run_options(*names: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Give a command the named options of runs; it gets them as `settings`."""
+    known = {
+        name: parameter
+        for command in (cli_runs.label, cli_runs._shared)
+        for name, parameter in inspect.signature(command, eval_str=True).parameters.items()
+    }
+
+    def decorate(command: Callable[..., None]) -> Callable[..., None]:
+        def run(**given: Any) -> None:
+            from cai.settings import RunSettings, settings_from_options
+
+            made = settings_from_options(RunSettings, {name: given.pop(name) for name in names})
+            fields = ["headers" if name == "header" else name for name in names]
+            command(**given, **{name: getattr(made, name) for name in fields})
+
+        own = [
+            each
+            for each in inspect.signature(command, eval_str=True).parameters.values()
+            if each.kind is not each.VAR_KEYWORD
+        ]
+        parameters = [*own, *(known[name] for name in names)]
+        run.__doc__ = command.__doc__
+        run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+        run.__annotations__ = {each.name: each.annotation for each in parameters}
+        return run
+
+    return decorate
+
+
+def play_shown(job: Job[Any]) -> None:
+    """Play a job to its end, and show how it goes."""
+    from cai import console
+    from cai.pipeline import run_job
+
+    console.show(job.setup.describe())
+    try:
+        with console.Progress(job) as progress:
+            job.setup.count_items(progress.expect)
+            run_job(job)
+    finally:
+        console.show(console.summary(job))
 
 
 @judge_app.callback()

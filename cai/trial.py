@@ -1,0 +1,329 @@
+"""A constitution on trial: a judge is asked about the examples that its principles bring along.
+
+Each is judged under its own principle alone, in both orders. Knows what an example must come to; no formulas, and
+prints nothing.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from difflib import get_close_matches
+from hashlib import sha256
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, Literal, get_args
+
+import orjson
+
+from cai.calibrate import probability
+from cai.constitution import Constitution, Principle, load_constitution
+from cai.errors import ConstitutionError, UsageError
+from cai.feed import in_thread
+from cai.job import Job, Place
+from cai.judge import Flow, Pair, judge, log_ratio
+from cai.labelling import Labelling, LabelSettings, LabelSetup, resolve
+from cai.records import Contest, Label, Reading, Record, Vote
+from cai.run import PAIR_BITS, identity_hash
+from cai.settings import make_settings, spec_of
+
+State = Literal["holds", "flips", "fails", "invalid"]
+STATES: dict[State, str] = {
+    "holds": "hold in both orders",
+    "flips": "hold on average but flip with the order",
+    "fails": "fail",
+    "invalid": "have no valid answer",
+}
+EXAMPLE = "tests: [{prompt: …, better: …, worse: …}]"
+SHOWN = 48  # characters of a test's prompt in a table
+NOT_ASKED = ("gold", "agreement", "calibration", "target", "max_candidates", "model", "pairing", "min_confidence")
+Play = Callable[[Job[Label]], None]  # plays a job to its end
+
+
+def quietly(job: Job[Label]) -> None:
+    """Play a job to its end; also where an event loop runs."""
+    for _ in in_thread(job.rows):
+        pass
+
+
+class Outcome(Record):
+    """What the judge said of one example; the probabilities are those of the better reply's letter among both."""
+
+    principle: str
+    number: int  # among the tests of its principle, from 1
+    prompt: str
+    state: State
+    p: float | None  # that the better reply is better, both orders together; None: invalid
+    shown_first: float | None  # as seen with the better reply first, and second; of votes in words the share of votes
+    shown_second: float | None
+    mass: float | None  # of both letters, the lower of the two orders; None: not known
+    problem: str | None  # why it is invalid
+
+
+@dataclass(frozen=True, slots=True)
+class TrialReport:
+    """What a judge made of a constitution's examples."""
+
+    constitution: Constitution
+    judge: str
+    protocol: str
+    outcomes: tuple[Outcome, ...]
+    untested: tuple[str, ...]  # principles without an example
+    folder: str | None  # None: nothing is kept
+
+    @property
+    def counts(self) -> dict[State, int]:
+        """How many examples came to what."""
+        seen = Counter(outcome.state for outcome in self.outcomes)
+        return {state: seen[state] for state in get_args(State)}
+
+    @property
+    def failed(self) -> list[Outcome]:
+        """The examples that do not hold in both orders."""
+        return [outcome for outcome in self.outcomes if outcome.state != "holds"]
+
+    def summary(self) -> dict[str, Any]:
+        """The report as JSON."""
+        return {
+            "constitution": self.constitution.ref.model_dump(),
+            "judge": self.judge,
+            "protocol": self.protocol,
+            "n": len(self.outcomes),
+            **{str(state): count for state, count in self.counts.items()},
+            "passed": not self.failed,
+            "tests": [outcome.model_dump() for outcome in self.outcomes],
+            "untested": list(self.untested),
+            "folder": self.folder,
+        }
+
+    def lines(self) -> Iterator[str]:
+        """The report for people to read."""
+        law = self.constitution
+        yield f"{law.name} {law.version} by {self.judge}, protocol {self.protocol}, each test under its principle alone"
+        yield ""
+        yield f"{'P(better reply)':18}{'first':>8}{'second':>8}{'both':>8}{'mass':>8}"
+        named = ""
+        for outcome in self.outcomes:
+            if outcome.principle != named:
+                named = outcome.principle
+                of = [other for other in self.outcomes if other.principle == named]
+                yield f"{named}  ({sum(other.state == 'holds' for other in of)} of {len(of)} hold)"
+            numbers = (outcome.shown_first, outcome.shown_second, outcome.p, outcome.mass)
+            shown = "".join(f"{'–' if number is None else f'{number:.3f}':>8}" for number in numbers)
+            prompt = " ".join(outcome.prompt.split())
+            prompt = prompt if len(prompt) <= SHOWN else prompt[: SHOWN - 1] + "…"
+            yield f"  {outcome.number:<4}{outcome.state:12}{shown}  {outcome.problem or prompt}"
+        yield ""
+        told = ", ".join(f"{count} {STATES[state]}" for state, count in self.counts.items() if count)
+        yield f"{len(self.outcomes)} tests: {told}"
+        if self.untested:
+            yield f"principles without a test: {', '.join(self.untested)}"
+        if self.failed:
+            yield "not held: " + ", ".join(f"{one.principle} {one.number} ({one.state})" for one in self.failed)
+
+
+@dataclass(frozen=True, slots=True)
+class Example(Contest):
+    """A principle's example as a pair: a is the better reply."""
+
+    @property
+    def key(self) -> str:
+        """Names the principle too: the same pair may stand under two, and the other way round in one of them."""
+        return sha256(f"{self.id}\0{super(Example, self).key}".encode()).hexdigest()[:32]
+
+
+@dataclass(frozen=True)
+class TrialSetup(LabelSetup):
+    """A trial, resolved and checked."""
+
+    examples: tuple[tuple[Example, Principle], ...] = ()
+
+    @property
+    def cuts(self) -> bool:
+        """Examples are no training data."""
+        return False
+
+    def task(self) -> Trial:
+        """Judge every example under its principle."""
+        return Trial(self)
+
+    def places(self) -> Iterator[Place]:
+        """The examples, in the order of the constitution."""
+        return iter([(example.position, example) for example, _ in self.examples])
+
+    @property
+    def countable(self) -> bool:
+        """They lie in memory."""
+        return True
+
+    def describe(self) -> Iterator[str]:
+        """What will run, for people to read."""
+        law = self.constitution
+        count = len({principle.id for _, principle in self.examples})
+        yield f"constitution  {law.name} {law.version} ({law.source or 'made in Python'})"
+        yield f"tests         {len(self.examples)}, of {count} principles, each under its own alone, in both orders"
+        yield f"method        protocol {self.protocol}, templates {self.templates.source}, seed {self.settings.seed}"
+        yield f"judge         {spec_of(self.players['judge'])}"
+        yield f"folder        {self.out}"
+
+    def next_steps(self, folder: str) -> Iterator[str]:
+        """Nothing: the report follows."""
+        yield from ()
+
+
+class Trial(Labelling):
+    """Judge examples."""
+
+    unit = "tests"
+
+    def __init__(self, setup: TrialSetup) -> None:
+        super().__init__(setup)
+        self._under = {example.id: principle for example, principle in setup.examples}
+
+    def flow(self, contest: Contest, a: str, b: str) -> Flow:
+        """What is asked about an example: its own principle, none drawn."""
+        setup, pair = self._setup, Pair(contest.messages, a, b)
+        principle = self._under[contest.id]
+        return judge(pair, (principle,), self._ask, setup.protocol, score=setup.score, weighted=False)
+
+
+def constitution_test(
+    constitution: str | Path | Constitution, judge: str = "local", *, principle: str | None = None, **settings: Any
+) -> TrialReport:
+    """Ask a judge about the examples of a constitution's principles; one passes where it holds in both orders.
+
+    judge: a model spec. principle: the id of the one whose examples are wanted. settings: fields of `LabelSettings`
+    such as `protocol`, `seed` and `out`. With `out` finished calls are kept in that folder: what was asked before costs
+    nothing, also after other parts of the constitution changed.
+    Raises ConstitutionError where there is no example, ModelStopped where the judge cannot go on.
+    """
+    law = constitution if isinstance(constitution, Constitution) else load_constitution(constitution)
+    out = settings.pop("out", None)
+    with TemporaryDirectory(prefix="cai-") as scratch:
+        report = run_trial(resolve_trial(law, principle, {**settings, "judge": judge, "out": out or scratch}))
+    return report if out else replace(report, folder=None)
+
+
+def run_trial(setup: TrialSetup, play: Play = quietly) -> TrialReport:
+    """Play a trial to its end, and say what it came to."""
+    job: Job[Label] = Job(setup, setup.out)
+    play(job)
+    rows, law = job.folder / job.task.rows_file, setup.constitution
+    labels = [Label.model_validate_json(line) for line in rows.read_bytes().splitlines()] if rows.exists() else []
+    lost = {} if len(labels) == len(setup.examples) else _lost(job.folder / "dropped.jsonl")
+    said = {label.id: label for label in labels}
+    return TrialReport(
+        constitution=law,
+        judge=spec_of(setup.players["judge"]),
+        protocol=setup.protocol,
+        outcomes=tuple(_outcome(example, of.id, said.get(example.id), lost) for example, of in setup.examples),
+        untested=tuple(principle.id for principle in law.principles if not principle.tests),
+        folder=str(job.folder),
+    )
+
+
+def resolve_trial(law: Constitution, principle: str | None, given: dict[str, Any]) -> TrialSetup:
+    """Check everything that can be checked before the first call; `given` are fields of `LabelSettings`."""
+    examples = tuple(_examples(law, principle))
+    for name in NOT_ASKED:
+        if name in given:
+            raise UsageError(f"{name!r} is for labels that are kept for training: a trial keeps none")
+    # 0.5: beliefs after reasoning are looked at as they are, not filtered
+    base = resolve((), law, make_settings(LabelSettings, {**given, "min_confidence": 0.5, "principles": 1}))
+    if base.protocol == "reward":
+        name = spec_of(base.players["judge"])
+        raise UsageError(f"{name} rewards replies and reads no principle: name a judge that is asked in words")
+    identity = {key: base.identity[key] for key in ("binding", "extra_body", "seed")}
+    asked = [[example.key, principle.id] for example, principle in examples]
+    identity |= {"command": "test", "tests": sha256(orjson.dumps(asked)).hexdigest()[:16]}
+    setup = TrialSetup(**vars(base) | {"name": f"{law.name}-tests", "identity": identity, "examples": examples})
+    if setup.settings.out is None:
+        binding = {key: identity["binding"][key] for key in ("judge", "protocol")}
+        setup = replace(
+            setup, settings=replace(setup.settings, out=Path("runs") / f"{setup.name}-{identity_hash(binding)}")
+        )
+    if _is_trial(setup.out):  # its rows are made again from the finished calls, of which the changed alone are missing
+        setup = replace(setup, settings=replace(setup.settings, force=True))
+    return setup
+
+
+def _examples(law: Constitution, wanted: str | None) -> Iterator[tuple[Example, Principle]]:
+    ids = [principle.id for principle in law.principles]
+    where = law.source or None
+    if wanted is not None and wanted not in ids:
+        close = get_close_matches(wanted, ids, n=1)
+        hint = f"did you mean {close[0]!r}?" if close else f"it has {', '.join(ids)}"
+        raise UsageError(f"--principle {wanted!r} is none of {law.name}: {hint}")
+    chosen = [principle for principle in law.principles if wanted in (None, principle.id)]
+    if not any(principle.tests for principle in chosen):
+        what = "no principle" if wanted is None else f"principle {wanted!r}"
+        has = "has a test" if wanted is None else "has no test"
+        raise ConstitutionError(f"{what} {has}: write some under a principle, as {EXAMPLE}", where)
+    for unit, principle in enumerate(chosen):
+        if principle.tests and not principle.can_judge:
+            problem = f"principle {principle.id!r} has tests but no 'choose' and no 'text' to ask a judge with"
+            raise ConstitutionError(problem, where)
+        for number, test in enumerate(principle.tests):
+            example = Example(
+                id=f"{principle.id}:test-{number + 1}",
+                position=unit << PAIR_BITS | number,
+                prompt_id=f"{principle.id}:test-{number + 1}",
+                messages=({"role": "user", "content": test.prompt},),
+                a=test.better,
+                b=test.worse,
+                a_from="better",
+                b_from="worse",
+            )
+            yield example, principle
+
+
+def _is_trial(folder: Path) -> bool:
+    try:
+        return bool(orjson.loads((folder / "run.json").read_bytes())["identity"]["command"] == "test")
+    except (OSError, ValueError, LookupError, TypeError):
+        return False  # whatever it is, a run refuses what is not its own
+
+
+def _lost(path: Path) -> dict[str, str]:
+    """Why examples were dropped, by their id."""
+    rows = map(orjson.loads, path.read_bytes().splitlines())
+    return {row["id"]: f"{row['reason']}: {row['detail']}" for row in rows}
+
+
+def _outcome(example: Example, principle: str, label: Label | None, lost: dict[str, str]) -> Outcome:
+    votes = () if label is None else label.votes
+    valid = [vote for vote in votes if vote.valid]
+    readings = [reading for vote in votes for reading in (vote.ab, vote.ba)]
+    masses = [reading.mass for reading in readings if reading.mass is not None]
+    state: State = "invalid"
+    problem = lost.get(example.id) or next((each.problem for each in readings if each.problem is not None), None)
+    if label is not None and label.z is not None:
+        state, problem = "holds" if _holds(valid) else "flips" if label.z > 0 else "fails", None
+    return Outcome(
+        principle=principle,
+        number=(example.position & (1 << PAIR_BITS) - 1) + 1,
+        prompt=example.messages[-1]["content"],
+        state=state,
+        p=None if label is None or label.z is None else probability(label.z),
+        shown_first=_preferred([vote.ab for vote in valid], "first"),
+        shown_second=_preferred([vote.ba for vote in valid], "second"),
+        mass=min(masses) if masses else None,
+        problem=problem,
+    )
+
+
+def _holds(votes: Sequence[Vote]) -> bool:
+    """Whether a is preferred in both orders, every time it was asked."""
+    return all(vote.ab.choice == "first" and vote.ba.choice == "second" for vote in votes)
+
+
+def _preferred(readings: Sequence[Reading], place: Literal["first", "second"]) -> float | None:
+    """Probability of the letter at a place among both; of votes in words the share that named it."""
+    if not readings:
+        return None
+    ratios = [ratio for reading in readings if (ratio := log_ratio(reading)) is not None]
+    if ratios:
+        [ratio] = ratios  # probabilities are asked for once
+        return probability(ratio if place == "first" else -ratio)
+    return sum(reading.choice == place for reading in readings) / len(readings)
