@@ -22,10 +22,10 @@ from cai.models.engine import Engine
 from cai.models.local import LocalModel
 from cai.records import Call, Request, Sampling
 
-WORDS = (
-    "the of and river mill quiet honest reply question people small green bridge answer careful kind because should "
-    "never always water stone paper reason law help person safe risk plan night morning table letter garden city"
-).split()
+VOCABULARY = """
+the of and river mill quiet honest reply question people small green bridge answer careful kind because should never
+always water stone paper reason law help person safe risk plan night morning table letter garden city
+"""
 PRINCIPLES = ("does less harm to people", "is more honest about what it does not know", "helps more with the question")
 SIZES = (100, 300, 1000)  # words of a conversation and two replies together; as many tokens, about
 WAYS = ("off", "at once", "in turn")
@@ -48,7 +48,7 @@ class Judge(LocalModel):
 
 
 def text(words: int, draw: random.Random) -> str:
-    return " ".join(draw.choice(WORDS) for _ in range(words))
+    return " ".join(draw.choices(VOCABULARY.split(), k=words))
 
 
 def label(words: int, draw: random.Random) -> list[Call]:

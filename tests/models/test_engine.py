@@ -207,8 +207,8 @@ def test_a_prompt_waits_for_another_that_begins_like_it_and_then_goes_with_its_l
 
 def test_less_than_two_shared_blocks_are_not_waited_for() -> None:
     short = CONVERSATION[: 2 * BLOCK - 1]
-    pipeline, _ = played_in_turn([[*short, 0, 1], [*short, 0, 2]], [2, 2])
-    assert [*short, 0, 1] in pipeline.handles[2].beside
+    pipeline, _ = played_in_turn([[*short, 1], [*short, 2]], [2, 2])
+    assert [*short, 1] in pipeline.handles[2].beside
 
 
 def test_a_prompt_does_not_wait_for_one_that_is_never_computed() -> None:
