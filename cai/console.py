@@ -195,6 +195,8 @@ def summary(job: Job[Any]) -> Iterator[Text | str]:
         yield f"  {job.skipped:,} {job.task.unit} were through before this session"
     for reason, count in sorted(info["dropped"].items(), key=lambda item: -item[1]):
         yield f"  dropped {count:,} {reason}: see {job.folder / 'dropped.jsonl'}"
+    if job.cut is not None:
+        yield from job.cut.lines()
     if job.stopped is not None:
         yield "not finished: the same command goes on where this one stopped"
     elif info["rows"]:

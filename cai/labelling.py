@@ -231,7 +231,7 @@ class LabelSetup(Setup[Label]):
             "min_confidence": settings.min_confidence,
             "agreement": settings.agreement,
             "calibration": None if named is None else str(named),
-            "pairing": settings.pairing,
+            "pairing": None if settings.pairing == "all" else settings.pairing,
             "target": settings.target,
         }
         return {name: value for name, value in options.items() if value is not None}

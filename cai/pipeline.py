@@ -28,6 +28,7 @@ from cai.records import Candidates, Label, Record, Revision
 from cai.settings import Prompts
 
 log = logging.getLogger("cai")
+THRESHOLDS = {"min_confidence", "agreement", "calibration"}  # of which one decides
 Row = TypeVar("Row", bound=Record)
 
 
@@ -50,8 +51,12 @@ async def finished_rows(job: Job[Row]) -> AsyncGenerator[Row, None]:
 
 
 def _cut(job: Job[Any]) -> None:
+    """Cut as the run's last export did, but for what this command says itself."""
     if job.setup.cuts:
-        job.cut = export_run(job.folder, **(job.info.get("export") or job.setup.cut_options()))
+        said, before = job.setup.cut_options(), dict(job.info.get("export") or {})
+        if THRESHOLDS & said.keys():
+            before = {name: value for name, value in before.items() if name not in THRESHOLDS}
+        job.cut = export_run(job.folder, **before | said)
 
 
 def jobs_of(setup: Setup[Any]) -> Iterator[Job[Any]]:

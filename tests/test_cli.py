@@ -26,7 +26,8 @@ from cai.cli import main
 ROOT = Path(__file__).resolve().parent.parent
 COMMANDS = [
     "", "generate", "export", "plan", "plan generate", "constitution", "constitution list", "constitution show",
-    "constitution check", "constitution import",
+    "constitution check", "constitution import", "sample", "label", "plan sample", "plan label", "audit", "judge",
+    "judge calibrate",
 ]  # fmt: skip
 
 

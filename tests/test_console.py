@@ -49,7 +49,9 @@ def job(**fields: Any) -> Any:
         "usage": {"calls": 6000, "input_tokens": 1234567, "output_tokens": 89},
     }  # fmt: skip
     known = {"tally": Tally(), "finished": 0, "skipped": 0, "dropped": {}, "info": info, "example": None}
-    return SimpleNamespace(**known | {"stopped": None, "folder": Path("runs/a")} | fields)
+    setup = SimpleNamespace(next_steps=lambda folder: iter([f"cut them again with: cai export {folder}"]))
+    more = {"stopped": None, "folder": Path("runs/a"), "task": SimpleNamespace(unit="prompts"), "setup": setup}
+    return SimpleNamespace(**known | more | {"cut": None} | fields)
 
 
 def shown(lines: Any) -> str:
@@ -217,7 +219,7 @@ def test_the_summary_tells_counts_costs_drops_and_the_next_command() -> None:
     assert told.index("5 empty") < told.index("3 truncated")
     assert "dropped.jsonl" in told
     assert "7 prompts were through before this session" in told
-    assert told.endswith("runs/a/sft.jsonl; cut them again with: cai export runs/a --split 0.9")
+    assert told.endswith("cut them again with: cai export runs/a")
 
 
 @pytest.mark.parametrize(("cost", "told"), [(None, ", price unknown,"), (0.0, ", free,"), (1234.5, ", $1,234.5000,")])
