@@ -242,4 +242,4 @@ def test_a_run_that_never_began_has_no_summary() -> None:
 
 
 def test_a_folder_with_spaces_can_be_pasted() -> None:
-    assert "cai export 'my runs/a' --split" in shown(summary(job(folder=Path("my runs/a"))))
+    assert "cai export 'my runs/a'" in shown(summary(job(folder=Path("my runs/a"))))
