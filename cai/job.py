@@ -109,6 +109,10 @@ class Setup(Generic[Row]):
         """What will run, for people to read."""
         raise NotImplementedError
 
+    def parts(self) -> Iterator[Setup[Row]]:
+        """The runs that it takes, itself the last."""
+        yield self
+
     def plan_notes(self) -> Iterator[str]:
         """What a reader of a plan should know."""
         yield from ()

@@ -9,13 +9,14 @@ from __future__ import annotations
 import statistics
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar
 
 import orjson
 
 from cai.ask import Ask, AskJudge
-from cai.calibrate import TARGETS, Binding, Calibration
+from cai.calibrate import TARGETS, Calibration
 from cai.calibration import binding_problems, calibrate_file, load_calibration
 from cai.candidates import sample
 from cai.constitution import Constitution, load_constitution
@@ -170,6 +171,12 @@ class LabelSetup(Setup[Label]):
             again = f"cai export {folder} --min-confidence 0.8"
             yield f"labels in {self.out / 'labels.jsonl'}; cut them again with: {again}"
 
+    def parts(self) -> Iterator[LabelSetup]:
+        """The gold pairs, then the rest."""
+        if self.settings.gold is not None:
+            yield self.gold_setup()
+        yield self
+
     def plan_notes(self) -> Iterator[str]:
         """What a reader of a plan should know."""
         if self.protocol == "vote":
@@ -177,22 +184,21 @@ class LabelSetup(Setup[Label]):
         if self.settings.target is not None:
             yield "further replies for --target are not counted: how many it takes shows as pairs are judged"
         if self.settings.gold is not None:
-            yield "the gold pairs are counted, too"
+            yield f"the pairs of {self.settings.gold} are counted, too"
 
     def imagined(self, item: Item, answer: str) -> Iterator[tuple[str, Request]]:
         """What would be asked for a pair, by player; of votes the first wave."""
         assert isinstance(item, Contest) and item.a is not None and item.b is not None
-        task = self.task()
-        flow = task.flow(item, item.a, item.b)
+        flow = self._asking.flow(item, item.a, item.b)
         for request in next(flow):
             yield "judge", request
             if self.protocol == "reason":
                 yield "judge", replace(request, max_tokens=1, score=("", ""))
         flow.close()
 
-    def binding(self) -> Binding:
-        """What a calibration of this judge is bound to."""
-        return Binding.model_validate(self.identity["binding"])
+    @cached_property
+    def _asking(self) -> Labelling:
+        return self.task()
 
     def calibrated(self, calibration: Calibration) -> LabelSetup:
         """The same run, with beliefs that a calibration corrects."""
@@ -459,6 +465,7 @@ def resolve(source: Source, constitution: str | Path | Constitution, settings: L
         "pairing": "final" if settings.pairing == "final" else "all",  # best-worst judges all pairs, too
         "binding": binding,
         "extra_body": dict(settings.extra_body),
+        "max_tokens": settings.max_tokens if protocol == "vote" else None,  # others read the letter alone
         "seed": settings.seed,
         "further": None if further is None else further["model"],
     }

@@ -89,19 +89,20 @@ def estimate(setup: Setup[Any]) -> Estimate:
     most = setup.settings.max_tokens
     typical = round(most * TYPICAL_ANSWER)
     counts = {player: _Count() for player in setup.players}
-    settled, seen = _settled(setup), set[bytes]()
     items = unusable = finished = 0
-    for position, item in setup.task().places():
-        if isinstance(item, BadPrompt) or not _new(item, seen):
-            unusable += 1
-            continue
-        items += 1
-        if position in settled:
-            finished += 1
-            continue
-        for length in dict.fromkeys((typical, most)):
-            for player, request in setup.imagined(item, "x" * round(length * CHARACTERS_PER_TOKEN)):
-                counts[player].add(request, length, likely=length == typical, most=length == most)
+    for part in setup.parts():
+        settled, seen = _settled(part), set[bytes]()
+        for position, item in part.task().places():
+            if isinstance(item, BadPrompt) or not _new(item, seen):
+                unusable += 1
+                continue
+            items += 1
+            if position in settled:
+                finished += 1
+                continue
+            for length in dict.fromkeys((typical, most)):
+                for player, request in part.imagined(item, "x" * round(length * CHARACTERS_PER_TOKEN)):
+                    counts[player].add(request, length, likely=length == typical, most=length == most)
     return _estimate(setup, counts, items, unusable, finished)
 
 
