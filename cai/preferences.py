@@ -138,14 +138,14 @@ class LabelCut(Cut):
 
     def lines(self) -> Lines:
         """The drops of pairs and replies; all rows are on their way when the first one comes."""
-        if self._choice.target is not None:
-            self._last = self._end(self._choice.target)
         try:
-            for unit in self._units():
-                try:
+            try:
+                if self._choice.target is not None:
+                    self._last = self._end(self._choice.target)
+                for unit in self._units():
                     self._cut(unit)
-                except (LookupError, TypeError, AttributeError) as error:
-                    raise self.damaged() from error
+            except (LookupError, TypeError, AttributeError, ValueError) as error:
+                raise self.damaged() from error
             self._balance()
             if self._texts is not None:
                 self._texts.save()
