@@ -91,6 +91,12 @@ def _hf(name: str, connection: Connection) -> Model:
     return HFModel(name)
 
 
+def _reward(name: str, connection: Connection) -> Model:
+    from cai.models.reward import RewardModel
+
+    return RewardModel(name)
+
+
 def _recorded(name: str, connection: Connection) -> Model:
     if Path(name).is_dir() or name.endswith(".sqlite"):
         from cai.models.replayed import ReplayedModel
@@ -106,6 +112,7 @@ PROVIDERS: dict[str, Callable[[str, Connection], Model]] = {
     "openai": _openai,
     "anthropic": _anthropic,
     "hf": _hf,
+    "reward": _reward,
     "recorded": _recorded,
 }
 
