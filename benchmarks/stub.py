@@ -45,6 +45,7 @@ class Stub:
     window: str = "fixed"
     marker: str = "POISON"
     words: int = 40
+    per_word: float = 0.0
     log: int | None = None  # file descriptor
     in_flight: int = 0
     most_in_flight: int = 0
@@ -196,6 +197,7 @@ class Connection(asyncio.Protocol):
             sent = self.error(status, head)
         else:
             text, finish = reply_to(payload, digest, 1 if payload.get("logprobs") else stub.words)
+            delay += stub.per_word * len(text.split())
             text = "" if mode in ("empty", "filtered") else text
             finish = {"filtered": "content_filter", "length": "length"}.get(mode, finish)
             sent = answer(path, payload, digest, text, finish)
@@ -251,13 +253,14 @@ def main() -> None:
     parser.add_argument("--window", choices=("fixed", "bucket"), default="fixed", help="mode 429: see Stub.admit")
     parser.add_argument("--marker", default="POISON", help="mode 400: requests that contain it are refused")
     parser.add_argument("--words", type=int, default=40, help="length of a reply")
+    parser.add_argument("--per-word", type=float, default=0.0, help="further seconds for every word of a reply")
     parser.add_argument("--log", help="file that gets a line with the payload's hash when a request arrives")
     args = parser.parse_args()
     if args.mode not in MODES.split() and not (args.mode.isdigit() and 400 <= int(args.mode) < 600):
         parser.error(f"unknown mode {args.mode!r}; known: {MODES}, 400 to 599")
     share = args.share if args.share is not None else 0.05 if args.mode == "tail" else 1.0
     log = os.open(args.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644) if args.log else None
-    stub = Stub(args.latency, args.mode, share, args.rate, args.window, args.marker, args.words, log)
+    stub = Stub(args.latency, args.mode, share, args.rate, args.window, args.marker, args.words, args.per_word, log)
     asyncio.run(serve(stub, args.host, args.port))
 
 
