@@ -28,6 +28,7 @@ from cai.tables import Table, line_of
 READ_FOR_REFUSALS = 1_000  # first replies of a generate run, in input order: the share is then known to 2.5 points
 MANY_REFUSALS = 0.2
 EXPORT_MARKS = tuple(f'"stage":"{stage}"'.encode() for stage in EXPORT_STAGES)  # as written here; texts escape quotes
+BLANK = Drop(id=None, position=0, stage="", reason="empty", detail="").model_dump(mode="json")
 Row = dict[str, Any]
 Lines = Iterator[tuple[int, bytes]]  # of a JSONL file, with the positions they are sorted by
 
@@ -114,8 +115,8 @@ class Cut:
     def drop(self, stage: str, reason: DropReason, id: str, position: int, told: str) -> tuple[int, bytes]:
         """Count what is left out; its line of dropped.jsonl."""
         self.facts.dropped[stage, reason] += 1
-        drop = Drop(id=id, position=position, stage=stage, reason=reason, detail=told)
-        return position, drop.model_dump_json().encode() + b"\n"
+        said = {"id": id, "position": position, "stage": stage, "reason": reason, "detail": told}
+        return position, line_of(BLANK | said)  # a third of the time that the model takes
 
     def damaged(self) -> RunError:
         """The error for a row that cannot be read."""

@@ -175,18 +175,19 @@ def refused_benign(row: Row, filters: Filters) -> DropReason | None:
 
 
 Check = Callable[[Row, Filters], DropReason | None]
-CHECKS: tuple[Check, ...] = (
-    invalid_vote, empty, identical, length_ratio, order_flip, low_confidence, near_duplicate, preamble_leak,
-    role_mixup, both_refused, refused_benign,
-)  # fmt: skip
+CHEAP_CHECKS: tuple[Check, ...] = (invalid_vote, empty, identical, length_ratio, order_flip, low_confidence)
+TEXT_CHECKS: tuple[Check, ...] = (near_duplicate, preamble_leak, role_mixup, both_refused, refused_benign)
+CHECKS = CHEAP_CHECKS + TEXT_CHECKS
 
 
 def reason(row: Row, filters: Filters) -> DropReason | None:
-    """Why a pair is not kept: the first check that holds; None: it is kept."""
-    for check in CHECKS:
+    """Why a pair is not kept: the first of `CHECKS` that holds; None: it is kept."""
+    for check in CHEAP_CHECKS:
         if (found := check(row, filters)) is not None:
             return found
-    return None
+    if not (filters.hygiene or filters.benign) or not read_texts(row):  # without a bit no check of texts can hold
+        return None
+    return next((found for check in TEXT_CHECKS if (found := check(row, filters)) is not None), None)
 
 
 def detail(why: DropReason, row: Row, filters: Filters) -> str:
@@ -271,11 +272,10 @@ def reasons(rows: Sequence[Row], filters: Filters, pairing: Pairing = "all") -> 
     all: every pair. best-worst: the pair of the replies with the highest and the lowest mean z; of equal ones the first
     counts. final: of a generate run, the pair of the last round. Raises UsageError where the pairing does not fit.
     """
-    chosen = None if pairing == "all" else _last_round(rows) if pairing == "final" else _best_and_worst(rows)
-    return [
-        "not_extreme" if chosen is not None and row["z"] is not None and _names(row) != chosen else reason(row, filters)
-        for row in rows
-    ]
+    if pairing == "all":
+        return [reason(row, filters) for row in rows]
+    chosen = _last_round(rows) if pairing == "final" else _best_and_worst(rows)
+    return [reason(row, filters) if row["z"] is None or _names(row) == chosen else "not_extreme" for row in rows]
 
 
 Name = tuple[int, str, str]  # of a reply among those to its prompt, in their order: number, what it is, model
