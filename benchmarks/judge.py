@@ -4,8 +4,8 @@
     python benchmarks/judge.py embedded GOLD [--pairs 24]
 
 `stub`: a server whose first word takes 100 ms and every further one 15 ms, C=50; the baseline is `asyncio.gather`
-around `AsyncOpenAI`, and what its words say is not looked at. `embedded`: both judges on the embedded model, on pairs of
-GOLD, a file that people have labelled. The JSON judge is the common way: it is asked for reasoning, a preference and a
+around `AsyncOpenAI`, and what its words say is not looked at. `embedded`: both judges on the embedded model, on pairs
+of GOLD, a file that people have labelled. The JSON judge is the common way: it is asked for reasoning, a preference and a
 confidence between 0 and 1, and its pair is kept when the JSON can be read and the confidence passes. Knows nothing of
 how good a judge is beyond counting who is right.
 """
@@ -168,9 +168,8 @@ def made_up(count: int) -> list[dict[str, str]]:
 
 async def main(arguments: argparse.Namespace) -> None:
     conditions()
-    print(
-        f"\n| judge | labels/s | CPU ms | tokens a label | usable | right | {' | '.join(f'kept at {p}, tokens each' for p in LEAST)} |"
-    )
+    kept = " | ".join(f"kept at {p}, tokens each" for p in LEAST)
+    print(f"\n| judge | labels/s | CPU ms | tokens a label | usable | right | {kept} |")
     print("|---" * 8 + "|")
     with tempfile.TemporaryDirectory() as folder:
         if arguments.what == "stub":

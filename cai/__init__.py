@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from cai.auditing import audit
-    from cai.calibration import calibrate as calibrate_judge
+    from cai.calibration import calibrate_judge
     from cai.constitution import Constitution, Principle, list_constitutions, load_constitution
     from cai.errors import CaiError
     from cai.export import export_run
@@ -42,7 +42,7 @@ _HOME = {
     "alabel": "pipeline",
     "asample": "pipeline",
     "audit": "auditing",
-    "calibrate_judge": "calibration.calibrate",
+    "calibrate_judge": "calibration",
     "export_run": "export",
     "generate": "pipeline",
     "label": "pipeline",
@@ -85,8 +85,7 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     if name not in _HOME:
         raise AttributeError(f"module 'cai' has no attribute {name!r}")
-    module, _, other = _HOME[name].partition(".")
-    return getattr(import_module(f"cai.{module}"), other or name)
+    return getattr(import_module(f"cai.{_HOME[name]}"), name)
 
 
 def __dir__() -> list[str]:

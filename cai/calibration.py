@@ -185,7 +185,7 @@ class CalibrationReport:
         return [FILE, *images]
 
 
-def calibrate(source: str | Path | Iterable[Any], *, delta: float = DELTA) -> CalibrationReport:
+def calibrate_judge(source: str | Path | Iterable[Any], *, delta: float = DELTA) -> CalibrationReport:
     """Compare a judge's labels with people's; docs/judging.md has the arithmetic.
 
     source: a label run or its labels.jsonl, a file of rows with probabilities and human labels, or an iterable of such
@@ -197,7 +197,7 @@ def calibrate(source: str | Path | Iterable[Any], *, delta: float = DELTA) -> Ca
 
 
 def calibrate_file(path: str | Path, *, delta: float = DELTA, targets: Sequence[float] = TARGETS) -> CalibrationReport:
-    """`calibrate` for a file, or a folder that holds a labels.jsonl; the run.json beside it names the judge."""
+    """`calibrate_judge` for a file, or a folder that holds a labels.jsonl; the run.json beside it names the judge."""
     where = Path(path)
     if where.is_dir():
         where = where / "labels.jsonl"
@@ -210,7 +210,7 @@ def calibrate_file(path: str | Path, *, delta: float = DELTA, targets: Sequence[
 def calibrate_rows(
     rows: Iterable[Any], *, binding: Binding | None = None, delta: float = DELTA, targets: Sequence[float] = TARGETS
 ) -> CalibrationReport:
-    """`calibrate` for `Label`s, or rows as a file has them; binding: whose labels they are, where that is known."""
+    """`calibrate_judge` for `Label`s, or rows as a file has them; binding: whose labels they are, where that is known."""
     return _report(read_judged(enumerate(rows, 1), "rows"), "rows", binding, delta, targets)
 
 

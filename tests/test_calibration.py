@@ -22,8 +22,8 @@ from cai.calibration import (
     FILE,
     CalibrationReport,
     binding_problems,
-    calibrate,
     calibrate_file,
+    calibrate_judge,
     calibrate_rows,
     load_calibration,
 )
@@ -212,7 +212,7 @@ def test_all_files_that_prompts_may_have_can_be_read(tmp_path: Path) -> None:
     packed = tmp_path / "rows.jsonl.gz"
     with gzip.open(packed, "wt") as file:
         file.write('{"p_a": 0.9, "human": "a"}\n{"p_a": 0.2, "human": "a"}\n')
-    assert calibrate_file(table).metrics == calibrate_file(packed).metrics == calibrate(str(packed)).metrics
+    assert calibrate_file(table).metrics == calibrate_file(packed).metrics == calibrate_judge(str(packed)).metrics
 
 
 # Trivial judges
@@ -335,16 +335,16 @@ def test_lines_state_the_promise_and_an_empty_level() -> None:
 
 def test_a_calibration_comes_back_as_it_was_saved(tmp_path: Path) -> None:
     run = label_run(tmp_path / "run", labels(300))
-    report = calibrate(run)
+    report = calibrate_judge(run)
     assert report.save(tmp_path / "new" / "out", plots=False) == [FILE]
     assert load_calibration(tmp_path / "new" / "out") == report.calibration
     assert load_calibration(tmp_path / "new" / "out" / FILE) == report.calibration
     assert report.calibration.binding == Binding.model_validate(BINDING)
-    assert calibrate(run / "labels.jsonl").calibration == report.calibration
+    assert calibrate_judge(run / "labels.jsonl").calibration == report.calibration
 
 
 def test_a_calibration_speaks_of_the_judge_it_was_made_from(tmp_path: Path) -> None:
-    made = calibrate(label_run(tmp_path / "run", labels(60))).calibration
+    made = calibrate_judge(label_run(tmp_path / "run", labels(60))).calibration
     assert binding_problems(made, BINDING) == []
     other = BINDING | {"judge": "local:x", "principles": 3, "constitution": {**LAW.model_dump(), "hash": "bad"}}
     assert binding_problems(made, other) == [
