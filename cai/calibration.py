@@ -210,7 +210,7 @@ def calibrate_file(path: str | Path, *, delta: float = DELTA, targets: Sequence[
 def calibrate_rows(
     rows: Iterable[Any], *, binding: Binding | None = None, delta: float = DELTA, targets: Sequence[float] = TARGETS
 ) -> CalibrationReport:
-    """`calibrate_judge` for `Label`s, or rows as a file has them; binding: whose labels they are, where that is known."""
+    """`calibrate_judge` for `Label`s, or rows as a file has them; binding: whose labels they are, if known."""
     return _report(read_judged(enumerate(rows, 1), "rows"), "rows", binding, delta, targets)
 
 

@@ -365,7 +365,7 @@ def test_a_calibration_of_others_rows_is_bound_to_nothing() -> None:
 
 def test_labels_away_from_their_run_are_bound_to_nothing(tmp_path: Path) -> None:
     path = written(tmp_path / "labels.jsonl", [row.model_dump(mode="json") for row in labels(30)])
-    assert calibrate(path).calibration.binding is None
+    assert calibrate_judge(path).calibration.binding is None
 
 
 @pytest.mark.parametrize("content", ["{", "[]", '{"identity": {}}', '{"identity": {"binding": {"judge": "x"}}}'])
@@ -373,7 +373,7 @@ def test_a_run_that_does_not_say_whose_labels_it_holds_is_an_error(tmp_path: Pat
     run = label_run(tmp_path / "run", labels(30))
     (run / "run.json").write_text(content)
     with pytest.raises(RunError, match="cannot be read as that of a label run"):
-        calibrate(run)
+        calibrate_judge(run)
 
 
 @pytest.mark.parametrize(
@@ -397,9 +397,9 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"none\.json: cannot be read"):
         load_calibration(tmp_path / "none.json")
     with pytest.raises(InputError, match=r"is a folder without a labels\.jsonl"):
-        calibrate(tmp_path)
+        calibrate_judge(tmp_path)
     with pytest.raises(InputError, match="no such file"):
-        calibrate(tmp_path / "none.jsonl")
+        calibrate_judge(tmp_path / "none.jsonl")
 
 
 # The command
