@@ -281,7 +281,9 @@ def _dropped(facts: Facts) -> str:
     lost = sum(count for (stage, _), count in facts.dropped.items() if stage not in ("sft", "dpo"))
     text = f"{facts.rows + lost:,} prompts were read to an end: {facts.rows:,} rows, {lost:,} dropped."
     rows = [(_code(stage), _code(reason), f"{count:,}") for (stage, reason), count in sorted(facts.dropped.items())]
-    note = "\nRows that stage `dpo` left out are in `sft`.\n" if any(s == "dpo" for s, _ in facts.dropped) else ""
+    note = (
+        "\nRows that stage `dpo` left out as `identical` are in `sft`.\n" if facts.dropped["dpo", "identical"] else ""
+    )
     return f"{text}\n\n{_table(('stage', 'reason', 'rows'), rows)}{note}" if rows else f"{text}\n"
 
 

@@ -130,7 +130,6 @@ class LabelCut(Cut):
         self.judged = self.facts.judged = Judged(min_confidence=choice.filters.min_confidence)
         self._choice, self._upper = choice, edge(choice.dead_zone, choice.filters)
         self._last: tuple[int, int] | None = None  # the place of the last pair within the target; None: no end
-        self._drops, self._surplus, self._examples = (Spool(run.path) for _ in range(3))
         self._standing = {(side, label): array("d") for side in ("", ".eval") for label in (False, True)}
         reads = choice.filters.hygiene or choice.filters.benign
         self._texts = Texts(run.path) if reads else None
@@ -138,6 +137,7 @@ class LabelCut(Cut):
 
     def lines(self) -> Lines:
         """The drops of pairs and replies; all rows are on their way when the first one comes."""
+        self._drops, self._surplus, self._examples = (Spool(self._run.path) for _ in range(3))
         try:
             try:
                 if self._choice.target is not None:
@@ -272,6 +272,11 @@ class LabelCut(Cut):
             )
         elif judged.agreement is None:
             yield f"--min-confidence {least:g} promises no agreement with people: --agreement chooses one that does"
+        elif (at := judged.calibration.thresholds[str(judged.agreement)]) is not None:
+            yield (
+                f"labels of confidence {at.confidence:.4g} or more agree with people in at least {at.target:.0%} of "
+                f"the cases: certified on {at.n:,} gold pairs; {judged.calibration.promise}"
+            )
         if judged.confidences and not self.kept["pairs"]:
             middle, most = median(judged.confidences), max(judged.confidences)
             hint = (

@@ -346,7 +346,10 @@ def test_an_agreement_takes_its_threshold_and_its_temperature_from_the_calibrati
     assert row["confidence"] == 1 / (1 + math.exp(-3))
     assert row["p_chosen"] == 1 / (1 + math.exp(-1.5))
     assert row["margin"] == 1.5
-    assert not any("uncalibrated" in note for note in summary.notes)
+    assert summary.notes == (
+        "labels of confidence 0.9 or more agree with people in at least 80% of the cases: certified on 120 gold pairs; "
+        "holds for pairs drawn like the gold pairs",
+    )
     card = (tmp_path / "run" / "README.md").read_text()
     assert "temperature 2, fitted on 200 pairs with human labels" in card
     assert "agreement with people of at least 80%, certified on 120 of 200 pairs" in card
@@ -434,6 +437,13 @@ def test_a_run_without_labels_is_cut_to_empty_files(tmp_path: Path) -> None:
     summary = export_run(make_run(tmp_path, []))
     assert summary.pairs == 0 and "no finished row" in summary.notes[0]
     assert (tmp_path / "kto.jsonl").read_bytes() == b""
+
+
+def test_a_calibration_without_an_agreement_promises_nothing(run: Path) -> None:
+    summary = export_run(run, calibration=calibration())
+    assert summary.notes == (
+        "--min-confidence 0.7 promises no agreement with people: --agreement chooses one that does",
+    )
 
 
 def test_beliefs_after_reasoning_need_a_threshold_that_they_can_reach(tmp_path: Path) -> None:
