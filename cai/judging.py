@@ -1,0 +1,221 @@
+"""What `cai label` does with each pair: ask the judge, watch whether it can be read, and go on until enough are kept.
+
+Binds the judge's flow to pairs, principles and models. Knows no formulas and prints nothing.
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import orjson
+
+from cai.ask import Ask, AskJudge
+from cai.candidates import sample
+from cai.contests import contest_of, replies_of_run
+from cai.errors import ModelStopped, RowDropped
+from cai.flow import Driver, Played
+from cai.job import Place, Task
+from cai.judge import CHECKED, LEAST_MASS, Flow, Pair, Verdict, belief, draw_for_judge, judge, readability
+from cai.pairs import reason
+from cai.records import Contest, Label, Prompt
+from cai.run import PAIR_BITS, RunFolder
+
+if TYPE_CHECKING:
+    from cai.labelling import LabelSetup
+
+
+class Labelling(Task[Label]):
+    """Judge pairs."""
+
+    unit = "pairs"
+    rows_file = "labels.jsonl"
+
+    def __init__(self, setup: LabelSetup) -> None:
+        self._setup = setup
+        law, can = setup.constitution, setup.players["judge"].can
+        self._principles = law.principles_for("judge")
+        self._ask = AskJudge(setup.templates, law, prefill=can.prefill)
+        self._law = law.ref
+        self._weighted = setup.settings.principles >= len(self._principles)
+        self._first: list[float] = []  # letter masses of the first pairs
+        self._checked = False
+        self._read = 0
+        self._progress: Progress | None = None
+
+    def places(self) -> Iterator[Place]:
+        """The pairs."""
+        return self._setup.places()
+
+    def texts(self, row: Label) -> tuple[str, str]:
+        """Both replies."""
+        return row.a, row.b
+
+    def open(self, run: RunFolder) -> None:
+        """Look at the labels of an earlier session: can the judge be read, and how many pairs are kept?"""
+        if self._setup.settings.target is not None:
+            self._progress = Progress(self._setup, run.path)
+        path = run.path / self.rows_file
+        if path.exists():
+            with path.open("rb") as file:
+                for _, line in zip(range(CHECKED), file, strict=False):
+                    self._watch(Label.model_validate_json(line))
+
+    def flow(self, contest: Contest, a: str, b: str) -> Flow:
+        """What is asked about a pair."""
+        setup = self._setup
+        drawn = draw_for_judge(self._principles, setup.settings.principles, setup.settings.seed, contest.id)
+        pair = Pair(contest.messages, a, b)
+        return judge(pair, drawn, self._ask, setup.protocol, score=setup.score, weighted=self._weighted)
+
+    async def play(self, drivers: list[Driver], item: Prompt | Contest, position: int) -> Label:
+        """One pair to its label; replies that are still to be sampled are asked for first."""
+        assert isinstance(item, Contest)
+        a = await self._text(drivers, item, position, item.a, item.a_from)
+        b = await self._text(drivers, item, position, item.b, item.b_from)
+        return self._label(item, position, a, b, await drivers[0].play(item.id, position, self.flow(item, a, b)))
+
+    async def _text(self, drivers: list[Driver], item: Contest, position: int, text: str | None, origin: str) -> str:
+        if text is not None:
+            return text
+        further = self._setup.further
+        assert further is not None
+        number = int(origin.removeprefix("sample ")) - further["others"]
+        ask = Ask(self._setup.templates, None, system=further["system"])
+        prompt = Prompt(id=item.prompt_id, messages=item.messages)
+        played = await drivers[1].play(prompt.id, position, sample(prompt, ask, [number]))
+        [reply] = played.result.replies
+        if reply.problem is not None:
+            raise RowDropped(reply.problem, "assistant", f"{origin} of prompt {item.prompt_id} is {reply.problem}")
+        return reply.text
+
+    def _label(self, item: Contest, position: int, a: str, b: str, played: Played[Verdict]) -> Label:
+        setup, verdict = self._setup, played.result
+        temperature = None if setup.calibration is None else setup.calibration.temperature
+        p = belief(verdict.z, setup.protocol, temperature)
+        return Label(
+            id=item.id,
+            position=position,
+            key=item.key,
+            prompt_id=item.prompt_id,
+            prompt=item.messages,
+            a=a,
+            b=b,
+            a_from=item.a_from,
+            b_from=item.b_from,
+            a_model=item.a_model,
+            b_model=item.b_model,
+            human=item.human,
+            protocol=setup.protocol,
+            votes=verdict.votes,
+            rewards=verdict.rewards,
+            z=verdict.z,
+            temperature=temperature,
+            p_a=p,
+            confidence=None if p is None else max(p, 1.0 - p),
+            constitution=self._law,
+            templates=setup.templates.judge_hash,
+            models=played.models,
+            seed=setup.settings.seed,
+            usage=played.usage,
+            calls=played.calls,
+        )
+
+    def kept(self, row: Label) -> None:
+        """Stops the run where the judge cannot be read; counts towards the target."""
+        self._watch(row)
+        if self._progress is not None:
+            self._progress.add(row)
+
+    def _watch(self, row: Label) -> None:
+        if self._checked or row.protocol == "reward":
+            return
+        self._read += 1
+        self._first += readability(row.votes)
+        if self._read < CHECKED:
+            return
+        self._checked = True
+        median = statistics.median(self._first)
+        if median < LEAST_MASS:
+            raise ModelStopped(unreadable(row, median))
+
+    def enough(self) -> bool:
+        """Whether the target is reached."""
+        return self._progress is not None and self._progress.reached
+
+    def more(self, run: RunFolder) -> Iterator[Place] | None:
+        """One further reply for every prompt that has no pair yet, against each of those before it."""
+        return None if self._progress is None else self._progress.more()
+
+
+def unreadable(row: Label, median: float) -> str:
+    """Why a run stops whose judge does not answer with a letter, and what to do."""
+    problems = [reading.problem for vote in row.votes for reading in (vote.ab, vote.ba) if reading.problem is not None]
+    example = f", such as: {problems[0]}" if problems else ""
+    advice = (
+        "switch its thinking off (--extra-body), use --protocol vote, or word judge.jinja and verdict.jinja for it"
+        if row.protocol in ("logprob", "score", "reason")
+        else "give it more --max-tokens, or word judge.jinja and verdict.jinja for it"
+    )
+    found = f"median letter mass {median:.2f} of the first {CHECKED} pairs"
+    return f"the judge does not answer A or B: {found}{example}; {advice}"
+
+
+class Progress:
+    """How far a run is on its way to `target` kept pairs, and which prompts have none."""
+
+    def __init__(self, setup: LabelSetup, folder: Path) -> None:
+        self._setup, self._filters = setup, setup.filters()
+        self._kept = 0
+        self._served: set[int] = set()  # places of prompts with a kept pair
+        self._pass = 0
+        path = folder / "labels.jsonl"
+        if path.exists():
+            with path.open("rb") as file:
+                for line in file:
+                    self.add(orjson.loads(line))
+
+    def add(self, row: Label | Mapping[str, Any]) -> None:
+        """Count a label."""
+        fields = row.model_dump(mode="json") if isinstance(row, Label) else dict(row)
+        if reason(fields, self._filters) is None:
+            self._kept += 1
+            self._served.add(fields["position"] >> PAIR_BITS)
+
+    @property
+    def reached(self) -> bool:
+        """Whether so many pairs are kept as are wanted."""
+        target = self._setup.settings.target
+        return target is not None and self._kept >= target
+
+    def more(self) -> Iterator[Place] | None:
+        """The pairs of the next pass; None where every prompt has as many replies as it may have, or a pair."""
+        setup, self._pass = self._setup, self._pass + 1
+        places = further_contests(setup, self._pass, frozenset(self._served))
+        first = next(places, None)
+        if first is None:
+            return None
+
+        def rest() -> Iterator[Place]:
+            yield first
+            yield from places
+
+        return rest()
+
+
+def further_contests(setup: LabelSetup, turn: int, served: frozenset[int]) -> Iterator[Place]:
+    """The pairs of the `turn`-th further reply with all replies before it, of the prompts that are not served."""
+    assert setup.settings.max_candidates is not None
+    for unit, prompt_id, messages, replies in replies_of_run(setup.source, setup.settings.limit):
+        new = len(replies) + turn - 1
+        if unit in served or new >= setup.settings.max_candidates:
+            continue
+        texts: dict[int, str | None] = {n: text for n, (text, problem) in enumerate(replies) if problem is None}
+        texts |= dict.fromkeys(range(len(replies), new))
+        for number, text in texts.items():
+            contest = contest_of(prompt_id, messages, (number, text), (new, None))
+            position = unit << PAIR_BITS | contest.position
+            yield position, replace(contest, position=position)
