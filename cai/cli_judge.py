@@ -103,3 +103,41 @@ def judge_calibrate(
         say(report.lines())
     if written:
         typer.echo(f"wrote {', '.join(written)} in {out}", err=True)
+
+
+@judge_app.command("bench")
+@with_run_options("limit", *RUN_OPTIONS)
+def judge_bench(
+    gold: Annotated[str, typer.Option(help="Pairs people labelled: chosen and rejected, HH transcripts, LLMBar, …")],
+    judge: Annotated[
+        list[str] | None, typer.Option(help="local, openai:NAME, reward:PATH, …; repeatable. Default: local.")
+    ] = None,
+    protocol: Annotated[
+        list[str] | None,
+        typer.Option(help="logprob, score, vote or reason; repeatable. Default: the best each judge can do."),
+    ] = None,
+    constitution: Annotated[str, typer.Option("--constitution", "-c", help="A built-in NAME or a PATH.")] = "hhh",
+    principles: Annotated[int, typer.Option("--principles", "-k", help="Principles drawn for each pair.")] = 3,
+    json: Json = False,
+    **settings: Any,
+) -> None:
+    """Run judges over pairs that people labelled, and report side by side what their labels are worth.
+
+    Each judge and protocol has a folder of its own in --out (default: runs/bench-GOLD), where the same command goes on.
+
+    Example: cai judge bench --judge local --judge openai:gpt-4.1-mini --gold pairs.jsonl --limit 200
+    """
+    from cai.bench import lines, resolve_bench, run_bench
+    from cai.constitution import load_constitution
+    from cai.errors import ModelStopped
+
+    out = settings.pop("out") or Path("runs") / f"bench-{Path(gold).name.partition('.')[0]}"
+    asked = {"principles": principles, **settings}
+    setups = resolve_bench(gold, judge or ["local"], load_constitution(constitution), protocol or [], out, asked)
+    found = run_bench(setups, play_shown)
+    if json:
+        print_json({"gold": gold, "results": [result.summary() for result in found]}, json)
+    else:
+        say(lines(found))
+    if stopped := [result.name for result in found if result.stopped is not None]:
+        raise ModelStopped(f"not finished: {', '.join(stopped)}; the same command goes on where it stopped")

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from difflib import get_close_matches
 from hashlib import sha256
 from pathlib import Path
@@ -23,7 +23,8 @@ from cai.errors import ConstitutionError, UsageError
 from cai.feed import in_thread
 from cai.job import Job, Place
 from cai.judge import Flow, Pair, judge, log_ratio
-from cai.labelling import Labelling, LabelSettings, LabelSetup, resolve
+from cai.judging import Labelling
+from cai.labelling import LabelSettings, LabelSetup, resolve
 from cai.records import Contest, Label, Reading, Record, Vote
 from cai.run import PAIR_BITS, identity_hash
 from cai.settings import make_settings, spec_of
@@ -234,10 +235,12 @@ def resolve_trial(law: Constitution, principle: str | None, given: dict[str, Any
     if base.protocol == "reward":
         name = spec_of(base.players["judge"])
         raise UsageError(f"{name} rewards replies and reads no principle: name a judge that is asked in words")
-    identity = {key: base.identity[key] for key in ("binding", "extra_body", "seed")}
+    others = ("command", "source", "pairing", "further")
+    identity = {key: value for key, value in base.identity.items() if key not in others}
     asked = [[example.key, principle.id] for example, principle in examples]
     identity |= {"command": "test", "tests": sha256(orjson.dumps(asked)).hexdigest()[:16]}
-    setup = TrialSetup(**vars(base) | {"name": f"{law.name}-tests", "identity": identity, "examples": examples})
+    more = {"name": f"{law.name}-tests", "identity": identity, "examples": examples}
+    setup = TrialSetup(**{each.name: getattr(base, each.name) for each in fields(base)} | more)
     if setup.settings.out is None:
         binding = {key: identity["binding"][key] for key in ("judge", "protocol")}
         setup = replace(
