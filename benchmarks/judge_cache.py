@@ -94,17 +94,17 @@ async def seconds(model: LocalModel, labels: int, words: int, draw: random.Rando
 
 async def main(labels: int, rounds: int) -> None:
     draw = random.Random(0)
-    judges = {way: Judge(way) for way in WAYS}
-    for judge in judges.values():
-        await judge.start()
-        await seconds(judge, 1, 50, draw)  # loads the engine that scores
     best: dict[tuple[int, str], tuple[float, float]] = defaultdict(lambda: (1e9, 1e9))
     tokens: dict[int, int] = {}
     for _ in range(rounds):
-        for words in SIZES:
-            for way, judge in judges.items():
+        for way in WAYS:
+            judge = Judge(way)
+            await judge.start()
+            await seconds(judge, 1, 50, draw)  # loads the engine that scores
+            for words in SIZES:
                 wall, cpu, tokens[words] = await seconds(judge, labels, words, draw)
                 best[words, way] = min(best[words, way][0], wall), min(best[words, way][1], cpu)
+            await judge.close()
     print(f"{judge.name}; {labels} labels a cell, best of {rounds}; seconds a label, CPU seconds in brackets\n")
     print(
         "| tokens of six prompts | " + " | ".join(WAYS) + " | off ÷ in turn | CPU, off ÷ in turn |\n" + "|---" * 6 + "|"
@@ -113,8 +113,6 @@ async def main(labels: int, rounds: int) -> None:
         cells = " | ".join(f"{best[words, way][0]:.2f} ({best[words, way][1]:.2f})" for way in WAYS)
         off, turn = best[words, "off"], best[words, "in turn"]
         print(f"| {tokens[words]:,} | {cells} | {off[0] / turn[0]:.2f} | {off[1] / turn[1]:.2f} |")
-    for judge in judges.values():
-        await judge.close()
 
 
 if __name__ == "__main__":
