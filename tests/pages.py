@@ -95,6 +95,12 @@ def _contexts(command: Any, name: str, parent: Any = None) -> Iterator[Any]:
         yield from _contexts(sub, child, context)
 
 
+def option_names(name: str) -> set[str]:
+    """The names in Python of what a command such as "generate" takes."""
+    command: Any = get_command(app)
+    return {str(parameter.name) for parameter in command.commands[name].params}
+
+
 def wrong_in(words: list[str]) -> str | None:
     """What a `cai` command names that does not exist: a command or an option; None where all is well."""
     command: Any = get_command(app)
