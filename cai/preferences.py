@@ -184,18 +184,19 @@ class LabelCut(Cut):
 
     def _cut(self, unit: Sequence[Row]) -> None:
         side = self.side(unit[0]["prompt"])
-        within = [self._last is None or self._place(row) <= self._last for row in unit]
+        whys, counted = self._reasons(unit), unit
+        if self._last is not None:
+            late = [self._place(row) > self._last for row in unit]
+            whys = ["over_target" if over and why is None else why for over, why in zip(late, whys, strict=True)]
+            counted = [row for over, row in zip(late, unit, strict=True) if not over]
         left = []
-        for row, why, counts in zip(unit, self._reasons(unit), within, strict=True):
+        for row, why in zip(unit, whys, strict=True):
             self._count(row)
-            if why is None and not counts:
-                why = "over_target"
             if why is None:
                 self._keep_pair(row, side)
             else:
                 told = detail(why, row, self._choice.filters)
                 left.append(self.drop("pairs", why, row["id"], row["position"], told))
-        counted = [row for row, counts in zip(unit, within, strict=True) if counts]
         left += self._cut_replies(counted, side)
         left.sort(key=itemgetter(0))
         for position, line in left:
@@ -215,10 +216,10 @@ class LabelCut(Cut):
 
     def _cut_replies(self, unit: Sequence[Row], side: str) -> Lines:
         """Put the replies of one prompt in line for kto; those that are no examples come back."""
-        filters = self._choice.filters
+        filters, upper, prompt = self._choice.filters, self._upper, unit[0]["prompt"] if unit else []
         for reply in standings(unit, filters):
             self.read["kto"] += 1
-            why = standing_reason(reply, unit[0]["prompt"], filters, self._upper)
+            why = standing_reason(reply, prompt, filters, upper)
             if why is None:
                 row = reply_row(reply, unit[0])
                 self._examples.add(reply.position, line_of(row))
