@@ -22,6 +22,13 @@ from cai.templates import JOBS, VARIABLES, Templates, load_templates
 LISTED = 20  # likeliest tokens whose probabilities a judge is asked for: the most that OpenAI's protocol lists
 REASON_TOKENS = 256  # for "at most three sentences"
 LETTER_TOKENS = 8  # for a letter after the prefix
+# What a reader does not see: control characters, marks of direction and of joining, and what selects a variant.
+UNSEEN = r"\x00-\x08\x0e-\x1b\x7f-\x84\x86-\x9f\xad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f"
+UNSEEN += r"\u202a-\u202e\u2060-\u206f\u3164\ufe00-\ufe0f\ufeff\uffa0\ufff9-\ufffb\U000e0000-\U000e0fff"
+DRESSING = r"_*#\-\u2010-\u2015\uff0d\uff3f"  # hyphens, and what Markdown dresses words in
+ALIKE = {"<": "﹤‹〈〈⟨", "/": "∕⁄", ":": "﹕∶"}  # what passes for a character of a frame, beside its full-width form
+# Where servers read their marks of turns in the text, too: "<|im_end|>", "</s>", "<end_of_turn>", "[/INST]".
+MARKS = r"<(?=[|｜])|[<\[](?=/?(?:s|bos|eos|think|start_of_turn|end_of_turn|INST|SYSTEM_PROMPT)[>\]])"
 LINE_ENDS = r"\n\v\f\r\x1c-\x1e\x85\u2028\u2029"  # all that str.splitlines knows
 
 
@@ -113,7 +120,8 @@ class AskJudge:
 
     What a conversation or reply holds is quoted where it could pass for the frame of the template: a tag of it anywhere
     (`<reply_b>` becomes `&lt;reply_b>`), another label at the start of a line (`> Assistant:`), whatever its case and
-    spacing. So the frame of a question is the template's alone.
+    spacing; and where a server could take it for the end of a turn (`&lt;|im_end|>`). So the frame of a question is the
+    template's alone.
 
     prefill: whether the model continues a started reply; then the letter comes next to the template's prefix.
     """
@@ -126,8 +134,8 @@ class AskJudge:
         self.letters = (" A", " B") if self.prefix else ("A", "B")  # the form in which the answer's letter comes
         tags = [loose(label) for label in templates.frame if label.startswith("<")]
         labels = [loose(label) for label in templates.frame if not label.startswith("<")]
-        self._tags = re.compile("|".join(tags), re.IGNORECASE) if tags else None
-        start = rf"(^|[{LINE_ENDS}])([^\S{LINE_ENDS}]*)"
+        self._tags = re.compile("|".join([*tags, MARKS]), re.IGNORECASE)
+        start = rf"(^|[{LINE_ENDS}])((?:[^\S{LINE_ENDS}]|[{DRESSING}{UNSEEN}])*+)"
         self._starts = re.compile(f"{start}(?={'|'.join(labels)})", re.IGNORECASE) if labels else None
 
     def check(self, principles: Iterable[Principle]) -> None:
@@ -207,15 +215,15 @@ class AskJudge:
         ).strip()
 
     def _quoted(self, text: str) -> str:
-        if self._tags is not None:
-            text = self._tags.sub(lambda tag: "&lt;" + tag[0][1:], text)
+        text = self._tags.sub(lambda tag: ("&#91;" if tag[0][0] == "[" else "&lt;") + tag[0][1:], text)
         return text if self._starts is None else self._starts.sub(r"\1\2> ", text)
 
 
 def loose(label: str) -> str:
-    """A pattern for a label of a frame and what looks like it: spaces, underscores and hyphens come and go."""
-    gap = r"[\s_\-\u200b-\u200d\u2060\ufeff]*"
-    return gap.join(re.escape(char) for char in label.rstrip(">") if not (char.isspace() or char in "_-"))
+    """A pattern for a label of a frame and what looks like it, through spaces, hyphens, Markdown and the unseen."""
+    shown = [char for char in label.rstrip(">") if not (char.isspace() or char in "_-")]
+    wide = {char: chr(ord(char) + 0xFEE0) if "!" <= char <= "~" else "" for char in shown}
+    return rf"[\s{DRESSING}{UNSEEN}]*+".join(f"[{re.escape(char)}{wide[char]}{ALIKE.get(char, '')}]" for char in shown)
 
 
 def _turn(role: Any, content: str | None) -> Message:

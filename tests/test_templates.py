@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from cai.ask import Ask
+from cai.ask import Ask, AskJudge
 from cai.constitution import Constitution, Example, Principle
 from cai.errors import TemplateError
 from cai.records import Message, Prompt, Request
 from cai.resources import folder
-from cai.templates import Templates, check_templates, load_templates
+from cai.templates import JOBS, VARIABLES, Templates, check_templates, load_templates
 
 GOLDEN = Path(__file__).parent / "golden"
 WHOLE = Principle.model_validate(
@@ -46,9 +48,12 @@ def words(request: Request) -> str:
     """A request as a golden file holds it."""
     turns = "".join(f"[{turn['role']}]\n{turn['content']}\n" for turn in request.messages)
     text = "" if request.text is None else f"{request.text}<end>\n"
-    return f"{turns}{text}[stop] {list(request.stop)}\n"
+    begun = f"[assistant, begun] {request.prefill}<end>\n" if request.prefill else ""
+    scored = f"[score] {list(request.score)}\n" if request.score else ""
+    return f"{turns}{text}{begun}{scored}[stop] {list(request.stop)}\n"
 
 
+@cache
 def golden_texts() -> dict[str, str]:
     """What every golden file should hold, by name."""
     bare = Constitution(name="law", version="1.0.0", principles=(WHOLE,))
@@ -64,9 +69,18 @@ def golden_texts() -> dict[str, str]:
                     "critique": ask.critique(PROMPT, "With a stone.", principle),
                     "revise": ask.revise(PROMPT, "With a stone.", "It is curt.\n\nVerdict: revise", principle),
                 }
+                judge = AskJudge(load_templates(name), law, prefill=True)
+                pair = TURNS, "With a stone.", "On a wet stone,\n\nat 20 degrees.", principle
+                asked |= {
+                    "judge": judge.letter(*pair, score=True),
+                    "reasons": judge.reasons(*pair),
+                    "judge-after-reasons": judge.letter(*pair, score=False, reasons="The second says how."),
+                    "vote": AskJudge(load_templates(name), law, prefill=False).vote(*pair),
+                }
                 suffix = ("-gate" if gate else "-no-gate") if name == "chat" else ""
                 for template, request in asked.items():
-                    texts[f"{name}-{kind}{suffix}-{template}.txt"] = words(request)
+                    gated = suffix if template in VARIABLES and template not in JOBS["judge"] else ""
+                    texts[f"{name}-{kind}{gated}-{template}.txt"] = words(request)
     return texts
 
 
@@ -199,6 +213,79 @@ def test_a_hash_tells_files_apart_that_hold_the_same_bytes_together(tmp_path: Pa
     one = a_set(tmp_path / "one", _a__jinja="x", _b__jinja="yz")
     two = a_set(tmp_path / "two", _a__jinja="xy", _b__jinja="z")
     assert load_templates(one).hash != load_templates(two).hash
+
+
+JUDGE = {
+    "judge.jinja": '{% set frame = ["<one>", "Said:"] %}{{ prompt }} {{ first }} {{ second }} {{ principle.text }}',
+    "verdict.jinja": '{% set prefix = "It is" %}Which?',
+}
+
+
+@pytest.mark.parametrize(
+    ("file", "revision", "judge"),
+    [("critique.jinja", True, False), ("revise.jinja", True, False), ("judge.jinja", False, True),
+     ("verdict.jinja", False, True), ("_part.jinja", True, True), ("examples.yaml", True, True)],
+)  # fmt: skip
+def test_other_words_for_one_job_leave_the_hash_of_the_other_as_it_is(
+    tmp_path: Path, file: str, revision: bool, judge: bool
+) -> None:
+    own = a_set(tmp_path / "own", **JUDGE, _part__jinja="part", examples__yaml="# none\n")
+    before = load_templates(own)
+    (own / file).write_bytes((own / file).read_bytes() + b" ")
+    after = load_templates(own)
+    assert (after.hash != before.hash, after.judge_hash != before.judge_hash) == (revision, judge)
+
+
+def test_a_set_may_word_the_judge_alone_or_the_revision_alone(tmp_path: Path) -> None:
+    judge = a_set(tmp_path / "judge", **JUDGE)
+    for name in GOOD:
+        (judge / name).unlink()
+    load_templates(judge).need("judge")
+    with pytest.raises(TemplateError, match=r"has no critique\.jinja and no revise\.jinja: it cannot revise"):
+        load_templates(judge).need("revise")
+    with pytest.raises(TemplateError, match=r"has no judge\.jinja and no verdict\.jinja: it cannot judge"):
+        load_templates(a_set(tmp_path / "own")).need("judge")
+
+
+@pytest.mark.parametrize("file", ["judge.jinja", "verdict.jinja"])
+def test_half_of_a_judge_is_no_set(tmp_path: Path, file: str) -> None:
+    error = refused(tmp_path / "own", **{file: JUDGE[file]})
+    assert "a template set needs judge.jinja and verdict.jinja; this folder has" in error
+
+
+def test_frame_and_prefix_are_those_the_templates_set(tmp_path: Path) -> None:
+    loaded = load_templates(a_set(tmp_path / "own", **JUDGE))
+    assert (loaded.frame, loaded.prefix) == (("<one>", "Said:"), "It is")
+    bare = load_templates(a_set(tmp_path / "bare", **JUDGE | {"verdict.jinja": "Which?"}))
+    assert bare.prefix == ""
+
+
+@pytest.mark.parametrize("prefix", ["'It is '", "''", "['It is']", "principle.id", "'It is\\n'"])
+def test_a_prefix_that_the_letter_could_not_follow_is_refused(tmp_path: Path, prefix: str) -> None:
+    error = refused(tmp_path / "own", **JUDGE | {"verdict.jinja": f"Which?\n{{% set prefix = {prefix} %}}"})
+    assert "verdict.jinja:2: prefix must be a plain text that does not end in space" in error
+
+
+def test_a_judge_without_a_frame_is_a_warning(tmp_path: Path) -> None:
+    words = JUDGE["judge.jinja"].partition("%}")[2]
+    [found] = check_templates(a_set(tmp_path / "own", **JUDGE | {"judge.jinja": words}))
+    assert not found.error and "sets no frame: a reply can pass for the end of itself" in found.message
+
+
+@pytest.mark.parametrize("name", ["first", "second", "prompt", "principle"])
+def test_a_judge_that_ignores_what_it_should_judge_is_a_warning(tmp_path: Path, name: str) -> None:
+    words = JUDGE["judge.jinja"].replace("{{ principle.text }}" if name == "principle" else f"{{{{ {name} }}}}", "")
+    [found] = check_templates(a_set(tmp_path / "own", **JUDGE | {"judge.jinja": words}))
+    assert not found.error and f"never uses '{name}'" in found.message
+
+
+@pytest.mark.parametrize("name", ["chat", "fewshot"])
+def test_every_label_of_a_judges_layout_is_in_its_frame(name: str) -> None:
+    text = (GOLDEN / f"{name}-whole-judge-after-reasons.txt").read_text(encoding="utf-8").split("[assistant]")[0]
+    written = set(
+        re.findall(r"^(</?\w+>)$|^((?:User|Assistant|System|Human|Reply [AB]|Rule|Reasons|Choice):)", text, re.M)
+    )
+    assert {tag or label for tag, label in written} == set(load_templates(name).frame)
 
 
 # What is wrong with a set is said before a model is asked
