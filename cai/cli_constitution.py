@@ -121,3 +121,22 @@ def constitution_test(
         say(report.lines())
     if report.failed:
         raise typer.Exit(1)
+
+
+@constitution_app.command("ablate")
+def constitution_ablate(
+    labels: Annotated[Path, typer.Argument(help="A label run, or its labels.jsonl.")],
+    min_confidence: Annotated[float, typer.Option(help="The threshold whose crossings are counted.")] = 0.7,
+    json: Json = False,
+) -> None:
+    """Say of each principle how it votes, and what leaving it out would change; asks nothing of any model.
+
+    Example: cai constitution ablate runs/labels
+    """
+    from cai.trial import ablate
+
+    found = ablate(labels, min_confidence=min_confidence)
+    if json:
+        print_json(found.summary(), json)
+    else:
+        say(found.lines())

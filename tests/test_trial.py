@@ -20,10 +20,10 @@ from hypothesis import strategies as st
 import cai.models
 from cai.cli import main
 from cai.constitution import Constitution, load_constitution
-from cai.errors import CallRejected, ConstitutionError, ModelStopped, RunError, UsageError
+from cai.errors import CallRejected, ConstitutionError, InputError, ModelStopped, RunError, UsageError
 from cai.models import Abilities
-from cai.records import Completion
-from cai.trial import constitution_test, resolve_trial
+from cai.records import Completion, Label
+from cai.trial import Left, ablate, constitution_test, resolve_trial
 
 REPLIES = re.compile(r"<reply_a>\n(.*?)\n</reply_a>\n\n<reply_b>\n(.*?)\n</reply_b>", re.S)
 Mind = Callable[[str, str, str], float]  # of the question and both replies as shown: log odds that the first is better
@@ -323,3 +323,242 @@ def command(monkeypatch: pytest.MonkeyPatch, *words: str) -> int:
     finally:
         logging.getLogger("cai").handlers.clear()
     return int(end.value.code or 0)
+
+
+# Leaving a principle out
+
+LAWREF = {"name": "law", "version": "1.0.0", "hash": "0" * 16}
+Said = tuple[float, float] | None  # d and b of a vote; None: invalid
+
+
+def log_sigma(odds: float) -> float:
+    return -math.log1p(math.exp(-odds))
+
+
+def reading(odds: float | None) -> dict[str, Any]:
+    if odds is None:
+        return {"problem": "names no letter"}
+    choice = "first" if odds > 0 else "second" if odds < 0 else None
+    return {"first": log_sigma(odds), "second": log_sigma(-odds), "mass": 1.0, "choice": choice}
+
+
+def label_of(
+    said: dict[str, Said], human: str | None = None, *, weights: dict[str, float] | None = None, **more: Any
+) -> Label:
+    """A label by letters; with weights, that were counted."""
+    votes, total, heavy = [], 0.0, 0.0
+    for name, one in said.items():
+        weight = (weights or {}).get(name, 1.0)
+        d, b = one or (None, None)
+        ab, ba = (None, None) if one is None else (one[0] + one[1], one[1] - one[0])
+        votes.append({"principle": name, "weight": weight, "ab": reading(ab), "ba": reading(ba), "d": d, "b": b})
+        if d is not None:
+            total, heavy = total + weight * d, heavy + weight
+    z = total / heavy if heavy else None
+    fields = {"z": z, "votes": votes, "human": human, "protocol": "logprob", "temperature": None} | more
+    return Label.model_validate(
+        {
+            "id": "x", "position": 0, "key": "k", "prompt_id": "x", "prompt": [{"role": "user", "content": "hi"}],
+            "a": "a", "b": "b", "a_from": "a", "b_from": "b", "a_model": None, "b_model": None, "p_a": None,
+            "confidence": None, "constitution": LAWREF, "templates": "t", "models": {"judge": "j"}, "seed": 0,
+            "usage": {}, "calls": [], **fields,
+        }
+    )  # fmt: skip
+
+
+def swapped(label: Label) -> Label:
+    """The same label with its replies changed about."""
+    votes = tuple(
+        vote.model_copy(update={"ab": vote.ba, "ba": vote.ab, "d": None if vote.d is None else -vote.d})
+        for vote in label.votes
+    )
+    human = {"a": "b", "b": "a", None: None}[label.human]
+    return label.model_copy(update={"votes": votes, "human": human, "z": None if label.z is None else -label.z})
+
+
+def by_name(labels: list[Label], **more: Any) -> dict[str, Left]:
+    return {one.principle: one for one in ablate(labels, **more).principles}
+
+
+VOTES = st.none() | st.tuples(st.integers(-12, 12).map(lambda n: n / 4), st.integers(-8, 8).map(lambda n: n / 4))
+LABELS = st.lists(
+    st.builds(
+        label_of,
+        st.dictionaries(st.sampled_from("pqrs"), VOTES, min_size=1),
+        st.sampled_from(["a", "b", None]),
+    ),
+    min_size=1,
+    max_size=8,
+)
+
+
+def test_four_pairs_are_counted_as_by_hand() -> None:
+    labels = [
+        label_of({"p": (3.0, 0.5), "q": (-1.0, 0.0)}, "a"),  # z 1; without p -1: turns; without q 3
+        label_of({"p": (2.0, 1.5), "q": (1.0, 1.0)}, "b"),  # z 1.5; without p 1, without q 2
+        label_of({"p": (0.5, 0.0), "q": None}, "a"),  # p alone
+        label_of({"p": (-0.2, 0.0), "q": (-2.2, 0.0)}),  # z -1.2; without q -0.2: below 0.7
+    ]
+    found = ablate(labels, min_confidence=0.7)  # log odds of 0.7: 0.847
+    assert [one.principle for one in found.principles] == ["p", "q"]  # what changes more comes first
+    p, q = found.principles
+    assert (p.pairs, p.rest, p.alone, p.turned, p.gained, p.lost, p.changes) == (4, 3, 1, 1, 0, 0, 2)
+    assert (q.pairs, q.rest, q.alone, q.turned, q.gained, q.lost, q.changes) == (3, 3, 0, 0, 0, 1, 1)
+    assert (p.win_rate, q.win_rate) == (1.0, pytest.approx(2 / 3))
+    assert (p.agrees_with_rest, q.agrees_with_rest) == (pytest.approx(2 / 3), pytest.approx(2 / 3))
+    assert (p.invalid_vote_rate, q.invalid_vote_rate) == (0, 0.25)
+    assert (p.strength, p.bias) == (pytest.approx(5.7 / 4), 0.5)
+    assert (p.people, p.people_pairs) == (-0.5, 2)  # a was right of the first, b stays wrong of the second
+    assert (q.people, q.people_pairs) == (0, 2)
+    assert (found.pairs, found.protocol, found.weighted) == (4, "logprob", None)
+
+
+@given(LABELS, st.sampled_from([0.5, 0.6, 0.7, 0.9]))
+def test_what_would_change_is_what_the_mean_of_the_others_says(labels: list[Label], least: float) -> None:
+    def sign(z: float) -> int:
+        return (z > 0) - (z < 0)
+
+    def sure(z: float) -> float:
+        return 1 / (1 + math.exp(-abs(z)))
+
+    if any(abs(sure(sum(ds) / len(ds)) - least) < 1e-9 for one in labels for ds in _subsets(one)):
+        return  # on the edge rounding decides
+    found = by_name(labels, min_confidence=least)
+    for name, left in found.items():
+        turned = gained = lost = alone = pairs = 0
+        for label in labels:
+            ds = {vote.principle: vote.d for vote in label.votes if vote.d is not None}
+            if name not in ds:
+                continue
+            pairs += 1
+            whole = sum(ds.values()) / len(ds)
+            others = [d for other, d in ds.items() if other != name]
+            if not others:
+                alone += 1
+                continue
+            rest = sum(others) / len(others)
+            turned += sign(rest) != sign(whole)
+            gained += sure(whole) < least <= sure(rest)
+            lost += sure(rest) < least <= sure(whole)
+        assert (left.pairs, left.alone, left.turned, left.gained, left.lost) == (pairs, alone, turned, gained, lost)
+    assert set(found) == {vote.principle for label in labels for vote in label.votes}
+
+
+def _subsets(label: Label) -> list[list[float]]:
+    ds = [vote.d for vote in label.votes if vote.d is not None]
+    return [part for part in [ds, *(ds[:n] + ds[n + 1 :] for n in range(len(ds)))] if part]
+
+
+@given(LABELS)
+def test_which_reply_is_called_a_changes_nothing(labels: list[Label]) -> None:
+    assert by_name(list(map(swapped, labels))) == by_name(labels)
+
+
+def test_where_both_ways_give_z_pairs_under_the_same_principles_were_weighted() -> None:
+    weights = {"p": 1.0, "q": 2.0, "r": 3.0}
+    label = label_of({"p": (1.0, 0.0), "q": (-1.0, 0.0), "r": (1.0, 0.0)}, weights=weights)  # z is 1/3 either way
+    assert ablate([label]).weighted is True
+    assert by_name([label])["r"].turned == 1  # the rest is -1/3, or 0
+    other = label_of({"p": (1.0, 0.0)}, weights=weights)
+    assert ablate([label, other]).weighted is False
+
+
+@given(LABELS, st.randoms())
+def test_the_order_of_the_labels_changes_nothing(labels: list[Label], chance: Any) -> None:
+    other = list(labels)
+    chance.shuffle(other)
+    assert by_name(other) == by_name(labels)
+
+
+def test_votes_count_by_weight_where_the_labels_did() -> None:
+    weights = {"p": 4.0, "q": 1.0, "r": 1.0}
+    said = {"p": (1.0, 0.0), "q": (-1.0, 0.0), "r": (-2.0, 0.0)}
+    heavy, plain = label_of(said, weights=weights), label_of(said, weights=weights, z=-2 / 3)
+    assert ablate([heavy]).weighted is True
+    assert ablate([plain]).weighted is False
+    assert by_name([heavy])["q"].win_rate == 0  # z is 1/6
+    assert by_name([plain])["q"].win_rate == 1
+    assert (by_name([heavy])["p"].turned, by_name([plain])["p"].turned) == (1, 0)
+    with pytest.raises(InputError, match="z does not follow from the votes"):
+        ablate([heavy, plain])
+
+
+def test_a_label_that_was_changed_is_noticed(tmp_path: Path) -> None:
+    rows = [label_of({"p": (1.0, 0.0)}), label_of({"p": (1.0, 0.0)}, z=1.1)]
+    file = tmp_path / "labels.jsonl"
+    file.write_text("".join(row.model_dump_json() + "\n" for row in rows))
+    with pytest.raises(InputError, match=r"labels\.jsonl:2: z does not follow"):
+        ablate(tmp_path)
+
+
+def test_votes_in_words_are_counted() -> None:
+    def vote(name: str, ab: str, ba: str, wave: int = 0) -> dict[str, Any]:
+        return {"principle": name, "weight": 1.0, "wave": wave, "ab": {"choice": ab}, "ba": {"choice": ba}}
+
+    for_a, for_b, place = ("first", "second"), ("second", "first"), ("first", "first")
+    votes = [vote("p", *for_a), vote("q", *for_b), vote("p", *for_a, 1), vote("q", *place, 1)]
+    z = math.log(5.5) - math.log(3.5)  # 5 of 8 for a
+    found = ablate([label_of({}, "a", z=z, votes=votes, protocol="vote")], min_confidence=0.6)
+    p, q = found.principles
+    assert (p.principle, p.win_rate, p.agrees_with_rest, p.turned, p.lost) == ("p", 1, 0, 1, 0)
+    assert (q.win_rate, q.agrees_with_rest, q.turned, q.gained, q.people) == (0, 0, 0, 0, 0)
+    assert (p.strength, p.bias, p.people) == (None, None, -1)
+    assert found.protocol == "vote"
+
+
+def test_beliefs_after_reasoning_end_at_six_tenths() -> None:
+    sure = label_of({"p": (9.0, 0.0), "q": (0.1, 0.0)}, protocol="reason")
+    assert by_name([sure], min_confidence=0.6)["p"].lost == 1
+    assert by_name([sure], min_confidence=0.7)["p"].lost == 0  # no such belief is so sure
+
+
+def test_labels_of_a_reward_model_cannot_be_ablated() -> None:
+    with pytest.raises(InputError, match="reads no principle"):
+        ablate([label_of({}, protocol="reward", rewards=(1.0, 0.0), z=1.0)])
+
+
+def test_labels_of_two_runs_cannot_be_ablated_together() -> None:
+    one = label_of({"p": (1.0, 0.0)})
+    with pytest.raises(InputError, match="another constitution than in the first label"):
+        ablate([one, label_of({"p": (1.0, 0.0)}, constitution=LAWREF | {"hash": "1" * 16})])
+
+
+@pytest.mark.parametrize(("text", "problem"), [("{}\n", ":1: is no row of labels"), ("{\n", "no JSON"), ("", "no rec")])
+def test_what_holds_no_labels_is_an_error(tmp_path: Path, text: str, problem: str) -> None:
+    with pytest.raises(InputError, match=r"without a labels\.jsonl"):
+        ablate(tmp_path)
+    (tmp_path / "labels.jsonl").write_text(text)
+    with pytest.raises(InputError, match=problem):
+        ablate(tmp_path)
+    with pytest.raises(UsageError, match=r"0\.5 to 1"):
+        ablate(tmp_path, min_confidence=0.3)
+
+
+def test_principles_that_do_nothing_or_work_against_the_rest_are_named() -> None:
+    labels = [label_of({"p": (3.0, 0.0), "q": (3.1, 0.0), "r": (-0.1, 0.0), "s": None}) for _ in range(6)]
+    notes = list(ablate(labels).notes())
+    assert notes[0] == "never answered in both orders: s"
+    assert notes[1].startswith("decide nothing: ") and "r (6)" in notes[1]
+    assert notes[2:] == ["r contradicts the rest: they agree on 0% of 6 pairs"]
+
+
+def test_a_label_run_can_be_ablated_whole(
+    judged: Callable[..., Judge], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    judged(lambda question, first, second: 0.3 + fair("", first, second) * (-1 if "number 1" in question else 1))
+    three = law(*({"id": f"n{n}", "choose": f"Choose reply number {n}.", "weight": n + 1.0} for n in range(3)))
+    pairs = [{"prompt": f"Q{n}", "a": f"{n} a", "b": "2.5 b", "human": "b"} for n in range(6)]
+    for count, weighted in ((3, True), (2, False)):
+        out = tmp_path / str(count)
+        labels = list(cai.label(pairs, three, judge="fake:x", principles=count, out=out, min_confidence=0.5))
+        found = ablate(out)
+        assert (found.weighted, found.principles) == (weighted, ablate(labels).principles)
+        assert {one.principle: one.bias for one in found.principles} == pytest.approx(
+            dict.fromkeys(("n0", "n1", "n2"), 0.3)
+        )
+    monkeypatch.chdir(tmp_path)
+    assert command(monkeypatch, "constitution", "ablate", "3") == 0
+    assert "n1 contradicts the rest: they agree on 0% of 6 pairs" in capsys.readouterr().out
+    assert command(monkeypatch, "constitution", "ablate", "3", "--json") == 0
+    told = json.loads(capsys.readouterr().out)
+    assert (told["pairs"], told["weighted"], len(told["principles"])) == (6, True, 3)
