@@ -114,6 +114,34 @@ def _reading_version() -> bytes:
     return digest.digest()
 
 
+def read_units(path: Path) -> Iterator[list[Row]]:
+    """The labels of one prompt after another, in input order.
+
+    As `lines_in_order` does, but a line is parsed once: its position is found in it, which is a tenth of all the time.
+    """
+    places = []  # position and offset in one integer
+    with open(path, "rb", buffering=2**18) as file:
+        start = 0
+        for line in file:
+            if line.endswith(b"\n"):
+                places.append(_position(line) << 48 | start)
+            start += len(line)
+        places.sort()
+        for _, unit in itertools.groupby(places, key=lambda place: place >> 48 + PAIR_BITS):
+            rows = []
+            for place in unit:
+                file.seek(place & (1 << 48) - 1)
+                rows.append(orjson.loads(file.readline()))
+            yield rows
+
+
+def _position(line: bytes) -> int:
+    """The position of a row; the first key of that name is the row's own: a text before it has its quotes escaped."""
+    start = line.find(b'"position":') + 11
+    digits = line[start : line.find(b",", start)]
+    return int(digits) if start > 10 and digits.strip().isdigit() else int(orjson.loads(line)["position"])
+
+
 class LabelCut(Cut):
     """The cut of a label run: `dpo` and `reward` of pairs, `kto` of single replies.
 
@@ -155,9 +183,8 @@ class LabelCut(Cut):
                 spool.close()
 
     def _units(self) -> Iterator[list[Row]]:
-        """The labels of one prompt after another."""
-        for _, lines in itertools.groupby(self.stored(), key=lambda item: item[0] >> PAIR_BITS):
-            rows = [orjson.loads(line) for _, line in lines]
+        """The labels of one prompt after another, with what is known of their texts."""
+        for rows in read_units(self._run.path / self.rows_file):
             if self._texts is not None:
                 for row in rows:
                     if row["z"] is not None:
@@ -257,8 +284,9 @@ class LabelCut(Cut):
         flips, votes = flipped(row)
         judged.flips += flips
         judged.votes += votes
+        used = facts.used
         for vote in row["votes"]:
-            facts.used[vote["principle"]] += 1
+            used[vote["principle"]] += 1
             if (bias := vote["b"]) is not None:
                 judged.biases += 1
                 judged.bias += bias
