@@ -24,11 +24,12 @@ from _common import Times, conditions, table
 
 THRESHOLDS = (0.6, 0.8)
 BUDGET = 5.0  # seconds for 100,000 labels
-WORDS = """
+VOCABULARY = """
     the a some every this people water garden stone window friend doctor engine letter winter morning river table is was
     can may keeps finds gives makes takes needs should helps leaves brings slowly often never always then with for about
     under because without after before and but if so cold bright small careful old useful safe not easy
-""".split()
+"""
+WORDS = VOCABULARY.split()
 LAW = {"name": "harmless", "version": "1.0.0", "hash": "0" * 16}
 
 
