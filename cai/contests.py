@@ -10,18 +10,31 @@ import itertools
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import orjson
 
 from cai.conversations import NoPrompt, listed, to_messages, to_prompt
 from cai.errors import RunError, SourceError, UsageError
 from cai.job import Place
-from cai.records import BadPrompt, Candidates, Contest, DropReason, Label, Message, Revision, pair_hash, prompt_hash
+from cai.records import (
+    DROP_REASONS,
+    BadPrompt,
+    Candidates,
+    Contest,
+    DropReason,
+    Label,
+    Message,
+    Revision,
+    pair_hash,
+    prompt_hash,
+)
 from cai.run import PAIR_BITS, damage, identity_hash, lines_in_order
 from cai.sources import describe, read_records
 
 PAIRINGS = ("all", "best-worst", "final")
+MOST_REPLIES = 362  # to a prompt: the numbers of their pairs fill the bits below that of the prompt
+UNPAIRED = (1 << PAIR_BITS) - 1  # takes the place of the pairs of a prompt that has none
 Source = str | Path | Iterable[Any]
 ROWS = {"generate": "revisions.jsonl", "sample": "candidates.jsonl"}
 
@@ -77,7 +90,12 @@ def _of_run(folder: Path, pairing: str) -> Iterator[Place]:
             record = orjson.loads(line)
             pairs = _of_revision(record, pairing) if path.name == ROWS["generate"] else _of_replies(record)
             places = list(_placed(pairs, position))
-        except (LookupError, TypeError, NoPrompt) as error:
+        except NoPrompt as bad:  # further replies, of `replies_of_run`, may pair later
+            unpaired = BadPrompt(
+                line=position + 1, problem=f"prompt {record.get('id')}: {bad.problem}", reason=bad.reason
+            )
+            places = [(position << PAIR_BITS | UNPAIRED, unpaired)]
+        except (LookupError, TypeError, AttributeError, ValueError) as error:
             raise damage(path) from error
         yield from places
 
@@ -105,25 +123,33 @@ def _of_record(record: Any, pairing: str) -> list[Contest]:
     if not isinstance(record, Mapping):
         raise NoPrompt(f"the record is of type {type(record).__name__}, not an object with a prompt and replies")
     if "rounds" in record and "initial" in record:
-        return list(_of_revision(record, pairing))
+        try:
+            return list(_of_revision(record, pairing))
+        except (LookupError, TypeError, AttributeError) as error:
+            problem = f"it has rounds, but is no row of a generate run: {type(error).__name__} {error}"
+            raise NoPrompt(problem) from None
     if "replies" in record:
         return list(_of_replies(record))
     return [_of_pair(record)]
 
 
 def _of_revision(row: Mapping[str, Any], pairing: str) -> Iterator[Contest]:
-    """Every text that a round wrote against the first reply; a text that came twice counts where it came last."""
+    """Every text that a round wrote against the first reply; a text that came twice counts where it came last.
+
+    Where no round wrote one, the first reply stands against itself: so the row is counted, and dropped as identical.
+    """
     written = {done["revision"]: number for number, done in enumerate(row["rounds"], 1) if done["revision"] is not None}
-    if pairing == "final":
+    if pairing == "final" or not written:
         written = {row["final"]: max(written.values(), default=0)}
+    name, messages = _text(row["id"], "the id"), to_prompt({"messages": row["prompt"]}).messages
     for text, number in written.items():
         yield Contest(
-            id=f"{row['id']}:round-{number}",
+            id=f"{name}:round-{number}",
             position=number,
-            prompt_id=row["id"],
-            messages=_messages(row["prompt"]),
-            a=text,
-            b=row["initial"],
+            prompt_id=name,
+            messages=messages,
+            a=_text(text, "a revision"),
+            b=_text(row["initial"], "the first reply"),
             a_from=f"round {number}" if number else "initial",
             b_from="initial",
             a_model=row["models"].get("reviser" if number else "assistant"),
@@ -133,15 +159,19 @@ def _of_revision(row: Mapping[str, Any], pairing: str) -> Iterator[Contest]:
 
 def _of_replies(row: Mapping[str, Any]) -> Iterator[Contest]:
     """Every two usable replies to a prompt."""
+    if row.get("prompt") is None:
+        raise NoPrompt(f"no 'prompt' beside the replies; it has {listed(row)}")
     prompt = to_prompt({key: row[key] for key in ("id", "prompt") if row.get(key) is not None}, "prompt")
-    replies = []
-    for number, reply in enumerate(_listed_replies(row)):
-        problem = reply.get("problem")
-        if problem is None:
-            replies.append((number, reply))
-    if len(replies) < 2:
-        raise NoPrompt(f"{len(replies)} usable replies: two are needed for a pair")
-    for (x, first), (y, second) in itertools.combinations(replies, 2):
+    replies = list(enumerate(_listed_replies(row)))
+    if len(replies) > MOST_REPLIES:
+        raise NoPrompt(f"{len(replies)} replies: pairs of at most {MOST_REPLIES} can be numbered")
+    usable = [(number, reply) for number, reply in replies if _problem(reply) is None]
+    if len(usable) < 2:
+        lost = [problem for _, reply in replies if (problem := _problem(reply)) is not None]
+        why = f" can be used (the first of the others is {lost[0]})" if lost else ""
+        told = f"{len(usable)} of {len(replies)} replies{why}: two are needed for a pair"
+        raise NoPrompt(told, lost[0] if lost else "bad_input")
+    for (x, first), (y, second) in itertools.combinations(usable, 2):
         yield contest_of(prompt.id, prompt.messages, (x, first["text"]), (y, second["text"]), _models(first, second))
 
 
@@ -169,7 +199,15 @@ def contest_of(
 
 
 def _models(first: Mapping[str, Any], second: Mapping[str, Any]) -> tuple[str | None, str | None]:
-    return first.get("model"), second.get("model")
+    return _optional(first, "model"), _optional(second, "model")
+
+
+def _problem(reply: Mapping[str, Any]) -> DropReason | None:
+    """Why a reply cannot be used; a reason that is not ours counts as bad input."""
+    said = reply.get("problem")
+    if said is not None:
+        return cast(DropReason, said) if said in DROP_REASONS else "bad_input"
+    return None if reply["text"].strip() else "empty"
 
 
 def _listed_replies(row: Mapping[str, Any]) -> list[Mapping[str, Any]]:
@@ -181,6 +219,7 @@ def _listed_replies(row: Mapping[str, Any]) -> list[Mapping[str, Any]]:
         reply = {"text": reply} if isinstance(reply, str) else reply
         if not isinstance(reply, Mapping) or not isinstance(reply.get("text"), str):
             raise NoPrompt("a reply must be text, or an object with 'text'")
+        _text(reply["text"], f"reply {len(found) + 1}")
         found.append(reply)
     return found
 
@@ -213,9 +252,9 @@ def _own_pair(record: Mapping[str, Any]) -> Contest:
     human = record.get("human")
     if human not in ("a", "b", None):
         raise NoPrompt(f"'human' is {human!r}, not a or b")
-    origins = (record.get("a_from") or "a", record.get("b_from") or "b")
+    origins = (_optional(record, "a_from") or "a", _optional(record, "b_from") or "b")
     found = _pair(record, messages, _text(record["a"], "a"), _text(record["b"], "b"), *origins, human)
-    return replace(found, a_model=record.get("a_model"), b_model=record.get("b_model"))
+    return replace(found, a_model=_optional(record, "a_model"), b_model=_optional(record, "b_model"))
 
 
 def _chosen_rejected(record: Mapping[str, Any]) -> tuple[tuple[Message, ...], str, str]:
@@ -256,7 +295,16 @@ def _reply(value: Any, name: str) -> str:
 def _text(value: Any, name: str) -> str:
     if not isinstance(value, str):
         raise NoPrompt(f"{name} is of type {type(value).__name__}, not text")
+    try:
+        value.encode()
+    except UnicodeEncodeError as error:  # as half a surrogate pair, which no file can hold
+        raise NoPrompt(f"{name} holds what is not UTF-8 (character {error.start + 1})") from None
     return value
+
+
+def _optional(record: Mapping[str, Any], name: str) -> str | None:
+    """A text that a record may lack."""
+    return None if record.get(name) is None else _text(record[name], f"'{name}'")
 
 
 def _pair(
@@ -275,14 +323,9 @@ def _pair(
     if a.strip() == b.strip():
         raise NoPrompt("the two replies are the same", "identical")
     given = record.get("id")
-    name = str(given) if isinstance(given, str | int) and given != "" else pair_hash(messages, a, b)
-    own_prompt = record.get("prompt_id")
-    prompt_id = own_prompt if isinstance(own_prompt, str) else prompt_hash(messages)
-    return Contest(name, 0, prompt_id, messages, a, b, a_from, b_from, human=human)
-
-
-def _messages(turns: Any) -> tuple[Message, ...]:
-    return tuple({"role": turn["role"], "content": turn["content"]} for turn in turns)
+    named = str(given) if isinstance(given, int) and not isinstance(given, bool) else _optional(record, "id")
+    prompt_id = _optional(record, "prompt_id") or prompt_hash(messages)
+    return Contest(named or pair_hash(messages, a, b), 0, prompt_id, messages, a, b, a_from, b_from, human=human)
 
 
 def replies_of_run(
@@ -298,7 +341,7 @@ def replies_of_run(
         usable = sum(reply.problem is None for reply in row.replies)
         if limit is not None and pairs >= limit:
             return
-        pairs += usable * (usable - 1) // 2
+        pairs += max(usable * (usable - 1) // 2, 1)  # a prompt without a pair takes a place, too
         yield position, row.id, row.prompt, [(reply.text, reply.problem) for reply in row.replies]
 
 
