@@ -5,6 +5,7 @@ Binds the judge's flow to pairs, principles and models. Knows no formulas and pr
 
 from __future__ import annotations
 
+import logging
 import statistics
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
@@ -26,6 +27,8 @@ from cai.run import PAIR_BITS, RunFolder
 
 if TYPE_CHECKING:
     from cai.labelling import LabelSetup
+
+log = logging.getLogger("cai")
 
 
 class Labelling(Task[Label]):
@@ -197,6 +200,8 @@ class Progress:
         places = further_contests(setup, self._pass, frozenset(self._served))
         first = next(places, None)
         if first is None:
+            told = "%d pairs are kept, --target %d is not reached: every other prompt has its %d replies"
+            log.warning(told, self._kept, setup.settings.target, setup.settings.max_candidates)
             return None
 
         def rest() -> Iterator[Place]:
