@@ -150,7 +150,7 @@ def test_numbered_outputs_keep_their_places(label: Any, human: str | None) -> No
 def test_our_own_labels_are_a_source() -> None:
     row = {
         "schema": 1, "id": "p:0-1", "position": 0, "prompt_id": "p", "prompt": list(TURN), "a": "x", "b": "y",
-        "a_from": "sample 0", "b_from": "sample 1", "a_model": "m", "b_model": None, "human": "b", "z": 0.1, "votes": [],
+        "a_from": "sample 0", "b_from": "sample 1", "a_model": "m", "b_model": None, "human": "b", "votes": [],
     }  # fmt: skip
     [item] = contests([row])
     assert (item.id, item.prompt_id, item.a, item.b) == ("p:0-1", "p", "x", "y")
@@ -204,7 +204,7 @@ def test_a_record_without_a_pair_says_why(record: Any, told: str) -> None:
         ({**PAIR, "rejected": "Good day. "}, "identical"),
         ({"prompt": "Hi?", "replies": ["x", " "]}, "empty"),
         ({"prompt": "Hi?", "replies": [{"text": "x", "problem": "truncated"}, "y"]}, "truncated"),
-        ({"prompt": "Hi?", "replies": [{"text": "", "problem": "content_filter"}, {"text": "y", "problem": "truncated"}]},
+        ({"prompt": "Hi?", "replies": [{"text": "", "problem": "content_filter"}, {"text": "", "problem": "empty"}]},
          "content_filter"),
         ({"prompt": "Hi?", "replies": [{"text": "x", "problem": "of their own"}, "y"]}, "bad_input"),
     ],
