@@ -14,7 +14,9 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from cai.ablation import ablate
     from cai.auditing import audit
+    from cai.bench import judge_bench
     from cai.calibration import calibrate_judge
     from cai.constitution import Constitution, Principle, list_constitutions, load_constitution
     from cai.errors import CaiError
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
     from cai.records import Candidate, Candidates, Drop, Label, Message, Prompt, Revision, Round, Usage, Vote
     from cai.sources import read_prompts
     from cai.store import read_calls
+    from cai.trial import constitution_test
 
 _HOME = {
     "CaiError": "errors",
@@ -38,13 +41,16 @@ _HOME = {
     "Round": "records",
     "Usage": "records",
     "Vote": "records",
+    "ablate": "ablation",
     "agenerate": "pipeline",
     "alabel": "pipeline",
     "asample": "pipeline",
     "audit": "auditing",
     "calibrate_judge": "calibration",
+    "constitution_test": "trial",
     "export_run": "export",
     "generate": "pipeline",
+    "judge_bench": "bench",
     "label": "pipeline",
     "list_constitutions": "constitution",
     "load_constitution": "constitution",
@@ -66,13 +72,16 @@ __all__ = [
     "Round",
     "Usage",
     "Vote",
+    "ablate",
     "agenerate",
     "alabel",
     "asample",
     "audit",
     "calibrate_judge",
+    "constitution_test",
     "export_run",
     "generate",
+    "judge_bench",
     "label",
     "list_constitutions",
     "load_constitution",

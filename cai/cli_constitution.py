@@ -133,7 +133,7 @@ def constitution_ablate(
 
     Example: cai constitution ablate runs/labels
     """
-    from cai.trial import ablate
+    from cai.ablation import ablate
 
     found = ablate(labels, min_confidence=min_confidence)
     if json:

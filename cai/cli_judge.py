@@ -30,7 +30,7 @@ def with_run_options(*names: str) -> Callable[[Callable[..., None]], Callable[..
     """Give a command the named options of runs; it gets them as `settings`."""
     known = {
         name: parameter
-        for command in (cli_runs.label, cli_runs._shared)
+        for command in (cli_runs.label, cli_runs.run_options)
         for name, parameter in inspect.signature(command, eval_str=True).parameters.items()
     }
 
@@ -71,7 +71,7 @@ def play_shown(job: Job[Any]) -> None:
 
 
 @judge_app.callback()
-def judge_options() -> None:  # keeps `calibrate` a subcommand while it is the only one
+def judge_options() -> None:
     """Hold a judge's labels against people's.
 
     Example: cai judge calibrate runs/gold --out runs/gold

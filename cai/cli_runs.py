@@ -105,7 +105,7 @@ def label(
     """
 
 
-def _shared(
+def run_options(
     extra_body: Annotated[str | None, typer.Option(help="JSON object merged into every request.")] = None,
     limit: Annotated[int | None, typer.Option(help="Read at most this many prompts or pairs.")] = None,
     concurrency: Annotated[int | None, typer.Option(help="Most calls in flight; default: the model's own.")] = None,
@@ -135,7 +135,7 @@ def _command(own: Callable[..., None], act: Callable[[Setup[Any], bool], None], 
 
     parameters = [
         *inspect.signature(own, eval_str=True).parameters.values(),
-        *inspect.signature(_shared, eval_str=True).parameters.values(),
+        *inspect.signature(run_options, eval_str=True).parameters.values(),
     ]
     run.__doc__ = doc
     run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]

@@ -27,7 +27,7 @@ ROOT = Path(__file__).resolve().parent.parent
 COMMANDS = [
     "", "generate", "export", "plan", "plan generate", "constitution", "constitution list", "constitution show",
     "constitution check", "constitution import", "sample", "label", "plan sample", "plan label", "audit", "judge",
-    "judge calibrate",
+    "judge calibrate", "judge bench", "constitution test", "constitution ablate",
 ]  # fmt: skip
 
 

@@ -18,12 +18,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import cai.models
+from cai.ablation import Left, ablate
 from cai.cli import main
 from cai.constitution import Constitution, load_constitution
 from cai.errors import CallRejected, ConstitutionError, InputError, ModelStopped, RunError, UsageError
 from cai.models import Abilities
 from cai.records import Completion, Label
-from cai.trial import Left, ablate, constitution_test, resolve_trial
+from cai.trial import constitution_test, resolve_trial
 
 REPLIES = re.compile(r"<reply_a>\n(.*?)\n</reply_a>\n\n<reply_b>\n(.*?)\n</reply_b>", re.S)
 Mind = Callable[[str, str, str], float]  # of the question and both replies as shown: log odds that the first is better
