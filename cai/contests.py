@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import itertools
+import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -75,7 +76,11 @@ def describe_source(source: Source) -> str | dict[str, Any]:
     """What a label run's identity says of its source: a run by what made it, so that it may have grown since."""
     info = run_info(source)
     if info is not None:
-        return {"command": info["identity"]["command"], "run": identity_hash(info["identity"])}
+        identity = info["identity"]
+        said = {"command": identity["command"], "run": identity_hash(identity)}
+        if identity["command"] == "sample":
+            said["n"] = identity["n"] * len(identity["models"])  # replies to a prompt, before any that a target takes
+        return said
     return describe(source)
 
 
@@ -186,7 +191,7 @@ def contest_of(
     (x, a), (y, b) = first, second
     return Contest(
         id=f"{prompt_id}:{x}-{y}",
-        position=y * (y - 1) // 2 + x,  # does not change when there are more replies
+        position=y * (y - 1) // 2 + x,  # does not change when there are more replies; see `later_reply`
         prompt_id=prompt_id,
         messages=messages,
         a=a,
@@ -196,6 +201,11 @@ def contest_of(
         a_model=models[0],
         b_model=models[1],
     )
+
+
+def later_reply(position: int) -> int:
+    """The number of the later reply of the pair of samples at a position."""
+    return (1 + math.isqrt(8 * (position & UNPAIRED) + 1)) // 2
 
 
 def _models(first: Mapping[str, Any], second: Mapping[str, Any]) -> tuple[str | None, str | None]:

@@ -5,6 +5,7 @@ Binds the judge's flow to pairs, principles and models. Knows no formulas and pr
 
 from __future__ import annotations
 
+import itertools
 import logging
 import statistics
 from collections.abc import Iterator, Mapping
@@ -13,17 +14,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import orjson
+from pydantic import ValidationError
 
 from cai.ask import Ask, AskJudge
 from cai.candidates import sample
-from cai.contests import contest_of, replies_of_run
+from cai.contests import contest_of, later_reply, replies_of_run
 from cai.errors import ModelStopped, RowDropped
 from cai.flow import Driver, Played
+from cai.hygiene import identical
 from cai.job import Place, Task
 from cai.judge import CHECKED, LEAST_MASS, Flow, Pair, Verdict, belief, draw_for_judge, judge, readability
 from cai.pairs import reason
 from cai.records import Contest, Label, Prompt
-from cai.run import PAIR_BITS, RunFolder
+from cai.run import PAIR_BITS, RunFolder, damage
 
 if TYPE_CHECKING:
     from cai.labelling import LabelSetup
@@ -61,11 +64,11 @@ class Labelling(Task[Label]):
         """Look at the labels of an earlier session: can the judge be read, and how many pairs are kept?"""
         if self._setup.settings.target is not None:
             self._progress = Progress(self._setup, run.path)
-        path = run.path / self.rows_file
-        if path.exists():
-            with path.open("rb") as file:
-                for _, line in zip(range(CHECKED), file, strict=False):
-                    self._watch(Label.model_validate_json(line))
+        for line in itertools.islice(_lines(run.path / self.rows_file), CHECKED):
+            try:
+                self._watch(Label.model_validate_json(line))
+            except ValidationError as error:
+                raise damage(run.path / self.rows_file) from error
 
     def flow(self, contest: Contest, a: str, b: str) -> Flow:
         """What is asked about a pair."""
@@ -79,6 +82,8 @@ class Labelling(Task[Label]):
         assert isinstance(item, Contest)
         a = await self._text(drivers, item, position, item.a, item.a_from)
         b = await self._text(drivers, item, position, item.b, item.b_from)
+        if identical(a, b):  # whatever a judge said, there would be nothing to choose
+            raise RowDropped("identical", "judge", f"{item.a_from} and {item.b_from} are the same")
         return self._label(item, position, a, b, await drivers[0].play(item.id, position, self.flow(item, a, b)))
 
     async def _text(self, drivers: list[Driver], item: Contest, position: int, text: str | None, origin: str) -> str:
@@ -173,20 +178,22 @@ class Progress:
     def __init__(self, setup: LabelSetup, folder: Path) -> None:
         self._setup, self._filters = setup, setup.filters()
         self._kept = 0
-        self._served: set[int] = set()  # places of prompts with a kept pair
+        self._served: dict[int, int] = {}  # place of a prompt with a kept pair → the least reply that made one
         self._pass = 0
         path = folder / "labels.jsonl"
-        if path.exists():
-            with path.open("rb") as file:
-                for line in file:
-                    self.add(orjson.loads(line))
+        for line in _lines(path):
+            try:
+                self.add(orjson.loads(line))
+            except (ValueError, LookupError, TypeError) as error:
+                raise damage(path) from error
 
     def add(self, row: Label | Mapping[str, Any]) -> None:
         """Count a label."""
         fields = row.model_dump(mode="json") if isinstance(row, Label) else dict(row)
         if reason(fields, self._filters) is None:
             self._kept += 1
-            self._served.add(fields["position"] >> PAIR_BITS)
+            unit, later = fields["position"] >> PAIR_BITS, later_reply(fields["position"])
+            self._served[unit] = min(later, self._served.get(unit, later))
 
     @property
     def reached(self) -> bool:
@@ -197,7 +204,7 @@ class Progress:
     def more(self) -> Iterator[Place] | None:
         """The pairs of the next pass; None where every prompt has as many replies as it may have, or a pair."""
         setup, self._pass = self._setup, self._pass + 1
-        places = further_contests(setup, self._pass, frozenset(self._served))
+        places = further_contests(setup, self._pass, dict(self._served))
         first = next(places, None)
         if first is None:
             told = "%d pairs are kept, --target %d is not reached: every other prompt has its %d replies"
@@ -211,12 +218,23 @@ class Progress:
         return rest()
 
 
-def further_contests(setup: LabelSetup, turn: int, served: frozenset[int]) -> Iterator[Place]:
-    """The pairs of the `turn`-th further reply with all replies before it, of the prompts that are not served."""
+def _lines(path: Path) -> Iterator[bytes]:
+    """The lines of a file, of which there are none where it is missing."""
+    if path.exists():
+        with path.open("rb") as file:
+            yield from file
+
+
+def further_contests(setup: LabelSetup, turn: int, served: Mapping[int, int]) -> Iterator[Place]:
+    """The pairs of the `turn`-th further reply with all replies before it, of the prompts that are not served.
+
+    served: the least reply of each prompt that made a kept pair with one before it. Only those before the `turn`-th
+    count: so a run that was stopped within this turn goes on with the same pairs.
+    """
     assert setup.settings.max_candidates is not None
     for unit, prompt_id, messages, replies in replies_of_run(setup.source, setup.settings.limit):
         new = len(replies) + turn - 1
-        if unit in served or new >= setup.settings.max_candidates:
+        if served.get(unit, new) < new or new >= setup.settings.max_candidates:
             continue
         texts: dict[int, str | None] = {n: text for n, (text, problem) in enumerate(replies) if problem is None}
         texts |= dict.fromkeys(range(len(replies), new))

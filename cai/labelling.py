@@ -17,6 +17,7 @@ from cai.calibration import binding_problems, calibrate_file, load_calibration
 from cai.constitution import Constitution, load_constitution
 from cai.contests import PAIRINGS, Source, describe_source, read_contests, run_info
 from cai.errors import UsageError
+from cai.hygiene import identical
 from cai.job import Item, Place, Setup, describe_prompts, is_countable, limited
 from cai.judge import choose_protocol
 from cai.judging import Labelling
@@ -183,6 +184,8 @@ class LabelSetup(Setup[Label]):
     def imagined(self, item: Item, answer: str) -> Iterator[tuple[str, Request]]:
         """What would be asked for a pair, by player; of votes the first wave."""
         assert isinstance(item, Contest) and item.a is not None and item.b is not None
+        if identical(item.a, item.b):
+            return
         flow = self._asking.flow(item, item.a, item.b)
         for request in next(flow):
             yield "judge", request

@@ -188,13 +188,18 @@ def resolve(prompts: Prompts, settings: SampleSettings) -> SampleSetup:
     templates = load_templates(settings.templates)
     names = ["assistant"] if len(settings.specs) == 1 else [f"assistant {i}" for i in range(1, len(settings.specs) + 1)]
     players = open_models(settings, dict(zip(names, settings.specs, strict=True)))
+    named = [spec_of(model) for model in players.values()]
+    if len(set(named)) < len(named):
+        raise UsageError(
+            f"--model {' and --model '.join(settings.specs)} name one model: raise -n for more replies of it"
+        )
     for model in players.values():
         check_ability(model, templates)
     identity = {
         "command": "sample",
         "source": {"what": describe(prompts), "format": settings.format, "field": settings.prompt_field},
         "templates": templates.hash if templates.completes else None,  # chat turns are asked as they are
-        "models": [spec_of(model) for model in players.values()],
+        "models": named,
         "n": settings.n,
         "system": settings.system,
         "sampling": settings.sampling(),

@@ -269,7 +269,8 @@ def test_positions_of_pairs_never_meet_however_many_replies_there_are() -> None:
 def sampled(folder: Path, rows: Iterable[tuple[int, list[tuple[str, Any]]]], command: str = "sample") -> Path:
     """A run folder with these candidates, text and problem, of prompts at these places."""
     folder.mkdir(exist_ok=True)
-    (folder / "run.json").write_text(json.dumps({"format": 1, "identity": {"command": command, "n": 2}}))
+    identity = {"command": command, "n": 2, "models": ["m"]}
+    (folder / "run.json").write_text(json.dumps({"format": 1, "identity": identity}))
     with open(folder / "candidates.jsonl", "w") as file:
         for place, replies in rows:
             made = tuple(

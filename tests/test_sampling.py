@@ -1,0 +1,206 @@
+"""Candidate replies: every model asked for each, the same at any concurrency, and nothing asked twice."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Callable
+from contextlib import aclosing
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from players import Player, digits
+
+from cai.contests import describe_source, read_contests
+from cai.errors import CaiError, ModelStopped, RunError, UsageError
+from cai.job import Job
+from cai.pipeline import run_job
+from cai.plan import estimate
+from cai.records import Candidates, Completion
+from cai.sampling import SampleSetup, resolve, settings_of
+from cai.store import read_calls
+
+PROMPTS = [{"id": f"q{n}", "prompt": f"Question {n}?"} for n in range(12)]
+
+
+def seeded(payload: dict[str, Any]) -> Completion:
+    """A reply that depends on the prompt and the seed."""
+    return Completion(f"reply {digits(payload)}", "stop", "m-1", input_tokens=5, output_tokens=3)
+
+
+def setup(prompts: Any, out: Path, *models: Player, **given: Any) -> SampleSetup:
+    """A sample run of these models instead of those that it names."""
+    dummies = []
+    for model in models:
+        dummy = out.parent / f"{model.name}.jsonl"
+        dummy.touch()
+        dummies.append(f"recorded:{dummy}")
+    made = resolve(prompts, settings_of({"model": dummies, "out": out, **given}))
+    players = dict(zip(made.players, models, strict=True))
+    return replace(made, players=players, seats=tuple({"assistant": model} for model in models))
+
+
+def run(prompts: Any, out: Path, *models: Player, **given: Any) -> Job[Candidates]:
+    job = Job(setup(prompts, out, *models, **given), out)
+    run_job(job)
+    return job
+
+
+def rows_of(folder: Path, name: str = "candidates.jsonl") -> list[dict[str, Any]]:
+    rows = [json.loads(line) for line in (folder / name).read_text().splitlines()]
+    return sorted(rows, key=lambda row: row["position"])
+
+
+def two() -> tuple[Player, Player]:
+    return Player(seeded, "one", seeds=True), Player(seeded, "two", seeds=True)
+
+
+@pytest.mark.parametrize("seeds", [True, False])
+def test_n_replies_of_each_model_and_no_two_from_one_call(tmp_path: Path, seeds: bool) -> None:
+    models = Player(seeded, "one", seeds=seeds), Player(seeded, "two", seeds=seeds)
+    job = run(PROMPTS, tmp_path / "out", *models, n=3)
+    rows = rows_of(tmp_path / "out")
+    assert job.finished == len(rows) == 12
+    assert [[reply["sample"] for reply in row["replies"]] for row in rows] == [[0, 1, 2] * 2] * 12
+    assert len({call for row in rows for call in row["calls"]}) == 12 * 6 == len(list(read_calls(tmp_path / "out")))
+    assert [sum(model.asked.values()) for model in models] == [36, 36]
+    assert [len(model.asked) for model in models] == ([36, 36] if seeds else [12, 12])
+    assert rows[0]["usage"]["input_tokens"] == 30
+    if seeds:
+        assert len({reply["text"] for row in rows for reply in row["replies"]}) >= 36
+
+
+def test_the_same_seed_draws_the_same_replies_at_concurrency_1_and_64_and_another_does_not(tmp_path: Path) -> None:
+    for name, concurrency, seed in (("a", 1, 7), ("b", 64, 7), ("c", 64, 8)):
+        run(PROMPTS, tmp_path / name, *two(), n=3, concurrency=concurrency, seed=seed)
+    a, b, c = (rows_of(tmp_path / name) for name in "abc")
+    assert a == b != c
+    assert list(read_contests(tmp_path / "a")) == list(read_contests(tmp_path / "b"))
+
+
+def cutting(share: int) -> Callable[[dict[str, Any]], Completion]:
+    """Replies of which one in `share` is cut."""
+
+    def answer(payload: dict[str, Any]) -> Completion:
+        whole = seeded(payload)
+        return whole if digits(payload, "cut") % share else replace(whole, finish="length")
+
+    return answer
+
+
+def test_a_cut_reply_stays_in_its_row_with_its_problem_and_a_prompt_without_any_other_is_dropped(
+    tmp_path: Path,
+) -> None:
+    job = run(PROMPTS, tmp_path / "out", Player(cutting(2), "one", seeds=True), n=2)
+    rows, drops = rows_of(tmp_path / "out"), rows_of(tmp_path / "out", "dropped.jsonl")
+    assert len(rows) + len(drops) == job.read == 12 and rows and drops
+    assert all(any(reply["problem"] is None for reply in row["replies"]) for row in rows)
+    assert any(reply["problem"] == "truncated" and reply["text"] for row in rows for reply in row["replies"])
+    assert {(drop["reason"], drop["stage"]) for drop in drops} == {("truncated", "assistant")}
+    assert drops[0]["detail"] == "none of 2 replies can be used; raise --max-tokens"
+
+
+def test_a_run_that_was_stopped_asks_nothing_twice_and_ends_with_the_same_rows(tmp_path: Path) -> None:
+    whole = two()
+    run(PROMPTS, tmp_path / "whole", *whole, n=3)
+    killed = two()
+
+    async def some() -> None:
+        made = setup(PROMPTS, tmp_path / "out", *killed, n=3, concurrency=2)
+        async with aclosing(Job(made, tmp_path / "out").rows()) as rows:
+            async for _ in rows:
+                if sum(killed[0].asked.values()) > 12:
+                    return
+
+    asyncio.run(some())
+    before = rows_of(tmp_path / "out")
+    assert 0 < len(before) < 12
+    job = run(PROMPTS, tmp_path / "out", *killed, n=3)
+    assert job.skipped == len(before) and rows_of(tmp_path / "out") == rows_of(tmp_path / "whole")
+    for model, other in zip(killed, whole, strict=True):
+        assert model.asked.keys() == other.asked.keys()
+        assert sum(model.asked.values()) <= 36 + 6  # those that were on their way
+    run(PROMPTS, tmp_path / "out", *(again := two()), n=3)
+    assert not again[0].asked
+
+
+def test_a_higher_limit_goes_on(tmp_path: Path) -> None:
+    file = tmp_path / "prompts.jsonl"
+    file.write_text("".join(json.dumps(prompt) + "\n" for prompt in PROMPTS))
+    models = two()
+    run(file, tmp_path / "out", *models, limit=5)
+    job = run(file, tmp_path / "out", *models, limit=9)
+    assert (job.skipped, job.finished) == (5, 4)
+    assert sum(models[0].asked.values()) == 18 and set(models[0].asked.values()) == {1}
+
+
+def test_a_model_that_stops_ends_the_run_and_the_other_models_answers_are_kept(tmp_path: Path) -> None:
+    def down(payload: dict[str, Any]) -> Completion:
+        raise ModelStopped("out of money")
+
+    one, broken = Player(seeded, "one", seeds=True), Player(down, "two", seeds=True)
+    with pytest.raises(ModelStopped, match="out of money"):
+        run(PROMPTS, tmp_path / "out", one, broken, n=2, concurrency=1)
+    assert rows_of(tmp_path / "out") == []
+    paid = sum(one.asked.values())
+    run(PROMPTS, tmp_path / "out", one, Player(seeded, "two", seeds=True), n=2)
+    assert paid and set(one.asked.values()) == {1}
+
+
+def test_a_plan_counts_what_the_run_then_asks(tmp_path: Path) -> None:
+    models = two()
+    plan = estimate(setup([*PROMPTS, PROMPTS[0], 17], tmp_path / "out", *models, n=3))
+    run([*PROMPTS, PROMPTS[0], 17], tmp_path / "out", *models, n=3)
+    assert plan.calls == sum(sum(model.asked.values()) for model in models) == 72
+    assert (plan.prompts, plan.unusable) == (12, 2)
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        ({"n": 2, "temperature": 0}, "-n 2 at --temperature 0 gives the same reply 2 times: raise it, or -n 1"),
+        ({"n": 0}, "--n 0 must be a whole number from 1 to 1000"),
+        ({"model": ()}, "--model must be a model spec, or a list of them"),
+        ({"model": ("recorded:A", "recorded:A")}, "--model recorded:A is named twice: raise -n for more replies"),
+        ({"model": 4}, "--model must be text, or a list of texts"),
+        ({"m": 4}, "unknown setting 'm'"),
+    ],
+)
+def test_settings_that_make_no_sense_are_refused_with_what_to_do(given: dict[str, Any], told: str) -> None:
+    with pytest.raises(UsageError) as refused:
+        resolve(PROMPTS, settings_of({"model": "recorded:A", **given}))
+    assert str(refused.value).startswith(told)
+
+
+def test_two_names_of_one_model_are_refused(tmp_path: Path) -> None:
+    for folder in ("a", "b"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "x.jsonl").touch()
+    specs = [f"recorded:{tmp_path / folder / 'x.jsonl'}" for folder in ("a", "b")]
+    with pytest.raises(UsageError, match="name one model: raise -n for more replies of it"):
+        resolve(PROMPTS, settings_of({"model": specs}))
+
+
+def test_one_greedy_reply_is_no_mistake(tmp_path: Path) -> None:
+    job = run(PROMPTS, tmp_path / "out", Player(seeded, "one"), n=1, temperature=0)
+    assert job.finished == 12
+
+
+@pytest.mark.parametrize("change", [{"n": 3}, {"seed": 1}, {"temperature": 0.5}, {"max_tokens": 9}, {"system": "x"}])
+def test_another_run_in_the_same_folder_is_refused(tmp_path: Path, change: dict[str, Any]) -> None:
+    run(PROMPTS, tmp_path / "out", *two(), n=2)
+    with pytest.raises(RunError, match="is another run: "):
+        run(PROMPTS, tmp_path / "out", *two(), **{"n": 2, **change})
+
+
+def test_a_label_run_knows_how_many_replies_its_source_was_first_asked_for(tmp_path: Path) -> None:
+    run(PROMPTS, tmp_path / "out", *two(), n=3)
+    said = describe_source(tmp_path / "out")
+    assert isinstance(said, dict) and (said["command"], said["n"]) == ("sample", 6)
+
+
+def test_a_base_model_needs_templates_that_it_can_continue(tmp_path: Path) -> None:
+    with pytest.raises(CaiError, match="no chat template"):
+        setup(PROMPTS, tmp_path / "out", Player(seeded, "one", chat=False, completion=True)).check_models()
