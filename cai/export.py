@@ -107,7 +107,7 @@ def export_run(
     Of a generate run. rounds_kept: "last" gives one SFT row per prompt, the final revision; "all" one for every text
     that a round wrote.
 
-    Of a label run. min_confidence: what the judge must be sure of, on the scale of `confidence` (before temperature);
+    Of a label run. min_confidence: what the judge must be sure of, on the scale of `confidence` (after temperature);
     None: the one that `calibration`, a calibration.json, certifies for `agreement` with people, else 0.7. agreement
     alone takes the calibration.json in the folder. pairing: all, best-worst (of samples) or final (round, of a generate
     run). order_flip: leave out pairs whose votes follow the place. max_length_ratio: in characters. benign: a file of
@@ -287,7 +287,7 @@ def filters_of(
     if agreement is not None:
         if made is None:
             raise UsageError("--agreement needs --calibration FILE: it is certified on pairs with human labels")
-        min_confidence = _threshold(made, agreement).confidence
+        min_confidence = _threshold(made, agreement).calibrated
     return Filters(
         min_confidence=MIN_CONFIDENCE if min_confidence is None else min_confidence,
         temperature=None if made is None else made.temperature,

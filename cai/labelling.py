@@ -94,6 +94,8 @@ class LabelSettings(RunSettings):
             raise UsageError("--agreement chooses the threshold and --min-confidence states it: name one of them")
         if (self.target is None) != (self.max_candidates is None):
             raise UsageError("--target and --max-candidates go together: how many pairs, and when to give a prompt up")
+        if self.target is not None and self.pairing != "all":
+            raise UsageError(f"--target counts every pair: it does not go with --pairing {self.pairing}")
         if self.model is not None and self.target is None:
             raise UsageError("--model draws further replies for --target: name that too, or leave it out")
 
@@ -222,7 +224,7 @@ class LabelSetup(Setup[Label]):
         if settings.agreement is not None and calibration is not None:
             threshold = calibration.thresholds.get(str(settings.agreement))
             assert threshold is not None  # checked before the run began
-            least = threshold.confidence
+            least = threshold.calibrated
         temperature = None if calibration is None else calibration.temperature
         return Filters(min_confidence=least, temperature=temperature)
 

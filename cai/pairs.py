@@ -34,7 +34,6 @@ from functools import lru_cache
 from typing import Any, Literal
 
 from cai import hygiene
-from cai.calibrate import log_odds, probability
 from cai.errors import UsageError
 from cai.judge import CLAMP, belief
 from cai.records import DropReason, prompt_hash
@@ -67,13 +66,9 @@ class Filters:
 
 
 def confidence(row: Row, filters: Filters) -> float:
-    """What thresholds are compared with, in [0.5, 1]: the larger of σ(z) and 1 - σ(z), before any temperature.
-
-    After reasoning and without a calibration it ends at 0.6 (Bai et al. 2022, section 4.1): such probabilities lie near
-    0 or 1 whatever the pair. z must not be None.
-    """
-    sure = probability(abs(row["z"]), 1.0)
-    return min(sure, CLAMP) if row["protocol"] == "reason" and filters.temperature is None else sure
+    """What thresholds are compared with, in [0.5, 1]: the larger of p and 1 - p; z must not be None."""
+    p = p_a(row, filters)
+    return max(p, 1.0 - p)
 
 
 def p_a(row: Row, filters: Filters) -> float:
@@ -376,14 +371,8 @@ def standings(rows: Sequence[Row], filters: Filters) -> list[Standing]:
 
 
 def edge(dead_zone: float | None, filters: Filters) -> float:
-    """Upper edge of the dead zone of `standing_reason`; None: where a pair at `min_confidence` lies after temperature.
-
-    A threshold c before the temperature T is σ(logit(c)/T) after it.
-    """
-    if dead_zone is not None:
-        return dead_zone
-    least = filters.min_confidence
-    return least if filters.temperature is None else probability(log_odds(least), filters.temperature)
+    """Upper edge of the dead zone of `standing_reason`; None: the `min_confidence` of pairs."""
+    return filters.min_confidence if dead_zone is None else dead_zone
 
 
 def standing_reason(reply: Standing, prompt: Sequence[Any], filters: Filters, upper: float) -> DropReason | None:

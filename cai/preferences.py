@@ -303,7 +303,7 @@ class LabelCut(Cut):
             yield f"--min-confidence {least:g} promises no agreement with people: --agreement chooses one that does"
         elif (at := judged.calibration.thresholds[str(judged.agreement)]) is not None:
             yield (
-                f"labels of confidence {at.confidence:.4g} or more agree with people in at least {at.target:.0%} of "
+                f"labels of confidence {at.calibrated:.4g} or more agree with people in at least {at.target:.0%} of "
                 f"the cases: certified on {at.n:,} gold pairs; {judged.calibration.promise}"
             )
         if judged.confidences and not self.kept["pairs"]:

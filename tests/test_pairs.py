@@ -224,17 +224,18 @@ def test_beliefs_after_reasoning_end_at_six_tenths_unless_they_are_calibrated() 
     assert reason(row, at_six) is None
     with pytest.raises(UsageError, match=r"--min-confidence 0.61 .* ends at 0.6; set --min-confidence to at most 0.6"):
         reason(row, Filters(min_confidence=0.61))
-    calibrated = Filters(min_confidence=0.99, temperature=9.0)
+    calibrated = Filters(min_confidence=0.73, temperature=9.0)
     assert reason(row, calibrated) is None
     assert p_a(row, calibrated) == 1 / (1 + math.exp(-1))
 
 
-def test_thresholds_are_compared_before_the_temperature_and_probabilities_come_after_it() -> None:
-    row, asked = label(2.0), Filters(min_confidence=0.85, temperature=4.0)
-    assert confidence(row, asked) == pytest.approx(0.8808, abs=1e-4)
-    assert p_a(row, asked) == pytest.approx(0.6225, abs=1e-4)
+def test_thresholds_are_compared_with_what_a_temperature_leaves_of_a_belief() -> None:
+    row, asked = label(2.0), Filters(min_confidence=0.62, temperature=4.0)
+    assert confidence(row, asked) == p_a(row, asked) == pytest.approx(0.6225, abs=1e-4)
     assert margin(row, asked) == 0.5
     assert reason(row, asked) is None
+    assert reason(row, Filters(min_confidence=0.63, temperature=4.0)) == "low_confidence"
+    assert confidence(label(-2.0), asked) == confidence(row, asked)
 
 
 # Pairing
@@ -361,8 +362,6 @@ def test_a_reply_is_an_example_outside_the_dead_zone_and_without_a_fault_to_imit
     assert [standing_reason(reply, row["prompt"], asked, upper) for reply in standings([row], asked)] == whys
 
 
-def test_the_dead_zone_ends_where_a_pair_at_the_threshold_lies() -> None:
+def test_the_dead_zone_ends_at_the_threshold_of_pairs_unless_it_is_named() -> None:
     assert edge(0.8, Filters()) == 0.8
-    assert edge(None, Filters(0.65)) == 0.65
-    assert edge(None, Filters(0.9, temperature=2.0)) == pytest.approx(1 / (1 + math.exp(-math.log(9) / 2)))
-    assert edge(None, Filters(1.0, temperature=2.0)) <= 1.0
+    assert edge(None, Filters(0.65)) == edge(None, Filters(0.65, temperature=2.0)) == 0.65

@@ -357,11 +357,10 @@ def test_an_agreement_takes_its_threshold_and_its_temperature_from_the_calibrati
     summary = export_run(tmp_path / "run", calibration=file, agreement=0.8)
     [row] = rows(tmp_path / "run" / "dpo.jsonl")
     assert row["id"] == "q1:0-1"
-    assert row["confidence"] == 1 / (1 + math.exp(-3))
-    assert row["p_chosen"] == 1 / (1 + math.exp(-1.5))
+    assert row["confidence"] == row["p_chosen"] == 1 / (1 + math.exp(-1.5))
     assert row["margin"] == 1.5
     assert summary.notes == (
-        "labels of confidence 0.9 or more agree with people in at least 80% of the cases: certified on 120 gold pairs; "
+        "labels of confidence 0.75 or more agree with people in at least 80% of the cases: certified on 120 gold pairs; "
         "holds for pairs drawn like the gold pairs",
     )
     card = (tmp_path / "run" / "README.md").read_text()
