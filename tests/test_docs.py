@@ -28,16 +28,31 @@ import sys
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
-from pages import PAGES, ROOT, Block, anchors, blocks, commands, help_texts, inline_commands, links, option_names, wrong_in
+from pages import (
+    PAGES,
+    ROOT,
+    Block,
+    anchors,
+    blocks,
+    commands,
+    help_texts,
+    inline_commands,
+    links,
+    option_names,
+    wrong_in,
+)
 from stub import stub
 
 from cai import generate, load_constitution
+from cai.errors import UsageError
 from cai.generating import Settings
+from cai.judge import choose_protocol
 from cai.labelling import LabelSettings
-from cai.models import Connection, open_model
+from cai.models import Connection, Model, open_model
+from cai.records import Protocol
 from cai.sampling import SampleSettings
 
 CLI = ROOT / "docs" / "cli.md"
@@ -185,18 +200,38 @@ def test_every_page_can_be_reached_from_the_readme() -> None:
     assert set(PAGES) <= reached
 
 
+def listed_models(cells: str) -> Iterator[tuple[Model, str]]:
+    """The models of a table on the page about models, each with its cells, which `cells` matches."""
+    page = (ROOT / "docs" / "models.md").read_text(encoding="utf-8")
+    answers = ROOT / "examples" / "answers-harmless.jsonl"
+    for spec, found in re.findall(rf"^\| `([^`]+)`[^|]*\|({cells})", page, re.MULTILINE):
+        connection = Connection(f"{SERVER}/v1") if spec == "openai:NAME" else None
+        yield open_model(spec.replace("PATH", str(answers)) if spec.startswith("recorded") else spec, connection), found
+
+
 def test_the_page_about_models_knows_what_each_can_do(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("OPENAI_BASE_URL", raising=False)
-    page = (ROOT / "docs" / "models.md").read_text(encoding="utf-8")
-    rows = re.findall(r"^\| `([^`]+)`[^|]*\|((?: (?:yes|no|\d+) \|){8})$", page, re.MULTILINE)
+    rows = list(listed_models(r"(?: (?:yes|no|\d+) \|){8}"))
     assert len(rows) == 9
-    answers = ROOT / "examples" / "answers-harmless.jsonl"
-    for spec, cells in rows:
-        connection = Connection(f"{SERVER}/v1") if spec == "openai:NAME" else None
-        model = open_model(spec.replace("PATH", str(answers)) if spec.startswith("recorded") else spec, connection)
+    for model, cells in rows:
         can = [*dataclasses.asdict(model.can).values(), model.concurrency]
         shown = [("yes" if value else "no") if isinstance(value, bool) else str(value) for value in can]
-        assert cells.strip(" |").split(" | ") == shown, spec
+        assert cells.strip(" |").split(" | ") == shown, model.name
+
+
+def test_the_page_about_models_knows_how_each_can_judge(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("OPENAI_BASE_URL", raising=False)
+    rows = list(listed_models(r" (?:`\w+`(?:, )?)+ \|"))
+    assert len(rows) == 9
+    for model, cells in rows:
+        default, *others = re.findall(r"`(\w+)`", cells)
+        assert choose_protocol(None, model.can, model.name) == default, model.name
+        for protocol in get_args(Protocol):
+            try:
+                allowed = choose_protocol(protocol, model.can, model.name) == protocol
+            except UsageError:
+                allowed = False
+            assert allowed == (protocol in (default, *others)), (model.name, protocol)
 
 
 @pytest.mark.parametrize(
