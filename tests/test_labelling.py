@@ -1,0 +1,481 @@
+"""Label runs: every pair ends as a label or is dropped, the same at any concurrency, and nothing is asked twice."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import math
+import re
+from collections import Counter
+from collections.abc import Callable
+from contextlib import aclosing
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from players import Player, digits
+from test_sampling import PROMPTS, cutting, seeded
+from test_sampling import run as sample_run
+
+from cai.contests import read_contests
+from cai.errors import CallRejected, ModelStopped, RunError, UsageError
+from cai.job import Job
+from cai.judge import CHECKED
+from cai.labelling import LabelSetup, resolve, settings_of
+from cai.pipeline import run_job
+from cai.plan import estimate
+from cai.records import Completion, Label
+from cai.run import PAIR_BITS
+from cai.store import read_calls
+
+SAME = {"prompt": "Same?", "chosen": "Alike.", "rejected": "Alike. "}
+PAIRS: list[Any] = [
+    *({"prompt": f"Question {n}?", "chosen": f"yes {n}", "rejected": f"no {n}"} for n in range(30)),
+    {"prompt": "Question 3?", "chosen": "no 3", "rejected": "yes 3"},  # the same two replies, the other way round
+    {"prompt": "Question 4?", "id": "twice", "chosen": "yes 4", "rejected": "other 4"},
+    {"prompt": "Question 5?", "id": "twice", "chosen": "yes 5", "rejected": "other 5"},
+    SAME,
+    {"prompt": "Empty?", "chosen": "", "rejected": "x"},
+    17,
+    {"prompt": "Several?", "replies": ["one", "two", "one", "three"]},
+]
+
+
+def odds_of(payload: dict[str, Any]) -> float:
+    """How much likelier the first letter is to the judge of these tests: by texts, principle and place."""
+    text = payload["messages"][0]["content"]
+    first, second = re.findall(r"<reply_[ab]>\n(.*?)\n</reply_[ab]>", text, re.DOTALL)
+    principle = text.rsplit("</reply_b>", 1)[1]
+    worth = [digits(reply) % 2001 / 500 + digits(reply, principle) % 100 / 200 for reply in (first, second)]
+    return worth[0] - worth[1] + 1.5
+
+
+def scores(payload: dict[str, Any]) -> Completion:
+    """The log probabilities of the two letters, which share nine tenths."""
+    odds = odds_of(payload)
+    logs = tuple(math.log(0.9) - math.log1p(math.exp(sign * odds)) for sign in (-1, 1))
+    return Completion("", "length", "judge-1", input_tokens=9, output_tokens=1, scores=logs)
+
+
+def votes(payload: dict[str, Any]) -> Completion:
+    """A letter, drawn by the same odds."""
+    draw = digits(payload) % 1000 / 1000
+    return Completion("A" if draw < 1 / (1 + math.exp(-odds_of(payload))) else "B", "stop", "judge-1")
+
+
+def mute(payload: dict[str, Any]) -> Completion:
+    return Completion("", "length", "judge-1", scores=(-4.0, -5.0))
+
+
+def scorer(answer: Callable[[dict[str, Any]], Completion] = scores) -> Player:
+    return Player(answer, "judge", scoring=True, prefill=True)
+
+
+def setup(source: Any, out: Path, judge: Player, sampler: Player | None = None, **given: Any) -> LabelSetup:
+    """A label run of this judge, and this model for further replies, instead of those that it names."""
+    (dummy := out.parent / f"{judge.name}.jsonl").touch()
+    given = {"protocol": "score" if judge.can.scoring else "vote", "min_confidence": 0.6} | given
+    made = resolve(source, "harmless", settings_of({"judge": f"recorded:{dummy}", "out": out, **given}))
+    if sampler is None:
+        return replace(made, players={"judge": judge}, seats=({"judge": judge},))
+    players = {"judge": judge, "assistant": sampler}
+    return replace(made, players=players, seats=({"judge": judge}, {"assistant": sampler}))
+
+
+def run(source: Any, out: Path, judge: Player, sampler: Player | None = None, **given: Any) -> Job[Label]:
+    job = Job(setup(source, out, judge, sampler, **given), out)
+    run_job(job)
+    return job
+
+
+def rows_of(folder: Path, name: str = "labels.jsonl") -> list[dict[str, Any]]:
+    rows = [json.loads(line) for line in (folder / name).read_text().splitlines()]
+    return sorted(rows, key=lambda row: row["position"]) if name == "labels.jsonl" else rows
+
+
+def lost(folder: Path) -> list[dict[str, Any]]:
+    """What was dropped before it was judged, in order."""
+    drops = rows_of(folder, "dropped.jsonl")
+    return sorted((row for row in drops if row["stage"] not in ("pairs", "kto")), key=lambda row: row["position"])
+
+
+async def some_rows(made: LabelSetup, out: Path, count: int) -> None:
+    """Play a run until so many labels have come."""
+    async with aclosing(Job(made, out).rows()) as rows:
+        async for _ in rows:
+            count -= 1
+            if not count:
+                return
+
+
+# Every pair has one end
+
+
+def test_what_is_kept_and_what_is_dropped_are_all_that_came_in(tmp_path: Path) -> None:
+    job = run(PAIRS, tmp_path / "out", scorer())
+    rows, drops = rows_of(tmp_path / "out"), lost(tmp_path / "out")
+    places = [position for position, _ in read_contests(PAIRS)]
+    assert sorted(row["position"] for row in [*rows, *drops]) == sorted(places)
+    assert job.read == len(places) == job.finished + sum(job.dropped.values()) == len(rows) + len(drops)
+    counts = {"duplicate_prompt": 3, "bad_input": 2, "identical": 2, "empty": 1}
+    assert Counter(drop["reason"] for drop in drops) == counts
+    cut = [row for row in rows_of(tmp_path / "out", "dropped.jsonl") if row["stage"] == "pairs"]
+    assert len(rows_of(tmp_path / "out", "dpo.jsonl")) + len(cut) == len(rows)
+
+
+def test_replies_that_are_the_same_cost_no_call(tmp_path: Path) -> None:
+    judge = scorer()
+    job = run([{"prompt": "Hi?", "replies": ["one", " one", "one"]}], tmp_path / "out", judge)
+    assert not judge.asked and job.dropped == {"identical": 2, "duplicate_prompt": 1}
+    [drop, *_] = lost(tmp_path / "out")
+    assert drop["detail"] == "sample 0 and sample 1 are the same" and drop["key"] and drop["prompt"]
+
+
+def test_a_label_says_what_was_asked_and_what_came_of_it(tmp_path: Path) -> None:
+    run(PAIRS[:1], tmp_path / "out", scorer())
+    [row] = rows_of(tmp_path / "out")
+    label = Label.model_validate(row)
+    assert len(label.votes) == 3 and len({vote.principle for vote in label.votes}) == 3
+    assert label.z == pytest.approx(sum(vote.d or 0 for vote in label.votes) / 3)
+    assert label.p_a == pytest.approx(1 / (1 + math.exp(-(label.z or 0))))
+    assert all(vote.b == pytest.approx(1.5) and vote.ab.mass == pytest.approx(0.9) for vote in label.votes)
+    assert label.confidence == max(label.p_a or 0, 1 - (label.p_a or 0)) and label.temperature is None
+    assert label.human == ("a" if label.a == "yes 0" else "b")
+    assert set(label.calls) == {call.key for call in read_calls(tmp_path / "out")} and len(label.calls) == 6
+    assert (label.models, label.usage.input_tokens, label.protocol) == ({"judge": "judge-1"}, 54, "score")
+
+
+def test_a_pair_that_a_model_refuses_is_dropped_alone_and_tried_again(tmp_path: Path) -> None:
+    def fails(payload: dict[str, Any]) -> Completion:
+        if "Question 7?" in payload["messages"][0]["content"]:
+            raise CallRejected("model_error", "the server said no")
+        return scores(payload)
+
+    job = run(PAIRS[:12], tmp_path / "out", scorer(fails), concurrency=1)
+    assert (job.finished, job.dropped) == (11, {"model_error": 1})
+    judge = scorer()
+    job = run(PAIRS[:12], tmp_path / "out", judge)
+    assert (job.finished, job.skipped, sum(judge.asked.values())) == (1, 11, 6)
+    assert lost(tmp_path / "out") == [] and len(rows_of(tmp_path / "out")) == 12
+
+
+# The same rows
+
+
+@pytest.mark.parametrize("seeds", [True, False])
+def test_the_same_labels_and_files_at_concurrency_1_and_64(tmp_path: Path, seeds: bool) -> None:
+    for name, concurrency in (("1", 1), ("64", 64)):
+        judge = Player(votes, "judge", seeds=seeds)
+        run(PAIRS, tmp_path / f"v{name}", judge, concurrency=concurrency, seed=3)
+        run(PAIRS, tmp_path / f"s{name}", scorer(), concurrency=concurrency, seed=3)
+    for kind in "vs":
+        one, many = tmp_path / f"{kind}1", tmp_path / f"{kind}64"
+        assert rows_of(one) == rows_of(many)
+        for name in ("dpo.jsonl", "kto.jsonl", "reward.jsonl"):
+            assert (one / name).read_bytes() == (many / name).read_bytes()
+
+
+def test_another_seed_draws_other_principles(tmp_path: Path) -> None:
+    for seed in (0, 1):
+        run(PAIRS, tmp_path / str(seed), scorer(), seed=seed)
+    first, second = ([[vote["principle"] for vote in row["votes"]] for row in rows_of(tmp_path / s)] for s in "01")
+    assert first != second and len({principle for drawn in first for principle in drawn}) > 10
+
+
+def test_a_label_does_not_depend_on_what_else_is_judged(tmp_path: Path) -> None:
+    run(PAIRS, tmp_path / "all", scorer())
+    run([PAIRS[-1]], tmp_path / "last", scorer())
+    last = [row | {"position": 0} for row in rows_of(tmp_path / "last")]
+    assert last == [row | {"position": 0} for row in rows_of(tmp_path / "all")][-len(last) :]
+
+
+# Going on
+
+
+@pytest.mark.parametrize("kind", ["score", "vote"])
+def test_a_run_that_was_stopped_asks_nothing_twice_and_ends_with_the_same_rows(tmp_path: Path, kind: str) -> None:
+    def player() -> Player:
+        return scorer() if kind == "score" else Player(votes, "judge")
+
+    whole, judge = player(), player()
+    run(PAIRS, tmp_path / "whole", whole)
+    asyncio.run(some_rows(setup(PAIRS, tmp_path / "out", judge, concurrency=4), tmp_path / "out", 9))
+    assert 9 <= len(rows_of(tmp_path / "out")) < 20
+    job = run(PAIRS, tmp_path / "out", judge)
+    assert job.skipped >= 9 and rows_of(tmp_path / "out") == rows_of(tmp_path / "whole")
+    assert judge.asked.keys() == whole.asked.keys()
+    assert sum(judge.asked.values()) <= sum(whole.asked.values()) + 8  # those on their way
+    again = player()
+    run(PAIRS, tmp_path / "out", again)
+    assert not again.asked
+
+
+def test_a_sample_run_that_has_grown_is_judged_where_it_is_new(tmp_path: Path) -> None:
+    prompts = tmp_path / "prompts.jsonl"
+    prompts.write_text("".join(json.dumps(prompt) + "\n" for prompt in PROMPTS))
+    model, judge = Player(seeded, "one", seeds=True), scorer()
+    sample_run(prompts, tmp_path / "samples", model, n=3, limit=4)
+    first = run(tmp_path / "samples", tmp_path / "out", judge)
+    sample_run(prompts, tmp_path / "samples", model, n=3)
+    second = run(tmp_path / "samples", tmp_path / "out", judge)
+    assert (first.finished, second.finished, second.skipped) == (12, 24, 12)
+    assert set(judge.asked.values()) == {1}
+    assert {row["position"] >> PAIR_BITS for row in rows_of(tmp_path / "out")} == set(range(12))
+
+
+def test_a_higher_limit_goes_on_with_the_next_pairs(tmp_path: Path) -> None:
+    file = tmp_path / "pairs.jsonl"
+    file.write_text("".join(json.dumps(pair) + "\n" for pair in PAIRS))
+    judge = scorer()
+    run(file, tmp_path / "out", judge, limit=10)
+    job = run(file, tmp_path / "out", judge, limit=25)
+    assert (job.skipped, job.finished) == (10, 15) and set(judge.asked.values()) == {1}
+    run(file, tmp_path / "whole", scorer(), limit=25)
+    assert rows_of(tmp_path / "out") == rows_of(tmp_path / "whole")
+
+
+@pytest.mark.parametrize(
+    "change", [{"min_confidence": 0.9}, {"concurrency": 2}, {"limit": 5}, {"pairing": "best-worst"}, {"max_tokens": 99}]
+)  # fmt: skip
+def test_what_decides_no_label_may_change(tmp_path: Path, change: dict[str, Any]) -> None:
+    pairs = [PAIRS[-1]]
+    run(pairs, tmp_path / "out", scorer())
+    judge = scorer()
+    run(pairs, tmp_path / "out", judge, **change)
+    assert not judge.asked
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [({"seed": 1}, "seed is 0 there, 1 now"), ({"principles": 2}, "binding.principles is 3 there, 2 now"),
+     ({"protocol": "vote"}, "binding.protocol is 'score' there, 'vote' now"), ({"extra_body": {"x": 1}}, "extra_body"),
+     ({"pairing": "final"}, "pairing is 'all' there, 'final' now"), ({"templates": "fewshot"}, "binding.templates")],
+)  # fmt: skip
+def test_what_decides_the_labels_may_not_change_and_is_named(
+    tmp_path: Path, change: dict[str, Any], named: str
+) -> None:
+    run(PAIRS[:3], tmp_path / "out", scorer())
+    with pytest.raises(RunError) as refused:
+        run(PAIRS[:3], tmp_path / "out", scorer(), **change)
+    assert named in str(refused.value) and "--force" in str(refused.value)
+
+
+@pytest.mark.parametrize("place", ["first", "last"])
+def test_a_damaged_label_is_named_when_a_run_goes_on(tmp_path: Path, place: str) -> None:
+    run(PAIRS[:30], tmp_path / "out", scorer())
+    path = tmp_path / "out" / "labels.jsonl"
+    lines = path.read_text().splitlines()
+    number = 0 if place == "first" else 29
+    lines[number] = lines[number].replace('"votes"', '"vetos"')
+    path.write_text("\n".join(lines) + "\n")
+    with pytest.raises(RunError, match=rf"labels\.jsonl: line {number + 1} is damaged"):
+        run(PAIRS[:30], tmp_path / "out", scorer())
+
+
+# A judge that cannot be read
+
+
+def test_a_judge_that_does_not_answer_with_a_letter_is_stopped_after_twenty_pairs(tmp_path: Path) -> None:
+    judge = scorer(mute)
+    with pytest.raises(ModelStopped) as stopped:
+        run(PAIRS, tmp_path / "out", judge, concurrency=1)
+    assert "median letter mass 0.03 of the first 20 pairs, such as: the letters have 0.03" in str(stopped.value)
+    assert "--protocol vote" in str(stopped.value)
+    rows = rows_of(tmp_path / "out")
+    assert len(rows) == CHECKED and {row["z"] for row in rows} == {row["p_a"] for row in rows} == {None}
+    assert sum(judge.asked.values()) == 6 * CHECKED
+    assert rows_of(tmp_path / "out", "dpo.jsonl") == []
+
+
+def test_such_a_judge_is_stopped_again_before_it_is_asked_anything(tmp_path: Path) -> None:
+    for _ in range(2):
+        judge = scorer(mute)
+        with pytest.raises(ModelStopped):
+            run(PAIRS, tmp_path / "out", judge, concurrency=1)
+    assert not judge.asked
+
+
+def test_the_first_twenty_pairs_are_those_of_all_sessions_together(tmp_path: Path) -> None:
+    asyncio.run(some_rows(setup(PAIRS, tmp_path / "out", scorer(mute), concurrency=1), tmp_path / "out", 12))
+    before, judge = len(rows_of(tmp_path / "out")), scorer(mute)
+    with pytest.raises(ModelStopped, match="of the first 20 pairs"):
+        run(PAIRS, tmp_path / "out", judge, concurrency=1)
+    assert sum(judge.asked.values()) <= 6 * (CHECKED - before)
+
+
+def test_a_judge_that_can_be_read_mostly_goes_on_and_what_it_did_not_say_is_no_half(tmp_path: Path) -> None:
+    def at_times(payload: dict[str, Any]) -> Completion:
+        return mute(payload) if digits(payload) % 4 == 0 else scores(payload)
+
+    job = run(PAIRS, tmp_path / "out", scorer(at_times))
+    rows = [Label.model_validate(row) for row in rows_of(tmp_path / "out")]
+    assert job.stopped is None and any(not vote.valid for row in rows for vote in row.votes)
+    for row in rows:
+        valid = [vote.d for vote in row.votes if vote.d is not None]
+        assert row.z == (pytest.approx(sum(valid) / len(valid)) if valid else None)
+        assert (row.p_a is None) == (row.confidence is None) == (not valid)
+
+
+def test_votes_that_cannot_be_read_stop_a_run_too(tmp_path: Path) -> None:
+    judge = Player(lambda _: Completion("Both are fine.", "stop", "judge-1"), "judge")
+    with pytest.raises(ModelStopped, match=r"names no letter: 'Both are fine.'; give it more --max-tokens"):
+        run(PAIRS, tmp_path / "out", judge, concurrency=1)
+
+
+# Plans
+
+
+def test_a_plan_counts_exactly_what_the_run_then_asks(tmp_path: Path) -> None:
+    judge = scorer()
+    plan = estimate(setup(PAIRS, tmp_path / "out", judge))
+    assert not judge.asked
+    job = run(PAIRS, tmp_path / "out", judge)
+    assert plan.calls == sum(judge.asked.values()) and set(judge.asked.values()) == {1}
+    assert plan.output_tokens == 0 and plan.unit == "pairs"
+    assert plan.prompts + plan.unusable == job.read
+
+
+def test_a_plan_of_a_run_that_was_stopped_counts_what_is_left(tmp_path: Path) -> None:
+    judge = scorer()
+    asyncio.run(some_rows(setup(PAIRS, tmp_path / "out", judge, concurrency=1), tmp_path / "out", 9))
+    rows = len(rows_of(tmp_path / "out"))
+    plan = estimate(setup(PAIRS, tmp_path / "out", judge))
+    assert plan.finished == rows
+    run(PAIRS, tmp_path / "whole", whole := scorer())
+    assert plan.calls == sum(whole.asked.values()) - 6 * rows
+
+
+# A target
+
+
+@pytest.fixture
+def samples(tmp_path: Path) -> Path:
+    """Two replies to each of twelve prompts, some of them cut."""
+    sample_run(PROMPTS, tmp_path / "samples", Player(cutting(6), "one", seeds=True), n=2, seed=5)
+    return tmp_path / "samples"
+
+
+def aimed(samples: Path, out: Path, judge: Player, sampler: Player, **given: Any) -> LabelSetup:
+    return setup(samples, out, judge, sampler, **{"target": 30, "max_candidates": 6, "min_confidence": 0.85, **given})
+
+
+def sampler() -> Player:
+    return Player(cutting(6), "one", seeds=True)
+
+
+def kept(folder: Path) -> list[dict[str, Any]]:
+    return rows_of(folder, "dpo.jsonl")
+
+
+def test_replies_are_drawn_until_enough_pairs_are_kept_and_no_more(tmp_path: Path, samples: Path) -> None:
+    judge, model = scorer(), sampler()
+    run_job(Job(aimed(samples, tmp_path / "out", judge, model, concurrency=1), tmp_path / "out"))
+    plain = scorer()
+    run(samples, tmp_path / "plain", plain, min_confidence=0.85)
+    assert len(kept(tmp_path / "plain")) < len(kept(tmp_path / "out")) <= 30
+    rows = rows_of(tmp_path / "out")
+    served = {row["id"].split(":")[0] for row in kept(tmp_path / "out")}
+    replies = Counter(row["b_from"] for row in rows)
+    assert set(replies) <= {f"sample {n}" for n in range(6)} and "sample 2" in replies
+    assert len({row["position"] for row in rows}) == len(rows) and set(judge.asked.values()) == {1}
+    assert set(model.asked.values()) == {1}
+    if len(kept(tmp_path / "out")) < 30:  # given up: every prompt has a pair, or all the replies it may have
+        numbers = {
+            (row["id"].split(":")[0], row["id"].split("-")[-1]) for row in [*rows, *lost(tmp_path / "out")] if row["id"]
+        }
+        assert all((f"q{n}", "5") in numbers for n in range(12) if f"q{n}" not in served)
+
+
+@pytest.mark.parametrize("target", [3, 8, 11, 100])
+def test_the_same_pairs_are_kept_towards_a_target_at_concurrency_1_and_64(
+    tmp_path: Path, samples: Path, target: int
+) -> None:
+    for name, concurrency in (("1", 1), ("64", 64)):
+        made = aimed(samples, tmp_path / name, scorer(), sampler(), concurrency=concurrency, target=target)
+        run_job(Job(made, tmp_path / name))
+    assert kept(tmp_path / "1") == kept(tmp_path / "64") and len(kept(tmp_path / "1")) <= target
+    if target <= 8:
+        assert len(kept(tmp_path / "1")) == target
+
+
+@pytest.mark.parametrize("count", [2, 8, 14, 20, 26])
+def test_a_run_towards_a_target_that_was_stopped_ends_with_the_same_pairs(
+    tmp_path: Path, samples: Path, count: int
+) -> None:
+    whole_judge, whole_model = scorer(), sampler()
+    run_job(Job(aimed(samples, tmp_path / "whole", whole_judge, whole_model), tmp_path / "whole"))
+    judge, model = scorer(), sampler()
+    made = aimed(samples, tmp_path / "out", judge, model, concurrency=2)
+    asyncio.run(some_rows(made, tmp_path / "out", count))
+    run_job(Job(aimed(samples, tmp_path / "out", judge, model), tmp_path / "out"))
+    assert rows_of(tmp_path / "out") == rows_of(tmp_path / "whole")
+    assert kept(tmp_path / "out") == kept(tmp_path / "whole")
+    assert judge.asked.keys() == whole_judge.asked.keys() and model.asked.keys() == whole_model.asked.keys()
+
+
+def test_a_target_that_is_reached_asks_nothing_more_and_a_higher_one_goes_on(tmp_path: Path, samples: Path) -> None:
+    judge, model = scorer(), sampler()
+    for target in (4, 8):
+        run_job(Job(aimed(samples, tmp_path / "out", judge, model, target=target, concurrency=1), tmp_path / "out"))
+        assert len(kept(tmp_path / "out")) == target
+    assert set(judge.asked.values()) == {1}
+    again = scorer()
+    run_job(Job(aimed(samples, tmp_path / "out", again, sampler(), target=8), tmp_path / "out"))
+    assert not again.asked
+
+
+def test_prompts_that_have_one_reply_get_their_first_pair_by_a_further_one(tmp_path: Path) -> None:
+    sample_run(PROMPTS, tmp_path / "samples", Player(seeded, "one", seeds=True), n=1)
+    judge, model = scorer(), sampler()
+    for _ in range(2):
+        made = aimed(tmp_path / "samples", tmp_path / "out", judge, model, max_candidates=3, target=100)
+        run_job(Job(made, tmp_path / "out"))
+    rows, drops = rows_of(tmp_path / "out"), lost(tmp_path / "out")
+    assert Counter(drop["stage"] for drop in drops)["source"] == 12
+    assert {row["a_from"] for row in rows} >= {"sample 0"} and {row["b_from"] for row in rows} == {
+        "sample 1",
+        "sample 2",
+    }
+    assert set(judge.asked.values()) == {1}
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        ({"target": 5}, "--target and --max-candidates go together"),
+        ({"model": "local"}, "--model draws further replies for --target"),
+        ({"target": 5, "max_candidates": 4}, "--target draws further replies to the prompts of a sample run"),
+        ({"agreement": 0.8}, "--agreement needs pairs that people have labelled"),
+        ({"gold": "x", "calibration": "y"}, "--gold makes a calibration and --calibration brings one"),
+        (
+            {"protocol": "reason", "min_confidence": 0.7},
+            "--protocol reason: uncalibrated beliefs after reasoning are cut",
+        ),
+        ({"protocol": "reason"}, "--protocol reason: uncalibrated beliefs after reasoning are cut"),
+        ({"protocol": "letters"}, "--protocol 'letters' must be"),
+        ({"min_confidence": 0.4}, "--min-confidence 0.4 must be a number from 0.5 to 1"),
+        ({"pairing": "none"}, "--pairing 'none' must be"),
+    ],
+)
+def test_settings_that_make_no_sense_are_refused_before_anything_is_asked(
+    tmp_path: Path, given: dict[str, Any], told: str
+) -> None:
+    (tmp_path / "judge.jsonl").touch()
+    with pytest.raises(UsageError) as refused:
+        resolve(PAIRS, "harmless", settings_of({"judge": f"recorded:{tmp_path / 'judge.jsonl'}", **given}))
+    assert str(refused.value).startswith(told)
+
+
+def test_a_target_over_several_models_asks_which_one(tmp_path: Path) -> None:
+    models = Player(seeded, "one", seeds=True), Player(seeded, "two", seeds=True)
+    sample_run(PROMPTS, tmp_path / "samples", *models, n=2)
+    with pytest.raises(UsageError, match=r"the sample run has 2 models .*: say which by --model"):
+        setup(tmp_path / "samples", tmp_path / "out", scorer(), target=5, max_candidates=6)
+    spec = f"recorded:{tmp_path / 'two.jsonl'}"
+    two = Player(seeded, "two", seeds=True)
+    made = setup(tmp_path / "samples", tmp_path / "out", scorer(), two, target=99, max_candidates=6, model=spec)
+    run_job(Job(made, tmp_path / "out"))
+    asked = {(call["messages"][0]["content"], call["seed"]) for call in map(eval, two.asked)}
+    before = {(call["messages"][0]["content"], call["seed"]) for call in map(eval, models[1].asked)}
+    assert asked and not asked & before  # its own numbers go on where those of the sample run ended
