@@ -65,12 +65,28 @@ class Judged:
     min_confidence: float = 0.0
     calibration: Calibration | None = None
     agreement: float | None = None  # with people, that the threshold was chosen for
-    votes: int = 0  # principles whose both orders were read
+    asked: int = 0  # principles put to the judge, in both orders
+    votes: int = 0  # of those, the ones whose both orders were read
     flips: int = 0  # of those, the ones that prefer the same place in both orders
     biases: int = 0  # of those, the ones with log probabilities
     bias: float = 0.0  # sum of their position biases towards the first reply, in nats
     uneven: int = 0  # kept pairs whose replies differ in length
     longer: int = 0  # of those, the ones whose chosen reply is the longer one
+
+    @property
+    def invalid_rate(self) -> float | None:
+        """Share of the votes that could not be read; None: the protocol has no votes."""
+        return 1 - self.votes / self.asked if self.asked else None
+
+    @property
+    def flip_rate(self) -> float | None:
+        """Share of the valid votes that prefer the same place in both orders; None: there are none."""
+        return self.flips / self.votes if self.votes else None
+
+    @property
+    def mean_bias(self) -> float | None:
+        """Mean position bias in nats, towards the first reply; None: no vote has log probabilities."""
+        return self.bias / self.biases if self.biases else None
 
     @property
     def longer_share(self) -> float | None:

@@ -50,6 +50,9 @@ class ExportSummary(Record):
     dropped: dict[str, int]  # lines of dropped.jsonl by reason: the run's own and the export's
     left_out: dict[str, dict[str, int]]  # the export's by stage and reason
     pairs: int | None = None  # kept, of a label run
+    invalid_rate: float | None = None  # share of the votes that could not be read
+    flip_rate: float | None = None  # of the others, the share that prefers the same place in both orders
+    mean_bias: float | None = None  # of the others, in nats towards the first reply
     chosen_longer: float | None = None  # share of the kept pairs of unequal length whose chosen reply is the longer one
     notes: tuple[str, ...]  # what the user should know
     url: str | None  # where the files were pushed to
@@ -67,6 +70,7 @@ class ExportSummary(Record):
                 else f"; the chosen reply is the longer one in {self.chosen_longer:.0%}"
             )
             told.append(f"{self.pairs:,} of {self.rows:,} pairs kept{longer}")
+            told += self._votes()
             stages = {stage: reasons for stage, reasons in self.left_out.items() if reasons}
             own = Counter(self.dropped) - sum((Counter(reasons) for reasons in stages.values()), Counter[str]())
             stages |= {"run": dict(own)} if own else {}
@@ -77,6 +81,13 @@ class ExportSummary(Record):
             told.append(f"left out{f' of {stage}' if stage else ''}: {counts} (dropped.jsonl)")
         told += [f"note: {note}" for note in self.notes]
         return told if self.url is None else [*told, f"pushed to {self.url}"]
+
+    def _votes(self) -> Iterator[str]:
+        """What both orders tell of the judge."""
+        if self.invalid_rate is not None:
+            flips = "" if self.flip_rate is None else f"; {self.flip_rate:.0%} of the others flip with the order"
+            bias = "" if self.mean_bias is None else f", mean bias {self.mean_bias:+.2f} nats towards the first reply"
+            yield f"votes: {self.invalid_rate:.1%} invalid{flips}{bias}"
 
 
 def export_run(
@@ -160,6 +171,9 @@ def _summary(run: RunFolder, cut: Cut, url: str | None, notes: tuple[str, ...]) 
         dropped=dict(dropped),
         left_out=left_out,
         pairs=None if judged is None else cut.kept["pairs"],
+        invalid_rate=None if judged is None else judged.invalid_rate,
+        flip_rate=None if judged is None else judged.flip_rate,
+        mean_bias=None if judged is None else judged.mean_bias,
         chosen_longer=None if judged is None else judged.longer_share,
         notes=notes,
         url=url,

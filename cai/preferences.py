@@ -278,6 +278,7 @@ class LabelCut(Cut):
         facts.rows += 1
         self.read["pairs"] += 1
         facts.count_models(row["models"])
+        judged.asked += len(row["votes"])
         if row["z"] is None:
             return
         judged.confidences.append(confidence(row, self._choice.filters))
