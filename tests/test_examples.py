@@ -86,6 +86,26 @@ def test_the_script_for_a_server_of_ones_own_plans_asks_and_exports(tmp_path: Pa
     assert {json.loads(row)["id"] for row in rows} == {"class-muffins", "dull-knife", "jar", "soup"}
 
 
+def test_the_script_that_judges_ends_with_a_pair_a_prompt_and_asks_nothing_twice(tmp_path: Path) -> None:
+    script = str(EXAMPLES / "judge.sh")
+    with stub() as server:
+        settings = {"OPENAI_BASE_URL": f"{server.url}/v1", "MODEL": "openai:some/model", "MAX_TOKENS": "300"}
+        told = run(tmp_path, script, **settings)
+        asked = server.stats()["requests"]
+        assert asked == 4 * 3 + 8 * 6 + 12 * 6  # replies; eight gold pairs and twelve of three, six questions each
+        run(tmp_path, script, **settings)
+        assert server.stats()["requests"] == asked
+    assert "agrees with people on" in told and "wins: the pair's verdict is its own" in told
+    out = tmp_path / "runs" / "judge" / "labels"
+    pairs = [json.loads(line) for line in (out / "dpo.jsonl").read_text().splitlines()]
+    assert {pair["prompt_id"] for pair in pairs} == {"class-muffins", "dull-knife", "jar", "soup"} and len(pairs) == 4
+
+
+def test_the_gold_pairs_are_not_told_apart_by_their_length() -> None:
+    pairs = [json.loads(line) for line in (EXAMPLES / "gold-pairs.jsonl").read_text().splitlines()]
+    assert sum(len(pair["chosen"]) > len(pair["rejected"]) for pair in pairs) * 2 == len(pairs) == 8
+
+
 @pytest.mark.slow
 def test_the_quickstart_makes_training_rows_with_the_embedded_model(tmp_path: Path) -> None:
     pytest.importorskip("openvino_genai")
