@@ -177,7 +177,10 @@ def _of_replies(row: Mapping[str, Any]) -> Iterator[Contest]:
         told = f"{len(usable)} of {len(replies)} replies{why}: two are needed for a pair"
         raise NoPrompt(told, lost[0] if lost else "bad_input")
     for (x, first), (y, second) in itertools.combinations(usable, 2):
-        yield contest_of(prompt.id, prompt.messages, (x, first["text"]), (y, second["text"]), _models(first, second))
+        texts, models = ((x, first["text"]), (y, second["text"])), _models(first, second)
+        found = contest_of(prompt.id, prompt.messages, *texts, models)
+        # A prompt without an id of its own may come again with other replies.
+        yield replace(found, id=found.key) if row.get("id") in (None, "") else found
 
 
 def contest_of(
@@ -279,11 +282,15 @@ def _chosen_rejected(record: Mapping[str, Any]) -> tuple[tuple[Message, ...], st
 
 
 def _split(value: Any, name: str) -> tuple[tuple[Message, ...], str]:
-    """A whole conversation as its prompt and its last reply."""
+    """A whole conversation as its prompt and its last reply, which may be written in several turns."""
     turns = to_messages(value, name)
-    if not turns or turns[-1]["role"] != "assistant":
+    start = len(turns)
+    while start and turns[start - 1]["role"] == "assistant":
+        start -= 1
+    if start == len(turns):
         raise NoPrompt(f"{name} does not end with a reply")
-    return to_prompt({"messages": turns}).messages, turns[-1]["content"]
+    said = [turn["content"] for turn in turns[start:]]
+    return to_prompt({"messages": turns[:start]}).messages, "\n\n".join(filter(str.strip, said))
 
 
 def _prompt_of(value: Any, name: str) -> tuple[Message, ...]:

@@ -164,10 +164,10 @@ def by_votes(pair: Pair, principles: Sequence[Principle], ask: AskJudge) -> Flow
 def by_reward(pair: Pair, ask: AskJudge) -> Flow:
     """Ask a reward model for both replies; the log odds are the difference (Bradley and Terry 1952)."""
     answers = yield [ask.reward(pair.prompt, reply) for reply in (pair.a, pair.b)]
-    if any(done.scores is None or not math.isfinite(done.scores[0]) for done in answers):
+    numbers = [done.scores[0] if done.scores else math.nan for done in answers]
+    if not all(map(math.isfinite, (*numbers, numbers[0] - numbers[1]))):
         raise RowDropped("model_error", "judge", "the reward model gave no finite number")
-    a, b = ((done.scores or (0.0,))[0] for done in answers)
-    return Verdict((), a - b, (a, b))
+    return Verdict((), numbers[0] - numbers[1], (numbers[0], numbers[1]))
 
 
 def judge(

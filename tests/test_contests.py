@@ -251,7 +251,18 @@ def test_replies_that_cannot_be_used_are_left_out_and_the_others_keep_their_numb
     replies = ["x", {"text": "cut", "problem": "truncated"}, {"text": "y", "model": "m", "problem": None}, " "]
     [item] = contests([{"prompt": "Hi?", "replies": replies}])
     assert (item.a, item.b, item.position, item.a_model, item.b_model) == ("x", "y", 1, None, "m")
-    assert item.id == f"{prompt_hash(TURN)}:0-2"
+    assert item.id == item.key and item.prompt_id == prompt_hash(TURN)
+
+
+def test_a_prompt_without_an_id_may_come_again_with_other_replies() -> None:
+    found = contests([{"prompt": "Hi?", "replies": ["x", "y"]}, {"prompt": "Hi?", "replies": ["x", "z"]}])
+    assert len({item.id for item in found}) == 2 and len({item.prompt_id for item in found}) == 1
+
+
+def test_a_reply_in_several_turns_is_read_whole() -> None:
+    start = "\n\nHuman: Hi?\n\nAssistant: Good day."
+    [item] = contests([{"chosen": f"{start}\n\nAssistant: And you?", "rejected": f"{start}\n\nAssistant: "}])
+    assert {item.a, item.b} == {"Good day.\n\nAnd you?", "Good day."} and item.messages == TURN
 
 
 def test_positions_of_pairs_never_meet_however_many_replies_there_are() -> None:

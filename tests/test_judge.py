@@ -295,9 +295,17 @@ def test_without_one_valid_vote_there_is_no_belief(protocol: Protocol) -> None:
 
 
 def test_a_reward_that_is_no_number_drops_the_pair() -> None:
-    for scores in (None, (math.nan,), (math.inf,)):
+    for scores in (None, (), (math.nan,), (math.inf,)):
         with pytest.raises(RowDropped, match="no finite number"):
             play(by_reward(PAIR, asker()), lambda _, scores=scores: Completion("", "stop", "m", scores=scores))  # type: ignore[misc]
+
+
+def test_rewards_further_apart_than_a_number_can_say_drop_the_pair() -> None:
+    def answer(request: Request) -> Completion:
+        return Completion("", "stop", "m", scores=(1.5e308 if request.messages[-1]["content"] == PAIR.a else -1.5e308,))
+
+    with pytest.raises(RowDropped, match="no finite number"):
+        play(by_reward(PAIR, asker()), answer)
 
 
 # Letters in a list
