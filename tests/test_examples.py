@@ -14,10 +14,10 @@ from pages import ROOT
 from stub import stub
 
 from cai import load_constitution
+from cai.generating import Settings
 from cai.lint import check
 from cai.models.recorded import read_answers
 from cai.revise import draw_principles
-from cai.generating import Settings
 
 EXAMPLES = ROOT / "examples"
 
