@@ -11,6 +11,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from difflib import get_close_matches
+from functools import lru_cache
 from typing import Any
 
 from cai import lint
@@ -137,6 +138,7 @@ class AskJudge:
         self._tags = re.compile("|".join([*tags, MARKS]), re.IGNORECASE)
         start = rf"(^|[{LINE_ENDS}])((?:[^\S{LINE_ENDS}]|[{DRESSING}{UNSEEN}])*+)"
         self._starts = re.compile(f"{start}(?={'|'.join(labels)})", re.IGNORECASE) if labels else None
+        self._quoted = lru_cache(maxsize=32)(self._quote)  # the questions about a pair come one after the other
 
     def check(self, principles: Iterable[Principle]) -> None:
         """Word every question once; raises TemplateError where the template wants what a principle does not have."""
@@ -214,7 +216,7 @@ class AskJudge:
             examples=self._examples,
         ).strip()
 
-    def _quoted(self, text: str) -> str:
+    def _quote(self, text: str) -> str:
         text = self._tags.sub(lambda tag: ("&#91;" if tag[0][0] == "[" else "&lt;") + tag[0][1:], text)
         return text if self._starts is None else self._starts.sub(r"\1\2> ", text)
 
