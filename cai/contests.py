@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Literal, cast
 
 import orjson
+from pydantic import ValidationError
 
 from cai.conversations import NoPrompt, listed, to_messages, to_prompt
 from cai.errors import RunError, SourceError, UsageError
@@ -354,7 +355,10 @@ def replies_of_run(
     """
     path, pairs = Path(str(source)) / ROWS["sample"], 0
     for position, line in lines_in_order(path):
-        row = Candidates.model_validate_json(line)
+        try:
+            row = Candidates.model_validate_json(line)
+        except ValidationError as error:
+            raise damage(path) from error
         usable = sum(reply.problem is None for reply in row.replies)
         if limit is not None and pairs >= limit:
             return

@@ -440,6 +440,14 @@ def test_a_damaged_row_of_a_run_is_named_or_dropped_and_never_passed_over(tmp_pa
         assert isinstance(places[0][1], BadPrompt) and len(places) == 4
 
 
+def test_a_damaged_row_is_named_where_further_replies_are_drawn(tmp_path: Path) -> None:
+    run = sampled(tmp_path / "run", [(0, OK)])
+    with open(run / "candidates.jsonl", "a") as file:
+        file.write('{"position": 1, "id": "p1"}\n')
+    with pytest.raises(RunError, match=r"candidates\.jsonl: line 2 is damaged"):
+        list(replies_of_run(run, None))
+
+
 def test_a_damaged_row_of_a_generate_run_is_named(tmp_path: Path) -> None:
     run = revised(tmp_path / "run", revision(0, "second"))
     row = json.loads((run / "revisions.jsonl").read_text())

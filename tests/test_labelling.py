@@ -146,6 +146,15 @@ def test_a_label_says_what_was_asked_and_what_came_of_it(tmp_path: Path) -> None
     assert (label.models, label.usage.input_tokens, label.protocol) == ({"judge": "judge-1"}, 54, "score")
 
 
+def test_further_votes_are_further_calls_also_of_a_model_without_seeds(tmp_path: Path) -> None:
+    judge = Player(lambda _: Completion("A", "stop", "judge-1"), "judge")
+    run(PAIRS[:2], tmp_path / "out", judge)
+    for row in rows_of(tmp_path / "out"):
+        assert len(set(row["calls"])) == 18 and [vote["wave"] for vote in row["votes"]] == [0] * 3 + [1] * 3 + [2] * 3
+        assert row["p_a"] == 0.5 and row["z"] == 0.0
+    assert sum(judge.asked.values()) == 36 and set(judge.asked.values()) == {1, 2}  # of the later waves one text
+
+
 def test_a_pair_that_a_model_refuses_is_dropped_alone_and_tried_again(tmp_path: Path) -> None:
     def fails(payload: dict[str, Any]) -> Completion:
         if "Question 7?" in payload["messages"][0]["content"]:
