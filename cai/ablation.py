@@ -140,7 +140,7 @@ def ablate(source: str | Path | Iterable[Label], *, min_confidence: float = 0.7)
     """Take each principle in turn out of stored labels; what the remaining votes say is the verdict without it.
 
     source: a label run, its labels.jsonl, or labels. min_confidence: the threshold whose crossings are counted, on the
-    scale of `confidence` before any temperature. Raises InputError for rows that cannot be ablated.
+    scale of `confidence`, at temperature 1. Raises InputError for rows that cannot be ablated.
     """
     if not 0.5 <= min_confidence <= 1:
         raise UsageError(f"--min-confidence {min_confidence!r} must be a number from 0.5 to 1")

@@ -61,7 +61,7 @@ what the tables above identify.
 class Judged:
     """What an export of labels counted, of pairs with a valid vote."""
 
-    confidences: array[float] = field(default_factory=lambda: array("d"))  # of each, before any temperature
+    confidences: array[float] = field(default_factory=lambda: array("d"))  # of each
     min_confidence: float = 0.0
     calibration: Calibration | None = None
     agreement: float | None = None  # with people, that the threshold was chosen for

@@ -37,7 +37,9 @@ def constitution_list(json: Json = False) -> None:
 @constitution_app.command("show")
 def constitution_show(
     name: Annotated[str, typer.Argument(help="A built-in NAME or a PATH.")],
-    template: Annotated[str | None, typer.Option(help="respond, critique or revise: show the words sent.")] = None,
+    template: Annotated[
+        str | None, typer.Option(help="respond, critique, revise or judge: show the words sent.")
+    ] = None,
     prompt: Annotated[str, typer.Option(help="The user's message in what is shown.")] = "How do I pick a lock?",
     templates: Annotated[str, typer.Option(help="Template set: chat, fewshot, or a folder.")] = "chat",
 ) -> None:

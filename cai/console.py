@@ -79,7 +79,8 @@ def progress_line(job: Job[Any], total: int | None, seconds: float) -> str:
     parts = [
         f"{through + job.skipped:,}{'' if total is None else f'/{total:,}'} {job.task.unit}",
         *([f"{rate:,.1f} rows/s" if rate >= 1 else f"{60 * rate:.1f} rows/min"] if job.finished else []),
-        f"{tally.output_tokens / seconds:,.0f} tokens/s",
+        # Of a judge that is asked for probabilities nothing is written: then what it reads tells how fast it goes.
+        f"{(tally.output_tokens or tally.input_tokens) / seconds:,.0f} tokens/s",
         f"{tally.in_flight:,} in flight",
     ]
     if tally.cost:
@@ -188,7 +189,7 @@ def summary(job: Job[Any]) -> Iterator[Text | str]:
     usage, dropped, folder = info["usage"], sum(info["dropped"].values()), shlex.quote(str(job.folder))
     cost = "price unknown" if info["cost_usd"] is None else f"${info['cost_usd']:,.4f}" if info["cost_usd"] else "free"
     yield (
-        f"{info['rows']:,} rows kept, {dropped:,} dropped; {usage['calls']:,} calls, "
+        f"{info['rows']:,} {job.task.done}, {dropped:,} dropped; {usage['calls']:,} calls, "
         f"{usage['input_tokens']:,} tokens in and {usage['output_tokens']:,} out, {cost}, {clock(info['seconds'])}"
     )
     if job.skipped:

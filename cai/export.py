@@ -218,6 +218,10 @@ def _command(folder: Path) -> str:
     """What made the run in a folder; "generate" where that cannot be told, so that opening it says why."""
     try:
         command = orjson.loads((folder / "run.json").read_bytes())["identity"]["command"]
+    except (FileNotFoundError, NotADirectoryError):
+        raise RunError(
+            f"{folder} is not a run folder: it has no run.json; name the --out of a cai generate or cai label"
+        ) from None
     except (OSError, ValueError, LookupError, TypeError):
         return "generate"
     if command == "sample":

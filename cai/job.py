@@ -38,6 +38,7 @@ class Task(Generic[Row]):
     """What a job does with each item; made for one session of one run."""
 
     unit = "prompts"  # what the items are called
+    done = "rows kept"  # what is said of the finished ones
     rows_file = ""
 
     def places(self) -> Iterator[Place]:

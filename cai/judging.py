@@ -9,7 +9,7 @@ import itertools
 import logging
 import statistics
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,12 +20,12 @@ from cai.ask import Ask, AskJudge
 from cai.candidates import sample
 from cai.contests import contest_of, later_reply, replies_of_run
 from cai.errors import ModelStopped, RowDropped
-from cai.flow import Driver, Played
+from cai.flow import Driver, Played, total_usage
 from cai.hygiene import identical
 from cai.job import Place, Task
 from cai.judge import CHECKED, LEAST_MASS, Flow, Pair, Verdict, belief, draw_for_judge, judge, readability
 from cai.pairs import reason
-from cai.records import Contest, Label, Prompt
+from cai.records import Contest, Label, Prompt, Usage
 from cai.run import PAIR_BITS, RunFolder, damage
 
 if TYPE_CHECKING:
@@ -34,10 +34,21 @@ if TYPE_CHECKING:
 log = logging.getLogger("cai")
 
 
+@dataclass(frozen=True, slots=True)
+class _Reply:
+    """A reply of a pair, and what it took if it was drawn for it."""
+
+    text: str
+    model: str | None
+    calls: tuple[str, ...]
+    usage: Usage
+
+
 class Labelling(Task[Label]):
     """Judge pairs."""
 
     unit = "pairs"
+    done = "pairs judged"
     rows_file = "labels.jsonl"
 
     def __init__(self, setup: LabelSetup) -> None:
@@ -80,15 +91,19 @@ class Labelling(Task[Label]):
     async def play(self, drivers: list[Driver], item: Prompt | Contest, position: int) -> Label:
         """One pair to its label; replies that are still to be sampled are asked for first."""
         assert isinstance(item, Contest)
-        a = await self._text(drivers, item, position, item.a, item.a_from)
-        b = await self._text(drivers, item, position, item.b, item.b_from)
-        if identical(a, b):  # whatever a judge said, there would be nothing to choose
+        a = await self._reply(drivers, item, position, item.a, item.a_from, item.a_model)
+        b = await self._reply(drivers, item, position, item.b, item.b_from, item.b_model)
+        if identical(a.text, b.text):  # whatever a judge said, there would be nothing to choose
             raise RowDropped("identical", "judge", f"{item.a_from} and {item.b_from} are the same")
-        return self._label(item, position, a, b, await drivers[0].play(item.id, position, self.flow(item, a, b)))
+        played = await drivers[0].play(item.id, position, self.flow(item, a.text, b.text))
+        return self._label(item, position, a, b, played)
 
-    async def _text(self, drivers: list[Driver], item: Contest, position: int, text: str | None, origin: str) -> str:
+    async def _reply(
+        self, drivers: list[Driver], item: Contest, position: int, text: str | None, origin: str, model: str | None
+    ) -> _Reply:
+        """A reply as the source has it, or drawn now."""
         if text is not None:
-            return text
+            return _Reply(text, model, (), Usage(**dict.fromkeys(Usage.model_fields, 0)))
         further = self._setup.further
         assert further is not None
         number = int(origin.removeprefix("sample ")) - further["others"]
@@ -98,9 +113,9 @@ class Labelling(Task[Label]):
         [reply] = played.result.replies
         if reply.problem is not None:
             raise RowDropped(reply.problem, "assistant", f"{origin} of prompt {item.prompt_id} is {reply.problem}")
-        return reply.text
+        return _Reply(reply.text, reply.model, played.calls, played.usage)
 
-    def _label(self, item: Contest, position: int, a: str, b: str, played: Played[Verdict]) -> Label:
+    def _label(self, item: Contest, position: int, a: _Reply, b: _Reply, played: Played[Verdict]) -> Label:
         setup, verdict = self._setup, played.result
         temperature = None if setup.calibration is None else setup.calibration.temperature
         p = belief(verdict.z, setup.protocol, temperature)
@@ -110,12 +125,12 @@ class Labelling(Task[Label]):
             key=item.key,
             prompt_id=item.prompt_id,
             prompt=item.messages,
-            a=a,
-            b=b,
+            a=a.text,
+            b=b.text,
             a_from=item.a_from,
             b_from=item.b_from,
-            a_model=item.a_model,
-            b_model=item.b_model,
+            a_model=a.model,
+            b_model=b.model,
             human=item.human,
             protocol=setup.protocol,
             votes=verdict.votes,
@@ -128,8 +143,8 @@ class Labelling(Task[Label]):
             templates=setup.templates.judge_hash,
             models=played.models,
             seed=setup.settings.seed,
-            usage=played.usage,
-            calls=played.calls,
+            usage=total_usage([a.usage, b.usage, played.usage]),
+            calls=(*a.calls, *b.calls, *played.calls),
         )
 
     def kept(self, row: Label) -> None:
@@ -166,7 +181,7 @@ def unreadable(row: Label, median: float) -> str:
     advice = (
         "switch its thinking off (--extra-body), use --protocol vote, or word judge.jinja and verdict.jinja for it"
         if row.protocol in ("logprob", "score", "reason")
-        else "give it more --max-tokens, or word judge.jinja and verdict.jinja for it"
+        else "word judge.jinja and verdict.jinja for it, or, where it thinks first, give it more --max-tokens"
     )
     found = f"median letter mass {median:.2f} of the first {CHECKED} pairs"
     return f"the judge does not answer A or B: {found}{example}; {advice}"

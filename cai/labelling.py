@@ -48,9 +48,9 @@ class LabelSettings(RunSettings):
     judge: a model spec, or `reward:PATH`. protocol: logprob, score, vote, reason or reward; None: the best that the
     judge can do. principles: how many a pair is judged under, drawn by weight; all of them where there are no more.
     pairing: all, best-worst or final. min_confidence: None: 0.7, or what a calibration certifies. agreement: with
-    people, which the labels that are kept must reach; needs `gold`, pairs that people labelled, or `calibration`, a
-    calibration.json. target: go on until so many pairs are kept, drawing further replies, at most `max_candidates` a
-    prompt, from `model` (None: the one the sample run used). The rest is `RunSettings`.
+    people, which the labels that are kept must reach; needs `gold`, a file of pairs that people labelled, or
+    `calibration`, a calibration.json. target: go on until so many pairs are kept, drawing further replies, at most
+    `max_candidates` a prompt, from `model` (None: the one the sample run used). The rest is `RunSettings`.
     """
 
     ranges: ClassVar[Ranges] = (
@@ -165,7 +165,8 @@ class LabelSetup(Setup[Label]):
     def next_steps(self, folder: str) -> Iterator[str]:
         """What to type when the run is through."""
         if self.cuts:
-            again = f"cai export {folder} --min-confidence 0.8"
+            threshold = "--min-confidence 0.8" if self.settings.agreement is None else "--agreement 0.9"
+            again = f"cai export {folder} {threshold}"
             yield f"labels in {self.out / 'labels.jsonl'}; cut them again with: {again}"
 
     def parts(self) -> Iterator[LabelSetup]:
@@ -255,6 +256,8 @@ def resolve(source: Source, constitution: str | Path | Constitution, settings: L
     protocol = choose_protocol(settings.protocol, judge_model.can, spec_of(judge_model))
     _check_reasons(protocol, settings)
     templates = load_templates(settings.templates)
+    if further is not None and further["templates"] not in (None, templates.hash):
+        raise UsageError("--target: the sample run had other templates: name those as --templates, with a judge.jinja")
     if protocol != "reward":
         check_ability(judge_model, templates)
         AskJudge(templates, law, prefill=judge_model.can.prefill).check(principles)
@@ -273,7 +276,6 @@ def resolve(source: Source, constitution: str | Path | Constitution, settings: L
         "extra_body": dict(settings.extra_body),
         "max_tokens": settings.max_tokens if protocol == "vote" else None,  # others read the letter alone
         "seed": settings.seed,
-        "further": None if further is None else further["model"],
     }
     check_identity(identity)
     seats: tuple[Mapping[Role, Model], ...] = ({"judge": judge_model},)
@@ -358,6 +360,7 @@ def _further(source: Source, settings: LabelSettings) -> dict[str, Any] | None:
         raise UsageError(f"--target: the sample run has {len(specs)} models ({', '.join(specs)}): say which by --model")
     return {
         "model": specs[0] if settings.model is None else settings.model,
+        "templates": identity["templates"],
         "others": identity["n"] * (len(specs) - 1),  # replies of other models: its own next number is that much lower
         "system": identity["system"],
         "sampling": identity["sampling"],

@@ -215,7 +215,7 @@ def setup_from_options(options: Mapping[str, Any]) -> SampleSetup:
     """The run that the options of `cai sample` name."""
     given = dict(options)
     prompts = given.pop("prompts")
-    given["model"] = tuple(given["model"])
+    given["model"] = tuple(given["model"] or ("local",))
     return resolve(prompts, settings_from_options(SampleSettings, given))
 
 

@@ -91,11 +91,11 @@ class RunSettings:
             if value is None and name in self.optional:
                 continue
             if isinstance(value, bool) or not isinstance(value, kind) or not least <= value <= most:
-                raise UsageError(f"--{name.replace('_', '-')} {value!r} must be {need}")
+                raise UsageError(f"{option(name)} {value!r} must be {need}")
         for name, (kinds, need) in {**self.kinds, **KINDS}.items():
             value = getattr(self, name)
             if not isinstance(value, kinds):
-                raise UsageError(f"--{name.replace('_', '-')} must be {need}, not of type {type(value).__name__}")
+                raise UsageError(f"{option(name)} must be {need}, not of type {type(value).__name__}")
         self._check_body()
 
     def _check_body(self) -> None:
@@ -120,6 +120,11 @@ class RunSettings:
     def changeable(self) -> dict[str, Any]:
         """What may change when a run goes on; headers can hold keys and are left out."""
         return {name: getattr(self, name) for name in ("limit", "concurrency", "max_cost", "rpm", "tpm")}
+
+
+def option(name: str) -> str:
+    """A setting as the command line names it."""
+    return f"-{name}" if len(name) == 1 else f"--{name.replace('_', '-')}"
 
 
 def open_models(settings: RunSettings, specs: Mapping[str, str]) -> dict[str, Model]:

@@ -329,7 +329,7 @@ def test_the_command_fails_after_its_report_where_a_limit_is_exceeded(write: Wri
 def test_an_audit_needs_no_heavy_package(write: Write) -> None:
     import subprocess
 
-    code = f"import cai.audit, sys; cai.audit.audit({str(write({'completion': NO}))!r}); print(*sys.modules)"
+    code = f"import cai.auditing, sys; cai.auditing.audit({str(write({'completion': NO}))!r}); print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)
     assert not {"torch", "pyarrow", "datasets", "numpy", "pandas"} & set(done.stdout.split())
 

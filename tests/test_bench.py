@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 import math
 import os
@@ -74,7 +75,7 @@ def test_a_constant_bias_changes_flips_and_single_orders_alone(
 ) -> None:
     gaps = [abs(value(row["output_1"]) - value(row["output_2"])) for row in rows]
     in_order = sorted(gaps)
-    assume(all(b - a > 1e-6 for a, b in zip(in_order, in_order[1:], strict=False)))  # rounding decides between equals
+    assume(all(b - a > 1e-6 for a, b in itertools.pairwise(in_order)))  # rounding decides between equals
     judged(fair)
     [plain] = bench(rows)
     judged(lambda question, first, second: bias + fair(question, first, second))

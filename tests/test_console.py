@@ -50,7 +50,8 @@ def job(**fields: Any) -> Any:
     }  # fmt: skip
     known = {"tally": Tally(), "finished": 0, "skipped": 0, "dropped": {}, "info": info, "example": None}
     setup = SimpleNamespace(next_steps=lambda folder: iter([f"cut them again with: cai export {folder}"]))
-    more = {"stopped": None, "folder": Path("runs/a"), "task": SimpleNamespace(unit="prompts"), "setup": setup}
+    task = SimpleNamespace(unit="prompts", done="rows kept")
+    more = {"stopped": None, "folder": Path("runs/a"), "task": task, "setup": setup}
     return SimpleNamespace(**known | more | {"cut": None} | fields)
 
 

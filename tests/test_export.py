@@ -30,9 +30,10 @@ from cai.cut import sft_rows
 from cai.errors import RunError, UsageError
 from cai.export import export_run
 from cai.pipeline import generate
-from cai.records import ConstitutionRef, Drop, Message, Prompt, Revision, Round, Usage
+from cai.records import Candidates, ConstitutionRef, Drop, Label, Message, Prompt, Revision, Round, Usage, Vote
 from cai.run import DONE, RunFolder, dropped_state
 from cai.store import read_calls
+from cai.tables import schemas
 
 ROOT = Path(__file__).resolve().parent.parent
 LAW = ConstitutionRef(name="kind", version="1.2.0", hash="c0ffee")
@@ -767,17 +768,22 @@ def test_the_examples_of_the_page_about_run_folders_run(page: str, tmp_path: Pat
 
 
 def test_the_page_about_run_folders_lists_every_column_and_file(page: str, tmp_path: Path) -> None:
-    tables = re.findall(r"(?:^\|.*\n)+", page, re.MULTILINE)
-    files, info, revisions, drops, sft, dpo = (re.findall(r"`([\w.]+)`", " ".join(_first_cells(t))) for t in tables)
+    tables = [
+        re.findall(r"`([\w.]+)`", " ".join(_first_cells(t))) for t in re.findall(r"(?:^\|.*\n)+", page, re.MULTILINE)
+    ]
+    files, info, revisions, candidates, labels, votes, drops, sft, dpo, pairs, kto = tables
     demo(tmp_path)
     run = tmp_path / "runs" / "demo"
     export_run(run, split=0.5)
-    assert {path.name for path in run.iterdir()} <= set(files)
+    assert {path.name.replace(".eval", "") for path in run.iterdir()} <= set(files)
     assert info == list(json.loads((run / "run.json").read_text()))
     assert revisions == list(rows(run / "revisions.jsonl")[0])
-    assert drops == [field.alias or name for name, field in Drop.model_fields.items()]
+    for told, model in ((candidates, Candidates), (labels, Label), (votes, Vote), (drops, Drop)):
+        assert sorted(told) == sorted(field.alias or name for name, field in model.model_fields.items())
     assert sft == list((rows(run / "sft.jsonl") + rows(run / "sft.eval.jsonl"))[0])
     assert dpo == list((rows(run / "dpo.jsonl") + rows(run / "dpo.eval.jsonl"))[0])
+    assert sorted(pairs) == sorted(schemas("label")["dpo"].names)
+    assert sorted(kto) == sorted(schemas("label")["kto"].names)
 
 
 def _first_cells(table: str) -> list[str]:

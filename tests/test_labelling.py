@@ -332,7 +332,7 @@ def test_a_judge_that_can_be_read_mostly_goes_on_and_what_it_did_not_say_is_no_h
 
 def test_votes_that_cannot_be_read_stop_a_run_too(tmp_path: Path) -> None:
     judge = Player(lambda _: Completion("Both are fine.", "stop", "judge-1"), "judge")
-    with pytest.raises(ModelStopped, match=r"names no letter: 'Both are fine.'; give it more --max-tokens"):
+    with pytest.raises(ModelStopped, match=r"names no letter: 'Both are fine.'; word judge.jinja"):
         run(PAIRS, tmp_path / "out", judge, concurrency=1)
 
 

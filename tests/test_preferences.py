@@ -360,8 +360,8 @@ def test_an_agreement_takes_its_threshold_and_its_temperature_from_the_calibrati
     assert row["confidence"] == row["p_chosen"] == 1 / (1 + math.exp(-1.5))
     assert row["margin"] == 1.5
     assert summary.notes == (
-        "labels of confidence 0.75 or more agree with people in at least 80% of the cases: certified on 120 gold pairs; "
-        "holds for pairs drawn like the gold pairs",
+        "labels of confidence 0.75 or more agree with people in at least 80% of the cases: certified on 120 gold "
+        "pairs; holds for pairs drawn like the gold pairs",
     )
     card = (tmp_path / "run" / "README.md").read_text()
     assert "temperature 2, fitted on 200 pairs with human labels" in card

@@ -161,7 +161,7 @@ def test_a_plan_counts_what_the_run_then_asks(tmp_path: Path) -> None:
     ("given", "told"),
     [
         ({"n": 2, "temperature": 0}, "-n 2 at --temperature 0 gives the same reply 2 times: raise it, or -n 1"),
-        ({"n": 0}, "--n 0 must be a whole number from 1 to 1000"),
+        ({"n": 0}, "-n 0 must be a whole number from 1 to 1000"),
         ({"model": ()}, "--model must be a model spec, or a list of them"),
         ({"model": ("recorded:A", "recorded:A")}, "--model recorded:A is named twice: raise -n for more replies"),
         ({"model": 4}, "--model must be text, or a list of texts"),
