@@ -14,15 +14,15 @@ from cai.ask import Ask
 from cai.constitution import Constitution, load_constitution
 from cai.errors import UsageError
 from cai.flow import Driver, Played
-from cai.job import Item, Place, Setup, Task, describe_prompts, is_countable, limited
+from cai.job import Item, Place, PromptSetup, Task, describe_prompts
 from cai.models import Model
 from cai.records import Contest, Prompt, Request, Revision
 from cai.revise import Chain, draw_principles, revise
 from cai.settings import (
     Kinds,
     Prompts,
+    PromptSettings,
     Ranges,
-    RunSettings,
     check_ability,
     check_identity,
     make_settings,
@@ -36,18 +36,18 @@ from cai.templates import load_templates
 
 
 @dataclass(frozen=True, kw_only=True)
-class Settings(RunSettings):
+class Settings(PromptSettings):
     """Everything a generate run can be told; the defaults and their evidence are in docs/how-it-works.md.
 
     critic, reviser: model specs; None: the assistant's model, the critic's model. gate: None: on for chat templates,
-    off for completion sets. system: put before every conversation. format, prompt_field: how to read the prompts. The
-    rest is `RunSettings`.
+    off for completion sets. The rest is `PromptSettings`.
     """
 
     ranges: ClassVar[Ranges] = (("rounds", 1, 1_000, "a whole number from 1 to 1000"),)
     kinds: ClassVar[Kinds] = {
         "model": (str, "text"),
-        **dict.fromkeys(("critic", "reviser", "system", "format", "prompt_field"), (str | None, "text")),
+        **PromptSettings.kinds,
+        **dict.fromkeys(("critic", "reviser"), (str | None, "text")),
         "gate": (bool | None, "True, False or None"),
     }
 
@@ -56,38 +56,19 @@ class Settings(RunSettings):
     reviser: str | None = None
     rounds: int = 2
     gate: bool | None = None
-    system: str | None = None
-    format: str | None = None
-    prompt_field: str | None = None
 
 
 @dataclass(frozen=True)
-class Generation(Setup[Revision]):
+class Generation(PromptSetup[Revision]):
     """A generate run, resolved and checked."""
 
     settings: Settings
-    prompts: Prompts
     constitution: Constitution
     gate: bool
 
     def task(self) -> Revising:
         """Critique and revise every prompt."""
         return Revising(self)
-
-    def places(self) -> Iterator[Place]:
-        """The prompts, from the first, as far as `limit`."""
-        items = read_prompts(self.prompts, format=self.settings.format, field=self.settings.prompt_field)
-        return limited(enumerate(items), self.settings.limit)
-
-    @property
-    def countable(self) -> bool:
-        """Whether the prompts can be read twice."""
-        return is_countable(self.prompts)
-
-    def check_models(self) -> None:
-        """Raises UsageError where a model cannot answer what the templates ask."""
-        for model in self.models:
-            check_ability(model, self.templates)
 
     def describe(self) -> Iterator[str]:
         """What will run, for people to read."""

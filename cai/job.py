@@ -24,7 +24,8 @@ from cai.models import Model
 from cai.prices import Price
 from cai.records import BadPrompt, Contest, Drop, Prompt, Record, Request, Role, Sampling
 from cai.run import RunFolder, identity_hash
-from cai.settings import Prompts, RunSettings
+from cai.settings import Prompts, PromptSettings, RunSettings, check_ability
+from cai.sources import read_prompts
 from cai.templates import Templates
 
 log = logging.getLogger("cai")
@@ -156,6 +157,29 @@ class Setup(Generic[Row]):
                 tell(sum(1 for _ in self.task().places()))
 
         threading.Thread(target=count, name="cai-count", daemon=True).start()
+
+
+@dataclass(frozen=True)
+class PromptSetup(Setup[Row]):
+    """A run over prompts."""
+
+    settings: PromptSettings
+    prompts: Prompts
+
+    def places(self) -> Iterator[Place]:
+        """The prompts, from the first, as far as `limit`."""
+        items = read_prompts(self.prompts, format=self.settings.format, field=self.settings.prompt_field)
+        return limited(enumerate(items), self.settings.limit)
+
+    @property
+    def countable(self) -> bool:
+        """Whether the prompts can be read twice."""
+        return is_countable(self.prompts)
+
+    def check_models(self) -> None:
+        """Raises UsageError where a model cannot answer what the templates ask."""
+        for model in self.models:
+            check_ability(model, self.templates)
 
 
 class Job(Generic[Row]):

@@ -14,13 +14,13 @@ from cai.ask import Ask
 from cai.candidates import Sampled, sample
 from cai.errors import RowDropped, UsageError
 from cai.flow import Driver, Played, total_usage
-from cai.job import Item, Place, Setup, Task, describe_prompts, is_countable, limited
+from cai.job import Item, Place, PromptSetup, Task, describe_prompts
 from cai.records import Candidate, Candidates, Contest, Prompt, Request
 from cai.settings import (
     Kinds,
     Prompts,
+    PromptSettings,
     Ranges,
-    RunSettings,
     check_ability,
     check_identity,
     make_settings,
@@ -34,24 +34,18 @@ from cai.templates import load_templates
 
 
 @dataclass(frozen=True, kw_only=True)
-class SampleSettings(RunSettings):
+class SampleSettings(PromptSettings):
     """Everything a sample run can be told.
 
-    model: a model spec, or several for contrast. n: replies to each prompt from each model. system: put before every
-    conversation. format, prompt_field: how to read the prompts. The rest is `RunSettings`.
+    model: a model spec, or several for contrast. n: replies to each prompt from each model. The rest is
+    `PromptSettings`.
     """
 
     ranges: ClassVar[Ranges] = (("n", 1, 1_000, "a whole number from 1 to 1000"),)
-    kinds: ClassVar[Kinds] = {
-        "model": (str | tuple | list, "text, or a list of texts"),
-        **dict.fromkeys(("system", "format", "prompt_field"), (str | None, "text")),
-    }
+    kinds: ClassVar[Kinds] = {**PromptSettings.kinds, "model": (str | tuple | list, "text, or a list of texts")}
 
     model: str | Sequence[str] = "local"
     n: int = 2
-    system: str | None = None
-    format: str | None = None
-    prompt_field: str | None = None
 
     @property
     def specs(self) -> tuple[str, ...]:
@@ -64,11 +58,10 @@ class SampleSettings(RunSettings):
 
 
 @dataclass(frozen=True)
-class SampleSetup(Setup[Candidates]):
+class SampleSetup(PromptSetup[Candidates]):
     """A sample run, resolved and checked."""
 
     settings: SampleSettings
-    prompts: Prompts
 
     @property
     def cuts(self) -> bool:
@@ -78,21 +71,6 @@ class SampleSetup(Setup[Candidates]):
     def task(self) -> Sampling:
         """Draw candidates for every prompt."""
         return Sampling(self)
-
-    def places(self) -> Iterator[Place]:
-        """The prompts, from the first, as far as `limit`."""
-        items = read_prompts(self.prompts, format=self.settings.format, field=self.settings.prompt_field)
-        return limited(enumerate(items), self.settings.limit)
-
-    @property
-    def countable(self) -> bool:
-        """Whether the prompts can be read twice."""
-        return is_countable(self.prompts)
-
-    def check_models(self) -> None:
-        """Raises UsageError where a model cannot answer."""
-        for model in self.models:
-            check_ability(model, self.templates)
 
     def describe(self) -> Iterator[str]:
         """What will run, for people to read."""

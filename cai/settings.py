@@ -122,6 +122,20 @@ class RunSettings:
         return {name: getattr(self, name) for name in ("limit", "concurrency", "max_cost", "rpm", "tpm")}
 
 
+@dataclass(frozen=True, kw_only=True)
+class PromptSettings(RunSettings):
+    """What a run over prompts can be told besides.
+
+    system: put before every conversation. format, prompt_field: how to read the prompts.
+    """
+
+    kinds: ClassVar[Kinds] = dict.fromkeys(("system", "format", "prompt_field"), (str | None, "text"))
+
+    system: str | None = None
+    format: str | None = None
+    prompt_field: str | None = None
+
+
 def option(name: str) -> str:
     """A setting as the command line names it."""
     return f"-{name}" if len(name) == 1 else f"--{name.replace('_', '-')}"
