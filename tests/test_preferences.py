@@ -20,7 +20,7 @@ from cai.errors import InputError, RunError, UsageError
 from cai.export import export_run
 from cai.preferences import read_units
 from cai.records import Drop, Label
-from cai.run import RunFolder
+from cai.run import RunFolder, package_version
 
 LAW = {"name": "kind", "version": "1.2.0", "hash": "c0ffee"}
 BINDING = {"judge": "openai:judge", "protocol": "logprob", "templates": "7e57", "constitution": LAW, "principles": 1}
@@ -37,7 +37,8 @@ Row = dict[str, Any]
 def make_run(folder: Path, labels: list[Row], lines: str = "", **info: Any) -> Path:
     """A finished label run in which `labels` finished in this order; lines: of dropped.jsonl."""
     folder.mkdir(parents=True, exist_ok=True)
-    kept = {"format": 1, "identity": IDENTITY, "versions": {"cai": None}, "stopped": None} | info
+    versions = {"cai": package_version("cai-toolkit")}
+    kept = {"format": 1, "identity": IDENTITY, "versions": versions, "stopped": None} | info
     (folder / "run.json").write_text(json.dumps(kept))
     (folder / "labels.jsonl").write_text("".join(json.dumps(row) + "\n" for row in labels))
     (folder / "dropped.jsonl").write_text(lines)
