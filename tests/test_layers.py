@@ -13,7 +13,8 @@ LAYERS = {  # from the top; modules of one layer may import each other
     "doors": "cli cli_common cli_runs cli_judge cli_audit cli_constitution console __init__ __main__",
     "uses": (
         "pipeline job settings generating sampling labelling judging contests run plan export preferences cut card "
-        "tables hub auditing bench trial ablation calibration judged plots train evaluate report"
+        "tables hub auditing bench trial ablation calibration judged plots train evaluate report "
+        "losses preference_training training_watch"
     ),
     "method": "revise candidates judge pairs calibrate hygiene refusals ask",
     "machines": "flow feed store lines payloads limits prices models",
