@@ -1,0 +1,297 @@
+"""Training rows as a trainer needs them: found, read, counted, checked, and split into those that train and the others.
+
+Knows run folders, files and what makes a dataset unfit to train on. Knows nothing of tokenizers, models or trainers.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import chain, islice
+from pathlib import Path
+from typing import Any, Literal, NoReturn
+
+import orjson
+
+from cai.conversations import NoPrompt
+from cai.cut import MANY_REFUSALS, READ_FOR_REFUSALS
+from cai.errors import InputError, RunError, UsageError
+from cai.records import DropReason
+from cai.refusals import refusal
+from cai.sources import describe, read_records
+from cai.training_rows import FITS, Method, TrainingRow, Turns, advice, kind_of, row_of
+
+OF_RUN = {"generate": ("sft", "dpo"), "label": ("dpo", "kto", "reward"), "sample": ()}  # what a run's rows can train
+SPLIT = 0.95  # share of the prompts that train, where no file holds others back
+LONGER = 0.8  # share of pairs whose chosen reply is the longer one (or the shorter one) that is worth a warning
+KEPT_COLUMNS = ("constitution", "constitution_hash", "judge", "protocol", "model", "chosen_model", "rejected_model")
+MOST_ORIGINS = 20  # values of a column that are remembered
+
+
+@dataclass(frozen=True, slots=True)
+class Drop:
+    """A record that does not train."""
+
+    file: str
+    line: int
+    reason: DropReason
+    detail: str
+
+
+@dataclass(slots=True)
+class RowFile:
+    """What one file held; `read` = rows + drops."""
+
+    source: str
+    content: str  # equal for equal content: size and hash of a file
+    rows: list[TrainingRow] = field(default_factory=list)
+    drops: list[Drop] = field(default_factory=list)
+    read: int = 0
+    origins: dict[str, list[str]] = field(default_factory=dict)  # distinct values of KEPT_COLUMNS
+    initial: int = 0  # replies read that are known to be the model's first ones
+    refused: int = 0  # of these, the full refusals
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingData:
+    """The rows of a dataset, checked; `read` = train + eval + dropped."""
+
+    method: Method
+    files: tuple[tuple[str, str], ...]  # source and content of each file
+    train: tuple[TrainingRow, ...]
+    eval: tuple[TrainingRow, ...]
+    dropped: tuple[Drop, ...]
+    read: int
+    held_back: Literal["file", "split", "nothing"]  # where the eval rows come from
+    origins: Mapping[str, list[str]]  # constitutions, judges and models that the rows name
+    notes: tuple[str, ...]  # what the user should know before training
+
+    @property
+    def reasons(self) -> dict[str, int]:
+        """Dropped rows by reason."""
+        return dict(sorted(Counter(drop.reason for drop in self.dropped).items()))
+
+    def lines(self) -> Iterator[str]:
+        """The data in words, for people."""
+        where = {"file": "in a file of their own", "split": "split off by prompt", "nothing": ""}[self.held_back]
+        held = f", {len(self.eval):,} to evaluate {where}".rstrip() if self.eval else ", none to evaluate"
+        yield f"{self.files[0][0]}: {self.read:,} rows read, {len(self.train):,} train{held}"
+        if self.dropped:
+            counts = ", ".join(f"{reason} {count:,}" for reason, count in self.reasons.items())
+            first = self.dropped[0]
+            yield f"dropped: {counts}; the first is {first.file}:{first.line}: {first.detail}"
+        yield from (f"note: {note}" for note in self.notes)
+
+
+def load_rows(
+    data: str | Path | Iterable[Any], method: Method, *, eval_data: str | Path | None = None, split: float | None = None
+) -> TrainingData:
+    """The rows that `method` trains on, from a run folder, a file, `hf:org/name` or an iterable of records.
+
+    A run folder finds its own file, and any file its `.eval` twin. Without one, `split` (share of the prompts that
+    train, 0.95 by default, 1 keeps none back) puts each prompt on the side that `cai export --split` would.
+    Raises UsageError or RunError for a run that cannot train so, InputError for rows of another kind and for a dataset
+    that is empty, one row, one prompt, all of one label, or has a prompt on both sides.
+    """
+    if split is not None and not 0.0 < split <= 1.0:
+        raise UsageError(f"split {split} must be above 0 and at most 1: it is the share of the prompts that train")
+    source, command, notes = data, None, list[str]()
+    if isinstance(data, str | Path) and Path(data).is_dir():
+        source, command, notes = _of_folder(Path(data), method)
+    main = read_rows(source, method, command)
+    twin = eval_data if eval_data is not None else _twin(source)
+    files = [main]
+    held_back: Literal["file", "split", "nothing"] = "nothing"
+    train, held = main.rows, list[TrainingRow]()
+    if twin is not None:
+        if split is not None:
+            raise UsageError(f"split {split}: {twin} is there to evaluate on; name one of them")
+        files.append(read_rows(twin, method, command))
+        held, held_back = files[1].rows, "file"
+    elif (share := SPLIT if split is None else split) < 1:
+        train = [row for row in main.rows if trains(row.key, share)]
+        held, held_back = [row for row in main.rows if not trains(row.key, share)], "split"
+    _check(main, files, train, held, method)
+    if command == "generate" and method == "sft":
+        _count_first_replies(main, Path(str(data)) / "revisions.jsonl")
+    return TrainingData(
+        method=method,
+        files=tuple((file.source, file.content) for file in files),
+        train=tuple(train),
+        eval=tuple(held),
+        dropped=tuple(drop for file in files for drop in file.drops),
+        read=sum(file.read for file in files),
+        held_back=held_back if held else "nothing",
+        origins=main.origins,
+        notes=(*notes, *_warnings(main, train, held, method)),
+    )
+
+
+def trains(key: str, share: float) -> bool:
+    """Whether the prompt of that hash is among the `share` that trains: the rule of `cai export --split`."""
+    return int(key[:8], 16) < share * 2**32
+
+
+# Files
+
+
+def _of_folder(folder: Path, method: Method) -> tuple[Path, str, list[str]]:
+    """The file of a run folder, the run's command, and what is to know of it."""
+    try:
+        info = orjson.loads((folder / "run.json").read_bytes())
+        command = info["identity"]["command"]
+    except FileNotFoundError:
+        raise RunError(f"{folder} is not a run folder: it has no run.json; name a run, or one file of rows") from None
+    except (OSError, ValueError, LookupError, TypeError):
+        raise RunError(f"{folder / 'run.json'} is damaged: run the run's command again to have it written") from None
+    if method not in OF_RUN.get(command, ()):
+        _refuse_run(folder, command, method)
+    path, notes = folder / f"{method}.jsonl", list[str]()
+    if not path.exists():
+        raise RunError(f"{folder} has no {path.name} yet: cai export {folder} cuts it from the finished rows")
+    if info.get("stopped") is not None:
+        notes.append(f"the run is unfinished ({info['stopped']}): these are the rows so far")
+    if command == "generate" and method == "dpo":
+        notes.append(f"nobody judged these pairs, that the revision is better is assumed: cai label {folder} asks")
+    return path, command, notes
+
+
+def _refuse_run(folder: Path, command: str, method: Method) -> NoReturn:
+    what = f"{folder} is a run of cai {command}"
+    if command == "label":
+        raise UsageError(f"{what}: it has pairs, not revised replies; train on them: cai train dpo {folder}")
+    if command == "generate":
+        raise UsageError(f"{what}: nobody has judged its replies; label them first: cai label {folder}")
+    raise UsageError(f"{what}: it has replies without labels; label them first: cai label {folder}")
+
+
+def _twin(source: Any) -> Path | None:
+    """The file beside a file that holds its eval rows, if it is there."""
+    if not isinstance(source, str | Path) or str(source).startswith("hf:") or str(source) == "-":
+        return None
+    path = Path(source)
+    packed = ".gz" if path.name.endswith(".gz") else ""
+    plain = Path(path.name.removesuffix(packed) if packed else path.name)
+    twin = path.with_name(f"{plain.stem}.eval{plain.suffix}{packed}")
+    return twin if twin.exists() and not plain.stem.endswith(".eval") else None
+
+
+def read_rows(source: str | Path | Iterable[Any], method: Method, command: str | None = None) -> RowFile:
+    """Every record of one file as a row or a drop, in order; raises InputError where its records are of another kind.
+
+    command: of the run that cut it, None: unknown.
+    """
+    where = str(source) if isinstance(source, str | Path) else "the rows"
+    found = RowFile(where, "python" if not isinstance(source, str | Path) else _content(source))
+    if isinstance(source, Path) or where.endswith((".jsonl", ".parquet")):
+        path = Path(where)
+        if path.exists() and path.stat().st_size == 0:
+            raise InputError(f"is empty: no row came this far{_why_empty(path)}", path)
+    for line, record in read_records(source):
+        found.read += 1
+        try:
+            found.rows.append(row_of(record, line, method))
+        except NoPrompt as bad:
+            if isinstance(record, Mapping) and not found.rows and (kind := kind_of(record)) != FITS[method]:
+                raise InputError(advice(kind, where, method, record), where, line) from None
+            found.drops.append(Drop(where, line, bad.reason, bad.problem))
+            continue
+        _remember(found, record, command)
+    return found
+
+
+def _content(source: str | Path) -> str:
+    return str(source) if str(source) == "-" else describe(source)
+
+
+def _why_empty(path: Path) -> str:
+    dropped = path.parent / "dropped.jsonl"
+    return f"; {dropped} says why" if dropped.exists() else ""
+
+
+def _remember(found: RowFile, record: Mapping[str, Any], command: str | None) -> None:
+    for column in KEPT_COLUMNS:
+        value = record.get(column)
+        values = found.origins.setdefault(column, []) if isinstance(value, str) else None
+        if values is not None and value not in values and len(values) < MOST_ORIGINS:
+            values.append(str(value))
+    row = found.rows[-1]
+    first = (
+        row.rejected if record.get("rejected_from", "initial" if command == "generate" else "") == "initial" else None
+    )
+    first = row.reply if record.get("chosen_from") == "initial" else first
+    if first is not None and found.initial < READ_FOR_REFUSALS:
+        found.initial += 1
+        found.refused += refusal(first, _last_words(row.prompt)) == "full"
+
+
+def _last_words(prompt: Turns | str) -> str:
+    return prompt if isinstance(prompt, str) else prompt[-1]["content"] if prompt else ""
+
+
+def _count_first_replies(found: RowFile, path: Path) -> None:
+    """Of a generate run: how many of the first replies refuse."""
+    if path.exists():
+        with path.open("rb") as lines:
+            for line in islice(lines, READ_FOR_REFUSALS):
+                row = orjson.loads(line)
+                found.initial += 1
+                found.refused += refusal(row["initial"], row["prompt"][-1]["content"]) == "full"
+
+
+# Checks of the whole
+
+
+def _check(
+    main: RowFile, files: Sequence[RowFile], train: Sequence[TrainingRow], held: Sequence[TrainingRow], method: Method
+) -> None:
+    """Raises InputError for a dataset that nothing could be learnt from, or measured on."""
+    if not main.rows:
+        first = main.drops[0]
+        raise InputError(f"none of its {main.read:,} rows can train: {first.detail}", main.source, first.line)
+    if len(main.rows) == 1:
+        raise InputError("only one row can train; there must be two or more", main.source)
+    if len({row.key for row in main.rows}) == 1:
+        raise InputError(f"all of its {len(main.rows):,} rows answer one prompt; there must be others", main.source)
+    if not train:
+        raise InputError(f"the split leaves none of its {len(main.rows):,} rows to train; raise it", main.source)
+    if method == "kto" and len({row.label for row in train}) == 1:
+        what = "desirable" if train[0].label else "undesirable"
+        raise InputError(f"every reply that trains is {what}; kto learns from both kinds", main.source)
+    shared = {row.key for row in train} & {row.key for row in held}
+    if shared:
+        example = next(row for row in held if row.key in shared)
+        told = f"{len(shared):,} of its prompts are in {main.source} too (row {example.id}): what it measures would be "
+        raise InputError(f"{told}remembered, not learnt; take them out of one of the two", files[-1].source)
+
+
+def _warnings(
+    main: RowFile, train: Sequence[TrainingRow], held: Sequence[TrainingRow], method: Method
+) -> Iterator[str]:
+    if main.initial and main.refused > MANY_REFUSALS * main.initial:
+        yield (
+            f"your initial model refuses: {main.refused:,} of {main.initial:,} first replies are full refusals, from "
+            "which little can be learnt"
+        )
+    if not held:
+        yield "no row is held back: nothing will be evaluated"
+    if method in ("dpo", "reward"):
+        yield from _of_pairs(train)
+    plain = sum(isinstance(row.prompt, str) for row in chain(train, held))
+    if plain:
+        yield f"{plain:,} rows are plain text: they train without the model's chat template"
+
+
+def _of_pairs(rows: Sequence[TrainingRow]) -> Iterator[str]:
+    gaps = [len(row.reply.strip()) - len((row.rejected or "").strip()) for row in rows]
+    longer, unequal = sum(gap > 0 for gap in gaps), sum(gap != 0 for gap in gaps)
+    if unequal >= 10 and not 1 - LONGER < longer / unequal < LONGER:
+        which, share = ("longer", longer / unequal) if 2 * longer > unequal else ("shorter", 1 - longer / unequal)
+        yield f"the chosen reply is the {which} one in {share:.0%} of the pairs: length may be what is learnt"
+    judged = [row.p_chosen for row in rows if row.p_chosen is not None]
+    wrong = sum(p < 0.5 for p in judged)
+    if wrong:
+        yield f"{wrong:,} pairs have p_chosen below 0.5: by it the rejected reply is the better one"
+    if judged and len(judged) < len(rows):
+        yield f"{len(rows) - len(judged):,} of {len(rows):,} pairs have no p_chosen"
