@@ -29,8 +29,8 @@ NLL_WEIGHT = 0.2
 def cross_entropy(gap: Any, p: Any) -> Any:
     """−p·log σ(gap) − (1−p)·log σ(−gap), per row; its optimum is σ(gap) = p.
 
-    With gap = β·D it is conservative DPO (Mitchell 2023, "A note on DPO with noisy preferences & relationship to IPO") with ε = 1 − p
-    per row; with a difference of rewards, Bradley–Terry with soft labels (Bai et al. 2022, arXiv 2212.08073, 4.1).
+    With gap = β·D it is conservative DPO (Mitchell 2023, "A note on DPO with noisy preferences & relationship to IPO")
+    with ε = 1 − p per row; with a difference of rewards, Bradley–Terry with soft labels (Bai et al. 2022, section 4.1).
     """
     from torch.nn.functional import logsigmoid
 
