@@ -198,7 +198,7 @@ def summary(job: Job[Any]) -> Iterator[Text | str]:
         yield f"  dropped {count:,} {reason}: see {job.folder / 'dropped.jsonl'}"
     if job.cut is not None:
         yield from job.cut.lines()
-    if job.stopped is not None:
+    if job.stopped is not None and job.can_go_on:
         yield "not finished: the same command goes on where this one stopped"
     elif info["rows"]:
         yield from job.setup.next_steps(folder)

@@ -14,6 +14,7 @@
         │   ├── AuthenticationFailed
         │   ├── UnknownModel
         │   ├── ServerDown
+        │   ├── Unreadable    a judge does not answer as it is asked to: the same command would end the same way
         │   └── BudgetReached
         ├── ModelBusy         429: the server asks for a pause; concurrency goes down, the call is sent again
         ├── ModelFault        a passing fault (5xx, reset, timeout, half a body): retried with backoff
@@ -98,6 +99,10 @@ class UnknownModel(ModelStopped):
 
 class ServerDown(ModelStopped):
     """The server did not answer for so long that going on would only drop rows."""
+
+
+class Unreadable(ModelStopped):
+    """The judge does not answer with a letter."""
 
 
 class BudgetReached(ModelStopped):

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
-from cai.errors import CaiError, RowDropped, RunError
+from cai.errors import CaiError, RowDropped, RunError, SourceError, Unreadable
 from cai.feed import Feed
 from cai.flow import Driver, Seat, play_many
 from cai.limits import Budget, Limiter, Tally
@@ -60,8 +60,8 @@ class Task(Generic[Row]):
     def kept(self, row: Row) -> None:
         """Told of every row when it is on disk; raises ModelStopped where going on makes no sense."""
 
-    def enough(self) -> bool:
-        """Whether no further item is wanted."""
+    def enough(self, position: int) -> bool:
+        """Whether neither the item at this position nor one after it is wanted."""
         return False
 
     def more(self, run: RunFolder) -> Iterator[Place] | None:
@@ -114,6 +114,11 @@ class Setup(Generic[Row]):
     def parts(self) -> Iterator[Setup[Row]]:
         """The runs that it takes, itself the last."""
         yield self
+
+    @property
+    def most_times(self) -> int | None:
+        """How often an item may be asked what a plan counts once; None: nobody knows."""
+        return 1
 
     def plan_notes(self) -> Iterator[str]:
         """What a reader of a plan should know."""
@@ -192,8 +197,10 @@ class Job(Generic[Row]):
         self.read = self.skipped = 0  # items read; those that an earlier session had finished
         self.finished = 0
         self.dropped: dict[str, int] = {}
+        self._first_bad: BadPrompt | None = None
         self.info: dict[str, Any] = {}
         self.stopped: str | None = None  # why the run ended early
+        self.can_go_on = True  # by the same command
         self.began = time.monotonic()
         self._spent = spent  # USD that count towards the cap and went before this run
         self._seconds_before = 0.0
@@ -231,9 +238,11 @@ class Job(Generic[Row]):
             async with aclosing(self._played(run, drivers, feed)) as rows:
                 async for row in rows:
                     yield row
+            self._check_usable()
             self.stopped = None
         except CaiError as error:
             self.stopped = str(error)
+            self.can_go_on = not isinstance(error, Unreadable)
             writable = not isinstance(error, RunError)
             raise
         finally:
@@ -245,12 +254,19 @@ class Job(Generic[Row]):
             finally:
                 run.close()
 
+    def _check_usable(self) -> None:
+        """Raises SourceError where nothing that was read could be used."""
+        bad = self._first_bad
+        if bad is not None and self.read == self.dropped.get(bad.reason, 0):
+            what = f"none of {self.read:,} records can be used" if self.read > 1 else "its one record cannot be used"
+            raise SourceError(f"{what}; line {bad.line}: {bad.problem}")
+
     async def _played(self, run: RunFolder, drivers: list[Driver], feed: Feed[Place]) -> AsyncGenerator[Row, None]:
         """The rows of a feed, and of those that come up after it."""
         workers = max(seat.limiter.concurrency for driver in drivers for seat in driver.seats.values())
 
         async def play(place: Place) -> list[Row]:
-            if self.task.enough():
+            if self.task.enough(place[0]):
                 now.close()
                 return []
             return await self._play(run, drivers, *place)
@@ -263,7 +279,7 @@ class Job(Generic[Row]):
                         self.finished += 1
                         self.example = self.better_example(row)
                         yield row
-            further = None if self.task.enough() else self.task.more(run)
+            further = self.task.more(run)
             if further is None:
                 return
             now = Feed(further)
@@ -300,6 +316,7 @@ class Job(Generic[Row]):
         pending: Drop | bool
         if isinstance(item, BadPrompt):
             pending = run.pending_bad(position) and bad_input(item, position)
+            self._first_bad = self._first_bad or item
         else:
             pending = run.pending(item, position)
         if isinstance(pending, Drop):

@@ -5,9 +5,11 @@ Binds the judge's flow to pairs, principles and models. Knows no formulas and pr
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import logging
 import statistics
+from bisect import insort
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,12 +21,12 @@ from pydantic import ValidationError
 from cai.ask import Ask, AskJudge
 from cai.candidates import sample
 from cai.contests import contest_of, later_reply, replies_of_run
-from cai.errors import ModelStopped, RowDropped
+from cai.errors import RowDropped, Unreadable
 from cai.flow import Driver, Played, total_usage
 from cai.hygiene import identical
 from cai.job import Place, Task
 from cai.judge import CHECKED, LEAST_MASS, Flow, Pair, Verdict, belief, draw_for_judge, judge, readability
-from cai.pairs import reason
+from cai.pairs import extra_pass, reason
 from cai.records import Contest, Label, Prompt, Usage
 from cai.run import PAIR_BITS, RunFolder, damage
 
@@ -59,8 +61,10 @@ class Labelling(Task[Label]):
         self._law = law.ref
         self._weighted = setup.settings.principles >= len(self._principles)
         self._first: list[float] = []  # letter masses of the first pairs
-        self._checked = False
+        self._checked = setup.protocol == "reward"
         self._read = 0
+        self._permits = asyncio.Semaphore(CHECKED)  # pairs that may be asked about before the check
+        self._unreadable: Unreadable | None = None
         self._progress: Progress | None = None
 
     def places(self) -> Iterator[Place]:
@@ -95,8 +99,24 @@ class Labelling(Task[Label]):
         b = await self._reply(drivers, item, position, item.b, item.b_from, item.b_model)
         if identical(a.text, b.text):  # whatever a judge said, there would be nothing to choose
             raise RowDropped("identical", "judge", f"{item.a_from} and {item.b_from} are the same")
-        played = await drivers[0].play(item.id, position, self.flow(item, a.text, b.text))
+        await self._admitted()
+        try:
+            played = await drivers[0].play(item.id, position, self.flow(item, a.text, b.text))
+        except RowDropped:
+            if not self._checked:
+                self._permits.release()
+            raise
         return self._label(item, position, a, b, played)
+
+    async def _admitted(self) -> None:
+        """Returns when the judge is known to be readable, or this pair is among the first."""
+        if not self._checked:
+            await self._permits.acquire()
+            if self._unreadable is not None:
+                self._permits.release()  # lets the next one know, too
+                raise self._unreadable
+            if self._checked:
+                self._permits.release()
 
     async def _reply(
         self, drivers: list[Driver], item: Contest, position: int, text: str | None, origin: str, model: str | None
@@ -154,7 +174,7 @@ class Labelling(Task[Label]):
             self._progress.add(row)
 
     def _watch(self, row: Label) -> None:
-        if self._checked or row.protocol == "reward":
+        if self._checked:
             return
         self._read += 1
         self._first += readability(row.votes)
@@ -163,11 +183,14 @@ class Labelling(Task[Label]):
         self._checked = True
         median = statistics.median(self._first)
         if median < LEAST_MASS:
-            raise ModelStopped(unreadable(row, median))
+            self._unreadable = Unreadable(unreadable(row, median))
+            self._permits.release()
+            raise self._unreadable
+        self._permits.release()
 
-    def enough(self) -> bool:
-        """Whether the target is reached."""
-        return self._progress is not None and self._progress.reached
+    def enough(self, position: int) -> bool:
+        """Whether the target is reached by pairs that come before this one."""
+        return self._progress is not None and self._progress.ends_before(position)
 
     def more(self, run: RunFolder) -> Iterator[Place] | None:
         """One further reply for every prompt that has no pair yet, against each of those before it."""
@@ -192,7 +215,7 @@ class Progress:
 
     def __init__(self, setup: LabelSetup, folder: Path) -> None:
         self._setup, self._filters = setup, setup.filters()
-        self._kept = 0
+        self._kept: list[tuple[int, int]] = []  # pass and position of every kept pair, sorted
         self._served: dict[int, int] = {}  # place of a prompt with a kept pair → the least reply that made one
         self._pass = 0
         path = folder / "labels.jsonl"
@@ -206,24 +229,28 @@ class Progress:
         """Count a label."""
         fields = row.model_dump(mode="json") if isinstance(row, Label) else dict(row)
         if reason(fields, self._filters) is None:
-            self._kept += 1
+            insort(self._kept, (extra_pass(fields, self._setup.identity["source"]["n"]), fields["position"]))
             unit, later = fields["position"] >> PAIR_BITS, later_reply(fields["position"])
             self._served[unit] = min(later, self._served.get(unit, later))
 
-    @property
-    def reached(self) -> bool:
-        """Whether so many pairs are kept as are wanted."""
-        target = self._setup.settings.target
-        return target is not None and self._kept >= target
+    def ends_before(self, position: int) -> bool:
+        """Whether as many pairs are kept as are wanted before this one of the present pass.
+
+        By place and not by count: a pair that was on its way when a run was killed comes before others that were not.
+        """
+        target = self._setup.settings.target or 0
+        return len(self._kept) >= target and self._kept[target - 1] < (self._pass, position)
 
     def more(self) -> Iterator[Place] | None:
         """The pairs of the next pass; None where every prompt has as many replies as it may have, or a pair."""
         setup, self._pass = self._setup, self._pass + 1
+        if len(self._kept) >= (setup.settings.target or 0):
+            return None
         places = further_contests(setup, self._pass, dict(self._served))
         first = next(places, None)
         if first is None:
             told = "%d pairs are kept, --target %d is not reached: every other prompt has its %d replies"
-            log.warning(told, self._kept, setup.settings.target, setup.settings.max_candidates)
+            log.warning(told, len(self._kept), setup.settings.target, setup.settings.max_candidates)
             return None
 
         def rest() -> Iterator[Place]:

@@ -5,6 +5,7 @@ What it does with each pair is in `judging`. Knows no formulas and prints nothin
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -12,14 +13,14 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from cai.ask import AskJudge
-from cai.calibrate import TARGETS, Calibration
-from cai.calibration import binding_problems, calibrate_file, load_calibration
+from cai.calibrate import COLDEST, HOTTEST, TARGETS, Calibration
+from cai.calibration import FEW, binding_problems, calibrate_file, load_calibration
 from cai.constitution import Constitution, load_constitution
-from cai.contests import PAIRINGS, Source, describe_source, read_contests, run_info
+from cai.contests import PAIRINGS, Source, describe_source, human_labelled, read_contests, run_info
 from cai.errors import UsageError
 from cai.hygiene import identical
 from cai.job import Item, Place, Setup, describe_prompts, is_countable, limited
-from cai.judge import choose_protocol
+from cai.judge import WAVES, choose_protocol
 from cai.judging import Labelling
 from cai.models import Model
 from cai.pairs import Filters
@@ -90,6 +91,8 @@ class LabelSettings(RunSettings):
             raise UsageError("--gold makes a calibration and --calibration brings one: name one of them")
         if self.agreement is not None and self.gold is None and self.calibration is None:
             raise UsageError("--agreement needs pairs that people have labelled: --gold FILE, or --calibration FILE")
+        if self.agreement == 1.0:
+            raise UsageError("--agreement 1 can never be certified: name less, such as 0.95")
         if self.agreement is not None and self.min_confidence is not None:
             raise UsageError("--agreement chooses the threshold and --min-confidence states it: name one of them")
         if (self.target is None) != (self.max_candidates is None):
@@ -165,8 +168,11 @@ class LabelSetup(Setup[Label]):
     def next_steps(self, folder: str) -> Iterator[str]:
         """What to type when the run is through."""
         if self.cuts:
-            threshold = "--min-confidence 0.8" if self.settings.agreement is None else "--agreement 0.9"
-            again = f"cai export {folder} {threshold}"
+            settings, named = self.settings, self.settings.calibration
+            made = self.out / "calibration.json" if settings.gold is not None else named
+            again = f"cai export {folder}" + ("" if settings.pairing == "all" else f" --pairing {settings.pairing}")
+            again += "" if made is None else f" --calibration {shlex.quote(str(made))}"
+            again += " --min-confidence 0.8" if settings.agreement is None else " --agreement 0.9"
             yield f"labels in {self.out / 'labels.jsonl'}; cut them again with: {again}"
 
     def parts(self) -> Iterator[LabelSetup]:
@@ -183,6 +189,11 @@ class LabelSetup(Setup[Label]):
             yield "further replies for --target are not counted: how many it takes shows as pairs are judged"
         if self.settings.gold is not None:
             yield f"the pairs of {self.settings.gold} are counted, too"
+
+    @property
+    def most_times(self) -> int | None:
+        """How often a pair may be asked about; None: a target decides how many pairs there are."""
+        return None if self.settings.target is not None else WAVES if self.protocol == "vote" else 1
 
     def imagined(self, item: Item, answer: str) -> Iterator[tuple[str, Request]]:
         """What would be asked for a pair, by player; of votes the first wave."""
@@ -209,7 +220,9 @@ class LabelSetup(Setup[Label]):
         assert self.settings.gold is not None
         plain: dict[str, Any] = dict.fromkeys(("gold", "agreement", "target", "max_candidates", "model", "limit"))
         settings = replace(self.settings, **plain, pairing="all", out=self.out / "gold")
-        return replace(resolve(self.settings.gold, self.constitution, settings), is_gold=True)
+        judge = self.players["judge"]
+        made = resolve(self.settings.gold, self.constitution, settings)
+        return replace(made, players={"judge": judge}, seats=({"judge": judge},), is_gold=True)
 
     def sampling_of(self, seat: int) -> tuple[Sampling, int]:
         """How the models of a seat draw, and the seed of their calls: further replies continue the sample run."""
@@ -232,11 +245,10 @@ class LabelSetup(Setup[Label]):
     def cut_options(self) -> dict[str, Any]:
         """The options of the first cut."""
         settings = self.settings
-        named = self.out / "calibration.json" if settings.gold is not None else settings.calibration
         options = {
             "min_confidence": settings.min_confidence,
             "agreement": settings.agreement,
-            "calibration": None if named is None else str(named),
+            "calibration": self.calibration,
             "pairing": None if settings.pairing == "all" else settings.pairing,
             "target": settings.target,
         }
@@ -247,6 +259,9 @@ def resolve(source: Source, constitution: str | Path | Constitution, settings: L
     """Check everything that can be checked before the first call, and say what the run will be."""
     settings.check()
     read_contests(source, settings.pairing)  # reads nothing yet, but looks
+    _check_pairing(source, settings.pairing)
+    if settings.gold is not None:
+        human_labelled(settings.gold, "--gold")
     law = constitution if isinstance(constitution, Constitution) else load_constitution(constitution)
     principles = law.principles_for("judge")
     further = _further(source, settings)
@@ -306,9 +321,31 @@ def calibrate_gold(setup: LabelSetup) -> Calibration:
     """
     targets = sorted({*TARGETS, *([] if setup.settings.agreement is None else [setup.settings.agreement])})
     report = calibrate_file(setup.out / "gold", targets=targets)
+    _check_trustworthy(report.calibration, str(setup.settings.gold))
     report.save(setup.out, plots=False)
     _check_certified(report.calibration, setup.settings.agreement, str(setup.settings.gold))
     return report.calibration
+
+
+def _check_pairing(source: Source, pairing: str) -> None:
+    """Raises UsageError where a source has no pairs of this kind; of Python rows that shows when they are read."""
+    info = run_info(source)
+    command = "" if info is None else info["identity"]["command"]
+    if pairing == "final" and command != "generate" and isinstance(source, str | Path):
+        raise UsageError("--pairing final is for generate runs: this source has no rounds; leave it out")
+    if pairing == "best-worst" and command == "generate":
+        raise UsageError("--pairing best-worst is for several replies: of a generate run name final, or leave it out")
+
+
+def _check_trustworthy(calibration: Calibration, gold: str) -> None:
+    """Raises UsageError where gold pairs tell nothing of how far to trust a judge."""
+    advice = "labels without a calibration come without --gold"
+    if calibration.n < FEW:
+        few = f"{calibration.n:,} pairs of --gold {gold} are too few for a calibration"
+        raise UsageError(f"{few}: {FEW} are needed, 100 or more are better; {advice}")
+    if calibration.temperature in (COLDEST, HOTTEST):
+        why = "the judge is always right" if calibration.temperature == COLDEST else "its confidence tells nothing"
+        raise UsageError(f"no temperature fits {calibration.n:,} pairs of --gold {gold}: {why} there; {advice}")
 
 
 def _check_certified(calibration: Calibration, agreement: float | None, where: str) -> None:
@@ -316,6 +353,8 @@ def _check_certified(calibration: Calibration, agreement: float | None, where: s
     if agreement is None or calibration.thresholds.get(str(agreement)) is not None:
         return
     certified = [target for target, at in calibration.thresholds.items() if at is not None]
+    if str(agreement) not in calibration.thresholds and certified:
+        raise UsageError(f"{where} says nothing of --agreement {agreement:g}: it certifies {', '.join(certified)}")
     highest = f"at most {certified[-1]}" if certified else "no agreement"
     raise UsageError(
         f"--agreement {agreement:g} cannot be certified on {calibration.n:,} pairs of {where} ({highest} can): use a "

@@ -25,6 +25,7 @@ from cai.generating import resolve, settings_of
 from cai.job import Job, Setup
 from cai.labelling import LabelSetup, calibrate_gold
 from cai.records import Candidates, Label, Record, Revision
+from cai.run import RunFolder
 from cai.settings import Prompts
 
 log = logging.getLogger("cai")
@@ -63,6 +64,8 @@ def jobs_of(setup: Setup[Any]) -> Iterator[Job[Any]]:
     """The jobs of a run, each to be played to its end before the next: of a label run with gold pairs, these first."""
     spent = 0.0
     if isinstance(setup, LabelSetup) and setup.settings.gold is not None:
+        if not setup.settings.force:  # before anything is paid for: is the folder this run's?
+            RunFolder(setup.out, setup.identity, setup.task().rows_file).close()
         gold = setup.gold_setup()
         job = Job(gold, gold.out)
         yield job

@@ -52,8 +52,9 @@ class Estimate(Record):
     input_tokens: int
     output_tokens: int
     cost_usd: float | None
-    most_input_tokens: int
-    most_output_tokens: int
+    most_calls: int | None  # None, as in the next three: how many a target takes shows only as it goes on
+    most_input_tokens: int | None
+    most_output_tokens: int | None
     most_cost_usd: float | None
     seconds: float | None
     roles: dict[str, RoleEstimate]
@@ -70,10 +71,12 @@ class Estimate(Record):
                 f"  {role:10} {part.calls:>10,} calls  {part.input_tokens:>13,} tokens in  "
                 f"{part.output_tokens:>12,} out  {price:>13}  {part.model}"
             )
-        typical = (self.input_tokens, self.output_tokens, self.cost_usd)
-        most = (self.most_input_tokens, self.most_output_tokens, self.most_cost_usd)
-        yield f"  {'in all':10} {self._total(self.calls, *typical)}"
-        yield f"  {'at most':10} {self._total(self.calls, *most)}"
+        yield f"  {'in all':10} {self._total(self.calls, self.input_tokens, self.output_tokens, self.cost_usd)}"
+        if self.most_calls is None or self.most_input_tokens is None or self.most_output_tokens is None:
+            yield f"  {'at most':10} nobody knows: it goes on until --target is reached; --max-cost holds"
+        else:
+            most = (self.most_calls, self.most_input_tokens, self.most_output_tokens, self.most_cost_usd)
+            yield f"  {'at most':10} {self._total(*most)}"
         if self.seconds is not None:
             yield f"  about {self.seconds / 60:,.0f} minutes" if self.seconds >= 90 else f"  about {self.seconds:.0f} s"
         yield from (f"  {note}" for note in self.notes)
@@ -89,6 +92,7 @@ def estimate(setup: Setup[Any]) -> Estimate:
     most = setup.settings.max_tokens
     typical = round(most * TYPICAL_ANSWER)
     counts = {player: _Count() for player in setup.players}
+    times = setup.most_times or 1
     items = unusable = finished = 0
     for part in setup.parts():
         settled, seen = _settled(part), set[bytes]()
@@ -102,7 +106,7 @@ def estimate(setup: Setup[Any]) -> Estimate:
                 continue
             for length in dict.fromkeys((typical, most)):
                 for player, request in part.imagined(item, "x" * round(length * CHARACTERS_PER_TOKEN)):
-                    counts[player].add(request, length, likely=length == typical, most=length == most)
+                    counts[player].add(request, length, likely=length == typical, times=times * (length == most))
     return _estimate(setup, counts, items, unusable, finished)
 
 
@@ -110,19 +114,19 @@ class _Count:
     """What one player is asked, as it is likely and at most."""
 
     def __init__(self) -> None:
-        self.calls = self.given = self.made = self.most_given = self.most_made = 0
+        self.calls = self.given = self.made = self.most_calls = self.most_given = self.most_made = 0
 
-    def add(self, request: Request, length: int, *, likely: bool, most: bool) -> None:
-        """Count a request whose answer has `length` tokens, if it may."""
+    def add(self, request: Request, length: int, *, likely: bool, times: int) -> None:
+        """Count a request whose answer has `length` tokens, if it may; times: how often it may be asked, 0: not now."""
         made = 0 if request.score else min(length, request.max_tokens or length)
         given = count_tokens(request)
         if likely:
             self.calls += 1
             self.given += given
             self.made += made
-        if most:
-            self.most_given += given
-            self.most_made += made
+        self.most_calls += times
+        self.most_given += given * times
+        self.most_made += made * times
 
 
 def _settled(setup: Setup[Any]) -> set[int]:
@@ -169,6 +173,7 @@ def _estimate(setup: Setup[Any], counts: Mapping[str, _Count], items: int, unusa
             cost_usd=None if price is None else price.cost(count.given, count.made),
             price_per_million=None if price is None else (price.input * 1e6, price.output * 1e6),
         )  # fmt: skip
+    bounded = setup.most_times is not None
     parts, all_counts = list(roles.values()), list(counts.values())
     unpriced = sorted({part.model for part in parts if part.cost_usd is None})
     calls, output = sum(part.calls for part in parts), sum(part.output_tokens for part in parts)
@@ -177,8 +182,10 @@ def _estimate(setup: Setup[Any], counts: Mapping[str, _Count], items: int, unusa
         out=str(setup.out), unit=setup.task().unit, prompts=items, unusable=unusable, finished=finished, calls=calls,
         input_tokens=given, output_tokens=output,
         cost_usd=None if unpriced else sum(part.cost_usd or 0.0 for part in parts),
-        most_input_tokens=sum(count.most_given for count in all_counts),
-        most_output_tokens=sum(count.most_made for count in all_counts), most_cost_usd=None if unpriced else most_cost,
+        most_calls=sum(count.most_calls for count in all_counts) if bounded else None,
+        most_input_tokens=sum(count.most_given for count in all_counts) if bounded else None,
+        most_output_tokens=sum(count.most_made for count in all_counts) if bounded else None,
+        most_cost_usd=most_cost if bounded and not unpriced else None,
         seconds=_seconds(setup, calls, given, output), roles=roles,
         notes=tuple(_notes(setup, unpriced, most_cost)),
     )  # fmt: skip

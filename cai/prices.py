@@ -11,7 +11,7 @@ from cai.errors import UsageError
 from cai.models import Model
 
 # Models that run on the user's own machine cost no money per token.
-FREE = frozenset({"local", "hf", "recorded"})
+FREE = frozenset({"local", "hf", "recorded", "reward"})
 
 
 class Price(NamedTuple):

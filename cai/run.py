@@ -166,7 +166,7 @@ class RunFolder:
         self.store.forget_inputs()
         for name in (self.rows_file, "dropped.jsonl"):
             self.store.rewrite(name, [])
-        for name in (*TRAINING_FILES, "README.md"):  # cut from rows that are gone
+        for name in (*TRAINING_FILES, "README.md", ".texts"):  # cut from rows that are gone
             (self.path / name).unlink(missing_ok=True)
         self.info = {}
 

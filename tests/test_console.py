@@ -52,7 +52,7 @@ def job(**fields: Any) -> Any:
     setup = SimpleNamespace(next_steps=lambda folder: iter([f"cut them again with: cai export {folder}"]))
     task = SimpleNamespace(unit="prompts", done="rows kept")
     more = {"stopped": None, "folder": Path("runs/a"), "task": task, "setup": setup}
-    return SimpleNamespace(**known | more | {"cut": None} | fields)
+    return SimpleNamespace(**known | more | {"cut": None, "can_go_on": True} | fields)
 
 
 def shown(lines: Any) -> str:

@@ -19,11 +19,11 @@ from test_sampling import PROMPTS, cutting, seeded
 from test_sampling import run as sample_run
 
 from cai.contests import read_contests
-from cai.errors import CallRejected, ModelStopped, RunError, UsageError
+from cai.errors import CallRejected, ModelStopped, RunError, SourceError, UsageError
 from cai.job import Job
 from cai.judge import CHECKED
 from cai.labelling import LabelSetup, resolve, settings_of
-from cai.pipeline import run_job
+from cai.pipeline import jobs_of, run_job
 from cai.plan import estimate
 from cai.records import Completion, Label
 from cai.run import PAIR_BITS
@@ -438,6 +438,28 @@ def test_a_run_towards_a_target_that_was_stopped_anywhere_ends_with_the_same_pai
         assert judge.asked.keys() == whole_judge.asked.keys() and model.asked.keys() == whole_model.asked.keys()
 
 
+def test_a_pair_that_was_on_its_way_when_a_run_was_killed_counts_towards_its_target(tmp_path: Path) -> None:
+    class Slow(Player):
+        async def send(self, payload: dict[str, Any]) -> Completion:
+            if "Question 0?" in repr(payload):
+                await asyncio.Event().wait()
+            return await super().send(payload)
+
+    replies = [{"id": f"q{n}", "prompt": f"Question {n}?"} for n in range(12)]
+    sample_run(replies, tmp_path / "samples", Player(seeded, "one", seeds=True), n=2)
+
+    def made(name: str, judge: Player) -> LabelSetup:
+        given = {"concurrency": 64, "target": 3, "max_candidates": 3, "min_confidence": 0.5}
+        return aimed(tmp_path / "samples", tmp_path / name, judge, sampler(), **given)
+
+    run_job(Job(made("whole", scorer()), tmp_path / "whole"))
+    killed = Slow(scores, "judge", scoring=True, prefill=True)
+    asyncio.run(some_rows(made("killed", killed), tmp_path / "killed", 4))
+    run_job(Job(made("killed", scorer()), tmp_path / "killed"))
+    assert kept(tmp_path / "killed") == kept(tmp_path / "whole")
+    assert kept(tmp_path / "whole")[0]["prompt_id"] == "q0"
+
+
 def test_a_target_that_is_reached_asks_nothing_more_and_a_higher_one_goes_on(tmp_path: Path, samples: Path) -> None:
     judge, model = scorer(), sampler()
     for target in (4, 8):
@@ -471,6 +493,8 @@ def test_prompts_that_have_one_reply_get_their_first_pair_by_a_further_one(tmp_p
         ({"model": "local"}, "--model draws further replies for --target"),
         ({"target": 5, "max_candidates": 4}, "--target draws further replies to the prompts of a sample run"),
         ({"agreement": 0.8}, "--agreement needs pairs that people have labelled"),
+        ({"agreement": 1.0, "gold": "x"}, "--agreement 1 can never be certified"),
+        ({"target": 5, "max_candidates": 4, "pairing": "best-worst"}, "--target counts every pair"),
         ({"gold": "x", "calibration": "y"}, "--gold makes a calibration and --calibration brings one"),
         (
             {"protocol": "reason", "min_confidence": 0.7},
@@ -489,6 +513,76 @@ def test_settings_that_make_no_sense_are_refused_before_anything_is_asked(
     with pytest.raises(UsageError) as refused:
         resolve(PAIRS, "harmless", settings_of({"judge": f"recorded:{tmp_path / 'judge.jsonl'}", **given}))
     assert str(refused.value).startswith(told)
+
+
+def test_pairs_that_a_source_does_not_have_are_refused_before_anything_is_asked(tmp_path: Path, samples: Path) -> None:
+    for source in (samples, written(tmp_path / "pairs.jsonl", PAIRS[:3])):
+        with pytest.raises(UsageError, match="--pairing final is for generate runs"):
+            setup(source, tmp_path / "out", scorer(), pairing="final")
+
+
+def test_a_source_in_which_nothing_is_a_pair_is_an_error_that_names_the_first_problem(tmp_path: Path) -> None:
+    with pytest.raises(SourceError, match=r"none of 2 records can be used; line 1: no pair of replies"):
+        run([{"text": "x"}, {"text": "y"}], tmp_path / "out", scorer())
+
+
+# Gold pairs: judged first, and of no use where they say too little
+
+
+def written(path: Path, rows: list[Any]) -> Path:
+    path.write_text("\n".join(map(json.dumps, rows)) + "\n")
+    return path
+
+
+def gold_pairs(count: int, right: Callable[[int], bool]) -> list[dict[str, Any]]:
+    """Pairs of which people prefer what the judge of these tests does, where `right` says so."""
+    rows = []
+    for n in range(count):
+        first, second = f"one {n}", f"two {n}"
+        better = digits(first) % 2001 > digits(second) % 2001
+        rows.append({"input": f"Gold {n}?", "output_1": first, "output_2": second, "label": 1 + (better != right(n))})
+    return rows
+
+
+def test_what_gold_cannot_tell_is_refused_before_anything_is_asked(tmp_path: Path) -> None:
+    unlabelled = written(tmp_path / "gold.jsonl", [{"prompt": "Q?", "replies": ["a", "b"]}])
+    with pytest.raises(SourceError, match="no pair says which reply people prefer: --gold needs"):
+        setup(PAIRS, tmp_path / "out", scorer(), gold=unlabelled)
+
+
+@pytest.mark.parametrize(
+    ("gold", "told"),
+    [
+        (gold_pairs(49, lambda n: n % 5 > 0), "49 pairs of --gold .* are too few for a calibration: 50 are needed"),
+        (gold_pairs(80, lambda n: n % 2 > 0), "no temperature fits 80 pairs of --gold .* its confidence tells nothing"),
+    ],
+)
+def test_gold_that_tells_nothing_ends_the_run_before_the_rest_is_judged(
+    tmp_path: Path, gold: list[dict[str, Any]], told: str
+) -> None:
+    judge = scorer()
+    with pytest.raises(UsageError, match=told):
+        labelled_with_gold(tmp_path, judge, gold)
+    assert not any("Question" in asked for asked in judge.asked)
+    assert not (tmp_path / "out" / "calibration.json").exists()
+
+
+def labelled_with_gold(tmp_path: Path, judge: Player, gold: list[dict[str, Any]], **given: Any) -> list[Job[Label]]:
+    file = written(tmp_path / "gold.jsonl", gold)
+    made = setup(PAIRS[:30], tmp_path / "out", judge, gold=file, **{"min_confidence": None, **given})
+    jobs = []
+    for job in jobs_of(made):
+        run_job(job)
+        jobs.append(job)
+    return jobs
+
+
+def test_the_folder_of_another_run_is_refused_before_its_gold_is_paid_for(tmp_path: Path) -> None:
+    run(PAIRS[:5], tmp_path / "out", scorer())
+    judge = scorer()
+    with pytest.raises(RunError, match="is another run"):
+        labelled_with_gold(tmp_path, judge, gold_pairs(60, lambda n: n % 5 > 0), seed=7)
+    assert not judge.asked and not (tmp_path / "out" / "gold").exists()
 
 
 def test_a_target_over_several_models_asks_which_one(tmp_path: Path) -> None:
