@@ -10,9 +10,9 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from itertools import groupby
-from typing import Literal, NamedTuple
+from typing import Annotated, Literal, NamedTuple, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from cai.errors import UsageError
 from cai.records import ConstitutionRef, Protocol, Record
@@ -39,16 +39,27 @@ class Metrics(Record):
     auroc: float | None
 
 
+Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
+Inside = Annotated[float, Field(gt=0, lt=1, allow_inf_nan=False)]
+Confidence = Annotated[float, Field(ge=0.5, le=1, allow_inf_nan=False)]
+
+
 class Threshold(Record):
     """Labels of at least this confidence agree with people in at least `target` of the cases."""
 
-    target: float
-    confidence: float  # on the raw scale: of sigma(z), before any temperature
-    calibrated: float  # the same point after the temperature it is stored with; as `confidence` where there is none
-    coverage: float  # share of the gold pairs at or above it
-    upper_bound: float  # of the share of errors among them, at the confidence 1 - delta
-    n: int  # gold pairs at or above it
-    errors: int
+    target: Inside
+    confidence: Confidence  # on the raw scale: of sigma(z), before any temperature
+    calibrated: Confidence  # the same point after the temperature it is stored with; `confidence` where there is none
+    coverage: Share  # of the gold pairs at or above it
+    upper_bound: Share  # of errors among them, at the confidence 1 - delta
+    n: int = Field(ge=1)  # gold pairs at or above it
+    errors: int = Field(ge=0)
+
+    @model_validator(mode="after")
+    def _adds_up(self) -> Self:
+        if self.errors > self.n:
+            raise ValueError(f"{self.errors} errors among {self.n} pairs")
+        return self
 
 
 class Binding(Record):
@@ -66,13 +77,23 @@ class Calibration(Record):
 
     schema_: Literal[1] = Field(default=1, alias="schema")
     binding: Binding | None  # None: the rows do not say which judge they are of
-    n: int  # gold pairs it was made from
-    temperature: float
-    delta: float
+    n: int = Field(ge=1)  # gold pairs it was made from
+    temperature: float = Field(ge=COLDEST, le=HOTTEST, allow_inf_nan=False)
+    delta: Inside
     thresholds: dict[str, Threshold | None]  # by str(target); None: it cannot be certified
     before: Metrics | None  # on held-out folds, at temperature 1; None: too few pairs for folds
     after: Metrics | None  # on the same folds, at the temperature fitted on the others
     promise: str = PROMISE
+    notes: tuple[str, ...] = ()  # what speaks against trusting it
+
+    @model_validator(mode="after")
+    def _adds_up(self) -> Self:
+        for name, at in self.thresholds.items():
+            if at is not None and str(at.target) != name:
+                raise ValueError(f"the threshold for {name} is one for {at.target}")
+            if at is not None and at.n > self.n:
+                raise ValueError(f"the threshold for {name} keeps {at.n} of {self.n} pairs")
+        return self
 
 
 class Bin(NamedTuple):

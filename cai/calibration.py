@@ -231,9 +231,14 @@ def load_calibration(path: str | Path) -> Calibration:
     try:
         return Calibration.model_validate_json(orjson.dumps(found))
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"])) or "the file"
-        raise InputError(f"is no calibration, or damaged ({where}: {first['msg']}); {again}", file) from None
+        raise InputError(f"is no calibration, or damaged ({first_problem(error)}); {again}", file) from None
+
+
+def first_problem(error: ValidationError) -> str:
+    """What a calibration has wrong, and where in it."""
+    first = error.errors()[0]
+    where = ".".join(map(str, first["loc"]))  # empty where values contradict each other
+    return (f"{where}: " if where else "") + first["msg"].removeprefix("Value error, ")
 
 
 def binding_problems(calibration: Calibration, binding: Mapping[str, Any]) -> list[str]:
@@ -274,16 +279,17 @@ def _report(
         before=None if held is None else metrics,  # every pair is held out once
         after=None if held is None else measure(held, truths),
     )
+    notes = tuple(_notes(metrics, baselines, calibration, read))
     return CalibrationReport(
         source=source,
-        calibration=calibration,
+        calibration=calibration.model_copy(update={"notes": notes}),
         metrics=metrics,
         rows=rows,
         held_out=held,
         baselines=baselines,
         invalid=read.invalid,
         unlabelled=read.unlabelled,
-        notes=tuple(_notes(metrics, baselines, calibration, read)),
+        notes=notes,
     )
 
 
@@ -305,10 +311,6 @@ def _held_out(rows: Sequence[Judged]) -> tuple[float, ...] | None:
     return tuple(probability(row.z, fitted[fold[row.key]]) for row in rows)
 
 
-def _digest(key: str) -> bytes:
-    return hashlib.sha256(key.encode("utf-8", "surrogatepass")).digest()
-
-
 def _baselines(rows: Sequence[Judged]) -> dict[str, Baseline]:
     names = dict.fromkeys(name for row in rows for name in row.guesses)
     found = {}
@@ -322,11 +324,7 @@ def _notes(metrics: Metrics, baselines: dict[str, Baseline], made: Calibration, 
     name, best = max(baselines.items(), key=lambda item: item[1].accuracy)
     if metrics.interval[0] <= best.accuracy:
         yield f"the judge is not clearly better than a trivial one: {TRIVIAL[name]} ({best.accuracy:.1%})"
-    if metrics.n < FEW:
-        yield f"{metrics.n} pairs are too few for a temperature: 50 to 100 suffice, thresholds need 100 to 500"
-    if made.temperature in (COLDEST, HOTTEST):
-        why = "its confidences say nothing here" if made.temperature == HOTTEST else "every label is right here"
-        yield f"the temperature is at the bound of what is tried ({made.temperature:g}): {why}"
+    yield from _weaknesses(made)
     prompts = len({row.key for row in read.rows})
     if prompts < metrics.n:
         yield f"{metrics.n:,} pairs of {prompts:,} prompts: thresholds take them to be independent, which these are not"
@@ -334,6 +332,20 @@ def _notes(metrics: Metrics, baselines: dict[str, Baseline], made: Calibration, 
         yield f"human labels are read so: {read.numbering}"
     if made.binding is None:
         yield "the rows do not say which judge they are of: cai label --calibration will refuse this calibration"
+
+
+def _weaknesses(made: Calibration) -> Iterator[str]:
+    """Why a temperature means nothing."""
+    if made.n < FEW:
+        yield f"{made.n} pairs are too few for a temperature: 50 to 100 suffice, thresholds need 100 to 500"
+    if made.temperature in (COLDEST, HOTTEST):
+        why = "its confidences say nothing here" if made.temperature == HOTTEST else "every label is right here"
+        yield f"the temperature is at the bound of what is tried ({made.temperature:g}): {why}"
+
+
+def untrustworthy(report: CalibrationReport) -> str | None:
+    """In a sentence, why no label should be corrected by this calibration; None: nothing is known against it."""
+    return next(_weaknesses(report.calibration), None)
 
 
 def _metrics_line(name: str, one: Metrics) -> str:

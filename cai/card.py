@@ -182,6 +182,7 @@ def _trust(facts: Facts) -> list[tuple[str, ...]]:
         rows.append(
             ("calibration", f"temperature {made.temperature:.3g}, fitted on {made.n:,} pairs with human labels")
         )
+        rows += [("of those pairs", _one_line(note).replace("|", "\\|")) for note in made.notes]
     at = None if made is None or judged.agreement is None else made.thresholds[str(judged.agreement)]
     promise = "no agreement with people is promised"
     if at is not None and made is not None:

@@ -21,13 +21,13 @@ from statistics import median
 from typing import Any, NamedTuple
 
 import orjson
+from pydantic import ValidationError
 
-from cai import hygiene, refusals
+from cai import hygiene, pairs, refusals
 from cai.card import Judged
 from cai.cut import Cut, Lines, Spool
 from cai.pairs import (
     KNOWN,
-    NEAR,
     Filters,
     Pairing,
     Row,
@@ -45,11 +45,12 @@ from cai.pairs import (
     standing_reason,
     standings,
 )
-from cai.records import DropReason
+from cai.records import DropReason, Label
 from cai.run import PAIR_BITS, RunFolder, write_atomically
 from cai.tables import line_of
 
 TEXTS = ".texts"  # the file in which what reading found is remembered
+BAD_ROW = (LookupError, TypeError, AttributeError, ValueError)  # what a row that is no label leads to
 
 
 class Choice(NamedTuple):
@@ -66,7 +67,7 @@ class Texts:
     """What reading the texts of labels found, remembered in a file of the run folder from one cut to the next.
 
     Reading takes ten times as long as all else, and finds the same at every threshold: the first cut reads every text.
-    A label is known by the conversation and the replies it is of; a file made by other code is no use and is replaced.
+    A label is known by its texts, as its key need not name them; a file made by other code is no use and is replaced.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -84,14 +85,14 @@ class Texts:
 
     def add_to(self, row: Row) -> None:
         """Have `read_texts` of a row find what is known; read what is not."""
-        key = int(row["key"][:16], 16)
-        swapped = row["a"] > row["b"]  # the key is the same either way
+        a, b, asked = row["a"], row["b"], row["prompt"][-1]["content"]  # all that `read_texts` looks at
+        told = f"{len(a)} {len(b)} {a}{b}{asked}".encode()
+        key = int.from_bytes(hashlib.blake2b(told, digest_size=8).digest(), "little")
         place = bisect_left(self._keys, key)
         if place < len(self._keys) and self._keys[place] == key:
-            row[KNOWN] = _swap(self._bits[place]) if swapped else self._bits[place]
+            row[KNOWN] = self._bits[place]
         else:
-            bits = read_texts(row)
-            self._new[key] = _swap(bits) if swapped else bits
+            self._new[key] = read_texts(row)
 
     def save(self) -> None:
         """Write what is new."""
@@ -102,15 +103,11 @@ class Texts:
             write_atomically(self._path, self._version + keys.tobytes() + bytes(bits for _, bits in found))
 
 
-def _swap(bits: int) -> int:
-    return bits & NEAR | (bits & 7) << 3 | bits >> 3 & 7
-
-
 def _reading_version() -> bytes:
     """32 bytes that differ where other code would read the texts."""
     digest = hashlib.sha256(sys.byteorder.encode())
-    for module in (hygiene, refusals):
-        digest.update(Path(str(module.__file__)).read_bytes())
+    for file in (__file__, pairs.__file__, hygiene.__file__, refusals.__file__):
+        digest.update(Path(file).read_bytes())
     return digest.digest()
 
 
@@ -142,6 +139,16 @@ def _position(line: bytes) -> int:
     return int(digits) if start > 10 and digits.strip().isdigit() else int(orjson.loads(line)["position"])
 
 
+def _are_labels(unit: Sequence[Row]) -> bool:
+    """Whether an error in cutting them is not theirs."""
+    try:
+        for row in unit:
+            Label.model_validate_json(orjson.dumps({name: row[name] for name in row if name != KNOWN}))
+    except ValidationError:
+        return False
+    return True
+
+
 class LabelCut(Cut):
     """The cut of a label run: `dpo` and `reward` of pairs, `kto` of single replies.
 
@@ -167,13 +174,15 @@ class LabelCut(Cut):
         """The drops of pairs and replies; all rows are on their way when the first one comes."""
         self._drops, self._surplus, self._examples = (Spool(self._run.path) for _ in range(3))
         try:
-            try:
-                if self._choice.target is not None:
-                    self._last = self._end(self._choice.target)
-                for unit in self._units():
+            if self._choice.target is not None:
+                self._last = self._end(self._choice.target)
+            for unit in self._units():
+                try:
                     self._cut(unit)
-            except (LookupError, TypeError, AttributeError, ValueError) as error:
-                raise self.damaged() from error
+                except BAD_ROW as error:
+                    if _are_labels(unit):
+                        raise
+                    raise self.damaged() from error
             self._balance()
             if self._texts is not None:
                 self._texts.save()
@@ -184,12 +193,15 @@ class LabelCut(Cut):
 
     def _units(self) -> Iterator[list[Row]]:
         """The labels of one prompt after another, with what is known of their texts."""
-        for rows in read_units(self._run.path / self.rows_file):
-            if self._texts is not None:
-                for row in rows:
-                    if row["z"] is not None:
-                        self._texts.add_to(row)
-            yield rows
+        try:
+            for rows in read_units(self._run.path / self.rows_file):
+                if self._texts is not None:
+                    for row in rows:
+                        if row["z"] is not None:
+                            self._texts.add_to(row)
+                yield rows
+        except BAD_ROW as error:  # of the reading alone: what fails where the rows are wanted does not come by here
+            raise self.damaged() from error
 
     def _place(self, row: Row) -> tuple[int, int]:
         """Where a pair stands in line for the target: what needed no further samples comes first."""
@@ -200,7 +212,13 @@ class LabelCut(Cut):
         filters, pairing = self._choice.filters, self._choice.pairing
         kept = array("Q")
         for unit in self._units():
-            for row, why in zip(unit, reasons(unit, filters, pairing), strict=True):
+            try:
+                whys = reasons(unit, filters, pairing)
+            except BAD_ROW as error:
+                if _are_labels(unit):
+                    raise
+                raise self.damaged() from error
+            for row, why in zip(unit, whys, strict=True):
                 if why is None:
                     extra, position = self._place(row)
                     kept.append(extra << 48 | position)
@@ -224,7 +242,7 @@ class LabelCut(Cut):
             else:
                 told = detail(why, row, self._choice.filters)
                 left.append(self.drop("pairs", why, row["id"], row["position"], told))
-        left += self._cut_replies(counted, side)
+        left += self._cut_replies(unit, counted, side)
         left.sort(key=itemgetter(0))
         for position, line in left:
             self._drops.add(position, line)
@@ -241,10 +259,20 @@ class LabelCut(Cut):
         self.judged.longer += best > worst
         self.judged.uneven += best != worst
 
-    def _cut_replies(self, unit: Sequence[Row], side: str) -> Lines:
-        """Put the replies of one prompt in line for kto; those that are no examples come back."""
-        filters, upper, prompt = self._choice.filters, self._upper, unit[0]["prompt"] if unit else []
-        for reply in standings(unit, filters):
+    def _cut_replies(self, unit: Sequence[Row], counted: Sequence[Row], side: str) -> Lines:
+        """Put the replies of one prompt in line for kto; those that are no examples come back.
+
+        counted: the labels within the target, which alone say how a reply did.
+        """
+        filters, upper, prompt = self._choice.filters, self._upper, unit[0]["prompt"]
+        found = standings(counted, filters)
+        if len(counted) < len(unit):
+            known = {reply.text.strip() for reply in found}
+            for reply in standings(unit, filters):
+                if reply.text.strip() not in known:
+                    self.read["kto"] += 1
+                    yield self.drop("kto", "over_target", reply.id, reply.position, REPLY_DETAILS["over_target"])
+        for reply in found:
             self.read["kto"] += 1
             why = standing_reason(reply, prompt, filters, upper)
             if why is None:
@@ -307,18 +335,26 @@ class LabelCut(Cut):
                 f"labels of confidence {at.calibrated:.4g} or more agree with people in at least {at.target:.0%} of "
                 f"the cases: certified on {at.n:,} gold pairs; {judged.calibration.promise}"
             )
+        for note in judged.calibration.notes if judged.calibration is not None else ():
+            yield f"of the gold pairs: {note}"
         if judged.confidences and not self.kept["pairs"]:
-            middle, most = median(judged.confidences), max(judged.confidences)
-            hint = (
-                f"choose --min-confidence between 0.5 and {most:.3f}, or a stronger judge"
-                if self.facts.dropped["pairs", "low_confidence"]
-                else "dropped.jsonl says why"
-            )
-            told = f"no pair is kept at confidence {least:g}, so dpo.jsonl is empty"
-            yield f"{told}: the median confidence is {middle:.3f}, the highest {most:.3f}; {hint}"
+            yield self._why_empty(least)
+
+    def _why_empty(self, least: float) -> str:
+        middle, most = median(self.judged.confidences), max(self.judged.confidences)
+        told = f"no pair is kept at confidence {least:g}, so dpo.jsonl is empty"
+        if most <= 0.5:
+            return f"{told}: every label is at exactly one half, this judge decides nothing; take a stronger one"
+        hint = (
+            f"choose --min-confidence between 0.5 and {most:.3f}, or a stronger judge"
+            if self.facts.dropped["pairs", "low_confidence"] and least > 0.5
+            else "dropped.jsonl says why"
+        )
+        return f"{told}: the median confidence is {middle:.3f}, the highest {most:.3f}; {hint}"
 
 
 REPLY_DETAILS = {
+    "over_target": "every pair it is in comes after enough others",
     "identical": "it was compared with itself alone",
     "preamble_leak": "the reply announces itself",
     "role_mixup": "the reply goes on with turns that are not its own",

@@ -10,6 +10,8 @@ import math
 import os
 import random
 from contextlib import redirect_stderr, redirect_stdout
+from functools import reduce
+from operator import getitem
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,7 @@ from hypothesis import strategies as st
 
 from cai.calibrate import TARGETS, Binding, probability
 from cai.calibration import (
+    FEW,
     FILE,
     CalibrationReport,
     binding_problems,
@@ -26,6 +29,7 @@ from cai.calibration import (
     calibrate_judge,
     calibrate_rows,
     load_calibration,
+    untrustworthy,
 )
 from cai.cli_judge import judge_app
 from cai.errors import CaiError, InputError, MissingExtra, RunError
@@ -322,6 +326,15 @@ def test_few_pairs_and_bounds_are_told() -> None:
     assert any("at the bound of what is tried (0.05): every label is right here" in note for note in found.notes)
     found = read(plain(human="b"), plain(human="b"))
     assert any("(100): its confidences say nothing here" in note for note in found.notes)
+    assert found.calibration.notes == found.notes
+
+
+def test_a_calibration_of_few_pairs_or_at_a_bound_is_not_to_be_trusted() -> None:
+    assert untrustworthy(calibrate_rows(labels(FEW))) is None
+    assert "49 pairs are too few" in str(untrustworthy(calibrate_rows(labels(FEW - 1))))
+    for human in "ab":
+        told = untrustworthy(calibrate_rows([plain(human=human)] * FEW))
+        assert told is not None and told.startswith("the temperature is at the bound")
 
 
 def test_lines_state_the_promise_and_an_empty_level() -> None:
@@ -391,6 +404,34 @@ def test_a_file_that_is_no_calibration_is_named(tmp_path: Path, content: str, pr
     with pytest.raises(InputError, match=problem) as raised:
         load_calibration(path)
     assert str(raised.value).startswith(str(path))
+
+
+@pytest.mark.parametrize(
+    ("place", "value", "problem"),
+    [
+        (("temperature",), 0.0, "temperature: "),
+        (("temperature",), 1e9, "temperature: "),
+        (("temperature",), None, "temperature: "),
+        (("n",), 0, "n: "),
+        (("delta",), 1.0, "delta: "),
+        (("thresholds", "0.7", "confidence"), 0.4, "thresholds.0.7.confidence: "),
+        (("thresholds", "0.7", "calibrated"), 1.5, "thresholds.0.7.calibrated: "),
+        (("thresholds", "0.7", "upper_bound"), -0.1, "thresholds.0.7.upper_bound: "),
+        (("thresholds", "0.7", "target"), 0.9, "the threshold for 0.7 is one for 0.9"),
+        (("thresholds", "0.7", "errors"), 301, "thresholds.0.7: 301 errors among "),
+        (("thresholds", "0.7", "n"), 301, "the threshold for 0.7 keeps 301 of 300 pairs"),
+    ],
+)
+def test_a_calibration_with_a_value_that_cannot_be_is_named(
+    tmp_path: Path, place: tuple[str, ...], value: Any, problem: str
+) -> None:
+    found = calibrate_rows(labels(300)).calibration.model_dump(mode="json")
+    *path, last = place
+    reduce(getitem, path, found)[last] = value
+    (tmp_path / FILE).write_text(json.dumps(found))
+    with pytest.raises(InputError) as raised:
+        load_calibration(tmp_path)
+    assert f"damaged ({problem}" in str(raised.value) and "\n" not in str(raised.value)
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:

@@ -18,9 +18,10 @@ from test_pairs import MIXED, REFUSED, label, swapped
 from cai.calibrate import Binding, Calibration, Threshold
 from cai.errors import InputError, RunError, UsageError
 from cai.export import export_run
-from cai.preferences import read_units
+from cai.pairs import Filters
+from cai.preferences import Choice, LabelCut, read_units
 from cai.records import Drop, Label
-from cai.run import RunFolder, package_version
+from cai.run import RunFolder, package_version, reopen
 
 LAW = {"name": "kind", "version": "1.2.0", "hash": "c0ffee"}
 BINDING = {"judge": "openai:judge", "protocol": "logprob", "templates": "7e57", "constitution": LAW, "principles": 1}
@@ -283,6 +284,15 @@ def test_what_reading_found_is_remembered_by_the_words_and_not_by_the_place(tmp_
     assert export_run(tmp_path, min_confidence=0.6).left_out["pairs"] == {"near_duplicate": 1, "role_mixup": 1}
 
 
+def test_a_label_made_again_under_its_key_is_read_again(tmp_path: Path) -> None:
+    make_run(tmp_path, [pair(0, 2.0, a=MIXED), pair(1, 2.0)])  # the key of replies drawn later does not name their text
+    assert export_run(tmp_path).left_out["pairs"] == {"role_mixup": 1}
+    make_run(tmp_path, [pair(0, 2.0), pair(1, 2.0, a=MIXED)])
+    (tmp_path / "calls.sqlite").unlink()
+    assert export_run(tmp_path).left_out["pairs"] == {"role_mixup": 1}
+    assert [row["id"] for row in rows(tmp_path / "dpo.jsonl")] == ["q0:0-1"]
+
+
 def test_a_split_is_by_prompt_in_every_file(tmp_path: Path) -> None:
     make_run(tmp_path, [pair(n, 3.0, x, y) for n in range(40) for x, y in ((0, 1), (0, 2))])
     summary = export_run(tmp_path, split=0.5)
@@ -327,6 +337,18 @@ def test_a_target_keeps_the_first_pairs_and_those_that_needed_no_further_samples
     assert export_run(tmp_path, target=9).pairs == 4
 
 
+def test_replies_of_the_pairs_beyond_a_target_are_accounted_for(tmp_path: Path) -> None:
+    made = [pair(n, 3.0, x, y) for n in range(4) for x, y in ((0, 1), (0, 2), (1, 2))]
+    make_run(tmp_path, made)
+    for target in (1, 4, 5, 12):
+        summary = export_run(tmp_path, target=target)
+        kept, dropped = summary.files["kto.jsonl"], summary.left_out["kto"]
+        assert kept + sum(dropped.values()) == 12
+        listed = Counter(d["reason"] for d in rows(tmp_path / "dropped.jsonl") if d["stage"] == "kto")
+        assert listed == dropped
+    assert export_run(tmp_path, target=3).left_out["kto"]["over_target"] == 6 and "over_target" not in dropped
+
+
 def test_a_run_with_a_target_is_cut_to_it(tmp_path: Path) -> None:
     make_run(tmp_path, [pair(n, 3.0) for n in range(5)], settings={"target": 2})
     assert export_run(tmp_path).pairs == 2
@@ -349,6 +371,12 @@ def calibration(**binding: Any) -> Calibration:
         before=None,
         after=None,
     )
+
+
+def test_what_speaks_against_a_calibration_is_told_of_what_was_cut_by_it(run: Path) -> None:
+    made = calibration().model_copy(update={"notes": ("12 pairs are too few",)})
+    assert "of the gold pairs: 12 pairs are too few" in export_run(run, calibration=made, agreement=0.8).notes
+    assert "| of those pairs | 12 pairs are too few |" in (run / "README.md").read_text()
 
 
 def test_an_agreement_takes_its_threshold_and_its_temperature_from_the_calibration(tmp_path: Path) -> None:
@@ -447,6 +475,12 @@ def test_an_empty_file_is_explained_by_how_sure_the_judge_is(tmp_path: Path) -> 
     assert export_run(tmp_path, min_confidence=0.58).pairs == 1
 
 
+@pytest.mark.parametrize("least", [0.5, 0.7])
+def test_a_judge_that_decides_nothing_is_told_so(tmp_path: Path, least: float) -> None:
+    make_run(tmp_path, [pair(0, 0.0), pair(1, 0.0)])
+    assert "this judge decides nothing" in export_run(tmp_path, min_confidence=least).notes[1]
+
+
 def test_a_run_without_labels_is_cut_to_empty_files(tmp_path: Path) -> None:
     summary = export_run(make_run(tmp_path, []))
     assert summary.pairs == 0 and "no finished row" in summary.notes[0]
@@ -539,6 +573,27 @@ def test_a_damaged_label_is_named_and_no_file_is_replaced(run: Path) -> None:
         export_run(run)
     assert contents(run) == before
     assert not list(run.glob("*.part"))
+
+
+@pytest.mark.parametrize("damage", [{"votes": [{}]}, {"z": "sure"}, {"a": None}, {"models": None}, {"prompt": []}])
+@pytest.mark.parametrize("target", [None, 1])
+def test_whatever_a_label_lacks_is_told_of_its_line(run: Path, damage: Row, target: int | None) -> None:
+    lines = [json.loads(line) for line in (run / "labels.jsonl").read_text().splitlines()]
+    lines[1] |= damage
+    make_run(run, lines)
+    (run / "calls.sqlite").unlink(missing_ok=True)
+    with pytest.raises(RunError, match=r"labels.jsonl.*(line 2 is damaged|cannot be read)"):
+        export_run(run, target=target)
+
+
+def test_a_fault_of_the_code_is_not_blamed_on_the_labels(run: Path) -> None:
+    opened = reopen(run, "label", "labels.jsonl")
+    wrong: Any = Choice(Filters(max_length_ratio="2"))  # type: ignore[arg-type]
+    try:
+        with pytest.raises(TypeError):
+            LabelCut(opened, wrong, None, {}).write()
+    finally:
+        opened.close()
 
 
 def test_a_run_started_anew_keeps_no_training_file(run: Path) -> None:
