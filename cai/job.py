@@ -242,7 +242,7 @@ class Job(Generic[Row]):
             self.stopped = None
         except CaiError as error:
             self.stopped = str(error)
-            self.can_go_on = not isinstance(error, Unreadable)
+            self.can_go_on = not isinstance(error, Unreadable | SourceError)
             writable = not isinstance(error, RunError)
             raise
         finally:
