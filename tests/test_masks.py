@@ -1,0 +1,172 @@
+"""The loss is on the last reply and its end of turn, and on nothing else."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+pytest.importorskip("transformers")
+pytest.importorskip("tokenizers")
+
+import tiny
+
+from cai.errors import UsageError
+from cai.masks import Encoded, Masker, Unfit, choose_length, measure
+
+WORDS = tiny.tokenizer()
+TURNS = ("Hi?", "Earlier reply.", "And now?")
+
+
+def masker(words: Any = WORDS) -> Masker:
+    return Masker(words, [words.eos_token_id])
+
+
+def conversation(*texts: str, system: str | None = None) -> Any:
+    roles = ("user", "assistant") * len(texts)
+    said = [{"role": role, "content": text} for role, text in zip(roles, texts, strict=False)]
+    return tuple(([{"role": "system", "content": system}] if system else []) + said)
+
+
+def one(prompt: Any, reply: str, words: Any = WORDS) -> Encoded:
+    [found] = masker(words).encode([("row", prompt, reply)])
+    assert isinstance(found, Encoded), found
+    return found
+
+
+@pytest.mark.parametrize("texts", [("Hi?",), TURNS, (*TURNS, "Middle.", "Last?")])
+def test_the_loss_is_on_the_last_reply_and_its_end_of_turn(texts: tuple[str, ...]) -> None:
+    found = one(conversation(*texts), "The reply.")
+    assert WORDS.decode([token for token in found.labels if token != -100]) == "The reply.<|im_end|>"
+    assert found.labels[-1] == WORDS.eos_token_id
+    before = WORDS.decode(found.ids[: found.start])
+    assert before.endswith("<|im_start|>assistant\n")
+    assert all(text in before for text in texts)
+
+
+def test_without_its_reply_a_row_is_what_the_model_reads_when_it_answers() -> None:
+    found = one(conversation(*TURNS, system="Be kind."), "The reply.")
+    asked = WORDS.apply_chat_template(list(conversation(*TURNS, system="Be kind.")), add_generation_prompt=True)
+    assert found.ids[: found.start] == list(asked["input_ids"])
+
+
+TEXT = st.text(st.characters(codec="utf-8", exclude_characters="<|"), min_size=1, max_size=30).filter(str.strip)
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.lists(TEXT, min_size=1, max_size=5).filter(lambda texts: len(texts) % 2), TEXT)
+def test_whatever_is_said_the_loss_is_on_the_reply(texts: list[str], reply: str) -> None:
+    found = one(conversation(*texts), reply)
+    assert WORDS.decode(found.ids[found.start :]) == reply + "<|im_end|>"
+    asked = WORDS.apply_chat_template(list(conversation(*texts)), add_generation_prompt=True)
+    assert found.ids[: found.start] == list(asked["input_ids"])
+
+
+def test_a_reply_that_begins_with_a_line_break_does_not_melt_into_the_prompt() -> None:
+    whole = WORDS.apply_chat_template([*conversation("Hi?"), {"role": "assistant", "content": "\n\n\nYes."}])[
+        "input_ids"
+    ]
+    found = one(conversation("Hi?"), "\n\n\nYes.")
+    assert list(whole)[: found.start] != found.ids[: found.start], (
+        "the tokenizer must merge here, or this shows nothing"
+    )
+    assert WORDS.decode(found.ids[found.start :]) == "\n\n\nYes.<|im_end|>"
+
+
+def test_a_tokenizer_that_puts_a_space_before_every_text_gives_no_stray_space() -> None:
+    words = tiny.tokenizer("{% for m in messages %}[{{ m['role'] }}] {{ m['content'] }}<|im_end|>{% endfor %}"
+                           "{% if add_generation_prompt %}[assistant]{% endif %}", metaspace=True)  # fmt: skip
+    found = one(conversation("Hi there"), "The reply.", words)
+    assert words.decode(found.ids[found.start :]).strip() == "The reply.<|im_end|>"
+    plain = one("The quiet", " river", words)
+    assert words.decode(plain.ids) == "The quiet river<|im_end|>"
+
+
+def test_plain_text_is_continued_without_a_template_and_ends() -> None:
+    found = one("The quiet", " river")
+    assert WORDS.decode(found.ids) == "The quiet river<|im_end|>"
+    assert WORDS.decode(found.ids[found.start :]) == " river<|im_end|>"
+
+
+def test_plain_and_chat_rows_stay_in_order() -> None:
+    rows = [(str(n), "plain " if n % 3 else conversation("Hi?"), f"reply {n}") for n in range(1100)]
+    found = list(masker().encode(rows))
+    assert [row.id for row in found] == [str(n) for n in range(1100)]
+    assert all(f"reply {row.id}<" in WORDS.decode(row.ids) for row in found if isinstance(row, Encoded))
+
+
+def test_a_template_that_changes_the_prompt_once_the_reply_is_there_is_an_error() -> None:
+    words = tiny.tokenizer(
+        "{{ messages | length }}{% for m in messages %}{{ m['content'] }}<|im_end|>{% endfor %}"
+        "{% if add_generation_prompt %}assistant{% endif %}"
+    )
+    with pytest.raises(UsageError, match=r"renders a conversation differently.*chat_template"):
+        one(conversation("Hi?"), "Yes.", words)
+
+
+def test_a_template_that_does_not_end_the_turn_is_an_error() -> None:
+    words = tiny.tokenizer("{% for m in messages %}[{{ m['role'] }}]{{ m['content'] }}{% endfor %}"
+                           "{% if add_generation_prompt %}[assistant]{% endif %}")  # fmt: skip
+    with pytest.raises(UsageError, match="would not learn to stop"):
+        one(conversation("Hi?"), "Yes.", words)
+
+
+def test_a_row_that_the_template_refuses_or_rewrites_is_unfit_and_the_others_go_on() -> None:
+    words = tiny.tokenizer(
+        "{% for m in messages %}{% if m['role'] == 'system' %}{{ raise_exception('no system here') }}{% endif %}"
+        "{{ m['content'] | replace('secret', '') }}<|im_end|>{% endfor %}"
+    )
+    rows = [
+        ("a", conversation("Hi?", system="Be kind."), "Yes."),
+        ("b", conversation("Hi?"), "A secret."),
+        ("c", conversation("Hi?"), "Yes."),
+    ]
+    refused, rewritten, sound = masker(words).encode(rows)
+    assert isinstance(refused, Unfit) and "no system here" in refused.why
+    assert isinstance(rewritten, Unfit) and "as it is" in rewritten.why
+    assert isinstance(sound, Encoded)
+
+
+def test_a_cut_keeps_the_start_and_says_when_nothing_of_the_reply_is_left() -> None:
+    row = Encoded("a", [1, 2, 3, 4], 2)
+    assert row.cut(3) == Encoded("a", [1, 2, 3], 2)
+    assert row.cut(9) == row
+    assert row.cut(2) is None
+    assert row.labels == [-100, -100, 3, 4]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("texts", [("Why is tea brown?",), ("Hi", "Hello! How can I help?", "Why is tea brown?")])
+def test_the_embedded_models_own_template_keeps_the_prompt(texts: tuple[str, ...]) -> None:
+    from transformers import AutoTokenizer
+
+    from cai.models.weights import default_weights
+
+    path = default_weights()
+    words = AutoTokenizer.from_pretrained(path.parent, gguf_file=path.name)
+    found = one(conversation(*texts), "Tannins.", words)
+    assert words.decode(found.ids[found.start :]) == "Tannins.<|im_end|>"
+    assert words.decode(found.ids[: found.start]).endswith("<|im_end|>\n<|im_start|>assistant\n")
+    assert found.labels.count(-100) == found.start
+
+
+# Lengths
+
+
+@given(st.lists(st.integers(1, 5000), min_size=1, max_size=300), st.integers(1, 4096))
+def test_the_chosen_length_holds_nearly_all_rows_or_is_the_cap(lengths: list[int], cap: int) -> None:
+    chosen = choose_length(lengths, cap)
+    assert chosen <= cap
+    found = measure(lengths, chosen)
+    assert chosen == cap or found.over <= 0.01 * len(lengths)
+    assert chosen <= -(-max(lengths) // 64) * 64
+    assert found.tokens - found.cut == sum(min(length, chosen) for length in lengths)
+
+
+def test_what_a_limit_cuts_is_told() -> None:
+    assert str(measure([100, 200, 300], 250)) == (
+        "1 of 3 rows (33.3%) are longer than 250 tokens, the longest has 300; 8.3% of all tokens are over"
+    )
+    assert "no row is longer" in str(measure([1, 2], 2))

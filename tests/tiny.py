@@ -1,0 +1,56 @@
+"""Tiny random models and tokenizers, as `save_pretrained` writes them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+# Our own, in the manner of ChatML with a system message of its own where the conversation has none.
+CHATML = (
+    "{% if messages[0]['role'] != 'system' %}{{ '<|im_start|>system\nYou are tiny.<|im_end|>\n' }}{% endif %}"
+    "{% for m in messages %}{{ '<|im_start|>' + m['role'] + '\n' + m['content'] + '<|im_end|>\n' }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
+)
+SPECIAL = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
+SENTENCES = ["The quiet river runs past the old mill.", "user asks and the assistant answers", "Reply A or Reply B"]
+
+
+def tokenizer(template: str | None = CHATML, *, metaspace: bool = False) -> Any:
+    """Byte-level, or in the manner of SentencePiece, which puts a space before every text."""
+    import transformers
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+
+    made = Tokenizer(models.BPE(unk_token="<|endoftext|>" if metaspace else None))
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    if metaspace:
+        made.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="always")
+        made.decoder = decoders.Metaspace(prepend_scheme="always")
+        alphabet = [chr(i) for i in range(32, 127)] + ["\n"]
+    else:
+        made.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+        made.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=330, special_tokens=SPECIAL, initial_alphabet=alphabet, show_progress=False
+    )
+    made.train_from_iterator([*SENTENCES, "\n\n\n\n", "a\n\nb"] * 3, trainer)
+    words = transformers.PreTrainedTokenizerFast(tokenizer_object=made, eos_token="<|im_end|>")
+    words.add_special_tokens({"additional_special_tokens": SPECIAL[:2]})
+    words.chat_template = template
+    return words
+
+
+def model(folder: Path, template: str | None = CHATML, *, context: int = 256, seed: int = 0) -> Path:
+    """A random two-layer Llama with that tokenizer, in a folder."""
+    import torch
+    import transformers
+
+    words = tokenizer(template)
+    words.save_pretrained(folder)
+    torch.manual_seed(seed)
+    config = transformers.LlamaConfig(
+        vocab_size=len(words), hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4,
+        num_key_value_heads=2, max_position_embeddings=context, initializer_range=0.1,
+        eos_token_id=words.eos_token_id, bos_token_id=None, pad_token_id=None,
+    )  # fmt: skip
+    transformers.LlamaForCausalLM(config).save_pretrained(folder)
+    return folder
