@@ -1,0 +1,288 @@
+"""DPO, KTO and reward training with TRL's own trainers, and what they lack: a label's probability for every row.
+
+A loss of `losses.SOFT` stands in `loss_type` beside TRL's names, with its weight in `loss_weights`; TRL makes the
+forward pass, the stock part of the loss and the metrics, and our part is added. The hooks are private ones of TRL 1.16:
+its range is pinned, and tests compare a certain label with the stock loss. Knows trainers and columns; nothing of
+files, flags or how a model is loaded.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from typing import Any, Literal
+
+from cai.errors import CaiError, MissingExtra, UsageError
+from cai.losses import SOFT, check_smoothing, known, kto_weights, probabilities
+
+Method = Literal["dpo", "kto", "reward"]
+Labels = Literal["soft", "margin", "hard"]
+
+P, ROW = "p_chosen", "row"  # ROW, where the data has it: the row's number, which a loss that is no number is told by
+OURS = (P, ROW)
+
+
+class LossNotFinite(CaiError):
+    """The loss became NaN or infinite; the weights are those before the step."""
+
+
+@dataclass(frozen=True, slots=True)
+class Lengths:
+    """What `max_length` does to rows, by their place from 0: TRL drops and cuts both without a word."""
+
+    dropped: list[int]
+    cut: list[int]
+
+
+def too_long(
+    rows: Iterable[Mapping[str, Any]], tokenizer: Any, max_length: int | None, method: Method = "dpo"
+) -> Lengths:
+    """The rows that TRL's trainer of `method` will drop or cut at `max_length` tokens, tokenised as it does.
+
+    DPO and KTO drop a row whose prompt alone fills `max_length`, and cut replies at their end; a reward row is dropped
+    when either conversation is longer, and none is cut. `max_length` None: neither.
+    """
+    dropped: list[int] = []
+    cut: list[int] = []
+    if max_length is None:
+        return Lengths(dropped, cut)
+    for place, row in enumerate(rows):
+        prompt, *whole = _lengths(row, tokenizer, method)
+        if max(whole) > max_length if method == "reward" else prompt >= max_length:
+            dropped.append(place)
+        elif max(whole) > max_length:
+            cut.append(place)
+    return Lengths(dropped, cut)
+
+
+def _lengths(row: Mapping[str, Any], tokenizer: Any, method: Method) -> list[int]:
+    """Tokens of the prompt as far as the replies continue it, then of the prompt with each reply."""
+    from trl.data_utils import _tokenize, common_prefix_length
+
+    replies = [row["completion"]] if method == "kto" else [row["chosen"], row["rejected"]]
+    start = {"add_generation_prompt": True} if isinstance(row["prompt"], list) else {}
+    prompt = _tokenize(tokenizer, row["prompt"], **start)["input_ids"]
+    whole = [_tokenize(tokenizer, row["prompt"] + reply)["input_ids"] for reply in replies]
+    return [min(common_prefix_length(prompt, ids) for ids in whole), *map(len, whole)]
+
+
+def dpo_trainer(*, args: Any, train_dataset: Any, **given: Any) -> Any:
+    """TRL's DPOTrainer, whose `args.loss_type` may also name `cdpo` and `gap_scaled`; arguments are those of TRL.
+
+    Both read `p_chosen` of every row (`losses.probabilities` fills it). UsageError before anything is loaded for
+    settings that TRL would ignore, or that have no meaning with soft labels.
+    """
+    _check_dpo(args)
+    soft = [name for name in args.loss_type if name in SOFT]
+    if soft:
+        for part in (train_dataset, *_parts(given.get("eval_dataset"))):
+            _need_probabilities(part, f"the loss {soft[0]}")
+    return _class("DPOTrainer", _SoftDPO)(args=args, train_dataset=train_dataset, **given)
+
+
+def _check_dpo(args: Any) -> None:
+    for name in args.loss_type:
+        known(name)
+    check_smoothing(args.loss_type, args.label_smoothing)
+    if args.padding_free:
+        raise UsageError("padding_free has no effect on dpo in TRL 1.16, which would warn and pad: leave it out")
+    if set(args.loss_type) & set(SOFT):
+        others = {"ld_alpha": None, "use_weighting": False, "f_divergence_type": "reverse_kl"}
+        for setting, neutral in others.items():
+            if getattr(args, setting) != neutral:
+                raise UsageError(f"{setting} {getattr(args, setting)!r} cannot be combined with cdpo or gap_scaled")
+
+
+def reward_trainer(*, args: Any, train_dataset: Any, labels: Labels = "soft", **given: Any) -> Any:
+    """TRL's RewardTrainer; its product is a judge, `reward:PATH`.
+
+    labels: what of a row is believed beside which reply was chosen. "soft": cross entropy with `p_chosen` (arXiv
+    2212.08073, section 4.1); "margin": the gap must pass `margin` (Touvron et al. 2023, arXiv 2307.09288, Eq. 2);
+    "hard": neither. A judge's margin is the log odds of its p_chosen, so both at once would count it twice.
+    """
+    if labels not in ("soft", "margin", "hard"):
+        near = difflib.get_close_matches(labels, ("soft", "margin", "hard"), n=1)
+        raise UsageError(f"labels are soft, margin or hard, not {labels!r}" + (f": {near[0]}?" if near else ""))
+    parts = given.pop("eval_dataset", None)
+    held = {name: _reward_columns(part, labels) for name, part in parts.items()} if isinstance(parts, dict) else None
+    if parts is not None and held is None:
+        held = _reward_columns(parts, labels)
+    data = _reward_columns(train_dataset, labels)
+    return _class("RewardTrainer", _SoftReward)(args=args, train_dataset=data, eval_dataset=held, **given)
+
+
+def _reward_columns(dataset: Any, labels: Labels) -> Any:
+    """TRL uses a margin wherever the column is, so what is not asked for is taken out."""
+    if labels == "soft":
+        _need_probabilities(dataset, "labels soft")
+    elif labels == "margin":
+        values = dataset["margin"] if "margin" in dataset.column_names else [None]
+        for place, value in enumerate(values, start=1):
+            if value is None or not abs(value) < float("inf"):
+                raise UsageError(f"labels margin needs a number in `margin` of every row; row {place} has {value!r}")
+    drop = {"soft": ["margin"], "margin": [P], "hard": ["margin", P]}[labels]
+    return dataset.remove_columns([name for name in drop if name in dataset.column_names])
+
+
+def kto_trainer(*, args: Any, train_dataset: Any, **given: Any) -> Any:
+    """TRL's KTOTrainer over rows shuffled once by `args.seed`, with weights from the counts where both are 1.
+
+    TRL takes the rows in their order, and the reply of the row before as the mismatched one of its KL estimate: rows of
+    one prompt side by side would estimate it from replies that do match. UsageError for a batch of one.
+    """
+    if args.per_device_train_batch_size < 2:
+        raise UsageError("kto needs a batch size of 2 or more per device: its KL estimate pairs the rows of a batch")
+    if args.desirable_weight == args.undesirable_weight == 1:
+        true = sum(train_dataset["label"])
+        args.desirable_weight, args.undesirable_weight = kto_weights(true, len(train_dataset) - true)
+    shuffled = train_dataset.shuffle(seed=args.seed)
+    return _class("KTOTrainer", _Watched)(args=args, train_dataset=shuffled, **given)
+
+
+def _parts(dataset: Any) -> list[Any]:
+    return [] if dataset is None else list(dataset.values()) if isinstance(dataset, dict) else [dataset]
+
+
+def _need_probabilities(dataset: Any, who: str) -> None:
+    if P not in dataset.column_names:
+        raise UsageError(f"{who} reads p_chosen of every row, and the rows have none: label them, or choose another")
+    probabilities({P: p} for p in dataset[P])
+
+
+@cache
+def _class(name: str, ours: type) -> Any:
+    """`ours` before TRL's class of that name, so that each hook of ours can call TRL's."""
+    try:
+        import trl
+    except ImportError as error:
+        raise MissingExtra("training", "train") from error
+    return type(name, (ours, getattr(trl, name)), {})
+
+
+class _Stacked:
+    """TRL's collator, which knows its own columns only, and ours beside them as tensors, one number a row."""
+
+    def __init__(self, collator: Any) -> None:
+        self.collator = collator
+
+    def __call__(self, examples: list[dict[str, Any]]) -> dict[str, Any]:
+        import torch
+
+        batch: dict[str, Any] = self.collator(examples)
+        for name in OURS:
+            if name in examples[0]:
+                batch[name] = torch.tensor([example[name] for example in examples])
+        return batch
+
+
+class _Watched:
+    """Keeps our columns through TRL's trainer, and stops before the step when the loss is no number."""
+
+    def __init__(self, **given: Any) -> None:
+        trl: Any = super()
+        trl.__init__(**given)
+        me: Any = self
+        me.data_collator = _Stacked(me.data_collator)
+
+    def _set_signature_columns_if_needed(self) -> None:
+        trl: Any = super()
+        trl._set_signature_columns_if_needed()
+        me: Any = self
+        me._signature_columns += [name for name in OURS if name not in me._signature_columns]
+
+    def compute_ref_log_probs(self, model: Any, inputs: dict[str, Any]) -> Any:
+        trl: Any = super()
+        return trl.compute_ref_log_probs(model, _without(inputs, OURS))  # what is left over goes into the model
+
+    def compute_loss(self, model: Any, inputs: dict[str, Any], *rest: Any, **named: Any) -> Any:
+        trl: Any = super()
+        return trl.compute_loss(model, _without(inputs, OURS), *rest, **named)
+
+    def training_step(self, model: Any, inputs: dict[str, Any], *rest: Any, **named: Any) -> Any:
+        """The step's gradient; LossNotFinite, with the rows, before the optimiser can spread a NaN to all weights."""
+        trl: Any = super()
+        me: Any = self
+        loss = trl.training_step(model, inputs, *rest, **named)
+        if not loss.isfinite():
+            rows = f", rows {', '.join(map(str, inputs[ROW].tolist()))}" if ROW in inputs else ""
+            raise LossNotFinite(
+                f"the loss is {loss.item()} at step {me.state.global_step + 1}{rows}: try a lower learning rate, or "
+                "float32; the last checkpoint is from before"
+            )
+        return loss
+
+
+def _without(inputs: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]:
+    return {name: value for name, value in inputs.items() if name not in names}
+
+
+class _Heard:
+    """A model that remembers what its first call gave: TRL computes the log-probabilities and keeps them to itself."""
+
+    def __init__(self, model: Any) -> None:
+        self.model = model
+        self.outputs: Any = None
+
+    def __call__(self, **inputs: Any) -> Any:
+        outputs = self.model(**inputs)
+        self.outputs = outputs if self.outputs is None else self.outputs
+        return outputs
+
+
+class _SoftDPO(_Watched):
+    """The losses of `losses.SOFT`, added to TRL's sum of weighted stock losses."""
+
+    def __init__(self, **given: Any) -> None:
+        super().__init__(**given)
+        me: Any = self
+        pairs = list(zip(me.loss_types, me.loss_weights, strict=True))
+        self._soft = [(SOFT[name], weight) for name, weight in pairs if name in SOFT]
+        me.loss_types = [name for name, _ in pairs if name not in SOFT]
+        me.loss_weights = [weight for name, weight in pairs if name not in SOFT]
+
+    def compute_loss(self, model: Any, inputs: dict[str, Any], *rest: Any, **named: Any) -> Any:
+        if not self._soft:
+            return super().compute_loss(model, inputs, *rest, **named)
+        if P not in inputs:
+            raise UsageError("soft labels read p_chosen of every row, and this batch has none")
+        return self._with_soft(model, inputs, *rest, **named)
+
+    def _with_soft(self, model: Any, inputs: dict[str, Any], *rest: Any, **named: Any) -> Any:
+        """TRL's loss of the same batch plus ours, from one forward pass of each model."""
+        me: Any = self
+        heard, p, inputs = _Heard(model), inputs[P], dict(inputs)
+        precomputed = me.precompute_ref_logps
+        if not precomputed:
+            reference = me.ref_model if me.ref_model is not None else me.model
+            pair = me.compute_ref_log_probs(reference, inputs)
+            inputs["ref_chosen_logps"], inputs["ref_rejected_logps"] = pair
+        me.precompute_ref_logps = True  # for this call: TRL takes the reference from the batch, where it now is
+        try:
+            result = super().compute_loss(heard, inputs, *rest, **named)
+        finally:
+            me.precompute_ref_logps = precomputed
+        gap = me.beta * _difference(heard.outputs, inputs)
+        ours = sum(weight * loss(gap, p).mean() for loss, weight in self._soft)
+        return (result[0] + ours, *result[1:]) if isinstance(result, tuple) else result + ours
+
+
+def _difference(outputs: Any, inputs: Mapping[str, Any]) -> Any:
+    """D = (log π(y_c) − log π_ref(y_c)) − (log π(y_r) − log π_ref(y_r)) per row; prompt and padding have log prob 0."""
+    places = inputs["input_ids"].size(1) - 1  # a prompt-learning adapter puts positions of its own before these
+    chosen, rejected = outputs.log_probs[:, -places:].sum(dim=1).chunk(2)
+    return (chosen - inputs["ref_chosen_logps"]) - (rejected - inputs["ref_rejected_logps"])
+
+
+class _SoftReward(_Watched):
+    """Bradley–Terry with `p_chosen` where the batch has it: −p·log σ(Δ) − (1−p)·log σ(−Δ) = −log σ(Δ) + (1−p)·Δ."""
+
+    def compute_loss(
+        self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
+    ) -> Any:
+        loss, outputs = super().compute_loss(model, inputs, True, num_items_in_batch)
+        if P in inputs:
+            chosen, rejected = outputs.logits.squeeze(-1).float().chunk(2)
+            loss = loss + ((1 - inputs[P]) * (chosen - rejected)).mean()
+        return (loss, outputs) if return_outputs else loss

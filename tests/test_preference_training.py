@@ -1,0 +1,474 @@
+"""Preference training on tiny random models, beside TRL's own trainers on the same rows."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytest.importorskip("torch")
+pytest.importorskip("trl")
+pytest.importorskip("peft")
+
+import datasets
+import peft
+import torch
+import transformers
+import trl
+from models.test_hf import TEMPLATE, build
+
+from cai.errors import InputError, UsageError
+from cai.losses import NLL_WEIGHT, cross_entropy, gap_scaled, with_nll
+from cai.models import open_model
+from cai.preference_training import LossNotFinite, dpo_trainer, kto_trainer, reward_trainer, too_long
+from cai.records import Call, Request, Sampling
+
+pytestmark = pytest.mark.filterwarnings("ignore")  # those of torch, trl and peft about themselves
+
+WORDS = ["river", "mill", "bridge", "stone", "old", "quiet", "field", "rain", "tea", "knife", "boat", "road"]
+
+
+def said(role: str, text: str) -> list[dict[str, str]]:
+    return [{"role": role, "content": text}]
+
+
+def pairs(count: int = 16, **columns: Any) -> datasets.Dataset:
+    """Pairs of replies of different lengths; a column is a value for all rows, or a list."""
+    rows = []
+    for i in range(count):
+        a, b = WORDS[i % 12], WORDS[(i * 5 + 3) % 12]
+        row = {
+            "id": f"r{i}",
+            "row": i,
+            "prompt": said("user", f"Where is the {a}?"),
+            "chosen": said("assistant", f"Past the {b}." * (1 + i % 3)),
+            "rejected": said("assistant", f"No {a} is here, nor any {b}."),
+        }
+        rows.append(row | {name: of[i] if isinstance(of, list) else of for name, of in columns.items()})
+    return datasets.Dataset.from_list(rows)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _quiet() -> Iterator[None]:
+    datasets.disable_progress_bars()
+    yield
+    datasets.enable_progress_bars()
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return build(tmp_path_factory.mktemp("tiny"), TEMPLATE)
+
+
+def common(out: Path, **given: Any) -> dict[str, Any]:
+    """Arguments of every trainer: float32 on the CPU, every step logged, nothing written."""
+    basic = {
+        "output_dir": str(out),
+        "per_device_train_batch_size": 4,
+        "per_device_eval_batch_size": 4,
+        "max_steps": 8,
+        "learning_rate": 3e-3,
+        "logging_steps": 1,
+        "logging_nan_inf_filter": False,
+        "save_strategy": "no",
+        "report_to": "none",
+        "use_cpu": True,
+        "bf16": False,
+        "gradient_checkpointing": False,
+        "disable_tqdm": True,
+    }
+    return basic | given
+
+
+def curve(trainer: Any, key: str = "loss") -> list[float]:
+    """`key` of every training step."""
+    trainer.train()
+    return [entry[key] for entry in trainer.state.log_history if key in entry]
+
+
+def parts(folder: Path) -> dict[str, Any]:
+    return {
+        "model": transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32),
+        "processing_class": transformers.AutoTokenizer.from_pretrained(folder),
+    }
+
+
+def dpo(folder: Path, out: Path, rows: Any, *, make: Any = dpo_trainer, lora: bool = False, **given: Any) -> Any:
+    extra: dict[str, Any] = {}
+    if lora:
+        extra["peft_config"] = peft.LoraConfig(r=4, target_modules=["q_proj", "v_proj"])
+    if "eval_dataset" in given:
+        extra["eval_dataset"] = given.pop("eval_dataset")
+    return make(args=trl.DPOConfig(**common(out, **given)), train_dataset=rows, **parts(folder), **extra)
+
+
+SETUPS = [
+    pytest.param({}, id="reference-beside"),
+    pytest.param({"precompute_ref_log_probs": True}, id="reference-precomputed"),
+    pytest.param({"lora": True}, id="lora"),
+    pytest.param({"lora": True, "precompute_ref_log_probs": True}, id="lora-precomputed"),
+]
+
+
+@pytest.mark.parametrize("given", SETUPS)
+def test_with_equal_settings_the_curves_are_those_of_trl(folder: Path, tmp_path: Path, given: dict[str, Any]) -> None:
+    stock = dpo(folder, tmp_path / "a", pairs(), make=trl.DPOTrainer, **given)
+    losses = curve(stock)
+    certain = dpo(folder, tmp_path / "b", pairs(p_chosen=1.0), loss_type=["cdpo"], **given)
+    scaled = dpo(folder, tmp_path / "c", pairs(p_chosen=1.0), loss_type=["gap_scaled"], **given)
+    plain = dpo(folder, tmp_path / "d", pairs(p_chosen=0.7), **given)
+    assert len(losses) == 8 and losses[-1] < losses[0] - 0.05  # it learns: the comparison is not of constants
+    assert curve(certain) == pytest.approx(losses, abs=1e-6)
+    assert curve(scaled) == pytest.approx(losses, abs=1e-6)
+    assert curve(plain) == pytest.approx(losses, abs=1e-6)  # a stock loss takes no notice of p
+    for key in ("rewards/margins", "rewards/chosen", "logps/chosen", "entropy", "grad_norm"):
+        theirs = [entry[key] for entry in stock.state.log_history if key in entry]
+        ours = [entry[key] for entry in certain.state.log_history if key in entry]
+        assert len(ours) == 8 and ours == pytest.approx(theirs, rel=1e-4, abs=1e-5)
+
+
+def batch(trainer: Any) -> dict[str, Any]:
+    trainer.model.train()
+    prepared: dict[str, Any] = trainer._prepare_inputs(next(iter(trainer.get_train_dataloader())))
+    return prepared
+
+
+def trained(folder: Path, out: Path, p: Any, loss: str, **given: Any) -> Any:
+    """A trainer whose policy has left its reference, so that D is not 0."""
+    trainer = dpo(folder, out, pairs(p_chosen=p), loss_type=[loss], beta=0.5, **given)
+    torch.manual_seed(3)
+    with torch.no_grad():
+        for weight in trainer.model.parameters():
+            weight.add_(0.02 * torch.randn_like(weight))
+    return trainer
+
+
+def gradient(trainer: Any, inputs: dict[str, Any]) -> torch.Tensor:
+    trainer.model.zero_grad()
+    trainer.compute_loss(trainer.model, inputs).backward()
+    return torch.cat([w.grad.flatten() for w in trainer.model.parameters() if w.grad is not None])
+
+
+def swapped(inputs: dict[str, Any]) -> dict[str, Any]:
+    """The same pairs with chosen and rejected in each other's place."""
+    doubled = ("input_ids", "attention_mask", "completion_mask")
+    return {k: torch.cat(v.chunk(2)[::-1]) if k in doubled else v for k, v in inputs.items()}
+
+
+def test_the_gradient_of_cdpo_mixes_those_of_both_orders_through_the_model(folder: Path, tmp_path: Path) -> None:
+    p = 0.8
+    soft = trained(folder, tmp_path, p, "cdpo")
+    inputs = batch(soft)
+    one = {**inputs, "p_chosen": torch.ones(4)}
+    better, worse = gradient(soft, one), gradient(soft, swapped(one))
+    mixed = gradient(soft, inputs)
+    assert mixed.abs().max() > 1e-3
+    assert (mixed - p * better - (1 - p) * worse).norm() < 1e-6 * mixed.norm()
+    soft.loss_types, soft.loss_weights, soft._soft = ["sigmoid"], [1.0], []
+    assert (better - gradient(soft, one)).norm() < 1e-6 * better.norm()  # and g+ is TRL's own
+
+
+def test_every_row_has_its_own_probability(folder: Path, tmp_path: Path) -> None:
+    labels = [0.5, 0.6, 0.7, 0.8, 0.9, 1.0, 0.95, 0.55] * 2
+    trainer = trained(folder, tmp_path, labels, "gap_scaled")
+    inputs = batch(trainer)
+    assert inputs["p_chosen"].tolist() == pytest.approx([labels[row] for row in inputs["row"].tolist()])
+    whole = float(trainer.compute_loss(trainer.model, inputs))
+    stock = {k: v for k, v in inputs.items() if k not in ("p_chosen", "row")}
+    reference = torch.cat(trainer.compute_ref_log_probs(trainer.ref_model, stock))
+    policy = torch.cat(trainer.compute_ref_log_probs(trainer.model, stock))
+    chosen, rejected = (policy - reference).chunk(2)
+    expected = gap_scaled(0.5 * (chosen - rejected), inputs["p_chosen"]).mean()
+    assert (chosen - rejected).abs().min() > 1e-3
+    assert whole == pytest.approx(float(expected), abs=1e-6)
+
+
+def test_an_even_label_moves_no_weight_in_the_gap_scaled_form(folder: Path, tmp_path: Path) -> None:
+    trainer = trained(folder, tmp_path, 0.5, "gap_scaled")
+    inputs = batch(trainer)
+    assert gradient(trainer, inputs).abs().max() == 0
+    assert gradient(trainer, {**inputs, "p_chosen": torch.full((4,), 0.6)}).abs().max() > 1e-4
+
+
+def test_swapped_replies_with_the_other_probability_are_the_same_loss(folder: Path, tmp_path: Path) -> None:
+    trainer = trained(folder, tmp_path, 0.8, "cdpo")
+    inputs = batch(trainer)
+    other = {**swapped(inputs), "p_chosen": 1 - inputs["p_chosen"]}
+    one, two = trainer.compute_loss(trainer.model, inputs), trainer.compute_loss(trainer.model, other)
+    assert float(one) == pytest.approx(float(two), abs=1e-5)
+    unmoved = {**swapped(inputs), "p_chosen": inputs["p_chosen"]}
+    assert abs(float(trainer.compute_loss(trainer.model, unmoved)) - float(one)) > 1e-3
+
+
+def test_the_nll_of_the_chosen_reply_is_added_with_its_weight(folder: Path, tmp_path: Path) -> None:
+    rows = pairs(p_chosen=1.0)
+    losses, weights = with_nll("cdpo")
+    ours = dpo(folder, tmp_path / "a", rows, loss_type=losses, loss_weights=weights)
+    theirs = dpo(
+        folder, tmp_path / "b", rows, make=trl.DPOTrainer, loss_type=["sigmoid", "sft"], loss_weights=[1.0, NLL_WEIGHT]
+    )
+    bare = dpo(folder, tmp_path / "c", rows, loss_type=["cdpo"])
+    mixed = curve(ours)
+    assert mixed == pytest.approx(curve(theirs), abs=1e-6)
+    assert mixed[0] > curve(bare)[0] + 0.3
+
+
+def test_stock_losses_pass_through_by_name(folder: Path, tmp_path: Path) -> None:
+    names = ["ipo", "hinge", "sigmoid_norm", "apo_zero", "robust", "discopop", "bco_pair"]
+    given = {"loss_type": names, "loss_weights": [0.01, 1, 2, 3, 4, 5, 6], "label_smoothing": 0.1, "max_steps": 4}
+    ours = dpo(folder, tmp_path / "a", pairs(8, p_chosen=0.6), **given)
+    theirs = dpo(folder, tmp_path / "b", pairs(8), make=trl.DPOTrainer, **given)
+    assert curve(ours) == pytest.approx(curve(theirs), abs=1e-6)
+
+
+def test_the_held_out_loss_reads_the_labels_too(folder: Path, tmp_path: Path) -> None:
+    for given in ({}, {"precompute_ref_log_probs": True}):
+        held = pairs(8, p_chosen=0.75)
+        trainer = dpo(
+            folder, tmp_path, pairs(p_chosen=0.9), loss_type=["cdpo"], max_steps=2, eval_dataset=held, **given
+        )
+        assert trainer.evaluate()["eval_loss"] == pytest.approx(math.log(2), abs=1e-5)  # D is 0 before the first step
+        trainer.train()
+        metrics = trainer.evaluate()
+        assert metrics["eval_loss"] != pytest.approx(math.log(2), abs=1e-5)
+        assert {"eval_rewards/margins", "eval_rewards/accuracies", "eval_logps/chosen"} <= set(metrics)
+
+
+def test_other_rows_can_be_evaluated_with_an_adapter_whose_reference_is_precomputed(
+    folder: Path, tmp_path: Path
+) -> None:
+    rows = pairs(8, p_chosen=0.9)
+    trainer = dpo(folder, tmp_path, rows, lora=True, loss_type=["cdpo"], max_steps=1, precompute_ref_log_probs=True)
+    trainer.train()
+    assert math.isfinite(trainer.evaluate(pairs(4, p_chosen=0.9))["eval_loss"])
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"label_smoothing": 0.1}, "label_smoothing 0.1 has no effect on sigmoid"),
+        ({"label_smoothing": 0.1, "loss_type": ["cdpo"]}, "label_smoothing 0.1 has no effect on cdpo"),
+        ({"loss_type": ["robust"], "label_smoothing": 0.5}, "robust needs a label_smoothing"),
+        ({"loss_type": ["cpdo"]}, r"no loss is called 'cpdo': did you mean cdpo\?"),
+        ({"padding_free": True}, "padding_free has no effect"),
+        ({"loss_type": ["cdpo"], "ld_alpha": 0.5}, "ld_alpha 0.5 cannot be combined"),
+        ({"loss_type": ["cdpo"], "use_weighting": True}, "use_weighting True cannot be combined"),
+        ({"loss_type": ["gap_scaled"], "f_divergence_type": "forward_kl"}, "f_divergence_type 'forward_kl' cannot"),
+    ],
+)
+def test_settings_without_effect_or_meaning_are_refused(tmp_path: Path, given: dict[str, Any], message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        dpo_trainer(args=trl.DPOConfig(**common(tmp_path, **given)), train_dataset=pairs(4, p_chosen=0.8), model=None)
+
+
+def test_rows_without_probabilities_are_refused_before_the_model_is_read(tmp_path: Path) -> None:
+    args = trl.DPOConfig(**common(tmp_path, loss_type=["cdpo"]))
+    with pytest.raises(UsageError, match="the loss cdpo reads p_chosen of every row, and the rows have none"):
+        dpo_trainer(args=args, train_dataset=pairs(4), model=None)
+    with pytest.raises(InputError, match="row 3 has no label probability"):
+        dpo_trainer(args=args, train_dataset=pairs(4, p_chosen=[0.8, 0.9, None, 1.0]), model=None)
+    with pytest.raises(UsageError, match="the rows have none"):
+        dpo_trainer(args=args, train_dataset=pairs(4, p_chosen=0.8), eval_dataset=pairs(4), model=None)
+
+
+def long_rows() -> list[dict[str, Any]]:
+    rows = pairs(12).to_list()
+    for i, row in enumerate(rows):
+        row["prompt"] = said("user", "the quiet river " * (i * 3))
+    return rows
+
+
+@pytest.mark.parametrize("limit", [30, 64, 65, 66, 67, 68, 90, 10_000])
+def test_rows_that_trl_would_drop_are_counted_beforehand(folder: Path, tmp_path: Path, limit: int) -> None:
+    rows = long_rows()
+    tokenizer = parts(folder)["processing_class"]
+    found = too_long(rows, tokenizer, limit)
+    data = datasets.Dataset.from_list(rows)
+    if len(found.dropped) == len(rows):
+        return
+    trainer = dpo(folder, tmp_path, data, make=trl.DPOTrainer, max_length=limit)
+    kept = set(trainer.train_dataset["row"])
+    assert kept | set(found.dropped) == set(range(12)) and not kept & set(found.dropped)
+    whole = {
+        row["row"]: len(row["prompt_ids"]) + max(len(row["chosen_ids"]), len(row["rejected_ids"]))
+        for row in trainer.train_dataset
+    }
+    assert found.cut == [place for place, length in whole.items() if length > limit]
+
+
+def test_some_limit_drops_and_cuts_and_none_does_not(folder: Path) -> None:
+    tokenizer = parts(folder)["processing_class"]
+    found = too_long(long_rows(), tokenizer, 90)
+    assert found.dropped and found.cut
+    free = too_long(long_rows(), tokenizer, None)
+    assert not free.dropped and not free.cut
+
+
+def classifier(folder: Path) -> dict[str, Any]:
+    model = transformers.AutoModelForSequenceClassification.from_pretrained(folder, num_labels=1, dtype=torch.float32)
+    torch.manual_seed(4)
+    torch.nn.init.normal_(model.score.weight, std=0.2)
+    return {"model": model, "processing_class": transformers.AutoTokenizer.from_pretrained(folder)}
+
+
+def reward(folder: Path, out: Path, rows: Any, *, make: Any = reward_trainer, extra: Any = (), **given: Any) -> Any:
+    settings = trl.RewardConfig(**common(out, **{"max_steps": 4} | given))
+    return make(args=settings, train_dataset=rows, **classifier(folder), **dict(extra))
+
+
+def test_a_reward_with_certain_labels_learns_as_with_trl(folder: Path, tmp_path: Path) -> None:
+    theirs = curve(reward(folder, tmp_path / "a", pairs(), make=trl.RewardTrainer))
+    assert theirs[-1] != pytest.approx(theirs[0], abs=1e-3)
+    sure = pairs(p_chosen=1.0, margin=[float(i) for i in range(16)])
+    assert curve(reward(folder, tmp_path / "b", sure)) == pytest.approx(theirs, abs=1e-6)
+    hard = reward(folder, tmp_path / "c", pairs(p_chosen=0.6, margin=2.0), extra={"labels": "hard"})
+    assert curve(hard) == pytest.approx(theirs, abs=1e-6)
+
+
+def test_a_reward_with_margins_learns_as_with_trl_and_counts_no_label_twice(folder: Path, tmp_path: Path) -> None:
+    margins = [0.1 * i for i in range(16)]
+    theirs = curve(reward(folder, tmp_path / "a", pairs(margin=margins), make=trl.RewardTrainer))
+    ours = reward(folder, tmp_path / "b", pairs(margin=margins, p_chosen=0.6), extra={"labels": "margin"})
+    assert curve(ours) == pytest.approx(theirs, abs=1e-6)
+
+
+def test_a_soft_reward_is_the_cross_entropy_of_every_row(folder: Path, tmp_path: Path) -> None:
+    labels = [0.5, 0.6, 0.7, 0.8, 0.9, 1.0, 0.95, 0.55] * 2
+    trainer = reward(folder, tmp_path, pairs(p_chosen=labels, margin=1.0))
+    inputs = batch(trainer)
+    assert "margin" not in inputs
+    with torch.no_grad():
+        logits = trainer.model(input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"]).logits
+        chosen, rejected = logits.squeeze(-1).chunk(2)
+        expected = cross_entropy(chosen - rejected, inputs["p_chosen"]).mean()
+        found = trainer.compute_loss(trainer.model, inputs)
+    assert (chosen - rejected).abs().max() > 0.01
+    assert float(found) == pytest.approx(float(expected), abs=1e-6)
+    assert inputs["p_chosen"].tolist() == pytest.approx([labels[row] for row in inputs["row"].tolist()])
+
+
+@pytest.mark.parametrize("lora", [False, True])
+def test_a_trained_reward_model_is_a_judge(folder: Path, tmp_path: Path, lora: bool) -> None:
+    extra: dict[str, Any] = {"eval_dataset": pairs(4, p_chosen=0.8)}
+    if lora:
+        extra["peft_config"] = peft.LoraConfig(
+            r=4, task_type="SEQ_CLS", target_modules=["q_proj"], modules_to_save=["score"]
+        )
+    trainer = reward(folder, tmp_path, pairs(p_chosen=0.8), max_steps=2, extra=extra)
+    trainer.train()
+    assert "eval_accuracy" in trainer.evaluate()
+    trainer.save_model(str(tmp_path / "judge"))
+    messages = ({"role": "user", "content": "Where is the tea?"}, {"role": "assistant", "content": "Past the mill."})
+
+    async def score() -> tuple[float, ...]:
+        model = open_model(f"reward:{tmp_path / 'judge'}")
+        await model.start()
+        try:
+            asked = Call(Request("judge", messages, score=("",)), "r", 0, 1, Sampling())
+            return (await model.send(model.payload(asked))).scores
+        finally:
+            await model.close()
+
+    [given] = asyncio.run(score())
+    ids = trainer.processing_class.apply_chat_template([dict(m) for m in messages], return_dict=False)
+    with torch.inference_mode():
+        assert given == pytest.approx(float(trainer.model.eval()(torch.tensor([ids])).logits[0, 0]), abs=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("labels", "columns", "message"),
+    [
+        ("soft", {"margin": 1.0}, "labels soft reads p_chosen of every row"),
+        ("margin", {"p_chosen": 0.9}, "labels margin needs a number in `margin` of every row; row 1 has None"),
+        ("margin", {"margin": [1.0, math.inf, 2.0, 3.0]}, "row 2 has inf"),
+        ("smooth", {"p_chosen": 0.9}, "labels are soft, margin or hard, not 'smooth'"),
+    ],
+)
+def test_reward_rows_must_have_what_the_labels_need(
+    tmp_path: Path, labels: Any, columns: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(UsageError, match=message):
+        reward_trainer(
+            args=trl.RewardConfig(**common(tmp_path)), train_dataset=pairs(4, **columns), labels=labels, model=None
+        )
+
+
+@pytest.mark.parametrize("limit", [50, 90, 110, 10_000])
+def test_reward_rows_that_trl_would_drop_are_counted_beforehand(folder: Path, tmp_path: Path, limit: int) -> None:
+    rows = long_rows()
+    found = too_long(rows, parts(folder)["processing_class"], limit, "reward")
+    assert not found.cut
+    trainer = reward(folder, tmp_path, datasets.Dataset.from_list(rows), make=trl.RewardTrainer, max_length=limit)
+    kept = set(trainer.train_dataset["row"])
+    assert kept and kept | set(found.dropped) == set(range(12)) and not kept & set(found.dropped)
+
+
+def replies(desirable: int, undesirable: int) -> datasets.Dataset:
+    rows = pairs(desirable + undesirable).to_list()
+    return datasets.Dataset.from_list(
+        [
+            {"row": i, "prompt": row["prompt"], "completion": row["chosen"], "label": i < desirable}
+            for i, row in enumerate(rows)
+        ]
+    )
+
+
+def kto(folder: Path, out: Path, rows: Any, **given: Any) -> Any:
+    settings = trl.KTOConfig(**common(out, **{"max_steps": 2} | given))
+    return kto_trainer(args=settings, train_dataset=rows, **parts(folder))
+
+
+def test_kto_weighs_the_rarer_label_by_the_counts_and_mixes_the_rows(folder: Path, tmp_path: Path) -> None:
+    trainer = kto(folder, tmp_path, replies(4, 12))
+    assert (trainer.desirable_weight, trainer.undesirable_weight) == (3.0, 1.0)
+    order = list(trainer.train_dataset["row"])
+    assert sorted(order) == list(range(16)) and order != sorted(order)
+    again = kto(folder, tmp_path, replies(4, 12))
+    assert list(again.train_dataset["row"]) == order
+    assert all(math.isfinite(loss) for loss in curve(trainer))
+
+
+def test_weights_of_the_users_own_stay(folder: Path, tmp_path: Path) -> None:
+    trainer = kto(folder, tmp_path, replies(4, 12), desirable_weight=2.0)
+    assert (trainer.desirable_weight, trainer.undesirable_weight) == (2.0, 1.0)
+
+
+def test_kto_is_refused_a_batch_of_one_and_rows_of_one_label(folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="batch size of 2 or more"):
+        kto(folder, tmp_path, replies(4, 4), per_device_train_batch_size=1)
+    with pytest.raises(UsageError, match="kto needs rows of both labels"):
+        kto(folder, tmp_path, replies(8, 0))
+
+
+@pytest.mark.parametrize("limit", [30, 66, 90])
+def test_kto_rows_that_trl_would_drop_are_counted_beforehand(folder: Path, tmp_path: Path, limit: int) -> None:
+    rows = [
+        {"row": i, "prompt": row["prompt"], "completion": row["chosen"], "label": i % 2 == 0}
+        for i, row in enumerate(long_rows())
+    ]
+    found = too_long(rows, parts(folder)["processing_class"], limit, "kto")
+    trainer = kto(folder, tmp_path, datasets.Dataset.from_list(rows), max_length=limit)
+    kept = set(trainer.train_dataset["row"])
+    assert kept and kept | set(found.dropped) == set(range(12)) and not kept & set(found.dropped)
+
+
+def test_a_loss_that_is_no_number_stops_with_the_rows_and_before_the_step(folder: Path, tmp_path: Path) -> None:
+    trainer = dpo(folder, tmp_path, pairs(p_chosen=0.9), loss_type=["cdpo"], learning_rate=0.0)
+    whole = trainer.model.lm_head.weight.clone()
+    seen: list[int] = []
+    inner = trainer._with_soft
+
+    def poisoned(model: Any, inputs: dict[str, Any], *rest: Any, **named: Any) -> Any:
+        loss = inner(model, inputs, *rest, **named)
+        seen[:] = inputs["row"].tolist()
+        return loss * float("nan") if trainer.state.global_step == 2 else loss
+
+    trainer._with_soft = poisoned
+    with pytest.raises(LossNotFinite, match=r"the loss is nan at step 3, rows ") as caught:
+        trainer.train()
+    assert f"rows {', '.join(map(str, seen))}:" in str(caught.value)
+    assert torch.equal(trainer.model.lm_head.weight, whole)
