@@ -14,7 +14,7 @@ LAYERS = {  # from the top; modules of one layer may import each other
     "uses": (
         "pipeline job settings generating sampling labelling judging contests run plan export preferences cut card "
         "tables hub auditing bench trial ablation calibration judged plots train evaluate report "
-        "losses preference_training training_watch training_data training_rows train_config masks"
+        "losses preference_training training_watch training_data training_rows train_config train_plan masks"
     ),
     "method": "revise candidates judge pairs calibrate hygiene refusals ask",
     "machines": "flow feed store lines payloads limits prices models",

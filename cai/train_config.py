@@ -1,0 +1,219 @@
+"""The configuration of a training: from a YAML file and flags; every value keeps where it came from.
+
+Knows keys and their ranges; what is left open, `cai.train_plan` settles. Knows nothing of machines, models or trainers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Field, ValidationError
+
+from cai import yamlfile
+from cai.errors import InputError, UsageError
+from cai.records import Record
+
+Origin = Literal["default", "config file", "flag", "data", "hardware"]
+
+# Keys of TRL that have a name of ours, and those that would break what is promised here.
+OURS = {
+    "learning_rate": "learning_rate", "num_train_epochs": "epochs", "per_device_train_batch_size": "rows_at_once",
+    "per_device_eval_batch_size": "rows_at_once", "gradient_accumulation_steps": "batch_size",
+    "max_length": "max_length", "seed": "seed", "bf16": "dtype", "fp16": "dtype", "save_steps": "save_every",
+    "eval_steps": "save_every", "gradient_checkpointing": "gradient_checkpointing", "packing": "packing",
+    "padding_free": "packing", "chat_template_path": "chat_template", "warmup_steps": "warmup",
+    "lr_scheduler_type": "schedule",
+}  # fmt: skip
+FIXED = {
+    "output_dir": "it is --out", "resume_from_checkpoint": "the same command resumes by itself",
+    "dataset_kwargs": "rows come tokenised", "remove_unused_columns": "rows come tokenised",
+    "completion_only_loss": "the loss is on the last reply", "assistant_only_loss": "the loss is on the last reply",
+    "logging_nan_inf_filter": "it would hide a loss that is no number", "save_strategy": "resuming needs checkpoints",
+    "trust_remote_code": "no code that comes with a model is run", "use_cpu": "the device is found",
+    "data_seed": "it is seed", "ignore_data_skip": "resuming must see the same rows", "save_only_model": "resuming "
+    "needs the optimiser's state", "truncation_mode": "rows are cut at their end",
+}  # fmt: skip
+
+
+def _number(value: Any) -> Any:
+    """YAML reads 1e-4 as text, for want of a dot, and `yes` as true."""
+    if isinstance(value, bool):
+        return "true or false"
+    if isinstance(value, str):
+        try:
+            return float(value)
+        except ValueError:
+            return value
+    return value
+
+
+Number = Annotated[float, BeforeValidator(_number), Field(strict=True, allow_inf_nan=False)]
+Positive = Annotated[Number, Field(gt=0)]
+Count = Annotated[int, Field(strict=True, ge=1)]
+
+
+class Lora(Record):
+    """The adapter that is trained in place of the weights."""
+
+    rank: Count = Field(16, description="Rank of the two factors of each weight's change.")
+    alpha: Positive = Field(32.0, description="Scale of the change: alpha / rank.")
+    dropout: Annotated[Number, Field(ge=0, lt=1)] = Field(0.0, description="Share of the adapter's inputs set to zero.")
+    targets: str | tuple[str, ...] = Field(
+        "all-linear", description="Which layers: all-linear (but the head), or a list of names."
+    )
+
+
+class TrainConfig(Record):
+    """What a training config file may hold; None stands for what is resolved from data and hardware."""
+
+    full: bool = Field(False, strict=True, description="Train all weights, not a LoRA adapter.")
+    lora: Lora = Field(Lora.model_validate({}), description="The adapter, where `full` is not set.")
+    chat_template: str | None = Field(None, description="A Jinja file, for a model that has no chat template.")
+    split: Annotated[Number, Field(gt=0, le=1)] | None = Field(
+        None, description="Share of the prompts that train, where no eval file lies beside the data (0.95)."
+    )
+    epochs: Positive = Field(1.0, description="How often each row is seen.")
+    learning_rate: Positive | None = Field(None, description="Its highest value; by method, and by `full`.")
+    schedule: Literal["cosine", "linear", "constant"] = Field("cosine", description="How it falls after the warm-up.")
+    warmup: Annotated[Number, Field(ge=0, lt=1)] = Field(0.03, description="Share of the steps in which it rises.")
+    batch_size: Count = Field(16, description="Rows in one step of the optimiser, over all devices.")
+    rows_at_once: Count | None = Field(None, description="Rows in one forward pass of a device; from its memory.")
+    max_length: Annotated[int, Field(strict=True, ge=8)] | None = Field(
+        None, description="Tokens of a row; the rest is cut. From the data: holds 99 % of the rows whole, up to a cap."
+    )
+    dtype: Literal["bfloat16", "float32"] | None = Field(None, description="Of the arithmetic; from the hardware.")
+    attention: Literal["sdpa", "eager", "flash_attention_2", "flash_attention_3"] | None = Field(
+        None, description="The kernel; from the hardware."
+    )
+    gradient_checkpointing: bool | None = Field(
+        None, strict=True, description="Compute activations twice to save memory; where they would not fit otherwise."
+    )
+    packing: Literal["none", "padding_free", "packed"] | None = Field(
+        None,
+        description="Rows side by side without padding (padding_free), or several in one sequence (packed: a step then "
+        "sees more rows). Both need flash attention.",
+    )
+    save_every: Count | None = Field(None, description="Steps between checkpoints and evaluations; a tenth of the run.")
+    seed: Annotated[int, Field(strict=True, ge=0)] = Field(0, description="Of the order of rows and of the adapter.")
+    trl: dict[str, Any] = Field(default_factory=dict, description="Any other argument of TRL's trainer, by its name.")
+
+
+KEYS: yamlfile.Keys = {
+    (): ("a training config", tuple(TrainConfig.model_fields)),
+    ("lora",): ("'lora'", tuple(Lora.model_fields)),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """A config, with where the values that are not defaults came from: by dotted name."""
+
+    config: TrainConfig
+    origins: Mapping[str, Origin]
+    path: Path | None = None
+    lines: Mapping[str, int] | None = None  # of keys under `trl`
+
+    def origin(self, name: str) -> Origin:
+        """Where the value of a dotted name came from."""
+        return self.origins.get(name, "default")
+
+
+def load_config(path: str | Path | None = None, flags: Mapping[str, Any] | None = None) -> Loaded:
+    """The config of a file, with `flags` (dotted names such as `lora.rank`; None: not given) in place of its values.
+
+    Raises InputError for the first fault of the file, with its line, and UsageError for a flag that cannot be.
+    """
+    values: dict[str, Any] = {}
+    origins: dict[str, Origin] = {}
+    lines: dict[str, int] = {}
+    if path is not None:
+        values, lines = _of_file(Path(path))
+        origins = dict.fromkeys(_dotted(values), "config file")
+    for name, value in (flags or {}).items():
+        if value is None:
+            continue
+        *around, key = name.split(".")
+        place = values
+        for part in around:
+            place[part] = dict(place.get(part) or {})
+            place = place[part]
+        place[key] = value
+        origins[name] = "flag"
+    try:
+        config = TrainConfig.model_validate(values)
+    except ValidationError as error:
+        [fault, *_] = yamlfile.explain(error, yamlfile.Document(values), KEYS, {})
+        raise UsageError(f"training options: {fault.message}") from None
+    return Loaded(config, origins, None if path is None else Path(path), lines)
+
+
+def _of_file(path: Path) -> tuple[dict[str, Any], dict[str, int]]:
+    try:
+        document = yamlfile.parse(yamlfile.read_text(path))
+        values = document.value if document.value is not None else {}
+        TrainConfig.model_validate(values)
+    except yamlfile.BadYaml as error:
+        raise InputError(error.message, path, error.line) from None
+    except ValidationError as error:
+        first, *others = yamlfile.explain(error, document, KEYS, {})
+        more = f" (and {len(others)} more)" if others else ""
+        raise InputError(first.message + more, path, first.line) from None
+    return dict(values), {key: document.line(("trl", key)) for key in values.get("trl") or {}}
+
+
+def _dotted(values: Mapping[str, Any]) -> Iterator[str]:
+    for key, value in values.items():
+        if key in ("lora", "trl"):
+            yield from (f"{key}.{inner}" for inner in value)
+        else:
+            yield key
+
+
+def example() -> str:
+    """A config file with every key at its default, commented, for the user to change."""
+    lines = ["# Every key is optional; null is resolved from data and hardware, and printed."]
+    for name, field in TrainConfig.model_fields.items():
+        default = field.get_default(call_default_factory=True)
+        lines += ["", f"# {field.description}"]
+        if isinstance(default, Lora):
+            lines.append(f"{name}:")
+            for inner, part in Lora.model_fields.items():
+                lines += [f"  # {part.description}", f"  {inner}: {_yaml(part.default)}"]
+        else:
+            lines.append(f"{name}: {_yaml(default)}")
+    return "\n".join(lines) + "\n"
+
+
+def _yaml(value: Any) -> str:
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def trl_arguments(loaded: Loaded, known: Mapping[str, Any]) -> dict[str, Any]:
+    """What stands under `trl:`, checked; known: the trainer's arguments and their defaults.
+
+    Raises InputError with the line, or UsageError where a flag gave it, for a name that the trainer does not have, that
+    has a key of ours, or that would break what is promised.
+    """
+    found = {}
+    for name, value in loaded.config.trl.items():
+        problem = None
+        if name in OURS:
+            problem = f"trl.{name} is set by the key {OURS[name]!r}"
+        elif name in FIXED:
+            problem = f"trl.{name} cannot be set: {FIXED[name]}"
+        elif name not in known:
+            close = get_close_matches(name, known, n=1)
+            problem = f"TRL's trainer has no argument {name!r}" + (f"; did you mean {close[0]!r}?" if close else "")
+        if problem is not None:
+            if loaded.origin(f"trl.{name}") == "config file":
+                raise InputError(problem, loaded.path, (loaded.lines or {}).get(name))
+            raise UsageError(problem)
+        number = isinstance(known[name], float) and isinstance(value, str)
+        found[name] = _number(value) if number else value
+    return found

@@ -1,0 +1,170 @@
+"""What a training config leaves open, settled from data, model size and machine, each value with its reason.
+
+Plain arithmetic. Sizes are in bytes, lengths in tokens. Knows nothing of rows, tokenizers or trainers.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from cai.errors import UsageError
+from cai.masks import Lengths, choose_length, measure
+from cai.train_config import Loaded, Origin
+from cai.training_rows import Method
+
+# Learning rates: LoRA, full. Full SFT is TRL's; LoRA wants about ten times that of full fine-tuning, whatever the
+# method (Schulman et al. 2025, "LoRA Without Regret"). Full DPO: Tunstall et al. 2023 (Zephyr), section 4.
+LEARNING_RATES: dict[Method, tuple[float, float]] = {
+    "sft": (2e-4, 2e-5),
+    "dpo": (5e-6, 5e-7),
+    "kto": (5e-6, 5e-7),
+    "reward": (1e-4, 1e-5),
+}
+LENGTH_CAP = {"cuda": 4096, "cpu": 512}  # tokens; on a CPU a step of 16 such rows takes minutes with 135M parameters
+TOKENS_AT_ONCE = {"cuda": 16_384, "cpu": 1024}  # of one forward pass: more fills no device better
+HEADROOM = 0.8  # share of the memory that is planned with
+# Activations a token and layer, in bytes for each hidden unit, 16-bit and without the attention matrix, which no
+# kernel in use keeps: Korthikanti et al. 2022 (arXiv 2205.05198), equation 1. With checkpoints only the layer's input.
+ACTIVATION, CHECKPOINT = 34, 2
+SAVES = 10  # checkpoints and evaluations of a run
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """What there is to train on. memory: free bytes of the device."""
+
+    device: Literal["cuda", "cpu"]
+    name: str
+    memory: int
+    bfloat16: bool  # fast, not merely possible
+    flash_attention: bool
+    devices: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """The size of a model; context: the most tokens it was made for."""
+
+    parameters: int
+    layers: int
+    hidden: int
+    context: int
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """A value that was settled, where it came from, and why."""
+
+    name: str
+    value: Any
+    origin: Origin
+    why: str = ""
+
+    def __str__(self) -> str:
+        value = f"{self.value:g}" if isinstance(self.value, float) else str(self.value)
+        return f"{self.name} {value} ({self.origin}{f': {self.why}' if self.why else ''})"
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Everything that was open, settled; `settings` says how."""
+
+    learning_rate: float
+    max_length: int
+    truncation: Lengths
+    dtype: Literal["bfloat16", "float32"]
+    attention: str
+    packing: str
+    gradient_checkpointing: bool
+    rows_at_once: int
+    accumulation: int
+    steps: int
+    save_every: int
+    settings: tuple[Setting, ...]
+
+    def lines(self) -> Iterator[str]:
+        """The plan in words, for people: a line a value."""
+        yield from map(str, self.settings)
+        yield str(self.truncation)
+
+
+def resolve(method: Method, loaded: Loaded, lengths: list[int], shape: Shape, machine: Machine) -> Plan:
+    """Settle what the config leaves open; lengths: of the rows that train.
+
+    Raises UsageError for what the machine or the model cannot do.
+    """
+    config, settled = loaded.config, list[Setting]()
+
+    def settle(name: str, value: Any, origin: Origin, why: str) -> Any:
+        given = getattr(config, name)
+        told = Setting(name, value, origin, why) if given is None else Setting(name, given, loaded.origin(name))
+        settled.append(told)
+        return told.value
+
+    device, full = machine.device, config.full
+    settled.append(Setting("trains", "all weights" if full else f"LoRA of rank {config.lora.rank}",
+                           loaded.origin("full" if full else "lora.rank")))  # fmt: skip
+    rate = LEARNING_RATES[method][full]
+    rate = settle("learning_rate", rate, "default", f"{method} of {'all weights' if full else 'a LoRA adapter'}")
+    cap = min(LENGTH_CAP[device], shape.context)
+    length = settle("max_length", choose_length(lengths, cap), "data", f"holds 99 % of the rows whole, at most {cap:,}")
+    if length > shape.context:
+        raise UsageError(f"max_length {length:,} exceeds the model's context of {shape.context:,} tokens")
+    fast = "bfloat16" if machine.bfloat16 else "float32"
+    dtype = settle("dtype", fast, "hardware", machine.name)
+    flash = machine.flash_attention and dtype == "bfloat16"
+    attention = settle("attention", "flash_attention_2" if flash else "sdpa", "hardware", machine.name)
+    aligned = attention.startswith("flash")
+    packing = settle("packing", "padding_free" if aligned else "none", "hardware", f"attention is {attention}")
+    if packing != "none" and not aligned:
+        raise UsageError(
+            f"packing {packing!r} needs flash attention, or rows would read each other; here it is {attention}"
+        )
+    share = max(1, config.batch_size // machine.devices)
+    rows, checkpoints = plan_memory(
+        shape, machine, length, share, full=full, narrow=dtype == "bfloat16", checkpoints=config.gradient_checkpointing
+    )
+    memory = f"{machine.memory / 2**30:.0f} GB free"
+    checkpoints = settle("gradient_checkpointing", checkpoints, "hardware", memory)
+    rows = settle("rows_at_once", rows, "hardware", f"{memory}, {TOKENS_AT_ONCE[device]:,} tokens at once")
+    accumulation = max(1, config.batch_size // (rows * machine.devices))
+    effective = rows * accumulation * machine.devices
+    why = "" if effective == config.batch_size else f"made of {rows} rows at once on {machine.devices} devices"
+    settled.append(Setting("batch_size", effective, loaded.origin("batch_size"), why))
+    steps = max(1, math.ceil(math.ceil(len(lengths) / effective) * config.epochs))
+    every = settle("save_every", max(1, math.ceil(steps / SAVES)), "data", f"a tenth of {steps:,} steps")
+    return Plan(
+        rate, length, measure(lengths, length), dtype, attention, packing, checkpoints, rows, accumulation, steps,
+        every, tuple(settled),
+    )  # fmt: skip
+
+
+def plan_memory(
+    shape: Shape, machine: Machine, length: int, most: int, *, full: bool, narrow: bool, checkpoints: bool | None = None
+) -> tuple[int, bool]:
+    """Rows in one forward pass, a divisor of `most`, and whether activations are computed twice.
+
+    narrow: arithmetic of 16 bits. checkpoints: decided by the user; None: only where not one row would fit without.
+    """
+    room = HEADROOM * machine.memory - _fixed(shape, full, narrow)
+    wide = 1 if narrow else 2
+
+    def fitting(checkpointed: bool) -> int:
+        token = shape.layers * shape.hidden * (CHECKPOINT if checkpointed else ACTIVATION) * wide
+        extra = shape.hidden * ACTIVATION * wide if checkpointed else 0  # the one layer that is computed again
+        return int(room // ((token + extra) * length))
+
+    twice = fitting(False) < 1 if checkpoints is None else checkpoints
+    enough = max(1, TOKENS_AT_ONCE[machine.device] // length)
+    limit = max(1, min(most, enough, fitting(twice)))
+    return next(rows for rows in range(limit, 0, -1) if most % rows == 0), twice
+
+
+def _fixed(shape: Shape, full: bool, narrow: bool) -> float:
+    """Bytes of weights, gradients and Adam's state; of an adapter about a hundredth of the weights is trained."""
+    if full:
+        return shape.parameters * (18 if narrow else 16)  # float32 weights, gradients, two moments; a 16-bit copy
+    return shape.parameters * (2 if narrow else 4) + shape.parameters * 0.01 * 16

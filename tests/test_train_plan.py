@@ -1,0 +1,96 @@
+"""What is left open is settled from data and machine, with where each value came from."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from cai.errors import UsageError
+from cai.train_config import Loaded, TrainConfig, load_config
+from cai.train_plan import LEARNING_RATES, Machine, Shape, plan_memory, resolve
+
+GB = 2**30
+LAPTOP = Machine("cpu", "a laptop", 8 * GB, bfloat16=False, flash_attention=False)
+GPU = Machine("cuda", "a GPU", 80 * GB, bfloat16=True, flash_attention=True)
+SMALL = Shape(135_000_000, 30, 576, 8192)
+LARGE = Shape(8_000_000_000, 32, 4096, 8192)
+
+
+def values(plan: Any) -> dict[str, Any]:
+    return {setting.name: (setting.value, setting.origin) for setting in plan.settings}
+
+
+def test_what_is_resolved_says_where_it_came_from(tmp_path: Path) -> None:
+    path = tmp_path / "train.yaml"
+    path.write_text("max_length: 128\n")
+    loaded = load_config(path, {"batch_size": 8})
+    plan = resolve("sft", loaded, [100] * 99 + [300], SMALL, LAPTOP)
+    found = values(plan)
+    assert found["max_length"] == (128, "config file")
+    assert found["batch_size"] == (8, "flag")
+    assert found["dtype"] == ("float32", "hardware")
+    assert found["attention"] == ("sdpa", "hardware")
+    assert found["learning_rate"] == (LEARNING_RATES["sft"][0], "default")
+    assert plan.truncation.over == 1
+    assert any("1 of 100 rows" in line for line in plan.lines())
+
+
+def test_full_training_learns_more_slowly() -> None:
+    for method in LEARNING_RATES:
+        lora, full = (
+            resolve(method, load_config(None, {"full": f}), [50, 60], SMALL, GPU).learning_rate for f in (False, True)
+        )
+        assert full == pytest.approx(lora / 10)
+
+
+def test_a_gpu_with_flash_attention_pads_nothing() -> None:
+    plan = resolve("sft", load_config(), [700] * 50, SMALL, GPU)
+    assert (plan.dtype, plan.attention, plan.packing) == ("bfloat16", "flash_attention_2", "padding_free")
+    assert plan.max_length == 704
+
+
+def test_what_the_machine_or_model_cannot_do_is_told() -> None:
+    with pytest.raises(UsageError, match="needs flash attention"):
+        resolve("sft", load_config(None, {"packing": "packed"}), [9, 9], SMALL, LAPTOP)
+    with pytest.raises(UsageError, match=r"context of 8,192"):
+        resolve("sft", load_config(None, {"max_length": 9000}), [9, 9], SMALL, LAPTOP)
+
+
+@settings(max_examples=100)
+@given(
+    st.lists(st.integers(1, 3000), min_size=1, max_size=200), st.integers(1, 64), st.floats(0.1, 5),
+    st.sampled_from([LAPTOP, GPU]), st.sampled_from([SMALL, LARGE]), st.booleans(),
+)  # fmt: skip
+def test_a_plan_keeps_the_effective_batch(
+    lengths: list[int], batch: int, epochs: float, machine: Machine, shape: Shape, full: bool
+) -> None:
+    loaded = Loaded(TrainConfig(batch_size=batch, epochs=epochs, full=full), {})
+    plan = resolve("sft", loaded, lengths, shape, machine)
+    effective = plan.rows_at_once * plan.accumulation
+    assert effective == batch
+    assert 1 <= plan.save_every <= plan.steps
+    assert plan.max_length <= shape.context
+
+
+@settings(max_examples=100)
+@given(st.integers(1, 200), st.sampled_from([128, 512, 2048]), st.integers(1, 64), st.booleans(), st.booleans())
+def test_more_memory_never_means_fewer_rows_or_more_work(
+    gigabytes: int, length: int, most: int, full: bool, narrow: bool
+) -> None:
+    def plan(memory: int) -> tuple[int, bool]:
+        machine = Machine("cuda", "a GPU", memory * GB, narrow, False)
+        return plan_memory(LARGE, machine, length, most, full=full, narrow=narrow)
+
+    (rows, twice), (more, still) = plan(gigabytes), plan(2 * gigabytes)
+    assert still <= twice
+    assert more >= rows or still < twice
+
+
+def test_a_model_that_fills_the_device_computes_its_activations_twice() -> None:
+    tight = Machine("cuda", "a GPU", 24 * GB, True, False)
+    assert plan_memory(LARGE, tight, 2048, 16, full=False, narrow=True)[1]
+    assert not plan_memory(SMALL, tight, 2048, 16, full=False, narrow=True)[1]
