@@ -153,6 +153,9 @@ def audit(
     one. rows: a JSONL file that gets the verdict on every reply. Raises UsageError for a column that is not there and
     SourceError for a source that cannot be read or has no reply.
     """
+    for name, given in (("source", source), ("against", against)):
+        if given is not None and not isinstance(given, str | Path | Iterable):
+            raise UsageError(f"the {name} is {given!r}: name a file or a run folder, or pass a list of records")
     notes: list[str] = []
     if isinstance(source, str | Path) and Path(source).is_dir():
         source, twin = _in_folder(Path(source))

@@ -24,7 +24,7 @@ from cai.judge import log_ratio, mean_preference
 from cai.labelling import LabelSettings, LabelSetup, resolve
 from cai.records import BadPrompt, Label, Protocol, Record, Vote
 from cai.settings import make_settings, open_models, spec_of
-from cai.trial import NOT_ASKED, Play, quietly
+from cai.trial import NOT_ASKED, Play, quietly, read_labels
 
 MEASURED = (
     "accuracy", "interval", "kappa", "ece", "brier", "nll", "auroc", "temperature", "coverage", "thresholds", "delta",
@@ -260,9 +260,7 @@ def _slug(spec: str, protocol: Protocol, taken: set[str]) -> str:
 
 def _measured(setup: BenchSetup, info: Mapping[str, Any], stopped: str | None) -> BenchResult:
     wanted = {position for position, item in setup.gold if not isinstance(item, BadPrompt)}
-    path = setup.out / "labels.jsonl"
-    lines = path.read_bytes().splitlines() if path.exists() else []
-    rows = [label for line in lines if (label := Label.model_validate_json(line)).position in wanted]
+    rows = [label for label in read_labels(setup.out / "labels.jsonl") if label.position in wanted]
     rows.sort(key=lambda label: label.position)  # the same numbers in whatever order they were finished
     valid = any(label.z is not None for label in rows)
     report = calibrate_rows(rows, binding=Binding.model_validate(setup.identity["binding"])) if valid else None

@@ -160,18 +160,26 @@ class CalibrationReport:
 
     def save(self, folder: Path, *, plots: bool) -> list[str]:
         """Write calibration.json and, with `plots`, two diagrams; returns the names written. Raises RunError."""
+        content = {FILE: self.calibration.model_dump_json(indent=2).encode() + b"\n"}
+        content |= self._images() if plots else {}
         try:
             folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise RunError(f"cannot write to {folder}: {error.strerror or error}; choose another --out") from error
-        write_atomically(folder / FILE, self.calibration.model_dump_json(indent=2).encode() + b"\n")
-        if not plots:
-            return [FILE]
+            for name, data in content.items():
+                write_atomically(folder / name, data)
+        except (OSError, RunError) as error:
+            cause = error if isinstance(error, OSError) else error.__cause__
+            told = cause.strerror or cause if isinstance(cause, OSError) else error
+            advice = "make room or permission there, or choose another --out"
+            raise RunError(f"cannot write to {folder}: {told}; {advice}") from error
+        return list(content)
+
+    def _images(self) -> dict[str, bytes]:
+        """The diagrams, by name."""
         from cai.plots import plot_reliability, plot_risk_coverage
 
         made, ps = self.calibration, self.ps
         after = self.held_out or [probability(row.z, made.temperature) for row in self.rows]
-        images = {
+        return {
             "reliability.png": plot_reliability(ps, after, self.truths),
             "risk-coverage.png": plot_risk_coverage(
                 ps,
@@ -180,9 +188,6 @@ class CalibrationReport:
                 made.thresholds,
             ),
         }
-        for name, image in images.items():
-            write_atomically(folder / name, image)
-        return [FILE, *images]
 
 
 def calibrate_judge(source: str | Path | Iterable[Any], *, delta: float = DELTA) -> CalibrationReport:

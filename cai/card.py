@@ -234,12 +234,14 @@ def _front_matter(name: str, facts: Facts, kind_of_rows: str = "Revisions", tags
         ]
         if files:
             configs.append({"config_name": kind, "data_files": files})
+    if not configs:  # else `datasets` would take whatever lies in the folder, run.json first, for the rows
+        configs = [{"config_name": kind, "data_files": []} for kind in KINDS if f"{kind}.jsonl" in facts.files]
     front = {
         "pretty_name": _one_line(f"{kind_of_rows} under {name}"),
         "license": "unknown",
         "task_categories": ["text-generation"],
         "tags": ["constitutional-ai", "rlaif", *tags, "synthetic", "cai-toolkit"],
-        **({"configs": configs} if configs else {}),
+        "configs": configs,
     }
     return yaml.safe_dump(front, sort_keys=False, allow_unicode=True, width=1_000)
 
@@ -307,7 +309,7 @@ def _dropped(facts: Facts) -> str:
 def _loading(facts: Facts, load_from: str) -> str:
     kinds = [kind for kind in KINDS if any(n for name, n in facts.files.items() if name.startswith(kind))]
     if not kinds:
-        return ""
+        return "There is nothing to load: every file is empty.\n"
     lines = [f'{kind} = load_dataset("{load_from}", "{kind}")' for kind in kinds]
     return _block("python", "\n".join(["from datasets import load_dataset", "", *lines]))
 

@@ -113,6 +113,7 @@ def constitution_test(
     Example: cai constitution test my.yaml --judge openai:gpt-4.1-mini
     """
     from cai.constitution import load_constitution
+    from cai.errors import CaiError
     from cai.trial import resolve_trial, run_trial
 
     asked = {"judge": judge, "protocol": protocol, **settings}
@@ -122,7 +123,7 @@ def constitution_test(
     else:
         say(report.lines())
     if report.failed:
-        raise typer.Exit(1)
+        raise CaiError(f"{file}: {len(report.failed):,} of {len(report.outcomes):,} tests do not hold in both orders")
 
 
 @constitution_app.command("ablate")

@@ -22,7 +22,7 @@ judge_app = typer.Typer(
 )
 RUN_OPTIONS = (
     "templates", "max_tokens", "extra_body", "concurrency", "rpm", "tpm", "seed", "max_cost", "price", "base_url",
-    "header", "timeout", "out",
+    "header", "timeout", "out", "force",
 )  # fmt: skip
 
 

@@ -11,6 +11,7 @@ import tempfile
 from array import array
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from operator import itemgetter
 from pathlib import Path
 from typing import Any
@@ -61,6 +62,7 @@ class Cut:
     def write(self) -> None:
         """Write every file beside the old one, and put them in place when all are whole."""
         folder = self._run.path
+        _sweep(folder)
         try:
             for name in self.files:
                 for side in ("",) if self._split is None else ("", ".eval"):
@@ -71,10 +73,11 @@ class Cut:
             for stale in set(TRAINING_FILES) - self.facts.files.keys():
                 (folder / stale).unlink(missing_ok=True)
         except OSError as error:
-            raise RunError(f"cannot write to {folder}: {error.strerror or error}; then export again") from error
+            raise RunError(f"cannot write to {folder}: {error.strerror or error}") from error
         finally:
             for table in self._tables.values():
                 table.discard()
+            _sweep(folder)
 
     def _dropped(self) -> Iterator[bytes]:
         for _, line in heapq.merge(self._own_drops(), self.lines(), key=itemgetter(0)):
@@ -121,6 +124,13 @@ class Cut:
     def damaged(self) -> RunError:
         """The error for a row that cannot be read."""
         return damage(self._run.path / self.rows_file)
+
+
+def _sweep(folder: Path) -> None:
+    """Remove what a cut that did not come to its end left behind."""
+    for name in (*(f"{name}.part" for name in TRAINING_FILES), "dropped.tmp"):
+        with suppress(OSError):
+            (folder / name).unlink(missing_ok=True)
 
 
 class Spool:

@@ -9,13 +9,15 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
 import orjson
+from pydantic import ValidationError
 
 from cai.calibrate import Calibration, Threshold
-from cai.calibration import FILE, binding_problems, load_calibration
+from cai.calibration import FILE, binding_problems, first_problem, load_calibration
 from cai.card import Facts, dataset_card, label_card
 from cai.cut import Cut, RevisionCut
 from cai.errors import RunError, UsageError
@@ -36,6 +38,14 @@ DEFAULTS: dict[str, Any] = {  # options by the run they fit, beside those that f
     },
     "": {"split": None, "parquet": False, "hygiene": True},
 }  # fmt: skip
+NUMBER, SWITCH = ((int, float), "a number"), (bool, "True or False")
+KINDS: dict[str, tuple[Any, str]] = {
+    **dict.fromkeys(("split", "min_confidence", "agreement", "max_length_ratio", "dead_zone"), NUMBER),
+    **dict.fromkeys(("parquet", "hygiene", "order_flip"), SWITCH),
+    "target": (int, "a whole number"),
+    "benign": (str | Path, "text or a path"),
+    "calibration": (str | Path | Calibration | Mapping, "a path, or a calibration"),
+}
 MIN_CONFIDENCE = 0.7
 FILTERS = ("min_confidence", "calibration", "agreement", "order_flip", "max_length_ratio", "benign", "hygiene")
 Row = dict[str, Any]
@@ -139,21 +149,36 @@ def export_run(
     options = _fitting(options, command)
     hub = None if push is None else Hub(push, private)
     columns = schemas(command) if parquet else {}
-    run = reopen(Path(folder), command, ROWS[command])
+    with _open(Path(folder), command) as run:
+        cut = _write(run, options, columns, push)
+        url = None if hub is None else hub.push(run.path, [*cut.facts.files, "README.md"], TRAINING_FILES)
+    return _summary(run, cut, url, tuple([*_notes(run.info, cut.facts, split), *cut.notes()]))
+
+
+@contextmanager
+def _open(folder: Path, command: str) -> Iterator[RunFolder]:
+    """The run of a folder, until it was cut; where that fails for its disk, the error advises what an export can do."""
     try:
-        if agreement is not None and calibration is None and (run.path / FILE).exists():
-            options["calibration"] = str(run.path / FILE)
-        cut = _cut_of(run, options, columns)
-        cut.write()
-        facts = cut.facts
-        facts.options = _words(options)
-        make_card = dataset_card if command == "generate" else label_card
-        write_atomically(run.path / "README.md", make_card(run.info, facts, load_from=push or ".").encode())
-        _remember(run, options)
-        url = None if hub is None else hub.push(run.path, [*facts.files, "README.md"], TRAINING_FILES)
-    finally:
-        run.close()
-    return _summary(run, cut, url, tuple([*_notes(run.info, facts, split), *cut.notes()]))
+        with closing(reopen(folder, command, ROWS[command])) as run:
+            yield run
+    except RunError as error:
+        if not isinstance(cause := error.__cause__, OSError):
+            raise
+        told = f"cannot write to {folder}: {cause.strerror or cause}; make room or permission there, and export again"
+        raise RunError(told) from error
+
+
+def _write(run: RunFolder, options: Row, columns: Mapping[str, Any], push: str | None) -> Cut:
+    """Write the training rows, their card, and into run.json the options."""
+    if options.get("agreement") is not None and options["calibration"] is None and (run.path / FILE).exists():
+        options["calibration"] = str(run.path / FILE)
+    cut = _cut_of(run, options, columns)
+    cut.write()
+    cut.facts.options = _words(options)
+    make_card = dataset_card if run.identity["command"] == "generate" else label_card
+    write_atomically(run.path / "README.md", make_card(run.info, cut.facts, load_from=push or ".").encode())
+    _remember(run, options)
+    return cut
 
 
 def _summary(run: RunFolder, cut: Cut, url: str | None, notes: tuple[str, ...]) -> ExportSummary:
@@ -196,16 +221,25 @@ def _notes(info: Mapping[str, Any], facts: Facts, split: float | None) -> Iterat
 
 
 def _check(options: Row) -> None:
-    """Raises UsageError for a value out of its range."""
+    """Raises UsageError for a value of another type, or out of its range."""
+    for name, (kind, need) in KINDS.items():
+        value = options[name]
+        wanted = isinstance(value, kind) and (kind is bool or not isinstance(value, bool))
+        if not wanted and (kind is bool or value is not None):
+            raise UsageError(f"{_flag(name)} {value!r} must be {need}")
     for name, low, high, need in (
         ("split", 0.0, 1.0, "above 0 and below 1: it is the share of prompts that trains"),
         ("min_confidence", 0.5, 1.0, "from 0.5 to 1"),
+        ("agreement", 0.5, 1.0, "at least 0.5 and below 1"),
         ("dead_zone", 0.5, 1.0, "from 0.5 to 1"),
         ("max_length_ratio", 1.0, float("inf"), "at least 1"),
         ("target", 1, float("inf"), "at least 1"),
     ):
         value = options[name]
-        if value is not None and (not low <= value <= high or (name == "split" and value in (low, high))):
+        if value is None:
+            continue
+        at_an_end = (name == "split" and value == low) or (name in ("split", "agreement") and value == high)
+        if at_an_end or not low <= value <= high:
             raise UsageError(f"{_flag(name)} {value} must be {need}")
     for name, known in (("rounds_kept", ("last", "all")), ("pairing", PAIRINGS)):
         if options[name] not in known:
@@ -222,7 +256,9 @@ def _command(folder: Path) -> str:
         raise RunError(
             f"{folder} is not a run folder: it has no run.json; name the --out of a cai generate or cai label"
         ) from None
-    except (OSError, ValueError, LookupError, TypeError):
+    except (OSError, ValueError) as error:
+        raise RunError(f"{folder / 'run.json'} cannot be read ({error}); restore it, and export again") from error
+    except (LookupError, TypeError):
         return "generate"
     if command == "sample":
         raise RunError(
@@ -325,7 +361,7 @@ def _calibration(
     if isinstance(given, str | Path):
         made = load_calibration(given)
     else:
-        made = given if isinstance(given, Calibration) else Calibration.model_validate_json(orjson.dumps(given))
+        made = given if isinstance(given, Calibration) else _read_calibration(given)
     problems = binding_problems(made, identity["binding"])
     if problems:
         raise UsageError(
@@ -333,6 +369,15 @@ def _calibration(
             "cai judge calibrate"
         )
     return made
+
+
+def _read_calibration(given: Mapping[str, Any]) -> Calibration:
+    try:
+        return Calibration.model_validate_json(orjson.dumps(dict(given)))
+    except ValidationError as error:
+        raise UsageError(f"the calibration that is given is none ({first_problem(error)})") from None
+    except TypeError as error:  # of values that JSON does not have
+        raise UsageError(f"the calibration that is given is none ({error})") from None
 
 
 def _threshold(calibration: Calibration, agreement: float) -> Threshold:
@@ -346,6 +391,9 @@ def _threshold(calibration: Calibration, agreement: float) -> Threshold:
         if certified
         else "none is: --min-confidence states one without a promise"
     )
+    if certified and str(agreement) not in calibration.thresholds:
+        which = f"{', '.join(certified)}: name {'one of them' if len(certified) > 1 else 'that'}"
+        raise UsageError(f"--agreement {agreement:g}: {FILE} has no {agreement:g}; it certifies {which}")
     raise UsageError(f"--agreement {agreement:g} is not certified by the {calibration.n:,} gold pairs; {known}")
 
 

@@ -16,6 +16,7 @@ from tempfile import TemporaryDirectory
 from typing import Any, Literal, get_args
 
 import orjson
+from pydantic import ValidationError
 
 from cai.calibrate import probability
 from cai.constitution import Constitution, Principle, load_constitution
@@ -26,7 +27,7 @@ from cai.judge import Flow, Pair, judge, log_ratio
 from cai.judging import Labelling
 from cai.labelling import LabelSettings, LabelSetup, resolve
 from cai.records import Contest, Label, Reading, Record, Vote
-from cai.run import PAIR_BITS, identity_hash
+from cai.run import PAIR_BITS, damage, identity_hash
 from cai.settings import make_settings, spec_of
 
 State = Literal["holds", "flips", "fails", "invalid"]
@@ -177,6 +178,7 @@ class Trial(Labelling):
     """Judge examples."""
 
     unit = "tests"
+    done = "tests judged"
 
     def __init__(self, setup: TrialSetup) -> None:
         super().__init__(setup)
@@ -211,7 +213,7 @@ def run_trial(setup: TrialSetup, play: Play = quietly) -> TrialReport:
     job: Job[Label] = Job(setup, setup.out)
     play(job)
     rows, law = job.folder / job.task.rows_file, setup.constitution
-    labels = [Label.model_validate_json(line) for line in rows.read_bytes().splitlines()] if rows.exists() else []
+    labels = read_labels(rows)
     lost = {} if len(labels) == len(setup.examples) else _lost(job.folder / "dropped.jsonl")
     said = {label.id: label for label in labels}
     return TrialReport(
@@ -222,6 +224,14 @@ def run_trial(setup: TrialSetup, play: Play = quietly) -> TrialReport:
         untested=tuple(principle.id for principle in law.principles if not principle.tests),
         folder=str(job.folder),
     )
+
+
+def read_labels(path: Path) -> list[Label]:
+    """The rows of a labels.jsonl; none where it is missing. Raises RunError for one that is damaged."""
+    try:
+        return [Label.model_validate_json(line) for line in path.read_bytes().splitlines()] if path.exists() else []
+    except ValidationError as error:
+        raise damage(path) from error
 
 
 def resolve_trial(law: Constitution, principle: str | None, given: dict[str, Any]) -> TrialSetup:
@@ -290,8 +300,11 @@ def _is_trial(folder: Path) -> bool:
 
 def _lost(path: Path) -> dict[str, str]:
     """Why examples were dropped, by their id."""
-    rows = map(orjson.loads, path.read_bytes().splitlines())
-    return {row["id"]: f"{row['reason']}: {row['detail']}" for row in rows}
+    try:
+        rows = map(orjson.loads, path.read_bytes().splitlines())
+        return {row["id"]: f"{row['reason']}: {row['detail']}" for row in rows}
+    except (ValueError, LookupError, TypeError) as error:
+        raise damage(path) from error
 
 
 def _outcome(example: Example, principle: str, label: Label | None, lost: dict[str, str]) -> Outcome:

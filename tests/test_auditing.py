@@ -273,6 +273,14 @@ def test_the_verdicts_do_not_replace_what_they_are_about(write: Write) -> None:
 # Limits
 
 
+def test_what_holds_no_records_is_refused() -> None:
+    for wrong in ({"source": 5}, {"source": ["A"], "against": 5}):
+        with pytest.raises(
+            UsageError, match=f"the {list(wrong)[-1]} is 5: name a file or a run folder, or pass a list"
+        ):
+            audit(**wrong)  # type: ignore[arg-type]
+
+
 def test_limits_are_read_from_lists_and_repetition() -> None:
     assert read_limits(["refusal_full=0.2, role_mixup=0", "chosen.empty=0.01"]) == {
         "refusal_full": 0.2, "role_mixup": 0, "chosen.empty": 0.01,

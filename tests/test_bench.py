@@ -328,6 +328,18 @@ def test_the_folders_are_label_runs_that_calibrate_reads_alike(judged: Fakes, tm
     assert found["binding"] == report["binding"]
 
 
+def test_a_damaged_label_is_named(judged: Fakes, tmp_path: Path) -> None:
+    judged(fair)
+    many = [pair(n, n % 4 + 0.5, (n * 7) % 5, 1 + (n % 3 == 0)) for n in range(30)]
+    bench(many, out=tmp_path / "many")
+    path = tmp_path / "many" / "fake-x-logprob" / "labels.jsonl"
+    rows = path.read_bytes().splitlines(keepends=True)
+    rows[24] = rows[24].replace(b'"votes":', b'"vetos":')  # the first twenty are looked at before the run goes on
+    path.write_bytes(b"".join(rows))
+    with pytest.raises(RunError, match=r"labels.jsonl: line 25 is damaged"):
+        bench(many, out=tmp_path / "many")
+
+
 def test_another_law_in_the_same_folder_is_refused(judged: Fakes, tmp_path: Path) -> None:
     judged(fair)
     bench(TEN, out=tmp_path)

@@ -548,7 +548,33 @@ def test_an_empty_file_is_no_config_because_it_has_no_columns(tmp_path: Path) ->
     assert 'load_dataset(".", "sft")' in card and '"dpo")' not in card
     export_run(make_run(tmp_path / "b", []))
     card = (tmp_path / "b" / "README.md").read_text()
-    assert "configs" not in front_matter(card) and "load_dataset" not in card
+    assert front_matter(card)["configs"] == [{"config_name": kind, "data_files": []} for kind in ("sft", "dpo")]
+    assert "load_dataset" not in card and "There is nothing to load" in card
+
+
+def test_a_run_without_rows_loads_as_nothing_and_not_as_its_settings(tmp_path: Path) -> None:
+    datasets = pytest.importorskip("datasets")
+    export_run(make_run(tmp_path / "run", []))
+    with pytest.raises(FileNotFoundError, match=r"No .*data files found"):
+        datasets.load_dataset(str(tmp_path / "run"), "sft", cache_dir=str(tmp_path / "cache"))
+
+
+def test_what_an_export_left_behind_is_swept_away(run: Path) -> None:
+    for name in ("dpo.eval.jsonl.part", "sft.parquet.part", "dropped.tmp"):
+        (run / name).write_text("half a")
+    export_run(run)
+    assert not list(run.glob("*.part")) + list(run.glob("*.tmp"))
+    (run / "dpo.jsonl").unlink()
+    (run / "dpo.jsonl").mkdir()
+    with pytest.raises(RunError, match=r"cannot write to .*; make room or permission there, and export again"):
+        export_run(run)
+    assert not list(run.glob("*.part")) + list(run.glob("*.tmp"))
+
+
+def test_settings_that_cannot_be_read_are_told_without_options_that_an_export_does_not_have(run: Path) -> None:
+    (run / "run.json").write_text("{")
+    with pytest.raises(RunError, match=r"run.json cannot be read \(.*\); restore it, and export again"):
+        export_run(run)
 
 
 def test_the_card_gives_the_command_that_makes_the_run_again() -> None:

@@ -421,6 +421,10 @@ def test_a_calibration_that_does_not_fit_is_refused(run: Path, tmp_path: Path) -
         export_run(run, calibration=calibration(judge="openai:other"))
     with pytest.raises(UsageError, match=r"--agreement 0.9 is not certified by the 200 gold pairs; certified are 0.8"):
         export_run(run, calibration=calibration(), agreement=0.9)
+    with pytest.raises(
+        UsageError, match=r"--agreement 0.87: calibration.json has no 0.87; it certifies 0.8: name that"
+    ):
+        export_run(run, calibration=calibration(), agreement=0.87)
     with pytest.raises(UsageError, match="--agreement needs --calibration FILE"):
         export_run(run, agreement=0.9)
     with pytest.raises(InputError, match="cannot be read"):
@@ -436,6 +440,18 @@ def test_a_calibration_that_does_not_fit_is_refused(run: Path, tmp_path: Path) -
         ({"dead_zone": 1.2}, "--dead-zone 1.2 must be from 0.5 to 1"),
         ({"max_length_ratio": 0.5}, "--max-length-ratio 0.5 must be at least 1"),
         ({"target": 0}, "--target 0 must be at least 1"),
+        ({"target": 1.5}, "--target 1.5 must be a whole number"),
+        ({"target": True}, "--target True must be a whole number"),
+        ({"min_confidence": "0.8"}, "--min-confidence '0.8' must be a number"),
+        ({"min_confidence": math.nan}, "--min-confidence nan must be from 0.5 to 1"),
+        ({"hygiene": "no"}, "--hygiene 'no' must be True or False"),
+        ({"benign": 3}, "--benign 3 must be text or a path"),
+        ({"calibration": 3}, "--calibration 3 must be a path, or a calibration"),
+        ({"calibration": {"n": 3}}, "the calibration that is given is none (binding: Field required)"),
+        ({"calibration": {"n": {3}}}, "the calibration that is given is none ("),
+        ({"agreement": 1.0}, "--agreement 1.0 must be at least 0.5 and below 1"),
+        ({"agreement": 0.3}, "--agreement 0.3 must be at least 0.5 and below 1"),
+        ({"agreement": math.nan}, "--agreement nan must be at least 0.5 and below 1"),
         ({"pairing": "some"}, "--pairing 'some' must be all, best-worst or final"),
         ({"pairing": "final"}, "--pairing final is for labels of a generate run"),
         ({"agreement": 0.8, "min_confidence": 0.8}, "name one of them"),

@@ -24,7 +24,7 @@ from cai.constitution import Constitution, load_constitution
 from cai.errors import CallRejected, ConstitutionError, InputError, ModelStopped, RunError, UsageError
 from cai.models import Abilities
 from cai.records import Completion, Label
-from cai.trial import constitution_test, resolve_trial
+from cai.trial import constitution_test, read_labels, resolve_trial
 
 REPLIES = re.compile(r"<reply_a>\n(.*?)\n</reply_a>\n\n<reply_b>\n(.*?)\n</reply_b>", re.S)
 Mind = Callable[[str, str, str], float]  # of the question and both replies as shown: log odds that the first is better
@@ -251,6 +251,16 @@ def test_what_was_finished_before_a_stop_is_not_asked_again(judged: Callable[...
     assert len(judge.answered) == 6
 
 
+def test_a_damaged_label_is_named(judged: Callable[..., Judge], tmp_path: Path) -> None:
+    judged(fair)
+    constitution_test(TWO, "fake:x", out=tmp_path)
+    path = tmp_path / "labels.jsonl"
+    assert len(read_labels(path)) == 3
+    path.write_bytes(path.read_bytes().replace(b'"votes":', b'"vetos":', 1))
+    with pytest.raises(RunError, match=r"labels.jsonl: line 1 is damaged"):
+        read_labels(path)
+
+
 def test_the_folder_of_another_run_is_left_alone(judged: Callable[..., Judge], tmp_path: Path) -> None:
     judged(fair)
     other = tmp_path / "other"
@@ -306,7 +316,12 @@ def test_the_command_exits_1_where_an_example_fails(
     judge = judged(fair)
     Path("law.yaml").write_text(json.dumps(TWO.model_dump(mode="json", exclude_none=True)))
     assert command(monkeypatch, "constitution", "test", "law.yaml", "--judge", "fake:x") == 1
-    assert "not held: brief 1 (fails)" in capsys.readouterr().out
+    told = capsys.readouterr()
+    assert "not held: brief 1 (fails)" in told.out and "3 tests judged" in told.err
+    assert "error: law.yaml: 1 of 3 tests do not hold in both orders" in told.err.splitlines()
+    assert command(monkeypatch, "constitution", "test", "law.yaml", "--judge", "fake:x", "--json") == 1
+    told_json = capsys.readouterr()
+    assert json.loads(told_json.out)["passed"] is False and "tests do not hold" in told_json.err
     words = ("constitution", "test", "law.yaml", "--judge", "fake:x", "--principle", "kind", "--json")
     assert command(monkeypatch, *words) == 0
     told = json.loads(capsys.readouterr().out)
