@@ -14,18 +14,15 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any, Literal
 
-from cai.errors import CaiError, MissingExtra, UsageError
+from cai.errors import MissingExtra, UsageError
 from cai.losses import SOFT, check_smoothing, known, kto_weights, probabilities
+from cai.training_watch import LossNotFinite
 
 Method = Literal["dpo", "kto", "reward"]
 Labels = Literal["soft", "margin", "hard"]
 
 P, ROW = "p_chosen", "row"  # ROW, where the data has it: the row's number, which a loss that is no number is told by
 OURS = (P, ROW)
-
-
-class LossNotFinite(CaiError):
-    """The loss became NaN or infinite; the weights are those before the step."""
 
 
 @dataclass(frozen=True, slots=True)

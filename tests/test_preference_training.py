@@ -24,8 +24,9 @@ from models.test_hf import TEMPLATE, build
 from cai.errors import InputError, UsageError
 from cai.losses import NLL_WEIGHT, cross_entropy, gap_scaled, with_nll
 from cai.models import open_model
-from cai.preference_training import LossNotFinite, dpo_trainer, kto_trainer, reward_trainer, too_long
+from cai.preference_training import dpo_trainer, kto_trainer, reward_trainer, too_long
 from cai.records import Call, Request, Sampling
+from cai.training_watch import LossNotFinite, callback
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # those of torch, trl and peft about themselves
 
@@ -472,3 +473,32 @@ def test_a_loss_that_is_no_number_stops_with_the_rows_and_before_the_step(folder
         trainer.train()
     assert f"rows {', '.join(map(str, seen))}:" in str(caught.value)
     assert torch.equal(trainer.model.lm_head.weight, whole)
+
+
+def test_a_training_that_unlearns_both_replies_is_told_while_it_runs(folder: Path, tmp_path: Path) -> None:
+    heard: list[str] = []
+    trainer = dpo(folder, tmp_path, pairs(), loss_type=["apo_down"], max_steps=12)  # lowers both, the chosen less
+    trainer.add_callback(callback(heard.append))
+    trainer.train()
+    unlearned = [line for line in heard if "chosen replies become less probable" in line]
+    assert len(unlearned) == 1
+    last = [entry for entry in trainer.state.log_history if "loss" in entry][-1]
+    assert last["rewards/chosen"] < 0 < last["rewards/margins"]
+
+
+def test_a_calm_training_is_not_interrupted(folder: Path, tmp_path: Path) -> None:
+    heard: list[str] = []
+    trainer = dpo(folder, tmp_path, pairs(p_chosen=0.8), loss_type=["cdpo"], max_steps=12, learning_rate=1e-5)
+    trainer.add_callback(callback(heard.append))
+    trainer.train()
+    assert heard == []
+
+
+def test_a_gradient_that_is_no_number_stops_before_the_step(folder: Path, tmp_path: Path) -> None:
+    trainer = dpo(folder, tmp_path, pairs(p_chosen=0.9), loss_type=["cdpo"])
+    trainer.add_callback(callback())
+    weight = trainer.model.model.norm.weight
+    weight.register_hook(lambda grad: grad / 0 if trainer.state.global_step == 2 else grad)
+    with pytest.raises(LossNotFinite, match="a gradient is no number at step 3: try a lower learning rate"):
+        trainer.train()
+    assert all(parameter.isfinite().all() for parameter in trainer.model.parameters())

@@ -1,0 +1,69 @@
+"""What a training's log gives rise to, on logs written by hand."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cai.training_watch import FALL, WINDOW, Watch, length_warning
+
+
+def told(watch: Watch, entries: list[dict[str, Any]]) -> list[str]:
+    return [line for step, entry in enumerate(entries, start=1) for line in watch.see(step * 10, entry)]
+
+
+def entry(chosen: float, margin: float, beta: float = 0.1, reference: float = -100.0) -> dict[str, float]:
+    """`chosen` in nats against the reference."""
+    return {"rewards/chosen": beta * chosen, "rewards/margins": margin, "logps/chosen": reference + chosen}
+
+
+def test_falling_chosen_replies_are_told_once_with_their_fall() -> None:
+    lines = told(Watch(0.1), [entry(-2.1 * i, 0.1 * i) for i in range(30)])
+    assert len(lines) == 1
+    assert "margins rise (0.2 to " in lines[0] and "chosen replies become less probable: 1" in lines[0]
+    assert lines[0].startswith("step 80: ")  # the mean of steps 40 to 80 is the first beyond 10 nats of 100
+
+
+def test_a_fall_within_a_tenth_is_common_and_not_told() -> None:
+    assert told(Watch(0.1), [entry(-100 * FALL * 0.99, 0.1 * i) for i in range(30)]) == []
+    assert len(told(Watch(0.1), [entry(-100 * FALL * 1.01, 0.1 * i) for i in range(30)])) == 1
+
+
+def test_chosen_replies_that_fall_with_their_margins_are_another_matter() -> None:
+    assert told(Watch(0.1), [entry(-2.1 * i, -0.1 * i) for i in range(30)]) == []
+    assert told(Watch(0.1), [entry(+2.0 * i, 0.1 * i) for i in range(30)]) == []
+    assert told(Watch(None), [entry(-2.1 * i, 0.1 * i) for i in range(30)]) == []
+
+
+@given(st.floats(0.01, 5))
+def test_the_fall_is_counted_in_nats_whatever_beta(beta: float) -> None:
+    lines = told(Watch(beta), [entry(-2.1 * i, 0.1 * i, beta) for i in range(30)])
+    assert [line.split(":")[0] for line in lines] == ["step 80"]
+
+
+def test_half_the_entropy_is_told_and_one_odd_batch_is_not() -> None:
+    calm, low = {"entropy": 2.0}, {"entropy": 0.9}
+    assert told(Watch(), [calm] * 10 + [{"entropy": 0.1}] + [calm] * 10) == []
+    [line] = told(Watch(), [calm] * 10 + [low] * 10)
+    assert line.startswith(f"step {10 * (10 + WINDOW)}: entropy fell from 2 to 0.9 nats a token")
+    assert told(Watch(), [low] * 30) == []
+
+
+def test_nothing_is_told_before_there_is_enough_to_compare() -> None:
+    watch = Watch(0.1)
+    assert told(watch, [entry(-90.0, 0.1 * i) | {"entropy": 1.0} for i in range(WINDOW)]) == []
+    assert len(told(watch, [entry(-90.0, 9.0)])) == 1
+
+
+def test_entries_of_an_evaluation_are_no_part_of_the_curve() -> None:
+    assert told(Watch(0.1), [{"eval_entropy": 0.1, "epoch": 1.0}] * 20) == []
+
+
+def test_replies_half_or_twice_as_long_are_told() -> None:
+    assert length_warning([10, 20, 30], [12, 25, 38]) is None
+    short, long = length_warning([10, 20, 30], [5, 10, 400]), length_warning([10, 20, 30], [1, 40, 90])
+    assert short is not None and "the median reply was 20 long and is 10" in short
+    assert long is not None and "is 40" in long
+    assert length_warning([], [3]) is None and length_warning([3], []) is None and length_warning([0], [3]) is None
