@@ -369,7 +369,7 @@ def lines(results: Sequence[BenchResult]) -> Iterator[str]:
     names = [row["judge"] if len(row["judge"]) < width else "…" + row["judge"][2 - width :] for row in told]
     yield f"{'':{NAME}}" + "".join(f"{name:>{width}}" for name in names)
     yield f"{'':{NAME}}" + "".join(f"{row['protocol']:>{width}}" for row in told)
-    for section, entries in _table().items():
+    for section, entries in TABLE.items():
         yield section
         for name, show in entries.items():
             yield f"  {name:{NAME - 2}}" + "".join(f"{show(row):>{width}}" for row in told)
@@ -385,74 +385,79 @@ def lines(results: Sequence[BenchResult]) -> Iterator[str]:
             yield f"{result.name} is not finished, the same command goes on where it stopped: {result.stopped}"
 
 
-def _table() -> dict[str, dict[str, Callable[[Mapping[str, Any]], str]]]:
-    def number(*path: str, form: str = ".3f") -> Callable[[Mapping[str, Any]], str]:
-        def show(row: Any) -> str:
-            for key in path:
-                row = None if row is None else row.get(key)
-            return "–" if row is None else format(row, form)
+Show = Callable[[Mapping[str, Any]], str]  # of a result's summary: what stands in its column
 
-        return show
 
-    def share(*path: str) -> Callable[[Mapping[str, Any]], str]:
-        return number(*path, form=".1%")
+def _number(*path: str, form: str = ".3f") -> Show:
+    def show(row: Any) -> str:
+        for key in path:
+            row = None if row is None else row.get(key)
+        return "–" if row is None else format(row, form)
 
-    def interval(row: Mapping[str, Any]) -> str:
-        return "–" if row["interval"] is None else "{:.1%} to {:.1%}".format(*row["interval"])
+    return show
 
-    def promise(target: str) -> Callable[[Mapping[str, Any]], str]:
-        def show(row: Mapping[str, Any]) -> str:
-            at = (row["thresholds"] or {}).get(target)
-            return "none" if at is None else f"{at['lambda']:.3f}, keeps {at['coverage']:.0%}"
 
-        return show
+def _share(*path: str) -> Show:
+    return _number(*path, form=".1%")
 
-    whole = ",.0f"
-    return {
-        "pairs": {
-            "labelled by people": number("pairs", form=","),
-            "judged": number("judged", form=","),
-            "without a valid vote": number("invalid", form=","),
-            "invalid votes": share("invalid_vote_rate"),
-            "letter mass, median": number("mass"),
-        },
-        "agreement with people": {
-            "judge, both orders": share("accuracy"),
-            "  95 % interval": interval,
-            "  kappa": number("kappa"),
-            **{name: share("baselines", key, "accuracy") for key, name in TRIVIAL.items()},
-            "judge, one order alone": share("single_order_accuracy"),
-            "single votes, flips wrong": share("consistent_accuracy"),
-        },
-        "position": {
-            "same verdict both ways": share("position_consistency"),
-            "flips with the order": share("flip_rate"),
-            "bias b to the first, nats": number("bias", form="+.3f"),
-            "mean |b|, nats": number("absolute_bias"),
-        },
-        "length": {
-            "judge prefers the longer": share("prefers_longer"),
-            "people prefer the longer": share("people_prefer_longer"),
-        },
-        "confidence": {
-            "mean": number("mean_confidence"),
-            f"pairs of at least {SURE}": share("confident"),
-            "ECE": number("ece"),
-            "Brier": number("brier"),
-            "NLL": number("nll"),
-            "AUROC": number("auroc"),
-            "temperature T": number("temperature", form=".3g"),
-            "ECE held out, before T": number("held_out", "before", "ece"),
-            "ECE held out, after T": number("held_out", "after", "ece"),
-            "NLL held out, before T": number("held_out", "before", "nll"),
-            "NLL held out, after T": number("held_out", "after", "nll"),
-        },
-        "certified agreement": {f"at least {target}": promise(str(target)) for target in TARGETS},
-        "one label takes": {
-            "calls": number("per_label", "calls", form=".1f"),
-            "tokens in": number("per_label", "input_tokens", form=whole),
-            "tokens out": number("per_label", "output_tokens", form=whole),
-            "USD": number("per_label", "cost_usd", form=".6f"),
-            "seconds": number("per_label", "seconds"),
-        },
-    }
+
+def _interval(row: Mapping[str, Any]) -> str:
+    return "–" if row["interval"] is None else "{:.1%} to {:.1%}".format(*row["interval"])
+
+
+def _promise(target: str) -> Show:
+    def show(row: Mapping[str, Any]) -> str:
+        at = (row["thresholds"] or {}).get(target)
+        return "none" if at is None else f"{at['lambda']:.3f}, keeps {at['coverage']:.0%}"
+
+    return show
+
+
+TABLE: dict[str, dict[str, Show]] = {
+    "pairs": {
+        "labelled by people": _number("pairs", form=","),
+        "judged": _number("judged", form=","),
+        "without a valid vote": _number("invalid", form=","),
+        "invalid votes": _share("invalid_vote_rate"),
+        "letter mass, median": _number("mass"),
+    },
+    "agreement with people": {
+        "judge, both orders": _share("accuracy"),
+        "  95 % interval": _interval,
+        "  kappa": _number("kappa"),
+        **{name: _share("baselines", key, "accuracy") for key, name in TRIVIAL.items()},
+        "judge, one order alone": _share("single_order_accuracy"),
+        "single votes, flips wrong": _share("consistent_accuracy"),
+    },
+    "position": {
+        "same verdict both ways": _share("position_consistency"),
+        "flips with the order": _share("flip_rate"),
+        "bias b to the first, nats": _number("bias", form="+.3f"),
+        "mean |b|, nats": _number("absolute_bias"),
+    },
+    "length": {
+        "judge prefers the longer": _share("prefers_longer"),
+        "people prefer the longer": _share("people_prefer_longer"),
+    },
+    "confidence": {
+        "mean": _number("mean_confidence"),
+        f"pairs of at least {SURE}": _share("confident"),
+        "ECE": _number("ece"),
+        "Brier": _number("brier"),
+        "NLL": _number("nll"),
+        "AUROC": _number("auroc"),
+        "temperature T": _number("temperature", form=".3g"),
+        "ECE held out, before T": _number("held_out", "before", "ece"),
+        "ECE held out, after T": _number("held_out", "after", "ece"),
+        "NLL held out, before T": _number("held_out", "before", "nll"),
+        "NLL held out, after T": _number("held_out", "after", "nll"),
+    },
+    "certified agreement": {f"at least {target}": _promise(str(target)) for target in TARGETS},
+    "one label takes": {
+        "calls": _number("per_label", "calls", form=".1f"),
+        "tokens in": _number("per_label", "input_tokens", form=",.0f"),
+        "tokens out": _number("per_label", "output_tokens", form=",.0f"),
+        "USD": _number("per_label", "cost_usd", form=".6f"),
+        "seconds": _number("per_label", "seconds"),
+    },
+}
