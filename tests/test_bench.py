@@ -345,6 +345,16 @@ def test_another_law_in_the_same_folder_is_refused(judged: Fakes, tmp_path: Path
     bench(TEN, out=tmp_path)
     with pytest.raises(RunError, match=r"binding\.principles is 3 there, 2 now"):
         bench(TEN, out=tmp_path, principles=2)
+    [found] = bench(TEN, out=tmp_path, principles=2, force=True)
+    assert found["binding"]["principles"] == 2
+
+
+@pytest.mark.parametrize("words", [("judge", "bench"), ("constitution", "test")])
+def test_the_force_that_errors_advise_is_an_option(
+    words: tuple[str, str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert command(monkeypatch, *words, "--help") == 0
+    assert "--force" in capsys.readouterr().out
 
 
 def test_judges_that_share_a_short_name_do_not_share_a_folder(judged: Fakes, tmp_path: Path) -> None:
