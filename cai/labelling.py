@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from cai.ask import AskJudge
-from cai.calibrate import COLDEST, HOTTEST, TARGETS, Calibration
-from cai.calibration import FEW, binding_problems, calibrate_file, load_calibration
+from cai.calibrate import TARGETS, Calibration
+from cai.calibration import binding_problems, calibrate_file, load_calibration, untrustworthy
 from cai.constitution import Constitution, load_constitution
 from cai.contests import PAIRINGS, Source, describe_source, human_labelled, read_contests, run_info
 from cai.errors import UsageError
@@ -321,7 +321,9 @@ def calibrate_gold(setup: LabelSetup) -> Calibration:
     """
     targets = sorted({*TARGETS, *([] if setup.settings.agreement is None else [setup.settings.agreement])})
     report = calibrate_file(setup.out / "gold", targets=targets)
-    _check_trustworthy(report.calibration, str(setup.settings.gold))
+    why = untrustworthy(report)
+    if why is not None:
+        raise UsageError(f"--gold {setup.settings.gold}: {why}; labels without a calibration come without --gold")
     report.save(setup.out, plots=False)
     _check_certified(report.calibration, setup.settings.agreement, str(setup.settings.gold))
     return report.calibration
@@ -335,17 +337,6 @@ def _check_pairing(source: Source, pairing: str) -> None:
         raise UsageError("--pairing final is for generate runs: this source has no rounds; leave it out")
     if pairing == "best-worst" and command == "generate":
         raise UsageError("--pairing best-worst is for several replies: of a generate run name final, or leave it out")
-
-
-def _check_trustworthy(calibration: Calibration, gold: str) -> None:
-    """Raises UsageError where gold pairs tell nothing of how far to trust a judge."""
-    advice = "labels without a calibration come without --gold"
-    if calibration.n < FEW:
-        few = f"{calibration.n:,} pairs of --gold {gold} are too few for a calibration"
-        raise UsageError(f"{few}: {FEW} are needed, 100 or more are better; {advice}")
-    if calibration.temperature in (COLDEST, HOTTEST):
-        why = "the judge is always right" if calibration.temperature == COLDEST else "its confidence tells nothing"
-        raise UsageError(f"no temperature fits {calibration.n:,} pairs of --gold {gold}: {why} there; {advice}")
 
 
 def _check_certified(calibration: Calibration, agreement: float | None, where: str) -> None:
