@@ -9,8 +9,7 @@ files, flags or how a model is loaded.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from typing import Any, Literal
 
@@ -18,51 +17,10 @@ from cai.errors import MissingExtra, UsageError
 from cai.losses import SOFT, check_smoothing, known, kto_weights, probabilities
 from cai.training_watch import LossNotFinite
 
-Method = Literal["dpo", "kto", "reward"]
 Labels = Literal["soft", "margin", "hard"]
 
 P, ROW = "p_chosen", "row"  # ROW, where the data has it: the row's number, which a loss that is no number is told by
 OURS = (P, ROW)
-
-
-@dataclass(frozen=True, slots=True)
-class Lengths:
-    """What `max_length` does to rows, by their place from 0: TRL drops and cuts both without a word."""
-
-    dropped: list[int]
-    cut: list[int]
-
-
-def too_long(
-    rows: Iterable[Mapping[str, Any]], tokenizer: Any, max_length: int | None, method: Method = "dpo"
-) -> Lengths:
-    """The rows that TRL's trainer of `method` will drop or cut at `max_length` tokens, tokenised as it does.
-
-    DPO and KTO drop a row whose prompt alone fills `max_length`, and cut replies at their end; a reward row is dropped
-    when either conversation is longer, and none is cut. `max_length` None: neither.
-    """
-    dropped: list[int] = []
-    cut: list[int] = []
-    if max_length is None:
-        return Lengths(dropped, cut)
-    for place, row in enumerate(rows):
-        prompt, *whole = _lengths(row, tokenizer, method)
-        if max(whole) > max_length if method == "reward" else prompt >= max_length:
-            dropped.append(place)
-        elif max(whole) > max_length:
-            cut.append(place)
-    return Lengths(dropped, cut)
-
-
-def _lengths(row: Mapping[str, Any], tokenizer: Any, method: Method) -> list[int]:
-    """Tokens of the prompt as far as the replies continue it, then of the prompt with each reply."""
-    from trl.data_utils import _tokenize, common_prefix_length
-
-    replies = [row["completion"]] if method == "kto" else [row["chosen"], row["rejected"]]
-    start = {"add_generation_prompt": True} if isinstance(row["prompt"], list) else {}
-    prompt = _tokenize(tokenizer, row["prompt"], **start)["input_ids"]
-    whole = [_tokenize(tokenizer, row["prompt"] + reply)["input_ids"] for reply in replies]
-    return [min(common_prefix_length(prompt, ids) for ids in whole), *map(len, whole)]
 
 
 def dpo_trainer(*, args: Any, train_dataset: Any, **given: Any) -> Any:
@@ -73,10 +31,15 @@ def dpo_trainer(*, args: Any, train_dataset: Any, **given: Any) -> Any:
     """
     _check_dpo(args)
     soft = [name for name in args.loss_type if name in SOFT]
-    if soft:
-        for part in (train_dataset, *_parts(given.get("eval_dataset"))):
-            _need_probabilities(part, f"the loss {soft[0]}")
-    return _class("DPOTrainer", _SoftDPO)(args=args, train_dataset=train_dataset, **given)
+
+    def columns(part: Any) -> Any:
+        if not soft:
+            return _drop(part, [P])  # it may be null, and nothing reads it
+        _need_probabilities(part, f"the loss {soft[0]}")
+        return part
+
+    data, held = columns(train_dataset), _each(given.pop("eval_dataset", None), columns)
+    return _class("DPOTrainer", _SoftDPO)(args=args, train_dataset=data, eval_dataset=held, **given)
 
 
 def _check_dpo(args: Any) -> None:
@@ -102,11 +65,8 @@ def reward_trainer(*, args: Any, train_dataset: Any, labels: Labels = "soft", **
     if labels not in ("soft", "margin", "hard"):
         near = difflib.get_close_matches(labels, ("soft", "margin", "hard"), n=1)
         raise UsageError(f"labels are soft, margin or hard, not {labels!r}" + (f": {near[0]}?" if near else ""))
-    parts = given.pop("eval_dataset", None)
-    held = {name: _reward_columns(part, labels) for name, part in parts.items()} if isinstance(parts, dict) else None
-    if parts is not None and held is None:
-        held = _reward_columns(parts, labels)
     data = _reward_columns(train_dataset, labels)
+    held = _each(given.pop("eval_dataset", None), lambda part: _reward_columns(part, labels))
     return _class("RewardTrainer", _SoftReward)(args=args, train_dataset=data, eval_dataset=held, **given)
 
 
@@ -119,8 +79,7 @@ def _reward_columns(dataset: Any, labels: Labels) -> Any:
         for place, value in enumerate(values, start=1):
             if value is None or not abs(value) < float("inf"):
                 raise UsageError(f"labels margin needs a number in `margin` of every row; row {place} has {value!r}")
-    drop = {"soft": ["margin"], "margin": [P], "hard": ["margin", P]}[labels]
-    return dataset.remove_columns([name for name in drop if name in dataset.column_names])
+    return _drop(dataset, {"soft": ["margin"], "margin": [P], "hard": ["margin", P]}[labels])
 
 
 def kto_trainer(*, args: Any, train_dataset: Any, **given: Any) -> Any:
@@ -129,7 +88,7 @@ def kto_trainer(*, args: Any, train_dataset: Any, **given: Any) -> Any:
     TRL takes the rows in their order, and the reply of the row before as the mismatched one of its KL estimate: rows of
     one prompt side by side would estimate it from replies that do match. UsageError for a batch of one.
     """
-    if args.per_device_train_batch_size < 2:
+    if args.loss_type == "kto" and args.per_device_train_batch_size < 2:
         raise UsageError("kto needs a batch size of 2 or more per device: its KL estimate pairs the rows of a batch")
     if args.desirable_weight == args.undesirable_weight == 1:
         true = sum(train_dataset["label"])
@@ -138,14 +97,22 @@ def kto_trainer(*, args: Any, train_dataset: Any, **given: Any) -> Any:
     return _class("KTOTrainer", _Watched)(args=args, train_dataset=shuffled, **given)
 
 
-def _parts(dataset: Any) -> list[Any]:
-    return [] if dataset is None else list(dataset.values()) if isinstance(dataset, dict) else [dataset]
+def _each(dataset: Any, change: Callable[[Any], Any]) -> Any:
+    """`change` of an eval dataset as TRL takes it: None, one, or several by name."""
+    if isinstance(dataset, dict):
+        return {name: change(part) for name, part in dataset.items()}
+    return None if dataset is None else change(dataset)
+
+
+def _drop(dataset: Any, names: Sequence[str]) -> Any:
+    return dataset.remove_columns([name for name in names if name in dataset.column_names])
 
 
 def _need_probabilities(dataset: Any, who: str) -> None:
     if P not in dataset.column_names:
         raise UsageError(f"{who} reads p_chosen of every row, and the rows have none: label them, or choose another")
-    probabilities({P: p} for p in dataset[P])
+    ids = dataset["id"] if "id" in dataset.column_names else [None] * len(dataset)
+    probabilities({P: p, "id": name} for p, name in zip(dataset[P], ids, strict=True))
 
 
 @cache

@@ -14,7 +14,8 @@ LAYERS = {  # from the top; modules of one layer may import each other
     "uses": (
         "pipeline job settings generating sampling labelling judging contests run plan export preferences cut card "
         "tables hub auditing bench trial ablation calibration judged plots train evaluate report "
-        "losses preference_training training_watch training_data training_rows train_config train_plan masks"
+        "losses preference_rows preference_training masks "
+        "training_watch training_data training_rows train_config train_plan train_models train_folder"
     ),
     "method": "revise candidates judge pairs calibrate hygiene refusals ask",
     "machines": "flow feed store lines payloads limits prices models",

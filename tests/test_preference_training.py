@@ -24,8 +24,10 @@ from models.test_hf import TEMPLATE, build
 from cai.errors import InputError, UsageError
 from cai.losses import NLL_WEIGHT, cross_entropy, gap_scaled, with_nll
 from cai.models import open_model
-from cai.preference_training import dpo_trainer, kto_trainer, reward_trainer, too_long
+from cai.preference_rows import on_disk, too_long
+from cai.preference_training import dpo_trainer, kto_trainer, reward_trainer
 from cai.records import Call, Request, Sampling
+from cai.training_rows import TrainingRow
 from cai.training_watch import LossNotFinite, callback
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # those of torch, trl and peft about themselves
@@ -270,10 +272,74 @@ def test_rows_without_probabilities_are_refused_before_the_model_is_read(tmp_pat
     args = trl.DPOConfig(**common(tmp_path, loss_type=["cdpo"]))
     with pytest.raises(UsageError, match="the loss cdpo reads p_chosen of every row, and the rows have none"):
         dpo_trainer(args=args, train_dataset=pairs(4), model=None)
-    with pytest.raises(InputError, match="row 3 has no label probability"):
+    with pytest.raises(InputError, match=r"row 3 \(r2\) has no label probability"):
         dpo_trainer(args=args, train_dataset=pairs(4, p_chosen=[0.8, 0.9, None, 1.0]), model=None)
     with pytest.raises(UsageError, match="the rows have none"):
         dpo_trainer(args=args, train_dataset=pairs(4, p_chosen=0.8), eval_dataset=pairs(4), model=None)
+
+
+def test_a_stock_loss_takes_rows_that_nobody_judged(folder: Path, tmp_path: Path) -> None:
+    rows = pairs(8, p_chosen=[0.8] * 4 + [None] * 4)
+    trainer = dpo(folder, tmp_path, rows, max_steps=2, eval_dataset={"held": rows})
+    assert len(curve(trainer)) == 2
+    assert "eval_held_loss" in trainer.evaluate()
+
+
+def written(count: int = 6, **fields: Any) -> list[TrainingRow]:
+    """Rows as they are read from a file."""
+    return [
+        TrainingRow(
+            row["id"], tuple(row["prompt"]), row["chosen"][0]["content"], "k",
+            **{"rejected": row["rejected"][0]["content"]} | fields,
+        )
+        for row in pairs(count)
+    ]  # fmt: skip
+
+
+def test_rows_on_disk_are_those_that_were_read(tmp_path: Path) -> None:
+    rows = written(p_chosen=0.8, margin=1.4)
+    found = on_disk(rows, tmp_path).to_list()
+    assert [row["row"] for row in found] == list(range(6))
+    for row, read in zip(found, pairs(6), strict=True):
+        assert {name: row[name] for name in ("id", "prompt", "chosen", "rejected")} == {
+            name: read[name] for name in ("id", "prompt", "chosen", "rejected")
+        }
+        assert (row["p_chosen"], row["margin"]) == (0.8, 1.4)
+    assert on_disk(rows, tmp_path).to_list() == found and len(list(tmp_path.iterdir())) == 1
+    on_disk(written(p_chosen=0.7), tmp_path)
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_a_pair_that_nobody_judged_is_certain_only_when_asked_for(tmp_path: Path) -> None:
+    rows = [*written(2, p_chosen=0.7), *written(2)]
+    assert on_disk(rows, tmp_path)["p_chosen"][:] == [0.7, 0.7, None, None]
+    assert on_disk(rows, tmp_path, certain=True)["p_chosen"][:] == [0.7, 0.7, 1.0, 1.0]
+    args = trl.DPOConfig(**common(tmp_path, loss_type=["cdpo"]))
+    with pytest.raises(InputError, match=r"row 3 \(r0\) has no label probability"):
+        dpo_trainer(args=args, train_dataset=on_disk(rows, tmp_path), model=None)
+
+
+def test_graded_replies_and_plain_text_have_their_own_columns(tmp_path: Path) -> None:
+    graded = on_disk([TrainingRow("a", ({"role": "user", "content": "Tea?"},), "Yes.", "k", label=True)], tmp_path)
+    assert graded.to_list() == [
+        {"id": "a", "row": 0, "prompt": said("user", "Tea?"), "completion": said("assistant", "Yes."), "label": True}
+    ]
+    plain = TrainingRow("b", "Once upon", " a time", "k", rejected=" a mill", p_chosen=0.9)
+    [row] = on_disk([plain], tmp_path)
+    assert (row["prompt"], row["chosen"], row["rejected"]) == ("Once upon", " a time", " a mill")
+    with pytest.raises(UsageError, match="the prompt of b is plain text and others are conversations"):
+        on_disk([*written(1), plain], tmp_path)
+
+
+def test_the_reference_is_computed_once_for_rows_on_disk(folder: Path, tmp_path: Path) -> None:
+    rows = written(p_chosen=0.8)
+    given: dict[str, Any] = {"loss_type": ["cdpo"], "precompute_ref_log_probs": True, "max_steps": 2}
+    first = dpo(folder, tmp_path / "out", on_disk(rows, tmp_path), **given)
+    kept = sorted(tmp_path.glob("rows-*/cache-*"))
+    again = dpo(folder, tmp_path / "out", on_disk(rows, tmp_path), **given)
+    assert sorted(tmp_path.glob("rows-*/cache-*")) == kept != []  # nothing is computed anew
+    assert list(again.train_dataset["ref_chosen_logps"]) == list(first.train_dataset["ref_chosen_logps"])
+    assert curve(again) == curve(first)
 
 
 def long_rows() -> list[dict[str, Any]]:

@@ -1,0 +1,102 @@
+"""Preference rows as a dataset that TRL's trainers take, on disk, and what a length limit will do to them.
+
+On disk, TRL finds what it computed from the rows again: its tokens and reference log-probabilities belong to a file,
+and rows in memory have none. With the rows in one folder, the same command computes them once, and several processes
+share them. Knows rows, columns and tokens; nothing of losses or settings.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import orjson
+
+from cai.errors import MissingExtra, UsageError
+from cai.training_rows import TrainingRow
+
+Method = Literal["dpo", "kto", "reward"]
+
+
+def on_disk(rows: Sequence[TrainingRow], folder: str | Path, *, certain: bool = False) -> Any:
+    """The rows as a dataset under `folder`, in TRL's columns and with `row`, their place from 0.
+
+    certain: a pair that nobody judged counts as certain, p_chosen 1; else its p_chosen stays null, which a loss of soft
+    labels refuses. The same rows are written once; in several processes all call it, and the first one writes.
+    UsageError for rows of plain text among conversations, which TRL reads in another way.
+    """
+    try:
+        from accelerate import PartialState
+        from datasets import Dataset, load_from_disk
+    except ImportError as error:
+        raise MissingExtra("training", "train") from error
+    if len({isinstance(row.prompt, str) for row in rows}) > 1:
+        plain = next(row.id for row in rows if isinstance(row.prompt, str))
+        raise UsageError(f"the prompt of {plain} is plain text and others are conversations: train on one kind at once")
+    records = [_record(row, place, certain) for place, row in enumerate(rows)]
+    name = hashlib.sha256(orjson.dumps(records)).hexdigest()[:16]
+    path = Path(folder) / f"rows-{name}"
+    with PartialState().main_process_first():
+        if not path.exists():
+            part = path.with_name(f"{path.name}.part")
+            Dataset.from_list(records).save_to_disk(part)
+            part.rename(path)
+    return load_from_disk(path)
+
+
+def _record(row: TrainingRow, place: int, certain: bool) -> dict[str, Any]:
+    record: dict[str, Any] = {"id": row.id, "row": place, "prompt": row.prompt}
+    if not isinstance(row.prompt, str):
+        record["prompt"] = [dict(message) for message in row.prompt]
+    if row.rejected is None:
+        return record | {"completion": _said(row, row.reply), "label": row.label}
+    p = 1.0 if certain and row.p_chosen is None else row.p_chosen
+    replies = {"chosen": _said(row, row.reply), "rejected": _said(row, row.rejected)}
+    return record | replies | {"p_chosen": p, "margin": row.margin}
+
+
+def _said(row: TrainingRow, reply: str) -> str | list[dict[str, str]]:
+    return reply if isinstance(row.prompt, str) else [{"role": "assistant", "content": reply}]
+
+
+@dataclass(frozen=True, slots=True)
+class Lengths:
+    """What `max_length` does to rows, by their place from 0: TRL drops and cuts both without a word."""
+
+    dropped: list[int]
+    cut: list[int]
+
+
+def too_long(
+    rows: Iterable[Mapping[str, Any]], tokenizer: Any, max_length: int | None, method: Method = "dpo"
+) -> Lengths:
+    """The rows that TRL's trainer of `method` will drop or cut at `max_length` tokens, tokenised as it does.
+
+    DPO and KTO drop a row whose prompt alone fills `max_length`, and cut replies at their end; a reward row is dropped
+    when either conversation is longer, and none is cut. `max_length` None: neither.
+    """
+    dropped: list[int] = []
+    cut: list[int] = []
+    if max_length is None:
+        return Lengths(dropped, cut)
+    for place, row in enumerate(rows):
+        prompt, *whole = _lengths(row, tokenizer, method)
+        if max(whole) > max_length if method == "reward" else prompt >= max_length:
+            dropped.append(place)
+        elif max(whole) > max_length:
+            cut.append(place)
+    return Lengths(dropped, cut)
+
+
+def _lengths(row: Mapping[str, Any], tokenizer: Any, method: Method) -> list[int]:
+    """Tokens of the prompt as far as the replies continue it, then of the prompt with each reply."""
+    from trl.data_utils import _tokenize, common_prefix_length
+
+    replies = [row["completion"]] if method == "kto" else [row["chosen"], row["rejected"]]
+    start = {"add_generation_prompt": True} if isinstance(row["prompt"], list) else {}
+    prompt = _tokenize(tokenizer, row["prompt"], **start)["input_ids"]
+    whole = [_tokenize(tokenizer, row["prompt"] + reply)["input_ids"] for reply in replies]
+    return [min(common_prefix_length(prompt, ids) for ids in whole), *map(len, whole)]
