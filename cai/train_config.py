@@ -17,14 +17,15 @@ from cai import yamlfile
 from cai.errors import InputError, UsageError
 from cai.records import Record
 
-Origin = Literal["default", "config file", "flag", "data", "hardware"]
+Origin = Literal["default", "config file", "flag", "data", "hardware", "resumed"]
 
 # Keys of TRL that have a name of ours, and those that would break what is promised here.
 OURS = {
     "learning_rate": "learning_rate", "num_train_epochs": "epochs", "per_device_train_batch_size": "rows_at_once",
     "per_device_eval_batch_size": "rows_at_once", "gradient_accumulation_steps": "batch_size",
     "max_length": "max_length", "seed": "seed", "bf16": "dtype", "fp16": "dtype", "save_steps": "save_every",
-    "eval_steps": "save_every", "gradient_checkpointing": "gradient_checkpointing", "packing": "packing",
+    "eval_steps": "save_every", "gradient_checkpointing": "gradient_checkpointing",
+    "activation_checkpointing": "gradient_checkpointing", "packing": "packing",
     "padding_free": "packing", "chat_template_path": "chat_template", "warmup_steps": "warmup",
     "lr_scheduler_type": "schedule",
 }  # fmt: skip
@@ -60,7 +61,7 @@ class Lora(Record):
     """The adapter that is trained in place of the weights."""
 
     rank: Count = Field(16, description="Rank of the two factors of each weight's change.")
-    alpha: Positive = Field(32.0, description="Scale of the change: alpha / rank.")
+    alpha: Count = Field(32, description="Scale of the change: alpha / rank.")
     dropout: Annotated[Number, Field(ge=0, lt=1)] = Field(0.0, description="Share of the adapter's inputs set to zero.")
     targets: str | tuple[str, ...] = Field(
         "all-linear", description="Which layers: all-linear (but the head), or a list of names."

@@ -1,0 +1,113 @@
+"""The folder of a training: what it is, how far it came, and what it measured.
+
+`training.json` holds identity, provenance and results, `metrics.jsonl` a line a step, `checkpoints/` what resuming
+needs. Knows files; nothing of models or trainers.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from cai.errors import RunError
+from cai.run import write_atomically
+
+RECORD, METRICS, CHECKPOINTS = "training.json", "metrics.jsonl", "checkpoints"
+
+
+class TrainFolder:
+    """An output folder; identity: everything that decides which weights come out.
+
+    Raises RunError where the folder holds another training, something else, or cannot be written.
+    """
+
+    def __init__(self, path: Path, identity: Mapping[str, Any]) -> None:
+        self.path, self.identity = path, orjson.loads(orjson.dumps(identity))
+        self.record: dict[str, Any] = {}
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+            self._open()
+        except OSError as error:
+            raise RunError(f"cannot write to {path}: {error.strerror or error}; choose another --out") from error
+
+    def _open(self) -> None:
+        record = self.path / RECORD
+        if not record.exists():
+            if any(self.path.iterdir()):
+                raise RunError(f"{self.path} holds something else (no {RECORD}): choose another --out")
+            return self.write(schema=1, identity=self.identity, finished=False, seconds=0.0)
+        try:
+            self.record = orjson.loads(record.read_bytes())
+            before = self.record["identity"]
+        except (ValueError, LookupError, TypeError):
+            raise RunError(f"{record} is damaged: choose another --out, or delete the folder to start anew") from None
+        changed = list(_differences(before, self.identity))
+        if changed:
+            raise RunError(
+                f"{self.path} holds another training: {'; '.join(changed[:5])}; choose another --out, or use the same "
+                "data, model and config to resume it"
+            )
+
+    def write(self, **facts: Any) -> None:
+        """Put facts into training.json."""
+        self.record |= facts
+        data = orjson.dumps(
+            self.record, option=orjson.OPT_INDENT_2 | orjson.OPT_NON_STR_KEYS | orjson.OPT_APPEND_NEWLINE
+        )
+        write_atomically(self.path / RECORD, data)
+
+    @property
+    def checkpoint(self) -> Path | None:
+        """The last whole checkpoint; those that a kill left half are removed."""
+        found = sorted(self._checkpoints(), key=lambda path: int(path.name.rpartition("-")[2]))
+        while found and not _whole(found[-1]):
+            shutil.rmtree(found.pop())
+        return found[-1] if found else None
+
+    def _checkpoints(self) -> Iterator[Path]:
+        for path in (self.path / CHECKPOINTS).glob("checkpoint-*"):
+            if path.name.rpartition("-")[2].isdigit():
+                yield path
+
+    def rewind(self, step: int) -> None:
+        """Forget the metrics after a step: they come again."""
+        path = self.path / METRICS
+        lines = path.read_bytes().splitlines(keepends=True) if path.exists() else []
+        kept = [line for line in lines if line.endswith(b"\n") and orjson.loads(line)["step"] <= step]
+        write_atomically(path, b"".join(kept))
+
+    def add(self, metrics: Mapping[str, Any]) -> None:
+        """Write a line of metrics.jsonl."""
+        with open(self.path / METRICS, "ab", buffering=0) as file:
+            file.write(orjson.dumps(metrics, option=orjson.OPT_APPEND_NEWLINE | orjson.OPT_SERIALIZE_NUMPY))
+
+    def metrics(self) -> list[dict[str, Any]]:
+        """The lines of metrics.jsonl."""
+        path = self.path / METRICS
+        return [orjson.loads(line) for line in path.read_bytes().splitlines()] if path.exists() else []
+
+
+def _whole(checkpoint: Path) -> bool:
+    """Whether the file that is written last is there and whole."""
+    try:
+        orjson.loads((checkpoint / "trainer_state.json").read_bytes())
+    except (OSError, ValueError):
+        return False
+    return True
+
+
+def _differences(before: Any, now: Any, name: str = "") -> Iterator[str]:
+    if isinstance(before, dict) and isinstance(now, dict):
+        for key in dict.fromkeys([*before, *now]):
+            yield from _differences(before.get(key), now.get(key), f"{name}.{key}".lstrip("."))
+    elif before != now:
+        yield f"{name} was {_short(before)} and is {_short(now)}"
+
+
+def _short(value: Any) -> str:
+    shown = orjson.dumps(value).decode()
+    return shown if len(shown) <= 60 else shown[:57] + "…"

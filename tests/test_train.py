@@ -1,0 +1,319 @@
+"""Training by SFT: the loss is on the replies, an interruption changes nothing, and what goes wrong is told."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import orjson
+import pytest
+
+pytest.importorskip("trl")
+pytest.importorskip("peft")
+import tiny
+import torch
+import transformers
+
+from cai.errors import RunError, UsageError
+from cai.train import train_sft
+from cai.train_models import find_base, this_machine
+from cai.training_watch import LossNotFinite
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny.model(tmp_path_factory.mktemp("models") / "base")
+
+
+def rows(count: int = 24, **more: str) -> list[dict[str, Any]]:
+    return [
+        {
+            "id": f"q{n}",
+            "messages": [
+                {"role": "user", "content": f"Question {n}?"},
+                {"role": "assistant", "content": more.get(f"q{n}", f"Answer {n}.")},
+            ],
+        }
+        for n in range(count)
+    ]
+
+
+def train(base: Path, out: Path, data: Any = None, /, **more: Any) -> Any:
+    flags = {"split": 0.8, "batch_size": 4, "dtype": "float32", "learning_rate": 1e-2} | more.pop("flags", {})
+    return train_sft(rows() if data is None else data, out=out, model=str(base), flags=flags, **more)
+
+
+def losses(out: Path) -> dict[int, float]:
+    lines = [orjson.loads(line) for line in (out / "metrics.jsonl").read_bytes().splitlines()]
+    found = [(line["step"], line["loss"]) for line in lines if "loss" in line]
+    assert len(found) == len(dict(found)), "a step is there twice"
+    return dict(found)
+
+
+def record(out: Path) -> Any:
+    return orjson.loads((out / "training.json").read_bytes())
+
+
+# The loss
+
+
+def nll(model: Any, words: Any, conversations: list[Any]) -> float:
+    """The mean over the tokens of all last replies, by hand."""
+    total, count = 0.0, 0
+    for turns in conversations:
+        before = words.apply_chat_template(turns[:-1], add_generation_prompt=True)["input_ids"]
+        reply = words(turns[-1]["content"], add_special_tokens=False)["input_ids"] + [words.eos_token_id]
+        with torch.no_grad():
+            logits = model(torch.tensor([before + reply])).logits[0].float().log_softmax(-1)
+        total -= sum(float(logits[len(before) - 1 + i, token]) for i, token in enumerate(reply))
+        count += len(reply)
+    return total / count
+
+
+def test_the_loss_is_that_of_the_last_replies_and_of_nothing_else(base: Path, tmp_path: Path) -> None:
+    model = transformers.AutoModelForCausalLM.from_pretrained(base)
+    words = transformers.AutoTokenizer.from_pretrained(base)
+    turns = (
+        ("user", "First"),
+        ("assistant", "An earlier reply that is bad."),
+        ("user", "Second"),
+        ("assistant", "Ok."),
+    )
+    data = [{"messages": [{"role": role, "content": f"{text} {n}"} for role, text in turns]} for n in range(3)]
+    (tmp_path / "d.jsonl").write_bytes(b"".join(orjson.dumps(row) + b"\n" for row in data))
+    (tmp_path / "d.eval.jsonl").write_bytes(orjson.dumps(rows(9)[8]) + b"\n")
+    train(base, tmp_path / "out", tmp_path / "d.jsonl", flags={"split": None, "batch_size": 3})
+    first = losses(tmp_path / "out")[1]
+    assert first == pytest.approx(nll(model, words, [row["messages"] for row in data]), abs=1e-5)
+    summary = record(tmp_path / "out")["summary"]
+    assert summary["metrics"]["eval_loss_before"] == pytest.approx(
+        nll(model, words, [rows(9)[8]["messages"]]), abs=1e-5
+    )
+
+
+def test_an_adapter_is_trained_and_makes_the_replies_likelier(base: Path, tmp_path: Path) -> None:
+    summary = train(base, tmp_path / "out", flags={"epochs": 3.0})
+    assert summary.metrics["eval_loss"] < summary.metrics["eval_loss_before"] - 0.5
+    names = {path.name for path in (tmp_path / "out").iterdir()}
+    assert {"adapter_model.safetensors", "adapter_config.json", "tokenizer.json", "training.json"} <= names
+    assert not names & {"training_args.bin", "model.safetensors"}
+    words = transformers.AutoTokenizer.from_pretrained(tmp_path / "out")
+    model = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "out")
+    held = [row["messages"] for row in rows() if row["id"] in eval_ids()]
+    assert nll(model, words, held) == pytest.approx(summary.metrics["eval_loss"], rel=0.02)
+
+
+def eval_ids() -> set[str]:
+    from cai.training_data import load_rows
+
+    return {row.id for row in load_rows(rows(), "sft", split=0.8).eval}
+
+
+def test_all_weights_are_trained_on_request(base: Path, tmp_path: Path) -> None:
+    train(base, tmp_path / "out", flags={"full": True, "learning_rate": 1e-3})
+    before = transformers.AutoModelForCausalLM.from_pretrained(base)
+    after = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "out")
+    changed = [
+        name for name, weight in after.state_dict().items() if not torch.equal(weight, before.state_dict()[name])
+    ]
+    assert len(changed) == len(before.state_dict())
+    assert not (tmp_path / "out" / "adapter_config.json").exists()
+
+
+# Interruption
+
+
+@pytest.mark.parametrize(
+    "flags", [{}, {"full": True, "learning_rate": 1e-3}, {"dtype": "bfloat16", "lora.dropout": 0.1}]
+)
+def test_an_interrupted_training_that_goes_on_is_the_undisturbed_one(
+    base: Path, tmp_path: Path, flags: dict[str, Any]
+) -> None:
+    flags = {"epochs": 2.0, "save_every": 4, **flags}
+    train(base, tmp_path / "whole", flags=flags)
+
+    def interrupt(metrics: Mapping[str, Any]) -> None:
+        if metrics["step"] == 5 and "loss" in metrics:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    with pytest.raises(KeyboardInterrupt):
+        train(base, tmp_path / "cut", flags=flags, progress=interrupt)
+    assert max(losses(tmp_path / "cut")) == 6
+    assert not record(tmp_path / "cut")["finished"]
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    train(base, tmp_path / "cut", flags=flags)
+    assert losses(tmp_path / "cut") == losses(tmp_path / "whole")
+    for name in ("adapter_model.safetensors", "model.safetensors"):
+        if (tmp_path / "whole" / name).exists():
+            assert (tmp_path / "cut" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+
+
+def test_a_kill_in_the_middle_of_a_checkpoint_falls_back_to_the_one_before(base: Path, tmp_path: Path) -> None:
+    flags = {"epochs": 2.0, "save_every": 3}
+    train(base, tmp_path / "whole", flags=flags)
+    out = shutil.copytree(tmp_path / "whole", tmp_path / "killed")
+    (out / "checkpoints" / "checkpoint-10" / "trainer_state.json").unlink()
+    data = record(out)
+    del data["summary"]
+    (out / "training.json").write_bytes(orjson.dumps(data | {"finished": False}))
+    told: list[str] = []
+    train(base, out, flags=flags, tell=told.append)
+    assert any("going on from" in line and line.endswith("checkpoint-9") for line in told)
+    assert losses(out) == losses(tmp_path / "whole")
+
+
+def test_a_finished_training_is_not_repeated(base: Path, tmp_path: Path) -> None:
+    first = train(base, tmp_path / "out")
+    seen: list[Any] = []
+    assert train(base, tmp_path / "out", progress=seen.append) == first
+    assert not seen
+
+
+def test_a_folder_of_another_training_is_refused_with_the_difference(base: Path, tmp_path: Path) -> None:
+    train(base, tmp_path / "out")
+    with pytest.raises(RunError, match=r"config\.learning_rate was 0\.01 and is 0\.02"):
+        train(base, tmp_path / "out", flags={"learning_rate": 0.02})
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "thesis.txt").write_text("mine")
+    with pytest.raises(RunError, match="holds something else"):
+        train(base, tmp_path / "other")
+
+
+def test_a_session_that_goes_on_keeps_what_the_first_one_settled(base: Path, tmp_path: Path) -> None:
+    def interrupt(metrics: Mapping[str, Any]) -> None:
+        if metrics["step"] == 2 and "loss" in metrics:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    with pytest.raises(KeyboardInterrupt):
+        train(base, tmp_path / "out", progress=interrupt)
+    data = record(tmp_path / "out")
+    data["settled"]["rows_at_once"] = 2  # as on a day with less memory
+    (tmp_path / "out" / "training.json").write_bytes(orjson.dumps(data))
+    told: list[str] = []
+    train(base, tmp_path / "out", tell=told.append)
+    assert "rows_at_once 2 (resumed)" in told
+
+
+# What goes wrong
+
+
+def test_a_loss_that_is_no_number_stops_before_the_weights_and_names_the_rows(base: Path, tmp_path: Path) -> None:
+    words = transformers.AutoTokenizer.from_pretrained(base)
+    model = transformers.AutoModelForCausalLM.from_pretrained(base)
+    [token] = words("~")["input_ids"]
+    with torch.no_grad():
+        model.get_input_embeddings().weight[token] = float("nan")
+    folder = shutil.copytree(base, tmp_path / "base")
+    model.save_pretrained(folder)
+    with pytest.raises(LossNotFinite) as caught:
+        train(folder, tmp_path / "out", rows(24, q6="Answer ~ 6."), flags={"split": 1, "save_every": 1})
+    text = str(caught.value)
+    assert "the loss is nan at step " in text and "q6" in text
+    step = int(text.split("at step ")[1].split()[0])
+    assert step > 1 and f"checkpoint-{step - 1} is from before" in text
+    kept = tmp_path / "out" / "checkpoints" / f"checkpoint-{step - 1}" / "adapter_model.safetensors"
+    from safetensors.torch import load_file
+
+    assert all(weight.isfinite().all() for weight in load_file(kept).values())
+    assert max(losses(tmp_path / "out")) == step - 1
+
+
+def test_out_of_memory_goes_on_with_fewer_rows_at_once_and_the_same_batch(base: Path, tmp_path: Path) -> None:
+    left = [True]
+
+    def fill(metrics: Mapping[str, Any]) -> None:
+        if metrics["step"] == 3 and left:
+            left.clear()
+            raise torch.OutOfMemoryError("out of memory")
+
+    told: list[str] = []
+    summary = train(base, tmp_path / "out", flags={"save_every": 2}, progress=fill, tell=told.append)
+    assert any("going on with 2" in line for line in told)
+    train(base, tmp_path / "calm")
+    assert losses(tmp_path / "out") == pytest.approx(losses(tmp_path / "calm"), abs=1e-4)
+    assert record(tmp_path / "out")["settled"]["rows_at_once"] == 2
+    assert summary.steps == max(losses(tmp_path / "calm"))
+
+
+def test_rows_that_do_not_fit_are_dropped_cut_and_counted(base: Path, tmp_path: Path) -> None:
+    data = rows(10)
+    data[3]["messages"][0]["content"] = "Word " * 60
+    data[5]["messages"][1]["content"] = "Word " * 60
+    told: list[str] = []
+    summary = train(base, tmp_path / "out", data, flags={"split": 1, "max_length": 72}, tell=told.append)
+    assert (summary.rows, summary.dropped) == (9, {"too_long": 1})
+    assert any("2 of 10 rows (20.0%) are longer than 72 tokens" in line for line in told)
+    found = record(tmp_path / "out")
+    assert found["data"]["read"] == found["data"]["train"] + sum(found["data"]["dropped"].values())
+    assert found["truncation"]["over"] == 2
+
+
+def test_a_base_model_needs_a_chat_template_and_takes_one(tmp_path: Path) -> None:
+    base = tiny.model(tmp_path / "base", template=None)
+    with pytest.raises(UsageError, match="no chat template"):
+        train(base, tmp_path / "out")
+    shutil.rmtree(tmp_path / "out")
+    (tmp_path / "chat.jinja").write_text(tiny.CHATML)
+    train(base, tmp_path / "out", flags={"chat_template": str(tmp_path / "chat.jinja")})
+    assert transformers.AutoTokenizer.from_pretrained(tmp_path / "out").chat_template == tiny.CHATML
+
+
+def test_any_argument_of_trl_reaches_the_trainer(base: Path, tmp_path: Path) -> None:
+    summary = train(base, tmp_path / "out", flags={"trl.max_steps": 2})
+    assert summary.steps == 2
+    with pytest.raises(UsageError, match="did you mean 'weight_decay'"):
+        train(base, tmp_path / "b", flags={"trl.weigth_decay": 0.1})
+
+
+def test_what_was_done_is_in_the_record(base: Path, tmp_path: Path) -> None:
+    data = [row | {"constitution": "harmless@1.0.0", "model": "m"} for row in rows()]
+    train(base, tmp_path / "out", data)
+    found = record(tmp_path / "out")
+    assert found["data"]["origins"] == {"constitution": ["harmless@1.0.0"], "model": ["m"]}
+    assert found["versions"]["trl"] and found["versions"]["torch"]
+    assert found["model"]["mark"] == find_base(str(base)).mark
+    assert {"name": "dtype", "value": "float32", "origin": "flag", "why": ""} in found["plan"]
+    assert found["seconds"] > 0
+
+
+@pytest.mark.parametrize(
+    ("spec", "told"),
+    [
+        ("openai:gpt-4.1", "cannot be trained here"),
+        ("./no/such/folder", "no such folder"),
+        ("weights.gguf", "no such file"),
+    ],
+)
+def test_a_model_that_cannot_be_trained_is_told(spec: str, told: str) -> None:
+    with pytest.raises(UsageError, match=told):
+        find_base(spec)
+
+
+def test_an_adapter_is_told_to_be_merged_and_pickles_are_refused(base: Path, tmp_path: Path) -> None:
+    (tmp_path / "adapter_config.json").write_text("{}")
+    with pytest.raises(UsageError, match="cai merge"):
+        find_base(str(tmp_path))
+    (tmp_path / "config.json").write_text("{}")
+    (tmp_path / "pytorch_model.bin").write_bytes(b"")
+    with pytest.raises(UsageError, match="pickled"):
+        find_base(str(tmp_path))
+
+
+def test_the_machine_is_described() -> None:
+    machine = this_machine()
+    assert machine.device == ("cuda" if torch.cuda.is_available() else "cpu")
+    assert machine.memory > 2**28
+
+
+@pytest.mark.slow
+def test_the_embedded_model_is_trained_from_its_own_weights(tmp_path: Path) -> None:
+    summary = train_sft(
+        rows(6), out=tmp_path / "out", flags={"split": 0.7, "batch_size": 2, "trl.max_steps": 1}, model="local"
+    )
+    assert summary.metrics["loss"] < 8
+    config = orjson.loads((tmp_path / "out" / "adapter_config.json").read_bytes())
+    assert Path(config["base_model_name_or_path"], "model.safetensors").exists()
