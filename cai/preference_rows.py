@@ -8,6 +8,8 @@ share them. Knows rows, columns and tokens; nothing of losses or settings.
 from __future__ import annotations
 
 import hashlib
+import shutil
+import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,11 +27,10 @@ def on_disk(rows: Sequence[TrainingRow], folder: str | Path, *, certain: bool = 
     """The rows as a dataset under `folder`, in TRL's columns and with `row`, their place from 0.
 
     certain: a pair that nobody judged counts as certain, p_chosen 1; else its p_chosen stays null, which a loss of soft
-    labels refuses. The same rows are written once; in several processes all call it, and the first one writes.
+    labels refuses. The same rows are written once; of several processes that call it, all take what the first wrote.
     UsageError for rows of plain text among conversations, which TRL reads in another way.
     """
     try:
-        from accelerate import PartialState
         from datasets import Dataset, load_from_disk
     except ImportError as error:
         raise MissingExtra("training", "train") from error
@@ -39,11 +40,16 @@ def on_disk(rows: Sequence[TrainingRow], folder: str | Path, *, certain: bool = 
     records = [_record(row, place, certain) for place, row in enumerate(rows)]
     name = hashlib.sha256(orjson.dumps(records)).hexdigest()[:16]
     path = Path(folder) / f"rows-{name}"
-    with PartialState().main_process_first():
-        if not path.exists():
-            part = path.with_name(f"{path.name}.part")
-            Dataset.from_list(records).save_to_disk(part)
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        part = Path(tempfile.mkdtemp(prefix=f"{path.name}.", dir=path.parent))
+        Dataset.from_list(records).save_to_disk(part)
+        try:
             part.rename(path)
+        except OSError:
+            shutil.rmtree(part)
+            if not path.exists():
+                raise
     return load_from_disk(path)
 
 

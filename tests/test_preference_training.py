@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import math
+import os
+import subprocess
+import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -310,6 +314,14 @@ def test_rows_on_disk_are_those_that_were_read(tmp_path: Path) -> None:
     assert len(list(tmp_path.iterdir())) == 2
 
 
+def test_writers_at_the_same_time_end_with_one_folder(tmp_path: Path) -> None:
+    rows = written(p_chosen=0.8)
+    with ThreadPoolExecutor(8) as pool:
+        found = list(pool.map(lambda _: on_disk(rows, tmp_path)["id"][:], range(8)))
+    assert found == [[row.id for row in rows]] * 8
+    assert len(list(tmp_path.iterdir())) == 1
+
+
 def test_a_pair_that_nobody_judged_is_certain_only_when_asked_for(tmp_path: Path) -> None:
     rows = [*written(2, p_chosen=0.7), *written(2)]
     assert on_disk(rows, tmp_path)["p_chosen"][:] == [0.7, 0.7, None, None]
@@ -568,3 +580,37 @@ def test_a_gradient_that_is_no_number_stops_before_the_step(folder: Path, tmp_pa
     with pytest.raises(LossNotFinite, match="a gradient is no number at step 3: try a lower learning rate"):
         trainer.train()
     assert all(parameter.isfinite().all() for parameter in trainer.model.parameters())
+
+
+TWO = """
+import sys
+from pathlib import Path
+import trl
+from test_preference_training import curve, dpo, on_disk, written
+
+folder, out, precomputed, lora = Path(sys.argv[1]), Path(sys.argv[2]), *(word == "True" for word in sys.argv[3:])
+rows = on_disk(written(16, p_chosen=1.0), out / "rows")
+given = {"precompute_ref_log_probs": precomputed, "lora": lora, "per_device_train_batch_size": 2}
+stock = dpo(folder, out, rows.remove_columns(["p_chosen", "margin"]), make=trl.DPOTrainer, **given)
+theirs = curve(stock)
+ours = curve(dpo(folder, out, rows, loss_type=["cdpo"], **given))
+assert stock.args.world_size == 2 and len(ours) == 8 and theirs[-1] < theirs[0] - 0.05
+assert max(abs(one - two) for one, two in zip(ours, theirs, strict=True)) < 1e-6, (ours, theirs)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("lora", [False, True])
+@pytest.mark.parametrize("precomputed", [False, True])
+def test_two_processes_learn_as_with_trl(folder: Path, tmp_path: Path, precomputed: bool, lora: bool) -> None:
+    script = tmp_path / "two.py"
+    script.write_text(TWO)
+    paths = [str(Path(__file__).parent), str(Path(__file__).parent.parent), os.environ.get("PYTHONPATH", "")]
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", str(script)]
+    done = subprocess.run(
+        [*command, str(folder), str(tmp_path), str(precomputed), str(lora)],
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(paths), "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
