@@ -74,17 +74,23 @@ def unpacked(gguf: Path) -> Path:
     if (folder / "config.json").exists():
         return folder
     _need_gguf()
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GgufConfig
 
+    place: dict[str, Any] = {"gguf_file": gguf.name, "trust_remote_code": False}
     log.info("%s: dequantising into %s (once)", gguf.name, folder)
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=".making-", dir=folder.parent) as scratch, quiet():
             made = Path(scratch) / "model"
-            words = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name, trust_remote_code=False)
-            weights = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype="float32")
-            weights.save_pretrained(made)
-            words.save_pretrained(made)
+            packed = AutoModelForCausalLM.from_pretrained(
+                gguf.parent, dtype="float32", quantization_config=GgufConfig(dequantize=True), **place
+            )
+            # What was loaded from a GGUF file refuses to be saved, dequantised or not: its weights move to a model that
+            # was not.
+            model = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(gguf.parent, **place), dtype="float32")
+            model.load_state_dict(packed.state_dict())
+            model.save_pretrained(made)
+            AutoTokenizer.from_pretrained(gguf.parent, **place).save_pretrained(made)
             made.rename(folder)
     except OSError as error:
         if (folder / "config.json").exists():  # another process was faster
