@@ -250,7 +250,7 @@ class Repeats:
     """
 
     def __init__(self) -> None:
-        from rensa import RMinHashDeduplicator  # type: ignore[import-untyped]
+        from rensa import RMinHashDeduplicator
 
         self._seen: set[bytes] = set()
         self._like = RMinHashDeduplicator(
