@@ -9,15 +9,10 @@ from __future__ import annotations
 import dataclasses
 import gc
 import logging
-import math
-import signal
 import sys
-import threading
 import time
-import warnings
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -26,7 +21,8 @@ from cai.errors import InputError, MissingExtra, RunError, UsageError
 from cai.masks import Encoded, Masker, Unfit
 from cai.records import Record
 from cai.train_config import Loaded, load_config, trl_arguments
-from cai.train_folder import CHECKPOINTS, TrainFolder
+from cai.train_folder import TrainFolder
+from cai.train_loop import Progress, Stopper, arguments, recorder, rows_of, vendors_among_themselves
 from cai.train_models import Base, ends_of, find_base, need_train, open_model, open_tokenizer, shape_of, this_machine
 from cai.train_plan import Plan, resolve
 from cai.training_data import Drop, TrainingData, load_rows
@@ -36,7 +32,6 @@ from cai.training_watch import LossNotFinite, callback
 log = logging.getLogger("cai")
 
 Tell = Callable[[str], None]
-Progress = Callable[[Mapping[str, Any]], None]
 SETTLED = ("max_length", "dtype", "attention", "packing", "gradient_checkpointing", "rows_at_once", "save_every")
 VENDORS_OWN = ("training_args.bin", "README.md")  # a pickle, and a card that is a form to fill in
 PACKAGES = ("cai-toolkit", "trl", "transformers", "torch", "peft", "accelerate", "datasets")
@@ -127,7 +122,7 @@ class _Job:
     ) -> None:
         self.rows, self.base, self.loaded, self.folder, self.tell = rows, base, loaded, folder, tell
         self.progress = progress
-        self.interrupted = False
+        self.stopper = Stopper(tell)
         self.drops = list(rows.dropped)
         self.started = time.monotonic()
         self.before = float(folder.record["seconds"])
@@ -138,14 +133,14 @@ class _Job:
         chats = any(not isinstance(row.prompt, str) for row in (*self.rows.train, *self.rows.eval))
         tokenizer = open_tokenizer(self.base, self.loaded.config.chat_template, chats=chats)
         masker = Masker(tokenizer, ends_of(self.base, tokenizer))
-        whole, held = (self._encode(masker, rows) for rows in (self.rows.train, self.rows.eval))
+        whole, held = self._encode(masker, self.rows.train, 0), self._encode(masker, self.rows.eval, -1)
         if not whole:
             raise InputError(f"no row is left to train: {self.drops[-1].detail}", self.rows.files[0][0])
         lengths = [len(row.ids) for row in whole]
         while True:
             plan = resolve("sft", self.loaded, lengths, shape_of(self.base), this_machine())
             mark = len(self.drops)
-            train, held_back = self._cut(whole, plan), self._cut(held, plan)
+            train, held_back = self._cut(whole, plan, 0), self._cut(held, plan, -1)
             self._describe(plan, train, held_back)
             smaller = self._fit(plan, tokenizer, train, held_back)
             if smaller is None:
@@ -156,23 +151,23 @@ class _Job:
             self.loaded = dataclasses.replace(self.loaded, config=config, origins=origins)
             gc.collect()  # the trainer that failed, and with it the memory of the device
 
-    def _encode(self, masker: Masker, rows: Sequence[TrainingRow]) -> list[Encoded]:
+    def _encode(self, masker: Masker, rows: Sequence[TrainingRow], file: int) -> list[Encoded]:
         found = []
         for row in masker.encode((row.id, row.prompt, row.reply) for row in rows):
             if isinstance(row, Unfit):
-                self.drops.append(Drop(self.rows.files[0][0], 0, "bad_input", f"row {row.id}: {row.why}"))
+                self.drops.append(Drop(self.rows.files[file][0], 0, "bad_input", f"row {row.id}: {row.why}"))
             else:
                 found.append(row)
         return found
 
-    def _cut(self, rows: Sequence[Encoded], plan: Plan) -> list[Encoded]:
+    def _cut(self, rows: Sequence[Encoded], plan: Plan, file: int) -> list[Encoded]:
         """The rows within the plan's length; those whose prompt fills it are dropped."""
         found = []
         for row in rows:
             cut = row.cut(plan.max_length)
             if cut is None:
                 told = f"row {row.id}: its prompt of {row.start:,} tokens leaves no room in {plan.max_length:,}"
-                self.drops.append(Drop(self.rows.files[0][0], 0, "too_long", told))
+                self.drops.append(Drop(self.rows.files[file][0], 0, "too_long", told))
             else:
                 found.append(cut)
         return found
@@ -212,10 +207,10 @@ class _Job:
         if checkpoint is not None:
             self.tell(f"going on from {checkpoint}")
         try:
-            with _vendors_among_themselves(), self._interruptible():
+            with vendors_among_themselves(), self.stopper.listening():
                 trainer = self._trainer(plan, tokenizer, train, held, bool(held) and checkpoint is None)
                 trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
-                if self.interrupted:
+                if self.stopper.asked:
                     self.folder.write(seconds=self._seconds())
                     self.tell(f"stopped; the same command goes on from {self.folder.checkpoint}")
                     raise KeyboardInterrupt
@@ -260,7 +255,7 @@ class _Job:
             def training_step(self, model: Any, inputs: Any, *rest: Any, **more: Any) -> Any:
                 loss = super().training_step(model, inputs, *rest, **more)
                 if not torch.isfinite(loss):
-                    stop(self.state.global_step + 1, float(loss), list(_rows_of(inputs)), names)
+                    stop(self.state.global_step + 1, float(loss), list(rows_of(inputs)), names)
                 return loss
 
             def create_model_card(self, *rest: Any, **more: Any) -> None:
@@ -273,17 +268,17 @@ class _Job:
             r=config.lora.rank, lora_alpha=config.lora.alpha, lora_dropout=config.lora.dropout, task_type="CAUSAL_LM",
             target_modules=config.lora.targets if isinstance(config.lora.targets, str) else list(config.lora.targets),
         )  # fmt: skip
-        arguments = _arguments(plan, self.loaded, self.folder.path, evaluates=bool(held)) | extra
+        told = arguments(plan, config, self.folder.path, evaluates=bool(held)) | extra
         # Weights that train stay float32, or small steps would be lost in rounding; frozen ones can be narrow.
         model = open_model(self.base, "float32" if config.full else plan.dtype, plan.attention)
         trainer = Trainer(
             model=model,
-            args=SFTConfig(**arguments, eval_on_start=eval_on_start),
+            args=SFTConfig(**told, eval_on_start=eval_on_start),
             train_dataset=table(train),
             eval_dataset=table(held) if held else None,
             processing_class=tokenizer,
             peft_config=lora,
-            callbacks=[callback(self.tell), _recorder(self)],
+            callbacks=[callback(self.tell), recorder(self.folder, self.stopper, self.progress)],
         )
         trainer.remove_callback(PrinterCallback)  # it writes to stdout, where only a summary belongs
         return trainer
@@ -297,26 +292,6 @@ class _Job:
             f"the loss is {loss} at step {step} (rows {told}); {good}: look at these rows, try a lower learning rate, "
             "or dtype float32"
         )
-
-    @contextmanager
-    def _interruptible(self) -> Iterator[None]:
-        """Ctrl-C stops after the step; a second one at once."""
-        if threading.current_thread() is not threading.main_thread():
-            yield
-            return
-
-        def stop(number: int, frame: Any) -> None:
-            self.interrupted = True
-            signal.signal(signal.SIGINT, before)
-            self.tell(
-                "stopping after this step; Ctrl-C again stops at once, and loses the steps since the last checkpoint"
-            )
-
-        before = signal.signal(signal.SIGINT, stop)
-        try:
-            yield
-        finally:
-            signal.signal(signal.SIGINT, before)
 
     def _seconds(self) -> float:
         return round(self.before + time.monotonic() - self.started, 3)
@@ -341,113 +316,6 @@ class _Job:
         )
         self.folder.write(finished=True, seconds=summary.seconds, summary=summary.model_dump(mode="json"))
         return summary
-
-
-def _arguments(plan: Plan, loaded: Loaded, out: Path, *, evaluates: bool) -> dict[str, Any]:
-    """What SFTConfig is told."""
-    import torch
-
-    config, gpu = loaded.config, torch.cuda.is_available()
-    packed = plan.packing == "packed"
-    return {
-        "output_dir": str(out / CHECKPOINTS),
-        "per_device_train_batch_size": plan.rows_at_once,
-        "per_device_eval_batch_size": plan.rows_at_once,
-        "gradient_accumulation_steps": plan.accumulation,
-        "learning_rate": plan.learning_rate,
-        "lr_scheduler_type": config.schedule,
-        "warmup_steps": math.ceil(config.warmup * plan.steps),
-        "num_train_epochs": config.epochs,
-        "seed": config.seed,
-        "bf16": plan.dtype == "bfloat16",
-        "use_cpu": not gpu,
-        "dataloader_pin_memory": gpu,
-        "activation_checkpointing": plan.gradient_checkpointing,
-        "packing": packed,
-        "padding_free": plan.packing == "padding_free",
-        "eval_packing": False if packed else None,
-        "max_length": plan.max_length if packed else None,
-        "dataset_kwargs": {"skip_prepare_dataset": not packed},
-        "logging_steps": 1,  # a wider window would begin anew when resumed, and read otherwise than undisturbed
-        "logging_nan_inf_filter": False,
-        "save_strategy": "steps",
-        "save_steps": plan.save_every,
-        "save_total_limit": 2,
-        "eval_strategy": "steps" if evaluates else "no",
-        "eval_steps": plan.save_every,
-        "report_to": [],
-        "disable_tqdm": True,
-        "log_level": "error",
-    }
-
-
-def _rows_of(inputs: Mapping[str, Any]) -> Iterator[tuple[int, ...]]:
-    """The token ids of each row of a batch, padded or side by side."""
-    if "attention_mask" in inputs:
-        for ids, mask in zip(inputs["input_ids"], inputs["attention_mask"], strict=True):
-            yield tuple(ids[mask.bool()].tolist())
-        return
-    ids, starts = inputs["input_ids"][0].tolist(), (inputs["position_ids"][0] == 0).nonzero().flatten().tolist()
-    for start, end in zip(starts, [*starts[1:], len(ids)], strict=True):
-        yield tuple(ids[start:end])
-
-
-def _recorder(job: _Job) -> Any:
-    """A callback that writes metrics as they come, and stops the training when it is asked to."""
-    from transformers import TrainerCallback
-
-    class Recorder(TrainerCallback):  # type: ignore[misc]
-        def __init__(self) -> None:
-            self.time, self.tokens, self.steps, self.first = time.monotonic(), 0.0, 0, 0
-
-        def on_train_begin(self, args: Any, state: Any, control: Any, **rest: Any) -> None:
-            self.time, self.steps, self.first = time.monotonic(), state.max_steps, state.global_step
-            self.began = self.time
-
-        def on_log(self, args: Any, state: Any, control: Any, logs: Mapping[str, Any], **rest: Any) -> None:
-            if not state.is_world_process_zero or "train_runtime" in logs:
-                return
-            now = time.monotonic()
-            found = {"step": state.global_step, "steps": state.max_steps, **logs}
-            if "loss" in logs:
-                seen = logs.get("num_tokens", 0.0)
-                done = state.global_step - self.first
-                found |= {
-                    "tokens_per_second": round((seen - self.tokens) / max(1e-9, now - self.time), 1),
-                    "eta_seconds": round((state.max_steps - state.global_step) * (now - self.began) / max(1, done), 1),
-                    "memory_gb": round(_memory() / 2**30, 3),
-                }
-                self.tokens = seen
-            self.time = now
-            job.folder.add(found)
-            if job.progress is not None:
-                job.progress(found)
-
-        def on_step_end(self, args: Any, state: Any, control: Any, **rest: Any) -> None:
-            if job.interrupted:
-                control.should_save = control.should_training_stop = True
-
-    return Recorder()
-
-
-@contextmanager
-def _vendors_among_themselves() -> Iterator[None]:
-    """Without the warnings with which one vendor's package tells another that a name of its is old."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", r".*gradient_checkpointing.* is deprecated", FutureWarning)
-        yield
-
-
-def _memory() -> int:
-    """The most bytes used so far: of the GPU, else of this process."""
-    import torch
-
-    if torch.cuda.is_available():
-        return int(torch.cuda.max_memory_allocated())
-    import resource
-
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024
 
 
 def _version(name: str) -> str | None:

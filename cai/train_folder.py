@@ -46,6 +46,10 @@ class TrainFolder:
         except (ValueError, LookupError, TypeError):
             raise RunError(f"{record} is damaged: choose another --out, or delete the folder to start anew") from None
         changed = list(_differences(before, self.identity))
+        if changed and not self.record["finished"] and self.checkpoint is None:
+            (self.path / METRICS).unlink(missing_ok=True)  # nothing was learnt there that could be lost
+            self.record = {}
+            return self.write(schema=1, identity=self.identity, finished=False, seconds=0.0)
         if changed:
             raise RunError(
                 f"{self.path} holds another training: {'; '.join(changed[:5])}; choose another --out, or use the same "

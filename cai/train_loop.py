@@ -1,0 +1,162 @@
+"""What a trainer of TRL is told, and what is read from it while it runs.
+
+Knows the arguments that every trainer shares, its callbacks, signals, and batches. Knows nothing of data or methods.
+"""
+
+from __future__ import annotations
+
+import math
+import signal
+import sys
+import threading
+import time
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from cai.train_config import TrainConfig
+from cai.train_folder import CHECKPOINTS, TrainFolder
+from cai.train_plan import Plan
+
+Progress = Callable[[Mapping[str, Any]], None]
+
+
+class Stopper:
+    """Ctrl-C as a wish: `asked` is set, and the training stops after its step; a second one interrupts at once."""
+
+    def __init__(self, tell: Callable[[str], None]) -> None:
+        self.asked = False
+        self._tell = tell
+
+    @contextmanager
+    def listening(self) -> Iterator[None]:
+        """Take Ctrl-C; in another thread than the main one, where Python gives no signals, leave it as it is."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        before = signal.getsignal(signal.SIGINT)
+
+        def ask(number: int, frame: Any) -> None:
+            self.asked = True
+            signal.signal(signal.SIGINT, before)
+            self._tell(
+                "stopping after this step; Ctrl-C again stops at once and loses the steps since the last checkpoint"
+            )
+
+        signal.signal(signal.SIGINT, ask)
+        try:
+            yield
+        finally:
+            signal.signal(signal.SIGINT, before)
+
+
+def arguments(plan: Plan, config: TrainConfig, out: Path, *, evaluates: bool) -> dict[str, Any]:
+    """The arguments of TRL's config; evaluates: whether there are eval rows."""
+    import torch
+
+    gpu = torch.cuda.is_available()
+    packed = plan.packing == "packed"
+    return {
+        "output_dir": str(out / CHECKPOINTS),
+        "per_device_train_batch_size": plan.rows_at_once,
+        "per_device_eval_batch_size": plan.rows_at_once,
+        "gradient_accumulation_steps": plan.accumulation,
+        "learning_rate": plan.learning_rate,
+        "lr_scheduler_type": config.schedule,
+        "warmup_steps": math.ceil(config.warmup * plan.steps),
+        "num_train_epochs": config.epochs,
+        "seed": config.seed,
+        "bf16": plan.dtype == "bfloat16",
+        "use_cpu": not gpu,
+        "dataloader_pin_memory": gpu,
+        "activation_checkpointing": plan.gradient_checkpointing,
+        "packing": packed,
+        "padding_free": plan.packing == "padding_free",
+        "eval_packing": False if packed else None,
+        "max_length": plan.max_length if packed else None,
+        "dataset_kwargs": {"skip_prepare_dataset": not packed},
+        "logging_steps": 1,  # a wider window would begin anew when resumed, and read otherwise than undisturbed
+        "logging_nan_inf_filter": False,
+        "save_strategy": "steps",
+        "save_steps": plan.save_every,
+        "save_total_limit": 2,
+        "eval_strategy": "steps" if evaluates else "no",
+        "eval_steps": plan.save_every,
+        "report_to": [],
+        "disable_tqdm": True,
+        "log_level": "error",
+    }
+
+
+def rows_of(inputs: Mapping[str, Any]) -> Iterator[tuple[int, ...]]:
+    """The token ids of each row of a batch, padded or side by side."""
+    if "attention_mask" in inputs:
+        for ids, mask in zip(inputs["input_ids"], inputs["attention_mask"], strict=True):
+            yield tuple(ids[mask.bool()].tolist())
+        return
+    ids, starts = inputs["input_ids"][0].tolist(), (inputs["position_ids"][0] == 0).nonzero().flatten().tolist()
+    for start, end in zip(starts, [*starts[1:], len(ids)], strict=True):
+        yield tuple(ids[start:end])
+
+
+def recorder(folder: TrainFolder, stopper: Stopper, progress: Progress | None) -> Any:
+    """A callback that writes metrics as they come, with speed, memory and time left, and stops the training when asked.
+
+    Of several processes the first one writes.
+    """
+    from transformers import TrainerCallback
+
+    class Recorder(TrainerCallback):  # type: ignore[misc]
+        def __init__(self) -> None:
+            self.time, self.tokens, self.steps, self.first = time.monotonic(), 0.0, 0, 0
+
+        def on_train_begin(self, args: Any, state: Any, control: Any, **rest: Any) -> None:
+            self.time, self.steps, self.first = time.monotonic(), state.max_steps, state.global_step
+            self.began = self.time
+
+        def on_log(self, args: Any, state: Any, control: Any, logs: Mapping[str, Any], **rest: Any) -> None:
+            if not state.is_world_process_zero or "train_runtime" in logs:
+                return
+            now = time.monotonic()
+            found = {"step": state.global_step, "steps": state.max_steps, **logs}
+            if "loss" in logs:
+                seen = logs.get("num_tokens", 0.0)
+                done = state.global_step - self.first
+                found |= {
+                    "tokens_per_second": round((seen - self.tokens) / max(1e-9, now - self.time), 1),
+                    "eta_seconds": round((state.max_steps - state.global_step) * (now - self.began) / max(1, done), 1),
+                    "memory_gb": round(_memory() / 2**30, 3),
+                }
+                self.tokens = seen
+            self.time = now
+            folder.add(found)
+            if progress is not None:
+                progress(found)
+
+        def on_step_end(self, args: Any, state: Any, control: Any, **rest: Any) -> None:
+            if stopper.asked:
+                control.should_save = control.should_training_stop = True
+
+    return Recorder()
+
+
+@contextmanager
+def vendors_among_themselves() -> Iterator[None]:
+    """Without the warnings with which one vendor's package tells another that a name of its is old."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", r".*gradient_checkpointing.* is deprecated", FutureWarning)
+        yield
+
+
+def _memory() -> int:
+    """The most bytes used so far: of the GPU, else of this process."""
+    import torch
+
+    if torch.cuda.is_available():
+        return int(torch.cuda.max_memory_allocated())
+    import resource
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
