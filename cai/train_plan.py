@@ -135,6 +135,10 @@ def resolve(method: Method, loaded: Loaded, lengths: list[int], shape: Shape, ma
     why = "" if effective == config.batch_size else f"made of {rows} rows at once on {machine.devices} devices"
     settled.append(Setting("batch_size", effective, loaded.origin("batch_size"), why))
     steps = max(1, math.ceil(math.ceil(len(lengths) / effective) * config.epochs))
+    limit = config.trl.get("max_steps")
+    steps = (
+        limit if isinstance(limit, int) and limit > 0 else steps
+    )  # TRL lets it go before the epochs, whichever is more
     every = settle("save_every", max(1, math.ceil(steps / SAVES)), "data", f"a tenth of {steps:,} steps")
     return Plan(
         rate, length, measure(lengths, length), dtype, attention, packing, checkpoints, rows, accumulation, steps,

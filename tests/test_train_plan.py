@@ -94,3 +94,9 @@ def test_a_model_that_fills_the_device_computes_its_activations_twice() -> None:
     tight = Machine("cuda", "a GPU", 24 * GB, True, False)
     assert plan_memory(LARGE, tight, 2048, 16, full=False, narrow=True)[1]
     assert not plan_memory(SMALL, tight, 2048, 16, full=False, narrow=True)[1]
+
+
+def test_steps_that_are_named_to_trl_are_planned_with() -> None:
+    plan = resolve("sft", load_config(None, {"trl.max_steps": 30}), [50] * 1600, SMALL, GPU)
+    assert (plan.steps, plan.save_every) == (30, 3)
+    assert resolve("sft", load_config(), [50] * 1600, SMALL, GPU).steps == 100
