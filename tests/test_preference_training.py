@@ -28,7 +28,7 @@ from models.test_hf import TEMPLATE, build
 from cai.errors import InputError, UsageError
 from cai.losses import NLL_WEIGHT, cross_entropy, gap_scaled, with_nll
 from cai.models import open_model
-from cai.preference_rows import on_disk, too_long
+from cai.preference_rows import Lengths, on_disk, too_long
 from cai.preference_training import dpo_trainer, kto_trainer, reward_trainer
 from cai.records import Call, Request, Sampling
 from cai.training_rows import TrainingRow
@@ -224,6 +224,26 @@ def test_the_nll_of_the_chosen_reply_is_added_with_its_weight(folder: Path, tmp_
     assert mixed[0] > curve(bare)[0] + 0.3
 
 
+def test_each_part_of_a_mix_has_its_weight(folder: Path, tmp_path: Path) -> None:
+    given = {"loss_weights": [0.3, 0.6], "max_steps": 3}
+    ours = dpo(folder, tmp_path / "a", pairs(8, p_chosen=1.0), loss_type=["gap_scaled", "sft"], **given)
+    theirs = dpo(folder, tmp_path / "b", pairs(8), make=trl.DPOTrainer, loss_type=["sigmoid", "sft"], **given)
+    assert curve(ours) == pytest.approx(curve(theirs), abs=1e-6)
+
+
+def test_our_columns_reach_no_model_and_outputs_change_no_loss(folder: Path, tmp_path: Path) -> None:
+    trainer = trained(folder, tmp_path, 0.8, "cdpo")
+    seen: set[str] = set()
+    for model in (trainer.model, trainer.ref_model):
+        model.register_forward_pre_hook(lambda _, args, named: seen.update(named), with_kwargs=True)
+    inputs = batch(trainer)
+    alone = trainer.compute_loss(trainer.model, inputs)
+    both, outputs = trainer.compute_loss(trainer.model, inputs, return_outputs=True)
+    assert float(both) == float(alone) and outputs.logits is not None
+    assert "input_ids" in seen and not seen & {"p_chosen", "row"}
+    assert {"p_chosen", "row"} <= set(inputs)
+
+
 def test_stock_losses_pass_through_by_name(folder: Path, tmp_path: Path) -> None:
     names = ["ipo", "hinge", "sigmoid_norm", "apo_zero", "robust", "discopop", "bco_pair"]
     given = {"loss_type": names, "loss_weights": [0.01, 1, 2, 3, 4, 5, 6], "label_smoothing": 0.1, "max_steps": 4}
@@ -385,6 +405,16 @@ def test_some_limit_drops_and_cuts_and_none_does_not(folder: Path) -> None:
     assert found.dropped and found.cut
     free = too_long(long_rows(), tokenizer, None)
     assert not free.dropped and not free.cut
+
+
+def test_a_row_that_just_fits_stays_whole(folder: Path) -> None:
+    tokenizer = parts(folder)["processing_class"]
+    row = long_rows()[4]
+    whole = (tokenizer.apply_chat_template(row["prompt"] + row[side])["input_ids"] for side in ("chosen", "rejected"))
+    limit = max(map(len, whole))
+    assert too_long([row], tokenizer, limit) == too_long([row], tokenizer, limit, "reward") == Lengths([], [])
+    assert too_long([row], tokenizer, limit - 1) == Lengths([], [0])
+    assert too_long([row], tokenizer, limit - 1, "reward") == Lengths([0], [])
 
 
 def classifier(folder: Path) -> dict[str, Any]:
