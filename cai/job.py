@@ -198,6 +198,7 @@ class Job(Generic[Row]):
         self.finished = 0
         self.dropped: dict[str, int] = {}
         self._first_bad: BadPrompt | None = None
+        self._bad_read = 0  # records that are none
         self.info: dict[str, Any] = {}
         self.stopped: str | None = None  # why the run ended early
         self.can_go_on = True  # by the same command
@@ -256,10 +257,9 @@ class Job(Generic[Row]):
 
     def _check_usable(self) -> None:
         """Raises SourceError where nothing that was read could be used."""
-        bad = self._first_bad
-        if bad is not None and self.read == self.dropped.get(bad.reason, 0):
+        if self._first_bad is not None and self.read == self._bad_read:
             what = f"none of {self.read:,} records can be used" if self.read > 1 else "its one record cannot be used"
-            raise SourceError(f"{what}; line {bad.line}: {bad.problem}")
+            raise SourceError(f"{what}; line {self._first_bad.line}: {self._first_bad.problem}")
 
     async def _played(self, run: RunFolder, drivers: list[Driver], feed: Feed[Place]) -> AsyncGenerator[Row, None]:
         """The rows of a feed, and of those that come up after it."""
@@ -317,6 +317,7 @@ class Job(Generic[Row]):
         if isinstance(item, BadPrompt):
             pending = run.pending_bad(position) and bad_input(item, position)
             self._first_bad = self._first_bad or item
+            self._bad_read += 1
         else:
             pending = run.pending(item, position)
         if isinstance(pending, Drop):

@@ -21,7 +21,7 @@ from pydantic import ValidationError
 from cai.ask import Ask, AskJudge
 from cai.candidates import sample
 from cai.contests import contest_of, later_reply, replies_of_run
-from cai.errors import RowDropped, Unreadable
+from cai.errors import CaiError, RowDropped, Unreadable
 from cai.flow import Driver, Played, total_usage
 from cai.hygiene import identical
 from cai.job import Place, Task
@@ -102,7 +102,7 @@ class Labelling(Task[Label]):
         await self._admitted()
         try:
             played = await drivers[0].play(item.id, position, self.flow(item, a.text, b.text))
-        except RowDropped:
+        except CaiError:  # this pair tells nothing of the judge: another may, or must see that the run is over
             if not self._checked:
                 self._permits.release()
             raise

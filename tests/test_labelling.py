@@ -19,7 +19,7 @@ from test_sampling import PROMPTS, cutting, seeded
 from test_sampling import run as sample_run
 
 from cai.contests import read_contests
-from cai.errors import CallRejected, ModelStopped, RunError, SourceError, UsageError
+from cai.errors import AuthenticationFailed, CallRejected, ModelStopped, RunError, SourceError, UsageError
 from cai.job import Job
 from cai.judge import CHECKED
 from cai.labelling import LabelSetup, resolve, settings_of
@@ -336,6 +336,18 @@ def test_votes_that_cannot_be_read_stop_a_run_too(tmp_path: Path) -> None:
         run(PAIRS, tmp_path / "out", judge, concurrency=1)
 
 
+def test_a_refused_key_ends_the_run_for_the_pairs_that_wait_to_be_admitted_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(_: dict[str, Any]) -> Completion:
+        raise AuthenticationFailed("wrong key")
+
+    monkeypatch.setattr("cai.flow.FINISH_WITHIN", 3600)  # nobody may be left waiting for that
+    made = setup(PAIRS, tmp_path / "out", scorer(refuse), concurrency=64)
+    with pytest.raises(AuthenticationFailed):
+        asyncio.run(asyncio.wait_for(some_rows(made, tmp_path / "out", 1), 60))
+
+
 # Plans
 
 
@@ -522,8 +534,9 @@ def test_pairs_that_a_source_does_not_have_are_refused_before_anything_is_asked(
 
 
 def test_a_source_in_which_nothing_is_a_pair_is_an_error_that_names_the_first_problem(tmp_path: Path) -> None:
-    with pytest.raises(SourceError, match=r"none of 2 records can be used; line 1: no pair of replies"):
-        run([{"text": "x"}, {"text": "y"}], tmp_path / "out", scorer())
+    for _ in range(2):  # the same command says the same
+        with pytest.raises(SourceError, match=r"none of 2 records can be used; line 1: no pair of replies"):
+            run([{"text": "x"}, {"prompt": "Q?", "chosen": "", "rejected": "y"}], tmp_path / "out", scorer())
 
 
 # Gold pairs: judged first, and of no use where they say too little
