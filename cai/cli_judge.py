@@ -13,7 +13,7 @@ from cai import cli_runs
 from cai.cli_common import Json, print_json, say
 
 if TYPE_CHECKING:
-    from cai.job import Job
+    pass
 
 judge_app = typer.Typer(
     help="Hold a judge's labels against people's.\n\nExample: cai judge calibrate runs/gold --out runs/gold",
@@ -54,20 +54,6 @@ def with_run_options(*names: str) -> Callable[[Callable[..., None]], Callable[..
         return run
 
     return decorate
-
-
-def play_shown(job: Job[Any]) -> None:
-    """Play a job to its end, and show how it goes."""
-    from cai import console
-    from cai.pipeline import run_job
-
-    console.show(job.setup.describe())
-    try:
-        with console.Progress(job) as progress:
-            job.setup.count_items(progress.expect)
-            run_job(job)
-    finally:
-        console.show(console.summary(job))
 
 
 @judge_app.callback()
@@ -134,7 +120,7 @@ def judge_bench(
     out = settings.pop("out") or Path("runs") / f"bench-{Path(gold).name.partition('.')[0]}"
     asked = {"principles": principles, **settings}
     setups = resolve_bench(gold, judge or ["local"], load_constitution(constitution), protocol or [], out, asked)
-    found = run_bench(setups, play_shown)
+    found = run_bench(setups, cli_runs.play_shown)
     if json:
         print_json({"gold": gold, "results": [result.summary() for result in found]}, json)
     else:

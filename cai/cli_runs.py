@@ -12,7 +12,7 @@ import typer
 from cai.cli_common import Json, print_json
 
 if TYPE_CHECKING:
-    from cai.job import Setup
+    from cai.job import Job, Setup
 
 plan_app = typer.Typer(
     help="Say what a job would ask and cost; asks nothing of any model.\n\nExample: cai plan generate --rounds 2",
@@ -157,20 +157,29 @@ def _setup(name: str, given: Mapping[str, Any]) -> Setup[Any]:
     return labelling(given)
 
 
-def _run(setup: Setup[Any], json: bool) -> None:
+def play_shown(job: Job[Any]) -> None:
+    """Play a job to its end, and show how it goes."""
     from cai import console
-    from cai.pipeline import jobs_of, run_job
+    from cai.pipeline import run_job
+
+    console.show(job.setup.describe())
+    try:
+        with console.Progress(job) as progress:
+            job.setup.count_items(progress.expect)
+            run_job(job)
+    finally:
+        console.show(console.summary(job))
+
+
+def _run(setup: Setup[Any], json: bool) -> None:
+    from cai.pipeline import jobs_of
 
     info: dict[str, Any] = {}
     try:
         for job in jobs_of(setup):
-            console.show(job.setup.describe())
             try:
-                with console.Progress(job) as progress:
-                    job.setup.count_items(progress.expect)
-                    run_job(job)
+                play_shown(job)
             finally:
-                console.show(console.summary(job))
                 info = job.info
     finally:
         if info:

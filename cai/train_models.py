@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from cai.errors import CaiError, MissingExtra, UnknownModel, UsageError
+from cai.models.hf import quiet
 from cai.models.weights import cache_folder, default_weights, fingerprint
 from cai.train_plan import Machine, Shape
 
@@ -198,17 +199,3 @@ def _told(base: Base) -> Iterator[None]:
     except Exception as error:
         reason = " ".join(str(error).split())[:500]
         raise UnknownModel(f"cannot load {base.spec}: {type(error).__name__}: {reason}") from error
-
-
-@contextmanager
-def quiet() -> Iterator[None]:
-    """Without transformers' progress bars."""
-    from transformers.utils import logging as vendor
-
-    shown = vendor.is_progress_bar_enabled()
-    vendor.disable_progress_bar()
-    try:
-        yield
-    finally:
-        if shown:
-            vendor.enable_progress_bar()

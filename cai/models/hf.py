@@ -141,7 +141,7 @@ class HFModel:
         gpu = torch.cuda.is_available()
         device, dtype = ("cuda", torch.bfloat16) if gpu else ("cpu", torch.float32)
         log.info("loading hf:%s on %s (%s)", self._source, device, str(dtype).removeprefix("torch."))
-        with _quiet():
+        with quiet():
             model, tokenizer = _open(self._source, self._path if self._local else None, dtype)
         model = model.to(device).eval()
         config = model.config.get_text_config()
@@ -241,7 +241,7 @@ def _need(package: str, what: str, extra: str) -> None:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Without transformers' progress bars: ours is the one line on the screen."""
     from transformers.utils import logging as vendor
 

@@ -16,7 +16,7 @@ from typing import Any
 
 from cai.errors import CallRejected, MissingExtra, ModelFault, ModelStopped, UnknownModel, UsageError
 from cai.models import Abilities
-from cai.models.hf import _fingerprint, _need, _quiet
+from cai.models.hf import _fingerprint, _need, quiet
 from cai.models.hf_engine import Engine, Row
 from cai.records import Call, Completion
 
@@ -111,7 +111,7 @@ class RewardModel:
         gpu = torch.cuda.is_available()
         device, dtype = ("cuda", torch.bfloat16) if gpu else ("cpu", torch.float32)
         log.info("loading reward:%s on %s (%s)", self._source, device, str(dtype).removeprefix("torch."))
-        with _quiet():
+        with quiet():
             tokenizer, model = _open(self._source, self._path if self._local else None, dtype)
         tokenizer.model_max_length = 1 << 60  # else it logs about long texts, whose fit is checked here
         model = model.to(device).eval()
