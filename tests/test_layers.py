@@ -15,7 +15,8 @@ LAYERS = {  # from the top; modules of one layer may import each other
         "pipeline job settings generating sampling labelling judging contests run plan export preferences cut card "
         "tables hub auditing bench trial ablation calibration judged plots train evaluate report "
         "losses preference_rows preference_training masks "
-        "training_watch training_data training_rows train_config train_plan train_models train_folder train_loop"
+        "training_watch training_data training_rows train_config train_plan train_models train_folder train_loop train_replies train_preferences "
+        "train_eval train_samples train_card train_plots"
     ),
     "method": "revise candidates judge pairs calibrate hygiene refusals ask",
     "machines": "flow feed store lines payloads limits prices models",

@@ -1,0 +1,137 @@
+"""What held-out pairs show: shares, intervals, margins, and how many pairs turned."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cai.calibrate import wilson
+from cai.train_eval import pair_accuracy, sign_test, wins
+
+
+def logp(step: int, name: str, now: tuple[float | None, float], before: tuple[float, float]) -> dict[str, Any]:
+    return {
+        "step": step, "id": name, "logp_chosen": now[0], "logp_rejected": now[1],
+        "ref_logp_chosen": before[0], "ref_logp_rejected": before[1],
+    }  # fmt: skip
+
+
+def reward(step: int, name: str, chosen: float, rejected: float) -> dict[str, Any]:
+    return {"step": step, "id": name, "reward_chosen": chosen, "reward_rejected": rejected, "p_chosen": 0.8}
+
+
+PAIRS = [
+    logp(9, "won and kept", (-10, -20), (-11, -18)),  # D = 10 - 7 = 3
+    logp(9, "gained", (-20, -21), (-22, -20)),  # D = 1 + 2 = 3
+    logp(9, "lost", (-30, -29), (-28, -29)),  # D = -1 - 1 = -2
+    logp(9, "won and kept, less", (-5, -9), (-4, -14)),  # D = 4 - 10 = -6
+    logp(9, "lost and kept, better", (-9, -5), (-14, -4)),  # D = -4 + 10 = 6
+]
+
+
+def test_shares_before_and_after_and_the_implicit_reward_are_counted_apart() -> None:
+    found = pair_accuracy(PAIRS)
+    assert found is not None and found.before is not None and found.implicit is not None
+    assert (found.measure, found.step) == ("log probability", 9)
+    assert (found.before.won, found.after.won, found.implicit.won) == (3, 3, 3)
+    assert (found.gained, found.lost, found.p_value) == (1, 1, 1.0)
+    assert found.after.interval == wilson(3, 5)
+    assert found.margin == pytest.approx((3 + 3 - 2 - 6 + 6) / 5)
+
+
+def test_only_the_last_step_counts_as_after() -> None:
+    early = [logp(3, line["id"], (-1, -9), (-2, -2)) for line in PAIRS]
+    assert pair_accuracy([*PAIRS, *early]) == pair_accuracy(PAIRS)
+
+
+def test_a_tie_counts_half_on_its_side() -> None:
+    found = pair_accuracy([logp(1, "a", (-5, -5), (-5, -6)), logp(1, "b", (-1, -2), (-3, -3))])
+    assert found is not None and found.before is not None and found.implicit is not None
+    assert (found.after.share, found.after.ties) == (0.75, 1)
+    assert (found.before.share, found.before.ties) == (0.75, 1)
+    assert (found.gained, found.lost) == (1, 1)  # from a tie to a win, and from a win to a tie
+    assert (found.implicit.won, found.implicit.ties) == (1, 0)
+
+
+def test_a_reward_model_is_compared_with_its_first_evaluation() -> None:
+    found = pair_accuracy(
+        [
+            *(reward(0, "a", 0.1, 0.2), reward(0, "b", 0.3, 0.1), reward(0, "c", 0.0, 0.5)),
+            *(reward(5, "c", 2.0, 0.5), reward(5, "a", 1.0, -1.0), reward(5, "b", 0.5, 1.0)),
+        ]
+    )
+    assert found is not None and found.before is not None
+    assert (found.measure, found.step, found.implicit) == ("reward", 5, None)
+    assert (found.before.won, found.after.won, found.gained, found.lost) == (1, 2, 2, 1)
+    assert found.margin == pytest.approx((1.5 + 2.0 - 0.5) / 3)
+
+
+def test_a_reward_model_evaluated_once_has_no_before() -> None:
+    found = pair_accuracy([reward(5, "a", 1.0, -1.0)])
+    assert found is not None
+    assert (found.before, found.gained, found.lost, found.p_value, found.margin_interval) == (None,) * 5
+    assert list(found.lines()) == [
+        "chosen has the higher reward in 100.0% (20.7% to 100.0%) of 1 pairs", "mean margin +2"
+    ]  # fmt: skip
+
+
+def test_rows_that_share_an_id_are_told_apart_by_their_order() -> None:
+    found = pair_accuracy([reward(0, "a", 0, 1), reward(0, "a", 1, 0), reward(4, "a", 1, 0), reward(4, "a", 1, 0)])
+    assert found is not None
+    assert (found.gained, found.lost) == (1, 0)
+
+
+@pytest.mark.parametrize("value", [None, math.nan, -math.inf])
+def test_a_pair_without_a_number_is_in_no_count_but_its_own(value: float | None) -> None:
+    found = pair_accuracy([*PAIRS, logp(9, "broken", (value, -2), (-1, -2))])
+    assert found is not None
+    assert (found.after.n, found.unmeasured) == (5, 1)
+    assert found.model_copy(update={"unmeasured": 0}) == pair_accuracy(PAIRS)
+    assert "not counted, for want of a number: 1 held-out" in list(found.lines())[-1]
+    assert pair_accuracy([logp(9, "broken", (value, -2), (-1, -2))]) is None
+
+
+def test_no_lines_are_no_accuracy() -> None:
+    assert pair_accuracy([]) is None
+
+
+def test_the_words_give_every_share_with_its_interval() -> None:
+    found = pair_accuracy(PAIRS)
+    assert found is not None
+    assert list(found.lines()) == [
+        "chosen has the higher log probability in 60.0% (23.1% to 88.2%) of 5 pairs",
+        "before in 60.0% (23.1% to 88.2%) of 5 pairs; since then 1 turned to the chosen reply, 1 away from it (p 1)",
+        "implicit reward prefers chosen in 60.0% (23.1% to 88.2%) of 5 pairs",
+        "mean margin +0.8 (-3.38 to +4.98) nats",
+    ]
+
+
+@given(st.lists(st.tuples(st.integers(-9, 9), st.integers(-9, 9)), min_size=1))
+def test_swapping_the_replies_mirrors_every_share(pairs: list[tuple[int, int]]) -> None:
+    def found(sign: int) -> Any:
+        return pair_accuracy([logp(1, str(i), (sign * a, 0.0), (sign * b, 0.0)) for i, (a, b) in enumerate(pairs)])
+
+    one, other = found(1), found(-1)
+    assert one.after.share == pytest.approx(1 - other.after.share)
+    assert (one.gained, one.lost) == (other.lost, other.gained)
+    assert one.margin == pytest.approx(-other.margin)
+
+
+@pytest.mark.parametrize(
+    ("gained", "lost", "p"), [(0, 0, 1.0), (5, 0, 2 / 32), (0, 5, 2 / 32), (7, 1, 18 / 256), (4, 4, 1.0), (1, 0, 1.0)]
+)
+def test_the_sign_test_is_the_exact_binomial_one(gained: int, lost: int, p: float) -> None:
+    assert sign_test(gained, lost) == pytest.approx(p)
+
+
+def test_the_sign_test_holds_for_many_pairs() -> None:
+    assert sign_test(50_500, 49_500) == pytest.approx(math.erfc((1_000 - 1) / math.sqrt(100_000) / math.sqrt(2)), 1e-3)
+
+
+def test_wins_of_nothing_cannot_be_asked_for() -> None:
+    with pytest.raises(ZeroDivisionError):
+        wins([])
