@@ -1,0 +1,152 @@
+"""What a model says to held-out prompts before and after a training, and the file that keeps it, `samples.jsonl`.
+
+Knows causal models of transformers and peft, token ids and rows; nothing of trainers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from cai.records import Message, Record
+from cai.run import write_atomically
+from cai.training_rows import TrainingRow, Turns
+from cai.training_watch import length_warning
+
+FILE = "samples.jsonl"
+PROMPTS = 8
+AT_ONCE = 8  # prompts in one batch
+REFERENCE = "ref"  # the adapter in which TRL keeps a copy of one that is trained further
+
+
+class Sample(Record):
+    """A row of `samples.jsonl`: a held-out prompt, and what the model said to it."""
+
+    id: str
+    prompt: tuple[Message, ...] | str
+    before: str
+    after: str | None = None  # None: the training is not over
+    most_tokens: int  # at which both replies were cut
+    seed: int | None  # of the draws; None: greedy
+
+
+def choose_prompts(rows: Iterable[TrainingRow], tokenizer: Any, room: int, most: int = PROMPTS) -> list[TrainingRow]:
+    """Up to `most` rows of different prompts that have at most `room` tokens; the same ones whatever the order of rows.
+
+    They are the first by the hash of the prompt, which nothing about a prompt decides.
+    """
+    chosen: dict[str, TrainingRow] = {}
+    for row in sorted(rows, key=lambda row: (row.key, row.id)):
+        if len(chosen) == most:
+            break
+        if row.key not in chosen and len(_ids(tokenizer, row.prompt)) <= room:
+            chosen[row.key] = row
+    return list(chosen.values())
+
+
+def samples(
+    model: Any, tokenizer: Any, prompts: Sequence[Turns | str], *, most_tokens: int, seed: int | None
+) -> list[str]:
+    """The model's reply to each prompt, of at most `most_tokens` tokens: greedy without a seed, else drawn at 1.
+
+    Temperature is 1 and nothing is cut off the distribution. Control tokens in a prompt are spelled out, so that none
+    opens a turn of its own. The model's mode and the random numbers of a training around this stay as they were.
+    """
+    import torch
+
+    training = model.training
+    model.eval()
+    devices = [model.device] if model.device.type == "cuda" else []
+    try:
+        with torch.random.fork_rng(devices=devices), torch.no_grad():
+            if seed is not None:
+                torch.manual_seed(seed)
+            ids = [_ids(tokenizer, prompt) for prompt in prompts]
+            parts = [ids[start : start + AT_ONCE] for start in range(0, len(ids), AT_ONCE)]
+            return [text for part in parts for text in _replies(model, tokenizer, part, most_tokens, seed is not None)]
+    finally:
+        model.train(training)
+
+
+def _replies(model: Any, tokenizer: Any, prompts: list[list[int]], most_tokens: int, drawn: bool) -> Iterator[str]:
+    """The replies of one batch, whose prompts are padded on the left: generation goes on from the last column."""
+    import torch
+    from transformers import GenerationConfig
+
+    ends = _ends(model, tokenizer)
+    pad = ends[0] if tokenizer.pad_token_id is None else tokenizer.pad_token_id
+    width = max(map(len, prompts))
+    ids = torch.tensor([[pad] * (width - len(row)) + row for row in prompts], device=model.device)
+    mask = torch.tensor([[0] * (width - len(row)) + [1] * len(row) for row in prompts], device=model.device)
+    # What is left open here would come from the model's own generation_config, such as a temperature of 0.6.
+    how = GenerationConfig(
+        max_new_tokens=most_tokens, do_sample=drawn, temperature=1.0, top_p=1.0, top_k=0 if drawn else 50,
+        repetition_penalty=1.0, eos_token_id=ends, pad_token_id=pad, use_cache=True,
+    )  # fmt: skip
+    made = model.generate(input_ids=ids, attention_mask=mask, generation_config=how)
+    for row in made[:, width:].tolist():
+        end = next((place for place, token in enumerate(row) if token in ends), len(row))
+        yield tokenizer.decode(row[:end], skip_special_tokens=True, clean_up_tokenization_spaces=False)
+
+
+def _ends(model: Any, tokenizer: Any) -> list[int]:
+    """The token ids that end a reply."""
+    given = None if model.generation_config is None else model.generation_config.eos_token_id
+    ids = [*(given if isinstance(given, list) else [given]), tokenizer.eos_token_id]
+    return list(dict.fromkeys(token for token in ids if token is not None))
+
+
+def _ids(tokenizer: Any, prompt: Turns | str) -> list[int]:
+    if isinstance(prompt, str):
+        ids: list[int] = tokenizer.encode(prompt, split_special_tokens=True)
+        while len(ids) > 1 and ids[-1] == tokenizer.eos_token_id:  # some tokenizers end every text
+            ids.pop()
+        return ids
+    turns = [dict(turn) for turn in prompt]
+    return list(
+        tokenizer.apply_chat_template(
+            turns, add_generation_prompt=True, sanitize_control_tokens=True, return_dict=False
+        )
+    )
+
+
+@contextmanager
+def untrained(model: Any) -> Iterator[Any]:
+    """A model with a LoRA adapter as it was before the training: with the adapter `ref` where it has one, else without.
+
+    Of a model that is trained in full nothing is left of what was before: take its samples first.
+    """
+    if REFERENCE not in model.peft_config:
+        with model.disable_adapter():
+            yield model
+        return
+    active = model.active_adapter
+    trains = [(weight, weight.requires_grad) for weight in model.parameters()]
+    model.set_adapter(REFERENCE)
+    try:
+        yield model
+    finally:
+        model.set_adapter(active)
+        for weight, before in trains:  # an adapter that is set can be trained from then on, and the reference may not
+            weight.requires_grad_(before)
+
+
+def length_note(rows: Sequence[Sample]) -> str | None:
+    """A line where the replies became much shorter or longer, in characters."""
+    done = [row for row in rows if row.after is not None]
+    return length_warning([len(row.before) for row in done], [len(row.after or "") for row in done])
+
+
+def write_samples(folder: Path, rows: Iterable[Sample]) -> None:
+    """Write samples.jsonl at once; raises RunError where it cannot be written."""
+    write_atomically(folder / FILE, b"".join(orjson.dumps(row.model_dump()) + b"\n" for row in rows))
+
+
+def read_samples(folder: Path) -> list[Sample]:
+    """What `write_samples` wrote; nothing where it wrote nothing."""
+    path = folder / FILE
+    return [Sample.model_validate_json(line) for line in path.read_bytes().splitlines()] if path.exists() else []
