@@ -1,37 +1,21 @@
-"""What a training starts from: a model on the hub, in a folder or in a GGUF file, its size, and the machine.
+"""What a training starts from, opened: tokenizer, weights and size of a base model, and the machine to train on.
 
-Weights come from safetensors or GGUF only, and no code that comes with them runs. A GGUF file is dequantised once, into
-the cache: an adapter needs a folder to name as its base. Knows files and transformers; nothing of rows or trainers.
+Which files that are is `models.bases`'. Knows transformers and peft; nothing of rows or trainers.
 """
 
 from __future__ import annotations
 
 import importlib.util
-import logging
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cai.errors import CaiError, MissingExtra, UnknownModel, UsageError
-from cai.models.hf import quiet
-from cai.models.weights import cache_folder, default_weights, fingerprint
+from cai.errors import MissingExtra, UnknownModel, UsageError
+from cai.models.bases import Base as Base
+from cai.models.bases import find_base as find_base
+from cai.models.bases import quiet
 from cai.train_plan import Machine, Shape
-
-log = logging.getLogger("cai")
-
-HOSTED = ("openai", "anthropic", "vllm", "recorded", "reward")
-
-
-@dataclass(frozen=True, slots=True)
-class Base:
-    """A model that can be trained. place: a folder, or a name on the hub; mark: equal for equal files."""
-
-    spec: str
-    place: str
-    mark: str
 
 
 def need_train(what: str = "training") -> None:
@@ -40,80 +24,16 @@ def need_train(what: str = "training") -> None:
         raise MissingExtra(what, "train")
 
 
-def find_base(spec: str) -> Base:
-    """The model that `local`, a folder, a `.gguf` file or a name on the hub means; an `hf:` before it changes nothing.
-
-    Raises UsageError for what cannot be trained here, CaiError where a GGUF file cannot be unpacked.
-    """
-    kind, colon, rest = spec.partition(":")
-    if colon and kind in HOSTED:
-        raise UsageError(f"{spec} cannot be trained here; name local, a folder, a .gguf file, or a model on the hub")
-    name = rest if colon and kind in ("hf", "local") and rest else spec
-    path = Path(name).expanduser()
-    if name == "local" or path.suffix == ".gguf":
-        if name != "local" and not path.is_file():
-            raise UsageError(f"{spec}: no such file")
-        folder = unpacked(default_weights() if name == "local" else path)
-        return Base(spec, str(folder), fingerprint(folder))
-    if not path.exists():
-        if name.startswith((".", "/", "~")) or name.count("/") > 1:
-            raise UsageError(f"{spec}: no such folder")
-        return Base(spec, name, name)
-    parts = {part.name for part in path.iterdir()} if path.is_dir() else set()
-    if "adapter_config.json" in parts and "config.json" not in parts:
-        raise UsageError(f"{spec} is a LoRA adapter: put it into its base model first: cai merge {spec}")
-    if "config.json" not in parts:
-        raise UsageError(f"{spec}: the folder has no config.json, so it holds no transformers model")
-    if not any(part.endswith(".safetensors") for part in parts):
-        raise UsageError(f"{spec}: the folder has no .safetensors weights (pickled ones can run code and are refused)")
-    return Base(spec, str(path.resolve()), fingerprint(path))
-
-
-def unpacked(gguf: Path) -> Path:
-    """The folder of a GGUF file's weights in float32, which holds them exactly; made once, in the cache."""
-    folder = cache_folder() / f"{gguf.stem}-float32-{fingerprint(gguf)}"
-    if (folder / "config.json").exists():
-        return folder
-    _need_gguf()
-    from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GgufConfig
-
-    place: dict[str, Any] = {"gguf_file": gguf.name, "trust_remote_code": False}
-    log.info("%s: dequantising into %s (once)", gguf.name, folder)
-    try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=".making-", dir=folder.parent) as scratch, quiet():
-            made = Path(scratch) / "model"
-            packed = AutoModelForCausalLM.from_pretrained(
-                gguf.parent, dtype="float32", quantization_config=GgufConfig(dequantize=True), **place
-            )
-            # What was loaded from a GGUF file refuses to be saved, dequantised or not: its weights move to a model that
-            # was not.
-            model = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(gguf.parent, **place), dtype="float32")
-            model.load_state_dict(packed.state_dict())
-            model.save_pretrained(made)
-            AutoTokenizer.from_pretrained(gguf.parent, **place).save_pretrained(made)
-            made.rename(folder)
-    except OSError as error:
-        if (folder / "config.json").exists():  # another process was faster
-            return folder
-        raise CaiError(f"cannot unpack {gguf} into {folder}: {error}; free some space, or set CAI_CACHE") from error
-    return folder
-
-
-def _need_gguf() -> None:
-    if importlib.util.find_spec("gguf") is None:
-        raise MissingExtra("a GGUF file", "local")
-
-
 def open_tokenizer(base: Base, chat_template: str | None, *, chats: bool) -> Any:
-    """The tokenizer, with the chat template of a file where one is named.
+    """The tokenizer, an adapter's own where it has one, with the chat template of a file where one is named.
 
     chats: whether rows need a template. Raises UsageError where there is none for them.
     """
     from transformers import AutoTokenizer
 
+    own = base.adapter is not None and (base.adapter / "tokenizer_config.json").exists()
     with _told(base), quiet():
-        words = AutoTokenizer.from_pretrained(base.place, trust_remote_code=False)
+        words = AutoTokenizer.from_pretrained(base.adapter if own else base.place, trust_remote_code=False)
     if chat_template is not None:
         try:
             words.chat_template = Path(chat_template).expanduser().read_text(encoding="utf-8")
@@ -154,19 +74,30 @@ def shape_of(base: Base) -> Shape:
     return Shape(sum(p.numel() for p in empty.parameters()), text.num_hidden_layers, text.hidden_size, context)
 
 
-def open_model(base: Base, dtype: str, attention: str) -> Any:
-    """The model with weights of `dtype`; raises UnknownModel with transformers' own reason."""
+def open_model(base: Base, dtype: str, attention: str, kind: Any = None, **more: Any) -> Any:
+    """The model with weights of `dtype`, an adapter on it ready to train; UnknownModel with transformers' own reason.
+
+    kind: transformers' class, None for a language model; more: what it is told besides.
+    """
     import torch
     from transformers import AutoModelForCausalLM
 
     with _told(base), quiet():
-        return AutoModelForCausalLM.from_pretrained(
+        model = (kind or AutoModelForCausalLM).from_pretrained(
             base.place,
             dtype=getattr(torch, dtype),
             attn_implementation=attention,
             use_safetensors=True,
             trust_remote_code=False,
+            **more,
         )
+        if base.adapter is None:
+            return model
+        from peft import PeftModel
+
+        tuned = PeftModel.from_pretrained(model, str(base.adapter), is_trainable=True)
+        tuned.peft_config["default"].base_model_name_or_path = base.place  # where it was may be gone
+        return tuned
 
 
 def this_machine() -> Machine:

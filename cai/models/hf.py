@@ -9,17 +9,15 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import importlib.util
 import json
 import logging
-from collections.abc import Iterator
-from contextlib import contextmanager
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
 from cai.errors import CallRejected, MissingExtra, ModelStopped, UnknownModel, UsageError
 from cai.models import Abilities
+from cai.models.bases import base_of, is_adapter, need, quiet
 from cai.models.hf_engine import Engine, Row
 from cai.models.hf_words import Words, first_stop, split_thoughts
 from cai.records import Call, Completion
@@ -219,36 +217,20 @@ def _open(source: str, path: Path | None, dtype: Any) -> tuple[Any, Any]:
     options: dict[str, Any] = {"trust_remote_code": False}
     place = words = str(path or source)
     if path is not None and path.is_file():
-        _need("gguf", f"hf:{source}", "local")
+        need("gguf", f"hf:{source}", "local")
         place = words = str(path.parent)
         options["gguf_file"] = path.name
-    elif path is not None and not (path / "config.json").exists():
-        _need("peft", f"hf:{source}, a LoRA adapter,", "hf")
-        if not (path / "tokenizer_config.json").exists():
-            words = json.loads((path / "adapter_config.json").read_text(encoding="utf-8"))["base_model_name_or_path"]
+    adapter = path is not None and is_adapter(path)
+    if path is not None and adapter:
+        need("peft", f"hf:{source}, a LoRA adapter,", "hf")
+        place = base_of(path).place
+        words = words if (path / "tokenizer_config.json").exists() else place
     try:
         tokenizer = AutoTokenizer.from_pretrained(words, **options)
         model = AutoModelForCausalLM.from_pretrained(place, dtype=dtype, use_safetensors=True, **options)
+        if adapter:
+            model.load_adapter(str(path))  # beside the weights: in 16 bits a merge would round small changes away
     except Exception as error:  # transformers raises a dozen kinds; each means that this model cannot be used
         reason = " ".join(str(error).split())[:500]
         raise UnknownModel(f"cannot load hf:{source}: {type(error).__name__}: {reason}") from error
     return model, tokenizer
-
-
-def _need(package: str, what: str, extra: str) -> None:
-    if importlib.util.find_spec(package) is None:
-        raise MissingExtra(what, extra)
-
-
-@contextmanager
-def quiet() -> Iterator[None]:
-    """Without transformers' progress bars: ours is the one line on the screen."""
-    from transformers.utils import logging as vendor
-
-    shown = vendor.is_progress_bar_enabled()
-    vendor.disable_progress_bar()
-    try:
-        yield
-    finally:
-        if shown:
-            vendor.enable_progress_bar()

@@ -8,7 +8,6 @@ Knows files, the chat template and padding; the batch's thread is the one of `hf
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 import threading
 from pathlib import Path
@@ -16,7 +15,8 @@ from typing import Any
 
 from cai.errors import CallRejected, MissingExtra, ModelFault, ModelStopped, UnknownModel, UsageError
 from cai.models import Abilities
-from cai.models.hf import _fingerprint, _need, quiet
+from cai.models.bases import base_of, is_adapter, need, quiet
+from cai.models.hf import _fingerprint
 from cai.models.hf_engine import Engine, Row
 from cai.records import Call, Completion
 
@@ -165,10 +165,10 @@ def _open(source: str, path: Path | None, dtype: Any) -> tuple[Any, Any]:
 
     options: dict[str, Any] = {"trust_remote_code": False}
     place = words = str(path or source)
-    adapter = path is not None and not (path / "config.json").exists()
+    adapter = path is not None and is_adapter(path)
     if path is not None and adapter:
-        _need("peft", f"reward:{source}, a LoRA adapter,", "hf")
-        place = json.loads((path / "adapter_config.json").read_text(encoding="utf-8"))["base_model_name_or_path"]
+        need("peft", f"reward:{source}, a LoRA adapter,", "hf")
+        place = base_of(path).place
         words = words if (path / "tokenizer_config.json").exists() else place
     try:
         tokenizer = AutoTokenizer.from_pretrained(words, **options)

@@ -134,10 +134,14 @@ def _sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def fingerprint(path: Path) -> str:
-    """12 hex digits that name a weight file or a folder of them, from sizes and samples: 100 GB take no time."""
+def fingerprint(path: Path, *patterns: str) -> str:
+    """12 hex digits that name a weight file or a folder of them, from sizes and samples: 100 GB take no time.
+
+    patterns: which of a folder's files count; none: all do.
+    """
     digest = hashlib.sha256()
-    for file in sorted(path.iterdir()) if path.is_dir() else [path]:
+    parts = {part for pattern in patterns or "*" for part in path.glob(pattern)} if path.is_dir() else {path}
+    for file in sorted(parts):
         if not file.is_file():
             continue
         size = file.stat().st_size

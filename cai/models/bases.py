@@ -1,0 +1,189 @@
+"""The weights that transformers starts from: a model on the hub, in a folder or in a GGUF file, or an adapter on one.
+
+Weights come from safetensors or GGUF only, and no code that comes with them runs. A GGUF file is dequantised once, into
+the cache: an adapter needs a folder to name as its base. Knows files; nothing of training, prompts or engines.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.util
+import json
+import logging
+import re
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from cai.errors import CaiError, MissingExtra, UsageError
+from cai.models.weights import cache_folder, default_weights, fingerprint
+
+log = logging.getLogger("cai")
+
+HOSTED = ("openai", "anthropic", "vllm", "recorded", "reward")
+# What a folder's files say about the model; its README, plots, metrics and training state do not.
+MARKED = ("*.safetensors", "*config.json", "tokenizer*", "*.jinja", "*.model", "merges.txt", "vocab*")
+UNPACKED = "-float32-"  # in the name of a folder of a GGUF file's weights, before the file's fingerprint
+
+
+@dataclass(frozen=True, slots=True)
+class Base:
+    """A model that can be trained.
+
+    place: a folder, or a name on the hub; mark: equal for equal weights. adapter: a folder, whose LoRA adapter goes on
+    the weights of `place`.
+    """
+
+    spec: str
+    place: str
+    mark: str
+    adapter: Path | None = None
+
+    def facts(self) -> dict[str, Any]:
+        """What `training.json` keeps as `model`: how the same weights are found again, on another machine too."""
+        if self.adapter is None:
+            return {"spec": self.spec, "place": self.place, "mark": self.mark}
+        return base_of(self.adapter).facts() | {"adapter": {"spec": self.spec, "mark": self.mark}}
+
+
+def find_base(spec: str) -> Base:
+    """The model that `local`, a folder, a `.gguf` file or a name on the hub means; an `hf:` before it changes nothing.
+
+    Raises UsageError for what cannot be trained here, CaiError where a GGUF file cannot be unpacked or the base of an
+    adapter is not to be had.
+    """
+    kind, colon, rest = spec.partition(":")
+    if colon and kind in HOSTED:
+        raise UsageError(f"{spec} cannot be trained here; name local, a folder, a .gguf file, or a model on the hub")
+    name = rest if colon and kind in ("hf", "local") and rest else spec
+    path = Path(name).expanduser()
+    if name == "local" or path.suffix == ".gguf":
+        if name != "local" and not path.is_file():
+            raise UsageError(f"{spec}: no such file")
+        file = default_weights() if name == "local" else path
+        return Base(spec, str(unpacked(file)), fingerprint(file))
+    if not path.exists():
+        if _is_path(name):
+            raise UsageError(f"{spec}: no such folder")
+        return Base(spec, name, name)
+    parts = {part.name for part in path.iterdir()} if path.is_dir() else set()
+    if not parts & {"config.json", "adapter_config.json"}:
+        raise UsageError(f"{spec}: the folder has no config.json, so it holds no transformers model")
+    if not any(part.endswith(".safetensors") for part in parts):
+        raise UsageError(f"{spec}: the folder has no .safetensors weights (pickled ones can run code and are refused)")
+    if is_adapter(path):
+        below = base_of(path)
+        mark = f"{below.mark}+{fingerprint(path, *MARKED)}"
+        return dataclasses.replace(below, spec=spec, mark=mark, adapter=path.resolve())
+    return Base(spec, str(path.resolve()), mark_of(path))
+
+
+def is_adapter(folder: Path) -> bool:
+    """Whether a folder holds a LoRA adapter, which is nothing without its base."""
+    return (folder / "adapter_config.json").exists() and not (folder / "config.json").exists()
+
+
+def base_of(adapter: Path) -> Base:
+    """The model that an adapter's folder was trained on: where its config says, else by the name in training.json.
+
+    Raises CaiError where it is in neither place, or where other weights are there than training.json tells.
+    """
+    told = _read(adapter / "adapter_config.json").get("base_model_name_or_path")
+    record = adapter / "training.json"
+    model = _read(record).get("model", {}) if record.exists() else {}
+    if told and Path(told).is_dir():
+        base = Base(model.get("spec", told), told, mark_of(Path(told)))
+    elif model:
+        try:
+            base = find_base(model["spec"])
+        except UsageError as error:
+            raise CaiError(
+                f"{adapter} is an adapter, and its base model is not to be had: {told} is gone, and {error}; put it "
+                "back there, or write where it is now into adapter_config.json (base_model_name_or_path)"
+            ) from None
+    elif not told or _is_path(told):
+        raise CaiError(
+            f"{adapter} is an adapter, and its base model is not to be had: "
+            + (f"there is no folder {told}" if told else "adapter_config.json names none")
+            + "; write where it is into adapter_config.json (base_model_name_or_path)"
+        )
+    else:
+        base = Base(told, told, told)
+    if model and model["mark"] != base.mark:
+        raise CaiError(
+            f"{adapter} was trained on other weights than {base.place} holds ({model['mark']}, not {base.mark}): put "
+            "these back, or train anew"
+        )
+    return base
+
+
+def _is_path(name: str) -> bool:
+    return name.startswith((".", "/", "~")) or name.count("/") > 1
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        found = json.loads(path.read_bytes())
+    except (OSError, ValueError) as error:
+        raise CaiError(f"{path} cannot be read: {error}") from None
+    return found if isinstance(found, dict) else {}
+
+
+def mark_of(folder: Path) -> str:
+    """12 hex digits, equal for equal weights and tokenizers; of an unpacked GGUF file the file's own."""
+    made = re.search(rf"{UNPACKED}([0-9a-f]{{12}})$", folder.resolve().name)
+    return made[1] if made else fingerprint(folder, *MARKED)
+
+
+def unpacked(gguf: Path) -> Path:
+    """The folder of a GGUF file's weights in float32, which holds them exactly; made once, in the cache."""
+    folder = cache_folder() / f"{gguf.stem}{UNPACKED}{fingerprint(gguf)}"
+    if (folder / "config.json").exists():
+        return folder
+    need("gguf", "a GGUF file", "local")
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GgufConfig
+
+    place: dict[str, Any] = {"gguf_file": gguf.name, "trust_remote_code": False}
+    log.info("%s: dequantising into %s (once)", gguf.name, folder)
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=".making-", dir=folder.parent) as scratch, quiet():
+            made = Path(scratch) / "model"
+            packed = AutoModelForCausalLM.from_pretrained(
+                gguf.parent, dtype="float32", quantization_config=GgufConfig(dequantize=True), **place
+            )
+            # What was loaded from a GGUF file refuses to be saved, dequantised or not: its weights move to a model that
+            # was not.
+            model = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(gguf.parent, **place), dtype="float32")
+            model.load_state_dict(packed.state_dict())
+            model.save_pretrained(made)
+            AutoTokenizer.from_pretrained(gguf.parent, **place).save_pretrained(made)
+            made.rename(folder)
+    except OSError as error:
+        if (folder / "config.json").exists():  # another process was faster
+            return folder
+        raise CaiError(f"cannot unpack {gguf} into {folder}: {error}; free some space, or set CAI_CACHE") from error
+    return folder
+
+
+def need(package: str, what: str, extra: str) -> None:
+    """Raises MissingExtra where a package is not installed."""
+    if importlib.util.find_spec(package) is None:
+        raise MissingExtra(what, extra)
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Without transformers' progress bars: ours is the one line on the screen."""
+    from transformers.utils import logging as vendor
+
+    shown = vendor.is_progress_bar_enabled()
+    vendor.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            vendor.enable_progress_bar()

@@ -1,0 +1,110 @@
+"""Where an adapter's base is found, and when it is not taken for it."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("torch")
+pytest.importorskip("transformers")
+pytest.importorskip("peft")
+import tiny
+from adapters import adapter
+
+from cai.errors import CaiError, UsageError
+from cai.models.bases import base_of, find_base, is_adapter, mark_of
+
+pytestmark = pytest.mark.filterwarnings("ignore")  # peft's and transformers' own
+
+
+@pytest.fixture
+def base(tmp_path: Path) -> Path:
+    return tiny.model(tmp_path / "base")
+
+
+def config(folder: Path, **changed: str | None) -> None:
+    path = folder / "adapter_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | changed))
+
+
+def test_a_base_is_where_the_adapter_says(base: Path, tmp_path: Path) -> None:
+    made = adapter(tmp_path / "a", str(base))
+    assert is_adapter(made) and not is_adapter(base)
+    assert base_of(made) == find_base(str(base))
+
+
+def test_a_base_that_is_gone_from_there_is_found_by_its_name_in_the_training(base: Path, tmp_path: Path) -> None:
+    made = adapter(tmp_path / "a", str(base))
+    config(made, base_model_name_or_path="/of/another/machine/base")
+    assert base_of(made).place == str(base)
+
+
+@pytest.mark.parametrize("record", [True, False])
+def test_a_base_that_is_nowhere_is_an_error_that_says_what_to_do(base: Path, tmp_path: Path, record: bool) -> None:
+    made = adapter(tmp_path / "a", str(base), record=record)
+    shutil.rmtree(base)
+    with pytest.raises(CaiError, match=r"base model is not to be had: .*base.*write where it is .*base_model_name"):
+        base_of(made)
+
+
+def test_an_adapter_that_names_no_base_is_an_error(base: Path, tmp_path: Path) -> None:
+    made = adapter(tmp_path / "a", str(base), record=False)
+    config(made, base_model_name_or_path=None)
+    with pytest.raises(CaiError, match=r"adapter_config\.json names none"):
+        base_of(made)
+    (made / "adapter_config.json").write_text("{")
+    with pytest.raises(CaiError, match="cannot be read"):
+        base_of(made)
+
+
+def test_a_base_on_the_hub_is_left_to_the_hub(base: Path, tmp_path: Path) -> None:
+    made = adapter(tmp_path / "a", str(base), record=False)
+    config(made, base_model_name_or_path="org/model")
+    assert base_of(made).place == "org/model"
+
+
+def test_other_weights_than_those_trained_on_are_refused(base: Path, tmp_path: Path) -> None:
+    made = adapter(tmp_path / "a", str(base))
+    tiny.model(base, seed=7)
+    with pytest.raises(CaiError, match="was trained on other weights than"):
+        base_of(made)
+
+
+def test_a_mark_follows_weights_and_tokenizer_and_nothing_else(base: Path) -> None:
+    before = mark_of(base)
+    (base / "README.md").write_text("A card.")
+    (base / "metrics.jsonl").write_text("{}\n")
+    assert mark_of(base) == before
+    (base / "chat_template.jinja").write_text("{{ messages }}")
+    assert mark_of(base) != before
+
+
+def test_an_adapter_can_be_trained_on_and_is_told_apart_from_its_base(base: Path, tmp_path: Path) -> None:
+    one = find_base(str(adapter(tmp_path / "a", str(base))))
+    two = find_base(str(adapter(tmp_path / "b", str(base), seed=2)))
+    assert one.place == two.place == str(base)
+    assert one.adapter == tmp_path / "a"
+    assert len({one.mark, two.mark, mark_of(base)}) == 3
+    assert one.facts() == {
+        "spec": str(base), "place": str(base), "mark": mark_of(base), "adapter": {"spec": one.spec, "mark": one.mark},
+    }  # fmt: skip
+
+
+def test_an_adapter_of_an_adapter_stands_on_the_first_base(base: Path, tmp_path: Path) -> None:
+    first = adapter(tmp_path / "a", str(base))
+    second = adapter(tmp_path / "b", str(base), seed=2)
+    facts = find_base(str(first)).facts()
+    (second / "training.json").write_text(json.dumps({"model": facts}))
+    config(second, base_model_name_or_path="/gone")
+    shutil.rmtree(first)
+    assert base_of(second).place == str(base)
+
+
+def test_a_pickled_adapter_is_refused(base: Path, tmp_path: Path) -> None:
+    made = adapter(tmp_path / "a", str(base))
+    (made / "adapter_model.safetensors").rename(made / "adapter_model.bin")
+    with pytest.raises(UsageError, match="pickled"):
+        find_base(str(made))
