@@ -125,14 +125,11 @@ def untrained(model: Any) -> Iterator[Any]:
             yield model
         return
     active = model.active_adapter
-    trains = [(weight, weight.requires_grad) for weight in model.parameters()]
     model.set_adapter(REFERENCE)
     try:
         yield model
     finally:
-        model.set_adapter(active)
-        for weight, before in trains:  # an adapter that is set can be trained from then on, and the reference may not
-            weight.requires_grad_(before)
+        model.set_adapter(active)  # which also makes it the one that trains
 
 
 def length_note(rows: Sequence[Sample]) -> str | None:
