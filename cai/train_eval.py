@@ -34,7 +34,8 @@ class PairAccuracy(Record):
 
     measure: Literal["log probability", "reward"]
     step: int
-    before: Wins | None  # under the reference; of a reward model at the first evaluation, None: there is but one
+    before: Wins | None  # under the reference; of a reward model at the first evaluation (None: there is but one)
+    before_step: int | None  # of that evaluation; None: it is the reference
     after: Wins
     gained: int | None  # pairs that stand better for the chosen reply than before: lost is now won, or a tie is broken
     lost: int | None  # and worse
@@ -50,8 +51,9 @@ class PairAccuracy(Record):
         """In words, for people."""
         yield f"chosen has the higher {self.measure} in {self.after}"
         if self.before is not None:
+            when = "under the reference" if self.before_step is None else f"at step {self.before_step:,}"
             yield (
-                f"before in {self.before}; since then {self.gained:,} turned to the chosen reply, {self.lost:,} away "
+                f"{when} in {self.before}; since then {self.gained:,} turned to the chosen reply, {self.lost:,} away "
                 f"from it (p {self.p_value:.2g})"
             )
         if self.implicit is not None:
@@ -97,6 +99,7 @@ def pair_accuracy(lines: Iterable[Mapping[str, Any]]) -> PairAccuracy | None:
         measure="log probability" if refers else "reward",
         step=last,
         before=wins(list(then.values())) if then else None,
+        before_step=first if then and not refers else None,
         after=wins([pair.gap for pair in now.values()]),
         gained=gained if then else None,
         lost=lost if then else None,

@@ -36,7 +36,7 @@ PAIRS = [
 def test_shares_before_and_after_and_the_implicit_reward_are_counted_apart() -> None:
     found = pair_accuracy(PAIRS)
     assert found is not None and found.before is not None and found.implicit is not None
-    assert (found.measure, found.step) == ("log probability", 9)
+    assert (found.measure, found.step, found.before_step) == ("log probability", 9, None)
     assert (found.before.won, found.after.won, found.implicit.won) == (3, 3, 3)
     assert (found.gained, found.lost, found.p_value) == (1, 1, 1.0)
     assert found.after.interval == wilson(3, 5)
@@ -65,7 +65,8 @@ def test_a_reward_model_is_compared_with_its_first_evaluation() -> None:
         ]
     )
     assert found is not None and found.before is not None
-    assert (found.measure, found.step, found.implicit) == ("reward", 5, None)
+    assert (found.measure, found.step, found.before_step, found.implicit) == ("reward", 5, 0, None)
+    assert "at step 0 in 33.3%" in list(found.lines())[1]
     assert (found.before.won, found.after.won, found.gained, found.lost) == (1, 2, 2, 1)
     assert found.margin == pytest.approx((1.5 + 2.0 - 0.5) / 3)
 
@@ -74,6 +75,7 @@ def test_a_reward_model_evaluated_once_has_no_before() -> None:
     found = pair_accuracy([reward(5, "a", 1.0, -1.0)])
     assert found is not None
     assert (found.before, found.gained, found.lost, found.p_value, found.margin_interval) == (None,) * 5
+    assert found.before_step is None
     assert list(found.lines()) == [
         "chosen has the higher reward in 100.0% (20.7% to 100.0%) of 1 pairs", "mean margin +2"
     ]  # fmt: skip
@@ -104,7 +106,8 @@ def test_the_words_give_every_share_with_its_interval() -> None:
     assert found is not None
     assert list(found.lines()) == [
         "chosen has the higher log probability in 60.0% (23.1% to 88.2%) of 5 pairs",
-        "before in 60.0% (23.1% to 88.2%) of 5 pairs; since then 1 turned to the chosen reply, 1 away from it (p 1)",
+        "under the reference in 60.0% (23.1% to 88.2%) of 5 pairs; since then 1 turned to the chosen reply, 1 away "
+        "from it (p 1)",
         "implicit reward prefers chosen in 60.0% (23.1% to 88.2%) of 5 pairs",
         "mean margin +0.8 (-3.38 to +4.98) nats",
     ]

@@ -124,7 +124,7 @@ def test_the_images_are_written_and_the_same_for_the_same_numbers(tmp_path: Path
 
 def test_without_matplotlib_the_extra_is_named(tmp_path: Path) -> None:
     (tmp_path / "matplotlib.py").write_text("raise ImportError('none here')")
-    code = "from pathlib import Path; from cai.train_plots import write_plots; write_plots(Path(), [{'step': 1, 'loss': 1}])"
+    code = "import cai.train_plots as plots, pathlib; plots.write_plots(pathlib.Path(), [dict(step=1, loss=1)])"
     root = Path(__file__).resolve().parents[1]
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, cwd=tmp_path,
