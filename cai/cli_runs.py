@@ -56,7 +56,24 @@ def sample(
         list[str] | None,
         typer.Option(help="local, openai:NAME, …; repeatable: each model gives -n replies. Default: local."),
     ] = None,
-    n: Annotated[int, typer.Option("-n", help="Replies to each prompt from each model.")] = 2,
+    n: Annotated[int | None, typer.Option("-n", help="Replies to each prompt from each model; default: 2.")] = None,
+    best_of: Annotated[
+        int | None, typer.Option(help="As -n, and --judge picks the best of them, which sft.jsonl then holds.")
+    ] = None,
+    judge: Annotated[
+        str | None, typer.Option(help="With --best-of: local, openai:NAME, anthropic:NAME, hf:NAME, reward:PATH, …")
+    ] = None,
+    constitution: Annotated[
+        str | None,
+        typer.Option("--constitution", "-c", help="With --best-of: a built-in NAME or a PATH; default: harmless."),
+    ] = None,
+    protocol: Annotated[
+        str | None, typer.Option(help="With --best-of: logprob, score or vote; default: the best the judge can do.")
+    ] = None,
+    principles: Annotated[
+        int | None,
+        typer.Option("--principles", "-k", help="With --best-of: principles drawn for each pair; default: 3."),
+    ] = None,
     system: Annotated[str | None, typer.Option(help="System text put before every conversation.")] = None,
     templates: Annotated[str | None, typer.Option(help="Template set: chat, fewshot, or a folder.")] = None,
     temperature: Annotated[float, typer.Option(help="0 is greedy.")] = 1.0,
@@ -67,6 +84,7 @@ def sample(
     """Draw several replies to every prompt; the same command again goes on where it stopped.
 
     Example: cai sample prompts.jsonl --model openai:gpt-4.1-mini -n 4 --out runs/replies
+    Example: cai sample prompts.jsonl --model local --best-of 4 --judge openai:gpt-4.1 --out runs/best
     """
 
 
@@ -181,6 +199,8 @@ def _run(setup: Setup[Any], json: bool) -> None:
                 play_shown(job)
             finally:
                 info = job.info
+                if job.cut is not None and job.cut.best is not None:
+                    info = info | {"best_of": job.cut.best.model_dump(mode="json")}
     finally:
         if info:
             print_json(info, json)
@@ -212,7 +232,7 @@ PLANS: dict[Callable[..., None], str] = {
 
 
 def export(
-    run: Annotated[Path, typer.Argument(help="A run folder of cai generate or cai label.")],
+    run: Annotated[Path, typer.Argument(help="A run folder of cai generate, cai label, or cai sample --best-of.")],
     rounds_kept: Annotated[
         str, typer.Option(help="Of generate: last, or all: one SFT row per round, as the paper trains.")
     ] = "last",

@@ -16,6 +16,7 @@ from typing import Any
 import orjson
 from pydantic import ValidationError
 
+from cai.best_cut import BestCut, BestSummary, best_card
 from cai.calibrate import Calibration, Threshold
 from cai.calibration import FILE, binding_problems, first_problem, load_calibration
 from cai.card import Facts, dataset_card, label_card
@@ -29,13 +30,14 @@ from cai.run import TRAINING_FILES, RunFolder, reopen, write_atomically
 from cai.sources import read_prompts
 from cai.tables import schemas
 
-ROWS = {"generate": "revisions.jsonl", "label": "labels.jsonl"}
+ROWS = {"generate": "revisions.jsonl", "label": "labels.jsonl", "sample": "candidates.jsonl"}
 DEFAULTS: dict[str, Any] = {  # options by the run they fit, beside those that fit every run
     "generate": {"rounds_kept": "last"},
     "label": {
         "min_confidence": None, "calibration": None, "agreement": None, "pairing": "all", "order_flip": False,
         "max_length_ratio": None, "benign": None, "dead_zone": None, "target": None,
     },
+    "sample": {},  # with --best-of
     "": {"split": None, "parquet": False, "hygiene": True},
 }  # fmt: skip
 NUMBER, SWITCH = ((int, float), "a number"), (bool, "True or False")
@@ -60,6 +62,7 @@ class ExportSummary(Record):
     dropped: dict[str, int]  # lines of dropped.jsonl by reason: the run's own and the export's
     left_out: dict[str, dict[str, int]]  # the export's by stage and reason
     pairs: int | None = None  # kept, of a label run
+    best: BestSummary | None = None  # of a best-of run
     invalid_rate: float | None = None  # share of the votes that could not be read
     flip_rate: float | None = None  # of the others, the share that prefers the same place in both orders
     mean_bias: float | None = None  # of the others, in nats towards the first reply
@@ -85,6 +88,8 @@ class ExportSummary(Record):
             own = Counter(self.dropped) - sum((Counter(reasons) for reasons in stages.values()), Counter[str]())
             stages |= {"run": dict(own)} if own else {}
         else:
+            if self.best is not None:
+                told += [*self.best.lines(), *self._votes()]
             stages = {"": self.dropped} if self.dropped else {}
         for stage, reasons in stages.items():
             counts = ", ".join(f"{reason} {n:,}" for reason, n in reasons.items())
@@ -175,7 +180,7 @@ def _write(run: RunFolder, options: Row, columns: Mapping[str, Any], push: str |
     cut = _cut_of(run, options, columns)
     cut.write()
     cut.facts.options = _words(options)
-    make_card = dataset_card if run.identity["command"] == "generate" else label_card
+    make_card = {"generate": dataset_card, "label": label_card, "sample": best_card}[run.identity["command"]]
     write_atomically(run.path / "README.md", make_card(run.info, cut.facts, load_from=push or ".").encode())
     _remember(run, options)
     return cut
@@ -195,7 +200,8 @@ def _summary(run: RunFolder, cut: Cut, url: str | None, notes: tuple[str, ...]) 
         files=facts.files,
         dropped=dict(dropped),
         left_out=left_out,
-        pairs=None if judged is None else cut.kept["pairs"],
+        pairs=cut.kept["pairs"] if isinstance(cut, LabelCut) else None,
+        best=cut.summary() if isinstance(cut, BestCut) else None,
         invalid_rate=None if judged is None else judged.invalid_rate,
         flip_rate=None if judged is None else judged.flip_rate,
         mean_bias=None if judged is None else judged.mean_bias,
@@ -251,7 +257,8 @@ def _check(options: Row) -> None:
 def _command(folder: Path) -> str:
     """What made the run in a folder; "generate" where that cannot be told, so that opening it says why."""
     try:
-        command = orjson.loads((folder / "run.json").read_bytes())["identity"]["command"]
+        identity = orjson.loads((folder / "run.json").read_bytes())["identity"]
+        command = identity["command"]
     except (FileNotFoundError, NotADirectoryError):
         raise RunError(
             f"{folder} is not a run folder: it has no run.json; name the --out of a cai generate or cai label"
@@ -260,11 +267,11 @@ def _command(folder: Path) -> str:
         raise RunError(f"{folder / 'run.json'} cannot be read ({error}); restore it, and export again") from error
     except (LookupError, TypeError):
         return "generate"
-    if command == "sample":
+    if command == "sample" and identity.get("best_of") is None:
         raise RunError(
             f"{folder} is a run of cai sample: nobody has judged its replies; label them first: cai label {folder}"
         )
-    return "label" if command == "label" else "generate"
+    return command if command in ROWS else "generate"
 
 
 def _fitting(options: Row, command: str) -> Row:
@@ -413,6 +420,8 @@ def _hashes(path: str | Path) -> frozenset[str]:
 def _cut_of(run: RunFolder, options: Row, columns: Mapping[str, Any]) -> Cut:
     if run.identity["command"] == "generate":
         return RevisionCut(run, options, columns)
+    if run.identity["command"] == "sample":
+        return BestCut(run, options, columns)
     made = _calibration(run.identity, options["calibration"])
     filters = filters_of(run.identity, **{name: options[name] for name in FILTERS} | {"calibration": made})
     source, target = run.identity.get("source"), options["target"]

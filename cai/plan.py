@@ -106,7 +106,8 @@ def estimate(setup: Setup[Any]) -> Estimate:
                 continue
             for length in dict.fromkeys((typical, most)):
                 for player, request in part.imagined(item, "x" * round(length * CHARACTERS_PER_TOKEN)):
-                    counts[player].add(request, length, likely=length == typical, times=times * (length == most))
+                    again = times if player == "judge" else 1  # split votes alone are asked again
+                    counts[player].add(request, length, likely=length == typical, times=again * (length == most))
     return _estimate(setup, counts, items, unusable, finished)
 
 

@@ -124,19 +124,6 @@ class Candidate(Record):
     problem: DropReason | None = None  # why it cannot be used, such as truncated; None: it can
 
 
-class Candidates(Record):
-    """A row of `candidates.jsonl`: a prompt and several replies to it."""
-
-    schema_: Literal[1] = Field(default=1, alias="schema")
-    id: str
-    position: int
-    prompt: tuple[Message, ...]
-    replies: tuple[Candidate, ...]
-    seed: int
-    usage: Usage
-    calls: tuple[str, ...]
-
-
 class Reading(Record):
     """What was read from the judge's answer to one question: one principle, one order of the two replies."""
 
@@ -163,6 +150,42 @@ class Vote(Record):
     def valid(self) -> bool:
         """Whether both orders were answered."""
         return self.ab.problem is None and self.ba.problem is None
+
+
+class Comparison(Record):
+    """What a judge believes of two replies to one prompt."""
+
+    a: int  # places of the two among the replies
+    b: int
+    votes: tuple[Vote, ...]
+    z: float | None  # log odds that a is better; None: no vote was valid
+
+
+class Best(Record):
+    """Which of several replies to a prompt a judge picked, and how each of them did."""
+
+    winner: int  # its place among the replies
+    judged: bool  # false: no other reply could be used, or all have one text; then nothing was asked
+    scores: tuple[float | None, ...]  # by reply: its reward, or its mean probability of beating the others; None: none
+    comparisons: tuple[Comparison, ...]  # of every two replies of different text; none with the protocol `reward`
+    protocol: Protocol
+    judge: str | None  # as the server named it; None: not asked
+    constitution: ConstitutionRef | None  # None: a reward model is asked under none
+    templates: str | None  # hash of the judge's
+
+
+class Candidates(Record):
+    """A row of `candidates.jsonl`: a prompt and several replies to it."""
+
+    schema_: Literal[1] = Field(default=1, alias="schema")
+    id: str
+    position: int
+    prompt: tuple[Message, ...]
+    replies: tuple[Candidate, ...]
+    best: Best | None = None  # None: nobody has judged them
+    seed: int
+    usage: Usage
+    calls: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)

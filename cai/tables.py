@@ -83,7 +83,7 @@ class Table:
 def schemas(command: str) -> dict[str, Any]:
     """The columns of a run's parquet files, so that they have their types also where every value is null.
 
-    command: whose run, generate or label.
+    command: whose run, generate, label, or sample with a judge that picked the best replies.
     """
     try:
         import pyarrow as pa
@@ -100,6 +100,9 @@ def schemas(command: str) -> dict[str, Any]:
             "dpo": pa.schema([*sides, *provenance]),
         }
     judge = [*law, ("judge", text), ("protocol", text)]
+    if command == "sample":
+        best = [("id", text), ("best_of", pa.int64()), ("score", number), ("judged", pa.bool_())]
+        return {"sft": pa.schema([("messages", turns), *best, *judge, ("model", text), ("sample", pa.int64())])}
     pair = [*sides, ("margin", number), ("confidence", number), ("id", text), ("prompt_id", text)]
     origins = [(f"{side}_{what}", text) for what in ("model", "from") for side in ("chosen", "rejected")]
     pairs = pa.schema([*pair, ("principles", names), *judge, *origins, ("human", text)])

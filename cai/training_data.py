@@ -23,6 +23,7 @@ from cai.sources import describe, read_records
 from cai.training_rows import FITS, Method, TrainingRow, Turns, advice, kind_of, row_of
 
 OF_RUN = {"generate": ("sft", "dpo"), "label": ("dpo", "kto", "reward"), "sample": ()}  # what a run's rows can train
+BEST_OF = ("sft",)  # of a sample run whose judge picked the best replies
 SPLIT = 0.95  # share of the prompts that train, where no file holds others back
 LONGER = 0.8  # share of pairs whose chosen reply is the longer one (or the shorter one) that is worth a warning
 KEPT_COLUMNS = ("constitution", "constitution_hash", "judge", "protocol", "model", "chosen_model", "rejected_model")
@@ -145,7 +146,8 @@ def _of_folder(folder: Path, method: Method) -> tuple[Path, str, list[str]]:
         raise RunError(f"{folder} is not a run folder: it has no run.json; name a run, or one file of rows") from None
     except (OSError, ValueError, LookupError, TypeError):
         raise RunError(f"{folder / 'run.json'} is damaged: run the run's command again to have it written") from None
-    if method not in OF_RUN.get(command, ()):
+    picked = command == "sample" and info["identity"].get("best_of") is not None
+    if method not in (BEST_OF if picked else OF_RUN.get(command, ())):
         _refuse_run(folder, command, method)
     path, notes = folder / f"{method}.jsonl", list[str]()
     if not path.exists():
