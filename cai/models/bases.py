@@ -10,7 +10,6 @@ import dataclasses
 import importlib.util
 import json
 import logging
-import re
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -26,6 +25,7 @@ log = logging.getLogger("cai")
 HOSTED = ("openai", "anthropic", "vllm", "recorded", "reward")
 # What a folder's files say about the model; its README, plots, metrics and training state do not.
 MARKED = ("*.safetensors", "*config.json", "tokenizer*", "*.jinja", "*.model", "merges.txt", "vocab*")
+
 UNPACKED = "-float32-"  # in the name of a folder of a GGUF file's weights, before the file's fingerprint
 
 
@@ -55,16 +55,15 @@ def find_base(spec: str) -> Base:
     Raises UsageError for what cannot be trained here, CaiError where a GGUF file cannot be unpacked or the base of an
     adapter is not to be had.
     """
-    kind, colon, rest = spec.partition(":")
-    if colon and kind in HOSTED:
+    if spec.startswith(tuple(f"{name}:" for name in HOSTED)):
         raise UsageError(f"{spec} cannot be trained here; name local, a folder, a .gguf file, or a model on the hub")
-    name = rest if colon and kind in ("hf", "local") and rest else spec
-    path = Path(name).expanduser()
-    if name == "local" or path.suffix == ".gguf":
-        if name != "local" and not path.is_file():
+    if (file := gguf_of(spec)) is not None:
+        if not file.is_file():
             raise UsageError(f"{spec}: no such file")
-        file = default_weights() if name == "local" else path
-        return Base(spec, str(unpacked(file)), fingerprint(file))
+        folder = unpacked(file)
+        return Base(spec, str(folder), mark_of(folder))
+    name = _name(spec)
+    path = Path(name).expanduser()
     if not path.exists():
         if _is_path(name):
             raise UsageError(f"{spec}: no such folder")
@@ -81,6 +80,17 @@ def find_base(spec: str) -> Base:
     return Base(spec, str(path.resolve()), mark_of(path))
 
 
+def gguf_of(spec: str) -> Path | None:
+    """The GGUF file that a spec of `find_base` means, which need not exist; None where it means none."""
+    path = Path(_name(spec)).expanduser()
+    return default_weights() if path == Path("local") else path if path.suffix == ".gguf" else None
+
+
+def _name(spec: str) -> str:
+    kind, _, rest = spec.partition(":")
+    return rest if kind in ("hf", "local") and rest else spec
+
+
 def is_adapter(folder: Path) -> bool:
     """Whether a folder holds a LoRA adapter, which is nothing without its base."""
     return (folder / "adapter_config.json").exists() and not (folder / "config.json").exists()
@@ -94,30 +104,35 @@ def base_of(adapter: Path) -> Base:
     told = _read(adapter / "adapter_config.json").get("base_model_name_or_path")
     record = adapter / "training.json"
     model = _read(record).get("model", {}) if record.exists() else {}
-    if told and Path(told).is_dir():
-        base = Base(model.get("spec", told), told, mark_of(Path(told)))
-    elif model:
-        try:
-            base = find_base(model["spec"])
-        except UsageError as error:
-            raise CaiError(
-                f"{adapter} is an adapter, and its base model is not to be had: {told} is gone, and {error}; put it "
-                "back there, or write where it is now into adapter_config.json (base_model_name_or_path)"
-            ) from None
-    elif not told or _is_path(told):
-        raise CaiError(
-            f"{adapter} is an adapter, and its base model is not to be had: "
-            + (f"there is no folder {told}" if told else "adapter_config.json names none")
-            + "; write where it is into adapter_config.json (base_model_name_or_path)"
-        )
-    else:
-        base = Base(told, told, told)
-    if model and model["mark"] != base.mark:
+    base = _found(adapter, told, model)
+    # Unpacked by another release of transformers, one GGUF file gives the same weights and another config.json.
+    name = Path(base.place).name
+    again = UNPACKED in name and name == Path(model.get("place", "")).name
+    if model and model["mark"] != base.mark and not again:
         raise CaiError(
             f"{adapter} was trained on other weights than {base.place} holds ({model['mark']}, not {base.mark}): put "
             "these back, or train anew"
         )
     return base
+
+
+def _found(adapter: Path, told: str | None, model: dict[str, Any]) -> Base:
+    """The base at the place that is told, or else by the spec that training.json has."""
+    if told and Path(told).is_dir():
+        return Base(model.get("spec", told), told, mark_of(Path(told)))
+    try:
+        if model:
+            return find_base(model["spec"])
+        if told and not _is_path(told):
+            return Base(told, told, told)
+        missing = ""
+    except UsageError as error:
+        missing = f", and {error}"
+    where = f"there is no folder {told}" if told else "adapter_config.json names none"
+    raise CaiError(
+        f"{adapter} is an adapter, and its base model is not to be had: {where}{missing}; put it back, or write where "
+        "it is into adapter_config.json (base_model_name_or_path)"
+    )
 
 
 def _is_path(name: str) -> bool:
@@ -133,14 +148,18 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def mark_of(folder: Path) -> str:
-    """12 hex digits, equal for equal weights and tokenizers; of an unpacked GGUF file the file's own."""
-    made = re.search(rf"{UNPACKED}([0-9a-f]{{12}})$", folder.resolve().name)
-    return made[1] if made else fingerprint(folder, *MARKED)
+    """12 hex digits, equal for equal weights, config and tokenizer."""
+    return fingerprint(folder, *MARKED)
+
+
+def unpacked_name(gguf: Path) -> str:
+    """The name of the folder that a GGUF file is unpacked into: other bytes, another name."""
+    return f"{gguf.stem}{UNPACKED}{fingerprint(gguf)}"
 
 
 def unpacked(gguf: Path) -> Path:
     """The folder of a GGUF file's weights in float32, which holds them exactly; made once, in the cache."""
-    folder = cache_folder() / f"{gguf.stem}{UNPACKED}{fingerprint(gguf)}"
+    folder = cache_folder() / unpacked_name(gguf)
     if (folder / "config.json").exists():
         return folder
     need("gguf", "a GGUF file", "local")

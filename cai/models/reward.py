@@ -112,7 +112,7 @@ class RewardModel:
         device, dtype = ("cuda", torch.bfloat16) if gpu else ("cpu", torch.float32)
         log.info("loading reward:%s on %s (%s)", self._source, device, str(dtype).removeprefix("torch."))
         with quiet():
-            tokenizer, model = _open(self._source, self._path if self._local else None, dtype)
+            tokenizer, model = open_reward(self._source, self._path if self._local else None, dtype)
         tokenizer.model_max_length = 1 << 60  # else it logs about long texts, whose fit is checked here
         model = model.to(device).eval()
         config = model.config.get_text_config()
@@ -159,7 +159,7 @@ def _look(source: str, path: Path) -> None:
         )
 
 
-def _open(source: str, path: Path | None, dtype: Any) -> tuple[Any, Any]:
+def open_reward(source: str, path: Path | None, dtype: Any) -> tuple[Any, Any]:
     """The tokenizer and the model of a hub name or a folder, with the adapter on its base where it is one."""
     from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer
 

@@ -16,6 +16,7 @@ import sys
 import tempfile
 import zipfile
 import zlib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -108,15 +109,7 @@ def convert_to_q8_0(source: Path, target: Path) -> None:
     q8_0 = gguf.GGMLQuantizationType.Q8_0
     reader = gguf.GGUFReader(source)
     writer = gguf.GGUFWriter(target, reader.get_field("general.architecture").contents())
-    for field in reader.fields.values():
-        if field.name == "general.architecture" or field.name.startswith("GGUF."):
-            continue  # the writer adds these itself
-        value: Any = field.contents()
-        if field.name == "general.file_type":
-            value = int(gguf.LlamaFileType.MOSTLY_Q8_0)
-        kind = field.types[0]
-        inner = field.types[-1] if kind == gguf.GGUFValueType.ARRAY else None
-        writer.add_key_value(field.name, value, kind, sub_type=inner)
+    copy_metadata(reader, writer, {"general.file_type": int(gguf.LlamaFileType.MOSTLY_Q8_0)})
     for tensor in reader.tensors:
         if tensor.tensor_type in (gguf.GGMLQuantizationType.F32, q8_0):
             writer.add_tensor(tensor.name, tensor.data, raw_dtype=tensor.tensor_type)
@@ -127,6 +120,19 @@ def convert_to_q8_0(source: Path, target: Path) -> None:
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
     writer.close()
+
+
+def copy_metadata(reader: Any, writer: Any, changed: Mapping[str, Any]) -> None:
+    """Gives a GGUFWriter the metadata of a GGUFReader, keys that are there with the values of `changed`."""
+    import gguf
+
+    for field in reader.fields.values():
+        if field.name == "general.architecture" or field.name.startswith("GGUF."):
+            continue  # the writer adds these itself
+        kind = field.types[0]
+        inner = field.types[-1] if kind == gguf.GGUFValueType.ARRAY else None
+        value = changed[field.name] if field.name in changed else field.contents()
+        writer.add_key_value(field.name, value, kind, sub_type=inner)
 
 
 def _sha256(path: Path) -> str:

@@ -1,0 +1,182 @@
+"""Writes a model of transformers as a GGUF file, which `local:` and llama.cpp read.
+
+Of the Llama architecture alone, with a byte-level BPE tokenizer. Metadata are those of the GGUF file the model came
+from; for another model they are made from its config and tokenizer. Knows tensors and the GGUF container; nothing of
+adapters or folders.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from cai.errors import CaiError, UsageError
+from cai.models.bases import need
+from cai.models.weights import copy_metadata
+
+# How a tokenizer cuts text before it merges: the name of the rules, and in tokenizer.json the step before "ByteLevel".
+# For a name that it does not know OpenVINO takes other rules than llama.cpp, so only names that both know are written.
+LLAMA_3 = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}"
+    r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
+PRE = {
+    "smollm": {"type": "Digits", "individual_digits": True},
+    "llama-bpe": {"type": "Split", "pattern": {"Regex": LLAMA_3}, "behavior": "Isolated", "invert": False},
+}
+
+
+def write_gguf(model: Any, tokenizer: Any, target: Path, source: Path | None = None) -> None:
+    """Write `model` to `target`, matrices as F16 and vectors as F32.
+
+    Not as Q8_0: weights that come from Q8_0 lie on its grid, and a change of less than half a step would be rounded
+    away. OpenVINO reads neither F32 nor BF16. source: the GGUF file it comes from, whose metadata are kept.
+    Raises UsageError for a model or tokenizer that cannot be written faithfully.
+    """
+    need("gguf", "--gguf", "local")
+    import gguf
+
+    config = model.config
+    _check(config)
+    writer = gguf.GGUFWriter(target, "llama")
+    if source is None:
+        _add_metadata(writer, config, tokenizer, target.stem)
+        extra = []
+    else:
+        reader = gguf.GGUFReader(source)
+        told = len(reader.get_field("tokenizer.ggml.tokens").data)
+        if told != model.get_input_embeddings().weight.shape[0]:
+            raise UsageError(f"the model has other tokens than {source}, whose {told:,} a GGUF file would name")
+        changed: dict[str, Any] = {"general.file_type": int(gguf.LlamaFileType.MOSTLY_F16)}
+        if tokenizer.chat_template:
+            changed["tokenizer.chat_template"] = tokenizer.chat_template
+        copy_metadata(reader, writer, changed)
+        if tokenizer.chat_template and reader.get_field("tokenizer.chat_template") is None:
+            writer.add_chat_template(tokenizer.chat_template)
+        extra = [tensor for tensor in reader.tensors if tensor.name.startswith("rope_freqs")]
+    for name, array in _tensors(model):
+        writer.add_tensor(name, array)
+    for tensor in extra:
+        writer.add_tensor(tensor.name, tensor.data)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+
+
+def _check(config: Any) -> None:
+    kind = getattr(config, "model_type", None)
+    if kind != "llama":
+        raise UsageError(f"only models of the Llama architecture are written as GGUF, and this is {kind!r}; use hf:")
+    rope = config.rope_parameters.get("rope_type", "default")
+    for name, value, plain in (
+        ("rope_type", rope, "default"),
+        ("hidden_act", config.hidden_act, "silu"),
+        ("attention_bias", config.attention_bias, False),
+        ("mlp_bias", config.mlp_bias, False),
+    ):
+        if value != plain:
+            raise UsageError(f"a Llama with {name} {value!r} is not written as GGUF (only with {plain!r}); use hf:")
+
+
+def _tensors(model: Any) -> Iterator[tuple[str, Any]]:
+    """The weights by their GGUF names."""
+    import gguf
+    import numpy
+
+    config = model.config
+    heads = {"q_proj.weight": config.num_attention_heads, "k_proj.weight": config.num_key_value_heads}
+    names = gguf.get_tensor_name_map(gguf.MODEL_ARCH.LLAMA, config.num_hidden_layers)
+    for name, weight in model.state_dict().items():
+        if name == "lm_head.weight" and config.tie_word_embeddings:
+            continue
+        told = names.get_name(name, try_suffixes=(".weight",))
+        if told is None:
+            raise UsageError(f"the weights {name} have no place in a GGUF file; use hf:")
+        array = weight.detach().float().cpu().numpy()
+        for end, count in heads.items():
+            if name.endswith(end):
+                array = _paired(array, count)
+        if array.ndim > 1:
+            with numpy.errstate(over="ignore"):
+                array = array.astype(numpy.float16)
+        if not numpy.isfinite(array).all():
+            raise CaiError(f"the weights {name} hold what F16 cannot: infinite, no number, or over 65,504; use hf:")
+        yield told, array
+
+
+def _paired(array: Any, heads: int) -> Any:
+    """Rows of Q or K as GGUF has them: what rotates together side by side, not half a head apart."""
+    rows, columns = array.shape
+    return array.reshape(heads, 2, rows // heads // 2, columns).swapaxes(1, 2).reshape(rows, columns)
+
+
+def _add_metadata(writer: Any, config: Any, tokenizer: Any, name: str) -> None:
+    """What a reader has to know of a model that does not come from a GGUF file."""
+    import gguf
+
+    size = config.head_dim or config.hidden_size // config.num_attention_heads
+    writer.add_name(name)
+    writer.add_file_type(int(gguf.LlamaFileType.MOSTLY_F16))
+    writer.add_block_count(config.num_hidden_layers)
+    writer.add_context_length(config.max_position_embeddings)
+    writer.add_embedding_length(config.hidden_size)
+    writer.add_feed_forward_length(config.intermediate_size)
+    writer.add_head_count(config.num_attention_heads)
+    writer.add_head_count_kv(config.num_key_value_heads)
+    writer.add_key_length(size)
+    writer.add_value_length(size)
+    writer.add_rope_dimension_count(size)
+    writer.add_rope_freq_base(config.rope_parameters["rope_theta"])
+    writer.add_layer_norm_rms_eps(config.rms_norm_eps)
+    writer.add_vocab_size(config.vocab_size)
+    _add_tokenizer(writer, config, tokenizer)
+
+
+def _add_tokenizer(writer: Any, config: Any, tokenizer: Any) -> None:
+    import gguf
+
+    told = json.loads(tokenizer.backend_tokenizer.to_str())
+    kinds = {token["id"]: 3 if token["special"] else 4 for token in told["added_tokens"]}  # control, or user's own
+    count = len(tokenizer)
+    if count > config.vocab_size:
+        raise UsageError(f"the tokenizer has {count:,} tokens and the model {config.vocab_size:,}: no GGUF file can be")
+    unused = range(count, config.vocab_size)
+    writer.add_tokenizer_model("gpt2")
+    writer.add_tokenizer_pre(_pre(told))
+    writer.add_token_list([*tokenizer.convert_ids_to_tokens(range(count)), *(f"[PAD{n}]" for n in unused)])
+    writer.add_token_types([kinds.get(n, 1) for n in range(count)] + [int(gguf.TokenType.UNUSED) for _ in unused])
+    merges = told["model"]["merges"]
+    writer.add_token_merges([merge if isinstance(merge, str) else " ".join(merge) for merge in merges])
+    for add, token in (
+        (writer.add_bos_token_id, tokenizer.bos_token_id),
+        (writer.add_eos_token_id, tokenizer.eos_token_id),
+        (writer.add_unk_token_id, tokenizer.unk_token_id),
+        (writer.add_pad_token_id, tokenizer.pad_token_id),
+    ):
+        if token is not None:
+            add(token)
+    plain, whole = (tokenizer.encode("a", add_special_tokens=special) for special in (False, True))
+    if whole not in (plain, [tokenizer.bos_token_id, *plain]):
+        raise UsageError("the tokenizer puts more than a begin token around a text, which no GGUF file says; use hf:")
+    writer.add_add_bos_token(whole != plain)
+    if tokenizer.chat_template:
+        writer.add_chat_template(tokenizer.chat_template)
+
+
+def _pre(told: dict[str, Any]) -> str:
+    """The name of the rules by which a tokenizer cuts text; UsageError where they have none."""
+    rules = told["pre_tokenizer"] or {}
+    parts = rules.get("pretokenizers", [rules])
+    if told["model"]["type"] == "BPE" and not told["normalizer"] and len(parts) == 2:
+        first, last = parts
+        for name, known in PRE.items():
+            bytewise = last["type"] == "ByteLevel" and not last["add_prefix_space"]
+            if first == known and bytewise and last["use_regex"] == (name == "smollm"):
+                return name
+    raise UsageError(
+        f"no GGUF file says how this tokenizer cuts text: known are byte-level BPE with the rules {' and '.join(PRE)} "
+        "(SmolLM's and Llama 3's), and those of a model that came from a GGUF file; use hf:"
+    )
