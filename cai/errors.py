@@ -8,6 +8,7 @@
     │   └── SourceError       prompt files
     ├── MissingExtra          an optional package is not installed; names the pip command
     ├── RunError              the run folder: of another run, in use, damaged, disk full
+    ├── LossNotFinite         a training's loss or gradient is no number; the weights are those before the step
     ├── RowDropped            one row cannot go on; it is written to dropped.jsonl with `reason`
     └── ModelError
         ├── ModelStopped      no further call can succeed: the run ends, and can be resumed
@@ -70,6 +71,14 @@ class MissingExtra(CaiError):
 
 class RunError(CaiError):
     """The run folder cannot be used or written."""
+
+
+class LossNotFinite(CaiError):
+    """The loss or a gradient became NaN or infinite; the weights are those before the step."""
+
+    def __init__(self, message: str, rows: tuple[int, ...] = ()) -> None:
+        self.rows = rows  # places of the batch's rows in the training data
+        super().__init__(message)
 
 
 class RowDropped(CaiError):

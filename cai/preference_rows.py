@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import shutil
 import tempfile
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -37,7 +37,7 @@ def on_disk(rows: Sequence[TrainingRow], folder: str | Path, *, certain: bool = 
     if len({isinstance(row.prompt, str) for row in rows}) > 1:
         plain = next(row.id for row in rows if isinstance(row.prompt, str))
         raise UsageError(f"the prompt of {plain} is plain text and others are conversations: train on one kind at once")
-    records = [_record(row, place, certain) for place, row in enumerate(rows)]
+    records = [record_of(row, place, certain) for place, row in enumerate(rows)]
     name = hashlib.sha256(orjson.dumps(records)).hexdigest()[:16]
     path = Path(folder) / f"rows-{name}"
     if not path.exists():
@@ -53,7 +53,8 @@ def on_disk(rows: Sequence[TrainingRow], folder: str | Path, *, certain: bool = 
     return load_from_disk(path)
 
 
-def _record(row: TrainingRow, place: int, certain: bool) -> dict[str, Any]:
+def record_of(row: TrainingRow, place: int = 0, certain: bool = False) -> dict[str, Any]:
+    """The row in TRL's columns; place: its number among the rows."""
     record: dict[str, Any] = {"id": row.id, "row": place, "prompt": row.prompt}
     if not isinstance(row.prompt, str):
         record["prompt"] = [dict(message) for message in row.prompt]
@@ -69,40 +70,26 @@ def _said(row: TrainingRow, reply: str) -> str | list[dict[str, str]]:
 
 
 @dataclass(frozen=True, slots=True)
-class Lengths:
-    """What `max_length` does to rows, by their place from 0: TRL drops and cuts both without a word."""
+class Length:
+    """The size of a row in tokens, as TRL's trainer of its method cuts it."""
 
-    dropped: list[int]
-    cut: list[int]
+    prompt: int  # as far as the replies continue it
+    whole: int  # the prompt with its longest reply
 
+    def dropped(self, limit: int, method: Method) -> bool:
+        """Whether TRL leaves the row out, without a word.
 
-def too_long(
-    rows: Iterable[Mapping[str, Any]], tokenizer: Any, max_length: int | None, method: Method = "dpo"
-) -> Lengths:
-    """The rows that TRL's trainer of `method` will drop or cut at `max_length` tokens, tokenised as it does.
-
-    DPO and KTO drop a row whose prompt alone fills `max_length`, and cut replies at their end; a reward row is dropped
-    when either conversation is longer, and none is cut. `max_length` None: neither.
-    """
-    dropped: list[int] = []
-    cut: list[int] = []
-    if max_length is None:
-        return Lengths(dropped, cut)
-    for place, row in enumerate(rows):
-        prompt, *whole = _lengths(row, tokenizer, method)
-        if max(whole) > max_length if method == "reward" else prompt >= max_length:
-            dropped.append(place)
-        elif max(whole) > max_length:
-            cut.append(place)
-    return Lengths(dropped, cut)
+        DPO and KTO: where the prompt alone fills the limit; a reward row where either conversation is longer.
+        """
+        return self.whole > limit if method == "reward" else self.prompt >= limit
 
 
-def _lengths(row: Mapping[str, Any], tokenizer: Any, method: Method) -> list[int]:
-    """Tokens of the prompt as far as the replies continue it, then of the prompt with each reply."""
+def measured(record: Mapping[str, Any], tokenizer: Any, method: Method) -> Length:
+    """A row, in TRL's columns, in tokens made as TRL makes them; raises what the chat template raises."""
     from trl.data_utils import _tokenize, common_prefix_length
 
-    replies = [row["completion"]] if method == "kto" else [row["chosen"], row["rejected"]]
-    start = {"add_generation_prompt": True} if isinstance(row["prompt"], list) else {}
-    prompt = _tokenize(tokenizer, row["prompt"], **start)["input_ids"]
-    whole = [_tokenize(tokenizer, row["prompt"] + reply)["input_ids"] for reply in replies]
-    return [min(common_prefix_length(prompt, ids) for ids in whole), *map(len, whole)]
+    replies = [record["completion"]] if method == "kto" else [record["chosen"], record["rejected"]]
+    start = {"add_generation_prompt": True} if isinstance(record["prompt"], list) else {}
+    prompt = _tokenize(tokenizer, record["prompt"], **start)["input_ids"]
+    whole = [_tokenize(tokenizer, record["prompt"] + reply)["input_ids"] for reply in replies]
+    return Length(min(common_prefix_length(prompt, ids) for ids in whole), max(map(len, whole)))

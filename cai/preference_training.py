@@ -13,19 +13,23 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from typing import Any, Literal
 
-from cai.errors import MissingExtra, UsageError
+from cai.errors import LossNotFinite, MissingExtra, UsageError
 from cai.losses import SOFT, check_smoothing, known, kto_weights, probabilities
-from cai.training_watch import LossNotFinite
 
 Labels = Literal["soft", "margin", "hard"]
 
 P, ROW = "p_chosen", "row"  # ROW, where the data has it: the row's number, which a loss that is no number is told by
 OURS = (P, ROW)
+LOGPS = ("logp_chosen", "logp_rejected", "ref_logp_chosen", "ref_logp_rejected")  # nats, sums over a reply's tokens
+
+Asked = Callable[[int], None]  # how many rows the reference was asked for, before the first step
+Heard = Callable[[int, list[dict[str, Any]]], None]  # the step, and what each row gave when it was evaluated
 
 
 def dpo_trainer(*, args: Any, train_dataset: Any, **given: Any) -> Any:
     """TRL's DPOTrainer, whose `args.loss_type` may also name `cdpo` and `gap_scaled`; arguments are those of TRL.
 
+    And `heard`, called after each evaluation with the log-probabilities of every row (LOGPS), by its `row`.
     Both read `p_chosen` of every row (`losses.probabilities` fills it). UsageError before anything is loaded for
     settings that TRL would ignore, or that have no meaning with soft labels.
     """
@@ -144,9 +148,14 @@ class _Stacked:
 class _Watched:
     """Keeps our columns through TRL's trainer, and stops before the step when the loss is no number."""
 
-    def __init__(self, **given: Any) -> None:
+    _width = 1  # sequences of a row in a batch
+
+    def __init__(self, *, heard: Heard | None = None, asked: Asked | None = None, **given: Any) -> None:
+        self._heard, self._rows = heard, list[dict[str, Any]]()
+        self._asked, self._done = asked, 0
         trl: Any = super()
         trl.__init__(**given)
+        self._asked = None  # from here on the reference is asked within steps
         me: Any = self
         me.data_collator = _Stacked(me.data_collator)
 
@@ -158,6 +167,9 @@ class _Watched:
 
     def compute_ref_log_probs(self, model: Any, inputs: dict[str, Any]) -> Any:
         trl: Any = super()
+        if self._asked is not None:
+            self._done += len(inputs["input_ids"]) // self._width
+            self._asked(self._done)
         return trl.compute_ref_log_probs(model, _without(inputs, OURS))  # what is left over goes into the model
 
     def compute_loss(self, model: Any, inputs: dict[str, Any], *rest: Any, **named: Any) -> Any:
@@ -170,19 +182,40 @@ class _Watched:
         me: Any = self
         loss = trl.training_step(model, inputs, *rest, **named)
         if not loss.isfinite():
-            rows = f", rows {', '.join(map(str, inputs[ROW].tolist()))}" if ROW in inputs else ""
-            raise LossNotFinite(
-                f"the loss is {loss.item()} at step {me.state.global_step + 1}{rows}: try a lower learning rate, or "
-                "float32; the last checkpoint is from before"
-            )
+            rows = tuple(inputs[ROW].tolist()) if ROW in inputs else ()
+            raise LossNotFinite(f"the loss is {loss.item()} at step {me.state.global_step + 1}", rows)
         return loss
+
+    def evaluate(self, *given: Any, **named: Any) -> Any:
+        """TRL's evaluation; then `heard` gets what each row gave."""
+        trl: Any = super()
+        me: Any = self
+        self._rows.clear()
+        metrics = trl.evaluate(*given, **named)
+        if self._heard is not None and self._rows and me.accelerator.is_main_process:
+            self._heard(me.state.global_step, self._rows)
+        return metrics
+
+    def _remember(self, inputs: Mapping[str, Any], values: Mapping[str, Any]) -> None:
+        """Keep one number a row for each name, from all processes, while it is evaluated."""
+        import torch
+
+        me: Any = self
+        if self._heard is None or ROW not in inputs or me.model.training:
+            return
+        columns = torch.stack([inputs[ROW].double(), *(value.detach().double() for value in values.values())], dim=1)
+        for row, *numbers in me.accelerator.gather_for_metrics(columns).tolist():
+            self._rows.append({ROW: int(row), **dict(zip(values, numbers, strict=True))})
+
+    def create_model_card(self, *given: Any, **named: Any) -> None:
+        """TRL's card is a form to fill in; ours is another."""
 
 
 def _without(inputs: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]:
     return {name: value for name, value in inputs.items() if name not in names}
 
 
-class _Heard:
+class _Overheard:
     """A model that remembers what its first call gave: TRL computes the log-probabilities and keeps them to itself."""
 
     def __init__(self, model: Any) -> None:
@@ -198,6 +231,8 @@ class _Heard:
 class _SoftDPO(_Watched):
     """The losses of `losses.SOFT`, added to TRL's sum of weighted stock losses."""
 
+    _width = 2
+
     def __init__(self, **given: Any) -> None:
         super().__init__(**given)
         me: Any = self
@@ -207,16 +242,17 @@ class _SoftDPO(_Watched):
         me.loss_weights = [weight for name, weight in pairs if name not in SOFT]
 
     def compute_loss(self, model: Any, inputs: dict[str, Any], *rest: Any, **named: Any) -> Any:
-        if not self._soft:
+        me: Any = self
+        if not self._soft and me.model.training:
             return super().compute_loss(model, inputs, *rest, **named)
-        if P not in inputs:
+        if self._soft and P not in inputs:
             raise UsageError("soft labels read p_chosen of every row, and this batch has none")
         return self._with_soft(model, inputs, *rest, **named)
 
     def _with_soft(self, model: Any, inputs: dict[str, Any], *rest: Any, **named: Any) -> Any:
         """TRL's loss of the same batch plus ours, from one forward pass of each model."""
         me: Any = self
-        heard, p, inputs = _Heard(model), inputs[P], dict(inputs)
+        heard, p, inputs = _Overheard(model), inputs.get(P), dict(inputs)
         precomputed = me.precompute_ref_logps
         if not precomputed:
             reference = me.ref_model if me.ref_model is not None else me.model
@@ -227,16 +263,20 @@ class _SoftDPO(_Watched):
             result = super().compute_loss(heard, inputs, *rest, **named)
         finally:
             me.precompute_ref_logps = precomputed
-        gap = me.beta * _difference(heard.outputs, inputs)
+        chosen, rejected = _log_probs(heard.outputs, inputs)
+        reference = inputs["ref_chosen_logps"], inputs["ref_rejected_logps"]
+        self._remember(inputs, dict(zip(LOGPS, (chosen, rejected, *reference), strict=True)))
+        if not self._soft:
+            return result
+        gap = me.beta * ((chosen - reference[0]) - (rejected - reference[1]))  # β·D
         ours = sum(weight * loss(gap, p).mean() for loss, weight in self._soft)
         return (result[0] + ours, *result[1:]) if isinstance(result, tuple) else result + ours
 
 
-def _difference(outputs: Any, inputs: Mapping[str, Any]) -> Any:
-    """D = (log π(y_c) − log π_ref(y_c)) − (log π(y_r) − log π_ref(y_r)) per row; prompt and padding have log prob 0."""
+def _log_probs(outputs: Any, inputs: Mapping[str, Any]) -> Any:
+    """log π of the chosen and of the rejected replies; prompt and padding have log prob 0."""
     places = inputs["input_ids"].size(1) - 1  # a prompt-learning adapter puts positions of its own before these
-    chosen, rejected = outputs.log_probs[:, -places:].sum(dim=1).chunk(2)
-    return (chosen - inputs["ref_chosen_logps"]) - (rejected - inputs["ref_rejected_logps"])
+    return outputs.log_probs[:, -places:].sum(dim=1).chunk(2)
 
 
 class _SoftReward(_Watched):
@@ -246,7 +286,8 @@ class _SoftReward(_Watched):
         self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
         loss, outputs = super().compute_loss(model, inputs, True, num_items_in_batch)
+        chosen, rejected = outputs.logits.squeeze(-1).float().chunk(2)
+        self._remember(inputs, {"reward_chosen": chosen, "reward_rejected": rejected})
         if P in inputs:
-            chosen, rejected = outputs.logits.squeeze(-1).float().chunk(2)
             loss = loss + ((1 - inputs[P]) * (chosen - rejected)).mean()
         return (loss, outputs) if return_outputs else loss

@@ -110,7 +110,7 @@ class RunFolder:
         try:
             path.mkdir(parents=True, exist_ok=True)
             self._start_is_anew(force)  # a folder that is refused gets no lock file
-            self._lock = _lock(path / ".lock")
+            self._lock = take_lock(path / ".lock")
         except OSError as error:
             raise RunError(f"cannot write to {path}: {error.strerror or error}; choose another --out") from error
         try:
@@ -417,7 +417,7 @@ def package_version(name: str) -> str | None:
         return None
 
 
-def _lock(path: Path) -> IO[bytes]:
+def take_lock(path: Path) -> IO[bytes]:
     """Take the folder's lock, which the system lets go when the process ends, however it ends."""
     file = open(path, "ab")  # noqa: SIM115
     try:

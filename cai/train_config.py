@@ -16,6 +16,7 @@ from pydantic import BeforeValidator, Field, ValidationError
 from cai import yamlfile
 from cai.errors import InputError, UsageError
 from cai.records import Record
+from cai.training_rows import Method
 
 Origin = Literal["default", "config file", "flag", "data", "hardware", "resumed"]
 
@@ -24,10 +25,11 @@ OURS = {
     "learning_rate": "learning_rate", "num_train_epochs": "epochs", "per_device_train_batch_size": "rows_at_once",
     "per_device_eval_batch_size": "rows_at_once", "gradient_accumulation_steps": "batch_size",
     "max_length": "max_length", "seed": "seed", "bf16": "dtype", "fp16": "dtype", "save_steps": "save_every",
-    "eval_steps": "save_every", "gradient_checkpointing": "gradient_checkpointing",
+    "eval_steps": "eval_every", "gradient_checkpointing": "gradient_checkpointing",
     "activation_checkpointing": "gradient_checkpointing", "packing": "packing",
     "padding_free": "packing", "chat_template_path": "chat_template", "warmup_steps": "warmup",
-    "lr_scheduler_type": "schedule",
+    "lr_scheduler_type": "schedule", "eval_strategy": "eval_every", "loss_type": "loss", "loss_weights": "nll",
+    "beta": "beta", "precompute_ref_log_probs": "reference",
 }  # fmt: skip
 FIXED = {
     "output_dir": "it is --out", "resume_from_checkpoint": "the same command resumes by itself",
@@ -98,9 +100,33 @@ class TrainConfig(Record):
         description="Rows side by side without padding (padding_free), or several in one sequence (packed: a step then "
         "sees more rows). Both need flash attention.",
     )
-    save_every: Count | None = Field(None, description="Steps between checkpoints and evaluations; a tenth of the run.")
+    save_every: Count | None = Field(None, description="Steps between checkpoints; a tenth of the run.")
+    eval_every: Count | None = Field(
+        None, description="Steps between evaluations; a tenth of the run, or more where many rows are held back."
+    )
+    loss: str | None = Field(
+        None,
+        description="dpo: cdpo and gap_scaled read p_chosen of every pair, TRL's sigmoid, robust, ipo and others do "
+        "not (cdpo where all pairs have it, else sigmoid). kto: kto or apo_zero_unpaired. reward: soft, margin or hard "
+        "labels (soft where all pairs have p_chosen, else hard).",
+    )
+    beta: Positive | None = Field(None, description="dpo, kto: how near the reference the model stays (0.1).")
+    nll: Annotated[Number, Field(ge=0)] | None = Field(
+        None,
+        description="dpo: weight of the chosen replies' NLL beside the loss, against its known collapse (0.2; 0 for "
+        "losses that hold the chosen reply by themselves).",
+    )
+    reference: Literal["once", "each_step"] | None = Field(
+        None, description="dpo, kto: when the reference's log-probabilities are computed; once where that is cheaper."
+    )
     seed: Annotated[int, Field(strict=True, ge=0)] = Field(0, description="Of the order of rows and of the adapter.")
     trl: dict[str, Any] = Field(default_factory=dict, description="Any other argument of TRL's trainer, by its name.")
+
+
+OF_METHODS: dict[str, tuple[Method, ...]] = {  # keys that mean nothing to the others
+    "loss": ("dpo", "kto", "reward"), "beta": ("dpo", "kto"), "nll": ("dpo",), "reference": ("dpo", "kto"),
+    "packing": ("sft",),
+}  # fmt: skip
 
 
 KEYS: yamlfile.Keys = {
@@ -121,6 +147,14 @@ class Loaded:
     def origin(self, name: str) -> Origin:
         """Where the value of a dotted name came from."""
         return self.origins.get(name, "default")
+
+    def check(self, method: Method) -> None:
+        """UsageError for a key that is set and means nothing to `method`."""
+        for name, methods in OF_METHODS.items():
+            if getattr(self.config, name) is not None and method not in methods:
+                raise UsageError(
+                    f"{name} ({self.origin(name)}) is of {' and '.join(methods)}, not of {method}: leave it out"
+                )
 
 
 def load_config(path: str | Path | None = None, flags: Mapping[str, Any] | None = None) -> Loaded:

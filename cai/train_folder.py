@@ -1,7 +1,7 @@
 """The folder of a training: what it is, how far it came, and what it measured.
 
-`training.json` holds identity, provenance and results, `metrics.jsonl` a line a step, `checkpoints/` what resuming
-needs. Knows files; nothing of models or trainers.
+`training.json` holds identity, provenance and results, `metrics.jsonl` a line a step, `eval.jsonl` a line for each row
+that was evaluated, `checkpoints/` what resuming needs. Knows files; nothing of models or trainers.
 """
 
 from __future__ import annotations
@@ -9,35 +9,53 @@ from __future__ import annotations
 import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import orjson
 
 from cai.errors import RunError
-from cai.run import write_atomically
+from cai.run import take_lock, write_atomically
 
-RECORD, METRICS, CHECKPOINTS = "training.json", "metrics.jsonl", "checkpoints"
+RECORD, METRICS, EVALS, CHECKPOINTS = "training.json", "metrics.jsonl", "eval.jsonl", "checkpoints"
+LOCK = ".lock"
 
 
 class TrainFolder:
     """An output folder; identity: everything that decides which weights come out.
 
-    Raises RunError where the folder holds another training, something else, or cannot be written.
+    writes: of several processes that train together, whether this is the one that writes. Raises RunError where the
+    folder is in use, holds another training or something else, or cannot be written.
     """
 
-    def __init__(self, path: Path, identity: Mapping[str, Any]) -> None:
-        self.path, self.identity = path, orjson.loads(orjson.dumps(identity))
+    def __init__(self, path: Path, identity: Mapping[str, Any], *, writes: bool = True) -> None:
+        self.path, self.identity, self._writes = path, orjson.loads(orjson.dumps(identity)), writes
         self.record: dict[str, Any] = {}
+        self._lock: IO[bytes] | None = None
         try:
             path.mkdir(parents=True, exist_ok=True)
+            if writes:
+                self._lock = take_lock(path / LOCK)
             self._open()
         except OSError as error:
             raise RunError(f"cannot write to {path}: {error.strerror or error}; choose another --out") from error
+        except RunError:
+            self._unlock()
+            raise
+
+    def __enter__(self) -> TrainFolder:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._unlock()
+
+    def _unlock(self) -> None:
+        if self._lock is not None:
+            self._lock.close()
 
     def _open(self) -> None:
         record = self.path / RECORD
         if not record.exists():
-            if any(self.path.iterdir()):
+            if any(path.name != LOCK for path in self.path.iterdir()):
                 raise RunError(f"{self.path} holds something else (no {RECORD}): choose another --out")
             return self.write(schema=1, identity=self.identity, finished=False, seconds=0.0)
         try:
@@ -47,7 +65,8 @@ class TrainFolder:
             raise RunError(f"{record} is damaged: choose another --out, or delete the folder to start anew") from None
         changed = list(_differences(before, self.identity))
         if changed and not self.record["finished"] and self.checkpoint is None:
-            (self.path / METRICS).unlink(missing_ok=True)  # nothing was learnt there that could be lost
+            if self._writes:
+                (self.path / METRICS).unlink(missing_ok=True)  # nothing was learnt there that could be lost
             self.record = {}
             return self.write(schema=1, identity=self.identity, finished=False, seconds=0.0)
         if changed:
@@ -59,6 +78,8 @@ class TrainFolder:
     def write(self, **facts: Any) -> None:
         """Put facts into training.json."""
         self.record |= facts
+        if not self._writes:
+            return
         data = orjson.dumps(
             self.record, option=orjson.OPT_INDENT_2 | orjson.OPT_NON_STR_KEYS | orjson.OPT_APPEND_NEWLINE
         )
@@ -69,7 +90,9 @@ class TrainFolder:
         """The last whole checkpoint; those that a kill left half are removed."""
         found = sorted(self._checkpoints(), key=lambda path: int(path.name.rpartition("-")[2]))
         while found and not _whole(found[-1]):
-            shutil.rmtree(found.pop())
+            half = found.pop()
+            if self._writes:
+                shutil.rmtree(half)
         return found[-1] if found else None
 
     def _checkpoints(self) -> Iterator[Path]:
@@ -79,19 +102,23 @@ class TrainFolder:
 
     def rewind(self, step: int) -> None:
         """Forget the metrics after a step: they come again."""
-        path = self.path / METRICS
-        lines = path.read_bytes().splitlines(keepends=True) if path.exists() else []
-        kept = [line for line in lines if line.endswith(b"\n") and orjson.loads(line)["step"] <= step]
-        write_atomically(path, b"".join(kept))
+        if not self._writes:
+            return
+        for name in (METRICS, EVALS):
+            path = self.path / name
+            lines = path.read_bytes().splitlines(keepends=True) if path.exists() else []
+            kept = [line for line in lines if line.endswith(b"\n") and orjson.loads(line)["step"] <= step]
+            if name == METRICS or lines:
+                write_atomically(path, b"".join(kept))
 
-    def add(self, metrics: Mapping[str, Any]) -> None:
-        """Write a line of metrics.jsonl."""
-        with open(self.path / METRICS, "ab", buffering=0) as file:
+    def add(self, metrics: Mapping[str, Any], name: str = METRICS) -> None:
+        """Write a line of metrics.jsonl, or of another file."""
+        with open(self.path / name, "ab", buffering=0) as file:
             file.write(orjson.dumps(metrics, option=orjson.OPT_APPEND_NEWLINE | orjson.OPT_SERIALIZE_NUMPY))
 
-    def metrics(self) -> list[dict[str, Any]]:
-        """The lines of metrics.jsonl."""
-        path = self.path / METRICS
+    def metrics(self, name: str = METRICS) -> list[dict[str, Any]]:
+        """The lines of metrics.jsonl, or of another file."""
+        path = self.path / name
         return [orjson.loads(line) for line in path.read_bytes().splitlines()] if path.exists() else []
 
 

@@ -1,11 +1,12 @@
-"""What a trainer of TRL is told, and what is read from it while it runs.
+"""What every trainer of TRL is told, and what is read from it while it runs.
 
-Knows the arguments that every trainer shares, its callbacks, signals, and batches. Knows nothing of data or methods.
+Knows the arguments that all trainers share, its callbacks, signals, and batches. Knows nothing of data or methods.
 """
 
 from __future__ import annotations
 
 import math
+import os
 import signal
 import sys
 import threading
@@ -13,22 +14,91 @@ import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar, cast
 
 from cai.train_config import TrainConfig
 from cai.train_folder import CHECKPOINTS, TrainFolder
 from cai.train_plan import Plan
 
 Progress = Callable[[Mapping[str, Any]], None]
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Processes:
+    """Those that train together, as `accelerate launch` started them; one alone is the usual case."""
+
+    index: int = 0
+    count: int = 1
+
+    @property
+    def first(self) -> bool:
+        """Whether this is the one that tells and writes."""
+        return self.index == 0
+
+    def wait(self) -> None:
+        """Go on when all are here."""
+        if self.count > 1:
+            from accelerate import PartialState
+
+            PartialState().wait_for_everyone()
+
+    @contextmanager
+    def first_goes_first(self) -> Iterator[None]:
+        """The others enter when the first one has left."""
+        if not self.first:
+            self.wait()
+        yield
+        if self.first:
+            self.wait()
+
+    def agree(self, value: T) -> T:
+        """The first one's value, for all."""
+        if self.count == 1:
+            return value
+        from accelerate.utils import broadcast_object_list
+
+        return cast(T, broadcast_object_list([value])[0])
+
+    def any(self, wish: bool) -> bool:
+        """Whether one of them wishes it."""
+        if self.count == 1:
+            return wish
+        import torch
+        from accelerate import PartialState
+
+        wishes = torch.tensor([int(wish)], device=PartialState().device)
+        torch.distributed.all_reduce(wishes)
+        return bool(wishes.item())
+
+
+def join_processes() -> Processes:
+    """Join the processes that this one was launched with; alone where it was not."""
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+        return Processes()
+    import torch
+    from accelerate import PartialState
+
+    state = PartialState(cpu=not torch.cuda.is_available())
+    return Processes(state.process_index, state.num_processes)
 
 
 class Stopper:
-    """Ctrl-C as a wish: `asked` is set, and the training stops after its step; a second one interrupts at once."""
+    """Ctrl-C as a wish: `asked` is set, and the training stops after its step; a second one interrupts at once.
 
-    def __init__(self, tell: Callable[[str], None]) -> None:
+    Of several processes a second one changes nothing: their launcher passes on the one that the terminal sent to all.
+    """
+
+    def __init__(self, tell: Callable[[str], None], processes: Processes) -> None:
         self.asked = False
-        self._tell = tell
+        self._tell, self._processes = tell, processes
+
+    def agreed(self) -> bool:
+        """Whether the training is to stop: all processes stop after the same step."""
+        self.asked = self._processes.any(self.asked)
+        return self.asked
 
     @contextmanager
     def listening(self) -> Iterator[None]:
@@ -39,11 +109,13 @@ class Stopper:
         before = signal.getsignal(signal.SIGINT)
 
         def ask(number: int, frame: Any) -> None:
-            self.asked = True
-            signal.signal(signal.SIGINT, before)
-            self._tell(
-                "stopping after this step; Ctrl-C again stops at once and loses the steps since the last checkpoint"
-            )
+            first, self.asked = not self.asked, True
+            more = ""
+            if self._processes.count == 1:
+                signal.signal(signal.SIGINT, before)
+                more = "; Ctrl-C again stops at once and loses the steps since the last checkpoint"
+            if first:
+                self._tell(f"stopping after this step{more}")
 
         signal.signal(signal.SIGINT, ask)
         try:
@@ -57,7 +129,6 @@ def arguments(plan: Plan, config: TrainConfig, out: Path, *, evaluates: bool) ->
     import torch
 
     gpu = torch.cuda.is_available()
-    packed = plan.packing == "packed"
     return {
         "output_dir": str(out / CHECKPOINTS),
         "per_device_train_batch_size": plan.rows_at_once,
@@ -72,18 +143,13 @@ def arguments(plan: Plan, config: TrainConfig, out: Path, *, evaluates: bool) ->
         "use_cpu": not gpu,
         "dataloader_pin_memory": gpu,
         "activation_checkpointing": plan.gradient_checkpointing,
-        "packing": packed,
-        "padding_free": plan.packing == "padding_free",
-        "eval_packing": False if packed else None,
-        "max_length": plan.max_length if packed else None,
-        "dataset_kwargs": {"skip_prepare_dataset": not packed},
         "logging_steps": 1,  # a wider window would begin anew when resumed, and read otherwise than undisturbed
         "logging_nan_inf_filter": False,
         "save_strategy": "steps",
         "save_steps": plan.save_every,
         "save_total_limit": 2,
         "eval_strategy": "steps" if evaluates else "no",
-        "eval_steps": plan.save_every,
+        "eval_steps": plan.eval_every,
         "report_to": [],
         "disable_tqdm": True,
         "log_level": "error",
@@ -136,7 +202,7 @@ def recorder(folder: TrainFolder, stopper: Stopper, progress: Progress | None) -
                 progress(found)
 
         def on_step_end(self, args: Any, state: Any, control: Any, **rest: Any) -> None:
-            if stopper.asked:
+            if stopper.agreed():
                 control.should_save = control.should_training_stop = True
 
     return Recorder()
@@ -144,10 +210,20 @@ def recorder(folder: TrainFolder, stopper: Stopper, progress: Progress | None) -
 
 @contextmanager
 def vendors_among_themselves() -> Iterator[None]:
-    """Without the warnings with which one vendor's package tells another that a name of its is old."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", r".*gradient_checkpointing.* is deprecated", FutureWarning)
-        yield
+    """Without their progress bars, and the warnings with which one vendor tells another that a name of its is old."""
+    import datasets
+
+    shown, tqdm = datasets.are_progress_bars_disabled(), os.environ.get("TQDM_DISABLE")
+    os.environ["TQDM_DISABLE"] = "1"  # TRL's bars over the reference's rows: `progress` tells
+    datasets.disable_progress_bars()
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", r".*gradient_checkpointing.* is deprecated", FutureWarning)
+            yield
+    finally:
+        os.environ.pop("TQDM_DISABLE") if tqdm is None else os.environ.update(TQDM_DISABLE=tqdm)
+        if not shown:
+            datasets.enable_progress_bars()
 
 
 def _memory() -> int:

@@ -115,7 +115,7 @@ def this_machine() -> Machine:
     return Machine(
         "cpu",
         name,
-        importlib.import_module("psutil").virtual_memory().available,
+        importlib.import_module("psutil").virtual_memory().available // devices,
         fast,
         flash_attention=False,
         devices=devices,

@@ -30,6 +30,9 @@ HEADROOM = 0.8  # share of the memory that is planned with
 # kernel in use keeps: Korthikanti et al. 2022 (arXiv 2205.05198), equation 1. With checkpoints only the layer's input.
 ACTIVATION, CHECKPOINT = 34, 2
 SAVES = 10  # checkpoints and evaluations of a run
+EVALUATING = 0.2  # most of the training's time that evaluations may take, at a third of its cost a row (no backward)
+# Sequences that a row puts through the model at once: both replies; of kto, the reply and a mismatched one.
+WIDTH: dict[Method, int] = {"sft": 1, "dpo": 2, "kto": 2, "reward": 2}
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +86,7 @@ class Plan:
     accumulation: int
     steps: int
     save_every: int
+    eval_every: int
     settings: tuple[Setting, ...]
 
     def lines(self) -> Iterator[str]:
@@ -91,8 +95,10 @@ class Plan:
         yield str(self.truncation)
 
 
-def resolve(method: Method, loaded: Loaded, lengths: list[int], shape: Shape, machine: Machine) -> Plan:
-    """Settle what the config leaves open; lengths: of the rows that train.
+def resolve(
+    method: Method, loaded: Loaded, lengths: list[int], shape: Shape, machine: Machine, *, held: int = 0
+) -> Plan:
+    """Settle what the config leaves open; lengths: of the rows that train; held: rows to evaluate.
 
     Raises UsageError for what the machine or the model cannot do.
     """
@@ -118,15 +124,20 @@ def resolve(method: Method, loaded: Loaded, lengths: list[int], shape: Shape, ma
     flash = machine.flash_attention and dtype == "bfloat16"
     attention = settle("attention", "flash_attention_2" if flash else "sdpa", "hardware", machine.name)
     aligned = attention.startswith("flash")
-    packing = settle("packing", "padding_free" if aligned else "none", "hardware", f"attention is {attention}")
+    packing = "none"
+    if method == "sft":
+        packing = settle("packing", "padding_free" if aligned else "none", "hardware", f"attention is {attention}")
     if packing != "none" and not aligned:
         raise UsageError(
             f"packing {packing!r} needs flash attention, or rows would read each other; here it is {attention}"
         )
     share = max(1, config.batch_size // machine.devices)
+    width = length * WIDTH[method]
     rows, checkpoints = plan_memory(
-        shape, machine, length, share, full=full, narrow=dtype == "bfloat16", checkpoints=config.gradient_checkpointing
+        shape, machine, width, share, full=full, narrow=dtype == "bfloat16", checkpoints=config.gradient_checkpointing
     )
+    if method == "kto" and rows == 1 and share % 2 == 0:
+        rows = 2  # its estimate of the KL divergence pairs the rows of a batch
     memory = f"{machine.memory / 2**30:.0f} GB free"
     checkpoints = settle("gradient_checkpointing", checkpoints, "hardware", memory)
     rows = settle("rows_at_once", rows, "hardware", f"{memory}, {TOKENS_AT_ONCE[device]:,} tokens at once")
@@ -140,9 +151,13 @@ def resolve(method: Method, loaded: Loaded, lengths: list[int], shape: Shape, ma
         limit if isinstance(limit, int) and limit > 0 else steps
     )  # TRL lets it go before the epochs, whichever is more
     every = settle("save_every", max(1, math.ceil(steps / SAVES)), "data", f"a tenth of {steps:,} steps")
+    rare = max(1, math.ceil(steps / SAVES))
+    if held:
+        times = min(SAVES, max(1, int(EVALUATING * 3 * steps * effective / held)))
+        rare = settle("eval_every", max(1, math.ceil(steps / times)), "data", f"{times} times, {held:,} rows each")
     return Plan(
         rate, length, measure(lengths, length), dtype, attention, packing, checkpoints, rows, accumulation, steps,
-        every, tuple(settled),
+        every, rare, tuple(settled),
     )  # fmt: skip
 
 

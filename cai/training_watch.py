@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from statistics import fmean, median
 from typing import Any
 
-from cai.errors import CaiError, MissingExtra
+from cai.errors import LossNotFinite, MissingExtra
 
 log = logging.getLogger("cai")
 
@@ -28,10 +28,6 @@ ENTROPY = 0.5
 # Replies half or twice as long as before training: hardly the constitution's wish, and the best known shortcut of
 # preference training (Singhal et al. 2023, arXiv 2310.03716; Park et al. 2024, arXiv 2403.19159).
 LENGTH = 2.0
-
-
-class LossNotFinite(CaiError):
-    """The loss or a gradient became NaN or infinite; the weights are those before the step."""
 
 
 class Watch:
@@ -134,7 +130,4 @@ class _Events:
 
         gradients = [weight.grad for weight in model.parameters() if weight.grad is not None]
         if not get_total_norm(gradients).isfinite():
-            raise LossNotFinite(
-                f"a gradient is no number at step {state.global_step + 1}: try a lower learning rate, or float32; "
-                "the last checkpoint is from before"
-            )
+            raise LossNotFinite(f"a gradient is no number at step {state.global_step + 1}")

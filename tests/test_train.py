@@ -18,10 +18,9 @@ import tiny
 import torch
 import transformers
 
-from cai.errors import RunError, UsageError
-from cai.train import train_sft
+from cai.errors import LossNotFinite, RunError, UsageError
+from cai.train import train as train_any
 from cai.train_models import find_base, this_machine
-from cai.training_watch import LossNotFinite
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -53,7 +52,7 @@ def rows(count: int = 24, **more: str) -> list[dict[str, Any]]:
 
 def train(base: Path, out: Path, data: Any = None, /, **more: Any) -> Any:
     flags = {"split": 0.8, "batch_size": 4, "dtype": "float32", "learning_rate": 1e-2} | more.pop("flags", {})
-    return train_sft(rows() if data is None else data, out=out, model=str(base), flags=flags, **more)
+    return train_any("sft", rows() if data is None else data, out=out, model=str(base), flags=flags, **more)
 
 
 def losses(out: Path) -> dict[int, float]:
@@ -301,10 +300,21 @@ def test_a_model_that_cannot_be_trained_is_told(spec: str, told: str) -> None:
         find_base(spec)
 
 
-def test_an_adapter_is_told_to_be_merged_and_pickles_are_refused(base: Path, tmp_path: Path) -> None:
-    (tmp_path / "adapter_config.json").write_text("{}")
-    with pytest.raises(UsageError, match="cai merge"):
-        find_base(str(tmp_path))
+def test_an_adapter_is_trained_on_and_what_it_cannot_become_is_told(base: Path, tmp_path: Path) -> None:
+    train(base, tmp_path / "a")
+    summary = train(tmp_path / "a", tmp_path / "b", flags={"split": 0.8})
+    first, second = (record(tmp_path / name)["summary"]["metrics"] for name in ("a", "b"))
+    assert second["eval_loss_before"] == pytest.approx(first["eval_loss"], abs=1e-3)
+    assert summary.metrics["eval_loss"] < first["eval_loss"]
+    configs = [orjson.loads((tmp_path / name / "adapter_config.json").read_bytes()) for name in ("a", "b")]
+    assert configs[0]["base_model_name_or_path"] == configs[1]["base_model_name_or_path"] == str(base)
+    with pytest.raises(UsageError, match="all weights are to be trained: put it into its base model first: cai merge"):
+        train(tmp_path / "a", tmp_path / "c", flags={"full": True})
+    with pytest.raises(UsageError, match=r"leave lora\.rank out"):
+        train(tmp_path / "a", tmp_path / "c", flags={"lora.rank": 4})
+
+
+def test_pickled_weights_are_refused(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text("{}")
     (tmp_path / "pytorch_model.bin").write_bytes(b"")
     with pytest.raises(UsageError, match="pickled"):
@@ -319,8 +329,8 @@ def test_the_machine_is_described() -> None:
 
 @pytest.mark.slow
 def test_the_embedded_model_is_trained_from_its_own_weights(tmp_path: Path) -> None:
-    summary = train_sft(
-        rows(6), out=tmp_path / "out", flags={"split": 0.7, "batch_size": 2, "trl.max_steps": 1}, model="local"
+    summary = train_any(
+        "sft", rows(6), out=tmp_path / "out", flags={"split": 0.7, "batch_size": 2, "trl.max_steps": 1}, model="local"
     )
     assert summary.metrics["loss"] < 8
     config = orjson.loads((tmp_path / "out" / "adapter_config.json").read_bytes())

@@ -98,5 +98,6 @@ def test_names_of_trl_that_are_kept_from_the_user_exist() -> None:
     trl = pytest.importorskip("trl")
     import dataclasses
 
-    names = {field.name for field in dataclasses.fields(trl.SFTConfig)}
+    kinds = (trl.SFTConfig, trl.DPOConfig, trl.KTOConfig, trl.RewardConfig)
+    names = {field.name for kind in kinds for field in dataclasses.fields(kind)}
     assert names >= OURS.keys() | FIXED.keys()

@@ -1,0 +1,266 @@
+"""One session of a training: settles what is open, trains, evaluates, and leaves what was measured in the folder.
+
+Knows the order of things; rows, losses, plans, models and folders have modules of their own.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import gc
+import shutil
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from cai.errors import InputError, LossNotFinite, MissingExtra, RunError, UsageError
+from cai.models.bases import Base
+from cai.records import Record
+from cai.run import package_version
+from cai.train_config import Loaded, trl_arguments
+from cai.train_folder import EVALS, TrainFolder
+from cai.train_loop import Processes, Progress, Stopper, arguments, recorder, vendors_among_themselves
+from cai.train_models import ends_of, open_model, open_tokenizer, shape_of, this_machine
+from cai.train_plan import Plan, resolve
+from cai.train_preferences import Preferences
+from cai.train_replies import Replies
+from cai.training_data import TrainingData
+from cai.training_watch import callback
+
+Tell = Callable[[str], None]
+ROWS = ".rows"  # where preference rows lie for TRL while they train
+SETTLED = ("max_length", "dtype", "attention", "packing", "gradient_checkpointing", "rows_at_once", "save_every",
+           "eval_every")  # fmt: skip
+VENDORS_OWN = ("training_args.bin", "README.md", "ref")  # a pickle, a form to fill in, and the reference adapter
+VENDORS_TIMES = ("eval_runtime", "eval_samples_per_second", "eval_steps_per_second", "eval_num_tokens")
+PACKAGES = ("cai-toolkit", "trl", "transformers", "torch", "peft", "accelerate", "datasets")
+
+
+class TrainSummary(Record):
+    """What a training did."""
+
+    folder: Path
+    method: str
+    rows: int  # that trained
+    eval_rows: int
+    dropped: dict[str, int]  # rows by reason
+    steps: int
+    seconds: float  # all sessions together
+    metrics: dict[str, float]  # at the end: loss and, with eval rows, those of the last evaluation
+    notes: tuple[str, ...]
+
+    def lines(self) -> list[str]:
+        """The summary in words, for people."""
+        told = [f"{self.folder}: {self.method}, {self.steps:,} steps on {self.rows:,} rows in {self.seconds:,.0f} s"]
+        told += [f"{name} {value:.4g}" for name, value in self.metrics.items()]
+        return told + [f"note: {note}" for note in self.notes]
+
+
+class Session:
+    """One session of a training."""
+
+    def __init__(
+        self,
+        data: TrainingData,
+        base: Base,
+        loaded: Loaded,
+        folder: TrainFolder,
+        processes: Processes,
+        tell: Tell,
+        progress: Progress | None,
+    ) -> None:
+        self.data, self.base, self.loaded, self.folder, self.tell = data, base, loaded, folder, tell
+        self.processes, self.progress = processes, progress
+        self.stopper = Stopper(tell, processes)
+        self.started = time.monotonic()
+        self.before = float(folder.record["seconds"])
+
+    def run(self) -> TrainSummary:
+        for line in self.data.lines():
+            self.tell(line)
+        chats = any(not isinstance(row.prompt, str) for row in (*self.data.train, *self.data.eval))
+        self.tokenizer = open_tokenizer(self.base, self.loaded.config.chat_template, chats=chats)
+        self.rows: Replies | Preferences
+        if self.data.method == "sft":
+            self.rows = Replies(self.data, self.loaded, self.tokenizer, ends_of(self.base, self.tokenizer))
+        else:
+            self.rows = Preferences(self.data, self.loaded, self.tokenizer, self.folder.path / ROWS)
+        if not self.rows.lengths:
+            raise InputError(f"no row is left to train: {self.rows.drops[-1].detail}", self.data.files[0][0])
+        shape, machine = shape_of(self.base), this_machine()
+        while True:
+            plan = resolve(self.data.method, self.loaded, self.rows.lengths, shape, machine, held=self.rows.held)
+            plan = self.processes.agree(plan)  # free memory is not the same for all
+            self.drops = [*self.data.dropped, *self.rows.drops, *self.rows.cut(plan)]
+            self._describe(plan)
+            smaller = self._fit(plan)
+            if smaller is None:
+                return self._summary()
+            if self.processes.count > 1:  # the others wait within a step for the one that failed
+                self.folder.write(settled=self.folder.record["settled"] | {"rows_at_once": smaller})
+                raise RunError("out of memory in one of several processes: the same command goes on with fewer rows")
+            config = self.loaded.config.model_copy(update={"rows_at_once": smaller})
+            origins = {**self.loaded.origins, "rows_at_once": "hardware"}
+            self.loaded = dataclasses.replace(self.loaded, config=config, origins=origins)
+            gc.collect()  # the trainer that failed, and with it the memory of the device
+
+    def _describe(self, plan: Plan) -> None:
+        """Tell and record what will be done."""
+        train, held = len(self.rows.train), len(self.rows.eval)
+        if not train:
+            raise UsageError(f"max_length {plan.max_length:,} leaves no row: every one is longer")
+        if train + held + len(self.drops) != self.data.read:
+            raise RunError(f"{train} + {held} rows and {len(self.drops)} drops are not {self.data.read}")
+        settings = (*plan.settings, *self.rows.settings)
+        for line in (*map(str, settings), str(plan.truncation)):
+            self.tell(line)
+        counts = Counter(drop.reason for drop in self.drops)
+        if counts["too_long"]:
+            first = next(drop for drop in self.drops if drop.reason == "too_long")
+            self.tell(f"dropped: {counts['too_long']:,} rows that do not fit; the first is {first.detail}")
+        settled = {setting.name: setting.value for setting in settings}
+        self.folder.write(
+            settled={name: settled[name] for name in SETTLED if name in settled},
+            plan=[dataclasses.asdict(setting) for setting in settings],
+            truncation=dataclasses.asdict(plan.truncation),
+            model=self.base.facts(),
+            data={
+                "files": [{"source": source, "content": content} for source, content in self.data.files],
+                "read": self.data.read, "train": train, "eval": held, "dropped": dict(counts),
+                "held_back": self.data.held_back, "origins": self.data.origins, "notes": self.data.notes,
+            },
+            versions={name: package_version(name) for name in PACKAGES} | {"python": sys.version.split()[0]},
+        )  # fmt: skip
+
+    def _fit(self, plan: Plan) -> int | None:
+        """Train to the end; where memory runs out, the number of rows at once to go on with."""
+        import torch
+        from accelerate.utils.memory import should_reduce_batch_size
+
+        checkpoint = self.folder.checkpoint
+        self.folder.rewind(0 if checkpoint is None else int(checkpoint.name.rpartition("-")[2]))
+        if checkpoint is not None:
+            self.tell(f"going on from {checkpoint}")
+        try:
+            with vendors_among_themselves(), self.stopper.listening():
+                trainer = self._trainer(plan, checkpoint is None)
+                trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
+                if self.stopper.asked:
+                    self.folder.write(seconds=self._seconds())
+                    self.tell(f"stopped; the same command goes on from {self.folder.checkpoint}")
+                    raise KeyboardInterrupt
+                self._finish(trainer)
+        except LossNotFinite as error:
+            self.folder.write(seconds=self._seconds())
+            raise self._told(error) from error
+        except OSError as error:
+            raise RunError(f"cannot write to {self.folder.path}: {error}; free some space, then go on") from error
+        except Exception as error:
+            full = isinstance(error, torch.OutOfMemoryError) or should_reduce_batch_size(error)
+            if not full or plan.rows_at_once == 1:
+                raise
+            smaller = next(n for n in range(plan.rows_at_once // 2, 0, -1) if plan.rows_at_once % n == 0)
+            self.tell(f"out of memory with {plan.rows_at_once} rows at once: going on with {smaller}, and more passes "
+                      "a step, so that a step sees as many rows")  # fmt: skip
+            return smaller
+        return None
+
+    def _finish(self, trainer: Any) -> None:
+        """The last evaluation, and the product."""
+        done = trainer.state.global_step
+        if self.rows.eval and not any("eval_loss" in line and line["step"] == done for line in self.folder.metrics()):
+            trainer.evaluate()
+        trainer.save_model(str(self.folder.path))
+        self.processes.wait()
+        if self.processes.first:
+            for name in VENDORS_OWN:
+                path = self.folder.path / name
+                shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+
+    def _trainer(self, plan: Plan, fresh: bool) -> Any:
+        try:
+            from peft import LoraConfig
+            from transformers import PrinterCallback, set_seed
+        except ImportError as error:
+            raise MissingExtra("cai train", "train") from error
+        config, rows = self.loaded.config, self.rows
+        known = {field.name: field.default for field in dataclasses.fields(rows.known())}
+        extra = trl_arguments(self.loaded, known)
+        told = arguments(plan, config, self.folder.path, evaluates=bool(rows.eval)) | extra
+        told["eval_on_start"] = bool(rows.eval) and rows.before and fresh
+        set_seed(config.seed)  # new weights are the same in each session: the reference is known by the weights' hash
+        # Weights that train stay float32, or small steps would be lost in rounding; frozen ones can be narrow.
+        dtype = "float32" if config.full else plan.dtype
+        model = rows.model(functools.partial(open_model, self.base, dtype, plan.attention))
+        lora = None if config.full or self.base.adapter else LoraConfig(
+            r=config.lora.rank, lora_alpha=config.lora.alpha, lora_dropout=config.lora.dropout, **rows.lora(),
+            target_modules=config.lora.targets if isinstance(config.lora.targets, str) else list(config.lora.targets),
+        )  # fmt: skip
+        trainer = rows.trainer(
+            plan,
+            told,
+            self._heard,
+            self._asked,
+            model=model,
+            processing_class=self.tokenizer,
+            peft_config=lora,
+            callbacks=[callback(self.tell), recorder(self.folder, self.stopper, self.progress)],
+        )
+        trainer.remove_callback(PrinterCallback)  # it writes to stdout, where only a summary belongs
+        return trainer
+
+    def _asked(self, done: int) -> None:
+        """How far the reference is, in rows of this process."""
+        if self.progress is not None and self.processes.first:
+            total = -(-(len(self.rows.train) + len(self.rows.eval)) // self.processes.count)
+            self.progress({"reference_rows": min(done, total), "of": total})
+
+    def _heard(self, step: int, found: list[dict[str, Any]]) -> None:
+        """What each row gave when it was evaluated."""
+        for row in sorted(found, key=lambda row: row["row"]):
+            self.folder.add({"step": step, "id": self.rows.eval[row.pop("row")].id, **row}, EVALS)
+
+    def _told(self, error: LossNotFinite) -> LossNotFinite:
+        """The error with the names of its rows, and what there is to go on with."""
+        names = [self.rows.name(place) for place in error.rows]
+        rows = f" (rows {', '.join(names[:8])}{', …' if len(names) > 8 else ''})" if names else ""
+        kept = self.folder.checkpoint
+        good = f"the checkpoint {kept} is from before" if kept else "there is no checkpoint yet"
+        return LossNotFinite(
+            f"{error}{rows}; {good}: look at these rows, try a lower learning rate, or dtype float32", error.rows
+        )
+
+    def _seconds(self) -> float:
+        return round(self.before + time.monotonic() - self.started, 3)
+
+    def _summary(self) -> TrainSummary:
+        lines = self.folder.metrics()
+        evals = [line for line in lines if "eval_loss" in line]
+        losses = [line["loss"] for line in lines if "loss" in line]
+        metrics = {"loss": losses[-1]} if losses else {}
+        if evals:
+            if len(evals) > 1 and evals[0]["step"] == 0:
+                metrics["eval_loss_before"] = evals[0]["eval_loss"]
+            metrics |= {
+                name: value
+                for name, value in evals[-1].items()
+                if name.startswith("eval_") and name not in VENDORS_TIMES
+            }
+        summary = TrainSummary(
+            folder=self.folder.path,
+            method=self.data.method,
+            rows=len(self.rows.train),
+            eval_rows=len(self.rows.eval),
+            dropped=dict(Counter(drop.reason for drop in self.drops)),
+            steps=max((line["step"] for line in lines), default=0),
+            seconds=self._seconds(),
+            metrics=metrics,
+            notes=self.data.notes,
+        )
+        self.folder.write(finished=True, seconds=summary.seconds, summary=summary.model_dump(mode="json"))
+        if self.processes.first:
+            shutil.rmtree(self.folder.path / ROWS, ignore_errors=True)
+        return summary

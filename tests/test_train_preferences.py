@@ -1,0 +1,301 @@
+"""Training on preferences: what the losses are told, what interruption changes, what each row gave when evaluated."""
+
+from __future__ import annotations
+
+import math
+import os
+import signal
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import orjson
+import pytest
+
+pytest.importorskip("trl")
+pytest.importorskip("peft")
+import tiny
+import torch
+import transformers
+from test_train import _one_thread as _one_thread
+from test_train import losses, record
+
+from cai.errors import CaiError, LossNotFinite, UsageError
+from cai.train import train as train_any
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny.model(tmp_path_factory.mktemp("models") / "base")
+
+
+def pairs(count: int = 24, **columns: Any) -> list[dict[str, Any]]:
+    return [
+        {
+            "id": f"q{n}",
+            "prompt": [{"role": "user", "content": f"Question {n}?"}],
+            "chosen": [{"role": "assistant", "content": f"Good answer {n}." * (1 + n % 3)}],
+            "rejected": [{"role": "assistant", "content": f"Bad reply {n}, and long."}],
+            **columns,
+        }
+        for n in range(count)
+    ]
+
+
+def graded(count: int = 24) -> list[dict[str, Any]]:
+    return [
+        {
+            "id": f"q{n}",
+            "prompt": row["prompt"],
+            "completion": row["chosen" if n % 2 else "rejected"],
+            "label": n % 2 == 1,
+        }
+        for n, row in enumerate(pairs(count))
+    ]
+
+
+def train(method: Any, base: Path, out: Path, data: Any = None, /, **more: Any) -> Any:
+    rate = {"dpo": 1e-3, "kto": 1e-3, "reward": 1e-2}[method]
+    flags = {"split": 0.8, "batch_size": 4, "dtype": "float32", "learning_rate": rate} | more.pop("flags", {})
+    rows = (graded() if method == "kto" else pairs()) if data is None else data
+    return train_any(method, rows, out=out, model=str(base), flags=flags, **more)
+
+
+def evaluated(out: Path) -> list[dict[str, Any]]:
+    return [orjson.loads(line) for line in (out / "eval.jsonl").read_bytes().splitlines()]
+
+
+def settled(out: Path) -> dict[str, Any]:
+    return {setting["name"]: setting["value"] for setting in record(out)["plan"]}
+
+
+# What is learnt
+
+
+@pytest.mark.parametrize("method", ["dpo", "kto", "reward"])
+def test_replies_that_are_preferred_are_told_from_the_others(base: Path, tmp_path: Path, method: str) -> None:
+    summary = train(method, base, tmp_path / "out", flags={"epochs": 4.0})
+    if method == "reward":
+        assert summary.metrics["eval_accuracy"] == 1.0
+    else:
+        assert summary.metrics["eval_rewards/chosen"] > summary.metrics["eval_rewards/rejected"] + 0.05
+    names = {path.name for path in (tmp_path / "out").iterdir()}
+    assert {"adapter_model.safetensors", "adapter_config.json", "tokenizer.json", "training.json"} <= names
+    assert not names & {"training_args.bin", ".rows"}
+
+
+def log_prob(model: Any, words: Any, row: dict[str, Any], side: str) -> float:
+    before = words.apply_chat_template(row["prompt"], add_generation_prompt=True)["input_ids"]
+    whole = words.apply_chat_template(row["prompt"] + row[side])["input_ids"]
+    with torch.no_grad():
+        logits = model(torch.tensor([whole])).logits[0].float().log_softmax(-1)
+    return sum(float(logits[at - 1, whole[at]]) for at in range(len(before), len(whole)))
+
+
+@pytest.mark.parametrize("reference", ["once", "each_step"])
+@pytest.mark.parametrize("loss", ["sigmoid", "cdpo"])
+def test_every_held_out_pair_is_measured_under_the_model_and_its_reference(
+    base: Path, tmp_path: Path, loss: str, reference: str
+) -> None:
+    train("dpo", base, tmp_path / "out", pairs(p_chosen=0.9), flags={"loss": loss, "reference": reference})
+    by_id = {row["id"]: row for row in pairs()}
+    words = transformers.AutoTokenizer.from_pretrained(base)
+    models = {"ref_": base, "": tmp_path / "out"}
+    last = [line for line in evaluated(tmp_path / "out") if line["step"] == max(losses(tmp_path / "out"))]
+    assert len(last) == len({line["id"] for line in last}) == record(tmp_path / "out")["data"]["eval"] > 2
+    for start, place in models.items():
+        model = transformers.AutoModelForCausalLM.from_pretrained(place)
+        for line in last:
+            for side in ("chosen", "rejected"):
+                by_hand = log_prob(model, words, by_id[line["id"]], side)
+                assert line[f"{start}logp_{side}"] == pytest.approx(by_hand, abs=2e-3)
+
+
+def test_every_held_out_pair_has_its_rewards(base: Path, tmp_path: Path) -> None:
+    summary = train("reward", base, tmp_path / "out")
+    last = [line for line in evaluated(tmp_path / "out") if line["step"] == summary.steps]
+    right = sum(line["reward_chosen"] > line["reward_rejected"] for line in last) / len(last)
+    assert right == pytest.approx(summary.metrics["eval_accuracy"])
+
+
+# The loss
+
+
+def test_the_loss_comes_from_the_labels(base: Path, tmp_path: Path) -> None:
+    told: list[str] = []
+    train("dpo", base, tmp_path / "soft", pairs(8, p_chosen=0.8), tell=told.append)
+    assert "loss cdpo (data: every pair has p_chosen)" in told
+    some = pairs(8)
+    some[0]["p_chosen"] = 0.8
+    train("dpo", base, tmp_path / "hard", some, tell=told.append)
+    assert "loss sigmoid (data: 7 of 8 pairs have no p_chosen)" in told
+    assert settled(tmp_path / "soft") | {"loss": "", "nll": 0} == settled(tmp_path / "hard") | {"loss": "", "nll": 0}
+    train("reward", base, tmp_path / "reward", pairs(8, p_chosen=0.8), tell=told.append)
+    assert "loss soft (data: every pair has p_chosen)" in told
+
+
+def test_a_soft_label_of_half_teaches_less_than_a_sure_one(base: Path, tmp_path: Path) -> None:
+    flags = {"nll": 0, "epochs": 2.0}
+    margins = [
+        train("dpo", base, tmp_path / str(p), pairs(p_chosen=p), flags=flags).metrics["eval_rewards/margins"]
+        for p in (0.5, 1.0)
+    ]
+    assert abs(margins[0]) < 0.3 * margins[1]
+
+
+def test_robust_takes_the_flip_rate_from_the_labels(base: Path, tmp_path: Path) -> None:
+    train("dpo", base, tmp_path / "out", pairs(8, p_chosen=0.8), flags={"loss": "robust"})
+    assert settled(tmp_path / "out")["label_smoothing"] == pytest.approx(0.2)
+    with pytest.raises(UsageError, match=r"set trl\.label_smoothing"):
+        train("dpo", base, tmp_path / "no", pairs(8), flags={"loss": "robust"})
+    train("dpo", base, tmp_path / "own", pairs(8), flags={"loss": "robust", "trl.label_smoothing": 0.1})
+    assert settled(tmp_path / "own")["label_smoothing"] == 0.1
+
+
+@pytest.mark.parametrize(
+    ("method", "flags", "told"),
+    [
+        ("dpo", {"loss": "sigmoyd"}, "did you mean sigmoid"),
+        ("reward", {"loss": "sift"}, "did you mean soft"),
+        ("reward", {"beta": 0.1}, r"beta \(flag\) is of dpo and kto, not of reward"),
+        ("kto", {"nll": 0.1}, r"nll \(flag\) is of dpo, not of kto"),
+        ("dpo", {"packing": "packed"}, r"packing \(flag\) is of sft, not of dpo"),
+        ("dpo", {"loss": "cdpo"}, "p_chosen"),
+        ("kto", {"batch_size": 1}, "batch size of 2 or more"),
+        ("dpo", {"trl.loss_type": "ipo"}, "is set by the key 'loss'"),
+        ("reward", {"trl.beta": 1.0}, "is set by the key 'beta'"),
+    ],
+)
+def test_a_setting_that_cannot_be_is_told(
+    base: Path, tmp_path: Path, method: str, flags: dict[str, Any], told: str
+) -> None:
+    with pytest.raises(CaiError, match=told):
+        train(method, base, tmp_path / "out", flags=flags)
+
+
+# Rows
+
+
+@pytest.mark.parametrize("method", ["dpo", "kto", "reward"])
+def test_rows_that_do_not_fit_are_dropped_and_counted(base: Path, tmp_path: Path, method: str) -> None:
+    data = graded(12) if method == "kto" else pairs(12)
+    data[3]["prompt"][0]["content"] = "Word " * 60
+    told: list[str] = []
+    summary = train(method, base, tmp_path / "out", data, flags={"split": 1, "max_length": 128}, tell=told.append)
+    assert (summary.rows, summary.dropped) == (11, {"too_long": 1})
+    assert any("the first is row q3: " in line for line in told)
+
+
+def test_a_role_that_the_template_does_not_know_drops_the_row(tmp_path: Path) -> None:
+    strict = (
+        "{% for m in messages %}{% if m['role'] == 'system' %}{{ raise_exception('no system') }}{% endif %}{% endfor %}"
+    )
+    base = tiny.model(tmp_path / "base", strict + tiny.CHATML)
+    data = pairs(12)
+    data[3]["prompt"].insert(0, {"role": "system", "content": "Be brief."})
+    summary = train("dpo", base, tmp_path / "out", data, flags={"split": 1})
+    assert (summary.rows, summary.dropped) == (11, {"bad_input": 1})
+
+
+# Interruption
+
+
+@pytest.mark.parametrize(
+    ("method", "flags"),
+    [
+        ("dpo", {}),
+        ("dpo", {"reference": "each_step", "dtype": "bfloat16"}),
+        ("dpo", {"full": True}),
+        ("kto", {}),
+        ("reward", {"lora.dropout": 0.1}),
+    ],
+)
+def test_an_interrupted_training_that_goes_on_is_the_undisturbed_one(
+    base: Path, tmp_path: Path, method: str, flags: dict[str, Any]
+) -> None:
+    flags = {"epochs": 2.0, "save_every": 4, **flags}
+    train(method, base, tmp_path / "whole", flags=flags)
+
+    def interrupt(metrics: Mapping[str, Any]) -> None:
+        if metrics.get("step") == 5 and "loss" in metrics:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    with pytest.raises(KeyboardInterrupt):
+        train(method, base, tmp_path / "cut", flags=flags, progress=interrupt)
+    assert max(losses(tmp_path / "cut")) == 6
+    train(method, base, tmp_path / "cut", flags=flags)
+    assert losses(tmp_path / "cut") == losses(tmp_path / "whole")
+    if method != "kto":
+        assert evaluated(tmp_path / "cut") == evaluated(tmp_path / "whole")
+    for name in ("adapter_model.safetensors", "model.safetensors"):
+        if (tmp_path / "whole" / name).exists():
+            assert (tmp_path / "cut" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+
+
+def test_a_session_that_goes_on_asks_the_reference_no_more(base: Path, tmp_path: Path) -> None:
+    def interrupt(metrics: Mapping[str, Any]) -> None:
+        if metrics.get("step") == 2 and "loss" in metrics:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    def step(metrics: Mapping[str, Any]) -> None:
+        if "loss" in metrics:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    with pytest.raises(KeyboardInterrupt):
+        train("dpo", base, tmp_path / "out", progress=interrupt)
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "out" / ".rows").rglob("*.arrow")}
+    assert any("cache" in path.name for path in before)
+    with pytest.raises(KeyboardInterrupt):
+        train("dpo", base, tmp_path / "out", progress=step)
+    assert {path: path.stat().st_mtime_ns for path in (tmp_path / "out" / ".rows").rglob("*.arrow")} == before
+
+
+def test_progress_of_the_reference_counts_every_row(base: Path, tmp_path: Path) -> None:
+    seen: list[Mapping[str, Any]] = []
+    train("dpo", base, tmp_path / "out", progress=seen.append)
+    counts = [(metrics["reference_rows"], metrics["of"]) for metrics in seen if "of" in metrics]
+    assert counts == sorted(counts) and counts[-1] == (24, 24)
+
+
+# What goes wrong
+
+
+def test_a_loss_that_is_no_number_names_its_rows(base: Path, tmp_path: Path) -> None:
+    words = transformers.AutoTokenizer.from_pretrained(base)
+    model = transformers.AutoModelForCausalLM.from_pretrained(base)
+    [token] = words("~")["input_ids"]
+    with torch.no_grad():
+        model.get_input_embeddings().weight[token] = float("nan")
+    broken = tmp_path / "broken"
+    words.save_pretrained(broken)
+    model.save_pretrained(broken)
+    data = pairs(24)
+    data[6]["chosen"][0]["content"] = "Answer ~ 6."
+    with pytest.raises(LossNotFinite, match=r"the loss is nan at step \d+ \(rows .*q6") as caught:
+        train("dpo", broken, tmp_path / "out", data, flags={"split": 1, "save_every": 1})
+    step = int(str(caught.value).split("at step ")[1].split()[0])
+    assert step == 1 or f"checkpoint-{step - 1} is from before" in str(caught.value)
+    assert all(math.isfinite(loss) for loss in losses(tmp_path / "out").values())
+
+
+def test_a_preference_training_goes_on_with_an_adapter_and_leaves_one(base: Path, tmp_path: Path) -> None:
+    sft = [
+        {"id": row["id"], "messages": [*row["prompt"], *row["chosen"]]} for row in pairs()
+    ]  # fmt: skip
+    flags = {"split": 0.8, "batch_size": 4, "dtype": "float32", "learning_rate": 1e-2, "epochs": 2.0}
+    train_any("sft", sft, out=tmp_path / "sft", model=str(base), flags=flags)
+    summary = train("dpo", tmp_path / "sft", tmp_path / "dpo", flags={"epochs": 2.0})
+    assert summary.metrics["eval_rewards/margins"] > 0
+    words = transformers.AutoTokenizer.from_pretrained(base)
+    before = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "sft")
+    after = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "dpo")
+    by_id = {row["id"]: row for row in pairs()}
+    for line in (line for line in evaluated(tmp_path / "dpo") if line["step"] == summary.steps):
+        row = by_id[line["id"]]
+        assert line["ref_logp_chosen"] == pytest.approx(log_prob(before, words, row, "chosen"), abs=2e-3)
+        assert line["logp_chosen"] == pytest.approx(log_prob(after, words, row, "chosen"), abs=2e-3)
+    config = orjson.loads((tmp_path / "dpo" / "adapter_config.json").read_bytes())
+    assert config["base_model_name_or_path"] == str(base)
+    assert not (tmp_path / "dpo" / "ref").exists()
+    with pytest.raises(UsageError, match="a reward model needs a head of its own"):
+        train("reward", tmp_path / "sft", tmp_path / "reward")
