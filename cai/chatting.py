@@ -1,0 +1,119 @@
+"""A conversation with one model: what was said, one turn asked at a time, and what a person can do to it.
+
+Goes through the same seam as every run, and keeps nothing on disk but what is saved. Knows models and messages; nothing
+of terminals.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import orjson
+
+from cai.errors import RunError, UsageError
+from cai.flow import call_seed
+from cai.models import Model
+from cai.models.bases import is_adapter
+from cai.records import Call, Completion, Message, Request, Sampling
+
+
+def spec_of(name: str) -> str:
+    """The model spec that a person means: a folder is `hf:`, a .gguf file or an OpenVINO folder `local:`.
+
+    Raises UsageError for a reward model, which cannot talk, and for a path where nothing is.
+    """
+    path = Path(name).expanduser()
+    if name == "local" or (":" in name and not path.exists()):
+        return name
+    if not path.exists():
+        raise UsageError(f"no model {name}: give a folder, a .gguf file, or a spec such as local or openai:NAME")
+    if path.suffix == ".gguf" or (path / "openvino_model.xml").exists():
+        return f"local:{name}"
+    config = path / ("adapter_config.json" if is_adapter(path) else "config.json")
+    told = config.read_bytes() if config.is_file() else b""
+    if b'"SEQ_CLS"' in told or b"ForSequenceClassification" in told:
+        raise UsageError(f"{name} is a reward model: it gives a reply a number, and writes nothing")
+    return f"hf:{name}"
+
+
+class Chat:
+    """A conversation; `messages` is all of it, the system text first where there is one."""
+
+    def __init__(self, model: Model, sampling: Sampling, *, system: str | None = None, seed: int = 0) -> None:
+        if not model.can.chat:
+            raise UsageError(
+                f"{model.provider}:{model.name} cannot chat: its tokenizer has no chat template (a base model), or it "
+                "is a reward model"
+            )
+        self.model, self.sampling, self.seed = model, sampling, seed
+        self.messages: list[Message] = []
+        self.asked = 0  # so that a turn which is undone and asked again draws anew
+        self.system(system or "")
+
+    async def say(self, text: str) -> Completion:
+        """The reply to one turn of the user; without one (an error, a cancel) the conversation is as it was."""
+        messages = (*self.messages, Message(role="user", content=text))
+        seed = call_seed(self.seed, "chat", "assistant", self.asked)
+        call = Call(Request("assistant", messages), "chat", self.asked, seed, self.sampling)
+        self.asked += 1
+        done = await self.model.send(self.model.payload(call))
+        self.messages = [*messages, Message(role="assistant", content=done.text)]
+        return done
+
+    def system(self, text: str) -> str:
+        """Set the system text, or with "" take it away; the turns stay."""
+        turns = [message for message in self.messages if message["role"] != "system"]
+        self.messages = [Message(role="system", content=text), *turns] if text else turns
+        return "the system text is set" if text else "there is no system text"
+
+    def reset(self, _: str = "") -> str:
+        """Forget all turns; the system text stays."""
+        self.messages = [message for message in self.messages if message["role"] == "system"]
+        return "a new conversation"
+
+    def undo(self, _: str = "") -> str:
+        """Take back the last turn and its reply."""
+        if not self.messages or self.messages[-1]["role"] != "assistant":
+            return "nothing to take back"
+        del self.messages[-2:]
+        return "the last turn is taken back"
+
+    def save(self, path: str) -> str:
+        """Append the conversation to a .jsonl file that `cai train sft` takes."""
+        if not path:
+            raise UsageError("write /save FILE")
+        if not self.messages or self.messages[-1]["role"] != "assistant":
+            raise UsageError("nothing to save: no reply yet")
+        file = Path(path).expanduser()
+        try:
+            with file.open("ab") as out:
+                out.write(orjson.dumps({"messages": self.messages}, option=orjson.OPT_APPEND_NEWLINE))
+        except OSError as error:
+            raise RunError(f"cannot write to {file}: {error.strerror or error}") from error
+        return f"added to {file}"
+
+
+COMMANDS: Mapping[str, tuple[str, str, Callable[[Chat, str], str]]] = {  # name: what follows, what it does
+    "/reset": ("", "forget all turns", Chat.reset),
+    "/system": ("TEXT", "set the system text; without TEXT, take it away", Chat.system),
+    "/undo": ("", "take back the last turn and its reply", Chat.undo),
+    "/save": ("FILE", "append the conversation to a .jsonl file for cai train sft", Chat.save),
+}
+
+
+def help_lines() -> list[str]:
+    """The commands, for people."""
+    more = [("/help", "", "show this"), ("/quit", "", "end; Ctrl-D too. Ctrl-C stops a reply")]
+    rows = [(name, what, does) for name, (what, does, _) in COMMANDS.items()] + more
+    return [f"{f'{name} {what}':14} {does}" for name, what, does in rows]
+
+
+def obey(chat: Chat, line: str) -> str:
+    """Do what a line with a command says; returns what to tell. UsageError for one that is not known."""
+    name, _, rest = line.strip().partition(" ")
+    if name == "/help":
+        return "\n".join(help_lines())
+    if name not in COMMANDS:
+        raise UsageError(f"no command {name}; /help shows them (a space before it makes it text)")
+    return COMMANDS[name][2](chat, rest.strip())

@@ -1,0 +1,144 @@
+"""The commands `cai chat` and `cai merge`: parse, call, print."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from cai.cli_common import Json, print_json, say
+
+if TYPE_CHECKING:
+    from cai.chatting import Chat
+    from cai.records import Completion
+
+
+def merge(
+    adapter: Annotated[str, typer.Argument(help="Folder of a LoRA adapter, as cai train leaves it.")],
+    out: Annotated[Path, typer.Option(help="Folder for the merged model; new, or empty.")],
+    gguf: Annotated[bool, typer.Option("--gguf", help="Write OUT/NAME.gguf too, for local: (Llama models).")] = False,
+    json: Json = False,
+) -> None:
+    """Put a LoRA adapter into its base model: one model, which needs no base.
+
+    Example: cai merge models/dpo --out models/merged --gguf
+    """
+    from cai import console
+    from cai.merging import merge as merge_adapter
+
+    found = merge_adapter(adapter, out, gguf=gguf, tell=lambda line: console.show([line]))
+    console.show(found.lines())
+    print_json(found.model_dump(mode="json"), json)
+
+
+def chat(
+    model: Annotated[str, typer.Argument(help="A folder, a .gguf file, or a spec: local, openai:NAME, …")] = "local",
+    system: Annotated[str | None, typer.Option(help="System text of the conversation.")] = None,
+    temperature: Annotated[float, typer.Option(help="0 is greedy.")] = 1.0,
+    max_tokens: Annotated[int, typer.Option(help="Longest reply.")] = 512,
+    base_url: Annotated[str | None, typer.Option(help="Server of a hosted model, such as http://host:8000/v1.")] = None,
+    header: Annotated[list[str] | None, typer.Option(help="Extra header 'Name: value'; repeatable.")] = None,
+    extra_body: Annotated[str | None, typer.Option(help="JSON object merged into every request.")] = None,
+    seed: Annotated[int, typer.Option(help="The same seed and the same turns give the same replies.")] = 0,
+) -> None:
+    """Talk with a model; each line of a piped stdin is a turn, and only replies are printed.
+
+    Example: cai chat models/dpo --system "You are brief."
+    """
+    from cai.chatting import Chat, spec_of
+    from cai.records import Sampling
+    from cai.settings import RunSettings, open_models, settings_from_options
+
+    options = {
+        "temperature": temperature, "max_tokens": max_tokens, "base_url": base_url, "header": header,
+        "extra_body": extra_body, "seed": seed,
+    }  # fmt: skip
+    settings = settings_from_options(RunSettings, options)
+    opened = open_models(settings, {"chat": spec_of(model)})["chat"]
+    with asyncio.Runner() as runner:
+        runner.run(opened.start())
+        try:
+            talk = Chat(opened, Sampling(**settings.sampling()), system=system, seed=seed)
+            (_talk if sys.stdin.isatty() else _pipe)(runner, talk)
+        finally:
+            runner.run(opened.close())
+
+
+def _pipe(runner: asyncio.Runner, talk: Chat) -> None:
+    from cai.errors import UsageError
+
+    try:
+        for line in sys.stdin:
+            if line.strip():
+                say([runner.run(talk.say(line.rstrip("\r\n"))).text])
+                sys.stdout.flush()
+    except UnicodeDecodeError as error:
+        raise UsageError(f"stdin is not {error.encoding} text: {error.reason}") from None
+
+
+def _talk(runner: asyncio.Runner, talk: Chat) -> None:
+    from cai import console
+    from cai.chatting import obey
+    from cai.errors import CaiError, ModelStopped
+
+    model = talk.model
+    console.show([f"{model.provider}:{model.name}; /help shows commands, Ctrl-D ends"])
+    for line in _lines():
+        try:
+            if line.startswith("/"):
+                console.show(obey(talk, line).splitlines())
+                continue
+            began = time.monotonic()
+            done = runner.run(talk.say(line.strip()))
+            say([done.text])
+            _tell(done, time.monotonic() - began)
+        except KeyboardInterrupt:
+            console.show(["stopped; the turn is taken back"])
+        except ModelStopped:
+            raise
+        except CaiError as error:
+            console.show([f"error: {error}"])
+
+
+def _lines() -> Iterator[str]:
+    """What a person types, until the end or /quit; Ctrl-C gives up a line."""
+    import contextlib
+
+    with contextlib.suppress(ImportError):  # history and editing, where Python has them
+        import readline  # noqa: F401
+    while True:
+        try:
+            if not sys.stdout.isatty():  # where only replies belong
+                print("> ", end="", file=sys.stderr, flush=True)
+            line = input("> " if sys.stdout.isatty() else "")
+        except KeyboardInterrupt:
+            print(file=sys.stderr)
+            continue
+        except EOFError:
+            print(file=sys.stderr)
+            return
+        if line.strip() == "/quit":
+            return
+        if line.strip():
+            yield line
+
+
+def _tell(done: Completion, seconds: float) -> None:
+    from rich.text import Text
+
+    from cai import console
+
+    tokens = "" if done.output_tokens is None else f"{done.output_tokens:,} tokens, "
+    cut = "" if done.finish == "stop" else f", ended by {done.finish}"
+    console.show([Text(f"{tokens}{seconds:.1f} s{cut}", style="dim")])
+
+
+def add_to(app: typer.Typer) -> None:
+    """Give the command line these commands."""
+    app.command("chat")(chat)
+    app.command("merge")(merge)

@@ -1,0 +1,273 @@
+"""A conversation with one model: what it is asked, what a person can do to it, and the command in a pipe and on a
+terminal."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import json
+import os
+import pty
+import select
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+from fakes import Fake
+
+from cai import cli_chat
+from cai.chatting import Chat, help_lines, obey, spec_of
+from cai.errors import ModelFault, RunError, UsageError
+from cai.models import Abilities
+from cai.records import Sampling
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+class Asked(Fake):
+    """Keeps what it is asked."""
+
+    def __init__(self, **more: Any) -> None:
+        super().__init__(**more)
+        self.payloads: list[dict[str, Any]] = []
+
+    async def send(self, payload: dict[str, Any]) -> Any:
+        self.payloads.append(payload)
+        return await super().send(payload)
+
+
+def chat(model: Any = None, **more: Any) -> Chat:
+    return Chat(model or Asked(), Sampling(), **more)
+
+
+def say(talk: Chat, text: str) -> str:
+    return asyncio.run(talk.say(text)).text
+
+
+def texts(talk: Chat) -> list[str]:
+    return [message["content"] for message in talk.messages]
+
+
+def test_every_turn_is_asked_with_all_that_was_said_before() -> None:
+    model = Asked()
+    talk = chat(model, system="Be brief.")
+    assert say(talk, "one") == "answer to one"
+    say(talk, "two")
+    assert [message["content"] for message in model.payloads[1]["messages"]] == [
+        "Be brief.", "one", "answer to one", "two",
+    ]  # fmt: skip
+    assert [message["role"] for message in talk.messages] == ["system", "user", "assistant", "user", "assistant"]
+
+
+def test_the_same_seed_and_turns_ask_the_same_and_a_turn_taken_back_draws_anew() -> None:
+    one, two = Asked(), Asked()
+    for model in (one, two):
+        talk = chat(model, seed=3)
+        say(talk, "hi")
+        obey(talk, "/undo")
+        say(talk, "hi")
+    assert one.payloads == two.payloads
+    assert one.payloads[0]["messages"] == one.payloads[1]["messages"]
+    assert one.payloads[0]["seed"] != one.payloads[1]["seed"]
+
+
+def test_a_turn_without_a_reply_leaves_the_conversation_as_it_was() -> None:
+    def fail(text: str, time: int) -> None:
+        if text == "two":
+            raise ModelFault("reset")
+
+    talk = chat(Asked(behave=fail))
+    say(talk, "one")
+    with pytest.raises(ModelFault):
+        say(talk, "two")
+    assert texts(talk) == ["one", "answer to one"]
+
+
+def test_turns_are_forgotten_taken_back_and_put_under_another_system_text() -> None:
+    talk = chat()
+    assert obey(talk, "/undo") == "nothing to take back"
+    say(talk, "one")
+    obey(talk, "/system  Be kind.")
+    assert texts(talk) == ["Be kind.", "one", "answer to one"]
+    obey(talk, "/undo")
+    assert texts(talk) == ["Be kind."]
+    assert obey(talk, "/undo") == "nothing to take back"
+    say(talk, "two")
+    obey(talk, "/reset")
+    assert texts(talk) == ["Be kind."]
+    assert obey(talk, "/system") == "there is no system text"
+    assert texts(talk) == []
+
+
+def test_a_saved_conversation_can_be_trained_on(tmp_path: Path) -> None:
+    from cai.training_data import load_rows
+
+    talk = chat(system="Be brief.")
+    with pytest.raises(UsageError, match="no reply yet"):
+        obey(talk, f"/save {tmp_path / 'a.jsonl'}")
+    say(talk, "one")
+    obey(talk, f"/save {tmp_path / 'a.jsonl'}")
+    say(talk, "two")
+    obey(talk, f"/save {tmp_path / 'a.jsonl'}")
+    lines = [json.loads(line) for line in (tmp_path / "a.jsonl").read_text().splitlines()]
+    assert [len(line["messages"]) for line in lines] == [3, 5]
+    found = load_rows(tmp_path / "a.jsonl", "sft", eval_data=None, split=None)
+    assert [row.reply for row in found.train] == ["answer to one", "answer to two"]
+    with pytest.raises(RunError, match="cannot write"):
+        obey(talk, f"/save {tmp_path / 'no' / 'a.jsonl'}")
+    with pytest.raises(UsageError, match="/save FILE"):
+        obey(talk, "/save")
+
+
+def test_commands_explain_themselves_and_an_unknown_one_is_told() -> None:
+    shown = obey(chat(), "/help")
+    assert shown == "\n".join(help_lines())
+    for name in ("/reset", "/system TEXT", "/undo", "/save FILE", "/help", "/quit"):
+        assert name in shown
+    with pytest.raises(UsageError, match=r"no command /rest; /help"):
+        obey(chat(), "/rest")
+
+
+def test_a_model_without_a_chat_template_is_refused() -> None:
+    model = Asked()
+    model.can = Abilities(chat=False)
+    with pytest.raises(UsageError, match="no chat template"):
+        chat(model)
+
+
+def test_folders_and_files_are_models_and_specs_stay_as_they_are(tmp_path: Path) -> None:
+    (tmp_path / "whole").mkdir()
+    (tmp_path / "whole" / "config.json").write_text('{"architectures": ["LlamaForCausalLM"]}')
+    (tmp_path / "m.gguf").write_bytes(b"GGUF")
+    assert spec_of(str(tmp_path / "whole")) == f"hf:{tmp_path / 'whole'}"
+    assert spec_of(str(tmp_path / "m.gguf")) == f"local:{tmp_path / 'm.gguf'}"
+    assert [spec_of(name) for name in ("local", "openai:gpt-4.1", "hf:org/name")] == [
+        "local", "openai:gpt-4.1", "hf:org/name",
+    ]  # fmt: skip
+    with pytest.raises(UsageError, match="no model models/typo: give a folder"):
+        spec_of("models/typo")
+
+
+@pytest.mark.parametrize(
+    ("file", "text"),
+    [
+        ("adapter_config.json", '{"task_type": "SEQ_CLS"}'),
+        ("config.json", '{"architectures": ["LlamaForSequenceClassification"]}'),
+    ],
+)
+def test_a_reward_model_cannot_talk(tmp_path: Path, file: str, text: str) -> None:
+    (tmp_path / file).write_text(text)
+    with pytest.raises(UsageError, match="is a reward model"):
+        spec_of(str(tmp_path))
+
+
+# The command
+
+APP = "import typer, cai.cli_chat as c; a = typer.Typer(); c.add_to(a); a()"
+
+
+def recorded(folder: Path, *replies: str) -> Path:
+    """A recorded model that gives these replies to a chat's turns."""
+    path = folder / "replies.jsonl"
+    rows = [
+        {"id": "chat", "role": "assistant", "index": number, "reply": reply} for number, reply in enumerate(replies)
+    ]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+def test_in_a_pipe_every_line_is_a_turn_and_only_replies_are_printed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = recorded(tmp_path, "First.", "Second\nof two lines.")
+    monkeypatch.setattr(sys, "stdin", io.StringIO("one\n\n/help\n"))
+    cli_chat.chat(f"recorded:{path}")
+    out, err = capsys.readouterr()
+    assert out == "First.\nSecond\nof two lines.\n"
+    assert err == ""
+
+
+def test_bad_settings_are_told_before_anything_is_asked(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="--temperature"):
+        cli_chat.chat(f"recorded:{recorded(tmp_path, 'x')}", temperature=9.0)
+    with pytest.raises(UsageError, match="--extra-body"):
+        cli_chat.chat(f"recorded:{recorded(tmp_path, 'x')}", extra_body="{")
+
+
+def test_the_commands_have_help_with_an_example() -> None:
+    from typer.testing import CliRunner
+
+    app = typer.Typer()
+    cli_chat.add_to(app)
+    for name in ("chat", "merge"):
+        shown = CliRunner().invoke(app, [name, "--help"]).output
+        assert f"Example: cai {name}" in shown
+
+
+class Terminal:
+    """The command on a terminal of its own."""
+
+    def __init__(self, *words: str) -> None:
+        self.side, other = pty.openpty()
+        env = os.environ | {"PYTHONPATH": str(ROOT), "TERM": "dumb", "COLUMNS": "120"}
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", APP, *words], stdin=other, stdout=other, stderr=other, env=env, close_fds=True,
+            start_new_session=True,
+        )  # fmt: skip
+        os.close(other)
+        self.seen = ""
+
+    def until(self, text: str) -> str:
+        """All that was shown before `text`."""
+        while text not in self.seen:
+            ready, _, _ = select.select([self.side], [], [], 60)
+            assert ready, f"nothing more came, and no {text!r}: {self.seen}"
+            try:
+                part = os.read(self.side, 4096)
+            except OSError:  # the other side is closed
+                part = b""
+            assert part, f"ended without {text!r}: {self.seen}"
+            self.seen += part.decode()
+        before, _, self.seen = self.seen.partition(text)
+        return before
+
+    def type(self, text: str) -> None:
+        os.write(self.side, text.encode())
+
+
+def test_on_a_terminal_replies_have_a_dim_line_and_commands_are_obeyed(tmp_path: Path) -> None:
+    terminal = Terminal("chat", f"recorded:{recorded(tmp_path, 'First.', 'Second.')}")
+    terminal.until("> ")
+    terminal.type("hello\n")
+    assert "First." in terminal.until(" s")
+    terminal.until("> ")
+    terminal.type("/rest\n")
+    terminal.until("error: no command /rest")
+    terminal.until("> ")
+    terminal.type(f"/save {tmp_path / 'kept.jsonl'}\n")
+    terminal.until("added to")
+    terminal.until("> ")
+    terminal.type("\x04")
+    assert terminal.process.wait(20) == 0
+    assert json.loads((tmp_path / "kept.jsonl").read_text())["messages"][1]["content"] == "First."
+
+
+def test_ctrl_c_stops_a_reply_and_keeps_the_session(tmp_path: Path) -> None:
+    from stub import stub
+
+    with stub("--latency", "60") as server:
+        terminal = Terminal("chat", "openai:slow", "--base-url", f"{server.url}/v1")
+        terminal.until("> ")
+        terminal.type("hello\n")
+        while not server.stats()["max_in_flight"]:
+            time.sleep(0.02)
+        os.kill(terminal.process.pid, signal.SIGINT)
+        terminal.until("stopped; the turn is taken back")
+        terminal.until("> ")
+        terminal.type("/quit\n")
+        assert terminal.process.wait(20) == 0
