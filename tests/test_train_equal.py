@@ -1,0 +1,90 @@
+"""With equal settings the losses are those of TRL's own DPOTrainer, called plainly on the same rows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import orjson
+import pytest
+
+pytest.importorskip("trl")
+pytest.importorskip("peft")
+import datasets
+import peft
+import tiny
+import torch
+import trl
+
+from cai.train import train
+
+pytestmark = pytest.mark.filterwarnings("ignore")  # those of torch, trl and peft about themselves
+
+KEYS = ("loss", "rewards/margins", "rewards/chosen", "logps/chosen", "num_tokens")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _one_thread() -> Iterator[None]:
+    """The models are so small that threads would mostly wait for each other."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    datasets.disable_progress_bars()
+    yield
+    datasets.enable_progress_bars()
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny.model(tmp_path_factory.mktemp("models") / "base")
+
+
+def pairs(count: int = 24) -> list[dict[str, Any]]:
+    def said(role: str, text: str) -> list[dict[str, str]]:
+        return [{"role": role, "content": text}]
+
+    return [
+        {
+            "prompt": said("user", f"Question {n}?"),
+            "chosen": said("assistant", "Past the river. " * (1 + n % 3)),
+            "rejected": said("assistant", f"No mill is here, nor {n} boats."),
+        }
+        for n in range(count)
+    ]
+
+
+def theirs(base: Path, out: Path, rate: float, full: bool, once: bool) -> list[dict[str, float]]:
+    """The log of TRL's trainer."""
+    arguments = trl.DPOConfig(
+        output_dir=str(out), per_device_train_batch_size=4, gradient_accumulation_steps=2, learning_rate=rate,
+        lr_scheduler_type="cosine", warmup_steps=1, num_train_epochs=2, seed=3, bf16=False, use_cpu=True,
+        max_length=128, activation_checkpointing=False, beta=0.1, loss_type=["sigmoid"], precompute_ref_log_probs=once,
+        logging_steps=1, save_strategy="no", report_to="none", disable_tqdm=True,
+    )  # fmt: skip
+    lora = peft.LoraConfig(r=16, lora_alpha=32, lora_dropout=0.0, target_modules="all-linear", task_type="CAUSAL_LM")
+    trainer = trl.DPOTrainer(
+        model=str(base), args=arguments, train_dataset=datasets.Dataset.from_list(pairs()),
+        peft_config=None if full else lora,
+    )  # fmt: skip
+    trainer.train()
+    return [entry for entry in trainer.state.log_history if "loss" in entry]
+
+
+@pytest.mark.parametrize("once", [True, False], ids=["reference-once", "reference-each-step"])
+@pytest.mark.parametrize("full", [False, True], ids=["lora", "full"])
+def test_with_equal_settings_the_losses_are_those_of_trl(base: Path, tmp_path: Path, full: bool, once: bool) -> None:
+    rate = 3e-3 if full else 1e-2
+    expected = theirs(base, tmp_path / "theirs", rate, full, once)
+    flags = {
+        "split": 1, "rows_at_once": 4, "batch_size": 8, "learning_rate": rate, "warmup": 0.1, "epochs": 2, "seed": 3,
+        "dtype": "float32", "max_length": 128, "loss": "sigmoid", "nll": 0, "beta": 0.1, "full": full,
+        "reference": "once" if once else "each_step",
+    }  # fmt: skip
+    train("dpo", pairs(), out=tmp_path / "ours", model=str(base), flags=flags)
+    lines = [orjson.loads(line) for line in (tmp_path / "ours" / "metrics.jsonl").read_bytes().splitlines()]
+    found = [line for line in lines if "loss" in line]
+    assert [line["step"] for line in found] == [1, 2, 3, 4, 5, 6]
+    assert expected[-1]["loss"] < expected[0]["loss"] - 0.1  # it learns: the comparison is not of constants
+    for key in KEYS:
+        assert [line[key] for line in found] == pytest.approx([entry[key] for entry in expected], abs=1e-4), key
