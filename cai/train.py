@@ -18,6 +18,7 @@ from cai.train_folder import TrainFolder
 from cai.train_job import Session, Tell, TrainSummary
 from cai.train_loop import Progress, join_processes
 from cai.train_models import need_train
+from cai.train_provenance import provenance
 from cai.training_data import TrainingData, load_rows
 from cai.training_rows import Method
 
@@ -60,7 +61,8 @@ def train(
         if folder.record["finished"]:
             tell(f"{folder.path} is finished: nothing to do")
             return TrainSummary.model_validate(folder.record["summary"])
-        return Session(rows, base, _as_before(loaded, folder), folder, processes, tell, progress).run()
+        facts = provenance(data)
+        return Session(rows, base, _as_before(loaded, folder), folder, facts, processes, tell, progress).run()
 
 
 def _silent(text: str) -> None:

@@ -119,6 +119,9 @@ class TrainConfig(Record):
     reference: Literal["once", "each_step"] | None = Field(
         None, description="dpo, kto: when the reference's log-probabilities are computed; once where that is cheaper."
     )
+    samples: Annotated[int, Field(strict=True, ge=0, le=64)] = Field(
+        8, description="Held-out prompts that the model answers before and after; sft, dpo and kto."
+    )
     seed: Annotated[int, Field(strict=True, ge=0)] = Field(0, description="Of the order of rows and of the adapter.")
     trl: dict[str, Any] = Field(default_factory=dict, description="Any other argument of TRL's trainer, by its name.")
 

@@ -13,6 +13,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -21,12 +22,15 @@ from cai.models.bases import Base
 from cai.records import Record
 from cai.run import package_version
 from cai.train_config import Loaded, trl_arguments
+from cai.train_eval import PairAccuracy, pair_accuracy
+from cai.train_evidence import sample_after, sample_before, write_evidence
 from cai.train_folder import EVALS, TrainFolder
 from cai.train_loop import Processes, Progress, Stopper, arguments, recorder, vendors_among_themselves
 from cai.train_models import ends_of, open_model, open_tokenizer, shape_of, this_machine
 from cai.train_plan import Plan, resolve
 from cai.train_preferences import Preferences
 from cai.train_replies import Replies
+from cai.train_samples import untrained
 from cai.training_data import TrainingData
 from cai.training_watch import callback
 
@@ -49,6 +53,7 @@ class TrainSummary(Record):
     dropped: dict[str, int]  # rows by reason
     steps: int
     seconds: float  # all sessions together
+    pairs: PairAccuracy | None  # of the pairs that were held out, before and after
     metrics: dict[str, float]  # at the end: loss and, with eval rows, those of the last evaluation
     notes: tuple[str, ...]
 
@@ -56,6 +61,7 @@ class TrainSummary(Record):
         """The summary in words, for people."""
         told = [f"{self.folder}: {self.method}, {self.steps:,} steps on {self.rows:,} rows in {self.seconds:,.0f} s"]
         told += [f"{name} {value:.4g}" for name, value in self.metrics.items()]
+        told += [] if self.pairs is None else self.pairs.lines()
         return told + [f"note: {note}" for note in self.notes]
 
 
@@ -68,13 +74,16 @@ class Session:
         base: Base,
         loaded: Loaded,
         folder: TrainFolder,
+        provenance: dict[str, Any] | None,
         processes: Processes,
         tell: Tell,
         progress: Progress | None,
     ) -> None:
+        self.provenance = provenance
         self.data, self.base, self.loaded, self.folder, self.tell = data, base, loaded, folder, tell
         self.processes, self.progress = processes, progress
         self.stopper = Stopper(tell, processes)
+        self.notes = list(data.notes)
         self.started = time.monotonic()
         self.before = float(folder.record["seconds"])
 
@@ -132,6 +141,7 @@ class Session:
                 "read": self.data.read, "train": train, "eval": held, "dropped": dict(counts),
                 "held_back": self.data.held_back, "origins": self.data.origins, "notes": self.data.notes,
             },
+            run=self.provenance,
             versions={name: package_version(name) for name in PACKAGES} | {"python": sys.version.split()[0]},
         )  # fmt: skip
 
@@ -147,12 +157,15 @@ class Session:
         try:
             with vendors_among_themselves(), self.stopper.listening():
                 trainer = self._trainer(plan, checkpoint is None)
+                if self.loaded.config.full and checkpoint is None:
+                    self._sample(trainer, plan, after=False)
                 trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
                 if self.stopper.asked:
                     self.folder.write(seconds=self._seconds())
                     self.tell(f"stopped; the same command goes on from {self.folder.checkpoint}")
                     raise KeyboardInterrupt
                 self._finish(trainer)
+                self._sample(trainer, plan, after=True)
         except LossNotFinite as error:
             self.folder.write(seconds=self._seconds())
             raise self._told(error) from error
@@ -179,6 +192,27 @@ class Session:
             for name in VENDORS_OWN:
                 path = self.folder.path / name
                 shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+
+    def _sample(self, trainer: Any, plan: Plan, *, after: bool) -> None:
+        """Let the model answer held-out prompts; of several processes the first one does, for all.
+
+        A model with an adapter shows at the end what it said before; one that trains in full is asked before.
+        """
+        most = self.loaded.config.samples
+        if self.data.method == "reward" or not most or not self.rows.eval:
+            return
+        if trainer.is_fsdp_enabled:  # no process has the whole model
+            self.notes.append("no samples before and after: the weights lie in pieces; ask the model with cai chat")
+            return
+        if self.processes.first:
+            model = trainer.accelerator.unwrap_model(trainer.model)
+            full, room = self.loaded.config.full, plan.max_length
+            if not after or not full:
+                with nullcontext(model) if full else untrained(model) as before:
+                    sample_before(self.folder, before, self.tokenizer, self.data.eval, room=room, most=most)
+            if after and (note := sample_after(self.folder, model, self.tokenizer)) is not None:
+                self.notes.append(note)
+        self.processes.wait()
 
     def _trainer(self, plan: Plan, fresh: bool) -> Any:
         try:
@@ -258,9 +292,12 @@ class Session:
             steps=max((line["step"] for line in lines), default=0),
             seconds=self._seconds(),
             metrics=metrics,
-            notes=self.data.notes,
+            pairs=pair_accuracy(self.folder.metrics(EVALS)),
+            notes=tuple(dict.fromkeys(self.notes)),
         )
-        self.folder.write(finished=True, seconds=summary.seconds, summary=summary.model_dump(mode="json"))
+        self.folder.write(seconds=summary.seconds, summary=summary.model_dump(mode="json"))
         if self.processes.first:
+            write_evidence(self.folder, self.tell)
+            self.folder.write(finished=True)
             shutil.rmtree(self.folder.path / ROWS, ignore_errors=True)
         return summary
