@@ -16,16 +16,9 @@ from cai.errors import CaiError, UsageError
 from cai.models.bases import need
 from cai.models.weights import copy_metadata
 
-# How a tokenizer cuts text before it merges: the name of the rules, and in tokenizer.json the step before "ByteLevel".
-# For a name that it does not know OpenVINO takes other rules than llama.cpp, so only names that both know are written.
-LLAMA_3 = (
-    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}"
-    r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
-)
-PRE = {
-    "smollm": {"type": "Digits", "individual_digits": True},
-    "llama-bpe": {"type": "Split", "pattern": {"Regex": LLAMA_3}, "behavior": "Isolated", "invert": False},
-}
+# How a tokenizer cuts text before it merges, as tokenizer.json has it, and what these rules are called in a GGUF file.
+# No others are written: where OpenVINO GenAI 2026.4 does not know a name, as Llama 3's, it cuts by rules of its own.
+RULES, NAME = {"type": "Digits", "individual_digits": True}, "smollm"
 
 
 def write_gguf(model: Any, tokenizer: Any, target: Path, source: Path | None = None) -> None:
@@ -169,14 +162,12 @@ def _add_tokenizer(writer: Any, config: Any, tokenizer: Any) -> None:
 def _pre(told: dict[str, Any]) -> str:
     """The name of the rules by which a tokenizer cuts text; UsageError where they have none."""
     rules = told["pre_tokenizer"] or {}
-    parts = rules.get("pretokenizers", [rules])
-    if told["model"]["type"] == "BPE" and not told["normalizer"] and len(parts) == 2:
-        first, last = parts
-        for name, known in PRE.items():
-            bytewise = last["type"] == "ByteLevel" and not last["add_prefix_space"]
-            if first == known and bytewise and last["use_regex"] == (name == "smollm"):
-                return name
+    match rules.get("pretokenizers"):
+        case [first, {"type": "ByteLevel", "add_prefix_space": False, "use_regex": True}] if (
+            first == RULES and told["model"]["type"] == "BPE" and not told["normalizer"]
+        ):
+            return NAME
     raise UsageError(
-        f"no GGUF file says how this tokenizer cuts text: known are byte-level BPE with the rules {' and '.join(PRE)} "
-        "(SmolLM's and Llama 3's), and those of a model that came from a GGUF file; use hf:"
+        "no GGUF file says how this tokenizer cuts text: known are byte-level BPE that takes digits one by one, as "
+        "SmolLM's, and models that came from a GGUF file; use hf:"
     )

@@ -1,0 +1,265 @@
+"""A merged model answers as the adapter on its base does: as a folder, and as a GGUF file in both of our engines."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib.util
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytest.importorskip("torch")
+pytest.importorskip("transformers")
+pytest.importorskip("peft")
+pytest.importorskip("gguf")
+import gguf
+import tiny
+import torch
+import transformers
+from adapters import adapter
+
+from cai.errors import CaiError, RunError, UsageError
+from cai.gguf_file import write_gguf
+from cai.merging import merge
+from cai.models import open_model
+from cai.models.bases import find_base
+from cai.models.weights import STEM, cache_folder
+from cai.records import Call, Message, Request, Sampling
+
+pytestmark = pytest.mark.filterwarnings("ignore")  # those of torch, transformers and peft about themselves
+openvino = pytest.mark.skipif(importlib.util.find_spec("openvino_genai") is None, reason="no openvino_genai")
+
+USERS = ["Where is the old mill?", "Add 12345 and 678, please.\n\nThanks!", "Wie heißt der Fluß? 日本"]
+REPLIES = (" A", "B", "Past the river, at no. 42.", "I'm sorry, I can't help with that.")
+
+
+def build(folder: Path, **changed: Any) -> Path:
+    """A tiny Llama whose tokenizer cuts text as SmolLM's does."""
+    from tokenizers import pre_tokenizers as cuts
+
+    words = tiny.tokenizer()
+    words.backend_tokenizer.pre_tokenizer = cuts.Sequence([cuts.Digits(True), cuts.ByteLevel(add_prefix_space=False)])
+    words.pad_token = "<|endoftext|>"
+    words.save_pretrained(folder)
+    torch.manual_seed(0)
+    settings = {
+        "vocab_size": len(words) + 2, "hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 2,
+        "num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 512, "initializer_range": 0.2,
+        "eos_token_id": words.eos_token_id, "bos_token_id": None, "pad_token_id": words.pad_token_id,
+        "rope_parameters": {"rope_theta": 5000.0, "rope_type": "default"},
+    } | changed  # fmt: skip
+    transformers.LlamaForCausalLM(transformers.LlamaConfig(**settings)).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture
+def base(tmp_path: Path) -> Path:
+    return build(tmp_path / "base")
+
+
+def logits(folder: Path, **more: Any) -> Any:
+    model = transformers.AutoModelForCausalLM.from_pretrained(folder, **more).eval()
+    with torch.inference_mode():
+        return model(torch.arange(40)[None]).logits.float()
+
+
+def scores(spec: str, replies: tuple[str, ...] = REPLIES) -> Any:
+    """The log-probabilities that a model of ours gives these replies to each user."""
+
+    async def play() -> list[Any]:
+        model = open_model(spec)
+        await model.start()
+        try:
+            messages: list[Message] = [{"role": "user", "content": text} for text in USERS]
+            calls = [Call(Request("judge", (one,), score=replies), "r", 0, 0, Sampling()) for one in messages]
+            return [(await model.send(model.payload(call))).scores for call in calls]
+        finally:
+            await model.close()
+
+    return torch.tensor(asyncio.run(play()))
+
+
+# The folder
+
+
+def test_a_merged_model_answers_as_the_adapter_on_its_base(base: Path, tmp_path: Path) -> None:
+    made = adapter(tmp_path / "lora", str(base))
+    summary = merge(made, tmp_path / "out", tell=lambda line: None)
+    tuned = logits(made)
+    assert float((logits(tmp_path / "out") - tuned).abs().max()) < 1e-4
+    assert float((logits(base) - tuned).abs().max()) > 1
+    assert summary.difference is not None and summary.difference < 1e-4
+    assert summary.dtype == "float32"
+    names = {path.name for path in (tmp_path / "out").iterdir()}
+    assert {"config.json", "generation_config.json", "tokenizer.json", "chat_template.jinja", "merged.json"} <= names
+    assert not names & {"adapter_config.json", "adapter_model.safetensors", "training.json"}
+    facts = json.loads((tmp_path / "out" / "merged.json").read_text())
+    assert facts["base"]["spec"] == str(base)
+    assert facts["merged_from"]["training"]["identity"] == {"method": "dpo"}
+    assert not list(tmp_path.glob(".merging-*"))
+
+
+def test_a_merged_model_has_the_adapters_own_tokenizer_and_is_a_base_like_any(base: Path, tmp_path: Path) -> None:
+    made = adapter(tmp_path / "lora", str(base))
+    (made / "chat_template.jinja").write_text("{{ messages[0].content }}")
+    merge(made, tmp_path / "out")
+    words = transformers.AutoTokenizer.from_pretrained(tmp_path / "out")
+    assert words.chat_template == "{{ messages[0].content }}"
+    assert find_base(str(tmp_path / "out")).adapter is None
+
+
+def test_weights_stay_of_the_type_they_are_stored_in(base: Path, tmp_path: Path) -> None:
+    narrow = transformers.AutoModelForCausalLM.from_pretrained(base, dtype=torch.bfloat16)
+    narrow.save_pretrained(base)
+    summary = merge(adapter(tmp_path / "lora", str(base), scale=0.1), tmp_path / "out")
+    assert summary.dtype == "bfloat16"
+    assert transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "out", dtype="auto").dtype == torch.bfloat16
+    assert summary.difference is not None and 0 < summary.difference < 0.5
+
+
+def test_a_merge_that_changes_the_answers_is_refused(tmp_path: Path) -> None:
+    base = build(tmp_path / "base", tie_word_embeddings=True)
+    made = adapter(tmp_path / "lora", str(base), target_modules=["lm_head"])
+    with pytest.raises(CaiError, match="weights that two layers share; use the adapter"):
+        merge(made, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_merged_reward_model_gives_the_same_rewards(base: Path, tmp_path: Path) -> None:
+    made = adapter(tmp_path / "lora", str(base), task_type="SEQ_CLS", modules_to_save=["score"])
+
+    async def reward(folder: Path) -> Any:
+        model = open_model(f"reward:{folder}")
+        await model.start()
+        try:
+            said: tuple[Message, ...] = (
+                {"role": "user", "content": "Hi"},
+                {"role": "assistant", "content": "Past the river."},
+            )
+            call = Call(Request("judge", said, score=("",)), "r", 0, 0, Sampling())
+            return (await model.send(model.payload(call))).scores
+        finally:
+            await model.close()
+
+    before = asyncio.run(reward(made))
+    assert merge(made, tmp_path / "out").difference is None
+    assert asyncio.run(reward(tmp_path / "out")) == pytest.approx(before, abs=1e-5)
+    with pytest.raises(UsageError, match="is a reward model, which no GGUF file"):
+        merge(made, tmp_path / "other", gguf=True)
+
+
+def test_what_cannot_be_merged_is_told(base: Path, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="is a whole model"):
+        merge(base, tmp_path / "out")
+    made = adapter(tmp_path / "lora", str(base))
+    with pytest.raises(RunError, match="is not empty: choose another --out"):
+        merge(made, base)
+    (tmp_path / "file").write_text("")
+    with pytest.raises(RunError, match="cannot write to"):
+        merge(made, tmp_path / "file" / "out")
+
+
+# The GGUF file
+
+
+def test_a_gguf_file_holds_the_merged_weights(base: Path, tmp_path: Path) -> None:
+    summary = merge(adapter(tmp_path / "lora", str(base)), tmp_path / "out", gguf=True)
+    assert summary.gguf == tmp_path / "out" / "out.gguf"
+    read = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "out", gguf_file="out.gguf")
+    whole = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "out").state_dict()
+    for name, weight in read.state_dict().items():
+        assert torch.equal(weight.half(), whole[name].half()), name  # Q and K rows are back in their places, too
+
+
+@openvino
+@pytest.mark.parametrize("tied", [True, False])
+def test_both_engines_score_the_file_alike(tmp_path: Path, tied: bool) -> None:
+    base = build(tmp_path / "base", tie_word_embeddings=tied)
+    merge(adapter(tmp_path / "lora", str(base), scale=0.3), tmp_path / "out", gguf=True)
+    local = scores(f"local:{tmp_path / 'out' / 'out.gguf'}")
+    assert float((local - scores(f"hf:{tmp_path / 'out'}")).abs().max()) < 0.05  # F16 against float32
+    halves = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "out", dtype=torch.float16)
+    halves.save_pretrained(tmp_path / "out")  # read by hf: in float32 again: the same weights as in the file
+    assert float((local - scores(f"hf:{tmp_path / 'out'}")).abs().max()) < 2e-3
+
+
+def test_metadata_of_a_gguf_base_are_kept_and_a_base_that_is_gone_is_unpacked_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CAI_CACHE", str(tmp_path / "cache"))
+    whole = build(tmp_path / "whole")
+    model = transformers.AutoModelForCausalLM.from_pretrained(whole)
+    write_gguf(model, transformers.AutoTokenizer.from_pretrained(whole), tmp_path / "small.gguf")
+    made = adapter(tmp_path / "lora", str(tmp_path / "small.gguf"))
+    (made / "chat_template.jinja").write_text("{{ messages[0].content }}")
+    shutil.rmtree(tmp_path / "cache")
+    summary = merge(made, tmp_path / "out", gguf=True)
+    assert summary.base == str(tmp_path / "small.gguf")
+    before, after = gguf.GGUFReader(tmp_path / "small.gguf"), gguf.GGUFReader(tmp_path / "out" / "out.gguf")
+    assert [tensor.name for tensor in before.tensors] == [tensor.name for tensor in after.tensors]
+    told = {name: field.contents() for name, field in after.fields.items()}
+    assert told.pop("tokenizer.chat_template") == "{{ messages[0].content }}"
+    assert told == {name: before.fields[name].contents() for name in told}
+    assert told["tokenizer.ggml.pre"] == "smollm"
+
+
+def test_a_whole_model_is_written_as_gguf_too(base: Path, tmp_path: Path) -> None:
+    summary = merge(base, tmp_path / "out", gguf=True)
+    assert summary.gguf is not None and summary.gguf.exists()
+    assert float((logits(tmp_path / "out") - logits(base)).abs().max()) == 0
+
+
+@pytest.mark.parametrize(
+    ("changed", "told"),
+    [
+        ({"rope_parameters": {"rope_theta": 1e4, "rope_type": "linear", "factor": 2.0}}, "rope_type 'linear'"),
+        ({"attention_bias": True}, "attention_bias True"),
+        ({"mlp_bias": True}, "mlp_bias True"),
+        ({"hidden_act": "gelu"}, "hidden_act 'gelu'"),
+    ],
+)
+def test_a_llama_of_another_kind_is_not_written(tmp_path: Path, changed: dict[str, Any], told: str) -> None:
+    with pytest.raises(UsageError, match=f"a Llama with {told} is not written as GGUF"):
+        merge(build(tmp_path / "base", **changed), tmp_path / "out", gguf=True)
+
+
+def test_other_architectures_and_tokenizers_are_not_written(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="no GGUF file says how this tokenizer cuts text"):
+        merge(tiny.model(tmp_path / "gpt2"), tmp_path / "out", gguf=True)
+    words = tiny.tokenizer()
+    words.save_pretrained(tmp_path / "qwen")
+    config = transformers.Qwen2Config(
+        vocab_size=len(words), hidden_size=32, intermediate_size=64, num_hidden_layers=1, num_attention_heads=4,
+        num_key_value_heads=2, bos_token_id=None, eos_token_id=None, pad_token_id=None,
+    )  # fmt: skip
+    transformers.Qwen2ForCausalLM(config).save_pretrained(tmp_path / "qwen")
+    with pytest.raises(UsageError, match=r"only models of the Llama architecture .* this is 'qwen2'; use hf:"):
+        merge(tmp_path / "qwen", tmp_path / "out", gguf=True)
+    assert not (tmp_path / "out").exists()
+
+
+def test_weights_that_f16_cannot_hold_are_told(base: Path, tmp_path: Path) -> None:
+    model = transformers.AutoModelForCausalLM.from_pretrained(base)
+    with torch.no_grad():
+        model.model.layers[0].mlp.up_proj.weight[0, 0] = 1e5
+    with pytest.raises(CaiError, match=r"up_proj\.weight hold what F16 cannot"):
+        write_gguf(model, transformers.AutoTokenizer.from_pretrained(base), tmp_path / "x.gguf")
+
+
+@pytest.mark.slow
+@openvino
+def test_the_embedded_model_with_an_adapter_scores_alike_in_both_engines(tmp_path: Path) -> None:
+    """Measured: 0.0015 on the same weights for replies of up to 13 tokens, whose log-probability is -40."""
+    if not any(cache_folder().glob(f"{STEM}-*.gguf")):
+        pytest.skip("the embedded weights are not in the cache yet; any run with the local model puts them there")
+    made = adapter(tmp_path / "lora", "local", r=16, scale=0.02, seed=3)
+    summary = merge(made, tmp_path / "out", gguf=True)
+    assert summary.difference is not None and summary.difference < 1e-3
+    local, same = scores(f"local:{summary.gguf}"), scores(f"hf:{summary.gguf}")
+    assert float((local - same).abs().max()) < 0.005
+    adapted, plain = scores(f"hf:{made}"), scores("hf:" + find_base("local").place)
+    assert float((local - adapted).abs().max()) < 0.05  # F16 against float32
+    assert float((adapted - plain).abs().max()) > 0.1  # what the adapter does
