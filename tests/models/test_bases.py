@@ -46,7 +46,9 @@ def test_a_base_that_is_gone_from_there_is_found_by_its_name_in_the_training(bas
 def test_a_base_that_is_nowhere_is_an_error_that_says_what_to_do(base: Path, tmp_path: Path, record: bool) -> None:
     made = adapter(tmp_path / "a", str(base), record=record)
     shutil.rmtree(base)
-    with pytest.raises(CaiError, match=r"base model is not to be had: .*base.*; put it back, or write where it is .*base_model_name"):
+    with pytest.raises(
+        CaiError, match=r"base model is not to be had: .*base.*; put it back, or write where it is .*base_model_name"
+    ):
         base_of(made)
 
 
