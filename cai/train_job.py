@@ -25,7 +25,7 @@ from cai.train_config import Loaded, trl_arguments
 from cai.train_eval import PairAccuracy, pair_accuracy
 from cai.train_evidence import sample_after, sample_before, write_evidence
 from cai.train_folder import EVALS, TrainFolder
-from cai.train_loop import Processes, Progress, Stopper, arguments, recorder, vendors_among_themselves
+from cai.train_loop import Processes, Progress, Stopper, arguments, check_reporters, recorder, vendors_among_themselves
 from cai.train_models import ends_of, open_model, open_tokenizer, shape_of, this_machine
 from cai.train_plan import Plan, resolve
 from cai.train_preferences import Preferences
@@ -223,6 +223,7 @@ class Session:
         config, rows = self.loaded.config, self.rows
         known = {field.name: field.default for field in dataclasses.fields(rows.known())}
         extra = trl_arguments(self.loaded, known)
+        check_reporters(extra.get("report_to"))
         told = arguments(plan, config, self.folder.path, evaluates=bool(rows.eval)) | extra
         told["eval_on_start"] = bool(rows.eval) and rows.before and fresh
         set_seed(config.seed)  # new weights are the same in each session: the reference is known by the weights' hash

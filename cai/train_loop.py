@@ -5,6 +5,7 @@ Knows the arguments that all trainers share, its callbacks, signals, and batches
 
 from __future__ import annotations
 
+import importlib.util
 import math
 import os
 import signal
@@ -18,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
+from cai.errors import UsageError
 from cai.train_config import TrainConfig
 from cai.train_folder import CHECKPOINTS, TrainFolder
 from cai.train_plan import Plan
@@ -154,6 +156,15 @@ def arguments(plan: Plan, config: TrainConfig, out: Path, *, evaluates: bool) ->
         "disable_tqdm": True,
         "log_level": "error",
     }
+
+
+def check_reporters(wanted: Any) -> None:
+    """UsageError for a service that metrics are to go to and whose package is not installed."""
+    for name in [wanted] if isinstance(wanted, str) else wanted or []:
+        if name == "tensorboard" and importlib.util.find_spec("tensorboardX"):
+            continue
+        if name in ("wandb", "tensorboard") and importlib.util.find_spec(name) is None:
+            raise UsageError(f"report_to {name}: the package is not installed: pip install {name}")
 
 
 def rows_of(inputs: Mapping[str, Any]) -> Iterator[tuple[int, ...]]:

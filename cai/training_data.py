@@ -17,6 +17,7 @@ import orjson
 from cai.conversations import NoPrompt
 from cai.cut import MANY_REFUSALS, READ_FOR_REFUSALS
 from cai.errors import InputError, RunError, UsageError
+from cai.hygiene import preamble_leak, role_mixup
 from cai.records import DropReason
 from cai.refusals import refusal
 from cai.sources import describe, read_records
@@ -280,9 +281,24 @@ def _warnings(
         yield "no row is held back: nothing will be evaluated"
     if method in ("dpo", "reward"):
         yield from _of_pairs(train)
+    yield from _of_texts(main.source, train, method)
     plain = sum(isinstance(row.prompt, str) for row in chain(train, held))
     if plain:
         yield f"{plain:,} rows are plain text: they train without the model's chat template"
+
+
+def _of_texts(source: str, rows: Sequence[TrainingRow], method: Method) -> Iterator[str]:
+    """Faults that a model trained on these replies would learn to make."""
+    if method == "reward":
+        return
+    learnt = [row.reply for row in rows if row.label is not False]
+    found = {
+        "tell of the task in place of doing it (preamble_leak)": sum(map(preamble_leak, learnt)),
+        "speak for both sides (role_mixup)": sum(map(role_mixup, learnt)),
+    }
+    told = [f"{count:,} {what}" for what, count in found.items() if count]
+    if told:
+        yield f"of {len(learnt):,} replies to be learnt {' and '.join(told)}: cai audit {source} shows them"
 
 
 def _of_pairs(rows: Sequence[TrainingRow]) -> Iterator[str]:

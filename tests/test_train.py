@@ -6,6 +6,8 @@ import os
 import shutil
 import signal
 from collections.abc import Iterator, Mapping
+from contextlib import nullcontext
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +22,7 @@ import transformers
 
 from cai.errors import LossNotFinite, RunError, UsageError
 from cai.train import train as train_any
+from cai.train_loop import check_reporters
 from cai.train_models import find_base, this_machine
 
 
@@ -274,6 +277,15 @@ def test_any_argument_of_trl_reaches_the_trainer(base: Path, tmp_path: Path) -> 
     assert summary.steps == 2
     with pytest.raises(UsageError, match="did you mean 'weight_decay'"):
         train(base, tmp_path / "b", flags={"trl.weigth_decay": 0.1})
+
+
+def test_metrics_reach_tensorboard_and_a_missing_package_is_told(base: Path, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="pip install wandb") if not find_spec("wandb") else nullcontext():
+        check_reporters(["wandb"])
+    pytest.importorskip("tensorboard")
+    train(base, tmp_path / "out", flags={"trl.report_to": "tensorboard"})
+    [events] = (tmp_path / "out" / "checkpoints" / "runs").rglob("events*")
+    assert b"train/loss" in events.read_bytes()
 
 
 def test_what_was_done_is_in_the_record(base: Path, tmp_path: Path) -> None:

@@ -305,3 +305,11 @@ def test_the_data_in_words_count_everything(tmp_path: Path) -> None:
     assert "3 rows read, 2 train, none to evaluate" in words
     assert "bad_input 1" in words and f"{path}:2:" in words
     assert data.origins == {"constitution": ["harmless@1.0.0"]}
+
+
+def test_replies_that_speak_of_their_own_revision_are_told_before_they_are_learnt() -> None:
+    rows = [chat(n) for n in range(12)]
+    rows[3]["messages"][-1]["content"] = "Here is a revised version of the reply: Answer 3."
+    [note] = [note for note in load_rows(rows, "sft", split=1).notes if "to be learnt" in note]
+    assert note.startswith("of 12 replies to be learnt 1 tell of the task") and "cai audit" in note
+    assert not any("to be learnt" in note for note in load_rows([chat(n) for n in range(12)], "sft", split=1).notes)
