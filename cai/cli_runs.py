@@ -84,6 +84,7 @@ def sample(
     """Draw several replies to every prompt; the same command again goes on where it stopped.
 
     Example: cai sample prompts.jsonl --model openai:gpt-4.1-mini -n 4 --out runs/replies
+
     Example: cai sample prompts.jsonl --model local --best-of 4 --judge openai:gpt-4.1 --out runs/best
     """
 

@@ -30,7 +30,7 @@ from cai.cut import sft_rows
 from cai.errors import RunError, UsageError
 from cai.export import export_run
 from cai.pipeline import generate
-from cai.records import Candidates, ConstitutionRef, Drop, Label, Message, Prompt, Revision, Round, Usage, Vote
+from cai.records import Best, Candidates, ConstitutionRef, Drop, Label, Message, Prompt, Revision, Round, Usage, Vote
 from cai.run import DONE, RunFolder, dropped_state
 from cai.store import read_calls
 from cai.tables import schemas
@@ -797,17 +797,18 @@ def test_the_page_about_run_folders_lists_every_column_and_file(page: str, tmp_p
     tables = [
         re.findall(r"`([\w.]+)`", " ".join(_first_cells(t))) for t in re.findall(r"(?:^\|.*\n)+", page, re.MULTILINE)
     ]
-    files, info, revisions, candidates, labels, votes, drops, sft, dpo, pairs, kto = tables
+    files, info, revisions, candidates, best, labels, votes, drops, sft, dpo, winners, pairs, kto = tables
     demo(tmp_path)
     run = tmp_path / "runs" / "demo"
     export_run(run, split=0.5)
     assert {path.name.replace(".eval", "") for path in run.iterdir()} <= set(files)
     assert info == list(json.loads((run / "run.json").read_text()))
     assert revisions == list(rows(run / "revisions.jsonl")[0])
-    for told, model in ((candidates, Candidates), (labels, Label), (votes, Vote), (drops, Drop)):
+    for told, model in ((candidates, Candidates), (best, Best), (labels, Label), (votes, Vote), (drops, Drop)):
         assert sorted(told) == sorted(field.alias or name for name, field in model.model_fields.items())
     assert sft == list((rows(run / "sft.jsonl") + rows(run / "sft.eval.jsonl"))[0])
     assert dpo == list((rows(run / "dpo.jsonl") + rows(run / "dpo.eval.jsonl"))[0])
+    assert sorted(winners) == sorted(schemas("sample")["sft"].names)
     assert sorted(pairs) == sorted(schemas("label")["dpo"].names)
     assert sorted(kto) == sorted(schemas("label")["kto"].names)
 
