@@ -24,8 +24,9 @@ RULES, NAME = {"type": "Digits", "individual_digits": True}, "smollm"
 def write_gguf(model: Any, tokenizer: Any, target: Path, source: Path | None = None) -> None:
     """Write `model` to `target`, matrices as F16 and vectors as F32.
 
-    Not as Q8_0: weights that come from Q8_0 lie on its grid, and a change of less than half a step would be rounded
-    away. OpenVINO reads neither F32 nor BF16. source: the GGUF file it comes from, whose metadata are kept.
+    Not as Q8_0: on the embedded model, an adapter's changes of 3e-4 met rounding errors of 1.05 times their size, half
+    of the weights did not change at all, and F16 errs by 0.1 to 0.2 of them. OpenVINO reads neither F32 nor BF16.
+    source: the GGUF file the model comes from, whose metadata are kept.
     Raises UsageError for a model or tokenizer that cannot be written faithfully.
     """
     need("gguf", "--gguf", "local")

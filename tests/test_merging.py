@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import importlib.util
+import io
 import json
 import shutil
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +23,7 @@ import torch
 import transformers
 from adapters import adapter
 
+from cai import cli_chat
 from cai.errors import CaiError, RunError, UsageError
 from cai.gguf_file import write_gguf
 from cai.merging import merge
@@ -160,6 +163,26 @@ def test_what_cannot_be_merged_is_told(base: Path, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(RunError, match="cannot write to"):
         merge(made, tmp_path / "file" / "out")
+
+
+def test_the_commands_merge_and_talk_with_what_they_made(
+    base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    made = adapter(tmp_path / "lora", str(base))
+    cli_chat.merge(str(made), tmp_path / "out", json=True)
+    assert json.loads(capsys.readouterr().out)["folder"] == str(tmp_path / "out")
+    said = []
+    for folder in (made, tmp_path / "out"):
+        monkeypatch.setattr(sys, "stdin", io.StringIO("Where?\nAnd now?\n"))
+        cli_chat.chat(str(folder), temperature=0.0, max_tokens=8)
+        said.append(capsys.readouterr().out)
+    assert said[0] == said[1]
+    assert said[0].strip()
+
+
+def test_a_base_model_has_no_chat_template_to_talk_with(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="has no chat template"):
+        cli_chat.chat(str(tiny.model(tmp_path / "base", None)))
 
 
 # The GGUF file
