@@ -22,7 +22,7 @@ from cai.card import _block, _code, _one_line, _section, _table, _without_path
 from cai.masks import Lengths
 from cai.train_config import TrainConfig
 from cai.train_eval import PairAccuracy, Wins, pair_accuracy
-from cai.train_folder import METRICS, RECORD
+from cai.train_folder import EVALS, METRICS, RECORD
 from cai.train_plots import LOSS, MARGINS
 from cai.train_provenance import data_in_words
 from cai.train_samples import Sample, read_samples
@@ -161,7 +161,7 @@ def _json(value: Any) -> str:
 def _outcome(folder: Path, method: str) -> str:
     lines = _lines(folder / METRICS)
     evals = [line for line in lines if "eval_loss" in line]
-    found = pair_accuracy(_lines(folder / "eval.jsonl"))
+    found = pair_accuracy(_lines(folder / EVALS))
     parts = [_pairs(found)] if found is not None else []
     if evals:
         ends = {line["step"]: line for line in (evals[0], evals[-1])}
