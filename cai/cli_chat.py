@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 def merge(
     adapter: Annotated[str, typer.Argument(help="Folder of a LoRA adapter, as cai train leaves it.")],
     out: Annotated[Path, typer.Option(help="Folder for the merged model; new, or empty.")],
-    gguf: Annotated[bool, typer.Option("--gguf", help="Write OUT/NAME.gguf too, for local: (Llama models).")] = False,
+    gguf: Annotated[bool, typer.Option("--gguf", help="Write OUT.gguf too, for local: (Llama models).")] = False,
     json: Json = False,
 ) -> None:
     """Put a LoRA adapter into its base model: one model, which needs no base.

@@ -51,25 +51,20 @@ def merge(
 ) -> MergeSummary:
     """Write the adapter of a folder and its base as one model into `out`, with its tokenizer and where it comes from.
 
-    gguf: also `out`/NAME.gguf, named like the folder; then a whole model is taken, too. Raises UsageError for what
-    cannot be merged or written as GGUF, RunError where `out` is in use or cannot be written.
+    gguf: also `out`.gguf, and a whole model is taken, too. The file lies beside the folder: inside, transformers would
+    take the folder's tokenizer for the file's. Raises UsageError for what cannot be merged or written as GGUF, RunError
+    where `out` is in use or cannot be written.
     """
     need("torch", "cai merge", "hf")
     need("peft", "cai merge", "hf")
     out = Path(out)
+    file = out.with_name(f"{out.name}.gguf") if gguf else None
     base = find_base(str(adapter))
-    if base.adapter is None and not gguf:
-        raise UsageError(
-            f"{adapter} is a whole model: there is no adapter to merge (with --gguf it is written as GGUF)"
-        )
     folder = base.adapter or Path(base.place)
     rewards = base.adapter is not None and _json(folder / "adapter_config.json").get("task_type") == "SEQ_CLS"
-    if rewards and gguf:
-        raise UsageError(f"{adapter} is a reward model, which no GGUF file can hold: leave --gguf out, use reward:")
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise RunError(f"{out} is not empty: choose another --out")
+    _check(base, out, file, rewards)
     facts = _facts(base, folder)
-    tell(f"merging {adapter} into {base.place}")
+    tell(f"merging {adapter} into {base.place}" if base.adapter else f"reading {base.place}")
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=".merging-", dir=out.parent) as scratch, quiet():
@@ -79,17 +74,28 @@ def merge(
             tokenizer.save_pretrained(made)
             facts |= {"schema": 1, "difference": difference}
             (made / "merged.json").write_bytes(orjson.dumps(facts, option=orjson.OPT_INDENT_2))
-            if gguf:
+            if file is not None:
                 tell("writing the GGUF file")
-                write_gguf(model, tokenizer, made / f"{out.name}.gguf", _source(facts))
+                write_gguf(model, tokenizer, Path(scratch) / file.name, _source(facts))
+                (Path(scratch) / file.name).replace(file)
             made.replace(out)
     except OSError as error:
         raise RunError(f"cannot write to {out}: {error}; free some space, or choose another --out") from error
     dtype = str(model.dtype).removeprefix("torch.")
     return MergeSummary(
-        folder=out, adapter=str(adapter), base=facts["base"]["spec"], dtype=dtype, difference=difference,
-        gguf=out / f"{out.name}.gguf" if gguf else None,
+        folder=out, adapter=str(adapter), base=facts["base"]["spec"], dtype=dtype, difference=difference, gguf=file,
     )  # fmt: skip
+
+
+def _check(base: Base, out: Path, file: Path | None, rewards: bool) -> None:
+    if base.adapter is None and file is None:
+        raise UsageError(f"{base.spec} is a whole model: there is no adapter to merge (--gguf writes it as GGUF)")
+    if rewards and file is not None:
+        raise UsageError(f"{base.spec} is a reward model, which no GGUF file can hold: leave --gguf out, use reward:")
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise RunError(f"{out} is not empty: choose another --out")
+    if file is not None and file.exists():
+        raise RunError(f"{file} is there already: choose another --out")
 
 
 def _facts(base: Base, folder: Path) -> dict[str, Any]:

@@ -160,6 +160,9 @@ def test_what_cannot_be_merged_is_told(base: Path, tmp_path: Path) -> None:
     made = adapter(tmp_path / "lora", str(base))
     with pytest.raises(RunError, match="is not empty: choose another --out"):
         merge(made, base)
+    (tmp_path / "new.gguf").write_text("")
+    with pytest.raises(RunError, match=r"new\.gguf is there already"):
+        merge(made, tmp_path / "new", gguf=True)
     (tmp_path / "file").write_text("")
     with pytest.raises(RunError, match="cannot write to"):
         merge(made, tmp_path / "file" / "out")
@@ -190,8 +193,8 @@ def test_a_base_model_has_no_chat_template_to_talk_with(tmp_path: Path) -> None:
 
 def test_a_gguf_file_holds_the_merged_weights(base: Path, tmp_path: Path) -> None:
     summary = merge(adapter(tmp_path / "lora", str(base)), tmp_path / "out", gguf=True)
-    assert summary.gguf == tmp_path / "out" / "out.gguf"
-    read = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "out", gguf_file="out.gguf")
+    assert summary.gguf == tmp_path / "out.gguf"
+    read = transformers.AutoModelForCausalLM.from_pretrained(tmp_path, gguf_file="out.gguf")
     whole = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "out").state_dict()
     for name, weight in read.state_dict().items():
         assert torch.equal(weight.half(), whole[name].half()), name  # Q and K rows are back in their places, too
@@ -202,7 +205,7 @@ def test_a_gguf_file_holds_the_merged_weights(base: Path, tmp_path: Path) -> Non
 def test_both_engines_score_the_file_alike(tmp_path: Path, tied: bool) -> None:
     base = build(tmp_path / "base", tie_word_embeddings=tied)
     merge(adapter(tmp_path / "lora", str(base), scale=0.3), tmp_path / "out", gguf=True)
-    local = scores(f"local:{tmp_path / 'out' / 'out.gguf'}")
+    local = scores(f"local:{tmp_path / 'out.gguf'}")
     assert float((local - scores(f"hf:{tmp_path / 'out'}")).abs().max()) < 0.05  # F16 against float32
     halves = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "out", dtype=torch.float16)
     halves.save_pretrained(tmp_path / "out")  # read by hf: in float32 again: the same weights as in the file
@@ -221,7 +224,7 @@ def test_metadata_of_a_gguf_base_are_kept_and_a_base_that_is_gone_is_unpacked_ag
     shutil.rmtree(tmp_path / "cache")
     summary = merge(made, tmp_path / "out", gguf=True)
     assert summary.base == str(tmp_path / "small.gguf")
-    before, after = gguf.GGUFReader(tmp_path / "small.gguf"), gguf.GGUFReader(tmp_path / "out" / "out.gguf")
+    before, after = gguf.GGUFReader(tmp_path / "small.gguf"), gguf.GGUFReader(tmp_path / "out.gguf")
     assert [tensor.name for tensor in before.tensors] == [tensor.name for tensor in after.tensors]
     told = {name: field.contents() for name, field in after.fields.items()}
     assert told.pop("tokenizer.chat_template") == "{{ messages[0].content }}"
