@@ -43,7 +43,6 @@ a language model judged the pairs, against its judgement and not that of people.
 
 The licence of these weights follows from those of the base model and of the rows.
 """
-UNTOLD = ("eval_runtime", "eval_samples_per_second", "eval_steps_per_second", "eval_num_tokens")  # of no interest later
 MOST_SHOWN = 600  # characters of a text among the samples; the file has them whole
 # What would be shown in another place than it stands, or not at all: control characters but line ends and tabs, halves
 # of surrogate pairs, changes of direction.

@@ -18,6 +18,8 @@ from cai.run import take_lock, write_atomically
 
 RECORD, METRICS, EVALS, CHECKPOINTS = "training.json", "metrics.jsonl", "eval.jsonl", "checkpoints"
 LOCK = ".lock"
+# Metrics of an evaluation that nobody asks for later.
+UNTOLD = ("eval_runtime", "eval_samples_per_second", "eval_steps_per_second", "eval_num_tokens")
 
 
 class TrainFolder:

@@ -24,8 +24,17 @@ from cai.run import package_version
 from cai.train_config import Loaded, trl_arguments
 from cai.train_eval import PairAccuracy, pair_accuracy
 from cai.train_evidence import sample_after, sample_before, write_evidence
-from cai.train_folder import EVALS, TrainFolder
-from cai.train_loop import Processes, Progress, Stopper, arguments, check_reporters, recorder, vendors_among_themselves
+from cai.train_folder import EVALS, UNTOLD, TrainFolder
+from cai.train_loop import (
+    Processes,
+    Progress,
+    Stopper,
+    arguments,
+    check_reporters,
+    recorder,
+    unwritten,
+    vendors_among_themselves,
+)
 from cai.train_models import ends_of, open_model, open_tokenizer, shape_of, this_machine
 from cai.train_plan import Plan, resolve
 from cai.train_preferences import Preferences
@@ -39,7 +48,6 @@ ROWS = ".rows"  # where preference rows lie for TRL while they train
 SETTLED = ("max_length", "dtype", "attention", "packing", "gradient_checkpointing", "rows_at_once", "save_every",
            "eval_every")  # fmt: skip
 VENDORS_OWN = ("training_args.bin", "README.md", "ref")  # a pickle, a form to fill in, and the reference adapter
-VENDORS_TIMES = ("eval_runtime", "eval_samples_per_second", "eval_steps_per_second", "eval_num_tokens")
 PACKAGES = ("cai-toolkit", "trl", "transformers", "torch", "peft", "accelerate", "datasets")
 
 
@@ -169,9 +177,11 @@ class Session:
         except LossNotFinite as error:
             self.folder.write(seconds=self._seconds())
             raise self._told(error) from error
-        except OSError as error:
-            raise RunError(f"cannot write to {self.folder.path}: {error}; free some space, then go on") from error
         except Exception as error:
+            if (why := unwritten(error)) is not None:
+                raise RunError(
+                    f"cannot write to {self.folder.path}: {why}; free some space, and the same command goes on"
+                ) from error
             full = isinstance(error, torch.OutOfMemoryError) or should_reduce_batch_size(error)
             if not full or plan.rows_at_once == 1:
                 raise
@@ -282,7 +292,7 @@ class Session:
             metrics |= {
                 name: value
                 for name, value in evals[-1].items()
-                if name.startswith("eval_") and name not in VENDORS_TIMES
+                if name.startswith("eval_") and name not in UNTOLD
             }
         summary = TrainSummary(
             folder=self.folder.path,

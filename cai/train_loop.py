@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
-from cai.errors import UsageError
+from cai.errors import CaiError, UsageError
 from cai.train_config import TrainConfig
 from cai.train_folder import CHECKPOINTS, TrainFolder
 from cai.train_plan import Plan
@@ -165,6 +165,21 @@ def check_reporters(wanted: Any) -> None:
             continue
         if name in ("wandb", "tensorboard") and importlib.util.find_spec(name) is None:
             raise UsageError(f"report_to {name}: the package is not installed: pip install {name}")
+
+
+def unwritten(error: BaseException | None) -> str | None:
+    """Why a file could not be written, where that is what an error of Python, safetensors or torch.save comes from."""
+    if error is None or isinstance(error, CaiError):
+        return None
+    if isinstance(error, OSError):
+        return error.strerror or str(error)
+    text = str(error)
+    if type(error).__name__ == "SafetensorError" and "I/O error" in text:
+        return text.partition("I/O error: ")[2]
+    # torch.save's archive finds itself shorter than what it wrote.
+    if isinstance(error, RuntimeError) and "inline_container" in text:
+        return "the disk is full"
+    return unwritten(error.__cause__ or error.__context__)
 
 
 def rows_of(inputs: Mapping[str, Any]) -> Iterator[tuple[int, ...]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import sys
 from collections.abc import Iterator, Mapping
 from contextlib import nullcontext
 from importlib.util import find_spec
@@ -231,6 +232,32 @@ def test_a_loss_that_is_no_number_stops_before_the_weights_and_names_the_rows(ba
 
     assert all(weight.isfinite().all() for weight in load_file(kept).values())
     assert max(losses(tmp_path / "out")) == step - 1
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="has no limits on file sizes")
+@pytest.mark.parametrize("flags", [{}, {"full": True, "learning_rate": 1e-3}])
+def test_a_checkpoint_that_cannot_be_written_is_told_and_the_training_goes_on_from_the_one_before(
+    base: Path, tmp_path: Path, flags: dict[str, Any]
+) -> None:
+    import resource
+
+    flags = {"save_every": 2, **flags}
+    train(base, tmp_path / "whole", flags=flags)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+
+    def fill(metrics: Mapping[str, Any]) -> None:
+        if metrics["step"] == 3 and "loss" in metrics:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, hard))
+
+    try:
+        with pytest.raises(RunError, match=r"File too large.*free some space, and the same command goes on"):
+            train(base, tmp_path / "cut", flags=flags, progress=fill)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    told: list[str] = []
+    train(base, tmp_path / "cut", flags=flags, tell=told.append)
+    assert any(line.startswith("going on from") and line.endswith("checkpoint-2") for line in told)
+    assert losses(tmp_path / "cut") == losses(tmp_path / "whole")
 
 
 def test_out_of_memory_goes_on_with_fewer_rows_at_once_and_the_same_batch(base: Path, tmp_path: Path) -> None:
