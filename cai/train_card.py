@@ -22,7 +22,7 @@ from cai.card import _block, _code, _one_line, _section, _table, _without_path
 from cai.masks import Lengths
 from cai.train_config import TrainConfig
 from cai.train_eval import PairAccuracy, Wins, pair_accuracy
-from cai.train_folder import EVALS, METRICS, RECORD
+from cai.train_folder import EVALS, METRICS, RECORD, UNTOLD
 from cai.train_plots import LOSS, MARGINS
 from cai.train_provenance import data_in_words
 from cai.train_samples import Sample, read_samples
