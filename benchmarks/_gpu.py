@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import Literal
 
+MARK = "measured: "  # before the line with which a measuring process ends
 RANK = 16  # of the adapters, by default of both
 # Dense bfloat16, no sparsity, from NVIDIA's data sheets; the first name that is part of the device's.
 PEAKS = {
@@ -48,9 +49,10 @@ class Shape:
         norms = (2 * self.layers + 1) * self.hidden
         return self.matrices + norms + (0 if self.tied else self.vocabulary * self.hidden)
 
-    def adapter(self, rank: int) -> int:
-        """Weights of a LoRA adapter on all of the layers' matrices."""
-        return self.layers * sum(rank * (a + b) for a, b in self.linears)
+    def adapter(self, rank: int, *, few: bool = False) -> int:
+        """Weights of a LoRA adapter on all of the layers' matrices; few: on those of queries and values alone."""
+        query, _, value, *_ = self.linears
+        return self.layers * sum(rank * (a + b) for a, b in ([query, value] if few else self.linears))
 
 
 SHAPES = {  # SmolLM2-135M, Llama 3.2 1B and Llama 3.1 8B, from their config.json
@@ -61,18 +63,19 @@ SHAPES = {  # SmolLM2-135M, Llama 3.2 1B and Llama 3.1 8B, from their config.jso
 TINY = Shape(64, 128, 2, 4, 2, 16, 1024, tied=True)
 
 
-def per_token(shape: Shape, context: float, *, rank: int | None = None, reference: bool = False) -> float:
+def per_token(shape: Shape, context: float, *, adapter: int | None = None, reference: bool = False) -> float:
     """FLOPs of a training step for each token; context: `mean_context` of the rows.
 
     Forward 2 a weight, and the scores and sums of attention over half of the context, since it is causal (Kaplan et al.
-    2020, arXiv 2001.08361, section 2.1); backward twice that. rank: of an adapter; the frozen weights have no gradients
-    then, which saves a third of their part. reference: a forward pass of the reference model belongs to each step.
+    2020, arXiv 2001.08361, section 2.1); backward twice that. adapter: its weights, where it alone is trained; the
+    others have no gradients then, which saves a third of their part. reference: each step has a forward pass of the
+    reference model, too.
     """
     attention = shape.layers * 4 * shape.heads * shape.head * context / 2
     forward = 2 * shape.matrices + attention
     step = 3 * forward
-    if rank is not None:
-        step = 2 * 2 * shape.matrices + 3 * attention + 3 * 2 * shape.adapter(rank)
+    if adapter is not None:
+        step = 2 * 2 * shape.matrices + 3 * attention + 3 * 2 * adapter
     return step + (forward if reference else 0)
 
 

@@ -13,12 +13,12 @@ import random
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from _gpu import SHAPES, TINY, Case, mean_context
+from _gpu import MARK, SHAPES, TINY, Case, mean_context
 
 ROWS, MEDIAN, SIGMA, CUT = 512, 200, 0.8, 1024
 WARM = 3  # steps that are not measured: kernels are chosen, memory is taken
@@ -61,8 +61,9 @@ def records(method: str, tiny: bool) -> Iterator[dict[str, Any]]:
 class Clock:
     """Stamps each step; raises Enough after `seconds` of measured steps."""
 
-    def __init__(self, seconds: float) -> None:
-        self.seconds, self.began, self.start = seconds, time.perf_counter(), 0.0
+    def __init__(self, seconds: float, first: Callable[[], None] = lambda: None) -> None:
+        """first: called after the first step."""
+        self.seconds, self.first, self.began, self.start = seconds, first, time.perf_counter(), 0.0
         self.stamps: list[tuple[float, float]] = []
 
     def see(self, step: int, tokens: float) -> None:
@@ -70,6 +71,7 @@ class Clock:
         now = time.perf_counter()
         if step == 1:
             self.stamps, self.start = [], now - self.began
+            self.first()
         self.stamps.append((now, tokens))
         if step > WARM + 2 and now - self.stamps[WARM - 1][0] >= self.seconds:
             raise Enough
@@ -135,7 +137,6 @@ def model(task: dict[str, Any]) -> Path:
     del made
     if task["device"] == "cuda":
         torch.cuda.empty_cache()
-        torch.cuda.reset_peak_memory_stats()
     return folder
 
 
@@ -209,7 +210,8 @@ def measure(task: dict[str, Any]) -> dict[str, Any]:
         data.write_text("".join(json.dumps(row) + "\n" for row in records(case.method, task["tiny"])))
         try:
             place = model(task)
-            clock = Clock(task["seconds"])
+            # From the first step on, so that an attempt with more rows at once, which failed, is not counted.
+            clock = Clock(task["seconds"], torch.cuda.reset_peak_memory_stats if cuda else lambda: None)
             settled = (by_cai if case.who == "cai" else by_trl)(case, task, data, place, clock)
         except CaiError as error:
             return {"problem": str(error)}
@@ -245,7 +247,7 @@ def main() -> None:
         importlib.import_module(package)
     given = sys.stdin.read()
     if given:
-        print("\n" + json.dumps(measure(json.loads(given))), flush=True)
+        print("\n" + MARK + json.dumps(measure(json.loads(given))), flush=True)
 
 
 if __name__ == "__main__":

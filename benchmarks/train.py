@@ -1,17 +1,18 @@
 """Training beside TRL's own scripts on this machine: tokens a second, peak memory, and whether the losses are the same.
 
-    python benchmarks/train.py [--only dpo] [--what equal] [--steps 5] [--repeats 2]
+    python benchmarks/train.py [--only dpo] [--what equal] [--steps 4] [--repeats 2]
 
 The same embedded model, the same human pairs of CAI_SHARED_DATA, each contestant in a process of its own, in turns.
 `equal`: the same settings. `defaults`: what each does when told nothing but model and data. A step is known by the line
 that the process writes after it, stamped as it arrives; loading and the first step are left out, and so is a reference
-that is asked once before: `whole` counts all, and `its CPU` what all of it took, which other load disturbs less. Tokens
-are those that are no padding, as TRL counts them. Knows nothing of GPUs: `train_gpu.py` does.
+that is asked once before: `whole` counts all. Tokens are those that are no padding, as TRL counts them. Tokens a second
+of CPU are the figure for a machine with other load. Knows nothing of GPUs: `train_gpu.py` does.
 """
 
 from __future__ import annotations
 
 import argparse
+import importlib
 import itertools
 import json
 import os
@@ -39,18 +40,23 @@ RATES = {"sft": 2e-4, "dpo": 5e-6}
 
 @dataclass(frozen=True)
 class Result:
-    """What one process came to. `seconds` and `tokens` are of the steps after the first, the others of all it did."""
+    """What one process came to. `seconds`, `cpu` and `tokens` are of the steps after the first."""
 
     seconds: float
-    tokens: float
-    memory: float  # GB
-    whole: float  # seconds
     cpu: float  # seconds, all threads
+    tokens: float
+    memory: float  # the most, in GB
+    whole: float  # seconds from start to end
     losses: tuple[float, ...]
 
     @property
     def rate(self) -> float:
         return self.tokens / self.seconds
+
+    @property
+    def frugality(self) -> float:
+        """Tokens a second of CPU, which other load on the machine disturbs less."""
+        return self.tokens / self.cpu
 
 
 def ours(method: str, rows: Path, out: Path, flags: dict[str, Any]) -> list[str]:
@@ -90,9 +96,11 @@ def equal(method: str, steps: int) -> tuple[dict[str, Any], list[str]]:
 
 def watch(command: Sequence[str], out: Path) -> Result:
     """Run a contestant to its end."""
-    environment = os.environ | {"PYTHONPATH": str(HERE.parent), "PYTHONUNBUFFERED": "1", "HF_HUB_OFFLINE": "1"}
+    psutil: Any = importlib.import_module("psutil")  # accelerate needs it
+    places = os.pathsep.join(filter(None, (str(HERE.parent), os.environ.get("PYTHONPATH"))))
+    environment = os.environ | {"PYTHONPATH": places, "PYTHONUNBUFFERED": "1", "HF_HUB_OFFLINE": "1"}
     with (out.parent / f"{out.name}.log").open("w+") as log:
-        began, stamps = time.perf_counter(), list[float]()
+        began, stamps = time.perf_counter(), list[tuple[float, float]]()
         process = subprocess.Popen(
             command, stdout=subprocess.PIPE, stderr=log, text=True, env=environment, cwd=out.parent
         )
@@ -100,7 +108,8 @@ def watch(command: Sequence[str], out: Path) -> Result:
         with process.stdout as said:
             for line in said:
                 if "'loss'" in line or '"loss"' in line:
-                    stamps.append(time.perf_counter())
+                    times = psutil.Process(process.pid).cpu_times()
+                    stamps.append((time.perf_counter(), times.user + times.system))
         _, status, used = os.wait4(process.pid, 0)
         process.returncode = os.waitstatus_to_exitcode(status)
         whole = time.perf_counter() - began
@@ -111,11 +120,11 @@ def watch(command: Sequence[str], out: Path) -> Result:
     if len(stamps) != len(entries) or len(stamps) < 2:
         raise SystemExit(f"{len(stamps)} lines of steps and {len(entries)} entries in the log of {out}")
     return Result(
-        stamps[-1] - stamps[0],
+        stamps[-1][0] - stamps[0][0],
+        stamps[-1][1] - stamps[0][1],
         entries[-1]["num_tokens"] - entries[0]["num_tokens"],
         used.ru_maxrss / 2 ** (30 if sys.platform == "darwin" else 20),
         whole,
-        used.ru_utime + used.ru_stime,
         tuple(entry["loss"] for entry in entries),
     )
 
@@ -174,14 +183,15 @@ def contest(commands: dict[str, Callable[[Path], list[str]]], folder: Path, repe
 
 
 def lines(what: str, found: dict[str, list[Result]]) -> Iterator[str]:
-    """Rows of the table; ratios are to the first contestant's best."""
-    first = max(result.rate for result in next(iter(found.values())))
+    """Rows of the table, of the best; ratios are to the first contestant's best."""
+    first = next(iter(found.values()))
+    fastest, least = (max(getattr(result, key) for result in first) for key in ("rate", "frugality"))
     for name, results in found.items():
-        rates = [result.rate for result in results]
-        memory, whole, cpu = (min(getattr(result, key) for result in results) for key in ("memory", "whole", "cpu"))
+        rates, frugal = [result.rate for result in results], max(result.frugality for result in results)
+        memory, whole = (min(getattr(result, key) for result in results) for key in ("memory", "whole"))
         yield (
-            f"| {what} | {name} | {max(rates):.0f} ({median(rates):.0f}) | {max(rates) / first:.2f} | {memory:.2f} | "
-            f"{whole:.0f} s | {cpu:.0f} s |"
+            f"| {what} | {name} | {max(rates):.0f} ({median(rates):.0f}) | {max(rates) / fastest:.2f} | {frugal:.0f} | "
+            f"{frugal / least:.2f} | {memory:.2f} | {whole:.0f} s |"
         )
 
 
@@ -212,7 +222,7 @@ def compare(method: str, what: str, folder: Path, given: argparse.Namespace) -> 
 
 def main(given: argparse.Namespace) -> None:
     conditions()
-    table = ["| what | who | tokens/s | ratio | peak GB | whole | its CPU |", "|---" * 7 + "|"]
+    table = ["| what | who | tokens/s | ratio | tokens/CPU s | ratio | peak GB | whole |", "|---" * 8 + "|"]
     with tempfile.TemporaryDirectory() as scratch:
         for method, what in itertools.product(given.only, given.what):
             found = compare(method, what, Path(scratch) / f"{method}-{what}", given)
@@ -234,7 +244,7 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", nargs="+", choices=["sft", "dpo"], default=["sft", "dpo"])
     parser.add_argument("--what", nargs="+", choices=["equal", "defaults"], default=["equal", "defaults"])
-    parser.add_argument("--steps", type=int, default=5, help="of the optimiser, of which the first is not measured")
+    parser.add_argument("--steps", type=int, default=4, help="of the optimiser, of which the first is not measured")
     parser.add_argument("--repeats", type=int, default=2, help="of equal settings")
     parser.add_argument("--child", type=json.loads, help=argparse.SUPPRESS)
     arguments = parser.parse_args()

@@ -1,6 +1,6 @@
 """Training on one NVIDIA GPU: tokens a second, model FLOPs utilisation and memory, in a table; nothing is downloaded.
 
-    python benchmarks/train_gpu.py --out DIR [--only 8B-dpo 1B-sft-cai] [--seconds 12] [--budget 540] [--peak 989e12]
+    python benchmarks/train_gpu.py --out DIR [--only 8B-dpo 1B-sft-cai] [--seconds 8] [--budget 540] [--peak 989e12]
     python benchmarks/train_gpu.py --out DIR --device cpu --tiny      # random two-layer models: whether it works
 
 SmolLM2-135M and, randomly initialised, the shapes of Llama 3.2 1B and 3.1 8B; SFT and DPO, LoRA and all weights, padded
@@ -22,16 +22,18 @@ import tempfile
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
+from datetime import date
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
 
-from _common import HERE, conditions
-from _gpu import RANK, SHAPES, TINY, Case, peak_of, per_token, utilisation
+from _common import HERE
+from _gpu import MARK, RANK, SHAPES, TINY, Case, peak_of, per_token, utilisation
 
-LOADING = 150  # seconds a row may take beside its measured ones; 8 billion weights are made, written and read
+LOADING = 240  # seconds a row may take beside its measured ones; 8 billion weights are made, written and read
 COLUMNS = (
     "model", "method", "who", "trains", "rows lie", "liger", "reference", "rows at once", "checkpoints", "tokens/s",
-    "MFU", "peak GB", "first step",
+    "MFU", "peak GB", "first step after",
 )  # fmt: skip
 
 
@@ -74,12 +76,12 @@ class Measuring:
             self.end()
             return None
         last = (said.splitlines() or [""])[-1]
+        if last.startswith(MARK):
+            result: dict[str, Any] = json.loads(last.removeprefix(MARK))
+            return result
         if self.process.returncode < 0:
             return {"problem": f"killed by signal {-self.process.returncode}: the machine's own memory may be full"}
-        if self.process.returncode or not last.startswith("{"):
-            return {"again": True, "problem": "failed, see log.txt"}
-        result: dict[str, Any] = json.loads(last)
-        return result
+        return {"again": True, "problem": "failed, see log.txt"}
 
     def end(self) -> None:
         self.process.kill()
@@ -123,10 +125,11 @@ def line(row: Mapping[str, Any], peak: float | None, tiny: bool) -> tuple[str, .
     if "problem" in row:
         told = " ".join(row["problem"].split()).replace("|", "/")
         return (*start, *how, "–", "–", told[:100], "–", "–", "–")
-    flops = per_token(
-        TINY if tiny else SHAPES[case.size], row["context"], rank=None if case.full else RANK,
-        reference=case.method == "dpo" and row["reference"] == "each_step",
-    )  # fmt: skip
+    shape = TINY if tiny else SHAPES[case.size]
+    # TRL's --use_peft leaves the choice to peft, which takes queries and values where a Llama says nothing.
+    adapter = None if case.full else shape.adapter(RANK, few=case.who == "TRL")
+    again = case.method == "dpo" and row["reference"] == "each_step"
+    flops = per_token(shape, row["context"], adapter=adapter, reference=again)
     used = "–" if peak is None else f"{utilisation(row['tokens_per_second'], flops, peak):.1%}"
     return (
         *start, *how, str(row["rows_at_once"]), "yes" if row["checkpoints"] else "no",
@@ -143,7 +146,6 @@ def markdown(rows: Iterable[Mapping[str, Any]], peak: float | None, tiny: bool) 
 
 
 def main(given: argparse.Namespace) -> None:
-    conditions()
     given.out.mkdir(parents=True, exist_ok=True)
     kept = given.out / "rows.jsonl"
     done = {row["name"]: row for row in map(json.loads, kept.read_text().splitlines())} if kept.exists() else {}
@@ -161,7 +163,8 @@ def main(given: argparse.Namespace) -> None:
     table = markdown(done.values(), peak, given.tiny)
     (given.out / "table.md").write_text(table)
     told = "unknown: give --peak for the utilisation" if peak is None else f"{peak / 1e12:.0f} TFLOP/s"
-    print(f"\n{', '.join(devices)}; peak {told}\n\n{table}")
+    versions = ", ".join(f"{name} {version(name)}" for name in ("torch", "transformers", "trl", "peft"))
+    print(f"\n{date.today()}, {', '.join(devices)} (peak {told}), {versions}\n\n{table}")
     left = sum(case.name not in done for case in chosen)
     if left:
         print(f"{left} rows are left: the same call goes on")
@@ -171,7 +174,7 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--only", nargs="+", help="rows whose name holds one of these, such as 8B-dpo-cai-lora")
-    parser.add_argument("--seconds", type=float, default=12.0, help="measured, of each row")
+    parser.add_argument("--seconds", type=float, default=8.0, help="measured, of each row")
     parser.add_argument("--budget", type=float, default=540.0, help="seconds of this call")
     parser.add_argument("--peak", type=float, help="FLOPs a second of the device, where its name is not known")
     parser.add_argument("--models", type=Path, help="where the random models are kept (20 GB); else they are removed")

@@ -50,9 +50,9 @@ def test_the_shapes_have_as_many_parameters_as_their_models(sizes: Any, name: st
 def test_all_weights_cost_six_operations_each_and_frozen_ones_four(sizes: Any) -> None:
     shape = sizes.SHAPES["8B"]
     assert sizes.per_token(shape, 0) == 6 * shape.matrices
-    assert sizes.per_token(shape, 0, rank=16) == 4 * shape.matrices + 6 * shape.adapter(16)
+    assert sizes.per_token(shape, 0, adapter=shape.adapter(16)) == 4 * shape.matrices + 6 * shape.adapter(16)
     assert sizes.per_token(shape, 0, reference=True) == 8 * shape.matrices
-    assert 4.0 < sizes.per_token(shape, 300, rank=16) / shape.matrices < 4.2
+    assert 0 < shape.adapter(16, few=True) < shape.adapter(16) / 4
 
 
 @pytest.mark.filterwarnings("ignore:.*gradient_checkpointing")  # one vendor's package about another's
@@ -69,6 +69,7 @@ def test_the_operations_are_those_that_torch_counts(sizes: Any, rank: int | None
     )  # fmt: skip
     model: Any = transformers.LlamaForCausalLM(config)
     assert sum(weight.numel() for weight in model.parameters()) == shape.parameters
+    adapter = None
     if rank is not None:
         peft = pytest.importorskip("peft")
         model = peft.get_peft_model(model, peft.LoraConfig(r=rank, target_modules="all-linear"))
@@ -79,7 +80,7 @@ def test_the_operations_are_those_that_torch_counts(sizes: Any, rank: int | None
     with FlopCounterMode(display=False) as counted:
         model(input_ids=ids, labels=ids).loss.backward()
     # Eager attention computes all of the context, also what the causal mask hides.
-    expected = length * sizes.per_token(shape, 2 * length, rank=rank)
+    expected = length * sizes.per_token(shape, 2 * length, adapter=adapter)
     assert counted.get_total_flops() == pytest.approx(expected, rel=0.01)
 
 
@@ -126,7 +127,8 @@ def test_the_table_shows_what_was_measured_and_what_went_wrong(gpu: Any, sizes: 
         "8B", "sft", "TRL, defaults", "all weights", "padded", "no", "–", "–", "–",
     ]  # fmt: skip
     assert "| out of memory |" in table[2]
-    used = 20_000 * sizes.per_token(sizes.SHAPES["8B"], 400, rank=16, reference=True) / 989e12
+    shape = sizes.SHAPES["8B"]
+    used = 20_000 * sizes.per_token(shape, 400, adapter=shape.adapter(16), reference=True) / 989e12
     assert table[3].endswith(f"| each step | 8 | no | 20,000 | {used:.1%} | 41.2 | 32 s |")
     assert "| 20,000 | – | 41.2 |" in gpu.markdown([rows[0] | measured], None, False)
 
@@ -145,13 +147,14 @@ def test_made_up_rows_have_the_lengths_that_are_promised() -> None:
 
 def test_the_clock_leaves_out_the_first_steps_and_starts_again_with_a_training_that_does() -> None:
     measure = importlib.import_module("_measure")
-    clock = measure.Clock(0.0)
+    begun: list[int] = []
+    clock = measure.Clock(0.0, lambda: begun.append(len(clock.stamps)))
     for step in (1, 2, 1, 2, 3, 4, 5):
         clock.see(step, 100.0 * step)
     with pytest.raises(measure.Enough):
         clock.see(6, 600.0)
     found = clock.result()
-    assert found["steps"] == 3
+    assert (found["steps"], begun) == (3, [0, 0])
     spent = clock.stamps[-1][0] - clock.stamps[2][0]
     assert found["tokens_per_second"] == pytest.approx(300 / spent)
 
@@ -170,7 +173,7 @@ def test_the_whole_script_runs_on_a_cpu_and_does_not_repeat_itself(tmp_path: Pat
         assert done.returncode == 0, done.stderr + (tmp_path / "log.txt").read_text()
     rows = [json.loads(line) for line in (tmp_path / "rows.jsonl").read_text().splitlines()]
     measured = [row for row in rows if "tokens_per_second" in row]
-    assert [row["name"] for row in measured] == names[:2]
+    assert [row["name"] for row in measured] == names[:2], (tmp_path / "rows.jsonl").read_text()
     assert all(row["tokens_per_second"] > 0 and row["peak_gb"] > 0.1 for row in measured)
     table = (tmp_path / "table.md").read_text()
     assert table.count("%") == 2 and "135M-" not in table and "packed" in table
@@ -191,9 +194,10 @@ for entry in {entries!r}:
     print(json.dumps(entry))
     (out / "metrics.jsonl").open("a").write(json.dumps(entry) + "\\n")
 """
+    pytest.importorskip("psutil")
     found = cpu.watch([sys.executable, "-c", text], out)
     assert (found.tokens, found.losses) == (200.0, (1.9, 1.8, 1.7))
-    assert 0 < found.seconds < found.whole and found.cpu > 0 and 0.001 < found.memory < 1
+    assert 0 < found.seconds < found.whole and found.cpu >= 0 and 0.001 < found.memory < 1
     with pytest.raises(SystemExit, match="no such model"):
         cpu.watch([sys.executable, "-c", "raise SystemExit('no such model')"], tmp_path / "b")
 
@@ -206,10 +210,10 @@ def test_the_log_of_a_trl_script_is_read_from_its_checkpoint(cpu: Any, tmp_path:
 
 
 def test_ratios_are_to_the_best_of_the_first_contestant(cpu: Any) -> None:
-    results = [cpu.Result(10, tokens, 1.5, 60, 30, (1.0,)) for tokens in (1000, 2000)]
-    told = list(cpu.lines("sft", {"TRL": results, "cai": [cpu.Result(10, 3000, 1.0, 50, 20, (1.0,))]}))
-    assert told[0] == "| sft | TRL | 200 (150) | 1.00 | 1.50 | 60 s | 30 s |"
-    assert told[1] == "| sft | cai | 300 (300) | 1.50 | 1.00 | 50 s | 20 s |"
+    results = [cpu.Result(10, 20, tokens, 1.5, 60, (1.0,)) for tokens in (1000, 2000)]
+    told = list(cpu.lines("sft", {"TRL": results, "cai": [cpu.Result(10, 15, 3000, 1.0, 50, (1.0,))]}))
+    assert told[0] == "| sft | TRL | 200 (150) | 1.00 | 100 | 1.00 | 1.50 | 60 s |"
+    assert told[1] == "| sft | cai | 300 (300) | 1.50 | 200 | 2.00 | 1.00 | 50 s |"
 
 
 def test_equal_settings_name_the_same_numbers_to_both(cpu: Any) -> None:
