@@ -278,10 +278,10 @@ def test_weights_that_f16_cannot_hold_are_told(base: Path, tmp_path: Path) -> No
 @pytest.mark.slow
 @openvino
 def test_the_embedded_model_with_an_adapter_scores_alike_in_both_engines(tmp_path: Path) -> None:
-    """Measured: 0.0015 on the same weights for replies of up to 13 tokens, whose log-probability is -40."""
+    """Measured: 0.0015 on the same weights for replies of -15 to -60 (0.0002 for one token), 0.017 from F16."""
     if not any(cache_folder().glob(f"{STEM}-*.gguf")):
         pytest.skip("the embedded weights are not in the cache yet; any run with the local model puts them there")
-    made = adapter(tmp_path / "lora", "local", r=16, scale=0.02, seed=3)
+    made = adapter(tmp_path / "lora", "local", r=16, scale=0.1, seed=3)
     summary = merge(made, tmp_path / "out", gguf=True)
     assert summary.difference is not None and summary.difference < 1e-3
     local, same = scores(f"local:{summary.gguf}"), scores(f"hf:{summary.gguf}")
