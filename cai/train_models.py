@@ -71,7 +71,8 @@ def shape_of(base: Base) -> Shape:
             empty = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
     text = config.get_text_config()
     context = getattr(text, "max_position_embeddings", None) or 1 << 20
-    return Shape(sum(p.numel() for p in empty.parameters()), text.num_hidden_layers, text.hidden_size, context)
+    parameters = sum(p.numel() for p in empty.parameters())
+    return Shape(parameters, text.num_hidden_layers, text.hidden_size, context, text.vocab_size)
 
 
 def open_model(base: Base, dtype: str, attention: str, kind: Any = None, **more: Any) -> Any:

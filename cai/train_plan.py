@@ -29,6 +29,7 @@ HEADROOM = 0.8  # share of the memory that is planned with
 # Activations a token and layer, in bytes for each hidden unit, 16-bit and without the attention matrix, which no
 # kernel in use keeps: Korthikanti et al. 2022 (arXiv 2205.05198), equation 1. With checkpoints only the layer's input.
 ACTIVATION, CHECKPOINT = 34, 2
+LOGIT = 10  # bytes: 16 bits, float32 for the loss, and its gradient; `sft` alone makes them all at once
 SAVES = 10  # checkpoints and evaluations of a run
 EVALUATING = 0.2  # most of the training's time that evaluations may take, at a third of its cost a row (no backward)
 # Sequences that a row puts through the model at once: both replies; of kto, the reply and a mismatched one.
@@ -49,12 +50,13 @@ class Machine:
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """The size of a model; context: the most tokens it was made for."""
+    """The size of a model; context: the most tokens it was made for; vocabulary: tokens it can tell apart."""
 
     parameters: int
     layers: int
     hidden: int
     context: int
+    vocabulary: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,8 +136,9 @@ def resolve(
     share = max(1, config.batch_size // machine.devices)
     width = length * WIDTH[method]
     rows, checkpoints = plan_memory(
-        shape, machine, width, share, full=full, narrow=dtype == "bfloat16", checkpoints=config.gradient_checkpointing
-    )
+        shape, machine, width, share, full=full, narrow=dtype == "bfloat16", logits=method == "sft",
+        checkpoints=config.gradient_checkpointing,
+    )  # fmt: skip
     if method == "kto" and rows == 1 and share % 2 == 0:
         rows = 2  # its estimate of the KL divergence pairs the rows of a batch
     memory = f"{machine.memory / 2**30:.0f} GB free"
@@ -162,11 +165,13 @@ def resolve(
 
 
 def plan_memory(
-    shape: Shape, machine: Machine, length: int, most: int, *, full: bool, narrow: bool, checkpoints: bool | None = None
-) -> tuple[int, bool]:
+    shape: Shape, machine: Machine, length: int, most: int, *, full: bool, narrow: bool, logits: bool = False,
+    checkpoints: bool | None = None,
+) -> tuple[int, bool]:  # fmt: skip
     """Rows in one forward pass, a divisor of `most`, and whether activations are computed twice.
 
-    narrow: arithmetic of 16 bits. checkpoints: decided by the user; None: only where not one row would fit without.
+    narrow: arithmetic of 16 bits. logits: whether those of all tokens exist at once. checkpoints: decided by the user;
+    None: only where not one row would fit without.
     """
     room = HEADROOM * machine.memory - _fixed(shape, full, narrow)
     wide = 1 if narrow else 2
@@ -174,6 +179,7 @@ def plan_memory(
     def fitting(checkpointed: bool) -> int:
         token = shape.layers * shape.hidden * (CHECKPOINT if checkpointed else ACTIVATION) * wide
         extra = shape.hidden * ACTIVATION * wide if checkpointed else 0  # the one layer that is computed again
+        extra += shape.vocabulary * LOGIT if logits else 0
         return int(room // ((token + extra) * length))
 
     twice = fitting(False) < 1 if checkpoints is None else checkpoints

@@ -100,3 +100,14 @@ def test_steps_that_are_named_to_trl_are_planned_with() -> None:
     plan = resolve("sft", load_config(None, {"trl.max_steps": 30}), [50] * 1600, SMALL, GPU)
     assert (plan.steps, plan.save_every) == (30, 3)
     assert resolve("sft", load_config(), [50] * 1600, SMALL, GPU).steps == 100
+
+
+def test_logits_of_a_large_vocabulary_are_planned_with() -> None:
+    shape = Shape(8_000_000_000, 32, 4096, 8192, 128_256)
+    machine = Machine("cuda", "g", 40 * 2**30, True, False)
+    rows = [
+        plan_memory(shape, machine, 1024, 64, full=False, narrow=True, checkpoints=True, logits=logits)[0]
+        for logits in (False, True)
+    ]
+    assert rows[1] < rows[0]
+    assert rows[1] * 1024 * 128_256 * 10 < 32 * 2**30
