@@ -137,7 +137,11 @@ def example(row: Any) -> Iterator[Text]:
         yield from _revision(row)
     elif isinstance(row, Candidates):
         for number, reply in enumerate(row.replies):
-            yield from _block(f"reply {number}", Text(_short(reply.text) if reply.problem is None else reply.problem))
+            won = row.best is not None and row.best.winner == number
+            yield from _block(
+                f"reply {number}{'*' if won else ''}",
+                Text(_short(reply.text) if reply.problem is None else reply.problem),
+            )
     else:
         yield from _block("reply a", Text(_short(row.a)))
         yield from _block("reply b", Text(_short(row.b)))
