@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from cai import cli_runs
+from cai import cli_chat, cli_runs, cli_train
 from cai.cli_audit import audit
 from cai.cli_constitution import constitution_app
 from cai.cli_judge import judge_app
@@ -47,6 +47,8 @@ def main_options(
 
 cli_runs.add_to(app)
 app.command("audit")(audit)
+cli_train.add_to(app)
+cli_chat.add_to(app)
 app.add_typer(judge_app, name="judge")
 app.add_typer(constitution_app, name="constitution")
 

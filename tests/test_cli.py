@@ -28,6 +28,7 @@ COMMANDS = [
     "", "generate", "export", "plan", "plan generate", "constitution", "constitution list", "constitution show",
     "constitution check", "constitution import", "sample", "label", "plan sample", "plan label", "audit", "judge",
     "judge calibrate", "judge bench", "constitution test", "constitution ablate",
+    "train", "train sft", "train dpo", "train kto", "train reward", "chat", "merge",
 ]  # fmt: skip
 
 
@@ -118,7 +119,7 @@ def test_every_command_has_help_with_an_example(command: str) -> None:
     assert f"Example: cai {command}".rstrip() in " ".join(done.stdout.split())
 
 
-@pytest.mark.parametrize("command", ["", "plan", "constitution"])
+@pytest.mark.parametrize("command", ["", "plan", "constitution", "train"])
 def test_a_command_that_lacks_its_command_shows_its_help(command: str) -> None:
     done = cai(*command.split())
     assert (done.returncode, done.stdout) == (1, "")
