@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import stat
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from pages import ROOT
@@ -18,6 +20,7 @@ from cai.generating import Settings
 from cai.lint import check
 from cai.models.recorded import read_answers
 from cai.revise import draw_principles
+from cai.train_config import example
 
 EXAMPLES = ROOT / "examples"
 
@@ -118,3 +121,84 @@ def test_the_quickstart_makes_training_rows_with_the_embedded_model(tmp_path: Pa
     assert len(rows) + len(lost) == 5 and len(rows) == len(sft)
     assert told.count("\nrevision  ") == len(rows)
     assert f"{len(sft)} training rows" in told
+
+
+def test_the_config_of_a_training_is_the_one_that_the_code_describes() -> None:
+    assert (EXAMPLES / "train.yaml").read_text() == example(), "write it anew from cai.train_config.example()"
+
+
+def launch(folder: Path, file: str, *words: str) -> subprocess.CompletedProcess[str]:
+    """Two processes, as `accelerate launch` starts them with a file of the examples; without a GPU they use gloo."""
+    accelerate = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", str(EXAMPLES / file), *words]
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+    return subprocess.run(accelerate, cwd=folder, env=environment, capture_output=True, text=True, timeout=600)
+
+
+def pairs_and_base(folder: Path) -> Path:
+    """A tiny random model; beside it `sft.jsonl` and `dpo.jsonl` with 24 rows each."""
+    import tiny
+
+    turns = [[{"role": "user", "content": f"Question {n}?"}] for n in range(24)]
+    yes, no = ([[{"role": "assistant", "content": f"{word} {n}."}] for n in range(24)] for word in ("Yes", "No"))
+    rows: dict[str, list[dict[str, Any]]] = {
+        "sft": [{"messages": turn + reply} for turn, reply in zip(turns, yes, strict=True)],
+        "dpo": [{"prompt": t, "chosen": y, "rejected": n} for t, y, n in zip(turns, yes, no, strict=True)],
+    }
+    for name, each in rows.items():
+        (folder / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in each))
+    return tiny.model(folder / "base")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("file", ["ddp.yaml", "fsdp.yaml"])
+@pytest.mark.parametrize("words", [["sft", "sft.jsonl", "--full"], ["dpo", "dpo.jsonl"]], ids=["sft", "dpo"])
+def test_two_processes_train_one_model_and_one_of_them_tells(tmp_path: Path, file: str, words: list[str]) -> None:
+    # On a CPU accelerate shards nothing: of fsdp.yaml this shows that it is read and that the command runs under it.
+    pytest.importorskip("trl")
+    base = pairs_and_base(tmp_path)
+    own = ["--model", str(base), "--out", "out", "--split", "0.75", "--batch-size", "4", "--set", "samples=2", "--json"]
+    done = launch(tmp_path, file, "-m", "cai", "train", *words, *own)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)  # one document: the other process prints none
+    assert (found["rows"], found["eval_rows"], found["steps"]) == (16, 8, 4)
+    for part in ("rows_at_once 2 (", "step 4/4 · ", "held-out rows after step 4: ", "next: cai chat out"):
+        assert done.stderr.count(part) == 1, done.stderr  # two rows at once: half a step of four
+    told = json.loads((tmp_path / "out" / "training.json").read_text())
+    assert told["finished"] and told["summary"] == found
+    again = launch(tmp_path, file, "-m", "cai", "train", *words, *own)
+    assert again.returncode == 0 and json.loads(again.stdout) == found
+    assert again.stderr.count("out is finished: nothing to do") == 1
+
+
+@pytest.mark.slow
+def test_the_file_for_shared_weights_says_what_accelerate_understands(tmp_path: Path) -> None:
+    pytest.importorskip("accelerate")
+    (tmp_path / "show.py").write_text(
+        "import os\nfrom accelerate.utils import FullyShardedDataParallelPlugin as Plugin\nfound = Plugin()\n"
+        "print(found.fsdp_version, found.state_dict_type.name, found.reshard_after_forward, found.cpu_offload,\n"
+        "      found.activation_checkpointing, found.cpu_ram_efficient_loading, os.environ['WORLD_SIZE'], flush=True)\n"
+    )
+    done = launch(tmp_path, "fsdp.yaml", "show.py")
+    assert done.returncode == 0, done.stderr
+    told = [line.split() for line in done.stdout.splitlines()]
+    assert len(told) == 2 and told[0] == told[1]
+    assert told[0][:3] == ["2", "FULL_STATE_DICT", "True"] and told[0][-3:] == ["False", "False", "2"]
+    assert "Warning" not in done.stderr and "obsolete" not in done.stderr, done.stderr
+
+
+@pytest.mark.slow
+def test_the_script_for_a_laptop_goes_from_prompts_to_a_model_that_talks(tmp_path: Path) -> None:
+    pytest.importorskip("openvino_genai")
+    pytest.importorskip("trl")
+    script, small = str(EXAMPLES / "laptop.sh"), {"PROMPTS": "12", "TOKENS": "200", "OMP_NUM_THREADS": "1"}
+    told = run(tmp_path, script, **small)
+    assert re.search(r"\w", told), "the model says nothing"
+    out = tmp_path / "laptop"
+    for name in ("sft", "dpo"):
+        found = json.loads((out / name / "training.json").read_text())
+        assert found["finished"] and found["summary"]["steps"] > 0
+    labels = [json.loads(line) for line in (out / "labels" / "dpo.jsonl").read_text().splitlines()]
+    assert labels and all(row["p_chosen"] >= 0.5 for row in labels)
+    made = {path: path.stat().st_mtime_ns for path in out.rglob("adapter_model.safetensors")}
+    assert run(tmp_path, script, **small)  # again: nothing is trained twice
+    assert {path: path.stat().st_mtime_ns for path in out.rglob("adapter_model.safetensors")} == made
