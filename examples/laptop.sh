@@ -14,7 +14,7 @@ set -euo pipefail
 out=${OUT:-laptop}
 prompts=(--limit "${PROMPTS:-48}") # of the 64 built-in ones
 writer=(--max-tokens "${TOKENS:-256}" --system "Answer in one or two short sentences.") # what runs longer is dropped
-few=(--batch-size 4 --split 0.9)   # some dozen rows: small steps, and a tenth of the prompts to evaluate
+few=(--batch-size 4 --epochs 3 --split 0.9) # of some dozen rows: small steps, a tenth of the prompts to evaluate
 
 cai generate "${prompts[@]}" --constitution harmless --rounds 1 "${writer[@]}" --out "$out/revised"
 cai train sft "$out/revised" --model local "${few[@]}" --out "$out/sft"
