@@ -1,21 +1,25 @@
 """A conversation with one model: what was said, one turn asked at a time, and what a person can do to it.
 
-Goes through the same seam as every run, and keeps nothing on disk but what is saved. Knows models and messages; nothing
-of terminals.
+A turn is sent as every run sends a call, waits and retries included; nothing is kept on disk but what is saved. Knows
+models and messages; nothing of terminals.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import orjson
 
-from cai.errors import RunError, UsageError
-from cai.flow import call_seed
+from cai.errors import CallRejected, RowDropped, RunError, UsageError
+from cai.flow import Driver, Flow, Seat
+from cai.limits import Budget, Limiter, Tally
 from cai.models import Model
 from cai.models.bases import is_adapter
-from cai.records import Call, Completion, Message, Request, Sampling
+from cai.records import Completion, Message, Request, Sampling
+from cai.store import Store
 
 
 def spec_of(name: str) -> str:
@@ -23,7 +27,7 @@ def spec_of(name: str) -> str:
 
     Raises UsageError for a reward model, which cannot talk, and for a path where nothing is.
     """
-    path = Path(name).expanduser()
+    path = path_of(name)
     if name == "local" or (":" in name and not path.exists()):
         return name
     if not path.exists():
@@ -37,6 +41,23 @@ def spec_of(name: str) -> str:
     return f"hf:{name}"
 
 
+def path_of(name: str) -> Path:
+    """A path as a person writes it; UsageError where it names the home of nobody, or holds a NUL."""
+    if "\0" in name:
+        raise UsageError(f"{name!r} holds a NUL byte, which no path can")
+    try:
+        return Path(name).expanduser()
+    except RuntimeError:
+        raise UsageError(f"{name}: there is no home folder of that name; write ./{name} for a file of it") from None
+
+
+def fitting(sampling: Sampling, model: Model) -> Sampling:
+    """The same with replies of at most half of the model's context, where that is known: the rest is for the turns."""
+    if model.context is None:
+        return sampling
+    return replace(sampling, max_tokens=max(1, min(sampling.max_tokens, model.context // 2)))
+
+
 class Chat:
     """A conversation; `messages` is all of it, the system text first where there is one."""
 
@@ -48,21 +69,35 @@ class Chat:
             )
         self.model, self.sampling, self.seed = model, sampling, seed
         self.messages: list[Message] = []
-        self.asked = 0  # so that a turn which is undone and asked again draws anew
+        self.tally = Tally()
+        self._asked = 0  # so that a turn which is undone and asked again draws anew
         self.system(system or "")
 
     async def say(self, text: str) -> Completion:
-        """The reply to one turn of the user; without one (an error, a cancel) the conversation is as it was."""
+        """The reply to one turn of the user; without one (an error, a cancel) the conversation is as it was.
+
+        Sent again as a run would after a passing fault and when the server is busy; then CallRejected, or ModelStopped
+        from a server that has answered nothing yet. UsageError for what is no text.
+        """
+        check_text(text)
         messages = (*self.messages, Message(role="user", content=text))
-        seed = call_seed(self.seed, "chat", "assistant", self.asked)
-        call = Call(Request("assistant", messages), "chat", self.asked, seed, self.sampling)
-        self.asked += 1
-        done = await self.model.send(self.model.payload(call))
+        request = Request("assistant", messages, index=self._asked)
+        self._asked += 1
+        # A driver that has stopped stays so, and the next turn may find the server up again.
+        limiter = Limiter(1, tally=self.tally)
+        limiter.ever_answered = self.tally.answered > 0
+        seat = Seat(self.model, limiter, self.sampling, None)
+        driver = Driver({"assistant": seat}, _Nowhere(), seed=self.seed, budget=Budget(None), tally=self.tally)
+        try:
+            done = (await driver.play("chat", 0, _turn(request))).result
+        except RowDropped as dropped:
+            raise CallRejected(dropped.reason, dropped.detail) from dropped
         self.messages = [*messages, Message(role="assistant", content=done.text)]
         return done
 
     def system(self, text: str) -> str:
-        """Set the system text, or with "" take it away; the turns stay."""
+        """Set the system text, or with "" take it away; the turns stay. UsageError for what is no text."""
+        check_text(text)
         turns = [message for message in self.messages if message["role"] != "system"]
         self.messages = [Message(role="system", content=text), *turns] if text else turns
         return "the system text is set" if text else "there is no system text"
@@ -85,13 +120,45 @@ class Chat:
             raise UsageError("write /save FILE")
         if not self.messages or self.messages[-1]["role"] != "assistant":
             raise UsageError("nothing to save: no reply yet")
-        file = Path(path).expanduser()
+        file = path_of(path)
         try:
             with file.open("ab") as out:
                 out.write(orjson.dumps({"messages": self.messages}, option=orjson.OPT_APPEND_NEWLINE))
         except OSError as error:
             raise RunError(f"cannot write to {file}: {error.strerror or error}") from error
         return f"added to {file}"
+
+
+class _Nowhere(Store):
+    """Keeps no call: what is asked a second time is drawn anew."""
+
+    def __init__(self) -> None:
+        """Opens no file."""
+
+    def get(self, key: bytes) -> Completion | None:
+        return None
+
+    def put(
+        self, key: bytes, provider: str, name: str, payload: dict[str, Any], done: Completion, cost: float | None
+    ) -> None:
+        pass
+
+
+def _turn(request: Request) -> Flow[Completion]:
+    [done] = yield [request]
+    return done
+
+
+def check_text(text: str) -> None:
+    """Raises UsageError where bytes that are no UTF-8 were read, which Python keeps as halves of surrogate pairs."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        at, code = error.start, ord(text[error.start])
+        what = f"the byte 0x{code - 0xDC00:02x}" if 0xDC80 <= code <= 0xDCFF else "half a surrogate pair"
+        raise UsageError(
+            f"{text[max(0, at - 20) : at + 1]!r} ends with {what}, which is no UTF-8 text: convert it, as with iconv"
+        ) from None
 
 
 COMMANDS: Mapping[str, tuple[str, str, Callable[[Chat, str], str]]] = {  # name: what follows, what it does

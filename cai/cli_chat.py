@@ -40,7 +40,9 @@ def chat(
     model: Annotated[str, typer.Argument(help="A folder, a .gguf file, or a spec: local, openai:NAME, …")] = "local",
     system: Annotated[str | None, typer.Option(help="System text of the conversation.")] = None,
     temperature: Annotated[float, typer.Option(help="0 is greedy.")] = 1.0,
-    max_tokens: Annotated[int, typer.Option(help="Longest reply.")] = 512,
+    max_tokens: Annotated[
+        int | None, typer.Option(help="Longest reply; else 512, or half of a model's context where that is less.")
+    ] = None,
     base_url: Annotated[str | None, typer.Option(help="Server of a hosted model, such as http://host:8000/v1.")] = None,
     header: Annotated[list[str] | None, typer.Option(help="Extra header 'Name: value'; repeatable.")] = None,
     extra_body: Annotated[str | None, typer.Option(help="JSON object merged into every request.")] = None,
@@ -50,27 +52,28 @@ def chat(
 
     Example: cai chat models/dpo --system "You are brief."
     """
-    from cai.chatting import Chat, spec_of
+    from cai.chatting import Chat, fitting, spec_of
     from cai.records import Sampling
     from cai.settings import RunSettings, open_models, settings_from_options
 
     options = {
-        "temperature": temperature, "max_tokens": max_tokens, "base_url": base_url, "header": header,
-        "extra_body": extra_body, "seed": seed,
-    }  # fmt: skip
+        "temperature": temperature, "base_url": base_url, "header": header, "extra_body": extra_body, "seed": seed,
+    } | ({} if max_tokens is None else {"max_tokens": max_tokens})  # fmt: skip
     settings = settings_from_options(RunSettings, options)
     opened = open_models(settings, {"chat": spec_of(model)})["chat"]
     with asyncio.Runner() as runner:
         runner.run(opened.start())
         try:
-            talk = Chat(opened, Sampling(**settings.sampling()), system=system, seed=seed)
+            sampling = Sampling(**settings.sampling())
+            sampling = fitting(sampling, opened) if max_tokens is None else sampling
+            talk = Chat(opened, sampling, system=system, seed=seed)
             (_talk if sys.stdin.isatty() else _pipe)(runner, talk)
         finally:
             runner.run(opened.close())
 
 
 def _pipe(runner: asyncio.Runner, talk: Chat) -> None:
-    from cai.errors import UsageError
+    from cai.errors import CallRejected, UsageError
 
     try:
         for line in sys.stdin:
@@ -79,6 +82,8 @@ def _pipe(runner: asyncio.Runner, talk: Chat) -> None:
                 sys.stdout.flush()
     except UnicodeDecodeError as error:
         raise UsageError(f"stdin is not {error.encoding} text: {error.reason}") from None
+    except CallRejected as error:
+        raise CallRejected(error.reason, _with_way_out(error, "give fewer turns")) from None
 
 
 def _talk(runner: asyncio.Runner, talk: Chat) -> None:
@@ -99,10 +104,20 @@ def _talk(runner: asyncio.Runner, talk: Chat) -> None:
             _tell(done, time.monotonic() - began)
         except KeyboardInterrupt:
             console.show(["stopped; the turn is taken back"])
-        except ModelStopped:
-            raise
         except CaiError as error:
-            console.show([f"error: {error}"])
+            if isinstance(error, ModelStopped) and not talk.tally.answered:
+                raise  # such as a wrong key; later there is a conversation to save
+            told = _with_way_out(error, "/undo takes back the last turn, /reset all of them")
+            console.show([f"error: {told}"])
+
+
+def _with_way_out(error: Exception, shorten: str) -> str:
+    """What is told of an error, and of a conversation that has grown too long what can be done."""
+    from cai.errors import CallRejected
+
+    if not isinstance(error, CallRejected) or error.reason != "too_long":
+        return str(error)
+    return f"{error}; {shorten}, and a smaller --max-tokens leaves them more room"
 
 
 def _lines() -> Iterator[str]:
@@ -118,6 +133,9 @@ def _lines() -> Iterator[str]:
             line = input("> " if sys.stdout.isatty() else "")
         except KeyboardInterrupt:
             print(file=sys.stderr)
+            continue
+        except UnicodeDecodeError as error:
+            print(f"error: that is no {error.encoding} text: {error.reason}", file=sys.stderr)
             continue
         except EOFError:
             print(file=sys.stderr)

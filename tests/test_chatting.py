@@ -18,11 +18,11 @@ from typing import Any
 
 import pytest
 import typer
-from fakes import Fake
+from fakes import Fake, skipping
 
 from cai import cli_chat
-from cai.chatting import Chat, help_lines, obey, spec_of
-from cai.errors import ModelFault, RunError, UsageError
+from cai.chatting import Chat, fitting, help_lines, obey, path_of, spec_of
+from cai.errors import CallRejected, ModelBusy, ModelFault, RunError, ServerDown, UsageError
 from cai.models import Abilities
 from cai.records import Sampling
 
@@ -79,13 +79,81 @@ def test_the_same_seed_and_turns_ask_the_same_and_a_turn_taken_back_draws_anew()
 def test_a_turn_without_a_reply_leaves_the_conversation_as_it_was() -> None:
     def fail(text: str, time: int) -> None:
         if text == "two":
-            raise ModelFault("reset")
+            raise CallRejected("content_filter", "not this")
 
     talk = chat(Asked(behave=fail))
     say(talk, "one")
-    with pytest.raises(ModelFault):
+    with pytest.raises(CallRejected, match=r"^not this$") as refused:
         say(talk, "two")
+    assert refused.value.reason == "content_filter"
     assert texts(talk) == ["one", "answer to one"]
+
+
+def test_a_busy_server_and_a_passing_fault_are_asked_again_as_a_run_asks() -> None:
+    def behave(text: str, time: int) -> None:
+        if time == 1:
+            raise ModelBusy("429", retry_after=30)
+        if time < 4:
+            raise ModelFault("reset")
+
+    model = Asked(behave=behave)
+
+    async def main() -> float:
+        talk = chat(model)
+        await talk.say("one")
+        await talk.say("two")
+        assert texts(talk) == ["one", "answer to one", "two", "answer to two"]
+        assert (talk.tally.throttled, talk.tally.retries, talk.tally.answered) == (2, 4, 2)
+        return asyncio.get_running_loop().time()
+
+    assert 60 < skipping(main()) < 70
+    assert model.payloads[:4] == [model.payloads[0]] * 4
+
+
+def test_a_server_that_goes_down_after_an_answer_costs_a_turn_and_not_the_conversation() -> None:
+    down = True
+
+    def behave(text: str, time: int) -> None:
+        if text == "two" and down:
+            raise ModelFault("refused")
+
+    async def main() -> None:
+        nonlocal down
+        talk = chat(Asked(behave=behave))
+        await talk.say("one")
+        for _ in range(4):
+            with pytest.raises(CallRejected, match=r"refused \(6 tries\)"):
+                await talk.say("two")
+        down = False
+        assert (await talk.say("two")).text == "answer to two"
+
+    skipping(main())
+
+
+def test_a_server_that_was_never_there_is_told_soon() -> None:
+    def behave(text: str, time: int) -> None:
+        raise ModelFault("refused")
+
+    with pytest.raises(ServerDown, match="no answer after 3 tries: refused"):
+        skipping(chat(Asked(behave=behave)).say("one"))
+
+
+def test_replies_take_at_most_half_of_a_small_context() -> None:
+    model = Asked()
+    assert fitting(Sampling(), model).max_tokens == 512
+    for context, most in ((256, 128), (4096, 512), (1, 1)):
+        model.context = context
+        assert fitting(Sampling(temperature=0.5), model) == Sampling(temperature=0.5, max_tokens=most)
+
+
+def test_bytes_that_are_no_text_are_refused_before_they_are_said() -> None:
+    talk = chat()
+    for give in (lambda: say(talk, "ab\udcff"), lambda: obey(talk, "/system ab\udcff")):
+        with pytest.raises(UsageError, match=r"'ab\\udcff' ends with the byte 0xff, which is no UTF-8 text"):
+            give()
+    with pytest.raises(UsageError, match="half a surrogate pair"):
+        chat(system="\ud83d")
+    assert texts(talk) == []
 
 
 def test_turns_are_forgotten_taken_back_and_put_under_another_system_text() -> None:
@@ -122,6 +190,19 @@ def test_a_saved_conversation_can_be_trained_on(tmp_path: Path) -> None:
         obey(talk, f"/save {tmp_path / 'no' / 'a.jsonl'}")
     with pytest.raises(UsageError, match="/save FILE"):
         obey(talk, "/save")
+
+
+def test_a_path_that_cannot_be_is_told_and_the_conversation_goes_on() -> None:
+    talk = chat()
+    say(talk, "one")
+    with pytest.raises(UsageError, match="~nosuch/x: there is no home folder of that name"):
+        obey(talk, "/save ~nosuch/x")
+    with pytest.raises(UsageError, match="NUL"):
+        obey(talk, "/save a\0b")
+    assert texts(talk) == ["one", "answer to one"]
+    with pytest.raises(UsageError, match="no home folder"):
+        spec_of("~nosuch/x")
+    assert path_of("~/x") == Path.home() / "x"
 
 
 def test_commands_explain_themselves_and_an_unknown_one_is_told() -> None:
@@ -192,6 +273,55 @@ def test_in_a_pipe_every_line_is_a_turn_and_only_replies_are_printed(
     assert err == ""
 
 
+def piped(text: bytes, *words: str, encoding: str) -> subprocess.CompletedProcess[bytes]:
+    """The command with this stdin, in a locale of this encoding."""
+    env = os.environ | {"PYTHONPATH": str(ROOT), "PYTHONIOENCODING": encoding, "NO_COLOR": "1"}
+    command = [sys.executable, "-m", "cai", "chat", *words]
+    return subprocess.run(command, input=text, capture_output=True, env=env, timeout=60, check=False)
+
+
+@pytest.mark.parametrize(
+    ("encoding", "told"),
+    [
+        ("utf-8:surrogateescape", rb"error: 'two\udcff' ends with the byte 0xff, which is no UTF-8 text"),
+        ("utf-8:strict", b"error: stdin is not utf-8 text: invalid start byte"),
+    ],
+)
+def test_a_pipe_with_bytes_that_are_no_text_ends_in_one_line(tmp_path: Path, encoding: str, told: bytes) -> None:
+    done = piped(b"one\ntwo\xff\n", f"recorded:{recorded(tmp_path, 'A.', 'B.')}", encoding=encoding)
+    assert done.returncode == 1 and b"B." not in done.stdout
+    assert done.stderr.startswith(told) and done.stderr.count(b"\n") == 1
+
+
+def test_a_pipe_waits_for_a_busy_server() -> None:
+    from stub import stub
+
+    with stub("--mode", "429", "--rate", "1") as server:
+        words = ("openai:some", "--base-url", f"{server.url}/v1", "--max-tokens", "4")
+        done = piped(b"one\ntwo\n", *words, encoding="utf-8")
+        assert (done.returncode, done.stderr) == (0, b"")
+        assert len(done.stdout.splitlines()) == 2
+        assert server.stats()["statuses"]["429"] >= 1
+
+
+def test_a_conversation_past_the_context_is_told_with_ways_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    async def send(payload: Any) -> Any:
+        raise CallRejected("too_long", "267 tokens exceed the context of 256")
+
+    model = Asked()
+    model.send = send  # type: ignore[method-assign]
+    with asyncio.Runner() as runner:
+        monkeypatch.setattr(sys, "stdin", io.StringIO("one\n"))
+        with pytest.raises(CallRejected, match=r"of 256; give fewer turns, and a smaller --max-tokens leaves"):
+            cli_chat._pipe(runner, chat(model))
+        monkeypatch.setattr(sys, "stdin", io.StringIO("one\n"))
+        cli_chat._talk(runner, chat(model))
+    shown = " ".join(capsys.readouterr().err.split())
+    assert "of 256; /undo takes back the last turn, /reset all of them, and a smaller --max-tokens leaves" in shown
+
+
 def test_bad_settings_are_told_before_anything_is_asked(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="--temperature"):
         cli_chat.chat(f"recorded:{recorded(tmp_path, 'x')}", temperature=9.0)
@@ -232,7 +362,7 @@ class Terminal:
             except OSError:  # the other side is closed
                 part = b""
             assert part, f"ended without {text!r}: {self.seen}"
-            self.seen += part.decode()
+            self.seen += part.decode(errors="replace")  # echoes what was typed
         before, _, self.seen = self.seen.partition(text)
         return before
 
@@ -255,6 +385,25 @@ def test_on_a_terminal_replies_have_a_dim_line_and_commands_are_obeyed(tmp_path:
     terminal.type("\x04")
     assert terminal.process.wait(20) == 0
     assert json.loads((tmp_path / "kept.jsonl").read_text())["messages"][1]["content"] == "First."
+
+
+@pytest.mark.parametrize("encoding", ["utf-8:surrogateescape", "utf-8:strict"])
+def test_on_a_terminal_a_byte_that_is_no_text_costs_a_turn(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, encoding: str
+) -> None:
+    monkeypatch.setenv("PYTHONIOENCODING", encoding)
+    terminal = Terminal("chat", f"recorded:{recorded(tmp_path, 'First.', 'Second.')}")
+    for text, shown in ((b"one\n", "First."), (b"two\xff\n", "error: "), (b"two\n", "Second.")):
+        terminal.until("> ")
+        os.write(terminal.side, text)
+        terminal.until(shown)
+    terminal.until("> ")
+    terminal.type(f"/save {tmp_path / 'kept.jsonl'}\n")
+    terminal.until("added to")
+    terminal.until("> ")
+    terminal.type("\x04")
+    assert terminal.process.wait(20) == 0
+    assert len(json.loads((tmp_path / "kept.jsonl").read_text())["messages"]) == 4
 
 
 def test_ctrl_c_stops_a_reply_and_keeps_the_session(tmp_path: Path) -> None:
