@@ -54,14 +54,14 @@ class BestSummary(Record):
     judged: int  # prompts whose winner a judge picked
     unjudged: int  # prompts whose one usable reply won unasked
     winner_score: float | None  # mean over the judged prompts: of probabilities of beating the others, or rewards
-    mean_score: float | None  # the same over all replies that have a score: what a reply drawn at random gets
+    mean_score: float | None  # over the same prompts, of each one's mean over the different texts that have a score
     longest_won: float | None  # share of the judged prompts with one longest reply in which that won
     longest_chance: float | None  # what that share is where length does not count: the mean of 1 / replies compared
 
     def lines(self) -> Iterator[str]:
         """The summary in words, for people."""
         alone = f", {self.unjudged:,} had one usable reply and no verdict" if self.unjudged else ""
-        yield f"winners of {self.judged:,} prompts{alone}"
+        yield f"{'the winner of 1 prompt' if self.judged == 1 else f'winners of {self.judged:,} prompts'}{alone}"
         if self.winner_score is not None:
             yield f"mean score of the winners {self.winner_score:.3f}, of all replies {self.mean_score:.3f}"
         if self.longest_won is not None:
@@ -78,7 +78,7 @@ class BestCut(Cut):
         super().__init__(run, options["split"], columns)
         self._hygiene = options["hygiene"]
         self.judged = self.facts.judged = Judged()
-        self._prompts = self._scored = self._uneven = self._longest = 0
+        self._prompts = self._uneven = self._longest = 0
         self._won = self._all = self._chance = 0.0
 
     def lines(self) -> Lines:
@@ -112,25 +112,20 @@ class BestCut(Cut):
             return
         facts.count_models({"judge": best["judge"]})
         self._prompts += 1
-        scores = [score for score in best["scores"] if score is not None]
+        scored = _scored(row)
         self._won += best["scores"][best["winner"]]
-        self._all += sum(scores)
-        self._scored += len(scores)
-        self._count_lengths(row)
+        self._all += sum(score for score, _ in scored) / len(scored)
+        self._count_lengths(row, [length for _, length in scored])
         for pair in best["comparisons"]:
             self._count_votes(pair)
 
-    def _count_lengths(self, row: Row) -> None:
+    def _count_lengths(self, row: Row, lengths: list[int]) -> None:
         """Whether the longest reply won, among those of different text that were scored."""
-        best, lengths = row["best"], dict[str, int]()
-        for reply, score in zip(row["replies"], best["scores"], strict=True):
-            if score is not None:
-                lengths[" ".join(reply["text"].split())] = len(reply["text"].strip())
-        longest = max(lengths.values())
-        if list(lengths.values()).count(longest) == 1:
+        longest = max(lengths)
+        if lengths.count(longest) == 1:
             self._uneven += 1
             self._chance += 1 / len(lengths)
-            self._longest += len(row["replies"][best["winner"]]["text"].strip()) == longest
+            self._longest += len(row["replies"][row["best"]["winner"]]["text"].strip()) == longest
 
     def _count_votes(self, pair: Row) -> None:
         judged = self.judged
@@ -150,7 +145,7 @@ class BestCut(Cut):
             judged=self._prompts,
             unjudged=self.facts.rows - self._prompts,
             winner_score=self._won / self._prompts if self._prompts else None,
-            mean_score=self._all / self._scored if self._scored else None,
+            mean_score=self._all / self._prompts if self._prompts else None,
             longest_won=self._longest / self._uneven if self._uneven else None,
             longest_chance=self._chance / self._uneven if self._uneven else None,
         )
@@ -160,6 +155,15 @@ class BestCut(Cut):
         flips = self.judged.flip_rate
         if flips is not None and flips > MANY_FLIPS:
             yield f"{flips:.0%} of the votes name the same place in both orders: what decides is small beside the bias"
+
+
+def _scored(row: Row) -> list[tuple[float, int]]:
+    """Score and characters of a prompt's replies that have a score; of replies of one text only one."""
+    found: dict[str, tuple[float, int]] = {}
+    for reply, score in zip(row["replies"], row["best"]["scores"], strict=True):
+        if score is not None:
+            found[" ".join(reply["text"].split())] = score, len(reply["text"].strip())
+    return list(found.values())
 
 
 def sft_row(row: Row) -> Row:
