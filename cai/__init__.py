@@ -21,10 +21,12 @@ if TYPE_CHECKING:
     from cai.constitution import Constitution, Principle, list_constitutions, load_constitution
     from cai.errors import CaiError
     from cai.export import export_run
+    from cai.merging import merge
     from cai.pipeline import agenerate, alabel, asample, generate, label, sample
     from cai.records import Candidate, Candidates, Drop, Label, Message, Prompt, Revision, Round, Usage, Vote
     from cai.sources import read_prompts
     from cai.store import read_calls
+    from cai.training import train
     from cai.trial import constitution_test
 
 _HOME = {
@@ -56,7 +58,9 @@ _HOME = {
     "load_constitution": "constitution",
     "read_calls": "store",
     "read_prompts": "sources",
+    "merge": "merging",
     "sample": "pipeline",
+    "train": "training",
 }
 __all__ = [
     "CaiError",
@@ -85,9 +89,11 @@ __all__ = [
     "label",
     "list_constitutions",
     "load_constitution",
+    "merge",
     "read_calls",
     "read_prompts",
     "sample",
+    "train",
 ]
 
 

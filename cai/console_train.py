@@ -50,7 +50,7 @@ class TrainProgress:
             self._live.stop()
 
     def heard(self, metrics: Mapping[str, Any]) -> None:
-        """Take what `cai.train.train` gives to its `progress`."""
+        """Take what `cai.train` gives to its `progress`."""
         if "eval_loss" in metrics:
             show([evaluation(metrics)])
         elif "reference_rows" in metrics:

@@ -92,4 +92,5 @@ def measured(record: Mapping[str, Any], tokenizer: Any, method: Method) -> Lengt
     start = {"add_generation_prompt": True} if isinstance(record["prompt"], list) else {}
     prompt = _tokenize(tokenizer, record["prompt"], **start)["input_ids"]
     whole = [_tokenize(tokenizer, record["prompt"] + reply)["input_ids"] for reply in replies]
-    return Length(min(common_prefix_length(prompt, ids) for ids in whole), max(map(len, whole)))
+    ended = not start and any(ids[-1:] != [tokenizer.eos_token_id] for ids in whole)  # TRL ends a plain text
+    return Length(min(common_prefix_length(prompt, ids) for ids in whole), max(map(len, whole)) + ended)

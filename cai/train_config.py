@@ -39,6 +39,12 @@ FIXED = {
     "trust_remote_code": "no code that comes with a model is run", "use_cpu": "the device is found",
     "data_seed": "it is seed", "ignore_data_skip": "resuming must see the same rows", "save_only_model": "resuming "
     "needs the optimiser's state", "truncation_mode": "rows are cut at their end",
+    "logging_steps": "metrics.jsonl has every step", "logging_strategy": "metrics.jsonl has every step",
+    "logging_first_step": "metrics.jsonl has every step", "log_level": "the command tells what matters",
+    "disable_tqdm": "the command shows progress", "eval_on_start": "it is decided by the method",
+    "dataloader_drop_last": "every row is seen", "push_to_hub": "no network is used; upload the folder yourself",
+    "include_num_input_tokens_seen": "tokens are counted", "load_best_model_at_end": "checkpoints/ keeps the last two",
+    "model_init_kwargs": "the model is opened by cai", "ddp_find_unused_parameters": "it is decided",
 }  # fmt: skip
 
 
@@ -153,6 +159,11 @@ class Loaded:
 
     def check(self, method: Method) -> None:
         """UsageError for a key that is set and means nothing to `method`."""
+        if method != "sft" and self.config.lora.dropout and self.config.trl.get("disable_dropout", True):
+            raise UsageError(
+                f"lora.dropout ({self.origin('lora.dropout')}) has no effect on {method}, where TRL switches dropout "
+                "off; leave it out, or set trl.disable_dropout to false"
+            )
         for name, methods in OF_METHODS.items():
             if getattr(self.config, name) is not None and method not in methods:
                 raise UsageError(
@@ -177,7 +188,10 @@ def load_config(path: str | Path | None = None, flags: Mapping[str, Any] | None 
         *around, key = name.split(".")
         place = values
         for part in around:
-            place[part] = dict(place.get(part) or {})
+            inner = place.get(part) or {}
+            if not isinstance(inner, Mapping):
+                raise UsageError(f"training options: {part} has no keys of its own, so {name} cannot be set")
+            place[part] = dict(inner)
             place = place[part]
         place[key] = value
         origins[name] = "flag"
@@ -232,26 +246,31 @@ def _yaml(value: Any) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
-def trl_arguments(loaded: Loaded, known: Mapping[str, Any]) -> dict[str, Any]:
-    """What stands under `trl:`, checked; known: the trainer's arguments and their defaults.
+def trl_arguments(loaded: Loaded, method: Method, known: Mapping[str, Any]) -> dict[str, Any]:
+    """What stands under `trl:`, checked; known: the trainer's arguments, as the fields of their dataclass.
 
     Raises InputError with the line, or UsageError where a flag gave it, for a name that the trainer does not have, that
-    has a key of ours, or that would break what is promised.
+    has a key of ours, that would break what is promised, or whose value is of another type.
     """
     found = {}
-    for name, value in loaded.config.trl.items():
-        problem = None
-        if name in OURS:
-            problem = f"trl.{name} is set by the key {OURS[name]!r}"
+    for name, given in loaded.config.trl.items():
+        ours = OURS.get(name)
+        value, problem = given, None
+        if ours is not None and method in OF_METHODS.get(ours, (method,)):
+            problem = f"trl.{name} is set by the key {ours!r}"
         elif name in FIXED:
             problem = f"trl.{name} cannot be set: {FIXED[name]}"
         elif name not in known:
             close = get_close_matches(name, known, n=1)
             problem = f"TRL's trainer has no argument {name!r}" + (f"; did you mean {close[0]!r}?" if close else "")
+        else:
+            value = _number(given) if "float" in str(known[name].type) and isinstance(given, str) else given
+            number = isinstance(value, int | float) and not isinstance(value, bool)
+            if not number and str(known[name].type) in ("float", "int", "<class 'float'>", "<class 'int'>"):
+                problem = f"trl.{name} is {given!r}, not a number"
         if problem is not None:
             if loaded.origin(f"trl.{name}") == "config file":
                 raise InputError(problem, loaded.path, (loaded.lines or {}).get(name))
             raise UsageError(problem)
-        number = isinstance(known[name], float) and isinstance(value, str)
-        found[name] = _number(value) if number else value
+        found[name] = value
     return found

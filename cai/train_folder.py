@@ -66,7 +66,7 @@ class TrainFolder:
         except (ValueError, LookupError, TypeError):
             raise RunError(f"{record} is damaged: choose another --out, or delete the folder to start anew") from None
         changed = list(_differences(before, self.identity))
-        if changed and not self.record["finished"] and self.checkpoint is None:
+        if changed and not self.record["finished"] and self.last_checkpoint() is None:
             if self._writes:
                 (self.path / METRICS).unlink(missing_ok=True)  # nothing was learnt there that could be lost
             self.record = {}
@@ -87,8 +87,7 @@ class TrainFolder:
         )
         write_atomically(self.path / RECORD, data)
 
-    @property
-    def checkpoint(self) -> Path | None:
+    def last_checkpoint(self) -> Path | None:
         """The last whole checkpoint; those that a kill left half are removed."""
         found = sorted(self._checkpoints(), key=lambda path: int(path.name.rpartition("-")[2]))
         while found and not _whole(found[-1]):
@@ -103,7 +102,7 @@ class TrainFolder:
                 yield path
 
     def rewind(self, step: int) -> None:
-        """Forget the metrics after a step: they come again."""
+        """Forget the metrics after a step (-1: all): they come again."""
         if not self._writes:
             return
         for name in (METRICS, EVALS):

@@ -17,20 +17,21 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
+from cai.control_tokens import without_forged_turns
 from cai.errors import InputError, LossNotFinite, MissingExtra, RunError, UsageError
 from cai.models.bases import Base
 from cai.records import Record
 from cai.run import package_version
-from cai.train_config import Loaded, trl_arguments
+from cai.train_config import Loaded
 from cai.train_eval import PairAccuracy, pair_accuracy
-from cai.train_evidence import sample_after, sample_before, write_evidence
+from cai.train_evidence import MOST_TOKENS, sample_after, sample_before, write_evidence
 from cai.train_folder import EVALS, UNTOLD, TrainFolder
 from cai.train_loop import (
     Processes,
     Progress,
     Stopper,
     arguments,
-    check_reporters,
+    check_trl,
     recorder,
     unwritten,
     vendors_among_themselves,
@@ -62,13 +63,13 @@ class TrainSummary(Record):
     steps: int
     seconds: float  # all sessions together
     pairs: PairAccuracy | None  # of the pairs that were held out, before and after
-    metrics: dict[str, float]  # at the end: loss and, with eval rows, those of the last evaluation
+    metrics: dict[str, float | None]  # at the end: loss and, with eval rows, those of the last evaluation
     notes: tuple[str, ...]
 
     def lines(self) -> list[str]:
         """The summary in words, for people."""
         told = [f"{self.folder}: {self.method}, {self.steps:,} steps on {self.rows:,} rows in {self.seconds:,.0f} s"]
-        told += [f"{name} {value:.4g}" for name, value in self.metrics.items()]
+        told += [f"{name} {'no number' if value is None else f'{value:.4g}'}" for name, value in self.metrics.items()]
         told += [] if self.pairs is None else self.pairs.lines()
         return told + [f"note: {note}" for note in self.notes]
 
@@ -91,7 +92,7 @@ class Session:
         self.data, self.base, self.loaded, self.folder, self.tell = data, base, loaded, folder, tell
         self.processes, self.progress = processes, progress
         self.stopper = Stopper(tell, processes)
-        self.notes = list(data.notes)
+        self.notes, self.read_drops = list(data.notes), len(data.dropped)
         self.started = time.monotonic()
         self.before = float(folder.record["seconds"])
 
@@ -100,14 +101,18 @@ class Session:
             self.tell(line)
         chats = any(not isinstance(row.prompt, str) for row in (*self.data.train, *self.data.eval))
         self.tokenizer = open_tokenizer(self.base, self.loaded.config.chat_template, chats=chats)
+        ends = ends_of(self.base, self.tokenizer)
+        self.data = without_forged_turns(self.data, self.tokenizer)
         self.rows: Replies | Preferences
         if self.data.method == "sft":
-            self.rows = Replies(self.data, self.loaded, self.tokenizer, ends_of(self.base, self.tokenizer))
+            self.rows = Replies(self.data, self.loaded, self.tokenizer, ends)
         else:
-            self.rows = Preferences(self.data, self.loaded, self.tokenizer, self.folder.path / ROWS)
+            self.rows = Preferences(self.data, self.loaded, self.tokenizer, ends, self.folder.path / ROWS)
         if not self.rows.lengths:
-            raise InputError(f"no row is left to train: {self.rows.drops[-1].detail}", self.data.files[0][0])
+            last = (*self.data.dropped, *self.rows.drops)[-1]
+            raise InputError(f"no row is left to train: {last.detail}", self.data.files[0][0])
         shape, machine = shape_of(self.base), this_machine()
+        self.context = shape.context
         while True:
             plan = resolve(self.data.method, self.loaded, self.rows.lengths, shape, machine, held=self.rows.held)
             plan = self.processes.agree(plan)  # free memory is not the same for all
@@ -135,12 +140,13 @@ class Session:
         for line in (*map(str, settings), str(plan.truncation)):
             self.tell(line)
         counts = Counter(drop.reason for drop in self.drops)
-        if counts["too_long"]:
-            first = next(drop for drop in self.drops if drop.reason == "too_long")
-            self.tell(f"dropped: {counts['too_long']:,} rows that do not fit; the first is {first.detail}")
+        found = Counter(drop.reason for drop in self.drops[self.read_drops :])
+        for reason, count in sorted(found.items()):
+            first = next(drop for drop in self.drops[self.read_drops :] if drop.reason == reason)
+            self.tell(f"dropped: {reason} {count:,}; the first is {first.detail}")
         settled = {setting.name: setting.value for setting in settings}
         self.folder.write(
-            settled={name: settled[name] for name in SETTLED if name in settled},
+            settled={name: settled[name] for name in SETTLED if name in settled} | {"devices": self.processes.count},
             plan=[dataclasses.asdict(setting) for setting in settings],
             truncation=dataclasses.asdict(plan.truncation),
             model=self.base.facts(),
@@ -155,11 +161,8 @@ class Session:
 
     def _fit(self, plan: Plan) -> int | None:
         """Train to the end; where memory runs out, the number of rows at once to go on with."""
-        import torch
-        from accelerate.utils.memory import should_reduce_batch_size
-
-        checkpoint = self.folder.checkpoint
-        self.folder.rewind(0 if checkpoint is None else int(checkpoint.name.rpartition("-")[2]))
+        checkpoint = self.folder.last_checkpoint()
+        self.folder.rewind(-1 if checkpoint is None else int(checkpoint.name.rpartition("-")[2]))
         if checkpoint is not None:
             self.tell(f"going on from {checkpoint}")
         try:
@@ -170,10 +173,9 @@ class Session:
                 trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
                 if self.stopper.asked:
                     self.folder.write(seconds=self._seconds())
-                    self.tell(f"stopped; the same command goes on from {self.folder.checkpoint}")
+                    self.tell(f"stopped; the same command goes on from {self.folder.last_checkpoint()}")
                     raise KeyboardInterrupt
                 self._finish(trainer)
-                self._sample(trainer, plan, after=True)
         except LossNotFinite as error:
             self.folder.write(seconds=self._seconds())
             raise self._told(error) from error
@@ -182,14 +184,30 @@ class Session:
                 raise RunError(
                     f"cannot write to {self.folder.path}: {why}; free some space, and the same command goes on"
                 ) from error
-            full = isinstance(error, torch.OutOfMemoryError) or should_reduce_batch_size(error)
-            if not full or plan.rows_at_once == 1:
-                raise
-            smaller = next(n for n in range(plan.rows_at_once // 2, 0, -1) if plan.rows_at_once % n == 0)
-            self.tell(f"out of memory with {plan.rows_at_once} rows at once: going on with {smaller}, and more passes "
-                      "a step, so that a step sees as many rows")  # fmt: skip
-            return smaller
+            return self._smaller(plan, error)
+        with vendors_among_themselves():
+            self._sample(trainer, plan, after=True)
         return None
+
+    def _smaller(self, plan: Plan, error: Exception) -> int:
+        """The number of rows at once to go on with after an error that means full memory; others are raised again."""
+        import torch
+        from accelerate.utils.memory import should_reduce_batch_size
+
+        if not (isinstance(error, torch.OutOfMemoryError) or should_reduce_batch_size(error)):
+            raise error
+        least = 2 if self.data.method == "kto" else 1  # its estimate of the KL divergence pairs the rows of a batch
+        fewer = [n for n in range(plan.rows_at_once // 2, least - 1, -1) if plan.rows_at_once % n == 0]
+        if not fewer:
+            raise RunError(
+                f"out of memory with {plan.rows_at_once} rows of up to {plan.max_length:,} tokens at once: lower "
+                "max_length, set gradient_checkpointing, or take a smaller model"
+            ) from error
+        self.tell(
+            f"out of memory with {plan.rows_at_once} rows at once: going on with {fewer[0]}, and more passes a step, "
+            "so that a step sees as many rows"
+        )
+        return fewer[0]
 
     def _finish(self, trainer: Any) -> None:
         """The last evaluation, and the product."""
@@ -216,12 +234,17 @@ class Session:
             return
         if self.processes.first:
             model = trainer.accelerator.unwrap_model(trainer.model)
-            full, room = self.loaded.config.full, plan.max_length
-            if not after or not full:
-                with nullcontext(model) if full else untrained(model) as before:
-                    sample_before(self.folder, before, self.tokenizer, self.data.eval, room=room, most=most)
-            if after and (note := sample_after(self.folder, model, self.tokenizer)) is not None:
-                self.notes.append(note)
+            full, room = self.loaded.config.full, min(plan.max_length, self.context - MOST_TOKENS)
+            self.tell(f"asking the model {'after' if after else 'before'} the training")
+            try:
+                if not after or not full:
+                    with nullcontext(model) if full else untrained(model) as before:
+                        sample_before(self.folder, before, self.tokenizer, self.data.eval, room=room, most=most)
+                if after and (note := sample_after(self.folder, model, self.tokenizer)) is not None:
+                    self.notes.append(note)
+            except Exception as error:  # a model that is trained is not lost for want of samples
+                why = " ".join(str(error).split())[:200]
+                self.notes.append(f"no samples {'after' if after else 'before'}: {type(error).__name__}: {why}")
         self.processes.wait()
 
     def _trainer(self, plan: Plan, fresh: bool) -> Any:
@@ -231,9 +254,7 @@ class Session:
         except ImportError as error:
             raise MissingExtra("cai train", "train") from error
         config, rows = self.loaded.config, self.rows
-        known = {field.name: field.default for field in dataclasses.fields(rows.known())}
-        extra = trl_arguments(self.loaded, known)
-        check_reporters(extra.get("report_to"))
+        extra = check_trl(self.data.method, self.loaded)
         told = arguments(plan, config, self.folder.path, evaluates=bool(rows.eval)) | extra
         told["eval_on_start"] = bool(rows.eval) and rows.before and fresh
         set_seed(config.seed)  # new weights are the same in each session: the reference is known by the weights' hash
@@ -244,21 +265,23 @@ class Session:
             r=config.lora.rank, lora_alpha=config.lora.alpha, lora_dropout=config.lora.dropout, **rows.lora(),
             target_modules=config.lora.targets if isinstance(config.lora.targets, str) else list(config.lora.targets),
         )  # fmt: skip
-        trainer = rows.trainer(
-            plan,
-            told,
-            self._heard,
-            self._asked,
-            model=model,
-            processing_class=self.tokenizer,
-            peft_config=lora,
-            callbacks=[callback(self.tell), recorder(self.folder, self.stopper, self.progress)],
-        )
+        callbacks = [callback(self.tell), recorder(self.folder, self.stopper, self.progress)]
+        parts = {"model": model, "processing_class": self.tokenizer, "peft_config": lora, "callbacks": callbacks}
+        try:
+            trainer = rows.trainer(plan, told, self._heard, self._asked, **parts)
+        except (ValueError, TypeError) as error:  # of the vendors, such as layers that the model does not have
+            raise UsageError(f"the training cannot be set up: {' '.join(str(error).split())[:400]}") from error
+        for part, rows_given in ((trainer.train_dataset, rows.train), (trainer.eval_dataset, rows.eval)):
+            if part is not None and plan.packing != "packed" and len(part) != len(rows_given):
+                raise RunError(f"TRL takes {len(part):,} of {len(rows_given):,} rows: raise max_length by a few tokens")
         trainer.remove_callback(PrinterCallback)  # it writes to stdout, where only a summary belongs
         return trainer
 
     def _asked(self, done: int) -> None:
         """How far the reference is, in rows of this process."""
+        if self.stopper.agreed():
+            self.tell("stopped; the same command goes on, and asks the reference for what is missing")
+            raise KeyboardInterrupt
         if self.progress is not None and self.processes.first:
             total = -(-(len(self.rows.train) + len(self.rows.eval)) // self.processes.count)
             self.progress({"reference_rows": min(done, total), "of": total})
@@ -272,7 +295,7 @@ class Session:
         """The error with the names of its rows, and what there is to go on with."""
         names = [self.rows.name(place) for place in error.rows]
         rows = f" (rows {', '.join(names[:8])}{', …' if len(names) > 8 else ''})" if names else ""
-        kept = self.folder.checkpoint
+        kept = self.folder.last_checkpoint()
         good = f"the checkpoint {kept} is from before" if kept else "there is no checkpoint yet"
         return LossNotFinite(
             f"{error}{rows}; {good}: look at these rows, try a lower learning rate, or dtype float32", error.rows
@@ -290,9 +313,7 @@ class Session:
             if len(evals) > 1 and evals[0]["step"] == 0:
                 metrics["eval_loss_before"] = evals[0]["eval_loss"]
             metrics |= {
-                name: value
-                for name, value in evals[-1].items()
-                if name.startswith("eval_") and name not in UNTOLD
+                name: value for name, value in evals[-1].items() if name.startswith("eval_") and name not in UNTOLD
             }
         summary = TrainSummary(
             folder=self.folder.path,

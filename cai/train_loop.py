@@ -5,8 +5,9 @@ Knows the arguments that all trainers share, its callbacks, signals, and batches
 
 from __future__ import annotations
 
+import dataclasses
+import errno
 import importlib.util
-import math
 import os
 import signal
 import sys
@@ -20,12 +21,14 @@ from pathlib import Path
 from typing import Any, TypeVar, cast
 
 from cai.errors import CaiError, UsageError
-from cai.train_config import TrainConfig
+from cai.train_config import Loaded, TrainConfig, trl_arguments
 from cai.train_folder import CHECKPOINTS, TrainFolder
 from cai.train_plan import Plan
+from cai.training_rows import Method
 
 Progress = Callable[[Mapping[str, Any]], None]
 T = TypeVar("T")
+UNWRITTEN = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EIO)
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,7 +141,7 @@ def arguments(plan: Plan, config: TrainConfig, out: Path, *, evaluates: bool) ->
         "gradient_accumulation_steps": plan.accumulation,
         "learning_rate": plan.learning_rate,
         "lr_scheduler_type": config.schedule,
-        "warmup_steps": math.ceil(config.warmup * plan.steps),
+        "warmup_steps": int(config.warmup * plan.steps),  # rounded down: the first step of a warm-up has rate 0
         "num_train_epochs": config.epochs,
         "seed": config.seed,
         "bf16": plan.dtype == "bfloat16",
@@ -155,12 +158,38 @@ def arguments(plan: Plan, config: TrainConfig, out: Path, *, evaluates: bool) ->
         "report_to": [],
         "disable_tqdm": True,
         "log_level": "error",
+        "ddp_find_unused_parameters": False,  # every weight that trains is used at every step
     }
+
+
+def trl_config(method: Method) -> Any:
+    """TRL's class of arguments for a method."""
+    import trl
+
+    return {"sft": trl.SFTConfig, "dpo": trl.DPOConfig, "kto": trl.KTOConfig, "reward": trl.RewardConfig}[method]
+
+
+def check_trl(method: Method, loaded: Loaded) -> dict[str, Any]:
+    """What stands under `trl:`, checked; UsageError or InputError before anything is read for what TRL refuses."""
+    import torch
+
+    made = trl_config(method)
+    given = trl_arguments(loaded, method, {field.name: field for field in dataclasses.fields(made)})
+    check_reporters(given.get("report_to"))
+    neutral = {"output_dir": "unused", "use_cpu": not torch.cuda.is_available(), "bf16": False, "report_to": []}
+    try:
+        with vendors_among_themselves():
+            made(**neutral | {"gradient_checkpointing": None} | given)
+    except Exception as error:  # of any type: a misspelt optimiser is a ValueError, a missing package an ImportError
+        raise UsageError(f"TRL refuses an argument under 'trl': {' '.join(str(error).split())[:300]}") from error
+    return given
 
 
 def check_reporters(wanted: Any) -> None:
     """UsageError for a service that metrics are to go to and whose package is not installed."""
     for name in [wanted] if isinstance(wanted, str) else wanted or []:
+        if name not in ("wandb", "tensorboard", "none"):
+            raise UsageError(f"report_to {name} must be wandb or tensorboard")
         if name == "tensorboard" and importlib.util.find_spec("tensorboardX"):
             continue
         if name in ("wandb", "tensorboard") and importlib.util.find_spec(name) is None:
@@ -171,7 +200,7 @@ def unwritten(error: BaseException | None) -> str | None:
     """Why a file could not be written, where that is what an error of Python, safetensors or torch.save comes from."""
     if error is None or isinstance(error, CaiError):
         return None
-    if isinstance(error, OSError):
+    if isinstance(error, OSError) and error.errno in UNWRITTEN:
         return error.strerror or str(error)
     text = str(error)
     if type(error).__name__ == "SafetensorError" and "I/O error" in text:
@@ -202,11 +231,16 @@ def recorder(folder: TrainFolder, stopper: Stopper, progress: Progress | None) -
 
     class Recorder(TrainerCallback):  # type: ignore[misc]
         def __init__(self) -> None:
-            self.time, self.tokens, self.steps, self.first = time.monotonic(), 0.0, 0, 0
+            self.time, self.tokens, self.steps, self.first, self.before = time.monotonic(), 0.0, 0, 0, 0.0
 
         def on_train_begin(self, args: Any, state: Any, control: Any, **rest: Any) -> None:
             self.time, self.steps, self.first = time.monotonic(), state.max_steps, state.global_step
             self.began = self.time
+            # TRL counts from the start of each session.
+            counts = [
+                line["num_tokens"] for line in folder.metrics() if line["step"] <= self.first and "num_tokens" in line
+            ]
+            self.before = max(counts, default=0.0)
 
         def on_log(self, args: Any, state: Any, control: Any, logs: Mapping[str, Any], **rest: Any) -> None:
             if not state.is_world_process_zero or "train_runtime" in logs:
@@ -215,6 +249,7 @@ def recorder(folder: TrainFolder, stopper: Stopper, progress: Progress | None) -
             found = {"step": state.global_step, "steps": state.max_steps, **logs}
             if "loss" in logs:
                 seen = logs.get("num_tokens", 0.0)
+                found |= {"num_tokens": seen + self.before} if "num_tokens" in logs else {}
                 done = state.global_step - self.first
                 found |= {
                     "tokens_per_second": round((seen - self.tokens) / max(1e-9, now - self.time), 1),
@@ -239,16 +274,18 @@ def vendors_among_themselves() -> Iterator[None]:
     """Without their progress bars, and the warnings with which one vendor tells another that a name of its is old."""
     import datasets
 
-    shown, tqdm = datasets.are_progress_bars_disabled(), os.environ.get("TQDM_DISABLE")
+    from cai.models.bases import quiet
+
+    hidden, tqdm = datasets.are_progress_bars_disabled(), os.environ.get("TQDM_DISABLE")
     os.environ["TQDM_DISABLE"] = "1"  # TRL's bars over the reference's rows: `progress` tells
     datasets.disable_progress_bars()
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), quiet():
             warnings.filterwarnings("ignore", r".*gradient_checkpointing.* is deprecated", FutureWarning)
             yield
     finally:
         os.environ.pop("TQDM_DISABLE") if tqdm is None else os.environ.update(TQDM_DISABLE=tqdm)
-        if not shown:
+        if not hidden:
             datasets.enable_progress_bars()
 
 

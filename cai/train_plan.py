@@ -6,7 +6,6 @@ Plain arithmetic. Sizes are in bytes, lengths in tokens. Knows nothing of rows, 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -91,11 +90,6 @@ class Plan:
     eval_every: int
     settings: tuple[Setting, ...]
 
-    def lines(self) -> Iterator[str]:
-        """The plan in words, for people: a line a value."""
-        yield from map(str, self.settings)
-        yield str(self.truncation)
-
 
 def resolve(
     method: Method, loaded: Loaded, lengths: list[int], shape: Shape, machine: Machine, *, held: int = 0
@@ -139,13 +133,18 @@ def resolve(
         shape, machine, width, share, full=full, narrow=dtype == "bfloat16", logits=method == "sft",
         checkpoints=config.gradient_checkpointing,
     )  # fmt: skip
-    if method == "kto" and rows == 1 and share % 2 == 0:
-        rows = 2  # its estimate of the KL divergence pairs the rows of a batch
+    if method == "kto" and rows == 1 and share > 1:  # its estimate of the KL divergence pairs the rows of a batch
+        rows = next(n for n in range(2, share + 1) if share % n == 0)
     memory = f"{machine.memory / 2**30:.0f} GB free"
     checkpoints = settle("gradient_checkpointing", checkpoints, "hardware", memory)
     rows = settle("rows_at_once", rows, "hardware", f"{memory}, {TOKENS_AT_ONCE[device]:,} tokens at once")
     accumulation = max(1, config.batch_size // (rows * machine.devices))
     effective = rows * accumulation * machine.devices
+    if config.rows_at_once is not None and effective != config.batch_size:
+        raise UsageError(
+            f"batch_size {config.batch_size} is not made of rows_at_once {rows} on {machine.devices} devices: "
+            f"it would be {effective}"
+        )
     why = "" if effective == config.batch_size else f"made of {rows} rows at once on {machine.devices} devices"
     settled.append(Setting("batch_size", effective, loaded.origin("batch_size"), why))
     steps = max(1, math.ceil(math.ceil(len(lengths) / effective) * config.epochs))

@@ -13,9 +13,11 @@ from typing import Any, Literal, cast
 
 from cai.errors import UsageError
 from cai.losses import ANCHORED, NLL_WEIGHT, SMOOTHED, SOFT, flip_rate, known, with_nll
+from cai.masks import Masker, Unfit
 from cai.preference_rows import Length, measured, on_disk, record_of
 from cai.preference_training import Asked, Heard, Labels, dpo_trainer, kto_trainer, reward_trainer
 from cai.train_config import Loaded
+from cai.train_loop import trl_config
 from cai.train_plan import Plan, Setting
 from cai.training_data import Drop, TrainingData
 from cai.training_rows import TrainingRow
@@ -32,11 +34,11 @@ class Preferences:
 
     before = False  # a reference knows no gap, and a new head nothing
 
-    def __init__(self, data: TrainingData, loaded: Loaded, tokenizer: Any, rows: Path) -> None:
+    def __init__(self, data: TrainingData, loaded: Loaded, tokenizer: Any, ends: Iterable[int], rows: Path) -> None:
         assert data.method != "sft"
         self.data, self.loaded, self.drops = data, loaded, list[Drop]()
         self.method: Literal["dpo", "kto", "reward"] = data.method
-        self._tokenizer, self._rows = tokenizer, rows
+        self._tokenizer, self._masker, self._rows = tokenizer, Masker(tokenizer, ends), rows
         self.loss, told = self._choose()
         self.settings = (told, *self._of_loss())
         self._whole, self._held = self._measure(data.train, 0), self._measure(data.eval, -1)
@@ -56,13 +58,16 @@ class Preferences:
         return len(self._held)
 
     def _measure(self, rows: Sequence[TrainingRow], file: int) -> list[tuple[TrainingRow, Length]]:
+        """The rows in tokens; those that the chat template cannot show are dropped, as `sft` drops them."""
+        chosen = self._masker.encode((row.id, row.prompt, row.reply) for row in rows)
+        other = self._masker.encode((row.id, row.prompt, row.rejected or row.reply) for row in rows)
         found = []
-        for row in rows:
-            try:
+        for row, *shown in zip(rows, chosen, other, strict=True):
+            unfit = next((each for each in shown if isinstance(each, Unfit)), None)
+            if unfit is None:
                 found.append((row, measured(record_of(row), self._tokenizer, self.method)))
-            except Exception as error:  # of the chat template's own making: roles that it does not know
-                why = f"row {row.id}: the chat template refuses the conversation: {' '.join(str(error).split())[:200]}"
-                self.drops.append(Drop(self.data.files[file][0], 0, "bad_input", why))
+            else:
+                self.drops.append(Drop(self.data.files[file][0], 0, "bad_input", f"row {row.id}: {unfit.why}"))
         return found
 
     def cut(self, plan: Plan) -> list[Drop]:
@@ -156,12 +161,6 @@ class Preferences:
 
     # The trainer
 
-    def known(self) -> Any:
-        """TRL's class of arguments."""
-        import trl
-
-        return {"dpo": trl.DPOConfig, "kto": trl.KTOConfig, "reward": trl.RewardConfig}[self.method]
-
     def model(self, open_model: Any) -> Any:
         """The model that trains, from the opener of language models; a reward model gets a new head for its number."""
         if self.method != "reward":
@@ -185,15 +184,14 @@ class Preferences:
             "train_dataset": on_disk(self.train, self._rows, certain=self.loss not in (*SOFT, "soft")),
             "eval_dataset": on_disk(self.eval, self._rows) if self.eval else None,
         }
+        made = trl_config(self.method)
         args: dict[str, Any] = {"max_length": plan.max_length}
         if self.method == "reward":
-            return reward_trainer(
-                args=self.known()(**args | dict(told)), labels=cast(Labels, self.loss), heard=heard, **given
-            )
+            return reward_trainer(args=made(**args | dict(told)), labels=cast(Labels, self.loss), heard=heard, **given)
         args |= {"beta": self._settled("beta"), "precompute_ref_log_probs": self._settled("reference") == "once"}
         if self.method == "kto":
-            return kto_trainer(args=self.known()(loss_type=self.loss, **args | dict(told)), **given)
+            return kto_trainer(args=made(loss_type=self.loss, **args | dict(told)), **given)
         args["loss_type"], args["loss_weights"] = with_nll(self.loss, self._settled("nll"))
         if self.loss in SMOOTHED:
             args["label_smoothing"] = self._settled("label_smoothing")
-        return dpo_trainer(args=self.known()(**args | dict(told)), heard=heard, **given)
+        return dpo_trainer(args=made(**args | dict(told)), heard=heard, **given)

@@ -12,7 +12,7 @@ from typing import Any
 from cai.errors import LossNotFinite
 from cai.masks import Encoded, Masker, Unfit
 from cai.train_config import Loaded
-from cai.train_loop import rows_of
+from cai.train_loop import rows_of, trl_config
 from cai.train_plan import Plan, Setting
 from cai.training_data import Drop, TrainingData
 from cai.training_rows import TrainingRow
@@ -70,12 +70,6 @@ class Replies:
         """The id of a row that trains."""
         return self.train[place].id
 
-    def known(self) -> Any:
-        """TRL's class of arguments."""
-        from trl import SFTConfig
-
-        return SFTConfig
-
     def model(self, open_model: Any) -> Any:
         """The model that trains, from the opener of language models."""
         return open_model()
@@ -87,7 +81,6 @@ class Replies:
     def trainer(self, plan: Plan, told: Mapping[str, Any], heard: Any, asked: Any, **given: Any) -> Any:
         """TRL's trainer over the rows; told: arguments that all methods share."""
         from datasets import Dataset
-        from trl import SFTConfig
 
         def table(rows: Sequence[Encoded]) -> Any:
             return Dataset.from_dict({"input_ids": [row.ids for row in rows], "labels": [row.labels for row in rows]})
@@ -101,7 +94,7 @@ class Replies:
             "dataset_kwargs": {"skip_prepare_dataset": not packed},
         }
         trainer = _trainer_class()(
-            args=SFTConfig(**own | dict(told)),
+            args=trl_config("sft")(**own | dict(told)),
             train_dataset=table(self.train),
             eval_dataset=table(self.eval) if self.eval else None,
             **given,
@@ -111,6 +104,7 @@ class Replies:
 
 
 def _trainer_class() -> Any:
+    import torch
     from trl import SFTTrainer
 
     class Trainer(SFTTrainer):  # type: ignore[misc]
@@ -124,6 +118,23 @@ def _trainer_class() -> Any:
                 rows = tuple(self.places[ids] for ids in rows_of(inputs) if ids in self.places)
                 raise LossNotFinite(f"the loss is {loss.item()} at step {self.state.global_step + 1}", rows)
             return loss
+
+        def compute_loss(self, model: Any, inputs: Any, *rest: Any, **more: Any) -> Any:
+            tokens = (inputs["labels"][..., 1:] != -100).sum()
+            result = super().compute_loss(model, inputs, *rest, **more)
+            if not model.training:
+                loss = result[0] if isinstance(result, tuple) else result
+                self.sums.append(torch.stack([loss.detach().double() * tokens, tokens.double()]))
+            return result
+
+        def evaluation_loop(self, *given: Any, **more: Any) -> Any:
+            """TRL's, with the loss of all tokens alike: its own is a mean of batches, whatever they hold."""
+            self.sums: list[Any] = []
+            output = super().evaluation_loop(*given, **more)
+            whole = self.accelerator.reduce(torch.stack(self.sums).sum(dim=0))
+            prefix = more.get("metric_key_prefix", "eval")
+            output.metrics[f"{prefix}_loss"] = float(whole[0] / whole[1])
+            return output
 
         def create_model_card(self, *rest: Any, **more: Any) -> None:
             """TRL's card is a form to fill in; ours is another."""

@@ -5,6 +5,7 @@ Knows run folders, files and what makes a dataset unfit to train on. Knows nothi
 
 from __future__ import annotations
 
+import hashlib
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -111,6 +112,10 @@ def load_rows(
             raise UsageError(f"split {split}: {twin} is there to evaluate on; name one of them")
         files.append(read_rows(twin, method, command))
         held, held_back = files[1].rows, "file"
+        if not held:
+            raise InputError(
+                f"none of its {files[1].read:,} rows can be evaluated: {files[1].drops[0].detail}", str(twin)
+            )
     elif (share := SPLIT if split is None else split) < 1:
         train = [row for row in main.rows if trains(row.key, share)]
         held, held_back = [row for row in main.rows if not trains(row.key, share)], "split"
@@ -185,8 +190,9 @@ def read_rows(source: str | Path | Iterable[Any], method: Method, command: str |
 
     command: of the run that cut it, None: unknown.
     """
-    where = str(source) if isinstance(source, str | Path) else "the rows"
-    found = RowFile(where, "python" if not isinstance(source, str | Path) else _content(source))
+    where = str(source) if isinstance(source, str | Path) else "ROWS"
+    of_file = isinstance(source, str | Path) and where != "-" and not where.startswith("hf:")
+    found = RowFile(where, describe(str(source)) if of_file else "")
     if isinstance(source, Path) or where.endswith((".jsonl", ".parquet")):
         path = Path(where)
         if path.exists() and path.stat().st_size == 0:
@@ -201,11 +207,9 @@ def read_rows(source: str | Path | Iterable[Any], method: Method, command: str |
             found.drops.append(Drop(where, line, bad.reason, bad.problem))
             continue
         _remember(found, record, command)
+    if not of_file:
+        found.content = hashlib.sha256(orjson.dumps(found.rows)).hexdigest()[:16]
     return found
-
-
-def _content(source: str | Path) -> str:
-    return str(source) if str(source) == "-" else describe(source)
 
 
 def _why_empty(path: Path) -> str:

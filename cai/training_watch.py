@@ -91,8 +91,8 @@ def length_warning(before: Sequence[int], after: Sequence[int]) -> str | None:
     if 1 / LENGTH < ratio < LENGTH:
         return None
     return (
-        f"the median reply was {median(before):g} long and is {median(after):g}: length is what the pairs taught most; "
-        "look at chosen and rejected lengths with cai audit"
+        f"the median reply was {median(before):g} long and is {median(after):g}: length may be what was learnt most; "
+        "cai audit tells the lengths in the data"
     )
 
 

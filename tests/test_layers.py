@@ -11,15 +11,15 @@ import pytest
 PACKAGE = Path(__file__).resolve().parent.parent / "cai"
 LAYERS = {  # from the top; modules of one layer may import each other
     "doors": (
-        "cli cli_common cli_runs cli_judge cli_audit cli_constitution cli_chat cli_train console console_train __init__ "
-        "__main__"
+        "cli cli_common cli_runs cli_judge cli_audit cli_constitution cli_chat cli_train console console_train "
+        "__init__ __main__"
     ),
     "uses": (
         "pipeline job settings generating sampling labelling judging contests run plan export preferences cut card "
-        "choosing best_cut tables hub auditing bench trial ablation calibration judged plots train evaluate report "
+        "choosing best_cut tables hub auditing bench trial ablation calibration judged plots training evaluate report "
         "losses preference_rows preference_training masks merging gguf_file chatting "
         "training_watch training_data training_rows train_config train_plan train_models train_folder train_loop "
-        "train_job train_replies train_preferences train_evidence "
+        "train_job control_tokens train_replies train_preferences train_evidence "
         "train_eval train_samples train_provenance train_card train_plots"
     ),
     "method": "revise candidates best_of judge pairs calibrate hygiene refusals ask",

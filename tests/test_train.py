@@ -22,9 +22,9 @@ import torch
 import transformers
 
 from cai.errors import LossNotFinite, RunError, UsageError
-from cai.train import train as train_any
 from cai.train_loop import check_reporters
 from cai.train_models import find_base, this_machine
+from cai.training import train as train_any
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -193,6 +193,70 @@ def test_a_folder_of_another_training_is_refused_with_the_difference(base: Path,
     (tmp_path / "other" / "thesis.txt").write_text("mine")
     with pytest.raises(RunError, match="holds something else"):
         train(base, tmp_path / "other")
+
+
+def test_other_rows_from_python_are_another_training(base: Path, tmp_path: Path) -> None:
+    train(base, tmp_path / "out")
+    with pytest.raises(RunError, match="holds another training: data"):
+        train(base, tmp_path / "out", rows(24, q3="Another answer."))
+
+
+def test_a_template_of_the_home_folder_is_known_by_its_content(
+    base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "t.jinja").write_text(tiny.CHATML)
+    train(base, tmp_path / "out", flags={"chat_template": "~/t.jinja"})
+    (tmp_path / "t.jinja").write_text(tiny.CHATML.replace("You are tiny.", "You are small."))
+    with pytest.raises(RunError, match="chat_template was"):
+        train(base, tmp_path / "out", flags={"chat_template": "~/t.jinja"})
+
+
+def test_a_training_of_one_step_learns(base: Path, tmp_path: Path) -> None:
+    summary = train(base, tmp_path / "out", rows(6), flags={"split": 0.7, "batch_size": 16})
+    assert summary.steps == 1
+    assert summary.metrics["eval_loss"] != summary.metrics["eval_loss_before"]
+
+
+def test_the_loss_of_held_out_rows_does_not_depend_on_how_many_are_taken_at_once(base: Path, tmp_path: Path) -> None:
+    data = rows(24, **{f"q{n}": "Word " * (n + 1) for n in range(24)})
+    found = [
+        train(base, tmp_path / str(n), data, flags={"rows_at_once": n, "split": 0.5}).metrics["eval_loss_before"]
+        for n in (1, 2, 4)
+    ]
+    assert found == pytest.approx([found[0]] * 3, abs=1e-5)
+
+
+def test_tokens_are_counted_through_interruptions_and_step_0_is_evaluated_once(base: Path, tmp_path: Path) -> None:
+    def stop(metrics: Mapping[str, Any]) -> None:
+        if metrics["step"] == 2 and "loss" in metrics:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    def counts(out: Path) -> list[float]:
+        lines = [orjson.loads(line) for line in (out / "metrics.jsonl").read_bytes().splitlines()]
+        assert sum("eval_loss" in line and line["step"] == 0 for line in lines) == 1
+        return [line["num_tokens"] for line in lines if "loss" in line]
+
+    train(base, tmp_path / "whole")
+    with pytest.raises(KeyboardInterrupt):
+        train(base, tmp_path / "cut", progress=stop)
+    shutil.rmtree(tmp_path / "cut" / "checkpoints")  # as if it had been killed before the first one
+    with pytest.raises(KeyboardInterrupt):
+        train(base, tmp_path / "cut", progress=stop)
+    train(base, tmp_path / "cut")
+    assert counts(tmp_path / "cut") == counts(tmp_path / "whole")
+
+
+def test_samples_that_fail_do_not_cost_the_training(
+    base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*given: Any, **more: Any) -> None:
+        raise torch.OutOfMemoryError("no memory for samples")
+
+    monkeypatch.setattr("cai.train_job.sample_before", fail)
+    summary = train(base, tmp_path / "out")
+    assert record(tmp_path / "out")["finished"]
+    assert "no samples after: OutOfMemoryError: no memory for samples" in summary.notes
 
 
 def test_a_session_that_goes_on_keeps_what_the_first_one_settled(base: Path, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -69,12 +70,18 @@ def test_a_flag_that_cannot_be_is_told(flags: dict[str, Any]) -> None:
         load_config(None, flags)
 
 
-KNOWN = {"weight_decay": 0.0, "optim": "adamw", "max_steps": -1, **dict.fromkeys((*OURS, *FIXED))}
+FIELDS = [("weight_decay", float), ("optim", str), ("max_steps", int), ("center", "float | None")]
+KNOWN = {
+    field.name: field
+    for field in dataclasses.fields(
+        dataclasses.make_dataclass("Known", [*FIELDS, *((n, str) for n in (*OURS, *FIXED))])
+    )
+}
 
 
 def test_any_argument_of_trl_can_be_named(tmp_path: Path) -> None:
     loaded = load_config(write(tmp_path, "trl:\n  weight_decay: 1e-2\n  optim: sgd\n"), {"trl.max_steps": 3})
-    assert trl_arguments(loaded, KNOWN) == {"weight_decay": 0.01, "optim": "sgd", "max_steps": 3}
+    assert trl_arguments(loaded, "sft", KNOWN) == {"weight_decay": 0.01, "optim": "sgd", "max_steps": 3}
 
 
 @pytest.mark.parametrize(
@@ -88,16 +95,41 @@ def test_any_argument_of_trl_can_be_named(tmp_path: Path) -> None:
 def test_an_argument_of_trl_that_cannot_be_is_told_with_its_line(tmp_path: Path, key: str, told: str) -> None:
     path = write(tmp_path, f"epochs: 1\ntrl:\n  optim: sgd\n  {key}: 1\n")
     with pytest.raises(InputError, match=r"train\.yaml:4: ") as caught:
-        trl_arguments(load_config(path), KNOWN)
+        trl_arguments(load_config(path), "sft", KNOWN)
     assert told in str(caught.value)
     with pytest.raises(UsageError):
-        trl_arguments(load_config(None, {f"trl.{key}": 1}), KNOWN)
+        trl_arguments(load_config(None, {f"trl.{key}": 1}), "sft", KNOWN)
 
 
 def test_names_of_trl_that_are_kept_from_the_user_exist() -> None:
     trl = pytest.importorskip("trl")
-    import dataclasses
-
     kinds = (trl.SFTConfig, trl.DPOConfig, trl.KTOConfig, trl.RewardConfig)
     names = {field.name for kind in kinds for field in dataclasses.fields(kind)}
     assert names >= OURS.keys() | FIXED.keys()
+
+
+def test_a_value_of_another_type_is_told_and_numbers_that_yaml_reads_as_text_are_numbers() -> None:
+    with pytest.raises(UsageError, match=r"trl\.weight_decay is 'abc', not a number"):
+        trl_arguments(load_config(None, {"trl.weight_decay": "abc"}), "sft", KNOWN)
+    found = trl_arguments(load_config(None, {"trl.center": "1e-2", "trl.weight_decay": "1e-1"}), "sft", KNOWN)
+    assert found == {"center": 0.01, "weight_decay": 0.1}
+
+
+def test_a_name_of_ours_that_a_method_does_not_have_is_trls() -> None:
+    loaded = load_config(None, {"trl.loss_type": "dft"})
+    assert trl_arguments(loaded, "sft", KNOWN) == {"loss_type": "dft"}
+    with pytest.raises(UsageError, match="is set by the key 'loss'"):
+        trl_arguments(loaded, "dpo", KNOWN)
+
+
+def test_a_key_of_a_key_that_has_none_is_told() -> None:
+    with pytest.raises(UsageError, match="epochs has no keys of its own"):
+        load_config(None, {"epochs": 2, "epochs.x": 1})
+
+
+def test_dropout_that_trl_would_switch_off_is_refused() -> None:
+    loaded = load_config(None, {"lora.dropout": 0.1})
+    loaded.check("sft")
+    with pytest.raises(UsageError, match=r"lora\.dropout \(flag\) has no effect on dpo"):
+        loaded.check("dpo")
+    load_config(None, {"lora.dropout": 0.1, "trl.disable_dropout": False}).check("dpo")

@@ -17,7 +17,7 @@ import tiny
 import torch
 import trl
 
-from cai.train import train
+from cai.training import train
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # those of torch, trl and peft about themselves
 

@@ -36,7 +36,7 @@ def test_what_is_resolved_says_where_it_came_from(tmp_path: Path) -> None:
     assert found["attention"] == ("sdpa", "hardware")
     assert found["learning_rate"] == (LEARNING_RATES["sft"][0], "default")
     assert plan.truncation.over == 1
-    assert any("1 of 100 rows" in line for line in plan.lines())
+    assert "1 of 100 rows" in str(plan.truncation)
 
 
 def test_full_training_learns_more_slowly() -> None:

@@ -21,7 +21,7 @@ from test_train import _one_thread as _one_thread
 from test_train import losses, record
 
 from cai.errors import CaiError, LossNotFinite, UsageError
-from cai.train import train as train_any
+from cai.training import train as train_any
 
 
 @pytest.fixture(scope="module")
@@ -162,8 +162,12 @@ def test_robust_takes_the_flip_rate_from_the_labels(base: Path, tmp_path: Path) 
         ("dpo", {"packing": "packed"}, r"packing \(flag\) is of sft, not of dpo"),
         ("dpo", {"loss": "cdpo"}, "p_chosen"),
         ("kto", {"batch_size": 1}, "batch size of 2 or more"),
+        ("dpo", {"rows_at_once": 3}, "batch_size 4 is not made of rows_at_once 3"),
+        ("dpo", {"lora.targets": "nolayer"}, "cannot be set up: .*nolayer"),
+        ("dpo", {"trl.optim": "nope"}, "TRL refuses an argument"),
+        ("dpo", {"trl.report_to": "mlflow"}, "must be wandb or tensorboard"),
         ("dpo", {"trl.loss_type": "ipo"}, "is set by the key 'loss'"),
-        ("reward", {"trl.beta": 1.0}, "is set by the key 'beta'"),
+        ("reward", {"trl.beta": 1.0}, "TRL's trainer has no argument 'beta'"),
     ],
 )
 def test_a_setting_that_cannot_be_is_told(
@@ -197,6 +201,71 @@ def test_a_role_that_the_template_does_not_know_drops_the_row(tmp_path: Path) ->
     assert (summary.rows, summary.dropped) == (11, {"bad_input": 1})
 
 
+def test_a_template_that_ends_no_reply_is_refused_for_every_method(tmp_path: Path) -> None:
+    endless = tiny.CHATML.replace("m['content'] + '<|im_end|>\n' }}{% endfor %}", "m['content'] + '\n' }}{% endfor %}")
+    assert endless != tiny.CHATML
+    base = tiny.model(tmp_path / "base", endless)
+    for method in ("dpo", "kto", "reward"):
+        with pytest.raises(UsageError, match="would not learn to stop"):
+            train(method, base, tmp_path / method)
+
+
+@pytest.mark.parametrize("method", ["dpo", "kto", "reward"])
+def test_text_that_could_open_turns_of_its_own_does_not_train(base: Path, tmp_path: Path, method: str) -> None:
+    data = graded(12) if method == "kto" else pairs(12)
+    data[3]["prompt"][0]["content"] = "Hello<|im_end|>\n<|im_start|>assistant\nHi"
+    data[5]["completion" if method == "kto" else "chosen"][0]["content"] = "Yes<|im_end|>"
+    told: list[str] = []
+    summary = train(method, base, tmp_path / "out", data, flags={"split": 1}, tell=told.append)
+    assert (summary.rows, summary.dropped) == (10, {"role_mixup": 2})
+    assert any(line.startswith("dropped: role_mixup 2; the first is row q3") for line in told)
+
+
+def test_a_plain_row_that_just_does_not_fit_is_counted(base: Path, tmp_path: Path) -> None:
+    words = transformers.AutoTokenizer.from_pretrained(base)
+    data = [
+        {"id": f"p{n}", "prompt": f"Text {n}: ", "chosen": f"good {n}" + " and so on" * n, "rejected": "bad"}
+        for n in range(8)
+    ]
+    longest = len(words(data[-1]["prompt"] + data[-1]["chosen"])["input_ids"])
+    for limit, kept in ((longest + 1, 8), (longest, 7)):
+        summary = train("reward", base, tmp_path / str(limit), data, flags={"split": 1, "max_length": limit})
+        assert (summary.rows, sum(summary.dropped.values())) == (kept, 8 - kept)
+
+
+def test_mismatched_replies_of_ktos_evaluation_are_mixed(base: Path, tmp_path: Path) -> None:
+    import datasets
+    import trl
+
+    from cai.preference_training import kto_trainer
+
+    rows = [row | {"label": label} for row in graded(8) for label in (True, False)]
+    settings = {"per_device_train_batch_size": 2, "use_cpu": True, "report_to": [], "bf16": False}
+    trainer = kto_trainer(
+        args=trl.KTOConfig(output_dir=str(tmp_path), gradient_checkpointing=None, **settings),
+        model=transformers.AutoModelForCausalLM.from_pretrained(base),
+        processing_class=transformers.AutoTokenizer.from_pretrained(base),
+        train_dataset=datasets.Dataset.from_list(rows),
+        eval_dataset=datasets.Dataset.from_list(rows),
+    )
+    order = [row["id"] for row in trainer.eval_dataset]
+    assert sorted(order) == sorted(row["id"] for row in rows) and order != [row["id"] for row in rows]
+
+
+@pytest.mark.parametrize("full", [False, True])
+def test_the_head_of_a_reward_model_trains_in_float32(base: Path, tmp_path: Path, full: bool) -> None:
+    from safetensors.torch import load_file
+
+    flags = {"dtype": "bfloat16", "learning_rate": 1e-4, "epochs": 2.0, "full": full}
+    train("reward", base, tmp_path / "out", flags=flags)
+    name = "model" if full else "adapter_model"
+    [head] = [weight for key, weight in load_file(tmp_path / "out" / f"{name}.safetensors").items() if "score" in key]
+    assert head.dtype == torch.float32
+    transformers.set_seed(0)
+    fresh = transformers.AutoModelForSequenceClassification.from_pretrained(base, num_labels=1).score.weight
+    assert (head != fresh).all(), "most steps of 1e-4 are lost in bfloat16"
+
+
 # Interruption
 
 
@@ -207,7 +276,7 @@ def test_a_role_that_the_template_does_not_know_drops_the_row(tmp_path: Path) ->
         ("dpo", {"reference": "each_step", "dtype": "bfloat16"}),
         ("dpo", {"full": True}),
         ("kto", {}),
-        ("reward", {"lora.dropout": 0.1}),
+        ("reward", {"dtype": "bfloat16"}),
     ],
 )
 def test_an_interrupted_training_that_goes_on_is_the_undisturbed_one(
@@ -248,6 +317,29 @@ def test_a_session_that_goes_on_asks_the_reference_no_more(base: Path, tmp_path:
     with pytest.raises(KeyboardInterrupt):
         train("dpo", base, tmp_path / "out", progress=step)
     assert {path: path.stat().st_mtime_ns for path in (tmp_path / "out" / ".rows").rglob("*.arrow")} == before
+
+
+def test_a_reference_that_was_interrupted_goes_on_where_it_was(
+    base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("cai.preference_training.PART", 8)
+    train("dpo", base, tmp_path / "whole")
+    seen: list[int] = []
+
+    def stop(metrics: Mapping[str, Any]) -> None:
+        if "of" in metrics:
+            seen.append(metrics["reference_rows"])
+            if len(seen) == 3:
+                os.kill(os.getpid(), signal.SIGINT)
+
+    with pytest.raises(KeyboardInterrupt):
+        train("dpo", base, tmp_path / "cut", progress=stop)
+    asked = len(seen)
+    assert asked < 6, "it stops at once"
+    seen += [0] * 10
+    train("dpo", base, tmp_path / "cut", progress=stop)
+    assert len(seen) - 10 - asked < 6, "what was asked is not asked again"
+    assert losses(tmp_path / "cut") == losses(tmp_path / "whole")
 
 
 def test_progress_of_the_reference_counts_every_row(base: Path, tmp_path: Path) -> None:

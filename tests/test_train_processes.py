@@ -19,11 +19,11 @@ import tiny
 from test_train import losses, record, rows
 from test_train_preferences import pairs
 
-from cai.train import train
+from cai.training import train
 
 SCRIPT = """
 import json, sys
-from cai.train import train
+from cai.training import train
 method, data, out, base, flags = sys.argv[1:]
 tell = lambda line: print(line, flush=True)
 print(train(method, data, out=out, model=base, flags=json.loads(flags), tell=tell).steps)
@@ -39,17 +39,10 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def command(folder: Path, method: str, out: Path, base: Path, **flags: Any) -> list[str]:
     """Two processes on the CPU, as `accelerate launch` starts them."""
     (folder / "two.py").write_text(SCRIPT)
-    launch = [sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes=2", "--num_machines=1"]
-    ports = ["--mixed_precision=no", "--dynamo_backend=no", "--main_process_port=0", str(folder / "two.py")]
-    return [
-        *launch,
-        *ports,
-        method,
-        str(folder / "data.jsonl"),
-        str(out),
-        str(base),
-        orjson.dumps(FLAGS | flags).decode(),
-    ]
+    config = Path(__file__).parent.parent / "examples" / "ddp.yaml"  # without a GPU accelerate takes gloo
+    launch = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", str(config), str(folder / "two.py")]
+    told = [str(folder / "data.jsonl"), str(out), str(base), orjson.dumps(FLAGS | flags).decode()]
+    return [*launch, method, *told]
 
 
 def surroundings() -> dict[str, str]:
@@ -73,6 +66,7 @@ def test_two_processes_write_one_training_over_all_rows(base: Path, tmp_path: Pa
     done = subprocess.run(asked, env=surroundings(), capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("learning_rate") == 1, "every process tells"
+    assert record(tmp_path / "two")["settled"]["devices"] == 2
     one = train(method, data, out=tmp_path / "one", model=str(base), flags=FLAGS | flags)
     two = record(tmp_path / "two")
     assert two["finished"] and two["summary"]["rows"] == one.rows and two["summary"]["eval_rows"] == one.eval_rows

@@ -16,7 +16,7 @@ from cai.models.bases import Base, find_base
 from cai.train_config import Loaded, load_config
 from cai.train_folder import TrainFolder
 from cai.train_job import Session, Tell, TrainSummary
-from cai.train_loop import Progress, join_processes
+from cai.train_loop import Progress, check_trl, join_processes
 from cai.train_models import need_train
 from cai.train_provenance import provenance
 from cai.training_data import TrainingData, load_rows
@@ -50,6 +50,7 @@ def train(
     need_train("cai train")
     loaded = load_config(config, flags)
     loaded.check(method)
+    check_trl(method, loaded)
     processes = join_processes()
     tell = tell if processes.first else _silent
     rows = load_rows(data, method, eval_data=eval_data, split=loaded.config.split)
@@ -62,7 +63,9 @@ def train(
             tell(f"{folder.path} is finished: nothing to do")
             return TrainSummary.model_validate(folder.record["summary"])
         facts = provenance(data)
-        return Session(rows, base, _as_before(loaded, folder), folder, facts, processes, tell, progress).run()
+        return Session(
+            rows, base, _as_before(loaded, folder, processes.count), folder, facts, processes, tell, progress
+        ).run()
 
 
 def _silent(text: str) -> None:
@@ -84,15 +87,17 @@ def _identity(method: str, rows: TrainingData, base: Base, loaded: Loaded) -> di
     """Everything that decides which weights come out; how the work is cut up is settled once and kept."""
     config = loaded.config.model_dump(mode="json")
     template = loaded.config.chat_template
-    if template is not None and Path(template).is_file():
-        config["chat_template"] = Path(template).read_text(encoding="utf-8", errors="replace")
+    if template is not None and (file := Path(template).expanduser()).is_file():
+        config["chat_template"] = file.read_text(encoding="utf-8", errors="replace")
     data = [[content, len(rows.train), len(rows.eval)] for _, content in rows.files]
     return {"method": method, "model": base.mark, "data": data, "config": config}
 
 
-def _as_before(loaded: Loaded, folder: TrainFolder) -> Loaded:
+def _as_before(loaded: Loaded, folder: TrainFolder, devices: int) -> Loaded:
     """The config with what an earlier session settled: free memory differs from day to day, the steps may not."""
-    before = folder.record.get("settled", {})
+    before = dict(folder.record.get("settled", {}))
+    if before.pop("devices", devices) != devices:
+        before.pop("rows_at_once", None)  # a step must see as many rows as before, on another number of devices
     found = {name: value for name, value in before.items() if getattr(loaded.config, name) is None}
     config = loaded.config.model_copy(update=found)
     return dataclasses.replace(loaded, config=config, origins={**loaded.origins, **dict.fromkeys(found, "resumed")})
