@@ -6,6 +6,7 @@ nothing. Knows nothing of trainers.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -13,9 +14,10 @@ from typing import Literal
 
 MARK = "measured: "  # before the line with which a measuring process ends
 RANK = 16  # of the adapters, by default of both
-# Dense bfloat16, no sparsity, from NVIDIA's data sheets; the first name that is part of the device's.
+# Dense bfloat16, half of what NVIDIA's data sheets give with sparsity; the first name whose words are the device's.
 PEAKS = {
-    "H100 PCIe": 756e12, "H200": 989e12, "H100": 989e12, "A100": 312e12, "L40S": 362e12, "L4": 121e12,
+    "H200 NVL": 835e12, "H100 NVL": 835e12, "H100 PCIe": 756e12, "H200": 989e12, "H100": 989e12, "A100": 312e12,
+    "L40S": 362e12, "L40": 181e12, "L4": 121e12,
 }  # fmt: skip
 
 
@@ -90,8 +92,10 @@ def utilisation(tokens_per_second: float, flops: float, peak: float) -> float:
 
 
 def peak_of(device: str) -> float | None:
-    """FLOPs a second of a device by its name; None for one that is not listed."""
-    return next((peak for name, peak in PEAKS.items() if name in device), None)
+    """FLOPs a second of a device by its name; None for one that is not listed, and for a part of one (MIG)."""
+    if re.search(r"\bMIG\b", device):
+        return None
+    return next((peak for name, peak in PEAKS.items() if re.search(rf"\b{name}\b", device)), None)
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ import contextlib
 import importlib
 import json
 import random
+import shutil
 import sys
 import tempfile
 import time
@@ -119,12 +120,13 @@ def model(task: dict[str, Any]) -> Path:
     if size == "135M" and not tiny and find_spec("gguf") and any(cache_folder().glob(f"{STEM}-*.gguf")):
         return Path(find_base("local").place)
     folder = Path(task["models"]) / ("tiny" if tiny else size)
-    if (folder / "config.json").exists():
+    if folder.exists():
         return folder
-    shape = TINY if tiny else SHAPES[size]
-    folder.mkdir(parents=True, exist_ok=True)
-    tokenizer(folder, tiny)
-    words = transformers.AutoTokenizer.from_pretrained(folder)
+    shape, scratch = TINY if tiny else SHAPES[size], folder.with_name(f".making-{folder.name}")
+    shutil.rmtree(scratch, ignore_errors=True)  # of a process that was killed while it wrote
+    scratch.mkdir(parents=True)
+    tokenizer(scratch, tiny)
+    words = transformers.AutoTokenizer.from_pretrained(scratch)
     config = transformers.LlamaConfig(
         vocab_size=shape.vocabulary, hidden_size=shape.hidden, intermediate_size=shape.inner,
         num_hidden_layers=shape.layers, num_attention_heads=shape.heads, num_key_value_heads=shape.groups,
@@ -133,7 +135,8 @@ def model(task: dict[str, Any]) -> Path:
     )  # fmt: skip
     with torch.device(task["device"]):
         made = transformers.AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16)
-    made.save_pretrained(folder)
+    made.save_pretrained(scratch)
+    scratch.rename(folder)
     del made
     if task["device"] == "cuda":
         torch.cuda.empty_cache()
@@ -142,7 +145,7 @@ def model(task: dict[str, Any]) -> Path:
 
 def by_cai(case: Case, task: dict[str, Any], data: Path, place: Path, clock: Clock) -> dict[str, Any]:
     """Train with this project; the settings that came of it."""
-    from cai.train import train
+    from cai.training import train
 
     flags: dict[str, Any] = {"split": 1, "epochs": 1000, "save_every": 10**6, "full": case.full}
     if not case.defaults:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import itertools
 import json
+import resource
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -93,7 +94,10 @@ def test_utilisation_is_a_share_of_the_device_that_is_there(sizes: Any) -> None:
     assert sizes.peak_of("NVIDIA H200") == sizes.peak_of("NVIDIA H100 80GB HBM3") == 989e12
     assert sizes.peak_of("NVIDIA H100 PCIe") == 756e12
     assert (sizes.peak_of("NVIDIA L4"), sizes.peak_of("NVIDIA L40S")) == (121e12, 362e12)
-    assert sizes.peak_of("cpu") is None
+    assert sizes.peak_of("NVIDIA H100 NVL") == sizes.peak_of("NVIDIA H200 NVL") == 835e12
+    assert (sizes.peak_of("NVIDIA L40"), sizes.peak_of("NVIDIA A100-SXM4-80GB")) == (181e12, 312e12)
+    for name in ("cpu", "NVIDIA L400", "NVIDIA GH200 480GB", "NVIDIA H100 80GB HBM3 MIG 1g.10gb"):
+        assert sizes.peak_of(name) is None
     assert sizes.utilisation(1000, 6e9, 12e12) == pytest.approx(0.5)
 
 
@@ -143,6 +147,25 @@ def test_made_up_rows_have_the_lengths_that_are_promised() -> None:
     assert len(pairs) == 512 and all({"prompt", "chosen", "rejected"} <= set(pair) for pair in pairs)
     words = [len((row["prompt"] + row["completion"])[1]["content"].split()) for row in measure.records("sft", False)]
     assert sorted(words)[256] == pytest.approx(2 * 200 / 3 - 16, rel=0.15)
+
+
+def test_a_model_whose_writing_broke_off_is_made_again(tmp_path: Path) -> None:
+    transformers = pytest.importorskip("transformers")
+    measure = importlib.import_module("_measure")
+    task = {"case": {"size": "1B"}, "tiny": True, "models": str(tmp_path / "models"), "device": "cpu"}
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, limits[1]))  # the tokenizer and config.json fit
+    try:
+        with pytest.raises(Exception, match="too large"):
+            measure.model(task)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    place = measure.model(task)
+    assert list((tmp_path / "models").iterdir()) == [place]
+    made = transformers.AutoModelForCausalLM.from_pretrained(place)
+    assert sum(weight.numel() for weight in made.parameters()) == measure.TINY.parameters
+    before = (place / "model.safetensors").stat().st_mtime_ns
+    assert measure.model(task) == place and (place / "model.safetensors").stat().st_mtime_ns == before
 
 
 def test_the_clock_leaves_out_the_first_steps_and_starts_again_with_a_training_that_does() -> None:
