@@ -21,7 +21,7 @@ from test_sampling import cutting, rows_of, seeded
 
 import cai
 from cai.calibrate import probability
-from cai.errors import CallRejected, RunError, Unreadable
+from cai.errors import CallRejected, RunError, Unreadable, UsageError
 from cai.job import Job
 from cai.pipeline import run_job
 from cai.plan import estimate
@@ -290,6 +290,17 @@ def test_settings_that_make_no_sense_are_refused_with_what_to_do(
     with pytest.raises(cai.CaiError) as refused:
         resolve(PROMPTS, settings_of({"model": f"recorded:{recorded}", **given}))
     assert str(refused.value).startswith(told)
+
+
+def test_a_language_model_as_reward_judge_is_refused_before_there_is_a_folder(tmp_path: Path) -> None:
+    (tmp_path / "words").mkdir()
+    (tmp_path / "words" / "config.json").write_text('{"architectures": ["LlamaForCausalLM"]}')
+    (tmp_path / "words" / "model.safetensors").touch()
+    (recorded := tmp_path / "x.jsonl").touch()
+    given = {"model": f"recorded:{recorded}", "best_of": 2, "judge": f"reward:{tmp_path / 'words'}"}
+    with pytest.raises(UsageError, match="is no reward model"):
+        list(cai.sample(PROMPTS, out=tmp_path / "out", **given))
+    assert not (tmp_path / "out").exists()
 
 
 # Through both doors
