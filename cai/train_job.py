@@ -114,9 +114,10 @@ class Session:
         shape, machine = shape_of(self.base), this_machine()
         self.context = shape.context
         while True:
-            plan = resolve(self.data.method, self.loaded, self.rows.lengths, shape, machine, held=self.rows.held)
+            settle = functools.partial(resolve, self.data.method, self.loaded, self.rows.lengths, shape, machine)
+            self.drops = [*self.data.dropped, *self.rows.drops, *self.rows.cut(settle(held=self.rows.held))]
+            plan = settle(held=len(self.rows.eval), kept=max(1, len(self.rows.train)))
             plan = self.processes.agree(plan)  # free memory is not the same for all
-            self.drops = [*self.data.dropped, *self.rows.drops, *self.rows.cut(plan)]
             self._describe(plan)
             smaller = self._fit(plan)
             if smaller is None:

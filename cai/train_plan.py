@@ -92,9 +92,18 @@ class Plan:
 
 
 def resolve(
-    method: Method, loaded: Loaded, lengths: list[int], shape: Shape, machine: Machine, *, held: int = 0
+    method: Method,
+    loaded: Loaded,
+    lengths: list[int],
+    shape: Shape,
+    machine: Machine,
+    *,
+    held: int = 0,
+    kept: int | None = None,
 ) -> Plan:
     """Settle what the config leaves open; lengths: of the rows that train; held: rows to evaluate.
+
+    kept: how many of the rows a step will see, once those that do not fit are known; None: all.
 
     Raises UsageError for what the machine or the model cannot do.
     """
@@ -147,7 +156,7 @@ def resolve(
         )
     why = "" if effective == config.batch_size else f"made of {rows} rows at once on {machine.devices} devices"
     settled.append(Setting("batch_size", effective, loaded.origin("batch_size"), why))
-    steps = max(1, math.ceil(math.ceil(len(lengths) / effective) * config.epochs))
+    steps = max(1, math.ceil(math.ceil((len(lengths) if kept is None else kept) / effective) * config.epochs))
     limit = config.trl.get("max_steps")
     steps = (
         limit if isinstance(limit, int) and limit > 0 else steps

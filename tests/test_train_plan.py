@@ -111,3 +111,9 @@ def test_logits_of_a_large_vocabulary_are_planned_with() -> None:
     ]
     assert rows[1] < rows[0]
     assert rows[1] * 1024 * 128_256 * 10 < 32 * 2**30
+
+
+def test_rows_that_do_not_fit_are_no_steps() -> None:
+    loaded = load_config(None, {"batch_size": 4})
+    assert resolve("sft", loaded, [50] * 40, SMALL, LAPTOP).steps == 10
+    assert resolve("sft", loaded, [50] * 40, SMALL, LAPTOP, kept=30).steps == 8
