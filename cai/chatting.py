@@ -48,7 +48,7 @@ def path_of(name: str) -> Path:
     try:
         return Path(name).expanduser()
     except RuntimeError:
-        raise UsageError(f"{name}: there is no home folder of that name; write ./{name} for a file of it") from None
+        raise UsageError(f"{name}: there is no home folder of that name; a file called that is ./{name}") from None
 
 
 def fitting(sampling: Sampling, model: Model) -> Sampling:
@@ -77,7 +77,7 @@ class Chat:
         """The reply to one turn of the user; without one (an error, a cancel) the conversation is as it was.
 
         Sent again as a run would after a passing fault and when the server is busy; then CallRejected, or ModelStopped
-        from a server that has answered nothing yet. UsageError for what is no text.
+        where the next turn would fail, too. UsageError for what is no text.
         """
         check_text(text)
         messages = (*self.messages, Message(role="user", content=text))
