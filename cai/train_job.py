@@ -37,7 +37,7 @@ from cai.train_loop import (
     vendors_among_themselves,
 )
 from cai.train_models import ends_of, open_model, open_tokenizer, shape_of, this_machine
-from cai.train_plan import Plan, resolve
+from cai.train_plan import Plan, Setting, resolve
 from cai.train_preferences import Preferences
 from cai.train_replies import Replies
 from cai.train_samples import untrained
@@ -138,6 +138,8 @@ class Session:
         if train + held + len(self.drops) != self.data.read:
             raise RunError(f"{train} + {held} rows and {len(self.drops)} drops are not {self.data.read}")
         settings = (*plan.settings, *self.rows.settings)
+        if self.base.adapter is not None:
+            settings = (Setting("trains", f"the adapter {self.base.spec} further", "flag"), *settings[1:])
         for line in (*map(str, settings), str(plan.truncation)):
             self.tell(line)
         counts = Counter(drop.reason for drop in self.drops)

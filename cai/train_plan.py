@@ -165,7 +165,12 @@ def resolve(
     rare = max(1, math.ceil(steps / SAVES))
     if held:
         times = min(SAVES, max(1, int(EVALUATING * 3 * steps * effective / held)))
-        rare = settle("eval_every", max(1, math.ceil(steps / times)), "data", f"{times} times, {held:,} rows each")
+        rare = settle(
+            "eval_every",
+            max(1, math.ceil(steps / times)),
+            "data",
+            f"{'once' if times == 1 else f'{times} times'}, {held:,} rows each",
+        )
     return Plan(
         rate, length, measure(lengths, length), dtype, attention, packing, checkpoints, rows, accumulation, steps,
         every, rare, tuple(settled),

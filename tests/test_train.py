@@ -405,7 +405,9 @@ def test_a_model_that_cannot_be_trained_is_told(spec: str, told: str) -> None:
 
 def test_an_adapter_is_trained_on_and_what_it_cannot_become_is_told(base: Path, tmp_path: Path) -> None:
     train(base, tmp_path / "a")
-    summary = train(tmp_path / "a", tmp_path / "b", flags={"split": 0.8})
+    told: list[str] = []
+    summary = train(tmp_path / "a", tmp_path / "b", flags={"split": 0.8}, tell=told.append)
+    assert f"trains the adapter {tmp_path / 'a'} further (flag)" in told
     first, second = (record(tmp_path / name)["summary"]["metrics"] for name in ("a", "b"))
     assert second["eval_loss_before"] == pytest.approx(first["eval_loss"], abs=1e-3)
     assert summary.metrics["eval_loss"] < first["eval_loss"]
