@@ -12,7 +12,7 @@ import shutil
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -69,9 +69,18 @@ class TrainSummary(Record):
     def lines(self) -> list[str]:
         """The summary in words, for people."""
         told = [f"{self.folder}: {self.method}, {self.steps:,} steps on {self.rows:,} rows in {self.seconds:,.0f} s"]
-        told += [f"{name} {'no number' if value is None else f'{value:.4g}'}" for name, value in self.metrics.items()]
+        told += [f"{name} {'no number' if value is None else f'{value:.4g}'}" for name, value in self._shown()]
         told += [] if self.pairs is None else self.pairs.lines()
         return told + [f"note: {note}" for note in self.notes]
+
+    def _shown(self) -> Iterator[tuple[str, float | None]]:
+        """The metrics that say something by themselves; training.json has all."""
+        names = {"loss": "loss", "eval_loss_before": "held-out loss before", "eval_loss": "held-out loss"}
+        if self.method == "kto":
+            names |= {"eval_rewards/chosen": "desirable: reward", "eval_rewards/rejected": "undesirable: reward"}
+        for name, told in names.items():
+            if name in self.metrics:
+                yield told, self.metrics[name]
 
 
 class Session:
