@@ -21,28 +21,37 @@ from cai.models.weights import copy_metadata
 RULES, NAME = {"type": "Digits", "individual_digits": True}, "smollm"
 
 
+def check_gguf(config: Any, tokenizer: Any, source: Path | None = None) -> None:
+    """UsageError for a model that `write_gguf` cannot write faithfully, as far as config and tokenizer tell it."""
+    need("gguf", "--gguf", "local")
+    _check_model(config)
+    if source is None:
+        _check_tokenizer(config, tokenizer)
+        return
+    import gguf
+
+    told = len(gguf.GGUFReader(source).get_field("tokenizer.ggml.tokens").data)
+    if told != config.vocab_size:
+        raise UsageError(f"the model has other tokens than {source}, whose {told:,} a GGUF file would name")
+
+
 def write_gguf(model: Any, tokenizer: Any, target: Path, source: Path | None = None) -> None:
     """Write `model` to `target`, matrices as F16 and vectors as F32.
 
     Not as Q8_0: on the embedded model, an adapter's changes of 3e-4 met rounding errors of 1.05 times their size, half
     of the weights did not change at all, and F16 errs by 0.1 to 0.2 of them. OpenVINO reads neither F32 nor BF16.
     source: the GGUF file the model comes from, whose metadata are kept.
-    Raises UsageError for a model or tokenizer that cannot be written faithfully.
+    Raises UsageError as `check_gguf` does and for weights of no place, CaiError for values that F16 cannot hold.
     """
-    need("gguf", "--gguf", "local")
+    check_gguf(model.config, tokenizer, source)
     import gguf
 
-    config = model.config
-    _check(config)
     writer = gguf.GGUFWriter(target, "llama")
     if source is None:
-        _add_metadata(writer, config, tokenizer, target.stem)
+        _add_metadata(writer, model.config, tokenizer, target.stem)
         extra = []
     else:
         reader = gguf.GGUFReader(source)
-        told = len(reader.get_field("tokenizer.ggml.tokens").data)
-        if told != model.get_input_embeddings().weight.shape[0]:
-            raise UsageError(f"the model has other tokens than {source}, whose {told:,} a GGUF file would name")
         changed: dict[str, Any] = {"general.file_type": int(gguf.LlamaFileType.MOSTLY_F16)}
         if tokenizer.chat_template:
             changed["tokenizer.chat_template"] = tokenizer.chat_template
@@ -60,7 +69,7 @@ def write_gguf(model: Any, tokenizer: Any, target: Path, source: Path | None = N
     writer.close()
 
 
-def _check(config: Any) -> None:
+def _check_model(config: Any) -> None:
     kind = getattr(config, "model_type", None)
     if kind != "llama":
         raise UsageError(f"only models of the Llama architecture are written as GGUF, and this is {kind!r}; use hf:")
@@ -73,6 +82,25 @@ def _check(config: Any) -> None:
     ):
         if value != plain:
             raise UsageError(f"a Llama with {name} {value!r} is not written as GGUF (only with {plain!r}); use hf:")
+
+
+def _check_tokenizer(config: Any, tokenizer: Any) -> None:
+    if (count := len(tokenizer)) > config.vocab_size:
+        raise UsageError(f"the tokenizer has {count:,} tokens and the model {config.vocab_size:,}: no GGUF file can be")
+    told = json.loads(tokenizer.backend_tokenizer.to_str())
+    match (told["pre_tokenizer"] or {}).get("pretokenizers"):
+        case [first, {"type": "ByteLevel", "add_prefix_space": False, "use_regex": True}] if (
+            first == RULES and told["model"]["type"] == "BPE" and not told["normalizer"]
+        ):
+            pass
+        case _:
+            raise UsageError(
+                "no GGUF file says how this tokenizer cuts text: known are byte-level BPE that takes digits one by "
+                "one, as SmolLM's, and models that came from a GGUF file; use hf:"
+            )
+    plain, whole = (tokenizer.encode("a", add_special_tokens=special) for special in (False, True))
+    if whole not in (plain, [tokenizer.bos_token_id, *plain]):
+        raise UsageError("the tokenizer puts more than a begin token around a text, which no GGUF file says; use hf:")
 
 
 def _tensors(model: Any) -> Iterator[tuple[str, Any]]:
@@ -135,11 +163,9 @@ def _add_tokenizer(writer: Any, config: Any, tokenizer: Any) -> None:
     told = json.loads(tokenizer.backend_tokenizer.to_str())
     kinds = {token["id"]: 3 if token["special"] else 4 for token in told["added_tokens"]}  # control, or user's own
     count = len(tokenizer)
-    if count > config.vocab_size:
-        raise UsageError(f"the tokenizer has {count:,} tokens and the model {config.vocab_size:,}: no GGUF file can be")
     unused = range(count, config.vocab_size)
     writer.add_tokenizer_model("gpt2")
-    writer.add_tokenizer_pre(_pre(told))
+    writer.add_tokenizer_pre(NAME)
     writer.add_token_list([*tokenizer.convert_ids_to_tokens(range(count)), *(f"[PAD{n}]" for n in unused)])
     writer.add_token_types([kinds.get(n, 1) for n in range(count)] + [int(gguf.TokenType.UNUSED) for _ in unused])
     merges = told["model"]["merges"]
@@ -153,22 +179,6 @@ def _add_tokenizer(writer: Any, config: Any, tokenizer: Any) -> None:
         if token is not None:
             add(token)
     plain, whole = (tokenizer.encode("a", add_special_tokens=special) for special in (False, True))
-    if whole not in (plain, [tokenizer.bos_token_id, *plain]):
-        raise UsageError("the tokenizer puts more than a begin token around a text, which no GGUF file says; use hf:")
     writer.add_add_bos_token(whole != plain)
     if tokenizer.chat_template:
         writer.add_chat_template(tokenizer.chat_template)
-
-
-def _pre(told: dict[str, Any]) -> str:
-    """The name of the rules by which a tokenizer cuts text; UsageError where they have none."""
-    rules = told["pre_tokenizer"] or {}
-    match rules.get("pretokenizers"):
-        case [first, {"type": "ByteLevel", "add_prefix_space": False, "use_regex": True}] if (
-            first == RULES and told["model"]["type"] == "BPE" and not told["normalizer"]
-        ):
-            return NAME
-    raise UsageError(
-        "no GGUF file says how this tokenizer cuts text: known are byte-level BPE that takes digits one by one, as "
-        "SmolLM's, and models that came from a GGUF file; use hf:"
-    )

@@ -6,39 +6,48 @@ answers differ. Knows transformers, peft and files; nothing of training.
 
 from __future__ import annotations
 
-import json
 import logging
-import tempfile
-from collections.abc import Callable
+import shutil
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import orjson
 
-from cai.errors import CaiError, RunError, UnknownModel, UsageError
-from cai.gguf_file import write_gguf
-from cai.models.bases import Base, find_base, gguf_of, need, quiet, unpacked_name
+from cai.errors import CaiError, RunError, UsageError
+from cai.gguf_file import check_gguf, write_gguf
+from cai.models.bases import Base, find_base, gguf_of, need, quiet, read_object, unpacked_name
+from cai.models.loading import load_config, load_model, load_tokenizer, reasons
 from cai.models.reward import open_reward
 from cai.records import Record
+from cai.run import take_lock
+from cai.train_loop import unwritten
 
 log = logging.getLogger("cai")
 PROBE = "The quiet river runs past 3 old mills; who would have thought?"  # on which the two are compared
-MOST = 0.5  # nats that log-probabilities may differ by: bfloat16 makes some hundredths, a wrong merge several
+# Nats that log-probabilities may differ by. Measured on the embedded model, sound merges do by 4e-5 in float32, 0.08 in
+# float16 and 0.5 to 1.1 in bfloat16, whose 8 bits blur every layer's output.
+MOST = {"bfloat16": 3.0, "float16": 0.3}
+MOST_EXACT = 1e-3  # of wider types
+SCRATCH = ".merging"  # in the folder to make
 
 
 class MergeSummary(Record):
     """What a merge made."""
 
     folder: Path
-    adapter: str
-    base: str
+    adapter: str  # or the whole model
+    base: str | None  # None: a whole model was written as GGUF
     dtype: str
-    difference: float | None  # largest of all log-probabilities after a probe, in nats; None: a reward model
+    difference: float | None  # largest of all log-probabilities after a probe, in nats; None: no language model's merge
     gguf: Path | None
 
     def lines(self) -> list[str]:
         """The summary in words, for people."""
-        told = [f"{self.folder}: {self.adapter} in {self.base}, {self.dtype}"]
+        inside = "" if self.base is None else f" in {self.base}"
+        told = [f"{self.folder}: {self.adapter}{inside}, {self.dtype}"]
         if self.difference is not None:
             told.append(f"log-probabilities differ by at most {self.difference:.2g} from the adapter on its base")
         if self.gguf is not None:
@@ -57,62 +66,84 @@ def merge(
     """
     need("torch", "cai merge", "hf")
     need("peft", "cai merge", "hf")
-    out = Path(out)
+    out = Path(out) if Path(out).name not in ("", "..") else Path(out).resolve()
     file = out.with_name(f"{out.name}.gguf") if gguf else None
     base = find_base(str(adapter))
-    folder = base.adapter or Path(base.place)
-    rewards = base.adapter is not None and _json(folder / "adapter_config.json").get("task_type") == "SEQ_CLS"
+    rewards = (
+        base.adapter is not None and read_object(base.adapter / "adapter_config.json").get("task_type") == "SEQ_CLS"
+    )
     _check(base, out, file, rewards)
-    facts = _facts(base, folder)
-    tell(f"merging {adapter} into {base.place}" if base.adapter else f"reading {base.place}")
+    facts = _facts(base)
+    if file is not None:
+        check_gguf(load_config(base), load_tokenizer(base), _source(facts))
     try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=".merging-", dir=out.parent) as scratch, quiet():
-            made = Path(scratch) / "model"
-            tokenizer, model, difference = _rewards(folder) if rewards else _merged(base)
-            model.save_pretrained(made)
-            tokenizer.save_pretrained(made)
+        with _scratch(out) as scratch:
+            tell(f"merging {adapter} into {base.place}" if base.adapter else f"reading {base.place}")
+            tokenizer, model, difference = _opened(base, rewards)
             facts |= {"schema": 1, "difference": difference}
-            (made / "merged.json").write_bytes(orjson.dumps(facts, option=orjson.OPT_INDENT_2))
+            _save(scratch, tokenizer, model, facts)
             if file is not None:
                 tell("writing the GGUF file")
-                write_gguf(model, tokenizer, Path(scratch) / file.name, _source(facts))
-                (Path(scratch) / file.name).replace(file)
-            made.replace(out)
-    except OSError as error:
-        raise RunError(f"cannot write to {out}: {error}; free some space, or choose another --out") from error
-    dtype = str(model.dtype).removeprefix("torch.")
+                write_gguf(model, tokenizer, scratch / file.name, _source(facts))
+            _put(scratch, out, file)
+    except Exception as error:
+        why = unwritten(error) or (str(error) if isinstance(error, OSError) else None)
+        if isinstance(error, CaiError) or why is None:
+            raise
+        raise RunError(f"cannot write to {out}: {why}; free some space, or choose another --out") from error
     return MergeSummary(
-        folder=out, adapter=str(adapter), base=facts["base"]["spec"], dtype=dtype, difference=difference, gguf=file,
+        folder=out, adapter=str(adapter), base=facts["base"]["spec"] if base.adapter else None,
+        dtype=_dtype(model), difference=difference, gguf=file,
     )  # fmt: skip
 
 
 def _check(base: Base, out: Path, file: Path | None, rewards: bool) -> None:
+    whole = Path(base.place)
     if base.adapter is None and file is None:
+        if not whole.exists():
+            raise UsageError(f"there is no folder {base.spec}: cai merge takes the folder of an adapter")
         raise UsageError(f"{base.spec} is a whole model: there is no adapter to merge (--gguf writes it as GGUF)")
     if rewards and file is not None:
         raise UsageError(f"{base.spec} is a reward model, which no GGUF file can hold: leave --gguf out, use reward:")
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+    if out.exists() and (not out.is_dir() or any(part.name != SCRATCH for part in out.iterdir())):
         raise RunError(f"{out} is not empty: choose another --out")
+    if any(out.resolve().is_relative_to(folder) for folder in (base.adapter, whole) if folder and folder.exists()):
+        raise UsageError(f"{out} lies in the folder of the model itself: choose another --out")
     if file is not None and file.exists():
         raise RunError(f"{file} is there already: choose another --out")
 
 
-def _facts(base: Base, folder: Path) -> dict[str, Any]:
+@contextmanager
+def _scratch(out: Path) -> Iterator[Path]:
+    """An empty folder within `out`, which goes, and so does an `out` that was not there and has nothing in it.
+
+    A killed merge leaves it, and the next one into `out` takes it over. RunError where another one is at it.
+    """
+    new, scratch = not out.exists(), out / SCRATCH
+    scratch.mkdir(parents=True, exist_ok=True)
+    lock = take_lock(scratch / ".lock")
+    try:
+        for left in scratch.iterdir():
+            if left.is_dir():
+                shutil.rmtree(left)
+            elif left.name != ".lock":
+                left.unlink()
+        yield scratch
+    finally:
+        lock.close()
+        shutil.rmtree(scratch)
+        if new and not any(out.iterdir()):
+            out.rmdir()
+
+
+def _facts(base: Base) -> dict[str, Any]:
     """Where a merged model comes from: its base, and what `training.json` of its adapter says."""
+    folder = base.adapter or Path(base.place)
     record = folder / "training.json"
-    training = _json(record) if record.exists() else None
+    training = read_object(record) if record.exists() else None
     known = base.facts() if base.adapter else (training or {}).get("model", base.facts())
     below = {name: known[name] for name in ("spec", "place", "mark")}
     return {"base": below, "merged_from": {"folder": str(folder), "mark": base.mark, "training": training}}
-
-
-def _json(path: Path) -> dict[str, Any]:
-    try:
-        found: dict[str, Any] = json.loads(path.read_bytes())
-    except (OSError, ValueError) as error:
-        raise CaiError(f"{path} cannot be read: {error}") from None
-    return found
 
 
 def _source(facts: dict[str, Any]) -> Path | None:
@@ -122,37 +153,44 @@ def _source(facts: dict[str, Any]) -> Path | None:
     return file if file is not None and file.is_file() and Path(base["place"]).name == unpacked_name(file) else None
 
 
-def _rewards(folder: Path) -> tuple[Any, Any, None]:
-    tokenizer, model = open_reward(str(folder), folder, "auto")
-    return tokenizer, model, None
-
-
-def _merged(base: Base) -> tuple[Any, Any, float]:
-    """Tokenizer, model, and the difference of its log-probabilities to those of the adapter on its base."""
-    from peft import PeftModel
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-
-    own = base.adapter is not None and (base.adapter / "tokenizer_config.json").exists()
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(base.adapter if own else base.place, trust_remote_code=False)
-        model = AutoModelForCausalLM.from_pretrained(
-            base.place, dtype="auto", use_safetensors=True, trust_remote_code=False
-        ).eval()
-        if base.adapter is None:
-            return tokenizer, model, 0.0
-        tuned = PeftModel.from_pretrained(model, str(base.adapter)).eval()
-        before = _answers(tuned, tokenizer)
-        merged = tuned.merge_and_unload(safe_merge=True)
-    except Exception as error:  # transformers and peft raise a dozen kinds; each means that this cannot be merged
-        reason = " ".join(str(error).split())[:500]
-        raise UnknownModel(f"cannot merge {base.spec}: {type(error).__name__}: {reason}") from error
+def _opened(base: Base, rewards: bool) -> tuple[Any, Any, float | None]:
+    """Tokenizer, one model, and the difference of its log-probabilities to those of the adapter on its base."""
+    if rewards:
+        tokenizer, model = open_reward(base, "auto")
+    else:
+        tokenizer, model = load_tokenizer(base), load_model(base, "auto")
+    model = model.eval()
+    if base.adapter is None:
+        return tokenizer, model, None
+    _check_ties(base, model)
+    before = None if rewards else _answers(model, tokenizer)
+    with reasons(base.spec, "merge"):
+        merged = model.merge_and_unload(safe_merge=True)
+    if before is None:
+        return tokenizer, merged, None
     difference = float((_answers(merged, tokenizer) - before).abs().max())
-    if not difference <= MOST:  # NaN compares false
+    if not difference <= MOST.get(_dtype(merged), MOST_EXACT):  # NaN compares false
         raise CaiError(
             f"{base.spec} cannot be merged: the log-probabilities of the merged model would differ by {difference:.2g} "
-            "from those of the adapter on its base, as with weights that two layers share; use the adapter as it is"
+            "from those of the adapter on its base; use the adapter as it is"
         )
     return tokenizer, merged, difference
+
+
+def _check_ties(base: Base, tuned: Any) -> None:
+    """CaiError where the adapter changes weights for one of two layers that share them: merged, both would change."""
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+    model = tuned.get_base_model()
+    uses = Counter(id(weight) for _, weight in model.named_parameters(remove_duplicate=False))
+    for name, layer in model.named_modules():
+        if isinstance(layer, BaseTunerLayer) and any(
+            uses[id(each)] > 1 for each in layer.get_base_layer().parameters()
+        ):
+            raise CaiError(
+                f"{base.spec} cannot be merged: it adapts {name}, whose weights two layers share; use the adapter as "
+                "it is"
+            )
 
 
 def _answers(model: Any, tokenizer: Any) -> Any:
@@ -161,3 +199,23 @@ def _answers(model: Any, tokenizer: Any) -> Any:
     ids = torch.tensor([tokenizer.encode(PROBE)])
     with torch.inference_mode():
         return model(input_ids=ids).logits[0].float().log_softmax(-1)
+
+
+def _dtype(model: Any) -> str:
+    return str(model.dtype).removeprefix("torch.")
+
+
+def _save(scratch: Path, tokenizer: Any, model: Any, facts: dict[str, Any]) -> None:
+    made = scratch / "model"
+    with quiet():
+        model.save_pretrained(made)
+        tokenizer.save_pretrained(made)
+    (made / "merged.json").write_bytes(orjson.dumps(facts, option=orjson.OPT_INDENT_2))
+
+
+def _put(scratch: Path, out: Path, file: Path | None) -> None:
+    """Move what was made to its place: config.json last, without which a folder is taken for no model."""
+    for part in sorted((scratch / "model").iterdir(), key=lambda part: part.name == "config.json"):
+        part.replace(out / part.name)
+    if file is not None:
+        shutil.move(scratch / file.name, file)

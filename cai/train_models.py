@@ -6,15 +6,13 @@ Which files that are is `models.bases`'. Knows transformers and peft; nothing of
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from cai.errors import MissingExtra, UnknownModel, UsageError
+from cai.errors import MissingExtra, UsageError
 from cai.models.bases import Base as Base
 from cai.models.bases import find_base as find_base
-from cai.models.bases import quiet
+from cai.models.loading import load_model, load_tokenizer, reasons
 from cai.train_plan import Machine, Shape
 
 
@@ -29,11 +27,7 @@ def open_tokenizer(base: Base, chat_template: str | None, *, chats: bool) -> Any
 
     chats: whether rows need a template. Raises UsageError where there is none for them.
     """
-    from transformers import AutoTokenizer
-
-    own = base.adapter is not None and (base.adapter / "tokenizer_config.json").exists()
-    with _told(base), quiet():
-        words = AutoTokenizer.from_pretrained(base.adapter if own else base.place, trust_remote_code=False)
+    words = load_tokenizer(base)
     if chat_template is not None:
         try:
             words.chat_template = Path(chat_template).expanduser().read_text(encoding="utf-8")
@@ -51,7 +45,7 @@ def ends_of(base: Base, tokenizer: Any) -> frozenset[int]:
     """The token ids that end a reply, by the tokenizer and by what the model generates with."""
     from transformers import AutoConfig, GenerationConfig
 
-    with _told(base):
+    with reasons(base.spec):
         try:
             given = GenerationConfig.from_pretrained(base.place).eos_token_id
         except OSError:  # not every model has one
@@ -65,7 +59,7 @@ def shape_of(base: Base) -> Shape:
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
 
-    with _told(base):
+    with reasons(base.spec):
         config = AutoConfig.from_pretrained(base.place, trust_remote_code=False)
         with torch.device("meta"):
             empty = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
@@ -78,27 +72,18 @@ def shape_of(base: Base) -> Shape:
 def open_model(base: Base, dtype: str, attention: str, kind: Any = None, **more: Any) -> Any:
     """The model with weights of `dtype`, an adapter on it ready to train; UnknownModel with transformers' own reason.
 
-    kind: transformers' class, None for a language model; more: what it is told besides.
+    kind: transformers' class of reward models, None for a language model; more: what its config is told besides.
     """
     import torch
-    from transformers import AutoModelForCausalLM
 
-    with _told(base), quiet():
-        model = (kind or AutoModelForCausalLM).from_pretrained(
-            base.place,
-            dtype=getattr(torch, dtype),
-            attn_implementation=attention,
-            use_safetensors=True,
-            trust_remote_code=False,
-            **more,
-        )
-        if base.adapter is None:
-            return model
-        from peft import PeftModel
-
-        tuned = PeftModel.from_pretrained(model, str(base.adapter), is_trainable=True)
-        tuned.peft_config["default"].base_model_name_or_path = base.place  # where it was may be gone
-        return tuned
+    rewards = kind is not None
+    model = load_model(
+        base, getattr(torch, dtype), rewards=rewards, new_head=rewards, trains=True, attn_implementation=attention,
+        **more,
+    )  # fmt: skip
+    if base.adapter is not None:
+        model.peft_config["default"].base_model_name_or_path = base.place  # where it was may be gone
+    return model
 
 
 def this_machine() -> Machine:
@@ -121,13 +106,3 @@ def this_machine() -> Machine:
         flash_attention=False,
         devices=devices,
     )
-
-
-@contextmanager
-def _told(base: Base) -> Iterator[None]:
-    """transformers raises a dozen kinds of errors; each means that this model cannot be used."""
-    try:
-        yield
-    except Exception as error:
-        reason = " ".join(str(error).split())[:500]
-        raise UnknownModel(f"cannot load {base.spec}: {type(error).__name__}: {reason}") from error

@@ -8,6 +8,7 @@ import io
 import json
 import shutil
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -22,15 +23,17 @@ import tiny
 import torch
 import transformers
 from adapters import adapter
+from safetensors.torch import load_file, save_file
 
-from cai import cli_chat
-from cai.errors import CaiError, RunError, UsageError
+from cai import cli_chat, merging
+from cai.errors import CaiError, RunError, UnknownModel, UsageError
 from cai.gguf_file import write_gguf
 from cai.merging import merge
 from cai.models import open_model
 from cai.models.bases import find_base
 from cai.models.weights import STEM, cache_folder
 from cai.records import Call, Message, Request, Sampling
+from cai.run import take_lock
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # those of torch, transformers and peft about themselves
 openvino = pytest.mark.skipif(importlib.util.find_spec("openvino_genai") is None, reason="no openvino_genai")
@@ -61,6 +64,13 @@ def build(folder: Path, **changed: Any) -> Path:
 @pytest.fixture
 def base(tmp_path: Path) -> Path:
     return build(tmp_path / "base")
+
+
+def change(folder: Path, name: str, edit: Callable[[Any], Any]) -> None:
+    """Edit the weights of an adapter that have `name` in theirs."""
+    file = folder / "adapter_model.safetensors"
+    weights = load_file(file)
+    save_file({key: edit(weight) if name in key else weight for key, weight in weights.items()}, file)
 
 
 def logits(folder: Path, **more: Any) -> Any:
@@ -102,7 +112,7 @@ def test_a_merged_model_answers_as_the_adapter_on_its_base(base: Path, tmp_path:
     facts = json.loads((tmp_path / "out" / "merged.json").read_text())
     assert facts["base"]["spec"] == str(base)
     assert facts["merged_from"]["training"]["identity"] == {"method": "dpo"}
-    assert not list(tmp_path.glob(".merging-*"))
+    assert ".merging" not in names
 
 
 def test_a_merged_model_has_the_adapters_own_tokenizer_and_is_a_base_like_any(base: Path, tmp_path: Path) -> None:
@@ -123,10 +133,31 @@ def test_weights_stay_of_the_type_they_are_stored_in(base: Path, tmp_path: Path)
     assert summary.difference is not None and 0 < summary.difference < 0.5
 
 
-def test_a_merge_that_changes_the_answers_is_refused(tmp_path: Path) -> None:
+@pytest.mark.parametrize("scale", [1.0, 0.01])
+def test_weights_that_two_layers_share_are_not_merged(tmp_path: Path, scale: float) -> None:
     base = build(tmp_path / "base", tie_word_embeddings=True)
-    made = adapter(tmp_path / "lora", str(base), target_modules=["lm_head"])
-    with pytest.raises(CaiError, match="weights that two layers share; use the adapter"):
+    made = adapter(tmp_path / "lora", str(base), target_modules=["lm_head", "q_proj"], scale=scale)
+    with pytest.raises(CaiError, match=r"it adapts lm_head, whose weights two layers share; use the adapter as it is"):
+        merge(made, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("tied", [True, False])
+def test_modules_that_were_trained_whole_are_merged_exactly(tmp_path: Path, tied: bool) -> None:
+    base = build(tmp_path / "base", tie_word_embeddings=tied)
+    made = adapter(tmp_path / "lora", str(base), target_modules=["q_proj"], modules_to_save=["embed_tokens"])
+    change(made, "embed_tokens", lambda weight: weight + 0.1)
+    assert (merge(made, tmp_path / "out").difference or 1) < 1e-4
+    assert float((logits(tmp_path / "out") - logits(made)).abs().max()) < 1e-4
+    assert float((logits(tmp_path / "out") - logits(base)).abs().max()) > 0.1
+
+
+def test_a_merge_that_changes_the_answers_is_refused(
+    base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = adapter(tmp_path / "lora", str(base))
+    monkeypatch.setattr(merging, "MOST_EXACT", 1e-8)
+    with pytest.raises(CaiError, match=r"the merged model would differ by [\d.]+e-0\d .*use the adapter as it is"):
         merge(made, tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
@@ -154,18 +185,77 @@ def test_a_merged_reward_model_gives_the_same_rewards(base: Path, tmp_path: Path
         merge(made, tmp_path / "other", gguf=True)
 
 
-def test_what_cannot_be_merged_is_told(base: Path, tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="is a whole model"):
+def test_what_cannot_be_merged_is_told(base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(UsageError, match=r"base is a whole model: there is no adapter to merge \(--gguf writes it"):
         merge(base, tmp_path / "out")
+    with pytest.raises(UsageError, match="there is no folder org/name: cai merge takes the folder of an adapter"):
+        merge("org/name", tmp_path / "out")
     made = adapter(tmp_path / "lora", str(base))
     with pytest.raises(RunError, match="is not empty: choose another --out"):
         merge(made, base)
+    monkeypatch.chdir(made)
+    for out in ("merged", ".", made / "deep" / "merged", base / "merged"):
+        with pytest.raises((UsageError, RunError), match=r"lies in the folder of the model itself|is not empty"):
+            merge(made, out)
     (tmp_path / "new.gguf").write_text("")
     with pytest.raises(RunError, match=r"new\.gguf is there already"):
         merge(made, tmp_path / "new", gguf=True)
     (tmp_path / "file").write_text("")
     with pytest.raises(RunError, match="cannot write to"):
         merge(made, tmp_path / "file" / "out")
+
+
+@pytest.mark.parametrize("name", ["link", "."])
+def test_an_empty_folder_takes_the_model_whatever_it_is_called(
+    base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    made = adapter(tmp_path / "lora", str(base))
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "empty")
+    monkeypatch.chdir(tmp_path / "empty" if name == "." else tmp_path)
+    summary = merge(made, name, gguf=True)
+    assert (tmp_path / "empty" / "config.json").exists()
+    assert not (tmp_path / "empty" / ".merging").exists()
+    assert summary.gguf is not None and summary.gguf.exists()
+    assert not list((tmp_path / "empty").glob("*.gguf"))
+
+
+def test_what_a_killed_merge_left_is_taken_over(base: Path, tmp_path: Path) -> None:
+    made = adapter(tmp_path / "lora", str(base))
+    left = tmp_path / "out" / ".merging"
+    (left / "model").mkdir(parents=True)
+    (left / "model" / "other.safetensors").write_bytes(b"half a model")
+    (left / "out.gguf").write_bytes(b"half a file")
+    lock = take_lock(left / ".lock")
+    with pytest.raises(RunError, match=r"is in use by another process"):
+        merge(made, tmp_path / "out")
+    lock.close()
+    assert (left / "out.gguf").exists()
+    merge(made, tmp_path / "out")
+    names = {path.name for path in (tmp_path / "out").iterdir()}
+    assert "config.json" in names and not names & {".merging", "other.safetensors", "out.gguf"}
+
+
+def test_a_full_disk_is_told_and_leaves_nothing(base: Path, tmp_path: Path) -> None:
+    resource = pytest.importorskip("resource")  # a limit on the size of files fails as a full disk does
+    made = adapter(tmp_path / "lora", str(base))
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, hard))
+    try:
+        with pytest.raises(RunError, match=r"cannot write to .*out: .*File too large.*; free some space") as caught:
+            merge(made, tmp_path / "out")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "out").exists()
+
+
+def test_weights_of_another_model_are_not_merged(base: Path, tmp_path: Path) -> None:
+    made = adapter(tmp_path / "lora", str(build(tmp_path / "deep", num_hidden_layers=3)), record=False)
+    config = json.loads((made / "adapter_config.json").read_text())
+    (made / "adapter_config.json").write_text(json.dumps(config | {"base_model_name_or_path": str(base)}))
+    with pytest.raises(UnknownModel, match=r"has no place for .*layers\.2"):
+        merge(made, tmp_path / "out")
 
 
 def test_the_commands_merge_and_talk_with_what_they_made(
@@ -235,6 +325,12 @@ def test_metadata_of_a_gguf_base_are_kept_and_a_base_that_is_gone_is_unpacked_ag
 def test_a_whole_model_is_written_as_gguf_too(base: Path, tmp_path: Path) -> None:
     summary = merge(base, tmp_path / "out", gguf=True)
     assert summary.gguf is not None and summary.gguf.exists()
+    assert summary.difference is None and summary.base is None
+    out = tmp_path / "out"
+    assert summary.lines() == [
+        f"{out}: {base}, float32",
+        f"{out}.gguf: the same as GGUF (F16): cai chat {out}.gguf",
+    ]
     assert float((logits(tmp_path / "out") - logits(base)).abs().max()) == 0
 
 
@@ -253,8 +349,10 @@ def test_a_llama_of_another_kind_is_not_written(tmp_path: Path, changed: dict[st
 
 
 def test_other_architectures_and_tokenizers_are_not_written(tmp_path: Path) -> None:
+    said: list[str] = []
     with pytest.raises(UsageError, match="no GGUF file says how this tokenizer cuts text"):
-        merge(tiny.model(tmp_path / "gpt2"), tmp_path / "out", gguf=True)
+        merge(tiny.model(tmp_path / "gpt2"), tmp_path / "out", gguf=True, tell=said.append)
+    assert said == []  # before anything was loaded
     words = tiny.tokenizer()
     words.save_pretrained(tmp_path / "qwen")
     config = transformers.Qwen2Config(

@@ -11,7 +11,7 @@ import importlib.util
 import json
 import logging
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,7 +24,10 @@ log = logging.getLogger("cai")
 
 HOSTED = ("openai", "anthropic", "vllm", "recorded", "reward")
 # What a folder's files say about the model; its README, plots, metrics and training state do not.
-MARKED = ("*.safetensors", "*config.json", "tokenizer*", "*.jinja", "*.model", "merges.txt", "vocab*")
+MARKED = (
+    "*.safetensors", "*config.json", "tokenizer*", "*.jinja", "*.model", "merges.txt", "vocab*", "added_tokens.json",
+    "special_tokens_map.json", "chat_template.json",
+)  # fmt: skip
 
 UNPACKED = "-float32-"  # in the name of a folder of a GGUF file's weights, before the file's fingerprint
 
@@ -62,7 +65,14 @@ def find_base(spec: str) -> Base:
             raise UsageError(f"{spec}: no such file")
         folder = unpacked(file)
         return Base(spec, str(folder), mark_of(folder))
-    name = _name(spec)
+    return base_at(spec, _name(spec))
+
+
+def base_at(spec: str, name: str) -> Base:
+    """The model of a folder, an adapter's too, or of a name on the hub; `spec` is what errors call it.
+
+    Raises UsageError for a path that holds no model, CaiError where the base of an adapter is not to be had.
+    """
     path = Path(name).expanduser()
     if not path.exists():
         if _is_path(name):
@@ -75,9 +85,31 @@ def find_base(spec: str) -> Base:
         raise UsageError(f"{spec}: the folder has no .safetensors weights (pickled ones can run code and are refused)")
     if is_adapter(path):
         below = base_of(path)
-        mark = f"{below.mark}+{fingerprint(path, *MARKED)}"
+        mark = f"{below.mark}+{mark_of(path)}"
         return dataclasses.replace(below, spec=spec, mark=mark, adapter=path.resolve())
     return Base(spec, str(path.resolve()), mark_of(path))
+
+
+def check_kind(base: Base, *, rewards: bool, architectures: Iterable[str] = ()) -> None:
+    """UsageError for a language model where a reward model is wanted, and for the reverse, as far as files tell it.
+
+    architectures: what a config tells that is not in a folder, a hub model's.
+    """
+    if base.adapter is not None:
+        task = read_object(base.adapter / "adapter_config.json").get("task_type")
+        if rewards and task != "SEQ_CLS":
+            raise UsageError(
+                f"{base.spec} is no reward model: its adapter is for {task}, not for SEQ_CLS; hf: takes it"
+            )
+        names = [task] if isinstance(task, str) else []
+    else:
+        config = Path(base.place) / "config.json"
+        names = [*architectures] or (read_object(config).get("architectures") or [] if config.is_file() else [])
+    for name in names:
+        if rewards and name.endswith(("ForCausalLM", "LMHeadModel")):
+            raise UsageError(f"{base.spec} is no reward model but a language model ({name}): it is asked with hf:")
+        if not rewards and (name == "SEQ_CLS" or name.endswith("ForSequenceClassification")):
+            raise UsageError(f"{base.spec} is a reward model ({name}): it gives a reply a number, and writes nothing")
 
 
 def gguf_of(spec: str) -> Path | None:
@@ -101,10 +133,9 @@ def base_of(adapter: Path) -> Base:
 
     Raises CaiError where it is in neither place, or where other weights are there than training.json tells.
     """
-    told = _read(adapter / "adapter_config.json").get("base_model_name_or_path")
-    record = adapter / "training.json"
-    model = _read(record).get("model", {}) if record.exists() else {}
-    base = _found(adapter, told, model)
+    told = read_object(adapter / "adapter_config.json").get("base_model_name_or_path")
+    model = _trained_on(adapter)
+    base = _found(adapter, told if isinstance(told, str) else None, model)
     # Unpacked by another release of transformers, one GGUF file gives the same weights and another config.json.
     name = Path(base.place).name
     again = UNPACKED in name and name == Path(model.get("place", "")).name
@@ -116,22 +147,35 @@ def base_of(adapter: Path) -> Base:
     return base
 
 
-def _found(adapter: Path, told: str | None, model: dict[str, Any]) -> Base:
+def _trained_on(adapter: Path) -> dict[str, str]:
+    """What training.json says of the base; nothing where there is none, or where the training wrote none."""
+    record = adapter / "training.json"
+    found = read_object(record) if record.exists() else {}
+    if "model" not in found:
+        return {}
+    model = found["model"]
+    names = ("spec", "place", "mark")
+    if not isinstance(model, dict) or not all(isinstance(model.get(name), str) for name in names):
+        raise CaiError(f"{record} is damaged: its model is not told by {', '.join(names)}; put the file back as it was")
+    return {name: model[name] for name in names}
+
+
+def _found(adapter: Path, told: str | None, model: dict[str, str]) -> Base:
     """The base at the place that is told, or else by the spec that training.json has."""
     if told and Path(told).is_dir():
         return Base(model.get("spec", told), told, mark_of(Path(told)))
+    where = f"there is no folder {told}" if told else "adapter_config.json names none"
     try:
         if model:
             return find_base(model["spec"])
         if told and not _is_path(told):
             return Base(told, told, told)
-        missing = ""
     except UsageError as error:
-        missing = f", and {error}"
-    where = f"there is no folder {told}" if told else "adapter_config.json names none"
+        if told is None or Path(_name(model["spec"])).expanduser().resolve() != Path(told).resolve():
+            where += f", and {error}"
     raise CaiError(
-        f"{adapter} is an adapter, and its base model is not to be had: {where}{missing}; put it back, or write where "
-        "it is into adapter_config.json (base_model_name_or_path)"
+        f"{adapter} is an adapter, and its base model is not to be had: {where}; put it back, or write where it is "
+        "into adapter_config.json (base_model_name_or_path)"
     )
 
 
@@ -139,12 +183,15 @@ def _is_path(name: str) -> bool:
     return name.startswith((".", "/", "~")) or name.count("/") > 1
 
 
-def _read(path: Path) -> dict[str, Any]:
+def read_object(path: Path) -> dict[str, Any]:
+    """The object that a JSON file holds; CaiError where it cannot be read or holds anything else."""
     try:
         found = json.loads(path.read_bytes())
-    except (OSError, ValueError) as error:
-        raise CaiError(f"{path} cannot be read: {error}") from None
-    return found if isinstance(found, dict) else {}
+    except (OSError, ValueError, RecursionError) as error:
+        raise CaiError(f"{path} cannot be read: {error}; put the file back as it was") from None
+    if not isinstance(found, dict):
+        raise CaiError(f"{path} cannot be read: it holds no JSON object; put the file back as it was")
+    return found
 
 
 def mark_of(folder: Path) -> str:
@@ -162,6 +209,7 @@ def unpacked(gguf: Path) -> Path:
     folder = cache_folder() / unpacked_name(gguf)
     if (folder / "config.json").exists():
         return folder
+    need("torch", "a GGUF file as the base of an adapter", "hf")
     need("gguf", "a GGUF file", "local")
     from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GgufConfig
 
@@ -196,13 +244,15 @@ def need(package: str, what: str, extra: str) -> None:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Without transformers' progress bars: ours is the one line on the screen."""
+    """Without transformers' progress bars and reports: one line on the screen is ours, and `loading` checks weights."""
     from transformers.utils import logging as vendor
 
-    shown = vendor.is_progress_bar_enabled()
+    shown, level = vendor.is_progress_bar_enabled(), vendor.get_verbosity()
     vendor.disable_progress_bar()
+    vendor.set_verbosity_error()
     try:
         yield
     finally:
+        vendor.set_verbosity(level)
         if shown:
             vendor.enable_progress_bar()

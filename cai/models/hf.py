@@ -8,25 +8,23 @@ Knows files and payloads; batching and sampling are the engine's (`hf_engine`), 
 from __future__ import annotations
 
 import asyncio
-import hashlib
-import json
 import logging
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
-from cai.errors import CallRejected, MissingExtra, ModelStopped, UnknownModel, UsageError
+from cai.errors import CallRejected, MissingExtra, ModelStopped, UsageError
 from cai.models import Abilities
-from cai.models.bases import base_of, is_adapter, need, quiet
+from cai.models.bases import Base, base_at, check_kind, read_object
 from cai.models.hf_engine import Engine, Row
 from cai.models.hf_words import Words, first_stop, split_thoughts
+from cai.models.loading import load_model, load_tokenizer, words_of
+from cai.models.weights import fingerprint
 from cai.records import Call, Completion
 
 log = logging.getLogger("cai")
 
 EXTRAS = ("top_p", "top_k", "repetition_penalty")
-# What a folder's files say about answers; its README, logs and training state do not.
-PARTS = ("*.safetensors", "*.json", "*.jinja", "*.model", "merges.txt", "vocab.txt")
 
 
 class HFModel:
@@ -40,8 +38,7 @@ class HFModel:
     provider = "hf"
 
     def __init__(self, name: str) -> None:
-        self._source, self._path = name, Path(name).expanduser()
-        self._local = self._path.exists()
+        self._source, path = name, Path(name).expanduser()
         self.endpoint = f"hf:{name}"
         self.concurrency = 8
         self.context: int | None = None
@@ -49,11 +46,16 @@ class HFModel:
         self._words: Words | None = None
         self.name = self._answers_as = name
         self.can = self._abilities(chat=True)
-        if self._local:
+        if path.suffix == ".gguf" or path.is_file():
+            if path.suffix != ".gguf" or not path.is_file():
+                raise UsageError(f"hf:{name}: no such file; give a folder with config.json, or a .gguf file")
+            self._base = Base(self.endpoint, str(path), fingerprint(path))
+        else:
+            self._base = base_at(self.endpoint, name)
+            check_kind(self._base, rewards=False)
             self._look()
-            self.name = _fingerprint(self._path)
-        elif name.startswith((".", "/", "~")) or name.endswith(".gguf") or name.count("/") > 1:
-            raise UsageError(f"hf:{name}: no such file or folder")
+        if path.exists():
+            self.name = f"{path.resolve().name}@{self._base.mark}"
 
     def payload(self, call: Call) -> dict[str, Any]:
         """What decides the answer; raises UsageError for an `extra_body` key that is not one of EXTRAS."""
@@ -105,27 +107,14 @@ class HFModel:
         return None if self._words is None else len(self._words.plain(text))
 
     def _look(self) -> None:
-        """Learn from a local path what can be known without loading it."""
-        if self._path.is_file():
-            if self._path.suffix != ".gguf":
-                raise UsageError(f"hf:{self._source}: give a folder with config.json, or a .gguf file")
-            return
-        parts = {path.name for path in self._path.iterdir()}
-        if not parts & {"config.json", "adapter_config.json"}:
-            raise UsageError(f"hf:{self._source}: the folder has no config.json, so it holds no transformers model")
-        if not any(part.endswith(".safetensors") for part in parts):
-            raise UsageError(
-                f"hf:{self._source}: the folder has no .safetensors weights (pickled ones can run code and are refused)"
-            )
-        if "config.json" not in parts:  # an adapter: its base model decides
-            return
-        config = json.loads((self._path / "config.json").read_text(encoding="utf-8"))
-        self.context = config.get("text_config", config).get("max_position_embeddings")
-        tokens = self._path / "tokenizer_config.json"
-        chat = (self._path / "chat_template.jinja").exists() or (
-            tokens.exists() and bool(json.loads(tokens.read_text(encoding="utf-8")).get("chat_template"))
-        )
-        self.can = self._abilities(chat)
+        """Learn from local folders what can be known without loading the model."""
+        config, words = Path(self._base.place) / "config.json", Path(words_of(self._base))
+        if config.is_file():
+            told = read_object(config)
+            self.context = told.get("text_config", told).get("max_position_embeddings")
+        if words.is_dir():
+            told = read_object(words / "tokenizer_config.json") if (words / "tokenizer_config.json").exists() else {}
+            self.can = self._abilities(bool(told.get("chat_template")) or (words / "chat_template.jinja").exists())
 
     def _abilities(self, chat: bool) -> Abilities:
         return Abilities(chat=chat, completion=True, logprobs=20, scoring=True, seeds=True, prefill=True)
@@ -139,8 +128,9 @@ class HFModel:
         gpu = torch.cuda.is_available()
         device, dtype = ("cuda", torch.bfloat16) if gpu else ("cpu", torch.float32)
         log.info("loading hf:%s on %s (%s)", self._source, device, str(dtype).removeprefix("torch."))
-        with quiet():
-            model, tokenizer = _open(self._source, self._path if self._local else None, dtype)
+        tokenizer, model = load_tokenizer(self._base), load_model(self._base, dtype)
+        if self._base.adapter is not None:
+            model = model.get_base_model()  # with the adapter beside its weights: merged, 16 bits would round it away
         model = model.to(device).eval()
         config = model.config.get_text_config()
         self.context = getattr(config, "max_position_embeddings", None)
@@ -198,39 +188,3 @@ class HFModel:
             logprobs=tuple(words.named(top) for top in row.logprobs) if payload.get("top_logprobs") else None,
             scores=tuple(row.scores) if row.scoring else None,
         )
-
-
-def _fingerprint(path: Path) -> str:
-    """The path's last part and 12 hex digits of the SHA-256 of all that decides its answers: 1-2 GB/s, once."""
-    files = [path] if path.is_file() else sorted({file for part in PARTS for file in path.glob(part)})
-    digest = hashlib.sha256()
-    for part in files:
-        with part.open("rb") as file:
-            digest.update(f"{part.name}\0".encode() + hashlib.file_digest(file, "sha256").digest())
-    return f"{path.resolve().name}@{digest.hexdigest()[:12]}"
-
-
-def _open(source: str, path: Path | None, dtype: Any) -> tuple[Any, Any]:
-    """The model and tokenizer of a hub name, or of what lies at `path`."""
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-
-    options: dict[str, Any] = {"trust_remote_code": False}
-    place = words = str(path or source)
-    if path is not None and path.is_file():
-        need("gguf", f"hf:{source}", "local")
-        place = words = str(path.parent)
-        options["gguf_file"] = path.name
-    adapter = path is not None and is_adapter(path)
-    if path is not None and adapter:
-        need("peft", f"hf:{source}, a LoRA adapter,", "hf")
-        place = base_of(path).place
-        words = words if (path / "tokenizer_config.json").exists() else place
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(words, **options)
-        model = AutoModelForCausalLM.from_pretrained(place, dtype=dtype, use_safetensors=True, **options)
-        if adapter:
-            model.load_adapter(str(path))  # beside the weights: in 16 bits a merge would round small changes away
-    except Exception as error:  # transformers raises a dozen kinds; each means that this model cannot be used
-        reason = " ".join(str(error).split())[:500]
-        raise UnknownModel(f"cannot load hf:{source}: {type(error).__name__}: {reason}") from error
-    return model, tokenizer

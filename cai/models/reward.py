@@ -13,11 +13,11 @@ import threading
 from pathlib import Path
 from typing import Any
 
-from cai.errors import CallRejected, MissingExtra, ModelFault, ModelStopped, UnknownModel, UsageError
+from cai.errors import CallRejected, MissingExtra, ModelFault, ModelStopped, UsageError
 from cai.models import Abilities
-from cai.models.bases import base_of, is_adapter, need, quiet
-from cai.models.hf import _fingerprint
+from cai.models.bases import Base, base_at, check_kind
 from cai.models.hf_engine import Engine, Row
+from cai.models.loading import load_model, load_tokenizer
 from cai.records import Call, Completion
 
 log = logging.getLogger("cai")
@@ -34,13 +34,10 @@ class RewardModel:
     can = Abilities(chat=False, reward=True)
 
     def __init__(self, name: str) -> None:
-        self._source, self._path = name, Path(name).expanduser()
-        self._local = self._path.is_dir()
-        if self._local:
-            _look(name, self._path)
-        elif name.startswith((".", "/", "~")) or name.count("/") > 1:
-            raise UsageError(f"reward:{name}: no such folder")
-        self.name = self._answers_as = _fingerprint(self._path) if self._local else name
+        self._source, path = name, Path(name).expanduser()
+        self._base = base_at(f"reward:{name}", name)
+        check_kind(self._base, rewards=True)
+        self.name = self._answers_as = f"{path.resolve().name}@{self._base.mark}" if path.exists() else name
         self.endpoint = f"reward:{name}"
         self.concurrency = 8
         self.context: int | None = None
@@ -111,15 +108,16 @@ class RewardModel:
         gpu = torch.cuda.is_available()
         device, dtype = ("cuda", torch.bfloat16) if gpu else ("cpu", torch.float32)
         log.info("loading reward:%s on %s (%s)", self._source, device, str(dtype).removeprefix("torch."))
-        with quiet():
-            tokenizer, model = open_reward(self._source, self._path if self._local else None, dtype)
+        tokenizer, model = open_reward(self._base, dtype)
+        if self._base.adapter is not None:
+            model = model.get_base_model()  # with the adapter beside its weights: merged, 16 bits would round it away
         tokenizer.model_max_length = 1 << 60  # else it logs about long texts, whose fit is checked here
         model = model.to(device).eval()
         config = model.config.get_text_config()
         self.context = getattr(config, "max_position_embeddings", None)
         self.concurrency = 64 if gpu else 8
         commit = getattr(model.config, "_commit_hash", None)
-        self._answers_as = f"{self.name}@{commit[:12]}" if commit and not self._local else self.name
+        self._answers_as = f"{self.name}@{commit[:12]}" if commit else self.name
         self._tokenizer = tokenizer
         self._engine = _Rewards(model, config.pad_token_id, self.concurrency)
 
@@ -149,67 +147,12 @@ class _Rewards(Engine):
             row.end(None if sound else ModelFault("the reward is not finite: damaged weights"))
 
 
-def _look(source: str, path: Path) -> None:
-    parts = {part.name for part in path.iterdir()}
-    if not parts & {"config.json", "adapter_config.json"}:
-        raise UsageError(f"reward:{source}: the folder has no config.json, so it holds no transformers model")
-    if not any(part.endswith(".safetensors") for part in parts):
-        raise UsageError(
-            f"reward:{source}: the folder has no .safetensors weights (pickled ones can run code and are refused)"
-        )
-
-
-def open_reward(source: str, path: Path | None, dtype: Any) -> tuple[Any, Any]:
-    """The tokenizer and the model of a hub name or a folder, with the adapter on its base where it is one."""
-    from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer
-
-    options: dict[str, Any] = {"trust_remote_code": False}
-    place = words = str(path or source)
-    adapter = path is not None and is_adapter(path)
-    if path is not None and adapter:
-        need("peft", f"reward:{source}, a LoRA adapter,", "hf")
-        place = base_of(path).place
-        words = words if (path / "tokenizer_config.json").exists() else place
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(words, **options)
-        config = AutoConfig.from_pretrained(place, **options)
-        if adapter:
-            config.num_labels = 1  # the base may be a language model: the adapter brings the head
-        _check(source, config, tokenizer)
-        model, loaded = AutoModelForSequenceClassification.from_pretrained(
-            place, config=config, dtype=dtype, use_safetensors=True, output_loading_info=True, **options
-        )
-        missing = set(loaded["missing_keys"])
-        if adapter:
-            model, missing = _adapted(model, str(path), missing, tokenizer)
-    except UsageError:
-        raise
-    except Exception as error:  # transformers raises a dozen kinds; each means that this model cannot be used
-        reason = " ".join(str(error).split())[:500]
-        raise UnknownModel(f"cannot load reward:{source}: {type(error).__name__}: {reason}") from error
-    if missing:
-        raise UsageError(f"reward:{source} is no trained reward model: its weights lack {', '.join(sorted(missing))}")
-    return tokenizer, model
-
-
-def _check(source: str, config: Any, tokenizer: Any) -> None:
-    if config.num_labels != 1:
-        raise UsageError(
-            f"reward:{source} is no reward model: it has {config.num_labels} labels, and a reward model has one "
-            "(a language model is asked with hf:)"
-        )
+def open_reward(base: Base, dtype: Any) -> tuple[Any, Any]:
+    """The tokenizer and the model; with an adapter, peft's model of both. UsageError without a chat template."""
+    tokenizer = load_tokenizer(base)
     if not tokenizer.chat_template:
-        raise UsageError(
-            f"reward:{source} has no chat template: save the tokenizer it was trained with, template included"
-        )
-
-
-def _adapted(model: Any, folder: str, missing: set[str], tokenizer: Any) -> tuple[Any, set[str]]:
-    """The base with its adapter; weights that neither of them has."""
-    from peft import PeftModel, load_peft_weights
-
-    if model.config.pad_token_id is None:  # as TRL sets it, which an adapter's folder does not tell
+        raise UsageError(f"{base.spec} has no chat template: save the tokenizer it was trained with, template included")
+    model = load_model(base, dtype, rewards=True)
+    if base.adapter is not None and model.config.pad_token_id is None:  # as TRL sets it; the folder does not tell it
         model.config.pad_token_id = tokenizer.pad_token_id
-    brought = load_peft_weights(folder, device="cpu")
-    lacking = {key for key in missing if not any(name.endswith(key) for name in brought)}
-    return PeftModel.from_pretrained(model, folder).merge_and_unload(), lacking
+    return tokenizer, model

@@ -16,6 +16,7 @@ from adapters import adapter
 
 from cai.errors import CaiError, UsageError
 from cai.models.bases import base_of, find_base, is_adapter, mark_of
+from cai.models.hf import HFModel
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # peft's and transformers' own
 
@@ -25,7 +26,7 @@ def base(tmp_path: Path) -> Path:
     return tiny.model(tmp_path / "base")
 
 
-def config(folder: Path, **changed: str | None) -> None:
+def config(folder: Path, **changed: object) -> None:
     path = folder / "adapter_config.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | changed))
 
@@ -57,9 +58,42 @@ def test_an_adapter_that_names_no_base_is_an_error(base: Path, tmp_path: Path) -
     config(made, base_model_name_or_path=None)
     with pytest.raises(CaiError, match=r"adapter_config\.json names none"):
         base_of(made)
-    (made / "adapter_config.json").write_text("{")
-    with pytest.raises(CaiError, match="cannot be read"):
+    config(made, base_model_name_or_path=["base"])
+    with pytest.raises(CaiError, match=r"adapter_config\.json names none"):
         base_of(made)
+
+
+@pytest.mark.parametrize("model", ["x", {}, None, {"spec": "local", "place": 3, "mark": "m"}])
+def test_a_record_that_does_not_tell_the_base_is_damaged(base: Path, tmp_path: Path, model: object) -> None:
+    made = adapter(tmp_path / "a", str(base))
+    (made / "training.json").write_text(json.dumps({"model": model}))
+    with pytest.raises(CaiError, match=r"training\.json is damaged: its model is not told by spec, place, mark"):
+        base_of(made)
+    (made / "training.json").write_text("{}")  # of a training that was stopped before it knew
+    assert base_of(made).place == str(base)
+
+
+def test_a_base_that_was_moved_is_told_once(base: Path, tmp_path: Path) -> None:
+    made = adapter(tmp_path / "a", str(base))
+    base.rename(tmp_path / "moved")
+    with pytest.raises(CaiError) as caught:
+        base_of(made)
+    assert str(caught.value).count(str(base)) == 1
+
+
+def test_an_adapters_mark_follows_the_weights_of_its_base(base: Path, tmp_path: Path) -> None:
+    made = adapter(tmp_path / "a", str(base), record=False)
+    before = find_base(str(made)).mark, HFModel(str(made)).name
+    tiny.model(base, seed=7)
+    assert find_base(str(made)).mark != before[0]
+    assert HFModel(str(made)).name != before[1]
+
+
+@pytest.mark.parametrize("name", ["special_tokens_map.json", "added_tokens.json", "generation_config.json"])
+def test_a_mark_follows_the_small_files_that_decide_answers(base: Path, name: str) -> None:
+    before = mark_of(base)
+    (base / name).write_text('{"eos_token": "A"}')
+    assert mark_of(base) != before
 
 
 def test_a_base_on_the_hub_is_left_to_the_hub(base: Path, tmp_path: Path) -> None:

@@ -438,8 +438,10 @@ def test_the_name_of_a_folder_follows_its_weights(chat: Path, tmp_path: Path) ->
 
 
 def test_paths_that_hold_no_model_are_named_at_once(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match=r"hf:\./nowhere: no such file or folder"):
+    with pytest.raises(UsageError, match=r"hf:\./nowhere: no such folder"):
         open_model("hf:./nowhere")
+    with pytest.raises(UsageError, match=r"hf:nowhere\.gguf: no such file; give a folder with config\.json, or a"):
+        open_model("hf:nowhere.gguf")
     with pytest.raises(UsageError, match=r"no config\.json"):
         open_model(f"hf:{tmp_path}")
     (tmp_path / "config.json").write_text("{}")

@@ -123,19 +123,9 @@ def test_more_than_one_label_is_no_reward_model(tmp_path: Path) -> None:
         ask(make(tmp_path, labels=2), call("Yes."))
 
 
-def test_a_language_model_is_no_reward_model(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="is no reward model"):
-        ask(build(tmp_path, TEMPLATE), call("Yes."))
-
-
-@pytest.mark.filterwarnings("ignore")  # transformers' own report of what it made up
-def test_weights_without_a_head_are_refused_rather_than_made_up(tmp_path: Path) -> None:
-    build(tmp_path, TEMPLATE)
-    config = transformers.AutoConfig.from_pretrained(tmp_path)
-    config.num_labels = 1
-    config.save_pretrained(tmp_path)
-    with pytest.raises(UsageError, match=r"its weights lack score\.weight"):
-        ask(tmp_path, call("Yes."))
+def test_a_language_model_is_refused_before_a_run_begins(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"is no reward model but a language model .* asked with hf:"):
+        RewardModel(str(build(tmp_path, TEMPLATE)))
 
 
 def test_a_tokenizer_without_a_chat_template_is_refused_at_start(tmp_path: Path) -> None:

@@ -140,6 +140,65 @@ def test_a_fingerprint_follows_the_bytes_and_not_the_place(tmp_path: Path) -> No
     assert weights.fingerprint(folder) != first
 
 
+@pytest.mark.parametrize("place", [0, 65_536, 1_000_000, 2_999_999])
+def test_a_fingerprint_follows_every_byte(tmp_path: Path, place: int) -> None:
+    path = tmp_path / "model.bin"
+    path.write_bytes(bytes(3_000_000))
+    before = weights.fingerprint(path)
+    path.write_bytes(bytes(place) + b"x" + bytes(2_999_999 - place))
+    assert weights.fingerprint(path) != before
+
+
+def test_a_large_file_is_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CAI_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(weights, "LARGE", 1000)
+    path = tmp_path / "model.bin"
+
+    def told(content: bytes, time: int) -> str:
+        path.write_bytes(content)
+        os.utime(path, ns=(time, time))
+        return weights.fingerprint(path)
+
+    year = 10**9 * 86_400 * 365
+    first = told(bytes(1000), year)
+    assert told(b"x" * 1000, year) == first  # of the same size, time and inode: it was not read again
+    assert told(b"x" * 1000, year + 1) != first
+    assert told(bytes(1000), year + 2) == first
+    assert told(bytes(1001), year + 2) != first
+    (note,) = (tmp_path / "cache" / "hashes").iterdir()
+    note.write_bytes(b"rubbish")
+    assert told(bytes(1000), year + 2) == first
+    path.with_name("new").write_bytes(b"x" * 1000)
+    path.with_name("new").replace(path)  # another inode
+    os.utime(path, ns=(year + 2, year + 2))
+    assert weights.fingerprint(path) != first
+
+
+def test_a_file_that_changed_just_now_is_not_remembered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CAI_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(weights, "LARGE", 1000)
+    path = tmp_path / "model.bin"
+    path.write_bytes(bytes(1000))
+    assert weights.fingerprint(path) == weights.fingerprint(path)
+    assert not (tmp_path / "cache").exists()
+
+
+def test_a_fingerprint_needs_no_cache(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "file").write_text("in the way")
+    monkeypatch.setattr(weights, "LARGE", 1000)
+    path = tmp_path / "model.bin"
+    path.write_bytes(bytes(1000))
+    os.utime(path, (0, 0))
+    monkeypatch.setenv("CAI_CACHE", str(tmp_path / "cache"))
+    found = weights.fingerprint(path)
+    monkeypatch.setenv("CAI_CACHE", str(tmp_path / "file"))
+    with caplog.at_level(logging.INFO, "cai"):
+        assert weights.fingerprint(path) == found
+    assert "cannot be remembered" in caplog.text
+
+
 def test_a_cache_that_cannot_be_written_is_one_clear_line(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
     monkeypatch.setenv("CAI_CACHE", str(tmp_path / "file" / "cache"))
