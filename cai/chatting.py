@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import orjson
@@ -19,6 +18,7 @@ from cai.limits import Budget, Limiter, Tally
 from cai.models import Model
 from cai.models.bases import is_adapter
 from cai.records import Completion, Message, Request, Sampling
+from cai.resources import path_of
 from cai.store import Store
 
 
@@ -39,16 +39,6 @@ def spec_of(name: str) -> str:
     if b'"SEQ_CLS"' in told or b"ForSequenceClassification" in told:
         raise UsageError(f"{name} is a reward model: it gives a reply a number, and writes nothing")
     return f"hf:{name}"
-
-
-def path_of(name: str) -> Path:
-    """A path as a person writes it; UsageError where it names the home of nobody, or holds a NUL."""
-    if "\0" in name:
-        raise UsageError(f"{name!r} holds a NUL byte, which no path can")
-    try:
-        return Path(name).expanduser()
-    except RuntimeError:
-        raise UsageError(f"{name}: there is no home folder of that name; a file called that is ./{name}") from None
 
 
 def fitting(sampling: Sampling, model: Model) -> Sampling:

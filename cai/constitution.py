@@ -30,7 +30,7 @@ from pydantic_core import PydanticCustomError
 from cai import yamlfile
 from cai.errors import ConstitutionError
 from cai.records import ConstitutionRef, Message, Record
-from cai.resources import folder
+from cai.resources import folder, path_of
 
 SUFFIXES = (".yaml", ".yml")
 SEMVER = r"^(0|[1-9]\d*)\.(0|[1-9]\d*)\.(0|[1-9]\d*)(-[0-9A-Za-z.-]+)?(\+[0-9A-Za-z.-]+)?$"
@@ -258,7 +258,7 @@ def read_constitution(name_or_path: str | Path) -> Draft:
 
 def find_constitution(name_or_path: str | Path, base: Path | None = None) -> Path:
     """The file that a name or path means: an existing file (seen from `base`), else a built-in by its stem."""
-    path = Path(name_or_path).expanduser()
+    path = path_of(str(name_or_path))
     seen = path if base is None else base / path
     if seen.exists() and not seen.is_dir():
         return seen

@@ -6,13 +6,13 @@ Which files that are is `models.bases`'. Knows transformers and peft; nothing of
 from __future__ import annotations
 
 import importlib.util
-from pathlib import Path
 from typing import Any
 
 from cai.errors import MissingExtra, UsageError
 from cai.models.bases import Base as Base
 from cai.models.bases import find_base as find_base
 from cai.models.loading import load_model, load_tokenizer, reasons
+from cai.resources import path_of
 from cai.train_plan import Machine, Shape
 
 
@@ -30,7 +30,7 @@ def open_tokenizer(base: Base, chat_template: str | None, *, chats: bool) -> Any
     words = load_tokenizer(base)
     if chat_template is not None:
         try:
-            words.chat_template = Path(chat_template).expanduser().read_text(encoding="utf-8")
+            words.chat_template = path_of(chat_template).read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
             raise UsageError(f"chat_template {chat_template} cannot be read: {error}") from None
     if chats and not words.chat_template:

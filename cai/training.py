@@ -13,6 +13,7 @@ from typing import Any
 
 from cai.errors import UsageError
 from cai.models.bases import Base, find_base
+from cai.resources import path_of
 from cai.train_config import Loaded, load_config
 from cai.train_folder import TrainFolder
 from cai.train_job import Session, Tell, TrainSummary
@@ -87,7 +88,7 @@ def _identity(method: str, rows: TrainingData, base: Base, loaded: Loaded) -> di
     """Everything that decides which weights come out; how the work is cut up is settled once and kept."""
     config = loaded.config.model_dump(mode="json")
     template = loaded.config.chat_template
-    if template is not None and (file := Path(template).expanduser()).is_file():
+    if template is not None and (file := path_of(template)).is_file():
         config["chat_template"] = file.read_text(encoding="utf-8", errors="replace")
     data = [[content, len(rows.train), len(rows.eval)] for _, content in rows.files]
     return {"method": method, "model": base.mark, "data": data, "config": config}

@@ -109,51 +109,6 @@ def test_every_prompt_counts_once_in_both_means_and_every_text_once_in_its_promp
 
     def worth(payload: dict[str, Any]) -> Completion:
         text = payload["messages"][-1]["content"]
-        score = {"one": 1.0, "zero": 0.0}.get(text, 10 + digits(text) % 1000 / 1000)
-        return Completion("", "stop", "reward-1", scores=(score,))
-
-    run(PROMPTS[:2], tmp_path / "out", rewarder())
-    with pytest.raises(UsageError, match="--min-confidence: for runs of cai label alone; this is one of cai sample"):
-        export_run(tmp_path / "out", min_confidence=0.8)
-
-
-def test_a_winner_with_a_fault_of_form_is_left_out_and_accounted_for(tmp_path: Path) -> None:
-    def leaks(payload: dict[str, Any]) -> Completion:
-        start = "Here is a revised reply: " if digits(payload) % 3 == 0 else ""
-        return Completion(f"{start}tea {digits(payload)}", "stop", "m")
-
-    run(ALL, tmp_path / "out", rewarder(), writer(leaks))
-    rows, drops = sft_of(tmp_path / "out"), rows_of(tmp_path / "out", "dropped.jsonl")
-    assert 0 < len(rows) < 12 and len(rows) + len(drops) == 12
-    assert {(drop["stage"], drop["reason"]) for drop in drops} == {("sft", "preamble_leak")}
-    assert export_run(tmp_path / "out", hygiene=False).files == {"sft.jsonl": 12}
-
-
-def test_a_summary_sets_the_winners_beside_all_replies_and_the_longest(tmp_path: Path) -> None:
-    def wordy(payload: dict[str, Any]) -> Completion:
-        return Completion("word " * (1 + digits(payload) % 400) + str(digits(payload)), "stop", "m")
-
-    def length(payload: dict[str, Any]) -> Completion:
-        return Completion("", "stop", "reward-1", scores=(float(len(payload["messages"][-1]["content"])),))
-
-    run(PROMPTS, tmp_path / "out", rewarder(length), writer(wordy))
-    found = export_run(tmp_path / "out").best
-    lengths = [[len(reply["text"]) for reply in row["replies"]] for row in rows_of(tmp_path / "out")]
-    assert found is not None and (found.judged, found.unjudged) == (6, 0)
-    assert found.winner_score == pytest.approx(sum(map(max, lengths)) / 6)
-    assert found.mean_score == pytest.approx(sum(map(sum, lengths)) / 18)
-    assert found.longest_won == 1.0 and found.longest_chance == pytest.approx(1 / 3)
-
-
-def test_every_prompt_counts_once_in_both_means_and_every_text_once_in_its_prompt(tmp_path: Path) -> None:
-    def wordy(payload: dict[str, Any]) -> Completion:
-        draw = digits(payload) % 1000
-        if "Question 0?" in payload["messages"][0]["content"]:
-            return Completion(f"ten {draw}", "stop", "m")
-        return Completion("one" if draw % 2 else "zero", "stop", "m")
-
-    def worth(payload: dict[str, Any]) -> Completion:
-        text = payload["messages"][-1]["content"]
         score = {"one": 1.0, "zero": 0.0}.get(text) or (10.0 + len(text) / 100 + digits(text) / 1e15) * ("t" in text)
         return Completion("", "stop", "reward-1", scores=(score,))
 

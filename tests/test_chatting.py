@@ -21,10 +21,11 @@ import typer
 from fakes import Fake, skipping
 
 from cai import cli_chat
-from cai.chatting import Chat, fitting, help_lines, obey, path_of, spec_of
+from cai.chatting import Chat, fitting, help_lines, obey, spec_of
 from cai.errors import CallRejected, ModelBusy, ModelFault, RunError, ServerDown, UsageError
 from cai.models import Abilities
 from cai.records import Sampling
+from cai.resources import path_of
 
 ROOT = Path(__file__).resolve().parent.parent
 

@@ -19,6 +19,7 @@ from typing import Any
 
 from cai.errors import CaiError, MissingExtra, UsageError
 from cai.models.weights import cache_folder, default_weights, fingerprint
+from cai.resources import path_of
 
 log = logging.getLogger("cai")
 
@@ -73,7 +74,7 @@ def base_at(spec: str, name: str) -> Base:
 
     Raises UsageError for a path that holds no model, CaiError where the base of an adapter is not to be had.
     """
-    path = Path(name).expanduser()
+    path = path_of(name)
     if not path.exists():
         if _is_path(name):
             raise UsageError(f"{spec}: no such folder")
@@ -114,7 +115,7 @@ def check_kind(base: Base, *, rewards: bool, architectures: Iterable[str] = ()) 
 
 def gguf_of(spec: str) -> Path | None:
     """The GGUF file that a spec of `find_base` means, which need not exist; None where it means none."""
-    path = Path(_name(spec)).expanduser()
+    path = path_of(_name(spec))
     return default_weights() if path == Path("local") else path if path.suffix == ".gguf" else None
 
 
@@ -171,7 +172,7 @@ def _found(adapter: Path, told: str | None, model: dict[str, str]) -> Base:
         if told and not _is_path(told):
             return Base(told, told, told)
     except UsageError as error:
-        if told is None or Path(_name(model["spec"])).expanduser().resolve() != Path(told).resolve():
+        if told is None or path_of(_name(model["spec"])).resolve() != Path(told).resolve():
             where += f", and {error}"
     raise CaiError(
         f"{adapter} is an adapter, and its base model is not to be had: {where}; put it back, or write where it is "

@@ -21,6 +21,7 @@ from cai.models.hf_words import Words, first_stop, split_thoughts
 from cai.models.loading import load_model, load_tokenizer, words_of
 from cai.models.weights import fingerprint
 from cai.records import Call, Completion
+from cai.resources import path_of
 
 log = logging.getLogger("cai")
 
@@ -38,7 +39,7 @@ class HFModel:
     provider = "hf"
 
     def __init__(self, name: str) -> None:
-        self._source, path = name, Path(name).expanduser()
+        self._source, path = name, path_of(name)
         self.endpoint = f"hf:{name}"
         self.concurrency = 8
         self.context: int | None = None

@@ -7,7 +7,6 @@ driven is `engine`. It asks no network: OpenVINO's import would report to its ma
 from __future__ import annotations
 
 import asyncio
-import json
 import sys
 from difflib import get_close_matches
 from pathlib import Path
@@ -15,10 +14,12 @@ from typing import Any, Literal
 
 from cai.errors import InputError, MissingExtra, ModelStopped, UsageError
 from cai.models import Abilities
+from cai.models.bases import read_object
 from cai.models.engine import Engine, one_line
 from cai.models.local_words import Words
 from cai.models.weights import CONTEXT, NAME, default_weights, fingerprint, gguf_metadata
 from cai.records import Call, Completion
+from cai.resources import path_of
 
 # What `extra_body` may hold: the sampling attributes of OpenVINO GenAI's GenerationConfig.
 EXTRAS = (
@@ -58,7 +59,7 @@ class LocalModel:
     concurrency = 16
 
     def __init__(self, name: str) -> None:
-        self._path = Path(name).expanduser() if name else None
+        self._path = path_of(name) if name else None
         self.name, self.context = _identify(self._path)
         self.endpoint = f"local:{self.name}"
         self.can = Abilities(chat=True, completion=True, scoring=True, seeds=True, prefill=True)
@@ -245,7 +246,7 @@ def import_genai() -> Any:
 
 
 def _identify(path: Path | None) -> tuple[str, int | None]:
-    """Name and context length of the weights at `path`, None for the embedded ones; reads no weights."""
+    """Name and context length of the weights at `path`, None for the embedded ones; its bytes are read once."""
     if path is None:
         return NAME, CONTEXT
     if path.is_dir():
@@ -260,11 +261,7 @@ def _identify(path: Path | None) -> tuple[str, int | None]:
 
 
 def _folder_context(path: Path) -> int | None:
-    try:
-        config = json.loads((path / "config.json").read_bytes())
-    except FileNotFoundError:
+    if not (path / "config.json").exists():
         return None
-    except ValueError as error:
-        raise InputError(f"is not JSON: {error}", path / "config.json") from None
-    context = config.get("max_position_embeddings")
+    context = read_object(path / "config.json").get("max_position_embeddings")
     return context if isinstance(context, int) else None

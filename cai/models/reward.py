@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
-from pathlib import Path
 from typing import Any
 
 from cai.errors import CallRejected, MissingExtra, ModelFault, ModelStopped, UsageError
@@ -19,6 +18,7 @@ from cai.models.bases import Base, base_at, check_kind
 from cai.models.hf_engine import Engine, Row
 from cai.models.loading import load_model, load_tokenizer
 from cai.records import Call, Completion
+from cai.resources import path_of
 
 log = logging.getLogger("cai")
 
@@ -34,7 +34,7 @@ class RewardModel:
     can = Abilities(chat=False, reward=True)
 
     def __init__(self, name: str) -> None:
-        self._source, path = name, Path(name).expanduser()
+        self._source, path = name, path_of(name)
         self._base = base_at(f"reward:{name}", name)
         check_kind(self._base, rewards=True)
         self.name = self._answers_as = f"{path.resolve().name}@{self._base.mark}" if path.exists() else name
