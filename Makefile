@@ -13,7 +13,7 @@ demo: $(VENV)/demo.stamp  ## real critiques and revisions by the embedded model
 
 test: $(VENV)/dev.stamp  ## the default test suite; the embedded model's tests need its weights, which are fetched once
 	$(BIN)/python -c 'from cai.models.weights import default_weights; default_weights()'
-	$(BIN)/python -m pytest -q
+	$(BIN)/python -m pytest -q -n 2
 
 lint: $(VENV)/dev.stamp
 	$(BIN)/ruff format --check .

@@ -6,7 +6,6 @@ import json
 import os
 import re
 import signal
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, get_args
 
@@ -121,15 +120,11 @@ def test_a_key_set_with_another_one_around_it_is_not_set_twice() -> None:
 
 
 @pytest.fixture(scope="module")
-def base(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     pytest.importorskip("trl")
     import tiny
-    import torch
 
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield tiny.model(tmp_path_factory.mktemp("models") / "base")
-    torch.set_num_threads(before)
+    return tiny.model(tmp_path_factory.mktemp("models") / "base")
 
 
 def command(base: Path, method: str, *words: str) -> list[str]:

@@ -14,7 +14,6 @@ pytest.importorskip("peft")
 import datasets
 import peft
 import tiny
-import torch
 import trl
 
 from cai.training import train
@@ -25,14 +24,10 @@ KEYS = ("loss", "rewards/margins", "rewards/chosen", "logps/chosen", "num_tokens
 
 
 @pytest.fixture(scope="module", autouse=True)
-def _one_thread() -> Iterator[None]:
-    """The models are so small that threads would mostly wait for each other."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
+def _quiet() -> Iterator[None]:
     datasets.disable_progress_bars()
     yield
     datasets.enable_progress_bars()
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")

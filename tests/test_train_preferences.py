@@ -17,7 +17,6 @@ pytest.importorskip("peft")
 import tiny
 import torch
 import transformers
-from test_train import _one_thread as _one_thread
 from test_train import losses, record
 
 from cai.errors import CaiError, LossNotFinite, UsageError

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -30,14 +29,6 @@ from cai.training_rows import TrainingRow, Turns, row_of
 
 TEXTS = ("Hi", "Where does the quiet river run past?", "And then, after the old mill, where does it run? " * 3)
 PROMPTS: list[Turns] = [({"role": "user", "content": text},) for text in TEXTS]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")
