@@ -149,7 +149,7 @@ def resolve(
     rows = settle("rows_at_once", rows, "hardware", f"{memory}, {TOKENS_AT_ONCE[device]:,} tokens at once")
     accumulation = max(1, config.batch_size // (rows * machine.devices))
     effective = rows * accumulation * machine.devices
-    if config.rows_at_once is not None and effective != config.batch_size:
+    if loaded.origin("rows_at_once") in ("flag", "config file") and effective != config.batch_size:
         raise UsageError(
             f"batch_size {config.batch_size} is not made of rows_at_once {rows} on {machine.devices} devices: "
             f"it would be {effective}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -117,3 +118,12 @@ def test_rows_that_do_not_fit_are_no_steps() -> None:
     loaded = load_config(None, {"batch_size": 4})
     assert resolve("sft", loaded, [50] * 40, SMALL, LAPTOP).steps == 10
     assert resolve("sft", loaded, [50] * 40, SMALL, LAPTOP, kept=30).steps == 8
+
+
+def test_rows_at_once_that_make_no_batch_are_refused_where_the_user_named_them_and_nowhere_else() -> None:
+    with pytest.raises(UsageError, match="batch_size 16 is not made of rows_at_once 3 on 1 devices: it would be 15"):
+        resolve("sft", load_config(None, {"rows_at_once": 3}), [50] * 40, SMALL, LAPTOP)
+    loaded = load_config(None, {"rows_at_once": 5})
+    resumed = dataclasses.replace(loaded, origins={"rows_at_once": "resumed"})
+    three = dataclasses.replace(LAPTOP, devices=3)
+    assert resolve("sft", resumed, [50] * 40, SMALL, three).accumulation == 1
