@@ -107,46 +107,84 @@ def resolve(
 
     Raises UsageError for what the machine or the model cannot do.
     """
-    config, settled = loaded.config, list[Setting]()
-
-    def settle(name: str, value: Any, origin: Origin, why: str) -> Any:
-        given = getattr(config, name)
-        told = Setting(name, value, origin, why) if given is None else Setting(name, given, loaded.origin(name))
-        settled.append(told)
-        return told.value
-
-    device, full = machine.device, config.full
-    settled.append(Setting("trains", "all weights" if full else f"LoRA of rank {config.lora.rank}",
-                           loaded.origin("full" if full else "lora.rank")))  # fmt: skip
+    settling, full = _Settling(loaded), loaded.config.full
+    lora = f"LoRA of rank {loaded.config.lora.rank}"
+    settling.tell("trains", "all weights" if full else lora, loaded.origin("full" if full else "lora.rank"))
     rate = LEARNING_RATES[method][full]
-    rate = settle("learning_rate", rate, "default", f"{method} of {'all weights' if full else 'a LoRA adapter'}")
-    cap = min(LENGTH_CAP[device], shape.context)
-    length = settle("max_length", choose_length(lengths, cap), "data", f"holds 99 % of the rows whole, at most {cap:,}")
-    if length > shape.context:
-        raise UsageError(f"max_length {length:,} exceeds the model's context of {shape.context:,} tokens")
-    fast = "bfloat16" if machine.bfloat16 else "float32"
-    dtype = settle("dtype", fast, "hardware", machine.name)
+    why = f"{method} of {'all weights' if full else 'a LoRA adapter'}"
+    rate = settling.settle("learning_rate", rate, "default", why)
+    length = _settle_length(settling, lengths, min(LENGTH_CAP[machine.device], shape.context), shape.context)
+    dtype, attention, packing = _settle_kernels(settling, method, machine)
+    rows, accumulation, checkpoints = _settle_batch(settling, method, shape, machine, length, dtype)
+    effective = rows * accumulation * machine.devices
+    steps, save, evaluate = _settle_steps(settling, len(lengths) if kept is None else kept, effective, held)
+    return Plan(
+        rate, length, measure(lengths, length), dtype, attention, packing, checkpoints, rows, accumulation, steps,
+        save, evaluate, tuple(settling.settled),
+    )  # fmt: skip
+
+
+class _Settling:
+    """The values settled so far; what the config says goes before what is reckoned."""
+
+    def __init__(self, loaded: Loaded) -> None:
+        self.loaded, self.config = loaded, loaded.config
+        self.settled = list[Setting]()
+
+    def tell(self, name: str, value: Any, origin: Origin, why: str = "") -> None:
+        self.settled.append(Setting(name, value, origin, why))
+
+    def settle(self, name: str, value: Any, origin: Origin, why: str) -> Any:
+        given = getattr(self.config, name)
+        if given is None:
+            self.tell(name, value, origin, why)
+            return value
+        self.tell(name, given, self.loaded.origin(name))
+        return given
+
+
+def _settle_length(settling: _Settling, lengths: list[int], cap: int, context: int) -> int:
+    why = f"holds 99 % of the rows whole, at most {cap:,}"
+    length: int = settling.settle("max_length", choose_length(lengths, cap), "data", why)
+    if length > context:
+        raise UsageError(f"max_length {length:,} exceeds the model's context of {context:,} tokens")
+    return length
+
+
+def _settle_kernels(
+    settling: _Settling, method: Method, machine: Machine
+) -> tuple[Literal["bfloat16", "float32"], str, str]:
+    """dtype, attention, packing."""
+    dtype = settling.settle("dtype", "bfloat16" if machine.bfloat16 else "float32", "hardware", machine.name)
     flash = machine.flash_attention and dtype == "bfloat16"
-    attention = settle("attention", "flash_attention_2" if flash else "sdpa", "hardware", machine.name)
-    aligned = attention.startswith("flash")
-    packing = "none"
-    if method == "sft":
-        packing = settle("packing", "padding_free" if aligned else "none", "hardware", f"attention is {attention}")
+    attention = settling.settle("attention", "flash_attention_2" if flash else "sdpa", "hardware", machine.name)
+    if method != "sft":
+        return dtype, attention, "none"
+    aligned, why = attention.startswith("flash"), f"attention is {attention}"
+    packing = settling.settle("packing", "padding_free" if aligned else "none", "hardware", why)
     if packing != "none" and not aligned:
         raise UsageError(
             f"packing {packing!r} needs flash attention, or rows would read each other; here it is {attention}"
         )
+    return dtype, attention, packing
+
+
+def _settle_batch(
+    settling: _Settling, method: Method, shape: Shape, machine: Machine, length: int, dtype: str
+) -> tuple[int, int, bool]:
+    """Rows of one forward pass on a device, passes a step, and whether activations are computed twice."""
+    config, loaded = settling.config, settling.loaded
     share = max(1, config.batch_size // machine.devices)
-    width = length * WIDTH[method]
     rows, checkpoints = plan_memory(
-        shape, machine, width, share, full=full, narrow=dtype == "bfloat16", logits=method == "sft",
-        checkpoints=config.gradient_checkpointing,
+        shape, machine, length * WIDTH[method], share, full=config.full, narrow=dtype == "bfloat16",
+        logits=method == "sft", checkpoints=config.gradient_checkpointing,
     )  # fmt: skip
     if method == "kto" and rows == 1 and share > 1:  # its estimate of the KL divergence pairs the rows of a batch
         rows = next(n for n in range(2, share + 1) if share % n == 0)
     memory = f"{machine.memory / 2**30:.0f} GB free"
-    checkpoints = settle("gradient_checkpointing", checkpoints, "hardware", memory)
-    rows = settle("rows_at_once", rows, "hardware", f"{memory}, {TOKENS_AT_ONCE[device]:,} tokens at once")
+    checkpoints = settling.settle("gradient_checkpointing", checkpoints, "hardware", memory)
+    why = f"{memory}, {TOKENS_AT_ONCE[machine.device]:,} tokens at once"
+    rows = settling.settle("rows_at_once", rows, "hardware", why)
     accumulation = max(1, config.batch_size // (rows * machine.devices))
     effective = rows * accumulation * machine.devices
     if loaded.origin("rows_at_once") in ("flag", "config file") and effective != config.batch_size:
@@ -155,26 +193,23 @@ def resolve(
             f"it would be {effective}"
         )
     why = "" if effective == config.batch_size else f"made of {rows} rows at once on {machine.devices} devices"
-    settled.append(Setting("batch_size", effective, loaded.origin("batch_size"), why))
-    steps = max(1, math.ceil(math.ceil((len(lengths) if kept is None else kept) / effective) * config.epochs))
-    limit = config.trl.get("max_steps")
-    steps = (
-        limit if isinstance(limit, int) and limit > 0 else steps
-    )  # TRL lets it go before the epochs, whichever is more
-    every = settle("save_every", max(1, math.ceil(steps / SAVES)), "data", f"a tenth of {steps:,} steps")
-    rare = max(1, math.ceil(steps / SAVES))
-    if held:
-        times = min(SAVES, max(1, int(EVALUATING * 3 * steps * effective / held)))
-        rare = settle(
-            "eval_every",
-            max(1, math.ceil(steps / times)),
-            "data",
-            f"{'once' if times == 1 else f'{times} times'}, {held:,} rows each",
-        )
-    return Plan(
-        rate, length, measure(lengths, length), dtype, attention, packing, checkpoints, rows, accumulation, steps,
-        every, rare, tuple(settled),
-    )  # fmt: skip
+    settling.tell("batch_size", effective, loaded.origin("batch_size"), why)
+    return rows, accumulation, checkpoints
+
+
+def _settle_steps(settling: _Settling, rows: int, effective: int, held: int) -> tuple[int, int, int]:
+    """Steps of the run, and after how many it saves and evaluates; effective: rows of a step."""
+    limit = settling.config.trl.get("max_steps")
+    steps = max(1, math.ceil(math.ceil(rows / effective) * settling.config.epochs))
+    if isinstance(limit, int) and limit > 0:  # TRL lets it go before the epochs, whichever is more
+        steps = limit
+    save = rare = max(1, math.ceil(steps / SAVES))
+    save = settling.settle("save_every", save, "data", f"a tenth of {steps:,} steps")
+    if not held:
+        return steps, save, rare
+    times = min(SAVES, max(1, int(EVALUATING * 3 * steps * effective / held)))
+    why = f"{'once' if times == 1 else f'{times} times'}, {held:,} rows each"
+    return steps, save, settling.settle("eval_every", max(1, math.ceil(steps / times)), "data", why)
 
 
 def plan_memory(
