@@ -1,6 +1,6 @@
 """The cut of a best-of run: SFT rows of the replies that won, how they compare with all others, and their card.
 
-A cut asks no model; what every cut shares is in `cai.cut`, and of cards in `cai.card`.
+A cut asks no model; what every cut shares is in `cai.cut`, of cards in `cai.card`.
 """
 
 from __future__ import annotations
@@ -15,21 +15,17 @@ from cai.card import (
     NAMES,
     Facts,
     Judged,
-    _block,
-    _code,
-    _constitution,
-    _dropped,
-    _files,
-    _front_matter,
-    _loading,
-    _section,
-    _spec,
-    _table,
-    _versions_and_cost,
-    _without_path,
+    constitution_of,
+    dropped_rows,
+    front_matter,
+    list_files,
+    loading,
+    spec_of,
+    versions_and_cost,
 )
 from cai.cut import FAULTS, Cut, Lines, Row
 from cai.hygiene import preamble_leak, role_mixup
+from cai.markdown import block, code, section, table, without_path
 from cai.pairs import flipped
 from cai.records import DropReason, Record
 from cai.run import RunFolder
@@ -186,19 +182,19 @@ def sft_row(row: Row) -> Row:
 
 
 def best_card(info: Mapping[str, Any], facts: Facts, load_from: str = ".") -> str:
-    """The text of README.md of a best-of run; the arguments are those of `card.dataset_card`."""
+    """The text of README.md of a best-of run; the arguments are those of `run_cards.dataset_card`."""
     identity = info["identity"]
     law = identity["best_of"]["constitution"]
     under = "a reward model" if law is None else law["name"]
     parts = [
-        f"---\n{_front_matter(under, facts, 'Best replies', ['best-of-n'])}---\n",
-        f"# The best of {identity['n'] * len(identity['models'])} replies under {_code(under)}\n{INTRODUCTION}",
-        _section("Files", _table(("file", "split", "rows"), _files(facts))),
-        _section("How it was made", _table(("setting", "value"), _settings(info, facts))),
-        _section("How far to trust it", _trust(facts)),
-        _section("What was left out", _dropped(facts)),
-        _section("Load it", _loading(facts, load_from)),
-        _section("Make it again", _commands(identity, info.get("settings", {}), facts)),
+        f"---\n{front_matter(under, facts, 'Best replies', ['best-of-n'])}---\n",
+        f"# The best of {identity['n'] * len(identity['models'])} replies under {code(under)}\n{INTRODUCTION}",
+        section("Files", table(("file", "split", "rows"), list_files(facts))),
+        section("How it was made", table(("setting", "value"), _settings(info, facts))),
+        section("How far to trust it", _trust(facts)),
+        section("What was left out", dropped_rows(facts)),
+        section("Load it", loading(facts, load_from)),
+        section("Make it again", _commands(identity, info.get("settings", {}), facts)),
     ]
     return "\n".join(part for part in parts if part)
 
@@ -207,22 +203,22 @@ def _settings(info: Mapping[str, Any], facts: Facts) -> list[tuple[str, ...]]:
     identity = info["identity"]
     best, sampling, system = identity["best_of"], identity["sampling"], identity["system"]
     law = best["constitution"]
-    served = [_code(_without_path(name)) for name in sorted(facts.models.get("judge", ()))]
+    served = [code(without_path(name)) for name in sorted(facts.models.get("judge", ()))]
     rows = [("asked", "one number a reply")]
     if law is not None:
-        asked = f"every two replies in both orders, {best['principles']} principles a pair, {_code(best['protocol'])}"
-        named = f"{_code(law['name'])} {_code(law['version'])}, hash {_code(law['hash'])}"
+        asked = f"every two replies in both orders, {best['principles']} principles a pair, {code(best['protocol'])}"
+        named = f"{code(law['name'])} {code(law['version'])}, hash {code(law['hash'])}"
         rows = [("asked", asked), ("constitution", named)]
     return [
-        ("prompts", _code(identity["source"]["what"])),
-        ("models", ", ".join(_code(_without_path(name)) for name in identity["models"])),
+        ("prompts", code(identity["source"]["what"])),
+        ("models", ", ".join(code(without_path(name)) for name in identity["models"])),
         ("replies", f"{identity['n']} from each model"),
-        ("system text", "none" if system is None else f"{_code(system)}, not in the rows"),
-        ("sampling", ", ".join(f"{name} {_code(orjson.dumps(value).decode())}" for name, value in sampling.items())),
-        ("judge", f"{_code(_without_path(best['judge']))}, answered as {', '.join(served) or 'nothing'}"),
+        ("system text", "none" if system is None else f"{code(system)}, not in the rows"),
+        ("sampling", ", ".join(f"{name} {code(orjson.dumps(value).decode())}" for name, value in sampling.items())),
+        ("judge", f"{code(without_path(best['judge']))}, answered as {', '.join(served) or 'nothing'}"),
         *rows,
         ("seed", str(identity["seed"])),
-        *_versions_and_cost(info),
+        *versions_and_cost(info),
     ]  # fmt: skip
 
 
@@ -234,7 +230,7 @@ def _trust(facts: Facts) -> str:
         rows.append(("order", f"{judged.flip_rate:.1%} of {judged.votes:,} votes flip with it"))
     if judged.mean_bias is not None:
         rows.append(("position", f"mean bias {judged.mean_bias:+.2f} nats towards the first reply"))
-    return _table(("measure", "value"), rows)
+    return table(("measure", "value"), rows)
 
 
 def _commands(identity: Mapping[str, Any], settings: Mapping[str, Any], facts: Facts) -> str:
@@ -243,10 +239,10 @@ def _commands(identity: Mapping[str, Any], settings: Mapping[str, Any], facts: F
     if prompts != describe(None):
         words.append(prompts if prompts.startswith("hf:") else "PROMPTS")
     for model in identity["models"]:
-        words += ["--model", _spec(model)]
-    words += ["--best-of", str(identity["n"]), "--judge", _spec(best["judge"])]
+        words += ["--model", spec_of(model)]
+    words += ["--best-of", str(identity["n"]), "--judge", spec_of(best["judge"])]
     if best["constitution"] is not None:
-        words += ["--constitution", _constitution(best["constitution"]["hash"]), "--protocol", best["protocol"]]
+        words += ["--constitution", constitution_of(best["constitution"]["hash"]), "--protocol", best["protocol"]]
         words += ["--principles", str(best["principles"])]
     options: list[tuple[str, Any, Any]] = [  # option, value, the value that needs no option
         ("--system", identity["system"], None),
@@ -262,4 +258,4 @@ def _commands(identity: Mapping[str, Any], settings: Mapping[str, Any], facts: F
         if value is not None and value != default:
             words += [name, str(value)]
     export = shlex.join(["cai", "export", "RUN", *facts.options])
-    return _block("bash", f"{shlex.join([*words, '--out', 'RUN'])}\n{export}") + NAMES
+    return block("bash", f"{shlex.join([*words, '--out', 'RUN'])}\n{export}") + NAMES

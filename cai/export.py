@@ -19,7 +19,7 @@ from pydantic import ValidationError
 from cai.best_cut import BestCut, BestSummary, best_card
 from cai.calibrate import Calibration, Threshold
 from cai.calibration import FILE, binding_problems, first_problem, load_calibration
-from cai.card import Facts, dataset_card, label_card
+from cai.card import Facts
 from cai.cut import Cut, RevisionCut
 from cai.errors import RunError, UsageError
 from cai.hub import Hub
@@ -27,6 +27,7 @@ from cai.pairs import PAIRINGS, Filters
 from cai.preferences import Choice, LabelCut
 from cai.records import BadPrompt, Record, prompt_hash
 from cai.run import TRAINING_FILES, RunFolder, reopen, write_atomically
+from cai.run_cards import dataset_card, label_card
 from cai.sources import read_prompts
 from cai.tables import schemas
 

@@ -18,7 +18,7 @@ from typing import Any
 import orjson
 import yaml
 
-from cai.card import _block, _code, _one_line, _section, _table, _without_path
+from cai.markdown import block, code, one_line, section, table, without_path
 from cai.masks import Lengths
 from cai.train_config import TrainConfig
 from cai.train_eval import PairAccuracy, Wins, pair_accuracy
@@ -61,25 +61,25 @@ def card(folder: Path) -> str:
     what = "Reward model" if method == "reward" else "Language model"
     made = "all of its weights" if config["full"] else "a LoRA adapter"
     parts = [
-        f"---\n{_front_matter(record)}---\n",
-        f"# {what} from {_code(_base(record))}, by {_code(method)}\n",
-        f"{_code(_base(record))}, {METHODS[method]}; {made} trained. Made with `cai-toolkit`.\n{CAUTION}",
-        _section("Use it", _use(record)),
-        _section("What it was trained on", _table(("what", "which"), data_in_words(record))),
-        _section("How it was trained", _how(record)),
-        _section("What came out", _outcome(folder, method)),
-        _section("Samples", _samples(read_samples(folder))),
-        _section("Train it again", _again(record)),
+        f"---\n{front_matter(record)}---\n",
+        f"# {what} from {code(_base(record))}, by {code(method)}\n",
+        f"{code(_base(record))}, {METHODS[method]}; {made} trained. Made with `cai-toolkit`.\n{CAUTION}",
+        section("Use it", _use(record)),
+        section("What it was trained on", table(("what", "which"), data_in_words(record))),
+        section("How it was trained", _how(record)),
+        section("What came out", _outcome(folder, method)),
+        section("Samples", _samples(read_samples(folder))),
+        section("Train it again", _again(record)),
     ]
     return UNSHOWN.sub("\ufffd", "\n".join(part for part in parts if part))
 
 
 def _base(record: Facts) -> str:
     model = record["model"]
-    return EMBEDDED if model["spec"] == "local" else _without_path(model["spec"])
+    return EMBEDDED if model["spec"] == "local" else without_path(model["spec"])
 
 
-def _front_matter(record: Facts) -> str:
+def front_matter(record: Facts) -> str:
     method, config, model = record["identity"]["method"], record["identity"]["config"], record["model"]
     sources = [file["source"].split(":") for file in record["data"]["files"]]
     sets = list(dict.fromkeys(parts[1] for parts in sources if parts[0] == "hf"))
@@ -104,11 +104,11 @@ def _use(record: Facts) -> str:
     model = record["model"]
     needs = [f"`THIS` is this folder. {'It holds the whole model.' if full else 'The adapter needs its base model:'}"]
     if not full:
-        needs.append(f"{_code(_base(record))}, weights of mark {_code(model['mark'])}.")
+        needs.append(f"{code(_base(record))}, weights of mark {code(model['mark'])}.")
         if "adapter" in model:
-            spec, mark = _without_path(model["adapter"]["spec"]), model["adapter"]["mark"]
-            needs.append(f"It is a further training of the adapter {_code(spec)}, of mark {_code(mark)}.")
-    return f"{_block('bash', chr(10).join(lines))}\n{' '.join(needs)}\n"
+            spec, mark = without_path(model["adapter"]["spec"]), model["adapter"]["mark"]
+            needs.append(f"It is a further training of the adapter {code(spec)}, of mark {code(mark)}.")
+    return f"{block('bash', chr(10).join(lines))}\n{' '.join(needs)}\n"
 
 
 # How
@@ -116,19 +116,19 @@ def _use(record: Facts) -> str:
 
 def _how(record: Facts) -> str:
     rows = [
-        (_code(one["name"]), _value(one["value"]), one["origin"], _one_line(one["why"]).replace("|", "\\|"))
+        (code(one["name"]), _value(one["value"]), one["origin"], one_line(one["why"]).replace("|", "\\|"))
         for one in record["plan"]
     ]
     told, defaults = {one["name"] for one in record["plan"]}, dict(_dotted(_defaults()))
     for name, value in _dotted(record["identity"]["config"]):
         if value is not None and name not in told and not (record["identity"]["config"]["full"] and "lora." in name):
-            rows.append((_code(name), _value(value), "default" if value == defaults.get(name) else "given", ""))
+            rows.append((code(name), _value(value), "default" if value == defaults.get(name) else "given", ""))
     summary = record["summary"]
     versions = ", ".join(f"{name} {version or 'of a checkout'}" for name, version in record["versions"].items())
     lengths = str(Lengths(**record["truncation"]))
     return (
         f"{summary['steps']:,} steps in {summary['seconds']:,.0f} s. {lengths[:1].upper()}{lengths[1:]}.\n\n"
-        f"{_table(('setting', 'value', 'from', 'why'), rows)}\nMade with {versions}.\n"
+        f"{table(('setting', 'value', 'from', 'why'), rows)}\nMade with {versions}.\n"
     )
 
 
@@ -146,8 +146,8 @@ def _dotted(values: Facts) -> Iterator[tuple[str, Any]]:
 
 def _value(value: Any) -> str:
     if isinstance(value, str) and len(value) > LONGEST:  # a chat template
-        return f"{len(value):,} characters, sha256 {_code(hashlib.sha256(value.encode()).hexdigest()[:16])}"
-    return _code(f"{value:g}" if isinstance(value, float) else value if isinstance(value, str) else _json(value))
+        return f"{len(value):,} characters, sha256 {code(hashlib.sha256(value.encode()).hexdigest()[:16])}"
+    return code(f"{value:g}" if isinstance(value, float) else value if isinstance(value, str) else _json(value))
 
 
 def _json(value: Any) -> str:
@@ -166,9 +166,9 @@ def _outcome(folder: Path, method: str) -> str:
         ends = {line["step"]: line for line in (evals[0], evals[-1])}
         names = [name for name in evals[-1] if name.startswith("eval_") and name not in UNTOLD]
         rows = [
-            (_code(name.removeprefix("eval_")), *(_number(line.get(name)) for line in ends.values())) for name in names
+            (code(name.removeprefix("eval_")), *(_number(line.get(name)) for line in ends.values())) for name in names
         ]
-        parts.append(_table(("held out", *(f"at step {step:,}" for step in ends)), rows))
+        parts.append(table(("held out", *(f"at step {step:,}" for step in ends)), rows))
     else:
         parts.append("Nothing was held out, so nothing was measured.\n")
     images = {LOSS: "Loss of each step", MARGINS: "Rewards of chosen and rejected replies"}
@@ -184,7 +184,7 @@ def _pairs(found: PairAccuracy) -> str:
     rows.append(_wins(f"{more}, at step {found.step:,}", found.after))
     if found.implicit is not None:
         rows.append(_wins("implicit reward prefers chosen (D > 0)", found.implicit))
-    text = _table(("held-out pairs", "share", "95 % interval", "pairs", "ties"), rows)
+    text = table(("held-out pairs", "share", "95 % interval", "pairs", "ties"), rows)
     told = [f"Mean margin {'of the rewards' if reward else 'D'}: {found.told_margin()}."]
     if found.before is not None:
         told.append(
@@ -233,10 +233,10 @@ def _samples(rows: list[Sample]) -> str:
     for row in rows:
         prompt = _plain(_conversation(row.prompt))
         prompt = prompt if len(prompt) <= MOST_SHOWN else f"[…] {prompt[-MOST_SHOWN:]}"  # its end is what is answered
-        parts += [f"### {_code(row.id)}\n", f"Prompt:\n\n{_block('text', prompt)}"]
+        parts += [f"### {code(row.id)}\n", f"Prompt:\n\n{block('text', prompt)}"]
         for name, text in (("Before", _plain(row.before)), ("After", _plain(row.after or ""))):
             shown = text if len(text) <= MOST_SHOWN else f"{text[:MOST_SHOWN]} […]"
-            parts.append(f"{name}:\n\n{_block('text', shown)}")
+            parts.append(f"{name}:\n\n{block('text', shown)}")
     return "\n".join(parts)
 
 
@@ -265,5 +265,5 @@ def _again(record: Facts) -> str:
     words = ["cai", "train", record["identity"]["method"], data, "--model", base]
     words += ["--config", "train.yaml", "--out", "OUT"] if given else ["--out", "OUT"]
     settings = yaml.safe_dump(given, sort_keys=False, allow_unicode=True, width=1_000) if given else ""
-    listed = f"`train.yaml`:\n\n{_block('yaml', settings.rstrip())}\n" if given else ""
-    return f"{listed}{_block('bash', shlex.join(words))}{NAMES}"
+    listed = f"`train.yaml`:\n\n{block('yaml', settings.rstrip())}\n" if given else ""
+    return f"{listed}{block('bash', shlex.join(words))}{NAMES}"

@@ -14,7 +14,7 @@ import orjson
 
 from cai.calibrate import Calibration
 from cai.calibration import FILE
-from cai.card import _code, _one_line, _without_path
+from cai.markdown import code, one_line, without_path
 from cai.pairs import Filters
 from cai.run import identity_hash
 from cai.training_data import SPLIT
@@ -87,8 +87,8 @@ def data_in_words(record: Facts) -> Iterator[tuple[str, ...]]:
     """What a training.json says of its data, a name and a text in Markdown each."""
     data, run = record["data"], record.get("run")
     for file in data["files"]:
-        yield "file", f"{_code(_without_path(file['source']))}, content {_code(file['content'])}"
-    dropped = ", ".join(f"{_code(reason)} {count:,}" for reason, count in data["dropped"].items())
+        yield "file", f"{code(without_path(file['source']))}, content {code(file['content'])}"
+    dropped = ", ".join(f"{code(reason)} {count:,}" for reason, count in data["dropped"].items())
     left = f"{sum(data['dropped'].values()):,} dropped{f' ({dropped})' if dropped else ''}"
     yield "rows", f"{data['read']:,} read: {data['train']:,} train, {data['eval']:,} held out, {left}"
     share = record["identity"]["config"]["split"]
@@ -98,33 +98,33 @@ def data_in_words(record: Facts) -> Iterator[tuple[str, ...]]:
         yield from _of_run(run)
     for column, values in data["origins"].items():
         if run is None or column in WRITERS:
-            yield column.replace("_", " "), ", ".join(_code(_without_path(value)) for value in values)
+            yield column.replace("_", " "), ", ".join(code(without_path(value)) for value in values)
     if run is None and record["identity"]["method"] != "sft":
         who = "the rows name a judge" if "judge" in data["origins"] else "the rows name no judge"
         yield "calibration", f"not known: {who}, and they come without the run that made them"
     place = Path(data["files"][0]["source"])
     for note in data["notes"]:
-        yield "note", _code(note.replace(str(place.parent), "RUN") if place.is_absolute() else note)
+        yield "note", code(note.replace(str(place.parent), "RUN") if place.is_absolute() else note)
 
 
 def _of_run(run: Facts) -> Iterator[tuple[str, ...]]:
     """What run.json says of the rows."""
-    yield "run", f"cai {run['command']}, {_code(run['run'])}, seed {run['seed']}"
+    yield "run", f"cai {run['command']}, {code(run['run'])}, seed {run['seed']}"
     if (law := run.get("constitution")) is not None:
-        yield "constitution", f"{_code(law['name'])} {_code(law['version'])}, hash {_code(law['hash'])}"
+        yield "constitution", f"{code(law['name'])} {code(law['version'])}, hash {code(law['hash'])}"
     if run.get("templates") is not None:
-        yield "templates", f"hash {_code(run['templates'])}"
+        yield "templates", f"hash {code(run['templates'])}"
     models = run.get("models", {})
     named = models.items() if isinstance(models, Mapping) else (("assistant", spec) for spec in models)
     for role, spec in named:
-        yield role, _code(_without_path(spec))
-    counts = ", ".join(f"{_code(reason)} {count:,}" for reason, count in run["dropped"].items())
+        yield role, code(without_path(spec))
+    counts = ", ".join(f"{code(reason)} {count:,}" for reason, count in run["dropped"].items())
     yield "of the run", f"{run['rows']:,} finished, {f'dropped {counts}' if counts else 'none dropped'}"
     if run["stopped"] is not None:
-        yield "unfinished", _code(run["stopped"])
+        yield "unfinished", code(run["stopped"])
     if "judge" in run:
         asked = f", {run['principles']} principles a pair" if run["protocol"] != "reward" else ""
-        yield "judge", f"{_code(_without_path(run['judge']))}, protocol {_code(run['protocol'])}{asked}"
+        yield "judge", f"{code(without_path(run['judge']))}, protocol {code(run['protocol'])}{asked}"
         yield "calibration", _trust(run)
     elif run["command"] == "generate":
         yield "judge", "none: nobody judged these replies; that a revision is better than the reply is assumed"
@@ -138,10 +138,10 @@ def _trust(run: Facts) -> str:
         return "uncalibrated: nobody compared these labels with people's"
     content = made["content"]
     if content is None:
-        return f"a file of sha256 {_code(made['sha256'])}, which is not there any more"
+        return f"a file of sha256 {code(made['sha256'])}, which is not there any more"
     told = f"temperature {content['temperature']:.3g}, fitted on {content['n']:,} pairs with human labels"
     at = content["thresholds"].get(str(run["agreement"]))
     if at is None:
         return f"{told}; no agreement with people is promised"
     certified = f"agreement with people of at least {at['target']:.0%}, certified on {at['n']:,} of these pairs"
-    return f"{told}; {certified}; {_one_line(content['promise'])}"
+    return f"{told}; {certified}; {one_line(content['promise'])}"

@@ -24,7 +24,7 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cai.card import Facts, dataset_card
+from cai.card import Facts
 from cai.constitution import Constitution, list_constitutions
 from cai.cut import sft_rows
 from cai.errors import RunError, UsageError
@@ -32,6 +32,7 @@ from cai.export import export_run
 from cai.pipeline import generate
 from cai.records import Best, Candidates, ConstitutionRef, Drop, Label, Message, Prompt, Revision, Round, Usage, Vote
 from cai.run import DONE, RunFolder, dropped_state
+from cai.run_cards import dataset_card
 from cai.store import read_calls
 from cai.tables import schemas
 
