@@ -13,14 +13,12 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import orjson
 
 from cai.errors import MissingExtra, UsageError
-from cai.training_rows import TrainingRow
-
-Method = Literal["dpo", "kto", "reward"]
+from cai.training_rows import Method, TrainingRow
 
 
 def on_disk(rows: Sequence[TrainingRow], folder: str | Path, *, certain: bool = False) -> Any:

@@ -10,11 +10,11 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Callable, Mapping, Sequence
-from functools import cache
 from typing import Any, Literal
 
-from cai.errors import LossNotFinite, MissingExtra, UsageError
+from cai.errors import UsageError
 from cai.losses import SOFT, check_smoothing, known, kto_weights, probabilities
+from cai.trl_hooks import Guarded, trl_class
 
 Labels = Literal["soft", "margin", "hard"]
 
@@ -44,7 +44,7 @@ def dpo_trainer(*, args: Any, train_dataset: Any, **given: Any) -> Any:
         return part
 
     data, held = columns(train_dataset), _each(given.pop("eval_dataset", None), columns)
-    return _class("DPOTrainer", _SoftDPO)(args=args, train_dataset=data, eval_dataset=held, **given)
+    return trl_class("DPOTrainer", _SoftDPO)(args=args, train_dataset=data, eval_dataset=held, **given)
 
 
 def _check_dpo(args: Any) -> None:
@@ -72,7 +72,7 @@ def reward_trainer(*, args: Any, train_dataset: Any, labels: Labels = "soft", **
         raise UsageError(f"labels are soft, margin or hard, not {labels!r}" + (f": {near[0]}?" if near else ""))
     data = _reward_columns(train_dataset, labels)
     held = _each(given.pop("eval_dataset", None), lambda part: _reward_columns(part, labels))
-    trainer = _class("RewardTrainer", _SoftReward)(args=args, train_dataset=data, eval_dataset=held, **given)
+    trainer = trl_class("RewardTrainer", _SoftReward)(args=args, train_dataset=data, eval_dataset=held, **given)
     _exact_head(trainer.model)
     return trainer
 
@@ -119,7 +119,7 @@ def kto_trainer(*, args: Any, train_dataset: Any, **given: Any) -> Any:
         args.desirable_weight, args.undesirable_weight = kto_weights(true, len(train_dataset) - true)
     shuffled = train_dataset.shuffle(seed=args.seed)
     held = _each(given.pop("eval_dataset", None), lambda part: part.shuffle(seed=args.seed))
-    return _class("KTOTrainer", _Watched)(args=args, train_dataset=shuffled, eval_dataset=held, **given)
+    return trl_class("KTOTrainer", _Watched)(args=args, train_dataset=shuffled, eval_dataset=held, **given)
 
 
 def _each(dataset: Any, change: Callable[[Any], Any]) -> Any:
@@ -140,16 +140,6 @@ def _need_probabilities(dataset: Any, who: str) -> None:
     probabilities({P: p, "id": name} for p, name in zip(dataset[P], ids, strict=True))
 
 
-@cache
-def _class(name: str, ours: type) -> Any:
-    """`ours` before TRL's class of that name, so that each hook of ours can call TRL's."""
-    try:
-        import trl
-    except ImportError as error:
-        raise MissingExtra("training", "train") from error
-    return type(name, (ours, getattr(trl, name)), {})
-
-
 class _Stacked:
     """TRL's collator, which knows its own columns only, and ours beside them as tensors, one number a row."""
 
@@ -166,8 +156,8 @@ class _Stacked:
         return batch
 
 
-class _Watched:
-    """Keeps our columns through TRL's trainer, and stops before the step when the loss is no number."""
+class _Watched(Guarded):
+    """Keeps our columns through TRL's trainer, and what each row gave when it is evaluated."""
 
     _width = 1  # sequences of a row in a batch
 
@@ -207,15 +197,8 @@ class _Watched:
         trl: Any = super()
         return trl.compute_loss(model, _without(inputs, OURS), *rest, **named)
 
-    def training_step(self, model: Any, inputs: dict[str, Any], *rest: Any, **named: Any) -> Any:
-        """The step's gradient; LossNotFinite, with the rows, before the optimiser can spread a NaN to all weights."""
-        trl: Any = super()
-        me: Any = self
-        loss = trl.training_step(model, inputs, *rest, **named)
-        if not loss.isfinite():
-            rows = tuple(inputs[ROW].tolist()) if ROW in inputs else ()
-            raise LossNotFinite(f"the loss is {loss.item()} at step {me.state.global_step + 1}", rows)
-        return loss
+    def rows_within(self, inputs: Mapping[str, Any]) -> tuple[int, ...]:
+        return tuple(inputs[ROW].tolist()) if ROW in inputs else ()
 
     def evaluate(self, *given: Any, **named: Any) -> Any:
         """TRL's evaluation; then `heard` gets what each row gave."""
@@ -237,9 +220,6 @@ class _Watched:
         columns = torch.stack([inputs[ROW].double(), *(value.detach().double() for value in values.values())], dim=1)
         for row, *numbers in me.accelerator.gather_for_metrics(columns).tolist():
             self._rows.append({ROW: int(row), **dict(zip(values, numbers, strict=True))})
-
-    def create_model_card(self, *given: Any, **named: Any) -> None:
-        """TRL's card is a form to fill in; ours is another."""
 
 
 def _without(inputs: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]:

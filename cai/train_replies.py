@@ -9,13 +9,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from cai.errors import LossNotFinite
 from cai.masks import Encoded, Masker, Unfit
 from cai.train_config import Loaded
 from cai.train_loop import rows_of, trl_config
 from cai.train_plan import Plan, Setting
 from cai.training_data import Drop, TrainingData
 from cai.training_rows import TrainingRow
+from cai.trl_hooks import Guarded, trl_class
 
 
 class Replies:
@@ -93,7 +93,7 @@ class Replies:
             "max_length": plan.max_length if packed else None,
             "dataset_kwargs": {"skip_prepare_dataset": not packed},
         }
-        trainer = _trainer_class()(
+        trainer = trl_class("SFTTrainer", _OnReplies)(
             args=trl_config("sft")(**own | dict(told)),
             train_dataset=table(self.train),
             eval_dataset=table(self.eval) if self.eval else None,
@@ -103,40 +103,34 @@ class Replies:
         return trainer
 
 
-def _trainer_class() -> Any:
-    import torch
-    from trl import SFTTrainer
+class _OnReplies(Guarded):
+    """TRL's SFTTrainer, which knows its rows by their tokens, and gives each token the same weight in an evaluation."""
 
-    class Trainer(SFTTrainer):  # type: ignore[misc]
-        """TRL's, which also stops before a loss that is no number reaches the weights."""
+    places: Mapping[tuple[int, ...], int]
 
-        places: Mapping[tuple[int, ...], int]
+    def rows_within(self, inputs: Mapping[str, Any]) -> tuple[int, ...]:
+        return tuple(self.places[ids] for ids in rows_of(inputs) if ids in self.places)
 
-        def training_step(self, model: Any, inputs: Any, *rest: Any, **more: Any) -> Any:
-            loss = super().training_step(model, inputs, *rest, **more)
-            if not loss.isfinite():
-                rows = tuple(self.places[ids] for ids in rows_of(inputs) if ids in self.places)
-                raise LossNotFinite(f"the loss is {loss.item()} at step {self.state.global_step + 1}", rows)
-            return loss
+    def compute_loss(self, model: Any, inputs: Any, *rest: Any, **more: Any) -> Any:
+        import torch
 
-        def compute_loss(self, model: Any, inputs: Any, *rest: Any, **more: Any) -> Any:
-            tokens = (inputs["labels"][..., 1:] != -100).sum()
-            result = super().compute_loss(model, inputs, *rest, **more)
-            if not model.training:
-                loss = result[0] if isinstance(result, tuple) else result
-                self.sums.append(torch.stack([loss.detach().double() * tokens, tokens.double()]))
-            return result
+        trl: Any = super()
+        tokens = (inputs["labels"][..., 1:] != -100).sum()
+        result = trl.compute_loss(model, inputs, *rest, **more)
+        if not model.training:
+            loss = result[0] if isinstance(result, tuple) else result
+            self.sums.append(torch.stack([loss.detach().double() * tokens, tokens.double()]))
+        return result
 
-        def evaluation_loop(self, *given: Any, **more: Any) -> Any:
-            """TRL's, with the loss of all tokens alike: its own is a mean of batches, whatever they hold."""
-            self.sums: list[Any] = []
-            output = super().evaluation_loop(*given, **more)
-            whole = self.accelerator.reduce(torch.stack(self.sums).sum(dim=0))
-            prefix = more.get("metric_key_prefix", "eval")
-            output.metrics[f"{prefix}_loss"] = float(whole[0] / whole[1])
-            return output
+    def evaluation_loop(self, *given: Any, **more: Any) -> Any:
+        """TRL's, with the loss of all tokens alike: its own is a mean of batches, whatever they hold."""
+        import torch
 
-        def create_model_card(self, *rest: Any, **more: Any) -> None:
-            """TRL's card is a form to fill in; ours is another."""
-
-    return Trainer
+        trl: Any = super()
+        me: Any = self
+        self.sums = list[Any]()
+        output = trl.evaluation_loop(*given, **more)
+        whole = me.accelerator.reduce(torch.stack(self.sums).sum(dim=0))
+        prefix = more.get("metric_key_prefix", "eval")
+        output.metrics[f"{prefix}_loss"] = float(whole[0] / whole[1])
+        return output
