@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from typing import Any
 
 import orjson
 
@@ -16,16 +15,14 @@ from cai.errors import CallRejected, RowDropped, RunError, UsageError
 from cai.flow import Driver, Flow, Seat
 from cai.limits import Budget, Limiter, Tally
 from cai.models import Model
-from cai.models.bases import is_adapter
 from cai.records import Completion, Message, Request, Sampling
 from cai.resources import path_of
-from cai.store import Store
 
 
 def spec_of(name: str) -> str:
     """The model spec that a person means: a folder is `hf:`, a .gguf file or an OpenVINO folder `local:`.
 
-    Raises UsageError for a reward model, which cannot talk, and for a path where nothing is.
+    Raises UsageError for a path where nothing is.
     """
     path = path_of(name)
     if name == "local" or (":" in name and not path.exists()):
@@ -34,10 +31,6 @@ def spec_of(name: str) -> str:
         raise UsageError(f"no model {name}: give a folder, a .gguf file, or a spec such as local or openai:NAME")
     if path.suffix == ".gguf" or (path / "openvino_model.xml").exists():
         return f"local:{name}"
-    config = path / ("adapter_config.json" if is_adapter(path) else "config.json")
-    told = config.read_bytes() if config.is_file() else b""
-    if b'"SEQ_CLS"' in told or b"ForSequenceClassification" in told:
-        raise UsageError(f"{name} is a reward model: it gives a reply a number, and writes nothing")
     return f"hf:{name}"
 
 
@@ -77,7 +70,7 @@ class Chat:
         limiter = Limiter(1, tally=self.tally)
         limiter.ever_answered = self.tally.answered > 0
         seat = Seat(self.model, limiter, self.sampling, None)
-        driver = Driver({"assistant": seat}, _Nowhere(), seed=self.seed, budget=Budget(None), tally=self.tally)
+        driver = Driver({"assistant": seat}, None, seed=self.seed, budget=Budget(None), tally=self.tally)
         try:
             done = (await driver.play("chat", 0, _turn(request))).result
         except RowDropped as dropped:
@@ -117,21 +110,6 @@ class Chat:
         except OSError as error:
             raise RunError(f"cannot write to {file}: {error.strerror or error}") from error
         return f"added to {file}"
-
-
-class _Nowhere(Store):
-    """Keeps no call: what is asked a second time is drawn anew."""
-
-    def __init__(self) -> None:
-        """Opens no file."""
-
-    def get(self, key: bytes) -> Completion | None:
-        return None
-
-    def put(
-        self, key: bytes, provider: str, name: str, payload: dict[str, Any], done: Completion, cost: float | None
-    ) -> None:
-        pass
 
 
 def _turn(request: Request) -> Flow[Completion]:

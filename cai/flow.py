@@ -57,9 +57,14 @@ class Played(Generic[T]):
 
 
 class Driver:
-    """Plays flows against the models of their roles; safe for any number of flows at once on one event loop."""
+    """Plays flows against the models of their roles; safe for any number of flows at once on one event loop.
 
-    def __init__(self, seats: Mapping[Role, Seat], store: Store, *, seed: int, budget: Budget, tally: Tally) -> None:
+    store: None keeps nothing, so what is asked a second time is drawn anew.
+    """
+
+    def __init__(
+        self, seats: Mapping[Role, Seat], store: Store | None, *, seed: int, budget: Budget, tally: Tally
+    ) -> None:
         self.seats, self.store, self.seed, self.budget, self.tally = seats, store, seed, budget, tally
         self._refusals = 0
         self._asking: dict[bytes, asyncio.Future[None]] = {}  # calls on their way: an equal one waits for the answer
@@ -75,7 +80,9 @@ class Driver:
         try:
             requests = next(flow)
             while True:
-                if log:  # no new question before the last answers are safe; a row is committed with its last answer
+                if (
+                    log and self.store is not None
+                ):  # no new question before the last answers are safe; a row is committed with its last answer
                     await self.store.committed()
                 numbered = []
                 for request in requests:
@@ -123,14 +130,15 @@ class Driver:
             key = call_key(text)
             while (asking := self._asking.get(key)) is not None:
                 await asyncio.wait((asking,))
-            done = self.store.get(key)
+            done = None if self.store is None else self.store.get(key)
             if done is not None:
                 self.tally.replayed += 1
                 return key, done
             self._asking[key] = asyncio.get_running_loop().create_future()
             try:
                 done, cost = await self._paid(seat, call, payload, len(text), order)
-                self.store.put(key, model.provider, model.name, payload, done, cost)
+                if self.store is not None:
+                    self.store.put(key, model.provider, model.name, payload, done, cost)
             finally:
                 self._asking.pop(key).set_result(None)
         except CallRejected as error:
@@ -159,7 +167,8 @@ class Driver:
         except CallRejected as error:
             if error.billed and seat.price is not None:
                 actual = worst
-                self.store.charge(actual)
+                if self.store is not None:
+                    self.store.charge(actual)
             raise
         finally:
             self.budget.settle(worst, actual)

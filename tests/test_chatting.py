@@ -235,19 +235,6 @@ def test_folders_and_files_are_models_and_specs_stay_as_they_are(tmp_path: Path)
         spec_of("models/typo")
 
 
-@pytest.mark.parametrize(
-    ("file", "text"),
-    [
-        ("adapter_config.json", '{"task_type": "SEQ_CLS"}'),
-        ("config.json", '{"architectures": ["LlamaForSequenceClassification"]}'),
-    ],
-)
-def test_a_reward_model_cannot_talk(tmp_path: Path, file: str, text: str) -> None:
-    (tmp_path / file).write_text(text)
-    with pytest.raises(UsageError, match="is a reward model"):
-        spec_of(str(tmp_path))
-
-
 # The command
 
 APP = "import typer, cai.cli_chat as c; a = typer.Typer(); c.add_to(a); a()"
