@@ -140,8 +140,6 @@ def flags_of(given: Mapping[str, Any]) -> dict[str, Any]:
     from cai.errors import UsageError
 
     found = {KEYS[name]: value for name, value in given.items() if name in KEYS and value is not None}
-    if (to := given.get("report_to")) not in (None, *REPORTERS):
-        raise UsageError(f"--report-to {to} must be {' or '.join(REPORTERS)}")
     for key, value in _assignments(given.get("set") or ()):
         if key in found:
             raise UsageError(f"{key} is set twice: leave one of them out")

@@ -22,7 +22,7 @@ from cai.markdown import block, code, one_line, section, table, without_path
 from cai.masks import Lengths
 from cai.train_config import TrainConfig
 from cai.train_eval import PairAccuracy, Wins, pair_accuracy
-from cai.train_folder import EVALS, METRICS, RECORD, UNTOLD
+from cai.train_folder import EVALS, METRICS, RECORD, UNTOLD, read_lines
 from cai.train_plots import LOSS, MARGINS
 from cai.train_provenance import data_in_words
 from cai.train_samples import Sample, read_samples
@@ -158,9 +158,9 @@ def _json(value: Any) -> str:
 
 
 def _outcome(folder: Path, method: str) -> str:
-    lines = _lines(folder / METRICS)
+    lines = read_lines(folder / METRICS)
     evals = [line for line in lines if "eval_loss" in line]
-    found = pair_accuracy(_lines(folder / EVALS))
+    found = pair_accuracy(read_lines(folder / EVALS))
     parts = [_pairs(found)] if found is not None else []
     if evals:
         ends = {line["step"]: line for line in (evals[0], evals[-1])}
@@ -211,10 +211,6 @@ def _number(value: float | None) -> str:
     return "no number" if value is None else f"{value:.4g}"
 
 
-def _lines(path: Path) -> list[dict[str, Any]]:
-    return [orjson.loads(line) for line in path.read_bytes().splitlines()] if path.exists() else []
-
-
 # Samples
 
 
@@ -223,12 +219,11 @@ def _samples(rows: list[Sample]) -> str:
     if not rows:
         return ""
     first = rows[0]
-    drawn = "the likeliest token each time" if first.seed is None else f"drawn at temperature 1, seed {first.seed}"
     before, after = median(len(row.before) for row in rows), median(len(row.after or "") for row in rows)
     parts = [
-        f"Replies to {len(rows):,} held-out prompts, {drawn}, at most {first.most_tokens:,} tokens. The median reply "
-        f"had {before:g} characters before and has {after:g} after. Long texts are cut here; `samples.jsonl` has them "
-        "whole. Prompts may ask for harmful things, and replies may give them.\n"
+        f"Replies to {len(rows):,} held-out prompts, the likeliest token each time, at most {first.most_tokens:,} "
+        f"tokens. The median reply had {before:g} characters before and has {after:g} after. Long texts are cut here; "
+        "`samples.jsonl` has them whole. Prompts may ask for harmful things, and replies may give them.\n"
     ]
     for row in rows:
         prompt = _plain(_conversation(row.prompt))

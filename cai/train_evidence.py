@@ -25,9 +25,9 @@ def sample_before(
     """Keep what the untrained model says to up to `most` of the rows' prompts that have at most `room` tokens."""
     chosen = choose_prompts(rows, tokenizer, room, most)
     prompts = [row.prompt for row in chosen]
-    before = samples(model, tokenizer, prompts, most_tokens=MOST_TOKENS, seed=None) if prompts else []
+    before = samples(model, tokenizer, prompts, most_tokens=MOST_TOKENS) if prompts else []
     made = [
-        Sample(id=row.id, prompt=row.prompt, before=text, most_tokens=MOST_TOKENS, seed=None)
+        Sample(id=row.id, prompt=row.prompt, before=text, most_tokens=MOST_TOKENS)
         for row, text in zip(chosen, before, strict=True)
     ]
     write_samples(folder.path, made)
@@ -38,7 +38,7 @@ def sample_after(folder: TrainFolder, model: Any, tokenizer: Any) -> str | None:
     rows = read_samples(folder.path)
     if not rows:
         return None
-    texts = samples(model, tokenizer, [row.prompt for row in rows], most_tokens=MOST_TOKENS, seed=None)
+    texts = samples(model, tokenizer, [row.prompt for row in rows], most_tokens=MOST_TOKENS)
     made = [row.model_copy(update={"after": text}) for row, text in zip(rows, texts, strict=True)]
     write_samples(folder.path, made)
     return length_note(made)

@@ -119,8 +119,12 @@ class TrainFolder:
 
     def metrics(self, name: str = METRICS) -> list[dict[str, Any]]:
         """The lines of metrics.jsonl, or of another file."""
-        path = self.path / name
-        return [orjson.loads(line) for line in path.read_bytes().splitlines()] if path.exists() else []
+        return read_lines(self.path / name)
+
+
+def read_lines(path: Path) -> list[dict[str, Any]]:
+    """The rows of a file of this folder; none where it was not written."""
+    return [orjson.loads(line) for line in path.read_bytes().splitlines()] if path.exists() else []
 
 
 def _whole(checkpoint: Path) -> bool:

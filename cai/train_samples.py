@@ -18,7 +18,6 @@ from cai.training_rows import TrainingRow, Turns
 from cai.training_watch import length_warning
 
 FILE = "samples.jsonl"
-PROMPTS = 8
 AT_ONCE = 8  # prompts in one batch
 REFERENCE = "ref"  # the adapter in which TRL keeps a copy of one that is trained further
 
@@ -31,10 +30,9 @@ class Sample(Record):
     before: str
     after: str | None = None  # None: the training is not over
     most_tokens: int  # at which both replies were cut
-    seed: int | None  # of the draws; None: greedy
 
 
-def choose_prompts(rows: Iterable[TrainingRow], tokenizer: Any, room: int, most: int = PROMPTS) -> list[TrainingRow]:
+def choose_prompts(rows: Iterable[TrainingRow], tokenizer: Any, room: int, most: int) -> list[TrainingRow]:
     """Up to `most` rows of different prompts that have at most `room` tokens; the same ones whatever the order of rows.
 
     They are the first by the hash of the prompt, which nothing about a prompt decides.
@@ -48,31 +46,25 @@ def choose_prompts(rows: Iterable[TrainingRow], tokenizer: Any, room: int, most:
     return list(chosen.values())
 
 
-def samples(
-    model: Any, tokenizer: Any, prompts: Sequence[Turns | str], *, most_tokens: int, seed: int | None
-) -> list[str]:
-    """The model's reply to each prompt, of at most `most_tokens` tokens: greedy without a seed, else drawn at 1.
+def samples(model: Any, tokenizer: Any, prompts: Sequence[Turns | str], *, most_tokens: int) -> list[str]:
+    """The model's most probable reply to each prompt, token by token, of at most `most_tokens` tokens.
 
-    Temperature is 1 and nothing is cut off the distribution. Control tokens in a prompt are spelled out, so that none
-    opens a turn of its own. The model's mode and the random numbers of a training around this stay as they were.
+    Control tokens in a prompt are spelled out, so that none opens a turn of its own. The model's mode stays as it was.
     """
     import torch
 
     training = model.training
     model.eval()
-    devices = [model.device] if model.device.type == "cuda" else []
     try:
-        with torch.random.fork_rng(devices=devices), torch.no_grad():
-            if seed is not None:
-                torch.manual_seed(seed)
+        with torch.no_grad():
             ids = [_ids(tokenizer, prompt) for prompt in prompts]
             parts = [ids[start : start + AT_ONCE] for start in range(0, len(ids), AT_ONCE)]
-            return [text for part in parts for text in _replies(model, tokenizer, part, most_tokens, seed is not None)]
+            return [text for part in parts for text in _replies(model, tokenizer, part, most_tokens)]
     finally:
         model.train(training)
 
 
-def _replies(model: Any, tokenizer: Any, prompts: list[list[int]], most_tokens: int, drawn: bool) -> Iterator[str]:
+def _replies(model: Any, tokenizer: Any, prompts: list[list[int]], most_tokens: int) -> Iterator[str]:
     """The replies of one batch, whose prompts are padded on the left: generation goes on from the last column."""
     import torch
     from transformers import GenerationConfig
@@ -82,10 +74,10 @@ def _replies(model: Any, tokenizer: Any, prompts: list[list[int]], most_tokens: 
     width = max(map(len, prompts))
     ids = torch.tensor([[pad] * (width - len(row)) + row for row in prompts], device=model.device)
     mask = torch.tensor([[0] * (width - len(row)) + [1] * len(row) for row in prompts], device=model.device)
-    # What is left open here would come from the model's own generation_config, such as a temperature of 0.6.
+    # What is left open here would come from the model's own generation_config, such as a repetition penalty.
     how = GenerationConfig(
-        max_new_tokens=most_tokens, do_sample=drawn, temperature=1.0, top_p=1.0, top_k=0 if drawn else 50,
-        repetition_penalty=1.0, eos_token_id=ends, pad_token_id=pad, use_cache=True,
+        max_new_tokens=most_tokens, do_sample=False, temperature=1.0, top_p=1.0, top_k=50, repetition_penalty=1.0,
+        eos_token_id=ends, pad_token_id=pad, use_cache=True,
     )  # fmt: skip
     made = model.generate(input_ids=ids, attention_mask=mask, generation_config=how)
     for row in made[:, width:].tolist():

@@ -205,8 +205,8 @@ def test_images_are_shown_where_they_are(tmp_path: Path) -> None:
 # Samples
 
 
-def sample(name: str, prompt: Any, before: str, after: str | None, seed: int | None = None) -> Sample:
-    return Sample(id=name, prompt=prompt, before=before, after=after, most_tokens=64, seed=seed)
+def sample(name: str, prompt: Any, before: str, after: str | None) -> Sample:
+    return Sample(id=name, prompt=prompt, before=before, after=after, most_tokens=64)
 
 
 def test_samples_stand_side_by_side_with_their_lengths(tmp_path: Path) -> None:
@@ -225,8 +225,6 @@ def test_samples_stand_side_by_side_with_their_lengths(tmp_path: Path) -> None:
     assert "Before:\n\n```text\nxxxxxxxxxx\n```\n\nAfter:\n\n```text\nyyyy\n```" in text and "unfinished" not in text
     write_samples(tmp_path, [sample("q3", "unfinished", "z", None)])
     assert "## Samples" not in card(tmp_path)
-    write_samples(tmp_path, [sample("q1", "p", "a", "b", seed=3)])
-    assert "drawn at temperature 1, seed 3," in card(tmp_path)
 
 
 def test_of_long_texts_the_question_and_the_start_of_the_reply_are_shown(tmp_path: Path) -> None:
