@@ -11,7 +11,8 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from cai.training_data import Drop, TrainingData
+from cai.training_data import TrainingData
+from cai.training_files import Drop
 from cai.training_rows import TrainingRow
 
 

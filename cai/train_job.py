@@ -12,20 +12,18 @@ import shutil
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import nullcontext
-from pathlib import Path
 from typing import Any
 
 from cai.control_tokens import without_forged_turns
 from cai.errors import InputError, LossNotFinite, MissingExtra, RunError, UsageError
 from cai.models.bases import Base
-from cai.records import Record
 from cai.run import package_version
 from cai.train_config import Loaded
-from cai.train_eval import PairAccuracy, pair_accuracy
+from cai.train_eval import pair_accuracy
 from cai.train_evidence import MOST_TOKENS, sample_after, sample_before, write_evidence
-from cai.train_folder import EVALS, UNTOLD, TrainFolder
+from cai.train_folder import EVALS, TrainFolder
 from cai.train_loop import (
     Processes,
     Progress,
@@ -41,6 +39,7 @@ from cai.train_plan import Plan, Setting, resolve
 from cai.train_preferences import Preferences
 from cai.train_replies import Replies
 from cai.train_samples import untrained
+from cai.train_summary import TrainSummary, last_metrics
 from cai.training_data import TrainingData
 from cai.training_watch import callback
 
@@ -50,37 +49,6 @@ SETTLED = ("max_length", "dtype", "attention", "packing", "gradient_checkpointin
            "eval_every")  # fmt: skip
 VENDORS_OWN = ("training_args.bin", "README.md", "ref")  # a pickle, a form to fill in, and the reference adapter
 PACKAGES = ("cai-toolkit", "trl", "transformers", "torch", "peft", "accelerate", "datasets")
-
-
-class TrainSummary(Record):
-    """What a training did."""
-
-    folder: Path
-    method: str
-    rows: int  # that trained
-    eval_rows: int
-    dropped: dict[str, int]  # rows by reason
-    steps: int
-    seconds: float  # all sessions together
-    pairs: PairAccuracy | None  # of the pairs that were held out, before and after
-    metrics: dict[str, float | None]  # at the end: loss and, with eval rows, those of the last evaluation
-    notes: tuple[str, ...]
-
-    def lines(self) -> list[str]:
-        """The summary in words, for people."""
-        told = [f"{self.folder}: {self.method}, {self.steps:,} steps on {self.rows:,} rows in {self.seconds:,.0f} s"]
-        told += [f"{name} {'no number' if value is None else f'{value:.4g}'}" for name, value in self._shown()]
-        told += [] if self.pairs is None else self.pairs.lines()
-        return told + [f"note: {note}" for note in self.notes]
-
-    def _shown(self) -> Iterator[tuple[str, float | None]]:
-        """The metrics that say something by themselves; training.json has all."""
-        names = {"loss": "loss", "eval_loss_before": "held-out loss before", "eval_loss": "held-out loss"}
-        if self.method == "kto":
-            names |= {"eval_rewards/chosen": "desirable: reward", "eval_rewards/rejected": "undesirable: reward"}
-        for name, told in names.items():
-            if name in self.metrics:
-                yield told, self.metrics[name]
 
 
 class Session:
@@ -318,15 +286,6 @@ class Session:
 
     def _summary(self) -> TrainSummary:
         lines = self.folder.metrics()
-        evals = [line for line in lines if "eval_loss" in line]
-        losses = [line["loss"] for line in lines if "loss" in line]
-        metrics = {"loss": losses[-1]} if losses else {}
-        if evals:
-            if len(evals) > 1 and evals[0]["step"] == 0:
-                metrics["eval_loss_before"] = evals[0]["eval_loss"]
-            metrics |= {
-                name: value for name, value in evals[-1].items() if name.startswith("eval_") and name not in UNTOLD
-            }
         summary = TrainSummary(
             folder=self.folder.path,
             method=self.data.method,
@@ -335,7 +294,7 @@ class Session:
             dropped=dict(Counter(drop.reason for drop in self.drops)),
             steps=max((line["step"] for line in lines), default=0),
             seconds=self._seconds(),
-            metrics=metrics,
+            metrics=last_metrics(lines),
             pairs=pair_accuracy(self.folder.metrics(EVALS)),
             notes=tuple(dict.fromkeys(self.notes)),
         )

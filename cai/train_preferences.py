@@ -19,7 +19,8 @@ from cai.preference_training import Asked, Heard, Labels, dpo_trainer, kto_train
 from cai.train_config import Loaded
 from cai.train_loop import trl_config
 from cai.train_plan import Plan, Setting
-from cai.training_data import Drop, TrainingData
+from cai.training_data import TrainingData
+from cai.training_files import Drop
 from cai.training_rows import TrainingRow
 
 CHOICES = {"kto": ("kto", "apo_zero_unpaired"), "reward": ("soft", "margin", "hard")}

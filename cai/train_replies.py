@@ -13,7 +13,8 @@ from cai.masks import Encoded, Masker, Unfit
 from cai.train_config import Loaded
 from cai.train_loop import rows_of, trl_config
 from cai.train_plan import Plan, Setting
-from cai.training_data import Drop, TrainingData
+from cai.training_data import TrainingData
+from cai.training_files import Drop
 from cai.training_rows import TrainingRow
 from cai.trl_hooks import Guarded, trl_class
 

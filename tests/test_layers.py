@@ -19,9 +19,9 @@ LAYERS = {  # from the top; modules of one layer may import each other
         "run_cards markdown "
         "choosing best_cut tables hub auditing bench trial ablation calibration judged plots training evaluate report "
         "losses trl_hooks preference_rows preference_training masks merging gguf_file chatting "
-        "training_watch training_data training_rows train_config train_plan train_models train_folder train_loop "
-        "train_job control_tokens train_replies train_preferences train_evidence "
-        "train_eval train_samples train_provenance train_card train_plots"
+        "training_watch training_files training_data training_rows train_config train_plan train_models train_folder "
+        "train_loop train_job control_tokens train_replies train_preferences train_evidence "
+        "train_eval train_samples train_provenance train_summary train_card train_plots"
     ),
     "method": "revise candidates best_of judge pairs calibrate hygiene refusals ask",
     "machines": "flow feed store lines payloads limits prices models",

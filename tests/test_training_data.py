@@ -10,10 +10,12 @@ import orjson
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from test_export import make_run, revision
 
 from cai.errors import InputError, RunError, UsageError
-from cai.records import prompt_hash
-from cai.training_data import load_rows, read_rows, trains
+from cai.export import export_run
+from cai.training_data import load_rows, trains
+from cai.training_files import read_rows
 from cai.training_rows import kind_of
 
 ASK = [{"role": "user", "content": "Why is tea brown?"}]
@@ -87,10 +89,15 @@ def test_a_prompt_lies_on_one_side_of_a_split_and_nothing_is_lost(numbers: list[
     assert all(trains(row.key, split) for row in data.train)
 
 
-def test_the_split_is_that_of_an_export() -> None:
-    key = prompt_hash(ASK)  # type: ignore[arg-type]
-    share = int(key[:8], 16) / 2**32
-    assert trains(key, share + 1e-9) and not trains(key, share)
+def test_the_split_is_that_of_an_export(tmp_path: Path) -> None:
+    folder = make_run(tmp_path, [revision(n, "better") for n in range(40)])
+    export_run(folder, split=0.6)
+    sides = [{row.key for row in read_rows(folder / f"sft{side}.jsonl", "sft").rows} for side in ("", ".eval")]
+    (folder / "sft.eval.jsonl").unlink()
+    export_run(folder)
+    data = load_rows(folder, "sft", split=0.6)
+    assert [{row.key for row in rows} for rows in (data.train, data.eval)] == sides
+    assert len(sides[0]) > len(sides[1]) > 8
 
 
 # Run folders
