@@ -84,6 +84,36 @@ def test_a_tokenizer_that_puts_a_space_before_every_text_gives_no_stray_space() 
     assert words.decode(plain.ids) == "The quiet river<|im_end|>"
 
 
+def framing(frame: str) -> Any:
+    """A tokenizer that puts tokens of its own around every text, as those of many base models do."""
+    from tokenizers import processors
+
+    words = tiny.tokenizer()
+    special = [(token, words.convert_tokens_to_ids(token)) for token in ("<|endoftext|>", "<|im_end|>")]
+    words.backend_tokenizer.post_processor = processors.TemplateProcessing(single=frame, special_tokens=special)
+    return words
+
+
+@pytest.mark.parametrize("reply", ["Yes.", "\n\n\nYes."])
+def test_a_begin_token_comes_once_before_plain_text_and_from_the_template_alone_before_a_chat(reply: str) -> None:
+    words = framing("<|endoftext|> $A")
+    assert words.decode(one("The quiet", reply, words).ids) == f"<|endoftext|>The quiet{reply}<|im_end|>"
+    assert "<|endoftext|>" not in words.decode(one(conversation("Hi?"), reply, words).ids)
+
+
+def test_a_tokenizer_that_ends_every_text_ends_no_prompt() -> None:
+    words = framing("$A <|im_end|>")
+    found = one("The quiet", " river", words)
+    assert words.decode(found.ids) == "The quiet river<|im_end|>"
+    assert words.decode(found.ids[found.start :]) == " river<|im_end|>"
+
+
+def test_a_reply_that_no_tokens_of_its_own_can_write_is_unfit() -> None:
+    words = tiny.tokenizer(metaspace=True)  # it would put a space before the reply, where there is none
+    [found] = masker(words).encode([("row", "The quie", "t river")])
+    assert isinstance(found, Unfit) and "cannot be told apart" in found.why
+
+
 def test_plain_text_is_continued_without_a_template_and_ends() -> None:
     found = one("The quiet", " river")
     assert WORDS.decode(found.ids) == "The quiet river<|im_end|>"
@@ -106,8 +136,9 @@ def test_a_template_that_changes_the_prompt_once_the_reply_is_there_is_an_error(
         one(conversation("Hi?"), "Yes.", words)
 
 
-def test_a_template_that_does_not_end_the_turn_is_an_error() -> None:
-    words = tiny.tokenizer("{% for m in messages %}[{{ m['role'] }}]{{ m['content'] }}{% endfor %}"
+@pytest.mark.parametrize("ends", ["", "{% if m['role'] == 'user' %}<|im_end|>{% endif %}"])
+def test_a_template_that_does_not_end_the_reply_is_an_error(ends: str) -> None:
+    words = tiny.tokenizer(f"{{% for m in messages %}}[{{{{ m['role'] }}}}]{{{{ m['content'] }}}}{ends}{{% endfor %}}"
                            "{% if add_generation_prompt %}[assistant]{% endif %}")  # fmt: skip
     with pytest.raises(UsageError, match="would not learn to stop"):
         one(conversation("Hi?"), "Yes.", words)
@@ -163,6 +194,11 @@ def test_the_chosen_length_holds_nearly_all_rows_or_is_the_cap(lengths: list[int
     assert chosen == cap or found.over <= 0.01 * len(lengths)
     assert chosen <= -(-max(lengths) // 64) * 64
     assert found.tokens - found.cut == sum(min(length, chosen) for length in lengths)
+
+
+def test_one_long_row_of_a_hundred_does_not_decide_the_length_and_two_do() -> None:
+    assert choose_length([100] * 99 + [5000], 8192) == 128
+    assert choose_length([100] * 98 + [5000] * 2, 8192) == 5056
 
 
 def test_what_a_limit_cuts_is_told() -> None:
