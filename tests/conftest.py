@@ -1,8 +1,31 @@
-"""What holds for all tests."""
+"""What holds for all tests, and what many of them start from."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
 
 # Models in tests are so small that threads would mostly wait for each other; beside other work, ten times as long.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+
+@pytest.fixture(scope="session")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a tiny model to train on or to ask; it is every test's, so none may write to it."""
+    pytest.importorskip("torch")
+    pytest.importorskip("transformers")
+    import tiny
+
+    return tiny.model(tmp_path_factory.mktemp("models") / "base")
+
+
+@pytest.fixture(scope="module")
+def quiet_datasets() -> Iterator[None]:
+    """No bars of `datasets` among the output of a test that calls TRL by itself."""
+    datasets = pytest.importorskip("datasets")
+    datasets.disable_progress_bars()
+    yield
+    datasets.enable_progress_bars()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import signal
 import sys
@@ -20,6 +19,7 @@ pytest.importorskip("peft")
 import tiny
 import torch
 import transformers
+from trainings import chats, ctrl_c, lines, losses, record, weights, write_lines
 
 from cai.errors import LossNotFinite, RunError, UsageError
 from cai.train_loop import check_reporters
@@ -27,38 +27,9 @@ from cai.train_models import find_base, this_machine
 from cai.training import train as train_any
 
 
-@pytest.fixture(scope="module")
-def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tiny.model(tmp_path_factory.mktemp("models") / "base")
-
-
-def rows(count: int = 24, **more: str) -> list[dict[str, Any]]:
-    return [
-        {
-            "id": f"q{n}",
-            "messages": [
-                {"role": "user", "content": f"Question {n}?"},
-                {"role": "assistant", "content": more.get(f"q{n}", f"Answer {n}.")},
-            ],
-        }
-        for n in range(count)
-    ]
-
-
 def train(base: Path, out: Path, data: Any = None, /, **more: Any) -> Any:
     flags = {"split": 0.8, "batch_size": 4, "dtype": "float32", "learning_rate": 1e-2} | more.pop("flags", {})
-    return train_any("sft", rows() if data is None else data, out=out, model=str(base), flags=flags, **more)
-
-
-def losses(out: Path) -> dict[int, float]:
-    lines = [orjson.loads(line) for line in (out / "metrics.jsonl").read_bytes().splitlines()]
-    found = [(line["step"], line["loss"]) for line in lines if "loss" in line]
-    assert len(found) == len(dict(found)), "a step is there twice"
-    return dict(found)
-
-
-def record(out: Path) -> Any:
-    return orjson.loads((out / "training.json").read_bytes())
+    return train_any("sft", chats() if data is None else data, out=out, model=str(base), flags=flags, **more)
 
 
 # The loss
@@ -87,15 +58,14 @@ def test_the_loss_is_that_of_the_last_replies_and_of_nothing_else(base: Path, tm
         ("assistant", "Ok."),
     )
     data = [{"messages": [{"role": role, "content": f"{text} {n}"} for role, text in turns]} for n in range(3)]
-    (tmp_path / "d.jsonl").write_bytes(b"".join(orjson.dumps(row) + b"\n" for row in data))
-    (tmp_path / "d.eval.jsonl").write_bytes(orjson.dumps(rows(9)[8]) + b"\n")
-    train(base, tmp_path / "out", tmp_path / "d.jsonl", flags={"split": None, "batch_size": 3})
+    held = chats(9)[8:]
+    write_lines(tmp_path / "d.eval.jsonl", held)
+    train(base, tmp_path / "out", write_lines(tmp_path / "d.jsonl", data), flags={"split": None, "batch_size": 3})
     first = losses(tmp_path / "out")[1]
     assert first == pytest.approx(nll(model, words, [row["messages"] for row in data]), abs=1e-5)
     summary = record(tmp_path / "out")["summary"]
-    assert summary["metrics"]["eval_loss_before"] == pytest.approx(
-        nll(model, words, [rows(9)[8]["messages"]]), abs=1e-5
-    )
+    expected = nll(model, words, [row["messages"] for row in held])
+    assert summary["metrics"]["eval_loss_before"] == pytest.approx(expected, abs=1e-5)
 
 
 def test_an_adapter_is_trained_and_makes_the_replies_likelier(base: Path, tmp_path: Path) -> None:
@@ -106,14 +76,14 @@ def test_an_adapter_is_trained_and_makes_the_replies_likelier(base: Path, tmp_pa
     assert not names & {"training_args.bin", "model.safetensors"}
     words = transformers.AutoTokenizer.from_pretrained(tmp_path / "out")
     model = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "out")
-    held = [row["messages"] for row in rows() if row["id"] in eval_ids()]
+    held = [row["messages"] for row in chats() if row["id"] in eval_ids()]
     assert nll(model, words, held) == pytest.approx(summary.metrics["eval_loss"], rel=0.02)
 
 
 def eval_ids() -> set[str]:
     from cai.training_data import load_rows
 
-    return {row.id for row in load_rows(rows(), "sft", split=0.8).eval}
+    return {row.id for row in load_rows(chats(), "sft", split=0.8).eval}
 
 
 def test_all_weights_are_trained_on_request(base: Path, tmp_path: Path) -> None:
@@ -138,21 +108,14 @@ def test_an_interrupted_training_that_goes_on_is_the_undisturbed_one(
 ) -> None:
     flags = {"epochs": 2.0, "save_every": 4, **flags}
     train(base, tmp_path / "whole", flags=flags)
-
-    def interrupt(metrics: Mapping[str, Any]) -> None:
-        if metrics["step"] == 5 and "loss" in metrics:
-            os.kill(os.getpid(), signal.SIGINT)
-
     with pytest.raises(KeyboardInterrupt):
-        train(base, tmp_path / "cut", flags=flags, progress=interrupt)
+        train(base, tmp_path / "cut", flags=flags, progress=ctrl_c(5))
     assert max(losses(tmp_path / "cut")) == 6
     assert not record(tmp_path / "cut")["finished"]
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
     train(base, tmp_path / "cut", flags=flags)
     assert losses(tmp_path / "cut") == losses(tmp_path / "whole")
-    for name in ("adapter_model.safetensors", "model.safetensors"):
-        if (tmp_path / "whole" / name).exists():
-            assert (tmp_path / "cut" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+    assert weights(tmp_path / "cut") == weights(tmp_path / "whole")
 
 
 def test_a_kill_in_the_middle_of_a_checkpoint_falls_back_to_the_one_before(base: Path, tmp_path: Path) -> None:
@@ -189,7 +152,7 @@ def test_a_folder_of_another_training_is_refused_with_the_difference(base: Path,
 def test_other_rows_from_python_are_another_training(base: Path, tmp_path: Path) -> None:
     train(base, tmp_path / "out")
     with pytest.raises(RunError, match="holds another training: data"):
-        train(base, tmp_path / "out", rows(24, q3="Another answer."))
+        train(base, tmp_path / "out", chats(24, q3="Another answer."))
 
 
 def test_a_template_of_the_home_folder_is_known_by_its_content(
@@ -204,13 +167,13 @@ def test_a_template_of_the_home_folder_is_known_by_its_content(
 
 
 def test_a_training_of_one_step_learns(base: Path, tmp_path: Path) -> None:
-    summary = train(base, tmp_path / "out", rows(6), flags={"split": 0.7, "batch_size": 16})
+    summary = train(base, tmp_path / "out", chats(6), flags={"split": 0.7, "batch_size": 16})
     assert summary.steps == 1
     assert summary.metrics["eval_loss"] != summary.metrics["eval_loss_before"]
 
 
 def test_the_loss_of_held_out_rows_does_not_depend_on_how_many_are_taken_at_once(base: Path, tmp_path: Path) -> None:
-    data = rows(24, **{f"q{n}": "Word " * (n + 1) for n in range(24)})
+    data = chats(24, **{f"q{n}": "Word " * (n + 1) for n in range(24)})
     found = [
         train(base, tmp_path / str(n), data, flags={"rows_at_once": n, "split": 0.5}).metrics["eval_loss_before"]
         for n in (1, 2, 4)
@@ -219,21 +182,16 @@ def test_the_loss_of_held_out_rows_does_not_depend_on_how_many_are_taken_at_once
 
 
 def test_tokens_are_counted_through_interruptions_and_step_0_is_evaluated_once(base: Path, tmp_path: Path) -> None:
-    def stop(metrics: Mapping[str, Any]) -> None:
-        if metrics["step"] == 2 and "loss" in metrics:
-            os.kill(os.getpid(), signal.SIGINT)
-
     def counts(out: Path) -> list[float]:
-        lines = [orjson.loads(line) for line in (out / "metrics.jsonl").read_bytes().splitlines()]
-        assert sum("eval_loss" in line and line["step"] == 0 for line in lines) == 1
-        return [line["num_tokens"] for line in lines if "loss" in line]
+        assert sum("eval_loss" in line and line["step"] == 0 for line in lines(out)) == 1
+        return [line["num_tokens"] for line in lines(out) if "loss" in line]
 
     train(base, tmp_path / "whole")
     with pytest.raises(KeyboardInterrupt):
-        train(base, tmp_path / "cut", progress=stop)
+        train(base, tmp_path / "cut", progress=ctrl_c(2))
     shutil.rmtree(tmp_path / "cut" / "checkpoints")  # as if it had been killed before the first one
     with pytest.raises(KeyboardInterrupt):
-        train(base, tmp_path / "cut", progress=stop)
+        train(base, tmp_path / "cut", progress=ctrl_c(2))
     train(base, tmp_path / "cut")
     assert counts(tmp_path / "cut") == counts(tmp_path / "whole")
 
@@ -251,12 +209,8 @@ def test_samples_that_fail_do_not_cost_the_training(
 
 
 def test_a_session_that_goes_on_keeps_what_the_first_one_settled(base: Path, tmp_path: Path) -> None:
-    def interrupt(metrics: Mapping[str, Any]) -> None:
-        if metrics["step"] == 2 and "loss" in metrics:
-            os.kill(os.getpid(), signal.SIGINT)
-
     with pytest.raises(KeyboardInterrupt):
-        train(base, tmp_path / "out", progress=interrupt)
+        train(base, tmp_path / "out", progress=ctrl_c(2))
     data = record(tmp_path / "out")
     data["settled"]["rows_at_once"] = 2  # as on a day with less memory
     (tmp_path / "out" / "training.json").write_bytes(orjson.dumps(data))
@@ -277,7 +231,7 @@ def test_a_loss_that_is_no_number_stops_before_the_weights_and_names_the_rows(ba
     folder = shutil.copytree(base, tmp_path / "base")
     model.save_pretrained(folder)
     with pytest.raises(LossNotFinite) as caught:
-        train(folder, tmp_path / "out", rows(24, q6="Answer ~ 6."), flags={"split": 1, "save_every": 1})
+        train(folder, tmp_path / "out", chats(24, q6="Answer ~ 6."), flags={"split": 1, "save_every": 1})
     text = str(caught.value)
     assert "the loss is nan at step " in text and "q6" in text
     step = int(text.split("at step ")[1].split()[0])
@@ -333,7 +287,7 @@ def test_out_of_memory_goes_on_with_fewer_rows_at_once_and_the_same_batch(base: 
 
 
 def test_rows_that_do_not_fit_are_dropped_cut_and_counted(base: Path, tmp_path: Path) -> None:
-    data = rows(10)
+    data = chats(10)
     data[3]["messages"][0]["content"] = "Word " * 60
     data[5]["messages"][1]["content"] = "Word " * 60
     told: list[str] = []
@@ -371,7 +325,7 @@ def test_metrics_reach_tensorboard_and_a_missing_package_is_told(base: Path, tmp
 
 
 def test_what_was_done_is_in_the_record(base: Path, tmp_path: Path) -> None:
-    data = [row | {"constitution": "harmless@1.0.0", "model": "m"} for row in rows()]
+    data = [row | {"constitution": "harmless@1.0.0", "model": "m"} for row in chats()]
     train(base, tmp_path / "out", data)
     found = record(tmp_path / "out")
     assert found["data"]["origins"] == {"constitution": ["harmless@1.0.0"], "model": ["m"]}
@@ -426,7 +380,7 @@ def test_the_machine_is_described() -> None:
 @pytest.mark.slow
 def test_the_embedded_model_is_trained_from_its_own_weights(tmp_path: Path) -> None:
     summary = train_any(
-        "sft", rows(6), out=tmp_path / "out", flags={"split": 0.7, "batch_size": 2, "trl.max_steps": 1}, model="local"
+        "sft", chats(6), out=tmp_path / "out", flags={"split": 0.7, "batch_size": 2, "trl.max_steps": 1}, model="local"
     )
     assert summary.metrics["loss"] < 8
     config = orjson.loads((tmp_path / "out" / "adapter_config.json").read_bytes())

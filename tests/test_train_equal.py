@@ -2,43 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import orjson
 import pytest
 
 pytest.importorskip("trl")
 pytest.importorskip("peft")
 import datasets
 import peft
-import tiny
 import trl
+from trainings import lines, said
 
 from cai.training import train
 
-pytestmark = pytest.mark.filterwarnings("ignore")  # those of torch, trl and peft about themselves
+pytestmark = [
+    pytest.mark.filterwarnings("ignore"),  # those of torch, trl and peft about themselves
+    pytest.mark.usefixtures("quiet_datasets"),
+]
 
 KEYS = ("loss", "rewards/margins", "rewards/chosen", "logps/chosen", "num_tokens")
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _quiet() -> Iterator[None]:
-    datasets.disable_progress_bars()
-    yield
-    datasets.enable_progress_bars()
-
-
-@pytest.fixture(scope="module")
-def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tiny.model(tmp_path_factory.mktemp("models") / "base")
-
-
 def pairs(count: int = 24) -> list[dict[str, Any]]:
-    def said(role: str, text: str) -> list[dict[str, str]]:
-        return [{"role": role, "content": text}]
-
     return [
         {
             "prompt": said("user", f"Question {n}?"),
@@ -77,8 +63,7 @@ def test_with_equal_settings_the_losses_are_those_of_trl(base: Path, tmp_path: P
         "reference": "once" if once else "each_step",
     }  # fmt: skip
     train("dpo", pairs(), out=tmp_path / "ours", model=str(base), flags=flags)
-    lines = [orjson.loads(line) for line in (tmp_path / "ours" / "metrics.jsonl").read_bytes().splitlines()]
-    found = [line for line in lines if "loss" in line]
+    found = [line for line in lines(tmp_path / "ours") if "loss" in line]
     assert [line["step"] for line in found] == [1, 2, 3, 4, 5, 6]
     assert expected[-1]["loss"] < expected[0]["loss"] - 0.1  # it learns: the comparison is not of constants
     for key in KEYS:

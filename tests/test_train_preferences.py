@@ -17,40 +17,10 @@ pytest.importorskip("peft")
 import tiny
 import torch
 import transformers
-from test_train import losses, record
+from trainings import ctrl_c, graded, lines, losses, pairs, record, weights
 
 from cai.errors import CaiError, LossNotFinite, UsageError
 from cai.training import train as train_any
-
-
-@pytest.fixture(scope="module")
-def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tiny.model(tmp_path_factory.mktemp("models") / "base")
-
-
-def pairs(count: int = 24, **columns: Any) -> list[dict[str, Any]]:
-    return [
-        {
-            "id": f"q{n}",
-            "prompt": [{"role": "user", "content": f"Question {n}?"}],
-            "chosen": [{"role": "assistant", "content": f"Good answer {n}." * (1 + n % 3)}],
-            "rejected": [{"role": "assistant", "content": f"Bad reply {n}, and long."}],
-            **columns,
-        }
-        for n in range(count)
-    ]
-
-
-def graded(count: int = 24) -> list[dict[str, Any]]:
-    return [
-        {
-            "id": f"q{n}",
-            "prompt": row["prompt"],
-            "completion": row["chosen" if n % 2 else "rejected"],
-            "label": n % 2 == 1,
-        }
-        for n, row in enumerate(pairs(count))
-    ]
 
 
 def train(method: Any, base: Path, out: Path, data: Any = None, /, **more: Any) -> Any:
@@ -58,10 +28,6 @@ def train(method: Any, base: Path, out: Path, data: Any = None, /, **more: Any) 
     flags = {"split": 0.8, "batch_size": 4, "dtype": "float32", "learning_rate": rate} | more.pop("flags", {})
     rows = (graded() if method == "kto" else pairs()) if data is None else data
     return train_any(method, rows, out=out, model=str(base), flags=flags, **more)
-
-
-def evaluated(out: Path) -> list[dict[str, Any]]:
-    return [orjson.loads(line) for line in (out / "eval.jsonl").read_bytes().splitlines()]
 
 
 def settled(out: Path) -> dict[str, Any]:
@@ -100,7 +66,7 @@ def test_every_held_out_pair_is_measured_under_the_model_and_its_reference(
     by_id = {row["id"]: row for row in pairs()}
     words = transformers.AutoTokenizer.from_pretrained(base)
     models = {"ref_": base, "": tmp_path / "out"}
-    last = [line for line in evaluated(tmp_path / "out") if line["step"] == max(losses(tmp_path / "out"))]
+    last = [line for line in lines(tmp_path / "out", "eval.jsonl") if line["step"] == max(losses(tmp_path / "out"))]
     assert len(last) == len({line["id"] for line in last}) == record(tmp_path / "out")["data"]["eval"] > 2
     for start, place in models.items():
         model = transformers.AutoModelForCausalLM.from_pretrained(place)
@@ -112,7 +78,7 @@ def test_every_held_out_pair_is_measured_under_the_model_and_its_reference(
 
 def test_every_held_out_pair_has_its_rewards(base: Path, tmp_path: Path) -> None:
     summary = train("reward", base, tmp_path / "out")
-    last = [line for line in evaluated(tmp_path / "out") if line["step"] == summary.steps]
+    last = [line for line in lines(tmp_path / "out", "eval.jsonl") if line["step"] == summary.steps]
     right = sum(line["reward_chosen"] > line["reward_rejected"] for line in last) / len(last)
     assert right == pytest.approx(summary.metrics["eval_accuracy"])
 
@@ -283,39 +249,27 @@ def test_an_interrupted_training_that_goes_on_is_the_undisturbed_one(
 ) -> None:
     flags = {"epochs": 2.0, "save_every": 4, **flags}
     train(method, base, tmp_path / "whole", flags=flags)
-
-    def interrupt(metrics: Mapping[str, Any]) -> None:
-        if metrics.get("step") == 5 and "loss" in metrics:
-            os.kill(os.getpid(), signal.SIGINT)
-
     with pytest.raises(KeyboardInterrupt):
-        train(method, base, tmp_path / "cut", flags=flags, progress=interrupt)
+        train(method, base, tmp_path / "cut", flags=flags, progress=ctrl_c(5))
     assert max(losses(tmp_path / "cut")) == 6
     train(method, base, tmp_path / "cut", flags=flags)
     assert losses(tmp_path / "cut") == losses(tmp_path / "whole")
     if method != "kto":
-        assert evaluated(tmp_path / "cut") == evaluated(tmp_path / "whole")
-    for name in ("adapter_model.safetensors", "model.safetensors"):
-        if (tmp_path / "whole" / name).exists():
-            assert (tmp_path / "cut" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+        assert lines(tmp_path / "cut", "eval.jsonl") == lines(tmp_path / "whole", "eval.jsonl")
+    assert weights(tmp_path / "cut") == weights(tmp_path / "whole")
 
 
 def test_a_session_that_goes_on_asks_the_reference_no_more(base: Path, tmp_path: Path) -> None:
-    def interrupt(metrics: Mapping[str, Any]) -> None:
-        if metrics.get("step") == 2 and "loss" in metrics:
-            os.kill(os.getpid(), signal.SIGINT)
-
-    def step(metrics: Mapping[str, Any]) -> None:
-        if "loss" in metrics:
-            os.kill(os.getpid(), signal.SIGINT)
+    def written() -> dict[Path, int]:
+        return {path: path.stat().st_mtime_ns for path in (tmp_path / "out" / ".rows").rglob("*.arrow")}
 
     with pytest.raises(KeyboardInterrupt):
-        train("dpo", base, tmp_path / "out", progress=interrupt)
-    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "out" / ".rows").rglob("*.arrow")}
+        train("dpo", base, tmp_path / "out", progress=ctrl_c(2))
+    before = written()
     assert any("cache" in path.name for path in before)
     with pytest.raises(KeyboardInterrupt):
-        train("dpo", base, tmp_path / "out", progress=step)
-    assert {path: path.stat().st_mtime_ns for path in (tmp_path / "out" / ".rows").rglob("*.arrow")} == before
+        train("dpo", base, tmp_path / "out", progress=ctrl_c(4))
+    assert written() == before
 
 
 def test_a_reference_that_was_interrupted_goes_on_where_it_was(
@@ -381,7 +335,7 @@ def test_a_preference_training_goes_on_with_an_adapter_and_leaves_one(base: Path
     before = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "sft")
     after = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "dpo")
     by_id = {row["id"]: row for row in pairs()}
-    for line in (line for line in evaluated(tmp_path / "dpo") if line["step"] == summary.steps):
+    for line in (line for line in lines(tmp_path / "dpo", "eval.jsonl") if line["step"] == summary.steps):
         row = by_id[line["id"]]
         assert line["ref_logp_chosen"] == pytest.approx(log_prob(before, words, row, "chosen"), abs=2e-3)
         assert line["logp_chosen"] == pytest.approx(log_prob(after, words, row, "chosen"), abs=2e-3)

@@ -15,9 +15,7 @@ import pytest
 
 pytest.importorskip("trl")
 pytest.importorskip("peft")
-import tiny
-from test_train import losses, record, rows
-from test_train_preferences import pairs
+from trainings import chats, lines, losses, pairs, record, write_lines
 
 from cai.training import train
 
@@ -29,11 +27,6 @@ tell = lambda line: print(line, flush=True)
 print(train(method, data, out=out, model=base, flags=json.loads(flags), tell=tell).steps)
 """
 FLAGS = {"split": 0.75, "batch_size": 4, "rows_at_once": 2, "dtype": "float32", "learning_rate": 1e-2, "seed": 3}
-
-
-@pytest.fixture(scope="module")
-def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tiny.model(tmp_path_factory.mktemp("models") / "base")
 
 
 def command(folder: Path, method: str, out: Path, base: Path, **flags: Any) -> list[str]:
@@ -51,10 +44,7 @@ def surroundings() -> dict[str, str]:
 
 
 def write(folder: Path, method: str) -> Path:
-    data = rows(24) if method == "sft" else pairs(24, p_chosen=0.9)
-    path = folder / "data.jsonl"
-    path.write_bytes(b"".join(orjson.dumps(row) + b"\n" for row in data))
-    return path
+    return write_lines(folder / "data.jsonl", chats() if method == "sft" else pairs(p_chosen=0.9))
 
 
 @pytest.mark.slow
@@ -73,8 +63,7 @@ def test_two_processes_write_one_training_over_all_rows(base: Path, tmp_path: Pa
     assert losses(tmp_path / "two").keys() == losses(tmp_path / "one").keys()  # a step sees as many rows
     assert two["summary"]["metrics"]["eval_loss"] == pytest.approx(one.metrics["eval_loss"], rel=0.05)
     if method != "sft":
-        lines = [orjson.loads(line) for line in (tmp_path / "two" / "eval.jsonl").read_bytes().splitlines()]
-        last = [line["id"] for line in lines if line["step"] == one.steps]
+        last = [line["id"] for line in lines(tmp_path / "two", "eval.jsonl") if line["step"] == one.steps]
         assert len(last) == len(set(last)) == one.eval_rows
 
 

@@ -5,11 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-# Our own, in the manner of ChatML with a system message of its own where the conversation has none.
-CHATML = (
-    "{% if messages[0]['role'] != 'system' %}{{ '<|im_start|>system\nYou are tiny.<|im_end|>\n' }}{% endif %}"
+PLAIN = (
     "{% for m in messages %}{{ '<|im_start|>' + m['role'] + '\n' + m['content'] + '<|im_end|>\n' }}{% endfor %}"
     "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
+)
+# Our own, in the manner of ChatML with a system message of its own where the conversation has none.
+CHATML = (
+    "{% if messages[0]['role'] != 'system' %}{{ '<|im_start|>system\nYou are tiny.<|im_end|>\n' }}{% endif %}" + PLAIN
 )
 SPECIAL = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
 SENTENCES = ["The quiet river runs past the old mill.", "user asks and the assistant answers", "Reply A or Reply B"]
@@ -39,8 +41,10 @@ def tokenizer(template: str | None = CHATML, *, metaspace: bool = False) -> Any:
     return words
 
 
-def model(folder: Path, template: str | None = CHATML, *, context: int = 256, seed: int = 0) -> Path:
-    """A random two-layer Llama with that tokenizer, in a folder."""
+def model(
+    folder: Path, template: str | None = CHATML, *, context: int = 256, seed: int = 0, spread: float = 0.1
+) -> Path:
+    """A random two-layer Llama with that tokenizer, in a folder; spread: of its weights, 0.3 for one that is sure."""
     import torch
     import transformers
 
@@ -49,7 +53,7 @@ def model(folder: Path, template: str | None = CHATML, *, context: int = 256, se
     torch.manual_seed(seed)
     config = transformers.LlamaConfig(
         vocab_size=len(words), hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4,
-        num_key_value_heads=2, max_position_embeddings=context, initializer_range=0.1,
+        num_key_value_heads=2, max_position_embeddings=context, initializer_range=spread,
         eos_token_id=words.eos_token_id, bos_token_id=None, pad_token_id=None,
     )  # fmt: skip
     transformers.LlamaForCausalLM(config).save_pretrained(folder)

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import tiny
 
 from cai.errors import CallRejected, MissingExtra, ModelFault, ModelStopped, UnknownModel, UsageError
 from cai.models import open_model
@@ -22,51 +23,15 @@ from cai.records import Call, Completion, Request, Sampling
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 
-TEMPLATE = (
-    "{% for m in messages %}{{ '<|im_start|>' + m['role'] + '\n' + m['content'] + '<|im_end|>\n' }}{% endfor %}"
-    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
-)
-SPECIAL = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
-SENTENCES = ["The quiet river runs past the old mill.", "user asks and the assistant answers", "Reply A or Reply B"]
 
-
-def build(folder: Path, template: str | None, context: int = 512) -> Path:
-    """A random two-layer Llama and a byte-level tokenizer, as `save_pretrained` writes them."""
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-
-    tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    alphabet = pre_tokenizers.ByteLevel.alphabet()
-    trainer = trainers.BpeTrainer(
-        vocab_size=320, special_tokens=SPECIAL, initial_alphabet=alphabet, show_progress=False
-    )
-    tokenizer.train_from_iterator(SENTENCES, trainer)
-    words = transformers.PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="<|im_end|>")
-    words.add_special_tokens({"additional_special_tokens": SPECIAL[:2]})
-    words.chat_template = template
-    words.save_pretrained(folder)
-    torch.manual_seed(0)
-    config = transformers.LlamaConfig(
-        vocab_size=len(words),
-        hidden_size=32,
-        intermediate_size=64,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        max_position_embeddings=context,
-        initializer_range=0.3,  # wide enough that the next token is no coin toss among 320
-        eos_token_id=words.eos_token_id,
-        bos_token_id=None,
-        pad_token_id=None,
-    )
-    transformers.LlamaForCausalLM(config).save_pretrained(folder)
-    return folder
+def build(folder: Path, template: str | None = tiny.PLAIN, context: int = 512) -> Path:
+    """A tiny model whose next token is no coin toss."""
+    return tiny.model(folder, template, context=context, spread=0.3)
 
 
 @pytest.fixture(scope="module")
 def chat(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return build(tmp_path_factory.mktemp("chat"), TEMPLATE)
+    return build(tmp_path_factory.mktemp("chat"))
 
 
 @pytest.fixture(scope="module")
@@ -118,6 +83,16 @@ def prompt_ids(plain: tuple[Any, Any], text: str = "Where is the mill?") -> list
     return ids
 
 
+def likeliest(model: Any, words: Any, ids: list[int], most: int) -> dict[str, float]:
+    """The texts of the `most` likeliest next tokens; of two with one text (half a letter) the likelier."""
+    with torch.inference_mode():
+        top = model(torch.tensor([ids])).logits[0, -1].log_softmax(-1).topk(most)
+    found: dict[str, float] = {}
+    for token, value in zip(top.indices.tolist(), top.values.tolist(), strict=True):
+        found.setdefault(words.decode([token]), value)
+    return found
+
+
 def test_a_seed_gives_the_same_reply_alone_and_among_others(chat: Path) -> None:
     calls = [call("Tell me more " * (i % 5) + "please", seed=i, max_tokens=5 + 7 * (i % 4)) for i in range(20)]
     together = ask(chat, *calls)  # more than the batch holds: rows of other lengths leave and join all the time
@@ -155,12 +130,10 @@ def test_greedy_replies_are_those_of_generate(chat: Path, plain: tuple[Any, Any]
 
 def test_logprobs_are_those_of_a_plain_forward(chat: Path, plain: tuple[Any, Any]) -> None:
     [completion, _] = ask(chat, call(top_logprobs=5, max_tokens=4, temperature=0.7), call("Hi", top_logprobs=2))
-    assert completion.logprobs is not None and len(completion.logprobs) == completion.output_tokens == 4
-    ids = prompt_ids(plain)
-    with torch.inference_mode():
-        expected = plain[0](torch.tensor([ids])).logits[0, -1].log_softmax(-1).topk(5)
-    assert list(completion.logprobs[0].values()) == pytest.approx(expected.values.tolist(), abs=1e-5)
-    assert list(completion.logprobs[0]) == [plain[1].decode([token]) for token in expected.indices.tolist()]
+    assert completion.logprobs is not None and len(completion.logprobs) == completion.output_tokens > 1
+    expected = likeliest(plain[0], plain[1], prompt_ids(plain), 5)
+    assert completion.logprobs[0] == pytest.approx(expected, abs=1e-5)
+    assert list(completion.logprobs[0]) == list(expected)
 
 
 def test_scores_are_the_sums_of_a_plain_forward(chat: Path, plain: tuple[Any, Any]) -> None:
@@ -244,7 +217,7 @@ def test_a_template_that_refuses_the_conversation_drops_the_row(tmp_path: Path) 
 
 
 def test_what_does_not_fit_is_rejected_with_the_numbers(tmp_path: Path) -> None:
-    folder = build(tmp_path, TEMPLATE, context=64)
+    folder = build(tmp_path, context=64)
     assert HFModel(str(folder)).context == 64
 
     async def script(model: HFModel) -> Any:
@@ -476,10 +449,10 @@ def test_an_adapter_is_loaded_with_its_base(chat: Path, plain: tuple[Any, Any], 
     tuned = peft.get_peft_model(base, settings)
     tuned.save_pretrained(tmp_path)
     [completion] = ask(tmp_path, call(top_logprobs=3, max_tokens=1))
-    with torch.inference_mode():
-        expected = tuned.eval()(torch.tensor([prompt_ids(plain)])).logits[0, -1].log_softmax(-1).topk(3)
     assert completion.logprobs is not None
-    assert list(completion.logprobs[0].values()) == pytest.approx(expected.values.tolist(), abs=1e-5)
+    expected = likeliest(tuned.eval(), plain[1], prompt_ids(plain), 3)
+    assert completion.logprobs[0] == pytest.approx(expected, abs=1e-5)
+    assert expected != pytest.approx(likeliest(plain[0], plain[1], prompt_ids(plain), 3), abs=1e-3)
 
 
 def test_thoughts_are_kept_apart_from_the_reply() -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from models.test_hf import TEMPLATE, build
+import tiny
 
 from cai.errors import CallRejected, ModelStopped, UnknownModel, UsageError
 from cai.models import open_model
@@ -18,9 +18,9 @@ torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 
 
-def make(folder: Path, labels: int = 1, template: str | None = TEMPLATE, padding: int | None = 0) -> Path:
-    """A random two-layer classifier over the tokenizer of `test_hf`."""
-    build(folder, template, context=256)
+def make(folder: Path, labels: int = 1, template: str | None = tiny.PLAIN, padding: int | None = 0) -> Path:
+    """A random two-layer classifier over the tokenizer of a tiny model."""
+    tiny.model(folder, template, spread=0.3)
     config = transformers.AutoConfig.from_pretrained(folder)
     config.num_labels, config.pad_token_id = labels, padding
     torch.manual_seed(1)
@@ -125,7 +125,7 @@ def test_more_than_one_label_is_no_reward_model(tmp_path: Path) -> None:
 
 def test_a_language_model_is_refused_before_a_run_begins(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"is no reward model but a language model .* asked with hf:"):
-        RewardModel(str(build(tmp_path, TEMPLATE)))
+        RewardModel(str(tiny.model(tmp_path, tiny.PLAIN)))
 
 
 def test_a_tokenizer_without_a_chat_template_is_refused_at_start(tmp_path: Path) -> None:
@@ -158,7 +158,7 @@ def test_nothing_is_answered_before_start(folder: Path) -> None:
 @pytest.mark.filterwarnings("ignore")  # peft's and transformers' own
 def test_an_adapter_is_loaded_with_its_base_and_its_own_head(tmp_path: Path) -> None:
     peft = pytest.importorskip("peft")
-    base = build(tmp_path / "base", TEMPLATE)
+    base = tiny.model(tmp_path / "base", tiny.PLAIN, spread=0.3)
     model = transformers.AutoModelForSequenceClassification.from_pretrained(base, num_labels=1)
     model.config.pad_token_id = 0
     torch.manual_seed(2)

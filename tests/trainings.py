@@ -1,0 +1,92 @@
+"""What tests of whole trainings share: rows, Ctrl-C at a step, and what a training's folder tells."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+WEIGHTS = ("adapter_model.safetensors", "model.safetensors")
+
+
+def said(role: str, text: str) -> list[dict[str, str]]:
+    return [{"role": role, "content": text}]
+
+
+def chats(count: int = 24, **replies: str) -> list[dict[str, Any]]:
+    """Rows of `sft`; replies: by id, where a row has another than its own."""
+    return [
+        {
+            "id": f"q{n}",
+            "messages": said("user", f"Question {n}?") + said("assistant", replies.get(f"q{n}", f"Answer {n}.")),
+        }
+        for n in range(count)
+    ]
+
+
+def pairs(count: int = 24, **columns: Any) -> list[dict[str, Any]]:
+    """Rows of `dpo` and `reward`."""
+    return [
+        {
+            "id": f"q{n}",
+            "prompt": said("user", f"Question {n}?"),
+            "chosen": said("assistant", f"Good answer {n}." * (1 + n % 3)),
+            "rejected": said("assistant", f"Bad reply {n}, and long."),
+            **columns,
+        }
+        for n in range(count)
+    ]
+
+
+def graded(count: int = 24) -> list[dict[str, Any]]:
+    """Rows of `kto`: the good replies of `pairs` for every second prompt, the bad ones for the others."""
+    return [
+        {
+            "id": row["id"],
+            "prompt": row["prompt"],
+            "completion": row["chosen" if n % 2 else "rejected"],
+            "label": n % 2 == 1,
+        }
+        for n, row in enumerate(pairs(count))
+    ]
+
+
+def write_lines(path: Path, rows: list[dict[str, Any]]) -> Path:
+    path.write_bytes(b"".join(orjson.dumps(row) + b"\n" for row in rows))
+    return path
+
+
+def ctrl_c(step: int) -> Callable[[Mapping[str, Any]], None]:
+    """A `progress` that presses Ctrl-C when it hears the loss of this step; the training ends after the next one."""
+
+    def heard(metrics: Mapping[str, Any]) -> None:
+        if metrics.get("step") == step and "loss" in metrics:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    return heard
+
+
+def lines(out: Path, name: str = "metrics.jsonl") -> list[dict[str, Any]]:
+    return [orjson.loads(line) for line in (out / name).read_bytes().splitlines()]
+
+
+def losses(out: Path) -> dict[int, float]:
+    """The loss of every step."""
+    found = [(line["step"], line["loss"]) for line in lines(out) if "loss" in line]
+    assert len(found) == len(dict(found)), "a step is there twice"
+    return dict(found)
+
+
+def record(out: Path) -> Any:
+    return orjson.loads((out / "training.json").read_bytes())
+
+
+def weights(out: Path) -> dict[str, bytes]:
+    """What was learnt, as it is on the disk."""
+    found = {name: (out / name).read_bytes() for name in WEIGHTS if (out / name).exists()}
+    assert found, f"{out} has no weights"
+    return found
