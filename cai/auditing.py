@@ -1,141 +1,30 @@
 """The hygiene of a whole dataset, ours or others': what share of its replies has which fault, and the verdict per row.
 
-One pass; memory does not grow with the rows, but for about 2 KB a prompt that finds the repeated ones. Knows the
-shapes in which files hold replies (docs/auditing.md lists them) and what is counted; what a fault is, the method says.
+One pass; memory does not grow with the rows, but for about 2 KB a prompt that finds the repeated ones. Knows what is
+counted; where a record has its replies is `audit_cases`', and what a fault is, the method says.
 """
 
 from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import orjson
 
 from cai import hygiene
-from cai.conversations import ROLES, NoPrompt, listed
+from cai.audit_cases import PAIRS, RANKED, Case, NoReply, prompt_of, read_case
+from cai.audit_report import CHECKS, MEASURES, OF_PAIRS, OF_PROMPTS, OF_REPLIES, Audit, ReplyAudit, hint
 from cai.errors import RunError, SourceError, UsageError
-from cai.records import Record
 from cai.refusals import refusal
 from cai.sources import read_records
 
-CHECKS: dict[str, Callable[[str], bool]] = {  # of one reply; "empty" and the refusals come before them
-    "truncated": hygiene.truncated,
-    "preamble_leak": hygiene.preamble_leak,
-    "role_mixup": hygiene.role_mixup,
-    "evasive": hygiene.evasive,
-    "comfort": hygiene.comfort,
-    "sign_off": hygiene.sign_off,
-    "emoji": hygiene.emoji,
-}
-OF_REPLIES = ("empty", "refusal", "refusal_full", "refusal_partial", *CHECKS)  # "refusal" is either of the two
-OF_PAIRS = ("identical", "near_identical", "both_refused", "chosen_longer")
-OF_PROMPTS = ("duplicate_prompt", "near_duplicate_prompt", "overlap", "near_overlap")
-MEASURES = ("bad", *OF_REPLIES, *OF_PAIRS, *OF_PROMPTS)  # the names that `--fail-on` knows
-PAIRS = (  # columns of two replies; of the first three, the one that training would prefer comes first
-    ("chosen", "rejected"), ("final", "initial"), ("a", "b"), ("output_1", "output_2"), ("text_a", "text_b"),
-    ("response_a", "response_b"),
-)  # fmt: skip
-RANKED = PAIRS[:2]
-REPLIES = (  # columns of one reply, first match wins
-    "messages", "conversations", "completion", "output", "response", "reply", "answer", "text", "generation", "chosen",
-)  # fmt: skip
-PROMPTS = ("prompt", "instruction", "question", "input", "rl_prompt")
-HUMAN, ASSISTANT = "\n\nHuman:", "\n\nAssistant:"
-MARKERS = {"system": "\n\nSystem:", "user": HUMAN, "assistant": ASSISTANT}
 PHRASE_SHARE = 0.05  # of a role's replies, from which on a phrase is listed
 SHOWN = 5  # bad rows and phrases that are listed
 FOLDER_FILES = ("dpo", "sft", "kto", "candidates", "revisions", "labels")  # of a run; the first with rows is audited
-
-
-class ReplyAudit(Record):
-    """What was found in the replies of one role."""
-
-    replies: int
-    characters: float  # on average
-    counts: dict[str, int]  # by name, of OF_REPLIES
-    rates: dict[str, float]  # counts over replies
-    phrases: tuple[tuple[str, float], ...]  # runs of words that many replies hold, with the share that does
-
-
-class Audit(Record):
-    """What was found in a dataset; rates are shares in [0, 1], None where there is nothing to take a share of."""
-
-    source: str
-    rows: int  # with a reply
-    bad: int  # records without one
-    bad_rows: tuple[tuple[int, str], ...]  # the first of them: line and problem
-    prompts: int  # rows whose prompt is known
-    pairs: int
-    roles: dict[str, ReplyAudit]
-    counts: dict[str, int]
-    rates: dict[str, float | None]  # by name, of MEASURES; those of replies are over all roles
-    notes: tuple[str, ...]
-
-    def lines(self) -> list[str]:
-        """The audit as a table, for people."""
-        told = [f"{self.source}: {self.rows:,} rows, {self.bad:,} without a reply that can be read"]
-        told += [f"  line {line}: {problem}" for line, problem in self.bad_rows]
-        told += ["", f"{'':24}" + "".join(f"{role:>12}" for role in self.roles)]
-        told.append(f"{'replies':24}" + "".join(f"{found.replies:>12,}" for found in self.roles.values()))
-        told.append(f"{'characters, on average':24}" + "".join(f"{r.characters:>12,.0f}" for r in self.roles.values()))
-        for name in OF_REPLIES:
-            told.append(
-                f"{name.replace('_', ' '):24}" + "".join(f"{r.rates[name]:>12.1%}" for r in self.roles.values())
-            )
-        told.append("")
-        for name in (*OF_PAIRS, *OF_PROMPTS):
-            if (rate := self.rates[name]) is not None:
-                told.append(f"{name.replace('_', ' '):24}{rate:>12.1%}{self.counts[name]:>12,}")
-        for role, found in self.roles.items():
-            told += [f"{share:6.1%} of {role}: “{phrase} …”" for phrase, share in found.phrases]
-        return [*told, *(f"note: {note}" for note in self.notes)]
-
-    def failures(self, limits: Mapping[str, float]) -> list[str]:
-        """What exceeds its limit and by how much, one text each; raises UsageError where a rate has no value here."""
-        found = []
-        for name, limit in limits.items():
-            role, _, measure = name.rpartition(".")
-            rates: Mapping[str, float | None] = self.rates
-            if role:
-                if role not in self.roles:
-                    raise UsageError(f"--fail-on {name}: there are no replies of {role!r}; {_hint(role, self.roles)}")
-                rates = self.roles[role].rates
-            rate = rates.get(measure)
-            if rate is None:
-                raise UsageError(f"--fail-on {name}: {self.source} has nothing to measure it on")
-            if rate > limit:
-                found.append(f"{name} is {rate:.4g}, which is {rate - limit:.4g} above {limit:g}")
-        return found
-
-
-def read_limits(given: Iterable[str]) -> dict[str, float]:
-    """The limits in texts such as "refusal_full=0.2,role_mixup=0"; a name may have a role before it, `chosen.empty`.
-
-    Raises UsageError for a name that is not in MEASURES and a limit that is no share in [0, 1].
-    """
-    limits: dict[str, float] = {}
-    for text in ",".join(given).split(","):
-        name, equals, value = (part.strip() for part in text.partition("="))
-        if not name and not equals:
-            continue
-        role, _, measure = name.rpartition(".")
-        if measure not in (OF_REPLIES if role else MEASURES):
-            raise UsageError(f"--fail-on {name!r} is nothing that is measured; {_hint(measure, MEASURES)}")
-        try:
-            limits[name] = float(value)
-        except ValueError:
-            limits[name] = -1.0
-        if not 0 <= limits[name] <= 1:
-            raise UsageError(
-                f"--fail-on {text.strip()!r}: write NAME=SHARE with a share from 0 to 1, such as {name}=0.1"
-            )
-    return limits
 
 
 def audit(
@@ -182,130 +71,12 @@ def audit(
     return found
 
 
-# Records
-
-
-@dataclass(frozen=True, slots=True)
-class Case:
-    """A record's replies by role, in order, and the conversation that they answer."""
-
-    replies: tuple[tuple[str, str], ...]
-    prompt: str | None = None  # all of it; None: the record has none
-    asked: str | None = None  # the last turn of the user
-    cut: frozenset[int] = frozenset()  # replies of which the record says that they were cut, by index
-
-
-class NoReply(Exception):
-    """A record has no reply that can be read; the message says why."""
-
-
-def read_case(record: Any, reply_field: str | None = None, prompt_field: str | None = None) -> Case:
-    """The replies of a record in any of the shapes of docs/auditing.md; raises NoReply."""
-    if isinstance(record, NoPrompt):
-        raise NoReply(record.problem)
-    if isinstance(record, str | list) and reply_field is None:
-        record = {"text" if isinstance(record, str) else "messages": record}
-    if not isinstance(record, Mapping):
-        raise NoReply(f"the record is of type {type(record).__name__}, not an object")
-    replies, before = [], ""
-    for role, value in _values(record, reply_field):
-        said, reply = _parted(value, role)
-        replies.append((role, reply))
-        before = before or said
-    if not replies:
-        raise NoReply(f"no reply; it has {listed(record)}: name its column with --reply-field")
-    prompt = _prompt(record, prompt_field) or before or None
-    asked = None if prompt is None else prompt.rpartition(HUMAN)[2].partition(ASSISTANT)[0].strip()
-    return Case(tuple(replies), prompt, asked, frozenset(_cut(record, len(replies))))
-
-
-def _cut(record: Mapping[str, Any], replies: int) -> Iterator[int]:
-    """Indices of the replies that the record, or their own entry in it, says were cut."""
-    many = record.get("replies")
-    said = many if isinstance(many, list) and len(many) == replies else [record] * replies
-    for index, entry in enumerate(said):
-        if isinstance(entry, Mapping) and (
-            entry.get("finish_reason") == "length" or entry.get("problem") == "truncated"
-        ):
-            yield index
-
-
-def _values(record: Mapping[str, Any], reply_field: str | None) -> Iterator[tuple[str, Any]]:
-    """Roles and values of a record's replies."""
-    many = record.get("sampled_answers", record.get("replies"))
-    if reply_field is not None:
-        yield "reply", record.get(reply_field)
-    elif isinstance(many, list):
-        for value in many:
-            text = value.get("sampled_string", value.get("text")) if isinstance(value, Mapping) else value
-            # The paper's samples end with the marker at which sampling was stopped.
-            yield "reply", text.removesuffix(HUMAN) if "sampled_answers" in record and isinstance(text, str) else text
-    elif pair := next((pair for pair in PAIRS if all(record.get(name) is not None for name in pair)), None):
-        yield from ((role, record[role]) for role in pair)
-    elif key := next((key for key in REPLIES if key in record), None):
-        yield "reply", record[key]
-
-
-def _prompt(record: Mapping[str, Any], prompt_field: str | None) -> str | None:
-    """The conversation of a record that has it in a column of its own."""
-    if prompt_field is not None:
-        return _transcript(record[prompt_field]) if record.get(prompt_field) is not None else None
-    if isinstance(record.get("instruction"), str) and isinstance(record.get("input"), str) and record["input"]:
-        return _transcript(f"{record['instruction']}\n\n{record['input']}")  # Alpaca's two halves
-    given = next((value for key in PROMPTS if (value := record.get(key))), None)
-    return None if given is None else _transcript(given)
-
-
-def _transcript(value: Any) -> str:
-    """A conversation in one writing, so that it counts as the same prompt in whatever shape it comes."""
-    if isinstance(value, list | tuple):
-        return "".join(f"{MARKERS[role]} {text}" for role, text in map(_turn, value))
-    if not isinstance(value, str):
-        raise NoReply(f"the prompt is of type {type(value).__name__}, not text or a list of messages")
-    text = _utf8(value).strip()
-    return f"\n\n{text.removesuffix(ASSISTANT)}" if text.startswith("Human:") else f"{HUMAN} {text}"
-
-
-def _parted(value: Any, role: str) -> tuple[str, str]:
-    """What was said before, and the reply: of a text, a transcript or a list of messages that ends with it."""
-    if isinstance(value, list | tuple):
-        turns = [_turn(turn) for turn in value]
-        if not turns or turns[-1][0] != "assistant":
-            raise NoReply(f"{role!r} does not end with a turn of the assistant")
-        return _transcript(value[:-1]), turns[-1][1]
-    if not isinstance(value, str):
-        raise NoReply(f"{role!r} is {'null' if value is None else f'of type {type(value).__name__}'}, not text")
-    if _utf8(value).lstrip().startswith("Human:") and ASSISTANT in value:
-        before, _, reply = value.rpartition(ASSISTANT)
-        return _transcript(before), reply.removeprefix(" ")
-    return "", value
-
-
-def _turn(turn: Any) -> tuple[str, str]:
-    if not isinstance(turn, Mapping):
-        raise NoReply("a turn is no object with role and content")
-    role, text = turn.get("role", turn.get("from")), turn.get("content", turn.get("value"))
-    if role not in ROLES or not isinstance(text, str):
-        raise NoReply(
-            f"a turn has the role {role!r} and content of type {type(text).__name__}; known: {', '.join(ROLES)}"
-        )
-    return ROLES[role], _utf8(text)
-
-
-def _utf8(text: str) -> str:
-    try:
-        text.encode()
-    except UnicodeEncodeError as error:
-        raise NoReply(f"text that is not UTF-8 (character {error.start + 1})") from None
-    return text
-
-
 def _prompts_of(source: str | Path | Iterable[Any], prompt_field: str | None) -> hygiene.Repeats:
     """The prompts of the dataset that is compared with; a record without a reply counts by its prompt alone."""
     found = hygiene.Repeats()
     for _, record in read_records(source):
         with suppress(NoReply):
-            alone = isinstance(record, Mapping) and _prompt(record, prompt_field)
+            alone = isinstance(record, Mapping) and prompt_of(record, prompt_field)
             if prompt := alone or read_case(record, None, prompt_field).prompt:
                 found.add(prompt)
     if not len(found):
@@ -442,7 +213,7 @@ def _check_fields(record: Any, reply_field: str | None, prompt_field: str | None
     """A column that was named must be in the first record."""
     for field, option in ((reply_field, "--reply-field"), (prompt_field, "--prompt-field")):
         if field is not None and isinstance(record, Mapping) and field not in record:
-            raise UsageError(f"{option} {field!r}: there is no such column; {_hint(field, record)}")
+            raise UsageError(f"{option} {field!r}: there is no such column; {hint(field, record)}")
 
 
 class _Out:
@@ -473,8 +244,3 @@ class _Out:
             act()
         except OSError as error:
             raise RunError(f"cannot write {self._path}: {error.strerror or error}; free some space") from error
-
-
-def _hint(name: str, known: Iterable[str]) -> str:
-    close = get_close_matches(name, [str(key) for key in known], n=1)
-    return f"did you mean {close[0]!r}?" if close else f"known: {', '.join(map(str, known))}"

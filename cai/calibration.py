@@ -33,7 +33,8 @@ from cai.calibrate import (
 from cai.errors import InputError, RunError
 from cai.judged import Judged, JudgedRows, read_judged
 from cai.records import Record
-from cai.run import differences, write_atomically
+from cai.run import differences
+from cai.run_files import write_atomically
 from cai.sources import read_records
 
 FILE = "calibration.json"

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import math
-import statistics
 from collections.abc import Awaitable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,11 +16,12 @@ from cai.ask import AskJudge
 from cai.best_of import competitors, mean_wins, pairs_of, pick, rewards, unread
 from cai.constitution import Constitution, load_constitution
 from cai.contests import contest_of
-from cai.errors import CaiError, RowDropped, Unreadable, UsageError
+from cai.errors import CaiError, RowDropped, UsageError
 from cai.flow import Driver, Played
-from cai.judge import CHECKED, LEAST_MASS, Flow, Pair, Verdict, choose_protocol, draw_for_judge, judge, readability
+from cai.judge import Flow, Pair, Verdict, choose_protocol, draw_for_judge, judge
+from cai.judge_check import JudgeCheck
 from cai.models import Model
-from cai.records import Best, Candidate, Comparison, Contest, Prompt, Protocol, Request, Vote
+from cai.records import Best, Candidate, Comparison, Contest, Prompt, Protocol, Request
 from cai.settings import check_ability, spec_of
 from cai.templates import Templates
 
@@ -119,7 +119,7 @@ class Picker:
     """Picks the best replies of one session."""
 
     def __init__(self, picking: Picking, model: Model, seed: int) -> None:
-        self._how, self._seed, self._gate = picking, seed, _Gate(picking.protocol)
+        self._how, self._seed, self._check = picking, seed, JudgeCheck(_advice(picking.protocol))
         self._principles = () if picking.law is None else picking.law.principles_for("judge")
         self._ask = (
             None
@@ -196,66 +196,21 @@ class Picker:
         self, driver: Driver, item: Prompt, position: int, first: tuple[int, str], second: tuple[int, str]
     ) -> Played[Verdict]:
         contest = contest_of(item.id, item.messages, first, second)
-        await self._gate.admitted()
+        await self._check.admitted()
         try:
             played = await driver.play(contest.id, position, self._flow(contest))
         except CaiError:  # tells nothing of whether the judge can be read
-            self._gate.leave()
+            self._check.leave()
             raise
-        self._gate.watch(played.result.votes)
+        self._check.watch(played.result.votes)
         return played
 
 
-class _Gate:
-    """Lets few pairs through until it is known that the judge can be read, and ends the run where it cannot."""
-
-    def __init__(self, protocol: Protocol) -> None:
-        self._protocol, self._open = protocol, False
-        self._masses: list[float] = []
-        self._read = 0
-        self._permits = asyncio.Semaphore(CHECKED)
-        self._unreadable: Unreadable | None = None
-
-    async def admitted(self) -> None:
-        """Returns when the judge is known to be readable, or this pair is among the first."""
-        if self._open:
-            return
-        await self._permits.acquire()
-        if self._open or self._unreadable is not None:
-            self._permits.release()  # lets the next one know, too
-        if self._unreadable is not None:
-            raise self._unreadable
-
-    def leave(self) -> None:
-        """A pair that was admitted got no verdict."""
-        if not self._open:
-            self._permits.release()
-
-    def watch(self, votes: Sequence[Vote]) -> None:
-        """Look at the votes of a pair; raises Unreadable where those of the first pairs cannot be read."""
-        if self._open:
-            return
-        self._read += 1
-        self._masses += readability(votes)
-        if self._read < CHECKED:
-            return
-        median = statistics.median(self._masses)
-        self._open = median >= LEAST_MASS
-        self._permits.release()
-        if not self._open:
-            self._unreadable = self._unreadable or Unreadable(self._told(votes, median))
-            raise self._unreadable
-
-    def _told(self, votes: Sequence[Vote], median: float) -> str:
-        problems = (reading.problem for vote in votes for reading in (vote.ab, vote.ba))
-        example = next((f", such as: {problem}" for problem in problems if problem is not None), "")
-        advice = (
-            "give it more --max-tokens where it thinks first, or another --judge"
-            if self._protocol == "vote"
-            else "switch its thinking off (--extra-body), use --protocol vote, or name another --judge"
-        )
-        found = f"median letter mass {median:.2f} of the first {CHECKED} pairs"
-        return f"the judge does not answer A or B: {found}{example}; {advice}"
+def _advice(protocol: Protocol) -> str:
+    """What to do where a judge that is asked so does not answer with a letter."""
+    if protocol == "vote":
+        return "give it more --max-tokens where it thinks first, or another --judge"
+    return "switch its thinking off (--extra-body), use --protocol vote, or name another --judge"
 
 
 async def all_of(playing: Iterable[Awaitable[Played[T]]]) -> list[Played[T]]:

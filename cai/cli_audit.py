@@ -27,8 +27,8 @@ def audit(
 
     Example: cai audit runs/a/dpo.jsonl --rows verdicts.jsonl --fail-on role_mixup=0,chosen.refusal_full=0.1
     """
+    from cai.audit_report import read_limits
     from cai.auditing import audit as audit_dataset
-    from cai.auditing import read_limits
     from cai.errors import CaiError
 
     limits = read_limits(fail_on or [])

@@ -113,7 +113,8 @@ def judge_bench(
 
     Example: cai judge bench --judge local --judge openai:gpt-4.1-mini --gold pairs.jsonl --limit 200
     """
-    from cai.bench import lines, resolve_bench, run_bench
+    from cai.bench import resolve_bench, run_bench
+    from cai.bench_result import lines
     from cai.constitution import load_constitution
     from cai.errors import ModelStopped
 

@@ -12,7 +12,8 @@ import typer
 from cai.cli_common import Json, print_json
 
 if TYPE_CHECKING:
-    from cai.job import Job, Setup
+    from cai.job import Job
+    from cai.task import Setup
 
 plan_app = typer.Typer(
     help="Say what a job would ask and cost; asks nothing of any model.\n\nExample: cai plan generate --rounds 2",
@@ -21,11 +22,20 @@ plan_app = typer.Typer(
 )
 
 
+Prompts = Annotated[
+    str | None,
+    typer.Argument(help="A .jsonl(.gz), .csv, .txt or .parquet file, hf:org/name, or - ; default: 64 built-in."),
+]
+System = Annotated[str | None, typer.Option(help="System text put before every conversation.")]
+Templates = Annotated[str | None, typer.Option(help="Template set: chat, fewshot, or a folder.")]
+Temperature = Annotated[float, typer.Option(help="0 is greedy.")]
+MaxTokens = Annotated[int, typer.Option(help="Longest answer; a reply that reaches it is dropped.")]
+Format = Annotated[str | None, typer.Option(help="auto, text, prompt, messages or hh.")]
+PromptField = Annotated[str | None, typer.Option(help="Column or key that holds the prompt.")]
+
+
 def generate(
-    prompts: Annotated[
-        str | None,
-        typer.Argument(help="A .jsonl(.gz), .csv, .txt or .parquet file, hf:org/name, or - ; default: 64 built-in."),
-    ] = None,
+    prompts: Prompts = None,
     constitution: Annotated[str, typer.Option("--constitution", "-c", help="A built-in NAME or a PATH.")] = "harmless",
     model: Annotated[str, typer.Option(help="local, local:PATH, openai:NAME, anthropic:NAME, hf:NAME, …")] = "local",
     critic: Annotated[str | None, typer.Option(help="Model that critiques; default: --model.")] = None,
@@ -34,12 +44,12 @@ def generate(
     gate: Annotated[
         bool | None, typer.Option("--gate/--no-gate", help="Skip the revision where the critique finds nothing.")
     ] = None,
-    system: Annotated[str | None, typer.Option(help="System text put before every conversation.")] = None,
-    templates: Annotated[str | None, typer.Option(help="Template set: chat, fewshot, or a folder.")] = None,
-    temperature: Annotated[float, typer.Option(help="0 is greedy.")] = 1.0,
-    max_tokens: Annotated[int, typer.Option(help="Longest answer; a reply that reaches it is dropped.")] = 512,
-    format: Annotated[str | None, typer.Option(help="auto, text, prompt, messages or hh.")] = None,
-    prompt_field: Annotated[str | None, typer.Option(help="Column or key that holds the prompt.")] = None,
+    system: System = None,
+    templates: Templates = None,
+    temperature: Temperature = 1.0,
+    max_tokens: MaxTokens = 512,
+    format: Format = None,
+    prompt_field: PromptField = None,
 ) -> None:
     """Write critiques and revisions for every prompt; the same command again goes on where it stopped.
 
@@ -48,10 +58,7 @@ def generate(
 
 
 def sample(
-    prompts: Annotated[
-        str | None,
-        typer.Argument(help="A .jsonl(.gz), .csv, .txt or .parquet file, hf:org/name, or - ; default: 64 built-in."),
-    ] = None,
+    prompts: Prompts = None,
     model: Annotated[
         list[str] | None,
         typer.Option(help="local, openai:NAME, …; repeatable: each model gives -n replies. Default: local."),
@@ -74,12 +81,12 @@ def sample(
         int | None,
         typer.Option("--principles", "-k", help="With --best-of: principles drawn for each pair; default: 3."),
     ] = None,
-    system: Annotated[str | None, typer.Option(help="System text put before every conversation.")] = None,
-    templates: Annotated[str | None, typer.Option(help="Template set: chat, fewshot, or a folder.")] = None,
-    temperature: Annotated[float, typer.Option(help="0 is greedy.")] = 1.0,
-    max_tokens: Annotated[int, typer.Option(help="Longest answer; a reply that reaches it is dropped.")] = 512,
-    format: Annotated[str | None, typer.Option(help="auto, text, prompt, messages or hh.")] = None,
-    prompt_field: Annotated[str | None, typer.Option(help="Column or key that holds the prompt.")] = None,
+    system: System = None,
+    templates: Templates = None,
+    temperature: Temperature = 1.0,
+    max_tokens: MaxTokens = 512,
+    format: Format = None,
+    prompt_field: PromptField = None,
 ) -> None:
     """Draw several replies to every prompt; the same command again goes on where it stopped.
 
@@ -115,7 +122,7 @@ def label(
     model: Annotated[
         str | None, typer.Option(help="With --target: who writes further replies; default: the sample run's model.")
     ] = None,
-    templates: Annotated[str | None, typer.Option(help="Template set: chat, fewshot, or a folder.")] = None,
+    templates: Templates = None,
     max_tokens: Annotated[int, typer.Option(help="Longest answer of a judge that votes in words.")] = 1024,
 ) -> None:
     """Judge pairs of replies under a constitution, and cut preference data; the same command again goes on.
@@ -145,21 +152,26 @@ def run_options(
     """What every run can be told."""
 
 
-def _command(own: Callable[..., None], act: Callable[[Setup[Any], bool], None], doc: str | None) -> Callable[..., None]:
+def _command(run: Callable[..., None], doc: str | None, *parts: Callable[..., None]) -> Callable[..., None]:
+    """A command that does what `run` does, with the parameters of all `parts`."""
+
+    def command(**given: Any) -> None:
+        run(**given)
+
+    parameters = [each for part in parts for each in inspect.signature(part, eval_str=True).parameters.values()]
+    command.__doc__ = doc
+    command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    command.__annotations__ = {each.name: each.annotation for each in parameters}
+    return command
+
+
+def _of_run(own: Callable[..., None], act: Callable[[Setup[Any], bool], None], doc: str | None) -> Callable[..., None]:
     """A command with the parameters of `own` and those every run has, resolved into a setup before it acts."""
 
-    def run(**given: Any) -> None:
-        json = given.pop("json")
+    def run(json: bool, **given: Any) -> None:
         act(_setup(own.__name__, given), json)
 
-    parameters = [
-        *inspect.signature(own, eval_str=True).parameters.values(),
-        *inspect.signature(run_options, eval_str=True).parameters.values(),
-    ]
-    run.__doc__ = doc
-    run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
-    run.__annotations__ = {each.name: each.annotation for each in parameters}
-    return run
+    return _command(run, doc, own, run_options)
 
 
 def _setup(name: str, given: Mapping[str, Any]) -> Setup[Any]:
@@ -237,6 +249,14 @@ def export(
     rounds_kept: Annotated[
         str, typer.Option(help="Of generate: last, or all: one SFT row per round, as the paper trains.")
     ] = "last",
+) -> None:
+    """Cut training rows and the dataset card from a run's stored rows again, without a model.
+
+    Example: cai export runs/a --split 0.9 --parquet
+    """
+
+
+def label_options(
     min_confidence: Annotated[
         float | None, typer.Option(help="Of label: keep pairs at least so sure; default: 0.7, which promises nothing.")
     ] = None,
@@ -258,6 +278,11 @@ def export(
         typer.Option(help="Of label: kto.jsonl takes what wins at least so often, or loses."),
     ] = None,
     target: Annotated[int | None, typer.Option(help="Of label: keep at most so many pairs.")] = None,
+) -> None:
+    """What an export of labels can be told."""
+
+
+def export_options(
     hygiene: Annotated[
         bool,
         typer.Option("--hygiene/--no-hygiene", help="Leave out leaked preambles, mixed-up roles, …"),
@@ -268,31 +293,14 @@ def export(
     public: Annotated[bool, typer.Option("--public", help="With --push: a public dataset.")] = False,
     json: Json = False,
 ) -> None:
-    """Cut training rows and the dataset card from a run's stored rows again, without a model.
+    """What every export can be told."""
 
-    Example: cai export runs/a --split 0.9 --parquet
-    """
+
+def _export(run: Path, public: bool, json: bool, **options: Any) -> None:
     from cai import console
     from cai.export import export_run
 
-    found = export_run(
-        run,
-        rounds_kept=rounds_kept,
-        min_confidence=min_confidence,
-        calibration=calibration,
-        agreement=agreement,
-        pairing=pairing,
-        order_flip=order_flip,
-        max_length_ratio=max_length_ratio,
-        benign=benign,
-        dead_zone=dead_zone,
-        target=target,
-        hygiene=hygiene,
-        split=split,
-        parquet=parquet,
-        push=push,
-        private=not public,
-    )
+    found = export_run(run, private=not public, **options)
     console.show(found.lines())
     print_json(found.model_dump(mode="json"), json)
 
@@ -300,7 +308,7 @@ def export(
 def add_to(app: typer.Typer) -> None:
     """Give the command line these commands."""
     for own, doc in PLANS.items():
-        app.command(own.__name__)(_command(own, _run, own.__doc__))
-        plan_app.command(own.__name__)(_command(own, _plan, doc))
-    app.command("export")(export)
+        app.command(own.__name__)(_of_run(own, _run, own.__doc__))
+        plan_app.command(own.__name__)(_of_run(own, _plan, doc))
+    app.command("export")(_command(_export, export.__doc__, export, label_options, export_options))
     app.add_typer(plan_app, name="plan")

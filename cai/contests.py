@@ -18,7 +18,6 @@ from pydantic import ValidationError
 
 from cai.conversations import NoPrompt, listed, to_messages, to_prompt
 from cai.errors import RunError, SourceError, UsageError
-from cai.job import Place
 from cai.records import (
     DROP_REASONS,
     BadPrompt,
@@ -31,8 +30,10 @@ from cai.records import (
     pair_hash,
     prompt_hash,
 )
-from cai.run import PAIR_BITS, damage, identity_hash, lines_in_order
+from cai.run import PAIR_BITS, identity_hash
+from cai.run_files import damage, lines_in_order
 from cai.sources import describe, read_records
+from cai.task import Place
 
 PAIRINGS = ("all", "best-worst", "final")
 MOST_REPLIES = 362  # to a prompt: the numbers of their pairs fill the bits below that of the prompt

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import heapq
 import tempfile
+from abc import ABC, abstractmethod
 from array import array
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -23,7 +24,8 @@ from cai.errors import RunError
 from cai.hygiene import preamble_leak, role_mixup
 from cai.records import Drop, DropReason, prompt_hash
 from cai.refusals import refusal
-from cai.run import EXPORT_STAGES, TRAINING_FILES, RunFolder, damage, lines_in_order
+from cai.run import RunFolder
+from cai.run_files import EXPORT_STAGES, TRAINING_FILES, damage, lines_in_order
 from cai.tables import Table, line_of
 
 READ_FOR_REFUSALS = 1_000  # first replies of a generate run, in input order: the share is then known to 2.5 points
@@ -34,7 +36,7 @@ Row = dict[str, Any]
 Lines = Iterator[tuple[int, bytes]]  # of a JSONL file, with the positions they are sorted by
 
 
-class Cut:
+class Cut(ABC):
     """One export in progress; a kind of run says in `lines` what its rows become."""
 
     rows_file = ""
@@ -47,13 +49,13 @@ class Cut:
         self._run, self._split, self._columns = run, split, columns
         self._tables: dict[tuple[str, str], Table] = {}
 
+    @abstractmethod
     def lines(self) -> Lines:
         """Write the training rows; what is left out of a file comes back in input order, as lines of dropped.jsonl."""
-        raise NotImplementedError
 
+    @abstractmethod
     def notes(self) -> Iterator[str]:
         """What the rows show that the user should know."""
-        raise NotImplementedError
 
     def stored(self) -> Lines:
         """The rows of the run, in input order."""

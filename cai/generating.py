@@ -14,7 +14,6 @@ from cai.ask import Ask
 from cai.constitution import Constitution, load_constitution
 from cai.errors import UsageError
 from cai.flow import Driver, Played
-from cai.job import Item, Place, PromptSetup, Task, describe_prompts
 from cai.models import Model
 from cai.records import Contest, Prompt, Request, Revision
 from cai.revise import Chain, draw_principles, revise
@@ -32,6 +31,7 @@ from cai.settings import (
     spec_of,
 )
 from cai.sources import describe, read_prompts
+from cai.task import Item, Place, PromptSetup, Task, describe_prompts
 from cai.templates import load_templates
 
 

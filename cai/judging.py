@@ -1,14 +1,12 @@
-"""What `cai label` does with each pair: ask the judge, watch whether it can be read, and go on until enough are kept.
+"""What `cai label` does with each pair: ask the judge, and go on until enough are kept.
 
 Binds the judge's flow to pairs, principles and models. Knows no formulas and prints nothing.
 """
 
 from __future__ import annotations
 
-import asyncio
 import itertools
 import logging
-import statistics
 from bisect import insort
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -21,14 +19,16 @@ from pydantic import ValidationError
 from cai.ask import Ask, AskJudge
 from cai.candidates import sample
 from cai.contests import contest_of, later_reply, replies_of_run
-from cai.errors import CaiError, RowDropped, Unreadable
+from cai.errors import CaiError, RowDropped
 from cai.flow import Driver, Played, total_usage
 from cai.hygiene import identical
-from cai.job import Place, Task
-from cai.judge import CHECKED, LEAST_MASS, Flow, Pair, Verdict, belief, draw_for_judge, judge, readability
+from cai.judge import CHECKED, Flow, Pair, Verdict, belief, draw_for_judge, judge
+from cai.judge_check import JudgeCheck
 from cai.pairs import extra_pass, reason
-from cai.records import Contest, Label, Prompt, Usage
-from cai.run import PAIR_BITS, RunFolder, damage
+from cai.records import Contest, Label, Prompt, Protocol, Usage
+from cai.run import PAIR_BITS, RunFolder
+from cai.run_files import damage
+from cai.task import Place, Task
 
 if TYPE_CHECKING:
     from cai.labelling import LabelSetup
@@ -60,11 +60,7 @@ class Labelling(Task[Label]):
         self._ask = AskJudge(setup.templates, law, prefill=can.prefill)
         self._law = law.ref
         self._weighted = setup.settings.principles >= len(self._principles)
-        self._first: list[float] = []  # letter masses of the first pairs
-        self._checked = setup.protocol == "reward"
-        self._read = 0
-        self._permits = asyncio.Semaphore(CHECKED)  # pairs that may be asked about before the check
-        self._unreadable: Unreadable | None = None
+        self._check = JudgeCheck(_advice(setup.protocol), needed=setup.protocol != "reward")
         self._progress: Progress | None = None
 
     def places(self) -> Iterator[Place]:
@@ -81,7 +77,7 @@ class Labelling(Task[Label]):
             self._progress = Progress(self._setup, run.path)
         for line in itertools.islice(_lines(run.path / self.rows_file), CHECKED):
             try:
-                self._watch(Label.model_validate_json(line))
+                self._check.watch(Label.model_validate_json(line).votes)
             except ValidationError as error:
                 raise damage(run.path / self.rows_file) from error
 
@@ -99,24 +95,13 @@ class Labelling(Task[Label]):
         b = await self._reply(drivers, item, position, item.b, item.b_from, item.b_model)
         if identical(a.text, b.text):  # whatever a judge said, there would be nothing to choose
             raise RowDropped("identical", "judge", f"{item.a_from} and {item.b_from} are the same")
-        await self._admitted()
+        await self._check.admitted()
         try:
             played = await drivers[0].play(item.id, position, self.flow(item, a.text, b.text))
-        except CaiError:  # this pair tells nothing of the judge: another may, or must see that the run is over
-            if not self._checked:
-                self._permits.release()
+        except CaiError:  # this pair tells nothing of the judge
+            self._check.leave()
             raise
         return self._label(item, position, a, b, played)
-
-    async def _admitted(self) -> None:
-        """Returns when the judge is known to be readable, or this pair is among the first."""
-        if not self._checked:
-            await self._permits.acquire()
-            if self._unreadable is not None:
-                self._permits.release()  # lets the next one know, too
-                raise self._unreadable
-            if self._checked:
-                self._permits.release()
 
     async def _reply(
         self, drivers: list[Driver], item: Contest, position: int, text: str | None, origin: str, model: str | None
@@ -169,24 +154,9 @@ class Labelling(Task[Label]):
 
     def kept(self, row: Label) -> None:
         """Stops the run where the judge cannot be read; counts towards the target."""
-        self._watch(row)
+        self._check.watch(row.votes)
         if self._progress is not None:
             self._progress.add(row)
-
-    def _watch(self, row: Label) -> None:
-        if self._checked:
-            return
-        self._read += 1
-        self._first += readability(row.votes)
-        if self._read < CHECKED:
-            return
-        self._checked = True
-        median = statistics.median(self._first)
-        if median < LEAST_MASS:
-            self._unreadable = Unreadable(unreadable(row, median))
-            self._permits.release()
-            raise self._unreadable
-        self._permits.release()
 
     def enough(self, position: int) -> bool:
         """Whether the target is reached by pairs that come before this one."""
@@ -197,17 +167,11 @@ class Labelling(Task[Label]):
         return None if self._progress is None else self._progress.more()
 
 
-def unreadable(row: Label, median: float) -> str:
-    """Why a run stops whose judge does not answer with a letter, and what to do."""
-    problems = [reading.problem for vote in row.votes for reading in (vote.ab, vote.ba) if reading.problem is not None]
-    example = f", such as: {problems[0]}" if problems else ""
-    advice = (
-        "switch its thinking off (--extra-body), use --protocol vote, or word judge.jinja and verdict.jinja for it"
-        if row.protocol in ("logprob", "score", "reason")
-        else "word judge.jinja and verdict.jinja for it, or, where it thinks first, give it more --max-tokens"
-    )
-    found = f"median letter mass {median:.2f} of the first {CHECKED} pairs"
-    return f"the judge does not answer A or B: {found}{example}; {advice}"
+def _advice(protocol: Protocol) -> str:
+    """What to do where a judge that is asked so does not answer with a letter."""
+    if protocol == "vote":
+        return "word judge.jinja and verdict.jinja for it, or, where it thinks first, give it more --max-tokens"
+    return "switch its thinking off (--extra-body), use --protocol vote, or word judge.jinja and verdict.jinja for it"
 
 
 class Progress:

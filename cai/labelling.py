@@ -19,7 +19,6 @@ from cai.constitution import Constitution, load_constitution
 from cai.contests import PAIRINGS, Source, describe_source, human_labelled, read_contests, run_info
 from cai.errors import UsageError
 from cai.hygiene import identical
-from cai.job import Item, Place, Setup, describe_prompts, is_countable, limited
 from cai.judge import WAVES, choose_protocol
 from cai.judging import Labelling
 from cai.models import Model
@@ -37,6 +36,7 @@ from cai.settings import (
     settings_from_options,
     spec_of,
 )
+from cai.task import Item, Place, Setup, describe_prompts, is_countable, limited
 from cai.templates import load_templates
 
 SHARE = (0.5, 1.0, "a number from 0.5 to 1")

@@ -22,7 +22,7 @@ from cai.models.bases import Base, find_base, gguf_of, need, quiet, read_object,
 from cai.models.loading import load_config, load_model, load_tokenizer, reasons
 from cai.models.reward import open_reward
 from cai.records import Record
-from cai.run import take_lock
+from cai.run_files import take_lock
 from cai.train_loop import unwritten
 
 log = logging.getLogger("cai")

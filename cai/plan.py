@@ -11,11 +11,12 @@ from typing import Any
 import orjson
 
 from cai.errors import RunError
-from cai.job import Setup
 from cai.records import BadPrompt, Contest, Prompt, Record, Request
-from cai.run import RETRIED, digest_of, dropped_state, names_of
+from cai.run import digest_of, dropped_state, names_of
+from cai.run_files import RETRIED
 from cai.settings import spec_of
 from cai.store import Store
+from cai.task import Setup
 
 CHARACTERS_PER_TOKEN = (
     4.0  # English text under the tokenizers of 2024–2026; others need up to four times as many tokens

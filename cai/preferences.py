@@ -46,7 +46,8 @@ from cai.pairs import (
     standings,
 )
 from cai.records import DropReason, Label
-from cai.run import PAIR_BITS, RunFolder, write_atomically
+from cai.run import PAIR_BITS, RunFolder
+from cai.run_files import write_atomically
 from cai.tables import line_of
 
 TEXTS = ".texts"  # the file in which what reading found is remembered

@@ -6,52 +6,35 @@ Knows files, identities and counts (DESIGN §5); nothing of models, nor of what 
 from __future__ import annotations
 
 import hashlib
-import os
 import platform
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import suppress
+from collections.abc import Mapping
+from contextlib import ExitStack
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import orjson
-from pydantic import ValidationError
 
 from cai.errors import RunError
-from cai.records import (
-    DROP_REASONS,
-    Candidates,
-    Contest,
-    Drop,
-    DropReason,
-    Label,
-    Prompt,
-    Record,
-    Revision,
-    prompt_hash,
+from cai.records import DROP_REASONS, Contest, Drop, DropReason, Prompt, Record, prompt_hash
+from cai.run_files import (
+    EXPORT_STAGES,
+    RETRIED,
+    TRAINING_FILES,
+    damage,
+    lines_without,
+    retried_lines,
+    take_lock,
+    write_atomically,
 )
 from cai.store import Store
 
 FORMAT = 1
 DONE = 1
 DROPPED = 100  # + index of the reason in DROP_REASONS
-RETRIED: tuple[DropReason, ...] = ("model_error",)  # drops that are tried again when the run is resumed
-ROWS: dict[str, type[Record]] = {
-    "revisions.jsonl": Revision,
-    "candidates.jsonl": Candidates,
-    "labels.jsonl": Label,
-    "dropped.jsonl": Drop,
-}
-EXPORT_STAGES = ("sft", "dpo", "pairs", "kto")  # drops of an export: the row itself is finished, it only left a file
 PAIR_BITS = 16  # of the position of a pair: its number among those of its prompt; above them the place of the prompt
 BESIDE = (".lock", "gold", "calibration.json")  # may lie in a folder before it holds a run
-TRAINING_FILES = tuple(
-    f"{name}{side}.{kind}"
-    for name in ("sft", "dpo", "kto", "reward")
-    for side in ("", ".eval")
-    for kind in ("jsonl", "parquet")
-)
 
 
 def dropped_state(reason: DropReason) -> int:
@@ -113,21 +96,17 @@ class RunFolder:
             self._lock = take_lock(path / ".lock")
         except OSError as error:
             raise RunError(f"cannot write to {path}: {error.strerror or error}; choose another --out") from error
-        try:
+        with ExitStack() as opened:  # closed again where the folder is refused or cannot be read
+            opened.callback(self._lock.close)
             anew = self._start_is_anew(force)  # it may have changed before the lock was taken
             self.store = Store(path)
-        except BaseException:
-            self._lock.close()
-            raise
-        try:
+            opened.callback(self.store.close)
             if anew:
                 self._start_anew()
             else:
                 self._recover()
                 self._forget_superseded()
-        except BaseException:
-            self.close()
-            raise
+            opened.pop_all()
 
     def _start_is_anew(self, force: bool) -> bool:
         """Read run.json, and tell whether to start anew; raises RunError for what may only be done with `force`."""
@@ -197,7 +176,7 @@ class RunFolder:
         path = self.path / "dropped.jsonl"
         last: dict[int, int] = {}  # position → number of its last line
         stale = set()
-        for number, position, reason in _retried_lines(path):
+        for number, position, reason in retried_lines(path):
             if position in last:
                 stale.add(last[position])
             last[position] = number
@@ -205,7 +184,7 @@ class RunFolder:
             if known is not None and known[1] != dropped_state(reason):
                 stale.add(number)
         if stale:
-            self.store.rewrite(path.name, _lines_without(path, stale))
+            self.store.rewrite(path.name, lines_without(path, stale))
 
     def _known(self, position: int, digest: bytes, name: str) -> int | None:
         """The state of what was read at a position; RunError where that was something else."""
@@ -337,99 +316,9 @@ def _read_info(file: Path) -> dict[str, Any] | None:
     return dict(info)
 
 
-def lines_in_order(path: Path) -> Iterator[tuple[int, bytes]]:
-    """Position and line of every row of a JSONL file, in input order, each line read when it is wanted.
-
-    Holds about 45 bytes a row, and leaves out a torn last line. Raises RunError naming a line that is no row.
-    """
-    places = []  # position and offset in one integer, which is a third of the memory of a tuple
-    with open(path, "rb") as file:
-        start = 0
-        for line in file:
-            if line.endswith(b"\n"):
-                try:
-                    places.append(orjson.loads(line)["position"] << 48 | start)
-                except (ValueError, LookupError, TypeError) as error:
-                    raise damage(path) from error
-            start += len(line)
-        places.sort()
-        for place in places:
-            file.seek(place & (1 << 48) - 1)
-            yield place >> 48, file.readline()
-
-
-def _retried_lines(path: Path) -> Iterator[tuple[int, int, DropReason]]:
-    """Number, position and reason of the lines of dropped.jsonl that tell of drops which are tried again."""
-    words = [reason.encode() for reason in RETRIED]
-    with open(path, "rb") as file:
-        for number, line in enumerate(file):
-            if any(word in line for word in words):  # the others, which may be millions, need no parsing
-                try:
-                    drop = orjson.loads(line)
-                    if drop["reason"] in RETRIED and drop["stage"] not in EXPORT_STAGES:
-                        yield number, drop["position"], drop["reason"]
-                except (ValueError, LookupError, TypeError) as error:
-                    raise damage(path) from error
-
-
-def _lines_without(path: Path, numbers: set[int]) -> Iterator[bytes]:
-    """The lines of a file but some; it is closed after the last one."""
-    with open(path, "rb") as file:
-        yield from (line for number, line in enumerate(file) if number not in numbers)
-
-
-def damage(path: Path) -> RunError:
-    """The error that names the first line of a JSONL file of `ROWS` that is no such row."""
-    with open(path, "rb") as file:
-        for number, line in enumerate(file, 1):
-            try:
-                ROWS[path.name].model_validate_json(line)
-            except ValidationError as error:
-                problem = error.errors()[0]
-                where = ".".join(map(str, problem["loc"])) or "the line"
-                return RunError(
-                    f"{path}: line {number} is damaged ({where}: {problem['msg']}): delete that line and run the same "
-                    "command again; its row is made again from the finished calls"
-                )
-    return RunError(f"{path} has a row that cannot be read")
-
-
-def write_atomically(path: Path, content: bytes) -> None:
-    """Replace a file so that a reader or a kill sees the old content or the new, never a part."""
-    part = path.with_name(path.name + ".part")
-    try:
-        with open(part, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())  # else a loss of power may leave the new name with no content
-        os.replace(part, path)
-    except OSError as error:
-        with suppress(OSError):
-            part.unlink()
-        raise RunError(f"cannot write {path}: {error.strerror or error}; free some space and run it again") from error
-
-
 def package_version(name: str) -> str | None:
     """The installed version of a package; None where it is not installed (a bare checkout)."""
     try:
         return version(name)
     except PackageNotFoundError:
         return None
-
-
-def take_lock(path: Path) -> IO[bytes]:
-    """Take the folder's lock, which the system lets go when the process ends, however it ends."""
-    file = open(path, "ab")  # noqa: SIM115
-    try:
-        if os.name == "nt":
-            import msvcrt
-
-            msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)  # type: ignore[attr-defined,unused-ignore]
-        else:
-            import fcntl
-
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        file.close()
-        raise RunError(f"{path.parent} is in use by another process: wait for it, or name another --out") from None
-    return file

@@ -18,7 +18,6 @@ from cai.choosing import Picker, Picking, all_of, resolve_picking
 from cai.constitution import Constitution
 from cai.errors import RowDropped, UsageError
 from cai.flow import Driver, Played, total_usage
-from cai.job import Item, Place, PromptSetup, Task, describe_prompts
 from cai.judge import WAVES
 from cai.models import Model
 from cai.records import Best, Candidate, Candidates, Contest, Prompt, Request
@@ -36,6 +35,7 @@ from cai.settings import (
     spec_of,
 )
 from cai.sources import describe, read_prompts
+from cai.task import Item, Place, PromptSetup, Task, describe_prompts
 from cai.templates import Templates, load_templates
 
 

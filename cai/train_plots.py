@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from cai.errors import MissingExtra
 from cai.plots import AFTER, BEFORE, GREY, _figure, _png
-from cai.run import write_atomically
+from cai.run_files import write_atomically
 
 LOSS, MARGINS = "loss.png", "margins.png"
 # Share of the steps that a curve is the mean over, where it has more than FEW: a batch of a few rows is noise.

@@ -22,13 +22,15 @@ from cai.calibrate import probability
 from cai.constitution import Constitution, Principle, load_constitution
 from cai.errors import ConstitutionError, UsageError
 from cai.feed import in_thread
-from cai.job import Job, Place
+from cai.job import Job
 from cai.judge import Flow, Pair, judge, log_ratio
 from cai.judging import Labelling
 from cai.labelling import LabelSettings, LabelSetup, resolve
 from cai.records import Contest, Label, Reading, Record, Vote
-from cai.run import PAIR_BITS, damage, identity_hash
+from cai.run import PAIR_BITS, identity_hash
+from cai.run_files import damage
 from cai.settings import make_settings, spec_of
+from cai.task import Place
 
 State = Literal["holds", "flips", "fails", "invalid"]
 STATES: dict[State, str] = {

@@ -14,7 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
-from cai.auditing import MEASURES, OF_REPLIES, NoReply, audit, read_case, read_limits
+from cai.audit_report import MEASURES, OF_REPLIES
+from cai.auditing import audit
 from cai.cli_audit import audit as command
 from cai.errors import CaiError, SourceError, UsageError
 from cai.hygiene import EVASIVE
@@ -47,89 +48,13 @@ def said(text: str) -> list[dict[str, str]]:
     return [{"role": "assistant", "content": text}]
 
 
-# Shapes
-
-
-@pytest.mark.parametrize(
-    ("record", "replies", "asked"),
-    [
-        ({"prompt": ASKED, "completion": "A"}, [("reply", "A")], ASKED),
-        ({"prompt": TURN, "completion": said("A"), "label": True}, [("reply", "A")], ASKED),
-        ({"messages": TURN + said("A")}, [("reply", "A")], ASKED),
-        (
-            {"conversations": [{"from": "human", "value": ASKED}, {"from": "gpt", "value": "A"}]},
-            [("reply", "A")],
-            ASKED,
-        ),
-        ({"prompt": TURN, "chosen": said("A"), "rejected": said("B")}, [("chosen", "A"), ("rejected", "B")], ASKED),
-        ({"prompt": ASKED, "chosen": "A", "rejected": "B"}, [("chosen", "A"), ("rejected", "B")], ASKED),
-        ({"chosen": TURN + said("A"), "rejected": TURN + said("B")}, [("chosen", "A"), ("rejected", "B")], ASKED),
-        (
-            {"chosen": f"\n\nHuman: {ASKED}\n\nAssistant: A", "rejected": f"\n\nHuman: {ASKED}\n\nAssistant: B"},
-            [("chosen", "A"), ("rejected", "B")],
-            ASKED,
-        ),
-        ({"prompt": TURN, "replies": [{"text": "A", "model": "m"}, "B"]}, [("reply", "A"), ("reply", "B")], ASKED),
-        ({"prompt": TURN, "initial": "A", "rounds": [], "final": "B"}, [("final", "B"), ("initial", "A")], ASKED),
-        ({"prompt": TURN, "a": "A", "b": "B", "votes": []}, [("a", "A"), ("b", "B")], ASKED),
-        ({"instruction": "Translate.", "input": "Fähre", "output": "A"}, [("reply", "A")], "Translate.\n\nFähre"),
-        ({"instruction": ASKED, "input": "", "output": "A"}, [("reply", "A")], ASKED),
-        ({"input": ASKED, "output_1": "A", "output_2": "B"}, [("output_1", "A"), ("output_2", "B")], ASKED),
-        (
-            {"rl_prompt": f"\n\nHuman: {ASKED}\n\nAssistant:", "sampled_answers": [{"sampled_string": " A\n\nHuman:"}]},
-            [("reply", " A")],
-            ASKED,
-        ),
-        ("A", [("reply", "A")], None),
-        (TURN + said("A"), [("reply", "A")], ASKED),
-    ],
-)
-def test_replies_and_prompt_are_found_in_the_shapes_that_people_have(
-    record: Any, replies: list[tuple[str, str]], asked: str | None
-) -> None:
-    case = read_case(record)
-    assert (list(case.replies), case.asked) == (replies, asked)
-
-
-def test_one_conversation_is_the_same_prompt_in_every_shape() -> None:
-    turns = [*TURN, *said("At dawn."), {"role": "user", "content": "And back?"}]
-    text = f"\n\nHuman: {ASKED}\n\nAssistant: At dawn.\n\nHuman: And back?"
-    records = [
-        {"prompt": turns, "completion": "A"},
-        {"messages": turns + said("A")},
-        {"chosen": f"{text}\n\nAssistant: A", "rejected": f"{text}\n\nAssistant: B"},
-        {"prompt": f"{text}\n\nAssistant:", "completion": "A"},
-    ]
-    assert {read_case(record).prompt for record in records} == {text}
-    assert read_case(records[0]).asked == "And back?"
-
-
-@pytest.mark.parametrize(
-    ("record", "problem"),
-    [
-        ({"prompt": ASKED}, "no reply; it has 'prompt': name its column with --reply-field"),
-        ({"completion": 3}, "'reply' is of type int, not text"),
-        ({"completion": None}, "'reply' is null, not text"),
-        ({"messages": TURN}, "'reply' does not end with a turn of the assistant"),
-        ({"messages": [{"role": "robot", "content": "A"}]}, "a turn has the role 'robot'"),
-        (7, "the record is of type int"),
-        ({"completion": "caf\udce9"}, "text that is not UTF-8 (character 4)"),
-        ({"prompt": [{"role": "user", "content": "\ud800"}], "completion": "A"}, "text that is not UTF-8"),
-    ],
-)
-def test_a_record_without_a_reply_says_why(record: Any, problem: str) -> None:
-    with pytest.raises(NoReply) as caught:
-        read_case(record)
-    assert str(caught.value).startswith(problem)
+# Counts
 
 
 @given(st.recursive(st.none() | st.integers() | st.text(), lambda s: st.lists(s) | st.dictionaries(st.text(), s)))
 def test_no_record_ends_an_audit(record: Any) -> None:
     found = audit([{"completion": PLAIN}, {"chosen": record, "rejected": record}, record])
     assert found.rows + found.bad == 3
-
-
-# Counts
 
 
 def test_every_fault_is_counted_for_its_role(write: Write) -> None:
@@ -279,39 +204,6 @@ def test_what_holds_no_records_is_refused() -> None:
             UsageError, match=f"the {list(wrong)[-1]} is 5: name a file or a run folder, or pass a list"
         ):
             audit(**wrong)  # type: ignore[arg-type]
-
-
-def test_limits_are_read_from_lists_and_repetition() -> None:
-    assert read_limits(["refusal_full=0.2, role_mixup=0", "chosen.empty=0.01"]) == {
-        "refusal_full": 0.2, "role_mixup": 0, "chosen.empty": 0.01,
-    }  # fmt: skip
-    assert read_limits([]) == {}
-
-
-@pytest.mark.parametrize(
-    ("text", "problem"),
-    [
-        ("refusal_ful=0.2", "did you mean 'refusal_full'"),
-        ("chosen.overlap=0", "'chosen.overlap' is nothing that is measured"),
-        ("empty", "write NAME=SHARE"),
-        ("empty=20", "a share from 0 to 1"),
-        ("empty=nan", "a share from 0 to 1"),
-    ],
-)
-def test_a_limit_that_cannot_be_is_told(text: str, problem: str) -> None:
-    with pytest.raises(UsageError, match=problem):
-        read_limits([text])
-
-
-def test_what_exceeds_its_limit_is_named_with_by_how_much() -> None:
-    found = audit([{"chosen": NO, "rejected": PLAIN}])
-    assert found.failures({"refusal_full": 0.5, "chosen.refusal_full": 0.2}) == [
-        "chosen.refusal_full is 1, which is 0.8 above 0.2"
-    ]
-    with pytest.raises(UsageError, match="no replies of 'chose'; did you mean 'chosen'"):
-        found.failures({"chose.empty": 0})
-    with pytest.raises(UsageError, match="nothing to measure it on"):
-        found.failures({"overlap": 0})
 
 
 # The command

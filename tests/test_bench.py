@@ -19,7 +19,8 @@ from stub import Stub, stub
 from test_trial import Judge, command, fair, judged, value
 
 import cai.models
-from cai.bench import BenchResult, judge_bench, lines, resolve_bench
+from cai.bench import judge_bench, resolve_bench
+from cai.bench_result import BenchResult, lines
 from cai.calibration import calibrate_file
 from cai.constitution import Constitution, load_constitution
 from cai.errors import CallRejected, ModelStopped, RunError, SourceError, UsageError

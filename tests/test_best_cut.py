@@ -18,7 +18,7 @@ from test_sampling import run as sample_run
 from cai.errors import RunError, UsageError
 from cai.export import export_run
 from cai.records import Completion
-from cai.run import TRAINING_FILES
+from cai.run_files import TRAINING_FILES
 from cai.training_data import load_rows
 
 

@@ -23,7 +23,6 @@ from cai.contests import (
     run_info,
 )
 from cai.errors import RunError, SourceError, UsageError
-from cai.job import Place
 from cai.records import (
     BadPrompt,
     Candidate,
@@ -37,6 +36,7 @@ from cai.records import (
     prompt_hash,
 )
 from cai.run import PAIR_BITS
+from cai.task import Place
 
 DATA = Path(os.environ.get("CAI_SHARED_DATA", Path(__file__).parent.parent.parent / "shared" / "data"))
 TURN: tuple[Message, ...] = ({"role": "user", "content": "Hi?"},)

@@ -17,6 +17,7 @@ LAYERS = {  # from the top; modules of one layer may import each other
     "uses": (
         "pipeline job settings generating sampling labelling judging contests run plan export preferences cut card "
         "run_cards markdown "
+        "task judge_check run_files export_options bench_result audit_cases audit_report "
         "choosing best_cut tables hub auditing bench trial ablation calibration judged plots training evaluate report "
         "losses trl_hooks preference_rows preference_training masks merging gguf_file chatting "
         "training_watch training_files training_data training_rows train_config train_plan train_models train_folder "

@@ -33,7 +33,7 @@ from cai.models import open_model
 from cai.models.bases import find_base
 from cai.models.weights import STEM, cache_folder
 from cai.records import Call, Message, Request, Sampling
-from cai.run import take_lock
+from cai.run_files import take_lock
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # those of torch, transformers and peft about themselves
 openvino = pytest.mark.skipif(importlib.util.find_spec("openvino_genai") is None, reason="no openvino_genai")

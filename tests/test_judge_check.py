@@ -1,0 +1,82 @@
+"""How many pairs a judge is asked about before it is known that it can be read, and what becomes of those that wait."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from cai.errors import Unreadable
+from cai.judge import CHECKED
+from cai.judge_check import JudgeCheck
+from cai.records import Reading, Vote
+
+ADVICE = "take another judge"
+
+
+def votes(mass: float) -> tuple[Vote, ...]:
+    reading = Reading(mass=mass, problem=None if mass >= 0.5 else "it wrote a poem")
+    return (Vote(principle="p", weight=1.0, ab=reading, ba=reading),)
+
+
+async def waiting(check: JudgeCheck, count: int) -> list[asyncio.Task[None]]:
+    """So many pairs, as far as the check lets them through."""
+    tasks = [asyncio.ensure_future(check.admitted()) for _ in range(count)]
+    await asyncio.sleep(0.01)
+    return tasks
+
+
+def test_the_first_pairs_are_admitted_and_the_others_when_those_could_be_read() -> None:
+    async def play() -> None:
+        check = JudgeCheck(ADVICE)
+        tasks = await waiting(check, 3 * CHECKED)
+        assert sum(task.done() for task in tasks) == CHECKED
+        for _ in range(CHECKED - 1):
+            check.watch(votes(0.9))
+        await asyncio.sleep(0.01)
+        assert sum(task.done() for task in tasks) == CHECKED
+        check.watch(votes(0.9))
+        await asyncio.wait_for(asyncio.gather(*tasks), 1)
+        check.watch(votes(0.0))  # later ones do not matter
+
+    asyncio.run(play())
+
+
+def test_a_pair_without_a_verdict_makes_room_for_another() -> None:
+    async def play() -> None:
+        check = JudgeCheck(ADVICE)
+        tasks = await waiting(check, CHECKED + 1)
+        check.leave()
+        await asyncio.wait_for(asyncio.gather(*tasks), 1)
+
+    asyncio.run(play())
+
+
+def test_an_unreadable_judge_is_told_once_and_to_all_who_wait() -> None:
+    async def play() -> None:
+        check = JudgeCheck(ADVICE)
+        tasks = await waiting(check, 2 * CHECKED)
+        for _ in range(CHECKED - 1):
+            check.watch(votes(0.1))
+        told = "median letter mass 0.10 of the first 20 pairs, such as: it wrote a poem; take another judge"
+        with pytest.raises(Unreadable, match=told):
+            check.watch(votes(0.1))
+        found = await asyncio.wait_for(asyncio.gather(*tasks, return_exceptions=True), 1)
+        assert found[:CHECKED] == [None] * CHECKED
+        assert all(isinstance(error, Unreadable) for error in found[CHECKED:])
+        check.watch(votes(0.1))  # a pair that was on its way
+        check.leave()
+        with pytest.raises(Unreadable):
+            await check.admitted()
+
+    asyncio.run(play())
+
+
+def test_a_judge_that_casts_no_votes_needs_no_check() -> None:
+    async def play() -> None:
+        check = JudgeCheck(ADVICE, needed=False)
+        assert all(task.done() for task in await waiting(check, 2 * CHECKED))
+        for _ in range(2 * CHECKED):
+            check.watch(())
+
+    asyncio.run(play())
