@@ -70,6 +70,8 @@ def test_a_shared_highest_score_has_no_winner() -> None:
     with pytest.raises(RowDropped, match=r"replies 0 and 1 and 2 share the highest score, 0\.5") as dropped:
         pick(circle)
     assert (dropped.value.reason, dropped.value.stage) == ("low_confidence", "judge")
+    with pytest.raises(RowDropped, match="replies 0 and 1 share"):
+        pick({0: 0.1 + 0.2, 1: 0.3})  # the same sum in another order
     assert pick({0: 0.2, 1: 0.2, 2: 0.6}) == 2
 
 

@@ -276,8 +276,9 @@ def test_a_prompt_on_both_sides_is_an_error_that_names_it(tmp_path: Path) -> Non
         load_rows(path, "sft", split=0.5)
 
 
-def test_a_leak_is_seen_through_the_shape_of_the_row(tmp_path: Path) -> None:
-    write(tmp_path / "a.eval.jsonl", [{"prompt": "Question 3?", "completion": said("Other.")}])
+@pytest.mark.parametrize("reply", ["Other.", said("Other.")], ids=["plain-text", "a-message"])
+def test_a_leak_is_seen_through_the_shape_of_the_row(tmp_path: Path, reply: Any) -> None:
+    write(tmp_path / "a.eval.jsonl", [{"prompt": "Question 3?", "completion": reply}])
     with pytest.raises(InputError, match="remembered"):
         load_rows(write(tmp_path / "a.jsonl", [chat(n) for n in range(5)]), "sft")
 
