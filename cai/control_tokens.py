@@ -13,13 +13,13 @@ from typing import Any
 
 from cai.training_data import TrainingData
 from cai.training_files import Drop
-from cai.training_rows import TrainingRow
+from cai.training_rows import TrainingRow, named
 
 
 def without_forged_turns(data: TrainingData, tokenizer: Any) -> TrainingData:
     """The data without the conversations that hold a control token; plain text, which brings its own, stays."""
-    named = {token.content for token in tokenizer.added_tokens_decoder.values() if token.special}
-    tokens = sorted({*named, *tokenizer.all_special_tokens}, key=len, reverse=True)
+    special = {token.content for token in tokenizer.added_tokens_decoder.values() if token.special}
+    tokens = sorted({*special, *tokenizer.all_special_tokens}, key=len, reverse=True)
     if not tokens:
         return data
     known = re.compile("|".join(map(re.escape, tokens)))
@@ -31,7 +31,7 @@ def without_forged_turns(data: TrainingData, tokenizer: Any) -> TrainingData:
             if token is None:
                 yield row
             else:
-                told = f"row {row.id}: its text holds {token[0]!r}, a control token, and could open turns of its own"
+                told = f"{named(row.id)}: its text holds {token[0]!r}, a control token, and could open turns of its own"
                 drops.append(Drop(data.files[file][0], 0, "role_mixup", told))
 
     train, held = tuple(sound(data.train, 0)), tuple(sound(data.eval, -1))

@@ -1,13 +1,14 @@
 """The folder of a training: what it is, how far it came, and what it measured.
 
 `training.json` holds identity, provenance and results, `metrics.jsonl` a line a step, `eval.jsonl` a line for each row
-that was evaluated, `checkpoints/` what resuming needs. Knows files; nothing of models or trainers.
+that was evaluated, `dropped.jsonl` one for each that does not train, `checkpoints/` what resuming needs. Knows files;
+nothing of models or trainers.
 """
 
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any
 
@@ -17,6 +18,7 @@ from cai.errors import RunError
 from cai.run_files import take_lock, write_atomically
 
 RECORD, METRICS, EVALS, CHECKPOINTS = "training.json", "metrics.jsonl", "eval.jsonl", "checkpoints"
+DROPPED = "dropped.jsonl"
 LOCK = ".lock"
 # Metrics of an evaluation that nobody asks for later.
 UNTOLD = ("eval_runtime", "eval_samples_per_second", "eval_steps_per_second", "eval_num_tokens")
@@ -116,6 +118,12 @@ class TrainFolder:
         """Write a line of metrics.jsonl, or of another file."""
         with open(self.path / name, "ab", buffering=0) as file:
             file.write(orjson.dumps(metrics, option=orjson.OPT_APPEND_NEWLINE | orjson.OPT_SERIALIZE_NUMPY))
+
+    def replace(self, name: str, rows: Iterable[Mapping[str, Any]]) -> None:
+        """Write all lines of a file; without any there is none."""
+        lines = [orjson.dumps(row, option=orjson.OPT_APPEND_NEWLINE) for row in rows]
+        if self._writes and (lines or (self.path / name).exists()):
+            write_atomically(self.path / name, b"".join(lines))
 
     def metrics(self, name: str = METRICS) -> list[dict[str, Any]]:
         """The lines of metrics.jsonl, or of another file."""

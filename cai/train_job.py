@@ -23,7 +23,7 @@ from cai.run import package_version
 from cai.train_config import Loaded
 from cai.train_eval import pair_accuracy
 from cai.train_evidence import MOST_TOKENS, sample_after, sample_before, write_evidence
-from cai.train_folder import EVALS, TrainFolder
+from cai.train_folder import DROPPED, EVALS, TrainFolder
 from cai.train_loop import (
     Processes,
     Progress,
@@ -41,6 +41,7 @@ from cai.train_replies import Replies
 from cai.train_samples import untrained
 from cai.train_summary import TrainSummary, last_metrics
 from cai.training_data import TrainingData
+from cai.training_rows import named
 from cai.training_watch import callback
 
 Tell = Callable[[str], None]
@@ -124,6 +125,7 @@ class Session:
         for reason, count in sorted(found.items()):
             first = next(drop for drop in self.drops[self.read_drops :] if drop.reason == reason)
             self.tell(f"dropped: {reason} {count:,}; the first is {first.detail}")
+        self.folder.replace(DROPPED, map(dataclasses.asdict, self.drops))
         settled = {setting.name: setting.value for setting in settings}
         self.folder.write(
             settled={name: settled[name] for name in SETTLED if name in settled} | {"devices": self.processes.count},
@@ -273,8 +275,8 @@ class Session:
 
     def _told(self, error: LossNotFinite) -> LossNotFinite:
         """The error with the names of its rows, and what there is to go on with."""
-        names = [self.rows.name(place) for place in error.rows]
-        rows = f" (rows {', '.join(names[:8])}{', …' if len(names) > 8 else ''})" if names else ""
+        names = [named(self.rows.name(place)) for place in error.rows]
+        rows = f" ({', '.join(names[:8])}{', …' if len(names) > 8 else ''})" if names else ""
         kept = self.folder.last_checkpoint()
         good = f"the checkpoint {kept} is from before" if kept else "there is no checkpoint yet"
         return LossNotFinite(

@@ -21,7 +21,7 @@ from cai.train_loop import trl_config
 from cai.train_plan import Plan, Setting
 from cai.training_data import TrainingData
 from cai.training_files import Drop
-from cai.training_rows import TrainingRow
+from cai.training_rows import TrainingRow, named
 
 CHOICES = {"kto": ("kto", "apo_zero_unpaired"), "reward": ("soft", "margin", "hard")}
 BETA = 0.1  # Rafailov et al. 2023 (arXiv 2305.18290), appendix B; TRL's default for kto, too
@@ -68,7 +68,7 @@ class Preferences:
             if unfit is None:
                 found.append((row, measured(record_of(row), self._tokenizer, self.method)))
             else:
-                self.drops.append(Drop(self.data.files[file][0], 0, "bad_input", f"row {row.id}: {unfit.why}"))
+                self.drops.append(Drop(self.data.files[file][0], 0, "bad_input", f"{named(row.id)}: {unfit.why}"))
         return found
 
     def cut(self, plan: Plan) -> list[Drop]:
@@ -86,7 +86,7 @@ class Preferences:
                 told = f"{length.whole:,} tokens exceed {limit:,}, and a cut reply has no reward"
                 if self.method != "reward":
                     told = f"its prompt of {length.prompt:,} tokens leaves no room in {limit:,}"
-                drops.append(Drop(self.data.files[file][0], 0, "too_long", f"row {row.id}: {told}"))
+                drops.append(Drop(self.data.files[file][0], 0, "too_long", f"{named(row.id)}: {told}"))
             else:
                 yield row
 

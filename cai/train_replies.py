@@ -15,7 +15,7 @@ from cai.train_loop import rows_of, trl_config
 from cai.train_plan import Plan, Setting
 from cai.training_data import TrainingData
 from cai.training_files import Drop
-from cai.training_rows import TrainingRow
+from cai.training_rows import TrainingRow, named
 from cai.trl_hooks import Guarded, trl_class
 
 
@@ -46,7 +46,7 @@ class Replies:
         found = []
         for row in masker.encode((row.id, row.prompt, row.reply) for row in rows):
             if isinstance(row, Unfit):
-                self.drops.append(Drop(self.data.files[file][0], 0, "bad_input", f"row {row.id}: {row.why}"))
+                self.drops.append(Drop(self.data.files[file][0], 0, "bad_input", f"{named(row.id)}: {row.why}"))
             else:
                 found.append(row)
         return found
@@ -62,7 +62,7 @@ class Replies:
         for row in rows:
             cut = row.cut(limit)
             if cut is None:
-                told = f"row {row.id}: its prompt of {row.start:,} tokens leaves no room in {limit:,}"
+                told = f"{named(row.id)}: its prompt of {row.start:,} tokens leaves no room in {limit:,}"
                 drops.append(Drop(self.data.files[file][0], 0, "too_long", told))
             else:
                 yield cut

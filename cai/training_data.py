@@ -16,7 +16,7 @@ from cai.cut import MANY_REFUSALS
 from cai.errors import InputError, UsageError
 from cai.hygiene import preamble_leak, role_mixup
 from cai.training_files import Drop, RowFile, count_first_replies, of_folder, read_rows, twin_of
-from cai.training_rows import Method, TrainingRow
+from cai.training_rows import Method, TrainingRow, named
 
 SPLIT = 0.95  # share of the prompts that train, where no file holds others back
 LONGER = 0.8  # share of pairs whose chosen reply is the longer one (or the shorter one) that is worth a warning
@@ -128,7 +128,7 @@ def _check(
     shared = {row.key for row in train} & {row.key for row in held}
     if shared:
         example = next(row for row in held if row.key in shared)
-        told = f"{len(shared):,} of its prompts are in {main.source} too (row {example.id}): what it measures would be "
+        told = f"{len(shared):,} of its prompts are in {main.source} too ({named(example.id)}): what it measures would be "
         raise InputError(f"{told}remembered, not learnt; take them out of one of the two", files[-1].source)
 
 

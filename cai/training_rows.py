@@ -48,6 +48,11 @@ class TrainingRow:
     margin: float | None = None  # log odds of it in nats; None: the dataset names none
 
 
+def named(row: str) -> str:
+    """A row's id in a sentence; a row without one is called by its line."""
+    return row if row.startswith("line ") else f"row {row}"
+
+
 def kind_of(record: Mapping[str, Any]) -> Kind:
     """What kind of dataset a record is from, by the columns it has a value in."""
     has = {name for name, value in record.items() if value is not None}

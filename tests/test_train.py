@@ -296,6 +296,8 @@ def test_rows_that_do_not_fit_are_dropped_cut_and_counted(base: Path, tmp_path: 
     assert any("2 of 10 rows (20.0%) are longer than 72 tokens" in line for line in told)
     found = record(tmp_path / "out")
     assert found["data"]["read"] == found["data"]["train"] + sum(found["data"]["dropped"].values())
+    [dropped] = lines(tmp_path / "out", "dropped.jsonl")
+    assert dropped["reason"] == "too_long" and dropped["detail"].startswith("row q")
     assert found["truncation"]["over"] == 2
 
 

@@ -316,7 +316,7 @@ def test_a_loss_that_is_no_number_names_its_rows(base: Path, tmp_path: Path) -> 
     model.save_pretrained(broken)
     data = pairs(24)
     data[6]["chosen"][0]["content"] = "Answer ~ 6."
-    with pytest.raises(LossNotFinite, match=r"the loss is nan at step \d+ \(rows .*q6") as caught:
+    with pytest.raises(LossNotFinite, match=r"the loss is nan at step \d+ \(row .*q6") as caught:
         train("dpo", broken, tmp_path / "out", data, flags={"split": 1, "save_every": 1})
     step = int(str(caught.value).split("at step ")[1].split()[0])
     assert step == 1 or f"checkpoint-{step - 1} is from before" in str(caught.value)
