@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import gzip
 import json
-import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -12,6 +11,7 @@ import pytest
 import typer
 from hypothesis import given
 from hypothesis import strategies as st
+from shared import shared
 from typer.testing import CliRunner
 
 from cai.audit_report import MEASURES, OF_REPLIES
@@ -21,7 +21,6 @@ from cai.errors import CaiError, SourceError, UsageError
 from cai.hygiene import EVASIVE
 
 ROOT = Path(__file__).resolve().parent.parent
-SHARED = Path(os.environ.get("CAI_SHARED_DATA", ROOT.parent / "shared" / "data"))
 PLAIN = "The ferry leaves at dawn, and the last one comes back at nine in the evening, from the second pier."
 NO = "I'm sorry, but I can't help with that."
 ASKED = "When does the ferry leave?"
@@ -238,13 +237,12 @@ def test_an_audit_needs_no_heavy_package(write: Write) -> None:
 
 
 @pytest.mark.shared_data
-@pytest.mark.skipif(not SHARED.exists(), reason="no shared data")
 @pytest.mark.parametrize(
     ("model", "comfort", "evasive"),
     [("RLMADISON", 89.6, 0), ("RLMADISON_COT", 16.5, 0), ("HHRLHF", 0.4, 31.3), ("HRLHF", 0.3, 0)],
 )
 def test_the_paper_s_samples_show_how_a_model_collapsed(model: str, comfort: float, evasive: float) -> None:
-    found = audit(SHARED / "cai_paper" / f"PALMS_{model}.jsonl.gz")
+    found = audit(shared("cai_paper", f"PALMS_{model}.jsonl.gz"))
     assert (found.rows, found.bad, found.roles["reply"].replies) == (40, 0, 680)
     rates = found.roles["reply"].rates
     assert (round(100 * rates["comfort"], 1), round(100 * rates["evasive"], 1)) == (comfort, evasive)
@@ -253,9 +251,8 @@ def test_the_paper_s_samples_show_how_a_model_collapsed(model: str, comfort: flo
 
 
 @pytest.mark.shared_data
-@pytest.mark.skipif(not SHARED.exists(), reason="no shared data")
 def test_human_preference_transcripts_are_audited_without_a_bad_row() -> None:
-    found = audit(SHARED / "hh_harmless_dev.jsonl.gz")
+    found = audit(shared("hh_harmless_dev.jsonl.gz"))
     assert (found.rows, found.bad, found.pairs, found.prompts) == (1156, 0, 1156, 1156)
     assert found.rates["chosen_longer"] == pytest.approx(504 / 1156)
     assert found.roles["chosen"].counts["empty"] > 0

@@ -6,7 +6,6 @@ import asyncio
 import itertools
 import json
 import math
-import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ import pytest
 from fakes import Fake
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
+from shared import shared
 from stub import Stub, stub
 from test_trial import Judge, command, fair, judged, value
 
@@ -29,7 +29,6 @@ from cai.records import Call, Completion
 
 assert judged  # a fixture, which pytest finds by its name here
 Fakes = Callable[..., Judge]
-DATA = Path(os.environ.get("CAI_SHARED_DATA", Path(__file__).parent.parent.parent / "shared" / "data"))
 LAW = Constitution.model_validate(
     {"name": "law", "version": "1.0.0", "principles": [f"Choose reply number {n}." for n in range(5)]}
 )
@@ -495,10 +494,8 @@ def test_it_can_be_called_where_a_loop_runs(judged: Fakes) -> None:
 @pytest.mark.shared_data
 @pytest.mark.parametrize("name", ["llmbar_natural.jsonl", "hhh221.jsonl", "hh_harmless_dev.jsonl.gz"])
 def test_pairs_that_others_labelled_can_be_read(judged: Fakes, name: str) -> None:
-    if not DATA.is_dir():
-        pytest.skip("no shared data")
     judged(lambda question, first, second: 0.1 + math.tanh(len(first) - len(second)))
-    [found] = judge_bench(DATA / name, "fake:x", load_constitution("hhh"), limit=30, principles=1)
+    [found] = judge_bench(shared(name), "fake:x", load_constitution("hhh"), limit=30, principles=1)
     assert found.report is not None and found.judged >= 25
     longer = found.summary()
     assert longer["accuracy"] == pytest.approx(found.report.baselines["longer"].accuracy)

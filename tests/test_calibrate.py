@@ -5,17 +5,16 @@ from __future__ import annotations
 import gzip
 import json
 import math
-import os
 import random
 from collections.abc import Callable
 from fractions import Fraction
 from itertools import product
-from pathlib import Path
 from statistics import mean, median
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from shared import shared
 
 from cai.calibrate import (
     COLDEST,
@@ -382,11 +381,7 @@ def test_a_coin_flip_judge_is_certified_nothing() -> None:
 
 @pytest.fixture(scope="module")
 def gpt4() -> Rows:
-    root = Path(__file__).resolve().parent.parent
-    path = Path(os.environ.get("CAI_SHARED_DATA", root.parent / "shared" / "data")) / "judge_probs_gpt4turbo.jsonl.gz"
-    if not path.is_file():
-        pytest.skip("CAI_SHARED_DATA has no judge_probs_gpt4turbo")
-    with gzip.open(path, "rt", encoding="utf-8") as lines:
+    with gzip.open(shared("judge_probs_gpt4turbo.jsonl.gz"), "rt", encoding="utf-8") as lines:
         found = [json.loads(line) for line in lines]
     return [(row["probs"][0], row["preferences"]["human"] == 1) for row in found]
 

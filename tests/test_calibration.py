@@ -7,7 +7,6 @@ import gzip
 import io
 import json
 import math
-import os
 import random
 from contextlib import redirect_stderr, redirect_stdout
 from functools import reduce
@@ -18,6 +17,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from shared import shared
 
 from cai.calibrate import TARGETS, Binding, probability
 from cai.calibration import (
@@ -514,18 +514,9 @@ def test_an_out_that_cannot_be_is_refused(tmp_path: Path) -> None:
 # Real judgements
 
 
-@pytest.fixture(scope="module")
-def data() -> Path:
-    root = Path(__file__).resolve().parent.parent
-    return Path(os.environ.get("CAI_SHARED_DATA", root.parent / "shared" / "data"))
-
-
 @pytest.mark.shared_data
-def test_the_golden_numbers_come_out_of_the_command(data: Path) -> None:
-    path = data / "judge_probs_gpt4turbo.jsonl.gz"
-    if not path.is_file():
-        pytest.skip("CAI_SHARED_DATA has no judge_probs_gpt4turbo")
-    found = json.loads(run(str(path), "--json")[0])
+def test_the_golden_numbers_come_out_of_the_command() -> None:
+    found = json.loads(run(str(shared("judge_probs_gpt4turbo.jsonl.gz")), "--json")[0])
     assert found["n"] == 500
     assert found["accuracy"] == pytest.approx(0.784, abs=5e-4)
     assert found["ece"] == pytest.approx(0.133, abs=5e-4)
@@ -545,9 +536,7 @@ def test_the_golden_numbers_come_out_of_the_command(data: Path) -> None:
 
 @pytest.mark.shared_data
 @pytest.mark.parametrize(("name", "share"), [("natural", 0.566), ("neighbor", 0.119)])
-def test_the_longer_reply_wins_as_often_as_llmbar_says(data: Path, name: str, share: float) -> None:
-    path = data / f"llmbar_{name}.jsonl"
-    if not path.is_file():
-        pytest.skip(f"CAI_SHARED_DATA has no llmbar_{name}")
-    rows = [json.loads(line) | {"p_a": 0.5} for line in path.read_text(encoding="utf-8").splitlines()]
+def test_the_longer_reply_wins_as_often_as_llmbar_says(name: str, share: float) -> None:
+    lines = shared(f"llmbar_{name}.jsonl").read_text(encoding="utf-8").splitlines()
+    rows = [json.loads(line) | {"p_a": 0.5} for line in lines]
     assert calibrate_rows(rows).baselines["longer"].accuracy == pytest.approx(share, abs=0.006)

@@ -3,12 +3,12 @@ from __future__ import annotations
 import gzip
 import json
 import math
-import os
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from shared import shared
 
 from cai import hygiene
 from cai.hygiene import (
@@ -27,7 +27,6 @@ from cai.hygiene import (
 )
 
 ROOT = Path(__file__).resolve().parent.parent
-SHARED = Path(os.environ.get("CAI_SHARED_DATA", ROOT.parent / "shared" / "data"))
 CHECKS = (preamble_leak, role_mixup, evasive, emoji, comfort, sign_off, truncated)
 STORY = "The ferry left at dawn, and the gulls went with it as far as the second buoy, where the wind turned."
 
@@ -257,13 +256,12 @@ def test_repeats_of_unlike_texts_are_not_seen() -> None:
 
 
 @pytest.mark.shared_data
-@pytest.mark.skipif(not SHARED.exists(), reason="no shared data")
 @pytest.mark.parametrize(
     ("model", "comforts", "evades"),
     [("RLMADISON", 89.6, 0), ("RLMADISON_COT", 16.5, 0), ("HHRLHF", 0.4, 31.3), ("HRLHF", 0.3, 0)],
 )
 def test_the_paper_s_samples_have_their_known_shares(model: str, comforts: float, evades: float) -> None:
-    with gzip.open(SHARED / "cai_paper" / f"PALMS_{model}.jsonl.gz") as file:
+    with gzip.open(shared("cai_paper", f"PALMS_{model}.jsonl.gz")) as file:
         replies = [answer["sampled_string"] for line in file for answer in json.loads(line)["sampled_answers"]]
     assert len(replies) == 680
     assert round(100 * sum(map(comfort, replies)) / 680, 1) == comforts

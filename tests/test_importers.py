@@ -1,10 +1,10 @@
 import json
-import os
 from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from shared import shared
 
 from cai.constitution import load_constitution
 from cai.errors import InputError
@@ -18,14 +18,6 @@ PAPER = {
         "edit_request": "\n\nRevisionRequest: Rewrite it kindly.\n\nRevision:",
     }
 }
-
-
-@pytest.fixture
-def shared_data() -> Path:
-    path = Path(os.environ.get("CAI_SHARED_DATA", ROOT.parent / "shared" / "data"))
-    if not path.is_dir():
-        pytest.skip("CAI_SHARED_DATA is absent")
-    return path
 
 
 @pytest.fixture
@@ -188,20 +180,20 @@ def test_whatever_the_file_holds_it_is_imported_cleanly_or_refused(tmp_path, dat
 
 
 @pytest.mark.shared_data
-def test_the_files_of_the_paper_and_of_llm_swarm_import_whole(shared_data, tmp_path):
+def test_the_files_of_the_paper_and_of_llm_swarm_import_whole(tmp_path):
     laws = {}
     for name in ("cai_paper/CritiqueRevisionInstructions", "cai_paper/RLMadisonInstructions", "llm_swarm_constitution"):
         path = tmp_path / "imported.yaml"
-        path.write_text(import_constitution(shared_data / f"{name}.json"))
+        path.write_text(import_constitution(shared(f"{name}.json")))
         assert check(path).errors == ()
         laws[name.split("/")[-1]] = load_constitution(path)
     assert [len(law.principles) for law in laws.values()] == [16, 16, 16]
     pairs = laws["CritiqueRevisionInstructions"].principles
-    raw = json.loads((shared_data / "cai_paper" / "CritiqueRevisionInstructions.json").read_text())
+    raw = json.loads((shared("cai_paper", "CritiqueRevisionInstructions.json")).read_text())
     assert [p.id for p in pairs] == list(raw)
     for principle in pairs:  # the templates of the few-shot mode put the same marks back
         assert raw[principle.id]["prompt"] == [f"\n\nCritiqueRequest: {principle.critique}\n\nCritique:"]
         assert raw[principle.id]["edit_request"] == f"\n\nRevisionRequest: {principle.revise}\n\nRevision:"
-    choices = json.loads((shared_data / "cai_paper" / "RLMadisonInstructions.json").read_text())
+    choices = json.loads((shared("cai_paper", "RLMadisonInstructions.json")).read_text())
     assert [f"\n{p.choose} Options:" for p in laws["RLMadisonInstructions"].principles] == choices
     assert len(laws["llm_swarm_constitution"].examples) == 4

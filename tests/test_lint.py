@@ -1,22 +1,14 @@
 import json
-import os
 from pathlib import Path
 
 import pytest
+from shared import shared
 
 from cai.errors import ConstitutionError
 from cai.lint import Finding, Report, check, similarity
 from cai.resources import folder
 
 ROOT = Path(__file__).resolve().parent.parent
-
-
-@pytest.fixture
-def shared_data() -> Path:
-    path = Path(os.environ.get("CAI_SHARED_DATA", ROOT.parent / "shared" / "data"))
-    if not path.is_dir():
-        pytest.skip("CAI_SHARED_DATA is absent")
-    return path
 
 
 @pytest.fixture
@@ -116,10 +108,10 @@ def test_short_sentences_that_share_only_their_frame_are_different():
 
 
 @pytest.mark.shared_data
-def test_the_principles_of_the_paper_are_not_near_duplicates(shared_data):
-    pairs = json.loads((shared_data / "cai_paper" / "CritiqueRevisionInstructions.json").read_text())
+def test_the_principles_of_the_paper_are_not_near_duplicates():
+    pairs = json.loads((shared("cai_paper", "CritiqueRevisionInstructions.json")).read_text())
     critiques = [pair["prompt"][0] for pair in pairs.values()]
-    choices = json.loads((shared_data / "cai_paper" / "RLMadisonInstructions.json").read_text())
+    choices = json.loads((shared("cai_paper", "RLMadisonInstructions.json")).read_text())
     for texts in (critiques, choices):
         assert max(similarity(a, b) for i, a in enumerate(texts) for b in texts[:i]) < 0.6
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 import asyncio
 import gzip
 import json
-import os
 from pathlib import Path
 from statistics import mean
 from typing import Any
 
 import pytest
+from shared import shared
 
 from cai.ask import Ask
 from cai.constitution import Constitution, Principle, load_constitution
@@ -30,11 +30,7 @@ ROLES: tuple[Role, ...] = ("assistant", "critic", "reviser")
 
 @pytest.fixture(scope="module")
 def paper() -> Path:
-    root = Path(__file__).resolve().parent.parent
-    path = Path(os.environ.get("CAI_SHARED_DATA", root.parent / "shared" / "data")) / "cai_paper"
-    if not path.is_dir():
-        pytest.skip("CAI_SHARED_DATA has no cai_paper")
-    return path
+    return shared("cai_paper")
 
 
 @pytest.fixture(scope="module")

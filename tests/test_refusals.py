@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import gzip
 import json
-import os
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -10,11 +9,11 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from shared import shared
 
 from cai.refusals import Refusal, refusal
 
 ROOT = Path(__file__).resolve().parent.parent
-SHARED = Path(os.environ.get("CAI_SHARED_DATA", ROOT.parent / "shared" / "data"))
 LABELS: dict[str, Refusal] = {"1": "none", "2": "full", "3": "partial"}
 # What a first try looks like, and what is to be beaten: openings of refusals, found anywhere.
 OPENINGS = (
@@ -124,7 +123,7 @@ def test_a_megabyte_of_what_the_patterns_look_for_is_no_trap(piece: str) -> None
 
 
 def rows(model: str) -> list[dict[str, Any]]:
-    with gzip.open(SHARED / f"xstest_{model}.jsonl.gz") as file:
+    with gzip.open(shared(f"xstest_{model}.jsonl.gz")) as file:
         return [json.loads(line) for line in file]
 
 
@@ -153,7 +152,6 @@ def kappa(pairs: list[tuple[Any, Any]]) -> float:
 
 
 @pytest.mark.shared_data
-@pytest.mark.skipif(not SHARED.exists(), reason="no shared data")
 @pytest.mark.parametrize(("model", "rate"), [("gpt4", 6.4), ("llama2new", 14.0), ("mistralinstruct", 0.8)])
 def test_people_find_these_rates_of_full_refusal_on_safe_prompts(model: str, rate: float) -> None:
     assert share([human(row) == "full" for row in rows(model) if is_safe(row)]) == rate
@@ -185,7 +183,6 @@ def agreement(model: str) -> dict[str, float]:
 
 
 @pytest.mark.shared_data
-@pytest.mark.skipif(not SHARED.exists(), reason="no shared data")
 @pytest.mark.parametrize(
     ("model", "binary", "words", "three", "safe"),
     [
