@@ -25,7 +25,7 @@ def check_plots() -> None:
 
 def plot_reliability(before: Sequence[float], after: Sequence[float], truths: Sequence[bool]) -> bytes:
     """Accuracy against confidence before and after the temperature, and below it how many pairs lie in each bin."""
-    figure, (top, below) = _figure(2, height_ratios=(3, 1))
+    figure, (top, below) = new_figure(2, height_ratios=(3, 1))
     top.plot([0.5, 1], [0.5, 1], color=GREY, linewidth=1, linestyle="--", label="confidence = accuracy")
     for ps, name, colour, mark in ((before, "before", BEFORE, "o"), (after, "after temperature", AFTER, "s")):
         bins = reliability(ps, truths)
@@ -42,7 +42,7 @@ def plot_reliability(before: Sequence[float], after: Sequence[float], truths: Se
     below.set(xlabel="confidence", ylabel="pairs")
     top.set(ylabel="agreement with people", title=f"Reliability on {len(truths):,} pairs", xlim=(0.49, 1.01))
     top.legend(fontsize=8, frameon=False)
-    return _png(figure)
+    return png_of(figure)
 
 
 def plot_risk_coverage(
@@ -55,7 +55,7 @@ def plot_risk_coverage(
 
     baselines: name → accuracy; thresholds: by their target.
     """
-    figure, (axes,) = _figure(1)
+    figure, (axes,) = new_figure(1)
     curve = risk_coverage(ps, truths)
     axes.plot([kept for _, kept, _ in curve], [right for *_, right in curve], color=AFTER, linewidth=1.5, label="judge")
     for (name, right), style in zip(baselines.items(), ("--", ":", "-.", (0, (1, 4))), strict=False):
@@ -70,10 +70,11 @@ def plot_risk_coverage(
     axes.set(xlabel="share of labels kept, surest first", ylabel="agreement with people", xlim=(0, 1.06))
     axes.set_title(f"Risk and coverage on {len(truths):,} pairs")
     axes.legend(fontsize=8, framealpha=0.9, edgecolor="none", loc="lower left")
-    return _png(figure)
+    return png_of(figure)
 
 
-def _figure(rows: int, **grid: Any) -> tuple[Any, list[Any]]:
+def new_figure(rows: int, **grid: Any) -> tuple[Any, list[Any]]:
+    """A figure of `rows` plots over one axis, and these; grid: ratios of their heights."""
     # Not pyplot: it keeps every figure, and picks a backend for the whole process.
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -88,7 +89,8 @@ def _figure(rows: int, **grid: Any) -> tuple[Any, list[Any]]:
     return figure, list(axes)
 
 
-def _png(figure: Any) -> bytes:
+def png_of(figure: Any) -> bytes:
+    """The bytes of the figure as PNG: equal for equal figures."""
     stream = io.BytesIO()
-    figure.savefig(stream, format="png", metadata={"Software": None})  # the same bytes for the same numbers
+    figure.savefig(stream, format="png", metadata={"Software": None})
     return stream.getvalue()

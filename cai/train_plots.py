@@ -12,7 +12,7 @@ from statistics import fmean
 from typing import Any, NamedTuple
 
 from cai.errors import MissingExtra
-from cai.plots import AFTER, BEFORE, GREY, _figure, _png
+from cai.plots import AFTER, BEFORE, GREY, new_figure, png_of
 from cai.run_files import write_atomically
 
 LOSS, MARGINS = "loss.png", "margins.png"
@@ -47,7 +47,7 @@ def write_plots(folder: Path, lines: Lines) -> list[str]:
     Raises MissingExtra without matplotlib, RunError where the folder cannot be written.
     """
     drawn = {LOSS: loss_figure(lines), MARGINS: margins_figure(lines)}
-    made = {name: _png(figure) for name, figure in drawn.items() if figure is not None}
+    made = {name: png_of(figure) for name, figure in drawn.items() if figure is not None}
     for name, image in made.items():
         write_atomically(folder / name, image)
     return list(made)
@@ -116,7 +116,7 @@ def _draw(axes: Any, lines: Lines, curves: Sequence[_Curve]) -> None:
 
 def _canvas(rows: int, title: str, **grid: Any) -> tuple[Any, list[Any]]:
     try:
-        figure, axes = _figure(rows, **grid)
+        figure, axes = new_figure(rows, **grid)
     except ImportError:
         raise MissingExtra("drawing the plots of a training", "plot") from None
     figure.suptitle(title)

@@ -128,8 +128,8 @@ def _check(
     shared = {row.key for row in train} & {row.key for row in held}
     if shared:
         example = next(row for row in held if row.key in shared)
-        told = f"{len(shared):,} of its prompts are in {main.source} too ({named(example.id)}): what it measures would be "
-        raise InputError(f"{told}remembered, not learnt; take them out of one of the two", files[-1].source)
+        told = f"{len(shared):,} of its prompts are in {main.source} too ({named(example.id)}): what it measures would "
+        raise InputError(f"{told}be remembered, not learnt; take them out of one of the two", files[-1].source)
 
 
 def _warnings(
