@@ -7,6 +7,7 @@ import json
 import select
 import subprocess
 import sys
+import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
@@ -27,6 +28,13 @@ class Stub:
         with build_opener(ProxyHandler({})).open(self.url + "/stats", timeout=10) as reply:
             stats: dict[str, Any] = json.load(reply)
         return stats
+
+    def wait_for_a_request(self) -> None:
+        """Return when one has come; an error after half a minute."""
+        end = time.monotonic() + 30
+        while not self.stats()["max_in_flight"]:
+            assert time.monotonic() < end, "nothing was asked"
+            time.sleep(0.02)
 
 
 @contextmanager

@@ -12,7 +12,6 @@ import select
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -357,6 +356,17 @@ class Terminal:
     def type(self, text: str) -> None:
         os.write(self.side, text.encode())
 
+    def kept(self, folder: Path) -> list[dict[str, str]]:
+        """The conversation, which the chat saves, and ends."""
+        self.until("> ")
+        self.type(f"/save {folder / 'kept.jsonl'}\n")
+        self.until("added to")
+        self.until("> ")
+        self.type("\x04")
+        assert self.process.wait(20) == 0
+        messages: list[dict[str, str]] = json.loads((folder / "kept.jsonl").read_text())["messages"]
+        return messages
+
 
 def test_on_a_terminal_replies_have_a_dim_line_and_commands_are_obeyed(tmp_path: Path) -> None:
     terminal = Terminal("chat", f"recorded:{recorded(tmp_path, 'First.', 'Second.')}")
@@ -366,13 +376,7 @@ def test_on_a_terminal_replies_have_a_dim_line_and_commands_are_obeyed(tmp_path:
     terminal.until("> ")
     terminal.type("/rest\n")
     terminal.until("error: no command /rest")
-    terminal.until("> ")
-    terminal.type(f"/save {tmp_path / 'kept.jsonl'}\n")
-    terminal.until("added to")
-    terminal.until("> ")
-    terminal.type("\x04")
-    assert terminal.process.wait(20) == 0
-    assert json.loads((tmp_path / "kept.jsonl").read_text())["messages"][1]["content"] == "First."
+    assert terminal.kept(tmp_path)[1]["content"] == "First."
 
 
 @pytest.mark.parametrize("encoding", ["utf-8:surrogateescape", "utf-8:strict"])
@@ -385,13 +389,7 @@ def test_on_a_terminal_a_byte_that_is_no_text_costs_a_turn(
         terminal.until("> ")
         os.write(terminal.side, text)
         terminal.until(shown)
-    terminal.until("> ")
-    terminal.type(f"/save {tmp_path / 'kept.jsonl'}\n")
-    terminal.until("added to")
-    terminal.until("> ")
-    terminal.type("\x04")
-    assert terminal.process.wait(20) == 0
-    assert len(json.loads((tmp_path / "kept.jsonl").read_text())["messages"]) == 4
+    assert len(terminal.kept(tmp_path)) == 4
 
 
 def test_ctrl_c_stops_a_reply_and_keeps_the_session(tmp_path: Path) -> None:
@@ -401,8 +399,7 @@ def test_ctrl_c_stops_a_reply_and_keeps_the_session(tmp_path: Path) -> None:
         terminal = Terminal("chat", "openai:slow", "--base-url", f"{server.url}/v1")
         terminal.until("> ")
         terminal.type("hello\n")
-        while not server.stats()["max_in_flight"]:
-            time.sleep(0.02)
+        server.wait_for_a_request()
         os.kill(terminal.process.pid, signal.SIGINT)
         terminal.until("stopped; the turn is taken back")
         terminal.until("> ")

@@ -46,8 +46,8 @@ def test_the_same_numbers_make_the_same_image_and_others_another() -> None:
 
 def test_one_pair_and_certain_pairs_can_be_drawn() -> None:
     for ps, truths in (([0.5], [True]), ([1.0, 0.0], [True, True])):
-        size(plot_reliability(ps, ps, truths))
-        size(plot_risk_coverage(ps, truths, TRIVIAL, {"0.8": None}))
+        for image in (plot_reliability(ps, ps, truths), plot_risk_coverage(ps, truths, TRIVIAL, {"0.8": None})):
+            assert size(image) == (960, 780)
 
 
 def test_drawing_leaves_matplotlibs_global_state_alone() -> None:
