@@ -1,4 +1,4 @@
-"""The Markdown pages of the repository as tests see them: fenced blocks, links, and the commands that they name.
+"""Markdown as tests see it: of the repository's pages the fenced blocks, the links and the commands that they name.
 
 A block's info string is its language and, after it, tags (see test_docs.py). Knows nothing of how blocks are run.
 """
@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import yaml
 from typer.main import get_command
 
 from cai.cli import app
@@ -48,6 +49,15 @@ def blocks(page: Path) -> list[Block]:
 def prose(page: Path) -> str:
     """A page without its fenced blocks."""
     return FENCE.sub("", page.read_text(encoding="utf-8"))
+
+
+def front_matter(card: str) -> dict[str, Any]:
+    """That of a card as the hub reads it: from the first line to the next line of three dashes."""
+    found = re.match(r"\A---\n(.*?)\n---\n", card, re.DOTALL)
+    assert found
+    parsed = yaml.safe_load(found[1])
+    assert isinstance(parsed, dict)
+    return parsed
 
 
 def links(page: Path) -> list[str]:

@@ -20,9 +20,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pages import front_matter
 
 from cai.card import Facts
 from cai.constitution import Constitution, list_constitutions
@@ -506,15 +506,6 @@ def test_every_config_of_the_card_loads_with_datasets(tmp_path: Path, options: d
 
 
 # The card
-
-
-def front_matter(card: str) -> dict[str, Any]:
-    """As the hub reads it: from the first line to the next line of three dashes."""
-    found = re.match(r"\A---\n(.*?)\n---\n", card, re.DOTALL)
-    assert found
-    parsed = yaml.safe_load(found[1])
-    assert isinstance(parsed, dict)
-    return parsed
 
 
 def test_the_card_says_where_the_rows_come_from_and_that_nobody_judged_them(run: Path) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 import orjson
 import pytest
-import yaml
+from pages import front_matter
 
 from cai.train_card import MOST_SHOWN, card
 from cai.train_config import TrainConfig, load_config
@@ -46,15 +46,6 @@ def make(folder: Path, method: str = "dpo", config: Any = None, **more: Any) -> 
 
 def write_lines(path: Path, *lines: dict[str, Any]) -> None:
     path.write_bytes(b"".join(orjson.dumps(line) + b"\n" for line in lines))
-
-
-def front_matter(text: str) -> dict[str, Any]:
-    """As the hub reads it: from the first line to the next line of three dashes."""
-    found = re.match(r"\A---\n(.*?)\n---\n", text, re.DOTALL)
-    assert found
-    parsed = yaml.safe_load(found[1])
-    assert isinstance(parsed, dict)
-    return parsed
 
 
 def outside_blocks(text: str) -> str:
