@@ -306,18 +306,12 @@ def test_progress_of_the_reference_counts_every_row(base: Path, tmp_path: Path) 
 
 
 def test_a_loss_that_is_no_number_names_its_rows(base: Path, tmp_path: Path) -> None:
-    words = transformers.AutoTokenizer.from_pretrained(base)
-    model = transformers.AutoModelForCausalLM.from_pretrained(base)
-    [token] = words("~")["input_ids"]
-    with torch.no_grad():
-        model.get_input_embeddings().weight[token] = float("nan")
-    broken = tmp_path / "broken"
-    words.save_pretrained(broken)
-    model.save_pretrained(broken)
     data = pairs(24)
     data[6]["chosen"][0]["content"] = "Answer ~ 6."
     with pytest.raises(LossNotFinite, match=r"the loss is nan at step \d+ \(row .*q6") as caught:
-        train("dpo", broken, tmp_path / "out", data, flags={"split": 1, "save_every": 1})
+        train(
+            "dpo", tiny.broken(tmp_path / "broken", base), tmp_path / "out", data, flags={"split": 1, "save_every": 1}
+        )
     step = int(str(caught.value).split("at step ")[1].split()[0])
     assert step == 1 or f"checkpoint-{step - 1} is from before" in str(caught.value)
     assert all(math.isfinite(loss) for loss in losses(tmp_path / "out").values())

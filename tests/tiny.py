@@ -58,3 +58,19 @@ def model(
     )  # fmt: skip
     transformers.LlamaForCausalLM(config).save_pretrained(folder)
     return folder
+
+
+def broken(folder: Path, base: Path) -> Path:
+    """The model of `base` in another folder, where the loss of a text with a ~ is no number."""
+    import torch
+    import transformers
+
+    words, whole = (
+        kind.from_pretrained(base) for kind in (transformers.AutoTokenizer, transformers.AutoModelForCausalLM)
+    )
+    [token] = words("~")["input_ids"]
+    with torch.no_grad():
+        whole.get_input_embeddings().weight[token] = float("nan")
+    words.save_pretrained(folder)
+    whole.save_pretrained(folder)
+    return folder
