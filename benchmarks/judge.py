@@ -28,7 +28,8 @@ from _common import conditions, cpu_seconds, stub
 
 from cai.contests import read_contests
 from cai.job import Job
-from cai.labelling import LabelSettings, resolve
+from cai.label_settings import LabelSettings
+from cai.labelling import resolve
 from cai.models.local import LocalModel
 from cai.records import Call, Contest, Request, Sampling
 

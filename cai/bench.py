@@ -22,7 +22,8 @@ from cai.contests import Source, read_contests
 from cai.errors import ModelStopped, SourceError, UsageError
 from cai.job import Job
 from cai.judge import log_ratio, mean_preference
-from cai.labelling import LabelSettings, LabelSetup, resolve
+from cai.label_settings import LabelSettings
+from cai.labelling import LabelSetup, resolve
 from cai.records import BadPrompt, Label, Protocol, Vote
 from cai.settings import make_settings, open_models, spec_of
 from cai.task import Place

@@ -11,13 +11,14 @@ import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, cast
 
 import orjson
 from pydantic import ValidationError
 
-from cai.conversations import NoPrompt, listed, to_messages, to_prompt
+from cai.conversations import NoPrompt, listed, to_prompt
 from cai.errors import RunError, SourceError, UsageError
+from cai.pair_records import optional_text, pair_of, text_of
 from cai.records import (
     DROP_REASONS,
     BadPrompt,
@@ -27,8 +28,6 @@ from cai.records import (
     Label,
     Message,
     Revision,
-    pair_hash,
-    prompt_hash,
 )
 from cai.run import PAIR_BITS, identity_hash
 from cai.run_files import damage, lines_in_order
@@ -137,7 +136,7 @@ def _of_record(record: Any, pairing: str) -> list[Contest]:
             raise NoPrompt(problem) from None
     if "replies" in record:
         return list(_of_replies(record))
-    return [_of_pair(record)]
+    return [pair_of(record)]
 
 
 def _of_revision(row: Mapping[str, Any], pairing: str) -> Iterator[Contest]:
@@ -148,15 +147,15 @@ def _of_revision(row: Mapping[str, Any], pairing: str) -> Iterator[Contest]:
     written = {done["revision"]: number for number, done in enumerate(row["rounds"], 1) if done["revision"] is not None}
     if pairing == "final" or not written:
         written = {row["final"]: max(written.values(), default=0)}
-    name, messages = _text(row["id"], "the id"), to_prompt({"messages": row["prompt"]}).messages
+    name, messages = text_of(row["id"], "the id"), to_prompt({"messages": row["prompt"]}).messages
     for text, number in written.items():
         yield Contest(
             id=f"{name}:round-{number}",
             position=number,
             prompt_id=name,
             messages=messages,
-            a=_text(text, "a revision"),
-            b=_text(row["initial"], "the first reply"),
+            a=text_of(text, "a revision"),
+            b=text_of(row["initial"], "the first reply"),
             a_from=f"round {number}" if number else "initial",
             b_from="initial",
             a_model=row["models"].get("reviser" if number else "assistant"),
@@ -214,7 +213,7 @@ def later_reply(position: int) -> int:
 
 
 def _models(first: Mapping[str, Any], second: Mapping[str, Any]) -> tuple[str | None, str | None]:
-    return _optional(first, "model"), _optional(second, "model")
+    return optional_text(first, "model"), optional_text(second, "model")
 
 
 def _problem(reply: Mapping[str, Any]) -> DropReason | None:
@@ -234,117 +233,9 @@ def _listed_replies(row: Mapping[str, Any]) -> list[Mapping[str, Any]]:
         reply = {"text": reply} if isinstance(reply, str) else reply
         if not isinstance(reply, Mapping) or not isinstance(reply.get("text"), str):
             raise NoPrompt("a reply must be text, or an object with 'text'")
-        _text(reply["text"], f"reply {len(found) + 1}")
+        text_of(reply["text"], f"reply {len(found) + 1}")
         found.append(reply)
     return found
-
-
-# Pairs as others write them: which of two replies is better is hidden by a coin that depends on the texts alone
-
-
-def _of_pair(record: Mapping[str, Any]) -> Contest:
-    if "a" in record and "b" in record:
-        return _own_pair(record)
-    if "output_1" in record and "output_2" in record:
-        label = record.get("label")
-        if label not in (1, 2, "1", "2", None):
-            raise NoPrompt(f"'label' is {label!r}, not 1 or 2")
-        human: Literal["a", "b"] | None = None if label is None else "a" if int(label) == 1 else "b"
-        messages = _prompt_of(record.get("input", record.get("prompt")), "input")
-        first, second = (_text(record[name], name) for name in ("output_1", "output_2"))
-        return _pair(record, messages, first, second, "output_1", "output_2", human)
-    if "chosen" in record and "rejected" in record:
-        messages, chosen, rejected = _chosen_rejected(record)
-        if int(pair_hash(messages, chosen, rejected)[:8], 16) % 2:
-            return _pair(record, messages, rejected, chosen, "rejected", "chosen", "b")
-        return _pair(record, messages, chosen, rejected, "chosen", "rejected", "a")
-    known = "chosen and rejected, replies, a and b, or output_1 and output_2"
-    raise NoPrompt(f"no pair of replies ({known}); it has {listed(record)}")
-
-
-def _own_pair(record: Mapping[str, Any]) -> Contest:
-    messages = _prompt_of(record.get("prompt"), "prompt")
-    human = record.get("human")
-    if human not in ("a", "b", None):
-        raise NoPrompt(f"'human' is {human!r}, not a or b")
-    origins = (_optional(record, "a_from") or "a", _optional(record, "b_from") or "b")
-    found = _pair(record, messages, _text(record["a"], "a"), _text(record["b"], "b"), *origins, human)
-    return replace(found, a_model=_optional(record, "a_model"), b_model=_optional(record, "b_model"))
-
-
-def _chosen_rejected(record: Mapping[str, Any]) -> tuple[tuple[Message, ...], str, str]:
-    """Prompt and both replies; without a prompt of their own, chosen and rejected are whole conversations."""
-    if record.get("prompt") is not None:
-        messages = _prompt_of(record["prompt"], "prompt")
-        return messages, _reply(record["chosen"], "chosen"), _reply(record["rejected"], "rejected")
-    (prompt, chosen), (other, rejected) = (_split(record[name], name) for name in ("chosen", "rejected"))
-    if prompt != other:
-        raise NoPrompt("chosen and rejected do not answer the same conversation")
-    return prompt, chosen, rejected
-
-
-def _split(value: Any, name: str) -> tuple[tuple[Message, ...], str]:
-    """A whole conversation as its prompt and its last reply, which may be written in several turns."""
-    turns = to_messages(value, name)
-    start = len(turns)
-    while start and turns[start - 1]["role"] == "assistant":
-        start -= 1
-    if start == len(turns):
-        raise NoPrompt(f"{name} does not end with a reply")
-    said = [turn["content"] for turn in turns[start:]]
-    return to_prompt({"messages": turns[:start]}).messages, "\n\n".join(filter(str.strip, said))
-
-
-def _prompt_of(value: Any, name: str) -> tuple[Message, ...]:
-    if value is None:
-        raise NoPrompt(f"no {name!r}")
-    return to_prompt({"prompt": value}).messages
-
-
-def _reply(value: Any, name: str) -> str:
-    """A reply as text, or as a list of messages that ends with it."""
-    if isinstance(value, list | tuple):
-        turns = to_messages(value, name)
-        if not turns or turns[-1]["role"] != "assistant":
-            raise NoPrompt(f"{name} does not end with a reply")
-        return turns[-1]["content"]
-    return _text(value, name)
-
-
-def _text(value: Any, name: str) -> str:
-    if not isinstance(value, str):
-        raise NoPrompt(f"{name} is of type {type(value).__name__}, not text")
-    try:
-        value.encode()
-    except UnicodeEncodeError as error:  # as half a surrogate pair, which no file can hold
-        raise NoPrompt(f"{name} holds what is not UTF-8 (character {error.start + 1})") from None
-    return value
-
-
-def _optional(record: Mapping[str, Any], name: str) -> str | None:
-    """A text that a record may lack."""
-    return None if record.get(name) is None else _text(record[name], f"'{name}'")
-
-
-def _pair(
-    record: Mapping[str, Any],
-    messages: tuple[Message, ...],
-    a: str,
-    b: str,
-    a_from: str,
-    b_from: str,
-    human: Literal["a", "b"] | None,
-) -> Contest:
-    for text, name in ((a, a_from), (b, b_from)):
-        problem: tuple[str, DropReason] | None = (f"{name} is empty", "empty") if not text.strip() else None
-        if problem is not None:
-            raise NoPrompt(*problem)
-    if a.strip() == b.strip():
-        raise NoPrompt("the two replies are the same", "identical")
-    given = record.get("id")
-    named = str(given) if isinstance(given, int) and not isinstance(given, bool) else _optional(record, "id")
-    prompt_id = _optional(record, "prompt_id") or prompt_hash(messages)
-    return Contest(named or pair_hash(messages, a, b), 0, prompt_id, messages, a, b, a_from, b_from, human=human)
 
 
 def replies_of_run(

@@ -1,4 +1,4 @@
-"""`cai label`: its settings, resolved and checked, and its calibration on gold pairs.
+"""`cai label`: a run resolved and checked, and its calibration on gold pairs.
 
 What it does with each pair is in `judging`. Knows no formulas and prints nothing.
 """
@@ -10,24 +10,22 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 from cai.ask import AskJudge
 from cai.calibrate import TARGETS, Calibration
 from cai.calibration import binding_problems, calibrate_file, load_calibration, untrustworthy
 from cai.constitution import Constitution, load_constitution
-from cai.contests import PAIRINGS, Source, describe_source, human_labelled, read_contests, run_info
+from cai.contests import Source, describe_source, human_labelled, read_contests, run_info
 from cai.errors import UsageError
 from cai.hygiene import identical
 from cai.judge import WAVES, choose_protocol
 from cai.judging import Labelling
+from cai.label_settings import LabelSettings, check_reasons
 from cai.models import Model
 from cai.pairs import Filters
 from cai.records import Contest, Label, Protocol, Request, Role, Sampling
 from cai.settings import (
-    Kinds,
-    Ranges,
-    RunSettings,
     check_ability,
     check_identity,
     make_settings,
@@ -38,74 +36,6 @@ from cai.settings import (
 )
 from cai.task import Item, Place, Setup, describe_prompts, is_countable, limited
 from cai.templates import load_templates
-
-SHARE = (0.5, 1.0, "a number from 0.5 to 1")
-
-
-@dataclass(frozen=True, kw_only=True)
-class LabelSettings(RunSettings):
-    """Everything a label run can be told.
-
-    judge: a model spec, or `reward:PATH`. protocol: logprob, score, vote, reason or reward; None: the best that the
-    judge can do. principles: how many a pair is judged under, drawn by weight; all of them where there are no more.
-    pairing: all, best-worst or final. min_confidence: None: 0.7, or what a calibration certifies. agreement: with
-    people, which the labels that are kept must reach; needs `gold`, a file of pairs that people labelled, or
-    `calibration`, a calibration.json. target: go on until so many pairs are kept, drawing further replies, at most
-    `max_candidates` a prompt, from `model` (None: the one the sample run used). The rest is `RunSettings`.
-    """
-
-    ranges: ClassVar[Ranges] = (
-        ("principles", 1, 1_000, "a whole number from 1 to 1000"),
-        ("min_confidence", *SHARE),
-        ("agreement", *SHARE),
-        ("target", 1, 2**63 - 1, "a whole number of at least 1"),
-        ("max_candidates", 2, 300, "a whole number from 2 to 300"),
-    )
-    kinds: ClassVar[Kinds] = {
-        "judge": (str, "text"),
-        **dict.fromkeys(("protocol", "model"), (str | None, "text")),
-        "pairing": (str, "text"),
-        **dict.fromkeys(("gold", "calibration"), (str | Path | None, "text or a path")),
-    }
-    optional = RunSettings.optional | {"min_confidence", "agreement", "target", "max_candidates"}
-
-    max_tokens: int = 1024
-    judge: str = "local"
-    protocol: str | None = None
-    principles: int = 3
-    pairing: str = "all"
-    min_confidence: float | None = None
-    agreement: float | None = None
-    gold: str | Path | None = None
-    calibration: str | Path | None = None
-    target: int | None = None
-    max_candidates: int | None = None
-    model: str | None = None
-
-    def check(self) -> None:
-        """Raises UsageError for a value out of its range, and for settings that cannot go together."""
-        super().check()
-        if self.pairing not in PAIRINGS:
-            raise UsageError(f"--pairing {self.pairing!r} must be {', '.join(PAIRINGS[:-1])} or {PAIRINGS[-1]}")
-        if self.gold is not None and self.calibration is not None:
-            raise UsageError("--gold makes a calibration and --calibration brings one: name one of them")
-        if self.agreement is not None and self.gold is None and self.calibration is None:
-            raise UsageError("--agreement needs pairs that people have labelled: --gold FILE, or --calibration FILE")
-        if self.agreement == 1.0:
-            raise UsageError("--agreement 1 can never be certified: name less, such as 0.95")
-        if self.agreement is not None and self.min_confidence is not None:
-            raise UsageError("--agreement chooses the threshold and --min-confidence states it: name one of them")
-        if (self.target is None) != (self.max_candidates is None):
-            raise UsageError("--target and --max-candidates go together: how many pairs, and when to give a prompt up")
-        if self.target is not None and self.pairing != "all":
-            raise UsageError(f"--target counts every pair: it does not go with --pairing {self.pairing}")
-        if self.model is not None and self.target is None:
-            raise UsageError("--model draws further replies for --target: name that too, or leave it out")
-
-    def changeable(self) -> dict[str, Any]:
-        """What may change when a run goes on."""
-        names = ("min_confidence", "agreement", "target", "max_candidates")
-        return super().changeable() | {name: getattr(self, name) for name in names}
 
 
 @dataclass(frozen=True)
@@ -269,7 +199,7 @@ def resolve(source: Source, constitution: str | Path | Constitution, settings: L
     players = open_models(settings, specs)
     judge_model = players["judge"]
     protocol = choose_protocol(settings.protocol, judge_model.can, spec_of(judge_model))
-    _check_reasons(protocol, settings)
+    check_reasons(protocol, settings)
     templates = load_templates(settings.templates)
     if further is not None and further["templates"] not in (None, templates.hash):
         raise UsageError("--target: the sample run had other templates: name those as --templates, with a judge.jinja")
@@ -283,35 +213,30 @@ def resolve(source: Source, constitution: str | Path | Constitution, settings: L
         "constitution": law.ref.model_dump(),
         "principles": min(settings.principles, len(principles)),
     }
+    identity = _identity(source, settings, binding)
+    seats: tuple[Mapping[Role, Model], ...] = ({"judge": judge_model},)
+    if further is not None:
+        seats += ({"assistant": players["assistant"]},)
+    prices, calibration = prices_of(settings, players), _loaded(settings, binding)
+    name = f"{law.name}-labels"
+    return LabelSetup(
+        name, templates, players, seats, prices, identity, settings, source, law, protocol, further, calibration
+    )
+
+
+def _identity(source: Source, settings: LabelSettings, binding: Mapping[str, Any]) -> dict[str, Any]:
+    """Everything that decides the labels of a run; binding: what a calibration of its judge is bound to."""
     identity = {
         "command": "label",
         "source": describe_source(source),
         "pairing": "final" if settings.pairing == "final" else "all",  # best-worst judges all pairs, too
         "binding": binding,
         "extra_body": dict(settings.extra_body),
-        "max_tokens": settings.max_tokens if protocol == "vote" else None,  # others read the letter alone
+        "max_tokens": settings.max_tokens if binding["protocol"] == "vote" else None,  # others read the letter alone
         "seed": settings.seed,
     }
     check_identity(identity)
-    seats: tuple[Mapping[Role, Model], ...] = ({"judge": judge_model},)
-    if further is not None:
-        seats += ({"assistant": players["assistant"]},)
-    prices = prices_of(settings, players)
-    name = f"{law.name}-labels"
-    return LabelSetup(
-        name,
-        templates,
-        players,
-        seats,
-        prices,
-        identity,
-        settings,
-        source,
-        law,
-        protocol,
-        further,
-        _loaded(settings, binding),
-    )
+    return identity
 
 
 def calibrate_gold(setup: LabelSetup) -> Calibration:
@@ -363,17 +288,6 @@ def _loaded(settings: LabelSettings, binding: Mapping[str, Any]) -> Calibration 
         raise UsageError(f"--calibration {settings.calibration} does not speak of this judge: {'; '.join(problems)}")
     _check_certified(calibration, settings.agreement, str(settings.calibration))
     return calibration
-
-
-def _check_reasons(protocol: Protocol, settings: LabelSettings) -> None:
-    """Say before anything is spent that beliefs after reasoning end at 0.6 unless they are calibrated."""
-    if protocol != "reason" or settings.gold is not None or settings.calibration is not None:
-        return
-    if settings.min_confidence is None or settings.min_confidence > 0.6:
-        raise UsageError(
-            "--protocol reason: uncalibrated beliefs after reasoning are cut to 0.4 … 0.6 (Bai et al. 2022): name "
-            "--min-confidence of at most 0.6, or calibrate with --gold FILE or --calibration FILE"
-        )
 
 
 def _further(source: Source, settings: LabelSettings) -> dict[str, Any] | None:

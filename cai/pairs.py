@@ -1,4 +1,4 @@
-"""From labels to preference data: which pairs are kept, which side is chosen, and how each reply did among the others.
+"""From labels to preference data: which pairs are kept, and which side is chosen.
 
 Pure. A label is a row of labels.jsonl as a dict, so that 100,000 of them are cut in seconds. Knows nothing of files,
 judges or runs. A pair leaves for the first reason of this table that holds; the reading of texts, which takes the
@@ -276,13 +276,14 @@ def reasons(rows: Sequence[Row], filters: Filters, pairing: Pairing = "all") -> 
 Name = tuple[int, str, str]  # of a reply among those to its prompt, in their order: number, what it is, model
 
 
-def _name(row: Row, side: str) -> Name:
+def name_of(row: Row, side: str) -> Name:
+    """How a reply of a pair is named and sorted among those to its prompt."""
     what = row[f"{side}_from"]
     return sample_number(what), what, row[f"{side}_model"] or ""
 
 
 def _names(row: Row) -> set[Name]:
-    return {_name(row, "a"), _name(row, "b")}
+    return {name_of(row, "a"), name_of(row, "b")}
 
 
 @lru_cache(maxsize=1024)
@@ -308,8 +309,8 @@ def _best_and_worst(rows: Sequence[Row]) -> set[Name]:
     odds: dict[Name, list[float]] = {}
     for row in rows:
         if row["z"] is not None:
-            odds.setdefault(_name(row, "a"), []).append(row["z"])
-            odds.setdefault(_name(row, "b"), []).append(-row["z"])
+            odds.setdefault(name_of(row, "a"), []).append(row["z"])
+            odds.setdefault(name_of(row, "b"), []).append(-row["z"])
     mean = {name: math.fsum(values) / len(values) for name, values in sorted(odds.items())}
     if not mean:
         return set()
@@ -320,71 +321,3 @@ def _best_and_worst(rows: Sequence[Row]) -> set[Name]:
 def extra_pass(row: Row, n: int | None) -> int:
     """Which further sample of its prompt a pair had to wait for: 0 where the first `n` were enough."""
     return 0 if n is None else max(0, max(number for number, _, _ in _names(row)) - n + 1)
-
-
-# The replies of one prompt
-
-
-@dataclass(slots=True)
-class Standing:
-    """A reply among those to its prompt."""
-
-    position: int  # of the first pair it is in
-    id: str  # of that pair, and what the reply is in it
-    name: Name
-    text: str
-    faults: int  # bits of the text; 0 where nobody asked
-    won: list[float]  # per pair with another text: probability that this reply is the better one
-    labels: list[str]  # ids of those pairs
-    p: float | None = None  # mean of `won`; None: it was compared with itself alone
-
-
-def standings(rows: Sequence[Row], filters: Filters) -> list[Standing]:
-    """The distinct replies among the pairs of one prompt whose vote is valid, in input order; empty ones are left out.
-
-    Texts that are the same but for white space around them are one reply, under the name with the lowest number.
-    """
-    reads = filters.hygiene or filters.benign
-    found: dict[str, Standing] = {}
-    for row in rows:
-        if row["z"] is None:
-            continue
-        p = p_a(row, filters)
-        a, b = row["a"].strip(), row["b"].strip()
-        for side, text, wins in (("a", a, p), ("b", b, 1 - p)):
-            if not text:
-                continue
-            name = _name(row, side)
-            reply = found.get(text)
-            if reply is None:
-                bits = faults(row, side) if reads else 0
-                reply = found[text] = Standing(row["position"], row["id"], name, row[side], bits, [], [])
-            elif name < reply.name:
-                reply.name, reply.text = name, row[side]
-            if a != b:
-                reply.won.append(wins)
-                reply.labels.append(row["id"])
-    for reply in found.values():
-        reply.id += f":{reply.name[1]}"
-        reply.p = math.fsum(reply.won) / len(reply.won) if reply.won else None
-    return sorted(found.values(), key=lambda reply: (reply.position, reply.name))
-
-
-def edge(dead_zone: float | None, filters: Filters) -> float:
-    """Upper edge of the dead zone of `standing_reason`; None: the `min_confidence` of pairs."""
-    return filters.min_confidence if dead_zone is None else dead_zone
-
-
-def standing_reason(reply: Standing, prompt: Sequence[Any], filters: Filters, upper: float) -> DropReason | None:
-    """Why a reply is no example: in the dead zone (1 - upper, upper), or a desirable one with a fault of form."""
-    p = reply.p
-    if p is None:
-        return "identical"
-    if 1 - upper < p < upper or p == 0.5:
-        return "low_confidence"
-    if p < 0.5:
-        return None
-    if filters.hygiene and reply.faults & (LEAK | MIXUP):
-        return "preamble_leak" if reply.faults & LEAK else "role_mixup"
-    benign = bool(reply.faults & REFUSES and filters.benign) and prompt_hash(prompt) in filters.benign
-    return "refused_benign" if benign else None

@@ -6,52 +6,36 @@ once, or twice where a target bounds the pairs.
 
 from __future__ import annotations
 
-import hashlib
 import heapq
-import itertools
-import sys
 from array import array
-from bisect import bisect_left
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
 from operator import itemgetter
-from pathlib import Path
 from statistics import median
 from typing import Any, NamedTuple
 
 import orjson
-from pydantic import ValidationError
 
-from cai import hygiene, pairs, refusals
 from cai.card import Judged
 from cai.cut import Cut, Lines, Spool
+from cai.label_reading import BAD_ROW, Texts, are_labels, read_units
 from cai.pairs import (
-    KNOWN,
     Filters,
     Pairing,
     Row,
-    Standing,
     confidence,
     detail,
-    edge,
     extra_pass,
     flipped,
     margin,
     p_a,
-    read_texts,
     reasons,
     sides,
-    standing_reason,
-    standings,
 )
-from cai.records import DropReason, Label
-from cai.run import PAIR_BITS, RunFolder
-from cai.run_files import write_atomically
+from cai.records import DropReason
+from cai.run import RunFolder
+from cai.standings import Standing, edge, standing_reason, standings
 from cai.tables import line_of
-
-TEXTS = ".texts"  # the file in which what reading found is remembered
-BAD_ROW = (LookupError, TypeError, AttributeError, ValueError)  # what a row that is no label leads to
 
 
 class Choice(NamedTuple):
@@ -62,92 +46,6 @@ class Choice(NamedTuple):
     dead_zone: float | None = None  # upper edge, from 0.5 to 1; None: where a pair at min_confidence lies
     target: int | None = None  # pairs kept at most
     samples: int | None = None  # replies per prompt that the source was first asked for; None: it has no passes
-
-
-class Texts:
-    """What reading the texts of labels found, remembered in a file of the run folder from one cut to the next.
-
-    Reading takes ten times as long as all else, and finds the same at every threshold: the first cut reads every text.
-    A label is known by its texts, as its key need not name them; a file made by other code is no use and is replaced.
-    """
-
-    def __init__(self, folder: Path) -> None:
-        self._path = folder / TEXTS
-        self._version = _reading_version()
-        self._keys, self._bits = array("Q"), b""
-        self._new: dict[int, int] = {}
-        with suppress(FileNotFoundError):
-            content = self._path.read_bytes()
-            start = len(self._version)
-            if content.startswith(self._version) and (len(content) - start) % 9 == 0:
-                middle = start + (len(content) - start) // 9 * 8
-                self._keys.frombytes(content[start:middle])
-                self._bits = content[middle:]
-
-    def add_to(self, row: Row) -> None:
-        """Have `read_texts` of a row find what is known; read what is not."""
-        a, b, asked = row["a"], row["b"], row["prompt"][-1]["content"]  # all that `read_texts` looks at
-        told = f"{len(a)} {len(b)} {a}{b}{asked}".encode()
-        key = int.from_bytes(hashlib.blake2b(told, digest_size=8).digest(), "little")
-        place = bisect_left(self._keys, key)
-        if place < len(self._keys) and self._keys[place] == key:
-            row[KNOWN] = self._bits[place]
-        else:
-            self._new[key] = read_texts(row)
-
-    def save(self) -> None:
-        """Write what is new."""
-        if self._new:
-            self._new.update(zip(self._keys, self._bits, strict=True))
-            found = sorted(self._new.items())
-            keys = array("Q", (key for key, _ in found))
-            write_atomically(self._path, self._version + keys.tobytes() + bytes(bits for _, bits in found))
-
-
-def _reading_version() -> bytes:
-    """32 bytes that differ where other code would read the texts."""
-    digest = hashlib.sha256(sys.byteorder.encode())
-    for file in (__file__, pairs.__file__, hygiene.__file__, refusals.__file__):
-        digest.update(Path(file).read_bytes())
-    return digest.digest()
-
-
-def read_units(path: Path) -> Iterator[list[Row]]:
-    """The labels of one prompt after another, in input order.
-
-    As `lines_in_order` does, but a line is parsed once: its position is found in it, which is a tenth of all the time.
-    """
-    places = []  # position and offset in one integer
-    with open(path, "rb", buffering=2**18) as file:
-        start = 0
-        for line in file:
-            if line.endswith(b"\n"):
-                places.append(_position(line) << 48 | start)
-            start += len(line)
-        places.sort()
-        for _, unit in itertools.groupby(places, key=lambda place: place >> 48 + PAIR_BITS):
-            rows = []
-            for place in unit:
-                file.seek(place & (1 << 48) - 1)
-                rows.append(orjson.loads(file.readline()))
-            yield rows
-
-
-def _position(line: bytes) -> int:
-    """The position of a row; the first key of that name is the row's own: a text before it has its quotes escaped."""
-    start = line.find(b'"position":') + 11
-    digits = line[start : line.find(b",", start)]
-    return int(digits) if start > 10 and digits.strip().isdigit() else int(orjson.loads(line)["position"])
-
-
-def _are_labels(unit: Sequence[Row]) -> bool:
-    """Whether an error in cutting them is not theirs."""
-    try:
-        for row in unit:
-            Label.model_validate_json(orjson.dumps({name: row[name] for name in row if name != KNOWN}))
-    except ValidationError:
-        return False
-    return True
 
 
 class LabelCut(Cut):
@@ -181,7 +79,7 @@ class LabelCut(Cut):
                 try:
                     self._cut(unit)
                 except BAD_ROW as error:
-                    if _are_labels(unit):
+                    if are_labels(unit):
                         raise
                     raise self.damaged() from error
             self._balance()
@@ -216,7 +114,7 @@ class LabelCut(Cut):
             try:
                 whys = reasons(unit, filters, pairing)
             except BAD_ROW as error:
-                if _are_labels(unit):
+                if are_labels(unit):
                     raise
                 raise self.damaged() from error
             for row, why in zip(unit, whys, strict=True):

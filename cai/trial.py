@@ -25,7 +25,8 @@ from cai.feed import in_thread
 from cai.job import Job
 from cai.judge import Flow, Pair, judge, log_ratio
 from cai.judging import Labelling
-from cai.labelling import LabelSettings, LabelSetup, resolve
+from cai.label_settings import LabelSettings
+from cai.labelling import LabelSetup, resolve
 from cai.records import Contest, Label, Reading, Record, Vote
 from cai.run import PAIR_BITS, identity_hash
 from cai.run_files import damage

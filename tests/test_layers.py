@@ -17,16 +17,16 @@ LAYERS = {  # from the top; modules of one layer may import each other
     "uses": (
         "pipeline job settings generating sampling labelling judging contests run plan export preferences cut card "
         "run_cards markdown "
-        "task judge_check run_files export_options bench_result audit_cases audit_report "
+        "task judge_check label_settings label_reading run_files export_options bench_result audit_cases audit_report "
         "choosing best_cut tables hub auditing bench trial ablation calibration judged plots training evaluate report "
         "losses trl_hooks preference_rows preference_training masks merging gguf_file chatting "
         "training_watch training_files training_data training_rows train_config train_plan train_models train_folder "
         "train_loop train_job control_tokens train_replies train_preferences train_evidence "
         "train_eval train_samples train_provenance train_summary train_card train_plots"
     ),
-    "method": "revise candidates best_of judge pairs calibrate hygiene refusals ask",
+    "method": "revise candidates best_of judge pairs standings calibrate hygiene refusals ask",
     "machines": "flow feed store lines payloads limits prices models",
-    "inputs": "constitution yamlfile lint importers templates sources conversations",
+    "inputs": "constitution yamlfile lint importers templates sources conversations pair_records",
     "words": "records errors resources",
 }
 HEIGHT = {module: -depth for depth, names in enumerate(LAYERS.values()) for module in names.split()}

@@ -19,7 +19,7 @@ from cai.calibrate import Binding, Calibration, Threshold
 from cai.errors import InputError, RunError, UsageError
 from cai.export import export_run
 from cai.pairs import Filters
-from cai.preferences import Choice, LabelCut, read_units
+from cai.preferences import Choice, LabelCut
 from cai.records import Drop, Label
 from cai.run import RunFolder, package_version, reopen
 
@@ -305,19 +305,6 @@ def test_a_split_is_by_prompt_in_every_file(tmp_path: Path) -> None:
     for train, held in sides:
         assert train and held and not train & held
     assert sides[2][0] <= sides[0][0] and sides[2][1] <= sides[0][1]
-
-
-@settings(max_examples=60)
-@given(st.text(), st.integers(0, 2**40), st.booleans())
-def test_a_place_is_found_in_a_line_whatever_the_texts_before_it(before: str, position: int, spaced: bool) -> None:
-    row = {"id": before + '"position":7,', "position": position, "prompt": []}
-    separators = (", ", ": ") if spaced else (",", ":")
-    with tempfile.TemporaryDirectory() as name:
-        file = Path(name) / "labels.jsonl"
-        lines = [row, {"position": position + 1}, {"prompt": [], "position": position + 2}]
-        file.write_text("".join(json.dumps(line, separators=separators) + "\n" for line in lines) + '{"position": 1')
-        found = [row["position"] for unit in read_units(file) for row in unit]
-    assert found == [position, position + 1, position + 2]
 
 
 # Target
