@@ -26,12 +26,7 @@ Prompts = Annotated[
     str | None,
     typer.Argument(help="A .jsonl(.gz), .csv, .txt or .parquet file, hf:org/name, or - ; default: 64 built-in."),
 ]
-System = Annotated[str | None, typer.Option(help="System text put before every conversation.")]
 Templates = Annotated[str | None, typer.Option(help="Template set: chat, fewshot, or a folder.")]
-Temperature = Annotated[float, typer.Option(help="0 is greedy.")]
-MaxTokens = Annotated[int, typer.Option(help="Longest answer; a reply that reaches it is dropped.")]
-Format = Annotated[str | None, typer.Option(help="auto, text, prompt, messages or hh.")]
-PromptField = Annotated[str | None, typer.Option(help="Column or key that holds the prompt.")]
 
 
 def generate(
@@ -44,12 +39,6 @@ def generate(
     gate: Annotated[
         bool | None, typer.Option("--gate/--no-gate", help="Skip the revision where the critique finds nothing.")
     ] = None,
-    system: System = None,
-    templates: Templates = None,
-    temperature: Temperature = 1.0,
-    max_tokens: MaxTokens = 512,
-    format: Format = None,
-    prompt_field: PromptField = None,
 ) -> None:
     """Write critiques and revisions for every prompt; the same command again goes on where it stopped.
 
@@ -81,12 +70,6 @@ def sample(
         int | None,
         typer.Option("--principles", "-k", help="With --best-of: principles drawn for each pair; default: 3."),
     ] = None,
-    system: System = None,
-    templates: Templates = None,
-    temperature: Temperature = 1.0,
-    max_tokens: MaxTokens = 512,
-    format: Format = None,
-    prompt_field: PromptField = None,
 ) -> None:
     """Draw several replies to every prompt; the same command again goes on where it stopped.
 
@@ -131,6 +114,17 @@ def label(
     """
 
 
+def prompt_options(
+    system: Annotated[str | None, typer.Option(help="System text put before every conversation.")] = None,
+    templates: Templates = None,
+    temperature: Annotated[float, typer.Option(help="0 is greedy.")] = 1.0,
+    max_tokens: Annotated[int, typer.Option(help="Longest answer; a reply that reaches it is dropped.")] = 512,
+    format: Annotated[str | None, typer.Option(help="auto, text, prompt, messages or hh.")] = None,
+    prompt_field: Annotated[str | None, typer.Option(help="Column or key that holds the prompt.")] = None,
+) -> None:
+    """What every run over prompts can be told."""
+
+
 def run_options(
     extra_body: Annotated[str | None, typer.Option(help="JSON object merged into every request.")] = None,
     limit: Annotated[int | None, typer.Option(help="Read at most this many prompts or pairs.")] = None,
@@ -166,12 +160,13 @@ def _command(run: Callable[..., None], doc: str | None, *parts: Callable[..., No
 
 
 def _of_run(own: Callable[..., None], act: Callable[[Setup[Any], bool], None], doc: str | None) -> Callable[..., None]:
-    """A command with the parameters of `own` and those every run has, resolved into a setup before it acts."""
+    """A command with the parameters of `own` and those such runs have, resolved into a setup before it acts."""
 
     def run(json: bool, **given: Any) -> None:
         act(_setup(own.__name__, given), json)
 
-    return _command(run, doc, own, run_options)
+    over_prompts = () if own is label else (prompt_options,)
+    return _command(run, doc, own, *over_prompts, run_options)
 
 
 def _setup(name: str, given: Mapping[str, Any]) -> Setup[Any]:
