@@ -84,25 +84,15 @@ def test_a_tokenizer_that_puts_a_space_before_every_text_gives_no_stray_space() 
     assert words.decode(plain.ids) == "The quiet river<|im_end|>"
 
 
-def framing(frame: str) -> Any:
-    """A tokenizer that puts tokens of its own around every text, as those of many base models do."""
-    from tokenizers import processors
-
-    words = tiny.tokenizer()
-    special = [(token, words.convert_tokens_to_ids(token)) for token in ("<|endoftext|>", "<|im_end|>")]
-    words.backend_tokenizer.post_processor = processors.TemplateProcessing(single=frame, special_tokens=special)
-    return words
-
-
 @pytest.mark.parametrize("reply", ["Yes.", "\n\n\nYes."])
 def test_a_begin_token_comes_once_before_plain_text_and_from_the_template_alone_before_a_chat(reply: str) -> None:
-    words = framing("<|endoftext|> $A")
+    words = tiny.framed("<|endoftext|> $A")
     assert words.decode(one("The quiet", reply, words).ids) == f"<|endoftext|>The quiet{reply}<|im_end|>"
     assert "<|endoftext|>" not in words.decode(one(conversation("Hi?"), reply, words).ids)
 
 
 def test_a_tokenizer_that_ends_every_text_ends_no_prompt() -> None:
-    words = framing("$A <|im_end|>")
+    words = tiny.framed("$A <|im_end|>")
     found = one("The quiet", " river", words)
     assert words.decode(found.ids) == "The quiet river<|im_end|>"
     assert words.decode(found.ids[found.start :]) == " river<|im_end|>"

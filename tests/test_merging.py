@@ -31,7 +31,7 @@ from cai.gguf_file import write_gguf
 from cai.merging import merge
 from cai.models import open_model
 from cai.models.bases import find_base
-from cai.models.weights import STEM, cache_folder
+from cai.models.weights import STEM, cache_folder, copy_metadata
 from cai.records import Call, Message, Request, Sampling
 from cai.run_files import take_lock
 
@@ -320,6 +320,56 @@ def test_metadata_of_a_gguf_base_are_kept_and_a_base_that_is_gone_is_unpacked_ag
     assert told.pop("tokenizer.chat_template") == "{{ messages[0].content }}"
     assert told == {name: before.fields[name].contents() for name in told}
     assert told["tokenizer.ggml.pre"] == "smollm"
+
+
+def test_of_a_gguf_base_the_frequencies_stay_and_other_tokens_are_refused(base: Path, tmp_path: Path) -> None:
+    model = transformers.AutoModelForCausalLM.from_pretrained(base)
+    words = transformers.AutoTokenizer.from_pretrained(base)
+    write_gguf(model, words, tmp_path / "plain.gguf")
+    plain, source = gguf.GGUFReader(tmp_path / "plain.gguf"), tmp_path / "source.gguf"
+    writer = gguf.GGUFWriter(source, "llama")
+    copy_metadata(plain, writer, {})
+    stretch = torch.linspace(1, 8, 8).numpy()  # as in Llama 3.1, whose config does not tell them all
+    for name, data in [("rope_freqs.weight", stretch), *((tensor.name, tensor.data) for tensor in plain.tensors)]:
+        writer.add_tensor(name, data)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    write_gguf(model, words, tmp_path / "out.gguf", source)
+    kept = {tensor.name: tensor.data.tolist() for tensor in gguf.GGUFReader(tmp_path / "out.gguf").tensors}
+    assert kept["rope_freqs.weight"] == stretch.tolist()
+    model.resize_token_embeddings(model.config.vocab_size + 1)
+    with pytest.raises(UsageError, match=r"the model has other tokens than .*source\.gguf"):
+        write_gguf(model, words, tmp_path / "other.gguf", source)
+
+
+@pytest.mark.parametrize("begins", [True, False])
+def test_a_gguf_file_says_whether_a_text_begins_with_a_token_of_its_own(
+    base: Path, tmp_path: Path, begins: bool
+) -> None:
+    model = transformers.AutoModelForCausalLM.from_pretrained(base)
+    words = transformers.AutoTokenizer.from_pretrained(base)
+    words.bos_token = "<|endoftext|>"
+    write_gguf(model, tiny.framed("<|endoftext|> $A", words) if begins else words, tmp_path / "x.gguf")
+    told = gguf.GGUFReader(tmp_path / "x.gguf").fields["tokenizer.ggml.add_bos_token"]
+    assert told.contents() is begins
+    with pytest.raises(UsageError, match="more than a begin token around a text"):
+        write_gguf(model, tiny.framed("$A <|im_end|>", words), tmp_path / "y.gguf")
+
+
+def test_a_gguf_file_tells_control_tokens_from_words_and_has_a_name_for_every_row(base: Path, tmp_path: Path) -> None:
+    model = transformers.AutoModelForCausalLM.from_pretrained(base)
+    words = transformers.AutoTokenizer.from_pretrained(base)
+    write_gguf(model, words, tmp_path / "x.gguf")
+    kinds = gguf.GGUFReader(tmp_path / "x.gguf").fields["tokenizer.ggml.token_type"].contents()
+    control = {place for place, kind in enumerate(kinds) if kind == gguf.TokenType.CONTROL}
+    assert control == {words.convert_tokens_to_ids(token) for token in tiny.SPECIAL}
+    unused = len(kinds) - len(words)
+    assert unused == 2 and kinds[-unused:] == [gguf.TokenType.UNUSED] * 2
+    model.resize_token_embeddings(len(words) - 1)
+    with pytest.raises(UsageError, match=r"the tokenizer has \d+ tokens and the model \d+: no GGUF file can be"):
+        write_gguf(model, words, tmp_path / "y.gguf")
 
 
 def test_a_whole_model_is_written_as_gguf_too(base: Path, tmp_path: Path) -> None:

@@ -41,6 +41,16 @@ def tokenizer(template: str | None = CHATML, *, metaspace: bool = False) -> Any:
     return words
 
 
+def framed(frame: str, words: Any = None) -> Any:
+    """A tokenizer that puts tokens around every text, as those of many base models do; $A is the text."""
+    from tokenizers import processors
+
+    words = words or tokenizer()
+    special = [(token, words.convert_tokens_to_ids(token)) for token in SPECIAL]
+    words.backend_tokenizer.post_processor = processors.TemplateProcessing(single=frame, special_tokens=special)
+    return words
+
+
 def model(
     folder: Path, template: str | None = CHATML, *, context: int = 256, seed: int = 0, spread: float = 0.1
 ) -> Path:
