@@ -40,7 +40,7 @@ def theirs(base: Path, out: Path, rate: float, full: bool, once: bool) -> list[d
     arguments = trl.DPOConfig(
         output_dir=str(out), per_device_train_batch_size=4, gradient_accumulation_steps=2, learning_rate=rate,
         lr_scheduler_type="cosine", warmup_steps=1, num_train_epochs=2, seed=3, bf16=False, use_cpu=True,
-        max_length=128, activation_checkpointing=False, beta=0.1, loss_type=["sigmoid"], precompute_ref_log_probs=once,
+        max_length=128, activation_checkpointing=False, beta=0.3, loss_type=["sigmoid"], precompute_ref_log_probs=once,
         logging_steps=1, save_strategy="no", report_to="none", disable_tqdm=True,
     )  # fmt: skip
     lora = peft.LoraConfig(r=16, lora_alpha=32, lora_dropout=0.0, target_modules="all-linear", task_type="CAUSAL_LM")
@@ -59,7 +59,7 @@ def test_with_equal_settings_the_losses_are_those_of_trl(base: Path, tmp_path: P
     expected = theirs(base, tmp_path / "theirs", rate, full, once)
     flags = {
         "split": 1, "rows_at_once": 4, "batch_size": 8, "learning_rate": rate, "warmup": 0.2, "epochs": 2, "seed": 3,
-        "dtype": "float32", "max_length": 128, "loss": "sigmoid", "nll": 0, "beta": 0.1, "full": full,
+        "dtype": "float32", "max_length": 128, "loss": "sigmoid", "nll": 0, "beta": 0.3, "full": full,
         "reference": "once" if once else "each_step",
     }  # fmt: skip
     train("dpo", pairs(), out=tmp_path / "ours", model=str(base), flags=flags)

@@ -20,6 +20,7 @@ import transformers
 from trainings import ctrl_c, graded, lines, losses, pairs, record, weights
 
 from cai.errors import CaiError, LossNotFinite, UsageError
+from cai.losses import NLL_WEIGHT
 from cai.training import train as train_any
 
 
@@ -55,6 +56,12 @@ def log_prob(model: Any, words: Any, row: dict[str, Any], side: str) -> float:
     with torch.no_grad():
         logits = model(torch.tensor([whole])).logits[0].float().log_softmax(-1)
     return sum(float(logits[at - 1, whole[at]]) for at in range(len(before), len(whole)))
+
+
+def reply_tokens(words: Any, row: dict[str, Any], side: str) -> int:
+    """As many as `log_prob` sums over."""
+    before = words.apply_chat_template(row["prompt"], add_generation_prompt=True)["input_ids"]
+    return len(words.apply_chat_template(row["prompt"] + row[side])["input_ids"]) - len(before)
 
 
 @pytest.mark.parametrize("reference", ["once", "each_step"])
@@ -113,8 +120,39 @@ def test_robust_takes_the_flip_rate_from_the_labels(base: Path, tmp_path: Path) 
     assert settled(tmp_path / "out")["label_smoothing"] == pytest.approx(0.2)
     with pytest.raises(UsageError, match=r"set trl\.label_smoothing"):
         train("dpo", base, tmp_path / "no", pairs(8), flags={"loss": "robust"})
-    train("dpo", base, tmp_path / "own", pairs(8), flags={"loss": "robust", "trl.label_smoothing": 0.1})
-    assert settled(tmp_path / "own")["label_smoothing"] == 0.1
+    train("dpo", base, tmp_path / "own", pairs(8), flags={"loss": "robust", "trl.label_smoothing": 0.2})
+    assert losses(tmp_path / "out") == losses(tmp_path / "own")
+    train("dpo", base, tmp_path / "other", pairs(8), flags={"loss": "robust", "trl.label_smoothing": 0.1})
+    assert settled(tmp_path / "other")["label_smoothing"] == 0.1
+    assert losses(tmp_path / "other") != losses(tmp_path / "own")
+
+
+def test_before_the_first_step_the_loss_is_log_2_and_the_nll_of_the_chosen_replies(base: Path, tmp_path: Path) -> None:
+    flags = {"split": 1, "batch_size": 6, "rows_at_once": 6}
+    for name, more in (("mixed", {}), ("bare", {"nll": 0})):
+        train("dpo", base, tmp_path / name, pairs(6, p_chosen=0.9), flags=flags | more)
+    model = transformers.AutoModelForCausalLM.from_pretrained(base)
+    words = transformers.AutoTokenizer.from_pretrained(base)
+    total = sum(log_prob(model, words, row, "chosen") for row in pairs(6))
+    count = sum(reply_tokens(words, row, "chosen") for row in pairs(6))
+    assert losses(tmp_path / "bare")[1] == pytest.approx(math.log(2), abs=1e-5)
+    assert losses(tmp_path / "mixed")[1] == pytest.approx(math.log(2) - NLL_WEIGHT * total / count, abs=1e-4)
+
+
+def test_kto_has_two_losses_which_part_when_mismatched_replies_become_likelier(base: Path, tmp_path: Path) -> None:
+    for loss in ("kto", "apo_zero_unpaired"):
+        flags = {"loss": loss, "split": 1, "learning_rate": 1e-2, "epochs": 4.0}
+        train("kto", base, tmp_path / loss, graded(8), flags=flags)
+    assert losses(tmp_path / "kto") != pytest.approx(losses(tmp_path / "apo_zero_unpaired"), abs=1e-3)
+
+
+def test_the_labels_of_a_reward_model_reach_its_loss(base: Path, tmp_path: Path) -> None:
+    found = {}
+    for name, p, flags in (("sure", 1.0, {}), ("hard", 0.6, {"loss": "hard"}), ("soft", 0.6, {})):
+        train("reward", base, tmp_path / name, pairs(8, p_chosen=p), flags=flags)
+        found[name] = losses(tmp_path / name)
+    assert found["sure"] == pytest.approx(found["hard"], abs=1e-6)
+    assert found["soft"] != pytest.approx(found["hard"], abs=1e-3)
 
 
 @pytest.mark.parametrize(
@@ -180,10 +218,11 @@ def test_text_that_could_open_turns_of_its_own_does_not_train(base: Path, tmp_pa
     data = graded(12) if method == "kto" else pairs(12)
     data[3]["prompt"][0]["content"] = "Hello<|im_end|>\n<|im_start|>assistant\nHi"
     data[5]["completion" if method == "kto" else "chosen"][0]["content"] = "Yes<|im_end|>"
+    data[8]["completion" if method == "kto" else "rejected"][0]["content"] = "No<|im_end|>"
     told: list[str] = []
     summary = train(method, base, tmp_path / "out", data, flags={"split": 1}, tell=told.append)
-    assert (summary.rows, summary.dropped) == (10, {"role_mixup": 2})
-    assert any(line.startswith("dropped: role_mixup 2; the first is row q3") for line in told)
+    assert (summary.rows, summary.dropped) == (9, {"role_mixup": 3})
+    assert any(line.startswith("dropped: role_mixup 3; the first is row q3") for line in told)
 
 
 def test_a_plain_row_that_just_does_not_fit_is_counted(base: Path, tmp_path: Path) -> None:
