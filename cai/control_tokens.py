@@ -6,7 +6,6 @@ would learn from other tokens than a judge is shown: everywhere else such text i
 
 from __future__ import annotations
 
-import dataclasses
 import re
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -17,13 +16,16 @@ from cai.training_rows import TrainingRow, named
 
 
 def without_forged_turns(data: TrainingData, tokenizer: Any) -> TrainingData:
-    """The data without the conversations that hold a control token; plain text, which brings its own, stays."""
+    """The data without the conversations that hold a control token; plain text, which brings its own, stays.
+
+    Raises InputError where too few rows are left.
+    """
     special = {token.content for token in tokenizer.added_tokens_decoder.values() if token.special}
     tokens = sorted({*special, *tokenizer.all_special_tokens}, key=len, reverse=True)
     if not tokens:
         return data
     known = re.compile("|".join(map(re.escape, tokens)))
-    drops = list(data.dropped)
+    drops = list[Drop]()
 
     def sound(rows: Sequence[TrainingRow], file: int) -> Iterator[TrainingRow]:
         for row in rows:
@@ -34,8 +36,8 @@ def without_forged_turns(data: TrainingData, tokenizer: Any) -> TrainingData:
                 told = f"{named(row.id)}: its text holds {token[0]!r}, a control token, and could open turns of its own"
                 drops.append(Drop(data.files[file][0], 0, "role_mixup", told))
 
-    train, held = tuple(sound(data.train, 0)), tuple(sound(data.eval, -1))
-    return dataclasses.replace(data, train=train, eval=held, dropped=tuple(drops))
+    train, held = list(sound(data.train, 0)), list(sound(data.eval, -1))
+    return data.of(train, held, drops) if drops else data
 
 
 def _texts(row: TrainingRow) -> Iterator[str]:

@@ -68,7 +68,7 @@ def to_prompt(record: Any, format: str = "auto", field: str | None = None) -> Pr
 def to_messages(value: Any, name: str) -> list[Message]:
     """The turns of a whole conversation, its last reply too: a list of messages, or a transcript; raises NoPrompt."""
     if isinstance(value, str):
-        _checked(value, name)
+        as_text(value, name)
         value = _transcript(value, name)
     if not isinstance(value, list | tuple):
         raise NoPrompt(f"{name} is of type {type(value).__name__}, not a transcript or a list of messages")
@@ -79,7 +79,7 @@ def _id(given: Any, messages: tuple[Message, ...]) -> str:
     if given is None:
         return prompt_hash(messages)
     if isinstance(given, str):
-        return _checked(given, "the id") or prompt_hash(messages)  # a table's empty cell
+        return as_text(given, "the id") or prompt_hash(messages)  # a table's empty cell
     if isinstance(given, int) and not isinstance(given, bool):
         return str(given)
     raise NoPrompt(f"the id is of type {type(given).__name__}, not text or a whole number")
@@ -90,7 +90,7 @@ def _messages(value: Any, name: str, format: str) -> tuple[Message, ...]:
         return _conversation(value)
     if not isinstance(value, str):
         raise NoPrompt(f"{name} is of type {type(value).__name__}, not text or a list of messages")
-    _checked(value, name)
+    as_text(value, name)
     if format == "text":
         return _conversation([{"role": "user", "content": value}])
     if format == "hh" or name in FORMATS["hh"] or value.startswith("\n\nHuman:"):
@@ -143,10 +143,11 @@ def _turn(number: int, turn: Any) -> Message:
         raise NoPrompt(f"turn {number} has the role {_short(role)}; known: {', '.join(ROLES)}")
     if not isinstance(content, str):
         raise NoPrompt(f"the content of turn {number} is of type {type(content).__name__}, not text")
-    return {"role": ROLES[role], "content": _checked(content, f"turn {number}")}
+    return {"role": ROLES[role], "content": as_text(content, f"turn {number}")}
 
 
-def _checked(text: str, name: str) -> str:
+def as_text(text: str, name: str) -> str:
+    """The text itself; NoPrompt where it holds half a surrogate pair, which no file can."""
     try:
         text.encode()
     except UnicodeEncodeError as error:

@@ -50,7 +50,7 @@ def read_prompts(
     if source is None:
         source = folder("prompts") / "builtin.jsonl"
     if isinstance(source, Path) or (isinstance(source, str) and source != "-" and not source.startswith("hf:")):
-        source = _existing(Path(source))
+        source = existing(Path(source))
     return _prompts(source, format, field)
 
 
@@ -63,7 +63,7 @@ def read_records(source: str | Path | Iterable[Any]) -> Iterator[tuple[int, Any]
     if isinstance(source, Mapping):
         raise UsageError("the source is a dict: pass a list of records (of a DatasetDict, one split)")
     if isinstance(source, Path) or (isinstance(source, str) and source != "-" and not source.startswith("hf:")):
-        source = _existing(Path(source))
+        source = existing(Path(source))
     return _records(source)
 
 
@@ -90,7 +90,7 @@ def describe(source: str | Path | Iterable[Any] | None) -> str:
         return source
     if not isinstance(source, str | Path):
         return "python"
-    path = _existing(Path(source))
+    path = existing(Path(source))
     try:
         with path.open("rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
@@ -141,7 +141,8 @@ def _rows(
     return _opened(source, packed, lambda stream: _decoded(stream, source, _text if kind == ".txt" else decode))
 
 
-def _existing(path: Path) -> Path:
+def existing(path: Path) -> Path:
+    """The path of a file that records can be read from; SourceError with the nearest name where there is none."""
     try:
         if path.is_dir():
             raise SourceError("is a folder; name one file in it", path)
@@ -254,7 +255,7 @@ def _csv_lines(stream: ByteLines, where: str | Path) -> Iterator[str]:
     for number, line in _lines(stream, where):
         if len(line) > MAX_LINE:  # cut off, it could still look like a row
             raise SourceError(f"the line is longer than {MAX_LINE:,} bytes", where, number)
-        yield line.decode("utf-8", "surrogateescape")  # bad bytes become lone surrogates, which `_checked` refuses
+        yield line.decode("utf-8", "surrogateescape")  # bad bytes become lone surrogates, which `as_text` refuses
 
 
 def _usable(columns: list[str], keys: tuple[str, ...], where: str | Path) -> list[str]:

@@ -92,7 +92,8 @@ def data_in_words(record: Facts) -> Iterator[tuple[str, ...]]:
     left = f"{sum(data['dropped'].values()):,} dropped{f' ({dropped})' if dropped else ''}"
     yield "rows", f"{data['read']:,} read: {data['train']:,} train, {data['eval']:,} held out, {left}"
     share = record["identity"]["config"]["split"]
-    split = f"{1 - (SPLIT if share is None else share):.0%} of the prompts, by their hash: none is on both sides"
+    chance = f"{1 - (SPLIT if share is None else share):.0%}"
+    split = f"each prompt with a chance of {chance}, by its hash: none is on both sides"
     yield "held out", HELD.get(data["held_back"], split)
     if run is not None:
         yield from _of_run(run)

@@ -5,6 +5,7 @@ Knows what makes a dataset unfit to train on, or worth a note. Knows nothing of 
 
 from __future__ import annotations
 
+import dataclasses
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ from typing import Any, Literal
 from cai.cut import MANY_REFUSALS
 from cai.errors import InputError, UsageError
 from cai.hygiene import preamble_leak, role_mixup
-from cai.training_files import Drop, RowFile, count_first_replies, of_folder, read_rows, twin_of
+from cai.training_files import Drop, count_first_replies, of_folder, read_rows, twin_of
 from cai.training_rows import Method, TrainingRow, named
 
 SPLIT = 0.95  # share of the prompts that train, where no file holds others back
@@ -34,12 +35,22 @@ class TrainingData:
     read: int
     held_back: Literal["file", "split", "nothing"]  # where the eval rows come from
     origins: Mapping[str, list[str]]  # constitutions, judges and models that the rows name
-    notes: tuple[str, ...]  # what the user should know before training
+    told: tuple[str, ...]  # what is to know of the run they come from
+    notes: tuple[str, ...]  # all that the user should know before training
 
     @property
     def reasons(self) -> dict[str, int]:
         """Dropped rows by reason."""
         return dict(sorted(Counter(drop.reason for drop in self.dropped).items()))
+
+    def of(self, train: Sequence[TrainingRow], held: Sequence[TrainingRow], drops: Iterable[Drop] = ()) -> TrainingData:
+        """The same of these rows, with more dropped; raises InputError where they are no longer enough."""
+        found = dataclasses.replace(
+            self, train=tuple(train), eval=tuple(held), dropped=(*self.dropped, *drops),
+            held_back=self.held_back if held else "nothing",
+        )  # fmt: skip
+        _check(found)
+        return dataclasses.replace(found, notes=(*self.told, *_warnings(found)))
 
     def lines(self) -> Iterator[str]:
         """The data in words, for people."""
@@ -85,20 +96,26 @@ def load_rows(
     elif (share := SPLIT if split is None else split) < 1:
         train = [row for row in main.rows if trains(row.key, share)]
         held, held_back = [row for row in main.rows if not trains(row.key, share)], "split"
-    _check(main, files, train, held, method)
     if command == "generate" and method == "sft":
         count_first_replies(main, Path(str(data)) / "revisions.jsonl")
-    return TrainingData(
+    if main.initial and main.refused > MANY_REFUSALS * main.initial:
+        notes.append(
+            f"your initial model refuses: {main.refused:,} of {main.initial:,} first replies are full refusals, from "
+            "which little can be learnt"
+        )
+    found = TrainingData(
         method=method,
         files=tuple((file.source, file.content) for file in files),
-        train=tuple(train),
-        eval=tuple(held),
+        train=(),
+        eval=(),
         dropped=tuple(drop for file in files for drop in file.drops),
         read=sum(file.read for file in files),
-        held_back=held_back if held else "nothing",
+        held_back=held_back,
         origins=main.origins,
-        notes=(*notes, *_warnings(main, train, held, method)),
+        told=tuple(notes),
+        notes=(),
     )
+    return found.of(train, held)
 
 
 def trains(key: str, share: float) -> bool:
@@ -109,45 +126,42 @@ def trains(key: str, share: float) -> bool:
 # Checks of the whole
 
 
-def _check(
-    main: RowFile, files: Sequence[RowFile], train: Sequence[TrainingRow], held: Sequence[TrainingRow], method: Method
-) -> None:
+def _check(data: TrainingData) -> None:
     """Raises InputError for a dataset that nothing could be learnt from, or measured on."""
-    if not main.rows:
-        first = main.drops[0]
-        raise InputError(f"none of its {main.read:,} rows can train: {first.detail}", main.source, first.line)
-    if len(main.rows) == 1:
-        raise InputError("only one row can train; there must be two or more", main.source)
-    if len({row.key for row in main.rows}) == 1:
-        raise InputError(f"all of its {len(main.rows):,} rows answer one prompt; there must be others", main.source)
+    source, train, held = data.files[0][0], data.train, data.eval
+    rows = train if data.held_back == "file" else (*train, *held)
+    if not rows:
+        counts = ", ".join(f"{reason} {count:,}" for reason, count in data.reasons.items())
+        first = next(drop for drop in data.dropped if drop.file == source)
+        raise InputError(f"no row can train ({counts}); the first: {first.detail}", source, first.line or None)
+    if len(rows) == 1:
+        raise InputError("only one row can train; there must be two or more", source)
+    if len({row.key for row in rows}) == 1:
+        raise InputError(f"all of its {len(rows):,} rows answer one prompt; there must be others", source)
     if not train:
-        raise InputError(f"the split leaves none of its {len(main.rows):,} rows to train; raise it", main.source)
-    if method == "kto" and len({row.label for row in train}) == 1:
+        raise InputError(f"the split leaves none of its {len(rows):,} rows to train; raise it", source)
+    if data.method == "kto" and len({row.label for row in train}) == 1:
         what = "desirable" if train[0].label else "undesirable"
-        raise InputError(f"every reply that trains is {what}; kto learns from both kinds", main.source)
+        raise InputError(f"every reply that trains is {what}; kto learns from both kinds", source)
     shared = {row.key for row in train} & {row.key for row in held}
     if shared:
         example = next(row for row in held if row.key in shared)
-        told = f"{len(shared):,} of its prompts are in {main.source} too ({named(example.id)}): what it measures would "
-        raise InputError(f"{told}be remembered, not learnt; take them out of one of the two", files[-1].source)
+        told = f"{len(shared):,} of its prompts are in {source} too ({named(example.id)}): what it measures would "
+        raise InputError(f"{told}be remembered, not learnt; take them out of one of the two", data.files[-1][0])
 
 
-def _warnings(
-    main: RowFile, train: Sequence[TrainingRow], held: Sequence[TrainingRow], method: Method
-) -> Iterator[str]:
-    if main.initial and main.refused > MANY_REFUSALS * main.initial:
-        yield (
-            f"your initial model refuses: {main.refused:,} of {main.initial:,} first replies are full refusals, from "
-            "which little can be learnt"
-        )
-    if not held:
+def _warnings(data: TrainingData) -> Iterator[str]:
+    if not data.eval:
         yield "no row is held back: nothing will be evaluated"
-    if method in ("dpo", "reward"):
-        yield from _of_pairs(train)
-    yield from _of_texts(main.source, train, method)
-    plain = sum(isinstance(row.prompt, str) for row in chain(train, held))
+    if data.method in ("dpo", "reward"):
+        yield from _of_pairs(data.train)
+    yield from _of_texts(data.files[0][0], data.train, data.method)
+    plain = sum(isinstance(row.prompt, str) for row in chain(data.train, data.eval))
     if plain:
-        yield f"{plain:,} rows are plain text: they train without the model's chat template"
+        yield (
+            f"{plain:,} rows are plain text: they train without the model's chat template, which cai chat and judges "
+            "ask with; write 'prompt' as messages to train with it"
+        )
 
 
 def _of_texts(source: str, rows: Sequence[TrainingRow], method: Method) -> Iterator[str]:

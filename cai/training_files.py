@@ -20,7 +20,8 @@ from cai.cut import READ_FOR_REFUSALS
 from cai.errors import InputError, RunError, UsageError
 from cai.records import DropReason
 from cai.refusals import refusal
-from cai.sources import describe, read_records
+from cai.resources import path_of
+from cai.sources import describe, existing, read_records
 from cai.training_rows import FITS, Method, TrainingRow, Turns, advice, kind_of, row_of
 
 OF_RUN = {"generate": ("sft", "dpo"), "label": ("dpo", "kto", "reward"), "sample": ()}  # what a run's rows can train
@@ -95,6 +96,13 @@ def twin_of(source: Any) -> Path | None:
     return twin if twin.exists() and not plain.stem.endswith(".eval") else None
 
 
+def check_there(source: Any) -> None:
+    """Raises SourceError for a path where no run folder and no file of records is."""
+    name = str(source) if isinstance(source, str | Path) else "-"
+    if name != "-" and not name.startswith("hf:") and not path_of(name).is_dir():
+        existing(path_of(name))
+
+
 def read_rows(source: str | Path | Iterable[Any], method: Method, command: str | None = None) -> RowFile:
     """Every record of one file as a row or a drop, in order; raises InputError where its records are of another kind.
 
@@ -106,7 +114,9 @@ def read_rows(source: str | Path | Iterable[Any], method: Method, command: str |
     if isinstance(source, Path) or where.endswith((".jsonl", ".parquet")):
         path = Path(where)
         if path.exists() and path.stat().st_size == 0:
-            raise InputError(f"is empty: no row came this far{_why_empty(path)}", path)
+            raise InputError(
+                "is empty" if command is None else f"is empty: no row came this far{_why_empty(path)}", path
+            )
     for line, record in read_records(source):
         found.read += 1
         try:
@@ -130,9 +140,11 @@ def _why_empty(path: Path) -> str:
 def _remember(found: RowFile, record: Mapping[str, Any], command: str | None) -> None:
     for column in KEPT_COLUMNS:
         value = record.get(column)
-        values = found.origins.setdefault(column, []) if isinstance(value, str) else None
-        if values is not None and value not in values and len(values) < MOST_ORIGINS:
-            values.append(str(value))
+        if not isinstance(value, str):
+            continue
+        values, told = found.origins.setdefault(column, []), value.encode("utf-8", "replace").decode()
+        if told not in values and len(values) < MOST_ORIGINS:
+            values.append(told)
     row = found.rows[-1]
     first = (
         row.rejected if record.get("rejected_from", "initial" if command == "generate" else "") == "initial" else None

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from cai.conversations import NoPrompt, listed, to_messages
+from cai.conversations import NoPrompt, as_text, listed, to_messages
 from cai.hygiene import identical
 from cai.records import Message, prompt_hash
 
@@ -20,6 +20,7 @@ Kind = Literal["chat", "pairs", "graded", "labels", "revisions", "candidates", "
 Turns = tuple[Message, ...]
 
 FITS: dict[Method, Kind] = {"sft": "chat", "dpo": "pairs", "reward": "pairs", "kto": "graded"}
+LARGEST = 1 << 53  # of a whole number: float() refuses some that are larger, and no probability or margin is
 COLUMNS: tuple[tuple[frozenset[str], Kind], ...] = (  # the first whose columns all have a value
     (frozenset({"votes", "a", "b"}), "labels"),
     (frozenset({"rounds", "initial", "final"}), "revisions"),
@@ -84,7 +85,7 @@ def row_of(record: Any, line: int, method: Method) -> TrainingRow:
     if (kind := kind_of(record)) != FITS[method]:
         raise NoPrompt(f"the columns are not those of {method}: {advice(kind, 'it', method, record)}")
     given = record.get("id")
-    name = str(given) if isinstance(given, str | int) and given != "" else f"line {line}"
+    name = as_text(str(given), "the id") if isinstance(given, str | int) and given != "" else f"line {line}"
     if kind == "pairs":
         return _pair(record, name)
     prompt, reply = _single(record)
@@ -132,6 +133,8 @@ def _number(record: Mapping[str, Any], name: str) -> float | None:
     value = record.get(name)
     if value is None:
         return None
+    if isinstance(value, int) and abs(value) > LARGEST:
+        value = math.inf
     if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
         raise NoPrompt(f"{name!r} is {str(value)[:40]!r}, not a finite number")
     return float(value)

@@ -197,7 +197,7 @@ def test_a_dataset_of_the_wrong_kind_names_the_right_command(
     [
         ([chat(1)], "only one row"),
         ([chat(1), chat(1), chat(1)], "one prompt"),
-        ([{"messages": user("a")}, {"messages": user("b")}], "none of its 2 rows can train"),
+        ([{"messages": user("a")}, {"messages": user("b")}], r"no row can train \(bad_input 2\); the first: "),
     ],
 )
 def test_what_nothing_can_be_learnt_from_is_an_error(tmp_path: Path, rows: list[Any], told: str) -> None:
@@ -253,6 +253,8 @@ def test_probability_and_margin_travel_with_the_pair() -> None:
         (pair(1, p_chosen=1.2), "bad_input"),
         (pair(1, p_chosen="high"), "bad_input"),
         (pair(1, margin=True), "bad_input"),
+        (pair(1, margin=10**400), "bad_input"),
+        (pair(1, id="\ud800"), "bad_input"),
         (pair(1, rejected=said(" ")), "empty"),
         (pair(1, chosen=user("x")), "bad_input"),
         ({"chosen": user("a") + said("x"), "rejected": user("b") + said("y")}, "bad_input"),
@@ -262,6 +264,11 @@ def test_a_pair_that_cannot_train_is_dropped_with_its_reason(row: dict[str, Any]
     data = load_rows([pair(8), row, pair(9)], "dpo", split=1)
     assert [(drop.line, drop.reason) for drop in data.dropped] == [(2, reason)]
     assert data.reasons == {reason: 1}
+
+
+def test_a_judge_whose_name_is_no_text_costs_no_training() -> None:
+    data = load_rows([pair(1, judge="a\ud800"), pair(2)], "dpo", split=1)
+    assert data.origins["judge"] == ["a?"]
 
 
 # Leaks and warnings
