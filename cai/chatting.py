@@ -6,6 +6,7 @@ models and messages; nothing of terminals.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 
@@ -105,8 +106,12 @@ class Chat:
             raise UsageError("nothing to save: no reply yet")
         file = path_of(path)
         try:
-            with file.open("ab") as out:
-                out.write(orjson.dumps({"messages": self.messages}, option=orjson.OPT_APPEND_NEWLINE))
+            with file.open("ab+") as out:
+                size = out.seek(0, os.SEEK_END)
+                out.seek(max(0, size - 1))
+                joined = out.read(1) not in (b"", b"\n")  # the last row has no line end
+                row = orjson.dumps({"messages": self.messages}, option=orjson.OPT_APPEND_NEWLINE)
+                out.write(b"\n" + row if joined else row)
         except OSError as error:
             raise RunError(f"cannot write to {file}: {error.strerror or error}") from error
         return f"added to {file}"

@@ -22,7 +22,8 @@ from cai.models.bases import Base, find_base, gguf_of, need, quiet, read_object,
 from cai.models.loading import load_config, load_model, load_tokenizer, reasons
 from cai.models.reward import open_reward
 from cai.records import Record
-from cai.run_files import take_lock
+from cai.resources import path_of
+from cai.run_files import share_mode, take_lock, write_atomically
 from cai.train_loop import unwritten
 
 log = logging.getLogger("cai")
@@ -32,6 +33,7 @@ PROBE = "The quiet river runs past 3 old mills; who would have thought?"  # on w
 MOST = {"bfloat16": 3.0, "float16": 0.3}
 MOST_EXACT = 1e-3  # of wider types
 SCRATCH = ".merging"  # in the folder to make
+MOVING = "moving"  # in the scratch: names of what goes into place, so that a killed merge can be taken over
 
 
 class MergeSummary(Record):
@@ -68,6 +70,8 @@ def merge(
     need("peft", "cai merge", "hf")
     out = Path(out) if Path(out).name not in ("", "..") else Path(out).resolve()
     file = out.with_name(f"{out.name}.gguf") if gguf else None
+    if not gguf and str(adapter) != "local" and not path_of(str(adapter).removeprefix("hf:")).exists():
+        raise UsageError(f"there is no folder {adapter}: cai merge takes the folder of an adapter")
     base = find_base(str(adapter))
     rewards = (
         base.adapter is not None and read_object(base.adapter / "adapter_config.json").get("task_type") == "SEQ_CLS"
@@ -100,17 +104,23 @@ def merge(
 def _check(base: Base, out: Path, file: Path | None, rewards: bool) -> None:
     whole = Path(base.place)
     if base.adapter is None and file is None:
-        if not whole.exists():
-            raise UsageError(f"there is no folder {base.spec}: cai merge takes the folder of an adapter")
         raise UsageError(f"{base.spec} is a whole model: there is no adapter to merge (--gguf writes it as GGUF)")
     if rewards and file is not None:
         raise UsageError(f"{base.spec} is a reward model, which no GGUF file can hold: leave --gguf out, use reward:")
-    if out.exists() and (not out.is_dir() or any(part.name != SCRATCH for part in out.iterdir())):
+    left = {path.name for path in _left(out)} | {SCRATCH}
+    if out.exists() and (not out.is_dir() or any(part.name not in left for part in out.iterdir())):
         raise RunError(f"{out} is not empty: choose another --out")
     if any(out.resolve().is_relative_to(folder) for folder in (base.adapter, whole) if folder and folder.exists()):
         raise UsageError(f"{out} lies in the folder of the model itself: choose another --out")
-    if file is not None and file.exists():
+    if file is not None and file.exists() and file.name not in left:
         raise RunError(f"{file} is there already: choose another --out")
+
+
+def _left(out: Path) -> list[Path]:
+    """What a killed merge had begun to move into its place."""
+    moving = out / SCRATCH / MOVING
+    names = moving.read_text().splitlines() if moving.exists() else []
+    return [out.with_name(name) if name == f"{out.name}.gguf" else out / name for name in names]
 
 
 @contextmanager
@@ -123,6 +133,8 @@ def _scratch(out: Path) -> Iterator[Path]:
     scratch.mkdir(parents=True, exist_ok=True)
     lock = take_lock(scratch / ".lock")
     try:
+        for path in _left(out):
+            path.unlink(missing_ok=True)
         for left in scratch.iterdir():
             if left.is_dir():
                 shutil.rmtree(left)
@@ -210,12 +222,16 @@ def _save(scratch: Path, tokenizer: Any, model: Any, facts: dict[str, Any]) -> N
     with quiet():
         model.save_pretrained(made)
         tokenizer.save_pretrained(made)
+    share_mode(made)
     (made / "merged.json").write_bytes(orjson.dumps(facts, option=orjson.OPT_INDENT_2))
 
 
 def _put(scratch: Path, out: Path, file: Path | None) -> None:
     """Move what was made to its place: config.json last, without which a folder is taken for no model."""
-    for part in sorted((scratch / "model").iterdir(), key=lambda part: part.name == "config.json"):
-        part.replace(out / part.name)
+    parts = sorted((scratch / "model").iterdir(), key=lambda part: part.name == "config.json")
+    names = [part.name for part in parts] + ([] if file is None else [file.name])
+    write_atomically(scratch / MOVING, "\n".join(names).encode())
     if file is not None:
         shutil.move(scratch / file.name, file)
+    for part in parts:
+        part.replace(out / part.name)

@@ -105,6 +105,13 @@ def write_atomically(path: Path, content: bytes) -> None:
         raise RunError(f"cannot write {path}: {error.strerror or error}; free some space and run it again") from error
 
 
+def share_mode(folder: Path) -> None:
+    """Let whoever may read a folder's config read its weights: safetensors writes them for their owner alone."""
+    mode = next(folder.glob("*config.json")).stat().st_mode
+    for path in folder.glob("*.safetensors"):
+        path.chmod(mode)
+
+
 def take_lock(path: Path) -> IO[bytes]:
     """Take the folder's lock, which the system lets go when the process ends, however it ends."""
     file = open(path, "ab")  # noqa: SIM115

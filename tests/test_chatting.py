@@ -172,6 +172,16 @@ def test_turns_are_forgotten_taken_back_and_put_under_another_system_text() -> N
     assert texts(talk) == []
 
 
+def test_a_conversation_is_saved_below_a_row_that_has_no_line_end(tmp_path: Path) -> None:
+    file = tmp_path / "rows.jsonl"
+    file.write_text('{"messages": []}')
+    talk = chat()
+    say(talk, "one")
+    for _ in range(2):
+        obey(talk, f"/save {file}")
+    assert [len(json.loads(line)["messages"]) for line in file.read_text().splitlines()] == [0, 2, 2]
+
+
 def test_a_saved_conversation_can_be_trained_on(tmp_path: Path) -> None:
     from cai.training_data import load_rows
 

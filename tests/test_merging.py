@@ -236,6 +236,29 @@ def test_what_a_killed_merge_left_is_taken_over(base: Path, tmp_path: Path) -> N
     assert "config.json" in names and not names & {".merging", "other.safetensors", "out.gguf"}
 
 
+@pytest.mark.parametrize("moved", [1, 2, 3])
+def test_a_merge_that_was_killed_while_it_moved_files_is_taken_over(base: Path, tmp_path: Path, moved: int) -> None:
+    made = adapter(tmp_path / "lora", str(base))
+    merge(made, tmp_path / "whole", gguf=True)
+    parts = sorted(path.name for path in (tmp_path / "whole").iterdir())
+    scratch = tmp_path / "out" / ".merging"
+    (scratch / "model").mkdir(parents=True)
+    (scratch / "moving").write_text("\n".join([*parts, "out.gguf"]))
+    (tmp_path / "out.gguf").write_bytes(b"half a file")
+    for name in parts[:moved]:
+        (tmp_path / "out" / name).write_bytes(b"half")
+    (tmp_path / "out" / "mine.txt").write_text("not of the merge")
+    with pytest.raises(RunError, match="is not empty"):
+        merge(made, tmp_path / "out", gguf=True)
+    assert (tmp_path / "out" / "mine.txt").exists() and (tmp_path / "out.gguf").exists()
+    (tmp_path / "out" / "mine.txt").unlink()
+    merge(made, tmp_path / "out", gguf=True)
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == parts
+    for name in ("model.safetensors", "config.json"):
+        assert (tmp_path / "out" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+    assert (tmp_path / "out.gguf").stat().st_size > 1000
+
+
 def test_a_full_disk_is_told_and_leaves_nothing(base: Path, tmp_path: Path) -> None:
     resource = pytest.importorskip("resource")  # a limit on the size of files fails as a full disk does
     made = adapter(tmp_path / "lora", str(base))
