@@ -83,7 +83,7 @@ def front_matter(record: Facts) -> str:
     method, config, model = record["identity"]["method"], record["identity"]["config"], record["model"]
     sources = [file["source"].split(":") for file in record["data"]["files"]]
     sets = list(dict.fromkeys(parts[1] for parts in sources if parts[0] == "hf"))
-    hub = EMBEDDED if model["spec"] == "local" else model["place"] if model["place"] == model["mark"] else None
+    hub = EMBEDDED if model["spec"] == "local" else model["place"] if _on_hub(model) else None
     front = {
         "library_name": "transformers" if config["full"] else "peft",
         "pipeline_tag": "text-classification" if method == "reward" else "text-generation",
@@ -92,6 +92,11 @@ def front_matter(record: Facts) -> str:
         "tags": ["constitutional-ai", "rlaif", method, "full" if config["full"] else "lora", "trl", "cai-toolkit"],
     }
     return yaml.safe_dump(front, sort_keys=False, width=1_000)
+
+
+def _on_hub(model: Facts) -> bool:
+    """Whether the weights have a name there; its commit is their mark."""
+    return str(model["mark"]).startswith(f"{model['place']}@")
 
 
 def _use(record: Facts) -> str:
@@ -249,14 +254,15 @@ def _again(record: Facts) -> str:
     config, model = record["identity"]["config"], record["model"]
     given: dict[str, Any] = {}
     defaults = _defaults()
-    for name, value in (config | record["settled"]).items():
+    settled = {name: value for name, value in record["settled"].items() if name in config}
+    for name, value in (config | settled).items():
         if isinstance(value, Mapping) and name != "trl":
             value = {key: one for key, one in value.items() if one != defaults[name].get(key)} or defaults[name]
         if value is not None and value != defaults.get(name):
             given[name] = "TEMPLATE.jinja" if name == "chat_template" else value
     source, spec = record["data"]["files"][0]["source"], model.get("adapter", model)["spec"]
     data = source if source.startswith("hf:") else "DATA"
-    base = spec if spec == "local" or (model["place"] == model["mark"] and "adapter" not in model) else "MODEL"
+    base = spec if spec == "local" or (_on_hub(model) and "adapter" not in model) else "MODEL"
     words = ["cai", "train", record["identity"]["method"], data, "--model", base]
     words += ["--config", "train.yaml", "--out", "OUT"] if given else ["--out", "OUT"]
     settings = yaml.safe_dump(given, sort_keys=False, allow_unicode=True, width=1_000) if given else ""

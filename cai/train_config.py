@@ -5,6 +5,7 @@ Knows keys and their ranges; what is left open, `cai.train_plan` settles. Knows 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -44,6 +45,7 @@ FIXED = {
     "disable_tqdm": "the command shows progress", "eval_on_start": "it is decided by the method",
     "dataloader_drop_last": "every row is seen", "push_to_hub": "no network is used; upload the folder yourself",
     "include_num_input_tokens_seen": "tokens are counted", "load_best_model_at_end": "checkpoints/ keeps the last two",
+    "sync_ref_model": "the reference that moves is in no checkpoint, so resuming would go on with another",
     "model_init_kwargs": "the model is opened by cai", "ddp_find_unused_parameters": "it is decided",
 }  # fmt: skip
 
@@ -85,7 +87,7 @@ class TrainConfig(Record):
     split: Annotated[Number, Field(gt=0, le=1)] | None = Field(
         None, description="Share of the prompts that train, where no eval file lies beside the data (0.95)."
     )
-    epochs: Positive = Field(1.0, description="How often each row is seen.")
+    epochs: Annotated[Positive, Field(le=10_000)] = Field(1.0, description="How often each row is seen.")
     learning_rate: Positive | None = Field(None, description="Its highest value; by method, and by `full`.")
     schedule: Literal["cosine", "linear", "constant"] = Field("cosine", description="How it falls after the warm-up.")
     warmup: Annotated[Number, Field(ge=0, lt=1)] = Field(0.03, description="Share of the steps in which it rises.")
@@ -128,7 +130,9 @@ class TrainConfig(Record):
     samples: Annotated[int, Field(strict=True, ge=0, le=64)] = Field(
         8, description="Held-out prompts that the model answers before and after; sft, dpo and kto."
     )
-    seed: Annotated[int, Field(strict=True, ge=0)] = Field(0, description="Of the order of rows and of the adapter.")
+    seed: Annotated[int, Field(strict=True, ge=0, lt=2**32)] = Field(
+        0, description="Of the order of rows and of the adapter."
+    )
     trl: dict[str, Any] = Field(default_factory=dict, description="Any other argument of TRL's trainer, by its name.")
 
 
@@ -268,6 +272,8 @@ def trl_arguments(loaded: Loaded, method: Method, known: Mapping[str, Any]) -> d
             number = isinstance(value, int | float) and not isinstance(value, bool)
             if not number and str(known[name].type) in ("float", "int", "<class 'float'>", "<class 'int'>"):
                 problem = f"trl.{name} is {given!r}, not a number"
+            elif number and not math.isfinite(value):
+                problem = f"trl.{name} is {given!r}, not a finite number"
         if problem is not None:
             if loaded.origin(f"trl.{name}") == "config file":
                 raise InputError(problem, loaded.path, (loaded.lines or {}).get(name))

@@ -7,7 +7,10 @@ nothing of models or trainers.
 
 from __future__ import annotations
 
+import errno
+import os
 import shutil
+import zipfile
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any
@@ -19,6 +22,7 @@ from cai.run_files import take_lock, write_atomically
 
 RECORD, METRICS, EVALS, CHECKPOINTS = "training.json", "metrics.jsonl", "eval.jsonl", "checkpoints"
 DROPPED = "dropped.jsonl"
+SCHEMA = 1
 LOCK = ".lock"
 # Metrics of an evaluation that nobody asks for later.
 UNTOLD = ("eval_runtime", "eval_samples_per_second", "eval_steps_per_second", "eval_num_tokens")
@@ -37,6 +41,7 @@ class TrainFolder:
         self._lock: IO[bytes] | None = None
         try:
             path.mkdir(parents=True, exist_ok=True)
+            self._check_ours()
             if writes:
                 self._lock = take_lock(path / LOCK)
             self._open()
@@ -56,28 +61,49 @@ class TrainFolder:
         if self._lock is not None:
             self._lock.close()
 
+    def _check_ours(self) -> None:
+        """RunError for a folder of something else, before anything is written there."""
+        own = (LOCK, RECORD, f"{RECORD}.part")  # a kill may leave the lock and the part alone
+        names = {path.name for path in self.path.iterdir()}
+        if RECORD not in names and names - set(own):
+            raise RunError(f"{self.path} holds something else (no {RECORD}): choose another --out")
+
     def _open(self) -> None:
-        record = self.path / RECORD
-        if not record.exists():
-            if any(path.name != LOCK for path in self.path.iterdir()):
-                raise RunError(f"{self.path} holds something else (no {RECORD}): choose another --out")
-            return self.write(schema=1, identity=self.identity, finished=False, seconds=0.0)
-        try:
-            self.record = orjson.loads(record.read_bytes())
-            before = self.record["identity"]
-        except (ValueError, LookupError, TypeError):
-            raise RunError(f"{record} is damaged: choose another --out, or delete the folder to start anew") from None
-        changed = list(_differences(before, self.identity))
+        if not (self.path / RECORD).exists():
+            return self.write(schema=SCHEMA, identity=self.identity, finished=False, seconds=0.0)
+        self.record = self._read()
+        changed = list(_differences(self.record["identity"], self.identity))
         if changed and not self.record["finished"] and self.last_checkpoint() is None:
             if self._writes:
                 (self.path / METRICS).unlink(missing_ok=True)  # nothing was learnt there that could be lost
             self.record = {}
-            return self.write(schema=1, identity=self.identity, finished=False, seconds=0.0)
+            return self.write(schema=SCHEMA, identity=self.identity, finished=False, seconds=0.0)
         if changed:
             raise RunError(
                 f"{self.path} holds another training: {'; '.join(changed[:5])}; choose another --out, or use the same "
                 "data, model and config to resume it"
             )
+
+    def _read(self) -> dict[str, Any]:
+        path = self.path / RECORD
+        try:
+            found = orjson.loads(path.read_bytes())
+        except ValueError:
+            raise self.damaged() from None
+        if not isinstance(found, dict):
+            raise self.damaged()
+        if (schema := found.get("schema")) != SCHEMA:
+            raise RunError(f"{path} has schema {schema!r}, of another release of cai-toolkit: choose another --out")
+        kinds: dict[str, Any] = {"identity": dict, "finished": bool, "seconds": (int, float), "settled": dict}
+        kinds |= {"summary": dict} if found.get("finished") else {}
+        if not all(isinstance(({"settled": {}} | found).get(name), kind) for name, kind in kinds.items()):
+            raise self.damaged()
+        return found
+
+    def damaged(self) -> RunError:
+        """The error for a training.json that cannot be what was written."""
+        record = self.path / RECORD
+        return RunError(f"{record} is damaged: choose another --out, or delete the folder to start anew")
 
     def write(self, **facts: Any) -> None:
         """Put facts into training.json."""
@@ -110,14 +136,18 @@ class TrainFolder:
         for name in (METRICS, EVALS):
             path = self.path / name
             lines = path.read_bytes().splitlines(keepends=True) if path.exists() else []
-            kept = [line for line in lines if line.endswith(b"\n") and orjson.loads(line)["step"] <= step]
+            kept = [line for line in lines if (at := _step(line)) is not None and at <= step]
             if name == METRICS or lines:
                 write_atomically(path, b"".join(kept))
 
     def add(self, metrics: Mapping[str, Any], name: str = METRICS) -> None:
         """Write a line of metrics.jsonl, or of another file."""
+        line = orjson.dumps(metrics, option=orjson.OPT_APPEND_NEWLINE | orjson.OPT_SERIALIZE_NUMPY)
         with open(self.path / name, "ab", buffering=0) as file:
-            file.write(orjson.dumps(metrics, option=orjson.OPT_APPEND_NEWLINE | orjson.OPT_SERIALIZE_NUMPY))
+            start = file.tell()
+            if file.write(line) != len(line):  # else the next line would be joined to this one
+                file.truncate(start)
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     def replace(self, name: str, rows: Iterable[Mapping[str, Any]]) -> None:
         """Write all lines of a file; without any there is none."""
@@ -131,17 +161,50 @@ class TrainFolder:
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:
-    """The rows of a file of this folder; none where it was not written."""
-    return [orjson.loads(line) for line in path.read_bytes().splitlines()] if path.exists() else []
+    """The rows of a file of this folder, none where it was not written; RunError for a line that is damaged."""
+    found = []
+    for number, line in enumerate(path.read_bytes().splitlines() if path.exists() else [], start=1):
+        try:
+            found.append(orjson.loads(line))
+        except ValueError:
+            raise RunError(f"{path}: line {number} is damaged: delete that line, and use the same command") from None
+    return found
+
+
+def _step(line: bytes) -> int | None:
+    """The step that a line is of; None for one that was not written to its end."""
+    try:
+        return int(orjson.loads(line)["step"]) if line.endswith(b"\n") else None
+    except (ValueError, LookupError, TypeError):
+        return None
 
 
 def _whole(checkpoint: Path) -> bool:
-    """Whether the file that is written last is there and whole."""
-    try:
-        orjson.loads((checkpoint / "trainer_state.json").read_bytes())
-    except (OSError, ValueError):
-        return False
-    return True
+    """Whether all that resuming needs is there and has its end: transformers goes on without what is missing."""
+    names = [path.name for path in checkpoint.iterdir()]
+    needed = ("trainer_state.json", "scheduler", "optimizer", "rng_state")
+    weights = any(name.endswith(".safetensors") or name.startswith("pytorch_model") for name in names)
+    there = weights and all(any(name.startswith(part) for name in names) for part in needed)
+    return there and all(_ends(path) for path in checkpoint.iterdir() if path.is_file())
+
+
+def _ends(path: Path) -> bool:
+    """Whether a file of a checkpoint was written to its end, by what stands at the end of its kind of file."""
+    if path.suffix == ".json":
+        try:
+            found = orjson.loads(path.read_bytes())
+        except ValueError:
+            return False
+        return path.name != "trainer_state.json" or (isinstance(found, dict) and "global_step" in found)
+    if path.suffix == ".safetensors":
+        from safetensors import SafetensorError, safe_open
+
+        try:
+            with safe_open(path, framework="numpy"):
+                return True
+        except SafetensorError:
+            return False
+    return path.suffix not in (".pt", ".pth") or zipfile.is_zipfile(path)
 
 
 def _differences(before: Any, now: Any, name: str = "") -> Iterator[str]:

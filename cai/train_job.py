@@ -20,6 +20,7 @@ from cai.control_tokens import without_forged_turns
 from cai.errors import InputError, LossNotFinite, MissingExtra, RunError, UsageError
 from cai.models.bases import Base
 from cai.run import package_version
+from cai.run_files import share_mode
 from cai.train_config import Loaded
 from cai.train_eval import pair_accuracy
 from cai.train_evidence import MOST_TOKENS, sample_after, sample_before, write_evidence
@@ -34,7 +35,7 @@ from cai.train_loop import (
     unwritten,
     vendors_among_themselves,
 )
-from cai.train_models import ends_of, open_model, open_tokenizer, shape_of, this_machine
+from cai.train_models import ends_of, finite, open_model, open_tokenizer, shape_of, this_machine
 from cai.train_plan import Plan, Setting, resolve
 from cai.train_preferences import Preferences
 from cai.train_replies import Replies
@@ -81,6 +82,9 @@ class Session:
         self.tokenizer = open_tokenizer(self.base, self.loaded.config.chat_template, chats=chats)
         ends = ends_of(self.base, self.tokenizer)
         self.data = without_forged_turns(self.data, self.tokenizer)
+        for note in (note for note in self.data.notes if note not in self.notes):
+            self.tell(f"note: {note}")
+        self.notes = list(self.data.notes)
         self.rows: Replies | Preferences
         if self.data.method == "sft":
             self.rows = Replies(self.data, self.loaded, self.tokenizer, ends)
@@ -112,7 +116,8 @@ class Session:
         """Tell and record what will be done."""
         train, held = len(self.rows.train), len(self.rows.eval)
         if not train:
-            raise UsageError(f"max_length {plan.max_length:,} leaves no row: every one is longer")
+            last = self.drops[-1]
+            raise UsageError(f"max_length {plan.max_length:,} leaves no row to train: {last.reason}, {last.detail}")
         if train + held + len(self.drops) != self.data.read:
             raise RunError(f"{train} + {held} rows and {len(self.drops)} drops are not {self.data.read}")
         settings = (*plan.settings, *self.rows.settings)
@@ -196,9 +201,14 @@ class Session:
         done = trainer.state.global_step
         if self.rows.eval and not any("eval_loss" in line and line["step"] == done for line in self.folder.metrics()):
             trainer.evaluate()
+        if not trainer.is_fsdp_enabled:  # whose weights lie in pieces
+            for name, weight in trainer.model.named_parameters():
+                if weight.requires_grad and not weight.isfinite().all():
+                    raise LossNotFinite(f"the weights {name} hold what is no number after step {done}")
         trainer.save_model(str(self.folder.path))
         self.processes.wait()
         if self.processes.first:
+            share_mode(self.folder.path)
             for name in VENDORS_OWN:
                 path = self.folder.path / name
                 shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
@@ -279,9 +289,10 @@ class Session:
         rows = f" ({', '.join(names[:8])}{', …' if len(names) > 8 else ''})" if names else ""
         kept = self.folder.last_checkpoint()
         good = f"the checkpoint {kept} is from before" if kept else "there is no checkpoint yet"
-        return LossNotFinite(
-            f"{error}{rows}; {good}: look at these rows, try a lower learning rate, or dtype float32", error.rows
-        )
+        if kept and not finite(kept):
+            good = f"the checkpoint {kept} holds such weights, too: delete {self.folder.path} to train anew"
+        look = "look at these rows, " if names else ""
+        return LossNotFinite(f"{error}{rows}; {good}: {look}try a lower learning rate, or dtype float32", error.rows)
 
     def _seconds(self) -> float:
         return round(self.before + time.monotonic() - self.started, 3)

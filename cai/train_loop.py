@@ -13,7 +13,6 @@ import signal
 import sys
 import threading
 import time
-import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -247,6 +246,8 @@ def recorder(folder: TrainFolder, stopper: Stopper, progress: Progress | None) -
                 return
             now = time.monotonic()
             found = {"step": state.global_step, "steps": state.max_steps, **logs}
+            if "eval_num_tokens" in logs:
+                found["eval_num_tokens"] = logs["eval_num_tokens"] + self.before
             if "loss" in logs:
                 seen = logs.get("num_tokens", 0.0)
                 found |= {"num_tokens": seen + self.before} if "num_tokens" in logs else {}
@@ -271,7 +272,7 @@ def recorder(folder: TrainFolder, stopper: Stopper, progress: Progress | None) -
 
 @contextmanager
 def vendors_among_themselves() -> Iterator[None]:
-    """Without their progress bars, and the warnings with which one vendor tells another that a name of its is old."""
+    """Without their progress bars and reports."""
     import datasets
 
     from cai.models.bases import quiet
@@ -280,8 +281,7 @@ def vendors_among_themselves() -> Iterator[None]:
     os.environ["TQDM_DISABLE"] = "1"  # TRL's bars over the reference's rows: `progress` tells
     datasets.disable_progress_bars()
     try:
-        with warnings.catch_warnings(), quiet():
-            warnings.filterwarnings("ignore", r".*gradient_checkpointing.* is deprecated", FutureWarning)
+        with quiet():
             yield
     finally:
         os.environ.pop("TQDM_DISABLE") if tqdm is None else os.environ.update(TQDM_DISABLE=tqdm)

@@ -6,12 +6,13 @@ Which files that are is `models.bases`'. Knows transformers and peft; nothing of
 from __future__ import annotations
 
 import importlib.util
+from pathlib import Path
 from typing import Any
 
 from cai.errors import MissingExtra, UsageError
 from cai.models.bases import Base as Base
 from cai.models.bases import find_base as find_base
-from cai.models.loading import load_model, load_tokenizer, reasons
+from cai.models.loading import load_config, load_model, load_tokenizer, reasons
 from cai.resources import path_of
 from cai.train_plan import Machine, Shape
 
@@ -45,11 +46,12 @@ def ends_of(base: Base, tokenizer: Any) -> frozenset[int]:
     """The token ids that end a reply, by the tokenizer and by what the model generates with."""
     from transformers import AutoConfig, GenerationConfig
 
+    at = base.commit or "main"
     with reasons(base.spec):
         try:
-            given = GenerationConfig.from_pretrained(base.place).eos_token_id
+            given = GenerationConfig.from_pretrained(base.place, revision=at).eos_token_id
         except OSError:  # not every model has one
-            given = getattr(AutoConfig.from_pretrained(base.place).get_text_config(), "eos_token_id", None)
+            given = getattr(AutoConfig.from_pretrained(base.place, revision=at).get_text_config(), "eos_token_id", None)
     ids = [*(given if isinstance(given, list) else [given]), tokenizer.eos_token_id]
     return frozenset(token for token in ids if token is not None)
 
@@ -57,10 +59,10 @@ def ends_of(base: Base, tokenizer: Any) -> frozenset[int]:
 def shape_of(base: Base) -> Shape:
     """The model's size, from its config alone."""
     import torch
-    from transformers import AutoConfig, AutoModelForCausalLM
+    from transformers import AutoModelForCausalLM
 
     with reasons(base.spec):
-        config = AutoConfig.from_pretrained(base.place, trust_remote_code=False)
+        config = load_config(base)
         with torch.device("meta"):
             empty = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
     text = config.get_text_config()
@@ -84,6 +86,17 @@ def open_model(base: Base, dtype: str, attention: str, kind: Any = None, **more:
     if base.adapter is not None:
         model.peft_config["default"].base_model_name_or_path = base.place  # where it was may be gone
     return model
+
+
+def finite(folder: Path) -> bool:
+    """Whether all weights of a folder's safetensors are numbers."""
+    from safetensors import safe_open
+
+    for path in folder.glob("*.safetensors"):
+        with safe_open(path, framework="pt") as file:
+            if not all(file.get_tensor(name).isfinite().all() for name in file.keys()):  # noqa: SIM118
+                return False
+    return True
 
 
 def this_machine() -> Machine:

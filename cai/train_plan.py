@@ -207,7 +207,7 @@ def _settle_steps(settling: _Settling, rows: int, effective: int, held: int) -> 
     save = settling.settle("save_every", save, "data", f"a tenth of {steps:,} steps")
     if not held:
         return steps, save, rare
-    times = min(SAVES, max(1, int(EVALUATING * 3 * steps * effective / held)))
+    times = min(SAVES, steps, max(1, int(EVALUATING * 3 * steps * effective / held)))
     why = f"{'once' if times == 1 else f'{times} times'}, {held:,} rows each"
     return steps, save, settling.settle("eval_every", max(1, math.ceil(steps / times)), "data", why)
 

@@ -11,10 +11,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
+
 from cai.errors import UsageError
 from cai.models.bases import Base, find_base
 from cai.resources import path_of
-from cai.train_config import Loaded, load_config
+from cai.train_config import Loaded, TrainConfig, load_config
 from cai.train_folder import TrainFolder
 from cai.train_job import Session, Tell
 from cai.train_loop import Progress, check_trl, join_processes
@@ -22,6 +24,7 @@ from cai.train_models import need_train
 from cai.train_provenance import provenance
 from cai.train_summary import TrainSummary
 from cai.training_data import TrainingData, load_rows
+from cai.training_files import check_there
 from cai.training_rows import Method
 
 log = logging.getLogger("cai")
@@ -49,6 +52,7 @@ def train(
     returns what it did. Ctrl-C saves a checkpoint and raises KeyboardInterrupt. Raises LossNotFinite, with the step and
     the rows, before such a step reaches the weights, and any CaiError of a part for what cannot be.
     """
+    check_there(data)
     need_train("cai train")
     loaded = load_config(config, flags)
     loaded.check(method)
@@ -62,12 +66,23 @@ def train(
         folder = TrainFolder(Path(out), _identity(method, rows, base, loaded), writes=processes.first)
     with folder:
         if folder.record["finished"]:
-            tell(f"{folder.path} is finished: nothing to do")
-            return TrainSummary.model_validate(folder.record["summary"])
+            if any(folder.path.glob("*.safetensors")):
+                tell(f"{folder.path} is finished: nothing to do")
+                return _before(folder)
+            tell(f"{folder.path} is finished, but its weights are gone: they are made again")
+            folder.write(finished=False)
         facts = provenance(data)
         return Session(
             rows, base, _as_before(loaded, folder, processes.count), folder, facts, processes, tell, progress
         ).run()
+
+
+def _before(folder: TrainFolder) -> TrainSummary:
+    """What a finished training came to, in the folder where it is now."""
+    try:
+        return TrainSummary.model_validate(folder.record["summary"] | {"folder": folder.path})
+    except ValidationError:
+        raise folder.damaged() from None
 
 
 def _silent(text: str) -> None:
@@ -98,6 +113,10 @@ def _identity(method: str, rows: TrainingData, base: Base, loaded: Loaded) -> di
 def _as_before(loaded: Loaded, folder: TrainFolder, devices: int) -> Loaded:
     """The config with what an earlier session settled: free memory differs from day to day, the steps may not."""
     before = dict(folder.record.get("settled", {}))
+    try:
+        TrainConfig.model_validate({name: value for name, value in before.items() if name != "devices"})
+    except ValidationError:
+        raise folder.damaged() from None
     if before.pop("devices", devices) != devices:
         before.pop("rows_at_once", None)  # a step must see as many rows as before, on another number of devices
     found = {name: value for name, value in before.items() if getattr(loaded.config, name) is None}

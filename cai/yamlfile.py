@@ -213,7 +213,8 @@ def _reason(details: ErrorDetails, written: str | None, keys: Keys, forms: Mappi
         return "wrong-type", f"{what} must be {SHAPES[kind]}, not {_shown(value)}"
     if kind == "literal_error":
         return "wrong-value", f"{what} must be {details['ctx']['expected']}, not {_shown(value)}"
-    return kind.replace("_", "-"), details["msg"]
+    _, shall, be = details["msg"].partition("Input should be ")
+    return kind.replace("_", "-"), f"{what} must be {be}, not {_shown(value)}" if shall else details["msg"]
 
 
 def _advice(key: str, known: tuple[str, ...]) -> str:

@@ -137,6 +137,35 @@ def test_a_finished_training_is_not_repeated(base: Path, tmp_path: Path) -> None
     seen: list[Any] = []
     assert train(base, tmp_path / "out", progress=seen.append) == first
     assert not seen
+    moved = (tmp_path / "out").rename(tmp_path / "moved")
+    assert train(base, moved).folder == moved
+
+
+def test_a_finished_training_whose_weights_are_gone_makes_them_again(base: Path, tmp_path: Path) -> None:
+    train(base, tmp_path / "out")
+    before = weights(tmp_path / "out"), losses(tmp_path / "out")
+    (tmp_path / "out" / "adapter_model.safetensors").unlink()
+    told: list[str] = []
+    train(base, tmp_path / "out", tell=told.append)
+    assert any("its weights are gone" in line for line in told)
+    assert (weights(tmp_path / "out"), losses(tmp_path / "out")) == before
+
+
+@pytest.mark.parametrize(
+    ("batch", "told"),
+    [(64, "hold what is no number after step 1; "), (12, "checkpoint-1 holds such weights, too: delete")],
+)
+def test_weights_that_are_no_numbers_are_no_product(base: Path, tmp_path: Path, batch: int, told: str) -> None:
+    flags = {"learning_rate": 1e39, "batch_size": batch, "warmup": 0.0, "save_every": 1, "schedule": "constant"}
+    with pytest.raises(LossNotFinite, match=told):
+        train(base, tmp_path / "out", flags={"split": 1, **flags})
+    assert not (tmp_path / "out" / "adapter_model.safetensors").exists()
+
+
+def test_weights_may_be_read_by_whom_the_config_beside_them_may(base: Path, tmp_path: Path) -> None:
+    train(base, tmp_path / "out")
+    modes = {path.stat().st_mode for path in (tmp_path / "out").glob("adapter_*")}
+    assert len(modes) == 1
 
 
 def test_a_folder_of_another_training_is_refused_with_the_difference(base: Path, tmp_path: Path) -> None:
@@ -184,7 +213,7 @@ def test_the_loss_of_held_out_rows_does_not_depend_on_how_many_are_taken_at_once
 def test_tokens_are_counted_through_interruptions_and_step_0_is_evaluated_once(base: Path, tmp_path: Path) -> None:
     def counts(out: Path) -> list[float]:
         assert sum("eval_loss" in line and line["step"] == 0 for line in lines(out)) == 1
-        return [line["num_tokens"] for line in lines(out) if "loss" in line]
+        return [line[name] for line in lines(out) for name in ("num_tokens", "eval_num_tokens") if name in line]
 
     train(base, tmp_path / "whole")
     with pytest.raises(KeyboardInterrupt):

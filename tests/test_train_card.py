@@ -16,7 +16,7 @@ from cai.train_config import TrainConfig, load_config
 from cai.train_samples import Sample, write_samples
 
 CONFIG: dict[str, Any] = TrainConfig.model_validate({}).model_dump(mode="json")
-HUB = {"spec": "hf:org/base", "place": "org/base", "mark": "org/base"}
+HUB = {"spec": "hf:org/base", "place": "org/base", "mark": "org/base@c0ffee"}
 FOLDER = {"spec": "/home/me/base", "place": "/home/me/base", "mark": "0123456789ab"}
 DATA = {
     "files": [{"source": "hf:org/pairs:default", "content": "hf:org/pairs"}], "read": 100, "train": 80, "eval": 20,
@@ -34,7 +34,8 @@ def make(folder: Path, method: str = "dpo", config: Any = None, **more: Any) -> 
     record = {
         "schema": 1, "finished": True, "seconds": 75.2,
         "identity": {"method": method, "model": "m", "data": [], "config": CONFIG | (config or {})},
-        "settled": {"max_length": 128, "dtype": "float32"}, "plan": PLAN, "model": HUB, "data": DATA, "run": None,
+        "settled": {"max_length": 128, "dtype": "float32", "devices": 2},
+        "plan": PLAN, "model": HUB, "data": DATA, "run": None,
         "truncation": {"limit": 128, "rows": 80, "longest": 300, "over": 8, "tokens": 8000, "cut": 80},
         "versions": {"cai-toolkit": None, "trl": "1.16.0", "python": "3.12.1"},
         "summary": {"steps": 1234, "seconds": 75.2},
@@ -242,7 +243,9 @@ def test_hostile_text_cannot_leave_its_place(tmp_path: Path) -> None:
         "calibration": {"sha256": HOSTILE, "content": None}, "min_confidence": 0.7, "agreement": None,
         "models": {"assistant": HOSTILE},
     }  # fmt: skip
-    model = dict.fromkeys(("spec", "place", "mark"), HOSTILE) | {"adapter": {"spec": HOSTILE, "mark": HOSTILE}}
+    model = {"spec": HOSTILE, "place": HOSTILE, "mark": f"{HOSTILE}@{HOSTILE}"} | {
+        "adapter": {"spec": HOSTILE, "mark": HOSTILE}
+    }
     config = {"chat_template": HOSTILE, "trl": {"report_to": HOSTILE}}
     make(tmp_path, config=config, data=data, run=run, model=model)
     write_samples(tmp_path, [sample(HOSTILE, HOSTILE, HOSTILE, HOSTILE)])

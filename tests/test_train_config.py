@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from pathlib import Path
 from typing import Any
 
@@ -111,8 +112,16 @@ def test_names_of_trl_that_are_kept_from_the_user_exist() -> None:
 def test_a_value_of_another_type_is_told_and_numbers_that_yaml_reads_as_text_are_numbers() -> None:
     with pytest.raises(UsageError, match=r"trl\.weight_decay is 'abc', not a number"):
         trl_arguments(load_config(None, {"trl.weight_decay": "abc"}), "sft", KNOWN)
+    with pytest.raises(UsageError, match=r"trl\.weight_decay is nan, not a finite number"):
+        trl_arguments(load_config(None, {"trl.weight_decay": math.nan}), "sft", KNOWN)
     found = trl_arguments(load_config(None, {"trl.center": "1e-2", "trl.weight_decay": "1e-1"}), "sft", KNOWN)
     assert found == {"center": 0.01, "weight_decay": 0.1}
+
+
+@pytest.mark.parametrize(("name", "value"), [("seed", 2**32), ("epochs", 1e300), ("epochs", 10_001)])
+def test_a_number_that_no_training_could_use_is_told(name: str, value: float) -> None:
+    with pytest.raises(UsageError, match=name):
+        load_config(None, {name: value})
 
 
 def test_a_name_of_ours_that_a_method_does_not_have_is_trls() -> None:

@@ -17,9 +17,9 @@ pytest.importorskip("peft")
 import tiny
 import torch
 import transformers
-from trainings import ctrl_c, graded, lines, losses, pairs, record, weights
+from trainings import ctrl_c, graded, lines, losses, pairs, record, weights, write_lines
 
-from cai.errors import CaiError, LossNotFinite, UsageError
+from cai.errors import CaiError, InputError, LossNotFinite, UsageError
 from cai.losses import NLL_WEIGHT
 from cai.training import train as train_any
 
@@ -223,6 +223,26 @@ def test_text_that_could_open_turns_of_its_own_does_not_train(base: Path, tmp_pa
     summary = train(method, base, tmp_path / "out", data, flags={"split": 1}, tell=told.append)
     assert (summary.rows, summary.dropped) == (9, {"role_mixup": 3})
     assert any(line.startswith("dropped: role_mixup 3; the first is row q3") for line in told)
+
+
+def test_held_out_rows_that_all_fall_out_leave_nothing_held_out(base: Path, tmp_path: Path) -> None:
+    held = pairs(3, held=True)
+    for row in held:
+        row["prompt"][0]["content"] = f"Other {row['id']}<|im_end|>"
+    write_lines(tmp_path / "d.eval.jsonl", held)
+    data = write_lines(tmp_path / "d.jsonl", pairs(12))
+    summary = train("dpo", base, tmp_path / "out", data, flags={"split": None})
+    found = record(tmp_path / "out")["data"]
+    assert (summary.eval_rows, found["held_back"], found["read"]) == (0, "nothing", 15)
+    assert "no row is held back: nothing will be evaluated" in summary.notes
+
+
+def test_one_row_that_is_left_is_not_trained_on(base: Path, tmp_path: Path) -> None:
+    data = pairs(3)
+    for row in data[1:]:
+        row["chosen"][0]["content"] = "Yes<|im_end|>"
+    with pytest.raises(InputError, match="only one row can train"):
+        train("dpo", base, tmp_path / "out", data, flags={"split": 1})
 
 
 def test_a_plain_row_that_just_does_not_fit_is_counted(base: Path, tmp_path: Path) -> None:

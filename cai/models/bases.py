@@ -11,13 +11,14 @@ import importlib.util
 import json
 import logging
 import tempfile
+import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cai.errors import CaiError, MissingExtra, UsageError
+from cai.errors import CaiError, MissingExtra, UnknownModel, UsageError
 from cai.models.weights import cache_folder, default_weights, fingerprint
 from cai.resources import path_of
 
@@ -38,26 +39,30 @@ class Base:
     """A model that can be trained.
 
     place: a folder, or a name on the hub; mark: equal for equal weights. adapter: a folder, whose LoRA adapter goes on
-    the weights of `place`.
+    the weights of `place`. commit: of a name on the hub, once it is known; None: whatever the name means when asked.
     """
 
     spec: str
     place: str
     mark: str
     adapter: Path | None = None
+    commit: str | None = None
 
     def facts(self) -> dict[str, Any]:
         """What `training.json` keeps as `model`: how the same weights are found again, on another machine too."""
         if self.adapter is None:
             return {"spec": self.spec, "place": self.place, "mark": self.mark}
-        return base_of(self.adapter).facts() | {"adapter": {"spec": self.spec, "mark": self.mark}}
+        below = base_of(self.adapter).facts()
+        below |= {} if self.commit is None else {"mark": f"{self.place}@{self.commit}"}
+        return below | {"adapter": {"spec": self.spec, "mark": self.mark}}
 
 
 def find_base(spec: str) -> Base:
-    """The model that `local`, a folder, a `.gguf` file or a name on the hub means; an `hf:` before it changes nothing.
+    """The model that `local`, a folder, a `.gguf` file or a name on the hub means, `hf:` before it or not.
 
-    Raises UsageError for what cannot be trained here, CaiError where a GGUF file cannot be unpacked or the base of an
-    adapter is not to be had.
+    A name on the hub is asked once for the commit it means now. Raises UsageError for what cannot be trained here,
+    UnknownModel for a name that the hub does not tell of, CaiError where a GGUF file cannot be unpacked or the base of
+    an adapter is not to be had.
     """
     if spec.startswith(tuple(f"{name}:" for name in HOSTED)):
         raise UsageError(f"{spec} cannot be trained here; name local, a folder, a .gguf file, or a model on the hub")
@@ -66,7 +71,28 @@ def find_base(spec: str) -> Base:
             raise UsageError(f"{spec}: no such file")
         folder = unpacked(file)
         return Base(spec, str(folder), mark_of(folder))
-    return base_at(spec, _name(spec))
+    path = path_of(spec)
+    if "/" in spec and not path.exists() and path.parent.is_dir():
+        raise UsageError(f"{spec}: no such folder; a model of that name on the hub is written hf:{spec}")
+    return _pinned(base_at(spec, _name(spec)))
+
+
+def _pinned(base: Base) -> Base:
+    """The same at the commit that its name on the hub means now; a folder stays as it is."""
+    if base.commit is not None or Path(base.place).exists():
+        return base
+    from huggingface_hub import hf_hub_download
+
+    try:
+        with quiet():
+            commit = Path(hf_hub_download(base.place, "config.json")).parent.name
+    except Exception as error:  # of a dozen types: no network, no such name, no right to read it
+        reason = " ".join(str(error).split())[:300]
+        raise UnknownModel(
+            f"{base.spec} is no folder, and of a model on the hub by that name nothing can be read: {reason}"
+        ) from error
+    mark = f"{base.place}@{commit}"
+    return dataclasses.replace(base, commit=commit, mark=base.mark.replace(base.place, mark, 1))
 
 
 def base_at(spec: str, name: str) -> Base:
@@ -167,6 +193,9 @@ def _found(adapter: Path, told: str | None, model: dict[str, str]) -> Base:
         return Base(model.get("spec", told), told, mark_of(Path(told)))
     where = f"there is no folder {told}" if told else "adapter_config.json names none"
     try:
+        name, _, commit = model.get("mark", "").rpartition("@")
+        if name and name == model["place"]:
+            return Base(model["spec"], name, model["mark"], commit=commit)
         if model:
             return find_base(model["spec"])
         if told and not _is_path(told):
@@ -251,9 +280,15 @@ def quiet() -> Iterator[None]:
     shown, level = vendor.is_progress_bar_enabled(), vendor.get_verbosity()
     vendor.disable_progress_bar()
     vendor.set_verbosity_error()
+    hub = logging.getLogger("huggingface_hub")  # which tells of every try to reach it
+    told = hub.level
+    hub.setLevel(logging.ERROR)
     try:
-        yield
+        with warnings.catch_warnings():  # one vendor tells another that a name of its is old
+            warnings.filterwarnings("ignore", r".*gradient_checkpointing.* is deprecated", FutureWarning)
+            yield
     finally:
+        hub.setLevel(told)
         vendor.set_verbosity(level)
         if shown:
             vendor.enable_progress_bar()

@@ -37,7 +37,7 @@ def load_tokenizer(base: Base) -> Any:
     """The tokenizer, an adapter's own where it has one; UnknownModel with the reason where there is none."""
     from transformers import AutoTokenizer
 
-    place, options = _where(words_of(base))
+    place, options = _where(base, words_of(base))
     with reasons(base.spec), quiet():
         return AutoTokenizer.from_pretrained(place, **options)
 
@@ -46,7 +46,7 @@ def load_config(base: Base, **more: Any) -> Any:
     """The config of the weights, told `more` besides; UnknownModel with the reason where there is none."""
     from transformers import AutoConfig
 
-    place, options = _where(base.place)
+    place, options = _where(base, base.place)
     with reasons(base.spec), quiet():
         return AutoConfig.from_pretrained(place, **options, **more)
 
@@ -64,7 +64,7 @@ def load_model(
         check_kind(base, rewards=rewards)
     if base.adapter is not None:
         need("peft", f"{base.spec}, a LoRA adapter,", "hf")
-    place, options = _where(base.place)
+    place, options = _where(base, base.place)
     if "gguf_file" in options:
         need("gguf", base.spec, "local")
     with reasons(base.spec), quiet():
@@ -90,9 +90,11 @@ def load_model(
         return model if base.adapter is None else _with_adapter(model, base, base.adapter, trains)
 
 
-def _where(place: str) -> tuple[str, dict[str, Any]]:
-    """What transformers is told to find a place by: for a GGUF file its folder and name."""
+def _where(base: Base, place: str) -> tuple[str, dict[str, Any]]:
+    """What transformers is told to find a place by: for a GGUF file its folder and name, on the hub its commit."""
     options: dict[str, Any] = {"trust_remote_code": False}
+    if place == base.place and base.commit is not None:
+        options["revision"] = base.commit
     path = Path(place)
     if path.suffix == ".gguf" and path.is_file():
         return str(path.parent), options | {"gguf_file": path.name}

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -18,6 +21,7 @@ from cai.errors import CaiError, UsageError
 from cai.models.bases import base_of, find_base, is_adapter, mark_of
 from cai.models.hf import HFModel
 
+ROOT = Path(__file__).resolve().parents[2]
 pytestmark = pytest.mark.filterwarnings("ignore")  # peft's and transformers' own
 
 
@@ -100,6 +104,52 @@ def test_a_base_on_the_hub_is_left_to_the_hub(base: Path, tmp_path: Path) -> Non
     made = adapter(tmp_path / "a", str(base), record=False)
     config(made, base_model_name_or_path="org/model")
     assert base_of(made).place == "org/model"
+
+
+HUB = """
+import sys
+from pathlib import Path
+from cai.models.bases import base_of, find_base
+from cai.models.loading import load_model
+hub, adapter = Path(sys.argv[1]), Path(sys.argv[2])
+for commit in ("a" * 40, "b" * 40):
+    (hub / "refs" / "main").write_text(commit)
+    base = find_base("hf:org/tiny")
+    print(base.mark, base.facts()["mark"], float(load_model(base, "float32").get_input_embeddings().weight.sum()))
+below = base_of(adapter)
+weights = load_model(below, "float32").get_input_embeddings().weight
+print(below.mark, find_base(str(adapter)).commit, float(weights.sum()))
+"""
+
+
+def test_a_name_on_the_hub_is_the_commit_that_was_trained_on_whatever_it_means_later(
+    base: Path, tmp_path: Path
+) -> None:
+    hub = tmp_path / "home" / "hub" / "models--org--tiny"
+    (hub / "refs").mkdir(parents=True)
+    shutil.copytree(base, hub / "snapshots" / ("a" * 40))
+    shutil.copytree(tiny.model(tmp_path / "later", seed=7), hub / "snapshots" / ("b" * 40))
+    made = adapter(tmp_path / "a", str(base))
+    config(made, base_model_name_or_path="org/tiny")
+    told = {"spec": "org/tiny", "place": "org/tiny", "mark": f"org/tiny@{'a' * 40}"}
+    (made / "training.json").write_text(json.dumps({"model": told}))
+    found = {"HF_HOME": str(tmp_path / "home"), "HF_HUB_OFFLINE": "1", "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        [sys.executable, "-c", HUB, str(hub), str(made)], env=os.environ | found, cwd=tmp_path, text=True,
+        capture_output=True, timeout=300,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    first, later, trained = (line.split() for line in done.stdout.splitlines())
+    assert first[0] == first[1] == trained[0] == f"org/tiny@{'a' * 40}"
+    assert later[0] == f"org/tiny@{'b' * 40}" and trained[1] == "a" * 40
+    assert first[2] == trained[2] != later[2]
+
+
+def test_a_typo_beside_folders_is_no_name_on_the_hub(base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (base.parent / "models").mkdir()
+    monkeypatch.chdir(base.parent)
+    with pytest.raises(UsageError, match=r"models/typo: no such folder; .* is written hf:models/typo"):
+        find_base("models/typo")
 
 
 def test_other_weights_than_those_trained_on_are_refused(base: Path, tmp_path: Path) -> None:

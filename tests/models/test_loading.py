@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -184,3 +185,10 @@ def test_what_cannot_be_loaded_is_one_line_with_the_reason(base: Path) -> None:
     (base / "config.json").write_text('{"model_type": "of-nobody"}')
     with pytest.raises(UnknownModel, match=r"cannot load .*base: ValueError: .*of-nobody"):
         load_config(made)
+
+
+def test_no_vendor_warns_another_when_an_adapter_is_loaded(base: Path, tmp_path: Path) -> None:
+    made = find_base(str(adapter(tmp_path / "light", str(base))))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert load_model(made, "float32").get_nb_trainable_parameters()[1] > 0
