@@ -2,7 +2,8 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-# CPU builds of torch: a plain install would bring gigabytes of CUDA packages. On a machine with a GPU: make test TORCH=torch
+# The version that the tests are run with. Where the package index serves it with CUDA, that is gigabytes: to do without
+# them, put a CPU build into .venv first.
 TORCH ?= torch==2.13.0
 DEMO_LIMIT ?= 12
 
