@@ -168,15 +168,11 @@ class Preferences:
             return open_model()
         from transformers import AutoModelForSequenceClassification
 
-        model = open_model(AutoModelForSequenceClassification, num_labels=1)
-        model.config.pad_token_id = self._tokenizer.pad_token_id  # its number is read at the last token that is no pad
-        return model
+        return open_model(AutoModelForSequenceClassification, num_labels=1)
 
     def lora(self) -> dict[str, Any]:
         """What an adapter's config says of the model."""
-        if self.method == "reward":
-            return {"task_type": "SEQ_CLS", "modules_to_save": ["score"]}  # the new head is no adapter: it trains whole
-        return {"task_type": "CAUSAL_LM"}
+        return {"task_type": "SEQ_CLS" if self.method == "reward" else "CAUSAL_LM"}  # peft trains a head whole
 
     def trainer(self, plan: Plan, told: Mapping[str, Any], heard: Heard, asked: Asked, **given: Any) -> Any:
         """TRL's trainer over the rows; told: arguments that all methods share; heard: gets what eval rows gave."""
