@@ -220,7 +220,8 @@ for entry in {entries!r}:
     pytest.importorskip("psutil")
     found = cpu.watch([sys.executable, "-c", text], out)
     assert (found.tokens, found.losses) == (200.0, (1.9, 1.8, 1.7))
-    assert 0 < found.seconds < found.whole and found.cpu >= 0 and 0.001 < found.memory < 1
+    assert 0 < found.seconds < found.whole and found.cpu >= 0
+    assert 0.001 < found.memory < 64  # Linux counts what the parent had at the fork, which is pytest here
     with pytest.raises(SystemExit, match="no such model"):
         cpu.watch([sys.executable, "-c", "raise SystemExit('no such model')"], tmp_path / "b")
 
