@@ -169,7 +169,11 @@ def test_beside_a_run_the_rows_say_only_who_wrote_the_replies(tmp_path: Path) ->
 
 @pytest.mark.parametrize(
     ("held_back", "rule"),
-    [("split", "each prompt with a chance of 5%, by its hash"), ("file", "a file of their own"), ("nothing", "nothing was eval")],
+    [
+        ("split", "each prompt with a chance of 5%, by its hash"),
+        ("file", "a file of their own"),
+        ("nothing", "nothing was eval"),
+    ],
 )
 def test_counts_and_the_rule_of_what_was_held_out_are_told(held_back: str, rule: str) -> None:
     told = words(held_back=held_back)
