@@ -256,6 +256,7 @@ class Session:
         lora = None if config.full or self.base.adapter else LoraConfig(
             r=config.lora.rank, lora_alpha=config.lora.alpha, lora_dropout=config.lora.dropout, **rows.lora(),
             target_modules=config.lora.targets if isinstance(config.lora.targets, str) else list(config.lora.targets),
+            revision=self.base.commit,
         )  # fmt: skip
         callbacks = [callback(self.tell), recorder(self.folder, self.stopper, self.progress)]
         parts = {"model": model, "processing_class": self.tokenizer, "peft_config": lora, "callbacks": callbacks}

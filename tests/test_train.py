@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import signal
+import subprocess
 import sys
 from collections.abc import Mapping
 from contextlib import nullcontext
@@ -25,6 +27,8 @@ from cai.errors import LossNotFinite, RunError, UsageError
 from cai.train_loop import check_reporters
 from cai.train_models import find_base, this_machine
 from cai.training import train as train_any
+
+ROOT = Path(__file__).resolve().parent.parent
 
 
 def train(base: Path, out: Path, data: Any = None, /, **more: Any) -> Any:
@@ -160,6 +164,38 @@ def test_weights_that_are_no_numbers_are_no_product(base: Path, tmp_path: Path, 
     with pytest.raises(LossNotFinite, match=told):
         train(base, tmp_path / "out", flags={"split": 1, **flags})
     assert not (tmp_path / "out" / "adapter_model.safetensors").exists()
+
+
+HUB = """
+import json, sys
+from pathlib import Path
+from cai.errors import CaiError
+from cai.training import train
+hub, out = Path(sys.argv[1]), Path(sys.argv[2])
+rows = [{"messages": [{"role": "user", "content": f"Q{n}?"}, {"role": "assistant", "content": "A."}]} for n in range(8)]
+for commit in ("a" * 40, "b" * 40):
+    (hub / "refs" / "main").write_text(commit)
+    try:
+        train("sft", rows, out=out, model="hf:org/tiny", flags={"batch_size": 4, "samples": 0, "split": 1})
+    except CaiError as error:
+        print(error)
+    print(json.loads((out / "adapter_config.json").read_bytes())["revision"])
+"""
+
+
+@pytest.mark.slow
+def test_a_model_that_changed_on_the_hub_is_another_training(base: Path, tmp_path: Path) -> None:
+    hub = tmp_path / "home" / "hub" / "models--org--tiny"
+    (hub / "refs").mkdir(parents=True)
+    for commit in ("a" * 40, "b" * 40):
+        shutil.copytree(base, hub / "snapshots" / commit)
+    found = {"HF_HOME": str(tmp_path / "home"), "HF_HUB_OFFLINE": "1", "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-c", HUB, str(hub), str(tmp_path / "out")]
+    done = subprocess.run(command, env=os.environ | found, cwd=tmp_path, text=True, capture_output=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    before, told, after = done.stdout.splitlines()
+    assert before == after == "a" * 40
+    assert f'holds another training: model was "org/tiny@{"a" * 40}" and is "org/tiny@{"b" * 40}"' in told
 
 
 def test_weights_may_be_read_by_whom_the_config_beside_them_may(base: Path, tmp_path: Path) -> None:
