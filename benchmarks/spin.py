@@ -1,4 +1,4 @@
-"""What the waiting threads of a training cost where other programs want the cores: GOMP_SPINCOUNT as `cai` sets it.
+"""What the waiting threads of a training cost where other programs want the cores, by GOMP_SPINCOUNT.
 
     python benchmarks/spin.py [--seconds 60]
 
@@ -16,10 +16,9 @@ import subprocess
 import sys
 import time
 
-from cai.cli import SPINS
-
 STEPS, ROWS, TOKENS = 4, 2, 256
 BUSY = "while True: pass"
+SETTINGS = ("1000", "10000", "100000")  # rounds of the loop
 
 
 def measure() -> None:
@@ -59,11 +58,11 @@ def main() -> None:
     given = parser.parse_args()
     if given.measure:
         return measure()
-    print("| beside | libgomp's own | 1000 | " + SPINS + " | 100000 |\n|---|---|---|---|---|")
+    print(f"| beside | libgomp's own | {' | '.join(SETTINGS)} |\n|---|---|---|---|---|")
     for busy in (0, 2):
         others = [subprocess.Popen([sys.executable, "-c", BUSY]) for _ in range(busy)]
         try:
-            rates = [ask(setting, given.seconds) for setting in (None, "1000", SPINS, "100000")]
+            rates = [ask(setting, given.seconds) for setting in (None, *SETTINGS)]
         finally:
             for other in others:
                 other.kill()

@@ -32,13 +32,6 @@ def _version(wanted: bool) -> None:
         raise typer.Exit
 
 
-# How often a thread of libgomp, torch's OpenMP on Linux, looks for work before it sleeps. Its own number takes
-# milliseconds, which the others lack where programs share the cores: a training on two cores beside two busy programs
-# ran at less than a fifth of the speed. On idle cores this one costs nothing that could be measured
-# (benchmarks/spin.py).
-SPINS = "10000"
-
-
 @app.callback()
 def main_options(
     debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks and every dropped row.")] = False,
@@ -76,8 +69,6 @@ def main() -> None:
     debug = "--debug" in args[:end]
     if debug:  # may stand anywhere, but is an option of the command `cai` alone
         args = ["--debug", *(arg for arg in args[:end] if arg != "--debug"), *args[end:]]
-    if "OMP_WAIT_POLICY" not in os.environ:
-        os.environ.setdefault("GOMP_SPINCOUNT", SPINS)
     log = logging.getLogger("cai")
     log.setLevel(logging.DEBUG if debug else logging.INFO)
     log.addHandler(_Notes())

@@ -21,7 +21,7 @@ from typing import Any
 import pytest
 from stub import Stub, stub
 
-from cai.cli import SPINS, main
+from cai.cli import main
 
 ROOT = Path(__file__).resolve().parent.parent
 COMMANDS = [
@@ -124,20 +124,6 @@ def test_a_command_that_lacks_its_command_shows_its_help(command: str) -> None:
     done = cai(*command.split())
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr.startswith("Usage:")
-
-
-@pytest.mark.parametrize(
-    ("given", "found"),
-    [({}, SPINS), ({"GOMP_SPINCOUNT": "7"}, "7"), ({"OMP_WAIT_POLICY": "PASSIVE"}, "None")],
-)
-def test_threads_that_wait_leave_the_core_unless_the_user_says_otherwise(given: dict[str, str], found: str) -> None:
-    clean = {name: value for name, value in os.environ.items() if name not in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")}
-    code = "import atexit, os, sys; atexit.register(lambda: print(os.environ.get('GOMP_SPINCOUNT'))); "
-    code += "sys.argv[1:] = ['--version']; from cai.cli import main; assert 'torch' not in sys.modules; main()"
-    done = subprocess.run(
-        [sys.executable, "-c", code], env=clean | given, stdout=subprocess.PIPE, text=True, check=True
-    )
-    assert done.stdout.splitlines()[-1] == found
 
 
 def test_the_version_is_told() -> None:

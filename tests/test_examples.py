@@ -175,8 +175,9 @@ def test_the_file_for_shared_weights_says_what_accelerate_understands(tmp_path: 
     pytest.importorskip("accelerate")
     (tmp_path / "show.py").write_text(
         "import os\nfrom accelerate.utils import FullyShardedDataParallelPlugin as Plugin\nfound = Plugin()\n"
-        "print(found.fsdp_version, found.state_dict_type.name, found.reshard_after_forward, found.cpu_offload,\n"
-        "      found.activation_checkpointing, found.cpu_ram_efficient_loading, os.environ['WORLD_SIZE'], flush=True)\n"
+        "told = [found.fsdp_version, found.state_dict_type.name, found.reshard_after_forward, found.cpu_offload,\n"
+        "        found.activation_checkpointing, found.cpu_ram_efficient_loading, os.environ['WORLD_SIZE']]\n"
+        "os.write(1, (' '.join(map(str, told)) + '\\n').encode())  # at once: two processes share the pipe\n"
     )
     done = launch(tmp_path, "fsdp.yaml", "show.py")
     assert done.returncode == 0, done.stderr
