@@ -119,7 +119,7 @@ def _check(base: Base, out: Path, file: Path | None, rewards: bool) -> None:
 def _left(out: Path) -> list[Path]:
     """What a killed merge had begun to move into its place."""
     moving = out / SCRATCH / MOVING
-    names = moving.read_text().splitlines() if moving.exists() else []
+    names = [Path(line).name for line in moving.read_text().splitlines()] if moving.exists() else []
     return [out.with_name(name) if name == f"{out.name}.gguf" else out / name for name in names]
 
 
@@ -142,6 +142,8 @@ def _scratch(out: Path) -> Iterator[Path]:
                 left.unlink()
         yield scratch
     finally:
+        for path in _left(out):  # of a merge that failed: `_put` forgets the names when all are in place
+            path.unlink(missing_ok=True)
         lock.close()
         shutil.rmtree(scratch)
         if new and not any(out.iterdir()):
@@ -235,3 +237,4 @@ def _put(scratch: Path, out: Path, file: Path | None) -> None:
         shutil.move(scratch / file.name, file)
     for part in parts:
         part.replace(out / part.name)
+    (scratch / MOVING).unlink()

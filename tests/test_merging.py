@@ -259,6 +259,23 @@ def test_a_merge_that_was_killed_while_it_moved_files_is_taken_over(base: Path, 
     assert (tmp_path / "out.gguf").stat().st_size > 1000
 
 
+def test_a_merge_that_fails_while_it_moves_files_leaves_nothing(
+    base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = adapter(tmp_path / "lora", str(base))
+    replace = Path.replace
+
+    def fails(self: Path, target: Path) -> Path:
+        if self.name == "model.safetensors":
+            raise OSError(28, "No space left on device")
+        return replace(self, target)
+
+    monkeypatch.setattr(Path, "replace", fails)
+    with pytest.raises(RunError, match="No space left on device"):
+        merge(made, tmp_path / "out", gguf=True)
+    assert not (tmp_path / "out").exists() and not (tmp_path / "out.gguf").exists()
+
+
 def test_a_full_disk_is_told_and_leaves_nothing(base: Path, tmp_path: Path) -> None:
     resource = pytest.importorskip("resource")  # a limit on the size of files fails as a full disk does
     made = adapter(tmp_path / "lora", str(base))
