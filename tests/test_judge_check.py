@@ -46,8 +46,10 @@ def test_a_pair_without_a_verdict_makes_room_for_another() -> None:
     async def play() -> None:
         check = JudgeCheck(ADVICE)
         tasks = await waiting(check, CHECKED + 1)
+        assert sum(task.done() for task in tasks) == CHECKED
         check.leave()
         await asyncio.wait_for(asyncio.gather(*tasks), 1)
+        assert all(task.done() for task in tasks)
 
     asyncio.run(play())
 
