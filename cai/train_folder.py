@@ -129,16 +129,19 @@ class TrainFolder:
             if path.name.rpartition("-")[2].isdigit():
                 yield path
 
-    def rewind(self, step: int) -> None:
-        """Forget the metrics after a step (-1: all): they come again."""
+    def rewind(self, step: int) -> int:
+        """Forget the metrics after a step (-1: all): they come again; returns how many whole lines were damaged."""
+        damaged = 0
         if not self._writes:
-            return
+            return damaged
         for name in (METRICS, EVALS):
             path = self.path / name
             lines = path.read_bytes().splitlines(keepends=True) if path.exists() else []
             kept = [line for line in lines if (at := _step(line)) is not None and at <= step]
+            damaged += sum(_step(line) is None for line in lines if line.endswith(b"\n"))
             if name == METRICS or lines:
                 write_atomically(path, b"".join(kept))
+        return damaged
 
     def add(self, metrics: Mapping[str, Any], name: str = METRICS) -> None:
         """Write a line of metrics.jsonl, or of another file."""

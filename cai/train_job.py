@@ -149,7 +149,9 @@ class Session:
     def _fit(self, plan: Plan) -> int | None:
         """Train to the end; where memory runs out, the number of rows at once to go on with."""
         checkpoint = self.folder.last_checkpoint()
-        self.folder.rewind(-1 if checkpoint is None else int(checkpoint.name.rpartition("-")[2]))
+        damaged = self.folder.rewind(-1 if checkpoint is None else int(checkpoint.name.rpartition("-")[2]))
+        if damaged:
+            self.tell(f"{damaged:,} damaged lines of metrics.jsonl or eval.jsonl are left out")
         if checkpoint is not None:
             self.tell(f"going on from {checkpoint}")
         try:

@@ -67,7 +67,7 @@ def test_lines_that_a_loss_of_power_spoilt_are_left_out_when_the_training_goes_o
         path.write_bytes(path.read_bytes().replace(b'"step":2', b'"st\0\0\0\0\0') + b'{"step":4,"lo')
         with pytest.raises(RunError, match=r"metrics\.jsonl: line 2 is damaged"):
             folder.metrics()
-        folder.rewind(5)
+        assert folder.rewind(5) == 1
         assert [line["step"] for line in folder.metrics()] == [1, 3]
 
 
