@@ -78,7 +78,10 @@ class Engine:
 
     def __init__(self, model: Any, ends: frozenset[int], limit: int) -> None:
         self._model, self._ends, self._limit = model, ends, limit
-        self._takes_positions = "position_ids" in inspect.signature(model.forward).parameters
+        parameters = inspect.signature(model.forward).parameters
+        self._takes_positions = "position_ids" in parameters
+        # transformers 5.24 renamed it; a model whose code comes from the hub may keep the old name.
+        self._cache_name = "cache" if "cache" in parameters else "past_key_values"
         self._inbox: queue.SimpleQueue[Row | None] = queue.SimpleQueue()
         self._door, self._closed = threading.Lock(), False
         self._waiting: deque[Row] = deque()
@@ -183,12 +186,13 @@ class Engine:
         mask = torch.tensor([[0] * (longest - len(row.ids)) + [1] * len(row.ids) for row in rows], device=device)
         positions = (mask.cumsum(-1) - 1).clamp(min=0)
         out = self._forward(ids, mask, positions, None, logits_to_keep=1)
-        return out.logits[:, -1], out.past_key_values, mask
+        return out.logits[:, -1], getattr(out, self._cache_name), mask
 
     def _forward(self, ids: Any, mask: Any, positions: Any, cache: Any, **options: Any) -> Any:
+        options[self._cache_name] = cache
         if self._takes_positions:
             options["position_ids"] = positions
-        return self._model(input_ids=ids, attention_mask=mask, past_key_values=cache, use_cache=True, **options)
+        return self._model(input_ids=ids, attention_mask=mask, use_cache=True, **options)
 
     def _join(self, rows: list[Row], cache: Any, mask: Any) -> None:
         """Put new rows beside the running ones: the shorter of the two caches is padded on the left."""
@@ -219,7 +223,7 @@ class Engine:
         positions = torch.tensor([[len(row.ids) - 1] for row in self._rows], device=device)
         self._mask = torch.cat([self._mask, torch.ones_like(ids)], dim=-1)
         out = self._forward(ids, self._mask, positions, self._cache)
-        self._cache = out.past_key_values
+        self._cache = getattr(out, self._cache_name)
         keep = self._pick(self._rows, out.logits[:, -1])
         if len(keep) < len(self._rows):
             self._rows = [self._rows[i] for i in keep]

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import importlib.util
 import json
 import math
@@ -291,8 +292,9 @@ class Flawed:
     def __init__(self, model: Any, most: int = 99, poison: int | None = None, broken: int = 0) -> None:
         self.model, self.device, self.most, self.poison, self.broken = model, model.device, most, poison, broken
         self.sizes: list[int] = []
+        self.forward = functools.wraps(model.forward)(self)  # whose signature says how the cache is called
 
-    def forward(self, input_ids: Any, position_ids: Any, **options: Any) -> Any:
+    def __call__(self, input_ids: Any, position_ids: Any, **options: Any) -> Any:
         if len(input_ids) > self.most:
             raise torch.OutOfMemoryError("CUDA out of memory")
         if self.broken:
@@ -303,8 +305,6 @@ class Flawed:
         if self.poison is not None:
             out.logits[(input_ids == self.poison).any(-1)] = math.nan
         return out
-
-    __call__ = forward
 
 
 @pytest.fixture
