@@ -8,6 +8,7 @@ business.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from pathlib import Path
@@ -87,9 +88,10 @@ def read_text(path: Path) -> str:
 def parse(text: str) -> Document:
     """The values and lines of YAML text (JSON is YAML too); an empty text has the value None."""
     try:
-        _refuse_aliases(text)
+        _check_events(text)
         node = yaml.compose(text, Loader=Loader)
     except yaml.MarkedYAMLError as error:
+        _check_depth_before(error.problem_mark, text)
         raise _syntax_error(error, text) from error
     except yaml.reader.ReaderError as error:
         line = text.count("\n", 0, error.position) + 1 if isinstance(error.position, int) else None
@@ -101,11 +103,15 @@ def parse(text: str) -> Document:
     return Document(_value(node, (), lines, written), lines, written)
 
 
-def _refuse_aliases(text: str) -> None:
+def _check_events(text: str) -> None:
     # Ten nested aliases can stand for a billion values, and a cycle for endlessly many. Nobody needs them here.
     depth = 0
+    documents = 0
     for event in yaml.parse(text, Loader=Loader):
         line = event.start_mark.line + 1 if event.start_mark else None
+        documents += isinstance(event, yaml.DocumentStartEvent)
+        if documents > 1:
+            raise BadYaml("'---' starts a second document; a file holds one", line)
         if isinstance(event, yaml.NodeEvent) and event.anchor is not None:
             mark = "*" if isinstance(event, yaml.AliasEvent) else "&"
             raise BadYaml(f"{mark}{event.anchor}: anchors and aliases are not allowed; write the text out", line)
@@ -115,6 +121,14 @@ def _refuse_aliases(text: str) -> None:
             depth -= 1
         if depth > MAX_DEPTH:
             raise BadYaml(f"is nested more than {MAX_DEPTH} levels deep", line)
+
+
+def _check_depth_before(mark: yaml.Mark | None, text: str) -> None:
+    # libyaml reads ahead, and some versions stop at a nesting limit of their own before they give the first event. The
+    # text before that place is within their limit, so its events show whether it is beyond ours.
+    if mark is not None:
+        with suppress(yaml.MarkedYAMLError):
+            _check_events(text[: mark.index])
 
 
 def _value(node: yaml.Node, place: Place, lines: dict[Place, int], written: dict[Place, str]) -> Any:
@@ -164,10 +178,8 @@ def _syntax_error(error: yaml.MarkedYAMLError, text: str) -> BadYaml:
     source = lines[mark.line] if mark.line < len(lines) else ""
     if "\t" in source[: len(source) - len(source.lstrip())]:
         problem = "a tab in the indentation; indent with spaces"
-    elif "mapping values" in problem:
+    elif isinstance(error, yaml.scanner.ScannerError) and text[mark.index : mark.index + 1] == ":":
         problem = "': ' inside unquoted text; put the text in quotes, or start it on a new line after '>-'"
-    elif "another document" in problem:
-        problem = "'---' starts a second document; a file holds one"
     return BadYaml(problem, mark.line + 1)
 
 
@@ -178,6 +190,13 @@ SHAPES = {
     "float_type": "a number",
     "finite_number": "a finite number",
     "greater_than": "more than 0",
+    "int_type": "a valid integer",
+    "bool_type": "a valid boolean",
+}
+BOUNDS = {  # the words, and the name of the number in the error's context
+    "greater_than_equal": ("greater than or equal to", "ge"),
+    "less_than": ("less than", "lt"),
+    "less_than_equal": ("less than or equal to", "le"),
 }
 
 
@@ -213,8 +232,10 @@ def _reason(details: ErrorDetails, written: str | None, keys: Keys, forms: Mappi
         return "wrong-type", f"{what} must be {SHAPES[kind]}, not {_shown(value)}"
     if kind == "literal_error":
         return "wrong-value", f"{what} must be {details['ctx']['expected']}, not {_shown(value)}"
-    _, shall, be = details["msg"].partition("Input should be ")
-    return kind.replace("_", "-"), f"{what} must be {be}, not {_shown(value)}" if shall else details["msg"]
+    if kind in BOUNDS:
+        words, bound = BOUNDS[kind]
+        return kind.replace("_", "-"), f"{what} must be {words} {details['ctx'][bound]:.15g}, not {_shown(value)}"
+    return kind.replace("_", "-"), details["msg"]
 
 
 def _advice(key: str, known: tuple[str, ...]) -> str:

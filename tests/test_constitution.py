@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 
 import pytest
+import yaml
 
 from cai.constitution import (
     Constitution,
@@ -18,6 +19,7 @@ from cai.constitution import (
 )
 from cai.errors import ConstitutionError
 from cai.resources import folder
+from cai.yamlfile import Loader
 
 ROOT = Path(__file__).resolve().parent.parent
 HEAD = "name: mine\nversion: 1.0.0\n"
@@ -331,7 +333,6 @@ def test_problems_of_a_base_cite_the_file_they_are_in(write):
         ("principles: [x]", 1, "a constitution needs 'version'"),
         ("version: 1.0.0\nprinciples:\n\t- x", 4, "a tab in the indentation; indent with spaces"),
         ("version: 1.0.0\ndescription: a: b", 3, "put the text in quotes"),
-        ("version: 1.0.0\nprinciples: [x\n", 4, "expected ',' or ']'"),
         ("version: 1.0.0\n---\nname: b", 3, "'---' starts a second document"),
         ("version: 1.0.0\nprinciples: !!python/object/apply:os.system [ls]", 3, "is not allowed"),
         ("version: !!python/name:os.system ''", 2, "is not allowed"),
@@ -340,11 +341,20 @@ def test_problems_of_a_base_cite_the_file_they_are_in(write):
         ("version: 1.0.0\n? [a]\n: b", 3, "a key must be one word of text"),
         ("version: 1.0.0\nprinciples: " + "[" * 40, 3, "nested more than 32 levels"),
         ("version: 1.0.0\nprinciples: " + "[" * 100_000, 3, "nested more than 32 levels"),
+        ("version: 1.0.0\nprinciples:\n" + "- " * 100_000, 4, "nested more than 32 levels"),
+        ("version: 1.0.0\nprinciples: " + "{a: " * 100_000, 3, "nested more than 32 levels"),
     ],
 )
 def test_a_wrong_file_is_refused_with_the_line_and_what_to_do(write, text, line, message):
     found = problems(write("name: mine\n" + text))
     assert any(at == line and message in said for at, _, said in found), found
+
+
+def test_any_other_fault_of_syntax_is_told_in_the_parsers_own_words(write):
+    text = "name: mine\nversion: 1.0.0\nprinciples: [x\n"
+    with pytest.raises(yaml.MarkedYAMLError) as theirs:
+        yaml.compose(text, Loader=Loader)
+    assert problems(write(text)) == [(4, "yaml", theirs.value.problem)]
 
 
 @pytest.mark.parametrize(
