@@ -13,6 +13,7 @@ import signal
 import sys
 import threading
 import time
+import traceback
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -201,13 +202,17 @@ def unwritten(error: BaseException | None) -> str | None:
         return None
     if isinstance(error, OSError) and error.errno in UNWRITTEN:
         return error.strerror or str(error)
-    text = str(error)
-    if type(error).__name__ == "SafetensorError" and "I/O error" in text:
-        return text.partition("I/O error: ")[2]
-    # torch.save's archive finds itself shorter than what it wrote.
-    if isinstance(error, RuntimeError) and "inline_container" in text:
+    if type(error).__name__ == "SafetensorError" and _passed(error, "safetensors.torch", "save_file"):
+        return str(error).rpartition(": ")[2]
+    # torch.save's archive finds itself shorter than what it wrote. Subclasses are errors of a device.
+    if type(error) is RuntimeError and _passed(error, "torch.serialization", "save"):
         return "the disk is full"
     return unwritten(error.__cause__ or error.__context__)
+
+
+def _passed(error: BaseException, module: str, function: str) -> bool:
+    frames = (frame for frame, _ in traceback.walk_tb(error.__traceback__))
+    return any(frame.f_globals["__name__"] == module and frame.f_code.co_name == function for frame in frames)
 
 
 def rows_of(inputs: Mapping[str, Any]) -> Iterator[tuple[int, ...]]:

@@ -24,7 +24,7 @@ import transformers
 from trainings import chats, ctrl_c, lines, losses, record, weights, write_lines
 
 from cai.errors import LossNotFinite, RunError, UsageError
-from cai.train_loop import check_reporters
+from cai.train_loop import check_reporters, unwritten
 from cai.train_models import find_base, this_machine
 from cai.training import train as train_any
 
@@ -303,6 +303,24 @@ def test_a_loss_that_is_no_number_stops_before_the_weights_and_names_the_rows(ba
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="has no limits on file sizes")
+def test_torch_save_on_a_full_disk_is_told_and_a_file_that_cannot_be_read_is_not(tmp_path: Path) -> None:
+    import resource
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, hard))
+    try:
+        with pytest.raises(RuntimeError) as unsaved:
+            torch.save(torch.zeros(100_000), tmp_path / "a.pt")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    torch.save(torch.zeros(100_000), tmp_path / "a.pt")
+    os.truncate(tmp_path / "a.pt", 200_000)
+    with pytest.raises(RuntimeError) as unread:
+        torch.load(tmp_path / "a.pt")
+    assert (unwritten(unsaved.value), unwritten(unread.value)) == ("the disk is full", None)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="has no limits on file sizes")
 @pytest.mark.parametrize("flags", [{}, {"full": True, "learning_rate": 1e-3}])
 def test_a_checkpoint_that_cannot_be_written_is_told_and_the_training_goes_on_from_the_one_before(
     base: Path, tmp_path: Path, flags: dict[str, Any]
@@ -318,7 +336,9 @@ def test_a_checkpoint_that_cannot_be_written_is_told_and_the_training_goes_on_fr
             resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, hard))
 
     try:
-        with pytest.raises(RunError, match=r"File too large.*free some space, and the same command goes on"):
+        with pytest.raises(
+            RunError, match=r"cannot write to .*cut: \w.*; free some space, and the same command goes on"
+        ):
             train(base, tmp_path / "cut", flags=flags, progress=fill)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
