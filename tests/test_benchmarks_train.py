@@ -56,7 +56,6 @@ def test_all_weights_cost_six_operations_each_and_frozen_ones_four(sizes: Any) -
     assert 0 < shape.adapter(16, few=True) < shape.adapter(16) / 4
 
 
-@pytest.mark.filterwarnings("ignore:.*gradient_checkpointing")  # one vendor's package about another's
 @pytest.mark.parametrize("rank", [None, 4])
 def test_the_operations_are_those_that_torch_counts(sizes: Any, rank: int | None) -> None:
     torch, transformers = pytest.importorskip("torch"), pytest.importorskip("transformers")

@@ -34,10 +34,7 @@ from cai.records import Call, Request, Sampling
 from cai.training_rows import TrainingRow
 from cai.training_watch import callback
 
-pytestmark = [
-    pytest.mark.filterwarnings("ignore"),  # those of torch, trl and peft about themselves
-    pytest.mark.usefixtures("quiet_datasets"),
-]
+pytestmark = pytest.mark.usefixtures("quiet_datasets")
 
 WORDS = ["river", "mill", "bridge", "stone", "old", "quiet", "field", "rain", "tea", "knife", "boat", "road"]
 

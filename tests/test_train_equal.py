@@ -16,10 +16,7 @@ from trainings import lines, said
 
 from cai.training import train
 
-pytestmark = [
-    pytest.mark.filterwarnings("ignore"),  # those of torch, trl and peft about themselves
-    pytest.mark.usefixtures("quiet_datasets"),
-]
+pytestmark = pytest.mark.usefixtures("quiet_datasets")
 
 KEYS = ("loss", "rewards/margins", "rewards/chosen", "logps/chosen", "num_tokens")
 

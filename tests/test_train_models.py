@@ -19,8 +19,6 @@ from safetensors.torch import load_file
 from cai.errors import UnknownModel
 from cai.train_models import ends_of, find_base, open_model, open_tokenizer, shape_of
 
-pytestmark = pytest.mark.filterwarnings("ignore")  # those of torch, trl and peft about themselves
-
 
 @pytest.fixture
 def base(tmp_path: Path) -> Path:

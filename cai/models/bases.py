@@ -31,6 +31,7 @@ MARKED = (
     "special_tokens_map.json", "chat_template.json",
 )  # fmt: skip
 
+VENDORS = r"(accelerate|peft|transformers|trl)\b"  # who calls, by the name of its module
 UNPACKED = "-float32-"  # in the name of a folder of a GGUF file's weights, before the file's fingerprint
 
 
@@ -285,7 +286,7 @@ def quiet() -> Iterator[None]:
     hub.setLevel(logging.ERROR)
     try:
         with warnings.catch_warnings():  # one vendor tells another that a name of its is old
-            warnings.filterwarnings("ignore", r".*gradient_checkpointing.* is deprecated", FutureWarning)
+            warnings.filterwarnings("ignore", category=FutureWarning, module=VENDORS)
             yield
     finally:
         hub.setLevel(told)

@@ -22,7 +22,6 @@ from cai.models.bases import base_of, find_base, is_adapter, mark_of
 from cai.models.hf import HFModel
 
 ROOT = Path(__file__).resolve().parents[2]
-pytestmark = pytest.mark.filterwarnings("ignore")  # peft's and transformers' own
 
 
 @pytest.fixture

@@ -440,7 +440,6 @@ def test_an_adapter_without_peft_names_the_extra(tmp_path: Path) -> None:
         ask(tmp_path, call())
 
 
-@pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing. is deprecated:FutureWarning")  # peft 0.21 asks for it
 def test_an_adapter_is_loaded_with_its_base(chat: Path, plain: tuple[Any, Any], tmp_path: Path) -> None:
     peft = pytest.importorskip("peft")
     torch.manual_seed(1)

@@ -290,7 +290,6 @@ def test_the_model_starts_again_in_another_loop() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.filterwarnings("default")  # transformers' own
 def test_scores_agree_with_transformers_in_float32_on_the_same_weights() -> None:
     torch = pytest.importorskip("torch")
     transformers = pytest.importorskip("transformers")

@@ -155,7 +155,6 @@ def test_nothing_is_answered_before_start(folder: Path) -> None:
         asyncio.run(model.send(model.payload(call("Yes."))))
 
 
-@pytest.mark.filterwarnings("ignore")  # peft's and transformers' own
 def test_an_adapter_is_loaded_with_its_base_and_its_own_head(tmp_path: Path) -> None:
     peft = pytest.importorskip("peft")
     base = tiny.model(tmp_path / "base", tiny.PLAIN, spread=0.3)
