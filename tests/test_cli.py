@@ -135,8 +135,8 @@ def test_the_version_is_told() -> None:
 @pytest.mark.parametrize(
     ("words", "told"),
     [
-        (["generat"], "No such command 'generat'. Did you mean 'generate'?"),
-        (["constitution", "chek"], "Did you mean 'check'?"),
+        (["generat"], "'generate'"),
+        (["constitution", "chek"], "'check'"),
         (["generate", "--round", "2"], "--rounds"),
         (["generate", "--rounds", "x"], "'--rounds'"),
         (["generate", "--rounds", "0"], "--rounds 0 must be"),

@@ -371,7 +371,7 @@ def test_a_run_in_use_is_refused(run: Path) -> None:
     [
         (b'{"oops', "line 2 is damaged"),
         (b"[]", "line 2 is damaged"),
-        (b'{"position": 1, "prompt": null}', r"line 2 is damaged \(id: Field required\)"),
+        (b'{"position": 1, "prompt": null}', r"line 2 is damaged \(id: "),
     ],
 )
 @pytest.mark.parametrize("name", ["revisions.jsonl", "dropped.jsonl"])
@@ -547,7 +547,7 @@ def test_an_empty_file_is_no_config_because_it_has_no_columns(tmp_path: Path) ->
 def test_a_run_without_rows_loads_as_nothing_and_not_as_its_settings(tmp_path: Path) -> None:
     datasets = pytest.importorskip("datasets")
     export_run(make_run(tmp_path / "run", []))
-    with pytest.raises(FileNotFoundError, match=r"No .*data files found"):
+    with pytest.raises(FileNotFoundError):
         datasets.load_dataset(str(tmp_path / "run"), "sft", cache_dir=str(tmp_path / "cache"))
 
 
@@ -752,7 +752,7 @@ def test_finished_calls_can_be_read_beside_a_run(run: Path) -> None:
     holder = RunFolder(run, IDENTITY, "revisions.jsonl")
     assert list(read_calls(run)) == []
     holder.close()
-    with pytest.raises(RunError, match=r"calls.sqlite cannot be used: unable to open"):
+    with pytest.raises(RunError, match=r"calls.sqlite cannot be used: "):
         list(read_calls(run.parent))
     assert not (run.parent / "calls.sqlite").exists()
 

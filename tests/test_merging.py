@@ -35,7 +35,6 @@ from cai.models.weights import STEM, cache_folder, copy_metadata
 from cai.records import Call, Message, Request, Sampling
 from cai.run_files import take_lock
 
-pytestmark = pytest.mark.filterwarnings("ignore")  # those of torch, transformers and peft about themselves
 openvino = pytest.mark.skipif(importlib.util.find_spec("openvino_genai") is None, reason="no openvino_genai")
 
 USERS = ["Where is the old mill?", "Add 12345 and 678, please.\n\nThanks!", "Wie heißt der Fluß? 日本"]
@@ -282,7 +281,7 @@ def test_a_full_disk_is_told_and_leaves_nothing(base: Path, tmp_path: Path) -> N
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, hard))
     try:
-        with pytest.raises(RunError, match=r"cannot write to .*out: .*File too large.*; free some space") as caught:
+        with pytest.raises(RunError, match=r"cannot write to .*out: \w.*; free some space") as caught:
             merge(made, tmp_path / "out")
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))

