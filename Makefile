@@ -2,19 +2,32 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-# The version that the tests are run with. Where the package index serves it with CUDA, that is gigabytes: to do without
-# them, put a CPU build into .venv first.
-TORCH ?= torch==2.13.0
+NEWEST := .venv-newest
+# Where the package index serves it with CUDA, that is gigabytes: to do without them, put a CPU build of this version into
+# .venv first.
+TORCH ?= $(shell grep '^torch==' constraints.txt)
 DEMO_LIMIT ?= 12
 
-.PHONY: demo test lint types check clean
+.PHONY: demo test test-newest constraints lint types check clean
 
 demo: $(VENV)/demo.stamp  ## real critiques and revisions by the embedded model
 	$(BIN)/cai generate --constitution harmless.yaml --limit $(DEMO_LIMIT)
 
 test: $(VENV)/dev.stamp  ## the default test suite; the embedded model's tests need its weights, which are fetched once
-	$(BIN)/python -c 'from cai.models.weights import default_weights; default_weights()'
-	$(BIN)/python -m pytest -q -n 2
+	$(call suite,$(VENV))
+
+test-newest: | $(NEWEST)/bin/python  ## the same suite with the newest version of every package but torch
+	$(NEWEST)/bin/python -m pip install -q -U --upgrade-strategy eager $(TORCH) build -e '.[dev]'
+	$(call suite,$(NEWEST))
+
+constraints: test-newest  ## the newest versions, once they pass, become the tested ones
+	{ grep '^#' constraints.txt; $(NEWEST)/bin/python -m pip list --format=freeze --exclude-editable --exclude pip | sed 's/+.*//'; } > constraints.new
+	mv constraints.new constraints.txt
+
+define suite
+$(1)/bin/python -c 'from cai.models.weights import default_weights; default_weights()'
+$(1)/bin/python -m pytest -q -n 2
+endef
 
 lint: $(VENV)/dev.stamp
 	$(BIN)/ruff format --check .
@@ -25,18 +38,18 @@ types: $(VENV)/dev.stamp
 
 check: lint types test
 
-$(BIN)/python:
+$(BIN)/python $(NEWEST)/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "cai needs Python 3.11 or newer; name one: make demo PYTHON=python3.12"; exit 1; }
-	$(PYTHON) -m venv $(VENV)
+	$(PYTHON) -m venv $(@:/bin/python=)
 
-$(VENV)/demo.stamp: pyproject.toml | $(BIN)/python
-	$(BIN)/python -m pip install -q -e '.[local]'
+$(VENV)/demo.stamp: pyproject.toml constraints.txt | $(BIN)/python
+	$(BIN)/python -m pip install -q -c constraints.txt -e '.[local]'
 	@touch $@
 
-$(VENV)/dev.stamp: pyproject.toml | $(BIN)/python
-	$(BIN)/python -m pip install -q $(TORCH)
-	$(BIN)/python -m pip install -q -e '.[dev]'
+$(VENV)/dev.stamp: pyproject.toml constraints.txt | $(BIN)/python
+	$(BIN)/python -m pip install -q -c constraints.txt $(TORCH)
+	$(BIN)/python -m pip install -q -c constraints.txt -e '.[dev]'
 	@touch $@ $(VENV)/demo.stamp
 
 clean:
-	rm -rf $(VENV) build dist
+	rm -rf $(VENV) $(NEWEST) build dist

@@ -60,18 +60,9 @@ def outcomes(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bool]:
     (folder / "vendor.py").write_text(VENDOR)
     (folder / "test_ours.py").write_text(TESTS)
     (folder / "test_marked.py").write_text(MARKED)
-    settings = ["-c", str(ROOT / "pyproject.toml"), "--rootdir", str(folder), "-p", "no:cacheprovider"]
-    command = [
-        sys.executable,
-        "-m",
-        "pytest",
-        "-q",
-        *settings,
-        "--junitxml",
-        "out.xml",
-        "--continue-on-collection-errors",
-    ]
-    subprocess.run([*command, "test_ours.py", "test_marked.py"], cwd=folder, capture_output=True, check=False)
+    command = [sys.executable, "-m", "pytest", "-c", str(ROOT / "pyproject.toml"), "--rootdir", str(folder)]
+    options = ["-p", "no:cacheprovider", "--continue-on-collection-errors", "--junitxml", "out.xml"]
+    subprocess.run([*command, *options, "test_ours.py", "test_marked.py"], cwd=folder, capture_output=True, check=False)
     cases = ElementTree.parse(folder / "out.xml").iter("testcase")
     return {
         f"{case.get('classname')}.{case.get('name')}".removeprefix("test_ours.test_"): not len(case) for case in cases
