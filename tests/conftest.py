@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+from trial_judges import Judge
+
+import cai.models
 
 # Models in tests are so small that threads would mostly wait for each other; beside other work, ten times as long.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -29,3 +33,15 @@ def quiet_datasets() -> Iterator[None]:
     datasets.disable_progress_bars()
     yield
     datasets.enable_progress_bars()
+
+
+@pytest.fixture
+def judged(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Judge]:
+    """Makes `fake:` a judge with this mind, and gives it back."""
+
+    def make(mind: Callable[[str, str, str], float | None], **can: Any) -> Judge:
+        judge = Judge(mind, **can)
+        monkeypatch.setitem(cai.models.PROVIDERS, "fake", lambda name, connection: judge)
+        return judge
+
+    return make

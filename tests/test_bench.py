@@ -16,7 +16,7 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from shared import shared
 from stub import Stub, stub
-from test_trial import Judge, command, fair, judged, value
+from trial_judges import Judge, command, fair, value
 
 import cai.models
 from cai.bench import judge_bench, resolve_bench
@@ -27,7 +27,6 @@ from cai.errors import CallRejected, ModelStopped, RunError, SourceError, UsageE
 from cai.models import Abilities
 from cai.records import Call, Completion
 
-assert judged  # a fixture, which pytest finds by its name here
 Fakes = Callable[..., Judge]
 LAW = Constitution.model_validate(
     {"name": "law", "version": "1.0.0", "principles": [f"Choose reply number {n}." for n in range(5)]}

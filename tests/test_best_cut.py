@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 import yaml
+from best_runs import PROMPTS, rewarder, run, writer
+from label_runs import scorer
 from players import Player, digits
-from test_choosing import PROMPTS, rewarder, run, writer
-from test_labelling import scorer
-from test_sampling import PROMPTS as ALL
-from test_sampling import rows_of, seeded
-from test_sampling import run as sample_run
+from sample_runs import PROMPTS as ALL
+from sample_runs import rows_of, seeded
+from sample_runs import run as sample_run
 
 from cai.errors import RunError, UsageError
 from cai.export import export_run

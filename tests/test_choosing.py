@@ -4,67 +4,28 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Callable, Mapping
 from contextlib import aclosing
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from best_runs import PROMPTS, rewarder, run, setup, writer
+from label_runs import mute, odds_of, scorer, votes
+from label_runs import rows_of as labels_of
+from label_runs import run as label_run
 from players import Player, digits
-from test_cli import cai as command
-from test_labelling import mute, odds_of, scorer, votes
-from test_labelling import rows_of as labels_of
-from test_labelling import run as label_run
-from test_sampling import PROMPTS as ALL
-from test_sampling import cutting, rows_of, seeded
+from sample_runs import PROMPTS as ALL
+from sample_runs import cutting, rows_of
+from terminal import cai as command
 
 import cai
 from cai.calibrate import probability
 from cai.errors import CallRejected, RunError, Unreadable, UsageError
 from cai.job import Job
-from cai.pipeline import run_job
 from cai.plan import estimate
-from cai.records import Candidates, Completion
-from cai.sampling import SampleSetup, resolve, settings_of
+from cai.records import Completion
+from cai.sampling import resolve, settings_of
 from cai.store import read_calls
-
-PROMPTS = ALL[:6]
-Answer = Callable[[dict[str, Any]], Completion]
-
-
-def writer(answer: Answer = seeded, name: str = "writer") -> Player:
-    return Player(answer, name, seeds=True)
-
-
-def rewarder(answer: Answer | None = None) -> Player:
-    def worth(payload: dict[str, Any]) -> Completion:
-        return Completion("", "stop", "reward-1", scores=(digits(payload["messages"][-1]["content"]) % 1000 / 100,))
-
-    return Player(answer or worth, "reward", reward=True, chat=False)
-
-
-def setup(prompts: Any, out: Path, judge: Player, *models: Player, **given: Any) -> SampleSetup:
-    """A best-of run of these models instead of those that it names."""
-    dummies = []
-    for model in (judge, *models):
-        dummy = out.parent / f"{model.name}.jsonl"
-        dummy.touch()
-        dummies.append(f"recorded:{dummy}")
-    protocol = "score" if judge.can.scoring else "vote"
-    named: dict[str, Any] = {"judge": dummies[0], "protocol": protocol, "principles": 1}
-    named = {"judge": "reward:some/model"} if judge.can.reward else named
-    made = resolve(prompts, settings_of({"model": dummies[1:], "best_of": 3, "out": out} | named | given))
-    players = {**dict(zip(made.assistants, models, strict=True)), "judge": judge}
-    seats: tuple[Mapping[Any, Any], ...] = (*({"assistant": model} for model in models), {"judge": judge})
-    return replace(made, players=players, seats=seats)
-
-
-def run(prompts: Any, out: Path, judge: Player, *models: Player, **given: Any) -> Job[Candidates]:
-    job = Job(setup(prompts, out, judge, *models or (writer(),), **given), out)
-    run_job(job)
-    return job
-
 
 # Who wins
 

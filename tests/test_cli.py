@@ -2,26 +2,19 @@
 
 from __future__ import annotations
 
-import io
 import json
-import logging
 import os
-import pty
 import re
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import redirect_stderr, redirect_stdout
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pytest
 from stub import Stub, stub
-
-from cai.cli import main
+from terminal import cai, failed, on_terminal, process
 
 ROOT = Path(__file__).resolve().parent.parent
 COMMANDS = [
@@ -49,64 +42,8 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-@dataclass
-class Done:
-    """What a command came to."""
-
-    returncode: int
-    stdout: str
-    stderr: str
-
-
-def cai(*words: str) -> Done:
-    """Run a command in this process."""
-    out, err = (io.TextIOWrapper(io.BytesIO(), "utf-8", write_through=True) for _ in range(2))
-    with pytest.MonkeyPatch.context() as patch, redirect_stdout(out), redirect_stderr(err):
-        patch.setattr(sys, "argv", ["cai", *words])
-        try:
-            with pytest.raises(SystemExit) as end:
-                main()
-        finally:
-            logging.getLogger("cai").handlers.clear()
-    texts = [stream.buffer.getvalue().decode() for stream in (out, err)]  # type: ignore[attr-defined]
-    return Done(int(end.value.code or 0), *texts)
-
-
-def process(*words: str, **options: Any) -> subprocess.CompletedProcess[str]:
-    """Run a command in a process of its own."""
-    command = [sys.executable, "-m", "cai", *words]
-    return subprocess.run(command, stderr=subprocess.PIPE, text=True, check=False, timeout=60, **options)
-
-
-def failed(*words: str) -> str:
-    """The one line that a command which cannot be done writes."""
-    done = cai(*words)
-    assert (done.returncode, done.stdout) == (1, ""), done.stderr
-    lines = done.stderr.splitlines()
-    assert len(lines) == 1 and lines[0].startswith("error: "), done.stderr
-    return lines[0]
-
-
 def generate(server: Stub, *words: str) -> list[str]:
     return ["generate", "--model", "openai:stub", "--base-url", f"{server.url}/v1", "--out", "run", *words]
-
-
-def on_terminal(words: list[str], **environment: str) -> tuple[int, str]:
-    """Exit status and all that a command writes to a terminal of 80 columns."""
-    leader, follower = pty.openpty()
-    environ = {**os.environ, "TERM": "xterm-256color", "COLUMNS": "80", **environment}
-    process = subprocess.Popen(
-        [sys.executable, "-m", "cai", *words], stdin=follower, stdout=follower, stderr=follower, env=environ
-    )
-    os.close(follower)
-    written = b""
-    try:
-        while chunk := os.read(leader, 65536):
-            written += chunk
-    except OSError:  # how Linux says that the other side has gone
-        pass
-    os.close(leader)
-    return process.wait(), written.decode()
 
 
 # Help and usage

@@ -11,7 +11,7 @@ from typing import Any, get_args
 
 import orjson
 import pytest
-from test_cli import cai, failed, on_terminal
+from terminal import cai, failed, on_terminal
 
 from cai import console_train
 from cai.cli_train import DOCS, KEYS, ONLY, flags_of

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pair_records import PAIR, TURN, contests
 
 from cai.contests import (
     MOST_REPLIES,
@@ -37,15 +38,6 @@ from cai.run import PAIR_BITS
 from cai.task import Place
 
 DATA = Path(os.environ.get("CAI_SHARED_DATA", Path(__file__).parent.parent.parent / "shared" / "data"))
-TURN: tuple[Message, ...] = ({"role": "user", "content": "Hi?"},)
-PAIR = {"prompt": "Hi?", "chosen": "Good day.", "rejected": "What."}
-
-
-def contests(source: Any, pairing: str = "all") -> list[Contest]:
-    """The pairs of a source that holds nothing else."""
-    found = [item for _, item in read_contests(source, pairing)]
-    assert all(isinstance(item, Contest) for item in found), found
-    return found  # type: ignore[return-value]
 
 
 def problem(record: Any) -> BadPrompt:

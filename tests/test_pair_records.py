@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from test_contests import PAIR, TURN, contests
+from pair_records import PAIR, TURN, contests
 
 from cai.contests import read_contests
 from cai.records import BadPrompt, Contest, pair_hash, prompt_hash

@@ -23,6 +23,7 @@ import tiny
 import torch
 import transformers
 import trl
+from shared import ROOT
 from trainings import said
 
 from cai.errors import InputError, LossNotFinite, UsageError
@@ -628,7 +629,7 @@ assert max(abs(one - two) for one, two in zip(ours, theirs, strict=True)) < 1e-6
 def test_two_processes_learn_as_with_trl(folder: Path, tmp_path: Path, precomputed: bool, lora: bool) -> None:
     script = tmp_path / "two.py"
     script.write_text(TWO)
-    paths = [str(Path(__file__).parent), str(Path(__file__).parent.parent), os.environ.get("PYTHONPATH", "")]
+    paths = [str(Path(__file__).parent), str(ROOT / "tests"), str(ROOT), os.environ.get("PYTHONPATH", "")]
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", str(script)]
     done = subprocess.run(
         [*command, str(folder), str(tmp_path), str(precomputed), str(lora)],

@@ -13,7 +13,7 @@ import pytest
 import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_pairs import MIXED, REFUSED, label, swapped
+from pair_labels import MIXED, REFUSED, label, swapped
 
 from cai.calibrate import Binding, Calibration, Threshold
 from cai.errors import InputError, RunError, UsageError

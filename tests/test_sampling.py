@@ -4,53 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Callable
 from contextlib import aclosing
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-from players import Player, digits
+from players import Player
+from sample_runs import PROMPTS, cutting, rows_of, run, seeded, setup
 
 from cai.contests import describe_source, read_contests
 from cai.errors import CaiError, ModelStopped, RunError, UsageError
 from cai.job import Job
-from cai.pipeline import run_job
 from cai.plan import estimate
-from cai.records import Candidates, Completion
-from cai.sampling import SampleSetup, resolve, settings_of
+from cai.records import Completion
+from cai.sampling import resolve, settings_of
 from cai.store import read_calls
-
-PROMPTS = [{"id": f"q{n}", "prompt": f"Question {n}?"} for n in range(12)]
-
-
-def seeded(payload: dict[str, Any]) -> Completion:
-    """A reply that depends on the prompt and the seed."""
-    return Completion(f"reply {digits(payload)}", "stop", "m-1", input_tokens=5, output_tokens=3)
-
-
-def setup(prompts: Any, out: Path, *models: Player, **given: Any) -> SampleSetup:
-    """A sample run of these models instead of those that it names."""
-    dummies = []
-    for model in models:
-        dummy = out.parent / f"{model.name}.jsonl"
-        dummy.touch()
-        dummies.append(f"recorded:{dummy}")
-    made = resolve(prompts, settings_of({"model": dummies, "out": out, **given}))
-    players = dict(zip(made.players, models, strict=True))
-    return replace(made, players=players, seats=tuple({"assistant": model} for model in models))
-
-
-def run(prompts: Any, out: Path, *models: Player, **given: Any) -> Job[Candidates]:
-    job = Job(setup(prompts, out, *models, **given), out)
-    run_job(job)
-    return job
-
-
-def rows_of(folder: Path, name: str = "candidates.jsonl") -> list[dict[str, Any]]:
-    rows = [json.loads(line) for line in (folder / name).read_text().splitlines()]
-    return sorted(rows, key=lambda row: row["position"])
 
 
 def two() -> tuple[Player, Player]:
@@ -78,16 +46,6 @@ def test_the_same_seed_draws_the_same_replies_at_concurrency_1_and_64_and_anothe
     a, b, c = (rows_of(tmp_path / name) for name in "abc")
     assert a == b != c
     assert list(read_contests(tmp_path / "a")) == list(read_contests(tmp_path / "b"))
-
-
-def cutting(share: int) -> Callable[[dict[str, Any]], Completion]:
-    """Replies of which one in `share` is cut."""
-
-    def answer(payload: dict[str, Any]) -> Completion:
-        whole = seeded(payload)
-        return whole if digits(payload, "cut") % share else replace(whole, finish="length")
-
-    return answer
 
 
 def test_a_cut_reply_stays_in_its_row_with_its_problem_and_a_prompt_without_any_other_is_dropped(

@@ -5,7 +5,7 @@ import math
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from test_pairs import LEAK, MIXED, PLAIN, REFUSED, A, filters, label, swapped, unit
+from pair_labels import LEAK, MIXED, PLAIN, REFUSED, A, filters, label, swapped, unit
 
 from cai.pairs import Filters
 from cai.records import prompt_hash

@@ -21,6 +21,7 @@ import orjson
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from shared import ROOT
 
 from cai.errors import RunError
 from cai.payloads import VARYING, call_key, canonical_call
@@ -233,8 +234,7 @@ asyncio.run(main())
 
 
 def child(program: str, *arguments: object, **options: Any) -> subprocess.Popen[bytes]:
-    here = Path(__file__).parent
-    path = os.pathsep.join([str(here), str(here.parent)])
+    path = os.pathsep.join([str(Path(__file__).parent), str(ROOT / "tests"), str(ROOT)])
     command = [sys.executable, "-c", program, *map(str, arguments)]
     return subprocess.Popen(command, env={**os.environ, "PYTHONPATH": path}, stdout=subprocess.PIPE, **options)
 

@@ -10,7 +10,7 @@ import orjson
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_export import make_run, revision
+from stored_runs import make_run, revision
 
 from cai.errors import InputError, RunError, UsageError
 from cai.export import export_run

@@ -4,67 +4,25 @@ from __future__ import annotations
 
 import asyncio
 import json
-import logging
 import math
 import re
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from fakes import Fake
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from trial_judges import Judge, command, fair
 
 import cai.models
 from cai.ablation import Left, ablate
-from cai.cli import main
 from cai.constitution import Constitution, load_constitution
 from cai.errors import CallRejected, ConstitutionError, InputError, ModelStopped, RunError, UsageError
-from cai.models import Abilities
-from cai.records import Completion, Label
+from cai.records import Label
 from cai.trial import constitution_test, read_labels, resolve_trial
 
-REPLIES = re.compile(r"<reply_a>\n(.*?)\n</reply_a>\n\n<reply_b>\n(.*?)\n</reply_b>", re.S)
 Mind = Callable[[str, str, str], float]  # of the question and both replies as shown: log odds that the first is better
-
-
-class Judge(Fake):
-    """A judge with a mind of its own; says nothing of letters where that is None."""
-
-    def __init__(self, mind: Callable[[str, str, str], float | None], **can: Any) -> None:
-        super().__init__()
-        self.mind = mind
-        self.can = Abilities(**({"logprobs": 20, "prefill": True} | can))
-
-    async def send(self, payload: dict[str, Any]) -> Completion:
-        text = "\n".join(turn["content"] for turn in payload["messages"])  # after reasons the frame is in the first
-        await super().send(payload)
-        found = REPLIES.search(text)
-        assert found is not None
-        odds = self.mind(text[found.end() :], found[1], found[2])
-        if odds is None:
-            return Completion("Well", "stop", "fake-1", logprobs=({"Well": -0.1},))
-        listed = {"A": -math.log1p(math.exp(-odds)), "B": -math.log1p(math.exp(odds))}
-        return Completion("A" if odds > 0 else "B", "stop", "fake-1", 100, 1, logprobs=(listed,))
-
-
-@pytest.fixture
-def judged(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Judge]:
-    """Makes `fake:` a judge with this mind, and gives it back."""
-
-    def make(mind: Callable[[str, str, str], float | None], **can: Any) -> Judge:
-        judge = Judge(mind, **can)
-        monkeypatch.setitem(cai.models.PROVIDERS, "fake", lambda name, connection: judge)
-        return judge
-
-    return make
-
-
-def value(reply: str) -> float:
-    """What a reply says it is worth, as in "+2 …"."""
-    return float(reply.split()[0])
 
 
 def law(*principles: dict[str, Any]) -> Constitution:
@@ -77,10 +35,6 @@ def principle(name: str, *examples: tuple[str, str], prompt: str | None = None) 
 
 
 TWO = law(principle("kind", ("+3 please", "-1 no"), ("+1 well", "0 so")), principle("brief", ("+1 yes", "+4 long")))
-
-
-def fair(question: str, first: str, second: str) -> float:
-    return value(first) - value(second)
 
 
 # What an example comes to
@@ -328,17 +282,6 @@ def test_the_command_exits_1_where_an_example_fails(
     assert (told["holds"], told["passed"], len(judge.asked)) == (2, True, 6)
     [folder] = Path("runs").iterdir()
     assert told["folder"] == str(folder)
-
-
-def command(monkeypatch: pytest.MonkeyPatch, *words: str) -> int:
-    """The exit status of a command of cai, run in this process."""
-    monkeypatch.setattr(sys, "argv", ["cai", *words])
-    try:
-        with pytest.raises(SystemExit) as end:
-            main()
-    finally:
-        logging.getLogger("cai").handlers.clear()
-    return int(end.value.code or 0)
 
 
 # Leaving a principle out

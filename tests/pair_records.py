@@ -1,0 +1,24 @@
+"""Records of pairs, and what is read of them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from cai.contests import (
+    read_contests,
+)
+from cai.records import (
+    Contest,
+    Message,
+)
+
+TURN: tuple[Message, ...] = ({"role": "user", "content": "Hi?"},)
+
+PAIR = {"prompt": "Hi?", "chosen": "Good day.", "rejected": "What."}
+
+
+def contests(source: Any, pairing: str = "all") -> list[Contest]:
+    """The pairs of a source that holds nothing else."""
+    found = [item for _, item in read_contests(source, pairing)]
+    assert all(isinstance(item, Contest) for item in found), found
+    return found  # type: ignore[return-value]
