@@ -8,9 +8,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from difflib import get_close_matches
 
-from cai import hygiene
 from cai.errors import UsageError
 from cai.records import Record
+from cai.texts import hygiene
 
 CHECKS: dict[str, Callable[[str], bool]] = {  # of one reply; "empty" and the refusals come before them
     "truncated": hygiene.truncated,

@@ -15,12 +15,12 @@ from typing import Any, BinaryIO
 
 import orjson
 
-from cai import hygiene
 from cai.audit_cases import PAIRS, RANKED, Case, NoReply, prompt_of, read_case
 from cai.audit_report import CHECKS, MEASURES, OF_PAIRS, OF_PROMPTS, OF_REPLIES, Audit, ReplyAudit, hint
 from cai.errors import RunError, SourceError, UsageError
-from cai.refusals import refusal
 from cai.sources import read_records
+from cai.texts import hygiene
+from cai.texts.refusals import refusal
 
 PHRASE_SHARE = 0.05  # of a role's replies, from which on a phrase is listed
 SHOWN = 5  # bad rows and phrases that are listed

@@ -24,13 +24,13 @@ from cai.card import (
     versions_and_cost,
 )
 from cai.cut import FAULTS, Cut, Lines, Row
-from cai.hygiene import preamble_leak, role_mixup
-from cai.markdown import block, code, section, table, without_path
 from cai.pairs import flipped
 from cai.records import DropReason, Record
 from cai.run import RunFolder
 from cai.sources import describe
 from cai.tables import line_of
+from cai.texts.hygiene import preamble_leak, role_mixup
+from cai.texts.markdown import block, code, section, table, without_path
 
 MANY_FLIPS = 0.5  # of the valid votes: then the place decides more often than the reply
 INTRODUCTION = """

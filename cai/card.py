@@ -16,7 +16,7 @@ import yaml
 
 from cai.calibrate import Calibration
 from cai.constitution import list_constitutions
-from cai.markdown import block, code, one_line, table, without_path
+from cai.texts.markdown import block, code, one_line, table, without_path
 
 KINDS = ("sft", "dpo", "kto", "reward")
 SPLITS = {"": "train", ".eval": "test"}  # by what the file name has between its stem and .jsonl

@@ -21,12 +21,12 @@ import orjson
 
 from cai.card import Facts
 from cai.errors import RunError
-from cai.hygiene import preamble_leak, role_mixup
 from cai.records import Drop, DropReason, prompt_hash
-from cai.refusals import refusal
 from cai.run import RunFolder
 from cai.run_files import EXPORT_STAGES, TRAINING_FILES, damage, lines_in_order
 from cai.tables import Table, line_of
+from cai.texts.hygiene import preamble_leak, role_mixup
+from cai.texts.refusals import refusal
 
 READ_FOR_REFUSALS = 1_000  # first replies of a generate run, in input order: the share is then known to 2.5 points
 MANY_REFUSALS = 0.2

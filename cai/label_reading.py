@@ -17,11 +17,12 @@ from pathlib import Path
 import orjson
 from pydantic import ValidationError
 
-from cai import hygiene, pairs, refusals
+from cai import pairs
 from cai.pairs import KNOWN, Row, read_texts
 from cai.records import Label
 from cai.run import PAIR_BITS
 from cai.run_files import write_atomically
+from cai.texts import hygiene, refusals
 
 TEXTS = ".texts"  # the file in which what reading found is remembered
 BAD_ROW = (LookupError, TypeError, AttributeError, ValueError)  # what a row that is no label leads to

@@ -18,7 +18,6 @@ from cai.calibration import binding_problems, calibrate_file, load_calibration, 
 from cai.constitution import Constitution, load_constitution
 from cai.contests import Source, describe_source, human_labelled, read_contests, run_info
 from cai.errors import UsageError
-from cai.hygiene import identical
 from cai.judge import WAVES, choose_protocol
 from cai.judging import Labelling
 from cai.label_settings import LabelSettings, check_reasons
@@ -36,6 +35,7 @@ from cai.settings import (
 )
 from cai.task import Item, Place, Setup, describe_prompts, is_countable, limited
 from cai.templates import load_templates
+from cai.texts.hygiene import identical
 
 
 @dataclass(frozen=True)

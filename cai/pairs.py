@@ -33,11 +33,11 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Literal
 
-from cai import hygiene
 from cai.errors import UsageError
 from cai.judge import CLAMP, belief
 from cai.records import DropReason, prompt_hash
-from cai.refusals import refusal
+from cai.texts import hygiene
+from cai.texts.refusals import refusal
 
 Row = dict[str, Any]
 Pairing = Literal["all", "best-worst", "final"]

@@ -22,10 +22,10 @@ from cai.card import (
     spec_of,
     versions_and_cost,
 )  # fmt: skip
-from cai.markdown import block, code, one_line, section, table, without_path
 from cai.resources import folder
 from cai.sources import describe
 from cai.templates import load_templates
+from cai.texts.markdown import block, code, one_line, section, table, without_path
 
 INTRODUCTION = """
 Replies that a language model wrote to the prompts, criticised under the principles of a constitution and revised

@@ -18,8 +18,8 @@ from typing import Any
 import orjson
 import yaml
 
-from cai.markdown import block, code, one_line, section, table, without_path
 from cai.masks import Lengths
+from cai.texts.markdown import block, code, one_line, section, table, without_path
 from cai.train_config import TrainConfig
 from cai.train_eval import PairAccuracy, Wins, pair_accuracy
 from cai.train_folder import EVALS, METRICS, RECORD, UNTOLD, read_lines

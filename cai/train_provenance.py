@@ -14,9 +14,9 @@ import orjson
 
 from cai.calibrate import Calibration
 from cai.calibration import FILE
-from cai.markdown import code, one_line, without_path
 from cai.pairs import Filters
 from cai.run import identity_hash
+from cai.texts.markdown import code, one_line, without_path
 from cai.training_data import SPLIT
 
 Facts = Mapping[str, Any]

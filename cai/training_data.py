@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 from cai.cut import MANY_REFUSALS
 from cai.errors import InputError, UsageError
-from cai.hygiene import preamble_leak, role_mixup
+from cai.texts.hygiene import preamble_leak, role_mixup
 from cai.training_files import Drop, count_first_replies, of_folder, read_rows, twin_of
 from cai.training_rows import Method, TrainingRow, named
 

@@ -19,9 +19,9 @@ from cai.conversations import NoPrompt
 from cai.cut import READ_FOR_REFUSALS
 from cai.errors import InputError, RunError, UsageError
 from cai.records import DropReason
-from cai.refusals import refusal
 from cai.resources import path_of
 from cai.sources import describe, existing, read_records
+from cai.texts.refusals import refusal
 from cai.training_rows import FITS, Method, TrainingRow, Turns, advice, kind_of, row_of
 
 OF_RUN = {"generate": ("sft", "dpo"), "label": ("dpo", "kto", "reward"), "sample": ()}  # what a run's rows can train

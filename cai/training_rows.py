@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from cai.conversations import NoPrompt, as_text, listed, to_messages
-from cai.hygiene import identical
 from cai.records import Message, prompt_hash
+from cai.texts.hygiene import identical
 
 Method = Literal["sft", "dpo", "kto", "reward"]
 Kind = Literal["chat", "pairs", "graded", "labels", "revisions", "candidates", "prompts", "text", "unknown"]

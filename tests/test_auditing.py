@@ -18,7 +18,7 @@ from cai.audit_report import MEASURES, OF_REPLIES
 from cai.auditing import audit
 from cai.cli_audit import audit as command
 from cai.errors import CaiError, SourceError, UsageError
-from cai.hygiene import EVASIVE
+from cai.texts.hygiene import EVASIVE
 
 ROOT = Path(__file__).resolve().parent.parent
 PLAIN = "The ferry leaves at dawn, and the last one comes back at nine in the evening, from the second pier."

@@ -11,9 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from shared import shared
 
-from cai.refusals import Refusal, refusal
+from cai.texts.refusals import Refusal, refusal
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 LABELS: dict[str, Refusal] = {"1": "none", "2": "full", "3": "partial"}
 # What a first try looks like, and what is to be beaten: openings of refusals, found anywhere.
 OPENINGS = (

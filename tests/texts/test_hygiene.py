@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from shared import shared
 
-from cai import hygiene
-from cai.hygiene import (
+from cai.texts import hygiene
+from cai.texts.hygiene import (
     Phrases,
     Repeats,
     comfort,
@@ -26,7 +26,7 @@ from cai.hygiene import (
     truncated,
 )
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 CHECKS = (preamble_leak, role_mixup, evasive, emoji, comfort, sign_off, truncated)
 STORY = "The ferry left at dawn, and the gulls went with it as far as the second buoy, where the wind turned."
 
