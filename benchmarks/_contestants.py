@@ -44,7 +44,7 @@ from cai.records import (
 )
 from cai.revise import Chain, draw_principles, revise
 from cai.run import RunFolder
-from cai.sources import read_prompts
+from cai.sources.files import read_prompts
 from cai.templates import load_templates
 
 PlayedFlow = Generator[list[Request], list[Completion], Chain]

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from cai.merging import merge
     from cai.pipeline import agenerate, alabel, asample, generate, label, sample
     from cai.records import Candidate, Candidates, Drop, Label, Message, Prompt, Revision, Round, Usage, Vote
-    from cai.sources import read_prompts
+    from cai.sources.files import read_prompts
     from cai.store import read_calls
     from cai.training import train
     from cai.trial import constitution_test
@@ -57,7 +57,7 @@ _HOME = {
     "list_constitutions": "constitution",
     "load_constitution": "constitution",
     "read_calls": "store",
-    "read_prompts": "sources",
+    "read_prompts": "sources.files",
     "merge": "merging",
     "sample": "pipeline",
     "train": "training",

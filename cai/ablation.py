@@ -19,7 +19,7 @@ from cai.errors import InputError, UsageError
 from cai.judge import count_votes, mean_preference
 from cai.pairs import Filters, confidence
 from cai.records import Label, Record, Vote
-from cai.sources import read_records
+from cai.sources.files import read_records
 
 
 class Left(Record):

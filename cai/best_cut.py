@@ -27,7 +27,7 @@ from cai.cut import FAULTS, Cut, Lines, Row
 from cai.pairs import flipped
 from cai.records import DropReason, Record
 from cai.run import RunFolder
-from cai.sources import describe
+from cai.sources.files import describe
 from cai.tables import line_of
 from cai.texts.hygiene import preamble_leak, role_mixup
 from cai.texts.markdown import block, code, section, table, without_path

@@ -35,7 +35,7 @@ from cai.judged import Judged, JudgedRows, read_judged
 from cai.records import Record
 from cai.run import differences
 from cai.run_files import write_atomically
-from cai.sources import read_records
+from cai.sources.files import read_records
 
 FILE = "calibration.json"
 FORMAT = 1

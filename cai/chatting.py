@@ -17,7 +17,7 @@ from cai.flow import Driver, Flow, Seat
 from cai.limits import Budget, Limiter, Tally
 from cai.models import Model
 from cai.records import Completion, Message, Request, Sampling
-from cai.resources import path_of
+from cai.sources.built_in import path_of
 
 
 def spec_of(name: str) -> str:

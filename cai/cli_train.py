@@ -150,8 +150,8 @@ def flags_of(given: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _assignments(words: Iterable[str]) -> Iterator[tuple[str, Any]]:
-    from cai import yamlfile
     from cai.errors import UsageError
+    from cai.sources import yamlfile
 
     for word in words:
         key, equals, text = word.partition("=")

@@ -27,10 +27,10 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
-from cai import yamlfile
 from cai.errors import ConstitutionError
 from cai.records import ConstitutionRef, Message, Record
-from cai.resources import folder, path_of
+from cai.sources import yamlfile
+from cai.sources.built_in import folder, path_of
 
 SUFFIXES = (".yaml", ".yml")
 SEMVER = r"^(0|[1-9]\d*)\.(0|[1-9]\d*)\.(0|[1-9]\d*)(-[0-9A-Za-z.-]+)?(\+[0-9A-Za-z.-]+)?$"

@@ -16,9 +16,7 @@ from typing import Any, cast
 import orjson
 from pydantic import ValidationError
 
-from cai.conversations import NoPrompt, listed, to_prompt
 from cai.errors import RunError, SourceError, UsageError
-from cai.pair_records import optional_text, pair_of, text_of
 from cai.records import (
     DROP_REASONS,
     BadPrompt,
@@ -31,7 +29,9 @@ from cai.records import (
 )
 from cai.run import PAIR_BITS, identity_hash
 from cai.run_files import damage, lines_in_order
-from cai.sources import describe, read_records
+from cai.sources.conversations import NoPrompt, listed, to_prompt
+from cai.sources.files import describe, read_records
+from cai.sources.pairs import optional_text, pair_of, text_of
 from cai.task import Place
 
 PAIRINGS = ("all", "best-worst", "final")

@@ -17,7 +17,7 @@ from cai.calibration import FILE, binding_problems, first_problem, load_calibrat
 from cai.errors import UsageError
 from cai.pairs import PAIRINGS, Filters
 from cai.records import BadPrompt, prompt_hash
-from cai.sources import read_prompts
+from cai.sources.files import read_prompts
 
 DEFAULTS: dict[str, Any] = {  # options by the run they fit, beside those that fit every run
     "generate": {"rounds_kept": "last"},

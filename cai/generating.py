@@ -30,7 +30,7 @@ from cai.settings import (
     settings_from_options,
     spec_of,
 )
-from cai.sources import describe, read_prompts
+from cai.sources.files import describe, read_prompts
 from cai.task import Item, Place, PromptSetup, Task, describe_prompts
 from cai.templates import load_templates
 

@@ -14,9 +14,9 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
-from cai import yamlfile
 from cai.constitution import FORMS, KEYS, ConstitutionFile, principle_id
 from cai.errors import InputError, UsageError
+from cai.sources import yamlfile
 
 Entry = str | dict[str, str]  # what stands in `principles`
 

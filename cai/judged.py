@@ -15,9 +15,9 @@ import orjson
 from pydantic import ValidationError
 
 from cai.calibrate import log_odds
-from cai.conversations import NoPrompt, listed
 from cai.errors import InputError
 from cai.records import Label
+from cai.sources.conversations import NoPrompt, listed
 
 PROBABILITIES = ("p_a", "p", "prob", "probs")
 HUMAN = ("human", "label", "gold", "preferences")  # the last is an object with `human`

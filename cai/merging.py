@@ -22,8 +22,8 @@ from cai.models.bases import Base, find_base, gguf_of, need, quiet, read_object,
 from cai.models.loading import load_config, load_model, load_tokenizer, reasons
 from cai.models.reward import open_reward
 from cai.records import Record
-from cai.resources import path_of
 from cai.run_files import share_mode, take_lock, write_atomically
+from cai.sources.built_in import path_of
 from cai.train_loop import unwritten
 
 log = logging.getLogger("cai")

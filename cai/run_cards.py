@@ -22,8 +22,8 @@ from cai.card import (
     spec_of,
     versions_and_cost,
 )  # fmt: skip
-from cai.resources import folder
-from cai.sources import describe
+from cai.sources.built_in import folder
+from cai.sources.files import describe
 from cai.templates import load_templates
 from cai.texts.markdown import block, code, one_line, section, table, without_path
 

@@ -22,7 +22,7 @@ from cai.prices import Price
 from cai.records import BadPrompt, Contest, Prompt, Record, Request, Role, Sampling
 from cai.run import RunFolder, identity_hash
 from cai.settings import Prompts, PromptSettings, RunSettings, check_ability
-from cai.sources import read_prompts
+from cai.sources.files import read_prompts
 from cai.templates import Templates
 
 Item = Prompt | Contest | BadPrompt

@@ -29,7 +29,7 @@ from pydantic import ValidationError
 
 from cai.constitution import Example, Principle
 from cai.errors import TemplateError
-from cai.resources import folder
+from cai.sources.built_in import folder
 
 DEFAULT = "chat"
 # What each template is given. `gate`: ask for a verdict line. `prompt`: messages, `examples`: constitution.Example.

@@ -14,9 +14,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, ValidationError
 
-from cai import yamlfile
 from cai.errors import InputError, UsageError
 from cai.records import Record
+from cai.sources import yamlfile
 from cai.training_rows import Method
 
 Origin = Literal["default", "config file", "flag", "data", "hardware", "resumed"]

@@ -13,7 +13,7 @@ from cai.errors import MissingExtra, UsageError
 from cai.models.bases import Base as Base
 from cai.models.bases import find_base as find_base
 from cai.models.loading import load_config, load_model, load_tokenizer, reasons
-from cai.resources import path_of
+from cai.sources.built_in import path_of
 from cai.train_plan import Machine, Shape
 
 

@@ -15,7 +15,7 @@ from pydantic import ValidationError
 
 from cai.errors import UsageError
 from cai.models.bases import Base, find_base
-from cai.resources import path_of
+from cai.sources.built_in import path_of
 from cai.train_config import Loaded, TrainConfig, load_config
 from cai.train_folder import TrainFolder
 from cai.train_job import Session, Tell

@@ -15,12 +15,12 @@ from typing import Any, NoReturn
 
 import orjson
 
-from cai.conversations import NoPrompt
 from cai.cut import READ_FOR_REFUSALS
 from cai.errors import InputError, RunError, UsageError
 from cai.records import DropReason
-from cai.resources import path_of
-from cai.sources import describe, existing, read_records
+from cai.sources.built_in import path_of
+from cai.sources.conversations import NoPrompt
+from cai.sources.files import describe, existing, read_records
 from cai.texts.refusals import refusal
 from cai.training_rows import FITS, Method, TrainingRow, Turns, advice, kind_of, row_of
 

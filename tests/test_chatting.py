@@ -24,7 +24,7 @@ from cai.chatting import Chat, fitting, help_lines, obey, spec_of
 from cai.errors import CallRejected, ModelBusy, ModelFault, RunError, ServerDown, UsageError
 from cai.models import Abilities
 from cai.records import Sampling
-from cai.resources import path_of
+from cai.sources.built_in import path_of
 
 ROOT = Path(__file__).resolve().parent.parent
 

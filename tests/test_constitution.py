@@ -18,8 +18,8 @@ from cai.constitution import (
     read_constitution,
 )
 from cai.errors import ConstitutionError
-from cai.resources import folder
-from cai.yamlfile import Loader
+from cai.sources.built_in import folder
+from cai.sources.yamlfile import Loader
 
 ROOT = Path(__file__).resolve().parent.parent
 HEAD = "name: mine\nversion: 1.0.0\n"

@@ -6,7 +6,7 @@ from shared import shared
 
 from cai.errors import ConstitutionError
 from cai.lint import Finding, Report, check, similarity
-from cai.resources import folder
+from cai.sources.built_in import folder
 
 ROOT = Path(__file__).resolve().parent.parent
 

@@ -20,7 +20,7 @@ from cai.limits import Budget, Limiter, Tally
 from cai.models.recorded import RecordedModel
 from cai.records import Prompt, Role, Sampling
 from cai.revise import Chain, revise
-from cai.sources import read_prompts
+from cai.sources.files import read_prompts
 from cai.store import Store, read_calls
 from cai.templates import load_templates
 

@@ -15,7 +15,7 @@ from cai.ask import Ask, AskJudge
 from cai.constitution import Constitution, Example, Principle
 from cai.errors import TemplateError
 from cai.records import Message, Prompt, Request
-from cai.resources import folder
+from cai.sources.built_in import folder
 from cai.templates import JOBS, VARIABLES, Templates, check_templates, load_templates
 
 GOLDEN = Path(__file__).parent / "golden"

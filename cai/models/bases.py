@@ -20,7 +20,7 @@ from typing import Any
 
 from cai.errors import CaiError, MissingExtra, UnknownModel, UsageError
 from cai.models.weights import cache_folder, default_weights, fingerprint
-from cai.resources import path_of
+from cai.sources.built_in import path_of
 
 log = logging.getLogger("cai")
 

@@ -21,7 +21,7 @@ from cai.models.hf_words import Words, first_stop, split_thoughts
 from cai.models.loading import load_model, load_tokenizer, words_of
 from cai.models.weights import fingerprint
 from cai.records import Call, Completion
-from cai.resources import path_of
+from cai.sources.built_in import path_of
 
 log = logging.getLogger("cai")
 

@@ -19,7 +19,7 @@ from cai.models.engine import Engine, one_line
 from cai.models.local_words import Words
 from cai.models.weights import CONTEXT, NAME, default_weights, fingerprint, gguf_metadata
 from cai.records import Call, Completion
-from cai.resources import path_of
+from cai.sources.built_in import path_of
 
 # What `extra_body` may hold: the sampling attributes of OpenVINO GenAI's GenerationConfig.
 EXTRAS = (

@@ -18,7 +18,7 @@ from cai.models.bases import Base, base_at, check_kind
 from cai.models.hf_engine import Engine, Row
 from cai.models.loading import load_model, load_tokenizer
 from cai.records import Call, Completion
-from cai.resources import path_of
+from cai.sources.built_in import path_of
 
 log = logging.getLogger("cai")
 

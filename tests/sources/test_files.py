@@ -20,12 +20,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from shared import shared
 
-from cai import sources
 from cai.errors import MissingExtra, SourceError, UsageError
 from cai.records import BadPrompt, Message, Prompt
-from cai.sources import describe, read_prompts
+from cai.sources import files as sources
+from cai.sources.files import describe, read_prompts
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 
 Write = Callable[[str, str | bytes], Path]
 

@@ -9,8 +9,8 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, Literal
 
-from cai.conversations import NoPrompt, listed, to_messages, to_prompt
 from cai.records import Contest, DropReason, Message, pair_hash, prompt_hash
+from cai.sources.conversations import NoPrompt, listed, to_messages, to_prompt
 
 
 def pair_of(record: Mapping[str, Any]) -> Contest:

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from cai.audit_cases import NoReply, read_case
+from cai.sources.replies import NoReply, read_case
 
 ASKED = "When does the ferry leave?"
 TURN = [{"role": "user", "content": ASKED}]

@@ -20,10 +20,10 @@ from typing import Any, cast
 
 import orjson
 
-from cai.conversations import FORMATS, NoPrompt, keys_of, listed, to_prompt
 from cai.errors import MissingExtra, SourceError, UsageError
 from cai.records import BadPrompt, Prompt
-from cai.resources import folder
+from cai.sources.built_in import folder
+from cai.sources.conversations import FORMATS, NoPrompt, keys_of, listed, to_prompt
 
 TEXT_FILES = (".jsonl", ".csv", ".txt")  # each may also end in .gz
 MAX_LINE = 64 * 2**20  # bytes; longer lines are passed over without being held in memory

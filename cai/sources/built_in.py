@@ -16,7 +16,7 @@ from cai.errors import CaiError, UsageError
 def folder(name: str) -> Path:
     """The folder `name` ("constitutions" or "prompts") of this installation."""
     installed = Path(str(files("cai"))) / "data" / name
-    checkout = Path(__file__).resolve().parent.parent / name
+    checkout = Path(__file__).resolve().parents[2] / name
     for path in (installed, checkout):
         if path.is_dir():
             return path

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from cai.conversations import ROLES, NoPrompt, listed
+from cai.sources.conversations import ROLES, NoPrompt, listed
 
 PAIRS = (  # columns of two replies; of the first three, the one that training would prefer comes first
     ("chosen", "rejected"), ("final", "initial"), ("a", "b"), ("output_1", "output_2"), ("text_a", "text_b"),
