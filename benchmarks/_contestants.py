@@ -27,6 +27,7 @@ from cai.ask import Ask
 from cai.errors import RowDropped
 from cai.feed import Feed
 from cai.flow import Driver, Played, Seat, call_seed, play_many
+from cai.folder.run import RunFolder
 from cai.limits import Budget, Limiter, Tally
 from cai.models import Connection, Model, open_model
 from cai.records import (
@@ -43,7 +44,6 @@ from cai.records import (
     Sampling,
 )
 from cai.revise import Chain, draw_principles, revise
-from cai.run import RunFolder
 from cai.sources.files import read_prompts
 from cai.templates import load_templates
 

@@ -21,11 +21,11 @@ if TYPE_CHECKING:
     from cai.constitution import Constitution, Principle, list_constitutions, load_constitution
     from cai.errors import CaiError
     from cai.export import export_run
+    from cai.folder.store import read_calls
     from cai.merging import merge
     from cai.pipeline import agenerate, alabel, asample, generate, label, sample
     from cai.records import Candidate, Candidates, Drop, Label, Message, Prompt, Revision, Round, Usage, Vote
     from cai.sources.files import read_prompts
-    from cai.store import read_calls
     from cai.training import train
     from cai.trial import constitution_test
 
@@ -56,7 +56,7 @@ _HOME = {
     "label": "pipeline",
     "list_constitutions": "constitution",
     "load_constitution": "constitution",
-    "read_calls": "store",
+    "read_calls": "folder.store",
     "read_prompts": "sources.files",
     "merge": "merging",
     "sample": "pipeline",

@@ -24,9 +24,9 @@ from cai.card import (
     versions_and_cost,
 )
 from cai.cut import FAULTS, Cut, Lines, Row
+from cai.folder.run import RunFolder
 from cai.pairs import flipped
 from cai.records import DropReason, Record
-from cai.run import RunFolder
 from cai.sources.files import describe
 from cai.tables import line_of
 from cai.texts.hygiene import preamble_leak, role_mixup

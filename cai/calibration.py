@@ -31,10 +31,10 @@ from cai.calibrate import (
     probability,
 )
 from cai.errors import InputError, RunError
+from cai.folder.rows import write_atomically
+from cai.folder.run import differences
 from cai.judged import Judged, JudgedRows, read_judged
 from cai.records import Record
-from cai.run import differences
-from cai.run_files import write_atomically
 from cai.sources.files import read_records
 
 FILE = "calibration.json"

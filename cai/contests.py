@@ -17,6 +17,8 @@ import orjson
 from pydantic import ValidationError
 
 from cai.errors import RunError, SourceError, UsageError
+from cai.folder.rows import damage, lines_in_order
+from cai.folder.run import PAIR_BITS, identity_hash
 from cai.records import (
     DROP_REASONS,
     BadPrompt,
@@ -27,8 +29,6 @@ from cai.records import (
     Message,
     Revision,
 )
-from cai.run import PAIR_BITS, identity_hash
-from cai.run_files import damage, lines_in_order
 from cai.sources.conversations import NoPrompt, listed, to_prompt
 from cai.sources.files import describe, read_records
 from cai.sources.pairs import optional_text, pair_of, text_of

@@ -21,9 +21,9 @@ import orjson
 
 from cai.card import Facts
 from cai.errors import RunError
+from cai.folder.rows import EXPORT_STAGES, TRAINING_FILES, damage, lines_in_order
+from cai.folder.run import RunFolder
 from cai.records import Drop, DropReason, prompt_hash
-from cai.run import RunFolder
-from cai.run_files import EXPORT_STAGES, TRAINING_FILES, damage, lines_in_order
 from cai.tables import Table, line_of
 from cai.texts.hygiene import preamble_leak, role_mixup
 from cai.texts.refusals import refusal

@@ -22,12 +22,12 @@ from cai.card import Facts
 from cai.cut import Cut, RevisionCut
 from cai.errors import RunError
 from cai.export_options import DEFAULTS, calibration_of, check_options, filters_of, fitting, words
+from cai.folder.rows import TRAINING_FILES, write_atomically
+from cai.folder.run import RunFolder, reopen
 from cai.hub import Hub
 from cai.preferences import Choice, LabelCut
 from cai.records import Record
-from cai.run import RunFolder, reopen
 from cai.run_cards import dataset_card, label_card
-from cai.run_files import TRAINING_FILES, write_atomically
 from cai.tables import schemas
 
 ROWS = {"generate": "revisions.jsonl", "label": "labels.jsonl", "sample": "candidates.jsonl"}

@@ -15,12 +15,12 @@ from typing import Any, Generic, TypeVar
 
 from cai.errors import BudgetReached, CallRejected, ModelBusy, ModelFault, ModelStopped, RowDropped, RunError
 from cai.feed import Feed
+from cai.folder.payloads import call_key, canonical_call
+from cai.folder.store import Store
 from cai.limits import ATTEMPTS, ATTEMPTS_UNREACHED, Budget, Limiter, Tally, backoff, give_up
 from cai.models import Model
-from cai.payloads import call_key, canonical_call
 from cai.prices import Price
 from cai.records import Call, Completion, Request, Role, Sampling, Usage
-from cai.store import Store
 
 T = TypeVar("T")
 R = TypeVar("R")

@@ -15,9 +15,9 @@ from typing import Any, Generic, TypeVar
 from cai.errors import CaiError, RowDropped, RunError, SourceError, Unreadable
 from cai.feed import Feed
 from cai.flow import Driver, Seat, play_many
+from cai.folder.run import RunFolder
 from cai.limits import Budget, Limiter, Tally
 from cai.records import BadPrompt, Drop, Record
-from cai.run import RunFolder
 from cai.task import Item, Place, Setup
 
 log = logging.getLogger("cai")

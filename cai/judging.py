@@ -21,12 +21,12 @@ from cai.candidates import sample
 from cai.contests import contest_of, later_reply, replies_of_run
 from cai.errors import CaiError, RowDropped
 from cai.flow import Driver, Played, total_usage
+from cai.folder.rows import damage
+from cai.folder.run import PAIR_BITS, RunFolder
 from cai.judge import CHECKED, Flow, Pair, Verdict, belief, draw_for_judge, judge
 from cai.judge_check import JudgeCheck
 from cai.pairs import extra_pass, reason
 from cai.records import Contest, Label, Prompt, Protocol, Usage
-from cai.run import PAIR_BITS, RunFolder
-from cai.run_files import damage
 from cai.task import Place, Task
 from cai.texts.hygiene import identical
 

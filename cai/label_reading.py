@@ -18,10 +18,10 @@ import orjson
 from pydantic import ValidationError
 
 from cai import pairs
+from cai.folder.rows import write_atomically
+from cai.folder.run import PAIR_BITS
 from cai.pairs import KNOWN, Row, read_texts
 from cai.records import Label
-from cai.run import PAIR_BITS
-from cai.run_files import write_atomically
 from cai.texts import hygiene, refusals
 
 TEXTS = ".texts"  # the file in which what reading found is remembered

@@ -21,11 +21,11 @@ from cai.contests import Source
 from cai.errors import CaiError, RunError
 from cai.export import export_run
 from cai.feed import in_thread
+from cai.folder.run import RunFolder
 from cai.generating import resolve, settings_of
 from cai.job import Job
 from cai.labelling import LabelSetup, calibrate_gold
 from cai.records import Candidates, Label, Record, Revision
-from cai.run import RunFolder
 from cai.settings import Prompts
 from cai.task import Setup
 

@@ -11,11 +11,11 @@ from typing import Any
 import orjson
 
 from cai.errors import RunError
+from cai.folder.rows import RETRIED
+from cai.folder.run import digest_of, dropped_state, names_of
+from cai.folder.store import Store
 from cai.records import BadPrompt, Contest, Prompt, Record, Request
-from cai.run import digest_of, dropped_state, names_of
-from cai.run_files import RETRIED
 from cai.settings import spec_of
-from cai.store import Store
 from cai.task import Setup
 
 CHARACTERS_PER_TOKEN = (

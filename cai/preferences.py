@@ -18,6 +18,7 @@ import orjson
 
 from cai.card import Judged
 from cai.cut import Cut, Lines, Spool
+from cai.folder.run import RunFolder
 from cai.label_reading import BAD_ROW, Texts, are_labels, read_units
 from cai.pairs import (
     Filters,
@@ -33,7 +34,6 @@ from cai.pairs import (
     sides,
 )
 from cai.records import DropReason
-from cai.run import RunFolder
 from cai.standings import Standing, edge, standing_reason, standings
 from cai.tables import line_of
 

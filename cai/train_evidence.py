@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from cai.errors import MissingExtra
-from cai.run_files import write_atomically
+from cai.folder.rows import write_atomically
 from cai.train_card import card
 from cai.train_folder import TrainFolder
 from cai.train_plots import write_plots

@@ -18,9 +18,9 @@ from typing import Any
 
 from cai.control_tokens import without_forged_turns
 from cai.errors import InputError, LossNotFinite, MissingExtra, RunError, UsageError
+from cai.folder.rows import share_mode
+from cai.folder.run import package_version
 from cai.models.bases import Base
-from cai.run import package_version
-from cai.run_files import share_mode
 from cai.train_config import Loaded
 from cai.train_eval import pair_accuracy
 from cai.train_evidence import MOST_TOKENS, sample_after, sample_before, write_evidence

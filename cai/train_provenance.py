@@ -14,8 +14,8 @@ import orjson
 
 from cai.calibrate import Calibration
 from cai.calibration import FILE
+from cai.folder.run import identity_hash
 from cai.pairs import Filters
-from cai.run import identity_hash
 from cai.texts.markdown import code, one_line, without_path
 from cai.training_data import SPLIT
 

@@ -12,8 +12,8 @@ from typing import Any
 
 import orjson
 
+from cai.folder.rows import write_atomically
 from cai.records import Message, Record
-from cai.run_files import write_atomically
 from cai.training_rows import TrainingRow, Turns
 from cai.training_watch import length_warning
 

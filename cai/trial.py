@@ -22,14 +22,14 @@ from cai.calibrate import probability
 from cai.constitution import Constitution, Principle, load_constitution
 from cai.errors import ConstitutionError, UsageError
 from cai.feed import in_thread
+from cai.folder.rows import damage
+from cai.folder.run import PAIR_BITS, identity_hash
 from cai.job import Job
 from cai.judge import Flow, Pair, judge, log_ratio
 from cai.judging import Labelling
 from cai.label_settings import LabelSettings
 from cai.labelling import LabelSetup, resolve
 from cai.records import Contest, Label, Reading, Record, Vote
-from cai.run import PAIR_BITS, identity_hash
-from cai.run_files import damage
 from cai.settings import make_settings, spec_of
 from cai.task import Place
 

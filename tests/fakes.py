@@ -8,11 +8,11 @@ from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
 from cai.flow import Driver, Seat
+from cai.folder.store import Store
 from cai.limits import Budget, Limiter, Tally
 from cai.models import Abilities
 from cai.prices import Price
 from cai.records import Call, Completion, Request, Sampling
-from cai.store import Store
 
 T = TypeVar("T")
 

@@ -7,8 +7,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from cai.folder.run import RunFolder
 from cai.records import ConstitutionRef, Drop, Message, Prompt, Revision, Round, Usage
-from cai.run import RunFolder
 
 LAW = ConstitutionRef(name="kind", version="1.2.0", hash="c0ffee")
 

@@ -17,8 +17,8 @@ from sample_runs import run as sample_run
 
 from cai.errors import RunError, UsageError
 from cai.export import export_run
+from cai.folder.rows import TRAINING_FILES
 from cai.records import Completion
-from cai.run_files import TRAINING_FILES
 from cai.training_data import load_rows
 
 

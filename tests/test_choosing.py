@@ -21,11 +21,11 @@ from terminal import cai as command
 import cai
 from cai.calibrate import probability
 from cai.errors import CallRejected, RunError, Unreadable, UsageError
+from cai.folder.store import read_calls
 from cai.job import Job
 from cai.plan import estimate
 from cai.records import Completion
 from cai.sampling import resolve, settings_of
-from cai.store import read_calls
 
 # Who wins
 

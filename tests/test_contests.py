@@ -22,6 +22,7 @@ from cai.contests import (
     run_info,
 )
 from cai.errors import RunError, SourceError, UsageError
+from cai.folder.run import PAIR_BITS
 from cai.records import (
     BadPrompt,
     Candidate,
@@ -34,7 +35,6 @@ from cai.records import (
     pair_hash,
     prompt_hash,
 )
-from cai.run import PAIR_BITS
 from cai.task import Place
 
 DATA = Path(os.environ.get("CAI_SHARED_DATA", Path(__file__).parent.parent.parent / "shared" / "data"))

@@ -29,11 +29,11 @@ from cai.constitution import Constitution, list_constitutions
 from cai.cut import sft_rows
 from cai.errors import RunError, UsageError
 from cai.export import export_run
+from cai.folder.run import DONE, RunFolder, dropped_state
+from cai.folder.store import read_calls
 from cai.pipeline import generate
 from cai.records import Best, Candidates, Drop, Label, Prompt, Revision, Vote
-from cai.run import DONE, RunFolder, dropped_state
 from cai.run_cards import dataset_card
-from cai.store import read_calls
 from cai.tables import schemas
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -27,9 +27,9 @@ from cai.errors import (
 )
 from cai.feed import READ_AHEAD, Feed, in_thread
 from cai.flow import Driver, Flow, Played, call_seed, play_many
+from cai.folder.store import Store
 from cai.limits import ATTEMPTS, DEAD_CALLS, Tally
 from cai.prices import Price
-from cai.store import Store
 
 
 @pytest.fixture

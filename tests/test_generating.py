@@ -10,10 +10,10 @@ import pytest
 
 from cai.constitution import Constitution, load_constitution
 from cai.errors import CaiError, UsageError
+from cai.folder.run import identity_hash
 from cai.generating import Generation as Setup
 from cai.generating import resolve, setup_from_options
 from cai.generating import settings_of as make_settings
-from cai.run import identity_hash
 
 PROMPTS = ["How do I sharpen a knife?", "Is it late?"]
 

@@ -27,13 +27,13 @@ from safetensors.torch import load_file, save_file
 
 from cai import cli_chat, merging
 from cai.errors import CaiError, RunError, UnknownModel, UsageError
+from cai.folder.rows import take_lock
 from cai.gguf_file import write_gguf
 from cai.merging import merge
 from cai.models import open_model
 from cai.models.bases import find_base
 from cai.models.weights import STEM, cache_folder, copy_metadata
 from cai.records import Call, Message, Request, Sampling
-from cai.run_files import take_lock
 
 openvino = pytest.mark.skipif(importlib.util.find_spec("openvino_genai") is None, reason="no openvino_genai")
 

@@ -15,13 +15,13 @@ from shared import shared
 from cai.ask import Ask
 from cai.constitution import Constitution, Principle, load_constitution
 from cai.flow import Driver, Played, Seat
+from cai.folder.store import Store, read_calls
 from cai.importers import import_constitution
 from cai.limits import Budget, Limiter, Tally
 from cai.models.recorded import RecordedModel
 from cai.records import Prompt, Role, Sampling
 from cai.revise import Chain, revise
 from cai.sources.files import read_prompts
-from cai.store import Store, read_calls
 from cai.templates import load_templates
 
 pytestmark = pytest.mark.shared_data

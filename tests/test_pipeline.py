@@ -31,11 +31,11 @@ from cai.errors import (
     UsageError,
 )  # fmt: skip
 from cai.export import export_run
+from cai.folder.store import read_calls
 from cai.generating import resolve
 from cai.generating import settings_of as make_settings
 from cai.pipeline import Job, run_job
 from cai.records import Revision
-from cai.store import read_calls
 
 ROOT = Path(__file__).parent.parent
 KEY = "sk-very-secret-0123456789abcdef"

@@ -18,10 +18,10 @@ from pair_labels import MIXED, REFUSED, label, swapped
 from cai.calibrate import Binding, Calibration, Threshold
 from cai.errors import InputError, RunError, UsageError
 from cai.export import export_run
+from cai.folder.run import RunFolder, package_version, reopen
 from cai.pairs import Filters
 from cai.preferences import Choice, LabelCut
 from cai.records import Drop, Label
-from cai.run import RunFolder, package_version, reopen
 
 LAW = {"name": "kind", "version": "1.2.0", "hash": "c0ffee"}
 BINDING = {"judge": "openai:judge", "protocol": "logprob", "templates": "7e57", "constitution": LAW, "principles": 1}

@@ -10,7 +10,7 @@ import orjson
 import pytest
 
 from cai.calibrate import Calibration, Threshold
-from cai.run import identity_hash
+from cai.folder.run import identity_hash
 from cai.train_provenance import data_in_words, provenance
 
 LAW = {"name": "kind", "version": "1.2.0", "hash": "c0ffee"}

@@ -14,9 +14,9 @@ from typing import Any
 import orjson
 
 from cai.errors import InputError, ModelStopped
+from cai.folder.store import read_calls
 from cai.models import Abilities
 from cai.records import Call, Completion
-from cai.store import read_calls
 
 Answers = dict[bytes, list[tuple[float | None, int | None, Completion]]]  # with temperature and max_tokens, if stated
 

@@ -24,9 +24,9 @@ from hypothesis import strategies as st
 from shared import ROOT
 
 from cai.errors import RunError
-from cai.payloads import VARYING, call_key, canonical_call
+from cai.folder.payloads import VARYING, call_key, canonical_call
+from cai.folder.store import Store, read_calls
 from cai.records import Completion
-from cai.store import Store, read_calls
 
 DONE = Completion("fine", "stop", "m-1", 10, 2)
 KEYS = st.sampled_from([*sorted(VARYING), "role", "messages", "model", "max_tokens", "is"]) | st.text(max_size=5)
@@ -214,7 +214,7 @@ CHILD = """
 import asyncio, os, sys
 from pathlib import Path
 from test_store import chat, put
-from cai.store import Store
+from cai.folder.store import Store
 
 async def main():
     store = Store(Path(sys.argv[1]))
@@ -414,7 +414,7 @@ import asyncio, random, resource, signal, sys
 from pathlib import Path
 from test_store import chat, put
 from cai.errors import RunError
-from cai.store import Store
+from cai.folder.store import Store
 
 if len(sys.argv) > 2:
     signal.signal(signal.SIGXFSZ, signal.SIG_IGN)

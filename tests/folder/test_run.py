@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 
 from cai.errors import RunError
+from cai.folder.rows import write_atomically
+from cai.folder.run import DONE, RunFolder, dropped_state, reopen
 from cai.records import ConstitutionRef, Drop, Prompt, Revision, Usage
-from cai.run import DONE, RunFolder, dropped_state, reopen
-from cai.run_files import write_atomically
 
 IDENTITY: dict[str, Any] = {"command": "generate", "seed": 0}
 ROWS = "revisions.jsonl"

@@ -19,8 +19,8 @@ from typing import Any, NamedTuple
 import orjson
 
 from cai.errors import RunError
-from cai.lines import SIZES, Lines
-from cai.payloads import PARTS, Parts, join, split
+from cai.folder.lines import SIZES, Lines
+from cai.folder.payloads import PARTS, Parts, join, split
 from cai.records import Completion, Finish
 
 SCHEMA_VERSION = 1

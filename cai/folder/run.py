@@ -17,8 +17,7 @@ from typing import Any
 import orjson
 
 from cai.errors import RunError
-from cai.records import DROP_REASONS, Contest, Drop, DropReason, Prompt, Record, prompt_hash
-from cai.run_files import (
+from cai.folder.rows import (
     EXPORT_STAGES,
     RETRIED,
     TRAINING_FILES,
@@ -28,7 +27,8 @@ from cai.run_files import (
     take_lock,
     write_atomically,
 )
-from cai.store import Store
+from cai.folder.store import Store
+from cai.records import DROP_REASONS, Contest, Drop, DropReason, Prompt, Record, prompt_hash
 
 FORMAT = 1
 DONE = 1

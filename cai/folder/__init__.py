@@ -1,0 +1,1 @@
+"""A run on disk: its rows, its finished calls, and whose run it is."""
