@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from cai.auditing import audit
     from cai.bench import judge_bench
     from cai.calibration import calibrate_judge
-    from cai.constitution import Constitution, Principle, list_constitutions, load_constitution
+    from cai.constitution.principles import Constitution, Principle, list_constitutions, load_constitution
     from cai.errors import CaiError
     from cai.export import export_run
     from cai.folder.store import read_calls
@@ -33,11 +33,11 @@ _HOME = {
     "CaiError": "errors",
     "Candidate": "records",
     "Candidates": "records",
-    "Constitution": "constitution",
+    "Constitution": "constitution.principles",
     "Drop": "records",
     "Label": "records",
     "Message": "records",
-    "Principle": "constitution",
+    "Principle": "constitution.principles",
     "Prompt": "records",
     "Revision": "records",
     "Round": "records",
@@ -54,8 +54,8 @@ _HOME = {
     "generate": "pipeline",
     "judge_bench": "bench",
     "label": "pipeline",
-    "list_constitutions": "constitution",
-    "load_constitution": "constitution",
+    "list_constitutions": "constitution.principles",
+    "load_constitution": "constitution.principles",
     "read_calls": "folder.store",
     "read_prompts": "sources.files",
     "merge": "merging",

@@ -14,8 +14,8 @@ from difflib import get_close_matches
 from functools import lru_cache
 from typing import Any
 
-from cai import lint
-from cai.constitution import Constitution, Principle, load_constitution, read_constitution
+from cai.constitution import lint
+from cai.constitution.principles import Constitution, Principle, load_constitution, read_constitution
 from cai.errors import TemplateError, UsageError
 from cai.records import Message, Prompt, Request, Role
 from cai.templates import JOBS, VARIABLES, Templates, load_templates

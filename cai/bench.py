@@ -17,7 +17,7 @@ from typing import Any
 from cai.bench_result import BenchResult, Spent, VoteFigures
 from cai.calibrate import Binding, credit, probability
 from cai.calibration import CalibrationReport, calibrate_rows
-from cai.constitution import Constitution, load_constitution
+from cai.constitution.principles import Constitution, load_constitution
 from cai.contests import Source, read_contests
 from cai.errors import ModelStopped, SourceError, UsageError
 from cai.job import Job

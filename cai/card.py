@@ -15,7 +15,7 @@ from typing import Any
 import yaml
 
 from cai.calibrate import Calibration
-from cai.constitution import list_constitutions
+from cai.constitution.principles import list_constitutions
 from cai.texts.markdown import block, code, one_line, table, without_path
 
 KINDS = ("sft", "dpo", "kto", "reward")

@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 
 from cai.ask import AskJudge
 from cai.best_of import competitors, mean_wins, pairs_of, pick, rewards, unread
-from cai.constitution import Constitution, load_constitution
+from cai.constitution.principles import Constitution, load_constitution
 from cai.contests import contest_of
 from cai.errors import CaiError, RowDropped, UsageError
 from cai.flow import Driver, Played

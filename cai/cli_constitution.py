@@ -24,7 +24,7 @@ def constitution_list(json: Json = False) -> None:
 
     Example: cai constitution list
     """
-    from cai.constitution import list_constitutions
+    from cai.constitution.principles import list_constitutions
 
     found = list_constitutions()
     if json:
@@ -64,7 +64,7 @@ def constitution_check(
     Example: cai constitution check my.yaml
     """
     from cai.ask import template_findings
-    from cai.lint import check
+    from cai.constitution.lint import check
 
     report = check(file, template_findings(templates, file))
     if json:
@@ -85,7 +85,7 @@ def constitution_import(
 
     Example: cai constitution import CritiqueRevisionInstructions.json --out paper.yaml
     """
-    from cai.importers import import_constitution, write_new
+    from cai.constitution.importers import import_constitution, write_new
 
     text = import_constitution(file)
     if out is None:
@@ -113,7 +113,7 @@ def constitution_test(
 
     Example: cai constitution test my.yaml --judge openai:gpt-4.1-mini
     """
-    from cai.constitution import load_constitution
+    from cai.constitution.principles import load_constitution
     from cai.errors import CaiError
     from cai.trial import resolve_trial, run_trial
 

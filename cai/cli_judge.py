@@ -115,7 +115,7 @@ def judge_bench(
     """
     from cai.bench import resolve_bench, run_bench
     from cai.bench_result import lines
-    from cai.constitution import load_constitution
+    from cai.constitution.principles import load_constitution
     from cai.errors import ModelStopped
 
     out = settings.pop("out") or Path("runs") / f"bench-{Path(gold).name.partition('.')[0]}"

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from cai.ask import Ask
-from cai.constitution import Constitution, load_constitution
+from cai.constitution.principles import Constitution, load_constitution
 from cai.errors import UsageError
 from cai.flow import Driver, Played
 from cai.models import Model

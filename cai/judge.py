@@ -18,7 +18,7 @@ from typing import Literal
 
 from cai.ask import AskJudge
 from cai.calibrate import probability
-from cai.constitution import Principle
+from cai.constitution.principles import Principle
 from cai.errors import RowDropped, UsageError
 from cai.models import Abilities
 from cai.records import Completion, Message, Protocol, Reading, Request, Vote

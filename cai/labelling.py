@@ -15,7 +15,7 @@ from typing import Any
 from cai.ask import AskJudge
 from cai.calibrate import TARGETS, Calibration
 from cai.calibration import binding_problems, calibrate_file, load_calibration, untrustworthy
-from cai.constitution import Constitution, load_constitution
+from cai.constitution.principles import Constitution, load_constitution
 from cai.contests import Source, describe_source, human_labelled, read_contests, run_info
 from cai.errors import UsageError
 from cai.judge import WAVES, choose_protocol

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from cai import labelling, sampling
-from cai.constitution import Constitution
+from cai.constitution.principles import Constitution
 from cai.contests import Source
 from cai.errors import CaiError, RunError
 from cai.export import export_run

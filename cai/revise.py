@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from cai.ask import Ask
-from cai.constitution import Principle
+from cai.constitution.principles import Principle
 from cai.errors import RowDropped
 from cai.records import Completion, Prompt, Request, Role, Round
 

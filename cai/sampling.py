@@ -15,7 +15,7 @@ from typing import Any, ClassVar
 from cai.ask import Ask
 from cai.candidates import sample
 from cai.choosing import Picker, Picking, all_of, resolve_picking
-from cai.constitution import Constitution
+from cai.constitution.principles import Constitution
 from cai.errors import RowDropped, UsageError
 from cai.flow import Driver, Played, total_usage
 from cai.judge import WAVES

@@ -27,7 +27,7 @@ from jinja2.meta import find_undeclared_variables
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 from pydantic import ValidationError
 
-from cai.constitution import Example, Principle
+from cai.constitution.principles import Example, Principle
 from cai.errors import TemplateError
 from cai.sources.built_in import folder
 

@@ -19,7 +19,7 @@ import orjson
 from pydantic import ValidationError
 
 from cai.calibrate import probability
-from cai.constitution import Constitution, Principle, load_constitution
+from cai.constitution.principles import Constitution, Principle, load_constitution
 from cai.errors import ConstitutionError, UsageError
 from cai.feed import in_thread
 from cai.folder.rows import damage

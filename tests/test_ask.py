@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cai.ask import Ask, AskJudge, show
-from cai.constitution import Constitution, Principle, load_constitution
+from cai.constitution.principles import Constitution, Principle, load_constitution
 from cai.errors import CaiError, UsageError
 from cai.records import Message, Prompt, Request
 from cai.templates import load_templates

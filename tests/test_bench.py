@@ -22,7 +22,7 @@ import cai.models
 from cai.bench import judge_bench, resolve_bench
 from cai.bench_result import BenchResult, lines
 from cai.calibration import calibrate_file
-from cai.constitution import Constitution, load_constitution
+from cai.constitution.principles import Constitution, load_constitution
 from cai.errors import CallRejected, ModelStopped, RunError, SourceError, UsageError
 from cai.models import Abilities
 from cai.records import Call, Completion

@@ -16,8 +16,8 @@ from pages import ROOT
 from stub import stub
 
 from cai import load_constitution
+from cai.constitution.lint import check
 from cai.generating import Settings
-from cai.lint import check
 from cai.models.recorded import read_answers
 from cai.revise import draw_principles
 from cai.train_config import example

@@ -25,7 +25,7 @@ from pages import front_matter
 from stored_runs import IDENTITY, LAW, ask, lost, make_run, revision
 
 from cai.card import Facts
-from cai.constitution import Constitution, list_constitutions
+from cai.constitution.principles import Constitution, list_constitutions
 from cai.cut import sft_rows
 from cai.errors import RunError, UsageError
 from cai.export import export_run

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from cai.constitution import Constitution, load_constitution
+from cai.constitution.principles import Constitution, load_constitution
 from cai.errors import CaiError, UsageError
 from cai.folder.run import identity_hash
 from cai.generating import Generation as Setup

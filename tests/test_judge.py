@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cai.ask import AskJudge
-from cai.constitution import Constitution, Principle
+from cai.constitution.principles import Constitution, Principle
 from cai.errors import RowDropped, UsageError
 from cai.judge import (
     WAVES,

@@ -13,10 +13,10 @@ import pytest
 from shared import shared
 
 from cai.ask import Ask
-from cai.constitution import Constitution, Principle, load_constitution
+from cai.constitution.importers import import_constitution
+from cai.constitution.principles import Constitution, Principle, load_constitution
 from cai.flow import Driver, Played, Seat
 from cai.folder.store import Store, read_calls
-from cai.importers import import_constitution
 from cai.limits import Budget, Limiter, Tally
 from cai.models.recorded import RecordedModel
 from cai.records import Prompt, Role, Sampling

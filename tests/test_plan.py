@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from stub import stub
 
-from cai.constitution import Constitution
+from cai.constitution.principles import Constitution
 from cai.errors import RunError, UsageError
 from cai.folder.store import read_calls
 from cai.generating import resolve

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cai.ask import Ask
-from cai.constitution import Constitution, Principle
+from cai.constitution.principles import Constitution, Principle
 from cai.errors import RowDropped
 from cai.records import Completion, Finish, Message, Prompt, Request
 from cai.revise import Chain, draw_principles, read_verdict, revise

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from cai.ask import Ask, AskJudge
-from cai.constitution import Constitution, Example, Principle
+from cai.constitution.principles import Constitution, Example, Principle
 from cai.errors import TemplateError
 from cai.records import Message, Prompt, Request
 from cai.sources.built_in import folder

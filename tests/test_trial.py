@@ -17,7 +17,7 @@ from trial_judges import Judge, command, fair
 
 import cai.models
 from cai.ablation import Left, ablate
-from cai.constitution import Constitution, load_constitution
+from cai.constitution.principles import Constitution, load_constitution
 from cai.errors import CallRejected, ConstitutionError, InputError, ModelStopped, RunError, UsageError
 from cai.records import Label
 from cai.trial import constitution_test, read_labels, resolve_trial

@@ -6,12 +6,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from shared import shared
 
-from cai.constitution import load_constitution
+from cai.constitution.importers import import_constitution
+from cai.constitution.lint import check
+from cai.constitution.principles import load_constitution
 from cai.errors import InputError
-from cai.importers import import_constitution
-from cai.lint import check
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 PAPER = {
     "kind0": {
         "prompt": ["\n\nCritiqueRequest: Say what is unkind: all of it.\n\nCritique:"],

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from cai.constitution import (
+from cai.constitution.principles import (
     Constitution,
     ConstitutionFile,
     Example,
@@ -21,7 +21,7 @@ from cai.errors import ConstitutionError
 from cai.sources.built_in import folder
 from cai.sources.yamlfile import Loader
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 HEAD = "name: mine\nversion: 1.0.0\n"
 
 

@@ -11,7 +11,7 @@ from itertools import combinations
 from pathlib import Path
 from typing import Literal
 
-from cai.constitution import Constitution, Principle, find_constitution, read_constitution
+from cai.constitution.principles import Constitution, Principle, find_constitution, read_constitution
 from cai.records import ConstitutionRef, Record
 from cai.templates import check_templates, find_templates
 

@@ -4,11 +4,11 @@ from pathlib import Path
 import pytest
 from shared import shared
 
+from cai.constitution.lint import Finding, Report, check, similarity
 from cai.errors import ConstitutionError
-from cai.lint import Finding, Report, check, similarity
 from cai.sources.built_in import folder
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture

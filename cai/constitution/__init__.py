@@ -1,0 +1,1 @@
+"""What is good: principles, the files that hold them, and their checks."""
