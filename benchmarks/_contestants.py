@@ -24,11 +24,11 @@ from _common import cpu_seconds
 
 import cai
 from cai.ask import Ask
+from cai.calls.feed import Feed
+from cai.calls.flow import Driver, Played, Seat, call_seed, play_many
+from cai.calls.limits import Budget, Limiter, Tally
 from cai.errors import RowDropped
-from cai.feed import Feed
-from cai.flow import Driver, Played, Seat, call_seed, play_many
 from cai.folder.run import RunFolder
-from cai.limits import Budget, Limiter, Tally
 from cai.models import Connection, Model, open_model
 from cai.records import (
     BadPrompt,

@@ -12,9 +12,9 @@ from dataclasses import replace
 
 import orjson
 
+from cai.calls.flow import Driver, Flow, Seat
+from cai.calls.limits import Budget, Limiter, Tally
 from cai.errors import CallRejected, RowDropped, RunError, UsageError
-from cai.flow import Driver, Flow, Seat
-from cai.limits import Budget, Limiter, Tally
 from cai.models import Model
 from cai.records import Completion, Message, Request, Sampling
 from cai.sources.built_in import path_of

@@ -14,10 +14,10 @@ from typing import Any, TypeVar
 
 from cai.ask import AskJudge
 from cai.best_of import competitors, mean_wins, pairs_of, pick, rewards, unread
+from cai.calls.flow import Driver, Played
 from cai.constitution.principles import Constitution, load_constitution
 from cai.contests import contest_of
 from cai.errors import CaiError, RowDropped, UsageError
-from cai.flow import Driver, Played
 from cai.judge import Flow, Pair, Verdict, choose_protocol, draw_for_judge, judge
 from cai.judge_check import JudgeCheck
 from cai.models import Model

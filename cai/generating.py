@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from cai.ask import Ask
+from cai.calls.flow import Driver, Played
 from cai.constitution.principles import Constitution, load_constitution
 from cai.errors import UsageError
-from cai.flow import Driver, Played
 from cai.models import Model
 from cai.records import Contest, Prompt, Request, Revision
 from cai.revise import Chain, draw_principles, revise

@@ -12,11 +12,11 @@ from contextlib import aclosing
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
+from cai.calls.feed import Feed
+from cai.calls.flow import Driver, Seat, play_many
+from cai.calls.limits import Budget, Limiter, Tally
 from cai.errors import CaiError, RowDropped, RunError, SourceError, Unreadable
-from cai.feed import Feed
-from cai.flow import Driver, Seat, play_many
 from cai.folder.run import RunFolder
-from cai.limits import Budget, Limiter, Tally
 from cai.records import BadPrompt, Drop, Record
 from cai.task import Item, Place, Setup
 

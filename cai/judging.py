@@ -17,10 +17,10 @@ import orjson
 from pydantic import ValidationError
 
 from cai.ask import Ask, AskJudge
+from cai.calls.flow import Driver, Played, total_usage
 from cai.candidates import sample
 from cai.contests import contest_of, later_reply, replies_of_run
 from cai.errors import CaiError, RowDropped
-from cai.flow import Driver, Played, total_usage
 from cai.folder.rows import damage
 from cai.folder.run import PAIR_BITS, RunFolder
 from cai.judge import CHECKED, Flow, Pair, Verdict, belief, draw_for_judge, judge

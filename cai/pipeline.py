@@ -16,11 +16,11 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from cai import labelling, sampling
+from cai.calls.feed import in_thread
 from cai.constitution.principles import Constitution
 from cai.contests import Source
 from cai.errors import CaiError, RunError
 from cai.export import export_run
-from cai.feed import in_thread
 from cai.folder.run import RunFolder
 from cai.generating import resolve, settings_of
 from cai.job import Job

@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from cai.ask import Ask
+from cai.calls.flow import Driver, Played, total_usage
 from cai.candidates import sample
 from cai.choosing import Picker, Picking, all_of, resolve_picking
 from cai.constitution.principles import Constitution
 from cai.errors import RowDropped, UsageError
-from cai.flow import Driver, Played, total_usage
 from cai.judge import WAVES
 from cai.models import Model
 from cai.records import Best, Candidate, Candidates, Contest, Prompt, Request

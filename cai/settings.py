@@ -14,10 +14,10 @@ from typing import Any, ClassVar, TypeVar
 
 import orjson
 
+from cai.calls.prices import FREE, Price, known_price, parse_price
 from cai.errors import UsageError
 from cai.folder.run import identity_hash
 from cai.models import Connection, Model, open_model
-from cai.prices import FREE, Price, known_price, parse_price
 from cai.templates import Templates
 
 Prompts = str | Path | Iterable[Any] | None

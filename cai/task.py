@@ -15,11 +15,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
+from cai.calls.flow import Driver
+from cai.calls.prices import Price
 from cai.errors import CaiError
-from cai.flow import Driver
 from cai.folder.run import RunFolder, identity_hash
 from cai.models import Model
-from cai.prices import Price
 from cai.records import BadPrompt, Contest, Prompt, Record, Request, Role, Sampling
 from cai.settings import Prompts, PromptSettings, RunSettings, check_ability
 from cai.sources.files import read_prompts

@@ -19,9 +19,9 @@ import orjson
 from pydantic import ValidationError
 
 from cai.calibrate import probability
+from cai.calls.feed import in_thread
 from cai.constitution.principles import Constitution, Principle, load_constitution
 from cai.errors import ConstitutionError, UsageError
-from cai.feed import in_thread
 from cai.folder.rows import damage
 from cai.folder.run import PAIR_BITS, identity_hash
 from cai.job import Job

@@ -7,11 +7,11 @@ import selectors
 from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
-from cai.flow import Driver, Seat
+from cai.calls.flow import Driver, Seat
+from cai.calls.limits import Budget, Limiter, Tally
+from cai.calls.prices import Price
 from cai.folder.store import Store
-from cai.limits import Budget, Limiter, Tally
 from cai.models import Abilities
-from cai.prices import Price
 from cai.records import Call, Completion, Request, Sampling
 
 T = TypeVar("T")

@@ -13,11 +13,11 @@ import pytest
 from shared import shared
 
 from cai.ask import Ask
+from cai.calls.flow import Driver, Played, Seat
+from cai.calls.limits import Budget, Limiter, Tally
 from cai.constitution.importers import import_constitution
 from cai.constitution.principles import Constitution, Principle, load_constitution
-from cai.flow import Driver, Played, Seat
 from cai.folder.store import Store, read_calls
-from cai.limits import Budget, Limiter, Tally
 from cai.models.recorded import RecordedModel
 from cai.records import Prompt, Role, Sampling
 from cai.revise import Chain, revise

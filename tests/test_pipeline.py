@@ -110,7 +110,7 @@ def reasons(folder: Path) -> dict[str, str]:
 def test_what_is_kept_and_what_is_dropped_are_all_that_came_in(
     nasty: Path, tmp_path: Path, mode: str, lost: set[str] | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("cai.limits.BACKOFF", 0.01)
+    monkeypatch.setattr("cai.calls.limits.BACKOFF", 0.01)
     out = tmp_path / "out"
     share = ["--share", "0.2"] if mode in ("cut", "html", "500") else []
     with stub("--mode", mode, *share, "--rate", "20") as server:

@@ -15,6 +15,10 @@ from typing import Any
 import pytest
 from fakes import Fake, ask, driver, skipping
 
+from cai.calls.feed import READ_AHEAD, Feed, in_thread
+from cai.calls.flow import Driver, Flow, Played, call_seed, play_many
+from cai.calls.limits import ATTEMPTS, DEAD_CALLS, Tally
+from cai.calls.prices import Price
 from cai.errors import (
     AuthenticationFailed,
     BudgetReached,
@@ -25,11 +29,7 @@ from cai.errors import (
     RunError,
     ServerDown,
 )
-from cai.feed import READ_AHEAD, Feed, in_thread
-from cai.flow import Driver, Flow, Played, call_seed, play_many
 from cai.folder.store import Store
-from cai.limits import ATTEMPTS, DEAD_CALLS, Tally
-from cai.prices import Price
 
 
 @pytest.fixture

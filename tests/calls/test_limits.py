@@ -11,8 +11,7 @@ from fakes import skipping
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cai.errors import BudgetReached, ModelBusy, ModelFault, ServerDown
-from cai.limits import (
+from cai.calls.limits import (
     ATTEMPTS,
     BACKOFF_MAX,
     BUSY_PATIENCE,
@@ -25,6 +24,7 @@ from cai.limits import (
     backoff,
     give_up,
 )
+from cai.errors import BudgetReached, ModelBusy, ModelFault, ServerDown
 
 BUSY = ModelBusy("429", retry_after=1.0)
 Send = Callable[[], bool]

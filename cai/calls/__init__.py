@@ -1,0 +1,1 @@
+"""Asking models: many calls at once, kept, bounded and paid for."""
