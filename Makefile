@@ -25,7 +25,7 @@ constraints: test-newest  ## the newest versions, once they pass, become the tes
 	mv constraints.new constraints.txt
 
 define suite
-$(1)/bin/python -c 'from cai.models.weights import default_weights; default_weights()'
+$(1)/bin/python -c 'from cai.weights.embedded import default_weights; default_weights()'
 $(1)/bin/python -m pytest -q -n 2
 endef
 

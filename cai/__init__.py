@@ -22,12 +22,12 @@ if TYPE_CHECKING:
     from cai.errors import CaiError
     from cai.export import export_run
     from cai.folder.store import read_calls
-    from cai.merging import merge
     from cai.pipeline import agenerate, alabel, asample, generate, label, sample
     from cai.records import Candidate, Candidates, Drop, Label, Message, Prompt, Revision, Round, Usage, Vote
     from cai.sources.files import read_prompts
     from cai.training import train
     from cai.trial import constitution_test
+    from cai.weights.merge import merge
 
 _HOME = {
     "CaiError": "errors",
@@ -58,7 +58,7 @@ _HOME = {
     "load_constitution": "constitution.principles",
     "read_calls": "folder.store",
     "read_prompts": "sources.files",
-    "merge": "merging",
+    "merge": "weights.merge",
     "sample": "pipeline",
     "train": "training",
 }

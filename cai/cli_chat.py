@@ -29,7 +29,7 @@ def merge(
     Example: cai merge models/dpo --out models/merged --gguf
     """
     from cai import console
-    from cai.merging import merge as merge_adapter
+    from cai.weights.merge import merge as merge_adapter
 
     found = merge_adapter(adapter, out, gguf=gguf, tell=lambda line: console.show([line]))
     console.show(found.lines())

@@ -20,7 +20,6 @@ from cai.control_tokens import without_forged_turns
 from cai.errors import InputError, LossNotFinite, MissingExtra, RunError, UsageError
 from cai.folder.rows import share_mode
 from cai.folder.run import package_version
-from cai.models.bases import Base
 from cai.train_config import Loaded
 from cai.train_eval import pair_accuracy
 from cai.train_evidence import MOST_TOKENS, sample_after, sample_before, write_evidence
@@ -44,6 +43,7 @@ from cai.train_summary import TrainSummary, last_metrics
 from cai.training_data import TrainingData
 from cai.training_rows import named
 from cai.training_watch import callback
+from cai.weights.bases import Base
 
 Tell = Callable[[str], None]
 ROWS = ".rows"  # where preference rows lie for TRL while they train

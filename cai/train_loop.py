@@ -280,7 +280,7 @@ def vendors_among_themselves() -> Iterator[None]:
     """Without their progress bars and reports."""
     import datasets
 
-    from cai.models.bases import quiet
+    from cai.weights.bases import quiet
 
     hidden, tqdm = datasets.are_progress_bars_disabled(), os.environ.get("TQDM_DISABLE")
     os.environ["TQDM_DISABLE"] = "1"  # TRL's bars over the reference's rows: `progress` tells

@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from cai.errors import MissingExtra, UsageError
-from cai.models.bases import Base as Base
-from cai.models.bases import find_base as find_base
-from cai.models.loading import load_config, load_model, load_tokenizer, reasons
 from cai.sources.built_in import path_of
 from cai.train_plan import Machine, Shape
+from cai.weights.bases import Base as Base
+from cai.weights.bases import find_base as find_base
+from cai.weights.loading import load_config, load_model, load_tokenizer, reasons
 
 
 def need_train(what: str = "training") -> None:

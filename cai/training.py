@@ -14,7 +14,6 @@ from typing import Any
 from pydantic import ValidationError
 
 from cai.errors import UsageError
-from cai.models.bases import Base, find_base
 from cai.sources.built_in import path_of
 from cai.train_config import Loaded, TrainConfig, load_config
 from cai.train_folder import TrainFolder
@@ -26,6 +25,7 @@ from cai.train_summary import TrainSummary
 from cai.training_data import TrainingData, load_rows
 from cai.training_files import check_there
 from cai.training_rows import Method
+from cai.weights.bases import Base, find_base
 
 log = logging.getLogger("cai")
 

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from cai.models.bases import find_base
+from cai.weights.bases import find_base
 
 
 def adapter(folder: Path, base: str, *, record: bool = True, seed: int = 1, scale: float = 1.0, **more: Any) -> Path:

@@ -163,7 +163,7 @@ def test_a_cut_keeps_the_start_and_says_when_nothing_of_the_reply_is_left() -> N
 def test_the_embedded_models_own_template_keeps_the_prompt(texts: tuple[str, ...]) -> None:
     from transformers import AutoTokenizer
 
-    from cai.models.weights import default_weights
+    from cai.weights.embedded import default_weights
 
     path = default_weights()
     words = AutoTokenizer.from_pretrained(path.parent, gguf_file=path.name)

@@ -15,13 +15,13 @@ from typing import Any
 
 from cai.errors import CallRejected, MissingExtra, ModelStopped, UsageError
 from cai.models import Abilities
-from cai.models.bases import Base, base_at, check_kind, read_object
 from cai.models.hf_engine import Engine, Row
 from cai.models.hf_words import Words, first_stop, split_thoughts
-from cai.models.loading import load_model, load_tokenizer, words_of
-from cai.models.weights import fingerprint
 from cai.records import Call, Completion
 from cai.sources.built_in import path_of
+from cai.weights.bases import Base, base_at, check_kind, read_object
+from cai.weights.embedded import fingerprint
+from cai.weights.loading import load_model, load_tokenizer, words_of
 
 log = logging.getLogger("cai")
 

@@ -14,12 +14,12 @@ from typing import Any, Literal
 
 from cai.errors import InputError, MissingExtra, ModelStopped, UsageError
 from cai.models import Abilities
-from cai.models.bases import read_object
 from cai.models.engine import Engine, one_line
 from cai.models.local_words import Words
-from cai.models.weights import CONTEXT, NAME, default_weights, fingerprint, gguf_metadata
 from cai.records import Call, Completion
 from cai.sources.built_in import path_of
+from cai.weights.bases import read_object
+from cai.weights.embedded import CONTEXT, NAME, default_weights, fingerprint, gguf_metadata
 
 # What `extra_body` may hold: the sampling attributes of OpenVINO GenAI's GenerationConfig.
 EXTRAS = (

@@ -14,11 +14,11 @@ from typing import Any
 
 from cai.errors import CallRejected, MissingExtra, ModelFault, ModelStopped, UsageError
 from cai.models import Abilities
-from cai.models.bases import Base, base_at, check_kind
 from cai.models.hf_engine import Engine, Row
-from cai.models.loading import load_model, load_tokenizer
 from cai.records import Call, Completion
 from cai.sources.built_in import path_of
+from cai.weights.bases import Base, base_at, check_kind
+from cai.weights.loading import load_model, load_tokenizer
 
 log = logging.getLogger("cai")
 

@@ -14,8 +14,8 @@ import pytest
 
 from cai.errors import CallRejected, InputError, ModelStopped, UsageError
 from cai.models.local import EMBEDDED_SAMPLING, LocalModel
-from cai.models.weights import NAME, STEM, cache_folder, default_weights
 from cai.records import Call, Completion, Message, Request, Sampling
+from cai.weights.embedded import NAME, STEM, cache_folder, default_weights
 
 pytest.importorskip("openvino_genai")
 T = TypeVar("T")

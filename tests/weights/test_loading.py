@@ -21,10 +21,10 @@ from adapters import adapter
 from safetensors.torch import load_file, save_file
 
 from cai.errors import CaiError, UnknownModel, UsageError
-from cai.models.bases import find_base, quiet
 from cai.models.hf import HFModel
-from cai.models.loading import load_config, load_model, load_tokenizer
 from cai.models.reward import RewardModel
+from cai.weights.bases import find_base, quiet
+from cai.weights.loading import load_config, load_model, load_tokenizer
 
 NEVER_THERE = "model.layers.1.mlp.up_proj.weight"
 
@@ -190,7 +190,7 @@ def test_of_old_names_only_a_vendors_use_is_kept_quiet() -> None:
     with warnings.catch_warnings(record=True) as shown:
         warnings.simplefilter("always")
         with quiet():
-            for module in ("peft.tuners.lora", "transformers.modeling_utils", "cai.models.loading", "peftish"):
+            for module in ("peft.tuners.lora", "transformers.modeling_utils", "cai.weights.loading", "peftish"):
                 warnings.warn_explicit("an old name", FutureWarning, module, 1, module)
             warnings.warn_explicit("a loss of precision", UserWarning, "peft", 1, "peft")
-    assert [warning.filename for warning in shown] == ["cai.models.loading", "peftish", "peft"]
+    assert [warning.filename for warning in shown] == ["cai.weights.loading", "peftish", "peft"]

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from cai.errors import CaiError, UnknownModel, UsageError
-from cai.models.bases import Base, check_kind, need, quiet
+from cai.weights.bases import Base, check_kind, need, quiet
 
 
 @contextmanager

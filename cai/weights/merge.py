@@ -18,13 +18,13 @@ import orjson
 
 from cai.errors import CaiError, RunError, UsageError
 from cai.folder.rows import share_mode, take_lock, write_atomically
-from cai.gguf_file import check_gguf, write_gguf
-from cai.models.bases import Base, find_base, gguf_of, need, quiet, read_object, unpacked_name
-from cai.models.loading import load_config, load_model, load_tokenizer, reasons
 from cai.models.reward import open_reward
 from cai.records import Record
 from cai.sources.built_in import path_of
 from cai.train_loop import unwritten
+from cai.weights.bases import Base, find_base, gguf_of, need, quiet, read_object, unpacked_name
+from cai.weights.gguf_write import check_gguf, write_gguf
+from cai.weights.loading import load_config, load_model, load_tokenizer, reasons
 
 log = logging.getLogger("cai")
 PROBE = "The quiet river runs past 3 old mills; who would have thought?"  # on which the two are compared

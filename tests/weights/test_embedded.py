@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from cai.errors import CaiError, InputError, MissingExtra
-from cai.models import weights
+from cai.weights import embedded as weights
 
 gguf = pytest.importorskip("gguf")
 np = pytest.importorskip("numpy")
@@ -240,7 +240,7 @@ def test_a_wheel_without_whole_weights_is_one_clear_line(
 
 @pytest.mark.slow
 def test_two_processes_at_once_make_one_good_file_and_damage_is_repaired(tmp_path: Path) -> None:
-    code = "from cai.models.weights import default_weights; print(default_weights())"
+    code = "from cai.weights.embedded import default_weights; print(default_weights())"
     environment = os.environ | {"CAI_CACHE": str(tmp_path)}
     started = [
         subprocess.Popen([sys.executable, "-c", code], env=environment, stdout=subprocess.PIPE, text=True)

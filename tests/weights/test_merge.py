@@ -25,15 +25,16 @@ import transformers
 from adapters import adapter
 from safetensors.torch import load_file, save_file
 
-from cai import cli_chat, merging
+from cai import cli_chat
 from cai.errors import CaiError, RunError, UnknownModel, UsageError
 from cai.folder.rows import take_lock
-from cai.gguf_file import write_gguf
-from cai.merging import merge
 from cai.models import open_model
-from cai.models.bases import find_base
-from cai.models.weights import STEM, cache_folder, copy_metadata
 from cai.records import Call, Message, Request, Sampling
+from cai.weights import merge as merging
+from cai.weights.bases import find_base
+from cai.weights.embedded import STEM, cache_folder, copy_metadata
+from cai.weights.gguf_write import write_gguf
+from cai.weights.merge import merge
 
 openvino = pytest.mark.skipif(importlib.util.find_spec("openvino_genai") is None, reason="no openvino_genai")
 

@@ -18,8 +18,8 @@ import tiny
 from adapters import adapter
 
 from cai.errors import CaiError, UsageError
-from cai.models.bases import base_of, find_base, is_adapter, mark_of
 from cai.models.hf import HFModel
+from cai.weights.bases import base_of, find_base, is_adapter, mark_of
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -108,8 +108,8 @@ def test_a_base_on_the_hub_is_left_to_the_hub(base: Path, tmp_path: Path) -> Non
 HUB = """
 import sys
 from pathlib import Path
-from cai.models.bases import base_of, find_base
-from cai.models.loading import load_model
+from cai.weights.bases import base_of, find_base
+from cai.weights.loading import load_model
 hub, adapter = Path(sys.argv[1]), Path(sys.argv[2])
 for commit in ("a" * 40, "b" * 40):
     (hub / "refs" / "main").write_text(commit)

@@ -19,8 +19,8 @@ from pathlib import Path
 from typing import Any
 
 from cai.errors import CaiError, MissingExtra, UnknownModel, UsageError
-from cai.models.weights import cache_folder, default_weights, fingerprint
 from cai.sources.built_in import path_of
+from cai.weights.embedded import cache_folder, default_weights, fingerprint
 
 log = logging.getLogger("cai")
 
