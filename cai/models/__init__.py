@@ -74,13 +74,13 @@ def _local(name: str, connection: Connection) -> Model:
 
 
 def _openai(name: str, connection: Connection) -> Model:
-    from cai.models.openai import OpenAIModel
+    from cai.models.remote.openai import OpenAIModel
 
     return OpenAIModel(name, connection)
 
 
 def _anthropic(name: str, connection: Connection) -> Model:
-    from cai.models.anthropic import AnthropicModel
+    from cai.models.remote.anthropic import AnthropicModel
 
     return AnthropicModel(name, connection)
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from cai.errors import CallRejected, UsageError
 from cai.models import Abilities, Connection
-from cai.models.http import Client
+from cai.models.remote.http import Client
 from cai.records import Call, Completion, Finish, Message
 
 OFFICIAL = "api.anthropic.com"

@@ -23,7 +23,7 @@ from cai.errors import (
     UsageError,
 )
 from cai.models import Connection
-from cai.models.http import Client, read_error, retry_after
+from cai.models.remote.http import Client, read_error, retry_after
 
 KEY = "sk-proj-Zq8vW2mT4xR7"
 OK = http(200, {"fine": True})

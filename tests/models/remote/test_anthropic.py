@@ -10,7 +10,7 @@ from stub import http, scripted, stub
 
 from cai.errors import AuthenticationFailed, CallRejected, ModelBusy, ModelFault, UsageError
 from cai.models import Connection
-from cai.models.anthropic import AnthropicModel, generation
+from cai.models.remote.anthropic import AnthropicModel, generation
 from cai.records import Call, Completion, Message, Request, Sampling
 
 TALK: tuple[Message, ...] = (

@@ -21,7 +21,7 @@ from cai.errors import (
     UsageError,
 )
 from cai.models import Connection, open_model
-from cai.models.openai import OpenAIModel, split_thoughts
+from cai.models.remote.openai import OpenAIModel, split_thoughts
 from cai.records import Call, Completion, Request, Sampling
 
 QUESTION = Request("assistant", ({"role": "user", "content": "How do bees fly?"},))

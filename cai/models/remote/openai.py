@@ -11,7 +11,7 @@ from typing import Any
 
 from cai.errors import CallRejected, ModelFault, UsageError
 from cai.models import Abilities, Connection
-from cai.models.http import Client, error_in
+from cai.models.remote.http import Client, error_in
 from cai.records import Call, Completion, Finish, Request
 
 OFFICIAL = "api.openai.com"
