@@ -14,7 +14,7 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable
 
-from cai.models.local import LocalModel
+from cai.models.inprocess.local import LocalModel
 from cai.records import Call, Completion, Message, Request, Sampling
 
 WIDTHS = (1, 4, 8, 16, 32)

@@ -30,7 +30,7 @@ from cai.contests import read_contests
 from cai.job import Job
 from cai.label_settings import LabelSettings
 from cai.labelling import resolve
-from cai.models.local import LocalModel
+from cai.models.inprocess.local import LocalModel
 from cai.records import Call, Contest, Request, Sampling
 
 WIDTH = 50  # calls in flight

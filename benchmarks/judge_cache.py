@@ -18,8 +18,8 @@ import time
 from collections import defaultdict
 from typing import Any
 
-from cai.models.engine import Engine
-from cai.models.local import LocalModel
+from cai.models.inprocess.local import LocalModel
+from cai.models.inprocess.local_engine import Engine
 from cai.records import Call, Request, Sampling
 
 VOCABULARY = """

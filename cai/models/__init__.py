@@ -68,7 +68,7 @@ class Connection:
 
 
 def _local(name: str, connection: Connection) -> Model:
-    from cai.models.local import LocalModel
+    from cai.models.inprocess.local import LocalModel
 
     return LocalModel(name)
 
@@ -86,13 +86,13 @@ def _anthropic(name: str, connection: Connection) -> Model:
 
 
 def _hf(name: str, connection: Connection) -> Model:
-    from cai.models.hf import HFModel
+    from cai.models.inprocess.hf import HFModel
 
     return HFModel(name)
 
 
 def _reward(name: str, connection: Connection) -> Model:
-    from cai.models.reward import RewardModel
+    from cai.models.inprocess.reward import RewardModel
 
     return RewardModel(name)
 

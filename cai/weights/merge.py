@@ -18,7 +18,7 @@ import orjson
 
 from cai.errors import CaiError, RunError, UsageError
 from cai.folder.rows import share_mode, take_lock, write_atomically
-from cai.models.reward import open_reward
+from cai.models.inprocess.reward import open_reward
 from cai.records import Record
 from cai.sources.built_in import path_of
 from cai.train_loop import unwritten

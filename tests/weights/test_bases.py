@@ -18,7 +18,7 @@ import tiny
 from adapters import adapter
 
 from cai.errors import CaiError, UsageError
-from cai.models.hf import HFModel
+from cai.models.inprocess.hf import HFModel
 from cai.weights.bases import base_of, find_base, is_adapter, mark_of
 
 ROOT = Path(__file__).resolve().parents[2]

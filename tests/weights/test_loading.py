@@ -21,8 +21,8 @@ from adapters import adapter
 from safetensors.torch import load_file, save_file
 
 from cai.errors import CaiError, UnknownModel, UsageError
-from cai.models.hf import HFModel
-from cai.models.reward import RewardModel
+from cai.models.inprocess.hf import HFModel
+from cai.models.inprocess.reward import RewardModel
 from cai.weights.bases import find_base, quiet
 from cai.weights.loading import load_config, load_model, load_tokenizer
 

@@ -11,7 +11,7 @@ import tiny
 
 from cai.errors import CallRejected, ModelStopped, UnknownModel, UsageError
 from cai.models import open_model
-from cai.models.reward import RewardModel
+from cai.models.inprocess.reward import RewardModel
 from cai.records import Call, Completion, Message, Request, Sampling
 
 torch = pytest.importorskip("torch")

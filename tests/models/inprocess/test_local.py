@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 import pytest
 
 from cai.errors import CallRejected, InputError, ModelStopped, UsageError
-from cai.models.local import EMBEDDED_SAMPLING, LocalModel
+from cai.models.inprocess.local import EMBEDDED_SAMPLING, LocalModel
 from cai.records import Call, Completion, Message, Request, Sampling
 from cai.weights.embedded import NAME, STEM, cache_folder, default_weights
 
@@ -129,7 +129,7 @@ def test_an_architecture_that_openvino_cannot_read_is_one_clear_line(tmp_path: P
 
 
 def test_importing_the_engine_tells_nobody(tmp_path: Path) -> None:
-    code = "from cai.models.local import import_genai; import sys; import_genai()\n"
+    code = "from cai.models.inprocess.local import import_genai; import sys; import_genai()\n"
     code += "assert sys.modules['openvino_telemetry'] is None and 'openvino' in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True, env=os.environ | {"HOME": str(tmp_path)})
     assert list(tmp_path.iterdir()) == []  # OpenVINO's telemetry keeps a client id under the home folder

@@ -16,9 +16,9 @@ import tiny
 
 from cai.errors import CallRejected, MissingExtra, ModelFault, ModelStopped, UnknownModel, UsageError
 from cai.models import open_model
-from cai.models.hf import HFModel
-from cai.models.hf_engine import Engine, Row, choose
-from cai.models.hf_words import Words, split_thoughts
+from cai.models.inprocess.hf import HFModel
+from cai.models.inprocess.hf_engine import Engine, Row, choose
+from cai.models.inprocess.hf_words import Words, split_thoughts
 from cai.records import Call, Completion, Request, Sampling
 
 torch = pytest.importorskip("torch")

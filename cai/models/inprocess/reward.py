@@ -14,7 +14,7 @@ from typing import Any
 
 from cai.errors import CallRejected, MissingExtra, ModelFault, ModelStopped, UsageError
 from cai.models import Abilities
-from cai.models.hf_engine import Engine, Row
+from cai.models.inprocess.hf_engine import Engine, Row
 from cai.records import Call, Completion
 from cai.sources.built_in import path_of
 from cai.weights.bases import Base, base_at, check_kind

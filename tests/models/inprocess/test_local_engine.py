@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cai.errors import CallRejected, ModelStopped
-from cai.models.engine import BLOCK, ENOUGH, Engine, one_line
+from cai.models.inprocess.local_engine import BLOCK, ENOUGH, Engine, one_line
 
 pytest.importorskip("openvino")
 

@@ -10,7 +10,7 @@ import secrets
 from typing import Any
 
 from cai.errors import CallRejected, ModelStopped
-from cai.models.engine import one_line
+from cai.models.inprocess.local_engine import one_line
 
 CUT = f"\ufdd0{secrets.token_hex(8)}\ufdd0"  # where a marker in a text is taken apart; unguessable
 
