@@ -23,10 +23,12 @@ import orjson
 from _common import cpu_seconds
 
 import cai
-from cai.ask import Ask
 from cai.calls.feed import Feed
 from cai.calls.flow import Driver, Played, Seat, call_seed, play_many
 from cai.calls.limits import Budget, Limiter, Tally
+from cai.engine.ask import Ask
+from cai.engine.revise import Chain, draw_principles, revise
+from cai.engine.templates import load_templates
 from cai.errors import RowDropped
 from cai.folder.run import RunFolder
 from cai.models import Connection, Model, open_model
@@ -43,9 +45,7 @@ from cai.records import (
     Role,
     Sampling,
 )
-from cai.revise import Chain, draw_principles, revise
 from cai.sources.files import read_prompts
-from cai.templates import load_templates
 
 PlayedFlow = Generator[list[Request], list[Completion], Chain]
 FOLLOW_UP: Message = {"role": "user", "content": "Go on: what would you add, and what would you leave out?"}

@@ -10,13 +10,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
-from cai.ask import Ask
 from cai.calls.flow import Driver, Played
 from cai.constitution.principles import Constitution, load_constitution
+from cai.engine.ask import Ask
+from cai.engine.revise import Chain, draw_principles, revise
+from cai.engine.templates import load_templates
 from cai.errors import UsageError
 from cai.models import Model
 from cai.records import Contest, Prompt, Request, Revision
-from cai.revise import Chain, draw_principles, revise
 from cai.settings import (
     Kinds,
     Prompts,
@@ -32,7 +33,6 @@ from cai.settings import (
 )
 from cai.sources.files import describe, read_prompts
 from cai.task import Item, Place, PromptSetup, Task, describe_prompts
-from cai.templates import load_templates
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -16,10 +16,10 @@ from typing import TYPE_CHECKING, Any
 import orjson
 from pydantic import ValidationError
 
-from cai.ask import Ask, AskJudge
 from cai.calls.flow import Driver, Played, total_usage
-from cai.candidates import sample
 from cai.contests import contest_of, later_reply, replies_of_run
+from cai.engine.ask import Ask, AskJudge
+from cai.engine.candidates import sample
 from cai.errors import CaiError, RowDropped
 from cai.folder.rows import damage
 from cai.folder.run import PAIR_BITS, RunFolder

@@ -12,11 +12,12 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from cai.ask import AskJudge
 from cai.calibrate import TARGETS, Calibration
 from cai.calibration import binding_problems, calibrate_file, load_calibration, untrustworthy
 from cai.constitution.principles import Constitution, load_constitution
 from cai.contests import Source, describe_source, human_labelled, read_contests, run_info
+from cai.engine.ask import AskJudge
+from cai.engine.templates import load_templates
 from cai.errors import UsageError
 from cai.judge import WAVES, choose_protocol
 from cai.judging import Labelling
@@ -34,7 +35,6 @@ from cai.settings import (
     spec_of,
 )
 from cai.task import Item, Place, Setup, describe_prompts, is_countable, limited
-from cai.templates import load_templates
 from cai.texts.hygiene import identical
 
 

@@ -22,9 +22,9 @@ from cai.card import (
     spec_of,
     versions_and_cost,
 )  # fmt: skip
+from cai.engine.templates import load_templates
 from cai.sources.built_in import folder
 from cai.sources.files import describe
-from cai.templates import load_templates
 from cai.texts.markdown import block, code, one_line, section, table, without_path
 
 INTRODUCTION = """

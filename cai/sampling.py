@@ -12,11 +12,12 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar
 
-from cai.ask import Ask
 from cai.calls.flow import Driver, Played, total_usage
-from cai.candidates import sample
 from cai.choosing import Picker, Picking, all_of, resolve_picking
 from cai.constitution.principles import Constitution
+from cai.engine.ask import Ask
+from cai.engine.candidates import sample
+from cai.engine.templates import Templates, load_templates
 from cai.errors import RowDropped, UsageError
 from cai.judge import WAVES
 from cai.models import Model
@@ -36,7 +37,6 @@ from cai.settings import (
 )
 from cai.sources.files import describe, read_prompts
 from cai.task import Item, Place, PromptSetup, Task, describe_prompts
-from cai.templates import Templates, load_templates
 
 
 @dataclass(frozen=True, kw_only=True)

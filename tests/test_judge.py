@@ -12,8 +12,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cai.ask import AskJudge
 from cai.constitution.principles import Constitution, Principle
+from cai.engine.ask import AskJudge
+from cai.engine.templates import load_templates
 from cai.errors import RowDropped, UsageError
 from cai.judge import (
     WAVES,
@@ -35,7 +36,6 @@ from cai.judge import (
 )
 from cai.models import Abilities
 from cai.records import Completion, Protocol, Reading, Request, Vote
-from cai.templates import load_templates
 
 PAIR = Pair(({"role": "user", "content": "Hi?"},), "Reply one.", "Reply two.")
 SWAPPED = Pair(PAIR.prompt, PAIR.b, PAIR.a)

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Literal
 
 from cai.constitution.principles import Constitution, Principle, find_constitution, read_constitution
+from cai.engine.templates import check_templates, find_templates
 from cai.records import ConstitutionRef, Record
-from cai.templates import check_templates, find_templates
 
 FIELDS = ("text", "critique", "revise", "choose")
 

@@ -11,14 +11,14 @@ from typing import Any
 
 import pytest
 
-from cai.ask import Ask, AskJudge
 from cai.constitution.principles import Constitution, Example, Principle
+from cai.engine.ask import Ask, AskJudge
+from cai.engine.templates import JOBS, VARIABLES, Templates, check_templates, load_templates
 from cai.errors import TemplateError
 from cai.records import Message, Prompt, Request
 from cai.sources.built_in import folder
-from cai.templates import JOBS, VARIABLES, Templates, check_templates, load_templates
 
-GOLDEN = Path(__file__).parent / "golden"
+GOLDEN = Path(__file__).parents[1] / "golden"
 WHOLE = Principle.model_validate(
     {"id": "kind", "critique": "Is the reply kind?", "revise": "Make the reply kind.", "choose": "Choose the kind one."}
 )

@@ -16,9 +16,9 @@ from typing import Any
 
 from cai.constitution import lint
 from cai.constitution.principles import Constitution, Principle, load_constitution, read_constitution
+from cai.engine.templates import JOBS, VARIABLES, Templates, load_templates
 from cai.errors import TemplateError, UsageError
 from cai.records import Message, Prompt, Request, Role
-from cai.templates import JOBS, VARIABLES, Templates, load_templates
 
 LISTED = 20  # likeliest tokens whose probabilities a judge is asked for: the most that OpenAI's protocol lists
 REASON_TOKENS = 256  # for "at most three sentences"

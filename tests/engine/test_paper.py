@@ -12,17 +12,17 @@ from typing import Any
 import pytest
 from shared import shared
 
-from cai.ask import Ask
 from cai.calls.flow import Driver, Played, Seat
 from cai.calls.limits import Budget, Limiter, Tally
 from cai.constitution.importers import import_constitution
 from cai.constitution.principles import Constitution, Principle, load_constitution
+from cai.engine.ask import Ask
+from cai.engine.revise import Chain, revise
+from cai.engine.templates import load_templates
 from cai.folder.store import Store, read_calls
 from cai.models.recorded import RecordedModel
 from cai.records import Prompt, Role, Sampling
-from cai.revise import Chain, revise
 from cai.sources.files import read_prompts
-from cai.templates import load_templates
 
 pytestmark = pytest.mark.shared_data
 ROLES: tuple[Role, ...] = ("assistant", "critic", "reviser")

@@ -11,11 +11,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cai.ask import Ask, AskJudge, show
 from cai.constitution.principles import Constitution, Principle, load_constitution
+from cai.engine.ask import Ask, AskJudge, show
+from cai.engine.templates import load_templates
 from cai.errors import CaiError, UsageError
 from cai.records import Message, Prompt, Request
-from cai.templates import load_templates
 
 KIND = Principle.model_validate({"id": "kind", "critique": "Is it kind?", "revise": "Make it kind."})
 CLEAR = Principle.model_validate({"id": "clear", "text": "Be clear."})

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Generator, Iterable
 from dataclasses import dataclass, replace
 
-from cai.ask import Ask
+from cai.engine.ask import Ask
 from cai.records import Candidate, Completion, DropReason, Prompt, Request
 
 

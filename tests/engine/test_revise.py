@@ -8,12 +8,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cai.ask import Ask
 from cai.constitution.principles import Constitution, Principle
+from cai.engine.ask import Ask
+from cai.engine.revise import Chain, draw_principles, read_verdict, revise
+from cai.engine.templates import load_templates
 from cai.errors import RowDropped
 from cai.records import Completion, Finish, Message, Prompt, Request
-from cai.revise import Chain, draw_principles, read_verdict, revise
-from cai.templates import load_templates
 
 USER: Message = {"role": "user", "content": "How do I sharpen a knife?"}
 PROMPT = Prompt(id="knife", messages=(USER,))

@@ -11,8 +11,8 @@ from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from cai.ask import Ask
 from cai.constitution.principles import Principle
+from cai.engine.ask import Ask
 from cai.errors import RowDropped
 from cai.records import Completion, Prompt, Request, Role, Round
 

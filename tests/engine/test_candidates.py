@@ -6,10 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cai.ask import Ask
-from cai.candidates import Sampled, sample
+from cai.engine.ask import Ask
+from cai.engine.candidates import Sampled, sample
+from cai.engine.templates import load_templates
 from cai.records import Completion, Prompt, Request
-from cai.templates import load_templates
 
 PROMPT = Prompt(id="p", messages=({"role": "user", "content": "Hi?"},))
 ASK = Ask(load_templates("chat"), None, system="Be brief.")
