@@ -17,11 +17,11 @@ if TYPE_CHECKING:
     from cai.ablation import ablate
     from cai.auditing import audit
     from cai.bench import judge_bench
-    from cai.calibration import calibrate_judge
     from cai.constitution.principles import Constitution, Principle, list_constitutions, load_constitution
     from cai.errors import CaiError
     from cai.export import export_run
     from cai.folder.store import read_calls
+    from cai.judge.calibration import calibrate_judge
     from cai.pipeline import agenerate, alabel, asample, generate, label, sample
     from cai.records import Candidate, Candidates, Drop, Label, Message, Prompt, Revision, Round, Usage, Vote
     from cai.sources.files import read_prompts
@@ -48,7 +48,7 @@ _HOME = {
     "alabel": "pipeline",
     "asample": "pipeline",
     "audit": "auditing",
-    "calibrate_judge": "calibration",
+    "calibrate_judge": "judge.calibration",
     "constitution_test": "trial",
     "export_run": "export",
     "generate": "pipeline",

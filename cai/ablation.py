@@ -14,9 +14,9 @@ from typing import Any
 import orjson
 from pydantic import ValidationError
 
-from cai.calibrate import credit, probability, wilson
 from cai.errors import InputError, UsageError
-from cai.judge import count_votes, mean_preference
+from cai.judge.flows import count_votes, mean_preference
+from cai.judge.metrics import credit, probability, wilson
 from cai.pairs import Filters, confidence
 from cai.records import Label, Record, Vote
 from cai.sources.files import read_records

@@ -15,13 +15,13 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from cai.bench_result import BenchResult, Spent, VoteFigures
-from cai.calibrate import Binding, credit, probability
-from cai.calibration import CalibrationReport, calibrate_rows
 from cai.constitution.principles import Constitution, load_constitution
 from cai.contests import Source, read_contests
 from cai.errors import ModelStopped, SourceError, UsageError
 from cai.job import Job
-from cai.judge import log_ratio, mean_preference
+from cai.judge.calibration import CalibrationReport, calibrate_rows
+from cai.judge.flows import log_ratio, mean_preference
+from cai.judge.metrics import Binding, credit, probability
 from cai.label_settings import LabelSettings
 from cai.labelling import LabelSetup, resolve
 from cai.records import BadPrompt, Label, Protocol, Vote

@@ -10,8 +10,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from cai.calibrate import TARGETS, at_least, confidence
-from cai.calibration import FEW, TRIVIAL, CalibrationReport
+from cai.judge.calibration import FEW, TRIVIAL, CalibrationReport
+from cai.judge.metrics import TARGETS, at_least, confidence
 from cai.records import Protocol, Record
 
 MEASURED = (

@@ -12,15 +12,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from cai.best_of import competitors, mean_wins, pairs_of, pick, rewards, unread
 from cai.calls.flow import Driver, Played
 from cai.constitution.principles import Constitution, load_constitution
 from cai.contests import contest_of
 from cai.engine.ask import AskJudge
 from cai.engine.templates import Templates
 from cai.errors import CaiError, RowDropped, UsageError
-from cai.judge import Flow, Pair, Verdict, choose_protocol, draw_for_judge, judge
-from cai.judge_check import JudgeCheck
+from cai.judge.best_of import competitors, mean_wins, pairs_of, pick, rewards, unread
+from cai.judge.flows import Flow, Pair, Verdict, choose_protocol, draw_for_judge, judge
+from cai.judge.readable import JudgeCheck
 from cai.models import Model
 from cai.records import Best, Candidate, Comparison, Contest, Prompt, Protocol, Request
 from cai.settings import check_ability, spec_of

@@ -76,8 +76,8 @@ def judge_calibrate(
 
     Example: cai judge calibrate runs/gold --out runs/gold
     """
-    from cai.calibration import calibrate_file
-    from cai.plots import check_plots
+    from cai.judge.calibration import calibrate_file
+    from cai.judge.plots import check_plots
 
     if out is not None and plots:
         check_plots()

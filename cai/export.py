@@ -16,8 +16,6 @@ from typing import Any
 import orjson
 
 from cai.best_cut import BestCut, BestSummary, best_card
-from cai.calibrate import Calibration
-from cai.calibration import FILE
 from cai.card import Facts
 from cai.cut import Cut, RevisionCut
 from cai.errors import RunError
@@ -25,6 +23,8 @@ from cai.export_options import DEFAULTS, calibration_of, check_options, filters_
 from cai.folder.rows import TRAINING_FILES, write_atomically
 from cai.folder.run import RunFolder, reopen
 from cai.hub import Hub
+from cai.judge.calibration import FILE
+from cai.judge.metrics import Calibration
 from cai.preferences import Choice, LabelCut
 from cai.records import Record
 from cai.run_cards import dataset_card, label_card

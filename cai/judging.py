@@ -23,8 +23,8 @@ from cai.engine.candidates import sample
 from cai.errors import CaiError, RowDropped
 from cai.folder.rows import damage
 from cai.folder.run import PAIR_BITS, RunFolder
-from cai.judge import CHECKED, Flow, Pair, Verdict, belief, draw_for_judge, judge
-from cai.judge_check import JudgeCheck
+from cai.judge.flows import CHECKED, Flow, Pair, Verdict, belief, draw_for_judge, judge
+from cai.judge.readable import JudgeCheck
 from cai.pairs import extra_pass, reason
 from cai.records import Contest, Label, Prompt, Protocol, Usage
 from cai.task import Place, Task

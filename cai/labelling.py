@@ -12,14 +12,14 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from cai.calibrate import TARGETS, Calibration
-from cai.calibration import binding_problems, calibrate_file, load_calibration, untrustworthy
 from cai.constitution.principles import Constitution, load_constitution
 from cai.contests import Source, describe_source, human_labelled, read_contests, run_info
 from cai.engine.ask import AskJudge
 from cai.engine.templates import load_templates
 from cai.errors import UsageError
-from cai.judge import WAVES, choose_protocol
+from cai.judge.calibration import binding_problems, calibrate_file, load_calibration, untrustworthy
+from cai.judge.flows import WAVES, choose_protocol
+from cai.judge.metrics import TARGETS, Calibration
 from cai.judging import Labelling
 from cai.label_settings import LabelSettings, check_reasons
 from cai.models import Model

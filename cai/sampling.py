@@ -19,7 +19,7 @@ from cai.engine.ask import Ask
 from cai.engine.candidates import sample
 from cai.engine.templates import Templates, load_templates
 from cai.errors import RowDropped, UsageError
-from cai.judge import WAVES
+from cai.judge.flows import WAVES
 from cai.models import Model
 from cai.records import Best, Candidate, Candidates, Contest, Prompt, Request
 from cai.settings import (

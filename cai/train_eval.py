@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
-from cai.calibrate import Z95, wilson
+from cai.judge.metrics import Z95, wilson
 from cai.records import Record
 
 

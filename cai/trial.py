@@ -18,14 +18,14 @@ from typing import Any, Literal, get_args
 import orjson
 from pydantic import ValidationError
 
-from cai.calibrate import probability
 from cai.calls.feed import in_thread
 from cai.constitution.principles import Constitution, Principle, load_constitution
 from cai.errors import ConstitutionError, UsageError
 from cai.folder.rows import damage
 from cai.folder.run import PAIR_BITS, identity_hash
 from cai.job import Job
-from cai.judge import Flow, Pair, judge, log_ratio
+from cai.judge.flows import Flow, Pair, judge, log_ratio
+from cai.judge.metrics import probability
 from cai.judging import Labelling
 from cai.label_settings import LabelSettings
 from cai.labelling import LabelSetup, resolve

@@ -21,9 +21,9 @@ from trial_judges import Judge, command, fair, value
 import cai.models
 from cai.bench import judge_bench, resolve_bench
 from cai.bench_result import BenchResult, lines
-from cai.calibration import calibrate_file
 from cai.constitution.principles import Constitution, load_constitution
 from cai.errors import CallRejected, ModelStopped, RunError, SourceError, UsageError
+from cai.judge.calibration import calibrate_file
 from cai.models import Abilities
 from cai.records import Call, Completion
 

@@ -19,10 +19,10 @@ from sample_runs import cutting, rows_of
 from terminal import cai as command
 
 import cai
-from cai.calibrate import probability
 from cai.errors import CallRejected, RunError, Unreadable, UsageError
 from cai.folder.store import read_calls
 from cai.job import Job
+from cai.judge.metrics import probability
 from cai.plan import estimate
 from cai.records import Completion
 from cai.sampling import resolve, settings_of

@@ -49,7 +49,7 @@ from stub import stub
 from cai import generate, load_constitution
 from cai.errors import UsageError
 from cai.generating import Settings
-from cai.judge import choose_protocol
+from cai.judge.flows import choose_protocol
 from cai.label_settings import LabelSettings
 from cai.models import Connection, Model, open_model
 from cai.records import Protocol

@@ -22,7 +22,7 @@ from cai.errors import AuthenticationFailed, CallRejected, ModelStopped, RunErro
 from cai.folder.run import PAIR_BITS
 from cai.folder.store import read_calls
 from cai.job import Job
-from cai.judge import CHECKED
+from cai.judge.flows import CHECKED
 from cai.labelling import LabelSetup, resolve, settings_of
 from cai.pipeline import jobs_of, run_job
 from cai.plan import estimate

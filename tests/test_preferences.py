@@ -15,10 +15,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pair_labels import MIXED, REFUSED, label, swapped
 
-from cai.calibrate import Binding, Calibration, Threshold
 from cai.errors import InputError, RunError, UsageError
 from cai.export import export_run
 from cai.folder.run import RunFolder, package_version, reopen
+from cai.judge.metrics import Binding, Calibration, Threshold
 from cai.pairs import Filters
 from cai.preferences import Choice, LabelCut
 from cai.records import Drop, Label

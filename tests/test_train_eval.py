@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cai.calibrate import wilson
+from cai.judge.metrics import wilson
 from cai.train_eval import pair_accuracy, sign_test, wins
 
 

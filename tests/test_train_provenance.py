@@ -9,8 +9,8 @@ from typing import Any
 import orjson
 import pytest
 
-from cai.calibrate import Calibration, Threshold
 from cai.folder.run import identity_hash
+from cai.judge.metrics import Calibration, Threshold
 from cai.train_provenance import data_in_words, provenance
 
 LAW = {"name": "kind", "version": "1.2.0", "hash": "c0ffee"}

@@ -7,8 +7,8 @@ import asyncio
 import pytest
 
 from cai.errors import Unreadable
-from cai.judge import CHECKED
-from cai.judge_check import JudgeCheck
+from cai.judge.flows import CHECKED
+from cai.judge.readable import JudgeCheck
 from cai.records import Reading, Vote
 
 ADVICE = "take another judge"

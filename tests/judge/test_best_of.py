@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cai.best_of import competitors, mean_wins, pairs_of, pick, rewards, unread
 from cai.errors import RowDropped
+from cai.judge.best_of import competitors, mean_wins, pairs_of, pick, rewards, unread
 from cai.records import Candidate, Comparison, Completion, Message, Reading, Vote
 
 PROMPT: tuple[Message, ...] = ({"role": "user", "content": "Hi?"},)

@@ -16,7 +16,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from shared import shared
 
-from cai.calibrate import (
+from cai.errors import UsageError
+from cai.judge.metrics import (
     COLDEST,
     FURTHEST,
     HOTTEST,
@@ -43,7 +44,6 @@ from cai.calibrate import (
     upper_bound,
     wilson,
 )
-from cai.errors import UsageError
 
 Rows = list[tuple[float, bool]]
 ANY_Z = st.floats(allow_nan=False)

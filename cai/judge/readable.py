@@ -10,7 +10,7 @@ import statistics
 from collections.abc import Sequence
 
 from cai.errors import Unreadable
-from cai.judge import CHECKED, LEAST_MASS, readability
+from cai.judge.flows import CHECKED, LEAST_MASS, readability
 from cai.records import Vote
 
 

@@ -10,8 +10,8 @@ import pytest
 
 pytest.importorskip("matplotlib")
 
-from cai.calibrate import certify_all, probability
-from cai.plots import check_plots, plot_reliability, plot_risk_coverage
+from cai.judge.metrics import certify_all, probability
+from cai.judge.plots import check_plots, plot_reliability, plot_risk_coverage
 
 PNG = b"\x89PNG\r\n\x1a\n"
 CHANCE = random.Random(0)
@@ -52,7 +52,7 @@ def test_one_pair_and_certain_pairs_can_be_drawn() -> None:
 
 def test_drawing_leaves_matplotlibs_global_state_alone() -> None:
     code = (
-        "import sys; from cai.plots import plot_reliability; plot_reliability([.9], [.8], [True]); "
+        "import sys; from cai.judge.plots import plot_reliability; plot_reliability([.9], [.8], [True]); "
         "sys.exit('matplotlib.pyplot' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], timeout=60).returncode == 0

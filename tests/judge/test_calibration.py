@@ -19,8 +19,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from shared import shared
 
-from cai.calibrate import TARGETS, Binding, probability
-from cai.calibration import (
+from cai.cli_judge import judge_app
+from cai.errors import CaiError, InputError, MissingExtra, RunError
+from cai.judge.calibration import (
     FEW,
     FILE,
     CalibrationReport,
@@ -31,9 +32,8 @@ from cai.calibration import (
     load_calibration,
     untrustworthy,
 )
-from cai.cli_judge import judge_app
-from cai.errors import CaiError, InputError, MissingExtra, RunError
-from cai.judged import REFUSAL_WORDS, trivial_guesses
+from cai.judge.metrics import TARGETS, Binding, probability
+from cai.judge.people import REFUSAL_WORDS, trivial_guesses
 from cai.records import ConstitutionRef, Label, Message, Reading, Usage, Vote
 
 LAW = ConstitutionRef(name="kind", version="1.2.0", hash="c0ffee")

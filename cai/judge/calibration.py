@@ -15,7 +15,10 @@ from typing import Any
 import orjson
 from pydantic import ValidationError
 
-from cai.calibrate import (
+from cai.errors import InputError, RunError
+from cai.folder.rows import write_atomically
+from cai.folder.run import differences
+from cai.judge.metrics import (
     COLDEST,
     DELTA,
     HOTTEST,
@@ -30,10 +33,7 @@ from cai.calibrate import (
     measure,
     probability,
 )
-from cai.errors import InputError, RunError
-from cai.folder.rows import write_atomically
-from cai.folder.run import differences
-from cai.judged import Judged, JudgedRows, read_judged
+from cai.judge.people import Judged, JudgedRows, read_judged
 from cai.records import Record
 from cai.sources.files import read_records
 
@@ -176,7 +176,7 @@ class CalibrationReport:
 
     def _images(self) -> dict[str, bytes]:
         """The diagrams, by name."""
-        from cai.plots import plot_reliability, plot_risk_coverage
+        from cai.judge.plots import plot_reliability, plot_risk_coverage
 
         made, ps = self.calibration, self.ps
         after = self.held_out or [probability(row.z, made.temperature) for row in self.rows]

@@ -16,7 +16,7 @@ from cai.constitution.principles import Constitution, Principle
 from cai.engine.ask import AskJudge
 from cai.engine.templates import load_templates
 from cai.errors import RowDropped, UsageError
-from cai.judge import (
+from cai.judge.flows import (
     WAVES,
     Pair,
     Verdict,

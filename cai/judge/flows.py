@@ -16,10 +16,10 @@ from collections.abc import Generator, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from cai.calibrate import probability
 from cai.constitution.principles import Principle
 from cai.engine.ask import AskJudge
 from cai.errors import RowDropped, UsageError
+from cai.judge.metrics import probability
 from cai.models import Abilities
 from cai.records import Completion, Message, Protocol, Reading, Request, Vote
 

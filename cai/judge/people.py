@@ -14,8 +14,8 @@ from typing import Any
 import orjson
 from pydantic import ValidationError
 
-from cai.calibrate import log_odds
 from cai.errors import InputError
+from cai.judge.metrics import log_odds
 from cai.records import Label
 from cai.sources.conversations import NoPrompt, listed
 

@@ -1,0 +1,1 @@
+"""From two replies to a probability, and what that probability is worth."""
