@@ -50,7 +50,7 @@ def main() -> None:
 
 def measure(folder: Path, count: int, words: int, repeats: int) -> Iterator[list[str]]:
     """The rows of the table: the first cut, and those at other thresholds."""
-    from cai.export import export_run
+    from cai.export.export import export_run
 
     write_run(folder, count, words)
     size = (folder / "labels.jsonl").stat().st_size

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from cai.bench import judge_bench
     from cai.constitution.principles import Constitution, Principle, list_constitutions, load_constitution
     from cai.errors import CaiError
-    from cai.export import export_run
+    from cai.export.export import export_run
     from cai.folder.store import read_calls
     from cai.judge.calibration import calibrate_judge
     from cai.pipeline import agenerate, alabel, asample, generate, label, sample
@@ -50,7 +50,7 @@ _HOME = {
     "audit": "auditing",
     "calibrate_judge": "judge.calibration",
     "constitution_test": "trial",
-    "export_run": "export",
+    "export_run": "export.export",
     "generate": "pipeline",
     "judge_bench": "bench",
     "label": "pipeline",

@@ -293,7 +293,7 @@ def export_options(
 
 def _export(run: Path, public: bool, json: bool, **options: Any) -> None:
     from cai import console
-    from cai.export import export_run
+    from cai.export.export import export_run
 
     found = export_run(run, private=not public, **options)
     console.show(found.lines())

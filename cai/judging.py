@@ -21,11 +21,11 @@ from cai.contests import contest_of, later_reply, replies_of_run
 from cai.engine.ask import Ask, AskJudge
 from cai.engine.candidates import sample
 from cai.errors import CaiError, RowDropped
+from cai.export.pairs import extra_pass, reason
 from cai.folder.rows import damage
 from cai.folder.run import PAIR_BITS, RunFolder
 from cai.judge.flows import CHECKED, Flow, Pair, Verdict, belief, draw_for_judge, judge
 from cai.judge.readable import JudgeCheck
-from cai.pairs import extra_pass, reason
 from cai.records import Contest, Label, Prompt, Protocol, Usage
 from cai.task import Place, Task
 from cai.texts.hygiene import identical

@@ -17,13 +17,13 @@ from cai.contests import Source, describe_source, human_labelled, read_contests,
 from cai.engine.ask import AskJudge
 from cai.engine.templates import load_templates
 from cai.errors import UsageError
+from cai.export.pairs import Filters
 from cai.judge.calibration import binding_problems, calibrate_file, load_calibration, untrustworthy
 from cai.judge.flows import WAVES, choose_protocol
 from cai.judge.metrics import TARGETS, Calibration
 from cai.judging import Labelling
 from cai.label_settings import LabelSettings, check_reasons
 from cai.models import Model
-from cai.pairs import Filters
 from cai.records import Contest, Label, Protocol, Request, Role, Sampling
 from cai.settings import (
     check_ability,

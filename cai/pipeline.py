@@ -20,7 +20,7 @@ from cai.calls.feed import in_thread
 from cai.constitution.principles import Constitution
 from cai.contests import Source
 from cai.errors import CaiError, RunError
-from cai.export import export_run
+from cai.export.export import export_run
 from cai.folder.run import RunFolder
 from cai.generating import resolve, settings_of
 from cai.job import Job

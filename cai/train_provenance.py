@@ -12,10 +12,10 @@ from typing import Any
 
 import orjson
 
+from cai.export.pairs import Filters
 from cai.folder.run import identity_hash
 from cai.judge.calibration import FILE
 from cai.judge.metrics import Calibration
-from cai.pairs import Filters
 from cai.texts.markdown import code, one_line, without_path
 from cai.training_data import SPLIT
 

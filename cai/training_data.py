@@ -13,8 +13,8 @@ from itertools import chain
 from pathlib import Path
 from typing import Any, Literal
 
-from cai.cut import MANY_REFUSALS
 from cai.errors import InputError, UsageError
+from cai.export.cut import MANY_REFUSALS
 from cai.texts.hygiene import preamble_leak, role_mixup
 from cai.training_files import Drop, count_first_replies, of_folder, read_rows, twin_of
 from cai.training_rows import Method, TrainingRow, named

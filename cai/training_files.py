@@ -15,8 +15,8 @@ from typing import Any, NoReturn
 
 import orjson
 
-from cai.cut import READ_FOR_REFUSALS
 from cai.errors import InputError, RunError, UsageError
+from cai.export.cut import READ_FOR_REFUSALS
 from cai.records import DropReason
 from cai.sources.built_in import path_of
 from cai.sources.conversations import NoPrompt

@@ -7,7 +7,7 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from cai.pairs import Filters, Row
+from cai.export.pairs import Filters, Row
 
 A = "Bees drink from shallow water: put out a dish with stones, and they leave the pond alone."
 

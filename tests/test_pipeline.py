@@ -30,7 +30,7 @@ from cai.errors import (
     UnknownModel,
     UsageError,
 )  # fmt: skip
-from cai.export import export_run
+from cai.export.export import export_run
 from cai.folder.store import read_calls
 from cai.generating import resolve
 from cai.generating import settings_of as make_settings

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from stored_runs import make_run, revision
 
 from cai.errors import InputError, RunError, UsageError
-from cai.export import export_run
+from cai.export.export import export_run
 from cai.training_data import load_rows, trains
 from cai.training_files import read_rows
 from cai.training_rows import kind_of

@@ -10,7 +10,20 @@ from hypothesis import strategies as st
 from pair_labels import LEAK, MIXED, PLAIN, REFUSED, A, B, filters, label, swapped, unit, vote
 
 from cai.errors import UsageError
-from cai.pairs import CHECKS, Filters, Row, confidence, detail, extra_pass, flipped, margin, p_a, reason, reasons, sides
+from cai.export.pairs import (
+    CHECKS,
+    Filters,
+    Row,
+    confidence,
+    detail,
+    extra_pass,
+    flipped,
+    margin,
+    p_a,
+    reason,
+    reasons,
+    sides,
+)
 from cai.records import DROP_REASONS, Label, prompt_hash
 
 NOT_NOW = "I am sorry, I can't assist with this request."

@@ -1,6 +1,6 @@
 """Cuts training rows from the stored rows of a run, and the dataset card that goes with them: one door for every run.
 
-What an export can be told is in `cai.export_options`, how rows are cut in `cai.cut` and `cai.preferences`.
+What an export can be told is in `cai.export.options`, how rows are cut in `cai.export.cut` and `cai.export.labels`.
 Asks no model, and knows nothing of the command line.
 """
 
@@ -15,20 +15,20 @@ from typing import Any
 
 import orjson
 
-from cai.best_cut import BestCut, BestSummary, best_card
-from cai.card import Facts
-from cai.cut import Cut, RevisionCut
 from cai.errors import RunError
-from cai.export_options import DEFAULTS, calibration_of, check_options, filters_of, fitting, words
+from cai.export.best import BestCut, BestSummary, best_card
+from cai.export.card import Facts
+from cai.export.cut import Cut, RevisionCut
+from cai.export.hub import Hub
+from cai.export.labels import Choice, LabelCut
+from cai.export.options import DEFAULTS, calibration_of, check_options, filters_of, fitting, words
+from cai.export.run_cards import dataset_card, label_card
+from cai.export.tables import schemas
 from cai.folder.rows import TRAINING_FILES, write_atomically
 from cai.folder.run import RunFolder, reopen
-from cai.hub import Hub
 from cai.judge.calibration import FILE
 from cai.judge.metrics import Calibration
-from cai.preferences import Choice, LabelCut
 from cai.records import Record
-from cai.run_cards import dataset_card, label_card
-from cai.tables import schemas
 
 ROWS = {"generate": "revisions.jsonl", "label": "labels.jsonl", "sample": "candidates.jsonl"}
 FILTERS = ("min_confidence", "calibration", "agreement", "order_flip", "max_length_ratio", "benign", "hygiene")
@@ -109,8 +109,8 @@ def export_run(
     """Cut the training rows of a run anew from its stored rows; docs/run-folders.md lists their columns.
 
     split: the share of prompts, above 0 and below 1, that trains; the others go to `*.eval.*`. hygiene: leave out what
-    has a fault of form; `cai.pairs` lists the faults of pairs. push: `org/name` of a dataset on the Hugging Face hub,
-    which gets the training files and the card.
+    has a fault of form; `cai.export.pairs` lists the faults of pairs. push: `org/name` of a dataset on the Hugging Face
+    hub, which gets the training files and the card.
 
     Of a generate run. rounds_kept: "last" gives one SFT row per prompt, the final revision; "all" one for every text
     that a round wrote.

@@ -24,19 +24,19 @@ from hypothesis import strategies as st
 from pages import front_matter
 from stored_runs import IDENTITY, LAW, ask, lost, make_run, revision
 
-from cai.card import Facts
 from cai.constitution.principles import Constitution, list_constitutions
-from cai.cut import sft_rows
 from cai.errors import RunError, UsageError
-from cai.export import export_run
+from cai.export.card import Facts
+from cai.export.cut import sft_rows
+from cai.export.export import export_run
+from cai.export.run_cards import dataset_card
+from cai.export.tables import schemas
 from cai.folder.run import DONE, RunFolder, dropped_state
 from cai.folder.store import read_calls
 from cai.pipeline import generate
 from cai.records import Best, Candidates, Drop, Label, Prompt, Revision, Vote
-from cai.run_cards import dataset_card
-from cai.tables import schemas
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def rows(path: Path) -> list[dict[str, Any]]:
@@ -364,7 +364,7 @@ def test_kept_and_dropped_make_up_what_went_in(chains: list[Any], order: Any, sp
 
 KILLED = """
 import os, sys
-from cai.export import export_run
+from cai.export.export import export_run
 
 def hook(event, args):
     if event == "os.rename" and str(args[1]).endswith(sys.argv[2]):
@@ -400,7 +400,7 @@ def test_an_export_killed_at_any_moment_leaves_whole_files_and_a_run_that_knows_
     make_run(tmp_path, items)
     export_run(tmp_path)
     expected, finished = contents(tmp_path), states(tmp_path)
-    child = "import sys; from cai.export import export_run\nwhile True: export_run(sys.argv[1])"
+    child = "import sys; from cai.export.export import export_run\nwhile True: export_run(sys.argv[1])"
     for kill in range(25):
         process = subprocess.Popen([sys.executable, "-c", child, str(tmp_path)])
         time.sleep(0.5 + kill * 0.013)
@@ -642,7 +642,7 @@ def hub() -> Iterator[tuple[type[FakeHub], dict[str, str]]]:
 PUSH = """
 import sys
 from cai.errors import CaiError
-from cai.export import export_run
+from cai.export.export import export_run
 try:
     print(export_run(sys.argv[1], push=sys.argv[2]).url)
 except CaiError as error:

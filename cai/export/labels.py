@@ -1,7 +1,7 @@
 """The cut of a label run: pairs for DPO and reward models, single replies for KTO.
 
-What is kept and why is told by `cai.pairs`; this module makes the rows, keeps the order and counts. Every label is read
-once, or twice where a target bounds the pairs.
+What is kept and why is told by `cai.export.pairs`; this module makes the rows, keeps the order and counts. Every label
+is read once, or twice where a target bounds the pairs.
 """
 
 from __future__ import annotations
@@ -16,11 +16,10 @@ from typing import Any, NamedTuple
 
 import orjson
 
-from cai.card import Judged
-from cai.cut import Cut, Lines, Spool
-from cai.folder.run import RunFolder
-from cai.label_reading import BAD_ROW, Texts, are_labels, read_units
-from cai.pairs import (
+from cai.export.card import Judged
+from cai.export.cut import Cut, Lines, Spool
+from cai.export.label_rows import BAD_ROW, Texts, are_labels, read_units
+from cai.export.pairs import (
     Filters,
     Pairing,
     Row,
@@ -33,9 +32,10 @@ from cai.pairs import (
     reasons,
     sides,
 )
+from cai.export.standings import Standing, edge, standing_reason, standings
+from cai.export.tables import line_of
+from cai.folder.run import RunFolder
 from cai.records import DropReason
-from cai.standings import Standing, edge, standing_reason, standings
-from cai.tables import line_of
 
 
 class Choice(NamedTuple):

@@ -1,6 +1,6 @@
 """The cut of a best-of run: SFT rows of the replies that won, how they compare with all others, and their card.
 
-A cut asks no model; what every cut shares is in `cai.cut`, of cards in `cai.card`.
+A cut asks no model; what every cut shares is in `cai.export.cut`, of cards in `cai.export.card`.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import Any
 
 import orjson
 
-from cai.card import (
+from cai.export.card import (
     NAMES,
     Facts,
     Judged,
@@ -23,12 +23,12 @@ from cai.card import (
     spec_of,
     versions_and_cost,
 )
-from cai.cut import FAULTS, Cut, Lines, Row
+from cai.export.cut import FAULTS, Cut, Lines, Row
+from cai.export.pairs import flipped
+from cai.export.tables import line_of
 from cai.folder.run import RunFolder
-from cai.pairs import flipped
 from cai.records import DropReason, Record
 from cai.sources.files import describe
-from cai.tables import line_of
 from cai.texts.hygiene import preamble_leak, role_mixup
 from cai.texts.markdown import block, code, section, table, without_path
 

@@ -16,11 +16,11 @@ from hypothesis import strategies as st
 from pair_labels import MIXED, REFUSED, label, swapped
 
 from cai.errors import InputError, RunError, UsageError
-from cai.export import export_run
+from cai.export.export import export_run
+from cai.export.labels import Choice, LabelCut
+from cai.export.pairs import Filters
 from cai.folder.run import RunFolder, package_version, reopen
 from cai.judge.metrics import Binding, Calibration, Threshold
-from cai.pairs import Filters
-from cai.preferences import Choice, LabelCut
 from cai.records import Drop, Label
 
 LAW = {"name": "kind", "version": "1.2.0", "hash": "c0ffee"}

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from cai.pairs import LEAK, MIXUP, REFUSES, Filters, Name, Row, faults, name_of, p_a
+from cai.export.pairs import LEAK, MIXUP, REFUSES, Filters, Name, Row, faults, name_of, p_a
 from cai.records import DropReason, prompt_hash
 
 

@@ -1,6 +1,6 @@
 """Writes the dataset cards of runs: revisions of `cai generate`, preferences of `cai label`.
 
-Pure: an export's counts and the run's settings in, text out; what both share is in `cai.card`.
+Pure: an export's counts and the run's settings in, text out; what both share is in `cai.export.card`.
 """
 
 from __future__ import annotations
@@ -11,7 +11,8 @@ from typing import Any
 
 import orjson
 
-from cai.card import (
+from cai.engine.templates import load_templates
+from cai.export.card import (
     NAMES,
     Facts,
     constitution_of,
@@ -22,7 +23,6 @@ from cai.card import (
     spec_of,
     versions_and_cost,
 )  # fmt: skip
-from cai.engine.templates import load_templates
 from cai.sources.built_in import folder
 from cai.sources.files import describe
 from cai.texts.markdown import block, code, one_line, section, table, without_path

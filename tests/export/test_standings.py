@@ -7,9 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pair_labels import LEAK, MIXED, PLAIN, REFUSED, A, filters, label, swapped, unit
 
-from cai.pairs import Filters
+from cai.export.pairs import Filters
+from cai.export.standings import edge, standing_reason, standings
 from cai.records import prompt_hash
-from cai.standings import edge, standing_reason, standings
 
 
 def test_a_reply_stands_at_its_mean_probability_over_the_pairs_it_is_in() -> None:

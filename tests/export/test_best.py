@@ -16,7 +16,7 @@ from sample_runs import rows_of, seeded
 from sample_runs import run as sample_run
 
 from cai.errors import RunError, UsageError
-from cai.export import export_run
+from cai.export.export import export_run
 from cai.folder.rows import TRAINING_FILES
 from cai.records import Completion
 from cai.training_data import load_rows

@@ -7,7 +7,7 @@ from pathlib import Path
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cai.label_reading import read_units
+from cai.export.label_rows import read_units
 
 
 @settings(max_examples=60)

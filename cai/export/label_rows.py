@@ -1,6 +1,6 @@
 """Reads the labels of a run for a cut: prompt by prompt in input order, with what is known of their texts.
 
-Knows files and lines; what a text shows is told by `cai.pairs`, and nothing here knows what is kept.
+Knows files and lines; what a text shows is told by `cai.export.pairs`, and nothing here knows what is kept.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from pathlib import Path
 import orjson
 from pydantic import ValidationError
 
-from cai import pairs
+from cai.export import pairs
+from cai.export.pairs import KNOWN, Row, read_texts
 from cai.folder.rows import write_atomically
 from cai.folder.run import PAIR_BITS
-from cai.pairs import KNOWN, Row, read_texts
 from cai.records import Label
 from cai.texts import hygiene, refusals
 

@@ -1,7 +1,7 @@
 """What every cut of training rows shares, and the cut of a generate run: SFT rows and pairs.
 
 A cut streams a run's rows in input order and asks no model, so that its files are the same bytes whatever the order in
-which rows finished. Knows files, order, and that counts must add up; how labels are cut is in `cai.preferences`.
+which rows finished. Knows files, order, and that counts must add up; how labels are cut is in `cai.export.labels`.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from typing import Any
 
 import orjson
 
-from cai.card import Facts
 from cai.errors import RunError
+from cai.export.card import Facts
+from cai.export.tables import Table, line_of
 from cai.folder.rows import EXPORT_STAGES, TRAINING_FILES, damage, lines_in_order
 from cai.folder.run import RunFolder
 from cai.records import Drop, DropReason, prompt_hash
-from cai.tables import Table, line_of
 from cai.texts.hygiene import preamble_leak, role_mixup
 from cai.texts.refusals import refusal
 
