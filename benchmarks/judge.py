@@ -26,12 +26,12 @@ from typing import Any
 
 from _common import conditions, cpu_seconds, stub
 
-from cai.contests import read_contests
-from cai.job import Job
-from cai.label_settings import LabelSettings
-from cai.labelling import resolve
 from cai.models.inprocess.local import LocalModel
 from cai.records import Call, Contest, Request, Sampling
+from cai.runs.contests import read_contests
+from cai.runs.label import resolve
+from cai.runs.label_settings import LabelSettings
+from cai.runs.session import Job
 
 WIDTH = 50  # calls in flight
 JSON_TOKENS = 256

@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from cai.export.export import export_run
     from cai.folder.store import read_calls
     from cai.judge.calibration import calibrate_judge
-    from cai.pipeline import agenerate, alabel, asample, generate, label, sample
     from cai.records import Candidate, Candidates, Drop, Label, Message, Prompt, Revision, Round, Usage, Vote
+    from cai.runs.play import agenerate, alabel, asample, generate, label, sample
     from cai.sources.files import read_prompts
     from cai.training import train
     from cai.trial import constitution_test
@@ -44,22 +44,22 @@ _HOME = {
     "Usage": "records",
     "Vote": "records",
     "ablate": "ablation",
-    "agenerate": "pipeline",
-    "alabel": "pipeline",
-    "asample": "pipeline",
+    "agenerate": "runs.play",
+    "alabel": "runs.play",
+    "asample": "runs.play",
     "audit": "auditing",
     "calibrate_judge": "judge.calibration",
     "constitution_test": "trial",
     "export_run": "export.export",
-    "generate": "pipeline",
+    "generate": "runs.play",
     "judge_bench": "bench",
-    "label": "pipeline",
+    "label": "runs.play",
     "list_constitutions": "constitution.principles",
     "load_constitution": "constitution.principles",
     "read_calls": "folder.store",
     "read_prompts": "sources.files",
     "merge": "weights.merge",
-    "sample": "pipeline",
+    "sample": "runs.play",
     "train": "training",
 }
 __all__ = [

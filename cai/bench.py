@@ -16,17 +16,17 @@ from typing import Any
 
 from cai.bench_result import BenchResult, Spent, VoteFigures
 from cai.constitution.principles import Constitution, load_constitution
-from cai.contests import Source, read_contests
 from cai.errors import ModelStopped, SourceError, UsageError
-from cai.job import Job
 from cai.judge.calibration import CalibrationReport, calibrate_rows
 from cai.judge.flows import log_ratio, mean_preference
 from cai.judge.metrics import Binding, credit, probability
-from cai.label_settings import LabelSettings
-from cai.labelling import LabelSetup, resolve
 from cai.records import BadPrompt, Label, Protocol, Vote
-from cai.settings import make_settings, open_models, spec_of
-from cai.task import Place
+from cai.runs.contests import Source, read_contests
+from cai.runs.label import LabelSetup, resolve
+from cai.runs.label_settings import LabelSettings
+from cai.runs.run import Place
+from cai.runs.session import Job
+from cai.runs.settings import make_settings, open_models, spec_of
 from cai.trial import NOT_ASKED, Play, quietly, read_labels
 
 

@@ -54,7 +54,7 @@ def chat(
     """
     from cai.chatting import Chat, fitting, spec_of
     from cai.records import Sampling
-    from cai.settings import RunSettings, open_models, settings_from_options
+    from cai.runs.settings import RunSettings, open_models, settings_from_options
 
     options = {
         "temperature": temperature, "base_url": base_url, "header": header, "extra_body": extra_body, "seed": seed,

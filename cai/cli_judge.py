@@ -36,7 +36,7 @@ def with_run_options(*names: str) -> Callable[[Callable[..., None]], Callable[..
 
     def decorate(command: Callable[..., None]) -> Callable[..., None]:
         def run(**given: Any) -> None:
-            from cai.settings import RunSettings, settings_from_options
+            from cai.runs.settings import RunSettings, settings_from_options
 
             made = settings_from_options(RunSettings, {name: given.pop(name) for name in names})
             fields = ["headers" if name == "header" else name for name in names]

@@ -12,8 +12,8 @@ import typer
 from cai.cli_common import Json, print_json
 
 if TYPE_CHECKING:
-    from cai.job import Job
-    from cai.task import Setup
+    from cai.runs.run import Setup
+    from cai.runs.session import Job
 
 plan_app = typer.Typer(
     help="Say what a job would ask and cost; asks nothing of any model.\n\nExample: cai plan generate --rounds 2",
@@ -171,14 +171,14 @@ def _of_run(own: Callable[..., None], act: Callable[[Setup[Any], bool], None], d
 
 def _setup(name: str, given: Mapping[str, Any]) -> Setup[Any]:
     if name == "generate":
-        from cai.generating import setup_from_options as generation
+        from cai.runs.generate import setup_from_options as generation
 
         return generation(given)
     if name == "sample":
-        from cai.sampling import setup_from_options as sampling
+        from cai.runs.sample import setup_from_options as sampling
 
         return sampling(given)
-    from cai.labelling import setup_from_options as labelling
+    from cai.runs.label import setup_from_options as labelling
 
     return labelling(given)
 
@@ -186,7 +186,7 @@ def _setup(name: str, given: Mapping[str, Any]) -> Setup[Any]:
 def play_shown(job: Job[Any]) -> None:
     """Play a job to its end, and show how it goes."""
     from cai import console
-    from cai.pipeline import run_job
+    from cai.runs.play import run_job
 
     console.show(job.setup.describe())
     try:
@@ -198,7 +198,7 @@ def play_shown(job: Job[Any]) -> None:
 
 
 def _run(setup: Setup[Any], json: bool) -> None:
-    from cai.pipeline import jobs_of
+    from cai.runs.play import jobs_of
 
     info: dict[str, Any] = {}
     try:
@@ -216,7 +216,7 @@ def _run(setup: Setup[Any], json: bool) -> None:
 
 def _plan(setup: Setup[Any], json: bool) -> None:
     from cai import console
-    from cai.plan import estimate
+    from cai.runs.plan import estimate
 
     found = estimate(setup)
     console.show(found.lines())

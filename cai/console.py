@@ -20,7 +20,7 @@ from rich.text import Text
 from cai.records import Candidates, Label, Revision
 
 if TYPE_CHECKING:
-    from cai.job import Job
+    from cai.runs.session import Job
 
 LINE_EVERY = 10.0  # seconds between progress lines where stderr is no terminal
 LABEL, WIDEST = 11, 100  # columns

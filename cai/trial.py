@@ -23,15 +23,15 @@ from cai.constitution.principles import Constitution, Principle, load_constituti
 from cai.errors import ConstitutionError, UsageError
 from cai.folder.rows import damage
 from cai.folder.run import PAIR_BITS, identity_hash
-from cai.job import Job
 from cai.judge.flows import Flow, Pair, judge, log_ratio
 from cai.judge.metrics import probability
-from cai.judging import Labelling
-from cai.label_settings import LabelSettings
-from cai.labelling import LabelSetup, resolve
 from cai.records import Contest, Label, Reading, Record, Vote
-from cai.settings import make_settings, spec_of
-from cai.task import Place
+from cai.runs.judging import Labelling
+from cai.runs.label import LabelSetup, resolve
+from cai.runs.label_settings import LabelSettings
+from cai.runs.run import Place
+from cai.runs.session import Job
+from cai.runs.settings import make_settings, spec_of
 
 State = Literal["holds", "flips", "fails", "invalid"]
 STATES: dict[State, str] = {

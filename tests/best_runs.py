@@ -11,10 +11,10 @@ from players import Player, digits
 from sample_runs import PROMPTS as ALL
 from sample_runs import seeded
 
-from cai.job import Job
-from cai.pipeline import run_job
 from cai.records import Candidates, Completion
-from cai.sampling import SampleSetup, resolve, settings_of
+from cai.runs.play import run_job
+from cai.runs.sample import SampleSetup, resolve, settings_of
+from cai.runs.session import Job
 
 PROMPTS = ALL[:6]
 

@@ -12,10 +12,10 @@ from typing import Any
 
 from players import Player, digits
 
-from cai.job import Job
-from cai.labelling import LabelSetup, resolve, settings_of
-from cai.pipeline import run_job
 from cai.records import Completion, Label
+from cai.runs.label import LabelSetup, resolve, settings_of
+from cai.runs.play import run_job
+from cai.runs.session import Job
 
 
 def odds_of(payload: dict[str, Any]) -> float:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from cai.contests import (
-    read_contests,
-)
 from cai.records import (
     Contest,
     Message,
+)
+from cai.runs.contests import (
+    read_contests,
 )
 
 TURN: tuple[Message, ...] = ({"role": "user", "content": "Hi?"},)

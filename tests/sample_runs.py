@@ -10,10 +10,10 @@ from typing import Any
 
 from players import Player, digits
 
-from cai.job import Job
-from cai.pipeline import run_job
 from cai.records import Candidates, Completion
-from cai.sampling import SampleSetup, resolve, settings_of
+from cai.runs.play import run_job
+from cai.runs.sample import SampleSetup, resolve, settings_of
+from cai.runs.session import Job
 
 PROMPTS = [{"id": f"q{n}", "prompt": f"Question {n}?"} for n in range(12)]
 

@@ -48,12 +48,12 @@ from stub import stub
 
 from cai import generate, load_constitution
 from cai.errors import UsageError
-from cai.generating import Settings
 from cai.judge.flows import choose_protocol
-from cai.label_settings import LabelSettings
 from cai.models import Connection, Model, open_model
 from cai.records import Protocol
-from cai.sampling import SampleSettings
+from cai.runs.generate import Settings
+from cai.runs.label_settings import LabelSettings
+from cai.runs.sample import SampleSettings
 
 CLI = ROOT / "docs" / "cli.md"
 SERVER = "http://localhost:8000"

@@ -18,8 +18,8 @@ from stub import stub
 from cai import load_constitution
 from cai.constitution.lint import check
 from cai.engine.revise import draw_principles
-from cai.generating import Settings
 from cai.models.recorded import read_answers
+from cai.runs.generate import Settings
 from cai.train_config import example
 
 EXAMPLES = ROOT / "examples"

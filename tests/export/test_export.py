@@ -33,8 +33,8 @@ from cai.export.run_cards import dataset_card
 from cai.export.tables import schemas
 from cai.folder.run import DONE, RunFolder, dropped_state
 from cai.folder.store import read_calls
-from cai.pipeline import generate
 from cai.records import Best, Candidates, Drop, Label, Prompt, Revision, Vote
+from cai.runs.play import generate
 
 ROOT = Path(__file__).resolve().parents[2]
 

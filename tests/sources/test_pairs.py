@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pair_records import PAIR, TURN, contests
 
-from cai.contests import read_contests
 from cai.records import BadPrompt, Contest, pair_hash, prompt_hash
+from cai.runs.contests import read_contests
 
 
 @given(st.text(min_size=1), st.text(min_size=1))

@@ -17,7 +17,6 @@ import orjson
 from pydantic import ValidationError
 
 from cai.calls.flow import Driver, Played, total_usage
-from cai.contests import contest_of, later_reply, replies_of_run
 from cai.engine.ask import Ask, AskJudge
 from cai.engine.candidates import sample
 from cai.errors import CaiError, RowDropped
@@ -27,11 +26,12 @@ from cai.folder.run import PAIR_BITS, RunFolder
 from cai.judge.flows import CHECKED, Flow, Pair, Verdict, belief, draw_for_judge, judge
 from cai.judge.readable import JudgeCheck
 from cai.records import Contest, Label, Prompt, Protocol, Usage
-from cai.task import Place, Task
+from cai.runs.contests import contest_of, later_reply, replies_of_run
+from cai.runs.run import Place, Task
 from cai.texts.hygiene import identical
 
 if TYPE_CHECKING:
-    from cai.labelling import LabelSetup
+    from cai.runs.label import LabelSetup
 
 log = logging.getLogger("cai")
 

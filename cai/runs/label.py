@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 from cai.constitution.principles import Constitution, load_constitution
-from cai.contests import Source, describe_source, human_labelled, read_contests, run_info
 from cai.engine.ask import AskJudge
 from cai.engine.templates import load_templates
 from cai.errors import UsageError
@@ -21,11 +20,13 @@ from cai.export.pairs import Filters
 from cai.judge.calibration import binding_problems, calibrate_file, load_calibration, untrustworthy
 from cai.judge.flows import WAVES, choose_protocol
 from cai.judge.metrics import TARGETS, Calibration
-from cai.judging import Labelling
-from cai.label_settings import LabelSettings, check_reasons
 from cai.models import Model
 from cai.records import Contest, Label, Protocol, Request, Role, Sampling
-from cai.settings import (
+from cai.runs.contests import Source, describe_source, human_labelled, read_contests, run_info
+from cai.runs.judging import Labelling
+from cai.runs.label_settings import LabelSettings, check_reasons
+from cai.runs.run import Item, Place, Setup, describe_prompts, is_countable, limited
+from cai.runs.settings import (
     check_ability,
     check_identity,
     make_settings,
@@ -34,7 +35,6 @@ from cai.settings import (
     settings_from_options,
     spec_of,
 )
-from cai.task import Item, Place, Setup, describe_prompts, is_countable, limited
 from cai.texts.hygiene import identical
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from stub import Stub, stub
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 CONCURRENCY = 8
 EXPORTS = ("sft.jsonl", "dpo.jsonl", "dropped.jsonl", "README.md")
 

@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
-from cai.contests import PAIRINGS
 from cai.errors import UsageError
 from cai.records import Protocol
-from cai.settings import Kinds, Ranges, RunSettings
+from cai.runs.contests import PAIRINGS
+from cai.runs.settings import Kinds, Ranges, RunSettings
 
 SHARE = (0.5, 1.0, "a number from 0.5 to 1")
 

@@ -32,12 +32,12 @@ from cai.errors import (
 )  # fmt: skip
 from cai.export.export import export_run
 from cai.folder.store import read_calls
-from cai.generating import resolve
-from cai.generating import settings_of as make_settings
-from cai.pipeline import Job, run_job
 from cai.records import Revision
+from cai.runs.generate import resolve
+from cai.runs.generate import settings_of as make_settings
+from cai.runs.play import Job, run_job
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 KEY = "sk-very-secret-0123456789abcdef"
 NASTY = [
     {"id": "plain", "prompt": "How do I sharpen a knife?"},

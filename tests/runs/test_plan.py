@@ -11,11 +11,11 @@ from stub import stub
 from cai.constitution.principles import Constitution
 from cai.errors import RunError, UsageError
 from cai.folder.store import read_calls
-from cai.generating import resolve
-from cai.generating import settings_of as make_settings
-from cai.pipeline import generate
-from cai.plan import Estimate, count_tokens, estimate
 from cai.records import Request
+from cai.runs.generate import resolve
+from cai.runs.generate import settings_of as make_settings
+from cai.runs.plan import Estimate, count_tokens, estimate
+from cai.runs.play import generate
 
 LAW = Constitution.model_validate(
     {"name": "law", "version": "1.0.0", "principles": [{"id": "kind", "critique": "c" * 40, "revise": "r" * 80}]}

@@ -22,7 +22,7 @@ from cai.errors import CaiError
 from cai.folder.run import RunFolder, identity_hash
 from cai.models import Model
 from cai.records import BadPrompt, Contest, Prompt, Record, Request, Role, Sampling
-from cai.settings import Prompts, PromptSettings, RunSettings, check_ability
+from cai.runs.settings import Prompts, PromptSettings, RunSettings, check_ability
 from cai.sources.files import read_prompts
 
 Item = Prompt | Contest | BadPrompt

@@ -12,13 +12,13 @@ import pytest
 from players import Player
 from sample_runs import PROMPTS, cutting, rows_of, run, seeded, setup
 
-from cai.contests import describe_source, read_contests
 from cai.errors import CaiError, ModelStopped, RunError, UsageError
 from cai.folder.store import read_calls
-from cai.job import Job
-from cai.plan import estimate
 from cai.records import Completion
-from cai.sampling import resolve, settings_of
+from cai.runs.contests import describe_source, read_contests
+from cai.runs.plan import estimate
+from cai.runs.sample import resolve, settings_of
+from cai.runs.session import Job
 
 
 def two() -> tuple[Player, Player]:

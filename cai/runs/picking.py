@@ -14,7 +14,6 @@ from typing import Any, TypeVar
 
 from cai.calls.flow import Driver, Played
 from cai.constitution.principles import Constitution, load_constitution
-from cai.contests import contest_of
 from cai.engine.ask import AskJudge
 from cai.engine.templates import Templates
 from cai.errors import CaiError, RowDropped, UsageError
@@ -23,7 +22,8 @@ from cai.judge.flows import Flow, Pair, Verdict, choose_protocol, draw_for_judge
 from cai.judge.readable import JudgeCheck
 from cai.models import Model
 from cai.records import Best, Candidate, Comparison, Contest, Prompt, Protocol, Request
-from cai.settings import check_ability, spec_of
+from cai.runs.contests import contest_of
+from cai.runs.settings import check_ability, spec_of
 
 MOST = 16  # replies whose every two are compared: 120 pairs, at three principles 720 questions a prompt
 PRINCIPLES = 3  # of `cai label`, too

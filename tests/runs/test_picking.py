@@ -21,11 +21,11 @@ from terminal import cai as command
 import cai
 from cai.errors import CallRejected, RunError, Unreadable, UsageError
 from cai.folder.store import read_calls
-from cai.job import Job
 from cai.judge.metrics import probability
-from cai.plan import estimate
 from cai.records import Completion
-from cai.sampling import resolve, settings_of
+from cai.runs.plan import estimate
+from cai.runs.sample import resolve, settings_of
+from cai.runs.session import Job
 
 # Who wins
 

@@ -17,16 +17,16 @@ from players import Player, digits
 from sample_runs import PROMPTS, cutting, seeded
 from sample_runs import run as sample_run
 
-from cai.contests import read_contests
 from cai.errors import AuthenticationFailed, CallRejected, ModelStopped, RunError, SourceError, UsageError
 from cai.folder.run import PAIR_BITS
 from cai.folder.store import read_calls
-from cai.job import Job
 from cai.judge.flows import CHECKED
-from cai.labelling import LabelSetup, resolve, settings_of
-from cai.pipeline import jobs_of, run_job
-from cai.plan import estimate
 from cai.records import Completion, Label
+from cai.runs.contests import read_contests
+from cai.runs.label import LabelSetup, resolve, settings_of
+from cai.runs.plan import estimate
+from cai.runs.play import jobs_of, run_job
+from cai.runs.session import Job
 
 SAME = {"prompt": "Same?", "chosen": "Alike.", "rejected": "Alike. "}
 PAIRS: list[Any] = [

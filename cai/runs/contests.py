@@ -29,10 +29,10 @@ from cai.records import (
     Message,
     Revision,
 )
+from cai.runs.run import Place
 from cai.sources.conversations import NoPrompt, listed, to_prompt
 from cai.sources.files import describe, read_records
 from cai.sources.pairs import optional_text, pair_of, text_of
-from cai.task import Place
 
 PAIRINGS = ("all", "best-worst", "final")
 MOST_REPLIES = 362  # to a prompt: the numbers of their pairs fill the bits below that of the prompt

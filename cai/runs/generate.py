@@ -18,7 +18,8 @@ from cai.engine.templates import load_templates
 from cai.errors import UsageError
 from cai.models import Model
 from cai.records import Contest, Prompt, Request, Revision
-from cai.settings import (
+from cai.runs.run import Item, Place, PromptSetup, Task, describe_prompts
+from cai.runs.settings import (
     Kinds,
     Prompts,
     PromptSettings,
@@ -32,7 +33,6 @@ from cai.settings import (
     spec_of,
 )
 from cai.sources.files import describe, read_prompts
-from cai.task import Item, Place, PromptSetup, Task, describe_prompts
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from cai.calls.flow import Driver, Played, total_usage
-from cai.choosing import Picker, Picking, all_of, resolve_picking
 from cai.constitution.principles import Constitution
 from cai.engine.ask import Ask
 from cai.engine.candidates import sample
@@ -22,7 +21,9 @@ from cai.errors import RowDropped, UsageError
 from cai.judge.flows import WAVES
 from cai.models import Model
 from cai.records import Best, Candidate, Candidates, Contest, Prompt, Request
-from cai.settings import (
+from cai.runs.picking import Picker, Picking, all_of, resolve_picking
+from cai.runs.run import Item, Place, PromptSetup, Task, describe_prompts
+from cai.runs.settings import (
     Kinds,
     Prompts,
     PromptSettings,
@@ -36,7 +37,6 @@ from cai.settings import (
     spec_of,
 )
 from cai.sources.files import describe, read_prompts
-from cai.task import Item, Place, PromptSetup, Task, describe_prompts
 
 
 @dataclass(frozen=True, kw_only=True)

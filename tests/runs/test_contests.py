@@ -12,15 +12,6 @@ from typing import Any
 import pytest
 from pair_records import PAIR, TURN, contests
 
-from cai.contests import (
-    MOST_REPLIES,
-    contest_of,
-    describe_source,
-    human_labelled,
-    read_contests,
-    replies_of_run,
-    run_info,
-)
 from cai.errors import RunError, SourceError, UsageError
 from cai.folder.run import PAIR_BITS
 from cai.records import (
@@ -35,9 +26,18 @@ from cai.records import (
     pair_hash,
     prompt_hash,
 )
-from cai.task import Place
+from cai.runs.contests import (
+    MOST_REPLIES,
+    contest_of,
+    describe_source,
+    human_labelled,
+    read_contests,
+    replies_of_run,
+    run_info,
+)
+from cai.runs.run import Place
 
-DATA = Path(os.environ.get("CAI_SHARED_DATA", Path(__file__).parent.parent.parent / "shared" / "data"))
+DATA = Path(os.environ.get("CAI_SHARED_DATA", Path(__file__).parents[3] / "shared" / "data"))
 
 
 def problem(record: Any) -> BadPrompt:

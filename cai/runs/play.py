@@ -15,19 +15,20 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
-from cai import labelling, sampling
 from cai.calls.feed import in_thread
 from cai.constitution.principles import Constitution
-from cai.contests import Source
 from cai.errors import CaiError, RunError
 from cai.export.export import export_run
 from cai.folder.run import RunFolder
-from cai.generating import resolve, settings_of
-from cai.job import Job
-from cai.labelling import LabelSetup, calibrate_gold
 from cai.records import Candidates, Label, Record, Revision
-from cai.settings import Prompts
-from cai.task import Setup
+from cai.runs import label as labelling
+from cai.runs import sample as sampling
+from cai.runs.contests import Source
+from cai.runs.generate import resolve, settings_of
+from cai.runs.label import LabelSetup, calibrate_gold
+from cai.runs.run import Setup
+from cai.runs.session import Job
+from cai.runs.settings import Prompts
 
 log = logging.getLogger("cai")
 THRESHOLDS = {"min_confidence", "agreement", "calibration"}  # of which one decides

@@ -18,7 +18,7 @@ from cai.calls.limits import Budget, Limiter, Tally
 from cai.errors import CaiError, RowDropped, RunError, SourceError, Unreadable
 from cai.folder.run import RunFolder
 from cai.records import BadPrompt, Drop, Record
-from cai.task import Item, Place, Setup
+from cai.runs.run import Item, Place, Setup
 
 log = logging.getLogger("cai")
 Row = TypeVar("Row", bound=Record)

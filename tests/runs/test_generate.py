@@ -11,9 +11,9 @@ import pytest
 from cai.constitution.principles import Constitution, load_constitution
 from cai.errors import CaiError, UsageError
 from cai.folder.run import identity_hash
-from cai.generating import Generation as Setup
-from cai.generating import resolve, setup_from_options
-from cai.generating import settings_of as make_settings
+from cai.runs.generate import Generation as Setup
+from cai.runs.generate import resolve, setup_from_options
+from cai.runs.generate import settings_of as make_settings
 
 PROMPTS = ["How do I sharpen a knife?", "Is it late?"]
 

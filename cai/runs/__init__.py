@@ -1,0 +1,1 @@
+"""The kinds of run: what each is told, and what it does with each item."""
