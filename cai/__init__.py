@@ -14,11 +14,12 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from cai.ablation import ablate
-    from cai.auditing import audit
-    from cai.bench import judge_bench
     from cai.constitution.principles import Constitution, Principle, list_constitutions, load_constitution
     from cai.errors import CaiError
+    from cai.evaluation.ablation import ablate
+    from cai.evaluation.audit import audit
+    from cai.evaluation.bench import judge_bench
+    from cai.evaluation.trial import constitution_test
     from cai.export.export import export_run
     from cai.folder.store import read_calls
     from cai.judge.calibration import calibrate_judge
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
     from cai.runs.play import agenerate, alabel, asample, generate, label, sample
     from cai.sources.files import read_prompts
     from cai.training import train
-    from cai.trial import constitution_test
     from cai.weights.merge import merge
 
 _HOME = {
@@ -43,16 +43,16 @@ _HOME = {
     "Round": "records",
     "Usage": "records",
     "Vote": "records",
-    "ablate": "ablation",
+    "ablate": "evaluation.ablation",
     "agenerate": "runs.play",
     "alabel": "runs.play",
     "asample": "runs.play",
-    "audit": "auditing",
+    "audit": "evaluation.audit",
     "calibrate_judge": "judge.calibration",
-    "constitution_test": "trial",
+    "constitution_test": "evaluation.trial",
     "export_run": "export.export",
     "generate": "runs.play",
-    "judge_bench": "bench",
+    "judge_bench": "evaluation.bench",
     "label": "runs.play",
     "list_constitutions": "constitution.principles",
     "load_constitution": "constitution.principles",

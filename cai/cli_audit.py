@@ -27,9 +27,9 @@ def audit(
 
     Example: cai audit runs/a/dpo.jsonl --rows verdicts.jsonl --fail-on role_mixup=0,chosen.refusal_full=0.1
     """
-    from cai.audit_report import read_limits
-    from cai.auditing import audit as audit_dataset
     from cai.errors import CaiError
+    from cai.evaluation.audit import audit as audit_dataset
+    from cai.evaluation.audit_report import read_limits
 
     limits = read_limits(fail_on or [])
     found = audit_dataset(file, reply_field=reply_field, prompt_field=prompt_field, against=against, rows=rows)

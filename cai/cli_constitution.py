@@ -115,7 +115,7 @@ def constitution_test(
     """
     from cai.constitution.principles import load_constitution
     from cai.errors import CaiError
-    from cai.trial import resolve_trial, run_trial
+    from cai.evaluation.trial import resolve_trial, run_trial
 
     asked = {"judge": judge, "protocol": protocol, **settings}
     report = run_trial(resolve_trial(load_constitution(file), principle, asked), play_shown)
@@ -137,7 +137,7 @@ def constitution_ablate(
 
     Example: cai constitution ablate runs/labels
     """
-    from cai.ablation import ablate
+    from cai.evaluation.ablation import ablate
 
     found = ablate(labels, min_confidence=min_confidence)
     if json:

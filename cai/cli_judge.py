@@ -113,10 +113,10 @@ def judge_bench(
 
     Example: cai judge bench --judge local --judge openai:gpt-4.1-mini --gold pairs.jsonl --limit 200
     """
-    from cai.bench import resolve_bench, run_bench
-    from cai.bench_result import lines
     from cai.constitution.principles import load_constitution
     from cai.errors import ModelStopped
+    from cai.evaluation.bench import resolve_bench, run_bench
+    from cai.evaluation.bench_report import lines
 
     out = settings.pop("out") or Path("runs") / f"bench-{Path(gold).name.partition('.')[0]}"
     asked = {"principles": principles, **settings}

@@ -15,8 +15,8 @@ from typing import Any, BinaryIO
 
 import orjson
 
-from cai.audit_report import CHECKS, MEASURES, OF_PAIRS, OF_PROMPTS, OF_REPLIES, Audit, ReplyAudit, hint
 from cai.errors import RunError, SourceError, UsageError
+from cai.evaluation.audit_report import CHECKS, MEASURES, OF_PAIRS, OF_PROMPTS, OF_REPLIES, Audit, ReplyAudit, hint
 from cai.sources.files import read_records
 from cai.sources.replies import PAIRS, RANKED, Case, NoReply, prompt_of, read_case
 from cai.texts import hygiene

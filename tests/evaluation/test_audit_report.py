@@ -2,9 +2,9 @@ from __future__ import annotations
 
 import pytest
 
-from cai.audit_report import read_limits
-from cai.auditing import audit
 from cai.errors import UsageError
+from cai.evaluation.audit import audit
+from cai.evaluation.audit_report import read_limits
 
 PLAIN = "The ferry leaves at dawn, and the last one comes back at nine in the evening, from the second pier."
 NO = "I'm sorry, but I can't help with that."

@@ -14,9 +14,10 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from cai.bench_result import BenchResult, Spent, VoteFigures
 from cai.constitution.principles import Constitution, load_constitution
 from cai.errors import ModelStopped, SourceError, UsageError
+from cai.evaluation.bench_report import BenchResult, Spent, VoteFigures
+from cai.evaluation.trial import NOT_ASKED, Play, quietly, read_labels
 from cai.judge.calibration import CalibrationReport, calibrate_rows
 from cai.judge.flows import log_ratio, mean_preference
 from cai.judge.metrics import Binding, credit, probability
@@ -27,7 +28,6 @@ from cai.runs.label_settings import LabelSettings
 from cai.runs.run import Place
 from cai.runs.session import Job
 from cai.runs.settings import make_settings, open_models, spec_of
-from cai.trial import NOT_ASKED, Play, quietly, read_labels
 
 
 @dataclass(frozen=True)

@@ -16,11 +16,11 @@ from hypothesis import strategies as st
 from trial_judges import Judge, command, fair
 
 import cai.models
-from cai.ablation import Left, ablate
 from cai.constitution.principles import Constitution, load_constitution
 from cai.errors import CallRejected, ConstitutionError, InputError, ModelStopped, RunError, UsageError
+from cai.evaluation.ablation import Left, ablate
+from cai.evaluation.trial import constitution_test, read_labels, resolve_trial
 from cai.records import Label
-from cai.trial import constitution_test, read_labels, resolve_trial
 
 Mind = Callable[[str, str, str], float]  # of the question and both replies as shown: log odds that the first is better
 

@@ -14,13 +14,13 @@ from hypothesis import strategies as st
 from shared import shared
 from typer.testing import CliRunner
 
-from cai.audit_report import MEASURES, OF_REPLIES
-from cai.auditing import audit
 from cai.cli_audit import audit as command
 from cai.errors import CaiError, SourceError, UsageError
+from cai.evaluation.audit import audit
+from cai.evaluation.audit_report import MEASURES, OF_REPLIES
 from cai.texts.hygiene import EVASIVE
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 PLAIN = "The ferry leaves at dawn, and the last one comes back at nine in the evening, from the second pier."
 NO = "I'm sorry, but I can't help with that."
 ASKED = "When does the ferry leave?"
@@ -228,7 +228,8 @@ def test_the_command_fails_after_its_report_where_a_limit_is_exceeded(write: Wri
 def test_an_audit_needs_no_heavy_package(write: Write) -> None:
     import subprocess
 
-    code = f"import cai.auditing, sys; cai.auditing.audit({str(write({'completion': NO}))!r}); print(*sys.modules)"
+    path = str(write({"completion": NO}))
+    code = f"import sys; from cai.evaluation.audit import audit; audit({path!r}); print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)
     assert not {"torch", "pyarrow", "datasets", "numpy", "pandas"} & set(done.stdout.split())
 

@@ -19,10 +19,10 @@ from stub import Stub, stub
 from trial_judges import Judge, command, fair, value
 
 import cai.models
-from cai.bench import judge_bench, resolve_bench
-from cai.bench_result import BenchResult, lines
 from cai.constitution.principles import Constitution, load_constitution
 from cai.errors import CallRejected, ModelStopped, RunError, SourceError, UsageError
+from cai.evaluation.bench import judge_bench, resolve_bench
+from cai.evaluation.bench_report import BenchResult, lines
 from cai.judge.calibration import calibrate_file
 from cai.models import Abilities
 from cai.records import Call, Completion
