@@ -145,7 +145,7 @@ def model(task: dict[str, Any]) -> Path:
 
 def by_cai(case: Case, task: dict[str, Any], data: Path, place: Path, clock: Clock) -> dict[str, Any]:
     """Train with this project; the settings that came of it."""
-    from cai.training import train
+    from cai.training.train import train
 
     flags: dict[str, Any] = {"split": 1, "epochs": 1000, "save_every": 10**6, "full": case.full}
     if not case.defaults:

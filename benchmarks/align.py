@@ -15,7 +15,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from cai.training import train
+from cai.training.train import train
 
 DATA = Path(os.environ.get("CAI_SHARED_DATA", "../shared/data")) / "hh_harmless_dev.jsonl.gz"
 TRAIN = 900

@@ -232,7 +232,7 @@ def main(given: argparse.Namespace) -> None:
 
 def child(task: dict[str, Any]) -> None:
     """Train, and write the metrics of every step as they come."""
-    from cai.training import train
+    from cai.training.train import train
 
     def show(metrics: Any) -> None:
         print(json.dumps(dict(metrics), default=float), flush=True)

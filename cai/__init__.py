@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from cai.records import Candidate, Candidates, Drop, Label, Message, Prompt, Revision, Round, Usage, Vote
     from cai.runs.play import agenerate, alabel, asample, generate, label, sample
     from cai.sources.files import read_prompts
-    from cai.training import train
+    from cai.training.train import train
     from cai.weights.merge import merge
 
 _HOME = {
@@ -60,7 +60,7 @@ _HOME = {
     "read_prompts": "sources.files",
     "merge": "weights.merge",
     "sample": "runs.play",
-    "train": "training",
+    "train": "training.train",
 }
 __all__ = [
     "CaiError",

@@ -108,7 +108,7 @@ def _command(method: Method) -> Callable[..., None]:
 def _train(method: Method, given: Mapping[str, Any]) -> None:
     from cai import console, console_train
     from cai.train_loop import join_processes
-    from cai.training import train
+    from cai.training.train import train
 
     told = {name: given[name] for name in ("out", "model", "config", "eval_data")} | {"flags": flags_of(given)}
     if not join_processes().first:

@@ -14,7 +14,7 @@ import peft
 import trl
 from trainings import lines, said
 
-from cai.training import train
+from cai.training.train import train
 
 pytestmark = pytest.mark.usefixtures("quiet_datasets")
 

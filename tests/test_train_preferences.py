@@ -21,7 +21,7 @@ from trainings import ctrl_c, graded, lines, losses, pairs, record, weights, wri
 
 from cai.errors import CaiError, InputError, LossNotFinite, UsageError
 from cai.losses import NLL_WEIGHT
-from cai.training import train as train_any
+from cai.training.train import train as train_any
 
 
 def train(method: Any, base: Path, out: Path, data: Any = None, /, **more: Any) -> Any:

@@ -17,11 +17,11 @@ pytest.importorskip("trl")
 pytest.importorskip("peft")
 from trainings import chats, lines, losses, pairs, record, write_lines
 
-from cai.training import train
+from cai.training.train import train
 
 SCRIPT = """
 import json, sys
-from cai.training import train
+from cai.training.train import train
 method, data, out, base, flags = sys.argv[1:]
 tell = lambda line: print(line, flush=True)
 print(train(method, data, out=out, model=base, flags=json.loads(flags), tell=tell).steps)

@@ -26,9 +26,9 @@ from trainings import chats, ctrl_c, lines, losses, record, weights, write_lines
 from cai.errors import LossNotFinite, RunError, UsageError
 from cai.train_loop import check_reporters, unwritten
 from cai.train_models import find_base, this_machine
-from cai.training import train as train_any
+from cai.training.train import train as train_any
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def train(base: Path, out: Path, data: Any = None, /, **more: Any) -> Any:
@@ -170,7 +170,7 @@ HUB = """
 import json, sys
 from pathlib import Path
 from cai.errors import CaiError
-from cai.training import train
+from cai.training.train import train
 hub, out = Path(sys.argv[1]), Path(sys.argv[2])
 rows = [{"messages": [{"role": "user", "content": f"Q{n}?"}, {"role": "assistant", "content": "A."}]} for n in range(8)]
 for commit in ("a" * 40, "b" * 40):
@@ -267,7 +267,7 @@ def test_samples_that_fail_do_not_cost_the_training(
     def fail(*given: Any, **more: Any) -> None:
         raise torch.OutOfMemoryError("no memory for samples")
 
-    monkeypatch.setattr("cai.train_job.sample_before", fail)
+    monkeypatch.setattr("cai.training.session.sample_before", fail)
     summary = train(base, tmp_path / "out")
     assert record(tmp_path / "out")["finished"]
     assert "no samples after: OutOfMemoryError: no memory for samples" in summary.notes

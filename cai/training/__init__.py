@@ -1,0 +1,1 @@
+"""Trainings, from rows to a model card."""
