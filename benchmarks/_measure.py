@@ -90,7 +90,7 @@ def tokenizer(folder: Path, tiny: bool) -> None:
     """The embedded model's where its weights have been fetched, else one of our own, with a token for each word."""
     import transformers
 
-    from cai.train_models import find_base
+    from cai.training.setup.opening import find_base
     from cai.weights.embedded import STEM, cache_folder
 
     if not tiny and find_spec("gguf") and any(cache_folder().glob(f"{STEM}-*.gguf")):
@@ -113,7 +113,7 @@ def model(task: dict[str, Any]) -> Path:
     import torch
     import transformers
 
-    from cai.train_models import find_base
+    from cai.training.setup.opening import find_base
     from cai.weights.embedded import STEM, cache_folder
 
     size, tiny = task["case"]["size"], task["tiny"]

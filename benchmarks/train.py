@@ -28,7 +28,7 @@ from typing import Any
 
 from _common import HERE, conditions
 
-from cai.train_models import find_base
+from cai.training.setup.opening import find_base
 from cai.training_data import load_rows
 from cai.training_rows import TrainingRow
 

@@ -21,9 +21,9 @@ from pathlib import Path
 from typing import Any, TypeVar, cast
 
 from cai.errors import CaiError, UsageError
-from cai.train_config import Loaded, TrainConfig, trl_arguments
-from cai.train_folder import CHECKPOINTS, TrainFolder
-from cai.train_plan import Plan
+from cai.training.setup.config import Loaded, TrainConfig, trl_arguments
+from cai.training.setup.folder import CHECKPOINTS, TrainFolder
+from cai.training.setup.plan import Plan
 from cai.training_rows import Method
 
 Progress = Callable[[Mapping[str, Any]], None]

@@ -16,9 +16,9 @@ from cai.losses import ANCHORED, NLL_WEIGHT, SMOOTHED, SOFT, flip_rate, known, w
 from cai.masks import Masker, Unfit
 from cai.preference_rows import Length, measured, on_disk, record_of
 from cai.preference_training import Asked, Heard, Labels, dpo_trainer, kto_trainer, reward_trainer
-from cai.train_config import Loaded
 from cai.train_loop import trl_config
-from cai.train_plan import Plan, Setting
+from cai.training.setup.config import Loaded
+from cai.training.setup.plan import Plan, Setting
 from cai.training_data import TrainingData
 from cai.training_files import Drop
 from cai.training_rows import TrainingRow, named

@@ -10,9 +10,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from cai.masks import Encoded, Masker, Unfit
-from cai.train_config import Loaded
 from cai.train_loop import rows_of, trl_config
-from cai.train_plan import Plan, Setting
+from cai.training.setup.config import Loaded
+from cai.training.setup.plan import Plan, Setting
 from cai.training_data import TrainingData
 from cai.training_files import Drop
 from cai.training_rows import TrainingRow, named

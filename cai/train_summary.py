@@ -11,7 +11,7 @@ from typing import Any
 
 from cai.records import Record
 from cai.train_eval import PairAccuracy
-from cai.train_folder import UNTOLD
+from cai.training.setup.folder import UNTOLD
 
 
 class TrainSummary(Record):

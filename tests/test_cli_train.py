@@ -16,7 +16,7 @@ from terminal import cai, failed, on_terminal
 from cai import console_train
 from cai.cli_train import DOCS, KEYS, ONLY, flags_of
 from cai.errors import UsageError
-from cai.train_config import OF_METHODS, TrainConfig, load_config
+from cai.training.setup.config import OF_METHODS, TrainConfig, load_config
 from cai.training_rows import Method
 
 

@@ -20,7 +20,7 @@ from cai.constitution.lint import check
 from cai.engine.revise import draw_principles
 from cai.models.recorded import read_answers
 from cai.runs.generate import Settings
-from cai.train_config import example
+from cai.training.setup.config import example
 
 EXAMPLES = ROOT / "examples"
 
@@ -124,7 +124,7 @@ def test_the_quickstart_makes_training_rows_with_the_embedded_model(tmp_path: Pa
 
 
 def test_the_config_of_a_training_is_the_one_that_the_code_describes() -> None:
-    assert (EXAMPLES / "train.yaml").read_text() == example(), "write it anew from cai.train_config.example()"
+    assert (EXAMPLES / "train.yaml").read_text() == example(), "write it anew from cai.training.setup.config.example()"
 
 
 def launch(folder: Path, file: str, *words: str) -> subprocess.CompletedProcess[str]:

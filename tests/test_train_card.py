@@ -12,8 +12,8 @@ import pytest
 from pages import front_matter
 
 from cai.train_card import MOST_SHOWN, card
-from cai.train_config import TrainConfig, load_config
 from cai.train_samples import Sample, write_samples
+from cai.training.setup.config import TrainConfig, load_config
 
 CONFIG: dict[str, Any] = TrainConfig.model_validate({}).model_dump(mode="json")
 HUB = {"spec": "hf:org/base", "place": "org/base", "mark": "org/base@c0ffee"}

@@ -20,10 +20,8 @@ from cai.control_tokens import without_forged_turns
 from cai.errors import InputError, LossNotFinite, MissingExtra, RunError, UsageError
 from cai.folder.rows import share_mode
 from cai.folder.run import package_version
-from cai.train_config import Loaded
 from cai.train_eval import pair_accuracy
 from cai.train_evidence import MOST_TOKENS, sample_after, sample_before, write_evidence
-from cai.train_folder import DROPPED, EVALS, TrainFolder
 from cai.train_loop import (
     Processes,
     Progress,
@@ -34,12 +32,14 @@ from cai.train_loop import (
     unwritten,
     vendors_among_themselves,
 )
-from cai.train_models import ends_of, finite, open_model, open_tokenizer, shape_of, this_machine
-from cai.train_plan import Plan, Setting, resolve
 from cai.train_preferences import Preferences
 from cai.train_replies import Replies
 from cai.train_samples import untrained
 from cai.train_summary import TrainSummary, last_metrics
+from cai.training.setup.config import Loaded
+from cai.training.setup.folder import DROPPED, EVALS, TrainFolder
+from cai.training.setup.opening import ends_of, finite, open_model, open_tokenizer, shape_of, this_machine
+from cai.training.setup.plan import Plan, Setting, resolve
 from cai.training_data import TrainingData
 from cai.training_rows import named
 from cai.training_watch import callback

@@ -15,13 +15,13 @@ from pydantic import ValidationError
 
 from cai.errors import UsageError
 from cai.sources.built_in import path_of
-from cai.train_config import Loaded, TrainConfig, load_config
-from cai.train_folder import TrainFolder
 from cai.train_loop import Progress, check_trl, join_processes
-from cai.train_models import need_train
 from cai.train_provenance import provenance
 from cai.train_summary import TrainSummary
 from cai.training.session import Session, Tell
+from cai.training.setup.config import Loaded, TrainConfig, load_config
+from cai.training.setup.folder import TrainFolder
+from cai.training.setup.opening import need_train
 from cai.training_data import TrainingData, load_rows
 from cai.training_files import check_there
 from cai.training_rows import Method

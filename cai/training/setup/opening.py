@@ -11,7 +11,7 @@ from typing import Any
 
 from cai.errors import MissingExtra, UsageError
 from cai.sources.built_in import path_of
-from cai.train_plan import Machine, Shape
+from cai.training.setup.plan import Machine, Shape
 from cai.weights.bases import Base as Base
 from cai.weights.bases import find_base as find_base
 from cai.weights.loading import load_config, load_model, load_tokenizer, reasons

@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from cai.errors import UsageError
 from cai.masks import Lengths, choose_length, measure
-from cai.train_config import Loaded, Origin
+from cai.training.setup.config import Loaded, Origin
 from cai.training_rows import Method
 
 # Learning rates: LoRA, full. Full SFT is TRL's; LoRA wants about ten times that of full fine-tuning, whatever the

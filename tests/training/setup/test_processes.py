@@ -32,14 +32,14 @@ FLAGS = {"split": 0.75, "batch_size": 4, "rows_at_once": 2, "dtype": "float32", 
 def command(folder: Path, method: str, out: Path, base: Path, **flags: Any) -> list[str]:
     """Two processes on the CPU, as `accelerate launch` starts them."""
     (folder / "two.py").write_text(SCRIPT)
-    config = Path(__file__).parent.parent / "examples" / "ddp.yaml"  # without a GPU accelerate takes gloo
+    config = Path(__file__).parents[3] / "examples" / "ddp.yaml"  # without a GPU accelerate takes gloo
     launch = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", str(config), str(folder / "two.py")]
     told = [str(folder / "data.jsonl"), str(out), str(base), orjson.dumps(FLAGS | flags).decode()]
     return [*launch, method, *told]
 
 
 def surroundings() -> dict[str, str]:
-    paths = [str(Path(__file__).parent.parent), os.environ.get("PYTHONPATH", "")]
+    paths = [str(Path(__file__).parents[3]), os.environ.get("PYTHONPATH", "")]
     return os.environ | {"PYTHONPATH": os.pathsep.join(paths), "OMP_NUM_THREADS": "1"}
 
 

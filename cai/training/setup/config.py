@@ -1,6 +1,6 @@
 """The configuration of a training: from a YAML file and flags; every value keeps where it came from.
 
-Knows keys and their ranges; what is left open, `cai.train_plan` settles. Knows nothing of machines, models or trainers.
+Knows keys and their ranges; what is left open, `cai.training.setup.plan` settles. Knows nothing of machines.
 """
 
 from __future__ import annotations

@@ -17,7 +17,7 @@ from adapters import adapter
 from safetensors.torch import load_file
 
 from cai.errors import UnknownModel
-from cai.train_models import ends_of, find_base, open_model, open_tokenizer, shape_of
+from cai.training.setup.opening import ends_of, find_base, open_model, open_tokenizer, shape_of
 
 
 @pytest.fixture

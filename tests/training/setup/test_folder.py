@@ -13,7 +13,7 @@ import orjson
 import pytest
 
 from cai.errors import RunError
-from cai.train_folder import TrainFolder
+from cai.training.setup.folder import TrainFolder
 
 IDENTITY = {"method": "sft", "config": {"seed": 0}}
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from cai.errors import InputError, UsageError
-from cai.train_config import FIXED, OURS, TrainConfig, example, load_config, trl_arguments
+from cai.training.setup.config import FIXED, OURS, TrainConfig, example, load_config, trl_arguments
 
 
 def write(folder: Path, text: str) -> Path:

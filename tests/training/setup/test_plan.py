@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cai.errors import UsageError
-from cai.train_config import Loaded, TrainConfig, load_config
-from cai.train_plan import LEARNING_RATES, Machine, Shape, plan_memory, resolve
+from cai.training.setup.config import Loaded, TrainConfig, load_config
+from cai.training.setup.plan import LEARNING_RATES, Machine, Shape, plan_memory, resolve
 
 GB = 2**30
 LAPTOP = Machine("cpu", "a laptop", 8 * GB, bfloat16=False, flash_attention=False)
