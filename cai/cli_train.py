@@ -14,7 +14,7 @@ import typer
 from cai.cli_common import Json, print_json
 
 if TYPE_CHECKING:
-    from cai.training_rows import Method
+    from cai.training.data.rows import Method
 
 train_app = typer.Typer(
     help="Train a model on rows of a run or of a file: an adapter, or all weights."

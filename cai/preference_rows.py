@@ -18,7 +18,7 @@ from typing import Any
 import orjson
 
 from cai.errors import MissingExtra, UsageError
-from cai.training_rows import Method, TrainingRow
+from cai.training.data.rows import Method, TrainingRow
 
 
 def on_disk(rows: Sequence[TrainingRow], folder: str | Path, *, certain: bool = False) -> Any:

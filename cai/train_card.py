@@ -18,15 +18,15 @@ from typing import Any
 import orjson
 import yaml
 
-from cai.masks import Lengths
 from cai.texts.markdown import block, code, one_line, section, table, without_path
 from cai.train_eval import PairAccuracy, Wins, pair_accuracy
 from cai.train_plots import LOSS, MARGINS
 from cai.train_provenance import data_in_words
 from cai.train_samples import Sample, read_samples
+from cai.training.data.masks import Lengths
+from cai.training.data.rows import Turns
 from cai.training.setup.config import TrainConfig
 from cai.training.setup.folder import EVALS, METRICS, RECORD, UNTOLD, read_lines
-from cai.training_rows import Turns
 
 Facts = Mapping[str, Any]
 

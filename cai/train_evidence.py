@@ -13,8 +13,8 @@ from cai.folder.rows import write_atomically
 from cai.train_card import card
 from cai.train_plots import write_plots
 from cai.train_samples import Sample, choose_prompts, length_note, read_samples, samples, write_samples
+from cai.training.data.rows import TrainingRow
 from cai.training.setup.folder import TrainFolder
-from cai.training_rows import TrainingRow
 
 MOST_TOKENS = 128  # of a sampled reply: half a minute for 8 of them with 135M parameters on a CPU
 

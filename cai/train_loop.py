@@ -21,10 +21,10 @@ from pathlib import Path
 from typing import Any, TypeVar, cast
 
 from cai.errors import CaiError, UsageError
+from cai.training.data.rows import Method
 from cai.training.setup.config import Loaded, TrainConfig, trl_arguments
 from cai.training.setup.folder import CHECKPOINTS, TrainFolder
 from cai.training.setup.plan import Plan
-from cai.training_rows import Method
 
 Progress = Callable[[Mapping[str, Any]], None]
 T = TypeVar("T")

@@ -17,7 +17,7 @@ from cai.folder.run import identity_hash
 from cai.judge.calibration import FILE
 from cai.judge.metrics import Calibration
 from cai.texts.markdown import code, one_line, without_path
-from cai.training_data import SPLIT
+from cai.training.data.dataset import SPLIT
 
 Facts = Mapping[str, Any]
 

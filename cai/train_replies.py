@@ -9,13 +9,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from cai.masks import Encoded, Masker, Unfit
 from cai.train_loop import rows_of, trl_config
+from cai.training.data.dataset import TrainingData
+from cai.training.data.files import Drop
+from cai.training.data.masks import Encoded, Masker, Unfit
+from cai.training.data.rows import TrainingRow, named
 from cai.training.setup.config import Loaded
 from cai.training.setup.plan import Plan, Setting
-from cai.training_data import TrainingData
-from cai.training_files import Drop
-from cai.training_rows import TrainingRow, named
 from cai.trl_hooks import Guarded, trl_class
 
 

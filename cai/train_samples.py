@@ -14,7 +14,7 @@ import orjson
 
 from cai.folder.rows import write_atomically
 from cai.records import Message, Record
-from cai.training_rows import TrainingRow, Turns
+from cai.training.data.rows import TrainingRow, Turns
 from cai.training_watch import length_warning
 
 FILE = "samples.jsonl"

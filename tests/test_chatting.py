@@ -183,7 +183,7 @@ def test_a_conversation_is_saved_below_a_row_that_has_no_line_end(tmp_path: Path
 
 
 def test_a_saved_conversation_can_be_trained_on(tmp_path: Path) -> None:
-    from cai.training_data import load_rows
+    from cai.training.data.dataset import load_rows
 
     talk = chat(system="Be brief.")
     with pytest.raises(UsageError, match="no reply yet"):

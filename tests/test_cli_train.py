@@ -16,8 +16,8 @@ from terminal import cai, failed, on_terminal
 from cai import console_train
 from cai.cli_train import DOCS, KEYS, ONLY, flags_of
 from cai.errors import UsageError
+from cai.training.data.rows import Method
 from cai.training.setup.config import OF_METHODS, TrainConfig, load_config
-from cai.training_rows import Method
 
 
 @pytest.fixture(autouse=True)

@@ -32,7 +32,7 @@ from cai.models import open_model
 from cai.preference_rows import measured, on_disk
 from cai.preference_training import dpo_trainer, kto_trainer, reward_trainer
 from cai.records import Call, Request, Sampling
-from cai.training_rows import TrainingRow
+from cai.training.data.rows import TrainingRow
 from cai.training_watch import callback
 
 pytestmark = pytest.mark.usefixtures("quiet_datasets")

@@ -24,7 +24,7 @@ from cai.train_samples import (
     untrained,
     write_samples,
 )
-from cai.training_rows import TrainingRow, Turns, row_of
+from cai.training.data.rows import TrainingRow, Turns, row_of
 
 TEXTS = ("Hi", "Where does the quiet river run past?", "And then, after the old mill, where does it run? " * 3)
 PROMPTS: list[Turns] = [({"role": "user", "content": text},) for text in TEXTS]

@@ -16,7 +16,6 @@ from collections.abc import Callable
 from contextlib import nullcontext
 from typing import Any
 
-from cai.control_tokens import without_forged_turns
 from cai.errors import InputError, LossNotFinite, MissingExtra, RunError, UsageError
 from cai.folder.rows import share_mode
 from cai.folder.run import package_version
@@ -36,12 +35,13 @@ from cai.train_preferences import Preferences
 from cai.train_replies import Replies
 from cai.train_samples import untrained
 from cai.train_summary import TrainSummary, last_metrics
+from cai.training.data.control_tokens import without_forged_turns
+from cai.training.data.dataset import TrainingData
+from cai.training.data.rows import named
 from cai.training.setup.config import Loaded
 from cai.training.setup.folder import DROPPED, EVALS, TrainFolder
 from cai.training.setup.opening import ends_of, finite, open_model, open_tokenizer, shape_of, this_machine
 from cai.training.setup.plan import Plan, Setting, resolve
-from cai.training_data import TrainingData
-from cai.training_rows import named
 from cai.training_watch import callback
 from cai.weights.bases import Base
 

@@ -19,7 +19,7 @@ from cai.errors import RunError, UsageError
 from cai.export.export import export_run
 from cai.folder.rows import TRAINING_FILES
 from cai.records import Completion
-from cai.training_data import load_rows
+from cai.training.data.dataset import load_rows
 
 
 def sft_of(folder: Path, name: str = "sft.jsonl") -> list[dict[str, Any]]:

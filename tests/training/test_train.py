@@ -85,7 +85,7 @@ def test_an_adapter_is_trained_and_makes_the_replies_likelier(base: Path, tmp_pa
 
 
 def eval_ids() -> set[str]:
-    from cai.training_data import load_rows
+    from cai.training.data.dataset import load_rows
 
     return {row.id for row in load_rows(chats(), "sft", split=0.8).eval}
 

@@ -17,7 +17,7 @@ from pydantic import BeforeValidator, Field, ValidationError
 from cai.errors import InputError, UsageError
 from cai.records import Record
 from cai.sources import yamlfile
-from cai.training_rows import Method
+from cai.training.data.rows import Method
 
 Origin = Literal["default", "config file", "flag", "data", "hardware", "resumed"]
 

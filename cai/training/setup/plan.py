@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from cai.errors import UsageError
-from cai.masks import Lengths, choose_length, measure
+from cai.training.data.masks import Lengths, choose_length, measure
+from cai.training.data.rows import Method
 from cai.training.setup.config import Loaded, Origin
-from cai.training_rows import Method
 
 # Learning rates: LoRA, full. Full SFT is TRL's; LoRA wants about ten times that of full fine-tuning, whatever the
 # method (Schulman et al. 2025, "LoRA Without Regret"). Full DPO: Tunstall et al. 2023 (Zephyr), section 4.

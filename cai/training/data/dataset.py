@@ -16,8 +16,8 @@ from typing import Any, Literal
 from cai.errors import InputError, UsageError
 from cai.export.cut import MANY_REFUSALS
 from cai.texts.hygiene import preamble_leak, role_mixup
-from cai.training_files import Drop, count_first_replies, of_folder, read_rows, twin_of
-from cai.training_rows import Method, TrainingRow, named
+from cai.training.data.files import Drop, count_first_replies, of_folder, read_rows, twin_of
+from cai.training.data.rows import Method, TrainingRow, named
 
 SPLIT = 0.95  # share of the prompts that train, where no file holds others back
 LONGER = 0.8  # share of pairs whose chosen reply is the longer one (or the shorter one) that is worth a warning

@@ -14,7 +14,7 @@ pytest.importorskip("tokenizers")
 import tiny
 
 from cai.errors import UsageError
-from cai.masks import Encoded, Masker, Unfit, choose_length, measure
+from cai.training.data.masks import Encoded, Masker, Unfit, choose_length, measure
 
 WORDS = tiny.tokenizer()
 TURNS = ("Hi?", "Earlier reply.", "And now?")

@@ -22,7 +22,7 @@ from cai.sources.built_in import path_of
 from cai.sources.conversations import NoPrompt
 from cai.sources.files import describe, existing, read_records
 from cai.texts.refusals import refusal
-from cai.training_rows import FITS, Method, TrainingRow, Turns, advice, kind_of, row_of
+from cai.training.data.rows import FITS, Method, TrainingRow, Turns, advice, kind_of, row_of
 
 OF_RUN = {"generate": ("sft", "dpo"), "label": ("dpo", "kto", "reward"), "sample": ()}  # what a run's rows can train
 BEST_OF = ("sft",)  # of a sample run whose judge picked the best replies

@@ -14,7 +14,7 @@ from itertools import islice
 from typing import Any
 
 from cai.errors import UsageError
-from cai.training_rows import Turns
+from cai.training.data.rows import Turns
 
 AT_ONCE = 512  # texts in one call of a tokenizer, which works on them in parallel
 STEP = 64  # tokens; sequence lengths are rounded up to it

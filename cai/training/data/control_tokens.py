@@ -10,9 +10,9 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from cai.training_data import TrainingData
-from cai.training_files import Drop
-from cai.training_rows import TrainingRow, named
+from cai.training.data.dataset import TrainingData
+from cai.training.data.files import Drop
+from cai.training.data.rows import TrainingRow, named
 
 
 def without_forged_turns(data: TrainingData, tokenizer: Any) -> TrainingData:

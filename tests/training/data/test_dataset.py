@@ -14,9 +14,9 @@ from stored_runs import make_run, revision
 
 from cai.errors import InputError, RunError, UsageError
 from cai.export.export import export_run
-from cai.training_data import load_rows, trains
-from cai.training_files import read_rows
-from cai.training_rows import kind_of
+from cai.training.data.dataset import load_rows, trains
+from cai.training.data.files import read_rows
+from cai.training.data.rows import kind_of
 
 ASK = [{"role": "user", "content": "Why is tea brown?"}]
 

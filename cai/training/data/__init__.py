@@ -1,0 +1,1 @@
+"""Rows that train, and which of their tokens are learnt."""
