@@ -15,7 +15,7 @@ import orjson
 from cai.folder.rows import write_atomically
 from cai.records import Message, Record
 from cai.training.data.rows import TrainingRow, Turns
-from cai.training_watch import length_warning
+from cai.training.trainers.watch import length_warning
 
 FILE = "samples.jsonl"
 AT_ONCE = 8  # prompts in one batch

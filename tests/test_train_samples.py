@@ -14,7 +14,6 @@ import peft
 import torch
 import transformers
 
-from cai.train_loop import vendors_among_themselves
 from cai.train_samples import (
     Sample,
     choose_prompts,
@@ -25,6 +24,7 @@ from cai.train_samples import (
     write_samples,
 )
 from cai.training.data.rows import TrainingRow, Turns, row_of
+from cai.training.trainers.arguments import vendors_among_themselves
 
 TEXTS = ("Hi", "Where does the quiet river run past?", "And then, after the old mill, where does it run? " * 3)
 PROMPTS: list[Turns] = [({"role": "user", "content": text},) for text in TEXTS]

@@ -21,18 +21,6 @@ from cai.folder.rows import share_mode
 from cai.folder.run import package_version
 from cai.train_eval import pair_accuracy
 from cai.train_evidence import MOST_TOKENS, sample_after, sample_before, write_evidence
-from cai.train_loop import (
-    Processes,
-    Progress,
-    Stopper,
-    arguments,
-    check_trl,
-    recorder,
-    unwritten,
-    vendors_among_themselves,
-)
-from cai.train_preferences import Preferences
-from cai.train_replies import Replies
 from cai.train_samples import untrained
 from cai.train_summary import TrainSummary, last_metrics
 from cai.training.data.control_tokens import without_forged_turns
@@ -42,7 +30,19 @@ from cai.training.setup.config import Loaded
 from cai.training.setup.folder import DROPPED, EVALS, TrainFolder
 from cai.training.setup.opening import ends_of, finite, open_model, open_tokenizer, shape_of, this_machine
 from cai.training.setup.plan import Plan, Setting, resolve
-from cai.training_watch import callback
+from cai.training.trainers.arguments import (
+    Processes,
+    Progress,
+    Stopper,
+    arguments,
+    check_trl,
+    recorder,
+    unwritten,
+    vendors_among_themselves,
+)
+from cai.training.trainers.preferences import Preferences
+from cai.training.trainers.sft import Replies
+from cai.training.trainers.watch import callback
 from cai.weights.bases import Base
 
 Tell = Callable[[str], None]

@@ -15,7 +15,6 @@ from pydantic import ValidationError
 
 from cai.errors import UsageError
 from cai.sources.built_in import path_of
-from cai.train_loop import Progress, check_trl, join_processes
 from cai.train_provenance import provenance
 from cai.train_summary import TrainSummary
 from cai.training.data.dataset import TrainingData, load_rows
@@ -25,6 +24,7 @@ from cai.training.session import Session, Tell
 from cai.training.setup.config import Loaded, TrainConfig, load_config
 from cai.training.setup.folder import TrainFolder
 from cai.training.setup.opening import need_train
+from cai.training.trainers.arguments import Progress, check_trl, join_processes
 from cai.weights.bases import Base, find_base
 
 log = logging.getLogger("cai")

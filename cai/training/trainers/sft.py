@@ -9,14 +9,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from cai.train_loop import rows_of, trl_config
 from cai.training.data.dataset import TrainingData
 from cai.training.data.files import Drop
 from cai.training.data.masks import Encoded, Masker, Unfit
 from cai.training.data.rows import TrainingRow, named
 from cai.training.setup.config import Loaded
 from cai.training.setup.plan import Plan, Setting
-from cai.trl_hooks import Guarded, trl_class
+from cai.training.trainers.arguments import rows_of, trl_config
+from cai.training.trainers.hooks import Guarded, trl_class
 
 
 class Replies:

@@ -13,8 +13,8 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
 from cai.errors import UsageError
-from cai.losses import SOFT, check_smoothing, known, kto_weights, probabilities
-from cai.trl_hooks import Guarded, trl_class
+from cai.training.trainers.hooks import Guarded, trl_class
+from cai.training.trainers.losses import SOFT, check_smoothing, known, kto_weights, probabilities
 
 Labels = Literal["soft", "margin", "hard"]
 

@@ -7,7 +7,7 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cai.training_watch import FALL, WINDOW, Watch, length_warning
+from cai.training.trainers.watch import FALL, WINDOW, Watch, length_warning
 
 
 def told(watch: Watch, entries: list[dict[str, Any]]) -> list[str]:

@@ -12,16 +12,16 @@ from pathlib import Path
 from typing import Any, Literal, cast
 
 from cai.errors import UsageError
-from cai.losses import ANCHORED, NLL_WEIGHT, SMOOTHED, SOFT, flip_rate, known, with_nll
-from cai.preference_rows import Length, measured, on_disk, record_of
-from cai.preference_training import Asked, Heard, Labels, dpo_trainer, kto_trainer, reward_trainer
-from cai.train_loop import trl_config
 from cai.training.data.dataset import TrainingData
 from cai.training.data.files import Drop
 from cai.training.data.masks import Masker, Unfit
 from cai.training.data.rows import TrainingRow, named
 from cai.training.setup.config import Loaded
 from cai.training.setup.plan import Plan, Setting
+from cai.training.trainers.arguments import trl_config
+from cai.training.trainers.losses import ANCHORED, NLL_WEIGHT, SMOOTHED, SOFT, flip_rate, known, with_nll
+from cai.training.trainers.preference_rows import Length, measured, on_disk, record_of
+from cai.training.trainers.soft_labels import Asked, Heard, Labels, dpo_trainer, kto_trainer, reward_trainer
 
 CHOICES = {"kto": ("kto", "apo_zero_unpaired"), "reward": ("soft", "margin", "hard")}
 BETA = 0.1  # Rafailov et al. 2023 (arXiv 2305.18290), appendix B; TRL's default for kto, too

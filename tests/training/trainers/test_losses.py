@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cai.errors import InputError, UsageError
-from cai.losses import (
+from cai.training.trainers.losses import (
     ANCHORED,
     DIFFERENCE,
     LOSSES,

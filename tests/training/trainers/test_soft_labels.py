@@ -27,13 +27,13 @@ from shared import ROOT
 from trainings import said
 
 from cai.errors import InputError, LossNotFinite, UsageError
-from cai.losses import NLL_WEIGHT, cross_entropy, gap_scaled, with_nll
 from cai.models import open_model
-from cai.preference_rows import measured, on_disk
-from cai.preference_training import dpo_trainer, kto_trainer, reward_trainer
 from cai.records import Call, Request, Sampling
 from cai.training.data.rows import TrainingRow
-from cai.training_watch import callback
+from cai.training.trainers.losses import NLL_WEIGHT, cross_entropy, gap_scaled, with_nll
+from cai.training.trainers.preference_rows import measured, on_disk
+from cai.training.trainers.soft_labels import dpo_trainer, kto_trainer, reward_trainer
+from cai.training.trainers.watch import callback
 
 pytestmark = pytest.mark.usefixtures("quiet_datasets")
 
@@ -610,7 +610,7 @@ TWO = """
 import sys
 from pathlib import Path
 import trl
-from test_preference_training import curve, dpo, on_disk, written
+from test_soft_labels import curve, dpo, on_disk, written
 
 folder, out, precomputed, lora = Path(sys.argv[1]), Path(sys.argv[2]), *(word == "True" for word in sys.argv[3:])
 rows = on_disk(written(16, p_chosen=1.0), out / "rows")

@@ -1,0 +1,1 @@
+"""TRL's trainers, with our rows, masks and losses."""
