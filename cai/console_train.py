@@ -18,7 +18,7 @@ from cai import console
 from cai.console import clock, show
 
 if TYPE_CHECKING:
-    from cai.train_summary import TrainSummary
+    from cai.training.report.summary import TrainSummary
 
 LINE_EVERY = 30.0  # seconds between lines of one tenth of the work, where stderr is no terminal
 MEASURES = (  # as TRL's trainers name them: of preferences, then of rewards

@@ -11,7 +11,7 @@ from rich.console import Console
 
 from cai import console as module
 from cai.console_train import TrainProgress, evaluation, step, summary
-from cai.train_summary import TrainSummary
+from cai.training.report.summary import TrainSummary
 
 STEP = {"step": 3, "steps": 40, "loss": 1.23456, "tokens_per_second": 1036.6, "memory_gb": 0.52, "eta_seconds": 80.2}
 OF_DPO = {"rewards/margins": 0.01234, "rewards/accuracies": 0.625}

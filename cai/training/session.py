@@ -19,13 +19,13 @@ from typing import Any
 from cai.errors import InputError, LossNotFinite, MissingExtra, RunError, UsageError
 from cai.folder.rows import share_mode
 from cai.folder.run import package_version
-from cai.train_eval import pair_accuracy
-from cai.train_evidence import MOST_TOKENS, sample_after, sample_before, write_evidence
-from cai.train_samples import untrained
-from cai.train_summary import TrainSummary, last_metrics
 from cai.training.data.control_tokens import without_forged_turns
 from cai.training.data.dataset import TrainingData
 from cai.training.data.rows import named
+from cai.training.report.evidence import MOST_TOKENS, sample_after, sample_before, write_evidence
+from cai.training.report.pairs import pair_accuracy
+from cai.training.report.samples import untrained
+from cai.training.report.summary import TrainSummary, last_metrics
 from cai.training.setup.config import Loaded
 from cai.training.setup.folder import DROPPED, EVALS, TrainFolder
 from cai.training.setup.opening import ends_of, finite, open_model, open_tokenizer, shape_of, this_machine

@@ -15,11 +15,11 @@ from pydantic import ValidationError
 
 from cai.errors import UsageError
 from cai.sources.built_in import path_of
-from cai.train_provenance import provenance
-from cai.train_summary import TrainSummary
 from cai.training.data.dataset import TrainingData, load_rows
 from cai.training.data.files import check_there
 from cai.training.data.rows import Method
+from cai.training.report.provenance import provenance
+from cai.training.report.summary import TrainSummary
 from cai.training.session import Session, Tell
 from cai.training.setup.config import Loaded, TrainConfig, load_config
 from cai.training.setup.folder import TrainFolder

@@ -10,10 +10,10 @@ from typing import Any
 
 from cai.errors import MissingExtra
 from cai.folder.rows import write_atomically
-from cai.train_card import card
-from cai.train_plots import write_plots
-from cai.train_samples import Sample, choose_prompts, length_note, read_samples, samples, write_samples
 from cai.training.data.rows import TrainingRow
+from cai.training.report.card import card
+from cai.training.report.plots import write_plots
+from cai.training.report.samples import Sample, choose_prompts, length_note, read_samples, samples, write_samples
 from cai.training.setup.folder import TrainFolder
 
 MOST_TOKENS = 128  # of a sampled reply: half a minute for 8 of them with 135M parameters on a CPU

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from cai.records import Record
-from cai.train_eval import PairAccuracy
+from cai.training.report.pairs import PairAccuracy
 from cai.training.setup.folder import UNTOLD
 
 

@@ -19,12 +19,12 @@ import orjson
 import yaml
 
 from cai.texts.markdown import block, code, one_line, section, table, without_path
-from cai.train_eval import PairAccuracy, Wins, pair_accuracy
-from cai.train_plots import LOSS, MARGINS
-from cai.train_provenance import data_in_words
-from cai.train_samples import Sample, read_samples
 from cai.training.data.masks import Lengths
 from cai.training.data.rows import Turns
+from cai.training.report.pairs import PairAccuracy, Wins, pair_accuracy
+from cai.training.report.plots import LOSS, MARGINS
+from cai.training.report.provenance import data_in_words
+from cai.training.report.samples import Sample, read_samples
 from cai.training.setup.config import TrainConfig
 from cai.training.setup.folder import EVALS, METRICS, RECORD, UNTOLD, read_lines
 

@@ -14,7 +14,8 @@ import peft
 import torch
 import transformers
 
-from cai.train_samples import (
+from cai.training.data.rows import TrainingRow, Turns, row_of
+from cai.training.report.samples import (
     Sample,
     choose_prompts,
     length_note,
@@ -23,7 +24,6 @@ from cai.train_samples import (
     untrained,
     write_samples,
 )
-from cai.training.data.rows import TrainingRow, Turns, row_of
 from cai.training.trainers.arguments import vendors_among_themselves
 
 TEXTS = ("Hi", "Where does the quiet river run past?", "And then, after the old mill, where does it run? " * 3)

@@ -11,8 +11,8 @@ import orjson
 import pytest
 from pages import front_matter
 
-from cai.train_card import MOST_SHOWN, card
-from cai.train_samples import Sample, write_samples
+from cai.training.report.card import MOST_SHOWN, card
+from cai.training.report.samples import Sample, write_samples
 from cai.training.setup.config import TrainConfig, load_config
 
 CONFIG: dict[str, Any] = TrainConfig.model_validate({}).model_dump(mode="json")

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cai.judge.metrics import wilson
-from cai.train_eval import pair_accuracy, sign_test, wins
+from cai.training.report.pairs import pair_accuracy, sign_test, wins
 
 
 def logp(step: int, name: str, now: tuple[float | None, float], before: tuple[float, float]) -> dict[str, Any]:

@@ -1,0 +1,1 @@
+"""What a training leaves: samples, pairs, plots, card, provenance."""
