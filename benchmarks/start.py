@@ -18,7 +18,7 @@ from _common import HERE, Times, conditions, table
 
 ENVIRONMENT = os.environ | {"PYTHONPATH": str(HERE.parent)}
 HEAVY = ("torch", "transformers", "openai", "anthropic", "datasets", "pyarrow", "openvino_genai", "gguf")
-CLI = "import sys; from cai.cli import main; sys.argv[0] = 'cai'; main()"
+CLI = "import sys; from cai.cli.main import main; sys.argv[0] = 'cai'; main()"
 LOADED = "; import sys; print(' '.join(name for name in sys.modules if '.' not in name))"
 IMPORT = "import cai"
 COMMANDS = {

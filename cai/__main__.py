@@ -1,6 +1,6 @@
 """`python -m cai` is the `cai` command."""
 
-from cai.cli import main
+from cai.cli.main import main
 
 if __name__ == "__main__":
     main()

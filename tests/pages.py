@@ -15,7 +15,7 @@ from typing import Any
 import yaml
 from typer.main import get_command
 
-from cai.cli import app
+from cai.cli.main import app
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]

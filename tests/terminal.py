@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from cai.cli import main
+from cai.cli.main import main
 
 
 @dataclass

@@ -19,8 +19,8 @@ import pytest
 import typer
 from fakes import Fake, skipping
 
-from cai import cli_chat
 from cai.chatting import Chat, fitting, help_lines, obey, spec_of
+from cai.cli import chat as cli_chat
 from cai.errors import CallRejected, ModelBusy, ModelFault, RunError, ServerDown, UsageError
 from cai.models import Abilities
 from cai.records import Sampling
@@ -246,7 +246,7 @@ def test_folders_and_files_are_models_and_specs_stay_as_they_are(tmp_path: Path)
 
 # The command
 
-APP = "import typer, cai.cli_chat as c; a = typer.Typer(); c.add_to(a); a()"
+APP = "import typer, cai.cli.chat as c; a = typer.Typer(); c.add_to(a); a()"
 
 
 def recorded(folder: Path, *replies: str) -> Path:

@@ -42,7 +42,7 @@ def test_importing_the_package_loads_nothing_it_may_not_need() -> None:
     ids=" ".join,
 )
 def test_a_command_loads_no_heavy_package_that_it_does_not_use(command: list[str]) -> None:
-    assert loaded_by(f"import sys\nsys.argv[1:] = {command!r}\nfrom cai.cli import main\nmain()", HEAVY) == []
+    assert loaded_by(f"import sys\nsys.argv[1:] = {command!r}\nfrom cai.cli.main import main\nmain()", HEAVY) == []
 
 
 def test_all_that_is_listed_is_there_and_of_the_package() -> None:

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from fakes import Fake
 
-from cai.cli import main
+from cai.cli.main import main
 from cai.models import Abilities
 from cai.records import Completion
 

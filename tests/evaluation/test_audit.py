@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from shared import shared
 from typer.testing import CliRunner
 
-from cai.cli_audit import audit as command
+from cai.cli.audit import audit as command
 from cai.errors import CaiError, SourceError, UsageError
 from cai.evaluation.audit import audit
 from cai.evaluation.audit_report import MEASURES, OF_REPLIES

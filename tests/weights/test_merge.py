@@ -25,7 +25,7 @@ import transformers
 from adapters import adapter
 from safetensors.torch import load_file, save_file
 
-from cai import cli_chat
+from cai.cli import chat as cli_chat
 from cai.errors import CaiError, RunError, UnknownModel, UsageError
 from cai.folder.rows import take_lock
 from cai.models import open_model

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cai import cli_runs
-from cai.cli_common import Json, print_json, say
+from cai.cli import runs as cli_runs
+from cai.cli.common import Json, print_json, say
 
 if TYPE_CHECKING:
     pass

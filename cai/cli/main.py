@@ -10,10 +10,12 @@ from typing import Annotated, Any
 
 import typer
 
-from cai import cli_chat, cli_runs, cli_train
-from cai.cli_audit import audit
-from cai.cli_constitution import constitution_app
-from cai.cli_judge import judge_app
+from cai.cli import chat as cli_chat
+from cai.cli import runs as cli_runs
+from cai.cli import train as cli_train
+from cai.cli.audit import audit
+from cai.cli.constitution import constitution_app
+from cai.cli.judge import judge_app
 
 app = typer.Typer(
     name="cai",
@@ -57,7 +59,7 @@ class _Notes(logging.Handler):
     """Shows log messages above the progress line."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        from cai.console import show
+        from cai.cli.console import show
 
         show([self.format(record)])
 
@@ -106,7 +108,7 @@ def _run(args: list[str], debug: bool) -> int:
 
 
 def _fail(message: str, status: int = 1) -> int:
-    from cai.console import printable
+    from cai.cli.console import printable
 
     typer.echo(printable(" ".join(message.splitlines())), err=True)
     return status

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 from rich.live import Live
 from rich.text import Text
 
-from cai import console
-from cai.console import clock, show
+from cai.cli import console
+from cai.cli.console import clock, show
 
 if TYPE_CHECKING:
     from cai.training.report.summary import TrainSummary

@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from rich.console import Console
 from rich.text import Text
 
-from cai import console as module
 from cai.calls.limits import Tally
-from cai.console import Progress, clock, example, printable, progress_line, show, summary, word_diff
+from cai.cli import console as module
+from cai.cli.console import Progress, clock, example, printable, progress_line, show, summary, word_diff
 from cai.records import Revision
 
 HOSTILE = "[red]loud[/red] :smile: \x1b[31mred\x1b[0m \x1b]0;title\x07 \u202eback\u2066 \r\x08over \ud800 \x9b31m"

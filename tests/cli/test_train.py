@@ -13,8 +13,8 @@ import orjson
 import pytest
 from terminal import cai, failed, on_terminal
 
-from cai import console_train
-from cai.cli_train import DOCS, KEYS, ONLY, flags_of
+from cai.cli import console_train
+from cai.cli.train import DOCS, KEYS, ONLY, flags_of
 from cai.errors import UsageError
 from cai.training.data.rows import Method
 from cai.training.setup.config import OF_METHODS, TrainConfig, load_config
@@ -24,7 +24,7 @@ from cai.training.setup.config import OF_METHODS, TrainConfig, load_config
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty folder to work in, and an environment without settings of the user's."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent.parent))
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[2]))
     for name in ("FORCE_COLOR", "NO_COLOR", "COLUMNS", "TTY_COMPATIBLE", "WANDB_API_KEY", "WANDB_MODE", "WORLD_SIZE"):
         monkeypatch.delenv(name, raising=False)
     return tmp_path

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from cai.cli_common import Json, print_json, say
+from cai.cli.common import Json, print_json, say
 
 
 def audit(

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cai.cli_common import Json, print_json, say
+from cai.cli.common import Json, print_json, say
 
 if TYPE_CHECKING:
     from cai.chatting import Chat
@@ -28,7 +28,7 @@ def merge(
 
     Example: cai merge models/dpo --out models/merged --gguf
     """
-    from cai import console
+    from cai.cli import console
     from cai.weights.merge import merge as merge_adapter
 
     found = merge_adapter(adapter, out, gguf=gguf, tell=lambda line: console.show([line]))
@@ -87,8 +87,8 @@ def _pipe(runner: asyncio.Runner, talk: Chat) -> None:
 
 
 def _talk(runner: asyncio.Runner, talk: Chat) -> None:
-    from cai import console
     from cai.chatting import obey
+    from cai.cli import console
     from cai.errors import CaiError, ModelStopped
 
     model = talk.model
@@ -149,7 +149,7 @@ def _lines() -> Iterator[str]:
 def _tell(done: Completion, seconds: float) -> None:
     from rich.text import Text
 
-    from cai import console
+    from cai.cli import console
 
     tokens = "" if done.output_tokens is None else f"{done.output_tokens:,} tokens, "
     cut = "" if done.finish == "stop" else f", ended by {done.finish}"

@@ -16,7 +16,7 @@ import pytest
 from stub import Stub, stub
 from terminal import cai, failed, on_terminal, process
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 COMMANDS = [
     "", "generate", "export", "plan", "plan generate", "constitution", "constitution list", "constitution show",
     "constitution check", "constitution import", "sample", "label", "plan sample", "plan label", "audit", "judge",

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cai.cli_common import Json, print_json
+from cai.cli.common import Json, print_json
 
 if TYPE_CHECKING:
     from cai.runs.run import Setup
@@ -185,7 +185,7 @@ def _setup(name: str, given: Mapping[str, Any]) -> Setup[Any]:
 
 def play_shown(job: Job[Any]) -> None:
     """Play a job to its end, and show how it goes."""
-    from cai import console
+    from cai.cli import console
     from cai.runs.play import run_job
 
     console.show(job.setup.describe())
@@ -215,7 +215,7 @@ def _run(setup: Setup[Any], json: bool) -> None:
 
 
 def _plan(setup: Setup[Any], json: bool) -> None:
-    from cai import console
+    from cai.cli import console
     from cai.runs.plan import estimate
 
     found = estimate(setup)
@@ -292,7 +292,7 @@ def export_options(
 
 
 def _export(run: Path, public: bool, json: bool, **options: Any) -> None:
-    from cai import console
+    from cai.cli import console
     from cai.export.export import export_run
 
     found = export_run(run, private=not public, **options)

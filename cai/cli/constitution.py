@@ -7,9 +7,9 @@ from typing import Annotated, Any
 
 import typer
 
-from cai.cli_common import Json, print_json, say
-from cai.cli_judge import RUN_OPTIONS, with_run_options
-from cai.cli_runs import play_shown
+from cai.cli.common import Json, print_json, say
+from cai.cli.judge import RUN_OPTIONS, with_run_options
+from cai.cli.runs import play_shown
 
 constitution_app = typer.Typer(
     help="List, read, check and import constitutions.\n\nExample: cai constitution show harmless",

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cai.cli_common import Json, print_json
+from cai.cli.common import Json, print_json
 
 if TYPE_CHECKING:
     from cai.training.data.rows import Method
@@ -106,7 +106,7 @@ def _command(method: Method) -> Callable[..., None]:
 
 
 def _train(method: Method, given: Mapping[str, Any]) -> None:
-    from cai import console, console_train
+    from cai.cli import console, console_train
     from cai.training.train import train
     from cai.training.trainers.arguments import join_processes
 

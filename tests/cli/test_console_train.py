@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from cai import console as module
-from cai.console_train import TrainProgress, evaluation, step, summary
+from cai.cli import console as module
+from cai.cli.console_train import TrainProgress, evaluation, step, summary
 from cai.training.report.summary import TrainSummary
 
 STEP = {"step": 3, "steps": 40, "loss": 1.23456, "tokens_per_second": 1036.6, "memory_gb": 0.52, "eta_seconds": 80.2}
@@ -62,7 +62,7 @@ def test_into_a_file_goes_a_line_each_tenth_of_the_steps(screen: io.StringIO) ->
 
 
 def test_a_slow_tenth_is_told_of_more_than_once(screen: io.StringIO, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("cai.console_train.LINE_EVERY", 0.0)
+    monkeypatch.setattr("cai.cli.console_train.LINE_EVERY", 0.0)
     lines_of(screen, [STEP | {"step": number} for number in range(1, 4)])
     assert len(screen.getvalue().splitlines()) == 3
 
