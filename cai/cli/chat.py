@@ -14,7 +14,7 @@ import typer
 from cai.cli.common import Json, print_json, say
 
 if TYPE_CHECKING:
-    from cai.chatting import Chat
+    from cai.chat import Chat
     from cai.records import Completion
 
 
@@ -52,7 +52,7 @@ def chat(
 
     Example: cai chat models/dpo --system "You are brief."
     """
-    from cai.chatting import Chat, fitting, spec_of
+    from cai.chat import Chat, fitting, spec_of
     from cai.records import Sampling
     from cai.runs.settings import RunSettings, open_models, settings_from_options
 
@@ -87,7 +87,7 @@ def _pipe(runner: asyncio.Runner, talk: Chat) -> None:
 
 
 def _talk(runner: asyncio.Runner, talk: Chat) -> None:
-    from cai.chatting import obey
+    from cai.chat import obey
     from cai.cli import console
     from cai.errors import CaiError, ModelStopped
 

@@ -19,7 +19,7 @@ import pytest
 import typer
 from fakes import Fake, skipping
 
-from cai.chatting import Chat, fitting, help_lines, obey, spec_of
+from cai.chat import Chat, fitting, help_lines, obey, spec_of
 from cai.cli import chat as cli_chat
 from cai.errors import CallRejected, ModelBusy, ModelFault, RunError, ServerDown, UsageError
 from cai.models import Abilities
