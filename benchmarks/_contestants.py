@@ -23,15 +23,17 @@ import orjson
 from _common import cpu_seconds
 
 import cai
+from cai.calls.budget import Budget
 from cai.calls.feed import Feed
 from cai.calls.flow import Driver, Played, Seat, call_seed, play_many
-from cai.calls.limits import Budget, Limiter, Tally
+from cai.calls.limits import Limiter, Tally
+from cai.calls.model import Connection, Model
 from cai.engine.ask import Ask
 from cai.engine.revise import Chain, draw_principles, revise
 from cai.engine.templates import load_templates
 from cai.errors import RowDropped
 from cai.folder.run import RunFolder
-from cai.models import Connection, Model, open_model
+from cai.models import open_model
 from cai.records import (
     BadPrompt,
     Call,

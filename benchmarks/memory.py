@@ -38,7 +38,7 @@ class InProcess:
     concurrency, context = WIDTH, None
 
     def __init__(self) -> None:
-        from cai.models import Abilities
+        from cai.records import Abilities
 
         self.can = Abilities()
 

@@ -12,10 +12,11 @@ from dataclasses import replace
 
 import orjson
 
+from cai.calls.budget import Budget
 from cai.calls.flow import Driver, Flow, Seat
-from cai.calls.limits import Budget, Limiter, Tally
+from cai.calls.limits import Limiter, Tally
+from cai.calls.model import Model
 from cai.errors import CallRejected, RowDropped, RunError, UsageError
-from cai.models import Model
 from cai.records import Completion, Message, Request, Sampling
 from cai.sources.built_in import path_of
 

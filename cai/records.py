@@ -320,3 +320,21 @@ class Completion:
     reasoning: str | None = None  # a thinking model's thoughts, kept apart from the reply
     logprobs: tuple[dict[str, float], ...] | None = None  # per generated token: token → natural log probability
     scores: tuple[float, ...] | None = None  # natural log probability of each continuation of `Request.score`
+
+
+@dataclass(frozen=True, slots=True)
+class Abilities:
+    """What a model can do; asking for more raises `UsageError` before the first call."""
+
+    chat: bool = True
+    completion: bool = False  # continues raw text: base models, few-shot templates
+    logprobs: int = 0  # alternatives per token it can list; 0: none
+    scoring: bool = False  # log-probability of a given continuation
+    seeds: bool = False  # the same seed and payload give the same reply (as far as its arithmetic does)
+    prefill: bool = False  # continues a started assistant turn
+    reward: bool = False  # gives a conversation a number, and no words
+
+
+Item = Prompt | Contest | BadPrompt
+
+Place = tuple[int, Item]  # position in the input, and what is there

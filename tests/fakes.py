@@ -7,12 +7,12 @@ import selectors
 from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
+from cai.calls.budget import Budget
 from cai.calls.flow import Driver, Seat
-from cai.calls.limits import Budget, Limiter, Tally
+from cai.calls.limits import Limiter, Tally
 from cai.calls.prices import Price
 from cai.folder.store import Store
-from cai.models import Abilities
-from cai.records import Call, Completion, Request, Sampling
+from cai.records import Abilities, Call, Completion, Request, Sampling
 
 T = TypeVar("T")
 

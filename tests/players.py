@@ -8,8 +8,7 @@ from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
-from cai.models import Abilities
-from cai.records import Call, Completion
+from cai.records import Abilities, Call, Completion
 
 
 def digits(*parts: object) -> int:

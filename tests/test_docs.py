@@ -47,9 +47,10 @@ from pages import (
 from stub import stub
 
 from cai import generate, load_constitution
+from cai.calls.model import Connection, Model
 from cai.errors import UsageError
 from cai.judge.flows import choose_protocol
-from cai.models import Connection, Model, open_model
+from cai.models import open_model
 from cai.records import Protocol
 from cai.runs.generate import Settings
 from cai.runs.label_settings import LabelSettings

@@ -13,8 +13,7 @@ import pytest
 from fakes import Fake
 
 from cai.cli.main import main
-from cai.models import Abilities
-from cai.records import Completion
+from cai.records import Abilities, Completion
 
 REPLIES = re.compile(r"<reply_a>\n(.*?)\n</reply_a>\n\n<reply_b>\n(.*?)\n</reply_b>", re.S)
 

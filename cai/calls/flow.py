@@ -13,13 +13,14 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Mapp
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
+from cai.calls.budget import Budget
 from cai.calls.feed import Feed
-from cai.calls.limits import ATTEMPTS, ATTEMPTS_UNREACHED, Budget, Limiter, Tally, backoff, give_up
+from cai.calls.limits import ATTEMPTS, ATTEMPTS_UNREACHED, Limiter, Tally, backoff, give_up
+from cai.calls.model import Model
 from cai.calls.prices import Price
 from cai.errors import BudgetReached, CallRejected, ModelBusy, ModelFault, ModelStopped, RowDropped, RunError
 from cai.folder.payloads import call_key, canonical_call
 from cai.folder.store import Store
-from cai.models import Model
 from cai.records import Call, Completion, Request, Role, Sampling, Usage
 
 T = TypeVar("T")

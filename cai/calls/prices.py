@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from cai.calls.model import Model
 from cai.errors import UsageError
-from cai.models import Model
 
 # Models that run on the user's own machine cost no money per token.
 FREE = frozenset({"local", "hf", "recorded", "reward"})

@@ -21,11 +21,10 @@ from cai.evaluation.trial import NOT_ASKED, Play, quietly, read_labels
 from cai.judge.calibration import CalibrationReport, calibrate_rows
 from cai.judge.flows import log_ratio, mean_preference
 from cai.judge.metrics import Binding, credit, probability
-from cai.records import BadPrompt, Label, Protocol, Vote
+from cai.records import BadPrompt, Label, Place, Protocol, Vote
 from cai.runs.contests import Source, read_contests
 from cai.runs.label import LabelSetup, resolve
 from cai.runs.label_settings import LabelSettings
-from cai.runs.run import Place
 from cai.runs.session import Job
 from cai.runs.settings import make_settings, open_models, spec_of
 

@@ -25,11 +25,10 @@ from cai.folder.rows import damage
 from cai.folder.run import PAIR_BITS, identity_hash
 from cai.judge.flows import Flow, Pair, judge, log_ratio
 from cai.judge.metrics import probability
-from cai.records import Contest, Label, Reading, Record, Vote
+from cai.records import Contest, Label, Place, Reading, Record, Vote
 from cai.runs.judging import Labelling
 from cai.runs.label import LabelSetup, resolve
 from cai.runs.label_settings import LabelSettings
-from cai.runs.run import Place
 from cai.runs.session import Job
 from cai.runs.settings import make_settings, spec_of
 

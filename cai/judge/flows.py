@@ -20,8 +20,7 @@ from cai.constitution.principles import Principle
 from cai.engine.ask import AskJudge
 from cai.errors import RowDropped, UsageError
 from cai.judge.metrics import probability
-from cai.models import Abilities
-from cai.records import Completion, Message, Protocol, Reading, Request, Vote
+from cai.records import Abilities, Completion, Message, Protocol, Reading, Request, Vote
 
 LEAST_MASS = 0.5  # of both letters together; below it the judge wanted to say something else
 WAVES = 3  # of votes, where they stay split

@@ -19,8 +19,7 @@ from typing import Any
 from pydantic import Field, ValidationError
 
 from cai.errors import InputError, ModelStopped
-from cai.models import Abilities
-from cai.records import Call, Completion, Finish, Record, Role, Usage
+from cai.records import Abilities, Call, Completion, Finish, Record, Role, Usage
 
 Key = tuple[str, str, int]  # row id, role, index
 

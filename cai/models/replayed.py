@@ -15,8 +15,7 @@ import orjson
 
 from cai.errors import InputError, ModelStopped
 from cai.folder.store import read_calls
-from cai.models import Abilities
-from cai.records import Call, Completion
+from cai.records import Abilities, Call, Completion
 
 Answers = dict[bytes, list[tuple[float | None, int | None, Completion]]]  # with temperature and max_tokens, if stated
 

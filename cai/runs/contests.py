@@ -27,9 +27,9 @@ from cai.records import (
     DropReason,
     Label,
     Message,
+    Place,
     Revision,
 )
-from cai.runs.run import Place
 from cai.sources.conversations import NoPrompt, listed, to_prompt
 from cai.sources.files import describe, read_records
 from cai.sources.pairs import optional_text, pair_of, text_of

@@ -11,14 +11,14 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from cai.calls.flow import Driver, Played
+from cai.calls.model import Model
 from cai.constitution.principles import Constitution, load_constitution
 from cai.engine.ask import Ask
 from cai.engine.revise import Chain, draw_principles, revise
 from cai.engine.templates import load_templates
 from cai.errors import UsageError
-from cai.models import Model
-from cai.records import Contest, Prompt, Request, Revision
-from cai.runs.run import Item, Place, PromptSetup, Task, describe_prompts
+from cai.records import Contest, Item, Place, Prompt, Request, Revision
+from cai.runs.run import PromptSetup, Task, describe_prompts
 from cai.runs.settings import (
     Kinds,
     Prompts,

@@ -25,9 +25,9 @@ from cai.folder.rows import damage
 from cai.folder.run import PAIR_BITS, RunFolder
 from cai.judge.flows import CHECKED, Flow, Pair, Verdict, belief, draw_for_judge, judge
 from cai.judge.readable import JudgeCheck
-from cai.records import Contest, Label, Prompt, Protocol, Usage
+from cai.records import Contest, Label, Place, Prompt, Protocol, Usage
 from cai.runs.contests import contest_of, later_reply, replies_of_run
-from cai.runs.run import Place, Task
+from cai.runs.run import Task
 from cai.texts.hygiene import identical
 
 if TYPE_CHECKING:

@@ -12,6 +12,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from cai.calls.model import Model
 from cai.constitution.principles import Constitution, load_constitution
 from cai.engine.ask import AskJudge
 from cai.engine.templates import load_templates
@@ -20,12 +21,11 @@ from cai.export.pairs import Filters
 from cai.judge.calibration import binding_problems, calibrate_file, load_calibration, untrustworthy
 from cai.judge.flows import WAVES, choose_protocol
 from cai.judge.metrics import TARGETS, Calibration
-from cai.models import Model
-from cai.records import Contest, Label, Protocol, Request, Role, Sampling
+from cai.records import Contest, Item, Label, Place, Protocol, Request, Role, Sampling
 from cai.runs.contests import Source, describe_source, human_labelled, read_contests, run_info
 from cai.runs.judging import Labelling
 from cai.runs.label_settings import LabelSettings, check_reasons
-from cai.runs.run import Item, Place, Setup, describe_prompts, is_countable, limited
+from cai.runs.run import Setup, describe_prompts, is_countable, limited
 from cai.runs.settings import (
     check_ability,
     check_identity,

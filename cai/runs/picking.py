@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from cai.calls.flow import Driver, Played
+from cai.calls.model import Model
 from cai.constitution.principles import Constitution, load_constitution
 from cai.engine.ask import AskJudge
 from cai.engine.templates import Templates
@@ -20,7 +21,6 @@ from cai.errors import CaiError, RowDropped, UsageError
 from cai.judge.best_of import competitors, mean_wins, pairs_of, pick, rewards, unread
 from cai.judge.flows import Flow, Pair, Verdict, choose_protocol, draw_for_judge, judge
 from cai.judge.readable import JudgeCheck
-from cai.models import Model
 from cai.records import Best, Candidate, Comparison, Contest, Prompt, Protocol, Request
 from cai.runs.contests import contest_of
 from cai.runs.settings import check_ability, spec_of

@@ -16,17 +16,15 @@ from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 from cai.calls.flow import Driver
+from cai.calls.model import Model
 from cai.calls.prices import Price
 from cai.engine.templates import Templates
 from cai.errors import CaiError
 from cai.folder.run import RunFolder, identity_hash
-from cai.models import Model
-from cai.records import BadPrompt, Contest, Prompt, Record, Request, Role, Sampling
+from cai.records import Contest, Item, Place, Prompt, Record, Request, Role, Sampling
 from cai.runs.settings import Prompts, PromptSettings, RunSettings, check_ability
 from cai.sources.files import read_prompts
 
-Item = Prompt | Contest | BadPrompt
-Place = tuple[int, Item]  # position in the input, and what is there
 Row = TypeVar("Row", bound=Record)
 Seats = Mapping[Role, Model]
 

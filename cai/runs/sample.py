@@ -13,16 +13,16 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from cai.calls.flow import Driver, Played, total_usage
+from cai.calls.model import Model
 from cai.constitution.principles import Constitution
 from cai.engine.ask import Ask
 from cai.engine.candidates import sample
 from cai.engine.templates import Templates, load_templates
 from cai.errors import RowDropped, UsageError
 from cai.judge.flows import WAVES
-from cai.models import Model
-from cai.records import Best, Candidate, Candidates, Contest, Prompt, Request
+from cai.records import Best, Candidate, Candidates, Contest, Item, Place, Prompt, Request
 from cai.runs.picking import Picker, Picking, all_of, resolve_picking
-from cai.runs.run import Item, Place, PromptSetup, Task, describe_prompts
+from cai.runs.run import PromptSetup, Task, describe_prompts
 from cai.runs.settings import (
     Kinds,
     Prompts,

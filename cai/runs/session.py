@@ -12,13 +12,14 @@ from contextlib import aclosing
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
+from cai.calls.budget import Budget
 from cai.calls.feed import Feed
 from cai.calls.flow import Driver, Seat, play_many
-from cai.calls.limits import Budget, Limiter, Tally
+from cai.calls.limits import Limiter, Tally
 from cai.errors import CaiError, RowDropped, RunError, SourceError, Unreadable
 from cai.folder.run import RunFolder
-from cai.records import BadPrompt, Drop, Record
-from cai.runs.run import Item, Place, Setup
+from cai.records import BadPrompt, Drop, Item, Place, Record
+from cai.runs.run import Setup
 
 log = logging.getLogger("cai")
 Row = TypeVar("Row", bound=Record)

@@ -14,11 +14,12 @@ from typing import Any, ClassVar, TypeVar
 
 import orjson
 
+from cai.calls.model import Connection, Model
 from cai.calls.prices import FREE, Price, known_price, parse_price
 from cai.engine.templates import Templates
 from cai.errors import UsageError
 from cai.folder.run import identity_hash
-from cai.models import Connection, Model, open_model
+from cai.models import open_model
 
 Prompts = str | Path | Iterable[Any] | None
 WHOLE = 2**63 - 1  # what JSON writers and SQLite take for a whole number

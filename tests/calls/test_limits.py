@@ -11,6 +11,7 @@ from fakes import skipping
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from cai.calls.budget import Budget
 from cai.calls.limits import (
     ATTEMPTS,
     BACKOFF_MAX,
@@ -19,7 +20,6 @@ from cai.calls.limits import (
     DEAD_CALLS,
     GROW_AFTER,
     PER_TURN,
-    Budget,
     Limiter,
     backoff,
     give_up,

@@ -6,9 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from cai.calls.model import Connection
 from cai.calls.prices import FREE, Price, known_price, parse_price
 from cai.errors import UsageError
-from cai.models import Connection, open_model
+from cai.models import open_model
 
 TOKENS = st.integers(0, 1_000_000)
 

@@ -12,8 +12,9 @@ from typing import Any
 import pytest
 from shared import shared
 
+from cai.calls.budget import Budget
 from cai.calls.flow import Driver, Played, Seat
-from cai.calls.limits import Budget, Limiter, Tally
+from cai.calls.limits import Limiter, Tally
 from cai.constitution.importers import import_constitution
 from cai.constitution.principles import Constitution, Principle, load_constitution
 from cai.engine.ask import Ask

@@ -24,8 +24,7 @@ from cai.errors import CallRejected, ModelStopped, RunError, SourceError, UsageE
 from cai.evaluation.bench import judge_bench, resolve_bench
 from cai.evaluation.bench_report import BenchResult, lines
 from cai.judge.calibration import calibrate_file
-from cai.models import Abilities
-from cai.records import Call, Completion
+from cai.records import Abilities, Call, Completion
 
 Fakes = Callable[..., Judge]
 LAW = Constitution.model_validate(

@@ -34,8 +34,7 @@ from cai.judge.flows import (
     read_letters,
     readability,
 )
-from cai.models import Abilities
-from cai.records import Completion, Protocol, Reading, Request, Vote
+from cai.records import Abilities, Completion, Protocol, Reading, Request, Vote
 
 PAIR = Pair(({"role": "user", "content": "Hi?"},), "Reply one.", "Reply two.")
 SWAPPED = Pair(PAIR.prompt, PAIR.b, PAIR.a)

@@ -20,6 +20,7 @@ from cai.records import (
     Candidates,
     Contest,
     Message,
+    Place,
     Revision,
     Round,
     Usage,
@@ -35,7 +36,6 @@ from cai.runs.contests import (
     replies_of_run,
     run_info,
 )
-from cai.runs.run import Place
 
 DATA = Path(os.environ.get("CAI_SHARED_DATA", Path(__file__).parents[3] / "shared" / "data"))
 

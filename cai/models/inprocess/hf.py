@@ -14,10 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from cai.errors import CallRejected, MissingExtra, ModelStopped, UsageError
-from cai.models import Abilities
 from cai.models.inprocess.hf_engine import Engine, Row
 from cai.models.inprocess.hf_words import Words, first_stop, split_thoughts
-from cai.records import Call, Completion
+from cai.records import Abilities, Call, Completion
 from cai.sources.built_in import path_of
 from cai.weights.bases import Base, base_at, check_kind, read_object
 from cai.weights.embedded import fingerprint

@@ -13,9 +13,8 @@ import threading
 from typing import Any
 
 from cai.errors import CallRejected, MissingExtra, ModelFault, ModelStopped, UsageError
-from cai.models import Abilities
 from cai.models.inprocess.hf_engine import Engine, Row
-from cai.records import Call, Completion
+from cai.records import Abilities, Call, Completion
 from cai.sources.built_in import path_of
 from cai.weights.bases import Base, base_at, check_kind
 from cai.weights.loading import load_model, load_tokenizer

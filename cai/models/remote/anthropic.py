@@ -10,10 +10,10 @@ import os
 import re
 from typing import Any
 
+from cai.calls.model import Connection
 from cai.errors import CallRejected, UsageError
-from cai.models import Abilities, Connection
 from cai.models.remote.http import Client
-from cai.records import Call, Completion, Finish, Message
+from cai.records import Abilities, Call, Completion, Finish, Message
 
 OFFICIAL = "api.anthropic.com"
 API_VERSION = "2023-06-01"

@@ -25,6 +25,7 @@ import orjson
 from multidict import CIMultiDict
 from yarl import URL
 
+from cai.calls.model import Connection
 from cai.errors import (
     AuthenticationFailed,
     CallRejected,
@@ -35,7 +36,6 @@ from cai.errors import (
     UnknownModel,
     UsageError,
 )
-from cai.models import Connection
 
 # What servers write, in `error.code`, `error.type` or the message, for failures that share HTTP 400 with all others.
 TOO_LONG = re.compile(

@@ -9,10 +9,10 @@ import os
 import re
 from typing import Any
 
+from cai.calls.model import Connection
 from cai.errors import CallRejected, ModelFault, UsageError
-from cai.models import Abilities, Connection
 from cai.models.remote.http import Client, error_in
-from cai.records import Call, Completion, Finish, Request
+from cai.records import Abilities, Call, Completion, Finish, Request
 
 OFFICIAL = "api.openai.com"
 # OpenAI's reasoning models: temperature is fixed at 1, and they take neither stop strings nor logprobs.

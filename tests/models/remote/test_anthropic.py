@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 from stub import http, scripted, stub
 
+from cai.calls.model import Connection
 from cai.errors import AuthenticationFailed, CallRejected, ModelBusy, ModelFault, UsageError
-from cai.models import Connection
 from cai.models.remote.anthropic import AnthropicModel, generation
 from cai.records import Call, Completion, Message, Request, Sampling
 

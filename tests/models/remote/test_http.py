@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from stub import http, scripted
 
+from cai.calls.model import Connection
 from cai.errors import (
     AuthenticationFailed,
     CallRejected,
@@ -22,7 +23,6 @@ from cai.errors import (
     UnknownModel,
     UsageError,
 )
-from cai.models import Connection
 from cai.models.remote.http import Client, read_error, retry_after
 
 KEY = "sk-proj-Zq8vW2mT4xR7"

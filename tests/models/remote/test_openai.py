@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from stub import Stub, http, scripted, stub
 
+from cai.calls.model import Connection
 from cai.errors import (
     AuthenticationFailed,
     CallRejected,
@@ -20,7 +21,7 @@ from cai.errors import (
     UnknownModel,
     UsageError,
 )
-from cai.models import Connection, open_model
+from cai.models import open_model
 from cai.models.remote.openai import OpenAIModel, split_thoughts
 from cai.records import Call, Completion, Request, Sampling
 
