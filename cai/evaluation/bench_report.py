@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from cai.judge.calibration import FEW, TRIVIAL, CalibrationReport
-from cai.judge.metrics import TARGETS, at_least, confidence
+from cai.judge.certify import TARGETS
+from cai.judge.metrics import at_least, confidence
 from cai.records import Protocol, Record
 
 MEASURED = (

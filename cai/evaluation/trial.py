@@ -23,7 +23,8 @@ from cai.constitution.principles import Constitution, Principle, load_constituti
 from cai.errors import ConstitutionError, UsageError
 from cai.folder.rows import damage
 from cai.folder.run import PAIR_BITS, identity_hash
-from cai.judge.flows import Flow, Pair, judge, log_ratio
+from cai.judge.flows import Flow, Pair, judge
+from cai.judge.letters import log_ratio
 from cai.judge.metrics import probability
 from cai.records import Contest, Label, Place, Reading, Record, Vote
 from cai.runs.judging import Labelling

@@ -27,7 +27,7 @@ from cai.export.tables import schemas
 from cai.folder.rows import TRAINING_FILES, write_atomically
 from cai.folder.run import RunFolder, reopen
 from cai.judge.calibration import FILE
-from cai.judge.metrics import Calibration
+from cai.judge.certify import Calibration
 from cai.records import Record
 
 ROWS = {"generate": "revisions.jsonl", "label": "labels.jsonl", "sample": "candidates.jsonl"}

@@ -15,7 +15,7 @@ from pydantic import ValidationError
 from cai.errors import UsageError
 from cai.export.pairs import PAIRINGS, Filters
 from cai.judge.calibration import FILE, binding_problems, first_problem, load_calibration
-from cai.judge.metrics import Calibration, Threshold
+from cai.judge.certify import Calibration, Threshold
 from cai.records import BadPrompt, prompt_hash
 from cai.sources.files import read_prompts
 

@@ -34,7 +34,7 @@ from functools import lru_cache
 from typing import Any, Literal
 
 from cai.errors import UsageError
-from cai.judge.flows import CLAMP, belief
+from cai.judge.belief import CLAMP, belief
 from cai.records import DropReason, prompt_hash
 from cai.texts import hygiene
 from cai.texts.refusals import refusal

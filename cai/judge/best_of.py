@@ -17,7 +17,7 @@ import math
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 
 from cai.errors import RowDropped
-from cai.judge.flows import belief
+from cai.judge.belief import belief
 from cai.records import Candidate, Comparison, Completion, Message, Protocol, Request
 
 TIE = 1e-9  # between scores: sums of the same probabilities in another order differ by 1e-16

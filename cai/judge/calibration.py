@@ -18,21 +18,8 @@ from pydantic import ValidationError
 from cai.errors import InputError, RunError
 from cai.folder.rows import write_atomically
 from cai.folder.run import differences
-from cai.judge.metrics import (
-    COLDEST,
-    DELTA,
-    HOTTEST,
-    TARGETS,
-    Binding,
-    Calibration,
-    Metrics,
-    at_least,
-    certify_all,
-    credit,
-    fit_temperature,
-    measure,
-    probability,
-)
+from cai.judge.certify import COLDEST, DELTA, HOTTEST, TARGETS, Binding, Calibration, certify_all, fit_temperature
+from cai.judge.metrics import Metrics, at_least, credit, measure, probability
 from cai.judge.people import Judged, JudgedRows, read_judged
 from cai.records import Record
 from cai.sources.files import read_records

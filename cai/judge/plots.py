@@ -10,7 +10,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from cai.errors import MissingExtra
-from cai.judge.metrics import Threshold, reliability, risk_coverage
+from cai.judge.certify import Threshold
+from cai.judge.metrics import reliability, risk_coverage
 
 BEFORE, AFTER, GREY = "#b5532d", "#22577a", "#8a8a8a"  # apart in lightness too: for print and for colour-blind eyes
 

@@ -23,7 +23,8 @@ from cai.errors import CaiError, RowDropped
 from cai.export.pairs import extra_pass, reason
 from cai.folder.rows import damage
 from cai.folder.run import PAIR_BITS, RunFolder
-from cai.judge.flows import CHECKED, Flow, Pair, Verdict, belief, draw_for_judge, judge
+from cai.judge.belief import Verdict, belief
+from cai.judge.flows import CHECKED, Flow, Pair, draw_for_judge, judge
 from cai.judge.readable import JudgeCheck
 from cai.records import Contest, Label, Place, Prompt, Protocol, Usage
 from cai.runs.contests import contest_of, later_reply, replies_of_run

@@ -19,8 +19,8 @@ from cai.engine.templates import load_templates
 from cai.errors import UsageError
 from cai.export.pairs import Filters
 from cai.judge.calibration import binding_problems, calibrate_file, load_calibration, untrustworthy
+from cai.judge.certify import TARGETS, Calibration
 from cai.judge.flows import WAVES, choose_protocol
-from cai.judge.metrics import TARGETS, Calibration
 from cai.records import Contest, Item, Label, Place, Protocol, Request, Role, Sampling
 from cai.runs.contests import Source, describe_source, human_labelled, read_contests, run_info
 from cai.runs.judging import Labelling

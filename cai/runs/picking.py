@@ -18,8 +18,9 @@ from cai.constitution.principles import Constitution, load_constitution
 from cai.engine.ask import AskJudge
 from cai.engine.templates import Templates
 from cai.errors import CaiError, RowDropped, UsageError
+from cai.judge.belief import Verdict
 from cai.judge.best_of import competitors, mean_wins, pairs_of, pick, rewards, unread
-from cai.judge.flows import Flow, Pair, Verdict, choose_protocol, draw_for_judge, judge
+from cai.judge.flows import Flow, Pair, choose_protocol, draw_for_judge, judge
 from cai.judge.readable import JudgeCheck
 from cai.records import Best, Candidate, Comparison, Contest, Prompt, Protocol, Request
 from cai.runs.contests import contest_of

@@ -20,7 +20,7 @@ from cai.export.export import export_run
 from cai.export.labels import Choice, LabelCut
 from cai.export.pairs import Filters
 from cai.folder.run import RunFolder, package_version, reopen
-from cai.judge.metrics import Binding, Calibration, Threshold
+from cai.judge.certify import Binding, Calibration, Threshold
 from cai.records import Drop, Label
 
 LAW = {"name": "kind", "version": "1.2.0", "hash": "c0ffee"}

@@ -32,7 +32,8 @@ from cai.judge.calibration import (
     load_calibration,
     untrustworthy,
 )
-from cai.judge.metrics import TARGETS, Binding, probability
+from cai.judge.certify import TARGETS, Binding
+from cai.judge.metrics import probability
 from cai.judge.people import REFUSAL_WORDS, trivial_guesses
 from cai.records import ConstitutionRef, Label, Message, Reading, Usage, Vote
 

@@ -16,24 +16,19 @@ from cai.constitution.principles import Constitution, Principle
 from cai.engine.ask import AskJudge
 from cai.engine.templates import load_templates
 from cai.errors import RowDropped, UsageError
+from cai.judge.belief import Verdict, belief, count_votes, mean_preference, readability
 from cai.judge.flows import (
     WAVES,
     Pair,
-    Verdict,
-    belief,
     by_letter,
     by_reasons,
     by_reward,
     by_votes,
     choose_protocol,
-    count_votes,
     draw_for_judge,
     judge,
-    mean_preference,
-    read_choice,
-    read_letters,
-    readability,
 )
+from cai.judge.letters import read_choice, read_letters
 from cai.records import Abilities, Completion, Protocol, Reading, Request, Vote
 
 PAIR = Pair(({"role": "user", "content": "Hi?"},), "Reply one.", "Reply two.")

@@ -17,23 +17,26 @@ from hypothesis import strategies as st
 from shared import shared
 
 from cai.errors import UsageError
-from cai.judge.metrics import (
+from cai.judge.certify import (
     COLDEST,
-    FURTHEST,
     HOTTEST,
     TARGETS,
-    accuracy,
     at_temperature,
-    auroc,
     binomial_cdf,
-    brier,
     certify,
     certify_all,
+    first_tested,
+    fit_temperature,
+    upper_bound,
+)
+from cai.judge.metrics import (
+    FURTHEST,
+    accuracy,
+    auroc,
+    brier,
     confidence,
     credit,
     ece,
-    first_tested,
-    fit_temperature,
     kappa,
     log_odds,
     measure,
@@ -41,7 +44,6 @@ from cai.judge.metrics import (
     probability,
     reliability,
     risk_coverage,
-    upper_bound,
     wilson,
 )
 

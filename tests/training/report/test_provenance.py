@@ -10,7 +10,7 @@ import orjson
 import pytest
 
 from cai.folder.run import identity_hash
-from cai.judge.metrics import Calibration, Threshold
+from cai.judge.certify import Calibration, Threshold
 from cai.training.report.provenance import data_in_words, provenance
 
 LAW = {"name": "kind", "version": "1.2.0", "hash": "c0ffee"}

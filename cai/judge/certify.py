@@ -1,0 +1,206 @@
+"""Fits a temperature, and certifies thresholds that hold what they promise."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, model_validator
+
+from cai.errors import UsageError
+from cai.judge.metrics import Metrics, confidence, credit, log_odds, probability
+from cai.records import ConstitutionRef, Protocol, Record
+
+TARGETS = (0.7, 0.75, 0.8, 0.85, 0.9, 0.95)  # agreements with people that are tried to be certified
+
+DELTA = 0.1
+
+COLDEST, HOTTEST = 0.05, 100.0  # temperatures; the likelihood of separable data has no maximum between 0 and infinity
+
+LEAST = 30  # pairs at the first threshold that is tried
+
+PROMISE = "holds for pairs drawn like the gold pairs"
+
+Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
+
+Inside = Annotated[float, Field(gt=0, lt=1, allow_inf_nan=False)]
+
+Confidence = Annotated[float, Field(ge=0.5, le=1, allow_inf_nan=False)]
+
+
+class Threshold(Record):
+    """Labels of at least this confidence agree with people in at least `target` of the cases."""
+
+    target: Inside
+    confidence: Confidence  # on the raw scale: of sigma(z), before any temperature
+    calibrated: Confidence  # the same point after the temperature it is stored with; `confidence` where there is none
+    coverage: Share  # of the gold pairs at or above it
+    upper_bound: Share  # of errors among them, at the confidence 1 - delta
+    n: int = Field(ge=1)  # gold pairs at or above it
+    errors: int = Field(ge=0)
+
+    @model_validator(mode="after")
+    def _adds_up(self) -> Self:
+        if self.errors > self.n:
+            raise ValueError(f"{self.errors} errors among {self.n} pairs")
+        return self
+
+
+class Binding(Record):
+    """Whose labels a calibration speaks of; under another judge, template, constitution or K it says nothing."""
+
+    judge: str  # model spec, provider:name
+    protocol: Protocol
+    templates: str  # hash
+    constitution: ConstitutionRef
+    principles: int  # K, of each pair
+
+
+class Calibration(Record):
+    """A `calibration.json`: a temperature, thresholds, and the judge that they hold for."""
+
+    schema_: Literal[1] = Field(default=1, alias="schema")
+    binding: Binding | None  # None: the rows do not say which judge they are of
+    n: int = Field(ge=1)  # gold pairs it was made from
+    temperature: float = Field(ge=COLDEST, le=HOTTEST, allow_inf_nan=False)
+    delta: Inside
+    thresholds: dict[str, Threshold | None]  # by str(target); None: it cannot be certified
+    before: Metrics | None  # on held-out folds, at temperature 1; None: too few pairs for folds
+    after: Metrics | None  # on the same folds, at the temperature fitted on the others
+    promise: str = PROMISE
+    notes: tuple[str, ...] = ()  # what speaks against trusting it
+
+    @model_validator(mode="after")
+    def _adds_up(self) -> Self:
+        for name, at in self.thresholds.items():
+            if at is not None and str(at.target) != name:
+                raise ValueError(f"the threshold for {name} is one for {at.target}")
+            if at is not None and at.n > self.n:
+                raise ValueError(f"the threshold for {name} keeps {at.n} of {self.n} pairs")
+        return self
+
+
+def fit_temperature(zs: Sequence[float], truths: Sequence[bool]) -> float:
+    """The temperature at which finite log odds `zs` make the human labels likeliest (Guo et al. 2017, section 4.2).
+
+    The NLL is convex in 1/T; its derivative is bisected to 1e-10. The result stays within 0.05 and 100: z that separate
+    the labels get 0.05, z that point away from them 100. Where every z is 0 no temperature changes anything: 1.
+    Raises UsageError without rows.
+    """
+    if not zs:
+        raise UsageError("no temperature can be fitted without a pair that has a human label")
+    towards = [z if truth else -z for z, truth in zip(zs, truths, strict=True)]
+    if not any(towards):
+        return 1.0
+
+    def too_hot(log_t: float) -> bool:  # the NLL still falls as 1/T grows
+        t = math.exp(log_t)
+        return math.fsum(s * probability(-s, t) for s in towards) >= 0
+
+    low, high = math.log(COLDEST), math.log(HOTTEST)
+    if too_hot(low):
+        return COLDEST
+    if not too_hot(high):
+        return HOTTEST
+    while high - low > 1e-10:
+        middle = (low + high) / 2
+        low, high = (low, middle) if too_hot(middle) else (middle, high)
+    return math.exp((low + high) / 2)
+
+
+def certify(ps: Sequence[float], truths: Sequence[bool], target: float, delta: float = DELTA) -> Threshold | None:
+    """The lowest confidence at which labels agree with people in `target` of the cases; None: not even the highest.
+
+    Fixed-sequence testing, as in Jung et al. 2024 (arXiv 2407.18370, section 2): the gold pairs are walked from the
+    surest down; at each confidence that occurs, from `first_tested` pairs on, it is tested whether the error among the
+    pairs at or above it may exceed 1 - target, and the walk ends at the first test that fails. A test passes where the
+    exact upper bound of that error at level delta (`upper_bound`) is at most 1 - target. As the order of the tests is
+    fixed by the confidences alone, before any human label is looked at, the chance that the confidence returned keeps
+    more errors than 1 - target is at most delta, however many are tested. Every pair is a step: steps
+    of 1 % keep 0 to 2 points of coverage more, steps of 10 % up to 5 less (simulated, 100 to 1,000 pairs).
+    The promise is for this target alone, and for pairs drawn like these, independently. Raises UsageError for a target
+    or delta outside (0, 1).
+    """
+    if not (0 < target < 1 and 0 < delta < 1):
+        raise UsageError(f"target {target} and delta {delta} must both lie between 0 and 1, as in 0.85 and 0.1")
+    rows = sorted(((confidence(p), credit(p, truth) < 1) for p, truth in zip(ps, truths, strict=True)), reverse=True)
+    first, errors, passed = first_tested(target, delta), 0, -1
+    found: tuple[float, int, int] | None = None
+    for n, (sure, wrong) in enumerate(rows, 1):
+        errors += wrong
+        if n < first or (n < len(rows) and rows[n][0] == sure):  # a threshold keeps all pairs of one confidence
+            continue
+        if errors != passed and binomial_cdf(errors, n, 1 - target) > delta:
+            break
+        passed, found = errors, (sure, n, errors)  # more pairs without a further error cannot fail
+    if found is None:
+        return None
+    sure, n, errors = found
+    return Threshold(
+        target=target,
+        confidence=sure,
+        calibrated=sure,
+        coverage=n / len(rows),
+        upper_bound=upper_bound(errors, n, delta),
+        n=n,
+        errors=errors,
+    )
+
+
+def certify_all(
+    ps: Sequence[float],
+    truths: Sequence[bool],
+    temperature: float = 1.0,
+    delta: float = DELTA,
+    targets: Sequence[float] = TARGETS,
+) -> dict[str, Threshold | None]:
+    """`certify` for each target, by its str; each promise holds by itself, not all of them together."""
+    found = {str(target): certify(ps, truths, target, delta) for target in targets}
+    return {target: at and at_temperature(at, temperature) for target, at in found.items()}
+
+
+def at_temperature(threshold: Threshold, temperature: float) -> Threshold:
+    """The same threshold, which also says where it lies after `temperature`; that changes no order, so no coverage."""
+    calibrated = probability(log_odds(threshold.confidence), temperature)
+    return threshold.model_copy(update={"calibrated": calibrated})
+
+
+def first_tested(target: float, delta: float = DELTA) -> int:
+    """How many pairs the first test needs: 30, and twice those that pass without an error (ln delta / ln target)."""
+    return max(LEAST, math.ceil(2 * math.log(delta) / math.log(target)))
+
+
+def upper_bound(errors: int, n: int, delta: float = DELTA) -> float:
+    """The exact one-sided upper bound of an error rate (Clopper and Pearson 1934), to 1e-12.
+
+    The rate u at which `errors` or fewer among n have the chance delta: P(Bin(n, u) <= errors) = delta.
+    """
+    low, high = errors / n, 1.0
+    if errors == n:
+        return 1.0
+    while high - low > 1e-12:
+        middle = (low + high) / 2
+        low, high = (middle, high) if binomial_cdf(errors, n, middle) > delta else (low, middle)
+    return high
+
+
+def binomial_cdf(k: int, n: int, p: float) -> float:
+    """P(Bin(n, p) <= k) for 0 < p < 1, by adding the terms of the shorter tail from its largest outwards."""
+    if k >= n:
+        return 1.0
+    if k > n * p:
+        return 1 - math.fsum(_terms(n - k - 1, n, 1 - p))
+    return math.fsum(_terms(k, n, p))
+
+
+def _terms(k: int, n: int, p: float) -> Iterable[float]:
+    """P(Bin(n, p) = i) for i from k down, until they no longer count."""
+    odds = (1 - p) / p
+    term = first = math.exp(
+        math.lgamma(n + 1) - math.lgamma(k + 1) - math.lgamma(n - k + 1) + k * math.log(p) + (n - k) * math.log1p(-p)
+    )
+    while term > first * 1e-17 and k >= 0:
+        yield term
+        term *= odds * k / (n - k + 1)
+        k -= 1
