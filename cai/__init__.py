@@ -14,7 +14,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from cai.constitution.principles import Constitution, Principle, list_constitutions, load_constitution
+    from cai.constitution.files import list_constitutions, load_constitution
+    from cai.constitution.principles import Constitution, Principle
     from cai.errors import CaiError
     from cai.evaluation.ablation import ablate
     from cai.evaluation.audit import audit

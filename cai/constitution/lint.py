@@ -11,7 +11,8 @@ from itertools import combinations
 from pathlib import Path
 from typing import Literal
 
-from cai.constitution.principles import Constitution, Principle, find_constitution, read_constitution
+from cai.constitution.files import find_constitution, read_constitution
+from cai.constitution.principles import Constitution, Principle
 from cai.engine.templates import check_templates, find_templates
 from cai.records import ConstitutionRef, Record
 

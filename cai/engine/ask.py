@@ -15,7 +15,8 @@ from functools import lru_cache
 from typing import Any
 
 from cai.constitution import lint
-from cai.constitution.principles import Constitution, Principle, load_constitution, read_constitution
+from cai.constitution.files import load_constitution, read_constitution
+from cai.constitution.principles import Constitution, Principle
 from cai.engine.templates import JOBS, VARIABLES, Templates, load_templates
 from cai.errors import TemplateError, UsageError
 from cai.records import Message, Prompt, Request, Role

@@ -19,7 +19,8 @@ import orjson
 from pydantic import ValidationError
 
 from cai.calls.feed import in_thread
-from cai.constitution.principles import Constitution, Principle, load_constitution
+from cai.constitution.files import load_constitution
+from cai.constitution.principles import Constitution, Principle
 from cai.errors import ConstitutionError, UsageError
 from cai.folder.rows import damage
 from cai.folder.run import PAIR_BITS, identity_hash

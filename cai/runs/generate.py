@@ -12,7 +12,8 @@ from typing import Any, ClassVar
 
 from cai.calls.flow import Driver, Played
 from cai.calls.model import Model
-from cai.constitution.principles import Constitution, load_constitution
+from cai.constitution.files import load_constitution
+from cai.constitution.principles import Constitution
 from cai.engine.ask import Ask
 from cai.engine.revise import Chain, draw_principles, revise
 from cai.engine.templates import load_templates

@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from cai.calls.model import Model
-from cai.constitution.principles import Constitution, load_constitution
+from cai.constitution.files import load_constitution
+from cai.constitution.principles import Constitution
 from cai.engine.ask import AskJudge
 from cai.engine.templates import load_templates
 from cai.errors import UsageError

@@ -14,7 +14,8 @@ from typing import Any, TypeVar
 
 from cai.calls.flow import Driver, Played
 from cai.calls.model import Model
-from cai.constitution.principles import Constitution, load_constitution
+from cai.constitution.files import load_constitution
+from cai.constitution.principles import Constitution
 from cai.engine.ask import AskJudge
 from cai.engine.templates import Templates
 from cai.errors import CaiError, RowDropped, UsageError

@@ -6,17 +6,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from cai.constitution.principles import (
-    Constitution,
-    ConstitutionFile,
-    Example,
-    Principle,
-    find_constitution,
-    list_constitutions,
-    load_constitution,
-    principle_id,
-    read_constitution,
-)
+from cai.constitution.files import find_constitution, list_constitutions, load_constitution, read_constitution
+from cai.constitution.principles import Constitution, ConstitutionFile, Example, Principle, principle_id
 from cai.errors import ConstitutionError
 from cai.sources.built_in import folder
 from cai.sources.yamlfile import Loader

@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from cai.constitution.principles import Constitution, load_constitution
+from cai.constitution.files import load_constitution
+from cai.constitution.principles import Constitution
 from cai.errors import CaiError, UsageError
 from cai.folder.run import identity_hash
 from cai.runs.generate import Generation as Setup
