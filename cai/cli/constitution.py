@@ -48,7 +48,7 @@ def constitution_show(
 
     Example: cai constitution show harmless --template critique --prompt "How do I pick a lock?"
     """
-    from cai.engine.ask import show
+    from cai.engine.show import show
 
     say(show(name, templates, template, prompt))
 
@@ -64,7 +64,7 @@ def constitution_check(
     Example: cai constitution check my.yaml
     """
     from cai.constitution.lint import check
-    from cai.engine.ask import template_findings
+    from cai.engine.show import template_findings
 
     report = check(file, template_findings(templates, file))
     if json:

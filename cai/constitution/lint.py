@@ -13,7 +13,8 @@ from typing import Literal
 
 from cai.constitution.files import find_constitution, read_constitution
 from cai.constitution.principles import Constitution, Principle
-from cai.engine.templates import check_templates, find_templates
+from cai.engine.template_checks import check_templates
+from cai.engine.templates import find_templates
 from cai.records import ConstitutionRef, Record
 
 FIELDS = ("text", "critique", "revise", "choose")

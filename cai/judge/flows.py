@@ -15,7 +15,7 @@ from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 
 from cai.constitution.principles import Principle
-from cai.engine.ask import AskJudge
+from cai.engine.ask_judge import AskJudge
 from cai.errors import RowDropped, UsageError
 from cai.judge.belief import Verdict, _votes, count_votes, weigh
 from cai.judge.letters import read_choice, read_letters

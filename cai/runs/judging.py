@@ -17,7 +17,8 @@ import orjson
 from pydantic import ValidationError
 
 from cai.calls.flow import Driver, Played, total_usage
-from cai.engine.ask import Ask, AskJudge
+from cai.engine.ask import Ask
+from cai.engine.ask_judge import AskJudge
 from cai.engine.candidates import sample
 from cai.errors import CaiError, RowDropped
 from cai.export.pairs import extra_pass, reason

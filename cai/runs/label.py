@@ -15,7 +15,7 @@ from typing import Any
 from cai.calls.model import Model
 from cai.constitution.files import load_constitution
 from cai.constitution.principles import Constitution
-from cai.engine.ask import AskJudge
+from cai.engine.ask_judge import AskJudge
 from cai.engine.templates import load_templates
 from cai.errors import UsageError
 from cai.export.pairs import Filters

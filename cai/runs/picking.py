@@ -16,7 +16,7 @@ from cai.calls.flow import Driver, Played
 from cai.calls.model import Model
 from cai.constitution.files import load_constitution
 from cai.constitution.principles import Constitution
-from cai.engine.ask import AskJudge
+from cai.engine.ask_judge import AskJudge
 from cai.engine.templates import Templates
 from cai.errors import CaiError, RowDropped, UsageError
 from cai.judge.belief import Verdict

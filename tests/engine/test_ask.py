@@ -13,7 +13,9 @@ from hypothesis import strategies as st
 
 from cai.constitution.files import load_constitution
 from cai.constitution.principles import Constitution, Principle
-from cai.engine.ask import Ask, AskJudge, show
+from cai.engine.ask import Ask
+from cai.engine.ask_judge import AskJudge
+from cai.engine.show import show
 from cai.engine.templates import load_templates
 from cai.errors import CaiError, UsageError
 from cai.records import Message, Prompt, Request

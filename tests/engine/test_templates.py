@@ -12,8 +12,10 @@ from typing import Any
 import pytest
 
 from cai.constitution.principles import Constitution, Example, Principle
-from cai.engine.ask import Ask, AskJudge
-from cai.engine.templates import JOBS, VARIABLES, Templates, check_templates, load_templates
+from cai.engine.ask import Ask
+from cai.engine.ask_judge import AskJudge
+from cai.engine.template_checks import JOBS, VARIABLES, check_templates
+from cai.engine.templates import Templates, load_templates
 from cai.errors import TemplateError
 from cai.records import Message, Prompt, Request
 from cai.sources.built_in import folder

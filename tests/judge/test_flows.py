@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cai.constitution.principles import Constitution, Principle
-from cai.engine.ask import AskJudge
+from cai.engine.ask_judge import AskJudge
 from cai.engine.templates import load_templates
 from cai.errors import RowDropped, UsageError
 from cai.judge.belief import Verdict, belief, count_votes, mean_preference, readability

@@ -1,0 +1,141 @@
+"""How a judge is asked: both orders, letters, reasons and votes."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from functools import lru_cache
+from typing import Any
+
+from cai.constitution.principles import Constitution, Principle
+from cai.engine.ask import LINE_ENDS, _turn
+from cai.engine.templates import Templates
+from cai.records import Message, Request
+
+LISTED = 20  # likeliest tokens whose probabilities a judge is asked for: the most that OpenAI's protocol lists
+
+REASON_TOKENS = 256  # for "at most three sentences"
+
+LETTER_TOKENS = 8  # for a letter after the prefix
+
+# What a reader does not see: control characters, marks of direction and of joining, and what selects a variant.
+UNSEEN = r"\x00-\x08\x0e-\x1b\x7f-\x84\x86-\x9f\xad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f"
+
+DRESSING = r"_*#\-\u2010-\u2015\uff0d\uff3f"  # hyphens, and what Markdown dresses words in
+
+ALIKE = {"<": "﹤‹〈〈⟨", "/": "∕⁄", ":": "﹕∶"}  # what passes for a character of a frame, beside its full-width form
+
+# Where servers read their marks of turns in the text, too: "<|im_end|>", "</s>", "<end_of_turn>", "[/INST]".
+MARKS = r"<(?=[|｜])|[<\[](?=/?(?:s|bos|eos|think|start_of_turn|end_of_turn|INST|SYSTEM_PROMPT)[>\]])"
+
+
+class AskJudge:
+    """The questions of a judge about two replies.
+
+    What a conversation or reply holds is quoted where it could pass for the frame of the template: a tag of it anywhere
+    (`<reply_b>` becomes `&lt;reply_b>`), another label at the start of a line (`> Assistant:`), whatever its case and
+    spacing; and where a server could take it for the end of a turn (`&lt;|im_end|>`). So the frame of a question is the
+    template's alone.
+
+    prefill: whether the model continues a started reply; then the letter comes next to the template's prefix.
+    """
+
+    def __init__(self, templates: Templates, constitution: Constitution, *, prefill: bool) -> None:
+        templates.need("judge")
+        self._templates, self._prefill = templates, prefill or templates.completes
+        self._examples = constitution.examples or templates.examples
+        self.prefix = templates.prefix if self._prefill else ""
+        self.letters = (" A", " B") if self.prefix else ("A", "B")  # the form in which the answer's letter comes
+        tags = [loose(label) for label in templates.frame if label.startswith("<")]
+        labels = [loose(label) for label in templates.frame if not label.startswith("<")]
+        self._tags = re.compile("|".join([*tags, MARKS]), re.IGNORECASE)
+        start = rf"(^|[{LINE_ENDS}])((?:[^\S{LINE_ENDS}]|[{DRESSING}{UNSEEN}])*+)"
+        self._starts = re.compile(f"{start}(?={'|'.join(labels)})", re.IGNORECASE) if labels else None
+        self._quoted = lru_cache(maxsize=32)(self._quote)  # the questions about a pair come one after the other
+
+    def check(self, principles: Iterable[Principle]) -> None:
+        """Word every question once; raises TemplateError where the template wants what a principle does not have."""
+        for principle in principles:
+            self.letter((_turn("user", "Trial."),), "Trial.", "Trial.", principle, score=True)
+
+    def letter(
+        self,
+        prompt: Sequence[Message],
+        first: str,
+        second: str,
+        principle: Principle,
+        *,
+        score: bool,
+        reasons: str | None = None,
+    ) -> Request:
+        """Ask for the probabilities of the two letters; `score`: of these two alone, else among the likeliest tokens.
+
+        reasons: what the judge has written before it chooses.
+        """
+        asked: dict[str, Any] = {"score": self.letters} if score else {"top_logprobs": LISTED}
+        return self._request(prompt, first, second, principle, reasons, max_tokens=1, temperature=0.0, **asked)
+
+    def reasons(self, prompt: Sequence[Message], first: str, second: str, principle: Principle) -> Request:
+        """Ask for reasons, before the choice."""
+        text = self._render(prompt, first, second, principle, reason=True)
+        stop = self._templates.stop["judge"]
+        asked: dict[str, Any] = {"max_tokens": REASON_TOKENS, "temperature": 0.0, "stop": stop}
+        if self._templates.completes:
+            return Request("judge", text=text, **asked)
+        return Request("judge", (_turn("user", text),), **asked)
+
+    def vote(self, prompt: Sequence[Message], first: str, second: str, principle: Principle, wave: int = 0) -> Request:
+        """Ask for the letter in words: of a model that gives no probabilities.
+
+        The first wave is greedy; in further ones only drawing can say something new.
+        """
+        most = LETTER_TOKENS if self.prefix else None  # without prefix a thinking model needs room for its thoughts
+        temperature = 0.0 if wave == 0 else 1.0
+        return self._request(
+            prompt, first, second, principle, None, max_tokens=most, temperature=temperature, sample=wave
+        )
+
+    def reward(self, prompt: Sequence[Message], reply: str) -> Request:
+        """Ask a reward model for its number."""
+        return Request("judge", (*prompt, _turn("assistant", reply)), score=("",), max_tokens=1)
+
+    def _request(
+        self,
+        prompt: Sequence[Message],
+        first: str,
+        second: str,
+        principle: Principle,
+        reasons: str | None,
+        **asked: Any,
+    ) -> Request:
+        verdict = self._templates.render("verdict").strip()
+        text = self._render(prompt, first, second, principle, reason=reasons is not None)
+        if self._templates.completes:
+            text = text if reasons is None else f"{text} {reasons.strip()}\n\n{verdict}"
+            return Request("judge", text=f"{text} {self.prefix}".rstrip(), **asked)
+        turns: tuple[Message, ...] = (_turn("user", text),)
+        if reasons is not None:
+            turns += (_turn("assistant", reasons.strip()), _turn("user", verdict))
+        return Request("judge", turns, prefill=self.prefix, **asked)
+
+    def _render(self, prompt: Sequence[Message], first: str, second: str, principle: Principle, *, reason: bool) -> str:
+        return self._templates.render(
+            "judge",
+            prompt=[_turn(turn["role"], self._quoted(turn["content"])) for turn in prompt],
+            first=self._quoted(first.strip()),
+            second=self._quoted(second.strip()),
+            principle=principle,
+            reason=reason,
+            examples=self._examples,
+        ).strip()
+
+    def _quote(self, text: str) -> str:
+        text = self._tags.sub(lambda tag: ("&#91;" if tag[0][0] == "[" else "&lt;") + tag[0][1:], text)
+        return text if self._starts is None else self._starts.sub(r"\1\2> ", text)
+
+
+def loose(label: str) -> str:
+    """A pattern for a label of a frame and what looks like it, through spaces, hyphens, Markdown and the unseen."""
+    shown = [char for char in label.rstrip(">") if not (char.isspace() or char in "_-")]
+    wide = {char: chr(ord(char) + 0xFEE0) if "!" <= char <= "~" else "" for char in shown}
+    return rf"[\s{DRESSING}{UNSEEN}]*+".join(f"[{re.escape(char)}{wide[char]}{ALIKE.get(char, '')}]" for char in shown)
