@@ -23,8 +23,9 @@ from cai.export.card import (
     spec_of,
     versions_and_cost,
 )
-from cai.export.cut import FAULTS, Cut, Lines, Row
+from cai.export.cut import Cut, Lines, Row
 from cai.export.pairs import flipped
+from cai.export.revisions import FAULTS
 from cai.export.tables import line_of
 from cai.folder.run import RunFolder
 from cai.records import DropReason, Record

@@ -18,10 +18,11 @@ import orjson
 from cai.errors import RunError
 from cai.export.best import BestCut, BestSummary, best_card
 from cai.export.card import Facts
-from cai.export.cut import Cut, RevisionCut
+from cai.export.cut import Cut
 from cai.export.hub import Hub
 from cai.export.labels import Choice, LabelCut
 from cai.export.options import DEFAULTS, calibration_of, check_options, filters_of, fitting, words
+from cai.export.revisions import RevisionCut
 from cai.export.run_cards import dataset_card, label_card
 from cai.export.tables import schemas
 from cai.folder.rows import TRAINING_FILES, write_atomically

@@ -167,3 +167,8 @@ def _turns_to_help(text: str) -> bool:
     """Whether there is help after a word such as "however": something given, and at some length."""
     turn = TURNS.search(text, text.find(".") + 1)
     return turn is not None and len(text) - turn.start() >= HELP and GIVES.search(text, turn.start()) is not None
+
+
+READ_FOR_REFUSALS = 1_000  # first replies of a generate run, in input order: the share is then known to 2.5 points
+
+MANY_REFUSALS = 0.2

@@ -28,8 +28,8 @@ from cai.constitution.files import list_constitutions
 from cai.constitution.principles import Constitution
 from cai.errors import RunError, UsageError
 from cai.export.card import Facts
-from cai.export.cut import sft_rows
 from cai.export.export import export_run
+from cai.export.revisions import sft_rows
 from cai.export.run_cards import dataset_card
 from cai.export.tables import schemas
 from cai.folder.run import DONE, RunFolder, dropped_state

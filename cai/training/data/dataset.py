@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from cai.errors import InputError, UsageError
-from cai.export.cut import MANY_REFUSALS
 from cai.texts.hygiene import preamble_leak, role_mixup
+from cai.texts.refusals import MANY_REFUSALS
 from cai.training.data.files import Drop, count_first_replies, of_folder, read_rows, twin_of
 from cai.training.data.rows import Method, TrainingRow, named
 

@@ -16,12 +16,11 @@ from typing import Any, NoReturn
 import orjson
 
 from cai.errors import InputError, RunError, UsageError
-from cai.export.cut import READ_FOR_REFUSALS
 from cai.records import DropReason
 from cai.sources.built_in import path_of
 from cai.sources.conversations import NoPrompt
 from cai.sources.files import describe, existing, read_records
-from cai.texts.refusals import refusal
+from cai.texts.refusals import READ_FOR_REFUSALS, refusal
 from cai.training.data.rows import FITS, Method, TrainingRow, Turns, advice, kind_of, row_of
 
 OF_RUN = {"generate": ("sft", "dpo"), "label": ("dpo", "kto", "reward"), "sample": ()}  # what a run's rows can train
