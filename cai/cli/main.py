@@ -28,7 +28,7 @@ app = typer.Typer(
 
 def _version(wanted: bool) -> None:
     if wanted:
-        from cai.folder.run import package_version
+        from cai.folder.files import package_version
 
         typer.echo(f"cai {package_version('cai-toolkit') or '(a checkout that is not installed)'}")
         raise typer.Exit

@@ -22,8 +22,9 @@ from cai.calls.feed import in_thread
 from cai.constitution.files import load_constitution
 from cai.constitution.principles import Constitution, Principle
 from cai.errors import ConstitutionError, UsageError
+from cai.folder.files import identity_hash
 from cai.folder.rows import damage
-from cai.folder.run import PAIR_BITS, identity_hash
+from cai.folder.run import PAIR_BITS
 from cai.judge.flows import Flow, Pair, judge
 from cai.judge.letters import log_ratio
 from cai.judge.metrics import probability

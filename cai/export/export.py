@@ -25,7 +25,8 @@ from cai.export.options import DEFAULTS, calibration_of, check_options, filters_
 from cai.export.revisions import RevisionCut
 from cai.export.run_cards import dataset_card, label_card
 from cai.export.tables import schemas
-from cai.folder.rows import TRAINING_FILES, write_atomically
+from cai.folder.files import write_atomically
+from cai.folder.rows import TRAINING_FILES
 from cai.folder.run import RunFolder, reopen
 from cai.judge.calibration import FILE
 from cai.judge.certify import Calibration

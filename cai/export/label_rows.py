@@ -19,7 +19,7 @@ from pydantic import ValidationError
 
 from cai.export import pairs
 from cai.export.pairs import KNOWN, Row, read_texts
-from cai.folder.rows import write_atomically
+from cai.folder.files import write_atomically
 from cai.folder.run import PAIR_BITS
 from cai.records import Label
 from cai.texts import hygiene, refusals

@@ -5,11 +5,8 @@ Knows names, lines and rows; nothing of whose run it is, nor of what is done alr
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
-from contextlib import suppress
 from pathlib import Path
-from typing import IO
 
 import orjson
 from pydantic import ValidationError
@@ -88,43 +85,3 @@ def damage(path: Path) -> RunError:
                     "command again; its row is made again from the finished calls"
                 )
     return RunError(f"{path} has a row that cannot be read")
-
-
-def write_atomically(path: Path, content: bytes) -> None:
-    """Replace a file so that a reader or a kill sees the old content or the new, never a part."""
-    part = path.with_name(path.name + ".part")
-    try:
-        with open(part, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())  # else a loss of power may leave the new name with no content
-        os.replace(part, path)
-    except OSError as error:
-        with suppress(OSError):
-            part.unlink()
-        raise RunError(f"cannot write {path}: {error.strerror or error}; free some space and run it again") from error
-
-
-def share_mode(folder: Path) -> None:
-    """Let whoever may read a folder's config read its weights: safetensors writes them for their owner alone."""
-    mode = next(folder.glob("*config.json")).stat().st_mode
-    for path in folder.glob("*.safetensors"):
-        path.chmod(mode)
-
-
-def take_lock(path: Path) -> IO[bytes]:
-    """Take the folder's lock, which the system lets go when the process ends, however it ends."""
-    file = open(path, "ab")  # noqa: SIM115
-    try:
-        if os.name == "nt":
-            import msvcrt
-
-            msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)  # type: ignore[attr-defined,unused-ignore]
-        else:
-            import fcntl
-
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        file.close()
-        raise RunError(f"{path.parent} is in use by another process: wait for it, or name another --out") from None
-    return file

@@ -10,23 +10,14 @@ import platform
 import time
 from collections.abc import Mapping
 from contextlib import ExitStack
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import orjson
 
 from cai.errors import RunError
-from cai.folder.rows import (
-    EXPORT_STAGES,
-    RETRIED,
-    TRAINING_FILES,
-    damage,
-    lines_without,
-    retried_lines,
-    take_lock,
-    write_atomically,
-)
+from cai.folder.files import differences, package_version, take_lock, write_atomically
+from cai.folder.rows import EXPORT_STAGES, RETRIED, TRAINING_FILES, damage, lines_without, retried_lines
 from cai.folder.store import Store
 from cai.records import DROP_REASONS, Contest, Drop, DropReason, Prompt, Record, prompt_hash
 
@@ -40,23 +31,6 @@ BESIDE = (".lock", "gold", "calibration.json")  # may lie in a folder before it 
 def dropped_state(reason: DropReason) -> int:
     """The state that the journal keeps for a drop."""
     return DROPPED + DROP_REASONS.index(reason)
-
-
-def identity_hash(identity: Mapping[str, Any]) -> str:
-    """8 hex digits over everything that decides which rows a run makes."""
-    return hashlib.sha256(orjson.dumps(identity, option=orjson.OPT_SORT_KEYS)).hexdigest()[:8]
-
-
-def differences(kept: Mapping[str, Any], asked: Mapping[str, Any], prefix: str = "") -> list[str]:
-    """What two identities disagree on, one short text each."""
-    found = []
-    for key in sorted({*kept, *asked}):
-        a, b = kept.get(key), asked.get(key)
-        if isinstance(a, dict) and isinstance(b, dict):
-            found += differences(a, b, f"{prefix}{key}.")
-        elif a != b:
-            found.append(f"{prefix}{key} is {a!r} there, {b!r} now")
-    return found
 
 
 def names_of(digest: bytes, row_id: str) -> list[bytes]:
@@ -314,11 +288,3 @@ def _read_info(file: Path) -> dict[str, Any] | None:
     if made != FORMAT or not isinstance(info.get("identity"), dict):
         raise RunError(f"{file} is damaged (it names no run); restore it, or use --force to start anew")
     return dict(info)
-
-
-def package_version(name: str) -> str | None:
-    """The installed version of a package; None where it is not installed (a bare checkout)."""
-    try:
-        return version(name)
-    except PackageNotFoundError:
-        return None

@@ -16,8 +16,7 @@ import orjson
 from pydantic import ValidationError
 
 from cai.errors import InputError, RunError
-from cai.folder.rows import write_atomically
-from cai.folder.run import differences
+from cai.folder.files import differences, write_atomically
 from cai.judge.certify import COLDEST, DELTA, HOTTEST, TARGETS, Binding, Calibration, certify_all, fit_temperature
 from cai.judge.metrics import Metrics, at_least, credit, measure, probability
 from cai.judge.people import Judged, JudgedRows, read_judged

@@ -20,7 +20,8 @@ from cai.calls.model import Model
 from cai.calls.prices import Price
 from cai.engine.templates import Templates
 from cai.errors import CaiError
-from cai.folder.run import RunFolder, identity_hash
+from cai.folder.files import identity_hash
+from cai.folder.run import RunFolder
 from cai.records import Contest, Item, Place, Prompt, Record, Request, Role, Sampling
 from cai.runs.settings import Prompts, PromptSettings, RunSettings, check_ability
 from cai.sources.files import read_prompts

@@ -18,7 +18,7 @@ from cai.calls.model import Connection, Model
 from cai.calls.prices import FREE, Price, known_price, parse_price
 from cai.engine.templates import Templates
 from cai.errors import UsageError
-from cai.folder.run import identity_hash
+from cai.folder.files import identity_hash
 from cai.models import open_model
 
 Prompts = str | Path | Iterable[Any] | None

@@ -17,8 +17,7 @@ from contextlib import nullcontext
 from typing import Any
 
 from cai.errors import InputError, LossNotFinite, MissingExtra, RunError, UsageError
-from cai.folder.rows import share_mode
-from cai.folder.run import package_version
+from cai.folder.files import package_version, share_mode, unwritten
 from cai.training.data.control_tokens import without_forged_turns
 from cai.training.data.dataset import TrainingData
 from cai.training.data.rows import named
@@ -37,7 +36,6 @@ from cai.training.trainers.arguments import (
     arguments,
     check_trl,
     recorder,
-    unwritten,
     vendors_among_themselves,
 )
 from cai.training.trainers.preferences import Preferences

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 import importlib.util
-import json
 import logging
 import tempfile
 import warnings
@@ -19,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from cai.errors import CaiError, MissingExtra, UnknownModel, UsageError
+from cai.folder.files import read_object
 from cai.sources.built_in import path_of
 from cai.weights.embedded import cache_folder, default_weights, fingerprint
 
@@ -212,17 +212,6 @@ def _found(adapter: Path, told: str | None, model: dict[str, str]) -> Base:
 
 def _is_path(name: str) -> bool:
     return name.startswith((".", "/", "~")) or name.count("/") > 1
-
-
-def read_object(path: Path) -> dict[str, Any]:
-    """The object that a JSON file holds; CaiError where it cannot be read or holds anything else."""
-    try:
-        found = json.loads(path.read_bytes())
-    except (OSError, ValueError, RecursionError) as error:
-        raise CaiError(f"{path} cannot be read: {error}; put the file back as it was") from None
-    if not isinstance(found, dict):
-        raise CaiError(f"{path} cannot be read: it holds no JSON object; put the file back as it was")
-    return found
 
 
 def mark_of(folder: Path) -> str:

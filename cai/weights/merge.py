@@ -17,12 +17,11 @@ from typing import Any
 import orjson
 
 from cai.errors import CaiError, RunError, UsageError
-from cai.folder.rows import share_mode, take_lock, write_atomically
+from cai.folder.files import read_object, share_mode, take_lock, unwritten, write_atomically
 from cai.models.inprocess.reward import open_reward
 from cai.records import Record
 from cai.sources.built_in import path_of
-from cai.training.trainers.arguments import unwritten
-from cai.weights.bases import Base, find_base, gguf_of, need, quiet, read_object, unpacked_name
+from cai.weights.bases import Base, find_base, gguf_of, need, quiet, unpacked_name
 from cai.weights.gguf_write import check_gguf, write_gguf
 from cai.weights.loading import load_config, load_model, load_tokenizer, reasons
 

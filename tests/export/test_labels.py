@@ -19,7 +19,8 @@ from cai.errors import InputError, RunError, UsageError
 from cai.export.export import export_run
 from cai.export.labels import Choice, LabelCut
 from cai.export.pairs import Filters
-from cai.folder.run import RunFolder, package_version, reopen
+from cai.folder.files import package_version
+from cai.folder.run import RunFolder, reopen
 from cai.judge.certify import Binding, Calibration, Threshold
 from cai.records import Drop, Label
 

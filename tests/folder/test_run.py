@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from cai.errors import RunError
-from cai.folder.rows import write_atomically
+from cai.folder.files import write_atomically
 from cai.folder.run import DONE, RunFolder, dropped_state, reopen
 from cai.records import ConstitutionRef, Drop, Prompt, Revision, Usage
 

@@ -11,7 +11,7 @@ import pytest
 from cai.constitution.files import load_constitution
 from cai.constitution.principles import Constitution
 from cai.errors import CaiError, UsageError
-from cai.folder.run import identity_hash
+from cai.folder.files import identity_hash
 from cai.runs.generate import Generation as Setup
 from cai.runs.generate import resolve, setup_from_options
 from cai.runs.generate import settings_of as make_settings

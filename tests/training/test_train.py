@@ -24,9 +24,10 @@ import transformers
 from trainings import chats, ctrl_c, lines, losses, record, weights, write_lines
 
 from cai.errors import LossNotFinite, RunError, UsageError
+from cai.folder.files import unwritten
 from cai.training.setup.opening import find_base, this_machine
 from cai.training.train import train as train_any
-from cai.training.trainers.arguments import check_reporters, unwritten
+from cai.training.trainers.arguments import check_reporters
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -27,7 +27,7 @@ from safetensors.torch import load_file, save_file
 
 from cai.cli import chat as cli_chat
 from cai.errors import CaiError, RunError, UnknownModel, UsageError
-from cai.folder.rows import take_lock
+from cai.folder.files import take_lock
 from cai.models import open_model
 from cai.records import Call, Message, Request, Sampling
 from cai.weights import merge as merging

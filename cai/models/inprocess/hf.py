@@ -14,11 +14,12 @@ from pathlib import Path
 from typing import Any
 
 from cai.errors import CallRejected, MissingExtra, ModelStopped, UsageError
+from cai.folder.files import read_object
 from cai.models.inprocess.hf_engine import Engine, Row
 from cai.models.inprocess.hf_words import Words, first_stop, split_thoughts
 from cai.records import Abilities, Call, Completion
 from cai.sources.built_in import path_of
-from cai.weights.bases import Base, base_at, check_kind, read_object
+from cai.weights.bases import Base, base_at, check_kind
 from cai.weights.embedded import fingerprint
 from cai.weights.loading import load_model, load_tokenizer, words_of
 

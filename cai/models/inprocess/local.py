@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 from cai.errors import InputError, MissingExtra, ModelStopped, UsageError
+from cai.folder.files import read_object
 from cai.models.inprocess.local_engine import Engine, one_line
 from cai.models.inprocess.local_words import Words
 from cai.records import Abilities, Call, Completion
 from cai.sources.built_in import path_of
-from cai.weights.bases import read_object
 from cai.weights.embedded import CONTEXT, NAME, default_weights, fingerprint, gguf_metadata
 
 # What `extra_body` may hold: the sampling attributes of OpenVINO GenAI's GenerationConfig.

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from cai.errors import MissingExtra
-from cai.folder.rows import write_atomically
+from cai.folder.files import write_atomically
 from cai.training.data.rows import TrainingRow
 from cai.training.report.card import card
 from cai.training.report.plots import write_plots

@@ -12,7 +12,7 @@ from statistics import fmean
 from typing import Any, NamedTuple
 
 from cai.errors import MissingExtra
-from cai.folder.rows import write_atomically
+from cai.folder.files import write_atomically
 from cai.judge.plots import AFTER, BEFORE, GREY, new_figure, png_of
 
 LOSS, MARGINS = "loss.png", "margins.png"

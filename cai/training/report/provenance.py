@@ -13,7 +13,7 @@ from typing import Any
 import orjson
 
 from cai.export.pairs import Filters
-from cai.folder.run import identity_hash
+from cai.folder.files import identity_hash
 from cai.judge.calibration import FILE
 from cai.judge.certify import Calibration
 from cai.texts.markdown import code, one_line, without_path

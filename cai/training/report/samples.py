@@ -12,7 +12,7 @@ from typing import Any
 
 import orjson
 
-from cai.folder.rows import write_atomically
+from cai.folder.files import write_atomically
 from cai.records import Message, Record
 from cai.training.data.rows import TrainingRow, Turns
 from cai.training.trainers.watch import length_warning

@@ -18,7 +18,7 @@ from typing import IO, Any
 import orjson
 
 from cai.errors import RunError
-from cai.folder.rows import take_lock, write_atomically
+from cai.folder.files import take_lock, write_atomically
 
 RECORD, METRICS, EVALS, CHECKPOINTS = "training.json", "metrics.jsonl", "eval.jsonl", "checkpoints"
 DROPPED = "dropped.jsonl"

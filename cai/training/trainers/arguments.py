@@ -6,7 +6,6 @@ Knows the arguments that all trainers share, its callbacks, signals, and batches
 from __future__ import annotations
 
 import dataclasses
-import errno
 import importlib.util
 import os
 import signal
@@ -20,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
-from cai.errors import CaiError, UsageError
+from cai.errors import UsageError
 from cai.training.data.rows import Method
 from cai.training.setup.config import Loaded, TrainConfig, trl_arguments
 from cai.training.setup.folder import CHECKPOINTS, TrainFolder
@@ -28,7 +27,6 @@ from cai.training.setup.plan import Plan
 
 Progress = Callable[[Mapping[str, Any]], None]
 T = TypeVar("T")
-UNWRITTEN = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EIO)
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,20 +192,6 @@ def check_reporters(wanted: Any) -> None:
             continue
         if name in ("wandb", "tensorboard") and importlib.util.find_spec(name) is None:
             raise UsageError(f"report_to {name}: the package is not installed: pip install {name}")
-
-
-def unwritten(error: BaseException | None) -> str | None:
-    """Why a file could not be written, where that is what an error of Python, safetensors or torch.save comes from."""
-    if error is None or isinstance(error, CaiError):
-        return None
-    if isinstance(error, OSError) and error.errno in UNWRITTEN:
-        return error.strerror or str(error)
-    if type(error).__name__ == "SafetensorError" and _passed(error, "safetensors.torch", "save_file"):
-        return str(error).rpartition(": ")[2]
-    # torch.save's archive finds itself shorter than what it wrote. Subclasses are errors of a device.
-    if type(error) is RuntimeError and _passed(error, "torch.serialization", "save"):
-        return "the disk is full"
-    return unwritten(error.__cause__ or error.__context__)
 
 
 def _passed(error: BaseException, module: str, function: str) -> bool:

@@ -9,7 +9,7 @@ from typing import Any
 import orjson
 import pytest
 
-from cai.folder.run import identity_hash
+from cai.folder.files import identity_hash
 from cai.judge.certify import Calibration, Threshold
 from cai.training.report.provenance import data_in_words, provenance
 

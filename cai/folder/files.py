@@ -1,0 +1,111 @@
+"""Files of a folder: replaced at once, locked, read as JSON objects."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from contextlib import suppress
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import IO, Any
+
+import orjson
+
+from cai.errors import CaiError, RunError
+from cai.training.trainers.arguments import _passed
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Replace a file so that a reader or a kill sees the old content or the new, never a part."""
+    part = path.with_name(path.name + ".part")
+    try:
+        with open(part, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())  # else a loss of power may leave the new name with no content
+        os.replace(part, path)
+    except OSError as error:
+        with suppress(OSError):
+            part.unlink()
+        raise RunError(f"cannot write {path}: {error.strerror or error}; free some space and run it again") from error
+
+
+def share_mode(folder: Path) -> None:
+    """Let whoever may read a folder's config read its weights: safetensors writes them for their owner alone."""
+    mode = next(folder.glob("*config.json")).stat().st_mode
+    for path in folder.glob("*.safetensors"):
+        path.chmod(mode)
+
+
+def take_lock(path: Path) -> IO[bytes]:
+    """Take the folder's lock, which the system lets go when the process ends, however it ends."""
+    file = open(path, "ab")  # noqa: SIM115
+    try:
+        if os.name == "nt":
+            import msvcrt
+
+            msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)  # type: ignore[attr-defined,unused-ignore]
+        else:
+            import fcntl
+
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        file.close()
+        raise RunError(f"{path.parent} is in use by another process: wait for it, or name another --out") from None
+    return file
+
+
+def identity_hash(identity: Mapping[str, Any]) -> str:
+    """8 hex digits over everything that decides which rows a run makes."""
+    return hashlib.sha256(orjson.dumps(identity, option=orjson.OPT_SORT_KEYS)).hexdigest()[:8]
+
+
+def differences(kept: Mapping[str, Any], asked: Mapping[str, Any], prefix: str = "") -> list[str]:
+    """What two identities disagree on, one short text each."""
+    found = []
+    for key in sorted({*kept, *asked}):
+        a, b = kept.get(key), asked.get(key)
+        if isinstance(a, dict) and isinstance(b, dict):
+            found += differences(a, b, f"{prefix}{key}.")
+        elif a != b:
+            found.append(f"{prefix}{key} is {a!r} there, {b!r} now")
+    return found
+
+
+def package_version(name: str) -> str | None:
+    """The installed version of a package; None where it is not installed (a bare checkout)."""
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return None
+
+
+def read_object(path: Path) -> dict[str, Any]:
+    """The object that a JSON file holds; CaiError where it cannot be read or holds anything else."""
+    try:
+        found = json.loads(path.read_bytes())
+    except (OSError, ValueError, RecursionError) as error:
+        raise CaiError(f"{path} cannot be read: {error}; put the file back as it was") from None
+    if not isinstance(found, dict):
+        raise CaiError(f"{path} cannot be read: it holds no JSON object; put the file back as it was")
+    return found
+
+
+UNWRITTEN = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EIO)
+
+
+def unwritten(error: BaseException | None) -> str | None:
+    """Why a file could not be written, where that is what an error of Python, safetensors or torch.save comes from."""
+    if error is None or isinstance(error, CaiError):
+        return None
+    if isinstance(error, OSError) and error.errno in UNWRITTEN:
+        return error.strerror or str(error)
+    if type(error).__name__ == "SafetensorError" and _passed(error, "safetensors.torch", "save_file"):
+        return str(error).rpartition(": ")[2]
+    # torch.save's archive finds itself shorter than what it wrote. Subclasses are errors of a device.
+    if type(error) is RuntimeError and _passed(error, "torch.serialization", "save"):
+        return "the disk is full"
+    return unwritten(error.__cause__ or error.__context__)
