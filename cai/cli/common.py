@@ -15,7 +15,7 @@ def say(lines: Iterable[str]) -> None:
     """Print to stdout: the exact text into a file or pipe, without what a terminal would obey on a terminal."""
     for line in lines:
         if sys.stdout.isatty():
-            from cai.cli.console import printable
+            from cai.texts.wording import printable
 
             line = printable(line)
         print(line)  # typer.echo would take colours out of what goes into a file: not the exact text any more

@@ -18,6 +18,7 @@ from rich.live import Live
 from rich.text import Text
 
 from cai.records import Candidates, Label, Revision
+from cai.texts.wording import printable
 
 if TYPE_CHECKING:
     from cai.runs.session import Job
@@ -25,9 +26,6 @@ if TYPE_CHECKING:
 LINE_EVERY = 10.0  # seconds between progress lines where stderr is no terminal
 LABEL, WIDEST = 11, 100  # columns
 MOST_SHOWN = 1_200  # characters of a text: about a screen
-# What a terminal would obey, or show in another place than it stands: control characters but line ends and tabs, halves
-# of surrogate pairs, line and paragraph separators, changes of direction.
-UNPRINTABLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
 console = Console(stderr=True, highlight=False, soft_wrap=True)
 
 
@@ -98,11 +96,6 @@ def clock(seconds: float) -> str:
     minutes, second = divmod(round(max(0.0, seconds)), 60)
     hours, minute = divmod(minutes, 60)
     return f"{hours}:{minute:02}:{second:02}" if hours else f"{minute}:{second:02}"
-
-
-def printable(text: str) -> str:
-    """A text in which nothing moves the cursor, sets a colour or turns words round: such characters are spelled out."""
-    return UNPRINTABLE.sub(lambda found: ascii(found[0])[1:-1], text)
 
 
 def word_diff(before: str, after: str, *, marked: bool) -> Text:

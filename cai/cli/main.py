@@ -108,7 +108,7 @@ def _run(args: list[str], debug: bool) -> int:
 
 
 def _fail(message: str, status: int = 1) -> int:
-    from cai.cli.console import printable
+    from cai.texts.wording import printable
 
     typer.echo(printable(" ".join(message.splitlines())), err=True)
     return status

@@ -5,15 +5,12 @@ Needs matplotlib (extra `plot`), and leaves its global state alone. Knows column
 
 from __future__ import annotations
 
-import io
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 from cai.errors import MissingExtra
 from cai.judge.certify import Threshold
 from cai.judge.metrics import reliability, risk_coverage
-
-BEFORE, AFTER, GREY = "#b5532d", "#22577a", "#8a8a8a"  # apart in lightness too: for print and for colour-blind eyes
+from cai.texts.figures import AFTER, BEFORE, GREY, new_figure, png_of
 
 
 def check_plots() -> None:
@@ -72,26 +69,3 @@ def plot_risk_coverage(
     axes.set_title(f"Risk and coverage on {len(truths):,} pairs")
     axes.legend(fontsize=8, framealpha=0.9, edgecolor="none", loc="lower left")
     return png_of(figure)
-
-
-def new_figure(rows: int, **grid: Any) -> tuple[Any, list[Any]]:
-    """A figure of `rows` plots over one axis, and these; grid: ratios of their heights."""
-    # Not pyplot: it keeps every figure, and picks a backend for the whole process.
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(6.4, 5.2), dpi=150, layout="constrained")
-    FigureCanvasAgg(figure)
-    axes = figure.subplots(rows, 1, sharex=True, squeeze=False, gridspec_kw=grid)[:, 0]
-    for one in axes:
-        one.spines[["top", "right"]].set_visible(False)
-        one.grid(color="#e6e6e6", linewidth=0.6)
-        one.set_axisbelow(True)
-    return figure, list(axes)
-
-
-def png_of(figure: Any) -> bytes:
-    """The bytes of the figure as PNG: equal for equal figures."""
-    stream = io.BytesIO()
-    figure.savefig(stream, format="png", metadata={"Software": None})
-    return stream.getvalue()

@@ -30,7 +30,7 @@ from cai.judge.readable import JudgeCheck
 from cai.records import Contest, Label, Place, Prompt, Protocol, Usage
 from cai.runs.contests import contest_of, later_reply, replies_of_run
 from cai.runs.run import Task
-from cai.texts.hygiene import identical
+from cai.texts.repeats import identical
 
 if TYPE_CHECKING:
     from cai.runs.label import LabelSetup

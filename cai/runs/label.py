@@ -36,7 +36,7 @@ from cai.runs.settings import (
     settings_from_options,
     spec_of,
 )
-from cai.texts.hygiene import identical
+from cai.texts.repeats import identical
 
 
 @dataclass(frozen=True)

@@ -6,19 +6,10 @@ whether a reply is true or good.
 
 from __future__ import annotations
 
-import hashlib
-import math
 import re
 from collections import Counter
-from collections.abc import Sequence
-from itertools import pairwise
 
 EVASIVE = 80  # characters; a shorter reply counts as evasive, as in the analysis of the paper's samples
-NEAR = 0.9  # Jaccard similarity of word shingles from which on two replies are the same but for a word or two
-NEAR_PROMPT = 0.8  # the same for prompts, of word pairs: in 20 words one may differ
-SHINGLE = 3  # words
-NGRAM = 5  # words: the shortest run that people recognise as a phrase, and long enough not to be grammar
-MOST_NGRAMS = 300_000  # held at a time, about 60 MB
 
 # Replies that talk about the task instead of doing it
 
@@ -81,7 +72,6 @@ TAIL = 240  # characters in which a reply signs off
 ENDS = ".!?…。！？\"'”’»)]}*_`>|~=$"
 ITEM = re.compile(r"[ \t]*(?:[-*•+]|\d{1,3}[.)])[ \t]")
 PROSE = 60  # characters; a last line that is shorter may be a name, a number, a line of verse
-WORD = re.compile(r"[^\W_]+(?:['’][^\W_]+)*")
 
 
 def preamble_leak(reply: str) -> bool:
@@ -163,127 +153,4 @@ def truncated(reply: str) -> bool:
 # Two texts
 
 
-def words(text: str) -> list[str]:
-    """The words of a text in lower case, without punctuation."""
-    return WORD.findall(text.casefold())
-
-
-def shingles(found: Sequence[str], size: int) -> set[tuple[str, ...]]:
-    """Runs of `size` words; of a shorter text, the text."""
-    return {tuple(found[i : i + size]) for i in range(max(1, len(found) - size + 1))}
-
-
-def identical(a: str, b: str) -> bool:
-    """Whether two texts are the same but for white space."""
-    return a == b or a.split() == b.split()
-
-
-def near_identical(a: str, b: str) -> bool:
-    """Whether two texts share nine of ten three-word shingles (Jaccard), case and punctuation apart."""
-    ours, theirs = words(a), words(b)
-    if ours == theirs:
-        return bool(ours) or identical(a, b)
-    left, right = shingles(ours, SHINGLE), shingles(theirs, SHINGLE)
-    return len(left & right) >= NEAR * len(left | right)
-
-
-def length_ratio(a: str, b: str) -> float:
-    """Characters of `a` for each of `b`, space around them not counted; 1 for two empty texts, infinite over none."""
-    ours, theirs = len(a.strip()), len(b.strip())
-    return ours / theirs if theirs else math.inf if ours else 1.0
-
-
 # Many texts
-
-
-class Phrases:
-    """Counts in how many texts each run of five words occurs; its memory is bounded however many texts come."""
-
-    def __init__(self) -> None:
-        self.texts = 0
-        self.off_by = 0  # counts may be too high by so many texts; 0 until there are more runs than are held
-        self._counts: dict[str, int] = {}
-
-    def add(self, text: str) -> None:
-        """Count one text."""
-        self.texts += 1
-        found = words(text)
-        counts, floor = self._counts, self.off_by
-        for run in {" ".join(found[i : i + NGRAM]) for i in range(len(found) - NGRAM + 1)}:
-            counts[run] = counts.get(run, floor) + 1
-        while len(counts) > MOST_NGRAMS:  # lossy counting (Manku and Motwani 2002): the rarest go, and are owed
-            self.off_by += 1
-            self._counts = counts = {run: count for run, count in counts.items() if count > self.off_by}
-
-    def top(self, share: float, most: int = 10) -> list[tuple[str, float]]:
-        """Phrases that at least `share` of the texts hold, and their shares; runs that overlap are joined to one."""
-        least = max(2.0, share * self.texts)
-        left = {run: count for run, count in self._counts.items() if count >= least}
-        joined: list[tuple[str, float]] = []
-        while left and len(joined) < most:
-            run = max(left, key=lambda run: (left[run], run))
-            count = left.pop(run)
-            joined.append((self._grown(run, count, left), count / self.texts))
-        return joined
-
-    @staticmethod
-    def _grown(run: str, count: int, left: dict[str, int]) -> str:
-        """A run with the words around it that come as often (to a tenth); what it takes in leaves `left`."""
-        phrase = run.split()
-        for before in (False, True):
-            while True:
-                edge = phrase[: NGRAM - 1] if before else phrase[1 - NGRAM :]
-                fits = [r for r in left if (r.split()[1:] if before else r.split()[:-1]) == edge]
-                best = max(fits, key=lambda r: (left[r], r), default=None)
-                if best is None or left[best] < 0.9 * count:
-                    break
-                del left[best]
-                phrase = [best.split()[0], *phrase] if before else [*phrase, best.split()[-1]]
-        return " ".join(phrase)
-
-
-class Repeats:
-    """Finds texts that came before, and texts much like one that came before; about 2 KB of memory a text.
-
-    Likeness is estimated: Jaccard of word pairs from 0.8, by MinHash of 128 hashes under a fixed seed, whose standard
-    error is 0.035. Of texts that are alike the first one is no repeat.
-    """
-
-    def __init__(self) -> None:
-        from rensa import RMinHashDeduplicator
-
-        self._seen: set[bytes] = set()
-        self._like = RMinHashDeduplicator(
-            threshold=NEAR_PROMPT,
-            num_perm=128,
-            use_lsh=True,
-            num_bands=16,  # its own choice of 8 overlooks 43 % at a likeness of 0.86; 16 overlook 1 % of them
-            seed=0,
-        )
-
-    def __len__(self) -> int:
-        return len(self._seen)
-
-    def add(self, text: str) -> tuple[bool, bool]:
-        """Whether the same text came before (case and space apart), and whether one much like it did."""
-        key, pairs = self._prepared(text)
-        if key in self._seen:
-            return True, True
-        self._seen.add(key)
-        [new] = self._like.add_pairs([(key.hex(), pairs)])
-        return False, not new
-
-    def find(self, text: str) -> tuple[bool, bool]:
-        """The same, without remembering the text."""
-        key, pairs = self._prepared(text)
-        if key in self._seen:
-            return True, True
-        [found] = self._like.is_duplicate_pairs([("", pairs)])
-        return False, bool(found)
-
-    @staticmethod
-    def _prepared(text: str) -> tuple[bytes, list[str]]:
-        same = text.casefold().split()
-        found = words(text) or same
-        key = hashlib.blake2b(" ".join(same).encode("utf-8", "surrogatepass"), digest_size=16).digest()
-        return key, [" ".join(pair) for pair in pairwise(found)] or found

@@ -13,8 +13,9 @@ from rich.text import Text
 
 from cai.calls.limits import Tally
 from cai.cli import console as module
-from cai.cli.console import Progress, clock, example, printable, progress_line, show, summary, word_diff
+from cai.cli.console import Progress, clock, example, progress_line, show, summary, word_diff
 from cai.records import Revision
+from cai.texts.wording import printable
 
 HOSTILE = "[red]loud[/red] :smile: \x1b[31mred\x1b[0m \x1b]0;title\x07 \u202eback\u2066 \r\x08over \ud800 \x9b31m"
 

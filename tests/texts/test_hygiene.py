@@ -11,20 +11,8 @@ from hypothesis import strategies as st
 from shared import shared
 
 from cai.texts import hygiene
-from cai.texts.hygiene import (
-    Phrases,
-    Repeats,
-    comfort,
-    emoji,
-    evasive,
-    identical,
-    length_ratio,
-    near_identical,
-    preamble_leak,
-    role_mixup,
-    sign_off,
-    truncated,
-)
+from cai.texts.hygiene import comfort, emoji, evasive, preamble_leak, role_mixup, sign_off, truncated
+from cai.texts.repeats import Phrases, Repeats, identical, length_ratio, near_identical
 
 ROOT = Path(__file__).resolve().parents[2]
 CHECKS = (preamble_leak, role_mixup, evasive, emoji, comfort, sign_off, truncated)

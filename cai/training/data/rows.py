@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from cai.records import Message, prompt_hash
 from cai.sources.conversations import NoPrompt, as_text, listed, to_messages
-from cai.texts.hygiene import identical
+from cai.texts.repeats import identical
 
 Method = Literal["sft", "dpo", "kto", "reward"]
 Kind = Literal["chat", "pairs", "graded", "labels", "revisions", "candidates", "prompts", "text", "unknown"]

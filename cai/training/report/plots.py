@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from cai.errors import MissingExtra
 from cai.folder.files import write_atomically
-from cai.judge.plots import AFTER, BEFORE, GREY, new_figure, png_of
+from cai.texts.figures import AFTER, BEFORE, GREY, new_figure, png_of
 
 LOSS, MARGINS = "loss.png", "margins.png"
 # Share of the steps that a curve is the mean over, where it has more than FEW: a batch of a few rows is noise.
