@@ -107,8 +107,8 @@ def _command(method: Method) -> Callable[..., None]:
 
 def _train(method: Method, given: Mapping[str, Any]) -> None:
     from cai.cli import console, console_train
+    from cai.training.setup.processes import join_processes
     from cai.training.train import train
-    from cai.training.trainers.arguments import join_processes
 
     told = {name: given[name] for name in ("out", "model", "config", "eval_data")} | {"flags": flags_of(given)}
     if not join_processes().first:

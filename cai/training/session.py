@@ -29,19 +29,14 @@ from cai.training.setup.config import Loaded
 from cai.training.setup.folder import DROPPED, EVALS, TrainFolder
 from cai.training.setup.opening import ends_of, finite, open_model, open_tokenizer, shape_of, this_machine
 from cai.training.setup.plan import Plan, Setting, resolve
-from cai.training.trainers.arguments import (
-    Processes,
-    Progress,
-    Stopper,
-    arguments,
-    check_trl,
-    recorder,
-    vendors_among_themselves,
-)
+from cai.training.setup.processes import Processes, Stopper
+from cai.training.trainers.arguments import arguments, check_trl
 from cai.training.trainers.preferences import Preferences
+from cai.training.trainers.recorder import Progress, recorder
 from cai.training.trainers.sft import Replies
 from cai.training.trainers.watch import callback
 from cai.weights.bases import Base
+from cai.weights.vendors import vendors_among_themselves
 
 Tell = Callable[[str], None]
 ROWS = ".rows"  # where preference rows lie for TRL while they train

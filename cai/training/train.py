@@ -24,7 +24,9 @@ from cai.training.session import Session, Tell
 from cai.training.setup.config import Loaded, TrainConfig, load_config
 from cai.training.setup.folder import TrainFolder
 from cai.training.setup.opening import need_train
-from cai.training.trainers.arguments import Progress, check_trl, join_processes
+from cai.training.setup.processes import join_processes
+from cai.training.trainers.arguments import check_trl
+from cai.training.trainers.recorder import Progress
 from cai.weights.bases import Base, find_base
 
 log = logging.getLogger("cai")

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import orjson
@@ -15,7 +16,6 @@ import orjson
 from cai.folder.files import write_atomically
 from cai.records import Message, Record
 from cai.training.data.rows import TrainingRow, Turns
-from cai.training.trainers.watch import length_warning
 
 FILE = "samples.jsonl"
 AT_ONCE = 8  # prompts in one batch
@@ -139,3 +139,21 @@ def read_samples(folder: Path) -> list[Sample]:
     """What `write_samples` wrote; nothing where it wrote nothing."""
     path = folder / FILE
     return [Sample.model_validate_json(line) for line in path.read_bytes().splitlines()] if path.exists() else []
+
+
+# Replies half or twice as long as before training: hardly the constitution's wish, and the best known shortcut of
+# preference training (Singhal et al. 2023, arXiv 2310.03716; Park et al. 2024, arXiv 2403.19159).
+LENGTH = 2.0
+
+
+def length_warning(before: Sequence[int], after: Sequence[int]) -> str | None:
+    """A line where sampled replies to the same prompts became much shorter or longer; lengths in any one unit."""
+    if not before or not after or not median(before):
+        return None
+    ratio = median(after) / median(before)
+    if 1 / LENGTH < ratio < LENGTH:
+        return None
+    return (
+        f"the median reply was {median(before):g} long and is {median(after):g}: length may be what was learnt most; "
+        "cai audit tells the lengths in the data"
+    )

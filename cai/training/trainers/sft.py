@@ -15,8 +15,9 @@ from cai.training.data.masks import Encoded, Masker, Unfit
 from cai.training.data.rows import TrainingRow, named
 from cai.training.setup.config import Loaded
 from cai.training.setup.plan import Plan, Setting
-from cai.training.trainers.arguments import rows_of, trl_config
+from cai.training.trainers.arguments import trl_config
 from cai.training.trainers.hooks import Guarded, trl_class
+from cai.training.trainers.recorder import rows_of
 
 
 class Replies:

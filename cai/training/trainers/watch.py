@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
-from statistics import fmean, median
+from collections.abc import Callable, Mapping
+from statistics import fmean
 from typing import Any
 
 from cai.errors import LossNotFinite, MissingExtra
@@ -25,9 +25,6 @@ WINDOW = 5
 FALL = 0.1
 # Half the entropy: the effective number of next tokens, e^H, has shrunk to its square root.
 ENTROPY = 0.5
-# Replies half or twice as long as before training: hardly the constitution's wish, and the best known shortcut of
-# preference training (Singhal et al. 2023, arXiv 2310.03716; Park et al. 2024, arXiv 2403.19159).
-LENGTH = 2.0
 
 
 class Watch:
@@ -81,19 +78,6 @@ class Watch:
             f"entropy fell from {means[0]:.3g} to {means[1]:.3g} nats a token: replies will repeat each other; "
             "stop earlier, or lower the learning rate"
         )
-
-
-def length_warning(before: Sequence[int], after: Sequence[int]) -> str | None:
-    """A line where sampled replies to the same prompts became much shorter or longer; lengths in any one unit."""
-    if not before or not after or not median(before):
-        return None
-    ratio = median(after) / median(before)
-    if 1 / LENGTH < ratio < LENGTH:
-        return None
-    return (
-        f"the median reply was {median(before):g} long and is {median(after):g}: length may be what was learnt most; "
-        "cai audit tells the lengths in the data"
-    )
 
 
 def callback(tell: Callable[[str], None] = log.warning) -> Any:

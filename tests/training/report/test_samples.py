@@ -24,7 +24,7 @@ from cai.training.report.samples import (
     untrained,
     write_samples,
 )
-from cai.training.trainers.arguments import vendors_among_themselves
+from cai.weights.vendors import vendors_among_themselves
 
 TEXTS = ("Hi", "Where does the quiet river run past?", "And then, after the old mill, where does it run? " * 3)
 PROMPTS: list[Turns] = [({"role": "user", "content": text},) for text in TEXTS]

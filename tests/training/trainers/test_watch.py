@@ -7,7 +7,8 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cai.training.trainers.watch import FALL, WINDOW, Watch, length_warning
+from cai.training.report.samples import length_warning
+from cai.training.trainers.watch import FALL, WINDOW, Watch
 
 
 def told(watch: Watch, entries: list[dict[str, Any]]) -> list[str]:
