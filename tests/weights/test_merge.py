@@ -32,8 +32,10 @@ from cai.models import open_model
 from cai.records import Call, Message, Request, Sampling
 from cai.weights import merge as merging
 from cai.weights.bases import find_base
-from cai.weights.embedded import STEM, cache_folder, copy_metadata
+from cai.weights.embedded import STEM
+from cai.weights.gguf_read import copy_metadata
 from cai.weights.gguf_write import write_gguf
+from cai.weights.hashes import cache_folder
 from cai.weights.merge import merge
 
 openvino = pytest.mark.skipif(importlib.util.find_spec("openvino_genai") is None, reason="no openvino_genai")

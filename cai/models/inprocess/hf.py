@@ -20,7 +20,7 @@ from cai.models.inprocess.hf_words import Words, first_stop, split_thoughts
 from cai.records import Abilities, Call, Completion
 from cai.sources.built_in import path_of
 from cai.weights.bases import Base, base_at, check_kind
-from cai.weights.embedded import fingerprint
+from cai.weights.hashes import fingerprint
 from cai.weights.loading import load_model, load_tokenizer, words_of
 
 log = logging.getLogger("cai")

@@ -18,7 +18,9 @@ from cai.models.inprocess.local_engine import Engine, one_line
 from cai.models.inprocess.local_words import Words
 from cai.records import Abilities, Call, Completion
 from cai.sources.built_in import path_of
-from cai.weights.embedded import CONTEXT, NAME, default_weights, fingerprint, gguf_metadata
+from cai.weights.embedded import CONTEXT, NAME, default_weights
+from cai.weights.gguf_read import gguf_metadata
+from cai.weights.hashes import fingerprint
 
 # What `extra_body` may hold: the sampling attributes of OpenVINO GenAI's GenerationConfig.
 EXTRAS = (

@@ -16,8 +16,8 @@ from cai.errors import CallRejected, MissingExtra, ModelFault, ModelStopped, Usa
 from cai.models.inprocess.hf_engine import Engine, Row
 from cai.records import Abilities, Call, Completion
 from cai.sources.built_in import path_of
-from cai.weights.bases import Base, base_at, check_kind
-from cai.weights.loading import load_model, load_tokenizer
+from cai.weights.bases import base_at, check_kind
+from cai.weights.loading import open_reward
 
 log = logging.getLogger("cai")
 
@@ -144,14 +144,3 @@ class _Rewards(Engine):
             row.scores.append(reward)
             sound = abs(reward) < float("inf")  # NaN compares false
             row.end(None if sound else ModelFault("the reward is not finite: damaged weights"))
-
-
-def open_reward(base: Base, dtype: Any) -> tuple[Any, Any]:
-    """The tokenizer and the model; with an adapter, peft's model of both. UsageError without a chat template."""
-    tokenizer = load_tokenizer(base)
-    if not tokenizer.chat_template:
-        raise UsageError(f"{base.spec} has no chat template: save the tokenizer it was trained with, template included")
-    model = load_model(base, dtype, rewards=True)
-    if base.adapter is not None and model.config.pad_token_id is None:  # as TRL sets it; the folder does not tell it
-        model.config.pad_token_id = tokenizer.pad_token_id
-    return tokenizer, model

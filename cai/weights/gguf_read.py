@@ -1,0 +1,101 @@
+"""Reads the metadata of a GGUF file."""
+
+from __future__ import annotations
+
+import os
+import struct
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from cai.errors import InputError, MissingExtra
+from cai.weights.embedded import _ARRAY, _STRING
+
+
+def copy_metadata(reader: Any, writer: Any, changed: Mapping[str, Any]) -> None:
+    """Gives a GGUFWriter the metadata of a GGUFReader, keys that are there with the values of `changed`."""
+    import gguf
+
+    for field in reader.fields.values():
+        if field.name == "general.architecture" or field.name.startswith("GGUF."):
+            continue  # the writer adds these itself
+        kind = field.types[0]
+        inner = field.types[-1] if kind == gguf.GGUFValueType.ARRAY else None
+        value = changed[field.name] if field.name in changed else field.contents()
+        writer.add_key_value(field.name, value, kind, sub_type=inner)
+
+
+_SCALARS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
+
+
+def _read(file: BinaryIO, form: str) -> Any:
+    size = struct.calcsize("<" + form)
+    data = file.read(size)
+    if len(data) < size:
+        raise EOFError
+    [value] = struct.unpack("<" + form, data)
+    return value
+
+
+def _value(file: BinaryIO, kind: int) -> Any:
+    """One metadata value; of an array only its length, which keeps a vocabulary of 150,000 words out of memory."""
+    if kind == _STRING:
+        return _bytes(file).decode("utf-8", "replace")
+    if kind != _ARRAY:
+        return _read(file, _SCALARS[kind])
+    inner, count = _read(file, "I"), _read(file, "Q")
+    if inner in _SCALARS:
+        file.seek(count * struct.calcsize("<" + _SCALARS[inner]), os.SEEK_CUR)
+    else:
+        for _ in range(count):
+            _value(file, inner)
+    return count
+
+
+def _bytes(file: BinaryIO) -> bytes:
+    size = _read(file, "Q")
+    data = file.read(size) if size <= 1 << 24 else b""
+    if len(data) < size:
+        raise EOFError
+    return data
+
+
+def gguf_metadata(path: Path) -> dict[str, Any]:
+    """The metadata of a GGUF file (arrays as their length); raises `InputError` where it is none, or not whole."""
+    try:
+        with path.open("rb") as file:
+            if file.read(4) != b"GGUF":
+                raise InputError("is not a GGUF file: its first bytes are not 'GGUF'", path)
+            if (version := _read(file, "I")) not in (2, 3):
+                raise InputError(f"GGUF version {version} is not known; convert it again with a current tool", path)
+            tensors, count = _read(file, "Q"), _read(file, "Q")
+            found = {_bytes(file).decode("utf-8", "replace"): _value(file, _read(file, "I")) for _ in range(count)}
+            last = max((_tensor_end(file) for _ in range(tensors)), default=0)
+            align = found.get("general.alignment", 32)
+            if type(align) is not int or align < 1:
+                raise InputError(f"is damaged: an alignment of {align!r}; download it again", path)
+            whole = -(-file.tell() // align) * align + last
+            if (size := path.stat().st_size) < whole:
+                raise InputError(f"is cut short: {size:,} bytes of {whole:,}; download it again", path)
+    except (EOFError, KeyError, OverflowError):
+        raise InputError("is cut short or damaged; download it again", path) from None
+    except ValueError as error:
+        raise InputError(f"is damaged, or newer than the installed gguf package: {error}", path) from None
+    except OSError as error:
+        raise InputError(f"cannot be read: {error.strerror}", path) from None
+    return found
+
+
+def _tensor_end(file: BinaryIO) -> int:
+    """Where a tensor's data end, counted from the start of all data."""
+    try:
+        import gguf
+    except ImportError:
+        raise MissingExtra("a GGUF file", "local") from None
+    _bytes(file)
+    elements = 1
+    for _ in range(_read(file, "I")):
+        elements *= _read(file, "Q")
+    kind, offset = _read(file, "I"), _read(file, "Q")
+    block, size = gguf.GGML_QUANT_SIZES[gguf.GGMLQuantizationType(kind)]
+    return int(offset + elements // block * size)
