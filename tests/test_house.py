@@ -24,7 +24,7 @@ FLOORS = (  # from the ground up; a room may import its own floor and those belo
 )
 FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms.split()}
 MOST_FILES = 14  # of a folder: what a screen shows
-MOST_NODES = 124_400  # syntax nodes of all code
+MOST_NODES = 124_700  # syntax nodes of all code
 MOST_NODES_PER_STATEMENT = 8.5
 MOST_CONDITIONALS = 60  # conditional expressions per 1,000 statements
 MOST_NESTED = 50  # conditional expressions inside another
@@ -94,8 +94,8 @@ def room(module: str) -> str:
 
 
 def floor(module: str) -> int:
-    """The floor of a module; those that wait for their room stand on the roof of the runs."""
-    return FLOOR.get(module.split("/")[0], FLOOR["runs"])
+    """The floor of a module, which is that of its outermost folder."""
+    return FLOOR[module.split("/")[0]]
 
 
 def upward(pairs: set[tuple[str, str]]) -> set[tuple[str, str]]:
@@ -134,28 +134,25 @@ ARROWS = arrows(SOURCES)
 # Rooms
 
 
-@pytest.mark.xfail(reason="rooms are being filled")
 def test_imports_only_go_down() -> None:
     assert upward(ARROWS) == set()
 
 
-@pytest.mark.xfail(reason="rooms are being filled")
+@pytest.mark.xfail(reason="judging and labelling import each other")
 def test_no_folder_has_a_circle_of_imports() -> None:
     for folder in {room(module) for module in SOURCES}:
         inside = {pair for pair in ARROWS if room(pair[0]) == room(pair[1]) == folder}
         assert circle(inside) == [], folder
 
 
-@pytest.mark.xfail(reason="rooms are being filled")
 def test_folders_do_not_import_each_other_in_a_circle() -> None:
     between = {(room(start), room(end)) for start, end in ARROWS}
     assert circle({(start, end) for start, end in between if start != end}) == []
 
 
-@pytest.mark.xfail(reason="rooms are being filled")
 def test_a_folder_fits_a_screen() -> None:
     counts = Counter(path.parent.relative_to(PACKAGE).as_posix() for path in MODULES)
-    assert {folder: count for folder, count in counts.items() if count > MOST_FILES and folder != "."} == {}
+    assert {folder: count for folder, count in counts.items() if count > MOST_FILES} == {}
 
 
 @pytest.mark.parametrize("module", SOURCES)

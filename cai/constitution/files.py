@@ -16,7 +16,6 @@ from cai.sources import yamlfile
 from cai.sources.built_in import folder, path_of
 
 SUFFIXES = (".yaml", ".yml")
-
 KEYS: yamlfile.Keys = {  # by the keys that lead there: what a mapping is called, and the keys it can have
     (): ("a constitution", tuple(ConstitutionFile.model_fields)),
     ("principles",): ("a principle", tuple(Principle.model_fields)),
@@ -24,9 +23,7 @@ KEYS: yamlfile.Keys = {  # by the keys that lead there: what a mapping is called
     ("examples",): ("an example", tuple(Example.model_fields)),
     ("examples", "prompt"): ("a message", tuple(Message.__annotations__)),
 }
-
 NAME_FORM = "letters, digits, '.', '_' and '-', at most 64"
-
 FORMS = {"name": NAME_FORM, "id": NAME_FORM, "version": "three numbers, such as 1.0.0"}
 
 

@@ -13,8 +13,6 @@ from typing import Literal
 
 from cai.constitution.files import find_constitution, read_constitution
 from cai.constitution.principles import Constitution, Principle
-from cai.engine.template_checks import check_templates
-from cai.engine.templates import find_templates
 from cai.records import ConstitutionRef, Record
 
 FIELDS = ("text", "critique", "revise", "choose")
@@ -72,23 +70,6 @@ class Report(Record):
             where = f"{finding.file or self.path}:{finding.line}" if finding.line else finding.file or self.path
             yield f"{where}: {finding.level}: {finding.message} [{finding.code}]"
         yield f"{self.path}: {len(self.errors)} errors, {len(self.warnings)} warnings"
-
-
-def template_findings(name_or_folder: str | None) -> list[Finding]:
-    """What is wrong with a template set, as findings of a check; None is no set."""
-    if name_or_folder is None:
-        return []
-    path, _ = find_templates(name_or_folder)
-    return [
-        Finding(
-            level="error" if problem.error else "warning",
-            code="template-variable" if problem.error else "template-unused",
-            message=problem.message,
-            file=problem.path,
-            line=problem.line,
-        )
-        for problem in check_templates(path)
-    ]
 
 
 def check(name_or_path: str | Path, more: Sequence[Finding] = ()) -> Report:

@@ -13,12 +13,10 @@ from collections.abc import Iterable
 from typing import Any
 
 from cai.constitution.principles import Constitution, Principle
-from cai.engine.ask_judge import UNSEEN
 from cai.engine.template_checks import JOBS
 from cai.engine.templates import Templates
 from cai.records import Message, Prompt, Request, Role
 
-UNSEEN += r"\u202a-\u202e\u2060-\u206f\u3164\ufe00-\ufe0f\ufeff\uffa0\ufff9-\ufffb\U000e0000-\U000e0fff"
 LINE_ENDS = r"\n\v\f\r\x1c-\x1e\x85\u2028\u2029"  # all that str.splitlines knows
 
 

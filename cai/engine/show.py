@@ -5,19 +5,19 @@ from __future__ import annotations
 from collections.abc import Iterator
 from difflib import get_close_matches
 
-from cai.constitution import lint
 from cai.constitution.files import load_constitution, read_constitution
+from cai.constitution.lint import Finding
 from cai.engine.ask import Ask
 from cai.engine.ask_judge import AskJudge
-from cai.engine.template_checks import JOBS, VARIABLES
-from cai.engine.templates import load_templates
+from cai.engine.template_checks import JOBS, VARIABLES, check_templates
+from cai.engine.templates import find_templates, load_templates
 from cai.errors import TemplateError, UsageError
 from cai.records import Message, Prompt, Request
 
 
-def template_findings(templates: str | None, constitution: str) -> list[lint.Finding]:
+def template_findings(templates: str | None, constitution: str) -> list[Finding]:
     """What is wrong with a template set, alone and under a constitution, as findings of a check; None is no set."""
-    findings = lint.template_findings(templates)
+    findings = _set_findings(templates)
     law = read_constitution(constitution).constitution
     if templates is None or law is None or any(finding.level == "error" for finding in findings):
         return findings
@@ -29,9 +29,7 @@ def template_findings(templates: str | None, constitution: str) -> list[lint.Fin
             AskJudge(loaded, law, prefill=True).check(p for p in law.principles if p.can_judge)
     except TemplateError as error:
         file, text = str(error.path or templates), str(error).removeprefix(f"{error.path}:{error.line}: ")
-        findings.append(
-            lint.Finding(level="error", code="template-principle", message=text, file=file, line=error.line)
-        )
+        findings.append(Finding(level="error", code="template-principle", message=text, file=file, line=error.line))
     return findings
 
 
@@ -81,3 +79,20 @@ def _words(request: Request) -> Iterator[str]:
     if request.stop:
         yield f"[stop] {', '.join(map(repr, request.stop))}"
     yield ""
+
+
+def _set_findings(name_or_folder: str | None) -> list[Finding]:
+    """What is wrong with a template set, as findings of a check; None is no set."""
+    if name_or_folder is None:
+        return []
+    path, _ = find_templates(name_or_folder)
+    return [
+        Finding(
+            level="error" if problem.error else "warning",
+            code="template-variable" if problem.error else "template-unused",
+            message=problem.message,
+            file=problem.path,
+            line=problem.line,
+        )
+        for problem in check_templates(path)
+    ]

@@ -30,17 +30,13 @@ VARIABLES: dict[str, frozenset[str]] = {
     "judge": frozenset({"prompt", "first", "second", "principle", "reason", "examples"}),
     "verdict": frozenset(),
 }
-
 JOBS: dict[str, tuple[str, str]] = {"revise": ("critique", "revise"), "judge": ("judge", "verdict")}
-
 IN_TURNS = frozenset({"prompt", "reply", "critique"})  # a chat model sees these as turns of their own
-
 NEEDED = {
     "critique": {"principle"},
     "revise": {"principle"},
     "judge": {"prompt", "first", "second", "principle"},
 }  # without them a template asks nothing of the kind
-
 PRINCIPLE_FIELDS = frozenset(Principle.model_fields)
 
 

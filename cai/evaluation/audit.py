@@ -19,7 +19,7 @@ from cai.errors import RunError, SourceError, UsageError
 from cai.evaluation.audit_report import CHECKS, MEASURES, OF_PAIRS, OF_PROMPTS, OF_REPLIES, Audit, ReplyAudit, hint
 from cai.sources.files import read_records
 from cai.sources.replies import PAIRS, RANKED, Case, NoReply, prompt_of, read_case
-from cai.texts import hygiene
+from cai.texts import repeats
 from cai.texts.refusals import refusal
 
 PHRASE_SHARE = 0.05  # of a role's replies, from which on a phrase is listed
@@ -71,9 +71,9 @@ def audit(
     return found
 
 
-def _prompts_of(source: str | Path | Iterable[Any], prompt_field: str | None) -> hygiene.Repeats:
+def _prompts_of(source: str | Path | Iterable[Any], prompt_field: str | None) -> repeats.Repeats:
     """The prompts of the dataset that is compared with; a record without a reply counts by its prompt alone."""
-    found = hygiene.Repeats()
+    found = repeats.Repeats()
     for _, record in read_records(source):
         with suppress(NoReply):
             alone = isinstance(record, Mapping) and prompt_of(record, prompt_field)
@@ -102,12 +102,12 @@ def _in_folder(folder: Path) -> tuple[Path, Path | None]:
 class _Count:
     """An audit in progress."""
 
-    def __init__(self, others: hygiene.Repeats | None) -> None:
+    def __init__(self, others: repeats.Repeats | None) -> None:
         self._others = others
-        self._seen = hygiene.Repeats()
+        self._seen = repeats.Repeats()
         self._counts: Counter[str] = Counter()  # of rows, pairs and prompts
         self._roles: dict[str, Counter[str]] = {}
-        self._phrases: dict[str, hygiene.Phrases] = {}
+        self._phrases: dict[str, repeats.Phrases] = {}
         self._bad_rows: list[tuple[int, str]] = []
 
     def add(self, line: int, record: Any, reply_field: str | None, prompt_field: str | None) -> list[dict[str, Any]]:
@@ -141,7 +141,7 @@ class _Count:
         counts.update([check for check, value in verdict.items() if value is True])
         counts.update(["replies"] if refused == "none" else ["replies", "refusal", f"refusal_{refused}"])
         counts["characters"] += len(text.strip())
-        self._phrases.setdefault(role, hygiene.Phrases()).add(text)
+        self._phrases.setdefault(role, repeats.Phrases()).add(text)
         return {**verdict, "characters": len(text.strip())}
 
     def _prompt(self, prompt: str | None) -> dict[str, bool]:
@@ -161,10 +161,10 @@ class _Count:
             return {}
         self._counts["pairs"] += 1
         (_, a), (_, b) = replies
-        same = hygiene.identical(a, b)
+        same = repeats.identical(a, b)
         found = {
             "identical": same,
-            "near_identical": not same and hygiene.near_identical(a, b),
+            "near_identical": not same and repeats.near_identical(a, b),
             "both_refused": all(verdict["refusal"] != "none" for verdict in verdicts),
         }
         if roles in RANKED:

@@ -36,7 +36,7 @@ from typing import Any, Literal
 from cai.errors import UsageError
 from cai.judge.belief import CLAMP, belief
 from cai.records import DropReason, prompt_hash
-from cai.texts import hygiene
+from cai.texts import hygiene, repeats
 from cai.texts.refusals import refusal
 
 Row = dict[str, Any]
@@ -107,7 +107,7 @@ def identical(row: Row, _: Filters) -> DropReason | None:
     """The replies are the same but for white space."""
     a, b = row["a"], row["b"]
     begin_alike = a.split(None, 1)[:1] == b.split(None, 1)[:1]  # which is a tenth of the work, and mostly says no
-    return "identical" if begin_alike and hygiene.identical(a, b) else None
+    return "identical" if begin_alike and repeats.identical(a, b) else None
 
 
 def length_ratio(row: Row, filters: Filters) -> DropReason | None:
@@ -243,7 +243,7 @@ def read_texts(row: Row) -> int:
     known: int | None = row.get(KNOWN)
     if known is None:
         a, b, asked = row["a"], row["b"], row["prompt"][-1]["content"]
-        known = row[KNOWN] = NEAR * hygiene.near_identical(a, b) | _text_faults(b, asked) << 3 | _text_faults(a, asked)
+        known = row[KNOWN] = NEAR * repeats.near_identical(a, b) | _text_faults(b, asked) << 3 | _text_faults(a, asked)
     return known
 
 

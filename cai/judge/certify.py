@@ -13,19 +13,12 @@ from cai.judge.metrics import Metrics, confidence, credit, log_odds, probability
 from cai.records import ConstitutionRef, Protocol, Record
 
 TARGETS = (0.7, 0.75, 0.8, 0.85, 0.9, 0.95)  # agreements with people that are tried to be certified
-
 DELTA = 0.1
-
 COLDEST, HOTTEST = 0.05, 100.0  # temperatures; the likelihood of separable data has no maximum between 0 and infinity
-
 LEAST = 30  # pairs at the first threshold that is tried
-
 PROMISE = "holds for pairs drawn like the gold pairs"
-
 Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
-
 Inside = Annotated[float, Field(gt=0, lt=1, allow_inf_nan=False)]
-
 Confidence = Annotated[float, Field(ge=0.5, le=1, allow_inf_nan=False)]
 
 

@@ -10,23 +10,16 @@ from typing import Literal
 from cai.records import Completion, Reading
 
 LEAST_MASS = 0.5  # of both letters together; below it the judge wanted to say something else
-
 NEVER = -9999.0  # what OpenAI's protocol says of a token that is too unlikely for its list: no log probability
-
 ABOVE = 0.1  # by which rounding, as of 16-bit floats, may put a log probability above 0
-
 WRAPPING = " \t\n\r▁Ġ\"'`“”‘’*_()[]{}<>.:,;!|"  # what may stand around a letter in one token or answer
-
 NOUN = r"(?i:reply|response|answer|option|choice)"
-
 # A letter that stands for a reply: not the article of "A kind reply …", nor one of two as in "A or B", "A/B".
 LETTER = (
     rf"(?:{NOUN}\W{{1,4}})?(?:\\\w+\{{)?([AB])(?![\w'’]|\s*[/&]|\s*,\s*n?or\b"
     r"|[^\S\n]+(?!(?:as|because|by|due|for|in|on|over|since)\b)[A-Za-z])"
 )
-
 STATED = r"(?:[^\w.,;!?]{0,4}:\W{0,8}|\s+is\W{1,8})"  # "…: ", "… is "
-
 NAMED = (
     re.compile(  # "Verdict: B", "the better reply is A", "I choose Reply B"; then "Reply A is better", not of "nor …"
         r"\b(?<!not )(?<!n't )(?<!n’t )(?<!never )"
@@ -36,9 +29,7 @@ NAMED = (
         r"(?:(?i:the|much|far|clearly|slightly|somewhat|therefore|overall)\s+)*(?i:better|best|preferable)\b"
     )
 )
-
 ALONE = re.compile(rf"[{re.escape(WRAPPING)}]*(?:{NOUN}\W{{1,4}})?([AB])[{re.escape(WRAPPING)}]*")
-
 FIRST = re.compile(rf"[{re.escape(WRAPPING)}]*{LETTER}")
 
 

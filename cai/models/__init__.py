@@ -1,19 +1,16 @@
-"""The one seam between the method and any language model, and the way from a spec like `openai:NAME` to a model.
+"""The way from a spec like `openai:NAME` to a model.
 
 Knows providers by name; each lives in its own file and is imported only when it is asked for.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, Protocol
 
 from cai.calls.model import Connection, Model
 from cai.errors import UsageError
-from cai.records import Abilities, Call, Completion
 
 
 def _local(name: str, connection: Connection) -> Model:

@@ -9,15 +9,10 @@ from collections.abc import Sequence
 from itertools import pairwise
 
 NEAR = 0.9  # Jaccard similarity of word shingles from which on two replies are the same but for a word or two
-
 NEAR_PROMPT = 0.8  # the same for prompts, of word pairs: in 20 words one may differ
-
 SHINGLE = 3  # words
-
 NGRAM = 5  # words: the shortest run that people recognise as a phrase, and long enough not to be grammar
-
 MOST_NGRAMS = 300_000  # held at a time, about 60 MB
-
 WORD = re.compile(r"[^\W_]+(?:['’][^\W_]+)*")
 
 

@@ -110,6 +110,3 @@ def convert_to_q8_0(source: Path, target: Path) -> None:
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
     writer.close()
-
-
-_STRING, _ARRAY = 8, 9

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from cai.errors import InputError, MissingExtra
-from cai.weights.embedded import _ARRAY, _STRING
 
 
 def copy_metadata(reader: Any, writer: Any, changed: Mapping[str, Any]) -> None:
@@ -26,6 +25,7 @@ def copy_metadata(reader: Any, writer: Any, changed: Mapping[str, Any]) -> None:
 
 
 _SCALARS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
+_STRING, _ARRAY = 8, 9
 
 
 def _read(file: BinaryIO, form: str) -> Any:

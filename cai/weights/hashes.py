@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
 import tempfile
 import time
 from pathlib import Path
 
-from cai.weights.embedded import log
-
+log = logging.getLogger("cai")
 LARGE = 1 << 26  # bytes that take 0.05 s to read: hashes of larger files are remembered
-
 SETTLED = 2_000_000_000  # nanoseconds; the coarsest clock of a file system, FAT's, ticks every two seconds
 
 

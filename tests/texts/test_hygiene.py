@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from shared import shared
 
-from cai.texts import hygiene
+from cai.texts import repeats
 from cai.texts.hygiene import comfort, emoji, evasive, preamble_leak, role_mixup, sign_off, truncated
 from cai.texts.repeats import Phrases, Repeats, identical, length_ratio, near_identical
 
@@ -210,7 +210,7 @@ def test_a_phrase_is_listed_with_the_share_of_texts_that_hold_it_and_whole() -> 
 
 
 def test_counting_phrases_keeps_what_is_frequent_when_its_memory_is_full(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(hygiene, "MOST_NGRAMS", 200)
+    monkeypatch.setattr(repeats, "MOST_NGRAMS", 200)
     phrases = Phrases()
     for number in range(1_000):
         rest = " ".join(f"{number}x{i}" for i in range(20))

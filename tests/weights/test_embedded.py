@@ -14,6 +14,7 @@ import pytest
 
 from cai.errors import CaiError, InputError, MissingExtra
 from cai.weights import embedded as weights
+from cai.weights import gguf_read, hashes
 
 gguf = pytest.importorskip("gguf")
 np = pytest.importorskip("numpy")
@@ -47,17 +48,17 @@ def test_the_cache_is_where_the_user_says(monkeypatch: pytest.MonkeyPatch, tmp_p
     monkeypatch.delenv("CAI_CACHE", raising=False)
     monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
     monkeypatch.setenv("HOME", str(tmp_path))
-    assert weights.cache_folder() == tmp_path / ".cache" / "cai"
+    assert hashes.cache_folder() == tmp_path / ".cache" / "cai"
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
-    assert weights.cache_folder() == tmp_path / "xdg" / "cai"
+    assert hashes.cache_folder() == tmp_path / "xdg" / "cai"
     monkeypatch.setenv("CAI_CACHE", "~/mine")
-    assert weights.cache_folder() == tmp_path / "mine"
+    assert hashes.cache_folder() == tmp_path / "mine"
 
 
 def test_conversion_keeps_metadata_and_exact_tensors_and_makes_the_rest_q8_0(tmp_path: Path) -> None:
     source, target = small_gguf(tmp_path / "a.gguf"), tmp_path / "b.gguf"
     weights.convert_to_q8_0(source, target)
-    old, new = weights.gguf_metadata(source), weights.gguf_metadata(target)
+    old, new = gguf_read.gguf_metadata(source), gguf_read.gguf_metadata(target)
     assert old.pop("general.file_type") == int(gguf.LlamaFileType.MOSTLY_Q4_1)
     assert new.pop("general.file_type") == int(gguf.LlamaFileType.MOSTLY_Q8_0)
     assert new == old
@@ -73,7 +74,7 @@ def test_conversion_keeps_metadata_and_exact_tensors_and_makes_the_rest_q8_0(tmp
 
 
 def test_metadata_names_context_and_template_without_reading_weights(tmp_path: Path) -> None:
-    found = weights.gguf_metadata(small_gguf(tmp_path / "a.gguf", context=4096))
+    found = gguf_read.gguf_metadata(small_gguf(tmp_path / "a.gguf", context=4096))
     assert found["llama.context_length"] == 4096
     assert found["tokenizer.chat_template"] == "{{ messages }}"
     assert found["tokenizer.ggml.tokens"] == 3
@@ -85,7 +86,7 @@ def test_a_file_cut_short_is_an_input_error_that_names_it(tmp_path: Path, share:
     data = path.read_bytes()
     path.write_bytes(data[: int(len(data) * share)])
     with pytest.raises(InputError, match=r"a\.gguf: is cut short"):
-        weights.gguf_metadata(path)
+        gguf_read.gguf_metadata(path)
 
 
 KIND_OF_NORM = b"norm" + struct.pack("<IQI", 1, 64, 0)
@@ -103,11 +104,11 @@ KIND_OF_NORM = b"norm" + struct.pack("<IQI", 1, 64, 0)
 def test_a_file_that_makes_no_sense_is_one_line_that_names_it(tmp_path: Path, old: bytes, new: bytes) -> None:
     path = small_gguf(tmp_path / "a.gguf", alignment=64)
     data = path.read_bytes()
-    assert weights.gguf_metadata(path)["general.alignment"] == 64
+    assert gguf_read.gguf_metadata(path)["general.alignment"] == 64
     assert data.count(old) == 1
     path.write_bytes(data.replace(old, new))
     with pytest.raises(InputError, match=r"a\.gguf: is damaged") as caught:
-        weights.gguf_metadata(path)
+        gguf_read.gguf_metadata(path)
     assert "\n" not in str(caught.value)
 
 
@@ -115,49 +116,49 @@ def test_without_the_gguf_package_the_error_names_the_extra(monkeypatch: pytest.
     path = small_gguf(tmp_path / "a.gguf")
     monkeypatch.setitem(sys.modules, "gguf", None)
     with pytest.raises(MissingExtra, match=r"cai-toolkit\[local\]"):
-        weights.gguf_metadata(path)
+        gguf_read.gguf_metadata(path)
 
 
 def test_a_file_that_is_no_gguf_is_an_input_error(tmp_path: Path) -> None:
     path = tmp_path / "notes.txt"
     path.write_text("hello")
     with pytest.raises(InputError, match=r"notes\.txt: is not a GGUF file"):
-        weights.gguf_metadata(path)
+        gguf_read.gguf_metadata(path)
 
 
 def test_a_fingerprint_follows_the_bytes_and_not_the_place(tmp_path: Path) -> None:
     one, two = tmp_path / "one.bin", tmp_path / "two.bin"
     one.write_bytes(bytes(3_000_000))
     two.write_bytes(bytes(3_000_000))
-    assert weights.fingerprint(one) == weights.fingerprint(two)
+    assert hashes.fingerprint(one) == hashes.fingerprint(two)
     two.write_bytes(bytes(2_999_999) + b"x")
-    assert weights.fingerprint(one) != weights.fingerprint(two)
+    assert hashes.fingerprint(one) != hashes.fingerprint(two)
     folder = tmp_path / "folder"
     folder.mkdir()
     (folder / "model.bin").write_bytes(b"x")
-    first = weights.fingerprint(folder)
+    first = hashes.fingerprint(folder)
     (folder / "config.json").write_bytes(b"{}")
-    assert weights.fingerprint(folder) != first
+    assert hashes.fingerprint(folder) != first
 
 
 @pytest.mark.parametrize("place", [0, 65_536, 1_000_000, 2_999_999])
 def test_a_fingerprint_follows_every_byte(tmp_path: Path, place: int) -> None:
     path = tmp_path / "model.bin"
     path.write_bytes(bytes(3_000_000))
-    before = weights.fingerprint(path)
+    before = hashes.fingerprint(path)
     path.write_bytes(bytes(place) + b"x" + bytes(2_999_999 - place))
-    assert weights.fingerprint(path) != before
+    assert hashes.fingerprint(path) != before
 
 
 def test_a_large_file_is_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CAI_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(weights, "LARGE", 1000)
+    monkeypatch.setattr(hashes, "LARGE", 1000)
     path = tmp_path / "model.bin"
 
     def told(content: bytes, time: int) -> str:
         path.write_bytes(content)
         os.utime(path, ns=(time, time))
-        return weights.fingerprint(path)
+        return hashes.fingerprint(path)
 
     year = 10**9 * 86_400 * 365
     first = told(bytes(1000), year)
@@ -171,15 +172,15 @@ def test_a_large_file_is_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     path.with_name("new").write_bytes(b"x" * 1000)
     path.with_name("new").replace(path)  # another inode
     os.utime(path, ns=(year + 2, year + 2))
-    assert weights.fingerprint(path) != first
+    assert hashes.fingerprint(path) != first
 
 
 def test_a_file_that_changed_just_now_is_not_remembered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CAI_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(weights, "LARGE", 1000)
+    monkeypatch.setattr(hashes, "LARGE", 1000)
     path = tmp_path / "model.bin"
     path.write_bytes(bytes(1000))
-    assert weights.fingerprint(path) == weights.fingerprint(path)
+    assert hashes.fingerprint(path) == hashes.fingerprint(path)
     assert not (tmp_path / "cache").exists()
 
 
@@ -187,15 +188,15 @@ def test_a_fingerprint_needs_no_cache(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     (tmp_path / "file").write_text("in the way")
-    monkeypatch.setattr(weights, "LARGE", 1000)
+    monkeypatch.setattr(hashes, "LARGE", 1000)
     path = tmp_path / "model.bin"
     path.write_bytes(bytes(1000))
     os.utime(path, (0, 0))
     monkeypatch.setenv("CAI_CACHE", str(tmp_path / "cache"))
-    found = weights.fingerprint(path)
+    found = hashes.fingerprint(path)
     monkeypatch.setenv("CAI_CACHE", str(tmp_path / "file"))
     with caplog.at_level(logging.INFO, "cai"):
-        assert weights.fingerprint(path) == found
+        assert hashes.fingerprint(path) == found
     assert "cannot be remembered" in caplog.text
 
 
