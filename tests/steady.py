@@ -180,12 +180,16 @@ def body(path: str, payload: Payload) -> dict[str, Any]:
 
 
 class Steady:
-    """The server. asked: step of every request that came; rough: whether it holds and refuses what is marked so."""
+    """The server. rough: whether it holds and refuses what is marked so.
+
+    asked: the step of every request that came; answered, refused: how many got a 200 and a 400.
+    """
 
     def __init__(self) -> None:
         self.rough = False
         self.asked: list[str] = []
         self.answered = 0
+        self.refused = 0
         self.url = ""
         self._released = threading.Event()
 
@@ -196,9 +200,10 @@ class Steady:
         if self.rough and "held" in kinds:
             self._released.wait()
             return None
-        self.answered += 1
         if "refused" in kinds or (self.rough and "flaky" in kinds):
+            self.refused += 1
             return 400, {"error": {"message": "this prompt is not answered", "type": "steady", "code": None}}
+        self.answered += 1
         return 200, body(path, payload)
 
     def release(self) -> None:

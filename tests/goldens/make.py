@@ -153,7 +153,7 @@ def make_runs(work: Path, url: str) -> dict[str, bytes]:
     keep("sample-two", "sample", prompts, *WRITER, "--model", "openai:other", "-n", "1", "--limit", "3")
     keep("sample-few", "sample", prompts, *WRITER, "--limit", "3")
     keep("label-generate", "label", "generate", *JUDGE)
-    keep("label-sample", "label", "sample", *JUDGE, "--min-confidence", "0.6")
+    keep("label-sample", "label", "sample", *JUDGE, "-k", "2", "--min-confidence", "0.6")
     keep("label-pairs", "label", "inputs/pairs.jsonl", *JUDGE, "-k", "2", "--seed", "3")
     keep("label-vote", "label", "inputs/pairs.jsonl", *JUDGE, "--protocol", "vote", "-k", "2")
     target = ("--target", "30", "--max-candidates", "4")  # more than there can be: which come first is not settled
