@@ -1,0 +1,197 @@
+"""Run folders of version 0.1.0 are exported, read, labelled and gone on with as if this version had made them."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import orjson
+import pytest
+from goldens.make_folders import COMMANDS, TORN, TRAINING
+from kept import OLD_FOLDERS, TINY, call_keys, contents, in_order, rows, run, training_files
+from steady import steady
+
+import cai
+
+CUT = ("generate", "label", "best-of")  # commands that end with training rows
+GONE_ON_WITH = ("generate", "sample", "label")
+FINISHED = tuple(COMMANDS)
+ROWS = {"generate": "revisions.jsonl", "sample": "candidates.jsonl", "label": "labels.jsonl"}
+ROWS_AUDITED = {"generate": 9, "sample": 13, "label": 8, "best-of": 12}
+
+
+@pytest.fixture
+def work(tmp_path: Path) -> Path:
+    """A copy of all folders and their inputs, in which commands run: to open a journal changes its folder."""
+    return Path(shutil.copytree(OLD_FOLDERS, tmp_path / "work"))
+
+
+def info_of(folder: Path) -> dict[str, Any]:
+    info: dict[str, Any] = orjson.loads((folder / "run.json").read_bytes())
+    return info
+
+
+def drops(folder: Path) -> list[tuple[str | None, int, str, str]]:
+    """Id, position, stage and reason of everything that was dropped before an export."""
+    left_out = ("sft", "dpo", "pairs", "kto")
+    found = [row for row in in_order(folder / "dropped.jsonl") if row["stage"] not in left_out]
+    return [(row["id"], row["position"], row["stage"], row["reason"]) for row in found]
+
+
+# What is finished
+
+
+@pytest.mark.parametrize("name", CUT)
+def test_a_finished_run_is_exported_to_the_same_training_rows(work: Path, name: str) -> None:
+    folder = work / f"{name}-finished"
+    before = contents(folder)
+    for file in training_files(folder):
+        (folder / file).unlink()
+    summary = cai.export_run(folder, **info_of(folder).get("export", {}))
+    assert contents(folder) == before
+    assert {file: len(rows(folder / file)) for file in training_files(folder)}.items() <= summary.files.items()
+
+
+def test_a_run_with_a_calibration_is_exported_under_it(work: Path) -> None:
+    folder = work / "label-gold-finished"
+    before = training_files(folder)
+    assert [row["p_chosen"] for row in rows(folder / "dpo.jsonl")]
+    run("export", folder.name, "--min-confidence", "0.9", folder=work)
+    assert training_files(folder) != before
+    run("export", folder.name, "--calibration", f"{folder.name}/calibration.json", folder=work)
+    assert training_files(folder) == before
+
+
+@pytest.mark.parametrize("name", ["generate", "sample", "label", "label-gold"])
+def test_a_finished_run_asks_for_nothing_but_what_was_refused(work: Path, name: str) -> None:
+    folder = work / f"{name}-finished"
+    before = contents(folder)
+    with steady() as server:
+        run(*COMMANDS[name], "--out", folder.name, folder=work, server=server.url + "/v1")
+        assert (server.answered, server.refused) == (0, len(server.asked))
+    assert contents(folder) == before
+
+
+@pytest.mark.parametrize("name", [*(f"{name}-finished" for name in FINISHED), "label-gold-finished/gold"])
+def test_the_calls_of_a_finished_run_are_read(work: Path, name: str) -> None:
+    folder = work / name
+    calls = {call.key: call for call in cai.read_calls(folder)}
+    assert len(calls) == info_of(folder)["usage"]["calls"]
+    [file] = [file for file in ("revisions", "candidates", "labels") if (folder / f"{file}.jsonl").exists()]
+    for row in rows(folder / f"{file}.jsonl"):
+        asked = [calls[key] for key in row["calls"]]
+        assert asked and {call.request["provider"] for call in asked} == {"openai"}
+        assert sum(call.completion.output_tokens or 0 for call in asked) == row["usage"]["output_tokens"]
+        if file == "revisions":
+            assert asked[0].completion.text == row["initial"]
+            assert asked[0].request["payload"]["messages"] == row["prompt"]
+
+
+def test_a_finished_run_is_audited(work: Path) -> None:
+    audited = {name: cai.audit(work / f"{name}-finished").rows for name in ROWS_AUDITED}
+    assert audited == ROWS_AUDITED
+
+
+@pytest.mark.parametrize("name", ["generate", "sample", "best-of"])
+def test_a_finished_run_is_the_source_of_labels(work: Path, name: str) -> None:
+    given = ("label", f"{name}-finished", "--judge", "openai:judge", "-c", "inputs/law.yaml", "-k", "1")
+    with steady() as server:
+        run(*given, "--out", "labels", folder=work, server=server.url + "/v1")
+    prompts = {row["id"] for file in work.glob(f"{name}-finished/[rc]*s.jsonl") for row in rows(file)}
+    labels = rows(work / "labels" / "labels.jsonl")
+    assert len(labels) > 5 and {row["prompt_id"] for row in labels} <= prompts
+
+
+def test_a_folder_of_another_run_is_refused(work: Path) -> None:
+    before = contents(work / "generate-finished")
+    with steady() as server:
+        other = (*COMMANDS["generate"], "--seed", "1", "--out", "generate-finished")
+        run(*other, folder=work, server=server.url + "/v1", status=1)
+        assert server.asked == []
+    assert contents(work / "generate-finished") == before
+
+
+# What was killed
+
+
+@pytest.mark.parametrize("name", GONE_ON_WITH)
+def test_a_killed_run_asks_only_for_what_is_missing_and_ends_as_if_nothing_had_happened(work: Path, name: str) -> None:
+    folder, whole = work / f"{name}-half", work / f"{name}-finished"
+    before = call_keys(folder)
+    missing = set(call_keys(whole)) - set(before)
+    assert before and missing
+    with steady() as server:
+        run(*COMMANDS[name], "--out", folder.name, folder=work, server=server.url + "/v1")
+        assert server.answered == len(missing)
+        assert server.refused == len(server.asked) - len(missing)
+    assert contents(folder) == contents(whole)
+    assert set(before) < set(call_keys(folder))
+
+
+@pytest.mark.parametrize("name", GONE_ON_WITH)
+def test_drops_keep_their_reasons_but_for_those_that_are_tried_again(work: Path, name: str) -> None:
+    folder = work / f"{name}-half"
+    before = drops(folder)
+    assert len({reason for *_, reason in before}) >= 3
+    with steady() as server:
+        run(*COMMANDS[name], "--out", folder.name, folder=work, server=server.url + "/v1")
+    kept = [drop for drop in before if drop[3] != "model_error"]
+    assert set(kept) <= set(drops(folder))
+    finished = {row["id"] for row in in_order(folder / ROWS[name])}
+    tried = {drop[0] for drop in before if drop[3] == "model_error"}
+    assert tried & finished and tried <= finished | {drop[0] for drop in drops(folder)}
+    counts: dict[str, int] = {}
+    for *_, reason in drops(folder):
+        counts[reason] = counts.get(reason, 0) + 1
+    assert info_of(folder)["dropped"] == counts
+
+
+@pytest.mark.parametrize("name", TORN)
+def test_the_line_that_a_kill_tore_is_there(name: str) -> None:
+    assert not (OLD_FOLDERS / name / TORN[name]).read_bytes().endswith(b"\n")
+
+
+def test_what_is_tried_again_and_refused_again_is_dropped_once(work: Path) -> None:
+    folder = work / "generate-half"
+    before = drops(folder)
+    with steady() as server:
+        server.rough = True
+        given = (*COMMANDS["generate"], "--out", folder.name, "--limit", "9")  # none of them is held
+        run(*given, folder=work, server=server.url + "/v1")
+        assert server.refused == 2
+    assert drops(folder) == before
+
+
+# Trainings
+
+
+def trained(out: Path, work: Path) -> tuple[Any, list[str]]:
+    """The summary of the training of 0.1.0 in a folder, and what is told."""
+    told: list[str] = []
+    data = work / "inputs" / "chats.jsonl"
+    return cai.train("sft", data, out=out, model=str(TINY), flags=TRAINING, tell=told.append), told
+
+
+def losses(folder: Path) -> dict[int, float]:
+    return {line["step"]: line["loss"] for line in rows(folder / "metrics.jsonl") if "loss" in line}
+
+
+@pytest.mark.filterwarnings("ignore")  # those of torch, trl and peft about themselves
+def test_a_finished_training_has_nothing_to_do(work: Path) -> None:
+    pytest.importorskip("trl")
+    before = (work / "train-finished" / "adapter_model.safetensors").read_bytes()
+    summary, _ = trained(work / "train-finished", work)
+    assert summary.steps == len(losses(work / "train-finished"))
+    assert (work / "train-finished" / "adapter_model.safetensors").read_bytes() == before
+
+
+@pytest.mark.filterwarnings("ignore")  # those of torch, trl and peft about themselves
+def test_an_interrupted_training_goes_on_from_its_checkpoint(work: Path) -> None:
+    pytest.importorskip("trl")
+    half, whole = work / "train-half", losses(OLD_FOLDERS / "train-finished")
+    before = losses(half)
+    assert 0 < len(before) < len(whole)
+    trained(half, work)
+    assert losses(half) == pytest.approx(whole, rel=1e-6)
+    assert {step: losses(half)[step] for step in before} == before
