@@ -6,6 +6,7 @@ import errno
 import hashlib
 import json
 import os
+import traceback
 from collections.abc import Mapping
 from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
@@ -15,7 +16,6 @@ from typing import IO, Any
 import orjson
 
 from cai.errors import CaiError, RunError
-from cai.training.trainers.arguments import _passed
 
 
 def write_atomically(path: Path, content: bytes) -> None:
@@ -109,3 +109,8 @@ def unwritten(error: BaseException | None) -> str | None:
     if type(error) is RuntimeError and _passed(error, "torch.serialization", "save"):
         return "the disk is full"
     return unwritten(error.__cause__ or error.__context__)
+
+
+def _passed(error: BaseException, module: str, function: str) -> bool:
+    frames = (frame for frame, _ in traceback.walk_tb(error.__traceback__))
+    return any(frame.f_globals["__name__"] == module and frame.f_code.co_name == function for frame in frames)

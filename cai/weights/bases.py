@@ -30,7 +30,6 @@ MARKED = (
     "special_tokens_map.json", "chat_template.json",
 )  # fmt: skip
 
-VENDORS = r"(accelerate|peft|transformers|trl)\b"  # who calls, by the name of its module
 UNPACKED = "-float32-"  # in the name of a folder of a GGUF file's weights, before the file's fingerprint
 
 

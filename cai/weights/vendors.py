@@ -10,7 +10,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from cai.errors import MissingExtra
-from cai.weights.bases import VENDORS
+
+VENDORS = r"(accelerate|peft|transformers|trl)\b"  # who calls, by the name of its module
 
 
 @contextmanager

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import dataclasses
 import importlib.util
-import traceback
 from pathlib import Path
 from typing import Any
 
@@ -84,8 +83,3 @@ def check_reporters(wanted: Any) -> None:
             continue
         if name in ("wandb", "tensorboard") and importlib.util.find_spec(name) is None:
             raise UsageError(f"report_to {name}: the package is not installed: pip install {name}")
-
-
-def _passed(error: BaseException, module: str, function: str) -> bool:
-    frames = (frame for frame, _ in traceback.walk_tb(error.__traceback__))
-    return any(frame.f_globals["__name__"] == module and frame.f_code.co_name == function for frame in frames)
