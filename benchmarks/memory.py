@@ -56,9 +56,6 @@ class InProcess:
 
     async def close(self) -> None: ...
 
-    def count_tokens(self, text: str) -> int | None:
-        return None
-
 
 def words(text: str) -> str:
     from stub import words_for

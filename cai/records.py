@@ -330,7 +330,6 @@ class Abilities:
     completion: bool = False  # continues raw text: base models, few-shot templates
     logprobs: int = 0  # alternatives per token it can list; 0: none
     scoring: bool = False  # log-probability of a given continuation
-    seeds: bool = False  # the same seed and payload give the same reply (as far as its arithmetic does)
     prefill: bool = False  # continues a started assistant turn
     reward: bool = False  # gives a conversation a number, and no words
 

@@ -11,6 +11,7 @@ import pytest
 from trial_judges import Judge
 
 import cai.models
+from cai.models import Provider
 
 # Models in tests are so small that threads would mostly wait for each other; beside other work, ten times as long.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -41,7 +42,7 @@ def judged(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Judge]:
 
     def make(mind: Callable[[str, str, str], float | None], **can: Any) -> Judge:
         judge = Judge(mind, **can)
-        monkeypatch.setitem(cai.models.PROVIDERS, "fake", lambda name, connection: judge)
+        monkeypatch.setitem(cai.models.PROVIDERS, "fake", Provider(lambda name, connection: judge, "fake:"))
         return judge
 
     return make

@@ -92,9 +92,6 @@ class Fake:
     async def close(self) -> None:
         pass
 
-    def count_tokens(self, text: str) -> int | None:
-        return None
-
 
 def ask(text: str, role: Any = "assistant") -> Request:
     return Request(role, ({"role": "user", "content": text},))

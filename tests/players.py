@@ -23,9 +23,11 @@ class Player:
     context: int | None = None
     concurrency = 8
 
-    def __init__(self, answer: Callable[[dict[str, Any]], Completion], name: str = "player", **can: Any) -> None:
+    def __init__(
+        self, answer: Callable[[dict[str, Any]], Completion], name: str = "player", *, seeds: bool = False, **can: Any
+    ) -> None:
         self.answer, self.name, self.endpoint = answer, name, name
-        self.can = Abilities(**can)
+        self.can, self.seeds = Abilities(**can), seeds
         self.asked: Counter[str] = Counter()
 
     def payload(self, call: Call) -> dict[str, Any]:
@@ -37,7 +39,7 @@ class Player:
             "max_tokens": request.max_tokens or call.sampling.max_tokens,
             "temperature": call.sampling.temperature if request.temperature is None else request.temperature,
         }  # fmt: skip
-        return asked | ({"seed": call.seed} if self.can.seeds else {})
+        return asked | ({"seed": call.seed} if self.seeds else {})
 
     async def start(self) -> None:
         """Nothing to load."""
@@ -51,7 +53,3 @@ class Player:
 
     async def close(self) -> None:
         """Nothing to let go."""
-
-    def count_tokens(self, text: str) -> int | None:
-        """Not known."""
-        return None

@@ -35,9 +35,6 @@ class Model(Protocol):
     async def close(self) -> None:
         """Release what `start` took; safe to call twice."""
 
-    def count_tokens(self, text: str) -> int | None:
-        """Exact tokens of `text`, or None where only the server knows (or nothing is loaded)."""
-
 
 @dataclass(frozen=True, slots=True)
 class Connection:

@@ -10,9 +10,6 @@ from typing import NamedTuple
 from cai.calls.model import Model
 from cai.errors import UsageError
 
-# Models that run on the user's own machine cost no money per token.
-FREE = frozenset({"local", "hf", "recorded", "reward"})
-
 
 class Price(NamedTuple):
     """USD per token."""
@@ -33,6 +30,9 @@ class Price(NamedTuple):
         return input_tokens * max(self.input, self.cached, self.cache_write) + output_tokens * self.output
 
 
+FREE = Price(0.0, 0.0, 0.0, 0.0)  # of models on the user's own machine
+
+
 def parse_price(text: str) -> Price:
     """`IN,OUT` in USD per million tokens, as `--price` takes it."""
     try:
@@ -51,8 +51,6 @@ def known_price(model: Model) -> Price | None:
 
     Tiers for very long prompts are not modelled: the table's rate for 1,000 tokens is used throughout.
     """
-    if model.provider in FREE:
-        return Price(0.0, 0.0, 0.0, 0.0)
     from genai_prices import Usage, calc_price
 
     def rate(usage: Usage) -> float:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cai.cli.common import Json, print_json, say
+from cai.models import SPECS
 
 if TYPE_CHECKING:
     from cai.chat import Chat
@@ -37,7 +38,7 @@ def merge(
 
 
 def chat(
-    model: Annotated[str, typer.Argument(help="A folder, a .gguf file, or a spec: local, openai:NAME, …")] = "local",
+    model: Annotated[str, typer.Argument(help=f"A folder, a .gguf file, or a spec: {SPECS}.")] = "local",
     system: Annotated[str | None, typer.Option(help="System text of the conversation.")] = None,
     temperature: Annotated[float, typer.Option(help="0 is greedy.")] = 1.0,
     max_tokens: Annotated[

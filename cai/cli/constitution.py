@@ -10,6 +10,7 @@ import typer
 from cai.cli.common import Json, print_json, say
 from cai.cli.judge import RUN_OPTIONS, with_run_options
 from cai.cli.runs import play_shown
+from cai.models import SPECS
 
 constitution_app = typer.Typer(
     help="List, read, check and import constitutions.\n\nExample: cai constitution show harmless",
@@ -99,7 +100,7 @@ def constitution_import(
 @with_run_options(*RUN_OPTIONS)
 def constitution_test(
     file: Annotated[str, typer.Argument(help="A built-in NAME or a PATH.")],
-    judge: Annotated[str, typer.Option(help="local, openai:NAME, anthropic:NAME, hf:NAME, …")] = "local",
+    judge: Annotated[str, typer.Option(help=f"{SPECS}.")] = "local",
     protocol: Annotated[
         str | None, typer.Option(help="logprob, score, vote or reason; default: the best the judge can do.")
     ] = None,

@@ -11,6 +11,7 @@ import typer
 
 from cai.cli import runs as cli_runs
 from cai.cli.common import Json, print_json, say
+from cai.models import JUDGE_SPECS
 
 if TYPE_CHECKING:
     pass
@@ -95,9 +96,7 @@ def judge_calibrate(
 @with_run_options("limit", *RUN_OPTIONS)
 def judge_bench(
     gold: Annotated[str, typer.Option(help="Pairs people labelled: chosen and rejected, HH transcripts, LLMBar, …")],
-    judge: Annotated[
-        list[str] | None, typer.Option(help="local, openai:NAME, reward:PATH, …; repeatable. Default: local.")
-    ] = None,
+    judge: Annotated[list[str] | None, typer.Option(help=f"{JUDGE_SPECS}; repeatable. Default: local.")] = None,
     protocol: Annotated[
         list[str] | None,
         typer.Option(help="logprob, score, vote or reason; repeatable. Default: the best each judge can do."),

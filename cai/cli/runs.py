@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from cai.cli.common import Json, print_json
+from cai.models import JUDGE_SPECS, SPECS
 
 if TYPE_CHECKING:
     from cai.runs.run import Setup
@@ -32,7 +33,7 @@ Templates = Annotated[str | None, typer.Option(help="Template set: chat, fewshot
 def generate(
     prompts: Prompts = None,
     constitution: Annotated[str, typer.Option("--constitution", "-c", help="A built-in NAME or a PATH.")] = "harmless",
-    model: Annotated[str, typer.Option(help="local, local:PATH, openai:NAME, anthropic:NAME, hf:NAME, …")] = "local",
+    model: Annotated[str, typer.Option(help=f"{SPECS}.")] = "local",
     critic: Annotated[str | None, typer.Option(help="Model that critiques; default: --model.")] = None,
     reviser: Annotated[str | None, typer.Option(help="Model that revises; default: --critic.")] = None,
     rounds: Annotated[int, typer.Option(help="Critique and revision rounds, each under one drawn principle.")] = 2,
@@ -50,15 +51,13 @@ def sample(
     prompts: Prompts = None,
     model: Annotated[
         list[str] | None,
-        typer.Option(help="local, openai:NAME, …; repeatable: each model gives -n replies. Default: local."),
+        typer.Option(help=f"{SPECS}; repeatable: each model gives -n replies. Default: local."),
     ] = None,
     n: Annotated[int | None, typer.Option("-n", help="Replies to each prompt from each model; default: 2.")] = None,
     best_of: Annotated[
         int | None, typer.Option(help="As -n, and --judge picks the best of them, which sft.jsonl then holds.")
     ] = None,
-    judge: Annotated[
-        str | None, typer.Option(help="With --best-of: local, openai:NAME, anthropic:NAME, hf:NAME, reward:PATH, …")
-    ] = None,
+    judge: Annotated[str | None, typer.Option(help=f"With --best-of: {JUDGE_SPECS}.")] = None,
     constitution: Annotated[
         str | None,
         typer.Option("--constitution", "-c", help="With --best-of: a built-in NAME or a PATH; default: harmless."),
@@ -82,7 +81,7 @@ def sample(
 def label(
     source: Annotated[str, typer.Argument(help="A run of cai generate or cai sample, or a file of pairs.")],
     constitution: Annotated[str, typer.Option("--constitution", "-c", help="A built-in NAME or a PATH.")] = "harmless",
-    judge: Annotated[str, typer.Option(help="local, openai:NAME, anthropic:NAME, hf:NAME, reward:PATH, …")] = "local",
+    judge: Annotated[str, typer.Option(help=f"{JUDGE_SPECS}.")] = "local",
     protocol: Annotated[
         str | None, typer.Option(help="logprob, score, vote, reason or reward; default: the best the judge can do.")
     ] = None,

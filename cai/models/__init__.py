@@ -1,16 +1,54 @@
-"""The way from a spec like `openai:NAME` to a model.
+"""The backends by name, and the way from a spec such as `openai:NAME` to a model.
 
-Knows providers by name; each lives in its own file and is imported only when it is asked for.
+A backend is one file and one entry in PROVIDERS; its file is imported when a model of it is opened.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from difflib import get_close_matches
+from math import inf
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from cai.calls.model import Connection, Model
 from cai.errors import UsageError
+
+if TYPE_CHECKING:
+    from cai.calls.model import Connection, Model
+
+
+@dataclass(frozen=True, slots=True)
+class Speed:
+    """How fast models of a provider typically are, for `cai plan`; rates are tokens per second."""
+
+    writes: float
+    reads: float = inf
+    wait: float = 0.0  # seconds until an answer begins
+    streams: bool = True  # the rates are those of one request in flight; False: of all together
+
+    def seconds(self, calls: int, given: int, made: int, concurrency: int) -> float:
+        """About how long calls with `given` tokens in and `made` tokens out take."""
+        work = made / self.writes + given / self.reads + calls * self.wait
+        return work / concurrency if self.streams else work
+
+
+@dataclass(frozen=True, slots=True)
+class Provider:
+    """A backend.
+
+    open: makes the model of the NAME in `provider:NAME`; it loads and asks nothing yet.
+    spec: how --help writes a model of it.
+    free: its tokens cost no money, and it has no use for a URL or headers.
+    speed: None if that depends on the model and the machine.
+    writes: its models write text; False: they only give rewards.
+    """
+
+    open: Callable[[str, Connection], Model]
+    spec: str
+    free: bool = False
+    speed: Speed | None = None
+    writes: bool = True
 
 
 def _local(name: str, connection: Connection) -> Model:
@@ -53,14 +91,19 @@ def _recorded(name: str, connection: Connection) -> Model:
     return RecordedModel(name)
 
 
-PROVIDERS: dict[str, Callable[[str, Connection], Model]] = {
-    "local": _local,
-    "openai": _openai,
-    "anthropic": _anthropic,
-    "hf": _hf,
-    "reward": _reward,
-    "recorded": _recorded,
+# The embedded model at 16 in flight on two laptop cores (benchmarks/README.md).
+EMBEDDED = Speed(writes=250, reads=900, streams=False)
+HOSTED = Speed(writes=60, wait=0.5)  # an assumption
+PROVIDERS: dict[str, Provider] = {
+    "local": Provider(_local, "local, local:PATH", free=True, speed=EMBEDDED),
+    "openai": Provider(_openai, "openai:NAME", speed=HOSTED),
+    "anthropic": Provider(_anthropic, "anthropic:NAME", speed=HOSTED),
+    "hf": Provider(_hf, "hf:NAME", free=True),
+    "recorded": Provider(_recorded, "recorded:FILE", free=True, speed=Speed(writes=inf)),
+    "reward": Provider(_reward, "reward:NAME", free=True, writes=False),
 }
+SPECS = ", ".join(provider.spec for provider in PROVIDERS.values() if provider.writes)
+JUDGE_SPECS = ", ".join(provider.spec for provider in PROVIDERS.values())
 
 
 def open_model(spec: str, connection: Connection | None = None) -> Model:
@@ -72,4 +115,13 @@ def open_model(spec: str, connection: Connection | None = None) -> Model:
         raise UsageError(f"unknown model provider {provider!r} in {spec!r}; {hint}")
     if not name and provider != "local":
         raise UsageError(f"model {spec!r} names no model: write {provider}:NAME")
-    return PROVIDERS[provider](name, connection or Connection())
+    if connection is None:
+        from cai.calls.model import Connection
+
+        connection = Connection()
+    return PROVIDERS[provider].open(name, connection)
+
+
+def provider_of(model: Model) -> Provider:
+    """The entry of the provider that a model says it is of."""
+    return PROVIDERS[model.provider]

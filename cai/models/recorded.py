@@ -73,7 +73,7 @@ class RecordedModel:
             raise InputError(f"cannot read the recorded answers: {error.strerror}", path) from error
         self.name = f"{self._path.name.removesuffix('.gz').removesuffix('.jsonl')}@{digest[:12]}"
         self.endpoint = f"recorded:{path}"
-        self.can = Abilities(chat=True, completion=True, logprobs=20, scoring=True, seeds=True, prefill=True)
+        self.can = Abilities(chat=True, completion=True, logprobs=20, scoring=True, prefill=True)
         self._answers: dict[Key, Completion] | None = None
 
     def payload(self, call: Call) -> dict[str, Any]:
@@ -118,10 +118,6 @@ class RecordedModel:
     async def close(self) -> None:
         """Let go of the answers."""
         self._answers = None
-
-    def count_tokens(self, text: str) -> int | None:
-        """None: a file of answers has no tokenizer."""
-        return None
 
 
 def read_answers(path: Path, name: str) -> dict[Key, Completion]:

@@ -36,7 +36,7 @@ class ReplayedModel:
             digest.update(bytes.fromhex(call.key))
         self.name = f"{self._folder.resolve().name}@{digest.hexdigest()[:12]}"
         self.endpoint = f"recorded:{path}"
-        self.can = Abilities(chat=True, completion=True, logprobs=20, scoring=True, seeds=True, prefill=True)
+        self.can = Abilities(chat=True, completion=True, logprobs=20, scoring=True, prefill=True)
         self._answers: Answers | None = None
 
     def payload(self, call: Call) -> dict[str, Any]:
@@ -75,10 +75,6 @@ class ReplayedModel:
     async def close(self) -> None:
         """Let go of the answers."""
         self._answers = None
-
-    def count_tokens(self, text: str) -> int | None:
-        """None: stored calls have no tokenizer."""
-        return None
 
 
 def _read(folder: Path) -> Answers:

@@ -14,6 +14,7 @@ from cai.errors import RunError
 from cai.folder.rows import RETRIED
 from cai.folder.run import digest_of, dropped_state, names_of
 from cai.folder.store import Store
+from cai.models import provider_of
 from cai.records import BadPrompt, Contest, Prompt, Record, Request
 from cai.runs.run import Setup
 from cai.runs.settings import spec_of
@@ -23,11 +24,6 @@ CHARACTERS_PER_TOKEN = (
 )
 TOKENS_PER_MESSAGE = 4  # role markers
 TYPICAL_ANSWER = 0.5  # of max_tokens
-# Output tokens per second: of one stream of a hosted model, an assumption; of the embedded model at 16 in flight on two
-# laptop cores, benchmarks/README.md.
-STREAM_RATE, EMBEDDED_RATE = 60.0, 250.0
-# Input tokens per second of the embedded model, and seconds until a hosted model begins to answer, an assumption.
-EMBEDDED_READING, FIRST_TOKEN = 900.0, 0.5
 
 
 class RoleEstimate(Record):
@@ -194,17 +190,15 @@ def _estimate(setup: Setup[Any], counts: Mapping[str, _Count], items: int, unusa
 
 
 def _seconds(setup: Setup[Any], calls: int, given: int, output: int) -> float | None:
-    """A rough time; None where nothing is known of the machine."""
-    settings, providers = setup.settings, {model.provider for model in setup.models}
-    if providers == {"recorded"}:
-        return 0.0
-    if "hf" in providers:
-        return None
-    concurrency = settings.concurrency or max(model.concurrency for model in setup.models)
-    by_rpm = calls / settings.rpm * 60 if settings.rpm else 0.0
-    if "local" in providers:
-        return max(output / EMBEDDED_RATE + given / EMBEDDED_READING, by_rpm)
-    return max((output / STREAM_RATE + calls * FIRST_TOKEN) / concurrency, by_rpm)
+    """A rough time, as if the slowest model answered every call; None if the speed of one is not known."""
+    settings = setup.settings
+    seconds = [calls / settings.rpm * 60 if settings.rpm else 0.0]
+    for model in setup.models:
+        speed = provider_of(model).speed
+        if speed is None:
+            return None
+        seconds.append(speed.seconds(calls, given, output, settings.concurrency or model.concurrency))
+    return max(seconds)
 
 
 def _notes(setup: Setup[Any], unpriced: list[str], most_cost: float) -> Iterator[str]:

@@ -19,7 +19,7 @@ from cai.calls.prices import FREE, Price, known_price, parse_price
 from cai.engine.templates import Templates
 from cai.errors import UsageError
 from cai.folder.files import identity_hash
-from cai.models import open_model
+from cai.models import open_model, provider_of
 
 Prompts = str | Path | Iterable[Any] | None
 WHOLE = 2**63 - 1  # what JSON writers and SQLite take for a whole number
@@ -146,7 +146,7 @@ def open_models(settings: RunSettings, specs: Mapping[str, str]) -> dict[str, Mo
     """The model of every player by its spec, each opened once; raises UsageError where a key could go astray."""
     connection = Connection(settings.base_url, settings.headers, settings.timeout)
     opened = {spec: open_model(spec, connection) for spec in dict.fromkeys(specs.values())}
-    hosted = {model.provider for model in opened.values() if model.provider not in FREE}
+    hosted = {model.provider for model in opened.values() if not provider_of(model).free}
     if len(hosted) > 1 and (settings.base_url is not None or settings.headers):
         raise UsageError(
             f"--base-url and --header would go to {' and '.join(sorted(hosted))} alike, keys included: set "
@@ -180,16 +180,19 @@ def check_ability(model: Model, templates: Templates) -> None:
 def prices_of(settings: RunSettings, models: Mapping[str, Model]) -> dict[str, Price | None]:
     """The price of every player's tokens; raises UsageError where a cap could not hold."""
     stated = None if settings.price is None else parse_price(settings.price)
-    prices = {
-        player: stated if stated is not None and model.provider not in FREE else known_price(model)
-        for player, model in models.items()
-    }
+    prices = {player: _price_of(model, stated) for player, model in models.items()}
     if settings.max_cost is not None:
         for player, price in prices.items():
             if price is None:
                 name = spec_of(models[player])
                 raise UsageError(f"--max-cost cannot hold: no listed price for {name}; state it with --price IN,OUT")
     return prices
+
+
+def _price_of(model: Model, stated: Price | None) -> Price | None:
+    if provider_of(model).free:
+        return FREE
+    return stated or known_price(model)
 
 
 def make_settings(kind: type[S], given: Mapping[str, Any]) -> S:

@@ -23,7 +23,7 @@ from cai.weights.vendors import need, quiet
 
 log = logging.getLogger("cai")
 
-HOSTED = ("openai", "anthropic", "vllm", "recorded", "reward")
+TRAINABLE = ("hf", "local")  # providers whose models are weights to start from
 # What a folder's files say about the model; its README, plots, metrics and training state do not.
 MARKED = (
     "*.safetensors", "*config.json", "tokenizer*", "*.jinja", "*.model", "merges.txt", "vocab*", "added_tokens.json",
@@ -63,7 +63,8 @@ def find_base(spec: str) -> Base:
     UnknownModel for a name that the hub does not tell of, CaiError where a GGUF file cannot be unpacked or the base of
     an adapter is not to be had.
     """
-    if spec.startswith(tuple(f"{name}:" for name in HOSTED)):
+    provider, colon, _ = spec.partition(":")
+    if colon and provider.isidentifier() and provider not in TRAINABLE and not path_of(spec).exists():
         raise UsageError(f"{spec} cannot be trained here; name local, a folder, a .gguf file, or a model on the hub")
     if (file := gguf_of(spec)) is not None:
         if not file.is_file():
@@ -146,7 +147,7 @@ def gguf_of(spec: str) -> Path | None:
 
 def _name(spec: str) -> str:
     kind, _, rest = spec.partition(":")
-    return rest if kind in ("hf", "local") and rest else spec
+    return rest if kind in TRAINABLE and rest else spec
 
 
 def is_adapter(folder: Path) -> bool:

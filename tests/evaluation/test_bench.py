@@ -25,6 +25,7 @@ from cai.errors import CallRejected, ModelStopped, RunError, SourceError, UsageE
 from cai.evaluation.bench import judge_bench, resolve_bench
 from cai.evaluation.bench_report import BenchResult, lines
 from cai.judge.calibration import calibrate_file
+from cai.models import Provider
 from cai.records import Abilities, Call, Completion
 
 Fakes = Callable[..., Judge]
@@ -189,7 +190,7 @@ def test_a_reward_model_is_asked_by_its_own_protocol_and_casts_no_votes(
     judged: Fakes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     judged(fair)
-    monkeypatch.setitem(cai.models.PROVIDERS, "prizes", lambda name, connection: Rewards())
+    monkeypatch.setitem(cai.models.PROVIDERS, "prizes", Provider(lambda name, connection: Rewards(), "prizes:"))
     [plain, prized] = bench(TEN, ["fake:x", "prizes:y"], protocols=["logprob"])
     assert prized["protocol"] == "reward"
     assert (prized["accuracy"], prized["nll"]) == (plain["accuracy"], pytest.approx(plain["nll"]))
@@ -277,7 +278,7 @@ def test_a_judge_that_stops_leaves_the_others_their_turn(judged: Fakes, monkeypa
 
     broken = Judge(fair)
     broken.behave = stop
-    monkeypatch.setitem(cai.models.PROVIDERS, "broken", lambda name, connection: broken)
+    monkeypatch.setitem(cai.models.PROVIDERS, "broken", Provider(lambda name, connection: broken, "broken:"))
     found = judge_bench(TEN, ["broken:b", "fake:x"], LAW)
     assert [(one.stopped, one.judged) for one in found] == [("the server is gone", 0), (None, 10)]
     assert any("not finished" in line and "the server is gone" in line for line in lines(found))

@@ -103,10 +103,6 @@ class HFModel:
         if engine is not None:
             await asyncio.to_thread(engine.close)
 
-    def count_tokens(self, text: str) -> int | None:
-        """Tokens of `text` without any a template adds; None before `start`."""
-        return None if self._words is None else len(self._words.plain(text))
-
     def _look(self) -> None:
         """Learn from local folders what can be known without loading the model."""
         config, words = Path(self._base.place) / "config.json", Path(words_of(self._base))
@@ -118,7 +114,7 @@ class HFModel:
             self.can = self._abilities(bool(told.get("chat_template")) or (words / "chat_template.jinja").exists())
 
     def _abilities(self, chat: bool) -> Abilities:
-        return Abilities(chat=chat, completion=True, logprobs=20, scoring=True, seeds=True, prefill=True)
+        return Abilities(chat=chat, completion=True, logprobs=20, scoring=True, prefill=True)
 
     def _load(self) -> None:
         try:

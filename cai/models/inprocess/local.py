@@ -63,7 +63,7 @@ class LocalModel:
         self._path = path_of(name) if name else None
         self.name, self.context = _identify(self._path)
         self.endpoint = f"local:{self.name}"
-        self.can = Abilities(chat=True, completion=True, scoring=True, seeds=True, prefill=True)
+        self.can = Abilities(chat=True, completion=True, scoring=True, prefill=True)
         self._words: Words | None = None
         self._ends: dict[str, Any] = {}  # the tokens that end a reply, as the weights' own settings name them
         self._engines: dict[Work, asyncio.Task[Engine]] = {}
@@ -228,10 +228,6 @@ class LocalModel:
                 await asyncio.wait([task])
             if not task.cancelled() and task.exception() is None:  # else whoever asked for it was told
                 await task.result().close()
-
-    def count_tokens(self, text: str) -> int | None:
-        """Exact tokens of `text` (a lower bound past the context); None before `start`."""
-        return self._words.count(text) if self._words is not None else None
 
 
 def import_genai() -> Any:

@@ -55,13 +55,6 @@ class Words:
         if tokens + reply > self.context:
             self._too_long(f"{tokens} tokens", reply)
 
-    def count(self, text: str) -> int:
-        """Tokens of `text`; past the context it is counted in slices, which may each be one token off."""
-        tokens = len(self._tokens(self._apart(text)))
-        if tokens < self.context:
-            return tokens
-        return sum(len(self._tokens(self._apart(text[at : at + 2000]))) for at in range(0, len(text), 2000))
-
     def continuation(self, text: str) -> list[int]:
         """The tokens of a text that is scored after a prompt; " A" and "A" differ."""
         return self._encode(self._apart(text))

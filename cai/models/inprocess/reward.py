@@ -77,13 +77,6 @@ class RewardModel:
         if engine is not None:
             await asyncio.to_thread(engine.close)
 
-    def count_tokens(self, text: str) -> int | None:
-        """Tokens of `text` without any a template adds; None before `start`."""
-        if self._tokenizer is None:
-            return None
-        with self._lock:
-            return len(self._tokenizer.encode(text, add_special_tokens=False))
-
     def _ids(self, messages: list[dict[str, str]]) -> list[int]:
         """The conversation in the tokenizer's own template; control tokens in its texts are spelled out."""
         from jinja2 import TemplateError

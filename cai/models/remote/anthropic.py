@@ -127,10 +127,6 @@ class AnthropicModel:
     async def close(self) -> None:
         await self._client.close()
 
-    def count_tokens(self, text: str) -> int | None:
-        """None: only the server knows."""
-        return None
-
 
 def generation(name: str) -> tuple[int, int]:
     """(4, 5) for claude-haiku-4-5-20251001; a name without a version is taken for the newest."""

@@ -47,7 +47,7 @@ class OpenAIModel:
         self._official = self._client.host == OFFICIAL
         self._reasoning = self._official and REASONING.match(name) is not None
         self.can = Abilities(
-            chat=True, completion=True, logprobs=0 if self._reasoning else 20, seeds=True, prefill=not self._official
+            chat=True, completion=True, logprobs=0 if self._reasoning else 20, prefill=not self._official
         )
 
     def payload(self, call: Call) -> dict[str, Any]:
@@ -141,10 +141,6 @@ class OpenAIModel:
 
     async def close(self) -> None:
         await self._client.close()
-
-    def count_tokens(self, text: str) -> int | None:
-        """None: only the server knows."""
-        return None
 
 
 def split_thoughts(text: str) -> tuple[str, str | None]:

@@ -279,7 +279,6 @@ def test_a_closed_model_answers_nobody_and_leaves_nobody_waiting(chat: Path) -> 
         sends = [asyncio.ensure_future(model.send(model.payload(call(max_tokens=450, seed=s)))) for s in range(12)]
         await asyncio.sleep(0.1)
         await model.close()
-        assert model.count_tokens("x") is None
         for result in await asyncio.gather(*sends, return_exceptions=True):
             assert isinstance(result, ModelStopped | Completion)
 

@@ -90,7 +90,6 @@ def test_alternatives_per_token_are_refused_rather_than_left_out() -> None:
 
 def test_nothing_is_loaded_before_start() -> None:
     model = LocalModel("")
-    assert model.count_tokens("hello") is None
     with pytest.raises(RuntimeError, match="before start"):
         asyncio.run(model.send(model.payload(call("hi"))))
 
@@ -205,11 +204,6 @@ def test_a_prompt_that_cannot_fit_is_rejected_with_the_numbers(played: Played) -
         played.ask(call("word " * 9000))
     with pytest.raises(CallRejected, match=r"at least \d{6} tokens"):
         played.ask(call("word " * 2_000_000))
-
-
-def test_tokens_are_counted_past_the_context_too(played: Played) -> None:
-    assert played.model.count_tokens("one two three") == 3
-    assert played.model.count_tokens(" word" * 20_000) == pytest.approx(20_000, rel=0.01)
 
 
 def test_the_same_seed_gives_the_same_reply_and_another_seed_another(played: Played) -> None:
