@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import typer
 from fakes import Fake, skipping
 
 from cai.chat import Chat, fitting, help_lines, obey, spec_of
@@ -245,7 +244,7 @@ def test_folders_and_files_are_models_and_specs_stay_as_they_are(tmp_path: Path)
 
 # The command
 
-APP = "import typer, cai.cli.chat as c; a = typer.Typer(); c.add_to(a); a()"
+APP = "import cai.cli.main as c; c.app()"
 
 
 def recorded(folder: Path, *replies: str) -> Path:
@@ -323,16 +322,6 @@ def test_bad_settings_are_told_before_anything_is_asked(tmp_path: Path) -> None:
         cli_chat.chat(f"recorded:{recorded(tmp_path, 'x')}", temperature=9.0)
     with pytest.raises(UsageError, match="--extra-body"):
         cli_chat.chat(f"recorded:{recorded(tmp_path, 'x')}", extra_body="{")
-
-
-def test_the_commands_have_help_with_an_example() -> None:
-    from typer.testing import CliRunner
-
-    app = typer.Typer()
-    cli_chat.add_to(app)
-    for name in ("chat", "merge"):
-        shown = CliRunner().invoke(app, [name, "--help"]).output
-        assert f"Example: cai {name}" in shown
 
 
 class Terminal:

@@ -155,9 +155,3 @@ def _tell(done: Completion, seconds: float) -> None:
     tokens = "" if done.output_tokens is None else f"{done.output_tokens:,} tokens, "
     cut = "" if done.finish == "stop" else f", ended by {done.finish}"
     console.show([Text(f"{tokens}{seconds:.1f} s{cut}", style="dim")])
-
-
-def add_to(app: typer.Typer) -> None:
-    """Give the command line these commands."""
-    app.command("chat")(chat)
-    app.command("merge")(merge)

@@ -1,14 +1,164 @@
-"""What the commands share: how they print."""
+"""What the commands share: groups that build only the command in hand, options made from settings, and printing."""
 
 from __future__ import annotations
 
+import inspect
 import sys
-from collections.abc import Iterable
-from typing import Annotated, Any
+import textwrap
+import types
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Union, get_args, get_origin
 
 import typer
+from typer.core import TyperGroup
+
+if TYPE_CHECKING:
+    from pydantic.fields import FieldInfo
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON summary to stdout.")]
+Fields = Mapping[str, "FieldInfo"]
+
+
+@dataclass(frozen=True)
+class Command:
+    """A command with an option for every field of its settings.
+
+    run: takes its own arguments, and the values of the fields as keywords. fields: called when the command is built, so
+    that no other command pays for importing these settings. summary: the help text; None: the docstring of `run`.
+    """
+
+    run: Callable[..., None]
+    fields: Callable[[], Fields]
+    summary: str | None = None
+
+
+Entry = Callable[..., None] | Command | typer.Typer
+
+
+def group(summary: str, commands: Mapping[str, Entry], callback: Callable[..., None] = lambda: None) -> typer.Typer:
+    """A group of commands, each of which is built when it is named; callback: takes the options of the group itself."""
+
+    class Group(TyperGroup):
+        def __init__(self, **options: Any) -> None:
+            super().__init__(**options)
+            self.commands = _Built(commands)  # type: ignore[assignment]
+
+        def list_commands(self, ctx: Any) -> list[str]:
+            return list(commands)
+
+        def format_commands(self, ctx: Any, formatter: Any) -> None:
+            width = formatter.width - 6 - max(map(len, commands))
+            with formatter.section("Commands"):
+                formatter.write_dl([(name, _short(entry, width)) for name, entry in commands.items()])
+
+    return typer.Typer(
+        cls=Group, help=summary, callback=callback, no_args_is_help=True, add_completion=False,
+        pretty_exceptions_enable=False, rich_markup_mode=None,
+    )  # fmt: skip
+
+
+class _Built(Mapping[str, Any]):
+    """The commands of a group, each built when it is looked up."""
+
+    def __init__(self, entries: Mapping[str, Entry]) -> None:
+        self._entries = entries
+        self._commands: dict[str, Any] = {}
+
+    def __getitem__(self, name: str) -> Any:
+        if name not in self._commands:
+            self._commands[name] = _built(name, self._entries[name])
+        return self._commands[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._entries)
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+
+def _built(name: str, entry: Entry) -> Any:
+    """The command that an entry stands for."""
+    if isinstance(entry, typer.Typer):
+        command = typer.main.get_command(entry)
+        command.name = name
+        return command
+    alone = typer.Typer(add_completion=False, rich_markup_mode=None)
+    run = with_options(entry) if isinstance(entry, Command) else entry
+    alone.command(name)(run)
+    return typer.main.get_command(alone)
+
+
+def _short(entry: Entry, width: int) -> str:
+    """The first sentence of an entry's help, cut to a width."""
+    if isinstance(entry, typer.Typer):
+        text = str(entry.info.help)
+    elif isinstance(entry, Command):
+        text = entry.summary or entry.run.__doc__ or ""
+    else:
+        text = entry.__doc__ or ""
+    sentence = text.partition("\n\n")[0].partition(". ")[0]
+    return textwrap.shorten(sentence.rstrip("."), width, placeholder=" ...")
+
+
+def with_options(command: Command) -> Callable[..., None]:
+    """The function of a command, which shows the options of its fields beside its own parameters."""
+
+    def run(**values: Any) -> None:
+        command.run(**values)
+
+    signature = inspect.signature(command.run, eval_str=True)
+    own = [each for each in signature.parameters.values() if each.kind is not each.VAR_KEYWORD]
+    parameters = [each.replace(kind=each.KEYWORD_ONLY) for each in own] + list(options_of(command.fields()))
+    run.__doc__ = command.summary or command.run.__doc__
+    run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    return run
+
+
+def options_of(fields: Fields) -> Iterator[inspect.Parameter]:
+    """One option for every field: its name, type, default and description.
+
+    What a field adds in `json_schema_extra`: `flags`, the names of the option in place of `--name`, such as "-n".
+    """
+    for name, field in fields.items():
+        kind = _kind(field.annotation)
+        default = field.get_default(call_default_factory=True)
+        extra = field.json_schema_extra if isinstance(field.json_schema_extra, dict) else {}
+        flags = str(extra["flags"]).split() if "flags" in extra else _flags(name, kind, default)
+        if kind is Mapping:
+            kind, default = str, None
+        elif kind is list:
+            kind, default = list[str], list(default) if default else None
+        optional = kind if default is not None else kind | None
+        option = typer.Option(*flags, help=field.description)
+        yield inspect.Parameter(
+            name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=Annotated[optional, option]
+        )
+
+
+def _flags(name: str, kind: Any, default: Any) -> list[str]:
+    flag = f"--{name.replace('_', '-')}"
+    if kind is bool and default is not False:
+        return [f"{flag}/--no-{name.replace('_', '-')}"]
+    return [flag]
+
+
+def _kind(annotation: Any) -> Any:
+    """What a word of the command line is read as, for a field of this type."""
+    origin = get_origin(annotation)
+    if origin is Annotated:
+        return _kind(get_args(annotation)[0])
+    if origin is Literal:
+        return str
+    if origin in (Union, types.UnionType):
+        kinds = [_kind(each) for each in get_args(annotation) if each is not type(None)]
+        return next((kind for kind in (list, Mapping, Path) if kind in kinds), kinds[0])
+    if origin is not None and issubclass(origin, Mapping):
+        return Mapping
+    if origin is not None:
+        return list
+    return annotation
 
 
 def say(lines: Iterable[str]) -> None:
@@ -21,7 +171,7 @@ def say(lines: Iterable[str]) -> None:
         print(line)  # typer.echo would take colours out of what goes into a file: not the exact text any more
 
 
-def print_json(value: Any, wanted: bool) -> None:
+def print_json(value: Any, wanted: bool = True) -> None:
     """Print a JSON document to stdout, if it is wanted."""
     if wanted:
         import orjson

@@ -7,19 +7,12 @@ from typing import Annotated, Any
 
 import typer
 
-from cai.cli.common import Json, print_json, say
+from cai.cli.common import Json, group, print_json, say
 from cai.cli.judge import RUN_OPTIONS, with_run_options
 from cai.cli.runs import play_shown
 from cai.models import SPECS
 
-constitution_app = typer.Typer(
-    help="List, read, check and import constitutions.\n\nExample: cai constitution show harmless",
-    no_args_is_help=True,
-    rich_markup_mode=None,
-)
 
-
-@constitution_app.command("list")
 def constitution_list(json: Json = False) -> None:
     """List the built-in constitutions.
 
@@ -36,7 +29,6 @@ def constitution_list(json: Json = False) -> None:
         say([f"{law.name:10} {law.version:8} {len(law.principles):3} principles  {first}"])
 
 
-@constitution_app.command("show")
 def constitution_show(
     name: Annotated[str, typer.Argument(help="A built-in NAME or a PATH.")],
     template: Annotated[
@@ -54,7 +46,6 @@ def constitution_show(
     say(show(name, templates, template, prompt))
 
 
-@constitution_app.command("check")
 def constitution_check(
     file: Annotated[str, typer.Argument(help="A built-in NAME or a PATH.")],
     templates: Annotated[str | None, typer.Option(help="Check this template set along with it.")] = None,
@@ -76,7 +67,6 @@ def constitution_check(
         raise typer.Exit(1)
 
 
-@constitution_app.command("import")
 def constitution_import(
     file: Annotated[Path, typer.Argument(help="The paper's JSON pairs, or a plain list of sentences.")],
     out: Annotated[Path | None, typer.Option(help="Write here; default: stdout.")] = None,
@@ -96,7 +86,6 @@ def constitution_import(
         typer.echo(f"wrote {out}; see what to improve: cai constitution check {out}", err=True)
 
 
-@constitution_app.command("test")
 @with_run_options(*RUN_OPTIONS)
 def constitution_test(
     file: Annotated[str, typer.Argument(help="A built-in NAME or a PATH.")],
@@ -128,7 +117,6 @@ def constitution_test(
         raise CaiError(f"{file}: {len(report.failed):,} of {len(report.outcomes):,} tests do not hold in both orders")
 
 
-@constitution_app.command("ablate")
 def constitution_ablate(
     labels: Annotated[Path, typer.Argument(help="A label run, or its labels.jsonl.")],
     min_confidence: Annotated[float, typer.Option(help="The threshold whose crossings are counted.")] = 0.7,
@@ -145,3 +133,16 @@ def constitution_ablate(
         print_json(found.summary(), json)
     else:
         say(found.lines())
+
+
+constitution_app = group(
+    "List, read, check and import constitutions.\n\nExample: cai constitution show harmless",
+    {
+        "list": constitution_list,
+        "show": constitution_show,
+        "check": constitution_check,
+        "import": constitution_import,
+        "test": constitution_test,
+        "ablate": constitution_ablate,
+    },
+)

@@ -5,22 +5,14 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
 from cai.cli import runs as cli_runs
-from cai.cli.common import Json, print_json, say
+from cai.cli.common import Json, group, print_json, say
 from cai.models import JUDGE_SPECS
 
-if TYPE_CHECKING:
-    pass
-
-judge_app = typer.Typer(
-    help="Hold a judge's labels against people's.\n\nExample: cai judge calibrate runs/gold --out runs/gold",
-    no_args_is_help=True,
-    rich_markup_mode=None,
-)
 RUN_OPTIONS = (
     "templates", "max_tokens", "extra_body", "concurrency", "rpm", "tpm", "seed", "max_cost", "price", "base_url",
     "header", "timeout", "out", "force",
@@ -57,15 +49,6 @@ def with_run_options(*names: str) -> Callable[[Callable[..., None]], Callable[..
     return decorate
 
 
-@judge_app.callback()
-def judge_options() -> None:
-    """Hold a judge's labels against people's.
-
-    Example: cai judge calibrate runs/gold --out runs/gold
-    """
-
-
-@judge_app.command("calibrate")
 def judge_calibrate(
     file: Annotated[Path, typer.Argument(help="A label run of pairs people judged, or rows with p_a and human.")],
     out: Annotated[Path | None, typer.Option(help="Folder for calibration.json and two plots.")] = None,
@@ -92,7 +75,6 @@ def judge_calibrate(
         typer.echo(f"wrote {', '.join(written)} in {out}", err=True)
 
 
-@judge_app.command("bench")
 @with_run_options("limit", *RUN_OPTIONS)
 def judge_bench(
     gold: Annotated[str, typer.Option(help="Pairs people labelled: chosen and rejected, HH transcripts, LLMBar, …")],
@@ -127,3 +109,9 @@ def judge_bench(
         say(lines(found))
     if stopped := [result.name for result in found if result.stopped is not None]:
         raise ModelStopped(f"not finished: {', '.join(stopped)}; the same command goes on where it stopped")
+
+
+judge_app = group(
+    "Compare a judge's labels with human labels.\n\nExample: cai judge calibrate runs/gold --out runs/gold",
+    {"calibrate": judge_calibrate, "bench": judge_bench},
+)

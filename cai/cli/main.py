@@ -10,20 +10,13 @@ from typing import Annotated, Any
 
 import typer
 
-from cai.cli import chat as cli_chat
-from cai.cli import runs as cli_runs
-from cai.cli import train as cli_train
+from cai.cli import runs
 from cai.cli.audit import audit
+from cai.cli.chat import chat, merge
+from cai.cli.common import group
 from cai.cli.constitution import constitution_app
 from cai.cli.judge import judge_app
-
-app = typer.Typer(
-    name="cai",
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-    rich_markup_mode=None,
-)
+from cai.cli.train import train_app
 
 
 def _version(wanted: bool) -> None:
@@ -34,7 +27,6 @@ def _version(wanted: bool) -> None:
         raise typer.Exit
 
 
-@app.callback()
 def main_options(
     debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks and every dropped row.")] = False,
     version: Annotated[
@@ -47,12 +39,20 @@ def main_options(
     """
 
 
-cli_runs.add_to(app)
-app.command("audit")(audit)
-cli_train.add_to(app)
-cli_chat.add_to(app)
-app.add_typer(judge_app, name="judge")
-app.add_typer(constitution_app, name="constitution")
+app = group(
+    str(main_options.__doc__),
+    {
+        **runs.COMMANDS,
+        "plan": runs.plan_app,
+        "audit": audit,
+        "train": train_app,
+        "chat": chat,
+        "merge": merge,
+        "judge": judge_app,
+        "constitution": constitution_app,
+    },
+    callback=main_options,
+)
 
 
 class _Notes(logging.Handler):

@@ -9,19 +9,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cai.cli.common import Json, print_json
+from cai.cli.common import Json, group, print_json
 from cai.models import JUDGE_SPECS, SPECS
 
 if TYPE_CHECKING:
     from cai.runs.run import Setup
     from cai.runs.session import Job
-
-plan_app = typer.Typer(
-    help="Say what a job would ask and cost; asks nothing of any model.\n\nExample: cai plan generate --rounds 2",
-    no_args_is_help=True,
-    rich_markup_mode=None,
-)
-
 
 Prompts = Annotated[
     str | None,
@@ -299,10 +292,11 @@ def _export(run: Path, public: bool, json: bool, **options: Any) -> None:
     print_json(found.model_dump(mode="json"), json)
 
 
-def add_to(app: typer.Typer) -> None:
-    """Give the command line these commands."""
-    for own, doc in PLANS.items():
-        app.command(own.__name__)(_of_run(own, _run, own.__doc__))
-        plan_app.command(own.__name__)(_of_run(own, _plan, doc))
-    app.command("export")(_command(_export, export.__doc__, export, label_options, export_options))
-    app.add_typer(plan_app, name="plan")
+COMMANDS: dict[str, Callable[..., None]] = {
+    **{own.__name__: _of_run(own, _run, own.__doc__) for own in PLANS},
+    "export": _command(_export, export.__doc__, export, label_options, export_options),
+}
+plan_app = group(
+    "Say what a job would ask and cost; asks nothing of any model.\n\nExample: cai plan generate --rounds 2",
+    {own.__name__: _of_run(own, _plan, doc) for own, doc in PLANS.items()},
+)

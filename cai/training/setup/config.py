@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, ValidationError
+from pydantic.fields import FieldInfo
 
 from cai.errors import InputError, UsageError
 from cai.records import Record
@@ -140,6 +141,17 @@ OF_METHODS: dict[str, tuple[Method, ...]] = {  # keys that mean nothing to the o
     "loss": ("dpo", "kto", "reward"), "beta": ("dpo", "kto"), "nll": ("dpo",), "reference": ("dpo", "kto"),
     "packing": ("sft",),
 }  # fmt: skip
+
+
+def keys_of(method: Method) -> dict[str, FieldInfo]:
+    """The keys of the config that mean something to a method, by dotted name; arguments of TRL are not among them."""
+    keys: dict[str, FieldInfo] = {}
+    for name, field in TrainConfig.model_fields.items():
+        if name == "lora":
+            keys |= {f"lora.{inner}": part for inner, part in Lora.model_fields.items()}
+        elif name != "trl" and method in OF_METHODS.get(name, (method,)):
+            keys[name] = field
+    return keys
 
 
 KEYS: yamlfile.Keys = {
