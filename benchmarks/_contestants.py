@@ -23,7 +23,6 @@ import orjson
 from _common import cpu_seconds
 
 import cai
-from cai.calls.budget import Budget
 from cai.calls.feed import Feed
 from cai.calls.flow import Driver, Played, Seat, call_seed, play_many
 from cai.calls.limits import Limiter, Tally
@@ -116,7 +115,7 @@ class EngineJob:
         tally = Tally()
         seat = Seat(self.model, Limiter(self.width, tally=tally), Sampling(max_tokens=MAX_TOKENS), None)
         seats = {role: seat for role in ("assistant", "critic", "reviser")}
-        self.driver = Driver(seats, self.run.store, seed=0, budget=Budget(None), tally=tally)  # type: ignore[arg-type]
+        self.driver = Driver(seats, self.run.store, seed=0, budget=None, tally=tally)  # type: ignore[arg-type]
         try:
             async for finished in play_many(Feed(enumerate(read_prompts(prompts))), self.play, self.width):
                 for row in finished:

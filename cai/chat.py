@@ -12,7 +12,6 @@ from dataclasses import replace
 
 import orjson
 
-from cai.calls.budget import Budget
 from cai.calls.flow import Driver, Flow, Seat
 from cai.calls.limits import Limiter, Tally
 from cai.calls.model import Model
@@ -72,7 +71,7 @@ class Chat:
         limiter = Limiter(1, tally=self.tally)
         limiter.ever_answered = self.tally.answered > 0
         seat = Seat(self.model, limiter, self.sampling, None)
-        driver = Driver({"assistant": seat}, None, seed=self.seed, budget=Budget(None), tally=self.tally)
+        driver = Driver({"assistant": seat}, None, seed=self.seed, budget=None, tally=self.tally)
         try:
             done = (await driver.play("chat", 0, _turn(request))).result
         except RowDropped as dropped:

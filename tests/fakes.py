@@ -7,10 +7,9 @@ import selectors
 from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
-from cai.calls.budget import Budget
 from cai.calls.flow import Driver, Seat
 from cai.calls.limits import Limiter, Tally
-from cai.calls.prices import Price
+from cai.calls.prices import Budget, Price
 from cai.folder.store import Store
 from cai.records import Abilities, Call, Completion, Request, Sampling
 
@@ -105,4 +104,5 @@ def driver(
     tally = tally or Tally()
     seat = Seat(model, Limiter(model.concurrency, tally=tally), Sampling(max_tokens=max_tokens), price)
     seats: dict[Any, Seat] = dict.fromkeys(("assistant", "critic", "reviser", "judge"), seat)
-    return Driver(seats, store, seed=0, budget=Budget(cap), tally=tally)
+    budget = None if cap is None else Budget(cap)
+    return Driver(seats, store, seed=0, budget=budget, tally=tally)

@@ -1,7 +1,4 @@
-"""Between blocking iterators and an event loop: `Feed` brings items into one, `in_thread` brings rows out of one.
-
-Knows threads and loops; nothing of what the items are.
-"""
+"""Between blocking iterators and an event loop: `Feed` brings items into one, `in_thread` brings rows out of one."""
 
 from __future__ import annotations
 
@@ -35,9 +32,8 @@ class Feed(Generic[T]):
         self._over = False
         self._closed = False
         self._error: BaseException | None = None
-        self._reader: threading.Thread | None = (
-            None  # started by the first `get`: a feed that is never used leaves none
-        )
+        # Started by the first `get`: a feed that is never used leaves no thread behind.
+        self._reader: threading.Thread | None = None
 
     def _read(self) -> None:
         try:

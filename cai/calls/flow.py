@@ -1,7 +1,6 @@
 """Plays flows: sends what a flow asks to the model of each role, keeps every answer, and gives the answers back.
 
-A flow is a generator that yields lists of requests and is sent their completions (DESIGN §3). The driver knows models,
-limits and the call store; it knows nothing of constitutions, nor of what a flow is for.
+A flow is a generator that yields lists of requests and is sent their completions.
 """
 
 from __future__ import annotations
@@ -13,11 +12,10 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Mapp
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
-from cai.calls.budget import Budget
 from cai.calls.feed import Feed
-from cai.calls.limits import ATTEMPTS, ATTEMPTS_UNREACHED, Limiter, Tally, backoff, give_up
+from cai.calls.limits import Limiter, Tally, backoff, give_up
 from cai.calls.model import Model
-from cai.calls.prices import Price
+from cai.calls.prices import Budget, Price
 from cai.errors import BudgetReached, CallRejected, ModelBusy, ModelFault, ModelStopped, RowDropped, RunError
 from cai.folder.payloads import call_key, canonical_call
 from cai.folder.store import Store
@@ -60,13 +58,17 @@ class Played(Generic[T]):
 class Driver:
     """Plays flows against the models of their roles; safe for any number of flows at once on one event loop.
 
-    store: None keeps nothing, so what is asked a second time is drawn anew.
+    store: None keeps nothing, so what is asked a second time is drawn anew. budget: None for no cap.
     """
 
     def __init__(
-        self, seats: Mapping[Role, Seat], store: Store | None, *, seed: int, budget: Budget, tally: Tally
+        self, seats: Mapping[Role, Seat], store: Store | None, *, seed: int, budget: Budget | None, tally: Tally
     ) -> None:
-        self.seats, self.store, self.seed, self.budget, self.tally = seats, store, seed, budget, tally
+        self.seats = seats
+        self.store = store
+        self.seed = seed
+        self.budget = budget
+        self.tally = tally
         self._refusals = 0
         self._asking: dict[bytes, asyncio.Future[None]] = {}  # calls on their way: an equal one waits for the answer
         self._halt: asyncio.Future[None] = asyncio.get_running_loop().create_future()  # done: send nothing more
@@ -74,31 +76,28 @@ class Driver:
     async def play(self, row: str, order: int, flow: Flow[T]) -> Played[T]:
         """Play one flow to its end; `order` is its age, older flows go first.
 
-        Raises RowDropped where only this row is lost, ModelStopped or RunError where the run is over.
+        Raises RowDropped if only this row is lost, ModelStopped or RunError if the run is over.
         """
         asked: Counter[Role] = Counter()
         log: list[tuple[Role, bytes, Completion]] = []
         try:
             requests = next(flow)
             while True:
-                if (
-                    log and self.store is not None
-                ):  # no new question before the last answers are safe; a row is committed with its last answer
+                # No new question before the last answers are safe; the last answer is committed with its row.
+                if log and self.store is not None:
                     await self.store.committed()
                 numbered = []
                 for request in requests:
-                    numbered.append((request, asked[request.role] if request.index is None else request.index))
+                    index = asked[request.role] if request.index is None else request.index
+                    numbered.append((request, index))
                     asked[request.role] += 1
                 answers = await self._ask_all(numbered, row, order)
                 log += [(request.role, key, done) for request, (key, done) in zip(requests, answers, strict=True)]
                 requests = flow.send([done for _, done in answers])
         except StopIteration as stop:
-            return Played(
-                stop.value,
-                tuple(key.hex() for _, key, _ in log),
-                {role: done.model for role, _, done in log},
-                total_usage([done for _, _, done in log]),
-            )
+            calls = tuple(key.hex() for _, key, _ in log)
+            usage = total_usage([done for _, _, done in log])
+            return Played(stop.value, calls, {role: done.model for role, _, done in log}, usage)
         finally:
             flow.close()
 
@@ -109,12 +108,12 @@ class Driver:
             return [await self._ask(*numbered[0], row, order)]
         tasks = [asyncio.ensure_future(self._ask(request, index, row, order)) for request, index in numbered]
         try:
-            await asyncio.wait(tasks)  # also where one has failed: what is on its way is paid for
+            await asyncio.wait(tasks)  # also if one has failed: what is on its way is paid for
         finally:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
-        errors = [error for task in tasks if (error := task.exception()) is not None]
+        errors = list(filter(None, (task.exception() for task in tasks)))
         if errors:
             raise min(errors, key=lambda error: isinstance(error, RowDropped))  # first what ends the run
         return [task.result() for task in tasks]
@@ -151,37 +150,42 @@ class Driver:
     ) -> tuple[Completion, float | None]:
         """Send a call under the budget; `size` is the payload's bytes, which bound its input tokens from above.
 
-        Returns what it cost, too; None where the price is not known.
+        Returns what it cost, too; None if the price is not known.
         """
         most = call.request.max_tokens or call.sampling.max_tokens
-        worst = 0.0 if seat.price is None else seat.price.most(size, most)
-        try:
-            await self.budget.reserve(worst)
-        except BudgetReached as error:
-            self._stop(error)
-            raise
-        actual = 0.0
+        price = seat.price
+        worst = actual = 0.0
+        if price is not None and any(price):
+            worst = price.most(size, most)
+        if self.budget is not None:
+            try:
+                await self.budget.reserve(worst)
+            except BudgetReached as error:
+                self._stop(error)
+                raise
         try:
             done = await self._persist(seat, payload, size // 4 + most, order)
-            if seat.price is not None:
-                actual = call_cost(seat.price, done, worst)
+            if price is not None and worst:
+                actual = price.of(done, worst)
         except CallRejected as error:
-            if error.billed and seat.price is not None:
+            if error.billed and worst:
                 actual = worst
                 if self.store is not None:
                     self.store.charge(actual)
             raise
         finally:
-            self.budget.settle(worst, actual)
+            if self.budget is not None:
+                self.budget.settle(worst, actual)
             self.tally.cost += actual
         self.tally.answered += 1
         self.tally.input_tokens += done.input_tokens or 0
         self.tally.output_tokens += done.output_tokens or 0
-        return done, None if seat.price is None else actual
+        return done, None if price is None else actual
 
     async def _persist(self, seat: Seat, payload: dict[str, Any], tokens: int, order: int) -> Completion:
-        """Send until there is an answer, a refusal of this call, or no sense in going on."""
-        limiter, attempt = seat.limiter, 0
+        """Send until there is an answer, a refusal of this call, or no hope of one."""
+        limiter = seat.limiter
+        attempt = 0
         while True:
             sent_at = await limiter.acquire(order, tokens)
             try:
@@ -190,28 +194,29 @@ class Driver:
                 return done
             except CallRejected as error:
                 limiter.answered()
-                if (senseless := self._refused(seat, error)) is not None:
-                    raise senseless from error
+                refusal = self._refused(seat, error)
+                if refusal is not None:
+                    raise refusal from error
                 raise
             except ModelStopped as error:
                 self._stop(error)
                 raise
             except ModelBusy as error:
-                if (down := limiter.busy(error, sent_at)) is not None:
-                    self._stop(down)
-                    raise down from error
+                down = limiter.busy(error, sent_at)
+                if down is not None:
+                    raise self._stop(down) from error
                 continue
             except ModelFault as error:
                 fault = error
             finally:
                 limiter.release()
             attempt += 1
-            if attempt >= (ATTEMPTS if limiter.ever_answered else ATTEMPTS_UNREACHED):
-                if (down := give_up(limiter, attempt, fault)) is not None:
-                    self._stop(down)
-                    raise down from fault
-                told = str(fault).replace(seat.model.endpoint, "the server")  # a row's drop names no address
-                raise CallRejected("model_error", f"{told} ({attempt} tries)") from fault
+            if attempt >= limiter.attempts:
+                down = give_up(limiter, attempt, fault)
+                if down is not None:
+                    raise self._stop(down) from fault
+                message = str(fault).replace(seat.model.endpoint, "the server")  # a row's drop names no address
+                raise CallRejected("model_error", f"{message} ({attempt} tries)") from fault
             self.tally.retries += 1
             await asyncio.wait((self._halt,), timeout=backoff(attempt, fault))
 
@@ -223,25 +228,16 @@ class Driver:
         if self._refusals < REFUSALS:
             return None
         name = f"{seat.model.provider}:{seat.model.name}"
-        down = ModelStopped(
-            f"{name} refused the first {REFUSALS} calls, the last with: {error}; mend that and run again"
-        )
-        self._stop(down)
-        return down
+        text = f"{name} refused the first {REFUSALS} calls, the last with: {error}; fix that and run again"
+        return self._stop(ModelStopped(text))
 
-    def _stop(self, error: ModelStopped) -> None:
+    def _stop(self, error: ModelStopped) -> ModelStopped:
         """Let calls in flight come back and send nothing more: whoever waits is given the first such error."""
         if not self._halt.done():
             self._halt.set_result(None)
             for seat in self.seats.values():
                 seat.limiter.stop(error)
-
-
-def call_cost(price: Price, done: Completion, worst: float) -> float:
-    """USD of one call; `worst` where the server did not report its tokens."""
-    if done.input_tokens is None or done.output_tokens is None:
-        return worst
-    return price.cost(done.input_tokens, done.output_tokens, done.cached_tokens or 0, done.cache_write_tokens or 0)
+        return error
 
 
 def total_usage(parts: Sequence[Completion | Usage]) -> Usage:
@@ -256,9 +252,8 @@ def total_usage(parts: Sequence[Completion | Usage]) -> Usage:
 async def play_many(feed: Feed[T], play: Callable[[T], Awaitable[R]], workers: int) -> AsyncGenerator[R, None]:
     """`play` every item of a feed, `workers` at a time, and give back the results as they finish.
 
-    A worker takes a new item only when its last one is through: rows are finished before others are started. With
-    twice as many results waiting for the consumer as there are workers, none is started. After an error nothing is
-    started either; it is raised when what was going on has ended, after the results of that.
+    A worker takes a new item only when its last one is finished. No item is started while twice as many results wait
+    for the consumer as there are workers, nor after an error, which is raised after the results still on their way.
     """
     done: asyncio.Queue[R | None] = asyncio.Queue()
     room = asyncio.Event()  # not a Semaphore: its `acquire` looks at everyone who waits
@@ -283,8 +278,8 @@ async def play_many(feed: Feed[T], play: Callable[[T], Awaitable[R]], workers: i
                 room.set()
             yield result
         for task in tasks:
-            if not task.cancelled() and (error := task.exception()) is not None:
-                raise error
+            if not task.cancelled():
+                task.result()
     finally:
         feed.close()
         for task in (watcher, *tasks):

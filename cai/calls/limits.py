@@ -24,12 +24,16 @@ CUT = 0.75
 # Calls admitted per turn of the event loop: replies are read between turns, so that the first 429 is seen before a
 # whole burst has been sent. A run's first calls come back in bursts, so for them a turn takes at least so many seconds.
 PER_TURN = 4
-PACED_CALLS, PACED_TURN = 1_000, 0.001
-CLEAN_SECONDS, CLEAN_WINDOWS = 10.0, 1.5  # without a 429, whichever is longer, until the rate is raised
+PACED_CALLS = 1_000
+PACED_TURN = 0.001
+# Without a 429, whichever is longer, until the rate is raised.
+CLEAN_SECONDS = 10.0
+CLEAN_WINDOWS = 1.5
 ATTEMPTS = 6  # tries of one call against passing faults; their waits add up to 8–15 s
 ATTEMPTS_UNREACHED = 3  # the same for a server that has never answered in this run: about 1 s
 DEAD_CALLS = 3  # calls in a row that used up their attempts: the server is down
-BACKOFF, BACKOFF_MAX = 0.5, 20.0  # seconds
+BACKOFF = 0.5  # seconds
+BACKOFF_MAX = 20.0
 BUSY_WAIT = 1.0  # seconds to pause after a 429 without Retry-After
 BUSY_PATIENCE = 300.0  # seconds of nothing but 429, the next pause included, before the run stops
 
@@ -69,9 +73,11 @@ class Limiter:
         self._last_cut = -inf
         self._busy_since: float | None = None  # of the first 429 since the last answer
         self._sent: deque[float] = deque()  # times of sends, from which the rate is learned
-        self._window, self._rate = 1.0, 0  # at most `_rate` sends per `_window` s; 0: not known
+        self._window = 1.0
+        self._rate = 0  # at most so many sends per `_window` s; 0: not known
         self._least_rate = 0
-        self._rate_since, self._rate_growth = -inf, 0.1
+        self._rate_since = -inf
+        self._rate_growth = 0.1
         self._minute: deque[tuple[float, int]] = deque()  # (time, tokens) of the last minute, for rpm and tpm
         self._minute_tokens = 0
         self._timer: asyncio.TimerHandle | None = None
@@ -80,11 +86,16 @@ class Limiter:
         self.ever_answered = False
         self.dead_calls = 0
 
+    @property
+    def attempts(self) -> int:
+        """Tries that a call gets."""
+        return ATTEMPTS if self.ever_answered else ATTEMPTS_UNREACHED
+
     async def acquire(self, order: int, tokens: int) -> float:
         """Wait for a slot; `order` is the flow's age (smaller first), `tokens` the call's expected total.
 
-        Returns the time of admission, which `busy` wants back. Every acquire that returns is followed by exactly one
-        `release`. Raises what `stop` was told.
+        Returns the time of admission, which `busy` takes. Exactly one `release` follows every acquire that returns.
+        Raises the error that `stop` was given.
         """
         if self._stopped is not None:
             raise self._stopped
@@ -121,16 +132,19 @@ class Limiter:
     def answered(self) -> None:
         """A call came back with an answer, a refusal of this one call included."""
         self._busy_since = None
-        self.ever_answered, self.dead_calls = True, 0
+        self.ever_answered = True
+        self.dead_calls = 0
         self._since_growth += 1
         if self._since_growth >= GROW_AFTER and self._slots < self.concurrency:
-            self._slots, self._since_growth = min(self.concurrency, self._slots + 1), 0
+            self._slots = min(self.concurrency, self._slots + 1)
+            self._since_growth = 0
 
     def busy(self, error: ModelBusy, sent_at: float) -> ServerDown | None:
-        """The server asked for a pause; returns the error that ends the run where that would take too long."""
+        """The server asked for a pause; returns the error that ends the run if that would take too long."""
         now = asyncio.get_running_loop().time()
         self.tally.throttled += 1
-        self.ever_answered, self.dead_calls = True, 0
+        self.ever_answered = True
+        self.dead_calls = 0
         if self._busy_since is None:
             self._busy_since = now
         wait = BUSY_WAIT if error.retry_after is None else error.retry_after
@@ -141,14 +155,16 @@ class Limiter:
             )
         if sent_at > self._last_cut:
             self._last_cut = now
-            self._slots, self._since_growth = max(1.0, self._slots * CUT), 0
+            self._slots = max(1.0, self._slots * CUT)
+            self._since_growth = 0
             self._window = min(60.0, max(1.0, wait))
             # A known rate falls by no more than the slots: the window may have begun with a pause and hold few calls.
             self._least_rate = int(self._rate * CUT)
             self._rate = max(self._least_rate, sum(1 for at in self._sent if at > now - self._window))
-            self._rate_since, self._rate_growth = now + wait, 0.1
+            self._rate_since = now + wait
+            self._rate_growth = 0.1
         if self._last_cut - self._window < sent_at:
-            # Down to 0, which is no rate: where none was taken, that tells of other users.
+            # Down to 0, which is no rate: if none was taken, others use the server, too.
             self._rate = max(self._least_rate, self._rate - 1)
         self._paused_until = max(self._paused_until, now + wait)
         return None
@@ -164,7 +180,8 @@ class Limiter:
                 return  # until a release, or the next turn
             loop = asyncio.get_running_loop()
             now = loop.time()
-            if (at := self._free_at(now, tokens)) > now:
+            at = self._free_at(now, tokens)
+            if at > now:
                 self._wake_at(at)
                 return
             heapq.heappop(self._waiting)
@@ -206,7 +223,8 @@ class Limiter:
         at = self._paused_until
         if self._rate:
             if now - self._rate_since > max(CLEAN_SECONDS, CLEAN_WINDOWS * self._window):
-                self._rate, self._rate_since = self._rate + max(1, int(self._rate * self._rate_growth)), now
+                self._rate += max(1, int(self._rate * self._rate_growth))
+                self._rate_since = now
                 self._rate_growth *= 2
             if len(self._sent) >= self._rate:
                 # 5 % more than the window: the server's clock starts when the call arrives, ours when it leaves.
@@ -216,7 +234,9 @@ class Limiter:
         over_requests = self.rpm is not None and len(self._minute) >= self.rpm
         # A call that is larger than the cap goes alone.
         over_tokens = self.tpm is not None and bool(self._minute) and self._minute_tokens + tokens > self.tpm
-        return max(at, self._minute[0][0] + 60) if over_requests or over_tokens else at
+        if over_requests or over_tokens:
+            return max(at, self._minute[0][0] + 60)
+        return at
 
 
 def backoff(attempt: int, error: ModelFault) -> float:

@@ -1,14 +1,17 @@
-"""What a call costs: prices per token from the `genai-prices` tables, or as the user states them.
+"""What calls cost, and the cap on it: prices per token from the `genai-prices` tables or as the user states them.
 
-Knows model names and prices; nothing of runs. A price that is not known is None, never 0.
+A price that is not known is None, never 0.
 """
 
 from __future__ import annotations
 
+import asyncio
+from dataclasses import dataclass
 from typing import NamedTuple
 
 from cai.calls.model import Model
-from cai.errors import UsageError
+from cai.errors import BudgetReached, UsageError
+from cai.records import Completion
 
 
 class Price(NamedTuple):
@@ -25,6 +28,12 @@ class Price(NamedTuple):
         given = fresh * self.input + cached * self.cached + cache_write * self.cache_write
         return given + output_tokens * self.output
 
+    def of(self, done: Completion, worst: float) -> float:
+        """USD of one call; `worst` if the server did not report its tokens."""
+        if done.input_tokens is None or done.output_tokens is None:
+            return worst
+        return self.cost(done.input_tokens, done.output_tokens, done.cached_tokens or 0, done.cache_write_tokens or 0)
+
     def most(self, input_tokens: int, output_tokens: int) -> float:
         """USD of a call whose every input token is billed at the dearest rate."""
         return input_tokens * max(self.input, self.cached, self.cache_write) + output_tokens * self.output
@@ -36,7 +45,7 @@ FREE = Price(0.0, 0.0, 0.0, 0.0)  # of models on the user's own machine
 def parse_price(text: str) -> Price:
     """`IN,OUT` in USD per million tokens, as `--price` takes it."""
     try:
-        given, made = (float(part) for part in text.split(","))
+        given, made = map(float, text.split(","))
     except ValueError:
         raise UsageError(
             f"--price {text!r} is not IN,OUT in USD per million tokens; for example --price 0.4,1.6"
@@ -47,7 +56,7 @@ def parse_price(text: str) -> Price:
 
 
 def known_price(model: Model) -> Price | None:
-    """The listed price of a model at its endpoint, base tier; None where the table has none, as for one's own server.
+    """The listed price of a model at its endpoint, base tier; None if the table has none, as for your own server.
 
     Tiers for very long prompts are not modelled: the table's rate for 1,000 tokens is used throughout.
     """
@@ -63,3 +72,38 @@ def known_price(model: Model) -> Price | None:
         return Price(given, rate(Usage(output_tokens=1000)), cached, written)
     except LookupError:
         return None
+
+
+@dataclass
+class Budget:
+    """A cap on what a run may cost: each call's worst case is reserved before it is sent, and settled after."""
+
+    cap: float  # USD
+    spent: float = 0.0
+
+    def __post_init__(self) -> None:
+        self._reserved = 0.0  # USD of the calls in flight
+        self._open = 0  # how many calls are in flight
+        self._settled = asyncio.Event()
+
+    async def reserve(self, worst: float) -> None:
+        """Set `worst` USD aside; waits while calls in flight may still give some back, then raises BudgetReached."""
+        while self.spent + self._reserved + worst > self.cap:
+            if not self._open:
+                raise BudgetReached(
+                    f"--max-cost {self.cap:g} USD: {self.spent:.4f} spent, and the next call could cost {worst:.4f}; "
+                    "what was finished is kept, run the same command with a higher cap to go on"
+                )
+            self._settled.clear()
+            await self._settled.wait()
+        self._reserved += worst
+        self._open += 1
+
+    def settle(self, worst: float, actual: float) -> None:
+        """Turn a reservation into what the call cost; 0 if it failed."""
+        self._open -= 1
+        self._reserved -= worst
+        if not self._open:
+            self._reserved = 0.0  # without what rounding left behind
+        self.spent += actual
+        self._settled.set()

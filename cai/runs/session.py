@@ -12,10 +12,10 @@ from contextlib import aclosing
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
-from cai.calls.budget import Budget
 from cai.calls.feed import Feed
 from cai.calls.flow import Driver, Seat, play_many
 from cai.calls.limits import Limiter, Tally
+from cai.calls.prices import Budget
 from cai.errors import CaiError, RowDropped, RunError, SourceError, Unreadable
 from cai.folder.run import RunFolder
 from cai.records import BadPrompt, Drop, Item, Place, Record
@@ -132,9 +132,11 @@ class Job(Generic[Row]):
         """One for each way to fill the roles; seats share a limiter where they share a model."""
         settings, limiters = self.setup.settings, dict[int, Limiter]()
         spent = run.store.spent().cost_usd
-        if settings.max_cost is not None and spent is None:
-            raise RunError(f"--max-cost cannot hold: {self.folder} has calls of no known price; name another --out")
-        budget = Budget(settings.max_cost, spent=(spent or 0.0) + self._spent)
+        budget = None
+        if settings.max_cost is not None:
+            if spent is None:
+                raise RunError(f"--max-cost cannot hold: {self.folder} has calls of no known price; name another --out")
+            budget = Budget(settings.max_cost, spent=spent + self._spent)
         for model in self.setup.models:
             concurrency = settings.concurrency or model.concurrency
             limiters[id(model)] = Limiter(concurrency, settings.rpm, settings.tpm, self.tally)

@@ -11,7 +11,6 @@ from fakes import skipping
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cai.calls.budget import Budget
 from cai.calls.limits import (
     ATTEMPTS,
     BACKOFF_MAX,
@@ -24,6 +23,7 @@ from cai.calls.limits import (
     backoff,
     give_up,
 )
+from cai.calls.prices import Budget
 from cai.errors import BudgetReached, ModelBusy, ModelFault, ServerDown
 
 BUSY = ModelBusy("429", retry_after=1.0)
@@ -451,15 +451,5 @@ def test_rounding_leaves_nothing_reserved_for_ever() -> None:
             budget.settle(worst, 0.0)
         with pytest.raises(BudgetReached):
             await budget.reserve(1.5)
-
-    skipping(main())
-
-
-def test_without_a_cap_nothing_waits() -> None:
-    async def main() -> None:
-        budget = Budget(None)
-        await budget.reserve(1e9)
-        await budget.reserve(1e9)
-        assert (budget.spent, now()) == (0.0, 0.0)
 
     skipping(main())

@@ -12,7 +12,6 @@ from typing import Any
 import pytest
 from shared import shared
 
-from cai.calls.budget import Budget
 from cai.calls.flow import Driver, Played, Seat
 from cai.calls.limits import Limiter, Tally
 from cai.constitution.files import load_constitution
@@ -87,7 +86,7 @@ async def play(
     await model.start()
     seat = Seat(model, Limiter(8, tally=tally), Sampling(), None)
     store = Store(folder)
-    driver = Driver(dict.fromkeys(ROLES, seat), store, seed=0, budget=Budget(None), tally=tally)
+    driver = Driver(dict.fromkeys(ROLES, seat), store, seed=0, budget=None, tally=tally)
     flows = [revise(prompt, principles, ask, gate=False) for prompt, principles in zip(prompts, drawn, strict=True)]
     plays = [driver.play(prompt.id, n, flow) for n, (prompt, flow) in enumerate(zip(prompts, flows, strict=True))]
     try:
