@@ -27,8 +27,9 @@ from cai.calls.feed import Feed
 from cai.calls.flow import Driver, Played, Seat, call_seed, play_many
 from cai.calls.limits import Limiter, Tally
 from cai.calls.model import Connection, Model
+from cai.constitution.principles import draw
 from cai.engine.ask import Ask
-from cai.engine.revise import Chain, draw_principles, revise
+from cai.engine.revise import Chain, revise
 from cai.engine.templates import load_templates
 from cai.errors import RowDropped
 from cai.folder.run import RunFolder
@@ -95,7 +96,7 @@ def flow_maker(kind: str) -> Callable[[Prompt], PlayedFlow]:
         return lambda prompt: talk(prompt, int(turns))
     law = cai.load_constitution("harmless")
     ask, principles = Ask(load_templates("chat"), law), law.principles_for("revise")
-    return lambda prompt: revise(prompt, draw_principles(principles, 2, 0, prompt.id), ask, gate=True)
+    return lambda prompt: revise(prompt, draw(principles, 2, 0, prompt.id, stream="principles"), ask, gate=True)
 
 
 class EngineJob:

@@ -17,7 +17,7 @@ from stub import stub
 
 from cai import load_constitution
 from cai.constitution.lint import check
-from cai.engine.revise import draw_principles
+from cai.constitution.principles import draw
 from cai.models.recorded import read_answers
 from cai.runs.generate import Settings
 from cai.training.setup.config import example
@@ -64,7 +64,7 @@ def test_the_recorded_critiques_are_about_the_principles_that_are_drawn(
     constitution: str | Path, drawn: dict[str, str]
 ) -> None:
     principles = load_constitution(constitution).principles_for("revise")
-    found = {name: draw_principles(principles, 1, Settings().seed, name)[0].id for name in drawn}
+    found = {name: draw(principles, 1, Settings().seed, name, stream="principles")[0].id for name in drawn}
     assert found == drawn, "write the answers in examples/ anew: their critiques are about other principles"
 
 

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import random
 import re
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Annotated, Any, Literal
 
 from pydantic import (
@@ -194,3 +195,20 @@ class Constitution(_Head):
             where = self.source or None
             raise ConstitutionError(f"no principle of {self.name!r} can {job}: give them {need}, or 'text'", where)
         return able
+
+
+def draw(principles: Sequence[Principle], count: int, seed: int, row: str, *, stream: str) -> tuple[Principle, ...]:
+    """Draw `count` principles by weight; none comes twice before all have come once.
+
+    The draw depends on `stream`, seed and row id alone; draws of two streams, such as "judge", are independent.
+    """
+    chance = random.Random(f"{stream}\0{seed}\0{row}")
+    drawn: list[Principle] = []
+    left: list[Principle] = []
+    for _ in range(count):
+        left = left or list(principles)
+        heaviest = max(principle.weight for principle in left)  # the sum of the largest floats is infinite
+        [principle] = chance.choices(left, weights=[principle.weight / heaviest for principle in left])
+        left.remove(principle)
+        drawn.append(principle)
+    return tuple(drawn)

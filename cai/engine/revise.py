@@ -5,7 +5,6 @@ Pure. `revise` is a flow (DESIGN §3): it yields what it asks and is sent the an
 
 from __future__ import annotations
 
-import random
 import re
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass
@@ -73,25 +72,6 @@ def read_verdict(critique: str) -> Literal["revise", "nothing_to_fix"] | None:
     if len(choices) > 1:
         return None
     return "nothing_to_fix" if choices == {"n"} else "revise"
-
-
-def draw_principles(principles: Sequence[Principle], rounds: int, seed: int, row: str) -> list[Principle]:
-    """One principle per round, by weight; none comes twice before all have come once.
-
-    Depends on the seed and the row id alone. (The paper draws with replacement: a third of its 4-round chains repeat
-    one.)
-    """
-    # The "principles" keeps this stream apart from any other that is seeded by (seed, row).
-    chance = random.Random(f"principles\0{seed}\0{row}")
-    drawn: list[Principle] = []
-    left: list[Principle] = []
-    for _ in range(rounds):
-        left = left or list(principles)
-        heaviest = max(p.weight for p in left)  # the sum of the largest floats is no number
-        [principle] = chance.choices(left, weights=[p.weight / heaviest for p in left])
-        left.remove(principle)
-        drawn.append(principle)
-    return drawn
 
 
 def _text(completion: Completion, stage: Role) -> str:

@@ -10,7 +10,6 @@ both, `L_AB = d + bias` and `L_BA = -d + bias`, so that `d = (L_AB - L_BA)/2` is
 from __future__ import annotations
 
 import math
-import random
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 
@@ -58,23 +57,6 @@ def choose_protocol(asked: str | None, can: Abilities, name: str) -> Protocol:
         hint = f"use --protocol {letters or 'vote'}"
         raise UsageError(f"--protocol {asked}: {name} gives no such probabilities; {hint}")
     raise UsageError(f"--protocol {asked!r} must be logprob, score, vote, reason or reward")
-
-
-def draw_for_judge(principles: Sequence[Principle], count: int, seed: int, row: str) -> tuple[Principle, ...]:
-    """`count` principles by weight, none twice; all of them, in their order, where there are no more.
-
-    Depends on the seed and the row id alone.
-    """
-    if count >= len(principles):
-        return tuple(principles)
-    chance = random.Random(f"judge\0{seed}\0{row}")
-    left, drawn = list(principles), []
-    for _ in range(count):
-        heaviest = max(p.weight for p in left)
-        [principle] = chance.choices(left, weights=[p.weight / heaviest for p in left])
-        left.remove(principle)
-        drawn.append(principle)
-    return tuple(drawn)
 
 
 # Flows: the requests of a are listed before those of b, so that those which share a prefix come one after the other

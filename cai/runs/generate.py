@@ -13,9 +13,9 @@ from typing import Any, ClassVar
 from cai.calls.flow import Driver, Played
 from cai.calls.model import Model
 from cai.constitution.files import load_constitution
-from cai.constitution.principles import Constitution
+from cai.constitution.principles import Constitution, draw
 from cai.engine.ask import Ask
-from cai.engine.revise import Chain, draw_principles, revise
+from cai.engine.revise import Chain, revise
 from cai.engine.templates import load_templates
 from cai.errors import UsageError
 from cai.records import Contest, Item, Place, Prompt, Request, Revision
@@ -100,7 +100,7 @@ class Generation(PromptSetup[Revision]):
         ask = Ask(self.templates, self.constitution, system=self.settings.system, gate=self.gate)
         principles, settings = self.constitution.principles_for("revise"), self.settings
         yield "assistant", ask.respond(item)
-        for principle in draw_principles(principles, settings.rounds, settings.seed, item.id):
+        for principle in draw(principles, settings.rounds, settings.seed, item.id, stream="principles"):
             yield "critic", ask.critique(item, answer, principle)
             yield "reviser", ask.revise(item, answer, answer, principle)
 
@@ -128,7 +128,7 @@ class Revising(Task[Revision]):
         """One prompt to its row."""
         assert isinstance(item, Prompt)
         settings = self._setup.settings
-        principles = draw_principles(self._principles, settings.rounds, settings.seed, item.id)
+        principles = draw(self._principles, settings.rounds, settings.seed, item.id, stream="principles")
         chain = revise(item, principles, self._ask, gate=self._setup.gate)
         return self._row(item, position, await drivers[0].play(item.id, position, chain))
 

@@ -17,6 +17,7 @@ import orjson
 from pydantic import ValidationError
 
 from cai.calls.flow import Driver, Played, total_usage
+from cai.constitution.principles import draw
 from cai.engine.ask import Ask
 from cai.engine.ask_judge import AskJudge
 from cai.engine.candidates import sample
@@ -25,7 +26,7 @@ from cai.export.pairs import extra_pass, reason
 from cai.folder.rows import damage
 from cai.folder.run import PAIR_BITS, RunFolder
 from cai.judge.belief import Verdict, belief
-from cai.judge.flows import CHECKED, Flow, Pair, draw_for_judge, judge
+from cai.judge.flows import CHECKED, Flow, Pair, judge
 from cai.judge.readable import JudgeCheck
 from cai.records import Contest, Label, Place, Prompt, Protocol, Usage
 from cai.runs.contests import contest_of, later_reply, replies_of_run
@@ -86,7 +87,9 @@ class Labelling(Task[Label]):
     def flow(self, contest: Contest, a: str, b: str) -> Flow:
         """What is asked about a pair."""
         setup = self._setup
-        drawn = draw_for_judge(self._principles, setup.settings.principles, setup.settings.seed, contest.id)
+        drawn = self._principles
+        if not self._weighted:
+            drawn = draw(drawn, setup.settings.principles, setup.settings.seed, contest.id, stream="judge")
         pair = Pair(contest.messages, a, b)
         return judge(pair, drawn, self._ask, setup.protocol, score=setup.score, weighted=self._weighted)
 

@@ -15,13 +15,13 @@ from typing import Any, TypeVar
 from cai.calls.flow import Driver, Played
 from cai.calls.model import Model
 from cai.constitution.files import load_constitution
-from cai.constitution.principles import Constitution
+from cai.constitution.principles import Constitution, draw
 from cai.engine.ask_judge import AskJudge
 from cai.engine.templates import Templates
 from cai.errors import CaiError, RowDropped, UsageError
 from cai.judge.belief import Verdict
 from cai.judge.best_of import competitors, mean_wins, pairs_of, pick, rewards, unread
-from cai.judge.flows import Flow, Pair, choose_protocol, draw_for_judge, judge
+from cai.judge.flows import Flow, Pair, choose_protocol, judge
 from cai.judge.readable import JudgeCheck
 from cai.records import Best, Candidate, Comparison, Contest, Prompt, Protocol, Request
 from cai.runs.contests import contest_of
@@ -143,9 +143,11 @@ class Picker:
         """What is asked about two replies: the same that a label run asks about them."""
         assert self._ask is not None and contest.a is not None and contest.b is not None
         how = self._how
-        drawn = draw_for_judge(self._principles, how.principles, self._seed, contest.id)
+        drawn = self._principles
+        weighted = how.principles >= len(drawn)
+        if not weighted:
+            drawn = draw(drawn, how.principles, self._seed, contest.id, stream="judge")
         pair = Pair(contest.messages, contest.a, contest.b)
-        weighted = how.principles >= len(self._principles)
         return judge(pair, drawn, self._ask, how.protocol, score=how.protocol == "score", weighted=weighted)
 
     async def pick(

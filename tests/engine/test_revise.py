@@ -1,8 +1,6 @@
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 import pytest
 from hypothesis import given
@@ -10,7 +8,7 @@ from hypothesis import strategies as st
 
 from cai.constitution.principles import Constitution, Principle
 from cai.engine.ask import Ask
-from cai.engine.revise import Chain, draw_principles, read_verdict, revise
+from cai.engine.revise import Chain, read_verdict, revise
 from cai.engine.templates import load_templates
 from cai.errors import RowDropped
 from cai.records import Completion, Finish, Message, Prompt, Request
@@ -237,52 +235,3 @@ def test_a_reply_cannot_be_its_own_verdict() -> None:
 def test_any_critique_is_read_without_a_stumble(critique: str) -> None:
     assert read_verdict(critique) in {None, "revise", "nothing_to_fix"}
     assert read_verdict(f"{critique}\nVerdict: revise") == "revise"
-
-
-# Drawing
-
-
-@given(st.integers(1, 6), st.integers(0, 20), st.integers(), st.text(max_size=20))
-def test_no_principle_comes_twice_before_all_have_come(count: int, rounds: int, seed: int, row: str) -> None:
-    drawn = [p.id for p in draw_principles(weighted(*[1.0] * count), rounds, seed, row)]
-    assert len(drawn) == rounds
-    for start in range(0, rounds, count):
-        turn = drawn[start : start + count]
-        assert len(set(turn)) == len(turn)
-
-
-def test_a_draw_depends_on_seed_and_row_alone() -> None:
-    principles = weighted(1, 2, 3, 4, 5)
-    draws = {(s, r): tuple(p.id for p in draw_principles(principles, 4, s, r)) for s in range(5) for r in "abcde"}
-    assert draws == {key: tuple(p.id for p in draw_principles(principles, 4, *key)) for key in reversed(draws)}
-    assert len({draws[0, row] for row in "abcde"}) > 1
-    assert len({draws[seed, "a"] for seed in range(5)}) > 1
-
-
-def test_a_longer_chain_begins_like_a_shorter_one() -> None:
-    principles = weighted(1, 2, 3, 4, 5)
-    assert draw_principles(principles, 4, 0, "row")[:2] == draw_principles(principles, 2, 0, "row")
-
-
-def test_the_draws_of_a_seed_are_the_same_on_every_machine_and_day() -> None:
-    principles = weighted(1, 1, 1, 1)
-    drawn = [[p.id for p in draw_principles(principles, 3, 7, row)] for row in ("a", "b", "ö")]
-    assert drawn == [["p3", "p0", "p1"], ["p1", "p0", "p3"], ["p0", "p1", "p2"]]
-
-
-def test_principles_come_as_often_as_their_weights_say() -> None:
-    weights, rows = (1.0, 2.0, 3.0, 4.0), 4_000
-    counts = Counter(draw_principles(weighted(*weights), 1, 0, str(row))[0].id for row in range(rows))
-    expected = {f"p{i}": rows * weight / sum(weights) for i, weight in enumerate(weights)}
-    chi_square = sum((counts[name] - wanted) ** 2 / wanted for name, wanted in expected.items())
-    assert chi_square < 16.3  # 3 degrees of freedom: one seed in a thousand exceeds it
-
-
-@pytest.mark.parametrize("weights", [(1e308, 1e308, 1e308), (5e-324, 5e-324), (1e308, 5e-324)])
-def test_extreme_weights_can_be_drawn_from(weights: tuple[float, ...]) -> None:
-    assert len(draw_principles(weighted(*weights), len(weights), 0, "row")) == len(weights)
-
-
-def test_a_row_whose_id_is_odd_text_is_drawn_for_like_any_other() -> None:
-    odd: list[Any] = ["", "\0", "\U0001f600", "a" * 10_000]
-    assert all(len(draw_principles(weighted(1, 1), 2, 0, row)) == 2 for row in odd)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections import Counter
 from collections.abc import Callable, Sequence
 from functools import cache
 from typing import Any
@@ -25,7 +24,6 @@ from cai.judge.flows import (
     by_reward,
     by_votes,
     choose_protocol,
-    draw_for_judge,
     judge,
 )
 from cai.judge.letters import read_choice, read_letters
@@ -223,17 +221,9 @@ def test_weights_scale_out(data: st.DataObject, weights: list[float], factor: fl
         assert mean_preference(votes_of(preferences, scaled), weighted=True) == pytest.approx(plain, abs=1e-9)
 
 
-@given(WEIGHTS, st.sampled_from([2.0**-900, 0.125, 4.0, 2.0**900]), st.integers(0, 5), st.integers(1, 5))
-def test_weights_scale_out_of_the_draw(weights: list[float], factor: float, seed: int, count: int) -> None:
-    scaled = principles(*(weight * factor for weight in weights))
-    drawn = draw_for_judge(principles(*weights), count, seed, "row")
-    assert [p.id for p in draw_for_judge(scaled, count, seed, "row")] == [p.id for p in drawn]
-
-
 def test_the_largest_weights_there_are_do_not_overflow() -> None:
     most = 1.7e308
     assert mean_preference(votes_of([1.0, 2.0], [most, most]), weighted=True) == 1.5
-    assert len(draw_for_judge(principles(most, most, most), 2, 0, "row")) == 2
 
 
 @pytest.mark.parametrize(("weighted", "mean"), [(False, 1.0), (True, 2.5)])
@@ -649,38 +639,6 @@ def test_after_reasoning_an_uncalibrated_belief_lies_between_two_and_three_fifth
     assert calibrated == plain
     if plain is not None and 0.4 < plain < 0.6:
         assert p == plain
-
-
-# The draw
-
-
-def test_a_draw_depends_on_the_seed_and_the_row_alone() -> None:
-    law = principles(*[1.0] * 16)
-    rows = [f"row {n}" for n in range(50)]
-    drawn = {row: draw_for_judge(law, 3, 7, row) for row in rows}
-    assert {row: draw_for_judge(law, 3, 7, row) for row in reversed(rows)} == drawn
-    assert len(set(drawn.values())) > 40
-    assert drawn != {row: draw_for_judge(law, 3, 8, row) for row in rows}
-
-
-@given(WEIGHTS, st.integers(1, 8), st.integers(0, 1000), st.text(max_size=8))
-def test_no_principle_is_drawn_twice_and_all_of_them_where_there_are_no_more(
-    weights: list[float], count: int, seed: int, row: str
-) -> None:
-    law = principles(*weights)
-    drawn = draw_for_judge(law, count, seed, row)
-    assert len({p.id for p in drawn}) == len(drawn) == min(count, len(law))
-    if count >= len(law):
-        assert drawn == law
-
-
-def test_principles_are_drawn_by_weight() -> None:
-    law = principles(1, 2, 7)
-    first = Counter(draw_for_judge(law, 1, 0, f"row {n}")[0].id for n in range(4_000))
-    assert [first[f"p{n}"] / 4_000 for n in range(3)] == pytest.approx([0.1, 0.2, 0.7], abs=0.02)
-    both = Counter(frozenset(p.id for p in draw_for_judge(law, 2, 0, f"row {n}")) for n in range(4_000))
-    # Without repetition: 0.1·(2/9) + 0.2·(1/8) for the two light ones.
-    assert both[frozenset({"p0", "p1"})] / 4_000 == pytest.approx(0.1 * 2 / 9 + 0.2 / 8, abs=0.01)
 
 
 # Protocols
