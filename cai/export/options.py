@@ -14,8 +14,8 @@ from pydantic import ValidationError
 
 from cai.errors import UsageError
 from cai.export.pairs import PAIRINGS, Filters
-from cai.judge.calibration import FILE, binding_problems, first_problem, load_calibration
-from cai.judge.certify import Calibration, Threshold
+from cai.judge.calibration import binding_problems, first_problem, load_calibration
+from cai.judge.certify import Calibration, threshold
 from cai.records import BadPrompt, prompt_hash
 from cai.sources.files import read_prompts
 
@@ -113,7 +113,7 @@ def filters_of(
     if agreement is not None:
         if made is None:
             raise UsageError("--agreement needs --calibration FILE: it is certified on pairs with human labels")
-        min_confidence = _threshold(made, agreement).calibrated
+        min_confidence = threshold(made, agreement).calibrated
     return Filters(
         min_confidence=MIN_CONFIDENCE if min_confidence is None else min_confidence,
         temperature=None if made is None else made.temperature,
@@ -150,23 +150,6 @@ def _read_calibration(given: Mapping[str, Any]) -> Calibration:
         raise UsageError(f"the calibration that is given is none ({first_problem(error)})") from None
     except TypeError as error:  # of values that JSON does not have
         raise UsageError(f"the calibration that is given is none ({error})") from None
-
-
-def _threshold(calibration: Calibration, agreement: float) -> Threshold:
-    """The threshold certified for an agreement; raises UsageError with those that are where it is not."""
-    at = calibration.thresholds.get(str(agreement))
-    if at is not None:
-        return at
-    certified = [target for target, other in calibration.thresholds.items() if other is not None]
-    known = (
-        f"certified are {', '.join(certified)}"
-        if certified
-        else "none is: --min-confidence states one without a promise"
-    )
-    if certified and str(agreement) not in calibration.thresholds:
-        which = f"{', '.join(certified)}: name {'one of them' if len(certified) > 1 else 'that'}"
-        raise UsageError(f"--agreement {agreement:g}: {FILE} has no {agreement:g}; it certifies {which}")
-    raise UsageError(f"--agreement {agreement:g} is not certified by the {calibration.n:,} gold pairs; {known}")
 
 
 def _hashes(path: str | Path) -> frozenset[str]:

@@ -153,6 +153,19 @@ def certify_all(
     return {target: at and at_temperature(at, temperature) for target, at in found.items()}
 
 
+def threshold(calibration: Calibration, agreement: float) -> Threshold:
+    """The threshold certified for an agreement with people; raises UsageError if none is."""
+    at = calibration.thresholds.get(str(agreement))
+    if at is None:
+        certified = [target for target, other in calibration.thresholds.items() if other is not None]
+        raise UsageError(
+            f"--agreement {agreement:g} is not certified on the {calibration.n:,} gold pairs (certified: "
+            f"{', '.join(certified) or 'none'}): choose a certified agreement, a better judge or more gold pairs, or "
+            "set --min-confidence, which guarantees no agreement"
+        )
+    return at
+
+
 def at_temperature(threshold: Threshold, temperature: float) -> Threshold:
     """The same threshold, which also says where it lies after `temperature`; that changes no order, so no coverage."""
     calibrated = probability(log_odds(threshold.confidence), temperature)

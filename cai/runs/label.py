@@ -20,7 +20,7 @@ from cai.engine.templates import load_templates
 from cai.errors import UsageError
 from cai.export.pairs import Filters
 from cai.judge.calibration import binding_problems, calibrate_file, load_calibration, untrustworthy
-from cai.judge.certify import TARGETS, Calibration
+from cai.judge.certify import TARGETS, Calibration, threshold
 from cai.judge.flows import WAVES, choose_protocol
 from cai.records import Contest, Item, Label, Place, Protocol, Request, Role, Sampling
 from cai.runs.contests import Source, describe_source, human_labelled, read_contests, run_info
@@ -167,9 +167,7 @@ class LabelSetup(Setup[Label]):
         settings, calibration = self.settings, self.calibration
         least = Filters().min_confidence if settings.min_confidence is None else settings.min_confidence
         if settings.agreement is not None and calibration is not None:
-            threshold = calibration.thresholds.get(str(settings.agreement))
-            assert threshold is not None  # checked before the run began
-            least = threshold.calibrated
+            least = threshold(calibration, settings.agreement).calibrated
         temperature = None if calibration is None else calibration.temperature
         return Filters(min_confidence=least, temperature=temperature)
 
@@ -251,7 +249,8 @@ def calibrate_gold(setup: LabelSetup) -> Calibration:
     if why is not None:
         raise UsageError(f"--gold {setup.settings.gold}: {why}; labels without a calibration come without --gold")
     report.save(setup.out, plots=False)
-    _check_certified(report.calibration, setup.settings.agreement, str(setup.settings.gold))
+    if setup.settings.agreement is not None:
+        threshold(report.calibration, setup.settings.agreement)
     return report.calibration
 
 
@@ -265,20 +264,6 @@ def _check_pairing(source: Source, pairing: str) -> None:
         raise UsageError("--pairing best-worst is for several replies: of a generate run name final, or leave it out")
 
 
-def _check_certified(calibration: Calibration, agreement: float | None, where: str) -> None:
-    """Raises UsageError where the agreement asked for is not certified, and says which is."""
-    if agreement is None or calibration.thresholds.get(str(agreement)) is not None:
-        return
-    certified = [target for target, at in calibration.thresholds.items() if at is not None]
-    if str(agreement) not in calibration.thresholds and certified:
-        raise UsageError(f"{where} says nothing of --agreement {agreement:g}: it certifies {', '.join(certified)}")
-    highest = f"at most {certified[-1]}" if certified else "no agreement"
-    raise UsageError(
-        f"--agreement {agreement:g} cannot be certified on {calibration.n:,} pairs of {where} ({highest} can): use a "
-        "better judge, more gold pairs, or a lower --agreement; labels without a promise come with --min-confidence"
-    )
-
-
 def _loaded(settings: LabelSettings, binding: Mapping[str, Any]) -> Calibration | None:
     """The calibration of --calibration; raises UsageError where it is another judge's or certifies too little."""
     if settings.calibration is None:
@@ -287,7 +272,8 @@ def _loaded(settings: LabelSettings, binding: Mapping[str, Any]) -> Calibration 
     problems = binding_problems(calibration, binding)
     if problems:
         raise UsageError(f"--calibration {settings.calibration} does not speak of this judge: {'; '.join(problems)}")
-    _check_certified(calibration, settings.agreement, str(settings.calibration))
+    if settings.agreement is not None:
+        threshold(calibration, settings.agreement)
     return calibration
 
 

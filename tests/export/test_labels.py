@@ -407,11 +407,9 @@ def test_a_calibration_that_does_not_fit_is_refused(run: Path, tmp_path: Path) -
     before = contents(run)
     with pytest.raises(UsageError, match=r"does not fit these labels: .*judge is 'openai:other' there"):
         export_run(run, calibration=calibration(judge="openai:other"))
-    with pytest.raises(UsageError, match=r"--agreement 0.9 is not certified by the 200 gold pairs; certified are 0.8"):
+    with pytest.raises(UsageError, match=r"--agreement 0.9 is not certified on the 200 gold pairs \(certified: 0.8\)"):
         export_run(run, calibration=calibration(), agreement=0.9)
-    with pytest.raises(
-        UsageError, match=r"--agreement 0.87: calibration.json has no 0.87; it certifies 0.8: name that"
-    ):
+    with pytest.raises(UsageError, match=r"--agreement 0.87 is not certified on the 200 gold pairs \(certified: 0.8\)"):
         export_run(run, calibration=calibration(), agreement=0.87)
     with pytest.raises(UsageError, match="--agreement needs --calibration FILE"):
         export_run(run, agreement=0.9)
