@@ -64,7 +64,7 @@ def test_dpo_goes_on_from_an_adapter_against_a_frozen_copy_of_it(base: Path, tun
     args = trl.DPOConfig(
         output_dir=str(tmp_path / "out"), use_cpu=True, learning_rate=1e-2, max_steps=2, logging_steps=1,
         per_device_train_batch_size=4, report_to=[], disable_tqdm=True, save_strategy="no",
-        gradient_checkpointing=False,
+        activation_checkpointing=False,
     )  # fmt: skip
     trainer = trl.DPOTrainer(
         model=model, args=args, train_dataset=datasets.Dataset.from_list(rows),
