@@ -77,6 +77,9 @@ def test_warnings_of_other_packages_pass_and_ours_fail(outcomes: dict[str, bool]
 def test_every_module_of_the_tests_is_ours() -> None:
     lines = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["pytest"]["ini_options"]["filterwarnings"]
     [ours] = [re.compile(line.removeprefix("error:::")) for line in lines if line.startswith("error:::")]
-    names = [path.stem for path in (ROOT / "tests").rglob("*.py") if "golden" not in path.parts]
+    paths = [path.relative_to(ROOT / "tests").with_suffix("") for path in (ROOT / "tests").rglob("*.py")]
+    helpers = [".".join(path.parts) for path in paths if not path.name.startswith(("test_", "conftest"))]
+    tests = [".".join(("tests", *path.parts)) for path in paths if path.name.startswith("test_")]
+    names = [*helpers, *tests, "conftest", "tests.models.conftest"]
     assert [name for name in [*names, "cai", "cai.models.inprocess.hf"] if not ours.match(name)] == []
     assert not ours.match("cairo") and not ours.match("peft.cai")
