@@ -28,9 +28,9 @@ from _common import conditions, cpu_seconds, stub
 
 from cai.models.inprocess.local import LocalModel
 from cai.records import Call, Contest, Request, Sampling
-from cai.runs.contests import read_contests
 from cai.runs.label import resolve
 from cai.runs.label_settings import LabelSettings
+from cai.runs.pairs import read_pairs
 from cai.runs.session import Job
 
 WIDTH = 50  # calls in flight
@@ -175,14 +175,14 @@ async def main(arguments: argparse.Namespace) -> None:
     with tempfile.TemporaryDirectory() as folder:
         if arguments.what == "stub":
             pairs = made_up(arguments.pairs)
-            contests = [item for _, item in read_contests(pairs) if isinstance(item, Contest)]
+            contests = [item for _, item in read_pairs(pairs) if isinstance(item, Contest)]
             with stub("--latency", "0.1", "--per-word", "0.015", "--words", "100") as server:
                 given = {"judge": "openai:stub", "base_url": server.url + "/v1", "concurrency": WIDTH}
                 ours = await by_cai(pairs, len(pairs), Path(folder) / "a", **given)
                 print(ours.row("cai label, logprob, 6 calls"))
                 print((await json_over_http(contests, server.url)).row("JSON, one order, AsyncOpenAI"))
             return
-        found = (item for _, item in read_contests(arguments.gold) if isinstance(item, Contest))
+        found = (item for _, item in read_pairs(arguments.gold) if isinstance(item, Contest))
         contests = list(itertools.islice(found, arguments.pairs))
         ours = await by_cai(arguments.gold, arguments.pairs, Path(folder) / "b", judge="local")
         print(ours.row("cai label, score, 6 calls"))

@@ -8,8 +8,8 @@ from cai.records import (
     Contest,
     Message,
 )
-from cai.runs.contests import (
-    read_contests,
+from cai.runs.pairs import (
+    read_pairs,
 )
 
 TURN: tuple[Message, ...] = ({"role": "user", "content": "Hi?"},)
@@ -19,6 +19,6 @@ PAIR = {"prompt": "Hi?", "chosen": "Good day.", "rejected": "What."}
 
 def contests(source: Any, pairing: str = "all") -> list[Contest]:
     """The pairs of a source that holds nothing else."""
-    found = [item for _, item in read_contests(source, pairing)]
+    found = [item for _, item in read_pairs(source, pairing)]
     assert all(isinstance(item, Contest) for item in found), found
     return found  # type: ignore[return-value]

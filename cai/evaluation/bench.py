@@ -25,9 +25,9 @@ from cai.judge.certify import Binding
 from cai.judge.letters import log_ratio
 from cai.judge.metrics import credit, probability
 from cai.records import BadPrompt, Label, Place, Protocol, Vote
-from cai.runs.contests import Source, read_contests
 from cai.runs.label import LabelSetup, resolve
 from cai.runs.label_settings import LabelSettings
+from cai.runs.pairs import Source, read_pairs
 from cai.runs.session import Job
 from cai.runs.settings import make_settings, open_models, spec_of
 
@@ -130,7 +130,7 @@ def _labelled(gold: Source, limit: int | None) -> tuple[tuple[Place, ...], int]:
     """The pairs of which people's choice is known, with the bad records among them, and how many were left out."""
     places: list[Place] = []
     unlabelled = labelled = 0
-    for position, item in read_contests(gold):
+    for position, item in read_pairs(gold):
         if not isinstance(item, BadPrompt) and getattr(item, "human", None) is None:
             unlabelled += 1
             continue

@@ -29,7 +29,7 @@ from cai.judge.belief import Verdict, belief
 from cai.judge.flows import CHECKED, Flow, Pair, judge
 from cai.judge.readable import JudgeCheck
 from cai.records import Contest, Label, Place, Prompt, Protocol, Usage
-from cai.runs.contests import contest_of, later_reply, replies_of_run
+from cai.runs.pairs import later_reply, pair_of_replies, replies_of_run
 from cai.runs.run import Task
 from cai.texts.repeats import identical
 
@@ -215,7 +215,7 @@ class Progress:
         setup, self._pass = self._setup, self._pass + 1
         if len(self._kept) >= (setup.settings.target or 0):
             return None
-        places = further_contests(setup, self._pass, dict(self._served))
+        places = further_pairs(setup, self._pass, dict(self._served))
         first = next(places, None)
         if first is None:
             told = "%d pairs are kept, --target %d is not reached: every other prompt has its %d replies"
@@ -236,7 +236,7 @@ def _lines(path: Path) -> Iterator[bytes]:
             yield from file
 
 
-def further_contests(setup: LabelSetup, turn: int, served: Mapping[int, int]) -> Iterator[Place]:
+def further_pairs(setup: LabelSetup, turn: int, served: Mapping[int, int]) -> Iterator[Place]:
     """The pairs of the `turn`-th further reply with all replies before it, of the prompts that are not served.
 
     served: the least reply of each prompt that made a kept pair with one before it. Only those before the `turn`-th
@@ -250,6 +250,6 @@ def further_contests(setup: LabelSetup, turn: int, served: Mapping[int, int]) ->
         texts: dict[int, str | None] = {n: text for n, (text, problem) in enumerate(replies) if problem is None}
         texts |= dict.fromkeys(range(len(replies), new))
         for number, text in texts.items():
-            contest = contest_of(prompt_id, messages, (number, text), (new, None))
+            contest = pair_of_replies(prompt_id, messages, (number, text), (new, None))
             position = unit << PAIR_BITS | contest.position
             yield position, replace(contest, position=position)

@@ -23,9 +23,9 @@ from cai.judge.calibration import binding_problems, calibrate_file, load_calibra
 from cai.judge.certify import TARGETS, Calibration, threshold
 from cai.judge.flows import WAVES, choose_protocol
 from cai.records import Contest, Item, Label, Place, Protocol, Request, Role, Sampling
-from cai.runs.contests import Source, describe_source, human_labelled, read_contests, run_info
 from cai.runs.judging import Labelling
 from cai.runs.label_settings import LabelSettings, check_reasons
+from cai.runs.pairs import Source, describe_source, human_labelled, read_pairs, run_info
 from cai.runs.run import Setup, describe_prompts, is_countable, limited
 from cai.runs.settings import (
     check_ability,
@@ -62,7 +62,7 @@ class LabelSetup(Setup[Label]):
 
     def places(self) -> Iterator[Place]:
         """The pairs, from the first, as far as `limit`."""
-        return limited(read_contests(self.source, self.settings.pairing), self.settings.limit)
+        return limited(read_pairs(self.source, self.settings.pairing), self.settings.limit)
 
     @property
     def countable(self) -> bool:
@@ -187,7 +187,7 @@ class LabelSetup(Setup[Label]):
 def resolve(source: Source, constitution: str | Path | Constitution, settings: LabelSettings) -> LabelSetup:
     """Check everything that can be checked before the first call, and say what the run will be."""
     settings.check()
-    read_contests(source, settings.pairing)  # reads nothing yet, but looks
+    read_pairs(source, settings.pairing)  # reads nothing yet, but looks
     _check_pairing(source, settings.pairing)
     if settings.gold is not None:
         human_labelled(settings.gold, "--gold")

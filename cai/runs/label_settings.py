@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 
 from cai.errors import UsageError
 from cai.records import Protocol
-from cai.runs.contests import PAIRINGS
+from cai.runs.pairs import PAIRINGS
 from cai.runs.settings import Kinds, Ranges, RunSettings
 
 SHARE = (0.5, 1.0, "a number from 0.5 to 1")

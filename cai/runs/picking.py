@@ -24,7 +24,7 @@ from cai.judge.best_of import competitors, mean_wins, pairs_of, pick, rewards, u
 from cai.judge.flows import Flow, Pair, choose_protocol, judge
 from cai.judge.readable import JudgeCheck
 from cai.records import Best, Candidate, Comparison, Contest, Prompt, Protocol, Request
-from cai.runs.contests import contest_of
+from cai.runs.pairs import pair_of_replies
 from cai.runs.settings import check_ability, spec_of
 
 MOST = 16  # replies whose every two are compared: 120 pairs, at three principles 720 questions a prompt
@@ -135,7 +135,7 @@ class Picker:
             yield from next(rewards(prompt.messages, [answer] * replies))
             return
         for a, b in pairs_of(range(replies)):
-            flow = self._flow(contest_of(prompt.id, prompt.messages, (a, answer), (b, answer)))
+            flow = self._flow(pair_of_replies(prompt.id, prompt.messages, (a, answer), (b, answer)))
             yield from next(flow)
             flow.close()
 
@@ -199,7 +199,7 @@ class Picker:
     async def _compare(
         self, driver: Driver, item: Prompt, position: int, first: tuple[int, str], second: tuple[int, str]
     ) -> Played[Verdict]:
-        contest = contest_of(item.id, item.messages, first, second)
+        contest = pair_of_replies(item.id, item.messages, first, second)
         await self._check.admitted()
         try:
             played = await driver.play(contest.id, position, self._flow(contest))

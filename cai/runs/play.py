@@ -23,9 +23,9 @@ from cai.folder.run import RunFolder
 from cai.records import Candidates, Label, Record, Revision
 from cai.runs import label as labelling
 from cai.runs import sample as sampling
-from cai.runs.contests import Source
 from cai.runs.generate import resolve, settings_of
 from cai.runs.label import LabelSetup, calibrate_gold
+from cai.runs.pairs import Source
 from cai.runs.run import Setup
 from cai.runs.session import Job
 from cai.runs.settings import Prompts

@@ -22,8 +22,8 @@ from cai.folder.run import PAIR_BITS
 from cai.folder.store import read_calls
 from cai.judge.flows import CHECKED
 from cai.records import Completion, Label
-from cai.runs.contests import read_contests
 from cai.runs.label import LabelSetup, resolve, settings_of
+from cai.runs.pairs import read_pairs
 from cai.runs.plan import estimate
 from cai.runs.play import jobs_of, run_job
 from cai.runs.session import Job
@@ -56,7 +56,7 @@ async def some_rows(made: LabelSetup, out: Path, count: int) -> None:
 def test_what_is_kept_and_what_is_dropped_are_all_that_came_in(tmp_path: Path) -> None:
     job = run(PAIRS, tmp_path / "out", scorer())
     rows, drops = rows_of(tmp_path / "out"), lost(tmp_path / "out")
-    places = [position for position, _ in read_contests(PAIRS)]
+    places = [position for position, _ in read_pairs(PAIRS)]
     assert sorted(row["position"] for row in [*rows, *drops]) == sorted(places)
     assert job.read == len(places) == job.finished + sum(job.dropped.values()) == len(rows) + len(drops)
     counts = {"duplicate_prompt": 3, "bad_input": 2, "identical": 2, "empty": 1}

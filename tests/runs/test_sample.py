@@ -15,7 +15,7 @@ from sample_runs import PROMPTS, cutting, rows_of, run, seeded, setup
 from cai.errors import CaiError, ModelStopped, RunError, UsageError
 from cai.folder.store import read_calls
 from cai.records import Completion
-from cai.runs.contests import describe_source, read_contests
+from cai.runs.pairs import describe_source, read_pairs
 from cai.runs.plan import estimate
 from cai.runs.sample import resolve, settings_of
 from cai.runs.session import Job
@@ -45,7 +45,7 @@ def test_the_same_seed_draws_the_same_replies_at_concurrency_1_and_64_and_anothe
         run(PROMPTS, tmp_path / name, *two(), n=3, concurrency=concurrency, seed=seed)
     a, b, c = (rows_of(tmp_path / name) for name in "abc")
     assert a == b != c
-    assert list(read_contests(tmp_path / "a")) == list(read_contests(tmp_path / "b"))
+    assert list(read_pairs(tmp_path / "a")) == list(read_pairs(tmp_path / "b"))
 
 
 def test_a_cut_reply_stays_in_its_row_with_its_problem_and_a_prompt_without_any_other_is_dropped(

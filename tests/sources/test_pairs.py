@@ -10,21 +10,21 @@ from hypothesis import strategies as st
 from pair_records import PAIR, TURN, contests
 
 from cai.records import BadPrompt, Contest, pair_hash, prompt_hash
-from cai.runs.contests import read_contests
+from cai.runs.pairs import read_pairs
 
 
 @given(st.text(min_size=1), st.text(min_size=1))
 def test_a_coin_that_depends_on_the_texts_alone_hides_which_reply_was_chosen(chosen: str, rejected: str) -> None:
     record = {"prompt": "Hi?", "chosen": chosen, "rejected": rejected}
-    [(_, item)] = read_contests([record])
-    [_, (_, again)] = read_contests([PAIR, {**record, "id": "x", "more": 1}])
+    [(_, item)] = read_pairs([record])
+    [_, (_, again)] = read_pairs([PAIR, {**record, "id": "x", "more": 1}])
     if isinstance(item, BadPrompt):
         assert item.reason in ("empty", "identical", "bad_input")
         return
     assert isinstance(item, Contest) and isinstance(again, Contest)
     assert (item.a, item.b, item.human) == (again.a, again.b, again.human)
     assert (item.a, item.a_from) == ((chosen, "chosen") if item.human == "a" else (rejected, "rejected"))
-    [(_, turned)] = read_contests([{"prompt": "Hi?", "chosen": rejected, "rejected": chosen}])
+    [(_, turned)] = read_pairs([{"prompt": "Hi?", "chosen": rejected, "rejected": chosen}])
     assert isinstance(turned, Contest) and turned.key == item.key
     assert turned.a_from == item.a_from  # the same coin for the same two texts
 

@@ -42,7 +42,7 @@ Source = str | Path | Iterable[Any]
 ROWS = {"generate": "revisions.jsonl", "sample": "candidates.jsonl"}
 
 
-def read_contests(source: Source, pairing: str = "all") -> Iterator[Place]:
+def read_pairs(source: Source, pairing: str = "all") -> Iterator[Place]:
     """The pairs of a source with their positions, in order; a record that holds none is a `BadPrompt`.
 
     pairing: of a generate run "all" sets each round's revision against the first reply, "final" the last alone; of
@@ -180,12 +180,12 @@ def _of_replies(row: Mapping[str, Any]) -> Iterator[Contest]:
         raise NoPrompt(told, lost[0] if lost else "bad_input")
     for (x, first), (y, second) in itertools.combinations(usable, 2):
         texts, models = ((x, first["text"]), (y, second["text"])), _models(first, second)
-        found = contest_of(prompt.id, prompt.messages, *texts, models)
+        found = pair_of_replies(prompt.id, prompt.messages, *texts, models)
         # A prompt without an id of its own may come again with other replies.
         yield replace(found, id=found.key) if row.get("id") in (None, "") else found
 
 
-def contest_of(
+def pair_of_replies(
     prompt_id: str,
     messages: tuple[Message, ...],
     first: tuple[int, str | None],
@@ -244,7 +244,7 @@ def replies_of_run(
 ) -> Iterator[tuple[int, str, tuple[Message, ...], list[tuple[str, DropReason | None]]]]:
     """Of every prompt of a sample run its place, id and messages, and its replies with their problems.
 
-    limit: of pairs, as `read_contests` counts them; prompts that have none below it are left out.
+    limit: of pairs, as `read_pairs` counts them; prompts that have none below it are left out.
     """
     path, pairs = Path(str(source)) / ROWS["sample"], 0
     for position, line in lines_in_order(path):
@@ -261,7 +261,7 @@ def replies_of_run(
 
 def human_labelled(source: Source, what: str) -> None:
     """Raises SourceError where no pair of a source says which reply people prefer; reads as far as the first."""
-    for _, item in read_contests(source):
+    for _, item in read_pairs(source):
         if isinstance(item, Contest) and item.human is not None:
             return
     where = source if isinstance(source, str | Path) else None

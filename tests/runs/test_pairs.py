@@ -27,12 +27,12 @@ from cai.records import (
     pair_hash,
     prompt_hash,
 )
-from cai.runs.contests import (
+from cai.runs.pairs import (
     MOST_REPLIES,
-    contest_of,
     describe_source,
     human_labelled,
-    read_contests,
+    pair_of_replies,
+    read_pairs,
     replies_of_run,
     run_info,
 )
@@ -42,7 +42,7 @@ DATA = Path(os.environ.get("CAI_SHARED_DATA", Path(__file__).parents[3] / "share
 
 def problem(record: Any) -> BadPrompt:
     """What is said of a record that holds no pair."""
-    [(position, bad)] = read_contests([record])
+    [(position, bad)] = read_pairs([record])
     assert isinstance(bad, BadPrompt) and (position, bad.line) == (0, 1)
     return bad
 
@@ -58,7 +58,7 @@ def write(path: Path, rows: Iterable[Any]) -> Path:
 @pytest.mark.shared_data
 @pytest.mark.skipif(not DATA.exists(), reason="no shared data")
 def test_transcripts_of_hh_give_their_pairs_with_whole_conversations() -> None:
-    places = list(read_contests(DATA / "hh_harmless_dev.jsonl.gz"))
+    places = list(read_pairs(DATA / "hh_harmless_dev.jsonl.gz"))
     found = [item for _, item in places if isinstance(item, Contest)]
     bad = [item for _, item in places if isinstance(item, BadPrompt)]
     assert (len(places), len(found)) == (1_156, 1_152)
@@ -135,7 +135,7 @@ def test_what_falls_out_for_its_texts_falls_out_for_that_reason(record: Any, rea
 def test_bad_lines_of_a_file_are_named_and_the_others_keep_their_places(tmp_path: Path) -> None:
     file = tmp_path / "pairs.jsonl"
     file.write_text(f"{json.dumps(PAIR)}\n{{broken\n\n{json.dumps({**PAIR, 'id': 7})}\n")
-    places = list(read_contests(file))
+    places = list(read_pairs(file))
     assert [position >> PAIR_BITS for position, _ in places] == [0, 1, 2]
     (_, first), (_, bad), (_, last) = places
     assert isinstance(first, Contest) and isinstance(last, Contest) and last.id == "7"
@@ -144,12 +144,12 @@ def test_bad_lines_of_a_file_are_named_and_the_others_keep_their_places(tmp_path
 
 def test_a_missing_file_an_empty_one_and_a_wrong_pairing_are_errors(tmp_path: Path) -> None:
     with pytest.raises(SourceError, match="no such file"):
-        read_contests(tmp_path / "no.jsonl")
+        read_pairs(tmp_path / "no.jsonl")
     (tmp_path / "empty.jsonl").touch()
     with pytest.raises(SourceError, match="there is no record in it"):
-        list(read_contests(tmp_path / "empty.jsonl"))
+        list(read_pairs(tmp_path / "empty.jsonl"))
     with pytest.raises(UsageError, match="--pairing 'best' must be all, best-worst or final"):
-        read_contests([PAIR], "best")
+        read_pairs([PAIR], "best")
 
 
 # Several replies
@@ -186,7 +186,7 @@ def test_a_reply_in_several_turns_is_read_whole() -> None:
 
 def test_positions_of_pairs_never_meet_however_many_replies_there_are() -> None:
     most = [{"prompt": f"{n}?", "replies": [f"{n} {reply}" for reply in range(MOST_REPLIES)]} for n in range(2)]
-    positions = [position for position, _ in read_contests(most)]
+    positions = [position for position, _ in read_pairs(most)]
     assert len(set(positions)) == len(positions) == MOST_REPLIES * (MOST_REPLIES - 1)
     assert {position >> PAIR_BITS for position in positions} == {0, 1}
     too_many = problem({"prompt": "Hi?", "replies": [str(n) for n in range(MOST_REPLIES + 1)]})
@@ -227,20 +227,22 @@ def test_the_pairs_of_a_sample_run_come_in_the_order_of_its_prompts_wherever_its
 
 def test_a_prompt_whose_replies_were_cut_is_dropped_as_that_and_ends_no_run(tmp_path: Path) -> None:
     run = sampled(tmp_path / "run", [(0, CUT), (1, OK), (2, [("x", None)])])
-    (place, bad), *pairs, (_, single) = read_contests(run)
+    (place, bad), *pairs, (_, single) = read_pairs(run)
     assert isinstance(bad, BadPrompt) and bad.reason == "truncated"
     assert bad.problem == (
         "prompt p0: 1 of 2 replies can be used (the first of the others is truncated): two are needed for a pair"
     )
     assert isinstance(single, BadPrompt) and single.reason == "bad_input"
     assert len(pairs) == 3
-    assert place not in {contest_of("p0", (), (0, "x"), (n, None)).position for n in range(1, 362)}  # later pairs of it
+    assert place not in {
+        pair_of_replies("p0", (), (0, "x"), (n, None)).position for n in range(1, 362)
+    }  # later pairs of it
 
 
 def test_further_replies_are_drawn_for_the_prompts_below_the_limit(tmp_path: Path) -> None:
     run = sampled(tmp_path / "run", [(0, CUT), (1, OK), (2, OK)])
     for limit in (None, 1, 2, 3, 4, 5, 6, 7):
-        units = {position >> PAIR_BITS for position, _ in list(read_contests(run))[:limit]}
+        units = {position >> PAIR_BITS for position, _ in list(read_pairs(run))[:limit]}
         assert {position for position, *_ in replies_of_run(run, limit)} == units
     [_, (_, _, _, replies), _] = replies_of_run(run, None)
     assert replies == OK
@@ -250,9 +252,9 @@ def test_a_run_may_be_read_while_it_goes_on_and_has_grown_afterwards(tmp_path: P
     run = sampled(tmp_path / "run", [(0, OK)])
     with open(run / "candidates.jsonl", "a") as file:
         file.write('{"position": 1, "torn')
-    before, named = list(read_contests(run)), describe_source(run)
+    before, named = list(read_pairs(run)), describe_source(run)
     sampled(run, [(0, OK), (1, OK)])
-    assert list(read_contests(run))[:3] == before and len(before) == 3
+    assert list(read_pairs(run))[:3] == before and len(before) == 3
     assert describe_source(run) == named
 
 
@@ -333,7 +335,7 @@ def test_a_folder_that_is_no_such_run_says_what_it_is(tmp_path: Path, content: s
     if content is not None:
         (tmp_path / "run.json").write_text(content)
     with pytest.raises(RunError) as error:
-        list(read_contests(tmp_path))
+        list(read_pairs(tmp_path))
     assert told in str(error.value) and "\n" not in str(error.value)
 
 
@@ -352,7 +354,7 @@ def test_a_damaged_row_of_a_run_is_named_or_dropped_and_never_passed_over(tmp_pa
     with open(run / "candidates.jsonl", "a") as file:
         file.write(line + "\n")
     try:
-        places = list(read_contests(run))
+        places = list(read_pairs(run))
     except RunError as error:
         assert "candidates.jsonl: line 2 is damaged" in str(error)
     else:
@@ -372,7 +374,7 @@ def test_a_damaged_row_of_a_generate_run_is_named(tmp_path: Path) -> None:
     row = json.loads((run / "revisions.jsonl").read_text())
     write(run / "revisions.jsonl", [row, {**row, "position": 1, "models": "m"}])
     with pytest.raises(RunError, match="line 2 is damaged"):
-        list(read_contests(run))
+        list(read_pairs(run))
 
 
 # Who says which is better
@@ -397,6 +399,6 @@ def test_the_name_of_a_pair_tells_texts_apart_and_not_their_order() -> None:
     messages = TURN
     names = {pair_hash(messages, a, b) for a in ("", "x", "xy", "y") for b in ("", "x", "xy", "y")}
     assert len(names) == 10
-    assert collected(read_contests([PAIR]))[0].key == pair_hash(TURN, "What.", "Good day.")
-    waiting = contest_of("p", (), (0, "x"), (3, None))
-    assert waiting.key not in {contest_of("p", (), (0, "x"), (n, None)).key for n in (1, 2)}
+    assert collected(read_pairs([PAIR]))[0].key == pair_hash(TURN, "What.", "Good day.")
+    waiting = pair_of_replies("p", (), (0, "x"), (3, None))
+    assert waiting.key not in {pair_of_replies("p", (), (0, "x"), (n, None)).key for n in (1, 2)}
