@@ -6,8 +6,6 @@ millions, are slotted dataclasses. This module knows nothing of files, models or
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
@@ -51,23 +49,6 @@ class BadPrompt(Record):
     line: int  # 1-based line of a text file, 1-based row of a table
     problem: str
     reason: DropReason = "bad_input"
-
-
-def prompt_hash(messages: Sequence[Message]) -> str:
-    """32 hex digits that name a conversation: equal for equal roles and texts, whatever file they came from."""
-    digest = hashlib.sha256()
-    for message in messages:
-        content = message["content"].encode("utf-8", "surrogatepass")
-        digest.update(f"{message['role']}\0{len(content)}\0".encode() + content)
-    return digest.hexdigest()[:32]
-
-
-def pair_hash(messages: Sequence[Message], a: str, b: str) -> str:
-    """32 hex digits that name two replies to a conversation, in whichever order they are given."""
-    digest = hashlib.sha256(prompt_hash(messages).encode())
-    for reply in sorted((a, b)):
-        digest.update(hashlib.sha256(reply.encode("utf-8", "surrogatepass")).digest())
-    return digest.hexdigest()[:32]
 
 
 class Usage(Record):
@@ -197,6 +178,7 @@ class Contest:
 
     id: str
     position: int
+    key: str  # names the conversation and both replies; a reply that is not sampled yet counts by its number
     prompt_id: str
     messages: tuple[Message, ...]
     a: str | None
@@ -206,14 +188,6 @@ class Contest:
     a_model: str | None = None
     b_model: str | None = None
     human: Literal["a", "b"] | None = None
-
-    @property
-    def key(self) -> str:
-        """Names the conversation and the replies; one that is not sampled yet by its number."""
-        a, b = (
-            f"\0{origin}" if text is None else text for text, origin in ((self.a, self.a_from), (self.b, self.b_from))
-        )
-        return pair_hash(self.messages, a, b)
 
 
 class Label(Record):

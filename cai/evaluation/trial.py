@@ -28,12 +28,13 @@ from cai.folder.run import PAIR_BITS
 from cai.judge.flows import Flow, Pair, judge
 from cai.judge.letters import log_ratio
 from cai.judge.metrics import probability
-from cai.records import Contest, Label, Place, Reading, Record, Vote
+from cai.records import Contest, Label, Message, Place, Reading, Record, Vote
 from cai.runs.judging import Labelling
 from cai.runs.label import LabelSetup, resolve
 from cai.runs.label_settings import LabelSettings
 from cai.runs.session import Job
 from cai.runs.settings import make_settings, spec_of
+from cai.sources.conversations import pair_hash
 
 State = Literal["holds", "flips", "fails", "invalid"]
 STATES: dict[State, str] = {
@@ -130,21 +131,11 @@ class TrialReport:
             yield "not held: " + ", ".join(f"{one.principle} {one.number} ({one.state})" for one in self.failed)
 
 
-@dataclass(frozen=True, slots=True)
-class Example(Contest):
-    """A principle's example as a pair: a is the better reply."""
-
-    @property
-    def key(self) -> str:
-        """Names the principle too: the same pair may stand under two, and the other way round in one of them."""
-        return sha256(f"{self.id}\0{super(Example, self).key}".encode()).hexdigest()[:32]
-
-
 @dataclass(frozen=True)
 class TrialSetup(LabelSetup):
     """A trial, resolved and checked."""
 
-    examples: tuple[tuple[Example, Principle], ...] = ()
+    examples: tuple[tuple[Contest, Principle], ...] = ()
 
     @property
     def cuts(self) -> bool:
@@ -266,7 +257,7 @@ def resolve_trial(law: Constitution, principle: str | None, given: dict[str, Any
     return setup
 
 
-def _examples(law: Constitution, wanted: str | None) -> Iterator[tuple[Example, Principle]]:
+def _examples(law: Constitution, wanted: str | None) -> Iterator[tuple[Contest, Principle]]:
     ids = [principle.id for principle in law.principles]
     where = law.source or None
     if wanted is not None and wanted not in ids:
@@ -283,11 +274,16 @@ def _examples(law: Constitution, wanted: str | None) -> Iterator[tuple[Example, 
             problem = f"principle {principle.id!r} has tests but no 'choose' and no 'text' to ask a judge with"
             raise ConstitutionError(problem, where)
         for number, test in enumerate(principle.tests):
-            example = Example(
-                id=f"{principle.id}:test-{number + 1}",
+            name = f"{principle.id}:test-{number + 1}"
+            messages: tuple[Message, ...] = ({"role": "user", "content": test.prompt},)
+            # The same pair may stand under two principles, and the other way round in one of them.
+            key = sha256(f"{name}\0{pair_hash(messages, test.better, test.worse)}".encode()).hexdigest()[:32]
+            example = Contest(
+                id=name,
                 position=unit << PAIR_BITS | number,
-                prompt_id=f"{principle.id}:test-{number + 1}",
-                messages=({"role": "user", "content": test.prompt},),
+                key=key,
+                prompt_id=name,
+                messages=messages,
                 a=test.better,
                 b=test.worse,
                 a_from="better",
@@ -312,7 +308,7 @@ def _lost(path: Path) -> dict[str, str]:
         raise damage(path) from error
 
 
-def _outcome(example: Example, principle: str, label: Label | None, lost: dict[str, str]) -> Outcome:
+def _outcome(example: Contest, principle: str, label: Label | None, lost: dict[str, str]) -> Outcome:
     votes = () if label is None else label.votes
     valid = [vote for vote in votes if vote.valid]
     readings = [reading for vote in votes for reading in (vote.ab, vote.ba)]

@@ -24,7 +24,8 @@ from cai.export.card import Facts
 from cai.export.tables import Table, line_of
 from cai.folder.rows import EXPORT_STAGES, TRAINING_FILES, damage, lines_in_order
 from cai.folder.run import RunFolder
-from cai.records import Drop, DropReason, prompt_hash
+from cai.records import Drop, DropReason
+from cai.sources.conversations import prompt_hash
 
 EXPORT_MARKS = tuple(f'"stage":"{stage}"'.encode() for stage in EXPORT_STAGES)  # as written here; texts escape quotes
 BLANK = Drop(id=None, position=0, stage="", reason="empty", detail="").model_dump(mode="json")

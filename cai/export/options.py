@@ -16,7 +16,8 @@ from cai.errors import UsageError
 from cai.export.pairs import PAIRINGS, Filters
 from cai.judge.calibration import binding_problems, first_problem, load_calibration
 from cai.judge.certify import Calibration, threshold
-from cai.records import BadPrompt, prompt_hash
+from cai.records import BadPrompt
+from cai.sources.conversations import prompt_hash
 from cai.sources.files import read_prompts
 
 DEFAULTS: dict[str, Any] = {  # options by the run they fit, beside those that fit every run

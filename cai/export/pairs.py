@@ -35,7 +35,8 @@ from typing import Any, Literal
 
 from cai.errors import UsageError
 from cai.judge.belief import CLAMP, belief
-from cai.records import DropReason, prompt_hash
+from cai.records import DropReason
+from cai.sources.conversations import prompt_hash
 from cai.texts import hygiene, repeats
 from cai.texts.refusals import refusal
 

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from cai.export.pairs import LEAK, MIXUP, REFUSES, Filters, Name, Row, faults, name_of, p_a
-from cai.records import DropReason, prompt_hash
+from cai.records import DropReason
+from cai.sources.conversations import prompt_hash
 
 
 @dataclass(slots=True)

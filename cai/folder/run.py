@@ -19,7 +19,8 @@ from cai.errors import RunError
 from cai.folder.files import differences, package_version, take_lock, write_atomically
 from cai.folder.rows import EXPORT_STAGES, RETRIED, TRAINING_FILES, damage, lines_without, retried_lines
 from cai.folder.store import Store
-from cai.records import DROP_REASONS, Contest, Drop, DropReason, Prompt, Record, prompt_hash
+from cai.records import DROP_REASONS, Contest, Drop, DropReason, Prompt, Record
+from cai.sources.conversations import prompt_hash
 
 FORMAT = 1
 DONE = 1

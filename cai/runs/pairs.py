@@ -31,7 +31,7 @@ from cai.records import (
     Place,
     Revision,
 )
-from cai.sources.conversations import NoPrompt, listed, to_prompt
+from cai.sources.conversations import NoPrompt, listed, pair_hash, to_prompt
 from cai.sources.files import describe, read_records
 from cai.sources.pairs import optional_text, pair_of, text_of
 
@@ -150,13 +150,15 @@ def _of_revision(row: Mapping[str, Any], pairing: str) -> Iterator[Contest]:
         written = {row["final"]: max(written.values(), default=0)}
     name, messages = text_of(row["id"], "the id"), to_prompt({"messages": row["prompt"]}).messages
     for text, number in written.items():
+        a, b = text_of(text, "a revision"), text_of(row["initial"], "the first reply")
         yield Contest(
             id=f"{name}:round-{number}",
             position=number,
+            key=pair_hash(messages, a, b),
             prompt_id=name,
             messages=messages,
-            a=text_of(text, "a revision"),
-            b=text_of(row["initial"], "the first reply"),
+            a=a,
+            b=b,
             a_from=f"round {number}" if number else "initial",
             b_from="initial",
             a_model=row["models"].get("reviser" if number else "assistant"),
@@ -194,15 +196,17 @@ def pair_of_replies(
 ) -> Contest:
     """The pair of two numbered replies, the lower number as a; a text of None has yet to be sampled."""
     (x, a), (y, b) = first, second
+    a_from, b_from = f"sample {x}", f"sample {y}"
     return Contest(
         id=f"{prompt_id}:{x}-{y}",
         position=y * (y - 1) // 2 + x,  # does not change when there are more replies; see `later_reply`
+        key=pair_hash(messages, f"\0{a_from}" if a is None else a, f"\0{b_from}" if b is None else b),
         prompt_id=prompt_id,
         messages=messages,
         a=a,
         b=b,
-        a_from=f"sample {x}",
-        b_from=f"sample {y}",
+        a_from=a_from,
+        b_from=b_from,
         a_model=models[0],
         b_model=models[1],
     )

@@ -6,11 +6,12 @@ Knows nothing of files.
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal
 
-from cai.records import DropReason, Message, Prompt, prompt_hash
+from cai.records import DropReason, Message, Prompt
 
 FORMATS: dict[str, tuple[str, ...]] = {  # format → the keys it looks at, first match wins
     "auto": ("prompt", "messages", "conversations", "chosen", "rejected"),
@@ -35,6 +36,23 @@ class NoPrompt(Exception):
     def __init__(self, problem: str, reason: DropReason = "bad_input") -> None:
         self.problem, self.reason = problem, reason
         super().__init__(problem)
+
+
+def prompt_hash(messages: Sequence[Message]) -> str:
+    """32 hex digits that name a conversation: equal for equal roles and texts, whatever file they came from."""
+    digest = hashlib.sha256()
+    for message in messages:
+        content = message["content"].encode("utf-8", "surrogatepass")
+        digest.update(f"{message['role']}\0{len(content)}\0".encode() + content)
+    return digest.hexdigest()[:32]
+
+
+def pair_hash(messages: Sequence[Message], a: str, b: str) -> str:
+    """32 hex digits that name two replies to a conversation, in whichever order they are given."""
+    digest = hashlib.sha256(prompt_hash(messages).encode())
+    for reply in sorted((a, b)):
+        digest.update(hashlib.sha256(reply.encode("utf-8", "surrogatepass")).digest())
+    return digest.hexdigest()[:32]
 
 
 def keys_of(format: str, field: str | None) -> tuple[str, ...]:

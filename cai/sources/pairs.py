@@ -9,8 +9,8 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, Literal
 
-from cai.records import Contest, DropReason, Message, pair_hash, prompt_hash
-from cai.sources.conversations import NoPrompt, listed, to_messages, to_prompt
+from cai.records import Contest, DropReason, Message
+from cai.sources.conversations import NoPrompt, listed, pair_hash, prompt_hash, to_messages, to_prompt
 
 
 def pair_of(record: Mapping[str, Any]) -> Contest:
@@ -117,4 +117,5 @@ def _pair(
     given = record.get("id")
     named = str(given) if isinstance(given, int) and not isinstance(given, bool) else optional_text(record, "id")
     prompt_id = optional_text(record, "prompt_id") or prompt_hash(messages)
-    return Contest(named or pair_hash(messages, a, b), 0, prompt_id, messages, a, b, a_from, b_from, human=human)
+    key = pair_hash(messages, a, b)
+    return Contest(named or key, 0, key, prompt_id, messages, a, b, a_from, b_from, human=human)

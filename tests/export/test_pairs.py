@@ -24,7 +24,8 @@ from cai.export.pairs import (
     reasons,
     sides,
 )
-from cai.records import DROP_REASONS, Label, prompt_hash
+from cai.records import DROP_REASONS, Label
+from cai.sources.conversations import prompt_hash
 
 NOT_NOW = "I am sorry, I can't assist with this request."
 

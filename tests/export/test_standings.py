@@ -9,7 +9,7 @@ from pair_labels import LEAK, MIXED, PLAIN, REFUSED, A, filters, label, swapped,
 
 from cai.export.pairs import Filters
 from cai.export.standings import edge, standing_reason, standings
-from cai.records import prompt_hash
+from cai.sources.conversations import prompt_hash
 
 
 def test_a_reply_stands_at_its_mean_probability_over_the_pairs_it_is_in() -> None:

@@ -14,19 +14,7 @@ from pair_records import PAIR, TURN, contests
 
 from cai.errors import RunError, SourceError, UsageError
 from cai.folder.run import PAIR_BITS
-from cai.records import (
-    BadPrompt,
-    Candidate,
-    Candidates,
-    Contest,
-    Message,
-    Place,
-    Revision,
-    Round,
-    Usage,
-    pair_hash,
-    prompt_hash,
-)
+from cai.records import BadPrompt, Candidate, Candidates, Contest, Message, Place, Revision, Round, Usage
 from cai.runs.pairs import (
     MOST_REPLIES,
     describe_source,
@@ -36,6 +24,7 @@ from cai.runs.pairs import (
     replies_of_run,
     run_info,
 )
+from cai.sources.conversations import pair_hash, prompt_hash
 
 DATA = Path(os.environ.get("CAI_SHARED_DATA", Path(__file__).parents[3] / "shared" / "data"))
 

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cai.records import Message, Prompt, prompt_hash
-from cai.sources.conversations import MARKER, NoPrompt, to_prompt
+from cai.records import Message, Prompt
+from cai.sources.conversations import MARKER, NoPrompt, prompt_hash, to_prompt
 
 texts = st.text(st.characters(codec="utf-8"), min_size=1).filter(lambda text: text.strip() and not MARKER.search(text))
 json_values = st.recursive(

@@ -9,8 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pair_records import PAIR, TURN, contests
 
-from cai.records import BadPrompt, Contest, pair_hash, prompt_hash
+from cai.records import BadPrompt, Contest
 from cai.runs.pairs import read_pairs
+from cai.sources.conversations import pair_hash, prompt_hash
 
 
 @given(st.text(min_size=1), st.text(min_size=1))

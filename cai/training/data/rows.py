@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from cai.records import Message, prompt_hash
-from cai.sources.conversations import NoPrompt, as_text, listed, to_messages
+from cai.records import Message
+from cai.sources.conversations import NoPrompt, as_text, listed, prompt_hash, to_messages
 from cai.texts.repeats import identical
 
 Method = Literal["sft", "dpo", "kto", "reward"]
