@@ -8,13 +8,13 @@ import textwrap
 import types
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Union, get_args, get_origin
+from typing import TYPE_CHECKING, Annotated, Any, Union, get_args, get_origin
 
 import typer
 from typer.core import TyperGroup
 
 if TYPE_CHECKING:
+    from pydantic import BaseModel
     from pydantic.fields import FieldInfo
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON summary to stdout.")]
@@ -116,49 +116,58 @@ def with_options(command: Command) -> Callable[..., None]:
     return run
 
 
+def fields_of(settings: type[BaseModel], *left_out: str) -> Fields:
+    """The fields of settings by name: their own before those that they share with others."""
+    names = [name for each in settings.__mro__ for name in vars(each).get("__annotations__", ())]
+    fields = settings.model_fields
+    return {name: fields[name] for name in names if name in fields and name not in left_out}
+
+
 def options_of(fields: Fields) -> Iterator[inspect.Parameter]:
     """One option for every field: its name, type, default and description.
 
-    What a field adds in `json_schema_extra`: `flags`, the names of the option in place of `--name`, such as "-n".
+    What a field adds in `json_schema_extra`: `option`, the option's name if it is not the field's; `short`, its
+    one-letter form; `repeat`, that it may be given several times. A mapping without that is written as JSON.
     """
     for name, field in fields.items():
-        kind = _kind(field.annotation)
+        extra: Any = field.json_schema_extra or {}
+        kind = _kind(field.annotation, repeat=bool(extra.get("repeat")))
         default = field.get_default(call_default_factory=True)
-        extra = field.json_schema_extra if isinstance(field.json_schema_extra, dict) else {}
-        flags = str(extra["flags"]).split() if "flags" in extra else _flags(name, kind, default)
-        if kind is Mapping:
-            kind, default = str, None
-        elif kind is list:
-            kind, default = list[str], list(default) if default else None
-        optional = kind if default is not None else kind | None
+        if isinstance(default, Mapping):
+            default = None
+        flags = [extra["short"]] if "short" in extra else []
+        flags.append(extra.get("option") or _flag(name, kind, default))
+        annotation = kind if default is not None else kind | None
         option = typer.Option(*flags, help=field.description)
-        yield inspect.Parameter(
-            name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=Annotated[optional, option]
-        )
+        keyword = inspect.Parameter.KEYWORD_ONLY
+        yield inspect.Parameter(name, keyword, default=default, annotation=Annotated[annotation, option])
 
 
-def _flags(name: str, kind: Any, default: Any) -> list[str]:
-    flag = f"--{name.replace('_', '-')}"
+def _flag(name: str, kind: Any, default: Any) -> str:
+    """How the option of a field is written; a switch that can be on already can be switched off."""
+    words = name.replace("_", "-")
+    if len(name) == 1:
+        return f"-{name}"
     if kind is bool and default is not False:
-        return [f"{flag}/--no-{name.replace('_', '-')}"]
-    return [flag]
+        return f"--{words}/--no-{words}"
+    return f"--{words}"
 
 
-def _kind(annotation: Any) -> Any:
-    """What a word of the command line is read as, for a field of this type."""
-    origin = get_origin(annotation)
-    if origin is Annotated:
-        return _kind(get_args(annotation)[0])
-    if origin is Literal:
-        return str
-    if origin in (Union, types.UnionType):
-        kinds = [_kind(each) for each in get_args(annotation) if each is not type(None)]
-        return next((kind for kind in (list, Mapping, Path) if kind in kinds), kinds[0])
-    if origin is not None and issubclass(origin, Mapping):
-        return Mapping
-    if origin is not None:
-        return list
-    return annotation
+def _kind(annotation: Any, *, repeat: bool) -> Any:
+    """What the command line reads for a field of this type; other than numbers, switches and paths it is text."""
+    if repeat:
+        return list[str]
+    kinds = {each for each in _members(annotation) if each in (bool, int, float)}
+    return next(iter(kinds)) if len(kinds) == 1 else str
+
+
+def _members(annotation: Any) -> Iterator[Any]:
+    """The plain types that an annotation allows."""
+    if get_origin(annotation) in (Annotated, Union, types.UnionType):
+        for inner in get_args(annotation):
+            yield from _members(inner)
+    else:
+        yield annotation
 
 
 def say(lines: Iterable[str]) -> None:
