@@ -29,9 +29,9 @@ from _common import conditions, cpu_seconds, stub
 from cai.models.inprocess.local import LocalModel
 from cai.records import Call, Contest, Request, Sampling
 from cai.runs.label import resolve
-from cai.runs.label_settings import LabelSettings
 from cai.runs.pairs import read_pairs
 from cai.runs.session import Job
+from cai.runs.settings import LabelSettings, make_settings
 
 WIDTH = 50  # calls in flight
 JSON_TOKENS = 256
@@ -76,7 +76,9 @@ LEAST = (0.5, 0.7)
 
 async def by_cai(source: Any, limit: int, folder: Path, **settings: Any) -> Result:
     """`cai label`, both orders under three principles."""
-    setup = resolve(source, "hhh", LabelSettings(limit=limit, out=folder, **settings))
+    setup = resolve(
+        source, make_settings(LabelSettings, {"constitution": "hhh", "limit": limit, "out": folder, **settings})
+    )
     job, rows = Job(setup, folder), []
     began, cpu = time.perf_counter(), cpu_seconds()
     async with aclosing(job.rows()) as labels:

@@ -13,8 +13,9 @@ from sample_runs import seeded
 
 from cai.records import Candidates, Completion
 from cai.runs.play import run_job
-from cai.runs.sample import SampleSetup, resolve, settings_of
+from cai.runs.sample import SampleSetup, resolve
 from cai.runs.session import Job
+from cai.runs.settings import SampleSettings, make_settings
 
 PROMPTS = ALL[:6]
 
@@ -42,7 +43,8 @@ def setup(prompts: Any, out: Path, judge: Player, *models: Player, **given: Any)
     protocol = "score" if judge.can.scoring else "vote"
     named: dict[str, Any] = {"judge": dummies[0], "protocol": protocol, "principles": 1}
     named = {"judge": "reward:some/model"} if judge.can.reward else named
-    made = resolve(prompts, settings_of({"model": dummies[1:], "best_of": 3, "out": out} | named | given))
+    given = {"model": dummies[1:], "best_of": 3, "out": out} | named | given
+    made = resolve(prompts, make_settings(SampleSettings, given))
     players = {**dict(zip(made.assistants, models, strict=True)), "judge": judge}
     seats: tuple[Mapping[Any, Any], ...] = (*({"assistant": model} for model in models), {"judge": judge})
     return replace(made, players=players, seats=seats)

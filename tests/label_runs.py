@@ -13,9 +13,10 @@ from typing import Any
 from players import Player, digits
 
 from cai.records import Completion, Label
-from cai.runs.label import LabelSetup, resolve, settings_of
+from cai.runs.label import LabelSetup, resolve
 from cai.runs.play import run_job
 from cai.runs.session import Job
+from cai.runs.settings import LabelSettings, make_settings
 
 
 def odds_of(payload: dict[str, Any]) -> float:
@@ -52,7 +53,8 @@ def setup(source: Any, out: Path, judge: Player, sampler: Player | None = None, 
     """A label run of this judge, and this model for further replies, instead of those that it names."""
     (dummy := out.parent / f"{judge.name}.jsonl").touch()
     given = {"protocol": "score" if judge.can.scoring else "vote", "min_confidence": 0.6} | given
-    made = resolve(source, "harmless", settings_of({"judge": f"recorded:{dummy}", "out": out, **given}))
+    settings = make_settings(LabelSettings, {"judge": f"recorded:{dummy}", "out": out, **given})
+    made = resolve(source, settings)
     if sampler is None:
         return replace(made, players={"judge": judge}, seats=({"judge": judge},))
     players = {"judge": judge, "assistant": sampler}

@@ -12,8 +12,9 @@ from players import Player, digits
 
 from cai.records import Candidates, Completion
 from cai.runs.play import run_job
-from cai.runs.sample import SampleSetup, resolve, settings_of
+from cai.runs.sample import SampleSetup, resolve
 from cai.runs.session import Job
+from cai.runs.settings import SampleSettings, make_settings
 
 PROMPTS = [{"id": f"q{n}", "prompt": f"Question {n}?"} for n in range(12)]
 
@@ -30,7 +31,7 @@ def setup(prompts: Any, out: Path, *models: Player, **given: Any) -> SampleSetup
         dummy = out.parent / f"{model.name}.jsonl"
         dummy.touch()
         dummies.append(f"recorded:{dummy}")
-    made = resolve(prompts, settings_of({"model": dummies, "out": out, **given}))
+    made = resolve(prompts, make_settings(SampleSettings, {"model": dummies, "out": out, **given}))
     players = dict(zip(made.players, models, strict=True))
     return replace(made, players=players, seats=tuple({"assistant": model} for model in models))
 

@@ -52,9 +52,7 @@ from cai.errors import UsageError
 from cai.judge.flows import choose_protocol
 from cai.models import open_model
 from cai.records import Protocol
-from cai.runs.generate import Settings
-from cai.runs.label_settings import LabelSettings
-from cai.runs.sample import SampleSettings
+from cai.runs.settings import GenerateSettings, LabelSettings, SampleSettings
 
 CLI = ROOT / "docs" / "cli.md"
 SERVER = "http://localhost:8000"
@@ -251,16 +249,16 @@ def test_the_page_about_models_knows_how_each_can_judge(monkeypatch: pytest.Monk
 @pytest.mark.parametrize(
     ("name", "settings", "positional", "fixed"),
     [
-        ("generate", Settings, {"prompts", "constitution"}, set()),
+        ("generate", GenerateSettings, {"prompts"}, set()),
         ("sample", SampleSettings, {"prompts"}, set()),
-        ("label", LabelSettings, {"source", "constitution"}, {"temperature"}),  # the protocol says how a judge draws
+        ("label", LabelSettings, {"source"}, {"temperature"}),  # the protocol says how a judge draws
     ],
 )
 def test_the_keywords_of_python_are_the_options_of_the_command(
     name: str, settings: type[Any], positional: set[str], fixed: set[str]
 ) -> None:
     options = option_names(name) - positional - {"json", "header", "help"}
-    assert options | {"headers"} | fixed == {field.name for field in dataclasses.fields(settings)}
+    assert options | {"headers"} | fixed == set(settings.model_fields)
 
 
 SECTION = re.compile(r"^## (cai.*?)\n\n```text\n.*?^```\n(.*?)(?=^## |\Z)", re.DOTALL | re.MULTILINE)

@@ -19,7 +19,7 @@ from cai import load_constitution
 from cai.constitution.lint import check
 from cai.constitution.principles import draw
 from cai.models.recorded import read_answers
-from cai.runs.generate import Settings
+from cai.runs.settings import GenerateSettings
 from cai.training.setup.config import example
 
 EXAMPLES = ROOT / "examples"
@@ -64,7 +64,8 @@ def test_the_recorded_critiques_are_about_the_principles_that_are_drawn(
     constitution: str | Path, drawn: dict[str, str]
 ) -> None:
     principles = load_constitution(constitution).principles_for("revise")
-    found = {name: draw(principles, 1, Settings().seed, name, stream="principles")[0].id for name in drawn}
+    seed = GenerateSettings().seed
+    found = {name: draw(principles, 1, seed, name, stream="principles")[0].id for name in drawn}
     assert found == drawn, "write the answers in examples/ anew: their critiques are about other principles"
 
 

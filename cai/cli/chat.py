@@ -54,8 +54,10 @@ def chat(
     Example: cai chat models/dpo --system "You are brief."
     """
     from cai.chat import Chat, fitting, spec_of
+    from cai.cli.settings import settings_from_options
     from cai.records import Sampling
-    from cai.runs.settings import RunSettings, open_models, settings_from_options
+    from cai.runs.players import open_models
+    from cai.runs.settings import RunSettings
 
     options = {
         "temperature": temperature, "base_url": base_url, "header": header, "extra_body": extra_body, "seed": seed,

@@ -29,7 +29,8 @@ def with_run_options(*names: str) -> Callable[[Callable[..., None]], Callable[..
 
     def decorate(command: Callable[..., None]) -> Callable[..., None]:
         def run(**given: Any) -> None:
-            from cai.runs.settings import RunSettings, settings_from_options
+            from cai.cli.settings import settings_from_options
+            from cai.runs.settings import RunSettings
 
             made = settings_from_options(RunSettings, {name: given.pop(name) for name in names})
             fields = ["headers" if name == "header" else name for name in names]

@@ -162,17 +162,23 @@ def _of_run(own: Callable[..., None], act: Callable[[Setup[Any], bool], None], d
 
 
 def _setup(name: str, given: Mapping[str, Any]) -> Setup[Any]:
+    from cai.cli.settings import settings_from_options
+    from cai.runs.settings import GenerateSettings, LabelSettings, SampleSettings
+
+    options = dict(given)
+    source = options.pop("source" if name == "label" else "prompts")
     if name == "generate":
-        from cai.runs.generate import setup_from_options as generation
+        from cai.runs.generate import resolve as generation
 
-        return generation(given)
+        return generation(source, settings_from_options(GenerateSettings, options))
     if name == "sample":
-        from cai.runs.sample import setup_from_options as sampling
+        from cai.runs.sample import resolve as sampling
 
-        return sampling(given)
-    from cai.runs.label import setup_from_options as labelling
+        options["model"] = tuple(options["model"] or ("local",))
+        return sampling(source, settings_from_options(SampleSettings, options))
+    from cai.runs.label import resolve as labelling
 
-    return labelling(given)
+    return labelling(source, settings_from_options(LabelSettings, options))
 
 
 def play_shown(job: Job[Any]) -> None:

@@ -46,11 +46,14 @@ class Draft:
     places: Mapping[str, tuple[str, int]] = field(default_factory=dict)  # principle id → file and line
 
 
-def load_constitution(name_or_path: str | Path) -> Constitution:
+def load_constitution(name_or_path: str | Path | Constitution) -> Constitution:
     """The constitution in a file, or the built-in of that name when no such file exists (`harmless`, `harmless.yaml`).
 
+    One that is loaded already is returned as it is.
     Raises `ConstitutionError` for the first problem of the file; `cai constitution check` lists all of them.
     """
+    if isinstance(name_or_path, Constitution):
+        return name_or_path
     draft = read_constitution(name_or_path)
     if draft.constitution is None:
         first, *others = draft.problems

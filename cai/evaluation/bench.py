@@ -26,10 +26,10 @@ from cai.judge.letters import log_ratio
 from cai.judge.metrics import credit, probability
 from cai.records import BadPrompt, Label, Place, Protocol, Vote
 from cai.runs.label import LabelSetup, resolve
-from cai.runs.label_settings import LabelSettings
 from cai.runs.pairs import Source, read_pairs
+from cai.runs.players import open_models, spec_of
 from cai.runs.session import Job
-from cai.runs.settings import make_settings, open_models, spec_of
+from cai.runs.settings import LabelSettings, make_settings
 
 
 @dataclass(frozen=True)
@@ -92,18 +92,18 @@ def resolve_bench(
         if name in given:
             raise UsageError(f"{name!r} is for labels that are kept for training: a bench keeps none")
     # 0.5: beliefs after reasoning are looked at as they are, not filtered
-    settings = make_settings(LabelSettings, {**given, "min_confidence": 0.5})
+    settings = make_settings(LabelSettings, {**given, "constitution": law, "min_confidence": 0.5})
     models = open_models(settings, {spec: spec for spec in judges})  # together: no key may go to another's server
     places, unlabelled = _labelled(gold, settings.limit)
     setups: dict[tuple[str, Protocol], BenchSetup] = {}
     folders: set[str] = set()
     for spec, model in models.items():
         for protocol in (None,) if model.can.reward else tuple(protocols) or (None,):
-            base = resolve(gold, law, replace(settings, judge=spec, protocol=protocol))
+            base = resolve(gold, settings.model_copy(update={"judge": spec, "protocol": protocol}))
             if (spec, base.protocol) in setups:
                 continue
             folder = _slug(spec, base.protocol, folders)
-            placed = replace(base.settings, out=Path(out) / folder)
+            placed = base.settings.model_copy(update={"out": Path(out) / folder})
             more = {"settings": placed, "named": spec, "gold": places, "unlabelled": unlabelled}
             setups[spec, base.protocol] = BenchSetup(
                 **{each.name: getattr(base, each.name) for each in fields(base)} | more

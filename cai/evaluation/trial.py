@@ -31,9 +31,9 @@ from cai.judge.metrics import probability
 from cai.records import Contest, Label, Message, Place, Reading, Record, Vote
 from cai.runs.judging import Labelling
 from cai.runs.label import LabelSetup, resolve
-from cai.runs.label_settings import LabelSettings
+from cai.runs.players import spec_of
 from cai.runs.session import Job
-from cai.runs.settings import make_settings, spec_of
+from cai.runs.settings import LabelSettings, make_settings
 from cai.sources.conversations import pair_hash
 
 State = Literal["holds", "flips", "fails", "invalid"]
@@ -237,7 +237,8 @@ def resolve_trial(law: Constitution, principle: str | None, given: dict[str, Any
         if name in given:
             raise UsageError(f"{name!r} is for labels that are kept for training: a trial keeps none")
     # 0.5: beliefs after reasoning are looked at as they are, not filtered
-    base = resolve((), law, make_settings(LabelSettings, {**given, "min_confidence": 0.5, "principles": 1}))
+    fixed = {"constitution": law, "min_confidence": 0.5, "principles": 1}
+    base = resolve((), make_settings(LabelSettings, given | fixed))
     if base.protocol == "reward":
         name = spec_of(base.players["judge"])
         raise UsageError(f"{name} rewards replies and reads no principle: name a judge that is asked in words")
@@ -249,11 +250,10 @@ def resolve_trial(law: Constitution, principle: str | None, given: dict[str, Any
     setup = TrialSetup(**{each.name: getattr(base, each.name) for each in fields(base)} | more)
     if setup.settings.out is None:
         binding = {key: identity["binding"][key] for key in ("judge", "protocol")}
-        setup = replace(
-            setup, settings=replace(setup.settings, out=Path("runs") / f"{setup.name}-{identity_hash(binding)}")
-        )
+        out = Path("runs") / f"{setup.name}-{identity_hash(binding)}"
+        setup = replace(setup, settings=setup.settings.model_copy(update={"out": out}))
     if _is_trial(setup.out):  # its rows are made again from the finished calls, of which the changed alone are missing
-        setup = replace(setup, settings=replace(setup.settings, force=True))
+        setup = replace(setup, settings=setup.settings.model_copy(update={"force": True}))
     return setup
 
 

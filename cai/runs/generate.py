@@ -7,8 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 from cai.calls.flow import Driver, Played
 from cai.calls.model import Model
@@ -19,51 +18,17 @@ from cai.engine.revise import Chain, revise
 from cai.engine.templates import load_templates
 from cai.errors import UsageError
 from cai.records import Contest, Item, Place, Prompt, Request, Revision
-from cai.runs.run import PromptSetup, Task, describe_prompts
-from cai.runs.settings import (
-    Kinds,
-    Prompts,
-    PromptSettings,
-    Ranges,
-    check_ability,
-    check_identity,
-    make_settings,
-    open_models,
-    prices_of,
-    settings_from_options,
-    spec_of,
-)
+from cai.runs.players import check_ability, open_models, prices_of, spec_of
+from cai.runs.run import Prompts, PromptSetup, Task, check_identity, describe_prompts
+from cai.runs.settings import GenerateSettings
 from cai.sources.files import describe, read_prompts
-
-
-@dataclass(frozen=True, kw_only=True)
-class Settings(PromptSettings):
-    """Everything a generate run can be told; the defaults and their evidence are in docs/how-it-works.md.
-
-    critic, reviser: model specs; None: the assistant's model, the critic's model. gate: None: on for chat templates,
-    off for completion sets. The rest is `PromptSettings`.
-    """
-
-    ranges: ClassVar[Ranges] = (("rounds", 1, 1_000, "a whole number from 1 to 1000"),)
-    kinds: ClassVar[Kinds] = {
-        "model": (str, "text"),
-        **PromptSettings.kinds,
-        **dict.fromkeys(("critic", "reviser"), (str | None, "text")),
-        "gate": (bool | None, "True, False or None"),
-    }
-
-    model: str = "local"
-    critic: str | None = None
-    reviser: str | None = None
-    rounds: int = 2
-    gate: bool | None = None
 
 
 @dataclass(frozen=True)
 class Generation(PromptSetup[Revision]):
     """A generate run, resolved and checked."""
 
-    settings: Settings
+    settings: GenerateSettings
     constitution: Constitution
     gate: bool
 
@@ -150,11 +115,10 @@ class Revising(Task[Revision]):
         )
 
 
-def resolve(prompts: Prompts, constitution: str | Path | Constitution, settings: Settings) -> Generation:
+def resolve(prompts: Prompts, settings: GenerateSettings) -> Generation:
     """Check everything that can be checked before the first call, and say what the run will be."""
-    settings.check()
     read_prompts(prompts, format=settings.format, field=settings.prompt_field)  # reads nothing yet, but looks
-    law = constitution if isinstance(constitution, Constitution) else load_constitution(constitution)
+    law = load_constitution(settings.constitution)
     templates = load_templates(settings.templates)
     Ask(templates, law).check(law.principles_for("revise"))
     if templates.completes and settings.gate:
@@ -181,15 +145,3 @@ def resolve(prompts: Prompts, constitution: str | Path | Constitution, settings:
     seats: Mapping[Any, Model] = players
     prices = prices_of(settings, players)
     return Generation(law.name, templates, players, (seats,), prices, identity, settings, prompts, law, gate)
-
-
-def setup_from_options(options: Mapping[str, Any]) -> Generation:
-    """The run that the options of `cai generate` name."""
-    given = dict(options)
-    prompts, constitution = given.pop("prompts"), given.pop("constitution")
-    return resolve(prompts, constitution, settings_from_options(Settings, given))
-
-
-def settings_of(given: Mapping[str, Any]) -> Settings:
-    """The settings of a Python call."""
-    return make_settings(Settings, given)

@@ -24,18 +24,10 @@ from cai.judge.certify import TARGETS, Calibration, threshold
 from cai.judge.flows import WAVES, choose_protocol
 from cai.records import Contest, Item, Label, Place, Protocol, Request, Role, Sampling
 from cai.runs.judging import Labelling
-from cai.runs.label_settings import LabelSettings, check_reasons
 from cai.runs.pairs import Source, describe_source, human_labelled, read_pairs, run_info
-from cai.runs.run import Setup, describe_prompts, is_countable, limited
-from cai.runs.settings import (
-    check_ability,
-    check_identity,
-    make_settings,
-    open_models,
-    prices_of,
-    settings_from_options,
-    spec_of,
-)
+from cai.runs.players import check_ability, open_models, prices_of, spec_of
+from cai.runs.run import Setup, check_identity, describe_prompts, is_countable, limited
+from cai.runs.settings import LabelSettings
 from cai.texts.repeats import identical
 
 
@@ -150,9 +142,9 @@ class LabelSetup(Setup[Label]):
         """The run that judges the gold pairs, in a folder inside this one's."""
         assert self.settings.gold is not None
         plain: dict[str, Any] = dict.fromkeys(("gold", "agreement", "target", "max_candidates", "model", "limit"))
-        settings = replace(self.settings, **plain, pairing="all", out=self.out / "gold")
+        plain |= {"pairing": "all", "out": self.out / "gold"}
         judge = self.players["judge"]
-        made = resolve(self.settings.gold, self.constitution, settings)
+        made = resolve(self.settings.gold, self.settings.model_copy(update=plain))
         return replace(made, players={"judge": judge}, seats=({"judge": judge},), is_gold=True)
 
     def sampling_of(self, seat: int) -> tuple[Sampling, int]:
@@ -184,21 +176,20 @@ class LabelSetup(Setup[Label]):
         return {name: value for name, value in options.items() if value is not None}
 
 
-def resolve(source: Source, constitution: str | Path | Constitution, settings: LabelSettings) -> LabelSetup:
+def resolve(source: Source, settings: LabelSettings) -> LabelSetup:
     """Check everything that can be checked before the first call, and say what the run will be."""
-    settings.check()
     read_pairs(source, settings.pairing)  # reads nothing yet, but looks
     _check_pairing(source, settings.pairing)
     if settings.gold is not None:
         human_labelled(settings.gold, "--gold")
-    law = constitution if isinstance(constitution, Constitution) else load_constitution(constitution)
+    law = load_constitution(settings.constitution)
     principles = law.principles_for("judge")
     further = _further(source, settings)
     specs = {"judge": settings.judge} | ({} if further is None else {"assistant": further["model"]})
     players = open_models(settings, specs)
     judge_model = players["judge"]
     protocol = choose_protocol(settings.protocol, judge_model.can, spec_of(judge_model))
-    check_reasons(protocol, settings)
+    _check_reasons(protocol, settings)
     templates = load_templates(settings.templates)
     if further is not None and further["templates"] not in (None, templates.hash):
         raise UsageError("--target: the sample run had other templates: name those as --templates, with a judge.jinja")
@@ -299,13 +290,12 @@ def _further(source: Source, settings: LabelSettings) -> dict[str, Any] | None:
     }
 
 
-def setup_from_options(options: Mapping[str, Any]) -> LabelSetup:
-    """The run that the options of `cai label` name."""
-    given = dict(options)
-    source, constitution = given.pop("source"), given.pop("constitution")
-    return resolve(source, constitution, settings_from_options(LabelSettings, given))
-
-
-def settings_of(given: Mapping[str, Any]) -> LabelSettings:
-    """The settings of a Python call."""
-    return make_settings(LabelSettings, given)
+def _check_reasons(protocol: Protocol, settings: LabelSettings) -> None:
+    """Say before anything is spent that beliefs after reasoning end at 0.6 unless they are calibrated."""
+    if protocol != "reason" or settings.gold is not None or settings.calibration is not None:
+        return
+    if settings.min_confidence is None or settings.min_confidence > 0.6:
+        raise UsageError(
+            "--protocol reason: uncalibrated beliefs after reasoning are cut to 0.4 … 0.6 (Bai et al. 2022): name "
+            "--min-confidence of at most 0.6, or calibrate with --gold FILE or --calibration FILE"
+        )

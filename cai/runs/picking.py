@@ -25,7 +25,7 @@ from cai.judge.flows import Flow, Pair, choose_protocol, judge
 from cai.judge.readable import JudgeCheck
 from cai.records import Best, Candidate, Comparison, Contest, Prompt, Protocol, Request
 from cai.runs.pairs import pair_of_replies
-from cai.runs.settings import check_ability, spec_of
+from cai.runs.players import check_ability, spec_of
 
 MOST = 16  # replies whose every two are compared: 120 pairs, at three principles 720 questions a prompt
 PRINCIPLES = 3  # of `cai label`, too

@@ -16,8 +16,8 @@ from cai.folder.run import digest_of, dropped_state, names_of
 from cai.folder.store import Store
 from cai.models import provider_of
 from cai.records import BadPrompt, Contest, Prompt, Record, Request
+from cai.runs.players import spec_of
 from cai.runs.run import Setup
-from cai.runs.settings import spec_of
 
 CHARACTERS_PER_TOKEN = (
     4.0  # English text under the tokenizers of 2024–2026; others need up to four times as many tokens

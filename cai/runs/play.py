@@ -21,14 +21,14 @@ from cai.errors import CaiError, RunError
 from cai.export.export import export_run
 from cai.folder.run import RunFolder
 from cai.records import Candidates, Label, Record, Revision
+from cai.runs import generate as generating
 from cai.runs import label as labelling
 from cai.runs import sample as sampling
-from cai.runs.generate import resolve, settings_of
 from cai.runs.label import LabelSetup, calibrate_gold
 from cai.runs.pairs import Source
-from cai.runs.run import Setup
+from cai.runs.run import Prompts, Setup
 from cai.runs.session import Job
-from cai.runs.settings import Prompts
+from cai.runs.settings import GenerateSettings, LabelSettings, SampleSettings, make_settings
 
 log = logging.getLogger("cai")
 THRESHOLDS = {"min_confidence", "agreement", "calibration"}  # of which one decides
@@ -91,7 +91,7 @@ async def agenerate(
     prompts: Prompts, constitution: str | Path | Constitution, **settings: Any
 ) -> AsyncGenerator[Revision, None]:
     """The asynchronous twin of `generate`; close it (`contextlib.aclosing`) where it is not read to its end."""
-    async with aclosing(_rows(resolve(prompts, constitution, settings_of(settings)))) as rows:
+    async with aclosing(_rows(_generate(prompts, constitution, settings))) as rows:
         async for row in rows:
             yield row
 
@@ -100,12 +100,12 @@ def generate(prompts: Prompts, constitution: str | Path | Constitution, **settin
     """Critique and revise every prompt; a lazy iterator of rows, in the order in which they finish.
 
     prompts: a file, `hf:…`, an iterable of texts, message lists or records, or None for the built-in set.
-    settings: the fields of `Settings`. With `out`, rows, drops and calls are kept in that folder, and the same call
-    again goes on where it stopped (rows finished before are in the folder and not repeated); without it nothing is
+    settings: the fields of `GenerateSettings`. With `out`, rows, drops and calls are kept in that folder, and the same
+    call again goes on where it stopped (rows finished before are in the folder and not repeated); without it nothing is
     kept. What can be checked is checked at once; errors of models and of a damaged source come while iterating.
     Prompts that are dropped are counted in a warning of the logger "cai". Works inside a running event loop, too.
     """
-    setup = resolve(prompts, constitution, settings_of(settings))
+    setup = _generate(prompts, constitution, settings)
     return in_thread(lambda: _rows(setup))
 
 
@@ -113,7 +113,7 @@ async def asample(
     prompts: Prompts, model: str | Sequence[str] = "local", **settings: Any
 ) -> AsyncGenerator[Candidates, None]:
     """The asynchronous twin of `sample`; close it (`contextlib.aclosing`) where it is not read to its end."""
-    async with aclosing(_rows(sampling.resolve(prompts, sampling.settings_of({"model": model, **settings})))) as rows:
+    async with aclosing(_rows(_sample(prompts, model, settings))) as rows:
         async for row in rows:
             yield row
 
@@ -124,7 +124,7 @@ def sample(prompts: Prompts, model: str | Sequence[str] = "local", **settings: A
     model: a spec, or several for contrast. settings: the fields of `SampleSettings`, such as `n`, replies of each
     model; the rest is as for `generate`.
     """
-    setup = sampling.resolve(prompts, sampling.settings_of({"model": model, **settings}))
+    setup = _sample(prompts, model, settings)
     return in_thread(lambda: _rows(setup))
 
 
@@ -132,7 +132,7 @@ async def alabel(
     source: Source, constitution: str | Path | Constitution, **settings: Any
 ) -> AsyncGenerator[Label, None]:
     """The asynchronous twin of `label`; close it (`contextlib.aclosing`) where it is not read to its end."""
-    async with aclosing(_rows(labelling.resolve(source, constitution, labelling.settings_of(settings)))) as rows:
+    async with aclosing(_rows(_label(source, constitution, settings))) as rows:
         async for row in rows:
             yield row
 
@@ -145,15 +145,28 @@ def label(source: Source, constitution: str | Path | Constitution, **settings: A
     which pairs are kept for training is decided when they are cut, at the end of a run with `out`, and by
     `export_run`. The rest is as for `generate`.
     """
-    setup = labelling.resolve(source, constitution, labelling.settings_of(settings))
+    setup = _label(source, constitution, settings)
     return in_thread(lambda: _rows(setup))
+
+
+def _generate(prompts: Prompts, constitution: str | Path | Constitution, settings: dict[str, Any]) -> Setup[Revision]:
+    return generating.resolve(prompts, make_settings(GenerateSettings, {"constitution": constitution, **settings}))
+
+
+def _sample(prompts: Prompts, model: str | Sequence[str], settings: dict[str, Any]) -> Setup[Candidates]:
+    return sampling.resolve(prompts, make_settings(SampleSettings, {"model": model, **settings}))
+
+
+def _label(source: Source, constitution: str | Path | Constitution, settings: dict[str, Any]) -> Setup[Label]:
+    return labelling.resolve(source, make_settings(LabelSettings, {"constitution": constitution, **settings}))
 
 
 async def _rows(setup: Setup[Row]) -> AsyncGenerator[Row, None]:
     """The rows of a Python run; without `out` its folder goes away afterwards."""
     kept = setup.settings.out is not None
     if not kept:
-        setup = replace(setup, settings=replace(setup.settings, out=tempfile.mkdtemp(prefix="cai-")))
+        out = tempfile.mkdtemp(prefix="cai-")
+        setup = replace(setup, settings=setup.settings.model_copy(update={"out": out}))
     try:
         for job in jobs_of(setup):
             try:

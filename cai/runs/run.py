@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 import threading
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,15 +19,17 @@ from cai.calls.flow import Driver
 from cai.calls.model import Model
 from cai.calls.prices import Price
 from cai.engine.templates import Templates
-from cai.errors import CaiError
+from cai.errors import CaiError, UsageError
 from cai.folder.files import identity_hash
 from cai.folder.run import RunFolder
 from cai.records import Contest, Item, Place, Prompt, Record, Request, Role, Sampling
-from cai.runs.settings import Prompts, PromptSettings, RunSettings, check_ability
+from cai.runs.players import check_ability
+from cai.runs.settings import PromptSettings, RunSettings
 from cai.sources.files import read_prompts
 
 Row = TypeVar("Row", bound=Record)
 Seats = Mapping[Role, Model]
+Prompts = str | Path | Iterable[Any] | None
 
 
 class Task(ABC, Generic[Row]):
@@ -180,6 +182,14 @@ class PromptSetup(Setup[Row]):
         """Raises UsageError where a model cannot answer what the templates ask."""
         for model in self.models:
             check_ability(model, self.templates)
+
+
+def check_identity(identity: Mapping[str, Any]) -> None:
+    """Raise UsageError if a setting cannot be written down."""
+    try:
+        identity_hash(identity)
+    except TypeError:  # only text can be at fault: numbers have been checked
+        raise UsageError("a setting or file name holds bytes that are no UTF-8 text") from None
 
 
 def is_countable(prompts: Prompts) -> bool:

@@ -9,12 +9,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 from cai.calls.flow import Driver, Played, total_usage
 from cai.calls.model import Model
-from cai.constitution.principles import Constitution
 from cai.engine.ask import Ask
 from cai.engine.candidates import sample
 from cai.engine.templates import Templates, load_templates
@@ -22,91 +20,10 @@ from cai.errors import RowDropped, UsageError
 from cai.judge.flows import WAVES
 from cai.records import Best, Candidate, Candidates, Contest, Item, Place, Prompt, Request
 from cai.runs.picking import Picker, Picking, all_of, resolve_picking
-from cai.runs.run import PromptSetup, Task, describe_prompts
-from cai.runs.settings import (
-    Kinds,
-    Prompts,
-    PromptSettings,
-    Ranges,
-    check_ability,
-    check_identity,
-    make_settings,
-    open_models,
-    prices_of,
-    settings_from_options,
-    spec_of,
-)
+from cai.runs.players import check_ability, open_models, prices_of, spec_of
+from cai.runs.run import Prompts, PromptSetup, Task, check_identity, describe_prompts
+from cai.runs.settings import SampleSettings
 from cai.sources.files import describe, read_prompts
-
-
-@dataclass(frozen=True, kw_only=True)
-class SampleSettings(PromptSettings):
-    """Everything a sample run can be told.
-
-    model: a model spec, or several for contrast. n: replies to each prompt from each model; None: 2, or best_of.
-    best_of: as n, and a judge picks the best of them, which needs `judge`, a model spec or `reward:PATH`.
-    constitution: that it judges under; None: harmless. protocol: logprob, score, vote or reward; None: the best that
-    the judge can do. principles: how many a pair is judged under; None: 3. The rest is `PromptSettings`.
-    """
-
-    ranges: ClassVar[Ranges] = (
-        ("n", 1, 1_000, "a whole number from 1 to 1000"),
-        ("best_of", 2, 1_000, "a whole number from 2 to 1000"),
-        ("principles", 1, 1_000, "a whole number from 1 to 1000"),
-    )
-    kinds: ClassVar[Kinds] = {
-        **PromptSettings.kinds,
-        "model": (str | tuple | list, "text, or a list of texts"),
-        **dict.fromkeys(("judge", "protocol"), (str | None, "text")),
-        "constitution": (str | Path | Constitution | None, "text, a path, or a constitution"),
-    }
-    optional = PromptSettings.optional | {"n", "best_of", "principles"}
-
-    model: str | Sequence[str] = "local"
-    n: int | None = None
-    best_of: int | None = None
-    judge: str | None = None
-    constitution: str | Path | Constitution | None = None
-    protocol: str | None = None
-    principles: int | None = None
-
-    def check(self) -> None:
-        """Raises UsageError for a value out of its range, and for settings that cannot go together."""
-        super().check()
-        if not self.specs or not all(isinstance(spec, str) for spec in self.specs):
-            raise UsageError("--model must be a model spec, or a list of them")
-        twice = next((spec for spec in self.specs if self.specs.count(spec) > 1), None)
-        if twice is not None:
-            raise UsageError(f"--model {twice} is named twice: raise -n for more replies of one model")
-        if self.each > 1 and self.temperature == 0:
-            said = "--best-of" if self.best_of is not None else "-n"
-            hint = "raise it" if self.best_of is not None else "raise it, or -n 1"
-            raise UsageError(f"{said} {self.each} at --temperature 0 gives the same reply {self.each} times: {hint}")
-        self._check_judge()
-
-    def _check_judge(self) -> None:
-        if self.best_of is None:
-            for name in ("judge", "constitution", "protocol", "principles"):
-                if getattr(self, name) is not None:
-                    raise UsageError(f"--{name} is for picking the best of several replies: name --best-of N, too")
-        elif self.n is not None:
-            raise UsageError("-n and --best-of both say how many replies are drawn: name one of them")
-        elif self.judge is None:
-            raise UsageError("--best-of needs who picks the best: --judge SPEC, such as openai:NAME or reward:PATH")
-
-    @property
-    def each(self) -> int:
-        """Replies to each prompt from each model."""
-        return self.best_of or self.n or 2
-
-    @property
-    def specs(self) -> tuple[str, ...]:
-        """The model specs, in the order given."""
-        return (self.model,) if isinstance(self.model, str) else tuple(self.model)
-
-    def changeable(self) -> dict[str, Any]:
-        """What may change when a run goes on, and the specs, from which further replies can be drawn."""
-        return super().changeable() | {"model": list(self.specs)}
 
 
 @dataclass(frozen=True)
@@ -244,7 +161,6 @@ def check_usable(replies: Sequence[Candidate]) -> None:
 
 def resolve(prompts: Prompts, settings: SampleSettings) -> SampleSetup:
     """Check everything that can be checked before the first call, and say what the run will be."""
-    settings.check()
     read_prompts(prompts, format=settings.format, field=settings.prompt_field)  # reads nothing yet, but looks
     templates = load_templates(settings.templates)
     names = ["assistant"] if len(settings.specs) == 1 else [f"assistant {i}" for i in range(1, len(settings.specs) + 1)]
@@ -289,16 +205,3 @@ def _picking(settings: SampleSettings, players: Mapping[str, Model], templates: 
         constitution=settings.constitution,
         principles=settings.principles,
     )
-
-
-def setup_from_options(options: Mapping[str, Any]) -> SampleSetup:
-    """The run that the options of `cai sample` name."""
-    given = dict(options)
-    prompts = given.pop("prompts")
-    given["model"] = tuple(given["model"] or ("local",))
-    return resolve(prompts, settings_from_options(SampleSettings, given))
-
-
-def settings_of(given: Mapping[str, Any]) -> SampleSettings:
-    """The settings of a Python call."""
-    return make_settings(SampleSettings, given)

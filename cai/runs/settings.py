@@ -1,49 +1,26 @@
-"""The settings that every run has, their ranges and what must agree with what; models and prices opened from them.
+"""The settings of each kind of run, with their ranges and what each does; options, keywords and their docs follow.
 
-Asks nothing of any model and writes nothing. What one kind of run adds is in `generating`, `sampling` and `labelling`.
+`json_schema_extra` of a field says what the command line cannot tell from its type: `option`, the name of the option
+if it is another; `short`, its one-letter form; `repeat`, that it may be given several times.
 """
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, ClassVar, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 import orjson
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from cai.calls.model import Connection, Model
-from cai.calls.prices import FREE, Price, known_price, parse_price
-from cai.engine.templates import Templates
+from cai.constitution.principles import Constitution
 from cai.errors import UsageError
-from cai.folder.files import identity_hash
-from cai.models import open_model, provider_of
+from cai.models import JUDGE_SPECS, SPECS
+from cai.records import Protocol
 
-Prompts = str | Path | Iterable[Any] | None
-WHOLE = 2**63 - 1  # what JSON writers and SQLite take for a whole number
-TINY = 5e-324  # the smallest float above 0
-Ranges = tuple[tuple[str, float, float, str], ...]
-RANGES: Ranges = (  # an int as least value: whole numbers alone
-    ("temperature", 0.0, 2.0, "a number from 0 to 2"),
-    ("max_tokens", 1, WHOLE, "a whole number of at least 1"),
-    ("limit", 1, WHOLE, "a whole number of at least 1"),
-    ("concurrency", 1, 100_000, "a whole number from 1 to 100000"),
-    ("rpm", 1, WHOLE, "a whole number of at least 1"),
-    ("tpm", 1, WHOLE, "a whole number of at least 1"),
-    ("seed", 0, WHOLE, "a whole number from 0 to 2**63 - 1"),
-    ("max_cost", 0.0, 1e308, "a number of at least 0"),
-    ("timeout", TINY, 1e9, "a number of seconds above 0"),
-)
-Kinds = Mapping[str, tuple[Any, str]]
-KINDS: Kinds = {
-    **dict.fromkeys(("price", "base_url"), (str | None, "text")),
-    **dict.fromkeys(("templates", "out"), (str | Path | None, "text or a path")),
-    **dict.fromkeys(("extra_body", "headers"), (Mapping, "a dict")),
-    "force": (bool, "True or False"),
-}
-FIXED = {  # what the method, the reader of the answers, or the run's identity stands on
+WHOLE = 2**63 - 1  # the largest whole number that JSON writers and SQLite take
+FIXED = {  # keys of a request that the method, the reader of the answers, or the run's identity depends on
     "messages": "the templates word what is asked",
     "prompt": "the templates word what is asked",
     "system": "use --system",
@@ -52,54 +29,46 @@ FIXED = {  # what the method, the reader of the answers, or the run's identity s
     "n": "one answer is read",
     "best_of": "one answer is read, and all are billed",
 }
+Count = Annotated[int, Field(ge=1, le=WHOLE)]
+Few = Annotated[int, Field(ge=1, le=1_000)]
+Share = Annotated[float, Field(ge=0.5, le=1.0)]
+Law = str | Path | Constitution
+Pairing = Literal["all", "best-worst", "final"]
 S = TypeVar("S", bound="RunSettings")
 
 
-@dataclass(frozen=True, kw_only=True)
-class RunSettings:
-    """What every run can be told.
+class RunSettings(BaseModel):
+    """What every run can be told."""
 
-    templates: NAME or folder; None: `chat`. concurrency: None: what the model suggests. max_cost: USD for the whole run
-    folder. price: "IN,OUT" in USD per million tokens, for models without a listed price. rpm, tpm: caps per minute and
-    model. out: None on the command line: `runs/<name>-<identity>`; None in Python: nothing is kept.
-    """
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, protected_namespaces=())
 
-    ranges: ClassVar[Ranges] = ()  # what a kind of run adds to RANGES and KINDS
-    kinds: ClassVar[Kinds] = {}
-    optional: ClassVar[frozenset[str]] = frozenset({"limit", "concurrency", "rpm", "tpm", "max_cost"})  # may be None
+    templates: str | Path | None = Field(None, description="Template set: chat (the default), fewshot, or a folder.")
+    temperature: float = Field(1.0, ge=0, le=2, description="Sampling temperature; 0 is greedy.")
+    max_tokens: Count = Field(512, description="Longest answer in tokens; a reply that reaches it is dropped.")
+    extra_body: Mapping[str, Any] = Field({}, description="JSON object merged into every request.")
+    limit: Count | None = Field(None, description="Read at most this many prompts or pairs.")
+    concurrency: Annotated[int, Field(ge=1, le=100_000)] | None = Field(
+        None, description="Most calls in flight at once (default: what the model suggests)."
+    )
+    rpm: Count | None = Field(None, description="Most calls per minute to one model.")
+    tpm: Count | None = Field(None, description="Most tokens per minute to one model.")
+    seed: Annotated[int, Field(ge=0, le=WHOLE)] = Field(0, description="Random seed: same seed, same questions.")
+    max_cost: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = Field(
+        None, description="Stop before the run folder has cost more than this many USD."
+    )
+    price: str | None = Field(None, description="Price in USD per million tokens, IN,OUT; overrides a listed price.")
+    base_url: str | None = Field(None, description="Server of a hosted model, such as http://host:8000/v1.")
+    headers: Mapping[str, str] = Field(
+        {},
+        description="Extra HTTP header 'Name: value'; repeatable.",
+        json_schema_extra={"option": "--header", "repeat": True},
+    )
+    timeout: float = Field(600.0, gt=0, le=1e9, description="Seconds to wait for one call.")
+    out: str | Path | None = Field(None, description="Run folder (default: runs/<name>-<hash>).")
+    force: bool = Field(False, description="Start over in a folder that holds another run.")
 
-    templates: str | Path | None = None
-    temperature: float = 1.0
-    max_tokens: int = 512
-    extra_body: Mapping[str, Any] = field(default_factory=dict)
-    limit: int | None = None
-    concurrency: int | None = None
-    rpm: int | None = None
-    tpm: int | None = None
-    seed: int = 0
-    max_cost: float | None = None
-    price: str | None = None
-    base_url: str | None = None
-    headers: Mapping[str, str] = field(default_factory=dict)
-    timeout: float = 600.0
-    out: str | Path | None = None
-    force: bool = False
-
-    def check(self) -> None:
-        """Raises UsageError for a value out of its range."""
-        for name, least, most, need in (*self.ranges, *RANGES):
-            value, kind = getattr(self, name), int if isinstance(least, int) else (int, float)
-            if value is None and name in self.optional:
-                continue
-            if isinstance(value, bool) or not isinstance(value, kind) or not least <= value <= most:
-                raise UsageError(f"{option(name)} {value!r} must be {need}")
-        for name, (kinds, need) in {**self.kinds, **KINDS}.items():
-            value = getattr(self, name)
-            if not isinstance(value, kinds):
-                raise UsageError(f"{option(name)} must be {need}, not of type {type(value).__name__}")
-        self._check_body()
-
-    def _check_body(self) -> None:
+    @model_validator(mode="after")
+    def _check_body(self) -> RunSettings:
         try:
             orjson.dumps(dict(self.extra_body))
         except TypeError as error:
@@ -109,32 +78,172 @@ class RunSettings:
         for name in sorted({"max_tokens", "max_completion_tokens"} & self.extra_body.keys()):
             if self.max_cost is not None:
                 raise UsageError(f"--max-cost cannot hold with {name!r} in --extra-body: use --max-tokens alone")
+        return self
 
     def sampling(self) -> dict[str, Any]:
         """How models draw, as the identity of a run has it."""
         return {
-            "temperature": float(self.temperature),  # 1 and 1.0 are one setting
+            "temperature": self.temperature,
             "max_tokens": self.max_tokens,
             "extra_body": dict(self.extra_body),
         }
 
     def changeable(self) -> dict[str, Any]:
-        """What may change when a run goes on; headers can hold keys and are left out."""
+        """What may change when a run is resumed; headers can hold keys and are left out."""
         return {name: getattr(self, name) for name in ("limit", "concurrency", "max_cost", "rpm", "tpm")}
 
 
-@dataclass(frozen=True, kw_only=True)
 class PromptSettings(RunSettings):
-    """What a run over prompts can be told besides.
+    """What a run over prompts can be told besides."""
 
-    system: put before every conversation. format, prompt_field: how to read the prompts.
-    """
+    system: str | None = Field(None, description="System text put before every conversation.")
+    format: str | None = Field(None, description="Shape of the prompts: auto, text, prompt, messages or hh.")
+    prompt_field: str | None = Field(None, description="Column or key that holds the prompt.")
 
-    kinds: ClassVar[Kinds] = dict.fromkeys(("system", "format", "prompt_field"), (str | None, "text"))
 
-    system: str | None = None
-    format: str | None = None
-    prompt_field: str | None = None
+class GenerateSettings(PromptSettings):
+    """Everything a generate run can be told; the defaults and their evidence are in docs/how-it-works.md."""
+
+    constitution: Law = Field(
+        "harmless", description="Constitution: a built-in NAME or a PATH.", json_schema_extra={"short": "-c"}
+    )
+    model: str = Field("local", description=f"Model that replies: {SPECS}.")
+    critic: str | None = Field(None, description="Model that critiques (default: --model).")
+    reviser: str | None = Field(None, description="Model that revises (default: --critic).")
+    rounds: Few = Field(2, description="Critique and revision rounds, each under one drawn principle.")
+    gate: bool | None = Field(
+        None, description="Skip the revision if the critique finds nothing to fix (default: on for chat templates)."
+    )
+
+
+class SampleSettings(PromptSettings):
+    """Everything a sample run can be told, and with `best_of` the label run that finds the best of its replies."""
+
+    model: str | Sequence[str] = Field(
+        "local",
+        description=f"Model that replies: {SPECS}; repeatable: each model gives -n replies.",
+        json_schema_extra={"repeat": True},
+    )
+    n: Few | None = Field(None, description="Replies to each prompt from each model (default 2).")
+    best_of: Annotated[int, Field(ge=2, le=1_000)] | None = Field(
+        None, description="Like -n; then --judge compares the replies, and sft.jsonl holds the best one of each prompt."
+    )
+    judge: str | None = Field(None, description=f"With --best-of: {JUDGE_SPECS}.")
+    constitution: Law | None = Field(
+        None,
+        description="With --best-of: a built-in NAME or a PATH (default: harmless).",
+        json_schema_extra={"short": "-c"},
+    )
+    protocol: Protocol | None = Field(
+        None, description="With --best-of: logprob, score, vote or reward (default: the best the judge supports)."
+    )
+    principles: Few | None = Field(
+        None,
+        description="With --best-of: principles drawn for each pair (default 3).",
+        json_schema_extra={"short": "-k"},
+    )
+
+    @property
+    def each(self) -> int:
+        """Replies to each prompt from each model."""
+        return self.best_of or self.n or 2
+
+    @property
+    def specs(self) -> tuple[str, ...]:
+        """The model specs, in the order given."""
+        return (self.model,) if isinstance(self.model, str) else tuple(self.model)
+
+    @model_validator(mode="after")
+    def _check_models(self) -> SampleSettings:
+        if not self.specs:
+            raise UsageError("--model must be a model spec, or a list of them")
+        for spec in self.specs:
+            if self.specs.count(spec) > 1:
+                raise UsageError(f"--model {spec} is named twice: raise -n for more replies of one model")
+        if self.each > 1 and self.temperature == 0:
+            same = f"{self.each} at --temperature 0 gives the same reply {self.each} times: raise it"
+            raise UsageError(f"-n {same}, or -n 1" if self.best_of is None else f"--best-of {same}")
+        return self
+
+    @model_validator(mode="after")
+    def _check_judge(self) -> SampleSettings:
+        if self.best_of is None:
+            for name in ("judge", "constitution", "protocol", "principles"):
+                if getattr(self, name) is not None:
+                    raise UsageError(f"--{name} is for picking the best of several replies: name --best-of N, too")
+        elif self.n is not None:
+            raise UsageError("-n and --best-of both say how many replies are drawn: name one of them")
+        elif self.judge is None:
+            raise UsageError("--best-of needs who picks the best: --judge SPEC, such as openai:NAME or reward:PATH")
+        return self
+
+    def changeable(self) -> dict[str, Any]:
+        """What may change when a run is resumed, and the specs, from which further replies can be drawn."""
+        return super().changeable() | {"model": list(self.specs)}
+
+
+class LabelSettings(RunSettings):
+    """Everything a label run can be told."""
+
+    max_tokens: Count = Field(1024, description="Longest answer in tokens of a judge that votes in words.")
+    constitution: Law = Field(
+        "harmless", description="Constitution: a built-in NAME or a PATH.", json_schema_extra={"short": "-c"}
+    )
+    judge: str = Field("local", description=f"Judge: {JUDGE_SPECS}.")
+    protocol: Protocol | None = Field(
+        None, description="How to ask: logprob, score, vote, reason or reward (default: the best the judge supports)."
+    )
+    principles: Few = Field(3, description="Principles drawn for each pair.", json_schema_extra={"short": "-k"})
+    pairing: Pairing = Field(
+        "all",
+        description="Pairs to keep: all; best-worst of several replies; final: last revision against first reply.",
+    )
+    min_confidence: Share | None = Field(
+        None, description="Keep pairs with at least this confidence (default 0.7, not calibrated)."
+    )
+    agreement: Share | None = Field(
+        None,
+        description="Keep pairs whose agreement with human labels is certified at this rate "
+        "(needs --gold or --calibration).",
+    )
+    gold: str | Path | None = Field(None, description="File of pairs with human labels; judged first, to calibrate.")
+    calibration: str | Path | None = Field(None, description="A calibration.json of this judge, instead of --gold.")
+    target: Count | None = Field(None, description="Keep sampling replies until this many pairs are kept.")
+    max_candidates: Annotated[int, Field(ge=2, le=300)] | None = Field(
+        None, description="With --target: most replies to one prompt."
+    )
+    model: str | None = Field(
+        None, description="With --target: model that writes further replies (default: the sample run's model)."
+    )
+
+    @model_validator(mode="after")
+    def _check_gold(self) -> LabelSettings:
+        if self.gold is not None and self.calibration is not None:
+            raise UsageError("--gold makes a calibration and --calibration brings one: name one of them")
+        if self.agreement is None:
+            return self
+        if self.gold is None and self.calibration is None:
+            raise UsageError("--agreement needs pairs that people have labelled: --gold FILE, or --calibration FILE")
+        if self.agreement == 1.0:
+            raise UsageError("--agreement 1 can never be certified: name less, such as 0.95")
+        if self.min_confidence is not None:
+            raise UsageError("--agreement chooses the threshold and --min-confidence states it: name one of them")
+        return self
+
+    @model_validator(mode="after")
+    def _check_target(self) -> LabelSettings:
+        if (self.target is None) != (self.max_candidates is None):
+            raise UsageError("--target and --max-candidates go together: how many pairs, and when to give a prompt up")
+        if self.target is not None and self.pairing != "all":
+            raise UsageError(f"--target counts every pair: it does not go with --pairing {self.pairing}")
+        if self.model is not None and self.target is None:
+            raise UsageError("--model draws further replies for --target: name that too, or leave it out")
+        return self
+
+    def changeable(self) -> dict[str, Any]:
+        """What may change when a run is resumed."""
+        names = ("min_confidence", "agreement", "target", "max_candidates")
+        return super().changeable() | {name: getattr(self, name) for name in names}
 
 
 def option(name: str) -> str:
@@ -142,89 +251,52 @@ def option(name: str) -> str:
     return f"-{name}" if len(name) == 1 else f"--{name.replace('_', '-')}"
 
 
-def open_models(settings: RunSettings, specs: Mapping[str, str]) -> dict[str, Model]:
-    """The model of every player by its spec, each opened once; raises UsageError where a key could go astray."""
-    connection = Connection(settings.base_url, settings.headers, settings.timeout)
-    opened = {spec: open_model(spec, connection) for spec in dict.fromkeys(specs.values())}
-    hosted = {model.provider for model in opened.values() if not provider_of(model).free}
-    if len(hosted) > 1 and (settings.base_url is not None or settings.headers):
-        raise UsageError(
-            f"--base-url and --header would go to {' and '.join(sorted(hosted))} alike, keys included: set "
-            "OPENAI_BASE_URL or ANTHROPIC_BASE_URL instead, or use one provider"
-        )
-    return {player: opened[spec] for player, spec in specs.items()}
-
-
-def spec_of(model: Model) -> str:
-    """`provider:name`, as rows and identities name a model."""
-    return f"{model.provider}:{model.name}"
-
-
-def check_identity(identity: Mapping[str, Any]) -> None:
-    """Raises UsageError where a setting cannot be written down."""
-    try:
-        identity_hash(identity)
-    except TypeError:  # only text can be at fault: numbers have been checked
-        raise UsageError("a setting or file name holds bytes that are no UTF-8 text") from None
-
-
-def check_ability(model: Model, templates: Templates) -> None:
-    """Raises UsageError where a model cannot answer what a template set asks."""
-    spec = spec_of(model)
-    if templates.completes and not model.can.completion:
-        raise UsageError(f"{spec} cannot continue text: use chat templates, or a model with completions")
-    if not templates.completes and not model.can.chat:
-        raise UsageError(f"{spec} has no chat template: it is a base model, use --templates fewshot")
-
-
-def prices_of(settings: RunSettings, models: Mapping[str, Model]) -> dict[str, Price | None]:
-    """The price of every player's tokens; raises UsageError where a cap could not hold."""
-    stated = None if settings.price is None else parse_price(settings.price)
-    prices = {player: _price_of(model, stated) for player, model in models.items()}
-    if settings.max_cost is not None:
-        for player, price in prices.items():
-            if price is None:
-                name = spec_of(models[player])
-                raise UsageError(f"--max-cost cannot hold: no listed price for {name}; state it with --price IN,OUT")
-    return prices
-
-
-def _price_of(model: Model, stated: Price | None) -> Price | None:
-    if provider_of(model).free:
-        return FREE
-    return stated or known_price(model)
-
-
-def make_settings(kind: type[S], given: Mapping[str, Any]) -> S:
-    """Settings from keywords; raises UsageError with a suggestion for an unknown one."""
-    known = set(kind.__dataclass_fields__)
-    for name in given:
-        if name not in known:
-            close = get_close_matches(name, known, n=1)
-            hint = f", did you mean {close[0]!r}?" if close else f"; known: {', '.join(sorted(known))}"
+def make_settings(kind: type[S], values: Mapping[str, Any]) -> S:
+    """Settings from keywords; raises UsageError for an unknown name or a value out of its range."""
+    for name in values:
+        if name not in kind.model_fields:
+            close = get_close_matches(name, kind.model_fields, n=1)
+            hint = f", did you mean {close[0]!r}?" if close else f"; known: {', '.join(sorted(kind.model_fields))}"
             raise UsageError(f"unknown setting {name!r}{hint}")
-    settings = kind(**given)
-    settings.check()
-    return settings
+    try:
+        return kind(**values)
+    except ValidationError as error:
+        raise UsageError(_explain(kind, str(error.errors(include_url=False)[0]["loc"][0]), values)) from None
 
 
-def settings_from_options(kind: type[S], options: Mapping[str, Any]) -> S:
-    """The settings that the command line's options make, in which a JSON object and headers are still text."""
-    given = dict(options)
-    given["headers"] = dict(_header(text) for text in given.pop("header", None) or ())
-    extra = given.pop("extra_body", None)
-    if extra is not None:
-        try:
-            given["extra_body"] = orjson.loads(extra)
-        except orjson.JSONDecodeError as error:
-            raise UsageError(f"--extra-body is not JSON ({error}): {extra[:80]!r}") from None
-        if not isinstance(given["extra_body"], dict):
-            raise UsageError(f"--extra-body must be a JSON object, such as '{{\"top_p\": 0.9}}', not {extra[:80]!r}")
-    return make_settings(kind, given)
+def _explain(kind: type[RunSettings], name: str, values: Mapping[str, Any]) -> str:
+    """What is wrong with the value of a setting, in one line."""
+    schema, value = kind.model_json_schema()["properties"][name], values[name]
+    if schema.get("type") == "object" or not isinstance(value, str | int | float | None):  # it may hold a key
+        return f"{option(name)} must be {_need(schema)}, not of type {type(value).__name__}"
+    return f"{option(name)} {value!r} must be {_need(schema)}"
 
 
-def _header(text: str) -> tuple[str, str]:
-    name, colon, value = text.partition(":")
-    if not (colon and re.fullmatch(r"[!#$%&'*+.^_`|~\w-]+", name.strip(), re.ASCII) and value.strip().isprintable()):
-        raise UsageError("--header must be 'Name: value', in one line")  # not quoted: it may hold a key
-    return name.strip(), value.strip()
+FORMS = {"boolean": "True or False", "string": "text", "object": "a dict", "array": "a list of texts"}
+NUMBERS = {"integer": "a whole number", "number": "a number"}
+
+
+def _need(schema: Mapping[str, Any]) -> str:
+    """What a value must be, by its JSON schema."""
+    kind = schema.get("type")
+    if "anyOf" in schema:
+        return _listed([_need(part) for part in schema["anyOf"] if part.get("type") != "null"])
+    if "enum" in schema:
+        return _listed(schema["enum"])
+    if "$ref" in schema:
+        return "a constitution"
+    if schema.get("format") == "path":
+        return "a path"
+    return f"{NUMBERS[kind]}{_range(schema)}" if kind in NUMBERS else FORMS[str(kind)]
+
+
+def _range(schema: Mapping[str, Any]) -> str:
+    low, high, above = (schema.get(name) for name in ("minimum", "maximum", "exclusiveMinimum"))
+    if above is not None:
+        return f" above {above:g}"
+    return f" of at least {low:g}" if high is None else f" from {low} to {high}"
+
+
+def _listed(words: Sequence[str]) -> str:
+    *most, last = words
+    return f"{', '.join(most)} or {last}" if most else last

@@ -8,13 +8,15 @@ from typing import Any
 
 import pytest
 
+from cai.cli.settings import settings_from_options
 from cai.constitution.files import load_constitution
 from cai.constitution.principles import Constitution
 from cai.errors import CaiError, UsageError
 from cai.folder.files import identity_hash
 from cai.runs.generate import Generation as Setup
-from cai.runs.generate import resolve, setup_from_options
-from cai.runs.generate import settings_of as make_settings
+from cai.runs.generate import resolve
+from cai.runs.settings import GenerateSettings
+from cai.runs.settings import make_settings as settings_of
 
 PROMPTS = ["How do I sharpen a knife?", "Is it late?"]
 
@@ -28,7 +30,11 @@ def answers(tmp_path: Path) -> str:
 
 
 def setup(prompts: Any = PROMPTS, constitution: str | Constitution = "harmless", **given: Any) -> Setup:
-    return resolve(prompts, constitution, make_settings({"model": "openai:gpt-4.1-mini", **given}))
+    return resolve(prompts, make_settings({"model": "openai:gpt-4.1-mini", "constitution": constitution, **given}))
+
+
+def make_settings(given: dict[str, Any]) -> GenerateSettings:
+    return settings_of(GenerateSettings, given)
 
 
 def refused(**given: Any) -> str:
@@ -82,7 +88,7 @@ def test_the_ends_of_the_ranges_are_taken(given: dict[str, Any]) -> None:
 def test_an_unknown_setting_gets_a_suggestion() -> None:
     with pytest.raises(UsageError, match="unknown setting 'temprature', did you mean 'temperature'"):
         make_settings({"temprature": 1})
-    with pytest.raises(UsageError, match="unknown setting 'zzz'; known: base_url, concurrency, critic"):
+    with pytest.raises(UsageError, match="unknown setting 'zzz'; known: base_url, concurrency, constitution, critic"):
         make_settings({"zzz": 1})
 
 
@@ -274,15 +280,12 @@ def test_prompts_of_a_file_are_counted_and_others_are_not(tmp_path: Path) -> Non
 # From the command line
 
 
-def options(**given: Any) -> dict[str, Any]:
-    return {
-        "prompts": None, "constitution": "harmless", "header": None, "extra_body": None,
-        "model": "openai:gpt-4.1-mini", **given,
-    }  # fmt: skip
+def from_options(**given: Any) -> GenerateSettings:
+    return settings_from_options(GenerateSettings, {"header": None, "extra_body": None, **given})
 
 
 def test_options_are_read_into_settings() -> None:
-    found = setup_from_options(options(extra_body='{"top_p": 0.9}', header=["X-One: 1", "X-Two:  a: b "])).settings
+    found = from_options(extra_body='{"top_p": 0.9}', header=["X-One: 1", "X-Two:  a: b "])
     assert found.extra_body == {"top_p": 0.9}
     assert found.headers == {"X-One": "1", "X-Two": "a: b"}
 
@@ -290,13 +293,13 @@ def test_options_are_read_into_settings() -> None:
 @pytest.mark.parametrize(("text", "told"), [("{", "is not JSON"), ("[1]", "must be a JSON object"), ("5", "must be a")])
 def test_an_extra_body_that_is_no_object_is_refused(text: str, told: str) -> None:
     with pytest.raises(UsageError, match=f"--extra-body {told}"):
-        setup_from_options(options(extra_body=text))
+        from_options(extra_body=text)
 
 
 @pytest.mark.parametrize("text", ["sk-secret", ": sk-secret", "A b: sk-secret", "A: sk-secret\r\nB: c", "Ä: sk-secret"])
 def test_a_header_that_is_none_is_refused_without_showing_it(text: str) -> None:
     with pytest.raises(UsageError, match="--header must be 'Name: value'") as error:
-        setup_from_options(options(header=[text]))
+        from_options(header=[text])
     assert "secret" not in str(error.value)
 
 

@@ -22,11 +22,12 @@ from cai.folder.run import PAIR_BITS
 from cai.folder.store import read_calls
 from cai.judge.flows import CHECKED
 from cai.records import Completion, Label
-from cai.runs.label import LabelSetup, resolve, settings_of
+from cai.runs.label import LabelSetup, resolve
 from cai.runs.pairs import read_pairs
 from cai.runs.plan import estimate
 from cai.runs.play import jobs_of, run_job
 from cai.runs.session import Job
+from cai.runs.settings import LabelSettings, make_settings
 
 SAME = {"prompt": "Same?", "chosen": "Alike.", "rejected": "Alike. "}
 PAIRS: list[Any] = [
@@ -464,7 +465,7 @@ def test_settings_that_make_no_sense_are_refused_before_anything_is_asked(
 ) -> None:
     (tmp_path / "judge.jsonl").touch()
     with pytest.raises(UsageError) as refused:
-        resolve(PAIRS, "harmless", settings_of({"judge": f"recorded:{tmp_path / 'judge.jsonl'}", **given}))
+        resolve(PAIRS, make_settings(LabelSettings, {"judge": f"recorded:{tmp_path / 'judge.jsonl'}", **given}))
     assert str(refused.value).startswith(told)
 
 

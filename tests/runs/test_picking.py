@@ -24,8 +24,9 @@ from cai.folder.store import read_calls
 from cai.judge.metrics import probability
 from cai.records import Completion
 from cai.runs.plan import estimate
-from cai.runs.sample import resolve, settings_of
+from cai.runs.sample import resolve
 from cai.runs.session import Job
+from cai.runs.settings import SampleSettings, make_settings
 
 # Who wins
 
@@ -239,7 +240,7 @@ def test_a_plan_counts_what_the_run_then_asks(tmp_path: Path, kind: str) -> None
         ({"best_of": 2, "judge": "J", "protocol": "reward"}, "recorded:"),
         ({"best_of": 2, "judge": "reward:some/model", "protocol": "vote"}, "reward:some/model is a reward model: its"),
         ({"best_of": 2, "judge": "reward:some/model", "constitution": "harmless"}, "--constitution: reward:some/model"),
-        ({"best_of": 2, "judge": "J", "constitution": 7}, "--constitution must be text, a path, or a constitution"),
+        ({"best_of": 2, "judge": "J", "constitution": 7}, "--constitution 7 must be text, a path or a constitution"),
         ({"best_of": 2, "judge": "J", "constitution": "harmles"}, "unknown constitution 'harmles'; did"),
     ],
 )  # fmt: skip
@@ -249,7 +250,7 @@ def test_settings_that_make_no_sense_are_refused_with_what_to_do(
     (recorded := tmp_path / "x.jsonl").touch()
     given = given | ({"judge": f"recorded:{recorded}"} if given.get("judge") == "J" else {})
     with pytest.raises(cai.CaiError) as refused:
-        resolve(PROMPTS, settings_of({"model": f"recorded:{recorded}", **given}))
+        resolve(PROMPTS, make_settings(SampleSettings, {"model": f"recorded:{recorded}", **given}))
     assert str(refused.value).startswith(told)
 
 

@@ -13,9 +13,9 @@ from cai.errors import RunError, UsageError
 from cai.folder.store import read_calls
 from cai.records import Request
 from cai.runs.generate import resolve
-from cai.runs.generate import settings_of as make_settings
 from cai.runs.plan import Estimate, count_tokens, estimate
 from cai.runs.play import generate
+from cai.runs.settings import GenerateSettings, make_settings
 
 LAW = Constitution.model_validate(
     {"name": "law", "version": "1.0.0", "principles": [{"id": "kind", "critique": "c" * 40, "revise": "r" * 80}]}
@@ -24,7 +24,12 @@ TEMPLATES = {"critique.jinja": "{{ principle.critique }}", "revise.jinja": "{{ p
 
 
 def plan(prompts: Any, law: Constitution = LAW, **given: Any) -> Estimate:
-    return estimate(resolve(prompts, law, make_settings({"model": "openai:no-such-model", **given})))
+    return estimate(
+        resolve(
+            prompts,
+            make_settings(GenerateSettings, {"constitution": law, "model": "openai:no-such-model", **given}),
+        )
+    )
 
 
 @pytest.fixture

@@ -17,8 +17,9 @@ from cai.folder.store import read_calls
 from cai.records import Completion
 from cai.runs.pairs import describe_source, read_pairs
 from cai.runs.plan import estimate
-from cai.runs.sample import resolve, settings_of
+from cai.runs.sample import resolve
 from cai.runs.session import Job
+from cai.runs.settings import SampleSettings, make_settings
 
 
 def two() -> tuple[Player, Player]:
@@ -122,13 +123,13 @@ def test_a_plan_counts_what_the_run_then_asks(tmp_path: Path) -> None:
         ({"n": 0}, "-n 0 must be a whole number from 1 to 1000"),
         ({"model": ()}, "--model must be a model spec, or a list of them"),
         ({"model": ("recorded:A", "recorded:A")}, "--model recorded:A is named twice: raise -n for more replies"),
-        ({"model": 4}, "--model must be text, or a list of texts"),
+        ({"model": 4}, "--model 4 must be text or a list of texts"),
         ({"m": 4}, "unknown setting 'm'"),
     ],
 )
 def test_settings_that_make_no_sense_are_refused_with_what_to_do(given: dict[str, Any], told: str) -> None:
     with pytest.raises(UsageError) as refused:
-        resolve(PROMPTS, settings_of({"model": "recorded:A", **given}))
+        resolve(PROMPTS, make_settings(SampleSettings, {"model": "recorded:A", **given}))
     assert str(refused.value).startswith(told)
 
 
@@ -138,7 +139,7 @@ def test_two_names_of_one_model_are_refused(tmp_path: Path) -> None:
         (tmp_path / folder / "x.jsonl").touch()
     specs = [f"recorded:{tmp_path / folder / 'x.jsonl'}" for folder in ("a", "b")]
     with pytest.raises(UsageError, match="name one model: raise -n for more replies of it"):
-        resolve(PROMPTS, settings_of({"model": specs}))
+        resolve(PROMPTS, make_settings(SampleSettings, {"model": specs}))
 
 
 def test_one_greedy_reply_is_no_mistake(tmp_path: Path) -> None:

@@ -1,0 +1,57 @@
+"""The models of a run by the part they play, opened from their specs, and what their tokens cost."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from cai.calls.model import Connection, Model
+from cai.calls.prices import FREE, Price, known_price, parse_price
+from cai.engine.templates import Templates
+from cai.errors import UsageError
+from cai.models import open_model, provider_of
+from cai.runs.settings import RunSettings
+
+
+def open_models(settings: RunSettings, specs: Mapping[str, str]) -> dict[str, Model]:
+    """The model of every player by its spec, each opened once; raises UsageError if a key could go astray."""
+    connection = Connection(settings.base_url, settings.headers, settings.timeout)
+    opened = {spec: open_model(spec, connection) for spec in dict.fromkeys(specs.values())}
+    hosted = {model.provider for model in opened.values() if not provider_of(model).free}
+    if len(hosted) > 1 and (settings.base_url is not None or settings.headers):
+        raise UsageError(
+            f"--base-url and --header would go to {' and '.join(sorted(hosted))} alike, keys included: set "
+            "OPENAI_BASE_URL or ANTHROPIC_BASE_URL instead, or use one provider"
+        )
+    return {player: opened[spec] for player, spec in specs.items()}
+
+
+def spec_of(model: Model) -> str:
+    """`provider:name`, as rows and identities name a model."""
+    return f"{model.provider}:{model.name}"
+
+
+def check_ability(model: Model, templates: Templates) -> None:
+    """Raise UsageError if a model cannot answer what a template set asks."""
+    spec = spec_of(model)
+    if templates.completes and not model.can.completion:
+        raise UsageError(f"{spec} cannot continue text: use chat templates, or a model with completions")
+    if not templates.completes and not model.can.chat:
+        raise UsageError(f"{spec} has no chat template: it is a base model, use --templates fewshot")
+
+
+def prices_of(settings: RunSettings, models: Mapping[str, Model]) -> dict[str, Price | None]:
+    """The price of every player's tokens; raises UsageError if a cap could not hold."""
+    stated = None if settings.price is None else parse_price(settings.price)
+    prices = {player: _price_of(model, stated) for player, model in models.items()}
+    if settings.max_cost is not None:
+        for player, price in prices.items():
+            if price is None:
+                name = spec_of(models[player])
+                raise UsageError(f"--max-cost cannot hold: no listed price for {name}; state it with --price IN,OUT")
+    return prices
+
+
+def _price_of(model: Model, stated: Price | None) -> Price | None:
+    if provider_of(model).free:
+        return FREE
+    return stated or known_price(model)
