@@ -19,7 +19,7 @@ from collections import defaultdict
 from typing import Any
 
 from cai.models.inprocess.local import LocalModel
-from cai.models.inprocess.local_engine import Engine
+from cai.models.inprocess.local_engine import LocalEngine
 from cai.records import Call, Request, Sampling
 
 VOCABULARY = """
@@ -38,8 +38,8 @@ class Judge(LocalModel):
         super().__init__("")
         self.way = way
 
-    async def _open(self, work: Any) -> Engine:
-        return Engine(await asyncio.to_thread(self._load, work), self.name, in_turn=self.way == "in turn")
+    async def _open(self, work: Any) -> LocalEngine:
+        return LocalEngine(await asyncio.to_thread(self._load, work), self.name, in_turn=self.way == "in turn")
 
     def _scheduler(self, work: Any) -> Any:
         scheduler = super()._scheduler(work)

@@ -279,6 +279,16 @@ class Call:
     sampling: Sampling
     sample: int = 0  # tells equal payloads apart where several replies to one prompt are wanted
 
+    @property
+    def temperature(self) -> float:
+        """The request's own temperature, else that of the run."""
+        return self.sampling.temperature if self.request.temperature is None else self.request.temperature
+
+    @property
+    def max_tokens(self) -> int:
+        """The longest answer the request wants, else that of the run."""
+        return self.request.max_tokens or self.sampling.max_tokens
+
 
 @dataclass(frozen=True, slots=True)
 class Completion:

@@ -36,7 +36,7 @@ from cai.training.trainers.recorder import Progress, recorder
 from cai.training.trainers.sft import Replies
 from cai.training.trainers.watch import callback
 from cai.weights.bases import Base
-from cai.weights.vendors import vendors_among_themselves
+from cai.weights.vendors import silence_libraries
 
 Tell = Callable[[str], None]
 ROWS = ".rows"  # where preference rows lie for TRL while they train
@@ -148,7 +148,7 @@ class Session:
         if checkpoint is not None:
             self.tell(f"going on from {checkpoint}")
         try:
-            with vendors_among_themselves(), self.stopper.listening():
+            with silence_libraries(), self.stopper.listening():
                 trainer = self._trainer(plan, checkpoint is None)
                 if self.loaded.config.full and checkpoint is None:
                     self._sample(trainer, plan, after=False)
@@ -167,7 +167,7 @@ class Session:
                     f"cannot write to {self.folder.path}: {why}; free some space, and the same command goes on"
                 ) from error
             return self._smaller(plan, error)
-        with vendors_among_themselves():
+        with silence_libraries():
             self._sample(trainer, plan, after=True)
         return None
 

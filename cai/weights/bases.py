@@ -228,8 +228,8 @@ def unpacked(gguf: Path) -> Path:
     folder = cache_folder() / unpacked_name(gguf)
     if (folder / "config.json").exists():
         return folder
-    need("torch", "a GGUF file as the base of an adapter", "hf")
-    need("gguf", "a GGUF file", "local")
+    need("a GGUF file as the base of an adapter", "hf", "torch")
+    need("a GGUF file", "local", "gguf")
     from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GgufConfig
 
     place: dict[str, Any] = {"gguf_file": gguf.name, "trust_remote_code": False}

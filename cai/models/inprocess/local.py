@@ -1,21 +1,20 @@
 """The embedded model: OpenVINO GenAI on this machine's CPU, all live flows in one continuous batch.
 
-Knows payloads, chat markup, tokens and sampling settings; where weights come from is `weights`, how the batch is
-driven is `engine`. It asks no network: OpenVINO's import would report to its maker, and is kept from it.
+It asks no network: OpenVINO's import would report to its maker, and is kept from it.
 """
 
 from __future__ import annotations
 
 import asyncio
 import sys
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Literal
 
 from cai.errors import InputError, MissingExtra, ModelStopped, UsageError
 from cai.folder.files import read_object
-from cai.models.inprocess.local_engine import Engine, one_line
-from cai.models.inprocess.local_words import Words
+from cai.models.inprocess.local_engine import LocalEngine, one_line
+from cai.models.inprocess.local_words import LocalTokenizer
+from cai.models.inprocess.requests import check_settings, first_stop, question
 from cai.records import Abilities, Call, Completion
 from cai.sources.built_in import path_of
 from cai.weights.embedded import CONTEXT, NAME, default_weights
@@ -27,7 +26,7 @@ EXTRAS = (
     "top_p", "top_k", "min_p", "repetition_penalty", "presence_penalty", "frequency_penalty", "no_repeat_ngram_size",
     "min_new_tokens", "ignore_eos",
 )  # fmt: skip
-# How the embedded weights are sampled where `extra_body` says nothing else. A model of 135M parameters has noise in the
+# How the embedded weights are sampled unless `extra_body` says otherwise. A model of 135M parameters has noise in the
 # tail of its distribution: at temperature 1 without a cut, 64 of 64 chains ran into 512 tokens of gibberish; with this,
 # 1 of 12 first replies did (4 of 12 with top_p 0.5, 5 of 12 at temperature 0.7 and top_p 0.9, 7 of 12 when greedy).
 EMBEDDED_SAMPLING = {"top_k": 4, "repetition_penalty": 1.05}
@@ -53,7 +52,7 @@ class LocalModel:
 
     Nothing is loaded before `start`. Chat prompts follow the weights' own template, the default system message it
     may hold included (SmolLM2's names the model; a system message of the conversation takes its place).
-    Raises `UsageError` or `InputError` where `name` is no model.
+    Raises `UsageError` or `InputError` if `name` is not a model.
     """
 
     provider = "local"
@@ -64,9 +63,9 @@ class LocalModel:
         self.name, self.context = _identify(self._path)
         self.endpoint = f"local:{self.name}"
         self.can = Abilities(chat=True, completion=True, scoring=True, prefill=True)
-        self._words: Words | None = None
+        self._tokenizer: LocalTokenizer | None = None
         self._ends: dict[str, Any] = {}  # the tokens that end a reply, as the weights' own settings name them
-        self._engines: dict[Work, asyncio.Task[Engine]] = {}
+        self._engines: dict[Work, asyncio.Task[LocalEngine]] = {}
 
     def payload(self, call: Call) -> dict[str, Any]:
         """What decides the answer; `UsageError` for settings this model does not have.
@@ -76,21 +75,12 @@ class LocalModel:
         request = call.request
         if request.top_logprobs:
             raise UsageError(f"{self.name} lists no alternatives per token; ask it for scores instead")
-        body: dict[str, Any] = {}
-        if request.text is None:
-            body["messages"] = [dict(message) for message in request.messages]
-        else:
-            body["text"] = request.text
-        if request.prefill:
-            body["prefill"] = request.prefill
+        body = question(request)
         if request.score:
-            return body | {"score": list(request.score)}
-        if unknown := [key for key in call.sampling.extra_body if key not in EXTRAS]:
-            close = get_close_matches(unknown[0], EXTRAS, n=1)
-            hint = f"did you mean {close[0]!r}?" if close else f"known: {', '.join(EXTRAS)}"
-            raise UsageError(f"the local model has no setting {unknown[0]!r} (extra body); {hint}")
-        body["temperature"] = call.sampling.temperature if request.temperature is None else request.temperature
-        body["max_tokens"] = request.max_tokens or call.sampling.max_tokens
+            return body
+        check_settings(call.sampling.extra_body, EXTRAS, "the local model")
+        body["temperature"] = call.temperature
+        body["max_tokens"] = call.max_tokens
         if request.stop:
             body["stop"] = list(request.stop)
         if body["temperature"] > 0:
@@ -103,29 +93,29 @@ class LocalModel:
         """Loads the weights (about 2 s; the embedded ones are fetched on first use)."""
         await self._engine("reply")
 
-    async def _engine(self, work: Work) -> Engine:
+    async def _engine(self, work: Work) -> LocalEngine:
         if work not in self._engines:
             self._engines[work] = asyncio.create_task(self._open(work))
         return await asyncio.shield(self._engines[work])  # a cancelled call must not end what others wait for
 
-    async def _open(self, work: Work) -> Engine:
-        return Engine(await asyncio.to_thread(self._load, work), self.name, in_turn=work == "list")
+    async def _open(self, work: Work) -> LocalEngine:
+        return LocalEngine(await asyncio.to_thread(self._load, work), self.name, in_turn=work == "list")
 
     def _load(self, work: Work) -> Any:
         genai = import_genai()
         path = self._path or default_weights()
         try:
-            tokenizer = self._words.tokenizer if self._words else genai.Tokenizer(path)
+            tokenizer = self._tokenizer.tokenizer if self._tokenizer else genai.Tokenizer(path)
             properties = FAST if work == "reply" else EXACT
             pipeline = genai.ContinuousBatchingPipeline(path, tokenizer, self._scheduler(work), "CPU", **properties)
         except Exception as error:  # of any type: an unknown GGUF tokenizer is an IndexError
             hint = "; of GGUF it reads few architectures, an exported OpenVINO folder always works" * path.is_file()
             raise InputError(f"OpenVINO cannot load this model: {one_line(error)}{hint}", path) from error
-        if self._words is None:
+        if self._tokenizer is None:
             own = pipeline.get_config()
             self._ends = {"eos_token_id": own.eos_token_id, "stop_token_ids": own.stop_token_ids}
-            self._words = Words(tokenizer, self.name, self.context)
-            self.context = self._words.context
+            self._tokenizer = LocalTokenizer(tokenizer, self.name, self.context)
+            self.context = self._tokenizer.context
         return pipeline
 
     def _scheduler(self, work: Work) -> Any:
@@ -138,19 +128,18 @@ class LocalModel:
         return scheduler
 
     async def send(self, payload: dict[str, Any]) -> Completion:
-        """Ask once; `CallRejected("too_long", …)` where prompt and reply pass the context."""
-        if self._words is None:
+        """Ask once; `CallRejected("too_long", …)` if prompt and reply exceed the context."""
+        if self._tokenizer is None:
             raise RuntimeError("LocalModel.send before start")
-        tokens = self._words.prompt(payload)
+        tokens = self._tokenizer.prompt(payload)
         if "score" in payload:
             return await self._score(tokens, payload["score"])
-        self._words.fit(len(tokens), payload["max_tokens"])
+        self._tokenizer.fit(len(tokens), payload["max_tokens"])
         engine = await self._engine("reply")
         [output] = await engine.ask(tokens, self._config(payload))
-        text = self._words.text(output.generated_ids)
-        ends = [at for stop in payload.get("stop", ()) if (at := text.find(stop)) >= 0]
+        text = self._tokenizer.text(output.generated_ids)
         return Completion(
-            text[: min(ends)] if ends else text,
+            text[: first_stop(payload.get("stop", ()), text)],
             "stop" if output.finish_reason.name == "STOP" else "length",
             self.name,
             input_tokens=len(tokens),
@@ -160,12 +149,12 @@ class LocalModel:
     async def _score(self, prompt: list[int], texts: list[str]) -> Completion:
         """Log-probabilities of `texts` after `prompt`, prompt and text tokenised apart.
 
-        A narrow beam search lists the likeliest next tokens, a wide one more of them where a text is not among those;
+        A narrow beam search lists the likeliest next tokens, a wide one more of them if a text is not among those;
         what neither answers is asked by echo, a prompt each.
         """
-        assert self._words is not None
-        parts = [self._words.continuation(text) for text in texts]
-        self._words.fit(len(prompt) + max(map(len, parts)), 1)
+        assert self._tokenizer is not None
+        parts = [self._tokenizer.continuation(text) for text in texts]
+        self._tokenizer.fit(len(prompt) + max(map(len, parts)), 1)
         lister = await self._engine("list")
         scores: dict[tuple[int, ...], float] = {(): 0.0}
         for width in LISTED:
@@ -206,7 +195,8 @@ class LocalModel:
             **self._ends,
         )
         if payload["temperature"] > 0:
-            config.temperature, config.rng_seed = payload["temperature"], payload["seed"]
+            config.temperature = payload["temperature"]
+            config.rng_seed = payload["seed"]
         for key in EXTRAS:
             if key in payload:
                 try:
@@ -221,8 +211,9 @@ class LocalModel:
 
     async def close(self) -> None:
         """Ends the engines and frees the weights."""
-        engines, self._engines = list(self._engines.values()), {}
-        self._words = None
+        engines = list(self._engines.values())
+        self._engines = {}
+        self._tokenizer = None
         for task in engines:
             if not task.done():
                 await asyncio.wait([task])

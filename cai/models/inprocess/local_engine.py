@@ -1,8 +1,6 @@
 """One thread that plays the requests of all live flows as one continuous batch.
 
-Knows a pipeline by `add_request`, `step` and the handles it returns; nothing of prompts, templates or tokenizers.
-
-A prefix cache helps nobody in the step that fills it: six scores of one pair, asked at once, each compute the whole
+A prefix cache helps no request in the step that fills it: six scores of one pair, asked at once, each compute the whole
 conversation (2.2 s for 6 x 413 tokens; 1.1 s in turn). So a request can be held back until what it shares is computed.
 """
 
@@ -90,7 +88,7 @@ class _Beginnings:
             del self._held[next(iter(self._held))]
 
 
-class Engine:
+class LocalEngine:
     """Owns a pipeline: `ask` from the loop it was made in; all that is asked meanwhile shares one batch.
 
     in_turn: a prompt waits while another that begins like it is computed, to find the beginning in the prefix cache.
@@ -145,7 +143,9 @@ class Engine:
                 self._stopped = ModelStopped(f"{self._name} failed: {one_line(error)}; the run can be resumed")
                 self._end(self._stopped)
                 return
-            patience = None if not (self._live or self._waiting) else PAUSE if progress else 0.0
+            patience = PAUSE if progress else 0.0
+            if not (self._live or self._waiting):
+                patience = None
 
     def _arrivals(self, patience: float | None) -> Iterable[_Job | None]:
         """What was asked since the last step; waits `patience` seconds for the first (None: until it comes)."""
@@ -183,7 +183,8 @@ class Engine:
                 job.handle.cancel()
         if self._live:
             self._pipeline.step()
-        live, going = self._live, list[_Job]()
+        live = self._live
+        going: list[_Job] = []
         done: list[tuple[_Job, Any]] = []
         crowded: list[_Job] = []
         for job in live:
@@ -222,7 +223,8 @@ class Engine:
         for job in self._live:
             job.handle.cancel()
         jobs = [*self._live, *self._waiting, *(job for job in self._arrivals(0.0) if job is not None)]
-        self._live, self._waiting = [], []
+        self._live = []
+        self._waiting = []
         self._settle([(job, reason) for job in jobs])
 
 

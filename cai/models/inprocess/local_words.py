@@ -1,7 +1,4 @@
-"""Between texts and tokens for the embedded model: chat markup, role markers in texts taken apart, lengths.
-
-Knows OpenVINO GenAI's Tokenizer; nothing of sampling, batches or weights.
-"""
+"""Between texts and tokens for the embedded model: chat markup, role markers in texts taken apart, lengths."""
 
 from __future__ import annotations
 
@@ -15,14 +12,15 @@ from cai.models.inprocess.local_engine import one_line
 CUT = f"\ufdd0{secrets.token_hex(8)}\ufdd0"  # where a marker in a text is taken apart; unguessable
 
 
-class Words:
-    """The tokenizer of one model, as payloads need it."""
+class LocalTokenizer:
+    """OpenVINO GenAI's tokenizer of one model, as payloads need it."""
 
     def __init__(self, tokenizer: Any, name: str, context: int | None) -> None:
         self.tokenizer = tokenizer
         self._name = name
         every = [[token] for token in range(len(tokenizer.get_vocab()))]
-        shown, hidden = tokenizer.decode(every, skip_special_tokens=False), tokenizer.decode(every)
+        shown = tokenizer.decode(every, skip_special_tokens=False)
+        hidden = tokenizer.decode(every)
         markers = sorted({text for text, plain in zip(shown, hidden, strict=True) if text != plain}, key=len)
         self._marker = re.compile("|".join(re.escape(marker) for marker in reversed(markers)) or r"(?!)")
         # Fewest tokens a text can be: its length by the longest token, in characters.
@@ -35,7 +33,7 @@ class Words:
         """The tokens of a payload's conversation or text, and of the started reply.
 
         Texts cannot forge a turn: "<|im_start|>" in one becomes the tokens of its letters, never the marker's own.
-        Raises `CallRejected` where it cannot fit or the template refuses it, `ModelStopped` where there is no template.
+        Raises `CallRejected` if it cannot fit or the template refuses it, `ModelStopped` if there is no template.
         """
         prefill = self._apart(payload.get("prefill", ""))
         if "text" in payload:
@@ -51,9 +49,9 @@ class Words:
         return self._encode(text + prefill)
 
     def fit(self, tokens: int, reply: int) -> None:
-        """Raises `CallRejected("too_long", …)` where prompt and reply together pass the context."""
+        """Raise `CallRejected("too_long", …)` if prompt and reply together exceed the context."""
         if tokens + reply > self.context:
-            self._too_long(f"{tokens} tokens", reply)
+            self._too_long(f"{tokens} tokens + {reply} for the reply")
 
     def continuation(self, text: str) -> list[int]:
         """The tokens of a text that is scored after a prompt; " A" and "A" differ."""
@@ -72,11 +70,12 @@ class Words:
 
     def _encode(self, text: str, special: bool = False) -> list[int]:
         """Tokens of `text`, apart at each `CUT`; a text of megabytes is refused by its length alone."""
-        if (least := len(text) // self._longest) > self.context:
-            self._too_long(f"at least {least} tokens", 0)
+        least = len(text) // self._longest
+        if least > self.context:
+            self._too_long(f"at least {least} tokens")
         tokens = self._tokens(text, special)
         if len(tokens) >= self.context:  # at which some tokenizers cut
-            self._too_long(f"at least {len(tokens)} tokens", 0)
+            self._too_long(f"at least {len(tokens)} tokens")
         return tokens
 
     def _tokens(self, text: str, special: bool = False) -> list[int]:
@@ -86,6 +85,5 @@ class Words:
             tokens += encoded.input_ids.data[0].tolist()
         return tokens
 
-    def _too_long(self, tokens: str, reply: int) -> None:
-        asked = f" + {reply} for the reply" if reply else ""
-        raise CallRejected("too_long", f"{tokens}{asked}; the context of {self._name} is {self.context}")
+    def _too_long(self, length: str) -> None:
+        raise CallRejected("too_long", f"{length}; the context of {self._name} is {self.context}")

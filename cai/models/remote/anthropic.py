@@ -77,11 +77,10 @@ class AnthropicModel:
             body["system"] = system
         if request.stop:
             body["stop_sequences"] = list(request.stop)
-        temperature = sampling.temperature if request.temperature is None else request.temperature
-        if not 0 <= temperature <= 1:
-            raise UsageError(f"temperature {temperature:g} is outside what Anthropic's models take: 0 to 1")
+        if not 0 <= call.temperature <= 1:
+            raise UsageError(f"temperature {call.temperature:g} is outside what Anthropic's models take: 0 to 1")
         if self._takes_temperature:
-            body["temperature"] = temperature
+            body["temperature"] = call.temperature
         if request.role != "judge":
             body["cache_control"] = {"type": "ephemeral"}
         body |= sampling.extra_body

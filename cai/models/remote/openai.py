@@ -12,6 +12,7 @@ from typing import Any
 from cai.calls.model import Connection
 from cai.errors import CallRejected, ModelFault, UsageError
 from cai.models.remote.http import Client, error_in
+from cai.models.thoughts import split_thoughts
 from cai.records import Abilities, Call, Completion, Finish, Request
 
 OFFICIAL = "api.openai.com"
@@ -69,7 +70,7 @@ class OpenAIModel:
             if request.top_logprobs:
                 body |= {"logprobs": True, "top_logprobs": request.top_logprobs}
         if not self._reasoning:
-            body["temperature"] = sampling.temperature if request.temperature is None else request.temperature
+            body["temperature"] = call.temperature
             if request.stop:
                 body["stop"] = list(request.stop)
         body["seed"] = call.seed
@@ -141,21 +142,6 @@ class OpenAIModel:
 
     async def close(self) -> None:
         await self._client.close()
-
-
-def split_thoughts(text: str) -> tuple[str, str | None]:
-    """The reply and the thoughts of a model whose server leaves `<think>…</think>` at the start of the text.
-
-    Templates of some models open the tag themselves, so that the text holds only its end; a reply that was cut while
-    thinking has only its start.
-    """
-    before, closed, after = text.partition("</think>")
-    opened = before.lstrip().removeprefix("<think>")
-    if closed and "<think>" not in opened:
-        return after.lstrip(), opened.strip()
-    if text.lstrip().startswith("<think>"):
-        return "", opened.strip()
-    return text, None
 
 
 def chat_logprobs(listed: dict[str, Any]) -> tuple[dict[str, float], ...] | None:

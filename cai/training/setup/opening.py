@@ -9,18 +9,18 @@ import importlib.util
 from pathlib import Path
 from typing import Any
 
-from cai.errors import MissingExtra, UsageError
+from cai.errors import UsageError
 from cai.sources.built_in import path_of
 from cai.training.setup.plan import Machine, Shape
 from cai.weights.bases import Base as Base
 from cai.weights.bases import find_base as find_base
 from cai.weights.loading import load_config, load_model, load_tokenizer, reasons
+from cai.weights.vendors import need
 
 
 def need_train(what: str = "training") -> None:
-    """Raises MissingExtra where a package of the `train` extra is not installed."""
-    if any(importlib.util.find_spec(name) is None for name in ("torch", "trl", "peft", "accelerate", "datasets")):
-        raise MissingExtra(what, "train")
+    """Raise MissingExtra if a package of the `train` extra is not installed."""
+    need(what, "train", "torch", "trl", "peft", "accelerate", "datasets")
 
 
 def open_tokenizer(base: Base, chat_template: str | None, *, chats: bool) -> Any:

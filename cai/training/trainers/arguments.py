@@ -15,7 +15,7 @@ from cai.training.data.rows import Method
 from cai.training.setup.config import Loaded, TrainConfig, trl_arguments
 from cai.training.setup.folder import CHECKPOINTS
 from cai.training.setup.plan import Plan
-from cai.weights.vendors import vendors_among_themselves
+from cai.weights.vendors import silence_libraries
 
 
 def arguments(plan: Plan, config: TrainConfig, out: Path, *, evaluates: bool) -> dict[str, Any]:
@@ -67,7 +67,7 @@ def check_trl(method: Method, loaded: Loaded) -> dict[str, Any]:
     check_reporters(given.get("report_to"))
     neutral = {"output_dir": "unused", "use_cpu": not torch.cuda.is_available(), "bf16": False, "report_to": []}
     try:
-        with vendors_among_themselves():
+        with silence_libraries():
             made(**neutral | {"gradient_checkpointing": None} | given)
     except Exception as error:  # of any type: a misspelt optimiser is a ValueError, a missing package an ImportError
         raise UsageError(f"TRL refuses an argument under 'trl': {' '.join(str(error).split())[:300]}") from error

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cai.errors import CallRejected, ModelStopped
-from cai.models.inprocess.local_engine import BLOCK, ENOUGH, Engine, one_line
+from cai.models.inprocess.local_engine import BLOCK, ENOUGH, LocalEngine, one_line
 
 pytest.importorskip("openvino")
 
@@ -80,7 +80,7 @@ class Pipeline:
 def test_requests_asked_together_share_one_batch() -> None:
     async def play() -> None:
         pipeline = Pipeline()
-        engine = Engine(pipeline, "m")
+        engine = LocalEngine(pipeline, "m")
         asked = [asyncio.create_task(engine.ask([n], 3)) for n in range(8)]
         await asyncio.sleep(0)
         pipeline.gate.set()
@@ -95,7 +95,7 @@ def test_requests_asked_together_share_one_batch() -> None:
 def test_a_cancelled_caller_leaves_the_batch_and_the_others_go_on() -> None:
     async def play() -> None:
         pipeline = Pipeline()
-        engine = Engine(pipeline, "m")
+        engine = LocalEngine(pipeline, "m")
         dropped, kept = asyncio.create_task(engine.ask([1], 10**9)), asyncio.create_task(engine.ask([2], 5))
         await asyncio.sleep(0.01)
         dropped.cancel()
@@ -112,7 +112,7 @@ def test_a_failing_step_reaches_everyone_who_waits_and_everyone_who_asks_later()
     async def play() -> None:
         pipeline = Pipeline(fails_at_step=2)
         pipeline.gate.set()
-        engine = Engine(pipeline, "m")
+        engine = LocalEngine(pipeline, "m")
         answers = await asyncio.gather(engine.ask([1], 9), engine.ask([2], 9), return_exceptions=True)
         assert [str(answer) for answer in answers] == ["m failed: out of memory; the run can be resumed"] * 2
         with pytest.raises(ModelStopped, match="out of memory"):
@@ -126,7 +126,7 @@ def test_a_refused_request_fails_alone() -> None:
     async def play() -> None:
         pipeline = Pipeline()
         pipeline.gate.set()
-        engine = Engine(pipeline, "m")
+        engine = LocalEngine(pipeline, "m")
         refused, answer = await asyncio.gather(engine.ask([1], None), engine.ask([2], 2), return_exceptions=True)
         assert isinstance(refused, CallRejected)
         assert (refused.reason, str(refused)) == ("model_error", "m: bad config")
@@ -140,7 +140,7 @@ def test_a_request_the_cache_cannot_hold_is_rejected_as_too_long() -> None:
     async def play() -> None:
         pipeline = Pipeline()
         pipeline.gate.set()
-        engine = Engine(pipeline, "m")
+        engine = LocalEngine(pipeline, "m")
         with pytest.raises(CallRejected, match="memory") as caught:
             await engine.ask([1], -5)
         assert caught.value.reason == "too_long"
@@ -154,7 +154,7 @@ def test_closing_ends_the_thread_and_tells_those_who_wait() -> None:
         before = threading.active_count()
         pipeline = Pipeline()
         pipeline.gate.set()
-        engine = Engine(pipeline, "m")
+        engine = LocalEngine(pipeline, "m")
         waiting = asyncio.create_task(engine.ask([1], 10**9))
         await asyncio.sleep(0.01)
         await engine.close()
@@ -183,7 +183,7 @@ def played_in_turn(prompts: list[list[int]], steps: list[int], memory: int = 10*
 
     async def play() -> tuple[Pipeline, list[Any]]:
         pipeline = Pipeline(memory=memory)
-        engine = Engine(pipeline, "m", in_turn=True)
+        engine = LocalEngine(pipeline, "m", in_turn=True)
         asked = [asyncio.create_task(engine.ask([9], 2))]  # the thread waits in its step until all others are asked
         asked += [asyncio.create_task(engine.ask(*one)) for one in zip(prompts, steps, strict=True)]
         await asyncio.sleep(0.01)
@@ -219,7 +219,7 @@ def test_a_prompt_does_not_wait_for_one_that_is_never_computed() -> None:
 
     async def cancelled() -> None:
         pipeline = Pipeline()
-        engine = Engine(pipeline, "m", in_turn=True)
+        engine = LocalEngine(pipeline, "m", in_turn=True)
         first = asyncio.create_task(engine.ask(prompts[0], 10**9))
         second, third = (asyncio.create_task(engine.ask(prompts[1], 1)) for _ in range(2))
         await asyncio.sleep(0.01)
@@ -237,7 +237,7 @@ def test_closing_tells_those_who_wait_their_turn_too() -> None:
     async def play() -> None:
         pipeline = Pipeline()
         pipeline.gate.set()
-        engine = Engine(pipeline, "m", in_turn=True)
+        engine = LocalEngine(pipeline, "m", in_turn=True)
         asked = [asyncio.create_task(engine.ask([*CONVERSATION, n], 10**9)) for n in range(3)]
         await asyncio.sleep(0.01)
         await engine.close()
@@ -278,7 +278,7 @@ def test_what_had_no_memory_in_company_is_asked_again_in_a_smaller_batch() -> No
     async def play() -> None:
         pipeline = Pipeline(memory=3)
         pipeline.gate.set()
-        engine = Engine(pipeline, "m")
+        engine = LocalEngine(pipeline, "m")
         answers = await asyncio.wait_for(asyncio.gather(*(engine.ask([n], 3) for n in range(8))), 10)
         assert answers == [[f"answer to [{n}]"] for n in range(8)]
         await engine.close()

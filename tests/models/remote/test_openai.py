@@ -22,7 +22,8 @@ from cai.errors import (
     UsageError,
 )
 from cai.models import open_model
-from cai.models.remote.openai import OpenAIModel, split_thoughts
+from cai.models.remote.openai import OpenAIModel
+from cai.models.thoughts import split_thoughts
 from cai.records import Call, Completion, Request, Sampling
 
 QUESTION = Request("assistant", ({"role": "user", "content": "How do bees fly?"},))

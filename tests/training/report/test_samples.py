@@ -24,7 +24,7 @@ from cai.training.report.samples import (
     untrained,
     write_samples,
 )
-from cai.weights.vendors import vendors_among_themselves
+from cai.weights.vendors import silence_libraries
 
 TEXTS = ("Hi", "Where does the quiet river run past?", "And then, after the old mill, where does it run? " * 3)
 PROMPTS: list[Turns] = [({"role": "user", "content": text},) for text in TEXTS]
@@ -43,7 +43,7 @@ def words(base: Path) -> Any:
 def adapted(model: Any, *names: str) -> Any:
     """The model with adapters that each change it, the first one active."""
     config = peft.LoraConfig(r=4, target_modules="all-linear", init_lora_weights=False, task_type="CAUSAL_LM")
-    with vendors_among_themselves():
+    with silence_libraries():
         found = peft.get_peft_model(model, config, adapter_name=names[0])
     for name in names[1:]:
         found.add_adapter(name, config)

@@ -1,0 +1,37 @@
+"""What models in this process read of a request: its words, its sampling settings and where its stop strings begin."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from difflib import get_close_matches
+from typing import Any
+
+from cai.errors import UsageError
+from cai.records import Request
+
+
+def question(request: Request) -> dict[str, Any]:
+    """The part of a payload that says what is asked, without how the answer is sampled."""
+    if request.text is None:
+        body: dict[str, Any] = {"messages": [dict(message) for message in request.messages]}
+    else:
+        body = {"text": request.text}
+    if request.prefill:
+        body["prefill"] = request.prefill
+    if request.score:
+        body["score"] = list(request.score)
+    return body
+
+
+def check_settings(names: Iterable[str], known: Sequence[str], model: str) -> None:
+    """Raise UsageError for the first of `names` that is not a sampling setting of `model`."""
+    for name in names:
+        if name not in known:
+            close = get_close_matches(name, known, n=1)
+            hint = f"did you mean {close[0]!r}?" if close else f"known: {', '.join(known)}"
+            raise UsageError(f"{model} has no setting {name!r} (extra body); {hint}")
+
+
+def first_stop(stops: Iterable[str], text: str) -> int | None:
+    """Where the earliest of `stops` begins in `text`; None if none occurs."""
+    return min((at for at in map(text.find, stops) if at >= 0), default=None)
