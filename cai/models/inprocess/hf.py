@@ -13,9 +13,9 @@ from cai.models.inprocess.hf_model import TransformersModel
 from cai.models.inprocess.hf_rows import Row
 from cai.models.inprocess.hf_words import HFTokenizer
 from cai.models.inprocess.requests import check_settings, first_stop, question
-from cai.models.thoughts import split_thoughts
 from cai.records import Abilities, Call, Completion
 from cai.sources.built_in import path_of
+from cai.texts.thoughts import split_thoughts
 from cai.weights.bases import Base, base_at, check_kind
 from cai.weights.hashes import fingerprint
 from cai.weights.loading import load_model, load_tokenizer, words_of

@@ -12,8 +12,8 @@ from typing import Any
 from cai.calls.model import Connection
 from cai.errors import CallRejected, ModelFault, UsageError
 from cai.models.remote.http import Client, error_in
-from cai.models.thoughts import split_thoughts
 from cai.records import Abilities, Call, Completion, Finish, Request
+from cai.texts.thoughts import split_thoughts
 
 OFFICIAL = "api.openai.com"
 # OpenAI's reasoning models: temperature is fixed at 1, and they take neither stop strings nor logprobs.

@@ -20,8 +20,8 @@ from cai.models.inprocess.hf import HFModel
 from cai.models.inprocess.hf_engine import HFEngine
 from cai.models.inprocess.hf_rows import Row, choose
 from cai.models.inprocess.hf_words import HFTokenizer
-from cai.models.thoughts import split_thoughts
 from cai.records import Call, Completion, Request, Sampling
+from cai.texts.thoughts import split_thoughts
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")

@@ -23,8 +23,8 @@ from cai.errors import (
 )
 from cai.models import open_model
 from cai.models.remote.openai import OpenAIModel
-from cai.models.thoughts import split_thoughts
 from cai.records import Call, Completion, Request, Sampling
+from cai.texts.thoughts import split_thoughts
 
 QUESTION = Request("assistant", ({"role": "user", "content": "How do bees fly?"},))
 KEY = "sk-proj-Zq8vW2mT4xR7"
