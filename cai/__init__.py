@@ -14,8 +14,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from cai.constitution.files import list_constitutions, load_constitution
-    from cai.constitution.principles import Constitution, Principle
+    from cai.constitution.principles import Constitution, Principle, list_constitutions, load_constitution
     from cai.errors import CaiError
     from cai.evaluation.ablation import ablate
     from cai.evaluation.audit import audit
@@ -55,8 +54,8 @@ _HOME = {
     "generate": "runs.play",
     "judge_bench": "evaluation.bench",
     "label": "runs.play",
-    "list_constitutions": "constitution.files",
-    "load_constitution": "constitution.files",
+    "list_constitutions": "constitution.principles",
+    "load_constitution": "constitution.principles",
     "read_calls": "folder.store",
     "read_prompts": "sources.files",
     "merge": "weights.merge",

@@ -45,7 +45,7 @@ class InputError(CaiError):
     """A file the user wrote is wrong."""
 
     def __init__(self, message: str, path: str | Path | None = None, line: int | None = None) -> None:
-        self.path, self.line = path, line
+        self.message, self.path, self.line = message, path, line
         where = "" if path is None else f"{path}:{line}: " if line is not None else f"{path}: "
         super().__init__(where + message)
 

@@ -18,7 +18,7 @@ def constitution_list(json: Json = False) -> None:
 
     Example: cai constitution list
     """
-    from cai.constitution.files import list_constitutions
+    from cai.constitution.principles import list_constitutions
 
     found = list_constitutions()
     if json:
@@ -103,7 +103,7 @@ def constitution_test(
 
     Example: cai constitution test my.yaml --judge openai:gpt-4.1-mini
     """
-    from cai.constitution.files import load_constitution
+    from cai.constitution.principles import load_constitution
     from cai.errors import CaiError
     from cai.evaluation.trial import resolve_trial, run_trial
 

@@ -14,8 +14,7 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
-from cai.constitution.files import FORMS, KEYS
-from cai.constitution.principles import ConstitutionFile, principle_id
+from cai.constitution.principles import FORMS, KEYS, ConstitutionFile, principle_id
 from cai.errors import InputError, UsageError
 from cai.sources import yamlfile
 

@@ -1,7 +1,4 @@
-"""Checks a constitution the way a linter checks code: what keeps it from loading, and what will make it work badly.
-
-Errors must be fixed; warnings name a risk and the evidence for it. Asks no model.
-"""
+"""Checks a constitution as a linter checks code: errors keep it from loading, warnings name a risk and its evidence."""
 
 from __future__ import annotations
 
@@ -9,10 +6,9 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from itertools import combinations
 from pathlib import Path
-from typing import Literal
 
-from cai.constitution.files import find_constitution, read_constitution
-from cai.constitution.principles import Constitution, Principle
+from cai.constitution.findings import Finding
+from cai.constitution.principles import Constitution, Principle, Reader, find_constitution
 from cai.records import ConstitutionRef, Record
 
 FIELDS = ("text", "critique", "revise", "choose")
@@ -43,21 +39,15 @@ POSITION = re.compile(
 )
 TEMPLATE = re.compile(r"\{\{|\{%|\{#|\{\w*\}")
 WRAPPER = re.compile(r"^\s*(?:CritiqueRequest|RevisionRequest|Critique|Revision|Human|Assistant):|Options:\s*$", re.M)
-
-
-class Finding(Record):
-    """One thing the check found; `line` is 1-based, `principle` an id, None where it concerns the whole file."""
-
-    level: Literal["error", "warning"]
-    code: str
-    message: str
-    file: str | None = None
-    line: int | None = None
-    principle: str | None = None
+MARKS = (  # code, what is looked for, and why it is wrong there
+    ("template-syntax", TEMPLATE, "text is literal, nothing is filled in"),
+    ("wrapper-text", WRAPPER, "templates add such marks themselves"),
+    ("position-wording", POSITION, "replies are shown in both orders, name no position"),
+)
 
 
 class Report(Record):
-    """What a check found; `constitution` is None when the file cannot be loaded."""
+    """What a check found; `constitution` is None if the file cannot be loaded."""
 
     path: str
     constitution: ConstitutionRef | None
@@ -65,36 +55,41 @@ class Report(Record):
     warnings: tuple[Finding, ...]
 
     def lines(self) -> Iterator[str]:
-        """The report for people to read: a line per finding, errors first, then the verdict."""
+        """The report for people to read: a line per finding, errors first, then the totals."""
         for finding in (*self.errors, *self.warnings):
-            where = f"{finding.file or self.path}:{finding.line}" if finding.line else finding.file or self.path
-            yield f"{where}: {finding.level}: {finding.message} [{finding.code}]"
+            place = finding.file or self.path
+            if finding.line is not None:
+                place = f"{place}:{finding.line}"
+            yield f"{place}: {finding.level}: {finding.message} [{finding.code}]"
         yield f"{self.path}: {len(self.errors)} errors, {len(self.warnings)} warnings"
 
 
 def check(name_or_path: str | Path, more: Sequence[Finding] = ()) -> Report:
-    """Everything wrong with a constitution, `more` (findings of other checks, such as of templates) included.
+    """Everything wrong with a constitution, and `more`: findings of other checks, such as of templates.
 
-    Raises `ConstitutionError` only where there is no such file.
+    Raises ConstitutionError only if there is no such file.
     """
-    path = str(find_constitution(name_or_path))
-    draft = read_constitution(path)
-    law = draft.constitution
-    findings = [
-        Finding(level="error", code=p.code, message=p.message, file=p.file, line=p.line) for p in draft.problems
-    ]
-    for rule in RULES if law else ():
-        assert law is not None
-        for finding in rule(law):
-            file, line = draft.places[finding.principle] if finding.principle else (path, None)
-            findings.append(finding.model_copy(update={"file": file, "line": line}))
+    path = find_constitution(name_or_path)
+    reader = Reader()
+    law = reader.read(path)
+    findings = list(reader.problems)
+    if law is not None:
+        findings += [_placed(finding, path, reader) for rule in RULES for finding in rule(law)]
     findings += more
     return Report(
-        path=path,
-        constitution=law.ref if law else None,
+        path=str(path),
+        constitution=None if law is None else law.ref,
         errors=tuple(finding for finding in findings if finding.level == "error"),
         warnings=tuple(finding for finding in findings if finding.level == "warning"),
     )
+
+
+def _placed(finding: Finding, path: Path, reader: Reader) -> Finding:
+    """A finding with the file and line of its principle."""
+    if finding.principle is None:
+        return finding.model_copy(update={"file": str(path)})
+    file, line = reader.places[finding.principle]
+    return finding.model_copy(update={"file": file, "line": line})
 
 
 def _warning(code: str, message: str, principle: str | None = None) -> Finding:
@@ -111,8 +106,15 @@ def _words(text: str) -> list[str]:
 
 def similarity(one: str, two: str) -> float:
     """The share of content words two texts have in common, 0 to 1 (Jaccard; the words of any request are left out)."""
-    a, b = ({word.removesuffix("s") for word in _words(text) if word not in FRAME} for text in (one, two))
-    return len(a & b) / len(a | b) if a | b else float(_words(one) == _words(two))
+    a = _content(one)
+    b = _content(two)
+    if not a | b:
+        return float(_words(one) == _words(two))
+    return len(a & b) / len(a | b)
+
+
+def _content(text: str) -> set[str]:
+    return {word.removesuffix("s") for word in _words(text) if word not in FRAME}
 
 
 def _description(law: Constitution) -> Iterator[Finding]:
@@ -123,31 +125,35 @@ def _description(law: Constitution) -> Iterator[Finding]:
 def _jobs(law: Constitution) -> Iterator[Finding]:
     cannot_revise = [p.id for p in law.principles if not p.can_revise]
     cannot_judge = [p.id for p in law.principles if not p.can_judge]
-    for code, ids, job, need in (
-        ("judge-only", cannot_revise, "generating", "'critique' and 'revise'"),
-        ("revise-only", cannot_judge, "labelling", "'choose'"),
-    ):
-        if ids:
-            effect = f"{job} is refused" if len(ids) == len(law.principles) else f"{job} never draws them"
-            message = (
-                f"{len(ids)} of {len(law.principles)} principles lack {need} (or 'text'), so {effect}: {_few(ids)}"
-            )
-            yield _warning(code, message, ids[0])
+    yield from _lacking(law, "judge-only", cannot_revise, "generating", "'critique' and 'revise'")
+    yield from _lacking(law, "revise-only", cannot_judge, "labelling", "'choose'")
+
+
+def _lacking(law: Constitution, code: str, ids: list[str], job: str, need: str) -> Iterator[Finding]:
+    count = len(law.principles)
+    effect = f"{job} never draws them"
+    if len(ids) == count:
+        effect = f"{job} is refused"
+    if ids:
+        message = f"{len(ids)} of {count} principles lack {need} (or 'text'), so {effect}: {_few(ids)}"
+        yield _warning(code, message, ids[0])
 
 
 def _duplicates(law: Constitution) -> Iterator[Finding]:
     for one, two in combinations(law.principles, 2):
         for name in ("text", "critique", "choose"):  # requests to revise are alike by nature
-            a, b = getattr(one, name), getattr(two, name)
-            if a is None or b is None:
+            a = getattr(one, name)
+            b = getattr(two, name)
+            if a is None or b is None or similarity(a, b) < NEAR:
                 continue
-            share = similarity(a, b)
-            if share >= NEAR:
-                how = "the same words" if _words(a) == _words(b) else f"{share:.0%} of the content words"
-                code = "duplicate" if _words(a) == _words(b) else "near-duplicate"
-                message = f"'{name}' of {one.id!r} and {two.id!r} have {how}; merge them, or raise one's weight instead"
-                yield _warning(code, message, two.id)
-                break
+            code = "near-duplicate"
+            how = f"{similarity(a, b):.0%} of the content words"
+            if _words(a) == _words(b):
+                code = "duplicate"
+                how = "the same words"
+            message = f"'{name}' of {one.id!r} and {two.id!r} have {how}; merge them, or raise one's weight instead"
+            yield _warning(code, message, two.id)
+            break
 
 
 def _framing(law: Constitution) -> Iterator[Finding]:
@@ -188,15 +194,10 @@ def _lengths(law: Constitution) -> Iterator[Finding]:
 def _wording(law: Constitution) -> Iterator[Finding]:
     for p in law.principles:
         for name, text in _wordings(p):
-            if found := TEMPLATE.search(text):
-                message = f"'{name}' of {p.id!r} contains {found[0]!r}: text is literal, nothing is filled in"
-                yield _warning("template-syntax", message, p.id)
-            if found := WRAPPER.search(text):
-                message = f"'{name}' of {p.id!r} contains {found[0].strip()!r}: templates add such marks themselves"
-                yield _warning("wrapper-text", message, p.id)
-            if name in ("text", "choose") and (found := POSITION.search(text)):
-                message = f"'{name}' of {p.id!r} says {found[0]!r}: replies are shown in both orders, name no place"
-                yield _warning("position-wording", message, p.id)
+            for code, pattern, advice in MARKS:
+                match = pattern.search(text)
+                if match is not None and (code != "position-wording" or name in ("text", "choose")):
+                    yield _warning(code, f"'{name}' of {p.id!r} contains {match[0].strip()!r}: {advice}", p.id)
 
 
 def _tests(law: Constitution) -> Iterator[Finding]:
@@ -204,23 +205,25 @@ def _tests(law: Constitution) -> Iterator[Finding]:
     for p, i, test in tests:
         if _words(test.better) == _words(test.worse):
             message = f"test {i} of {p.id!r}: 'better' and 'worse' are the same, so no judge can pass it"
-            yield Finding(level="error", code="test-same", message=message, principle=p.id)
+            yield Finding(code="test-same", message=message, principle=p.id)
         if not p.can_judge:
             message = f"test {i} of {p.id!r} cannot run: the principle has no 'choose' and no 'text'"
-            yield Finding(level="error", code="test-no-choose", message=message, principle=p.id)
-    for word, count in (
-        ("longer", sum(len(test.better) > len(test.worse) for _, _, test in tests)),
-        ("shorter", sum(len(test.better) < len(test.worse) for _, _, test in tests)),
-    ):
-        if len(tests) >= LENGTH_TESTS and count > LENGTH_SHARE * len(tests):
-            message = (
-                f"the better reply is the {word} one in {count} of {len(tests)} tests: a judge of length would pass"
-            )
-            yield _warning("test-length", message)
+            yield Finding(code="test-no-choose", message=message, principle=p.id)
+    yield from _length(len(tests), "longer", sum(len(test.better) > len(test.worse) for _, _, test in tests))
+    yield from _length(len(tests), "shorter", sum(len(test.better) < len(test.worse) for _, _, test in tests))
+
+
+def _length(tests: int, word: str, count: int) -> Iterator[Finding]:
+    if tests >= LENGTH_TESTS and count > LENGTH_SHARE * tests:
+        message = f"the better reply is the {word} one in {count} of {tests} tests: a judge of length would pass"
+        yield _warning("test-length", message)
 
 
 def _few(ids: Sequence[str]) -> str:
-    return ", ".join(ids[:5]) + (f" and {len(ids) - 5} more" if len(ids) > 5 else "")
+    names = ", ".join(ids[:5])
+    if len(ids) > 5:
+        return f"{names} and {len(ids) - 5} more"
+    return names
 
 
 RULES: tuple[Callable[[Constitution], Iterator[Finding]], ...] = (

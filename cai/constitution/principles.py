@@ -1,8 +1,4 @@
-"""A constitution: its principles and few-shot examples, from YAML files and from Python.
-
-Finds files by path or built-in name, follows `extends`, and reports every problem of a file with its line. Text is
-literal. Knows nothing of templates, models, or how a principle is put to a model.
-"""
+"""Constitutions: principles and examples, read from YAML files with everything they extend, or made in Python."""
 
 from __future__ import annotations
 
@@ -11,45 +7,34 @@ import json
 import random
 import re
 import unicodedata
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from difflib import get_close_matches
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import (
-    AfterValidator,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    StringConstraints,
-    model_validator,
-)
+from pydantic import BeforeValidator, ConfigDict, Field, StringConstraints, ValidationError, model_validator
 from pydantic_core import PydanticCustomError
 
+from cai.constitution.examples import Example, PrincipleTest, Text
+from cai.constitution.findings import Finding
 from cai.errors import ConstitutionError
 from cai.records import ConstitutionRef, Message, Record
+from cai.sources import yamlfile
+from cai.sources.built_in import folder, path_of
 
+SUFFIXES = (".yaml", ".yml")
 SEMVER = r"^(0|[1-9]\d*)\.(0|[1-9]\d*)\.(0|[1-9]\d*)(-[0-9A-Za-z.-]+)?(\+[0-9A-Za-z.-]+)?$"
 NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
 
-Text = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]
 Name = Annotated[str, StringConstraints(pattern=NAME)]
 Version = Annotated[str, StringConstraints(pattern=SEMVER)]
 
 
-class PrincipleTest(Record):
-    """An executable example: a judge under the principle must prefer `better`, whichever is shown first."""
-
-    prompt: Text = Field(description="What the user says.")
-    better: Text = Field(description="The reply the principle prefers.")
-    worse: Text = Field(description="The reply it must lose to.")
-
-
 class Principle(Record):
-    """One rule, worded for up to three jobs; where a job has no wording of its own, `text` stands in for it."""
+    """One rule, worded for up to three jobs; `text` stands in for a wording that a job lacks."""
 
     model_config = ConfigDict(
-        json_schema_extra={
-            "anyOf": [{"required": ["text"]}, {"required": ["critique", "revise"]}, {"required": ["choose"]}],
-        }
+        json_schema_extra={"anyOf": [{"required": list(job)} for job in (["text"], ["critique", "revise"], ["choose"])]}
     )
 
     id: Name = Field(description="Stable name; appears in every row made under this principle.")
@@ -73,12 +58,12 @@ class Principle(Record):
 
     @property
     def can_revise(self) -> bool:
-        """Whether it words, or `text` can word, both the critique and the revision."""
+        """Whether it words both the critique and the revision, itself or by `text`."""
         return self.text is not None or (self.critique is not None and self.revise is not None)
 
     @property
     def can_judge(self) -> bool:
-        """Whether it words, or `text` can word, the choice between two replies."""
+        """Whether it words the choice between two replies, itself or by `text`."""
         return self.text is not None or self.choose is not None
 
 
@@ -97,33 +82,7 @@ def _principle(entry: Any) -> Any:
     return entry
 
 
-def _conversation(prompt: Any) -> Any:
-    return ({"role": "user", "content": prompt},) if isinstance(prompt, str) else prompt
-
-
-def _ends_with_user(messages: tuple[Message, ...]) -> tuple[Message, ...]:
-    if not messages or messages[-1]["role"] != "user":
-        raise PydanticCustomError("bad_prompt", "'prompt' must end with the user's turn")
-    return messages
-
-
 PrincipleEntry = Annotated[Principle, BeforeValidator(_principle, json_schema_input_type=str | Principle)]
-Conversation = Annotated[
-    tuple[Message, ...],
-    AfterValidator(_ends_with_user),
-    BeforeValidator(_conversation, json_schema_input_type=str | tuple[Message, ...]),
-]
-
-
-class Example(Record):
-    """A worked critique and revision, shown to base models before the real one."""
-
-    prompt: Conversation = Field(description="A user's message, or a list of messages that ends with the user.")
-    reply: Text
-    critique_request: Text
-    critique: Text
-    revision_request: Text
-    revision: Text
 
 
 class _Head(Record):
@@ -157,9 +116,9 @@ class Constitution(_Head):
     @model_validator(mode="after")
     def _ids_differ(self) -> Constitution:
         ids = [principle.id for principle in self.principles]
-        twice = next((name for name in ids if ids.count(name) > 1), None)
-        if twice is not None:
-            raise ValueError(f"principle id {twice!r} occurs twice; ids name rows and must differ")
+        for name in ids:
+            if ids.count(name) > 1:
+                raise ValueError(f"principle id {name!r} occurs twice; ids name rows and must differ")
         return self
 
     @property
@@ -169,31 +128,22 @@ class Constitution(_Head):
         text = json.dumps(content, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
         return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:16]
 
-    def lines(self) -> Iterator[str]:
-        """The constitution for people to read."""
-        yield f"{self.name} {self.version}  {self.hash}  {self.source}".rstrip()
-        if self.description:
-            yield " ".join(self.description.split())
-        for principle in self.principles:
-            weight = "" if principle.weight == 1 else f"  (weight {principle.weight:g})"
-            yield f"\n{principle.id}{weight}"
-            for job in ("text", "critique", "revise", "choose"):
-                words = getattr(principle, job)
-                if words is not None:
-                    yield f"  {job:9} {words}"
-
     @property
     def ref(self) -> ConstitutionRef:
         """Its name, version and hash, as rows record them."""
         return ConstitutionRef(name=self.name, version=self.version, hash=self.hash)
 
     def principles_for(self, job: Literal["revise", "judge"]) -> tuple[Principle, ...]:
-        """The principles worded for `job`, in order; raises `ConstitutionError` when there is none."""
-        able = tuple(p for p in self.principles if (p.can_revise if job == "revise" else p.can_judge))
+        """The principles worded for `job`, in order; raises ConstitutionError if there are none."""
+        if job == "revise":
+            able = tuple(principle for principle in self.principles if principle.can_revise)
+            need = "'critique' and 'revise'"
+        else:
+            able = tuple(principle for principle in self.principles if principle.can_judge)
+            need = "'choose'"
         if not able:
-            need = "'critique' and 'revise'" if job == "revise" else "'choose'"
-            where = self.source or None
-            raise ConstitutionError(f"no principle of {self.name!r} can {job}: give them {need}, or 'text'", where)
+            message = f"no principle of {self.name!r} can {job}: give them {need}, or 'text'"
+            raise ConstitutionError(message, self.source or None)
         return able
 
 
@@ -212,3 +162,137 @@ def draw(principles: Sequence[Principle], count: int, seed: int, row: str, *, st
         left.remove(principle)
         drawn.append(principle)
     return tuple(drawn)
+
+
+KEYS: yamlfile.Keys = {  # by the keys that lead there: what a mapping is called, and the keys it can have
+    (): ("a constitution", tuple(ConstitutionFile.model_fields)),
+    ("principles",): ("a principle", tuple(Principle.model_fields)),
+    ("principles", "tests"): ("a test", tuple(PrincipleTest.model_fields)),
+    ("examples",): ("an example", tuple(Example.model_fields)),
+    ("examples", "prompt"): ("a message", tuple(Message.__annotations__)),
+}
+NAME_FORM = "letters, digits, '.', '_' and '-', at most 64"
+FORMS = {"name": NAME_FORM, "id": NAME_FORM, "version": "three numbers, such as 1.0.0"}
+
+
+def load_constitution(name_or_path: str | Path | Constitution) -> Constitution:
+    """The constitution in a file, or the built-in of that name if no such file exists; one that is loaded as it is.
+
+    Raises ConstitutionError for the first problem of the file; `cai constitution check` lists all of them.
+    """
+    if isinstance(name_or_path, Constitution):
+        return name_or_path
+    reader = Reader()
+    law = reader.read(find_constitution(name_or_path))
+    if law is None:
+        first, *others = reader.problems
+        more = f" (and {len(others)} more: cai constitution check {name_or_path})" if others else ""
+        raise ConstitutionError(first.message + more, first.file, first.line)
+    return law
+
+
+def list_constitutions() -> list[Constitution]:
+    """The built-in constitutions, by name."""
+    return [load_constitution(path) for path in sorted(folder("constitutions").glob("*.yaml"))]
+
+
+def find_constitution(name_or_path: str | Path, base: Path | None = None) -> Path:
+    """The file that a name or path means: an existing file (seen from `base`), else a built-in by its stem."""
+    path = path_of(str(name_or_path))
+    seen = path if base is None else base / path
+    if seen.exists() and not seen.is_dir():
+        return seen
+    built_ins = {file.stem: file for file in sorted(folder("constitutions").glob("*.yaml"))}
+    stem = path.stem if path.suffix in SUFFIXES else path.name
+    if path.name == str(name_or_path) and stem in built_ins:
+        return built_ins[stem]
+    known = ", ".join(built_ins)
+    if seen.is_dir():
+        raise ConstitutionError(f"{str(path)!r} is a folder; name a .yaml file in it, or a built-in: {known}")
+    close = get_close_matches(stem.lower(), built_ins, n=1)
+    hint = f"did you mean the built-in {close[0]!r}?" if close else f"built-in are: {known}"
+    raise ConstitutionError(f"no constitution {str(path)!r}: neither a file nor a built-in; {hint}")
+
+
+class Reader:
+    """Reads a constitution with all that it extends, and collects the problems that keep it from being used."""
+
+    def __init__(self) -> None:
+        self.problems: list[Finding] = []
+        self.places: dict[str, tuple[str, int]] = {}  # principle id → file and line
+
+    def read(self, path: Path, trail: tuple[Path, ...] = ()) -> Constitution | None:
+        """The constitution of a file, None if it has problems. trail: the files that extend it, the outermost first."""
+        try:
+            document = yamlfile.parse(yamlfile.read_text(path))
+        except yamlfile.BadYaml as error:
+            self._refuse("yaml", error.message, path, error.line)
+            return None
+        try:
+            parsed = ConstitutionFile.model_validate(document.value)
+        except ValidationError as error:
+            for fault in yamlfile.explain(error, document, KEYS, FORMS):
+                self._refuse(fault.code, fault.message, path, fault.line)
+            return None
+        before = len(self.problems)
+        lines = self._lines_of(parsed, document, path)
+        line = document.line(("extends",))
+        names = (parsed.extends,) if isinstance(parsed.extends, str) else parsed.extends
+        bases = [self._read_base(name, path, line, (*trail, path.resolve())) for name in names]
+        if not parsed.principles and not names:
+            message = "'principles' is empty; write at least one"
+            self._refuse("no-principles", message, path, document.line(("principles",)))
+        inherited = [base for base in bases if base is not None]
+        principles: dict[str, Principle] = {}
+        for principle in (principle for base in inherited for principle in base.principles):
+            if principles.setdefault(principle.id, principle) != principle and principle.id not in lines:
+                message = f"two of the extended constitutions differ in {principle.id!r}; define it in this file"
+                self._refuse("extends", message, path, line)
+        if len(self.problems) > before:
+            return None
+        self.places |= {name: (str(path), at) for name, at in lines.items()}
+        principles |= {principle.id: principle for principle in parsed.principles}  # in place of the inherited one
+        return _resolved(parsed, path, tuple(principles.values()), inherited)
+
+    def _refuse(self, code: str, message: str, path: Path, line: int | None) -> None:
+        self.problems.append(Finding(code=code, message=message, file=str(path), line=line))
+
+    def _lines_of(self, parsed: ConstitutionFile, document: yamlfile.Document, path: Path) -> dict[str, int]:
+        """The line of each principle by its id; ids that repeat are problems."""
+        lines: dict[str, int] = {}
+        for index, principle in enumerate(parsed.principles):
+            line = document.line(("principles", index))
+            if principle.id in lines:
+                message = (
+                    f"principle id {principle.id!r} is already used in line {lines[principle.id]}; ids must differ"
+                )
+                self._refuse("repeated-id", message, path, line)
+            lines.setdefault(principle.id, line)
+        return lines
+
+    def _read_base(self, name: str, path: Path, line: int, trail: tuple[Path, ...]) -> Constitution | None:
+        try:
+            base = find_constitution(name, path.parent)
+        except ConstitutionError as error:
+            self._refuse("extends", f"extends: {error}", path, line)
+            return None
+        if base.resolve() not in trail:
+            return self.read(base, trail)
+        chain = " → ".join(file.name for file in (*trail, base))
+        hint = f"; for the built-in write 'extends: {base.stem}'" if base == path else ""
+        self._refuse("extends", f"extends itself: {chain}{hint}", path, line)
+        return None
+
+
+def _resolved(
+    parsed: ConstitutionFile, path: Path, principles: tuple[Principle, ...], inherited: Sequence[Constitution]
+) -> Constitution:
+    examples = [example for file in (*inherited, parsed) for example in file.examples]
+    return Constitution(
+        name=parsed.name,
+        version=parsed.version,
+        description=parsed.description,
+        principles=principles,
+        examples=tuple(example for i, example in enumerate(examples) if example not in examples[:i]),
+        source=f"built-in {path.stem}" if path.parent == folder("constitutions") else str(path),
+    )

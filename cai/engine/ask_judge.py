@@ -8,7 +8,7 @@ from functools import lru_cache
 from typing import Any
 
 from cai.constitution.principles import Constitution, Principle
-from cai.engine.ask import LINE_ENDS, _turn
+from cai.engine.ask import LINE_ENDS
 from cai.engine.templates import Templates
 from cai.records import Message, Request
 
@@ -51,7 +51,7 @@ class AskJudge:
     def check(self, principles: Iterable[Principle]) -> None:
         """Word every question once; raises TemplateError where the template wants what a principle does not have."""
         for principle in principles:
-            self.letter((_turn("user", "Trial."),), "Trial.", "Trial.", principle, score=True)
+            self.letter((Message(role="user", content="Trial."),), "Trial.", "Trial.", principle, score=True)
 
     def letter(
         self,
@@ -77,7 +77,7 @@ class AskJudge:
         asked: dict[str, Any] = {"max_tokens": REASON_TOKENS, "temperature": 0.0, "stop": stop}
         if self._templates.completes:
             return Request("judge", text=text, **asked)
-        return Request("judge", (_turn("user", text),), **asked)
+        return Request("judge", (Message(role="user", content=text),), **asked)
 
     def vote(self, prompt: Sequence[Message], first: str, second: str, principle: Principle, wave: int = 0) -> Request:
         """Ask for the letter in words: of a model that gives no probabilities.
@@ -92,7 +92,7 @@ class AskJudge:
 
     def reward(self, prompt: Sequence[Message], reply: str) -> Request:
         """Ask a reward model for its number."""
-        return Request("judge", (*prompt, _turn("assistant", reply)), score=("",), max_tokens=1)
+        return Request("judge", (*prompt, Message(role="assistant", content=reply)), score=("",), max_tokens=1)
 
     def _request(
         self,
@@ -108,15 +108,18 @@ class AskJudge:
         if self._templates.completes:
             text = text if reasons is None else f"{text} {reasons.strip()}\n\n{verdict}"
             return Request("judge", text=f"{text} {self.prefix}".rstrip(), **asked)
-        turns: tuple[Message, ...] = (_turn("user", text),)
+        turns = (Message(role="user", content=text),)
         if reasons is not None:
-            turns += (_turn("assistant", reasons.strip()), _turn("user", verdict))
+            answer = Message(role="assistant", content=reasons.strip())
+            return Request(
+                "judge", (*turns, answer, Message(role="user", content=verdict)), prefill=self.prefix, **asked
+            )
         return Request("judge", turns, prefill=self.prefix, **asked)
 
     def _render(self, prompt: Sequence[Message], first: str, second: str, principle: Principle, *, reason: bool) -> str:
         return self._templates.render(
             "judge",
-            prompt=[_turn(turn["role"], self._quoted(turn["content"])) for turn in prompt],
+            prompt=[Message(role=turn["role"], content=self._quoted(turn["content"])) for turn in prompt],
             first=self._quoted(first.strip()),
             second=self._quoted(second.strip()),
             principle=principle,

@@ -5,31 +5,34 @@ from __future__ import annotations
 from collections.abc import Iterator
 from difflib import get_close_matches
 
-from cai.constitution.files import load_constitution, read_constitution
-from cai.constitution.lint import Finding
+from cai.constitution.findings import Finding
+from cai.constitution.principles import Constitution, Reader, find_constitution, load_constitution
 from cai.engine.ask import Ask
 from cai.engine.ask_judge import AskJudge
-from cai.engine.template_checks import JOBS, VARIABLES, check_templates
-from cai.engine.templates import find_templates, load_templates
+from cai.engine.template_checks import JOBS, VARIABLES
+from cai.engine.templates import check_templates, find_templates, load_templates
 from cai.errors import TemplateError, UsageError
 from cai.records import Message, Prompt, Request
 
 
 def template_findings(templates: str | None, constitution: str) -> list[Finding]:
-    """What is wrong with a template set, alone and under a constitution, as findings of a check; None is no set."""
-    findings = _set_findings(templates)
-    law = read_constitution(constitution).constitution
-    if templates is None or law is None or any(finding.level == "error" for finding in findings):
+    """What is wrong with a template set, alone and under a constitution; nothing if no set is named."""
+    if templates is None:
+        return []
+    path, _ = find_templates(templates)
+    findings = check_templates(path)
+    law = Reader().read(find_constitution(constitution))
+    if law is None or any(finding.level == "error" for finding in findings):
         return findings
+    loaded = load_templates(templates)
     try:
-        loaded = load_templates(templates)
         if "critique" in loaded.by_name:
             Ask(loaded, law).check(p for p in law.principles if p.can_revise)
         if "judge" in loaded.by_name:
             AskJudge(loaded, law, prefill=True).check(p for p in law.principles if p.can_judge)
     except TemplateError as error:
-        file, text = str(error.path or templates), str(error).removeprefix(f"{error.path}:{error.line}: ")
-        findings.append(Finding(level="error", code="template-principle", message=text, file=file, line=error.line))
+        file = str(error.path or templates)
+        findings.append(Finding(code="template-principle", message=error.message, file=file, line=error.line))
     return findings
 
 
@@ -40,32 +43,56 @@ def show(name: str, template_set: str, template: str | None, message: str) -> It
     """
     law = load_constitution(name)
     if template is None:
-        yield from law.lines()
+        yield from lines(law)
         return
     if template not in VARIABLES:
         close = get_close_matches(template, VARIABLES, n=1)
         hint = f"did you mean {close[0]!r}?" if close else f"known: {', '.join(VARIABLES)}"
         raise UsageError(f"unknown template {template!r}; {hint}")
+    for principle, request in _requests(law, template_set, template, message):
+        if principle is not None:
+            yield f"# {principle}"
+        yield from _words(request)
+
+
+def lines(law: Constitution) -> Iterator[str]:
+    """The principles as they are written."""
+    yield f"{law.name} {law.version}  {law.hash}  {law.source}".rstrip()
+    if law.description:
+        yield " ".join(law.description.split())
+    for principle in law.principles:
+        weight = "" if principle.weight == 1 else f"  (weight {principle.weight:g})"
+        yield f"\n{principle.id}{weight}"
+        for job in ("text", "critique", "revise", "choose"):
+            words = getattr(principle, job)
+            if words is not None:
+                yield f"  {job:9} {words}"
+
+
+def _requests(
+    law: Constitution, template_set: str, template: str, message: str
+) -> Iterator[tuple[str | None, Request]]:
+    """What a template asks under each principle that has its job, by the principle's id; a first reply has none."""
+    templates = load_templates(template_set)
     turn: Message = {"role": "user", "content": message}
     if template in JOBS["judge"]:
-        judge = AskJudge(load_templates(template_set), law, prefill=True)
-        first, second = "(here stands one reply)", "(here stands the other reply)"
+        judge = AskJudge(templates, law, prefill=True)
+        first = "(here stands one reply)"
+        second = "(here stands the other reply)"
         for principle in law.principles_for("judge"):
-            yield f"# {principle.id}"
-            yield from _words(judge.letter((turn,), first, second, principle, score=True))
+            yield principle.id, judge.letter((turn,), first, second, principle, score=True)
         return
-    ask = Ask(load_templates(template_set), law)
+    ask = Ask(templates, law)
     prompt = Prompt(id="shown", messages=(turn,))
-    reply, critique = "(here stands the assistant's reply)", "(here stands the critique)"
+    reply = "(here stands the assistant's reply)"
     if template == "respond":
-        yield from _words(ask.respond(prompt))
+        yield None, ask.respond(prompt)
         return
     for principle in law.principles_for("revise"):
-        yield f"# {principle.id}"
         if template == "critique":
-            yield from _words(ask.critique(prompt, reply, principle))
+            yield principle.id, ask.critique(prompt, reply, principle)
         else:
-            yield from _words(ask.revise(prompt, reply, critique, principle))
+            yield principle.id, ask.revise(prompt, reply, "(here stands the critique)", principle)
 
 
 def _words(request: Request) -> Iterator[str]:
@@ -79,20 +106,3 @@ def _words(request: Request) -> Iterator[str]:
     if request.stop:
         yield f"[stop] {', '.join(map(repr, request.stop))}"
     yield ""
-
-
-def _set_findings(name_or_folder: str | None) -> list[Finding]:
-    """What is wrong with a template set, as findings of a check; None is no set."""
-    if name_or_folder is None:
-        return []
-    path, _ = find_templates(name_or_folder)
-    return [
-        Finding(
-            level="error" if problem.error else "warning",
-            code="template-variable" if problem.error else "template-unused",
-            message=problem.message,
-            file=problem.path,
-            line=problem.line,
-        )
-        for problem in check_templates(path)
-    ]

@@ -1,48 +1,49 @@
 """Template sets: folders of Jinja files that word what the models are asked.
 
 A set has `critique.jinja` and `revise.jinja`, or `judge.jinja` and `verdict.jinja`, or both. With `respond.jinja` it is
-a completion set, which writes the whole text a base model goes on with, after the worked examples of its
-`examples.yaml`. A template names its stop strings by `{% set stop = [...] %}`; judge.jinja names by `frame` what parts
-its texts, and verdict.jinja by `prefix` how the judge's answer begins, so that the letter comes next. Rendering is
-sandboxed and strict: an undefined variable is an error, and text from prompts and replies is data, never rendered
-again. Knows nothing of models, nor of when a template is used.
+a completion set, which writes the whole text that a base model continues, after the worked examples of its
+`examples.yaml`. A template names its stop strings by `{% set stop = [...] %}`; judge.jinja names by `frame` what
+separates its texts, and verdict.jinja by `prefix` how the judge's answer begins, so that the letter comes next.
+Rendering is sandboxed and strict: an undefined variable is an error, and text from prompts and replies is data, never
+rendered again.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping
+import traceback
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
-from jinja2 import Template
+import yaml
+from jinja2 import FunctionLoader, StrictUndefined, Template, nodes
+from jinja2.exceptions import TemplateSyntaxError, UndefinedError
+from jinja2.sandbox import ImmutableSandboxedEnvironment
+from pydantic import ValidationError
 
-from cai.constitution.principles import Example
-from cai.engine.template_checks import (
-    JOBS,
-    VARIABLES,
-    _checked,
-    _environment,
-    _examples,
-    _Fault,
-    _files,
-    _listed,
-    _prefix,
-    _rendered,
-    _suggestion,
-    _texts,
-)
+from cai.constitution.examples import Example
+from cai.constitution.findings import Finding
+from cai.constitution.principles import Principle
+from cai.engine import template_checks
+from cai.engine.template_checks import JOBS, VARIABLES, listed, suggestion
 from cai.errors import TemplateError
 from cai.sources.built_in import folder
 
 DEFAULT = "chat"
+SETTINGS = {"stop": '["\\n\\nHuman:"]', "frame": '["<reply_a>", "</reply_a>"]', "prefix": '"The better reply is Reply"'}
 
 
 @dataclass(frozen=True)
 class Templates:
-    """A loaded set; `hash` is over the bytes of its files but those of the judge, `judge_hash` over all but those of
-    the revision: other words for the one job are no other run of the other."""
+    """A loaded set.
+
+    `hash` is over the bytes of its files except those of the judge, `judge_hash` over all except those of the revision:
+    rewording one job does not change a run of the other.
+    """
 
     source: str  # "built-in NAME", or the folder
     hash: str
@@ -50,8 +51,8 @@ class Templates:
     by_name: dict[str, Template]
     stop: dict[str, tuple[str, ...]]
     frame: tuple[str, ...]  # what no text of a conversation or reply may hold when it is judged
-    prefix: str  # how the judge's answer begins; "" where it begins with the letter
-    examples: tuple[Example, ...]  # used where the constitution brings none
+    prefix: str  # how the judge's answer begins; "" if it begins with the letter
+    examples: tuple[Example, ...]  # used if the constitution has none
 
     @property
     def completes(self) -> bool:
@@ -59,37 +60,83 @@ class Templates:
         return "respond" in self.by_name
 
     def need(self, job: str) -> None:
-        """Raises TemplateError where the set has no templates for a job, "revise" or "judge"."""
+        """Raise TemplateError if the set has no templates for a job, "revise" or "judge"."""
         lacking = [f"{name}.jinja" for name in JOBS[job] if name not in self.by_name]
         if lacking:
             raise TemplateError(f"the template set {self.source} has no {' and no '.join(lacking)}: it cannot {job}")
 
     def render(self, name: str, **variables: Any) -> str:
-        """The text of one template; raises TemplateError, with file and line, where it cannot be rendered."""
-        try:
-            return _rendered(self.by_name[name], variables)
-        except _Fault as fault:
-            raise fault.problem.raised() from None
+        """The text of one template; raises TemplateError, with file and line, if it cannot be rendered."""
+        return _rendered(self.by_name[name], variables)
 
 
 def load_templates(name_or_folder: str | Path | None = None) -> Templates:
     """The template set in a folder, or the built-in one of that name (`chat`, `fewshot`); None: the built-in `chat`.
 
-    Raises TemplateError with file and line for all that can be known to be wrong before a model is asked.
+    Raises TemplateError with file and line for everything that can be known to be wrong before a model is asked.
     """
     path, source = find_templates(name_or_folder)
-    files = _files(path)
-    trees, problems = _checked(path, files)
-    for problem in problems:
-        if problem.error:
-            raise problem.raised()
+    files = _read_files(path)
     environment = _environment(path, files)
-    by_name = {name: environment.get_template(f"{name}.jinja") for name in VARIABLES if f"{name}.jinja" in files}
-    stop = {name: _texts(trees[f"{name}.jinja"], "stop") for name in by_name}
-    frame = _texts(trees["judge.jinja"], "frame") if "judge" in by_name else ()
-    prefix = _prefix(trees["verdict.jinja"]) if "verdict" in by_name else ""
-    hashes = _hash(files, JOBS["judge"]), _hash(files, JOBS["revise"])
-    return Templates(source, *hashes, by_name, stop, frame, prefix, _examples(path, files))
+    if path.parent != folder("prompts"):  # our own sets are checked by tests
+        for finding in _findings(path, files, environment):
+            if finding.level == "error":
+                raise TemplateError(finding.message, finding.file, finding.line)
+    names = [name for name in VARIABLES if f"{name}.jinja" in files]
+    trees = {name: environment.parse(files[f"{name}.jinja"].decode("utf-8-sig")) for name in names}
+    return Templates(
+        source=source,
+        hash=_hash(files, JOBS["judge"]),
+        judge_hash=_hash(files, JOBS["revise"]),
+        by_name={name: environment.get_template(f"{name}.jinja") for name in names},
+        stop={name: _texts(tree, "stop") for name, tree in trees.items()},
+        frame=_texts(trees["judge"], "frame") if "judge" in trees else (),
+        prefix=_prefix(trees["verdict"]) if "verdict" in trees else "",
+        examples=_examples(path, files),
+    )
+
+
+def find_templates(name_or_folder: str | Path | None = None) -> tuple[Path, str]:
+    """The folder of a template set, and what to call it; an existing folder first, then a built-in name."""
+    built_in = {item.name: item for item in sorted(folder("prompts").iterdir()) if item.is_dir()}
+    if name_or_folder is None:  # a folder that happens to have the default's name must not take its place
+        return built_in[DEFAULT], f"built-in {DEFAULT}"
+    path = Path(name_or_folder)
+    if path.is_dir():
+        return path, str(path)
+    if str(name_or_folder) in built_in:
+        return built_in[str(name_or_folder)], f"built-in {name_or_folder}"
+    hint = suggestion(str(name_or_folder), built_in) or f"; built in: {listed(built_in)}"
+    raise TemplateError(f"no template set {str(name_or_folder)!r}: neither a folder nor a built-in name{hint}")
+
+
+def check_templates(path: Path) -> list[Finding]:
+    """Everything wrong with a set: missing files, syntax, variables it is not given or ignores, a failing trial."""
+    files = _read_files(path)
+    return _findings(path, files, _environment(path, files))
+
+
+# Files and what they set
+
+
+def _read_files(path: Path) -> dict[str, bytes]:
+    """The files of a set, each read once: what is hashed is what is rendered, even if the folder changes."""
+    try:
+        return {file.name: file.read_bytes() for file in [*sorted(path.glob("*.jinja")), *path.glob("examples.yaml")]}
+    except OSError as error:
+        raise TemplateError(f"cannot be read: {error.strerror}", error.filename or path) from None
+
+
+def _environment(path: Path, files: Mapping[str, bytes]) -> ImmutableSandboxedEnvironment:
+    def source(name: str) -> tuple[str, str, None] | None:
+        if name not in files:
+            return None
+        # utf-8-sig: the mark that some editors put before a text is not part of the words.
+        return files[name].decode("utf-8-sig"), str(path / name), None
+
+    return ImmutableSandboxedEnvironment(
+        loader=FunctionLoader(source), undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, autoescape=False
+    )
 
 
 def _hash(files: Mapping[str, bytes], without: Iterable[str]) -> str:
@@ -100,21 +147,133 @@ def _hash(files: Mapping[str, bytes], without: Iterable[str]) -> str:
     return digest.hexdigest()[:16]
 
 
-def find_templates(name_or_folder: str | Path | None = None) -> tuple[Path, str]:
-    """The folder of a template set, and what to call it; an existing folder first, then a built-in name."""
-    built_in = {item.name: item for item in sorted(folder("prompts").iterdir()) if item.is_dir()}
-    if name_or_folder is None:  # not asked for by name: a folder that happens to be here must not take its place
-        return built_in[DEFAULT], f"built-in {DEFAULT}"
-    path = Path(name_or_folder)
-    if path.is_dir():
-        return path, str(path)
-    if str(name_or_folder) in built_in:
-        return built_in[str(name_or_folder)], f"built-in {name_or_folder}"
-    hint = _suggestion(str(name_or_folder), built_in) or f"; built in: {_listed(built_in)}"
-    raise TemplateError(f"no template set {str(name_or_folder)!r}: neither a folder nor a built-in name{hint}")
+def _examples(path: Path, files: Mapping[str, bytes]) -> tuple[Example, ...]:
+    if "examples.yaml" not in files:
+        return ()
+    try:
+        return tuple(map(Example.model_validate, yaml.safe_load(files["examples.yaml"].decode()) or ()))
+    except (yaml.YAMLError, ValidationError, UnicodeDecodeError, TypeError) as error:
+        text = " ".join(str(error).split())[:300]
+        raise TemplateError(f"not a list of worked examples: {text}", path / "examples.yaml") from None
 
 
-# Checks before the first call
+def _texts(tree: nodes.Template, name: str) -> tuple[str, ...]:
+    """The list of texts a template sets, read without rendering it; raises TemplateSyntaxError for anything else."""
+    texts: tuple[str, ...] = ()
+    for value, line in _assigned(tree, name):
+        if not (isinstance(value, list | tuple) and value and all(isinstance(item, str) and item for item in value)):
+            need = f"{name} must be a plain list of texts, outside of any block: {{% set {name} = {SETTINGS[name]} %}}"
+            raise TemplateSyntaxError(need, line)
+        texts = tuple(value)
+    return texts
+
+
+def _prefix(tree: nodes.Template) -> str:
+    """How the judge's answer begins, by `prefix`; the letter follows."""
+    prefix = ""
+    for value, line in _assigned(tree, "prefix"):
+        if not (isinstance(value, str) and value and value == value.rstrip()):
+            need = "prefix must be a plain text that does not end in space, outside of any block"
+            raise TemplateSyntaxError(f"{need}: {{% set prefix = {SETTINGS['prefix']} %}}", line)
+        prefix = value
+    return prefix
+
+
+def _assigned(tree: nodes.Template, name: str) -> Iterator[tuple[Any, int]]:
+    """The constants that a template assigns to a name, with their lines; None for anything but a constant."""
+    for node in tree.find_all((nodes.Assign, nodes.AssignBlock)):
+        if getattr(getattr(node, "target", None), "name", None) == name:
+            value: Any = None
+            if isinstance(node, nodes.Assign) and node in tree.body:
+                with suppress(nodes.Impossible):
+                    value = cast(nodes.Expr, node.node).as_const()
+            yield value, node.lineno
+
+
+# Checks before the first call, of sets that are not ours
+
+
+def _findings(path: Path, files: Mapping[str, bytes], environment: ImmutableSandboxedEnvironment) -> list[Finding]:
+    names = [name for name in files if name.endswith(".jinja")]
+    missing = template_checks.missing_files(names)
+    if missing is not None:
+        return [template_checks.error(path, None, missing)]
+    findings = [finding for name in names for finding in _findings_in(path / name, files, environment)]
+    if all(finding.level == "warning" for finding in findings):
+        try:
+            _render_all(path, files, environment)
+        except TemplateError as error:
+            findings.append(template_checks.error(Path(str(error.path)), error.line, error.message))
+    return findings
+
+
+def _findings_in(path: Path, files: Mapping[str, bytes], environment: ImmutableSandboxedEnvironment) -> list[Finding]:
+    try:
+        tree = environment.parse(files[path.name].decode("utf-8-sig"))
+        findings = [*template_checks.find_problems(path, tree, files)]
+        if not _texts(tree, "stop") and path.name == "respond.jinja":
+            message = "sets no stop strings: a base model continues with the next turns, too"
+            findings.append(template_checks.warning(path, message))
+        if path.name == "judge.jinja" and not _texts(tree, "frame"):
+            message = "sets no frame: a reply can imitate the end of itself, and the other reply"
+            findings.append(template_checks.warning(path, message))
+        if path.name == "verdict.jinja":
+            _prefix(tree)
+    except TemplateSyntaxError as error:
+        return [template_checks.error(path, error.lineno, error.message or "bad syntax")]
+    except UnicodeDecodeError:
+        return [template_checks.error(path, 1, "is not UTF-8 text")]
+    return findings
+
+
+def _render_all(path: Path, files: Mapping[str, bytes], environment: ImmutableSandboxedEnvironment) -> None:
+    """Render each template once, for a principle that lacks no wording; raises TemplateError if one fails."""
+    words = dict.fromkeys(("text", "critique", "revise", "choose"), "Trial.")
+    values: dict[str, Any] = dict.fromkeys(("reply", "critique", "first", "second"), "Trial.")
+    values |= {"prompt": [{"role": "user", "content": "Trial."}], "gate": True, "reason": False}
+    values |= {"principle": Principle(id="trial", weight=1.0, tests=(), **words), "examples": _examples(path, files)}
+    for name in VARIABLES:
+        if f"{name}.jinja" in files:
+            variables = template_checks.variables_of(name, files) or frozenset()
+            template = environment.get_template(f"{name}.jinja")
+            _rendered(template, {key: value for key, value in values.items() if key in variables})
 
 
 # Rendering
+
+
+def _rendered(template: Template, variables: Mapping[str, Any]) -> str:
+    try:
+        return template.render({name: _plain(value) for name, value in variables.items()})
+    except Exception as error:  # whatever a template does wrong: divide by zero, recurse without end
+        file, line = template.filename, None
+        for frame in traceback.extract_tb(error.__traceback__):  # Jinja puts the template's own lines into it
+            if frame.filename.endswith(".jinja"):
+                file, line = frame.filename, frame.lineno
+        raise TemplateError(str(error) or type(error).__name__, file, line) from None
+
+
+class _Lacking(StrictUndefined):
+    """A wording that a principle does not have: false, and an error where it is written."""
+
+    def __bool__(self) -> bool:  # type: ignore[override]
+        return False
+
+
+def _plain(value: Any) -> Any:
+    """Dictionaries for our records: a template must not reach a record's methods, some of which load pickles."""
+    if isinstance(value, Principle):
+        return _plain_principle(value)
+    if isinstance(value, tuple) and value and isinstance(value[0], Example):
+        return [example.model_dump() for example in value]
+    return value
+
+
+@lru_cache(maxsize=4096)
+def _plain_principle(principle: Principle) -> dict[str, Any]:
+    message = "principle {!r} has no {!r}: say what stands in for it, such as {{{{ principle.{} or principle.{} }}}}"
+    plain = principle.model_dump()
+    for name in [name for name, value in plain.items() if value is None]:
+        instead = "critique" if name == "text" else "text"
+        plain[name] = _Lacking(message.format(principle.id, name, name, instead), exc=UndefinedError)
+    return plain

@@ -14,8 +14,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from cai.constitution.files import load_constitution
-from cai.constitution.principles import Constitution
+from cai.constitution.principles import Constitution, load_constitution
 from cai.errors import ModelStopped, SourceError, UsageError
 from cai.evaluation.bench_report import BenchResult, Spent, VoteFigures
 from cai.evaluation.trial import NOT_ASKED, Play, quietly, read_labels

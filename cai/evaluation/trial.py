@@ -19,8 +19,7 @@ import orjson
 from pydantic import ValidationError
 
 from cai.calls.feed import in_thread
-from cai.constitution.files import load_constitution
-from cai.constitution.principles import Constitution, Principle
+from cai.constitution.principles import Constitution, Principle, load_constitution
 from cai.errors import ConstitutionError, UsageError
 from cai.folder.files import identity_hash
 from cai.folder.rows import damage

@@ -14,7 +14,7 @@ from typing import Any
 
 import yaml
 
-from cai.constitution.files import list_constitutions
+from cai.constitution.principles import list_constitutions
 from cai.judge.certify import Calibration
 from cai.texts.markdown import block, code, one_line, table, without_path
 

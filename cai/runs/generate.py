@@ -11,8 +11,7 @@ from typing import Any
 
 from cai.calls.flow import Driver, Played
 from cai.calls.model import Model
-from cai.constitution.files import load_constitution
-from cai.constitution.principles import Constitution, draw
+from cai.constitution.principles import Constitution, draw, load_constitution
 from cai.engine.ask import Ask
 from cai.engine.revise import Chain, revise
 from cai.engine.templates import load_templates

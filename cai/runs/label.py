@@ -13,8 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from cai.calls.model import Model
-from cai.constitution.files import load_constitution
-from cai.constitution.principles import Constitution
+from cai.constitution.principles import Constitution, load_constitution
 from cai.engine.ask_judge import AskJudge
 from cai.engine.templates import load_templates
 from cai.errors import UsageError

@@ -14,8 +14,7 @@ from typing import Any, TypeVar
 
 from cai.calls.flow import Driver, Played
 from cai.calls.model import Model
-from cai.constitution.files import load_constitution
-from cai.constitution.principles import Constitution, draw
+from cai.constitution.principles import Constitution, draw, load_constitution
 from cai.engine.ask_judge import AskJudge
 from cai.engine.templates import Templates
 from cai.errors import CaiError, RowDropped, UsageError

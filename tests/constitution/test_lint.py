@@ -56,7 +56,7 @@ def test_errors_of_a_file_that_cannot_load_are_all_listed_with_lines(tmp_path):
 
 
 def test_a_missing_file_raises(tmp_path):
-    with pytest.raises(ConstitutionError, match="no such file"):
+    with pytest.raises(ConstitutionError, match="neither a file nor a built-in"):
         check(tmp_path / "none.yaml")
 
 

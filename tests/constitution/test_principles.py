@@ -6,8 +6,18 @@ from pathlib import Path
 import pytest
 import yaml
 
-from cai.constitution.files import find_constitution, list_constitutions, load_constitution, read_constitution
-from cai.constitution.principles import Constitution, ConstitutionFile, Example, Principle, principle_id
+from cai.constitution.findings import Finding
+from cai.constitution.principles import (
+    Constitution,
+    ConstitutionFile,
+    Example,
+    Principle,
+    Reader,
+    find_constitution,
+    list_constitutions,
+    load_constitution,
+    principle_id,
+)
 from cai.errors import ConstitutionError
 from cai.sources.built_in import folder
 from cai.sources.yamlfile import Loader
@@ -26,8 +36,14 @@ def write(tmp_path):
     return write_file
 
 
+def problems_of(path: Path) -> list[Finding]:
+    reader = Reader()
+    reader.read(path)
+    return reader.problems
+
+
 def problems(path: Path) -> list[tuple[int | None, str, str]]:
-    return [(p.line, p.code, p.message) for p in read_constitution(path).problems]
+    return [(p.line, p.code, p.message) for p in problems_of(path)]
 
 
 # What ships.
@@ -92,11 +108,14 @@ def test_an_existing_file_goes_before_a_built_in_and_a_folder_does_not(write, tm
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("harmles", "unknown constitution 'harmles'; did you mean the built-in 'harmless'?"),
+        ("harmles", "no constitution 'harmles': neither a file nor a built-in; did you mean the built-in 'harmless'?"),
         ("HARMLESS", "did you mean the built-in 'harmless'?"),
-        ("zzz", "unknown constitution 'zzz'; built-in are: harmless, helpful, hhh, honest"),
-        ("no/harmless.yaml", "no such file 'no/harmless.yaml'; did you mean the built-in 'harmless'?"),
-        ("law.yaml", "no such file 'law.yaml'"),
+        ("zzz", "no constitution 'zzz': neither a file nor a built-in; built-in are: harmless, helpful, hhh, honest"),
+        (
+            "no/harmless.yaml",
+            "no constitution 'no/harmless.yaml': neither a file nor a built-in; did you mean the built-in 'harmless'?",
+        ),
+        ("law.yaml", "no constitution 'law.yaml': neither a file nor a built-in"),
     ],
 )
 def test_an_unknown_name_is_answered_with_the_nearest_built_in(name, message):
@@ -238,7 +257,9 @@ def test_extends_finds_files_beside_the_file_and_built_ins_by_name(write, tmp_pa
     monkeypatch.chdir("/")
     law = load_constitution(path)
     assert len(law.principles) == 9
-    places = read_constitution(path).places
+    reader = Reader()
+    reader.read(path)
+    places = reader.places
     assert places[law.principles[0].id] == (str(tmp_path / "base.yaml"), 3)
     assert places["calibrated"][0].endswith("honest.yaml")
 
@@ -277,8 +298,8 @@ def test_a_file_named_like_a_built_in_that_extends_itself_is_told_how_to_mean_th
 
 def test_problems_of_a_base_cite_the_file_they_are_in(write):
     write("name: base\nversion: 1.0.0\nprinciples:\n- {id: a, txt: A.}\n", "base.yaml")
-    draft = read_constitution(write(HEAD + "extends: [base.yaml, harmles]"))
-    assert [(Path(p.file).name, p.line) for p in draft.problems] == [("base.yaml", 4), ("mine.yaml", 3)]
+    problems = problems_of(write(HEAD + "extends: [base.yaml, harmles]"))
+    assert [(Path(p.file).name, p.line) for p in problems] == [("base.yaml", 4), ("mine.yaml", 3)]
 
 
 # Files that are wrong.

@@ -11,8 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cai.constitution.files import load_constitution
-from cai.constitution.principles import Constitution, Principle
+from cai.constitution.principles import Constitution, Principle, load_constitution
 from cai.engine.ask import Ask
 from cai.engine.ask_judge import AskJudge
 from cai.engine.show import show

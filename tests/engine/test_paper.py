@@ -14,9 +14,8 @@ from shared import shared
 
 from cai.calls.flow import Driver, Played, Seat
 from cai.calls.limits import Limiter, Tally
-from cai.constitution.files import load_constitution
 from cai.constitution.importers import import_constitution
-from cai.constitution.principles import Constitution, Principle
+from cai.constitution.principles import Constitution, Principle, load_constitution
 from cai.engine.ask import Ask
 from cai.engine.revise import Chain, revise
 from cai.engine.templates import load_templates

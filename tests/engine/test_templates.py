@@ -14,8 +14,8 @@ import pytest
 from cai.constitution.principles import Constitution, Example, Principle
 from cai.engine.ask import Ask
 from cai.engine.ask_judge import AskJudge
-from cai.engine.template_checks import JOBS, VARIABLES, check_templates
-from cai.engine.templates import Templates, load_templates
+from cai.engine.template_checks import JOBS, VARIABLES
+from cai.engine.templates import Templates, check_templates, load_templates
 from cai.errors import TemplateError
 from cai.records import Message, Prompt, Request
 from cai.sources.built_in import folder
@@ -271,14 +271,14 @@ def test_a_prefix_that_the_letter_could_not_follow_is_refused(tmp_path: Path, pr
 def test_a_judge_without_a_frame_is_a_warning(tmp_path: Path) -> None:
     words = JUDGE["judge.jinja"].partition("%}")[2]
     [found] = check_templates(a_set(tmp_path / "own", **JUDGE | {"judge.jinja": words}))
-    assert not found.error and "sets no frame: a reply can pass for the end of itself" in found.message
+    assert found.level == "warning" and "sets no frame: a reply can imitate the end of itself" in found.message
 
 
 @pytest.mark.parametrize("name", ["first", "second", "prompt", "principle"])
 def test_a_judge_that_ignores_what_it_should_judge_is_a_warning(tmp_path: Path, name: str) -> None:
     words = JUDGE["judge.jinja"].replace("{{ principle.text }}" if name == "principle" else f"{{{{ {name} }}}}", "")
     [found] = check_templates(a_set(tmp_path / "own", **JUDGE | {"judge.jinja": words}))
-    assert not found.error and f"never uses '{name}'" in found.message
+    assert found.level == "warning" and f"never uses '{name}'" in found.message
 
 
 @pytest.mark.parametrize("name", ["chat", "fewshot"])
@@ -379,7 +379,7 @@ def test_a_set_without_a_needed_file_says_what_it_has(tmp_path: Path, missing: s
     (own / missing).unlink()
     with pytest.raises(TemplateError, match=r"needs critique\.jinja and revise\.jinja; this folder has"):
         load_templates(own)
-    assert [problem.error for problem in check_templates(own)] == [True]
+    assert [finding.level for finding in check_templates(own)] == ["error"]
 
 
 def test_an_empty_folder_is_no_set(tmp_path: Path) -> None:
@@ -412,8 +412,8 @@ def test_an_editors_byte_order_mark_is_not_sent(tmp_path: Path) -> None:
 
 def test_a_template_that_ignores_the_principle_is_a_warning(tmp_path: Path) -> None:
     own = a_set(tmp_path / "own", critique__jinja="What is wrong?", respond__jinja="{{ prompt[0].content }}")
-    found = {Path(problem.path).name: problem for problem in check_templates(own)}
-    assert not any(problem.error for problem in found.values())
+    found = {Path(str(finding.file)).name: finding for finding in check_templates(own)}
+    assert all(finding.level == "warning" for finding in found.values())
     assert "never uses 'principle'" in found["critique.jinja"].message
     assert "sets no stop strings" in found["respond.jinja"].message
     assert load_templates(own).by_name

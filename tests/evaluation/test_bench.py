@@ -19,8 +19,7 @@ from stub import Stub, stub
 from trial_judges import Judge, command, fair, value
 
 import cai.models
-from cai.constitution.files import load_constitution
-from cai.constitution.principles import Constitution
+from cai.constitution.principles import Constitution, load_constitution
 from cai.errors import CallRejected, ModelStopped, RunError, SourceError, UsageError
 from cai.evaluation.bench import judge_bench, resolve_bench
 from cai.evaluation.bench_report import BenchResult, lines

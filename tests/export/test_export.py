@@ -24,8 +24,7 @@ from hypothesis import strategies as st
 from pages import front_matter
 from stored_runs import IDENTITY, LAW, ask, lost, make_run, revision
 
-from cai.constitution.files import list_constitutions
-from cai.constitution.principles import Constitution
+from cai.constitution.principles import Constitution, list_constitutions
 from cai.errors import RunError, UsageError
 from cai.export.card import Facts
 from cai.export.export import export_run

@@ -9,8 +9,7 @@ from typing import Any
 import pytest
 
 from cai.cli.settings import settings_from_options
-from cai.constitution.files import load_constitution
-from cai.constitution.principles import Constitution
+from cai.constitution.principles import Constitution, load_constitution
 from cai.errors import CaiError, UsageError
 from cai.folder.files import identity_hash
 from cai.runs.generate import Generation as Setup
