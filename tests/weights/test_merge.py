@@ -7,6 +7,8 @@ import importlib.util
 import io
 import json
 import shutil
+import signal
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -114,7 +116,7 @@ def test_a_merged_model_answers_as_the_adapter_on_its_base(base: Path, tmp_path:
     facts = json.loads((tmp_path / "out" / "merged.json").read_text())
     assert facts["base"]["spec"] == str(base)
     assert facts["merged_from"]["training"]["identity"] == {"method": "dpo"}
-    assert ".merging" not in names
+    assert "merged.json" in names
 
 
 def test_a_merged_model_has_the_adapters_own_tokenizer_and_is_a_base_like_any(base: Path, tmp_path: Path) -> None:
@@ -207,75 +209,89 @@ def test_what_cannot_be_merged_is_told(base: Path, tmp_path: Path, monkeypatch: 
         merge(made, tmp_path / "file" / "out")
 
 
-@pytest.mark.parametrize("name", ["link", "."])
-def test_an_empty_folder_takes_the_model_whatever_it_is_called(
-    base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
-) -> None:
+def test_an_empty_folder_takes_the_model_through_a_link_too(base: Path, tmp_path: Path) -> None:
     made = adapter(tmp_path / "lora", str(base))
     (tmp_path / "empty").mkdir()
     (tmp_path / "link").symlink_to(tmp_path / "empty")
-    monkeypatch.chdir(tmp_path / "empty" if name == "." else tmp_path)
-    summary = merge(made, name, gguf=True)
+    summary = merge(made, tmp_path / "link", gguf=True)
     assert (tmp_path / "empty" / "config.json").exists()
-    assert not (tmp_path / "empty" / ".merging").exists()
     assert summary.gguf is not None and summary.gguf.exists()
     assert not list((tmp_path / "empty").glob("*.gguf"))
+    assert not list(tmp_path.glob(".*"))
 
 
-def test_what_a_killed_merge_left_is_taken_over(base: Path, tmp_path: Path) -> None:
+def test_the_current_folder_is_not_replaced(base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     made = adapter(tmp_path / "lora", str(base))
-    left = tmp_path / "out" / ".merging"
-    (left / "model").mkdir(parents=True)
-    (left / "model" / "other.safetensors").write_bytes(b"half a model")
-    (left / "out.gguf").write_bytes(b"half a file")
-    lock = take_lock(left / ".lock")
+    (tmp_path / "empty").mkdir()
+    monkeypatch.chdir(tmp_path / "empty")
+    with pytest.raises(UsageError, match="is the folder you are in"):
+        merge(made, ".")
+
+
+def test_two_merges_into_one_folder_do_not_mix(base: Path, tmp_path: Path) -> None:
+    made = adapter(tmp_path / "lora", str(base))
+    scratch = tmp_path / ".out.merging"
+    (scratch / "model").mkdir(parents=True)
+    (scratch / "model" / "other.safetensors").write_bytes(b"half a model")
+    lock = take_lock(scratch / ".lock")
     with pytest.raises(RunError, match=r"is in use by another process"):
         merge(made, tmp_path / "out")
     lock.close()
-    assert (left / "out.gguf").exists()
-    merge(made, tmp_path / "out")
-    names = {path.name for path in (tmp_path / "out").iterdir()}
-    assert "config.json" in names and not names & {".merging", "other.safetensors", "out.gguf"}
+    assert (scratch / "model" / "other.safetensors").exists()
 
 
-@pytest.mark.parametrize("moved", [1, 2, 3])
-def test_a_merge_that_was_killed_while_it_moved_files_is_taken_over(base: Path, tmp_path: Path, moved: int) -> None:
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from cai.weights import merge as merging
+
+def die(*args, **more):
+    os.kill(os.getpid(), signal.SIGKILL)
+
+save = merging._save
+def save_and_die(*args):
+    save(*args)
+    die()
+
+adapter, out, at = sys.argv[1:]
+if at == "save":
+    merging._save = save_and_die
+elif at == "gguf":
+    merging.write_gguf = die
+else:
+    Path.rename = die
+merging.merge(adapter, out, gguf=True)
+"""
+
+
+@pytest.mark.parametrize("at", ["save", "gguf", "rename"])
+def test_a_killed_merge_leaves_no_half_model_and_the_next_one_cleans_up(base: Path, tmp_path: Path, at: str) -> None:
     made = adapter(tmp_path / "lora", str(base))
-    merge(made, tmp_path / "whole", gguf=True)
-    parts = sorted(path.name for path in (tmp_path / "whole").iterdir())
-    scratch = tmp_path / "out" / ".merging"
-    (scratch / "model").mkdir(parents=True)
-    (scratch / "moving").write_text("\n".join([*parts, "out.gguf"]))
-    (tmp_path / "out.gguf").write_bytes(b"half a file")
-    for name in parts[:moved]:
-        (tmp_path / "out" / name).write_bytes(b"half")
-    (tmp_path / "out" / "mine.txt").write_text("not of the merge")
-    with pytest.raises(RunError, match="is not empty"):
-        merge(made, tmp_path / "out", gguf=True)
-    assert (tmp_path / "out" / "mine.txt").exists() and (tmp_path / "out.gguf").exists()
-    (tmp_path / "out" / "mine.txt").unlink()
-    merge(made, tmp_path / "out", gguf=True)
-    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == parts
-    for name in ("model.safetensors", "config.json"):
-        assert (tmp_path / "out" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
-    assert (tmp_path / "out.gguf").stat().st_size > 1000
+    out = tmp_path / "out"
+    ended = subprocess.run([sys.executable, "-c", KILLED, str(made), str(out), at], check=False)
+    assert ended.returncode == -signal.SIGKILL
+    left = {path.name for path in tmp_path.iterdir() if "out" in path.name}
+    assert left == {".out.merging"}
+    merge(made, out, gguf=True)
+    assert {path.name for path in tmp_path.iterdir() if "out" in path.name} == {"out", "out.gguf"}
+    assert torch.allclose(logits(out), logits(made), atol=1e-4)
 
 
-def test_a_merge_that_fails_while_it_moves_files_leaves_nothing(
+def test_a_merge_whose_folder_cannot_be_put_into_place_leaves_nothing(
     base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made = adapter(tmp_path / "lora", str(base))
-    replace = Path.replace
+    rename = Path.rename
 
     def fails(self: Path, target: Path) -> Path:
-        if self.name == "model.safetensors":
+        if self.name == "model":
             raise OSError(28, "No space left on device")
-        return replace(self, target)
+        return rename(self, target)
 
-    monkeypatch.setattr(Path, "replace", fails)
+    monkeypatch.setattr(Path, "rename", fails)
     with pytest.raises(RunError, match="No space left on device"):
         merge(made, tmp_path / "out", gguf=True)
-    assert not (tmp_path / "out").exists() and not (tmp_path / "out.gguf").exists()
+    assert {path.name for path in tmp_path.iterdir()} == {"base", "lora"}
 
 
 def test_a_full_disk_is_told_and_leaves_nothing(base: Path, tmp_path: Path) -> None:
