@@ -60,7 +60,7 @@ def chat(
     from cai.runs.settings import RunSettings
 
     options = {
-        "temperature": temperature, "base_url": base_url, "header": header, "extra_body": extra_body, "seed": seed,
+        "temperature": temperature, "base_url": base_url, "headers": header, "extra_body": extra_body, "seed": seed,
     } | ({} if max_tokens is None else {"max_tokens": max_tokens})  # fmt: skip
     settings = settings_from_options(RunSettings, options)
     opened = open_models(settings, {"chat": spec_of(model)})["chat"]

@@ -109,8 +109,13 @@ def with_options(command: Command) -> Callable[..., None]:
         command.run(**values)
 
     signature = inspect.signature(command.run, eval_str=True)
-    own = [each for each in signature.parameters.values() if each.kind is not each.VAR_KEYWORD]
-    parameters = [each.replace(kind=each.KEYWORD_ONLY) for each in own] + list(options_of(command.fields()))
+    own = {
+        name: each.replace(kind=each.KEYWORD_ONLY)
+        for name, each in signature.parameters.items()
+        if each.kind is not each.VAR_KEYWORD
+    }
+    last = [own.pop("json")] if "json" in own else []
+    parameters = [*own.values(), *options_of(command.fields()), *last]
     run.__doc__ = command.summary or command.run.__doc__
     run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     return run
@@ -118,7 +123,11 @@ def with_options(command: Command) -> Callable[..., None]:
 
 def fields_of(settings: type[BaseModel], *left_out: str) -> Fields:
     """The fields of settings by name: their own before those that they share with others."""
-    names = [name for each in settings.__mro__ for name in vars(each).get("__annotations__", ())]
+    names: dict[str, None] = {}
+    for each in settings.__mro__:
+        for name in vars(each).get("__annotations__", ()):
+            names.pop(name, None)  # one that only overrides what others share stands with these
+            names[name] = None
     fields = settings.model_fields
     return {name: fields[name] for name in names if name in fields and name not in left_out}
 
@@ -135,6 +144,8 @@ def options_of(fields: Fields) -> Iterator[inspect.Parameter]:
         default = field.get_default(call_default_factory=True)
         if isinstance(default, Mapping):
             default = None
+        elif extra.get("repeat") and isinstance(default, str):
+            default = [default]
         flags = [extra["short"]] if "short" in extra else []
         flags.append(extra.get("option") or _flag(name, kind, default))
         annotation = kind if default is not None else kind | None

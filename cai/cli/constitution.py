@@ -7,8 +7,8 @@ from typing import Annotated, Any
 
 import typer
 
-from cai.cli.common import Json, group, print_json, say
-from cai.cli.judge import RUN_OPTIONS, with_run_options
+from cai.cli.common import Command, Json, group, print_json, say
+from cai.cli.judge import fields_of_judging
 from cai.cli.runs import play_shown
 from cai.models import SPECS
 
@@ -86,7 +86,6 @@ def constitution_import(
         typer.echo(f"wrote {out}; see what to improve: cai constitution check {out}", err=True)
 
 
-@with_run_options(*RUN_OPTIONS)
 def constitution_test(
     file: Annotated[str, typer.Argument(help="A built-in NAME or a PATH.")],
     judge: Annotated[str, typer.Option(help=f"{SPECS}.")] = "local",
@@ -95,7 +94,7 @@ def constitution_test(
     ] = None,
     principle: Annotated[str | None, typer.Option(help="Test this principle alone, by its id.")] = None,
     json: Json = False,
-    **settings: Any,
+    **options: Any,
 ) -> None:
     """Hold a constitution to its own examples: a judge must prefer `better` in both orders; exits 1 where one fails.
 
@@ -103,12 +102,13 @@ def constitution_test(
 
     Example: cai constitution test my.yaml --judge openai:gpt-4.1-mini
     """
+    from cai.cli.settings import values_of
     from cai.constitution.principles import load_constitution
     from cai.errors import CaiError
     from cai.evaluation.trial import resolve_trial, run_trial
 
-    asked = {"judge": judge, "protocol": protocol, **settings}
-    report = run_trial(resolve_trial(load_constitution(file), principle, asked), play_shown)
+    settings = {"judge": judge, "protocol": protocol, **values_of(options)}
+    report = run_trial(resolve_trial(load_constitution(file), principle, settings), play_shown)
     if json:
         print_json(report.summary(), json)
     else:
@@ -142,7 +142,7 @@ constitution_app = group(
         "show": constitution_show,
         "check": constitution_check,
         "import": constitution_import,
-        "test": constitution_test,
+        "test": Command(constitution_test, fields_of_judging),
         "ablate": constitution_ablate,
     },
 )

@@ -2,52 +2,29 @@
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from cai.cli import runs as cli_runs
-from cai.cli.common import Json, group, print_json, say
+from cai.cli.common import Command, Fields, Json, fields_of, group, print_json, say
 from cai.models import JUDGE_SPECS
 
-RUN_OPTIONS = (
+SHARED = (
     "templates", "max_tokens", "extra_body", "concurrency", "rpm", "tpm", "seed", "max_cost", "price", "base_url",
-    "header", "timeout", "out", "force",
+    "headers", "timeout", "out", "force",
 )  # fmt: skip
+"""Settings of label runs that other runs of a judge share."""
 
 
-def with_run_options(*names: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Give a command the named options of runs; it gets them as `settings`."""
-    known = {
-        name: parameter
-        for command in (cli_runs.label, cli_runs.run_options)
-        for name, parameter in inspect.signature(command, eval_str=True).parameters.items()
-    }
+def fields_of_judging(*more: str) -> Fields:
+    """The settings of a judge's runs that are options here."""
+    from cai.runs.settings import LabelSettings
 
-    def decorate(command: Callable[..., None]) -> Callable[..., None]:
-        def run(**given: Any) -> None:
-            from cai.cli.settings import settings_from_options
-            from cai.runs.settings import RunSettings
-
-            made = settings_from_options(RunSettings, {name: given.pop(name) for name in names})
-            fields = ["headers" if name == "header" else name for name in names]
-            command(**given, **{name: getattr(made, name) for name in fields})
-
-        own = [
-            each
-            for each in inspect.signature(command, eval_str=True).parameters.values()
-            if each.kind is not each.VAR_KEYWORD
-        ]
-        parameters = [*own, *(known[name] for name in names)]
-        run.__doc__ = command.__doc__
-        run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
-        run.__annotations__ = {each.name: each.annotation for each in parameters}
-        return run
-
-    return decorate
+    fields = fields_of(LabelSettings)
+    return {name: fields[name] for name in (*more, *SHARED)}
 
 
 def judge_calibrate(
@@ -76,7 +53,6 @@ def judge_calibrate(
         typer.echo(f"wrote {', '.join(written)} in {out}", err=True)
 
 
-@with_run_options("limit", *RUN_OPTIONS)
 def judge_bench(
     gold: Annotated[str, typer.Option(help="Pairs people labelled: chosen and rejected, HH transcripts, LLMBar, …")],
     judge: Annotated[list[str] | None, typer.Option(help=f"{JUDGE_SPECS}; repeatable. Default: local.")] = None,
@@ -87,7 +63,7 @@ def judge_bench(
     constitution: Annotated[str, typer.Option("--constitution", "-c", help="A built-in NAME or a PATH.")] = "hhh",
     principles: Annotated[int, typer.Option("--principles", "-k", help="Principles drawn for each pair.")] = 3,
     json: Json = False,
-    **settings: Any,
+    **options: Any,
 ) -> None:
     """Run judges over pairs that people labelled, and report side by side what their labels are worth.
 
@@ -95,11 +71,13 @@ def judge_bench(
 
     Example: cai judge bench --judge local --judge openai:gpt-4.1-mini --gold pairs.jsonl --limit 200
     """
+    from cai.cli.settings import values_of
     from cai.constitution.principles import load_constitution
     from cai.errors import ModelStopped
     from cai.evaluation.bench import resolve_bench, run_bench
     from cai.evaluation.bench_report import lines
 
+    settings = values_of(options)
     out = settings.pop("out") or Path("runs") / f"bench-{Path(gold).name.partition('.')[0]}"
     asked = {"principles": principles, **settings}
     setups = resolve_bench(gold, judge or ["local"], load_constitution(constitution), protocol or [], out, asked)
@@ -114,5 +92,5 @@ def judge_bench(
 
 judge_app = group(
     "Compare a judge's labels with human labels.\n\nExample: cai judge calibrate runs/gold --out runs/gold",
-    {"calibrate": judge_calibrate, "bench": judge_bench},
+    {"calibrate": judge_calibrate, "bench": Command(judge_bench, partial(fields_of_judging, "limit"))},
 )

@@ -42,7 +42,8 @@ def main_options(
 app = group(
     str(main_options.__doc__),
     {
-        **runs.COMMANDS,
+        **runs.RUNS,
+        "export": runs.export,
         "plan": runs.plan_app,
         "audit": audit,
         "train": train_app,

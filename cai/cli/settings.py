@@ -16,12 +16,17 @@ S = TypeVar("S", bound=RunSettings)
 
 def settings_from_options(kind: type[S], options: Mapping[str, Any]) -> S:
     """The settings that the options of a command make; raises UsageError with what to type instead."""
+    return make_settings(kind, values_of(options))
+
+
+def values_of(options: Mapping[str, Any]) -> dict[str, Any]:
+    """The values of options by the names of their settings, with JSON and headers read."""
     values = dict(options)
-    values["headers"] = dict(_header(text) for text in values.pop("header", None) or ())
+    values["headers"] = dict(_header(text) for text in values.get("headers") or ())
     extra = values.pop("extra_body", None)
     if extra is not None:
         values["extra_body"] = _json_object(extra)
-    return make_settings(kind, values)
+    return values
 
 
 def _json_object(text: str) -> dict[str, Any]:

@@ -246,6 +246,13 @@ class LabelSettings(RunSettings):
         return super().changeable() | {name: getattr(self, name) for name in names}
 
 
+SETTINGS: dict[str, type[RunSettings]] = {
+    "generate": GenerateSettings,
+    "sample": SampleSettings,
+    "label": LabelSettings,
+}
+
+
 def option(name: str) -> str:
     """A setting as the command line names it."""
     return f"-{name}" if len(name) == 1 else f"--{name.replace('_', '-')}"

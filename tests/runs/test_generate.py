@@ -280,11 +280,11 @@ def test_prompts_of_a_file_are_counted_and_others_are_not(tmp_path: Path) -> Non
 
 
 def from_options(**given: Any) -> GenerateSettings:
-    return settings_from_options(GenerateSettings, {"header": None, "extra_body": None, **given})
+    return settings_from_options(GenerateSettings, {"headers": None, "extra_body": None, **given})
 
 
 def test_options_are_read_into_settings() -> None:
-    found = from_options(extra_body='{"top_p": 0.9}', header=["X-One: 1", "X-Two:  a: b "])
+    found = from_options(extra_body='{"top_p": 0.9}', headers=["X-One: 1", "X-Two:  a: b "])
     assert found.extra_body == {"top_p": 0.9}
     assert found.headers == {"X-One": "1", "X-Two": "a: b"}
 
@@ -298,7 +298,7 @@ def test_an_extra_body_that_is_no_object_is_refused(text: str, told: str) -> Non
 @pytest.mark.parametrize("text", ["sk-secret", ": sk-secret", "A b: sk-secret", "A: sk-secret\r\nB: c", "Ä: sk-secret"])
 def test_a_header_that_is_none_is_refused_without_showing_it(text: str) -> None:
     with pytest.raises(UsageError, match="--header must be 'Name: value'") as error:
-        from_options(header=[text])
+        from_options(headers=[text])
     assert "secret" not in str(error.value)
 
 
