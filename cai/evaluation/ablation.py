@@ -16,8 +16,8 @@ from pydantic import ValidationError
 
 from cai.errors import InputError, UsageError
 from cai.export.pairs import Filters, confidence
-from cai.judge.belief import count_votes, mean_preference
-from cai.judge.metrics import credit, probability, wilson
+from cai.judge.belief import count_votes, mean_preference, probability
+from cai.judge.metrics import credit, wilson
 from cai.records import Label, Record, Vote
 from cai.sources.files import read_records
 

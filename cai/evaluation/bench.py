@@ -18,11 +18,10 @@ from cai.constitution.principles import Constitution, load_constitution
 from cai.errors import ModelStopped, SourceError, UsageError
 from cai.evaluation.bench_report import BenchResult, Spent, VoteFigures
 from cai.evaluation.trial import NOT_ASKED, Play, quietly, read_labels
-from cai.judge.belief import mean_preference
+from cai.judge.belief import log_ratio, mean_preference, probability
 from cai.judge.calibration import CalibrationReport, calibrate_rows
 from cai.judge.certify import Binding
-from cai.judge.letters import log_ratio
-from cai.judge.metrics import credit, probability
+from cai.judge.metrics import credit
 from cai.records import BadPrompt, Label, Place, Protocol, Vote
 from cai.runs.label import LabelSetup, resolve
 from cai.runs.pairs import Source, read_pairs

@@ -24,9 +24,8 @@ from cai.errors import ConstitutionError, UsageError
 from cai.folder.files import identity_hash
 from cai.folder.rows import damage
 from cai.folder.run import PAIR_BITS
+from cai.judge.belief import log_ratio, probability
 from cai.judge.flows import Flow, Pair, judge
-from cai.judge.letters import log_ratio
-from cai.judge.metrics import probability
 from cai.records import Contest, Label, Message, Place, Reading, Record, Vote
 from cai.runs.judging import Labelling
 from cai.runs.label import LabelSetup, resolve

@@ -7,69 +7,102 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from cai.constitution.principles import Principle
-from cai.judge.letters import log_ratio
-from cai.judge.metrics import probability
 from cai.records import Protocol, Reading, Vote
 
 CLAMP = 0.6  # uncalibrated beliefs after reasoning lie in [0.4, 0.6] (Bai et al. 2022, section 4.1)
+FURTHEST = 53 * math.log(2)  # log odds of 1 - 2**-53, about 36.7: the float next to 1
 
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What a judge believes of one pair: log odds `z` that a is better; None where no vote is valid."""
+    """What a judge believes of one pair: log odds `z` that a is better; None if no vote is valid."""
 
     votes: tuple[Vote, ...]
     z: float | None
     rewards: tuple[float, float] | None = None
 
 
-def _votes(principles: Sequence[Principle], readings: Sequence[Reading], wave: int = 0) -> list[Vote]:
+def votes_of(principles: Sequence[Principle], readings: Sequence[Reading], wave: int = 0) -> tuple[Vote, ...]:
     """Votes from the readings of one wave: first all with a in front, then all with b."""
     votes = []
     for principle, ab, ba in zip(principles, readings, readings[len(principles) :], strict=False):
         d = bias = None
-        a_first, b_first = log_ratio(ab), log_ratio(ba)
+        a_first = log_ratio(ab)
+        b_first = log_ratio(ba)
         if a_first is not None and b_first is not None:
-            d, bias = (a_first - b_first) / 2, (a_first + b_first) / 2
+            d = (a_first - b_first) / 2
+            bias = (a_first + b_first) / 2
         votes.append(Vote(principle=principle.id, weight=principle.weight, wave=wave, ab=ab, ba=ba, d=d, b=bias))
-    return votes
+    return tuple(votes)
 
 
-def weigh(votes: Iterable[Vote], *, weighted: bool) -> Verdict:
-    """The mean preference of the valid votes; weighted by principle where all were asked, else drawing did that."""
-    votes = tuple(votes)
-    return Verdict(votes, mean_preference(votes, weighted=weighted))
+def log_ratio(reading: Reading) -> float | None:
+    """How much likelier the first letter is than the second, in nats; None if the reading does not count."""
+    if reading.problem is not None or reading.first is None or reading.second is None:
+        return None
+    return reading.first - reading.second
 
 
 def mean_preference(votes: Iterable[Vote], *, weighted: bool) -> float | None:
-    """The mean of d over valid votes; None without any."""
+    """The mean of d over valid votes; None without any.
+
+    weighted: count votes by their principle's weight, for when all principles were asked: else drawing did that.
+    """
     valid = [(vote.weight if weighted else 1.0, vote.d) for vote in votes if vote.d is not None]
     if not valid:
         return None
-    heaviest = max(weight for weight, _ in valid)  # the sum of the largest floats is no number
+    heaviest = max(weight for weight, _ in valid)  # the sum of the largest floats is infinite
     total = math.fsum(weight / heaviest for weight, _ in valid)
     return math.fsum(weight / heaviest * d for weight, d in valid) / total
 
 
+def odds_of_votes(votes: Iterable[Vote]) -> float | None:
+    """Log odds that a is better from votes in words; None if none is valid.
+
+    With x of n valid votes for a, `p = (x + 1/2)/(n + 1)`: the mean under Jeffreys' prior.
+    """
+    for_a, count = count_votes(votes)
+    if not count:
+        return None
+    return math.log(for_a + 0.5) - math.log(count - for_a + 0.5)
+
+
 def count_votes(votes: Iterable[Vote]) -> tuple[int, int]:
-    """Votes for a, and all, among the principles that were answered in both orders."""
-    choices = [
-        choice for vote in votes if vote.valid for choice in (vote.ab.choice == "first", vote.ba.choice == "second")
-    ]
-    return sum(choices), len(choices)
+    """Votes for a, and all votes, among the principles that were answered in both orders."""
+    valid = [vote for vote in votes if vote.valid]
+    for_a = sum((vote.ab.choice == "first") + (vote.ba.choice == "second") for vote in valid)
+    return for_a, 2 * len(valid)
 
 
 def belief(z: float | None, protocol: Protocol, temperature: float | None) -> float | None:
-    """The probability that a is better; None where z is. After reasoning and uncalibrated it lies in [0.4, 0.6]."""
+    """The probability that a is better; None if z is. After reasoning and uncalibrated it lies in [0.4, 0.6]."""
     if z is None:
         return None
     p = probability(z, 1.0 if temperature is None else temperature)
     if protocol == "reason" and temperature is None:
-        return CLAMP if p > CLAMP else 1.0 - CLAMP if p < 1.0 - CLAMP else p
+        return min(max(p, 1.0 - CLAMP), CLAMP)
     return p
 
 
+def probability(z: float, temperature: float = 1.0) -> float:
+    """sigma(z / temperature); `probability(-z)` is `1 - probability(z)` to the last bit: swapped pairs mirror."""
+    larger = 1 / (1 + math.exp(-abs(z / temperature)))  # in [0.5, 1], where 1 - larger is exact
+    return larger if z >= 0 else 1 - larger
+
+
+def log_odds(p: float) -> float:
+    """ln(p / (1 - p)), the inverse of `probability`, bounded to plus and minus 36.7 (`FURTHEST`).
+
+    So a 0 or 1 in data is finite and swapped pairs stay mirrored.
+    """
+    if p > 0.5:
+        return -log_odds(1 - p)
+    if p == 0:
+        return -FURTHEST
+    return max(-FURTHEST, math.log(p) - math.log1p(-p))
+
+
 def readability(votes: Iterable[Vote]) -> list[float]:
-    """Of every reading its letter mass; of votes in words 1 where a letter was named; 0 where nothing could be read."""
+    """The letter mass of every reading; for votes in words 1 if a letter was named; 0 if nothing could be read."""
     readings = [reading for vote in votes for reading in (vote.ab, vote.ba)]
     return [float(reading.choice is not None) if reading.mass is None else reading.mass for reading in readings]

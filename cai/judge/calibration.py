@@ -17,8 +17,9 @@ from pydantic import ValidationError
 
 from cai.errors import InputError, RunError
 from cai.folder.files import differences, write_atomically
+from cai.judge.belief import probability
 from cai.judge.certify import COLDEST, DELTA, HOTTEST, TARGETS, Binding, Calibration, certify_all, fit_temperature
-from cai.judge.metrics import Metrics, at_least, credit, measure, probability
+from cai.judge.metrics import Metrics, at_least, credit, measure
 from cai.judge.people import Judged, JudgedRows, read_judged
 from cai.records import Record
 from cai.sources.files import read_records

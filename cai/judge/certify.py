@@ -9,7 +9,8 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from cai.errors import UsageError
-from cai.judge.metrics import Metrics, confidence, credit, log_odds, probability
+from cai.judge.belief import log_odds, probability
+from cai.judge.metrics import Metrics, confidence, credit
 from cai.records import ConstitutionRef, Protocol, Record
 
 TARGETS = (0.7, 0.75, 0.8, 0.85, 0.9, 0.95)  # agreements with people that are tried to be certified

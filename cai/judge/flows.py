@@ -1,7 +1,7 @@
 """The judge: what a model believes of two replies, with the position bias taken out.
 
-Pure. Each protocol is a flow (DESIGN §3) that asks both orders of all drawn principles at once; `read_letters` turns an
-answer into a `Reading`, and `weigh` readings into one belief. Knows nothing of models or files.
+Each protocol is a flow: a generator that yields the requests it needs next, both orders of all principles at once, is
+sent the answers, and returns a verdict.
 
 With a shown as A, `L_AB = logp(A) - logp(B)`; with b shown as A, `L_BA` likewise. If the bias towards the first adds to
 both, `L_AB = d + bias` and `L_BA = -d + bias`, so that `d = (L_AB - L_BA)/2` is free of it.
@@ -10,20 +10,45 @@ both, `L_AB = d + bias` and `L_BA = -d + bias`, so that `d = (L_AB - L_BA)/2` is
 from __future__ import annotations
 
 import math
-from collections.abc import Generator, Sequence
+import re
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 from cai.constitution.principles import Principle
 from cai.engine.ask_judge import AskJudge
 from cai.errors import RowDropped, UsageError
-from cai.judge.belief import Verdict, _votes, count_votes, weigh
-from cai.judge.letters import read_choice, read_letters
+from cai.judge.belief import Verdict, count_votes, mean_preference, odds_of_votes, votes_of
 from cai.records import Abilities, Completion, Message, Protocol, Reading, Request, Vote
 
-WAVES = 3  # of votes, where they stay split
+PREFERRED: tuple[Protocol, ...] = ("logprob", "score", "vote")  # the best first
+WAVES = 3  # of votes, while they stay split
 CHECKED = 20  # pairs after which a run looks whether the judge can be read at all
+LEAST_MASS = 0.5  # of both letters together; below it the judge wanted to say something else
+NEVER = -9999.0  # what OpenAI's protocol says of a token that is too unlikely for its list: no log probability
+ABOVE = 0.1  # by which rounding, as of 16-bit floats, may put a log probability above 0
+WRAPPING = " \t\n\r▁Ġ\"'`“”‘’*_()[]{}<>.:,;!|"  # what may stand around a letter in one token or answer
+NOUN = r"(?i:reply|response|answer|option|choice)"
+# A letter that stands for a reply: not the article of "A kind reply …", nor one of two as in "A or B", "A/B".
+LETTER = (
+    rf"(?:{NOUN}\W{{1,4}})?(?:\\\w+\{{)?([AB])(?![\w'’]|\s*[/&]|\s*,\s*n?or\b"
+    r"|[^\S\n]+(?!(?:as|because|by|due|for|in|on|over|since)\b)[A-Za-z])"
+)
+STATED = r"(?:[^\w.,;!?]{0,4}:\W{0,8}|\s+is\W{1,8})"  # "…: ", "… is "
+NAMED = (
+    re.compile(  # "Verdict: B", "the better reply is A", "I choose Reply B"; then "Reply A is better", not of "nor …"
+        r"\b(?<!not )(?<!n't )(?<!n’t )(?<!never )"
+        rf"(?:(?i:verdict|choose|prefer|pick|go\s+with|boxed|better|best)(?:\s+(?:one|{NOUN}))?"
+        rf"(?:{STATED}|[^\w.,;!?\n]{{0,8}})|{NOUN}{STATED}){LETTER}"
+        rf"|(\bn?or\s+)?\b(?:{NOUN}\W{{1,4}})?([AB])\s+(?i:is|was|does|seems|would\s+be)\s+"
+        r"(?:(?i:the|much|far|clearly|slightly|somewhat|therefore|overall)\s+)*(?i:better|best|preferable)\b"
+    )
+)
+ALONE = re.compile(rf"[{re.escape(WRAPPING)}]*(?:{NOUN}\W{{1,4}})?([AB])[{re.escape(WRAPPING)}]*")
+FIRST = re.compile(rf"[{re.escape(WRAPPING)}]*{LETTER}")
 
-Flow = Generator[list[Request], list[Completion], "Verdict"]
+
+Flow = Generator[list[Request], list[Completion], Verdict]
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,98 +59,43 @@ class Pair:
     a: str
     b: str
 
+    def questions(self, principles: Sequence[Principle]) -> Iterator[tuple[tuple[Message, ...], str, str, Principle]]:
+        """What is shown, in the order of `votes_of`: a first under each principle, then b first.
 
-def choose_protocol(asked: str | None, can: Abilities, name: str) -> Protocol:
-    """The protocol asked for, or the best one for what a model can do; raises UsageError where it cannot."""
-    if can.reward or asked == "reward":
-        if not can.reward or asked not in (None, "reward"):
-            what = "is a reward model: its protocol is reward" if can.reward else "is no reward model: use reward:PATH"
-            raise UsageError(f"{name} {what}")
+        Questions that share a prefix come one after the other.
+        """
+        for first, second in ((self.a, self.b), (self.b, self.a)):
+            for principle in principles:
+                yield self.prompt, first, second, principle
+
+
+# Protocols
+
+
+def choose_protocol(wanted: str | None, can: Abilities, name: str) -> Protocol:
+    """The protocol asked for, or the best one for what a model can do; raises UsageError if it cannot be used."""
+    if can.reward:
+        if wanted not in (None, "reward"):
+            raise UsageError(f"{name} is a reward model: its protocol is reward")
         return "reward"
-    letters: Protocol | None = "logprob" if can.logprobs else "score" if can.scoring else None
-    if asked is None:
-        return letters or "vote"
-    if asked == "vote":
-        return "vote"
-    if asked == "logprob" and can.logprobs:
-        return "logprob"
-    if asked == "score" and can.scoring:
-        return "score"
-    if asked == "reason" and letters is not None:
-        return "reason"
-    if asked in ("logprob", "score", "reason"):
-        hint = f"use --protocol {letters or 'vote'}"
-        raise UsageError(f"--protocol {asked}: {name} gives no such probabilities; {hint}")
-    raise UsageError(f"--protocol {asked!r} must be logprob, score, vote, reason or reward")
-
-
-# Flows: the requests of a are listed before those of b, so that those which share a prefix come one after the other
-
-
-def by_letter(pair: Pair, principles: Sequence[Principle], ask: AskJudge, *, score: bool, weighted: bool) -> Flow:
-    """Ask for the letter's probability alone: both orders of every principle, side by side."""
-    answers = yield [
-        ask.letter(pair.prompt, first, second, principle, score=score)
-        for first, second in ((pair.a, pair.b), (pair.b, pair.a))
-        for principle in principles
-    ]
-    return weigh(_votes(principles, [read_letters(done) for done in answers]), weighted=weighted)
-
-
-def by_reasons(pair: Pair, principles: Sequence[Principle], ask: AskJudge, *, score: bool, weighted: bool) -> Flow:
-    """Let the judge reason first, then ask for the letter's probability."""
-    asked = [
-        (first, second, principle) for first, second in ((pair.a, pair.b), (pair.b, pair.a)) for principle in principles
-    ]
-    reasons = yield [ask.reasons(pair.prompt, *question) for question in asked]
-    said = [done.text.strip() for done in reasons]
-    requests = [
-        ask.letter(pair.prompt, *question, score=score, reasons=text)
-        for question, text in zip(asked, said, strict=True)
-        if text
-    ]
-    answers = iter((yield requests) if requests else ())
-    readings = [read_letters(next(answers)) if text else Reading(problem="no reasons were given") for text in said]
-    return weigh(_votes(principles, readings), weighted=weighted)
-
-
-def by_votes(pair: Pair, principles: Sequence[Principle], ask: AskJudge) -> Flow:
-    """Ask for the letter in words, wave by wave while the votes are split; every wave has both orders of all.
-
-    With x of n valid votes for a, `p = (x + 1/2)/(n + 1)`: the mean under Jeffreys' prior.
-    """
-    votes: list[Vote] = []
-    for wave in range(WAVES):
-        answers = yield [
-            ask.vote(pair.prompt, first, second, principle, wave)
-            for first, second in ((pair.a, pair.b), (pair.b, pair.a))
-            for principle in principles
-        ]
-        votes += _votes(principles, [read_choice(done, named=not ask.prefix) for done in answers], wave)
-        for_a, count = count_votes(votes)
-        if for_a in (0, count):  # unanimous, or none is valid: no reason to ask again
-            break
-    z = math.log(for_a + 0.5) - math.log(count - for_a + 0.5) if count else None
-    return Verdict(tuple(votes), z)
-
-
-def by_reward(pair: Pair, ask: AskJudge) -> Flow:
-    """Ask a reward model for both replies; the log odds are the difference (Bradley and Terry 1952)."""
-    answers = yield [ask.reward(pair.prompt, reply) for reply in (pair.a, pair.b)]
-    numbers = [done.scores[0] if done.scores else math.nan for done in answers]
-    if not all(map(math.isfinite, (*numbers, numbers[0] - numbers[1]))):
-        raise RowDropped("model_error", "judge", "the reward model gave no finite number")
-    return Verdict((), numbers[0] - numbers[1], (numbers[0], numbers[1]))
+    able: dict[str | None, Protocol] = {"vote": "vote"}
+    if can.scoring:
+        able |= {"score": "score", "reason": "reason"}
+    if can.logprobs:
+        able |= {"logprob": "logprob", "reason": "reason"}
+    best: Protocol = next(protocol for protocol in PREFERRED if protocol in able)
+    protocol = able.get(wanted or best)
+    if protocol is not None:
+        return protocol
+    if wanted == "reward":
+        raise UsageError(f"{name} is not a reward model: use reward:PATH")
+    if wanted in ("logprob", "score", "reason"):
+        raise UsageError(f"--protocol {wanted}: {name} gives no such probabilities; use --protocol {best}")
+    raise UsageError(f"--protocol {wanted!r} must be logprob, score, vote, reason or reward")
 
 
 def judge(
-    pair: Pair,
-    principles: Sequence[Principle],
-    ask: AskJudge,
-    protocol: Protocol,
-    *,
-    score: bool,
-    weighted: bool,
+    pair: Pair, principles: Sequence[Principle], ask: AskJudge, protocol: Protocol, *, score: bool, weighted: bool
 ) -> Flow:
     """The flow of a protocol. score: read letters by scoring; weighted: principles count by weight, not alike."""
     if protocol == "reward":
@@ -137,7 +107,135 @@ def judge(
     return by_letter(pair, principles, ask, score=score, weighted=weighted)
 
 
-# Readings
+def by_letter(pair: Pair, principles: Sequence[Principle], ask: AskJudge, *, score: bool, weighted: bool) -> Flow:
+    """Ask for the letter's probability alone: both orders of every principle, side by side."""
+    answers = yield [ask.letter(*question, score=score) for question in pair.questions(principles)]
+    votes = votes_of(principles, [read_letters(answer) for answer in answers])
+    return Verdict(votes, mean_preference(votes, weighted=weighted))
 
 
-# Beliefs
+def by_reasons(pair: Pair, principles: Sequence[Principle], ask: AskJudge, *, score: bool, weighted: bool) -> Flow:
+    """Let the judge reason first, then ask for the letter's probability."""
+    questions = list(pair.questions(principles))
+    reasons = yield [ask.reasons(*question) for question in questions]
+    texts = [answer.text.strip() for answer in reasons]
+    requests = [
+        ask.letter(*question, score=score, reasons=text)
+        for question, text in zip(questions, texts, strict=True)
+        if text
+    ]
+    answers = iter((yield requests) if requests else ())
+    readings = [read_letters(next(answers)) if text else Reading(problem="no reasons were given") for text in texts]
+    votes = votes_of(principles, readings)
+    return Verdict(votes, mean_preference(votes, weighted=weighted))
+
+
+def by_votes(pair: Pair, principles: Sequence[Principle], ask: AskJudge) -> Flow:
+    """Ask for the letter in words, wave by wave while the votes are split; every wave has both orders of all."""
+    votes: tuple[Vote, ...] = ()
+    for wave in range(WAVES):
+        answers = yield [ask.vote(*question, wave) for question in pair.questions(principles)]
+        votes += votes_of(principles, [read_choice(answer, named=not ask.prefix) for answer in answers], wave)
+        for_a, count = count_votes(votes)
+        if for_a in (0, count):  # unanimous, or none is valid: no reason to ask again
+            break
+    return Verdict(votes, odds_of_votes(votes))
+
+
+def by_reward(pair: Pair, ask: AskJudge) -> Flow:
+    """Ask a reward model for both replies; the log odds are the difference (Bradley and Terry 1952)."""
+    answers = yield [ask.reward(pair.prompt, reply) for reply in (pair.a, pair.b)]
+    a, b = (answer.scores[0] if answer.scores else math.nan for answer in answers)
+    if not all(map(math.isfinite, (a, b, a - b))):
+        raise RowDropped("model_error", "judge", "the reward model gave no finite number")
+    return Verdict((), a - b, (a, b))
+
+
+# Letters
+
+
+def read_letters(answer: Completion) -> Reading:
+    """The log probabilities of the letters in an answer: both as scored, or each summed over its forms in the list."""
+    if answer.scores is not None:
+        first, second = answer.scores
+        return _reading(first, second, answer.scores, bounded=False)
+    if answer.finish == "content_filter":
+        return Reading(problem="the provider's filter withheld the answer")
+    tokens = (answer.logprobs or ({},))[0]
+    listed = {token: value for token, value in tokens.items() if not value <= NEVER}
+    if not listed:
+        return Reading(problem="the answer lists no probabilities")
+    first_forms = [value for token, value in listed.items() if token.strip(WRAPPING) == "A"]
+    second_forms = [value for token, value in listed.items() if token.strip(WRAPPING) == "B"]
+    letters = first_forms + second_forms
+    if not letters:
+        likeliest = max(listed, key=lambda token: listed[token])
+        return Reading(mass=0.0, problem=f"neither letter is among the {len(listed)} likeliest tokens: {likeliest!r}")
+    floor = min(listed.values())  # a letter that is not listed is at most as likely as the last that is
+    first = log_sum(first_forms or [floor])
+    second = log_sum(second_forms or [floor])
+    bounded = not (first_forms and second_forms)
+    reading = _reading(first, second, letters, bounded=bounded)
+    if bounded and len(letters) == len(listed) and reading.problem is None:
+        letter = "B" if first_forms else "A"
+        return Reading(mass=reading.mass, problem=f"the answer lists nothing that says how unlikely {letter} is")
+    return reading
+
+
+def _reading(first: float, second: float, letters: Sequence[float], *, bounded: bool) -> Reading:
+    """A reading of both log probabilities; letters: those whose sum is the letters' mass."""
+    if not (math.isfinite(first) and math.isfinite(second)):
+        return Reading(problem="a log probability is not finite")
+    if max(first, second) > ABOVE:
+        return Reading(problem="a log probability is above 0")
+    mass = min(math.fsum(map(math.exp, letters)), 1.0)  # above 1 by rounding
+    problem = f"the letters have {mass:.2f} of the probability" if mass < LEAST_MASS else None
+    choice: Literal["first", "second"] | None = None
+    if first > second:
+        choice = "first"
+    elif second > first:
+        choice = "second"
+    return Reading(first=first, second=second, mass=mass, bounded=bounded, choice=choice, problem=problem)
+
+
+def read_choice(answer: Completion, *, named: bool) -> Reading:
+    """The letter that an answer names: all of it, or the last one after a word such as "Reply".
+
+    named: whether words around the letter are expected; after a prefix the letter comes first.
+    """
+    if answer.finish == "content_filter":
+        return Reading(problem="the provider's filter withheld the answer")
+    text = answer.text.strip()
+    match = ALONE.fullmatch(text)
+    if match is None and not named:
+        match = FIRST.match(text)
+    if match is not None:
+        letter = match[1]
+    elif answer.finish == "length":
+        return Reading(problem="cut before it named a letter")
+    else:
+        letter = _last_named(text)
+    if letter is None:
+        return Reading(problem=f"names no letter: {text[:60]!r}")
+    return Reading(choice="first" if letter == "A" else "second")
+
+
+def _last_named(text: str) -> str | None:
+    """The letter that stands alone in the last line, or the last that is called the better, or the one in front."""
+    last = ALONE.fullmatch(text.rpartition("\n")[2])
+    if last:
+        return last[1]
+    named = [match[1] or match[3] for match in NAMED.finditer(text) if not match[2]]
+    if named:
+        return named[-1]
+    front = FIRST.match(text)
+    starts = set(re.findall(r"^\W*([AB])\b", text, re.MULTILINE))  # both: a list that says something of each
+    if front is None or not starts <= {front[1]}:
+        return None
+    return front[1]
+
+
+def log_sum(values: Sequence[float]) -> float:
+    """log(sum(exp(v))) without overflow; `values` is not empty."""
+    top = max(values)
+    return top + math.log(math.fsum(math.exp(value - top) for value in values))

@@ -15,7 +15,6 @@ from typing import NamedTuple
 from cai.errors import UsageError
 from cai.records import Record
 
-FURTHEST = 53 * math.log(2)  # log odds of 1 - 2**-53, about 36.7: the float next to 1
 Z95 = 1.959963984540054  # two-sided 95 % of the normal distribution
 
 
@@ -38,23 +37,6 @@ class Bin(NamedTuple):
     n: int
     confidence: float
     accuracy: float
-
-
-def probability(z: float, temperature: float = 1.0) -> float:
-    """sigma(z / temperature); `probability(-z)` is `1 - probability(z)` to the last bit: swapped pairs mirror."""
-    larger = 1 / (1 + math.exp(-abs(z / temperature)))  # in [0.5, 1], where 1 - larger is exact
-    return larger if z >= 0 else 1 - larger
-
-
-def log_odds(p: float) -> float:
-    """ln(p / (1 - p)), the inverse of `probability`.
-
-    Held within plus and minus 36.7 (`FURTHEST`), the last that a float next to 1 can tell, so that a 0 or 1 in data is
-    finite and swapped pairs stay mirrored.
-    """
-    if p > 0.5:
-        return -log_odds(1 - p)
-    return max(-FURTHEST, math.log(p) - math.log1p(-p)) if p > 0 else -FURTHEST
 
 
 def confidence(p: float) -> float:

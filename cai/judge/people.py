@@ -15,7 +15,7 @@ import orjson
 from pydantic import ValidationError
 
 from cai.errors import InputError
-from cai.judge.metrics import log_odds
+from cai.judge.belief import log_odds
 from cai.records import Label
 from cai.sources.conversations import NoPrompt, listed
 

@@ -11,8 +11,7 @@ from collections.abc import Sequence
 
 from cai.errors import Unreadable
 from cai.judge.belief import readability
-from cai.judge.flows import CHECKED
-from cai.judge.letters import LEAST_MASS
+from cai.judge.flows import CHECKED, LEAST_MASS
 from cai.records import Vote
 
 

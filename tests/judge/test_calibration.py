@@ -21,6 +21,7 @@ from shared import shared
 
 from cai.cli.judge import judge_app
 from cai.errors import CaiError, InputError, MissingExtra, RunError
+from cai.judge.belief import probability
 from cai.judge.calibration import (
     FEW,
     FILE,
@@ -33,7 +34,6 @@ from cai.judge.calibration import (
     untrustworthy,
 )
 from cai.judge.certify import TARGETS, Binding
-from cai.judge.metrics import probability
 from cai.judge.people import REFUSAL_WORDS, trivial_guesses
 from cai.records import ConstitutionRef, Label, Message, Reading, Usage, Vote
 

@@ -25,8 +25,9 @@ from cai.judge.flows import (
     by_votes,
     choose_protocol,
     judge,
+    read_choice,
+    read_letters,
 )
-from cai.judge.letters import read_choice, read_letters
 from cai.records import Abilities, Completion, Protocol, Reading, Request, Vote
 
 PAIR = Pair(({"role": "user", "content": "Hi?"},), "Reply one.", "Reply two.")
@@ -669,7 +670,7 @@ def test_a_protocol_is_chosen_by_what_the_judge_can_do_and_can_be_overridden(
         ("logprob", SCORES, "--protocol logprob: p:m gives no such probabilities; use --protocol score"),
         ("score", WORDS, "--protocol score: p:m gives no such probabilities; use --protocol vote"),
         ("reason", WORDS, "--protocol reason: p:m gives no such probabilities; use --protocol vote"),
-        ("reward", FULL, "p:m is no reward model: use reward:PATH"),
+        ("reward", FULL, "p:m is not a reward model: use reward:PATH"),
         ("vote", REWARD, "p:m is a reward model: its protocol is reward"),
         ("letters", FULL, "--protocol 'letters' must be logprob, score, vote, reason or reward"),
     ],

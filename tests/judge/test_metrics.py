@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from shared import shared
 
 from cai.errors import UsageError
+from cai.judge.belief import FURTHEST, log_odds, probability
 from cai.judge.certify import (
     COLDEST,
     HOTTEST,
@@ -30,7 +31,6 @@ from cai.judge.certify import (
     upper_bound,
 )
 from cai.judge.metrics import (
-    FURTHEST,
     accuracy,
     auroc,
     brier,
@@ -38,10 +38,8 @@ from cai.judge.metrics import (
     credit,
     ece,
     kappa,
-    log_odds,
     measure,
     nll,
-    probability,
     reliability,
     risk_coverage,
     wilson,

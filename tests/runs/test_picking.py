@@ -21,7 +21,7 @@ from terminal import cai as command
 import cai
 from cai.errors import CallRejected, RunError, Unreadable, UsageError
 from cai.folder.store import read_calls
-from cai.judge.metrics import probability
+from cai.judge.belief import probability
 from cai.records import Completion
 from cai.runs.plan import estimate
 from cai.runs.sample import resolve
