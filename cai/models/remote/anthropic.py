@@ -1,12 +1,7 @@
-"""Anthropic's `/v1/messages`.
-
-Knows the wire format and which generation of models takes which setting. It does not know transport (`http`), retries
-or what the prompts mean.
-"""
+"""Anthropic's `/v1/messages`."""
 
 from __future__ import annotations
 
-import os
 import re
 from typing import Any
 
@@ -30,7 +25,7 @@ class AnthropicModel:
 
     The base URL is the connection's, else ANTHROPIC_BASE_URL, else Anthropic's own; the key is ANTHROPIC_API_KEY, which
     only Anthropic's own server requires. From Claude 4.6 on a started assistant turn is refused, from 4.7 on any
-    temperature: there `can.prefill` is false and the payload has no temperature. `extra_body` is merged last; a null in
+    temperature: then `can.prefill` is false and the payload has no temperature. `extra_body` is merged last; a null in
     it takes the key out of the payload.
     """
 
@@ -39,12 +34,8 @@ class AnthropicModel:
     context: int | None = None
 
     def __init__(self, name: str, connection: Connection) -> None:
-        base_url = connection.base_url or os.environ.get("ANTHROPIC_BASE_URL") or f"https://{OFFICIAL}"
-        source = "--base-url" if connection.base_url else "ANTHROPIC_BASE_URL"
         self.name = name
-        self._client = Client(
-            base_url.strip().removesuffix("/").removesuffix("/v1"), source, connection, "ANTHROPIC_API_KEY", name
-        )
+        self._client = Client(connection, "ANTHROPIC", f"https://{OFFICIAL}", name, version="/v1")
         self.endpoint = self._client.address
         self._official = self._client.host == OFFICIAL
         version = generation(name)
@@ -58,7 +49,7 @@ class AnthropicModel:
         server marks the last block, and the next turn reads everything up to it for a tenth of the price. Prefixes
         under 1,024 to 4,096 tokens, by model, are not cached and cost nothing more.
         """
-        request, sampling = call.request, call.sampling
+        request = call.request
         if request.text is not None or request.score or request.top_logprobs:
             raise UsageError(
                 f"anthropic:{self.name} only chats: it continues no raw text, gives no logprobs and no scores"
@@ -70,7 +61,7 @@ class AnthropicModel:
             turns.append({"role": "assistant", "content": request.prefill.rstrip()})
         body: dict[str, Any] = {
             "model": self.name,
-            "max_tokens": sampling.max_tokens if request.max_tokens is None else request.max_tokens,
+            "max_tokens": call.max_tokens,
             "messages": turns,
         }
         if system:
@@ -83,13 +74,16 @@ class AnthropicModel:
             body["temperature"] = call.temperature
         if request.role != "judge":
             body["cache_control"] = {"type": "ephemeral"}
-        body |= sampling.extra_body
+        body |= call.sampling.extra_body
         return {key: value for key, value in body.items() if value is not None}
 
     async def start(self) -> None:
-        """Open the connections; raises `AuthenticationFailed` where Anthropic's own server would get no key."""
+        """Open the connections; raises `AuthenticationFailed` if Anthropic's own server would get no key."""
         key = self._client.key(required=self._official)
-        await self._client.start({"anthropic-version": API_VERSION} | ({"x-api-key": key} if key else {}), key)
+        headers = {"anthropic-version": API_VERSION}
+        if key:
+            headers["x-api-key"] = key
+        await self._client.start(headers, key)
 
     async def send(self, payload: dict[str, Any]) -> Completion:
         """Ask once."""
@@ -97,7 +91,7 @@ class AnthropicModel:
         try:
             return self._completion(reply)
         except (KeyError, TypeError, AttributeError):
-            raise self._client.odd("JSON that is no message") from None
+            raise self._client.odd("JSON that is not a message") from None
 
     def _completion(self, reply: dict[str, Any]) -> Completion:
         reason = reply["stop_reason"]
@@ -111,12 +105,14 @@ class AnthropicModel:
         usage = reply.get("usage") or {}
         read = usage.get("cache_read_input_tokens")
         written = usage.get("cache_creation_input_tokens")
-        parts = (usage.get("input_tokens"), read, written)
+        given = usage.get("input_tokens")
+        if given is not None:
+            given += (read or 0) + (written or 0)
         return Completion(
             text,
             FINISH[reason],
             reply.get("model") or self.name,
-            None if parts[0] is None else sum(part or 0 for part in parts),
+            given,
             usage.get("output_tokens"),
             read,
             written,
@@ -129,8 +125,10 @@ class AnthropicModel:
 
 def generation(name: str) -> tuple[int, int]:
     """(4, 5) for claude-haiku-4-5-20251001; a name without a version is taken for the newest."""
-    found = re.search(r"claude-(?:[a-z]+-)?(\d)(?!\d)(?:-(\d)(?!\d))?", name)
-    return (int(found[1]), int(found[2] or 0)) if found else NEWEST
+    version = re.search(r"claude-(?:[a-z]+-)?(\d)(?!\d)(?:-(\d)(?!\d))?", name)
+    if version is None:
+        return NEWEST
+    return int(version[1]), int(version[2] or 0)
 
 
 def split_system(messages: tuple[Message, ...]) -> tuple[str, list[dict[str, Any]]]:
@@ -138,7 +136,8 @@ def split_system(messages: tuple[Message, ...]) -> tuple[str, list[dict[str, Any
     system: list[str] = []
     turns: list[dict[str, Any]] = []
     for message in messages:
-        role, content = message["role"], message["content"]
+        role = message["role"]
+        content = message["content"]
         if role == "system":
             system.append(content)
         elif turns and turns[-1]["role"] == role:

@@ -1,17 +1,14 @@
-"""OpenAI and every server that speaks its protocol: `/chat/completions`, and `/completions` for base models.
-
-Knows the wire format and which servers bend it. It does not know transport (`http`), retries or what the prompts mean.
-"""
+"""OpenAI and every server that speaks its protocol: `/chat/completions`, and `/completions` for base models."""
 
 from __future__ import annotations
 
-import os
 import re
 from typing import Any
 
 from cai.calls.model import Connection
 from cai.errors import CallRejected, ModelFault, UsageError
-from cai.models.remote.http import Client, error_in
+from cai.models.remote.failures import error_in
+from cai.models.remote.http import Client
 from cai.records import Abilities, Call, Completion, Finish, Request
 from cai.texts.thoughts import split_thoughts
 
@@ -40,42 +37,46 @@ class OpenAIModel:
     context: int | None = None
 
     def __init__(self, name: str, connection: Connection) -> None:
-        base_url = connection.base_url or os.environ.get("OPENAI_BASE_URL") or f"https://{OFFICIAL}/v1"
-        source = "--base-url" if connection.base_url else "OPENAI_BASE_URL"
         self.name = name
-        self._client = Client(base_url, source, connection, "OPENAI_API_KEY", name)
+        self._client = Client(connection, "OPENAI", f"https://{OFFICIAL}/v1", name)
         self.endpoint = self._client.address
         self._official = self._client.host == OFFICIAL
         self._reasoning = self._official and REASONING.match(name) is not None
         self.can = Abilities(
             chat=True, completion=True, logprobs=0 if self._reasoning else 20, prefill=not self._official
-        )
+        )  # fmt: skip
 
     def payload(self, call: Call) -> dict[str, Any]:
-        """The body to post: a chat, or raw text where the request has `text`."""
-        request, sampling = call.request, call.sampling
+        """The body to post: a chat, or raw text if the request has `text`."""
+        request = call.request
         self._check(request)
-        limit = sampling.max_tokens if request.max_tokens is None else request.max_tokens
-        body: dict[str, Any] = {"model": self.name}
-        if request.text is not None:
-            body |= {"prompt": request.text + request.prefill, "max_tokens": limit}
-            if request.top_logprobs:
-                body["logprobs"] = request.top_logprobs
-        else:
-            body["messages"] = list(request.messages)
-            body["max_completion_tokens" if self._official else "max_tokens"] = limit
-            if request.prefill:
-                body["messages"].append({"role": "assistant", "content": request.prefill})
-                body |= {"continue_final_message": True, "add_generation_prompt": False}
-            if request.top_logprobs:
-                body |= {"logprobs": True, "top_logprobs": request.top_logprobs}
+        body = self._chat(call) if request.text is None else self._text(call)
         if not self._reasoning:
             body["temperature"] = call.temperature
             if request.stop:
                 body["stop"] = list(request.stop)
         body["seed"] = call.seed
-        body |= sampling.extra_body
+        body |= call.sampling.extra_body
         return {key: value for key, value in body.items() if value is not None}
+
+    def _text(self, call: Call) -> dict[str, Any]:
+        request = call.request
+        body = {"model": self.name, "prompt": f"{request.text}{request.prefill}", "max_tokens": call.max_tokens}
+        if request.top_logprobs:
+            body["logprobs"] = request.top_logprobs
+        return body
+
+    def _chat(self, call: Call) -> dict[str, Any]:
+        request = call.request
+        messages = list(request.messages)
+        body: dict[str, Any] = {"model": self.name, "messages": messages}
+        body["max_completion_tokens" if self._official else "max_tokens"] = call.max_tokens
+        if request.prefill:
+            messages.append({"role": "assistant", "content": request.prefill})
+            body |= {"continue_final_message": True, "add_generation_prompt": False}
+        if request.top_logprobs:
+            body |= {"logprobs": True, "top_logprobs": request.top_logprobs}
+        return body
 
     def _check(self, request: Request) -> None:
         if request.score:
@@ -86,18 +87,21 @@ class OpenAIModel:
             raise UsageError(f"openai:{self.name} does not continue a started reply: {OFFICIAL} has no call for it")
 
     async def start(self) -> None:
-        """Open the connections; raises `AuthenticationFailed` where OpenAI's own server would get no key."""
+        """Open the connections; raises `AuthenticationFailed` if OpenAI's own server would get no key."""
         key = self._client.key(required=self._official)
-        await self._client.start({"Authorization": f"Bearer {key}"} if key else {}, key)
+        headers = {}
+        if key:
+            headers["Authorization"] = f"Bearer {key}"
+        await self._client.start(headers, key)
 
     async def send(self, payload: dict[str, Any]) -> Completion:
         """Ask once."""
-        reply = await self._client.post("/chat/completions" if "messages" in payload else "/completions", payload)
+        chat = "messages" in payload
+        reply = await self._client.post("/chat/completions" if chat else "/completions", payload)
         if not reply.get("choices") and "error" in reply:  # routers put an upstream's failure into a 200
-            code = reply["error"].get("code") if isinstance(reply["error"], dict) else None
-            raise self._client.error(error_in(code if isinstance(code, int) else 502, reply))
+            raise self._client.error(error_in(_status_in(reply["error"]), reply))
         try:
-            return self._completion(reply, chat="messages" in payload)
+            return self._completion(reply, chat)
         except (KeyError, IndexError, TypeError, AttributeError, ValueError):
             raise self._client.odd("JSON that holds no choices to read") from None
 
@@ -105,19 +109,21 @@ class OpenAIModel:
         choice = reply["choices"][0]
         finish = self._finish(choice["finish_reason"])
         usage = reply.get("usage") or {}
-        reasoning, listed = None, choice.get("logprobs")
+        listed = choice.get("logprobs") or {}
+        reasoning = None
         if chat:
             message = choice["message"]
-            text = message.get("content") or ""
+            text = _joined(message.get("content") or "")
             reasoning = message.get("reasoning_content") or message.get("reasoning")
             if message.get("refusal"):
-                text, finish = message["refusal"], "content_filter"
-            elif reasoning is None and isinstance(text, str):
+                text = message["refusal"]
+                finish = "content_filter"
+            elif reasoning is None:
                 text, reasoning = split_thoughts(text)
+            logprobs = chat_logprobs(listed)
         else:
             text = choice["text"]
-        if isinstance(text, list):  # Mistral's reasoning models answer in parts
-            text = "".join(part["text"] for part in text if part["type"] == "text")
+            logprobs = text_logprobs(listed)
         if not isinstance(text, str):
             raise TypeError(text)
         return Completion(
@@ -128,7 +134,7 @@ class OpenAIModel:
             usage.get("completion_tokens"),
             cached_tokens=(usage.get("prompt_tokens_details") or {}).get("cached_tokens"),
             reasoning=reasoning,
-            logprobs=(chat_logprobs(listed) if chat else text_logprobs(listed)) if listed else None,
+            logprobs=logprobs,
         )
 
     def _finish(self, reason: str | None) -> Finish:
@@ -144,8 +150,21 @@ class OpenAIModel:
         await self._client.close()
 
 
+def _status_in(error: Any) -> int:
+    """The status that a router names for an upstream's failure; a bad gateway's if it names none."""
+    code = error.get("code") if isinstance(error, dict) else None
+    return code if isinstance(code, int) else 502
+
+
+def _joined(content: Any) -> Any:
+    """The text of a message; Mistral's reasoning models answer in parts."""
+    if isinstance(content, list):
+        return "".join(part["text"] for part in content if part["type"] == "text")
+    return content
+
+
 def chat_logprobs(listed: dict[str, Any]) -> tuple[dict[str, float], ...] | None:
-    """Per token its listed alternatives, or itself where none are listed, as `/chat/completions` gives them.
+    """Per token its listed alternatives, or itself if none are listed, as `/chat/completions` gives them.
 
     A drawn token below the listed ones is left out: a reader takes the lowest entry for the floor of the list.
     """
@@ -163,4 +182,4 @@ def text_logprobs(listed: dict[str, Any]) -> tuple[dict[str, float], ...] | None
         return None
     tops = listed.get("top_logprobs") or [None] * len(listed["tokens"])
     drawn = zip(listed["tokens"], listed["token_logprobs"], tops, strict=True)
-    return tuple(dict(top) if top else {token: value} for token, value, top in drawn)
+    return tuple(dict(top or {token: value}) for token, value, top in drawn)

@@ -209,7 +209,7 @@ def test_an_end_that_is_no_text_rejects_the_call(stop: str | None) -> None:
 
 @pytest.mark.parametrize("body", [{}, {"content": "hi", "stop_reason": "end_turn"}, {"choices": []}])
 def test_json_of_another_shape_is_a_passing_fault(body: dict[str, Any]) -> None:
-    with pytest.raises(ModelFault, match="200 with JSON that is no message: does this base URL speak"):
+    with pytest.raises(ModelFault, match="200 with JSON that is not a message: does this base URL speak"):
         answered(body)
 
 

@@ -23,14 +23,15 @@ from cai.errors import (
     UnknownModel,
     UsageError,
 )
-from cai.models.remote.http import Client, read_error, retry_after
+from cai.models.remote.failures import read_error, retry_after
+from cai.models.remote.http import Client
 
 KEY = "sk-proj-Zq8vW2mT4xR7"
 OK = http(200, {"fine": True})
 
 
 def client(url: str, **connection: Any) -> Client:
-    return Client(url, "SOME_BASE_URL", Connection(**connection), "SOME_API_KEY", "some-model")
+    return Client(Connection(**connection), "SOME", url, "some-model")
 
 
 async def ask(url: str, payload: dict[str, Any] | None = None, **connection: Any) -> dict[str, Any]:
@@ -279,7 +280,9 @@ def test_a_key_in_a_header_is_not_shown_without_its_scheme_either() -> None:
 def test_a_redirect_is_not_followed_so_that_the_key_stays_here() -> None:
     async def play() -> list[tuple[str, bytes]]:
         async with scripted(OK) as elsewhere, scripted(http(307, b"", Location=elsewhere.url + "/v2?a=b")) as server:
-            with pytest.raises(ModelStopped, match=f"redirects to {elsewhere.url}/v2: give that place as the base URL"):
+            with pytest.raises(
+                ModelStopped, match=f"redirects to {elsewhere.url}/v2: give that address as the base URL"
+            ):
                 await ask(server.url)
             return elsewhere.requests
 
