@@ -6,6 +6,7 @@ millions, are slotted dataclasses. This module knows nothing of files, models or
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
@@ -95,6 +96,13 @@ class Revision(Record):
     usage: Usage
     calls: tuple[str, ...]  # request hashes in the order asked; the keys of calls.sqlite
 
+    def shown(self) -> Iterator[tuple[str, str]]:
+        """The texts of the row with their labels, for people to read."""
+        yield "reply", self.initial
+        for turn in self.rounds:
+            yield "critique", f"({turn.principle}) {turn.critique}"
+        yield "revision", self.final
+
 
 class Candidate(Record):
     """One of several replies to a prompt."""
@@ -168,6 +176,12 @@ class Candidates(Record):
     usage: Usage
     calls: tuple[str, ...]
 
+    def shown(self) -> Iterator[tuple[str, str]]:
+        """The replies with their numbers, for people to read; the problem of one that cannot be used."""
+        for number, reply in enumerate(self.replies):
+            star = "*" if self.best is not None and self.best.winner == number else ""
+            yield f"reply {number}{star}", reply.problem or reply.text
+
 
 @dataclass(frozen=True, slots=True)
 class Contest:
@@ -219,6 +233,23 @@ class Label(Record):
     seed: int
     usage: Usage
     calls: tuple[str, ...]
+
+    def shown(self) -> Iterator[tuple[str, str]]:
+        """Both replies and what the judge believes, for people to read."""
+        yield "reply a", self.a
+        yield "reply b", self.b
+        yield "judge", self._verdict()
+
+    def _verdict(self) -> str:
+        if self.p_a is None:
+            return "no valid vote"
+        better = "neither"
+        if self.p_a != 0.5:
+            better = "a" if self.p_a > 0.5 else "b"
+        valid = [vote for vote in self.votes if vote.valid]
+        votes = [vote.principle if vote.d is None else f"{vote.principle} {vote.d:+.2f}" for vote in valid]
+        reasons = f" ({'; '.join(votes)})" if votes else ""
+        return f"{better}, confidence {self.confidence:.2f}{reasons}"
 
 
 class Drop(Record):

@@ -17,7 +17,6 @@ from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
-from cai.records import Candidates, Label, Revision
 from cai.texts.wording import printable
 
 if TYPE_CHECKING:
@@ -70,17 +69,19 @@ class Progress:
 
 
 def progress_line(job: Job[Any], total: int | None, seconds: float) -> str:
-    """How a job stands after so many seconds; the time left is told once the first prompt is through."""
-    tally, dropped, seconds = job.tally, sum(job.dropped.values()), max(1e-3, seconds)
+    """How a job stands after so many seconds; the time left is known once the first prompt is through."""
+    tally = job.tally
+    dropped = sum(job.dropped.values())
+    seconds = max(1e-3, seconds)
     through = job.finished + dropped
     rate = job.finished / seconds
-    parts = [
-        f"{through + job.skipped:,}{'' if total is None else f'/{total:,}'} {job.task.unit}",
-        *([f"{rate:,.1f} rows/s" if rate >= 1 else f"{60 * rate:.1f} rows/min"] if job.finished else []),
-        # Of a judge that is asked for probabilities nothing is written: then what it reads tells how fast it goes.
-        f"{(tally.output_tokens or tally.input_tokens) / seconds:,.0f} tokens/s",
-        f"{tally.in_flight:,} in flight",
-    ]
+    of_total = "" if total is None else f"/{total:,}"
+    parts = [f"{through + job.skipped:,}{of_total} {job.task.unit}"]
+    if job.finished:
+        parts.append(f"{rate:,.1f} rows/s" if rate >= 1 else f"{60 * rate:.1f} rows/min")
+    # A judge that is asked for probabilities writes nothing: then what it reads shows how fast it is.
+    parts.append(f"{(tally.output_tokens or tally.input_tokens) / seconds:,.0f} tokens/s")
+    parts.append(f"{tally.in_flight:,} in flight")
     if tally.cost:
         parts.append(f"${tally.cost:,.4f}")
     for count, name in ((dropped, "dropped"), (tally.retries, "retries"), (tally.throttled, "throttled")):
@@ -99,67 +100,53 @@ def clock(seconds: float) -> str:
 
 
 def word_diff(before: str, after: str, *, marked: bool) -> Text:
-    """The words that went, struck and red, and those that came, green; [-so-] and {+so+} where `marked`.
+    """The words that went, struck and red, and those that came, green; [-so-] and {+so+} if `marked`.
 
     Space counts as a part of the word before it: where it alone differs, it is shown as it is in `after`.
     """
-    a, b = (re.findall(r"\S+\s*", text.lstrip()) for text in (before, after))
-    old, new = ([word.rstrip() for word in words] for words in (a, b))
+    a = re.findall(r"\S+\s*", before.lstrip())
+    b = re.findall(r"\S+\s*", after.lstrip())
+    match = difflib.SequenceMatcher(None, [w.rstrip() for w in a], [w.rstrip() for w in b], autojunk=False)
     text = Text()
-    for kind, a1, a2, b1, b2 in difflib.SequenceMatcher(None, old, new, autojunk=False).get_opcodes():
-        gone, come = "".join(a[a1:a2]), "".join(b[b1:b2])
+    for kind, a1, a2, b1, b2 in match.get_opcodes():
+        removed = "".join(a[a1:a2])
+        added = "".join(b[b1:b2])
         if kind == "equal":
-            text.append(come)
-            continue
-        if text and not text.plain[-1].isspace():
-            text.append(" ")
-        if gone:
-            text.append(f"[-{gone.rstrip()}-]" if marked else gone.rstrip(), "red strike")
-        if gone and come and not marked:
-            text.append(" ")
-        if come:
-            text.append(f"{{+{come.rstrip()}+}}" if marked else come.rstrip(), "green")
-        text.append((come or gone)[len((come or gone).rstrip()) :])
+            text.append(added)
+        else:
+            _append_change(text, removed, added, marked=marked)
     return text
 
 
+def _append_change(text: Text, removed: str, added: str, *, marked: bool) -> None:
+    """Append words that went and words that came in their place, a space apart from what is before them."""
+    removal, addition = ("[-{}-]", "{{+{}+}}") if marked else ("{}", "{}")
+    if text and not text.plain[-1].isspace():
+        text.append(" ")
+    if removed:
+        text.append(removal.format(removed.rstrip()), "red strike")
+    if removed and added and not marked:
+        text.append(" ")
+    if added:
+        text.append(addition.format(added.rstrip()), "green")
+    last = added or removed
+    text.append(last[len(last.rstrip()) :])
+
+
 def example(row: Any) -> Iterator[Text]:
-    """One whole row to look at: a prompt, and what was made of it."""
+    """One whole row to look at: a prompt, and what was made of it; a revision as what changed in the reply."""
     yield from _block("prompt", Text(_short(row.prompt[-1]["content"])))
-    if isinstance(row, Revision):
-        yield from _revision(row)
-    elif isinstance(row, Candidates):
-        for number, reply in enumerate(row.replies):
-            won = row.best is not None and row.best.winner == number
-            yield from _block(
-                f"reply {number}{'*' if won else ''}",
-                Text(_short(reply.text) if reply.problem is None else reply.problem),
-            )
-    else:
-        yield from _block("reply a", Text(_short(row.a)))
-        yield from _block("reply b", Text(_short(row.b)))
-        yield from _block("judge", Text(_verdict(row)))
-
-
-def _revision(row: Revision) -> Iterator[Text]:
-    plain = not console.is_terminal or console.no_color
-    yield from _block("reply", Text(_short(row.initial)))
-    for turn in row.rounds:
-        yield from _block("critique", Text.assemble((f"({turn.principle}) ", "dim"), _short(turn.critique)))
-    if row.final == row.initial:
-        yield from _block("revision", Text("the reply as it was", "dim"))
-    else:
-        yield from _block("revision", word_diff(_short(row.initial), _short(row.final), marked=plain))
-
-
-def _verdict(row: Label) -> str:
-    if row.p_a is None or row.confidence is None:
-        return "no valid vote"
-    better = "a" if row.p_a > 0.5 else "b" if row.p_a < 0.5 else "neither"
-    said = "; ".join(
-        f"{vote.principle} {vote.d:+.2f}" if vote.d is not None else vote.principle for vote in row.votes if vote.valid
-    )
-    return f"{better}, confidence {row.confidence:.2f}" + (f" ({said})" if said else "")
+    reply = ""
+    for label, text in row.shown():
+        if label == "reply":
+            reply = text
+        if label != "revision":
+            yield from _block(label, Text(_short(text)))
+        elif text == reply:
+            yield from _block(label, Text("the reply, unchanged", "dim"))
+        else:
+            plain = not console.is_terminal or console.no_color
+            yield from _block(label, word_diff(_short(reply), _short(text), marked=plain))
 
 
 def _block(label: str, text: Text) -> Iterator[Text]:
@@ -183,22 +170,29 @@ def summary(job: Job[Any]) -> Iterator[Text | str]:
         yield ""
         yield from example(job.example)
         yield ""
-    usage, dropped, folder = info["usage"], sum(info["dropped"].values()), shlex.quote(str(job.folder))
-    cost = "price unknown" if info["cost_usd"] is None else f"${info['cost_usd']:,.4f}" if info["cost_usd"] else "free"
+    usage = info["usage"]
+    dropped = sum(info["dropped"].values())
     yield (
         f"{info['rows']:,} {job.task.done}, {dropped:,} dropped; {usage['calls']:,} calls, "
-        f"{usage['input_tokens']:,} tokens in and {usage['output_tokens']:,} out, {cost}, {clock(info['seconds'])}"
+        f"{usage['input_tokens']:,} tokens in and {usage['output_tokens']:,} out, {_cost(info['cost_usd'])}, "
+        f"{clock(info['seconds'])}"
     )
     if job.skipped:
-        yield f"  {job.skipped:,} {job.task.unit} were through before this session"
+        yield f"  {job.skipped:,} {job.task.unit} already done in an earlier session"
     for reason, count in sorted(info["dropped"].items(), key=lambda item: -item[1]):
         yield f"  dropped {count:,} {reason}: see {job.folder / 'dropped.jsonl'}"
     if job.cut is not None:
         yield from job.cut.lines()
     if job.stopped is not None and job.can_go_on:
-        yield "not finished: the same command goes on where this one stopped"
+        yield "not finished: run the same command again to resume"
     elif info["rows"]:
-        yield from job.setup.next_steps(folder)
+        yield from job.setup.next_steps(shlex.quote(str(job.folder)))
+
+
+def _cost(usd: float | None) -> str:
+    if usd is None:
+        return "price unknown"
+    return f"${usd:,.4f}" if usd else "free"
 
 
 def _short(text: str) -> str:

@@ -82,30 +82,39 @@ def main() -> None:
 
 def _run(args: list[str], debug: bool) -> int:
     """Run one command; returns its exit status, or raises what went wrong with `debug`."""
-    from cai.errors import CaiError
-
     try:
         status = app(args, standalone_mode=False)
         sys.stdout.flush()
-        return _fail("interrupted", 130) if status == 130 else status if isinstance(status, int) else 0
     except (KeyboardInterrupt, typer.Abort):
         return _fail("interrupted", 130)
     except BrokenPipeError:  # whoever read the output has seen enough; the interpreter must not flush again
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except Exception as error:
-        if hasattr(error, "format_message"):  # click's usage errors
-            if type(error).__name__ == "NoArgsIsHelpError":
-                typer.echo(error.format_message(), err=True)
-                return 1
-            return _fail(f"error: {error.format_message()}; see {_help_of(error)}")
-        if debug:
+        if type(error).__name__ == "NoArgsIsHelpError":
+            typer.echo(str(error), err=True)
+            return 1
+        if debug and not hasattr(error, "format_message"):
             raise
-        if isinstance(error, CaiError):
-            return _fail(f"error: {error}")
-        if isinstance(error, OSError):
-            return _fail(f"error: {error}; --debug shows more")
-        return _fail(f"error: {type(error).__name__}: {error}; this is a bug in cai, --debug shows more")
+        return _fail(_message(error))
+    if status == 130:
+        return _fail("interrupted", 130)
+    return status if isinstance(status, int) else 0
+
+
+def _message(error: Any) -> str:
+    """What an error tells a user, in one line."""
+    from cai.errors import CaiError
+
+    if hasattr(error, "format_message"):  # the usage errors of the parser
+        context = getattr(error, "ctx", None)
+        command = "cai" if context is None else context.command_path
+        return f"error: {error.format_message()}; see {command} --help"
+    if isinstance(error, CaiError):
+        return f"error: {error}"
+    if isinstance(error, OSError):
+        return f"error: {error}; --debug shows more"
+    return f"error: {type(error).__name__}: {error}; this is a bug in cai, --debug shows more"
 
 
 def _fail(message: str, status: int = 1) -> int:
@@ -113,11 +122,6 @@ def _fail(message: str, status: int = 1) -> int:
 
     typer.echo(printable(" ".join(message.splitlines())), err=True)
     return status
-
-
-def _help_of(error: Any) -> str:
-    context = getattr(error, "ctx", None)
-    return f"{context.command_path} --help" if context is not None else "cai --help"
 
 
 if __name__ == "__main__":

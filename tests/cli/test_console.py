@@ -169,7 +169,7 @@ def test_an_example_shows_prompt_reply_critique_and_what_changed(screen: io.Stri
 
 def test_a_row_that_did_not_change_says_so(screen: io.StringIO) -> None:
     show(example(row(final="Yes, do it.")))
-    assert "revision   the reply as it was" in screen.getvalue()
+    assert "revision   the reply, unchanged" in screen.getvalue()
 
 
 def test_long_texts_are_wrapped_under_their_label_and_cut_to_a_screen(screen: io.StringIO) -> None:
@@ -220,7 +220,7 @@ def test_the_summary_tells_counts_costs_drops_and_the_next_command() -> None:
     assert "1,200 rows kept, 8 dropped; 6,000 calls, 1,234,567 tokens in and 89 out, $1.5000, 1:01" in told
     assert told.index("5 empty") < told.index("3 truncated")
     assert "dropped.jsonl" in told
-    assert "7 prompts were through before this session" in told
+    assert "7 prompts already done in an earlier session" in told
     assert told.endswith("cut them again with: cai export runs/a")
 
 
@@ -231,7 +231,7 @@ def test_the_summary_tells_what_is_known_of_the_cost(cost: float | None, told: s
 
 def test_a_run_that_was_stopped_says_how_to_go_on() -> None:
     told = shown(summary(job(stopped="interrupted")))
-    assert told.endswith("the same command goes on where this one stopped")
+    assert told.endswith("run the same command again to resume")
     assert "cai export" not in told
 
 

@@ -158,7 +158,7 @@ def test_the_same_command_again_asks_nothing(server: Stub) -> None:
     again = cai(*words)
     assert again.returncode == 0
     assert server.stats()["requests"] == asked
-    assert "2 prompts were through before this session" in again.stderr
+    assert "2 prompts already done in an earlier session" in again.stderr
 
 
 def test_another_command_in_the_same_folder_is_refused_with_the_difference(server: Stub) -> None:
@@ -171,7 +171,7 @@ def test_a_run_that_a_model_stops_says_so_in_its_summary_and_as_json() -> None:
     with stub("--mode", "401") as locked:
         done = cai(*generate(locked, "--limit", "2", "--json"))
     assert done.returncode == 1
-    assert "the same command goes on" in done.stderr
+    assert "run the same command again to resume" in done.stderr
     assert done.stderr.splitlines()[-1].startswith("error: ")
     assert json.loads(done.stdout)["stopped"] in done.stderr
 
@@ -191,7 +191,7 @@ def test_an_interrupted_run_keeps_what_was_finished_and_exits_130(here: Path) ->
         process.send_signal(signal.SIGINT)
         out, err = process.communicate(timeout=60)
     assert process.returncode == 130, err
-    assert err.splitlines()[-2:] == ["not finished: the same command goes on where this one stopped", "interrupted"]
+    assert err.splitlines()[-2:] == ["not finished: run the same command again to resume", "interrupted"]
     assert "Traceback" not in err
     assert 0 < json.loads(out)["rows"] < 64
 
