@@ -17,8 +17,9 @@ import orjson
 
 from cai.errors import RunError, SourceError, UsageError
 from cai.evaluation.audit_report import CHECKS, MEASURES, OF_PAIRS, OF_PROMPTS, OF_REPLIES, Audit, ReplyAudit, hint
+from cai.sources.conversations import BadRecord, prompt_in
 from cai.sources.files import read_records
-from cai.sources.replies import PAIRS, RANKED, Case, NoReply, prompt_of, read_case
+from cai.sources.replies import PAIRS, RANKED, Case, read_case, written
 from cai.texts import repeats
 from cai.texts.refusals import refusal
 
@@ -75,15 +76,22 @@ def _prompts_of(source: str | Path | Iterable[Any], prompt_field: str | None) ->
     """The prompts of the dataset that is compared with; a record without a reply counts by its prompt alone."""
     found = repeats.Repeats()
     for _, record in read_records(source):
-        with suppress(NoReply):
-            alone = isinstance(record, Mapping) and prompt_of(record, prompt_field)
-            if prompt := alone or read_case(record, None, prompt_field).prompt:
-                found.add(prompt)
+        prompt = _prompt_of(record, prompt_field)
+        if prompt is not None:
+            found.add(prompt)
     if not len(found):
         raise SourceError(
             "there is no prompt in it to compare with", source if isinstance(source, str | Path) else None
         )
     return found
+
+
+def _prompt_of(record: Any, prompt_field: str | None) -> str | None:
+    with suppress(BadRecord):
+        return read_case(record, None, prompt_field).prompt
+    with suppress(BadRecord):
+        return written(prompt_in(record, prompt_field)) if isinstance(record, Mapping) else None
+    return None
 
 
 def _in_folder(folder: Path) -> tuple[Path, Path | None]:
@@ -118,7 +126,7 @@ class _Count:
         name = name if isinstance(name, str | int | None) else str(name)
         try:
             case = read_case(record, reply_field, prompt_field)
-        except NoReply as bad:
+        except BadRecord as bad:
             self._counts["bad"] += 1
             if len(self._bad_rows) < SHOWN:
                 self._bad_rows.append((line, str(bad)))

@@ -17,7 +17,7 @@ from pydantic import ValidationError
 from cai.errors import InputError
 from cai.judge.belief import log_odds
 from cai.records import Label
-from cai.sources.conversations import NoPrompt, listed
+from cai.sources.conversations import BadRecord, listed
 
 PROBABILITIES = ("p_a", "p", "prob", "probs")
 HUMAN = ("human", "label", "gold", "preferences")  # the last is an object with `human`
@@ -74,7 +74,7 @@ def read_judged(records: Iterable[tuple[int, Any]], path: str | Path | None) -> 
             row = _row(line, record)
             if rows:
                 _like(rows[0], row)
-        except NoPrompt as bad:
+        except BadRecord as bad:
             raise InputError(bad.problem, path, line) from None
         rows.append(row)
     ways = {row.pair: row.line for row in reversed(rows) if row.z is not None}
@@ -112,19 +112,19 @@ def trivial_guesses(texts: tuple[str, str] | None) -> dict[str, float]:
 
 
 def _row(line: int, record: Any) -> _Row:
-    if isinstance(record, NoPrompt):
+    if isinstance(record, BadRecord):
         raise record
     if isinstance(record, Label):
         return _of_label(line, record)
     if not isinstance(record, Mapping):
-        raise NoPrompt(f"is {type(record).__name__}, not an object with a probability and a human label")
+        raise BadRecord(f"is {type(record).__name__}, not an object with a probability and a human label")
     if "votes" in record and "z" in record:
         try:
             return _of_label(line, Label.model_validate_json(orjson.dumps(record)))
         except ValidationError as error:
             problem = error.errors()[0]
             where = ".".join(map(str, problem["loc"])) or "the row"
-            raise NoPrompt(f"looks like a row of labels.jsonl, but {where}: {problem['msg']}") from None
+            raise BadRecord(f"looks like a row of labels.jsonl, but {where}: {problem['msg']}") from None
     z, pair = _z(record)
     human, counts_from_1 = _human(record)
     key = record.get("prompt_id", record.get("id"))
@@ -135,7 +135,7 @@ def _row(line: int, record: Any) -> _Row:
 
 def _of_label(line: int, label: Label) -> _Row:
     if label.z is not None and not math.isfinite(label.z):
-        raise NoPrompt(f"z is {label.z}, not a finite number")
+        raise BadRecord(f"z is {label.z}, not a finite number")
     of = {
         "protocol": label.protocol,
         "templates": label.templates,
@@ -148,13 +148,13 @@ def _of_label(line: int, label: Label) -> _Row:
 
 
 def _like(first: _Row, row: _Row) -> None:
-    """Raises NoPrompt where two rows are not of one judge, or of one shape."""
+    """Raises BadRecord where two rows are not of one judge, or of one shape."""
     if (first.of is None) != (row.of is None):
-        raise NoPrompt(f"rows of labels.jsonl and other rows are mixed (line {first.line} is of the other kind)")
+        raise BadRecord(f"rows of labels.jsonl and other rows are mixed (line {first.line} is of the other kind)")
     for name, value in (row.of or {}).items():
         other = (first.of or {})[name]
         if value != other:
-            raise NoPrompt(
+            raise BadRecord(
                 f"{name} is {_short(value)}, but {_short(other)} in line {first.line}: a calibration speaks of one "
                 "judge; keep the labels of each in a file of its own"
             )
@@ -174,10 +174,10 @@ def _z(record: Mapping[str, Any]) -> tuple[float | None, bool]:
     if not isinstance(value, list | tuple):
         return log_odds(_probability(value, name)), False
     if len(value) != 2:
-        raise NoPrompt(f"{name!r} has {len(value)} numbers, not two: p of the first reply, and of the second")
+        raise BadRecord(f"{name!r} has {len(value)} numbers, not two: p of the first reply, and of the second")
     first, second = (_probability(one, name) for one in value)
     if abs(first + second - 1) > LOOSE:
-        raise NoPrompt(f"{name!r} is {[first, second]}, which do not add up to 1")
+        raise BadRecord(f"{name!r} is {[first, second]}, which do not add up to 1")
     if first > second:  # of the smaller, which keeps its digits, and so that swapped rows mirror
         return -log_odds(second / (first + second)), True
     return log_odds(first / (first + second)), True
@@ -189,7 +189,7 @@ def _probability(value: Any, name: str) -> float:
     except (TypeError, ValueError):
         p = math.nan
     if not 0 <= p <= 1:
-        raise NoPrompt(f"{name!r} is {value!r}, not a probability from 0 to 1")
+        raise BadRecord(f"{name!r} is {value!r}, not a probability from 0 to 1")
     return p
 
 
@@ -198,7 +198,7 @@ def _human(record: Mapping[str, Any]) -> tuple[bool | int | None, bool]:
     value, nested = record[name], name == "preferences"
     if nested:
         if not isinstance(value, Mapping) or "human" not in value:
-            raise NoPrompt("'preferences' has no 'human' in it")
+            raise BadRecord("'preferences' has no 'human' in it")
         name, value = "preferences.human", value["human"]
     if value is None or value == "":
         return None, nested
@@ -207,7 +207,7 @@ def _human(record: Mapping[str, Any]) -> tuple[bool | int | None, bool]:
         return SAID[said], nested
     if not isinstance(said, bool) and str(said) in ("0", "1", "2", "0.0", "1.0", "2.0"):  # tables hold 1.0
         return int(float(said)), nested
-    raise NoPrompt(f"{name!r} is {value!r}, not a or b, first or second, 1 or 2; null where there is no human label")
+    raise BadRecord(f"{name!r} is {value!r}, not a or b, first or second, 1 or 2; null where there is no human label")
 
 
 def _texts(record: Mapping[str, Any]) -> tuple[str, str] | None:
@@ -216,11 +216,11 @@ def _texts(record: Mapping[str, Any]) -> tuple[str, str] | None:
     if not found:
         return None
     if len(found) > 1:
-        raise NoPrompt(f"two pairs of replies; keep one of {listed(record)}")
+        raise BadRecord(f"two pairs of replies; keep one of {listed(record)}")
     match found[0]:
         case [str(a), str(b)]:
             return a, b
-    raise NoPrompt("the replies are not two texts")
+    raise BadRecord("the replies are not two texts")
 
 
 def _one_of(known: tuple[str, ...], record: Mapping[str, Any], what: str) -> str:
@@ -228,8 +228,8 @@ def _one_of(known: tuple[str, ...], record: Mapping[str, Any], what: str) -> str
     if len(names) == 1:
         return names[0]
     if names:
-        raise NoPrompt(f"{' and '.join(names)} could both be the {what}: keep one")
-    raise NoPrompt(f"no {what}: expected one of {', '.join(known)}; it has {listed(record)}")
+        raise BadRecord(f"{' and '.join(names)} could both be the {what}: keep one")
+    raise BadRecord(f"no {what}: expected one of {', '.join(known)}; it has {listed(record)}")
 
 
 def _numbering(rows: list[_Row], path: str | Path | None) -> tuple[int, str]:

@@ -5,10 +5,9 @@ Gives every pair a place and an id that stay, whatever else is judged. Knows not
 
 from __future__ import annotations
 
-import hashlib
 import itertools
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
@@ -31,9 +30,9 @@ from cai.records import (
     Place,
     Revision,
 )
-from cai.sources.conversations import NoPrompt, listed, pair_hash, to_prompt
+from cai.sources.conversations import BadRecord, as_text, listed, pair_hash, prompt_in, to_answer, to_prompt, whole
 from cai.sources.files import describe, read_records
-from cai.sources.pairs import optional_text, pair_of, text_of
+from cai.sources.replies import Reply, column_of_many, many_of, pair_of
 
 PAIRINGS = ("all", "best-worst", "final")
 MOST_REPLIES = 362  # to a prompt: the numbers of their pairs fill the bits below that of the prompt
@@ -95,9 +94,9 @@ def _of_run(folder: Path, pairing: str) -> Iterator[Place]:
     for position, line in lines_in_order(path):
         try:
             record = orjson.loads(line)
-            pairs = _of_revision(record, pairing) if path.name == ROWS["generate"] else _of_replies(record)
+            pairs = _of_revision(record, pairing) if path.name == ROWS["generate"] else _of_replies(record, "replies")
             places = list(_placed(pairs, position))
-        except NoPrompt as bad:  # further replies, of `replies_of_run`, may pair later
+        except BadRecord as bad:  # further replies, of `replies_of_run`, may pair later
             unpaired = BadPrompt(
                 line=position + 1, problem=f"prompt {record.get('id')}: {bad.problem}", reason=bad.reason
             )
@@ -110,10 +109,10 @@ def _of_run(folder: Path, pairing: str) -> Iterator[Place]:
 def _of_records(records: Iterable[tuple[int, Any]], pairing: str) -> Iterator[Place]:
     for unit, (line, record) in enumerate(records):
         try:
-            if isinstance(record, NoPrompt):
+            if isinstance(record, BadRecord):
                 raise record
             yield from _placed(_of_record(record, pairing), unit)
-        except NoPrompt as bad:
+        except BadRecord as bad:
             yield unit << PAIR_BITS, BadPrompt(line=line, problem=bad.problem, reason=bad.reason)
 
 
@@ -128,15 +127,16 @@ def _of_record(record: Any, pairing: str) -> list[Contest]:
     if isinstance(record, Label | Revision | Candidates):
         record = record.model_dump()
     if not isinstance(record, Mapping):
-        raise NoPrompt(f"the record is of type {type(record).__name__}, not an object with a prompt and replies")
+        raise BadRecord(f"the record is of type {type(record).__name__}, not an object with a prompt and replies")
     if "rounds" in record and "initial" in record:
         try:
             return list(_of_revision(record, pairing))
         except (LookupError, TypeError, AttributeError) as error:
             problem = f"it has rounds, but is no row of a generate run: {type(error).__name__} {error}"
-            raise NoPrompt(problem) from None
-    if "replies" in record:
-        return list(_of_replies(record))
+            raise BadRecord(problem) from None
+    column = column_of_many(record)
+    if column is not None:
+        return list(_of_replies(record, column))
     return [pair_of(record)]
 
 
@@ -145,46 +145,61 @@ def _of_revision(row: Mapping[str, Any], pairing: str) -> Iterator[Contest]:
 
     Where no round wrote one, the first reply stands against itself: so the row is counted, and dropped as identical.
     """
-    written = {done["revision"]: number for number, done in enumerate(row["rounds"], 1) if done["revision"] is not None}
-    if pairing == "final" or not written:
-        written = {row["final"]: max(written.values(), default=0)}
-    name, messages = text_of(row["id"], "the id"), to_prompt({"messages": row["prompt"]}).messages
-    for text, number in written.items():
-        a, b = text_of(text, "a revision"), text_of(row["initial"], "the first reply")
+    rounds = enumerate(row["rounds"], 1)
+    texts = {round["revision"]: number for number, round in rounds if round["revision"] is not None}
+    if pairing == "final" or not texts:
+        texts = {row["final"]: max(texts.values(), default=0)}
+    name = as_text(row["id"], "the id")
+    initial = as_text(row["initial"], "the first reply")
+    messages = to_answer(whole(row["prompt"], "prompt"))
+    models = row["models"]
+    for text, number in texts.items():
+        revision = as_text(text, "a revision")
         yield Contest(
             id=f"{name}:round-{number}",
             position=number,
-            key=pair_hash(messages, a, b),
+            key=pair_hash(messages, revision, initial),
             prompt_id=name,
             messages=messages,
-            a=a,
-            b=b,
+            a=revision,
+            b=initial,
             a_from=f"round {number}" if number else "initial",
             b_from="initial",
-            a_model=row["models"].get("reviser" if number else "assistant"),
-            b_model=row["models"].get("assistant"),
+            a_model=models.get("reviser" if number else "assistant"),
+            b_model=models.get("assistant"),
         )
 
 
-def _of_replies(row: Mapping[str, Any]) -> Iterator[Contest]:
+def _of_replies(row: Mapping[str, Any], column: str) -> Iterator[Contest]:
     """Every two usable replies to a prompt."""
-    if row.get("prompt") is None:
-        raise NoPrompt(f"no 'prompt' beside the replies; it has {listed(row)}")
-    prompt = to_prompt({key: row[key] for key in ("id", "prompt") if row.get(key) is not None}, "prompt")
-    replies = list(enumerate(_listed_replies(row)))
+    turns = prompt_in(row)
+    if not turns:
+        raise BadRecord(f"no prompt beside the replies; it has {listed(row)}")
+    prompt = to_prompt({"id": row.get("id"), "prompt": turns})
+    replies = many_of(row, column)
     if len(replies) > MOST_REPLIES:
-        raise NoPrompt(f"{len(replies)} replies: pairs of at most {MOST_REPLIES} can be numbered")
-    usable = [(number, reply) for number, reply in replies if _problem(reply) is None]
+        raise BadRecord(f"{len(replies)} replies: pairs of at most {MOST_REPLIES} can be numbered")
+    problems = [_problem(reply) for reply in replies]
+    usable = [number for number, problem in enumerate(problems) if problem is None]
     if len(usable) < 2:
-        lost = [problem for _, reply in replies if (problem := _problem(reply)) is not None]
-        why = f" can be used (the first of the others is {lost[0]})" if lost else ""
-        told = f"{len(usable)} of {len(replies)} replies{why}: two are needed for a pair"
-        raise NoPrompt(told, lost[0] if lost else "bad_input")
-    for (x, first), (y, second) in itertools.combinations(usable, 2):
-        texts, models = ((x, first["text"]), (y, second["text"])), _models(first, second)
-        found = pair_of_replies(prompt.id, prompt.messages, *texts, models)
+        raise _too_few(problems)
+    for x, y in itertools.combinations(usable, 2):
+        first = replies[x]
+        second = replies[y]
+        models = (first.model, second.model)
+        pair = pair_of_replies(prompt.id, prompt.messages, (x, first.text), (y, second.text), models)
         # A prompt without an id of its own may come again with other replies.
-        yield replace(found, id=found.key) if row.get("id") in (None, "") else found
+        yield replace(pair, id=pair.key) if row.get("id") in (None, "") else pair
+
+
+def _too_few(problems: Sequence[DropReason | None]) -> BadRecord:
+    """The error about replies of which fewer than two can be used."""
+    reasons = [problem for problem in problems if problem is not None]
+    usable = len(problems) - len(reasons)
+    if not reasons:
+        return BadRecord(f"{usable} of {len(problems)} replies: two are needed for a pair")
+    why = f"can be used (the first of the others is {reasons[0]})"
+    return BadRecord(f"{usable} of {len(problems)} replies {why}: two are needed for a pair", reasons[0])
 
 
 def pair_of_replies(
@@ -217,30 +232,11 @@ def later_reply(position: int) -> int:
     return (1 + math.isqrt(8 * (position & UNPAIRED) + 1)) // 2
 
 
-def _models(first: Mapping[str, Any], second: Mapping[str, Any]) -> tuple[str | None, str | None]:
-    return optional_text(first, "model"), optional_text(second, "model")
-
-
-def _problem(reply: Mapping[str, Any]) -> DropReason | None:
+def _problem(reply: Reply) -> DropReason | None:
     """Why a reply cannot be used; a reason that is not ours counts as bad input."""
-    said = reply.get("problem")
-    if said is not None:
-        return cast(DropReason, said) if said in DROP_REASONS else "bad_input"
-    return None if reply["text"].strip() else "empty"
-
-
-def _listed_replies(row: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    replies = row["replies"]
-    if not isinstance(replies, list | tuple):
-        raise NoPrompt(f"'replies' is of type {type(replies).__name__}, not a list")
-    found: list[Mapping[str, Any]] = []
-    for reply in replies:
-        reply = {"text": reply} if isinstance(reply, str) else reply
-        if not isinstance(reply, Mapping) or not isinstance(reply.get("text"), str):
-            raise NoPrompt("a reply must be text, or an object with 'text'")
-        text_of(reply["text"], f"reply {len(found) + 1}")
-        found.append(reply)
-    return found
+    if reply.problem is not None:
+        return cast(DropReason, reply.problem) if reply.problem in DROP_REASONS else "bad_input"
+    return None if reply.text.strip() else "empty"
 
 
 def replies_of_run(
@@ -270,9 +266,3 @@ def human_labelled(source: Source, what: str) -> None:
             return
     where = source if isinstance(source, str | Path) else None
     raise SourceError(f"no pair says which reply people prefer: {what} needs chosen and rejected, or a label", where)
-
-
-def digest_of_file(path: Path) -> str:
-    """The sha256 of a file, in hex."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,7 +1,17 @@
-"""Finds the prompt in a record: one string, a list of messages, or a transcript, in the shapes people's data has.
+"""Reads a conversation in any shape: text, a list of messages, or a transcript; and finds the prompt of a record.
 
 Text is data: nothing in it is rendered or interpreted, except the turn markers of a `Human:`/`Assistant:` transcript.
-Knows nothing of files.
+
+    value                                            read as
+    "Hi"                                             one turn of the user; as a reply, the reply alone
+    "\\n\\nHuman: Hi\\n\\nAssistant: Hello"              a transcript, cut at these markers only
+    [{"role": "user", "content": "Hi"}, …]           messages; roles: system, user or human, assistant or gpt
+    [{"from": "human", "value": "Hi"}, …]            the same, as ShareGPT writes it
+
+    prompt, else instruction (with input), question, input, rl_prompt: the conversation before the reply
+    messages, conversations, chosen, rejected: a whole conversation, its last reply included
+
+`cai.sources.replies` lists the columns of replies.
 """
 
 from __future__ import annotations
@@ -13,8 +23,9 @@ from typing import Any, Literal
 
 from cai.records import DropReason, Message, Prompt
 
+PROMPTS = ("prompt", "instruction", "question", "input", "rl_prompt")  # columns of a prompt, first match wins
 FORMATS: dict[str, tuple[str, ...]] = {  # format → the keys it looks at, first match wins
-    "auto": ("prompt", "messages", "conversations", "chosen", "rejected"),
+    "auto": ("prompt", "messages", "conversations", *PROMPTS[1:], "chosen", "rejected"),
     "text": ("prompt",),
     "prompt": ("prompt",),
     "messages": ("messages", "conversations"),
@@ -28,13 +39,15 @@ ROLES: dict[str, Literal["system", "user", "assistant"]] = {
     "gpt": "assistant",
 }
 MARKER = re.compile(r"\n\n(Human|Assistant):")
+HUMAN, ASSISTANT = "\n\nHuman:", "\n\nAssistant:"
 
 
-class NoPrompt(Exception):
-    """A record holds no prompt that can be used."""
+class BadRecord(Exception):
+    """A record cannot be used."""
 
     def __init__(self, problem: str, reason: DropReason = "bad_input") -> None:
-        self.problem, self.reason = problem, reason
+        self.problem = problem
+        self.reason = reason
         super().__init__(problem)
 
 
@@ -55,6 +68,9 @@ def pair_hash(messages: Sequence[Message], a: str, b: str) -> str:
     return digest.hexdigest()[:32]
 
 
+# The prompt of a record
+
+
 def keys_of(format: str, field: str | None) -> tuple[str, ...]:
     """The keys or columns that may hold the prompt, first match wins."""
     return (field,) if field else FORMATS[format]
@@ -63,120 +79,198 @@ def keys_of(format: str, field: str | None) -> tuple[str, ...]:
 def to_prompt(record: Any, format: str = "auto", field: str | None = None) -> Prompt:
     """The prompt in `record`: a string, a list of messages, an object that holds one of them, or a `Prompt`.
 
-    format: a key of `FORMATS`. field: look at this key alone. Raises NoPrompt.
+    format: a key of `FORMATS`. field: look at this key only. Raises BadRecord.
     """
     if isinstance(record, Prompt):
-        return Prompt(id=record.id, messages=_conversation(record.messages))
+        return Prompt(id=record.id, messages=to_answer(whole(record.messages, "the prompt")))
     if not isinstance(record, Mapping):
         if field:
-            raise NoPrompt(f"the record is of type {type(record).__name__}: it has no {field!r}")
-        messages = _messages(record, "the record", format)
+            raise BadRecord(f"the record is of type {type(record).__name__}: it has no {field!r}")
+        messages = to_answer(_turns(record, "the record", format))
         return Prompt(id=prompt_hash(messages), messages=messages)
     keys = keys_of(format, field)
     for key in keys:
-        if record.get(key) is not None:  # tables fill the columns a row lacks with None
-            messages = _messages(record[key], key, format)
+        value = record.get(key) if field else value_of(record, key)
+        if value is not None:
+            messages = to_answer(_turns(value, key, format))
             return Prompt(id=_id(record.get("id"), messages), messages=messages)
     for key in keys:
         if key in record:
-            raise NoPrompt(f"{key!r} is null", "empty")
-    raise NoPrompt(f"no {' or '.join(keys)}; it has {listed(record)}: name the right one with --prompt-field")
+            raise BadRecord(f"{key!r} is null", "empty")
+    raise BadRecord(f"no {', '.join(keys)}; it has {listed(record)}: name the right one with --prompt-field")
 
 
-def to_messages(value: Any, name: str) -> list[Message]:
-    """The turns of a whole conversation, its last reply too: a list of messages, or a transcript; raises NoPrompt."""
+def value_of(record: Mapping[str, Any], key: str) -> Any:
+    """A value of a record, None if it has none; Alpaca's `instruction` and `input` are one text."""
+    value = record.get(key)  # tables fill the columns a row lacks with None
+    more = record.get("input")
+    if key == "instruction" and isinstance(value, str) and isinstance(more, str) and more:
+        return f"{value}\n\n{more}"
+    return value
+
+
+def prompt_in(record: Mapping[str, Any], field: str | None = None) -> list[Message]:
+    """The turns of the prompt that a record has in a column of its own; none if it has no such column.
+
+    field: look at this column only.
+    """
+    for key in (field,) if field else PROMPTS:
+        value = record.get(key) if field else value_of(record, key)
+        if value is not None:
+            return _turns(value, key, "auto")
+    return []
+
+
+def to_answer(turns: Sequence[Message]) -> tuple[Message, ...]:
+    """A conversation that a model can answer: what follows the last user turn is dropped, and turns are `merged`."""
+    messages = list(turns)
+    while messages and messages[-1]["role"] == "assistant":
+        messages.pop()
+    conversation = to_reply(messages)
+    for number, message in enumerate(conversation[1:], 2):
+        if message["role"] == "system":
+            raise BadRecord(f"turn {number} is a system message in mid-conversation")
+    return conversation
+
+
+def to_reply(turns: Sequence[Message]) -> tuple[Message, ...]:
+    """A conversation before a reply: it ends with a user turn that is not blank, and turns are `merged`."""
+    if not turns or turns[-1]["role"] != "user":
+        raise BadRecord("there is no user turn to answer", "bad_input" if turns else "empty")
+    if not turns[-1]["content"].strip():
+        raise BadRecord("the prompt is empty", "empty")
+    return merged(turns)
+
+
+def merged(turns: Sequence[Message]) -> tuple[Message, ...]:
+    """The turns without blank ones, which APIs refuse; consecutive turns of one role are one."""
+    messages: list[Message] = []
+    for turn in turns:
+        if not turn["content"].strip():
+            continue
+        if messages and messages[-1]["role"] == turn["role"]:
+            content = f"{messages[-1]['content']}\n\n{turn['content']}"
+            messages[-1] = {"role": turn["role"], "content": content}
+        else:
+            messages.append(turn)
+    return tuple(messages)
+
+
+def _id(value: Any, messages: tuple[Message, ...]) -> str:
+    if value is None:
+        return prompt_hash(messages)
     if isinstance(value, str):
-        as_text(value, name)
-        value = _transcript(value, name)
+        return as_text(value, "the id") or prompt_hash(messages)  # a table's empty cell
+    if isinstance(value, int) and not isinstance(value, bool):
+        return str(value)
+    raise BadRecord(f"the id is of type {type(value).__name__}, not text or a whole number")
+
+
+# Turns
+
+
+def parted(value: Any, name: str) -> tuple[list[Message], str]:
+    """The turns before a reply, and the reply.
+
+    Text is a reply alone, unless it is a transcript. Several turns of the assistant at the end are one reply.
+    """
+    if isinstance(value, str) and not _is_transcript(value):
+        return [], as_text(value, name)
+    turns = whole(value, name)
+    start = len(turns)
+    while start and turns[start - 1]["role"] == "assistant":
+        start -= 1
+    if start == len(turns):
+        raise BadRecord(f"{name} does not end with a reply")
+    replies = [turn["content"] for turn in turns[start:]]
+    return turns[:start], "\n\n".join(filter(str.strip, replies))
+
+
+def whole(value: Any, name: str) -> list[Message]:
+    """The turns of a whole conversation, its last reply included: a list of messages, or a transcript."""
+    if isinstance(value, str):
+        return _transcript(as_text(value, name), name)
     if not isinstance(value, list | tuple):
-        raise NoPrompt(f"{name} is of type {type(value).__name__}, not a transcript or a list of messages")
+        raise BadRecord(f"{name} is {kind(value)}, not text or a list of messages")
     return [_turn(number, turn) for number, turn in enumerate(value, 1)]
 
 
-def _id(given: Any, messages: tuple[Message, ...]) -> str:
-    if given is None:
-        return prompt_hash(messages)
-    if isinstance(given, str):
-        return as_text(given, "the id") or prompt_hash(messages)  # a table's empty cell
-    if isinstance(given, int) and not isinstance(given, bool):
-        return str(given)
-    raise NoPrompt(f"the id is of type {type(given).__name__}, not text or a whole number")
-
-
-def _messages(value: Any, name: str, format: str) -> tuple[Message, ...]:
+def _turns(value: Any, name: str, format: str) -> list[Message]:
+    """The turns of a prompt, or of the conversation that it ends."""
     if isinstance(value, list | tuple):
-        return _conversation(value)
+        return whole(value, name)
     if not isinstance(value, str):
-        raise NoPrompt(f"{name} is of type {type(value).__name__}, not text or a list of messages")
+        raise BadRecord(f"{name} is {kind(value)}, not text or a list of messages")
     as_text(value, name)
-    if format == "text":
-        return _conversation([{"role": "user", "content": value}])
-    if format == "hh" or name in FORMATS["hh"] or value.startswith("\n\nHuman:"):
-        return _conversation(_transcript(value, name))
-    if format == "messages" or name in FORMATS["messages"]:
-        raise NoPrompt(f"{name} is text, not a list of messages")
-    return _conversation([{"role": "user", "content": value}])
+    if format != "text":
+        if format == "hh" or name in FORMATS["hh"]:
+            return _transcript(value, name)
+        if format == "messages" or (name in FORMATS["messages"] and not _is_transcript(value)):
+            raise BadRecord(f"{name} is text, not a list of messages")
+        if value.startswith(HUMAN) or name in FORMATS["messages"]:
+            return _transcript(value, name)
+    return [{"role": "user", "content": value}]
 
 
-def _transcript(text: str, name: str) -> list[dict[str, str]]:
-    """The turns of `\\n\\nHuman: …\\n\\nAssistant: …`: cut at these markers alone, never at another colon."""
+def _is_transcript(text: str) -> bool:
+    return text.lstrip().startswith("Human:") and ASSISTANT in text
+
+
+def _transcript(text: str, name: str) -> list[Message]:
+    """The turns of `\\n\\nHuman: …\\n\\nAssistant: …`: cut at these markers only, never at another colon."""
     before, *parts = MARKER.split("\n\n" + text.lstrip())
     if before or not parts:
-        raise NoPrompt(f"{name} is no transcript: it does not start with 'Human:'")
+        raise BadRecord(f"{name} is not a transcript: it does not start with 'Human:'")
     return [
-        {"role": role.lower(), "content": said.removeprefix(" ")}
-        for role, said in zip(parts[::2], parts[1::2], strict=True)
+        {"role": ROLES[role.lower()], "content": content.removeprefix(" ")}
+        for role, content in zip(parts[::2], parts[1::2], strict=True)
     ]
-
-
-def _conversation(turns: Sequence[Any]) -> tuple[Message, ...]:
-    """System first, turns of one role merged, blank turns left out; what follows the last user turn is dropped."""
-    said = [_turn(number, turn) for number, turn in enumerate(turns, 1)]
-    while said and said[-1]["role"] == "assistant":
-        said.pop()
-    if not said or said[-1]["role"] != "user":
-        raise NoPrompt("there is no user turn to answer", "bad_input" if said else "empty")
-    if not said[-1]["content"].strip():
-        raise NoPrompt("the prompt is empty", "empty")
-    if len(said) == 1:
-        return (said[0],)
-    merged: list[Message] = []
-    for number, message in enumerate(said, 1):
-        if not message["content"].strip():  # APIs refuse blank turns
-            continue
-        if merged and merged[-1]["role"] == message["role"]:
-            merged[-1] = {"role": message["role"], "content": f"{merged[-1]['content']}\n\n{message['content']}"}
-        elif merged and message["role"] == "system":
-            raise NoPrompt(f"turn {number} is a system message in mid-conversation")
-        else:
-            merged.append(message)
-    return tuple(merged)
 
 
 def _turn(number: int, turn: Any) -> Message:
     if not isinstance(turn, Mapping):
-        raise NoPrompt(f"turn {number} is of type {type(turn).__name__}, not an object with role and content")
-    role, content = turn.get("role", turn.get("from")), turn.get("content", turn.get("value"))
+        raise BadRecord(f"turn {number} is {kind(turn)}, not an object with role and content")
+    role = turn.get("role", turn.get("from"))
+    content = turn.get("content", turn.get("value"))
     if not isinstance(role, str) or role not in ROLES:
-        raise NoPrompt(f"turn {number} has the role {_short(role)}; known: {', '.join(ROLES)}")
+        raise BadRecord(f"turn {number} has the role {_short(role)}; known: {', '.join(ROLES)}")
     if not isinstance(content, str):
-        raise NoPrompt(f"the content of turn {number} is of type {type(content).__name__}, not text")
+        raise BadRecord(f"the content of turn {number} is {kind(content)}, not text")
     return {"role": ROLES[role], "content": as_text(content, f"turn {number}")}
 
 
-def as_text(text: str, name: str) -> str:
-    """The text itself; NoPrompt where it holds half a surrogate pair, which no file can."""
+# Values, and words for them
+
+
+def as_text(value: Any, name: str) -> str:
+    """A value that must be text; BadRecord if it is not, or holds half a surrogate pair, which no file can hold."""
+    if not isinstance(value, str):
+        raise BadRecord(f"{name} is {kind(value)}, not text")
     try:
-        text.encode()
+        value.encode()
     except UnicodeEncodeError as error:
-        raise NoPrompt(f"{name} holds what is not UTF-8 (character {error.start + 1})") from None
-    return text
+        raise BadRecord(f"{name} is not UTF-8 (character {error.start + 1})") from None
+    return value
+
+
+def optional_text(record: Mapping[str, Any], name: str) -> str | None:
+    """A text that a record may lack."""
+    value = record.get(name)
+    return None if value is None else as_text(value, f"'{name}'")
+
+
+def kind(value: Any) -> str:
+    """The type of a value, for a message."""
+    return "null" if value is None else f"of type {type(value).__name__}"
 
 
 def listed(keys: Iterable[Any]) -> str:
     """The first dozen of `keys`, for a message."""
     shown = [_short(key) for key in keys]
-    return ", ".join(shown[:12]) + (f" and {len(shown) - 12} more" if len(shown) > 12 else "") or "nothing"
+    if not shown:
+        return "nothing"
+    more = f" and {len(shown) - 12} more" if len(shown) > 12 else ""
+    return ", ".join(shown[:12]) + more
 
 
 def _short(value: Any) -> str:

@@ -23,12 +23,12 @@ import orjson
 from cai.errors import MissingExtra, SourceError, UsageError
 from cai.records import BadPrompt, Prompt
 from cai.sources.built_in import folder
-from cai.sources.conversations import FORMATS, NoPrompt, keys_of, listed, to_prompt
+from cai.sources.conversations import FORMATS, BadRecord, keys_of, listed, to_prompt
 
 TEXT_FILES = (".jsonl", ".csv", ".txt")  # each may also end in .gz
 MAX_LINE = 64 * 2**20  # bytes; longer lines are passed over without being held in memory
 
-Rows = Iterator[tuple[int, Any]]  # (1-based line or row, record); a record that is a `NoPrompt` could not be decoded
+Rows = Iterator[tuple[int, Any]]  # (1-based line or row, record); a record that is a `BadRecord` could not be decoded
 ByteLines = io.BufferedReader | gzip.GzipFile
 
 
@@ -57,7 +57,7 @@ def read_prompts(
 def read_records(source: str | Path | Iterable[Any]) -> Iterator[tuple[int, Any]]:
     """The records of a dataset with all their columns, in order, each with its 1-based line or row.
 
-    source: as for `read_prompts`. A record that cannot be decoded comes out as a `NoPrompt`. Raises SourceError for a
+    source: as for `read_prompts`. A record that cannot be decoded comes out as a `BadRecord`. Raises SourceError for a
     missing file at once, and during iteration where the source turns out damaged, or at its end when it was empty.
     """
     if isinstance(source, Mapping):
@@ -104,10 +104,10 @@ def _prompts(source: Path | str | Iterable[Any], format: str, field: str | None)
     for line, record in _rows(source, format, field):
         item: Prompt | BadPrompt
         try:
-            if isinstance(record, NoPrompt):
+            if isinstance(record, BadRecord):
                 raise record
             item = to_prompt(record, format, field)
-        except NoPrompt as bad:
+        except BadRecord as bad:
             item = BadPrompt(line=line, problem=bad.problem, reason=bad.reason)
         yield item
     if not line:
@@ -200,7 +200,7 @@ def _lines(stream: ByteLines, where: str | Path) -> Iterator[tuple[int, bytes]]:
 def _decoded(stream: ByteLines, where: str | Path, decode: Callable[[bytes], Any]) -> Rows:
     for number, line in _lines(stream, where):
         if len(line) > MAX_LINE:
-            yield number, NoPrompt(f"the line is longer than {MAX_LINE:,} bytes")
+            yield number, BadRecord(f"the line is longer than {MAX_LINE:,} bytes")
         elif not line.isspace():
             yield number, decode(line)
 
@@ -209,20 +209,20 @@ def _json(line: bytes) -> Any:
     try:
         return orjson.loads(line)
     except orjson.JSONDecodeError as error:
-        return NoPrompt(f"not JSON: {error.msg} (column {error.colno})")
+        return BadRecord(f"not JSON: {error.msg} (column {error.colno})")
 
 
-def _text(line: bytes) -> str | NoPrompt:
+def _text(line: bytes) -> str | BadRecord:
     try:
         return line.decode().rstrip("\r\n")
     except UnicodeDecodeError as error:
-        return NoPrompt(f"not UTF-8: {error.reason} (byte {error.start + 1})")
+        return BadRecord(f"not UTF-8: {error.reason} (byte {error.start + 1})")
 
 
 def _json_or_text(line: bytes) -> Any:
     record = _json(line)
-    if isinstance(record, NoPrompt) and line.lstrip().startswith(b"{"):
-        return NoPrompt(f"{record.problem}; for plain text that starts with a brace, use --format text")
+    if isinstance(record, BadRecord) and line.lstrip().startswith(b"{"):
+        return BadRecord(f"{record.problem}; for plain text that starts with a brace, use --format text")
     return record if isinstance(record, str | list | dict) else _text(line)
 
 
@@ -242,11 +242,11 @@ def _csv(stream: ByteLines, where: str | Path, keys: tuple[str, ...]) -> Rows:
         except StopIteration:
             return
         except csv.Error as error:
-            yield line, NoPrompt(f"not CSV: {error}")
+            yield line, BadRecord(f"not CSV: {error}")
             continue
         if row and len(row) != len(header):
             problem = f"{len(row)} fields where the header has {len(header)}: text with commas or newlines needs quotes"
-            yield line, NoPrompt(problem)
+            yield line, BadRecord(problem)
         elif row:
             yield line, dict(zip(header, row, strict=True))
 

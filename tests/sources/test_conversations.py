@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cai.records import Message, Prompt
-from cai.sources.conversations import MARKER, NoPrompt, prompt_hash, to_prompt
+from cai.sources.conversations import MARKER, BadRecord, prompt_hash, to_prompt
 
 texts = st.text(st.characters(codec="utf-8"), min_size=1).filter(lambda text: text.strip() and not MARKER.search(text))
 json_values = st.recursive(
@@ -28,8 +28,8 @@ def turns(record: Any, **options: Any) -> list[tuple[str, str]]:
     return [(message["role"], message["content"]) for message in to_prompt(record, **options).messages]
 
 
-def refusal(record: Any, **options: Any) -> NoPrompt:
-    with pytest.raises(NoPrompt) as caught:
+def refusal(record: Any, **options: Any) -> BadRecord:
+    with pytest.raises(BadRecord) as caught:
         to_prompt(record, **options)
     return caught.value
 
@@ -103,7 +103,7 @@ def test_an_empty_prompt_is_refused_as_empty(record: Any) -> None:
     [
         (7, "the record is of type int"),
         ({"prompt": 7}, "prompt is of type int, not text or a list of messages"),
-        ({"text": "Hi", "n": 1}, "no prompt or messages or conversations or chosen or rejected; it has 'text', 'n'"),
+        ({"text": "Hi", "n": 1}, "rl_prompt, chosen, rejected; it has 'text', 'n': name the right one"),
         ({}, "it has nothing"),
         ({"messages": "Hi"}, "messages is text, not a list of messages"),
         ({"messages": ["Hi"]}, "turn 1 is of type str, not an object"),
@@ -111,10 +111,10 @@ def test_an_empty_prompt_is_refused_as_empty(record: Any) -> None:
         ({"messages": [{"role": ["user"], "content": "Hi"}]}, "turn 1 has the role ['user']"),
         ({"messages": [{"role": "user", "content": [{"type": "text"}]}]}, "the content of turn 1 is of type list"),
         ({"messages": [message("system", "Be brief")]}, "no user turn"),
-        ({"chosen": "Sure!"}, "chosen is no transcript"),
-        ("a\ud800b", "the record holds what is not UTF-8 (character 2)"),
-        ([message("user", "\udcff")], "turn 1 holds what is not UTF-8"),
-        ({"id": "\udcff", "prompt": "Hi"}, "the id holds what is not UTF-8"),
+        ({"chosen": "Sure!"}, "chosen is not a transcript"),
+        ("a\ud800b", "the record is not UTF-8 (character 2)"),
+        ([message("user", "\udcff")], "turn 1 is not UTF-8"),
+        ({"id": "\udcff", "prompt": "Hi"}, "the id is not UTF-8"),
     ],
 )
 def test_a_record_without_a_usable_prompt_says_what_is_wrong(record: Any, problem: str) -> None:
@@ -143,7 +143,7 @@ def test_a_format_narrows_what_is_read() -> None:
         "first", "first", "second", "third",
     ]  # fmt: skip
     assert "q is text, not a list" in refusal({"q": "Hi"}, format="messages", field="q").problem
-    assert "no transcript" in refusal("Hi", format="hh").problem
+    assert "not a transcript" in refusal("Hi", format="hh").problem
 
 
 def test_text_format_takes_a_transcript_as_it_stands() -> None:
@@ -172,7 +172,7 @@ def test_a_conversation_survives_being_written_as_a_transcript(pairs: list[tuple
 def test_any_value_is_a_prompt_or_a_refusal(value: Any, format: str, field: str | None) -> None:
     try:
         prompt = to_prompt(value, format=format, field=field)
-    except NoPrompt as refused:
+    except BadRecord as refused:
         assert refused.problem and "\n" not in refused.problem
     else:
         assert prompt.messages[-1]["role"] == "user" and prompt.messages[-1]["content"].strip()

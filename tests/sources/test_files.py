@@ -142,11 +142,11 @@ def test_bad_csv_rows_come_out_with_the_line_they_start_on(write: Write) -> None
 
 def test_a_table_without_a_usable_column_names_those_it_has(write: Write, tmp_path: Path) -> None:
     pa, pq = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
-    pq.write_table(pa.table({"question": ["a"]}), tmp_path / "b.parquet")
-    for path in (write("a.csv", "question\na\n"), tmp_path / "b.parquet"):
-        assert "it has 'question'; name yours with --prompt-field" in failure(path)
-        assert "did you mean 'question'?" in failure(path, field="qestion")
-        assert asked(path, field="question") == ["a"]
+    pq.write_table(pa.table({"headline": ["a"]}), tmp_path / "b.parquet")
+    for path in (write("a.csv", "headline\na\n"), tmp_path / "b.parquet"):
+        assert "it has 'headline'; name yours with --prompt-field" in failure(path)
+        assert "did you mean 'headline'?" in failure(path, field="hedline")
+        assert asked(path, field="headline") == ["a"]
 
 
 def test_parquet_gives_strings_and_lists_of_messages(tmp_path: Path) -> None:

@@ -4,7 +4,8 @@ from typing import Any
 
 import pytest
 
-from cai.sources.replies import NoReply, read_case
+from cai.sources.conversations import BadRecord
+from cai.sources.replies import read_case
 
 ASKED = "When does the ferry leave?"
 TURN = [{"role": "user", "content": ASKED}]
@@ -72,16 +73,16 @@ def test_one_conversation_is_the_same_prompt_in_every_shape() -> None:
     ("record", "problem"),
     [
         ({"prompt": ASKED}, "no reply; it has 'prompt': name its column with --reply-field"),
-        ({"completion": 3}, "'reply' is of type int, not text"),
-        ({"completion": None}, "'reply' is null, not text"),
-        ({"messages": TURN}, "'reply' does not end with a turn of the assistant"),
-        ({"messages": [{"role": "robot", "content": "A"}]}, "a turn has the role 'robot'"),
+        ({"completion": 3}, "completion is of type int, not text"),
+        ({"completion": None}, "completion is null, not text"),
+        ({"messages": TURN}, "messages does not end with a reply"),
+        ({"messages": [{"role": "robot", "content": "A"}]}, "turn 1 has the role 'robot'"),
         (7, "the record is of type int"),
-        ({"completion": "caf\udce9"}, "text that is not UTF-8 (character 4)"),
-        ({"prompt": [{"role": "user", "content": "\ud800"}], "completion": "A"}, "text that is not UTF-8"),
+        ({"completion": "caf\udce9"}, "completion is not UTF-8 (character 4)"),
+        ({"prompt": [{"role": "user", "content": "\ud800"}], "completion": "A"}, "turn 1 is not UTF-8"),
     ],
 )
 def test_a_record_without_a_reply_says_why(record: Any, problem: str) -> None:
-    with pytest.raises(NoReply) as caught:
+    with pytest.raises(BadRecord) as caught:
         read_case(record)
     assert str(caught.value).startswith(problem)

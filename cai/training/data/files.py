@@ -18,7 +18,7 @@ import orjson
 from cai.errors import InputError, RunError, UsageError
 from cai.records import DropReason
 from cai.sources.built_in import path_of
-from cai.sources.conversations import NoPrompt
+from cai.sources.conversations import BadRecord
 from cai.sources.files import describe, existing, read_records
 from cai.texts.refusals import READ_FOR_REFUSALS, refusal
 from cai.training.data.rows import FITS, Method, TrainingRow, Turns, advice, kind_of, row_of
@@ -120,7 +120,7 @@ def read_rows(source: str | Path | Iterable[Any], method: Method, command: str |
         found.read += 1
         try:
             found.rows.append(row_of(record, line, method))
-        except NoPrompt as bad:
+        except BadRecord as bad:
             if isinstance(record, Mapping) and not found.rows and (kind := kind_of(record)) != FITS[method]:
                 raise InputError(advice(kind, where, method, record), where, line) from None
             found.drops.append(Drop(where, line, bad.reason, bad.problem))

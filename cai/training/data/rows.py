@@ -1,18 +1,24 @@
-"""One training row, from a record in any of the shapes that TRL's datasets and published ones have.
-
-Knows columns and conversations. Knows nothing of files, of a dataset as a whole, or of tokens.
-"""
+"""One training row, from a record in any of the shapes that TRL's datasets and published ones have."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from cai.records import Message
-from cai.sources.conversations import NoPrompt, as_text, listed, prompt_hash, to_messages
+from cai.sources.conversations import PROMPTS, BadRecord, as_text, listed, prompt_hash, to_reply
+from cai.sources.replies import (
+    SINGLE,
+    answers_in,
+    column_of_many,
+    column_of_one,
+    columns_of_two,
+    preferred_of,
+    shared_prompt,
+)
 from cai.texts.repeats import identical
 
 Method = Literal["sft", "dpo", "kto", "reward"]
@@ -21,18 +27,7 @@ Turns = tuple[Message, ...]
 
 FITS: dict[Method, Kind] = {"sft": "chat", "dpo": "pairs", "reward": "pairs", "kto": "graded"}
 LARGEST = 1 << 53  # of a whole number: float() refuses some that are larger, and no probability or margin is
-COLUMNS: tuple[tuple[frozenset[str], Kind], ...] = (  # the first whose columns all have a value
-    (frozenset({"votes", "a", "b"}), "labels"),
-    (frozenset({"rounds", "initial", "final"}), "revisions"),
-    (frozenset({"replies"}), "candidates"),
-    (frozenset({"chosen", "rejected"}), "pairs"),
-    (frozenset({"completion", "label"}), "graded"),
-    (frozenset({"completion"}), "chat"),
-    (frozenset({"messages"}), "chat"),
-    (frozenset({"conversations"}), "chat"),
-    (frozenset({"prompt"}), "prompts"),
-    (frozenset({"text"}), "text"),
-)
+PLAIN = frozenset({"chosen", "rejected", "completion"})  # columns of TRL, whose text continues a text in `prompt`
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,8 +51,22 @@ def named(row: str) -> str:
 
 def kind_of(record: Mapping[str, Any]) -> Kind:
     """What kind of dataset a record is from, by the columns it has a value in."""
-    has = {name for name, value in record.items() if value is not None}
-    return next((kind for columns, kind in COLUMNS if columns <= has), "unknown")
+    columns = {name for name, value in record.items() if value is not None}
+    if columns >= {"votes", "a", "b"}:
+        return "labels"
+    if columns >= {"rounds", "initial", "final"}:
+        return "revisions"
+    if column_of_many(record) is not None:
+        return "candidates"
+    if columns_of_two(record) is not None:
+        return "pairs"
+    if columns >= {"completion", "label"}:
+        return "graded"
+    if columns & set(SINGLE) - {"text"}:
+        return "chat"
+    if columns & set(PROMPTS):
+        return "prompts"
+    return "text" if "text" in columns else "unknown"
 
 
 def advice(kind: Kind, where: str, method: Method, record: Mapping[str, Any]) -> str:
@@ -77,56 +86,66 @@ def advice(kind: Kind, where: str, method: Method, record: Mapping[str, Any]) ->
 
 
 def row_of(record: Any, line: int, method: Method) -> TrainingRow:
-    """The row in a record; raises NoPrompt for what cannot train."""
-    if isinstance(record, NoPrompt):
+    """The row in a record; raises BadRecord for what cannot train."""
+    if isinstance(record, BadRecord):
         raise record
     if not isinstance(record, Mapping):
-        raise NoPrompt(f"the record is of type {type(record).__name__}, not an object with columns")
-    if (kind := kind_of(record)) != FITS[method]:
-        raise NoPrompt(f"the columns are not those of {method}: {advice(kind, 'it', method, record)}")
-    given = record.get("id")
-    name = as_text(str(given), "the id") if isinstance(given, str | int) and given != "" else f"line {line}"
-    if kind == "pairs":
-        return _pair(record, name)
-    prompt, reply = _single(record)
-    label = record.get("label")
-    if kind == "graded" and not isinstance(label, bool) and label not in (0, 1):
-        raise NoPrompt(f"'label' is {str(label)[:40]!r}, not true or false")
-    return TrainingRow(name, prompt, reply, _key(prompt), label=bool(label) if kind == "graded" else None)
+        raise BadRecord(f"the record is of type {type(record).__name__}, not an object with columns")
+    kind = kind_of(record)
+    if kind != FITS[method]:
+        raise BadRecord(f"the columns are not those of {method}: {advice(kind, 'it', method, record)}")
+    name = _name(record, line)
+    two = columns_of_two(record)
+    if two is not None:
+        return _pair(record, two, name)
+    column = "completion" if kind == "graded" else column_of_one(record)
+    assert column is not None
+    prompt, [reply] = _read(record, [column])
+    key = _key(prompt)
+    if kind != "graded":
+        return TrainingRow(name, prompt, reply, key)
+    label = record["label"]
+    if not isinstance(label, bool) and label not in (0, 1):
+        raise BadRecord(f"'label' is {str(label)[:40]!r}, not true or false")
+    return TrainingRow(name, prompt, reply, key, label=bool(label))
 
 
-def _single(record: Mapping[str, Any]) -> tuple[Turns | str, str]:
-    """The prompt and the reply of a record that has one."""
-    if record.get("completion") is None:
-        return _parted(record.get("messages") or record.get("conversations"), "messages")
-    prompt = record.get("prompt")
-    if prompt is None:
-        raise NoPrompt("there is a 'completion' and no 'prompt'")
-    return _joined(prompt, record["completion"], "completion")
+def _name(record: Mapping[str, Any], line: int) -> str:
+    value = record.get("id")
+    if isinstance(value, str | int) and value != "":
+        return as_text(str(value), "the id")
+    return f"line {line}"
 
 
-def _pair(record: Mapping[str, Any], name: str) -> TrainingRow:
-    given, sides = record.get("prompt"), (record["chosen"], record["rejected"])
-    prompt: Turns | str
-    other: Turns | str
-    if given is None:  # both are whole conversations, which differ in the last reply
-        (prompt, chosen), (other, rejected) = (
-            _parted(v, k) for v, k in zip(sides, ("chosen", "rejected"), strict=True)
-        )
-        if prompt != other:
-            raise NoPrompt("'chosen' and 'rejected' differ before their last reply: they answer different prompts")
-    else:
-        (prompt, chosen), (other, rejected) = (
-            _joined(given, v, k) for v, k in zip(sides, ("chosen", "rejected"), strict=True)
-        )
-        if prompt != other:
-            raise NoPrompt("'chosen' and 'rejected' answer different prompts")
+def _pair(record: Mapping[str, Any], columns: tuple[str, str], name: str) -> TrainingRow:
+    preferred = preferred_of(record, columns)
+    if preferred is None:
+        raise BadRecord(f"nothing says which of {columns[0]!r} and {columns[1]!r} is better: cai label asks a judge")
+    prompt, replies = _read(record, columns)
+    chosen = replies[preferred]
+    rejected = replies[1 - preferred]
     if identical(chosen, rejected):
-        raise NoPrompt("'chosen' and 'rejected' are the same text", "identical")
-    p, margin = _number(record, "p_chosen"), _number(record, "margin")
+        raise BadRecord(f"{columns[0]!r} and {columns[1]!r} are the same text", "identical")
+    p = _number(record, "p_chosen")
     if p is not None and not 0.0 <= p <= 1.0:
-        raise NoPrompt(f"'p_chosen' is {p:g}, not a probability from 0 to 1")
+        raise BadRecord(f"'p_chosen' is {p:g}, not a probability from 0 to 1")
+    margin = _number(record, "margin")
     return TrainingRow(name, prompt, chosen, _key(prompt), rejected=rejected, p_chosen=p, margin=margin)
+
+
+def _read(record: Mapping[str, Any], columns: Sequence[str]) -> tuple[Turns | str, list[str]]:
+    """The prompt, and the replies in these columns; the prompt is text if it and all replies are plain text."""
+    answers = answers_in(record, columns)
+    replies = [reply for _, reply in answers]
+    for column, reply in zip(columns, replies, strict=True):
+        if not reply.strip():
+            raise BadRecord(f"{column!r} is an empty reply", "empty")
+    prompt = record.get("prompt")
+    if isinstance(prompt, str) and PLAIN.issuperset(columns) and replies == [record[column] for column in columns]:
+        if not prompt.strip():
+            raise BadRecord("the prompt is empty", "empty")
+        return prompt, replies
+    return to_reply(shared_prompt(record, answers)), replies
 
 
 def _number(record: Mapping[str, Any], name: str) -> float | None:
@@ -136,49 +155,8 @@ def _number(record: Mapping[str, Any], name: str) -> float | None:
     if isinstance(value, int) and abs(value) > LARGEST:
         value = math.inf
     if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        raise NoPrompt(f"{name!r} is {str(value)[:40]!r}, not a finite number")
+        raise BadRecord(f"{name!r} is {str(value)[:40]!r}, not a finite number")
     return float(value)
-
-
-def _joined(prompt: Any, reply: Any, name: str) -> tuple[Turns | str, str]:
-    """A prompt and the reply to it, both plain text or both messages."""
-    if isinstance(reply, str):
-        if not isinstance(prompt, str):
-            return _turns(prompt, "prompt"), _said(reply, name)
-        if not prompt.strip():
-            raise NoPrompt("the prompt is empty", "empty")
-        return prompt, _said(reply, name)
-    turns = to_messages(reply, name)
-    if len(turns) > 1:  # the whole conversation again, as in many published sets
-        return _parted(reply, name)
-    if len(turns) != 1 or turns[0]["role"] != "assistant":
-        raise NoPrompt(f"{name!r} is not one reply of the assistant")
-    if isinstance(prompt, str):
-        prompt = [{"role": "user", "content": prompt}]
-    return _turns(prompt, "prompt"), _said(turns[0]["content"], name)
-
-
-def _parted(conversation: Any, name: str) -> tuple[Turns, str]:
-    """A conversation as its prompt and its last reply."""
-    turns = to_messages(conversation, name)
-    if not turns or turns[-1]["role"] != "assistant":
-        raise NoPrompt(f"{name!r} does not end with a reply of the assistant")
-    return _turns(turns[:-1], name), _said(turns[-1]["content"], name)
-
-
-def _turns(value: Any, name: str) -> Turns:
-    turns = to_messages(value, name)
-    if not turns or turns[-1]["role"] != "user":
-        raise NoPrompt(f"{name!r} has no user turn before the reply")
-    if not turns[-1]["content"].strip():
-        raise NoPrompt("the prompt is empty", "empty")
-    return tuple(turns)
-
-
-def _said(reply: str, name: str) -> str:
-    if not reply.strip():
-        raise NoPrompt(f"{name!r} is an empty reply", "empty")
-    return reply
 
 
 def _key(prompt: Turns | str) -> str:
