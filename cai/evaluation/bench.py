@@ -19,7 +19,8 @@ from cai.errors import ModelStopped, SourceError, UsageError
 from cai.evaluation.bench_report import BenchResult, Spent, VoteFigures
 from cai.evaluation.trial import NOT_ASKED, Play, quietly, read_labels
 from cai.judge.belief import log_ratio, mean_preference, probability
-from cai.judge.calibration import CalibrationReport, calibrate_rows
+from cai.judge.calibration import calibrate_rows
+from cai.judge.calibration_report import CalibrationReport
 from cai.judge.certify import Binding
 from cai.judge.metrics import credit
 from cai.records import BadPrompt, Label, Place, Protocol, Vote

@@ -10,7 +10,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from cai.judge.calibration import FEW, TRIVIAL, CalibrationReport
+from cai.judge.calibration import FEW
+from cai.judge.calibration_report import TRIVIAL, CalibrationReport
 from cai.judge.certify import TARGETS
 from cai.judge.metrics import at_least, confidence
 from cai.records import Protocol, Record

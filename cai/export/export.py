@@ -28,7 +28,7 @@ from cai.export.tables import schemas
 from cai.folder.files import write_atomically
 from cai.folder.rows import TRAINING_FILES
 from cai.folder.run import RunFolder, reopen
-from cai.judge.calibration import FILE
+from cai.judge.calibration_report import FILE
 from cai.judge.certify import Calibration
 from cai.records import Record
 

@@ -24,8 +24,6 @@ from cai.errors import CaiError, InputError, MissingExtra, RunError
 from cai.judge.belief import probability
 from cai.judge.calibration import (
     FEW,
-    FILE,
-    CalibrationReport,
     binding_problems,
     calibrate_file,
     calibrate_judge,
@@ -33,6 +31,7 @@ from cai.judge.calibration import (
     load_calibration,
     untrustworthy,
 )
+from cai.judge.calibration_report import FILE, CalibrationReport
 from cai.judge.certify import TARGETS, Binding
 from cai.judge.people import REFUSAL_WORDS, trivial_guesses
 from cai.records import ConstitutionRef, Label, Message, Reading, Usage, Vote
@@ -124,7 +123,7 @@ def test_a_human_label_may_be_written_in_several_ways(human: Row, truth: bool) -
 def test_numbers_count_replies_from_one() -> None:
     found = read(plain(label=1), plain(label=2))
     assert [row.truth for row in found.rows] == [True, False]
-    assert "human labels are read so: 1 is the first reply, 2 the second" in found.notes
+    assert "human labels are read as: 1 is the first reply, 2 the second" in found.notes
 
 
 def test_zero_and_one_are_places_in_a_pair_of_probabilities() -> None:
@@ -242,7 +241,7 @@ def test_trivial_judges_stand_beside_the_judge_where_texts_are_known() -> None:
         "not_refusing": (0.5, 3),
     }
     lines = "\n".join(found.lines())
-    assert "the longer reply       50.0%   on 3 pairs whose texts are known" in lines
+    assert "the longer reply      50.0%  on 3 pairs whose texts are known" in lines
     assert list(read(plain(human="a")).baselines) == ["always_first"]
 
 
@@ -317,7 +316,7 @@ def test_a_coin_flip_judge_is_certified_nothing_and_is_told_so() -> None:
     found = calibrate_rows([label(n, chance.gauss(0, 5), chance.choice("ab")) for n in range(300)])
     assert found.summary()["thresholds"]["0.85"] is None
     lines = list(found.lines())
-    assert any("at least 0.85" in line and "none can be certified" in line for line in lines)
+    assert any("at least 0.85" in line and "no threshold can be certified" in line for line in lines)
     assert any("not clearly better than a trivial one" in line for line in lines)
 
 
@@ -371,7 +370,7 @@ def test_a_calibration_speaks_of_the_judge_it_was_made_from(tmp_path: Path) -> N
 def test_a_calibration_of_others_rows_is_bound_to_nothing() -> None:
     found = calibrate_rows([plain(human="a")])
     assert found.calibration.binding is None
-    assert "do not say which judge" in binding_problems(found.calibration, BINDING)[0]
+    assert "do not name their judge" in binding_problems(found.calibration, BINDING)[0]
     assert any("cai label --calibration will refuse" in note for note in found.notes)
     bound = calibrate_rows(labels(30), binding=Binding.model_validate(BINDING))
     assert binding_problems(bound.calibration, BINDING) == []
@@ -395,8 +394,8 @@ def test_a_run_that_does_not_say_whose_labels_it_holds_is_an_error(tmp_path: Pat
     [
         ("temperature: 2", "not JSON"),
         ('{"schema": 2, "shape": "new"}', r"newer cai \(schema 2, this one reads 1\): upgrade"),
-        ('{"schema": 1, "n": 3}', "is no calibration, or damaged"),
-        ("[]", "is no calibration, or damaged"),
+        ('{"schema": 1, "n": 3}', "is not a calibration, or damaged"),
+        ("[]", "is not a calibration, or damaged"),
     ],
 )
 def test_a_file_that_is_no_calibration_is_named(tmp_path: Path, content: str, problem: str) -> None:

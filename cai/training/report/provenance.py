@@ -14,7 +14,7 @@ import orjson
 
 from cai.export.pairs import Filters
 from cai.folder.files import identity_hash
-from cai.judge.calibration import FILE
+from cai.judge.calibration_report import FILE
 from cai.judge.certify import Calibration
 from cai.texts.markdown import code, one_line, without_path
 from cai.training.data.dataset import SPLIT

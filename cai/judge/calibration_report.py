@@ -1,0 +1,178 @@
+"""How a judge's labels compare with people's: as JSON, as tables for people, and as files."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from cai.errors import RunError
+from cai.folder.files import write_atomically
+from cai.judge.belief import probability
+from cai.judge.certify import Calibration, Threshold
+from cai.judge.metrics import Metrics, at_least
+from cai.judge.people import Judged
+from cai.records import Record
+from cai.texts.tables import columns, number
+
+FILE = "calibration.json"
+LEVELS = (0.5, 0.6, 0.7, 0.8, 0.9, 0.95)  # confidences whose coverage is reported
+TRIVIAL = {  # judges that read nothing, as people are shown them
+    "always_first": "always the first",
+    "longer": "the longer reply",
+    "shorter": "the shorter reply",
+    "not_refusing": "the one not refusing",
+}
+
+
+class Baseline(Record):
+    """A judge that reads nothing: how often it agrees with people; a pair it cannot decide counts half."""
+
+    accuracy: float
+    n: int
+
+
+@dataclass(frozen=True, slots=True)
+class CalibrationReport:
+    """How a judge's labels compare with people's."""
+
+    source: str
+    calibration: Calibration
+    metrics: Metrics  # of all pairs, at temperature 1
+    rows: tuple[Judged, ...]
+    held_out: tuple[float, ...] | None  # p of every row at the temperature fitted on the other folds; None: too few
+    baselines: dict[str, Baseline]
+    invalid: int  # rows with a human label and no valid vote
+    unlabelled: int  # rows without a human label
+    notes: tuple[str, ...]
+
+    @property
+    def ps(self) -> list[float]:
+        """The probabilities before any temperature."""
+        return [probability(row.z) for row in self.rows]
+
+    @property
+    def truths(self) -> list[bool]:
+        """Whether people prefer the first reply."""
+        return [row.truth for row in self.rows]
+
+    def summary(self) -> dict[str, Any]:
+        """The report as JSON; its keys are a contract."""
+        calibration = self.calibration
+        before, after = calibration.before, calibration.after
+        held_out = None
+        if before is not None and after is not None:
+            held_out = {"before": before.model_dump(), "after": after.model_dump()}
+        binding = calibration.binding
+        return {
+            "source": self.source,
+            **self.metrics.model_dump(),
+            "temperature": calibration.temperature,
+            "coverage": {str(level): self._coverage(level) for level in LEVELS},
+            "thresholds": {target: _threshold(at) for target, at in calibration.thresholds.items()},
+            "delta": calibration.delta,
+            "promise": calibration.promise,
+            "held_out": held_out,
+            "baselines": {name: judge.model_dump() for name, judge in self.baselines.items()},
+            "invalid": self.invalid,
+            "unlabelled": self.unlabelled,
+            "binding": None if binding is None else binding.model_dump(mode="json"),
+            "notes": list(self.notes),
+        }
+
+    def _coverage(self, level: float) -> dict[str, float | None]:
+        share, accuracy = at_least(self.ps, self.truths, level)
+        return {"coverage": share, "accuracy": accuracy}
+
+    def lines(self) -> Iterator[str]:
+        """The report for people to read."""
+        yield (
+            f"{self.source}: {self.metrics.n:,} pairs with a label of the judge and of people; "
+            f"{self.invalid:,} without a valid vote, {self.unlabelled:,} without a human label"
+        )
+        yield ""
+        yield "agreement with people"
+        yield from self._agreement()
+        yield ""
+        yield from self._scores()
+        yield ""
+        kept = [(level, *at_least(self.ps, self.truths, level)) for level in LEVELS]
+        rows = [[f"  at least {level}", f"{share:.1%}", number(right, ".1%")] for level, share, right in kept]
+        yield from columns([["confidence as judged", "kept", "agree"], *rows])
+        yield ""
+        yield from columns(self._promises())
+        calibration = self.calibration
+        yield f"  each alone is wrong with a chance of at most {calibration.delta:g} (delta), and {calibration.promise}"
+        yield from self.notes
+
+    def _agreement(self) -> Iterator[str]:
+        metrics = self.metrics
+        low, high = metrics.interval
+        kappa = "undefined" if metrics.kappa is None else f"{metrics.kappa:.3f}"
+        rows = [["  the judge", f"{metrics.accuracy:.1%}"]]
+        remarks = [f"  95 % interval {low:.1%} to {high:.1%}, kappa {kappa}"]
+        for name, judge in self.baselines.items():
+            rows.append([f"  {TRIVIAL[name]}", f"{judge.accuracy:.1%}"])
+            remarks.append("" if judge.n == metrics.n else f"  on {judge.n:,} pairs whose texts are known")
+        yield from map(str.__add__, columns(rows), remarks)
+
+    def _scores(self) -> Iterator[str]:
+        after = self.calibration.after
+        rows = [["calibration", "ECE", "Brier", "NLL", "AUROC"], _scores_of("  as judged", self.metrics)]
+        folds = ""
+        if after is not None:
+            rows.append(_scores_of("  with T, held out", after))
+            folds = "; held out: fitted on four fifths, five times"
+        yield from columns(rows)
+        yield f"  temperature T = {self.calibration.temperature:.3g}, fitted on all pairs{folds}"
+
+    def _promises(self) -> Iterator[list[str]]:
+        yield ["certified agreement", "lambda", "after T", "kept", "pairs", "errors", "error up to"]
+        for target, at in self.calibration.thresholds.items():
+            name = f"  at least {float(target):.4g}"
+            if at is None:
+                yield [f"{name}: no threshold can be certified"]
+            else:
+                shares = [f"{at.confidence:.6f}", f"{at.calibrated:.4f}", f"{at.coverage:.1%}"]
+                yield [name, *shares, f"{at.n:,}", f"{at.errors:,}", f"{at.upper_bound:.1%}"]
+
+    def save(self, folder: Path, *, plots: bool) -> list[str]:
+        """Write calibration.json and, with `plots`, two diagrams; returns the names written. Raises RunError."""
+        content = {FILE: self.calibration.model_dump_json(indent=2).encode() + b"\n"}
+        if plots:
+            content |= self._images()
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            for name, data in content.items():
+                write_atomically(folder / name, data)
+        except (OSError, RunError) as error:
+            cause = error if isinstance(error, OSError) else error.__cause__
+            reason = cause.strerror or cause if isinstance(cause, OSError) else error
+            advice = "make room or permission there, or choose another --out"
+            raise RunError(f"cannot write to {folder}: {reason}; {advice}") from error
+        return list(content)
+
+    def _images(self) -> dict[str, bytes]:
+        """The diagrams, by name."""
+        from cai.judge.plots import plot_reliability, plot_risk_coverage
+
+        calibration = self.calibration
+        after = self.held_out or [probability(row.z, calibration.temperature) for row in self.rows]
+        baselines = {TRIVIAL[name]: judge.accuracy for name, judge in self.baselines.items()}
+        return {
+            "reliability.png": plot_reliability(self.ps, after, self.truths),
+            "risk-coverage.png": plot_risk_coverage(self.ps, self.truths, baselines, calibration.thresholds),
+        }
+
+
+def _threshold(at: Threshold | None) -> dict[str, float] | None:
+    if at is None:
+        return None
+    names = {"lambda": at.confidence, "calibrated": at.calibrated, "coverage": at.coverage}
+    return names | {"upper_bound": at.upper_bound, "n": at.n, "errors": at.errors}
+
+
+def _scores_of(name: str, metrics: Metrics) -> list[str]:
+    scores = (metrics.ece, metrics.brier, metrics.nll, metrics.auroc)
+    return [name, *(number(score, ".3f") for score in scores)]
