@@ -16,11 +16,12 @@ from typing import Any, BinaryIO
 import orjson
 
 from cai.errors import RunError, SourceError, UsageError
-from cai.evaluation.audit_report import CHECKS, MEASURES, OF_PAIRS, OF_PROMPTS, OF_REPLIES, Audit, ReplyAudit, hint
+from cai.evaluation.audit_report import MEASURES, OF_PAIRS, OF_PROMPTS, OF_REPLIES, Audit, ReplyAudit, hint
 from cai.sources.conversations import BadRecord, prompt_in
 from cai.sources.files import read_records
 from cai.sources.replies import PAIRS, RANKED, Case, read_case, written
 from cai.texts import repeats
+from cai.texts.hygiene import FAULTS
 from cai.texts.refusals import refusal
 
 PHRASE_SHARE = 0.05  # of a role's replies, from which on a phrase is listed
@@ -143,7 +144,7 @@ class _Count:
     def _reply(self, role: str, text: str, case: Case, index: int) -> dict[str, Any]:
         refused = refusal(text, case.asked)
         verdict: dict[str, Any] = {"refusal": refused, "empty": not text.strip()}
-        verdict |= {check: found(text) for check, found in CHECKS.items()}
+        verdict |= {name: fault.test(text) for name, fault in FAULTS.items()}
         verdict["truncated"] |= index in case.cut
         counts = self._roles.setdefault(role, Counter())
         counts.update([check for check, value in verdict.items() if value is True])

@@ -5,23 +5,14 @@ Knows by name all that is measured; nothing of datasets.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
 
 from cai.errors import UsageError
 from cai.records import Record
-from cai.texts import hygiene
+from cai.texts.hygiene import FAULTS
 
-CHECKS: dict[str, Callable[[str], bool]] = {  # of one reply; "empty" and the refusals come before them
-    "truncated": hygiene.truncated,
-    "preamble_leak": hygiene.preamble_leak,
-    "role_mixup": hygiene.role_mixup,
-    "evasive": hygiene.evasive,
-    "comfort": hygiene.comfort,
-    "sign_off": hygiene.sign_off,
-    "emoji": hygiene.emoji,
-}
-OF_REPLIES = ("empty", "refusal", "refusal_full", "refusal_partial", *CHECKS)  # "refusal" is either of the two
+OF_REPLIES = ("empty", "refusal", "refusal_full", "refusal_partial", *FAULTS)  # "refusal" is either of the two
 OF_PAIRS = ("identical", "near_identical", "both_refused", "chosen_longer")
 OF_PROMPTS = ("duplicate_prompt", "near_duplicate_prompt", "overlap", "near_overlap")
 MEASURES = ("bad", *OF_REPLIES, *OF_PAIRS, *OF_PROMPTS)  # the names that `--fail-on` knows

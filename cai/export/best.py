@@ -1,48 +1,26 @@
-"""The cut of a best-of run: SFT rows of the replies that won, how they compare with all others, and their card.
-
-A cut asks no model; what every cut shares is in `cai.export.cut`, of cards in `cai.export.card`.
-"""
+"""The cut of a run of `cai sample --best-of`: SFT rows of the replies that won."""
 
 from __future__ import annotations
 
-import shlex
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Iterator
 
 import orjson
 
-from cai.export.card import (
-    NAMES,
-    Facts,
-    Judged,
-    constitution_of,
-    dropped_rows,
-    front_matter,
-    list_files,
-    loading,
-    spec_of,
-    versions_and_cost,
-)
-from cai.export.cut import Cut, Lines, Row
-from cai.export.pairs import flipped
-from cai.export.revisions import FAULTS
-from cai.export.tables import line_of
+from cai.export.cut import Cut, Judged, Lines, Row, line_of
+from cai.export.labels import JUDGE, MANY_FLIPS
+from cai.export.options import ExportOptions
+from cai.export.pairs import Reason, flipped
+from cai.folder.rows import lines_in_order
 from cai.folder.run import RunFolder
-from cai.records import DropReason, Record
-from cai.sources.files import describe
-from cai.texts.hygiene import preamble_leak, role_mixup
-from cai.texts.markdown import block, code, section, table, without_path
+from cai.records import Record
+from cai.texts.hygiene import LEARNED, faults_of
 
-MANY_FLIPS = 0.5  # of the valid votes: then the place decides more often than the reply
-INTRODUCTION = """
-Of several replies that language models wrote to a prompt the one that a judge, another model, believes to be the best:
-best-of-N sampling, which trains nothing, made with `cai-toolkit`. Tuning on such rows is expert iteration.
-
-**Language models wrote and picked these replies, and nobody has read them.** Prompts may ask for harmful things, and
-the best of several replies may still give them.
-
-The licence of these rows follows from those of the prompts and of the models that wrote and judged the replies.
-"""
+FILES = {
+    "sft": {
+        "messages": "turns", "id": "text", "best_of": "count", "score": "number", "judged": "flag", **JUDGE,
+        "model": "text", "sample": "count",
+    }
+}  # fmt: skip
 
 
 class BestSummary(Record):
@@ -69,18 +47,20 @@ class BestCut(Cut):
     """The cut of a best-of run: `sft` of the winners."""
 
     rows_file = "candidates.jsonl"
-    files = stages = ("sft",)
+    files = FILES
+    stages = ("sft",)
+    kind = "best replies"
+    judged: Judged
 
-    def __init__(self, run: RunFolder, options: Row, columns: Mapping[str, Any]) -> None:
-        super().__init__(run, options["split"], columns)
-        self._hygiene = options["hygiene"]
-        self.judged = self.facts.judged = Judged()
+    def __init__(self, run: RunFolder, options: ExportOptions) -> None:
+        super().__init__(run, options)
+        self.judged = Judged()
         self._prompts = self._uneven = self._longest = 0
         self._won = self._all = self._chance = 0.0
 
     def lines(self) -> Lines:
         """What is left out of sft.jsonl."""
-        for position, line in self.stored():
+        for position, line in lines_in_order(self._run.path / self.rows_file):
             try:
                 row = orjson.loads(line)
                 made = sft_row(row)
@@ -94,12 +74,13 @@ class BestCut(Cut):
                 self.add("sft", side, line_of(made))
                 self.kept["sft"] += 1
             else:
-                yield self.drop("sft", why, row["id"], position, FAULTS[why])
+                yield self.drop("sft", why, row["id"], position)
 
-    def _fault(self, text: str) -> DropReason | None:
-        if not self._hygiene:
-            return None
-        return "preamble_leak" if preamble_leak(text) else "role_mixup" if role_mixup(text) else None
+    def _fault(self, text: str) -> Reason | None:
+        if self.options.hygiene:
+            for name in faults_of(text):
+                return name, f"the text {LEARNED[name].words}"
+        return None
 
     def _count(self, row: Row) -> None:
         best, facts = row["best"], self.facts
@@ -180,83 +161,3 @@ def sft_row(row: Row) -> Row:
         "model": won["model"],
         "sample": won["sample"],
     }
-
-
-def best_card(info: Mapping[str, Any], facts: Facts, load_from: str = ".") -> str:
-    """The text of README.md of a best-of run; the arguments are those of `run_cards.dataset_card`."""
-    identity = info["identity"]
-    law = identity["best_of"]["constitution"]
-    under = "a reward model" if law is None else law["name"]
-    parts = [
-        f"---\n{front_matter(under, facts, 'Best replies', ['best-of-n'])}---\n",
-        f"# The best of {identity['n'] * len(identity['models'])} replies under {code(under)}\n{INTRODUCTION}",
-        section("Files", table(("file", "split", "rows"), list_files(facts))),
-        section("How it was made", table(("setting", "value"), _settings(info, facts))),
-        section("How far to trust it", _trust(facts)),
-        section("What was left out", dropped_rows(facts)),
-        section("Load it", loading(facts, load_from)),
-        section("Make it again", _commands(identity, info.get("settings", {}), facts)),
-    ]
-    return "\n".join(part for part in parts if part)
-
-
-def _settings(info: Mapping[str, Any], facts: Facts) -> list[tuple[str, ...]]:
-    identity = info["identity"]
-    best, sampling, system = identity["best_of"], identity["sampling"], identity["system"]
-    law = best["constitution"]
-    served = [code(without_path(name)) for name in sorted(facts.models.get("judge", ()))]
-    rows = [("asked", "one number a reply")]
-    if law is not None:
-        asked = f"every two replies in both orders, {best['principles']} principles a pair, {code(best['protocol'])}"
-        named = f"{code(law['name'])} {code(law['version'])}, hash {code(law['hash'])}"
-        rows = [("asked", asked), ("constitution", named)]
-    return [
-        ("prompts", code(identity["source"]["what"])),
-        ("models", ", ".join(code(without_path(name)) for name in identity["models"])),
-        ("replies", f"{identity['n']} from each model"),
-        ("system text", "none" if system is None else f"{code(system)}, not in the rows"),
-        ("sampling", ", ".join(f"{name} {code(orjson.dumps(value).decode())}" for name, value in sampling.items())),
-        ("judge", f"{code(without_path(best['judge']))}, answered as {', '.join(served) or 'nothing'}"),
-        *rows,
-        ("seed", str(identity["seed"])),
-        *versions_and_cost(info),
-    ]  # fmt: skip
-
-
-def _trust(facts: Facts) -> str:
-    judged = facts.judged
-    assert judged is not None  # of every best-of run
-    rows = [("calibration", "uncalibrated: nobody compared these picks with people's")]
-    if judged.flip_rate is not None:
-        rows.append(("order", f"{judged.flip_rate:.1%} of {judged.votes:,} votes flip with it"))
-    if judged.mean_bias is not None:
-        rows.append(("position", f"mean bias {judged.mean_bias:+.2f} nats towards the first reply"))
-    return table(("measure", "value"), rows)
-
-
-def _commands(identity: Mapping[str, Any], settings: Mapping[str, Any], facts: Facts) -> str:
-    best, sampling, prompts = identity["best_of"], identity["sampling"], identity["source"]["what"]
-    words = ["cai", "sample"]
-    if prompts != describe(None):
-        words.append(prompts if prompts.startswith("hf:") else "PROMPTS")
-    for model in identity["models"]:
-        words += ["--model", spec_of(model)]
-    words += ["--best-of", str(identity["n"]), "--judge", spec_of(best["judge"])]
-    if best["constitution"] is not None:
-        words += ["--constitution", constitution_of(best["constitution"]["hash"]), "--protocol", best["protocol"]]
-        words += ["--principles", str(best["principles"])]
-    options: list[tuple[str, Any, Any]] = [  # option, value, the value that needs no option
-        ("--system", identity["system"], None),
-        ("--temperature", sampling["temperature"], 1.0),
-        ("--max-tokens", sampling["max_tokens"], 512),
-        ("--extra-body", sampling["extra_body"] and orjson.dumps(sampling["extra_body"]).decode(), {}),
-        ("--format", identity["source"]["format"], None),
-        ("--prompt-field", identity["source"]["field"], None),
-        ("--limit", settings.get("limit"), None),
-        ("--seed", identity["seed"], 0),
-    ]
-    for name, value, default in options:
-        if value is not None and value != default:
-            words += [name, str(value)]
-    export = shlex.join(["cai", "export", "RUN", *facts.options])
-    return block("bash", f"{shlex.join([*words, '--out', 'RUN'])}\n{export}") + NAMES

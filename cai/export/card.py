@@ -1,161 +1,258 @@
-"""What every card of a run folder shares: the counts, front matter that `datasets` loads by, files, versions, commands.
+"""Writes the dataset card of a run folder, README.md: what the rows are, what made them and how far to trust them.
 
-Pure. Whatever comes from files and models stands inside a code span, a code block or a YAML scalar, so that no text
-can end the front matter or speak for the card.
+Pure: what the cut counted and the content of run.json in, text out.
 """
 
 from __future__ import annotations
 
-from array import array
-from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+import shlex
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-import yaml
+import orjson
 
-from cai.constitution.principles import list_constitutions
-from cai.judge.certify import Calibration
-from cai.texts.markdown import block, code, one_line, table, without_path
+from cai.export.cut import Cut, Judged
+from cai.export.labels import LabelCut
+from cai.export.options import words
+from cai.judge.certify import threshold
+from cai.texts.markdown import Card, block, code, one_line, table, without_path
 
-KINDS = ("sft", "dpo", "kto", "reward")
-SPLITS = {"": "train", ".eval": "test"}  # by what the file name has between its stem and .jsonl
-NAMES = """
-`RUN` is a new folder; `PROMPTS`, `CONSTITUTION.yaml`, `MODEL` and `TEMPLATES`, where they stand, are what the tables
-above identify.
+SPLITS = {"": "train", ".eval": "test"}  # by what a file's name has between its stem and .jsonl
+Info = Mapping[str, Any]  # the content of run.json, and its `identity`
+Cells = Iterator[tuple[str, ...]]
+
+LICENCE = """
+The licence of these rows follows from those of the prompts and of the models below.
+"""
+INTRODUCTIONS = {
+    "revisions": """
+Replies that a language model wrote to the prompts, criticised under the principles of a constitution and revised
+accordingly: supervised Constitutional AI (Bai et al. 2022, arXiv 2212.08073), made with `cai-toolkit`.
+
+**A language model wrote every reply here, and nobody has read them.** Prompts may ask for harmful things, and first
+replies (`rejected`) may give them. **The pairs are unjudged**: `chosen` is the last revision and `rejected` the first
+reply; that the revision is better is assumed, not checked. So `judged` is false and `p_chosen` is null.
+""",
+    "preferences": """
+Replies of language models, and which of two a judge, another language model, believes to be better under the
+principles of a constitution (RLAIF: Bai et al. 2022, arXiv 2212.08073, section 4), made with `cai-toolkit`.
+
+**A language model judged these pairs, and nobody has read them.** Each pair was judged in both orders, so that the
+judge's position bias cancels. `p_chosen` is the probability that `chosen` is better. Prompts may ask for harmful
+things, and replies, above all `rejected`, may give them.
+""",
+    "best replies": """
+Of several replies that language models wrote to a prompt, the one that a judge, another model, believes to be the best:
+best-of-N sampling, which trains nothing, made with `cai-toolkit`. Tuning on such rows is expert iteration.
+
+**Language models wrote and chose these replies, and nobody has read them.** Prompts may ask for harmful things, and the
+best of several replies may still give them.
+""",
+}
+TAGS = {"revisions": [], "preferences": ["preference"], "best replies": ["best-of-n"]}
+PLACES = """
+`RUN` is the run's folder. Files and models that were on a disk are named without their folder; the tables above
+identify them.
 """
 
 
-@dataclass(slots=True)
-class Judged:
-    """What an export of labels counted, of pairs with a valid vote."""
+def dataset_card(info: Info, cut: Cut, load_from: str = ".") -> str:
+    """The text of README.md.
 
-    confidences: array[float] = field(default_factory=lambda: array("d"))  # of each
-    min_confidence: float = 0.0
-    calibration: Calibration | None = None
-    agreement: float | None = None  # with people, that the threshold was chosen for
-    asked: int = 0  # principles put to the judge, in both orders
-    votes: int = 0  # of those, the ones whose both orders were read
-    flips: int = 0  # of those, the ones that prefer the same place in both orders
-    biases: int = 0  # of those, the ones with log probabilities
-    bias: float = 0.0  # sum of their position biases towards the first reply, in nats
-    uneven: int = 0  # kept pairs whose replies differ in length
-    longer: int = 0  # of those, the ones whose chosen reply is the longer one
-
-    @property
-    def invalid_rate(self) -> float | None:
-        """Share of the votes that could not be read; None: the protocol has no votes."""
-        return 1 - self.votes / self.asked if self.asked else None
-
-    @property
-    def flip_rate(self) -> float | None:
-        """Share of the valid votes that prefer the same place in both orders; None: there are none."""
-        return self.flips / self.votes if self.votes else None
-
-    @property
-    def mean_bias(self) -> float | None:
-        """Mean position bias in nats, towards the first reply; None: no vote has log probabilities."""
-        return self.bias / self.biases if self.biases else None
-
-    @property
-    def longer_share(self) -> float | None:
-        """Share of the kept pairs of unequal length whose chosen reply is the longer one; None: there are none."""
-        return self.longer / self.uneven if self.uneven else None
+    info: the content of run.json. load_from: what load_dataset is given, a folder or a name on the hub.
+    """
+    facts, judging = cut.facts, judging_of(info["identity"])
+    law = judging["constitution"]
+    under = "a reward model" if law is None else law["name"]
+    title = f"{cut.kind.capitalize()} under"
+    card = Card(
+        front_matter(f"{title} {under}", cut),
+        f"{title} {code(under)}",
+        INTRODUCTIONS[cut.kind] + LICENCE,
+        {
+            "Files": table(("file", "split", "rows"), files(facts.files)),
+            "How it was made": table(("setting", "value"), [*settings(info["identity"]), *versions_and_cost(info)]),
+            "Models": table(("role", "asked", "answered as"), models(info["identity"], facts.models)),
+            "How far to trust it": table(("measure", "value"), trust(cut)),
+            "Principles": principles(cut),
+            "What was left out": left_out(cut),
+            "Load it": loading(cut, load_from),
+            "Make it again": commands(info, cut),
+        },
+    )
+    return card.text()
 
 
-@dataclass(slots=True)
-class Facts:
-    """What an export counted."""
-
-    rows: int = 0  # finished rows of the run
-    files: dict[str, int] = field(default_factory=dict)  # lines by name of the JSONL files
-    dropped: Counter[tuple[str, str]] = field(default_factory=Counter)  # by stage and reason
-    used: Counter[str] = field(default_factory=Counter)  # critiques by principle
-    changed: Counter[str] = field(default_factory=Counter)  # revisions that differ from the reply, by principle
-    models: dict[str, Counter[str]] = field(default_factory=dict)  # rows by role and model as the server named it
-    options: tuple[str, ...] = ()  # of cai export
-    judged: Judged | None = None  # of a label run
-
-    def count_models(self, models: Mapping[str, str]) -> None:
-        """Count a row under the models of its roles."""
-        for role, name in models.items():
-            if role not in self.models:
-                self.models[role] = Counter()
-            self.models[role][name] += 1
+def judging_of(identity: Info) -> Info:
+    """The part of an identity that names the constitution, the judge and its templates."""
+    part: Info = identity.get("binding") or identity.get("best_of") or identity
+    return part
 
 
-def front_matter(name: str, facts: Facts, kind_of_rows: str = "Revisions", tags: Sequence[str] = ()) -> str:
-    """The front matter's YAML; an empty kind is left out, for it has no columns that `datasets` could load."""
-    configs = []
-    for kind in KINDS:
-        files = [
-            {"split": split, "path": f"{kind}{side}.jsonl"}
-            for side, split in SPLITS.items()
-            if facts.files.get(f"{kind}{side}.jsonl")  # an empty file has no columns to load
-        ]
-        if files:
-            configs.append({"config_name": kind, "data_files": files})
-    if not configs:  # else `datasets` would take whatever lies in the folder, run.json first, for the rows
-        configs = [{"config_name": kind, "data_files": []} for kind in KINDS if f"{kind}.jsonl" in facts.files]
-    front = {
-        "pretty_name": one_line(f"{kind_of_rows} under {name}"),
+def front_matter(title: str, cut: Cut) -> dict[str, Any]:
+    """What `datasets` loads the files by; an empty file is left out, as it has no columns to load."""
+    configs: list[dict[str, Any]] = []
+    for kind in cut.files:
+        names = {split: f"{kind}{side}.jsonl" for side, split in SPLITS.items()}
+        data = [{"split": split, "path": name} for split, name in names.items() if cut.facts.files.get(name)]
+        if data:
+            configs.append({"config_name": kind, "data_files": data})
+    if not configs:  # without any, `datasets` would load whatever else is in the folder, run.json first
+        configs = [{"config_name": kind, "data_files": []} for kind in cut.files]
+    return {
+        "pretty_name": one_line(title),
         "license": "unknown",
         "task_categories": ["text-generation"],
-        "tags": ["constitutional-ai", "rlaif", *tags, "synthetic", "cai-toolkit"],
+        "tags": ["constitutional-ai", "rlaif", *TAGS[cut.kind], "synthetic", "cai-toolkit"],
         "configs": configs,
     }
-    return yaml.safe_dump(front, sort_keys=False, allow_unicode=True, width=1_000)
 
 
-def list_files(facts: Facts) -> list[tuple[str, ...]]:
-    """A row for each file: its name, split and lines."""
-    rows: list[tuple[str, ...]] = []
-    for name, lines in facts.files.items():
-        rows.append((code(name), SPLITS[".eval" if ".eval." in name else ""], f"{lines:,}"))
-    return rows
+def files(rows: Mapping[str, int]) -> Cells:
+    """Each file with its split and rows."""
+    for name, count in rows.items():
+        yield code(name), SPLITS[".eval" if ".eval." in name else ""], f"{count:,}"
 
 
-def versions_and_cost(info: Mapping[str, Any]) -> list[tuple[str, ...]]:
-    """Rows that say what made the run, and what it cost once it is over."""
-    rows: list[tuple[str, ...]] = [("cai-toolkit", info["versions"]["cai"] or "a checkout")]
-    if info.get("stopped") is None and "usage" in info:
-        usage, cost = info["usage"], info.get("cost_usd")
-        spent = [f"{usage['calls']:,} calls", "cost unknown" if cost is None else f"{cost:.2f} USD"]
-        if usage["output_tokens"]:  # 0: the server reported none
-            spent.insert(1, f"{usage['input_tokens']:,} tokens in, {usage['output_tokens']:,} out")
-        rows.append(("spent", ", ".join(spent)))
-    return rows
+def settings(identity: Info) -> Cells:
+    """What made the run, from its identity."""
+    judging = judging_of(identity)
+    law, source = judging["constitution"], identity["source"]
+    if law is not None:
+        yield "constitution", f"{code(law['name'])} {code(law['version'])}, hash {code(law['hash'])}"
+    yield "source", code(_source(source))
+    if "protocol" in judging:
+        yield "protocol", f"{code(judging['protocol'])}, both orders, principles per pair: {judging['principles']}"
+    yield "templates", f"hash {code(judging['templates'])}"
+    if "rounds" in identity:
+        yield "rounds", str(identity["rounds"])
+        gate = "a critique that finds nothing to fix skips the revision"
+        yield "gate", gate if identity["gate"] else "off"
+    if "sampling" in identity:
+        system = identity["system"]
+        yield "system text", "none" if system is None else f"{code(system)}, not in the rows"
+        pairs = (f"{name} {code(orjson.dumps(value).decode())}" for name, value in identity["sampling"].items())
+        yield "sampling", ", ".join(pairs)
+    yield "seed", str(identity["seed"])
 
 
-def dropped_rows(facts: Facts) -> str:
-    """How many prompts came to nothing, in which stage and why."""
-    lost = sum(count for (stage, _), count in facts.dropped.items() if stage not in ("sft", "dpo"))
-    text = f"{facts.rows + lost:,} prompts were read to an end: {facts.rows:,} rows, {lost:,} dropped."
+def _source(source: Any) -> str:
+    if isinstance(source, str):
+        return source
+    if "what" in source:
+        return str(source["what"])
+    return ", ".join(f"{key} {value}" for key, value in source.items())
+
+
+def versions_and_cost(info: Info) -> Cells:
+    """The version that made the run, and what it cost once it is over."""
+    yield "cai-toolkit", info["versions"]["cai"] or "a checkout"
+    if info.get("stopped") is not None or "usage" not in info:
+        return
+    usage, cost = info["usage"], info.get("cost_usd")
+    parts = [f"{usage['calls']:,} calls"]
+    if usage["output_tokens"]:  # 0: the server reported none
+        parts.append(f"{usage['input_tokens']:,} tokens in, {usage['output_tokens']:,} out")
+    parts.append("cost unknown" if cost is None else f"{cost:.2f} USD")
+    yield "spent", ", ".join(parts)
+
+
+def models(identity: Info, answered: Mapping[str, Mapping[str, int]]) -> Cells:
+    """Each role with the model that was asked, and as what it answered."""
+    asked = identity.get("models")
+    specs = dict(asked) if isinstance(asked, Mapping) else {}
+    judging = judging_of(identity)
+    if "judge" in judging:
+        specs["judge"] = judging["judge"]
+    for role, spec in specs.items():
+        names = [code(without_path(name)) for name in sorted(answered.get(role, ()))]
+        yield role, code(without_path(spec)), ", ".join(names) or "not asked"
+
+
+def principles(cut: Cut) -> str:
+    """How often each principle was used, and of revisions what came of it."""
+    used = sorted(cut.facts.used.items(), key=lambda item: (-item[1], item[0]))
+    if cut.judged is not None:
+        return table(("principle", "votes"), ((code(name), f"{count:,}") for name, count in used))
+    changed = cut.facts.changed
+    rows = ((code(name), f"{count:,}", f"{changed[name] / count:.0%}") for name, count in used)
+    return table(("principle", "critiques", "changed the reply"), rows)
+
+
+def trust(cut: Cut) -> Cells:
+    """What is known of the judge: its calibration, the threshold, and its biases."""
+    if isinstance(cut, LabelCut):
+        yield from _calibration(cut)
+    if cut.judged is not None:
+        yield from _biases(cut.judged)
+
+
+def _calibration(cut: LabelCut) -> Cells:
+    calibration, agreement = cut.calibration, cut.options.agreement
+    promise = "no agreement with people is guaranteed"
+    if calibration is None:
+        yield "calibration", "not calibrated: these labels have not been compared with human labels"
+    else:
+        fitted = f"temperature {calibration.temperature:.3g}, fitted on {calibration.n:,} pairs with human labels"
+        yield "calibration", fitted
+        for note in calibration.notes:
+            yield "of those pairs", one_line(note).replace("|", "\\|")
+        if agreement is not None:
+            at = threshold(calibration, agreement)
+            promise = (
+                f"agreement with people of at least {at.target:.0%}, certified on {at.n:,} of {calibration.n:,} pairs "
+                f"({at.errors:,} errors: at most {at.upper_bound:.1%} with probability {1 - calibration.delta:.0%}); "
+                f"{calibration.promise}"
+            )
+    if not cut.options.best:
+        yield "threshold", f"confidence {cut.filters.min_confidence:.4g} or more; {promise}"
+
+
+def _biases(judged: Judged) -> Cells:
+    if judged.mean_bias is not None:
+        yield "position", f"mean bias {judged.mean_bias:+.2f} nats towards the first reply"
+    if judged.flip_rate is not None:
+        yield "order", f"{judged.flip_rate:.1%} of {judged.votes:,} votes flip with reply order"
+    if judged.longer_share is not None:
+        yield "length", f"the chosen reply is the longer one in {judged.longer_share:.1%} of {judged.uneven:,} pairs"
+
+
+def left_out(cut: Cut) -> str:
+    """How much came to nothing, at which stage and why."""
+    facts = cut.facts
+    lost = sum(count for (stage, _), count in facts.dropped.items() if stage not in cut.stages)
+    unit = "prompts" if cut.judged is None else "pairs"
+    text = f"{facts.rows + lost:,} {unit} were processed: {facts.rows:,} rows, {lost:,} dropped.\n"
     rows = [(code(stage), code(reason), f"{count:,}") for (stage, reason), count in sorted(facts.dropped.items())]
-    note = (
-        "\nRows that stage `dpo` left out as `identical` are in `sft`.\n" if facts.dropped["dpo", "identical"] else ""
-    )
-    return f"{text}\n\n{table(('stage', 'reason', 'rows'), rows)}{note}" if rows else f"{text}\n"
+    if not rows:
+        return text
+    text += f"\n{table(('stage', 'reason', 'rows'), rows)}"
+    if facts.dropped["dpo", "identical"]:
+        text += "\nRows that stage `dpo` left out as `identical` are in `sft`.\n"
+    if "kto" in cut.stages:
+        text += "\nStage `pairs` counts pairs, left out of `dpo`; stage `kto` counts single replies.\n"
+    return text
 
 
-def loading(facts: Facts, load_from: str) -> str:
+def loading(cut: Cut, load_from: str) -> str:
     """The lines of Python that load the files; load_from: a folder, or a name on the hub."""
-    kinds = [kind for kind in KINDS if any(n for name, n in facts.files.items() if name.startswith(kind))]
+    counts = cut.facts.files
+    kinds = [kind for kind in cut.files if any(n for name, n in counts.items() if name.startswith(f"{kind}."))]
     if not kinds:
         return "There is nothing to load: every file is empty.\n"
-    lines = [f'{kind} = load_dataset("{load_from}", "{kind}")' for kind in kinds]
-    return block("python", "\n".join(["from datasets import load_dataset", "", *lines]))
+    lines = ["from datasets import load_dataset", ""]
+    lines += [f'{kind} = load_dataset("{load_from}", "{kind}")' for kind in kinds]
+    return block("python", "\n".join(lines))
 
 
-def spec_of(name: str) -> str:
-    """The spec that asks for a model again; weights that lay on a disk are told by their hash, not by their path."""
-    provider = name.partition(":")[0]
-    return f"{provider}:MODEL" if "@" in name or without_path(name) != name else name
+def commands(info: Info, cut: Cut) -> str:
+    """The commands that made the run, if run.json has it, and its training rows."""
+    lines = [shlex.join(["cai", "export", "RUN", *words(cut.options)])]
+    if "command" in info:
+        lines.insert(0, without_folders(shlex.split(info["command"])))
+    return block("bash", "\n".join(lines)) + PLACES
 
 
-def constitution_of(digest: str) -> str:
-    """The name of the built-in constitution with a hash; of another one a place for its file."""
-    return next(
-        (law.source.removeprefix("built-in ") for law in list_constitutions() if law.hash == digest),
-        "CONSTITUTION.yaml",
-    )
+def without_folders(line: Sequence[str]) -> str:
+    """A command line in which files and models are named without the folders they were in."""
+    return shlex.join(word if " " in word or "\n" in word else without_path(word) for word in line)

@@ -1,49 +1,111 @@
-"""What every cut of training rows shares, and the cut of a generate run: SFT rows and pairs.
+"""What every cut of training rows shares: files written whole, in input order, with counts that must add up.
 
-A cut streams a run's rows in input order and asks no model, so that its files are the same bytes whatever the order in
-which rows finished. Knows files, order, and that counts must add up; how labels are cut is in `cai.export.labels`.
+A cut streams a run's rows in input order and asks no model, so its files are the same bytes whatever the order in which
+rows finished.
 """
 
 from __future__ import annotations
 
 import heapq
-import tempfile
+import os
 from abc import ABC, abstractmethod
 from array import array
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass, field
 from operator import itemgetter
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import orjson
 
-from cai.errors import RunError
-from cai.export.card import Facts
-from cai.export.tables import Table, line_of
+from cai.errors import MissingExtra, RunError
+from cai.export.options import ExportOptions
+from cai.export.pairs import Reason
 from cai.folder.rows import EXPORT_STAGES, TRAINING_FILES, damage, lines_in_order
 from cai.folder.run import RunFolder
-from cai.records import Drop, DropReason
+from cai.records import Drop
 from cai.sources.conversations import prompt_hash
 
 EXPORT_MARKS = tuple(f'"stage":"{stage}"'.encode() for stage in EXPORT_STAGES)  # as written here; texts escape quotes
 BLANK = Drop(id=None, position=0, stage="", reason="empty", detail="").model_dump(mode="json")
+GROUP_ROWS = 10_000  # of a parquet row group, which is held in memory; or
+GROUP_BYTES = 32 * 2**20  # of JSON, whichever comes first
 Row = dict[str, Any]
+Columns = Mapping[str, str]  # of a training file: name and type, one of `schema`
 Lines = Iterator[tuple[int, bytes]]  # of a JSONL file, with the positions they are sorted by
+
+LAW: Columns = {"constitution": "text", "constitution_hash": "text"}
+PAIR: Columns = {"prompt": "turns", "chosen": "turns", "rejected": "turns", "p_chosen": "number", "judged": "flag"}
+
+
+@dataclass(slots=True)
+class Facts:
+    """What an export counted."""
+
+    rows: int = 0  # finished rows of the run
+    files: dict[str, int] = field(default_factory=dict)  # rows by name of the file
+    dropped: Counter[tuple[str, str]] = field(default_factory=Counter)  # by stage and reason
+    used: Counter[str] = field(default_factory=Counter)  # critiques or votes by principle
+    changed: Counter[str] = field(default_factory=Counter)  # revisions that differ from the reply, by principle
+    models: dict[str, Counter[str]] = field(default_factory=dict)  # rows by role and model as the server named it
+
+    def count_models(self, models: Mapping[str, str]) -> None:
+        """Count a row under the models of its roles."""
+        for role, name in models.items():
+            self.models.setdefault(role, Counter())[name] += 1
+
+
+@dataclass(slots=True)
+class Judged:
+    """What an export of labels counted, over pairs with a valid vote."""
+
+    confidences: array[float] = field(default_factory=lambda: array("d"))  # of each
+    asked: int = 0  # principles put to the judge, in both orders
+    votes: int = 0  # of those, the ones whose both orders were read
+    flips: int = 0  # of those, the ones that prefer the same place in both orders
+    biases: int = 0  # of those, the ones with log probabilities
+    bias: float = 0.0  # sum of their position biases towards the first reply, in nats
+    uneven: int = 0  # choices between replies that differ in length
+    longer: int = 0  # of those, the ones whose chosen reply is the longer one
+
+    @property
+    def invalid_rate(self) -> float | None:
+        """Share of the votes that could not be read; None: the protocol has no votes."""
+        return 1 - self.votes / self.asked if self.asked else None
+
+    @property
+    def flip_rate(self) -> float | None:
+        """Share of the valid votes that prefer the same place in both orders; None: there are none."""
+        return self.flips / self.votes if self.votes else None
+
+    @property
+    def mean_bias(self) -> float | None:
+        """Mean position bias in nats, towards the first reply; None: no vote has log probabilities."""
+        return self.bias / self.biases if self.biases else None
+
+    @property
+    def longer_share(self) -> float | None:
+        """Share of choices between replies of unequal length that took the longer one; None: there are none."""
+        return self.longer / self.uneven if self.uneven else None
 
 
 class Cut(ABC):
-    """One export in progress; a kind of run says in `lines` what its rows become."""
+    """One export in progress; each kind of cut says in `lines` what its rows become."""
 
-    rows_file = ""
-    files: tuple[str, ...] = ()  # that it writes, without side and ending
-    stages: tuple[str, ...] = ()  # at which something can be left out: what goes in is kept or dropped
+    rows_file: ClassVar[str]
+    files: ClassVar[Mapping[str, Columns]]  # that it writes, by name without side and ending
+    stages: ClassVar[tuple[str, ...]]  # at which something can be left out: what goes in is kept or dropped
+    kind: ClassVar[str]  # of rows, as the card names them
+    judged: Judged | None = None  # of a label run
 
-    def __init__(self, run: RunFolder, split: float | None, columns: Mapping[str, Any]) -> None:
+    def __init__(self, run: RunFolder, options: ExportOptions) -> None:
         self.facts = Facts()
-        self.kept, self.read = Counter[str](), Counter[str]()  # by stage
-        self._run, self._split, self._columns = run, split, columns
+        self.kept = Counter[str]()  # by stage
+        self.read = Counter[str]()
+        self.options = options
+        self._run = run
         self._tables: dict[tuple[str, str], Table] = {}
 
     @abstractmethod
@@ -54,18 +116,16 @@ class Cut(ABC):
     def notes(self) -> Iterator[str]:
         """What the rows show that the user should know."""
 
-    def stored(self) -> Lines:
-        """The rows of the run, in input order."""
-        return lines_in_order(self._run.path / self.rows_file)
-
     def write(self) -> None:
         """Write every file beside the old one, and put them in place when all are whole."""
         folder = self._run.path
         _sweep(folder)
+        sides = ("",) if self.options.split is None else ("", ".eval")
         try:
-            for name in self.files:
-                for side in ("",) if self._split is None else ("", ".eval"):
-                    self._tables[name, side] = Table(folder / f"{name}{side}.jsonl", self._columns.get(name))
+            for name, columns in self.files.items():
+                parquet = schema(columns) if self.options.parquet else None
+                for side in sides:
+                    self._tables[name, side] = Table(folder / f"{name}{side}.jsonl", parquet)
             self._run.store.rewrite("dropped.jsonl", self._dropped())
             for table in self._tables.values():
                 self.facts.files |= dict.fromkeys(table.publish(), table.rows)
@@ -84,8 +144,8 @@ class Cut(ABC):
         for stage in self.stages:
             dropped = sum(count for (where, _), count in self.facts.dropped.items() if where == stage)
             if self.kept[stage] + dropped != self.read[stage]:
-                told = f"{self.kept[stage]} kept and {dropped} dropped are not {self.read[stage]}"
-                raise RunError(f"{stage}: {told}: report this bug")
+                counts = f"{self.kept[stage]} kept and {dropped} dropped are not {self.read[stage]}"
+                raise RunError(f"{stage}: {counts}: report this bug")
         for table in self._tables.values():
             table.finish()
 
@@ -105,20 +165,22 @@ class Cut(ABC):
                 yield position, line
 
     def side(self, prompt: Sequence[Any]) -> str:
-        """Of the split, by the prompt's hash: one prompt lies on one side, in every run."""
-        if self._split is None:
+        """Of the split, by the prompt's hash: one prompt is on one side, in every run."""
+        split = self.options.split
+        if split is None or int(prompt_hash(prompt)[:8], 16) < split * 2**32:
             return ""
-        return "" if int(prompt_hash(prompt)[:8], 16) < self._split * 2**32 else ".eval"
+        return ".eval"
 
     def add(self, name: str, side: str, line: bytes) -> None:
         """Write a training row."""
         self._tables[name, side].add(line)
 
-    def drop(self, stage: str, reason: DropReason, id: str, position: int, told: str) -> tuple[int, bytes]:
+    def drop(self, stage: str, why: Reason, id: str, position: int) -> tuple[int, bytes]:
         """Count what is left out; its line of dropped.jsonl."""
+        reason, detail = why
         self.facts.dropped[stage, reason] += 1
-        said = {"id": id, "position": position, "stage": stage, "reason": reason, "detail": told}
-        return position, line_of(BLANK | said)  # a third of the time that the model takes
+        fields = {"id": id, "position": position, "stage": stage, "reason": reason, "detail": detail}
+        return position, line_of(BLANK | fields)  # a third of the time that the model takes
 
     def damaged(self) -> RunError:
         """The error for a row that cannot be read."""
@@ -126,34 +188,91 @@ class Cut(ABC):
 
 
 def _sweep(folder: Path) -> None:
-    """Remove what a cut that did not come to its end left behind."""
+    """Remove what a cut that did not finish left behind."""
     for name in (*(f"{name}.part" for name in TRAINING_FILES), "dropped.tmp"):
         with suppress(OSError):
             (folder / name).unlink(missing_ok=True)
 
 
-class Spool:
-    """Lines that wait on disk for what comes after them, with their positions; gone when it is closed."""
+# Files
 
-    def __init__(self, folder: Path) -> None:
-        self._file = tempfile.TemporaryFile(dir=folder, buffering=2**20)  # noqa: SIM115
-        self._positions = array("q")
 
-    def add(self, position: int, line: bytes) -> None:
-        """Write a line."""
+def line_of(row: Row) -> bytes:
+    """A row as a line of a JSONL file."""
+    return orjson.dumps(row, option=orjson.OPT_APPEND_NEWLINE)
+
+
+def schema(columns: Columns) -> Any:
+    """The columns of a parquet file, so that they have their types even if every value is null."""
+    try:
+        import pyarrow as pa
+    except ImportError:
+        raise MissingExtra("writing parquet", "data") from None
+    types = {
+        "text": pa.string(),
+        "texts": pa.list_(pa.string()),
+        "number": pa.float64(),
+        "count": pa.int64(),
+        "flag": pa.bool_(),
+        "turns": pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())])),
+    }
+    return pa.schema([(name, types[kind]) for name, kind in columns.items()])
+
+
+class Table:
+    """One training file, and with a schema its parquet twin, written beside those they will replace."""
+
+    def __init__(self, path: Path, schema: Any) -> None:
+        self.rows = 0
+        self._parts = {path: path.with_name(path.name + ".part")}
+        self._file = open(self._parts[path], "wb", buffering=2**20)  # noqa: SIM115
+        self._parquet: Any = None
+        self._group: list[Row] = []
+        self._size = 0
+        if schema is not None:
+            from pyarrow.parquet import ParquetWriter
+
+            twin = path.with_suffix(".parquet")
+            self._parts[twin] = twin.with_name(twin.name + ".part")
+            self._parquet = ParquetWriter(self._parts[twin], schema)
+
+    def add(self, line: bytes) -> None:
+        """Write a row, as its line of JSON, at the end."""
         self._file.write(line)
-        self._positions.append(position)
+        self.rows += 1
+        if self._parquet is not None:
+            self._group.append(orjson.loads(line))
+            self._size += len(line)
+            if len(self._group) >= GROUP_ROWS or self._size >= GROUP_BYTES:
+                self._write_group()
 
-    def __iter__(self) -> Lines:
-        self._file.seek(0)
-        return zip(self._positions, self._file, strict=True)
+    def _write_group(self) -> None:
+        import pyarrow as pa
 
-    def close(self) -> None:
-        """Let the lines go."""
+        self._parquet.write_table(pa.Table.from_pylist(self._group, schema=self._parquet.schema))
+        self._group = []
+        self._size = 0
+
+    def finish(self) -> None:
+        """Write what is pending; everything is on disk when it returns."""
         self._file.close()
+        if self._parquet is not None:
+            if self._group:
+                self._write_group()
+            self._parquet.close()
 
+    def publish(self) -> list[str]:
+        """Put the finished files in place; returns their names."""
+        for path, part in self._parts.items():
+            os.replace(part, path)
+        return [path.name for path in self._parts]
 
-# A generate run
-
-
-# Rows of a generate run
+    def discard(self) -> None:
+        """Close, and remove what was not published."""
+        with suppress(OSError):  # of buffers that a full disk does not take
+            self._file.close()
+        if self._parquet is not None:
+            with suppress(OSError):
+                self._parquet.close()
+        for part in self._parts.values():
+            part.unlink(missing_ok=True)

@@ -1,163 +1,227 @@
-"""What an export can be told: which options fit which run, their kinds and ranges, and what they ask of a pair.
-
-Knows calibrations and files of benign prompts; nothing of rows and how they are cut.
-"""
+"""What an export can be told: one model of its options, and the filters of pairs that they come to."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import orjson
-from pydantic import ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic.config import JsonDict
 
 from cai.errors import UsageError
-from cai.export.pairs import PAIRINGS, Filters
+from cai.export.pairs import MIN_CONFIDENCE, Filters, Pairing
 from cai.judge.calibration import binding_problems, first_problem, load_calibration
 from cai.judge.certify import Calibration, threshold
 from cai.records import BadPrompt
 from cai.sources.conversations import prompt_hash
 from cai.sources.files import read_prompts
 
-DEFAULTS: dict[str, Any] = {  # options by the run they fit, beside those that fit every run
-    "generate": {"rounds_kept": "last"},
-    "label": {
-        "min_confidence": None, "calibration": None, "agreement": None, "pairing": "all", "order_flip": False,
-        "max_length_ratio": None, "benign": None, "dead_zone": None, "target": None,
-    },
-    "sample": {},  # with --best-of
-    "": {"split": None, "parquet": False, "hygiene": True},
-}  # fmt: skip
-NUMBER, SWITCH = ((int, float), "a number"), (bool, "True or False")
-KINDS: dict[str, tuple[Any, str]] = {
-    **dict.fromkeys(("split", "min_confidence", "agreement", "max_length_ratio", "dead_zone"), NUMBER),
-    **dict.fromkeys(("parquet", "hygiene", "order_flip"), SWITCH),
-    "target": (int, "a whole number"),
-    "benign": (str | Path, "text or a path"),
-    "calibration": (str | Path | Calibration | Mapping, "a path, or a calibration"),
-}
-MIN_CONFIDENCE = 0.7
-Row = dict[str, Any]
+OF_GENERATE: JsonDict = {"command": "generate"}  # options that fit one kind of run; the others fit every kind
+OF_LABEL: JsonDict = {"command": "label"}
 
 
-def check_options(options: Row) -> None:
-    """Raises UsageError for a value of another type, or out of its range."""
-    for name, (kind, need) in KINDS.items():
-        value = options[name]
-        wanted = isinstance(value, kind) and (kind is bool or not isinstance(value, bool))
-        if not wanted and (kind is bool or value is not None):
-            raise UsageError(f"{_flag(name)} {value!r} must be {need}")
-    for name, low, high, need in (
-        ("split", 0.0, 1.0, "above 0 and below 1: it is the share of prompts that trains"),
-        ("min_confidence", 0.5, 1.0, "from 0.5 to 1"),
-        ("agreement", 0.5, 1.0, "at least 0.5 and below 1"),
-        ("dead_zone", 0.5, 1.0, "from 0.5 to 1"),
-        ("max_length_ratio", 1.0, float("inf"), "at least 1"),
-        ("target", 1, float("inf"), "at least 1"),
-    ):
-        value = options[name]
-        if value is None:
-            continue
-        at_an_end = (name == "split" and value == low) or (name in ("split", "agreement") and value == high)
-        if at_an_end or not low <= value <= high:
-            raise UsageError(f"{_flag(name)} {value} must be {need}")
-    for name, known in (("rounds_kept", ("last", "all")), ("pairing", PAIRINGS)):
-        if options[name] not in known:
-            raise UsageError(f"{_flag(name)} {options[name]!r} must be {', '.join(known[:-1])} or {known[-1]}")
-    if options["agreement"] is not None and options["min_confidence"] is not None:
-        raise UsageError("--agreement chooses the threshold and --min-confidence states it: name one of them")
+class ExportOptions(BaseModel):
+    """The options of an export; the ones with a `command` are for runs of that command only."""
 
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
-def fitting(options: Row, command: str) -> Row:
-    """The options of this kind of run; raises UsageError where others are set."""
-    for other in DEFAULTS.keys() - {command, ""}:
-        wrong = [_flag(name) for name, default in DEFAULTS[other].items() if options[name] != default]
-        if wrong:
-            raise UsageError(f"{', '.join(wrong)}: for runs of cai {other} alone; this is one of cai {command}")
-    return {name: options[name] for name in (*DEFAULTS[command], *DEFAULTS[""])}
-
-
-def _flag(name: str) -> str:
-    return f"--{name.replace('_', '-')}"
-
-
-def words(options: Row) -> tuple[str, ...]:
-    """The options of `cai export` that are not as they would be anyway; files by what they are."""
-    words: list[str] = []
-    files = {"calibration": "calibration.json", "benign": "BENIGN"}
-    for name, value in options.items():
-        default = next(defaults[name] for defaults in DEFAULTS.values() if name in defaults)
-        if value == default or name == "parquet":
-            continue
-        flag = f"--no-{name}" if name == "hygiene" else _flag(name)
-        words += [flag] if isinstance(value, bool) else [flag, files.get(name, str(value))]
-    return tuple(words)
-
-
-def filters_of(
-    identity: Mapping[str, Any],
-    *,
-    min_confidence: float | None = None,
-    calibration: str | Path | Calibration | Mapping[str, Any] | None = None,
-    agreement: float | None = None,
-    order_flip: bool = False,
-    max_length_ratio: float | None = None,
-    benign: str | Path | None = None,
-    hygiene: bool = True,
-) -> Filters:
-    """What the options of an export ask of a pair; identity: of the label run.
-
-    Raises UsageError where the calibration is of another judge, or certifies no threshold for the agreement.
-    """
-    made = calibration_of(identity, calibration)
-    if agreement is not None:
-        if made is None:
-            raise UsageError("--agreement needs --calibration FILE: it is certified on pairs with human labels")
-        min_confidence = threshold(made, agreement).calibrated
-    return Filters(
-        min_confidence=MIN_CONFIDENCE if min_confidence is None else min_confidence,
-        temperature=None if made is None else made.temperature,
-        max_length_ratio=max_length_ratio,
-        order_flip=order_flip,
-        benign=frozenset() if benign is None else _hashes(benign),
-        hygiene=hygiene,
+    rounds_kept: Literal["last", "all"] = Field(
+        "last",
+        description="SFT rows: `last` keeps one per prompt, the final revision; `all` one per text that a round wrote.",
+        json_schema_extra=OF_GENERATE,
+    )
+    min_confidence: float | None = Field(
+        None,
+        ge=0.5,
+        le=1,
+        description=f"Keep pairs with at least this confidence (default {MIN_CONFIDENCE}, not calibrated).",
+        json_schema_extra=OF_LABEL,
+    )
+    calibration: str | Path | Calibration | dict[str, Any] | None = Field(
+        None, description="A calibration.json of the run's judge.", json_schema_extra=OF_LABEL
+    )
+    agreement: float | None = Field(
+        None,
+        ge=0.5,
+        lt=1,
+        description="Keep pairs whose agreement with human labels is certified at this rate (needs --calibration or a "
+        "calibration.json in the folder).",
+        json_schema_extra=OF_LABEL,
+    )
+    pairing: Pairing = Field(
+        "all",
+        description="Pairs of a prompt: `all`, `best-worst` of several replies, or `final` round against first reply.",
+        json_schema_extra=OF_LABEL,
+    )
+    order_flip: bool = Field(
+        False, description="Drop pairs whose votes flip with reply order.", json_schema_extra=OF_LABEL
+    )
+    max_length_ratio: float | None = Field(
+        None,
+        ge=1,
+        description="Drop pairs where one reply is more than N times longer, in characters.",
+        json_schema_extra=OF_LABEL,
+    )
+    benign: str | Path | None = Field(
+        None,
+        description="A file of prompts that must not be refused; replies that refuse them are dropped.",
+        json_schema_extra=OF_LABEL,
+    )
+    dead_zone: float | None = Field(
+        None,
+        ge=0.5,
+        le=1,
+        description="Keep replies in kto.jsonl whose win rate is at least P or at most 1 - P (default: the confidence "
+        "that pairs need).",
+        json_schema_extra=OF_LABEL,
+    )
+    target: int | None = Field(
+        None,
+        ge=1,
+        description="Keep at most this many pairs (default: the --target of the run).",
+        json_schema_extra=OF_LABEL,
+    )
+    split: float | None = Field(
+        None, gt=0, lt=1, description="Share of the prompts that trains; the others go to *.eval.jsonl."
+    )
+    parquet: bool = Field(False, description="Also write every training file as .parquet.")
+    hygiene: bool = Field(
+        True, description="Drop texts with faults of form, such as a leaked preamble or mixed-up roles."
+    )
+    best: bool = Field(
+        False,
+        description="Write sft.jsonl with the best reply to each prompt (best of N) instead of preference pairs.",
+        json_schema_extra=OF_LABEL,
     )
 
 
-def calibration_of(
-    identity: Mapping[str, Any], given: str | Path | Calibration | Mapping[str, Any] | None
-) -> Calibration | None:
-    """The calibration that is given, if any; raises UsageError where it does not speak of the labels of this run."""
-    if given is None:
+FIELDS = ExportOptions.model_fields
+DEFAULTS = {name: field.default for name, field in FIELDS.items()}
+BEST = ("calibration", "benign")  # options of labels that `best` takes: the others are about pairs
+
+
+def command_of(name: str) -> str | None:
+    """The command whose runs an option is for; None: all."""
+    extra = FIELDS[name].json_schema_extra
+    return str(extra["command"]) if isinstance(extra, dict) else None
+
+
+def read_options(values: Mapping[str, Any]) -> ExportOptions:
+    """The options with these values; raises UsageError for an unknown name, a wrong type or a value out of range."""
+    for name in values:
+        if name not in FIELDS:
+            raise UsageError(f"an export has no option {name!r}; its options: {', '.join(FIELDS)}")
+    try:
+        return ExportOptions(**values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        message = first["msg"].removeprefix("Input ")
+        raise UsageError(f"{flag(str(first['loc'][0]))} {first['input']!r} {message}") from None
+
+
+def check_options(options: ExportOptions, command: str) -> None:
+    """Raise UsageError for options that do not fit this kind of run, or each other."""
+    changed = [name for name, default in DEFAULTS.items() if getattr(options, name) != default]
+    for other in ("generate", "label"):
+        wrong = [flag(name) for name in changed if command_of(name) == other]
+        if wrong and command != other:
+            raise UsageError(f"{', '.join(wrong)}: only for runs of cai {other}; this is a run of cai {command}")
+    if options.agreement is not None and options.min_confidence is not None:
+        raise UsageError("--agreement chooses the threshold and --min-confidence states it: give one of them")
+    if options.best:
+        wrong = [flag(name) for name in changed if command_of(name) == "label" and name not in ("best", *BEST)]
+        if wrong:
+            raise UsageError(f"{', '.join(wrong)}: only for pairs; --best takes one reply to each prompt")
+
+
+def options_of(options: ExportOptions, command: str) -> dict[str, Any]:
+    """The options that fit this kind of run, as JSON; `best`, which is newer than 0.1.0, only if it is set."""
+    fits = [name for name in FIELDS if command_of(name) in (command, None) and (options.best or name != "best")]
+    values = options.model_dump(mode="json", include=set(fits))
+    return {name: values[name] for name in fits}
+
+
+def flag(name: str) -> str:
+    """The name of an option on the command line."""
+    return f"--{name.replace('_', '-')}"
+
+
+def words(options: ExportOptions) -> list[str]:
+    """The command line options of what is not the default; files by what they are, and not by their path."""
+    files = {"calibration": "calibration.json", "benign": "BENIGN"}
+    line: list[str] = []
+    for name, default in DEFAULTS.items():
+        value = getattr(options, name)
+        if value == default or name == "parquet":
+            continue
+        if value is False:
+            line.append(f"--no-{name}")
+        elif value is True:
+            line.append(flag(name))
+        else:
+            line += [flag(name), files.get(name, str(value))]
+    return line
+
+
+# Filters
+
+
+def filters_of(options: ExportOptions, calibration: Calibration | None) -> Filters:
+    """What the options ask of a pair, under the calibration that `calibration_of` gives.
+
+    Raises UsageError if the agreement is not certified, or --benign cannot be read.
+    """
+    least = options.min_confidence
+    if options.agreement is not None:
+        if calibration is None:
+            raise UsageError("--agreement needs --calibration FILE: it is certified on pairs with human labels")
+        least = threshold(calibration, options.agreement).calibrated
+    return Filters(
+        min_confidence=MIN_CONFIDENCE if least is None else least,
+        temperature=None if calibration is None else calibration.temperature,
+        max_length_ratio=options.max_length_ratio,
+        order_flip=options.order_flip,
+        benign=frozenset() if options.benign is None else _hashes(options.benign),
+        hygiene=options.hygiene,
+    )
+
+
+def calibration_of(options: ExportOptions, binding: Mapping[str, Any]) -> Calibration | None:
+    """The calibration of the options, if any; raises UsageError if it was made for another judge than the labels'."""
+    source = options.calibration
+    if source is None:
         return None
-    if isinstance(given, str | Path):
-        made = load_calibration(given)
+    if isinstance(source, str | Path):
+        calibration = load_calibration(source)
+    elif isinstance(source, Calibration):
+        calibration = source
     else:
-        made = given if isinstance(given, Calibration) else _read_calibration(given)
-    problems = binding_problems(made, identity["binding"])
+        calibration = _read_calibration(source)
+    problems = binding_problems(calibration, binding)
     if problems:
         raise UsageError(
-            f"the calibration does not fit these labels: {'; '.join(problems)}; make one of this judge: "
+            f"the calibration was made for a different judge: {'; '.join(problems)}; make one for this judge: "
             "cai judge calibrate"
         )
-    return made
+    return calibration
 
 
-def _read_calibration(given: Mapping[str, Any]) -> Calibration:
+def _read_calibration(values: Mapping[str, Any]) -> Calibration:
     try:
-        return Calibration.model_validate_json(orjson.dumps(dict(given)))
+        return Calibration.model_validate_json(orjson.dumps(dict(values)))
     except ValidationError as error:
-        raise UsageError(f"the calibration that is given is none ({first_problem(error)})") from None
+        raise UsageError(f"the value of calibration is not a calibration ({first_problem(error)})") from None
     except TypeError as error:  # of values that JSON does not have
-        raise UsageError(f"the calibration that is given is none ({error})") from None
+        raise UsageError(f"the value of calibration is not a calibration ({error})") from None
 
 
 def _hashes(path: str | Path) -> frozenset[str]:
-    """The hashes of the prompts of a file; raises UsageError for a record that is none."""
-    found = set()
+    """The hashes of the prompts of a file; raises UsageError for a record that is not a prompt."""
+    hashes = set()
     for prompt in read_prompts(path):
         if isinstance(prompt, BadPrompt):
-            raise UsageError(f"--benign {path}: record {prompt.line} is no prompt ({prompt.problem})")
-        found.add(prompt_hash(prompt.messages))
-    return frozenset(found)
+            raise UsageError(f"--benign {path}: record {prompt.line} is not a prompt ({prompt.problem})")
+        hashes.add(prompt_hash(prompt.messages))
+    return frozenset(hashes)

@@ -2,76 +2,89 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Any
 
 import orjson
 
-from cai.export.cut import Cut, Lines, Row
-from cai.export.tables import line_of
+from cai.export.cut import LAW, PAIR, Cut, Lines, Row, line_of
+from cai.export.options import ExportOptions
+from cai.export.pairs import Reason
+from cai.folder.rows import lines_in_order
 from cai.folder.run import RunFolder
-from cai.records import DropReason
-from cai.texts.hygiene import preamble_leak, role_mixup
+from cai.texts.hygiene import LEARNED, faults_of
 from cai.texts.refusals import MANY_REFUSALS, READ_FOR_REFUSALS, refusal
+
+FEWEST_READ = 30  # rows: of fewer, the standard error of the share of refusals is above 7 points at a share of 0.2
+ORIGIN = {"id": "text", "round": "count", "principles": "texts", **LAW, "model": "text"}
+FILES = {"sft": {"messages": "turns", **ORIGIN, "changed": "flag"}, "dpo": {**PAIR, **ORIGIN}}
 
 
 class RevisionCut(Cut):
     """The cut of a generate run: `sft` of final texts, `dpo` of final texts against first replies."""
 
     rows_file = "revisions.jsonl"
-    files = stages = ("sft", "dpo")
+    files = FILES
+    stages = ("sft", "dpo")
+    kind = "revisions"
 
-    def __init__(self, run: RunFolder, options: Row, columns: Mapping[str, Any]) -> None:
-        super().__init__(run, options["split"], columns)
-        self._rounds_kept, self._hygiene = options["rounds_kept"], options["hygiene"]
-        self._refused = 0  # of the first replies that were read for refusals
+    def __init__(self, run: RunFolder, options: ExportOptions) -> None:
+        super().__init__(run, options)
+        self._refusals_left = READ_FOR_REFUSALS if run.counts()["rows"] >= FEWEST_READ else 0  # to be looked for
+        self._refused = 0  # of the first replies in which they were looked for
 
     def lines(self) -> Lines:
         """What is left out of sft.jsonl or dpo.jsonl."""
-        for position, line in self.stored():
+        for position, line in lines_in_order(self._run.path / self.rows_file):
             try:
                 row = orjson.loads(line)
-                left = [*self._texts(row, self.side(row["prompt"])), *self._pair(row, self.side(row["prompt"]))]
+                side = self.side(row["prompt"])
+                drops = [*self._texts(row, side), *self._pair(row, side)]
                 self._count(row)
             except (LookupError, TypeError, AttributeError) as error:
                 raise self.damaged() from error
-            for stage, reason, told in left:
-                yield self.drop(stage, reason, row["id"], position, told)
+            for stage, why in drops:
+                yield self.drop(stage, why, row["id"], position)
 
-    def _texts(self, row: Row, side: str) -> Iterator[tuple[str, DropReason, str]]:
-        for text in sft_rows(row, self._rounds_kept):
+    def _texts(self, row: Row, side: str) -> Iterator[tuple[str, Reason]]:
+        for text in sft_rows(row, self.options.rounds_kept):
             self.read["sft"] += 1
             why = self._fault(text["messages"][-1]["content"])
             if why is None:
                 self.add("sft", side, line_of(text))
                 self.kept["sft"] += 1
             else:
-                yield "sft", why, f"round {text['round']}: {FAULTS[why]}"
+                name, words = why
+                yield "sft", (name, f"round {text['round']}: {words}")
 
-    def _pair(self, row: Row, side: str) -> Iterator[tuple[str, DropReason, str]]:
+    def _pair(self, row: Row, side: str) -> Iterator[tuple[str, Reason]]:
         self.read["dpo"] += 1
-        chosen = pair(row)
-        why = "identical" if chosen is None else self._fault(row["final"])
-        if chosen is not None and why is None:
-            self.add("dpo", side, line_of(chosen))
+        if row["final"].strip() == row["initial"].strip():
+            yield "dpo", ("identical", "the final text is the first reply")
+            return
+        why = self._fault(row["final"])
+        if why is None:
+            self.add("dpo", side, line_of(pair(row)))
             self.kept["dpo"] += 1
-        elif why is not None:
-            yield "dpo", why, FAULTS[why]
+        else:
+            yield "dpo", why
 
-    def _fault(self, text: str) -> DropReason | None:
-        if not self._hygiene:
-            return None
-        return "preamble_leak" if preamble_leak(text) else "role_mixup" if role_mixup(text) else None
+    def _fault(self, text: str) -> Reason | None:
+        if self.options.hygiene:
+            for name in faults_of(text):
+                return name, f"the text {LEARNED[name].words}"
+        return None
 
     def _count(self, row: Row) -> None:
         facts = self.facts
-        if facts.rows < READ_FOR_REFUSALS:
-            self._refused += refusal(row["initial"], row["prompt"][-1]["content"]) == "full"
         facts.rows += 1
-        for done in row["rounds"]:
-            facts.used[done["principle"]] += 1
-            facts.changed[done["principle"]] += done["changed"]
+        for turn in row["rounds"]:
+            facts.used[turn["principle"]] += 1
+            facts.changed[turn["principle"]] += turn["changed"]
         facts.count_models(row["models"])
+        if self._refusals_left:
+            self._refusals_left -= 1
+            self._refused += refusal(row["initial"], row["prompt"][-1]["content"]) == "full"
 
     def notes(self) -> Iterator[str]:
         """What the rows show that the user should know."""
@@ -80,40 +93,36 @@ class RevisionCut(Cut):
             yield "no final text differs from its first reply: dpo.jsonl is empty"
         read = min(rows, READ_FOR_REFUSALS)
         if self._refused > MANY_REFUSALS * read:
-            share = f"{self._refused:,} of {'the first ' if read < rows else ''}{read:,} first replies refuse already"
-            yield f"{share}: there is little to revise, and the run teaches little"
-
-
-FAULTS: dict[DropReason, str] = {
-    "identical": "the final text is the first reply",
-    "preamble_leak": "the text announces itself",
-    "role_mixup": "the text goes on with turns that are not its own",
-}
+            which = "the first " if read < rows else ""
+            yield (
+                f"{self._refused:,} of {which}{read:,} first replies already refuse: there is little to revise, and "
+                "little to learn from this run"
+            )
 
 
 def sft_rows(row: Row, rounds_kept: str) -> list[Row]:
     """The SFT rows of a revision, at least one; `round` is the one that wrote the text, 0 for the first reply.
 
-    `principles` are those it was criticised or revised under; with "all" a text that came twice stays where it came
-    last, so that the last row is the one that "last" gives.
+    `principles` are those it was criticised or revised under; with "all" a text that occurs twice stays where it
+    occurred last, so that the last row is the one that "last" gives.
     """
+    texts = written(row)
+    if rounds_kept != "all":
+        texts = texts[-1:]
     initial = row["initial"].strip()
-    written = _written(row)
     return [
         {
             "messages": [*row["prompt"], {"role": "assistant", "content": text}],
             **_provenance(row, number, principles),
             "changed": text.strip() != initial,
         }
-        for text, (number, principles) in (written if rounds_kept == "all" else written[-1:])
+        for text, number, principles in texts
     ]
 
 
-def pair(row: Row) -> Row | None:
-    """Final text against first reply, judged by nobody; None where they are the same but for space around them."""
-    if row["final"].strip() == row["initial"].strip():
-        return None
-    [(_, (number, principles))] = _written(row)[-1:]
+def pair(row: Row) -> Row:
+    """Final text against first reply, judged by nobody."""
+    _, number, principles = written(row)[-1]
     return {
         "prompt": row["prompt"],
         "chosen": [{"role": "assistant", "content": row["final"]}],
@@ -124,20 +133,24 @@ def pair(row: Row) -> Row | None:
     }
 
 
-def _written(row: Row) -> list[tuple[str, tuple[int, list[str]]]]:
-    """Texts that the rounds wrote, oldest first, with round and principles; the first reply where none wrote any."""
-    principles = [done["principle"] for done in row["rounds"]]
-    made = [(number, done["revision"]) for number, done in enumerate(row["rounds"], 1) if done["revision"] is not None]
-    made = made or [(0, row["initial"])]
-    ends = [number - 1 for number, _ in made[1:]] + [len(principles)]  # a round that wrote nothing let the text stand
-    last: dict[str, tuple[int, list[str]]] = {}
-    for (number, text), end in zip(made, ends, strict=True):
-        last.pop(text, None)
-        last[text] = (number, principles[:end])
-    return list(last.items())
+def written(row: Row) -> list[tuple[str, int, list[str]]]:
+    """Texts that the rounds wrote, oldest first, with round and principles; the first reply if no round wrote any."""
+    text, number = row["initial"], 0
+    principles: list[str] = []
+    texts: dict[str, tuple[int, list[str]]] = {}
+    for count, turn in enumerate(row["rounds"], 1):
+        if turn["revision"] is not None:
+            text, number = turn["revision"], count
+            texts.pop(text, None)
+        principles = [*principles, turn["principle"]]  # a round that wrote nothing let the text stand
+        if number:
+            texts[text] = number, principles
+    if not texts:
+        return [(text, number, principles)]
+    return [(text, number, principles) for text, (number, principles) in texts.items()]
 
 
-def _provenance(row: Row, number: int, principles: list[str]) -> Row:
+def _provenance(row: Row, number: int, principles: list[str]) -> dict[str, Any]:
     law = row["constitution"]
     return {
         "id": row["id"],

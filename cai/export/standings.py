@@ -1,7 +1,4 @@
-"""How each reply to a prompt did among the others: from the labels of its pairs to examples of single replies.
-
-Pure. Knows which reply is an example and why another is none; nothing of files, judges or runs.
-"""
+"""How each reply to a prompt did among the others: from the labels of its pairs to examples of single replies. Pure."""
 
 from __future__ import annotations
 
@@ -10,9 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from cai.export.pairs import LEAK, MIXUP, REFUSES, Filters, Name, Row, faults, name_of, p_a
-from cai.records import DropReason
-from cai.sources.conversations import prompt_hash
+from cai.export.pairs import Filters, Name, Reason, Row, is_benign, name_of, p_a
+from cai.texts.hygiene import LEARNED, faults_of
+from cai.texts.refusals import refusal
 
 
 @dataclass(slots=True)
@@ -23,10 +20,9 @@ class Standing:
     id: str  # of that pair, and what the reply is in it
     name: Name
     text: str
-    faults: int  # bits of the text; 0 where nobody asked
     won: list[float]  # per pair with another text: probability that this reply is the better one
     labels: list[str]  # ids of those pairs
-    p: float | None = None  # mean of `won`; None: it was compared with itself alone
+    p: float | None = None  # mean of `won`; None: it was only compared with itself
 
 
 def standings(rows: Sequence[Row], filters: Filters) -> list[Standing]:
@@ -34,8 +30,7 @@ def standings(rows: Sequence[Row], filters: Filters) -> list[Standing]:
 
     Texts that are the same but for white space around them are one reply, under the name with the lowest number.
     """
-    reads = filters.hygiene or filters.benign
-    found: dict[str, Standing] = {}
+    replies: dict[str, Standing] = {}
     for row in rows:
         if row["z"] is None:
             continue
@@ -45,19 +40,18 @@ def standings(rows: Sequence[Row], filters: Filters) -> list[Standing]:
             if not text:
                 continue
             name = name_of(row, side)
-            reply = found.get(text)
-            if reply is None:
-                bits = faults(row, side) if reads else 0
-                reply = found[text] = Standing(row["position"], row["id"], name, row[side], bits, [], [])
-            elif name < reply.name:
-                reply.name, reply.text = name, row[side]
+            reply = replies.setdefault(text, Standing(row["position"], row["id"], name, row[side], [], []))
+            if name < reply.name:
+                reply.name = name
+                reply.text = row[side]
             if a != b:
                 reply.won.append(wins)
                 reply.labels.append(row["id"])
-    for reply in found.values():
+    for reply in replies.values():
         reply.id += f":{reply.name[1]}"
-        reply.p = math.fsum(reply.won) / len(reply.won) if reply.won else None
-    return sorted(found.values(), key=lambda reply: (reply.position, reply.name))
+        if reply.won:
+            reply.p = math.fsum(reply.won) / len(reply.won)
+    return sorted(replies.values(), key=lambda reply: (reply.position, reply.name))
 
 
 def edge(dead_zone: float | None, filters: Filters) -> float:
@@ -65,16 +59,35 @@ def edge(dead_zone: float | None, filters: Filters) -> float:
     return filters.min_confidence if dead_zone is None else dead_zone
 
 
-def standing_reason(reply: Standing, prompt: Sequence[Any], filters: Filters, upper: float) -> DropReason | None:
-    """Why a reply is no example: in the dead zone (1 - upper, upper), or a desirable one with a fault of form."""
+def standing_reason(reply: Standing, prompt: Sequence[Any], filters: Filters, upper: float) -> Reason | None:
+    """Why a reply is no example: in the dead zone (1 - upper, upper), or desirable but not fit to be learned."""
     p = reply.p
     if p is None:
-        return "identical"
+        return "identical", "it was only compared with itself"
     if 1 - upper < p < upper or p == 0.5:
-        return "low_confidence"
+        return "low_confidence", f"p {p:.3f} is in the dead zone"
     if p < 0.5:
         return None
-    if filters.hygiene and reply.faults & (LEAK | MIXUP):
-        return "preamble_leak" if reply.faults & LEAK else "role_mixup"
-    benign = bool(reply.faults & REFUSES and filters.benign) and prompt_hash(prompt) in filters.benign
-    return "refused_benign" if benign else None
+    return unfit(reply.text, prompt, filters)
+
+
+def unfit(text: str, prompt: Sequence[Any], filters: Filters) -> Reason | None:
+    """Why a reply to a prompt is not fit to be learned: its form, or a refusal of a benign prompt; None: it is."""
+    if filters.hygiene:
+        for name in faults_of(text):
+            return name, f"the reply {LEARNED[name].words}"
+    if is_benign(prompt, filters) and refusal(text, prompt[-1]["content"]) == "full":
+        return "refused_benign", "the reply refuses a prompt that is listed as benign"
+    return None
+
+
+def best_of(replies: Sequence[Standing]) -> Standing | Reason:
+    """The reply with the highest mean probability of being better, or why there is none."""
+    if not replies:
+        return "invalid_vote", "no vote was valid"
+    ranked = sorted((reply for reply in replies if reply.p is not None), key=lambda reply: -(reply.p or 0.0))
+    if not ranked:
+        return "identical", "all replies have the same text"
+    if len(ranked) > 1 and ranked[0].p == ranked[1].p:
+        return "low_confidence", f"two replies share the highest p, {ranked[0].p:.3f}"
+    return ranked[0]

@@ -17,6 +17,7 @@ from cai.constitution.principles import Constitution, load_constitution
 from cai.engine.ask_judge import AskJudge
 from cai.engine.templates import load_templates
 from cai.errors import UsageError
+from cai.export.options import ExportOptions, filters_of
 from cai.export.pairs import Filters
 from cai.judge.calibration import binding_problems, calibrate_file, load_calibration, untrustworthy
 from cai.judge.certify import TARGETS, Calibration, threshold
@@ -155,12 +156,7 @@ class LabelSetup(Setup[Label]):
 
     def filters(self) -> Filters:
         """What the first cut keeps, by the judge's confidence and the texts."""
-        settings, calibration = self.settings, self.calibration
-        least = Filters().min_confidence if settings.min_confidence is None else settings.min_confidence
-        if settings.agreement is not None and calibration is not None:
-            least = threshold(calibration, settings.agreement).calibrated
-        temperature = None if calibration is None else calibration.temperature
-        return Filters(min_confidence=least, temperature=temperature)
+        return filters_of(ExportOptions(**self.cut_options()), self.calibration)
 
     def cut_options(self) -> dict[str, Any]:
         """The options of the first cut."""

@@ -1,13 +1,16 @@
-"""What can be wrong with a reply as a text, and with many of them together: pure functions from text to a verdict.
+"""What can be wrong with a reply as a text: a pure function for each fault, and the register of them all.
 
-Each reads its text once and knows English only where it looks for words. Knows nothing of files or rows, and not
-whether a reply is true or good.
+A new fault is a function here and an entry in `FAULTS`: exports, trainings and audits read the register. Each function
+reads its text once; those that look for words know English only. None can say whether a reply is true or good.
 """
 
 from __future__ import annotations
 
 import re
 from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Literal
 
 EVASIVE = 80  # characters; a shorter reply counts as evasive, as in the analysis of the paper's samples
 
@@ -150,7 +153,36 @@ def truncated(reply: str) -> bool:
     return len(last) >= PROSE and not last.split()[-1].startswith(("http://", "https://"))
 
 
-# Two texts
+# The register
 
 
-# Many texts
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """A fault of a text.
+
+    test: whether a text has it. words: complete "the reply …". of: "learned" if it leaves a text that a model learns
+    to write (a chosen reply, a final text) out of the training files, "any" if it is only counted by audits.
+    """
+
+    test: Callable[[str], bool]
+    words: str
+    of: Literal["learned", "any"] = "any"
+
+
+FAULTS: dict[str, Fault] = {  # by name, the drop reason; of several faults of a text the first is its reason
+    "truncated": Fault(truncated, "seems to be cut off"),
+    "preamble_leak": Fault(preamble_leak, "announces itself", of="learned"),
+    "role_mixup": Fault(role_mixup, "continues with turns that are not its own", of="learned"),
+    "evasive": Fault(evasive, "is very short"),
+    "comfort": Fault(comfort, "offers stock comfort"),
+    "sign_off": Fault(sign_off, "closes with a pleasantry"),
+    "emoji": Fault(emoji, "holds a pictograph"),
+}
+LEARNED = {name: fault for name, fault in FAULTS.items() if fault.of == "learned"}
+
+
+def faults_of(text: str) -> Iterator[str]:
+    """The faults for which a text is not fit to be learned, by name."""
+    for name, fault in LEARNED.items():
+        if fault.test(text):
+            yield name

@@ -1,12 +1,19 @@
-"""Pieces of Markdown that keep text of files and models in its place: code spans, blocks, tables.
+"""Pieces of Markdown that keep text of files and models in its place: code spans, blocks, tables; and cards of them.
 
-Knows nothing of cards.
+Text from files and models goes into a code span, a code block or a YAML scalar, so that it cannot end the front matter
+or speak for the card.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import yaml
+
+from cai.texts.wording import UNPRINTABLE
 
 
 def without_path(name: str) -> str:
@@ -45,3 +52,27 @@ def table(names: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:
 def section(title: str, text: str) -> str:
     """A heading with its text; nothing without a text."""
     return f"## {title}\n\n{text}" if text else ""
+
+
+def front_matter(values: Mapping[str, Any]) -> str:
+    """The YAML block that a card begins with."""
+    return f"---\n{yaml.safe_dump(dict(values), sort_keys=False, allow_unicode=True, width=1_000)}---\n"
+
+
+@dataclass(frozen=True, slots=True)
+class Card:
+    """A README.md: front matter, a title and its introduction, and sections by heading; empty ones are left out.
+
+    All texts are Markdown; what a terminal would obey is replaced.
+    """
+
+    front: Mapping[str, Any]
+    title: str
+    introduction: str
+    sections: Mapping[str, str]
+
+    def text(self) -> str:
+        """The text of the file."""
+        parts = [front_matter(self.front), f"# {self.title}\n{self.introduction}"]
+        parts += [section(title, text) for title, text in self.sections.items()]
+        return UNPRINTABLE.sub("\ufffd", "\n".join(part for part in parts if part))

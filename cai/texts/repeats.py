@@ -14,16 +14,25 @@ SHINGLE = 3  # words
 NGRAM = 5  # words: the shortest run that people recognise as a phrase, and long enough not to be grammar
 MOST_NGRAMS = 300_000  # held at a time, about 60 MB
 WORD = re.compile(r"[^\W_]+(?:['’][^\W_]+)*")
+SEPARATORS = {code: " " for code in range(128) if not chr(code).isalnum() and chr(code) != "'"}
+LOOSE = re.compile(r"(?<![a-z0-9])'|'(?![a-z0-9])")  # apostrophes that join no letters
 
 
 def words(text: str) -> list[str]:
     """The words of a text in lower case, without punctuation."""
-    return WORD.findall(text.casefold())
+    text = text.casefold()
+    if not text.isascii():
+        return WORD.findall(text)
+    if "'" in text:
+        text = LOOSE.sub(" ", text)
+    return text.translate(SEPARATORS).split()  # the same in a third of the time
 
 
 def shingles(found: Sequence[str], size: int) -> set[tuple[str, ...]]:
     """Runs of `size` words; of a shorter text, the text."""
-    return {tuple(found[i : i + size]) for i in range(max(1, len(found) - size + 1))}
+    if len(found) < size:
+        return {tuple(found)}
+    return set(zip(*(found[start:] for start in range(size)), strict=False))
 
 
 def identical(a: str, b: str) -> bool:
@@ -37,7 +46,8 @@ def near_identical(a: str, b: str) -> bool:
     if ours == theirs:
         return bool(ours) or identical(a, b)
     left, right = shingles(ours, SHINGLE), shingles(theirs, SHINGLE)
-    return len(left & right) >= NEAR * len(left | right)
+    shared = len(left & right)
+    return shared >= NEAR * (len(left) + len(right) - shared)
 
 
 def length_ratio(a: str, b: str) -> float:

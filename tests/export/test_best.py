@@ -51,7 +51,7 @@ def test_an_sft_trainer_takes_the_run_and_another_does_not(tmp_path: Path) -> No
     sample_run(PROMPTS, tmp_path / "plain", Player(seeded, "one", seeds=True))
     with pytest.raises(UsageError, match="label them first"):
         load_rows(tmp_path / "plain", "sft")
-    with pytest.raises(RunError, match="nobody has judged its replies"):
+    with pytest.raises(RunError, match="its replies have not been judged"):
         export_run(tmp_path / "plain")
 
 
@@ -68,7 +68,7 @@ def test_an_export_cuts_again_with_a_split_and_back_to_the_same_bytes(tmp_path: 
 
 def test_options_of_other_runs_are_refused(tmp_path: Path) -> None:
     run(PROMPTS[:2], tmp_path / "out", rewarder())
-    with pytest.raises(UsageError, match="--min-confidence: for runs of cai label alone; this is one of cai sample"):
+    with pytest.raises(UsageError, match="--min-confidence: only for runs of cai label; this is a run of cai sample"):
         export_run(tmp_path / "out", min_confidence=0.8)
 
 
@@ -155,13 +155,11 @@ def test_the_card_says_who_picked_and_how_to_do_it_again(tmp_path: Path) -> None
     card = (tmp_path / "out" / "README.md").read_text()
     front = yaml.safe_load(card.split("---\n")[1])
     assert front["configs"] == [{"config_name": "sft", "data_files": [{"split": "train", "path": "sft.jsonl"}]}]
-    assert "best-of-n" in front["tags"] and "# The best of 3 replies under `harmless`" in card
-    assert "--best-of 3 --judge recorded:MODEL --constitution harmless --protocol score --principles 2" in card
-    assert "--system 'Be brief.' --seed 4 --out RUN\ncai export RUN" in card
-    assert "votes flip with it" in card and "uncalibrated" in card
+    assert "best-of-n" in front["tags"] and "# Best replies under `harmless`" in card
+    assert "votes flip with reply order" in card and "`Be brief.`, not in the rows" in card
     run(PROMPTS, tmp_path / "rewarded", rewarder(), best_of=3)
     card = (tmp_path / "rewarded" / "README.md").read_text()
-    assert "--best-of 3 --judge" in card and "--constitution" not in card and "votes flip" not in card
+    assert "# Best replies under `a reward model`" in card and "votes flip" not in card
 
 
 def test_parquet_has_the_columns_of_the_rows(tmp_path: Path) -> None:

@@ -4,7 +4,6 @@ import base64
 import json
 import os
 import re
-import shlex
 import signal
 import sqlite3
 import subprocess
@@ -22,15 +21,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pages import front_matter
-from stored_runs import IDENTITY, LAW, ask, lost, make_run, revision
+from stored_runs import IDENTITY, ask, lost, make_run, revision
 
-from cai.constitution.principles import Constitution, list_constitutions
 from cai.errors import RunError, UsageError
-from cai.export.card import Facts
+from cai.export import best as picked
+from cai.export import preferences
+from cai.export.card import dataset_card
+from cai.export.cut import Facts
 from cai.export.export import export_run
-from cai.export.revisions import sft_rows
-from cai.export.run_cards import dataset_card
-from cai.export.tables import schemas
+from cai.export.labels import FILES as BEST_FILES
+from cai.export.options import ExportOptions
+from cai.export.revisions import RevisionCut, sft_rows
 from cai.folder.run import DONE, RunFolder, dropped_state
 from cai.folder.store import read_calls
 from cai.records import Best, Candidates, Drop, Label, Prompt, Revision, Vote
@@ -235,7 +236,7 @@ def test_what_the_user_should_know_is_a_note(
 
 @pytest.mark.parametrize("options", [{"split": 0}, {"split": 1.0}, {"split": -2}, {"rounds_kept": "first"}])
 def test_an_option_out_of_its_range_is_refused(run: Path, options: dict[str, Any]) -> None:
-    with pytest.raises(UsageError, match=r"--(split|rounds-kept) \S+ must be"):
+    with pytest.raises(UsageError, match=r"--(split|rounds-kept) \S+ should be"):
         export_run(run, **options)
 
 
@@ -256,7 +257,7 @@ def test_a_run_that_nobody_judged_is_refused_with_what_to_do(tmp_path: Path) -> 
 
 
 def test_options_for_labels_are_refused_for_revisions(run: Path) -> None:
-    with pytest.raises(UsageError, match="--agreement, --target: for runs of cai label alone; this is one of cai gen"):
+    with pytest.raises(UsageError, match="--agreement, --target: only for runs of cai label; this is a run of cai gen"):
         export_run(run, agreement=0.8, target=3)
 
 
@@ -274,7 +275,7 @@ def test_a_final_text_with_a_fault_of_form_leaves_both_files(tmp_path: Path) -> 
         "sft": {"preamble_leak": 2, "role_mixup": 1},
         "dpo": {"identical": 1, "preamble_leak": 1, "role_mixup": 1},
     }
-    assert "left out: " in "\n".join(summary.lines())
+    assert "left out of sft: preamble_leak 2, role_mixup 1 (dropped.jsonl)" in summary.lines()
     all_rounds = export_run(tmp_path, rounds_kept="all")
     assert all_rounds.files["sft.jsonl"] == 2 and all_rounds.left_out["sft"]["preamble_leak"] == 2
     assert export_run(tmp_path, hygiene=False).files == {"sft.jsonl": 4, "dpo.jsonl": 3}
@@ -286,14 +287,23 @@ def test_a_rejected_reply_may_have_a_fault_of_form(tmp_path: Path) -> None:
     assert export_run(tmp_path).files == {"sft.jsonl": 1, "dpo.jsonl": 1}
 
 
-@pytest.mark.parametrize(("refused", "told"), [(2, False), (3, True)])
-def test_many_first_replies_that_refuse_are_a_note(tmp_path: Path, refused: int, told: bool) -> None:
+@pytest.mark.parametrize(
+    ("refused", "rows", "note"),
+    [
+        (8, 40, None),
+        (
+            9,
+            40,
+            "9 of 40 first replies already refuse: there is little to revise, and little to learn from this run",
+        ),
+        (29, 29, None),  # of so few rows the share is not known well enough
+    ],
+)
+def test_many_first_replies_that_refuse_are_a_note(tmp_path: Path, refused: int, rows: int, note: str | None) -> None:
     sorry = "I'm sorry, but I cannot help with that."
-    items = [revision(n, "a", initial=sorry if n < refused else "Gladly.") for n in range(10)]
+    items = [revision(n, "a", initial=sorry if n < refused else "Gladly.") for n in range(rows)]
     notes = export_run(make_run(tmp_path, items)).notes
-    assert [note for note in notes if "little to revise" in note] == (
-        ["3 of 10 first replies refuse already: there is little to revise, and the run teaches little"] if told else []
-    )
+    assert list(notes) == ([] if note is None else [note])
 
 
 def test_a_run_in_use_is_refused(run: Path) -> None:
@@ -454,7 +464,7 @@ def test_the_card_says_where_the_rows_come_from_and_that_nobody_judged_them(run:
         assert words in card
     assert "| `p1` | 3 | 33% |" in card
     assert "| `p2` | 3 | 67% |" in card
-    assert "4 prompts were read to an end: 3 rows, 1 dropped." in card
+    assert "4 prompts were processed: 3 rows, 1 dropped." in card
     assert "| `assistant` | `truncated` | 1 |" in card
     assert "| `dpo` | `identical` | 1 |" in card
     assert "| reviser | `openai:small` | `small-1` |" in card
@@ -507,33 +517,28 @@ def test_settings_that_cannot_be_read_are_told_without_options_that_an_export_do
         export_run(run)
 
 
-def test_the_card_gives_the_command_that_makes_the_run_again() -> None:
-    identity = IDENTITY | {
-        "source": {"what": "hf:org/prompts", "format": None, "field": "question"},
-        "system": "Be `brief`.\n```\n---",
-        "gate": False,
-        "seed": 3,
-        "models": {"assistant": "vllm:org/base", "critic": "anthropic:judge", "reviser": "local:tuned@abc123"},
-        "sampling": {"temperature": 0.5, "max_tokens": 512, "extra_body": {"top_p": 0.9}},
-    }
-    card = dataset_card({"identity": identity, "settings": {"limit": 20}, "versions": {"cai": "1"}}, Facts())
-    found = re.search(r"^(`{3,})bash\n(.*?)\n\1$", card, re.DOTALL | re.MULTILINE)
-    assert found
-    words = shlex.split(found[2])
-    assert words[: words.index("RUN") + 1] == [
-        *("cai", "generate", "hf:org/prompts", "--constitution", "CONSTITUTION.yaml", "--model", "vllm:org/base"),
-        *("--critic", "anthropic:judge", "--reviser", "local:MODEL", "--templates", "TEMPLATES"),
-        *("--system", "Be `brief`.\n```\n---", "--temperature", "0.5", "--extra-body", '{"top_p":0.9}'),
-        *("--prompt-field", "question", "--limit", "20", "--seed", "3", "--no-gate", "--out", "RUN"),
-    ]
+def card_of(identity: dict[str, Any], facts: Facts | None = None, **info: Any) -> str:
+    """The card of a generate run that counted `facts`."""
+    cut = RevisionCut.__new__(RevisionCut)
+    cut.facts = facts or Facts()
+    cut.options = ExportOptions()
+    return dataset_card({"identity": identity, "versions": {"cai": "1"}, **info}, cut)
 
 
-@pytest.mark.parametrize("law", list_constitutions(), ids=lambda law: law.name)
-def test_the_card_names_a_constitution_only_where_the_name_finds_the_same_words(law: Constitution) -> None:
-    for ref, said in ((law.ref, law.source.removeprefix("built-in ")), (LAW, "CONSTITUTION.yaml")):
-        identity = IDENTITY | {"constitution": ref.model_dump() | {"name": law.name}}
-        card = dataset_card({"identity": identity, "versions": {"cai": "1"}}, Facts())
-        assert f"--constitution {said} " in card
+def command_lines(card: str) -> list[str]:
+    block = re.search(r"^(`{3,})bash\n(.*?)\n\1$", card, re.DOTALL | re.MULTILINE)
+    assert block
+    return block[2].splitlines()
+
+
+def test_the_card_gives_the_command_that_made_the_run() -> None:
+    command = "cai generate /home/me/p.jsonl --model local:/home/me/tuned --system 'Be /brief.' --rounds 3"
+    expected = "cai generate p.jsonl --model local:tuned --system 'Be /brief.' --rounds 3"
+    assert command_lines(card_of(IDENTITY, command=command)) == [expected, "cai export RUN"]
+
+
+def test_the_card_of_a_run_that_kept_no_command_gives_that_of_its_rows() -> None:
+    assert command_lines(card_of(IDENTITY)) == ["cai export RUN"]
 
 
 HOSTILE = '---\nlicense: mit\n---\n# "Owned" `` | <b>[x](y)\n```\n'
@@ -547,7 +552,7 @@ def test_hostile_text_cannot_leave_its_place_in_the_card() -> None:
         "models": dict.fromkeys(IDENTITY["models"], HOSTILE),
     }
     facts = Facts(rows=1, files={"sft.jsonl": 1}, used=Counter({HOSTILE: 1}), models={"critic": Counter({HOSTILE: 1})})
-    card = dataset_card({"identity": identity, "versions": {"cai": "1"}}, facts)
+    card = card_of(identity, facts)
     assert front_matter(card)["license"] == "unknown"
     body = card.split("\n---\n", 1)[1]
     prose = re.sub(r"^(`{3,})\w+\n.*?\n\1$", "", body, flags=re.DOTALL | re.MULTILINE)
@@ -564,9 +569,9 @@ def test_hostile_text_cannot_leave_its_place_in_the_card() -> None:
 @pytest.mark.parametrize("path", ["/home/me/llama", "~/llama", "../llama", "C:\\models\\llama", "\\\\host\\llama"])
 def test_the_card_tells_a_model_by_its_name_and_not_by_where_it_lay(path: str) -> None:
     identity = IDENTITY | {"models": dict.fromkeys(IDENTITY["models"], f"openai:{path}")}
-    card = dataset_card({"identity": identity, "versions": {"cai": "1"}}, Facts(models={"critic": Counter({path: 1})}))
+    card = card_of(identity, Facts(models={"critic": Counter({path: 1})}))
     assert "| critic | `openai:llama` | `llama` |" in card
-    assert path not in card and "openai:MODEL" in card
+    assert path not in card
 
 
 # The hub
@@ -727,20 +732,23 @@ def test_the_page_about_run_folders_lists_every_column_and_file(page: str, tmp_p
     tables = [
         re.findall(r"`([\w.]+)`", " ".join(_first_cells(t))) for t in re.findall(r"(?:^\|.*\n)+", page, re.MULTILINE)
     ]
-    files, info, revisions, candidates, best, labels, votes, drops, sft, dpo, winners, pairs, kto = tables
+    files, info, revisions, candidates, picks, labels, votes, drops, sft, dpo, winners, pairs, kto, best_replies = (
+        tables
+    )
     demo(tmp_path)
     run = tmp_path / "runs" / "demo"
     export_run(run, split=0.5)
     assert {path.name.replace(".eval", "") for path in run.iterdir()} <= set(files)
     assert info == list(json.loads((run / "run.json").read_text()))
     assert revisions == list(rows(run / "revisions.jsonl")[0])
-    for told, model in ((candidates, Candidates), (best, Best), (labels, Label), (votes, Vote), (drops, Drop)):
+    for told, model in ((candidates, Candidates), (picks, Best), (labels, Label), (votes, Vote), (drops, Drop)):
         assert sorted(told) == sorted(field.alias or name for name, field in model.model_fields.items())
     assert sft == list((rows(run / "sft.jsonl") + rows(run / "sft.eval.jsonl"))[0])
     assert dpo == list((rows(run / "dpo.jsonl") + rows(run / "dpo.eval.jsonl"))[0])
-    assert sorted(winners) == sorted(schemas("sample")["sft"].names)
-    assert sorted(pairs) == sorted(schemas("label")["dpo"].names)
-    assert sorted(kto) == sorted(schemas("label")["kto"].names)
+    assert sorted(winners) == sorted(picked.FILES["sft"])
+    assert sorted(pairs) == sorted(preferences.FILES["dpo"])
+    assert sorted(best_replies) == sorted(BEST_FILES["sft"])
+    assert sorted(kto) == sorted(preferences.FILES["kto"])
 
 
 def _first_cells(table: str) -> list[str]:

@@ -13,67 +13,23 @@ import pytest
 import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from pair_labels import MIXED, REFUSED, label, swapped
+from label_cuts import BINDING, IDENTITY, Row, make_run, pair, rows, text
+from pair_labels import MIXED, REFUSED, swapped
 
 from cai.errors import InputError, RunError, UsageError
 from cai.export.export import export_run
-from cai.export.labels import Choice, LabelCut
+from cai.export.labels import read_units
+from cai.export.options import ExportOptions
 from cai.export.pairs import Filters
-from cai.folder.files import package_version
+from cai.export.preferences import PreferenceCut
 from cai.folder.run import RunFolder, reopen
 from cai.judge.certify import Binding, Calibration, Threshold
 from cai.records import Drop, Label
 
-LAW = {"name": "kind", "version": "1.2.0", "hash": "c0ffee"}
-BINDING = {"judge": "openai:judge", "protocol": "logprob", "templates": "7e57", "constitution": LAW, "principles": 1}
-IDENTITY: dict[str, Any] = {
-    "command": "label",
-    "source": {"command": "sample", "run": "0badcafe", "n": 2},
-    "pairing": "all",
-    "binding": BINDING,
-    "seed": 0,
-}
-Row = dict[str, Any]
-
-
-def make_run(folder: Path, labels: list[Row], lines: str = "", **info: Any) -> Path:
-    """A finished label run in which `labels` finished in this order; lines: of dropped.jsonl."""
-    folder.mkdir(parents=True, exist_ok=True)
-    versions = {"cai": package_version("cai-toolkit")}
-    kept = {"format": 1, "identity": IDENTITY, "versions": versions, "stopped": None} | info
-    (folder / "run.json").write_text(json.dumps(kept))
-    (folder / "labels.jsonl").write_text("".join(json.dumps(row) + "\n" for row in labels))
-    (folder / "dropped.jsonl").write_text(lines)
-    return folder
-
-
-def text(number: int, name: int) -> str:
-    return f"Answer {name} to question {number} speaks of {'many ' * name}bees, of ponds and of chapter {number * 7}."
-
-
-def pair(number: int, z: float | None, x: int = 0, y: int = 1, **more: Any) -> Row:
-    """The label of samples x and y of a prompt."""
-    return label(z) | {
-        "a": text(number, x),
-        "b": text(number, y),
-        "a_from": f"sample {x}",
-        "b_from": f"sample {y}",
-        "id": f"q{number}:{x}-{y}",
-        "position": number << 16 | y * (y - 1) // 2 + x,
-        "prompt_id": f"q{number}",
-        "prompt": [{"role": "user", "content": f"Question {number}?"}],
-        "key": f"{number:08x}{x:04x}{y:04x}{'0' * 16}",
-        **more,
-    }
-
-
-def rows(path: Path) -> list[Row]:
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-
 
 def contents(folder: Path) -> dict[str, bytes]:
     """All files that an export writes for others to read."""
-    pattern = r"README\.md|dropped\.jsonl|(dpo|kto|reward)\."
+    pattern = r"README\.md|dropped\.jsonl|(sft|dpo|kto|reward)\."
     return {path.name: path.read_bytes() for path in folder.iterdir() if re.match(pattern, path.name)}
 
 
@@ -107,7 +63,6 @@ def test_a_label_becomes_a_pair_with_its_probability_and_where_it_came_from(run:
         "rejected_from": "sample 0",
         "human": "rejected",
     }
-    assert (run / "reward.jsonl").read_bytes() == (run / "dpo.jsonl").read_bytes()
     assert (summary.rows, summary.pairs) == (4, 2)
     assert summary.left_out["pairs"] == {"invalid_vote": 1, "low_confidence": 1}
     assert summary.chosen_longer == 0.5
@@ -144,7 +99,7 @@ def test_drops_say_why_in_input_order_behind_those_of_the_run(tmp_path: Path) ->
     make_run(tmp_path, [pair(3, 0.1), pair(2, None), pair(0, 2.0, a=MIXED)], own + "\n")
     export_run(tmp_path)
     told = [(drop["id"], drop["stage"], drop["reason"], drop["detail"]) for drop in rows(tmp_path / "dropped.jsonl")]
-    turns = "goes on with turns that are not its own"
+    turns = "continues with turns that are not its own"
     assert told == [
         ("q0:0-1", "pairs", "role_mixup", f"the chosen reply {turns}"),
         ("q0:0-1:sample 0", "kto", "role_mixup", f"the reply {turns}"),
@@ -271,18 +226,13 @@ def test_the_bytes_do_not_depend_on_finishing_order_or_on_cuts_between(tmp_path:
     export_run(disturbed, pairing="best-worst", min_confidence=0.55)
     export_run(disturbed, split=0.6, min_confidence=0.8)
     assert contents(disturbed) == contents(straight)
-    (disturbed / ".texts").write_bytes(b"from elsewhere")
-    export_run(disturbed, split=0.6, min_confidence=0.8)
-    assert contents(disturbed) == contents(straight)
 
 
-def test_what_reading_found_is_remembered_by_the_words_and_not_by_the_place(tmp_path: Path) -> None:
-    made = [pair(0, 2.0, a=MIXED), pair(1, 2.0)]
-    make_run(tmp_path, made)
-    assert export_run(tmp_path).left_out["pairs"] == {"role_mixup": 1}
-    make_run(tmp_path, [swapped(row) for row in made] + [pair(2, 2.0, b=REFUSED, a=REFUSED + "!")])
-    (tmp_path / "calls.sqlite").unlink()
-    assert export_run(tmp_path, min_confidence=0.6).left_out["pairs"] == {"near_duplicate": 1, "role_mixup": 1}
+def test_a_reward_file_of_an_earlier_version_is_removed(run: Path) -> None:
+    for name in ("reward.jsonl", "reward.eval.jsonl", "reward.parquet"):
+        (run / name).write_text("old")
+    export_run(run)
+    assert not list(run.glob("reward*")) and (run / "dpo.jsonl").exists()
 
 
 def test_a_label_made_again_under_its_key_is_read_again(tmp_path: Path) -> None:
@@ -300,12 +250,11 @@ def test_a_split_is_by_prompt_in_every_file(tmp_path: Path) -> None:
     assert summary.files["dpo.jsonl"] + summary.files["dpo.eval.jsonl"] == 80
     sides = [
         [{row["prompt_id"] for row in rows(tmp_path / f"{kind}{side}.jsonl")} for side in ("", ".eval")]
-        for kind in ("dpo", "reward", "kto")
+        for kind in ("dpo", "kto")
     ]
-    assert sides[0] == sides[1]
     for train, held in sides:
         assert train and held and not train & held
-    assert sides[2][0] <= sides[0][0] and sides[2][1] <= sides[0][1]
+    assert sides[1][0] <= sides[0][0] and sides[1][1] <= sides[0][1]
 
 
 # Target
@@ -405,7 +354,7 @@ def test_a_calibration_of_the_folder_serves_an_agreement_and_one_from_python_is_
 def test_a_calibration_that_does_not_fit_is_refused(run: Path, tmp_path: Path) -> None:
     export_run(run)
     before = contents(run)
-    with pytest.raises(UsageError, match=r"does not fit these labels: .*judge is 'openai:other' there"):
+    with pytest.raises(UsageError, match=r"made for a different judge: .*judge is 'openai:other' there"):
         export_run(run, calibration=calibration(judge="openai:other"))
     with pytest.raises(UsageError, match=r"--agreement 0.9 is not certified on the 200 gold pairs \(certified: 0.8\)"):
         export_run(run, calibration=calibration(), agreement=0.9)
@@ -421,26 +370,28 @@ def test_a_calibration_that_does_not_fit_is_refused(run: Path, tmp_path: Path) -
 @pytest.mark.parametrize(
     ("options", "problem"),
     [
-        ({"rounds_kept": "all"}, "--rounds-kept: for runs of cai generate alone; this is one of cai label"),
-        ({"min_confidence": 0.4}, "--min-confidence 0.4 must be from 0.5 to 1"),
-        ({"dead_zone": 1.2}, "--dead-zone 1.2 must be from 0.5 to 1"),
-        ({"max_length_ratio": 0.5}, "--max-length-ratio 0.5 must be at least 1"),
-        ({"target": 0}, "--target 0 must be at least 1"),
-        ({"target": 1.5}, "--target 1.5 must be a whole number"),
-        ({"target": True}, "--target True must be a whole number"),
-        ({"min_confidence": "0.8"}, "--min-confidence '0.8' must be a number"),
-        ({"min_confidence": math.nan}, "--min-confidence nan must be from 0.5 to 1"),
-        ({"hygiene": "no"}, "--hygiene 'no' must be True or False"),
-        ({"benign": 3}, "--benign 3 must be text or a path"),
-        ({"calibration": 3}, "--calibration 3 must be a path, or a calibration"),
-        ({"calibration": {"n": 3}}, "the calibration that is given is none (binding: "),
-        ({"calibration": {"n": {3}}}, "the calibration that is given is none ("),
-        ({"agreement": 1.0}, "--agreement 1.0 must be at least 0.5 and below 1"),
-        ({"agreement": 0.3}, "--agreement 0.3 must be at least 0.5 and below 1"),
-        ({"agreement": math.nan}, "--agreement nan must be at least 0.5 and below 1"),
-        ({"pairing": "some"}, "--pairing 'some' must be all, best-worst or final"),
+        ({"rounds_kept": "all"}, "--rounds-kept: only for runs of cai generate; this is a run of cai label"),
+        ({"min_confidence": 0.4}, "--min-confidence 0.4 should be greater than or equal to 0.5"),
+        ({"dead_zone": 1.2}, "--dead-zone 1.2 should be less than or equal to 1"),
+        ({"max_length_ratio": 0.5}, "--max-length-ratio 0.5 should be greater than or equal to 1"),
+        ({"target": 0}, "--target 0 should be greater than or equal to 1"),
+        ({"target": 1.5}, "--target 1.5 should be a valid integer"),
+        ({"target": True}, "--target True should be a valid integer"),
+        ({"min_confidence": "0.8"}, "--min-confidence '0.8' should be a valid number"),
+        ({"min_confidence": math.nan}, "--min-confidence nan should be less than or equal to 1"),
+        ({"hygiene": "no"}, "--hygiene 'no' should be a valid boolean"),
+        ({"benign": 3}, "--benign 3 should be a valid string"),
+        ({"calibration": 3}, "--calibration 3 should be a valid string"),
+        ({"calibration": {"n": 3}}, "the value of calibration is not a calibration (binding: "),
+        ({"calibration": {"n": {3}}}, "the value of calibration is not a calibration ("),
+        ({"agreement": 1.0}, "--agreement 1.0 should be less than 1"),
+        ({"agreement": 0.3}, "--agreement 0.3 should be greater than or equal to 0.5"),
+        ({"agreement": math.nan}, "--agreement nan should be less than 1"),
+        ({"pairing": "some"}, "--pairing 'some' should be 'all', 'best-worst' or 'final'"),
         ({"pairing": "final"}, "--pairing final is for labels of a generate run"),
-        ({"agreement": 0.8, "min_confidence": 0.8}, "name one of them"),
+        ({"agreement": 0.8, "min_confidence": 0.8}, "give one of them"),
+        ({"best": True, "target": 3, "min_confidence": 0.8}, "--min-confidence, --target: only for pairs"),
+        ({"confidence": 0.8}, "an export has no option 'confidence'"),
     ],
 )
 def test_an_option_that_cannot_be_is_refused(run: Path, options: dict[str, Any], problem: str) -> None:
@@ -457,7 +408,7 @@ def test_prompts_listed_as_benign_must_not_be_refused(tmp_path: Path) -> None:
     assert [row["id"] for row in rows(tmp_path / "run" / "dpo.jsonl")] == ["q0:0-1"]
     assert summary.left_out["pairs"] == {"refused_benign": 1}
     benign.write_text("7\n")
-    with pytest.raises(UsageError, match=r"--benign .*benign.jsonl: record 1 is no prompt"):
+    with pytest.raises(UsageError, match=r"--benign .*benign.jsonl: record 1 is not a prompt"):
         export_run(tmp_path / "run", benign=benign)
 
 
@@ -467,11 +418,11 @@ def test_prompts_listed_as_benign_must_not_be_refused(tmp_path: Path) -> None:
 def test_an_empty_file_is_explained_by_how_sure_the_judge_is(tmp_path: Path) -> None:
     make_run(tmp_path, [pair(0, 0.1), pair(1, -0.2), pair(2, 0.4), pair(3, None)])
     summary = export_run(tmp_path)
-    assert summary.files == {"dpo.jsonl": 0, "kto.jsonl": 0, "reward.jsonl": 0}
-    assert summary.notes[0].startswith("uncalibrated: nobody knows how often labels of confidence 0.7 agree")
+    assert summary.files == {"dpo.jsonl": 0, "kto.jsonl": 0}
+    assert summary.notes[0].startswith("not calibrated: how often confidence-0.7 labels agree with people is unknown")
     assert summary.notes[1] == (
         "no pair is kept at confidence 0.7, so dpo.jsonl is empty: the median confidence is 0.550, the highest 0.599; "
-        "choose --min-confidence between 0.5 and 0.599, or a stronger judge"
+        "set --min-confidence between 0.5 and 0.599, or use a stronger judge"
     )
     assert "0 of 4 pairs kept" in summary.lines()
     assert export_run(tmp_path, min_confidence=0.58).pairs == 1
@@ -492,7 +443,7 @@ def test_a_run_without_labels_is_cut_to_empty_files(tmp_path: Path) -> None:
 def test_a_calibration_without_an_agreement_promises_nothing(run: Path) -> None:
     summary = export_run(run, calibration=calibration())
     assert summary.notes == (
-        "--min-confidence 0.7 promises no agreement with people: --agreement chooses one that does",
+        "--min-confidence 0.7 guarantees no agreement with people; --agreement chooses one that does",
     )
 
 
@@ -508,21 +459,20 @@ def test_the_card_says_who_judged_how_and_how_far_it_can_be_trusted(run: Path) -
     card = (run / "README.md").read_text(encoding="utf-8")
     front = yaml.safe_load(card.split("---\n")[1])
     assert front["license"] == "unknown"
-    assert [config["config_name"] for config in front["configs"]] == ["dpo", "kto", "reward"]
+    assert [config["config_name"] for config in front["configs"]] == ["dpo", "kto"]
     for words in (
-        "| judge | `openai:judge`, answered as `judge-1` |",
-        "| protocol | `logprob`, both orders, 1 principles a pair |",
-        "uncalibrated: nobody compared these labels with people's",
-        "confidence 0.6 or more; no agreement with people is promised",
+        "| judge | `openai:judge` | `judge-1` |",
+        "| protocol | `logprob`, both orders, principles per pair: 1 |",
+        "not calibrated: these labels have not been compared with human labels",
+        "confidence 0.6 or more; no agreement with people is guaranteed",
         "| position | mean bias +0.00 nats towards the first reply |",
-        "| order | 0.0% of 3 votes flip with it |",
+        "| order | 0.0% of 3 votes flip with reply order |",
         "| length | the chosen reply is the longer one in 50.0% of 2 pairs |",
-        "4 pairs were read to an end: 4 judged, 0 dropped.",
+        "4 pairs were processed: 4 rows, 0 dropped.",
         "| `pairs` | `invalid_vote` | 1 |",
         "| `kind` | 3 |",
         'dpo = load_dataset(".", "dpo")',
-        "cai label SOURCE --constitution CONSTITUTION.yaml --judge openai:judge --protocol logprob --principles 1",
-        "cai export RUN --min-confidence 0.6 --split 0.5\n",
+        "\ncai export RUN --min-confidence 0.6 --split 0.5\n",
     ):
         assert words in card
 
@@ -548,19 +498,19 @@ def test_hostile_text_cannot_leave_its_place_in_the_card(tmp_path: Path) -> None
 def test_parquet_holds_the_same_rows_with_the_same_types_whatever_the_values(run: Path, tmp_path: Path) -> None:
     parquet = pytest.importorskip("pyarrow.parquet")
     export_run(run, parquet=True)
-    for name in ("dpo", "kto", "reward"):
+    for name in ("dpo", "kto"):
         assert parquet.read_table(run / f"{name}.parquet").to_pylist() == rows(run / f"{name}.jsonl") != []
         assert parquet.read_schema(run / f"{name}.parquet").names == list(rows(run / f"{name}.jsonl")[0])
     empty = make_run(tmp_path / "empty", [])
     export_run(empty, parquet=True)
-    for name in ("dpo", "kto", "reward"):
+    for name in ("dpo", "kto"):
         assert parquet.read_schema(empty / f"{name}.parquet") == parquet.read_schema(run / f"{name}.parquet")
 
 
 def test_every_config_of_the_card_loads_with_datasets(run: Path, tmp_path: Path) -> None:
     datasets = pytest.importorskip("datasets")
     export_run(run)
-    for kind in ("dpo", "kto", "reward"):
+    for kind in ("dpo", "kto"):
         loaded = datasets.load_dataset(str(run), kind, cache_dir=str(tmp_path / "cache"))
         assert loaded["train"].to_list() == rows(run / f"{kind}.jsonl")
 
@@ -590,10 +540,11 @@ def test_whatever_a_label_lacks_is_told_of_its_line(run: Path, damage: Row, targ
 
 def test_a_fault_of_the_code_is_not_blamed_on_the_labels(run: Path) -> None:
     opened = reopen(run, "label", "labels.jsonl")
-    wrong: Any = Choice(Filters(max_length_ratio="2"))  # type: ignore[arg-type]
+    cut = PreferenceCut(opened, ExportOptions())
+    cut.filters = Filters(max_length_ratio="2")  # type: ignore[arg-type]
     try:
         with pytest.raises(TypeError):
-            LabelCut(opened, wrong, None, {}).write()
+            cut.write()
     finally:
         opened.close()
 
@@ -602,3 +553,19 @@ def test_a_run_started_anew_keeps_no_training_file(run: Path) -> None:
     export_run(run, split=0.5, parquet=True)
     RunFolder(run, IDENTITY | {"seed": 1}, "labels.jsonl", force=True).close()
     assert contents(run) == {"dropped.jsonl": b""}
+
+
+# Reading
+
+
+@settings(max_examples=60)
+@given(st.text(), st.integers(0, 2**40), st.booleans())
+def test_a_place_is_found_in_a_line_whatever_the_texts_before_it(before: str, position: int, spaced: bool) -> None:
+    row = {"id": before + '"position":7,', "position": position, "prompt": []}
+    separators = (", ", ": ") if spaced else (",", ":")
+    with tempfile.TemporaryDirectory() as name:
+        file = Path(name) / "labels.jsonl"
+        lines = [row, {"position": position + 1}, {"prompt": [], "position": position + 2}]
+        file.write_text("".join(json.dumps(line, separators=separators) + "\n" for line in lines) + '{"position": 1')
+        positions = [row["position"] for unit in read_units(file) for row in unit]
+    assert positions == [position, position + 1, position + 2]

@@ -15,7 +15,6 @@ from cai.export.pairs import (
     Filters,
     Row,
     confidence,
-    detail,
     extra_pass,
     flipped,
     margin,
@@ -24,7 +23,7 @@ from cai.export.pairs import (
     reasons,
     sides,
 )
-from cai.records import DROP_REASONS, Label
+from cai.records import Label
 from cai.sources.conversations import prompt_hash
 
 NOT_NOW = "I am sorry, I can't assist with this request."
@@ -60,8 +59,8 @@ def test_a_reason_is_one_of_the_known_and_told_in_words(z: float | None, a: str,
     if why is None:
         assert z is not None and confidence(row, asked) >= asked.min_confidence and a.strip() and b.strip()
     else:
-        assert why in DROP_REASONS
-        assert detail(why, row, asked)
+        name, words = why
+        assert name in CHECKS and words
 
 
 @given(zs, texts, texts, filters, st.floats(0.5, 1))
@@ -106,14 +105,19 @@ def test_a_higher_threshold_keeps_no_pair_that_a_lower_one_leaves_out(
     ],
 )
 def test_a_pair_leaves_for_its_reason(row: Row, asked: Filters, why: str | None) -> None:
-    assert reason(row, asked) == why
+    found = reason(row, asked)
+    assert (found and found[0]) == why
 
 
 def test_the_first_reason_counts() -> None:
     row = label(0.1, a=REFUSED, b=REFUSED + " ")
-    found = [why for check in CHECKS if (why := check(row, Filters())) is not None]
-    assert found == ["identical", "low_confidence", "near_duplicate", "both_refused"]
-    assert reason(row, Filters()) == "identical"
+    assert [name for name, check in CHECKS.items() if check(row, Filters()) is not None] == [
+        "identical",
+        "low_confidence",
+        "near_duplicate",
+        "both_refused",
+    ]
+    assert reason(row, Filters()) == ("identical", "the replies differ only in white space")
 
 
 def test_order_flips_are_counted_where_the_bias_is_larger_than_the_preference() -> None:
@@ -135,7 +139,9 @@ def test_beliefs_after_reasoning_end_at_six_tenths_unless_they_are_calibrated() 
     assert (p_a(row, at_six), confidence(row, at_six)) == (0.6, 0.6)
     assert margin(row, at_six) == pytest.approx(math.log(0.6 / 0.4))
     assert reason(row, at_six) is None
-    with pytest.raises(UsageError, match=r"--min-confidence 0.61 .* ends at 0.6; set --min-confidence to at most 0.6"):
+    with pytest.raises(
+        UsageError, match=r"--min-confidence 0.61 .* is at most 0.6; set --min-confidence to 0.6 or less"
+    ):
         reason(row, Filters(min_confidence=0.61))
     calibrated = Filters(min_confidence=0.73, temperature=9.0)
     assert reason(row, calibrated) is None
@@ -147,7 +153,7 @@ def test_thresholds_are_compared_with_what_a_temperature_leaves_of_a_belief() ->
     assert confidence(row, asked) == p_a(row, asked) == pytest.approx(0.6225, abs=1e-4)
     assert margin(row, asked) == 0.5
     assert reason(row, asked) is None
-    assert reason(row, Filters(min_confidence=0.63, temperature=4.0)) == "low_confidence"
+    assert reason(row, Filters(min_confidence=0.63, temperature=4.0)) == ("low_confidence", "0.622 is below 0.63")
     assert confidence(label(-2.0), asked) == confidence(row, asked)
 
 
@@ -158,26 +164,30 @@ def kept(rows: Sequence[Row], pairing: Any) -> list[str]:
     return [row["id"] for row, why in zip(rows, reasons(rows, PLAIN, pairing), strict=True) if why is None]
 
 
+def names(rows: Sequence[Row], pairing: Any) -> list[str | None]:
+    return [why and why[0] for why in reasons(rows, PLAIN, pairing)]
+
+
 def test_of_all_pairs_best_worst_keeps_that_of_the_highest_and_the_lowest_mean() -> None:
     rows = unit((0, 1, -1.0), (0, 2, 2.0), (1, 2, 3.0))  # means: 0.5, 2.0, -2.5
     assert kept(rows, "all") == ["q0:0-1", "q0:0-2", "q0:1-2"]
     assert kept(rows, "best-worst") == ["q0:1-2"]
-    assert reasons(rows, PLAIN, "best-worst") == ["not_extreme", "not_extreme", None]
+    assert names(rows, "best-worst") == ["not_extreme", "not_extreme", None]
 
 
 def test_of_equal_replies_the_first_is_the_best_and_the_worst() -> None:
     rows = unit((0, 1, 0.0), (0, 2, 0.0), (1, 2, 0.0))
-    assert reasons(rows, PLAIN, "best-worst") == ["low_confidence", "not_extreme", "not_extreme"]
+    assert names(rows, "best-worst") == ["low_confidence", "not_extreme", "not_extreme"]
     tied = unit((0, 1, 1.0), (0, 2, 1.0), (1, 2, 0.0))  # 1 and 2 are equally bad
     assert kept(tied, "best-worst") == ["q0:0-1"]
 
 
 def test_the_pair_of_the_extremes_must_pass_like_any_other() -> None:
     rows = unit((0, 1, 3.0), (0, 2, None), (1, 2, 1.0))  # best 0, worst 1 (-1.0 against -1.0): the first counts
-    assert reasons(rows, PLAIN, "best-worst") == [None, "invalid_vote", "not_extreme"]
+    assert names(rows, "best-worst") == [None, "invalid_vote", "not_extreme"]
     missing = unit((0, 1, 1.0), (1, 2, 3.0))  # best 0 and worst 2 were never compared
-    assert reasons(missing, PLAIN, "best-worst") == ["not_extreme", "not_extreme"]
-    assert reasons(unit((0, 1, None)), PLAIN, "best-worst") == ["invalid_vote"]
+    assert names(missing, "best-worst") == ["not_extreme", "not_extreme"]
+    assert names(unit((0, 1, None)), "best-worst") == ["invalid_vote"]
 
 
 def rounds(*odds: float) -> list[Row]:

@@ -36,7 +36,7 @@ def test_equal_texts_are_one_reply_under_the_lowest_number() -> None:
 def test_a_reply_that_met_itself_alone_and_one_without_text_are_told_apart() -> None:
     [alone] = standings([label(0.3, A, A + "\n")], PLAIN)
     assert alone.p is None
-    assert standing_reason(alone, [], PLAIN, 0.5) == "identical"
+    assert standing_reason(alone, [], PLAIN, 0.5) == ("identical", "it was only compared with itself")
     assert [reply.text for reply in standings([label(2.0, A, " ")], PLAIN)] == [A]
 
 
@@ -66,7 +66,8 @@ def test_a_reply_is_an_example_outside_the_dead_zone_and_without_a_fault_to_imit
 ) -> None:
     row = label(z, a)
     asked = Filters(0.5, benign=frozenset([prompt_hash(row["prompt"])]))
-    assert [standing_reason(reply, row["prompt"], asked, upper) for reply in standings([row], asked)] == whys
+    reasons = [standing_reason(reply, row["prompt"], asked, upper) for reply in standings([row], asked)]
+    assert [reason and reason[0] for reason in reasons] == whys
 
 
 def test_the_dead_zone_ends_at_the_threshold_of_pairs_unless_it_is_named() -> None:

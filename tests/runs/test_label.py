@@ -122,7 +122,7 @@ def test_the_same_labels_and_files_at_concurrency_1_and_64(tmp_path: Path) -> No
     for kind in "vs":
         one, many = tmp_path / f"{kind}1", tmp_path / f"{kind}64"
         assert rows_of(one) == rows_of(many)
-        for name in ("dpo.jsonl", "kto.jsonl", "reward.jsonl"):
+        for name in ("dpo.jsonl", "kto.jsonl"):
             assert (one / name).read_bytes() == (many / name).read_bytes()
 
 

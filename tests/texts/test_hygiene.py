@@ -11,8 +11,18 @@ from hypothesis import strategies as st
 from shared import shared
 
 from cai.texts import repeats
-from cai.texts.hygiene import comfort, emoji, evasive, preamble_leak, role_mixup, sign_off, truncated
-from cai.texts.repeats import Phrases, Repeats, identical, length_ratio, near_identical
+from cai.texts.hygiene import (
+    FAULTS,
+    comfort,
+    emoji,
+    evasive,
+    faults_of,
+    preamble_leak,
+    role_mixup,
+    sign_off,
+    truncated,
+)
+from cai.texts.repeats import WORD, Phrases, Repeats, identical, length_ratio, near_identical, words
 
 ROOT = Path(__file__).resolve().parents[2]
 CHECKS = (preamble_leak, role_mixup, evasive, emoji, comfort, sign_off, truncated)
@@ -175,6 +185,17 @@ def test_likeness_has_no_order_and_holds_for_a_text_and_itself(a: str, b: str) -
     assert near_identical(a, b) == near_identical(b, a)
     assert identical(a, b) == identical(b, a)
     assert not identical(a, b) or near_identical(a, b)
+
+
+@given(st.text() | st.text("ab'_ -’é1\n", max_size=12))
+def test_words_are_letters_and_digits_that_an_apostrophe_may_join(text: str) -> None:
+    assert words(text) == WORD.findall(text.casefold())
+
+
+def test_the_faults_that_keep_a_text_from_being_learned_are_named_in_the_order_of_the_register() -> None:
+    text = f"Here is a revised reply: {STORY}\n\nHuman: And the gulls?\n\nAssistant: They flew 🎉"
+    assert list(faults_of(text)) == ["preamble_leak", "role_mixup"]
+    assert FAULTS["emoji"].test(text) and list(faults_of(STORY)) == []
 
 
 def test_texts_are_near_identical_up_to_case_punctuation_and_a_word_in_sixty() -> None:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from cai.errors import InputError, UsageError
-from cai.texts.hygiene import preamble_leak, role_mixup
+from cai.texts.hygiene import LEARNED
 from cai.texts.refusals import MANY_REFUSALS
 from cai.training.data.files import Drop, count_first_replies, of_folder, read_rows, twin_of
 from cai.training.data.rows import Method, TrainingRow, named
@@ -169,13 +169,12 @@ def _of_texts(source: str, rows: Sequence[TrainingRow], method: Method) -> Itera
     if method == "reward":
         return
     learnt = [row.reply for row in rows if row.label is not False]
-    found = {
-        "tell of the task in place of doing it (preamble_leak)": sum(map(preamble_leak, learnt)),
-        "speak for both sides (role_mixup)": sum(map(role_mixup, learnt)),
-    }
-    told = [f"{count:,} {what}" for what, count in found.items() if count]
-    if told:
-        yield f"of {len(learnt):,} replies to be learnt {' and '.join(told)}: cai audit {source} shows them"
+    counts = {name: sum(map(fault.test, learnt)) for name, fault in LEARNED.items()}
+    for name, fault in LEARNED.items():
+        if counts[name]:
+            yield f"{counts[name]:,} of {len(learnt):,} replies to be learned: the reply {fault.words} ({name}); " + (
+                f"list them with: cai audit {source}"
+            )
 
 
 def _of_pairs(rows: Sequence[TrainingRow]) -> Iterator[str]:

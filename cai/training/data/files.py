@@ -23,7 +23,12 @@ from cai.sources.files import describe, existing, read_records
 from cai.texts.refusals import READ_FOR_REFUSALS, refusal
 from cai.training.data.rows import FITS, Method, TrainingRow, Turns, advice, kind_of, row_of
 
-OF_RUN = {"generate": ("sft", "dpo"), "label": ("dpo", "kto", "reward"), "sample": ()}  # what a run's rows can train
+OF_RUN = {
+    "generate": ("sft", "dpo"),
+    "label": ("sft", "dpo", "kto", "reward"),
+    "sample": (),
+}  # what a run's rows can train
+FILE_OF = {"reward": "dpo"}  # by method, if it is not the method's own name
 BEST_OF = ("sft",)  # of a sample run whose judge picked the best replies
 KEPT_COLUMNS = ("constitution", "constitution_hash", "judge", "protocol", "model", "chosen_model", "rejected_model")
 MOST_ORIGINS = 20  # values of a column that are remembered
@@ -65,9 +70,10 @@ def of_folder(folder: Path, method: Method) -> tuple[Path, str, list[str]]:
     picked = command == "sample" and info["identity"].get("best_of") is not None
     if method not in (BEST_OF if picked else OF_RUN.get(command, ())):
         _refuse_run(folder, command, method)
-    path, notes = folder / f"{method}.jsonl", list[str]()
+    path, notes = folder / f"{FILE_OF.get(method, method)}.jsonl", list[str]()
     if not path.exists():
-        raise RunError(f"{folder} has no {path.name} yet: cai export {folder} cuts it from the finished rows")
+        best = " --best" if command == "label" and method == "sft" else ""
+        raise RunError(f"{folder} has no {path.name} yet: cai export {folder}{best} cuts it from the finished rows")
     if info.get("stopped") is not None:
         notes.append(f"the run is unfinished ({info['stopped']}): these are the rows so far")
     if command == "generate" and method == "dpo":
@@ -77,8 +83,6 @@ def of_folder(folder: Path, method: Method) -> tuple[Path, str, list[str]]:
 
 def _refuse_run(folder: Path, command: str, method: Method) -> NoReturn:
     what = f"{folder} is a run of cai {command}"
-    if command == "label":
-        raise UsageError(f"{what}: it has pairs, not revised replies; train on them: cai train dpo {folder}")
     if command == "generate":
         raise UsageError(f"{what}: nobody has judged its replies; label them first: cai label {folder}")
     raise UsageError(f"{what}: it has replies without labels; label them first: cai label {folder}")

@@ -108,10 +108,11 @@ def test_the_split_is_that_of_an_export(tmp_path: Path) -> None:
     [("generate", "sft", chat), ("generate", "dpo", pair), ("label", "dpo", pair), ("label", "reward", pair)],
 )
 def test_a_run_folder_finds_its_own_file(tmp_path: Path, command: str, method: Any, row: Any) -> None:
-    folder = run(tmp_path / "run", command, {f"{method}.jsonl": [row(n) for n in range(4)]})
+    name = "dpo.jsonl" if method == "reward" else f"{method}.jsonl"
+    folder = run(tmp_path / "run", command, {name: [row(n) for n in range(4)]})
     data = load_rows(folder, method, split=1)
     assert len(data.train) == 4
-    assert data.files[0][0].endswith(f"{method}.jsonl")
+    assert data.files[0][0].endswith(name)
 
 
 def test_the_eval_file_beside_a_file_is_what_is_evaluated_on(tmp_path: Path) -> None:
@@ -137,7 +138,6 @@ def test_pairs_of_a_generate_run_say_that_nobody_judged_them(tmp_path: Path) -> 
     [
         ("generate", "kto", "cai label"),
         ("generate", "reward", "cai label"),
-        ("label", "sft", "cai train dpo"),
         ("sample", "sft", "cai label"),
         ("sample", "dpo", "cai label"),
     ],
@@ -154,6 +154,8 @@ def test_a_folder_without_rows_says_what_to_do(tmp_path: Path) -> None:
         load_rows(tmp_path, "sft")
     with pytest.raises(RunError, match="cai export"):
         load_rows(run(tmp_path, "label", {}), "kto")
+    with pytest.raises(RunError, match=r"has no sft\.jsonl yet: cai export .* --best cuts it"):
+        load_rows(run(tmp_path, "label", {}), "sft")
     write(tmp_path / "kto.jsonl", [])
     write(tmp_path / "dropped.jsonl", [])
     with pytest.raises(InputError, match=r"is empty.*dropped\.jsonl says why"):
@@ -325,6 +327,9 @@ def test_the_data_in_words_count_everything(tmp_path: Path) -> None:
 def test_replies_that_speak_of_their_own_revision_are_told_before_they_are_learnt() -> None:
     rows = [chat(n) for n in range(12)]
     rows[3]["messages"][-1]["content"] = "Here is a revised version of the reply: Answer 3."
-    [note] = [note for note in load_rows(rows, "sft", split=1).notes if "to be learnt" in note]
-    assert note.startswith("of 12 replies to be learnt 1 tell of the task") and "cai audit" in note
+    [note] = [note for note in load_rows(rows, "sft", split=1).notes if "to be learned" in note]
+    assert (
+        note.startswith("1 of 12 replies to be learned: the reply announces itself (preamble_leak)")
+        and "cai audit" in note
+    )
     assert not any("to be learnt" in note for note in load_rows([chat(n) for n in range(12)], "sft", split=1).notes)

@@ -1,0 +1,145 @@
+"""The best reply to each prompt of a label run: what wins, what is left out, and that it is accounted for."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+from label_cuts import make_run, pair, rows, text
+from pair_labels import LEAK, REFUSED
+
+from cai.errors import UsageError
+from cai.export.export import ExportSummary, export_run
+from cai.export.labels import FILES
+from cai.folder.rows import TRAINING_FILES
+from cai.training.data.dataset import load_rows
+
+
+def sigma(z: float) -> float:
+    return 1 / (1 + math.exp(-z))
+
+
+def reasons(folder: Path) -> list[tuple[str, str, str]]:
+    return [(drop["id"], drop["stage"], drop["reason"]) for drop in rows(folder / "dropped.jsonl")]
+
+
+def best(folder: Path, labels: list[dict[str, Any]], **options: Any) -> ExportSummary:
+    return export_run(make_run(folder, labels), best=True, **options)
+
+
+def test_the_reply_with_the_highest_mean_probability_is_an_sft_row(tmp_path: Path) -> None:
+    best(tmp_path, [pair(0, -1.0), pair(0, 0.5, 0, 2), pair(0, 2.0, 1, 2)])
+    [row] = rows(tmp_path / "sft.jsonl")
+    assert row == {
+        "messages": [{"role": "user", "content": "Question 0?"}, {"role": "assistant", "content": text(0, 1)}],
+        "id": "q0",
+        "best_of": 3,
+        "p": pytest.approx((sigma(1.0) + sigma(2.0)) / 2),
+        "labels": ["q0:0-1", "q0:1-2"],
+        "constitution": "kind@1.2.0",
+        "constitution_hash": "c0ffee",
+        "judge": "judge-1",
+        "protocol": "logprob",
+        "model": "small-0",
+        "from": "sample 1",
+    }
+    assert list(row) == list(FILES["sft"])
+
+
+def test_pairs_and_examples_of_an_earlier_export_are_removed_and_come_back(tmp_path: Path) -> None:
+    folder = make_run(tmp_path, [pair(0, 2.0), pair(1, -2.0)])
+    export_run(folder)
+    pairs = (folder / "dpo.jsonl").read_bytes()
+    assert export_run(folder, best=True).files == {"sft.jsonl": 2}
+    assert {name for name in TRAINING_FILES if (folder / name).exists()} == {"sft.jsonl"}
+    export_run(folder)
+    assert (folder / "dpo.jsonl").read_bytes() == pairs and not (folder / "sft.jsonl").exists()
+
+
+def test_a_prompt_whose_two_best_replies_are_even_has_none(tmp_path: Path) -> None:
+    summary = best(tmp_path, [pair(0, 0.0), pair(1, 0.0), pair(1, 1.0, 0, 2), pair(1, 1.0, 1, 2), pair(2, 1.0)])
+    assert reasons(tmp_path) == [("q0", "sft", "low_confidence"), ("q1", "sft", "low_confidence")]
+    assert summary.left_out == {"sft": {"low_confidence": 2}} and summary.files == {"sft.jsonl": 1}
+
+
+def test_invalid_votes_count_for_no_reply(tmp_path: Path) -> None:
+    best(tmp_path, [pair(0, None), pair(1, None), pair(1, -0.3, 0, 2), pair(1, None, 1, 2)])
+    assert reasons(tmp_path) == [("q0", "sft", "invalid_vote")]
+    [row] = rows(tmp_path / "sft.jsonl")
+    assert (row["from"], row["best_of"], row["labels"]) == ("sample 2", 2, ["q1:0-2"])
+
+
+def test_a_truncated_reply_is_in_no_pair_and_cannot_win(tmp_path: Path) -> None:
+    best(tmp_path, [pair(0, -1.0, 1, 2)])  # sample 0 was truncated
+    [row] = rows(tmp_path / "sft.jsonl")
+    assert (row["from"], row["best_of"]) == ("sample 2", 2)
+
+
+def test_a_run_without_pairs_gives_an_empty_file_and_says_so(tmp_path: Path) -> None:
+    summary = best(tmp_path, [])  # one reply a prompt
+    assert summary.files == {"sft.jsonl": 0} and "no finished row" in summary.notes[0]
+
+
+def test_replies_of_one_text_are_one_reply(tmp_path: Path) -> None:
+    same = text(0, 1) + " "
+    best(tmp_path, [pair(0, -1.0), pair(0, -3.0, 0, 2, b=same), pair(0, 0.7, 1, 2, b=same)])
+    [row] = rows(tmp_path / "sft.jsonl")
+    assert (row["from"], row["best_of"]) == ("sample 1", 2)
+    assert row["p"] == pytest.approx((sigma(1.0) + sigma(3.0)) / 2)
+
+
+def test_a_best_reply_with_a_fault_of_form_or_a_refusal_of_a_benign_prompt_is_left_out(tmp_path: Path) -> None:
+    labels = [pair(0, 2.0, a=LEAK), pair(1, 2.0, a=REFUSED), pair(2, -2.0, a=LEAK)]
+    benign = tmp_path / "benign.txt"
+    benign.write_text("Question 1?\n")
+    best(tmp_path / "run", labels, benign=benign)
+    assert reasons(tmp_path / "run") == [("q0", "sft", "preamble_leak"), ("q1", "sft", "refused_benign")]
+    assert best(tmp_path / "all", labels, hygiene=False).files == {"sft.jsonl": 3}
+
+
+def test_the_summary_compares_the_longest_reply_with_chance(tmp_path: Path) -> None:
+    summary = best(tmp_path, [pair(0, -2.0), pair(1, -1.0), pair(2, 3.0), pair(2, 3.0, 0, 2), pair(2, 0.0, 1, 2)])
+    assert summary.best is not None
+    found = summary.best.model_dump()
+    assert (found["prompts"], found["longest_won"]) == (3, pytest.approx(2 / 3))
+    assert found["longest_chance"] == pytest.approx((1 / 2 + 1 / 2 + 1 / 3) / 3)
+    assert "the longest reply is the best in 67%; 44% by chance" in summary.lines()
+    assert summary.pairs is None and summary.chosen_longer is None
+
+
+def test_an_sft_trainer_takes_the_best_replies_and_their_split(tmp_path: Path) -> None:
+    best(tmp_path, [pair(n, 1.0 + n / 9) for n in range(30)], split=0.6)
+    data = load_rows(tmp_path, "sft")
+    assert len(data.train) + len(data.eval) == 30 and data.held_back == "file"
+    assert data.origins["judge"] == ["judge-1"]
+
+
+def test_the_bytes_do_not_depend_on_finishing_order(tmp_path: Path) -> None:
+    labels = [pair(n, (-1) ** n * n / 4, x, y) for n in range(9) for x, y in ((0, 1), (0, 2), (1, 2))]
+    best(tmp_path / "one", labels)
+    best(tmp_path / "other", labels[::-1])
+    for name in ("sft.jsonl", "dropped.jsonl", "README.md"):
+        assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "other" / name).read_bytes()
+
+
+def test_the_card_says_that_a_judge_chose_the_replies(tmp_path: Path) -> None:
+    best(tmp_path, [pair(0, 2.0)])
+    card = (tmp_path / "README.md").read_text()
+    assert "# Best replies under `kind`" in card and "best-of-n" in card
+    assert "not calibrated" in card and "| threshold |" not in card
+    assert "\ncai export RUN --best\n" in card
+
+
+def test_options_about_pairs_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(
+        UsageError, match="--pairing, --dead-zone: only for pairs; --best takes one reply to each prompt"
+    ):
+        best(tmp_path, [pair(0, 2.0)], pairing="best-worst", dead_zone=0.8)
+
+
+def test_parquet_has_the_columns_of_the_rows(tmp_path: Path) -> None:
+    parquet = pytest.importorskip("pyarrow.parquet")
+    best(tmp_path, [pair(0, 2.0)], parquet=True)
+    assert parquet.read_table(tmp_path / "sft.parquet").to_pylist() == rows(tmp_path / "sft.jsonl")
