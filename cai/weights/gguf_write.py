@@ -1,8 +1,7 @@
 """Writes a model of transformers as a GGUF file, which `local:` and llama.cpp read.
 
-Of the Llama architecture alone, with a byte-level BPE tokenizer. Metadata are those of the GGUF file the model came
-from; for another model they are made from its config and tokenizer. Knows tensors and the GGUF container; nothing of
-adapters or folders.
+Only models of the Llama architecture with a byte-level BPE tokenizer. Metadata are those of the GGUF file the model
+came from; for another model they are made from its config and tokenizer.
 """
 
 from __future__ import annotations
@@ -18,11 +17,12 @@ from cai.weights.vendors import need
 
 # How a tokenizer cuts text before it merges, as tokenizer.json has it, and what these rules are called in a GGUF file.
 # No others are written: where OpenVINO GenAI 2026.4 does not know a name, as Llama 3's, it cuts by rules of its own.
-RULES, NAME = {"type": "Digits", "individual_digits": True}, "smollm"
+RULES = {"type": "Digits", "individual_digits": True}
+NAME = "smollm"
 
 
 def check_gguf(config: Any, tokenizer: Any, source: Path | None = None) -> None:
-    """UsageError for a model that `write_gguf` cannot write faithfully, as far as config and tokenizer tell it."""
+    """UsageError for a model that `write_gguf` cannot write faithfully, as far as config and tokenizer show it."""
     need("--gguf", "local", "gguf")
     _check_model(config)
     if source is None:
@@ -30,9 +30,9 @@ def check_gguf(config: Any, tokenizer: Any, source: Path | None = None) -> None:
         return
     import gguf
 
-    told = len(gguf.GGUFReader(source).get_field("tokenizer.ggml.tokens").data)
-    if told != config.vocab_size:
-        raise UsageError(f"the model has other tokens than {source}, whose {told:,} a GGUF file would name")
+    count = len(gguf.GGUFReader(source).get_field("tokenizer.ggml.tokens").data)
+    if count != config.vocab_size:
+        raise UsageError(f"the model has other tokens than {source}, whose {count:,} a GGUF file would name")
 
 
 def write_gguf(model: Any, tokenizer: Any, target: Path, source: Path | None = None) -> None:
@@ -85,22 +85,28 @@ def _check_model(config: Any) -> None:
 
 
 def _check_tokenizer(config: Any, tokenizer: Any) -> None:
-    if (count := len(tokenizer)) > config.vocab_size:
+    count = len(tokenizer)
+    if count > config.vocab_size:
         raise UsageError(f"the tokenizer has {count:,} tokens and the model {config.vocab_size:,}: no GGUF file can be")
-    told = json.loads(tokenizer.backend_tokenizer.to_str())
-    match (told["pre_tokenizer"] or {}).get("pretokenizers"):
-        case [first, {"type": "ByteLevel", "add_prefix_space": False, "use_regex": True}] if (
-            first == RULES and told["model"]["type"] == "BPE" and not told["normalizer"]
-        ):
-            pass
-        case _:
-            raise UsageError(
-                "no GGUF file says how this tokenizer cuts text: known are byte-level BPE that takes digits one by "
-                "one, as SmolLM's, and models that came from a GGUF file; use hf:"
-            )
+    if not _cuts_as_smollm(json.loads(tokenizer.backend_tokenizer.to_str())):
+        raise UsageError(
+            "no GGUF file says how this tokenizer cuts text: known are byte-level BPE that takes digits one by "
+            "one, as SmolLM's, and models that came from a GGUF file; use hf:"
+        )
     plain, whole = (tokenizer.encode("a", add_special_tokens=special) for special in (False, True))
     if whole not in (plain, [tokenizer.bos_token_id, *plain]):
         raise UsageError("the tokenizer puts more than a begin token around a text, which no GGUF file says; use hf:")
+
+
+def _cuts_as_smollm(facts: dict[str, Any]) -> bool:
+    """Whether the tokenizer.json of a tokenizer is of the one kind that is written."""
+    if facts["model"]["type"] != "BPE" or facts["normalizer"]:
+        return False
+    match (facts["pre_tokenizer"] or {}).get("pretokenizers"):
+        case [first, {"type": "ByteLevel", "add_prefix_space": False, "use_regex": True}]:
+            return bool(first == RULES)
+        case _:
+            return False
 
 
 def _tensors(model: Any) -> Iterator[tuple[str, Any]]:
@@ -114,8 +120,8 @@ def _tensors(model: Any) -> Iterator[tuple[str, Any]]:
     for name, weight in model.state_dict().items():
         if name == "lm_head.weight" and config.tie_word_embeddings:
             continue
-        told = names.get_name(name, try_suffixes=(".weight",))
-        if told is None:
+        gguf_name = names.get_name(name, try_suffixes=(".weight",))
+        if gguf_name is None:
             raise UsageError(f"the weights {name} have no place in a GGUF file; use hf:")
         array = weight.detach().float().cpu().numpy()
         for end, count in heads.items():
@@ -126,7 +132,7 @@ def _tensors(model: Any) -> Iterator[tuple[str, Any]]:
                 array = array.astype(numpy.float16)
         if not numpy.isfinite(array).all():
             raise CaiError(f"the weights {name} hold what F16 cannot: infinite, no number, or over 65,504; use hf:")
-        yield told, array
+        yield gguf_name, array
 
 
 def _paired(array: Any, heads: int) -> Any:
@@ -160,15 +166,15 @@ def _add_metadata(writer: Any, config: Any, tokenizer: Any, name: str) -> None:
 def _add_tokenizer(writer: Any, config: Any, tokenizer: Any) -> None:
     import gguf
 
-    told = json.loads(tokenizer.backend_tokenizer.to_str())
-    kinds = {token["id"]: 3 if token["special"] else 4 for token in told["added_tokens"]}  # control, or user's own
+    facts = json.loads(tokenizer.backend_tokenizer.to_str())
+    kinds = {token["id"]: 3 if token["special"] else 4 for token in facts["added_tokens"]}  # control, or user's own
     count = len(tokenizer)
     unused = range(count, config.vocab_size)
     writer.add_tokenizer_model("gpt2")
     writer.add_tokenizer_pre(NAME)
     writer.add_token_list([*tokenizer.convert_ids_to_tokens(range(count)), *(f"[PAD{n}]" for n in unused)])
     writer.add_token_types([kinds.get(n, 1) for n in range(count)] + [int(gguf.TokenType.UNUSED) for _ in unused])
-    merges = told["model"]["merges"]
+    merges = facts["model"]["merges"]
     writer.add_token_merges([merge if isinstance(merge, str) else " ".join(merge) for merge in merges])
     for add, token in (
         (writer.add_bos_token_id, tokenizer.bos_token_id),

@@ -32,10 +32,12 @@ def fingerprint(path: Path, *patterns: str) -> str:
     patterns: which of a folder's files count; none: all do.
     """
     digest = hashlib.sha256()
-    parts = {part for pattern in patterns or "*" for part in path.glob(pattern)} if path.is_dir() else {path}
-    for file in sorted(parts):
-        if file.is_file():
-            digest.update(f"{file.name if path.is_dir() else ''}\0{_hash(file)}\0".encode())
+    if not path.is_dir():
+        digest.update(f"\0{_hash(path)}\0".encode())
+    else:
+        files = {file for pattern in patterns or "*" for file in path.glob(pattern) if file.is_file()}
+        for file in sorted(files):
+            digest.update(f"{file.name}\0{_hash(file)}\0".encode())
     return digest.hexdigest()[:12]
 
 
@@ -47,18 +49,19 @@ def _hash(path: Path) -> str:
         return _sha256(path)
     known = f"{before.st_size} {before.st_mtime_ns} {before.st_ino} ".encode() + os.fsencode(path)
     note = cache_folder() / "hashes" / hashlib.sha256(os.fsencode(path)).hexdigest()[:32]
-    told, _, found = (note.read_bytes() if note.is_file() else b"").rpartition(b" ")
-    if told == known:
-        return found.decode()
-    found = _sha256(path).encode()
+    if note.is_file():
+        noted, _, digest = note.read_bytes().rpartition(b" ")
+        if noted == known:
+            return digest.decode()
+    digest = _sha256(path).encode()
     after = path.stat()
     # A file that changed just now may change again within a tick of its clock, and look the same.
     if after.st_mtime_ns == before.st_mtime_ns and time.time_ns() - after.st_mtime_ns > SETTLED:
         try:
             note.parent.mkdir(parents=True, exist_ok=True)
             with tempfile.NamedTemporaryFile(dir=note.parent, prefix=".making-", delete=False) as scratch:
-                scratch.write(known + b" " + found)
+                scratch.write(known + b" " + digest)
             os.replace(scratch.name, note)
         except OSError as error:
             log.info("%s: its hash cannot be remembered in %s (%s), so it is read each time", path, note, error)
-    return found.decode()
+    return digest.decode()

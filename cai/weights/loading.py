@@ -1,7 +1,7 @@
 """Loads a language model or a reward model of transformers, with its adapter on it, and refuses what is not whole.
 
 transformers makes up weights that a file lacks, and peft drops those that have no place: both go on with a word in a
-log at most, and the answers are another model's. Knows files, transformers and peft; nothing of prompts or engines.
+log at most, and the answers are another model's.
 """
 
 from __future__ import annotations
@@ -30,12 +30,13 @@ def reasons(spec: str, doing: str = "load") -> Iterator[None]:
 
 def words_of(base: Base) -> str:
     """Where the tokenizer is: an adapter may have its own."""
-    own = base.adapter is not None and (base.adapter / "tokenizer_config.json").exists()
-    return str(base.adapter) if own else base.place
+    if base.adapter is not None and (base.adapter / "tokenizer_config.json").exists():
+        return str(base.adapter)
+    return base.place
 
 
 def load_tokenizer(base: Base) -> Any:
-    """The tokenizer, an adapter's own where it has one; UnknownModel with the reason where there is none."""
+    """The tokenizer, an adapter's own if it has one; UnknownModel with the reason if there is none."""
     from transformers import AutoTokenizer
 
     place, options = _where(base, words_of(base))
@@ -44,7 +45,7 @@ def load_tokenizer(base: Base) -> Any:
 
 
 def load_config(base: Base, **more: Any) -> Any:
-    """The config of the weights, told `more` besides; UnknownModel with the reason where there is none."""
+    """The config of the weights with `more` set in it; UnknownModel with the reason if there is none."""
     from transformers import AutoConfig
 
     place, options = _where(base, base.place)
@@ -57,7 +58,7 @@ def load_model(
 ) -> Any:
     """The model, of a `base.place` that may be a GGUF file too; with an adapter, peft's model of both.
 
-    new_head: a reward model may begin as a language model; trains: the adapter does; more: what the config is told.
+    new_head: a reward model may begin as a language model; trains: the adapter does; more: set in the config.
     Raises UsageError for a model of the other kind, UnknownModel for one that lacks weights, has others than its config
     says, or cannot be loaded at all.
     """
@@ -68,27 +69,33 @@ def load_model(
     place, options = _where(base, base.place)
     if "gguf_file" in options:
         need(base.spec, "local", "gguf")
+    own_head = base.adapter is None and not new_head
     with reasons(base.spec), quiet():
-        from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
-
-        # A GGUF file holds no reward model, and takes 4 s more to give its config alone.
-        config = None if "gguf_file" in options else load_config(base, **more)
-        own = base.adapter is None and not new_head
-        if own and config is not None:
-            check_kind(base, rewards=rewards, architectures=config.architectures or ())
-        if rewards and config is not None:
-            config.num_labels = 1 if not own else _one(base, config.num_labels)
-        kind = AutoModelForSequenceClassification if rewards else AutoModelForCausalLM
-        model, told = kind.from_pretrained(
+        config = None
+        if "gguf_file" not in options:  # which cannot hold a reward model, and takes 4 s more to give its config alone
+            config = load_config(base, **more)
+            if own_head:
+                check_kind(base, rewards=rewards, architectures=config.architectures or ())
+            if rewards:
+                _set_one_label(base, config, own_head)
+        model, report = _model_class(rewards).from_pretrained(
             place, config=config, dtype=dtype, use_safetensors=True, output_loading_info=True, **options
         )
-        body = f"{model.base_model_prefix}."
-        lacking, over = told["missing_keys"], told["unexpected_keys"]
+        lacking, over = report["missing_keys"], report["unexpected_keys"]
         if rewards:  # one head in another's place is what makes a reward model of a language model
-            lacking = {name for name in lacking if own or name.startswith(body)}
+            body = f"{model.base_model_prefix}."
+            lacking = {name for name in lacking if own_head or name.startswith(body)}
             over = {name for name in over if name.startswith(body)}
         _whole(base, "the model", lacking, over)
-        return model if base.adapter is None else _with_adapter(model, base, base.adapter, trains)
+        if base.adapter is None:
+            return model
+        return _with_adapter(model, base, base.adapter, trains)
+
+
+def _model_class(rewards: bool) -> Any:
+    from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
+
+    return AutoModelForSequenceClassification if rewards else AutoModelForCausalLM
 
 
 def _where(base: Base, place: str) -> tuple[str, dict[str, Any]]:
@@ -102,34 +109,44 @@ def _where(base: Base, place: str) -> tuple[str, dict[str, Any]]:
     return place, options
 
 
-def _one(base: Base, labels: int) -> int:
-    if labels != 1:
-        raise UsageError(f"{base.spec} is no reward model: it has {labels} labels, and a reward model has one")
-    return labels
+def _set_one_label(base: Base, config: Any, own_head: bool) -> None:
+    """Make it the config of a reward model; UsageError if the model's own head gives several numbers."""
+    if own_head and config.num_labels != 1:
+        raise UsageError(
+            f"{base.spec} is not a reward model: it has {config.num_labels} labels, and a reward model has one"
+        )
+    config.num_labels = 1
 
 
 def _with_adapter(model: Any, base: Base, folder: Path, trains: bool) -> Any:
     from peft import PeftModel
 
     tuned = PeftModel.from_pretrained(model, str(folder), is_trainable=trains)
-    told = tuned.load_adapter(str(folder), "default", is_trainable=trains)  # again, for what it tells
-    _whole(base, f"the adapter, for {base.place},", told.missing_keys, told.unexpected_keys)
+    report = tuned.load_adapter(str(folder), "default", is_trainable=trains)  # again, for what it reports
+    _whole(base, f"the adapter, for {base.place},", report.missing_keys, report.unexpected_keys)
     return tuned
 
 
 def _whole(base: Base, what: str, lacking: Collection[str], over: Collection[str]) -> None:
-    """UnknownModel where weights are missing, or have no place."""
-    said = [f"lacks {_some(lacking)}"] if lacking else []
-    said += [f"has no place for {_some(over)}"] if over else []
-    if said:
+    """UnknownModel if weights are missing, or have no place."""
+    problems = []
+    if lacking:
+        problems.append(f"lacks {_some(lacking)}")
+    if over:
+        problems.append(f"has no place for {_some(over)}")
+    if problems:
         raise UnknownModel(
-            f"cannot load {base.spec}: {what} {' and '.join(said)}: its files are damaged, or belong to another model"
+            f"cannot load {base.spec}: {what} {' and '.join(problems)}: its files are damaged, or belong to another "
+            "model"
         )
 
 
 def _some(names: Collection[str]) -> str:
     shown = ", ".join(sorted(names)[:3])
-    return shown if len(names) <= 3 else f"{shown} and {len(names) - 3} more weight{'s' if len(names) > 4 else ''}"
+    more = len(names) - 3
+    if more <= 0:
+        return shown
+    return f"{shown} and 1 more weight" if more == 1 else f"{shown} and {more} more weights"
 
 
 def open_reward(base: Base, dtype: Any) -> tuple[Any, Any]:

@@ -1,4 +1,4 @@
-"""Other packages: needed, quiet, and their warnings left to themselves."""
+"""Other packages: whether they are installed, and how they are kept quiet."""
 
 from __future__ import annotations
 
@@ -16,17 +16,20 @@ VENDORS = r"(accelerate|peft|transformers|trl)\b"  # who calls, by the name of i
 
 @contextmanager
 def silence_libraries() -> Iterator[None]:
-    """Without their progress bars and reports."""
+    """Without the progress bars and reports of datasets, TRL and transformers."""
     import datasets
 
-    hidden, tqdm = datasets.are_progress_bars_disabled(), os.environ.get("TQDM_DISABLE")
-    os.environ["TQDM_DISABLE"] = "1"  # TRL's bars over the reference's rows: `progress` tells
+    hidden = datasets.are_progress_bars_disabled()
+    tqdm = os.environ.get("TQDM_DISABLE")
+    os.environ["TQDM_DISABLE"] = "1"  # TRL's bars over the reference's rows: our own progress covers them
     datasets.disable_progress_bars()
     try:
         with quiet():
             yield
     finally:
-        os.environ.pop("TQDM_DISABLE") if tqdm is None else os.environ.update(TQDM_DISABLE=tqdm)
+        del os.environ["TQDM_DISABLE"]
+        if tqdm is not None:
+            os.environ["TQDM_DISABLE"] = tqdm
         if not hidden:
             datasets.enable_progress_bars()
 
@@ -39,21 +42,22 @@ def need(what: str, extra: str, *packages: str) -> None:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Without transformers' progress bars and reports: one line on the screen is ours, and `loading` checks weights."""
+    """Without transformers' progress bars and reports: the screen is ours, and `loading` checks the weights itself."""
     from transformers.utils import logging as vendor
 
-    shown, level = vendor.is_progress_bar_enabled(), vendor.get_verbosity()
+    shown = vendor.is_progress_bar_enabled()
+    level = vendor.get_verbosity()
     vendor.disable_progress_bar()
     vendor.set_verbosity_error()
-    hub = logging.getLogger("huggingface_hub")  # which tells of every try to reach it
-    told = hub.level
+    hub = logging.getLogger("huggingface_hub")  # which logs every attempt to reach it
+    hub_level = hub.level
     hub.setLevel(logging.ERROR)
     try:
-        with warnings.catch_warnings():  # one vendor tells another that a name of its is old
+        with warnings.catch_warnings():  # these packages use deprecated names of each other
             warnings.filterwarnings("ignore", category=FutureWarning, module=VENDORS)
             yield
     finally:
-        hub.setLevel(told)
+        hub.setLevel(hub_level)
         vendor.set_verbosity(level)
         if shown:
             vendor.enable_progress_bar()

@@ -115,7 +115,7 @@ def test_an_answer_without_the_logprobs_or_scores_asked_for_is_a_gap(tmp_path: P
     path = write(tmp_path / "a.jsonl", HELLO, HELLO | {"index": 1, "scores": [-1.0]})
     with pytest.raises(ModelStopped, match="without `logprobs`"):
         ask(path, call(top_logprobs=5))
-    with pytest.raises(ModelStopped, match="has 1 `scores` where 2 were asked for"):
+    with pytest.raises(ModelStopped, match="has 1 `scores` and 2 were asked for"):
         ask(path, call(index=1, score=("A", "B")))
 
 

@@ -51,7 +51,7 @@ def test_a_base_that_is_nowhere_is_an_error_that_says_what_to_do(base: Path, tmp
     made = adapter(tmp_path / "a", str(base), record=record)
     shutil.rmtree(base)
     with pytest.raises(
-        CaiError, match=r"base model is not to be had: .*base.*; put it back, or write where it is .*base_model_name"
+        CaiError, match=r"base model cannot be found: .*base.*; put it back, or write its folder .*base_model_name"
     ):
         base_of(made)
 
@@ -70,7 +70,7 @@ def test_an_adapter_that_names_no_base_is_an_error(base: Path, tmp_path: Path) -
 def test_a_record_that_does_not_tell_the_base_is_damaged(base: Path, tmp_path: Path, model: object) -> None:
     made = adapter(tmp_path / "a", str(base))
     (made / "training.json").write_text(json.dumps({"model": model}))
-    with pytest.raises(CaiError, match=r"training\.json is damaged: its model is not told by spec, place, mark"):
+    with pytest.raises(CaiError, match=r"training\.json is damaged: its model lacks spec, place, mark"):
         base_of(made)
     (made / "training.json").write_text("{}")  # of a training that was stopped before it knew
     assert base_of(made).place == str(base)

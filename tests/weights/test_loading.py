@@ -111,12 +111,12 @@ def test_a_reward_model_is_no_language_model(base: Path, tmp_path: Path) -> None
 
 def test_a_language_model_is_no_reward_model(base: Path, tmp_path: Path) -> None:
     made = adapter(tmp_path / "a", str(base))
-    with pytest.raises(UsageError, match=r"is no reward model: its adapter is for CAUSAL_LM, not for SEQ_CLS"):
+    with pytest.raises(UsageError, match=r"is not a reward model: its adapter is for CAUSAL_LM, not for SEQ_CLS"):
         load_model(find_base(str(made)), torch.float32, rewards=True)
     for folder in (base, made):
-        with pytest.raises(UsageError, match="is no reward model"):
+        with pytest.raises(UsageError, match="is not a reward model"):
             RewardModel(str(folder))
-    with pytest.raises(UsageError, match="is no reward model: it has 2 labels"):
+    with pytest.raises(UsageError, match="is not a reward model: it has 2 labels"):
         load_model(find_base(str(reward(tmp_path / "two", base, labels=2))), torch.float32, rewards=True)
 
 

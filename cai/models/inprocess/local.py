@@ -105,7 +105,7 @@ class LocalModel:
         genai = import_genai()
         path = self._path or default_weights()
         try:
-            tokenizer = self._tokenizer.tokenizer if self._tokenizer else genai.Tokenizer(path)
+            tokenizer = genai.Tokenizer(path) if self._tokenizer is None else self._tokenizer.tokenizer
             properties = FAST if work == "reply" else EXACT
             pipeline = genai.ContinuousBatchingPipeline(path, tokenizer, self._scheduler(work), "CPU", **properties)
         except Exception as error:  # of any type: an unknown GGUF tokenizer is an IndexError
@@ -252,4 +252,6 @@ def _folder_context(path: Path) -> int | None:
     if not (path / "config.json").exists():
         return None
     context = read_object(path / "config.json").get("max_position_embeddings")
-    return context if isinstance(context, int) else None
+    if isinstance(context, int):
+        return context
+    return None

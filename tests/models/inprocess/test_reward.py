@@ -119,12 +119,12 @@ def test_control_tokens_in_a_reply_open_no_turn(folder: Path) -> None:
 
 
 def test_more_than_one_label_is_no_reward_model(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="is no reward model: it has 2 labels"):
+    with pytest.raises(UsageError, match="is not a reward model: it has 2 labels"):
         ask(make(tmp_path, labels=2), call("Yes."))
 
 
 def test_a_language_model_is_refused_before_a_run_begins(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match=r"is no reward model but a language model .* asked with hf:"):
+    with pytest.raises(UsageError, match=r"is not a reward model but a language model .* ask it with hf:"):
         RewardModel(str(tiny.model(tmp_path, tiny.PLAIN)))
 
 
