@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from cai.cli.common import Json, print_json, say
+from cai.cli.common import Json, print_report
 
 
 def audit(
@@ -33,9 +33,6 @@ def audit(
 
     limits = read_limits(fail_on or [])
     found = audit_dataset(file, reply_field=reply_field, prompt_field=prompt_field, against=against, rows=rows)
-    if json:
-        print_json(found.model_dump(mode="json"), json)
-    else:
-        say(found.lines())
+    print_report(found, json)
     if failures := found.failures(limits):
         raise CaiError(f"{file}: {'; '.join(failures)}")

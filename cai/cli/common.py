@@ -8,7 +8,7 @@ import textwrap
 import types
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any, Union, get_args, get_origin
+from typing import TYPE_CHECKING, Annotated, Any, Protocol, Union, get_args, get_origin
 
 import typer
 from typer.core import TyperGroup
@@ -189,6 +189,24 @@ def say(lines: Iterable[str]) -> None:
 
             line = printable(line)
         print(line)  # typer.echo would take colours out of what goes into a file: not the exact text any more
+
+
+class Report(Protocol):
+    """What a command found, as lines for people and as JSON."""
+
+    def lines(self) -> Iterable[str]:
+        """For people to read."""
+
+    def summary(self) -> Any:
+        """For programs."""
+
+
+def print_report(report: Report, json: bool) -> None:
+    """Print a report to stdout, as JSON or for people."""
+    if json:
+        print_json(report.summary(), json)
+    else:
+        say(report.lines())
 
 
 def print_json(value: Any, wanted: bool = True) -> None:

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from cai.cli.common import Command, Json, group, print_json, say
+from cai.cli.common import Command, Json, group, print_json, print_report, say
 from cai.cli.judge import fields_of_judging
 from cai.cli.runs import play_shown
 from cai.models import SPECS
@@ -59,10 +59,7 @@ def constitution_check(
     from cai.engine.show import template_findings
 
     report = check(file, template_findings(templates, file))
-    if json:
-        print_json(report.model_dump(mode="json"), json)
-    else:
-        say(report.lines())
+    print_report(report, json)
     if report.errors:
         raise typer.Exit(1)
 
@@ -109,10 +106,7 @@ def constitution_test(
 
     settings = {"judge": judge, "protocol": protocol, **values_of(options)}
     report = run_trial(resolve_trial(load_constitution(file), principle, settings), play_shown)
-    if json:
-        print_json(report.summary(), json)
-    else:
-        say(report.lines())
+    print_report(report, json)
     if report.failed:
         raise CaiError(f"{file}: {len(report.failed):,} of {len(report.outcomes):,} tests do not hold in both orders")
 
@@ -128,11 +122,7 @@ def constitution_ablate(
     """
     from cai.evaluation.ablation import ablate
 
-    found = ablate(labels, min_confidence=min_confidence)
-    if json:
-        print_json(found.summary(), json)
-    else:
-        say(found.lines())
+    print_report(ablate(labels, min_confidence=min_confidence), json)
 
 
 constitution_app = group(

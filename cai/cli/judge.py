@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from cai.cli import runs as cli_runs
-from cai.cli.common import Command, Fields, Json, fields_of, group, print_json, say
+from cai.cli.common import Command, Fields, Json, fields_of, group, print_report
 from cai.models import JUDGE_SPECS
 
 SHARED = (
@@ -45,10 +45,7 @@ def judge_calibrate(
         check_plots()
     report = calibrate_file(file, delta=delta)
     written = [] if out is None else report.save(out, plots=plots)
-    if json:
-        print_json(report.summary(), True)
-    else:
-        say(report.lines())
+    print_report(report, json)
     if written:
         typer.echo(f"wrote {', '.join(written)} in {out}", err=True)
 
@@ -67,7 +64,7 @@ def judge_bench(
 ) -> None:
     """Run judges over pairs that people labelled, and report side by side what their labels are worth.
 
-    Each judge and protocol has a folder of its own in --out (default: runs/bench-GOLD), where the same command goes on.
+    Each judge and protocol has a folder of its own in --out (default: runs/bench-GOLD); the same command resumes there.
 
     Example: cai judge bench --judge local --judge openai:gpt-4.1-mini --gold pairs.jsonl --limit 200
     """
@@ -75,19 +72,16 @@ def judge_bench(
     from cai.constitution.principles import load_constitution
     from cai.errors import ModelStopped
     from cai.evaluation.bench import resolve_bench, run_bench
-    from cai.evaluation.bench_report import lines
+    from cai.evaluation.bench_report import BenchReport
 
     settings = values_of(options)
     out = settings.pop("out") or Path("runs") / f"bench-{Path(gold).name.partition('.')[0]}"
     asked = {"principles": principles, **settings}
     setups = resolve_bench(gold, judge or ["local"], load_constitution(constitution), protocol or [], out, asked)
-    found = run_bench(setups, cli_runs.play_shown)
-    if json:
-        print_json({"gold": gold, "results": [result.summary() for result in found]}, json)
-    else:
-        say(lines(found))
-    if stopped := [result.name for result in found if result.stopped is not None]:
-        raise ModelStopped(f"not finished: {', '.join(stopped)}; the same command goes on where it stopped")
+    results = run_bench(setups, cli_runs.play_shown)
+    print_report(BenchReport(gold, tuple(results)), json)
+    if stopped := [result.name for result in results if result.stopped is not None]:
+        raise ModelStopped(f"not finished: {', '.join(stopped)}; rerun the same command to resume")
 
 
 judge_app = group(

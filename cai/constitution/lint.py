@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from itertools import combinations
 from pathlib import Path
+from typing import Any
 
 from cai.constitution.findings import Finding
 from cai.constitution.principles import Constitution, Principle, Reader, find_constitution
@@ -53,6 +54,10 @@ class Report(Record):
     constitution: ConstitutionRef | None
     errors: tuple[Finding, ...]
     warnings: tuple[Finding, ...]
+
+    def summary(self) -> dict[str, Any]:
+        """The report as JSON."""
+        return self.model_dump(mode="json")
 
     def lines(self) -> Iterator[str]:
         """The report for people to read: a line per finding, errors first, then the totals."""

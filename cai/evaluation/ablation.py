@@ -1,13 +1,10 @@
-"""`cai constitution ablate`: what each principle decides, and what leaving it out would change, from stored votes.
-
-Reads labels and asks no model. The arithmetic is that of `judge`.
-"""
+"""`cai constitution ablate`: what each principle decides, and what leaving it out would change, from stored votes."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +12,16 @@ import orjson
 from pydantic import ValidationError
 
 from cai.errors import InputError, UsageError
-from cai.export.pairs import Filters, confidence
-from cai.judge.belief import count_votes, mean_preference, probability
-from cai.judge.metrics import credit, wilson
+from cai.judge.belief import belief, mean_preference, odds_of_votes, probability
+from cai.judge.metrics import confidence, credit, wilson
 from cai.records import Label, Record, Vote
 from cai.sources.files import read_records
+from cai.texts.tables import columns, number
+
+LEGEND = (
+    "wins: the pair's verdict is its own; rest: that of the others is. Without it the others' votes decide;",
+    "turn: another verdict; alone: none; people: change of agreement. A new run would draw another instead.",
+)
 
 
 class Left(Record):
@@ -28,7 +30,7 @@ class Left(Record):
     principle: str
     pairs: int  # in which it has a valid vote
     invalid_vote_rate: float  # of its votes
-    win_rate: float | None  # how often the pair's verdict is its own; where it names neither reply, half
+    win_rate: float | None  # how often the pair's verdict is its own; half if it names neither reply
     agrees_with_rest: float | None  # how often the verdict of the other principles is its own
     rest: int  # pairs in which these have one
     strength: float | None  # mean |d| in nats; None: the judge gives no probabilities
@@ -36,8 +38,8 @@ class Left(Record):
     turned: int  # pairs that would have another verdict
     gained: int  # pairs that would reach the threshold
     lost: int  # pairs that would fall below it
-    alone: int  # pairs judged by no other valid vote: nobody would know
-    people: float | None  # by how much agreement with people would change, where both are known
+    alone: int  # pairs with no other valid vote, which would have no verdict
+    people: float | None  # by how much agreement with people would change, in pairs with both
     people_pairs: int
 
     @property
@@ -46,8 +48,7 @@ class Left(Record):
         return self.turned + self.gained + self.lost + self.alone
 
 
-@dataclass(frozen=True, slots=True)
-class Ablation:
+class Ablation(Record):
     """Every principle of some labels, those first whose absence would change most."""
 
     source: str
@@ -73,49 +74,55 @@ class Ablation:
 
     def summary(self) -> dict[str, Any]:
         """The table as JSON."""
-        return {
-            "source": self.source,
-            "pairs": self.pairs,
-            "protocol": self.protocol,
-            "min_confidence": self.min_confidence,
-            "weighted": self.weighted,
-            "principles": [one.model_dump() for one in self.principles],
-            "notes": list(self.notes()),
-        }
+        return {**self.model_dump(), "notes": list(self.notes())}
 
     def lines(self) -> Iterator[str]:
         """The table for people to read."""
-        counted = "" if self.weighted is None else f", principles count {'by weight' if self.weighted else 'alike'}"
-        yield f"{self.source}: {self.pairs:,} pairs with a valid vote, protocol {self.protocol}{counted}"
+        counting = {None: "", True: ", principles count by weight", False: ", principles count alike"}
+        how = f"protocol {self.protocol}{counting[self.weighted]}"
+        yield f"{self.source}: {self.pairs:,} pairs with a valid vote, {how}"
         yield ""
-        width = 2 + max(len(one.principle) for one in self.principles)
         at = f"≥{self.min_confidence:g}"
-        yield f"{'':{width}}{'its votes':>40}{'without it':>25}"
         heads = ("pairs", "invalid", "wins", "rest", "|d|", "bias", "turn", f"+{at}", f"-{at}", "alone", "people")
-        yield f"{'principle':{width}}" + "".join(map("{:>8}".format, heads))
-        for one in self.principles:
-            cells = (
-                f"{one.pairs:,}", f"{one.invalid_vote_rate:.1%}", _told(one.win_rate, ".1%"),
-                _told(one.agrees_with_rest, ".1%"), _told(one.strength, ".3f"), _told(one.bias, "+.3f"),
-                f"{one.turned:,}", f"{one.gained:,}", f"{one.lost:,}", f"{one.alone:,}", _told(one.people, "+.1%"),
-            )  # fmt: skip
-            yield f"{one.principle:{width}}" + "".join(map("{:>8}".format, cells))
+        yield from columns([("principle", *heads), *map(_cells, self.principles)])
         yield ""
-        yield "wins: the pair's verdict is its own; rest: that of the others is. Without it the others' votes decide;"
-        yield "turn: another verdict; alone: none; people: change of agreement. A new run would draw another instead."
+        yield from LEGEND
         yield from self.notes()
 
 
-class _Tally:
-    """Counts of one principle."""
+def _cells(one: Left) -> list[str]:
+    return [
+        one.principle,
+        f"{one.pairs:,}",
+        f"{one.invalid_vote_rate:.1%}",
+        number(one.win_rate, ".1%"),
+        number(one.agrees_with_rest, ".1%"),
+        number(one.strength, ".3f"),
+        number(one.bias, "+.3f"),
+        f"{one.turned:,}",
+        f"{one.gained:,}",
+        f"{one.lost:,}",
+        f"{one.alone:,}",
+        number(one.people, "+.1%"),
+    ]
 
-    def __init__(self) -> None:
-        self.votes = self.valid = self.pairs = self.turned = self.gained = self.lost = self.alone = 0
-        self.won: list[float] = []
-        self.with_rest: list[float] = []
-        self.strengths: list[float] = []
-        self.biases: list[float] = []
-        self.people: list[float] = []
+
+@dataclass
+class _Tally:
+    """Counts of one principle; lists have a value for each pair or vote that they are a mean over."""
+
+    votes: int = 0
+    valid: int = 0
+    pairs: int = 0
+    turned: int = 0
+    gained: int = 0
+    lost: int = 0
+    alone: int = 0
+    won: list[float] = field(default_factory=list)
+    with_rest: list[float] = field(default_factory=list)
+    strengths: list[float] = field(default_factory=list)
+    biases: list[float] = field(default_factory=list)
+    people: list[float] = field(default_factory=list)
 
     def left(self, principle: str) -> Left:
         return Left(
@@ -136,6 +143,67 @@ class _Tally:
         )
 
 
+@dataclass
+class _Way:
+    """One way to weigh votes, and the counts of every principle under it."""
+
+    weighted: bool
+    tallies: dict[str, _Tally] = field(default_factory=dict)
+
+    def odds(self, votes: Sequence[Vote], protocol: str) -> float | None:
+        """Log odds that a is better by some votes, as the judge weighs them; None if none is valid."""
+        if protocol == "vote":
+            return odds_of_votes(votes)
+        return mean_preference(votes, weighted=self.weighted)
+
+    def explains(self, label: Label) -> bool:
+        """Whether the votes of a label, weighed so, give its z."""
+        odds = self.odds(label.votes, label.protocol)
+        if odds is None or label.z is None:
+            return odds is label.z
+        return math.isclose(odds, label.z, abs_tol=1e-9)
+
+    def count(self, label: Label, least: float) -> None:
+        """Count what a label says of each of its principles."""
+        for principle in dict.fromkeys(vote.principle for vote in label.votes):
+            tally = self.tallies.setdefault(principle, _Tally())
+            own = [vote for vote in label.votes if vote.principle == principle]
+            tally.votes += len(own)
+            tally.valid += sum(vote.valid for vote in own)
+            mine = self.odds(own, label.protocol)
+            if mine is None or label.z is None:
+                continue
+            tally.pairs += 1
+            tally.strengths += [abs(vote.d) for vote in own if vote.d is not None]
+            tally.biases += [vote.b for vote in own if vote.b is not None]
+            if label.z:
+                tally.won.append(credit(probability(mine), label.z > 0))
+            rest = self.odds([vote for vote in label.votes if vote.principle != principle], label.protocol)
+            if rest is None:
+                tally.alone += 1
+                continue
+            if rest:
+                tally.with_rest.append(credit(probability(mine), rest > 0))
+            _count_change(tally, label, label.z, rest, least)
+
+    def principles(self) -> list[Left]:
+        """What was counted, those first whose absence would change most."""
+        rows = [tally.left(name) for name, tally in self.tallies.items()]
+        return sorted(rows, key=lambda one: (-one.changes, -one.turned, one.principle))
+
+
+def _count_change(tally: _Tally, label: Label, z: float, rest: float, least: float) -> None:
+    """Count what is different if the log odds of a label are `rest`, without a principle, rather than z."""
+    tally.turned += _sign(z) != _sign(rest)
+    before = _confidence(label, z) >= least
+    after = _confidence(label, rest) >= least
+    tally.gained += after and not before
+    tally.lost += before and not after
+    if label.human is not None:
+        truth = label.human == "a"
+        tally.people.append(credit(probability(rest), truth) - credit(probability(z), truth))
+
+
 def ablate(source: str | Path | Iterable[Label], *, min_confidence: float = 0.7) -> Ablation:
     """Take each principle in turn out of stored labels; what the remaining votes say is the verdict without it.
 
@@ -145,35 +213,40 @@ def ablate(source: str | Path | Iterable[Label], *, min_confidence: float = 0.7)
     if not 0.5 <= min_confidence <= 1:
         raise UsageError(f"--min-confidence {min_confidence!r} must be a number from 0.5 to 1")
     # Whether votes count by weight is not written in a row: it follows from how many principles the constitution had.
-    # So both ways are counted until one does not give a row's z. Where both always do, as where weights are equal, they
+    # So both ways are counted until one does not give a row's z. If both always do, as with equal weights, votes
     # counted by weight if every pair was judged under the same principles: drawn ones would differ.
-    where = _file_of(source) if isinstance(source, str | Path) else None
-    ways: dict[bool, dict[str, _Tally]] = {False: {}, True: {}}
+    path = _file_of(source) if isinstance(source, str | Path) else None
+    ways = [_Way(False), _Way(True)]
     first: Label | None = None
-    pairs, drawn = 0, False
-    for line, label in _read_labels(source if where is None else where):
+    pairs = 0
+    drawn = False
+    for line, label in _read_labels(source if path is None else path):
         first = first or label
-        _like(first, label, where, line)
-        ways = {
-            way: tallies
-            for way, tallies in ways.items()
-            if _same(label.z, _odds(label.votes, label.protocol, weighted=way))
-        }
+        _check_same_run(first, label, path, line)
+        ways = [way for way in ways if way.explains(label)]
         if not ways:
             problem = "z does not follow from the votes: the row was changed, or made by another version; label again"
-            raise InputError(problem, where, line)
+            raise InputError(problem, path, line)
         pairs += label.z is not None
         drawn = drawn or {vote.principle for vote in label.votes} != {vote.principle for vote in first.votes}
-        for way, tallies in ways.items():
-            _leave_out(label, tallies, min_confidence, weighted=way)
+        for way in ways:
+            way.count(label, min_confidence)
     if first is None:
-        raise InputError("there is no label in it", where)
-    tables = {way: [tally.left(name) for name, tally in tallies.items()] for way, tallies in ways.items()}
-    weighted = not drawn if len(tables) == 2 else next(iter(tables))
-    found = sorted(tables[weighted], key=lambda one: (-one.changes, -one.turned, one.principle))
-    no_matter = all(table == tables[weighted] for table in tables.values()) and len(tables) == 2
-    name = "labels" if where is None else str(source)
-    return Ablation(name, pairs, first.protocol, min_confidence, None if no_matter else weighted, tuple(found))
+        raise InputError("there is no label in it", path)
+    weighted: bool | None = ways[0].weighted
+    if len(ways) == 2:
+        weighted = not drawn
+        ways = [way for way in ways if way.weighted == weighted] + [way for way in ways if way.weighted != weighted]
+        if ways[0].principles() == ways[1].principles():
+            weighted = None
+    return Ablation(
+        source="labels" if path is None else str(source),
+        pairs=pairs,
+        protocol=first.protocol,
+        min_confidence=min_confidence,
+        weighted=weighted,
+        principles=tuple(ways[0].principles()),
+    )
 
 
 def _file_of(source: str | Path) -> Path:
@@ -193,74 +266,35 @@ def _read_labels(source: Path | Iterable[Any]) -> Iterator[tuple[int, Label]]:
     for line, record in read_records(source):
         try:
             yield line, Label.model_validate_json(orjson.dumps(record))
-        except (TypeError, ValidationError) as error:  # TypeError: a line that is no JSON
-            told = error.errors()[0] if isinstance(error, ValidationError) else {"loc": (), "msg": "no JSON"}
-            name = ".".join(map(str, told["loc"])) or "the line"
-            raise InputError(f"is no row of labels.jsonl ({name}: {told['msg']})", source, line) from None
+        except TypeError:
+            raise InputError("is not a row of labels.jsonl: it is not JSON", source, line) from None
+        except ValidationError as error:
+            problem = error.errors()[0]
+            name = ".".join(map(str, problem["loc"])) or "the line"
+            raise InputError(f"is not a row of labels.jsonl ({name}: {problem['msg']})", source, line) from None
 
 
-def _like(first: Label, label: Label, where: Path | None, line: int) -> None:
-    """Raises InputError where a label is of another judge or constitution than the first, or without votes."""
+def _check_same_run(first: Label, label: Label, path: Path | None, line: int) -> None:
+    """Raise InputError if a label is of another judge or constitution than the first, or has no votes."""
     if label.protocol == "reward":
-        problem = "a reward model gave this label: it reads no principle, so that none can be left out"
-        raise InputError(problem, where, line)
+        problem = "a reward model gave this label: it reads no principle, so none can be left out"
+        raise InputError(problem, path, line)
     for name in ("protocol", "constitution", "templates"):
         if getattr(label, name) != getattr(first, name):
-            raise InputError(f"another {name} than in the first label: ablate the labels of one run", where, line)
-
-
-def _odds(votes: Sequence[Vote], protocol: str, *, weighted: bool) -> float | None:
-    """Log odds that a is better by some votes, as the judge weighs them; None where none is valid."""
-    if protocol != "vote":
-        return mean_preference(votes, weighted=weighted)
-    for_a, count = count_votes(votes)
-    return math.log(for_a + 0.5) - math.log(count - for_a + 0.5) if count else None  # as `judge.by_votes` does
-
-
-def _same(z: float | None, other: float | None) -> bool:
-    return z is other is None or (None not in (z, other) and math.isclose(z or 0, other or 0, abs_tol=1e-9))
-
-
-def _leave_out(label: Label, tallies: dict[str, _Tally], least: float, *, weighted: bool) -> None:
-    """Count what a label says of each of its principles."""
-    for principle in dict.fromkeys(vote.principle for vote in label.votes):
-        tally = tallies.setdefault(principle, _Tally())
-        own = [vote for vote in label.votes if vote.principle == principle]
-        tally.votes, tally.valid = tally.votes + len(own), tally.valid + sum(vote.valid for vote in own)
-        mine = _odds(own, label.protocol, weighted=weighted)
-        if mine is None or label.z is None:
-            continue
-        tally.pairs += 1
-        tally.strengths += [abs(vote.d) for vote in own if vote.d is not None]
-        tally.biases += [vote.b for vote in own if vote.b is not None]
-        if label.z:
-            tally.won.append(credit(probability(mine), label.z > 0))
-        others = [vote for vote in label.votes if vote.principle != principle]
-        rest = _odds(others, label.protocol, weighted=weighted)
-        if rest is None:
-            tally.alone += 1
-            continue
-        if rest:
-            tally.with_rest.append(credit(probability(mine), rest > 0))
-        tally.turned += _sign(label.z) != _sign(rest)
-        before, after = (_sure(label, z) >= least for z in (label.z, rest))
-        tally.gained, tally.lost = tally.gained + (after and not before), tally.lost + (before and not after)
-        if label.human is not None:
-            truth = label.human == "a"
-            tally.people.append(credit(probability(rest), truth) - credit(probability(label.z), truth))
+            raise InputError(f"another {name} than in the first label: ablate the labels of one run", path, line)
 
 
 def _sign(z: float) -> int:
     return (z > 0) - (z < 0)
 
 
-def _sure(label: Label, z: float) -> float:
-    return confidence({"z": z, "protocol": label.protocol}, Filters(temperature=label.temperature))
+def _confidence(label: Label, z: float) -> float:
+    p = belief(z, label.protocol, label.temperature)
+    assert p is not None
+    return confidence(p)
 
 
 def _mean(values: Sequence[float]) -> float | None:
-    return math.fsum(values) / len(values) if values else None
-
-
-def _told(value: float | None, form: str) -> str:
-    return "–" if value is None else format(value, form)
+    if not values:
+        return None
+    return math.fsum(values) / len(values)

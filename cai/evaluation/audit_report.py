@@ -1,16 +1,16 @@
-"""What an audit found, told as a table, and held against the limits of `--fail-on`.
-
-Knows by name all that is measured; nothing of datasets.
-"""
+"""What an audit found: as JSON, as a table, and compared with the limits of `--fail-on`."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import math
+from collections.abc import Iterable, Iterator, Mapping
 from difflib import get_close_matches
+from typing import Any
 
 from cai.errors import UsageError
 from cai.records import Record
 from cai.texts.hygiene import FAULTS
+from cai.texts.tables import columns, number
 
 OF_REPLIES = ("empty", "refusal", "refusal_full", "refusal_partial", *FAULTS)  # "refusal" is either of the two
 OF_PAIRS = ("identical", "near_identical", "both_refused", "chosen_longer")
@@ -29,7 +29,7 @@ class ReplyAudit(Record):
 
 
 class Audit(Record):
-    """What was found in a dataset; rates are shares in [0, 1], None where there is nothing to take a share of."""
+    """What was found in a dataset; rates are shares in [0, 1], None if there is nothing to take a share of."""
 
     source: str
     rows: int  # with a reply
@@ -42,67 +42,76 @@ class Audit(Record):
     rates: dict[str, float | None]  # by name, of MEASURES; those of replies are over all roles
     notes: tuple[str, ...]
 
-    def lines(self) -> list[str]:
+    def summary(self) -> dict[str, Any]:
+        """The audit as JSON."""
+        return self.model_dump(mode="json")
+
+    def lines(self) -> Iterator[str]:
         """The audit as a table, for people."""
-        told = [f"{self.source}: {self.rows:,} rows, {self.bad:,} without a reply that can be read"]
-        told += [f"  line {line}: {problem}" for line, problem in self.bad_rows]
-        told += ["", f"{'':24}" + "".join(f"{role:>12}" for role in self.roles)]
-        told.append(f"{'replies':24}" + "".join(f"{found.replies:>12,}" for found in self.roles.values()))
-        told.append(f"{'characters, on average':24}" + "".join(f"{r.characters:>12,.0f}" for r in self.roles.values()))
+        yield f"{self.source}: {self.rows:,} rows, {self.bad:,} without a reply that can be read"
+        for line, problem in self.bad_rows:
+            yield f"  line {line}: {problem}"
+        yield ""
+        roles = self.roles.values()
+        table = [["", *self.roles], ["replies", *(f"{role.replies:,}" for role in roles)]]
+        table.append(["characters, on average", *(f"{role.characters:,.0f}" for role in roles)])
         for name in OF_REPLIES:
-            told.append(
-                f"{name.replace('_', ' '):24}" + "".join(f"{r.rates[name]:>12.1%}" for r in self.roles.values())
-            )
-        told.append("")
-        for name in (*OF_PAIRS, *OF_PROMPTS):
-            if (rate := self.rates[name]) is not None:
-                told.append(f"{name.replace('_', ' '):24}{rate:>12.1%}{self.counts[name]:>12,}")
-        for role, found in self.roles.items():
-            told += [f"{share:6.1%} of {role}: “{phrase} …”" for phrase, share in found.phrases]
-        return [*told, *(f"note: {note}" for note in self.notes)]
+            table.append([name.replace("_", " "), *(f"{role.rates[name]:.1%}" for role in roles)])
+        yield from columns(table)
+        yield ""
+        measured = [name for name in (*OF_PAIRS, *OF_PROMPTS) if self.rates[name] is not None]
+        yield from columns(
+            [name.replace("_", " "), number(self.rates[name], ".1%"), f"{self.counts[name]:,}"] for name in measured
+        )
+        for role, replies in self.roles.items():
+            for phrase, share in replies.phrases:
+                yield f"{share:6.1%} of {role}: “{phrase} …”"
+        for note in self.notes:
+            yield f"note: {note}"
 
     def failures(self, limits: Mapping[str, float]) -> list[str]:
-        """What exceeds its limit and by how much, one text each; raises UsageError where a rate has no value here."""
-        found = []
+        """What exceeds its limit and by how much, one text each; raises UsageError if a rate has no value here."""
+        failures = []
         for name, limit in limits.items():
             role, _, measure = name.rpartition(".")
-            rates: Mapping[str, float | None] = self.rates
-            if role:
-                if role not in self.roles:
-                    raise UsageError(f"--fail-on {name}: there are no replies of {role!r}; {hint(role, self.roles)}")
-                rates = self.roles[role].rates
-            rate = rates.get(measure)
+            if role and role not in self.roles:
+                raise UsageError(f"--fail-on {name}: there are no replies of {role!r}; {hint(role, self.roles)}")
+            rate = self.roles[role].rates.get(measure) if role else self.rates.get(measure)
             if rate is None:
                 raise UsageError(f"--fail-on {name}: {self.source} has nothing to measure it on")
             if rate > limit:
-                found.append(f"{name} is {rate:.4g}, which is {rate - limit:.4g} above {limit:g}")
-        return found
+                failures.append(f"{name} is {rate:.4g}, which is {rate - limit:.4g} above {limit:g}")
+        return failures
 
 
-def read_limits(given: Iterable[str]) -> dict[str, float]:
+def read_limits(options: Iterable[str]) -> dict[str, float]:
     """The limits in texts such as "refusal_full=0.2,role_mixup=0"; a name may have a role before it, `chosen.empty`.
 
-    Raises UsageError for a name that is not in MEASURES and a limit that is no share in [0, 1].
+    Raises UsageError for a name that is not in MEASURES and a limit outside [0, 1].
     """
     limits: dict[str, float] = {}
-    for text in ",".join(given).split(","):
+    for text in ",".join(options).split(","):
         name, equals, value = (part.strip() for part in text.partition("="))
         if not name and not equals:
             continue
         role, _, measure = name.rpartition(".")
         if measure not in (OF_REPLIES if role else MEASURES):
-            raise UsageError(f"--fail-on {name!r} is nothing that is measured; {hint(measure, MEASURES)}")
-        try:
-            limits[name] = float(value)
-        except ValueError:
-            limits[name] = -1.0
+            raise UsageError(f"--fail-on {name!r} is not measured; {hint(measure, MEASURES)}")
+        limits[name] = _share(value)
         if not 0 <= limits[name] <= 1:
-            raise UsageError(
-                f"--fail-on {text.strip()!r}: write NAME=SHARE with a share from 0 to 1, such as {name}=0.1"
-            )
+            example = f"write NAME=SHARE with a share from 0 to 1, such as {name}=0.1"
+            raise UsageError(f"--fail-on {text.strip()!r}: {example}")
     return limits
 
 
+def _share(value: str) -> float:
+    try:
+        return float(value)
+    except ValueError:
+        return math.nan
+
+
 def hint(name: str, known: Iterable[str]) -> str:
+    """What to name instead: the known name that is close, or all of them."""
     close = get_close_matches(name, [str(key) for key in known], n=1)
     return f"did you mean {close[0]!r}?" if close else f"known: {', '.join(map(str, known))}"

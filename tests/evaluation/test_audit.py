@@ -98,7 +98,8 @@ def test_bad_rows_are_counted_and_the_first_are_shown_with_their_line(write: Wri
     found = audit(write({"completion": PLAIN}, "no json", {"question": ASKED}, {"completion": PLAIN}))
     assert (found.rows, found.bad, found.rates["bad"]) == (2, 2, 0.5)
     assert [line for line, _ in found.bad_rows] == [2, 3]
-    assert "2 without a reply" in found.lines()[0] and any("line 2: not JSON" in line for line in found.lines())
+    lines = list(found.lines())
+    assert "2 without a reply" in lines[0] and any("line 2: not JSON" in line for line in lines)
 
 
 def test_a_file_without_any_reply_is_an_error(write: Write) -> None:

@@ -21,7 +21,7 @@ def test_limits_are_read_from_lists_and_repetition() -> None:
     ("text", "problem"),
     [
         ("refusal_ful=0.2", "did you mean 'refusal_full'"),
-        ("chosen.overlap=0", "'chosen.overlap' is nothing that is measured"),
+        ("chosen.overlap=0", "'chosen.overlap' is not measured"),
         ("empty", "write NAME=SHARE"),
         ("empty=20", "a share from 0 to 1"),
         ("empty=nan", "a share from 0 to 1"),

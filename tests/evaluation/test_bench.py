@@ -22,7 +22,7 @@ import cai.models
 from cai.constitution.principles import Constitution, load_constitution
 from cai.errors import CallRejected, ModelStopped, RunError, SourceError, UsageError
 from cai.evaluation.bench import judge_bench, resolve_bench
-from cai.evaluation.bench_report import BenchResult, lines
+from cai.evaluation.bench_report import BenchReport, BenchResult
 from cai.judge.calibration import calibrate_file
 from cai.models import Provider
 from cai.records import Abilities, Call, Completion
@@ -31,6 +31,10 @@ Fakes = Callable[..., Judge]
 LAW = Constitution.model_validate(
     {"name": "law", "version": "1.0.0", "principles": [f"Choose reply number {n}." for n in range(5)]}
 )
+
+
+def lines(results: list[BenchResult]) -> list[str]:
+    return list(BenchReport("gold.jsonl", tuple(results)).lines())
 
 
 def pair(n: int, first: float, second: float, human: int | None) -> dict[str, Any]:
@@ -159,7 +163,7 @@ def test_several_protocols_of_several_judges_stand_side_by_side(judged: Fakes) -
     assert [(one.judge, one.protocol) for one in found] == [
         ("fake:x", "vote"), ("fake:x", "logprob"), ("fake:y", "vote"), ("fake:y", "logprob")
     ]  # fmt: skip
-    table = list(lines(found))
+    table = lines(found)
     assert [row.split() for row in table[:2]] == [["fake:x", "fake:x", "fake:y", "fake:y"], ["vote", "logprob"] * 2]
     assert len({len(row) for row in table if row.startswith("  ") and "%" in row}) == 1  # columns in line
 
@@ -437,7 +441,7 @@ def test_the_command_exits_1_where_a_judge_stopped(
         assert command(monkeypatch, "judge", "bench", "--gold", "gold.jsonl", *words) == 1
     said = capsys.readouterr()
     assert "not finished: openai:m (logprob)" in said.err
-    assert "is not finished, the same command goes on" in said.out
+    assert "is not finished, rerun the same command to resume" in said.out
 
 
 # What is said

@@ -482,7 +482,9 @@ def test_labels_of_two_runs_cannot_be_ablated_together() -> None:
         ablate([one, label_of({"p": (1.0, 0.0)}, constitution=LAWREF | {"hash": "1" * 16})])
 
 
-@pytest.mark.parametrize(("text", "problem"), [("{}\n", ":1: is no row of labels"), ("{\n", "no JSON"), ("", "no rec")])
+@pytest.mark.parametrize(
+    ("text", "problem"), [("{}\n", ":1: is not a row of labels"), ("{\n", "not JSON"), ("", "no rec")]
+)
 def test_what_holds_no_labels_is_an_error(tmp_path: Path, text: str, problem: str) -> None:
     with pytest.raises(InputError, match=r"without a labels\.jsonl"):
         ablate(tmp_path)
