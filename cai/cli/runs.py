@@ -92,70 +92,32 @@ def _plan(setup: Setup[Any], json: bool) -> None:
     print_json(plan.model_dump(mode="json"), json)
 
 
-def export(
+def _export(
     run: Annotated[Path, typer.Argument(help="A run folder of cai generate, cai label, or cai sample --best-of.")],
-    rounds_kept: Annotated[
-        str, typer.Option(help="Of generate: last, or all: one SFT row per round, as the paper trains.")
-    ] = "last",
-    min_confidence: Annotated[
-        float | None, typer.Option(help="Of label: keep pairs at least so sure; default: 0.7, which promises nothing.")
-    ] = None,
-    calibration: Annotated[str | None, typer.Option(help="Of label: a calibration.json of its judge.")] = None,
-    agreement: Annotated[
-        float | None,
-        typer.Option(help="Of label: keep what agrees so often with people, as certified."),
-    ] = None,
-    pairing: Annotated[str, typer.Option(help="Of label: all, best-worst of several replies, or final round.")] = "all",
-    order_flip: Annotated[
-        bool, typer.Option("--order-flip", help="Of label: leave out pairs whose votes follow the place.")
-    ] = False,
-    max_length_ratio: Annotated[
-        float | None, typer.Option(help="Of label: leave out pairs with a reply so many times as long as the other.")
-    ] = None,
-    benign: Annotated[str | None, typer.Option(help="Of label: a file of prompts that must not be refused.")] = None,
-    dead_zone: Annotated[
-        float | None,
-        typer.Option(help="Of label: kto.jsonl takes what wins at least so often, or loses."),
-    ] = None,
-    target: Annotated[int | None, typer.Option(help="Of label: keep at most so many pairs.")] = None,
-    hygiene: Annotated[
-        bool,
-        typer.Option("--hygiene/--no-hygiene", help="Leave out leaked preambles, mixed-up roles, …"),
-    ] = True,
-    split: Annotated[float | None, typer.Option(help="Share of prompts for training; the rest is for eval.")] = None,
-    parquet: Annotated[bool, typer.Option("--parquet", help="Write .parquet beside .jsonl.")] = False,
     push: Annotated[str | None, typer.Option(help="Upload rows and card to this hub dataset, org/name.")] = None,
-    public: Annotated[bool, typer.Option("--public", help="With --push: a public dataset.")] = False,
+    public: Annotated[bool, typer.Option("--public", help="With --push: make the dataset public.")] = False,
     json: Json = False,
+    **options: Any,
 ) -> None:
-    """Cut training rows and the dataset card from a run's stored rows again, without a model.
+    """Cut the training rows of a run and its dataset card from the stored rows again, without a model.
 
     Example: cai export runs/a --split 0.9 --parquet
     """
     from cai.cli import console
     from cai.export.export import export_run
 
-    summary = export_run(
-        run,
-        private=not public,
-        rounds_kept=rounds_kept,
-        min_confidence=min_confidence,
-        calibration=calibration,
-        agreement=agreement,
-        pairing=pairing,
-        order_flip=order_flip,
-        max_length_ratio=max_length_ratio,
-        benign=benign,
-        dead_zone=dead_zone,
-        target=target,
-        hygiene=hygiene,
-        split=split,
-        parquet=parquet,
-        push=push,
-    )
+    summary = export_run(run, push=push, private=not public, **options)
     console.show(summary.lines())
     print_json(summary.model_dump(mode="json"), json)
 
+
+def _fields_of_export() -> Fields:
+    from cai.export.options import ExportOptions
+
+    return fields_of(ExportOptions)
+
+
+export = Command(_export, _fields_of_export)
 
 RUNS = {
     "generate": Command(
