@@ -17,7 +17,7 @@ from cai.calls.limits import Limiter, Tally
 from cai.calls.model import Model
 from cai.errors import CallRejected, RowDropped, RunError, UsageError
 from cai.records import Completion, Message, Request, Sampling
-from cai.sources.built_in import path_of
+from cai.sources.files import path_of
 
 
 def spec_of(name: str) -> str:

@@ -22,7 +22,7 @@ from cai.chat import Chat, fitting, help_lines, obey, spec_of
 from cai.cli import chat as cli_chat
 from cai.errors import CallRejected, ModelBusy, ModelFault, RunError, ServerDown, UsageError
 from cai.records import Abilities, Sampling
-from cai.sources.built_in import path_of
+from cai.sources.files import path_of
 
 ROOT = Path(__file__).resolve().parent.parent
 

@@ -20,7 +20,7 @@ from cai.constitution.findings import Finding
 from cai.errors import ConstitutionError
 from cai.records import ConstitutionRef, Message, Record
 from cai.sources import yamlfile
-from cai.sources.built_in import folder, path_of
+from cai.sources.files import folder, path_of
 
 SUFFIXES = (".yaml", ".yml")
 SEMVER = r"^(0|[1-9]\d*)\.(0|[1-9]\d*)\.(0|[1-9]\d*)(-[0-9A-Za-z.-]+)?(\+[0-9A-Za-z.-]+)?$"

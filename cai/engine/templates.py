@@ -31,7 +31,7 @@ from cai.constitution.principles import Principle
 from cai.engine import template_checks
 from cai.engine.template_checks import JOBS, VARIABLES, listed, suggestion
 from cai.errors import TemplateError
-from cai.sources.built_in import folder
+from cai.sources.files import folder
 
 DEFAULT = "chat"
 SETTINGS = {"stop": '["\\n\\nHuman:"]', "frame": '["<reply_a>", "</reply_a>"]', "prefix": '"The better reply is Reply"'}

@@ -1,12 +1,11 @@
-"""Reads prompts from files, dataset hubs, standard input and Python iterables, one record at a time.
+"""Finds files, and reads records from them, from hubs, standard input and Python iterables, one at a time.
 
-A record that is no prompt comes out as a `BadPrompt` with its place; only a source that cannot be read at all is an
-error. Knows nothing of models, templates or runs.
+A record that holds no prompt comes out as a `BadPrompt` with its place; only a source that cannot be read at all is an
+error.
 """
 
 from __future__ import annotations
 
-import csv
 import gzip
 import hashlib
 import io
@@ -14,135 +13,52 @@ import sys
 import zlib
 from codecs import BOM_UTF8
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from difflib import get_close_matches
+from functools import cache
+from importlib.resources import files
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import orjson
 
-from cai.errors import MissingExtra, SourceError, UsageError
+from cai.errors import CaiError, SourceError, UsageError
 from cai.records import BadPrompt, Prompt
-from cai.sources.built_in import folder
-from cai.sources.conversations import FORMATS, BadRecord, keys_of, listed, to_prompt
+from cai.sources.conversations import FORMATS, BadRecord, keys_of, to_prompt
+from cai.texts.wording import close_to, nearest, reason
 
 TEXT_FILES = (".jsonl", ".csv", ".txt")  # each may also end in .gz
 MAX_LINE = 64 * 2**20  # bytes; longer lines are passed over without being held in memory
 
+Source = str | Path | Iterable[Any]
 Rows = Iterator[tuple[int, Any]]  # (1-based line or row, record); a record that is a `BadRecord` could not be decoded
 ByteLines = io.BufferedReader | gzip.GzipFile
 
 
-def read_prompts(
-    source: str | Path | Iterable[Any] | None = None, *, format: str | None = None, field: str | None = None
-) -> Iterator[Prompt | BadPrompt]:
-    """The prompts of `source`, in order, as they are read; docs/prompts.md lists sources and record shapes.
-
-    source: a file, `hf:org/name[:config][:split]`, `-` for standard input, an iterable of records, or None for the
-    built-in set. format: a key of `FORMATS`; None is "auto". field: the key or column that holds the prompt.
-    Raises UsageError and, for a missing file, SourceError at once; SourceError during iteration where the source
-    turns out damaged, or at its end when it held no record at all.
-    """
-    format = format or "auto"
-    if format not in FORMATS:
-        raise UsageError(f"unknown prompt format {format!r}; {_suggest(format, FORMATS)}")
-    if isinstance(source, Mapping):
-        raise UsageError("the prompts are a dict: pass a list of records (of a DatasetDict, one split)")
-    if source is None:
-        source = folder("prompts") / "builtin.jsonl"
-    if isinstance(source, Path) or (isinstance(source, str) and source != "-" and not source.startswith("hf:")):
-        source = existing(Path(source))
-    return _prompts(source, format, field)
+# Finding files
 
 
-def read_records(source: str | Path | Iterable[Any]) -> Iterator[tuple[int, Any]]:
-    """The records of a dataset with all their columns, in order, each with its 1-based line or row.
-
-    source: as for `read_prompts`. A record that cannot be decoded comes out as a `BadRecord`. Raises SourceError for a
-    missing file at once, and during iteration where the source turns out damaged, or at its end when it was empty.
-    """
-    if isinstance(source, Mapping):
-        raise UsageError("the source is a dict: pass a list of records (of a DatasetDict, one split)")
-    if isinstance(source, Path) or (isinstance(source, str) and source != "-" and not source.startswith("hf:")):
-        source = existing(Path(source))
-    return _records(source)
+@cache
+def folder(name: str) -> Path:
+    """The folder `name` ("constitutions" or "prompts") of this installation."""
+    installed = Path(str(files("cai"))) / "data" / name
+    checkout = Path(__file__).resolve().parents[2] / name
+    for path in (installed, checkout):
+        if path.is_dir():
+            return path
+    raise CaiError(f"this installation lacks its data folder {name!r}: reinstall cai-toolkit")
 
 
-def _records(source: str | Path | Iterable[Any]) -> Iterator[tuple[int, Any]]:
-    line = 0
-    for line, record in _rows(source, "auto", None, ()):
-        yield line, record
-    if not line:
-        where = "standard input" if source == "-" else source if isinstance(source, str | Path) else None
-        raise SourceError("there is no record in it" if where else "there is no record to read", where)
-
-
-def describe(source: str | Path | Iterable[Any] | None) -> str:
-    """What a run's identity says of its source: equal for equal content, wherever the file lies.
-
-    A file counts by extension, size and sha256 (about a second per GB), `hf:` by its spec, standard input and
-    iterables only by being that. Format and field are not part of it. Raises SourceError for a missing file.
-    """
-    if source is None:
-        source = folder("prompts") / "builtin.jsonl"
-    if source == "-":
-        return "stdin"
-    if isinstance(source, str) and source.startswith("hf:"):
-        return source
-    if not isinstance(source, str | Path):
-        return "python"
-    path = existing(Path(source))
+def path_of(name: str) -> Path:
+    """A path as a person writes it; UsageError if it names the home of nobody, or holds a NUL."""
+    if "\0" in name:
+        raise UsageError(f"{name!r} holds a NUL byte, which no path can")
     try:
-        with path.open("rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
-            return f"{''.join(_kind(path))} {file.tell()} bytes sha256:{digest}"
-    except OSError as error:
-        raise SourceError(f"cannot be read: {_one_line(error)}", path) from None
-
-
-def _prompts(source: Path | str | Iterable[Any], format: str, field: str | None) -> Iterator[Prompt | BadPrompt]:
-    line = 0
-    for line, record in _rows(source, format, field):
-        item: Prompt | BadPrompt
-        try:
-            if isinstance(record, BadRecord):
-                raise record
-            item = to_prompt(record, format, field)
-        except BadRecord as bad:
-            item = BadPrompt(line=line, problem=bad.problem, reason=bad.reason)
-        yield item
-    if not line:
-        where = "standard input" if source == "-" else source if isinstance(source, str | Path) else None
-        raise SourceError("there is no prompt in it" if where else "there is no prompt to read", where)
-
-
-# Sources: each yields numbered records
-
-
-def _rows(
-    source: Path | str | Iterable[Any], format: str, field: str | None, keys: tuple[str, ...] | None = None
-) -> Rows:
-    """The records of any source. keys: those that are wanted, of which a table must have one; (): all columns are."""
-    keys = keys_of(format, field) if keys is None else keys
-    decode = _text if format == "text" and field is None else _json
-    if source == "-":
-        guess = format == "auto" and field is None
-        # A buffer of its own: Python aborts at its exit, such as after Ctrl-C, while a thread reads that of sys.stdin.
-        stream = io.BufferedReader(cast(io.BufferedReader, sys.stdin.buffer).raw)
-        return _decoded(stream, "standard input", _json_or_text if guess else decode)
-    if isinstance(source, str):
-        return _hub(source, keys)
-    if not isinstance(source, Path):
-        return enumerate(source, 1)
-    kind, packed = _kind(source)
-    if kind == ".parquet":
-        return _parquet(source, keys)
-    if kind == ".csv":
-        return _opened(source, packed, lambda stream: _csv(stream, source, keys))
-    return _opened(source, packed, lambda stream: _decoded(stream, source, _text if kind == ".txt" else decode))
+        return Path(name).expanduser()
+    except RuntimeError:
+        raise UsageError(f"{name}: there is no home folder of that name; a file called that is ./{name}") from None
 
 
 def existing(path: Path) -> Path:
-    """The path of a file that records can be read from; SourceError with the nearest name where there is none."""
+    """The path of a file that records can be read from; SourceError with the nearest name if there is none."""
     try:
         if path.is_dir():
             raise SourceError("is a folder; name one file in it", path)
@@ -152,9 +68,11 @@ def existing(path: Path) -> Path:
         siblings = [file.name for file in path.parent.iterdir()] if path.parent.is_dir() else []
     except OSError as error:
         raise SourceError(f"cannot be looked up: {error.strerror}", path) from None
-    close = get_close_matches(path.name, siblings, n=1)
-    hint = f"; did you mean {path.parent / close[0]}?" if close else ""
-    if not close and not path.suffix:
+    close = close_to(path.name, siblings)
+    hint = ""
+    if close is not None:
+        hint = f"; did you mean {path.parent / close}?"
+    elif not path.suffix:
         hint = "; a dataset of the hub is written hf:org/name"
     raise SourceError(f"no such file{hint}", path)
 
@@ -171,12 +89,147 @@ def _kind(path: Path) -> tuple[str, str]:
     raise SourceError(f"unknown kind of prompt file; known: {known}, .parquet, and - for standard input{hint}", path)
 
 
+def _located(source: Source | None) -> Source:
+    """A source, a file as its path; raises SourceError at once if there is no such file."""
+    if source is None:
+        return folder("prompts") / "builtin.jsonl"
+    if isinstance(source, str) and (source == "-" or source.startswith("hf:")):
+        return source
+    return existing(Path(source)) if isinstance(source, str | Path) else source
+
+
+# Records
+
+
+def read_prompts(
+    source: Source | None = None, *, format: str | None = None, field: str | None = None
+) -> Iterator[Prompt | BadPrompt]:
+    """The prompts of `source`, in order, as they are read; docs/prompts.md lists sources and record shapes.
+
+    source: a file, `hf:org/name[:config][:split]`, `-` for standard input, an iterable of records, or None for the
+    built-in set. format: a key of `FORMATS`; None is "auto". field: the key or column that holds the prompt.
+    Raises UsageError and, for a missing file, SourceError at once; SourceError during iteration if the source turns
+    out damaged, or at its end if it held no record at all.
+    """
+    format = format or "auto"
+    if format not in FORMATS:
+        raise UsageError(f"unknown prompt format {format!r}; {nearest(format, FORMATS)}")
+    if isinstance(source, Mapping):
+        raise UsageError("the prompts are a dict: pass a list of records (of a DatasetDict, one split)")
+    return _prompts(_located(source), format, field)
+
+
+def read_records(source: Source) -> Rows:
+    """The records of a dataset with all their columns, in order, each with its 1-based line or row.
+
+    source: as for `read_prompts`. A record that cannot be decoded comes out as a `BadRecord`. Raises SourceError for a
+    missing file at once, and during iteration if the source turns out damaged, or at its end if it was empty.
+    """
+    if isinstance(source, Mapping):
+        raise UsageError("the source is a dict: pass a list of records (of a DatasetDict, one split)")
+    return _records(_located(source), "record", "auto", None, ())
+
+
+def _prompts(source: Source, format: str, field: str | None) -> Iterator[Prompt | BadPrompt]:
+    for line, record in _records(source, "prompt", format, field, keys_of(format, field)):
+        item: Prompt | BadPrompt
+        try:
+            if isinstance(record, BadRecord):
+                raise record
+            item = to_prompt(record, format, field)
+        except BadRecord as bad:
+            item = BadPrompt(line=line, problem=bad.problem, reason=bad.reason)
+        yield item
+
+
+def _records(source: Source, what: str, format: str, field: str | None, keys: tuple[str, ...]) -> Rows:
+    number = 0
+    for number, record in _rows(source, format, field, keys):
+        yield number, record
+    if number:
+        return
+    if not isinstance(source, str | Path):
+        raise SourceError(f"there is no {what} to read")
+    raise SourceError(f"there is no {what} in it", "standard input" if source == "-" else source)
+
+
+class Facts(NamedTuple):
+    """What is known of a source before its records are read."""
+
+    identity: str  # what a run's identity says of it: equal for equal content, wherever the file lies
+    records: int | None  # None: they cannot be counted without decoding them
+
+
+def examine(source: Source | None) -> Facts:
+    """A source's identity and how many records it holds, from one pass over a file (about a second per GB).
+
+    A file counts by extension, size and sha256, `hf:` by its spec, standard input and iterables only by being that.
+    Format and field are not part of it. Raises SourceError for a missing file.
+    """
+    located = _located(source)
+    if located == "-":
+        return Facts("stdin", None)
+    if isinstance(located, str):
+        return Facts(located, None)
+    if not isinstance(located, Path):
+        return Facts("python", None)
+    kind, packed = _kind(located)
+    digest = hashlib.sha256()
+    size = records = 0
+    starts = True  # whether the next bytes start a line
+    try:
+        with located.open("rb") as file:
+            while line := file.readline(MAX_LINE):
+                digest.update(line)
+                size += len(line)
+                records += starts and not line.isspace()
+                starts = line.endswith(b"\n")
+    except OSError as error:
+        raise SourceError(f"cannot be read: {reason(error)}", located) from None
+    by_line = kind in (".jsonl", ".txt") and not packed
+    return Facts(f"{kind}{packed} {size} bytes sha256:{digest.hexdigest()}", records if by_line else None)
+
+
+def describe(source: Source | None) -> str:
+    """What a run's identity says of its source, see `examine`."""
+    return examine(source).identity
+
+
+# Sources: each yields numbered records
+
+
+def _rows(source: Source, format: str, field: str | None, keys: tuple[str, ...]) -> Rows:
+    """The records of any source. keys: those that are wanted, of which a table must have one; (): all columns are."""
+    decode = _text if format == "text" and field is None else _json
+    if source == "-":
+        guess = format == "auto" and field is None
+        # A buffer of its own: Python aborts at its exit, such as after Ctrl-C, while a thread reads that of sys.stdin.
+        stream = io.BufferedReader(cast(io.BufferedReader, sys.stdin.buffer).raw)
+        return _decoded(stream, "standard input", _json_or_text if guess else decode)
+    if isinstance(source, str):
+        from cai.sources.tables import hub_rows
+
+        return hub_rows(source, keys)
+    if not isinstance(source, Path):
+        return enumerate(source, 1)
+    kind, packed = _kind(source)
+    if kind == ".parquet":
+        from cai.sources.tables import parquet_rows
+
+        return parquet_rows(source, keys)
+    if kind == ".csv":
+        from cai.sources.tables import csv_rows
+
+        return _opened(source, packed, lambda stream: csv_rows(_bounded(stream, source), source, keys))
+    return _opened(source, packed, lambda stream: _decoded(stream, source, _text if kind == ".txt" else decode))
+
+
 def _opened(path: Path, packed: str, read: Callable[[ByteLines], Rows]) -> Rows:
     try:
         with gzip.GzipFile(path) if packed else path.open("rb") as stream:
             yield from read(stream)
     except OSError as error:
-        raise SourceError(f"cannot be opened: {_one_line(error)}", path) from None
+        raise SourceError(f"cannot be opened: {reason(error)}", path) from None
 
 
 def _lines(stream: ByteLines, where: str | Path) -> Iterator[tuple[int, bytes]]:
@@ -191,10 +244,18 @@ def _lines(stream: ByteLines, where: str | Path) -> Iterator[tuple[int, bytes]]:
             while len(line) > MAX_LINE and not line.endswith(b"\n"):
                 line = stream.readline(MAX_LINE + 1)
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        problem = f"the gzip data is damaged or cut off after line {number} ({_one_line(error)})"
+        problem = f"the gzip data is damaged or cut off after line {number} ({reason(error)})"
         raise SourceError(f"{problem}; what came before was read", where) from None
     except OSError as error:
-        raise SourceError(f"cannot be read after line {number}: {_one_line(error)}", where) from None
+        raise SourceError(f"cannot be read after line {number}: {reason(error)}", where) from None
+
+
+def _bounded(stream: ByteLines, where: str | Path) -> Iterator[bytes]:
+    """Lines none of which is too long: cut off, one could still look like a row."""
+    for number, line in _lines(stream, where):
+        if len(line) > MAX_LINE:
+            raise SourceError(f"the line is longer than {MAX_LINE:,} bytes", where, number)
+        yield line
 
 
 def _decoded(stream: ByteLines, where: str | Path, decode: Callable[[bytes], Any]) -> Rows:
@@ -224,104 +285,3 @@ def _json_or_text(line: bytes) -> Any:
     if isinstance(record, BadRecord) and line.lstrip().startswith(b"{"):
         return BadRecord(f"{record.problem}; for plain text that starts with a brace, use --format text")
     return record if isinstance(record, str | list | dict) else _text(line)
-
-
-def _csv(stream: ByteLines, where: str | Path, keys: tuple[str, ...]) -> Rows:
-    csv.field_size_limit(max(csv.field_size_limit(), MAX_LINE))  # process-wide; the default refuses fields over 128 KB
-    reader = csv.reader(_csv_lines(stream, where), strict=True)  # strict: a quote left open is an error, not one field
-    try:
-        header = next(reader, [])
-    except csv.Error as error:
-        raise SourceError(f"not CSV: {error}", where, 1) from None
-    if header:
-        _usable(header, keys, where)
-    while True:
-        line = reader.line_num + 1
-        try:
-            row = next(reader)
-        except StopIteration:
-            return
-        except csv.Error as error:
-            yield line, BadRecord(f"not CSV: {error}")
-            continue
-        if row and len(row) != len(header):
-            problem = f"{len(row)} fields where the header has {len(header)}: text with commas or newlines needs quotes"
-            yield line, BadRecord(problem)
-        elif row:
-            yield line, dict(zip(header, row, strict=True))
-
-
-def _csv_lines(stream: ByteLines, where: str | Path) -> Iterator[str]:
-    for number, line in _lines(stream, where):
-        if len(line) > MAX_LINE:  # cut off, it could still look like a row
-            raise SourceError(f"the line is longer than {MAX_LINE:,} bytes", where, number)
-        yield line.decode("utf-8", "surrogateescape")  # bad bytes become lone surrogates, which `as_text` refuses
-
-
-def _usable(columns: list[str], keys: tuple[str, ...], where: str | Path) -> list[str]:
-    """The columns worth reading."""
-    if not keys:
-        return columns
-    if not set(columns) & set(keys):
-        hint = _suggest(keys[0], columns) if len(keys) == 1 else f"it has {listed(columns)}"
-        raise SourceError(f"no column {' or '.join(keys)}; {hint}; name yours with --prompt-field", where)
-    return [column for column in columns if column in (*keys, "id")]
-
-
-def _parquet(path: Path, keys: tuple[str, ...]) -> Rows:
-    try:
-        from pyarrow import ArrowException
-        from pyarrow.parquet import ParquetFile
-    except ImportError:
-        raise MissingExtra("reading .parquet", "data") from None
-    number = 0
-    try:
-        with ParquetFile(path, pre_buffer=False, buffer_size=2**20) as file:  # else a whole row group is held
-            columns = _usable(file.schema_arrow.names, keys, path)
-            for batch in file.iter_batches(batch_size=256, columns=columns):
-                for record in batch.to_pylist():
-                    number += 1
-                    yield number, record
-    except (ArrowException, OSError, UnicodeDecodeError) as error:
-        raise SourceError(f"cannot be read as parquet after row {number}: {_one_line(error)}", path) from None
-
-
-def _hub(spec: str, keys: tuple[str, ...]) -> Rows:
-    try:
-        from datasets import get_dataset_config_names, load_dataset
-        from datasets.exceptions import DatasetsError
-    except ImportError:
-        raise MissingExtra(f"reading {spec}", "data") from None
-    name, *parts = spec.removeprefix("hf:").split(":")
-    if not name or len(parts) > 2:
-        raise SourceError("write hf:org/name, hf:org/name:split or hf:org/name:config:split", spec)
-    config, split = (parts[0], parts[1]) if len(parts) == 2 else ("", parts[0] if parts else "")
-    number = 0
-    try:
-        if len(parts) == 1 and split in get_dataset_config_names(name):
-            config, split = split, ""
-        splits = load_dataset(name, config or None, streaming=True)
-        if not split:
-            split = next(iter(splits)) if len(splits) == 1 else "train"
-        if split not in splits:
-            raise SourceError(f"no split {split!r}; {_suggest(split, splits)}", spec)
-        rows = splits[split]
-        if rows.column_names:
-            rows = rows.select_columns(_usable(rows.column_names, keys, spec))
-        for number, record in enumerate(rows, 1):
-            yield number, record
-    except (DatasetsError, OSError, ValueError, EOFError) as error:
-        raise SourceError(f"cannot be read after row {number}: {_one_line(error)}", spec) from None
-
-
-# Words for messages
-
-
-def _suggest(name: str, known: Iterable[str]) -> str:
-    known = list(known)
-    close = get_close_matches(name, known, n=1)
-    return f"did you mean {close[0]!r}?" if close else f"known: {listed(known)}"
-
-
-def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split())[:300] or type(error).__name__

@@ -14,7 +14,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from cai.errors import UsageError
-from cai.sources.built_in import path_of
+from cai.sources.files import path_of
 from cai.training.data.dataset import TrainingData, load_rows
 from cai.training.data.files import check_there
 from cai.training.data.rows import Method

@@ -17,7 +17,7 @@ from typing import Any
 
 from cai.errors import CaiError, UnknownModel, UsageError
 from cai.folder.files import read_object
-from cai.sources.built_in import path_of
+from cai.sources.files import path_of
 from cai.weights.embedded import default_weights
 from cai.weights.hashes import cache_folder, fingerprint
 from cai.weights.vendors import need, quiet

@@ -19,7 +19,7 @@ import orjson
 from cai.errors import CaiError, RunError, UsageError
 from cai.folder.files import read_object, share_mode, take_lock, unwritten
 from cai.records import Record
-from cai.sources.built_in import path_of
+from cai.sources.files import path_of
 from cai.weights.bases import Base, find_base, gguf_of, unpacked_name
 from cai.weights.gguf_write import check_gguf, write_gguf
 from cai.weights.loading import load_config, load_model, load_tokenizer, open_reward, reasons

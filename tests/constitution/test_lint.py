@@ -6,7 +6,7 @@ from shared import shared
 
 from cai.constitution.lint import Finding, Report, check, similarity
 from cai.errors import ConstitutionError
-from cai.sources.built_in import folder
+from cai.sources.files import folder
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -19,7 +19,7 @@ from cai.constitution.principles import (
     principle_id,
 )
 from cai.errors import ConstitutionError
-from cai.sources.built_in import folder
+from cai.sources.files import folder
 from cai.sources.yamlfile import Loader
 
 ROOT = Path(__file__).resolve().parents[2]

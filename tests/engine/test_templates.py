@@ -18,7 +18,7 @@ from cai.engine.template_checks import JOBS, VARIABLES
 from cai.engine.templates import Templates, check_templates, load_templates
 from cai.errors import TemplateError
 from cai.records import Message, Prompt, Request
-from cai.sources.built_in import folder
+from cai.sources.files import folder
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 WHOLE = Principle.model_validate(

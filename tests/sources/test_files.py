@@ -135,7 +135,7 @@ def test_bad_csv_rows_come_out_with_the_line_they_start_on(write: Write) -> None
     problems = asked(write("a.csv", content))
     assert problems[0] == "two\nlines" and problems[6] == "fine"
     assert [problem.split(":")[0] for problem in problems[1:6]] == ["4", "5", "6", "7", "8"]
-    assert "3 fields where the header has 2" in problems[1]
+    assert "3 fields, but the header has 2" in problems[1]
     assert "not UTF-8" in problems[3] and "not CSV" in problems[4] and "empty" in problems[5]
     assert problems[7].startswith("10: not CSV: unexpected end of data")
 
@@ -329,7 +329,7 @@ def test_a_folder_a_dict_and_an_empty_list_are_refused(tmp_path: Path) -> None:
 def test_an_unknown_format_is_refused_at_once_with_a_suggestion() -> None:
     with pytest.raises(UsageError, match=r"unknown prompt format 'mesages'; did you mean 'messages'\?"):
         read_prompts(["a"], format="mesages")
-    with pytest.raises(UsageError, match="known: 'auto', 'text', 'prompt', 'messages', 'hh'"):
+    with pytest.raises(UsageError, match="known: auto, text, prompt, messages, hh"):
         read_prompts(["a"], format="xyz")
 
 

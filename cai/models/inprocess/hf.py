@@ -14,7 +14,7 @@ from cai.models.inprocess.hf_rows import Row
 from cai.models.inprocess.hf_words import HFTokenizer
 from cai.models.inprocess.requests import check_settings, first_stop, question
 from cai.records import Abilities, Call, Completion
-from cai.sources.built_in import path_of
+from cai.sources.files import path_of
 from cai.texts.thoughts import split_thoughts
 from cai.weights.bases import Base, base_at, check_kind
 from cai.weights.hashes import fingerprint

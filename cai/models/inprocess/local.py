@@ -16,7 +16,7 @@ from cai.models.inprocess.local_engine import LocalEngine, one_line
 from cai.models.inprocess.local_words import LocalTokenizer
 from cai.models.inprocess.requests import check_settings, first_stop, question
 from cai.records import Abilities, Call, Completion
-from cai.sources.built_in import path_of
+from cai.sources.files import path_of
 from cai.weights.embedded import CONTEXT, NAME, default_weights
 from cai.weights.gguf_read import gguf_metadata
 from cai.weights.hashes import fingerprint

@@ -14,7 +14,7 @@ from cai.models.inprocess.hf_engine import HFEngine
 from cai.models.inprocess.hf_model import TransformersModel
 from cai.models.inprocess.hf_rows import Row
 from cai.records import Abilities, Call, Completion
-from cai.sources.built_in import path_of
+from cai.sources.files import path_of
 from cai.weights.bases import base_at, check_kind
 from cai.weights.loading import open_reward
 

@@ -17,9 +17,8 @@ import orjson
 
 from cai.errors import InputError, RunError, UsageError
 from cai.records import DropReason
-from cai.sources.built_in import path_of
 from cai.sources.conversations import BadRecord
-from cai.sources.files import describe, existing, read_records
+from cai.sources.files import describe, existing, path_of, read_records
 from cai.texts.refusals import READ_FOR_REFUSALS, refusal
 from cai.training.data.rows import FITS, Method, TrainingRow, Turns, advice, kind_of, row_of
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from cai.errors import UsageError
-from cai.sources.built_in import path_of
+from cai.sources.files import path_of
 from cai.training.setup.plan import Machine, Shape
 from cai.weights.bases import Base as Base
 from cai.weights.bases import find_base as find_base

@@ -1,0 +1,106 @@
+"""Reads records from tables: CSV, parquet, and datasets of a hub; imported when one is read."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from cai.errors import MissingExtra, SourceError
+from cai.sources.conversations import BadRecord, listed
+from cai.texts.wording import nearest, reason
+
+LARGEST_FIELD = 64 * 2**20  # characters of a CSV field; the library's default refuses fields over 128 KB
+
+Rows = Iterator[tuple[int, Any]]  # 1-based line or row, and its record
+
+
+def csv_rows(lines: Iterable[bytes], where: str | Path, keys: Sequence[str]) -> Rows:
+    """The rows of CSV, each with the line it starts on; a row that cannot be read is a `BadRecord`."""
+    csv.field_size_limit(max(csv.field_size_limit(), LARGEST_FIELD))  # holds for the whole process
+    # Bad bytes become lone surrogates, which `as_text` refuses.
+    texts = (line.decode("utf-8", "surrogateescape") for line in lines)
+    reader = csv.reader(texts, strict=True)  # strict: a quote left open is an error, not one field
+    try:
+        header = next(reader, [])
+    except csv.Error as error:
+        raise SourceError(f"not CSV: {error}", where, 1) from None
+    if header:
+        _usable(header, keys, where)
+    while True:
+        line = reader.line_num + 1
+        try:
+            row = next(reader)
+        except StopIteration:
+            return
+        except csv.Error as error:
+            yield line, BadRecord(f"not CSV: {error}")
+            continue
+        if row and len(row) != len(header):
+            problem = f"{len(row)} fields, but the header has {len(header)}: quote text with commas or newlines"
+            yield line, BadRecord(problem)
+        elif row:
+            yield line, dict(zip(header, row, strict=True))
+
+
+def parquet_rows(path: Path, keys: Sequence[str]) -> Rows:
+    """The rows of a parquet file, a few hundred in memory at a time."""
+    try:
+        from pyarrow import ArrowException
+        from pyarrow.parquet import ParquetFile
+    except ImportError:
+        raise MissingExtra("reading .parquet", "data") from None
+    number = 0
+    try:
+        with ParquetFile(path, pre_buffer=False, buffer_size=2**20) as file:  # else a whole row group is held
+            columns = _usable(file.schema_arrow.names, keys, path)
+            for batch in file.iter_batches(batch_size=256, columns=columns):
+                for record in batch.to_pylist():
+                    number += 1
+                    yield number, record
+    except (ArrowException, OSError, UnicodeDecodeError) as error:
+        raise SourceError(f"cannot be read as parquet after row {number}: {reason(error)}", path) from None
+
+
+def hub_rows(spec: str, keys: Sequence[str]) -> Rows:
+    """The rows of `hf:org/name[:config][:split]`, streamed."""
+    try:
+        from datasets import get_dataset_config_names, load_dataset
+        from datasets.exceptions import DatasetsError
+    except ImportError:
+        raise MissingExtra(f"reading {spec}", "data") from None
+    name, *parts = spec.removeprefix("hf:").split(":")
+    if not name or len(parts) > 2:
+        raise SourceError("write hf:org/name, hf:org/name:split or hf:org/name:config:split", spec)
+    config = ""
+    split = parts[-1] if parts else ""
+    if len(parts) == 2:
+        config = parts[0]
+    number = 0
+    try:
+        if len(parts) == 1 and split in get_dataset_config_names(name):
+            config = split
+            split = ""
+        splits = load_dataset(name, config or None, streaming=True)
+        if not split:
+            split = next(iter(splits)) if len(splits) == 1 else "train"
+        if split not in splits:
+            raise SourceError(f"no split {split!r}; {nearest(split, splits)}", spec)
+        rows = splits[split]
+        if rows.column_names:
+            rows = rows.select_columns(_usable(rows.column_names, keys, spec))
+        for number, record in enumerate(rows, 1):
+            yield number, record
+    except (DatasetsError, OSError, ValueError, EOFError) as error:
+        raise SourceError(f"cannot be read after row {number}: {reason(error)}", spec) from None
+
+
+def _usable(columns: list[str], keys: Sequence[str], where: str | Path) -> list[str]:
+    """The columns worth reading: those in `keys`, of which there must be one, or all if there are no keys."""
+    if not keys:
+        return columns
+    if not set(columns) & set(keys):
+        hint = nearest(keys[0], columns) if len(keys) == 1 else f"it has {listed(columns)}"
+        raise SourceError(f"no column {', '.join(keys)}; {hint}; name yours with --prompt-field", where)
+    return [column for column in columns if column in (*keys, "id")]
