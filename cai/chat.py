@@ -16,11 +16,12 @@ from cai.calls.flow import Driver, Flow, Seat
 from cai.calls.limits import Limiter, Tally
 from cai.calls.model import Model
 from cai.errors import CallRejected, RowDropped, RunError, UsageError
+from cai.models import spec_of
 from cai.records import Completion, Message, Request, Sampling
 from cai.sources.files import path_of
 
 
-def spec_of(name: str) -> str:
+def find_spec(name: str) -> str:
     """The model spec that a person means: a folder is `hf:`, a .gguf file or an OpenVINO folder `local:`.
 
     Raises UsageError for a path where nothing is.
@@ -48,7 +49,7 @@ class Chat:
     def __init__(self, model: Model, sampling: Sampling, *, system: str | None = None, seed: int = 0) -> None:
         if not model.can.chat:
             raise UsageError(
-                f"{model.provider}:{model.name} cannot chat: its tokenizer has no chat template (a base model), or it "
+                f"{spec_of(model)} cannot chat: its tokenizer has no chat template (a base model), or it "
                 "is a reward model"
             )
         self.model, self.sampling, self.seed = model, sampling, seed

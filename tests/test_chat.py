@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 from fakes import Fake, skipping
 
-from cai.chat import Chat, fitting, help_lines, obey, spec_of
+from cai.chat import Chat, find_spec, fitting, help_lines, obey
 from cai.cli import chat as cli_chat
 from cai.errors import CallRejected, ModelBusy, ModelFault, RunError, ServerDown, UsageError
 from cai.records import Abilities, Sampling
@@ -209,7 +209,7 @@ def test_a_path_that_cannot_be_is_told_and_the_conversation_goes_on() -> None:
         obey(talk, "/save a\0b")
     assert texts(talk) == ["one", "answer to one"]
     with pytest.raises(UsageError, match="no home folder"):
-        spec_of("~nosuch/x")
+        find_spec("~nosuch/x")
     assert path_of("~/x") == Path.home() / "x"
 
 
@@ -233,13 +233,13 @@ def test_folders_and_files_are_models_and_specs_stay_as_they_are(tmp_path: Path)
     (tmp_path / "whole").mkdir()
     (tmp_path / "whole" / "config.json").write_text('{"architectures": ["LlamaForCausalLM"]}')
     (tmp_path / "m.gguf").write_bytes(b"GGUF")
-    assert spec_of(str(tmp_path / "whole")) == f"hf:{tmp_path / 'whole'}"
-    assert spec_of(str(tmp_path / "m.gguf")) == f"local:{tmp_path / 'm.gguf'}"
-    assert [spec_of(name) for name in ("local", "openai:gpt-4.1", "hf:org/name")] == [
+    assert find_spec(str(tmp_path / "whole")) == f"hf:{tmp_path / 'whole'}"
+    assert find_spec(str(tmp_path / "m.gguf")) == f"local:{tmp_path / 'm.gguf'}"
+    assert [find_spec(name) for name in ("local", "openai:gpt-4.1", "hf:org/name")] == [
         "local", "openai:gpt-4.1", "hf:org/name",
     ]  # fmt: skip
     with pytest.raises(UsageError, match="no model models/typo: give a folder"):
-        spec_of("models/typo")
+        find_spec("models/typo")
 
 
 # The command

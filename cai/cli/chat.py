@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cai.cli.common import Json, print_json, say
-from cai.models import SPECS
+from cai.models import SPECS, spec_of
 
 if TYPE_CHECKING:
     from cai.chat import Chat
@@ -53,7 +53,7 @@ def chat(
 
     Example: cai chat models/dpo --system "You are brief."
     """
-    from cai.chat import Chat, fitting, spec_of
+    from cai.chat import Chat, find_spec, fitting
     from cai.cli.settings import settings_from_options
     from cai.records import Sampling
     from cai.runs.players import open_models
@@ -63,7 +63,7 @@ def chat(
         "temperature": temperature, "base_url": base_url, "headers": header, "extra_body": extra_body, "seed": seed,
     } | ({} if max_tokens is None else {"max_tokens": max_tokens})  # fmt: skip
     settings = settings_from_options(RunSettings, options)
-    opened = open_models(settings, {"chat": spec_of(model)})["chat"]
+    opened = open_models(settings, {"chat": find_spec(model)})["chat"]
     with asyncio.Runner() as runner:
         runner.run(opened.start())
         try:
@@ -94,8 +94,7 @@ def _talk(runner: asyncio.Runner, talk: Chat) -> None:
     from cai.cli import console
     from cai.errors import CaiError, ModelStopped
 
-    model = talk.model
-    console.show([f"{model.provider}:{model.name}; /help shows commands, Ctrl-D ends"])
+    console.show([f"{spec_of(talk.model)}; /help shows commands, Ctrl-D ends"])
     for line in _lines():
         try:
             if line.startswith("/"):

@@ -23,10 +23,11 @@ from cai.judge.calibration import calibrate_rows
 from cai.judge.calibration_report import CalibrationReport
 from cai.judge.certify import Binding
 from cai.judge.metrics import credit
+from cai.models import spec_of
 from cai.records import BadPrompt, Label, Place, Protocol, Vote
 from cai.runs.label import LabelSetup, resolve
 from cai.runs.pairs import Source, read_pairs
-from cai.runs.players import open_models, spec_of
+from cai.runs.players import open_models
 from cai.runs.session import Job
 from cai.runs.settings import LabelSettings, make_settings
 

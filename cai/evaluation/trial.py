@@ -26,10 +26,10 @@ from cai.folder.rows import damage
 from cai.folder.run import PAIR_BITS
 from cai.judge.belief import log_ratio, probability
 from cai.judge.flows import Flow, Pair, judge
+from cai.models import spec_of
 from cai.records import Contest, Label, Message, Place, Reading, Record, Vote
 from cai.runs.judging import Labelling
 from cai.runs.label import LabelSetup, resolve
-from cai.runs.players import spec_of
 from cai.runs.session import Job
 from cai.runs.settings import LabelSettings, make_settings
 from cai.sources.conversations import pair_hash

@@ -127,3 +127,8 @@ def open_model(spec: str, connection: Connection | None = None) -> Model:
 def provider_of(model: Model) -> Provider:
     """The entry of the provider that a model says it is of."""
     return PROVIDERS[model.provider]
+
+
+def spec_of(model: Model) -> str:
+    """`provider:name`, as rows and identities name a model."""
+    return f"{model.provider}:{model.name}"

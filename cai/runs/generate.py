@@ -16,8 +16,9 @@ from cai.engine.ask import Ask
 from cai.engine.revise import Chain, revise
 from cai.engine.templates import load_templates
 from cai.errors import UsageError
+from cai.models import spec_of
 from cai.records import Contest, Item, Place, Prompt, Request, Revision
-from cai.runs.players import check_ability, open_models, prices_of, spec_of
+from cai.runs.players import check_ability, open_models, prices_of
 from cai.runs.run import Prompts, PromptSetup, Task, check_identity, describe_prompts
 from cai.runs.settings import GenerateSettings
 from cai.sources.files import describe, read_prompts

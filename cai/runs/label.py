@@ -22,10 +22,11 @@ from cai.export.pairs import Filters
 from cai.judge.calibration import binding_problems, calibrate_file, load_calibration, untrustworthy
 from cai.judge.certify import TARGETS, Calibration, threshold
 from cai.judge.flows import WAVES, choose_protocol
+from cai.models import spec_of
 from cai.records import Contest, Item, Label, Place, Protocol, Request, Role, Sampling
 from cai.runs.judging import Labelling
 from cai.runs.pairs import Source, describe_source, human_labelled, read_pairs, run_info
-from cai.runs.players import check_ability, open_models, prices_of, spec_of
+from cai.runs.players import check_ability, open_models, prices_of
 from cai.runs.run import Setup, check_identity, describe_prompts, is_countable, limited
 from cai.runs.settings import LabelSettings
 from cai.texts.repeats import identical

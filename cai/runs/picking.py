@@ -22,9 +22,10 @@ from cai.judge.belief import Verdict
 from cai.judge.best_of import competitors, mean_wins, pairs_of, pick, rewards, unread
 from cai.judge.flows import Flow, Pair, choose_protocol, judge
 from cai.judge.readable import JudgeCheck
+from cai.models import spec_of
 from cai.records import Best, Candidate, Comparison, Contest, Prompt, Protocol, Request
 from cai.runs.pairs import pair_of_replies
-from cai.runs.players import check_ability, spec_of
+from cai.runs.players import check_ability
 
 MOST = 16  # replies whose every two are compared: 120 pairs, at three principles 720 questions a prompt
 PRINCIPLES = 3  # of `cai label`, too

@@ -14,9 +14,8 @@ from cai.errors import RunError
 from cai.folder.rows import RETRIED
 from cai.folder.run import digest_of, dropped_state, names_of
 from cai.folder.store import Store
-from cai.models import provider_of
+from cai.models import provider_of, spec_of
 from cai.records import BadPrompt, Contest, Prompt, Record, Request
-from cai.runs.players import spec_of
 from cai.runs.run import Setup
 
 CHARACTERS_PER_TOKEN = (

@@ -8,7 +8,7 @@ from cai.calls.model import Connection, Model
 from cai.calls.prices import FREE, Price, known_price, parse_price
 from cai.engine.templates import Templates
 from cai.errors import UsageError
-from cai.models import open_model, provider_of
+from cai.models import open_model, provider_of, spec_of
 from cai.runs.settings import RunSettings
 
 
@@ -23,11 +23,6 @@ def open_models(settings: RunSettings, specs: Mapping[str, str]) -> dict[str, Mo
             "OPENAI_BASE_URL or ANTHROPIC_BASE_URL instead, or use one provider"
         )
     return {player: opened[spec] for player, spec in specs.items()}
-
-
-def spec_of(model: Model) -> str:
-    """`provider:name`, as rows and identities name a model."""
-    return f"{model.provider}:{model.name}"
 
 
 def check_ability(model: Model, templates: Templates) -> None:

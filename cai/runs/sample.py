@@ -18,9 +18,10 @@ from cai.engine.candidates import sample
 from cai.engine.templates import Templates, load_templates
 from cai.errors import RowDropped, UsageError
 from cai.judge.flows import WAVES
+from cai.models import spec_of
 from cai.records import Best, Candidate, Candidates, Contest, Item, Place, Prompt, Request
 from cai.runs.picking import Picker, Picking, all_of, resolve_picking
-from cai.runs.players import check_ability, open_models, prices_of, spec_of
+from cai.runs.players import check_ability, open_models, prices_of
 from cai.runs.run import Prompts, PromptSetup, Task, check_identity, describe_prompts
 from cai.runs.settings import SampleSettings
 from cai.sources.files import describe, read_prompts
