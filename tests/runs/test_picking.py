@@ -260,7 +260,7 @@ def test_a_language_model_as_reward_judge_is_refused_before_there_is_a_folder(tm
     (tmp_path / "words" / "model.safetensors").touch()
     (recorded := tmp_path / "x.jsonl").touch()
     given = {"model": f"recorded:{recorded}", "best_of": 2, "judge": f"reward:{tmp_path / 'words'}"}
-    with pytest.raises(UsageError, match="is no reward model"):
+    with pytest.raises(UsageError, match="is not a reward model"):
         list(cai.sample(PROMPTS, out=tmp_path / "out", **given))
     assert not (tmp_path / "out").exists()
 
