@@ -12,6 +12,7 @@ import orjson
 from pydantic import ValidationError
 
 from cai.errors import InputError, UsageError
+from cai.export.pairs import MIN_CONFIDENCE
 from cai.judge.belief import belief, mean_preference, odds_of_votes, probability
 from cai.judge.metrics import confidence, credit, wilson
 from cai.records import Label, Record, Vote
@@ -204,7 +205,7 @@ def _count_change(tally: _Tally, label: Label, z: float, rest: float, least: flo
         tally.people.append(credit(probability(rest), truth) - credit(probability(z), truth))
 
 
-def ablate(source: str | Path | Iterable[Label], *, min_confidence: float = 0.7) -> Ablation:
+def ablate(source: str | Path | Iterable[Label], *, min_confidence: float = MIN_CONFIDENCE) -> Ablation:
     """Take each principle in turn out of stored labels; what the remaining votes say is the verdict without it.
 
     source: a label run, its labels.jsonl, or labels. min_confidence: the threshold whose crossings are counted, on the

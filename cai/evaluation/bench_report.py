@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from cai.export.pairs import MIN_CONFIDENCE
 from cai.judge.calibration import FEW
 from cai.judge.calibration_report import TRIVIAL, CalibrationReport
 from cai.judge.certify import TARGETS
@@ -18,7 +19,6 @@ MEASURED = (
     "accuracy", "interval", "kappa", "ece", "brier", "nll", "auroc", "temperature", "coverage", "thresholds", "delta",
     "promise", "held_out", "baselines", "binding", "notes",
 )  # fmt: skip
-SURE = 0.7  # the confidence that is asked for if nothing is certified
 WIDEST = 24  # characters of a judge's name in the table
 Entry = tuple[str, ...]  # how a cell is written, and the keys that lead to its value in a result's summary
 
@@ -50,7 +50,7 @@ TABLE: dict[str, dict[str, Entry]] = {
     },
     "confidence": {
         "mean": (".3f", "mean_confidence"),
-        f"pairs of at least {SURE}": (".1%", "confident"),
+        f"pairs of at least {MIN_CONFIDENCE}": (".1%", "confident"),
         "ECE": (".3f", "ece"),
         "Brier": (".3f", "brier"),
         "NLL": (".3f", "nll"),
@@ -127,7 +127,7 @@ class BenchResult:
         if self.report is None:
             return None
         ps = self.report.ps
-        return statistics.fmean(map(confidence, ps)), at_least(ps, self.report.truths, SURE)[0]
+        return statistics.fmean(map(confidence, ps)), at_least(ps, self.report.truths, MIN_CONFIDENCE)[0]
 
     def summary(self) -> dict[str, Any]:
         """The result as JSON: the keys of `cai judge calibrate`, None if no vote is valid, and more."""

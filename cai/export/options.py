@@ -29,62 +29,62 @@ class ExportOptions(BaseModel):
 
     rounds_kept: Literal["last", "all"] = Field(
         "last",
-        description="SFT rows: `last` keeps one per prompt, the final revision; `all` one per text that a round wrote.",
+        description="Generate runs: last keeps one SFT row per prompt, the final revision; all keeps every revision.",
         json_schema_extra=OF_GENERATE,
     )
     min_confidence: float | None = Field(
         None,
         ge=0.5,
         le=1,
-        description=f"Keep pairs with at least this confidence (default {MIN_CONFIDENCE}, not calibrated).",
+        description=f"Label runs: keep pairs with at least this confidence (default {MIN_CONFIDENCE}, not calibrated).",
         json_schema_extra=OF_LABEL,
     )
     calibration: str | Path | Calibration | dict[str, Any] | None = Field(
-        None, description="A calibration.json of the run's judge.", json_schema_extra=OF_LABEL
+        None, description="Label runs: a calibration.json of the judge.", json_schema_extra=OF_LABEL
     )
     agreement: float | None = Field(
         None,
         ge=0.5,
         lt=1,
-        description="Keep pairs whose agreement with human labels is certified at this rate (needs --calibration or a "
-        "calibration.json in the folder).",
+        description="Label runs: keep pairs whose agreement with human labels is certified at this rate "
+        "(needs --calibration or a calibration.json in the folder).",
         json_schema_extra=OF_LABEL,
     )
     pairing: Pairing = Field(
         "all",
-        description="Pairs of a prompt: `all`, `best-worst` of several replies, or `final` round against first reply.",
+        description="Label runs: keep all pairs, best-worst of several replies, or final round against first reply.",
         json_schema_extra=OF_LABEL,
     )
     order_flip: bool = Field(
-        False, description="Drop pairs whose votes flip with reply order.", json_schema_extra=OF_LABEL
+        False, description="Label runs: drop pairs whose votes flip with reply order.", json_schema_extra=OF_LABEL
     )
     max_length_ratio: float | None = Field(
         None,
         ge=1,
-        description="Drop pairs where one reply is more than N times longer, in characters.",
+        description="Label runs: drop pairs where one reply is more than N times longer, in characters.",
         json_schema_extra=OF_LABEL,
     )
     benign: str | Path | None = Field(
         None,
-        description="A file of prompts that must not be refused; replies that refuse them are dropped.",
+        description="Label runs: a file of prompts that must not be refused; drop replies that refuse them.",
         json_schema_extra=OF_LABEL,
     )
     dead_zone: float | None = Field(
         None,
         ge=0.5,
         le=1,
-        description="Keep replies in kto.jsonl whose win rate is at least P or at most 1 - P (default: the confidence "
-        "that pairs need).",
+        description="Label runs: keep replies in kto.jsonl whose win rate is at least P or at most 1 - P "
+        "(default: the confidence that pairs need).",
         json_schema_extra=OF_LABEL,
     )
     target: int | None = Field(
         None,
         ge=1,
-        description="Keep at most this many pairs (default: the --target of the run).",
+        description="Label runs: keep at most this many pairs (default: the --target of the run).",
         json_schema_extra=OF_LABEL,
     )
     split: float | None = Field(
-        None, gt=0, lt=1, description="Share of the prompts that trains; the others go to *.eval.jsonl."
+        None, gt=0, lt=1, description="Share of the prompts to train on; the others go to *.eval.jsonl."
     )
     parquet: bool = Field(False, description="Also write every training file as .parquet.")
     hygiene: bool = Field(
@@ -92,7 +92,7 @@ class ExportOptions(BaseModel):
     )
     best: bool = Field(
         False,
-        description="Write sft.jsonl with the best reply to each prompt (best of N) instead of preference pairs.",
+        description="Label runs: write the best reply to each prompt to sft.jsonl instead of preferences (best of N).",
         json_schema_extra=OF_LABEL,
     )
 

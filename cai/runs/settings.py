@@ -9,13 +9,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import orjson
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from cai.constitution.principles import Constitution
 from cai.errors import UsageError
+from cai.export.pairs import MIN_CONFIDENCE, Pairing
 from cai.models import JUDGE_SPECS, SPECS
 from cai.records import Protocol
 
@@ -33,7 +34,6 @@ Count = Annotated[int, Field(ge=1, le=WHOLE)]
 Few = Annotated[int, Field(ge=1, le=1_000)]
 Share = Annotated[float, Field(ge=0.5, le=1.0)]
 Law = str | Path | Constitution
-Pairing = Literal["all", "best-worst", "final"]
 S = TypeVar("S", bound="RunSettings")
 
 
@@ -199,7 +199,7 @@ class LabelSettings(RunSettings):
         description="Pairs to keep: all; best-worst of several replies; final: last revision against first reply.",
     )
     min_confidence: Share | None = Field(
-        None, description="Keep pairs with at least this confidence (default 0.7, not calibrated)."
+        None, description=f"Keep pairs with at least this confidence (default {MIN_CONFIDENCE}, not calibrated)."
     )
     agreement: Share | None = Field(
         None,
