@@ -6,8 +6,9 @@ from collections.abc import Iterator
 
 import orjson
 
+from cai.export.best_replies import MANY_FLIPS
 from cai.export.cut import Cut, Judged, Lines, Row, line_of
-from cai.export.labels import JUDGE, MANY_FLIPS
+from cai.export.labels import JUDGE
 from cai.export.options import ExportOptions
 from cai.export.pairs import Reason, flipped
 from cai.folder.rows import lines_in_order

@@ -61,7 +61,8 @@ def dataset_card(info: Info, cut: Cut, load_from: str = ".") -> str:
 
     info: the content of run.json. load_from: what load_dataset is given, a folder or a name on the hub.
     """
-    facts, judging = cut.facts, judging_of(info["identity"])
+    facts, identity = cut.facts, info["identity"]
+    judging: Info = cut.binding if isinstance(cut, LabelCut) else identity.get("best_of") or identity
     law = judging["constitution"]
     under = "a reward model" if law is None else law["name"]
     title = f"{cut.kind.capitalize()} under"
@@ -71,8 +72,8 @@ def dataset_card(info: Info, cut: Cut, load_from: str = ".") -> str:
         INTRODUCTIONS[cut.kind] + LICENCE,
         {
             "Files": table(("file", "split", "rows"), files(facts.files)),
-            "How it was made": table(("setting", "value"), [*settings(info["identity"]), *versions_and_cost(info)]),
-            "Models": table(("role", "asked", "answered as"), models(info["identity"], facts.models)),
+            "How it was made": table(("setting", "value"), [*settings(identity, judging), *versions_and_cost(info)]),
+            "Models": table(("role", "asked", "answered as"), models(identity, judging, facts.models)),
             "How far to trust it": table(("measure", "value"), trust(cut)),
             "Principles": principles(cut),
             "What was left out": left_out(cut),
@@ -81,12 +82,6 @@ def dataset_card(info: Info, cut: Cut, load_from: str = ".") -> str:
         },
     )
     return card.text()
-
-
-def judging_of(identity: Info) -> Info:
-    """The part of an identity that names the constitution, the judge and its templates."""
-    part: Info = identity.get("binding") or identity.get("best_of") or identity
-    return part
 
 
 def front_matter(title: str, cut: Cut) -> dict[str, Any]:
@@ -114,9 +109,8 @@ def files(rows: Mapping[str, int]) -> Cells:
         yield code(name), SPLITS[".eval" if ".eval." in name else ""], f"{count:,}"
 
 
-def settings(identity: Info) -> Cells:
-    """What made the run, from its identity."""
-    judging = judging_of(identity)
+def settings(identity: Info, judging: Info) -> Cells:
+    """What made the run, from its identity and that of its judge."""
     law, source = judging["constitution"], identity["source"]
     if law is not None:
         yield "constitution", f"{code(law['name'])} {code(law['version'])}, hash {code(law['hash'])}"
@@ -157,14 +151,13 @@ def versions_and_cost(info: Info) -> Cells:
     yield "spent", ", ".join(parts)
 
 
-def models(identity: Info, answered: Mapping[str, Mapping[str, int]]) -> Cells:
+def models(identity: Info, judging: Info, answered: Mapping[str, Mapping[str, int]]) -> Cells:
     """Each role with the model that was asked, and as what it answered."""
     asked = identity.get("models")
-    specs = dict(asked) if isinstance(asked, Mapping) else {}
-    judging = judging_of(identity)
+    specs = list(asked.items()) if isinstance(asked, Mapping) else [("assistant", spec) for spec in asked or ()]
     if "judge" in judging:
-        specs["judge"] = judging["judge"]
-    for role, spec in specs.items():
+        specs.append(("judge", judging["judge"]))
+    for role, spec in specs:
         names = [code(without_path(name)) for name in sorted(answered.get(role, ()))]
         yield role, code(without_path(spec)), ", ".join(names) or "not asked"
 

@@ -13,10 +13,10 @@ import orjson
 
 from cai.errors import RunError
 from cai.export import best as old
+from cai.export.best_replies import BestCut, BestSummary
 from cai.export.card import dataset_card
 from cai.export.cut import Cut, Judged
 from cai.export.hub import Hub
-from cai.export.labels import BestCut, BestSummary
 from cai.export.options import DEFAULTS, ExportOptions, check_options, options_of, read_options
 from cai.export.preferences import PreferenceCut
 from cai.export.revisions import RevisionCut
@@ -27,6 +27,7 @@ from cai.judge.calibration_report import FILE
 from cai.judge.certify import Calibration
 from cai.records import Record
 
+ROWS_FILES = {"generate": "revisions.jsonl", "label": "labels.jsonl", "sample": "candidates.jsonl"}  # by command
 CUTS: dict[str, type[Cut]] = {"generate": RevisionCut, "label": PreferenceCut, "sample": old.BestCut}  # by command
 Row = dict[str, Any]
 
@@ -102,7 +103,7 @@ def export_run(folder: str | Path, *, push: str | None = None, private: bool = T
     """
     chosen = read_options(options)
     path = Path(folder)
-    command = _command(path)
+    command = _command(path, best=chosen.best)
     check_options(chosen, command)
     hub = None if push is None else Hub(push, private)
     with _open(path, command) as run:
@@ -129,7 +130,7 @@ def cut_run(run: RunFolder, options: ExportOptions, *, load_from: str = ".") -> 
 def _open(folder: Path, command: str) -> Iterator[RunFolder]:
     """The run of a folder, until it was cut; if the disk fails, the error says what an export can do."""
     try:
-        with closing(reopen(folder, command, CUTS[command].rows_file)) as run:
+        with closing(reopen(folder, command, ROWS_FILES[command])) as run:
             yield run
     except RunError as error:
         cause = error.__cause__
@@ -182,7 +183,7 @@ def _notes(info: Mapping[str, Any], cut: Cut) -> Iterator[str]:
             yield f"--split {split} leaves the {empty} side of {kind} empty: there are only {train + held_out:,} rows"
 
 
-def _command(folder: Path) -> str:
+def _command(folder: Path, *, best: bool) -> str:
     """The command that made the run in a folder; "generate" if that cannot be read, so that opening it says why."""
     try:
         identity = orjson.loads((folder / "run.json").read_bytes())["identity"]
@@ -195,7 +196,7 @@ def _command(folder: Path) -> str:
         raise RunError(f"{folder / 'run.json'} cannot be read ({error}); restore it, and export again") from error
     except (LookupError, TypeError):
         return "generate"
-    if command == "sample" and identity.get("best_of") is None:
+    if command == "sample" and identity.get("best_of") is None and not best:
         raise RunError(
             f"{folder} is a run of cai sample: its replies have not been judged; label them first: cai label {folder}"
         )

@@ -1,7 +1,4 @@
-"""What the cuts of a label run share, its labels prompt by prompt; and the cut of the best replies.
-
-Every label is read once, or twice if a target bounds the pairs.
-"""
+"""What the cuts of a label run share: its labels prompt by prompt, and how far to trust them."""
 
 from __future__ import annotations
 
@@ -14,37 +11,43 @@ from statistics import median
 import orjson
 from pydantic import ValidationError
 
-from cai.export.cut import LAW, Cut, Judged, Lines, Row, line_of
+from cai.export.cut import LAW, Cut, Judged, Row
 from cai.export.options import ExportOptions, calibration_of, filters_of
 from cai.export.pairs import confidence, flipped
-from cai.export.standings import Standing, best_of, standings, unfit
+from cai.folder.rows import damage
 from cai.folder.run import PAIR_BITS, RunFolder
 from cai.judge.certify import threshold
-from cai.records import Label, Record
+from cai.records import Label
 
 BAD_ROW = (LookupError, TypeError, AttributeError, ValueError)  # what a row that is not a label leads to
-MANY_FLIPS = 0.5  # of the valid votes: then the place decides more often than the reply
 JUDGE = {**LAW, "judge": "text", "protocol": "text"}
 
 
 class LabelCut(Cut):
-    """A cut of a label run."""
+    """A cut of labels.
+
+    folder and binding: those of the label run, if it is not the run that is cut.
+    """
 
     rows_file = "labels.jsonl"
     judged: Judged
 
-    def __init__(self, run: RunFolder, options: ExportOptions) -> None:
+    def __init__(
+        self, run: RunFolder, options: ExportOptions, folder: Path | None = None, binding: Row | None = None
+    ) -> None:
         super().__init__(run, options)
-        self.calibration = calibration_of(options, run.identity["binding"])
+        self.folder = run.path if folder is None else folder
+        self.binding = run.identity["binding"] if binding is None else binding
+        self.calibration = calibration_of(options, self.binding)
         self.filters = filters_of(options, self.calibration)
         self.judged = Judged()
 
     def units(self) -> Iterator[list[Row]]:
         """The labels of one prompt after another."""
         try:
-            yield from read_units(self._run.path / self.rows_file)
+            yield from read_units(self.folder / "labels.jsonl")
         except BAD_ROW as error:  # raised by the reading; what fails while the rows are cut is `blaming`'s
-            raise self.damaged() from error
+            raise damage(self.folder / "labels.jsonl") from error
 
     @contextmanager
     def blaming(self, unit: Sequence[Row]) -> Iterator[None]:
@@ -54,7 +57,7 @@ class LabelCut(Cut):
         except BAD_ROW as error:
             if are_labels(unit):
                 raise
-            raise self.damaged() from error
+            raise damage(self.folder / "labels.jsonl") from error
 
     def count(self, row: Row) -> None:
         """Count a label: how sure the judge is, and how it votes."""
@@ -156,113 +159,4 @@ def provenance(row: Row) -> Row:
         "constitution_hash": law["hash"],
         "judge": row["models"].get("judge"),
         "protocol": row["protocol"],
-    }
-
-
-# Best of N
-
-
-FILES = {
-    "sft": {
-        "messages": "turns", "id": "text", "best_of": "count", "p": "number", "labels": "texts", **JUDGE,
-        "model": "text", "from": "text",
-    }
-}  # fmt: skip
-
-
-class BestSummary(Record):
-    """What choosing the best replies came to."""
-
-    prompts: int  # with labels
-    mean_p: float | None  # of the best replies: mean probability of being better than the others
-    longest_won: float | None  # share of the prompts with one longest reply in which that one is the best
-    longest_chance: float | None  # what that share would be if length did not count: the mean of 1 / replies
-
-    def lines(self) -> Iterator[str]:
-        """The summary in words, for people."""
-        if self.mean_p is not None:
-            yield f"mean probability that the best reply is better than another: {self.mean_p:.3f}"
-        if self.longest_won is not None:
-            yield f"the longest reply is the best in {self.longest_won:.0%}; {self.longest_chance:.0%} by chance"
-
-
-class BestCut(LabelCut):
-    """The best reply to each prompt, by its mean probability of being better than the others: `sft`.
-
-    A prompt whose two best replies have the same mean leaves as low_confidence, one without a valid vote as
-    invalid_vote. Replies that could not be used, and prompts with only one reply, are in no pair.
-    """
-
-    files = FILES
-    stages = ("sft",)
-    kind = "best replies"
-
-    def __init__(self, run: RunFolder, options: ExportOptions) -> None:
-        super().__init__(run, options)
-        self._sum = self._chances = 0.0
-        self._longest = self._uneven = 0
-
-    def lines(self) -> Lines:
-        """The prompts without a best reply."""
-        for unit in self.units():
-            with self.blaming(unit):
-                drop = self._cut(unit)
-            if drop is not None:
-                yield drop
-
-    def _cut(self, unit: Sequence[Row]) -> tuple[int, bytes] | None:
-        for row in unit:
-            self.count(row)
-        self.read["sft"] += 1
-        first = unit[0]
-        replies = standings(unit, self.filters)
-        best = best_of(replies)
-        if isinstance(best, Standing):
-            why = unfit(best.text, first["prompt"], self.filters)
-            if why is None:
-                self._keep(best, replies, first)
-                return None
-            best = why
-        return self.drop("sft", best, first["prompt_id"], first["position"])
-
-    def _keep(self, best: Standing, replies: Sequence[Standing], row: Row) -> None:
-        self.add("sft", self.side(row["prompt"]), line_of(best_row(best, len(replies), row)))
-        self.kept["sft"] += 1
-        self._sum += best.p or 0.0
-        lengths = [len(reply.text.strip()) for reply in replies]
-        if lengths.count(max(lengths)) == 1:
-            self._uneven += 1
-            self._chances += 1 / len(lengths)
-            self._longest += len(best.text.strip()) == max(lengths)
-
-    def notes(self) -> Iterator[str]:
-        """What the rows show that the user should know."""
-        if self.calibration is None:
-            yield "not calibrated: how often people would choose the same reply is unknown"
-        flips = self.judged.flip_rate
-        if flips is not None and flips > MANY_FLIPS:
-            yield f"{flips:.0%} of the votes flip with the reply order: position bias outweighs most preferences"
-
-    def summary(self) -> BestSummary:
-        """What was counted."""
-        kept, uneven = self.kept["sft"], self._uneven
-        return BestSummary(
-            prompts=self.read["sft"],
-            mean_p=self._sum / kept if kept else None,
-            longest_won=self._longest / uneven if uneven else None,
-            longest_chance=self._chances / uneven if uneven else None,
-        )
-
-
-def best_row(best: Standing, count: int, row: Row) -> Row:
-    """The row of sft.jsonl that the best of `count` replies becomes; `row` is any label of its prompt."""
-    return {
-        "messages": [*row["prompt"], {"role": "assistant", "content": best.text}],
-        "id": row["prompt_id"],
-        "best_of": count,
-        "p": best.p,
-        "labels": best.labels,
-        **provenance(row),
-        "model": best.name[2] or None,
-        "from": best.name[1],
     }

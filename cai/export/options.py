@@ -126,7 +126,7 @@ def check_options(options: ExportOptions, command: str) -> None:
     changed = [name for name, default in DEFAULTS.items() if getattr(options, name) != default]
     for other in ("generate", "label"):
         wrong = [flag(name) for name in changed if command_of(name) == other]
-        if wrong and command != other:
+        if wrong and command != other and not (options.best and other == "label" and command == "sample"):
             raise UsageError(f"{', '.join(wrong)}: only for runs of cai {other}; this is a run of cai {command}")
     if options.agreement is not None and options.min_confidence is not None:
         raise UsageError("--agreement chooses the threshold and --min-confidence states it: give one of them")
@@ -138,7 +138,9 @@ def check_options(options: ExportOptions, command: str) -> None:
 
 def options_of(options: ExportOptions, command: str) -> dict[str, Any]:
     """The options that fit this kind of run, as JSON; `best`, which is newer than 0.1.0, only if it is set."""
-    fits = [name for name in FIELDS if command_of(name) in (command, None) and (options.best or name != "best")]
+    fits = [name for name in FIELDS if command_of(name) in (command, None) and name != "best"]
+    if options.best:
+        fits = [name for name in FIELDS if command_of(name) is None or name in (*BEST, "best")]
     values = options.model_dump(mode="json", include=set(fits))
     return {name: values[name] for name in fits}
 

@@ -6,13 +6,16 @@ import math
 from pathlib import Path
 from typing import Any
 
+import label_runs
 import pytest
+import sample_runs
 from label_cuts import make_run, pair, rows, text
 from pair_labels import LEAK, REFUSED
+from players import Player
 
-from cai.errors import UsageError
+from cai.errors import RunError, UsageError
+from cai.export.best_replies import FILES
 from cai.export.export import ExportSummary, export_run
-from cai.export.labels import FILES
 from cai.folder.rows import TRAINING_FILES
 from cai.training.data.dataset import load_rows
 
@@ -130,6 +133,50 @@ def test_the_card_says_that_a_judge_chose_the_replies(tmp_path: Path) -> None:
     assert "# Best replies under `kind`" in card and "best-of-n" in card
     assert "not calibrated" in card and "| threshold |" not in card
     assert "\ncai export RUN --best\n" in card
+
+
+def sampled(folder: Path, n: int, *, share: int = 100) -> list[dict[str, Any]]:
+    """A sample run of which one reply in `share` is truncated, and its labels in `labels/`; its candidates."""
+    sample_runs.run(sample_runs.PROMPTS, folder, Player(sample_runs.cutting(share), "one", seeds=True), n=n)
+    label_runs.run(folder, folder / "labels", label_runs.scorer())
+    return sample_runs.rows_of(folder)
+
+
+def test_of_a_sample_run_the_labels_in_its_folder_decide_and_every_prompt_is_accounted_for(tmp_path: Path) -> None:
+    candidates = sampled(tmp_path / "run", 3, share=2)
+    summary = export_run(tmp_path / "run", best=True)
+    kept = rows(tmp_path / "run" / "sft.jsonl")
+    drops = [drop for drop in rows(tmp_path / "run" / "dropped.jsonl") if drop["stage"] == "sft"]
+    by_id = {row["id"]: row for row in candidates}
+    assert {row["id"] for row in kept} | {drop["id"] for drop in drops} == by_id.keys()
+    assert len(kept) + len(drops) == len(by_id) and 0 < len(kept) < len(by_id)
+    for row in kept:
+        usable = [reply for reply in by_id[row["id"]]["replies"] if reply["problem"] is None]
+        [won] = [reply for reply in usable if f"sample {reply['sample']}" == row["from"]]
+        assert row["messages"][-1]["content"] == won["text"] and row["best_of"] == len(usable) > 1
+    for drop in drops:
+        assert drop["position"] == by_id[drop["id"]]["position"] and drop["reason"] == "invalid_vote"
+        assert sum(reply["problem"] is None for reply in by_id[drop["id"]]["replies"]) == 1
+    card = (tmp_path / "run" / "README.md").read_text()
+    assert "# Best replies under `harmless`" in card and "| judge | `recorded:" in card
+    assert summary.files == {"sft.jsonl": len(kept)}
+
+
+def test_of_a_sample_run_with_one_reply_a_prompt_no_reply_is_the_best(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    sample_runs.run(sample_runs.PROMPTS, folder, Player(sample_runs.seeded, "one", seeds=True), n=1)
+    make_run(folder / "labels", [])
+    summary = export_run(folder, best=True)
+    assert (summary.files, summary.left_out) == ({"sft.jsonl": 0}, {"sft": {"invalid_vote": 12}})
+
+
+def test_a_sample_run_without_labels_says_what_to_do(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    sample_runs.run(sample_runs.PROMPTS, folder, Player(sample_runs.seeded, "one", seeds=True), n=2)
+    with pytest.raises(RunError, match=r"has no labels: run cai label .*run --out .*labels"):
+        export_run(folder, best=True)
+    with pytest.raises(RunError, match="its replies have not been judged"):
+        export_run(folder)
 
 
 def test_options_about_pairs_are_refused(tmp_path: Path) -> None:

@@ -26,10 +26,10 @@ from stored_runs import IDENTITY, ask, lost, make_run, revision
 from cai.errors import RunError, UsageError
 from cai.export import best as picked
 from cai.export import preferences
+from cai.export.best_replies import FILES as BEST_FILES
 from cai.export.card import dataset_card
 from cai.export.cut import Facts
 from cai.export.export import export_run
-from cai.export.labels import FILES as BEST_FILES
 from cai.export.options import ExportOptions
 from cai.export.revisions import RevisionCut, sft_rows
 from cai.folder.run import DONE, RunFolder, dropped_state
