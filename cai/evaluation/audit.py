@@ -1,22 +1,21 @@
 """The hygiene of a whole dataset, ours or others': what share of its replies has which fault, and the verdict per row.
 
-One pass; memory does not grow with the rows, but for about 2 KB a prompt that finds the repeated ones. Knows what is
-counted; where a record has its replies is `audit_cases`', and what a fault is, the method says.
+One pass; memory does not grow with the rows, except for about 2 KB a prompt that finds the repeated ones.
 """
 
 from __future__ import annotations
 
-import os
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import orjson
 
 from cai.errors import RunError, SourceError, UsageError
-from cai.evaluation.audit_report import MEASURES, OF_PAIRS, OF_PROMPTS, OF_REPLIES, Audit, ReplyAudit, hint
+from cai.evaluation.audit_report import MEASURES, OF_REPLIES, Audit, ReplyAudit, hint
+from cai.export.cut import Table
 from cai.sources.conversations import BadRecord, prompt_in
 from cai.sources.files import read_records
 from cai.sources.replies import PAIRS, RANKED, Case, read_case, written
@@ -44,47 +43,65 @@ def audit(
     one. rows: a JSONL file that gets the verdict on every reply. Raises UsageError for a column that is not there and
     SourceError for a source that cannot be read or has no reply.
     """
-    for name, given in (("source", source), ("against", against)):
-        if given is not None and not isinstance(given, str | Path | Iterable):
-            raise UsageError(f"the {name} is {given!r}: name a file or a run folder, or pass a list of records")
+    _check_kind("source", source)
+    _check_kind("against", against)
     notes: list[str] = []
-    if isinstance(source, str | Path) and Path(source).is_dir():
-        source, twin = _in_folder(Path(source))
-        notes.append(f"of the run folder, {source.name} was read")
-        if against is None and twin is not None:
-            against = twin
-            notes.append(f"its prompts were looked for in {twin.name}")
-    if rows is not None and isinstance(source, str | Path) and Path(rows).absolute() == Path(source).absolute():
-        raise UsageError(f"--rows {rows} is the file that is audited; name another")
+    name = "records"
+    if isinstance(source, str | Path):
+        if Path(source).is_dir():
+            source, twin = _in_folder(Path(source))
+            notes.append(f"of the run folder, {source.name} was read")
+            if against is None and twin is not None:
+                against = twin
+                notes.append(f"its prompts were looked for in {twin.name}")
+        if rows is not None and Path(rows).absolute() == Path(source).absolute():
+            raise UsageError(f"--rows {rows} is the file that is audited; name another")
+        name = str(source)
     count = _Count(None if against is None else _prompts_of(against, prompt_field))
-    out = None if rows is None else _Out(Path(rows))
-    try:
+    with _rows_file(rows) as table:
         for line, record in read_records(source):
             verdicts = count.add(line, record, reply_field, prompt_field)
-            if out is not None:
-                out.write(verdicts)
-        name = str(source) if isinstance(source, str | Path) else "records"
-        found = count.result(name, notes)
-        if out is not None:
-            out.publish()
+            if table is not None:
+                for verdict in verdicts:
+                    table.add(orjson.dumps(verdict, option=orjson.OPT_APPEND_NEWLINE))
+        return count.result(name, notes)
+
+
+def _check_kind(name: str, source: Any) -> None:
+    if source is not None and not isinstance(source, str | Path | Iterable):
+        raise UsageError(f"the {name} is {source!r}: name a file or a run folder, or pass a list of records")
+
+
+@contextmanager
+def _rows_file(path: str | Path | None) -> Iterator[Table | None]:
+    """The file of `--rows`, which takes its place when everything is written; None if none is named."""
+    if path is None:
+        yield None
+        return
+    table = None
+    try:
+        table = Table(Path(path), None)
+        yield table
+        table.finish()
+        table.publish()
+    except OSError as error:
+        raise RunError(f"cannot write {path}: {error.strerror or error}; free some space") from error
     finally:
-        if out is not None:
-            out.discard()
-    return found
+        if table is not None:
+            table.discard()
 
 
 def _prompts_of(source: str | Path | Iterable[Any], prompt_field: str | None) -> repeats.Repeats:
     """The prompts of the dataset that is compared with; a record without a reply counts by its prompt alone."""
-    found = repeats.Repeats()
+    prompts = repeats.Repeats()
     for _, record in read_records(source):
         prompt = _prompt_of(record, prompt_field)
         if prompt is not None:
-            found.add(prompt)
-    if not len(found):
-        raise SourceError(
-            "there is no prompt in it to compare with", source if isinstance(source, str | Path) else None
-        )
-    return found
+            prompts.add(prompt)
+    if not len(prompts):
+        path = source if isinstance(source, str | Path) else None
+        raise SourceError("there is no prompt in it to compare with", path)
+    return prompts
 
 
 def _prompt_of(record: Any, prompt_field: str | None) -> str | None:
@@ -98,11 +115,16 @@ def _prompt_of(record: Any, prompt_field: str | None) -> str | None:
 def _in_folder(folder: Path) -> tuple[Path, Path | None]:
     """The file of a run folder to audit, and its eval file, if it has one with rows."""
     for name in FOLDER_FILES:
-        path, twin = folder / f"{name}.jsonl", folder / f"{name}.eval.jsonl"
-        if path.exists() and path.stat().st_size:
-            return path, twin if twin.exists() and twin.stat().st_size else None
+        path = folder / f"{name}.jsonl"
+        if _has_rows(path):
+            twin = folder / f"{name}.eval.jsonl"
+            return path, twin if _has_rows(twin) else None
     names = ", ".join(f"{name}.jsonl" for name in FOLDER_FILES)
     raise SourceError(f"is a folder without rows; a run folder has one of {names}", folder)
+
+
+def _has_rows(path: Path) -> bool:
+    return path.exists() and path.stat().st_size > 0
 
 
 # Counting
@@ -121,10 +143,14 @@ class _Count:
 
     def add(self, line: int, record: Any, reply_field: str | None, prompt_field: str | None) -> list[dict[str, Any]]:
         """Count one record; returns the verdict on each of its replies, or why it has none."""
-        if not self._counts:
-            _check_fields(record, reply_field, prompt_field)
-        name = record.get("id") if isinstance(record, Mapping) else None
-        name = name if isinstance(name, str | int | None) else str(name)
+        name: Any = None
+        if isinstance(record, Mapping):
+            if not self._counts:
+                _check_field(record, reply_field, "--reply-field")
+                _check_field(record, prompt_field, "--prompt-field")
+            name = record.get("id")
+        if not isinstance(name, str | int | None):
+            name = str(name)
         try:
             case = read_case(record, reply_field, prompt_field)
         except BadRecord as bad:
@@ -136,33 +162,32 @@ class _Count:
         verdicts = [self._reply(role, text, case, index) for index, (role, text) in enumerate(case.replies)]
         shared = self._prompt(case.prompt) | self._pair(case.replies, verdicts)
         self._counts.update([key for key, value in shared.items() if value])
-        return [
-            {"line": line, "id": name, "role": role, "index": index, **verdict, **shared}
-            for index, ((role, _), verdict) in enumerate(zip(case.replies, verdicts, strict=True))
-        ]
+        return [{"line": line, "id": name, **verdict, **shared} for verdict in verdicts]
 
     def _reply(self, role: str, text: str, case: Case, index: int) -> dict[str, Any]:
-        refused = refusal(text, case.asked)
-        verdict: dict[str, Any] = {"refusal": refused, "empty": not text.strip()}
-        verdict |= {name: fault.test(text) for name, fault in FAULTS.items()}
-        verdict["truncated"] |= index in case.cut
         counts = self._roles.setdefault(role, Counter())
-        counts.update([check for check, value in verdict.items() if value is True])
-        counts.update(["replies"] if refused == "none" else ["replies", "refusal", f"refusal_{refused}"])
+        counts["replies"] += 1
         counts["characters"] += len(text.strip())
         self._phrases.setdefault(role, repeats.Phrases()).add(text)
-        return {**verdict, "characters": len(text.strip())}
+        faults = {"empty": not text.strip()}
+        faults |= {name: fault.test(text) for name, fault in FAULTS.items()}
+        faults["truncated"] |= index in case.cut
+        counts.update([name for name, is_there in faults.items() if is_there])
+        refused = refusal(text, case.asked)
+        if refused != "none":
+            counts.update(["refusal", f"refusal_{refused}"])
+        return {"role": role, "index": index, "refusal": refused, **faults, "characters": len(text.strip())}
 
     def _prompt(self, prompt: str | None) -> dict[str, bool]:
         if prompt is None:
             return {}
         self._counts["prompts"] += 1
-        same, like = self._seen.add(prompt)
-        found = {"duplicate_prompt": same, "near_duplicate_prompt": like and not same}
+        same, alike = self._seen.add(prompt)
+        verdict = {"duplicate_prompt": same, "near_duplicate_prompt": alike and not same}
         if self._others is not None:
-            same, like = self._others.find(prompt)
-            found |= {"overlap": same, "near_overlap": like and not same}
-        return found
+            same, alike = self._others.find(prompt)
+            verdict |= {"overlap": same, "near_overlap": alike and not same}
+        return verdict
 
     def _pair(self, replies: Sequence[tuple[str, str]], verdicts: Sequence[dict[str, Any]]) -> dict[str, bool]:
         roles = tuple(role for role, _ in replies)
@@ -171,29 +196,30 @@ class _Count:
         self._counts["pairs"] += 1
         (_, a), (_, b) = replies
         same = repeats.identical(a, b)
-        found = {
+        verdict = {
             "identical": same,
             "near_identical": not same and repeats.near_identical(a, b),
             "both_refused": all(verdict["refusal"] != "none" for verdict in verdicts),
         }
         if roles in RANKED:
             self._counts["ranked"] += 1
-            found["chosen_longer"] = verdicts[0]["characters"] > verdicts[1]["characters"]
-        return found
+            verdict["chosen_longer"] = verdicts[0]["characters"] > verdicts[1]["characters"]
+        return verdict
 
     def result(self, source: str, notes: Sequence[str]) -> Audit:
+        """What was found in all records; raises SourceError if none has a reply."""
         counts = self._counts
         if not counts["rows"]:
             line, problem = self._bad_rows[0]
             raise SourceError(f"no record has a reply that can be read; the first: {problem}", source, line)
-        roles = {role: self._of_role(role, found) for role, found in self._roles.items()}
-        replies = sum(found.replies for found in roles.values())
-        sums = {name: sum(found.counts[name] for found in roles.values()) for name in OF_REPLIES}
-        compared = counts["prompts"] if self._others is not None else 0
-        over = {"bad": counts["rows"] + counts["bad"], "chosen_longer": counts["ranked"]}
-        over |= dict.fromkeys(OF_REPLIES, replies) | dict.fromkeys(OF_PAIRS[:3], counts["pairs"])
-        over |= dict.fromkeys(OF_PROMPTS[:2], counts["prompts"]) | dict.fromkeys(OF_PROMPTS[2:], compared)
-        totals = {name: sums.get(name, counts[name]) for name in MEASURES}
+        roles = {role: self._of_role(role, replies) for role, replies in self._roles.items()}
+        totals = sum(self._roles.values(), Counter(counts))
+        of_dataset = {"bad": counts["rows"] + counts["bad"], "chosen_longer": counts["ranked"]}
+        of_dataset |= dict.fromkeys(OF_REPLIES, totals["replies"])
+        of_dataset |= dict.fromkeys(("identical", "near_identical", "both_refused"), counts["pairs"])
+        of_dataset |= dict.fromkeys(("duplicate_prompt", "near_duplicate_prompt"), counts["prompts"])
+        if self._others is not None:
+            of_dataset |= dict.fromkeys(("overlap", "near_overlap"), counts["prompts"])
         return Audit(
             source=source,
             rows=counts["rows"],
@@ -202,54 +228,29 @@ class _Count:
             prompts=counts["prompts"],
             pairs=counts["pairs"],
             roles=roles,
-            counts=totals,
-            rates={name: totals[name] / over[name] if over[name] else None for name in MEASURES},
+            counts={name: totals[name] for name in MEASURES},
+            rates={name: _share(totals[name], of_dataset.get(name, 0)) for name in MEASURES},
             notes=tuple(notes),
         )
 
-    def _of_role(self, role: str, found: Counter[str]) -> ReplyAudit:
-        replies = found["replies"]
+    def _of_role(self, role: str, counts: Counter[str]) -> ReplyAudit:
+        replies = counts["replies"]
         return ReplyAudit(
             replies=replies,
-            characters=found["characters"] / replies,
-            counts={name: found[name] for name in OF_REPLIES},
-            rates={name: found[name] / replies for name in OF_REPLIES},
+            characters=counts["characters"] / replies,
+            counts={name: counts[name] for name in OF_REPLIES},
+            rates={name: counts[name] / replies for name in OF_REPLIES},
             phrases=tuple(self._phrases[role].top(PHRASE_SHARE, SHOWN)),
         )
 
 
-def _check_fields(record: Any, reply_field: str | None, prompt_field: str | None) -> None:
+def _share(count: int, total: int) -> float | None:
+    if not total:
+        return None
+    return count / total
+
+
+def _check_field(record: Mapping[Any, Any], field: str | None, option: str) -> None:
     """A column that was named must be in the first record."""
-    for field, option in ((reply_field, "--reply-field"), (prompt_field, "--prompt-field")):
-        if field is not None and isinstance(record, Mapping) and field not in record:
-            raise UsageError(f"{option} {field!r}: there is no such column; {hint(field, record)}")
-
-
-class _Out:
-    """The file of `--rows`: written beside its place, and put there when it is whole."""
-
-    def __init__(self, path: Path) -> None:
-        self._path, self._part = path, path.with_name(path.name + ".part")
-        try:
-            self._file: BinaryIO = open(self._part, "wb")  # noqa: SIM115
-        except OSError as error:
-            raise RunError(f"cannot write {path}: {error.strerror or error}") from error
-
-    def write(self, rows: Iterable[Mapping[str, Any]]) -> None:
-        self._try(lambda: self._file.writelines(orjson.dumps(row, option=orjson.OPT_APPEND_NEWLINE) for row in rows))
-
-    def publish(self) -> None:
-        self._try(self._file.close)
-        self._try(lambda: os.replace(self._part, self._path))
-
-    def discard(self) -> None:
-        """Close, and remove what was not published."""
-        with suppress(OSError):
-            self._file.close()
-        self._part.unlink(missing_ok=True)
-
-    def _try(self, act: Callable[[], Any]) -> None:
-        try:
-            act()
-        except OSError as error:
-            raise RunError(f"cannot write {self._path}: {error.strerror or error}; free some space") from error
+    if field is not None and field not in record:
+        raise UsageError(f"{option} {field!r}: there is no such column; {hint(field, record)}")
