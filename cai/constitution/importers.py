@@ -1,6 +1,6 @@
 """Turns other projects' principle files into the text of a constitution file, wording and ids untouched.
 
-Knows the formats by their shape, not by their file name. Cannot know the licence of what it reads, and says so.
+Formats are recognised by their shape, not by their file name. The licence of a wording cannot be seen in it.
 """
 
 from __future__ import annotations
@@ -31,27 +31,41 @@ CHAT = ("prompt", "reply", "critique_request", "critique", "revision_request", "
 def import_constitution(path: str | Path) -> str:
     """The text of a constitution file with the principles in `path`; it loads, and `check` finds no errors in it.
 
-    Raises `InputError` where the file holds no principles in a form that is understood.
+    Raises InputError if the file holds no principles in a known form.
     """
     path = Path(path)
     data = _read(path)
     entries, kind = _entries(data, path)
-    kept, repeated = _with_distinct_ids(entries)
-    if not kept:
+    principles = _with_distinct_ids(entries)
+    if not principles:
         raise InputError("holds no principles", path)
-    examples, odd = _examples(data)
     content = {
         "name": _slug(path.name.split(".")[0]) or "imported",
         "version": "1.0.0",
         "description": f"Imported from {path.name}. The wording is its authors'; see the source for its licence.",
-        "principles": kept,
-        **({"examples": examples} if examples else {}),
+        "principles": principles,
     }
-    notes = [f"Imported from {path.name} ({kind}): {len(kept)} principles, worded as there."]
-    notes += [f"{repeated} entries repeated an earlier one word for word and were left out."] if repeated else []
-    notes += [f"{odd} chats were not six turns of critique and revision and were left out."] if odd else []
-    notes += ["The wording belongs to its authors: check its licence before you share this file or data made with it."]
+    notes = [f"Imported from {path.name} ({kind}): {len(principles)} principles, worded as there."]
+    repeated = sum(entry in entries[:place] for place, entry in enumerate(entries))
+    if repeated:
+        notes.append(f"{repeated} entries repeated an earlier one word for word and were left out.")
+    chats = _chats(data)
+    examples = [example for example in map(_example, chats) if example is not None]
+    if examples:
+        content["examples"] = examples
+    if len(examples) < len(chats):
+        others = len(chats) - len(examples)
+        notes.append(f"{others} chats were not six turns of critique and revision and were left out.")
+    notes.append(
+        "The wording belongs to its authors: check its licence before you share this file or data made with it."
+    )
     body = yaml.dump(content, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=110)
+    _check(body, path)
+    return "".join(f"# {note}\n" for note in notes) + body
+
+
+def _check(body: str, path: Path) -> None:
+    """Raise InputError if the text of a constitution file does not load."""
     try:
         document = yamlfile.parse(body)
     except yamlfile.BadYaml as error:  # a lone half of a surrogate pair, which JSON can hold
@@ -59,9 +73,8 @@ def import_constitution(path: str | Path) -> str:
     try:
         ConstitutionFile.model_validate(document.value)
     except ValidationError as error:
-        faults = yamlfile.explain(error, document, KEYS, FORMS)
-        raise InputError(f"cannot be imported: {faults[0].message}", path) from error
-    return "".join(f"# {note}\n" for note in notes) + body
+        first, *_ = yamlfile.explain(error, document, KEYS, FORMS)
+        raise InputError(f"cannot be imported: {first.message}", path) from error
 
 
 def write_new(path: Path, text: str, *, force: bool) -> None:
@@ -78,23 +91,22 @@ def _slug(text: str) -> str:
     return re.sub(r"[^A-Za-z0-9._-]+", "-", text).strip("-._")[:60]
 
 
-def _with_distinct_ids(entries: list[Entry]) -> tuple[list[Entry], int]:
-    """Entries without exact repetitions, and how many those were; ids that clash get a number."""
-    kept: list[Entry] = []
-    seen: set[str] = set()
-    for entry in entries:
-        if entry in kept:
+def _with_distinct_ids(entries: list[Entry]) -> list[Entry]:
+    """Entries without exact repetitions; ids that clash get a number."""
+    distinct: list[Entry] = []
+    ids: set[str] = set()
+    for place, entry in enumerate(entries):
+        if entry in entries[:place]:
             continue
-        kept.append(entry)
-        id_ = base = principle_id(entry) if isinstance(entry, str) else entry["id"]
+        fields = {"id": principle_id(entry), "text": entry} if isinstance(entry, str) else entry
+        name = fields["id"]
         number = 1
-        while id_ in seen:
+        while name in ids:
             number += 1
-            id_ = f"{base}-{number}"
-        seen.add(id_)
-        if number > 1:
-            kept[-1] = {**(entry if isinstance(entry, dict) else {"text": entry}), "id": id_}
-    return kept, len(entries) - len(kept)
+            name = f"{fields['id']}-{number}"
+        ids.add(name)
+        distinct.append(entry if number == 1 else {**fields, "id": name})
+    return distinct
 
 
 def _read(path: Path) -> Any:
@@ -118,7 +130,7 @@ def _read(path: Path) -> Any:
 
 def _entries(data: Any, path: Path) -> tuple[list[Entry], str]:
     if isinstance(data, dict) and "principles" in data:
-        raise InputError(f"is a constitution already; try: cai constitution check {path}", path)
+        raise InputError(f"is already a constitution; try: cai constitution check {path}", path)
     if isinstance(data, dict) and isinstance(data.get("constitutions"), list):
         data = data["constitutions"]
     for matches, convert, kind in FORMATS:
@@ -127,7 +139,7 @@ def _entries(data: Any, path: Path) -> tuple[list[Entry], str]:
             return [entry for item in items for entry in convert(item)], kind
     if data in ([], {}, None):
         return [], "empty"
-    raise InputError(f"is in no format that can be imported; understood are {UNDERSTOOD}", path)
+    raise InputError(f"is in no format that can be imported; these can: {UNDERSTOOD}", path)
 
 
 def _is_paper(data: Any) -> bool:
@@ -163,9 +175,8 @@ def _from_pair(item: dict[str, Any]) -> list[Entry]:
     assert pair is not None
     critique = _unwrap(pair[0], "CritiqueRequest", "Critique")
     revise = _unwrap(pair[1], "RevisionRequest", "Revision")
-    name = item.get("name")
-    id_ = _slug(name) if isinstance(name, str) else ""
-    return [{"id": id_ or principle_id(critique), "critique": critique, "revise": revise}]
+    name = _slug(str(item.get("name", "")))
+    return [{"id": name or principle_id(critique), "critique": critique, "revise": revise}]
 
 
 def _is_sentences(data: Any) -> bool:
@@ -192,18 +203,20 @@ def _unwrap(text: str, before: str, after: str) -> str:
     return text.strip().removeprefix(f"{before}:").removesuffix(f"{after}:").strip()
 
 
-def _examples(data: Any) -> tuple[list[dict[str, str]], int]:
-    """Worked chats (prompt, reply, critique request, critique, revision request, revision), and how many are others."""
+def _chats(data: Any) -> list[Any]:
     chats = data.get("system_chat") if isinstance(data, dict) else None
-    if not isinstance(chats, list):
-        return [], 0
-    examples = []
-    for chat in chats:
-        turns = [turn.get("content") for turn in chat if isinstance(turn, dict)] if isinstance(chat, list) else []
-        texts = [turn for turn in turns if isinstance(turn, str) and turn.strip()]
-        if len(texts) == len(turns) == len(CHAT):
-            examples.append(dict(zip(CHAT, texts, strict=True)))
-    return examples, len(chats) - len(examples)
+    return chats if isinstance(chats, list) else []
+
+
+def _example(chat: Any) -> dict[str, str] | None:
+    """A worked chat (prompt, reply, critique request, critique, revision request, revision); None for any other."""
+    if not isinstance(chat, list):
+        return None
+    turns = [turn.get("content") for turn in chat if isinstance(turn, dict)]
+    texts = [turn for turn in turns if isinstance(turn, str) and turn.strip()]
+    if not len(texts) == len(turns) == len(CHAT):
+        return None
+    return dict(zip(CHAT, texts, strict=True))
 
 
 class _Dumper(yaml.SafeDumper):
@@ -211,7 +224,11 @@ class _Dumper(yaml.SafeDumper):
 
 
 def _text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
-    style = "|" if "\n" in text else ">" if len(text) > 80 else None
+    style = None
+    if "\n" in text:
+        style = "|"
+    elif len(text) > 80:
+        style = ">"
     return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=style)
 
 

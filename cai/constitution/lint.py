@@ -162,25 +162,33 @@ def _duplicates(law: Constitution) -> Iterator[Finding]:
 
 
 def _framing(law: Constitution) -> Iterator[Finding]:
-    goals = {p.id: " ".join(t for t in (p.text, p.choose) if t) or p.revise or "" for p in law.principles}
-    negative = [name for name, goal in goals.items() if NEGATIVE.search(goal)]
-    if len(goals) > 1 and len(negative) > NEGATIVE_SHARE * len(goals):
+    count = len(law.principles)
+    negative = [principle.id for principle in law.principles if NEGATIVE.search(_goal(principle))]
+    if count > 1 and len(negative) > NEGATIVE_SHARE * count:
         message = (
-            f"{len(negative)} of {len(goals)} principles say what to avoid; judges agree better with people on "
+            f"{len(negative)} of {count} principles say what to avoid; judges agree better with people on "
             f"principles that say what a good reply does: {_few(negative)}"
         )
         yield _warning("negative-framing", message, negative[0])
 
 
+def _goal(principle: Principle) -> str:
+    texts = [text for text in (principle.text, principle.choose) if text]
+    return " ".join(texts) or principle.revise or ""
+
+
 def _weights(law: Constitution) -> Iterator[Finding]:
-    total = sum(p.weight for p in law.principles)
-    for p in law.principles if len(law.principles) > 2 else ():
-        if p.weight > DOMINANT_SHARE * total:
-            message = f"{p.id!r} has {p.weight / total:.0%} of the weight: most draws will be this one"
-            yield _warning("weight-dominates", message, p.id)
-        elif p.weight < NEGLIGIBLE * total / len(law.principles):
-            message = f"{p.id!r} has {p.weight / total:.2g} of the weight: it will hardly ever be drawn"
-            yield _warning("weight-negligible", message, p.id)
+    if len(law.principles) <= 2:
+        return
+    total = sum(principle.weight for principle in law.principles)
+    for principle in law.principles:
+        share = principle.weight / total
+        if share > DOMINANT_SHARE:
+            message = f"{principle.id!r} has {share:.0%} of the weight: most draws will be this one"
+            yield _warning("weight-dominates", message, principle.id)
+        elif share < NEGLIGIBLE / len(law.principles):
+            message = f"{principle.id!r} has {share:.2g} of the weight: it will hardly ever be drawn"
+            yield _warning("weight-negligible", message, principle.id)
 
 
 def _lengths(law: Constitution) -> Iterator[Finding]:
@@ -214,14 +222,13 @@ def _tests(law: Constitution) -> Iterator[Finding]:
         if not p.can_judge:
             message = f"test {i} of {p.id!r} cannot run: the principle has no 'choose' and no 'text'"
             yield Finding(code="test-no-choose", message=message, principle=p.id)
-    yield from _length(len(tests), "longer", sum(len(test.better) > len(test.worse) for _, _, test in tests))
-    yield from _length(len(tests), "shorter", sum(len(test.better) < len(test.worse) for _, _, test in tests))
-
-
-def _length(tests: int, word: str, count: int) -> Iterator[Finding]:
-    if tests >= LENGTH_TESTS and count > LENGTH_SHARE * tests:
-        message = f"the better reply is the {word} one in {count} of {tests} tests: a judge of length would pass"
-        yield _warning("test-length", message)
+    growths = [len(test.better) - len(test.worse) for _, _, test in tests]
+    for word, count in (("longer", sum(n > 0 for n in growths)), ("shorter", sum(n < 0 for n in growths))):
+        if len(tests) >= LENGTH_TESTS and count > LENGTH_SHARE * len(tests):
+            message = (
+                f"the better reply is the {word} one in {count} of {len(tests)} tests: a judge of length would pass"
+            )
+            yield _warning("test-length", message)
 
 
 def _few(ids: Sequence[str]) -> str:

@@ -1,9 +1,7 @@
-"""Words the requests of a flow: which turns a model sees, in chat or as the text a base model goes on with.
+"""Words the requests of critique and revision: the turns a chat model sees, or the text a base model continues.
 
-Pure: templates and texts in, requests out. Knows nothing of what the answers are used for.
-
-Chat: the conversation goes on turn by turn, so that a server's prefix cache holds all but the last turn. The revision
-of one round takes the place of the assistant's turn in the next, as in the paper (Bai et al. 2022, appendix A).
+In chat the conversation continues turn by turn, so that a server's prefix cache holds all but the last turn. The
+revision of one round replaces the assistant's turn in the next, as in the paper (Bai et al. 2022, appendix A).
 """
 
 from __future__ import annotations
@@ -23,24 +21,30 @@ LINE_ENDS = r"\n\v\f\r\x1c-\x1e\x85\u2028\u2029"  # all that str.splitlines know
 class Ask:
     """The requests of one run.
 
-    constitution: None where replies alone are asked for. system: put before every conversation; None for nothing.
+    constitution: None if only replies are asked for. system: put before every conversation; None for nothing.
     gate: ask critiques for a verdict line.
     """
 
     def __init__(
         self, templates: Templates, constitution: Constitution | None, *, system: str | None = None, gate: bool = True
     ) -> None:
-        self._templates, self._system, self._gate = templates, system, gate
-        self._examples = (constitution.examples if constitution is not None else ()) or templates.examples
-        self._asked: dict[tuple[str, str], str] = {}  # a chat turn depends on the principle alone
+        self._templates = templates
+        self._system = system
+        self._gate = gate
+        self._examples = templates.examples
+        if constitution is not None and constitution.examples:
+            self._examples = constitution.examples
+        self._questions: dict[tuple[str, str], str] = {}  # a chat turn depends on the principle alone
         # What a set stops at is how its layout begins a part: together the stop strings name every label.
-        parts = [name for name in templates.stop if name not in JOBS["judge"]]
-        labels = {stop.strip() for name in parts for stop in templates.stop[name]} - {""}
-        start, label = rf"[{LINE_ENDS}][^\S{LINE_ENDS}]*", "|".join(map(re.escape, sorted(labels)))
-        self._labels = re.compile(f"({start})(?={label})") if labels else None
+        stops = [stop for name, stops in templates.stop.items() if name not in JOBS["judge"] for stop in stops]
+        labels = sorted({stop.strip() for stop in stops} - {""})
+        self._labels: re.Pattern[str] | None = None
+        if labels:
+            start = rf"[{LINE_ENDS}][^\S{LINE_ENDS}]*"
+            self._labels = re.compile(f"({start})(?={'|'.join(map(re.escape, labels))})")
 
     def check(self, principles: Iterable[Principle]) -> None:
-        """Word every question once; raises TemplateError where the templates want what a principle does not have."""
+        """Word every question once; raises TemplateError if the templates need what a principle does not have."""
         self._templates.need("revise")
         prompt = Prompt(id="trial", messages=(_turn("user", "Trial."),))
         self.respond(prompt)
@@ -71,21 +75,21 @@ class Ask:
 
     def _turns(self, prompt: Prompt, *rest: str) -> tuple[Message, ...]:
         """The conversation, then the reply and the question about it."""
-        system = (_turn("system", self._system),) if self._system is not None else ()
-        if system and prompt.messages[0]["role"] == "system":
-            merged = f"{self._system}\n\n{prompt.messages[0]['content']}"
-            system, messages = (_turn("system", merged),), prompt.messages[1:]
-        else:
-            messages = prompt.messages
-        return system + messages + tuple(map(_turn, ("assistant", "user"), rest))
+        messages = prompt.messages
+        if self._system is not None:
+            system = self._system
+            if messages[0]["role"] == "system":
+                system = f"{system}\n\n{messages[0]['content']}"
+                messages = messages[1:]
+            messages = (_turn("system", system), *messages)
+        return messages + tuple(map(_turn, ("assistant", "user"), rest))
 
     def _question(self, name: str, principle: Principle) -> str:
         key = (name, principle.id)
-        text = self._asked.get(key)
-        if text is None:
-            shown: dict[str, Any] = {"principle": principle, "gate": self._gate, "examples": self._examples}
-            text = self._asked[key] = self._templates.render(name, **shown).strip()
-        return text
+        if key not in self._questions:
+            variables: dict[str, Any] = {"principle": principle, "gate": self._gate, "examples": self._examples}
+            self._questions[key] = self._templates.render(name, **variables).strip()
+        return self._questions[key]
 
     def _text(self, role: Role, name: str, prompt: Prompt, **variables: Any) -> Request:
         variables = {key: self._quoted(value) if isinstance(value, str) else value for key, value in variables.items()}
@@ -100,7 +104,9 @@ class Ask:
         """
         if self._labels is None:
             return text
-        return self._labels.sub(r"\1> ", "\n" + text)[1:] if role == "system" else self._labels.sub(r"\1> ", text)
+        if role == "system":
+            return self._labels.sub(r"\1> ", "\n" + text)[1:]
+        return self._labels.sub(r"\1> ", text)
 
 
 def _turn(role: Any, content: str | None) -> Message:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from functools import lru_cache
 from typing import Any
 
@@ -20,7 +21,7 @@ UNSEEN = r"\x00-\x08\x0e-\x1b\x7f-\x84\x86-\x9f\xad\u034f\u061c\u115f\u1160\u17b
 UNSEEN += r"\u202a-\u202e\u2060-\u206f\u3164\ufe00-\ufe0f\ufeff\uffa0\ufff9-\ufffb\U000e0000-\U000e0fff"
 DRESSING = r"_*#\-\u2010-\u2015\uff0d\uff3f"  # hyphens, and what Markdown dresses words in
 ALIKE = {"<": "﹤‹〈〈⟨", "/": "∕⁄", ":": "﹕∶"}  # what passes for a character of a frame, beside its full-width form
-# Where servers read their marks of turns in the text, too: "<|im_end|>", "</s>", "<end_of_turn>", "[/INST]".
+# Some servers read their marks of turns in the text, too: "<|im_end|>", "</s>", "<end_of_turn>", "[/INST]".
 MARKS = r"<(?=[|｜])|[<\[](?=/?(?:s|bos|eos|think|start_of_turn|end_of_turn|INST|SYSTEM_PROMPT)[>\]])"
 
 
@@ -37,9 +38,9 @@ class AskJudge:
 
     def __init__(self, templates: Templates, constitution: Constitution, *, prefill: bool) -> None:
         templates.need("judge")
-        self._templates, self._prefill = templates, prefill or templates.completes
+        self._templates = templates
         self._examples = constitution.examples or templates.examples
-        self.prefix = templates.prefix if self._prefill else ""
+        self.prefix = templates.prefix if prefill or templates.completes else ""
         self.letters = (" A", " B") if self.prefix else ("A", "B")  # the form in which the answer's letter comes
         tags = [loose(label) for label in templates.frame if label.startswith("<")]
         labels = [loose(label) for label in templates.frame if not label.startswith("<")]
@@ -49,7 +50,7 @@ class AskJudge:
         self._quoted = lru_cache(maxsize=32)(self._quote)  # the questions about a pair come one after the other
 
     def check(self, principles: Iterable[Principle]) -> None:
-        """Word every question once; raises TemplateError where the template wants what a principle does not have."""
+        """Word every question once; raises TemplateError if the template needs what a principle does not have."""
         for principle in principles:
             self.letter((Message(role="user", content="Trial."),), "Trial.", "Trial.", principle, score=True)
 
@@ -63,32 +64,29 @@ class AskJudge:
         score: bool,
         reasons: str | None = None,
     ) -> Request:
-        """Ask for the probabilities of the two letters; `score`: of these two alone, else among the likeliest tokens.
+        """Ask for the probabilities of the two letters; `score`: of only these two, else among the likeliest tokens.
 
         reasons: what the judge has written before it chooses.
         """
-        asked: dict[str, Any] = {"score": self.letters} if score else {"top_logprobs": LISTED}
-        return self._request(prompt, first, second, principle, reasons, max_tokens=1, temperature=0.0, **asked)
+        reading: dict[str, Any] = {"score": self.letters} if score else {"top_logprobs": LISTED}
+        return self._request(prompt, first, second, principle, reasons, max_tokens=1, temperature=0.0, **reading)
 
     def reasons(self, prompt: Sequence[Message], first: str, second: str, principle: Principle) -> Request:
         """Ask for reasons, before the choice."""
         text = self._render(prompt, first, second, principle, reason=True)
-        stop = self._templates.stop["judge"]
-        asked: dict[str, Any] = {"max_tokens": REASON_TOKENS, "temperature": 0.0, "stop": stop}
+        request = Request("judge", max_tokens=REASON_TOKENS, temperature=0.0, stop=self._templates.stop["judge"])
         if self._templates.completes:
-            return Request("judge", text=text, **asked)
-        return Request("judge", (Message(role="user", content=text),), **asked)
+            return replace(request, text=text)
+        return replace(request, messages=(Message(role="user", content=text),))
 
     def vote(self, prompt: Sequence[Message], first: str, second: str, principle: Principle, wave: int = 0) -> Request:
         """Ask for the letter in words: of a model that gives no probabilities.
 
-        The first wave is greedy; in further ones only drawing can say something new.
+        The first wave is greedy; only sampling can add anything in further ones.
         """
         most = LETTER_TOKENS if self.prefix else None  # without prefix a thinking model needs room for its thoughts
-        temperature = 0.0 if wave == 0 else 1.0
-        return self._request(
-            prompt, first, second, principle, None, max_tokens=most, temperature=temperature, sample=wave
-        )
+        sampling: dict[str, Any] = {"max_tokens": most, "temperature": min(float(wave), 1.0), "sample": wave}
+        return self._request(prompt, first, second, principle, None, **sampling)
 
     def reward(self, prompt: Sequence[Message], reply: str) -> Request:
         """Ask a reward model for its number."""
@@ -106,15 +104,14 @@ class AskJudge:
         verdict = self._templates.render("verdict").strip()
         text = self._render(prompt, first, second, principle, reason=reasons is not None)
         if self._templates.completes:
-            text = text if reasons is None else f"{text} {reasons.strip()}\n\n{verdict}"
+            if reasons is not None:
+                text = f"{text} {reasons.strip()}\n\n{verdict}"
             return Request("judge", text=f"{text} {self.prefix}".rstrip(), **asked)
-        turns = (Message(role="user", content=text),)
+        turns = [Message(role="user", content=text)]
         if reasons is not None:
-            answer = Message(role="assistant", content=reasons.strip())
-            return Request(
-                "judge", (*turns, answer, Message(role="user", content=verdict)), prefill=self.prefix, **asked
-            )
-        return Request("judge", turns, prefill=self.prefix, **asked)
+            turns.append(Message(role="assistant", content=reasons.strip()))
+            turns.append(Message(role="user", content=verdict))
+        return Request("judge", tuple(turns), prefill=self.prefix, **asked)
 
     def _render(self, prompt: Sequence[Message], first: str, second: str, principle: Principle, *, reason: bool) -> str:
         return self._templates.render(
@@ -128,8 +125,15 @@ class AskJudge:
         ).strip()
 
     def _quote(self, text: str) -> str:
-        text = self._tags.sub(lambda tag: ("&#91;" if tag[0][0] == "[" else "&lt;") + tag[0][1:], text)
-        return text if self._starts is None else self._starts.sub(r"\1\2> ", text)
+        text = self._tags.sub(_escaped, text)
+        if self._starts is None:
+            return text
+        return self._starts.sub(r"\1\2> ", text)
+
+
+def _escaped(tag: re.Match[str]) -> str:
+    bracket = "&#91;" if tag[0].startswith("[") else "&lt;"
+    return bracket + tag[0][1:]
 
 
 def loose(label: str) -> str:

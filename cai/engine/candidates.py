@@ -1,7 +1,4 @@
-"""Several replies to one prompt: candidates for a judge to choose from.
-
-Pure. Knows nothing of models or files.
-"""
+"""Several replies to one prompt: candidates for a judge to choose from."""
 
 from __future__ import annotations
 

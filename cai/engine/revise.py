@@ -1,6 +1,6 @@
 """Critique and revise: supervised Constitutional AI (Bai et al. 2022, section 3.1), one prompt at a time.
 
-Pure. `revise` is a flow (DESIGN §3): it yields what it asks and is sent the answers. Knows nothing of models or files.
+`revise` is a flow: a generator that yields the requests it needs next and is sent the answers.
 """
 
 from __future__ import annotations
@@ -36,8 +36,8 @@ def revise(
     """Reply, then per principle critique the reply and revise it; the revision is the next round's reply.
 
     With `gate`, a critique whose last verdict line says that there is nothing to fix keeps the reply as it is; one
-    without a readable verdict is followed by a revision. Raises RowDropped for an empty or cut reply; a cut critique
-    is used as it is.
+    without a readable verdict is followed by a revision. Raises RowDropped for an empty or truncated reply; a
+    truncated critique is used as it is.
     """
     [completion] = yield [ask.respond(prompt)]
     initial = reply = _whole(completion, "assistant")
@@ -46,32 +46,31 @@ def revise(
         [completion] = yield [ask.critique(prompt, reply, principle)]
         critique = _text(completion, "critic")
         verdict = read_verdict(critique) if gate else None
-        if verdict == "nothing_to_fix":
-            revision = None
-        else:
+        revision = None
+        if verdict != "nothing_to_fix":
             [completion] = yield [ask.revise(prompt, reply, critique, principle)]
             revision = _whole(completion, "reviser")
-        changed = revision is not None and revision != reply
+        changed = revision not in (None, reply)
         rounds.append(
             Round(principle=principle.id, critique=critique, verdict=verdict, revision=revision, changed=changed)
         )
-        reply = reply if revision is None else revision
+        if revision is not None:
+            reply = revision
     return Chain(initial, tuple(rounds), reply)
 
 
 def read_verdict(critique: str) -> Literal["revise", "nothing_to_fix"] | None:
-    """What the last verdict line of a critique says; None when there is none, or it does not say one thing.
+    """What the last verdict line of a critique says; None if there is none, or it is ambiguous.
 
-    A line that names both verdicts, as one that repeats the instruction does, says neither.
+    A line that names both verdicts, as one that repeats the instruction does, is ambiguous.
     """
     lines = VERDICT.findall(critique)
-    said = CHOICE.match(lines[-1]) if lines else None
-    if said is None:
+    if not lines or not CHOICE.match(lines[-1]):
         return None
     choices = {choice[0].lower() for choice in CHOICE.findall(lines[-1])}  # by their first letter
-    if len(choices) > 1:
-        return None
-    return "nothing_to_fix" if choices == {"n"} else "revise"
+    if choices == {"n"}:
+        return "nothing_to_fix"
+    return "revise" if choices == {"r"} else None
 
 
 def _text(completion: Completion, stage: Role) -> str:

@@ -1,9 +1,11 @@
-"""Fits a temperature, and certifies thresholds that hold what they promise."""
+"""Fits a temperature, and certifies thresholds that keep their promise."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
+from itertools import groupby
+from operator import itemgetter
 from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
@@ -13,7 +15,7 @@ from cai.judge.belief import log_odds, probability
 from cai.judge.metrics import Metrics, confidence, credit
 from cai.records import ConstitutionRef, Protocol, Record
 
-TARGETS = (0.7, 0.75, 0.8, 0.85, 0.9, 0.95)  # agreements with people that are tried to be certified
+TARGETS = (0.7, 0.75, 0.8, 0.85, 0.9, 0.95)  # agreements with people to certify, if possible
 DELTA = 0.1
 COLDEST, HOTTEST = 0.05, 100.0  # temperatures; the likelihood of separable data has no maximum between 0 and infinity
 LEAST = 30  # pairs at the first threshold that is tried
@@ -28,7 +30,7 @@ class Threshold(Record):
 
     target: Inside
     confidence: Confidence  # on the raw scale: of sigma(z), before any temperature
-    calibrated: Confidence  # the same point after the temperature it is stored with; `confidence` where there is none
+    calibrated: Confidence  # the same point after the temperature it is stored with; `confidence` if there is none
     coverage: Share  # of the gold pairs at or above it
     upper_bound: Share  # of errors among them, at the confidence 1 - delta
     n: int = Field(ge=1)  # gold pairs at or above it
@@ -42,7 +44,7 @@ class Threshold(Record):
 
 
 class Binding(Record):
-    """Whose labels a calibration speaks of; under another judge, template, constitution or K it says nothing."""
+    """Whose labels a calibration is for; it says nothing of another judge, template, constitution or K."""
 
     judge: str  # model spec, provider:name
     protocol: Protocol
@@ -55,7 +57,7 @@ class Calibration(Record):
     """A `calibration.json`: a temperature, thresholds, and the judge that they hold for."""
 
     schema_: Literal[1] = Field(default=1, alias="schema")
-    binding: Binding | None  # None: the rows do not say which judge they are of
+    binding: Binding | None  # None: the rows do not name their judge
     n: int = Field(ge=1)  # gold pairs it was made from
     temperature: float = Field(ge=COLDEST, le=HOTTEST, allow_inf_nan=False)
     delta: Inside
@@ -79,7 +81,7 @@ def fit_temperature(zs: Sequence[float], truths: Sequence[bool]) -> float:
     """The temperature at which finite log odds `zs` make the human labels likeliest (Guo et al. 2017, section 4.2).
 
     The NLL is convex in 1/T; its derivative is bisected to 1e-10. The result stays within 0.05 and 100: z that separate
-    the labels get 0.05, z that point away from them 100. Where every z is 0 no temperature changes anything: 1.
+    the labels get 0.05, z that point away from them 100. If every z is 0 no temperature changes anything: 1.
     Raises UsageError without rows.
     """
     if not zs:
@@ -99,7 +101,10 @@ def fit_temperature(zs: Sequence[float], truths: Sequence[bool]) -> float:
         return HOTTEST
     while high - low > 1e-10:
         middle = (low + high) / 2
-        low, high = (low, middle) if too_hot(middle) else (middle, high)
+        if too_hot(middle):
+            high = middle
+        else:
+            low = middle
     return math.exp((low + high) / 2)
 
 
@@ -108,7 +113,7 @@ def certify(ps: Sequence[float], truths: Sequence[bool], target: float, delta: f
 
     Fixed-sequence testing, as in Jung et al. 2024 (arXiv 2407.18370, section 2): the gold pairs are walked from the
     surest down; at each confidence that occurs, from `first_tested` pairs on, it is tested whether the error among the
-    pairs at or above it may exceed 1 - target, and the walk ends at the first test that fails. A test passes where the
+    pairs at or above it may exceed 1 - target, and the walk ends at the first test that fails. A test passes if the
     exact upper bound of that error at level delta (`upper_bound`) is at most 1 - target. As the order of the tests is
     fixed by the confidences alone, before any human label is looked at, the chance that the confidence returned keeps
     more errors than 1 - target is at most delta, however many are tested. Every pair is a step: steps
@@ -118,27 +123,32 @@ def certify(ps: Sequence[float], truths: Sequence[bool], target: float, delta: f
     """
     if not (0 < target < 1 and 0 < delta < 1):
         raise UsageError(f"target {target} and delta {delta} must both lie between 0 and 1, as in 0.85 and 0.1")
-    rows = sorted(((confidence(p), credit(p, truth) < 1) for p, truth in zip(ps, truths, strict=True)), reverse=True)
-    first, errors, passed = first_tested(target, delta), 0, -1
-    found: tuple[float, int, int] | None = None
-    for n, (sure, wrong) in enumerate(rows, 1):
-        errors += wrong
-        if n < first or (n < len(rows) and rows[n][0] == sure):  # a threshold keeps all pairs of one confidence
+    first = first_tested(target, delta)
+    wrong = [(confidence(p), credit(p, truth) < 1) for p, truth in zip(ps, truths, strict=True)]
+    n = errors = kept = kept_errors = 0
+    lowest: float | None = None
+    for sure, group in groupby(sorted(wrong, reverse=True), key=itemgetter(0)):  # all pairs of one confidence
+        errors_there = [is_wrong for _, is_wrong in group]
+        n += len(errors_there)
+        errors += sum(errors_there)
+        if n < first:
             continue
-        if errors != passed and binomial_cdf(errors, n, 1 - target) > delta:
+        more_errors = lowest is None or errors > kept_errors  # more pairs without a further error cannot fail
+        if more_errors and binomial_cdf(errors, n, 1 - target) > delta:
             break
-        passed, found = errors, (sure, n, errors)  # more pairs without a further error cannot fail
-    if found is None:
+        lowest = sure
+        kept = n
+        kept_errors = errors
+    if lowest is None:
         return None
-    sure, n, errors = found
     return Threshold(
         target=target,
-        confidence=sure,
-        calibrated=sure,
-        coverage=n / len(rows),
-        upper_bound=upper_bound(errors, n, delta),
-        n=n,
-        errors=errors,
+        confidence=lowest,
+        calibrated=lowest,
+        coverage=kept / len(ps),
+        upper_bound=upper_bound(kept_errors, kept, delta),
+        n=kept,
+        errors=kept_errors,
     )
 
 
@@ -150,8 +160,11 @@ def certify_all(
     targets: Sequence[float] = TARGETS,
 ) -> dict[str, Threshold | None]:
     """`certify` for each target, by its str; each promise holds by itself, not all of them together."""
-    found = {str(target): certify(ps, truths, target, delta) for target in targets}
-    return {target: at and at_temperature(at, temperature) for target, at in found.items()}
+    thresholds: dict[str, Threshold | None] = {}
+    for target in targets:
+        at = certify(ps, truths, target, delta)
+        thresholds[str(target)] = None if at is None else at_temperature(at, temperature)
+    return thresholds
 
 
 def threshold(calibration: Calibration, agreement: float) -> Threshold:
@@ -183,12 +196,16 @@ def upper_bound(errors: int, n: int, delta: float = DELTA) -> float:
 
     The rate u at which `errors` or fewer among n have the chance delta: P(Bin(n, u) <= errors) = delta.
     """
-    low, high = errors / n, 1.0
     if errors == n:
         return 1.0
+    low = errors / n
+    high = 1.0
     while high - low > 1e-12:
         middle = (low + high) / 2
-        low, high = (middle, high) if binomial_cdf(errors, n, middle) > delta else (low, middle)
+        if binomial_cdf(errors, n, middle) > delta:
+            low = middle
+        else:
+            high = middle
     return high
 
 

@@ -1,8 +1,8 @@
 """How far a judge's probabilities can be trusted: metrics, temperature, and thresholds with a promise.
 
-Pure arithmetic on two columns: `ps`, the probability that reply a is better, and `truths`, whether people say that it
-is. A probability of exactly 0.5 names neither reply: where labels are counted it is half right and half wrong, and
-where errors are bounded (`certify`) it is an error. Knows nothing of files, judges or replies.
+Arithmetic on two columns: `ps`, the probability that reply a is better, and `truths`, whether people say that it is. A
+probability of exactly 0.5 names neither reply: it counts as half right and half wrong, and `certify`, which bounds
+errors, counts it as an error.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from itertools import groupby
+from operator import itemgetter
 from typing import NamedTuple
 
 from cai.errors import UsageError
@@ -45,8 +46,10 @@ def confidence(p: float) -> float:
 
 
 def credit(p: float, truth: bool) -> float:
-    """1 where the label is right, 0 where it is wrong, a half where p names neither reply."""
-    return 0.5 if p == 0.5 else float((p > 0.5) == truth)
+    """1 if the label is right, 0 if it is wrong, a half if p names neither reply."""
+    if p == 0.5:
+        return 0.5
+    return float((p > 0.5) == truth)
 
 
 def measure(ps: Sequence[float], truths: Sequence[bool]) -> Metrics:
@@ -74,13 +77,19 @@ def accuracy(ps: Sequence[float], truths: Sequence[bool]) -> float:
 def reliability(ps: Sequence[float], truths: Sequence[bool], bins: int = 10) -> list[Bin | None]:
     """The pairs in `bins` equal stretches of confidence from 0.5 to 1; None for an empty one."""
     places: list[list[tuple[float, float]]] = [[] for _ in range(bins)]
-    for p, truth in zip(ps, truths, strict=True):
-        sure = confidence(p)
-        places[min(bins - 1, int((sure - 0.5) * 2 * bins))].append((sure, credit(p, truth)))
-    return [
-        Bin(len(rows), *(math.fsum(c) / len(rows) for c in zip(*rows, strict=True))) if rows else None
-        for rows in places
-    ]
+    for sure, right in _by_confidence(ps, truths):
+        places[min(bins - 1, int((sure - 0.5) * 2 * bins))].append((sure, right))
+    return [_bin(rows) if rows else None for rows in places]
+
+
+def _bin(rows: Sequence[tuple[float, float]]) -> Bin:
+    n = len(rows)
+    return Bin(n, math.fsum(sure for sure, _ in rows) / n, math.fsum(right for _, right in rows) / n)
+
+
+def _by_confidence(ps: Sequence[float], truths: Sequence[bool]) -> list[tuple[float, float]]:
+    """The confidence and credit of every pair, the least sure first."""
+    return sorted((confidence(p), credit(p, truth)) for p, truth in zip(ps, truths, strict=True))
 
 
 def ece(ps: Sequence[float], truths: Sequence[bool], bins: int = 10) -> float:
@@ -93,7 +102,7 @@ def ece(ps: Sequence[float], truths: Sequence[bool], bins: int = 10) -> float:
 
 
 def brier(ps: Sequence[float], truths: Sequence[bool]) -> float:
-    """Mean squared distance of the chosen label's probability from 1 where it is right, from 0 where it is wrong."""
+    """Mean squared distance of the chosen label's probability from 1 if it is right, from 0 if it is wrong."""
     return math.fsum((p - truth) ** 2 for p, truth in zip(ps, truths, strict=True)) / len(ps)
 
 
@@ -104,41 +113,49 @@ def nll(ps: Sequence[float], truths: Sequence[bool]) -> float:
 
 
 def auroc(ps: Sequence[float], truths: Sequence[bool]) -> float | None:
-    """How often a right label is surer than a wrong one, ties counting half; None where all are right, or all wrong."""
-    rows = sorted((confidence(p), credit(p, truth)) for p, truth in zip(ps, truths, strict=True))
+    """How often a right label is surer than a wrong one, ties counting half; None if all are right, or all wrong."""
     area = rights = wrongs = 0.0
-    for _, group in groupby(rows, key=lambda row: row[0]):
+    for _, group in groupby(_by_confidence(ps, truths), key=itemgetter(0)):
         credits = [right for _, right in group]
-        right, wrong = math.fsum(credits), math.fsum(1 - c for c in credits)
+        right = math.fsum(credits)
+        wrong = math.fsum(1 - credit for credit in credits)
         area += right * (wrongs + wrong / 2)
-        rights, wrongs = rights + right, wrongs + wrong
-    return area / (rights * wrongs) if rights and wrongs else None
+        rights += right
+        wrongs += wrong
+    if not rights or not wrongs:
+        return None
+    return area / (rights * wrongs)
 
 
 def kappa(ps: Sequence[float], truths: Sequence[bool]) -> float | None:
-    """Cohen's kappa of the labels with the human ones (Cohen 1960); None where chance alone would agree always."""
-    n = len(ps)
-    said = math.fsum(credit(p, True) for p in ps) / n
-    meant = sum(truths) / n
-    chance = said * meant + (1 - said) * (1 - meant)
-    return (accuracy(ps, truths) - chance) / (1 - chance) if chance < 1 else None
+    """Cohen's kappa of the labels with the human ones (Cohen 1960); None if chance alone would always agree."""
+    judge = math.fsum(credit(p, True) for p in ps) / len(ps)
+    people = sum(truths) / len(ps)
+    chance = judge * people + (1 - judge) * (1 - people)
+    if chance >= 1:
+        return None
+    return (accuracy(ps, truths) - chance) / (1 - chance)
 
 
 def risk_coverage(ps: Sequence[float], truths: Sequence[bool]) -> list[tuple[float, float, float]]:
     """Per confidence that occurs, surest first: (confidence, share of pairs at or above it, their accuracy)."""
-    rows = sorted(((confidence(p), credit(p, truth)) for p, truth in zip(ps, truths, strict=True)), reverse=True)
-    curve, kept, right = [], 0, 0.0
-    for sure, group in groupby(rows, key=lambda row: row[0]):
-        credits = [c for _, c in group]
-        kept, right = kept + len(credits), right + math.fsum(credits)
-        curve.append((sure, kept / len(rows), right / kept))
+    curve = []
+    kept = 0
+    right = 0.0
+    for sure, group in groupby(reversed(_by_confidence(ps, truths)), key=itemgetter(0)):
+        credits = [credit for _, credit in group]
+        kept += len(credits)
+        right += math.fsum(credits)
+        curve.append((sure, kept / len(ps), right / kept))
     return curve
 
 
 def at_least(ps: Sequence[float], truths: Sequence[bool], sure: float) -> tuple[float, float | None]:
-    """Share of pairs of at least this confidence, and their accuracy; None where there is none."""
-    kept = [credit(p, truth) for p, truth in zip(ps, truths, strict=True) if confidence(p) >= sure]
-    return len(kept) / len(ps), math.fsum(kept) / len(kept) if kept else None
+    """Share of pairs of at least this confidence, and their accuracy; None if there are none."""
+    kept = [right for confidence, right in _by_confidence(ps, truths) if confidence >= sure]
+    if not kept:
+        return 0.0, None
+    return len(kept) / len(ps), math.fsum(kept) / len(kept)
 
 
 def wilson(successes: float, n: int) -> tuple[float, float]:

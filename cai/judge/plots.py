@@ -1,7 +1,4 @@
-"""Draws what a calibration found, as PNG images in memory.
-
-Needs matplotlib (extra `plot`), and leaves its global state alone. Knows columns of numbers; nothing of files.
-"""
+"""Draws what a calibration found, as PNG images in memory; needs matplotlib (extra `plot`)."""
 
 from __future__ import annotations
 
@@ -14,7 +11,7 @@ from cai.texts.figures import AFTER, BEFORE, GREY, new_figure, png_of
 
 
 def check_plots() -> None:
-    """Raises MissingExtra where images cannot be drawn."""
+    """Raise MissingExtra if images cannot be drawn."""
     try:
         import matplotlib.backends.backend_agg  # noqa: F401
     except ImportError:

@@ -1,7 +1,4 @@
-"""Whether a judge can be read: few pairs are asked about until that is known, and a run whose judge cannot be ends.
-
-Knows how much of the probability the letters have; nothing of pairs, principles or models.
-"""
+"""Whether a judge can be read: a run asks about few pairs until that is known, and ends if it cannot."""
 
 from __future__ import annotations
 
@@ -16,10 +13,11 @@ from cai.records import Vote
 
 
 class JudgeCheck:
-    """The check of one session. advice: what to do where the judge fails. needed: False lets everyone through."""
+    """The check of one session. advice: what to do if the judge fails. needed: False lets everyone through."""
 
     def __init__(self, advice: str, *, needed: bool = True) -> None:
-        self._advice, self._passed = advice, not needed
+        self._advice = advice
+        self._passed = not needed
         self._masses: list[float] = []  # of the letters, for the first pairs
         self._read = 0
         self._permits = asyncio.Semaphore(CHECKED)  # pairs that may be asked about before the check
@@ -41,7 +39,7 @@ class JudgeCheck:
             self._permits.release()
 
     def watch(self, votes: Sequence[Vote]) -> None:
-        """Look at the votes of a pair; raises Unreadable where those of the first pairs cannot be read."""
+        """Look at the votes of a pair; raises Unreadable if those of the first pairs cannot be read."""
         if self._passed or self._unreadable is not None:
             return
         self._read += 1
@@ -52,11 +50,11 @@ class JudgeCheck:
         self._passed = median >= LEAST_MASS
         self._permits.release()
         if not self._passed:
-            self._unreadable = Unreadable(self._told(votes, median))
+            self._unreadable = Unreadable(self._problem(votes, median))
             raise self._unreadable
 
-    def _told(self, votes: Sequence[Vote], median: float) -> str:
+    def _problem(self, votes: Sequence[Vote], median: float) -> str:
         problems = (reading.problem for vote in votes for reading in (vote.ab, vote.ba))
         example = next((f", such as: {problem}" for problem in problems if problem is not None), "")
-        found = f"median letter mass {median:.2f} of the first {CHECKED} pairs"
-        return f"the judge does not answer A or B: {found}{example}; {self._advice}"
+        evidence = f"median letter mass {median:.2f} of the first {CHECKED} pairs"
+        return f"the judge does not answer A or B: {evidence}{example}; {self._advice}"

@@ -126,7 +126,7 @@ def test_any_text_survives_the_import(imported, text):
         (
             "a.json",
             '[{"prompt": "x", "corrects": []}]',
-            "in no format that can be imported; understood are the paper's pairs",
+            "in no format that can be imported; these can: the paper's pairs",
         ),
         ("a.json", '["\\n\\nHuman: hi\\n\\nAssistant: hello"]', "in no format that can be imported"),
         ("a.json", '"words"', "in no format that can be imported"),
@@ -138,7 +138,7 @@ def test_any_text_survives_the_import(imported, text):
         ("a.json", '[{"critic": " ", "revision": "Make it kind."}]', "cannot be imported: 'critique' is empty"),
         ("a.txt", "# nothing\n\n", "holds no principles"),
         ("a.yaml", "- x\n- *y\n", "a.yaml:2:"),
-        ("a.yaml", "name: x\nversion: 1.0.0\nprinciples: [x]", "is a constitution already"),
+        ("a.yaml", "name: x\nversion: 1.0.0\nprinciples: [x]", "is already a constitution"),
         ("a.md", "words", "has the ending '.md'; .json, .yaml and .txt can be imported"),
         ("a.txt", "a\0b", "is a binary file"),
     ],
