@@ -1,6 +1,6 @@
 """Reads pairs that a judge and people have both judged: label runs of ours, and rows of others.
 
-Strict: a row that could mean two things is an error that names its line. Knows shapes of rows; no metrics.
+Strict: a row that could mean two things is an error that names its line.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from pydantic import ValidationError
 from cai.errors import InputError
 from cai.judge.belief import log_odds
 from cai.records import Label
-from cai.sources.conversations import BadRecord, listed
+from cai.sources.conversations import BadRecord, kind, listed
+from cai.sources.replies import CHOICES, HUMAN_LABELS, MANY, PAIRS, human_label, many_of
 
 PROBABILITIES = ("p_a", "p", "prob", "probs")
-HUMAN = ("human", "label", "gold", "preferences")  # the last is an object with `human`
-TEXTS = ("replies", "outputs")  # lists of two; else a and b, or output_1 and output_2
-SAID = {"a": True, "first": True, "b": False, "second": False}
+
+NUMBERS = {"0": 0, "1": 1, "2": 2, "0.0": 0, "1.0": 1, "2.0": 2}  # tables hold 1.0
 LOOSE = 0.01  # by which two probabilities may miss 1 in their sum, as rounding to two digits does
 # Deliberately plain: a judge to beat, not the detector of `cai audit`.
 REFUSAL_WORDS = ("i cannot", "i can't", "i won't", "i'm sorry", "i am sorry", "unable to", "as an ai", "must decline")
@@ -55,10 +55,10 @@ class _Row:
 
     line: int
     z: float | None
-    human: bool | int | None  # a number where the row has one
+    human: bool | int | None  # a number if the row has one
     key: str
     guesses: dict[str, float]
-    of: dict[str, Any] | None  # whose label it is, where the row says so
+    judge: dict[str, Any] | None = None  # whose label it is, if the row says so
     pair: bool = False  # the probability came as a pair, as in `probs`
     counts_from_1: bool = False  # by its shape
 
@@ -73,39 +73,40 @@ def read_judged(records: Iterable[tuple[int, Any]], path: str | Path | None) -> 
         try:
             row = _row(line, record)
             if rows:
-                _like(rows[0], row)
+                _check_alike(rows[0], row)
         except BadRecord as bad:
             raise InputError(bad.problem, path, line) from None
         rows.append(row)
-    ways = {row.pair: row.line for row in reversed(rows) if row.z is not None}
-    if len(ways) > 1:
-        problem = (
-            f"one probability in some rows (line {ways[False]}), two in others (line {ways[True]}): write all alike"
-        )
-        raise InputError(problem, path)
+    _check_probabilities(rows, path)
     first, numbering = _numbering(rows, path)
-    found, invalid, unlabelled = [], 0, 0
+    judged = []
+    invalid = unlabelled = 0
     for row in rows:
-        human = row.human
-        truth = human if human is None or isinstance(human, bool) else human == first
-        if truth is None:
+        if row.human is None:
             unlabelled += 1
         elif row.z is None:
             invalid += 1
         else:
-            found.append(Judged(row.z, truth, row.key, row.guesses))
-    return JudgedRows(tuple(found), invalid, unlabelled, any(row.of for row in rows), numbering)
+            truth = row.human if isinstance(row.human, bool) else row.human == first
+            judged.append(Judged(row.z, truth, row.key, row.guesses))
+    return JudgedRows(tuple(judged), invalid, unlabelled, any(row.judge for row in rows), numbering)
 
 
 def trivial_guesses(texts: tuple[str, str] | None) -> dict[str, float]:
-    """What judges that read nothing say of a pair, by their name; 0.5 where one cannot tell."""
-    said = {"always_first": 1.0}
-    if texts is not None:
-        a, b = texts
-        longer = 0.5 if len(a) == len(b) else float(len(a) > len(b))
-        refuses = [any(word in text.casefold().replace("’", "'") for word in REFUSAL_WORDS) for text in texts]
-        said |= {"longer": longer, "shorter": 1 - longer, "not_refusing": 0.5 + (refuses[1] - refuses[0]) / 2}
-    return said
+    """What judges that read nothing say of a pair, by their name; 0.5 if one cannot tell."""
+    guesses = {"always_first": 1.0}
+    if texts is None:
+        return guesses
+    a, b = texts
+    longer = 0.5 if len(a) == len(b) else float(len(a) > len(b))
+    guesses |= {"longer": longer, "shorter": 1 - longer}
+    guesses["not_refusing"] = 0.5 + (_refuses(b) - _refuses(a)) / 2
+    return guesses
+
+
+def _refuses(text: str) -> bool:
+    plain = text.casefold().replace("’", "'")
+    return any(words in plain for words in REFUSAL_WORDS)
 
 
 # Rows
@@ -117,26 +118,29 @@ def _row(line: int, record: Any) -> _Row:
     if isinstance(record, Label):
         return _of_label(line, record)
     if not isinstance(record, Mapping):
-        raise BadRecord(f"is {type(record).__name__}, not an object with a probability and a human label")
+        raise BadRecord(f"is {kind(record)}, not an object with a probability and a human label")
     if "votes" in record and "z" in record:
-        try:
-            return _of_label(line, Label.model_validate_json(orjson.dumps(record)))
-        except ValidationError as error:
-            problem = error.errors()[0]
-            where = ".".join(map(str, problem["loc"])) or "the row"
-            raise BadRecord(f"looks like a row of labels.jsonl, but {where}: {problem['msg']}") from None
-    z, pair = _z(record)
-    human, counts_from_1 = _human(record)
+        return _of_label(line, _label(record))
+    z, pair = _log_odds(record)
+    human, nested = _human(record)
     key = record.get("prompt_id", record.get("id"))
-    return _Row(
-        line, z, human, str(line if key is None else key), trivial_guesses(_texts(record)), None, pair, counts_from_1
-    )
+    guesses = trivial_guesses(_texts(record))
+    return _Row(line, z, human, str(line if key is None else key), guesses, None, pair, nested)
+
+
+def _label(record: Mapping[str, Any]) -> Label:
+    try:
+        return Label.model_validate_json(orjson.dumps(record))
+    except ValidationError as error:
+        fault = error.errors()[0]
+        place = ".".join(map(str, fault["loc"])) or "the row"
+        raise BadRecord(f"looks like a row of labels.jsonl, but {place}: {fault['msg']}") from None
 
 
 def _of_label(line: int, label: Label) -> _Row:
     if label.z is not None and not math.isfinite(label.z):
         raise BadRecord(f"z is {label.z}, not a finite number")
-    of = {
+    judge = {
         "protocol": label.protocol,
         "templates": label.templates,
         "constitution": label.constitution,
@@ -144,30 +148,40 @@ def _of_label(line: int, label: Label) -> _Row:
         "judge model": label.models.get("judge"),
     }
     human = None if label.human is None else label.human == "a"
-    return _Row(line, label.z, human, label.prompt_id, trivial_guesses((label.a, label.b)), of)
+    return _Row(line, label.z, human, label.prompt_id, trivial_guesses((label.a, label.b)), judge)
 
 
-def _like(first: _Row, row: _Row) -> None:
-    """Raises BadRecord where two rows are not of one judge, or of one shape."""
-    if (first.of is None) != (row.of is None):
+def _check_alike(first: _Row, row: _Row) -> None:
+    """Raise BadRecord if two rows are not of one judge, or of one shape."""
+    if first.judge is None and row.judge is None:
+        return
+    if first.judge is None or row.judge is None:
         raise BadRecord(f"rows of labels.jsonl and other rows are mixed (line {first.line} is of the other kind)")
-    for name, value in (row.of or {}).items():
-        other = (first.of or {})[name]
+    for name, value in row.judge.items():
+        other = first.judge[name]
         if value != other:
             raise BadRecord(
-                f"{name} is {_short(value)}, but {_short(other)} in line {first.line}: a calibration speaks of one "
-                "judge; keep the labels of each in a file of its own"
+                f"{name} is {_short(value)}, but {_short(other)} in line {first.line}: a calibration is of one judge; "
+                "keep the labels of each in a file of its own"
             )
 
 
 def _short(value: Any) -> str:
-    name, mark = getattr(value, "name", None), getattr(value, "hash", "")
-    return repr(value) if name is None else f"{name} {mark[:8]}"
+    name = getattr(value, "name", None)
+    return repr(value) if name is None else f"{name} {value.hash[:8]}"
 
 
-def _z(record: Mapping[str, Any]) -> tuple[float | None, bool]:
+def _check_probabilities(rows: list[_Row], path: str | Path | None) -> None:
+    """Raise InputError if some rows have one probability and others two."""
+    lines = {row.pair: row.line for row in reversed(rows) if row.z is not None}
+    if len(lines) > 1:
+        one = f"one probability in some rows (line {lines[False]})"
+        raise InputError(f"{one}, two in others (line {lines[True]}): write all alike", path)
+
+
+def _log_odds(record: Mapping[str, Any]) -> tuple[float | None, bool]:
     """The log odds, None for a vote that is missing, and whether they came as two probabilities."""
-    name = _one_of(PROBABILITIES, record, "probability that the first reply is better")
+    name = _only(PROBABILITIES, record, "probability that the first reply is better")
     value = record[name]
     if value is None:
         return None, False
@@ -194,42 +208,47 @@ def _probability(value: Any, name: str) -> float:
 
 
 def _human(record: Mapping[str, Any]) -> tuple[bool | int | None, bool]:
-    name = _one_of(HUMAN, record, "human label")
-    value, nested = record[name], name == "preferences"
-    if nested:
-        if not isinstance(value, Mapping) or "human" not in value:
-            raise BadRecord("'preferences' has no 'human' in it")
-        name, value = "preferences.human", value["human"]
-    if value is None or value == "":
+    """The human label, None if there is none, and whether it is in `preferences`, which counts from 1."""
+    name = _only(HUMAN_LABELS, record, "human label")
+    nested = name == "preferences"
+    if nested and (not isinstance(record[name], Mapping) or "human" not in record[name]):
+        raise BadRecord("'preferences' has no 'human' in it")
+    label = human_label(record, name)
+    if label is None:
         return None, nested
-    said = value.strip().lower() if isinstance(value, str) else value
-    if isinstance(said, str) and said in SAID:
-        return SAID[said], nested
-    if not isinstance(said, bool) and str(said) in ("0", "1", "2", "0.0", "1.0", "2.0"):  # tables hold 1.0
-        return int(float(said)), nested
-    raise BadRecord(f"{name!r} is {value!r}, not a or b, first or second, 1 or 2; null where there is no human label")
+    if label in CHOICES:
+        return CHOICES[label] == 0, nested
+    if label in NUMBERS:
+        return NUMBERS[label], nested
+    known = "a or b, first or second, 1 or 2; null if there is no human label"
+    raise BadRecord(f"{name!r} is {record[name]!r}, not {known}")
 
 
 def _texts(record: Mapping[str, Any]) -> tuple[str, str] | None:
-    found = [record[name] for name in TEXTS if name in record]
-    found += [(record[a], record[b]) for a, b in (("a", "b"), ("output_1", "output_2")) if a in record and b in record]
-    if not found:
-        return None
-    if len(found) > 1:
+    """The two replies, if the row has them."""
+    pairs = [(record[a], record[b]) for a, b in PAIRS[1:] if a in record and b in record]
+    lists = [name for name in MANY if name in record]
+    if len(pairs) + len(lists) > 1:
         raise BadRecord(f"two pairs of replies; keep one of {listed(record)}")
-    match found[0]:
+    texts = [text for pair in pairs for text in pair]
+    if lists:
+        texts = [reply.text for reply in many_of(record, lists[0])]
+    match texts:
+        case []:
+            return None
         case [str(a), str(b)]:
             return a, b
     raise BadRecord("the replies are not two texts")
 
 
-def _one_of(known: tuple[str, ...], record: Mapping[str, Any], what: str) -> str:
+def _only(known: tuple[str, ...], record: Mapping[str, Any], what: str) -> str:
+    """The one name of `known` that a record has."""
     names = [name for name in known if name in record]
-    if len(names) == 1:
-        return names[0]
-    if names:
+    if not names:
+        raise BadRecord(f"no {what}: expected one of {', '.join(known)}; it has {listed(record)}")
+    if len(names) > 1:
         raise BadRecord(f"{' and '.join(names)} could both be the {what}: keep one")
-    raise BadRecord(f"no {what}: expected one of {', '.join(known)}; it has {listed(record)}")
+    return names[0]
 
 
 def _numbering(rows: list[_Row], path: str | Path | None) -> tuple[int, str]:
