@@ -17,6 +17,7 @@ from cai.judge.belief import belief, mean_preference, odds_of_votes, probability
 from cai.judge.metrics import confidence, credit, wilson
 from cai.records import Label, Record, Vote
 from cai.sources.files import read_records
+from cai.sources.yamlfile import first_fault
 from cai.texts.tables import columns, number
 
 LEGEND = (
@@ -270,9 +271,7 @@ def _read_labels(source: Path | Iterable[Any]) -> Iterator[tuple[int, Label]]:
         except TypeError:
             raise InputError("is not a row of labels.jsonl: it is not JSON", source, line) from None
         except ValidationError as error:
-            problem = error.errors()[0]
-            name = ".".join(map(str, problem["loc"])) or "the line"
-            raise InputError(f"is not a row of labels.jsonl ({name}: {problem['msg']})", source, line) from None
+            raise InputError(f"is not a row of labels.jsonl ({first_fault(error)})", source, line) from None
 
 
 def _check_same_run(first: Label, label: Label, path: Path | None, line: int) -> None:

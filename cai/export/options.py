@@ -12,11 +12,12 @@ from pydantic.config import JsonDict
 
 from cai.errors import UsageError
 from cai.export.pairs import MIN_CONFIDENCE, Filters, Pairing
-from cai.judge.calibration import binding_problems, first_problem, load_calibration
+from cai.judge.calibration import binding_problems, load_calibration
 from cai.judge.certify import Calibration, threshold
 from cai.records import BadPrompt
 from cai.sources.conversations import prompt_hash
 from cai.sources.files import read_prompts
+from cai.sources.yamlfile import first_fault, unfit
 
 OF_GENERATE: JsonDict = {"command": "generate"}  # options that fit one kind of run; the others fit every kind
 OF_LABEL: JsonDict = {"command": "label"}
@@ -116,9 +117,8 @@ def read_options(values: Mapping[str, Any]) -> ExportOptions:
     try:
         return ExportOptions(**values)
     except ValidationError as error:
-        first = error.errors()[0]
-        message = first["msg"].removeprefix("Input ")
-        raise UsageError(f"{flag(str(first['loc'][0]))} {first['input']!r} {message}") from None
+        name, problem = unfit(error)
+        raise UsageError(f"{flag(name)} {values[name]!r} {problem}") from None
 
 
 def check_options(options: ExportOptions, command: str) -> None:
@@ -214,7 +214,7 @@ def _read_calibration(values: Mapping[str, Any]) -> Calibration:
     try:
         return Calibration.model_validate_json(orjson.dumps(dict(values)))
     except ValidationError as error:
-        raise UsageError(f"the value of calibration is not a calibration ({first_problem(error)})") from None
+        raise UsageError(f"the value of calibration is not a calibration ({first_fault(error)})") from None
     except TypeError as error:  # of values that JSON does not have
         raise UsageError(f"the value of calibration is not a calibration ({error})") from None
 

@@ -13,6 +13,7 @@ from pydantic import ValidationError
 
 from cai.errors import RunError
 from cai.records import Candidates, Drop, DropReason, Label, Record, Revision
+from cai.sources.yamlfile import first_fault
 
 ROWS: dict[str, type[Record]] = {
     "revisions.jsonl": Revision,
@@ -78,10 +79,8 @@ def damage(path: Path) -> RunError:
             try:
                 ROWS[path.name].model_validate_json(line)
             except ValidationError as error:
-                problem = error.errors()[0]
-                where = ".".join(map(str, problem["loc"])) or "the line"
                 return RunError(
-                    f"{path}: line {number} is damaged ({where}: {problem['msg']}): delete that line and run the same "
+                    f"{path}: line {number} is damaged ({first_fault(error)}): delete that line and run the same "
                     "command again; its row is made again from the finished calls"
                 )
     return RunError(f"{path} has a row that cannot be read")

@@ -19,6 +19,7 @@ from cai.judge.certify import COLDEST, DELTA, HOTTEST, TARGETS, Binding, Calibra
 from cai.judge.metrics import Metrics, credit, measure
 from cai.judge.people import Judged, JudgedRows, read_judged
 from cai.sources.files import read_records
+from cai.sources.yamlfile import first_fault
 
 FORMAT = 1
 FOLDS = 5
@@ -71,16 +72,7 @@ def load_calibration(path: str | Path) -> Calibration:
     try:
         return Calibration.model_validate_json(orjson.dumps(content))
     except ValidationError as error:
-        raise InputError(f"is not a calibration, or damaged ({first_problem(error)}); {again}", file) from None
-
-
-def first_problem(error: ValidationError) -> str:
-    """What a calibration has wrong, and where in it."""
-    first = error.errors()[0]
-    message = first["msg"].removeprefix("Value error, ")
-    if not first["loc"]:  # values contradict each other
-        return message
-    return f"{'.'.join(map(str, first['loc']))}: {message}"
+        raise InputError(f"is not a calibration, or damaged ({first_fault(error)}); {again}", file) from None
 
 
 def binding_problems(calibration: Calibration, binding: Mapping[str, Any]) -> list[str]:

@@ -19,6 +19,7 @@ from cai.judge.belief import log_odds
 from cai.records import Label
 from cai.sources.conversations import BadRecord, kind, listed
 from cai.sources.replies import CHOICES, HUMAN_LABELS, MANY, PAIRS, human_label, many_of
+from cai.sources.yamlfile import first_fault
 
 PROBABILITIES = ("p_a", "p", "prob", "probs")
 
@@ -132,9 +133,7 @@ def _label(record: Mapping[str, Any]) -> Label:
     try:
         return Label.model_validate_json(orjson.dumps(record))
     except ValidationError as error:
-        fault = error.errors()[0]
-        place = ".".join(map(str, fault["loc"])) or "the row"
-        raise BadRecord(f"looks like a row of labels.jsonl, but {place}: {fault['msg']}") from None
+        raise BadRecord(f"looks like a row of labels.jsonl, but {first_fault(error)}") from None
 
 
 def _of_label(line: int, label: Label) -> _Row:

@@ -1,8 +1,7 @@
-"""Reads one YAML file into plain values and remembers the line of every key and list item.
+"""Reads one YAML file with the line of every key and list item, and says in words what a model finds wrong with values.
 
 Safe on files from strangers: plain YAML only (no tags, anchors or aliases), UTF-8, bounded in size and depth, and a key
-that occurs twice is an error. Also words what a pydantic model finds wrong with the values; their meaning is not its
-business.
+that occurs twice is an error.
 """
 
 from __future__ import annotations
@@ -10,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +16,8 @@ import yaml
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 from yaml.constructor import SafeConstructor
+
+from cai.texts.wording import close_to
 
 Place = tuple[str | int, ...]  # the keys and 0-based indexes that lead to a value
 Keys = Mapping[tuple[str, ...], tuple[str, tuple[str, ...]]]  # keys that lead to a mapping → its name, its own keys
@@ -34,7 +34,7 @@ except ImportError:  # a PyYAML built without libyaml: the same results, about e
 
 
 class BadYaml(Exception):
-    """The text is not the plain YAML this module reads; `line` is 1-based, None where it concerns the whole file."""
+    """The text is not the plain YAML this module reads; `line` is 1-based, None if it concerns the whole file."""
 
     def __init__(self, message: str, line: int | None = None) -> None:
         self.message, self.line = message, line
@@ -204,28 +204,43 @@ def explain(error: ValidationError, document: Document, keys: Keys, forms: Mappi
     """Every fault with its line, in the order of the file; `forms` says in words what a key's pattern asks for."""
     faults = []
     for details in error.errors(include_url=False):
-        code, message = _reason(details, document.written.get(details["loc"]), keys, forms)
-        faults.append(Fault(code, message, document.line(details["loc"])))
+        place = details["loc"]
+        code, message = _reason(details, document.written.get(place), keys, forms)
+        faults.append(Fault(code, message, document.line(place)))
     # A misspelt key explains the missing one, so it goes first.
     return sorted(faults, key=lambda fault: (fault.line, fault.code != "unknown-key"))
 
 
+def first_fault(error: ValidationError) -> str:
+    """The first fault of a record, with its place: "votes.0.weight: Input should be a valid number"."""
+    details = error.errors(include_url=False)[0]
+    place = ".".join(map(str, details["loc"]))
+    message = details["msg"].removeprefix("Value error, ")
+    return f"{place}: {message}" if place else message
+
+
+def unfit(error: ValidationError) -> tuple[str, str]:
+    """The name of the first value that does not fit, and what it must be: ("rounds", "must be less than …")."""
+    details = error.errors(include_url=False)[0]
+    return str(details["loc"][0]), details["msg"].removeprefix("Input ").replace("should", "must", 1)
+
+
 def _reason(details: ErrorDetails, written: str | None, keys: Keys, forms: Mapping[str, str]) -> tuple[str, str]:
-    kind, place, value = details["type"], details["loc"], details["input"]
-    key = str(place[-1]) if place and isinstance(place[-1], str) else ""
-    what = f"'{key}'" if key else f"entry {int(place[-1]) + 1} of '{place[-2]}'" if place else "the file"
-    owner, known = keys.get(tuple(k for k in place[:-1] if isinstance(k, str)), ("the mapping", ()))
+    """A code for what is wrong, and a sentence."""
+    kind = details["type"]
+    place = details["loc"]
+    value = details["input"]
+    what = _named(place)
+    key = str(place[-1]) if place else ""
+    owner, known = keys.get(tuple(part for part in place[:-1] if isinstance(part, str)), ("the mapping", ()))
     if kind == "extra_forbidden":
         return "unknown-key", f"unknown key {key!r} in {owner}; {_advice(key, known)}"
     if kind == "missing":
         return "missing-key", f"{owner} needs {key!r}"
     if kind in ("string_too_short", "too_short") or value == "":
         return "empty", f"{what} is empty"
-    if kind == "string_type" and written and value is not None:
-        form = f"{forms[key]}, in quotes if need be" if key in forms else "text, in quotes"
-        return "wrong-type", f"YAML reads {what} {written} as {_kind(value)}; write {form}"
     if kind == "string_type":
-        return "wrong-type", f"{what} must be text, not {_kind(value)}"
+        return "wrong-type", _not_text(what, value, written, forms.get(key))
     if kind == "string_pattern_mismatch":
         return f"bad-{key}", f"{key} {_shown(value)} must be {forms[key]}"
     if kind in SHAPES:
@@ -238,19 +253,38 @@ def _reason(details: ErrorDetails, written: str | None, keys: Keys, forms: Mappi
     return kind.replace("_", "-"), details["msg"]
 
 
+def _named(place: Place) -> str:
+    if not place:
+        return "the file"
+    if isinstance(place[-1], str):
+        return f"'{place[-1]}'"
+    return f"entry {place[-1] + 1} of '{place[-2]}'"
+
+
+def _not_text(what: str, value: Any, written: str | None, form: str | None) -> str:
+    if value is None or not written:
+        return f"{what} must be text, not {_kind(value)}"
+    advice = "text, in quotes" if form is None else f"{form}, in quotes if need be"
+    return f"YAML reads {what} {written} as {_kind(value)}; write {advice}"
+
+
 def _advice(key: str, known: tuple[str, ...]) -> str:
     if " " in key or key[:1].isupper():  # `- Be kind: always` is a mapping to YAML
         return "a sentence with ': ' in it needs quotes"
-    close = get_close_matches(key, known, n=1)
-    return f"did you mean {close[0]!r}?" if close else f"it can have: {', '.join(known)}"
+    close = close_to(key, known)
+    return f"it can have: {', '.join(known)}" if close is None else f"did you mean {close!r}?"
 
 
 def _kind(value: Any) -> str:
-    names = {bool: str(value).lower(), dict: "a mapping", list: "a list", type(None): "empty"}
+    if isinstance(value, bool):
+        return str(value).lower()
+    names = {dict: "a mapping", list: "a list", type(None): "empty"}
     return names.get(type(value), "a number")
 
 
 def _shown(value: Any) -> str:
-    if not isinstance(value, str | int | float) or isinstance(value, bool):
+    if isinstance(value, bool) or not isinstance(value, str | int | float):
         return _kind(value)
-    return repr(value if not isinstance(value, str) or len(value) <= 60 else f"{value[:60]}…")
+    if isinstance(value, str) and len(value) > 60:
+        return repr(f"{value[:60]}…")
+    return repr(value)

@@ -236,7 +236,7 @@ def test_what_the_user_should_know_is_a_note(
 
 @pytest.mark.parametrize("options", [{"split": 0}, {"split": 1.0}, {"split": -2}, {"rounds_kept": "first"}])
 def test_an_option_out_of_its_range_is_refused(run: Path, options: dict[str, Any]) -> None:
-    with pytest.raises(UsageError, match=r"--(split|rounds-kept) \S+ should be"):
+    with pytest.raises(UsageError, match=r"--(split|rounds-kept) \S+ must be"):
         export_run(run, **options)
 
 

@@ -74,7 +74,7 @@ def test_each_text_format_gives_its_prompts(write: Write, name: str, content: st
 def test_the_examples_of_the_page_about_prompts_are_true(write: Write) -> None:
     page = (ROOT / "docs" / "prompts.md").read_text()
     examples = re.findall(r"```(jsonl|csv|txt)([^\n]*)\n(.*?)```\n\n```json\n(.*?)```", page, re.DOTALL)
-    assert len(examples) == 8
+    assert len(examples) == 9
     for kind, arguments, content, expected in examples:
         words = iter(arguments.split())
         options = {name.removeprefix("--prompt-").removeprefix("--"): next(words) for name in words}
