@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cai.cli.common import Json, print_json, say
+from cai.cli.common import Json, print_json, say, settings_from_options
 from cai.models import SPECS, spec_of
 
 if TYPE_CHECKING:
@@ -54,7 +54,6 @@ def chat(
     Example: cai chat models/dpo --system "You are brief."
     """
     from cai.chat import Chat, find_spec, fitting
-    from cai.cli.settings import settings_from_options
     from cai.records import Sampling
     from cai.runs.players import open_models
     from cai.runs.settings import RunSettings

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import inspect
+import re
 import sys
 import textwrap
 import types
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any, Protocol, Union, get_args, get_origin
+from typing import TYPE_CHECKING, Annotated, Any, Protocol, TypeVar, Union, get_args, get_origin
 
 import typer
 from typer.core import TyperGroup
@@ -17,8 +18,11 @@ if TYPE_CHECKING:
     from pydantic import BaseModel
     from pydantic.fields import FieldInfo
 
+    from cai.runs.settings import RunSettings
+
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON summary to stdout.")]
 Fields = Mapping[str, "FieldInfo"]
+S = TypeVar("S", bound="RunSettings")
 
 
 @dataclass(frozen=True)
@@ -179,6 +183,46 @@ def _members(annotation: Any) -> Iterator[Any]:
             yield from _members(inner)
     else:
         yield annotation
+
+
+def settings_from_options(kind: type[S], options: Mapping[str, Any]) -> S:
+    """The settings that the options of a command make; raises UsageError with what to type instead."""
+    from cai.runs.settings import make_settings
+
+    return make_settings(kind, values_of(options))
+
+
+def values_of(options: Mapping[str, Any]) -> dict[str, Any]:
+    """The values of options by the names of their settings, with JSON and headers read."""
+    values = dict(options)
+    values["headers"] = dict(_header(text) for text in values.get("headers") or ())
+    extra = values.pop("extra_body", None)
+    if extra is not None:
+        values["extra_body"] = _json_object(extra)
+    return values
+
+
+def _json_object(text: str) -> dict[str, Any]:
+    import orjson
+
+    from cai.errors import UsageError
+
+    try:
+        value = orjson.loads(text)
+    except orjson.JSONDecodeError as error:
+        raise UsageError(f"--extra-body is not JSON ({error}): {text[:80]!r}") from None
+    if not isinstance(value, dict):
+        raise UsageError(f"--extra-body must be a JSON object, such as '{{\"top_p\": 0.9}}', not {text[:80]!r}")
+    return value
+
+
+def _header(text: str) -> tuple[str, str]:
+    from cai.errors import UsageError
+
+    name, colon, value = text.partition(":")
+    if not (colon and re.fullmatch(r"[!#$%&'*+.^_`|~\w-]+", name.strip(), re.ASCII) and value.strip().isprintable()):
+        raise UsageError("--header must be 'Name: value', in one line")  # not quoted: it may hold a key
+    return name.strip(), value.strip()
 
 
 def say(lines: Iterable[str]) -> None:

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from cai.cli.common import Command, Json, group, print_json, print_report, say
+from cai.cli.common import Command, Json, group, print_json, print_report, say, values_of
 from cai.cli.judge import fields_of_judging
 from cai.cli.runs import play_shown
 from cai.models import SPECS
@@ -99,7 +99,6 @@ def constitution_test(
 
     Example: cai constitution test my.yaml --judge openai:gpt-4.1-mini
     """
-    from cai.cli.settings import values_of
     from cai.constitution.principles import load_constitution
     from cai.errors import CaiError
     from cai.evaluation.trial import resolve_trial, run_trial

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from cai.cli import runs as cli_runs
-from cai.cli.common import Command, Fields, Json, fields_of, group, print_report
+from cai.cli.common import Command, Fields, Json, fields_of, group, print_report, values_of
 from cai.models import JUDGE_SPECS
 
 SHARED = (
@@ -68,7 +68,6 @@ def judge_bench(
 
     Example: cai judge bench --judge local --judge openai:gpt-4.1-mini --gold pairs.jsonl --limit 200
     """
-    from cai.cli.settings import values_of
     from cai.constitution.principles import load_constitution
     from cai.errors import ModelStopped
     from cai.evaluation.bench import resolve_bench, run_bench

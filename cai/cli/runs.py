@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cai.cli.common import Command, Fields, Json, fields_of, group, print_json
+from cai.cli.common import Command, Fields, Json, fields_of, group, print_json, settings_from_options
 
 if TYPE_CHECKING:
     from cai.runs.run import Setup
@@ -37,7 +37,6 @@ def _over_pairs(act: Act, kind: str, source: Source, json: Json = False, **optio
 
 def _setup(kind: str, source: str | None, options: dict[str, Any]) -> Setup[Any]:
     """The run of a kind, resolved and checked."""
-    from cai.cli.settings import settings_from_options
     from cai.runs.settings import SETTINGS
 
     settings = settings_from_options(SETTINGS[kind], options)

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from cai.cli.settings import settings_from_options
+from cai.cli.common import settings_from_options
 from cai.constitution.principles import Constitution, load_constitution
 from cai.errors import CaiError, UsageError
 from cai.folder.files import identity_hash
