@@ -252,13 +252,13 @@ def _check_pairing(source: Source, pairing: str) -> None:
 
 
 def _loaded(settings: LabelSettings, binding: Mapping[str, Any]) -> Calibration | None:
-    """The calibration of --calibration; raises UsageError where it is another judge's or certifies too little."""
+    """The calibration of --calibration; raises UsageError if it is another judge's or certifies too little."""
     if settings.calibration is None:
         return None
     calibration = load_calibration(settings.calibration)
     problems = binding_problems(calibration, binding)
     if problems:
-        raise UsageError(f"--calibration {settings.calibration} does not speak of this judge: {'; '.join(problems)}")
+        raise UsageError(f"--calibration {settings.calibration} was made for a different judge: {'; '.join(problems)}")
     if settings.agreement is not None:
         threshold(calibration, settings.agreement)
     return calibration
