@@ -26,8 +26,7 @@ from cai.export.pairs import extra_pass, reason
 from cai.folder.rows import damage
 from cai.folder.run import PAIR_BITS, RunFolder
 from cai.judge.belief import Verdict, belief
-from cai.judge.flows import CHECKED, Flow, Pair, judge
-from cai.judge.readable import JudgeCheck
+from cai.judge.flows import CHECKED, Flow, JudgeCheck, Pair, judge
 from cai.records import Contest, Label, Place, Prompt, Protocol, Usage
 from cai.runs.pairs import later_reply, pair_of_replies, replies_of_run
 from cai.runs.run import Task

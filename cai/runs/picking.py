@@ -20,8 +20,7 @@ from cai.engine.templates import Templates
 from cai.errors import CaiError, RowDropped, UsageError
 from cai.judge.belief import Verdict
 from cai.judge.best_of import competitors, mean_wins, pairs_of, pick, rewards, unread
-from cai.judge.flows import Flow, Pair, choose_protocol, judge
-from cai.judge.readable import JudgeCheck
+from cai.judge.flows import Flow, JudgeCheck, Pair, choose_protocol, judge
 from cai.models import spec_of
 from cai.records import Best, Candidate, Comparison, Contest, Prompt, Protocol, Request
 from cai.runs.pairs import pair_of_replies

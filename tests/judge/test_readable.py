@@ -7,8 +7,7 @@ import asyncio
 import pytest
 
 from cai.errors import Unreadable
-from cai.judge.flows import CHECKED
-from cai.judge.readable import JudgeCheck
+from cai.judge.flows import CHECKED, JudgeCheck
 from cai.records import Reading, Vote
 
 ADVICE = "take another judge"
