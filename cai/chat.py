@@ -15,7 +15,8 @@ import orjson
 from cai.calls.flow import Driver, Flow, Seat
 from cai.calls.limits import Limiter, Tally
 from cai.calls.model import Model
-from cai.errors import CallRejected, RowDropped, RunError, UsageError
+from cai.errors import CallRejected, RowDropped, UsageError
+from cai.folder.files import unwritable
 from cai.models import spec_of
 from cai.records import Completion, Message, Request, Sampling
 from cai.sources.files import path_of
@@ -114,7 +115,7 @@ class Chat:
                 row = orjson.dumps({"messages": self.messages}, option=orjson.OPT_APPEND_NEWLINE)
                 out.write(b"\n" + row if joined else row)
         except OSError as error:
-            raise RunError(f"cannot write to {file}: {error.strerror or error}") from error
+            raise unwritable(file, error, "name another file") from error
         return f"added to {file}"
 
 

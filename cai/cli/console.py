@@ -17,7 +17,7 @@ from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
-from cai.texts.wording import printable
+from cai.texts.wording import counted, printable
 
 if TYPE_CHECKING:
     from cai.runs.session import Job
@@ -76,7 +76,7 @@ def progress_line(job: Job[Any], total: int | None, seconds: float) -> str:
     through = job.finished + dropped
     rate = job.finished / seconds
     of_total = "" if total is None else f"/{total:,}"
-    parts = [f"{through + job.skipped:,}{of_total} {job.task.unit}"]
+    parts = [f"{through + job.skipped:,}{of_total} {job.task.unit}s"]
     if job.finished:
         parts.append(f"{rate:,.1f} rows/s" if rate >= 1 else f"{60 * rate:.1f} rows/min")
     # A judge that is asked for probabilities writes nothing: then what it reads shows how fast it is.
@@ -173,12 +173,12 @@ def summary(job: Job[Any]) -> Iterator[Text | str]:
     usage = info["usage"]
     dropped = sum(info["dropped"].values())
     yield (
-        f"{info['rows']:,} {job.task.done}, {dropped:,} dropped; {usage['calls']:,} calls, "
+        f"{counted(info['rows'], job.task.done)}, {dropped:,} dropped; {counted(usage['calls'], 'call')}, "
         f"{usage['input_tokens']:,} tokens in and {usage['output_tokens']:,} out, {_cost(info['cost_usd'])}, "
         f"{clock(info['seconds'])}"
     )
     if job.skipped:
-        yield f"  {job.skipped:,} {job.task.unit} already done in an earlier session"
+        yield f"  {counted(job.skipped, job.task.unit)} already done in an earlier session"
     for reason, count in sorted(info["dropped"].items(), key=lambda item: -item[1]):
         yield f"  dropped {count:,} {reason}: see {job.folder / 'dropped.jsonl'}"
     if job.cut is not None:

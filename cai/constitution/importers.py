@@ -16,6 +16,7 @@ from pydantic import ValidationError
 
 from cai.constitution.principles import FORMS, KEYS, ConstitutionFile, principle_id
 from cai.errors import InputError, UsageError
+from cai.folder.files import unwritable
 from cai.sources import yamlfile
 
 Entry = str | dict[str, str]  # what stands in `principles`
@@ -84,7 +85,7 @@ def write_new(path: Path, text: str, *, force: bool) -> None:
     try:
         path.write_text(text, encoding="utf-8")
     except OSError as error:
-        raise UsageError(f"cannot write {path}: {error.strerror or error}; name another --out") from error
+        raise unwritable(path, error, "choose another --out") from error
 
 
 def _slug(text: str) -> str:

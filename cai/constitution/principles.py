@@ -8,7 +8,6 @@ import random
 import re
 import unicodedata
 from collections.abc import Sequence
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -21,6 +20,7 @@ from cai.errors import ConstitutionError
 from cai.records import ConstitutionRef, Message, Record
 from cai.sources import yamlfile
 from cai.sources.files import folder, path_of
+from cai.texts.wording import nearest
 
 SUFFIXES = (".yaml", ".yml")
 SEMVER = r"^(0|[1-9]\d*)\.(0|[1-9]\d*)\.(0|[1-9]\d*)(-[0-9A-Za-z.-]+)?(\+[0-9A-Za-z.-]+)?$"
@@ -206,11 +206,10 @@ def find_constitution(name_or_path: str | Path, base: Path | None = None) -> Pat
     stem = path.stem if path.suffix in SUFFIXES else path.name
     if path.name == str(name_or_path) and stem in built_ins:
         return built_ins[stem]
-    known = ", ".join(built_ins)
     if seen.is_dir():
+        known = ", ".join(built_ins)
         raise ConstitutionError(f"{str(path)!r} is a folder; name a .yaml file in it, or a built-in: {known}")
-    close = get_close_matches(stem.lower(), built_ins, n=1)
-    hint = f"did you mean the built-in {close[0]!r}?" if close else f"built-in are: {known}"
+    hint = nearest(stem, built_ins)
     raise ConstitutionError(f"no constitution {str(path)!r}: neither a file nor a built-in; {hint}")
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from difflib import get_close_matches
 
 from cai.constitution.findings import Finding
 from cai.constitution.principles import Constitution, Reader, find_constitution, load_constitution
@@ -13,6 +12,7 @@ from cai.engine.template_checks import JOBS, VARIABLES
 from cai.engine.templates import check_templates, find_templates, load_templates
 from cai.errors import TemplateError, UsageError
 from cai.records import Message, Prompt, Request
+from cai.texts.wording import nearest
 
 
 def template_findings(templates: str | None, constitution: str) -> list[Finding]:
@@ -46,9 +46,7 @@ def show(name: str, template_set: str, template: str | None, message: str) -> It
         yield from lines(law)
         return
     if template not in VARIABLES:
-        close = get_close_matches(template, VARIABLES, n=1)
-        hint = f"did you mean {close[0]!r}?" if close else f"known: {', '.join(VARIABLES)}"
-        raise UsageError(f"unknown template {template!r}; {hint}")
+        raise UsageError(f"unknown template {template!r}; {nearest(template, VARIABLES)}")
     for principle, request in _requests(law, template_set, template, message):
         if principle is not None:
             yield f"# {principle}"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator
-from difflib import get_close_matches
 from pathlib import Path
 
 from jinja2 import nodes
@@ -11,6 +10,7 @@ from jinja2.meta import find_undeclared_variables
 
 from cai.constitution.findings import Finding
 from cai.constitution.principles import Principle
+from cai.texts.wording import nearest
 
 # What each template is given. `gate`: ask for a verdict line. `prompt`: messages, `examples`: constitution.Example.
 VARIABLES: dict[str, frozenset[str]] = {
@@ -41,7 +41,7 @@ def missing_files(names: Iterable[str]) -> str | None:
         return None
     job = halves[0] if halves else "revise"
     need = " and ".join(f"{part}.jinja" for part in JOBS[job])
-    return f"a template set needs {need}; this folder has {listed(here) or 'no .jinja file'}"
+    return f"a template set needs {need}; this folder has {', '.join(sorted(here)) or 'no .jinja file'}"
 
 
 def find_problems(path: Path, tree: nodes.Template, names: Collection[str]) -> Iterator[Finding]:
@@ -50,7 +50,7 @@ def find_problems(path: Path, tree: nodes.Template, names: Collection[str]) -> I
         name = getattr(node, "template", None)
         wanted = name.value if isinstance(name, nodes.Const) else None
         if isinstance(wanted, str) and wanted not in names and not getattr(node, "ignore_missing", False):
-            yield error(path, node.lineno, f"no {wanted!r} in this folder{suggestion(wanted, names)}")
+            yield error(path, node.lineno, f"no {wanted!r} in this folder; {nearest(wanted, sorted(names))}")
     variables = variables_of(path.stem, names)
     if variables is not None:  # those of a partial depend on the template that uses it, as the trial finds out
         yield from _variable_problems(path, tree, variables)
@@ -68,15 +68,15 @@ def _variable_problems(path: Path, tree: nodes.Template, variables: frozenset[st
     used = find_undeclared_variables(tree)
     for name in sorted(used - variables):
         line = next((node.lineno for node in tree.find_all(nodes.Name) if node.name == name), 1)
-        message = f"unknown variable {name!r}{suggestion(name, variables)}; {path.name} is given {listed(variables)}"
+        message = f"unknown variable {name!r} in {path.name}; {nearest(name, sorted(variables))}"
         if name in IN_TURNS & VARIABLES[path.stem]:
             message = f"{name!r} is not given to chat templates: the model sees it as a turn; {COMPLETION}"
         yield error(path, line, message)
     for getter in tree.find_all(nodes.Getattr):
         of_principle = isinstance(getter.node, nodes.Name) and getter.node.name == "principle"
         if of_principle and getter.attr not in PRINCIPLE_FIELDS:
-            hint = suggestion(getter.attr, PRINCIPLE_FIELDS) or f"; it has {listed(PRINCIPLE_FIELDS)}"
-            yield error(path, getter.lineno, f"a principle has no {getter.attr!r}{hint}")
+            hint = nearest(getter.attr, sorted(PRINCIPLE_FIELDS))
+            yield error(path, getter.lineno, f"a principle has no {getter.attr!r}; {hint}")
     for name in sorted(NEEDED.get(path.stem, set()) - used):
         yield warning(path, f"never uses {name!r}: every row is asked the same")
 
@@ -89,14 +89,3 @@ def error(path: Path, line: int | None, message: str) -> Finding:
 def warning(path: Path, message: str) -> Finding:
     """A finding that lets a set be used."""
     return Finding(level="warning", code="template-unused", message=message, file=str(path), line=1)
-
-
-def suggestion(word: str, known: Iterable[str]) -> str:
-    """The end of a message on an unknown word: the known one it may stand for, if any is close."""
-    close = get_close_matches(word, list(known), n=1)
-    return f", did you mean {close[0]!r}?" if close else ""
-
-
-def listed(names: Iterable[str]) -> str:
-    """Names for an error message."""
-    return ", ".join(sorted(names))

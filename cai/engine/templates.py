@@ -29,9 +29,10 @@ from cai.constitution.examples import Example
 from cai.constitution.findings import Finding
 from cai.constitution.principles import Principle
 from cai.engine import template_checks
-from cai.engine.template_checks import JOBS, VARIABLES, listed, suggestion
+from cai.engine.template_checks import JOBS, VARIABLES
 from cai.errors import TemplateError
 from cai.sources.files import folder
+from cai.texts.wording import nearest
 
 DEFAULT = "chat"
 SETTINGS = {"stop": '["\\n\\nHuman:"]', "frame": '["<reply_a>", "</reply_a>"]', "prefix": '"The better reply is Reply"'}
@@ -106,8 +107,8 @@ def find_templates(name_or_folder: str | Path | None = None) -> tuple[Path, str]
         return path, str(path)
     if str(name_or_folder) in built_in:
         return built_in[str(name_or_folder)], f"built-in {name_or_folder}"
-    hint = suggestion(str(name_or_folder), built_in) or f"; built in: {listed(built_in)}"
-    raise TemplateError(f"no template set {str(name_or_folder)!r}: neither a folder nor a built-in name{hint}")
+    hint = nearest(name_or_folder, built_in)
+    raise TemplateError(f"no template set {str(name_or_folder)!r}: neither a folder nor a built-in name; {hint}")
 
 
 def check_templates(path: Path) -> list[Finding]:

@@ -13,15 +13,17 @@ from typing import Any
 
 import orjson
 
-from cai.errors import RunError, SourceError, UsageError
-from cai.evaluation.audit_report import MEASURES, OF_REPLIES, Audit, ReplyAudit, hint
+from cai.errors import SourceError, UsageError
+from cai.evaluation.audit_report import MEASURES, OF_REPLIES, Audit, ReplyAudit
 from cai.export.cut import Table
+from cai.folder.files import unwritable
 from cai.sources.conversations import BadRecord, prompt_in
 from cai.sources.files import read_records
 from cai.sources.replies import PAIRS, RANKED, Case, read_case, written
 from cai.texts import repeats
 from cai.texts.hygiene import FAULTS
 from cai.texts.refusals import refusal
+from cai.texts.wording import nearest
 
 PHRASE_SHARE = 0.05  # of a role's replies, from which on a phrase is listed
 SHOWN = 5  # bad rows and phrases that are listed
@@ -85,7 +87,7 @@ def _rows_file(path: str | Path | None) -> Iterator[Table | None]:
         table.finish()
         table.publish()
     except OSError as error:
-        raise RunError(f"cannot write {path}: {error.strerror or error}; free some space") from error
+        raise unwritable(path, error) from error
     finally:
         if table is not None:
             table.discard()
@@ -253,4 +255,4 @@ def _share(count: int, total: int) -> float | None:
 def _check_field(record: Mapping[Any, Any], field: str | None, option: str) -> None:
     """A column that was named must be in the first record."""
     if field is not None and field not in record:
-        raise UsageError(f"{option} {field!r}: there is no such column; {hint(field, record)}")
+        raise UsageError(f"{option} {field!r}: there is no such column; {nearest(field, record)}")

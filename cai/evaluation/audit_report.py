@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Mapping
-from difflib import get_close_matches
 from typing import Any
 
 from cai.errors import UsageError
 from cai.records import Record
 from cai.texts.hygiene import FAULTS
 from cai.texts.tables import columns, number
+from cai.texts.wording import nearest
 
 OF_REPLIES = ("empty", "refusal", "refusal_full", "refusal_partial", *FAULTS)  # "refusal" is either of the two
 OF_PAIRS = ("identical", "near_identical", "both_refused", "chosen_longer")
@@ -75,7 +75,7 @@ class Audit(Record):
         for name, limit in limits.items():
             role, _, measure = name.rpartition(".")
             if role and role not in self.roles:
-                raise UsageError(f"--fail-on {name}: there are no replies of {role!r}; {hint(role, self.roles)}")
+                raise UsageError(f"--fail-on {name}: there are no replies of {role!r}; {nearest(role, self.roles)}")
             rate = self.roles[role].rates.get(measure) if role else self.rates.get(measure)
             if rate is None:
                 raise UsageError(f"--fail-on {name}: {self.source} has nothing to measure it on")
@@ -96,7 +96,7 @@ def read_limits(options: Iterable[str]) -> dict[str, float]:
             continue
         role, _, measure = name.rpartition(".")
         if measure not in (OF_REPLIES if role else MEASURES):
-            raise UsageError(f"--fail-on {name!r} is not measured; {hint(measure, MEASURES)}")
+            raise UsageError(f"--fail-on {name!r} is not measured; {nearest(measure, MEASURES)}")
         limits[name] = _share(value)
         if not 0 <= limits[name] <= 1:
             example = f"write NAME=SHARE with a share from 0 to 1, such as {name}=0.1"
@@ -109,9 +109,3 @@ def _share(value: str) -> float:
         return float(value)
     except ValueError:
         return math.nan
-
-
-def hint(name: str, known: Iterable[str]) -> str:
-    """What to name instead: the known name that is close, or all of them."""
-    close = get_close_matches(name, [str(key) for key in known], n=1)
-    return f"did you mean {close[0]!r}?" if close else f"known: {', '.join(map(str, known))}"

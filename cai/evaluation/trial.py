@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, fields, replace
-from difflib import get_close_matches
 from hashlib import sha256
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -33,6 +32,7 @@ from cai.runs.label import LabelSetup, resolve
 from cai.runs.session import Job
 from cai.runs.settings import LabelSettings, make_settings
 from cai.sources.conversations import pair_hash
+from cai.texts.wording import nearest
 
 State = Literal["holds", "flips", "fails", "invalid"]
 STATES: dict[State, str] = {
@@ -171,8 +171,8 @@ class TrialSetup(LabelSetup):
 class Trial(Labelling):
     """Judge examples."""
 
-    unit = "tests"
-    done = "tests judged"
+    unit = "test"
+    done = "test judged"
 
     def __init__(self, setup: TrialSetup) -> None:
         super().__init__(setup)
@@ -259,9 +259,7 @@ def _examples(law: Constitution, wanted: str | None) -> Iterator[tuple[Contest, 
     ids = [principle.id for principle in law.principles]
     where = law.source or None
     if wanted is not None and wanted not in ids:
-        close = get_close_matches(wanted, ids, n=1)
-        hint = f"did you mean {close[0]!r}?" if close else f"it has {', '.join(ids)}"
-        raise UsageError(f"--principle {wanted!r} is none of {law.name}: {hint}")
+        raise UsageError(f"--principle {wanted!r} is not in {law.name}; {nearest(wanted, ids)}")
     chosen = [principle for principle in law.principles if wanted in (None, principle.id)]
     if not any(principle.tests for principle in chosen):
         what = "no principle" if wanted is None else f"principle {wanted!r}"

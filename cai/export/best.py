@@ -15,6 +15,7 @@ from cai.folder.rows import lines_in_order
 from cai.folder.run import RunFolder
 from cai.records import Record
 from cai.texts.hygiene import LEARNED, faults_of
+from cai.texts.wording import counted
 
 FILES = {
     "sft": {
@@ -37,7 +38,7 @@ class BestSummary(Record):
     def lines(self) -> Iterator[str]:
         """The summary in words, for people."""
         alone = f", {self.unjudged:,} had one usable reply and no verdict" if self.unjudged else ""
-        yield f"{'the winner of 1 prompt' if self.judged == 1 else f'winners of {self.judged:,} prompts'}{alone}"
+        yield f"winners of {counted(self.judged, 'prompt')}{alone}"
         if self.winner_score is not None:
             yield f"mean score of the winners {self.winner_score:.3f}, of all replies {self.mean_score:.3f}"
         if self.longest_won is not None:

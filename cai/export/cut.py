@@ -23,6 +23,7 @@ import orjson
 from cai.errors import MissingExtra, RunError
 from cai.export.options import ExportOptions
 from cai.export.pairs import Reason
+from cai.folder.files import unwritable
 from cai.folder.rows import EXPORT_STAGES, TRAINING_FILES, damage, lines_in_order
 from cai.folder.run import RunFolder
 from cai.records import Drop
@@ -132,7 +133,7 @@ class Cut(ABC):
             for stale in set(TRAINING_FILES) - self.facts.files.keys():
                 (folder / stale).unlink(missing_ok=True)
         except OSError as error:
-            raise RunError(f"cannot write to {folder}: {error.strerror or error}") from error
+            raise unwritable(folder, error) from error
         finally:
             for table in self._tables.values():
                 table.discard()

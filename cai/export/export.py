@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from contextlib import closing, contextmanager
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -106,7 +106,7 @@ def export_run(folder: str | Path, *, push: str | None = None, private: bool = T
     command = _command(path, best=chosen.best)
     check_options(chosen, command)
     hub = None if push is None else Hub(push, private)
-    with _open(path, command) as run:
+    with closing(reopen(path, command, CUTS[command].rows_file)) as run:
         summary = cut_run(run, chosen, load_from=push or ".")
         if hub is None:
             return summary
@@ -124,22 +124,6 @@ def cut_run(run: RunFolder, options: ExportOptions, *, load_from: str = ".") -> 
     write_atomically(run.path / "README.md", dataset_card(run.info, cut, load_from).encode())
     _remember(run, options)
     return _summary(run, cut)
-
-
-@contextmanager
-def _open(folder: Path, command: str) -> Iterator[RunFolder]:
-    """The run of a folder, until it was cut; if the disk fails, the error says what an export can do."""
-    try:
-        with closing(reopen(folder, command, ROWS_FILES[command])) as run:
-            yield run
-    except RunError as error:
-        cause = error.__cause__
-        if not isinstance(cause, OSError):
-            raise
-        reason = cause.strerror or cause
-        raise RunError(
-            f"cannot write to {folder}: {reason}; make room or permission there, and export again"
-        ) from error
 
 
 def _summary(run: RunFolder, cut: Cut) -> ExportSummary:

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from cai.errors import CaiError, MissingExtra, UsageError
+from cai.texts.wording import reason_of
 
 
 class Hub:
@@ -25,7 +26,7 @@ class Hub:
         try:
             validate_repo_id(repo)
         except HFValidationError as error:
-            raise UsageError(f"--push {repo!r} is no dataset name, write org/name: {_one_line(error)}") from None
+            raise UsageError(f"--push {repo!r} is no dataset name, write org/name: {reason_of(error)}") from None
         if get_token() is None:
             raise UsageError("--push has no token: set HF_TOKEN to one that may write, or run: hf auth login")
 
@@ -50,9 +51,5 @@ class Hub:
         except UsageError:
             raise
         except Exception as error:  # the hub's own errors, its HTTP library's and the system's have no common base
-            raise CaiError(f"cannot push to {self.repo}: {_one_line(error)}; the files are in {folder}") from error
+            raise CaiError(f"cannot push to {self.repo}: {reason_of(error)}; the files are in {folder}") from error
         return str(made)
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())[:300] or type(error).__name__

@@ -17,6 +17,8 @@ import orjson
 
 from cai.errors import CaiError, RunError
 
+AGAIN = "free some space there or change its permissions, and run the same command again"
+
 
 def write_atomically(path: Path, content: bytes) -> None:
     """Replace a file so that a reader or a kill sees the old content or the new, never a part."""
@@ -30,7 +32,14 @@ def write_atomically(path: Path, content: bytes) -> None:
     except OSError as error:
         with suppress(OSError):
             part.unlink()
-        raise RunError(f"cannot write {path}: {error.strerror or error}; free some space and run it again") from error
+        raise unwritable(path, error) from error
+
+
+def unwritable(path: str | Path, why: OSError | str, advice: str = AGAIN) -> RunError:
+    """The error for a file or folder that cannot be written."""
+    if isinstance(why, OSError):
+        why = why.strerror or str(why)
+    return RunError(f"cannot write to {path}: {why}; {advice}")
 
 
 def share_mode(folder: Path) -> None:

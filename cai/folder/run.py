@@ -16,7 +16,7 @@ from typing import Any
 import orjson
 
 from cai.errors import RunError
-from cai.folder.files import differences, package_version, take_lock, write_atomically
+from cai.folder.files import differences, package_version, take_lock, unwritable, write_atomically
 from cai.folder.rows import EXPORT_STAGES, RETRIED, TRAINING_FILES, damage, lines_without, retried_lines
 from cai.folder.store import Store
 from cai.records import DROP_REASONS, Contest, Drop, DropReason, Prompt, Record
@@ -70,7 +70,7 @@ class RunFolder:
             self._start_is_anew(force)  # a folder that is refused gets no lock file
             self._lock = take_lock(path / ".lock")
         except OSError as error:
-            raise RunError(f"cannot write to {path}: {error.strerror or error}; choose another --out") from error
+            raise unwritable(path, error, "choose another --out") from error
         with ExitStack() as opened:  # closed again where the folder is refused or cannot be read
             opened.callback(self._lock.close)
             anew = self._start_is_anew(force)  # it may have changed before the lock was taken

@@ -8,7 +8,6 @@ one transaction.
 from __future__ import annotations
 
 import asyncio
-import errno
 import sqlite3
 import time
 import zlib
@@ -19,6 +18,7 @@ from typing import Any, NamedTuple
 import orjson
 
 from cai.errors import RunError
+from cai.folder.files import unwritable
 from cai.folder.lines import SIZES, Lines
 from cai.folder.payloads import PARTS, Parts, join, split
 from cai.records import Completion, Finish
@@ -96,8 +96,7 @@ class _Guard:
             store._failure = store._broken(error)
             raise store._failure from error
         if isinstance(error, OSError):
-            hint = "; free some space and run the same command again" if error.errno == errno.ENOSPC else ""
-            store._failure = RunError(f"cannot write to {store.folder}: {error.strerror or error}{hint}")
+            store._failure = unwritable(store.folder, error)
             raise store._failure from error
 
 
@@ -143,7 +142,7 @@ class Store:
     def _broken(self, error: Exception) -> RunError:
         file, name = self.folder / "calls.sqlite", getattr(error, "sqlite_errorname", "SQLITE_CORRUPT")
         if name == "SQLITE_FULL":
-            return RunError(f"disk full: {self.folder}; free some space and run the same command again")
+            return unwritable(self.folder, "the disk is full")
         if name.startswith(("SQLITE_CORRUPT", "SQLITE_NOTADB")):
             advice = "move it away and run the same command again: finished rows are kept, other calls asked again"
             return RunError(f"{file} is damaged: {error}; {advice}")

@@ -7,8 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cai.errors import RunError
-from cai.folder.files import write_atomically
+from cai.folder.files import unwritable, write_atomically
 from cai.judge.belief import probability
 from cai.judge.certify import Calibration, Threshold
 from cai.judge.metrics import Metrics, at_least
@@ -144,13 +143,10 @@ class CalibrationReport:
             content |= self._images()
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            for name, data in content.items():
-                write_atomically(folder / name, data)
-        except (OSError, RunError) as error:
-            cause = error if isinstance(error, OSError) else error.__cause__
-            reason = cause.strerror or cause if isinstance(cause, OSError) else error
-            advice = "make room or permission there, or choose another --out"
-            raise RunError(f"cannot write to {folder}: {reason}; {advice}") from error
+        except OSError as error:
+            raise unwritable(folder, error, "choose another --out") from error
+        for name, data in content.items():
+            write_atomically(folder / name, data)
         return list(content)
 
     def _images(self) -> dict[str, bytes]:

@@ -7,12 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from difflib import get_close_matches
 from math import inf
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cai.errors import UsageError
+from cai.texts.wording import nearest
 
 if TYPE_CHECKING:
     from cai.calls.model import Connection, Model
@@ -112,9 +112,7 @@ def open_model(spec: str, connection: Connection | None = None) -> Model:
     """The model that `spec` names: `local`, `local:PATH`, or `PROVIDER:NAME`; loads and asks nothing yet."""
     provider, _, name = spec.partition(":")
     if provider not in PROVIDERS:
-        close = get_close_matches(provider, PROVIDERS, n=1)
-        hint = f"did you mean {close[0]!r}?" if close else f"known: {', '.join(PROVIDERS)}"
-        raise UsageError(f"unknown model provider {provider!r} in {spec!r}; {hint}")
+        raise UsageError(f"unknown model provider {provider!r} in {spec!r}; {nearest(provider, PROVIDERS)}")
     if not name and provider != "local":
         raise UsageError(f"model {spec!r} names no model: write {provider}:NAME")
     if connection is None:

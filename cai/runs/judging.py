@@ -51,8 +51,8 @@ class _Reply:
 class Labelling(Task[Label]):
     """Judge pairs."""
 
-    unit = "pairs"
-    done = "pairs judged"
+    unit = "pair"
+    done = "pair judged"
     rows_file = "labels.jsonl"
 
     def __init__(self, setup: LabelSetup) -> None:

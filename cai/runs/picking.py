@@ -25,6 +25,7 @@ from cai.models import spec_of
 from cai.records import Best, Candidate, Comparison, Contest, Prompt, Protocol, Request
 from cai.runs.pairs import pair_of_replies
 from cai.runs.players import check_ability
+from cai.texts.wording import counted
 
 MOST = 16  # replies whose every two are compared: 120 pairs, at three principles 720 questions a prompt
 PRINCIPLES = 3  # of `cai label`, too
@@ -77,8 +78,8 @@ class Picking:
         if self.law is None:
             return fewer
         pairs = math.comb(replies, 2)
-        many = "1 pair" if pairs == 1 else f"{pairs:,} pairs"
-        asked = f"every two of {replies} replies are compared: {many}, {pairs * self.principles * 2:,} questions"
+        questions = counted(pairs * self.principles * 2, "question")
+        asked = f"every two of {replies} replies are compared: {counted(pairs, 'pair')}, {questions}"
         again = "; votes that are split are asked again, up to three times in all" if self.protocol == "vote" else ""
         return f"{asked} a prompt{again}; {fewer}"
 

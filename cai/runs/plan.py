@@ -175,8 +175,9 @@ def _estimate(setup: Setup[Any], counts: Mapping[str, _Count], items: int, unusa
     unpriced = sorted({part.model for part in parts if part.cost_usd is None})
     calls, output = sum(part.calls for part in parts), sum(part.output_tokens for part in parts)
     given = sum(part.input_tokens for part in parts)
+    unit = f"{setup.task().unit}s"
     return Estimate(
-        out=str(setup.out), unit=setup.task().unit, prompts=items, unusable=unusable, finished=finished, calls=calls,
+        out=str(setup.out), unit=unit, prompts=items, unusable=unusable, finished=finished, calls=calls,
         input_tokens=given, output_tokens=output,
         cost_usd=None if unpriced else sum(part.cost_usd or 0.0 for part in parts),
         most_calls=sum(count.most_calls for count in all_counts) if bounded else None,

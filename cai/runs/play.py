@@ -186,4 +186,4 @@ def _warn_of_drops(job: Job[Any], kept: bool) -> None:
         reasons = ", ".join(f"{count} {reason}" for reason, count in sorted(job.dropped.items()))
         where = f"see {job.folder / 'dropped.jsonl'}" if kept else "name out=… to see which"
         total, unit = sum(job.dropped.values()), job.task.unit
-        log.warning("%d of %d %s were dropped: %s; %s", total, job.read, unit, reasons, where)
+        log.warning("%d of %d %ss were dropped: %s; %s", total, job.read, unit, reasons, where)

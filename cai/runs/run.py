@@ -35,8 +35,8 @@ Prompts = str | Path | Iterable[Any] | None
 class Task(ABC, Generic[Row]):
     """What a job does with each item; made for one session of one run."""
 
-    unit = "prompts"  # what the items are called
-    done = "rows kept"  # what is said of the finished ones
+    unit = "prompt"  # what the items are called
+    done = "row kept"  # what is said of the finished ones
     rows_file = ""
 
     @abstractmethod

@@ -7,7 +7,6 @@ if it is another; `short`, its one-letter form; `repeat`, that it may be given s
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
@@ -19,6 +18,7 @@ from cai.errors import UsageError
 from cai.export.pairs import MIN_CONFIDENCE, Pairing
 from cai.models import JUDGE_SPECS, SPECS
 from cai.records import Protocol
+from cai.texts.wording import nearest
 
 WHOLE = 2**63 - 1  # the largest whole number that JSON writers and SQLite take
 FIXED = {  # keys of a request that the method, the reader of the answers, or the run's identity depends on
@@ -262,9 +262,7 @@ def make_settings(kind: type[S], values: Mapping[str, Any]) -> S:
     """Settings from keywords; raises UsageError for an unknown name or a value out of its range."""
     for name in values:
         if name not in kind.model_fields:
-            close = get_close_matches(name, kind.model_fields, n=1)
-            hint = f", did you mean {close[0]!r}?" if close else f"; known: {', '.join(sorted(kind.model_fields))}"
-            raise UsageError(f"unknown setting {name!r}{hint}")
+            raise UsageError(f"unknown setting {name!r}; {nearest(name, sorted(kind.model_fields))}")
     try:
         return kind(**values)
     except ValidationError as error:

@@ -23,7 +23,7 @@ import orjson
 from cai.errors import CaiError, SourceError, UsageError
 from cai.records import BadPrompt, Prompt
 from cai.sources.conversations import FORMATS, BadRecord, keys_of, to_prompt
-from cai.texts.wording import close_to, nearest, reason
+from cai.texts.wording import close_to, nearest, reason_of
 
 TEXT_FILES = (".jsonl", ".csv", ".txt")  # each may also end in .gz
 MAX_LINE = 64 * 2**20  # bytes; longer lines are passed over without being held in memory
@@ -185,7 +185,7 @@ def examine(source: Source | None) -> Facts:
                 records += starts and not line.isspace()
                 starts = line.endswith(b"\n")
     except OSError as error:
-        raise SourceError(f"cannot be read: {reason(error)}", located) from None
+        raise SourceError(f"cannot be read: {reason_of(error)}", located) from None
     by_line = kind in (".jsonl", ".txt") and not packed
     return Facts(f"{kind}{packed} {size} bytes sha256:{digest.hexdigest()}", records if by_line else None)
 
@@ -229,7 +229,7 @@ def _opened(path: Path, packed: str, read: Callable[[ByteLines], Rows]) -> Rows:
         with gzip.GzipFile(path) if packed else path.open("rb") as stream:
             yield from read(stream)
     except OSError as error:
-        raise SourceError(f"cannot be opened: {reason(error)}", path) from None
+        raise SourceError(f"cannot be opened: {reason_of(error)}", path) from None
 
 
 def _lines(stream: ByteLines, where: str | Path) -> Iterator[tuple[int, bytes]]:
@@ -244,10 +244,10 @@ def _lines(stream: ByteLines, where: str | Path) -> Iterator[tuple[int, bytes]]:
             while len(line) > MAX_LINE and not line.endswith(b"\n"):
                 line = stream.readline(MAX_LINE + 1)
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        problem = f"the gzip data is damaged or cut off after line {number} ({reason(error)})"
+        problem = f"the gzip data is damaged or cut off after line {number} ({reason_of(error)})"
         raise SourceError(f"{problem}; what came before was read", where) from None
     except OSError as error:
-        raise SourceError(f"cannot be read after line {number}: {reason(error)}", where) from None
+        raise SourceError(f"cannot be read after line {number}: {reason_of(error)}", where) from None
 
 
 def _bounded(stream: ByteLines, where: str | Path) -> Iterator[bytes]:

@@ -9,7 +9,7 @@ from typing import Any
 
 from cai.errors import MissingExtra, SourceError
 from cai.sources.conversations import BadRecord, listed
-from cai.texts.wording import nearest, reason
+from cai.texts.wording import nearest, reason_of
 
 LARGEST_FIELD = 64 * 2**20  # characters of a CSV field; the library's default refuses fields over 128 KB
 
@@ -60,7 +60,7 @@ def parquet_rows(path: Path, keys: Sequence[str]) -> Rows:
                     number += 1
                     yield number, record
     except (ArrowException, OSError, UnicodeDecodeError) as error:
-        raise SourceError(f"cannot be read as parquet after row {number}: {reason(error)}", path) from None
+        raise SourceError(f"cannot be read as parquet after row {number}: {reason_of(error)}", path) from None
 
 
 def hub_rows(spec: str, keys: Sequence[str]) -> Rows:
@@ -93,7 +93,7 @@ def hub_rows(spec: str, keys: Sequence[str]) -> Rows:
         for number, record in enumerate(rows, 1):
             yield number, record
     except (DatasetsError, OSError, ValueError, EOFError) as error:
-        raise SourceError(f"cannot be read after row {number}: {reason(error)}", spec) from None
+        raise SourceError(f"cannot be read after row {number}: {reason_of(error)}", spec) from None
 
 
 def _usable(columns: list[str], keys: Sequence[str], where: str | Path) -> list[str]:

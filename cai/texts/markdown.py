@@ -13,7 +13,7 @@ from typing import Any
 
 import yaml
 
-from cai.texts.wording import UNPRINTABLE
+from cai.texts.wording import UNPRINTABLE, one_line
 
 
 def without_path(name: str) -> str:
@@ -22,11 +22,6 @@ def without_path(name: str) -> str:
     if re.match(r"[/\\.~]|[A-Za-z]:", path):
         path = re.split(r"[/\\]", path.rstrip("/\\"))[-1]
     return f"{provider}{path}"
-
-
-def one_line(text: str) -> str:
-    """The text with a blank for each run of white space."""
-    return " ".join(str(text).split())
 
 
 def code(text: str) -> str:

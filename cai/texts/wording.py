@@ -23,7 +23,7 @@ def one_line(text: object) -> str:
     return " ".join(str(text).split())
 
 
-def reason(error: BaseException) -> str:
+def reason_of(error: BaseException) -> str:
     """What an error says, in one line of at most 300 characters; its type if it says nothing."""
     return one_line(error)[:MOST_OF_AN_ERROR] or type(error).__name__
 

@@ -17,7 +17,8 @@ from contextlib import nullcontext
 from typing import Any
 
 from cai.errors import InputError, LossNotFinite, MissingExtra, RunError, UsageError
-from cai.folder.files import package_version, share_mode, unwritten
+from cai.folder.files import package_version, share_mode, unwritable, unwritten
+from cai.texts.wording import reason_of
 from cai.training.data.control_tokens import without_forged_turns
 from cai.training.data.dataset import TrainingData
 from cai.training.data.rows import named
@@ -120,9 +121,9 @@ class Session:
             self.tell(line)
         counts = Counter(drop.reason for drop in self.drops)
         found = Counter(drop.reason for drop in self.drops[self.read_drops :])
-        for reason, count in sorted(found.items()):
-            first = next(drop for drop in self.drops[self.read_drops :] if drop.reason == reason)
-            self.tell(f"dropped: {reason} {count:,}; the first is {first.detail}")
+        for why, count in sorted(found.items()):
+            first = next(drop for drop in self.drops[self.read_drops :] if drop.reason == why)
+            self.tell(f"dropped: {why} {count:,}; the first is {first.detail}")
         self.folder.replace(DROPPED, map(dataclasses.asdict, self.drops))
         settled = {setting.name: setting.value for setting in settings}
         self.folder.write(
@@ -163,9 +164,7 @@ class Session:
             raise self._told(error) from error
         except Exception as error:
             if (why := unwritten(error)) is not None:
-                raise RunError(
-                    f"cannot write to {self.folder.path}: {why}; free some space, and the same command goes on"
-                ) from error
+                raise unwritable(self.folder.path, why) from error
             return self._smaller(plan, error)
         with silence_libraries():
             self._sample(trainer, plan, after=True)
@@ -230,8 +229,9 @@ class Session:
                 if after and (note := sample_after(self.folder, model, self.tokenizer)) is not None:
                     self.notes.append(note)
             except Exception as error:  # a model that is trained is not lost for want of samples
-                why = " ".join(str(error).split())[:200]
-                self.notes.append(f"no samples {'after' if after else 'before'}: {type(error).__name__}: {why}")
+                self.notes.append(
+                    f"no samples {'after' if after else 'before'}: {type(error).__name__}: {reason_of(error)}"
+                )
         self.processes.wait()
 
     def _trainer(self, plan: Plan, fresh: bool) -> Any:

@@ -18,6 +18,7 @@ from typing import Any
 from cai.errors import CaiError, UnknownModel, UsageError
 from cai.folder.files import read_object
 from cai.sources.files import path_of
+from cai.texts.wording import reason_of
 from cai.weights.embedded import default_weights
 from cai.weights.hashes import cache_folder, fingerprint
 from cai.weights.vendors import need, quiet
@@ -90,9 +91,8 @@ def _pinned(base: Base) -> Base:
         with quiet():
             commit = Path(hf_hub_download(base.place, "config.json")).parent.name
     except Exception as error:  # of a dozen types: no network, no such name, no right to read it
-        reason = " ".join(str(error).split())[:300]
         raise UnknownModel(
-            f"{base.spec} is not a folder, and no model of that name can be read from the hub: {reason}"
+            f"{base.spec} is not a folder, and no model of that name can be read from the hub: {reason_of(error)}"
         ) from error
     mark = f"{base.place}@{commit}"
     return dataclasses.replace(base, commit=commit, mark=base.mark.replace(base.place, mark, 1))

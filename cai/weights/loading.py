@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from cai.errors import CaiError, UnknownModel, UsageError
+from cai.texts.wording import reason_of
 from cai.weights.bases import Base, check_kind
 from cai.weights.vendors import need, quiet
 
@@ -24,8 +25,7 @@ def reasons(spec: str, doing: str = "load") -> Iterator[None]:
     except CaiError:
         raise
     except Exception as error:
-        reason = " ".join(str(error).split())[:500]
-        raise UnknownModel(f"cannot {doing} {spec}: {type(error).__name__}: {reason}") from error
+        raise UnknownModel(f"cannot {doing} {spec}: {type(error).__name__}: {reason_of(error)}") from error
 
 
 def words_of(base: Base) -> str:

@@ -17,7 +17,7 @@ from typing import Any
 import orjson
 
 from cai.errors import CaiError, RunError, UsageError
-from cai.folder.files import read_object, share_mode, take_lock, unwritten
+from cai.folder.files import read_object, share_mode, take_lock, unwritable, unwritten
 from cai.records import Record
 from cai.sources.files import path_of
 from cai.weights.bases import Base, find_base, gguf_of, unpacked_name
@@ -91,7 +91,7 @@ def merge(
             reason = str(error)
         if isinstance(error, CaiError) or reason is None:
             raise
-        raise RunError(f"cannot write to {out}: {reason}; free some space, or choose another --out") from error
+        raise unwritable(out, reason, "free some space, or choose another --out") from error
     return MergeSummary(
         folder=out, adapter=str(adapter), base=facts["base"]["spec"] if base.adapter else None,
         dtype=_dtype(model), difference=difference, gguf=file,

@@ -51,7 +51,7 @@ def job(**fields: Any) -> Any:
     }  # fmt: skip
     known = {"tally": Tally(), "finished": 0, "skipped": 0, "dropped": {}, "info": info, "example": None}
     setup = SimpleNamespace(next_steps=lambda folder: iter([f"cut them again with: cai export {folder}"]))
-    task = SimpleNamespace(unit="prompts", done="rows kept")
+    task = SimpleNamespace(unit="prompt", done="row kept")
     more = {"stopped": None, "folder": Path("runs/a"), "task": task, "setup": setup}
     return SimpleNamespace(**known | more | {"cut": None, "can_go_on": True} | fields)
 

@@ -108,12 +108,12 @@ def test_an_existing_file_goes_before_a_built_in_and_a_folder_does_not(write, tm
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("harmles", "no constitution 'harmles': neither a file nor a built-in; did you mean the built-in 'harmless'?"),
-        ("HARMLESS", "did you mean the built-in 'harmless'?"),
-        ("zzz", "no constitution 'zzz': neither a file nor a built-in; built-in are: harmless, helpful, hhh, honest"),
+        ("harmles", "no constitution 'harmles': neither a file nor a built-in; did you mean 'harmless'?"),
+        ("HARMLESS", "did you mean 'harmless'?"),
+        ("zzz", "no constitution 'zzz': neither a file nor a built-in; known: harmless, helpful, hhh, honest"),
         (
             "no/harmless.yaml",
-            "no constitution 'no/harmless.yaml': neither a file nor a built-in; did you mean the built-in 'harmless'?",
+            "no constitution 'no/harmless.yaml': neither a file nor a built-in; did you mean 'harmless'?",
         ),
         ("law.yaml", "no constitution 'law.yaml': neither a file nor a built-in"),
     ],
@@ -316,7 +316,7 @@ def test_problems_of_a_base_cite_the_file_they_are_in(write):
         ("version: '1.0'\nprinciples: [x]", 2, "version '1.0' must be three numbers"),
         ("version: 1.0.0\nprinciple: [x]", 3, "unknown key 'principle' in a constitution; did you mean 'principles'?"),
         ("version: 1.0.0\nprinciples:\n- {id: a, critque: x}", 4, "did you mean 'critique'?"),
-        ("version: 1.0.0\nprinciples:\n- {id: a, zzz: x}", 4, "it can have: id, text, critique, revise, choose"),
+        ("version: 1.0.0\nprinciples:\n- {id: a, zzz: x}", 4, "known: id, text, critique, revise, choose"),
         (
             "version: 1.0.0\nprinciples:\n- id: a\n  text: t\n  tests:\n  - {prompt: a, beter: b, worse: c}",
             7,

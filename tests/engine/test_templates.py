@@ -160,7 +160,7 @@ def test_a_folder_goes_before_a_built_in_set_of_its_name(tmp_path: Path, monkeyp
 def test_a_name_that_is_neither_folder_nor_built_in_gets_a_suggestion() -> None:
     with pytest.raises(TemplateError, match=r"no template set 'fewshots'.*did you mean 'fewshot'"):
         load_templates("fewshots")
-    with pytest.raises(TemplateError, match="built in: chat, fewshot"):
+    with pytest.raises(TemplateError, match="known: chat, fewshot"):
         load_templates("xyz")
 
 
@@ -297,12 +297,11 @@ def test_an_unknown_variable_is_named_with_file_line_and_suggestion(tmp_path: Pa
     error = refused(tmp_path / "own", critique__jinja="one\ntwo {{ principel.text }} {{ principle.id }}")
     assert error.startswith(f"{tmp_path / 'own' / 'critique.jinja'}:2: unknown variable 'principel'")
     assert "did you mean 'principle'?" in error
-    assert "is given examples, gate, principle" in error
 
 
 def test_an_unknown_part_of_a_principle_is_named(tmp_path: Path) -> None:
     error = refused(tmp_path / "own", revise__jinja="one\n\n{{ principle.revision }}")
-    assert error.endswith("revise.jinja:3: a principle has no 'revision', did you mean 'revise'?")
+    assert error.endswith("revise.jinja:3: a principle has no 'revision'; did you mean 'revise'?")
 
 
 @pytest.mark.parametrize("name", ["prompt", "reply"])

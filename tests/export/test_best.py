@@ -136,7 +136,7 @@ def test_the_mean_over_the_different_texts_of_a_prompt_is_one_half_of_pairs(tmp_
 def test_one_prompt_is_one(tmp_path: Path) -> None:
     run(PROMPTS[:1], tmp_path / "out", rewarder())
     found = export_run(tmp_path / "out").best
-    assert found is not None and next(found.lines()) == "the winner of 1 prompt"
+    assert found is not None and next(found.lines()) == "winners of 1 prompt"
 
 
 def test_without_a_verdict_there_is_no_mean(tmp_path: Path) -> None:

@@ -506,7 +506,10 @@ def test_what_an_export_left_behind_is_swept_away(run: Path) -> None:
     assert not list(run.glob("*.part")) + list(run.glob("*.tmp"))
     (run / "dpo.jsonl").unlink()
     (run / "dpo.jsonl").mkdir()
-    with pytest.raises(RunError, match=r"cannot write to .*; make room or permission there, and export again"):
+    with pytest.raises(
+        RunError,
+        match=r"cannot write to .*; free some space there or change its permissions, and run the same command again",
+    ):
         export_run(run)
     assert not list(run.glob("*.part")) + list(run.glob("*.tmp"))
 

@@ -505,9 +505,7 @@ def test_a_delta_that_cannot_be_is_refused(tmp_path: Path) -> None:
 def test_an_out_that_cannot_be_is_refused(tmp_path: Path) -> None:
     source = label_run(tmp_path / "run", labels(60))
     (tmp_path / "out").write_text("")
-    with pytest.raises(
-        RunError, match=r"cannot write to .*out: .*; make room or permission there, or choose another --out"
-    ):
+    with pytest.raises(RunError, match=r"cannot write to .*out: .*; choose another --out"):
         run(str(source), "--out", str(tmp_path / "out"), "--no-plots")
 
 

@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from cai.errors import InputError, MissingExtra, ModelStopped, UsageError
 from cai.folder.files import read_object
-from cai.models.inprocess.local_engine import LocalEngine, one_line
+from cai.models.inprocess.local_engine import LocalEngine, last_line
 from cai.models.inprocess.local_words import LocalTokenizer
 from cai.models.inprocess.requests import check_settings, first_stop, question
 from cai.records import Abilities, Call, Completion
@@ -110,7 +110,7 @@ class LocalModel:
             pipeline = genai.ContinuousBatchingPipeline(path, tokenizer, self._scheduler(work), "CPU", **properties)
         except Exception as error:  # of any type: an unknown GGUF tokenizer is an IndexError
             hint = "; of GGUF it reads few architectures, an exported OpenVINO folder always works" * path.is_file()
-            raise InputError(f"OpenVINO cannot load this model: {one_line(error)}{hint}", path) from error
+            raise InputError(f"OpenVINO cannot load this model: {last_line(error)}{hint}", path) from error
         if self._tokenizer is None:
             own = pipeline.get_config()
             self._ends = {"eos_token_id": own.eos_token_id, "stop_token_ids": own.stop_token_ids}
@@ -206,7 +206,7 @@ class LocalModel:
         try:
             config.validate()
         except RuntimeError as error:
-            raise ModelStopped(f"{self.name} cannot sample like this: {one_line(error)}") from error
+            raise ModelStopped(f"{self.name} cannot sample like this: {last_line(error)}") from error
         return config
 
     async def close(self) -> None:

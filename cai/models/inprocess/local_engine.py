@@ -140,7 +140,7 @@ class LocalEngine:
             try:
                 progress = self._advance()
             except Exception as error:  # the batch is in an unknown state: nobody waits for a dead engine
-                self._stopped = ModelStopped(f"{self._name} failed: {one_line(error)}; the run can be resumed")
+                self._stopped = ModelStopped(f"{self._name} failed: {last_line(error)}; the run can be resumed")
                 self._end(self._stopped)
                 return
             patience = PAUSE if progress else 0.0
@@ -168,7 +168,7 @@ class LocalEngine:
             try:
                 job.handle = self._pipeline.add_request(self._count, _tensor(job.tokens), job.config)
             except Exception as error:  # whatever the native code throws belongs to this request alone
-                self._settle([(job, CallRejected("model_error", f"{self._name}: {one_line(error)}"))])
+                self._settle([(job, CallRejected("model_error", f"{self._name}: {last_line(error)}"))])
                 continue
             self._count += 1
             self._beginnings.begin(job)
@@ -253,7 +253,7 @@ def _hand_out(done: list[tuple[_Job, Any]]) -> None:
             job.answer.set_result(result)
 
 
-def one_line(error: BaseException) -> str:
+def last_line(error: BaseException) -> str:
     """The telling line of a native error: its last one, without the source positions OpenVINO puts before it."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return lines[-1] if lines else type(error).__name__

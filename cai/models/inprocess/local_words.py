@@ -7,7 +7,7 @@ import secrets
 from typing import Any
 
 from cai.errors import CallRejected, ModelStopped
-from cai.models.inprocess.local_engine import one_line
+from cai.models.inprocess.local_engine import last_line
 
 CUT = f"\ufdd0{secrets.token_hex(8)}\ufdd0"  # where a marker in a text is taken apart; unguessable
 
@@ -44,7 +44,7 @@ class LocalTokenizer:
         try:
             text = self.tokenizer.apply_chat_template(messages, add_generation_prompt=True)
         except RuntimeError as error:  # some templates refuse a system message, or two turns of one role
-            problem = f"the chat template of {self._name} refuses the conversation: {one_line(error)}"
+            problem = f"the chat template of {self._name} refuses the conversation: {last_line(error)}"
             raise CallRejected("bad_input", problem) from error
         return self._encode(text + prefill)
 

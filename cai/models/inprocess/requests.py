@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from difflib import get_close_matches
 from typing import Any
 
 from cai.errors import UsageError
 from cai.records import Request
+from cai.texts.wording import nearest
 
 
 def question(request: Request) -> dict[str, Any]:
@@ -27,9 +27,7 @@ def check_settings(names: Iterable[str], known: Sequence[str], model: str) -> No
     """Raise UsageError for the first of `names` that is not a sampling setting of `model`."""
     for name in names:
         if name not in known:
-            close = get_close_matches(name, known, n=1)
-            hint = f"did you mean {close[0]!r}?" if close else f"known: {', '.join(known)}"
-            raise UsageError(f"{model} has no setting {name!r} (extra body); {hint}")
+            raise UsageError(f"{model} has no setting {name!r} (extra body); {nearest(name, known)}")
 
 
 def first_stop(stops: Iterable[str], text: str) -> int | None:

@@ -14,6 +14,8 @@ from typing import Any
 
 import orjson
 
+from cai.texts.wording import one_line, printable
+
 # What servers write, in `error.code`, `error.type` or the message, for failures that share HTTP 400 with all others.
 TOO_LONG = re.compile(
     r"context[_ ]length|context[_ ](window|size|limit)|maximum (model|input|allowed) length|(prompt|input) is too long"
@@ -73,7 +75,7 @@ def read_error(status: int, headers: Mapping[str, str], raw: bytes) -> Failure:
         text = raw[:READ].decode("utf-8", "replace")
         if text.lstrip().startswith("<"):
             return Failure(status, "", "an HTML page", wait)
-        return Failure(status, "", one_line(text) or responses.get(status, ""), wait)
+        return Failure(status, "", shown(text) or responses.get(status, ""), wait)
     return error_in(status, body, wait)
 
 
@@ -83,10 +85,10 @@ def error_in(status: int, body: Any, wait: float | None = None) -> Failure:
     spoken = isinstance(body, dict) and "error" in body
     error = body["error"] if spoken else body
     if not isinstance(error, dict):
-        return Failure(status, "", one_line(str(error)), wait, spoken)
+        return Failure(status, "", shown(str(error)), wait, spoken)
     kind = " ".join(str(error[key]) for key in ("code", "type") if error.get(key) is not None)
     message = error.get("message") or error.get("detail") or ""
-    return Failure(status, kind, one_line(str(message)) or kind or responses.get(status, ""), wait, spoken)
+    return Failure(status, kind, shown(str(message)) or kind or responses.get(status, ""), wait, spoken)
 
 
 def retry_after(headers: Mapping[str, str]) -> float | None:
@@ -120,6 +122,6 @@ def loads(raw: bytes) -> Any:
         return orjson.loads(SURROGATE.sub("\ufffd", json.dumps(json.loads(raw), ensure_ascii=False)))
 
 
-def one_line(text: str) -> str:
-    """The beginning of a server's words, without line breaks and control characters."""
-    return " ".join("".join(c if c.isprintable() else " " for c in text[:READ]).split())
+def shown(text: str) -> str:
+    """The beginning of a server's words, in one line that is safe to print."""
+    return printable(one_line(text[:READ]))

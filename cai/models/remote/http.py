@@ -37,8 +37,8 @@ from cai.models.remote.failures import (
     TOO_LONG,
     Failure,
     loads,
-    one_line,
     read_error,
+    shown,
 )
 
 MASKED_KEY = re.compile(r"[^\s*]{0,40}\*{3,}\S{0,40}")  # "sk-ab****yz", as OpenAI quotes a wrong key
@@ -64,7 +64,7 @@ class Client:
         self.address = str(self._base.with_query(None)).rstrip("/")
         for name, value in connection.headers.items():
             if not (name + value).isprintable():
-                raise UsageError(f"the header {one_line(name)!r} holds a line break or a control character")
+                raise UsageError(f"the header {shown(name)!r} holds a line break or a control character")
         self._connection = connection
         self._key_variable = f"{vendor}_API_KEY"
         self._model = model
@@ -195,10 +195,10 @@ class Client:
         if isinstance(error, aiohttp.ClientConnectorDNSError):
             return f"the host name {error.host!r} is unknown"
         if isinstance(error, aiohttp.ClientConnectorCertificateError):
-            why = one_line(str(error.certificate_error))
+            why = shown(str(error.certificate_error))
             return f"its certificate is not trusted: {why}; put a private CA into SSL_CERT_FILE"
         if isinstance(error, aiohttp.ClientConnectorSSLError):
-            return f"TLS failed: {one_line(str(error.os_error))}"
+            return f"TLS failed: {shown(str(error.os_error))}"
         if isinstance(error, aiohttp.ClientHttpProxyError):
             return f"the proxy answered {error.status}; check HTTPS_PROXY"
         if isinstance(error, aiohttp.ClientProxyConnectionError):
@@ -211,7 +211,7 @@ class Client:
             return "the answer is not HTTP"
         if isinstance(error, OSError) and error.errno is not None:
             return os.strerror(error.errno).lower()
-        return one_line(str(error)) or type(error).__name__
+        return shown(str(error)) or type(error).__name__
 
 
 def _kind_of(raw: bytes) -> str:

@@ -18,7 +18,8 @@ from typing import Any
 import orjson
 import yaml
 
-from cai.texts.markdown import block, code, one_line, section, table, without_path
+from cai.texts.markdown import block, code, section, table, without_path
+from cai.texts.wording import one_line
 from cai.training.data.masks import Lengths
 from cai.training.data.rows import Turns
 from cai.training.report.pairs import PairAccuracy, Wins, pair_accuracy

@@ -16,7 +16,8 @@ from cai.export.pairs import Filters
 from cai.folder.files import identity_hash
 from cai.judge.calibration_report import FILE
 from cai.judge.certify import Calibration
-from cai.texts.markdown import code, one_line, without_path
+from cai.texts.markdown import code, without_path
+from cai.texts.wording import one_line
 from cai.training.data.dataset import SPLIT
 
 Facts = Mapping[str, Any]

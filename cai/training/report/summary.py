@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from cai.records import Record
+from cai.texts.wording import counted
 from cai.training.report.pairs import PairAccuracy
 from cai.training.setup.folder import UNTOLD
 
@@ -30,8 +31,8 @@ class TrainSummary(Record):
 
     def lines(self) -> list[str]:
         """The summary in words, for people."""
-        steps = f"{self.steps:,} step{'' if self.steps == 1 else 's'}"
-        told = [f"{self.folder}: {self.method}, {steps} on {self.rows:,} rows in {self.seconds:,.0f} s"]
+        steps = counted(self.steps, "step")
+        told = [f"{self.folder}: {self.method}, {steps} on {counted(self.rows, 'row')} in {self.seconds:,.0f} s"]
         told += [f"{name} {'no number' if value is None else f'{value:.4g}'}" for name, value in self._shown()]
         told += [] if self.pairs is None else self.pairs.lines()
         return told + [f"note: {note}" for note in self.notes]

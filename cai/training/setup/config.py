@@ -8,7 +8,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -18,6 +17,7 @@ from pydantic.fields import FieldInfo
 from cai.errors import InputError, UsageError
 from cai.records import Record
 from cai.sources import yamlfile
+from cai.texts.wording import nearest
 from cai.training.data.rows import Method
 
 Origin = Literal["default", "config file", "flag", "data", "hardware", "resumed"]
@@ -277,8 +277,7 @@ def trl_arguments(loaded: Loaded, method: Method, known: Mapping[str, Any]) -> d
         elif name in FIXED:
             problem = f"trl.{name} cannot be set: {FIXED[name]}"
         elif name not in known:
-            close = get_close_matches(name, known, n=1)
-            problem = f"TRL's trainer has no argument {name!r}" + (f"; did you mean {close[0]!r}?" if close else "")
+            problem = f"TRL's trainer has no argument {name!r}; {nearest(name, known)}"
         else:
             value = _number(given) if "float" in str(known[name].type) and isinstance(given, str) else given
             number = isinstance(value, int | float) and not isinstance(value, bool)

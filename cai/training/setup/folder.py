@@ -18,7 +18,7 @@ from typing import IO, Any
 import orjson
 
 from cai.errors import RunError
-from cai.folder.files import take_lock, write_atomically
+from cai.folder.files import take_lock, unwritable, write_atomically
 
 RECORD, METRICS, EVALS, CHECKPOINTS = "training.json", "metrics.jsonl", "eval.jsonl", "checkpoints"
 DROPPED = "dropped.jsonl"
@@ -46,7 +46,7 @@ class TrainFolder:
                 self._lock = take_lock(path / LOCK)
             self._open()
         except OSError as error:
-            raise RunError(f"cannot write to {path}: {error.strerror or error}; choose another --out") from error
+            raise unwritable(path, error, "choose another --out") from error
         except RunError:
             self._unlock()
             raise

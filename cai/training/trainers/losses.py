@@ -7,12 +7,12 @@ Losses that need no p are TRL's own, by name. Knows tensors and numbers; nothing
 
 from __future__ import annotations
 
-import difflib
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from cai.errors import InputError, UsageError
+from cai.texts.wording import nearest
 
 # What the losses of TRL 1.16 do. `difference`: they see D alone, so both replies may become less probable together
 # (Razin et al. 2024, arXiv 2410.08847), and the mix with the chosen reply's NLL is on. The others hold the chosen reply
@@ -68,9 +68,7 @@ def with_nll(loss: str, weight: float | None = None) -> tuple[list[str], list[fl
 def known(loss: str) -> None:
     """UsageError, with a suggestion, for a name that is neither ours nor TRL's."""
     if loss not in LOSSES:
-        near = difflib.get_close_matches(loss, LOSSES, n=1)
-        hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(LOSSES)}"
-        raise UsageError(f"no loss is called {loss!r}: {hint}")
+        raise UsageError(f"no loss is called {loss!r}; {nearest(loss, LOSSES)}")
 
 
 def check_smoothing(losses: Sequence[str], smoothing: float) -> None:

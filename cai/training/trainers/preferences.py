@@ -6,12 +6,12 @@ TRL's trainers; nothing of the order of things.
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, cast
 
 from cai.errors import UsageError
+from cai.texts.wording import nearest
 from cai.training.data.dataset import TrainingData
 from cai.training.data.files import Drop
 from cai.training.data.masks import Masker, Unfit
@@ -116,9 +116,7 @@ class Preferences:
             return known(name)
         choices = CHOICES[self.method]
         if name not in choices:
-            near = difflib.get_close_matches(name, choices, n=1)
-            hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(choices)}"
-            raise UsageError(f"no loss of {self.method} is called {name!r}: {hint}")
+            raise UsageError(f"no loss of {self.method} is called {name!r}; {nearest(name, choices)}")
 
     def _of_loss(self) -> Iterable[Setting]:
         config, origin = self.loaded.config, self.loaded.origin

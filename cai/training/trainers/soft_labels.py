@@ -8,11 +8,11 @@ files, flags or how a model is loaded.
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
 from cai.errors import UsageError
+from cai.texts.wording import nearest
 from cai.training.trainers.hooks import Guarded, trl_class
 from cai.training.trainers.losses import SOFT, check_smoothing, known, kto_weights, probabilities
 
@@ -68,8 +68,7 @@ def reward_trainer(*, args: Any, train_dataset: Any, labels: Labels = "soft", **
     "hard": neither. A judge's margin is the log odds of its p_chosen, so both at once would count it twice.
     """
     if labels not in ("soft", "margin", "hard"):
-        near = difflib.get_close_matches(labels, ("soft", "margin", "hard"), n=1)
-        raise UsageError(f"labels are soft, margin or hard, not {labels!r}" + (f": {near[0]}?" if near else ""))
+        raise UsageError(f"unknown labels {labels!r}; {nearest(labels, ('soft', 'margin', 'hard'))}")
     data = _reward_columns(train_dataset, labels)
     held = _each(given.pop("eval_dataset", None), lambda part: _reward_columns(part, labels))
     trainer = trl_class("RewardTrainer", _SoftReward)(args=args, train_dataset=data, eval_dataset=held, **given)

@@ -127,9 +127,9 @@ def test_an_impossible_weight_is_refused(weight: float) -> None:
 
 
 def test_an_unknown_loss_is_named_with_a_suggestion() -> None:
-    with pytest.raises(UsageError, match=r"no loss is called 'sigmiod': did you mean sigmoid\?"):
+    with pytest.raises(UsageError, match=r"no loss is called 'sigmiod'; did you mean 'sigmoid'\?"):
         known("sigmiod")
-    with pytest.raises(UsageError, match="known are cdpo, gap_scaled, sigmoid"):
+    with pytest.raises(UsageError, match="known: cdpo, gap_scaled, sigmoid"):
         with_nll("xyzzy")
 
 

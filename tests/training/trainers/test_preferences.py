@@ -158,8 +158,8 @@ def test_the_labels_of_a_reward_model_reach_its_loss(base: Path, tmp_path: Path)
 @pytest.mark.parametrize(
     ("method", "flags", "told"),
     [
-        ("dpo", {"loss": "sigmoyd"}, "did you mean sigmoid"),
-        ("reward", {"loss": "sift"}, "did you mean soft"),
+        ("dpo", {"loss": "sigmoyd"}, "did you mean 'sigmoid'"),
+        ("reward", {"loss": "sift"}, "did you mean 'soft'"),
         ("reward", {"beta": 0.1}, r"beta \(flag\) is of dpo and kto, not of reward"),
         ("kto", {"nll": 0.1}, r"nll \(flag\) is of dpo, not of kto"),
         ("dpo", {"packing": "packed"}, r"packing \(flag\) is of sft, not of dpo"),

@@ -271,7 +271,7 @@ def test_other_rows_can_be_evaluated_with_an_adapter_whose_reference_is_precompu
         ({"label_smoothing": 0.1}, "label_smoothing 0.1 has no effect on sigmoid"),
         ({"label_smoothing": 0.1, "loss_type": ["cdpo"]}, "label_smoothing 0.1 has no effect on cdpo"),
         ({"loss_type": ["robust"], "label_smoothing": 0.5}, "robust needs a label_smoothing"),
-        ({"loss_type": ["cpdo"]}, r"no loss is called 'cpdo': did you mean cdpo\?"),
+        ({"loss_type": ["cpdo"]}, r"no loss is called 'cpdo'; did you mean 'cdpo'\?"),
         ({"padding_free": True}, "padding_free has no effect"),
         ({"loss_type": ["cdpo"], "ld_alpha": 0.5}, "ld_alpha 0.5 cannot be combined"),
         ({"loss_type": ["cdpo"], "use_weighting": True}, "use_weighting True cannot be combined"),

@@ -1,0 +1,54 @@
+from __future__ import annotations
+
+import pytest
+
+from cai.texts.wording import close_to, counted, listed, nearest, one_line, printable, reason_of
+
+
+@pytest.mark.parametrize(
+    ("number", "noun", "text"),
+    [
+        (0, "row", "0 rows"),
+        (1, "row kept", "1 row kept"),
+        (2, "row kept", "2 rows kept"),
+        (1200, "call", "1,200 calls"),
+    ],
+)
+def test_a_count_agrees_with_its_noun(number: int, noun: str, text: str) -> None:
+    assert counted(number, noun) == text
+
+
+@pytest.mark.parametrize(
+    ("name", "hint"),
+    [
+        ("critiqe", "did you mean 'critique'?"),
+        ("CRITIQUE", "did you mean 'critique'?"),
+        ("zzz", "known: critique, revise"),
+        (3, "known: critique, revise"),
+    ],
+)
+def test_a_name_that_is_not_known_gets_the_nearest_one_or_all(name: object, hint: str) -> None:
+    assert nearest(name, ("critique", "revise")) == hint
+
+
+def test_the_nearest_name_is_written_as_it_is_known() -> None:
+    assert close_to("prompts.jsnl", ["Prompts.jsonl"]) == "Prompts.jsonl"
+    assert close_to("x", []) is None
+
+
+def test_many_names_are_counted_after_the_first_forty() -> None:
+    assert listed([f"n{number}" for number in range(42)]).endswith("n38, n39 and 2 more")
+
+
+def test_an_error_is_told_in_one_line_of_bounded_length() -> None:
+    assert reason_of(ValueError("two\n  lines\t")) == "two lines"
+    assert reason_of(ValueError()) == "ValueError"
+    assert len(reason_of(ValueError("x" * 1000))) == 300
+
+
+def test_white_space_becomes_single_blanks() -> None:
+    assert one_line(" a \r\n b\u2028c ") == "a b c"
+
+
+def test_what_a_terminal_would_obey_is_spelled_out() -> None:
+    assert printable("a\x1b[31m\u202eb\tc\n") == "a\\x1b[31m\\u202eb\tc\n"
