@@ -1,6 +1,6 @@
-"""Finds the pairs to judge: in a generate run, a sample run, a file of pairs or replies, or Python rows.
+"""Finds the pairs to judge in a generate run, a sample run, a file of pairs or replies, or Python rows.
 
-Gives every pair a place and an id that stay, whatever else is judged. Knows nothing of judges.
+Every pair gets a place and an id that stay the same, whatever else is judged.
 """
 
 from __future__ import annotations
@@ -44,66 +44,82 @@ ROWS = {"generate": "revisions.jsonl", "sample": "candidates.jsonl"}
 def read_pairs(source: Source, pairing: str = "all") -> Iterator[Place]:
     """The pairs of a source with their positions, in order; a record that holds none is a `BadPrompt`.
 
-    pairing: of a generate run "all" sets each round's revision against the first reply, "final" the last alone; of
-    several replies "all" and "best-worst" are every two of them.
-    Raises UsageError, RunError or SourceError where the source cannot be read at all.
+    pairing: for a generate run, "all" sets each round's revision against the first reply and "final" only the last; for
+    several replies, "all" and "best-worst" are every two of them.
+    Raises UsageError, RunError or SourceError if the source cannot be read at all.
     """
     if pairing not in PAIRINGS:
         raise UsageError(f"--pairing {pairing!r} must be {', '.join(PAIRINGS[:-1])} or {PAIRINGS[-1]}")
-    if isinstance(source, str | Path) and source != "-" and Path(source).is_dir():
-        return _of_run(Path(source), pairing)
+    folder = _folder(source)
+    if folder is not None:
+        return _of_run(folder, pairing)
     return _of_records(read_records(source), pairing)
 
 
+def _folder(source: Source) -> Path | None:
+    """The folder that a source is; None for files and other sources."""
+    if isinstance(source, str | Path) and source != "-" and Path(source).is_dir():
+        return Path(source)
+    return None
+
+
 def run_info(source: Source) -> dict[str, Any] | None:
-    """The run.json of the run that a source is the folder of; None where it is none."""
-    if not (isinstance(source, str | Path) and source != "-" and Path(source).is_dir()):
-        return None
-    path = Path(source) / "run.json"
+    """The run.json of the run whose folder a source is; None for other sources."""
+    folder = _folder(source)
+    return None if folder is None else _info(folder)
+
+
+def _info(folder: Path) -> dict[str, Any]:
+    path = folder / "run.json"
     try:
         info = orjson.loads(path.read_bytes())
         command = info["identity"]["command"]
     except FileNotFoundError:
-        raise RunError(f"{source} is a folder but no run: it has no run.json; name a run, or a file of pairs") from None
+        raise RunError(f"{folder} is not a run folder: it has no run.json; name a run, or a file of pairs") from None
     except (OSError, ValueError, LookupError, TypeError) as error:
         raise RunError(f"{path} cannot be read ({error})") from error
     if command not in ROWS:
-        hint = "its rows are labelled already: cai export cuts them" if command == "label" else "it holds no replies"
-        raise RunError(f"{source} is a run of cai {command}: {hint}")
+        hint = "it holds no replies"
+        if command == "label":
+            hint = "its rows are labelled already: cai export cuts them"
+        raise RunError(f"{folder} is a run of cai {command}: {hint}")
     return dict(info)
 
 
 def describe_source(source: Source) -> str | dict[str, Any]:
     """What a label run's identity says of its source: a run by what made it, so that it may have grown since."""
     info = run_info(source)
-    if info is not None:
-        identity = info["identity"]
-        said = {"command": identity["command"], "run": identity_hash(identity)}
-        if identity["command"] == "sample":
-            said["n"] = identity["n"] * len(identity["models"])  # replies to a prompt, before any that a target takes
-        return said
-    return describe(source)
+    if info is None:
+        return describe(source)
+    identity = info["identity"]
+    description = {"command": identity["command"], "run": identity_hash(identity)}
+    if identity["command"] == "sample":
+        description["n"] = identity["n"] * len(identity["models"])  # replies to a prompt, before any for a target
+    return description
 
 
 def _of_run(folder: Path, pairing: str) -> Iterator[Place]:
-    info = run_info(folder)
-    assert info is not None
-    path = folder / ROWS[info["identity"]["command"]]
+    path = folder / ROWS[_info(folder)["identity"]["command"]]
     if not path.exists():
         raise RunError(f"{folder} has no {path.name}: the run has not begun")
     for position, line in lines_in_order(path):
         try:
             record = orjson.loads(line)
-            pairs = _of_revision(record, pairing) if path.name == ROWS["generate"] else _of_replies(record, "replies")
-            places = list(_placed(pairs, position))
+            places = list(_placed(_of_row(record, pairing), position))
         except BadRecord as bad:  # further replies, of `replies_of_run`, may pair later
-            unpaired = BadPrompt(
-                line=position + 1, problem=f"prompt {record.get('id')}: {bad.problem}", reason=bad.reason
-            )
+            problem = f"prompt {record.get('id')}: {bad.problem}"
+            unpaired = BadPrompt(line=position + 1, problem=problem, reason=bad.reason)
             places = [(position << PAIR_BITS | UNPAIRED, unpaired)]
         except (LookupError, TypeError, AttributeError, ValueError) as error:
             raise damage(path) from error
         yield from places
+
+
+def _of_row(record: Mapping[str, Any], pairing: str) -> Iterator[Contest]:
+    """The pairs of a row of ours."""
+    if "rounds" in record:
+        return _of_revision(record, pairing)
+    return _of_replies(record, "replies")
 
 
 def _of_records(records: Iterable[tuple[int, Any]], pairing: str) -> Iterator[Place]:
@@ -143,7 +159,7 @@ def _of_record(record: Any, pairing: str) -> list[Contest]:
 def _of_revision(row: Mapping[str, Any], pairing: str) -> Iterator[Contest]:
     """Every text that a round wrote against the first reply; a text that came twice counts where it came last.
 
-    Where no round wrote one, the first reply stands against itself: so the row is counted, and dropped as identical.
+    If no round wrote one, the first reply stands against itself: so the row is counted, and dropped as identical.
     """
     rounds = enumerate(row["rounds"], 1)
     texts = {round["revision"]: number for number, round in rounds if round["revision"] is not None}
@@ -260,7 +276,7 @@ def replies_of_run(
 
 
 def human_labelled(source: Source, what: str) -> None:
-    """Raises SourceError where no pair of a source says which reply people prefer; reads as far as the first."""
+    """Raise SourceError if no pair of a source says which reply people prefer; reads as far as the first."""
     for _, item in read_pairs(source):
         if isinstance(item, Contest) and item.human is not None:
             return

@@ -160,9 +160,14 @@ def pair_of(record: Mapping[str, Any]) -> Contest:
     if replies[0].strip() == replies[1].strip():
         raise BadRecord("the two replies are the same", "identical")
     key = pair_hash(messages, *replies)
-    order = [1, 0] if names == PAIRS[0] and int(key[:8], 16) % 2 else [0, 1]
-    a, b = order
     preferred = preferred_of(record, names)
+    human = None if preferred is None else LETTERS[preferred]
+    a = 0
+    b = 1
+    if names == PAIRS[0] and int(key[:8], 16) % 2:
+        a = 1
+        b = 0
+        human = "b"
     return Contest(
         id=_pair_id(record) or key,
         position=0,
@@ -171,11 +176,11 @@ def pair_of(record: Mapping[str, Any]) -> Contest:
         messages=messages,
         a=replies[a],
         b=replies[b],
-        a_from=_origin(record, names[a]),
-        b_from=_origin(record, names[b]),
-        a_model=optional_text(record, "a_model") if names[a] == "a" else None,
-        b_model=optional_text(record, "b_model") if names[b] == "b" else None,
-        human=None if preferred is None else LETTERS[order.index(preferred)],
+        a_from=_own(record, names[a], "from") or names[a],
+        b_from=_own(record, names[b], "from") or names[b],
+        a_model=_own(record, names[a], "model"),
+        b_model=_own(record, names[b], "model"),
+        human=human,
     )
 
 
@@ -215,10 +220,9 @@ def _pair_id(record: Mapping[str, Any]) -> str | None:
     return optional_text(record, "id")
 
 
-def _origin(record: Mapping[str, Any], name: str) -> str:
-    """What a reply is in its source; a row of ours says so."""
-    own = optional_text(record, f"{name}_from") if name in LETTERS else None
-    return own or name
+def _own(record: Mapping[str, Any], name: str, what: str) -> str | None:
+    """What a row of ours says of its reply a or b: who wrote it, or what it is in its source."""
+    return optional_text(record, f"{name}_{what}") if name in LETTERS else None
 
 
 # All replies, to be audited

@@ -311,7 +311,7 @@ def test_rows_from_python_are_the_same_pairs_as_those_of_their_run(tmp_path: Pat
 @pytest.mark.parametrize(
     ("content", "told"),
     [
-        (None, "is a folder but no run: it has no run.json; name a run, or a file of pairs"),
+        (None, "is not a run folder: it has no run.json; name a run, or a file of pairs"),
         ("{", "cannot be read"),
         ("[]", "cannot be read"),
         ('{"identity": {}}', "cannot be read"),

@@ -19,7 +19,6 @@ from cai.sources.replies import (
     preferred_of,
     shared_prompt,
 )
-from cai.texts.repeats import identical
 
 Method = Literal["sft", "dpo", "kto", "reward"]
 Kind = Literal["chat", "pairs", "graded", "labels", "revisions", "candidates", "prompts", "text", "unknown"]
@@ -124,7 +123,7 @@ def _pair(record: Mapping[str, Any], columns: tuple[str, str], name: str) -> Tra
     prompt, replies = _read(record, columns)
     chosen = replies[preferred]
     rejected = replies[1 - preferred]
-    if identical(chosen, rejected):
+    if chosen.split() == rejected.split():
         raise BadRecord(f"{columns[0]!r} and {columns[1]!r} are the same text", "identical")
     p = _number(record, "p_chosen")
     if p is not None and not 0.0 <= p <= 1.0:
@@ -160,4 +159,6 @@ def _number(record: Mapping[str, Any], name: str) -> float | None:
 
 
 def _key(prompt: Turns | str) -> str:
-    return prompt_hash([{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt)
+    if isinstance(prompt, str):
+        return prompt_hash([{"role": "user", "content": prompt}])
+    return prompt_hash(prompt)
