@@ -16,6 +16,7 @@ from rich.text import Text
 
 from cai.cli import console
 from cai.cli.console import clock, show
+from cai.training.setup.methods import METHODS
 
 if TYPE_CHECKING:
     from cai.training.report.summary import TrainSummary
@@ -111,11 +112,12 @@ def summary(done: TrainSummary) -> Iterator[str]:
     """What a training came to, and what to type next."""
     yield from done.lines()
     folder = shlex.quote(str(done.folder))
-    if done.method == "reward":
+    method = METHODS[done.method]
+    if method.scores:
         yield f"next: cai judge bench --judge reward:{folder} --gold FILE"
         return
     yield f"next: cai chat {folder}"
-    if done.method == "sft":
-        yield f"next: cai train dpo RUN --model {folder} --out FOLDER, with the RUN of cai label"
+    if method.following:
+        yield f"next: {method.following.format(folder=folder)}"
     if (done.folder / "adapter_config.json").exists():
         yield f"next: cai merge {folder} --out FOLDER"

@@ -7,34 +7,14 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
 from cai.cli.common import Command, Fields, Json, group, print_json
-
-if TYPE_CHECKING:
-    from cai.training.data.rows import Method
+from cai.training.setup.methods import METHODS
 
 REPORTERS = ("wandb", "tensorboard")
-SUMMARIES: dict[Method, str] = {
-    "sft": """Train on replies, with the loss on the last reply alone. Run the same command again to resume.
-
-    Example: cai train sft runs/a --model local --out models/sft
-    """,
-    "dpo": """Train on pairs, by the probability that the chosen reply is better. Run the same command again to resume.
-
-    Example: cai train dpo runs/labels --model models/sft --out models/dpo --beta 0.1
-    """,
-    "kto": """Train on single replies, each desirable or not. Run the same command again to resume.
-
-    Example: cai train kto runs/labels --model models/sft --out models/kto
-    """,
-    "reward": """Train a reward model on pairs, a judge for reward:PATH. Run the same command again to resume.
-
-    Example: cai train reward runs/labels --model local --out models/reward
-    """,
-}
 
 
 def _train(
@@ -62,7 +42,7 @@ def _train(
     **options: Any,
 ) -> None:
     from cai.cli import console, console_train
-    from cai.training.setup.processes import join_processes
+    from cai.training.setup.opening import join_processes
     from cai.training.train import train
 
     flags = flags_of(options | {"report_to": report_to}, set or ())
@@ -77,7 +57,7 @@ def _train(
     print_json(summary.model_dump(mode="json"), json)
 
 
-def _fields(method: Method) -> Fields:
+def _fields(method: str) -> Fields:
     """The keys of the config that options set: all that mean something to a method; those of the adapter as lora_KEY.
 
     None has a value unless it is given, for what no option sets, the config file decides. Lists are for --set.
@@ -152,11 +132,14 @@ def _assignments(words: Iterable[str]) -> Iterator[tuple[str, Any]]:
         yield key, value
 
 
+def _command(method: str) -> Command:
+    entry = METHODS[method]
+    summary = f"{entry.summary} Run the same command again to resume.\n\nExample: cai train {method} {entry.example}"
+    return Command(partial(_train, method), partial(_fields, method), summary)
+
+
 train_app = group(
     "Train a model on the rows of a run or a file: an adapter, or all weights.\n\n"
     "Example: cai train dpo runs/labels --model local --out models/dpo",
-    {
-        method: Command(partial(_train, method), partial(_fields, method), summary)
-        for method, summary in SUMMARIES.items()
-    },
+    {method: _command(method) for method in METHODS},
 )

@@ -1,110 +1,113 @@
-"""One session of a training: settles what is open, trains, evaluates, and leaves what was measured in the folder.
-
-Knows the order of things; rows, losses, plans, models and folders have modules of their own.
-"""
+"""One session of a training: settles what is open, trains, evaluates, and leaves what was measured in the folder."""
 
 from __future__ import annotations
 
 import dataclasses
 import functools
 import gc
+import importlib
 import shutil
 import sys
 import time
-from collections import Counter
 from collections.abc import Callable
-from contextlib import nullcontext
+from dataclasses import dataclass
 from typing import Any
 
 from cai.errors import InputError, LossNotFinite, MissingExtra, RunError, UsageError
 from cai.folder.files import package_version, share_mode, unwritable, unwritten
 from cai.texts.wording import reason_of
-from cai.training.data.control_tokens import without_forged_turns
 from cai.training.data.dataset import TrainingData
-from cai.training.data.rows import named
-from cai.training.report.evidence import MOST_TOKENS, sample_after, sample_before, write_evidence
-from cai.training.report.pairs import pair_accuracy
-from cai.training.report.samples import untrained
-from cai.training.report.summary import TrainSummary, last_metrics
+from cai.training.data.rows import named, reasons_of
+from cai.training.data.tokens import Rows, without_forged_turns
+from cai.training.report.card import write_evidence
+from cai.training.report.evidence import MOST_TOKENS, When, write_answers
+from cai.training.report.summary import TrainSummary, summary_of
+from cai.training.setup import opening
 from cai.training.setup.config import Loaded
 from cai.training.setup.folder import DROPPED, EVALS, TrainFolder
-from cai.training.setup.opening import ends_of, finite, open_model, open_tokenizer, shape_of, this_machine
+from cai.training.setup.methods import METHODS
+from cai.training.setup.opening import Processes, Stopper
 from cai.training.setup.plan import Plan, Setting, resolve
-from cai.training.setup.processes import Processes, Stopper
-from cai.training.trainers.arguments import arguments, check_trl
-from cai.training.trainers.preferences import Preferences
-from cai.training.trainers.recorder import Progress, recorder
-from cai.training.trainers.sft import Replies
-from cai.training.trainers.watch import callback
+from cai.training.trainers.loop import Progress, arguments, callback, check_trl, recorder
 from cai.weights.bases import Base
 from cai.weights.vendors import silence_libraries
 
 Tell = Callable[[str], None]
 ROWS = ".rows"  # where preference rows lie for TRL while they train
-SETTLED = ("max_length", "dtype", "attention", "packing", "gradient_checkpointing", "rows_at_once", "save_every",
-           "eval_every")  # fmt: skip
+SETTLED = (
+    "max_length", "dtype", "attention", "packing", "gradient_checkpointing", "rows_at_once", "save_every", "eval_every",
+)  # fmt: skip
 VENDORS_OWN = ("training_args.bin", "README.md", "ref")  # a pickle, a form to fill in, and the reference adapter
 PACKAGES = ("cai-toolkit", "trl", "transformers", "torch", "peft", "accelerate", "datasets")
+MOST_NAMED = 8  # rows that an error names
 
 
+@dataclass
 class Session:
-    """One session of a training."""
+    """One session of a training; `run` does it."""
 
-    def __init__(
-        self,
-        data: TrainingData,
-        base: Base,
-        loaded: Loaded,
-        folder: TrainFolder,
-        provenance: dict[str, Any] | None,
-        processes: Processes,
-        tell: Tell,
-        progress: Progress | None,
-    ) -> None:
-        self.provenance = provenance
-        self.data, self.base, self.loaded, self.folder, self.tell = data, base, loaded, folder, tell
-        self.processes, self.progress = processes, progress
-        self.stopper = Stopper(tell, processes)
-        self.notes, self.read_drops = list(data.notes), len(data.dropped)
+    data: TrainingData
+    base: Base
+    loaded: Loaded
+    folder: TrainFolder
+    provenance: dict[str, Any] | None
+    processes: Processes
+    tell: Tell
+    progress: Progress | None
+
+    def __post_init__(self) -> None:
+        self.method = METHODS[self.data.method]
+        self.stopper = Stopper(self.tell, self.processes)
+        self.notes = list(self.data.notes)
+        self.read_drops = len(self.data.dropped)  # those that were dropped when they were read
         self.started = time.monotonic()
-        self.before = float(folder.record["seconds"])
+        self.before = float(self.folder.record["seconds"])
 
     def run(self) -> TrainSummary:
         for line in self.data.lines():
             self.tell(line)
-        chats = any(not isinstance(row.prompt, str) for row in (*self.data.train, *self.data.eval))
-        self.tokenizer = open_tokenizer(self.base, self.loaded.config.chat_template, chats=chats)
-        ends = ends_of(self.base, self.tokenizer)
-        self.data = without_forged_turns(self.data, self.tokenizer)
-        for note in (note for note in self.data.notes if note not in self.notes):
-            self.tell(f"note: {note}")
-        self.notes = list(self.data.notes)
-        self.rows: Replies | Preferences
-        if self.data.method == "sft":
-            self.rows = Replies(self.data, self.loaded, self.tokenizer, ends)
-        else:
-            self.rows = Preferences(self.data, self.loaded, self.tokenizer, ends, self.folder.path / ROWS)
-        if not self.rows.lengths:
-            last = (*self.data.dropped, *self.rows.drops)[-1]
-            raise InputError(f"no row is left to train: {last.detail}", self.data.files[0][0])
-        shape, machine = shape_of(self.base), this_machine()
+        self.rows = self._encoded()
+        shape = opening.shape_of(self.base)
         self.context = shape.context
+        lengths, machine = self.rows.lengths, opening.this_machine()
         while True:
-            settle = functools.partial(resolve, self.data.method, self.loaded, self.rows.lengths, shape, machine)
-            self.drops = [*self.data.dropped, *self.rows.drops, *self.rows.cut(settle(held=self.rows.held))]
+            settle = functools.partial(resolve, self.data.method, self.loaded, lengths, shape, machine)
+            cut = self.rows.cut(settle(held=self.rows.held))
+            self.drops = [*self.data.dropped, *self.rows.drops, *cut]
             plan = settle(held=len(self.rows.eval), kept=max(1, len(self.rows.train)))
             plan = self.processes.agree(plan)  # free memory is not the same for all
             self._describe(plan)
-            smaller = self._fit(plan)
-            if smaller is None:
+            fewer = self._fit(plan)
+            if fewer is None:
                 return self._summary()
             if self.processes.count > 1:  # the others wait within a step for the one that failed
-                self.folder.write(settled=self.folder.record["settled"] | {"rows_at_once": smaller})
-                raise RunError("out of memory in one of several processes: the same command goes on with fewer rows")
-            config = self.loaded.config.model_copy(update={"rows_at_once": smaller})
+                self.folder.write(settled=self.folder.record["settled"] | {"rows_at_once": fewer})
+                raise RunError(
+                    "out of memory in one of several processes: run the same command again to resume with fewer rows "
+                    "at once"
+                )
+            config = self.loaded.config.model_copy(update={"rows_at_once": fewer})
             origins = {**self.loaded.origins, "rows_at_once": "hardware"}
             self.loaded = dataclasses.replace(self.loaded, config=config, origins=origins)
             gc.collect()  # the trainer that failed, and with it the memory of the device
+
+    def _encoded(self) -> Rows:
+        """The rows in tokens; InputError if none is left."""
+        chats = any(not isinstance(row.prompt, str) for row in (*self.data.train, *self.data.eval))
+        self.tokenizer = opening.open_tokenizer(self.base, self.loaded.config.chat_template, chats=chats)
+        self.data = without_forged_turns(self.data, self.tokenizer)
+        for note in self.data.notes:
+            if note not in self.notes:
+                self.tell(f"note: {note}")
+        self.notes = list(self.data.notes)
+        ends = opening.ends_of(self.base, self.tokenizer)
+        module, _, name = self.method.trainer.partition(":")
+        kind = getattr(importlib.import_module(f"cai.training.trainers.{module}"), name)
+        rows: Rows = kind(self.data, self.loaded, self.tokenizer, ends, self.folder.path / ROWS)
+        if not rows.lengths:
+            last = (*self.data.dropped, *rows.drops)[-1]
+            raise InputError(f"no row is left to train: {last.detail}", self.data.files[0][0])
+        return rows
 
     def _describe(self, plan: Plan) -> None:
         """Tell and record what will be done."""
@@ -117,194 +120,187 @@ class Session:
         settings = (*plan.settings, *self.rows.settings)
         if self.base.adapter is not None:
             settings = (Setting("trains", f"the adapter {self.base.spec} further", "flag"), *settings[1:])
-        for line in (*map(str, settings), str(plan.truncation)):
-            self.tell(line)
-        counts = Counter(drop.reason for drop in self.drops)
-        found = Counter(drop.reason for drop in self.drops[self.read_drops :])
-        for why, count in sorted(found.items()):
-            first = next(drop for drop in self.drops[self.read_drops :] if drop.reason == why)
+        for line in (*settings, plan.truncation):
+            self.tell(str(line))
+        later = self.drops[self.read_drops :]
+        for why, count in sorted(reasons_of(later).items()):
+            first = next(drop for drop in later if drop.reason == why)
             self.tell(f"dropped: {why} {count:,}; the first is {first.detail}")
         self.folder.replace(DROPPED, map(dataclasses.asdict, self.drops))
-        settled = {setting.name: setting.value for setting in settings}
+        settled = {setting.name: setting.value for setting in settings if setting.name in SETTLED}
         self.folder.write(
             settled={name: settled[name] for name in SETTLED if name in settled} | {"devices": self.processes.count},
             plan=[dataclasses.asdict(setting) for setting in settings],
             truncation=dataclasses.asdict(plan.truncation),
             model=self.base.facts(),
-            data={
-                "files": [{"source": source, "content": content} for source, content in self.data.files],
-                "read": self.data.read, "train": train, "eval": held, "dropped": dict(counts),
-                "held_back": self.data.held_back, "origins": self.data.origins, "notes": self.data.notes,
-            },
+            data=self.data.facts(train, held, self.drops),
             run=self.provenance,
             versions={name: package_version(name) for name in PACKAGES} | {"python": sys.version.split()[0]},
-        )  # fmt: skip
+        )
 
     def _fit(self, plan: Plan) -> int | None:
-        """Train to the end; where memory runs out, the number of rows at once to go on with."""
+        """Train to the end; if memory runs out, the number of rows at once to go on with."""
         checkpoint = self.folder.last_checkpoint()
         damaged = self.folder.rewind(-1 if checkpoint is None else int(checkpoint.name.rpartition("-")[2]))
         if damaged:
             self.tell(f"{damaged:,} damaged lines of metrics.jsonl or eval.jsonl are left out")
         if checkpoint is not None:
-            self.tell(f"going on from {checkpoint}")
+            self.tell(f"resuming from {checkpoint}")
         try:
             with silence_libraries(), self.stopper.listening():
                 trainer = self._trainer(plan, checkpoint is None)
                 if self.loaded.config.full and checkpoint is None:
-                    self._sample(trainer, plan, after=False)
+                    self._sample(trainer, plan, "before")
                 trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
                 if self.stopper.asked:
                     self.folder.write(seconds=self._seconds())
-                    self.tell(f"stopped; the same command goes on from {self.folder.last_checkpoint()}")
+                    last = self.folder.last_checkpoint()
+                    self.tell(f"stopped; run the same command again to resume from {last}")
                     raise KeyboardInterrupt
                 self._finish(trainer)
         except LossNotFinite as error:
             self.folder.write(seconds=self._seconds())
-            raise self._told(error) from error
+            raise self._with_rows(error) from error
         except Exception as error:
-            if (why := unwritten(error)) is not None:
-                raise unwritable(self.folder.path, why) from error
-            return self._smaller(plan, error)
+            why = unwritten(error)
+            if why is None:
+                return self._fewer(plan, error)
+            raise unwritable(self.folder.path, why) from error
         with silence_libraries():
-            self._sample(trainer, plan, after=True)
+            self._sample(trainer, plan, "after")
         return None
 
-    def _smaller(self, plan: Plan, error: Exception) -> int:
+    def _fewer(self, plan: Plan, error: Exception) -> int:
         """The number of rows at once to go on with after an error that means full memory; others are raised again."""
         import torch
         from accelerate.utils.memory import should_reduce_batch_size
 
         if not (isinstance(error, torch.OutOfMemoryError) or should_reduce_batch_size(error)):
             raise error
-        least = 2 if self.data.method == "kto" else 1  # its estimate of the KL divergence pairs the rows of a batch
-        fewer = [n for n in range(plan.rows_at_once // 2, least - 1, -1) if plan.rows_at_once % n == 0]
-        if not fewer:
-            raise RunError(
-                f"out of memory with {plan.rows_at_once} rows of up to {plan.max_length:,} tokens at once: lower "
-                "max_length, set gradient_checkpointing, or take a smaller model"
-            ) from error
-        self.tell(
-            f"out of memory with {plan.rows_at_once} rows at once: going on with {fewer[0]}, and more passes a step, "
-            "so that a step sees as many rows"
-        )
-        return fewer[0]
+        rows = plan.rows_at_once
+        for fewer in range(rows // 2, self.method.fewest - 1, -1):
+            if rows % fewer == 0:
+                self.tell(
+                    f"out of memory with {rows} rows at once: continuing with {fewer}, and more passes a step, so that "
+                    "a step sees as many rows"
+                )
+                return fewer
+        raise RunError(
+            f"out of memory with {rows} rows of up to {plan.max_length:,} tokens at once: lower max_length, set "
+            "gradient_checkpointing, or take a smaller model"
+        ) from error
 
     def _finish(self, trainer: Any) -> None:
         """The last evaluation, and the product."""
-        done = trainer.state.global_step
-        if self.rows.eval and not any("eval_loss" in line and line["step"] == done for line in self.folder.metrics()):
+        step = trainer.state.global_step
+        evaluated = any("eval_loss" in line and line["step"] == step for line in self.folder.metrics())
+        if self.rows.eval and not evaluated:
             trainer.evaluate()
         if not trainer.is_fsdp_enabled:  # whose weights lie in pieces
             for name, weight in trainer.model.named_parameters():
                 if weight.requires_grad and not weight.isfinite().all():
-                    raise LossNotFinite(f"the weights {name} hold what is no number after step {done}")
+                    raise LossNotFinite(f"the weights {name} hold what is no number after step {step}")
         trainer.save_model(str(self.folder.path))
         self.processes.wait()
         if self.processes.first:
             share_mode(self.folder.path)
             for name in VENDORS_OWN:
                 path = self.folder.path / name
-                shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+                if path.is_dir():
+                    shutil.rmtree(path)
+                else:
+                    path.unlink(missing_ok=True)
 
-    def _sample(self, trainer: Any, plan: Plan, *, after: bool) -> None:
-        """Let the model answer held-out prompts; of several processes the first one does, for all.
-
-        A model with an adapter shows at the end what it said before; one that trains in full is asked before.
-        """
+    def _sample(self, trainer: Any, plan: Plan, when: When) -> None:
+        """Let the model answer held-out prompts; of several processes the first one does, for all."""
         most = self.loaded.config.samples
-        if self.data.method == "reward" or not most or not self.rows.eval:
+        if self.method.scores or not most or not self.rows.eval:
             return
         if trainer.is_fsdp_enabled:  # no process has the whole model
             self.notes.append("no samples before and after: the weights lie in pieces; ask the model with cai chat")
             return
         if self.processes.first:
+            self.tell(f"asking the model {when} the training")
             model = trainer.accelerator.unwrap_model(trainer.model)
-            full, room = self.loaded.config.full, min(plan.max_length, self.context - MOST_TOKENS)
-            self.tell(f"asking the model {'after' if after else 'before'} the training")
-            try:
-                if not after or not full:
-                    with nullcontext(model) if full else untrained(model) as before:
-                        sample_before(self.folder, before, self.tokenizer, self.data.eval, room=room, most=most)
-                if after and (note := sample_after(self.folder, model, self.tokenizer)) is not None:
-                    self.notes.append(note)
-            except Exception as error:  # a model that is trained is not lost for want of samples
-                self.notes.append(
-                    f"no samples {'after' if after else 'before'}: {type(error).__name__}: {reason_of(error)}"
-                )
+            room = min(plan.max_length, self.context - MOST_TOKENS)
+            rows = self.data.eval
+            notes = write_answers(self.folder.path, model, self.tokenizer, rows, when, room=room, most=most)
+            self.notes += notes
         self.processes.wait()
 
     def _trainer(self, plan: Plan, fresh: bool) -> Any:
         try:
-            from peft import LoraConfig
             from transformers import PrinterCallback, set_seed
         except ImportError as error:
             raise MissingExtra("cai train", "train") from error
         config, rows = self.loaded.config, self.rows
-        extra = check_trl(self.data.method, self.loaded)
-        told = arguments(plan, config, self.folder.path, evaluates=bool(rows.eval)) | extra
-        told["eval_on_start"] = bool(rows.eval) and rows.before and fresh
+        settings = arguments(plan, config, self.folder.path, evaluates=bool(rows.eval))
+        settings |= check_trl(self.data.method, self.loaded)
+        settings["eval_on_start"] = bool(rows.eval) and rows.before and fresh
         set_seed(config.seed)  # new weights are the same in each session: the reference is known by the weights' hash
         # Weights that train stay float32, or small steps would be lost in rounding; frozen ones can be narrow.
         dtype = "float32" if config.full else plan.dtype
-        model = rows.model(functools.partial(open_model, self.base, dtype, plan.attention))
-        lora = None if config.full or self.base.adapter else LoraConfig(
-            r=config.lora.rank, lora_alpha=config.lora.alpha, lora_dropout=config.lora.dropout, **rows.lora(),
-            target_modules=config.lora.targets if isinstance(config.lora.targets, str) else list(config.lora.targets),
-            revision=self.base.commit,
-        )  # fmt: skip
-        callbacks = [callback(self.tell), recorder(self.folder, self.stopper, self.progress)]
-        parts = {"model": model, "processing_class": self.tokenizer, "peft_config": lora, "callbacks": callbacks}
+        adapter = None if config.full or self.base.adapter else opening.new_adapter(config.lora, rows.task, self.base)
+        model = rows.model(functools.partial(opening.open_model, self.base, dtype, plan.attention))
         try:
-            trainer = rows.trainer(plan, told, self._heard, self._asked, **parts)
+            trainer = rows.trainer(
+                plan,
+                settings,
+                model=model,
+                processing_class=self.tokenizer,
+                peft_config=adapter,
+                callbacks=[callback(self.tell), recorder(self.folder, self.stopper, self.progress)],
+                on_eval=self._on_eval,
+                on_reference=self._on_reference,
+            )
         except (ValueError, TypeError) as error:  # of the vendors, such as layers that the model does not have
-            raise UsageError(f"the training cannot be set up: {' '.join(str(error).split())[:400]}") from error
-        for part, rows_given in ((trainer.train_dataset, rows.train), (trainer.eval_dataset, rows.eval)):
-            if part is not None and plan.packing != "packed" and len(part) != len(rows_given):
-                raise RunError(f"TRL takes {len(part):,} of {len(rows_given):,} rows: raise max_length by a few tokens")
+            raise UsageError(f"the training cannot be set up: {reason_of(error)}") from error
+        for part, expected in ((trainer.train_dataset, rows.train), (trainer.eval_dataset, rows.eval)):
+            if part is not None and plan.packing != "packed" and len(part) != len(expected):
+                raise RunError(f"TRL takes {len(part):,} of {len(expected):,} rows: raise max_length by a few tokens")
         trainer.remove_callback(PrinterCallback)  # it writes to stdout, where only a summary belongs
         return trainer
 
-    def _asked(self, done: int) -> None:
+    def _on_reference(self, asked: int) -> None:
         """How far the reference is, in rows of this process."""
         if self.stopper.agreed():
-            self.tell("stopped; the same command goes on, and asks the reference for what is missing")
+            self.tell("stopped; run the same command again to resume: the reference is asked for what is missing")
             raise KeyboardInterrupt
         if self.progress is not None and self.processes.first:
             total = -(-(len(self.rows.train) + len(self.rows.eval)) // self.processes.count)
-            self.progress({"reference_rows": min(done, total), "of": total})
+            self.progress({"reference_rows": min(asked, total), "of": total})
 
-    def _heard(self, step: int, found: list[dict[str, Any]]) -> None:
+    def _on_eval(self, step: int, rows: list[dict[str, Any]]) -> None:
         """What each row gave when it was evaluated."""
-        for row in sorted(found, key=lambda row: row["row"]):
-            self.folder.add({"step": step, "id": self.rows.eval[row.pop("row")].id, **row}, EVALS)
+        for row in sorted(rows, key=lambda row: row["row"]):
+            name = self.rows.eval[row.pop("row")].row.id
+            self.folder.add({"step": step, "id": name, **row}, EVALS)
 
-    def _told(self, error: LossNotFinite) -> LossNotFinite:
+    def _with_rows(self, error: LossNotFinite) -> LossNotFinite:
         """The error with the names of its rows, and what there is to go on with."""
-        names = [named(self.rows.name(place)) for place in error.rows]
-        rows = f" ({', '.join(names[:8])}{', …' if len(names) > 8 else ''})" if names else ""
-        kept = self.folder.last_checkpoint()
-        good = f"the checkpoint {kept} is from before" if kept else "there is no checkpoint yet"
-        if kept and not finite(kept):
-            good = f"the checkpoint {kept} holds such weights, too: delete {self.folder.path} to train anew"
-        look = "look at these rows, " if names else ""
-        return LossNotFinite(f"{error}{rows}; {good}: {look}try a lower learning rate, or dtype float32", error.rows)
+        names = [named(self.rows.train[place].row.id) for place in error.rows]
+        listed = ", ".join([*names[:MOST_NAMED], "…"] if len(names) > MOST_NAMED else names)
+        rows, look = (f" ({listed})", "look at these rows, ") if names else ("", "")
+        checkpoint = self.folder.last_checkpoint()
+        if checkpoint is None:
+            state = "there is no checkpoint yet"
+        elif opening.finite(checkpoint):
+            state = f"the checkpoint {checkpoint} is from before"
+        else:
+            state = f"the checkpoint {checkpoint} holds such weights, too: delete {self.folder.path} to train anew"
+        return LossNotFinite(f"{error}{rows}; {state}: {look}try a lower learning rate, or dtype float32", error.rows)
 
     def _seconds(self) -> float:
         return round(self.before + time.monotonic() - self.started, 3)
 
     def _summary(self) -> TrainSummary:
-        lines = self.folder.metrics()
-        summary = TrainSummary(
-            folder=self.folder.path,
+        summary = summary_of(
+            self.folder,
             method=self.data.method,
             rows=len(self.rows.train),
             eval_rows=len(self.rows.eval),
-            dropped=dict(Counter(drop.reason for drop in self.drops)),
-            steps=max((line["step"] for line in lines), default=0),
+            dropped=reasons_of(self.drops),
             seconds=self._seconds(),
-            metrics=last_metrics(lines),
-            pairs=pair_accuracy(self.folder.metrics(EVALS)),
             notes=tuple(dict.fromkeys(self.notes)),
         )
         self.folder.write(seconds=summary.seconds, summary=summary.model_dump(mode="json"))

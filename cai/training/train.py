@@ -1,13 +1,13 @@
-"""Training on a dataset: the choices, the checks and the evidence; the loop is TRL's.
+"""Training on a dataset: what makes a training the same one, and whether it begins, resumes or is finished.
 
-Ctrl-C saves and stops, the same call resumes. Knows what makes a training the same one; a session of it is `train_job`.
+Ctrl-C saves and stops, the same call resumes. The loop is TRL's.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,25 +15,22 @@ from pydantic import ValidationError
 
 from cai.errors import UsageError
 from cai.sources.files import path_of
-from cai.training.data.dataset import TrainingData, load_rows
-from cai.training.data.files import check_there
-from cai.training.data.rows import Method
+from cai.training.data.dataset import TrainingData, check_there, load_rows
 from cai.training.report.provenance import provenance
 from cai.training.report.summary import TrainSummary
-from cai.training.session import Session, Tell
+from cai.training.session import Session
 from cai.training.setup.config import Loaded, TrainConfig, load_config
 from cai.training.setup.folder import TrainFolder
-from cai.training.setup.opening import need_train
-from cai.training.setup.processes import join_processes
-from cai.training.trainers.arguments import check_trl
-from cai.training.trainers.recorder import Progress
+from cai.training.setup.methods import METHODS, unknown_method
+from cai.training.setup.opening import join_processes, need_train
+from cai.training.trainers.loop import Progress, check_trl
 from cai.weights.bases import Base, find_base
 
 log = logging.getLogger("cai")
 
 
 def train(
-    method: Method,
+    method: str,
     data: Any,
     *,
     out: str | Path,
@@ -41,19 +38,21 @@ def train(
     config: str | Path | None = None,
     flags: Mapping[str, Any] | None = None,
     eval_data: str | Path | None = None,
-    tell: Tell = log.info,
+    tell: Callable[[str], None] = log.info,
     progress: Progress | None = None,
 ) -> TrainSummary:
-    """Train `model` on `data` by `method`; the product lies in `out`, an adapter unless `full` is set.
+    """Train `model` on `data` by `method`; the product is in `out`, an adapter unless `full` is set.
 
     method: sft, dpo, kto or reward. data: a run folder, a file, `hf:org/name`, or an iterable of records. model: local,
     a folder (of an adapter, too, which is trained on), a .gguf file or a name on the hub. flags: keys of the config in
     place of the file's, such as {"lora.rank": 8}. progress: is given the metrics of every step.
 
-    Called again with the same data, model and config it goes on from the last checkpoint, and where it is finished,
+    Called again with the same data, model and config it resumes from the last checkpoint, and if it is finished,
     returns what it did. Ctrl-C saves a checkpoint and raises KeyboardInterrupt. Raises LossNotFinite, with the step and
     the rows, before such a step reaches the weights, and any CaiError of a part for what cannot be.
     """
+    if method not in METHODS:
+        raise unknown_method(method)
     check_there(data)
     need_train("cai train")
     loaded = load_config(config, flags)
@@ -70,17 +69,17 @@ def train(
         if folder.record["finished"]:
             if any(folder.path.glob("*.safetensors")):
                 tell(f"{folder.path} is finished: nothing to do")
-                return _before(folder)
+                return _finished(folder)
             tell(f"{folder.path} is finished, but its weights are gone: they are made again")
             folder.write(finished=False)
-        facts = provenance(data)
-        return Session(
-            rows, base, _as_before(loaded, folder, processes.count), folder, facts, processes, tell, progress
-        ).run()
+        folder_of_run = isinstance(data, str | Path) and Path(data).is_dir()
+        origin = provenance(Path(data)) if folder_of_run else None
+        settled = _with_settled(loaded, folder, processes.count)
+        return Session(rows, base, settled, folder, origin, processes, tell, progress).run()
 
 
-def _before(folder: TrainFolder) -> TrainSummary:
-    """What a finished training came to, in the folder where it is now."""
+def _finished(folder: TrainFolder) -> TrainSummary:
+    """The summary of a finished training, in the folder where it is now."""
     try:
         return TrainSummary.model_validate(folder.record["summary"] | {"folder": folder.path})
     except ValidationError:
@@ -91,36 +90,46 @@ def _silent(text: str) -> None:
     """Of several processes the first one tells."""
 
 
-def _check_adapter(base: Base, method: Method, loaded: Loaded) -> None:
+def _check_adapter(base: Base, method: str, loaded: Loaded) -> None:
     """UsageError for what cannot be done to a model that is an adapter on another."""
+    if base.adapter is None:
+        return
+    why = ""
+    if loaded.config.full:
+        why = "all weights are to be trained"
+    if METHODS[method].scores:
+        why = "a reward model needs a head of its own"
     what = f"{base.spec} is a LoRA adapter"
-    if base.adapter is not None and (loaded.config.full or method == "reward"):
-        why = "a reward model needs a head of its own" if method == "reward" else "all weights are to be trained"
-        raise UsageError(f"{what}, and {why}: put it into its base model first: cai merge {base.spec} --out FOLDER")
-    own = [name for name in loaded.origins if name.startswith("lora.")]
-    if base.adapter is not None and own:
-        raise UsageError(f"{what}, which is trained on as it is: leave {own[0]} out, or merge it first: cai merge")
+    if why:
+        raise UsageError(f"{what}, and {why}: merge it into its base model first: cai merge {base.spec} --out FOLDER")
+    lora = [name for name in loaded.origins if name.startswith("lora.")]
+    if lora:
+        raise UsageError(f"{what}, which is trained on as it is: leave {lora[0]} out, or merge it first: cai merge")
 
 
 def _identity(method: str, rows: TrainingData, base: Base, loaded: Loaded) -> dict[str, Any]:
     """Everything that decides which weights come out; how the work is cut up is settled once and kept."""
     config = loaded.config.model_dump(mode="json")
     template = loaded.config.chat_template
-    if template is not None and (file := path_of(template)).is_file():
-        config["chat_template"] = file.read_text(encoding="utf-8", errors="replace")
+    if template is not None and path_of(template).is_file():
+        config["chat_template"] = path_of(template).read_text(encoding="utf-8", errors="replace")
     data = [[content, len(rows.train), len(rows.eval)] for _, content in rows.files]
     return {"method": method, "model": base.mark, "data": data, "config": config}
 
 
-def _as_before(loaded: Loaded, folder: TrainFolder, devices: int) -> Loaded:
+def _with_settled(loaded: Loaded, folder: TrainFolder, devices: int) -> Loaded:
     """The config with what an earlier session settled: free memory differs from day to day, the steps may not."""
-    before = dict(folder.record.get("settled", {}))
+    settled = dict(folder.record.get("settled", {}))
+    devices_before = settled.pop("devices", devices)
     try:
-        TrainConfig.model_validate({name: value for name, value in before.items() if name != "devices"})
+        TrainConfig.model_validate(settled)
     except ValidationError:
         raise folder.damaged() from None
-    if before.pop("devices", devices) != devices:
-        before.pop("rows_at_once", None)  # a step must see as many rows as before, on another number of devices
-    found = {name: value for name, value in before.items() if getattr(loaded.config, name) is None}
-    config = loaded.config.model_copy(update=found)
-    return dataclasses.replace(loaded, config=config, origins={**loaded.origins, **dict.fromkeys(found, "resumed")})
+    if devices_before != devices:
+        settled.pop("rows_at_once", None)  # a step must see as many rows as before, on another number of devices
+    open_before = {name: value for name, value in settled.items() if getattr(loaded.config, name) is None}
+    config = loaded.config.model_copy(update=open_before)
+    origins = dict(loaded.origins)
+    for name in open_before:
+        origins[name] = "resumed"
+    return dataclasses.replace(loaded, config=config, origins=origins)

@@ -158,3 +158,10 @@ def open_reward(base: Base, dtype: Any) -> tuple[Any, Any]:
     if base.adapter is not None and model.config.pad_token_id is None:  # as TRL sets it; the folder does not tell it
         model.config.pad_token_id = tokenizer.pad_token_id
     return tokenizer, model
+
+
+def end_tokens(config: Any, tokenizer: Any) -> list[int]:
+    """The token ids that end a reply, by the config that a model generates with, if it has one, and the tokenizer."""
+    ends = getattr(config, "eos_token_id", None)
+    ids = [*(ends if isinstance(ends, list) else [ends]), tokenizer.eos_token_id]
+    return list(dict.fromkeys(token for token in ids if token is not None))

@@ -27,7 +27,7 @@ from cai.errors import LossNotFinite, RunError, UsageError
 from cai.folder.files import unwritten
 from cai.training.setup.opening import find_base, this_machine
 from cai.training.train import train as train_any
-from cai.training.trainers.arguments import check_reporters
+from cai.training.trainers.loop import check_reporters
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -133,7 +133,7 @@ def test_a_kill_in_the_middle_of_a_checkpoint_falls_back_to_the_one_before(base:
     (out / "training.json").write_bytes(orjson.dumps(data | {"finished": False}))
     told: list[str] = []
     train(base, out, flags=flags, tell=told.append)
-    assert any("going on from" in line and line.endswith("checkpoint-9") for line in told)
+    assert any("resuming from" in line and line.endswith("checkpoint-9") for line in told)
     assert losses(out) == losses(tmp_path / "whole")
 
 
@@ -207,7 +207,7 @@ def test_weights_may_be_read_by_whom_the_config_beside_them_may(base: Path, tmp_
 
 def test_a_folder_of_another_training_is_refused_with_the_difference(base: Path, tmp_path: Path) -> None:
     train(base, tmp_path / "out")
-    with pytest.raises(RunError, match=r"config\.learning_rate was 0\.01 and is 0\.02"):
+    with pytest.raises(RunError, match=r"config\.learning_rate is 0\.01 there, 0\.02 now"):
         train(base, tmp_path / "out", flags={"learning_rate": 0.02})
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "thesis.txt").write_text("mine")
@@ -228,7 +228,7 @@ def test_a_template_of_the_home_folder_is_known_by_its_content(
     (tmp_path / "t.jinja").write_text(tiny.CHATML)
     train(base, tmp_path / "out", flags={"chat_template": "~/t.jinja"})
     (tmp_path / "t.jinja").write_text(tiny.CHATML.replace("You are tiny.", "You are small."))
-    with pytest.raises(RunError, match="chat_template was"):
+    with pytest.raises(RunError, match="chat_template is"):
         train(base, tmp_path / "out", flags={"chat_template": "~/t.jinja"})
 
 
@@ -268,7 +268,7 @@ def test_samples_that_fail_do_not_cost_the_training(
     def fail(*given: Any, **more: Any) -> None:
         raise torch.OutOfMemoryError("no memory for samples")
 
-    monkeypatch.setattr("cai.training.session.sample_before", fail)
+    monkeypatch.setattr("cai.training.report.evidence.samples", fail)
     summary = train(base, tmp_path / "out")
     assert record(tmp_path / "out")["finished"]
     assert "no samples after: OutOfMemoryError: no memory for samples" in summary.notes
@@ -343,7 +343,7 @@ def test_a_checkpoint_that_cannot_be_written_is_told_and_the_training_goes_on_fr
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     told: list[str] = []
     train(base, tmp_path / "cut", flags=flags, tell=told.append)
-    assert any(line.startswith("going on from") and line.endswith("checkpoint-2") for line in told)
+    assert any(line.startswith("resuming from") and line.endswith("checkpoint-2") for line in told)
     assert losses(tmp_path / "cut") == losses(tmp_path / "whole")
 
 
@@ -357,7 +357,7 @@ def test_out_of_memory_goes_on_with_fewer_rows_at_once_and_the_same_batch(base: 
 
     told: list[str] = []
     summary = train(base, tmp_path / "out", flags={"save_every": 2}, progress=fill, tell=told.append)
-    assert any("going on with 2" in line for line in told)
+    assert any("continuing with 2" in line for line in told)
     train(base, tmp_path / "calm")
     assert losses(tmp_path / "out") == pytest.approx(losses(tmp_path / "calm"), abs=1e-4)
     assert record(tmp_path / "out")["settled"]["rows_at_once"] == 2
@@ -371,7 +371,7 @@ def test_rows_that_do_not_fit_are_dropped_cut_and_counted(base: Path, tmp_path: 
     told: list[str] = []
     summary = train(base, tmp_path / "out", data, flags={"split": 1, "max_length": 72}, tell=told.append)
     assert (summary.rows, summary.dropped) == (9, {"too_long": 1})
-    assert any("2 of 10 rows (20.0%) are longer than 72 tokens" in line for line in told)
+    assert any("2 of 10 rows (20.0%) exceed 72 tokens" in line for line in told)
     found = record(tmp_path / "out")
     assert found["data"]["read"] == found["data"]["train"] + sum(found["data"]["dropped"].values())
     [dropped] = lines(tmp_path / "out", "dropped.jsonl")
@@ -438,7 +438,7 @@ def test_an_adapter_is_trained_on_and_what_it_cannot_become_is_told(base: Path, 
     assert summary.metrics["eval_loss"] < first["eval_loss"]
     configs = [orjson.loads((tmp_path / name / "adapter_config.json").read_bytes()) for name in ("a", "b")]
     assert configs[0]["base_model_name_or_path"] == configs[1]["base_model_name_or_path"] == str(base)
-    with pytest.raises(UsageError, match="all weights are to be trained: put it into its base model first: cai merge"):
+    with pytest.raises(UsageError, match="all weights are to be trained: merge it into its base model"):
         train(tmp_path / "a", tmp_path / "c", flags={"full": True})
     with pytest.raises(UsageError, match=r"leave lora\.rank out"):
         train(tmp_path / "a", tmp_path / "c", flags={"lora.rank": 4})

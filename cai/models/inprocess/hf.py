@@ -18,7 +18,7 @@ from cai.sources.files import path_of
 from cai.texts.thoughts import split_thoughts
 from cai.weights.bases import Base, base_at, check_kind
 from cai.weights.hashes import fingerprint
-from cai.weights.loading import load_model, load_tokenizer, words_of
+from cai.weights.loading import end_tokens, load_model, load_tokenizer, words_of
 
 EXTRAS = ("top_p", "top_k", "repetition_penalty")
 
@@ -91,11 +91,8 @@ class HFModel(TransformersModel):
 
     def _engine_of(self, model: Any, tokenizer: Any) -> HFEngine:
         self.can = self._abilities(chat=bool(tokenizer.chat_template))
-        ends = {tokenizer.eos_token_id}
-        if model.generation_config:
-            ids = model.generation_config.eos_token_id
-            ends.update(ids if isinstance(ids, list) else [ids])
-        return HFEngine(model, frozenset(ends - {None}), self.concurrency)
+        ends = frozenset(end_tokens(model.generation_config, tokenizer))
+        return HFEngine(model, ends, self.concurrency)
 
     def _row(self, payload: dict[str, Any], tokenizer: HFTokenizer) -> Row:
         if "messages" in payload and not self.can.chat:

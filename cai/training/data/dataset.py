@@ -1,71 +1,86 @@
-"""Training rows as a trainer needs them: counted, checked, and split into those that train and the others.
-
-Knows what makes a dataset unfit to train on, or worth a note. Knows nothing of tokenizers, models or trainers.
-"""
+"""A dataset as a trainer needs it: found, read, counted, checked, and split into rows that train and the others."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import chain
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any, Literal
 
-from cai.errors import InputError, UsageError
-from cai.texts.hygiene import LEARNED
-from cai.texts.refusals import MANY_REFUSALS
-from cai.training.data.files import Drop, count_first_replies, of_folder, read_rows, twin_of
-from cai.training.data.rows import Method, TrainingRow, named
+import orjson
 
-SPLIT = 0.95  # share of the prompts that train, where no file holds others back
+from cai.errors import InputError, RunError, UsageError
+from cai.sources.files import existing, path_of
+from cai.texts.hygiene import LEARNED
+from cai.texts.refusals import MANY_REFUSALS, READ_FOR_REFUSALS
+from cai.training.data.rows import RowFile, Skipped, TrainingRow, last_words, named, read_rows, reasons_of
+from cai.training.setup.methods import METHODS
+
+SPLIT = 0.95  # share of the prompts that train, if no file holds others back
 LONGER = 0.8  # share of pairs whose chosen reply is the longer one (or the shorter one) that is worth a warning
+FEW_PAIRS = 10  # of fewer, such a share says nothing
+
+HeldBack = Literal["file", "split", "nothing"]
 
 
 @dataclass(frozen=True, slots=True)
 class TrainingData:
     """The rows of a dataset, checked; `read` = train + eval + dropped."""
 
-    method: Method
+    method: str
     files: tuple[tuple[str, str], ...]  # source and content of each file
     train: tuple[TrainingRow, ...]
     eval: tuple[TrainingRow, ...]
-    dropped: tuple[Drop, ...]
+    dropped: tuple[Skipped, ...]
     read: int
-    held_back: Literal["file", "split", "nothing"]  # where the eval rows come from
+    held_back: HeldBack  # where the eval rows come from
     origins: Mapping[str, list[str]]  # constitutions, judges and models that the rows name
-    told: tuple[str, ...]  # what is to know of the run they come from
+    run_notes: tuple[str, ...]  # what the user should know of the run they come from
     notes: tuple[str, ...]  # all that the user should know before training
 
-    @property
-    def reasons(self) -> dict[str, int]:
-        """Dropped rows by reason."""
-        return dict(sorted(Counter(drop.reason for drop in self.dropped).items()))
-
-    def of(self, train: Sequence[TrainingRow], held: Sequence[TrainingRow], drops: Iterable[Drop] = ()) -> TrainingData:
-        """The same of these rows, with more dropped; raises InputError where they are no longer enough."""
-        found = dataclasses.replace(
+    def of(
+        self, train: Sequence[TrainingRow], held: Sequence[TrainingRow], drops: Iterable[Skipped] = ()
+    ) -> TrainingData:
+        """The same of these rows, with more dropped; raises InputError if they are no longer enough."""
+        changed = dataclasses.replace(
             self, train=tuple(train), eval=tuple(held), dropped=(*self.dropped, *drops),
             held_back=self.held_back if held else "nothing",
         )  # fmt: skip
-        _check(found)
-        return dataclasses.replace(found, notes=(*self.told, *_warnings(found)))
+        _check(changed)
+        return dataclasses.replace(changed, notes=(*self.run_notes, *_warnings(changed)))
+
+    def facts(self, train: int, held: int, drops: Iterable[Skipped]) -> dict[str, Any]:
+        """What training.json keeps of the data; train, held: rows that fit the length; drops: all rows that do not."""
+        return {
+            "files": [{"source": source, "content": content} for source, content in self.files],
+            "read": self.read,
+            "train": train,
+            "eval": held,
+            "dropped": reasons_of(drops),
+            "held_back": self.held_back,
+            "origins": self.origins,
+            "notes": self.notes,
+        }
 
     def lines(self) -> Iterator[str]:
         """The data in words, for people."""
         where = {"file": "in a file of their own", "split": "split off by prompt", "nothing": ""}[self.held_back]
-        held = f", {len(self.eval):,} to evaluate {where}".rstrip() if self.eval else ", none to evaluate"
-        yield f"{self.files[0][0]}: {self.read:,} rows read, {len(self.train):,} train{held}"
+        held = f"{len(self.eval):,} to evaluate {where}".rstrip() if self.eval else "none to evaluate"
+        yield f"{self.files[0][0]}: {self.read:,} rows read, {len(self.train):,} train, {held}"
         if self.dropped:
-            counts = ", ".join(f"{reason} {count:,}" for reason, count in self.reasons.items())
             first = self.dropped[0]
-            yield f"dropped: {counts}; the first is {first.file}:{first.line}: {first.detail}"
+            yield f"dropped: {_counts(self.dropped)}; the first is {first.file}:{first.line}: {first.detail}"
         yield from (f"note: {note}" for note in self.notes)
 
 
+def _counts(drops: Iterable[Skipped]) -> str:
+    return ", ".join(f"{reason} {count:,}" for reason, count in sorted(reasons_of(drops).items()))
+
+
 def load_rows(
-    data: str | Path | Iterable[Any], method: Method, *, eval_data: str | Path | None = None, split: float | None = None
+    data: str | Path | Iterable[Any], method: str, *, eval_data: str | Path | None = None, split: float | None = None
 ) -> TrainingData:
     """The rows that `method` trains on, from a run folder, a file, `hf:org/name` or an iterable of records.
 
@@ -76,34 +91,25 @@ def load_rows(
     """
     if split is not None and not 0.0 < split <= 1.0:
         raise UsageError(f"split {split} must be above 0 and at most 1: it is the share of the prompts that train")
-    source, command, notes = data, None, list[str]()
+    source, command, notes = data, "", list[str]()
     if isinstance(data, str | Path) and Path(data).is_dir():
-        source, command, notes = of_folder(Path(data), method)
-    main = read_rows(source, method, command)
-    twin = eval_data if eval_data is not None else twin_of(source)
-    files = [main]
-    held_back: Literal["file", "split", "nothing"] = "nothing"
-    train, held = main.rows, list[TrainingRow]()
+        source, command, notes = training_file_of(Path(data), method)
+    files = [read_rows(source, method, command)]
+    twin = twin_of(source) if eval_data is None else eval_data
+    if twin is not None and split is not None:
+        raise UsageError(f"split {split}: {twin} is there to evaluate on; name one of them")
     if twin is not None:
-        if split is not None:
-            raise UsageError(f"split {split}: {twin} is there to evaluate on; name one of them")
         files.append(read_rows(twin, method, command))
-        held, held_back = files[1].rows, "file"
-        if not held:
-            raise InputError(
-                f"none of its {files[1].read:,} rows can be evaluated: {files[1].drops[0].detail}", str(twin)
-            )
-    elif (share := SPLIT if split is None else split) < 1:
-        train = [row for row in main.rows if trains(row.key, share)]
-        held, held_back = [row for row in main.rows if not trains(row.key, share)], "split"
-    if command == "generate" and method == "sft":
-        count_first_replies(main, Path(str(data)) / "revisions.jsonl")
-    if main.initial and main.refused > MANY_REFUSALS * main.initial:
+    train, held, held_back = _sides(files, SPLIT if split is None else split)
+    if command == "generate" and METHODS[method].rows == "chat":
+        _count_first_replies(files[0], Path(str(data)) / "revisions.jsonl")
+    first = files[0]
+    if first.initial and first.refused > MANY_REFUSALS * first.initial:
         notes.append(
-            f"your initial model refuses: {main.refused:,} of {main.initial:,} first replies are full refusals, from "
+            f"your initial model refuses: {first.refused:,} of {first.initial:,} first replies are full refusals, from "
             "which little can be learnt"
         )
-    found = TrainingData(
+    return TrainingData(
         method=method,
         files=tuple((file.source, file.content) for file in files),
         train=(),
@@ -111,11 +117,24 @@ def load_rows(
         dropped=tuple(drop for file in files for drop in file.drops),
         read=sum(file.read for file in files),
         held_back=held_back,
-        origins=main.origins,
-        told=tuple(notes),
+        origins=first.origins,
+        run_notes=tuple(notes),
         notes=(),
-    )
-    return found.of(train, held)
+    ).of(train, held)
+
+
+def _sides(files: Sequence[RowFile], share: float) -> tuple[list[TrainingRow], list[TrainingRow], HeldBack]:
+    """The rows that train, those to evaluate, and where the latter come from."""
+    if len(files) > 1:
+        twin = files[1]
+        if not twin.rows:
+            raise InputError(f"none of its {twin.read:,} rows can be evaluated: {twin.drops[0].detail}", twin.source)
+        return files[0].rows, twin.rows, "file"
+    train, held = list[TrainingRow](), list[TrainingRow]()
+    for row in files[0].rows:
+        side = train if share >= 1 or trains(row.key, share) else held
+        side.append(row)
+    return train, held, "split"
 
 
 def trains(key: str, share: float) -> bool:
@@ -123,39 +142,99 @@ def trains(key: str, share: float) -> bool:
     return int(key[:8], 16) < share * 2**32
 
 
+# Files
+
+
+def training_file_of(folder: Path, method: str) -> tuple[Path, str, list[str]]:
+    """The file of a run folder, the run's command, and what is to know of it."""
+    try:
+        info = orjson.loads((folder / "run.json").read_bytes())
+        command = info["identity"]["command"]
+    except FileNotFoundError:
+        raise RunError(f"{folder} is not a run folder: it has no run.json; name a run, or one file of rows") from None
+    except (OSError, ValueError, LookupError, TypeError):
+        raise RunError(f"{folder / 'run.json'} is damaged: run the run's command again to have it written") from None
+    path = folder / METHODS[method].file
+    if command not in METHODS[method].runs or (command == "sample" and not path.exists()):
+        what = "its replies are not judged" if command == "generate" else "it has replies without labels"
+        raise UsageError(f"{folder} is a run of cai {command}: {what}; label them first: cai label {folder}")
+    if not path.exists():
+        best = " --best" if command == "label" and METHODS[method].rows == "chat" else ""
+        raise RunError(f"{folder} has no {path.name} yet: cai export {folder}{best} cuts it from the finished rows")
+    notes = []
+    if info.get("stopped") is not None:
+        notes.append(f"the run is unfinished ({info['stopped']}): these are the rows so far")
+    if command == "generate" and METHODS[method].rows == "pairs":
+        notes.append(f"nobody judged these pairs, that the revision is better is assumed: cai label {folder} asks")
+    return path, command, notes
+
+
+def twin_of(source: Any) -> Path | None:
+    """The file beside a file that holds its eval rows, if it is there."""
+    if not isinstance(source, str | Path) or str(source).startswith("hf:") or str(source) == "-":
+        return None
+    path = Path(source)
+    packed = ".gz" if path.name.endswith(".gz") else ""
+    plain = Path(path.name.removesuffix(packed) if packed else path.name)
+    twin = path.with_name(f"{plain.stem}.eval{plain.suffix}{packed}")
+    return twin if twin.exists() and not plain.stem.endswith(".eval") else None
+
+
+def check_there(source: Any) -> None:
+    """Raise SourceError for a path without a run folder or a file of records."""
+    name = str(source) if isinstance(source, str | Path) else "-"
+    if name != "-" and not name.startswith("hf:") and not path_of(name).is_dir():
+        existing(path_of(name))
+
+
+def _count_first_replies(file: RowFile, path: Path) -> None:
+    """Of a generate run: how many of the first replies refuse."""
+    if path.exists():
+        with path.open("rb") as lines:
+            for line in islice(lines, READ_FOR_REFUSALS):
+                row = orjson.loads(line)
+                file.count(row["initial"], last_words(row["prompt"]))
+
+
 # Checks of the whole
 
 
 def _check(data: TrainingData) -> None:
-    """Raises InputError for a dataset that nothing could be learnt from, or measured on."""
+    """Raise InputError for a dataset that nothing could be learnt from, or measured on."""
     source, train, held = data.files[0][0], data.train, data.eval
     rows = train if data.held_back == "file" else (*train, *held)
     if not rows:
-        counts = ", ".join(f"{reason} {count:,}" for reason, count in data.reasons.items())
         first = next(drop for drop in data.dropped if drop.file == source)
-        raise InputError(f"no row can train ({counts}); the first: {first.detail}", source, first.line or None)
+        raise InputError(
+            f"no row can train ({_counts(data.dropped)}); the first: {first.detail}", source, first.line or None
+        )
     if len(rows) == 1:
         raise InputError("only one row can train; there must be two or more", source)
     if len({row.key for row in rows}) == 1:
         raise InputError(f"all of its {len(rows):,} rows answer one prompt; there must be others", source)
     if not train:
         raise InputError(f"the split leaves none of its {len(rows):,} rows to train; raise it", source)
-    if data.method == "kto" and len({row.label for row in train}) == 1:
+    if METHODS[data.method].rows == "graded" and len({row.label for row in train}) == 1:
         what = "desirable" if train[0].label else "undesirable"
-        raise InputError(f"every reply that trains is {what}; kto learns from both kinds", source)
+        raise InputError(f"every reply that trains is {what}; {data.method} learns from both kinds", source)
     shared = {row.key for row in train} & {row.key for row in held}
     if shared:
         example = next(row for row in held if row.key in shared)
-        told = f"{len(shared):,} of its prompts are in {source} too ({named(example.id)}): what it measures would "
-        raise InputError(f"{told}be remembered, not learnt; take them out of one of the two", data.files[-1][0])
+        raise InputError(
+            f"{len(shared):,} of its prompts are in {source} too ({named(example.id)}): what it measures would be "
+            "remembered, not learnt; take them out of one of the two",
+            data.files[-1][0],
+        )
 
 
 def _warnings(data: TrainingData) -> Iterator[str]:
+    method = METHODS[data.method]
     if not data.eval:
         yield "no row is held back: nothing will be evaluated"
-    if data.method in ("dpo", "reward"):
+    if method.rows == "pairs":
         yield from _of_pairs(data.train)
-    yield from _of_texts(data.files[0][0], data.train, data.method)
+    if not method.scores:
+        yield from _of_texts(data.files[0][0], data.train)
     plain = sum(isinstance(row.prompt, str) for row in chain(data.train, data.eval))
     if plain:
         yield (
@@ -164,25 +243,26 @@ def _warnings(data: TrainingData) -> Iterator[str]:
         )
 
 
-def _of_texts(source: str, rows: Sequence[TrainingRow], method: Method) -> Iterator[str]:
+def _of_texts(source: str, rows: Sequence[TrainingRow]) -> Iterator[str]:
     """Faults that a model trained on these replies would learn to make."""
-    if method == "reward":
-        return
     learnt = [row.reply for row in rows if row.label is not False]
-    counts = {name: sum(map(fault.test, learnt)) for name, fault in LEARNED.items()}
     for name, fault in LEARNED.items():
-        if counts[name]:
-            yield f"{counts[name]:,} of {len(learnt):,} replies to be learned: the reply {fault.words} ({name}); " + (
+        count = sum(map(fault.test, learnt))
+        if count:
+            yield (
+                f"{count:,} of {len(learnt):,} replies to be learned: the reply {fault.words} ({name}); "
                 f"list them with: cai audit {source}"
             )
 
 
 def _of_pairs(rows: Sequence[TrainingRow]) -> Iterator[str]:
     gaps = [len(row.reply.strip()) - len((row.rejected or "").strip()) for row in rows]
-    longer, unequal = sum(gap > 0 for gap in gaps), sum(gap != 0 for gap in gaps)
-    if unequal >= 10 and not 1 - LONGER < longer / unequal < LONGER:
-        which, share = ("longer", longer / unequal) if 2 * longer > unequal else ("shorter", 1 - longer / unequal)
-        yield f"the chosen reply is the {which} one in {share:.0%} of the pairs: length may be what is learnt"
+    longer, shorter = sum(gap > 0 for gap in gaps), sum(gap < 0 for gap in gaps)
+    unequal = longer + shorter
+    for which, count in (("longer", longer), ("shorter", shorter)):
+        if unequal >= FEW_PAIRS and count / unequal >= LONGER:
+            share = f"{count / unequal:.0%}"
+            yield f"the chosen reply is the {which} one in {share} of the pairs: length may be what is learnt"
     judged = [row.p_chosen for row in rows if row.p_chosen is not None]
     wrong = sum(p < 0.5 for p in judged)
     if wrong:

@@ -1,15 +1,21 @@
-"""One training row, from a record in any of the shapes that TRL's datasets and published ones have."""
+"""Training rows, from records in any of the shapes that TRL's datasets and published ones have."""
 
 from __future__ import annotations
 
+import hashlib
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-from cai.records import Message
+import orjson
+
+from cai.errors import InputError
+from cai.records import DropReason, Message
 from cai.sources.conversations import PROMPTS, BadRecord, as_text, listed, prompt_hash, to_reply
+from cai.sources.files import describe, read_records
 from cai.sources.replies import (
     SINGLE,
     answers_in,
@@ -19,12 +25,13 @@ from cai.sources.replies import (
     preferred_of,
     shared_prompt,
 )
+from cai.texts.refusals import READ_FOR_REFUSALS, refusal
+from cai.training.setup.methods import METHODS, Kind
 
-Method = Literal["sft", "dpo", "kto", "reward"]
-Kind = Literal["chat", "pairs", "graded", "labels", "revisions", "candidates", "prompts", "text", "unknown"]
 Turns = tuple[Message, ...]
 
-FITS: dict[Method, Kind] = {"sft": "chat", "dpo": "pairs", "reward": "pairs", "kto": "graded"}
+KEPT_COLUMNS = ("constitution", "constitution_hash", "judge", "protocol", "model", "chosen_model", "rejected_model")
+MOST_ORIGINS = 20  # values of a column that are remembered
 LARGEST = 1 << 53  # of a whole number: float() refuses some that are larger, and no probability or margin is
 PLAIN = frozenset({"chosen", "rejected", "completion"})  # columns of TRL, whose text continues a text in `prompt`
 
@@ -68,7 +75,7 @@ def kind_of(record: Mapping[str, Any]) -> Kind:
     return "text" if "text" in columns else "unknown"
 
 
-def advice(kind: Kind, where: str, method: Method, record: Mapping[str, Any]) -> str:
+def advice(kind: Kind, where: str, method: str, record: Mapping[str, Any]) -> str:
     """What to do with a dataset of another kind than `method` trains on; where: its file."""
     folder = Path(where).parent
     return {
@@ -84,14 +91,14 @@ def advice(kind: Kind, where: str, method: Method, record: Mapping[str, Any]) ->
     }[kind]
 
 
-def row_of(record: Any, line: int, method: Method) -> TrainingRow:
+def row_of(record: Any, line: int, method: str) -> TrainingRow:
     """The row in a record; raises BadRecord for what cannot train."""
     if isinstance(record, BadRecord):
         raise record
     if not isinstance(record, Mapping):
         raise BadRecord(f"the record is of type {type(record).__name__}, not an object with columns")
     kind = kind_of(record)
-    if kind != FITS[method]:
+    if kind != METHODS[method].rows:
         raise BadRecord(f"the columns are not those of {method}: {advice(kind, 'it', method, record)}")
     name = _name(record, line)
     two = columns_of_two(record)
@@ -162,3 +169,109 @@ def _key(prompt: Turns | str) -> str:
     if isinstance(prompt, str):
         return prompt_hash([{"role": "user", "content": prompt}])
     return prompt_hash(prompt)
+
+
+# Files
+
+
+@dataclass(frozen=True, slots=True)
+class Skipped:
+    """A record that does not train."""
+
+    file: str
+    line: int  # 0: found out after it was read
+    reason: DropReason
+    detail: str
+
+
+def reasons_of(drops: Iterable[Skipped]) -> dict[str, int]:
+    """How many were dropped, by reason."""
+    return dict(Counter(drop.reason for drop in drops))
+
+
+@dataclass(slots=True)
+class RowFile:
+    """What one file held; `read` = rows + drops."""
+
+    source: str
+    content: str  # equal for equal content: size and hash of a file
+    rows: list[TrainingRow] = field(default_factory=list)
+    drops: list[Skipped] = field(default_factory=list)
+    read: int = 0
+    origins: dict[str, list[str]] = field(default_factory=dict)  # distinct values of KEPT_COLUMNS
+    initial: int = 0  # replies read that are known to be the model's first ones
+    refused: int = 0  # of these, the full refusals
+
+    def count(self, reply: str, prompt: str) -> None:
+        """Count a first reply, and whether it refuses."""
+        if self.initial < READ_FOR_REFUSALS:
+            self.initial += 1
+            self.refused += refusal(reply, prompt) == "full"
+
+
+def read_rows(source: str | Path | Iterable[Any], method: str, command: str = "") -> RowFile:
+    """Every record of one file as a row or a drop, in order; raises InputError if its records are of another kind.
+
+    command: of the run that cut it, empty: unknown.
+    """
+    where = str(source) if isinstance(source, str | Path) else "ROWS"
+    of_file = isinstance(source, str | Path) and where != "-" and not where.startswith("hf:")
+    found = RowFile(where, describe(str(source)) if of_file else "")
+    if isinstance(source, Path) or where.endswith((".jsonl", ".parquet")):
+        _check_content(Path(where), command)
+    for line, record in read_records(source):
+        found.read += 1
+        try:
+            row = row_of(record, line, method)
+        except BadRecord as bad:
+            if isinstance(record, Mapping) and not found.rows:
+                kind = kind_of(record)
+                if kind != METHODS[method].rows:
+                    raise InputError(advice(kind, where, method, record), where, line) from None
+            found.drops.append(Skipped(where, line, bad.reason, bad.problem))
+            continue
+        found.rows.append(row)
+        _remember(found.origins, record)
+        first = _first_reply(record, row, command)
+        if first is not None:
+            found.count(first, last_words(row.prompt))
+    if not of_file:
+        found.content = hashlib.sha256(orjson.dumps(found.rows)).hexdigest()[:16]
+    return found
+
+
+def _check_content(path: Path, command: str) -> None:
+    """Raise InputError for a file without content."""
+    if not path.exists() or path.stat().st_size:
+        return
+    if not command:
+        raise InputError("is empty", path)
+    dropped = path.parent / "dropped.jsonl"
+    why = f"; {dropped} says why" if dropped.exists() else ""
+    raise InputError(f"is empty: no row came this far{why}", path)
+
+
+def _remember(origins: dict[str, list[str]], record: Mapping[str, Any]) -> None:
+    for column in KEPT_COLUMNS:
+        value = record.get(column)
+        if not isinstance(value, str):
+            continue
+        values = origins.setdefault(column, [])
+        name = value.encode("utf-8", "replace").decode()
+        if name not in values and len(values) < MOST_ORIGINS:
+            values.append(name)
+
+
+def _first_reply(record: Mapping[str, Any], row: TrainingRow, command: str) -> str | None:
+    """The model's first reply to the prompt, if it is one of those of the row."""
+    if record.get("chosen_from") == "initial":
+        return row.reply
+    unnamed = "initial" if command == "generate" else ""
+    return row.rejected if record.get("rejected_from", unnamed) == "initial" else None
+
+
+def last_words(prompt: Turns | str) -> str:
+    """The text that a reply answers."""
+    if isinstance(prompt, str):
+        return prompt
+    return prompt[-1]["content"] if prompt else ""

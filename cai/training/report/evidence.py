@@ -1,53 +1,304 @@
-"""What a training leaves beside its model: samples before and after, plots and the model card.
+"""What a training leaves to look at: replies to held-out prompts before and after, and curves of its metrics.
 
-Knows the folder and the model at hand; nothing of rows' kinds or of trainers.
+Names of metrics are TRL's; evaluations have `eval_` before them. Plots need matplotlib (extra `plot`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from typing import Any
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+from statistics import fmean, median
+from typing import Any, Literal, NamedTuple
+
+import orjson
 
 from cai.errors import MissingExtra
 from cai.folder.files import write_atomically
-from cai.training.data.rows import TrainingRow
-from cai.training.report.card import card
-from cai.training.report.plots import write_plots
-from cai.training.report.samples import Sample, choose_prompts, length_note, read_samples, samples, write_samples
-from cai.training.setup.folder import TrainFolder
+from cai.records import Message, Record
+from cai.texts.figures import AFTER, BEFORE, GREY, new_figure, png_of
+from cai.texts.wording import reason_of
+from cai.training.data.rows import TrainingRow, Turns
+from cai.weights.loading import end_tokens
 
-MOST_TOKENS = 128  # of a sampled reply: half a minute for 8 of them with 135M parameters on a CPU
+FILE = "samples.jsonl"
+AT_ONCE = 8  # prompts in one batch
+MOST_TOKENS = 128  # of a reply: half a minute for 8 of them with 135M parameters on a CPU
+REFERENCE = "ref"  # the adapter in which TRL keeps a copy of one that is trained further
 
+# Replies half or twice as long as before training: hardly the constitution's wish, and the best known shortcut of
+# preference training (Singhal et al. 2023, arXiv 2310.03716; Park et al. 2024, arXiv 2403.19159).
+LENGTH = 2.0
 
-def sample_before(
-    folder: TrainFolder, model: Any, tokenizer: Any, rows: Iterable[TrainingRow], *, room: int, most: int
-) -> None:
-    """Keep what the untrained model says to up to `most` of the rows' prompts that have at most `room` tokens."""
-    chosen = choose_prompts(rows, tokenizer, room, most)
-    prompts = [row.prompt for row in chosen]
-    before = samples(model, tokenizer, prompts, most_tokens=MOST_TOKENS) if prompts else []
-    made = [
-        Sample(id=row.id, prompt=row.prompt, before=text, most_tokens=MOST_TOKENS)
-        for row, text in zip(chosen, before, strict=True)
-    ]
-    write_samples(folder.path, made)
+When = Literal["before", "after"]
+LOSS, MARGINS = "loss.png", "margins.png"
+# Share of the steps that a curve is the mean over, where it has more than FEW: a batch of a few rows is noise.
+SMOOTHED, FEW = 0.05, 40
 
-
-def sample_after(folder: TrainFolder, model: Any, tokenizer: Any) -> str | None:
-    """Add what the trained model says to the same prompts; a line where lengths changed much."""
-    rows = read_samples(folder.path)
-    if not rows:
-        return None
-    texts = samples(model, tokenizer, [row.prompt for row in rows], most_tokens=MOST_TOKENS)
-    made = [row.model_copy(update={"after": text}) for row, text in zip(rows, texts, strict=True)]
-    write_samples(folder.path, made)
-    return length_note(made)
+Lines = Sequence[Mapping[str, Any]]
 
 
-def write_evidence(folder: TrainFolder, tell: Callable[[str], None]) -> None:
-    """Draw the plots and write the card, from what the folder holds; without matplotlib a note in place of plots."""
+class Sample(Record):
+    """A row of `samples.jsonl`: a held-out prompt, and what the model said to it."""
+
+    id: str
+    prompt: tuple[Message, ...] | str
+    before: str
+    after: str | None = None  # None: the training is not over
+    most_tokens: int  # at which both replies were cut
+
+
+def write_answers(
+    folder: Path, model: Any, tokenizer: Any, rows: Iterable[TrainingRow], when: When, *, room: int, most: int
+) -> list[str]:
+    """Keep what the model says before or after the training to up to `most` prompts of at most `room` tokens.
+
+    A model with an adapter shows after the training, too, what it said before. Returns notes: on lengths that changed
+    much, or on what went wrong, for samples are not worth losing a trained model.
+    """
+    adapter = hasattr(model, "peft_config")
     try:
-        write_plots(folder.path, folder.metrics())
-    except MissingExtra as error:
-        tell(f"note: no plots: {error}")
-    write_atomically(folder.path / "README.md", card(folder.path).encode())
+        if when == "before" or adapter:
+            chosen = choose_prompts(rows, tokenizer, room, most)
+            prompts = [row.prompt for row in chosen]
+            with untrained(model) if adapter else nullcontext(model) as before:
+                texts = samples(before, tokenizer, prompts, most_tokens=MOST_TOKENS)
+            write_samples(
+                folder,
+                [
+                    Sample(id=row.id, prompt=row.prompt, before=text, most_tokens=MOST_TOKENS)
+                    for row, text in zip(chosen, texts, strict=True)
+                ],
+            )
+        if when == "before":
+            return []
+        kept = read_samples(folder)
+        texts = samples(model, tokenizer, [row.prompt for row in kept], most_tokens=MOST_TOKENS)
+        answers = [row.model_copy(update={"after": text}) for row, text in zip(kept, texts, strict=True)]
+        if answers:
+            write_samples(folder, answers)
+        note = length_note(answers)
+        return [] if note is None else [note]
+    except Exception as error:
+        return [f"no samples {when}: {type(error).__name__}: {reason_of(error)}"]
+
+
+def choose_prompts(rows: Iterable[TrainingRow], tokenizer: Any, room: int, most: int) -> list[TrainingRow]:
+    """Up to `most` rows of different prompts that have at most `room` tokens; the same ones whatever the order of rows.
+
+    They are the first by the hash of the prompt, which nothing about a prompt decides.
+    """
+    chosen: dict[str, TrainingRow] = {}
+    for row in sorted(rows, key=lambda row: (row.key, row.id)):
+        if len(chosen) == most:
+            break
+        if row.key not in chosen and len(_ids(tokenizer, row.prompt)) <= room:
+            chosen[row.key] = row
+    return list(chosen.values())
+
+
+def samples(model: Any, tokenizer: Any, prompts: Sequence[Turns | str], *, most_tokens: int) -> list[str]:
+    """The model's most probable reply to each prompt, token by token, of at most `most_tokens` tokens.
+
+    Control tokens in a prompt are spelled out, so that none opens a turn of its own. The model's mode stays as it was.
+    """
+    import torch
+
+    training = model.training
+    model.eval()
+    try:
+        with torch.no_grad():
+            ids = [_ids(tokenizer, prompt) for prompt in prompts]
+            parts = [ids[start : start + AT_ONCE] for start in range(0, len(ids), AT_ONCE)]
+            return [text for part in parts for text in _replies(model, tokenizer, part, most_tokens)]
+    finally:
+        model.train(training)
+
+
+def _replies(model: Any, tokenizer: Any, prompts: list[list[int]], most_tokens: int) -> Iterator[str]:
+    """The replies of one batch, whose prompts are padded on the left: generation goes on from the last column."""
+    import torch
+    from transformers import GenerationConfig
+
+    ends = end_tokens(model.generation_config, tokenizer)
+    pad = ends[0] if tokenizer.pad_token_id is None else tokenizer.pad_token_id
+    width = max(map(len, prompts))
+    ids = torch.tensor([[pad] * (width - len(row)) + row for row in prompts], device=model.device)
+    mask = torch.tensor([[0] * (width - len(row)) + [1] * len(row) for row in prompts], device=model.device)
+    # What is left open here would come from the model's own generation_config, such as a repetition penalty.
+    how = GenerationConfig(
+        max_new_tokens=most_tokens, do_sample=False, temperature=1.0, top_p=1.0, top_k=50, repetition_penalty=1.0,
+        eos_token_id=ends, pad_token_id=pad, use_cache=True,
+    )  # fmt: skip
+    made = model.generate(input_ids=ids, attention_mask=mask, generation_config=how)
+    for row in made[:, width:].tolist():
+        end = next((place for place, token in enumerate(row) if token in ends), len(row))
+        yield tokenizer.decode(row[:end], skip_special_tokens=True, clean_up_tokenization_spaces=False)
+
+
+def _ids(tokenizer: Any, prompt: Turns | str) -> list[int]:
+    if isinstance(prompt, str):
+        ids: list[int] = tokenizer.encode(prompt, split_special_tokens=True)
+        while len(ids) > 1 and ids[-1] == tokenizer.eos_token_id:  # some tokenizers end every text
+            ids.pop()
+        return ids
+    turns = [dict(turn) for turn in prompt]
+    return list(
+        tokenizer.apply_chat_template(
+            turns, add_generation_prompt=True, sanitize_control_tokens=True, return_dict=False
+        )
+    )
+
+
+@contextmanager
+def untrained(model: Any) -> Iterator[Any]:
+    """A model with a LoRA adapter as it was before the training: with the adapter `ref` where it has one, else without.
+
+    Of a model that is trained in full nothing is left of what was before: take its samples first.
+    """
+    if REFERENCE not in model.peft_config:
+        with model.disable_adapter():
+            yield model
+        return
+    active = model.active_adapter
+    model.set_adapter(REFERENCE)
+    try:
+        yield model
+    finally:
+        model.set_adapter(active)  # which also makes it the one that trains
+
+
+def length_note(rows: Sequence[Sample]) -> str | None:
+    """A line where the replies became much shorter or longer, in characters."""
+    done = [row for row in rows if row.after is not None]
+    return length_warning([len(row.before) for row in done], [len(row.after or "") for row in done])
+
+
+def write_samples(folder: Path, rows: Iterable[Sample]) -> None:
+    """Write samples.jsonl at once; raises RunError where it cannot be written."""
+    write_atomically(folder / FILE, b"".join(orjson.dumps(row.model_dump()) + b"\n" for row in rows))
+
+
+def read_samples(folder: Path) -> list[Sample]:
+    """What `write_samples` wrote; nothing where it wrote nothing."""
+    path = folder / FILE
+    return [Sample.model_validate_json(line) for line in path.read_bytes().splitlines()] if path.exists() else []
+
+
+def length_warning(before: Sequence[int], after: Sequence[int]) -> str | None:
+    """A line where sampled replies to the same prompts became much shorter or longer; lengths in any one unit."""
+    if not before or not after or not median(before):
+        return None
+    ratio = median(after) / median(before)
+    if 1 / LENGTH < ratio < LENGTH:
+        return None
+    return (
+        f"the median reply was {median(before):g} long and is {median(after):g}: length may be what was learnt most; "
+        "cai audit tells the lengths in the data"
+    )
+
+
+# Plots
+
+
+class _Curve(NamedTuple):
+    metric: str
+    label: str
+    colour: str
+    mark: str  # of its evaluations
+
+
+REWARDS = (
+    _Curve("rewards/margins", "margin", AFTER, "s"),
+    _Curve("rewards/chosen", "chosen", "#6a994e", "^"),
+    _Curve("rewards/rejected", "rejected", BEFORE, "v"),
+)
+MARGIN = (_Curve("margin", "margin", AFTER, "s"),)  # of a reward model
+ACCURACIES = (
+    _Curve("rewards/accuracies", "accuracy", AFTER, "s"),
+    _Curve("accuracy", "accuracy", AFTER, "s"),
+)
+
+
+def write_plots(folder: Path, lines: Lines) -> list[str]:
+    """Draw into the folder what the lines of its metrics.jsonl hold; returns the names of the images.
+
+    Raises MissingExtra without matplotlib, RunError where the folder cannot be written.
+    """
+    drawn = {LOSS: loss_figure(lines), MARGINS: margins_figure(lines)}
+    made = {name: png_of(figure) for name, figure in drawn.items() if figure is not None}
+    for name, image in made.items():
+        write_atomically(folder / name, image)
+    return list(made)
+
+
+def loss_figure(lines: Lines) -> Any:
+    """The loss of each step and of each evaluation, as a matplotlib Figure; None: no line has a loss."""
+    if not _points(lines, "loss") and not _points(lines, "eval_loss"):
+        return None
+    figure, (axes,) = _canvas(1, "Loss")
+    _draw(axes, lines, [_Curve("loss", "loss", AFTER, "s")])
+    axes.set_ylabel("loss")
+    return figure
+
+
+def margins_figure(lines: Lines) -> Any:
+    """Rewards and the margin between them, and below the share of pairs that chosen wins; None: there are none.
+
+    Of DPO and KTO the rewards are beta times the gain in log probability over the reference; KTO has no pairs to share.
+    """
+    rewards = [curve for curve in (*REWARDS, *MARGIN) if _known(lines, curve)]
+    shares = [curve for curve in ACCURACIES if _known(lines, curve)]
+    if not rewards:
+        return None
+    grid = {"height_ratios": (3, 2)} if shares else {}
+    figure, (top, *below) = _canvas(1 + bool(shares), "Chosen and rejected replies", **grid)
+    _draw(top, lines, rewards)
+    top.axhline(0, color=GREY, linewidth=1)
+    top.set_ylabel("reward")
+    for axes in below:
+        _draw(axes, lines, shares)
+        axes.axhline(0.5, color=GREY, linewidth=1, linestyle="--")
+        axes.set(ylabel="pairs that chosen wins", ylim=(-0.03, 1.03))
+    return figure
+
+
+def _known(lines: Lines, curve: _Curve) -> bool:
+    return bool(_points(lines, curve.metric) or _points(lines, f"eval_{curve.metric}"))
+
+
+def _points(lines: Lines, metric: str) -> list[tuple[int, float]]:
+    """Steps and values of a metric, where it is a number: JSON has null for one that is none."""
+    return [(line["step"], line[metric]) for line in lines if line.get(metric) is not None]
+
+
+def _draw(axes: Any, lines: Lines, curves: Sequence[_Curve]) -> None:
+    """Each curve as it was measured; where steps are many that is thin, and the mean over the last ones is drawn."""
+    for metric, label, colour, mark in curves:
+        points, held = _points(lines, metric), _points(lines, f"eval_{metric}")
+        window = max(1, round(SMOOTHED * len(points))) if len(points) > FEW else 1
+        steps, values = [step for step, _ in points], [value for _, value in points]
+        if window > 1:
+            means = [fmean(values[end - window : end]) for end in range(window, len(values) + 1)]
+            axes.plot(steps, values, color=colour, linewidth=0.5, alpha=0.35)
+            axes.plot(steps[window - 1 :], means, color=colour, linewidth=1.5, label=f"{label}, mean of {window} steps")
+        elif points:
+            dot = "." if len(points) == 1 else None  # one point makes no line
+            axes.plot(steps, values, color=colour, linewidth=1.5, marker=dot, label=label)
+        if held:
+            axes.plot(
+                *zip(*held, strict=True), color=colour, marker=mark, markersize=6, markeredgecolor="white",
+                linewidth=1, linestyle=":", label=f"{label}, held out",
+            )  # fmt: skip
+    axes.legend(fontsize=8, frameon=False, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=len(curves))
+
+
+def _canvas(rows: int, title: str, **grid: Any) -> tuple[Any, list[Any]]:
+    try:
+        figure, axes = new_figure(rows, **grid)
+    except ImportError:
+        raise MissingExtra("drawing the plots of a training", "plot") from None
+    figure.suptitle(title)
+    axes[-1].set_xlabel("step")
+    axes[-1].xaxis.get_major_locator().set_params(integer=True)
+    return figure, axes

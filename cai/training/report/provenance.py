@@ -18,38 +18,34 @@ from cai.judge.calibration_report import FILE
 from cai.judge.certify import Calibration
 from cai.texts.markdown import code, without_path
 from cai.texts.wording import one_line
-from cai.training.data.dataset import SPLIT
 
 Facts = Mapping[str, Any]
 
-KEPT = ("command", "source", "templates", "models", "rounds", "gate", "n", "pairing", "seed")
+KEPT = ("command", "source", "templates", "models", "rounds", "gate", "n", "pairing", "seed", "constitution")
 JUDGED = ("judge", "protocol", "principles", "templates", "constitution")
 WRITERS = ("model", "chosen_model", "rejected_model")  # columns that say who wrote the replies
-HELD = {
-    "file": "rows of a file of their own, none of whose prompts trains",
-    "nothing": "none: nothing was evaluated",
-}
 
 
-def provenance(data: Any) -> dict[str, Any] | None:
-    """The facts of the run that `data` is the folder of; None: rows of a file, of the hub, or made in Python.
+def provenance(folder: Path) -> dict[str, Any]:
+    """The facts of the run in a folder that `load_rows` takes.
 
-    `calibration` is of the judge's labels, and None where nobody compared them with people's; `min_confidence` is what
-    the labels had to reach. Of a folder that `load_rows` takes.
+    `calibration` is of the judge's labels, and None if nobody compared them with people's; `min_confidence` is what the
+    labels had to reach.
     """
-    if not isinstance(data, str | Path) or not (Path(data) / "run.json").is_file():
-        return None
-    info = orjson.loads((Path(data) / "run.json").read_bytes())
-    identity, export = info["identity"], info.get("export") or {}
+    info = orjson.loads((folder / "run.json").read_bytes())
+    identity = info["identity"]
     binding = identity.get("binding") or identity.get("best_of") or {}
-    found: dict[str, Any] = {"run": identity_hash(identity)}
-    found |= {name: identity[name] for name in (*KEPT, "constitution") if identity.get(name) is not None}
-    found |= {name: binding[name] for name in JUDGED if binding.get(name) is not None}
-    found |= {name: info.get(name) for name in ("rows", "dropped", "stopped", "versions")}
+    facts: dict[str, Any] = {"run": identity_hash(identity)}
+    for names, source in ((KEPT, identity), (JUDGED, binding)):
+        facts |= {name: source[name] for name in names if source.get(name) is not None}
+    facts |= {name: info.get(name) for name in ("rows", "dropped", "stopped", "versions")}
     if identity["command"] == "label":
-        made = _calibration(Path(data), export.get("calibration"), info.get("calibration"))
-        found |= {"calibration": made, "min_confidence": _least(export, made), "agreement": export.get("agreement")}
-    return found
+        export = info.get("export") or {}
+        calibration = _calibration(folder, export.get("calibration"), info.get("calibration"))
+        facts["calibration"] = calibration
+        facts["min_confidence"] = _least(export, calibration)
+        facts["agreement"] = export.get("agreement")
+    return facts
 
 
 def _calibration(run: Path, given: Any, origin: Mapping[str, Any] | None) -> dict[str, Any] | None:
@@ -64,8 +60,10 @@ def _calibration(run: Path, given: Any, origin: Mapping[str, Any] | None) -> dic
         return known | {"content": dict(given)}
     path = Path(given) / FILE if Path(given).is_dir() else Path(given)
     for place in (path, run / FILE):
-        if place.is_file() and hashlib.sha256(content := place.read_bytes()).hexdigest() == known["sha256"]:
-            return known | {"content": orjson.loads(content)}
+        if place.is_file():
+            content = place.read_bytes()
+            if hashlib.sha256(content).hexdigest() == known["sha256"]:
+                return known | {"content": orjson.loads(content)}
     return known | {"content": None}
 
 
@@ -84,33 +82,8 @@ def _least(export: Mapping[str, Any], made: Mapping[str, Any] | None) -> float |
 # In words
 
 
-def data_in_words(record: Facts) -> Iterator[tuple[str, ...]]:
-    """What a training.json says of its data, a name and a text in Markdown each."""
-    data, run = record["data"], record.get("run")
-    for file in data["files"]:
-        yield "file", f"{code(without_path(file['source']))}, content {code(file['content'])}"
-    dropped = ", ".join(f"{code(reason)} {count:,}" for reason, count in data["dropped"].items())
-    left = f"{sum(data['dropped'].values()):,} dropped{f' ({dropped})' if dropped else ''}"
-    yield "rows", f"{data['read']:,} read: {data['train']:,} train, {data['eval']:,} held out, {left}"
-    share = record["identity"]["config"]["split"]
-    chance = f"{1 - (SPLIT if share is None else share):.0%}"
-    split = f"each prompt with a chance of {chance}, by its hash: none is on both sides"
-    yield "held out", HELD.get(data["held_back"], split)
-    if run is not None:
-        yield from _of_run(run)
-    for column, values in data["origins"].items():
-        if run is None or column in WRITERS:
-            yield column.replace("_", " "), ", ".join(code(without_path(value)) for value in values)
-    if run is None and record["identity"]["method"] != "sft":
-        who = "the rows name a judge" if "judge" in data["origins"] else "the rows name no judge"
-        yield "calibration", f"not known: {who}, and they come without the run that made them"
-    place = Path(data["files"][0]["source"])
-    for note in data["notes"]:
-        yield "note", code(note.replace(str(place.parent), "RUN") if place.is_absolute() else note)
-
-
-def _of_run(run: Facts) -> Iterator[tuple[str, ...]]:
-    """What run.json says of the rows."""
+def run_in_words(run: Facts) -> Iterator[tuple[str, ...]]:
+    """What run.json says of the rows, a name and a text in Markdown each."""
     yield "run", f"cai {run['command']}, {code(run['run'])}, seed {run['seed']}"
     if (law := run.get("constitution")) is not None:
         yield "constitution", f"{code(law['name'])} {code(law['version'])}, hash {code(law['hash'])}"

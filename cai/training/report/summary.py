@@ -1,18 +1,180 @@
-"""What a training did, as its folder keeps it and as people read it.
+"""What a training did: its metrics, and how often the chosen reply of held-out pairs wins, before and after.
 
-Knows counts and metrics; nothing of how they come about.
+A reply is measured by its log probability in nats, summed over its tokens, or by its reward. Exact ties count half.
+Pairs are taken as independent, so if several have one prompt the intervals are too narrow.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import math
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, NamedTuple
 
+from cai.judge.metrics import Z95, wilson
 from cai.records import Record
 from cai.texts.wording import counted
-from cai.training.report.pairs import PairAccuracy
-from cai.training.setup.folder import UNTOLD
+from cai.training.setup.folder import EVALS, TrainFolder
+from cai.training.setup.methods import METHODS
+
+# Metrics of an evaluation that are of no use later.
+UNUSED = ("eval_runtime", "eval_samples_per_second", "eval_steps_per_second", "eval_num_tokens")
+
+
+class Wins(Record):
+    """How many of `n` pairs the chosen reply wins; each tie adds a half."""
+
+    n: int
+    won: float
+    ties: int
+    share: float
+    interval: tuple[float, float]  # of the share: Wilson, 95 %
+
+    def __str__(self) -> str:
+        return f"{self.share:.1%} ({self.interval[0]:.1%} to {self.interval[1]:.1%}) of {self.n:,} pairs"
+
+
+class PairAccuracy(Record):
+    """What the last evaluation says of the held-out pairs."""
+
+    measure: Literal["log probability", "reward"]
+    step: int
+    before: Wins | None  # under the reference; of a reward model at the first evaluation (None: there is but one)
+    before_step: int | None  # of that evaluation; None: it is the reference
+    after: Wins
+    gained: int | None  # pairs that stand better for the chosen reply than before: lost is now won, or a tie is broken
+    lost: int | None  # and worse
+    p_value: float | None  # of `gained` and `lost` (`sign_test`)
+    # Of log probabilities: pairs whose D, the gain of chosen over rejected since the reference, is > 0.
+    implicit: Wins | None
+    margin: float  # mean D in nats, or mean difference of the rewards
+    margin_interval: tuple[float, float] | None  # normal, 95 %; None: a single pair
+    unmeasured: int  # pairs of the last evaluation with a number that is none (null): in no count above
+
+    def lines(self) -> Iterator[str]:
+        """In words, for people."""
+        yield f"chosen has the higher {self.measure} in {self.after}"
+        if self.before is not None:
+            when = "under the reference" if self.before_step is None else f"at step {self.before_step:,}"
+            yield (
+                f"{when} in {self.before}; since then {self.gained:,} turned to the chosen reply, {self.lost:,} away "
+                f"from it (p {self.p_value:.2g})"
+            )
+        if self.implicit is not None:
+            yield f"implicit reward prefers chosen in {self.implicit}"
+        yield f"mean margin {self.margin_text()}"
+        if self.unmeasured:
+            yield f"not counted, because a number is missing: {self.unmeasured:,} held-out pairs"
+
+    def margin_text(self) -> str:
+        """The mean margin with its interval and unit."""
+        unit = " nats" if self.measure == "log probability" else ""
+        between = "" if self.margin_interval is None else " ({:+.3g} to {:+.3g})".format(*self.margin_interval)
+        return f"{self.margin:+.3g}{between}{unit}"
+
+
+class _Pair(NamedTuple):
+    """What one evaluation says of a pair, as chosen less rejected."""
+
+    gap: float
+    reference: float  # 0 for a reward model, which has none
+
+
+def pair_accuracy(lines: Iterable[Mapping[str, Any]]) -> PairAccuracy | None:
+    """What lines of eval.jsonl say of the last step, and of the state before it; None: no pair was measured.
+
+    Lines have `step` and `id`, and of replies `logp_` and `ref_logp_`, or `reward_`, each with `chosen` and `rejected`.
+    """
+    steps: dict[int, list[Mapping[str, Any]]] = {}
+    for line in lines:
+        steps.setdefault(line["step"], []).append(line)
+    first, last = min(steps, default=0), max(steps, default=0)
+    now = _pairs(steps.get(last, ()))
+    if not now:
+        return None
+    has_reference = "logp_chosen" in steps[last][0]
+    then: dict[tuple[Any, int], float] = {}
+    if has_reference:
+        then = {key: pair.reference for key, pair in now.items()}
+    elif first < last:
+        then = {key: pair.gap for key, pair in _pairs(steps[first]).items()}
+    turns = [_credit(now[key].gap) - _credit(gap) for key, gap in then.items() if key in now]
+    gained, lost = sum(turn > 0 for turn in turns), sum(turn < 0 for turn in turns)
+    margins = [pair.gap - pair.reference for pair in now.values()]
+    return PairAccuracy(
+        measure="log probability" if has_reference else "reward",
+        step=last,
+        before=wins(list(then.values())) if then else None,
+        before_step=first if then and not has_reference else None,
+        after=wins([pair.gap for pair in now.values()]),
+        gained=gained if then else None,
+        lost=lost if then else None,
+        p_value=sign_test(gained, lost) if then else None,
+        implicit=wins(margins) if has_reference else None,
+        margin=math.fsum(margins) / len(margins),
+        margin_interval=_interval(margins),
+        unmeasured=len(steps[last]) - len(now),
+    )
+
+
+def wins(gaps: Sequence[float]) -> Wins:
+    """How often a gap is above 0, where one of exactly 0 is a half; raises ZeroDivisionError without gaps."""
+    won = math.fsum(map(_credit, gaps))
+    ties = sum(gap == 0 for gap in gaps)
+    return Wins(n=len(gaps), won=won, ties=ties, share=won / len(gaps), interval=wilson(won, len(gaps)))
+
+
+def sign_test(gained: int, lost: int) -> float:
+    """How likely so uneven a split is by chance alone, both sides: McNemar's test, exact (1 where nothing turned)."""
+    n, fewer = gained + lost, min(gained, lost)
+    tail = math.fsum(
+        math.exp(math.lgamma(n + 1) - math.lgamma(k + 1) - math.lgamma(n - k + 1) - n * math.log(2))
+        for k in range(fewer + 1)
+    )
+    return min(1.0, 2 * tail)
+
+
+def _pairs(lines: Sequence[Mapping[str, Any]]) -> dict[tuple[Any, int], _Pair]:
+    """The measured pairs of one step by id, and by how many of that id came before."""
+    seen: Counter[Any] = Counter()
+    pairs = {}
+    for line in lines:
+        key = line["id"], seen[line["id"]]
+        seen[line["id"]] += 1
+        if "logp_chosen" in line:
+            gap, reference = _gap(line, "logp_"), _gap(line, "ref_logp_")
+        else:
+            gap, reference = _gap(line, "reward_"), 0.0
+        if gap is not None and reference is not None:
+            pairs[key] = _Pair(gap, reference)
+    return pairs
+
+
+def _gap(line: Mapping[str, Any], name: str) -> float | None:
+    """Chosen less rejected; None if either is no finite number, which JSON writes as null."""
+    chosen, rejected = line[f"{name}chosen"], line[f"{name}rejected"]
+    if chosen is None or rejected is None:
+        return None
+    gap = float(chosen - rejected)
+    return gap if math.isfinite(gap) else None
+
+
+def _credit(gap: float) -> float:
+    return 0.5 if gap == 0 else float(gap > 0)
+
+
+def _interval(values: Sequence[float]) -> tuple[float, float] | None:
+    """Of the mean: normal, 95 %."""
+    n = len(values)
+    if n < 2:
+        return None
+    mean = math.fsum(values) / n
+    half = Z95 * math.sqrt(math.fsum((value - mean) ** 2 for value in values) / (n - 1) / n)
+    return mean - half, mean + half
+
+
+# The whole
 
 
 class TrainSummary(Record):
@@ -29,30 +191,50 @@ class TrainSummary(Record):
     metrics: dict[str, float | None]  # at the end: loss and, with eval rows, those of the last evaluation
     notes: tuple[str, ...]
 
-    def lines(self) -> list[str]:
+    def lines(self) -> Iterator[str]:
         """The summary in words, for people."""
-        steps = counted(self.steps, "step")
-        told = [f"{self.folder}: {self.method}, {steps} on {counted(self.rows, 'row')} in {self.seconds:,.0f} s"]
-        told += [f"{name} {'no number' if value is None else f'{value:.4g}'}" for name, value in self._shown()]
-        told += [] if self.pairs is None else self.pairs.lines()
-        return told + [f"note: {note}" for note in self.notes]
-
-    def _shown(self) -> Iterator[tuple[str, float | None]]:
-        """The metrics that say something by themselves; training.json has all."""
-        names = {"loss": "loss", "eval_loss_before": "held-out loss before", "eval_loss": "held-out loss"}
-        if self.method == "kto":
-            names |= {"eval_rewards/chosen": "desirable: reward", "eval_rewards/rejected": "undesirable: reward"}
-        for name, told in names.items():
+        work = f"{counted(self.steps, 'step')} on {counted(self.rows, 'row')}"
+        yield f"{self.folder}: {self.method}, {work} in {self.seconds:,.0f} s"
+        shown = (("loss", "loss"), ("eval_loss_before", "held-out loss before"), ("eval_loss", "held-out loss"))
+        for name, words in (*shown, *METHODS[self.method].shown):
             if name in self.metrics:
-                yield told, self.metrics[name]
+                yield f"{words} {figure(self.metrics[name])}"
+        if self.pairs is not None:
+            yield from self.pairs.lines()
+        yield from (f"note: {note}" for note in self.notes)
+
+
+def figure(value: float | None) -> str:
+    """A metric in words; JSON has null for one that is no number."""
+    return "no number" if value is None else f"{value:.4g}"
+
+
+def evaluated(metrics: Iterable[str]) -> list[str]:
+    """The names among these that say something of an evaluation."""
+    return [name for name in metrics if name.startswith("eval_") and name not in UNUSED]
+
+
+def summary_of(folder: TrainFolder, **facts: Any) -> TrainSummary:
+    """The summary of a training: facts of its rows, and what its folder says of steps and metrics."""
+    lines = folder.metrics()
+    return TrainSummary(
+        folder=folder.path,
+        steps=max((line["step"] for line in lines), default=0),
+        metrics=last_metrics(lines),
+        pairs=pair_accuracy(folder.metrics(EVALS)),
+        **facts,
+    )
 
 
 def last_metrics(lines: Sequence[Mapping[str, Any]]) -> dict[str, float | None]:
     """Of the lines of metrics.jsonl the last loss and evaluation, and the one before the first step, if any."""
+    metrics = {}
     evals = [line for line in lines if "eval_loss" in line]
     losses = [line["loss"] for line in lines if "loss" in line]
-    metrics = {"loss": losses[-1]} if losses else {}
+    if losses:
+        metrics["loss"] = losses[-1]
     if len(evals) > 1 and evals[0]["step"] == 0:
         metrics["eval_loss_before"] = evals[0]["eval_loss"]
-    found = evals[-1] if evals else {}
-    return metrics | {name: found[name] for name in found if name.startswith("eval_") and name not in UNTOLD}
+    if evals:
+        metrics |= {name: evals[-1][name] for name in evaluated(evals[-1])}
+    return metrics

@@ -18,7 +18,7 @@ from cai.errors import InputError, UsageError
 from cai.records import Record
 from cai.sources import yamlfile
 from cai.texts.wording import nearest
-from cai.training.data.rows import Method
+from cai.training.setup.methods import METHODS, SPECIAL
 
 Origin = Literal["default", "config file", "flag", "data", "hardware", "resumed"]
 
@@ -49,6 +49,7 @@ FIXED = {
     "sync_ref_model": "the reference that moves is in no checkpoint, so resuming would go on with another",
     "model_init_kwargs": "the model is opened by cai", "ddp_find_unused_parameters": "it is decided",
 }  # fmt: skip
+NUMBERS = ("float", "int", "<class 'float'>", "<class 'int'>")  # types of arguments, as dataclasses write them
 
 
 def _number(value: Any) -> Any:
@@ -137,19 +138,13 @@ class TrainConfig(Record):
     trl: dict[str, Any] = Field(default_factory=dict, description="Any other argument of TRL's trainer, by its name.")
 
 
-OF_METHODS: dict[str, tuple[Method, ...]] = {  # keys that mean nothing to the others
-    "loss": ("dpo", "kto", "reward"), "beta": ("dpo", "kto"), "nll": ("dpo",), "reference": ("dpo", "kto"),
-    "packing": ("sft",),
-}  # fmt: skip
-
-
-def keys_of(method: Method) -> dict[str, FieldInfo]:
+def keys_of(method: str) -> dict[str, FieldInfo]:
     """The keys of the config that mean something to a method, by dotted name; arguments of TRL are not among them."""
     keys: dict[str, FieldInfo] = {}
     for name, field in TrainConfig.model_fields.items():
         if name == "lora":
             keys |= {f"lora.{inner}": part for inner, part in Lora.model_fields.items()}
-        elif name != "trl" and method in OF_METHODS.get(name, (method,)):
+        elif name != "trl" and name not in SPECIAL - set(METHODS[method].keys):
             keys[name] = field
     return keys
 
@@ -173,18 +168,18 @@ class Loaded:
         """Where the value of a dotted name came from."""
         return self.origins.get(name, "default")
 
-    def check(self, method: Method) -> None:
+    def check(self, method: str) -> None:
         """UsageError for a key that is set and means nothing to `method`."""
-        if method != "sft" and self.config.lora.dropout and self.config.trl.get("disable_dropout", True):
+        drops_out = METHODS[method].dropout or not self.config.trl.get("disable_dropout", True)
+        if self.config.lora.dropout and not drops_out:
             raise UsageError(
                 f"lora.dropout ({self.origin('lora.dropout')}) has no effect on {method}, where TRL switches dropout "
                 "off; leave it out, or set trl.disable_dropout to false"
             )
-        for name, methods in OF_METHODS.items():
-            if getattr(self.config, name) is not None and method not in methods:
-                raise UsageError(
-                    f"{name} ({self.origin(name)}) is of {' and '.join(methods)}, not of {method}: leave it out"
-                )
+        for key in sorted(SPECIAL - set(METHODS[method].keys)):
+            if getattr(self.config, key) is not None:
+                methods = " and ".join(name for name, other in METHODS.items() if key in other.keys)
+                raise UsageError(f"{key} ({self.origin(key)}) is of {methods}, not of {method}: leave it out")
 
 
 def load_config(path: str | Path | None = None, flags: Mapping[str, Any] | None = None) -> Loaded:
@@ -262,32 +257,42 @@ def _yaml(value: Any) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
-def trl_arguments(loaded: Loaded, method: Method, known: Mapping[str, Any]) -> dict[str, Any]:
+def trl_arguments(loaded: Loaded, method: str, known: Mapping[str, Any]) -> dict[str, Any]:
     """What stands under `trl:`, checked; known: the trainer's arguments, as the fields of their dataclass.
 
-    Raises InputError with the line, or UsageError where a flag gave it, for a name that the trainer does not have, that
+    Raises InputError with the line, or UsageError if a flag gave it, for a name that the trainer does not have, that
     has a key of ours, that would break what is promised, or whose value is of another type.
     """
-    found = {}
-    for name, given in loaded.config.trl.items():
-        ours = OURS.get(name)
-        value, problem = given, None
-        if ours is not None and method in OF_METHODS.get(ours, (method,)):
-            problem = f"trl.{name} is set by the key {ours!r}"
-        elif name in FIXED:
-            problem = f"trl.{name} cannot be set: {FIXED[name]}"
-        elif name not in known:
-            problem = f"TRL's trainer has no argument {name!r}; {nearest(name, known)}"
-        else:
-            value = _number(given) if "float" in str(known[name].type) and isinstance(given, str) else given
-            number = isinstance(value, int | float) and not isinstance(value, bool)
-            if not number and str(known[name].type) in ("float", "int", "<class 'float'>", "<class 'int'>"):
-                problem = f"trl.{name} is {given!r}, not a number"
-            elif number and not math.isfinite(value):
-                problem = f"trl.{name} is {given!r}, not a finite number"
+    arguments = {}
+    for name, value in loaded.config.trl.items():
+        problem = _problem_with_name(name, method, known)
+        if problem is None:
+            kind = str(known[name].type)
+            if isinstance(value, str) and "float" in kind:
+                value = _number(value)
+            problem = _problem_with_value(name, value, kind)
+        if problem is not None and loaded.origin(f"trl.{name}") == "config file":
+            raise InputError(problem, loaded.path, (loaded.lines or {}).get(name))
         if problem is not None:
-            if loaded.origin(f"trl.{name}") == "config file":
-                raise InputError(problem, loaded.path, (loaded.lines or {}).get(name))
             raise UsageError(problem)
-        found[name] = value
-    return found
+        arguments[name] = value
+    return arguments
+
+
+def _problem_with_name(name: str, method: str, known: Mapping[str, Any]) -> str | None:
+    ours = OURS.get(name)
+    if ours is not None and ours not in SPECIAL - set(METHODS[method].keys):
+        return f"trl.{name} is set by the key {ours!r}"
+    if name in FIXED:
+        return f"trl.{name} cannot be set: {FIXED[name]}"
+    if name in known:
+        return None
+    return f"TRL's trainer has no argument {name!r}; {nearest(name, known)}"
+
+
+def _problem_with_value(name: str, value: Any, kind: str) -> str | None:
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return None if math.isfinite(value) else f"trl.{name} is {value!r}, not a finite number"
+    if kind in NUMBERS:
+        return f"trl.{name} is {value!r}, not a number"
+    return None

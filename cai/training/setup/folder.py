@@ -1,8 +1,7 @@
 """The folder of a training: what it is, how far it came, and what it measured.
 
 `training.json` holds identity, provenance and results, `metrics.jsonl` a line a step, `eval.jsonl` a line for each row
-that was evaluated, `dropped.jsonl` one for each that does not train, `checkpoints/` what resuming needs. Knows files;
-nothing of models or trainers.
+that was evaluated, `dropped.jsonl` one for each that does not train, `checkpoints/` what resuming needs.
 """
 
 from __future__ import annotations
@@ -11,33 +10,34 @@ import errno
 import os
 import shutil
 import zipfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import IO, Any
 
 import orjson
 
 from cai.errors import RunError
-from cai.folder.files import take_lock, unwritable, write_atomically
+from cai.folder.files import differences, take_lock, unwritable, write_atomically
 
 RECORD, METRICS, EVALS, CHECKPOINTS = "training.json", "metrics.jsonl", "eval.jsonl", "checkpoints"
 DROPPED = "dropped.jsonl"
 SCHEMA = 1
 LOCK = ".lock"
-# Metrics of an evaluation that nobody asks for later.
-UNTOLD = ("eval_runtime", "eval_samples_per_second", "eval_steps_per_second", "eval_num_tokens")
+KINDS: dict[str, Any] = {"identity": dict, "finished": bool, "seconds": (int, float)}  # of what training.json has
 
 
 class TrainFolder:
     """An output folder; identity: everything that decides which weights come out.
 
-    writes: of several processes that train together, whether this is the one that writes. Raises RunError where the
+    writes: of several processes that train together, whether this is the one that writes. Raises RunError if the
     folder is in use, holds another training or something else, or cannot be written.
     """
 
     def __init__(self, path: Path, identity: Mapping[str, Any], *, writes: bool = True) -> None:
-        self.path, self.identity, self._writes = path, orjson.loads(orjson.dumps(identity)), writes
+        self.path = path
+        self.identity = orjson.loads(orjson.dumps(identity))
         self.record: dict[str, Any] = {}
+        self._writes = writes
         self._lock: IO[bytes] | None = None
         try:
             path.mkdir(parents=True, exist_ok=True)
@@ -63,42 +63,50 @@ class TrainFolder:
 
     def _check_ours(self) -> None:
         """RunError for a folder of something else, before anything is written there."""
-        own = (LOCK, RECORD, f"{RECORD}.part")  # a kill may leave the lock and the part alone
+        own = {LOCK, f"{RECORD}.part"}  # all that a kill may leave
         names = {path.name for path in self.path.iterdir()}
-        if RECORD not in names and names - set(own):
+        if RECORD not in names and names - own:
             raise RunError(f"{self.path} holds something else (no {RECORD}): choose another --out")
 
     def _open(self) -> None:
         if not (self.path / RECORD).exists():
-            return self.write(schema=SCHEMA, identity=self.identity, finished=False, seconds=0.0)
+            self._start()
+            return
         self.record = self._read()
-        changed = list(_differences(self.record["identity"], self.identity))
-        if changed and not self.record["finished"] and self.last_checkpoint() is None:
-            if self._writes:
-                (self.path / METRICS).unlink(missing_ok=True)  # nothing was learnt there that could be lost
-            self.record = {}
-            return self.write(schema=SCHEMA, identity=self.identity, finished=False, seconds=0.0)
-        if changed:
+        changes = differences(self.record["identity"], self.identity)
+        if not changes:
+            return
+        if self.record["finished"] or self.last_checkpoint() is not None:
             raise RunError(
-                f"{self.path} holds another training: {'; '.join(changed[:5])}; choose another --out, or use the same "
+                f"{self.path} holds another training: {'; '.join(changes[:5])}; choose another --out, or use the same "
                 "data, model and config to resume it"
             )
+        if self._writes:
+            (self.path / METRICS).unlink(missing_ok=True)  # without a checkpoint nothing is lost
+        self._start()
+
+    def _start(self) -> None:
+        self.record = {}
+        self.write(schema=SCHEMA, identity=self.identity, finished=False, seconds=0.0)
 
     def _read(self) -> dict[str, Any]:
         path = self.path / RECORD
         try:
-            found = orjson.loads(path.read_bytes())
+            record = orjson.loads(path.read_bytes())
         except ValueError:
             raise self.damaged() from None
-        if not isinstance(found, dict):
+        if not isinstance(record, dict):
             raise self.damaged()
-        if (schema := found.get("schema")) != SCHEMA:
+        schema = record.get("schema")
+        if schema != SCHEMA:
             raise RunError(f"{path} has schema {schema!r}, of another release of cai-toolkit: choose another --out")
-        kinds: dict[str, Any] = {"identity": dict, "finished": bool, "seconds": (int, float), "settled": dict}
-        kinds |= {"summary": dict} if found.get("finished") else {}
-        if not all(isinstance(({"settled": {}} | found).get(name), kind) for name, kind in kinds.items()):
+        if not all(isinstance(record.get(name), kind) for name, kind in KINDS.items()):
             raise self.damaged()
-        return found
+        if not isinstance(record.get("settled", {}), dict):
+            raise self.damaged()
+        if record["finished"] and not isinstance(record.get("summary"), dict):
+            raise self.damaged()
+        return record
 
     def damaged(self) -> RunError:
         """The error for a training.json that cannot be what was written."""
@@ -108,26 +116,23 @@ class TrainFolder:
     def write(self, **facts: Any) -> None:
         """Put facts into training.json."""
         self.record |= facts
-        if not self._writes:
-            return
-        data = orjson.dumps(
-            self.record, option=orjson.OPT_INDENT_2 | orjson.OPT_NON_STR_KEYS | orjson.OPT_APPEND_NEWLINE
-        )
-        write_atomically(self.path / RECORD, data)
+        if self._writes:
+            options = orjson.OPT_INDENT_2 | orjson.OPT_NON_STR_KEYS | orjson.OPT_APPEND_NEWLINE
+            write_atomically(self.path / RECORD, orjson.dumps(self.record, option=options))
 
     def last_checkpoint(self) -> Path | None:
         """The last whole checkpoint; those that a kill left half are removed."""
-        found = sorted(self._checkpoints(), key=lambda path: int(path.name.rpartition("-")[2]))
-        while found and not _whole(found[-1]):
-            half = found.pop()
-            if self._writes:
-                shutil.rmtree(half)
-        return found[-1] if found else None
-
-    def _checkpoints(self) -> Iterator[Path]:
+        checkpoints = {}
         for path in (self.path / CHECKPOINTS).glob("checkpoint-*"):
-            if path.name.rpartition("-")[2].isdigit():
-                yield path
+            step = path.name.rpartition("-")[2]
+            if step.isdigit():
+                checkpoints[int(step)] = path
+        for _, path in sorted(checkpoints.items(), reverse=True):
+            if _whole(path):
+                return path
+            if self._writes:
+                shutil.rmtree(path)
+        return None
 
     def rewind(self, step: int) -> int:
         """Forget the metrics after a step (-1: all): they come again; returns how many whole lines were damaged."""
@@ -137,8 +142,13 @@ class TrainFolder:
         for name in (METRICS, EVALS):
             path = self.path / name
             lines = path.read_bytes().splitlines(keepends=True) if path.exists() else []
-            kept = [line for line in lines if (at := _step(line)) is not None and at <= step]
-            damaged += sum(_step(line) is None for line in lines if line.endswith(b"\n"))
+            kept = []
+            for line in lines:
+                at = _step(line)
+                if at is None:
+                    damaged += line.endswith(b"\n")
+                elif at <= step:
+                    kept.append(line)
             if name == METRICS or lines:
                 write_atomically(path, b"".join(kept))
         return damaged
@@ -164,14 +174,16 @@ class TrainFolder:
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:
-    """The rows of a file of this folder, none where it was not written; RunError for a line that is damaged."""
-    found = []
-    for number, line in enumerate(path.read_bytes().splitlines() if path.exists() else [], start=1):
+    """The rows of a file of this folder, none if it was not written; RunError for a line that is damaged."""
+    if not path.exists():
+        return []
+    rows = []
+    for number, line in enumerate(path.read_bytes().splitlines(), start=1):
         try:
-            found.append(orjson.loads(line))
+            rows.append(orjson.loads(line))
         except ValueError:
             raise RunError(f"{path}: line {number} is damaged: delete that line, and use the same command") from None
-    return found
+    return rows
 
 
 def _step(line: bytes) -> int | None:
@@ -185,20 +197,17 @@ def _step(line: bytes) -> int | None:
 def _whole(checkpoint: Path) -> bool:
     """Whether all that resuming needs is there and has its end: transformers goes on without what is missing."""
     names = [path.name for path in checkpoint.iterdir()]
-    needed = ("trainer_state.json", "scheduler", "optimizer", "rng_state")
     weights = any(name.endswith(".safetensors") or name.startswith("pytorch_model") for name in names)
-    there = weights and all(any(name.startswith(part) for name in names) for part in needed)
-    return there and all(_ends(path) for path in checkpoint.iterdir() if path.is_file())
+    for part in ("trainer_state.json", "scheduler", "optimizer", "rng_state"):
+        if not any(name.startswith(part) for name in names):
+            return False
+    return weights and all(_ends(path) for path in checkpoint.iterdir() if path.is_file())
 
 
 def _ends(path: Path) -> bool:
     """Whether a file of a checkpoint was written to its end, by what stands at the end of its kind of file."""
     if path.suffix == ".json":
-        try:
-            found = orjson.loads(path.read_bytes())
-        except ValueError:
-            return False
-        return path.name != "trainer_state.json" or (isinstance(found, dict) and "global_step" in found)
+        return _is_json(path)
     if path.suffix == ".safetensors":
         from safetensors import SafetensorError, safe_open
 
@@ -210,14 +219,11 @@ def _ends(path: Path) -> bool:
     return path.suffix not in (".pt", ".pth") or zipfile.is_zipfile(path)
 
 
-def _differences(before: Any, now: Any, name: str = "") -> Iterator[str]:
-    if isinstance(before, dict) and isinstance(now, dict):
-        for key in dict.fromkeys([*before, *now]):
-            yield from _differences(before.get(key), now.get(key), f"{name}.{key}".lstrip("."))
-    elif before != now:
-        yield f"{name} was {_short(before)} and is {_short(now)}"
-
-
-def _short(value: Any) -> str:
-    shown = orjson.dumps(value).decode()
-    return shown if len(shown) <= 60 else shown[:57] + "…"
+def _is_json(path: Path) -> bool:
+    try:
+        content = orjson.loads(path.read_bytes())
+    except ValueError:
+        return False
+    if path.name == "trainer_state.json":
+        return isinstance(content, dict) and "global_step" in content
+    return True

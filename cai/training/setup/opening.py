@@ -1,21 +1,28 @@
-"""What a training starts from, opened: tokenizer, weights and size of a base model, and the machine to train on.
-
-Which files that are is `models.bases`'. Knows transformers and peft; nothing of rows or trainers.
-"""
+"""What a training starts from, opened: tokenizer, weights and size of a base model, the machine, and its processes."""
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar, cast
 
 from cai.errors import UsageError
 from cai.sources.files import path_of
+from cai.training.setup.config import Lora
 from cai.training.setup.plan import Machine, Shape
 from cai.weights.bases import Base as Base
 from cai.weights.bases import find_base as find_base
-from cai.weights.loading import load_config, load_model, load_tokenizer, reasons
+from cai.weights.loading import end_tokens, load_config, load_model, load_tokenizer, reasons
 from cai.weights.vendors import need
+
+T = TypeVar("T")
 
 
 def need_train(what: str = "training") -> None:
@@ -24,9 +31,9 @@ def need_train(what: str = "training") -> None:
 
 
 def open_tokenizer(base: Base, chat_template: str | None, *, chats: bool) -> Any:
-    """The tokenizer, an adapter's own where it has one, with the chat template of a file where one is named.
+    """The tokenizer, an adapter's own if it has one, with the chat template of a file if one is named.
 
-    chats: whether rows need a template. Raises UsageError where there is none for them.
+    chats: whether rows need a template. Raises UsageError if they do and there is none.
     """
     words = load_tokenizer(base)
     if chat_template is not None:
@@ -49,11 +56,10 @@ def ends_of(base: Base, tokenizer: Any) -> frozenset[int]:
     at = base.commit or "main"
     with reasons(base.spec):
         try:
-            given = GenerationConfig.from_pretrained(base.place, revision=at).eos_token_id
+            config = GenerationConfig.from_pretrained(base.place, revision=at)
         except OSError:  # not every model has one
-            given = getattr(AutoConfig.from_pretrained(base.place, revision=at).get_text_config(), "eos_token_id", None)
-    ids = [*(given if isinstance(given, list) else [given]), tokenizer.eos_token_id]
-    return frozenset(token for token in ids if token is not None)
+            config = AutoConfig.from_pretrained(base.place, revision=at).get_text_config()
+    return frozenset(end_tokens(config, tokenizer))
 
 
 def shape_of(base: Base) -> Shape:
@@ -88,6 +94,20 @@ def open_model(base: Base, dtype: str, attention: str, kind: Any = None, **more:
     return model
 
 
+def new_adapter(lora: Lora, task: str, base: Base) -> Any:
+    """The config of a LoRA adapter on a base model; task: the kind of model, in peft's words."""
+    from peft import LoraConfig
+
+    return LoraConfig(
+        r=lora.rank,
+        lora_alpha=lora.alpha,
+        lora_dropout=lora.dropout,
+        task_type=task,
+        target_modules=lora.targets if isinstance(lora.targets, str) else list(lora.targets),
+        revision=base.commit,
+    )
+
+
 def finite(folder: Path) -> bool:
     """Whether all weights of a folder's safetensors are numbers."""
     from safetensors import safe_open
@@ -108,14 +128,112 @@ def this_machine() -> Machine:
         free, _ = torch.cuda.mem_get_info()
         flash = importlib.util.find_spec("flash_attn") is not None
         return Machine("cuda", torch.cuda.get_device_name(), free, torch.cuda.is_bf16_supported(), flash, devices)
-    # Emulated where there are no instructions for it, bfloat16 is slower than float32. The two tests are torch's own.
-    fast = any(getattr(torch.cpu, name, bool)() for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported"))
-    name = "a CPU with bfloat16 instructions" if fast else "a CPU without bfloat16 instructions"
-    return Machine(
-        "cpu",
-        name,
-        importlib.import_module("psutil").virtual_memory().available // devices,
-        fast,
-        flash_attention=False,
-        devices=devices,
-    )
+    # Emulated without instructions for it, bfloat16 is slower than float32. The two tests are torch's own.
+    tests = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
+    fast = any(getattr(torch.cpu, name, bool)() for name in tests)
+    name = f"a CPU {'with' if fast else 'without'} bfloat16 instructions"
+    free = importlib.import_module("psutil").virtual_memory().available // devices
+    return Machine("cpu", name, free, fast, flash_attention=False, devices=devices)
+
+
+# Processes
+
+
+@dataclass(frozen=True, slots=True)
+class Processes:
+    """Those that train together, as `accelerate launch` started them; one alone is the usual case."""
+
+    index: int = 0
+    count: int = 1
+
+    @property
+    def first(self) -> bool:
+        """Whether this is the one that tells and writes."""
+        return self.index == 0
+
+    def wait(self) -> None:
+        """Go on when all are here."""
+        if self.count > 1:
+            from accelerate import PartialState
+
+            PartialState().wait_for_everyone()
+
+    @contextmanager
+    def first_goes_first(self) -> Iterator[None]:
+        """The others enter when the first one has left."""
+        if not self.first:
+            self.wait()
+        yield
+        if self.first:
+            self.wait()
+
+    def agree(self, value: T) -> T:
+        """The first one's value, for all."""
+        if self.count == 1:
+            return value
+        from accelerate.utils import broadcast_object_list
+
+        return cast(T, broadcast_object_list([value])[0])
+
+    def any(self, wish: bool) -> bool:
+        """Whether one of them wishes it."""
+        if self.count == 1:
+            return wish
+        import torch
+        from accelerate import PartialState
+
+        wishes = torch.tensor([int(wish)], device=PartialState().device)
+        torch.distributed.all_reduce(wishes)
+        return bool(wishes.item())
+
+
+def join_processes() -> Processes:
+    """Join the processes that this one was launched with, if any."""
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+        return Processes()
+    import torch
+    from accelerate import PartialState
+
+    state = PartialState(cpu=not torch.cuda.is_available())
+    return Processes(state.process_index, state.num_processes)
+
+
+class Stopper:
+    """Ctrl-C as a wish: `asked` is set, and the training stops after its step; a second one interrupts at once.
+
+    Of several processes a second one changes nothing: their launcher passes on the one that the terminal sent to all.
+    """
+
+    def __init__(self, tell: Callable[[str], None], processes: Processes) -> None:
+        self.asked = False
+        self._tell = tell
+        self._processes = processes
+
+    def agreed(self) -> bool:
+        """Whether the training is to stop: all processes stop after the same step."""
+        self.asked = self._processes.any(self.asked)
+        return self.asked
+
+    @contextmanager
+    def listening(self) -> Iterator[None]:
+        """Take Ctrl-C; in another thread than the main one, where Python gives no signals, leave it as it is."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        before = signal.getsignal(signal.SIGINT)
+
+        def ask(number: int, frame: Any) -> None:
+            first = not self.asked
+            self.asked = True
+            more = ""
+            if self._processes.count == 1:
+                signal.signal(signal.SIGINT, before)
+                more = "; Ctrl-C again stops at once and loses the steps since the last checkpoint"
+            if first:
+                self._tell(f"stopping after this step{more}")
+
+        signal.signal(signal.SIGINT, ask)
+        try:
+            yield
+        finally:
+            signal.signal(signal.SIGINT, before)

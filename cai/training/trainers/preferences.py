@@ -1,192 +1,279 @@
-"""Rows of the methods `dpo`, `kto` and `reward` for TRL, and what their losses are told.
+"""What the trainers of preferences share: rows on disk for TRL, a column of ours in every batch, evaluations by row.
 
-TRL tokenises these rows itself, from the disk, where it also keeps the reference's log-probabilities. Knows losses and
-TRL's trainers; nothing of the order of things.
+On disk, TRL finds what it computed from the rows again: its reference log-probabilities belong to a file, and rows in
+memory have none. With the rows in one folder, the same command computes them once, and several processes share them.
+TRL is given token ids, as it would make them itself.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+import hashlib
+import shutil
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, ClassVar
 
-from cai.errors import UsageError
-from cai.texts.wording import nearest
-from cai.training.data.dataset import TrainingData
-from cai.training.data.files import Drop
-from cai.training.data.masks import Masker, Unfit
-from cai.training.data.rows import TrainingRow, named
-from cai.training.setup.config import Loaded
-from cai.training.setup.plan import Plan, Setting
-from cai.training.trainers.arguments import trl_config
-from cai.training.trainers.losses import ANCHORED, NLL_WEIGHT, SMOOTHED, SOFT, flip_rate, known, with_nll
-from cai.training.trainers.preference_rows import Length, measured, on_disk, record_of
-from cai.training.trainers.soft_labels import Asked, Heard, Labels, dpo_trainer, kto_trainer, reward_trainer
+import orjson
 
-CHOICES = {"kto": ("kto", "apo_zero_unpaired"), "reward": ("soft", "margin", "hard")}
+from cai.errors import InputError, MissingExtra, UsageError
+from cai.training.data.tokens import Encoded, Rows
+from cai.training.setup.methods import METHODS, unknown_loss
+from cai.training.setup.plan import Setting
+from cai.training.trainers.loop import Guarded
+
+P, ROW = "p_chosen", "row"  # ROW: the row's number, by which a loss that is no number is reported
+OURS = (P, ROW)
+PART = 256  # rows: two minutes of 135M parameters on a CPU
 BETA = 0.1  # Rafailov et al. 2023 (arXiv 2305.18290), appendix B; TRL's default for kto, too
 
+OnReference = Callable[[int], None]  # how many rows the reference was asked for, before the first step
+OnEval = Callable[[int, list[dict[str, Any]]], None]  # the step, and what each row gave when it was evaluated
 
-class Preferences:
-    """The rows of one method, measured; `drops` are those that no length could save.
 
-    rows: the folder where they lie for TRL. Raises UsageError for a loss that the method or its rows do not have.
-    """
+class Preferences(Rows):
+    """Rows of preferences: of pairs, or of single replies."""
 
-    before = False  # a reference knows no gap, and a new head nothing
+    columns: ClassVar[tuple[str, ...]] = ("chosen_ids", "rejected_ids")  # of TRL, one for each reply
+    soft: ClassVar[tuple[str, ...]] = ()  # losses that read p_chosen
+    joined: ClassVar[bool] = False  # whether TRL takes each reply with the prompt before it
 
-    def __init__(self, data: TrainingData, loaded: Loaded, tokenizer: Any, ends: Iterable[int], rows: Path) -> None:
-        assert data.method != "sft"
-        self.data, self.loaded, self.drops = data, loaded, list[Drop]()
-        self.method: Literal["dpo", "kto", "reward"] = data.method
-        self._tokenizer, self._masker, self._rows = tokenizer, Masker(tokenizer, ends), rows
-        self.loss, told = self._choose()
-        self.settings = (told, *self._of_loss())
-        self._whole, self._held = self._measure(data.train, 0), self._measure(data.eval, -1)
-        self.train: list[TrainingRow] = []
-        self.eval: list[TrainingRow] = []
-
-    # Rows
-
-    @property
-    def lengths(self) -> list[int]:
-        """Tokens of each row that trains, with its longest reply."""
-        return [length.whole for _, length in self._whole]
-
-    @property
-    def held(self) -> int:
-        """How many rows there are to evaluate."""
-        return len(self._held)
-
-    def _measure(self, rows: Sequence[TrainingRow], file: int) -> list[tuple[TrainingRow, Length]]:
-        """The rows in tokens; those that the chat template cannot show are dropped, as `sft` drops them."""
-        chosen = self._masker.encode((row.id, row.prompt, row.reply) for row in rows)
-        other = self._masker.encode((row.id, row.prompt, row.rejected or row.reply) for row in rows)
-        found = []
-        for row, *shown in zip(rows, chosen, other, strict=True):
-            unfit = next((each for each in shown if isinstance(each, Unfit)), None)
-            if unfit is None:
-                found.append((row, measured(record_of(row), self._tokenizer, self.method)))
-            else:
-                self.drops.append(Drop(self.data.files[file][0], 0, "bad_input", f"{named(row.id)}: {unfit.why}"))
-        return found
-
-    def cut(self, plan: Plan) -> list[Drop]:
-        """Put the rows that TRL would take at the plan's length into `train` and `eval`; the others are dropped."""
-        drops: list[Drop] = []
-        self.train = list(self._cut(self._whole, plan.max_length, 0, drops))
-        self.eval = list(self._cut(self._held, plan.max_length, -1, drops))
-        return drops
-
-    def _cut(
-        self, rows: Iterable[tuple[TrainingRow, Length]], limit: int, file: int, drops: list[Drop]
-    ) -> Iterable[TrainingRow]:
-        for row, length in rows:
-            if length.dropped(limit, self.method):
-                told = f"{length.whole:,} tokens exceed {limit:,}, and a cut reply has no reward"
-                if self.method != "reward":
-                    told = f"its prompt of {length.prompt:,} tokens leaves no room in {limit:,}"
-                drops.append(Drop(self.data.files[file][0], 0, "too_long", f"{named(row.id)}: {told}"))
-            else:
-                yield row
-
-    def name(self, place: int) -> str:
-        """The id of a row that trains."""
-        return self.train[place].id
-
-    # The loss
+    def settle(self) -> Iterator[Setting]:
+        self.loss, setting = self._choose()
+        yield setting
 
     def _choose(self) -> tuple[str, Setting]:
-        given = self.loaded.config.loss
+        name, method = self.data.method, METHODS[self.data.method]
+        wanted = self.loaded.config.loss
+        if wanted is not None:
+            if wanted not in method.losses:
+                raise unknown_loss(name, wanted)
+            return wanted, Setting("loss", wanted, self.loaded.origin("loss"))
+        if not method.soft_loss:
+            return method.loss, Setting("loss", method.loss, "default")
         rows = (*self.data.train, *self.data.eval)
-        judged = sum(row.p_chosen is not None for row in rows)
-        if given is not None:
-            self._check(given)
-            return given, Setting("loss", given, self.loaded.origin("loss"))
-        if self.method == "kto":
-            return "kto", Setting("loss", "kto", "default")
-        soft, hard = ("cdpo", "sigmoid") if self.method == "dpo" else ("soft", "hard")
-        if judged == len(rows):
-            return soft, Setting("loss", soft, "data", "every pair has p_chosen")
-        why = f"{len(rows) - judged:,} of {len(rows):,} pairs have no p_chosen"
-        return hard, Setting("loss", hard, "data", why)
+        unjudged = sum(row.p_chosen is None for row in rows)
+        if not unjudged:
+            return method.soft_loss, Setting("loss", method.soft_loss, "data", "every pair has p_chosen")
+        why = f"{unjudged:,} of {len(rows):,} pairs have no p_chosen"
+        return method.loss, Setting("loss", method.loss, "data", why)
 
-    def _check(self, name: str) -> None:
-        if self.method == "dpo":
-            return known(name)
-        choices = CHOICES[self.method]
-        if name not in choices:
-            raise UsageError(f"no loss of {self.method} is called {name!r}; {nearest(name, choices)}")
+    def beta(self) -> Setting:
+        """How near the reference the model stays."""
+        beta = self.loaded.config.beta
+        return Setting("beta", BETA if beta is None else beta, self.loaded.origin("beta"))
 
-    def _of_loss(self) -> Iterable[Setting]:
-        config, origin = self.loaded.config, self.loaded.origin
-        if self.method == "reward":
-            return
-        beta = BETA if config.beta is None else config.beta
-        yield Setting("beta", beta, origin("beta"))
-        if self.method == "dpo":
-            weight = config.nll if config.nll is not None else 0.0 if self.loss in ANCHORED else NLL_WEIGHT
-            why = "" if config.nll is not None else f"of {self.loss}, which sees the difference of two replies alone"
-            yield Setting("nll", weight, origin("nll"), why if weight else "")
-            if self.loss in SMOOTHED:
-                yield self._smoothing()
+    def reference(self) -> Setting:
+        """When the reference's log-probabilities are computed."""
+        config = self.loaded.config
         if config.reference is not None:
-            yield Setting("reference", config.reference, origin("reference"))
-            return
+            return Setting("reference", config.reference, self.loaded.origin("reference"))
         # Once costs a pass over the rows, as one epoch does; then every further epoch and evaluation is free, and with
         # all weights training a second model leaves the memory.
-        once = config.epochs > 1 or config.full or bool(self.data.eval)
-        why = "asked again in later epochs, evaluations or sessions" if once else "every row is seen once"
-        yield Setting("reference", "once" if once else "each_step", "data", why)
+        if config.epochs > 1 or config.full or self.data.eval:
+            return Setting("reference", "once", "data", "asked again in later epochs, evaluations or sessions")
+        return Setting("reference", "each_step", "data", "every row is seen once")
 
-    def _smoothing(self) -> Setting:
-        given = self.loaded.config.trl.get("label_smoothing")
-        if given is not None:
-            return Setting("label_smoothing", given, self.loaded.origin("trl.label_smoothing"))
-        labels = [row.p_chosen for row in self.data.train if row.p_chosen is not None]
-        if len(labels) == len(self.data.train):
-            rate = round(flip_rate(labels), 4)
-            return Setting(
-                "label_smoothing", rate, "data", "labels that are expected to be wrong: the mean of 1 − p_chosen"
-            )
-        if self.loss == "robust":
-            raise UsageError(
-                "robust needs the share of wrong labels, and not all pairs have p_chosen: set trl.label_smoothing"
-            )
-        return Setting("label_smoothing", 0.0, "default")
-
-    def _settled(self, name: str) -> Any:
+    def settled(self, name: str) -> Any:
+        """The value of a setting."""
         return next(setting.value for setting in self.settings if setting.name == name)
 
-    # The trainer
+    def datasets(self) -> dict[str, Any]:
+        """The rows that train and those to evaluate, for TRL."""
+        certain = self.loss not in self.soft
+        held = on_disk(self.eval, self.folder, self.columns, joined=self.joined) if self.eval else None
+        train = on_disk(self.train, self.folder, self.columns, joined=self.joined, certain=certain)
+        return {"train_dataset": train, "eval_dataset": held}
 
-    def model(self, open_model: Any) -> Any:
-        """The model that trains, from the opener of language models; a reward model gets a new head for its number."""
-        if self.method != "reward":
-            return open_model()
-        from transformers import AutoModelForSequenceClassification
 
-        return open_model(AutoModelForSequenceClassification, num_labels=1)
+def on_disk(
+    rows: Sequence[Encoded], folder: Path, columns: Sequence[str], *, joined: bool = False, certain: bool = False
+) -> Any:
+    """The rows as a dataset under `folder`, with a column for each reply, and with `row`, their place from 0.
 
-    def lora(self) -> dict[str, Any]:
-        """What an adapter's config says of the model."""
-        return {"task_type": "SEQ_CLS" if self.method == "reward" else "CAUSAL_LM"}  # peft trains a head whole
+    joined: the columns hold the prompt with the reply. certain: a pair that nobody judged counts as certain, p_chosen
+    1; else its p_chosen stays null, which a loss of soft labels refuses. The same rows are written once; of several
+    processes that call it, all take what the first wrote. UsageError for rows of plain text among conversations, which
+    are not one kind of dataset.
+    """
+    try:
+        from datasets import Dataset, load_from_disk
+    except ImportError as error:
+        raise MissingExtra("training", "train") from error
+    plain = [row.row.id for row in rows if isinstance(row.row.prompt, str)]
+    if 0 < len(plain) < len(rows):
+        raise UsageError(
+            f"the prompt of {plain[0]} is plain text and others are conversations: train on one kind at once"
+        )
+    table = {
+        "id": [row.row.id for row in rows],
+        ROW: list(range(len(rows))),
+        "prompt_ids": [row.prompt for row in rows],
+    }
+    for place, column in enumerate(columns):
+        replies = [row.replies[place] for row in rows]
+        table[column] = [row.prompt + reply for row, reply in zip(rows, replies, strict=True)] if joined else replies
+    if len(columns) > 1:
+        table[P] = [1.0 if certain and row.row.p_chosen is None else row.row.p_chosen for row in rows]
+        table["margin"] = [row.row.margin for row in rows]
+    else:
+        table["label"] = [row.row.label for row in rows]
+    name = hashlib.sha256(orjson.dumps(table)).hexdigest()[:16]
+    path = folder / f"rows-{name}"
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        part = Path(tempfile.mkdtemp(prefix=f"{path.name}.", dir=path.parent))
+        Dataset.from_dict(table).save_to_disk(part)
+        _take_name(part, path)
+    return load_from_disk(path)
 
-    def trainer(self, plan: Plan, told: Mapping[str, Any], heard: Heard, asked: Asked, **given: Any) -> Any:
-        """TRL's trainer over the rows; told: arguments that all methods share; heard: gets what eval rows gave."""
-        given |= {
-            "asked": asked,
-            "train_dataset": on_disk(self.train, self._rows, certain=self.loss not in (*SOFT, "soft")),
-            "eval_dataset": on_disk(self.eval, self._rows) if self.eval else None,
-        }
-        made = trl_config(self.method)
-        args: dict[str, Any] = {"max_length": plan.max_length}
-        if self.method == "reward":
-            return reward_trainer(args=made(**args | dict(told)), labels=cast(Labels, self.loss), heard=heard, **given)
-        args |= {"beta": self._settled("beta"), "precompute_ref_log_probs": self._settled("reference") == "once"}
-        if self.method == "kto":
-            return kto_trainer(args=made(loss_type=self.loss, **args | dict(told)), **given)
-        args["loss_type"], args["loss_weights"] = with_nll(self.loss, self._settled("nll"))
-        if self.loss in SMOOTHED:
-            args["label_smoothing"] = self._settled("label_smoothing")
-        return dpo_trainer(args=made(**args | dict(told)), heard=heard, **given)
+
+def _take_name(part: Path, path: Path) -> None:
+    """Rename a folder, unless another process was the first to do so."""
+    try:
+        part.rename(path)
+    except OSError:
+        shutil.rmtree(part)
+        if not path.exists():
+            raise
+
+
+def each(dataset: Any, change: Callable[[Any], Any]) -> Any:
+    """`change` of an eval dataset as TRL takes it: None, one, or several by name."""
+    if isinstance(dataset, dict):
+        return {name: change(part) for name, part in dataset.items()}
+    return None if dataset is None else change(dataset)
+
+
+def without(dataset: Any, names: Sequence[str]) -> Any:
+    """The dataset without these columns, if it has them."""
+    return dataset.remove_columns([name for name in names if name in dataset.column_names])
+
+
+def need_probabilities(dataset: Any, who: str) -> None:
+    """UsageError or InputError for rows without `p_chosen`; who: reads it."""
+    if P not in dataset.column_names:
+        raise UsageError(f"{who} reads p_chosen of every row, and the rows have none: label them, or choose another")
+    ids = dataset["id"] if "id" in dataset.column_names else [None] * len(dataset)
+    probabilities({P: p, "id": name} for p, name in zip(dataset[P], ids, strict=True))
+
+
+def probabilities(rows: Iterable[Mapping[str, Any]], *, hard: bool = False) -> list[float]:
+    """`p_chosen` of every row.
+
+    hard: the user chose hard labels; then a row that says `judged: false` counts as 1.0. InputError for a row without
+    a probability otherwise, and for one that is no number from 0 to 1.
+    """
+    labels = []
+    for number, row in enumerate(rows, start=1):
+        p = row.get("p_chosen")
+        unjudged = row.get("judged") is False
+        if p is None and hard and unjudged:
+            p = 1.0
+        name = f"row {number} ({row['id']})" if row.get("id") else f"row {number}"
+        if p is None:
+            why = "nobody judged it" if unjudged else "p_chosen is missing"
+            raise InputError(f"{name} has no label probability: {why}; label the rows, or choose hard labels (sigmoid)")
+        if isinstance(p, bool) or not isinstance(p, int | float) or not 0 <= p <= 1:  # NaN compares false
+            raise InputError(f"{name}: p_chosen is {p!r}, and a probability is a number from 0 to 1")
+        labels.append(float(p))
+    return labels
+
+
+class _Stacked:
+    """TRL's collator, which knows its own columns only, and ours beside them as tensors, one number a row."""
+
+    def __init__(self, collator: Any) -> None:
+        self.collator = collator
+
+    def __call__(self, examples: list[dict[str, Any]]) -> dict[str, Any]:
+        import torch
+
+        batch: dict[str, Any] = self.collator(examples)
+        for name in OURS:
+            if name in examples[0]:
+                batch[name] = torch.tensor([example[name] for example in examples])
+        return batch
+
+
+class Watched(Guarded):
+    """Keeps our columns through TRL's trainer, and what each row gave when it is evaluated."""
+
+    width = 1  # sequences of a row in a batch
+
+    def __init__(self, *, on_eval: OnEval | None = None, on_reference: OnReference | None = None, **parts: Any) -> None:
+        self._on_eval = on_eval
+        self._on_reference = on_reference
+        self._evaluated: list[dict[str, Any]] = []
+        self._asked = 0  # rows of which the reference gave its log-probabilities
+        trl: Any = super()
+        trl.__init__(**parts)
+        self._on_reference = None  # from here on the reference is asked within steps
+        me: Any = self
+        me.data_collator = _Stacked(me.data_collator)
+
+    def _prepare_dataset(self, dataset: Any, *rest: Any) -> Any:
+        """TRL's, unless the rows are token ids already."""
+        if "prompt_ids" in dataset.column_names:
+            return dataset
+        trl: Any = super()
+        return trl._prepare_dataset(dataset, *rest)
+
+    def _set_signature_columns_if_needed(self) -> None:
+        trl: Any = super()
+        trl._set_signature_columns_if_needed()
+        me: Any = self
+        me._signature_columns += [name for name in OURS if name not in me._signature_columns]
+
+    def _precompute_ref_logps(self, dataset: Any, name: str, batch_size: int) -> Any:
+        """TRL's, some hundred rows at a time: each part is on the disk when the next begins, whatever comes between."""
+        from datasets import concatenate_datasets
+
+        trl: Any = super()
+        if len(dataset) <= PART:
+            return trl._precompute_ref_logps(dataset, name, batch_size)
+        parts = []
+        for start in range(0, len(dataset), PART):
+            rows = dataset.select(range(start, min(start + PART, len(dataset))))
+            parts.append(trl._precompute_ref_logps(rows, name, batch_size))
+        return concatenate_datasets(parts)
+
+    def compute_ref_log_probs(self, model: Any, inputs: dict[str, Any]) -> Any:
+        trl: Any = super()
+        if self._on_reference is not None:
+            self._asked += len(inputs["input_ids"]) // self.width
+            self._on_reference(self._asked)
+        return trl.compute_ref_log_probs(model, _theirs(inputs))
+
+    def compute_loss(self, model: Any, inputs: dict[str, Any], *rest: Any, **named: Any) -> Any:
+        trl: Any = super()
+        return trl.compute_loss(model, _theirs(inputs), *rest, **named)
+
+    def rows_within(self, inputs: Mapping[str, Any]) -> tuple[int, ...]:
+        return tuple(inputs[ROW].tolist()) if ROW in inputs else ()
+
+    def evaluate(self, *rest: Any, **named: Any) -> Any:
+        """TRL's evaluation; then `on_eval` gets what each row gave."""
+        trl: Any = super()
+        me: Any = self
+        self._evaluated.clear()
+        metrics = trl.evaluate(*rest, **named)
+        if self._on_eval is not None and self._evaluated and me.accelerator.is_main_process:
+            self._on_eval(me.state.global_step, self._evaluated)
+        return metrics
+
+    def remember(self, inputs: Mapping[str, Any], values: Mapping[str, Any]) -> None:
+        """Keep one number a row for each name, from all processes, while it is evaluated."""
+        import torch
+
+        me: Any = self
+        if self._on_eval is None or ROW not in inputs or me.model.training:
+            return
+        columns = torch.stack([inputs[ROW].double(), *(value.detach().double() for value in values.values())], dim=1)
+        for row, *numbers in me.accelerator.gather_for_metrics(columns).tolist():
+            self._evaluated.append({ROW: int(row), **dict(zip(values, numbers, strict=True))})
+
+
+def _theirs(inputs: Mapping[str, Any]) -> dict[str, Any]:
+    """A batch without our columns: what TRL leaves over goes into the model."""
+    return {name: value for name, value in inputs.items() if name not in OURS}

@@ -15,8 +15,7 @@ from stored_runs import make_run, revision
 from cai.errors import InputError, RunError, UsageError
 from cai.export.export import export_run
 from cai.training.data.dataset import load_rows, trains
-from cai.training.data.files import read_rows
-from cai.training.data.rows import kind_of
+from cai.training.data.rows import kind_of, read_rows, reasons_of
 
 ASK = [{"role": "user", "content": "Why is tea brown?"}]
 
@@ -265,7 +264,7 @@ def test_probability_and_margin_travel_with_the_pair() -> None:
 def test_a_pair_that_cannot_train_is_dropped_with_its_reason(row: dict[str, Any], reason: str) -> None:
     data = load_rows([pair(8), row, pair(9)], "dpo", split=1)
     assert [(drop.line, drop.reason) for drop in data.dropped] == [(2, reason)]
-    assert data.reasons == {reason: 1}
+    assert reasons_of(data.dropped) == {reason: 1}
 
 
 def test_a_judge_whose_name_is_no_text_costs_no_training() -> None:

@@ -12,7 +12,7 @@ import pytest
 from pages import front_matter
 
 from cai.training.report.card import MOST_SHOWN, card
-from cai.training.report.samples import Sample, write_samples
+from cai.training.report.evidence import Sample, write_samples
 from cai.training.setup.config import TrainConfig, load_config
 
 CONFIG: dict[str, Any] = TrainConfig.model_validate({}).model_dump(mode="json")
@@ -127,7 +127,7 @@ def test_the_data_is_told_with_its_run(tmp_path: Path) -> None:
 
 def test_every_setting_is_there_once_with_its_origin(tmp_path: Path) -> None:
     text = card(make(tmp_path, config={"epochs": 3.0, "seed": 7, "trl": {"weight_decay": 0.1}}))
-    assert "1,234 steps in 75 s. 8 of 80 rows (10.0%) are longer than 128 tokens" in text
+    assert "1,234 steps in 75 s. 8 of 80 rows (10.0%) exceed 128 tokens" in text
     assert "| `learning_rate` | `5e-06` | default | dpo of a LoRA adapter |" in text
     assert "| `dtype` | `float32` | hardware | a CPU \\| of some kind |" in text
     assert "| `epochs` | `3` | given |  |" in text and "| `trl.weight_decay` | `0.1` | given |  |" in text
@@ -169,7 +169,7 @@ def test_a_reward_model_is_told_by_its_rewards(tmp_path: Path) -> None:
     text = card(tmp_path)
     assert "| chosen gets the higher reward, at step 4 | 100.0% |" in text
     assert "Mean margin of the rewards: +0.5." in text and "turned to the chosen" not in text
-    assert "Not counted, for want of a number: 1 pairs." in text
+    assert "Not counted, because a number is missing: 1 pairs." in text
 
 
 def test_evaluations_are_told_first_and_last(tmp_path: Path) -> None:
@@ -251,7 +251,7 @@ def test_hostile_text_cannot_leave_its_place(tmp_path: Path) -> None:
     write_samples(tmp_path, [sample(HOSTILE, HOSTILE, HOSTILE, HOSTILE)])
     text = card(tmp_path)
     front, prose = front_matter(text), outside_blocks(text)
-    assert "license" not in front and front["base_model"] == HOSTILE
+    assert "license" not in front and front["base_model"] == HOSTILE.replace("\u202e", "\ufffd")
     assert [line for line in prose.splitlines() if re.match(r"# |---|~~~|license|<", line)] == [
         line for line in prose.splitlines() if line.startswith("# Language model from")
     ]

@@ -11,7 +11,8 @@ import pytest
 
 from cai.folder.files import identity_hash
 from cai.judge.certify import Calibration, Threshold
-from cai.training.report.provenance import data_in_words, provenance
+from cai.training.report.card import data_in_words
+from cai.training.report.provenance import provenance
 
 LAW = {"name": "kind", "version": "1.2.0", "hash": "c0ffee"}
 LABEL = {
@@ -90,7 +91,7 @@ def test_a_label_run_names_judge_constitution_and_source(tmp_path: Path) -> None
 
 
 def test_a_generate_run_names_its_models_and_that_nobody_judged(tmp_path: Path) -> None:
-    told = words(provenance(str(make_run(tmp_path / "run", GENERATE, stopped="interrupted | by `me`"))))
+    told = words(provenance(make_run(tmp_path / "run", GENERATE, stopped="interrupted | by `me`")))
     assert (told["assistant"], told["critic"]) == ("`openai:small`", "`openai:big`")
     assert told["judge"].startswith("none: nobody judged these replies")
     assert told["unfinished"] == "`` interrupted \\| by `me` ``"
@@ -144,13 +145,6 @@ def test_a_calibration_without_an_agreement_promises_none(tmp_path: Path) -> Non
     told = words(provenance(make_run(tmp_path / "run", LABEL, export=export, calibration={"sha256": "beef"})))
     assert told["calibration"].endswith("with human labels; no agreement with people is promised")
     assert told["confidence"] == "0.9 or more"
-
-
-def test_rows_of_a_file_have_no_run(tmp_path: Path) -> None:
-    run = make_run(tmp_path / "run", LABEL)
-    (run / "dpo.jsonl").write_text("{}\n")
-    for data in (run / "dpo.jsonl", "hf:org/pairs", tmp_path / "nowhere", [{"prompt": "x"}], iter(())):
-        assert provenance(data) is None
 
 
 def test_rows_of_a_file_are_told_by_what_they_name() -> None:

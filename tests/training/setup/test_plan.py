@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from cai.errors import UsageError
 from cai.training.setup.config import Loaded, TrainConfig, load_config
-from cai.training.setup.plan import LEARNING_RATES, Machine, Shape, plan_memory, resolve
+from cai.training.setup.methods import METHODS
+from cai.training.setup.plan import Machine, Shape, choose_length, measure, plan_memory, resolve
 
 GB = 2**30
 LAPTOP = Machine("cpu", "a laptop", 8 * GB, bfloat16=False, flash_attention=False)
@@ -35,13 +36,13 @@ def test_what_is_resolved_says_where_it_came_from(tmp_path: Path) -> None:
     assert found["batch_size"] == (8, "flag")
     assert found["dtype"] == ("float32", "hardware")
     assert found["attention"] == ("sdpa", "hardware")
-    assert found["learning_rate"] == (LEARNING_RATES["sft"][0], "default")
+    assert found["learning_rate"] == (METHODS["sft"].rates[0], "default")
     assert plan.truncation.over == 1
     assert "1 of 100 rows" in str(plan.truncation)
 
 
 def test_full_training_learns_more_slowly() -> None:
-    for method in LEARNING_RATES:
+    for method in METHODS:
         lora, full = (
             resolve(method, load_config(None, {"full": f}), [50, 60], SMALL, GPU).learning_rate for f in (False, True)
         )
@@ -127,3 +128,28 @@ def test_rows_at_once_that_make_no_batch_are_refused_where_the_user_named_them_a
     resumed = dataclasses.replace(loaded, origins={"rows_at_once": "resumed"})
     three = dataclasses.replace(LAPTOP, devices=3)
     assert resolve("sft", resumed, [50] * 40, SMALL, three).accumulation == 1
+
+
+# Lengths
+
+
+@given(st.lists(st.integers(1, 5000), min_size=1, max_size=300), st.integers(1, 4096))
+def test_the_chosen_length_holds_nearly_all_rows_or_is_the_cap(lengths: list[int], cap: int) -> None:
+    chosen = choose_length(lengths, cap)
+    assert chosen <= cap
+    found = measure(lengths, chosen)
+    assert chosen == cap or found.over <= 0.01 * len(lengths)
+    assert chosen <= -(-max(lengths) // 64) * 64
+    assert found.tokens - found.cut == sum(min(length, chosen) for length in lengths)
+
+
+def test_one_long_row_of_a_hundred_does_not_decide_the_length_and_two_do() -> None:
+    assert choose_length([100] * 99 + [5000], 8192) == 128
+    assert choose_length([100] * 98 + [5000] * 2, 8192) == 5056
+
+
+def test_what_a_limit_cuts_is_told() -> None:
+    assert str(measure([100, 200, 300], 250)) == (
+        "1 of 3 rows (33.3%) exceed 250 tokens (longest 300); 8.3% of tokens will be truncated"
+    )
+    assert "no row exceeds" in str(measure([1, 2], 2))

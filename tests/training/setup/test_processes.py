@@ -82,7 +82,7 @@ def test_two_processes_stop_after_the_same_step_and_go_on(base: Path, tmp_path: 
         running.wait(timeout=120)
     assert running.returncode != 0
     told = (tmp_path / "log").read_text()
-    assert "stopping after this step" in told and "the same command goes on from" in told, told
+    assert "stopping after this step" in told and "run the same command again to resume from" in told, told
     found = record(tmp_path / "two")
     steps = max(losses(tmp_path / "two"))
     assert not found["finished"] and (tmp_path / "two" / "checkpoints" / f"checkpoint-{steps}").is_dir()

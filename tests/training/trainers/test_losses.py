@@ -10,9 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cai.errors import InputError, UsageError
-from cai.training.trainers.losses import (
+from cai.training.trainers.dpo import (
     ANCHORED,
-    DIFFERENCE,
     LOSSES,
     NLL_WEIGHT,
     SMOOTHED,
@@ -21,11 +20,10 @@ from cai.training.trainers.losses import (
     cross_entropy,
     flip_rate,
     gap_scaled,
-    known,
-    kto_weights,
-    probabilities,
     with_nll,
 )
+from cai.training.trainers.kto import kto_weights
+from cai.training.trainers.preferences import probabilities
 
 torch = pytest.importorskip("torch")
 
@@ -112,7 +110,7 @@ def test_the_losses_are_finite_at_huge_gaps(gap: float) -> None:
 
 
 def test_losses_of_differences_are_mixed_with_the_nll_of_the_chosen_reply() -> None:
-    for loss in (*SOFT, *DIFFERENCE):
+    for loss in set(LOSSES) - set(ANCHORED):
         assert with_nll(loss) == ([loss, "sft"], [1.0, NLL_WEIGHT])
     for loss in ANCHORED:
         assert with_nll(loss) == ([loss], [1.0])
@@ -126,9 +124,13 @@ def test_an_impossible_weight_is_refused(weight: float) -> None:
         with_nll("sigmoid", weight)
 
 
+def test_losses_with_a_part_of_their_own_are_known() -> None:
+    assert {*SOFT, *ANCHORED, *SMOOTHED} < set(LOSSES)
+
+
 def test_an_unknown_loss_is_named_with_a_suggestion() -> None:
-    with pytest.raises(UsageError, match=r"no loss is called 'sigmiod'; did you mean 'sigmoid'\?"):
-        known("sigmiod")
+    with pytest.raises(UsageError, match=r"no loss of dpo is called 'sigmiod'; did you mean 'sigmoid'\?"):
+        with_nll("sigmiod")
     with pytest.raises(UsageError, match="known: cdpo, gap_scaled, sigmoid"):
         with_nll("xyzzy")
 

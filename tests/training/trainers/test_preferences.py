@@ -21,7 +21,7 @@ from trainings import ctrl_c, graded, lines, losses, pairs, record, weights, wri
 
 from cai.errors import CaiError, InputError, LossNotFinite, UsageError
 from cai.training.train import train as train_any
-from cai.training.trainers.losses import NLL_WEIGHT
+from cai.training.trainers.dpo import NLL_WEIGHT
 
 
 def train(method: Any, base: Path, out: Path, data: Any = None, /, **more: Any) -> Any:
@@ -261,7 +261,7 @@ def test_mismatched_replies_of_ktos_evaluation_are_mixed(base: Path, tmp_path: P
     import datasets
     import trl
 
-    from cai.training.trainers.soft_labels import kto_trainer
+    from cai.training.trainers.kto import kto_trainer
 
     rows = [row | {"label": label} for row in graded(8) for label in (True, False)]
     settings = {"per_device_train_batch_size": 2, "use_cpu": True, "report_to": [], "bf16": False}
@@ -334,7 +334,7 @@ def test_a_session_that_goes_on_asks_the_reference_no_more(base: Path, tmp_path:
 def test_a_reference_that_was_interrupted_goes_on_where_it_was(
     base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("cai.training.trainers.soft_labels.PART", 8)
+    monkeypatch.setattr("cai.training.trainers.preferences.PART", 8)
     train("dpo", base, tmp_path / "whole")
     seen: list[int] = []
 

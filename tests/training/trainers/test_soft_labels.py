@@ -29,11 +29,13 @@ from trainings import said
 from cai.errors import InputError, LossNotFinite, UsageError
 from cai.models import open_model
 from cai.records import Call, Request, Sampling
-from cai.training.data.rows import TrainingRow
-from cai.training.trainers.losses import NLL_WEIGHT, cross_entropy, gap_scaled, with_nll
-from cai.training.trainers.preference_rows import measured, on_disk
-from cai.training.trainers.soft_labels import dpo_trainer, kto_trainer, reward_trainer
-from cai.training.trainers.watch import callback
+from cai.training.data.rows import TrainingRow, row_of
+from cai.training.data.tokens import Encoded, Masker
+from cai.training.trainers.dpo import NLL_WEIGHT, Pairs, cross_entropy, dpo_trainer, gap_scaled, with_nll
+from cai.training.trainers.kto import kto_trainer
+from cai.training.trainers.loop import callback
+from cai.training.trainers.preferences import on_disk
+from cai.training.trainers.reward import Scored, reward_trainer
 
 pytestmark = pytest.mark.usefixtures("quiet_datasets")
 
@@ -271,7 +273,7 @@ def test_other_rows_can_be_evaluated_with_an_adapter_whose_reference_is_precompu
         ({"label_smoothing": 0.1}, "label_smoothing 0.1 has no effect on sigmoid"),
         ({"label_smoothing": 0.1, "loss_type": ["cdpo"]}, "label_smoothing 0.1 has no effect on cdpo"),
         ({"loss_type": ["robust"], "label_smoothing": 0.5}, "robust needs a label_smoothing"),
-        ({"loss_type": ["cpdo"]}, r"no loss is called 'cpdo'; did you mean 'cdpo'\?"),
+        ({"loss_type": ["cpdo"]}, r"no loss of dpo is called 'cpdo'; did you mean 'cdpo'\?"),
         ({"padding_free": True}, "padding_free has no effect"),
         ({"loss_type": ["cdpo"], "ld_alpha": 0.5}, "ld_alpha 0.5 cannot be combined"),
         ({"loss_type": ["cdpo"], "use_weighting": True}, "use_weighting True cannot be combined"),
@@ -300,66 +302,76 @@ def test_a_stock_loss_takes_rows_that_nobody_judged(folder: Path, tmp_path: Path
     assert "eval_held_loss" in trainer.evaluate()
 
 
-def written(count: int = 6, **fields: Any) -> list[TrainingRow]:
-    """Rows as they are read from a file."""
-    return [
-        TrainingRow(
-            row["id"], tuple(row["prompt"]), row["chosen"][0]["content"], "k",
-            **{"rejected": row["rejected"][0]["content"]} | fields,
-        )
-        for row in pairs(count)
-    ]  # fmt: skip
+COLUMNS = ("chosen_ids", "rejected_ids")
+WORDS_OF_TINY = tiny.tokenizer(tiny.PLAIN)
 
 
-def test_rows_on_disk_are_those_that_were_read(tmp_path: Path) -> None:
+def encoded(rows: list[TrainingRow]) -> list[Encoded]:
+    """The rows in tokens, as the trainers of preferences are given them."""
+    found = list(Masker(WORDS_OF_TINY, [WORDS_OF_TINY.eos_token_id], tails=True).encode(rows))
+    assert all(isinstance(row, Encoded) for row in found)
+    return [row for row in found if isinstance(row, Encoded)]
+
+
+def as_read(row: dict[str, Any], **fields: Any) -> TrainingRow:
+    """A row of `pairs` as it is read from a file."""
+    replies = {"reply": row["chosen"][0]["content"], "rejected": row["rejected"][0]["content"]}
+    return TrainingRow(id=row["id"], prompt=tuple(row["prompt"]), key="k", **replies | fields)
+
+
+def written(count: int = 6, **fields: Any) -> list[Encoded]:
+    """Rows of `pairs` in tokens."""
+    return encoded([as_read(row, **fields) for row in pairs(count).to_list()])
+
+
+def test_rows_on_disk_are_the_tokens_that_were_read(tmp_path: Path) -> None:
     rows = written(p_chosen=0.8, margin=1.4)
-    found = on_disk(rows, tmp_path).to_list()
+    found = on_disk(rows, tmp_path, COLUMNS).to_list()
     assert [row["row"] for row in found] == list(range(6))
-    for row, read in zip(found, pairs(6), strict=True):
-        assert {name: row[name] for name in ("id", "prompt", "chosen", "rejected")} == {
-            name: read[name] for name in ("id", "prompt", "chosen", "rejected")
-        }
-        assert (row["p_chosen"], row["margin"]) == (0.8, 1.4)
-    assert on_disk(rows, tmp_path).to_list() == found and len(list(tmp_path.iterdir())) == 1
-    on_disk(written(p_chosen=0.7), tmp_path)
+    for row, read in zip(found, rows, strict=True):
+        assert (row["id"], row["prompt_ids"], row["p_chosen"], row["margin"]) == (read.row.id, read.prompt, 0.8, 1.4)
+        assert (row["chosen_ids"], row["rejected_ids"]) == read.replies
+    assert on_disk(rows, tmp_path, COLUMNS).to_list() == found and len(list(tmp_path.iterdir())) == 1
+    on_disk(written(p_chosen=0.7), tmp_path, COLUMNS)
     assert len(list(tmp_path.iterdir())) == 2
 
 
 def test_writers_at_the_same_time_end_with_one_folder(tmp_path: Path) -> None:
     rows = written(p_chosen=0.8)
     with ThreadPoolExecutor(8) as pool:
-        found = list(pool.map(lambda _: on_disk(rows, tmp_path)["id"][:], range(8)))
-    assert found == [[row.id for row in rows]] * 8
+        found = list(pool.map(lambda _: on_disk(rows, tmp_path, COLUMNS)["id"][:], range(8)))
+    assert found == [[row.row.id for row in rows]] * 8
     assert len(list(tmp_path.iterdir())) == 1
 
 
 def test_a_pair_that_nobody_judged_is_certain_only_when_asked_for(tmp_path: Path) -> None:
     rows = [*written(2, p_chosen=0.7), *written(2)]
-    assert on_disk(rows, tmp_path)["p_chosen"][:] == [0.7, 0.7, None, None]
-    assert on_disk(rows, tmp_path, certain=True)["p_chosen"][:] == [0.7, 0.7, 1.0, 1.0]
+    assert on_disk(rows, tmp_path, COLUMNS)["p_chosen"][:] == [0.7, 0.7, None, None]
+    assert on_disk(rows, tmp_path, COLUMNS, certain=True)["p_chosen"][:] == [0.7, 0.7, 1.0, 1.0]
     args = trl.DPOConfig(**common(tmp_path, loss_type=["cdpo"]))
     with pytest.raises(InputError, match=r"row 3 \(r0\) has no label probability"):
-        dpo_trainer(args=args, train_dataset=on_disk(rows, tmp_path), model=None)
+        dpo_trainer(args=args, train_dataset=on_disk(rows, tmp_path, COLUMNS), model=None)
 
 
-def test_graded_replies_and_plain_text_have_their_own_columns(tmp_path: Path) -> None:
-    graded = on_disk([TrainingRow("a", ({"role": "user", "content": "Tea?"},), "Yes.", "k", label=True)], tmp_path)
-    assert graded.to_list() == [
-        {"id": "a", "row": 0, "prompt": said("user", "Tea?"), "completion": said("assistant", "Yes."), "label": True}
+def test_graded_replies_and_whole_conversations_have_their_own_columns(tmp_path: Path) -> None:
+    [graded] = encoded([TrainingRow("a", ({"role": "user", "content": "Tea?"},), "Yes.", "k", label=True)])
+    assert on_disk([graded], tmp_path, ("completion_ids",)).to_list() == [
+        {"id": "a", "row": 0, "prompt_ids": graded.prompt, "completion_ids": graded.replies[0], "label": True}
     ]
-    plain = TrainingRow("b", "Once upon", " a time", "k", rejected=" a mill", p_chosen=0.9)
-    [row] = on_disk([plain], tmp_path)
-    assert (row["prompt"], row["chosen"], row["rejected"]) == ("Once upon", " a time", " a mill")
+    [pair] = written(1)
+    [row] = on_disk([pair], tmp_path, COLUMNS, joined=True)
+    assert (row["chosen_ids"], row["rejected_ids"]) == tuple(pair.prompt + reply for reply in pair.replies)
+    [plain] = encoded([TrainingRow("b", "Once upon", " a time", "k", rejected=" a mill", p_chosen=0.9)])
     with pytest.raises(UsageError, match="the prompt of b is plain text and others are conversations"):
-        on_disk([*written(1), plain], tmp_path)
+        on_disk([pair, plain], tmp_path, COLUMNS)
 
 
 def test_the_reference_is_computed_once_for_rows_on_disk(folder: Path, tmp_path: Path) -> None:
     rows = written(p_chosen=0.8)
     given: dict[str, Any] = {"loss_type": ["cdpo"], "precompute_ref_log_probs": True, "max_steps": 2}
-    first = dpo(folder, tmp_path / "out", on_disk(rows, tmp_path), **given)
+    first = dpo(folder, tmp_path / "out", on_disk(rows, tmp_path, COLUMNS), **given)
     kept = sorted(tmp_path.glob("rows-*/cache-*"))
-    again = dpo(folder, tmp_path / "out", on_disk(rows, tmp_path), **given)
+    again = dpo(folder, tmp_path / "out", on_disk(rows, tmp_path, COLUMNS), **given)
     assert sorted(tmp_path.glob("rows-*/cache-*")) == kept != []  # nothing is computed anew
     assert list(again.train_dataset["ref_chosen_logps"]) == list(first.train_dataset["ref_chosen_logps"])
     assert curve(again) == curve(first)
@@ -372,44 +384,39 @@ def long_rows() -> list[dict[str, Any]]:
     return rows
 
 
-def too_long(
-    rows: list[dict[str, Any]], tokenizer: Any, limit: int, method: Any = "dpo"
-) -> tuple[list[int], list[int]]:
-    """The places of the rows that TRL drops, and of those it cuts."""
-    lengths = [measured(row, tokenizer, method) for row in rows]
-    dropped = [place for place, length in enumerate(lengths) if length.dropped(limit, method)]
-    return dropped, [place for place, length in enumerate(lengths) if length.whole > limit and place not in dropped]
+PLAIN_TEXT = [{"id": f"p{i}", "prompt": f"Text {i}: ", "chosen": "good" * i, "rejected": "bad"} for i in range(1, 5)]
 
 
-@pytest.mark.parametrize("limit", [30, 66, 67, 90, 10_000])  # prompts have 30 and 66 tokens
-def test_rows_that_trl_would_drop_are_counted_beforehand(folder: Path, tmp_path: Path, limit: int) -> None:
-    rows = long_rows()
-    tokenizer = parts(folder)["processing_class"]
-    dropped, cut = too_long(rows, tokenizer, limit)
+@pytest.mark.parametrize("plain", [False, True])
+def test_the_tokens_of_pairs_are_those_that_trl_would_make(folder: Path, tmp_path: Path, plain: bool) -> None:
+    rows = PLAIN_TEXT if plain else long_rows()
+    data = datasets.Dataset.from_list([row | {"row": place} for place, row in enumerate(rows)])
+    read = [row_of(row, 1, "dpo") if plain else as_read(row) for row in rows]
+    unlimited = {"max_length": None}
+    for trainer, joined in (
+        (dpo(folder, tmp_path / "a", data, make=trl.DPOTrainer, **unlimited), False),
+        (reward(folder, tmp_path / "b", data, make=trl.RewardTrainer, **unlimited), True),
+    ):
+        ours = on_disk(encoded(read), tmp_path, COLUMNS, joined=joined)
+        for mine, other in zip(ours, trainer.train_dataset.sort("row"), strict=True):
+            assert [mine[name] for name in COLUMNS] == [other[name] for name in COLUMNS]
+            assert joined or mine["prompt_ids"] == other["prompt_ids"]
+
+
+@pytest.mark.parametrize("method", ["dpo", "reward"])
+@pytest.mark.parametrize("limit", [30, 58, 66, 67, 90, 10_000])  # prompts have 30 and 66 tokens, a row has 58
+def test_rows_that_trl_would_drop_are_dropped_beforehand(folder: Path, tmp_path: Path, limit: int, method: str) -> None:
+    rows = [row | {"row": place} for place, row in enumerate(long_rows())]
     data = datasets.Dataset.from_list(rows)
-    trainer = dpo(folder, tmp_path, data, make=trl.DPOTrainer, max_length=limit)
-    kept = set(trainer.train_dataset["row"])
-    assert kept and kept | set(dropped) == set(range(12)) and not kept & set(dropped)
-    whole = {
-        row["row"]: len(row["prompt_ids"]) + max(len(row["chosen_ids"]), len(row["rejected_ids"]))
-        for row in trainer.train_dataset
+    make, kind = (dpo, trl.DPOTrainer) if method == "dpo" else (reward, trl.RewardTrainer)
+    kept = set(make(folder, tmp_path, data, make=kind, max_length=limit).train_dataset["row"])
+    fit = (Pairs if method == "dpo" else Scored).fit
+    ours = {
+        place
+        for place, row in enumerate(encoded([as_read(row) for row in rows]))
+        if isinstance(fit(None, row, limit), Encoded)  # type: ignore[arg-type]
     }
-    assert cut == [place for place, length in whole.items() if length > limit]
-
-
-def test_some_limit_drops_and_cuts(folder: Path) -> None:
-    dropped, cut = too_long(long_rows(), parts(folder)["processing_class"], 90)
-    assert dropped and cut
-
-
-def test_a_row_that_just_fits_stays_whole(folder: Path) -> None:
-    tokenizer = parts(folder)["processing_class"]
-    row = long_rows()[4]
-    whole = (tokenizer.apply_chat_template(row["prompt"] + row[side])["input_ids"] for side in ("chosen", "rejected"))
-    limit = max(map(len, whole))
-    assert too_long([row], tokenizer, limit) == too_long([row], tokenizer, limit, "reward") == ([], [])
-    assert too_long([row], tokenizer, limit - 1) == ([], [0])
-    assert too_long([row], tokenizer, limit - 1, "reward") == ([0], [])
+    assert kept == ours and (ours or limit == 30)
 
 
 def classifier(folder: Path) -> dict[str, Any]:
@@ -489,7 +496,7 @@ def test_a_trained_reward_model_is_a_judge(folder: Path, tmp_path: Path, lora: b
         ("soft", {"margin": 1.0}, "labels soft reads p_chosen of every row"),
         ("margin", {"p_chosen": 0.9}, "labels margin needs a number in `margin` of every row; row 1 has None"),
         ("margin", {"margin": [1.0, math.inf, 2.0, 3.0]}, "row 2 has inf"),
-        ("smooth", {"p_chosen": 0.9}, "labels are soft, margin or hard, not 'smooth'"),
+        ("smooth", {"p_chosen": 0.9}, "unknown labels 'smooth'"),
     ],
 )
 def test_reward_rows_must_have_what_the_labels_need(
@@ -499,16 +506,6 @@ def test_reward_rows_must_have_what_the_labels_need(
         reward_trainer(
             args=trl.RewardConfig(**common(tmp_path)), train_dataset=pairs(4, **columns), labels=labels, model=None
         )
-
-
-@pytest.mark.parametrize("limit", [57, 58, 10_000])  # a row has 58 tokens
-def test_reward_rows_that_trl_would_drop_are_counted_beforehand(folder: Path, tmp_path: Path, limit: int) -> None:
-    rows = long_rows()
-    dropped, cut = too_long(rows, parts(folder)["processing_class"], limit, "reward")
-    assert not cut
-    trainer = reward(folder, tmp_path, datasets.Dataset.from_list(rows), make=trl.RewardTrainer, max_length=limit)
-    kept = set(trainer.train_dataset["row"])
-    assert kept and kept | set(dropped) == set(range(12)) and not kept & set(dropped)
 
 
 def replies(desirable: int, undesirable: int) -> datasets.Dataset:
@@ -548,16 +545,18 @@ def test_kto_is_refused_a_batch_of_one_and_rows_of_one_label(folder: Path, tmp_p
         kto(folder, tmp_path, replies(8, 0))
 
 
-@pytest.mark.parametrize("limit", [66, 67])
-def test_kto_rows_that_trl_would_drop_are_counted_beforehand(folder: Path, tmp_path: Path, limit: int) -> None:
-    rows = [
-        {"row": i, "prompt": row["prompt"], "completion": row["chosen"], "label": i % 2 == 0}
-        for i, row in enumerate(long_rows())
+@pytest.mark.parametrize("loss", ["kto", "apo_zero_unpaired"])
+def test_the_tokens_of_graded_replies_are_those_that_trl_would_make(folder: Path, tmp_path: Path, loss: str) -> None:
+    rows = [{"row": i, **row, "completion": row["chosen"], "label": i % 2 == 0} for i, row in enumerate(long_rows())]
+    read = [as_read(row, rejected=None, label=row["label"]) for row in rows]
+    settings = {"max_length": None, "loss_type": loss}
+    columns = ["row", "prompt", "completion", "label"]
+    stock = kto(folder, tmp_path, datasets.Dataset.from_list(rows).select_columns(columns), **settings)
+    ours = kto(folder, tmp_path, on_disk(encoded(read), tmp_path, ("completion_ids",)), **settings)
+    names = ["row", "prompt_ids", "completion_ids", "label"] + ["KL_completion_ids"] * (loss == "kto")
+    assert [[row[name] for name in names] for row in ours.train_dataset] == [
+        [row[name] for name in names] for row in stock.train_dataset
     ]
-    dropped, _ = too_long(rows, parts(folder)["processing_class"], limit, "kto")
-    trainer = kto(folder, tmp_path, datasets.Dataset.from_list(rows), max_length=limit)
-    kept = set(trainer.train_dataset["row"])
-    assert kept and kept | set(dropped) == set(range(12)) and not kept & set(dropped)
 
 
 def test_a_loss_that_is_no_number_stops_with_the_rows_and_before_the_step(folder: Path, tmp_path: Path) -> None:
@@ -611,12 +610,12 @@ TWO = """
 import sys
 from pathlib import Path
 import trl
-from test_soft_labels import curve, dpo, on_disk, written
+from test_soft_labels import curve, dpo, pairs
 
 folder, out, precomputed, lora = Path(sys.argv[1]), Path(sys.argv[2]), *(word == "True" for word in sys.argv[3:])
-rows = on_disk(written(16, p_chosen=1.0), out / "rows")
+rows = pairs(16, p_chosen=1.0)
 given = {"precompute_ref_log_probs": precomputed, "lora": lora, "per_device_train_batch_size": 2}
-stock = dpo(folder, out, rows.remove_columns(["p_chosen", "margin"]), make=trl.DPOTrainer, **given)
+stock = dpo(folder, out, rows.remove_columns(["p_chosen"]), make=trl.DPOTrainer, **given)
 theirs = curve(stock)
 ours = curve(dpo(folder, out, rows, loss_type=["cdpo"], **given))
 assert stock.args.world_size == 2 and len(ours) == 8 and theirs[-1] < theirs[0] - 0.05

@@ -14,7 +14,8 @@ pytest.importorskip("tokenizers")
 import tiny
 
 from cai.errors import UsageError
-from cai.training.data.masks import Encoded, Masker, Unfit, choose_length, measure
+from cai.training.data.rows import TrainingRow
+from cai.training.data.tokens import Encoded, Masker, Unusable
 
 WORDS = tiny.tokenizer()
 TURNS = ("Hi?", "Earlier reply.", "And now?")
@@ -30,8 +31,12 @@ def conversation(*texts: str, system: str | None = None) -> Any:
     return tuple(([{"role": "system", "content": system}] if system else []) + said)
 
 
+def row(name: str, prompt: Any, *replies: str) -> TrainingRow:
+    return TrainingRow(name, prompt, replies[0], "k", rejected=replies[1] if len(replies) > 1 else None)
+
+
 def one(prompt: Any, reply: str, words: Any = WORDS) -> Encoded:
-    [found] = masker(words).encode([("row", prompt, reply)])
+    [found] = masker(words).encode([row("row", prompt, reply)])
     assert isinstance(found, Encoded), found
     return found
 
@@ -41,7 +46,7 @@ def test_the_loss_is_on_the_last_reply_and_its_end_of_turn(texts: tuple[str, ...
     found = one(conversation(*texts), "The reply.")
     assert WORDS.decode([token for token in found.labels if token != -100]) == "The reply.<|im_end|>"
     assert found.labels[-1] == WORDS.eos_token_id
-    before = WORDS.decode(found.ids[: found.start])
+    before = WORDS.decode(found.ids[: len(found.prompt)])
     assert before.endswith("<|im_start|>assistant\n")
     assert all(text in before for text in texts)
 
@@ -49,7 +54,7 @@ def test_the_loss_is_on_the_last_reply_and_its_end_of_turn(texts: tuple[str, ...
 def test_without_its_reply_a_row_is_what_the_model_reads_when_it_answers() -> None:
     found = one(conversation(*TURNS, system="Be kind."), "The reply.")
     asked = WORDS.apply_chat_template(list(conversation(*TURNS, system="Be kind.")), add_generation_prompt=True)
-    assert found.ids[: found.start] == list(asked["input_ids"])
+    assert found.ids[: len(found.prompt)] == list(asked["input_ids"])
 
 
 TEXT = st.text(st.characters(codec="utf-8", exclude_characters="<|"), min_size=1, max_size=30).filter(str.strip)
@@ -59,9 +64,9 @@ TEXT = st.text(st.characters(codec="utf-8", exclude_characters="<|"), min_size=1
 @given(st.lists(TEXT, min_size=1, max_size=5).filter(lambda texts: len(texts) % 2), TEXT)
 def test_whatever_is_said_the_loss_is_on_the_reply(texts: list[str], reply: str) -> None:
     found = one(conversation(*texts), reply)
-    assert WORDS.decode(found.ids[found.start :]) == reply + "<|im_end|>"
+    assert WORDS.decode(found.ids[len(found.prompt) :]) == reply + "<|im_end|>"
     asked = WORDS.apply_chat_template(list(conversation(*texts)), add_generation_prompt=True)
-    assert found.ids[: found.start] == list(asked["input_ids"])
+    assert found.ids[: len(found.prompt)] == list(asked["input_ids"])
 
 
 def test_a_reply_that_begins_with_a_line_break_does_not_melt_into_the_prompt() -> None:
@@ -69,17 +74,17 @@ def test_a_reply_that_begins_with_a_line_break_does_not_melt_into_the_prompt() -
         "input_ids"
     ]
     found = one(conversation("Hi?"), "\n\n\nYes.")
-    assert list(whole)[: found.start] != found.ids[: found.start], (
+    assert list(whole)[: len(found.prompt)] != found.ids[: len(found.prompt)], (
         "the tokenizer must merge here, or this shows nothing"
     )
-    assert WORDS.decode(found.ids[found.start :]) == "\n\n\nYes.<|im_end|>"
+    assert WORDS.decode(found.ids[len(found.prompt) :]) == "\n\n\nYes.<|im_end|>"
 
 
 def test_a_tokenizer_that_puts_a_space_before_every_text_gives_no_stray_space() -> None:
     words = tiny.tokenizer("{% for m in messages %}[{{ m['role'] }}] {{ m['content'] }}<|im_end|>{% endfor %}"
                            "{% if add_generation_prompt %}[assistant]{% endif %}", metaspace=True)  # fmt: skip
     found = one(conversation("Hi there"), "The reply.", words)
-    assert words.decode(found.ids[found.start :]).strip() == "The reply.<|im_end|>"
+    assert words.decode(found.ids[len(found.prompt) :]).strip() == "The reply.<|im_end|>"
     plain = one("The quiet", " river", words)
     assert words.decode(plain.ids) == "The quiet river<|im_end|>"
 
@@ -95,26 +100,26 @@ def test_a_tokenizer_that_ends_every_text_ends_no_prompt() -> None:
     words = tiny.framed("$A <|im_end|>")
     found = one("The quiet", " river", words)
     assert words.decode(found.ids) == "The quiet river<|im_end|>"
-    assert words.decode(found.ids[found.start :]) == " river<|im_end|>"
+    assert words.decode(found.ids[len(found.prompt) :]) == " river<|im_end|>"
 
 
-def test_a_reply_that_no_tokens_of_its_own_can_write_is_unfit() -> None:
+def test_a_reply_that_no_tokens_of_its_own_can_write_is_unusable() -> None:
     words = tiny.tokenizer(metaspace=True)  # it would put a space before the reply, where there is none
-    [found] = masker(words).encode([("row", "The quie", "t river")])
-    assert isinstance(found, Unfit) and "cannot be told apart" in found.why
+    [found] = masker(words).encode([row("row", "The quie", "t river")])
+    assert isinstance(found, Unusable) and "cannot be told apart" in found.why
 
 
 def test_plain_text_is_continued_without_a_template_and_ends() -> None:
     found = one("The quiet", " river")
     assert WORDS.decode(found.ids) == "The quiet river<|im_end|>"
-    assert WORDS.decode(found.ids[found.start :]) == " river<|im_end|>"
+    assert WORDS.decode(found.ids[len(found.prompt) :]) == " river<|im_end|>"
 
 
 def test_plain_and_chat_rows_stay_in_order() -> None:
-    rows = [(str(n), "plain " if n % 3 else conversation("Hi?"), f"reply {n}") for n in range(1100)]
+    rows = [row(str(n), "plain " if n % 3 else conversation("Hi?"), f"reply {n}") for n in range(1100)]
     found = list(masker().encode(rows))
-    assert [row.id for row in found] == [str(n) for n in range(1100)]
-    assert all(f"reply {row.id}<" in WORDS.decode(row.ids) for row in found if isinstance(row, Encoded))
+    assert [each.row for each in found] == rows
+    assert all(f"{each.row.reply}<" in WORDS.decode(each.ids) for each in found if isinstance(each, Encoded))
 
 
 def test_a_template_that_changes_the_prompt_once_the_reply_is_there_is_an_error() -> None:
@@ -134,28 +139,55 @@ def test_a_template_that_does_not_end_the_reply_is_an_error(ends: str) -> None:
         one(conversation("Hi?"), "Yes.", words)
 
 
-def test_a_row_that_the_template_refuses_or_rewrites_is_unfit_and_the_others_go_on() -> None:
+def test_a_row_that_the_template_refuses_or_rewrites_is_unusable_and_the_others_go_on() -> None:
     words = tiny.tokenizer(
         "{% for m in messages %}{% if m['role'] == 'system' %}{{ raise_exception('no system here') }}{% endif %}"
         "{{ m['content'] | replace('secret', '') }}<|im_end|>{% endfor %}"
     )
     rows = [
-        ("a", conversation("Hi?", system="Be kind."), "Yes."),
-        ("b", conversation("Hi?"), "A secret."),
-        ("c", conversation("Hi?"), "Yes."),
+        row("a", conversation("Hi?", system="Be kind."), "Yes."),
+        row("b", conversation("Hi?"), "A secret."),
+        row("c", conversation("Hi?"), "Yes."),
     ]
     refused, rewritten, sound = masker(words).encode(rows)
-    assert isinstance(refused, Unfit) and "no system here" in refused.why
-    assert isinstance(rewritten, Unfit) and "as it is" in rewritten.why
+    assert isinstance(refused, Unusable) and "no system here" in refused.why
+    assert isinstance(rewritten, Unusable) and "as it is" in rewritten.why
     assert isinstance(sound, Encoded)
 
 
-def test_a_cut_keeps_the_start_and_says_when_nothing_of_the_reply_is_left() -> None:
-    row = Encoded("a", [1, 2, 3, 4], 2)
-    assert row.cut(3) == Encoded("a", [1, 2, 3], 2)
-    assert row.cut(9) == row
-    assert row.cut(2) is None
-    assert row.labels == [-100, -100, 3, 4]
+def test_a_cut_keeps_the_start_and_the_loss_is_on_the_first_reply() -> None:
+    encoded = Encoded(row("a", "x", "y", "z"), [1, 2], ([3, 4], [5, 6, 7]))
+    assert (encoded.ids, encoded.labels, encoded.longest) == ([1, 2, 3, 4], [-100, -100, 3, 4], 5)
+    assert encoded.cut(3).replies == ([3], [5])
+    assert encoded.cut(9) == encoded
+
+
+def test_both_replies_of_a_pair_follow_one_prompt_and_each_text_is_tokenised_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    texts: list[str] = []
+
+    class Counting:
+        def __init__(self, words: Any) -> None:
+            self._words = words
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(self._words, name)
+
+        def __call__(self, batch: list[str], **options: Any) -> Any:
+            texts.extend(batch)
+            return self._words(batch, **options)
+
+    [pair] = Masker(Counting(WORDS), [WORDS.eos_token_id]).encode([row("row", conversation("Hi?"), "Yes.", "No.")])
+    assert isinstance(pair, Encoded) and len(texts) == 3
+    assert [WORDS.decode(reply) for reply in pair.replies] == ["Yes.<|im_end|>", "No.<|im_end|>"]
+
+
+def test_what_a_template_puts_after_the_end_of_turn_is_kept_on_request() -> None:
+    rows = [row("row", conversation("Hi?"), "Yes."), row("plain", "The quiet", " river")]
+    kept, plain = Masker(WORDS, [WORDS.eos_token_id], tails=True).encode(rows)
+    assert isinstance(kept, Encoded) and WORDS.decode(kept.replies[0]) == "Yes.<|im_end|>\n"
+    assert isinstance(plain, Encoded) and WORDS.decode(plain.replies[0]) == " river<|im_end|>"
 
 
 @pytest.mark.slow
@@ -168,31 +200,6 @@ def test_the_embedded_models_own_template_keeps_the_prompt(texts: tuple[str, ...
     path = default_weights()
     words = AutoTokenizer.from_pretrained(path.parent, gguf_file=path.name)
     found = one(conversation(*texts), "Tannins.", words)
-    assert words.decode(found.ids[found.start :]) == "Tannins.<|im_end|>"
-    assert words.decode(found.ids[: found.start]).endswith("<|im_end|>\n<|im_start|>assistant\n")
-    assert found.labels.count(-100) == found.start
-
-
-# Lengths
-
-
-@given(st.lists(st.integers(1, 5000), min_size=1, max_size=300), st.integers(1, 4096))
-def test_the_chosen_length_holds_nearly_all_rows_or_is_the_cap(lengths: list[int], cap: int) -> None:
-    chosen = choose_length(lengths, cap)
-    assert chosen <= cap
-    found = measure(lengths, chosen)
-    assert chosen == cap or found.over <= 0.01 * len(lengths)
-    assert chosen <= -(-max(lengths) // 64) * 64
-    assert found.tokens - found.cut == sum(min(length, chosen) for length in lengths)
-
-
-def test_one_long_row_of_a_hundred_does_not_decide_the_length_and_two_do() -> None:
-    assert choose_length([100] * 99 + [5000], 8192) == 128
-    assert choose_length([100] * 98 + [5000] * 2, 8192) == 5056
-
-
-def test_what_a_limit_cuts_is_told() -> None:
-    assert str(measure([100, 200, 300], 250)) == (
-        "1 of 3 rows (33.3%) are longer than 250 tokens, the longest has 300; 8.3% of all tokens are over"
-    )
-    assert "no row is longer" in str(measure([1, 2], 2))
+    assert words.decode(found.ids[len(found.prompt) :]) == "Tannins.<|im_end|>"
+    assert words.decode(found.ids[: len(found.prompt)]).endswith("<|im_end|>\n<|im_start|>assistant\n")
+    assert found.labels.count(-100) == len(found.prompt)

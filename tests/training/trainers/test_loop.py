@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+from cai.training.report.samples import length_warning
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cai.training.report.samples import length_warning
-from cai.training.trainers.watch import FALL, WINDOW, Watch
+from cai.training.trainers.loop import FALL, WINDOW, Watch
 
 
 def told(watch: Watch, entries: list[dict[str, Any]]) -> list[str]:

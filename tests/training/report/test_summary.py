@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cai.judge.metrics import wilson
-from cai.training.report.pairs import pair_accuracy, sign_test, wins
+from cai.training.report.summary import pair_accuracy, sign_test, wins
 
 
 def logp(step: int, name: str, now: tuple[float | None, float], before: tuple[float, float]) -> dict[str, Any]:
@@ -93,7 +93,7 @@ def test_a_pair_without_a_number_is_in_no_count_but_its_own(value: float | None)
     assert found is not None
     assert (found.after.n, found.unmeasured) == (5, 1)
     assert found.model_copy(update={"unmeasured": 0}) == pair_accuracy(PAIRS)
-    assert "not counted, for want of a number: 1 held-out" in list(found.lines())[-1]
+    assert "not counted, because a number is missing: 1 held-out" in list(found.lines())[-1]
     assert pair_accuracy([logp(9, "broken", (value, -2), (-1, -2))]) is None
 
 

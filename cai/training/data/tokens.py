@@ -1,0 +1,280 @@
+"""The tokens of training rows, and which of them the loss is computed on: the reply's, with its end of turn.
+
+TRL can mask replies only for chat templates it knows, and trains on what a template puts after the end of turn, which
+no model ever has to write. Here the template is rendered with and without the reply, whatever template it is, and the
+difference is the reply; if that cannot be shown, there is an error.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any, ClassVar, NamedTuple
+
+from cai.errors import UsageError
+from cai.texts.wording import reason_of
+from cai.training.data.dataset import TrainingData
+from cai.training.data.rows import Skipped, TrainingRow, named
+from cai.training.setup.config import Loaded
+from cai.training.setup.methods import METHODS
+from cai.training.setup.plan import Plan, Setting
+
+AT_ONCE = 512  # rows in one call of a tokenizer, which works on their texts in parallel
+
+
+@dataclass(frozen=True, slots=True)
+class Encoded:
+    """A row as token ids: those of the prompt, and those of each reply, on which the loss is."""
+
+    row: TrainingRow
+    prompt: list[int]
+    replies: tuple[list[int], ...]
+
+    @property
+    def longest(self) -> int:
+        """Tokens of the prompt with its longest reply."""
+        return len(self.prompt) + max(map(len, self.replies))
+
+    @property
+    def ids(self) -> list[int]:
+        """The prompt with its first reply."""
+        return self.prompt + self.replies[0]
+
+    @property
+    def labels(self) -> list[int]:
+        """The ids, with -100 for those without a loss."""
+        return [-100] * len(self.prompt) + self.replies[0]
+
+    def cut(self, limit: int) -> Encoded:
+        """The first `limit` tokens, which is more than the prompt has."""
+        room = limit - len(self.prompt)
+        return Encoded(self.row, self.prompt, tuple(reply[:room] for reply in self.replies))
+
+
+@dataclass(frozen=True, slots=True)
+class Unusable:
+    """A row whose replies cannot be told apart from its prompt in tokens, and why."""
+
+    row: TrainingRow
+    why: str
+
+
+class _Texts(NamedTuple):
+    """A row as text: the prompt, and the prompt with each reply."""
+
+    prompt: str
+    wholes: tuple[str, ...]
+    plain: bool  # without a chat template
+
+
+class Masker:
+    """Encodes rows with one tokenizer, each text once; `ends` are the token ids that end a reply.
+
+    tails: keep what the template puts after the end of turn, as TRL's own preparation does. Raises UsageError, from the
+    first row on, for a template that renders a conversation differently once the reply is there, or does not end the
+    reply with one of `ends`: a model trained so would never learn to stop.
+    """
+
+    def __init__(self, tokenizer: Any, ends: Iterable[int], *, tails: bool = False) -> None:
+        self._tokenizer = tokenizer
+        self._ends = frozenset(ends)
+        self._tails = tails
+
+    def encode(self, rows: Iterable[TrainingRow]) -> Iterator[Encoded | Unusable]:
+        """The rows in order."""
+        left = iter(rows)
+        while part := list(islice(left, AT_ONCE)):
+            texts = [self._texts(row) for row in part]
+            tokens = {plain: iter(self._all_tokens(texts, plain)) for plain in (False, True)}
+            for row, text in zip(part, texts, strict=True):
+                if isinstance(text, str):
+                    yield Unusable(row, text)
+                else:
+                    ids = list(islice(tokens[text.plain], 1 + len(text.wholes)))
+                    yield self._encoded(row, text, ids)
+
+    def _texts(self, row: TrainingRow) -> _Texts | str:
+        """The texts of a row, or what is wrong with it."""
+        replies = (row.reply,) if row.rejected is None else (row.reply, row.rejected)
+        if isinstance(row.prompt, str):
+            return _Texts(row.prompt, tuple(row.prompt + reply for reply in replies), plain=True)
+        turns = [dict(turn) for turn in row.prompt]
+        render = self._tokenizer.apply_chat_template
+        try:
+            prompt = render(turns, tokenize=False, add_generation_prompt=True)
+            wholes = [render([*turns, {"role": "assistant", "content": one}], tokenize=False) for one in replies]
+        except Exception as error:  # of the template's own making: roles that it does not know, or not in that order
+            return f"the chat template refuses the conversation: {reason_of(error)[:200]}"
+        for reply, whole in zip(replies, wholes, strict=True):
+            if not whole.startswith(prompt):
+                raise _differs(prompt, whole)
+            if reply.strip() not in whole[len(prompt) :]:
+                return "the chat template does not give the reply as it is"
+        return _Texts(prompt, tuple(wholes), plain=False)
+
+    def _all_tokens(self, texts: Sequence[_Texts | str], plain: bool) -> list[list[int]]:
+        """Of all prompts and wholes that are plain, or are not."""
+        chosen = [text for text in texts if isinstance(text, _Texts) and text.plain == plain]
+        return self._tokens([part for text in chosen for part in (text.prompt, *text.wholes)], special=plain)
+
+    def _tokens(self, texts: list[str], special: bool) -> list[list[int]]:
+        if not texts:
+            return []
+        encoded = self._tokenizer(texts, add_special_tokens=special, return_attention_mask=False, verbose=False)
+        return [list(ids) for ids in encoded["input_ids"]]
+
+    def _encoded(self, row: TrainingRow, text: _Texts, tokens: list[list[int]]) -> Encoded | Unusable:
+        prompt, *wholes = tokens
+        while text.plain and prompt and prompt[-1] in self._ends:  # some tokenizers end every text
+            prompt = prompt[:-1]
+        replies = []
+        for written, ids in zip(text.wholes, wholes, strict=True):
+            reply = ids[len(prompt) :]
+            if ids[: len(prompt)] != prompt:
+                # Tokens that span the border are none that the model meets when it answers: it has read the prompt.
+                [reply] = self._tokens([written[len(text.prompt) :]], special=False)
+                if self._tokenizer.decode(prompt + reply) != self._tokenizer.decode(ids):
+                    return Unusable(row, "the tokens of the prompt and those of the reply cannot be told apart")
+            replies.append(self._ended(reply, written, text.plain))
+        return Encoded(row, prompt, tuple(replies))
+
+    def _ended(self, reply: list[int], written: str, plain: bool) -> list[int]:
+        """The reply with its end."""
+        eos = self._tokenizer.eos_token_id
+        ends = [place for place, token in enumerate(reply) if token in self._ends]
+        if ends and not self._tails:
+            return reply[: ends[-1] + 1]
+        if plain and eos is not None:
+            return reply if reply[-1:] == [eos] else [*reply, eos]
+        if ends:
+            return reply
+        known = ", ".join(repr(self._tokenizer.decode([token])) for token in sorted(self._ends)) or "none is set"
+        raise UsageError(
+            f"the chat template ends a reply with {written[-20:]!r}, which holds no token that ends a reply ({known}): "
+            "the model would not learn to stop; name another with chat_template"
+        )
+
+
+def _differs(prompt: str, whole: str) -> UsageError:
+    at = next(place for place, letter in enumerate(prompt) if whole[place : place + 1] != letter)
+    return UsageError(
+        f"the chat template renders a conversation differently once its reply is there ({prompt[at:][:40]!r} "
+        f"became {whole[at:][:40]!r}), so the reply cannot be told apart; name another with chat_template"
+    )
+
+
+class Rows:
+    """The rows of a training in tokens, and what is special about its method; `drops` are rows that no length saves.
+
+    folder: where rows lie for TRL. A subclass knows the losses and TRL's trainer of its method.
+    """
+
+    before: ClassVar[bool] = False  # whether the loss before the first step tells something
+    tails: ClassVar[bool] = True  # whether what a template puts after the end of turn is kept, as TRL keeps it
+    task: ClassVar[str] = "CAUSAL_LM"  # the kind of model, for an adapter's config
+
+    def __init__(self, data: TrainingData, loaded: Loaded, tokenizer: Any, ends: Iterable[int], folder: Path) -> None:
+        self.data = data
+        self.loaded = loaded
+        self.folder = folder
+        self.arguments = METHODS[data.method].arguments
+        self.settings = tuple(self.settle())
+        self.drops: list[Skipped] = []
+        self.train: list[Encoded] = []
+        self.eval: list[Encoded] = []
+        masker = Masker(tokenizer, ends, tails=self.tails)
+        self._train = self._encode(masker, data.train, data.files[0][0])
+        self._eval = self._encode(masker, data.eval, data.files[-1][0])
+
+    def settle(self) -> Iterator[Setting]:
+        """The settings of the loss; raises UsageError for a loss that the method or its rows do not have."""
+        yield from ()
+
+    @property
+    def lengths(self) -> list[int]:
+        """Tokens of each row that trains, with its longest reply."""
+        return [row.longest for row in self._train]
+
+    @property
+    def held(self) -> int:
+        """How many rows there are to evaluate."""
+        return len(self._eval)
+
+    def _encode(self, masker: Masker, rows: Sequence[TrainingRow], source: str) -> list[Encoded]:
+        usable = []
+        for encoded in masker.encode(rows):
+            if isinstance(encoded, Encoded):
+                usable.append(encoded)
+            else:
+                self.drops.append(Skipped(source, 0, "bad_input", f"{named(encoded.row.id)}: {encoded.why}"))
+        return usable
+
+    def cut(self, plan: Plan) -> list[Skipped]:
+        """Put the rows that fit the plan's length into `train` and `eval`; the others are dropped."""
+        drops: list[Skipped] = []
+        self.train = self._fitting(self._train, plan.max_length, self.data.files[0][0], drops)
+        self.eval = self._fitting(self._eval, plan.max_length, self.data.files[-1][0], drops)
+        return drops
+
+    def _fitting(self, rows: Sequence[Encoded], limit: int, source: str, drops: list[Skipped]) -> list[Encoded]:
+        fitting = []
+        for row in rows:
+            fitted = self.fit(row, limit)
+            if isinstance(fitted, Encoded):
+                fitting.append(fitted)
+            else:
+                drops.append(Skipped(source, 0, "too_long", f"{named(row.row.id)}: {fitted}"))
+        return fitting
+
+    def fit(self, row: Encoded, limit: int) -> Encoded | str:
+        """The row as it trains in `limit` tokens, or why it cannot: no token of a reply would be left."""
+        if len(row.prompt) >= limit:
+            return f"its prompt of {len(row.prompt):,} tokens leaves no room in {limit:,}"
+        return row
+
+    def model(self, open_model: Any) -> Any:
+        """The model that trains, from the opener of language models."""
+        return open_model()
+
+    def trainer(self, plan: Plan, arguments: dict[str, Any], **parts: Any) -> Any:
+        """TRL's trainer over the rows; arguments: those that all methods share; parts: model, tokenizer, hooks."""
+        raise NotImplementedError
+
+
+def without_forged_turns(data: TrainingData, tokenizer: Any) -> TrainingData:
+    """The data without conversations whose text holds a control token; plain text, which brings its own, stays.
+
+    A trainer's tokenizer reads such text as the token itself, so that a reply could open turns of its own, and a reward
+    model would learn from other tokens than a judge is shown: everywhere else it is spelled out. Raises InputError if
+    too few rows are left.
+    """
+    special = {token.content for token in tokenizer.added_tokens_decoder.values() if token.special}
+    tokens = sorted({*special, *tokenizer.all_special_tokens}, key=len, reverse=True)
+    if not tokens:
+        return data
+    control = re.compile("|".join(map(re.escape, tokens)))
+    drops: list[Skipped] = []
+
+    def sound(rows: Sequence[TrainingRow], source: str) -> list[TrainingRow]:
+        kept = []
+        for row in rows:
+            token = control.search(_conversation(row))
+            if token is None:
+                kept.append(row)
+                continue
+            why = f"its text holds {token[0]!r}, a control token, and could open turns of its own"
+            drops.append(Skipped(source, 0, "role_mixup", f"{named(row.id)}: {why}"))
+        return kept
+
+    train, held = sound(data.train, data.files[0][0]), sound(data.eval, data.files[-1][0])
+    return data.of(train, held, drops) if drops else data
+
+
+def _conversation(row: TrainingRow) -> str:
+    """All that is said in a row; nothing if it is plain text."""
+    if isinstance(row.prompt, str):
+        return ""
+    return "\0".join([*(turn["content"] for turn in row.prompt), row.reply, row.rejected or ""])

@@ -1,0 +1,133 @@
+"""The training methods: for each, the rows and settings it takes, its trainer, and its words in help and on cards.
+
+A new method is an entry here and a class that trains, in `cai.training.trainers`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from cai.errors import UsageError
+from cai.texts.wording import nearest
+
+Kind = Literal["chat", "pairs", "graded", "labels", "revisions", "candidates", "prompts", "text", "unknown"]
+
+CHAT = ("cai chat THIS", "cai generate PROMPTS --constitution harmless --model hf:THIS")
+JUDGE = ("cai label SOURCE --constitution harmless --judge reward:THIS", "cai judge bench --judge reward:THIS")
+
+
+@dataclass(frozen=True, slots=True)
+class Method:
+    """What is special about one way of training."""
+
+    rows: Kind  # of a dataset that it trains on
+    runs: tuple[str, ...]  # commands whose run folders hold such rows
+    file: str  # which file of a run folder it reads
+    trainer: str  # the class that trains: module of `cai.training.trainers` and name
+    arguments: str  # TRL's class of arguments: module and name
+    summary: str  # help of the command
+    example: str  # arguments of the command, for its help
+    card: str  # what it did with the base model, for the model card
+    rates: tuple[float, float]  # learning rates: of a LoRA adapter, of all weights
+    keys: tuple[str, ...] = ()  # of the config, beside those that every method has
+    loss: str = ""  # the default; empty: there is but one
+    soft_loss: str = ""  # the default if every pair has p_chosen; empty: labels do not decide
+    losses: tuple[str, ...] = ()  # by name
+    width: int = 2  # sequences that a row puts through the model at once
+    fewest: int = 1  # rows in one forward pass
+    all_logits: bool = False  # whether the logits of all tokens exist at once
+    dropout: bool = False  # whether TRL leaves dropout on
+    scores: bool = False  # whether the product gives a reply a number and writes none
+    shown: tuple[tuple[str, str], ...] = ()  # metrics that the summary shows beside the losses, with their words
+    usage: tuple[str, ...] = CHAT  # commands that use the product, for the model card
+    following: str = ""  # the next training; {folder} is the product
+
+
+# Learning rates: full SFT is TRL's; LoRA wants about ten times that of full fine-tuning, whatever the method (Schulman
+# et al. 2025, "LoRA Without Regret"). Full DPO: Tunstall et al. 2023 (Zephyr), section 4.
+METHODS: dict[str, Method] = {
+    "sft": Method(
+        rows="chat",
+        runs=("generate", "label", "sample"),
+        file="sft.jsonl",
+        trainer="sft:Replies",
+        arguments="trl:SFTConfig",
+        summary="Train on replies, with the loss on the last reply alone.",
+        example="runs/a --model local --out models/sft",
+        card="fine-tuned on replies, with the loss on the last reply of each conversation alone",
+        rates=(2e-4, 2e-5),
+        keys=("packing",),
+        width=1,
+        all_logits=True,
+        dropout=True,
+        following="cai train dpo RUN --model {folder} --out FOLDER, with the RUN of cai label",
+    ),
+    "dpo": Method(
+        rows="pairs",
+        runs=("label", "generate"),
+        file="dpo.jsonl",
+        trainer="dpo:Pairs",
+        arguments="trl:DPOConfig",
+        summary="Train on pairs, by the probability that the chosen reply is better.",
+        example="runs/labels --model models/sft --out models/dpo --beta 0.1",
+        card="trained on pairs of replies by direct preference optimisation (Rafailov et al. 2023, arXiv 2305.18290)",
+        rates=(5e-6, 5e-7),
+        keys=("loss", "beta", "nll", "reference"),
+        loss="sigmoid",
+        soft_loss="cdpo",
+        losses=(
+            "cdpo", "gap_scaled", "sigmoid", "sigmoid_norm", "hinge", "ipo", "robust", "exo_pair", "discopop", "aot",
+            "aot_unpaired", "nca_pair", "bco_pair", "sppo_hard", "apo_zero", "apo_down", "sft",
+        ),
+    ),
+    "kto": Method(
+        rows="graded",
+        runs=("label",),
+        file="kto.jsonl",
+        trainer="kto:Graded",
+        arguments="trl:KTOConfig",
+        summary="Train on single replies, each desirable or not.",
+        example="runs/labels --model models/sft --out models/kto",
+        card="trained on single replies, desirable or not (KTO: Ethayarajh et al. 2024, arXiv 2402.01306)",
+        rates=(5e-6, 5e-7),
+        keys=("loss", "beta", "reference"),
+        loss="kto",
+        losses=("kto", "apo_zero_unpaired"),
+        fewest=2,  # its estimate of the KL divergence pairs the rows of a batch
+        shown=(
+            ("eval_rewards/chosen", "desirable: reward"),
+            ("eval_rewards/rejected", "undesirable: reward"),
+        ),
+    ),
+    "reward": Method(
+        rows="pairs",
+        runs=("label",),
+        file="dpo.jsonl",
+        trainer="reward:Scored",
+        arguments="trl:RewardConfig",
+        summary="Train a reward model on pairs, a judge for reward:PATH.",
+        example="runs/labels --model local --out models/reward",
+        card="made a reward model: trained on pairs of replies to give the better one the higher number",
+        rates=(1e-4, 1e-5),
+        keys=("loss",),
+        loss="hard",
+        soft_loss="soft",
+        losses=("soft", "margin", "hard"),
+        scores=True,
+        usage=JUDGE,
+    ),
+}  # fmt: skip
+
+
+SPECIAL = frozenset(key for method in METHODS.values() for key in method.keys)  # keys that some methods do not have
+
+
+def unknown_method(name: str) -> UsageError:
+    """The error, with a suggestion, for a name that is not a method."""
+    return UsageError(f"no training method is called {name!r}; {nearest(name, METHODS)}")
+
+
+def unknown_loss(method: str, loss: str) -> UsageError:
+    """The error, with a suggestion, for a loss that the method does not have."""
+    return UsageError(f"no loss of {method} is called {loss!r}; {nearest(loss, METHODS[method].losses)}")

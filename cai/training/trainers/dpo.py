@@ -1,0 +1,258 @@
+"""Direct preference optimisation with TRL's own trainer, and what it lacks: a label's probability for every pair.
+
+D is the log-ratio difference of chosen and rejected between the policy and its reference, β·D the gap of their implicit
+rewards (Rafailov et al. 2023, arXiv 2305.18290, Eq. 7), p the probability that the chosen reply is the better one.
+A loss of `SOFT` stands in `loss_type` beside TRL's names, with its weight in `loss_weights`; TRL makes the forward
+pass, the stock part of the loss and the metrics, and our part is added. The hooks are private ones of TRL 1.16: its
+range is pinned, and tests compare a certain label with the stock loss.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from cai.errors import UsageError
+from cai.training.setup.methods import METHODS, unknown_loss
+from cai.training.setup.plan import Plan, Setting
+from cai.training.trainers.loop import trl_class, vendor
+from cai.training.trainers.preferences import P, Preferences, Watched, each, need_probabilities, without
+
+LOSSES = METHODS["dpo"].losses
+# Losses of TRL 1.16 that hold the chosen reply itself in place, or lower it on purpose (apo_down). The others see D
+# alone, so both replies may become less probable together (Razin et al. 2024, arXiv 2410.08847), and the mix with the
+# chosen reply's NLL is on.
+ANCHORED = ("aot_unpaired", "nca_pair", "bco_pair", "sppo_hard", "apo_zero", "apo_down", "sft")
+SMOOTHED = ("robust", "exo_pair", "aot", "aot_unpaired")  # the only ones that read label_smoothing
+
+# Weight of the chosen reply's NLL, a mean over tokens, beside a loss of differences. Llama 3 (arXiv 2407.21783,
+# section 4.1.4) takes 0.2 at β = 0.1 for chat; Pang et al. (2404.19733), who train reasoning, take 1.
+NLL_WEIGHT = 0.2
+LOGPS = ("logp_chosen", "logp_rejected", "ref_logp_chosen", "ref_logp_rejected")  # nats, sums over a reply's tokens
+
+# Losses
+
+
+def cross_entropy(gap: Any, p: Any) -> Any:
+    """−p·log σ(gap) − (1−p)·log σ(−gap), per row; its optimum is σ(gap) = p.
+
+    With gap = β·D it is conservative DPO (Mitchell 2023, "A note on DPO with noisy preferences & relationship to IPO")
+    with ε = 1 − p per row; with a difference of rewards, Bradley–Terry with soft labels (Bai et al. 2022, section 4.1).
+    """
+    from torch.nn.functional import logsigmoid
+
+    return -p * logsigmoid(gap) - (1 - p) * logsigmoid(-gap)
+
+
+def gap_scaled(gap: Any, p: Any) -> Any:
+    """−log σ((2p−1)·gap), per row: geometric-averaged DPO (Furuta et al. 2024, arXiv 2409.06691, its GDPO).
+
+    A label of 0.5 teaches nothing at any gap, while `cross_entropy` pulls such a gap to 0; they agree at gap 0 alone.
+    """
+    from torch.nn.functional import logsigmoid
+
+    return -logsigmoid((2 * p - 1) * gap)
+
+
+SOFT = {"cdpo": cross_entropy, "gap_scaled": gap_scaled}
+
+
+def with_nll(loss: str, weight: float | None = None) -> tuple[list[str], list[float]]:
+    """TRL's `loss_type` and `loss_weights` of `loss` and the NLL of the chosen reply, TRL's "sft".
+
+    weight: None is NLL_WEIGHT for a loss that sees differences alone and 0 for the others; 0 leaves the NLL out.
+    UsageError for an unknown loss or a negative weight.
+    """
+    if loss not in LOSSES:
+        raise unknown_loss("dpo", loss)
+    if weight is None:
+        weight = nll_weight(loss)
+    if not (weight >= 0 and math.isfinite(weight)):
+        raise UsageError(f"the weight of the NLL is {weight}: it is a number from 0 (without NLL)")
+    return ([loss, "sft"], [1.0, weight]) if weight else ([loss], [1.0])
+
+
+def nll_weight(loss: str) -> float:
+    """The weight of the NLL beside a loss, unless the user names another."""
+    return 0.0 if loss in ANCHORED else NLL_WEIGHT
+
+
+def check_smoothing(losses: Sequence[str], smoothing: float) -> None:
+    """UsageError if TRL would ignore `label_smoothing` without a word, or if it is no probability of a flip."""
+    if smoothing and not set(losses) & set(SMOOTHED):
+        raise UsageError(
+            f"label_smoothing {smoothing} has no effect on {' + '.join(losses)}: "
+            f"use cdpo (p_chosen of each row) or one of {', '.join(SMOOTHED)}"
+        )
+    if "robust" in losses and not 0 <= smoothing < 0.5:
+        raise UsageError(
+            f"robust needs a label_smoothing from 0 to below 0.5, the share of flipped labels: {smoothing}"
+        )
+
+
+def flip_rate(labels: Sequence[float]) -> float:
+    """Expected share of wrong labels among pairs with these `p_chosen`, for `robust`: the mean of 1 − p.
+
+    As good as the calibration of p (Chowdhury et al. 2024, arXiv 2403.00409, take ε as known). UsageError from one half
+    on, where `robust` is not defined.
+    """
+    if not labels:
+        raise UsageError("no labels: the share of flipped ones is not defined")
+    rate = math.fsum(1 - p for p in labels) / len(labels)
+    if rate >= 0.5:
+        raise UsageError(f"{rate:.3f} of the labels are expected to be wrong: robust needs less than 0.5")
+    return rate
+
+
+# The method
+
+
+class Pairs(Preferences):
+    """The rows of DPO."""
+
+    soft = tuple(SOFT)
+
+    def settle(self) -> Iterator[Setting]:
+        yield from super().settle()
+        yield self.beta()
+        yield self._nll()
+        if self.loss in SMOOTHED:
+            yield self._smoothing()
+        yield self.reference()
+
+    def _nll(self) -> Setting:
+        weight = self.loaded.config.nll
+        if weight is not None:
+            return Setting("nll", weight, self.loaded.origin("nll"))
+        weight = nll_weight(self.loss)
+        why = f"of {self.loss}, which sees the difference of two replies alone" if weight else ""
+        return Setting("nll", weight, "default", why)
+
+    def _smoothing(self) -> Setting:
+        configured = self.loaded.config.trl.get("label_smoothing")
+        if configured is not None:
+            return Setting("label_smoothing", configured, self.loaded.origin("trl.label_smoothing"))
+        labels = [row.p_chosen for row in self.data.train if row.p_chosen is not None]
+        if len(labels) == len(self.data.train):
+            why = "labels that are expected to be wrong: the mean of 1 − p_chosen"
+            return Setting("label_smoothing", round(flip_rate(labels), 4), "data", why)
+        if self.loss == "robust":
+            raise UsageError(
+                "robust needs the share of wrong labels, and not all pairs have p_chosen: set trl.label_smoothing"
+            )
+        return Setting("label_smoothing", 0.0, "default")
+
+    def trainer(self, plan: Plan, arguments: dict[str, Any], **parts: Any) -> Any:
+        losses, weights = with_nll(self.loss, self.settled("nll"))
+        own = {
+            "max_length": plan.max_length,
+            "beta": self.settled("beta"),
+            "precompute_ref_log_probs": self.settled("reference") == "once",
+            "loss_type": losses,
+            "loss_weights": weights,
+        }
+        if self.loss in SMOOTHED:
+            own["label_smoothing"] = self.settled("label_smoothing")
+        args = vendor(self.arguments)(**own | arguments)
+        return dpo_trainer(args=args, **self.datasets(), **parts)
+
+
+def dpo_trainer(*, args: Any, train_dataset: Any, eval_dataset: Any = None, **parts: Any) -> Any:
+    """TRL's DPOTrainer, whose `args.loss_type` may also name `cdpo` and `gap_scaled`; arguments are those of TRL.
+
+    And `on_eval`, called after each evaluation with the log-probabilities of every row (LOGPS), by its `row`.
+    Both read `p_chosen` of every row. UsageError before anything is loaded for settings that TRL would ignore, or that
+    have no meaning with soft labels.
+    """
+    _check(args)
+    soft = [name for name in args.loss_type if name in SOFT]
+
+    def columns(part: Any) -> Any:
+        if not soft:
+            return without(part, [P])  # it may be null, and nothing reads it
+        need_probabilities(part, f"the loss {soft[0]}")
+        return part
+
+    data, held = columns(train_dataset), each(eval_dataset, columns)
+    return trl_class("trl:DPOTrainer", _SoftDPO)(args=args, train_dataset=data, eval_dataset=held, **parts)
+
+
+def _check(args: Any) -> None:
+    for name in args.loss_type:
+        if name not in LOSSES:
+            raise unknown_loss("dpo", name)
+    check_smoothing(args.loss_type, args.label_smoothing)
+    if args.padding_free:
+        raise UsageError("padding_free has no effect on dpo in TRL 1.16, which would warn and pad: leave it out")
+    if set(args.loss_type) & set(SOFT):
+        others = {"ld_alpha": None, "use_weighting": False, "f_divergence_type": "reverse_kl"}
+        for setting, neutral in others.items():
+            if getattr(args, setting) != neutral:
+                raise UsageError(f"{setting} {getattr(args, setting)!r} cannot be combined with cdpo or gap_scaled")
+
+
+class CapturesOutputs:
+    """A model that keeps the outputs of its first call: TRL computes the log-probabilities and keeps them to itself."""
+
+    def __init__(self, model: Any) -> None:
+        self.model = model
+        self.outputs: Any = None
+
+    def __call__(self, **inputs: Any) -> Any:
+        outputs = self.model(**inputs)
+        if self.outputs is None:
+            self.outputs = outputs
+        return outputs
+
+
+class _SoftDPO(Watched):
+    """The losses of `SOFT`, added to TRL's sum of weighted stock losses."""
+
+    width = 2
+
+    def __init__(self, **parts: Any) -> None:
+        super().__init__(**parts)
+        me: Any = self
+        pairs = list(zip(me.loss_types, me.loss_weights, strict=True))
+        self._soft = [(SOFT[name], weight) for name, weight in pairs if name in SOFT]
+        me.loss_types = [name for name, _ in pairs if name not in SOFT]
+        me.loss_weights = [weight for name, weight in pairs if name not in SOFT]
+
+    def compute_loss(self, model: Any, inputs: dict[str, Any], *rest: Any, **named: Any) -> Any:
+        me: Any = self
+        if not self._soft and me.model.training:
+            return super().compute_loss(model, inputs, *rest, **named)
+        if self._soft and P not in inputs:
+            raise UsageError("soft labels read p_chosen of every row, and this batch has none")
+        return self._with_soft(model, inputs, *rest, **named)
+
+    def _with_soft(self, model: Any, inputs: dict[str, Any], *rest: Any, **named: Any) -> Any:
+        """TRL's loss of the same batch plus ours, from one forward pass of each model."""
+        me: Any = self
+        recorded = CapturesOutputs(model)
+        batch = dict(inputs)
+        precomputed = me.precompute_ref_logps
+        if not precomputed:
+            reference = me.model if me.ref_model is None else me.ref_model
+            batch["ref_chosen_logps"], batch["ref_rejected_logps"] = me.compute_ref_log_probs(reference, batch)
+        me.precompute_ref_logps = True  # for this call: TRL takes the reference from the batch, where it now is
+        try:
+            result = super().compute_loss(recorded, batch, *rest, **named)
+        finally:
+            me.precompute_ref_logps = precomputed
+        chosen, rejected = _log_probs(recorded.outputs, batch)
+        chosen_before, rejected_before = batch["ref_chosen_logps"], batch["ref_rejected_logps"]
+        values = (chosen, rejected, chosen_before, rejected_before)
+        self.remember(batch, dict(zip(LOGPS, values, strict=True)))
+        if not self._soft:
+            return result
+        gap = me.beta * ((chosen - chosen_before) - (rejected - rejected_before))  # β·D
+        ours = sum(weight * loss(gap, batch[P]).mean() for loss, weight in self._soft)
+        return (result[0] + ours, *result[1:]) if isinstance(result, tuple) else result + ours
+
+
+def _log_probs(outputs: Any, inputs: Mapping[str, Any]) -> Any:
+    """log π of the chosen and of the rejected replies; prompt and padding have log prob 0."""
+    places = inputs["input_ids"].size(1) - 1  # a prompt-learning adapter puts positions of its own before these
+    return outputs.log_probs[:, -places:].sum(dim=1).chunk(2)

@@ -1,0 +1,304 @@
+"""What surrounds TRL's loop, whatever the method: its arguments, the record of its metrics, warnings, and stops.
+
+Some hooks are private ones of TRL 1.16: its range is pinned. Names of metrics are TRL's.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+import importlib.util
+import logging
+import sys
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping
+from functools import cache
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+from cai.errors import LossNotFinite, MissingExtra, UsageError
+from cai.texts.wording import reason_of
+from cai.training.setup.config import Loaded, TrainConfig, trl_arguments
+from cai.training.setup.folder import CHECKPOINTS, TrainFolder
+from cai.training.setup.methods import METHODS
+from cai.training.setup.opening import Stopper
+from cai.training.setup.plan import Plan
+from cai.weights.vendors import silence_libraries
+
+log = logging.getLogger("cai")
+
+Progress = Callable[[Mapping[str, Any]], None]
+
+WATCHED = ("entropy", "rewards/chosen", "rewards/margins", "logps/chosen")
+# Entries of the log that are averaged: one batch of a few rows is noise. At TRL's 10 steps an entry, 50 steps.
+WINDOW = 5
+# The chosen replies cost a tenth more nats than under the reference, whatever their length: at 1 nat a token, a
+# perplexity of 3.0 where it was 2.7. Their fall as such is common (Pal et al. 2024, arXiv 2402.13228; Razin et al.
+# 2024, arXiv 2410.08847), and its cause, the loss of differences, has a remedy: the NLL beside it.
+FALL = 0.1
+# Half the entropy: the effective number of next tokens, e^H, has shrunk to its square root.
+ENTROPY = 0.5
+
+# Arguments
+
+
+def arguments(plan: Plan, config: TrainConfig, out: Path, *, evaluates: bool) -> dict[str, Any]:
+    """The arguments of TRL's config; evaluates: whether there are eval rows."""
+    import torch
+
+    gpu = torch.cuda.is_available()
+    return {
+        "output_dir": str(out / CHECKPOINTS),
+        "per_device_train_batch_size": plan.rows_at_once,
+        "per_device_eval_batch_size": plan.rows_at_once,
+        "gradient_accumulation_steps": plan.accumulation,
+        "learning_rate": plan.learning_rate,
+        "lr_scheduler_type": config.schedule,
+        "warmup_steps": int(config.warmup * plan.steps),  # rounded down: the first step of a warm-up has rate 0
+        "num_train_epochs": config.epochs,
+        "seed": config.seed,
+        "bf16": plan.dtype == "bfloat16",
+        "use_cpu": not gpu,
+        "dataloader_pin_memory": gpu,
+        "activation_checkpointing": plan.gradient_checkpointing,
+        "logging_steps": 1,  # a wider window would begin anew when resumed, and read otherwise than undisturbed
+        "logging_nan_inf_filter": False,
+        "save_strategy": "steps",
+        "save_steps": plan.save_every,
+        "save_total_limit": 2,
+        "eval_strategy": "steps" if evaluates else "no",
+        "eval_steps": plan.eval_every,
+        "report_to": [],
+        "disable_tqdm": True,
+        "log_level": "error",
+        "ddp_find_unused_parameters": False,  # every weight that trains is used at every step
+    }
+
+
+def check_trl(method: str, loaded: Loaded) -> dict[str, Any]:
+    """What stands under `trl:`, checked; UsageError or InputError before anything is read for what TRL refuses."""
+    import torch
+
+    config = vendor(METHODS[method].arguments)
+    own = trl_arguments(loaded, method, {field.name: field for field in dataclasses.fields(config)})
+    check_reporters(own.get("report_to"))
+    neutral = {"output_dir": "unused", "use_cpu": not torch.cuda.is_available(), "bf16": False, "report_to": []}
+    try:
+        with silence_libraries():
+            config(**neutral | {"gradient_checkpointing": None} | own)
+    except Exception as error:  # of any type: a misspelt optimiser is a ValueError, a missing package an ImportError
+        raise UsageError(f"TRL refuses an argument under 'trl': {reason_of(error)}") from error
+    return own
+
+
+def check_reporters(wanted: str | Iterable[str] | None) -> None:
+    """UsageError for a service that metrics are to go to and whose package is not installed."""
+    for name in [wanted] if isinstance(wanted, str) else wanted or []:
+        if name not in ("wandb", "tensorboard", "none"):
+            raise UsageError(f"report_to {name} must be wandb or tensorboard")
+        packages = {"tensorboard": ("tensorboardX", "tensorboard"), "wandb": ("wandb",)}.get(name, ("trl",))
+        if not any(importlib.util.find_spec(package) for package in packages):
+            raise UsageError(f"report_to {name}: the package is not installed: pip install {name}")
+
+
+# Trainers
+
+
+def vendor(name: str) -> Any:
+    """What an installed package has under a name such as `trl:DPOTrainer`."""
+    module, _, attribute = name.partition(":")
+    try:
+        return getattr(importlib.import_module(module), attribute)
+    except ImportError as error:
+        raise MissingExtra("training", "train") from error
+
+
+@cache
+def trl_class(name: str, ours: type) -> Any:
+    """`ours` before TRL's class of that name, so that each hook of ours can call TRL's."""
+    theirs = vendor(name)
+    return type(theirs.__name__, (ours, theirs), {})
+
+
+class Guarded:
+    """Stops before the step when the loss is no number."""
+
+    def training_step(self, model: Any, inputs: dict[str, Any], *rest: Any, **named: Any) -> Any:
+        """The step's gradient; LossNotFinite, with the rows, before the optimiser can spread a NaN to all weights."""
+        trl: Any = super()
+        me: Any = self
+        loss = trl.training_step(model, inputs, *rest, **named)
+        if not loss.isfinite():
+            step = me.state.global_step + 1
+            raise LossNotFinite(f"the loss is {loss.item()} at step {step}", self.rows_within(inputs))
+        return loss
+
+    def rows_within(self, inputs: Mapping[str, Any]) -> tuple[int, ...]:
+        """The numbers of a batch's rows, as far as they are known."""
+        return ()
+
+    def create_model_card(self, *_: Any, **named: Any) -> None:
+        """TRL's card is a form to fill in; ours is another."""
+
+
+# The record
+
+
+def recorder(folder: TrainFolder, stopper: Stopper, progress: Progress | None) -> Any:
+    """A callback that writes metrics as they come, with speed, memory and time left, and stops the training when asked.
+
+    Of several processes the first one writes.
+    """
+    return _callback(_Recorder, folder, stopper, progress)
+
+
+def callback(warn: Callable[[str], None] = log.warning) -> Any:
+    """A Watch as a transformers TrainerCallback, which also stops a training whose gradients are no numbers.
+
+    `warn` gets each warning, in the first process only. A resumed training goes on from the log of its checkpoint.
+    """
+    return _callback(_Watcher, warn)
+
+
+def _callback(events: type, *parts: Any) -> Any:
+    return type(events.__name__, (events, vendor("transformers:TrainerCallback")), {})(*parts)
+
+
+class _Recorder:
+    def __init__(self, folder: TrainFolder, stopper: Stopper, progress: Progress | None) -> None:
+        self._folder = folder
+        self._stopper = stopper
+        self._progress = progress
+        self._tokens = 0.0  # of this session, as far as TRL counted when it last logged
+        self._before = 0.0  # of earlier sessions
+        self._began = self._logged = time.monotonic()
+        self._first = 0  # step at which this session began
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **rest: Any) -> None:
+        self._began = self._logged = time.monotonic()
+        self._first = state.global_step
+        for line in self._folder.metrics():  # TRL counts from the start of each session
+            if line["step"] <= self._first:
+                self._before = max(self._before, line.get("num_tokens", 0.0))
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: Mapping[str, Any], **rest: Any) -> None:
+        if not state.is_world_process_zero or "train_runtime" in logs:
+            return
+        now = time.monotonic()
+        metrics = {"step": state.global_step, "steps": state.max_steps, **logs}
+        for name in ("eval_num_tokens", "num_tokens"):
+            if name in logs:
+                metrics[name] = logs[name] + self._before
+        if "loss" in logs:
+            tokens = logs.get("num_tokens", 0.0)
+            left = (state.max_steps - state.global_step) / max(1, state.global_step - self._first)
+            metrics["tokens_per_second"] = round((tokens - self._tokens) / max(1e-9, now - self._logged), 1)
+            metrics["eta_seconds"] = round(left * (now - self._began), 1)
+            metrics["memory_gb"] = round(_memory() / 2**30, 3)
+            self._tokens = tokens
+        self._logged = now
+        self._folder.add(metrics)
+        if self._progress is not None:
+            self._progress(metrics)
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **rest: Any) -> None:
+        if self._stopper.agreed():
+            control.should_save = True
+            control.should_training_stop = True
+
+
+def _memory() -> int:
+    """The most bytes used so far: of the GPU, else of this process."""
+    import torch
+
+    if torch.cuda.is_available():
+        return int(torch.cuda.max_memory_allocated())
+    import resource
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
+
+
+# Warnings
+
+
+class Watch:
+    """Reads a training's log entry by entry; `beta` is DPO's, None for trainings without a reference."""
+
+    def __init__(self, beta: float | None = None) -> None:
+        self._beta = beta
+        self._seen = dict.fromkeys(WATCHED, 0)
+        self._first: dict[str, list[float]] = {name: [] for name in WATCHED}
+        self._last: dict[str, deque[float]] = {name: deque(maxlen=WINDOW) for name in WATCHED}
+        self._warned: set[str] = set()
+
+    def see(self, step: int, metrics: Mapping[str, Any]) -> list[str]:
+        """Warnings that this entry gives rise to, each kind once in a training."""
+        for name in WATCHED:
+            if name in metrics:
+                self._seen[name] += 1
+                if self._seen[name] <= WINDOW:
+                    self._first[name].append(metrics[name])
+                self._last[name].append(metrics[name])
+        warnings = []
+        for kind, text in (("likelihood", self._likelihood()), ("entropy", self._entropy())):
+            if text is not None and kind not in self._warned:
+                self._warned.add(kind)
+                warnings.append(f"step {step}: {text}")
+        return warnings
+
+    def _means(self, name: str) -> tuple[float, float] | None:
+        """Of the first and of the last WINDOW entries; None as long as these are the same."""
+        if self._seen[name] <= WINDOW:
+            return None
+        return fmean(self._first[name]), fmean(self._last[name])
+
+    def _likelihood(self) -> str | None:
+        chosen, margins, logps = (self._means(name) for name in ("rewards/chosen", "rewards/margins", "logps/chosen"))
+        if not (self._beta and chosen and margins and logps):
+            return None
+        fall = -chosen[1] / self._beta  # nats a reply: TRL's reward is β·(log π − log π_ref)
+        before = -logps[1] - fall
+        if fall <= FALL * before or margins[1] <= margins[0]:
+            return None
+        return (
+            f"margins rise ({margins[0]:.3g} to {margins[1]:.3g}) while the chosen replies become less probable: "
+            f"{fall:.1f} nats a reply under the reference, {fall / before:.0%}. The model unlearns both replies: give "
+            "the NLL more weight, raise beta, or lower the learning rate"
+        )
+
+    def _entropy(self) -> str | None:
+        means = self._means("entropy")
+        if not means or means[1] >= ENTROPY * means[0]:
+            return None
+        return (
+            f"entropy fell from {means[0]:.3g} to {means[1]:.3g} nats a token: replies will repeat each other; "
+            "stop earlier, or lower the learning rate"
+        )
+
+
+class _Watcher:
+    """The events of a training that a Watch needs."""
+
+    def __init__(self, warn: Callable[[str], None]) -> None:
+        self._warn = warn
+        self._watch = Watch()
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **rest: Any) -> None:
+        self._watch = Watch(getattr(args, "beta", None))
+        for entry in state.log_history:
+            self._watch.see(entry["step"], entry)  # its warnings came before the checkpoint
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: Mapping[str, Any], **rest: Any) -> None:
+        if "loss" in logs and state.is_world_process_zero:  # neither an evaluation's entry nor the closing summary
+            for line in self._watch.see(state.global_step, logs):
+                self._warn(line)
+
+    def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, model: Any, **rest: Any) -> None:
+        from torch.nn.utils import get_total_norm
+
+        gradients = [weight.grad for weight in model.parameters() if weight.grad is not None]
+        if not get_total_norm(gradients).isfinite():
+            raise LossNotFinite(f"a gradient is no number at step {state.global_step + 1}")

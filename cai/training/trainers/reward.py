@@ -1,0 +1,98 @@
+"""Reward models with TRL's own trainer: their product is a judge, `reward:PATH`."""
+
+from __future__ import annotations
+
+from typing import Any, Literal, cast, get_args
+
+from cai.errors import UsageError
+from cai.texts.wording import nearest
+from cai.training.data.tokens import Encoded
+from cai.training.setup.plan import Plan
+from cai.training.trainers.loop import trl_class, vendor
+from cai.training.trainers.preferences import P, Preferences, Watched, each, need_probabilities, without
+
+Labels = Literal["soft", "margin", "hard"]
+UNREAD = {"soft": ["margin"], "margin": [P], "hard": ["margin", P]}  # columns that the labels do not believe
+
+
+class Scored(Preferences):
+    """The rows of a reward model."""
+
+    soft = ("soft",)
+    joined = True
+    task = "SEQ_CLS"  # peft trains a head whole
+
+    def fit(self, row: Encoded, limit: int) -> Encoded | str:
+        if row.longest > limit:
+            return f"{row.longest:,} tokens exceed {limit:,}, and a cut reply has no reward"
+        return row
+
+    def model(self, open_model: Any) -> Any:
+        """The base model with a new head for its number."""
+        return open_model(vendor("transformers:AutoModelForSequenceClassification"), num_labels=1)
+
+    def trainer(self, plan: Plan, arguments: dict[str, Any], **parts: Any) -> Any:
+        args = vendor(self.arguments)(**{"max_length": plan.max_length} | arguments)
+        return reward_trainer(args=args, labels=cast(Labels, self.loss), **self.datasets(), **parts)
+
+
+def reward_trainer(
+    *, args: Any, train_dataset: Any, eval_dataset: Any = None, labels: Labels = "soft", **parts: Any
+) -> Any:
+    """TRL's RewardTrainer.
+
+    labels: what of a row is believed beside which reply was chosen. "soft": cross entropy with `p_chosen` (arXiv
+    2212.08073, section 4.1); "margin": the gap must pass `margin` (Touvron et al. 2023, arXiv 2307.09288, Eq. 2);
+    "hard": neither. A judge's margin is the log odds of its p_chosen, so both at once would count it twice.
+    """
+    choices = get_args(Labels)
+    if labels not in choices:
+        raise UsageError(f"unknown labels {labels!r}; {nearest(labels, choices)}")
+    data = _columns(train_dataset, labels)
+    held = each(eval_dataset, lambda part: _columns(part, labels))
+    trainer = trl_class("trl:RewardTrainer", _SoftReward)(args=args, train_dataset=data, eval_dataset=held, **parts)
+    _exact_head(trainer.model)
+    return trainer
+
+
+def _exact_head(model: Any) -> None:
+    """Let the head compute and train in float32: in bfloat16 most of its steps, and gaps below 2⁻⁸, are lost."""
+    import torch
+
+    def exactly(forward: Any) -> Any:
+        def run(hidden: Any) -> Any:
+            with torch.autocast(hidden.device.type, enabled=False):
+                return forward(hidden.float())
+
+        return run
+
+    heads = [module for name, module in model.named_modules() if "score" in name.split(".")]
+    for head in (module for module in heads if isinstance(module, torch.nn.Linear)):
+        head.float()
+        head.forward = exactly(head.forward)
+
+
+def _columns(dataset: Any, labels: Labels) -> Any:
+    """The dataset without what the labels do not believe: TRL uses a margin wherever the column is."""
+    if labels == "soft":
+        need_probabilities(dataset, "labels soft")
+    if labels == "margin":
+        values = dataset["margin"] if "margin" in dataset.column_names else [None]
+        for place, value in enumerate(values, start=1):
+            if value is None or not abs(value) < float("inf"):
+                raise UsageError(f"labels margin needs a number in `margin` of every row; row {place} has {value!r}")
+    return without(dataset, UNREAD[labels])
+
+
+class _SoftReward(Watched):
+    """Bradley–Terry with `p_chosen` where the batch has it: −p·log σ(Δ) − (1−p)·log σ(−Δ) = −log σ(Δ) + (1−p)·Δ."""
+
+    def compute_loss(
+        self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
+    ) -> Any:
+        loss, outputs = super().compute_loss(model, inputs, True, num_items_in_batch)
+        chosen, rejected = outputs.logits.squeeze(-1).float().chunk(2)
+        self.remember(inputs, {"reward_chosen": chosen, "reward_rejected": rejected})
+        if P in inputs:
+            loss = loss + ((1 - inputs[P]) * (chosen - rejected)).mean()
+        return (loss, outputs) if return_outputs else loss
