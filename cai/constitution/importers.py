@@ -106,7 +106,9 @@ def _with_distinct_ids(entries: list[Entry]) -> list[Entry]:
             number += 1
             name = f"{fields['id']}-{number}"
         ids.add(name)
-        distinct.append(entry if number == 1 else {**fields, "id": name})
+        if number > 1:
+            entry = {**fields, "id": name}
+        distinct.append(entry)
     return distinct
 
 
@@ -190,7 +192,7 @@ def _from_sentence(item: str) -> list[Entry]:
     if item.endswith("Options:"):  # how the paper asks its judge
         choose = item.removesuffix("Options:").strip()
         return [{"id": principle_id(choose), "choose": choose}]
-    return [item] if item else []
+    return list(filter(None, [item]))
 
 
 FORMATS: tuple[tuple[Callable[[Any], bool], Callable[[Any], list[Entry]], str], ...] = (
@@ -205,8 +207,9 @@ def _unwrap(text: str, before: str, after: str) -> str:
 
 
 def _chats(data: Any) -> list[Any]:
-    chats = data.get("system_chat") if isinstance(data, dict) else None
-    return chats if isinstance(chats, list) else []
+    if isinstance(data, dict) and isinstance(data.get("system_chat"), list):
+        return list(data["system_chat"])
+    return []
 
 
 def _example(chat: Any) -> dict[str, str] | None:

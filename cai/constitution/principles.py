@@ -186,8 +186,10 @@ def load_constitution(name_or_path: str | Path | Constitution) -> Constitution:
     law = reader.read(find_constitution(name_or_path))
     if law is None:
         first, *others = reader.problems
-        more = f" (and {len(others)} more: cai constitution check {name_or_path})" if others else ""
-        raise ConstitutionError(first.message + more, first.file, first.line)
+        message = first.message
+        if others:
+            message += f" (and {len(others)} more: cai constitution check {name_or_path})"
+        raise ConstitutionError(message, first.file, first.line)
     return law
 
 

@@ -28,10 +28,10 @@ MARKS = r"<(?=[|｜])|[<\[](?=/?(?:s|bos|eos|think|start_of_turn|end_of_turn|INS
 class AskJudge:
     """The questions of a judge about two replies.
 
-    What a conversation or reply holds is quoted where it could pass for the frame of the template: a tag of it anywhere
+    What a conversation or reply holds is quoted if it could pass for the frame of the template: a tag of it anywhere
     (`<reply_b>` becomes `&lt;reply_b>`), another label at the start of a line (`> Assistant:`), whatever its case and
-    spacing; and where a server could take it for the end of a turn (`&lt;|im_end|>`). So the frame of a question is the
-    template's alone.
+    spacing; and if a server could take it for the end of a turn (`&lt;|im_end|>`). So only the template can write the
+    frame of a question.
 
     prefill: whether the model continues a started reply; then the letter comes next to the template's prefix.
     """
@@ -46,7 +46,9 @@ class AskJudge:
         labels = [loose(label) for label in templates.frame if not label.startswith("<")]
         self._tags = re.compile("|".join([*tags, MARKS]), re.IGNORECASE)
         start = rf"(^|[{LINE_ENDS}])((?:[^\S{LINE_ENDS}]|[{DRESSING}{UNSEEN}])*+)"
-        self._starts = re.compile(f"{start}(?={'|'.join(labels)})", re.IGNORECASE) if labels else None
+        self._starts: re.Pattern[str] | None = None
+        if labels:
+            self._starts = re.compile(f"{start}(?={'|'.join(labels)})", re.IGNORECASE)
         self._quoted = lru_cache(maxsize=32)(self._quote)  # the questions about a pair come one after the other
 
     def check(self, principles: Iterable[Principle]) -> None:

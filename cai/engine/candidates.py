@@ -24,13 +24,15 @@ def sample(prompt: Prompt, ask: Ask, numbers: Iterable[int]) -> Generator[list[R
     return Sampled(tuple(map(_candidate, answers, numbers)))
 
 
-def _candidate(done: Completion, number: int) -> Candidate:
-    return Candidate(text=done.text.strip(), model=done.model, sample=number, problem=_problem(done))
+def _candidate(answer: Completion, number: int) -> Candidate:
+    return Candidate(text=answer.text.strip(), model=answer.model, sample=number, problem=_problem(answer))
 
 
-def _problem(done: Completion) -> DropReason | None:
-    if done.finish == "content_filter":
+def _problem(answer: Completion) -> DropReason | None:
+    if answer.finish == "content_filter":
         return "content_filter"
-    if done.finish == "length":
+    if answer.finish == "length":
         return "truncated"
-    return None if done.text.strip() else "empty"
+    if not answer.text.strip():
+        return "empty"
+    return None

@@ -59,8 +59,8 @@ def lines(law: Constitution) -> Iterator[str]:
     if law.description:
         yield " ".join(law.description.split())
     for principle in law.principles:
-        weight = "" if principle.weight == 1 else f"  (weight {principle.weight:g})"
-        yield f"\n{principle.id}{weight}"
+        yield ""
+        yield principle.id if principle.weight == 1 else f"{principle.id}  (weight {principle.weight:g})"
         for job in ("text", "critique", "revise", "choose"):
             words = getattr(principle, job)
             if words is not None:

@@ -39,7 +39,7 @@ def missing_files(names: Iterable[str]) -> str | None:
     halves = [job for job, files in jobs.items() if files & here and files - here]
     if not halves and any(files <= here for files in jobs.values()):
         return None
-    job = halves[0] if halves else "revise"
+    [job, *_] = [*halves, "revise"]
     need = " and ".join(f"{part}.jinja" for part in JOBS[job])
     return f"a template set needs {need}; this folder has {', '.join(sorted(here)) or 'no .jinja file'}"
 

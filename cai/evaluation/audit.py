@@ -94,7 +94,7 @@ def _rows_file(path: str | Path | None) -> Iterator[Table | None]:
 
 
 def _prompts_of(source: str | Path | Iterable[Any], prompt_field: str | None) -> repeats.Repeats:
-    """The prompts of the dataset that is compared with; a record without a reply counts by its prompt alone."""
+    """The prompts of the dataset that is compared with; a record without a reply counts by its prompt."""
     prompts = repeats.Repeats()
     for _, record in read_records(source):
         prompt = _prompt_of(record, prompt_field)

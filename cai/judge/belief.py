@@ -46,11 +46,13 @@ def log_ratio(reading: Reading) -> float | None:
 def mean_preference(votes: Iterable[Vote], *, weighted: bool) -> float | None:
     """The mean of d over valid votes; None without any.
 
-    weighted: count votes by their principle's weight, for when all principles were asked: else drawing did that.
+    weighted: count each vote by its principle's weight. False for principles drawn by weight, which has counted it.
     """
-    valid = [(vote.weight if weighted else 1.0, vote.d) for vote in votes if vote.d is not None]
+    valid = [(vote.weight, vote.d) for vote in votes if vote.d is not None]
     if not valid:
         return None
+    if not weighted:
+        return math.fsum(d for _, d in valid) / len(valid)
     heaviest = max(weight for weight, _ in valid)  # the sum of the largest floats is infinite
     total = math.fsum(weight / heaviest for weight, _ in valid)
     return math.fsum(weight / heaviest * d for weight, d in valid) / total
@@ -78,16 +80,19 @@ def belief(z: float | None, protocol: Protocol, temperature: float | None) -> fl
     """The probability that a is better; None if z is. After reasoning and uncalibrated it lies in [0.4, 0.6]."""
     if z is None:
         return None
-    p = probability(z, 1.0 if temperature is None else temperature)
-    if protocol == "reason" and temperature is None:
-        return min(max(p, 1.0 - CLAMP), CLAMP)
-    return p
+    if temperature is not None:
+        return probability(z, temperature)
+    if protocol == "reason":
+        return min(max(probability(z), 1.0 - CLAMP), CLAMP)
+    return probability(z)
 
 
 def probability(z: float, temperature: float = 1.0) -> float:
     """sigma(z / temperature); `probability(-z)` is `1 - probability(z)` to the last bit: swapped pairs mirror."""
     larger = 1 / (1 + math.exp(-abs(z / temperature)))  # in [0.5, 1], where 1 - larger is exact
-    return larger if z >= 0 else 1 - larger
+    if z < 0:
+        return 1 - larger
+    return larger
 
 
 def log_odds(p: float) -> float:
@@ -104,5 +109,8 @@ def log_odds(p: float) -> float:
 
 def readability(votes: Iterable[Vote]) -> list[float]:
     """The letter mass of every reading; for votes in words 1 if a letter was named; 0 if nothing could be read."""
-    readings = [reading for vote in votes for reading in (vote.ab, vote.ba)]
-    return [float(reading.choice is not None) if reading.mass is None else reading.mass for reading in readings]
+    masses = []
+    for reading in (reading for vote in votes for reading in (vote.ab, vote.ba)):
+        in_words = float(reading.choice is not None)
+        masses.append(in_words if reading.mass is None else reading.mass)
+    return masses

@@ -39,13 +39,14 @@ def calibrate_judge(source: str | Path | Iterable[Any], *, delta: float = DELTA)
 
 def calibrate_file(path: str | Path, *, delta: float = DELTA, targets: Sequence[float] = TARGETS) -> CalibrationReport:
     """`calibrate_judge` for a file, or a folder that holds a labels.jsonl; the run.json beside it names the judge."""
-    where = Path(path)
-    if where.is_dir():
-        where = where / "labels.jsonl"
-        if not where.is_file():
+    file = Path(path)
+    if file.is_dir():
+        file = file / "labels.jsonl"
+        if not file.is_file():
             raise InputError("is a folder without a labels.jsonl; name the --out of a cai label, or a file", path)
-    read = read_judged(read_records(where), where)
-    return _report(read, str(path), _binding_of(where) if read.labels else None, delta, targets)
+    read = read_judged(read_records(file), file)
+    binding = _binding_of(file) if read.labels else None
+    return _report(read, str(path), binding, delta, targets)
 
 
 def calibrate_rows(
@@ -57,7 +58,9 @@ def calibrate_rows(
 
 def load_calibration(path: str | Path) -> Calibration:
     """The calibration that a file, or the folder it was saved in, holds; raises InputError."""
-    file = Path(path) / FILE if Path(path).is_dir() else Path(path)
+    file = Path(path)
+    if file.is_dir():
+        file = file / FILE
     again = "make it again with cai judge calibrate"
     try:
         content = orjson.loads(file.read_bytes())

@@ -22,17 +22,20 @@ def plot_reliability(before: Sequence[float], after: Sequence[float], truths: Se
     """Accuracy against confidence before and after the temperature, and below it how many pairs lie in each bin."""
     figure, (top, below) = new_figure(2, height_ratios=(3, 1))
     top.plot([0.5, 1], [0.5, 1], color=GREY, linewidth=1, linestyle="--", label="confidence = accuracy")
-    for ps, name, colour, mark in ((before, "before", BEFORE, "o"), (after, "after temperature", AFTER, "s")):
+    for ps, name, colour, mark, shift in (
+        (before, "before", BEFORE, "o", 0.0),
+        (after, "after temperature", AFTER, "s", 0.022),
+    ):
         bins = reliability(ps, truths)
-        full = [found for found in bins if found is not None]
-        points = [found.confidence for found in full], [found.accuracy for found in full]
-        top.plot(*points, color=colour, marker=mark, markersize=5, linewidth=1.5, label=name)
-        shift = 0.0 if name == "before" else 0.022
-        for place, found in enumerate(bins):
-            left, count = 0.503 + place * 0.05 + shift, 0 if found is None else found.n
-            below.bar(left, count, width=0.022, align="edge", color=colour)
-            if count:
-                below.annotate(f"{count}", (left + 0.011, count), ha="center", va="bottom", fontsize=6)
+        full = [one for one in bins if one is not None]
+        sure = [one.confidence for one in full]
+        right = [one.accuracy for one in full]
+        top.plot(sure, right, color=colour, marker=mark, markersize=5, linewidth=1.5, label=name)
+        for place, one in enumerate(bins):
+            if one is not None:
+                left = 0.503 + place * 0.05 + shift
+                below.bar(left, one.n, width=0.022, align="edge", color=colour)
+                below.annotate(f"{one.n}", (left + 0.011, one.n), ha="center", va="bottom", fontsize=6)
     below.margins(y=0.2)
     below.set(xlabel="confidence", ylabel="pairs")
     top.set(ylabel="agreement with people", title=f"Reliability on {len(truths):,} pairs", xlim=(0.49, 1.01))
@@ -56,7 +59,7 @@ def plot_risk_coverage(
     for (name, right), style in zip(baselines.items(), ("--", ":", "-.", (0, (1, 4))), strict=False):
         axes.axhline(right, color=GREY, linewidth=1, linestyle=style, label=f"{name}, {right:.1%}")
     highest = {at.n: at for at in sorted(filter(None, thresholds.values()), key=lambda at: at.target)}
-    for at in highest.values():  # where one point keeps several promises, the strongest
+    for at in highest.values():  # if one point keeps several promises, the strongest
         right = 1 - at.errors / at.n
         axes.plot(at.coverage, right, color=BEFORE, marker="v", markersize=7, linestyle="none")
         text = f"{at.target:.4g} certified\nfrom {at.confidence:.5g}"
