@@ -17,7 +17,7 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 from yaml.constructor import SafeConstructor
 
-from cai.texts.wording import close_to
+from cai.texts.wording import nearest
 
 Place = tuple[str | int, ...]  # the keys and 0-based indexes that lead to a value
 Keys = Mapping[tuple[str, ...], tuple[str, tuple[str, ...]]]  # keys that lead to a mapping → its name, its own keys
@@ -271,8 +271,7 @@ def _not_text(what: str, value: Any, written: str | None, form: str | None) -> s
 def _advice(key: str, known: tuple[str, ...]) -> str:
     if " " in key or key[:1].isupper():  # `- Be kind: always` is a mapping to YAML
         return "a sentence with ': ' in it needs quotes"
-    close = close_to(key, known)
-    return f"it can have: {', '.join(known)}" if close is None else f"did you mean {close!r}?"
+    return nearest(key, known)
 
 
 def _kind(value: Any) -> str:
