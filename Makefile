@@ -7,11 +7,15 @@ NEWEST := .venv-newest
 # .venv first.
 TORCH ?= $(shell grep '^torch==' constraints.txt)
 DEMO_LIMIT ?= 12
+# Settings that a model of 135 million parameters can follow: short replies, one round, plain questions.
+DEMO := examples/demo/prompts.jsonl --constitution examples/demo/constitution.yaml --templates examples/demo
+DEMO += --rounds 1 --no-gate --temperature 0.3 --max-tokens 256 --system 'Answer in one short paragraph.'
 
 .PHONY: demo test test-newest constraints lint types check clean
 
 demo: $(VENV)/demo.stamp  ## real critiques and revisions by the embedded model
-	$(BIN)/cai generate --constitution harmless.yaml --limit $(DEMO_LIMIT)
+	$(BIN)/cai generate $(DEMO) --limit $(DEMO_LIMIT)
+	@echo "A model of 135 million parameters can shorten its own answers; it cannot judge whether they are right or harmful. Name a larger one with --model."
 
 test: $(VENV)/dev.stamp  ## the default test suite; the embedded model's tests need its weights, which are fetched once
 	$(call suite,$(VENV))

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
+import shutil
 import stat
 import subprocess
 import sys
@@ -37,9 +39,23 @@ def run(folder: Path, *command: str, **variables: str) -> str:
     return done.stdout
 
 
-def test_the_constitution_to_start_from_has_neither_errors_nor_warnings() -> None:
-    report = check(EXAMPLES / "my_constitution.yaml")
+@pytest.mark.parametrize("name", ["my_constitution.yaml", "demo/constitution.yaml"])
+def test_the_constitutions_of_the_examples_have_neither_errors_nor_warnings(name: str) -> None:
+    report = check(EXAMPLES / name)
     assert (report.errors, report.warnings) == ((), ())
+
+
+@pytest.mark.skipif(shutil.which("make") is None, reason="needs make")
+def test_the_demo_asks_about_each_of_its_prompts_in_one_round(tmp_path: Path) -> None:
+    told = subprocess.run(["make", "-n", "demo"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    command = next(shlex.split(line) for line in told.splitlines() if "cai generate" in line)
+    with stub() as server:
+        model = ("--model", "openai:some/model", "--base-url", f"{server.url}/v1", "--out", str(tmp_path / "demo"))
+        done = subprocess.run(
+            [sys.executable, "-m", "cai", *command[1:], *model], cwd=ROOT, capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, done.stderr
+        assert server.stats()["requests"] == 12 * 3  # a reply, a critique and a revision each
 
 
 def test_the_comparison_shows_where_the_recorded_finals_differ(tmp_path: Path) -> None:
