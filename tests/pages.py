@@ -18,7 +18,7 @@ from typer.main import get_command
 from cai.cli.main import app
 
 ROOT = Path(__file__).resolve().parent.parent
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 FENCE = re.compile(r"^```(\S*) *([^\n]*)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 WIDTH = 100  # columns of the help texts in docs/cli.md
 

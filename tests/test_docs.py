@@ -10,7 +10,8 @@ OpenAI, for Anthropic and for http://localhost:8000; nothing else can be reached
   they name must exist.
 - Any other language, `text` for example, is not looked at.
 
-The help texts in docs/cli.md are written by `python tests/test_docs.py --write`.
+The help texts in docs/cli.md and the list of files in docs/architecture.md are written by `python tests/test_docs.py
+--write`.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ import shutil
 import stat
 import subprocess
 import sys
+import textwrap
 import tomllib
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -45,6 +47,7 @@ from pages import (
     wrong_in,
 )
 from stub import stub
+from test_house import FLOORS, MODULES, PACKAGE
 
 from cai import generate, load_constitution
 from cai.calls.model import Connection, Model
@@ -55,6 +58,7 @@ from cai.records import Protocol
 from cai.runs.settings import GenerateSettings, LabelSettings, SampleSettings
 
 CLI = ROOT / "docs" / "cli.md"
+ARCHITECTURE = ROOT / "docs" / "architecture.md"
 SERVER = "http://localhost:8000"
 PROMPTS = {
     "moon": "Why does the moon change its shape?",
@@ -278,7 +282,72 @@ def test_the_page_about_commands_has_the_help_of_today() -> None:
     assert page == with_help(page), "refresh it: python tests/test_docs.py --write"
 
 
+MARKS = ("<!-- files: written from the first sentence of each module -->\n", "<!-- end of files -->\n")
+COLUMN = 30  # of the phrases, beside the names of the files
+
+
+def phrase(path: Path) -> str:
+    """The first sentence of a module's docstring, without its full stop."""
+    text = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8")))
+    assert text, f"{path} has no docstring"
+    sentence = re.match(r".*?\.(?=\s+[A-Z`]|\s*$)|[^\n]*", text.partition("\n\n")[0], re.DOTALL)
+    assert sentence
+    return " ".join(sentence[0].split()).removesuffix(".")
+
+
+def line_of(name: str, depth: int, path: Path) -> str:
+    start = "  " * depth + name
+    return textwrap.fill(
+        phrase(path),
+        width=120,
+        initial_indent=f"{start:{COLUMN - 1}} ",
+        subsequent_indent=" " * COLUMN,
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
+
+
+def listed(folder: Path, depth: int) -> Iterator[str]:
+    """A folder with what it is, its files, and then the folders in it."""
+    yield line_of(f"{folder.name}/", depth, folder / "__init__.py")
+    for path in sorted(folder.glob("*.py")):
+        if path.name != "__init__.py":
+            yield line_of(path.name, depth + 1, path)
+    for path in sorted(folder.iterdir()):
+        if (path / "__init__.py").exists():
+            yield from listed(path, depth + 1)
+
+
+def tree() -> str:
+    """Every file of the package in a phrase, floor by floor from the ground up."""
+    lines = ["```text"]
+    for number, rooms in enumerate(FLOORS, 1):
+        lines.append(f"floor {number}")
+        for name in rooms.split():
+            path = PACKAGE / name
+            lines += listed(path, 1) if path.is_dir() else [line_of(f"{name}.py", 1, path.with_suffix(".py"))]
+        lines.append("")
+    return "\n".join([*lines[:-1], "```", ""])
+
+
+def with_tree(page: str) -> str:
+    """The text of docs/architecture.md with the files of today between its marks."""
+    before, _, rest = page.partition(MARKS[0])
+    return before + MARKS[0] + tree() + MARKS[1] + rest.partition(MARKS[1])[2]
+
+
+def test_the_page_about_the_architecture_names_every_file_with_its_own_first_sentence() -> None:
+    page = ARCHITECTURE.read_text(encoding="utf-8")
+    assert page == with_tree(page), "refresh it: python tests/test_docs.py --write"
+
+
+def test_the_first_sentence_of_every_module_is_a_phrase() -> None:
+    lengths = {path.relative_to(PACKAGE).as_posix(): len(phrase(path)) for path in MODULES}
+    assert {name: length for name, length in lengths.items() if not 10 < length <= 130} == {}
+
+
 if __name__ == "__main__":
     if sys.argv[1:] != ["--write"]:
         sys.exit(__doc__)
-    CLI.write_text(with_help(CLI.read_text(encoding="utf-8")), encoding="utf-8")
+    for written, renewed in ((CLI, with_help), (ARCHITECTURE, with_tree)):
+        written.write_text(renewed(written.read_text(encoding="utf-8")), encoding="utf-8")
