@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 LINE_EVERY = 10.0  # seconds between progress lines where stderr is no terminal
 LABEL, WIDEST = 11, 100  # columns
+REWRITTEN = 0.3  # share of words kept, below which a text was written anew
 MOST_SHOWN = 1_200  # characters of a text: about a screen
 console = Console(stderr=True, highlight=False, soft_wrap=True)
 
@@ -145,8 +146,15 @@ def example(row: Any) -> Iterator[Text]:
         elif text == reply:
             yield from _block(label, Text("the reply, unchanged", "dim"))
         else:
-            plain = not console.is_terminal or console.no_color
-            yield from _block(label, word_diff(_short(reply), _short(text), marked=plain))
+            yield from _block(label, _change(_short(reply), _short(text)))
+
+
+def _change(before: str, after: str) -> Text:
+    """What changed in a text; the new text alone if a diff would be mostly marks."""
+    kept = difflib.SequenceMatcher(None, before.split(), after.split(), autojunk=False).ratio()
+    if kept < REWRITTEN:
+        return Text(after)
+    return word_diff(before, after, marked=not console.is_terminal or console.no_color)
 
 
 def _block(label: str, text: Text) -> Iterator[Text]:

@@ -167,6 +167,11 @@ def test_an_example_shows_prompt_reply_critique_and_what_changed(screen: io.Stri
     ]
 
 
+def test_a_revision_that_keeps_little_of_the_reply_is_shown_without_marks(screen: io.StringIO) -> None:
+    show(example(row("Try to avoid heavy meals, and keep your room dark at night.", "A dark room helps most.")))
+    assert "revision   A dark room helps most." in screen.getvalue()
+
+
 def test_a_row_that_did_not_change_says_so(screen: io.StringIO) -> None:
     show(example(row(final="Yes, do it.")))
     assert "revision   the reply, unchanged" in screen.getvalue()
