@@ -30,7 +30,17 @@ from cai.records import (
     Place,
     Revision,
 )
-from cai.sources.conversations import BadRecord, as_text, listed, pair_hash, prompt_in, to_answer, to_prompt, whole
+from cai.sources.conversations import (
+    BadRecord,
+    as_text,
+    id_of,
+    listed,
+    pair_hash,
+    prompt_in,
+    to_answer,
+    to_prompt,
+    whole,
+)
 from cai.sources.files import describe, read_records
 from cai.sources.replies import Reply, column_of_many, many_of, pair_of
 
@@ -148,7 +158,7 @@ def _of_record(record: Any, pairing: str) -> list[Contest]:
         try:
             return list(_of_revision(record, pairing))
         except (LookupError, TypeError, AttributeError) as error:
-            problem = f"it has rounds, but is no row of a generate run: {type(error).__name__} {error}"
+            problem = f"it has rounds, but is not a row of a generate run: {type(error).__name__} {error}"
             raise BadRecord(problem) from None
     column = column_of_many(record)
     if column is not None:
@@ -205,7 +215,7 @@ def _of_replies(row: Mapping[str, Any], column: str) -> Iterator[Contest]:
         models = (first.model, second.model)
         pair = pair_of_replies(prompt.id, prompt.messages, (x, first.text), (y, second.text), models)
         # A prompt without an id of its own may come again with other replies.
-        yield replace(pair, id=pair.key) if row.get("id") in (None, "") else pair
+        yield pair if id_of(row) else replace(pair, id=pair.key)
 
 
 def _too_few(problems: Sequence[DropReason | None]) -> BadRecord:
@@ -226,12 +236,15 @@ def pair_of_replies(
     models: tuple[str | None, str | None] = (None, None),
 ) -> Contest:
     """The pair of two numbered replies, the lower number as a; a text of None has yet to be sampled."""
-    (x, a), (y, b) = first, second
-    a_from, b_from = f"sample {x}", f"sample {y}"
+    x, a = first
+    y, b = second
+    a_from = f"sample {x}"
+    b_from = f"sample {y}"
+    key = pair_hash(messages, _text_or(a, a_from), _text_or(b, b_from))
     return Contest(
         id=f"{prompt_id}:{x}-{y}",
         position=y * (y - 1) // 2 + x,  # does not change when there are more replies; see `later_reply`
-        key=pair_hash(messages, f"\0{a_from}" if a is None else a, f"\0{b_from}" if b is None else b),
+        key=key,
         prompt_id=prompt_id,
         messages=messages,
         a=a,
@@ -241,6 +254,11 @@ def pair_of_replies(
         a_model=models[0],
         b_model=models[1],
     )
+
+
+def _text_or(text: str | None, origin: str) -> str:
+    """A reply in the name of its pair; one that is not sampled yet counts by its origin."""
+    return f"\0{origin}" if text is None else text
 
 
 def later_reply(position: int) -> int:
@@ -262,7 +280,8 @@ def replies_of_run(
 
     limit: of pairs, as `read_pairs` counts them; prompts that have none below it are left out.
     """
-    path, pairs = Path(str(source)) / ROWS["sample"], 0
+    path = Path(str(source)) / ROWS["sample"]
+    pairs = 0
     for position, line in lines_in_order(path):
         try:
             row = Candidates.model_validate_json(line)

@@ -93,7 +93,7 @@ def to_prompt(record: Any, format: str = "auto", field: str | None = None) -> Pr
         value = record.get(key) if field else value_of(record, key)
         if value is not None:
             messages = to_answer(_turns(value, key, format))
-            return Prompt(id=_id(record.get("id"), messages), messages=messages)
+            return Prompt(id=id_of(record) or prompt_hash(messages), messages=messages)
     for key in keys:
         if key in record:
             raise BadRecord(f"{key!r} is null", "empty")
@@ -156,14 +156,14 @@ def merged(turns: Sequence[Message]) -> tuple[Message, ...]:
     return tuple(messages)
 
 
-def _id(value: Any, messages: tuple[Message, ...]) -> str:
-    if value is None:
-        return prompt_hash(messages)
-    if isinstance(value, str):
-        return as_text(value, "the id") or prompt_hash(messages)  # a table's empty cell
+def id_of(record: Mapping[str, Any]) -> str | None:
+    """The id of a record, text or a whole number; None or "", a table's empty cell, if it has none."""
+    value = record.get("id")
+    if value is None or isinstance(value, str):
+        return value and as_text(value, "the id")
     if isinstance(value, int) and not isinstance(value, bool):
         return str(value)
-    raise BadRecord(f"the id is of type {type(value).__name__}, not text or a whole number")
+    raise BadRecord(f"the id is {kind(value)}, not text or a whole number")
 
 
 # Turns

@@ -48,7 +48,7 @@ def folder(name: str) -> Path:
 
 
 def path_of(name: str) -> Path:
-    """A path as a person writes it; UsageError if it names the home of nobody, or holds a NUL."""
+    """A path as a person writes it; UsageError if it names an unknown home folder, or holds a NUL."""
     if "\0" in name:
         raise UsageError(f"{name!r} holds a NUL byte, which no path can")
     try:

@@ -27,6 +27,7 @@ from cai.sources.conversations import (
     HUMAN,
     BadRecord,
     as_text,
+    id_of,
     kind,
     listed,
     merged,
@@ -169,7 +170,7 @@ def pair_of(record: Mapping[str, Any]) -> Contest:
         b = 0
         human = "b"
     return Contest(
-        id=_pair_id(record) or key,
+        id=id_of(record) or key,
         position=0,
         key=key,
         prompt_id=optional_text(record, "prompt_id") or prompt_hash(messages),
@@ -211,13 +212,6 @@ def human_label(record: Mapping[str, Any], name: str) -> str | None:
     if name == "preferences":
         value = value.get("human") if isinstance(value, Mapping) else None
     return None if value is None or value == "" else str(value).strip().lower()
-
-
-def _pair_id(record: Mapping[str, Any]) -> str | None:
-    value = record.get("id")
-    if isinstance(value, int) and not isinstance(value, bool):
-        return str(value)
-    return optional_text(record, "id")
 
 
 def _own(record: Mapping[str, Any], name: str, what: str) -> str | None:
