@@ -6,13 +6,13 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import pytest
-from cai.training.data.files import read_rows
 
 from cai.evaluation.bench import _labelled
 from cai.records import Contest, Prompt
 from cai.runs.pairs import read_pairs
 from cai.sources.files import read_prompts
 from cai.sources.replies import read_case, written
+from cai.training.data.rows import read_rows
 
 Record = dict[str, Any]
 Answer = tuple[Any, str, str]  # the conversation, the better reply and the other
