@@ -197,13 +197,13 @@ def test_an_import_that_goes_up_is_seen(module: str, source: str) -> None:
 @pytest.mark.parametrize(
     ("module", "source"),
     [
-        ("folder/store", "from cai.folder.lines import Lines\nfrom cai.records import Prompt\nimport json"),
+        ("folder/store", "from cai.folder.rows import Lines\nfrom cai.records import Prompt\nimport json"),
         ("models/openai", "from cai.models import http\nfrom . import http\nfrom ..records import Call"),
         ("cli/main", "from cai.runs import play\nimport cai"),
     ],
 )
 def test_imports_that_stay_or_go_down_pass(module: str, source: str) -> None:
-    rooms = dict.fromkeys(("__init__", "records", "folder/lines", "models/http", "runs/__init__", "runs/play"), "")
+    rooms = dict.fromkeys(("__init__", "records", "folder/rows", "models/http", "runs/__init__", "runs/play"), "")
     assert upward(arrows({**rooms, module: source})) == set()
 
 

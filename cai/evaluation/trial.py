@@ -21,8 +21,8 @@ from cai.calls.feed import in_thread
 from cai.constitution.principles import Constitution, Principle, load_constitution
 from cai.errors import ConstitutionError, UsageError
 from cai.folder.files import identity_hash
+from cai.folder.inputs import PAIR_BITS
 from cai.folder.rows import damage
-from cai.folder.run import PAIR_BITS
 from cai.judge.belief import log_ratio, probability
 from cai.judge.flows import Flow, Pair, judge
 from cai.models import spec_of

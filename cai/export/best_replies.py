@@ -12,8 +12,9 @@ from cai.export.labels import JUDGE, LabelCut, provenance
 from cai.export.options import ExportOptions
 from cai.export.pairs import Reason
 from cai.export.standings import Standing, best_of, standings, unfit
+from cai.folder.inputs import PAIR_BITS
 from cai.folder.rows import lines_in_order
-from cai.folder.run import PAIR_BITS, RunFolder
+from cai.folder.run import RunFolder
 from cai.records import Record
 
 MANY_FLIPS = 0.5  # of the valid votes: then the place decides more often than the reply

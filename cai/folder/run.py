@@ -5,7 +5,6 @@ Knows files, identities and counts (DESIGN §5); nothing of models, nor of what 
 
 from __future__ import annotations
 
-import hashlib
 import platform
 import time
 from collections.abc import Mapping
@@ -17,34 +16,14 @@ import orjson
 
 from cai.errors import RunError
 from cai.folder.files import differences, package_version, take_lock, unwritable, write_atomically
+from cai.folder.inputs import DONE, PAIR_BITS, digest_of, names_of
 from cai.folder.rows import EXPORT_STAGES, RETRIED, TRAINING_FILES, damage, lines_without, retried_lines
 from cai.folder.store import Store
 from cai.records import DROP_REASONS, Contest, Drop, DropReason, Prompt, Record
 from cai.sources.conversations import prompt_hash
 
 FORMAT = 1
-DONE = 1
-DROPPED = 100  # + index of the reason in DROP_REASONS
-PAIR_BITS = 16  # of the position of a pair: its number among those of its prompt; above them the place of the prompt
 BESIDE = (".lock", "gold", "calibration.json")  # may lie in a folder before it holds a run
-
-
-def dropped_state(reason: DropReason) -> int:
-    """The state that the journal keeps for a drop."""
-    return DROPPED + DROP_REASONS.index(reason)
-
-
-def names_of(digest: bytes, row_id: str) -> list[bytes]:
-    """What no second prompt of a run may share with this one: its conversation, and the id the input gives it."""
-    names = [b"p" + digest]
-    if row_id != digest.hex():
-        names.append(b"i" + hashlib.sha256(row_id.encode("utf-8", "surrogatepass")).digest()[:16])
-    return names
-
-
-def digest_of(item: Prompt | Contest) -> bytes:
-    """16 bytes that name the content of what is played: a conversation, or a conversation and two replies."""
-    return bytes.fromhex(prompt_hash(item.messages) if isinstance(item, Prompt) else item.key)
 
 
 def _digest_of_row(row: Mapping[str, Any]) -> bytes:
@@ -134,15 +113,15 @@ class RunFolder:
                 try:
                     row = orjson.loads(line)
                     digest = _digest_of_row(row)
-                    state = DONE if name == self.rows_file else dropped_state(row["reason"])
+                    state = DONE if name == self.rows_file else row["reason"]
                     if row.get("stage") in EXPORT_STAGES:
                         continue
-                    if state != DONE and (self.store.state(row["position"]) or (b"", 0))[1] == DONE:
+                    if state != DONE and (self.store.inputs.state(row["position"]) or (b"", ""))[1] == DONE:
                         continue  # tried again since, and finished
-                    store.restore(row["position"], digest, state)
+                    store.inputs.restore(row["position"], digest, state)
                     if row.get("stage") != "source":  # a prompt that was played is the first of its kind
                         for name_of in names_of(digest, row["id"]):
-                            store.restore_first(name_of, row["position"])
+                            store.inputs.restore_first(name_of, row["position"])
                 except (ValueError, LookupError, TypeError) as error:
                     raise damage(self.path / name) from error
 
@@ -155,15 +134,15 @@ class RunFolder:
             if position in last:
                 stale.add(last[position])
             last[position] = number
-            known = self.store.state(position)
-            if known is not None and known[1] != dropped_state(reason):
+            known = self.store.inputs.state(position)
+            if known is not None and known[1] != reason:
                 stale.add(number)
         if stale:
             self.store.rewrite(path.name, lines_without(path, stale))
 
-    def _known(self, position: int, digest: bytes, name: str) -> int | None:
+    def _known(self, position: int, digest: bytes, name: str) -> str | None:
         """The state of what was read at a position; RunError where that was something else."""
-        known = self.store.state(position)
+        known = self.store.inputs.state(position)
         if known is None:
             return None
         if known[0] != digest:
@@ -188,7 +167,7 @@ class RunFolder:
         digest = digest_of(item)
         known = self._known(position, digest, repr(item.id))
         if known is not None:
-            again = known in {dropped_state(reason) for reason in RETRIED}
+            again = known in RETRIED
             self._retries |= again
             return again
         what = "conversation" if isinstance(item, Prompt) else "conversation and the replies"
@@ -197,7 +176,7 @@ class RunFolder:
             ("bad_input", f"has the id of another {what.split()[0]} ({item.id!r}; ids must differ):"),
         )
         for name, (reason, problem) in zip(names_of(digest, item.id), problems, strict=False):
-            first = self.store.first_position(name, position)
+            first = self.store.inputs.first_position(name, position)
             if first != position:
                 return self.dropped(item, position, "source", reason, f"{problem} {self.number(first)} of the input")
         return True
@@ -218,21 +197,21 @@ class RunFolder:
     async def keep(self, row: Record, position: int, item: Prompt | Contest) -> None:
         """Write a finished row; returns when it is on disk."""
         self.store.append(self.rows_file, row.model_dump_json().encode() + b"\n")
-        self.store.mark(position, digest_of(item), DONE)
+        self.store.inputs.mark(position, digest_of(item), DONE)
         await self.store.committed()
 
     async def drop(self, drop: Drop) -> None:
         """Write a dropped row; returns when it is on disk."""
         self.store.append("dropped.jsonl", drop.model_dump_json().encode() + b"\n")
         digest = bytes.fromhex(drop.key or ("" if drop.prompt is None else prompt_hash(drop.prompt)))
-        self.store.mark(drop.position, digest, dropped_state(drop.reason))
+        self.store.inputs.mark(drop.position, digest, drop.reason)
         await self.store.committed()
 
     def counts(self) -> dict[str, Any]:
         """`rows` finished, and `dropped` by reason; together they are all prompts that were read to an end."""
-        counts = self.store.count()
-        dropped = {DROP_REASONS[state - DROPPED]: n for state, n in sorted(counts.items()) if state >= DROPPED}
-        return {"rows": counts.get(DONE, 0), "dropped": dropped}
+        counts = self.store.inputs.count()
+        rows = counts.pop(DONE, 0)
+        return {"rows": rows, "dropped": {name: counts[name] for name in (*DROP_REASONS, *counts) if name in counts}}
 
     def write_info(self, **more: Any) -> dict[str, Any]:
         """Write run.json at once: identity, versions, counts, and what else the job knows."""

@@ -19,11 +19,13 @@ import orjson
 
 from cai.errors import RunError
 from cai.folder.files import unwritable
-from cai.folder.lines import SIZES, Lines
+from cai.folder.inputs import Inputs
 from cai.folder.payloads import PARTS, Parts, join, split
+from cai.folder.rows import SIZES, Lines
 from cai.records import Completion, Finish
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
+READABLE = (1, SCHEMA_VERSION)  # 1, of version 0.1.0, has states as numbers
 COMMIT_AFTER = 0.002  # seconds, in which more gathers; a commit takes about 0.3 ms of CPU however much it holds
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS calls(
@@ -32,16 +34,11 @@ CREATE TABLE IF NOT EXISTS calls(
     cached_tokens INTEGER, cache_write_tokens INTEGER, reasoning INTEGER, logprobs BLOB, scores TEXT,
     cost REAL, at INTEGER NOT NULL);
 CREATE TABLE IF NOT EXISTS charges(cost REAL NOT NULL, at INTEGER NOT NULL);
-CREATE TABLE IF NOT EXISTS inputs(position INTEGER PRIMARY KEY, hash BLOB NOT NULL, state INTEGER NOT NULL);
-CREATE TABLE IF NOT EXISTS seen(hash BLOB PRIMARY KEY, position INTEGER NOT NULL) WITHOUT ROWID;
 """
 # The columns of an answer, in the order of the fields of `Completion`; numbers for texts are ids of parts.
 ANSWER = (
     "reply, finish, model, input_tokens, output_tokens, cached_tokens, cache_write_tokens, reasoning, logprobs, scores"
 )
-
-
-FIRST = "INSERT OR IGNORE INTO seen(hash, position) VALUES (?, ?)"
 
 
 class StoredCall(NamedTuple):
@@ -115,7 +112,9 @@ class Store:
         place = f"{(folder / 'calls.sqlite').resolve().as_uri()}?mode={'ro' if read_only else 'rwc'}"
         with self._guard:
             self._db = sqlite3.connect(place, uri=True, check_same_thread=False)
-        self._parts, self._lines = Parts(self._db), Lines(folder, self._db)
+        self._parts = Parts(self._db)
+        self._lines = Lines(folder, self._db)
+        self.inputs = Inputs(self._db, self._guard, self._due)
         try:
             with self._guard:
                 self._prepare(read_only)
@@ -125,19 +124,19 @@ class Store:
 
     def _prepare(self, read_only: bool) -> None:
         (version,) = self._db.execute("PRAGMA user_version").fetchone()
-        if version != SCHEMA_VERSION and (version or read_only):
+        is_new = version == 0 and not read_only
+        if version not in READABLE and not is_new:
             raise RunError(
-                f"{self.folder / 'calls.sqlite'} has format {version}, this cai reads {SCHEMA_VERSION}: "
+                f"{self.folder / 'calls.sqlite'} has format {version}, this cai reads 1 to {SCHEMA_VERSION}: "
                 "use the version that wrote it, or another --out"
             )
         if not read_only:
             self._db.execute("PRAGMA journal_mode=WAL")
             self._db.execute("PRAGMA synchronous=NORMAL")
             self._db.executescript(PARTS + SIZES + SCHEMA)
+            self.inputs.prepare()
             self._db.execute(f"PRAGMA user_version={SCHEMA_VERSION}")
             self._db.commit()
-            (last,) = self._db.execute("SELECT MAX(position) FROM inputs").fetchone()
-            self._positions = 0 if last is None else last + 1
 
     def _broken(self, error: Exception) -> RunError:
         file, name = self.folder / "calls.sqlite", getattr(error, "sqlite_errorname", "SQLITE_CORRUPT")
@@ -232,63 +231,14 @@ class Store:
             None if scores is None else tuple(orjson.loads(scores)),
         )
 
-    # Inputs: which prompts were seen, and what became of them
-
-    def state(self, position: int) -> tuple[bytes, int] | None:
-        """Hash and state of the prompt at a position, or None if it was never read."""
-        if position >= self._positions:
-            return None
-        with self._guard:
-            row = self._db.execute("SELECT hash, state FROM inputs WHERE position = ?", (position,)).fetchone()
-        return None if row is None else (row[0], row[1])
-
-    def states(self) -> Iterator[tuple[int, bytes, int]]:
-        """Position, hash and state of every prompt read so far, in input order."""
-        with self._guard:
-            yield from self._db.execute("SELECT position, hash, state FROM inputs ORDER BY position")
-
-    def first_position(self, digest: bytes, position: int) -> int:
-        """The first position at which `digest` occurred: `position` itself, which is then remembered, if it is new."""
-        with self._guard:
-            if self._db.execute(FIRST, (digest, position)).rowcount:
-                self._due()
-                return position
-            (first,) = self._db.execute("SELECT position FROM seen WHERE hash = ?", (digest,)).fetchone()
-        return int(first)
-
-    def restore_first(self, digest: bytes, position: int) -> None:
-        """Remember where `digest` occurred, while `unseen_lines` is read; needs no event loop."""
-        with self._guard:
-            self._db.execute(FIRST, (digest, position))
-
-    def mark(self, position: int, digest: bytes, state: int) -> None:
-        """Remember what became of the prompt at a position."""
-        self.restore(position, digest, state)
-        self._due()
-
-    def restore(self, position: int, digest: bytes, state: int) -> None:
-        """Like `mark`, while `unseen_lines` is read, which commits by itself; needs no event loop."""
-        with self._guard:
-            self._positions = max(self._positions, position + 1)
-            self._db.execute(
-                "INSERT INTO inputs(position, hash, state) VALUES (?,?,?)"
-                " ON CONFLICT(position) DO UPDATE SET hash = excluded.hash, state = excluded.state",
-                (position, digest, state),
-            )
+    # Rows
 
     def forget_inputs(self) -> None:
-        """Forget what became of every prompt; calls stay."""
+        """Forget what was read, and which lines are committed; calls stay."""
         with self._guard:
             for table in ("inputs", "seen", "files"):
                 self._db.execute(f"DELETE FROM {table}")
             self._db.commit()
-
-    def count(self) -> dict[int, int]:
-        """How many prompts are in each state."""
-        with self._guard:
-            return dict(self._db.execute("SELECT state, COUNT(*) FROM inputs GROUP BY state"))
-
-    # Rows
 
     def append(self, name: str, line: bytes) -> None:
         """Add a line to a JSONL file of the folder; it is safe once `committed` returns."""

@@ -23,8 +23,9 @@ from cai.engine.ask_judge import AskJudge
 from cai.engine.candidates import sample
 from cai.errors import CaiError, RowDropped
 from cai.export.pairs import extra_pass, reason
+from cai.folder.inputs import PAIR_BITS
 from cai.folder.rows import damage
-from cai.folder.run import PAIR_BITS, RunFolder
+from cai.folder.run import RunFolder
 from cai.judge.belief import Verdict, belief
 from cai.judge.flows import CHECKED, Flow, JudgeCheck, Pair, judge
 from cai.records import Contest, Label, Place, Prompt, Protocol, Usage

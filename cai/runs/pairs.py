@@ -17,8 +17,8 @@ from pydantic import ValidationError
 
 from cai.errors import RunError, SourceError, UsageError
 from cai.folder.files import identity_hash
+from cai.folder.inputs import PAIR_BITS
 from cai.folder.rows import damage, lines_in_order
-from cai.folder.run import PAIR_BITS
 from cai.records import (
     DROP_REASONS,
     BadPrompt,

@@ -11,8 +11,8 @@ from typing import Any
 import orjson
 
 from cai.errors import RunError
+from cai.folder.inputs import digest_of, names_of
 from cai.folder.rows import RETRIED
-from cai.folder.run import digest_of, dropped_state, names_of
 from cai.folder.store import Store
 from cai.models import provider_of, spec_of
 from cai.records import BadPrompt, Contest, Prompt, Record, Request
@@ -136,10 +136,9 @@ def _settled(setup: Setup[Any]) -> set[int]:
         raise RunError(f"{setup.out / 'run.json'} cannot be read ({error}); name another --out") from error
     if identity != setup.identity or setup.settings.force or not (setup.out / "calls.sqlite").exists():
         return set()
-    again = {dropped_state(reason) for reason in RETRIED}
     store = Store(setup.out, read_only=True)
     try:
-        return {position for position, _, state in store.states() if state not in again}
+        return {position for position, _, state in store.inputs.states() if state not in RETRIED}
     finally:
         store.close()
 

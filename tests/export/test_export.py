@@ -32,7 +32,8 @@ from cai.export.cut import Facts
 from cai.export.export import export_run
 from cai.export.options import ExportOptions
 from cai.export.revisions import RevisionCut, sft_rows
-from cai.folder.run import DONE, RunFolder, dropped_state
+from cai.folder.inputs import DONE
+from cai.folder.run import RunFolder
 from cai.folder.store import read_calls
 from cai.records import Best, Candidates, Drop, Label, Prompt, Revision, Vote
 from cai.runs.play import generate
@@ -154,7 +155,7 @@ def test_the_bytes_do_not_depend_on_finishing_order_exports_between_or_a_lost_jo
 
 def states(folder: Path) -> dict[int, int]:
     run = RunFolder(folder, IDENTITY, "revisions.jsonl")
-    found = {position: state for position, _, state in run.store.states()}
+    found = {position: state for position, _, state in run.store.inputs.states()}
     run.close()
     return found
 
@@ -172,7 +173,7 @@ def test_a_pair_left_out_stays_a_finished_row_for_the_run(run: Path, journal: st
         db.execute("UPDATE files SET size = 0 WHERE name = 'dropped.jsonl' OR ?", (journal == "behind",))
         db.commit()
         db.close()
-    assert states(run) == finished == {0: DONE, 1: DONE, 2: dropped_state("truncated"), 3: DONE}
+    assert states(run) == finished == {0: DONE, 1: DONE, 2: "truncated", 3: DONE}
 
 
 def test_what_is_tried_again_on_resume_is_neither_lost_nor_decided_by_an_export(tmp_path: Path) -> None:

@@ -14,7 +14,8 @@ import pytest
 
 from cai.errors import RunError
 from cai.folder.files import write_atomically
-from cai.folder.run import DONE, RunFolder, dropped_state, reopen
+from cai.folder.inputs import DONE
+from cai.folder.run import RunFolder, reopen
 from cai.records import ConstitutionRef, Drop, Prompt, Revision, Usage
 
 IDENTITY: dict[str, Any] = {"command": "generate", "seed": 0}
@@ -85,9 +86,9 @@ def drops(folder: Path) -> list[tuple[int, str, str]]:
     return [(line["position"], line["reason"], line["detail"]) for line in lines]
 
 
-def states(folder: Path) -> dict[int, int]:
+def states(folder: Path) -> dict[int, str]:
     run = opened(folder)
-    found = {position: state for position, _, state in run.store.states()}
+    found = {position: state for position, _, state in run.store.inputs.states()}
     run.close()
     return found
 
@@ -131,8 +132,8 @@ def test_after_a_kill_the_lines_of_what_was_tried_again_go_at_the_next_open(tmp_
     reopen(tmp_path, "generate", ROWS).close()
     kept = [(4, "bad_input", "no JSON"), (3, "model_error", "…"), (1, "model_error", "second"), (2, "empty", "…")]
     assert drops(tmp_path) == kept
-    error = dropped_state("model_error")
-    wanted = {0: DONE, 1: error, 2: dropped_state("empty"), 3: error, 4: dropped_state("bad_input")}
+    error = "model_error"
+    wanted = {0: DONE, 1: error, 2: "empty", 3: error, 4: "bad_input"}
     assert states(tmp_path) == wanted
     reset(tmp_path, "deleted")
     assert states(tmp_path) == wanted and drops(tmp_path) == kept
@@ -163,7 +164,7 @@ def test_a_row_on_its_way_to_the_disk_is_not_lost_as_the_folder_closes(
     assert at_replace == [1]
     assert json.loads((tmp_path / ROWS).read_text())["position"] == 0
     assert drops(tmp_path) == [(1, "model_error", "…")]
-    assert states(tmp_path) == {0: DONE, 1: dropped_state("model_error")}
+    assert states(tmp_path) == {0: DONE, 1: "model_error"}
 
 
 # Files

@@ -222,7 +222,7 @@ async def main():
     while True:
         put(store, chat(f"q{number}"))
         store.append("rows.jsonl", b'{"n": %d}\\n' % number)
-        store.mark(number, b"h" * 16, 1)
+        store.inputs.mark(number, b"h" * 16, "done")
         if number == int(sys.argv[2]):
             os.kill(os.getpid(), 9)
         await store.committed()
@@ -243,10 +243,10 @@ def reopened(folder: Path, name: str = "rows.jsonl") -> tuple[int, int, int]:
     """Calls, marks and whole lines of a folder after its run was killed, unseen lines counted in."""
     with opened(folder) as store:
         for line in store.unseen_lines(name):
-            store.restore(orjson.loads(line)["n"], b"h" * 16, 1)
+            store.inputs.restore(orjson.loads(line)["n"], b"h" * 16, "done")
         lines = (folder / name).read_bytes().splitlines(keepends=True)
         assert [orjson.loads(line)["n"] for line in lines] == list(range(len(lines)))
-        return len(list(store.calls())), store.count().get(1, 0), len(lines)
+        return len(list(store.calls())), store.inputs.count().get("done", 0), len(lines)
 
 
 def test_a_kill_before_the_commit_leaves_nothing_of_the_call(tmp_path: Path) -> None:
@@ -331,14 +331,18 @@ def test_a_store_can_be_closed_twice_and_keeps_what_was_not_committed_yet(tmp_pa
 def test_the_first_position_of_a_digest_is_remembered(tmp_path: Path) -> None:
     async def main() -> None:
         with opened(tmp_path) as store:
-            assert [store.first_position(b"d", at) for at in (4, 9, 4)] == [4, 4, 4]
-            store.mark(4, b"d", 1)
-            store.mark(5, b"e", 101)
-            store.mark(5, b"e", 1)
-            assert list(store.states()) == [(4, b"d", 1), (5, b"e", 1)]
-            assert (store.state(5), store.state(6), store.count()) == ((b"e", 1), None, {1: 2})
+            assert [store.inputs.first_position(b"d", at) for at in (4, 9, 4)] == [4, 4, 4]
+            store.inputs.mark(4, b"d", "done")
+            store.inputs.mark(5, b"e", "empty")
+            store.inputs.mark(5, b"e", "done")
+            assert list(store.inputs.states()) == [(4, b"d", "done"), (5, b"e", "done")]
+            assert (store.inputs.state(5), store.inputs.state(6), store.inputs.count()) == (
+                (b"e", "done"),
+                None,
+                {"done": 2},
+            )
             store.forget_inputs()
-            assert (store.count(), store.first_position(b"d", 9)) == ({}, 9)
+            assert (store.inputs.count(), store.inputs.first_position(b"d", 9)) == ({}, 9)
 
     asyncio.run(main())
 
@@ -377,7 +381,7 @@ def test_a_newer_format_is_refused(tmp_path: Path) -> None:
     db.execute("PRAGMA user_version=99")
     db.close()
     for open_it in (lambda: Store(tmp_path), lambda: list(read_calls(tmp_path))):
-        with pytest.raises(RunError, match="has format 99, this cai reads 1"):
+        with pytest.raises(RunError, match="has format 99, this cai reads 1 to 2"):
             open_it()
 
 
@@ -426,7 +430,7 @@ async def main():
         for number in range(10_000):
             put(store, chat(random.Random(number).randbytes(1000).hex()))
             store.append("rows.jsonl", b'{"n": %d}\\n' % number)
-            store.mark(number, b"h" * 16, 1)
+            store.inputs.mark(number, b"h" * 16, "done")
             await store.committed()
             print(number, flush=True)
     except RunError as error:
