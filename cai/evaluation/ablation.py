@@ -96,15 +96,10 @@ def _cells(one: Left) -> list[str]:
     return [
         one.principle,
         f"{one.pairs:,}",
-        f"{one.invalid_vote_rate:.1%}",
-        number(one.win_rate, ".1%"),
-        number(one.agrees_with_rest, ".1%"),
+        *(number(share, ".1%") for share in (one.invalid_vote_rate, one.win_rate, one.agrees_with_rest)),
         number(one.strength, ".3f"),
         number(one.bias, "+.3f"),
-        f"{one.turned:,}",
-        f"{one.gained:,}",
-        f"{one.lost:,}",
-        f"{one.alone:,}",
+        *(f"{count:,}" for count in (one.turned, one.gained, one.lost, one.alone)),
         number(one.people, "+.1%"),
     ]
 
@@ -235,20 +230,25 @@ def ablate(source: str | Path | Iterable[Label], *, min_confidence: float = MIN_
             way.count(label, min_confidence)
     if first is None:
         raise InputError("there is no label in it", path)
-    weighted: bool | None = ways[0].weighted
-    if len(ways) == 2:
-        weighted = not drawn
-        ways = [way for way in ways if way.weighted == weighted] + [way for way in ways if way.weighted != weighted]
-        if ways[0].principles() == ways[1].principles():
-            weighted = None
+    weighted, principles = _decided(ways, drawn)
     return Ablation(
         source="labels" if path is None else str(source),
         pairs=pairs,
         protocol=first.protocol,
         min_confidence=min_confidence,
         weighted=weighted,
-        principles=tuple(ways[0].principles()),
+        principles=tuple(principles),
     )
+
+
+def _decided(ways: Sequence[_Way], drawn: bool) -> tuple[bool | None, list[Left]]:
+    """How votes counted, None if both ways give the same, and the table under it."""
+    tables = {way.weighted: way.principles() for way in ways}
+    if len(tables) == 1:
+        return next(iter(tables.items()))
+    if tables[True] == tables[False]:
+        return None, tables[True]
+    return not drawn, tables[not drawn]
 
 
 def _file_of(source: str | Path) -> Path:

@@ -141,15 +141,10 @@ def certify(ps: Sequence[float], truths: Sequence[bool], target: float, delta: f
         kept_errors = errors
     if lowest is None:
         return None
-    return Threshold(
-        target=target,
-        confidence=lowest,
-        calibrated=lowest,
-        coverage=kept / len(ps),
-        upper_bound=upper_bound(kept_errors, kept, delta),
-        n=kept,
-        errors=kept_errors,
-    )
+    bound = upper_bound(kept_errors, kept, delta)
+    share = kept / len(ps)
+    at = {"confidence": lowest, "calibrated": lowest, "coverage": share, "upper_bound": bound}
+    return Threshold(target=target, n=kept, errors=kept_errors, **at)
 
 
 def certify_all(
