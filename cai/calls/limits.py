@@ -1,4 +1,4 @@
-"""How fast calls may go out: concurrency that adapts to 429, caps per minute, retries, and a cap on money.
+"""How fast calls may go out: concurrency that adapts to 429, caps per minute, and retries.
 
 One `Limiter` per endpoint and model. Knows times, counts and errors; nothing of what is asked.
 

@@ -1,4 +1,4 @@
-"""The command `cai audit`: parse, call, print."""
+"""The command `cai audit`: reads a dataset, prints its faults, and exits 1 above a limit."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The commands `cai chat` and `cai merge`: parse, call, print."""
+"""The commands `cai chat` and `cai merge`: talk with a model, and put an adapter into its base."""
 
 from __future__ import annotations
 

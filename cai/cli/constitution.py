@@ -1,4 +1,4 @@
-"""`cai constitution`: parse, call one function, print."""
+"""The commands `cai constitution …`: list, show, check, import, test and ablate."""
 
 from __future__ import annotations
 

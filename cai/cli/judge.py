@@ -1,4 +1,4 @@
-"""The commands `cai judge …`: parse, call one function, print."""
+"""The commands `cai judge …`: calibrate a judge, and compare several on pairs that people labelled."""
 
 from __future__ import annotations
 

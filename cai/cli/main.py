@@ -1,4 +1,4 @@
-"""The command line: parse, call one function, print. No logic lives here."""
+"""The command `cai`: all commands put together, the log shown in the terminal, and errors as one line and a status."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The commands that make, plan and cut runs: parse, call one function, print."""
+"""The commands that make, plan and cut runs: `generate`, `sample`, `label`, `plan` and `export`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The commands `cai train …`: parse, call one function, print."""
+"""The commands `cai train …`, one for each training method."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How far a judge's probabilities can be trusted: metrics, temperature, and thresholds with a promise.
+"""How far a judge's probabilities can be trusted: calibration error, likelihood, ranking, agreement.
 
 Arithmetic on two columns: `ps`, the probability that reply a is better, and `truths`, whether people say that it is. A
 probability of exactly 0.5 names neither reply: it counts as half right and half wrong, and `certify`, which bounds
