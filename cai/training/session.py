@@ -13,9 +13,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from cai.errors import InputError, LossNotFinite, MissingExtra, RunError, UsageError
+from cai.errors import InputError, LossNotFinite, RunError, UsageError
 from cai.folder.files import package_version, share_mode, unwritable, unwritten
-from cai.texts.wording import reason_of
+from cai.texts.wording import listed, reason_of
 from cai.training.data.dataset import TrainingData
 from cai.training.data.rows import named, reasons_of
 from cai.training.data.tokens import Rows, without_forged_turns
@@ -39,7 +39,6 @@ SETTLED = (
 )  # fmt: skip
 VENDORS_OWN = ("training_args.bin", "README.md", "ref")  # a pickle, a form to fill in, and the reference adapter
 PACKAGES = ("cai-toolkit", "trl", "transformers", "torch", "peft", "accelerate", "datasets")
-MOST_NAMED = 8  # rows that an error names
 
 
 @dataclass
@@ -229,10 +228,8 @@ class Session:
         self.processes.wait()
 
     def _trainer(self, plan: Plan, fresh: bool) -> Any:
-        try:
-            from transformers import PrinterCallback, set_seed
-        except ImportError as error:
-            raise MissingExtra("cai train", "train") from error
+        from transformers import PrinterCallback, set_seed
+
         config, rows = self.loaded.config, self.rows
         settings = arguments(plan, config, self.folder.path, evaluates=bool(rows.eval))
         settings |= check_trl(self.data.method, self.loaded)
@@ -241,18 +238,13 @@ class Session:
         # Weights that train stay float32, or small steps would be lost in rounding; frozen ones can be narrow.
         dtype = "float32" if config.full else plan.dtype
         adapter = None if config.full or self.base.adapter else opening.new_adapter(config.lora, rows.task, self.base)
+        callbacks = [callback(self.tell), recorder(self.folder, self.stopper, self.progress)]
         model = rows.model(functools.partial(opening.open_model, self.base, dtype, plan.attention))
         try:
             trainer = rows.trainer(
-                plan,
-                settings,
-                model=model,
-                processing_class=self.tokenizer,
-                peft_config=adapter,
-                callbacks=[callback(self.tell), recorder(self.folder, self.stopper, self.progress)],
-                on_eval=self._on_eval,
-                on_reference=self._on_reference,
-            )
+                plan, settings, model=model, processing_class=self.tokenizer, peft_config=adapter, callbacks=callbacks,
+                on_eval=self._on_eval, on_reference=self._on_reference,
+            )  # fmt: skip
         except (ValueError, TypeError) as error:  # of the vendors, such as layers that the model does not have
             raise UsageError(f"the training cannot be set up: {reason_of(error)}") from error
         for part, expected in ((trainer.train_dataset, rows.train), (trainer.eval_dataset, rows.eval)):
@@ -278,31 +270,27 @@ class Session:
 
     def _with_rows(self, error: LossNotFinite) -> LossNotFinite:
         """The error with the names of its rows, and what there is to go on with."""
-        names = [named(self.rows.train[place].row.id) for place in error.rows]
-        listed = ", ".join([*names[:MOST_NAMED], "…"] if len(names) > MOST_NAMED else names)
-        rows, look = (f" ({listed})", "look at these rows, ") if names else ("", "")
+        advice = "try a lower learning rate, or dtype float32"
+        rows = ""
+        if error.rows:
+            rows = f" ({listed([named(self.rows.train[place].row.id) for place in error.rows])})"
+            advice = f"look at these rows, {advice}"
         checkpoint = self.folder.last_checkpoint()
-        if checkpoint is None:
-            state = "there is no checkpoint yet"
-        elif opening.finite(checkpoint):
+        state = "there is no checkpoint yet"
+        if checkpoint is not None:
             state = f"the checkpoint {checkpoint} is from before"
-        else:
-            state = f"the checkpoint {checkpoint} holds such weights, too: delete {self.folder.path} to train anew"
-        return LossNotFinite(f"{error}{rows}; {state}: {look}try a lower learning rate, or dtype float32", error.rows)
+            if not opening.finite(checkpoint):
+                state = f"the checkpoint {checkpoint} holds such weights, too: delete {self.folder.path} to train anew"
+        return LossNotFinite(f"{error}{rows}; {state}: {advice}", error.rows)
 
     def _seconds(self) -> float:
         return round(self.before + time.monotonic() - self.started, 3)
 
     def _summary(self) -> TrainSummary:
         summary = summary_of(
-            self.folder,
-            method=self.data.method,
-            rows=len(self.rows.train),
-            eval_rows=len(self.rows.eval),
-            dropped=reasons_of(self.drops),
-            seconds=self._seconds(),
-            notes=tuple(dict.fromkeys(self.notes)),
-        )
+            self.folder, method=self.data.method, rows=len(self.rows.train), eval_rows=len(self.rows.eval),
+            dropped=reasons_of(self.drops), seconds=self._seconds(), notes=tuple(dict.fromkeys(self.notes)),
+        )  # fmt: skip
         self.folder.write(seconds=summary.seconds, summary=summary.model_dump(mode="json"))
         if self.processes.first:
             write_evidence(self.folder, self.tell)

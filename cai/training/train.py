@@ -66,19 +66,32 @@ def train(
         _check_adapter(base, method, loaded)
         folder = TrainFolder(Path(out), _identity(method, rows, base, loaded), writes=processes.first)
     with folder:
-        if folder.record["finished"]:
-            if any(folder.path.glob("*.safetensors")):
-                tell(f"{folder.path} is finished: nothing to do")
-                return _finished(folder)
-            tell(f"{folder.path} is finished, but its weights are gone: they are made again")
-            folder.write(finished=False)
-        folder_of_run = isinstance(data, str | Path) and Path(data).is_dir()
-        origin = provenance(Path(data)) if folder_of_run else None
+        if _is_finished(folder, tell):
+            return _summary_before(folder)
         settled = _with_settled(loaded, folder, processes.count)
-        return Session(rows, base, settled, folder, origin, processes, tell, progress).run()
+        return Session(rows, base, settled, folder, _origin(data), processes, tell, progress).run()
 
 
-def _finished(folder: TrainFolder) -> TrainSummary:
+def _origin(data: Any) -> dict[str, Any] | None:
+    """The facts of the run that the rows come from, if they are given as its folder."""
+    if isinstance(data, str | Path) and Path(data).is_dir():
+        return provenance(Path(data))
+    return None
+
+
+def _is_finished(folder: TrainFolder, tell: Callable[[str], None]) -> bool:
+    """Whether nothing is left to do; without its weights a finished training begins anew."""
+    if not folder.record["finished"]:
+        return False
+    if any(folder.path.glob("*.safetensors")):
+        tell(f"{folder.path} is finished: nothing to do")
+        return True
+    tell(f"{folder.path} is finished, but its weights are gone: they are made again")
+    folder.write(finished=False)
+    return False
+
+
+def _summary_before(folder: TrainFolder) -> TrainSummary:
     """The summary of a finished training, in the folder where it is now."""
     try:
         return TrainSummary.model_validate(folder.record["summary"] | {"folder": folder.path})

@@ -104,11 +104,7 @@ def load_rows(
     if command == "generate" and METHODS[method].rows == "chat":
         _count_first_replies(files[0], Path(str(data)) / "revisions.jsonl")
     first = files[0]
-    if first.initial and first.refused > MANY_REFUSALS * first.initial:
-        notes.append(
-            f"your initial model refuses: {first.refused:,} of {first.initial:,} first replies are full refusals, from "
-            "which little can be learnt"
-        )
+    notes += _of_refusals(first)
     return TrainingData(
         method=method,
         files=tuple((file.source, file.content) for file in files),
@@ -121,6 +117,14 @@ def load_rows(
         run_notes=tuple(notes),
         notes=(),
     ).of(train, held)
+
+
+def _of_refusals(file: RowFile) -> Iterator[str]:
+    if file.initial and file.refused > MANY_REFUSALS * file.initial:
+        yield (
+            f"your initial model refuses: {file.refused:,} of {file.initial:,} first replies are full refusals, from "
+            "which little can be learned"
+        )
 
 
 def _sides(files: Sequence[RowFile], share: float) -> tuple[list[TrainingRow], list[TrainingRow], HeldBack]:

@@ -60,80 +60,84 @@ def write_evidence(folder: TrainFolder, tell: Callable[[str], None]) -> None:
 def card(folder: Path) -> str:
     """The text of README.md; raises FileNotFoundError without a training.json."""
     record = orjson.loads((folder / RECORD).read_bytes())
-    name, full = record["identity"]["method"], record["identity"]["config"]["full"]
-    what = "Reward model" if METHODS[name].scores else "Language model"
-    trained = "all of its weights" if full else "a LoRA adapter"
-    base = code(_base(record))
+    facts = _Facts(record)
+    what = "Reward model" if facts.method.scores else "Language model"
+    trained = "all of its weights" if facts.full else "a LoRA adapter"
+    base = code(facts.base)
     sections = {
-        "Use it": _use(record),
+        "Use it": _use(facts),
         "What it was trained on": table(("what", "which"), data_in_words(record)),
         "How it was trained": _how(record),
         "What came out": _outcome(folder),
         "Samples": _samples([row for row in read_samples(folder) if row.after is not None]),
-        "Train it again": _again(record),
+        "Train it again": _again(facts),
     }
-    introduction = f"\n{base}, {METHODS[name].card}; {trained} trained. Made with `cai-toolkit`.\n{CAUTION}"
-    return Card(front_of(record), f"{what} from {base}, by {code(name)}", introduction, sections).text()
+    introduction = f"\n{base}, {facts.method.card}; {trained} trained. Made with `cai-toolkit`.\n{CAUTION}"
+    return Card(_front(facts), f"{what} from {base}, by {code(facts.name)}", introduction, sections).text()
 
 
-def _base(record: Facts) -> str:
-    model = record["model"]
-    return EMBEDDED if model["spec"] == "local" else without_path(model["spec"])
+class _Facts:
+    """What training.json says."""
+
+    def __init__(self, record: Mapping[str, Any]) -> None:
+        self.name: str = record["identity"]["method"]
+        self.method = METHODS[self.name]
+        self.config: dict[str, Any] = record["identity"]["config"]
+        self.full: bool = self.config["full"]
+        self.settled: dict[str, Any] = record["settled"]
+        self.model: dict[str, Any] = record["model"]
+        self.mark: str = self.model["mark"]
+        self.sources: list[str] = [file["source"] for file in record["data"]["files"]]
+        local = self.model["spec"] == "local"
+        self.base = EMBEDDED if local else without_path(self.model["spec"])
+        # The base's name on the hub, if it has one there; a folder's name would be another model's.
+        self.hub = EMBEDDED if local else ""
+        if self.mark.startswith(f"{self.model['place']}@"):
+            self.hub = self.model["place"]
 
 
-def front_of(record: Facts) -> dict[str, Any]:
-    name, full, model = record["identity"]["method"], record["identity"]["config"]["full"], record["model"]
-    sources = [file["source"].split(":") for file in record["data"]["files"]]
+def _front(facts: _Facts) -> dict[str, Any]:
+    """The values of the front matter."""
     front: dict[str, Any] = {
-        "library_name": "transformers" if full else "peft",
-        "pipeline_tag": "text-classification" if METHODS[name].scores else "text-generation",
+        "library_name": "transformers" if facts.full else "peft",
+        "pipeline_tag": "text-classification" if facts.method.scores else "text-generation",
     }
-    if model["spec"] == "local":
-        front["base_model"] = EMBEDDED
-    elif _on_hub(model):  # a folder's name would be another model's on the hub
-        front["base_model"] = model["place"]
-    sets = list(dict.fromkeys(parts[1] for parts in sources if parts[0] == "hf"))
-    if sets:
-        front["datasets"] = sets
-    front["tags"] = ["constitutional-ai", "rlaif", name, "full" if full else "lora", "trl", "cai-toolkit"]
+    if facts.hub:
+        front["base_model"] = facts.hub
+    datasets = [source.split(":")[1] for source in facts.sources if source.startswith("hf:")]
+    if datasets:
+        front["datasets"] = list(dict.fromkeys(datasets))
+    front["tags"] = ["constitutional-ai", "rlaif", facts.name, "full" if facts.full else "lora", "trl", "cai-toolkit"]
     return front
 
 
-def _on_hub(model: Facts) -> bool:
-    """Whether the weights have a name there; its commit is their mark."""
-    return str(model["mark"]).startswith(f"{model['place']}@")
-
-
-def _use(record: Facts) -> str:
-    method, model = METHODS[record["identity"]["method"]], record["model"]
-    commands = list(method.usage)
-    if record["identity"]["config"]["full"]:
-        text = "`THIS` is this folder. It holds the whole model."
+def _use(facts: _Facts) -> str:
+    commands = list(facts.method.usage)
+    text = "`THIS` is this folder."
+    if facts.full:
+        text += " It holds the whole model."
     else:
-        text = (
-            f"`THIS` is this folder. The adapter needs its base model: {code(_base(record))}, weights of mark "
-            f"{code(model['mark'])}."
-        )
-        if not method.scores:
+        text += f" The adapter needs its base model: {code(facts.base)}, weights of mark {code(facts.mark)}."
+        if not facts.method.scores:
             commands.append("cai merge THIS --out MERGED")
-        if "adapter" in model:
-            spec, mark = without_path(model["adapter"]["spec"]), model["adapter"]["mark"]
-            text += f" It is a further training of the adapter {code(spec)}, of mark {code(mark)}."
+    adapter = facts.model.get("adapter")
+    if adapter is not None:
+        spec, mark = code(without_path(adapter["spec"])), code(adapter["mark"])
+        text += f" It is a further training of the adapter {spec}, of mark {mark}."
     lines = "\n".join(commands)
     return f"{block('bash', lines)}\n{text}\n"
 
 
-# What it was trained on
-
-
 def data_in_words(record: Facts) -> Cells:
     """What a training.json says of its data, a name and a text in Markdown each."""
-    data, run = record["data"], record.get("run")
+    data = record["data"]
+    run = record.get("run")
     for file in data["files"]:
         yield "file", f"{code(without_path(file['source']))}, content {code(file['content'])}"
+    rows = f"{data['read']:,} read: {data['train']:,} train, {data['eval']:,} held out"
     counts = ", ".join(f"{code(reason)} {count:,}" for reason, count in data["dropped"].items())
-    dropped = f"{sum(data['dropped'].values()):,} dropped" + (f" ({counts})" if counts else "")
-    yield "rows", f"{data['read']:,} read: {data['train']:,} train, {data['eval']:,} held out, {dropped}"
+    dropped = f"{sum(data['dropped'].values()):,} dropped"
+    yield "rows", f"{rows}, {dropped} ({counts})" if counts else f"{rows}, {dropped}"
     yield "held out", _held_out(data["held_back"], record["identity"]["config"]["split"])
     if run is not None:
         yield from run_in_words(run)
@@ -145,7 +149,9 @@ def data_in_words(record: Facts) -> Cells:
         yield "calibration", f"not known: {who}, and they come without the run that made them"
     place = Path(data["files"][0]["source"])
     for note in data["notes"]:
-        yield "note", code(note.replace(str(place.parent), "RUN") if place.is_absolute() else note)
+        if place.is_absolute():
+            note = note.replace(str(place.parent), "RUN")
+        yield "note", code(note)
 
 
 def _held_out(held_back: str, share: float | None) -> str:
@@ -155,9 +161,6 @@ def _held_out(held_back: str, share: float | None) -> str:
         return "none: nothing was evaluated"
     chance = 1 - (SPLIT if share is None else share)
     return f"each prompt with a chance of {chance:.0%}, by its hash: none is on both sides"
-
-
-# How
 
 
 def _how(record: Facts) -> str:
@@ -201,9 +204,6 @@ def _value(value: Any) -> str:
     return code(value)
 
 
-# What came out
-
-
 def _outcome(folder: Path) -> str:
     evals = [line for line in read_lines(folder / METRICS) if "eval_loss" in line]
     pairs = pair_accuracy(read_lines(folder / EVALS))
@@ -226,11 +226,10 @@ def _outcome(folder: Path) -> str:
 def _pairs(pairs: PairAccuracy) -> str:
     reward = pairs.measure == "reward"
     better = "chosen gets the higher reward" if reward else "chosen is the likelier reply"
-    when = "under the reference" if pairs.before_step is None else f"at step {pairs.before_step:,}"
     sentences = [f"Mean margin {'of the rewards' if reward else 'D'}: {pairs.margin_text()}."]
     rows = []
     if pairs.before is not None:
-        rows.append(_wins(f"{better}, {when}", pairs.before))
+        rows.append(_wins(f"{better}, {pairs.before_when()}", pairs.before))
         sentences.append(
             f"{pairs.gained:,} pairs turned to the chosen reply and {pairs.lost:,} away from it (exact sign test: "
             f"p {pairs.p_value:.2g})."
@@ -253,9 +252,6 @@ def _pairs(pairs: PairAccuracy) -> str:
 def _wins(what: str, wins: Wins) -> tuple[str, ...]:
     low, high = wins.interval
     return what, f"{wins.share:.1%}", f"{low:.1%} to {high:.1%}", f"{wins.n:,}", f"{wins.ties:,}"
-
-
-# Samples
 
 
 def _samples(rows: list[Sample]) -> str:
@@ -285,18 +281,17 @@ def _shown(text: str) -> str:
     return block("text", text.replace("\r\n", "\n").replace("\r", "\n"))
 
 
-def _again(record: Facts) -> str:
-    config, model = record["identity"]["config"], record["model"]
-    given: dict[str, Any] = {}
+def _again(facts: _Facts) -> str:
     defaults = _defaults()
-    settled = {name: value for name, value in record["settled"].items() if name in config}
-    for name, value in (config | settled).items():
-        if value is not None and value != defaults.get(name):
+    given: dict[str, Any] = {}
+    for name, value in (facts.config | facts.settled).items():
+        if name in defaults and value not in (None, defaults[name]):
             given[name] = "TEMPLATE.jinja" if name == "chat_template" else value
-    source, spec = record["data"]["files"][0]["source"], model.get("adapter", model)["spec"]
-    data = source if source.startswith("hf:") else "DATA"
-    base = spec if spec == "local" or (_on_hub(model) and "adapter" not in model) else "MODEL"
-    words = ["cai", "train", record["identity"]["method"], data, "--model", base]
+    data = facts.sources[0] if facts.sources[0].startswith("hf:") else "DATA"
+    base = "MODEL"
+    if "adapter" not in facts.model and facts.hub:
+        base = facts.model["spec"]
+    words = ["cai", "train", facts.name, data, "--model", base]
     listed = ""
     if given:
         words += ["--config", "train.yaml"]

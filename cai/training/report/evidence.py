@@ -30,11 +30,11 @@ REFERENCE = "ref"  # the adapter in which TRL keeps a copy of one that is traine
 # preference training (Singhal et al. 2023, arXiv 2310.03716; Park et al. 2024, arXiv 2403.19159).
 LENGTH = 2.0
 
-When = Literal["before", "after"]
 LOSS, MARGINS = "loss.png", "margins.png"
 # Share of the steps that a curve is the mean over, where it has more than FEW: a batch of a few rows is noise.
 SMOOTHED, FEW = 0.05, 40
 
+When = Literal["before", "after"]
 Lines = Sequence[Mapping[str, Any]]
 
 
@@ -169,9 +169,18 @@ def untrained(model: Any) -> Iterator[Any]:
 
 
 def length_note(rows: Sequence[Sample]) -> str | None:
-    """A line where the replies became much shorter or longer, in characters."""
-    done = [row for row in rows if row.after is not None]
-    return length_warning([len(row.before) for row in done], [len(row.after or "") for row in done])
+    """A line if the replies became much shorter or longer, in characters."""
+    finished = [row for row in rows if row.after is not None]
+    if not finished:
+        return None
+    before = median(len(row.before) for row in finished)
+    after = median(len(row.after or "") for row in finished)
+    if not before or 1 / LENGTH < after / before < LENGTH:
+        return None
+    return (
+        f"the median reply was {before:g} long and is {after:g}: length may be what was learned most; "
+        "cai audit shows the lengths in the data"
+    )
 
 
 def write_samples(folder: Path, rows: Iterable[Sample]) -> None:
@@ -185,22 +194,6 @@ def read_samples(folder: Path) -> list[Sample]:
     return [Sample.model_validate_json(line) for line in path.read_bytes().splitlines()] if path.exists() else []
 
 
-def length_warning(before: Sequence[int], after: Sequence[int]) -> str | None:
-    """A line where sampled replies to the same prompts became much shorter or longer; lengths in any one unit."""
-    if not before or not after or not median(before):
-        return None
-    ratio = median(after) / median(before)
-    if 1 / LENGTH < ratio < LENGTH:
-        return None
-    return (
-        f"the median reply was {median(before):g} long and is {median(after):g}: length may be what was learnt most; "
-        "cai audit tells the lengths in the data"
-    )
-
-
-# Plots
-
-
 class _Curve(NamedTuple):
     metric: str
     label: str
@@ -212,8 +205,8 @@ REWARDS = (
     _Curve("rewards/margins", "margin", AFTER, "s"),
     _Curve("rewards/chosen", "chosen", "#6a994e", "^"),
     _Curve("rewards/rejected", "rejected", BEFORE, "v"),
+    _Curve("margin", "margin", AFTER, "s"),  # of a reward model
 )
-MARGIN = (_Curve("margin", "margin", AFTER, "s"),)  # of a reward model
 ACCURACIES = (
     _Curve("rewards/accuracies", "accuracy", AFTER, "s"),
     _Curve("accuracy", "accuracy", AFTER, "s"),
@@ -247,7 +240,7 @@ def margins_figure(lines: Lines) -> Any:
 
     Of DPO and KTO the rewards are beta times the gain in log probability over the reference; KTO has no pairs to share.
     """
-    rewards = [curve for curve in (*REWARDS, *MARGIN) if _known(lines, curve)]
+    rewards = [curve for curve in REWARDS if _known(lines, curve)]
     shares = [curve for curve in ACCURACIES if _known(lines, curve)]
     if not rewards:
         return None

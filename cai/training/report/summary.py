@@ -40,14 +40,14 @@ class PairAccuracy(Record):
 
     measure: Literal["log probability", "reward"]
     step: int
-    before: Wins | None  # under the reference; of a reward model at the first evaluation (None: there is but one)
-    before_step: int | None  # of that evaluation; None: it is the reference
+    before: Wins | None = None  # under the reference; of a reward model at the first evaluation, if there is another
+    before_step: int | None = None  # of that evaluation; None: it is the reference
     after: Wins
-    gained: int | None  # pairs that stand better for the chosen reply than before: lost is now won, or a tie is broken
-    lost: int | None  # and worse
-    p_value: float | None  # of `gained` and `lost` (`sign_test`)
+    gained: int | None = None  # pairs that stand better for chosen than before: lost is now won, or a tie is broken
+    lost: int | None = None  # and worse
+    p_value: float | None = None  # of `gained` and `lost` (`sign_test`)
     # Of log probabilities: pairs whose D, the gain of chosen over rejected since the reference, is > 0.
-    implicit: Wins | None
+    implicit: Wins | None = None
     margin: float  # mean D in nats, or mean difference of the rewards
     margin_interval: tuple[float, float] | None  # normal, 95 %; None: a single pair
     unmeasured: int  # pairs of the last evaluation with a number that is none (null): in no count above
@@ -56,10 +56,9 @@ class PairAccuracy(Record):
         """In words, for people."""
         yield f"chosen has the higher {self.measure} in {self.after}"
         if self.before is not None:
-            when = "under the reference" if self.before_step is None else f"at step {self.before_step:,}"
             yield (
-                f"{when} in {self.before}; since then {self.gained:,} turned to the chosen reply, {self.lost:,} away "
-                f"from it (p {self.p_value:.2g})"
+                f"{self.before_when()} in {self.before}; since then {self.gained:,} turned to the chosen reply, "
+                f"{self.lost:,} away from it (p {self.p_value:.2g})"
             )
         if self.implicit is not None:
             yield f"implicit reward prefers chosen in {self.implicit}"
@@ -69,9 +68,15 @@ class PairAccuracy(Record):
 
     def margin_text(self) -> str:
         """The mean margin with its interval and unit."""
-        unit = " nats" if self.measure == "log probability" else ""
-        between = "" if self.margin_interval is None else " ({:+.3g} to {:+.3g})".format(*self.margin_interval)
-        return f"{self.margin:+.3g}{between}{unit}"
+        text = f"{self.margin:+.3g}"
+        if self.margin_interval is not None:
+            low, high = self.margin_interval
+            text += f" ({low:+.3g} to {high:+.3g})"
+        return f"{text} nats" if self.measure == "log probability" else text
+
+    def before_when(self) -> str:
+        """When the pairs were measured before."""
+        return "under the reference" if self.before_step is None else f"at step {self.before_step:,}"
 
 
 class _Pair(NamedTuple):
@@ -93,28 +98,27 @@ def pair_accuracy(lines: Iterable[Mapping[str, Any]]) -> PairAccuracy | None:
     now = _pairs(steps.get(last, ()))
     if not now:
         return None
-    has_reference = "logp_chosen" in steps[last][0]
+    margins = [pair.gap - pair.reference for pair in now.values()]
+    facts: dict[str, Any] = {"measure": "reward"}
     then: dict[tuple[Any, int], float] = {}
-    if has_reference:
+    if "logp_chosen" in steps[last][0]:
         then = {key: pair.reference for key, pair in now.items()}
+        facts = {"measure": "log probability", "implicit": wins(margins)}
     elif first < last:
         then = {key: pair.gap for key, pair in _pairs(steps[first]).items()}
-    turns = [_credit(now[key].gap) - _credit(gap) for key, gap in then.items() if key in now]
-    gained, lost = sum(turn > 0 for turn in turns), sum(turn < 0 for turn in turns)
-    margins = [pair.gap - pair.reference for pair in now.values()]
+        facts["before_step"] = first
+    if then:
+        turns = [_credit(now[key].gap) - _credit(gap) for key, gap in then.items() if key in now]
+        gained, lost = sum(turn > 0 for turn in turns), sum(turn < 0 for turn in turns)
+        p_value = sign_test(gained, lost)
+        facts |= {"before": wins(list(then.values())), "gained": gained, "lost": lost, "p_value": p_value}
     return PairAccuracy(
-        measure="log probability" if has_reference else "reward",
         step=last,
-        before=wins(list(then.values())) if then else None,
-        before_step=first if then and not has_reference else None,
         after=wins([pair.gap for pair in now.values()]),
-        gained=gained if then else None,
-        lost=lost if then else None,
-        p_value=sign_test(gained, lost) if then else None,
-        implicit=wins(margins) if has_reference else None,
         margin=math.fsum(margins) / len(margins),
         margin_interval=_interval(margins),
         unmeasured=len(steps[last]) - len(now),
+        **facts,
     )
 
 

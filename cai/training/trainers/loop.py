@@ -41,8 +41,6 @@ FALL = 0.1
 # Half the entropy: the effective number of next tokens, e^H, has shrunk to its square root.
 ENTROPY = 0.5
 
-# Arguments
-
 
 def arguments(plan: Plan, config: TrainConfig, out: Path, *, evaluates: bool) -> dict[str, Any]:
     """The arguments of TRL's config; evaluates: whether there are eval rows."""
@@ -103,9 +101,6 @@ def check_reporters(wanted: str | Iterable[str] | None) -> None:
             raise UsageError(f"report_to {name}: the package is not installed: pip install {name}")
 
 
-# Trainers
-
-
 def vendor(name: str) -> Any:
     """What an installed package has under a name such as `trl:DPOTrainer`."""
     module, _, attribute = name.partition(":")
@@ -141,9 +136,6 @@ class Guarded:
 
     def create_model_card(self, *_: Any, **named: Any) -> None:
         """TRL's card is a form to fill in; ours is another."""
-
-
-# The record
 
 
 def recorder(folder: TrainFolder, stopper: Stopper, progress: Progress | None) -> Any:
@@ -219,9 +211,6 @@ def _memory() -> int:
 
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024
-
-
-# Warnings
 
 
 class Watch:

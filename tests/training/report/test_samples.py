@@ -192,3 +192,15 @@ def test_a_change_of_length_is_told_of_finished_samples_only() -> None:
     assert "the median reply was 10 long and is 40" in str(length_note([sample("x" * 10, "x" * 40)] * 3))
     assert length_note([sample("x" * 10, None)] * 3) is None
     assert length_note([]) is None
+
+
+def changed(before: list[int], after: list[int]) -> str | None:
+    """The note on replies of these lengths."""
+    return length_note([sample("x" * one, "x" * other) for one, other in zip(before, after, strict=True)])
+
+
+def test_replies_half_or_twice_as_long_as_before_are_told() -> None:
+    assert changed([10, 20, 30], [12, 25, 38]) is None
+    assert changed([0], [3]) is None
+    assert "20 long and is 10" in str(changed([10, 20, 30], [5, 10, 400]))
+    assert "20 long and is 40" in str(changed([10, 20, 30], [1, 40, 90]))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from cai.training.report.samples import length_warning
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -60,11 +59,3 @@ def test_nothing_is_told_before_there_is_enough_to_compare() -> None:
 
 def test_entries_of_an_evaluation_are_no_part_of_the_curve() -> None:
     assert told(Watch(0.1), [{"eval_entropy": 0.1, "epoch": 1.0}] * 20) == []
-
-
-def test_replies_half_or_twice_as_long_are_told() -> None:
-    assert length_warning([10, 20, 30], [12, 25, 38]) is None
-    short, long = length_warning([10, 20, 30], [5, 10, 400]), length_warning([10, 20, 30], [1, 40, 90])
-    assert short is not None and "the median reply was 20 long and is 10" in short
-    assert long is not None and "is 40" in long
-    assert length_warning([], [3]) is None and length_warning([3], []) is None and length_warning([0], [3]) is None
