@@ -30,7 +30,7 @@ from _common import HERE, conditions
 
 from cai.training.data.dataset import load_rows
 from cai.training.data.rows import TrainingRow
-from cai.training.setup.opening import find_base
+from cai.weights.bases import find_base
 
 DATA = Path(os.environ.get("CAI_SHARED_DATA", HERE.parent.parent / "shared" / "data")) / "hh_harmless_dev.jsonl.gz"
 LONGEST = 1600  # characters of a row: about 400 tokens, so that no limit cuts it for one contestant alone

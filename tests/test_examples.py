@@ -16,13 +16,13 @@ from typing import Any
 import pytest
 from pages import ROOT
 from stub import stub
+from trainings import example
 
 from cai import load_constitution
 from cai.constitution.lint import check
 from cai.constitution.principles import draw
 from cai.models.recorded import read_answers
 from cai.runs.settings import GenerateSettings
-from cai.training.setup.config import example
 
 EXAMPLES = ROOT / "examples"
 
@@ -141,7 +141,7 @@ def test_the_quickstart_makes_training_rows_with_the_embedded_model(tmp_path: Pa
 
 
 def test_the_config_of_a_training_is_the_one_that_the_code_describes() -> None:
-    assert (EXAMPLES / "train.yaml").read_text() == example(), "write it anew from cai.training.setup.config.example()"
+    assert (EXAMPLES / "train.yaml").read_text() == example(), "write it anew from example() of tests/trainings.py"
 
 
 def launch(folder: Path, file: str, *words: str) -> subprocess.CompletedProcess[str]:

@@ -10,6 +10,8 @@ from typing import Any
 
 import orjson
 
+from cai.training.setup.config import Lora, TrainConfig
+
 WEIGHTS = ("adapter_model.safetensors", "model.safetensors")
 
 
@@ -90,3 +92,24 @@ def weights(out: Path) -> dict[str, bytes]:
     found = {name: (out / name).read_bytes() for name in WEIGHTS if (out / name).exists()}
     assert found, f"{out} has no weights"
     return found
+
+
+def example() -> str:
+    """A config file with every key at its default, commented, for the user to change."""
+    lines = ["# Every key is optional; null is resolved from data and hardware, and printed."]
+    for name, field in TrainConfig.model_fields.items():
+        default = field.get_default(call_default_factory=True)
+        lines += ["", f"# {field.description}"]
+        if isinstance(default, Lora):
+            lines.append(f"{name}:")
+            for inner, part in Lora.model_fields.items():
+                lines += [f"  # {part.description}", f"  {inner}: {_yaml(part.default)}"]
+        else:
+            lines.append(f"{name}: {_yaml(default)}")
+    return "\n".join(lines) + "\n"
+
+
+def _yaml(value: Any) -> str:
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
+    return f"{value:g}" if isinstance(value, float) else str(value)

@@ -51,8 +51,7 @@ def train(
     returns what it did. Ctrl-C saves a checkpoint and raises KeyboardInterrupt. Raises LossNotFinite, with the step and
     the rows, before such a step reaches the weights, and any CaiError of a part for what cannot be.
     """
-    if method not in METHODS:
-        raise unknown_method(method)
+    _check_method(method)
     check_there(data)
     need_train("cai train")
     loaded = load_config(config, flags)
@@ -70,6 +69,11 @@ def train(
             return _summary_before(folder)
         settled = _with_settled(loaded, folder, processes.count)
         return Session(rows, base, settled, folder, _origin(data), processes, tell, progress).run()
+
+
+def _check_method(method: str) -> None:
+    if method not in METHODS:
+        raise unknown_method(method)
 
 
 def _origin(data: Any) -> dict[str, Any] | None:

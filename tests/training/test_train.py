@@ -25,9 +25,10 @@ from trainings import chats, ctrl_c, lines, losses, record, weights, write_lines
 
 from cai.errors import LossNotFinite, RunError, UsageError
 from cai.folder.files import unwritten
-from cai.training.setup.opening import find_base, this_machine
+from cai.training.setup.opening import this_machine
 from cai.training.train import train as train_any
 from cai.training.trainers.loop import check_reporters
+from cai.weights.bases import find_base
 
 ROOT = Path(__file__).resolve().parents[2]
 

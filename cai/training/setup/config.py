@@ -236,27 +236,6 @@ def _dotted(values: Mapping[str, Any]) -> Iterator[str]:
             yield key
 
 
-def example() -> str:
-    """A config file with every key at its default, commented, for the user to change."""
-    lines = ["# Every key is optional; null is resolved from data and hardware, and printed."]
-    for name, field in TrainConfig.model_fields.items():
-        default = field.get_default(call_default_factory=True)
-        lines += ["", f"# {field.description}"]
-        if isinstance(default, Lora):
-            lines.append(f"{name}:")
-            for inner, part in Lora.model_fields.items():
-                lines += [f"  # {part.description}", f"  {inner}: {_yaml(part.default)}"]
-        else:
-            lines.append(f"{name}: {_yaml(default)}")
-    return "\n".join(lines) + "\n"
-
-
-def _yaml(value: Any) -> str:
-    if value is None or isinstance(value, bool):
-        return {None: "null", True: "true", False: "false"}[value]
-    return f"{value:g}" if isinstance(value, float) else str(value)
-
-
 def trl_arguments(loaded: Loaded, method: str, known: Mapping[str, Any]) -> dict[str, Any]:
     """What stands under `trl:`, checked; known: the trainer's arguments, as the fields of their dataclass.
 

@@ -17,8 +17,7 @@ from cai.errors import UsageError
 from cai.sources.files import path_of
 from cai.training.setup.config import Lora
 from cai.training.setup.plan import Machine, Shape
-from cai.weights.bases import Base as Base
-from cai.weights.bases import find_base as find_base
+from cai.weights.bases import Base
 from cai.weights.loading import end_tokens, load_config, load_model, load_tokenizer, reasons
 from cai.weights.vendors import need
 

@@ -14,12 +14,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from cai.errors import UsageError
-from cai.training.setup.methods import METHODS, unknown_loss
 from cai.training.setup.plan import Plan, Setting
 from cai.training.trainers.loop import trl_class, vendor
-from cai.training.trainers.preferences import P, Preferences, Watched, each, need_probabilities, without
+from cai.training.trainers.preferences import P, Preferences, Watched, need_probabilities, without
 
-LOSSES = METHODS["dpo"].losses
 # Losses of TRL 1.16 that hold the chosen reply itself in place, or lower it on purpose (apo_down). The others see D
 # alone, so both replies may become less probable together (Razin et al. 2024, arXiv 2410.08847), and the mix with the
 # chosen reply's NLL is on.
@@ -62,14 +60,9 @@ def with_nll(loss: str, weight: float | None = None) -> tuple[list[str], list[fl
     """TRL's `loss_type` and `loss_weights` of `loss` and the NLL of the chosen reply, TRL's "sft".
 
     weight: None is NLL_WEIGHT for a loss that sees differences alone and 0 for the others; 0 leaves the NLL out.
-    UsageError for an unknown loss or a negative weight.
     """
-    if loss not in LOSSES:
-        raise unknown_loss("dpo", loss)
     if weight is None:
         weight = nll_weight(loss)
-    if not (weight >= 0 and math.isfinite(weight)):
-        raise UsageError(f"the weight of the NLL is {weight}: it is a number from 0 (without NLL)")
     return ([loss, "sft"], [1.0, weight]) if weight else ([loss], [1.0])
 
 
@@ -174,14 +167,12 @@ def dpo_trainer(*, args: Any, train_dataset: Any, eval_dataset: Any = None, **pa
         need_probabilities(part, f"the loss {soft[0]}")
         return part
 
-    data, held = columns(train_dataset), each(eval_dataset, columns)
+    data = columns(train_dataset)
+    held = None if eval_dataset is None else columns(eval_dataset)
     return trl_class("trl:DPOTrainer", _SoftDPO)(args=args, train_dataset=data, eval_dataset=held, **parts)
 
 
 def _check(args: Any) -> None:
-    for name in args.loss_type:
-        if name not in LOSSES:
-            raise unknown_loss("dpo", name)
     check_smoothing(args.loss_type, args.label_smoothing)
     if args.padding_free:
         raise UsageError("padding_free has no effect on dpo in TRL 1.16, which would warn and pad: leave it out")

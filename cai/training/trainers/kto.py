@@ -8,7 +8,7 @@ from typing import Any
 from cai.errors import UsageError
 from cai.training.setup.plan import Plan, Setting
 from cai.training.trainers.loop import trl_class, vendor
-from cai.training.trainers.preferences import Preferences, Watched, each
+from cai.training.trainers.preferences import Preferences, Watched
 
 
 class Graded(Preferences):
@@ -49,7 +49,8 @@ def kto_trainer(*, args: Any, train_dataset: Any, eval_dataset: Any = None, **pa
         rows = part.shuffle(seed=args.seed)
         return _with_mismatched(rows, args.per_device_train_batch_size) if args.loss_type == "kto" else rows
 
-    data, held = mixed(train_dataset), each(eval_dataset, mixed)
+    data = mixed(train_dataset)
+    held = None if eval_dataset is None else mixed(eval_dataset)
     return trl_class("trl:KTOTrainer", Watched)(args=args, train_dataset=data, eval_dataset=held, **parts)
 
 

@@ -10,13 +10,13 @@ from __future__ import annotations
 import hashlib
 import shutil
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
 import orjson
 
-from cai.errors import InputError, MissingExtra, UsageError
+from cai.errors import InputError, UsageError
 from cai.training.data.tokens import Encoded, Rows
 from cai.training.setup.methods import METHODS, unknown_loss
 from cai.training.setup.plan import Setting
@@ -93,18 +93,10 @@ def on_disk(
 
     joined: the columns hold the prompt with the reply. certain: a pair that nobody judged counts as certain, p_chosen
     1; else its p_chosen stays null, which a loss of soft labels refuses. The same rows are written once; of several
-    processes that call it, all take what the first wrote. UsageError for rows of plain text among conversations, which
-    are not one kind of dataset.
+    processes that call it, all take what the first wrote.
     """
-    try:
-        from datasets import Dataset, load_from_disk
-    except ImportError as error:
-        raise MissingExtra("training", "train") from error
-    plain = [row.row.id for row in rows if isinstance(row.row.prompt, str)]
-    if 0 < len(plain) < len(rows):
-        raise UsageError(
-            f"the prompt of {plain[0]} is plain text and others are conversations: train on one kind at once"
-        )
+    from datasets import Dataset, load_from_disk
+
     table = {
         "id": [row.row.id for row in rows],
         ROW: list(range(len(rows))),
@@ -138,46 +130,21 @@ def _take_name(part: Path, path: Path) -> None:
             raise
 
 
-def each(dataset: Any, change: Callable[[Any], Any]) -> Any:
-    """`change` of an eval dataset as TRL takes it: None, one, or several by name."""
-    if isinstance(dataset, dict):
-        return {name: change(part) for name, part in dataset.items()}
-    return None if dataset is None else change(dataset)
-
-
 def without(dataset: Any, names: Sequence[str]) -> Any:
     """The dataset without these columns, if it has them."""
     return dataset.remove_columns([name for name in names if name in dataset.column_names])
 
 
 def need_probabilities(dataset: Any, who: str) -> None:
-    """UsageError or InputError for rows without `p_chosen`; who: reads it."""
+    """UsageError or InputError unless every row has a probability in `p_chosen`; who: reads it."""
     if P not in dataset.column_names:
         raise UsageError(f"{who} reads p_chosen of every row, and the rows have none: label them, or choose another")
-    ids = dataset["id"] if "id" in dataset.column_names else [None] * len(dataset)
-    probabilities({P: p, "id": name} for p, name in zip(dataset[P], ids, strict=True))
-
-
-def probabilities(rows: Iterable[Mapping[str, Any]], *, hard: bool = False) -> list[float]:
-    """`p_chosen` of every row.
-
-    hard: the user chose hard labels; then a row that says `judged: false` counts as 1.0. InputError for a row without
-    a probability otherwise, and for one that is no number from 0 to 1.
-    """
-    labels = []
-    for number, row in enumerate(rows, start=1):
-        p = row.get("p_chosen")
-        unjudged = row.get("judged") is False
-        if p is None and hard and unjudged:
-            p = 1.0
-        name = f"row {number} ({row['id']})" if row.get("id") else f"row {number}"
-        if p is None:
-            why = "nobody judged it" if unjudged else "p_chosen is missing"
-            raise InputError(f"{name} has no label probability: {why}; label the rows, or choose hard labels (sigmoid)")
-        if isinstance(p, bool) or not isinstance(p, int | float) or not 0 <= p <= 1:  # NaN compares false
-            raise InputError(f"{name}: p_chosen is {p!r}, and a probability is a number from 0 to 1")
-        labels.append(float(p))
-    return labels
+    for number, row in enumerate(dataset.select_columns([name for name in (P, "id") if name in dataset.column_names])):
+        name = f"row {number + 1} ({row['id']})" if row.get("id") else f"row {number + 1}"
+        if row[P] is None:
+            raise InputError(f"{name} has no label probability: label the rows, or choose hard labels (sigmoid)")
+        if not 0 <= row[P] <= 1:  # NaN compares false
+            raise InputError(f"{name}: p_chosen is {row[P]!r}, and a probability is a number from 0 to 1")
 
 
 class _Stacked:

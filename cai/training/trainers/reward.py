@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal, cast, get_args
+from typing import Any
 
 from cai.errors import UsageError
-from cai.texts.wording import nearest
 from cai.training.data.tokens import Encoded
 from cai.training.setup.plan import Plan
 from cai.training.trainers.loop import trl_class, vendor
-from cai.training.trainers.preferences import P, Preferences, Watched, each, need_probabilities, without
+from cai.training.trainers.preferences import P, Preferences, Watched, need_probabilities, without
 
-Labels = Literal["soft", "margin", "hard"]
 UNREAD = {"soft": ["margin"], "margin": [P], "hard": ["margin", P]}  # columns that the labels do not believe
 
 
@@ -33,11 +31,11 @@ class Scored(Preferences):
 
     def trainer(self, plan: Plan, arguments: dict[str, Any], **parts: Any) -> Any:
         args = vendor(self.arguments)(**{"max_length": plan.max_length} | arguments)
-        return reward_trainer(args=args, labels=cast(Labels, self.loss), **self.datasets(), **parts)
+        return reward_trainer(args=args, labels=self.loss, **self.datasets(), **parts)
 
 
 def reward_trainer(
-    *, args: Any, train_dataset: Any, eval_dataset: Any = None, labels: Labels = "soft", **parts: Any
+    *, args: Any, train_dataset: Any, eval_dataset: Any = None, labels: str = "soft", **parts: Any
 ) -> Any:
     """TRL's RewardTrainer.
 
@@ -45,11 +43,8 @@ def reward_trainer(
     2212.08073, section 4.1); "margin": the gap must pass `margin` (Touvron et al. 2023, arXiv 2307.09288, Eq. 2);
     "hard": neither. A judge's margin is the log odds of its p_chosen, so both at once would count it twice.
     """
-    choices = get_args(Labels)
-    if labels not in choices:
-        raise UsageError(f"unknown labels {labels!r}; {nearest(labels, choices)}")
     data = _columns(train_dataset, labels)
-    held = each(eval_dataset, lambda part: _columns(part, labels))
+    held = None if eval_dataset is None else _columns(eval_dataset, labels)
     trainer = trl_class("trl:RewardTrainer", _SoftReward)(args=args, train_dataset=data, eval_dataset=held, **parts)
     _exact_head(trainer.model)
     return trainer
@@ -72,7 +67,7 @@ def _exact_head(model: Any) -> None:
         head.forward = exactly(head.forward)
 
 
-def _columns(dataset: Any, labels: Labels) -> Any:
+def _columns(dataset: Any, labels: str) -> Any:
     """The dataset without what the labels do not believe: TRL uses a margin wherever the column is."""
     if labels == "soft":
         need_probabilities(dataset, "labels soft")

@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from trainings import example
 
 from cai.errors import InputError, UsageError
-from cai.training.setup.config import FIXED, OURS, TrainConfig, example, load_config, trl_arguments
+from cai.training.setup.config import FIXED, OURS, TrainConfig, load_config, trl_arguments
 
 
 def write(folder: Path, text: str) -> Path:

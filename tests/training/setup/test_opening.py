@@ -17,7 +17,8 @@ from adapters import adapter
 from safetensors.torch import load_file
 
 from cai.errors import UnknownModel
-from cai.training.setup.opening import ends_of, find_base, open_model, open_tokenizer, shape_of
+from cai.training.setup.opening import ends_of, open_model, open_tokenizer, shape_of
+from cai.weights.bases import find_base
 
 
 @pytest.fixture

@@ -273,7 +273,6 @@ def test_other_rows_can_be_evaluated_with_an_adapter_whose_reference_is_precompu
         ({"label_smoothing": 0.1}, "label_smoothing 0.1 has no effect on sigmoid"),
         ({"label_smoothing": 0.1, "loss_type": ["cdpo"]}, "label_smoothing 0.1 has no effect on cdpo"),
         ({"loss_type": ["robust"], "label_smoothing": 0.5}, "robust needs a label_smoothing"),
-        ({"loss_type": ["cpdo"]}, r"no loss of dpo is called 'cpdo'; did you mean 'cdpo'\?"),
         ({"padding_free": True}, "padding_free has no effect"),
         ({"loss_type": ["cdpo"], "ld_alpha": 0.5}, "ld_alpha 0.5 cannot be combined"),
         ({"loss_type": ["cdpo"], "use_weighting": True}, "use_weighting True cannot be combined"),
@@ -293,13 +292,18 @@ def test_rows_without_probabilities_are_refused_before_the_model_is_read(tmp_pat
         dpo_trainer(args=args, train_dataset=pairs(4, p_chosen=[0.8, 0.9, None, 1.0]), model=None)
     with pytest.raises(UsageError, match="the rows have none"):
         dpo_trainer(args=args, train_dataset=pairs(4, p_chosen=0.8), eval_dataset=pairs(4), model=None)
+    for p in (1.01, -0.1, math.nan):
+        with pytest.raises(
+            InputError, match=r"row 2 \(r1\): p_chosen is .*, and a probability is a number from 0 to 1"
+        ):
+            dpo_trainer(args=args, train_dataset=pairs(2, p_chosen=[0.8, p]), model=None)
 
 
 def test_a_stock_loss_takes_rows_that_nobody_judged(folder: Path, tmp_path: Path) -> None:
     rows = pairs(8, p_chosen=[0.8] * 4 + [None] * 4)
-    trainer = dpo(folder, tmp_path, rows, max_steps=2, eval_dataset={"held": rows})
+    trainer = dpo(folder, tmp_path, rows, max_steps=2, eval_dataset=rows)
     assert len(curve(trainer)) == 2
-    assert "eval_held_loss" in trainer.evaluate()
+    assert "eval_loss" in trainer.evaluate()
 
 
 COLUMNS = ("chosen_ids", "rejected_ids")
@@ -361,9 +365,6 @@ def test_graded_replies_and_whole_conversations_have_their_own_columns(tmp_path:
     [pair] = written(1)
     [row] = on_disk([pair], tmp_path, COLUMNS, joined=True)
     assert (row["chosen_ids"], row["rejected_ids"]) == tuple(pair.prompt + reply for reply in pair.replies)
-    [plain] = encoded([TrainingRow("b", "Once upon", " a time", "k", rejected=" a mill", p_chosen=0.9)])
-    with pytest.raises(UsageError, match="the prompt of b is plain text and others are conversations"):
-        on_disk([pair, plain], tmp_path, COLUMNS)
 
 
 def test_the_reference_is_computed_once_for_rows_on_disk(folder: Path, tmp_path: Path) -> None:
@@ -496,7 +497,6 @@ def test_a_trained_reward_model_is_a_judge(folder: Path, tmp_path: Path, lora: b
         ("soft", {"margin": 1.0}, "labels soft reads p_chosen of every row"),
         ("margin", {"p_chosen": 0.9}, "labels margin needs a number in `margin` of every row; row 1 has None"),
         ("margin", {"margin": [1.0, math.inf, 2.0, 3.0]}, "row 2 has inf"),
-        ("smooth", {"p_chosen": 0.9}, "unknown labels 'smooth'"),
     ],
 )
 def test_reward_rows_must_have_what_the_labels_need(
