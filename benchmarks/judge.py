@@ -25,12 +25,12 @@ from pathlib import Path
 from typing import Any
 
 from _common import conditions, cpu_seconds, stub
+from cai.runs.session import Job
 
 from cai.models.inprocess.local import LocalModel
 from cai.records import Call, Contest, Request, Sampling
 from cai.runs.label import resolve
 from cai.runs.pairs import read_pairs
-from cai.runs.session import Job
 from cai.runs.settings import LabelSettings, make_settings
 
 WIDTH = 50  # calls in flight

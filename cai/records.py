@@ -141,37 +141,16 @@ class Vote(Record):
         return self.ab.problem is None and self.ba.problem is None
 
 
-class Comparison(Record):
-    """What a judge believes of two replies to one prompt."""
-
-    a: int  # places of the two among the replies
-    b: int
-    votes: tuple[Vote, ...]
-    z: float | None  # log odds that a is better; None: no vote was valid
-
-
-class Best(Record):
-    """Which of several replies to a prompt a judge picked, and how each of them did."""
-
-    winner: int  # its place among the replies
-    judged: bool  # false: no other reply could be used, or all have one text; then nothing was asked
-    scores: tuple[float | None, ...]  # by reply: its reward, or its mean probability of beating the others; None: none
-    comparisons: tuple[Comparison, ...]  # of every two replies of different text; none with the protocol `reward`
-    protocol: Protocol
-    judge: str | None  # as the server named it; None: not asked
-    constitution: ConstitutionRef | None  # None: a reward model is asked under none
-    templates: str | None  # hash of the judge's
-
-
 class Candidates(Record):
     """A row of `candidates.jsonl`: a prompt and several replies to it."""
+
+    model_config = ConfigDict(extra="ignore")  # version 0.1.0 wrote a column `best`, too
 
     schema_: Literal[1] = Field(default=1, alias="schema")
     id: str
     position: int
     prompt: tuple[Message, ...]
     replies: tuple[Candidate, ...]
-    best: Best | None = None  # None: nobody has judged them
     seed: int
     usage: Usage
     calls: tuple[str, ...]
@@ -179,8 +158,7 @@ class Candidates(Record):
     def shown(self) -> Iterator[tuple[str, str]]:
         """The replies with their numbers, for people to read; the problem of one that cannot be used."""
         for number, reply in enumerate(self.replies):
-            star = "*" if self.best is not None and self.best.winner == number else ""
-            yield f"reply {number}{star}", reply.problem or reply.text
+            yield f"reply {number}", reply.problem or reply.text
 
 
 @dataclass(frozen=True, slots=True)

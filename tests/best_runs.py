@@ -1,21 +1,19 @@
-"""Sample runs in which a judge picks the best reply."""
+"""Sample runs in which a judge compares the replies, and the best of them are cut."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import replace
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from players import Player, digits
 from sample_runs import PROMPTS as ALL
 from sample_runs import seeded
+from sample_runs import setup as sample_setup
 
-from cai.records import Candidates, Completion
-from cai.runs.play import run_job
-from cai.runs.sample import SampleSetup, resolve
-from cai.runs.session import Job
-from cai.runs.settings import SampleSettings, make_settings
+from cai.records import Completion
+from cai.runs.play import play
+from cai.runs.sample import SampleRun
 
 PROMPTS = ALL[:6]
 
@@ -33,24 +31,16 @@ def rewarder(answer: Answer | None = None) -> Player:
     return Player(answer or worth, "reward", reward=True, chat=False)
 
 
-def setup(prompts: Any, out: Path, judge: Player, *models: Player, **given: Any) -> SampleSetup:
+def setup(prompts: Any, out: Path, judge: Player, *models: Player, **given: Any) -> SampleRun:
     """A best-of run of these models instead of those that it names."""
-    dummies = []
-    for model in (judge, *models):
-        dummy = out.parent / f"{model.name}.jsonl"
-        dummy.touch()
-        dummies.append(f"recorded:{dummy}")
-    protocol = "score" if judge.can.scoring else "vote"
-    named: dict[str, Any] = {"judge": dummies[0], "protocol": protocol, "principles": 1}
-    named = {"judge": "reward:some/model"} if judge.can.reward else named
-    given = {"model": dummies[1:], "best_of": 3, "out": out} | named | given
-    made = resolve(prompts, make_settings(SampleSettings, given))
-    players = {**dict(zip(made.assistants, models, strict=True)), "judge": judge}
-    seats: tuple[Mapping[Any, Any], ...] = (*({"assistant": model} for model in models), {"judge": judge})
-    return replace(made, players=players, seats=seats)
+    named: dict[str, Any] = {"judge": "recorded:judge"}
+    if not judge.can.reward:
+        named |= {"protocol": "score" if judge.can.scoring else "vote", "principles": 1}
+    return sample_setup(prompts, out, *models or (writer(),), player=judge, **{"best_of": 3} | named | given)
 
 
-def run(prompts: Any, out: Path, judge: Player, *models: Player, **given: Any) -> Job[Candidates]:
-    job = Job(setup(prompts, out, judge, *models or (writer(),), **given), out)
-    run_job(job)
-    return job
+def run(prompts: Any, out: Path, judge: Player, *models: Player, **given: Any) -> SampleRun:
+    made = setup(prompts, out, judge, *models, **given)
+    for part in made.sessions():
+        play(part)
+    return made

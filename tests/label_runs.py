@@ -6,16 +6,14 @@ import json
 import math
 import re
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from players import Player, digits
 
-from cai.records import Completion, Label
-from cai.runs.label import LabelSetup, resolve
-from cai.runs.play import run_job
-from cai.runs.session import Job
+from cai.records import Completion
+from cai.runs.label import LabelRun
+from cai.runs.play import play
 from cai.runs.settings import LabelSettings, make_settings
 
 
@@ -49,22 +47,17 @@ def scorer(answer: Callable[[dict[str, Any]], Completion] = scores) -> Player:
     return Player(answer, "judge", scoring=True, prefill=True)
 
 
-def setup(source: Any, out: Path, judge: Player, sampler: Player | None = None, **given: Any) -> LabelSetup:
+def setup(source: Any, out: Path, judge: Player, sampler: Player | None = None, **given: Any) -> LabelRun:
     """A label run of this judge, and this model for further replies, instead of those that it names."""
-    (dummy := out.parent / f"{judge.name}.jsonl").touch()
-    given = {"protocol": "score" if judge.can.scoring else "vote", "min_confidence": 0.6} | given
-    settings = make_settings(LabelSettings, {"judge": f"recorded:{dummy}", "out": out, **given})
-    made = resolve(source, settings)
-    if sampler is None:
-        return replace(made, players={"judge": judge}, seats=({"judge": judge},))
-    players = {"judge": judge, "assistant": sampler}
-    return replace(made, players=players, seats=({"judge": judge}, {"assistant": sampler}))
+    given = {"protocol": "score" if judge.can.scoring else "vote", "min_confidence": 0.6, "out": out} | given
+    players = {"judge": judge} if sampler is None else {"judge": judge, "assistant": sampler}
+    return LabelRun(source, make_settings(LabelSettings, given), players=players)
 
 
-def run(source: Any, out: Path, judge: Player, sampler: Player | None = None, **given: Any) -> Job[Label]:
-    job = Job(setup(source, out, judge, sampler, **given), out)
-    run_job(job)
-    return job
+def run(source: Any, out: Path, judge: Player, sampler: Player | None = None, **given: Any) -> LabelRun:
+    made = setup(source, out, judge, sampler, **given)
+    play(made)
+    return made
 
 
 def rows_of(folder: Path, name: str = "labels.jsonl") -> list[dict[str, Any]]:

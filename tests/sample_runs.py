@@ -7,13 +7,13 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 from players import Player, digits
 
-from cai.records import Candidates, Completion
-from cai.runs.play import run_job
-from cai.runs.sample import SampleSetup, resolve
-from cai.runs.session import Job
+from cai.records import Completion
+from cai.runs.play import play
+from cai.runs.sample import SampleRun
 from cai.runs.settings import SampleSettings, make_settings
 
 PROMPTS = [{"id": f"q{n}", "prompt": f"Question {n}?"} for n in range(12)]
@@ -24,22 +24,25 @@ def seeded(payload: dict[str, Any]) -> Completion:
     return Completion(f"reply {digits(payload)}", "stop", "m-1", input_tokens=5, output_tokens=3)
 
 
-def setup(prompts: Any, out: Path, *models: Player, **given: Any) -> SampleSetup:
-    """A sample run of these models instead of those that it names."""
-    dummies = []
-    for model in models:
-        dummy = out.parent / f"{model.name}.jsonl"
-        dummy.touch()
-        dummies.append(f"recorded:{dummy}")
-    made = resolve(prompts, make_settings(SampleSettings, {"model": dummies, "out": out, **given}))
-    players = dict(zip(made.players, models, strict=True))
-    return replace(made, players=players, seats=tuple({"assistant": model} for model in models))
+def setup(prompts: Any, out: Path, *models: Player, player: Player | None = None, **given: Any) -> SampleRun:
+    """A sample run of these models, and this judge of their replies, instead of those that it names."""
+
+    def opened(settings: Any, specs: dict[str, str]) -> dict[str, Player]:
+        return dict(zip(specs, models, strict=True))
+
+    def opened_judge(settings: Any, specs: dict[str, str]) -> dict[str, Any]:
+        return {"judge": player}
+
+    given = {"model": [f"recorded:{model.name}" for model in models], "out": out} | given
+    with patch("cai.runs.sample.open_models", opened), patch("cai.runs.label.open_models", opened_judge):
+        return SampleRun(prompts, make_settings(SampleSettings, given))
 
 
-def run(prompts: Any, out: Path, *models: Player, **given: Any) -> Job[Candidates]:
-    job = Job(setup(prompts, out, *models, **given), out)
-    run_job(job)
-    return job
+def run(prompts: Any, out: Path, *models: Player, **given: Any) -> SampleRun:
+    made = setup(prompts, out, *models, **given)
+    for part in made.sessions():
+        play(part)
+    return made
 
 
 def rows_of(folder: Path, name: str = "candidates.jsonl") -> list[dict[str, Any]]:

@@ -13,6 +13,9 @@ from kept import OLD_FOLDERS, TINY, call_keys, contents, in_order, rows, run, tr
 from steady import steady
 
 import cai
+from cai.errors import RunError
+from cai.runs.sample import SampleRun
+from cai.runs.settings import SampleSettings
 
 CUT = ("generate", "label", "best-of")  # commands that end with training rows
 GONE_ON_WITH = ("generate", "sample", "label")
@@ -161,6 +164,26 @@ def test_what_is_tried_again_and_refused_again_is_dropped_once(work: Path) -> No
         run(*given, folder=work, server=server.url + "/v1")
         assert server.refused == 2
     assert drops(folder) == before
+
+
+@pytest.mark.parametrize("name", ["half", "finished"])
+def test_a_best_of_run_is_not_resumed_and_the_error_names_the_new_command(work: Path, name: str) -> None:
+    folder = f"best-of-{name}"
+    before = contents(work / folder)
+    with steady() as server:
+        run(*COMMANDS["best-of"], "--out", folder, folder=work, server=server.url + "/v1", status=1)
+        assert server.asked == []
+    with pytest.raises(
+        RunError, match=r"best-of run of version 0\.1\.0.*: start anew with cai sample PROMPTS --best-of N"
+    ):
+        for part in SampleRun(None, SampleSettings(best_of=3, judge="openai:x", out=work / folder)).sessions():
+            part.describe()
+    assert contents(work / folder) == before
+
+
+def test_an_unfinished_best_of_run_is_not_exported(work: Path) -> None:
+    with pytest.raises(RunError, match=r"unfinished best-of run of version 0\.1\.0.*--best-of N --judge SPEC"):
+        cai.export_run(work / "best-of-half")
 
 
 # Trainings

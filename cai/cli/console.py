@@ -11,16 +11,18 @@ import shlex
 import threading
 import time
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
+from cai.errors import CaiError
 from cai.texts.wording import counted, printable
 
 if TYPE_CHECKING:
-    from cai.runs.session import Job
+    from cai.runs.run import Run
 
 LINE_EVERY = 10.0  # seconds between progress lines where stderr is no terminal
 LABEL, WIDEST = 11, 100  # columns
@@ -30,15 +32,24 @@ console = Console(stderr=True, highlight=False, soft_wrap=True)
 
 
 class Progress:
-    """Shows how a job goes: one live line in a terminal, a plain line now and then elsewhere."""
+    """Shows how a run goes: one live line in a terminal, a plain line now and then elsewhere."""
 
-    def __init__(self, job: Job[Any]) -> None:
-        self.job = job
+    def __init__(self, run: Run[Any]) -> None:
+        self.run = run
         self.total: int | None = None  # prompts in the source; None: not known, or not yet
         self._began = time.monotonic()
         self._over = threading.Event()
         self._thread: threading.Thread | None = None
         self._live: Live | None = None
+
+    def count(self) -> None:
+        """Count the items in a thread of its own, if their source can be read twice."""
+        if self.run.countable:
+            threading.Thread(target=self._count, name="cai-count", daemon=True).start()
+
+    def _count(self) -> None:
+        with suppress(CaiError):  # a damaged source is reported by the run itself, which reads it too
+            self.expect(sum(1 for _ in self.run.items()))
 
     def expect(self, total: int) -> None:
         """Tell how many prompts the source has, as soon as that is known."""
@@ -65,20 +76,20 @@ class Progress:
             console.print(self._line())
 
     def _line(self) -> Text:
-        line = progress_line(self.job, self.total, time.monotonic() - self._began)
+        line = progress_line(self.run, self.total, time.monotonic() - self._began)
         return Text(line, style="cyan" if self._live else "", no_wrap=True, overflow="ellipsis")
 
 
-def progress_line(job: Job[Any], total: int | None, seconds: float) -> str:
-    """How a job stands after so many seconds; the time left is known once the first prompt is through."""
-    tally = job.tally
-    dropped = sum(job.dropped.values())
+def progress_line(run: Run[Any], total: int | None, seconds: float) -> str:
+    """How a run stands after so many seconds; the time left is known once the first prompt is through."""
+    tally = run.tally
+    dropped = sum(run.dropped.values())
     seconds = max(1e-3, seconds)
-    through = job.finished + dropped
-    rate = job.finished / seconds
+    through = run.finished + dropped
+    rate = run.finished / seconds
     of_total = "" if total is None else f"/{total:,}"
-    parts = [f"{through + job.skipped:,}{of_total} {job.task.unit}s"]
-    if job.finished:
+    parts = [f"{through + run.skipped:,}{of_total} {run.unit}s"]
+    if run.finished:
         parts.append(f"{rate:,.1f} rows/s" if rate >= 1 else f"{60 * rate:.1f} rows/min")
     # A judge that is asked for probabilities writes nothing: then what it reads shows how fast it is.
     parts.append(f"{(tally.output_tokens or tally.input_tokens) / seconds:,.0f} tokens/s")
@@ -89,7 +100,7 @@ def progress_line(job: Job[Any], total: int | None, seconds: float) -> str:
         if count:
             parts.append(f"{count:,} {name}")
     if total is not None and through:
-        parts.append(f"{clock((total - through - job.skipped) * seconds / through)} left")
+        parts.append(f"{clock((total - through - run.skipped) * seconds / through)} left")
     return f"  {clock(seconds)}  {' · '.join(parts)}"
 
 
@@ -169,32 +180,40 @@ def show(lines: Iterable[Text | str]) -> None:
         console.print(Text(printable(line)) if isinstance(line, str) else line)
 
 
-def summary(job: Job[Any]) -> Iterator[Text | str]:
+def summary(run: Run[Any]) -> Iterator[Text | str]:
     """What a run came to: one whole example, the counts, and what to type next."""
-    info = job.info
+    info = run.info
     if not info:
         return
-    if job.example is not None:
+    if run.example is not None:
         yield ""
-        yield from example(job.example)
+        yield from example(run.example)
         yield ""
     usage = info["usage"]
     dropped = sum(info["dropped"].values())
     yield (
-        f"{counted(info['rows'], job.task.done)}, {dropped:,} dropped; {counted(usage['calls'], 'call')}, "
+        f"{counted(info['rows'], run.outcome)}, {dropped:,} dropped; {counted(usage['calls'], 'call')}, "
         f"{usage['input_tokens']:,} tokens in and {usage['output_tokens']:,} out, {_cost(info['cost_usd'])}, "
         f"{clock(info['seconds'])}"
     )
-    if job.skipped:
-        yield f"  {counted(job.skipped, job.task.unit)} already done in an earlier session"
+    if run.skipped:
+        yield f"  {counted(run.skipped, run.unit)} already done in an earlier session"
     for reason, count in sorted(info["dropped"].items(), key=lambda item: -item[1]):
-        yield f"  dropped {count:,} {reason}: see {job.folder / 'dropped.jsonl'}"
-    if job.cut is not None:
-        yield from job.cut.lines()
-    if job.stopped is not None and job.can_go_on:
-        yield "not finished: run the same command again to resume"
-    elif info["rows"]:
-        yield from job.setup.next_steps(shlex.quote(str(job.folder)))
+        yield f"  dropped {count:,} {reason}: see {run.out / 'dropped.jsonl'}"
+    if run.stopped is None or not run.resumable:
+        yield from ending(run)
+        return
+    if run.cut is not None:
+        yield from run.cut.lines()
+    yield "not finished: run the same command again to resume"
+
+
+def ending(run: Run[Any]) -> Iterator[str]:
+    """What the cut came to, and what to type next."""
+    if run.cut is not None:
+        yield from run.cut.lines()
+    if run.info["rows"]:
+        yield from run.next_steps(shlex.quote(str(run.out)))
 
 
 def _cost(usd: float | None) -> str:

@@ -76,8 +76,8 @@ def judge_bench(
     settings = values_of(options)
     out = settings.pop("out") or Path("runs") / f"bench-{Path(gold).name.partition('.')[0]}"
     asked = {"principles": principles, **settings}
-    setups = resolve_bench(gold, judge or ["local"], load_constitution(constitution), protocol or [], out, asked)
-    results = run_bench(setups, cli_runs.play_shown)
+    benches = resolve_bench(gold, judge or ["local"], load_constitution(constitution), protocol or [], out, asked)
+    results = run_bench(benches, cli_runs.play_shown)
     print_report(BenchReport(gold, tuple(results)), json)
     if stopped := [result.name for result in results if result.stopped is not None]:
         raise ModelStopped(f"not finished: {', '.join(stopped)}; rerun the same command to resume")

@@ -14,8 +14,7 @@ import typer
 from cai.cli.common import Command, Fields, Json, fields_of, group, print_json, settings_from_options
 
 if TYPE_CHECKING:
-    from cai.runs.run import Setup
-    from cai.runs.session import Job
+    from cai.runs.run import Run
 
 Prompts = Annotated[
     str | None,
@@ -24,69 +23,72 @@ Prompts = Annotated[
     ),
 ]
 Source = Annotated[str, typer.Argument(help="A run of cai generate or cai sample, or a file of pairs.")]
-Act = Callable[["Setup[Any]", bool], None]
+Act = Callable[["Run[Any]", bool], None]
 
 
 def _over_prompts(act: Act, kind: str, prompts: Prompts = None, json: Json = False, **options: Any) -> None:
-    act(_setup(kind, prompts, options), json)
+    act(_run(kind, prompts, options), json)
 
 
 def _over_pairs(act: Act, kind: str, source: Source, json: Json = False, **options: Any) -> None:
-    act(_setup(kind, source, options), json)
+    act(_run(kind, source, options), json)
 
 
-def _setup(kind: str, source: str | None, options: dict[str, Any]) -> Setup[Any]:
-    """The run of a kind, resolved and checked."""
-    from cai.runs.settings import SETTINGS
+def _kind(kind: str) -> type[Run[Any]]:
+    """The class of a kind of run."""
+    run: type[Run[Any]] = getattr(import_module(f"cai.runs.{kind}"), f"{kind.title()}Run")
+    return run
 
-    settings = settings_from_options(SETTINGS[kind], options)
-    setup: Setup[Any] = import_module(f"cai.runs.{kind}").resolve(source, settings)
-    return setup
+
+def _run(kind: str, source: str | None, options: dict[str, Any]) -> Run[Any]:
+    """A run of a kind, resolved and checked."""
+    make: Any = _kind(kind)
+    run: Run[Any] = make(source, settings_from_options(make.settings_class, options))
+    return run
 
 
 def _fields(kind: str) -> Fields:
-    from cai.runs.settings import SETTINGS
-
     left_out = ["temperature"] if kind == "label" else []  # a judge's letters are not sampled
-    return fields_of(SETTINGS[kind], *left_out)
+    return fields_of(_kind(kind).settings_class, *left_out)
 
 
-def _play(setup: Setup[Any], json: bool) -> None:
-    from cai.runs.play import jobs_of
+def _play(run: Run[Any], json: bool) -> None:
+    from cai.cli import console
 
     info: dict[str, Any] = {}
     try:
-        for job in jobs_of(setup):
+        for part in run.sessions():
             try:
-                play_shown(job)
+                play_shown(part)
             finally:
-                info = job.info
-                if job.cut is not None and job.cut.best is not None:
-                    info = info | {"best_of": job.cut.best.model_dump(mode="json")}
+                info = run.info or part.info
+        if part is not run:
+            console.show(console.ending(run))
+            info = info | {"best_of": run.cut.best.model_dump(mode="json")}
     finally:
         if info:
             print_json(info, json)
 
 
-def play_shown(job: Job[Any]) -> None:
-    """Play a job to its end, and show how it goes."""
+def play_shown(run: Run[Any]) -> None:
+    """Play one session of a run to its end, and show how it goes."""
     from cai.cli import console
-    from cai.runs.play import run_job
+    from cai.runs.play import play
 
-    console.show(job.setup.describe())
+    console.show(run.describe())
     try:
-        with console.Progress(job) as progress:
-            job.setup.count_items(progress.expect)
-            run_job(job)
+        with console.Progress(run) as progress:
+            progress.count()
+            play(run)
     finally:
-        console.show(console.summary(job))
+        console.show(console.summary(run))
 
 
-def _plan(setup: Setup[Any], json: bool) -> None:
+def _plan(run: Run[Any], json: bool) -> None:
     from cai.cli import console
     from cai.runs.plan import estimate
 
-    plan = estimate(setup)
+    plan = estimate(run)
     console.show(plan.lines())
     print_json(plan.model_dump(mode="json"), json)
 

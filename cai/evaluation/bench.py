@@ -8,16 +8,19 @@ from __future__ import annotations
 
 import re
 import statistics
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+from pydantic import ValidationError
+
 from cai.constitution.principles import Constitution, load_constitution
 from cai.errors import ModelStopped, SourceError, UsageError
 from cai.evaluation.bench_report import BenchResult, Spent, VoteFigures
-from cai.evaluation.trial import NOT_ASKED, Play, quietly, read_labels
+from cai.evaluation.trial import NOT_ASKED, Play, quietly
+from cai.folder.rows import damage
 from cai.judge.belief import log_ratio, mean_preference, probability
 from cai.judge.calibration import calibrate_rows
 from cai.judge.calibration_report import CalibrationReport
@@ -25,34 +28,24 @@ from cai.judge.certify import Binding
 from cai.judge.metrics import credit
 from cai.models import spec_of
 from cai.records import BadPrompt, Label, Place, Protocol, Vote
-from cai.runs.label import LabelSetup, resolve
+from cai.runs.label import LabelRun
 from cai.runs.pairs import Source, read_pairs
 from cai.runs.players import open_models
-from cai.runs.session import Job
 from cai.runs.settings import LabelSettings, make_settings
 
 
 @dataclass(frozen=True)
-class BenchSetup(LabelSetup):
-    """A label run over pairs that people have labelled. named: the judge's spec as it was given."""
+class Bench:
+    """A label run over pairs that people have labelled.
 
-    named: str = ""
-    gold: tuple[Place, ...] = ()
-    unlabelled: int = 0
+    named: the judge's spec as it was given. gold: the pairs, with the bad records among them. unlabelled: how many
+    other pairs the source has.
+    """
 
-    @property
-    def cuts(self) -> bool:
-        """These pairs measure a judge: nothing is trained on them."""
-        return False
-
-    @property
-    def countable(self) -> bool:
-        """They lie in memory."""
-        return True
-
-    def places(self) -> Iterator[Place]:
-        """The labelled pairs, and the records that hold none."""
-        return iter(self.gold)
+    run: LabelRun
+    named: str
+    gold: tuple[Place, ...]
+    unlabelled: int
 
 
 def judge_bench(
@@ -73,7 +66,7 @@ def judge_bench(
     A judge that cannot go on has a result with `stopped`. Raises what else keeps a label run from beginning.
     """
     named = [judges] if isinstance(judges, str) else judges
-    law = constitution if isinstance(constitution, Constitution) else load_constitution(constitution)
+    law = load_constitution(constitution)
     with TemporaryDirectory(prefix="cai-") as scratch:
         found = run_bench(resolve_bench(gold, named, law, protocols, out or scratch, settings))
     return found if out else [replace(result, folder=None) for result in found]
@@ -86,7 +79,7 @@ def resolve_bench(
     protocols: Sequence[str],
     out: str | Path,
     given: Mapping[str, Any],
-) -> list[BenchSetup]:
+) -> list[Bench]:
     """Check everything that can be checked before the first call; `given` are fields of `LabelSettings`."""
     for name in NOT_ASKED:
         if name in given:
@@ -95,34 +88,32 @@ def resolve_bench(
     settings = make_settings(LabelSettings, {**given, "constitution": law, "min_confidence": 0.5})
     models = open_models(settings, {spec: spec for spec in judges})  # together: no key may go to another's server
     places, unlabelled = _labelled(gold, settings.limit)
-    setups: dict[tuple[str, Protocol], BenchSetup] = {}
+    benches: dict[tuple[str, Protocol], Bench] = {}
     folders: set[str] = set()
     for spec, model in models.items():
         for protocol in (None,) if model.can.reward else tuple(protocols) or (None,):
-            base = resolve(gold, settings.model_copy(update={"judge": spec, "protocol": protocol}))
-            if (spec, base.protocol) in setups:
+            values = settings.model_copy(update={"judge": spec, "protocol": protocol, "out": out})
+            run = LabelRun(gold, values, pairs=places)
+            if (spec, run.protocol) in benches:
                 continue
-            folder = _slug(spec, base.protocol, folders)
-            placed = base.settings.model_copy(update={"out": Path(out) / folder})
-            more = {"settings": placed, "named": spec, "gold": places, "unlabelled": unlabelled}
-            setups[spec, base.protocol] = BenchSetup(
-                **{each.name: getattr(base, each.name) for each in fields(base)} | more
-            )
-    return list(setups.values())
+            run.out = Path(out) / _slug(spec, run.protocol, folders)
+            run.cuts = False
+            benches[spec, run.protocol] = Bench(run, spec, places, unlabelled)
+    return list(benches.values())
 
 
-def run_bench(setups: Iterable[BenchSetup], play: Play = quietly) -> list[BenchResult]:
+def run_bench(benches: Iterable[Bench], play: Play = quietly) -> list[BenchResult]:
     """Play every run to its end, or as far as its judge goes, and measure its labels."""
     spent, results = 0.0, []
-    for setup in setups:
-        job: Job[Label] = Job(setup, setup.out, spent=spent)
+    for bench in benches:
+        bench.run.spent = spent
         stopped = None
         try:
-            play(job)
+            play(bench.run)
         except ModelStopped as error:
             stopped = str(error)
-        spent += job.info.get("cost_usd") or 0.0
-        results.append(_measured(setup, job.info, stopped))
+        spent += bench.run.info.get("cost_usd") or 0.0
+        results.append(_measured(bench, stopped))
     return results
 
 
@@ -158,28 +149,43 @@ def _slug(spec: str, protocol: Protocol, taken: set[str]) -> str:
 # What the labels say
 
 
-def _measured(setup: BenchSetup, info: Mapping[str, Any], stopped: str | None) -> BenchResult:
-    wanted = {position for position, item in setup.gold if not isinstance(item, BadPrompt)}
-    rows = [label for label in read_labels(setup.out / "labels.jsonl") if label.position in wanted]
+def _measured(bench: Bench, stopped: str | None) -> BenchResult:
+    run, info = bench.run, bench.run.info
+    wanted = {position for position, item in bench.gold if not isinstance(item, BadPrompt)}
+    # From the folder: an earlier session may have judged some of them.
+    rows = [label for label in read_labels(run.out / run.rows_file) if label.position in wanted]
     rows.sort(key=lambda label: label.position)  # the same numbers in whatever order they were finished
-    valid = any(label.z is not None for label in rows)
-    report = calibrate_rows(rows, binding=Binding.model_validate(setup.identity["binding"])) if valid else None
-    weighted = setup.settings.principles >= len(setup.constitution.principles_for("judge"))
+    report = figures = longer = None
+    if any(label.z is not None for label in rows):
+        report = calibrate_rows(rows, binding=Binding.model_validate(run.judging.binding))
+        longer = _longer(report)
+    if run.protocol != "reward":
+        figures = vote_figures(rows, weighted=run.judging.all)
     return BenchResult(
-        judge=setup.named,
-        model=spec_of(setup.players["judge"]),
-        protocol=setup.protocol,
-        folder=str(setup.out),
+        judge=bench.named,
+        model=spec_of(run.players["judge"]),
+        protocol=run.protocol,
+        folder=str(run.out),
         pairs=len(wanted),
-        unlabelled=setup.unlabelled,
+        unlabelled=bench.unlabelled,
         judged=len(rows),
         dropped=dict(info.get("dropped", {})),
         report=report,
-        figures=None if setup.protocol == "reward" else vote_figures(rows, weighted=weighted),
-        longer=None if report is None else _longer(report),
+        figures=figures,
+        longer=longer,
         spent=_spent(rows, info),
         stopped=stopped,
     )
+
+
+def read_labels(path: Path) -> list[Label]:
+    """The rows of a labels.jsonl; none if it is missing. Raises RunError for one that is damaged."""
+    if not path.exists():
+        return []
+    try:
+        return [Label.model_validate_json(line) for line in path.read_bytes().splitlines()]
+    except ValidationError as error:
+        raise damage(path) from error
 
 
 def vote_figures(rows: Iterable[Label], *, weighted: bool) -> VoteFigures:

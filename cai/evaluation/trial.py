@@ -8,14 +8,13 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from hashlib import sha256
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Literal, get_args
 
 import orjson
-from pydantic import ValidationError
 
 from cai.calls.feed import in_thread
 from cai.constitution.principles import Constitution, Principle, load_constitution
@@ -24,12 +23,9 @@ from cai.folder.files import identity_hash
 from cai.folder.inputs import PAIR_BITS
 from cai.folder.rows import damage
 from cai.judge.belief import log_ratio, probability
-from cai.judge.flows import Flow, Pair, judge
 from cai.models import spec_of
-from cai.records import Contest, Label, Message, Place, Reading, Record, Vote
-from cai.runs.judging import Labelling
-from cai.runs.label import LabelSetup, resolve
-from cai.runs.session import Job
+from cai.records import Contest, Label, Message, Reading, Record, Vote
+from cai.runs.label import LabelRun
 from cai.runs.settings import LabelSettings, make_settings
 from cai.sources.conversations import pair_hash
 from cai.texts.wording import nearest
@@ -44,12 +40,12 @@ STATES: dict[State, str] = {
 EXAMPLE = "tests: [{prompt: …, better: …, worse: …}]"
 SHOWN = 48  # characters of a test's prompt in a table
 NOT_ASKED = ("gold", "agreement", "calibration", "target", "max_candidates", "model", "pairing", "min_confidence")
-Play = Callable[[Job[Label]], None]  # plays a job to its end
+Play = Callable[[LabelRun], None]  # plays a run to its end
 
 
-def quietly(job: Job[Label]) -> None:
-    """Play a job to its end; also where an event loop runs."""
-    for _ in in_thread(job.rows):
+def quietly(run: LabelRun) -> None:
+    """Play a run to its end, also inside a running event loop."""
+    for _ in in_thread(run.rows):
         pass
 
 
@@ -129,29 +125,37 @@ class TrialReport:
             yield "not held: " + ", ".join(f"{one.principle} {one.number} ({one.state})" for one in self.failed)
 
 
-@dataclass(frozen=True)
-class TrialSetup(LabelSetup):
-    """A trial, resolved and checked."""
+Examples = Sequence[tuple[Contest, Principle]]
 
-    examples: tuple[tuple[Contest, Principle], ...] = ()
 
-    @property
-    def cuts(self) -> bool:
-        """Examples are no training data."""
-        return False
+class TrialRun(LabelRun):
+    """A trial, resolved and checked: every example is judged under its own principle."""
 
-    def task(self) -> Trial:
-        """Judge every example under its principle."""
-        return Trial(self)
+    unit = "test"
+    outcome = "test judged"
 
-    def places(self) -> Iterator[Place]:
-        """The examples, in the order of the constitution."""
-        return iter([(example.position, example) for example, _ in self.examples])
+    def __init__(self, examples: Examples, settings: LabelSettings) -> None:
+        under = {example.id: principle for example, principle in examples}
+        pairs = [(example.position, example) for example, _ in examples]
+        super().__init__((), settings, pairs=pairs, choose=lambda item: [under[item.id]])
+        if self.protocol == "reward":
+            name = spec_of(self.players["judge"])
+            raise UsageError(f"{name} rewards replies and reads no principle: name a judge that is asked in words")
+        asked = [[example.key, principle.id] for example, principle in examples]
+        self.identity = {name: self.identity[name] for name in ("binding", "extra_body", "max_tokens", "seed")}
+        self.identity |= {"command": "test", "tests": sha256(orjson.dumps(asked)).hexdigest()[:16]}
+        self.words = ["cai", "constitution", "test", str(self.constitution.source)]
+        self.cuts = False
+        self.examples = examples
+        self.labels: dict[str, Label] = {}  # by the id of the example
+        if settings.out is None:
+            binding = {name: self.identity["binding"][name] for name in ("judge", "protocol")}
+            self.out = Path("runs") / f"{self.constitution.name}-tests-{identity_hash(binding)}"
 
-    @property
-    def countable(self) -> bool:
-        """They lie in memory."""
-        return True
+    def kept(self, row: Label) -> None:
+        """Remembers a label."""
+        super().kept(row)
+        self.labels[row.id] = row
 
     def describe(self) -> Iterator[str]:
         """What will run, for people to read."""
@@ -162,27 +166,6 @@ class TrialSetup(LabelSetup):
         yield f"method        protocol {self.protocol}, templates {self.templates.source}, seed {self.settings.seed}"
         yield f"judge         {spec_of(self.players['judge'])}"
         yield f"folder        {self.out}"
-
-    def next_steps(self, folder: str) -> Iterator[str]:
-        """Nothing: the report follows."""
-        yield from ()
-
-
-class Trial(Labelling):
-    """Judge examples."""
-
-    unit = "test"
-    done = "test judged"
-
-    def __init__(self, setup: TrialSetup) -> None:
-        super().__init__(setup)
-        self._under = {example.id: principle for example, principle in setup.examples}
-
-    def flow(self, contest: Contest, a: str, b: str) -> Flow:
-        """What is asked about an example: its own principle, none drawn."""
-        setup, pair = self._setup, Pair(contest.messages, a, b)
-        principle = self._under[contest.id]
-        return judge(pair, (principle,), self._ask, setup.protocol, score=setup.score, weighted=False)
 
 
 def constitution_test(
@@ -195,40 +178,29 @@ def constitution_test(
     nothing, also after other parts of the constitution changed.
     Raises ConstitutionError where there is no example, ModelStopped where the judge cannot go on.
     """
-    law = constitution if isinstance(constitution, Constitution) else load_constitution(constitution)
+    law = load_constitution(constitution)
     out = settings.pop("out", None)
     with TemporaryDirectory(prefix="cai-") as scratch:
         report = run_trial(resolve_trial(law, principle, {**settings, "judge": judge, "out": out or scratch}))
     return report if out else replace(report, folder=None)
 
 
-def run_trial(setup: TrialSetup, play: Play = quietly) -> TrialReport:
+def run_trial(run: TrialRun, play: Play = quietly) -> TrialReport:
     """Play a trial to its end, and say what it came to."""
-    job: Job[Label] = Job(setup, setup.out)
-    play(job)
-    rows, law = job.folder / job.task.rows_file, setup.constitution
-    labels = read_labels(rows)
-    lost = {} if len(labels) == len(setup.examples) else _lost(job.folder / "dropped.jsonl")
-    said = {label.id: label for label in labels}
+    play(run)
+    law, labels = run.constitution, run.labels
+    lost = {} if len(labels) == len(run.examples) else _lost(run.out / "dropped.jsonl")
     return TrialReport(
         constitution=law,
-        judge=spec_of(setup.players["judge"]),
-        protocol=setup.protocol,
-        outcomes=tuple(_outcome(example, of.id, said.get(example.id), lost) for example, of in setup.examples),
+        judge=spec_of(run.players["judge"]),
+        protocol=run.protocol,
+        outcomes=tuple(_outcome(example, of.id, labels.get(example.id), lost) for example, of in run.examples),
         untested=tuple(principle.id for principle in law.principles if not principle.tests),
-        folder=str(job.folder),
+        folder=str(run.out),
     )
 
 
-def read_labels(path: Path) -> list[Label]:
-    """The rows of a labels.jsonl; none where it is missing. Raises RunError for one that is damaged."""
-    try:
-        return [Label.model_validate_json(line) for line in path.read_bytes().splitlines()] if path.exists() else []
-    except ValidationError as error:
-        raise damage(path) from error
-
-
-def resolve_trial(law: Constitution, principle: str | None, given: dict[str, Any]) -> TrialSetup:
+def resolve_trial(law: Constitution, principle: str | None, given: dict[str, Any]) -> TrialRun:
     """Check everything that can be checked before the first call; `given` are fields of `LabelSettings`."""
     examples = tuple(_examples(law, principle))
     for name in NOT_ASKED:
@@ -236,23 +208,12 @@ def resolve_trial(law: Constitution, principle: str | None, given: dict[str, Any
             raise UsageError(f"{name!r} is for labels that are kept for training: a trial keeps none")
     # 0.5: beliefs after reasoning are looked at as they are, not filtered
     fixed = {"constitution": law, "min_confidence": 0.5, "principles": 1}
-    base = resolve((), make_settings(LabelSettings, given | fixed))
-    if base.protocol == "reward":
-        name = spec_of(base.players["judge"])
-        raise UsageError(f"{name} rewards replies and reads no principle: name a judge that is asked in words")
-    others = ("command", "source", "pairing", "further")
-    identity = {key: value for key, value in base.identity.items() if key not in others}
-    asked = [[example.key, principle.id] for example, principle in examples]
-    identity |= {"command": "test", "tests": sha256(orjson.dumps(asked)).hexdigest()[:16]}
-    more = {"name": f"{law.name}-tests", "identity": identity, "examples": examples}
-    setup = TrialSetup(**{each.name: getattr(base, each.name) for each in fields(base)} | more)
-    if setup.settings.out is None:
-        binding = {key: identity["binding"][key] for key in ("judge", "protocol")}
-        out = Path("runs") / f"{setup.name}-{identity_hash(binding)}"
-        setup = replace(setup, settings=setup.settings.model_copy(update={"out": out}))
-    if _is_trial(setup.out):  # its rows are made again from the finished calls, of which the changed alone are missing
-        setup = replace(setup, settings=setup.settings.model_copy(update={"force": True}))
-    return setup
+    run = TrialRun(examples, make_settings(LabelSettings, given | fixed))
+    if _is_trial(
+        run.out
+    ):  # its rows are made again from the finished calls, of which only the changed ones are missing
+        run.settings = run.settings.model_copy(update={"force": True})
+    return run
 
 
 def _examples(law: Constitution, wanted: str | None) -> Iterator[tuple[Contest, Principle]]:

@@ -29,6 +29,7 @@ from cai.records import Record
 
 ROWS_FILES = {"generate": "revisions.jsonl", "label": "labels.jsonl", "sample": "candidates.jsonl"}  # by command
 CUTS: dict[str, type[Cut]] = {"generate": RevisionCut, "label": PreferenceCut, "sample": old.BestCut}  # by command
+THRESHOLDS = {"min_confidence", "agreement", "calibration"}  # only one of them decides
 Row = dict[str, Any]
 
 
@@ -114,6 +115,14 @@ def export_run(folder: str | Path, *, push: str | None = None, private: bool = T
         return summary.model_copy(update={"url": url})
 
 
+def cut_again(run: RunFolder, stated: Mapping[str, Any]) -> ExportSummary:
+    """Cut the training rows of an open run as its last export did, except for the options stated here."""
+    options = dict(run.info.get("export") or {})
+    if THRESHOLDS & stated.keys():
+        options = {name: value for name, value in options.items() if name not in THRESHOLDS}
+    return cut_run(run, read_options({**options, **stated}))
+
+
 def cut_run(run: RunFolder, options: ExportOptions, *, load_from: str = ".") -> ExportSummary:
     """Cut the training rows of an open run, and write their card and into run.json the options."""
     if options.agreement is not None and options.calibration is None and (run.path / FILE).exists():
@@ -170,7 +179,8 @@ def _notes(info: Mapping[str, Any], cut: Cut) -> Iterator[str]:
 def _command(folder: Path, *, best: bool) -> str:
     """The command that made the run in a folder; "generate" if that cannot be read, so that opening it says why."""
     try:
-        identity = orjson.loads((folder / "run.json").read_bytes())["identity"]
+        info = orjson.loads((folder / "run.json").read_bytes())
+        identity = info["identity"]
         command = identity["command"]
     except (FileNotFoundError, NotADirectoryError):
         raise RunError(
@@ -180,7 +190,12 @@ def _command(folder: Path, *, best: bool) -> str:
         raise RunError(f"{folder / 'run.json'} cannot be read ({error}); restore it, and export again") from error
     except (LookupError, TypeError):
         return "generate"
-    if command == "sample" and identity.get("best_of") is None and not best:
+    if command == "sample" and "best_of" in identity and info["stopped"] is not None:
+        raise RunError(
+            f"{folder} is an unfinished best-of run of version 0.1.0, which cannot be resumed: start anew with "
+            "cai sample PROMPTS --best-of N --judge SPEC --out NEW"
+        )
+    if command == "sample" and "best_of" not in identity and not best:
         raise RunError(
             f"{folder} is a run of cai sample: its replies have not been judged; label them first: cai label {folder}"
         )

@@ -227,12 +227,16 @@ class RunFolder:
         write_atomically(self.path / "run.json", orjson.dumps(self.info, option=orjson.OPT_INDENT_2) + b"\n")
         return self.info
 
+    def settle(self) -> None:
+        """Take the lines of drops that were tried again out of dropped.jsonl, before it is read or closed."""
+        if self._retries:
+            self._retries = False
+            self._forget_superseded()
+
     def close(self) -> None:
         """Commit, and let the folder go; safe to call twice."""
         try:
-            if self._retries:
-                self._retries = False
-                self._forget_superseded()
+            self.settle()
         finally:
             try:
                 self.store.close()

@@ -1,166 +1,252 @@
-"""`cai label`: a run resolved and checked, and its calibration on gold pairs.
-
-What it does with each pair is in `judging`. Knows no formulas and prints nothing.
-"""
+"""`cai label`: a judge says of every pair of replies which one is better under a constitution."""
 
 from __future__ import annotations
 
+import itertools
 import shlex
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
-from functools import cached_property
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
+
+from cai.calls.flow import Driver, Played, total_usage
 from cai.calls.model import Model
-from cai.constitution.principles import Constitution, load_constitution
-from cai.engine.ask_judge import AskJudge
+from cai.constitution.principles import load_constitution
 from cai.engine.templates import load_templates
-from cai.errors import UsageError
+from cai.errors import RowDropped
 from cai.export.options import ExportOptions, filters_of
 from cai.export.pairs import Filters
-from cai.judge.calibration import binding_problems, calibrate_file, load_calibration, untrustworthy
-from cai.judge.certify import TARGETS, Calibration, threshold
-from cai.judge.flows import WAVES, choose_protocol
+from cai.folder.rows import damage
+from cai.folder.run import RunFolder
+from cai.judge.belief import Verdict, belief
+from cai.judge.flows import CHECKED, WAVES
 from cai.models import spec_of
-from cai.records import Contest, Item, Label, Place, Protocol, Request, Role, Sampling
-from cai.runs.judging import Labelling
-from cai.runs.pairs import Source, describe_source, human_labelled, read_pairs, run_info
-from cai.runs.players import check_ability, open_models, prices_of
-from cai.runs.run import Setup, check_identity, describe_prompts, is_countable, limited
+from cai.records import Contest, Label, Place, Request, Sampling, Usage
+from cai.runs.gold import calibrate, check_reasons, loaded
+from cai.runs.judging import Choose, Judging
+from cai.runs.pairs import Source, check_pairing, describe_source, human_labelled, read_pairs
+from cai.runs.players import open_models
+from cai.runs.reading import described
+from cai.runs.run import Run, Seats
 from cai.runs.settings import LabelSettings
+from cai.runs.target import Target, further_of
 from cai.texts.repeats import identical
 
+UNUSED = Usage(input_tokens=0, output_tokens=0, cached_tokens=0, cache_write_tokens=0)
 
-@dataclass(frozen=True)
-class LabelSetup(Setup[Label]):
-    """A label run, resolved and checked. further: the sample run whose prompts get more replies, for a target."""
 
-    settings: LabelSettings
-    source: Source
-    constitution: Constitution
-    protocol: Protocol
-    further: Mapping[str, Any] | None = None
-    calibration: Calibration | None = None
-    is_gold: bool = False
+@dataclass(frozen=True, slots=True)
+class _Reply:
+    """A reply of a pair, and what it took if it was drawn for it."""
+
+    text: str
+    model: str | None
+    calls: tuple[str, ...] = ()
+    usage: Usage = UNUSED
+
+
+class LabelRun(Run[Label]):
+    """Judges pairs of replies.
+
+    players: models that are open already; None: those that the settings name. pairs: the pairs, if they are in memory
+    already; None: they are read from `source`. choose: the principles that a pair is judged under; None: drawn by
+    weight. origin: what the identity says of a source that is not there yet.
+    """
+
+    command = "label"
+    rows_file = "labels.jsonl"
+    row = Label
+    settings_class = LabelSettings
+    unit = "pair"
+    outcome = "pair judged"
+
+    def __init__(
+        self,
+        source: Source,
+        settings: LabelSettings,
+        *,
+        players: Mapping[str, Model] | None = None,
+        pairs: Sequence[Place] | None = None,
+        choose: Choose | None = None,
+        origin: Mapping[str, Any] | None = None,
+    ) -> None:
+        if origin is None:
+            read_pairs(source, settings.pairing)  # reads nothing yet, but looks
+            check_pairing(source, settings.pairing)
+        if settings.gold is not None:
+            human_labelled(settings.gold, "--gold")
+        law = load_constitution(settings.constitution)
+        templates = load_templates(settings.templates)
+        further = further_of(source, settings, templates)
+        specs = {"judge": settings.judge} | ({} if further is None else {"assistant": further.model})
+        players = players or open_models(settings, specs)
+        self.judging = Judging(players["judge"], settings, templates, law, choose)
+        self.protocol, self.constitution = self.judging.protocol, law
+        check_reasons(self.judging.protocol, settings)
+        binding = self.judging.binding
+        identity = {
+            "command": "label",
+            "source": describe_source(source) if origin is None else dict(origin),
+            "pairing": "final" if settings.pairing == "final" else "all",  # best-worst judges all pairs, too
+            "binding": binding,
+            "extra_body": dict(settings.extra_body),
+            "max_tokens": settings.max_tokens if self.protocol == "vote" else None,  # others only read the letter
+            "seed": settings.seed,
+        }
+        super().__init__(source, settings, f"{law.name}-labels", templates, players, identity)
+        self.source, self._pairs, self._further = source, pairs, further
+        self.calibration = None if settings.calibration is None else loaded(settings, binding)
+        self._target: Target | None = None
 
     @property
-    def cuts(self) -> bool:
-        """Gold pairs are for calibration, not for training."""
-        return not self.is_gold
+    def seats(self) -> tuple[Seats, ...]:
+        """The judge, and the model that draws further replies."""
+        players: Any = self.players  # the judge's name is its role, and so is the assistant's
+        return tuple({role: model} for role, model in players.items())
 
-    def task(self) -> Labelling:
-        """Judge every pair."""
-        return Labelling(self)
-
-    def places(self) -> Iterator[Place]:
-        """The pairs, from the first, as far as `limit`."""
-        return limited(read_pairs(self.source, self.settings.pairing), self.settings.limit)
+    def items(self) -> Iterator[Place]:
+        """The pairs, from the first, up to `limit`."""
+        if self._pairs is not None:
+            return iter(self._pairs)
+        return itertools.islice(read_pairs(self.source, self.settings.pairing), self.settings.limit)
 
     @property
     def countable(self) -> bool:
         """Whether the pairs can be read twice."""
-        return isinstance(self.source, str | Path) and (is_countable(self.source) or Path(self.source).is_dir())
-
-    @property
-    def score(self) -> bool:
-        """Whether letters are read by scoring them."""
-        return self.protocol == "score" or (self.protocol == "reason" and not self.players["judge"].can.logprobs)
+        return self._pairs is not None or (isinstance(self.source, str | Path) and Path(self.source).exists())
 
     def check_models(self) -> None:
-        """Raises UsageError where a model cannot do what it is for, which some know only once they are loaded."""
-        can = self.players["judge"].can
-        if choose_protocol(self.settings.protocol, can, spec_of(self.players["judge"])) != self.protocol:
-            raise UsageError(
-                f"{spec_of(self.players['judge'])} cannot be asked by --protocol {self.protocol} once loaded"
-            )
-        if self.protocol != "reward":
-            check_ability(self.players["judge"], self.templates)
+        """Raise UsageError if a model lacks a required capability; some report it only after loading."""
+        self.judging.check()
 
-    def describe(self) -> Iterator[str]:
-        """What will run, for people to read."""
-        law, settings = self.constitution, self.settings
-        count = len(law.principles_for("judge"))
-        under = f"all {count}" if settings.principles >= count else f"{settings.principles} of {count}"
-        yield f"constitution  {law.name} {law.version} ({law.source or 'made in Python'}), {under} principles a pair"
-        yield f"pairs         {describe_prompts(self.source, settings.limit)}"
-        words = f"templates {self.templates.source}, seed {settings.seed}"
-        yield f"method        protocol {self.protocol}, both orders, {words}"
-        yield f"judge         {spec_of(self.players['judge'])}"
-        yield f"folder        {self.out}"
-
-    def next_steps(self, folder: str) -> Iterator[str]:
-        """What to type when the run is through."""
-        if self.cuts:
-            settings, named = self.settings, self.settings.calibration
-            made = self.out / "calibration.json" if settings.gold is not None else named
-            again = f"cai export {folder}" + ("" if settings.pairing == "all" else f" --pairing {settings.pairing}")
-            again += "" if made is None else f" --calibration {shlex.quote(str(made))}"
-            again += " --min-confidence 0.8" if settings.agreement is None else " --agreement 0.9"
-            yield f"labels in {self.out / 'labels.jsonl'}; cut them again with: {again}"
-
-    def parts(self) -> Iterator[LabelSetup]:
-        """The gold pairs, then the rest."""
-        if self.settings.gold is not None:
-            yield self.gold_setup()
-        yield self
-
-    def plan_notes(self) -> Iterator[str]:
-        """What a reader of a plan should know."""
-        if self.protocol == "vote":
-            yield "votes that are split are asked again, up to three times in all: there may be three times the calls"
-        if self.settings.target is not None:
-            yield "further replies for --target are not counted: how many it takes shows as pairs are judged"
-        if self.settings.gold is not None:
-            yield f"the pairs of {self.settings.gold} are counted, too"
-
-    @property
-    def most_times(self) -> int | None:
-        """How often a pair may be asked about; None: a target decides how many pairs there are."""
-        return None if self.settings.target is not None else WAVES if self.protocol == "vote" else 1
-
-    def imagined(self, item: Item, answer: str) -> Iterator[tuple[str, Request]]:
-        """What would be asked for a pair, by player; of votes the first wave."""
-        assert isinstance(item, Contest) and item.a is not None and item.b is not None
-        if identical(item.a, item.b):
+    def open(self, folder: RunFolder) -> None:
+        """Look at the labels of an earlier session: can the judge be read, and how many pairs are kept?"""
+        path = folder.path / self.rows_file
+        if self._further is not None:
+            self._target = Target(self.source, self.settings, self._further, self.filters())
+            self._target.read(path)
+        if not path.exists():
             return
-        flow = self._asking.flow(item, item.a, item.b)
-        for request in next(flow):
-            yield "judge", request
-            if self.protocol == "reason":
-                yield "judge", replace(request, max_tokens=1, score=("", ""))
-        flow.close()
+        with path.open("rb") as file:
+            for line in itertools.islice(file, CHECKED):
+                try:
+                    self.judging.watch(Label.model_validate_json(line).votes)
+                except ValidationError as error:
+                    raise damage(path) from error
 
-    @cached_property
-    def _asking(self) -> Labelling:
-        return self.task()
+    async def play(self, drivers: list[Driver], item: Contest, position: int) -> Label:
+        """One pair to its label; replies that are still to be sampled are asked for first."""
+        a = await self._reply(drivers, item, item.a, item.a_from, item.a_model)
+        b = await self._reply(drivers, item, item.b, item.b_from, item.b_model)
+        if identical(a.text, b.text):  # whatever a judge said, there would be nothing to choose
+            raise RowDropped("identical", "judge", f"{item.a_from} and {item.b_from} are the same")
+        played = await self.judging.ask(drivers[0], item, position, a.text, b.text)
+        return self._label(item, position, a, b, played)
 
-    def calibrated(self, calibration: Calibration) -> LabelSetup:
-        """The same run, with beliefs that a calibration corrects."""
-        return replace(self, calibration=calibration)
+    async def _reply(
+        self, drivers: list[Driver], item: Contest, text: str | None, origin: str, model: str | None
+    ) -> _Reply:
+        """A reply as the source has it, or drawn now."""
+        if text is not None:
+            return _Reply(text, model)
+        assert self._further is not None
+        played = await self._further.draw(drivers[1], self.templates, item, origin)
+        [reply] = played.result.replies
+        if reply.problem is not None:
+            raise RowDropped(reply.problem, "assistant", f"{origin} of prompt {item.prompt_id} is {reply.problem}")
+        return _Reply(reply.text, reply.model, played.calls, played.usage)
 
-    def gold_setup(self) -> LabelSetup:
-        """The run that judges the gold pairs, in a folder inside this one's."""
-        assert self.settings.gold is not None
-        plain: dict[str, Any] = dict.fromkeys(("gold", "agreement", "target", "max_candidates", "model", "limit"))
-        plain |= {"pairing": "all", "out": self.out / "gold"}
-        judge = self.players["judge"]
-        made = resolve(self.settings.gold, self.settings.model_copy(update=plain))
-        return replace(made, players={"judge": judge}, seats=({"judge": judge},), is_gold=True)
+    def _label(self, item: Contest, position: int, a: _Reply, b: _Reply, played: Played[Verdict]) -> Label:
+        verdict = played.result
+        temperature = None if self.calibration is None else self.calibration.temperature
+        p = belief(verdict.z, self.protocol, temperature)
+        return Label(
+            id=item.id,
+            position=position,
+            key=item.key,
+            prompt_id=item.prompt_id,
+            prompt=item.messages,
+            a=a.text,
+            b=b.text,
+            a_from=item.a_from,
+            b_from=item.b_from,
+            a_model=a.model,
+            b_model=b.model,
+            human=item.human,
+            protocol=self.protocol,
+            votes=verdict.votes,
+            rewards=verdict.rewards,
+            z=verdict.z,
+            temperature=temperature,
+            p_a=p,
+            confidence=None if p is None else max(p, 1.0 - p),
+            constitution=self.constitution.ref,
+            templates=self.templates.judge_hash,
+            models=played.models,
+            seed=self.settings.seed,
+            usage=total_usage([a.usage, b.usage, played.usage]),
+            calls=(*a.calls, *b.calls, *played.calls),
+        )
+
+    def kept(self, row: Label) -> None:
+        """Stops the run if the judge cannot be read; counts towards the target."""
+        self.judging.watch(row.votes)
+        if self._target is not None:
+            self._target.add(row)
+
+    def enough(self, position: int) -> bool:
+        """Whether the target is reached by pairs that come before this one."""
+        return self._target is not None and self._target.ends_before(position)
+
+    def more(self) -> Iterator[Place] | None:
+        """One further reply for every prompt that has no pair yet, against each of those before it."""
+        return None if self._target is None else self._target.more()
 
     def sampling_of(self, seat: int) -> tuple[Sampling, int]:
         """How the models of a seat draw, and the seed of their calls: further replies continue the sample run."""
-        if seat == 0 or self.further is None:
+        if seat == 0 or self._further is None:
             return super().sampling_of(seat)
-        sampling = self.further["sampling"]
-        return Sampling(sampling["temperature"], sampling["max_tokens"], sampling["extra_body"]), self.further["seed"]
+        return self._further.sampling, self._further.seed
+
+    # Gold pairs come first
+
+    def sessions(self) -> Iterator[Run[Any]]:
+        """The gold pairs, whose labels calibrate the judge; then the others."""
+        if self.settings.gold is not None:
+            if not self.settings.force:  # before anything is paid for: is the folder this run's?
+                RunFolder(self.out, self.identity, self.rows_file).close()
+            gold = self._gold()
+            yield gold
+            self.spent = gold.info["cost_usd"] or 0.0
+            self.calibration = calibrate(self.settings, gold.out, self.out)
+        yield self
+
+    def parts(self) -> Iterator[Run[Any]]:
+        """The gold pairs, then the others."""
+        if self.settings.gold is not None:
+            yield self._gold()
+        yield self
+
+    def _gold(self) -> LabelRun:
+        """The run that judges the gold pairs, in a folder inside this one's."""
+        changes: dict[str, Any] = dict.fromkeys(("gold", "agreement", "target", "max_candidates", "model", "limit"))
+        changes |= {"pairing": "all", "out": self.out / "gold"}
+        gold = LabelRun(
+            self.settings.gold, self.settings.model_copy(update=changes), players={"judge": self.players["judge"]}
+        )
+        gold.cuts = False
+        return gold
+
+    # What people and the cut are told
 
     def filters(self) -> Filters:
         """What the first cut keeps, by the judge's confidence and the texts."""
         return filters_of(ExportOptions(**self.cut_options()), self.calibration)
 
     def cut_options(self) -> dict[str, Any]:
-        """The options of the first cut."""
+        """The options of the cut that this command states."""
         settings = self.settings
         options = {
             "min_confidence": settings.min_confidence,
@@ -171,127 +257,52 @@ class LabelSetup(Setup[Label]):
         }
         return {name: value for name, value in options.items() if value is not None}
 
+    def imagined(self, item: Contest, answer: str) -> Iterator[tuple[str, Request]]:
+        """What would be asked for a pair, by player; of votes the first wave."""
+        assert item.a is not None and item.b is not None
+        if not identical(item.a, item.b):
+            for request in self.judging.imagined(item, item.a, item.b):
+                yield "judge", request
 
-def resolve(source: Source, settings: LabelSettings) -> LabelSetup:
-    """Check everything that can be checked before the first call, and say what the run will be."""
-    read_pairs(source, settings.pairing)  # reads nothing yet, but looks
-    _check_pairing(source, settings.pairing)
-    if settings.gold is not None:
-        human_labelled(settings.gold, "--gold")
-    law = load_constitution(settings.constitution)
-    principles = law.principles_for("judge")
-    further = _further(source, settings)
-    specs = {"judge": settings.judge} | ({} if further is None else {"assistant": further["model"]})
-    players = open_models(settings, specs)
-    judge_model = players["judge"]
-    protocol = choose_protocol(settings.protocol, judge_model.can, spec_of(judge_model))
-    _check_reasons(protocol, settings)
-    templates = load_templates(settings.templates)
-    if further is not None and further["templates"] not in (None, templates.hash):
-        raise UsageError("--target: the sample run had other templates: name those as --templates, with a judge.jinja")
-    if protocol != "reward":
-        check_ability(judge_model, templates)
-        AskJudge(templates, law, prefill=judge_model.can.prefill).check(principles)
-    binding = {
-        "judge": spec_of(judge_model),
-        "protocol": protocol,
-        "templates": templates.judge_hash,
-        "constitution": law.ref.model_dump(),
-        "principles": min(settings.principles, len(principles)),
-    }
-    identity = _identity(source, settings, binding)
-    seats: tuple[Mapping[Role, Model], ...] = ({"judge": judge_model},)
-    if further is not None:
-        seats += ({"assistant": players["assistant"]},)
-    prices, calibration = prices_of(settings, players), _loaded(settings, binding)
-    name = f"{law.name}-labels"
-    return LabelSetup(
-        name, templates, players, seats, prices, identity, settings, source, law, protocol, further, calibration
-    )
+    @property
+    def most_times(self) -> int | None:
+        """How often a pair may be asked about; None: a target decides how many pairs there are."""
+        if self.settings.target is not None:
+            return None
+        return WAVES if self.protocol == "vote" else 1
 
+    def plan_notes(self) -> Iterator[str]:
+        """What a reader of a plan should know."""
+        if self.protocol == "vote":
+            yield "votes that are split are asked again, up to three times in all: there may be three times the calls"
+        if self.settings.target is not None:
+            yield "further replies for --target are not counted: how many it takes shows as pairs are judged"
+        if self.settings.gold is not None:
+            yield f"the pairs of {self.settings.gold} are counted, too"
 
-def _identity(source: Source, settings: LabelSettings, binding: Mapping[str, Any]) -> dict[str, Any]:
-    """Everything that decides the labels of a run; binding: what a calibration of its judge is bound to."""
-    identity = {
-        "command": "label",
-        "source": describe_source(source),
-        "pairing": "final" if settings.pairing == "final" else "all",  # best-worst judges all pairs, too
-        "binding": binding,
-        "extra_body": dict(settings.extra_body),
-        "max_tokens": settings.max_tokens if binding["protocol"] == "vote" else None,  # others read the letter alone
-        "seed": settings.seed,
-    }
-    check_identity(identity)
-    return identity
+    def texts(self, row: Label) -> tuple[str, str]:
+        """Both replies."""
+        return row.a, row.b
 
+    def describe(self) -> Iterator[str]:
+        """What will run, for people to read."""
+        words = f"templates {self.templates.source}, seed {self.settings.seed}"
+        yield f"constitution  {self.judging.describe()}"
+        yield f"pairs         {described(self.source, self.settings.limit)}"
+        yield f"method        protocol {self.protocol}, both orders, {words}"
+        yield f"judge         {spec_of(self.players['judge'])}"
+        yield f"folder        {self.out}"
 
-def calibrate_gold(setup: LabelSetup) -> Calibration:
-    """The calibration that the judged gold pairs of a run give, written into its folder.
-
-    Raises UsageError where the agreement that is asked for cannot be certified on them.
-    """
-    targets = sorted({*TARGETS, *([] if setup.settings.agreement is None else [setup.settings.agreement])})
-    report = calibrate_file(setup.out / "gold", targets=targets)
-    why = untrustworthy(report)
-    if why is not None:
-        raise UsageError(f"--gold {setup.settings.gold}: {why}; labels without a calibration come without --gold")
-    report.save(setup.out, plots=False)
-    if setup.settings.agreement is not None:
-        threshold(report.calibration, setup.settings.agreement)
-    return report.calibration
-
-
-def _check_pairing(source: Source, pairing: str) -> None:
-    """Raises UsageError where a source has no pairs of this kind; of Python rows that shows when they are read."""
-    info = run_info(source)
-    command = "" if info is None else info["identity"]["command"]
-    if pairing == "final" and command != "generate" and isinstance(source, str | Path):
-        raise UsageError("--pairing final is for generate runs: this source has no rounds; leave it out")
-    if pairing == "best-worst" and command == "generate":
-        raise UsageError("--pairing best-worst is for several replies: of a generate run name final, or leave it out")
-
-
-def _loaded(settings: LabelSettings, binding: Mapping[str, Any]) -> Calibration | None:
-    """The calibration of --calibration; raises UsageError if it is another judge's or certifies too little."""
-    if settings.calibration is None:
-        return None
-    calibration = load_calibration(settings.calibration)
-    problems = binding_problems(calibration, binding)
-    if problems:
-        raise UsageError(f"--calibration {settings.calibration} was made for a different judge: {'; '.join(problems)}")
-    if settings.agreement is not None:
-        threshold(calibration, settings.agreement)
-    return calibration
-
-
-def _further(source: Source, settings: LabelSettings) -> dict[str, Any] | None:
-    """How further replies are drawn: as those of the sample run that the source is."""
-    if settings.target is None:
-        return None
-    info = run_info(source)
-    if info is None or info["identity"]["command"] != "sample":
-        raise UsageError(
-            "--target draws further replies to the prompts of a sample run: name the --out of a cai sample"
-        )
-    identity, specs = info["identity"], info["settings"]["model"]
-    if settings.model is None and len(specs) > 1:
-        raise UsageError(f"--target: the sample run has {len(specs)} models ({', '.join(specs)}): say which by --model")
-    return {
-        "model": specs[0] if settings.model is None else settings.model,
-        "templates": identity["templates"],
-        "others": identity["n"] * (len(specs) - 1),  # replies of other models: its own next number is that much lower
-        "system": identity["system"],
-        "sampling": identity["sampling"],
-        "seed": identity["seed"],
-    }
-
-
-def _check_reasons(protocol: Protocol, settings: LabelSettings) -> None:
-    """Say before anything is spent that beliefs after reasoning end at 0.6 unless they are calibrated."""
-    if protocol != "reason" or settings.gold is not None or settings.calibration is not None:
-        return
-    if settings.min_confidence is None or settings.min_confidence > 0.6:
-        raise UsageError(
-            "--protocol reason: uncalibrated beliefs after reasoning are cut to 0.4 … 0.6 (Bai et al. 2022): name "
-            "--min-confidence of at most 0.6, or calibrate with --gold FILE or --calibration FILE"
-        )
+    def next_steps(self, folder: str) -> Iterator[str]:
+        """What to type when the run is finished."""
+        settings = self.settings
+        if not self.cuts:
+            return
+        words = f"cai export {folder}"
+        if settings.pairing != "all":
+            words += f" --pairing {settings.pairing}"
+        calibration = settings.calibration if settings.gold is None else self.out / "calibration.json"
+        if calibration is not None:
+            words += f" --calibration {shlex.quote(str(calibration))}"
+        words += " --min-confidence 0.8" if settings.agreement is None else " --agreement 0.9"
+        yield f"labels in {self.out / 'labels.jsonl'}; cut them again with: {words}"

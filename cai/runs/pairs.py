@@ -96,6 +96,16 @@ def _info(folder: Path) -> dict[str, Any]:
     return dict(info)
 
 
+def check_pairing(source: Source, pairing: str) -> None:
+    """Raise UsageError if a source has no pairs of this kind; of Python rows that shows when they are read."""
+    info = run_info(source)
+    command = "" if info is None else info["identity"]["command"]
+    if pairing == "final" and command != "generate" and isinstance(source, str | Path):
+        raise UsageError("--pairing final is for generate runs: this source has no rounds; leave it out")
+    if pairing == "best-worst" and command == "generate":
+        raise UsageError("--pairing best-worst is for several replies: of a generate run name final, or leave it out")
+
+
 def describe_source(source: Source) -> str | dict[str, Any]:
     """What a label run's identity says of its source: a run by what made it, so that it may have grown since."""
     info = run_info(source)

@@ -5,6 +5,7 @@ Knows how to count; the words it counts are those the run would send, with stand
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -15,8 +16,8 @@ from cai.folder.inputs import digest_of, names_of
 from cai.folder.rows import RETRIED
 from cai.folder.store import Store
 from cai.models import provider_of, spec_of
-from cai.records import BadPrompt, Contest, Prompt, Record, Request
-from cai.runs.run import Setup
+from cai.records import BadPrompt, Contest, Item, Prompt, Record, Request
+from cai.runs.run import Run
 
 CHARACTERS_PER_TOKEN = (
     4.0  # English text under the tokenizers of 2024–2026; others need up to four times as many tokens
@@ -69,7 +70,7 @@ class Estimate(Record):
             )
         yield f"  {'in all':10} {self._total(self.calls, self.input_tokens, self.output_tokens, self.cost_usd)}"
         if self.most_calls is None or self.most_input_tokens is None or self.most_output_tokens is None:
-            yield f"  {'at most':10} nobody knows: it goes on until --target is reached; --max-cost holds"
+            yield f"  {'at most':10} unbounded: continues until --target is met (limited only by --max-cost)"
         else:
             most = (self.most_calls, self.most_input_tokens, self.most_output_tokens, self.most_cost_usd)
             yield f"  {'at most':10} {self._total(*most)}"
@@ -83,60 +84,57 @@ class Estimate(Record):
         return f"{calls:>10,} calls  {given:>13,} tokens in  {made:>12,} out  {price:>13}"
 
 
-def estimate(setup: Setup[Any]) -> Estimate:
+def estimate(run: Run[Any]) -> Estimate:
     """Count what a run would ask, streaming through its items."""
-    most = setup.settings.max_tokens
+    most = run.settings.max_tokens
     typical = round(most * TYPICAL_ANSWER)
-    counts = {player: _Count() for player in setup.players}
-    times = setup.most_times or 1
-    items = unusable = finished = 0
-    for part in setup.parts():
+    counts = {player: Counter[str]() for player in run.planned()}
+    again_at_most = run.most_times or 1
+    figures = Counter[str]()
+    for part in run.parts():
         settled, seen = _settled(part), set[bytes]()
-        for position, item in part.task().places():
-            if isinstance(item, BadPrompt) or not _new(item, seen):
-                unusable += 1
-                continue
-            items += 1
-            if position in settled:
-                finished += 1
+        for position, item in part.items():
+            status = _status(position, item, settled, seen)
+            if part.unit == run.unit:
+                figures[status] += 1
+            if status != "new":
                 continue
             for length in dict.fromkeys((typical, most)):
                 for player, request in part.imagined(item, "x" * round(length * CHARACTERS_PER_TOKEN)):
-                    again = times if player == "judge" else 1  # split votes alone are asked again
-                    counts[player].add(request, length, likely=length == typical, times=again * (length == most))
-    return _estimate(setup, counts, items, unusable, finished)
+                    again = again_at_most if player == "judge" else 1  # only split votes are asked again
+                    times = again * (length == most)
+                    counts[player].update(_counted(request, length, likely=length == typical, times=times))
+    return _estimate(run, counts, figures)
 
 
-class _Count:
-    """What one player is asked, as it is likely and at most."""
-
-    def __init__(self) -> None:
-        self.calls = self.given = self.made = self.most_calls = self.most_given = self.most_made = 0
-
-    def add(self, request: Request, length: int, *, likely: bool, times: int) -> None:
-        """Count a request whose answer has `length` tokens, if it may; times: how often it may be asked, 0: not now."""
-        made = 0 if request.score else min(length, request.max_tokens or length)
-        given = count_tokens(request)
-        if likely:
-            self.calls += 1
-            self.given += given
-            self.made += made
-        self.most_calls += times
-        self.most_given += given * times
-        self.most_made += made * times
+def _status(position: int, item: Item, settled: set[int], seen: set[bytes]) -> str:
+    """Whether an item is unusable, finished in an earlier session, or new."""
+    if isinstance(item, BadPrompt) or not _new(item, seen):
+        return "unusable"
+    return "finished" if position in settled else "new"
 
 
-def _settled(setup: Setup[Any]) -> set[int]:
-    """Places in the input that an earlier session of the same run is through with."""
+def _counted(request: Request, length: int, *, likely: bool, times: int) -> Counter[str]:
+    """A request whose answer has `length` tokens, if it may; times: how often it may be asked, 0: not now."""
+    made = 0 if request.score else min(length, request.max_tokens or length)
+    given = count_tokens(request)
+    count = Counter(most_calls=times, most_given=given * times, most_made=made * times)
+    if likely:
+        count.update(calls=1, given=given, made=made)
+    return count
+
+
+def _settled(run: Run[Any]) -> set[int]:
+    """Places in the input that an earlier session of the same run has finished."""
     try:
-        identity = orjson.loads((setup.out / "run.json").read_bytes()).get("identity")
+        identity = orjson.loads((run.out / "run.json").read_bytes()).get("identity")
     except (FileNotFoundError, NotADirectoryError):
         return set()
     except (OSError, ValueError, AttributeError) as error:
-        raise RunError(f"{setup.out / 'run.json'} cannot be read ({error}); name another --out") from error
-    if identity != setup.identity or setup.settings.force or not (setup.out / "calls.sqlite").exists():
+        raise RunError(f"{run.out / 'run.json'} cannot be read ({error}); name another --out") from error
+    if identity != run.identity or run.settings.force or not (run.out / "calls.sqlite").exists():
         return set()
-    store = Store(setup.out, read_only=True)
+    store = Store(run.out, read_only=True)
     try:
         return {position for position, _, state in store.inputs.states() if state not in RETRIED}
     finally:
@@ -158,56 +156,67 @@ def count_tokens(request: Request) -> int:
     return round(size / CHARACTERS_PER_TOKEN) + TOKENS_PER_MESSAGE * len(texts)
 
 
-def _estimate(setup: Setup[Any], counts: Mapping[str, _Count], items: int, unusable: int, finished: int) -> Estimate:
+def _estimate(run: Run[Any], counts: Mapping[str, Counter[str]], figures: Mapping[str, int]) -> Estimate:
     roles: dict[str, RoleEstimate] = {}
     most_cost = 0.0
-    for player, model in setup.players.items():
-        price, count = setup.prices[player], counts[player]
-        most_cost += 0.0 if price is None else price.cost(count.most_given, count.most_made)
+    for player, (model, price) in run.planned().items():
+        count = counts[player]
+        cost = rate = None
+        if price is not None:
+            most_cost += price.cost(count["most_given"], count["most_made"])
+            cost = price.cost(count["given"], count["made"])
+            rate = price.input * 1e6, price.output * 1e6
         roles[player] = RoleEstimate(
-            model=spec_of(model), calls=count.calls, input_tokens=count.given, output_tokens=count.made,
-            cost_usd=None if price is None else price.cost(count.given, count.made),
-            price_per_million=None if price is None else (price.input * 1e6, price.output * 1e6),
-        )  # fmt: skip
-    bounded = setup.most_times is not None
-    parts, all_counts = list(roles.values()), list(counts.values())
-    unpriced = sorted({part.model for part in parts if part.cost_usd is None})
-    calls, output = sum(part.calls for part in parts), sum(part.output_tokens for part in parts)
-    given = sum(part.input_tokens for part in parts)
-    unit = f"{setup.task().unit}s"
+            model=spec_of(model),
+            calls=count["calls"],
+            input_tokens=count["given"],
+            output_tokens=count["made"],
+            cost_usd=cost,
+            price_per_million=rate,
+        )
+    unpriced = sorted({part.model for part in roles.values() if part.cost_usd is None})
+    total, bounded = sum(counts.values(), Counter[str]()), run.most_times is not None
     return Estimate(
-        out=str(setup.out), unit=unit, prompts=items, unusable=unusable, finished=finished, calls=calls,
-        input_tokens=given, output_tokens=output,
-        cost_usd=None if unpriced else sum(part.cost_usd or 0.0 for part in parts),
-        most_calls=sum(count.most_calls for count in all_counts) if bounded else None,
-        most_input_tokens=sum(count.most_given for count in all_counts) if bounded else None,
-        most_output_tokens=sum(count.most_made for count in all_counts) if bounded else None,
+        out=str(run.out),
+        unit=f"{run.unit}s",
+        prompts=figures["new"] + figures["finished"],
+        unusable=figures["unusable"],
+        finished=figures["finished"],
+        calls=total["calls"],
+        input_tokens=total["given"],
+        output_tokens=total["made"],
+        cost_usd=None if unpriced else sum(part.cost_usd or 0.0 for part in roles.values()),
+        most_calls=total["most_calls"] if bounded else None,
+        most_input_tokens=total["most_given"] if bounded else None,
+        most_output_tokens=total["most_made"] if bounded else None,
         most_cost_usd=most_cost if bounded and not unpriced else None,
-        seconds=_seconds(setup, calls, given, output), roles=roles,
-        notes=tuple(_notes(setup, unpriced, most_cost)),
-    )  # fmt: skip
+        seconds=_seconds(run, total),
+        roles=roles,
+        notes=tuple(_notes(run, unpriced, most_cost)),
+    )
 
 
-def _seconds(setup: Setup[Any], calls: int, given: int, output: int) -> float | None:
+def _seconds(run: Run[Any], total: Mapping[str, int]) -> float | None:
     """A rough time, as if the slowest model answered every call; None if the speed of one is not known."""
-    settings = setup.settings
-    seconds = [calls / settings.rpm * 60 if settings.rpm else 0.0]
-    for model in setup.models:
+    settings = run.settings
+    seconds = [total["calls"] / settings.rpm * 60 if settings.rpm else 0.0]
+    for model, _ in run.planned().values():
         speed = provider_of(model).speed
         if speed is None:
             return None
-        seconds.append(speed.seconds(calls, given, output, settings.concurrency or model.concurrency))
+        concurrency = settings.concurrency or model.concurrency
+        seconds.append(speed.seconds(total["calls"], total["given"], total["made"], concurrency))
     return max(seconds)
 
 
-def _notes(setup: Setup[Any], unpriced: list[str], most_cost: float) -> Iterator[str]:
+def _notes(run: Run[Any], unpriced: list[str], most_cost: float) -> Iterator[str]:
     yield (
         f"tokens are counted as {CHARACTERS_PER_TOKEN:g} bytes each, answers as {TYPICAL_ANSWER:.0%} of --max-tokens "
-        f"{setup.settings.max_tokens}; nothing was asked of any model"
+        f"{run.settings.max_tokens}; nothing was asked of any model"
     )
-    yield from setup.plan_notes()
+    yield from run.plan_notes()
     if unpriced:
         yield f"no listed price for {', '.join(unpriced)}: state it with --price IN,OUT"
-    cap = setup.settings.max_cost
+    cap = run.settings.max_cost
     if cap is not None and most_cost > cap:
         yield f"--max-cost {cap:g} may stop the run before its end: it could come to ${most_cost:,.2f}"

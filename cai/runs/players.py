@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from typing import Any
 
+from cai.calls.flow import Driver, Seat
+from cai.calls.limits import Limiter, Tally
 from cai.calls.model import Connection, Model
-from cai.calls.prices import FREE, Price, known_price, parse_price
+from cai.calls.prices import FREE, Budget, Price, known_price, parse_price
 from cai.engine.templates import Templates
-from cai.errors import UsageError
+from cai.errors import RunError, UsageError
+from cai.folder.files import identity_hash
+from cai.folder.run import RunFolder
 from cai.models import open_model, provider_of, spec_of
+from cai.records import Role, Sampling
 from cai.runs.settings import RunSettings
+
+Seats = Mapping[Role, Model]
 
 
 def open_models(settings: RunSettings, specs: Mapping[str, str]) -> dict[str, Model]:
@@ -34,6 +42,14 @@ def check_ability(model: Model, templates: Templates) -> None:
         raise UsageError(f"{spec} has no chat template: it is a base model, use --templates fewshot")
 
 
+def check_identity(identity: Mapping[str, Any]) -> None:
+    """Raise UsageError if a setting cannot be written down."""
+    try:
+        identity_hash(identity)
+    except TypeError:  # only text can be at fault: numbers have been checked
+        raise UsageError("a setting or file name holds bytes that are no UTF-8 text") from None
+
+
 def prices_of(settings: RunSettings, models: Mapping[str, Model]) -> dict[str, Price | None]:
     """The price of every player's tokens; raises UsageError if a cap could not hold."""
     stated = None if settings.price is None else parse_price(settings.price)
@@ -50,3 +66,35 @@ def _price_of(model: Model, stated: Price | None) -> Price | None:
     if provider_of(model).free:
         return FREE
     return stated or known_price(model)
+
+
+def drivers_of(
+    seated: Iterable[tuple[Seats, Sampling, int]],
+    prices: Mapping[int, Price | None],
+    settings: RunSettings,
+    folder: RunFolder,
+    tally: Tally,
+    spent: float,
+) -> list[Driver]:
+    """One driver for each way to fill the roles; seats share a limiter if they share a model.
+
+    seated: the models by role, how they draw, and the seed of their calls. prices: by the `id` of the model. spent: USD
+    that count towards the cap, besides what the folder has cost.
+    """
+    store, budget = folder.store, None
+    if settings.max_cost is not None:
+        cost = store.spent().cost_usd
+        if cost is None:
+            raise RunError(f"--max-cost cannot hold: {folder.path} has calls of no known price; name another --out")
+        budget = Budget(settings.max_cost, spent=cost + spent)
+    limiters: dict[int, Limiter] = {}
+    drivers = []
+    for roles, sampling, seed in seated:
+        seats = {}
+        for role, model in roles.items():
+            if id(model) not in limiters:
+                concurrency = settings.concurrency or model.concurrency
+                limiters[id(model)] = Limiter(concurrency, settings.rpm, settings.tpm, tally)
+            seats[role] = Seat(model, limiters[id(model)], sampling, prices[id(model)])
+        drivers.append(Driver(seats, store, seed=seed, budget=budget, tally=tally))
+    return drivers

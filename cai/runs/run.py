@@ -1,210 +1,321 @@
-"""A kind of job: what it does with each item, and how it is set up, resolved and checked before anything is asked.
+"""A run: what it asks of whom, and one session of it, which plays every item and keeps what comes out in a run folder.
 
-What an item is and how it is played is its `Task`'s: a prompt to critique and revise or to answer several times, or a
-pair to judge. Knows what every kind can be asked about itself; nothing of how a job is played.
+What an item is and how it is played is up to each kind of run. Prints nothing.
 """
 
 from __future__ import annotations
 
-import itertools
-import threading
+import logging
+import shlex
+import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import suppress
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import AsyncGenerator, Iterator, Mapping
+from contextlib import aclosing
+from functools import partial
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Any, ClassVar, Generic, TypeVar
 
-from cai.calls.flow import Driver
+from cai.calls.feed import Feed
+from cai.calls.flow import Driver, play_many
+from cai.calls.limits import Tally
 from cai.calls.model import Model
 from cai.calls.prices import Price
 from cai.engine.templates import Templates
-from cai.errors import CaiError, UsageError
+from cai.errors import CaiError, RowDropped, RunError, SourceError, Unreadable
+from cai.export.export import cut_again
 from cai.folder.files import identity_hash
 from cai.folder.run import RunFolder
-from cai.records import Contest, Item, Place, Prompt, Record, Request, Role, Sampling
-from cai.runs.players import check_ability
-from cai.runs.settings import PromptSettings, RunSettings
-from cai.sources.files import read_prompts
+from cai.records import BadPrompt, Drop, Place, Record, Request, Role, Sampling
+from cai.runs.players import check_ability, check_identity, drivers_of, prices_of
+from cai.runs.settings import RunSettings
 
+log = logging.getLogger("cai")
 Row = TypeVar("Row", bound=Record)
 Seats = Mapping[Role, Model]
-Prompts = str | Path | Iterable[Any] | None
+INTERRUPTED = "interrupted"
+SHOWN = 600  # characters; the longest text that makes a good example to show
 
 
-class Task(ABC, Generic[Row]):
-    """What a job does with each item; made for one session of one run."""
+class Run(ABC, Generic[Row]):
+    """A run that is resolved and checked; nothing is asked or written before `rows` is read, once.
 
-    unit = "prompt"  # what the items are called
-    done = "row kept"  # what is said of the finished ones
-    rows_file = ""
+    players: the models by what they do, such as critic. prices: of their tokens, None if unknown. identity: what
+    decides the rows. out: the folder. cuts: whether training rows are cut at the end. spent: USD that count towards
+    the cap and were spent elsewhere. stopped: why the run is not finished.
+    """
+
+    command: ClassVar[str]
+    rows_file: ClassVar[str]
+    row: ClassVar[type[Record]]
+    settings_class: ClassVar[type[RunSettings]]
+    unit: str = "prompt"  # what the items are called
+    outcome: str = "row kept"  # what finished items are called
+
+    def __init__(
+        self,
+        source: Any,
+        settings: RunSettings,
+        name: str,
+        templates: Templates,
+        players: Mapping[str, Model],
+        identity: Mapping[str, Any],
+    ) -> None:
+        check_identity(identity)
+        self.settings: Any = settings  # of the class that belongs to the kind of run
+        self.templates, self.players, self.identity = templates, players, dict(identity)
+        self.prices = prices_of(settings, players)
+        self.out = Path("runs") / f"{name}-{identity_hash(identity)}" if settings.out is None else Path(settings.out)
+        where = [str(source)] if isinstance(source, str | Path) else []
+        self.words = ["cai", self.command, *where, *settings.words()]
+        self.cuts = True
+        self.spent = 0.0
+        self.tally = Tally()
+        self.read = self.skipped = self.finished = 0  # items read; finished by an earlier session; and by this one
+        self.dropped = Counter[str]()  # by reason
+        self.info: dict[str, Any] = {}  # of run.json
+        self.stopped: str | None = None
+        self.resumable = True
+        self.example: Row | None = None  # a row to show
+        self.cut: Any = None  # the ExportSummary of the cut at the end
+        self._began = time.monotonic()
+        self._seconds_before = 0.0
+        self._bad: list[BadPrompt] = []  # the first record that cannot be used
+        self._bad_read = 0
+
+    # What a kind of run is
 
     @abstractmethod
-    def places(self) -> Iterator[Place]:
+    def items(self) -> Iterator[Place]:
         """The items with their positions, from the first."""
 
-    def open(self, run: RunFolder) -> None:
-        """Look at what an earlier session left; called before the first call, when the models are loaded."""
+    @abstractmethod
+    async def play(self, drivers: list[Driver], item: Any, position: int) -> Row:
+        """One item to its row; raises RowDropped if only this item is lost."""
 
     @abstractmethod
-    async def play(self, drivers: list[Driver], item: Prompt | Contest, position: int) -> Row:
-        """One item to its row; raises RowDropped where only this item is lost."""
+    def imagined(self, item: Any, answer: str) -> Iterator[tuple[str, Request]]:
+        """What would be asked for an item, by player, if every answer were `answer`."""
 
     @abstractmethod
     def texts(self, row: Row) -> tuple[str, str]:
         """Two texts of a row that show together what was done."""
 
-    def kept(self, row: Row) -> None:
-        """Told of every row when it is on disk; raises ModelStopped where going on makes no sense."""
-
-    def enough(self, position: int) -> bool:
-        """Whether neither the item at this position nor one after it is wanted."""
-        return False
-
-    def more(self, run: RunFolder) -> Iterator[Place] | None:
-        """Items that come up once all others are through; None: there are none."""
-        return None
-
-
-@dataclass(frozen=True)
-class Setup(ABC, Generic[Row]):
-    """A run, resolved and checked; nothing has been read yet, nothing asked and nothing written.
-
-    players: the models by what they are called in a plan, such as critic. seats: which of them play which role; several
-    where one question goes to several models.
-    """
-
-    name: str  # starts the name of the default folder
-    templates: Templates
-    players: Mapping[str, Model]
-    seats: tuple[Seats, ...]
-    prices: Mapping[str, Price | None]  # by player
-    identity: dict[str, Any]
-    settings: RunSettings
-
-    @property
-    def models(self) -> list[Model]:
-        """Every model once."""
-        return list({id(model): model for model in self.players.values()}.values())
-
-    def price_of(self, model: Model) -> Price | None:
-        """What a model's tokens cost; None: not known."""
-        return next(self.prices[player] for player, other in self.players.items() if other is model)
-
-    @property
-    def out(self) -> Path:
-        """The run's folder: as asked, else one named after the job and everything that decides its rows."""
-        named = self.settings.out
-        return Path(named) if named is not None else Path("runs") / f"{self.name}-{identity_hash(self.identity)}"
-
-    @abstractmethod
-    def task(self) -> Task[Row]:
-        """The task of one session."""
-
-    def check_models(self) -> None:
-        """Raises UsageError where a model cannot do what it is for; some know it only once they are loaded."""
-
     @abstractmethod
     def describe(self) -> Iterator[str]:
         """What will run, for people to read."""
 
-    def parts(self) -> Iterator[Setup[Row]]:
-        """The runs that it takes, itself the last."""
-        yield self
-
     @property
-    def most_times(self) -> int | None:
-        """How often an item may be asked what a plan counts once; None: nobody knows."""
-        return 1
-
-    def plan_notes(self) -> Iterator[str]:
-        """What a reader of a plan should know."""
-        yield from ()
-
-    def sampling_of(self, seat: int) -> tuple[Sampling, int]:
-        """How the models of a seat draw, and the seed of their calls."""
-        settings = self.settings
-        return Sampling(settings.temperature, settings.max_tokens, dict(settings.extra_body)), settings.seed
-
-    def next_steps(self, folder: str) -> Iterator[str]:
-        """What to type when the run is through; `folder` is ready for a shell."""
-        yield from ()
-
-    @property
-    def cuts(self) -> bool:
-        """Whether training rows are cut at the end."""
-        return True
-
-    def cut_options(self) -> dict[str, Any]:
-        """The options of the first cut."""
-        return {}
-
-    @abstractmethod
-    def imagined(self, item: Item, answer: str) -> Iterator[tuple[str, Request]]:
-        """What would be asked for an item, by player, if every answer were `answer`."""
+    def seats(self) -> tuple[Seats, ...]:
+        """Which models play which role; several if one question goes to several models."""
+        roles: Any = self.players
+        return (roles,)
 
     @property
     def countable(self) -> bool:
         """Whether the source can be read twice."""
         return False
 
-    def count_items(self, tell: Callable[[int], None]) -> None:
-        """Count the items in a thread of its own, and tell."""
-        if not self.countable:
-            return
+    def sessions(self) -> Iterator[Run[Any]]:
+        """The runs that it takes, each to be played to its end before the next is asked for."""
+        yield self
 
-        def count() -> None:
-            # A damaged source is reported by the run itself, which reads it too.
-            with suppress(CaiError):
-                tell(sum(1 for _ in self.task().places()))
+    def parts(self) -> Iterator[Run[Any]]:
+        """The runs that a plan counts."""
+        yield self
 
-        threading.Thread(target=count, name="cai-count", daemon=True).start()
-
-
-@dataclass(frozen=True)
-class PromptSetup(Setup[Row]):
-    """A run over prompts."""
-
-    settings: PromptSettings
-    prompts: Prompts
-
-    def places(self) -> Iterator[Place]:
-        """The prompts, from the first, as far as `limit`."""
-        items = read_prompts(self.prompts, format=self.settings.format, field=self.settings.prompt_field)
-        return limited(enumerate(items), self.settings.limit)
+    def planned(self) -> dict[str, tuple[Model, Price | None]]:
+        """The models that a plan counts, by player, and what their tokens cost."""
+        return {player: (model, self.prices[player]) for player, model in self.players.items()}
 
     @property
-    def countable(self) -> bool:
-        """Whether the prompts can be read twice."""
-        return is_countable(self.prompts)
+    def most_times(self) -> int | None:
+        """How often an item may be asked what a plan counts once; None: not known."""
+        return 1
+
+    def plan_notes(self) -> Iterator[str]:
+        """What a reader of a plan should know."""
+        return iter(())
+
+    def next_steps(self, folder: str) -> Iterator[str]:
+        """What to type when the run is finished; `folder` is ready for a shell."""
+        return iter(())
 
     def check_models(self) -> None:
-        """Raises UsageError where a model cannot answer what the templates ask."""
+        """Raise UsageError if a model lacks a required capability; some report it only after loading."""
         for model in self.models:
             check_ability(model, self.templates)
 
+    def sampling_of(self, seat: int) -> tuple[Sampling, int]:
+        """How the models of a seat draw, and the seed of their calls."""
+        return Sampling(**self.settings.sampling()), self.settings.seed
 
-def check_identity(identity: Mapping[str, Any]) -> None:
-    """Raise UsageError if a setting cannot be written down."""
-    try:
-        identity_hash(identity)
-    except TypeError:  # only text can be at fault: numbers have been checked
-        raise UsageError("a setting or file name holds bytes that are no UTF-8 text") from None
+    def open(self, folder: RunFolder) -> None:
+        """Look at what an earlier session left; called before the first call, when the models are loaded."""
+
+    def kept(self, row: Row) -> None:
+        """Called with every row once it is on disk; raises ModelStopped if the run must end."""
+
+    def enough(self, position: int) -> bool:
+        """Whether neither the item at this position nor one after it is wanted."""
+        return False
+
+    def more(self) -> Iterator[Place] | None:
+        """Items that come up once all others are finished; None: there are none."""
+        return None
+
+    def cut_options(self) -> dict[str, Any]:
+        """The options of the cut that this command states."""
+        return {}
+
+    # A session
+
+    @property
+    def models(self) -> list[Model]:
+        """Every model once."""
+        return list({id(model): model for model in self.players.values()}.values())
+
+    async def rows(self) -> AsyncGenerator[Row, None]:
+        """The rows as they finish, each safe on disk; those of an earlier session are not repeated.
+
+        Raises ModelStopped or RunError if the run cannot go on; what was finished is kept.
+        """
+        first = feed = Feed(self.items())
+        try:
+            await first.first()  # a source that holds nothing leaves no folder behind
+            folder = RunFolder(self.out, self.identity, self.rows_file, force=self.settings.force)
+            error: CaiError | None = None
+            try:
+                drivers = await self._begin(folder)
+                workers = max(seat.limiter.concurrency for driver in drivers for seat in driver.seats.values())
+                while True:
+                    play = partial(self._play, folder, drivers, feed)
+                    async with aclosing(play_many(feed, play, workers)) as played:
+                        async for rows in played:
+                            for row in rows:
+                                yield self._finished(row)
+                    further = self.more()
+                    if further is None:
+                        break
+                    feed = Feed(further)
+                self._check_usable()
+                self.stopped = None
+            except CaiError as stop:
+                error = stop
+                self.stopped = str(stop)
+                raise
+            finally:
+                await self._end(folder, error)
+        finally:
+            first.close()
+
+    async def _begin(self, folder: RunFolder) -> list[Driver]:
+        self.stopped = INTERRUPTED
+        self._seconds_before = folder.info.get("seconds", 0.0)
+        self._write_info(folder)
+        for model in self.models:
+            await model.start()
+        self.check_models()
+        seated = [(roles, *self.sampling_of(number)) for number, roles in enumerate(self.seats)]
+        prices = {id(model): self.prices[player] for player, model in self.players.items()}
+        drivers = drivers_of(seated, prices, self.settings, folder, self.tally, self.spent)
+        self.open(folder)
+        return drivers
+
+    async def _play(self, folder: RunFolder, drivers: list[Driver], feed: Feed[Place], place: Place) -> list[Row]:
+        """One item to its row, or to its place among the dropped."""
+        position, item = place
+        if self.enough(position):
+            feed.close()
+            return []
+        self.read += 1
+        if isinstance(item, BadPrompt):
+            self._bad = self._bad or [item]
+            self._bad_read += 1
+            if folder.pending_bad(position):
+                reason, problem = item.reason, item.problem
+                drop = Drop(id=None, position=position, stage="source", reason=reason, detail=problem, line=item.line)
+                await self._drop(folder, drop)
+            else:
+                self.skipped += 1
+            return []
+        pending = folder.pending(item, position)
+        if isinstance(pending, Drop):
+            await self._drop(folder, pending)
+        elif not pending:
+            self.skipped += 1
+        else:
+            try:
+                row = await self.play(drivers, item, position)
+            except RowDropped as error:
+                await self._drop(folder, folder.dropped(item, position, error.stage, error.reason, error.detail))
+                return []
+            await folder.keep(row, position, item)
+            self.kept(row)
+            return [row]
+        return []
+
+    async def _drop(self, folder: RunFolder, drop: Drop) -> None:
+        self.dropped[drop.reason] += 1
+        await folder.drop(drop)
+        log.debug("dropped %s (%s): %s", drop.id, drop.reason, drop.detail)
+
+    def _finished(self, row: Row) -> Row:
+        """Count a row; it becomes the example if it shows better than the present one what the run does."""
+        self.finished += 1
+        if self.example is None or telling(*self.texts(row)) > telling(*self.texts(self.example)):
+            self.example = row
+        return row
+
+    def _check_usable(self) -> None:
+        """Raise SourceError if nothing that was read could be used."""
+        if self._bad and self.read == self._bad_read:
+            what = f"none of {self.read:,} records can be used" if self.read > 1 else "its one record cannot be used"
+            raise SourceError(f"{what}; line {self._bad[0].line}: {self._bad[0].problem}")
+
+    async def _end(self, folder: RunFolder, error: CaiError | None) -> None:
+        self.resumable = not isinstance(error, Unreadable | SourceError)
+        try:
+            for model in self.models:
+                await model.close()
+            if isinstance(error, RunError):
+                return
+            self._write_info(folder)
+            if self.cuts and self.stopped != INTERRUPTED:
+                self._cut(folder, error)
+        finally:
+            folder.close()
+
+    def _cut(self, folder: RunFolder, error: CaiError | None) -> None:
+        """Cut training rows; after an error, those that there are."""
+        folder.settle()
+        try:
+            if error is None or self.info["rows"]:
+                self.cut = cut_again(folder, self.cut_options())
+        except CaiError as second:
+            if error is None:
+                raise
+            log.warning("training rows were not cut: %s", second)  # why the run stopped matters more
+        self.info = folder.info
+
+    def _write_info(self, folder: RunFolder) -> None:
+        usage = folder.store.spent()._asdict()
+        cost = usage.pop("cost_usd")
+        self.info = folder.write_info(
+            stopped=self.stopped,  # why the run is not finished; null when it is
+            usage=usage,
+            cost_usd=cost,
+            seconds=round(self._seconds_before + time.monotonic() - self._began, 3),
+            settings=self.settings.changeable(),
+            command=folder.info.get("command") or shlex.join(self.words),
+        )
 
 
-def is_countable(prompts: Prompts) -> bool:
-    """Whether a source of prompts can be read twice."""
-    return prompts is None or (isinstance(prompts, str | Path) and Path(prompts).is_file())
-
-
-def describe_prompts(prompts: Prompts, limit: int | None) -> str:
-    """What a source of prompts is called."""
-    named = (
-        str(prompts) if isinstance(prompts, str | Path) else "the built-in set" if prompts is None else "from Python"
-    )
-    return named if limit is None else f"{named}, the first {limit:,}"
-
-
-def limited(places: Iterator[Place], limit: int | None) -> Iterator[Place]:
-    """The first `limit` places; all for None."""
-    return itertools.islice(places, limit)
+def telling(before: str, after: str) -> tuple[bool, bool, float]:
+    """How well a row with these texts shows what a run does: they differ, are short, and share many words."""
+    changed = before != after
+    short = len(before) + len(after) <= 2 * SHOWN
+    if not (changed and short):
+        return changed, short, 0.0
+    old, new = set(before.split()), set(after.split())
+    return changed, short, len(old & new) / len(old | new)

@@ -1,208 +1,226 @@
-"""`cai sample`: its settings, resolved and checked, and what it does with each prompt.
-
-Binds the drawing of candidates to prompts and models; how the best of them is picked is in `choosing`. Knows no
-formulas and prints nothing.
-"""
+"""`cai sample`: several replies to every prompt; with --best-of a judge compares them, and the best are cut."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from functools import cached_property
-from typing import Any
+import asyncio
+import math
+from collections.abc import Awaitable, Iterable, Iterator, Sequence
+from typing import Any, TypeVar
 
 from cai.calls.flow import Driver, Played, total_usage
 from cai.calls.model import Model
+from cai.calls.prices import Price
 from cai.engine.ask import Ask
 from cai.engine.candidates import sample
-from cai.engine.templates import Templates, load_templates
-from cai.errors import RowDropped, UsageError
-from cai.judge.flows import WAVES
+from cai.engine.templates import load_templates
+from cai.errors import RowDropped, RunError, UsageError
+from cai.export.export import export_run
+from cai.folder.files import identity_hash
 from cai.models import spec_of
-from cai.records import Best, Candidate, Candidates, Contest, Item, Place, Prompt, Request
-from cai.runs.picking import Picker, Picking, all_of, resolve_picking
-from cai.runs.players import check_ability, open_models, prices_of
-from cai.runs.run import Prompts, PromptSetup, Task, check_identity, describe_prompts
-from cai.runs.settings import SampleSettings
-from cai.sources.files import describe, read_prompts
+from cai.records import Candidate, Candidates, Prompt, Request
+from cai.runs.label import LabelRun
+from cai.runs.pairs import pair_of_replies, run_info
+from cai.runs.players import check_ability, open_models
+from cai.runs.reading import PromptRun, Prompts, described, source_of
+from cai.runs.run import Run, Seats
+from cai.runs.settings import LabelSettings, SampleSettings
+
+MOST = 16  # replies of which every two are compared: 120 pairs, at three principles 720 questions a prompt
+MOST_REWARDED = 362  # replies whose pairs can be numbered
+SHARED = (  # settings that the run of labels has in common
+    "templates", "extra_body", "concurrency", "rpm", "tpm", "seed", "max_cost", "price", "base_url", "headers",
+    "timeout", "force", "judge", "protocol",
+)  # fmt: skip
+T = TypeVar("T")
 
 
-@dataclass(frozen=True)
-class SampleSetup(PromptSetup[Candidates]):
-    """A sample run, resolved and checked."""
+class SampleRun(PromptRun[Candidates]):
+    """Draws several replies to every prompt.
 
-    settings: SampleSettings
-    picking: Picking | None = None  # None: nobody picks the best
+    labels: with `best_of`, the run that judges every two replies to a prompt, in a folder inside this one's.
+    """
 
-    @property
-    def cuts(self) -> bool:
-        """Candidates are for a judge, and the best of them for training."""
-        return self.picking is not None
-
-    @property
-    def assistants(self) -> dict[str, Model]:
-        """The models that reply."""
-        return {player: model for player, model in self.players.items() if player != "judge"}
-
-    def picker(self) -> Picker | None:
-        """Who picks the best in one session; None: nobody."""
-        if self.picking is None:
-            return None
-        return Picker(self.picking, self.players["judge"], self.settings.seed)
-
-    def check_models(self) -> None:
-        """Raises UsageError where a model cannot do what it is for."""
-        for model in self.assistants.values():
-            check_ability(model, self.templates)
-        if self.picking is not None:
-            self.picking.check(self.players["judge"])
-
-    def task(self) -> Sampling:
-        """Draw candidates for every prompt."""
-        return Sampling(self)
-
-    def describe(self) -> Iterator[str]:
-        """What will run, for people to read."""
-        settings = self.settings
-        each = " from each model" if len(self.assistants) > 1 else ""
-        yield f"prompts       {describe_prompts(self.prompts, settings.limit)}"
-        yield f"method        {settings.each} replies{each}, temperature {settings.temperature:g}, seed {settings.seed}"
-        yield f"model         {', '.join(spec_of(model) for model in self.assistants.values())}"
-        if self.picking is not None:
-            yield f"judge         {spec_of(self.players['judge'])}: {self.picking.describe()}"
-        yield f"folder        {self.out}"
-
-    def next_steps(self, folder: str) -> Iterator[str]:
-        """What to type when the run is through."""
-        if self.picking is None:
-            yield f"candidates in {self.out / 'candidates.jsonl'}; judge them with: cai label {folder}"
-        else:
-            yield f"the best replies in {self.out / 'sft.jsonl'}; train on them with: cai train sft {folder}"
-
-    @property
-    def most_times(self) -> int | None:
-        """How often the judge may be asked what a plan counts once."""
-        return WAVES if self.picking is not None and self.picking.protocol == "vote" else 1
-
-    def plan_notes(self) -> Iterator[str]:
-        """What a reader of a plan should know."""
-        if self.picking is not None:
-            yield self.picking.note(self.settings.each * len(self.assistants))
-
-    def imagined(self, item: Item, answer: str) -> Iterator[tuple[str, Request]]:
-        """What would be asked for an item, by player."""
-        assert isinstance(item, Prompt)
-        request = Ask(self.templates, None, system=self.settings.system).respond(item)
-        for player in self.assistants:
-            for _ in range(self.settings.each):
-                yield player, request
-        if self._picker is not None:
-            for request in self._picker.imagined(item, answer, self.settings.each * len(self.assistants)):
-                yield "judge", request
-
-    @cached_property
-    def _picker(self) -> Picker | None:
-        return self.picker()
-
-
-class Sampling(Task[Candidates]):
-    """Draw several replies."""
-
+    command = "sample"
     rows_file = "candidates.jsonl"
+    row = Candidates
+    settings_class = SampleSettings
 
-    def __init__(self, setup: SampleSetup) -> None:
-        self._setup = setup
-        self._ask = Ask(setup.templates, None, system=setup.settings.system)
-        self._picker = setup.picker()
+    def __init__(self, prompts: Prompts, settings: SampleSettings) -> None:
+        source = source_of(prompts, settings)
+        templates = load_templates(settings.templates)
+        names = ["assistant"]
+        if len(settings.specs) > 1:
+            names = [f"assistant {number}" for number in range(1, len(settings.specs) + 1)]
+        players = open_models(settings, dict(zip(names, settings.specs, strict=True)))
+        specs = [spec_of(model) for model in players.values()]
+        if len(set(specs)) < len(specs):
+            twice = " and --model ".join(settings.specs)
+            raise UsageError(f"--model {twice} name one model: raise -n for more replies of it")
+        for model in players.values():
+            check_ability(model, templates)
+        identity = {
+            "command": "sample",
+            "source": source,
+            "templates": templates.hash if templates.completes else None,  # chat turns are asked as they are
+            "models": specs,
+            "n": settings.each,
+            "system": settings.system,
+            "sampling": settings.sampling(),
+            "seed": settings.seed,
+        }
+        super().__init__(prompts, settings, "sample", templates, players, identity)
+        self.cuts = False
+        self._ask = Ask(templates, None, system=settings.system)
+        self.replies = settings.each * len(players)  # to a prompt
+        self.labels = None if settings.best_of is None else self._labels()
 
-    def places(self) -> Iterator[Place]:
-        """The prompts."""
-        return self._setup.places()
+    def _labels(self) -> LabelRun:
+        """The run that compares the replies; raises UsageError if its judge cannot."""
+        settings = self.settings
+        if settings.protocol == "reason":
+            raise UsageError(
+                "--protocol reason: beliefs after reasoning are cut to 0.4 … 0.6, so that replies would tie; use "
+                "logprob, score or vote"
+            )
+        values = {name: getattr(settings, name) for name in SHARED}
+        chosen = {name: getattr(settings, name) for name in ("constitution", "principles")}
+        chosen = {name: value for name, value in chosen.items() if value is not None}
+        origin = {"command": "sample", "run": identity_hash(self.identity), "n": self.replies}
+        labels = LabelRun(self.out, LabelSettings(**values, **chosen, out=self.out / "labels"), origin=origin)
+        rewards = labels.protocol == "reward"
+        if rewards and chosen:
+            option = f"--{next(iter(chosen))}"
+            raise UsageError(f"{option}: {settings.judge} is a reward model, which reads no principles: leave it out")
+        if self.replies > (MOST_REWARDED if rewards else MOST):
+            raise UsageError(
+                f"--best-of: every two of {self.replies} replies are {math.comb(self.replies, 2):,} pairs a prompt; "
+                f"name at most {MOST} replies in all, or {MOST_REWARDED} with a judge that gives each reply a number: "
+                "--judge reward:PATH"
+            )
+        return labels
+
+    @property
+    def seats(self) -> tuple[Seats, ...]:
+        """Each model replies."""
+        return tuple({"assistant": model} for model in self.players.values())
+
+    async def play(self, drivers: list[Driver], item: Prompt, position: int) -> Candidates:
+        """One prompt to its candidates; raises RowDropped if none can be used."""
+        numbers = range(self.settings.each)
+        played = await all_of(driver.play(item.id, position, sample(item, self._ask, numbers)) for driver in drivers)
+        replies = tuple(reply for part in played for reply in part.result.replies)
+        check_usable(replies)
+        return Candidates(
+            id=item.id,
+            position=position,
+            prompt=item.messages,
+            replies=replies,
+            seed=self.settings.seed,
+            usage=total_usage([part.usage for part in played]),
+            calls=tuple(call for part in played for call in part.calls),
+        )
 
     def texts(self, row: Candidates) -> tuple[str, str]:
         """The first and the last usable reply."""
         texts = [reply.text for reply in row.replies if reply.problem is None]
         return texts[0], texts[-1]
 
-    async def play(self, drivers: list[Driver], item: Prompt | Contest, position: int) -> Candidates:
-        """One prompt to its candidates; raises RowDropped where none can be used, or the judge cannot tell the best."""
-        assert isinstance(item, Prompt)
-        settings = self._setup.settings
-        assistants = drivers[: len(self._setup.assistants)]
-        sampled = await all_of(
-            driver.play(item.id, position, sample(item, self._ask, range(settings.each))) for driver in assistants
-        )
-        replies = tuple(reply for part in sampled for reply in part.result.replies)
-        check_usable(replies)
-        played: list[Played[Any]] = [*sampled]
-        best: Best | None = None
-        if self._picker is not None:
-            best, judged = await self._picker.pick(drivers[-1], item, position, replies)
-            played += judged
-        return Candidates(
-            id=item.id,
-            position=position,
-            prompt=item.messages,
-            replies=replies,
-            best=best,
-            seed=settings.seed,
-            usage=total_usage([part.usage for part in played]),
-            calls=tuple(call for part in played for call in part.calls),
-        )
+    # The best of them
+
+    def sessions(self) -> Iterator[Run[Any]]:
+        """This run; with `best_of`, then the labels of its replies, after which the best are cut."""
+        self._check_folder()
+        yield self
+        if self.labels is not None:
+            self.labels.spent = self.info["cost_usd"] or 0.0
+            yield self.labels
+            self.cut = export_run(self.out, **{**(self.info.get("export") or {}), "best": True})
+
+    def parts(self) -> Iterator[Run[Any]]:
+        """This run; with `best_of`, also the labels of the replies that are there already."""
+        yield self
+        if self.labels is not None and self._stored().get("identity") == self.identity:
+            yield self.labels
+
+    def _stored(self) -> dict[str, Any]:
+        """What run.json says; empty if there is none."""
+        return (run_info(self.out) or {}) if (self.out / "run.json").exists() else {}
+
+    def _check_folder(self) -> None:
+        """Raise RunError for a folder in which version 0.1.0 drew replies and judged them at once."""
+        if not self.settings.force and "best_of" in self._stored().get("identity", {}):
+            raise RunError(
+                f"{self.out} is a best-of run of version 0.1.0, which cannot be resumed: start anew with "
+                "cai sample PROMPTS --best-of N --judge SPEC --out NEW"
+            )
+
+    def planned(self) -> dict[str, tuple[Model, Price | None]]:
+        """The models that reply, and with `best_of` the judge."""
+        return super().planned() | ({} if self.labels is None else self.labels.planned())
+
+    def imagined(self, item: Prompt, answer: str) -> Iterator[tuple[str, Request]]:
+        """What would be asked for a prompt, by player."""
+        request = self._ask.respond(item)
+        for player in self.players:
+            for _ in range(self.settings.each):
+                yield player, request
+        if self.labels is None:
+            return
+        if self.labels.protocol == "reward":  # gives each reply a number, whatever it is compared with
+            pair = pair_of_replies(item.id, item.messages, (0, answer), (1, answer))
+            question, _ = self.labels.judging.imagined(pair, answer, answer)
+            yield from (("judge", question) for _ in range(self.replies))
+            return
+        for later in range(self.replies):
+            for first in range(later):
+                pair = pair_of_replies(item.id, item.messages, (first, answer), (later, answer))
+                for question in self.labels.judging.imagined(pair, answer, answer):
+                    yield "judge", question
+
+    @property
+    def most_times(self) -> int | None:
+        """How often the judge may be asked what a plan counts once."""
+        return 1 if self.labels is None else self.labels.most_times
+
+    def plan_notes(self) -> Iterator[str]:
+        """What a reader of a plan should know."""
+        if self.labels is not None:
+            pairs = math.comb(self.replies, 2)
+            yield f"every two of {self.replies} replies to a prompt are compared: {pairs:,} pairs"
+            yield "replies that cannot be used or say the same are not compared: there may be fewer calls"
+            yield from self.labels.plan_notes()
+
+    # What people are told
+
+    def describe(self) -> Iterator[str]:
+        """What will run, for people to read."""
+        settings = self.settings
+        each = " from each model" if len(self.players) > 1 else ""
+        yield f"prompts       {described(self.prompts, settings.limit)}"
+        yield f"method        {settings.each} replies{each}, temperature {settings.temperature:g}, seed {settings.seed}"
+        yield f"model         {', '.join(spec_of(model) for model in self.players.values())}"
+        yield f"folder        {self.out}"
+
+    def next_steps(self, folder: str) -> Iterator[str]:
+        """What to type when the run is finished."""
+        if self.labels is None:
+            yield f"candidates in {self.out / 'candidates.jsonl'}; judge them with: cai label {folder}"
+        elif self.cut is not None:
+            yield f"the best replies in {self.out / 'sft.jsonl'}; train on them with: cai train sft {folder}"
 
 
 def check_usable(replies: Sequence[Candidate]) -> None:
-    """Raises RowDropped where no reply can be used, with the problem of the first."""
-    if all(reply.problem is not None for reply in replies):
-        reason = replies[0].problem
-        assert reason is not None
+    """Raise RowDropped if no reply can be used, with the problem of the first."""
+    reason = replies[0].problem
+    if reason is not None and all(reply.problem is not None for reply in replies):
         hint = "; raise --max-tokens" if reason == "truncated" else ""
         raise RowDropped(reason, "assistant", f"none of {len(replies)} replies can be used{hint}")
 
 
-def resolve(prompts: Prompts, settings: SampleSettings) -> SampleSetup:
-    """Check everything that can be checked before the first call, and say what the run will be."""
-    read_prompts(prompts, format=settings.format, field=settings.prompt_field)  # reads nothing yet, but looks
-    templates = load_templates(settings.templates)
-    names = ["assistant"] if len(settings.specs) == 1 else [f"assistant {i}" for i in range(1, len(settings.specs) + 1)]
-    specs = dict(zip(names, settings.specs, strict=True))
-    players = open_models(settings, specs if settings.judge is None else specs | {"judge": settings.judge})
-    assistants = [players[name] for name in names]
-    named = [spec_of(model) for model in assistants]
-    if len(set(named)) < len(named):
-        raise UsageError(
-            f"--model {' and --model '.join(settings.specs)} name one model: raise -n for more replies of it"
-        )
-    for model in assistants:
-        check_ability(model, templates)
-    picking = _picking(settings, players, templates)
-    identity = {
-        "command": "sample",
-        "source": {"what": describe(prompts), "format": settings.format, "field": settings.prompt_field},
-        "templates": templates.hash if templates.completes else None,  # chat turns are asked as they are
-        "models": named,
-        "n": settings.each,
-        "system": settings.system,
-        "sampling": settings.sampling(),
-        "seed": settings.seed,
-    }
-    seats: tuple[Mapping[Any, Any], ...] = tuple({"assistant": model} for model in assistants)
-    if picking is not None:
-        identity["best_of"] = picking.identity(players["judge"])
-        seats += ({"judge": players["judge"]},)
-    check_identity(identity)
-    prices = prices_of(settings, players)
-    return SampleSetup("sample", templates, players, seats, prices, identity, settings, prompts, picking)
-
-
-def _picking(settings: SampleSettings, players: Mapping[str, Model], templates: Templates) -> Picking | None:
-    if settings.best_of is None:
-        return None
-    return resolve_picking(
-        players["judge"],
-        templates,
-        settings.each * len(settings.specs),
-        protocol=settings.protocol,
-        constitution=settings.constitution,
-        principles=settings.principles,
-    )
+async def all_of(playing: Iterable[Awaitable[Played[T]]]) -> list[Played[T]]:
+    """What several flows come to; after an error the others are awaited, since what is on its way is paid for."""
+    results = await asyncio.gather(*playing, return_exceptions=True)
+    errors = [each for each in results if isinstance(each, BaseException)]
+    if errors:
+        raise min(errors, key=lambda error: isinstance(error, RowDropped))  # first what ends the run
+    return [each for each in results if isinstance(each, Played)]

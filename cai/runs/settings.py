@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
+from urllib.parse import urlsplit
 
 import orjson
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -18,6 +19,7 @@ from cai.errors import UsageError
 from cai.export.pairs import MIN_CONFIDENCE, Pairing
 from cai.models import JUDGE_SPECS, SPECS
 from cai.records import Protocol
+from cai.sources.yamlfile import unfit
 from cai.texts.wording import nearest
 
 WHOLE = 2**63 - 1  # the largest whole number that JSON writers and SQLite take
@@ -30,6 +32,8 @@ FIXED = {  # keys of a request that the method, the reader of the answers, or th
     "n": "one answer is read",
     "best_of": "one answer is read, and all are billed",
 }
+SECRET = ("headers", "extra_body")  # may hold keys, and are not shown
+UNWRITTEN = ("headers", "out", "force", "concurrency", "rpm", "tpm", "timeout")  # decide no row, or hold keys
 Count = Annotated[int, Field(ge=1, le=WHOLE)]
 Few = Annotated[int, Field(ge=1, le=1_000)]
 Share = Annotated[float, Field(ge=0.5, le=1.0)]
@@ -87,6 +91,15 @@ class RunSettings(BaseModel):
             "max_tokens": self.max_tokens,
             "extra_body": dict(self.extra_body),
         }
+
+    def words(self) -> list[str]:
+        """The options of the command line for what is not at its default; without secrets and speed."""
+        words = []
+        for name, field in type(self).model_fields.items():
+            value = getattr(self, name)
+            if value != field.default and name not in UNWRITTEN:
+                words += _words_of(name, value)
+        return words
 
     def changeable(self) -> dict[str, Any]:
         """What may change when a run is resumed; headers can hold keys and are left out."""
@@ -246,13 +259,6 @@ class LabelSettings(RunSettings):
         return super().changeable() | {name: getattr(self, name) for name in names}
 
 
-SETTINGS: dict[str, type[RunSettings]] = {
-    "generate": GenerateSettings,
-    "sample": SampleSettings,
-    "label": LabelSettings,
-}
-
-
 def option(name: str) -> str:
     """A setting as the command line names it."""
     return f"-{name}" if len(name) == 1 else f"--{name.replace('_', '-')}"
@@ -266,42 +272,22 @@ def make_settings(kind: type[S], values: Mapping[str, Any]) -> S:
     try:
         return kind(**values)
     except ValidationError as error:
-        raise UsageError(_explain(kind, str(error.errors(include_url=False)[0]["loc"][0]), values)) from None
+        name, problem = unfit(error)
+        value = "" if name in SECRET else f" {values[name]!r}"
+        raise UsageError(f"{option(name)}{value} {problem}") from None
 
 
-def _explain(kind: type[RunSettings], name: str, values: Mapping[str, Any]) -> str:
-    """What is wrong with the value of a setting, in one line."""
-    schema, value = kind.model_json_schema()["properties"][name], values[name]
-    if schema.get("type") == "object" or not isinstance(value, str | int | float | None):  # it may hold a key
-        return f"{option(name)} must be {_need(schema)}, not of type {type(value).__name__}"
-    return f"{option(name)} {value!r} must be {_need(schema)}"
-
-
-FORMS = {"boolean": "True or False", "string": "text", "object": "a dict", "array": "a list of texts"}
-NUMBERS = {"integer": "a whole number", "number": "a number"}
-
-
-def _need(schema: Mapping[str, Any]) -> str:
-    """What a value must be, by its JSON schema."""
-    kind = schema.get("type")
-    if "anyOf" in schema:
-        return _listed([_need(part) for part in schema["anyOf"] if part.get("type") != "null"])
-    if "enum" in schema:
-        return _listed(schema["enum"])
-    if "$ref" in schema:
-        return "a constitution"
-    if schema.get("format") == "path":
-        return "a path"
-    return f"{NUMBERS[kind]}{_range(schema)}" if kind in NUMBERS else FORMS[str(kind)]
-
-
-def _range(schema: Mapping[str, Any]) -> str:
-    low, high, above = (schema.get(name) for name in ("minimum", "maximum", "exclusiveMinimum"))
-    if above is not None:
-        return f" above {above:g}"
-    return f" of at least {low:g}" if high is None else f" from {low} to {high}"
-
-
-def _listed(words: Sequence[str]) -> str:
-    *most, last = words
-    return f"{', '.join(most)} or {last}" if most else last
+def _words_of(name: str, value: Any) -> list[str]:
+    """An option of the command line with its value."""
+    flag = option(name)
+    if isinstance(value, bool):
+        return [flag if value else f"--no-{name}"]
+    if isinstance(value, Mapping):
+        return [flag, orjson.dumps(dict(value)).decode()]
+    if isinstance(value, Constitution):
+        return [flag, value.source or value.name]
+    if name == "base_url":  # a password may stand before the host, and a key behind the path
+        address = urlsplit(value)
+        return [flag, f"{address.scheme}://{address.netloc.rpartition('@')[2]}{address.path}"]
+    several = value if isinstance(value, list | tuple) else [value]
+    return [word for each in several for word in (flag, str(each))]

@@ -43,17 +43,16 @@ def row(initial: str = "Yes, do it.", final: str = "No, do not.", **fields: Any)
     )  # fmt: skip
 
 
-def job(**fields: Any) -> Any:
-    """What the console reads of a job."""
+def run(**fields: Any) -> Any:
+    """What the console reads of a run."""
     info = {
         "rows": 1200, "dropped": {"truncated": 3, "empty": 5}, "cost_usd": 1.5, "seconds": 61.2,
         "usage": {"calls": 6000, "input_tokens": 1234567, "output_tokens": 89},
     }  # fmt: skip
     known = {"tally": Tally(), "finished": 0, "skipped": 0, "dropped": {}, "info": info, "example": None}
-    setup = SimpleNamespace(next_steps=lambda folder: iter([f"cut them again with: cai export {folder}"]))
-    task = SimpleNamespace(unit="prompt", done="row kept")
-    more = {"stopped": None, "folder": Path("runs/a"), "task": task, "setup": setup}
-    return SimpleNamespace(**known | more | {"cut": None, "can_go_on": True} | fields)
+    known |= {"next_steps": lambda folder: iter([f"cut them again with: cai export {folder}"])}
+    more = {"stopped": None, "out": Path("runs/a"), "unit": "prompt", "outcome": "row kept"}
+    return SimpleNamespace(**known | more | {"cut": None, "resumable": True} | fields)
 
 
 def shown(lines: Any) -> str:
@@ -73,7 +72,7 @@ def test_seconds_are_told_as_a_clock_shows_them(seconds: float, told: str) -> No
 
 def test_progress_tells_counts_rates_and_the_time_left() -> None:
     tally = Tally(in_flight=16, output_tokens=50_000, cost=0.25, retries=2, throttled=1_234)
-    going = job(tally=tally, finished=1_000, skipped=500, dropped={"empty": 3, "truncated": 7})
+    going = run(tally=tally, finished=1_000, skipped=500, dropped={"empty": 3, "truncated": 7})
     assert progress_line(going, 3_000, 100.0) == (
         "  1:40  1,510/3,000 prompts · 10.0 rows/s · 500 tokens/s · 16 in flight · $0.2500 · 10 dropped · 2 retries"
         " · 1,234 throttled · 2:28 left"
@@ -81,18 +80,18 @@ def test_progress_tells_counts_rates_and_the_time_left() -> None:
 
 
 def test_progress_tells_no_more_than_is_known() -> None:
-    assert progress_line(job(), None, 0.0) == "  0:00  0 prompts · 0 tokens/s · 0 in flight"
-    assert progress_line(job(), 64, 5.0) == "  0:05  0/64 prompts · 0 tokens/s · 0 in flight"
+    assert progress_line(run(), None, 0.0) == "  0:00  0 prompts · 0 tokens/s · 0 in flight"
+    assert progress_line(run(), 64, 5.0) == "  0:05  0/64 prompts · 0 tokens/s · 0 in flight"
 
 
 @pytest.mark.parametrize(("rows", "told"), [(2, "1.2 rows/min"), (99, "59.4 rows/min"), (123_456, "1,234.6 rows/s")])
 def test_slow_and_fast_rates_are_told_in_plain_numbers(rows: int, told: str) -> None:
-    assert told in progress_line(job(finished=rows), None, 100.0)
+    assert told in progress_line(run(finished=rows), None, 100.0)
 
 
 def test_progress_into_a_file_has_no_escape_codes(screen: io.StringIO, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "LINE_EVERY", 0.01)
-    with Progress(job()) as progress:
+    with Progress(run()) as progress:
         progress.expect(64)
         while screen.getvalue().count("\n") < 2:
             pass
@@ -102,7 +101,7 @@ def test_progress_into_a_file_has_no_escape_codes(screen: io.StringIO, monkeypat
 
 def test_progress_on_a_terminal_leaves_nothing_behind(monkeypatch: pytest.MonkeyPatch) -> None:
     file = paper(monkeypatch, force_terminal=True)
-    with Progress(job()):
+    with Progress(run()):
         pass
     assert "0 prompts" in file.getvalue()
     assert file.getvalue().rstrip().endswith("\x1b[2K")  # the line is erased
@@ -220,7 +219,7 @@ def test_letters_of_all_scripts_and_line_ends_stay_as_they_are() -> None:
 
 
 def test_the_summary_tells_counts_costs_drops_and_the_next_command() -> None:
-    told = shown(summary(job(example=row(), skipped=7)))
+    told = shown(summary(run(example=row(), skipped=7)))
     assert "revision   " in told
     assert "1,200 rows kept, 8 dropped; 6,000 calls, 1,234,567 tokens in and 89 out, $1.5000, 1:01" in told
     assert told.index("5 empty") < told.index("3 truncated")
@@ -231,22 +230,22 @@ def test_the_summary_tells_counts_costs_drops_and_the_next_command() -> None:
 
 @pytest.mark.parametrize(("cost", "told"), [(None, ", price unknown,"), (0.0, ", free,"), (1234.5, ", $1,234.5000,")])
 def test_the_summary_tells_what_is_known_of_the_cost(cost: float | None, told: str) -> None:
-    assert told in shown(summary(job(info=job().info | {"cost_usd": cost})))
+    assert told in shown(summary(run(info=run().info | {"cost_usd": cost})))
 
 
 def test_a_run_that_was_stopped_says_how_to_go_on() -> None:
-    told = shown(summary(job(stopped="interrupted")))
+    told = shown(summary(run(stopped="interrupted")))
     assert told.endswith("run the same command again to resume")
     assert "cai export" not in told
 
 
 def test_a_run_without_rows_names_no_training_file() -> None:
-    assert "sft.jsonl" not in shown(summary(job(info=job().info | {"rows": 0})))
+    assert "sft.jsonl" not in shown(summary(run(info=run().info | {"rows": 0})))
 
 
 def test_a_run_that_never_began_has_no_summary() -> None:
-    assert list(summary(job(info={}))) == []
+    assert list(summary(run(info={}))) == []
 
 
 def test_a_folder_with_spaces_can_be_pasted() -> None:
-    assert "cai export 'my runs/a'" in shown(summary(job(folder=Path("my runs/a"))))
+    assert "cai export 'my runs/a'" in shown(summary(run(out=Path("my runs/a"))))

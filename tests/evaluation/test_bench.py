@@ -362,8 +362,8 @@ def test_the_force_that_errors_advise_is_an_option(
 
 def test_judges_that_share_a_short_name_do_not_share_a_folder(judged: Fakes, tmp_path: Path) -> None:
     judged(fair)
-    setups = resolve_bench(TEN, ["fake:a/x", "fake:b/x", "fake:x"], LAW, [], tmp_path, {})
-    assert len({setup.out for setup in setups}) == 3
+    benches = resolve_bench(TEN, ["fake:a/x", "fake:b/x", "fake:x"], LAW, [], tmp_path, {})
+    assert len({bench.run.out for bench in benches}) == 3
 
 
 def test_settings_that_make_no_sense_are_refused_before_anything_is_asked(judged: Fakes) -> None:

@@ -19,7 +19,8 @@ import cai.models
 from cai.constitution.principles import Constitution, load_constitution
 from cai.errors import CallRejected, ConstitutionError, InputError, ModelStopped, RunError, UsageError
 from cai.evaluation.ablation import Left, ablate
-from cai.evaluation.trial import constitution_test, read_labels, resolve_trial
+from cai.evaluation.bench import read_labels
+from cai.evaluation.trial import constitution_test, resolve_trial
 from cai.records import Label
 
 Mind = Callable[[str, str, str], float]  # of the question and both replies as shown: log odds that the first is better

@@ -35,7 +35,7 @@ from cai.export.revisions import RevisionCut, sft_rows
 from cai.folder.inputs import DONE
 from cai.folder.run import RunFolder
 from cai.folder.store import read_calls
-from cai.records import Best, Candidates, Drop, Label, Prompt, Revision, Vote
+from cai.records import Candidates, Drop, Label, Prompt, Revision, Vote
 from cai.runs.play import generate
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -736,16 +736,14 @@ def test_the_page_about_run_folders_lists_every_column_and_file(page: str, tmp_p
     tables = [
         re.findall(r"`([\w.]+)`", " ".join(_first_cells(t))) for t in re.findall(r"(?:^\|.*\n)+", page, re.MULTILINE)
     ]
-    files, info, revisions, candidates, picks, labels, votes, drops, sft, dpo, winners, pairs, kto, best_replies = (
-        tables
-    )
+    files, info, revisions, candidates, labels, votes, drops, sft, dpo, winners, pairs, kto, best_replies = tables
     demo(tmp_path)
     run = tmp_path / "runs" / "demo"
     export_run(run, split=0.5)
     assert {path.name.replace(".eval", "") for path in run.iterdir()} <= set(files)
     assert info == list(json.loads((run / "run.json").read_text()))
     assert revisions == list(rows(run / "revisions.jsonl")[0])
-    for told, model in ((candidates, Candidates), (picks, Best), (labels, Label), (votes, Vote), (drops, Drop)):
+    for told, model in ((candidates, Candidates), (labels, Label), (votes, Vote), (drops, Drop)):
         assert sorted(told) == sorted(field.alias or name for name, field in model.model_fields.items())
     assert sft == list((rows(run / "sft.jsonl") + rows(run / "sft.eval.jsonl"))[0])
     assert dpo == list((rows(run / "dpo.jsonl") + rows(run / "dpo.eval.jsonl"))[0])

@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 
 from cai.cli.common import settings_from_options
+from cai.cli.console import Progress
 from cai.constitution.principles import Constitution, load_constitution
 from cai.errors import CaiError, UsageError
 from cai.folder.files import identity_hash
-from cai.runs.generate import Generation as Setup
-from cai.runs.generate import resolve
+from cai.runs.generate import GenerateRun
 from cai.runs.settings import GenerateSettings
 from cai.runs.settings import make_settings as settings_of
 
@@ -28,8 +28,8 @@ def answers(tmp_path: Path) -> str:
     return f"recorded:{path}"
 
 
-def setup(prompts: Any = PROMPTS, constitution: str | Constitution = "harmless", **given: Any) -> Setup:
-    return resolve(prompts, make_settings({"model": "openai:gpt-4.1-mini", "constitution": constitution, **given}))
+def setup(prompts: Any = PROMPTS, constitution: str | Constitution = "harmless", **given: Any) -> GenerateRun:
+    return GenerateRun(prompts, make_settings({"model": "openai:gpt-4.1-mini", "constitution": constitution, **given}))
 
 
 def make_settings(given: dict[str, Any]) -> GenerateSettings:
@@ -261,17 +261,17 @@ def test_a_setup_says_what_will_run(tmp_path: Path) -> None:
 
 def test_prompts_of_a_file_are_counted_and_others_are_not(tmp_path: Path) -> None:
     def count(prompts: Any, **given: Any) -> list[int]:
-        told: list[int] = []
-        setup(prompts=prompts, **given).count_items(told.append)
+        progress = Progress(setup(prompts=prompts, **given))
+        progress.count()
         for thread in threading.enumerate():
             if thread.name == "cai-count":
                 thread.join()
-        return told
+        return [] if progress.total is None else [progress.total]
 
     path = tmp_path / "p.txt"
     path.write_text("one\n\ntwo\n")
     assert count(None) == [64]
-    assert count(str(path)) == count(path) == [sum(1 for _ in setup(prompts=path).places())]
+    assert count(str(path)) == count(path) == [sum(1 for _ in setup(prompts=path).items())]
     assert count(None, limit=10) == [10]
     assert count("-") == count(PROMPTS) == count(iter(PROMPTS)) == []
 

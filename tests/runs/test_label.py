@@ -22,11 +22,10 @@ from cai.folder.run import PAIR_BITS
 from cai.folder.store import read_calls
 from cai.judge.flows import CHECKED
 from cai.records import Completion, Label
-from cai.runs.label import LabelSetup, resolve
+from cai.runs.label import LabelRun
 from cai.runs.pairs import read_pairs
 from cai.runs.plan import estimate
-from cai.runs.play import jobs_of, run_job
-from cai.runs.session import Job
+from cai.runs.play import play
 from cai.runs.settings import LabelSettings, make_settings
 
 SAME = {"prompt": "Same?", "chosen": "Alike.", "rejected": "Alike. "}
@@ -42,9 +41,9 @@ PAIRS: list[Any] = [
 ]
 
 
-async def some_rows(made: LabelSetup, out: Path, count: int) -> None:
+async def some_rows(made: LabelRun, out: Path, count: int) -> None:
     """Play a run until so many labels have come."""
-    async with aclosing(Job(made, out).rows()) as rows:
+    async with aclosing(made.rows()) as rows:
         async for _ in rows:
             count -= 1
             if not count:
@@ -210,8 +209,9 @@ def test_what_decides_no_label_may_change(done: Path, change: dict[str, Any]) ->
 )  # fmt: skip
 def test_what_decides_the_labels_may_not_change_and_is_named(done: Path, change: dict[str, Any], named: str) -> None:
     before = rows_of(done)
+    judge = Player(scores, "judge", scoring=True, prefill=True, completion=True)
     with pytest.raises(RunError) as refused:
-        run([PAIRS[-1]], done, scorer(), **change)
+        run([PAIRS[-1]], done, judge, **change)
     assert named in str(refused.value) and "--force" in str(refused.value)
     assert rows_of(done) == before
 
@@ -323,7 +323,7 @@ def samples(tmp_path: Path) -> Path:
     return tmp_path / "samples"
 
 
-def aimed(samples: Path, out: Path, judge: Player, sampler: Player, **given: Any) -> LabelSetup:
+def aimed(samples: Path, out: Path, judge: Player, sampler: Player, **given: Any) -> LabelRun:
     return setup(samples, out, judge, sampler, **{"target": 30, "max_candidates": 6, "min_confidence": 0.85, **given})
 
 
@@ -337,7 +337,7 @@ def kept(folder: Path) -> list[dict[str, Any]]:
 
 def test_replies_are_drawn_until_enough_pairs_are_kept_and_no_more(tmp_path: Path, samples: Path) -> None:
     judge, model = scorer(), sampler()
-    run_job(Job(aimed(samples, tmp_path / "out", judge, model, concurrency=1), tmp_path / "out"))
+    play(aimed(samples, tmp_path / "out", judge, model, concurrency=1))
     plain = scorer()
     run(samples, tmp_path / "plain", plain, min_confidence=0.85)
     assert len(kept(tmp_path / "plain")) < len(kept(tmp_path / "out")) <= 30
@@ -364,7 +364,7 @@ def test_the_same_pairs_are_kept_towards_a_target_at_concurrency_1_and_64(
     assert "q9:0-1" in {row["id"] for row in kept(tmp_path / "plain")}  # further pairs of earlier prompts come after it
     for name, concurrency in (("1", 1), ("64", 64)):
         made = aimed(samples, tmp_path / name, scorer(), sampler(), concurrency=concurrency, target=target)
-        run_job(Job(made, tmp_path / name))
+        play(made)
     assert kept(tmp_path / "1") == kept(tmp_path / "64")
     assert len(kept(tmp_path / "1")) == target or (further == 100 and len(kept(tmp_path / "1")) < target)
     assert len(rows_of(tmp_path / "1")) < len(rows_of(tmp_path / "64")) or further == 100
@@ -373,13 +373,13 @@ def test_the_same_pairs_are_kept_towards_a_target_at_concurrency_1_and_64(
 def test_a_run_towards_a_target_that_was_stopped_anywhere_ends_with_the_same_pairs(tmp_path: Path) -> None:
     sample_run(PROMPTS[:4], tmp_path / "samples", Player(seeded, "one", seeds=True), n=2, seed=5)
 
-    def made(name: str, judge: Player, model: Player) -> LabelSetup:
+    def made(name: str, judge: Player, model: Player) -> LabelRun:
         return aimed(
             tmp_path / "samples", tmp_path / name, judge, model, concurrency=1, max_candidates=4, min_confidence=0.75
         )
 
     whole_judge, whole_model = scorer(), sampler()
-    run_job(Job(made("whole", whole_judge, whole_model), tmp_path / "whole"))
+    play(made("whole", whole_judge, whole_model))
     whole = rows_of(tmp_path / "whole")
     assert {"q0:0-2", "q0:1-2"} <= {
         row["id"] for row in kept(tmp_path / "whole")
@@ -387,7 +387,7 @@ def test_a_run_towards_a_target_that_was_stopped_anywhere_ends_with_the_same_pai
     for count in range(1, len(whole)):
         judge, model, out = scorer(), sampler(), tmp_path / str(count)
         asyncio.run(some_rows(made(str(count), judge, model), out, count))
-        run_job(Job(made(str(count), judge, model), out))
+        play(made(str(count), judge, model))
         assert rows_of(out) == whole and kept(out) == kept(tmp_path / "whole")
         assert judge.asked.keys() == whole_judge.asked.keys() and model.asked.keys() == whole_model.asked.keys()
 
@@ -402,14 +402,14 @@ def test_a_pair_that_was_on_its_way_when_a_run_was_killed_counts_towards_its_tar
     replies = [{"id": f"q{n}", "prompt": f"Question {n}?"} for n in range(12)]
     sample_run(replies, tmp_path / "samples", Player(seeded, "one", seeds=True), n=2)
 
-    def made(name: str, judge: Player) -> LabelSetup:
+    def made(name: str, judge: Player) -> LabelRun:
         given = {"concurrency": 64, "target": 3, "max_candidates": 3, "min_confidence": 0.5}
         return aimed(tmp_path / "samples", tmp_path / name, judge, sampler(), **given)
 
-    run_job(Job(made("whole", scorer()), tmp_path / "whole"))
+    play(made("whole", scorer()))
     killed = Slow(scores, "judge", scoring=True, prefill=True)
     asyncio.run(some_rows(made("killed", killed), tmp_path / "killed", 4))
-    run_job(Job(made("killed", scorer()), tmp_path / "killed"))
+    play(made("killed", scorer()))
     assert kept(tmp_path / "killed") == kept(tmp_path / "whole")
     assert kept(tmp_path / "whole")[0]["prompt_id"] == "q0"
 
@@ -417,11 +417,11 @@ def test_a_pair_that_was_on_its_way_when_a_run_was_killed_counts_towards_its_tar
 def test_a_target_that_is_reached_asks_nothing_more_and_a_higher_one_goes_on(tmp_path: Path, samples: Path) -> None:
     judge, model = scorer(), sampler()
     for target in (4, 8):
-        run_job(Job(aimed(samples, tmp_path / "out", judge, model, target=target, concurrency=1), tmp_path / "out"))
+        play(aimed(samples, tmp_path / "out", judge, model, target=target, concurrency=1))
         assert len(kept(tmp_path / "out")) == target
     assert set(judge.asked.values()) == {1}
     again = scorer()
-    run_job(Job(aimed(samples, tmp_path / "out", again, sampler(), target=8), tmp_path / "out"))
+    play(aimed(samples, tmp_path / "out", again, sampler(), target=8))
     assert not again.asked
 
 
@@ -430,7 +430,7 @@ def test_prompts_that_have_one_reply_get_their_first_pair_by_a_further_one(tmp_p
     judge, model = scorer(), sampler()
     for _ in range(2):
         made = aimed(tmp_path / "samples", tmp_path / "out", judge, model, max_candidates=3, target=100)
-        run_job(Job(made, tmp_path / "out"))
+        play(made)
     rows, drops = rows_of(tmp_path / "out"), lost(tmp_path / "out")
     assert Counter(drop["stage"] for drop in drops)["source"] == 12
     assert {row["a_from"] for row in rows} >= {"sample 0"} and {row["b_from"] for row in rows} == {
@@ -456,7 +456,7 @@ def test_prompts_that_have_one_reply_get_their_first_pair_by_a_further_one(tmp_p
         ),
         ({"protocol": "reason"}, "--protocol reason: uncalibrated beliefs after reasoning are cut"),
         ({"protocol": "letters"}, "--protocol 'letters' must be"),
-        ({"min_confidence": 0.4}, "--min-confidence 0.4 must be a number from 0.5 to 1"),
+        ({"min_confidence": 0.4}, "--min-confidence 0.4 must be greater than or equal to 0.5"),
         ({"pairing": "none"}, "--pairing 'none' must be"),
     ],
 )
@@ -465,7 +465,7 @@ def test_settings_that_make_no_sense_are_refused_before_anything_is_asked(
 ) -> None:
     (tmp_path / "judge.jsonl").touch()
     with pytest.raises(UsageError) as refused:
-        resolve(PAIRS, make_settings(LabelSettings, {"judge": f"recorded:{tmp_path / 'judge.jsonl'}", **given}))
+        LabelRun(PAIRS, make_settings(LabelSettings, {"judge": f"recorded:{tmp_path / 'judge.jsonl'}", **given}))
     assert str(refused.value).startswith(told)
 
 
@@ -525,12 +525,12 @@ def test_gold_that_tells_nothing_ends_the_run_before_the_rest_is_judged(
     assert not (tmp_path / "out" / "calibration.json").exists()
 
 
-def labelled_with_gold(tmp_path: Path, judge: Player, gold: list[dict[str, Any]], **given: Any) -> list[Job[Label]]:
+def labelled_with_gold(tmp_path: Path, judge: Player, gold: list[dict[str, Any]], **given: Any) -> list[LabelRun]:
     file = written(tmp_path / "gold.jsonl", gold)
     made = setup(PAIRS[:30], tmp_path / "out", judge, gold=file, **{"min_confidence": None, **given})
     jobs = []
-    for job in jobs_of(made):
-        run_job(job)
+    for job in made.sessions():
+        play(job)
         jobs.append(job)
     return jobs
 
@@ -551,7 +551,7 @@ def test_a_target_over_several_models_asks_which_one(tmp_path: Path) -> None:
     spec = f"recorded:{tmp_path / 'two.jsonl'}"
     two = Player(seeded, "two", seeds=True)
     made = setup(tmp_path / "samples", tmp_path / "out", scorer(), two, target=99, max_candidates=6, model=spec)
-    run_job(Job(made, tmp_path / "out"))
+    play(made)
     asked = {(call["messages"][0]["content"], call["seed"]) for call in map(eval, two.asked)}
     before = {(call["messages"][0]["content"], call["seed"]) for call in map(eval, models[1].asked)}
     assert asked and not asked & before  # its own numbers go on where those of the sample run ended

@@ -12,7 +12,7 @@ from cai.constitution.principles import Constitution
 from cai.errors import RunError, UsageError
 from cai.folder.store import read_calls
 from cai.records import Request
-from cai.runs.generate import resolve
+from cai.runs.generate import GenerateRun
 from cai.runs.plan import Estimate, count_tokens, estimate
 from cai.runs.play import generate
 from cai.runs.settings import GenerateSettings, make_settings
@@ -25,7 +25,7 @@ TEMPLATES = {"critique.jinja": "{{ principle.critique }}", "revise.jinja": "{{ p
 
 def plan(prompts: Any, law: Constitution = LAW, **given: Any) -> Estimate:
     return estimate(
-        resolve(
+        GenerateRun(
             prompts,
             make_settings(GenerateSettings, {"constitution": law, "model": "openai:no-such-model", **given}),
         )

@@ -33,8 +33,8 @@ from cai.errors import (
 from cai.export.export import export_run
 from cai.folder.store import read_calls
 from cai.records import Revision
-from cai.runs.generate import resolve
-from cai.runs.play import Job, run_job
+from cai.runs.generate import GenerateRun
+from cai.runs.play import play
 from cai.runs.settings import GenerateSettings, make_settings
 
 ROOT = Path(__file__).parents[2]
@@ -73,11 +73,11 @@ def options(server: Stub, **more: Any) -> dict[str, Any]:
     return {"model": "openai:m", "base_url": server.url + "/v1", "concurrency": 8, "rounds": 1, **more}
 
 
-def run(prompts: Any, out: Path, **more: Any) -> Job:
+def run(prompts: Any, out: Path, **more: Any) -> GenerateRun:
     """A run as the command line does it."""
-    job = Job(resolve(prompts, make_settings(GenerateSettings, {"out": out, **more})), out)
-    run_job(job)
-    return job
+    made = GenerateRun(prompts, make_settings(GenerateSettings, {"out": out, **more}))
+    play(made)
+    return made
 
 
 def rows_of(folder: Path, name: str = "revisions.jsonl") -> list[dict[str, Any]]:
@@ -241,8 +241,8 @@ def test_a_server_that_dies_and_comes_back_elsewhere_is_asked_only_what_is_missi
     out, log = tmp_path / "out", tmp_path / "log"
 
     async def first_half(server: Stub) -> None:
-        setup = resolve(questions(40), make_settings(GenerateSettings, options(server, out=out)))
-        async with aclosing(Job(setup, out).rows()) as rows:
+        made = GenerateRun(questions(40), make_settings(GenerateSettings, options(server, out=out)))
+        async with aclosing(made.rows()) as rows:
             async for _ in rows:
                 if server.stats()["requests"] > 40:
                     return
@@ -511,7 +511,7 @@ async def spend(choice: dict[str, Any], count: int, cap: float, out: Path) -> tu
     """Calls sent, and what the folder has cost, when a run of a server without usage stops at its cap."""
     async with scripted(http(200, {"model": "m", "choices": [choice]}), close=False) as server:
         given = {"base_url": server.url, "price": "1,10", "max_cost": cap, "max_tokens": 300}
-        job = Job(resolve(questions(count), make_settings(GenerateSettings, {"model": "openai:m", **given})), out)
+        job = GenerateRun(questions(count), make_settings(GenerateSettings, {"model": "openai:m", "out": out, **given}))
         with pytest.raises(BudgetReached):
             async for _ in job.rows():
                 pass
