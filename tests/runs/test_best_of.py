@@ -135,7 +135,7 @@ def test_the_same_rows_come_at_concurrency_1_and_64_and_of_two_models(tmp_path: 
     for file in ("sft.jsonl", "README.md", "dropped.jsonl"):
         texts = [(tmp_path / name / file).read_text() for name in "ab"]
         assert texts[0] == texts[1]
-    assert {row["best_of"] for row in sft_of(tmp_path / "a")} == {4}
+    assert {row["best_of"] for row in sft_of(tmp_path / "a")} == {2}  # both models reply alike
 
 
 @pytest.mark.parametrize("part", [0, 1])
