@@ -18,10 +18,11 @@ import orjson
 
 from cai.calls.feed import in_thread
 from cai.constitution.principles import Constitution, Principle, load_constitution
-from cai.errors import ConstitutionError, UsageError
+from cai.errors import ConstitutionError, RunError, UsageError
 from cai.folder.files import identity_hash
 from cai.folder.inputs import PAIR_BITS
 from cai.folder.rows import damage
+from cai.folder.run import find_info
 from cai.judge.belief import log_ratio, probability
 from cai.models import spec_of
 from cai.records import Contest, Label, Message, Reading, Record, Vote
@@ -251,9 +252,10 @@ def _examples(law: Constitution, wanted: str | None) -> Iterator[tuple[Contest, 
 
 def _is_trial(folder: Path) -> bool:
     try:
-        return bool(orjson.loads((folder / "run.json").read_bytes())["identity"]["command"] == "test")
-    except (OSError, ValueError, LookupError, TypeError):
+        info = find_info(folder)
+    except RunError:
         return False  # whatever it is, a run refuses what is not its own
+    return info is not None and info["identity"]["command"] == "test"
 
 
 def _lost(path: Path) -> dict[str, str]:

@@ -14,7 +14,7 @@ from cai.export.pairs import Reason
 from cai.export.standings import Standing, best_of, standings, unfit
 from cai.folder.inputs import PAIR_BITS
 from cai.folder.rows import lines_in_order
-from cai.folder.run import RunFolder
+from cai.folder.run import RunFolder, find_info
 from cai.records import Record
 
 MANY_FLIPS = 0.5  # of the valid votes: then the place decides more often than the reply
@@ -137,13 +137,13 @@ class BestCut(LabelCut):
 
 def _binding(run: RunFolder) -> Row:
     """The judge of the labels of a sample run."""
-    file = run.path / "labels" / "run.json"
-    try:
-        binding: Row = orjson.loads(file.read_bytes())["identity"]["binding"]
-    except FileNotFoundError:
-        raise RunError(f"{run.path} has no labels: run cai label {run.path} --out {file.parent}") from None
-    except (OSError, ValueError, LookupError, TypeError) as error:
-        raise RunError(f"{file} cannot be read ({error}); restore it, and export again") from error
+    folder = run.path / "labels"
+    info = find_info(folder)
+    if info is None:
+        raise RunError(f"{run.path} has no labels: run cai label {run.path} --out {folder}")
+    if "binding" not in info["identity"]:
+        raise RunError(f"{folder} is not a label run: move it away, and run cai label {run.path} --out {folder}")
+    binding: Row = info["identity"]["binding"]
     return binding
 
 

@@ -22,7 +22,7 @@ from cai.export.preferences import PreferenceCut
 from cai.export.revisions import RevisionCut
 from cai.folder.files import write_atomically
 from cai.folder.rows import TRAINING_FILES
-from cai.folder.run import RunFolder, reopen
+from cai.folder.run import RunFolder, read_info, reopen
 from cai.judge.calibration_report import FILE
 from cai.judge.certify import Calibration
 from cai.records import Record
@@ -177,20 +177,11 @@ def _notes(info: Mapping[str, Any], cut: Cut) -> Iterator[str]:
 
 
 def _command(folder: Path, *, best: bool) -> str:
-    """The command that made the run in a folder; "generate" if that cannot be read, so that opening it says why."""
-    try:
-        info = orjson.loads((folder / "run.json").read_bytes())
-        identity = info["identity"]
-        command = identity["command"]
-    except (FileNotFoundError, NotADirectoryError):
-        raise RunError(
-            f"{folder} is not a run folder: it has no run.json; name the --out of a cai generate or cai label"
-        ) from None
-    except (OSError, ValueError) as error:
-        raise RunError(f"{folder / 'run.json'} cannot be read ({error}); restore it, and export again") from error
-    except (LookupError, TypeError):
-        return "generate"
-    if command == "sample" and "best_of" in identity and info["stopped"] is not None:
+    """The command that made the run in a folder."""
+    info = read_info(folder, "name the --out of a cai generate or cai label")
+    identity = info["identity"]
+    command: str = identity["command"]
+    if command == "sample" and "best_of" in identity and info.get("stopped") is not None:
         raise RunError(
             f"{folder} is an unfinished best-of run of version 0.1.0, which cannot be resumed: start anew with "
             "cai sample PROMPTS --best-of N --judge SPEC --out NEW"

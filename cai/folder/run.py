@@ -65,7 +65,7 @@ class RunFolder:
     def _start_is_anew(self, force: bool) -> bool:
         """Read run.json, and tell whether to start anew; raises RunError for what may only be done with `force`."""
         try:
-            info = _read_info(self.path / "run.json")
+            info = find_info(self.path)
         except RunError:
             if not force:
                 raise
@@ -247,28 +247,42 @@ class RunFolder:
 def reopen(path: Path, command: str, rows: str) -> RunFolder:
     """Open the run that a folder holds, whatever its identity, to read its rows.
 
-    Raises RunError where the folder holds no run of this command.
+    Raises RunError if the folder holds no run of this command.
     """
-    info = _read_info(path / "run.json")
-    if info is None:
-        raise RunError(f"{path} is not a run folder: it has no run.json; name the --out of a cai {command}")
-    identity = info["identity"]
-    if identity.get("command") != command:
-        raise RunError(f"{path} is a run of cai {identity.get('command')}, not of cai {command}")
+    identity = read_info(path, f"name the --out of a cai {command}")["identity"]
+    if identity["command"] != command:
+        raise RunError(f"{path} is a run of cai {identity['command']}, not of cai {command}")
     return RunFolder(path, identity, rows)
 
 
-def _read_info(file: Path) -> dict[str, Any] | None:
-    """The content of a run.json; None where there is none."""
+def read_info(folder: Path, advice: str) -> dict[str, Any]:
+    """The content of a run's run.json; like `find_info`, but RunError with `advice` for a folder without one."""
+    info = find_info(folder)
+    if info is None:
+        raise RunError(f"{folder} is not a run folder: it has no run.json; {advice}")
+    return info
+
+
+def find_info(folder: Path) -> dict[str, Any] | None:
+    """The content of a folder's run.json; None if there is none.
+
+    Raises RunError if it cannot be read, does not say which run it is of, or was written by a newer version.
+    """
+    file = folder / "run.json"
     try:
         info = orjson.loads(file.read_bytes())
     except (FileNotFoundError, NotADirectoryError):
         return None
     except (OSError, orjson.JSONDecodeError) as error:
         raise RunError(f"{file} cannot be read ({error}); restore it, or use --force to start anew") from error
-    made = info.get("format", FORMAT) if isinstance(info, dict) else None
-    if isinstance(made, int) and made > FORMAT:
-        raise RunError(f"{file} was made by a newer cai (format {made}, this one reads {FORMAT}): upgrade cai-toolkit")
-    if made != FORMAT or not isinstance(info.get("identity"), dict):
+    identity = None
+    if isinstance(info, dict):
+        version = info.get("format", FORMAT)
+        if isinstance(version, int) and version > FORMAT:
+            newer = f"a newer cai (format {version}, this one reads {FORMAT})"
+            raise RunError(f"{file} was made by {newer}: upgrade cai-toolkit")
+        if version == FORMAT:
+            identity = info.get("identity")
+    if not isinstance(identity, dict) or not isinstance(identity.get("command"), str):
         raise RunError(f"{file} is damaged (it names no run); restore it, or use --force to start anew")
     return dict(info)

@@ -13,6 +13,7 @@ from pydantic import ValidationError
 
 from cai.errors import InputError, RunError
 from cai.folder.files import differences
+from cai.folder.run import find_info
 from cai.judge.belief import probability
 from cai.judge.calibration_report import FILE, TRIVIAL, Baseline, CalibrationReport
 from cai.judge.certify import COLDEST, DELTA, HOTTEST, TARGETS, Binding, Calibration, certify_all, fit_temperature
@@ -87,13 +88,13 @@ def binding_problems(calibration: Calibration, binding: Mapping[str, Any]) -> li
 
 def _binding_of(labels: Path) -> Binding | None:
     """Whose labels the run.json beside them says they are; None if there is no such file."""
-    file = labels.with_name("run.json")
-    try:
-        return Binding.model_validate(orjson.loads(file.read_bytes())["identity"]["binding"])
-    except FileNotFoundError:
+    info = find_info(labels.parent)
+    if info is None:
         return None
-    except (OSError, ValueError, LookupError, TypeError) as error:
-        raise RunError(f"{file} cannot be read as that of a label run ({type(error).__name__}); restore it") from error
+    try:
+        return Binding.model_validate(info["identity"].get("binding"))
+    except ValidationError:
+        raise RunError(f"{labels.with_name('run.json')} is not that of a label run: it names no judge") from None
 
 
 def _report(

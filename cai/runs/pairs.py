@@ -19,6 +19,7 @@ from cai.errors import RunError, SourceError, UsageError
 from cai.folder.files import identity_hash
 from cai.folder.inputs import PAIR_BITS
 from cai.folder.rows import damage, lines_in_order
+from cai.folder.run import read_info
 from cai.records import (
     DROP_REASONS,
     BadPrompt,
@@ -80,20 +81,14 @@ def run_info(source: Source) -> dict[str, Any] | None:
 
 
 def _info(folder: Path) -> dict[str, Any]:
-    path = folder / "run.json"
-    try:
-        info = orjson.loads(path.read_bytes())
-        command = info["identity"]["command"]
-    except FileNotFoundError:
-        raise RunError(f"{folder} is not a run folder: it has no run.json; name a run, or a file of pairs") from None
-    except (OSError, ValueError, LookupError, TypeError) as error:
-        raise RunError(f"{path} cannot be read ({error})") from error
+    info = read_info(folder, "name a run, or a file of pairs")
+    command = info["identity"]["command"]
     if command not in ROWS:
         hint = "it holds no replies"
         if command == "label":
             hint = "its rows are labelled already: cai export cuts them"
         raise RunError(f"{folder} is a run of cai {command}: {hint}")
-    return dict(info)
+    return info
 
 
 def check_pairing(source: Source, pairing: str) -> None:

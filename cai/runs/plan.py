@@ -9,11 +9,9 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-import orjson
-
-from cai.errors import RunError
 from cai.folder.inputs import digest_of, names_of
 from cai.folder.rows import RETRIED
+from cai.folder.run import find_info
 from cai.folder.store import Store
 from cai.models import provider_of, spec_of
 from cai.records import BadPrompt, Contest, Item, Prompt, Record, Request
@@ -126,13 +124,10 @@ def _counted(request: Request, length: int, *, likely: bool, times: int) -> Coun
 
 def _settled(run: Run[Any]) -> set[int]:
     """Places in the input that an earlier session of the same run has finished."""
-    try:
-        identity = orjson.loads((run.out / "run.json").read_bytes()).get("identity")
-    except (FileNotFoundError, NotADirectoryError):
+    info = find_info(run.out)
+    if info is None or info["identity"] != run.identity:
         return set()
-    except (OSError, ValueError, AttributeError) as error:
-        raise RunError(f"{run.out / 'run.json'} cannot be read ({error}); name another --out") from error
-    if identity != run.identity or run.settings.force or not (run.out / "calls.sqlite").exists():
+    if run.settings.force or not (run.out / "calls.sqlite").exists():
         return set()
     store = Store(run.out, read_only=True)
     try:

@@ -517,7 +517,7 @@ def test_what_an_export_left_behind_is_swept_away(run: Path) -> None:
 
 def test_settings_that_cannot_be_read_are_told_without_options_that_an_export_does_not_have(run: Path) -> None:
     (run / "run.json").write_text("{")
-    with pytest.raises(RunError, match=r"run.json cannot be read \(.*\); restore it, and export again"):
+    with pytest.raises(RunError, match=r"run.json cannot be read \(.*\); restore it, or use --force to start anew"):
         export_run(run)
 
 

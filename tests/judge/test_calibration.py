@@ -381,11 +381,11 @@ def test_labels_away_from_their_run_are_bound_to_nothing(tmp_path: Path) -> None
     assert calibrate_judge(path).calibration.binding is None
 
 
-@pytest.mark.parametrize("content", ["{", "[]", '{"identity": {}}', '{"identity": {"binding": {"judge": "x"}}}'])
+@pytest.mark.parametrize("content", ["{", "[]", '{"identity": {"command": "generate"}}'])
 def test_a_run_that_does_not_say_whose_labels_it_holds_is_an_error(tmp_path: Path, content: str) -> None:
     run = label_run(tmp_path / "run", labels(30))
     (run / "run.json").write_text(content)
-    with pytest.raises(RunError, match="cannot be read as that of a label run"):
+    with pytest.raises(RunError, match=r"run\.json (is not that of a label run|is damaged|cannot be read)"):
         calibrate_judge(run)
 
 

@@ -313,8 +313,8 @@ def test_rows_from_python_are_the_same_pairs_as_those_of_their_run(tmp_path: Pat
     [
         (None, "is not a run folder: it has no run.json; name a run, or a file of pairs"),
         ("{", "cannot be read"),
-        ("[]", "cannot be read"),
-        ('{"identity": {}}', "cannot be read"),
+        ("[]", "is damaged"),
+        ('{"identity": {}}', "is damaged"),
         ('{"identity": {"command": "label"}}', "is a run of cai label: its rows are labelled already: cai export cuts"),
         ('{"identity": {"command": "train"}}', "is a run of cai train: it holds no replies"),
         ('{"identity": {"command": "sample"}}', "has no candidates.jsonl: the run has not begun"),

@@ -12,6 +12,7 @@ from typing import Any, Literal
 import orjson
 
 from cai.errors import InputError, RunError, UsageError
+from cai.folder.run import read_info
 from cai.sources.files import existing, path_of
 from cai.texts.hygiene import LEARNED
 from cai.texts.refusals import MANY_REFUSALS, READ_FOR_REFUSALS
@@ -151,13 +152,8 @@ def trains(key: str, share: float) -> bool:
 
 def training_file_of(folder: Path, method: str) -> tuple[Path, str, list[str]]:
     """The file of a run folder, the run's command, and what is to know of it."""
-    try:
-        info = orjson.loads((folder / "run.json").read_bytes())
-        command = info["identity"]["command"]
-    except FileNotFoundError:
-        raise RunError(f"{folder} is not a run folder: it has no run.json; name a run, or one file of rows") from None
-    except (OSError, ValueError, LookupError, TypeError):
-        raise RunError(f"{folder / 'run.json'} is damaged: run the run's command again to have it written") from None
+    info = read_info(folder, "name a run, or one file of rows")
+    command = info["identity"]["command"]
     path = folder / METHODS[method].file
     if command not in METHODS[method].runs or (command == "sample" and not path.exists()):
         what = "its replies are not judged" if command == "generate" else "it has replies without labels"

@@ -14,6 +14,7 @@ import orjson
 
 from cai.export.pairs import Filters
 from cai.folder.files import identity_hash
+from cai.folder.run import read_info
 from cai.judge.calibration_report import FILE
 from cai.judge.certify import Calibration
 from cai.texts.markdown import code, without_path
@@ -32,7 +33,7 @@ def provenance(folder: Path) -> dict[str, Any]:
     `calibration` is of the judge's labels, and None if nobody compared them with people's; `min_confidence` is what the
     labels had to reach.
     """
-    info = orjson.loads((folder / "run.json").read_bytes())
+    info = read_info(folder, "name a run")
     identity = info["identity"]
     binding = identity.get("binding") or identity.get("best_of") or {}
     facts: dict[str, Any] = {"run": identity_hash(identity)}
