@@ -237,7 +237,7 @@ class Drop(Record):
     id: str | None  # None: the input record had no readable prompt
     position: int
     stage: str  # source, assistant, critic, reviser, export, …
-    reason: DropReason
+    reason: str  # a `DropReason`, or the name of a fault in `texts.hygiene.FAULTS`
     detail: str
     line: int | None = None
     prompt: tuple[Message, ...] | None = None
