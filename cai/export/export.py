@@ -12,12 +12,12 @@ from typing import Any
 import orjson
 
 from cai.errors import RunError
-from cai.export import best as old
 from cai.export.best_replies import BestCut, BestSummary
 from cai.export.card import dataset_card
 from cai.export.cut import Cut, Judged
 from cai.export.hub import Hub
 from cai.export.options import DEFAULTS, ExportOptions, check_options, options_of, read_options
+from cai.export.picked import PickedCut
 from cai.export.preferences import PreferenceCut
 from cai.export.revisions import RevisionCut
 from cai.folder.files import write_atomically
@@ -28,7 +28,7 @@ from cai.judge.certify import Calibration
 from cai.records import Record
 
 ROWS_FILES = {"generate": "revisions.jsonl", "label": "labels.jsonl", "sample": "candidates.jsonl"}  # by command
-CUTS: dict[str, type[Cut]] = {"generate": RevisionCut, "label": PreferenceCut, "sample": old.BestCut}  # by command
+CUTS: dict[str, type[Cut]] = {"generate": RevisionCut, "label": PreferenceCut, "sample": PickedCut}  # by command
 THRESHOLDS = {"min_confidence", "agreement", "calibration"}  # only one of them decides
 Row = dict[str, Any]
 
@@ -42,7 +42,7 @@ class ExportSummary(Record):
     dropped: dict[str, int]  # lines of dropped.jsonl by reason: the run's own and the export's
     left_out: dict[str, dict[str, int]]  # the export's by stage and reason
     pairs: int | None = None  # kept, of a label run
-    best: BestSummary | old.BestSummary | None = None  # of best replies
+    best: BestSummary | None = None  # of best replies
     invalid_rate: float | None = None  # share of the votes that could not be read
     flip_rate: float | None = None  # of the others, the share that prefers the same place in both orders
     mean_bias: float | None = None  # of the others, in nats towards the first reply
@@ -151,7 +151,7 @@ def _summary(run: RunFolder, cut: Cut) -> ExportSummary:
         dropped=dict(dropped),
         left_out=left_out,
         pairs=cut.kept["pairs"] if isinstance(cut, PreferenceCut) else None,
-        best=cut.summary() if isinstance(cut, BestCut | old.BestCut) else None,
+        best=cut.summary() if isinstance(cut, BestCut) else None,
         invalid_rate=judged.invalid_rate,
         flip_rate=judged.flip_rate,
         mean_bias=judged.mean_bias,

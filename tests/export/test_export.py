@@ -24,8 +24,7 @@ from pages import front_matter
 from stored_runs import IDENTITY, ask, lost, make_run, revision
 
 from cai.errors import RunError, UsageError
-from cai.export import best as picked
-from cai.export import preferences
+from cai.export import picked, preferences
 from cai.export.best_replies import FILES as BEST_FILES
 from cai.export.card import dataset_card
 from cai.export.cut import Facts
