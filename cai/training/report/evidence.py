@@ -31,7 +31,7 @@ REFERENCE = "ref"  # the adapter in which TRL keeps a copy of one that is traine
 LENGTH = 2.0
 
 LOSS, MARGINS = "loss.png", "margins.png"
-# Share of the steps that a curve is the mean over, where it has more than FEW: a batch of a few rows is noise.
+# Share of the steps that a curve is the mean over, if it has more than FEW: a batch of a few rows is noise.
 SMOOTHED, FEW = 0.05, 40
 
 When = Literal["before", "after"]
@@ -130,8 +130,8 @@ def _replies(model: Any, tokenizer: Any, prompts: list[list[int]], most_tokens: 
         max_new_tokens=most_tokens, do_sample=False, temperature=1.0, top_p=1.0, top_k=50, repetition_penalty=1.0,
         eos_token_id=ends, pad_token_id=pad, use_cache=True,
     )  # fmt: skip
-    made = model.generate(input_ids=ids, attention_mask=mask, generation_config=how)
-    for row in made[:, width:].tolist():
+    tokens = model.generate(input_ids=ids, attention_mask=mask, generation_config=how)
+    for row in tokens[:, width:].tolist():
         end = next((place for place, token in enumerate(row) if token in ends), len(row))
         yield tokenizer.decode(row[:end], skip_special_tokens=True, clean_up_tokenization_spaces=False)
 
@@ -152,7 +152,7 @@ def _ids(tokenizer: Any, prompt: Turns | str) -> list[int]:
 
 @contextmanager
 def untrained(model: Any) -> Iterator[Any]:
-    """A model with a LoRA adapter as it was before the training: with the adapter `ref` where it has one, else without.
+    """A model with a LoRA adapter as it was before the training: with the adapter `ref` if it has one, else without.
 
     Of a model that is trained in full nothing is left of what was before: take its samples first.
     """
@@ -184,12 +184,12 @@ def length_note(rows: Sequence[Sample]) -> str | None:
 
 
 def write_samples(folder: Path, rows: Iterable[Sample]) -> None:
-    """Write samples.jsonl at once; raises RunError where it cannot be written."""
+    """Write samples.jsonl at once; raises RunError if it cannot be written."""
     write_atomically(folder / FILE, b"".join(orjson.dumps(row.model_dump()) + b"\n" for row in rows))
 
 
 def read_samples(folder: Path) -> list[Sample]:
-    """What `write_samples` wrote; nothing where it wrote nothing."""
+    """What `write_samples` wrote, if anything."""
     path = folder / FILE
     return [Sample.model_validate_json(line) for line in path.read_bytes().splitlines()] if path.exists() else []
 
@@ -216,13 +216,13 @@ ACCURACIES = (
 def write_plots(folder: Path, lines: Lines) -> list[str]:
     """Draw into the folder what the lines of its metrics.jsonl hold; returns the names of the images.
 
-    Raises MissingExtra without matplotlib, RunError where the folder cannot be written.
+    Raises MissingExtra without matplotlib, RunError if the folder cannot be written.
     """
     drawn = {LOSS: loss_figure(lines), MARGINS: margins_figure(lines)}
-    made = {name: png_of(figure) for name, figure in drawn.items() if figure is not None}
-    for name, image in made.items():
+    images = {name: png_of(figure) for name, figure in drawn.items() if figure is not None}
+    for name, image in images.items():
         write_atomically(folder / name, image)
-    return list(made)
+    return list(images)
 
 
 def loss_figure(lines: Lines) -> Any:
@@ -261,12 +261,12 @@ def _known(lines: Lines, curve: _Curve) -> bool:
 
 
 def _points(lines: Lines, metric: str) -> list[tuple[int, float]]:
-    """Steps and values of a metric, where it is a number: JSON has null for one that is none."""
+    """Steps and values of a metric that is a number; JSON has null for one that is not."""
     return [(line["step"], line[metric]) for line in lines if line.get(metric) is not None]
 
 
 def _draw(axes: Any, lines: Lines, curves: Sequence[_Curve]) -> None:
-    """Each curve as it was measured; where steps are many that is thin, and the mean over the last ones is drawn."""
+    """Each curve as it was measured; of many steps that is thin, and the mean over the last ones is drawn."""
     for metric, label, colour, mark in curves:
         points, held = _points(lines, metric), _points(lines, f"eval_{metric}")
         window = max(1, round(SMOOTHED * len(points))) if len(points) > FEW else 1

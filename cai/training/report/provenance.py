@@ -1,7 +1,4 @@
-"""Where the rows of a training come from: the facts of their run, as training.json keeps them, and those in words.
-
-Knows run.json, calibration files and what training.json says of data; nothing of rows, models or trainers.
-"""
+"""Where the rows of a training come from: the facts of their run, as training.json keeps them, and those in words."""
 
 from __future__ import annotations
 
@@ -42,24 +39,27 @@ def provenance(folder: Path) -> dict[str, Any]:
     facts |= {name: info.get(name) for name in ("rows", "dropped", "stopped", "versions")}
     if identity["command"] == "label":
         export = info.get("export") or {}
-        calibration = _calibration(folder, export.get("calibration"), info.get("calibration"))
+        calibration = _calibration(folder, export, info.get("calibration"))
         facts["calibration"] = calibration
         facts["min_confidence"] = _least(export, calibration)
         facts["agreement"] = export.get("agreement")
     return facts
 
 
-def _calibration(run: Path, given: Any, origin: Mapping[str, Any] | None) -> dict[str, Any] | None:
+def _calibration(run: Path, export: Facts, origin: Facts | None) -> dict[str, Any] | None:
     """The calibration that the rows were cut with, and the sha256 of its file.
 
     Of a file that changed or is gone since then nothing but the sha256 is known.
     """
-    if given is None:
+    calibration = export.get("calibration")
+    if calibration is None:
         return None
     known = {"sha256": None if origin is None else origin["sha256"]}
-    if isinstance(given, Mapping):
-        return known | {"content": dict(given)}
-    path = Path(given) / FILE if Path(given).is_dir() else Path(given)
+    if isinstance(calibration, Mapping):
+        return known | {"content": dict(calibration)}
+    path = Path(calibration)
+    if path.is_dir():
+        path = path / FILE
     for place in (path, run / FILE):
         if place.is_file():
             content = place.read_bytes()
@@ -68,16 +68,17 @@ def _calibration(run: Path, given: Any, origin: Mapping[str, Any] | None) -> dic
     return known | {"content": None}
 
 
-def _least(export: Mapping[str, Any], made: Mapping[str, Any] | None) -> float | None:
+def _least(export: Facts, calibration: Facts | None) -> float | None:
     """The confidence that a label had to reach, on the scale of the calibration; None: not known."""
     if export.get("min_confidence") is not None:
         return float(export["min_confidence"])
-    if export.get("agreement") is None:
+    agreement = export.get("agreement")
+    if agreement is None:
         return Filters().min_confidence
-    if made is None or made["content"] is None:
+    if calibration is None or calibration["content"] is None:
         return None
-    at = Calibration.model_validate(made["content"]).thresholds[str(export["agreement"])]
-    return None if at is None else at.calibrated
+    threshold = Calibration.model_validate(calibration["content"]).thresholds[str(agreement)]
+    return None if threshold is None else threshold.calibrated
 
 
 # In words
@@ -86,38 +87,42 @@ def _least(export: Mapping[str, Any], made: Mapping[str, Any] | None) -> float |
 def run_in_words(run: Facts) -> Iterator[tuple[str, ...]]:
     """What run.json says of the rows, a name and a text in Markdown each."""
     yield "run", f"cai {run['command']}, {code(run['run'])}, seed {run['seed']}"
-    if (law := run.get("constitution")) is not None:
-        yield "constitution", f"{code(law['name'])} {code(law['version'])}, hash {code(law['hash'])}"
+    constitution = run.get("constitution")
+    if constitution is not None:
+        name, version, digest = (code(constitution[key]) for key in ("name", "version", "hash"))
+        yield "constitution", f"{name} {version}, hash {digest}"
     if run.get("templates") is not None:
         yield "templates", f"hash {code(run['templates'])}"
     models = run.get("models", {})
-    named = models.items() if isinstance(models, Mapping) else (("assistant", spec) for spec in models)
-    for role, spec in named:
-        yield role, code(without_path(spec))
-    counts = ", ".join(f"{code(reason)} {count:,}" for reason, count in run["dropped"].items())
-    yield "of the run", f"{run['rows']:,} finished, {f'dropped {counts}' if counts else 'none dropped'}"
+    if not isinstance(models, Mapping):
+        yield from (("assistant", code(without_path(spec))) for spec in models)
+    else:
+        yield from ((role, code(without_path(spec))) for role, spec in models.items())
+    dropped = ", ".join(f"{code(reason)} {count:,}" for reason, count in run["dropped"].items())
+    finished = f"{run['rows']:,} finished"
+    yield "of the run", f"{finished}, dropped {dropped}" if dropped else f"{finished}, none dropped"
     if run["stopped"] is not None:
         yield "unfinished", code(run["stopped"])
     if "judge" in run:
-        asked = f", {run['principles']} principles a pair" if run["protocol"] != "reward" else ""
-        yield "judge", f"{code(without_path(run['judge']))}, protocol {code(run['protocol'])}{asked}"
-        yield "calibration", _trust(run)
+        judge = f"{code(without_path(run['judge']))}, protocol {code(run['protocol'])}"
+        yield "judge", judge if run["protocol"] == "reward" else f"{judge}, {run['principles']} principles a pair"
+        yield "calibration", _trust(run.get("calibration"), run.get("agreement"))
     elif run["command"] == "generate":
         yield "judge", "none: nobody judged these replies; that a revision is better than the reply is assumed"
     if run.get("min_confidence") is not None:
         yield "confidence", f"{run['min_confidence']:.4g} or more"
 
 
-def _trust(run: Facts) -> str:
-    made = run.get("calibration")
-    if made is None:
+def _trust(calibration: Facts | None, agreement: Any) -> str:
+    if calibration is None:
         return "uncalibrated: nobody compared these labels with people's"
-    content = made["content"]
+    content = calibration["content"]
     if content is None:
-        return f"a file of sha256 {code(made['sha256'])}, which is not there any more"
-    told = f"temperature {content['temperature']:.3g}, fitted on {content['n']:,} pairs with human labels"
-    at = content["thresholds"].get(str(run["agreement"]))
-    if at is None:
-        return f"{told}; no agreement with people is promised"
-    certified = f"agreement with people of at least {at['target']:.0%}, certified on {at['n']:,} of these pairs"
-    return f"{told}; {certified}; {one_line(content['promise'])}"
+        return f"a file of sha256 {code(calibration['sha256'])}, which is not there any more"
+    fitted = f"temperature {content['temperature']:.3g}, fitted on {content['n']:,} pairs with human labels"
+    threshold = content["thresholds"].get(str(agreement))
+    if threshold is None:
+        return f"{fitted}; no agreement with people is promised"
+    share, pairs = threshold["target"], threshold["n"]
+    certified = f"agreement with people of at least {share:.0%}, certified on {pairs:,} of these pairs"
+    return f"{fitted}; {certified}; {one_line(content['promise'])}"

@@ -123,14 +123,14 @@ def pair_accuracy(lines: Iterable[Mapping[str, Any]]) -> PairAccuracy | None:
 
 
 def wins(gaps: Sequence[float]) -> Wins:
-    """How often a gap is above 0, where one of exactly 0 is a half; raises ZeroDivisionError without gaps."""
+    """How often a gap is above 0, a gap of exactly 0 counting half; raises ZeroDivisionError without gaps."""
     won = math.fsum(map(_credit, gaps))
     ties = sum(gap == 0 for gap in gaps)
     return Wins(n=len(gaps), won=won, ties=ties, share=won / len(gaps), interval=wilson(won, len(gaps)))
 
 
 def sign_test(gained: int, lost: int) -> float:
-    """How likely so uneven a split is by chance alone, both sides: McNemar's test, exact (1 where nothing turned)."""
+    """How likely so uneven a split is by chance alone, both sides: McNemar's test, exact (1 if nothing turned)."""
     n, fewer = gained + lost, min(gained, lost)
     tail = math.fsum(
         math.exp(math.lgamma(n + 1) - math.lgamma(k + 1) - math.lgamma(n - k + 1) - n * math.log(2))

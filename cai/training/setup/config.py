@@ -1,6 +1,6 @@
-"""The configuration of a training: from a YAML file and flags; every value keeps where it came from.
+"""The configuration of a training, from a YAML file and flags; every value keeps its origin.
 
-Knows keys and their ranges; what is left open, `cai.training.setup.plan` settles. Knows nothing of machines.
+What it leaves open, `cai.training.setup.plan` settles.
 """
 
 from __future__ import annotations
@@ -84,56 +84,62 @@ class TrainConfig(Record):
     """What a training config file may hold; None stands for what is resolved from data and hardware."""
 
     full: bool = Field(False, strict=True, description="Train all weights, not a LoRA adapter.")
-    lora: Lora = Field(Lora.model_validate({}), description="The adapter, where `full` is not set.")
+    lora: Lora = Field(Lora.model_validate({}), description="The adapter, unless `full` is set.")
     chat_template: str | None = Field(None, description="A Jinja file, for a model that has no chat template.")
     split: Annotated[Number, Field(gt=0, le=1)] | None = Field(
-        None, description="Share of the prompts that train, where no eval file lies beside the data (0.95)."
+        None, description="Share of the prompts that train, if no eval file lies beside the data (0.95)."
     )
     epochs: Annotated[Positive, Field(le=10_000)] = Field(1.0, description="How often each row is seen.")
-    learning_rate: Positive | None = Field(None, description="Its highest value; by method, and by `full`.")
-    schedule: Literal["cosine", "linear", "constant"] = Field("cosine", description="How it falls after the warm-up.")
-    warmup: Annotated[Number, Field(ge=0, lt=1)] = Field(0.03, description="Share of the steps in which it rises.")
-    batch_size: Count = Field(16, description="Rows in one step of the optimiser, over all devices.")
-    rows_at_once: Count | None = Field(None, description="Rows in one forward pass of a device; from its memory.")
-    max_length: Annotated[int, Field(strict=True, ge=8)] | None = Field(
-        None, description="Tokens of a row; the rest is cut. From the data: holds 99 % of the rows whole, up to a cap."
+    learning_rate: Positive | None = Field(None, description="Highest learning rate (by method, and by `full`).")
+    schedule: Literal["cosine", "linear", "constant"] = Field(
+        "cosine", description="How the learning rate falls after the warm-up."
     )
-    dtype: Literal["bfloat16", "float32"] | None = Field(None, description="Of the arithmetic; from the hardware.")
+    warmup: Annotated[Number, Field(ge=0, lt=1)] = Field(
+        0.03, description="Share of the steps in which the learning rate rises."
+    )
+    batch_size: Count = Field(16, description="Rows in one step of the optimiser, over all devices.")
+    rows_at_once: Count | None = Field(None, description="Rows in one forward pass of a device (from its memory).")
+    max_length: Annotated[int, Field(strict=True, ge=8)] | None = Field(
+        None, description="Tokens of a row; the rest is truncated (holds 99 % of the rows whole, up to a cap)."
+    )
+    dtype: Literal["bfloat16", "float32"] | None = Field(
+        None, description="Precision of the arithmetic (from the hardware)."
+    )
     attention: Literal["sdpa", "eager", "flash_attention_2", "flash_attention_3"] | None = Field(
-        None, description="The kernel; from the hardware."
+        None, description="Attention kernel (from the hardware)."
     )
     gradient_checkpointing: bool | None = Field(
-        None, strict=True, description="Compute activations twice to save memory; where they would not fit otherwise."
+        None, strict=True, description="Compute activations twice to save memory (if they would not fit otherwise)."
     )
     packing: Literal["none", "padding_free", "packed"] | None = Field(
         None,
         description="Rows side by side without padding (padding_free), or several in one sequence (packed: a step then "
         "sees more rows). Both need flash attention.",
     )
-    save_every: Count | None = Field(None, description="Steps between checkpoints; a tenth of the run.")
+    save_every: Count | None = Field(None, description="Steps between checkpoints (a tenth of the run).")
     eval_every: Count | None = Field(
-        None, description="Steps between evaluations; a tenth of the run, or more where many rows are held back."
+        None, description="Steps between evaluations (a tenth of the run, or more if many rows are held out)."
     )
     loss: str | None = Field(
         None,
         description="dpo: cdpo and gap_scaled read p_chosen of every pair, TRL's sigmoid, robust, ipo and others do "
-        "not (cdpo where all pairs have it, else sigmoid). kto: kto or apo_zero_unpaired. reward: soft, margin or hard "
-        "labels (soft where all pairs have p_chosen, else hard).",
+        "not (cdpo if all pairs have it, else sigmoid). kto: kto or apo_zero_unpaired. reward: soft, margin or hard "
+        "labels (soft if all pairs have p_chosen, else hard).",
     )
-    beta: Positive | None = Field(None, description="dpo, kto: how near the reference the model stays (0.1).")
+    beta: Positive | None = Field(None, description="dpo, kto: how close to the reference the model stays (0.1).")
     nll: Annotated[Number, Field(ge=0)] | None = Field(
         None,
         description="dpo: weight of the chosen replies' NLL beside the loss, against its known collapse (0.2; 0 for "
         "losses that hold the chosen reply by themselves).",
     )
     reference: Literal["once", "each_step"] | None = Field(
-        None, description="dpo, kto: when the reference's log-probabilities are computed; once where that is cheaper."
+        None, description="dpo, kto: when to compute the reference's log-probabilities (once if that is cheaper)."
     )
     samples: Annotated[int, Field(strict=True, ge=0, le=64)] = Field(
-        8, description="Held-out prompts that the model answers before and after; sft, dpo and kto."
+        8, description="Held-out prompts that the model answers before and after (not for reward)."
     )
     seed: Annotated[int, Field(strict=True, ge=0, lt=2**32)] = Field(
-        0, description="Of the order of rows and of the adapter."
+        0, description="Seed of the order of rows and of the adapter."
     )
     trl: dict[str, Any] = Field(default_factory=dict, description="Any other argument of TRL's trainer, by its name.")
 

@@ -142,7 +142,7 @@ def need_probabilities(dataset: Any, who: str) -> None:
     for number, row in enumerate(dataset.select_columns([name for name in (P, "id") if name in dataset.column_names])):
         name = f"row {number + 1} ({row['id']})" if row.get("id") else f"row {number + 1}"
         if row[P] is None:
-            raise InputError(f"{name} has no label probability: label the rows, or choose hard labels (sigmoid)")
+            raise InputError(f"{name} has no label probability in p_chosen: label the rows, or choose hard labels")
         if not 0 <= row[P] <= 1:  # NaN compares false
             raise InputError(f"{name}: p_chosen is {row[P]!r}, and a probability is a number from 0 to 1")
 
