@@ -79,9 +79,9 @@ class GenerateRun(PromptRun[Revision]):
             calls=played.calls,
         )
 
-    def texts(self, row: Revision) -> tuple[str, str]:
-        """First reply and final text."""
-        return row.initial, row.final
+    def texts(self, row: Revision) -> tuple[str, ...]:
+        """First reply, final text and the critiques."""
+        return row.initial, row.final, *(turn.critique for turn in row.rounds)
 
     def imagined(self, item: Prompt, answer: str) -> Iterator[tuple[str, Request]]:
         """What would be asked for a prompt, by player, if every answer were `answer`."""

@@ -35,6 +35,7 @@ Row = TypeVar("Row", bound=Record)
 Seats = Mapping[Role, Model]
 INTERRUPTED = "interrupted"
 SHOWN = 600  # characters; the longest text that makes a good example to show
+REPEATED = 0.5  # share of words from which on a revision says what its critique said
 
 
 class Run(ABC, Generic[Row]):
@@ -98,8 +99,8 @@ class Run(ABC, Generic[Row]):
         """What would be asked for an item, by player, if every answer were `answer`."""
 
     @abstractmethod
-    def texts(self, row: Row) -> tuple[str, str]:
-        """Two texts of a row that show together what was done."""
+    def texts(self, row: Row) -> tuple[str, ...]:
+        """Two texts of a row that show together what was done, and what was said of the first one."""
 
     @abstractmethod
     def describe(self) -> Iterator[str]:
@@ -311,11 +312,20 @@ class Run(ABC, Generic[Row]):
         )
 
 
-def telling(before: str, after: str) -> tuple[bool, bool, float]:
-    """How well a row with these texts shows what a run does: they differ, are short, and share many words."""
+def telling(before: str, after: str, *critiques: str) -> tuple[bool, bool, bool, float]:
+    """How well a row shows what a run does: its texts differ, are short, and share many words.
+
+    And the second one does not say what a critique said, as the revisions of a small model do.
+    """
     changed = before != after
-    short = len(before) + len(after) <= 2 * SHOWN
+    short = len(before) + len(after) <= 2 * SHOWN and len(after) <= 2 * len(before)
     if not (changed and short):
-        return changed, short, 0.0
-    old, new = set(before.split()), set(after.split())
-    return changed, short, len(old & new) / len(old | new)
+        return changed, short, False, 0.0
+    fresh = all(overlap(critique, after) <= REPEATED for critique in critiques)
+    return changed, short, fresh, overlap(before, after)
+
+
+def overlap(a: str, b: str) -> float:
+    """The share of the words of two texts that stand in both."""
+    ours, theirs = set(a.split()), set(b.split())
+    return len(ours & theirs) / max(1, len(ours | theirs))

@@ -14,6 +14,7 @@ from cai.constitution.principles import Constitution, load_constitution
 from cai.errors import CaiError, UsageError
 from cai.folder.files import identity_hash
 from cai.runs.generate import GenerateRun
+from cai.runs.run import SHOWN, telling
 from cai.runs.settings import GenerateSettings
 from cai.runs.settings import make_settings as settings_of
 
@@ -305,3 +306,24 @@ def test_a_header_that_is_none_is_refused_without_showing_it(text: str) -> None:
 def test_bytes_that_are_no_text_are_told_of() -> None:
     with pytest.raises(UsageError, match="no UTF-8 text"):
         setup(system=os.fsdecode(b"\xff"))
+
+
+# The example that is shown
+
+
+REPLY, CRITIQUE, REVISION = "Mix both and stir well.", "It should warn of the fumes.", "Never mix both, the fumes kill."
+
+
+@pytest.mark.parametrize(
+    "worse",
+    [
+        (REPLY, REPLY, CRITIQUE),
+        (REPLY, REVISION + " " * 2 * SHOWN, CRITIQUE),
+        (REPLY, f"{REVISION} {REVISION}", CRITIQUE),
+        (REPLY, "It should really warn of the fumes.", CRITIQUE),
+        (REPLY, "Rain is good for plants.", CRITIQUE),
+    ],
+    ids=["unchanged", "long", "twice as long as the reply", "the critique again", "about something else"],
+)
+def test_the_example_is_a_short_revision_of_the_reply_and_not_its_critique(worse: tuple[str, str, str]) -> None:
+    assert telling(REPLY, REVISION, CRITIQUE) > telling(*worse)
