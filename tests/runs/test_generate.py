@@ -311,7 +311,7 @@ def test_bytes_that_are_no_text_are_told_of() -> None:
 # The example that is shown
 
 
-REPLY, CRITIQUE, REVISION = "Mix both and stir well.", "It should warn of the fumes.", "Never mix both, the fumes kill."
+REPLY, CRITIQUE, REVISION = "Mix both and stir well.", "It should warn of the fumes.", "Never mix both and stir: fumes kill."
 
 
 @pytest.mark.parametrize(
