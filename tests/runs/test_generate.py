@@ -311,7 +311,9 @@ def test_bytes_that_are_no_text_are_told_of() -> None:
 # The example that is shown
 
 
-REPLY, CRITIQUE, REVISION = "Mix both and stir well.", "It should warn of the fumes.", "Never mix both and stir: fumes kill."
+REPLY = "Mix both and stir well."
+CRITIQUE = "It should warn of the fumes."
+REVISION = "Never mix both and stir: fumes kill."
 
 
 @pytest.mark.parametrize(
