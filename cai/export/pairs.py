@@ -1,9 +1,8 @@
 """From labels to preference data: which pairs are kept, and which reply is chosen.
 
 Pure. A label is a row of labels.jsonl as a dict, so that 100,000 of them are cut in seconds. `CHECKS` lists why a pair
-is left out, in the order of the table in docs/judging.md; the first check that holds counts. Reading the texts takes
-longest, so it comes last and is done only for pairs that pass all other checks. Faults of form count in the chosen
-reply alone: training imitates it. A rejected reply may have any fault, as training moves away from it.
+is left out, in the order of the table in docs/judging.md; the first that holds counts. Reading the texts takes longest:
+it comes last. Faults of form count in the chosen reply alone, which training imitates; a rejected one may have any.
 """
 
 from __future__ import annotations
