@@ -23,6 +23,7 @@ SPLIT = 0.95  # share of the prompts that train, if no file holds others back
 LONGER = 0.8  # share of pairs whose chosen reply is the longer one (or the shorter one) that is worth a warning
 FEW_PAIRS = 10  # of fewer, such a share says nothing
 
+HELD_BACK = {"file": "in a file of their own", "split": "split off by prompt"}  # in words
 HeldBack = Literal["file", "split", "nothing"]
 
 
@@ -67,9 +68,11 @@ class TrainingData:
 
     def lines(self) -> Iterator[str]:
         """The data in words, for people."""
-        where = {"file": "in a file of their own", "split": "split off by prompt", "nothing": ""}[self.held_back]
-        held = f"{len(self.eval):,} to evaluate {where}".rstrip() if self.eval else "none to evaluate"
-        yield f"{self.files[0][0]}: {self.read:,} rows read, {len(self.train):,} train, {held}"
+        source, _ = self.files[0]
+        held = "none to evaluate"
+        if self.eval:
+            held = f"{len(self.eval):,} to evaluate {HELD_BACK[self.held_back]}"
+        yield f"{source}: {self.read:,} rows read, {len(self.train):,} train, {held}"
         if self.dropped:
             first = self.dropped[0]
             yield f"dropped: {_counts(self.dropped)}; the first is {first.file}:{first.line}: {first.detail}"
@@ -154,17 +157,23 @@ def training_file_of(folder: Path, method: str) -> tuple[Path, str, list[str]]:
     """The file of a run folder, the run's command, and what is to know of it."""
     info = read_info(folder, "name a run, or one file of rows")
     command = info["identity"]["command"]
-    path = folder / METHODS[method].file
-    if command not in METHODS[method].runs or (command == "sample" and not path.exists()):
-        what = "its replies are not judged" if command == "generate" else "it has replies without labels"
+    fitting = METHODS[method]
+    path = folder / fitting.file
+    if command not in fitting.runs or (command == "sample" and not path.exists()):
+        what = "it has replies without labels"
+        if command == "generate":
+            what = "its replies are not judged"
         raise UsageError(f"{folder} is a run of cai {command}: {what}; label them first: cai label {folder}")
     if not path.exists():
-        best = " --best" if command == "label" and METHODS[method].rows == "chat" else ""
-        raise RunError(f"{folder} has no {path.name} yet: cai export {folder}{best} cuts it from the finished rows")
+        words = f"cai export {folder}"
+        if command == "label" and fitting.rows == "chat":
+            words += " --best"
+        raise RunError(f"{folder} has no {path.name} yet: {words} cuts it from the finished rows")
     notes = []
-    if info.get("stopped") is not None:
-        notes.append(f"the run is unfinished ({info['stopped']}): these are the rows so far")
-    if command == "generate" and METHODS[method].rows == "pairs":
+    stopped = info.get("stopped")
+    if stopped is not None:
+        notes.append(f"the run is unfinished ({stopped}): these are the rows so far")
+    if command == "generate" and fitting.rows == "pairs":
         notes.append(f"nobody judged these pairs, that the revision is better is assumed: cai label {folder} asks")
     return path, command, notes
 
@@ -174,10 +183,11 @@ def twin_of(source: Any) -> Path | None:
     if not isinstance(source, str | Path) or str(source).startswith("hf:") or str(source) == "-":
         return None
     path = Path(source)
-    packed = ".gz" if path.name.endswith(".gz") else ""
-    plain = Path(path.name.removesuffix(packed) if packed else path.name)
-    twin = path.with_name(f"{plain.stem}.eval{plain.suffix}{packed}")
-    return twin if twin.exists() and not plain.stem.endswith(".eval") else None
+    plain = Path(path.name.removesuffix(".gz"))
+    if plain.stem.endswith(".eval"):
+        return None
+    twin = path.with_name(f"{plain.stem}.eval{path.name.removeprefix(plain.stem)}")
+    return twin if twin.exists() else None
 
 
 def check_there(source: Any) -> None:
@@ -202,7 +212,9 @@ def _count_first_replies(file: RowFile, path: Path) -> None:
 def _check(data: TrainingData) -> None:
     """Raise InputError for a dataset that nothing could be learnt from, or measured on."""
     source, train, held = data.files[0][0], data.train, data.eval
-    rows = train if data.held_back == "file" else (*train, *held)
+    rows = train
+    if data.held_back != "file":
+        rows = (*train, *held)
     if not rows:
         first = next(drop for drop in data.dropped if drop.file == source)
         raise InputError(
@@ -215,8 +227,7 @@ def _check(data: TrainingData) -> None:
     if not train:
         raise InputError(f"the split leaves none of its {len(rows):,} rows to train; raise it", source)
     if METHODS[data.method].rows == "graded" and len({row.label for row in train}) == 1:
-        what = "desirable" if train[0].label else "undesirable"
-        raise InputError(f"every reply that trains is {what}; {data.method} learns from both kinds", source)
+        raise InputError(f"every reply that trains has the label {train[0].label}; {data.method} needs both", source)
     shared = {row.key for row in train} & {row.key for row in held}
     if shared:
         example = next(row for row in held if row.key in shared)

@@ -188,9 +188,12 @@ class _Settling:
     def kernels(self) -> tuple[Dtype, str, str]:
         """dtype, attention, packing."""
         machine = self.machine
-        dtype = self.settle("dtype", "bfloat16" if machine.bfloat16 else "float32", "hardware", machine.name)
-        flash = machine.flash_attention and dtype == "bfloat16"
-        attention = self.settle("attention", "flash_attention_2" if flash else "sdpa", "hardware", machine.name)
+        fastest = "bfloat16" if machine.bfloat16 else "float32"
+        dtype = self.settle("dtype", fastest, "hardware", machine.name)
+        kernel = "sdpa"
+        if machine.flash_attention and dtype == "bfloat16":
+            kernel = "flash_attention_2"
+        attention = self.settle("attention", kernel, "hardware", machine.name)
         if "packing" not in self.method.keys:
             return dtype, attention, "none"
         aligned = attention.startswith("flash")
@@ -225,7 +228,9 @@ class _Settling:
                 f"batch_size {wanted} is not made of rows_at_once {rows} on {machine.devices} devices: "
                 f"it would be {effective}"
             )
-        why = "" if effective == wanted else f"made of {rows} rows at once on {machine.devices} devices"
+        why = ""
+        if effective != wanted:
+            why = f"made of {rows} rows at once on {machine.devices} devices"
         self.note("batch_size", effective, self.loaded.origin("batch_size"), why)
         return rows, accumulation, checkpoints
 
