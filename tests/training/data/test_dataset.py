@@ -114,6 +114,13 @@ def test_a_run_folder_finds_its_own_file(tmp_path: Path, command: str, method: A
     assert data.files[0][0].endswith(name)
 
 
+def test_a_reward_model_reads_the_pairs_of_a_label_run_and_an_old_file_of_its_own(tmp_path: Path) -> None:
+    rows = [pair(n, p_chosen=0.9, margin=2.2) for n in range(4)]
+    folder = run(tmp_path / "run", "label", {"dpo.jsonl": rows, "reward.jsonl": rows[:3]})
+    assert len(load_rows(folder, "reward", split=1).train) == 4
+    assert len(load_rows(folder / "reward.jsonl", "reward", split=1).train) == 3
+
+
 def test_the_eval_file_beside_a_file_is_what_is_evaluated_on(tmp_path: Path) -> None:
     rows = {"sft.jsonl": [chat(n) for n in range(4)], "sft.eval.jsonl": [chat(8), chat(9)]}
     data = load_rows(run(tmp_path, "generate", rows), "sft")
