@@ -109,7 +109,7 @@ class EngineJob:
 
     async def rows(self, prompts: Iterable[str]) -> Any:
         """The rows as they finish."""
-        self.run = RunFolder(self.folder, {"command": "benchmark"}, "revisions.jsonl")
+        self.run = RunFolder(self.folder, {"command": "generate"})
         self.run.store.spent()  # a real job tells in run.json what the folder has cost, before and after
         self.run.write_info()
         await self.model.start()

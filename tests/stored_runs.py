@@ -62,7 +62,7 @@ def make_run(folder: Path, items: Iterable[Revision | Drop], **info: Any) -> Pat
     """A run folder in which `items` finished in this order; called again, it goes on there."""
 
     async def fill() -> None:
-        run = RunFolder(folder, IDENTITY, "revisions.jsonl")
+        run = RunFolder(folder, IDENTITY)
         for item in items:
             if isinstance(item, Drop):
                 await run.drop(item)

@@ -17,6 +17,7 @@ from cai.errors import SourceError, UsageError
 from cai.evaluation.audit_report import MEASURES, OF_REPLIES, Audit, ReplyAudit
 from cai.export.cut import Table
 from cai.folder.files import unwritable
+from cai.folder.rows import KINDS
 from cai.sources.conversations import BadRecord, prompt_in
 from cai.sources.files import read_records
 from cai.sources.replies import PAIRS, RANKED, Case, read_case, written
@@ -27,7 +28,8 @@ from cai.texts.wording import nearest
 
 PHRASE_SHARE = 0.05  # of a role's replies, from which on a phrase is listed
 SHOWN = 5  # bad rows and phrases that are listed
-FOLDER_FILES = ("dpo", "sft", "kto", "candidates", "revisions", "labels")  # of a run; the first with rows is audited
+# Files of a run; the first with rows is audited.
+FOLDER_FILES = ("dpo.jsonl", "sft.jsonl", "kto.jsonl", *dict.fromkeys(kind.rows_file for kind in KINDS.values()))
 
 
 def audit(
@@ -117,12 +119,11 @@ def _prompt_of(record: Any, prompt_field: str | None) -> str | None:
 def _in_folder(folder: Path) -> tuple[Path, Path | None]:
     """The file of a run folder to audit, and its eval file, if it has one with rows."""
     for name in FOLDER_FILES:
-        path = folder / f"{name}.jsonl"
+        path = folder / name
         if _has_rows(path):
-            twin = folder / f"{name}.eval.jsonl"
+            twin = path.with_suffix(".eval.jsonl")
             return path, twin if _has_rows(twin) else None
-    names = ", ".join(f"{name}.jsonl" for name in FOLDER_FILES)
-    raise SourceError(f"is a folder without rows; a run folder has one of {names}", folder)
+    raise SourceError(f"is a folder without rows; a run folder has one of {', '.join(FOLDER_FILES)}", folder)
 
 
 def _has_rows(path: Path) -> bool:

@@ -107,7 +107,7 @@ def export_run(folder: str | Path, *, push: str | None = None, private: bool = T
     command = _command(path, best=chosen.best)
     check_options(chosen, command)
     hub = None if push is None else Hub(push, private)
-    with closing(reopen(path, command, CUTS[command].rows_file)) as run:
+    with closing(reopen(path, command)) as run:
         summary = cut_run(run, chosen, load_from=push or ".")
         if hub is None:
             return summary

@@ -7,7 +7,7 @@ import hashlib
 import json
 import os
 import traceback
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -17,6 +17,7 @@ import orjson
 
 from cai.errors import CaiError, RunError
 
+LOCK = ".lock"
 AGAIN = "free some space there or change its permissions, and run the same command again"
 
 
@@ -67,6 +68,16 @@ def take_lock(path: Path) -> IO[bytes]:
     return file
 
 
+def lock_folder(path: Path, check: Callable[[], object]) -> IO[bytes]:
+    """Create a folder if need be, and take its lock; a folder that `check` refuses gets no lock file."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        check()
+        return take_lock(path / LOCK)
+    except OSError as error:
+        raise unwritable(path, error, "choose another --out") from error
+
+
 def identity_hash(identity: Mapping[str, Any]) -> str:
     """8 hex digits over everything that decides which rows a run makes."""
     return hashlib.sha256(orjson.dumps(identity, option=orjson.OPT_SORT_KEYS)).hexdigest()[:8]
@@ -74,14 +85,14 @@ def identity_hash(identity: Mapping[str, Any]) -> str:
 
 def differences(kept: Mapping[str, Any], asked: Mapping[str, Any], prefix: str = "") -> list[str]:
     """What two identities disagree on, one short text each."""
-    found = []
+    texts = []
     for key in sorted({*kept, *asked}):
         a, b = kept.get(key), asked.get(key)
         if isinstance(a, dict) and isinstance(b, dict):
-            found += differences(a, b, f"{prefix}{key}.")
+            texts += differences(a, b, f"{prefix}{key}.")
         elif a != b:
-            found.append(f"{prefix}{key} is {a!r} there, {b!r} now")
-    return found
+            texts.append(f"{prefix}{key} is {a!r} there, {b!r} now")
+    return texts
 
 
 def package_version(name: str) -> str | None:
@@ -92,15 +103,15 @@ def package_version(name: str) -> str | None:
         return None
 
 
-def read_object(path: Path) -> dict[str, Any]:
-    """The object that a JSON file holds; CaiError where it cannot be read or holds anything else."""
+def read_object(path: Path, advice: str = "put the file back as it was") -> dict[str, Any]:
+    """The object in a JSON file; RunError with `advice` if it cannot be read or holds anything else."""
     try:
-        found = json.loads(path.read_bytes())
+        content = json.loads(path.read_bytes())
     except (OSError, ValueError, RecursionError) as error:
-        raise CaiError(f"{path} cannot be read: {error}; put the file back as it was") from None
-    if not isinstance(found, dict):
-        raise CaiError(f"{path} cannot be read: it holds no JSON object; put the file back as it was")
-    return found
+        raise RunError(f"{path} cannot be read: {error}; {advice}") from None
+    if not isinstance(content, dict):
+        raise RunError(f"{path} is damaged: it holds no JSON object; {advice}")
+    return content
 
 
 UNWRITTEN = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EIO)

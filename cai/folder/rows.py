@@ -9,6 +9,7 @@ import errno
 import os
 import sqlite3
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
@@ -19,19 +20,33 @@ from cai.errors import RunError
 from cai.records import Candidates, Drop, DropReason, Label, Record, Revision
 from cai.sources.yamlfile import first_fault
 
-ROWS: dict[str, type[Record]] = {
-    "revisions.jsonl": Revision,
-    "candidates.jsonl": Candidates,
-    "labels.jsonl": Label,
-    "dropped.jsonl": Drop,
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """What is in the folders of one kind of run."""
+
+    rows_file: str
+    row: type[Record]
+    stages: tuple[str, ...] = ()  # at which an export may leave rows out of a file
+    training: tuple[str, ...] = ()  # names of the files that an export cuts
+    pairs: bool = False  # whether its positions are those of pairs: see PAIR_BITS
+
+
+KINDS = {  # by command; a new kind of run is an entry here, a row in cai.records and a class in cai.runs
+    "generate": Kind("revisions.jsonl", Revision, stages=("sft", "dpo"), training=("sft", "dpo")),
+    "sample": Kind("candidates.jsonl", Candidates, stages=("sft",), training=("sft",)),
+    "label": Kind("labels.jsonl", Label, stages=("pairs", "kto"), training=("dpo", "kto"), pairs=True),
+    "test": Kind("labels.jsonl", Label, pairs=True),
 }
-EXPORT_STAGES = ("sft", "dpo", "pairs", "kto")  # drops of an export: the row itself is finished, it only left a file
+DROPPED = "dropped.jsonl"
+# Drops of an export: the row itself is finished, it is only not in a file.
+EXPORT_STAGES = tuple(dict.fromkeys(stage for kind in KINDS.values() for stage in kind.stages))
 RETRIED: tuple[DropReason, ...] = ("model_error",)  # drops that are tried again when the run is resumed
 TRAINING_FILES = tuple(
-    f"{name}{side}.{kind}"
-    for name in ("sft", "dpo", "kto", "reward")
+    f"{name}{side}.{form}"
+    for name in dict.fromkeys((*(name for kind in KINDS.values() for name in kind.training), "reward"))  # of 0.1.0
     for side in ("", ".eval")
-    for kind in ("jsonl", "parquet")
+    for form in ("jsonl", "parquet")
 )
 SIZES = "CREATE TABLE IF NOT EXISTS files(name TEXT PRIMARY KEY, size INTEGER NOT NULL);"
 
@@ -157,11 +172,13 @@ def lines_without(path: Path, numbers: set[int]) -> Iterator[bytes]:
 
 
 def damage(path: Path) -> RunError:
-    """The error that names the first line of a JSONL file of `ROWS` that is no such row."""
+    """The error that names the first line of a run's JSONL file that is not such a row."""
+    rows = {kind.rows_file: kind.row for kind in KINDS.values()}
+    row = rows.get(path.name, Drop)
     with open(path, "rb") as file:
         for number, line in enumerate(file, 1):
             try:
-                ROWS[path.name].model_validate_json(line)
+                row.model_validate_json(line)
             except ValidationError as error:
                 return RunError(
                     f"{path}: line {number} is damaged ({first_fault(error)}): delete that line and run the same "

@@ -1,7 +1,4 @@
-"""A run folder: one job's rows, calls and settings; whose it is, who holds it, and what is already done.
-
-Knows files, identities and counts (DESIGN §5); nothing of models, nor of what a row means.
-"""
+"""A run folder: one run's rows, calls and settings; which run it is of, and what of its input is finished."""
 
 from __future__ import annotations
 
@@ -15,14 +12,15 @@ from typing import Any
 import orjson
 
 from cai.errors import RunError
-from cai.folder.files import differences, package_version, take_lock, unwritable, write_atomically
+from cai.folder.files import differences, lock_folder, package_version, read_object, write_atomically
 from cai.folder.inputs import DONE, PAIR_BITS, digest_of, names_of
-from cai.folder.rows import EXPORT_STAGES, RETRIED, TRAINING_FILES, damage, lines_without, retried_lines
+from cai.folder.rows import DROPPED, EXPORT_STAGES, KINDS, RETRIED, TRAINING_FILES, damage, lines_without, retried_lines
 from cai.folder.store import Store
 from cai.records import DROP_REASONS, Contest, Drop, DropReason, Prompt, Record
 from cai.sources.conversations import prompt_hash
 
 FORMAT = 1
+ANEW = "restore it, or use --force to start anew"
 BESIDE = (".lock", "gold", "calibration.json")  # may lie in a folder before it holds a run
 
 
@@ -36,21 +34,19 @@ def _digest_of_row(row: Mapping[str, Any]) -> bytes:
 class RunFolder:
     """An open run folder; holds its lock until `close`.
 
-    rows: the file of finished rows, such as revisions.jsonl. force: start anew where the folder holds another run; its
-    finished calls stay, so that equal questions are not paid twice.
-    Raises RunError where the folder is in use, of another run, or not writable.
+    identity: what decides which rows come out; its `command` is the kind of run. force: start anew if the folder holds
+    another run; its finished calls stay, so that no question is paid twice.
+    Raises RunError if the folder is in use, of another run, or not writable.
     """
 
-    def __init__(self, path: Path, identity: Mapping[str, Any], rows: str, *, force: bool = False) -> None:
-        self.path, self.identity, self.rows_file = path, dict(identity), rows
+    def __init__(self, path: Path, identity: Mapping[str, Any], *, force: bool = False) -> None:
+        self.path = path
+        self.identity = dict(identity)
+        self._kind = KINDS[identity["command"]]
+        self.rows_file = self._kind.rows_file
         self._retries = False  # whether `pending` gave out a prompt that has a line in dropped.jsonl
-        try:
-            path.mkdir(parents=True, exist_ok=True)
-            self._start_is_anew(force)  # a folder that is refused gets no lock file
-            self._lock = take_lock(path / ".lock")
-        except OSError as error:
-            raise unwritable(path, error, "choose another --out") from error
-        with ExitStack() as opened:  # closed again where the folder is refused or cannot be read
+        self._lock = lock_folder(path, lambda: self._start_is_anew(force))
+        with ExitStack() as opened:  # closed again if the folder is refused or cannot be read
             opened.callback(self._lock.close)
             anew = self._start_is_anew(force)  # it may have changed before the lock was taken
             self.store = Store(path)
@@ -73,17 +69,17 @@ class RunFolder:
         self.info = info or {}
         if info is None:
             return self._has_nameless_rows(force)
-        found = differences(info["identity"], self.identity)
-        if found and not force:
+        changes = differences(info["identity"], self.identity)
+        if changes and not force:
             raise RunError(
-                f"{self.path} is another run: {'; '.join(found)}. Name another --out, or --force to start anew there"
+                f"{self.path} is another run: {'; '.join(changes)}. Name another --out, or --force to start anew there"
             )
         return force
 
     def _has_nameless_rows(self, force: bool) -> bool:
         """Whether a folder without run.json holds rows, which may be any run's."""
         inside = {item.name: item.stat().st_size for item in self.path.iterdir() if item.name not in BESIDE}
-        if inside.get(self.rows_file) or inside.get("dropped.jsonl"):
+        if inside.get(self.rows_file) or inside.get(DROPPED):
             if not force:
                 raise RunError(
                     f"{self.path} has rows but no run.json: restore it, name another --out, or --force to start anew"
@@ -97,7 +93,7 @@ class RunFolder:
 
     def _start_anew(self) -> None:
         self.store.forget_inputs()
-        for name in (self.rows_file, "dropped.jsonl"):
+        for name in (self.rows_file, DROPPED):
             self.store.rewrite(name, [])
         for name in (*TRAINING_FILES, "README.md", ".texts"):  # cut from rows that are gone
             (self.path / name).unlink(missing_ok=True)
@@ -106,9 +102,9 @@ class RunFolder:
     def _recover(self) -> None:
         """Bring rows, drops and the journal to agree after a kill."""
         store = self.store
-        if store.is_shorter(self.rows_file) or store.is_shorter("dropped.jsonl"):
+        if store.is_shorter(self.rows_file) or store.is_shorter(DROPPED):
             store.forget_inputs()  # the files are the truth: read them again from their start
-        for name in (self.rows_file, "dropped.jsonl"):
+        for name in (self.rows_file, DROPPED):
             for line in store.unseen_lines(name):
                 try:
                     row = orjson.loads(line)
@@ -127,7 +123,7 @@ class RunFolder:
 
     def _forget_superseded(self) -> None:
         """Take the lines of drops that were tried again, and ended in another state or line, out of dropped.jsonl."""
-        path = self.path / "dropped.jsonl"
+        path = self.path / DROPPED
         last: dict[int, int] = {}  # position → number of its last line
         stale = set()
         for number, position, reason in retried_lines(path):
@@ -182,8 +178,8 @@ class RunFolder:
         return True
 
     def number(self, position: int) -> str:
-        """How a position is told to people: prompts count from 1, and the pairs of a prompt from 1."""
-        if self.rows_file != "labels.jsonl":
+        """A position for people: prompts count from 1, and the pairs of a prompt from 1."""
+        if not self._kind.pairs:
             return f"number {position + 1}"
         return f"number {(position >> PAIR_BITS) + 1}, pair {(position & (1 << PAIR_BITS) - 1) + 1},"
 
@@ -202,7 +198,7 @@ class RunFolder:
 
     async def drop(self, drop: Drop) -> None:
         """Write a dropped row; returns when it is on disk."""
-        self.store.append("dropped.jsonl", drop.model_dump_json().encode() + b"\n")
+        self.store.append(DROPPED, drop.model_dump_json().encode() + b"\n")
         digest = bytes.fromhex(drop.key or ("" if drop.prompt is None else prompt_hash(drop.prompt)))
         self.store.inputs.mark(drop.position, digest, drop.reason)
         await self.store.committed()
@@ -244,7 +240,7 @@ class RunFolder:
                 self._lock.close()
 
 
-def reopen(path: Path, command: str, rows: str) -> RunFolder:
+def reopen(path: Path, command: str) -> RunFolder:
     """Open the run that a folder holds, whatever its identity, to read its rows.
 
     Raises RunError if the folder holds no run of this command.
@@ -252,7 +248,7 @@ def reopen(path: Path, command: str, rows: str) -> RunFolder:
     identity = read_info(path, f"name the --out of a cai {command}")["identity"]
     if identity["command"] != command:
         raise RunError(f"{path} is a run of cai {identity['command']}, not of cai {command}")
-    return RunFolder(path, identity, rows)
+    return RunFolder(path, identity)
 
 
 def read_info(folder: Path, advice: str) -> dict[str, Any]:
@@ -269,20 +265,14 @@ def find_info(folder: Path) -> dict[str, Any] | None:
     Raises RunError if it cannot be read, does not say which run it is of, or was written by a newer version.
     """
     file = folder / "run.json"
-    try:
-        info = orjson.loads(file.read_bytes())
-    except (FileNotFoundError, NotADirectoryError):
+    if not file.exists():
         return None
-    except (OSError, orjson.JSONDecodeError) as error:
-        raise RunError(f"{file} cannot be read ({error}); restore it, or use --force to start anew") from error
-    identity = None
-    if isinstance(info, dict):
-        version = info.get("format", FORMAT)
-        if isinstance(version, int) and version > FORMAT:
-            newer = f"a newer cai (format {version}, this one reads {FORMAT})"
-            raise RunError(f"{file} was made by {newer}: upgrade cai-toolkit")
-        if version == FORMAT:
-            identity = info.get("identity")
-    if not isinstance(identity, dict) or not isinstance(identity.get("command"), str):
-        raise RunError(f"{file} is damaged (it names no run); restore it, or use --force to start anew")
-    return dict(info)
+    info = read_object(file, ANEW)
+    version = info.get("format", FORMAT)
+    if isinstance(version, int) and version > FORMAT:
+        newer = f"a newer cai (format {version}, this one reads {FORMAT})"
+        raise RunError(f"{file} was made by {newer}: upgrade cai-toolkit")
+    identity = info.get("identity")
+    if version != FORMAT or not isinstance(identity, dict) or not isinstance(identity.get("command"), str):
+        raise RunError(f"{file} is damaged (it names no run); {ANEW}")
+    return info

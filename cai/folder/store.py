@@ -1,8 +1,6 @@
 """A run's journal: every finished call in `calls.sqlite`, and rows appended to JSONL files, committed in groups.
 
-Texts are stored once, by content: the later calls of a chain repeat its earlier turns. Knows calls, positions and
-lines; nothing of what a row means. It works on the event loop's own thread: what comes within two milliseconds is
-one transaction.
+It works on the event loop's own thread: what comes within two milliseconds is one transaction.
 """
 
 from __future__ import annotations
@@ -24,8 +22,7 @@ from cai.folder.payloads import PARTS, Parts, join, split
 from cai.folder.rows import SIZES, Lines
 from cai.records import Completion, Finish
 
-SCHEMA_VERSION = 2
-READABLE = (1, SCHEMA_VERSION)  # 1, of version 0.1.0, has states as numbers
+SCHEMA_VERSION = 2  # 1, of version 0.1.0, has states as numbers
 COMMIT_AFTER = 0.002  # seconds, in which more gathers; a commit takes about 0.3 ms of CPU however much it holds
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS calls(
@@ -64,7 +61,7 @@ class Spent(NamedTuple):
 def read_calls(folder: str | Path) -> Iterator[StoredCall]:
     """Every finished call of a run folder, in the order of finishing; changes nothing, and may look on while it runs.
 
-    Raises RunError where there is no readable calls.sqlite.
+    Raises RunError if there is no readable calls.sqlite.
     """
     store = Store(Path(folder), read_only=True)
     try:
@@ -100,7 +97,7 @@ class _Guard:
 class Store:
     """The journal of one run folder; use it from one thread, under one event loop.
 
-    Raises RunError where the disk is full or the file is damaged; what was committed before stays.
+    Raises RunError if the disk is full or the file is damaged; what was committed before stays.
     """
 
     def __init__(self, folder: Path, *, read_only: bool = False) -> None:
@@ -124,8 +121,7 @@ class Store:
 
     def _prepare(self, read_only: bool) -> None:
         (version,) = self._db.execute("PRAGMA user_version").fetchone()
-        is_new = version == 0 and not read_only
-        if version not in READABLE and not is_new:
+        if version not in (1, SCHEMA_VERSION) and (version or read_only):
             raise RunError(
                 f"{self.folder / 'calls.sqlite'} has format {version}, this cai reads 1 to {SCHEMA_VERSION}: "
                 "use the version that wrote it, or another --out"
@@ -160,7 +156,7 @@ class Store:
     ) -> None:
         """Keep a finished call; it is safe once `committed` returns. A key that is already there keeps its answer.
 
-        cost: USD; None where the price is not known.
+        cost: USD; None if the price is not known.
         """
         varying: list[Any] = []
         skeleton = split({"provider": provider, "name": name, "payload": payload}, varying)
@@ -246,10 +242,7 @@ class Store:
         self._due()
 
     def unseen_lines(self, name: str) -> Iterator[bytes]:
-        """The lines of a file that were written but not committed (a kill between the two); a torn last one is cut.
-
-        A file shorter than what was committed (lost power, edited by hand) is read from its start.
-        """
+        """The lines of a file that were written but not committed (a kill between the two): see `Lines.unseen`."""
         with self._guard:
             yield from self._lines.unseen(name)
 

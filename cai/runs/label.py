@@ -216,7 +216,7 @@ class LabelRun(Run[Label]):
         """The gold pairs, whose labels calibrate the judge; then the others."""
         if self.settings.gold is not None:
             if not self.settings.force:  # before anything is paid for: is the folder this run's?
-                RunFolder(self.out, self.identity, self.rows_file).close()
+                RunFolder(self.out, self.identity).close()
             gold = self._gold()
             yield gold
             self.spent = gold.info["cost_usd"] or 0.0

@@ -18,7 +18,7 @@ from pydantic import ValidationError
 from cai.errors import RunError, SourceError, UsageError
 from cai.folder.files import identity_hash
 from cai.folder.inputs import PAIR_BITS
-from cai.folder.rows import damage, lines_in_order
+from cai.folder.rows import KINDS, damage, lines_in_order
 from cai.folder.run import read_info
 from cai.records import (
     DROP_REASONS,
@@ -49,7 +49,7 @@ PAIRINGS = ("all", "best-worst", "final")
 MOST_REPLIES = 362  # to a prompt: the numbers of their pairs fill the bits below that of the prompt
 UNPAIRED = (1 << PAIR_BITS) - 1  # takes the place of the pairs of a prompt that has none
 Source = str | Path | Iterable[Any]
-ROWS = {"generate": "revisions.jsonl", "sample": "candidates.jsonl"}
+OF_REPLIES = ("generate", "sample")  # kinds of run whose rows are replies
 
 
 def read_pairs(source: Source, pairing: str = "all") -> Iterator[Place]:
@@ -83,7 +83,7 @@ def run_info(source: Source) -> dict[str, Any] | None:
 def _info(folder: Path) -> dict[str, Any]:
     info = read_info(folder, "name a run, or a file of pairs")
     command = info["identity"]["command"]
-    if command not in ROWS:
+    if command not in OF_REPLIES:
         hint = "it holds no replies"
         if command == "label":
             hint = "its rows are labelled already: cai export cuts them"
@@ -114,7 +114,7 @@ def describe_source(source: Source) -> str | dict[str, Any]:
 
 
 def _of_run(folder: Path, pairing: str) -> Iterator[Place]:
-    path = folder / ROWS[_info(folder)["identity"]["command"]]
+    path = folder / KINDS[_info(folder)["identity"]["command"]].rows_file
     if not path.exists():
         raise RunError(f"{folder} has no {path.name}: the run has not begun")
     for position, line in lines_in_order(path):
@@ -285,7 +285,7 @@ def replies_of_run(
 
     limit: of pairs, as `read_pairs` counts them; prompts that have none below it are left out.
     """
-    path = Path(str(source)) / ROWS["sample"]
+    path = Path(str(source)) / KINDS["sample"].rows_file
     pairs = 0
     for position, line in lines_in_order(path):
         try:

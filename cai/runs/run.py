@@ -184,7 +184,7 @@ class Run(ABC, Generic[Row]):
         first = feed = Feed(self.items())
         try:
             await first.first()  # a source that holds nothing leaves no folder behind
-            folder = RunFolder(self.out, self.identity, self.rows_file, force=self.settings.force)
+            folder = RunFolder(self.out, self.identity, force=self.settings.force)
             error: CaiError | None = None
             try:
                 drivers = await self._begin(folder)

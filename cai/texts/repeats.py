@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import math
 import re
 from collections.abc import Sequence
 from itertools import pairwise
@@ -48,12 +47,6 @@ def near_identical(a: str, b: str) -> bool:
     left, right = shingles(ours, SHINGLE), shingles(theirs, SHINGLE)
     shared = len(left & right)
     return shared >= NEAR * (len(left) + len(right) - shared)
-
-
-def length_ratio(a: str, b: str) -> float:
-    """Characters of `a` for each of `b`, space around them not counted; 1 for two empty texts, infinite over none."""
-    ours, theirs = len(a.strip()), len(b.strip())
-    return ours / theirs if theirs else math.inf if ours else 1.0
 
 
 class Phrases:

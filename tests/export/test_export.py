@@ -153,7 +153,7 @@ def test_the_bytes_do_not_depend_on_finishing_order_exports_between_or_a_lost_jo
 
 
 def states(folder: Path) -> dict[int, int]:
-    run = RunFolder(folder, IDENTITY, "revisions.jsonl")
+    run = RunFolder(folder, IDENTITY)
     found = {position: state for position, _, state in run.store.inputs.states()}
     run.close()
     return found
@@ -179,7 +179,7 @@ def test_what_is_tried_again_on_resume_is_neither_lost_nor_decided_by_an_export(
     make_run(tmp_path, [revision(0, "a"), lost(1, "model_error")], stopped="interrupted")
     assert export_run(tmp_path).dropped == {"model_error": 1}
     assert rows(tmp_path / "dropped.jsonl")[0]["reason"] == "model_error"
-    run = RunFolder(tmp_path, IDENTITY, "revisions.jsonl")
+    run = RunFolder(tmp_path, IDENTITY)
     assert run.pending(Prompt(id="r1", messages=ask("Lost 1")), 1) is True
     run.close()
     make_run(tmp_path, [revision(1, "a", prompt="Lost 1")])
@@ -188,7 +188,7 @@ def test_what_is_tried_again_on_resume_is_neither_lost_nor_decided_by_an_export(
 
 def test_a_run_started_anew_keeps_no_training_file_of_the_old_one(run: Path) -> None:
     export_run(run, split=0.5)
-    RunFolder(run, IDENTITY | {"seed": 1}, "revisions.jsonl", force=True).close()
+    RunFolder(run, IDENTITY | {"seed": 1}, force=True).close()
     assert contents(run) == {"dropped.jsonl": b""}
 
 
@@ -307,7 +307,7 @@ def test_many_first_replies_that_refuse_are_a_note(tmp_path: Path, refused: int,
 
 
 def test_a_run_in_use_is_refused(run: Path) -> None:
-    holder = RunFolder(run, IDENTITY, "revisions.jsonl")
+    holder = RunFolder(run, IDENTITY)
     with pytest.raises(RunError, match="in use by another process"):
         export_run(run)
     holder.close()
@@ -516,7 +516,7 @@ def test_what_an_export_left_behind_is_swept_away(run: Path) -> None:
 
 def test_settings_that_cannot_be_read_are_told_without_options_that_an_export_does_not_have(run: Path) -> None:
     (run / "run.json").write_text("{")
-    with pytest.raises(RunError, match=r"run.json cannot be read \(.*\); restore it, or use --force to start anew"):
+    with pytest.raises(RunError, match=r"run.json cannot be read: .*; restore it, or use --force to start anew"):
         export_run(run)
 
 
@@ -695,7 +695,7 @@ def test_a_push_that_cannot_be_says_why_in_a_line(run: Path, hub: tuple[type[Fak
 
 
 def test_finished_calls_can_be_read_beside_a_run(run: Path) -> None:
-    holder = RunFolder(run, IDENTITY, "revisions.jsonl")
+    holder = RunFolder(run, IDENTITY)
     assert list(read_calls(run)) == []
     holder.close()
     with pytest.raises(RunError, match=r"calls.sqlite cannot be used: "):

@@ -539,7 +539,7 @@ def test_whatever_a_label_lacks_is_told_of_its_line(run: Path, damage: Row, targ
 
 
 def test_a_fault_of_the_code_is_not_blamed_on_the_labels(run: Path) -> None:
-    opened = reopen(run, "label", "labels.jsonl")
+    opened = reopen(run, "label")
     cut = PreferenceCut(opened, ExportOptions())
     cut.filters = Filters(max_length_ratio="2")  # type: ignore[arg-type]
     try:
@@ -551,7 +551,7 @@ def test_a_fault_of_the_code_is_not_blamed_on_the_labels(run: Path) -> None:
 
 def test_a_run_started_anew_keeps_no_training_file(run: Path) -> None:
     export_run(run, split=0.5, parquet=True)
-    RunFolder(run, IDENTITY | {"seed": 1}, "labels.jsonl", force=True).close()
+    RunFolder(run, IDENTITY | {"seed": 1}, force=True).close()
     assert contents(run) == {"dropped.jsonl": b""}
 
 

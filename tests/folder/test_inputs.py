@@ -69,7 +69,7 @@ def test_a_new_reason_between_the_others_renames_no_drop(tmp_path: Path, monkeyp
     old_journal(tmp_path, [1, 108])
     first, *others = get_args(DropReason)
     monkeypatch.setattr("cai.folder.run.DROP_REASONS", (first, "of_tomorrow", *others))
-    run = RunFolder(tmp_path, {"command": "generate"}, "revisions.jsonl")
+    run = RunFolder(tmp_path, {"command": "generate"})
     run.store.inputs.restore(0, b"h", DONE)
     run.store.inputs.restore(1, b"h", "truncated")
     run.store.inputs.restore(2, b"i", "of_tomorrow")

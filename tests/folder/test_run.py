@@ -54,7 +54,7 @@ def row(position: int) -> Revision:
 
 
 def opened(folder: Path, **more: Any) -> RunFolder:
-    return RunFolder(folder, IDENTITY, ROWS, **more)
+    return RunFolder(folder, IDENTITY, **more)
 
 
 def session(folder: Path, items: Iterable[Revision | Drop], end: Callable[[RunFolder], None] = RunFolder.close) -> None:
@@ -129,7 +129,7 @@ def test_after_a_kill_the_lines_of_what_was_tried_again_go_at_the_next_open(tmp_
     session(tmp_path, [row(0), lost(1, detail="second"), lost(2, "empty")], end=killed)
     assert len(drops(tmp_path)) == 7
     reset(tmp_path, journal)
-    reopen(tmp_path, "generate", ROWS).close()
+    reopen(tmp_path, "generate").close()
     kept = [(4, "bad_input", "no JSON"), (3, "model_error", "…"), (1, "model_error", "second"), (2, "empty", "…")]
     assert drops(tmp_path) == kept
     error = "model_error"
@@ -245,7 +245,7 @@ def test_a_damaged_run_json_is_told_in_one_line_and_force_starts_anew(
         opened(tmp_path)
     assert "\n" not in str(caught.value)
     with pytest.raises(RunError, match=problem):
-        reopen(tmp_path, "generate", ROWS)
+        reopen(tmp_path, "generate")
     run = opened(tmp_path, force=True)
     run.write_info()
     run.close()

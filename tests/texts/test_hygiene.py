@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import gzip
 import json
-import math
 from pathlib import Path
 
 import pytest
@@ -22,7 +21,7 @@ from cai.texts.hygiene import (
     sign_off,
     truncated,
 )
-from cai.texts.repeats import WORD, Phrases, Repeats, identical, length_ratio, near_identical, words
+from cai.texts.repeats import WORD, Phrases, Repeats, identical, near_identical, words
 
 ROOT = Path(__file__).resolve().parents[2]
 CHECKS = (preamble_leak, role_mixup, evasive, emoji, comfort, sign_off, truncated)
@@ -208,14 +207,6 @@ def test_texts_are_near_identical_up_to_case_punctuation_and_a_word_in_sixty() -
 
 def test_texts_are_identical_up_to_white_space() -> None:
     assert identical(" a  b\n", "a b") and not identical("a b", "a B")
-
-
-@given(texts, texts)
-def test_the_ratio_of_lengths_turns_over_with_the_texts(a: str, b: str) -> None:
-    if a.strip() and b.strip():
-        assert math.isclose(length_ratio(a, b) * length_ratio(b, a), 1)
-    assert length_ratio(a, a) == 1
-    assert length_ratio("ab", " ") == math.inf and length_ratio("", "ab") == 0
 
 
 # Many texts

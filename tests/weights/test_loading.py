@@ -169,7 +169,7 @@ def test_an_adapter_in_half_precision_answers_on_a_base_in_half_precision(base: 
 def test_damaged_files_are_one_line_that_names_them(base: Path, tmp_path: Path, name: str, damage: str | bytes) -> None:
     folder = base if name == "config.json" else adapter(tmp_path / "a", str(base))
     (folder / name).write_bytes(damage if isinstance(damage, bytes) else damage.encode())
-    with pytest.raises(CaiError, match=rf"{name} cannot be read: .*put the file back as it was") as caught:
+    with pytest.raises(CaiError, match=rf"{name} (cannot be read|is damaged): .*put the file back as it was") as caught:
         HFModel(str(folder))
     assert "\n" not in str(caught.value)
     assert "bug" not in str(caught.value)

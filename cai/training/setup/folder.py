@@ -17,12 +17,12 @@ from typing import IO, Any
 import orjson
 
 from cai.errors import RunError
-from cai.folder.files import differences, take_lock, unwritable, write_atomically
+from cai.folder.files import LOCK, differences, lock_folder, read_object, write_atomically
 
 RECORD, METRICS, EVALS, CHECKPOINTS = "training.json", "metrics.jsonl", "eval.jsonl", "checkpoints"
 DROPPED = "dropped.jsonl"
 SCHEMA = 1
-LOCK = ".lock"
+ANEW = "choose another --out, or delete the folder to start anew"
 KINDS: dict[str, Any] = {"identity": dict, "finished": bool, "seconds": (int, float)}  # of what training.json has
 
 
@@ -39,14 +39,10 @@ class TrainFolder:
         self.record: dict[str, Any] = {}
         self._writes = writes
         self._lock: IO[bytes] | None = None
+        if writes:
+            self._lock = lock_folder(path, self._check_ours)
         try:
-            path.mkdir(parents=True, exist_ok=True)
-            self._check_ours()
-            if writes:
-                self._lock = take_lock(path / LOCK)
             self._open()
-        except OSError as error:
-            raise unwritable(path, error, "choose another --out") from error
         except RunError:
             self._unlock()
             raise
@@ -91,12 +87,7 @@ class TrainFolder:
 
     def _read(self) -> dict[str, Any]:
         path = self.path / RECORD
-        try:
-            record = orjson.loads(path.read_bytes())
-        except ValueError:
-            raise self.damaged() from None
-        if not isinstance(record, dict):
-            raise self.damaged()
+        record = read_object(path, ANEW)
         schema = record.get("schema")
         if schema != SCHEMA:
             raise RunError(f"{path} has schema {schema!r}, of another release of cai-toolkit: choose another --out")
@@ -111,7 +102,7 @@ class TrainFolder:
     def damaged(self) -> RunError:
         """The error for a training.json that cannot be what was written."""
         record = self.path / RECORD
-        return RunError(f"{record} is damaged: choose another --out, or delete the folder to start anew")
+        return RunError(f"{record} is damaged; {ANEW}")
 
     def write(self, **facts: Any) -> None:
         """Put facts into training.json."""
