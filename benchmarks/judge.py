@@ -25,11 +25,10 @@ from pathlib import Path
 from typing import Any
 
 from _common import conditions, cpu_seconds, stub
-from cai.runs.session import Job
 
 from cai.models.inprocess.local import LocalModel
 from cai.records import Call, Contest, Request, Sampling
-from cai.runs.label import resolve
+from cai.runs.label import LabelRun
 from cai.runs.pairs import read_pairs
 from cai.runs.settings import LabelSettings, make_settings
 
@@ -76,12 +75,10 @@ LEAST = (0.5, 0.7)
 
 async def by_cai(source: Any, limit: int, folder: Path, **settings: Any) -> Result:
     """`cai label`, both orders under three principles."""
-    setup = resolve(
-        source, make_settings(LabelSettings, {"constitution": "hhh", "limit": limit, "out": folder, **settings})
-    )
-    job, rows = Job(setup, folder), []
+    given = {"constitution": "hhh", "limit": limit, "out": folder, **settings}
+    run, rows = LabelRun(source, make_settings(LabelSettings, given)), []
     began, cpu = time.perf_counter(), cpu_seconds()
-    async with aclosing(job.rows()) as labels:
+    async with aclosing(run.rows()) as labels:
         async for row in labels:
             rows.append(row)
     seconds, cpu = time.perf_counter() - began, cpu_seconds() - cpu
@@ -90,7 +87,7 @@ async def by_cai(source: Any, limit: int, folder: Path, **settings: Any) -> Resu
     return Result(
         seconds, cpu, len(rows), len(sure), {p: sum((row.confidence or 0) >= p for row in sure) for p in LEAST},
         sum(((row.p_a or 0) > 0.5) == (row.human == "a") for row in told), len(told),
-        job.info["usage"]["input_tokens"], job.info["usage"]["output_tokens"],
+        run.info["usage"]["input_tokens"], run.info["usage"]["output_tokens"],
     )  # fmt: skip
 
 

@@ -12,7 +12,6 @@ from sample_runs import seeded
 from sample_runs import setup as sample_setup
 
 from cai.records import Completion
-from cai.runs.play import play
 from cai.runs.sample import SampleRun
 
 PROMPTS = ALL[:6]
@@ -42,5 +41,5 @@ def setup(prompts: Any, out: Path, judge: Player, *models: Player, **given: Any)
 def run(prompts: Any, out: Path, judge: Player, *models: Player, **given: Any) -> SampleRun:
     made = setup(prompts, out, judge, *models, **given)
     for part in made.sessions():
-        play(part)
+        part.finish()
     return made

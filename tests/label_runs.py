@@ -13,7 +13,6 @@ from players import Player, digits
 
 from cai.records import Completion
 from cai.runs.label import LabelRun
-from cai.runs.play import play
 from cai.runs.settings import LabelSettings, make_settings
 
 
@@ -56,7 +55,7 @@ def setup(source: Any, out: Path, judge: Player, sampler: Player | None = None, 
 
 def run(source: Any, out: Path, judge: Player, sampler: Player | None = None, **given: Any) -> LabelRun:
     made = setup(source, out, judge, sampler, **given)
-    play(made)
+    made.finish()
     return made
 
 

@@ -12,7 +12,6 @@ from unittest.mock import patch
 from players import Player, digits
 
 from cai.records import Completion
-from cai.runs.play import play
 from cai.runs.sample import SampleRun
 from cai.runs.settings import SampleSettings, make_settings
 
@@ -41,7 +40,7 @@ def setup(prompts: Any, out: Path, *models: Player, player: Player | None = None
 def run(prompts: Any, out: Path, *models: Player, **given: Any) -> SampleRun:
     made = setup(prompts, out, *models, **given)
     for part in made.sessions():
-        play(part)
+        part.finish()
     return made
 
 

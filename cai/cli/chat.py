@@ -55,7 +55,7 @@ def chat(
     """
     from cai.chat import Chat, find_spec, fitting
     from cai.records import Sampling
-    from cai.runs.players import open_models
+    from cai.runs.inputs import open_models
     from cai.runs.settings import RunSettings
 
     options = {

@@ -73,13 +73,12 @@ def _play(run: Run[Any], json: bool) -> None:
 def play_shown(run: Run[Any]) -> None:
     """Play one session of a run to its end, and show how it goes."""
     from cai.cli import console
-    from cai.runs.play import play
 
     console.show(run.describe())
     try:
         with console.Progress(run) as progress:
             progress.count()
-            play(run)
+            run.finish()
     finally:
         console.show(console.summary(run))
 

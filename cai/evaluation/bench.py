@@ -28,9 +28,9 @@ from cai.judge.certify import Binding
 from cai.judge.metrics import credit
 from cai.models import spec_of
 from cai.records import BadPrompt, Label, Place, Protocol, Vote
+from cai.runs.inputs import open_models
 from cai.runs.label import LabelRun
 from cai.runs.pairs import Source, read_pairs
-from cai.runs.players import open_models
 from cai.runs.settings import LabelSettings, make_settings
 
 

@@ -11,13 +11,13 @@ from cai.engine.revise import revise
 from cai.engine.templates import load_templates
 from cai.errors import UsageError
 from cai.models import spec_of
-from cai.records import Prompt, Request, Revision
-from cai.runs.players import check_ability, open_models
-from cai.runs.reading import PromptRun, Prompts, described, source_of
+from cai.records import Place, Prompt, Request, Revision
+from cai.runs.inputs import Prompts, check_ability, described, is_countable, open_models, prompts_of, source_of
+from cai.runs.run import Run
 from cai.runs.settings import GenerateSettings
 
 
-class GenerateRun(PromptRun[Revision]):
+class GenerateRun(Run[Revision]):
     """Critiques and revises a reply to every prompt."""
 
     command = "generate"
@@ -54,6 +54,15 @@ class GenerateRun(PromptRun[Revision]):
         self.constitution = law
         self._principles = law.principles_for("revise")
         self._ask = Ask(templates, law, system=settings.system, gate=self.gate)
+
+    def items(self) -> Iterator[Place]:
+        """The prompts, from the first, up to `limit`."""
+        return prompts_of(self.source, self.settings)
+
+    @property
+    def countable(self) -> bool:
+        """Whether the prompts can be read twice."""
+        return is_countable(self.source)
 
     def _drawn(self, item: Prompt) -> tuple[Principle, ...]:
         """The principles of a prompt's rounds."""
@@ -106,7 +115,7 @@ class GenerateRun(PromptRun[Revision]):
         gate = "no revision if a critique finds nothing" if self.gate else "always revises"
         count = f"{len(self._principles)} principles"
         yield f"constitution  {law.name} {law.version} ({law.source or 'made in Python'}), {count}"
-        yield f"prompts       {described(self.prompts, settings.limit)}"
+        yield f"prompts       {described(self.source, settings.limit)}"
         yield f"method        {rounds}, {gate}, templates {self.templates.source}, seed {settings.seed}"
         yield f"model         {named}"
         yield f"folder        {self.out}"

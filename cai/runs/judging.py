@@ -16,7 +16,7 @@ from cai.judge.belief import Verdict
 from cai.judge.flows import Flow, JudgeCheck, Pair, choose_protocol, judge
 from cai.models import spec_of
 from cai.records import Contest, Protocol, Request, Vote
-from cai.runs.players import check_ability
+from cai.runs.inputs import check_ability
 from cai.runs.settings import LabelSettings
 
 Choose = Callable[[Contest], Sequence[Principle]]

@@ -17,7 +17,6 @@ from cai.constitution.principles import load_constitution
 from cai.engine.templates import load_templates
 from cai.errors import RowDropped
 from cai.export.options import ExportOptions, filters_of
-from cai.export.pairs import Filters
 from cai.folder.rows import damage
 from cai.folder.run import RunFolder
 from cai.judge.belief import Verdict, belief
@@ -25,10 +24,9 @@ from cai.judge.flows import CHECKED, WAVES
 from cai.models import spec_of
 from cai.records import Contest, Label, Place, Request, Sampling, Usage
 from cai.runs.gold import calibrate, check_reasons, loaded
+from cai.runs.inputs import described, open_models
 from cai.runs.judging import Choose, Judging
 from cai.runs.pairs import Source, check_pairing, describe_source, human_labelled, read_pairs
-from cai.runs.players import open_models
-from cai.runs.reading import described
 from cai.runs.run import Run, Seats
 from cai.runs.settings import LabelSettings
 from cai.runs.target import Target, further_of
@@ -96,7 +94,7 @@ class LabelRun(Run[Label]):
             "seed": settings.seed,
         }
         super().__init__(source, settings, f"{law.name}-labels", templates, players, identity)
-        self.source, self._pairs, self._further = source, pairs, further
+        self._pairs, self._further = pairs, further
         self.calibration = None if settings.calibration is None else loaded(settings, binding)
         self._target: Target | None = None
 
@@ -125,7 +123,8 @@ class LabelRun(Run[Label]):
         """Look at the labels of an earlier session: can the judge be read, and how many pairs are kept?"""
         path = folder.path / self.rows_file
         if self._further is not None:
-            self._target = Target(self.source, self.settings, self._further, self.filters())
+            options = ExportOptions(**self.cut_options())
+            self._target = Target(self.source, self.settings, self._further, filters_of(options, self.calibration))
             self._target.read(path)
         if not path.exists():
             return
@@ -210,8 +209,6 @@ class LabelRun(Run[Label]):
             return super().sampling_of(seat)
         return self._further.sampling, self._further.seed
 
-    # Gold pairs come first
-
     def sessions(self) -> Iterator[Run[Any]]:
         """The gold pairs, whose labels calibrate the judge; then the others."""
         if self.settings.gold is not None:
@@ -238,12 +235,6 @@ class LabelRun(Run[Label]):
         )
         gold.cuts = False
         return gold
-
-    # What people and the cut are told
-
-    def filters(self) -> Filters:
-        """What the first cut keeps, by the judge's confidence and the texts."""
-        return filters_of(ExportOptions(**self.cut_options()), self.calibration)
 
     def cut_options(self) -> dict[str, Any]:
         """The options of the cut that this command states."""

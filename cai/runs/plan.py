@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from typing import Any
 
 from cai.folder.inputs import digest_of, names_of
 from cai.folder.rows import RETRIED
@@ -15,7 +14,7 @@ from cai.folder.run import find_info
 from cai.folder.store import Store
 from cai.models import provider_of, spec_of
 from cai.records import BadPrompt, Contest, Item, Prompt, Record, Request
-from cai.runs.run import Run
+from cai.runs.planned import Planned
 
 CHARACTERS_PER_TOKEN = (
     4.0  # English text under the tokenizers of 2024–2026; others need up to four times as many tokens
@@ -82,7 +81,7 @@ class Estimate(Record):
         return f"{calls:>10,} calls  {given:>13,} tokens in  {made:>12,} out  {price:>13}"
 
 
-def estimate(run: Run[Any]) -> Estimate:
+def estimate(run: Planned) -> Estimate:
     """Count what a run would ask, streaming through its items."""
     most = run.settings.max_tokens
     typical = round(most * TYPICAL_ANSWER)
@@ -122,7 +121,7 @@ def _counted(request: Request, length: int, *, likely: bool, times: int) -> Coun
     return count
 
 
-def _settled(run: Run[Any]) -> set[int]:
+def _settled(run: Planned) -> set[int]:
     """Places in the input that an earlier session of the same run has finished."""
     info = find_info(run.out)
     if info is None or info["identity"] != run.identity:
@@ -151,7 +150,7 @@ def count_tokens(request: Request) -> int:
     return round(size / CHARACTERS_PER_TOKEN) + TOKENS_PER_MESSAGE * len(texts)
 
 
-def _estimate(run: Run[Any], counts: Mapping[str, Counter[str]], figures: Mapping[str, int]) -> Estimate:
+def _estimate(run: Planned, counts: Mapping[str, Counter[str]], figures: Mapping[str, int]) -> Estimate:
     roles: dict[str, RoleEstimate] = {}
     most_cost = 0.0
     for player, (model, price) in run.planned().items():
@@ -191,7 +190,7 @@ def _estimate(run: Run[Any], counts: Mapping[str, Counter[str]], figures: Mappin
     )
 
 
-def _seconds(run: Run[Any], total: Mapping[str, int]) -> float | None:
+def _seconds(run: Planned, total: Mapping[str, int]) -> float | None:
     """A rough time, as if the slowest model answered every call; None if the speed of one is not known."""
     settings = run.settings
     seconds = [total["calls"] / settings.rpm * 60 if settings.rpm else 0.0]
@@ -204,7 +203,7 @@ def _seconds(run: Run[Any], total: Mapping[str, int]) -> float | None:
     return max(seconds)
 
 
-def _notes(run: Run[Any], unpriced: list[str], most_cost: float) -> Iterator[str]:
+def _notes(run: Planned, unpriced: list[str], most_cost: float) -> Iterator[str]:
     yield (
         f"tokens are counted as {CHARACTERS_PER_TOKEN:g} bytes each, answers as {TYPICAL_ANSWER:.0%} of --max-tokens "
         f"{run.settings.max_tokens}; nothing was asked of any model"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import shutil
 import tempfile
@@ -16,9 +15,9 @@ from cai.constitution.principles import Constitution
 from cai.errors import UsageError
 from cai.records import Candidates, Label, Record, Revision
 from cai.runs.generate import GenerateRun
+from cai.runs.inputs import Prompts
 from cai.runs.label import LabelRun
 from cai.runs.pairs import Source
-from cai.runs.reading import Prompts
 from cai.runs.run import Run
 from cai.runs.sample import SampleRun
 from cai.runs.settings import GenerateSettings, LabelSettings, SampleSettings, make_settings
@@ -132,14 +131,3 @@ def _warn_of_drops(run: Run[Any], keep: bool) -> None:
         where = f"see {run.out / 'dropped.jsonl'}" if keep else "name out=… to see which"
         total = sum(run.dropped.values())
         log.warning("%d of %d %ss were dropped: %s; %s", total, run.read, run.unit, reasons, where)
-
-
-def play(run: Run[Any]) -> None:
-    """Play one session to its end; what was finished before an error is kept and cut."""
-
-    async def through() -> None:
-        async with aclosing(run.rows()) as rows:
-            async for _ in rows:
-                pass
-
-    asyncio.run(through())

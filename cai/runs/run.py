@@ -5,10 +5,11 @@ What an item is and how it is played is up to each kind of run. Prints nothing.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import shlex
 import time
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections import Counter
 from collections.abc import AsyncGenerator, Iterator, Mapping
 from contextlib import aclosing
@@ -20,25 +21,24 @@ from cai.calls.feed import Feed
 from cai.calls.flow import Driver, play_many
 from cai.calls.limits import Tally
 from cai.calls.model import Model
-from cai.calls.prices import Price
 from cai.engine.templates import Templates
 from cai.errors import CaiError, RowDropped, RunError, SourceError, Unreadable
 from cai.export.export import cut_again
 from cai.folder.files import identity_hash
 from cai.folder.run import RunFolder
-from cai.records import BadPrompt, Drop, Place, Record, Request, Role, Sampling
-from cai.runs.players import check_ability, check_identity, drivers_of, prices_of
+from cai.records import BadPrompt, Drop, Place, Record, Sampling
+from cai.runs.inputs import Seats, check_ability, check_identity, drivers_of, prices_of
+from cai.runs.planned import Planned
 from cai.runs.settings import RunSettings
 
 log = logging.getLogger("cai")
 Row = TypeVar("Row", bound=Record)
-Seats = Mapping[Role, Model]
 INTERRUPTED = "interrupted"
 SHOWN = 600  # characters; the longest text that makes a good example to show
 REPEATED = 0.5  # share of words from which on a revision says what its critique said
 
 
-class Run(ABC, Generic[Row]):
+class Run(Planned, Generic[Row]):
     """A run that is resolved and checked; nothing is asked or written before `rows` is read, once.
 
     players: the models by what they do, such as critic. prices: of their tokens, None if unknown. identity: what
@@ -50,7 +50,6 @@ class Run(ABC, Generic[Row]):
     rows_file: ClassVar[str]
     row: ClassVar[type[Record]]
     settings_class: ClassVar[type[RunSettings]]
-    unit: str = "prompt"  # what the items are called
     outcome: str = "row kept"  # what finished items are called
 
     def __init__(
@@ -63,6 +62,7 @@ class Run(ABC, Generic[Row]):
         identity: Mapping[str, Any],
     ) -> None:
         check_identity(identity)
+        self.source = source
         self.settings: Any = settings  # of the class that belongs to the kind of run
         self.templates, self.players, self.identity = templates, players, dict(identity)
         self.prices = prices_of(settings, players)
@@ -87,16 +87,8 @@ class Run(ABC, Generic[Row]):
     # What a kind of run is
 
     @abstractmethod
-    def items(self) -> Iterator[Place]:
-        """The items with their positions, from the first."""
-
-    @abstractmethod
     async def play(self, drivers: list[Driver], item: Any, position: int) -> Row:
         """One item to its row; raises RowDropped if only this item is lost."""
-
-    @abstractmethod
-    def imagined(self, item: Any, answer: str) -> Iterator[tuple[str, Request]]:
-        """What would be asked for an item, by player, if every answer were `answer`."""
 
     @abstractmethod
     def texts(self, row: Row) -> tuple[str, ...]:
@@ -112,31 +104,9 @@ class Run(ABC, Generic[Row]):
         roles: Any = self.players
         return (roles,)
 
-    @property
-    def countable(self) -> bool:
-        """Whether the source can be read twice."""
-        return False
-
     def sessions(self) -> Iterator[Run[Any]]:
         """The runs that it takes, each to be played to its end before the next is asked for."""
         yield self
-
-    def parts(self) -> Iterator[Run[Any]]:
-        """The runs that a plan counts."""
-        yield self
-
-    def planned(self) -> dict[str, tuple[Model, Price | None]]:
-        """The models that a plan counts, by player, and what their tokens cost."""
-        return {player: (model, self.prices[player]) for player, model in self.players.items()}
-
-    @property
-    def most_times(self) -> int | None:
-        """How often an item may be asked what a plan counts once; None: not known."""
-        return 1
-
-    def plan_notes(self) -> Iterator[str]:
-        """What a reader of a plan should know."""
-        return iter(())
 
     def next_steps(self, folder: str) -> Iterator[str]:
         """What to type when the run is finished; `folder` is ready for a shell."""
@@ -209,6 +179,16 @@ class Run(ABC, Generic[Row]):
                 await self._end(folder, error)
         finally:
             first.close()
+
+    def finish(self) -> None:
+        """Play the session to its end; what was finished before an error is kept and cut."""
+
+        async def through() -> None:
+            async with aclosing(self.rows()) as rows:
+                async for _ in rows:
+                    pass
+
+        asyncio.run(through())
 
     async def _begin(self, folder: RunFolder) -> list[Driver]:
         self.stopped = INTERRUPTED

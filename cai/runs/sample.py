@@ -17,11 +17,10 @@ from cai.errors import RowDropped, RunError, UsageError
 from cai.export.export import export_run
 from cai.folder.files import identity_hash
 from cai.models import spec_of
-from cai.records import Candidate, Candidates, Prompt, Request
+from cai.records import Candidate, Candidates, Place, Prompt, Request
+from cai.runs.inputs import Prompts, check_ability, described, is_countable, open_models, prompts_of, source_of
 from cai.runs.label import LabelRun
 from cai.runs.pairs import pair_of_replies, run_info
-from cai.runs.players import check_ability, open_models
-from cai.runs.reading import PromptRun, Prompts, described, source_of
 from cai.runs.run import Run, Seats
 from cai.runs.settings import LabelSettings, SampleSettings
 
@@ -34,7 +33,7 @@ SHARED = (  # settings that the run of labels has in common
 T = TypeVar("T")
 
 
-class SampleRun(PromptRun[Candidates]):
+class SampleRun(Run[Candidates]):
     """Draws several replies to every prompt.
 
     labels: with `best_of`, the run that judges every two replies to a prompt, in a folder inside this one's.
@@ -73,6 +72,15 @@ class SampleRun(PromptRun[Candidates]):
         self._ask = Ask(templates, None, system=settings.system)
         self.replies = settings.each * len(players)  # to a prompt
         self.labels = None if settings.best_of is None else self._labels()
+
+    def items(self) -> Iterator[Place]:
+        """The prompts, from the first, up to `limit`."""
+        return prompts_of(self.source, self.settings)
+
+    @property
+    def countable(self) -> bool:
+        """Whether the prompts can be read twice."""
+        return is_countable(self.source)
 
     def _labels(self) -> LabelRun:
         """The run that compares the replies; raises UsageError if its judge cannot."""
@@ -196,7 +204,7 @@ class SampleRun(PromptRun[Candidates]):
         """What will run, for people to read."""
         settings = self.settings
         each = " from each model" if len(self.players) > 1 else ""
-        yield f"prompts       {described(self.prompts, settings.limit)}"
+        yield f"prompts       {described(self.source, settings.limit)}"
         yield f"method        {settings.each} replies{each}, temperature {settings.temperature:g}, seed {settings.seed}"
         yield f"model         {', '.join(spec_of(model) for model in self.players.values())}"
         yield f"folder        {self.out}"

@@ -25,7 +25,6 @@ from cai.records import Completion, Label
 from cai.runs.label import LabelRun
 from cai.runs.pairs import read_pairs
 from cai.runs.plan import estimate
-from cai.runs.play import play
 from cai.runs.settings import LabelSettings, make_settings
 
 SAME = {"prompt": "Same?", "chosen": "Alike.", "rejected": "Alike. "}
@@ -337,7 +336,7 @@ def kept(folder: Path) -> list[dict[str, Any]]:
 
 def test_replies_are_drawn_until_enough_pairs_are_kept_and_no_more(tmp_path: Path, samples: Path) -> None:
     judge, model = scorer(), sampler()
-    play(aimed(samples, tmp_path / "out", judge, model, concurrency=1))
+    aimed(samples, tmp_path / "out", judge, model, concurrency=1).finish()
     plain = scorer()
     run(samples, tmp_path / "plain", plain, min_confidence=0.85)
     assert len(kept(tmp_path / "plain")) < len(kept(tmp_path / "out")) <= 30
@@ -364,7 +363,7 @@ def test_the_same_pairs_are_kept_towards_a_target_at_concurrency_1_and_64(
     assert "q9:0-1" in {row["id"] for row in kept(tmp_path / "plain")}  # further pairs of earlier prompts come after it
     for name, concurrency in (("1", 1), ("64", 64)):
         made = aimed(samples, tmp_path / name, scorer(), sampler(), concurrency=concurrency, target=target)
-        play(made)
+        made.finish()
     assert kept(tmp_path / "1") == kept(tmp_path / "64")
     assert len(kept(tmp_path / "1")) == target or (further == 100 and len(kept(tmp_path / "1")) < target)
     assert len(rows_of(tmp_path / "1")) < len(rows_of(tmp_path / "64")) or further == 100
@@ -379,7 +378,7 @@ def test_a_run_towards_a_target_that_was_stopped_anywhere_ends_with_the_same_pai
         )
 
     whole_judge, whole_model = scorer(), sampler()
-    play(made("whole", whole_judge, whole_model))
+    made("whole", whole_judge, whole_model).finish()
     whole = rows_of(tmp_path / "whole")
     assert {"q0:0-2", "q0:1-2"} <= {
         row["id"] for row in kept(tmp_path / "whole")
@@ -387,7 +386,7 @@ def test_a_run_towards_a_target_that_was_stopped_anywhere_ends_with_the_same_pai
     for count in range(1, len(whole)):
         judge, model, out = scorer(), sampler(), tmp_path / str(count)
         asyncio.run(some_rows(made(str(count), judge, model), out, count))
-        play(made(str(count), judge, model))
+        made(str(count), judge, model).finish()
         assert rows_of(out) == whole and kept(out) == kept(tmp_path / "whole")
         assert judge.asked.keys() == whole_judge.asked.keys() and model.asked.keys() == whole_model.asked.keys()
 
@@ -406,10 +405,10 @@ def test_a_pair_that_was_on_its_way_when_a_run_was_killed_counts_towards_its_tar
         given = {"concurrency": 64, "target": 3, "max_candidates": 3, "min_confidence": 0.5}
         return aimed(tmp_path / "samples", tmp_path / name, judge, sampler(), **given)
 
-    play(made("whole", scorer()))
+    made("whole", scorer()).finish()
     killed = Slow(scores, "judge", scoring=True, prefill=True)
     asyncio.run(some_rows(made("killed", killed), tmp_path / "killed", 4))
-    play(made("killed", scorer()))
+    made("killed", scorer()).finish()
     assert kept(tmp_path / "killed") == kept(tmp_path / "whole")
     assert kept(tmp_path / "whole")[0]["prompt_id"] == "q0"
 
@@ -417,11 +416,11 @@ def test_a_pair_that_was_on_its_way_when_a_run_was_killed_counts_towards_its_tar
 def test_a_target_that_is_reached_asks_nothing_more_and_a_higher_one_goes_on(tmp_path: Path, samples: Path) -> None:
     judge, model = scorer(), sampler()
     for target in (4, 8):
-        play(aimed(samples, tmp_path / "out", judge, model, target=target, concurrency=1))
+        aimed(samples, tmp_path / "out", judge, model, target=target, concurrency=1).finish()
         assert len(kept(tmp_path / "out")) == target
     assert set(judge.asked.values()) == {1}
     again = scorer()
-    play(aimed(samples, tmp_path / "out", again, sampler(), target=8))
+    aimed(samples, tmp_path / "out", again, sampler(), target=8).finish()
     assert not again.asked
 
 
@@ -430,7 +429,7 @@ def test_prompts_that_have_one_reply_get_their_first_pair_by_a_further_one(tmp_p
     judge, model = scorer(), sampler()
     for _ in range(2):
         made = aimed(tmp_path / "samples", tmp_path / "out", judge, model, max_candidates=3, target=100)
-        play(made)
+        made.finish()
     rows, drops = rows_of(tmp_path / "out"), lost(tmp_path / "out")
     assert Counter(drop["stage"] for drop in drops)["source"] == 12
     assert {row["a_from"] for row in rows} >= {"sample 0"} and {row["b_from"] for row in rows} == {
@@ -530,7 +529,7 @@ def labelled_with_gold(tmp_path: Path, judge: Player, gold: list[dict[str, Any]]
     made = setup(PAIRS[:30], tmp_path / "out", judge, gold=file, **{"min_confidence": None, **given})
     jobs = []
     for job in made.sessions():
-        play(job)
+        job.finish()
         jobs.append(job)
     return jobs
 
@@ -551,7 +550,7 @@ def test_a_target_over_several_models_asks_which_one(tmp_path: Path) -> None:
     spec = f"recorded:{tmp_path / 'two.jsonl'}"
     two = Player(seeded, "two", seeds=True)
     made = setup(tmp_path / "samples", tmp_path / "out", scorer(), two, target=99, max_candidates=6, model=spec)
-    play(made)
+    made.finish()
     asked = {(call["messages"][0]["content"], call["seed"]) for call in map(eval, two.asked)}
     before = {(call["messages"][0]["content"], call["seed"]) for call in map(eval, models[1].asked)}
     assert asked and not asked & before  # its own numbers go on where those of the sample run ended

@@ -34,7 +34,6 @@ from cai.export.export import export_run
 from cai.folder.store import read_calls
 from cai.records import Revision
 from cai.runs.generate import GenerateRun
-from cai.runs.play import play
 from cai.runs.settings import GenerateSettings, make_settings
 
 ROOT = Path(__file__).parents[2]
@@ -76,7 +75,7 @@ def options(server: Stub, **more: Any) -> dict[str, Any]:
 def run(prompts: Any, out: Path, **more: Any) -> GenerateRun:
     """A run as the command line does it."""
     made = GenerateRun(prompts, make_settings(GenerateSettings, {"out": out, **more}))
-    play(made)
+    made.finish()
     return made
 
 

@@ -1,8 +1,10 @@
-"""The models of a run by the part they play, opened from their specs, and what their tokens cost."""
+"""What a run works with: its prompts, and its models by the part they play with what their tokens cost."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import itertools
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 from cai.calls.flow import Driver, Seat
@@ -14,10 +16,12 @@ from cai.errors import RunError, UsageError
 from cai.folder.files import identity_hash
 from cai.folder.run import RunFolder
 from cai.models import open_model, provider_of, spec_of
-from cai.records import Role, Sampling
-from cai.runs.settings import RunSettings
+from cai.records import Place, Role, Sampling
+from cai.runs.settings import PromptSettings, RunSettings
+from cai.sources.files import describe, read_prompts
 
 Seats = Mapping[Role, Model]
+Prompts = str | Path | Iterable[Any] | None
 
 
 def open_models(settings: RunSettings, specs: Mapping[str, str]) -> dict[str, Model]:
@@ -98,3 +102,33 @@ def drivers_of(
             seats[role] = Seat(model, limiters[id(model)], sampling, prices[id(model)])
         drivers.append(Driver(seats, store, seed=seed, budget=budget, tally=tally))
     return drivers
+
+
+# Prompts
+
+
+def source_of(prompts: Prompts, settings: PromptSettings) -> dict[str, Any]:
+    """What the identity of a run says of its prompts; raises SourceError if they cannot be read at all."""
+    read_prompts(prompts, format=settings.format, field=settings.prompt_field)  # reads nothing yet, but looks
+    return {"what": describe(prompts), "format": settings.format, "field": settings.prompt_field}
+
+
+def prompts_of(prompts: Prompts, settings: PromptSettings) -> Iterator[Place]:
+    """The prompts with their positions, from the first, up to `limit`."""
+    items = read_prompts(prompts, format=settings.format, field=settings.prompt_field)
+    return itertools.islice(enumerate(items), settings.limit)
+
+
+def is_countable(prompts: Prompts) -> bool:
+    """Whether prompts can be read twice."""
+    return prompts is None or (isinstance(prompts, str | Path) and Path(prompts).is_file())
+
+
+def described(source: Any, limit: int | None) -> str:
+    """What a source is called, for people to read."""
+    name = "from Python"
+    if source is None:
+        name = "the built-in set"
+    elif isinstance(source, str | Path):
+        name = str(source)
+    return name if limit is None else f"{name}, the first {limit:,}"
