@@ -1,4 +1,4 @@
-"""The calibration of a label run: loaded from a file, or fitted to the labels of its gold pairs."""
+"""The calibration of a label run: loaded from a file, or fitted to the labels of gold pairs, which people labelled."""
 
 from __future__ import annotations
 
@@ -6,10 +6,21 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from cai.errors import UsageError
+from cai.errors import SourceError, UsageError
 from cai.judge.calibration import binding_problems, calibrate_file, load_calibration, untrustworthy
 from cai.judge.certify import TARGETS, Calibration, threshold
+from cai.records import Contest
+from cai.runs.pairs import Source, read_pairs
 from cai.runs.settings import LabelSettings
+
+
+def human_labelled(source: Source, what: str) -> None:
+    """Raise SourceError if no pair of a source says which reply people prefer; reads as far as the first."""
+    for _, item in read_pairs(source):
+        if isinstance(item, Contest) and item.human is not None:
+            return
+    where = source if isinstance(source, str | Path) else None
+    raise SourceError(f"no pair says which reply people prefer: {what} needs chosen and rejected, or a label", where)
 
 
 def loaded(settings: LabelSettings, binding: Mapping[str, Any]) -> Calibration:

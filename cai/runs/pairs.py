@@ -15,7 +15,7 @@ from typing import Any, cast
 import orjson
 from pydantic import ValidationError
 
-from cai.errors import RunError, SourceError, UsageError
+from cai.errors import RunError, UsageError
 from cai.folder.files import identity_hash
 from cai.folder.inputs import PAIR_BITS
 from cai.folder.rows import KINDS, damage, lines_in_order
@@ -297,12 +297,3 @@ def replies_of_run(
             return
         pairs += max(usable * (usable - 1) // 2, 1)  # a prompt without a pair takes a place, too
         yield position, row.id, row.prompt, [(reply.text, reply.problem) for reply in row.replies]
-
-
-def human_labelled(source: Source, what: str) -> None:
-    """Raise SourceError if no pair of a source says which reply people prefer; reads as far as the first."""
-    for _, item in read_pairs(source):
-        if isinstance(item, Contest) and item.human is not None:
-            return
-    where = source if isinstance(source, str | Path) else None
-    raise SourceError(f"no pair says which reply people prefer: {what} needs chosen and rejected, or a label", where)

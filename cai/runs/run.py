@@ -79,8 +79,7 @@ class Run(Planned, Generic[Row]):
         self.resumable = True
         self.example: Row | None = None  # a row to show
         self.cut: Any = None  # the ExportSummary of the cut at the end
-        self._began = time.monotonic()
-        self._seconds_before = 0.0
+        self._began = 0.0  # of all sessions together
         self._bad: list[BadPrompt] = []  # the first record that cannot be used
         self._bad_read = 0
 
@@ -192,7 +191,7 @@ class Run(Planned, Generic[Row]):
 
     async def _begin(self, folder: RunFolder) -> list[Driver]:
         self.stopped = INTERRUPTED
-        self._seconds_before = folder.info.get("seconds", 0.0)
+        self._began = time.monotonic() - folder.info.get("seconds", 0.0)
         self._write_info(folder)
         for model in self.models:
             await model.start()
@@ -286,7 +285,7 @@ class Run(Planned, Generic[Row]):
             stopped=self.stopped,  # why the run is not finished; null when it is
             usage=usage,
             cost_usd=cost,
-            seconds=round(self._seconds_before + time.monotonic() - self._began, 3),
+            seconds=round(time.monotonic() - self._began, 3),
             settings=self.settings.changeable(),
             command=folder.info.get("command") or shlex.join(self.words),
         )

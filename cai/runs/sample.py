@@ -18,10 +18,10 @@ from cai.export.export import export_run
 from cai.folder.files import identity_hash
 from cai.models import spec_of
 from cai.records import Candidate, Candidates, Place, Prompt, Request
-from cai.runs.inputs import Prompts, check_ability, described, is_countable, open_models, prompts_of, source_of
+from cai.runs.inputs import Prompts, Seats, check_ability, described, is_countable, open_models, prompts_of, source_of
 from cai.runs.label import LabelRun
 from cai.runs.pairs import pair_of_replies, run_info
-from cai.runs.run import Run, Seats
+from cai.runs.run import Run
 from cai.runs.settings import LabelSettings, SampleSettings
 
 MOST = 16  # replies of which every two are compared: 120 pairs, at three principles 720 questions a prompt
