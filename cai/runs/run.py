@@ -27,6 +27,7 @@ from cai.export.export import cut_again
 from cai.folder.files import identity_hash
 from cai.folder.run import RunFolder
 from cai.records import BadPrompt, Drop, Place, Record, Sampling
+from cai.runs.example import telling
 from cai.runs.inputs import Seats, check_ability, check_identity, drivers_of, prices_of
 from cai.runs.planned import Planned
 from cai.runs.settings import RunSettings
@@ -34,8 +35,6 @@ from cai.runs.settings import RunSettings
 log = logging.getLogger("cai")
 Row = TypeVar("Row", bound=Record)
 INTERRUPTED = "interrupted"
-SHOWN = 600  # characters; the longest text that makes a good example to show
-REPEATED = 0.5  # share of words from which on a revision says what its critique said
 
 
 class Run(Planned, Generic[Row]):
@@ -289,22 +288,3 @@ class Run(Planned, Generic[Row]):
             settings=self.settings.changeable(),
             command=folder.info.get("command") or shlex.join(self.words),
         )
-
-
-def telling(before: str, after: str, *critiques: str) -> tuple[bool, bool, bool, float]:
-    """How well a row shows what a run does: its texts differ, are short, and share many words.
-
-    And the second one does not say what a critique said, as the revisions of a small model do.
-    """
-    changed = before != after
-    short = len(before) + len(after) <= 2 * SHOWN and len(after) <= 2 * len(before)
-    if not (changed and short):
-        return changed, short, False, 0.0
-    fresh = all(overlap(critique, after) <= REPEATED for critique in critiques)
-    return changed, short, fresh, overlap(before, after)
-
-
-def overlap(a: str, b: str) -> float:
-    """The share of the words of two texts that stand in both."""
-    ours, theirs = set(a.split()), set(b.split())
-    return len(ours & theirs) / max(1, len(ours | theirs))
