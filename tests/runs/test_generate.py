@@ -13,8 +13,8 @@ from cai.cli.console import Progress
 from cai.constitution.principles import Constitution, load_constitution
 from cai.errors import CaiError, UsageError
 from cai.folder.files import identity_hash
+from cai.runs.example import SHOWN, telling
 from cai.runs.generate import GenerateRun
-from cai.runs.run import SHOWN, telling
 from cai.runs.settings import GenerateSettings
 from cai.runs.settings import make_settings as settings_of
 

@@ -15,7 +15,7 @@ from pair_records import PAIR, TURN, contests
 from cai.errors import RunError, SourceError, UsageError
 from cai.folder.run import PAIR_BITS
 from cai.records import BadPrompt, Candidate, Candidates, Contest, Message, Place, Revision, Round, Usage
-from cai.runs.gold import human_labelled
+from cai.runs.judging import human_labelled
 from cai.runs.pairs import (
     MOST_REPLIES,
     describe_source,
