@@ -128,7 +128,7 @@ class Session:
         self.folder.replace(DROPPED, map(dataclasses.asdict, self.drops))
         settled = {setting.name: setting.value for setting in settings if setting.name in SETTLED}
         self.folder.write(
-            settled={name: settled[name] for name in SETTLED if name in settled} | {"devices": self.processes.count},
+            settled=settled | {"devices": self.processes.count},
             plan=[dataclasses.asdict(setting) for setting in settings],
             truncation=dataclasses.asdict(plan.truncation),
             model=self.base.facts(),
