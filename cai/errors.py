@@ -45,9 +45,14 @@ class InputError(CaiError):
     """A file the user wrote is wrong."""
 
     def __init__(self, message: str, path: str | Path | None = None, line: int | None = None) -> None:
-        self.message, self.path, self.line = message, path, line
-        where = "" if path is None else f"{path}:{line}: " if line is not None else f"{path}: "
-        super().__init__(where + message)
+        self.message = message
+        self.path = path
+        self.line = line
+        if path is not None and line is not None:
+            message = f"{path}:{line}: {message}"
+        elif path is not None:
+            message = f"{path}: {message}"
+        super().__init__(message)
 
 
 class ConstitutionError(InputError):

@@ -140,6 +140,12 @@ class Vote(Record):
         """Whether both orders were answered."""
         return self.ab.problem is None and self.ba.problem is None
 
+    def shown(self) -> str:
+        """The principle and the preference for a, for people to read."""
+        if self.d is None:
+            return self.principle
+        return f"{self.principle} {self.d:+.2f}"
+
 
 class Candidates(Record):
     """A row of `candidates.jsonl`: a prompt and several replies to it."""
@@ -222,12 +228,15 @@ class Label(Record):
         if self.p_a is None:
             return "no valid vote"
         better = "neither"
-        if self.p_a != 0.5:
-            better = "a" if self.p_a > 0.5 else "b"
-        valid = [vote for vote in self.votes if vote.valid]
-        votes = [vote.principle if vote.d is None else f"{vote.principle} {vote.d:+.2f}" for vote in valid]
-        reasons = f" ({'; '.join(votes)})" if votes else ""
-        return f"{better}, confidence {self.confidence:.2f}{reasons}"
+        if self.p_a > 0.5:
+            better = "a"
+        if self.p_a < 0.5:
+            better = "b"
+        verdict = f"{better}, confidence {self.confidence:.2f}"
+        votes = [vote.shown() for vote in self.votes if vote.valid]
+        if not votes:
+            return verdict
+        return f"{verdict} ({'; '.join(votes)})"
 
 
 class Drop(Record):
@@ -291,7 +300,9 @@ class Call:
     @property
     def temperature(self) -> float:
         """The request's own temperature, else that of the run."""
-        return self.sampling.temperature if self.request.temperature is None else self.request.temperature
+        if self.request.temperature is None:
+            return self.sampling.temperature
+        return self.request.temperature
 
     @property
     def max_tokens(self) -> int:

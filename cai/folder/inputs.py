@@ -30,7 +30,9 @@ def state_of(stored: str | int) -> str:
     """A state by name, whichever version wrote it."""
     if isinstance(stored, str):
         return stored
-    return DONE if stored == 1 else REASONS_OF_0_1_0[stored - 100]
+    if stored == 1:
+        return DONE
+    return REASONS_OF_0_1_0[stored - 100]
 
 
 def names_of(digest: bytes, row_id: str) -> list[bytes]:
@@ -43,7 +45,9 @@ def names_of(digest: bytes, row_id: str) -> list[bytes]:
 
 def digest_of(item: Prompt | Contest) -> bytes:
     """16 bytes that name the content of what is played: a conversation, or a conversation and two replies."""
-    return bytes.fromhex(prompt_hash(item.messages) if isinstance(item, Prompt) else item.key)
+    if isinstance(item, Prompt):
+        return bytes.fromhex(prompt_hash(item.messages))
+    return bytes.fromhex(item.key)
 
 
 class Inputs:
@@ -56,8 +60,7 @@ class Inputs:
     def prepare(self) -> None:
         """Create the tables if they are missing, and find out how far the input was read."""
         self._db.executescript(INPUTS)
-        (last,) = self._db.execute("SELECT MAX(position) FROM inputs").fetchone()
-        self._positions = 0 if last is None else last + 1
+        (self._positions,) = self._db.execute("SELECT COALESCE(MAX(position) + 1, 0) FROM inputs").fetchone()
 
     def state(self, position: int) -> tuple[bytes, str] | None:
         """Digest and state of what was read at a position; None if nothing was."""
@@ -65,7 +68,10 @@ class Inputs:
             return None
         with self._guard:
             row = self._db.execute("SELECT hash, state FROM inputs WHERE position = ?", (position,)).fetchone()
-        return None if row is None else (row[0], state_of(row[1]))
+        if row is None:
+            return None
+        digest, state = row
+        return digest, state_of(state)
 
     def states(self) -> Iterator[tuple[int, bytes, str]]:
         """Position, digest and state of everything that was read so far, in input order."""

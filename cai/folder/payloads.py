@@ -1,6 +1,6 @@
 """How a call's payload is named and stored: its key, its skeleton, and texts kept once, by content.
 
-A payload is JSON, so a tuple in it comes back as a list. Knows one SQLite table; no provider, no run.
+A payload is JSON, so a tuple in it comes back as a list.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import sqlite3
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import orjson
@@ -40,7 +40,7 @@ def split(value: Any, varying: list[Any]) -> Any:
                 varying.append(item)
                 skeleton[key] = None
             else:
-                skeleton[key] = split(item, varying) if isinstance(item, dict | list | tuple) else item
+                skeleton[key] = split(item, varying)
         return skeleton
     if isinstance(value, list | tuple):
         return [split(item, varying) for item in value]
@@ -49,12 +49,24 @@ def split(value: Any, varying: list[Any]) -> Any:
 
 def join(skeleton: Any, varying: Iterator[Any]) -> Any:
     """The payload that `split` took apart."""
-    if isinstance(skeleton, dict):
-        return {
-            key: next(varying) if item is None and key in VARYING else join(item, varying)
-            for key, item in skeleton.items()
-        }
-    return [join(item, varying) for item in skeleton] if isinstance(skeleton, list) else skeleton
+    if isinstance(skeleton, list):
+        return [join(item, varying) for item in skeleton]
+    if not isinstance(skeleton, dict):
+        return skeleton
+    payload = {}
+    for key, item in skeleton.items():
+        if item is None and key in VARYING:
+            payload[key] = next(varying)
+        else:
+            payload[key] = join(item, varying)
+    return payload
+
+
+def unless_none(convert: Callable[[Any], Any], value: Any) -> Any:
+    """What `convert` makes of a value; None for None."""
+    if value is None:
+        return None
+    return convert(value)
 
 
 class Parts:
@@ -71,7 +83,9 @@ class Parts:
         part = self._known.get(digest)
         if part is not None:
             return part
-        body = zlib.compress(raw, 6) if len(raw) >= COMPRESS_FROM else text
+        body: str | bytes = text
+        if len(raw) >= COMPRESS_FROM:
+            body = zlib.compress(raw, 6)
         # Most texts are new: to insert at once saves the search.
         query = "INSERT OR IGNORE INTO parts(hash, body) VALUES (?, ?) RETURNING id"
         row = self._db.execute(query, (digest, body)).fetchone()
@@ -86,7 +100,9 @@ class Parts:
         """The text with this id."""
         body: str | bytes
         (body,) = self._db.execute("SELECT body FROM parts WHERE id = ?", (part,)).fetchone()
-        return body if isinstance(body, str) else zlib.decompress(body).decode()
+        if isinstance(body, str):
+            return body
+        return zlib.decompress(body).decode()
 
     def refer(self, value: str | float | None) -> Any:
         """A varying value as a call holds it: a part id, a list of part ids, or the value itself in an object."""
@@ -101,4 +117,6 @@ class Parts:
         if isinstance(reference, dict):
             literal: float | None = reference["is"]
             return literal
-        return "\n\n".join(map(self.text, reference)) if isinstance(reference, list) else self.text(reference)
+        if isinstance(reference, list):
+            return "\n\n".join(map(self.text, reference))
+        return self.text(reference)

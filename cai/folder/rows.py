@@ -83,7 +83,9 @@ class Lines:
         with open(self._folder / name, "ab+") as file:
             committed = self._committed(name)
             size = file.seek(0, os.SEEK_END)
-            end = committed if committed <= size else 0
+            end = 0
+            if committed <= size:
+                end = committed
             file.seek(end)
             for line in file:
                 if not line.endswith(b"\n"):
@@ -97,7 +99,9 @@ class Lines:
     def is_shorter(self, name: str) -> bool:
         """Whether a file has lost committed lines."""
         path = self._folder / name
-        return self._committed(name) > (path.stat().st_size if path.exists() else 0)
+        if not path.exists():
+            return self._committed(name) > 0
+        return self._committed(name) > path.stat().st_size
 
     def rewrite(self, name: str, lines: Iterable[bytes]) -> None:
         """Replace a file at once; `lines` may read the one it replaces, if they close it at their end (for Windows)."""
@@ -124,7 +128,9 @@ class Lines:
 
     def _committed(self, name: str) -> int:
         row = self._db.execute("SELECT size FROM files WHERE name = ?", (name,)).fetchone()
-        return 0 if row is None else int(row[0])
+        if row is None:
+            return 0
+        return int(row[0])
 
     def _remember(self, name: str, size: int) -> None:
         self._db.execute("INSERT INTO files VALUES (?,?) ON CONFLICT(name) DO UPDATE SET size = ?2", (name, size))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import platform
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from cai.folder.files import differences, lock_folder, package_version, read_obj
 from cai.folder.inputs import DONE, PAIR_BITS, digest_of, names_of
 from cai.folder.rows import DROPPED, EXPORT_STAGES, KINDS, RETRIED, TRAINING_FILES, damage, lines_without, retried_lines
 from cai.folder.store import Store
-from cai.records import DROP_REASONS, Contest, Drop, DropReason, Prompt, Record
+from cai.records import DROP_REASONS, Contest, Drop, DropReason, Message, Prompt, Record
 from cai.sources.conversations import prompt_hash
 
 FORMAT = 1
@@ -24,11 +24,13 @@ ANEW = "restore it, or use --force to start anew"
 BESIDE = (".lock", "gold", "calibration.json")  # may lie in a folder before it holds a run
 
 
-def _digest_of_row(row: Mapping[str, Any]) -> bytes:
-    """The same from a line of a run folder."""
-    if row["prompt"] is None:
+def _digest(key: str | None, prompt: Sequence[Message] | None) -> bytes:
+    """What `digest_of` makes of an item, from the columns of a row; nothing for a record that was not a prompt."""
+    if key is not None:
+        return bytes.fromhex(key)
+    if prompt is None:
         return b""
-    return bytes.fromhex(row.get("key") or prompt_hash(row["prompt"]))
+    return bytes.fromhex(prompt_hash(prompt))
 
 
 class RunFolder:
@@ -108,18 +110,27 @@ class RunFolder:
             for line in store.unseen_lines(name):
                 try:
                     row = orjson.loads(line)
-                    digest = _digest_of_row(row)
-                    state = DONE if name == self.rows_file else row["reason"]
-                    if row.get("stage") in EXPORT_STAGES:
-                        continue
-                    if state != DONE and (self.store.inputs.state(row["position"]) or (b"", ""))[1] == DONE:
-                        continue  # tried again since, and finished
-                    store.inputs.restore(row["position"], digest, state)
-                    if row.get("stage") != "source":  # a prompt that was played is the first of its kind
-                        for name_of in names_of(digest, row["id"]):
-                            store.inputs.restore_first(name_of, row["position"])
+                    if name == DROPPED:
+                        self._restore(row, row["reason"])
+                    else:
+                        self._restore(row, DONE)
                 except (ValueError, LookupError, TypeError) as error:
                     raise damage(self.path / name) from error
+
+    def _restore(self, row: Mapping[str, Any], state: str) -> None:
+        """Bring a line that the journal does not know into it."""
+        inputs = self.store.inputs
+        position = row["position"]
+        if row.get("stage") in EXPORT_STAGES:
+            return
+        known = inputs.state(position)
+        if known is not None and known[1] == DONE and state != DONE:
+            return  # tried again since, and finished
+        digest = _digest(row.get("key"), row["prompt"])
+        inputs.restore(position, digest, state)
+        if row.get("stage") != "source":  # a prompt that was played is the first of its kind
+            for name in names_of(digest, row["id"]):
+                inputs.restore_first(name, position)
 
     def _forget_superseded(self) -> None:
         """Take the lines of drops that were tried again, and ended in another state or line, out of dropped.jsonl."""
@@ -186,9 +197,10 @@ class RunFolder:
     @staticmethod
     def dropped(item: Prompt | Contest, position: int, stage: str, reason: DropReason, detail: str) -> Drop:
         """The record of what did not make it."""
-        key = None if isinstance(item, Prompt) else item.key
-        messages = item.messages
-        return Drop(id=item.id, position=position, stage=stage, reason=reason, detail=detail, prompt=messages, key=key)
+        drop = Drop(id=item.id, position=position, stage=stage, reason=reason, detail=detail, prompt=item.messages)
+        if isinstance(item, Prompt):
+            return drop
+        return drop.model_copy(update={"key": item.key})
 
     async def keep(self, row: Record, position: int, item: Prompt | Contest) -> None:
         """Write a finished row; returns when it is on disk."""
@@ -199,8 +211,7 @@ class RunFolder:
     async def drop(self, drop: Drop) -> None:
         """Write a dropped row; returns when it is on disk."""
         self.store.append(DROPPED, drop.model_dump_json().encode() + b"\n")
-        digest = bytes.fromhex(drop.key or ("" if drop.prompt is None else prompt_hash(drop.prompt)))
-        self.store.inputs.mark(drop.position, digest, drop.reason)
+        self.store.inputs.mark(drop.position, _digest(drop.key, drop.prompt), drop.reason)
         await self.store.committed()
 
     def counts(self) -> dict[str, Any]:

@@ -18,7 +18,7 @@ import orjson
 from cai.errors import RunError
 from cai.folder.files import unwritable
 from cai.folder.inputs import Inputs
-from cai.folder.payloads import PARTS, Parts, join, split
+from cai.folder.payloads import PARTS, Parts, join, split, unless_none
 from cai.folder.rows import SIZES, Lines
 from cai.records import Completion, Finish
 
@@ -73,8 +73,8 @@ def read_calls(folder: str | Path) -> Iterator[StoredCall]:
 class _Guard:
     """Turns what SQLite and the file system raise into one line the user can act on.
 
-    After a first failure there are no others: SQLite may have rolled back what was put before it, so that nothing may
-    be reported as committed any more. (A class, because every statement passes here: a generator costs 2 µs.)
+    After a first failure all calls fail: SQLite may have rolled back what was put before it, so that nothing counts as
+    committed any more. (A class, because every statement passes here: a generator costs 2 µs.)
     """
 
     def __init__(self, store: Store) -> None:
@@ -106,9 +106,9 @@ class Store:
         self._failure: RunError | None = None
         self._closed = False
         self._guard = _Guard(self)
-        place = f"{(folder / 'calls.sqlite').resolve().as_uri()}?mode={'ro' if read_only else 'rwc'}"
+        uri = (folder / "calls.sqlite").resolve().as_uri() + ("?mode=ro" if read_only else "?mode=rwc")
         with self._guard:
-            self._db = sqlite3.connect(place, uri=True, check_same_thread=False)
+            self._db = sqlite3.connect(uri, uri=True, check_same_thread=False)
         self._parts = Parts(self._db)
         self._lines = Lines(folder, self._db)
         self.inputs = Inputs(self._db, self._guard, self._due)
@@ -149,7 +149,9 @@ class Store:
         """The finished call with this key, or None."""
         with self._guard:
             row = self._db.execute(f"SELECT {ANSWER} FROM calls WHERE key = ?", (key,)).fetchone()
-        return None if row is None else self._completion(*row)
+        if row is None:
+            return None
+        return self._completion(*row)
 
     def put(
         self, key: bytes, provider: str, name: str, payload: dict[str, Any], done: Completion, cost: float | None
@@ -175,9 +177,9 @@ class Store:
                     done.output_tokens,
                     done.cached_tokens,
                     done.cache_write_tokens,
-                    None if done.reasoning is None else self._parts.add(done.reasoning),
-                    None if done.logprobs is None else zlib.compress(orjson.dumps(done.logprobs)),
-                    None if done.scores is None else orjson.dumps(done.scores).decode(),
+                    unless_none(self._parts.add, done.reasoning),
+                    unless_none(lambda tokens: zlib.compress(orjson.dumps(tokens)), done.logprobs),
+                    unless_none(lambda scores: orjson.dumps(scores).decode(), done.scores),
                     cost,
                     int(time.time()),
                 ),
@@ -222,9 +224,9 @@ class Store:
             made,
             cached,
             written,
-            None if reasoning is None else self._parts.text(reasoning),
-            None if logprobs is None else tuple(orjson.loads(zlib.decompress(logprobs))),
-            None if scores is None else tuple(orjson.loads(scores)),
+            unless_none(self._parts.text, reasoning),
+            unless_none(lambda packed: tuple(orjson.loads(zlib.decompress(packed))), logprobs),
+            unless_none(lambda scores: tuple(orjson.loads(scores)), scores),
         )
 
     # Rows
@@ -255,8 +257,6 @@ class Store:
         """Replace a file at once; `lines` may read the one it replaces."""
         with self._guard:
             self._lines.rewrite(name, lines)
-
-    # Groups
 
     def _due(self) -> None:
         if self._group is None:

@@ -60,9 +60,10 @@ class Phrases:
     def add(self, text: str) -> None:
         """Count one text."""
         self.texts += 1
-        found = words(text)
-        counts, floor = self._counts, self.off_by
-        for run in {" ".join(found[i : i + NGRAM]) for i in range(len(found) - NGRAM + 1)}:
+        sequence = words(text)
+        counts = self._counts
+        floor = self.off_by
+        for run in {" ".join(sequence[i : i + NGRAM]) for i in range(len(sequence) - NGRAM + 1)}:
             counts[run] = counts.get(run, floor) + 1
         while len(counts) > MOST_NGRAMS:  # lossy counting (Manku and Motwani 2002): the rarest go, and are owed
             self.off_by += 1
@@ -85,14 +86,23 @@ class Phrases:
         phrase = run.split()
         for before in (False, True):
             while True:
-                edge = phrase[: NGRAM - 1] if before else phrase[1 - NGRAM :]
-                fits = [r for r in left if (r.split()[1:] if before else r.split()[:-1]) == edge]
-                best = max(fits, key=lambda r: (left[r], r), default=None)
-                if best is None or left[best] < 0.9 * count:
+                fits = [words for words in map(str.split, left) if _fits(words, phrase, before)]
+                best = max(fits, key=lambda words: (left[" ".join(words)], " ".join(words)), default=None)
+                if best is None or left[" ".join(best)] < 0.9 * count:
                     break
-                del left[best]
-                phrase = [best.split()[0], *phrase] if before else [*phrase, best.split()[-1]]
+                del left[" ".join(best)]
+                if before:
+                    phrase.insert(0, best[0])
+                else:
+                    phrase.append(best[-1])
         return " ".join(phrase)
+
+
+def _fits(run: list[str], phrase: list[str], before: bool) -> bool:
+    """Whether a run overlaps the beginning or the end of a phrase in all its words but one."""
+    if before:
+        return run[1:] == phrase[: NGRAM - 1]
+    return run[:-1] == phrase[1 - NGRAM :]
 
 
 class Repeats:
@@ -131,8 +141,8 @@ class Repeats:
         key, pairs = self._prepared(text)
         if key in self._seen:
             return True, True
-        [found] = self._like.is_duplicate_pairs([("", pairs)])
-        return False, bool(found)
+        [alike] = self._like.is_duplicate_pairs([("", pairs)])
+        return False, bool(alike)
 
     @staticmethod
     def _prepared(text: str) -> tuple[bytes, list[str]]:

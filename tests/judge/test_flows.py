@@ -1,4 +1,4 @@
-"""What a judge is asked, what is read from its answers, and the arithmetic of DESIGN section 6."""
+"""What a judge is asked, what is read from its answers, and the arithmetic of beliefs."""
 
 from __future__ import annotations
 
