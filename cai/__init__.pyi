@@ -49,22 +49,22 @@ from cai.records import (
 from cai.records import (
     Vote as Vote,
 )
-from cai.runs.play import (
+from cai.runs.doors import (
     agenerate as agenerate,
 )
-from cai.runs.play import (
+from cai.runs.doors import (
     alabel as alabel,
 )
-from cai.runs.play import (
+from cai.runs.doors import (
     asample as asample,
 )
-from cai.runs.play import (
+from cai.runs.doors import (
     generate as generate,
 )
-from cai.runs.play import (
+from cai.runs.doors import (
     label as label,
 )
-from cai.runs.play import (
+from cai.runs.doors import (
     sample as sample,
 )
 from cai.sources.files import read_prompts as read_prompts

@@ -6,7 +6,7 @@ import asyncio
 import queue
 import threading
 from collections import deque
-from collections.abc import AsyncGenerator, Callable, Iterable, Iterator
+from collections.abc import AsyncGenerator, Callable, Generator, Iterable
 from contextlib import aclosing, suppress
 from typing import Generic, TypeVar
 
@@ -95,7 +95,7 @@ class Feed(Generic[T]):
         self._room.release()
 
 
-def in_thread(make: Callable[[], AsyncGenerator[R, None]]) -> Iterator[R]:
+def in_thread(make: Callable[[], AsyncGenerator[R, None]]) -> Generator[R, None, None]:
     """An async generator as a plain one, played by a loop in a thread of its own; rows wait in a short queue."""
     rows: queue.Queue[tuple[R | None, BaseException | None]] = queue.Queue(64)
     stopped = threading.Event()

@@ -1,111 +1,63 @@
-"""The Python functions that play runs, each with an asynchronous twin."""
+"""Plays runs: as an iterator of rows, as an asynchronous one, or to the end."""
 
 from __future__ import annotations
 
 import logging
 import shutil
 import tempfile
-from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterator, Mapping
 from contextlib import aclosing
+from functools import wraps
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
 from cai.calls.feed import in_thread
-from cai.constitution.principles import Constitution
-from cai.errors import UsageError
-from cai.records import Candidates, Label, Record, Revision
-from cai.runs.generate import GenerateRun
-from cai.runs.inputs import Prompts
-from cai.runs.label import LabelRun
-from cai.runs.pairs import Source
+from cai.records import Record
 from cai.runs.run import Run
-from cai.runs.sample import SampleRun
-from cai.runs.settings import GenerateSettings, LabelSettings, SampleSettings, make_settings
+from cai.runs.settings import RunSettings, make_settings
 
 log = logging.getLogger("cai")
 Row = TypeVar("Row", bound=Record)
+S = TypeVar("S", bound=RunSettings)
+P = ParamSpec("P")
 
 
-def generate(prompts: Prompts, constitution: str | Path | Constitution, **settings: Any) -> Iterator[Revision]:
-    """Critique and revise a reply to every prompt; a lazy iterator of rows, in the order in which they finish.
+class Rows(Iterator[Row]):
+    """The rows of a run, in the order in which they finish; the run begins with the first `next`."""
 
-    prompts: a file, `hf:…`, an iterable of texts, message lists or records, or None for the built-in set.
-    settings: the fields of `GenerateSettings`. With `out`, rows, drops and calls are kept in that folder, and the same
-    call again resumes (rows finished before are in the folder and not repeated); without it nothing is kept.
+    def __init__(self, run: Run[Row]) -> None:
+        self.run = run
+        self._rows = in_thread(lambda: rows_of(run))
 
-    What can be checked is checked at once; errors of models and of a damaged source come while iterating. Prompts that
-    are dropped are counted in a warning of the logger "cai". Works inside a running event loop, too.
-    """
-    run = _generation(prompts, constitution, settings)
-    return in_thread(lambda: _rows(run))
+    def __next__(self) -> Row:
+        return next(self._rows)
 
-
-async def agenerate(
-    prompts: Prompts, constitution: str | Path | Constitution, **settings: Any
-) -> AsyncGenerator[Revision, None]:
-    """The asynchronous twin of `generate`; close it (`contextlib.aclosing`) if it is not read to its end."""
-    async with aclosing(_rows(_generation(prompts, constitution, settings))) as rows:
-        async for row in rows:
-            yield row
+    def close(self) -> None:
+        """Stop the run; what was finished is kept."""
+        self._rows.close()
 
 
-def sample(prompts: Prompts, model: str | Sequence[str] = "local", **settings: Any) -> Iterator[Candidates]:
-    """Draw several replies to every prompt; a lazy iterator of rows, in the order in which they finish.
+def twin(door: Callable[P, Rows[Row]]) -> Callable[P, AsyncGenerator[Row, None]]:
+    """The asynchronous form of a function that gives rows, for code that has a running event loop of its own."""
 
-    model: a spec, or several for contrast. settings: the fields of `SampleSettings`, such as `n`, replies of each
-    model. With `best_of`, `judge` and `out` the replies are labelled once all are drawn, and the best reply to each
-    prompt is in sft.jsonl of the folder. The rest is as for `generate`.
-    """
-    run = _sampling(prompts, model, settings)
-    return in_thread(lambda: _rows(run))
+    @wraps(door)
+    async def rows(*args: P.args, **keywords: P.kwargs) -> AsyncGenerator[Row, None]:
+        async with aclosing(rows_of(door(*args, **keywords).run)) as source:
+            async for row in source:
+                yield row
 
-
-async def asample(
-    prompts: Prompts, model: str | Sequence[str] = "local", **settings: Any
-) -> AsyncGenerator[Candidates, None]:
-    """The asynchronous twin of `sample`; close it (`contextlib.aclosing`) if it is not read to its end."""
-    async with aclosing(_rows(_sampling(prompts, model, settings))) as rows:
-        async for row in rows:
-            yield row
+    rows.__name__ = rows.__qualname__ = f"a{door.__name__}"
+    close = "close it (`contextlib.aclosing`) if it is not read to its end"
+    rows.__doc__ = f"The asynchronous twin of `{door.__name__}`; {close}.\n\n{door.__doc__}"
+    return rows
 
 
-def label(source: Source, constitution: str | Path | Constitution, **settings: Any) -> Iterator[Label]:
-    """Judge pairs of replies under a constitution; a lazy iterator of labels, in the order in which they finish.
-
-    source: the folder of a generate or sample run, a file of pairs, or an iterable of their rows (docs/judging.md).
-    settings: the fields of `LabelSettings`, such as `judge`. A label says what the judge believes of a pair; which
-    pairs are kept for training is decided when they are cut, at the end of a run with `out`, and by `export_run`. The
-    rest is as for `generate`.
-    """
-    run = _labelling(source, constitution, settings)
-    return in_thread(lambda: _rows(run))
+def settings_in(kind: type[S], values: Mapping[str, Any]) -> S:
+    """The settings among the local names of a function with a keyword for each, and those it does not know."""
+    return make_settings(kind, {name: values[name] for name in kind.model_fields} | values["unknown"])
 
 
-async def alabel(
-    source: Source, constitution: str | Path | Constitution, **settings: Any
-) -> AsyncGenerator[Label, None]:
-    """The asynchronous twin of `label`; close it (`contextlib.aclosing`) if it is not read to its end."""
-    async with aclosing(_rows(_labelling(source, constitution, settings))) as rows:
-        async for row in rows:
-            yield row
-
-
-def _generation(prompts: Prompts, constitution: str | Path | Constitution, settings: Mapping[str, Any]) -> GenerateRun:
-    return GenerateRun(prompts, make_settings(GenerateSettings, {"constitution": constitution, **settings}))
-
-
-def _sampling(prompts: Prompts, model: str | Sequence[str], settings: Mapping[str, Any]) -> SampleRun:
-    run = SampleRun(prompts, make_settings(SampleSettings, {"model": model, **settings}))
-    if run.labels is not None and run.settings.out is None:
-        raise UsageError("best_of needs out: a folder for the replies, their labels, and sft.jsonl with the best")
-    return run
-
-
-def _labelling(source: Source, constitution: str | Path | Constitution, settings: Mapping[str, Any]) -> LabelRun:
-    return LabelRun(source, make_settings(LabelSettings, {"constitution": constitution, **settings}))
-
-
-async def _rows(run: Run[Row]) -> AsyncGenerator[Row, None]:
+async def rows_of(run: Run[Row]) -> AsyncGenerator[Row, None]:
     """The rows of a run, without those of its other parts; without `out` its folder is removed afterwards."""
     keep = run.settings.out is not None
     if not keep:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Annotated, Any, TypeVar
 from urllib.parse import urlsplit
 
@@ -22,6 +23,7 @@ from cai.records import Protocol
 from cai.sources.yamlfile import unfit
 from cai.texts.wording import nearest
 
+NOTHING: Mapping[str, Any] = MappingProxyType({})  # a default that nobody can change
 WHOLE = 2**63 - 1  # the largest whole number that JSON writers and SQLite take
 FIXED = {  # keys of a request that the method, the reader of the answers, or the run's identity depends on
     "messages": "the templates word what is asked",
@@ -68,7 +70,9 @@ class RunSettings(BaseModel):
         json_schema_extra={"option": "--header", "repeat": True},
     )
     timeout: float = Field(600.0, gt=0, le=1e9, description="Seconds to wait for one call.")
-    out: str | Path | None = Field(None, description="Run folder (default: runs/<name>-<hash>).")
+    out: str | Path | None = Field(
+        None, description="Run folder (default: runs/<name>-<hash>; in Python nothing is kept without it)."
+    )
     force: bool = Field(False, description="Start over in a folder that holds another run.")
 
     @model_validator(mode="after")

@@ -35,7 +35,7 @@ from cai.folder.inputs import DONE
 from cai.folder.run import RunFolder
 from cai.folder.store import read_calls
 from cai.records import Candidates, Drop, Label, Prompt, Revision, Vote
-from cai.runs.play import generate
+from cai.runs.doors import generate
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -12,9 +12,9 @@ from cai.constitution.principles import Constitution
 from cai.errors import RunError, UsageError
 from cai.folder.store import read_calls
 from cai.records import Request
+from cai.runs.doors import generate
 from cai.runs.generate import GenerateRun
 from cai.runs.plan import Estimate, count_tokens, estimate
-from cai.runs.play import generate
 from cai.runs.settings import GenerateSettings, make_settings
 
 LAW = Constitution.model_validate(
