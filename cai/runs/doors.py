@@ -10,10 +10,10 @@ from cai.constitution.principles import Constitution
 from cai.errors import UsageError
 from cai.records import Candidates, Label, Revision
 from cai.runs.generate import GenerateRun
+from cai.runs.inputs import Prompts
 from cai.runs.label import LabelRun
 from cai.runs.pairs import Source
 from cai.runs.play import Rows, settings_in, twin
-from cai.runs.inputs import Prompts
 from cai.runs.sample import SampleRun
 from cai.runs.settings import NOTHING, GenerateSettings, LabelSettings, SampleSettings
 

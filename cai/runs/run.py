@@ -27,10 +27,10 @@ from cai.export.export import cut_again
 from cai.folder.files import identity_hash
 from cai.folder.run import RunFolder
 from cai.records import BadPrompt, Drop, Place, Record, Sampling
-from cai.runs.example import telling
 from cai.runs.inputs import Seats, check_ability, check_identity, drivers_of, prices_of
 from cai.runs.planned import Planned
 from cai.runs.settings import RunSettings
+from cai.texts.example import telling
 
 log = logging.getLogger("cai")
 Row = TypeVar("Row", bound=Record)

@@ -13,10 +13,10 @@ from cai.cli.console import Progress
 from cai.constitution.principles import Constitution, load_constitution
 from cai.errors import CaiError, UsageError
 from cai.folder.files import identity_hash
-from cai.runs.example import SHOWN, telling
 from cai.runs.generate import GenerateRun
 from cai.runs.settings import GenerateSettings
 from cai.runs.settings import make_settings as settings_of
+from cai.texts.example import SHOWN, telling
 
 PROMPTS = ["How do I sharpen a knife?", "Is it late?"]
 
