@@ -328,7 +328,7 @@ def test_no_color_is_respected(server: Stub) -> None:
     status, text = on_terminal(generate(server, "--limit", "2"), NO_COLOR="1")
     assert status == 0
     assert re.findall(r"\x1b\[[0-9;]*3[0-9]m", text) == []
-    assert "[-" in text and "{+" in text
+    assert "revision" in text and "\x1b[1m" in text
 
 
 def test_a_dumb_terminal_gets_plain_lines(server: Stub) -> None:

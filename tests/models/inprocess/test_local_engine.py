@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cai.errors import CallRejected, ModelStopped
-from cai.models.inprocess.local_engine import BLOCK, ENOUGH, LocalEngine, one_line
+from cai.models.inprocess.local_engine import BLOCK, ENOUGH, LocalEngine, last_line
 
 pytest.importorskip("openvino")
 
@@ -170,9 +170,9 @@ def test_closing_ends_the_thread_and_tells_those_who_wait() -> None:
 
 def test_of_a_native_error_only_the_telling_line_is_kept() -> None:
     assert (
-        one_line(RuntimeError("Exception from a.cpp:1:\nCheck failed at b.cpp:2:\n\nno such file\n")) == "no such file"
+        last_line(RuntimeError("Exception from a.cpp:1:\nCheck failed at b.cpp:2:\n\nno such file\n")) == "no such file"
     )
-    assert one_line(RuntimeError("")) == "RuntimeError"
+    assert last_line(RuntimeError("")) == "RuntimeError"
 
 
 CONVERSATION = list(range(3 * BLOCK))
