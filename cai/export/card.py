@@ -15,8 +15,7 @@ from cai.export.cut import Cut, Judged
 from cai.export.labels import LabelCut
 from cai.export.options import words
 from cai.judge.certify import threshold
-from cai.texts.markdown import Card, block, code, table, without_path
-from cai.texts.wording import one_line
+from cai.texts.wording import Card, block, code, one_line, table, without_path
 
 SPLITS = {"": "train", ".eval": "test"}  # by what a file's name has between its stem and .jsonl
 Info = Mapping[str, Any]  # the content of run.json, and its `identity`

@@ -19,8 +19,7 @@ import yaml
 
 from cai.errors import MissingExtra
 from cai.folder.files import write_atomically
-from cai.texts.markdown import Card, block, code, table, without_path
-from cai.texts.wording import one_line
+from cai.texts.wording import Card, block, code, one_line, table, without_path
 from cai.training.data.dataset import SPLIT
 from cai.training.report.evidence import LOSS, MARGINS, Sample, read_samples, write_plots
 from cai.training.report.provenance import WRITERS, run_in_words

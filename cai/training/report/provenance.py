@@ -14,8 +14,7 @@ from cai.folder.files import identity_hash
 from cai.folder.run import read_info
 from cai.judge.calibration_report import FILE
 from cai.judge.certify import Calibration
-from cai.texts.markdown import code, without_path
-from cai.texts.wording import one_line
+from cai.texts.wording import code, one_line, without_path
 
 Facts = Mapping[str, Any]
 
