@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
+from pathlib import Path
 from typing import Any
 
 import yaml
@@ -126,3 +127,17 @@ class Card:
         parts = [front_matter(self.front), f"# {self.title}\n{self.introduction}"]
         parts += [section(title, text) for title, text in self.sections.items()]
         return UNPRINTABLE.sub("\ufffd", "\n".join(part for part in parts if part))
+
+
+def render_card(template: Path, front: Mapping[str, Any], **values: Any) -> str:
+    """A README.md: front matter, then a Jinja template beside the code that fills it.
+
+    The template sees `values`, and `code`, `block`, `table` and `section` as functions; an undefined name is an error.
+    What a terminal would obey is replaced.
+    """
+    from jinja2 import Environment, StrictUndefined
+
+    environment = Environment(undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, autoescape=False)
+    environment.globals.update(code=code, block=block, table=table, section=section)
+    text = environment.from_string(template.read_text("utf-8")).render(values)
+    return UNPRINTABLE.sub("\ufffd", f"{front_matter(front)}\n{text}")

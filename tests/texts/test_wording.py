@@ -1,8 +1,11 @@
 from __future__ import annotations
 
-import pytest
+from pathlib import Path
 
-from cai.texts.wording import close_to, counted, listed, nearest, one_line, printable, reason_of
+import pytest
+from jinja2 import UndefinedError
+
+from cai.texts.wording import close_to, counted, listed, nearest, one_line, printable, reason_of, render_card
 
 
 @pytest.mark.parametrize(
@@ -52,3 +55,12 @@ def test_white_space_becomes_single_blanks() -> None:
 
 def test_what_a_terminal_would_obey_is_spelled_out() -> None:
     assert printable("a\x1b[31m\u202eb\tc\n") == "a\\x1b[31m\\u202eb\tc\n"
+
+
+def test_a_card_is_filled_in_and_nothing_in_a_value_can_leave_its_span(tmp_path: Path) -> None:
+    template = tmp_path / "card.md.jinja"
+    template.write_text("# {{ code(name) }}\n{% if rows %}\n\n{{ table(('a',), rows) }}\n{% endif %}\n", "utf-8")
+    text = render_card(template, {"license": "unknown"}, name="`{{ x }}`\x1b", rows=[("1",)])
+    assert text == "---\nlicense: unknown\n---\n\n# `` `{{ x }}`\ufffd ``\n\n| a |\n| --- |\n| 1 |\n\n"
+    with pytest.raises(UndefinedError):
+        render_card(template, {}, name="x")
