@@ -90,9 +90,9 @@ def tokenizer(folder: Path, tiny: bool) -> None:
     """The embedded model's where its weights have been fetched, else one of our own, with a token for each word."""
     import transformers
 
+    from cai.folder.files import cache_folder
     from cai.weights.bases import find_base
     from cai.weights.embedded import STEM
-    from cai.weights.hashes import cache_folder
 
     if not tiny and find_spec("gguf") and any(cache_folder().glob(f"{STEM}-*.gguf")):
         transformers.AutoTokenizer.from_pretrained(find_base("local").place).save_pretrained(folder)
@@ -114,9 +114,9 @@ def model(task: dict[str, Any]) -> Path:
     import torch
     import transformers
 
+    from cai.folder.files import cache_folder
     from cai.weights.bases import find_base
     from cai.weights.embedded import STEM
-    from cai.weights.hashes import cache_folder
 
     size, tiny = task["case"]["size"], task["tiny"]
     if size == "135M" and not tiny and find_spec("gguf") and any(cache_folder().glob(f"{STEM}-*.gguf")):

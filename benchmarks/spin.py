@@ -26,8 +26,7 @@ def measure() -> None:
     import torch
     from transformers import AutoModelForCausalLM
 
-    from cai.weights.bases import find_base
-    from cai.weights.vendors import quiet
+    from cai.weights.bases import find_base, quiet
 
     with quiet():
         model = AutoModelForCausalLM.from_pretrained(find_base("local").place, dtype=torch.bfloat16)

@@ -1,11 +1,15 @@
-"""Files of a folder: replaced at once, locked, read as JSON objects."""
+"""Files of a folder: replaced at once, locked, fingerprinted, read as JSON objects."""
 
 from __future__ import annotations
 
 import errno
 import hashlib
+import importlib.util
 import json
+import logging
 import os
+import tempfile
+import time
 import traceback
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -15,10 +19,14 @@ from typing import IO, Any
 
 import orjson
 
-from cai.errors import CaiError, RunError
+from cai.errors import CaiError, MissingExtra, RunError
+
+log = logging.getLogger("cai")
 
 LOCK = ".lock"
 AGAIN = "free some space there or change its permissions, and run the same command again"
+LARGE = 1 << 26  # bytes that take 0.05 s to read: hashes of larger files are remembered
+SETTLED = 2_000_000_000  # nanoseconds; the coarsest clock of a file system, FAT's, ticks every two seconds
 
 
 def write_atomically(path: Path, content: bytes) -> None:
@@ -103,6 +111,12 @@ def package_version(name: str) -> str | None:
         return None
 
 
+def need(what: str, extra: str, *packages: str) -> None:
+    """Raise MissingExtra if one of the packages that `what` needs is not installed; `extra` installs them."""
+    if any(importlib.util.find_spec(package) is None for package in packages):
+        raise MissingExtra(what, extra)
+
+
 def read_object(path: Path, advice: str = "put the file back as it was") -> dict[str, Any]:
     """The object in a JSON file; RunError with `advice` if it cannot be read or holds anything else."""
     try:
@@ -134,3 +148,56 @@ def unwritten(error: BaseException | None) -> str | None:
 def _passed(error: BaseException, module: str, function: str) -> bool:
     frames = (frame for frame, _ in traceback.walk_tb(error.__traceback__))
     return any(frame.f_globals["__name__"] == module and frame.f_code.co_name == function for frame in frames)
+
+
+def cache_folder() -> Path:
+    """Where downloaded and converted files are kept: $CAI_CACHE, else $XDG_CACHE_HOME/cai, else ~/.cache/cai."""
+    if own := os.environ.get("CAI_CACHE"):
+        return Path(own).expanduser()
+    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "cai"
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def fingerprint(path: Path, *patterns: str) -> str:
+    """12 hex digits that name a weight file or a folder of them, from all their bytes, which are read once: 1-2 GB/s.
+
+    patterns: which of a folder's files count; none: all do.
+    """
+    digest = hashlib.sha256()
+    if not path.is_dir():
+        digest.update(f"\0{_hash(path)}\0".encode())
+    else:
+        files = {file for pattern in patterns or "*" for file in path.glob(pattern) if file.is_file()}
+        for file in sorted(files):
+            digest.update(f"{file.name}\0{_hash(file)}\0".encode())
+    return digest.hexdigest()[:12]
+
+
+def _hash(path: Path) -> str:
+    """The SHA-256 of a file; that of a large one is remembered in the cache until the file changes."""
+    path = path.resolve()
+    before = path.stat()
+    if before.st_size < LARGE:
+        return _sha256(path)
+    known = f"{before.st_size} {before.st_mtime_ns} {before.st_ino} ".encode() + os.fsencode(path)
+    note = cache_folder() / "hashes" / hashlib.sha256(os.fsencode(path)).hexdigest()[:32]
+    if note.is_file():
+        noted, _, digest = note.read_bytes().rpartition(b" ")
+        if noted == known:
+            return digest.decode()
+    digest = _sha256(path).encode()
+    after = path.stat()
+    # A file that changed just now may change again within a tick of its clock, and look the same.
+    if after.st_mtime_ns == before.st_mtime_ns and time.time_ns() - after.st_mtime_ns > SETTLED:
+        try:
+            note.parent.mkdir(parents=True, exist_ok=True)
+            with tempfile.NamedTemporaryFile(dir=note.parent, prefix=".making-", delete=False) as scratch:
+                scratch.write(known + b" " + digest)
+            os.replace(scratch.name, note)
+        except OSError as error:
+            log.info("%s: its hash cannot be remembered in %s (%s), so it is read each time", path, note, error)
+    return digest.decode()

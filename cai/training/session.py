@@ -30,7 +30,7 @@ from cai.training.setup.opening import Processes, Stopper
 from cai.training.setup.plan import Plan, Setting, resolve
 from cai.training.trainers.loop import Progress, arguments, callback, check_trl, recorder
 from cai.weights.bases import Base
-from cai.weights.vendors import silence_libraries
+from cai.weights.loading import silence_libraries
 
 Tell = Callable[[str], None]
 ROWS = ".rows"  # where preference rows lie for TRL while they train

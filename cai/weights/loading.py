@@ -6,15 +6,16 @@ log at most, and the answers are another model's.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from cai.errors import CaiError, UnknownModel, UsageError
+from cai.folder.files import need
 from cai.texts.wording import reason_of
-from cai.weights.bases import Base, check_kind
-from cai.weights.vendors import need, quiet
+from cai.weights.bases import Base, check_kind, quiet
 
 
 @contextmanager
@@ -165,3 +166,23 @@ def end_tokens(config: Any, tokenizer: Any) -> list[int]:
     ends = getattr(config, "eos_token_id", None)
     ids = [*(ends if isinstance(ends, list) else [ends]), tokenizer.eos_token_id]
     return list(dict.fromkeys(token for token in ids if token is not None))
+
+
+@contextmanager
+def silence_libraries() -> Iterator[None]:
+    """Without the progress bars and reports of datasets, TRL and transformers."""
+    import datasets
+
+    hidden = datasets.are_progress_bars_disabled()
+    tqdm = os.environ.get("TQDM_DISABLE")
+    os.environ["TQDM_DISABLE"] = "1"  # TRL's bars over the reference's rows: our own progress covers them
+    datasets.disable_progress_bars()
+    try:
+        with quiet():
+            yield
+    finally:
+        del os.environ["TQDM_DISABLE"]
+        if tqdm is not None:
+            os.environ["TQDM_DISABLE"] = tqdm
+        if not hidden:
+            datasets.enable_progress_bars()

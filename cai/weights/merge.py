@@ -17,13 +17,12 @@ from typing import Any
 import orjson
 
 from cai.errors import CaiError, RunError, UsageError
-from cai.folder.files import read_object, share_mode, take_lock, unwritable, unwritten
+from cai.folder.files import need, read_object, share_mode, take_lock, unwritable, unwritten
 from cai.records import Record
 from cai.sources.files import path_of
-from cai.weights.bases import Base, find_base, gguf_of, unpacked_name
+from cai.weights.bases import Base, find_base, gguf_of, quiet, unpacked_name
 from cai.weights.gguf_write import check_gguf, write_gguf
 from cai.weights.loading import load_config, load_model, load_tokenizer, open_reward, reasons
-from cai.weights.vendors import need, quiet
 
 log = logging.getLogger("cai")
 PROBE = "The quiet river runs past 3 old mills; who would have thought?"  # on which the two are compared

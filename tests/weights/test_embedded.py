@@ -13,8 +13,9 @@ from pathlib import Path
 import pytest
 
 from cai.errors import CaiError, InputError, MissingExtra
+from cai.folder import files
 from cai.weights import embedded as weights
-from cai.weights import gguf_read, hashes
+from cai.weights import gguf_read
 
 gguf = pytest.importorskip("gguf")
 np = pytest.importorskip("numpy")
@@ -48,11 +49,11 @@ def test_the_cache_is_where_the_user_says(monkeypatch: pytest.MonkeyPatch, tmp_p
     monkeypatch.delenv("CAI_CACHE", raising=False)
     monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
     monkeypatch.setenv("HOME", str(tmp_path))
-    assert hashes.cache_folder() == tmp_path / ".cache" / "cai"
+    assert files.cache_folder() == tmp_path / ".cache" / "cai"
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
-    assert hashes.cache_folder() == tmp_path / "xdg" / "cai"
+    assert files.cache_folder() == tmp_path / "xdg" / "cai"
     monkeypatch.setenv("CAI_CACHE", "~/mine")
-    assert hashes.cache_folder() == tmp_path / "mine"
+    assert files.cache_folder() == tmp_path / "mine"
 
 
 def test_conversion_keeps_metadata_and_exact_tensors_and_makes_the_rest_q8_0(tmp_path: Path) -> None:
@@ -130,35 +131,35 @@ def test_a_fingerprint_follows_the_bytes_and_not_the_place(tmp_path: Path) -> No
     one, two = tmp_path / "one.bin", tmp_path / "two.bin"
     one.write_bytes(bytes(3_000_000))
     two.write_bytes(bytes(3_000_000))
-    assert hashes.fingerprint(one) == hashes.fingerprint(two)
+    assert files.fingerprint(one) == files.fingerprint(two)
     two.write_bytes(bytes(2_999_999) + b"x")
-    assert hashes.fingerprint(one) != hashes.fingerprint(two)
+    assert files.fingerprint(one) != files.fingerprint(two)
     folder = tmp_path / "folder"
     folder.mkdir()
     (folder / "model.bin").write_bytes(b"x")
-    first = hashes.fingerprint(folder)
+    first = files.fingerprint(folder)
     (folder / "config.json").write_bytes(b"{}")
-    assert hashes.fingerprint(folder) != first
+    assert files.fingerprint(folder) != first
 
 
 @pytest.mark.parametrize("place", [0, 65_536, 1_000_000, 2_999_999])
 def test_a_fingerprint_follows_every_byte(tmp_path: Path, place: int) -> None:
     path = tmp_path / "model.bin"
     path.write_bytes(bytes(3_000_000))
-    before = hashes.fingerprint(path)
+    before = files.fingerprint(path)
     path.write_bytes(bytes(place) + b"x" + bytes(2_999_999 - place))
-    assert hashes.fingerprint(path) != before
+    assert files.fingerprint(path) != before
 
 
 def test_a_large_file_is_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CAI_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(hashes, "LARGE", 1000)
+    monkeypatch.setattr(files, "LARGE", 1000)
     path = tmp_path / "model.bin"
 
     def told(content: bytes, time: int) -> str:
         path.write_bytes(content)
         os.utime(path, ns=(time, time))
-        return hashes.fingerprint(path)
+        return files.fingerprint(path)
 
     year = 10**9 * 86_400 * 365
     first = told(bytes(1000), year)
@@ -172,15 +173,15 @@ def test_a_large_file_is_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     path.with_name("new").write_bytes(b"x" * 1000)
     path.with_name("new").replace(path)  # another inode
     os.utime(path, ns=(year + 2, year + 2))
-    assert hashes.fingerprint(path) != first
+    assert files.fingerprint(path) != first
 
 
 def test_a_file_that_changed_just_now_is_not_remembered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CAI_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(hashes, "LARGE", 1000)
+    monkeypatch.setattr(files, "LARGE", 1000)
     path = tmp_path / "model.bin"
     path.write_bytes(bytes(1000))
-    assert hashes.fingerprint(path) == hashes.fingerprint(path)
+    assert files.fingerprint(path) == files.fingerprint(path)
     assert not (tmp_path / "cache").exists()
 
 
@@ -188,15 +189,15 @@ def test_a_fingerprint_needs_no_cache(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     (tmp_path / "file").write_text("in the way")
-    monkeypatch.setattr(hashes, "LARGE", 1000)
+    monkeypatch.setattr(files, "LARGE", 1000)
     path = tmp_path / "model.bin"
     path.write_bytes(bytes(1000))
     os.utime(path, (0, 0))
     monkeypatch.setenv("CAI_CACHE", str(tmp_path / "cache"))
-    found = hashes.fingerprint(path)
+    found = files.fingerprint(path)
     monkeypatch.setenv("CAI_CACHE", str(tmp_path / "file"))
     with caplog.at_level(logging.INFO, "cai"):
-        assert hashes.fingerprint(path) == found
+        assert files.fingerprint(path) == found
     assert "cannot be remembered" in caplog.text
 
 

@@ -29,7 +29,7 @@ from safetensors.torch import load_file, save_file
 
 from cai.cli import chat as cli_chat
 from cai.errors import CaiError, RunError, UnknownModel, UsageError
-from cai.folder.files import take_lock
+from cai.folder.files import cache_folder, take_lock
 from cai.models import open_model
 from cai.records import Call, Message, Request, Sampling
 from cai.weights import merge as merging
@@ -37,7 +37,6 @@ from cai.weights.bases import find_base
 from cai.weights.embedded import STEM
 from cai.weights.gguf_read import copy_metadata
 from cai.weights.gguf_write import write_gguf
-from cai.weights.hashes import cache_folder
 from cai.weights.merge import merge
 
 openvino = pytest.mark.skipif(importlib.util.find_spec("openvino_genai") is None, reason="no openvino_genai")

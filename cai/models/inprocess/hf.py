@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from cai.errors import CallRejected, UsageError
-from cai.folder.files import read_object
+from cai.folder.files import fingerprint, read_object
 from cai.models.inprocess.hf_engine import HFEngine
 from cai.models.inprocess.hf_model import TransformersModel
 from cai.models.inprocess.hf_rows import Row
@@ -17,7 +17,6 @@ from cai.records import Abilities, Call, Completion
 from cai.sources.files import path_of
 from cai.texts.thoughts import split_thoughts
 from cai.weights.bases import Base, base_at, check_kind
-from cai.weights.hashes import fingerprint
 from cai.weights.loading import end_tokens, load_model, load_tokenizer, words_of
 
 EXTRAS = ("top_p", "top_k", "repetition_penalty")

@@ -12,11 +12,11 @@ from abc import ABC, abstractmethod
 from typing import Any
 
 from cai.errors import ModelStopped
+from cai.folder.files import need
 from cai.models.inprocess.hf_engine import HFEngine
 from cai.models.inprocess.hf_rows import Row
 from cai.models.inprocess.hf_words import HFTokenizer
 from cai.weights.bases import Base
-from cai.weights.vendors import need
 
 log = logging.getLogger("cai")
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from cai.errors import InputError, MissingExtra, ModelStopped, UsageError
-from cai.folder.files import read_object
+from cai.folder.files import fingerprint, read_object
 from cai.models.inprocess.local_engine import LocalEngine, last_line
 from cai.models.inprocess.local_words import LocalTokenizer
 from cai.models.inprocess.requests import check_settings, first_stop, question
@@ -19,7 +19,6 @@ from cai.records import Abilities, Call, Completion
 from cai.sources.files import path_of
 from cai.weights.embedded import CONTEXT, NAME, default_weights
 from cai.weights.gguf_read import gguf_metadata
-from cai.weights.hashes import fingerprint
 
 # What `extra_body` may hold: the sampling attributes of OpenVINO GenAI's GenerationConfig.
 EXTRAS = (

@@ -14,12 +14,12 @@ from pathlib import Path
 from typing import Any, TypeVar, cast
 
 from cai.errors import UsageError
+from cai.folder.files import need
 from cai.sources.files import path_of
 from cai.training.setup.config import Lora
 from cai.training.setup.plan import Machine, Shape
 from cai.weights.bases import Base
 from cai.weights.loading import end_tokens, load_config, load_model, load_tokenizer, reasons
-from cai.weights.vendors import need
 
 T = TypeVar("T")
 

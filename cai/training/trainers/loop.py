@@ -25,7 +25,7 @@ from cai.training.setup.folder import CHECKPOINTS, TrainFolder
 from cai.training.setup.methods import METHODS
 from cai.training.setup.opening import Stopper
 from cai.training.setup.plan import Plan
-from cai.weights.vendors import silence_libraries
+from cai.weights.loading import silence_libraries
 
 log = logging.getLogger("cai")
 

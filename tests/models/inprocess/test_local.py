@@ -13,10 +13,10 @@ from typing import Any, TypeVar
 import pytest
 
 from cai.errors import CallRejected, InputError, ModelStopped, UsageError
+from cai.folder.files import cache_folder
 from cai.models.inprocess.local import EMBEDDED_SAMPLING, LocalModel
 from cai.records import Call, Completion, Message, Request, Sampling
 from cai.weights.embedded import NAME, STEM, default_weights
-from cai.weights.hashes import cache_folder
 
 pytest.importorskip("openvino_genai")
 T = TypeVar("T")
