@@ -132,12 +132,13 @@ class Card:
 def render_card(template: Path, front: Mapping[str, Any], **values: Any) -> str:
     """A README.md: front matter, then a Jinja template beside the code that fills it.
 
-    The template sees `values`, and `code`, `block`, `table` and `section` as functions; an undefined name is an error.
-    What a terminal would obey is replaced.
+    The template sees `values`, and the functions of this file that make text safe or lay it out; an undefined name is
+    an error. What a terminal would obey is replaced.
     """
     from jinja2 import Environment, StrictUndefined
 
     environment = Environment(undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, autoescape=False)
-    environment.globals.update(code=code, block=block, table=table, section=section)
+    functions = (code, block, table, section, one_line, without_path)
+    environment.globals.update({function.__name__: function for function in functions})
     text = environment.from_string(template.read_text("utf-8")).render(values)
     return UNPRINTABLE.sub("\ufffd", f"{front_matter(front)}\n{text}")
