@@ -105,12 +105,3 @@ def log_odds(p: float) -> float:
     if p == 0:
         return -FURTHEST
     return max(-FURTHEST, math.log(p) - math.log1p(-p))
-
-
-def readability(votes: Iterable[Vote]) -> list[float]:
-    """The letter mass of every reading; for votes in words 1 if a letter was named; 0 if nothing could be read."""
-    masses = []
-    for reading in (reading for vote in votes for reading in (vote.ab, vote.ba)):
-        in_words = float(reading.choice is not None)
-        masses.append(in_words if reading.mass is None else reading.mass)
-    return masses

@@ -9,23 +9,20 @@ both, `L_AB = d + bias` and `L_BA = -d + bias`, so that `d = (L_AB - L_BA)/2` is
 
 from __future__ import annotations
 
-import asyncio
 import math
 import re
-import statistics
 from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 from cai.constitution.principles import Principle
 from cai.engine.ask_judge import AskJudge
-from cai.errors import RowDropped, Unreadable, UsageError
-from cai.judge.belief import Verdict, count_votes, mean_preference, odds_of_votes, readability, votes_of
+from cai.errors import RowDropped, UsageError
+from cai.judge.belief import Verdict, count_votes, mean_preference, odds_of_votes, votes_of
 from cai.records import Abilities, Completion, Message, Protocol, Reading, Request, Vote
 
 PREFERRED: tuple[Protocol, ...] = ("logprob", "score", "vote")  # the best first
 WAVES = 3  # of votes, while they stay split
-CHECKED = 20  # pairs after which a run looks whether the judge can be read at all
 LEAST_MASS = 0.5  # of both letters together; below it the judge wanted to say something else
 NEVER = -9999.0  # what OpenAI's protocol says of a token that is too unlikely for its list: no log probability
 ABOVE = 0.1  # by which rounding, as of 16-bit floats, may put a log probability above 0
@@ -241,57 +238,3 @@ def log_sum(values: Sequence[float]) -> float:
     """log(sum(exp(v))) without overflow; `values` is not empty."""
     top = max(values)
     return top + math.log(math.fsum(math.exp(value - top) for value in values))
-
-
-# Whether a judge can be read
-
-
-class JudgeCheck:
-    """Whether a judge can be read: a session asks about few pairs until that is known, and ends if it cannot.
-
-    advice: what to do if the judge fails. needed: False lets every pair through.
-    """
-
-    def __init__(self, advice: str, *, needed: bool = True) -> None:
-        self._advice = advice
-        self._passed = not needed
-        self._masses: list[float] = []  # of the letters, for the first pairs
-        self._read = 0
-        self._permits = asyncio.Semaphore(CHECKED)  # pairs that may be asked about before the check
-        self._unreadable: Unreadable | None = None
-
-    async def admitted(self) -> None:
-        """Returns when the judge is known to be readable, or this pair is among the first; else raises Unreadable."""
-        if self._passed:
-            return
-        await self._permits.acquire()
-        if self._passed or self._unreadable is not None:
-            self._permits.release()  # lets the next one know, too
-        if self._unreadable is not None:
-            raise self._unreadable
-
-    def leave(self) -> None:
-        """A pair that was admitted got no verdict: another may, or must see that the run is over."""
-        if not self._passed:
-            self._permits.release()
-
-    def watch(self, votes: Sequence[Vote]) -> None:
-        """Look at the votes of a pair; raises Unreadable if those of the first pairs cannot be read."""
-        if self._passed or self._unreadable is not None:
-            return
-        self._read += 1
-        self._masses += readability(votes)
-        if self._read < CHECKED:
-            return
-        median = statistics.median(self._masses)
-        self._passed = median >= LEAST_MASS
-        self._permits.release()
-        if not self._passed:
-            self._unreadable = Unreadable(self._problem(votes, median))
-            raise self._unreadable
-
-    def _problem(self, votes: Sequence[Vote], median: float) -> str:
-        problems = (reading.problem for vote in votes for reading in (vote.ab, vote.ba))
-        example = next((f", such as: {problem}" for problem in problems if problem is not None), "")
-        evidence = f"median letter mass {median:.2f} of the first {CHECKED} pairs"
-        return f"the judge does not answer A or B: {evidence}{example}; {self._advice}"

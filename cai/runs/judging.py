@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import asyncio
+import statistics
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,17 +14,18 @@ from cai.calls.model import Model
 from cai.constitution.principles import Constitution, Principle, draw
 from cai.engine.ask_judge import AskJudge
 from cai.engine.templates import Templates
-from cai.errors import CaiError, SourceError, UsageError
+from cai.errors import CaiError, SourceError, Unreadable, UsageError
 from cai.judge.belief import Verdict
 from cai.judge.calibration import binding_problems, calibrate_file, load_calibration, untrustworthy
 from cai.judge.certify import TARGETS, Calibration, threshold
-from cai.judge.flows import Flow, JudgeCheck, Pair, choose_protocol, judge
+from cai.judge.flows import LEAST_MASS, Flow, Pair, choose_protocol, judge
 from cai.models import spec_of
 from cai.records import Contest, Protocol, Request, Vote
 from cai.runs.inputs import check_ability
 from cai.runs.pairs import Source, read_pairs
 from cai.runs.settings import LabelSettings
 
+CHECKED = 20  # pairs after which a run looks whether the judge can be read at all
 Choose = Callable[[Contest], Sequence[Principle]]
 
 
@@ -112,6 +115,69 @@ def _advice(protocol: Protocol) -> str:
     if protocol == "vote":
         return "word judge.jinja and verdict.jinja for it, or, if it thinks first, give it more --max-tokens"
     return "switch its thinking off (--extra-body), use --protocol vote, or word judge.jinja and verdict.jinja for it"
+
+
+# Whether it can be read
+
+
+class JudgeCheck:
+    """Whether a judge can be read: a session asks about few pairs until that is known, and ends if it cannot.
+
+    advice: what to do if the judge fails. needed: False lets every pair through.
+    """
+
+    def __init__(self, advice: str, *, needed: bool = True) -> None:
+        self._advice = advice
+        self._passed = not needed
+        self._masses: list[float] = []  # of the letters, for the first pairs
+        self._read = 0
+        self._permits = asyncio.Semaphore(CHECKED)  # pairs that may be asked about before the check
+        self._unreadable: Unreadable | None = None
+
+    async def admitted(self) -> None:
+        """Returns when the judge is known to be readable, or this pair is among the first; else raises Unreadable."""
+        if self._passed:
+            return
+        await self._permits.acquire()
+        if self._passed or self._unreadable is not None:
+            self._permits.release()  # lets the next one know, too
+        if self._unreadable is not None:
+            raise self._unreadable
+
+    def leave(self) -> None:
+        """A pair that was admitted got no verdict: another may, or must see that the run is over."""
+        if not self._passed:
+            self._permits.release()
+
+    def watch(self, votes: Sequence[Vote]) -> None:
+        """Look at the votes of a pair; raises Unreadable if those of the first pairs cannot be read."""
+        if self._passed or self._unreadable is not None:
+            return
+        self._read += 1
+        self._masses += readability(votes)
+        if self._read < CHECKED:
+            return
+        median = statistics.median(self._masses)
+        self._passed = median >= LEAST_MASS
+        self._permits.release()
+        if not self._passed:
+            self._unreadable = Unreadable(self._problem(votes, median))
+            raise self._unreadable
+
+    def _problem(self, votes: Sequence[Vote], median: float) -> str:
+        problems = (reading.problem for vote in votes for reading in (vote.ab, vote.ba))
+        example = next((f", such as: {problem}" for problem in problems if problem is not None), "")
+        evidence = f"median letter mass {median:.2f} of the first {CHECKED} pairs"
+        return f"the judge does not answer A or B: {evidence}{example}; {self._advice}"
+
+
+def readability(votes: Iterable[Vote]) -> list[float]:
+    """The letter mass of every reading; for votes in words 1 if a letter was named; 0 if nothing could be read."""
+    masses = []
+    for reading in (reading for vote in votes for reading in (vote.ab, vote.ba)):
+        in_words = float(reading.choice is not None)
+        masses.append(in_words if reading.mass is None else reading.mass)
+    return masses
 
 
 # Its calibration

@@ -20,11 +20,11 @@ from cai.export.options import ExportOptions, filters_of
 from cai.folder.rows import damage
 from cai.folder.run import RunFolder
 from cai.judge.belief import Verdict, belief
-from cai.judge.flows import CHECKED, WAVES
+from cai.judge.flows import WAVES
 from cai.models import spec_of
 from cai.records import Contest, Label, Place, Request, Sampling, Usage
 from cai.runs.inputs import Seats, described, open_models
-from cai.runs.judging import Choose, Judging, calibrate, check_reasons, human_labelled, loaded
+from cai.runs.judging import CHECKED, Choose, Judging, calibrate, check_reasons, human_labelled, loaded
 from cai.runs.pairs import Source, check_pairing, describe_source, read_pairs
 from cai.runs.run import Run
 from cai.runs.settings import LabelSettings

@@ -15,7 +15,7 @@ from cai.constitution.principles import Constitution, Principle
 from cai.engine.ask_judge import AskJudge
 from cai.engine.templates import load_templates
 from cai.errors import RowDropped, UsageError
-from cai.judge.belief import Verdict, belief, count_votes, mean_preference, readability
+from cai.judge.belief import Verdict, belief, count_votes, mean_preference
 from cai.judge.flows import (
     WAVES,
     Pair,
@@ -679,15 +679,3 @@ def test_a_protocol_that_the_judge_cannot_do_is_refused_with_what_to_do(asked: s
     with pytest.raises(UsageError) as refused:
         choose_protocol(asked, can, "p:m")
     assert str(refused.value) == told
-
-
-# Readability
-
-
-def test_readability_is_the_letter_mass_and_for_words_whether_a_letter_was_named() -> None:
-    cast = [
-        Vote(principle="p", weight=1.0, ab=read_letters(scored(-0.7, -0.7)), ba=read_letters(scored(-3.0, -3.0))),
-        Vote(principle="p", weight=1.0, ab=read_choice(said("A"), named=True), ba=read_choice(said("?"), named=True)),
-        Vote(principle="p", weight=1.0, ab=read_letters(listing(Hm=-0.1)), ba=Reading(problem="no reasons were given")),
-    ]
-    assert readability(cast) == pytest.approx([2 * math.exp(-0.7), 2 * math.exp(-3), 1, 0, 0, 0])

@@ -20,8 +20,8 @@ from sample_runs import run as sample_run
 from cai.errors import AuthenticationFailed, CallRejected, ModelStopped, RunError, SourceError, UsageError
 from cai.folder.run import PAIR_BITS
 from cai.folder.store import read_calls
-from cai.judge.flows import CHECKED
 from cai.records import Completion, Label
+from cai.runs.judging import CHECKED
 from cai.runs.label import LabelRun
 from cai.runs.pairs import read_pairs
 from cai.runs.plan import estimate

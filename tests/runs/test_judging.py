@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import math
 
 import pytest
 
 from cai.errors import Unreadable
-from cai.judge.flows import CHECKED, JudgeCheck
-from cai.records import Reading, Vote
+from cai.judge.flows import read_choice, read_letters
+from cai.records import Completion, Reading, Vote
+from cai.runs.judging import CHECKED, JudgeCheck, readability
 
 ADVICE = "take another judge"
 
@@ -81,3 +83,15 @@ def test_a_judge_that_casts_no_votes_needs_no_check() -> None:
             check.watch(())
 
     asyncio.run(play())
+
+
+def test_readability_is_the_letter_mass_and_for_words_whether_a_letter_was_named() -> None:
+    even, unlikely = (Completion("", "length", "m", scores=(score, score)) for score in (-0.7, -3.0))
+    named, unclear = (Completion(text, "stop", "m") for text in ("A", "?"))
+    neither = Completion("A", "length", "m", logprobs=({"Hm": -0.1},))
+    cast = [
+        Vote(principle="p", weight=1.0, ab=read_letters(even), ba=read_letters(unlikely)),
+        Vote(principle="p", weight=1.0, ab=read_choice(named, named=True), ba=read_choice(unclear, named=True)),
+        Vote(principle="p", weight=1.0, ab=read_letters(neither), ba=Reading(problem="no reasons were given")),
+    ]
+    assert readability(cast) == pytest.approx([2 * math.exp(-0.7), 2 * math.exp(-3), 1, 0, 0, 0])
