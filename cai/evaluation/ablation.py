@@ -13,7 +13,7 @@ from pydantic import ValidationError
 
 from cai.errors import InputError, UsageError
 from cai.export.pairs import MIN_CONFIDENCE
-from cai.judge.belief import belief, mean_preference, odds_of_votes, probability
+from cai.judge.flows import belief, mean_preference, odds_of_votes, probability
 from cai.judge.metrics import confidence, credit, wilson
 from cai.records import Label, Record, Vote
 from cai.sources.files import read_records

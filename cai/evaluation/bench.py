@@ -21,10 +21,10 @@ from cai.errors import ModelStopped, SourceError, UsageError
 from cai.evaluation.bench_report import BenchResult, Spent, VoteFigures
 from cai.evaluation.trial import NOT_ASKED, Play, quietly
 from cai.folder.rows import damage
-from cai.judge.belief import log_ratio, mean_preference, probability
 from cai.judge.calibration import calibrate_rows
 from cai.judge.calibration_report import CalibrationReport
 from cai.judge.certify import Binding
+from cai.judge.flows import log_ratio, mean_preference, probability
 from cai.judge.metrics import credit
 from cai.models import spec_of
 from cai.records import BadPrompt, Label, Place, Protocol, Vote

@@ -23,7 +23,7 @@ from cai.folder.files import identity_hash
 from cai.folder.inputs import PAIR_BITS
 from cai.folder.rows import damage
 from cai.folder.run import find_info
-from cai.judge.belief import log_ratio, probability
+from cai.judge.flows import log_ratio, probability
 from cai.models import spec_of
 from cai.records import Contest, Label, Message, Reading, Record, Vote
 from cai.runs.label import LabelRun

@@ -15,7 +15,7 @@ from functools import lru_cache, partial
 from typing import Any, Literal
 
 from cai.errors import UsageError
-from cai.judge.belief import CLAMP, belief
+from cai.judge.flows import CLAMP, belief
 from cai.sources.conversations import prompt_hash
 from cai.texts import repeats
 from cai.texts.hygiene import LEARNED

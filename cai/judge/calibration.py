@@ -14,9 +14,9 @@ from pydantic import ValidationError
 from cai.errors import InputError, RunError
 from cai.folder.files import differences
 from cai.folder.run import find_info
-from cai.judge.belief import probability
 from cai.judge.calibration_report import FILE, TRIVIAL, Baseline, CalibrationReport
 from cai.judge.certify import COLDEST, DELTA, HOTTEST, TARGETS, Binding, Calibration, certify_all, fit_temperature
+from cai.judge.flows import probability
 from cai.judge.metrics import Metrics, credit, measure
 from cai.judge.people import Judged, JudgedRows, read_judged
 from cai.sources.files import read_records

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from cai.folder.files import unwritable, write_atomically
-from cai.judge.belief import probability
 from cai.judge.certify import Calibration, Threshold
+from cai.judge.flows import probability
 from cai.judge.metrics import Metrics, at_least
 from cai.judge.people import Judged
 from cai.records import Record

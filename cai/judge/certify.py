@@ -11,7 +11,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from cai.errors import UsageError
-from cai.judge.belief import log_odds, probability
+from cai.judge.flows import log_odds, probability
 from cai.judge.metrics import Metrics, confidence, credit
 from cai.records import ConstitutionRef, Protocol, Record
 

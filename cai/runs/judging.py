@@ -15,10 +15,9 @@ from cai.constitution.principles import Constitution, Principle, draw
 from cai.engine.ask_judge import AskJudge
 from cai.engine.templates import Templates
 from cai.errors import CaiError, SourceError, Unreadable, UsageError
-from cai.judge.belief import Verdict
 from cai.judge.calibration import binding_problems, calibrate_file, load_calibration, untrustworthy
 from cai.judge.certify import TARGETS, Calibration, threshold
-from cai.judge.flows import LEAST_MASS, Flow, Pair, choose_protocol, judge
+from cai.judge.flows import LEAST_MASS, Flow, Pair, Verdict, choose_protocol, judge
 from cai.models import spec_of
 from cai.records import Contest, Protocol, Request, Vote
 from cai.runs.inputs import check_ability

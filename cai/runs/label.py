@@ -19,8 +19,7 @@ from cai.errors import RowDropped
 from cai.export.options import ExportOptions, filters_of
 from cai.folder.rows import damage
 from cai.folder.run import RunFolder
-from cai.judge.belief import Verdict, belief
-from cai.judge.flows import WAVES
+from cai.judge.flows import WAVES, Verdict, belief
 from cai.models import spec_of
 from cai.records import Contest, Label, Place, Request, Sampling, Usage
 from cai.runs.inputs import Seats, described, open_models

@@ -21,7 +21,6 @@ from shared import shared
 
 from cai.cli.judge import judge_app
 from cai.errors import CaiError, InputError, MissingExtra, RunError
-from cai.judge.belief import probability
 from cai.judge.calibration import (
     FEW,
     binding_problems,
@@ -33,6 +32,7 @@ from cai.judge.calibration import (
 )
 from cai.judge.calibration_report import FILE, CalibrationReport
 from cai.judge.certify import TARGETS, Binding
+from cai.judge.flows import probability
 from cai.judge.people import REFUSAL_WORDS, trivial_guesses
 from cai.records import ConstitutionRef, Label, Message, Reading, Usage, Vote
 

@@ -15,16 +15,19 @@ from cai.constitution.principles import Constitution, Principle
 from cai.engine.ask_judge import AskJudge
 from cai.engine.templates import load_templates
 from cai.errors import RowDropped, UsageError
-from cai.judge.belief import Verdict, belief, count_votes, mean_preference
 from cai.judge.flows import (
     WAVES,
     Pair,
+    Verdict,
+    belief,
     by_letter,
     by_reasons,
     by_reward,
     by_votes,
     choose_protocol,
+    count_votes,
     judge,
+    mean_preference,
     read_choice,
     read_letters,
 )

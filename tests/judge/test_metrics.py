@@ -17,7 +17,6 @@ from hypothesis import strategies as st
 from shared import shared
 
 from cai.errors import UsageError
-from cai.judge.belief import FURTHEST, log_odds, probability
 from cai.judge.certify import (
     COLDEST,
     HOTTEST,
@@ -30,6 +29,7 @@ from cai.judge.certify import (
     fit_temperature,
     upper_bound,
 )
+from cai.judge.flows import FURTHEST, log_odds, probability
 from cai.judge.metrics import (
     accuracy,
     auroc,
