@@ -52,9 +52,9 @@ from test_house import FLOORS, MODULES, PACKAGE
 from cai import generate, load_constitution
 from cai.calls.model import Connection, Model
 from cai.errors import UsageError
-from cai.judge.flows import choose_protocol
 from cai.models import open_model
 from cai.records import Protocol
+from cai.runs.judging import choose_protocol
 from cai.runs.settings import GenerateSettings, LabelSettings, SampleSettings
 
 CLI = ROOT / "docs" / "cli.md"

@@ -17,10 +17,9 @@ from typing import Literal
 
 from cai.constitution.principles import Principle
 from cai.engine.ask_judge import AskJudge
-from cai.errors import RowDropped, UsageError
-from cai.records import Abilities, Completion, Message, Protocol, Reading, Request, Vote
+from cai.errors import RowDropped
+from cai.records import Completion, Message, Protocol, Reading, Request, Vote
 
-PREFERRED: tuple[Protocol, ...] = ("logprob", "score", "vote")  # the best first
 WAVES = 3  # of votes, while they stay split
 LEAST_MASS = 0.5  # of both letters together; below it the judge wanted to say something else
 NEVER = -9999.0  # what OpenAI's protocol says of a token that is too unlikely for its list: no log probability
@@ -79,28 +78,6 @@ class Pair:
 
 
 # Protocols
-
-
-def choose_protocol(wanted: str | None, can: Abilities, name: str) -> Protocol:
-    """The protocol asked for, or the best one for what a model can do; raises UsageError if it cannot be used."""
-    if can.reward:
-        if wanted not in (None, "reward"):
-            raise UsageError(f"{name} is a reward model: its protocol is reward")
-        return "reward"
-    able: dict[str | None, Protocol] = {"vote": "vote"}
-    if can.scoring:
-        able |= {"score": "score", "reason": "reason"}
-    if can.logprobs:
-        able |= {"logprob": "logprob", "reason": "reason"}
-    best: Protocol = next(protocol for protocol in PREFERRED if protocol in able)
-    protocol = able.get(wanted or best)
-    if protocol is not None:
-        return protocol
-    if wanted == "reward":
-        raise UsageError(f"{name} is not a reward model: use reward:PATH")
-    if wanted in ("logprob", "score", "reason"):
-        raise UsageError(f"--protocol {wanted}: {name} gives no such probabilities; use --protocol {best}")
-    raise UsageError(f"--protocol {wanted!r} must be logprob, score, vote, reason or reward")
 
 
 def judge(

@@ -17,15 +17,38 @@ from cai.engine.templates import Templates
 from cai.errors import CaiError, SourceError, Unreadable, UsageError
 from cai.judge.calibration import binding_problems, calibrate_file, load_calibration, untrustworthy
 from cai.judge.certify import TARGETS, Calibration, threshold
-from cai.judge.flows import LEAST_MASS, Flow, Pair, Verdict, choose_protocol, judge
+from cai.judge.flows import LEAST_MASS, Flow, Pair, Verdict, judge
 from cai.models import spec_of
-from cai.records import Contest, Protocol, Request, Vote
+from cai.records import Abilities, Contest, Protocol, Request, Vote
 from cai.runs.inputs import check_ability
 from cai.runs.pairs import Source, read_pairs
 from cai.runs.settings import LabelSettings
 
+PREFERRED: tuple[Protocol, ...] = ("logprob", "score", "vote")  # the best first
 CHECKED = 20  # pairs after which a run looks whether the judge can be read at all
 Choose = Callable[[Contest], Sequence[Principle]]
+
+
+def choose_protocol(wanted: str | None, can: Abilities, name: str) -> Protocol:
+    """The protocol asked for, or the best one for what a model can do; raises UsageError if it cannot be used."""
+    if can.reward:
+        if wanted not in (None, "reward"):
+            raise UsageError(f"{name} is a reward model: its protocol is reward")
+        return "reward"
+    able: dict[str | None, Protocol] = {"vote": "vote"}
+    if can.scoring:
+        able |= {"score": "score", "reason": "reason"}
+    if can.logprobs:
+        able |= {"logprob": "logprob", "reason": "reason"}
+    best: Protocol = next(protocol for protocol in PREFERRED if protocol in able)
+    protocol = able.get(wanted or best)
+    if protocol is not None:
+        return protocol
+    if wanted == "reward":
+        raise UsageError(f"{name} is not a reward model: use reward:PATH")
+    if wanted in ("logprob", "score", "reason"):
+        raise UsageError(f"--protocol {wanted}: {name} gives no such probabilities; use --protocol {best}")
+    raise UsageError(f"--protocol {wanted!r} must be logprob, score, vote, reason or reward")
 
 
 class Judging:

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from cai.constitution.principles import Constitution, Principle
 from cai.engine.ask_judge import AskJudge
 from cai.engine.templates import load_templates
-from cai.errors import RowDropped, UsageError
+from cai.errors import RowDropped
 from cai.judge.flows import (
     WAVES,
     Pair,
@@ -24,14 +24,13 @@ from cai.judge.flows import (
     by_reasons,
     by_reward,
     by_votes,
-    choose_protocol,
     count_votes,
     judge,
     mean_preference,
     read_choice,
     read_letters,
 )
-from cai.records import Abilities, Completion, Protocol, Reading, Request, Vote
+from cai.records import Completion, Protocol, Reading, Request, Vote
 
 PAIR = Pair(({"role": "user", "content": "Hi?"},), "Reply one.", "Reply two.")
 SWAPPED = Pair(PAIR.prompt, PAIR.b, PAIR.a)
@@ -643,42 +642,3 @@ def test_after_reasoning_an_uncalibrated_belief_lies_between_two_and_three_fifth
     assert calibrated == plain
     if plain is not None and 0.4 < plain < 0.6:
         assert p == plain
-
-
-# Protocols
-
-FULL = Abilities(logprobs=20, scoring=True)
-SCORES = Abilities(scoring=True)
-WORDS = Abilities()
-REWARD = Abilities(chat=False, reward=True)
-
-
-@pytest.mark.parametrize(
-    ("asked", "can", "chosen"),
-    [
-        (None, FULL, "logprob"), (None, SCORES, "score"), (None, WORDS, "vote"), (None, REWARD, "reward"),
-        ("vote", FULL, "vote"), ("score", FULL, "score"), ("reason", FULL, "reason"), ("reason", SCORES, "reason"),
-        ("logprob", FULL, "logprob"), ("reward", REWARD, "reward"),
-    ],
-)  # fmt: skip
-def test_a_protocol_is_chosen_by_what_the_judge_can_do_and_can_be_overridden(
-    asked: str | None, can: Abilities, chosen: str
-) -> None:
-    assert choose_protocol(asked, can, "p:m") == chosen
-
-
-@pytest.mark.parametrize(
-    ("asked", "can", "told"),
-    [
-        ("logprob", SCORES, "--protocol logprob: p:m gives no such probabilities; use --protocol score"),
-        ("score", WORDS, "--protocol score: p:m gives no such probabilities; use --protocol vote"),
-        ("reason", WORDS, "--protocol reason: p:m gives no such probabilities; use --protocol vote"),
-        ("reward", FULL, "p:m is not a reward model: use reward:PATH"),
-        ("vote", REWARD, "p:m is a reward model: its protocol is reward"),
-        ("letters", FULL, "--protocol 'letters' must be logprob, score, vote, reason or reward"),
-    ],
-)
-def test_a_protocol_that_the_judge_cannot_do_is_refused_with_what_to_do(asked: str, can: Abilities, told: str) -> None:
-    with pytest.raises(UsageError) as refused:
-        choose_protocol(asked, can, "p:m")
-    assert str(refused.value) == told

@@ -1,4 +1,4 @@
-"""How many pairs a judge is asked about before it is known that it can be read, and what becomes of those that wait."""
+"""How a judge is asked, after how many pairs it is known whether it can be read, and what becomes of those that wait."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ import math
 
 import pytest
 
-from cai.errors import Unreadable
+from cai.errors import Unreadable, UsageError
 from cai.judge.flows import read_choice, read_letters
-from cai.records import Completion, Reading, Vote
-from cai.runs.judging import CHECKED, JudgeCheck, readability
+from cai.records import Abilities, Completion, Reading, Vote
+from cai.runs.judging import CHECKED, JudgeCheck, choose_protocol, readability
 
 ADVICE = "take another judge"
 
@@ -95,3 +95,42 @@ def test_readability_is_the_letter_mass_and_for_words_whether_a_letter_was_named
         Vote(principle="p", weight=1.0, ab=read_letters(neither), ba=Reading(problem="no reasons were given")),
     ]
     assert readability(cast) == pytest.approx([2 * math.exp(-0.7), 2 * math.exp(-3), 1, 0, 0, 0])
+
+
+# Protocols
+
+FULL = Abilities(logprobs=20, scoring=True)
+SCORES = Abilities(scoring=True)
+WORDS = Abilities()
+REWARD = Abilities(chat=False, reward=True)
+
+
+@pytest.mark.parametrize(
+    ("asked", "can", "chosen"),
+    [
+        (None, FULL, "logprob"), (None, SCORES, "score"), (None, WORDS, "vote"), (None, REWARD, "reward"),
+        ("vote", FULL, "vote"), ("score", FULL, "score"), ("reason", FULL, "reason"), ("reason", SCORES, "reason"),
+        ("logprob", FULL, "logprob"), ("reward", REWARD, "reward"),
+    ],
+)  # fmt: skip
+def test_a_protocol_is_chosen_by_what_the_judge_can_do_and_can_be_overridden(
+    asked: str | None, can: Abilities, chosen: str
+) -> None:
+    assert choose_protocol(asked, can, "p:m") == chosen
+
+
+@pytest.mark.parametrize(
+    ("asked", "can", "told"),
+    [
+        ("logprob", SCORES, "--protocol logprob: p:m gives no such probabilities; use --protocol score"),
+        ("score", WORDS, "--protocol score: p:m gives no such probabilities; use --protocol vote"),
+        ("reason", WORDS, "--protocol reason: p:m gives no such probabilities; use --protocol vote"),
+        ("reward", FULL, "p:m is not a reward model: use reward:PATH"),
+        ("vote", REWARD, "p:m is a reward model: its protocol is reward"),
+        ("letters", FULL, "--protocol 'letters' must be logprob, score, vote, reason or reward"),
+    ],
+)
+def test_a_protocol_that_the_judge_cannot_do_is_refused_with_what_to_do(asked: str, can: Abilities, told: str) -> None:
+    with pytest.raises(UsageError) as refused:
+        choose_protocol(asked, can, "p:m")
+    assert str(refused.value) == told
