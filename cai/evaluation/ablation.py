@@ -13,7 +13,7 @@ from pydantic import ValidationError
 
 from cai.errors import InputError, UsageError
 from cai.export.pairs import MIN_CONFIDENCE
-from cai.judge.flows import belief, mean_preference, odds_of_votes, probability
+from cai.judge.flows import belief, is_valid, mean_preference, odds_of_votes, probability
 from cai.judge.metrics import confidence, credit, wilson
 from cai.records import Label, Record, Vote
 from cai.sources.files import read_records
@@ -166,7 +166,7 @@ class _Way:
             tally = self.tallies.setdefault(principle, _Tally())
             own = [vote for vote in label.votes if vote.principle == principle]
             tally.votes += len(own)
-            tally.valid += sum(vote.valid for vote in own)
+            tally.valid += sum(map(is_valid, own))
             mine = self.odds(own, label.protocol)
             if mine is None or label.z is None:
                 continue

@@ -24,7 +24,7 @@ from cai.folder.rows import damage
 from cai.judge.calibration import calibrate_rows
 from cai.judge.calibration_report import CalibrationReport
 from cai.judge.certify import Binding
-from cai.judge.flows import log_ratio, mean_preference, probability
+from cai.judge.flows import is_valid, log_ratio, mean_preference, probability
 from cai.judge.metrics import credit
 from cai.models import spec_of
 from cai.records import BadPrompt, Label, Place, Protocol, Vote
@@ -196,7 +196,7 @@ def vote_figures(rows: Iterable[Label], *, weighted: bool) -> VoteFigures:
     halves: tuple[list[float], list[float]] = ([], [])
     for row in rows:
         truth = row.human == "a"
-        valid = [vote for vote in row.votes if vote.valid]
+        valid = [vote for vote in row.votes if is_valid(vote)]
         votes, mine = votes + len(row.votes), mine + len(valid)
         for vote in row.votes:
             masses += [reading.mass for reading in (vote.ab, vote.ba) if reading.mass is not None]

@@ -23,7 +23,7 @@ from cai.folder.files import identity_hash
 from cai.folder.inputs import PAIR_BITS
 from cai.folder.rows import damage
 from cai.folder.run import find_info
-from cai.judge.flows import log_ratio, probability
+from cai.judge.flows import is_valid, log_ratio, probability
 from cai.models import spec_of
 from cai.records import Contest, Label, Message, Reading, Record, Vote
 from cai.runs.label import LabelRun
@@ -269,7 +269,7 @@ def _lost(path: Path) -> dict[str, str]:
 
 def _outcome(example: Contest, principle: str, label: Label | None, lost: dict[str, str]) -> Outcome:
     votes = () if label is None else label.votes
-    valid = [vote for vote in votes if vote.valid]
+    valid = [vote for vote in votes if is_valid(vote)]
     readings = [reading for vote in votes for reading in (vote.ab, vote.ba)]
     masses = [reading.mass for reading in readings if reading.mass is not None]
     state: State = "invalid"

@@ -11,8 +11,8 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from cai.errors import UsageError
-from cai.judge.flows import log_odds, probability
-from cai.judge.metrics import Metrics, confidence, credit
+from cai.judge.flows import probability
+from cai.judge.metrics import Metrics, confidence, credit, log_odds
 from cai.records import ConstitutionRef, Protocol, Record
 
 TARGETS = (0.7, 0.75, 0.8, 0.85, 0.9, 0.95)  # agreements with people to certify, if possible

@@ -1,4 +1,4 @@
-"""The judge: what a model believes of two replies, with the position bias taken out.
+"""From two replies to a probability: the protocols of a judge, its letters and votes, z and p.
 
 Each protocol is a flow: a generator that yields the requests it needs next, both orders of all principles at once, is
 sent the answers, and returns a verdict.
@@ -25,8 +25,8 @@ LEAST_MASS = 0.5  # of both letters together; below it the judge wanted to say s
 NEVER = -9999.0  # what OpenAI's protocol says of a token that is too unlikely for its list: no log probability
 ABOVE = 0.1  # by which rounding, as of 16-bit floats, may put a log probability above 0
 CLAMP = 0.6  # uncalibrated beliefs after reasoning lie in [0.4, 0.6] (Bai et al. 2022, section 4.1)
-FURTHEST = 53 * math.log(2)  # log odds of 1 - 2**-53, about 36.7: the float next to 1
 WRAPPING = " \t\n\r▁Ġ\"'`“”‘’*_()[]{}<>.:,;!|"  # what may stand around a letter in one token or answer
+PLACES: dict[str, Literal["first", "second"]] = {"A": "first", "B": "second"}  # of the reply that a letter names
 NOUN = r"(?i:reply|response|answer|option|choice)"
 # A letter that stands for a reply: not the article of "A kind reply …", nor one of two as in "A or B", "A/B".
 LETTER = (
@@ -34,14 +34,13 @@ LETTER = (
     r"|[^\S\n]+(?!(?:as|because|by|due|for|in|on|over|since)\b)[A-Za-z])"
 )
 STATED = r"(?:[^\w.,;!?]{0,4}:\W{0,8}|\s+is\W{1,8})"  # "…: ", "… is "
-NAMED = (
-    re.compile(  # "Verdict: B", "the better reply is A", "I choose Reply B"; then "Reply A is better", not of "nor …"
-        r"\b(?<!not )(?<!n't )(?<!n’t )(?<!never )"
-        rf"(?:(?i:verdict|choose|prefer|pick|go\s+with|boxed|better|best)(?:\s+(?:one|{NOUN}))?"
-        rf"(?:{STATED}|[^\w.,;!?\n]{{0,8}})|{NOUN}{STATED}){LETTER}"
-        rf"|(\bn?or\s+)?\b(?:{NOUN}\W{{1,4}})?([AB])\s+(?i:is|was|does|seems|would\s+be)\s+"
-        r"(?:(?i:the|much|far|clearly|slightly|somewhat|therefore|overall)\s+)*(?i:better|best|preferable)\b"
-    )
+# "Verdict: B", "the better reply is A", "I choose Reply B"; then "Reply A is better", not of "nor …"
+NAMED = re.compile(
+    r"\b(?<!not )(?<!n't )(?<!n’t )(?<!never )"
+    rf"(?:(?i:verdict|choose|prefer|pick|go\s+with|boxed|better|best)(?:\s+(?:one|{NOUN}))?"
+    rf"(?:{STATED}|[^\w.,;!?\n]{{0,8}})|{NOUN}{STATED}){LETTER}"
+    rf"|(\bn?or\s+)?\b(?:{NOUN}\W{{1,4}})?([AB])\s+(?i:is|was|does|seems|would\s+be)\s+"
+    r"(?:(?i:the|much|far|clearly|slightly|somewhat|therefore|overall)\s+)*(?i:better|best|preferable)\b"
 )
 ALONE = re.compile(rf"[{re.escape(WRAPPING)}]*(?:{NOUN}\W{{1,4}})?([AB])[{re.escape(WRAPPING)}]*")
 FIRST = re.compile(rf"[{re.escape(WRAPPING)}]*{LETTER}")
@@ -103,15 +102,13 @@ def by_letter(pair: Pair, principles: Sequence[Principle], ask: AskJudge, *, sco
 def by_reasons(pair: Pair, principles: Sequence[Principle], ask: AskJudge, *, score: bool, weighted: bool) -> Flow:
     """Let the judge reason first, then ask for the letter's probability."""
     questions = list(pair.questions(principles))
-    reasons = yield [ask.reasons(*question) for question in questions]
-    texts = [answer.text.strip() for answer in reasons]
-    requests = [
-        ask.letter(*question, score=score, reasons=text)
-        for question, text in zip(questions, texts, strict=True)
-        if text
-    ]
-    answers = iter((yield requests) if requests else ())
-    readings = [read_letters(next(answers)) if text else Reading(problem="no reasons were given") for text in texts]
+    answers = yield [ask.reasons(*question) for question in questions]
+    reasons = {number: answer.text.strip() for number, answer in enumerate(answers) if answer.text.strip()}
+    readings = [Reading(problem="no reasons were given") for _ in questions]
+    if reasons:
+        answers = yield [ask.letter(*questions[n], score=score, reasons=text) for n, text in reasons.items()]
+        for number, answer in zip(reasons, answers, strict=True):
+            readings[number] = read_letters(answer)
     votes = votes_of(principles, readings)
     return Verdict(votes, mean_preference(votes, weighted=weighted))
 
@@ -131,7 +128,7 @@ def by_votes(pair: Pair, principles: Sequence[Principle], ask: AskJudge) -> Flow
 def by_reward(pair: Pair, ask: AskJudge) -> Flow:
     """Ask a reward model for both replies; the log odds are the difference (Bradley and Terry 1952)."""
     answers = yield [ask.reward(pair.prompt, reply) for reply in (pair.a, pair.b)]
-    a, b = (answer.scores[0] if answer.scores else math.nan for answer in answers)
+    a, b = ((answer.scores or (math.nan,))[0] for answer in answers)
     if not all(map(math.isfinite, (a, b, a - b))):
         raise RowDropped("model_error", "judge", "the reward model gave no finite number")
     return Verdict((), a - b, (a, b))
@@ -151,20 +148,17 @@ def read_letters(answer: Completion) -> Reading:
     listed = {token: value for token, value in tokens.items() if not value <= NEVER}
     if not listed:
         return Reading(problem="the answer lists no probabilities")
-    first_forms = [value for token, value in listed.items() if token.strip(WRAPPING) == "A"]
-    second_forms = [value for token, value in listed.items() if token.strip(WRAPPING) == "B"]
-    letters = first_forms + second_forms
+    forms = {name: [value for token, value in listed.items() if token.strip(WRAPPING) == name] for name in PLACES}
+    letters = forms["A"] + forms["B"]
     if not letters:
         likeliest = max(listed, key=lambda token: listed[token])
         return Reading(mass=0.0, problem=f"neither letter is among the {len(listed)} likeliest tokens: {likeliest!r}")
-    floor = min(listed.values())  # a letter that is not listed is at most as likely as the last that is
-    first = log_sum(first_forms or [floor])
-    second = log_sum(second_forms or [floor])
-    bounded = not (first_forms and second_forms)
-    reading = _reading(first, second, letters, bounded=bounded)
-    if bounded and len(letters) == len(listed) and reading.problem is None:
-        letter = "B" if first_forms else "A"
-        return Reading(mass=reading.mass, problem=f"the answer lists nothing that says how unlikely {letter} is")
+    floor = [min(listed.values())]  # a letter that is not listed is at most as likely as the last that is
+    unlisted = [letter for letter, values in forms.items() if not values]
+    first, second = (log_sum(values or floor) for values in forms.values())
+    reading = _reading(first, second, letters, bounded=bool(unlisted))
+    if unlisted and len(letters) == len(listed) and reading.problem is None:
+        return Reading(mass=reading.mass, problem=f"the answer lists nothing that says how unlikely {unlisted[0]} is")
     return reading
 
 
@@ -175,7 +169,9 @@ def _reading(first: float, second: float, letters: Sequence[float], *, bounded: 
     if max(first, second) > ABOVE:
         return Reading(problem="a log probability is above 0")
     mass = min(math.fsum(map(math.exp, letters)), 1.0)  # above 1 by rounding
-    problem = f"the letters have {mass:.2f} of the probability" if mass < LEAST_MASS else None
+    problem = None
+    if mass < LEAST_MASS:
+        problem = f"the letters have {mass:.2f} of the probability"
     choice: Literal["first", "second"] | None = None
     if first > second:
         choice = "first"
@@ -195,15 +191,12 @@ def read_choice(answer: Completion, *, named: bool) -> Reading:
     match = ALONE.fullmatch(text)
     if match is None and not named:
         match = FIRST.match(text)
-    if match is not None:
-        letter = match[1]
-    elif answer.finish == "length":
+    if match is None and answer.finish == "length":
         return Reading(problem="cut before it named a letter")
-    else:
-        letter = _last_named(text)
+    letter = match[1] if match else _last_named(text)
     if letter is None:
         return Reading(problem=f"names no letter: {text[:60]!r}")
-    return Reading(choice="first" if letter == "A" else "second")
+    return Reading(choice=PLACES[letter])
 
 
 def _last_named(text: str) -> str | None:
@@ -266,6 +259,11 @@ def mean_preference(votes: Iterable[Vote], *, weighted: bool) -> float | None:
     return math.fsum(weight / heaviest * d for weight, d in valid) / total
 
 
+def is_valid(vote: Vote) -> bool:
+    """Whether both orders were answered."""
+    return vote.ab.problem is None and vote.ba.problem is None
+
+
 def odds_of_votes(votes: Iterable[Vote]) -> float | None:
     """Log odds that a is better from votes in words; None if none is valid.
 
@@ -279,7 +277,7 @@ def odds_of_votes(votes: Iterable[Vote]) -> float | None:
 
 def count_votes(votes: Iterable[Vote]) -> tuple[int, int]:
     """Votes for a, and all votes, among the principles that were answered in both orders."""
-    valid = [vote for vote in votes if vote.valid]
+    valid = [vote for vote in votes if is_valid(vote)]
     for_a = sum((vote.ab.choice == "first") + (vote.ba.choice == "second") for vote in valid)
     return for_a, 2 * len(valid)
 
@@ -288,11 +286,10 @@ def belief(z: float | None, protocol: Protocol, temperature: float | None) -> fl
     """The probability that a is better; None if z is. After reasoning and uncalibrated it lies in [0.4, 0.6]."""
     if z is None:
         return None
-    if temperature is not None:
-        return probability(z, temperature)
-    if protocol == "reason":
-        return min(max(probability(z), 1.0 - CLAMP), CLAMP)
-    return probability(z)
+    p = probability(z, temperature or 1.0)
+    if protocol == "reason" and temperature is None:
+        return min(max(p, 1.0 - CLAMP), CLAMP)
+    return p
 
 
 def probability(z: float, temperature: float = 1.0) -> float:
@@ -301,15 +298,3 @@ def probability(z: float, temperature: float = 1.0) -> float:
     if z < 0:
         return 1 - larger
     return larger
-
-
-def log_odds(p: float) -> float:
-    """ln(p / (1 - p)), the inverse of `probability`, bounded to plus and minus 36.7 (`FURTHEST`).
-
-    So a 0 or 1 in data is finite and swapped pairs stay mirrored.
-    """
-    if p > 0.5:
-        return -log_odds(1 - p)
-    if p == 0:
-        return -FURTHEST
-    return max(-FURTHEST, math.log(p) - math.log1p(-p))

@@ -17,6 +17,7 @@ from cai.errors import UsageError
 from cai.records import Record
 
 Z95 = 1.959963984540054  # two-sided 95 % of the normal distribution
+FURTHEST = 53 * math.log(2)  # log odds of 1 - 2**-53, about 36.7: the float next to 1
 
 
 class Metrics(Record):
@@ -43,6 +44,18 @@ class Bin(NamedTuple):
 def confidence(p: float) -> float:
     """How sure a probability is of its label: the larger of p and 1 - p, from 0.5 to 1."""
     return max(p, 1 - p)
+
+
+def log_odds(p: float) -> float:
+    """ln(p / (1 - p)), the inverse of `probability`, bounded to plus and minus 36.7 (`FURTHEST`).
+
+    So a 0 or 1 in data is finite and swapped pairs stay mirrored.
+    """
+    if p > 0.5:
+        return -log_odds(1 - p)
+    if p == 0:
+        return -FURTHEST
+    return max(-FURTHEST, math.log(p) - math.log1p(-p))
 
 
 def credit(p: float, truth: bool) -> float:

@@ -15,7 +15,7 @@ import orjson
 from pydantic import ValidationError
 
 from cai.errors import InputError
-from cai.judge.flows import log_odds
+from cai.judge.metrics import log_odds
 from cai.records import Label
 from cai.sources.conversations import BadRecord, kind, listed
 from cai.sources.replies import CHOICES, HUMAN_LABELS, MANY, PAIRS, human_label, many_of

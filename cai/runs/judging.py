@@ -24,7 +24,6 @@ from cai.runs.inputs import check_ability
 from cai.runs.pairs import Source, read_pairs
 from cai.runs.settings import LabelSettings
 
-PREFERRED: tuple[Protocol, ...] = ("logprob", "score", "vote")  # the best first
 CHECKED = 20  # pairs after which a run looks whether the judge can be read at all
 Choose = Callable[[Contest], Sequence[Principle]]
 
@@ -35,19 +34,22 @@ def choose_protocol(wanted: str | None, can: Abilities, name: str) -> Protocol:
         if wanted not in (None, "reward"):
             raise UsageError(f"{name} is a reward model: its protocol is reward")
         return "reward"
-    able: dict[str | None, Protocol] = {"vote": "vote"}
-    if can.scoring:
-        able |= {"score": "score", "reason": "reason"}
-    if can.logprobs:
-        able |= {"logprob": "logprob", "reason": "reason"}
-    best: Protocol = next(protocol for protocol in PREFERRED if protocol in able)
-    protocol = able.get(wanted or best)
-    if protocol is not None:
-        return protocol
     if wanted == "reward":
         raise UsageError(f"{name} is not a reward model: use reward:PATH")
-    if wanted in ("logprob", "score", "reason"):
-        raise UsageError(f"--protocol {wanted}: {name} gives no such probabilities; use --protocol {best}")
+    known: dict[Protocol, bool] = {  # the best first, each with whether the model can answer it
+        "logprob": can.logprobs > 0,
+        "score": can.scoring,
+        "vote": True,
+        "reason": can.logprobs > 0 or can.scoring,
+    }
+    usable = [protocol for protocol, is_usable in known.items() if is_usable]
+    if wanted is None:
+        return usable[0]
+    for protocol in usable:
+        if protocol == wanted:
+            return protocol
+    if wanted in known:
+        raise UsageError(f"--protocol {wanted}: {name} gives no such probabilities; use --protocol {usable[0]}")
     raise UsageError(f"--protocol {wanted!r} must be logprob, score, vote, reason or reward")
 
 

@@ -29,8 +29,9 @@ from cai.judge.certify import (
     fit_temperature,
     upper_bound,
 )
-from cai.judge.flows import FURTHEST, log_odds, probability
+from cai.judge.flows import probability
 from cai.judge.metrics import (
+    FURTHEST,
     accuracy,
     auroc,
     brier,
@@ -38,6 +39,7 @@ from cai.judge.metrics import (
     credit,
     ece,
     kappa,
+    log_odds,
     measure,
     nll,
     reliability,

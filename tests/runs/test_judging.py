@@ -1,4 +1,4 @@
-"""How a judge is asked, after how many pairs it is known whether it can be read, and what becomes of those that wait."""
+"""Which protocol a judge is asked by, when it is known whether it can be read, and what becomes of pairs that wait."""
 
 from __future__ import annotations
 
