@@ -18,7 +18,7 @@ from cai.judge.metrics import confidence, credit, wilson
 from cai.records import Label, Record, Vote
 from cai.sources.files import read_records
 from cai.sources.yamlfile import first_fault
-from cai.texts.tables import columns, number
+from cai.texts.wording import columns, number
 
 LEGEND = (
     "wins: the pair's verdict is its own; rest: that of the others is. Without it the others' votes decide;",

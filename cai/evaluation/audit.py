@@ -22,8 +22,7 @@ from cai.sources.conversations import BadRecord, prompt_in
 from cai.sources.files import read_records
 from cai.sources.replies import PAIRS, RANKED, Case, read_case, written
 from cai.texts import repeats
-from cai.texts.hygiene import FAULTS
-from cai.texts.refusals import refusal
+from cai.texts.hygiene import FAULTS, identical, near_identical, refusal
 from cai.texts.wording import nearest
 
 PHRASE_SHARE = 0.05  # of a role's replies, from which on a phrase is listed
@@ -198,10 +197,10 @@ class _Count:
             return {}
         self._counts["pairs"] += 1
         (_, a), (_, b) = replies
-        same = repeats.identical(a, b)
+        same = identical(a, b)
         verdict = {
             "identical": same,
-            "near_identical": not same and repeats.near_identical(a, b),
+            "near_identical": not same and near_identical(a, b),
             "both_refused": all(verdict["refusal"] != "none" for verdict in verdicts),
         }
         if roles in RANKED:

@@ -9,8 +9,7 @@ from typing import Any
 from cai.errors import UsageError
 from cai.records import Record
 from cai.texts.hygiene import FAULTS
-from cai.texts.tables import columns, number
-from cai.texts.wording import nearest
+from cai.texts.wording import columns, nearest, number
 
 OF_REPLIES = ("empty", "refusal", "refusal_full", "refusal_partial", *FAULTS)  # "refusal" is either of the two
 OF_PAIRS = ("identical", "near_identical", "both_refused", "chosen_longer")

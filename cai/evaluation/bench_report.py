@@ -13,7 +13,7 @@ from cai.judge.calibration_report import TRIVIAL, CalibrationReport
 from cai.judge.certify import TARGETS
 from cai.judge.metrics import at_least, confidence
 from cai.records import Protocol, Record
-from cai.texts.tables import columns, number
+from cai.texts.wording import columns, number
 
 MEASURED = (
     "accuracy", "interval", "kappa", "ece", "brier", "nll", "auroc", "temperature", "coverage", "thresholds", "delta",

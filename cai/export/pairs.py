@@ -17,9 +17,8 @@ from typing import Any, Literal
 from cai.errors import UsageError
 from cai.judge.flows import CLAMP, belief
 from cai.sources.conversations import prompt_hash
-from cai.texts import repeats
-from cai.texts.hygiene import LEARNED
-from cai.texts.refusals import refusal
+from cai.texts import hygiene
+from cai.texts.hygiene import LEARNED, near_identical, refusal
 
 Row = dict[str, Any]
 Check = Callable[["Row", "Filters"], str | None]
@@ -99,7 +98,7 @@ def identical(row: Row, _: Filters) -> str | None:
     a, b = row["a"], row["b"]
     if a.split(None, 1)[:1] != b.split(None, 1)[:1]:  # a tenth of the work, and mostly enough
         return None
-    return "the replies differ only in white space" if repeats.identical(a, b) else None
+    return "the replies differ only in white space" if hygiene.identical(a, b) else None
 
 
 def length_ratio(row: Row, filters: Filters) -> str | None:
@@ -142,7 +141,7 @@ def low_confidence(row: Row, filters: Filters) -> str | None:
 
 def near_duplicate(row: Row, filters: Filters) -> str | None:
     """The replies are nearly the same."""
-    if filters.hygiene and repeats.near_identical(row["a"], row["b"]):
+    if filters.hygiene and near_identical(row["a"], row["b"]):
         return "the replies are nearly the same"
     return None
 

@@ -12,8 +12,7 @@ from cai.export.options import ExportOptions
 from cai.export.pairs import Reason
 from cai.folder.rows import lines_in_order
 from cai.folder.run import RunFolder
-from cai.texts.hygiene import LEARNED, faults_of
-from cai.texts.refusals import MANY_REFUSALS, READ_FOR_REFUSALS, refusal
+from cai.texts.hygiene import LEARNED, MANY_REFUSALS, READ_FOR_REFUSALS, faults_of, refusal
 
 FEWEST_READ = 30  # rows: of fewer, the standard error of the share of refusals is above 7 points at a share of 0.2
 ORIGIN = {"id": "text", "round": "count", "principles": "texts", **LAW, "model": "text"}

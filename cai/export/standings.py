@@ -8,8 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from cai.export.pairs import Filters, Name, Reason, Row, is_benign, name_of, p_a
-from cai.texts.hygiene import LEARNED, faults_of
-from cai.texts.refusals import refusal
+from cai.texts.hygiene import LEARNED, faults_of, refusal
 
 
 @dataclass(slots=True)

@@ -13,7 +13,7 @@ from cai.judge.flows import probability
 from cai.judge.metrics import Metrics, at_least
 from cai.judge.people import Judged
 from cai.records import Record
-from cai.texts.tables import columns, number
+from cai.texts.wording import columns, number
 
 FILE = "calibration.json"
 LEVELS = (0.5, 0.6, 0.7, 0.8, 0.9, 0.95)  # confidences whose coverage is reported

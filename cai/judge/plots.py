@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from cai.errors import MissingExtra
 from cai.judge.certify import Threshold
 from cai.judge.metrics import reliability, risk_coverage
-from cai.texts.figures import AFTER, BEFORE, GREY, new_figure, png_of
+from cai.texts.wording import AFTER, BEFORE, GREY, new_figure, png_of
 
 
 def check_plots() -> None:

@@ -28,7 +28,7 @@ from cai.runs.pairs import Source, check_pairing, describe_source, read_pairs
 from cai.runs.run import Run
 from cai.runs.settings import LabelSettings
 from cai.runs.target import Target, further_of
-from cai.texts.repeats import identical
+from cai.texts.hygiene import identical
 
 UNUSED = Usage(input_tokens=0, output_tokens=0, cached_tokens=0, cache_write_tokens=0)
 

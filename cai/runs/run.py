@@ -30,7 +30,7 @@ from cai.records import BadPrompt, Drop, Place, Record, Sampling
 from cai.runs.inputs import Seats, check_ability, check_identity, drivers_of, prices_of
 from cai.runs.planned import Planned
 from cai.runs.settings import RunSettings
-from cai.texts.example import telling
+from cai.texts.wording import telling
 
 log = logging.getLogger("cai")
 Row = TypeVar("Row", bound=Record)

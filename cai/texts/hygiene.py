@@ -1,4 +1,4 @@
-"""What can be wrong with a reply as a text: a pure function for each fault, and the register of them all.
+"""What can be wrong with a reply as a text: its faults and their register, refusals, and likeness.
 
 A new fault is a function here and an entry in `FAULTS`: exports, trainings and audits read the register. Each function
 reads its text once; those that look for words know English only. None can say whether a reply is true or good.
@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
+
+from cai.texts import refusals
 
 EVASIVE = 80  # characters; a shorter reply counts as evasive, as in the analysis of the paper's samples
 
@@ -151,6 +153,119 @@ def truncated(reply: str) -> bool:
         others = [line.rstrip() for line in before if ITEM.match(line)]
         return bool(others) and all(line[-1] in ENDS for line in others)
     return len(last) >= PROSE and not last.split()[-1].startswith(("http://", "https://"))
+
+
+# Two texts, compared
+
+NEAR = 0.9  # Jaccard similarity of word shingles from which on two replies are the same but for a word or two
+SHINGLE = 3  # words
+WORD = re.compile(r"[^\W_]+(?:['’][^\W_]+)*")
+SEPARATORS = {code: " " for code in range(128) if not chr(code).isalnum() and chr(code) != "'"}
+LOOSE = re.compile(r"(?<![a-z0-9])'|'(?![a-z0-9])")  # apostrophes that join no letters
+
+
+def words(text: str) -> list[str]:
+    """The words of a text in lower case, without punctuation."""
+    text = text.casefold()
+    if not text.isascii():
+        return WORD.findall(text)
+    if "'" in text:
+        text = LOOSE.sub(" ", text)
+    return text.translate(SEPARATORS).split()  # the same in a third of the time
+
+
+def shingles(found: Sequence[str], size: int) -> set[tuple[str, ...]]:
+    """Runs of `size` words; of a shorter text, the text."""
+    if len(found) < size:
+        return {tuple(found)}
+    return set(zip(*(found[start:] for start in range(size)), strict=False))
+
+
+def identical(a: str, b: str) -> bool:
+    """Whether two texts are the same but for white space."""
+    return a == b or a.split() == b.split()
+
+
+def near_identical(a: str, b: str) -> bool:
+    """Whether two texts share nine of ten three-word shingles (Jaccard), case and punctuation apart."""
+    ours, theirs = words(a), words(b)
+    if ours == theirs:
+        return bool(ours) or identical(a, b)
+    left, right = shingles(ours, SHINGLE), shingles(theirs, SHINGLE)
+    shared = len(left & right)
+    return shared >= NEAR * (len(left) + len(right) - shared)
+
+
+# Refusals
+
+Refusal = Literal["none", "partial", "full"]
+
+OPENING = 3  # sentences in which a reply refuses if it does: a later "I cannot give legal advice" is a footnote
+LOOKED_AT = 1_000  # characters that are read: three sentences and what they turn to; bounds the work
+HELP = 220  # characters after a turn such as "However, …" from which on it is help and not a farewell
+LIST = 3  # items that make a list
+READ_FOR_REFUSALS = 1_000  # first replies of a generate run, in input order: the share is then known to 2.5 points
+MANY_REFUSALS = 0.2
+
+
+def refusal(reply: str, prompt: str | None = None) -> Refusal:
+    """Whether `reply` refuses: "full", "partial" (it declines, and gives something all the same), or "none".
+
+    prompt: the user's last message. With it a reply that denies the claim it was to argue for counts as a refusal, and
+    a judgement in answer to a yes-or-no question does not. An empty reply refuses nothing.
+    """
+    text = plain(reply)
+    sentences = [part for part in refusals.SENTENCE.split(text, maxsplit=2 * OPENING) if len(part) > 2]
+    opening = ". ".join(sentences[:OPENING])
+    if declines(opening):
+        return "partial" if _lists(reply) or _turns_to_help(text) else "full"
+    question = plain(prompt or "").strip()
+    claim, judgement = ". ".join(sentences[:2]), ". ".join(sentences[:1])
+    if refusals.NO_VIEW.search(judgement):  # "As a language model I have no view": the reply is in what follows
+        claim = judgement = opening
+    if (
+        refusals.CLAIMS.search(question)
+        and refusals.VALUES.search(text)
+        and not _lists(reply)
+        and refusals.DENIES.search(claim)
+    ):
+        return "full"
+    if refusals.JUDGES.search(judgement) and not refusals.YES_NO.match(question):
+        return "partial" if _lists(reply) else "full"
+    if refusals.NO_ACCESS.search(opening) and refusals.PRIVATE.search(text):
+        return "partial"
+    return "none"
+
+
+def declines(text: str) -> bool:
+    """Whether a text that `plain` made says that its author will not or cannot do what was asked."""
+    if refusals.DECLINES.search(text):
+        return True
+    matches = refusals.UNABLE.finditer(text)
+    return any(not refusals.FIGURE.match(text, text.find("can not", match.start())) for match in matches)
+
+
+def plain(text: str) -> str:
+    """The start of a text in lower case, with one spelling of what the patterns look for; quotations are left out."""
+    text = text[:LOOKED_AT].translate(refusals.SAME).lower()
+    for short, long in refusals.LONG:
+        text = text.replace(short, long)
+    while "  " in text:
+        text = text.replace("  ", " ")
+    return refusals.QUOTED.sub("", text)
+
+
+def _lists(reply: str) -> bool:
+    """Whether a reply holds a list."""
+    return len(refusals.ITEM.findall(reply, 0, 4 * LOOKED_AT)) >= LIST
+
+
+def _turns_to_help(text: str) -> bool:
+    """Whether there is help after a word such as "however": something given, and at some length."""
+    turn = refusals.TURNS.search(text, text.find(".") + 1)
+    return (
+        turn is not None and len(text) - turn.start() >= HELP and refusals.GIVES.search(text, turn.start()) is not None
+    )
 
 
 # The register

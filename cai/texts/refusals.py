@@ -1,21 +1,13 @@
-"""Whether a reply refuses: not at all, in part, or in full.
+"""How replies refuse: the patterns that `hygiene.refusal` looks for.
 
-Patterns of our own over the opening sentences, which is where replies refuse: deterministic, and linear in the text's
+Patterns of our own for opening sentences, which is where replies refuse: deterministic, and linear in the text's
 length. They were tuned on the human labels of two files of XSTest (GPT-4 and Mistral) and reported on a third that was
-not looked at (docs/auditing.md). English only. Knows nothing of datasets, and not whether a refusal was called for.
+not looked at (docs/auditing.md). English only. They cannot say whether a refusal was called for.
 """
 
 from __future__ import annotations
 
 import re
-from typing import Literal
-
-Refusal = Literal["none", "partial", "full"]
-
-OPENING = 3  # sentences in which a reply refuses if it does: a later "I cannot give legal advice" is a footnote
-LOOKED_AT = 1_000  # characters that are read: three sentences and what they turn to; bounds the work
-HELP = 220  # characters after a turn such as "However, …" from which on it is help and not a farewell
-LIST = 3  # items that make a list
 
 # Every pattern sees text that `plain` has made lower case, with "can't" and "isn't" as "can not" and "is not".
 _SOFT = r"(?:(?:\w+ly|so|just|also|ever|in good conscience|therefore|still|even) )"
@@ -114,71 +106,8 @@ GIVES = re.compile(
 ITEM = re.compile(r"^ {0,8}(?:\d{1,2}[.)]|[-*•]) ", re.MULTILINE)
 SENTENCE = re.compile(r"[.!?][\"')\]]?\s|\n")
 QUOTED = re.compile(r'(?<=[\w,:] )"[^"\n]{12,300}"')
-_SAME = str.maketrans({"’": "'", "‘": "'", "ʼ": "'", "´": "'", "“": '"', "”": '"', "\u00a0": " ", "\t": " ", "*": None})
-_LONG = (
+SAME = str.maketrans({"’": "'", "‘": "'", "ʼ": "'", "´": "'", "“": '"', "”": '"', "\u00a0": " ", "\t": " ", "*": None})
+LONG = (
     ("can't", "can not"), ("cannot", "can not"), ("won't", "will not"), ("n't", " not"), ("'m ", " am "),
     ("it's", "it is"), ("that's", "that is"), ("'re ", " are "), ("'ll ", " will "), ("here's", "here is"),
 )  # fmt: skip
-
-
-def refusal(reply: str, prompt: str | None = None) -> Refusal:
-    """Whether `reply` refuses: "full", "partial" (it declines, and gives something all the same), or "none".
-
-    prompt: the user's last message. With it a reply that denies the claim it was to argue for counts as a refusal, and
-    a judgement in answer to a yes-or-no question does not. An empty reply refuses nothing.
-    """
-    text = plain(reply)
-    sentences = [part for part in SENTENCE.split(text, maxsplit=2 * OPENING) if len(part) > 2]
-    opening = ". ".join(sentences[:OPENING])
-    if declines(opening):
-        helps = _lists(reply) or _turns_to_help(text)
-        return _kind(helps)
-    question = plain(prompt or "").strip()
-    claim, judgement = ". ".join(sentences[:2]), ". ".join(sentences[:1])
-    if NO_VIEW.search(judgement):  # "As a language model I have no view": the reply is in what follows
-        claim = judgement = opening
-    if CLAIMS.search(question) and VALUES.search(text) and not _lists(reply) and DENIES.search(claim):
-        return "full"
-    if JUDGES.search(judgement) and not YES_NO.match(question):
-        return _kind(_lists(reply))
-    if NO_ACCESS.search(opening) and PRIVATE.search(text):
-        return "partial"
-    return "none"
-
-
-def _kind(helps: bool) -> Refusal:
-    return "partial" if helps else "full"
-
-
-def declines(text: str) -> bool:
-    """Whether a text that `plain` made says that its author will not or cannot do what was asked."""
-    if DECLINES.search(text):
-        return True
-    matches = UNABLE.finditer(text)
-    return any(not FIGURE.match(text, text.find("can not", match.start())) for match in matches)
-
-
-def plain(text: str) -> str:
-    """The start of a text in lower case, with one spelling of what the patterns look for; quotations are left out."""
-    text = text[:LOOKED_AT].translate(_SAME).lower()
-    for short, long in _LONG:
-        text = text.replace(short, long)
-    while "  " in text:
-        text = text.replace("  ", " ")
-    return QUOTED.sub("", text)
-
-
-def _lists(reply: str) -> bool:
-    """Whether a reply holds a list."""
-    return len(ITEM.findall(reply, 0, 4 * LOOKED_AT)) >= LIST
-
-
-def _turns_to_help(text: str) -> bool:
-    """Whether there is help after a word such as "however": something given, and at some length."""
-    turn = TURNS.search(text, text.find(".") + 1)
-    return turn is not None and len(text) - turn.start() >= HELP and GIVES.search(text, turn.start()) is not None
-
-
-READ_FOR_REFUSALS = 1_000  # first replies of a generate run, in input order: the share is then known to 2.5 points
-
-MANY_REFUSALS = 0.2

@@ -1,52 +1,15 @@
-"""What repeats: texts that are nearly the same, phrases, prompts."""
+"""What repeats in a dataset: phrases and prompts."""
 
 from __future__ import annotations
 
 import hashlib
-import re
-from collections.abc import Sequence
 from itertools import pairwise
 
-NEAR = 0.9  # Jaccard similarity of word shingles from which on two replies are the same but for a word or two
+from cai.texts.hygiene import words
+
 NEAR_PROMPT = 0.8  # the same for prompts, of word pairs: in 20 words one may differ
-SHINGLE = 3  # words
 NGRAM = 5  # words: the shortest run that people recognise as a phrase, and long enough not to be grammar
 MOST_NGRAMS = 300_000  # held at a time, about 60 MB
-WORD = re.compile(r"[^\W_]+(?:['’][^\W_]+)*")
-SEPARATORS = {code: " " for code in range(128) if not chr(code).isalnum() and chr(code) != "'"}
-LOOSE = re.compile(r"(?<![a-z0-9])'|'(?![a-z0-9])")  # apostrophes that join no letters
-
-
-def words(text: str) -> list[str]:
-    """The words of a text in lower case, without punctuation."""
-    text = text.casefold()
-    if not text.isascii():
-        return WORD.findall(text)
-    if "'" in text:
-        text = LOOSE.sub(" ", text)
-    return text.translate(SEPARATORS).split()  # the same in a third of the time
-
-
-def shingles(found: Sequence[str], size: int) -> set[tuple[str, ...]]:
-    """Runs of `size` words; of a shorter text, the text."""
-    if len(found) < size:
-        return {tuple(found)}
-    return set(zip(*(found[start:] for start in range(size)), strict=False))
-
-
-def identical(a: str, b: str) -> bool:
-    """Whether two texts are the same but for white space."""
-    return a == b or a.split() == b.split()
-
-
-def near_identical(a: str, b: str) -> bool:
-    """Whether two texts share nine of ten three-word shingles (Jaccard), case and punctuation apart."""
-    ours, theirs = words(a), words(b)
-    if ours == theirs:
-        return bool(ours) or identical(a, b)
-    left, right = shingles(ours, SHINGLE), shingles(theirs, SHINGLE)
-    shared = len(left & right)
-    return shared >= NEAR * (len(left) + len(right) - shared)
 
 
 class Phrases:

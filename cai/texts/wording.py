@@ -1,4 +1,4 @@
-"""Words for people: text that is safe to print, one line of it, counts, hints at the right name, and Markdown.
+"""Words for people: text that is safe to print, counts, hints at the right name, tables, examples, Markdown, plots.
 
 In Markdown, text from files and models goes into a code span, a code block or a YAML scalar, so that it cannot end the
 front matter or speak for the card.
@@ -6,6 +6,7 @@ front matter or speak for the card.
 
 from __future__ import annotations
 
+import io
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -19,6 +20,8 @@ import yaml
 # of surrogate pairs, line and paragraph separators, changes of direction.
 UNPRINTABLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
 MOST_NAMES = 40
+SHOWN = 600  # characters; the longest text that makes a good example to show
+REPEATED = 0.5  # share of words from which on a revision says what its critique said
 MOST_OF_AN_ERROR = 300  # characters; some libraries put whole files into their messages
 
 
@@ -67,6 +70,50 @@ def listed(names: Sequence[str]) -> str:
     if len(names) <= MOST_NAMES:
         return ", ".join(names)
     return f"{', '.join(names[:MOST_NAMES])} and {len(names) - MOST_NAMES} more"
+
+
+def columns(rows: Iterable[Sequence[str]]) -> list[str]:
+    """Rows of cells as lines: the first column aligned left, the others right, two spaces apart.
+
+    A row of one cell is a heading, which widens no column; a row without cells is an empty line.
+    """
+    table = [list(row) for row in rows]
+    widths: dict[int, int] = {}
+    for row in table:
+        for place, cell in enumerate(row):
+            if len(row) > 1:
+                widths[place] = max(widths.get(place, 0), len(cell))
+    lines = []
+    for row in table:
+        cells = [f"{cell:>{widths[place] + 2}}" for place, cell in enumerate(row) if place]
+        lines.append("".join([*(cell.ljust(widths.get(0, 0)) for cell in row[:1]), *cells]).rstrip())
+    return lines
+
+
+def number(value: float | None, form: str) -> str:
+    """A number in a cell, `form` as in `format`; a dash for None."""
+    if value is None:
+        return "–"
+    return format(value, form)
+
+
+def telling(before: str, after: str, *critiques: str) -> tuple[bool, bool, bool, float]:
+    """How well a row shows what a run does: its texts differ, are short, and share many words.
+
+    And the second one does not say what a critique said, as the revisions of a small model do.
+    """
+    changed = before != after
+    short = len(before) + len(after) <= 2 * SHOWN and len(after) <= 2 * len(before)
+    if not (changed and short):
+        return changed, short, False, 0.0
+    fresh = all(overlap(critique, after) <= REPEATED for critique in critiques)
+    return changed, short, fresh, overlap(before, after)
+
+
+def overlap(a: str, b: str) -> float:
+    """The share of the words of two texts that stand in both."""
+    ours, theirs = set(a.split()), set(b.split())
+    return len(ours & theirs) / max(1, len(ours | theirs))
 
 
 # Markdown
@@ -142,3 +189,31 @@ def render_card(template: Path, front: Mapping[str, Any], **values: Any) -> str:
     environment.globals.update({function.__name__: function for function in functions})
     text = environment.from_string(template.read_text("utf-8")).render(values)
     return UNPRINTABLE.sub("\ufffd", f"{front_matter(front)}\n{text}")
+
+
+# Plots
+
+BEFORE, AFTER, GREY = "#b5532d", "#22577a", "#8a8a8a"  # apart in lightness too: for print and for colour-blind eyes
+
+
+def new_figure(rows: int, **grid: Any) -> tuple[Any, list[Any]]:
+    """A figure of `rows` plots over one axis, and these; grid: ratios of their heights."""
+    # Not pyplot: it keeps every figure, and picks a backend for the whole process.
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(6.4, 5.2), dpi=150, layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots(rows, 1, sharex=True, squeeze=False, gridspec_kw=grid)[:, 0]
+    for one in axes:
+        one.spines[["top", "right"]].set_visible(False)
+        one.grid(color="#e6e6e6", linewidth=0.6)
+        one.set_axisbelow(True)
+    return figure, list(axes)
+
+
+def png_of(figure: Any) -> bytes:
+    """The bytes of the figure as PNG: equal for equal figures."""
+    stream = io.BytesIO()
+    figure.savefig(stream, format="png", metadata={"Software": None})
+    return stream.getvalue()

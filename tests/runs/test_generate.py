@@ -16,7 +16,7 @@ from cai.folder.files import identity_hash
 from cai.runs.generate import GenerateRun
 from cai.runs.settings import GenerateSettings
 from cai.runs.settings import make_settings as settings_of
-from cai.texts.example import SHOWN, telling
+from cai.texts.wording import SHOWN, telling
 
 PROMPTS = ["How do I sharpen a knife?", "Is it late?"]
 

@@ -12,16 +12,20 @@ from shared import shared
 from cai.texts import repeats
 from cai.texts.hygiene import (
     FAULTS,
+    WORD,
     comfort,
     emoji,
     evasive,
     faults_of,
+    identical,
+    near_identical,
     preamble_leak,
     role_mixup,
     sign_off,
     truncated,
+    words,
 )
-from cai.texts.repeats import WORD, Phrases, Repeats, identical, near_identical, words
+from cai.texts.repeats import Phrases, Repeats
 
 ROOT = Path(__file__).resolve().parents[2]
 CHECKS = (preamble_leak, role_mixup, evasive, emoji, comfort, sign_off, truncated)

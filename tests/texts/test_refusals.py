@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from shared import shared
 
-from cai.texts.refusals import Refusal, refusal
+from cai.texts.hygiene import Refusal, refusal
 
 ROOT = Path(__file__).resolve().parents[2]
 LABELS: dict[str, Refusal] = {"1": "none", "2": "full", "3": "partial"}

@@ -5,7 +5,18 @@ from pathlib import Path
 import pytest
 from jinja2 import UndefinedError
 
-from cai.texts.wording import close_to, counted, listed, nearest, one_line, printable, reason_of, render_card
+from cai.texts.wording import (
+    close_to,
+    columns,
+    counted,
+    listed,
+    nearest,
+    number,
+    one_line,
+    printable,
+    reason_of,
+    render_card,
+)
 
 
 @pytest.mark.parametrize(
@@ -64,3 +75,15 @@ def test_a_card_is_filled_in_and_nothing_in_a_value_can_leave_its_span(tmp_path:
     assert text == "---\nlicense: unknown\n---\n\n# `` `{{ x }}`\ufffd ``\n\n| a |\n| --- |\n| 1 |\n\n"
     with pytest.raises(UndefinedError):
         render_card(template, {}, name="x")
+
+
+def test_the_first_column_is_aligned_left_and_the_others_right() -> None:
+    assert columns([["name", "n"], ["a", "1,000"]]) == ["name      n", "a     1,000"]
+
+
+def test_a_row_of_one_cell_is_a_heading_and_widens_nothing() -> None:
+    assert columns([["a heading that is long"], [], ["a", "1"]]) == ["a heading that is long", "", "a  1"]
+
+
+def test_a_number_that_is_not_known_is_a_dash() -> None:
+    assert [number(None, ".1%"), number(0.5, ".1%")] == ["–", "50.0%"]

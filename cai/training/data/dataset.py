@@ -14,8 +14,7 @@ import orjson
 from cai.errors import InputError, RunError, UsageError
 from cai.folder.run import read_info
 from cai.sources.files import existing, path_of
-from cai.texts.hygiene import LEARNED
-from cai.texts.refusals import MANY_REFUSALS, READ_FOR_REFUSALS
+from cai.texts.hygiene import LEARNED, MANY_REFUSALS, READ_FOR_REFUSALS
 from cai.training.data.rows import RowFile, Skipped, TrainingRow, last_words, named, read_rows, reasons_of
 from cai.training.setup.methods import METHODS
 

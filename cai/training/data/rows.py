@@ -25,7 +25,7 @@ from cai.sources.replies import (
     preferred_of,
     shared_prompt,
 )
-from cai.texts.refusals import READ_FOR_REFUSALS, refusal
+from cai.texts.hygiene import READ_FOR_REFUSALS, refusal
 from cai.training.setup.methods import METHODS, Kind
 
 Turns = tuple[Message, ...]

@@ -16,8 +16,7 @@ import orjson
 from cai.errors import MissingExtra
 from cai.folder.files import write_atomically
 from cai.records import Message, Record
-from cai.texts.figures import AFTER, BEFORE, GREY, new_figure, png_of
-from cai.texts.wording import reason_of
+from cai.texts.wording import AFTER, BEFORE, GREY, new_figure, png_of, reason_of
 from cai.training.data.rows import TrainingRow, Turns
 from cai.weights.loading import end_tokens
 
