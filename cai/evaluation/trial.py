@@ -20,8 +20,7 @@ from cai.calls.feed import in_thread
 from cai.constitution.principles import Constitution, Principle, load_constitution
 from cai.errors import ConstitutionError, RunError, UsageError
 from cai.folder.files import identity_hash
-from cai.folder.inputs import PAIR_BITS
-from cai.folder.rows import damage
+from cai.folder.rows import PAIR_BITS, damage
 from cai.folder.run import find_info
 from cai.judge.flows import is_valid, log_ratio, probability
 from cai.models import spec_of

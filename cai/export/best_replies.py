@@ -12,8 +12,7 @@ from cai.export.labels import JUDGE, LabelCut, provenance
 from cai.export.options import ExportOptions
 from cai.export.pairs import Reason
 from cai.export.standings import Standing, best_of, standings, unfit
-from cai.folder.inputs import PAIR_BITS
-from cai.folder.rows import lines_in_order
+from cai.folder.rows import PAIR_BITS, lines_in_order
 from cai.folder.run import RunFolder, find_info
 from cai.records import Record
 

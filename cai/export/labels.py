@@ -14,8 +14,7 @@ from pydantic import ValidationError
 from cai.export.cut import LAW, Cut, Judged, Row
 from cai.export.options import ExportOptions, calibration_of, filters_of
 from cai.export.pairs import confidence, flipped
-from cai.folder.inputs import PAIR_BITS
-from cai.folder.rows import damage
+from cai.folder.rows import PAIR_BITS, damage
 from cai.folder.run import RunFolder
 from cai.judge.certify import threshold
 from cai.records import Label

@@ -13,8 +13,20 @@ import orjson
 
 from cai.errors import RunError
 from cai.folder.files import differences, lock_folder, package_version, read_object, write_atomically
-from cai.folder.inputs import DONE, PAIR_BITS, digest_of, names_of
-from cai.folder.rows import DROPPED, EXPORT_STAGES, KINDS, RETRIED, TRAINING_FILES, damage, lines_without, retried_lines
+from cai.folder.rows import (
+    DONE,
+    DROPPED,
+    EXPORT_STAGES,
+    KINDS,
+    PAIR_BITS,
+    RETRIED,
+    TRAINING_FILES,
+    damage,
+    digest_of,
+    lines_without,
+    names_of,
+    retried_lines,
+)
 from cai.folder.store import Store
 from cai.records import DROP_REASONS, Contest, Drop, DropReason, Message, Prompt, Record
 from cai.sources.conversations import prompt_hash

@@ -17,9 +17,8 @@ import orjson
 
 from cai.errors import RunError
 from cai.folder.files import unwritable
-from cai.folder.inputs import Inputs
 from cai.folder.payloads import PARTS, Parts, join, split, unless_none
-from cai.folder.rows import SIZES, Lines
+from cai.folder.rows import SIZES, Inputs, Lines
 from cai.records import Completion, Finish
 
 SCHEMA_VERSION = 2  # 1, of version 0.1.0, has states as numbers

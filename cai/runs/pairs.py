@@ -17,8 +17,7 @@ from pydantic import ValidationError
 
 from cai.errors import RunError, UsageError
 from cai.folder.files import identity_hash
-from cai.folder.inputs import PAIR_BITS
-from cai.folder.rows import KINDS, damage, lines_in_order
+from cai.folder.rows import KINDS, PAIR_BITS, damage, lines_in_order
 from cai.folder.run import read_info
 from cai.records import (
     DROP_REASONS,

@@ -8,8 +8,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Mapping
 
-from cai.folder.inputs import digest_of, names_of
-from cai.folder.rows import RETRIED
+from cai.folder.rows import RETRIED, digest_of, names_of
 from cai.folder.run import find_info
 from cai.folder.store import Store
 from cai.models import provider_of, spec_of

@@ -17,8 +17,7 @@ from cai.engine.candidates import Sampled, sample
 from cai.engine.templates import Templates
 from cai.errors import UsageError
 from cai.export.pairs import Filters, extra_pass, reason
-from cai.folder.inputs import PAIR_BITS
-from cai.folder.rows import damage
+from cai.folder.rows import PAIR_BITS, damage
 from cai.records import Contest, Label, Place, Prompt, Sampling
 from cai.runs.pairs import Source, later_reply, pair_of_replies, replies_of_run, run_info
 from cai.runs.settings import LabelSettings

@@ -31,7 +31,7 @@ from cai.export.cut import Facts
 from cai.export.export import export_run
 from cai.export.options import ExportOptions
 from cai.export.revisions import RevisionCut, sft_rows
-from cai.folder.inputs import DONE
+from cai.folder.rows import DONE
 from cai.folder.run import RunFolder
 from cai.folder.store import read_calls
 from cai.records import Candidates, Drop, Label, Prompt, Revision, Vote

@@ -14,7 +14,7 @@ import pytest
 
 from cai.errors import RunError
 from cai.folder.files import write_atomically
-from cai.folder.inputs import DONE
+from cai.folder.rows import DONE
 from cai.folder.run import RunFolder, reopen
 from cai.records import ConstitutionRef, Drop, Prompt, Revision, Usage
 

@@ -6,7 +6,7 @@ from typing import get_args
 
 import pytest
 
-from cai.folder.inputs import DONE, REASONS_OF_0_1_0, state_of
+from cai.folder.rows import DONE, REASONS_OF_0_1_0, state_of
 from cai.folder.run import RunFolder
 from cai.folder.store import Store
 from cai.records import DropReason
