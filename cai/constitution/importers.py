@@ -7,17 +7,20 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import yaml
-from pydantic import ValidationError
+from pydantic import AfterValidator, AliasChoices, BaseModel, Field, TypeAdapter, ValidationError
+from typing_extensions import TypedDict
 
 from cai.constitution.principles import FORMS, KEYS, ConstitutionFile, principle_id
 from cai.errors import InputError, UsageError
 from cai.folder.files import unwritable
 from cai.sources import yamlfile
+from cai.texts.wording import counted
 
 Entry = str | dict[str, str]  # what stands in `principles`
 
@@ -25,8 +28,32 @@ UNDERSTOOD = (
     "the paper's pairs {id: {prompt: [...], edit_request: ...}}; a list of {critic, revision} or "
     "{critique_request, revision_request}, also under 'constitutions'; a list of sentences; .txt, one sentence a line"
 )
-PAIRS = (("critic", "revision"), ("critique_request", "revision_request"))
 CHAT = ("prompt", "reply", "critique_request", "critique", "revision_request", "revision")
+
+
+def _not_a_dialogue(text: str) -> str:
+    if re.search(r"^\s*Human:", text, re.M):
+        raise ValueError("a dialogue is not a principle")
+    return text
+
+
+class _PaperPair(BaseModel):
+    prompt: list[str]
+    edit_request: str
+
+
+class _Pair(BaseModel):
+    critique: str = Field(validation_alias=AliasChoices("critic", "critique_request"))
+    revise: str = Field(validation_alias=AliasChoices("revision", "revision_request"))
+    name: Any = ""
+
+
+class _Turn(TypedDict):
+    content: Annotated[str, Field(pattern=r"\S")]
+
+
+_Sentence = Annotated[str, AfterValidator(_not_a_dialogue)]
+CHATS = TypeAdapter(Annotated[list[_Turn], Field(min_length=len(CHAT), max_length=len(CHAT))])
 
 
 def import_constitution(path: str | Path) -> str:
@@ -46,17 +73,18 @@ def import_constitution(path: str | Path) -> str:
         "description": f"Imported from {path.name}. The wording is its authors'; see the source for its licence.",
         "principles": principles,
     }
-    notes = [f"Imported from {path.name} ({kind}): {len(principles)} principles, worded as there."]
+    notes = [f"Imported from {path.name} ({kind}): {counted(len(principles), 'principle')}, worded as there."]
     repeated = sum(entry in entries[:place] for place, entry in enumerate(entries))
     if repeated:
-        notes.append(f"{repeated} entries repeated an earlier one word for word and were left out.")
-    chats = _chats(data)
-    examples = [example for example in map(_example, chats) if example is not None]
-    if examples:
-        content["examples"] = examples
-    if len(examples) < len(chats):
-        others = len(chats) - len(examples)
-        notes.append(f"{others} chats were not six turns of critique and revision and were left out.")
+        notes.append(f"Left out {repeated} that repeated an earlier one word for word.")
+    chats = data.get("system_chat") if isinstance(data, dict) else None
+    if isinstance(chats, list):
+        examples = [*_examples(chats)]
+        if examples:
+            content["examples"] = examples
+        if len(examples) < len(chats):
+            others = counted(len(chats) - len(examples), "chat")
+            notes.append(f"Left out {others} that did not have the six turns of critique and revision.")
     notes.append(
         "The wording belongs to its authors: check its licence before you share this file or data made with it."
     )
@@ -136,69 +164,42 @@ def _entries(data: Any, path: Path) -> tuple[list[Entry], str]:
         raise InputError(f"is already a constitution; try: cai constitution check {path}", path)
     if isinstance(data, dict) and isinstance(data.get("constitutions"), list):
         data = data["constitutions"]
-    for matches, convert, kind in FORMATS:
-        if data and matches(data):
-            items = data.items() if isinstance(data, dict) else data
-            return [entry for item in items for entry in convert(item)], kind
     if data in ([], {}, None):
         return [], "empty"
+    for form, convert, kind in FORMATS:
+        with suppress(ValidationError):
+            return [*convert(form.validate_python(data))], kind
     raise InputError(f"is in no format that can be imported; these can: {UNDERSTOOD}", path)
 
 
-def _is_paper(data: Any) -> bool:
-    return isinstance(data, dict) and all(
-        isinstance(pair, dict)
-        and isinstance(pair.get("edit_request"), str)
-        and isinstance(pair.get("prompt"), list)
-        and all(isinstance(prompt, str) for prompt in pair["prompt"])
-        for pair in data.values()
-    )
+def _from_paper(pairs: dict[str, _PaperPair]) -> Iterator[Entry]:
+    for name, pair in pairs.items():
+        revise = _unwrap(pair.edit_request, "RevisionRequest", "Revision")
+        for prompt in pair.prompt:
+            critique = _unwrap(prompt, "CritiqueRequest", "Critique")
+            yield {"id": _slug(name) or principle_id(critique), "critique": critique, "revise": revise}
 
 
-def _from_paper(item: tuple[str, dict[str, Any]]) -> list[Entry]:
-    name, pair = item
-    revise = _unwrap(pair["edit_request"], "RevisionRequest", "Revision")
-    critiques = [_unwrap(prompt, "CritiqueRequest", "Critique") for prompt in pair["prompt"]]
-    return [{"id": _slug(name) or principle_id(text), "critique": text, "revise": revise} for text in critiques]
+def _from_pairs(pairs: list[_Pair]) -> Iterator[Entry]:
+    for pair in pairs:
+        critique = _unwrap(pair.critique, "CritiqueRequest", "Critique")
+        revise = _unwrap(pair.revise, "RevisionRequest", "Revision")
+        yield {"id": _slug(str(pair.name)) or principle_id(critique), "critique": critique, "revise": revise}
 
 
-def _is_pairs(data: Any) -> bool:
-    return isinstance(data, list) and all(isinstance(item, dict) and _pair(item) is not None for item in data)
+def _from_sentences(sentences: list[str]) -> Iterator[Entry]:
+    for sentence in filter(None, map(str.strip, sentences)):
+        if sentence.endswith("Options:"):  # how the paper asks its judge
+            choose = sentence.removesuffix("Options:").strip()
+            yield {"id": principle_id(choose), "choose": choose}
+        else:
+            yield sentence
 
 
-def _pair(item: dict[str, Any]) -> tuple[str, str] | None:
-    for one, two in PAIRS:
-        if isinstance(item.get(one), str) and isinstance(item.get(two), str):
-            return item[one], item[two]
-    return None
-
-
-def _from_pair(item: dict[str, Any]) -> list[Entry]:
-    pair = _pair(item)
-    assert pair is not None
-    critique = _unwrap(pair[0], "CritiqueRequest", "Critique")
-    revise = _unwrap(pair[1], "RevisionRequest", "Revision")
-    name = _slug(str(item.get("name", "")))
-    return [{"id": name or principle_id(critique), "critique": critique, "revise": revise}]
-
-
-def _is_sentences(data: Any) -> bool:
-    dialogue = re.compile(r"^\s*Human:", re.M)
-    return isinstance(data, list) and all(isinstance(item, str) and not dialogue.search(item) for item in data)
-
-
-def _from_sentence(item: str) -> list[Entry]:
-    item = item.strip()
-    if item.endswith("Options:"):  # how the paper asks its judge
-        choose = item.removesuffix("Options:").strip()
-        return [{"id": principle_id(choose), "choose": choose}]
-    return list(filter(None, [item]))
-
-
-FORMATS: tuple[tuple[Callable[[Any], bool], Callable[[Any], list[Entry]], str], ...] = (
-    (_is_paper, _from_paper, "critique and revision requests of the paper"),
-    (_is_pairs, _from_pair, "pairs of critique and revision requests"),
-    (_is_sentences, _from_sentence, "a list of sentences"),
+FORMATS: tuple[tuple[TypeAdapter[Any], Callable[[Any], Iterator[Entry]], str], ...] = (
+    (TypeAdapter(dict[str, _PaperPair]), _from_paper, "critique and revision requests of the paper"),
+    (TypeAdapter(list[_Pair]), _from_pairs, "pairs of critique and revision requests"),
+    (TypeAdapter(list[_Sentence]), _from_sentences, "a list of sentences"),
 )
 
 
@@ -206,21 +207,12 @@ def _unwrap(text: str, before: str, after: str) -> str:
     return text.strip().removeprefix(f"{before}:").removesuffix(f"{after}:").strip()
 
 
-def _chats(data: Any) -> list[Any]:
-    if isinstance(data, dict) and isinstance(data.get("system_chat"), list):
-        return list(data["system_chat"])
-    return []
-
-
-def _example(chat: Any) -> dict[str, str] | None:
-    """A worked chat (prompt, reply, critique request, critique, revision request, revision); None for any other."""
-    if not isinstance(chat, list):
-        return None
-    turns = [turn.get("content") for turn in chat if isinstance(turn, dict)]
-    texts = [turn for turn in turns if isinstance(turn, str) and turn.strip()]
-    if not len(texts) == len(turns) == len(CHAT):
-        return None
-    return dict(zip(CHAT, texts, strict=True))
+def _examples(chats: list[Any]) -> Iterator[dict[str, str]]:
+    """The worked chats: prompt, reply, critique request, critique, revision request, revision; no others."""
+    for chat in chats:
+        with suppress(ValidationError):
+            turns = CHATS.validate_python(chat)
+            yield dict(zip(CHAT, [turn["content"] for turn in turns], strict=True))
 
 
 class _Dumper(yaml.SafeDumper):

@@ -22,7 +22,6 @@ from cai.sources import yamlfile
 from cai.sources.files import folder, path_of
 from cai.texts.wording import nearest
 
-SUFFIXES = (".yaml", ".yml")
 SEMVER = r"^(0|[1-9]\d*)\.(0|[1-9]\d*)\.(0|[1-9]\d*)(-[0-9A-Za-z.-]+)?(\+[0-9A-Za-z.-]+)?$"
 NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
 
@@ -48,7 +47,9 @@ class Principle(Record):
     @model_validator(mode="after")
     def _has_a_job(self) -> Principle:
         if self.text is None and (self.critique is None) != (self.revise is None):
-            there, lacking = ("critique", "revise") if self.revise is None else ("revise", "critique")
+            there, lacking = "critique", "revise"
+            if self.critique is None:
+                there, lacking = lacking, there
             message = "principle '{id}' has '{there}' but no '{lacking}'; add '{lacking}', or 'text' to stand in for it"
             raise PydanticCustomError("half_principle", message, {"id": self.id, "there": there, "lacking": lacking})
         if not (self.can_revise or self.can_judge):
@@ -198,14 +199,14 @@ def list_constitutions() -> list[Constitution]:
     return [load_constitution(path) for path in sorted(folder("constitutions").glob("*.yaml"))]
 
 
-def find_constitution(name_or_path: str | Path, base: Path | None = None) -> Path:
+def find_constitution(name_or_path: str | Path, base: Path = Path()) -> Path:
     """The file that a name or path means: an existing file (seen from `base`), else a built-in by its stem."""
     path = path_of(str(name_or_path))
-    seen = path if base is None else base / path
+    seen = base / path
     if seen.exists() and not seen.is_dir():
         return seen
     built_ins = {file.stem: file for file in sorted(folder("constitutions").glob("*.yaml"))}
-    stem = path.stem if path.suffix in SUFFIXES else path.name
+    stem = path.name.removesuffix(".yaml").removesuffix(".yml")
     if path.name == str(name_or_path) and stem in built_ins:
         return built_ins[stem]
     if seen.is_dir():

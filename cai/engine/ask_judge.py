@@ -40,8 +40,9 @@ class AskJudge:
         templates.need("judge")
         self._templates = templates
         self._examples = constitution.examples or templates.examples
-        self.prefix = templates.prefix if prefill or templates.completes else ""
-        self.letters = (" A", " B") if self.prefix else ("A", "B")  # the form in which the answer's letter comes
+        self.prefix, self.letters = "", ("A", "B")  # the form in which the answer's letter comes
+        if templates.prefix and (prefill or templates.completes):
+            self.prefix, self.letters = templates.prefix, (" A", " B")
         tags = [loose(label) for label in templates.frame if label.startswith("<")]
         labels = [loose(label) for label in templates.frame if not label.startswith("<")]
         self._tags = re.compile("|".join([*tags, MARKS]), re.IGNORECASE)
@@ -70,7 +71,9 @@ class AskJudge:
 
         reasons: what the judge has written before it chooses.
         """
-        reading: dict[str, Any] = {"score": self.letters} if score else {"top_logprobs": LISTED}
+        reading: dict[str, Any] = {"top_logprobs": LISTED}
+        if score:
+            reading = {"score": self.letters}
         return self._request(prompt, first, second, principle, reasons, max_tokens=1, temperature=0.0, **reading)
 
     def reasons(self, prompt: Sequence[Message], first: str, second: str, principle: Principle) -> Request:
@@ -86,8 +89,9 @@ class AskJudge:
 
         The first wave is greedy; only sampling can add anything in further ones.
         """
-        most = LETTER_TOKENS if self.prefix else None  # without prefix a thinking model needs room for its thoughts
-        sampling: dict[str, Any] = {"max_tokens": most, "temperature": min(float(wave), 1.0), "sample": wave}
+        sampling: dict[str, Any] = {"temperature": min(float(wave), 1.0), "sample": wave}
+        if self.prefix:  # without one, a thinking model needs room for its thoughts
+            sampling["max_tokens"] = LETTER_TOKENS
         return self._request(prompt, first, second, principle, None, **sampling)
 
     def reward(self, prompt: Sequence[Message], reply: str) -> Request:
@@ -134,8 +138,7 @@ class AskJudge:
 
 
 def _escaped(tag: re.Match[str]) -> str:
-    bracket = "&#91;" if tag[0].startswith("[") else "&lt;"
-    return bracket + tag[0][1:]
+    return {"[": "&#91;"}.get(tag[0][0], "&lt;") + tag[0][1:]
 
 
 def loose(label: str) -> str:

@@ -18,6 +18,7 @@ from cai.records import Completion, Prompt, Request, Role, Round
 # A line that gives a verdict, whatever marks it up; one that begins with `>` quotes somebody else. The verdict itself
 # may stand in the line below.
 VERDICT = re.compile(r"""^[ \t*_#~"'`“”‘’(\[–—•-]*verdict[ \t*_"'`”’]*:[\W_]*(.*)$""", re.IGNORECASE | re.MULTILINE)
+VERDICTS: dict[str, Literal["revise", "nothing_to_fix"]] = {"r": "revise", "n": "nothing_to_fix"}
 CHOICE = re.compile(r"(?<![^\W_])(nothing[\s_-]+to[\s_-]+fix|revise)(?![^\W_])", re.IGNORECASE)
 
 
@@ -68,9 +69,9 @@ def read_verdict(critique: str) -> Literal["revise", "nothing_to_fix"] | None:
     if not lines or not CHOICE.match(lines[-1]):
         return None
     choices = {choice[0].lower() for choice in CHOICE.findall(lines[-1])}  # by their first letter
-    if choices == {"n"}:
-        return "nothing_to_fix"
-    return "revise" if choices == {"r"} else None
+    if len(choices) > 1:
+        return None
+    return VERDICTS[choices.pop()]
 
 
 def _text(completion: Completion, stage: Role) -> str:

@@ -47,21 +47,18 @@ def missing_files(names: Iterable[str]) -> str | None:
 def find_problems(path: Path, tree: nodes.Template, names: Collection[str]) -> Iterator[Finding]:
     """What is wrong with one parsed template; names: the templates of its set."""
     for node in tree.find_all((nodes.Include, nodes.Import, nodes.FromImport, nodes.Extends)):
-        name = getattr(node, "template", None)
-        wanted = name.value if isinstance(name, nodes.Const) else None
-        if isinstance(wanted, str) and wanted not in names and not getattr(node, "ignore_missing", False):
-            yield error(path, node.lineno, f"no {wanted!r} in this folder; {nearest(wanted, sorted(names))}")
-    variables = variables_of(path.stem, names)
-    if variables is not None:  # those of a partial depend on the template that uses it, as the trial finds out
-        yield from _variable_problems(path, tree, variables)
+        partial = getattr(getattr(node, "template", None), "value", None)  # None if its name is computed
+        if isinstance(partial, str) and partial not in names and not getattr(node, "ignore_missing", False):
+            yield error(path, node.lineno, f"no {partial!r} in this folder; {nearest(partial, sorted(names))}")
+    if path.stem in VARIABLES:  # what a partial sees depends on the template that uses it, as the trial finds out
+        yield from _variable_problems(path, tree, variables_of(path.stem, names))
 
 
-def variables_of(name: str, names: Collection[str]) -> frozenset[str] | None:
-    """The variables that a template is given; None for a partial."""
-    variables = VARIABLES.get(name)
-    if variables is None or name == "judge" or "respond.jinja" in names:
-        return variables
-    return variables - IN_TURNS
+def variables_of(name: str, names: Collection[str]) -> frozenset[str]:
+    """The variables that a template is given; names: the templates of its set."""
+    if name == "judge" or "respond.jinja" in names:
+        return VARIABLES[name]
+    return VARIABLES[name] - IN_TURNS
 
 
 def _variable_problems(path: Path, tree: nodes.Template, variables: frozenset[str]) -> Iterator[Finding]:

@@ -83,16 +83,15 @@ def load_templates(name_or_folder: str | Path | None = None) -> Templates:
         for finding in _findings(path, files, environment):
             if finding.level == "error":
                 raise TemplateError(finding.message, finding.file, finding.line)
-    names = [name for name in VARIABLES if f"{name}.jinja" in files]
-    trees = {name: environment.parse(files[f"{name}.jinja"].decode("utf-8-sig")) for name in names}
+    trees = {name: environment.parse(files.get(f"{name}.jinja", b"").decode("utf-8-sig")) for name in VARIABLES}
     return Templates(
         source=source,
         hash=_hash(files, JOBS["judge"]),
         judge_hash=_hash(files, JOBS["revise"]),
-        by_name={name: environment.get_template(f"{name}.jinja") for name in names},
+        by_name={name: environment.get_template(f"{name}.jinja") for name in VARIABLES if f"{name}.jinja" in files},
         stop={name: _texts(tree, "stop") for name, tree in trees.items()},
-        frame=_texts(trees["judge"], "frame") if "judge" in trees else (),
-        prefix=_prefix(trees["verdict"]) if "verdict" in trees else "",
+        frame=_texts(trees["judge"], "frame"),
+        prefix=_prefix(trees["verdict"]),
         examples=_examples(path, files),
     )
 
@@ -235,9 +234,8 @@ def _render_all(path: Path, files: Mapping[str, bytes], environment: ImmutableSa
     values |= {"principle": Principle(id="trial", weight=1.0, tests=(), **words), "examples": _examples(path, files)}
     for name in VARIABLES:
         if f"{name}.jinja" in files:
-            variables = template_checks.variables_of(name, files) or frozenset()
-            template = environment.get_template(f"{name}.jinja")
-            _rendered(template, {key: value for key, value in values.items() if key in variables})
+            variables = values.keys() & template_checks.variables_of(name, files)
+            _rendered(environment.get_template(f"{name}.jinja"), {key: values[key] for key in variables})
 
 
 # Rendering
@@ -265,8 +263,10 @@ def _plain(value: Any) -> Any:
     """Dictionaries for our records: a template must not reach a record's methods, some of which load pickles."""
     if isinstance(value, Principle):
         return _plain_principle(value)
-    if isinstance(value, tuple) and value and isinstance(value[0], Example):
-        return [example.model_dump() for example in value]
+    if isinstance(value, Example):
+        return value.model_dump()
+    if isinstance(value, tuple):
+        return [_plain(each) for each in value]
     return value
 
 
@@ -275,6 +275,8 @@ def _plain_principle(principle: Principle) -> dict[str, Any]:
     message = "principle {!r} has no {!r}: say what stands in for it, such as {{{{ principle.{} or principle.{} }}}}"
     plain = principle.model_dump()
     for name in [name for name, value in plain.items() if value is None]:
-        instead = "critique" if name == "text" else "text"
+        instead = "text"
+        if name == "text":
+            instead = "critique"
         plain[name] = _Lacking(message.format(principle.id, name, name, instead), exc=UndefinedError)
     return plain

@@ -74,7 +74,7 @@ def test_chats_of_six_turns_become_examples_and_others_are_counted(imported, tmp
     [example] = imported(data).examples
     assert example.prompt == ({"role": "user", "content": "turn 0"},)
     assert (example.reply, example.critique, example.revision) == ("turn 1", "turn 3", "turn 5")
-    assert "# 1 chats were not six turns" in (tmp_path / "imported.yaml").read_text()
+    assert "# Left out 1 chat that did not have the six turns" in (tmp_path / "imported.yaml").read_text()
 
 
 @pytest.mark.parametrize(
@@ -91,7 +91,7 @@ def test_lists_of_sentences_become_shorthand(imported, name, text):
 
 def test_repeated_sentences_are_left_out_and_counted(imported, tmp_path):
     assert len(imported(["Be kind.", "Be fair.", "Be kind."]).principles) == 2
-    assert "# 1 entries repeated" in (tmp_path / "imported.yaml").read_text()
+    assert "# Left out 1 that repeated an earlier one" in (tmp_path / "imported.yaml").read_text()
 
 
 def test_different_pairs_with_one_critique_get_distinct_ids(imported):
@@ -105,7 +105,7 @@ def test_the_result_names_its_source_and_reminds_of_the_licence(tmp_path):
     source.write_text(json.dumps(PAPER))
     text = import_constitution(source)
     assert text.startswith(
-        "# Imported from Their Rules.json (critique and revision requests of the paper): 1 principles"
+        "# Imported from Their Rules.json (critique and revision requests of the paper): 1 principle,"
     )
     assert "check its licence before you share" in text
     assert "name: Their-Rules\n" in text
