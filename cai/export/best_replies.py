@@ -8,10 +8,9 @@ import orjson
 
 from cai.errors import RunError
 from cai.export.cut import Lines, Row, line_of
-from cai.export.labels import JUDGE, LabelCut, provenance
 from cai.export.options import ExportOptions
-from cai.export.pairs import Reason
-from cai.export.standings import Standing, best_of, standings, unfit
+from cai.export.pairs import Reason, Standing, best_of, standings, unfit
+from cai.export.preferences import JUDGE, LabelCut, provenance
 from cai.folder.rows import PAIR_BITS, lines_in_order
 from cai.folder.run import RunFolder, find_info
 from cai.records import Record

@@ -12,8 +12,8 @@ from typing import Any
 import orjson
 
 from cai.export.cut import Cut, Judged
-from cai.export.labels import LabelCut
-from cai.export.options import words
+from cai.export.options import DEFAULTS, ExportOptions, flag
+from cai.export.preferences import LabelCut
 from cai.judge.certify import threshold
 from cai.texts.wording import Card, block, code, one_line, table, without_path
 
@@ -249,3 +249,20 @@ def commands(info: Info, cut: Cut) -> str:
 def without_folders(line: Sequence[str]) -> str:
     """A command line in which files and models are named without the folders they were in."""
     return shlex.join(word if " " in word or "\n" in word else without_path(word) for word in line)
+
+
+def words(options: ExportOptions) -> list[str]:
+    """The command line options of what is not the default; files by what they are, and not by their path."""
+    files = {"calibration": "calibration.json", "benign": "BENIGN"}
+    line: list[str] = []
+    for name, default in DEFAULTS.items():
+        value = getattr(options, name)
+        if value == default or name == "parquet":
+            continue
+        if value is False:
+            line.append(f"--no-{name}")
+        elif value is True:
+            line.append(flag(name))
+        else:
+            line += [flag(name), files.get(name, str(value))]
+    return line

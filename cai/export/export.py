@@ -10,13 +10,14 @@ from pathlib import Path
 from typing import Any
 
 import orjson
+from pydantic import ValidationError
 
-from cai.errors import RunError
+from cai.errors import RunError, UsageError
 from cai.export.best_replies import BestCut, BestSummary
 from cai.export.card import dataset_card
 from cai.export.cut import Cut, Judged
 from cai.export.hub import Hub
-from cai.export.options import DEFAULTS, ExportOptions, check_options, options_of, read_options
+from cai.export.options import DEFAULTS, FIELDS, ExportOptions, flag
 from cai.export.picked import PickedCut
 from cai.export.preferences import PreferenceCut
 from cai.export.revisions import RevisionCut
@@ -26,10 +27,12 @@ from cai.folder.run import RunFolder, read_info, reopen
 from cai.judge.calibration_report import FILE
 from cai.judge.certify import Calibration
 from cai.records import Record
+from cai.sources.yamlfile import unfit
 
 ROWS_FILES = {"generate": "revisions.jsonl", "label": "labels.jsonl", "sample": "candidates.jsonl"}  # by command
 CUTS: dict[str, type[Cut]] = {"generate": RevisionCut, "label": PreferenceCut, "sample": PickedCut}  # by command
 THRESHOLDS = {"min_confidence", "agreement", "calibration"}  # only one of them decides
+BEST = ("calibration", "benign")  # options of labels that `best` takes: the others are about pairs
 Row = dict[str, Any]
 
 
@@ -220,3 +223,48 @@ def _origin(calibration: str | Path | Calibration | Mapping[str, Any]) -> Row:
         return {"path": str(calibration), "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
     content = calibration.model_dump(mode="json") if isinstance(calibration, Calibration) else calibration
     return {"path": None, "sha256": hashlib.sha256(orjson.dumps(content, option=orjson.OPT_SORT_KEYS)).hexdigest()}
+
+
+# Options
+
+
+def command_of(name: str) -> str | None:
+    """The command whose runs an option is for; None: all."""
+    extra = FIELDS[name].json_schema_extra
+    return str(extra["command"]) if isinstance(extra, dict) else None
+
+
+def read_options(values: Mapping[str, Any]) -> ExportOptions:
+    """The options with these values; raises UsageError for an unknown name, a wrong type or a value out of range."""
+    for name in values:
+        if name not in FIELDS:
+            raise UsageError(f"an export has no option {name!r}; its options: {', '.join(FIELDS)}")
+    try:
+        return ExportOptions(**values)
+    except ValidationError as error:
+        name, problem = unfit(error)
+        raise UsageError(f"{flag(name)} {values[name]!r} {problem}") from None
+
+
+def check_options(options: ExportOptions, command: str) -> None:
+    """Raise UsageError for options that do not fit this kind of run, or each other."""
+    changed = [name for name, default in DEFAULTS.items() if getattr(options, name) != default]
+    for other in ("generate", "label"):
+        wrong = [flag(name) for name in changed if command_of(name) == other]
+        if wrong and command != other and not (options.best and other == "label" and command == "sample"):
+            raise UsageError(f"{', '.join(wrong)}: only for runs of cai {other}; this is a run of cai {command}")
+    if options.agreement is not None and options.min_confidence is not None:
+        raise UsageError("--agreement chooses the threshold and --min-confidence states it: give one of them")
+    if options.best:
+        wrong = [flag(name) for name in changed if command_of(name) == "label" and name not in ("best", *BEST)]
+        if wrong:
+            raise UsageError(f"{', '.join(wrong)}: only for pairs; --best takes one reply to each prompt")
+
+
+def options_of(options: ExportOptions, command: str) -> dict[str, Any]:
+    """The options that fit this kind of run, as JSON; `best`, which is newer than 0.1.0, only if it is set."""
+    fits = [name for name in FIELDS if command_of(name) in (command, None) and name != "best"]
+    if options.best:
+        fits = [name for name in FIELDS if command_of(name) is None or name in (*BEST, "best")]
+    values = options.model_dump(mode="json", include=set(fits))
+    return {name: values[name] for name in fits}

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 import orjson
 
 from cai.export.cut import Cut, Lines, Row, line_of
-from cai.export.labels import JUDGE
 from cai.export.pairs import Reason
+from cai.export.preferences import JUDGE
 from cai.folder.rows import lines_in_order
 from cai.texts.hygiene import LEARNED, faults_of
 

@@ -16,7 +16,8 @@ from cai.calls.model import Model
 from cai.constitution.principles import load_constitution
 from cai.engine.templates import load_templates
 from cai.errors import RowDropped
-from cai.export.options import ExportOptions, filters_of
+from cai.export.options import ExportOptions
+from cai.export.preferences import filters_of
 from cai.folder.rows import damage
 from cai.folder.run import RunFolder
 from cai.judge.flows import WAVES, Verdict, belief

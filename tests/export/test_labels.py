@@ -18,10 +18,9 @@ from pair_labels import MIXED, REFUSED, swapped
 
 from cai.errors import InputError, RunError, UsageError
 from cai.export.export import export_run
-from cai.export.labels import read_units
 from cai.export.options import ExportOptions
 from cai.export.pairs import Filters
-from cai.export.preferences import PreferenceCut
+from cai.export.preferences import PreferenceCut, read_units
 from cai.folder.run import RunFolder, reopen
 from cai.judge.certify import Binding, Calibration, Threshold
 from cai.records import Drop, Label

@@ -7,8 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pair_labels import LEAK, MIXED, PLAIN, REFUSED, A, filters, label, swapped, unit
 
-from cai.export.pairs import Filters
-from cai.export.standings import edge, standing_reason, standings
+from cai.export.pairs import Filters, edge, standing_reason, standings
 from cai.sources.conversations import prompt_hash
 
 
