@@ -172,14 +172,18 @@ def length_note(rows: Sequence[Sample]) -> str | None:
     finished = [row for row in rows if row.after is not None]
     if not finished:
         return None
-    before = median(len(row.before) for row in finished)
-    after = median(len(row.after or "") for row in finished)
+    before, after = median_lengths(finished)
     if not before or 1 / LENGTH < after / before < LENGTH:
         return None
     return (
         f"the median reply was {before:g} long and is {after:g}: length may be what was learned most; "
         "cai audit shows the lengths in the data"
     )
+
+
+def median_lengths(rows: Sequence[Sample]) -> tuple[float, float]:
+    """Characters of the median reply before and after the training."""
+    return median(len(row.before) for row in rows), median(len(row.after or "") for row in rows)
 
 
 def write_samples(folder: Path, rows: Iterable[Sample]) -> None:

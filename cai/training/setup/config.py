@@ -198,7 +198,7 @@ def load_config(path: str | Path | None = None, flags: Mapping[str, Any] | None 
     lines: dict[str, int] = {}
     if path is not None:
         values, lines = _of_file(Path(path))
-        origins = dict.fromkeys(_dotted(values), "config file")
+        origins = dict.fromkeys(dotted(values), "config file")
     for name, value in (flags or {}).items():
         if value is None:
             continue
@@ -234,12 +234,15 @@ def _of_file(path: Path) -> tuple[dict[str, Any], dict[str, int]]:
     return dict(values), {key: document.line(("trl", key)) for key in values.get("trl") or {}}
 
 
-def _dotted(values: Mapping[str, Any]) -> Iterator[str]:
+def dotted(values: Mapping[str, Any]) -> dict[str, Any]:
+    """The values of a config by dotted name, such as `lora.rank`."""
+    names = {}
     for key, value in values.items():
         if key in ("lora", "trl"):
-            yield from (f"{key}.{inner}" for inner in value)
+            names |= {f"{key}.{inner}": part for inner, part in value.items()}
         else:
-            yield key
+            names[key] = value
+    return names
 
 
 def trl_arguments(loaded: Loaded, method: str, known: Mapping[str, Any]) -> dict[str, Any]:

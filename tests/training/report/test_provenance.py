@@ -11,7 +11,7 @@ import pytest
 
 from cai.folder.files import identity_hash
 from cai.judge.certify import Calibration, Threshold
-from cai.training.report.card import data_in_words
+from cai.training.report.card import card
 from cai.training.report.provenance import provenance
 
 LAW = {"name": "kind", "version": "1.2.0", "hash": "c0ffee"}
@@ -51,17 +51,16 @@ def make_run(folder: Path, identity: Any, **more: Any) -> Path:
     return folder
 
 
-def words(run: Any = None, **more: Any) -> dict[str, str]:
-    """The lines of a training.json with this run, by their name; several of one name as one text."""
-    data = {
-        "files": [{"source": "/home/me/runs/b/dpo.jsonl", "content": ".jsonl 9 bytes"}], "read": 100, "train": 80,
-        "eval": 15, "dropped": {"too_long": 5}, "held_back": "split", "origins": {}, "notes": [],
-    }  # fmt: skip
-    record = {"identity": {"method": "dpo", "config": {"split": None}}, "data": data | more, "run": run}
-    found: dict[str, str] = {}
-    for name, text in data_in_words(record):
-        found[name] = f"{found[name]}\n{text}" if name in found else text
-    return found
+def words(folder: Path, run: Any = None, **more: Any) -> dict[str, str]:
+    """What a card says of a training's data with this run, by name; several lines of one name as one text."""
+    data = DATA | {"origins": {}} | more
+    text = card(make(folder / "training", data=data, run=run))
+    table = text.partition("## What it was trained on\n\n| what | which |\n| --- | --- |\n")[2].partition("\n\n")[0]
+    facts: dict[str, str] = {}
+    for line in table.splitlines():
+        name, words = line.removeprefix("| ").removesuffix(" |").split(" | ", 1)
+        facts[name] = f"{facts[name]}\n{words}" if name in facts else words
+    return facts
 
 
 def test_a_label_run_names_judge_constitution_and_source(tmp_path: Path) -> None:
@@ -81,7 +80,7 @@ def test_a_label_run_names_judge_constitution_and_source(tmp_path: Path) -> None
         "min_confidence": 0.7,
         "agreement": None,
     }
-    told = words(found)
+    told = words(tmp_path, found)
     assert told["run"] == f"cai label, `{identity_hash(LABEL)}`, seed 4"
     assert told["constitution"] == "`kind` `1.2.0`, hash `c0ffee`"
     assert told["judge"] == "`local:judge@abc`, protocol `score`, 3 principles a pair"
@@ -91,7 +90,7 @@ def test_a_label_run_names_judge_constitution_and_source(tmp_path: Path) -> None
 
 
 def test_a_generate_run_names_its_models_and_that_nobody_judged(tmp_path: Path) -> None:
-    told = words(provenance(make_run(tmp_path / "run", GENERATE, stopped="interrupted | by `me`")))
+    told = words(tmp_path, provenance(make_run(tmp_path / "run", GENERATE, stopped="interrupted | by `me`")))
     assert (told["assistant"], told["critic"]) == ("`openai:small`", "`openai:big`")
     assert told["judge"].startswith("none: nobody judged these replies")
     assert told["unfinished"] == "`` interrupted \\| by `me` ``"
@@ -101,7 +100,7 @@ def test_a_generate_run_names_its_models_and_that_nobody_judged(tmp_path: Path) 
 def test_the_best_of_a_sample_run_name_who_picked_them(tmp_path: Path) -> None:
     picked = LABEL["binding"] | {"protocol": "reward", "constitution": None, "templates": None}  # type: ignore[operator]
     sample = {"command": "sample", "models": ["hf:one", "hf:two"], "templates": "ab", "n": 4, "seed": 1}
-    told = words(provenance(make_run(tmp_path / "run", sample | {"best_of": picked})))
+    told = words(tmp_path, provenance(make_run(tmp_path / "run", sample | {"best_of": picked})))
     assert told["judge"] == "`local:judge@abc`, protocol `reward`"
     assert told["assistant"] == "`hf:one`\n`hf:two`"
     assert "uncalibrated" in told["calibration"] and "constitution" not in told
@@ -122,7 +121,7 @@ def test_a_calibration_is_told_with_what_it_promises(tmp_path: Path, inside: boo
     assert found is not None
     assert found["calibration"] == {"sha256": origin["sha256"], "content": MADE.model_dump(mode="json")}
     assert found["min_confidence"] == 0.75
-    assert words(found)["calibration"] == (
+    assert words(tmp_path, found)["calibration"] == (
         "temperature 2, fitted on 200 pairs with human labels; agreement with people of at least 80%, certified on 100 "
         "of these pairs; holds for pairs drawn like the gold pairs"
     )
@@ -136,27 +135,27 @@ def test_a_calibration_file_that_changed_is_told_by_its_hash_alone(tmp_path: Pat
     found = provenance(run)
     assert found is not None
     assert (found["calibration"], found["min_confidence"]) == ({"sha256": "beef", "content": None}, None)
-    assert words(found)["calibration"] == "a file of sha256 `beef`, which is not there any more"
-    assert "confidence" not in words(found)
+    assert words(tmp_path, found)["calibration"] == "a file of sha256 `beef`, which is not there any more"
+    assert "confidence" not in words(tmp_path, found)
 
 
 def test_a_calibration_without_an_agreement_promises_none(tmp_path: Path) -> None:
     export = {"calibration": MADE.model_dump(mode="json"), "agreement": None, "min_confidence": 0.9}
-    told = words(provenance(make_run(tmp_path / "run", LABEL, export=export, calibration={"sha256": "beef"})))
+    told = words(tmp_path, provenance(make_run(tmp_path / "run", LABEL, export=export, calibration={"sha256": "beef"})))
     assert told["calibration"].endswith("with human labels; no agreement with people is promised")
     assert told["confidence"] == "0.9 or more"
 
 
 def test_rows_of_a_file_are_told_by_what_they_name() -> None:
-    told = words(origins={"judge": ["local:/x/y@1", "b`c"], "chosen_model": ["m"]})
+    told = words(tmp_path, origins={"judge": ["local:/x/y@1", "b`c"], "chosen_model": ["m"]})
     assert (told["judge"], told["chosen model"]) == ("`local:y@1`, ``b`c``", "`m`")
     assert told["calibration"].startswith("not known: the rows name a judge")
-    assert words()["calibration"].startswith("not known: the rows name no judge")
+    assert words(tmp_path)["calibration"].startswith("not known: the rows name no judge")
 
 
 def test_beside_a_run_the_rows_say_only_who_wrote_the_replies(tmp_path: Path) -> None:
     origins = {"judge": ["other"], "constitution": ["kind@1"], "chosen_model": ["m"], "rejected_model": ["n"]}
-    told = words(provenance(make_run(tmp_path / "run", LABEL)), origins=origins)
+    told = words(tmp_path, provenance(make_run(tmp_path / "run", LABEL)), origins=origins)
     assert (told["chosen model"], told["rejected model"]) == ("`m`", "`n`")
     assert "other" not in told["judge"] and told["constitution"] == "`kind` `1.2.0`, hash `c0ffee`"
 
@@ -170,12 +169,12 @@ def test_beside_a_run_the_rows_say_only_who_wrote_the_replies(tmp_path: Path) ->
     ],
 )
 def test_counts_and_the_rule_of_what_was_held_out_are_told(held_back: str, rule: str) -> None:
-    told = words(held_back=held_back)
+    told = words(tmp_path, held_back=held_back)
     assert told["rows"] == "100 read: 80 train, 15 held out, 5 dropped (`too_long` 5)"
     assert rule in told["held out"]
 
 
 def test_no_folder_of_the_machine_is_told() -> None:
-    told = words(notes=["nobody judged these pairs: cai label /home/me/runs/b asks | twice"])
+    told = words(tmp_path, notes=["nobody judged these pairs: cai label /home/me/runs/b asks | twice"])
     assert told["file"] == "`dpo.jsonl`, content `.jsonl 9 bytes`"
     assert told["note"] == "`nobody judged these pairs: cai label RUN asks \\| twice`"
