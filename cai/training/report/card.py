@@ -167,7 +167,9 @@ def _block(text: str) -> str:
 
 def _train_yaml(config: Facts) -> str:
     """A config file of the settings that are not at their defaults; empty if all are."""
-    settings = {name: config[name] for name in config if name in DEFAULTS and config[name] not in (None, DEFAULTS[name])}
+    settings = {
+        name: config[name] for name in config if name in DEFAULTS and config[name] not in (None, DEFAULTS[name])
+    }
     if not settings:
         return ""
     if "chat_template" in settings:

@@ -6,7 +6,7 @@ What it leaves open, `cai.training.setup.plan` settles.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -236,7 +236,7 @@ def _of_file(path: Path) -> tuple[dict[str, Any], dict[str, int]]:
 
 def dotted(values: Mapping[str, Any]) -> dict[str, Any]:
     """The values of a config by dotted name, such as `lora.rank`."""
-    names = {}
+    names: dict[str, Any] = {}
     for key, value in values.items():
         if key in ("lora", "trl"):
             names |= {f"{key}.{inner}": part for inner, part in value.items()}

@@ -16,6 +16,7 @@ from cai.training.report.card import MOST_SHOWN, card
 from cai.training.report.evidence import Sample, write_samples
 from cai.training.setup.config import load_config
 
+
 def write_lines(path: Path, *lines: dict[str, Any]) -> None:
     path.write_bytes(b"".join(orjson.dumps(line) + b"\n" for line in lines))
 
@@ -75,15 +76,15 @@ def test_an_adapter_says_how_it_is_used_and_what_it_needs(tmp_path: Path) -> Non
     text = card(make(tmp_path, model=FOLDER | {"adapter": {"spec": "/home/me/models/sft", "mark": "cafe"}}))
     for words in ("cai chat THIS\n", "--model hf:THIS\n", "cai merge THIS --out MERGED\n"):
         assert words in text
-    assert "weights of mark `0123456789ab`" in text
-    assert "further training of the adapter `sft`, of mark `cafe`" in text
+    assert "(weights `0123456789ab`)" in text
+    assert "continued that of the adapter `sft` (weights `cafe`)" in text
     assert "/home" not in text
 
 
 # What it was trained on, and how
 
 
-def test_the_data_is_told_with_its_run(tmp_path: Path) -> None:
+def test_the_data_is_described_with_its_run(tmp_path: Path) -> None:
     law = {"name": "kind", "version": "1.2.0", "hash": "c0ffee"}
     run = {
         "run": "0badcafe", "command": "label", "seed": 0, "constitution": law, "templates": "7e57", "judge": "local:j",
@@ -92,7 +93,7 @@ def test_the_data_is_told_with_its_run(tmp_path: Path) -> None:
     }  # fmt: skip
     text = card(make(tmp_path, run=run))
     assert "| constitution | `kind` `1.2.0`, hash `c0ffee` |" in text
-    assert "| calibration | uncalibrated: nobody compared" in text
+    assert "| calibration | not calibrated: these labels have not been compared with human labels |" in text
     assert "| rows | 100 read: 80 train, 20 held out, 0 dropped |" in text
 
 
@@ -105,7 +106,7 @@ def test_every_setting_is_there_once_with_its_origin(tmp_path: Path) -> None:
     assert "| `lora.alpha` | `32` | default |  |" in text
     names = re.findall(r"^\| `([\w.]+)` \|.*\| (?:default|given|data|hardware) \|", text, re.MULTILINE)
     assert len(names) == len(set(names)) > 10
-    assert "Made with cai-toolkit of a checkout, trl 1.16.0, python 3.12.1." in text
+    assert "Made with cai-toolkit from a checkout, trl 1.16.0, python 3.12.1." in text
 
 
 def test_a_chat_template_is_told_by_its_hash(tmp_path: Path) -> None:
@@ -182,7 +183,7 @@ def test_samples_stand_side_by_side_with_their_lengths(tmp_path: Path) -> None:
     rows = [sample("q1", turns, "x" * 10, "y" * 4), sample("q2", "Once upon", "x" * 20, "")]
     write_samples(tmp_path, [*rows, sample("q3", "unfinished", "z", None)])
     text = card(tmp_path)
-    assert "Replies to 2 held-out prompts, the likeliest token each time, at most 64 tokens." in text
+    assert "Replies to 2 held-out prompts: the most probable token each time, at most 64 tokens." in text
     assert "The median reply had 15 characters before and has 2 after." in text
     assert "```text\nuser: One?\n\nassistant: 1\n\nuser: 2?\n```" in text
     assert "Before:\n\n```text\nxxxxxxxxxx\n```\n\nAfter:\n\n```text\nyyyy\n```" in text and "unfinished" not in text

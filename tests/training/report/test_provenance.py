@@ -8,6 +8,7 @@ from typing import Any
 
 import orjson
 import pytest
+from training_records import make
 
 from cai.folder.files import identity_hash
 from cai.judge.certify import Calibration, Threshold
@@ -53,7 +54,10 @@ def make_run(folder: Path, identity: Any, **more: Any) -> Path:
 
 def words(folder: Path, run: Any = None, **more: Any) -> dict[str, str]:
     """What a card says of a training's data with this run, by name; several lines of one name as one text."""
-    data = DATA | {"origins": {}} | more
+    data = {
+        "files": [{"source": "/home/me/runs/b/dpo.jsonl", "content": ".jsonl 9 bytes"}], "read": 100, "train": 80,
+        "eval": 15, "dropped": {"too_long": 5}, "held_back": "split", "origins": {}, "notes": [],
+    } | more  # fmt: skip
     text = card(make(folder / "training", data=data, run=run))
     table = text.partition("## What it was trained on\n\n| what | which |\n| --- | --- |\n")[2].partition("\n\n")[0]
     facts: dict[str, str] = {}
@@ -84,15 +88,15 @@ def test_a_label_run_names_judge_constitution_and_source(tmp_path: Path) -> None
     assert told["run"] == f"cai label, `{identity_hash(LABEL)}`, seed 4"
     assert told["constitution"] == "`kind` `1.2.0`, hash `c0ffee`"
     assert told["judge"] == "`local:judge@abc`, protocol `score`, 3 principles a pair"
-    assert told["calibration"] == "uncalibrated: nobody compared these labels with people's"
+    assert told["calibration"] == "not calibrated: these labels have not been compared with human labels"
     assert told["confidence"] == "0.7 or more"
-    assert told["of the run"] == "90 finished, dropped `truncated` 10"
+    assert told["rows of the run"] == "90 finished, dropped `truncated` 10"
 
 
 def test_a_generate_run_names_its_models_and_that_nobody_judged(tmp_path: Path) -> None:
     told = words(tmp_path, provenance(make_run(tmp_path / "run", GENERATE, stopped="interrupted | by `me`")))
     assert (told["assistant"], told["critic"]) == ("`openai:small`", "`openai:big`")
-    assert told["judge"].startswith("none: nobody judged these replies")
+    assert told["judge"].startswith("none: a revision is assumed to be better")
     assert told["unfinished"] == "`` interrupted \\| by `me` ``"
     assert "calibration" not in told and "confidence" not in told
 
@@ -103,7 +107,7 @@ def test_the_best_of_a_sample_run_name_who_picked_them(tmp_path: Path) -> None:
     told = words(tmp_path, provenance(make_run(tmp_path / "run", sample | {"best_of": picked})))
     assert told["judge"] == "`local:judge@abc`, protocol `reward`"
     assert told["assistant"] == "`hf:one`\n`hf:two`"
-    assert "uncalibrated" in told["calibration"] and "constitution" not in told
+    assert "not calibrated" in told["calibration"] and "constitution" not in told
     assert told["templates"] == "hash `ab`"
 
 
@@ -135,22 +139,22 @@ def test_a_calibration_file_that_changed_is_told_by_its_hash_alone(tmp_path: Pat
     found = provenance(run)
     assert found is not None
     assert (found["calibration"], found["min_confidence"]) == ({"sha256": "beef", "content": None}, None)
-    assert words(tmp_path, found)["calibration"] == "a file of sha256 `beef`, which is not there any more"
+    assert words(tmp_path, found)["calibration"] == "unknown: its file (sha256 `beef`) has changed or is gone"
     assert "confidence" not in words(tmp_path, found)
 
 
 def test_a_calibration_without_an_agreement_promises_none(tmp_path: Path) -> None:
     export = {"calibration": MADE.model_dump(mode="json"), "agreement": None, "min_confidence": 0.9}
     told = words(tmp_path, provenance(make_run(tmp_path / "run", LABEL, export=export, calibration={"sha256": "beef"})))
-    assert told["calibration"].endswith("with human labels; no agreement with people is promised")
+    assert told["calibration"].endswith("with human labels; no agreement with people is guaranteed")
     assert told["confidence"] == "0.9 or more"
 
 
-def test_rows_of_a_file_are_told_by_what_they_name() -> None:
+def test_rows_of_a_file_are_told_by_what_they_name(tmp_path: Path) -> None:
     told = words(tmp_path, origins={"judge": ["local:/x/y@1", "b`c"], "chosen_model": ["m"]})
     assert (told["judge"], told["chosen model"]) == ("`local:y@1`, ``b`c``", "`m`")
-    assert told["calibration"].startswith("not known: the rows name a judge")
-    assert words(tmp_path)["calibration"].startswith("not known: the rows name no judge")
+    assert told["calibration"].startswith("unknown: the rows name a judge")
+    assert words(tmp_path)["calibration"].startswith("unknown: the rows name no judge")
 
 
 def test_beside_a_run_the_rows_say_only_who_wrote_the_replies(tmp_path: Path) -> None:
@@ -164,17 +168,17 @@ def test_beside_a_run_the_rows_say_only_who_wrote_the_replies(tmp_path: Path) ->
     ("held_back", "rule"),
     [
         ("split", "each prompt with a chance of 5%, by its hash"),
-        ("file", "a file of their own"),
+        ("file", "rows of a separate file"),
         ("nothing", "nothing was eval"),
     ],
 )
-def test_counts_and_the_rule_of_what_was_held_out_are_told(held_back: str, rule: str) -> None:
+def test_counts_and_the_rule_of_what_was_held_out_are_told(tmp_path: Path, held_back: str, rule: str) -> None:
     told = words(tmp_path, held_back=held_back)
     assert told["rows"] == "100 read: 80 train, 15 held out, 5 dropped (`too_long` 5)"
     assert rule in told["held out"]
 
 
-def test_no_folder_of_the_machine_is_told() -> None:
+def test_no_folder_of_the_machine_is_told(tmp_path: Path) -> None:
     told = words(tmp_path, notes=["nobody judged these pairs: cai label /home/me/runs/b asks | twice"])
     assert told["file"] == "`dpo.jsonl`, content `.jsonl 9 bytes`"
     assert told["note"] == "`nobody judged these pairs: cai label RUN asks \\| twice`"
