@@ -6,7 +6,6 @@ millions, are slotted dataclasses. This module knows nothing of files, models or
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
@@ -96,13 +95,6 @@ class Revision(Record):
     usage: Usage
     calls: tuple[str, ...]  # request hashes in the order asked; the keys of calls.sqlite
 
-    def shown(self) -> Iterator[tuple[str, str]]:
-        """The texts of the row with their labels, for people to read."""
-        yield "reply", self.initial
-        for turn in self.rounds:
-            yield "critique", f"({turn.principle}) {turn.critique}"
-        yield "revision", self.final
-
 
 class Candidate(Record):
     """One of several replies to a prompt."""
@@ -135,17 +127,6 @@ class Vote(Record):
     d: float | None = None  # preference for a: half the difference of the two log ratios; None: invalid, or no logprobs
     b: float | None = None  # position bias towards the first: half their sum
 
-    @property
-    def valid(self) -> bool:
-        """Whether both orders were answered."""
-        return self.ab.problem is None and self.ba.problem is None
-
-    def shown(self) -> str:
-        """The principle and the preference for a, for people to read."""
-        if self.d is None:
-            return self.principle
-        return f"{self.principle} {self.d:+.2f}"
-
 
 class Candidates(Record):
     """A row of `candidates.jsonl`: a prompt and several replies to it."""
@@ -160,11 +141,6 @@ class Candidates(Record):
     seed: int
     usage: Usage
     calls: tuple[str, ...]
-
-    def shown(self) -> Iterator[tuple[str, str]]:
-        """The replies with their numbers, for people to read; the problem of one that cannot be used."""
-        for number, reply in enumerate(self.replies):
-            yield f"reply {number}", reply.problem or reply.text
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,26 +193,6 @@ class Label(Record):
     seed: int
     usage: Usage
     calls: tuple[str, ...]
-
-    def shown(self) -> Iterator[tuple[str, str]]:
-        """Both replies and what the judge believes, for people to read."""
-        yield "reply a", self.a
-        yield "reply b", self.b
-        yield "judge", self._verdict()
-
-    def _verdict(self) -> str:
-        if self.p_a is None:
-            return "no valid vote"
-        better = "neither"
-        if self.p_a > 0.5:
-            better = "a"
-        if self.p_a < 0.5:
-            better = "b"
-        verdict = f"{better}, confidence {self.confidence:.2f}"
-        votes = [vote.shown() for vote in self.votes if vote.valid]
-        if not votes:
-            return verdict
-        return f"{verdict} ({'; '.join(votes)})"
 
 
 class Drop(Record):

@@ -26,10 +26,10 @@ def seeded(payload: dict[str, Any]) -> Completion:
 def setup(prompts: Any, out: Path, *models: Player, player: Player | None = None, **given: Any) -> SampleRun:
     """A sample run of these models, and this judge of their replies, instead of those that it names."""
 
-    def opened(settings: Any, specs: dict[str, str]) -> dict[str, Player]:
+    def opened(specs: dict[str, str], connection: Any) -> dict[str, Player]:
         return dict(zip(specs, models, strict=True))
 
-    def opened_judge(settings: Any, specs: dict[str, str]) -> dict[str, Any]:
+    def opened_judge(specs: dict[str, str], connection: Any) -> dict[str, Any]:
         return {"judge": player}
 
     given = {"model": [f"recorded:{model.name}" for model in models], "out": out} | given

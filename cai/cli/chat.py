@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cai.cli.common import Json, print_json, say, settings_from_options
-from cai.models import SPECS, spec_of
+from cai.models import SPECS, open_model, spec_of
 
 if TYPE_CHECKING:
     from cai.chat import Chat
@@ -55,14 +55,13 @@ def chat(
     """
     from cai.chat import Chat, find_spec, fitting
     from cai.records import Sampling
-    from cai.runs.inputs import open_models
     from cai.runs.settings import RunSettings
 
     options = {
         "temperature": temperature, "base_url": base_url, "headers": header, "extra_body": extra_body, "seed": seed,
     } | ({} if max_tokens is None else {"max_tokens": max_tokens})  # fmt: skip
     settings = settings_from_options(RunSettings, options)
-    opened = open_models(settings, {"chat": find_spec(model)})["chat"]
+    opened = open_model(find_spec(model), settings.connection)
     with asyncio.Runner() as runner:
         runner.run(opened.start())
         try:

@@ -145,11 +145,10 @@ def _append_change(text: Text, removed: str, added: str, *, marked: bool) -> Non
     text.append(last[len(last.rstrip()) :])
 
 
-def example(row: Any) -> Iterator[Text]:
-    """One whole row to look at: a prompt, and what was made of it; a revision as what changed in the reply."""
-    yield from _block("prompt", Text(_short(row.prompt[-1]["content"])))
+def example(texts: Iterable[tuple[str, str]]) -> Iterator[Text]:
+    """The texts of a row with their labels; a revision as what changed in the reply."""
     reply = ""
-    for label, text in row.shown():
+    for label, text in texts:
         if label == "reply":
             reply = text
         if label != "revision":
@@ -187,7 +186,7 @@ def summary(run: Run[Any]) -> Iterator[Text | str]:
         return
     if run.example is not None:
         yield ""
-        yield from example(run.example)
+        yield from example(run.shown(run.example))
         yield ""
     usage = info["usage"]
     dropped = sum(info["dropped"].values())

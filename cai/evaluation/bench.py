@@ -26,12 +26,12 @@ from cai.judge.calibration_report import CalibrationReport
 from cai.judge.certify import Binding
 from cai.judge.flows import is_valid, log_ratio, mean_preference, probability
 from cai.judge.metrics import credit
-from cai.models import spec_of
+from cai.models import open_models, spec_of
 from cai.records import BadPrompt, Label, Place, Protocol, Vote
-from cai.runs.inputs import open_models
 from cai.runs.label import LabelRun
-from cai.runs.pairs import Source, read_pairs
+from cai.runs.pairs import read_pairs
 from cai.runs.settings import LabelSettings, make_settings
+from cai.sources.files import Source
 
 
 @dataclass(frozen=True)
@@ -86,7 +86,8 @@ def resolve_bench(
             raise UsageError(f"{name!r} is for labels that are kept for training: a bench keeps none")
     # 0.5: beliefs after reasoning are looked at as they are, not filtered
     settings = make_settings(LabelSettings, {**given, "constitution": law, "min_confidence": 0.5})
-    models = open_models(settings, {spec: spec for spec in judges})  # together: no key may go to another's server
+    # Together, since no key may go to another's server.
+    models = open_models({spec: spec for spec in judges}, settings.connection)
     places, unlabelled = _labelled(gold, settings.limit)
     benches: dict[tuple[str, Protocol], Bench] = {}
     folders: set[str] = set()

@@ -19,7 +19,7 @@ from typing import IO, Any
 
 import orjson
 
-from cai.errors import CaiError, MissingExtra, RunError
+from cai.errors import CaiError, MissingExtra, RunError, UsageError
 
 log = logging.getLogger("cai")
 
@@ -87,8 +87,12 @@ def lock_folder(path: Path, check: Callable[[], object]) -> IO[bytes]:
 
 
 def identity_hash(identity: Mapping[str, Any]) -> str:
-    """8 hex digits over everything that decides which rows a run makes."""
-    return hashlib.sha256(orjson.dumps(identity, option=orjson.OPT_SORT_KEYS)).hexdigest()[:8]
+    """8 hex digits over everything that decides which rows a run makes; UsageError if a text cannot be written down."""
+    try:
+        content = orjson.dumps(identity, option=orjson.OPT_SORT_KEYS)
+    except TypeError:  # only text can be at fault: numbers have been checked
+        raise UsageError("a setting or file name holds bytes that are no UTF-8 text") from None
+    return hashlib.sha256(content).hexdigest()[:8]
 
 
 def differences(kept: Mapping[str, Any], asked: Mapping[str, Any], prefix: str = "") -> list[str]:

@@ -5,7 +5,7 @@ A backend is one file and one entry in PROVIDERS; its file is imported when a mo
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from math import inf
 from pathlib import Path
@@ -16,6 +16,7 @@ from cai.texts.wording import nearest
 
 if TYPE_CHECKING:
     from cai.calls.model import Connection, Model
+    from cai.calls.prices import Price
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,3 +131,41 @@ def provider_of(model: Model) -> Provider:
 def spec_of(model: Model) -> str:
     """`provider:name`, as rows and identities name a model."""
     return f"{model.provider}:{model.name}"
+
+
+def open_models(specs: Mapping[str, str], connection: Connection) -> dict[str, Model]:
+    """The model of every player by its spec, each opened once; raises UsageError if a key could go astray."""
+    opened = {spec: open_model(spec, connection) for spec in dict.fromkeys(specs.values())}
+    hosted = {model.provider for model in opened.values() if not provider_of(model).free}
+    if len(hosted) > 1 and (connection.base_url is not None or connection.headers):
+        raise UsageError(
+            f"--base-url and --header would go to {' and '.join(sorted(hosted))} alike, keys included: set "
+            "OPENAI_BASE_URL or ANTHROPIC_BASE_URL instead, or use one provider"
+        )
+    return {player: opened[spec] for player, spec in specs.items()}
+
+
+def check_ability(model: Model, *, completes: bool) -> None:
+    """Raise UsageError if a model cannot answer what a template set asks; completes: it has text continued."""
+    if completes and not model.can.completion:
+        raise UsageError(f"{spec_of(model)} cannot continue text: use chat templates, or a model with completions")
+    if not completes and not model.can.chat:
+        raise UsageError(f"{spec_of(model)} has no chat template: it is a base model, use --templates fewshot")
+
+
+def prices_of(models: Mapping[str, Model], stated: str | None, max_cost: float | None) -> dict[str, Price | None]:
+    """The price of every player's tokens; raises UsageError if a cap could not hold."""
+    from cai.calls.prices import FREE, known_price, parse_price
+
+    price: Price | None = None
+    if stated is not None:
+        price = parse_price(stated)
+    prices: dict[str, Price | None] = {}
+    for player, model in models.items():
+        prices[player] = FREE
+        if not provider_of(model).free:
+            prices[player] = price or known_price(model)
+        if max_cost is not None and prices[player] is None:
+            name = spec_of(model)
+            raise UsageError(f"--max-cost cannot hold: no listed price for {name}; state it with --price IN,OUT")
+    return prices

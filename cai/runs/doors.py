@@ -10,16 +10,15 @@ from cai.constitution.principles import Constitution
 from cai.errors import UsageError
 from cai.records import Candidates, Label, Revision
 from cai.runs.generate import GenerateRun
-from cai.runs.inputs import Prompts
 from cai.runs.label import LabelRun
-from cai.runs.pairs import Source
 from cai.runs.play import Rows, settings_in, twin
 from cai.runs.sample import SampleRun
 from cai.runs.settings import NOTHING, GenerateSettings, LabelSettings, SampleSettings
+from cai.sources.files import Source
 
 
 def generate(
-    prompts: Prompts,
+    prompts: Source | None,
     constitution: str | Path | Constitution,
     *,
     templates: str | Path | None = None,
@@ -87,7 +86,7 @@ def generate(
 
 
 def sample(
-    prompts: Prompts,
+    prompts: Source | None,
     model: str | Sequence[str] = "local",
     *,
     templates: str | Path | None = None,

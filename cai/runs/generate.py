@@ -10,14 +10,14 @@ from cai.engine.ask import Ask
 from cai.engine.revise import revise
 from cai.engine.templates import load_templates
 from cai.errors import UsageError
-from cai.models import spec_of
-from cai.records import Place, Prompt, Request, Revision
-from cai.runs.inputs import Prompts, check_ability, described, is_countable, open_models, prompts_of, source_of
-from cai.runs.run import Run
+from cai.models import check_ability, open_models, spec_of
+from cai.records import Prompt, Request, Revision
+from cai.runs.run import PromptRun, described, source_of
 from cai.runs.settings import GenerateSettings
+from cai.sources.files import Source
 
 
-class GenerateRun(Run[Revision]):
+class GenerateRun(PromptRun[Revision]):
     """Critiques and revises a reply to every prompt."""
 
     command = "generate"
@@ -25,7 +25,7 @@ class GenerateRun(Run[Revision]):
     row = Revision
     settings_class = GenerateSettings
 
-    def __init__(self, prompts: Prompts, settings: GenerateSettings) -> None:
+    def __init__(self, prompts: Source | None, settings: GenerateSettings) -> None:
         source = source_of(prompts, settings)
         law = load_constitution(settings.constitution)
         templates = load_templates(settings.templates)
@@ -34,9 +34,10 @@ class GenerateRun(Run[Revision]):
             raise UsageError("--gate needs chat templates: a base model gives no verdict line; use --no-gate")
         critic = settings.model if settings.critic is None else settings.critic
         reviser = critic if settings.reviser is None else settings.reviser
-        players = open_models(settings, {"assistant": settings.model, "critic": critic, "reviser": reviser})
+        specs = {"assistant": settings.model, "critic": critic, "reviser": reviser}
+        players = open_models(specs, settings.connection)
         for model in players.values():
-            check_ability(model, templates)
+            check_ability(model, completes=templates.completes)
         self.gate = not templates.completes if settings.gate is None else settings.gate
         identity = {
             "command": "generate",
@@ -54,15 +55,6 @@ class GenerateRun(Run[Revision]):
         self.constitution = law
         self._principles = law.principles_for("revise")
         self._ask = Ask(templates, law, system=settings.system, gate=self.gate)
-
-    def items(self) -> Iterator[Place]:
-        """The prompts, from the first, up to `limit`."""
-        return prompts_of(self.source, self.settings)
-
-    @property
-    def countable(self) -> bool:
-        """Whether the prompts can be read twice."""
-        return is_countable(self.source)
 
     def _drawn(self, item: Prompt) -> tuple[Principle, ...]:
         """The principles of a prompt's rounds."""
@@ -91,6 +83,15 @@ class GenerateRun(Run[Revision]):
     def texts(self, row: Revision) -> tuple[str, ...]:
         """First reply, final text and the critiques."""
         return row.initial, row.final, *(turn.critique for turn in row.rounds)
+
+    @staticmethod
+    def shown(row: Revision) -> Iterator[tuple[str, str]]:
+        """The texts of a row with their labels, for people to read."""
+        yield "prompt", row.prompt[-1]["content"]
+        yield "reply", row.initial
+        for turn in row.rounds:
+            yield "critique", f"({turn.principle}) {turn.critique}"
+        yield "revision", row.final
 
     def imagined(self, item: Prompt, answer: str) -> Iterator[tuple[str, Request]]:
         """What would be asked for a prompt, by player, if every answer were `answer`."""

@@ -18,11 +18,11 @@ from cai.errors import CaiError, SourceError, Unreadable, UsageError
 from cai.judge.calibration import binding_problems, calibrate_file, load_calibration, untrustworthy
 from cai.judge.certify import TARGETS, Calibration, threshold
 from cai.judge.flows import LEAST_MASS, Flow, Pair, Verdict, judge
-from cai.models import spec_of
+from cai.models import check_ability, spec_of
 from cai.records import Abilities, Contest, Protocol, Request, Vote
-from cai.runs.inputs import check_ability
-from cai.runs.pairs import Source, read_pairs
+from cai.runs.pairs import read_pairs
 from cai.runs.settings import LabelSettings
+from cai.sources.files import Source
 
 CHECKED = 20  # pairs after which a run looks whether the judge can be read at all
 Choose = Callable[[Contest], Sequence[Principle]]
@@ -71,7 +71,7 @@ class Judging:
         self._ask = AskJudge(templates, law, prefill=model.can.prefill)
         needed = self.protocol != "reward"
         if needed:
-            check_ability(model, templates)
+            check_ability(model, completes=templates.completes)
             self._ask.check(self.principles)
         self._check = JudgeCheck(_advice(self.protocol), needed=needed)
 
@@ -92,7 +92,7 @@ class Judging:
         if choose_protocol(self._settings.protocol, self.model.can, name) != self.protocol:
             raise UsageError(f"{name} cannot be asked by --protocol {self.protocol} once loaded")
         if self.protocol != "reward":
-            check_ability(self.model, self._templates)
+            check_ability(self.model, completes=self._templates.completes)
 
     def describe(self) -> str:
         """The constitution and how many of its principles a pair is judged under, for people to read."""

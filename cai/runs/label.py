@@ -20,15 +20,15 @@ from cai.export.options import ExportOptions
 from cai.export.preferences import filters_of
 from cai.folder.rows import damage
 from cai.folder.run import RunFolder
-from cai.judge.flows import WAVES, Verdict, belief
-from cai.models import spec_of
-from cai.records import Contest, Label, Place, Request, Sampling, Usage
-from cai.runs.inputs import Seats, described, open_models
+from cai.judge.flows import WAVES, Verdict, belief, is_valid
+from cai.models import open_models, spec_of
+from cai.records import Contest, Label, Place, Request, Sampling, Usage, Vote
 from cai.runs.judging import CHECKED, Choose, Judging, calibrate, check_reasons, human_labelled, loaded
-from cai.runs.pairs import Source, check_pairing, describe_source, read_pairs
-from cai.runs.run import Run
+from cai.runs.pairs import check_pairing, describe_source, read_pairs
+from cai.runs.run import Run, Seats, described
 from cai.runs.settings import LabelSettings
-from cai.runs.target import Target, further_of
+from cai.runs.target import Further, Target, further_of
+from cai.sources.files import Source
 from cai.texts.hygiene import identical
 
 UNUSED = Usage(input_tokens=0, output_tokens=0, cached_tokens=0, cache_write_tokens=0)
@@ -76,9 +76,12 @@ class LabelRun(Run[Label]):
             human_labelled(settings.gold, "--gold")
         law = load_constitution(settings.constitution)
         templates = load_templates(settings.templates)
-        further = further_of(source, settings, templates)
-        specs = {"judge": settings.judge} | ({} if further is None else {"assistant": further.model})
-        players = players or open_models(settings, specs)
+        specs = {"judge": settings.judge}
+        further: Further | None = None
+        if settings.target is not None:
+            further = further_of(source, settings, templates)
+            specs["assistant"] = further.model
+        players = players or open_models(specs, settings.connection)
         self.judging = Judging(players["judge"], settings, templates, law, choose)
         self.protocol, self.constitution = self.judging.protocol, law
         check_reasons(self.judging.protocol, settings)
@@ -274,6 +277,14 @@ class LabelRun(Run[Label]):
         """Both replies."""
         return row.a, row.b
 
+    @staticmethod
+    def shown(row: Label) -> Iterator[tuple[str, str]]:
+        """Both replies and what the judge believes, for people to read."""
+        yield "prompt", row.prompt[-1]["content"]
+        yield "reply a", row.a
+        yield "reply b", row.b
+        yield "judge", _verdict(row)
+
     def describe(self) -> Iterator[str]:
         """What will run, for people to read."""
         words = f"templates {self.templates.source}, seed {self.settings.seed}"
@@ -296,3 +307,25 @@ class LabelRun(Run[Label]):
             words += f" --calibration {shlex.quote(str(calibration))}"
         words += " --min-confidence 0.8" if settings.agreement is None else " --agreement 0.9"
         yield f"labels in {self.out / 'labels.jsonl'}; cut them again with: {words}"
+
+
+def _verdict(row: Label) -> str:
+    if row.p_a is None:
+        return "no valid vote"
+    better = "neither"
+    if row.p_a > 0.5:
+        better = "a"
+    if row.p_a < 0.5:
+        better = "b"
+    verdict = f"{better}, confidence {row.confidence:.2f}"
+    votes = [_preference(vote) for vote in row.votes if is_valid(vote)]
+    if not votes:
+        return verdict
+    return f"{verdict} ({'; '.join(votes)})"
+
+
+def _preference(vote: Vote) -> str:
+    """The principle of a vote and the preference for a."""
+    if vote.d is None:
+        return vote.principle
+    return f"{vote.principle} {vote.d:+.2f}"

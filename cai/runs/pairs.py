@@ -41,13 +41,12 @@ from cai.sources.conversations import (
     to_prompt,
     whole,
 )
-from cai.sources.files import describe, read_records
+from cai.sources.files import Source, describe, read_records
 from cai.sources.replies import Reply, column_of_many, many_of, pair_of
 
 PAIRINGS = ("all", "best-worst", "final")
 MOST_REPLIES = 362  # to a prompt: the numbers of their pairs fill the bits below that of the prompt
 UNPAIRED = (1 << PAIR_BITS) - 1  # takes the place of the pairs of a prompt that has none
-Source = str | Path | Iterable[Any]
 OF_REPLIES = ("generate", "sample")  # kinds of run whose rows are replies
 
 

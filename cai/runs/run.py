@@ -6,6 +6,7 @@ What an item is and how it is played is up to each kind of run. Prints nothing.
 from __future__ import annotations
 
 import asyncio
+import itertools
 import logging
 import shlex
 import time
@@ -18,23 +19,26 @@ from pathlib import Path
 from typing import Any, ClassVar, Generic, TypeVar
 
 from cai.calls.feed import Feed
-from cai.calls.flow import Driver, play_many
-from cai.calls.limits import Tally
+from cai.calls.flow import Driver, Seat, play_many
+from cai.calls.limits import Limiter, Tally
 from cai.calls.model import Model
+from cai.calls.prices import Budget
 from cai.engine.templates import Templates
 from cai.errors import CaiError, RowDropped, RunError, SourceError, Unreadable
 from cai.export.export import cut_again
 from cai.folder.files import identity_hash
 from cai.folder.run import RunFolder
-from cai.records import BadPrompt, Drop, Place, Record, Sampling
-from cai.runs.inputs import Seats, check_ability, check_identity, drivers_of, prices_of
+from cai.models import check_ability, prices_of
+from cai.records import BadPrompt, Drop, Place, Record, Role, Sampling
 from cai.runs.planned import Planned
-from cai.runs.settings import RunSettings
+from cai.runs.settings import PromptSettings, RunSettings
+from cai.sources.files import Source, describe, read_prompts
 from cai.texts.wording import telling
 
 log = logging.getLogger("cai")
 Row = TypeVar("Row", bound=Record)
 INTERRUPTED = "interrupted"
+Seats = Mapping[Role, Model]
 
 
 class Run(Planned, Generic[Row]):
@@ -60,12 +64,13 @@ class Run(Planned, Generic[Row]):
         players: Mapping[str, Model],
         identity: Mapping[str, Any],
     ) -> None:
-        check_identity(identity)
         self.source = source
         self.settings: Any = settings  # of the class that belongs to the kind of run
         self.templates, self.players, self.identity = templates, players, dict(identity)
-        self.prices = prices_of(settings, players)
-        self.out = Path("runs") / f"{name}-{identity_hash(identity)}" if settings.out is None else Path(settings.out)
+        self.prices = prices_of(players, settings.price, settings.max_cost)
+        self.out = Path("runs") / f"{name}-{identity_hash(identity)}"
+        if settings.out is not None:
+            self.out = Path(settings.out)
         where = [str(source)] if isinstance(source, str | Path) else []
         self.words = ["cai", self.command, *where, *settings.words()]
         self.cuts = True
@@ -92,6 +97,11 @@ class Run(Planned, Generic[Row]):
     def texts(self, row: Row) -> tuple[str, ...]:
         """Two texts of a row that show together what was done, and what was said of the first one."""
 
+    @staticmethod
+    @abstractmethod
+    def shown(row: Any) -> Iterator[tuple[str, str]]:
+        """The texts of a row with their labels, for people to read."""
+
     @abstractmethod
     def describe(self) -> Iterator[str]:
         """What will run, for people to read."""
@@ -113,7 +123,7 @@ class Run(Planned, Generic[Row]):
     def check_models(self) -> None:
         """Raise UsageError if a model lacks a required capability; some report it only after loading."""
         for model in self.models:
-            check_ability(model, self.templates)
+            check_ability(model, completes=self.templates.completes)
 
     def sampling_of(self, seat: int) -> tuple[Sampling, int]:
         """How the models of a seat draw, and the seed of their calls."""
@@ -195,10 +205,31 @@ class Run(Planned, Generic[Row]):
         for model in self.models:
             await model.start()
         self.check_models()
-        seated = [(roles, *self.sampling_of(number)) for number, roles in enumerate(self.seats)]
-        prices = {id(model): self.prices[player] for player, model in self.players.items()}
-        drivers = drivers_of(seated, prices, self.settings, folder, self.tally, self.spent)
+        drivers = self._drivers(folder)
         self.open(folder)
+        return drivers
+
+    def _drivers(self, folder: RunFolder) -> list[Driver]:
+        """One driver for each way to fill the roles; seats share a limiter if they share a model."""
+        settings, store = self.settings, folder.store
+        budget = None
+        if settings.max_cost is not None:
+            cost = store.spent().cost_usd
+            if cost is None:
+                raise RunError(f"--max-cost cannot hold: {folder.path} has calls of no known price; name another --out")
+            budget = Budget(settings.max_cost, spent=cost + self.spent)
+        limiters: dict[int, Limiter] = {}
+        for model in self.models:
+            concurrency = settings.concurrency or model.concurrency
+            limiters[id(model)] = Limiter(concurrency, settings.rpm, settings.tpm, self.tally)
+        prices = {id(model): self.prices[player] for player, model in self.players.items()}
+        drivers = []
+        for number, roles in enumerate(self.seats):
+            sampling, seed = self.sampling_of(number)
+            seats = {
+                role: Seat(model, limiters[id(model)], sampling, prices[id(model)]) for role, model in roles.items()
+            }
+            drivers.append(Driver(seats, store, seed=seed, budget=budget, tally=self.tally))
         return drivers
 
     async def _play(self, folder: RunFolder, drivers: list[Driver], feed: Feed[Place], place: Place) -> list[Row]:
@@ -288,3 +319,36 @@ class Run(Planned, Generic[Row]):
             settings=self.settings.changeable(),
             command=folder.info.get("command") or shlex.join(self.words),
         )
+
+
+class PromptRun(Run[Row]):
+    """A run over prompts."""
+
+    def items(self) -> Iterator[Place]:
+        """The prompts with their positions, from the first, up to `limit`."""
+        settings = self.settings
+        prompts = read_prompts(self.source, format=settings.format, field=settings.prompt_field)
+        return itertools.islice(enumerate(prompts), settings.limit)
+
+    @property
+    def countable(self) -> bool:
+        """Whether the prompts can be read twice."""
+        return self.source is None or (isinstance(self.source, str | Path) and Path(self.source).is_file())
+
+
+def source_of(prompts: Source | None, settings: PromptSettings) -> dict[str, Any]:
+    """What the identity of a run says of its prompts; raises SourceError if they cannot be read at all."""
+    read_prompts(prompts, format=settings.format, field=settings.prompt_field)  # reads nothing yet, but looks
+    return {"what": describe(prompts), "format": settings.format, "field": settings.prompt_field}
+
+
+def described(source: Any, limit: int | None) -> str:
+    """What a source is called, for people to read."""
+    name = "from Python"
+    if source is None:
+        name = "the built-in set"
+    elif isinstance(source, str | Path):
+        name = str(source)
+    if limit is None:
+        return name
+    return f"{name}, the first {limit:,}"

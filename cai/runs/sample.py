@@ -16,13 +16,13 @@ from cai.engine.templates import load_templates
 from cai.errors import RowDropped, RunError, UsageError
 from cai.export.export import export_run
 from cai.folder.files import identity_hash
-from cai.models import spec_of
-from cai.records import Candidate, Candidates, Place, Prompt, Request
-from cai.runs.inputs import Prompts, Seats, check_ability, described, is_countable, open_models, prompts_of, source_of
+from cai.models import check_ability, open_models, spec_of
+from cai.records import Candidate, Candidates, Prompt, Request
 from cai.runs.label import LabelRun
 from cai.runs.pairs import pair_of_replies, run_info
-from cai.runs.run import Run
+from cai.runs.run import PromptRun, Run, Seats, described, source_of
 from cai.runs.settings import LabelSettings, SampleSettings
+from cai.sources.files import Source
 
 MOST = 16  # replies of which every two are compared: 120 pairs, at three principles 720 questions a prompt
 MOST_REWARDED = 362  # replies whose pairs can be numbered
@@ -33,7 +33,7 @@ SHARED = (  # settings that the run of labels has in common
 T = TypeVar("T")
 
 
-class SampleRun(Run[Candidates]):
+class SampleRun(PromptRun[Candidates]):
     """Draws several replies to every prompt.
 
     labels: with `best_of`, the run that judges every two replies to a prompt, in a folder inside this one's.
@@ -44,19 +44,19 @@ class SampleRun(Run[Candidates]):
     row = Candidates
     settings_class = SampleSettings
 
-    def __init__(self, prompts: Prompts, settings: SampleSettings) -> None:
+    def __init__(self, prompts: Source | None, settings: SampleSettings) -> None:
         source = source_of(prompts, settings)
         templates = load_templates(settings.templates)
         names = ["assistant"]
         if len(settings.specs) > 1:
             names = [f"assistant {number}" for number in range(1, len(settings.specs) + 1)]
-        players = open_models(settings, dict(zip(names, settings.specs, strict=True)))
+        players = open_models(dict(zip(names, settings.specs, strict=True)), settings.connection)
         specs = [spec_of(model) for model in players.values()]
         if len(set(specs)) < len(specs):
             twice = " and --model ".join(settings.specs)
             raise UsageError(f"--model {twice} name one model: raise -n for more replies of it")
         for model in players.values():
-            check_ability(model, templates)
+            check_ability(model, completes=templates.completes)
         identity = {
             "command": "sample",
             "source": source,
@@ -72,15 +72,6 @@ class SampleRun(Run[Candidates]):
         self._ask = Ask(templates, None, system=settings.system)
         self.replies = settings.each * len(players)  # to a prompt
         self.labels = None if settings.best_of is None else self._labels()
-
-    def items(self) -> Iterator[Place]:
-        """The prompts, from the first, up to `limit`."""
-        return prompts_of(self.source, self.settings)
-
-    @property
-    def countable(self) -> bool:
-        """Whether the prompts can be read twice."""
-        return is_countable(self.source)
 
     def _labels(self) -> LabelRun:
         """The run that compares the replies; raises UsageError if its judge cannot."""
@@ -132,6 +123,13 @@ class SampleRun(Run[Candidates]):
         """The first and the last usable reply."""
         texts = [reply.text for reply in row.replies if reply.problem is None]
         return texts[0], texts[-1]
+
+    @staticmethod
+    def shown(row: Candidates) -> Iterator[tuple[str, str]]:
+        """The replies with their numbers, for people to read; the problem of one that cannot be used."""
+        yield "prompt", row.prompt[-1]["content"]
+        for number, reply in enumerate(row.replies):
+            yield f"reply {number}", reply.problem or reply.text
 
     # The best of them
 

@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 import orjson
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from cai.calls.model import Connection
 from cai.constitution.principles import Constitution
 from cai.errors import UsageError
 from cai.export.pairs import MIN_CONFIDENCE, Pairing
@@ -87,6 +88,11 @@ class RunSettings(BaseModel):
             if self.max_cost is not None:
                 raise UsageError(f"--max-cost cannot hold with {name!r} in --extra-body: use --max-tokens alone")
         return self
+
+    @property
+    def connection(self) -> Connection:
+        """How hosted models are reached."""
+        return Connection(self.base_url, self.headers, self.timeout)
 
     def sampling(self) -> dict[str, Any]:
         """How models draw, as the identity of a run has it."""

@@ -19,8 +19,9 @@ from cai.errors import UsageError
 from cai.export.pairs import Filters, extra_pass, reason
 from cai.folder.rows import PAIR_BITS, damage
 from cai.records import Contest, Label, Place, Prompt, Sampling
-from cai.runs.pairs import Source, later_reply, pair_of_replies, replies_of_run, run_info
+from cai.runs.pairs import later_reply, pair_of_replies, replies_of_run, run_info
 from cai.runs.settings import LabelSettings
+from cai.sources.files import Source
 
 log = logging.getLogger("cai")
 
@@ -44,10 +45,8 @@ class Further:
         return await driver.play(prompt.id, item.position, sample(prompt, ask, [number]))
 
 
-def further_of(source: Source, settings: LabelSettings, templates: Templates) -> Further | None:
-    """How further replies are drawn, if there is a target; raises UsageError if the source is not a sample run."""
-    if settings.target is None:
-        return None
+def further_of(source: Source, settings: LabelSettings, templates: Templates) -> Further:
+    """How further replies are drawn; raises UsageError if the source is not a sample run."""
     info = run_info(source)
     if info is None or info["identity"]["command"] != "sample":
         raise UsageError(

@@ -15,6 +15,7 @@ from cai.calls.limits import Tally
 from cai.cli import console as module
 from cai.cli.console import Progress, clock, example, progress_line, show, summary, word_diff
 from cai.records import Revision
+from cai.runs.generate import GenerateRun
 from cai.texts.wording import printable
 
 HOSTILE = "[red]loud[/red] :smile: \x1b[31mred\x1b[0m \x1b]0;title\x07 \u202eback\u2066 \r\x08over \ud800 \x9b31m"
@@ -52,7 +53,7 @@ def run(**fields: Any) -> Any:
     known = {"tally": Tally(), "finished": 0, "skipped": 0, "dropped": {}, "info": info, "example": None}
     known |= {"next_steps": lambda folder: iter([f"cut them again with: cai export {folder}"])}
     more = {"stopped": None, "out": Path("runs/a"), "unit": "prompt", "outcome": "row kept"}
-    return SimpleNamespace(**known | more | {"cut": None, "resumable": True} | fields)
+    return SimpleNamespace(**known | more | {"cut": None, "resumable": True, "shown": GenerateRun.shown} | fields)
 
 
 def shown(lines: Any) -> str:
@@ -157,7 +158,7 @@ def test_a_diff_holds_both_texts(before: str, after: str) -> None:
 
 
 def test_an_example_shows_prompt_reply_critique_and_what_changed(screen: io.StringIO) -> None:
-    show(example(row()))
+    show(example(GenerateRun.shown(row())))
     assert [line.rstrip() for line in screen.getvalue().splitlines()] == [
         "prompt     May I?",
         "reply      Yes, do it.",
@@ -167,17 +168,23 @@ def test_an_example_shows_prompt_reply_critique_and_what_changed(screen: io.Stri
 
 
 def test_a_revision_that_keeps_little_of_the_reply_is_shown_without_marks(screen: io.StringIO) -> None:
-    show(example(row("Try to avoid heavy meals, and keep your room dark at night.", "A dark room helps most.")))
+    show(
+        example(
+            GenerateRun.shown(
+                row("Try to avoid heavy meals, and keep your room dark at night.", "A dark room helps most.")
+            )
+        )
+    )
     assert "revision   A dark room helps most." in screen.getvalue()
 
 
 def test_a_row_that_did_not_change_says_so(screen: io.StringIO) -> None:
-    show(example(row(final="Yes, do it.")))
+    show(example(GenerateRun.shown(row(final="Yes, do it."))))
     assert "revision   the reply, unchanged" in screen.getvalue()
 
 
 def test_long_texts_are_wrapped_under_their_label_and_cut_to_a_screen(screen: io.StringIO) -> None:
-    show(example(row("word " * 40 + "\n\n\nnext", "日本語 " * 2_000)))
+    show(example(GenerateRun.shown(row("word " * 40 + "\n\n\nnext", "日本語 " * 2_000))))
     lines = screen.getvalue().splitlines()
     start = next(n for n, line in enumerate(lines) if line.startswith("reply"))
     assert lines[start + 1].startswith(" " * 11 + "word")
@@ -195,7 +202,7 @@ def test_nothing_in_a_models_text_reaches_the_terminal_as_a_command(
     hostile = HOSTILE.replace("\ud800", "")  # rows cannot hold it
     turn = {"principle": "kind", "critique": hostile, "verdict": None, "revision": hostile, "changed": True}
     prompt = [{"role": "user", "content": hostile}]
-    show(example(row(hostile, "new " + hostile, prompt=prompt, rounds=[turn])))
+    show(example(GenerateRun.shown(row(hostile, "new " + hostile, prompt=prompt, rounds=[turn]))))
     show([HOSTILE])
     assert "[red]loud[/red]" in file.getvalue() and ":smile:" in file.getvalue()
     assert not set(file.getvalue()) & set("\x1b\x07\x08\r\x9b\u202e\u2066\ud800")

@@ -25,6 +25,7 @@ from cai.judge.flows import (
     by_reward,
     by_votes,
     count_votes,
+    is_valid,
     judge,
     mean_preference,
     read_choice,
@@ -258,8 +259,8 @@ def test_an_order_that_cannot_be_read_takes_its_principle_along_and_no_other(los
 
     verdict, _ = play(by_letter(PAIR, LAW.principles, asker(), score=True, weighted=False), answer)
     left = [number for number in range(3) if not {(number, True), (number, False)} & lost]
-    assert [number for number, vote in enumerate(verdict.votes) if vote.valid] == left
-    assert all((vote.d is None) == (vote.b is None) == (not vote.valid) for vote in verdict.votes)
+    assert [number for number, vote in enumerate(verdict.votes) if is_valid(vote)] == left
+    assert all((vote.d is None) == (vote.b is None) == (not is_valid(vote)) for vote in verdict.votes)
     if left:
         assert verdict.z == pytest.approx(sum(odds[number] for number in left) / len(left))
     else:
@@ -277,7 +278,7 @@ def test_without_one_valid_vote_there_is_no_belief(protocol: Protocol) -> None:
         judge(PAIR, LAW.principles, asker(), protocol, score=protocol == "score", weighted=True), silent
     )
     assert verdict.z is None and belief(verdict.z, protocol, 2.0) is None
-    assert len(verdict.votes) == 3 and not any(vote.valid for vote in verdict.votes)
+    assert len(verdict.votes) == 3 and not any(is_valid(vote) for vote in verdict.votes)
     assert len(asked) == 1  # nor is it asked again
 
 
@@ -503,7 +504,7 @@ def test_a_unanimous_first_wave_is_the_last(for_a: bool) -> None:
     p = belief(verdict.z, "vote", None)
     assert [len(wave) for wave in asked] == [6]
     assert p == pytest.approx(6.5 / 7 if for_a else 0.5 / 7)
-    assert all(vote.d is None and vote.b is None and vote.valid for vote in verdict.votes)
+    assert all(vote.d is None and vote.b is None and is_valid(vote) for vote in verdict.votes)
 
 
 def test_split_votes_are_asked_again_at_most_three_times_and_every_time_anew() -> None:
@@ -535,7 +536,7 @@ def test_a_vote_that_was_read_in_one_order_alone_is_left_out_in_both() -> None:
     assert len(asked) == 1
     assert count_votes(verdict.votes) == (4, 4)
     assert belief(verdict.z, "vote", None) == pytest.approx(4.5 / 5)
-    assert [vote.valid for vote in verdict.votes] == [True, False, True]
+    assert [is_valid(vote) for vote in verdict.votes] == [True, False, True]
 
 
 @given(st.lists(st.tuples(st.sampled_from("ABx"), st.sampled_from("ABx")), min_size=3, max_size=9))
@@ -625,7 +626,7 @@ def test_where_no_reasons_were_given_that_order_is_lost_and_no_other() -> None:
 
     verdict, [_, letters] = play(by_reasons(PAIR, LAW.principles, asker(), score=True, weighted=False), answer)
     assert len(letters) == 5
-    assert [vote.valid for vote in verdict.votes] == [True, False, True]
+    assert [is_valid(vote) for vote in verdict.votes] == [True, False, True]
     assert verdict.votes[1].ba.problem == "no reasons were given" and verdict.votes[1].ab.problem is None
     assert verdict.z == pytest.approx(2.0)
 

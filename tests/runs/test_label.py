@@ -20,6 +20,7 @@ from sample_runs import run as sample_run
 from cai.errors import AuthenticationFailed, CallRejected, ModelStopped, RunError, SourceError, UsageError
 from cai.folder.run import PAIR_BITS
 from cai.folder.store import read_calls
+from cai.judge.flows import is_valid
 from cai.records import Completion, Label
 from cai.runs.judging import CHECKED
 from cai.runs.label import LabelRun
@@ -264,7 +265,7 @@ def test_a_judge_that_can_be_read_mostly_goes_on_and_what_it_did_not_say_is_no_h
 
     job = run(PAIRS, tmp_path / "out", scorer(at_times))
     rows = [Label.model_validate(row) for row in rows_of(tmp_path / "out")]
-    assert job.stopped is None and any(not vote.valid for row in rows for vote in row.votes)
+    assert job.stopped is None and any(not is_valid(vote) for row in rows for vote in row.votes)
     for row in rows:
         valid = [vote.d for vote in row.votes if vote.d is not None]
         assert row.z == (pytest.approx(sum(valid) / len(valid)) if valid else None)
