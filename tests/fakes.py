@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import selectors
+import threading
 from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
@@ -106,3 +107,11 @@ def driver(
     seats: dict[Any, Seat] = dict.fromkeys(("assistant", "critic", "reviser", "judge"), seat)
     budget = None if cap is None else Budget(cap)
     return Driver(seats, store, seed=0, budget=budget, tally=tally)
+
+
+def gone(name: str) -> None:
+    """Waits until no thread of that name is left."""
+    for thread in threading.enumerate():
+        if thread.name == name:
+            thread.join(10)
+            assert not thread.is_alive()

@@ -16,7 +16,6 @@ from typing import Any, Literal, get_args
 
 import orjson
 
-from cai.calls.feed import in_thread
 from cai.constitution.principles import Constitution, Principle, load_constitution
 from cai.errors import ConstitutionError, RunError, UsageError
 from cai.folder.files import identity_hash
@@ -26,6 +25,7 @@ from cai.judge.flows import is_valid, log_ratio, probability
 from cai.models import spec_of
 from cai.records import Contest, Label, Message, Reading, Record, Vote
 from cai.runs.label import LabelRun
+from cai.runs.play import in_thread
 from cai.runs.settings import LabelSettings, make_settings
 from cai.sources.conversations import pair_hash
 from cai.texts.wording import nearest

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
+import queue
 import shutil
 import tempfile
-from collections.abc import AsyncGenerator, Callable, Iterator, Mapping
-from contextlib import aclosing
+import threading
+from collections.abc import AsyncGenerator, Callable, Generator, Iterator, Mapping
+from contextlib import aclosing, suppress
 from functools import wraps
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
-from cai.calls.feed import in_thread
 from cai.records import Record
 from cai.runs.run import Run
 from cai.runs.settings import RunSettings, make_settings
@@ -20,6 +22,8 @@ log = logging.getLogger("cai")
 Row = TypeVar("Row", bound=Record)
 S = TypeVar("S", bound=RunSettings)
 P = ParamSpec("P")
+R = TypeVar("R")
+WAITING = 64  # rows that wait for a caller who takes his time
 
 
 class Rows(Iterator[Row]):
@@ -83,3 +87,37 @@ def _warn_of_drops(run: Run[Any], keep: bool) -> None:
         where = f"see {run.out / 'dropped.jsonl'}" if keep else "name out=… to see which"
         total = sum(run.dropped.values())
         log.warning("%d of %d %ss were dropped: %s; %s", total, run.read, run.unit, reasons, where)
+
+
+def in_thread(make: Callable[[], AsyncGenerator[R, None]]) -> Generator[R, None, None]:
+    """An async generator as a plain one, played by a loop in a thread of its own."""
+    rows: queue.SimpleQueue[R | None] = queue.SimpleQueue()
+
+    async def play() -> None:
+        async with aclosing(make()) as source:
+            async for row in source:
+                rows.put(row)
+                while rows.qsize() >= WAITING:
+                    await asyncio.sleep(0.01)
+
+    runner = asyncio.Runner(loop_factory=asyncio.new_event_loop)
+    loop = runner.get_loop()
+    playing = loop.create_task(play())
+
+    def run() -> None:
+        try:
+            with runner, suppress(BaseException):  # the caller gets the error
+                loop.run_until_complete(playing)
+        finally:
+            rows.put(None)
+
+    thread = threading.Thread(target=run, name="cai-run", daemon=True)
+    thread.start()
+    try:
+        while (row := rows.get()) is not None:
+            yield row
+        playing.result()
+    finally:
+        with suppress(RuntimeError):  # the loop is closed: it has ended by itself
+            loop.call_soon_threadsafe(playing.cancel)
+        thread.join()

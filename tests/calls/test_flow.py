@@ -5,17 +5,15 @@ from __future__ import annotations
 import asyncio
 import itertools
 import queue
-import threading
-import time
 from collections.abc import AsyncGenerator, Callable, Iterator
 from contextlib import aclosing
 from pathlib import Path
 from typing import Any
 
 import pytest
-from fakes import Fake, ask, driver, skipping
+from fakes import Fake, ask, driver, gone, skipping
 
-from cai.calls.feed import READ_AHEAD, Feed, in_thread
+from cai.calls.feed import READ_AHEAD, Feed
 from cai.calls.flow import Driver, Flow, Played, call_seed, play_many
 from cai.calls.limits import ATTEMPTS, DEAD_CALLS, Tally
 from cai.calls.prices import Price
@@ -488,14 +486,6 @@ def test_a_consumer_that_stops_early_leaves_no_task_and_no_call_behind(store: St
     gone("cai-source")
 
 
-def gone(name: str) -> None:
-    """Waits until no thread of that name is left."""
-    for thread in threading.enumerate():
-        if thread.name == name:
-            thread.join(10)
-            assert not thread.is_alive()
-
-
 # Feeds
 
 
@@ -612,63 +602,3 @@ def test_a_source_that_blocks_does_not_hold_up_an_error(store: Store) -> None:
         asyncio.run(main())
     door.put(-1)
     gone("cai-source")
-
-
-# The other way: rows of a loop for a caller without one
-
-
-def numbers(count: int, closed: list[bool]) -> AsyncGenerator[int, None]:
-    async def all_() -> AsyncGenerator[int, None]:
-        try:
-            for number in range(count):
-                yield number
-        finally:
-            await asyncio.sleep(0)
-            closed.append(True)
-
-    return all_()
-
-
-def test_rows_come_out_of_a_thread_in_order_and_its_loop_ends() -> None:
-    closed = list[bool]()
-    assert list(in_thread(lambda: numbers(500, closed))) == list(range(500))
-    assert closed == [True]
-    gone("cai-run")
-
-
-def test_errors_come_out_of_a_thread() -> None:
-    async def broken() -> AsyncGenerator[int, None]:
-        yield 1
-        raise ServerDown("gone")
-
-    rows = in_thread(broken)
-    assert next(rows) == 1
-    with pytest.raises(ServerDown, match="gone"):
-        next(rows)
-
-
-def test_a_caller_that_stops_early_ends_the_thread_even_while_it_waits() -> None:
-    closed = list[bool]()
-
-    async def one_and_wait() -> AsyncGenerator[int, None]:
-        try:
-            yield 1
-            await asyncio.sleep(3600)
-        finally:
-            closed.append(True)
-
-    rows = in_thread(one_and_wait)
-    assert next(rows) == 1
-    time.sleep(0.01)
-    rows.close()  # type: ignore[attr-defined]
-    assert closed == [True]
-    gone("cai-run")
-
-
-def test_a_caller_that_stops_while_rows_wait_ends_the_thread() -> None:
-    closed = list[bool]()
-    rows = in_thread(lambda: numbers(10_000, closed))
-    assert next(rows) == 0
-    rows.close()  # type: ignore[attr-defined]
-    assert closed == [True]
-    gone("cai-run")

@@ -11,12 +11,13 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import AsyncGenerator, Iterator
 from contextlib import aclosing
 from pathlib import Path
 from typing import Any
 
 import pytest
+from fakes import gone
 from stub import Stub, http, scripted, stub
 
 import cai
@@ -34,6 +35,7 @@ from cai.export.export import export_run
 from cai.folder.store import read_calls
 from cai.records import Revision
 from cai.runs.generate import GenerateRun
+from cai.runs.play import WAITING, in_thread
 from cai.runs.settings import GenerateSettings, make_settings
 
 ROOT = Path(__file__).parents[2]
@@ -547,3 +549,79 @@ def test_a_resumed_run_keeps_the_split_that_was_asked_for(tmp_path: Path) -> Non
         cut = (tmp_path / "sft.eval.jsonl").read_bytes()
         list(cai.generate(questions(8), "harmless", **options(server, out=tmp_path)))
     assert cut and (tmp_path / "sft.eval.jsonl").read_bytes() == cut
+
+
+# Rows of a loop for a caller without one
+
+
+def numbers(count: int, closed: list[bool]) -> AsyncGenerator[int, None]:
+    async def all_() -> AsyncGenerator[int, None]:
+        try:
+            for number in range(count):
+                yield number
+        finally:
+            await asyncio.sleep(0)
+            closed.append(True)
+
+    return all_()
+
+
+def test_rows_come_out_of_a_thread_in_order_and_its_loop_ends() -> None:
+    closed = list[bool]()
+    assert list(in_thread(lambda: numbers(500, closed))) == list(range(500))
+    assert closed == [True]
+    gone("cai-run")
+
+
+def test_errors_come_out_of_a_thread() -> None:
+    async def broken() -> AsyncGenerator[int, None]:
+        yield 1
+        raise ServerDown("gone")
+
+    rows = in_thread(broken)
+    assert next(rows) == 1
+    with pytest.raises(ServerDown, match="gone"):
+        next(rows)
+
+
+def test_a_caller_that_stops_early_ends_the_thread_even_while_it_waits() -> None:
+    closed = list[bool]()
+
+    async def one_and_wait() -> AsyncGenerator[int, None]:
+        try:
+            yield 1
+            await asyncio.sleep(3600)
+        finally:
+            closed.append(True)
+
+    rows = in_thread(one_and_wait)
+    assert next(rows) == 1
+    time.sleep(0.01)
+    rows.close()
+    assert closed == [True]
+    gone("cai-run")
+
+
+def test_a_caller_that_stops_while_rows_wait_ends_the_thread() -> None:
+    closed = list[bool]()
+    rows = in_thread(lambda: numbers(10_000, closed))
+    assert next(rows) == 0
+    rows.close()
+    assert closed == [True]
+    gone("cai-run")
+
+
+def test_a_caller_that_takes_its_time_holds_back_the_rows() -> None:
+    closed = list[bool]()
+    sent = []
+
+    async def endless() -> AsyncGenerator[int, None]:
+        async for number in numbers(10_000, closed):
+            sent.append(number)
+            yield number
+
+    rows = in_thread(endless)
+    assert next(rows) == 0
+    time.sleep(0.1)
+    assert len(sent) <= WAITING + 2
+    rows.close()
