@@ -95,34 +95,43 @@ def inline_commands(page: Path) -> Iterator[list[str]]:
 
 def help_texts() -> dict[str, str]:
     """What `--help` prints, by command path such as "cai plan generate"."""
-    return {context.command_path: context.command.get_help(context) for context in _contexts(get_command(app), "cai")}
+    return {context.command_path: context.command.get_help(context) for context in _contexts(opened(get_command(app)))}
 
 
-def _contexts(command: Any, name: str, parent: Any = None) -> Iterator[Any]:
-    context = command.context_class(command, info_name=name, parent=parent, terminal_width=WIDTH)
+def opened(command: Any, name: str = "cai", parent: Any = None) -> Any:
+    """The context of a command, as its `--help` makes it; the options of settings are only there then."""
+    return command.make_context(name, [], parent=parent, resilient_parsing=True, terminal_width=WIDTH)
+
+
+def child_of(context: Any, name: str) -> Any:
+    """The context of a command of a group."""
+    return opened(context.command.get_command(context, name), name, context)
+
+
+def _contexts(context: Any) -> Iterator[Any]:
     yield context
-    for child, sub in getattr(command, "commands", {}).items():
-        yield from _contexts(sub, child, context)
+    for name in getattr(context.command, "commands", ()):
+        yield from _contexts(child_of(context, name))
 
 
 def option_names(name: str) -> set[str]:
     """The names in Python of what a command such as "generate" takes."""
-    command: Any = get_command(app)
-    return {str(parameter.name) for parameter in command.commands[name].params}
+    return {str(parameter.name) for parameter in child_of(opened(get_command(app)), name).command.params}
 
 
 def wrong_in(words: list[str]) -> str | None:
     """What a `cai` command names that does not exist: a command or an option; None where all is well."""
-    command: Any = get_command(app)
-    options = {name for parameter in command.params for name in parameter.opts}
+    context = opened(get_command(app))
+    options = {name for parameter in context.command.params for name in parameter.opts}
     for word in words[1:]:
-        if hasattr(command, "commands") and not word.startswith("-"):
+        if hasattr(context.command, "commands") and not word.startswith("-"):
             if not word.isascii():  # `cai generate …`
                 break
-            if word not in command.commands:
+            if word not in context.command.commands:
                 return f"no command {word!r}"
-            command = command.commands[word]
-            options |= {name for parameter in command.params for name in (*parameter.opts, *parameter.secondary_opts)}
+            context = child_of(context, word)
+            for parameter in context.command.params:
+                options |= {*parameter.opts, *parameter.secondary_opts}
         elif word.startswith("--") and word.split("=")[0] not in options | {"--help"}:
             return f"no option {word}"
     return None

@@ -9,7 +9,10 @@ import typer
 
 from cai.cli.common import Json, print_report
 
+app = typer.Typer(rich_markup_mode=None)
 
+
+@app.command()
 def audit(
     file: Annotated[
         str, typer.Argument(help="A .jsonl(.gz), .csv, .txt or .parquet file, a run folder, hf:org/name, or -.")

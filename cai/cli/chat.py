@@ -18,7 +18,10 @@ if TYPE_CHECKING:
     from cai.chat import Chat
     from cai.records import Completion
 
+app = typer.Typer(rich_markup_mode=None)
 
+
+@app.command()
 def merge(
     adapter: Annotated[str, typer.Argument(help="Folder of a LoRA adapter, as cai train leaves it.")],
     out: Annotated[Path, typer.Option(help="Folder for the merged model; new, or empty.")],
@@ -37,6 +40,7 @@ def merge(
     print_json(found.model_dump(mode="json"), json)
 
 
+@app.command()
 def chat(
     model: Annotated[str, typer.Argument(help=f"A folder, a .gguf file, or a spec: {SPECS}.")] = "local",
     system: Annotated[str | None, typer.Option(help="System text of the conversation.")] = None,

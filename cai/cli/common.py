@@ -5,14 +5,12 @@ from __future__ import annotations
 import inspect
 import re
 import sys
-import textwrap
 import types
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, Protocol, TypeVar, Union, get_args, get_origin
 
 import typer
-from typer.core import TyperGroup
+from typer.core import TyperCommand
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
@@ -25,104 +23,35 @@ Fields = Mapping[str, "FieldInfo"]
 S = TypeVar("S", bound="RunSettings")
 
 
-@dataclass(frozen=True)
-class Command:
-    """A command with an option for every field of its settings.
+def add_command(
+    app: typer.Typer, name: str, run: Callable[..., None], fields: Callable[[], Fields], summary: str | None = None
+) -> None:
+    """Add a command that has an option for every field of its settings, and passes their values to `run` as keywords.
 
-    run: takes its own arguments, and the values of the fields as keywords. fields: called when the command is built, so
-    that no other command pays for importing these settings. summary: the help text; None: the docstring of `run`.
+    fields: called when the command itself is named, so that no other command pays for importing these settings.
+    summary: the help text; None: the docstring of `run`, whose last parameters are `json` and the values.
     """
+    text = summary or run.__doc__
 
-    run: Callable[..., None]
-    fields: Callable[[], Fields]
-    summary: str | None = None
+    class WithSettings(TyperCommand):
+        def make_context(self, *args: Any, **context: Any) -> Any:
+            alone = typer.Typer(add_completion=False, rich_markup_mode=None)
+            alone.command(name, help=text)(with_options(run, fields()))
+            return typer.main.get_command(alone).make_context(*args, **context)
 
-
-Entry = Callable[..., None] | Command | typer.Typer
-
-
-def group(summary: str, commands: Mapping[str, Entry], callback: Callable[..., None] = lambda: None) -> typer.Typer:
-    """A group of commands, each of which is built when it is named; callback: takes the options of the group itself."""
-
-    class Group(TyperGroup):
-        def __init__(self, **options: Any) -> None:
-            super().__init__(**options)
-            self.commands = _Built(commands)  # type: ignore[assignment]
-
-        def list_commands(self, ctx: Any) -> list[str]:
-            return list(commands)
-
-        def format_commands(self, ctx: Any, formatter: Any) -> None:
-            width = formatter.width - 6 - max(map(len, commands))
-            with formatter.section("Commands"):
-                formatter.write_dl([(name, _short(entry, width)) for name, entry in commands.items()])
-
-    return typer.Typer(
-        cls=Group, help=summary, callback=callback, no_args_is_help=True, add_completion=False,
-        pretty_exceptions_enable=False, rich_markup_mode=None,
-    )  # fmt: skip
+    app.command(name, help=text, cls=WithSettings)(lambda: None)
 
 
-class _Built(Mapping[str, Any]):
-    """The commands of a group, each built when it is looked up."""
+def with_options(run: Callable[..., None], fields: Fields) -> Callable[..., None]:
+    """The function of a command, which shows the options of fields after its own parameters, and --json last."""
 
-    def __init__(self, entries: Mapping[str, Entry]) -> None:
-        self._entries = entries
-        self._commands: dict[str, Any] = {}
+    def command(**values: Any) -> None:
+        run(**values)
 
-    def __getitem__(self, name: str) -> Any:
-        if name not in self._commands:
-            self._commands[name] = _built(name, self._entries[name])
-        return self._commands[name]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._entries)
-
-    def __len__(self) -> int:
-        return len(self._entries)
-
-
-def _built(name: str, entry: Entry) -> Any:
-    """The command that an entry stands for."""
-    if isinstance(entry, typer.Typer):
-        command = typer.main.get_command(entry)
-        command.name = name
-        return command
-    alone = typer.Typer(add_completion=False, rich_markup_mode=None)
-    run = with_options(entry) if isinstance(entry, Command) else entry
-    alone.command(name)(run)
-    return typer.main.get_command(alone)
-
-
-def _short(entry: Entry, width: int) -> str:
-    """The first sentence of an entry's help, cut to a width."""
-    if isinstance(entry, typer.Typer):
-        text = str(entry.info.help)
-    elif isinstance(entry, Command):
-        text = entry.summary or entry.run.__doc__ or ""
-    else:
-        text = entry.__doc__ or ""
-    sentence = text.partition("\n\n")[0].partition(". ")[0]
-    return textwrap.shorten(sentence.rstrip("."), width, placeholder=" ...")
-
-
-def with_options(command: Command) -> Callable[..., None]:
-    """The function of a command, which shows the options of its fields beside its own parameters."""
-
-    def run(**values: Any) -> None:
-        command.run(**values)
-
-    signature = inspect.signature(command.run, eval_str=True)
-    own = {
-        name: each.replace(kind=each.KEYWORD_ONLY)
-        for name, each in signature.parameters.items()
-        if each.kind is not each.VAR_KEYWORD
-    }
-    last = [own.pop("json")] if "json" in own else []
-    parameters = [*own.values(), *options_of(command.fields()), *last]
-    run.__doc__ = command.summary or command.run.__doc__
-    run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
-    return run
+    *own, json, _ = inspect.signature(run, eval_str=True).parameters.values()
+    parameters = [*own, *options_of(fields), json.replace(kind=json.KEYWORD_ONLY)]
+    command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    return command
 
 
 def fields_of(settings: type[BaseModel], *left_out: str) -> Fields:

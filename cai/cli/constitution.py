@@ -7,12 +7,19 @@ from typing import Annotated, Any
 
 import typer
 
-from cai.cli.common import Command, Json, group, print_json, print_report, say, values_of
+from cai.cli.common import Json, add_command, print_json, print_report, say, values_of
 from cai.cli.judge import fields_of_judging
 from cai.cli.runs import play_shown
 from cai.models import SPECS
 
+app = typer.Typer(rich_markup_mode=None)
+constitution_app = typer.Typer(
+    help="List, read, check and import constitutions.\n\nExample: cai constitution show harmless", no_args_is_help=True
+)
+app.add_typer(constitution_app, name="constitution")
 
+
+@constitution_app.command("list")
 def constitution_list(json: Json = False) -> None:
     """List the built-in constitutions.
 
@@ -29,6 +36,7 @@ def constitution_list(json: Json = False) -> None:
         say([f"{law.name:10} {law.version:8} {len(law.principles):3} principles  {first}"])
 
 
+@constitution_app.command("show")
 def constitution_show(
     name: Annotated[str, typer.Argument(help="A built-in NAME or a PATH.")],
     template: Annotated[
@@ -46,6 +54,7 @@ def constitution_show(
     say(show(name, templates, template, prompt))
 
 
+@constitution_app.command("check")
 def constitution_check(
     file: Annotated[str, typer.Argument(help="A built-in NAME or a PATH.")],
     templates: Annotated[str | None, typer.Option(help="Check this template set along with it.")] = None,
@@ -64,6 +73,7 @@ def constitution_check(
         raise typer.Exit(1)
 
 
+@constitution_app.command("import")
 def constitution_import(
     file: Annotated[Path, typer.Argument(help="The paper's JSON pairs, or a plain list of sentences.")],
     out: Annotated[Path | None, typer.Option(help="Write here; default: stdout.")] = None,
@@ -110,6 +120,10 @@ def constitution_test(
         raise CaiError(f"{file}: {len(report.failed):,} of {len(report.outcomes):,} tests do not hold in both orders")
 
 
+add_command(constitution_app, "test", constitution_test, fields_of_judging)
+
+
+@constitution_app.command("ablate")
 def constitution_ablate(
     labels: Annotated[Path, typer.Argument(help="A label run, or its labels.jsonl.")],
     min_confidence: Annotated[float, typer.Option(help="The threshold whose crossings are counted.")] = 0.7,
@@ -122,16 +136,3 @@ def constitution_ablate(
     from cai.evaluation.ablation import ablate
 
     print_report(ablate(labels, min_confidence=min_confidence), json)
-
-
-constitution_app = group(
-    "List, read, check and import constitutions.\n\nExample: cai constitution show harmless",
-    {
-        "list": constitution_list,
-        "show": constitution_show,
-        "check": constitution_check,
-        "import": constitution_import,
-        "test": Command(constitution_test, fields_of_judging),
-        "ablate": constitution_ablate,
-    },
-)

@@ -9,9 +9,15 @@ from typing import Annotated, Any
 import typer
 
 from cai.cli import runs as cli_runs
-from cai.cli.common import Command, Fields, Json, fields_of, group, print_report, values_of
+from cai.cli.common import Fields, Json, add_command, fields_of, print_report, values_of
 from cai.models import JUDGE_SPECS
 
+app = typer.Typer(rich_markup_mode=None)
+judge_app = typer.Typer(
+    help="Compare a judge's labels with human labels.\n\nExample: cai judge calibrate runs/gold --out runs/gold",
+    no_args_is_help=True,
+)
+app.add_typer(judge_app, name="judge")
 SHARED = (
     "templates", "max_tokens", "extra_body", "concurrency", "rpm", "tpm", "seed", "max_cost", "price", "base_url",
     "headers", "timeout", "out", "force",
@@ -27,6 +33,7 @@ def fields_of_judging(*more: str) -> Fields:
     return {name: fields[name] for name in (*more, *SHARED)}
 
 
+@judge_app.command("calibrate")
 def judge_calibrate(
     file: Annotated[Path, typer.Argument(help="A label run of pairs people judged, or rows with p_a and human.")],
     out: Annotated[Path | None, typer.Option(help="Folder for calibration.json and two plots.")] = None,
@@ -83,7 +90,4 @@ def judge_bench(
         raise ModelStopped(f"not finished: {', '.join(stopped)}; rerun the same command to resume")
 
 
-judge_app = group(
-    "Compare a judge's labels with human labels.\n\nExample: cai judge calibrate runs/gold --out runs/gold",
-    {"calibrate": judge_calibrate, "bench": Command(judge_bench, partial(fields_of_judging, "limit"))},
-)
+add_command(judge_app, "bench", judge_bench, partial(fields_of_judging, "limit"))

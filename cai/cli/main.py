@@ -6,17 +6,33 @@ import io
 import logging
 import os
 import sys
+from importlib import import_module
 from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
-from cai.cli import runs
-from cai.cli.audit import audit
-from cai.cli.chat import chat, merge
-from cai.cli.common import group
-from cai.cli.constitution import constitution_app
-from cai.cli.judge import judge_app
-from cai.cli.train import train_app
+COMMANDS = {  # in the order of the help text: the module that has each command
+    "generate": "runs", "sample": "runs", "label": "runs", "export": "runs", "plan": "runs", "audit": "audit",
+    "train": "train", "chat": "chat", "merge": "chat", "judge": "judge", "constitution": "constitution",
+}  # fmt: skip
+
+
+class _Commands(TyperGroup):
+    """The commands of `cai`; the module of each is imported when it is named, so that others cost nothing."""
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        if cmd_name not in COMMANDS:
+            return None
+        module = import_module(f"cai.cli.{COMMANDS[cmd_name]}")
+        return typer.main.get_group(module.app).commands[cmd_name]
+
+
+app = typer.Typer(
+    cls=_Commands, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None
+)
+for name in COMMANDS:  # the names are enough for the list of commands, and for what a misspelt one may mean
+    app.command(name)(lambda: None)
 
 
 def _version(wanted: bool) -> None:
@@ -27,6 +43,7 @@ def _version(wanted: bool) -> None:
         raise typer.Exit
 
 
+@app.callback()
 def main_options(
     debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks and every dropped row.")] = False,
     version: Annotated[
@@ -37,23 +54,6 @@ def main_options(
 
     Example: cai generate --limit 10 --constitution harmless
     """
-
-
-app = group(
-    str(main_options.__doc__),
-    {
-        **runs.RUNS,
-        "export": runs.export,
-        "plan": runs.plan_app,
-        "audit": audit,
-        "train": train_app,
-        "chat": chat,
-        "merge": merge,
-        "judge": judge_app,
-        "constitution": constitution_app,
-    },
-    callback=main_options,
-)
 
 
 class _Notes(logging.Handler):

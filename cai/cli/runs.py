@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from functools import partial
 from importlib import import_module
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cai.cli.common import Command, Fields, Json, fields_of, group, print_json, settings_from_options
+from cai.cli.common import Fields, Json, add_command, fields_of, print_json, settings_from_options
 
 if TYPE_CHECKING:
     from cai.runs.run import Run
@@ -117,51 +116,49 @@ def _fields_of_export() -> Fields:
     return fields_of(ExportOptions)
 
 
-export = Command(_export, _fields_of_export)
-
-RUNS = {
-    "generate": Command(
-        partial(_over_prompts, _play, "generate"),
-        partial(_fields, "generate"),
-        """Critique and revise an answer to every prompt. Run the same command again to resume.
-
-        Example: cai generate prompts.jsonl --constitution harmless.yaml --model openai:gpt-4.1-mini --max-cost 5
-        """,
-    ),
-    "sample": Command(
-        partial(_over_prompts, _play, "sample"),
-        partial(_fields, "sample"),
-        """Sample several replies to every prompt. Run the same command again to resume.
-
-        Example: cai sample prompts.jsonl --model openai:gpt-4.1-mini -n 4 --out runs/replies
-
-        Example: cai sample prompts.jsonl --model local --best-of 4 --judge openai:gpt-4.1 --out runs/best
-        """,
-    ),
-    "label": Command(
-        partial(_over_pairs, _play, "label"),
-        partial(_fields, "label"),
-        """Judge pairs of replies under a constitution, and write preference data. Run the same command again to resume.
-
-        Example: cai label runs/replies --judge openai:gpt-4.1 --gold gold.jsonl --agreement 0.85 --out runs/labels
-        """,
-    ),
-}
-PLANS = {
-    "generate": "Example: cai plan generate prompts.jsonl --model openai:gpt-4.1-mini --rounds 2",
-    "sample": "Example: cai plan sample prompts.jsonl --model openai:gpt-4.1-mini -n 4",
-    "label": "Example: cai plan label runs/replies --judge openai:gpt-4.1",
-}
+app = typer.Typer(rich_markup_mode=None)
+plan_app = typer.Typer(
+    help="Print what a run would ask and cost, without asking any model.\n\nExample: cai plan generate --rounds 2",
+    no_args_is_help=True,
+)
+app.add_typer(plan_app, name="plan")
+add_command(app, "export", _export, _fields_of_export)
 
 
-def _plan_of(kind: str) -> Command:
-    """The command that plans what the command of a kind of run does."""
-    over = _over_pairs if kind == "label" else _over_prompts
-    summary = f"Print what `cai {kind}` with the same arguments would ask and cost, without asking any model."
-    return replace(RUNS[kind], run=partial(over, _plan, kind), summary=f"{summary}\n\n{PLANS[kind]}")
+def _add_kind(kind: str, over: Callable[..., None], summary: str, example: str) -> None:
+    """Add the command of a kind of run, and the one that plans what it would do."""
+    fields = partial(_fields, kind)
+    plan = f"Print what `cai {kind}` with the same arguments would ask and cost, without asking any model."
+    add_command(app, kind, partial(over, _play, kind), fields, summary)
+    add_command(plan_app, kind, partial(over, _plan, kind), fields, f"{plan}\n\nExample: cai plan {kind} {example}")
 
 
-plan_app = group(
-    "Print what a run would ask and cost, without asking any model.\n\nExample: cai plan generate --rounds 2",
-    {kind: _plan_of(kind) for kind in RUNS},
+_add_kind(
+    "generate",
+    _over_prompts,
+    """Critique and revise an answer to every prompt. Run the same command again to resume.
+
+    Example: cai generate prompts.jsonl --constitution harmless.yaml --model openai:gpt-4.1-mini --max-cost 5
+    """,
+    "prompts.jsonl --model openai:gpt-4.1-mini --rounds 2",
+)
+_add_kind(
+    "sample",
+    _over_prompts,
+    """Sample several replies to every prompt. Run the same command again to resume.
+
+    Example: cai sample prompts.jsonl --model openai:gpt-4.1-mini -n 4 --out runs/replies
+
+    Example: cai sample prompts.jsonl --model local --best-of 4 --judge openai:gpt-4.1 --out runs/best
+    """,
+    "prompts.jsonl --model openai:gpt-4.1-mini -n 4",
+)
+_add_kind(
+    "label",
+    _over_pairs,
+    """Judge pairs of replies under a constitution, and write preference data. Run the same command again to resume.
+
+    Example: cai label runs/replies --judge openai:gpt-4.1 --gold gold.jsonl --agreement 0.85 --out runs/labels
+    """,
+    "runs/replies --judge openai:gpt-4.1",
 )

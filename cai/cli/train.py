@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
-from cai.cli.common import Command, Fields, Json, group, print_json
+from cai.cli.common import Fields, Json, add_command, print_json
 from cai.training.setup.methods import METHODS
 
 REPORTERS = ("wandb", "tensorboard")
@@ -132,14 +132,13 @@ def _assignments(words: Iterable[str]) -> Iterator[tuple[str, Any]]:
         yield key, value
 
 
-def _command(method: str) -> Command:
-    entry = METHODS[method]
-    summary = f"{entry.summary} Run the same command again to resume.\n\nExample: cai train {method} {entry.example}"
-    return Command(partial(_train, method), partial(_fields, method), summary)
-
-
-train_app = group(
-    "Train a model on the rows of a run or a file: an adapter, or all weights.\n\n"
+app = typer.Typer(rich_markup_mode=None)
+train_app = typer.Typer(
+    help="Train a model on the rows of a run or a file: an adapter, or all weights.\n\n"
     "Example: cai train dpo runs/labels --model local --out models/dpo",
-    {method: _command(method) for method in METHODS},
+    no_args_is_help=True,
 )
+app.add_typer(train_app, name="train")
+for method, entry in METHODS.items():
+    summary = f"{entry.summary} Run the same command again to resume.\n\nExample: cai train {method} {entry.example}"
+    add_command(train_app, method, partial(_train, method), partial(_fields, method), summary)
