@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from cai.cli.common import Json, print_report
+from cai.cli.main import Json, print_report
 
 app = typer.Typer(rich_markup_mode=None)
 

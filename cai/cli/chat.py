@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cai.cli.common import Json, print_json, say, settings_from_options
+from cai.cli.main import Json, print_json, say, settings_from_options
 from cai.models import SPECS, open_model, spec_of
 
 if TYPE_CHECKING:

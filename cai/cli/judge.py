@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from cai.cli import runs as cli_runs
-from cai.cli.common import Fields, Json, add_command, fields_of, print_report, values_of
+from cai.cli.main import Fields, Json, add_command, fields_of, print_report, values_of
 from cai.models import JUDGE_SPECS
 
 app = typer.Typer(rich_markup_mode=None)

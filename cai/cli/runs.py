@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cai.cli.common import Fields, Json, add_command, fields_of, print_json, settings_from_options
+from cai.cli.main import Fields, Json, add_command, fields_of, print_json, settings_from_options
 
 if TYPE_CHECKING:
     from cai.runs.run import Run

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
-from cai.cli.common import Fields, Json, add_command, print_json
+from cai.cli.main import Fields, Json, add_command, print_json
 from cai.training.setup.methods import METHODS
 
 REPORTERS = ("wandb", "tensorboard")

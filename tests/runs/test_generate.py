@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from cai.cli.common import settings_from_options
 from cai.cli.console import Progress
+from cai.cli.main import settings_from_options
 from cai.constitution.principles import Constitution, load_constitution
 from cai.errors import CaiError, UsageError
 from cai.folder.files import identity_hash
