@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import gc
-import importlib
+import pkgutil
 import shutil
 import sys
 import time
@@ -21,7 +21,7 @@ from cai.training.data.rows import named, reasons_of
 from cai.training.data.tokens import Rows, without_forged_turns
 from cai.training.report.card import write_evidence
 from cai.training.report.evidence import MOST_TOKENS, When, write_answers
-from cai.training.report.summary import TrainSummary, summary_of
+from cai.training.report.summary import TrainSummary, last_metrics, pair_accuracy
 from cai.training.setup import opening
 from cai.training.setup.config import Loaded
 from cai.training.setup.folder import DROPPED, EVALS, TrainFolder
@@ -85,9 +85,7 @@ class Session:
                     "out of memory in one of several processes: run the same command again to resume with fewer rows "
                     "at once"
                 )
-            config = self.loaded.config.model_copy(update={"rows_at_once": fewer})
-            origins = {**self.loaded.origins, "rows_at_once": "hardware"}
-            self.loaded = dataclasses.replace(self.loaded, config=config, origins=origins)
+            self.loaded = self.loaded.with_values("hardware", {"rows_at_once": fewer})
             gc.collect()  # the trainer that failed, and with it the memory of the device
 
     def _encoded(self) -> Rows:
@@ -100,8 +98,7 @@ class Session:
                 self.tell(f"note: {note}")
         self.notes = list(self.data.notes)
         ends = opening.ends_of(self.base, self.tokenizer)
-        module, _, name = self.method.trainer.partition(":")
-        kind = getattr(importlib.import_module(f"cai.training.trainers.{module}"), name)
+        kind = pkgutil.resolve_name(f"cai.training.trainers.{self.method.trainer}")
         rows: Rows = kind(self.data, self.loaded, self.tokenizer, ends, self.folder.path / ROWS)
         if not rows.lengths:
             last = (*self.data.dropped, *rows.drops)[-1]
@@ -287,10 +284,19 @@ class Session:
         return round(self.before + time.monotonic() - self.started, 3)
 
     def _summary(self) -> TrainSummary:
-        summary = summary_of(
-            self.folder, method=self.data.method, rows=len(self.rows.train), eval_rows=len(self.rows.eval),
-            dropped=reasons_of(self.drops), seconds=self._seconds(), notes=tuple(dict.fromkeys(self.notes)),
-        )  # fmt: skip
+        lines = self.folder.metrics()
+        summary = TrainSummary(
+            folder=self.folder.path,
+            method=self.data.method,
+            rows=len(self.rows.train),
+            eval_rows=len(self.rows.eval),
+            dropped=reasons_of(self.drops),
+            steps=max((line["step"] for line in lines), default=0),
+            seconds=self._seconds(),
+            pairs=pair_accuracy(self.folder.metrics(EVALS)),
+            metrics=last_metrics(lines),
+            notes=tuple(dict.fromkeys(self.notes)),
+        )
         self.folder.write(seconds=summary.seconds, summary=summary.model_dump(mode="json"))
         if self.processes.first:
             write_evidence(self.folder, self.tell)

@@ -5,7 +5,6 @@ Ctrl-C saves and stops, the same call resumes. The loop is TRL's.
 
 from __future__ import annotations
 
-import dataclasses
 import logging
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -145,8 +144,4 @@ def _with_settled(loaded: Loaded, folder: TrainFolder, devices: int) -> Loaded:
     if devices_before != devices:
         settled.pop("rows_at_once", None)  # a step must see as many rows as before, on another number of devices
     open_before = {name: value for name, value in settled.items() if getattr(loaded.config, name) is None}
-    config = loaded.config.model_copy(update=open_before)
-    origins = dict(loaded.origins)
-    for name in open_before:
-        origins[name] = "resumed"
-    return dataclasses.replace(loaded, config=config, origins=origins)
+    return loaded.with_values("resumed", open_before)

@@ -20,7 +20,7 @@ from cai.folder.files import write_atomically
 from cai.texts.wording import block, code, one_line, render_card, without_path
 from cai.training.data.dataset import SPLIT
 from cai.training.report.evidence import LOSS, MARGINS, Sample, median_lengths, read_samples, write_plots
-from cai.training.report.summary import evaluated, figure, pair_accuracy
+from cai.training.report.summary import figure, measures, pair_accuracy
 from cai.training.setup.config import TrainConfig, dotted
 from cai.training.setup.folder import EVALS, METRICS, RECORD, TrainFolder, read_lines
 from cai.training.setup.methods import METHODS
@@ -50,6 +50,8 @@ def card(folder: Path) -> str:
     config, model = record["identity"]["config"], record["model"]
     base, hub = _base_and_hub(model)
     train_yaml = _train_yaml(config | record["settled"])
+    evals = [line for line in read_lines(folder / METRICS) if "eval_loss" in line]
+    evaluations = {line["step"]: line for line in (*evals[:1], *evals[-1:])}
     return render_card(
         TEMPLATE,
         _front(record, hub),
@@ -63,7 +65,9 @@ def card(folder: Path) -> str:
         settings=list(_settings(config, record["plan"])),
         lengths=str(Lengths(**record["truncation"])),
         pairs=pair_accuracy(read_lines(folder / EVALS)),
-        evaluations=_evaluations(read_lines(folder / METRICS)),
+        evaluations=list(evaluations.values()),
+        figure=figure,
+        measures=measures,
         images=[name for name in (LOSS, MARGINS) if (folder / name).exists()],
         samples=[row for row in read_samples(folder) if row.after is not None],
         median_lengths=median_lengths,
@@ -130,18 +134,6 @@ def _value(value: Any) -> str:
     if len(value) > LONGEST:  # a chat template
         return f"{len(value):,} characters, sha256 {code(hashlib.sha256(value.encode()).hexdigest()[:16])}"
     return code(value)
-
-
-def _evaluations(lines: Iterable[Facts]) -> list[tuple[str, ...]]:
-    """A table of the first and the last evaluation, its heading first; empty without any."""
-    evals = [line for line in lines if "eval_loss" in line]
-    ends = {line["step"]: line for line in (*evals[:1], *evals[-1:])}
-    if not ends:
-        return []
-    rows = [("held out", *(f"at step {step:,}" for step in ends))]
-    for name in evaluated(evals[-1]):
-        rows.append((code(name.removeprefix("eval_")), *(figure(line.get(name)) for line in ends.values())))
-    return rows
 
 
 def _prompt(row: Sample) -> str:

@@ -7,16 +7,18 @@ Pairs are taken as independent, so if several have one prompt the intervals are 
 from __future__ import annotations
 
 import math
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from statistics import fmean, stdev
 from typing import Any, Literal, NamedTuple
 
 from cai.judge.metrics import Z95, wilson
 from cai.records import Record
 from cai.texts.wording import counted
-from cai.training.setup.folder import EVALS, TrainFolder
 from cai.training.setup.methods import METHODS
+
+Line = Mapping[str, Any]  # of metrics.jsonl or eval.jsonl
 
 # Metrics of an evaluation that are of no use later.
 UNUSED = ("eval_runtime", "eval_samples_per_second", "eval_steps_per_second", "eval_num_tokens")
@@ -32,7 +34,8 @@ class Wins(Record):
     interval: tuple[float, float]  # of the share: Wilson, 95 %
 
     def __str__(self) -> str:
-        return f"{self.share:.1%} ({self.interval[0]:.1%} to {self.interval[1]:.1%}) of {self.n:,} pairs"
+        low, high = self.interval
+        return f"{self.share:.1%} ({low:.1%} to {high:.1%}) of {self.n:,} pairs"
 
 
 class PairAccuracy(Record):
@@ -72,11 +75,15 @@ class PairAccuracy(Record):
         if self.margin_interval is not None:
             low, high = self.margin_interval
             text += f" ({low:+.3g} to {high:+.3g})"
-        return f"{text} nats" if self.measure == "log probability" else text
+        if self.measure == "log probability":
+            text += " nats"
+        return text
 
     def before_when(self) -> str:
         """When the pairs were measured before."""
-        return "under the reference" if self.before_step is None else f"at step {self.before_step:,}"
+        if self.before_step is None:
+            return "under the reference"
+        return f"at step {self.before_step:,}"
 
 
 class _Pair(NamedTuple):
@@ -86,47 +93,54 @@ class _Pair(NamedTuple):
     reference: float  # 0 for a reward model, which has none
 
 
-def pair_accuracy(lines: Iterable[Mapping[str, Any]]) -> PairAccuracy | None:
+def pair_accuracy(lines: Iterable[Line]) -> PairAccuracy | None:
     """What lines of eval.jsonl say of the last step, and of the state before it; None: no pair was measured.
 
     Lines have `step` and `id`, and of replies `logp_` and `ref_logp_`, or `reward_`, each with `chosen` and `rejected`.
     """
-    steps: dict[int, list[Mapping[str, Any]]] = {}
+    steps = defaultdict[int, list[Line]](list)
     for line in lines:
-        steps.setdefault(line["step"], []).append(line)
+        steps[line["step"]].append(line)
     first, last = min(steps, default=0), max(steps, default=0)
-    now = _pairs(steps.get(last, ()))
-    if not now:
+    pairs = _pairs(steps[last])
+    if not pairs:
         return None
-    margins = [pair.gap - pair.reference for pair in now.values()]
+    margins = [pair.gap - pair.reference for pair in pairs.values()]
     facts: dict[str, Any] = {"measure": "reward"}
-    then: dict[tuple[Any, int], float] = {}
+    before: dict[tuple[Any, int], float] = {}
     if "logp_chosen" in steps[last][0]:
-        then = {key: pair.reference for key, pair in now.items()}
         facts = {"measure": "log probability", "implicit": wins(margins)}
+        before = {key: pair.reference for key, pair in pairs.items()}
     elif first < last:
-        then = {key: pair.gap for key, pair in _pairs(steps[first]).items()}
         facts["before_step"] = first
-    if then:
-        turns = [_credit(now[key].gap) - _credit(gap) for key, gap in then.items() if key in now]
+        before = {key: pair.gap for key, pair in _pairs(steps[first]).items()}
+    if before:
+        turns = [_credit(pairs[key].gap) - _credit(gap) for key, gap in before.items() if key in pairs]
         gained, lost = sum(turn > 0 for turn in turns), sum(turn < 0 for turn in turns)
         p_value = sign_test(gained, lost)
-        facts |= {"before": wins(list(then.values())), "gained": gained, "lost": lost, "p_value": p_value}
+        facts |= {"before": wins(before.values()), "gained": gained, "lost": lost, "p_value": p_value}
     return PairAccuracy(
         step=last,
-        after=wins([pair.gap for pair in now.values()]),
-        margin=math.fsum(margins) / len(margins),
+        after=wins(pair.gap for pair in pairs.values()),
+        margin=fmean(margins),
         margin_interval=_interval(margins),
-        unmeasured=len(steps[last]) - len(now),
+        unmeasured=len(steps[last]) - len(pairs),
         **facts,
     )
 
 
-def wins(gaps: Sequence[float]) -> Wins:
+def wins(gaps: Iterable[float]) -> Wins:
     """How often a gap is above 0, a gap of exactly 0 counting half; raises ZeroDivisionError without gaps."""
-    won = math.fsum(map(_credit, gaps))
-    ties = sum(gap == 0 for gap in gaps)
-    return Wins(n=len(gaps), won=won, ties=ties, share=won / len(gaps), interval=wilson(won, len(gaps)))
+    points = list(map(_credit, gaps))
+    won, n = sum(points), len(points)
+    return Wins(n=n, won=won, ties=points.count(0.5), share=won / n, interval=wilson(won, n))
+
+
+def _credit(gap: float) -> float:
+    """1 for a pair that the chosen reply wins, 0.5 for a tie."""
+    if gap == 0:
+        return 0.5
+    return float(gap > 0)
 
 
 def sign_test(gained: int, lost: int) -> float:
@@ -139,42 +153,35 @@ def sign_test(gained: int, lost: int) -> float:
     return min(1.0, 2 * tail)
 
 
-def _pairs(lines: Sequence[Mapping[str, Any]]) -> dict[tuple[Any, int], _Pair]:
+def _pairs(lines: Iterable[Line]) -> dict[tuple[Any, int], _Pair]:
     """The measured pairs of one step by id, and by how many of that id came before."""
-    seen: Counter[Any] = Counter()
+    counts: Counter[Any] = Counter()
     pairs = {}
     for line in lines:
-        key = line["id"], seen[line["id"]]
-        seen[line["id"]] += 1
+        key = line["id"], counts[line["id"]]
+        counts[line["id"]] += 1
         if "logp_chosen" in line:
-            gap, reference = _gap(line, "logp_"), _gap(line, "ref_logp_")
+            pair = _Pair(_gap(line, "logp"), _gap(line, "ref_logp"))
         else:
-            gap, reference = _gap(line, "reward_"), 0.0
-        if gap is not None and reference is not None:
-            pairs[key] = _Pair(gap, reference)
+            pair = _Pair(_gap(line, "reward"), 0.0)
+        if math.isfinite(pair.gap - pair.reference):
+            pairs[key] = pair
     return pairs
 
 
-def _gap(line: Mapping[str, Any], name: str) -> float | None:
-    """Chosen less rejected; None if either is no finite number, which JSON writes as null."""
-    chosen, rejected = line[f"{name}chosen"], line[f"{name}rejected"]
+def _gap(line: Line, measure: str) -> float:
+    """Chosen less rejected; NaN if either is not a number, which JSON writes as null."""
+    chosen, rejected = line[f"{measure}_chosen"], line[f"{measure}_rejected"]
     if chosen is None or rejected is None:
-        return None
-    gap = float(chosen - rejected)
-    return gap if math.isfinite(gap) else None
-
-
-def _credit(gap: float) -> float:
-    return 0.5 if gap == 0 else float(gap > 0)
+        return math.nan
+    return float(chosen - rejected)
 
 
 def _interval(values: Sequence[float]) -> tuple[float, float] | None:
     """Of the mean: normal, 95 %."""
-    n = len(values)
-    if n < 2:
+    if len(values) < 2:
         return None
-    mean = math.fsum(values) / n
-    half = Z95 * math.sqrt(math.fsum((value - mean) ** 2 for value in values) / (n - 1) / n)
+    mean, half = fmean(values), Z95 * stdev(values) / math.sqrt(len(values))
     return mean - half, mean + half
 
 
@@ -209,36 +216,26 @@ class TrainSummary(Record):
 
 
 def figure(value: float | None) -> str:
-    """A metric in words; JSON has null for one that is no number."""
-    return "no number" if value is None else f"{value:.4g}"
+    """A metric in words; JSON has null for one that is not a number."""
+    if value is None:
+        return "no number"
+    return f"{value:.4g}"
 
 
-def evaluated(metrics: Iterable[str]) -> list[str]:
-    """The names among these that say something of an evaluation."""
-    return [name for name in metrics if name.startswith("eval_") and name not in UNUSED]
+def measures(evaluation: Iterable[str]) -> list[str]:
+    """The names of what an evaluation measured."""
+    return [name for name in evaluation if name.startswith("eval_") and name not in UNUSED]
 
 
-def summary_of(folder: TrainFolder, **facts: Any) -> TrainSummary:
-    """The summary of a training: facts of its rows, and what its folder says of steps and metrics."""
-    lines = folder.metrics()
-    return TrainSummary(
-        folder=folder.path,
-        steps=max((line["step"] for line in lines), default=0),
-        metrics=last_metrics(lines),
-        pairs=pair_accuracy(folder.metrics(EVALS)),
-        **facts,
-    )
-
-
-def last_metrics(lines: Sequence[Mapping[str, Any]]) -> dict[str, float | None]:
-    """Of the lines of metrics.jsonl the last loss and evaluation, and the one before the first step, if any."""
+def last_metrics(lines: Sequence[Line]) -> dict[str, float | None]:
+    """Of the lines of metrics.jsonl the last loss and evaluation, and the loss of one before the first step, if any."""
     metrics = {}
-    evals = [line for line in lines if "eval_loss" in line]
     losses = [line["loss"] for line in lines if "loss" in line]
+    evals = [line for line in lines if "eval_loss" in line]
     if losses:
         metrics["loss"] = losses[-1]
     if len(evals) > 1 and evals[0]["step"] == 0:
         metrics["eval_loss_before"] = evals[0]["eval_loss"]
     if evals:
-        metrics |= {name: evals[-1][name] for name in evaluated(evals[-1])}
+        metrics |= {name: evals[-1][name] for name in measures(evals[-1])}
     return metrics

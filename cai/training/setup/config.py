@@ -5,6 +5,7 @@ What it leaves open, `cai.training.setup.plan` settles.
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -173,6 +174,11 @@ class Loaded:
     def origin(self, name: str) -> Origin:
         """Where the value of a dotted name came from."""
         return self.origins.get(name, "default")
+
+    def with_values(self, origin: Origin, values: Mapping[str, Any]) -> Loaded:
+        """The config with other values, which all came from one place."""
+        config = self.config.model_copy(update=values)
+        return dataclasses.replace(self, config=config, origins={**self.origins, **dict.fromkeys(values, origin)})
 
     def check(self, method: str) -> None:
         """UsageError for a key that is set and means nothing to `method`."""
