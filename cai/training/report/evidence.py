@@ -6,7 +6,9 @@ Names of metrics are TRL's; evaluations have `eval_` before them. Plots need mat
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
+from functools import partial
+from itertools import takewhile
 from pathlib import Path
 from statistics import fmean, median
 from typing import Any, Literal, NamedTuple
@@ -18,6 +20,7 @@ from cai.folder.files import write_atomically
 from cai.records import Message, Record
 from cai.texts.wording import AFTER, BEFORE, GREY, new_figure, png_of, reason_of
 from cai.training.data.rows import TrainingRow, Turns
+from cai.training.setup.folder import read_lines
 from cai.weights.loading import end_tokens
 
 FILE = "samples.jsonl"
@@ -55,29 +58,24 @@ def write_answers(
     A model with an adapter shows after the training, too, what it said before. Returns notes: on lengths that changed
     much, or on what went wrong, for samples are not worth losing a trained model.
     """
-    adapter = hasattr(model, "peft_config")
     try:
-        if when == "before" or adapter:
+        if when == "before" or hasattr(model, "peft_config"):
             chosen = choose_prompts(rows, tokenizer, room, most)
-            prompts = [row.prompt for row in chosen]
-            with untrained(model) if adapter else nullcontext(model) as before:
-                texts = samples(before, tokenizer, prompts, most_tokens=MOST_TOKENS)
+            with untrained(model):
+                replies = samples(model, tokenizer, [row.prompt for row in chosen], most_tokens=MOST_TOKENS)
+            pairs = zip(chosen, replies, strict=True)
             write_samples(
                 folder,
-                [
-                    Sample(id=row.id, prompt=row.prompt, before=text, most_tokens=MOST_TOKENS)
-                    for row, text in zip(chosen, texts, strict=True)
-                ],
+                [Sample(id=row.id, prompt=row.prompt, before=text, most_tokens=MOST_TOKENS) for row, text in pairs],
             )
         if when == "before":
             return []
-        kept = read_samples(folder)
-        texts = samples(model, tokenizer, [row.prompt for row in kept], most_tokens=MOST_TOKENS)
-        answers = [row.model_copy(update={"after": text}) for row, text in zip(kept, texts, strict=True)]
+        rows_before = read_samples(folder)
+        replies = samples(model, tokenizer, [row.prompt for row in rows_before], most_tokens=MOST_TOKENS)
+        answers = [row.model_copy(update={"after": text}) for row, text in zip(rows_before, replies, strict=True)]
         if answers:
             write_samples(folder, answers)
-        note = length_note(answers)
-        return [] if note is None else [note]
+        return length_notes(answers)
     except Exception as error:
         return [f"no samples {when}: {type(error).__name__}: {reason_of(error)}"]
 
@@ -117,22 +115,26 @@ def samples(model: Any, tokenizer: Any, prompts: Sequence[Turns | str], *, most_
 def _replies(model: Any, tokenizer: Any, prompts: list[list[int]], most_tokens: int) -> Iterator[str]:
     """The replies of one batch, whose prompts are padded on the left: generation goes on from the last column."""
     import torch
+    from torch.nn.utils.rnn import pad_sequence
     from transformers import GenerationConfig
 
     ends = end_tokens(model.generation_config, tokenizer)
-    pad = ends[0] if tokenizer.pad_token_id is None else tokenizer.pad_token_id
-    width = max(map(len, prompts))
-    ids = torch.tensor([[pad] * (width - len(row)) + row for row in prompts], device=model.device)
-    mask = torch.tensor([[0] * (width - len(row)) + [1] * len(row) for row in prompts], device=model.device)
+    pad = tokenizer.pad_token_id
+    if pad is None:
+        pad = ends[0]
+    tensors = [torch.tensor(ids) for ids in prompts]
+    padded = partial(pad_sequence, batch_first=True, padding_side="left")
+    ids = padded(tensors, padding_value=pad).to(model.device)
+    mask = padded([torch.ones_like(row) for row in tensors]).to(model.device)
     # What is left open here would come from the model's own generation_config, such as a repetition penalty.
-    how = GenerationConfig(
+    greedy = GenerationConfig(
         max_new_tokens=most_tokens, do_sample=False, temperature=1.0, top_p=1.0, top_k=50, repetition_penalty=1.0,
         eos_token_id=ends, pad_token_id=pad, use_cache=True,
     )  # fmt: skip
-    tokens = model.generate(input_ids=ids, attention_mask=mask, generation_config=how)
-    for row in tokens[:, width:].tolist():
-        end = next((place for place, token in enumerate(row) if token in ends), len(row))
-        yield tokenizer.decode(row[:end], skip_special_tokens=True, clean_up_tokenization_spaces=False)
+    tokens = model.generate(input_ids=ids, attention_mask=mask, generation_config=greedy)
+    for row in tokens[:, ids.shape[1] :].tolist():
+        reply = list(takewhile(lambda token: token not in ends, row))
+        yield tokenizer.decode(reply, skip_special_tokens=True, clean_up_tokenization_spaces=False)
 
 
 def _ids(tokenizer: Any, prompt: Turns | str) -> list[int]:
@@ -142,43 +144,43 @@ def _ids(tokenizer: Any, prompt: Turns | str) -> list[int]:
             ids.pop()
         return ids
     turns = [dict(turn) for turn in prompt]
-    return list(
-        tokenizer.apply_chat_template(
-            turns, add_generation_prompt=True, sanitize_control_tokens=True, return_dict=False
-        )
-    )
+    options = {"add_generation_prompt": True, "sanitize_control_tokens": True, "return_dict": False}
+    return list(tokenizer.apply_chat_template(turns, **options))
 
 
 @contextmanager
-def untrained(model: Any) -> Iterator[Any]:
-    """A model with a LoRA adapter as it was before the training: with the adapter `ref` if it has one, else without.
+def untrained(model: Any) -> Iterator[None]:
+    """Make a model with a LoRA adapter what it was before the training: with the adapter `ref` if it has one.
 
-    Of a model that is trained in full nothing is left of what was before: take its samples first.
+    A model that is trained in full stays as it is: take its samples before the training.
     """
-    if REFERENCE not in model.peft_config:
+    adapters = getattr(model, "peft_config", None)
+    if adapters is None:
+        yield
+        return
+    if REFERENCE not in adapters:
         with model.disable_adapter():
-            yield model
+            yield
         return
     active = model.active_adapter
     model.set_adapter(REFERENCE)
     try:
-        yield model
+        yield
     finally:
         model.set_adapter(active)  # which also makes it the one that trains
 
 
-def length_note(rows: Sequence[Sample]) -> str | None:
-    """A line if the replies became much shorter or longer, in characters."""
-    finished = [row for row in rows if row.after is not None]
-    if not finished:
-        return None
-    before, after = median_lengths(finished)
+def length_notes(rows: Sequence[Sample]) -> list[str]:
+    """A note if the replies became much shorter or longer, in characters."""
+    if not rows:
+        return []
+    before, after = median_lengths(rows)
     if not before or 1 / LENGTH < after / before < LENGTH:
-        return None
-    return (
+        return []
+    return [
         f"the median reply was {before:g} long and is {after:g}: length may be what was learned most; "
         "cai audit shows the lengths in the data"
-    )
+    ]
 
 
 def median_lengths(rows: Sequence[Sample]) -> tuple[float, float]:
@@ -193,8 +195,7 @@ def write_samples(folder: Path, rows: Iterable[Sample]) -> None:
 
 def read_samples(folder: Path) -> list[Sample]:
     """What `write_samples` wrote, if anything."""
-    path = folder / FILE
-    return [Sample.model_validate_json(line) for line in path.read_bytes().splitlines()] if path.exists() else []
+    return [Sample.model_validate(row) for row in read_lines(folder / FILE)]
 
 
 class _Curve(NamedTuple):
@@ -204,6 +205,7 @@ class _Curve(NamedTuple):
     mark: str  # of its evaluations
 
 
+LOSSES = (_Curve("loss", "loss", AFTER, "s"),)
 REWARDS = (
     _Curve("rewards/margins", "margin", AFTER, "s"),
     _Curve("rewards/chosen", "chosen", "#6a994e", "^"),
@@ -221,8 +223,8 @@ def write_plots(folder: Path, lines: Lines) -> list[str]:
 
     Raises MissingExtra without matplotlib, RunError if the folder cannot be written.
     """
-    drawn = {LOSS: loss_figure(lines), MARGINS: margins_figure(lines)}
-    images = {name: png_of(figure) for name, figure in drawn.items() if figure is not None}
+    figures = {LOSS: loss_figure(lines), MARGINS: margins_figure(lines)}
+    images = {name: png_of(figure) for name, figure in figures.items() if figure is not None}
     for name, image in images.items():
         write_atomically(folder / name, image)
     return list(images)
@@ -230,10 +232,11 @@ def write_plots(folder: Path, lines: Lines) -> list[str]:
 
 def loss_figure(lines: Lines) -> Any:
     """The loss of each step and of each evaluation, as a matplotlib Figure; None: no line has a loss."""
-    if not _points(lines, "loss") and not _points(lines, "eval_loss"):
+    losses = _measured(lines, LOSSES)
+    if not losses:
         return None
     figure, (axes,) = _canvas(1, "Loss")
-    _draw(axes, lines, [_Curve("loss", "loss", AFTER, "s")])
+    _draw(axes, lines, losses)
     axes.set_ylabel("loss")
     return figure
 
@@ -243,24 +246,26 @@ def margins_figure(lines: Lines) -> Any:
 
     Of DPO and KTO the rewards are beta times the gain in log probability over the reference; KTO has no pairs to share.
     """
-    rewards = [curve for curve in REWARDS if _known(lines, curve)]
-    shares = [curve for curve in ACCURACIES if _known(lines, curve)]
+    rewards, accuracies = _measured(lines, REWARDS), _measured(lines, ACCURACIES)
     if not rewards:
         return None
-    grid = {"height_ratios": (3, 2)} if shares else {}
-    figure, (top, *below) = _canvas(1 + bool(shares), "Chosen and rejected replies", **grid)
+    heights = [3, 2]
+    if not accuracies:
+        heights = [1]
+    figure, (top, *below) = _canvas(len(heights), "Chosen and rejected replies", height_ratios=heights)
     _draw(top, lines, rewards)
     top.axhline(0, color=GREY, linewidth=1)
     top.set_ylabel("reward")
     for axes in below:
-        _draw(axes, lines, shares)
+        _draw(axes, lines, accuracies)
         axes.axhline(0.5, color=GREY, linewidth=1, linestyle="--")
         axes.set(ylabel="pairs that chosen wins", ylim=(-0.03, 1.03))
     return figure
 
 
-def _known(lines: Lines, curve: _Curve) -> bool:
-    return bool(_points(lines, curve.metric) or _points(lines, f"eval_{curve.metric}"))
+def _measured(lines: Lines, curves: Iterable[_Curve]) -> list[_Curve]:
+    """The curves that have a point, of a step or of an evaluation."""
+    return [curve for curve in curves if _points(lines, curve.metric) or _points(lines, f"eval_{curve.metric}")]
 
 
 def _points(lines: Lines, metric: str) -> list[tuple[int, float]]:
@@ -271,19 +276,21 @@ def _points(lines: Lines, metric: str) -> list[tuple[int, float]]:
 def _draw(axes: Any, lines: Lines, curves: Sequence[_Curve]) -> None:
     """Each curve as it was measured; of many steps that is thin, and the mean over the last ones is drawn."""
     for metric, label, colour, mark in curves:
-        points, held = _points(lines, metric), _points(lines, f"eval_{metric}")
-        window = max(1, round(SMOOTHED * len(points))) if len(points) > FEW else 1
+        points, evaluations = _points(lines, metric), _points(lines, f"eval_{metric}")
         steps, values = [step for step, _ in points], [value for _, value in points]
-        if window > 1:
+        marker = None
+        if len(points) == 1:  # which makes no line
+            marker = "."
+        if len(points) > FEW:
+            window = round(SMOOTHED * len(points))
             means = [fmean(values[end - window : end]) for end in range(window, len(values) + 1)]
             axes.plot(steps, values, color=colour, linewidth=0.5, alpha=0.35)
             axes.plot(steps[window - 1 :], means, color=colour, linewidth=1.5, label=f"{label}, mean of {window} steps")
         elif points:
-            dot = "." if len(points) == 1 else None  # one point makes no line
-            axes.plot(steps, values, color=colour, linewidth=1.5, marker=dot, label=label)
-        if held:
+            axes.plot(steps, values, color=colour, linewidth=1.5, marker=marker, label=label)
+        if evaluations:
             axes.plot(
-                *zip(*held, strict=True), color=colour, marker=mark, markersize=6, markeredgecolor="white",
+                *zip(*evaluations, strict=True), color=colour, marker=mark, markersize=6, markeredgecolor="white",
                 linewidth=1, linestyle=":", label=f"{label}, held out",
             )  # fmt: skip
     axes.legend(fontsize=8, frameon=False, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=len(curves))

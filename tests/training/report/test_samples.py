@@ -18,7 +18,7 @@ from cai.training.data.rows import TrainingRow, Turns, row_of
 from cai.training.report.evidence import (
     Sample,
     choose_prompts,
-    length_note,
+    length_notes,
     read_samples,
     samples,
     untrained,
@@ -122,8 +122,8 @@ def test_before_an_adapter_is_the_base_model(model: Any, words: Any) -> None:
     base = samples(model, words, PROMPTS, most_tokens=12)
     found = adapted(model, "default")
     after = samples(found, words, PROMPTS, most_tokens=12)
-    with untrained(found) as before:
-        assert samples(before, words, PROMPTS, most_tokens=12) == base != after
+    with untrained(found):
+        assert samples(found, words, PROMPTS, most_tokens=12) == base != after
     assert samples(found, words, PROMPTS, most_tokens=12) == after
 
 
@@ -133,8 +133,8 @@ def test_before_an_adapter_that_is_trained_further_is_its_copy(model: Any, words
     found.set_adapter("ref")
     reference = samples(found, words, PROMPTS, most_tokens=12)
     found.set_adapter("default")
-    with untrained(found) as before:
-        assert samples(before, words, PROMPTS, most_tokens=12) == reference != after
+    with untrained(found):
+        assert samples(found, words, PROMPTS, most_tokens=12) == reference != after
     assert samples(found, words, PROMPTS, most_tokens=12) == after
 
 
@@ -188,19 +188,13 @@ def test_samples_are_kept_with_and_without_what_came_after(tmp_path: Path) -> No
     assert len((tmp_path / "samples.jsonl").read_bytes().split(b"\n")) == 3
 
 
-def test_a_change_of_length_is_told_of_finished_samples_only() -> None:
-    assert "the median reply was 10 long and is 40" in str(length_note([sample("x" * 10, "x" * 40)] * 3))
-    assert length_note([sample("x" * 10, None)] * 3) is None
-    assert length_note([]) is None
-
-
-def changed(before: list[int], after: list[int]) -> str | None:
-    """The note on replies of these lengths."""
-    return length_note([sample("x" * one, "x" * other) for one, other in zip(before, after, strict=True)])
+def notes(before: list[int], after: list[int]) -> list[str]:
+    """The notes on replies of these lengths."""
+    return length_notes([sample("x" * one, "x" * other) for one, other in zip(before, after, strict=True)])
 
 
 def test_replies_half_or_twice_as_long_as_before_are_told() -> None:
-    assert changed([10, 20, 30], [12, 25, 38]) is None
-    assert changed([0], [3]) is None
-    assert "20 long and is 10" in str(changed([10, 20, 30], [5, 10, 400]))
-    assert "20 long and is 40" in str(changed([10, 20, 30], [1, 40, 90]))
+    assert notes([10, 20, 30], [12, 25, 38]) == notes([0], [3]) == notes([], []) == []
+    [shorter], [longer] = notes([10, 20, 30], [5, 10, 400]), notes([10, 20, 30], [1, 40, 90])
+    assert "the median reply was 20 long and is 10" in shorter
+    assert "the median reply was 20 long and is 40" in longer
