@@ -20,7 +20,7 @@ from cai.training.data.dataset import TrainingData
 from cai.training.data.rows import named, reasons_of
 from cai.training.data.tokens import Rows, without_forged_turns
 from cai.training.report.card import write_evidence
-from cai.training.report.evidence import MOST_TOKENS, When, write_answers
+from cai.training.report.samples import MOST_TOKENS, When, write_answers
 from cai.training.report.summary import TrainSummary, last_metrics, pair_accuracy
 from cai.training.setup import opening
 from cai.training.setup.config import Loaded

@@ -1,25 +1,26 @@
-"""Writes the model card of a training's folder: how to use the model, what made it, and what it did on held-out rows.
+"""Writes the model card of a training's folder, and its plots: how to use the model, what made it, and what came out.
 
-Reads what the trainer left there (training.json, metrics.jsonl, eval.jsonl, samples.jsonl, plots) and nothing else. The
-text is in `card.md.jinja`.
+Reads what the trainer left there (training.json, metrics.jsonl, eval.jsonl, samples.jsonl) and nothing else. The prose
+is in `card.md.jinja`. Metrics have TRL's names, with `eval_` before those of evaluations.
 """
 
 from __future__ import annotations
 
 import hashlib
 import shlex
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from statistics import fmean
+from typing import Any, NamedTuple
 
 import orjson
 import yaml
 
 from cai.errors import MissingExtra
 from cai.folder.files import write_atomically
-from cai.texts.wording import block, code, one_line, render_card, without_path
+from cai.texts.wording import AFTER, BEFORE, GREY, block, code, new_figure, one_line, png_of, render_card, without_path
 from cai.training.data.dataset import SPLIT
-from cai.training.report.evidence import LOSS, MARGINS, Sample, median_lengths, read_samples, write_plots
+from cai.training.report.samples import Sample, median_lengths, read_samples
 from cai.training.report.summary import figure, measures, pair_accuracy
 from cai.training.setup.config import TrainConfig, dotted
 from cai.training.setup.folder import EVALS, METRICS, RECORD, TrainFolder, read_lines
@@ -27,10 +28,14 @@ from cai.training.setup.methods import METHODS
 from cai.training.setup.plan import Lengths
 
 Facts = Mapping[str, Any]
+Lines = Sequence[Facts]
 
 TEMPLATE = Path(__file__).with_name("card.md.jinja")
 DEFAULTS: dict[str, Any] = TrainConfig.model_validate({}).model_dump(mode="json")
 EMBEDDED = "HuggingFaceTB/SmolLM2-135M-Instruct"  # what the weights of `local` were quantised from
+LOSS, MARGINS = "loss.png", "margins.png"
+# Share of the steps that a curve is the mean over, if it has more than FEW: a batch of a few rows is noise.
+SMOOTHED, FEW = 0.05, 40
 MOST_SHOWN = 600  # characters of a text among the samples; the file has them whole
 LONGEST = 80  # characters of a setting in a table
 
@@ -180,3 +185,115 @@ def _command(record: Facts, hub: str, train_yaml: str) -> str:
     if train_yaml:
         words += ["--config", "train.yaml"]
     return shlex.join([*words, "--out", "OUT"])
+
+
+# Plots
+
+
+class _Curve(NamedTuple):
+    metric: str
+    label: str
+    colour: str
+    mark: str  # of its evaluations
+
+
+LOSSES = (_Curve("loss", "loss", AFTER, "s"),)
+REWARDS = (
+    _Curve("rewards/margins", "margin", AFTER, "s"),
+    _Curve("rewards/chosen", "chosen", "#6a994e", "^"),
+    _Curve("rewards/rejected", "rejected", BEFORE, "v"),
+    _Curve("margin", "margin", AFTER, "s"),  # of a reward model
+)
+ACCURACIES = (
+    _Curve("rewards/accuracies", "accuracy", AFTER, "s"),
+    _Curve("accuracy", "accuracy", AFTER, "s"),
+)
+
+
+def write_plots(folder: Path, lines: Lines) -> list[str]:
+    """Draw into the folder what the lines of its metrics.jsonl hold; returns the names of the images.
+
+    Raises MissingExtra without matplotlib, RunError if the folder cannot be written.
+    """
+    figures = {LOSS: loss_figure(lines), MARGINS: margins_figure(lines)}
+    images = {name: png_of(figure) for name, figure in figures.items() if figure is not None}
+    for name, image in images.items():
+        write_atomically(folder / name, image)
+    return list(images)
+
+
+def loss_figure(lines: Lines) -> Any:
+    """The loss of each step and of each evaluation, as a matplotlib Figure; None: no line has a loss."""
+    losses = _measured(lines, LOSSES)
+    if not losses:
+        return None
+    figure, (axes,) = _canvas(1, "Loss")
+    _draw(axes, lines, losses)
+    axes.set_ylabel("loss")
+    return figure
+
+
+def margins_figure(lines: Lines) -> Any:
+    """Rewards and the margin between them, and below the share of pairs that chosen wins; None: there are none.
+
+    Of DPO and KTO the rewards are beta times the gain in log probability over the reference; KTO has no pairs to share.
+    """
+    rewards, accuracies = _measured(lines, REWARDS), _measured(lines, ACCURACIES)
+    if not rewards:
+        return None
+    heights = [3, 2]
+    if not accuracies:
+        heights = [1]
+    figure, (top, *below) = _canvas(len(heights), "Chosen and rejected replies", height_ratios=heights)
+    _draw(top, lines, rewards)
+    top.axhline(0, color=GREY, linewidth=1)
+    top.set_ylabel("reward")
+    for axes in below:
+        _draw(axes, lines, accuracies)
+        axes.axhline(0.5, color=GREY, linewidth=1, linestyle="--")
+        axes.set(ylabel="pairs that chosen wins", ylim=(-0.03, 1.03))
+    return figure
+
+
+def _measured(lines: Lines, curves: Iterable[_Curve]) -> list[_Curve]:
+    """The curves that have a point, of a step or of an evaluation."""
+    return [curve for curve in curves if _points(lines, curve.metric) or _points(lines, f"eval_{curve.metric}")]
+
+
+def _points(lines: Lines, metric: str) -> list[tuple[int, float]]:
+    """Steps and values of a metric that is a number; JSON has null for one that is not."""
+    return [(line["step"], line[metric]) for line in lines if line.get(metric) is not None]
+
+
+def _draw(axes: Any, lines: Lines, curves: Sequence[_Curve]) -> None:
+    """Each curve as it was measured; of many steps that is thin, and the mean over the last ones is drawn."""
+    for metric, label, colour, mark in curves:
+        points, evaluations = _points(lines, metric), _points(lines, f"eval_{metric}")
+        steps, values = [step for step, _ in points], [value for _, value in points]
+        marker = None
+        if len(points) == 1:  # which makes no line
+            marker = "."
+        if len(points) > FEW:
+            window = round(SMOOTHED * len(points))
+            means = [fmean(values[end - window : end]) for end in range(window, len(values) + 1)]
+            axes.plot(steps, values, color=colour, linewidth=0.5, alpha=0.35)
+            axes.plot(steps[window - 1 :], means, color=colour, linewidth=1.5, label=f"{label}, mean of {window} steps")
+        elif points:
+            axes.plot(steps, values, color=colour, linewidth=1.5, marker=marker, label=label)
+        if evaluations:
+            axes.plot(
+                *zip(*evaluations, strict=True), color=colour, marker=mark, markersize=6, markeredgecolor="white",
+                linewidth=1, linestyle=":", label=f"{label}, held out",
+            )  # fmt: skip
+    axes.legend(fontsize=8, frameon=False, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=len(curves))
+
+
+def _canvas(rows: int, title: str, **grid: Any) -> tuple[Any, list[Any]]:
+    try:
+        figure, axes = new_figure(rows, **grid)
+    except ImportError:
+        raise MissingExtra("drawing the plots of a training", "plot") from None
+    figure.suptitle(title)
+    axes[-1].set_xlabel("step")
+    axes[-1].xaxis.get_major_locator().set_params(integer=True)
+    return figure, axes

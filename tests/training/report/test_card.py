@@ -13,7 +13,7 @@ from pages import front_matter
 from training_records import CONFIG, DATA, FOLDER, make
 
 from cai.training.report.card import MOST_SHOWN, card
-from cai.training.report.evidence import Sample, write_samples
+from cai.training.report.samples import Sample, write_samples
 from cai.training.setup.config import load_config
 
 

@@ -12,7 +12,7 @@ import pytest
 
 pytest.importorskip("matplotlib")
 
-from cai.training.report.evidence import FEW, loss_figure, margins_figure, write_plots
+from cai.training.report.card import FEW, loss_figure, margins_figure, write_plots
 
 PNG = b"\x89PNG\r\n\x1a\n"
 
@@ -125,7 +125,7 @@ def test_the_images_are_written_and_the_same_for_the_same_numbers(tmp_path: Path
 def test_without_matplotlib_the_extra_is_named(tmp_path: Path) -> None:
     (tmp_path / "matplotlib.py").write_text("raise ImportError('none here')")
     code = (
-        "import pathlib; from cai.training.report.evidence import write_plots; "
+        "import pathlib; from cai.training.report.card import write_plots; "
         "write_plots(pathlib.Path(), [dict(step=1, loss=1)])"
     )
     root = Path(__file__).resolve().parents[3]

@@ -15,7 +15,7 @@ import torch
 import transformers
 
 from cai.training.data.rows import TrainingRow, Turns, row_of
-from cai.training.report.evidence import (
+from cai.training.report.samples import (
     Sample,
     choose_prompts,
     length_notes,

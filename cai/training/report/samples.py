@@ -1,24 +1,20 @@
-"""What a training leaves to look at: replies to held-out prompts before and after, and curves of its metrics.
-
-Names of metrics are TRL's; evaluations have `eval_` before them. Plots need matplotlib (extra `plot`).
-"""
+"""What the model says to held-out prompts before and after a training."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from itertools import takewhile
 from pathlib import Path
-from statistics import fmean, median
-from typing import Any, Literal, NamedTuple
+from statistics import median
+from typing import Any, Literal
 
 import orjson
 
-from cai.errors import MissingExtra
 from cai.folder.files import write_atomically
 from cai.records import Message, Record
-from cai.texts.wording import AFTER, BEFORE, GREY, new_figure, png_of, reason_of
+from cai.texts.wording import reason_of
 from cai.training.data.rows import TrainingRow, Turns
 from cai.training.setup.folder import read_lines
 from cai.weights.loading import end_tokens
@@ -32,12 +28,7 @@ REFERENCE = "ref"  # the adapter in which TRL keeps a copy of one that is traine
 # preference training (Singhal et al. 2023, arXiv 2310.03716; Park et al. 2024, arXiv 2403.19159).
 LENGTH = 2.0
 
-LOSS, MARGINS = "loss.png", "margins.png"
-# Share of the steps that a curve is the mean over, if it has more than FEW: a batch of a few rows is noise.
-SMOOTHED, FEW = 0.05, 40
-
 When = Literal["before", "after"]
-Lines = Sequence[Mapping[str, Any]]
 
 
 class Sample(Record):
@@ -196,112 +187,3 @@ def write_samples(folder: Path, rows: Iterable[Sample]) -> None:
 def read_samples(folder: Path) -> list[Sample]:
     """What `write_samples` wrote, if anything."""
     return [Sample.model_validate(row) for row in read_lines(folder / FILE)]
-
-
-class _Curve(NamedTuple):
-    metric: str
-    label: str
-    colour: str
-    mark: str  # of its evaluations
-
-
-LOSSES = (_Curve("loss", "loss", AFTER, "s"),)
-REWARDS = (
-    _Curve("rewards/margins", "margin", AFTER, "s"),
-    _Curve("rewards/chosen", "chosen", "#6a994e", "^"),
-    _Curve("rewards/rejected", "rejected", BEFORE, "v"),
-    _Curve("margin", "margin", AFTER, "s"),  # of a reward model
-)
-ACCURACIES = (
-    _Curve("rewards/accuracies", "accuracy", AFTER, "s"),
-    _Curve("accuracy", "accuracy", AFTER, "s"),
-)
-
-
-def write_plots(folder: Path, lines: Lines) -> list[str]:
-    """Draw into the folder what the lines of its metrics.jsonl hold; returns the names of the images.
-
-    Raises MissingExtra without matplotlib, RunError if the folder cannot be written.
-    """
-    figures = {LOSS: loss_figure(lines), MARGINS: margins_figure(lines)}
-    images = {name: png_of(figure) for name, figure in figures.items() if figure is not None}
-    for name, image in images.items():
-        write_atomically(folder / name, image)
-    return list(images)
-
-
-def loss_figure(lines: Lines) -> Any:
-    """The loss of each step and of each evaluation, as a matplotlib Figure; None: no line has a loss."""
-    losses = _measured(lines, LOSSES)
-    if not losses:
-        return None
-    figure, (axes,) = _canvas(1, "Loss")
-    _draw(axes, lines, losses)
-    axes.set_ylabel("loss")
-    return figure
-
-
-def margins_figure(lines: Lines) -> Any:
-    """Rewards and the margin between them, and below the share of pairs that chosen wins; None: there are none.
-
-    Of DPO and KTO the rewards are beta times the gain in log probability over the reference; KTO has no pairs to share.
-    """
-    rewards, accuracies = _measured(lines, REWARDS), _measured(lines, ACCURACIES)
-    if not rewards:
-        return None
-    heights = [3, 2]
-    if not accuracies:
-        heights = [1]
-    figure, (top, *below) = _canvas(len(heights), "Chosen and rejected replies", height_ratios=heights)
-    _draw(top, lines, rewards)
-    top.axhline(0, color=GREY, linewidth=1)
-    top.set_ylabel("reward")
-    for axes in below:
-        _draw(axes, lines, accuracies)
-        axes.axhline(0.5, color=GREY, linewidth=1, linestyle="--")
-        axes.set(ylabel="pairs that chosen wins", ylim=(-0.03, 1.03))
-    return figure
-
-
-def _measured(lines: Lines, curves: Iterable[_Curve]) -> list[_Curve]:
-    """The curves that have a point, of a step or of an evaluation."""
-    return [curve for curve in curves if _points(lines, curve.metric) or _points(lines, f"eval_{curve.metric}")]
-
-
-def _points(lines: Lines, metric: str) -> list[tuple[int, float]]:
-    """Steps and values of a metric that is a number; JSON has null for one that is not."""
-    return [(line["step"], line[metric]) for line in lines if line.get(metric) is not None]
-
-
-def _draw(axes: Any, lines: Lines, curves: Sequence[_Curve]) -> None:
-    """Each curve as it was measured; of many steps that is thin, and the mean over the last ones is drawn."""
-    for metric, label, colour, mark in curves:
-        points, evaluations = _points(lines, metric), _points(lines, f"eval_{metric}")
-        steps, values = [step for step, _ in points], [value for _, value in points]
-        marker = None
-        if len(points) == 1:  # which makes no line
-            marker = "."
-        if len(points) > FEW:
-            window = round(SMOOTHED * len(points))
-            means = [fmean(values[end - window : end]) for end in range(window, len(values) + 1)]
-            axes.plot(steps, values, color=colour, linewidth=0.5, alpha=0.35)
-            axes.plot(steps[window - 1 :], means, color=colour, linewidth=1.5, label=f"{label}, mean of {window} steps")
-        elif points:
-            axes.plot(steps, values, color=colour, linewidth=1.5, marker=marker, label=label)
-        if evaluations:
-            axes.plot(
-                *zip(*evaluations, strict=True), color=colour, marker=mark, markersize=6, markeredgecolor="white",
-                linewidth=1, linestyle=":", label=f"{label}, held out",
-            )  # fmt: skip
-    axes.legend(fontsize=8, frameon=False, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=len(curves))
-
-
-def _canvas(rows: int, title: str, **grid: Any) -> tuple[Any, list[Any]]:
-    try:
-        figure, axes = new_figure(rows, **grid)
-    except ImportError:
-        raise MissingExtra("drawing the plots of a training", "plot") from None
-    figure.suptitle(title)
-    axes[-1].set_xlabel("step")
-    axes[-1].xaxis.get_major_locator().set_params(integer=True)
-    return figure, axes
