@@ -21,7 +21,7 @@ from cai.folder.files import write_atomically
 from cai.texts.wording import AFTER, BEFORE, GREY, block, code, new_figure, one_line, png_of, render_card, without_path
 from cai.training.data.dataset import SPLIT
 from cai.training.report.samples import Sample, median_lengths, read_samples
-from cai.training.report.summary import figure, measures, pair_accuracy
+from cai.training.report.summary import measures, metric_text, pair_accuracy
 from cai.training.setup.config import TrainConfig, dotted
 from cai.training.setup.folder import EVALS, METRICS, RECORD, TrainFolder, read_lines
 from cai.training.setup.methods import METHODS
@@ -71,7 +71,7 @@ def card(folder: Path) -> str:
         lengths=str(Lengths(**record["truncation"])),
         pairs=pair_accuracy(read_lines(folder / EVALS)),
         evaluations=list(evaluations.values()),
-        figure=figure,
+        metric_text=metric_text,
         measures=measures,
         images=[name for name in (LOSS, MARGINS) if (folder / name).exists()],
         samples=[row for row in read_samples(folder) if row.after is not None],

@@ -209,13 +209,13 @@ class TrainSummary(Record):
         shown = (("loss", "loss"), ("eval_loss_before", "held-out loss before"), ("eval_loss", "held-out loss"))
         for name, words in (*shown, *METHODS[self.method].shown):
             if name in self.metrics:
-                yield f"{words} {figure(self.metrics[name])}"
+                yield f"{words} {metric_text(self.metrics[name])}"
         if self.pairs is not None:
             yield from self.pairs.lines()
         yield from (f"note: {note}" for note in self.notes)
 
 
-def figure(value: float | None) -> str:
+def metric_text(value: float | None) -> str:
     """A metric in words; JSON has null for one that is not a number."""
     if value is None:
         return "no number"
