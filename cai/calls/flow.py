@@ -17,7 +17,7 @@ from cai.calls.limits import Limiter, Tally, backoff, give_up
 from cai.calls.model import Model
 from cai.calls.prices import Budget, Price
 from cai.errors import BudgetReached, CallRejected, ModelBusy, ModelFault, ModelStopped, RowDropped, RunError
-from cai.folder.payloads import call_key, canonical_call
+from cai.folder.files import call_key, canonical_call
 from cai.folder.store import Store
 from cai.records import Call, Completion, Request, Role, Sampling, Usage
 

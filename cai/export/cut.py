@@ -127,7 +127,7 @@ class Cut(ABC):
                 parquet = schema(columns) if self.options.parquet else None
                 for side in sides:
                     self._tables[name, side] = Table(folder / f"{name}{side}.jsonl", parquet)
-            self._run.store.rewrite("dropped.jsonl", self._dropped())
+            self._run.store.rows.rewrite("dropped.jsonl", self._dropped())
             for table in self._tables.values():
                 self.facts.files |= dict.fromkeys(table.publish(), table.rows)
             for stale in set(TRAINING_FILES) - self.facts.files.keys():

@@ -8,9 +8,11 @@ import importlib.util
 import json
 import logging
 import os
+import sqlite3
 import tempfile
 import time
 import traceback
+import zlib
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
@@ -49,6 +51,40 @@ def unwritable(path: str | Path, why: OSError | str, advice: str = AGAIN) -> Run
     if isinstance(why, OSError):
         why = why.strerror or str(why)
     return RunError(f"cannot write to {path}: {why}; {advice}")
+
+
+class Guard:
+    """Turns what SQLite and the file system raise into one line the user can act on.
+
+    After a first failure all that is guarded fails: SQLite may have rolled back what was put before it, so that nothing
+    counts as committed any more. (A class, because every statement passes here: a generator costs 2 µs.)
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.failure: RunError | None = None
+        self._folder = folder
+
+    def __enter__(self) -> None:
+        if self.failure is not None:
+            raise self.failure
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if isinstance(error, OSError):
+            self.failure = unwritable(self._folder, error)
+        elif isinstance(error, sqlite3.Error | zlib.error | orjson.JSONDecodeError | UnicodeDecodeError):
+            self.failure = self._broken(error)
+        else:
+            return
+        raise self.failure from error
+
+    def _broken(self, error: Exception) -> RunError:
+        file, name = self._folder / "calls.sqlite", getattr(error, "sqlite_errorname", "SQLITE_CORRUPT")
+        if name == "SQLITE_FULL":
+            return unwritable(self._folder, "the disk is full")
+        if name.startswith(("SQLITE_CORRUPT", "SQLITE_NOTADB")):
+            advice = "move it away and run the same command again: finished rows are kept, other calls asked again"
+            return RunError(f"{file} is damaged: {error}; {advice}")
+        return RunError(f"{file} cannot be used: {error}; see to the folder and its disk, and try again")
 
 
 def share_mode(folder: Path) -> None:
@@ -93,6 +129,16 @@ def identity_hash(identity: Mapping[str, Any]) -> str:
     except TypeError:  # only text can be at fault: numbers have been checked
         raise UsageError("a setting or file name holds bytes that are no UTF-8 text") from None
     return hashlib.sha256(content).hexdigest()[:8]
+
+
+def canonical_call(provider: str, name: str, payload: dict[str, Any], sample: int) -> bytes:
+    """The text that a call's key is the hash of: provider, model, exact payload and sample index; never the URL."""
+    return orjson.dumps([provider, name, payload, sample], option=orjson.OPT_SORT_KEYS)
+
+
+def call_key(canonical: bytes) -> bytes:
+    """The 16 bytes that name a call: a prefix of the SHA-256 of its canonical text."""
+    return hashlib.sha256(canonical).digest()[:16]
 
 
 def differences(kept: Mapping[str, Any], asked: Mapping[str, Any], prefix: str = "") -> list[str]:

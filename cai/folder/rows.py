@@ -1,7 +1,4 @@
-"""The rows of a run folder: which is in which file, and what became of each input.
-
-The sizes are rows of the caller's database, so that a transaction holds them together with what the lines mean to it.
-"""
+"""The rows of a run folder: which is in which file, and what became of each input."""
 
 from __future__ import annotations
 
@@ -52,9 +49,6 @@ TRAINING_FILES = tuple(
     for side in ("", ".eval")
     for form in ("jsonl", "parquet")
 )
-SIZES = "CREATE TABLE IF NOT EXISTS files(name TEXT PRIMARY KEY, size INTEGER NOT NULL);"
-
-
 DONE = "done"  # the state of a finished row; that of a dropped one is the reason
 PAIR_BITS = 16  # of the position of a pair: its number among those of its prompt; above them the place of the prompt
 # Version 0.1.0 wrote a state as a number: 1 for a finished row, 100 + the place here for a dropped one. Never changes.
@@ -63,96 +57,11 @@ REASONS_OF_0_1_0: tuple[DropReason, ...] = (
     "empty", "truncated", "preamble_leak", "role_mixup", "refused_benign", "length_ratio", "both_refused",
     "content_filter", "model_error", "too_long", "not_extreme", "over_target",
 )  # fmt: skip
-INPUTS = """
+TABLES = """
+CREATE TABLE IF NOT EXISTS files(name TEXT PRIMARY KEY, size INTEGER NOT NULL);
 CREATE TABLE IF NOT EXISTS inputs(position INTEGER PRIMARY KEY, hash BLOB NOT NULL, state TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS seen(hash BLOB PRIMARY KEY, position INTEGER NOT NULL) WITHOUT ROWID;
 """
-FIRST = "INSERT OR IGNORE INTO seen(hash, position) VALUES (?, ?)"
-
-
-class Lines:
-    """The JSONL files of a folder; raises OSError and sqlite3.Error as they come."""
-
-    def __init__(self, folder: Path, db: sqlite3.Connection) -> None:
-        self._folder, self._db = folder, db
-        self._files: dict[str, BinaryIO] = {}
-        self._added: dict[str, list[bytes]] = {}
-
-    def add(self, name: str, line: bytes) -> None:
-        """Have a line written with the next `write`."""
-        self._added.setdefault(name, []).append(line)
-
-    def write(self) -> None:
-        """Append what was added; the caller commits after it. A kill between the two leaves lines for `unseen`."""
-        for name, lines in self._added.items():
-            file = self._files.get(name)
-            if file is None:
-                file = self._files[name] = open(self._folder / name, "ab", buffering=0)  # noqa: SIM115
-            data = b"".join(lines)
-            if file.write(data) != len(data):
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-            self._remember(name, file.tell())
-        self._added.clear()
-
-    def unseen(self, name: str) -> Iterator[bytes]:
-        """The lines after the committed size, which is then moved to the last whole one; a torn one is cut off.
-
-        A file that is shorter than what was committed is read from its start.
-        """
-        with open(self._folder / name, "ab+") as file:
-            committed = self._committed(name)
-            size = file.seek(0, os.SEEK_END)
-            end = 0
-            if committed <= size:
-                end = committed
-            file.seek(end)
-            for line in file:
-                if not line.endswith(b"\n"):
-                    break
-                end += len(line)
-                yield line
-            file.truncate(end)
-        self._remember(name, end)
-        self._db.commit()
-
-    def is_shorter(self, name: str) -> bool:
-        """Whether a file has lost committed lines."""
-        path = self._folder / name
-        if not path.exists():
-            return self._committed(name) > 0
-        return self._committed(name) > path.stat().st_size
-
-    def rewrite(self, name: str, lines: Iterable[bytes]) -> None:
-        """Replace a file at once; `lines` may read the one it replaces, if they close it at their end (for Windows)."""
-        self.write()  # the commits below must not tell of lines that are not there
-        path = self._folder / name
-        if (old := self._files.pop(name, None)) is not None:
-            old.close()
-        with open(path.with_suffix(".tmp"), "wb") as file:
-            file.writelines(lines)
-            file.flush()
-            os.fsync(file.fileno())  # else a loss of power may leave the new name with no content
-            size = file.tell()
-        # A kill before the last line leaves either file with size 0, so that it is read from its start again.
-        self._remember(name, 0)
-        self._db.commit()
-        os.replace(path.with_suffix(".tmp"), path)
-        self._remember(name, size)
-        self._db.commit()
-
-    def close(self) -> None:
-        """Close the files; what was added and not written is lost."""
-        for file in self._files.values():
-            file.close()
-
-    def _committed(self, name: str) -> int:
-        row = self._db.execute("SELECT size FROM files WHERE name = ?", (name,)).fetchone()
-        if row is None:
-            return 0
-        return int(row[0])
-
-    def _remember(self, name: str, size: int) -> None:
-        self._db.execute("INSERT INTO files VALUES (?,?) ON CONFLICT(name) DO UPDATE SET size = ?2", (name, size))
 
 
 def state_of(stored: str | int) -> str:
@@ -179,22 +88,104 @@ def digest_of(item: Prompt | Contest) -> bytes:
     return bytes.fromhex(item.key)
 
 
-class Inputs:
-    """The tables of a run's input; guard: what turns SQLite's errors into ours, due: has a change committed soon."""
+class Rows:
+    """The rows of a run, in JSONL files that only grow, and what became of each of its inputs.
 
-    def __init__(self, db: sqlite3.Connection, guard: AbstractContextManager[None], due: Callable[[], None]) -> None:
-        self._db, self._guard, self._due = db, guard, due
-        self._positions = 0
+    A transaction of `db` holds the sizes of the files together with the states. guard: turns the errors of SQLite and
+    of the file system into ours. due: has changes committed soon.
+    """
 
-    def prepare(self) -> None:
-        """Create the tables if they are missing, and find out how far the input was read."""
-        self._db.executescript(INPUTS)
-        (self._positions,) = self._db.execute("SELECT COALESCE(MAX(position) + 1, 0) FROM inputs").fetchone()
+    def __init__(
+        self, folder: Path, db: sqlite3.Connection, guard: AbstractContextManager[None], due: Callable[[], None]
+    ) -> None:
+        self._folder, self._db, self._guard, self._due = folder, db, guard, due
+        self._files: dict[str, BinaryIO] = {}
+        self._added: dict[str, list[bytes]] = {}
+
+    # Lines
+
+    def append(self, name: str, line: bytes) -> None:
+        """Add a line to a JSONL file of the folder; it is safe once `Store.committed` returns."""
+        self._added.setdefault(name, []).append(line)
+        self._due()
+
+    def write(self) -> None:
+        """Write what was appended; the caller commits after it. A kill between the two leaves lines for `unseen`."""
+        for name, lines in self._added.items():
+            file = self._files.get(name)
+            if file is None:
+                file = self._files[name] = open(self._folder / name, "ab", buffering=0)  # noqa: SIM115
+            data = b"".join(lines)
+            if file.write(data) != len(data):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            self._remember(name, file.tell())
+        self._added.clear()
+
+    def unseen(self, name: str) -> Iterator[bytes]:
+        """The lines after the committed size, which is then moved to the last whole one; a torn one is cut off.
+
+        A file that is shorter than what was committed is read from its start.
+        """
+        with self._guard, open(self._folder / name, "ab+") as file:
+            end = self._committed(name)
+            if end > file.seek(0, os.SEEK_END):
+                end = 0
+            file.seek(end)
+            for line in file:
+                if not line.endswith(b"\n"):
+                    break
+                end += len(line)
+                yield line
+            file.truncate(end)
+            self._remember(name, end)
+            self._db.commit()
+
+    def is_shorter(self, name: str) -> bool:
+        """Whether a file has lost committed lines."""
+        path = self._folder / name
+        with self._guard:
+            size = 0
+            if path.exists():
+                size = path.stat().st_size
+            return size < self._committed(name)
+
+    def rewrite(self, name: str, lines: Iterable[bytes]) -> None:
+        """Replace a file at once; `lines` may read the one it replaces, if they close it at their end (for Windows)."""
+        path = self._folder / name
+        part = path.with_suffix(".tmp")
+        with self._guard:
+            self.write()  # the commits below must not tell of lines that are not there
+            if (old := self._files.pop(name, None)) is not None:
+                old.close()
+            with open(part, "wb") as file:
+                file.writelines(lines)
+                file.flush()
+                os.fsync(file.fileno())  # else a loss of power may leave the new name with no content
+                size = file.tell()
+            # A kill before the last line leaves either file with size 0, so that it is read from its start again.
+            self._remember(name, 0)
+            self._db.commit()
+            os.replace(part, path)
+            self._remember(name, size)
+            self._db.commit()
+
+    def close(self) -> None:
+        """Close the files; what was appended and not written is lost."""
+        for file in self._files.values():
+            file.close()
+
+    def _committed(self, name: str) -> int:
+        size: int
+        (size,) = self._db.execute("SELECT COALESCE(MAX(size), 0) FROM files WHERE name = ?", (name,)).fetchone()
+        return size
+
+    def _remember(self, name: str, size: int) -> None:
+        self._db.execute("INSERT OR REPLACE INTO files VALUES (?,?)", (name, size))
+
+    # Inputs
 
     def state(self, position: int) -> tuple[bytes, str] | None:
         """Digest and state of what was read at a position; None if nothing was."""
-        if position >= self._positions:
-            return None
         with self._guard:
             row = self._db.execute("SELECT hash, state FROM inputs WHERE position = ?", (position,)).fetchone()
         if row is None:
@@ -205,47 +196,38 @@ class Inputs:
     def states(self) -> Iterator[tuple[int, bytes, str]]:
         """Position, digest and state of everything that was read so far, in input order."""
         with self._guard:
-            for position, digest, state in self._db.execute(
-                "SELECT position, hash, state FROM inputs ORDER BY position"
-            ):
+            for position, digest, state in self._db.execute("SELECT * FROM inputs ORDER BY position"):
                 yield position, digest, state_of(state)
 
-    def count(self) -> dict[str, int]:
+    def count(self) -> Counter[str]:
         """How many inputs are in each state."""
         counts = Counter[str]()
         with self._guard:
             for state, count in self._db.execute("SELECT state, COUNT(*) FROM inputs GROUP BY state"):
                 counts[state_of(state)] += count
-        return dict(counts)
+        return counts
 
     def mark(self, position: int, digest: bytes, state: str) -> None:
-        """Remember what became of the input at a position."""
-        self.restore(position, digest, state)
-        self._due()
-
-    def restore(self, position: int, digest: bytes, state: str) -> None:
-        """Like `mark`, while `Store.unseen_lines` is read, which commits by itself; needs no event loop."""
+        """State what became of the input at a position; committed together with the lines appended beside it."""
         with self._guard:
-            self._positions = max(self._positions, position + 1)
             self._db.execute(
-                "INSERT INTO inputs(position, hash, state) VALUES (?,?,?)"
-                " ON CONFLICT(position) DO UPDATE SET hash = excluded.hash, state = excluded.state",
-                (position, digest, state),
+                "INSERT OR REPLACE INTO inputs(position, hash, state) VALUES (?,?,?)", (position, digest, state)
             )
 
     def first_position(self, digest: bytes, position: int) -> int:
         """The first position at which `digest` occurred: `position` itself, which is then remembered, if it is new."""
+        first: int
         with self._guard:
-            if self._db.execute(FIRST, (digest, position)).rowcount:
-                self._due()
-                return position
+            self._db.execute("INSERT OR IGNORE INTO seen(hash, position) VALUES (?, ?)", (digest, position))
             (first,) = self._db.execute("SELECT position FROM seen WHERE hash = ?", (digest,)).fetchone()
-        return int(first)
+        return first
 
-    def restore_first(self, digest: bytes, position: int) -> None:
-        """Remember where `digest` occurred, while `Store.unseen_lines` is read; needs no event loop."""
+    def forget(self) -> None:
+        """Forget all inputs, and which lines are committed."""
         with self._guard:
-            self._db.execute(FIRST, (digest, position))
+            for table in ("inputs", "seen", "files"):
+                self._db.execute(f"DELETE FROM {table}")
+            self._db.commit()
 
 
 def lines_in_order(path: Path) -> Iterator[tuple[int, bytes]]:

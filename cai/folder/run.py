@@ -5,7 +5,7 @@ from __future__ import annotations
 import platform
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any
 
@@ -50,7 +50,7 @@ class RunFolder:
 
     identity: what decides which rows come out; its `command` is the kind of run. force: start anew if the folder holds
     another run; its finished calls stay, so that no question is paid twice.
-    Raises RunError if the folder is in use, of another run, or not writable.
+    Raises RunError if the folder is in use, holds another run, or cannot be written.
     """
 
     def __init__(self, path: Path, identity: Mapping[str, Any], *, force: bool = False) -> None:
@@ -73,7 +73,7 @@ class RunFolder:
             opened.pop_all()
 
     def _start_is_anew(self, force: bool) -> bool:
-        """Read run.json, and tell whether to start anew; raises RunError for what may only be done with `force`."""
+        """Whether to start anew, from run.json; RunError for what may only be done with `force`."""
         try:
             info = find_info(self.path)
         except RunError:
@@ -106,43 +106,43 @@ class RunFolder:
         return False
 
     def _start_anew(self) -> None:
-        self.store.forget_inputs()
+        self.store.rows.forget()
         for name in (self.rows_file, DROPPED):
-            self.store.rewrite(name, [])
+            self.store.rows.rewrite(name, [])
         for name in (*TRAINING_FILES, "README.md", ".texts"):  # cut from rows that are gone
             (self.path / name).unlink(missing_ok=True)
         self.info = {}
 
     def _recover(self) -> None:
         """Bring rows, drops and the journal to agree after a kill."""
-        store = self.store
-        if store.is_shorter(self.rows_file) or store.is_shorter(DROPPED):
-            store.forget_inputs()  # the files are the truth: read them again from their start
+        rows = self.store.rows
+        if rows.is_shorter(self.rows_file) or rows.is_shorter(DROPPED):
+            rows.forget()  # the files are the truth: read them again from their start
         for name in (self.rows_file, DROPPED):
-            for line in store.unseen_lines(name):
+            for line in rows.unseen(name):
                 try:
                     row = orjson.loads(line)
+                    state = DONE
                     if name == DROPPED:
-                        self._restore(row, row["reason"])
-                    else:
-                        self._restore(row, DONE)
+                        state = row["reason"]
+                    self._restore(row, state)
                 except (ValueError, LookupError, TypeError) as error:
                     raise damage(self.path / name) from error
 
     def _restore(self, row: Mapping[str, Any], state: str) -> None:
         """Bring a line that the journal does not know into it."""
-        inputs = self.store.inputs
+        rows = self.store.rows
         position = row["position"]
         if row.get("stage") in EXPORT_STAGES:
             return
-        known = inputs.state(position)
-        if known is not None and known[1] == DONE and state != DONE:
+        entry = rows.state(position)
+        if entry is not None and entry[1] == DONE and state != DONE:
             return  # tried again since, and finished
         digest = _digest(row.get("key"), row["prompt"])
-        inputs.restore(position, digest, state)
+        rows.mark(position, digest, state)
         if row.get("stage") != "source":  # a prompt that was played is the first of its kind
             for name in names_of(digest, row["id"]):
-                inputs.restore_first(name, position)
+                rows.first_position(name, position)
 
     def _forget_superseded(self) -> None:
         """Take the lines of drops that were tried again, and ended in another state or line, out of dropped.jsonl."""
@@ -153,49 +153,51 @@ class RunFolder:
             if position in last:
                 stale.add(last[position])
             last[position] = number
-            known = self.store.inputs.state(position)
-            if known is not None and known[1] != reason:
+            entry = self.store.rows.state(position)
+            if entry is not None and entry[1] != reason:
                 stale.add(number)
         if stale:
-            self.store.rewrite(path.name, lines_without(path, stale))
+            self.store.rows.rewrite(path.name, lines_without(path, stale))
 
-    def _known(self, position: int, digest: bytes, name: str) -> str | None:
-        """The state of what was read at a position; RunError where that was something else."""
-        known = self.store.inputs.state(position)
-        if known is None:
+    def _state(self, position: int, digest: bytes, name: str) -> str | None:
+        """The state of what was read at a position; RunError if that was something else."""
+        entry = self.store.rows.state(position)
+        if entry is None:
             return None
-        if known[0] != digest:
+        if entry[0] != digest:
             raise RunError(
                 f"the input changed: {self.number(position)} ({name}) is not the one that {self.path} has there; "
                 "name another --out"
             )
-        return known[1]
+        return entry[1]
 
     def pending_bad(self, position: int) -> bool:
-        """Whether a record that is no prompt is still to be dropped.
+        """Whether a record that is not a prompt is still to be dropped.
 
-        Raises RunError where an earlier session read a prompt at this position.
+        Raises RunError if an earlier session read a prompt at this position.
         """
-        return self._known(position, b"", "now no prompt") is None
+        return self._state(position, b"", "now no prompt") is None
 
     def pending(self, item: Prompt | Contest, position: int) -> Drop | bool:
-        """Whether what the input has at a position is still to be played; a Drop where it occurred before.
+        """Whether what the input has at a position is still to be played; a Drop if it occurred before.
 
-        Raises RunError where an earlier session read something else at this position.
+        Raises RunError if an earlier session read something else at this position.
         """
         digest = digest_of(item)
-        known = self._known(position, digest, repr(item.id))
-        if known is not None:
-            again = known in RETRIED
+        state = self._state(position, digest, repr(item.id))
+        if state is not None:
+            again = state in RETRIED
             self._retries |= again
             return again
-        what = "conversation" if isinstance(item, Prompt) else "conversation and the replies"
+        content = "conversation"
+        if isinstance(item, Contest):
+            content = "conversation and the replies"
         problems: tuple[tuple[DropReason, str], ...] = (
-            ("duplicate_prompt", f"has the {what} of"),
-            ("bad_input", f"has the id of another {what.split()[0]} ({item.id!r}; ids must differ):"),
+            ("duplicate_prompt", f"has the {content} of"),
+            ("bad_input", f"has the id of another conversation ({item.id!r}; ids must differ):"),
         )
         for name, (reason, problem) in zip(names_of(digest, item.id), problems, strict=False):
-            first = self.store.inputs.first_position(name, position)
+            first = self.store.rows.first_position(name, position)
             if first != position:
                 return self.dropped(item, position, "source", reason, f"{problem} {self.number(first)} of the input")
         return True
@@ -208,7 +210,7 @@ class RunFolder:
 
     @staticmethod
     def dropped(item: Prompt | Contest, position: int, stage: str, reason: DropReason, detail: str) -> Drop:
-        """The record of what did not make it."""
+        """The record of an input that does not become a row."""
         drop = Drop(id=item.id, position=position, stage=stage, reason=reason, detail=detail, prompt=item.messages)
         if isinstance(item, Prompt):
             return drop
@@ -216,19 +218,19 @@ class RunFolder:
 
     async def keep(self, row: Record, position: int, item: Prompt | Contest) -> None:
         """Write a finished row; returns when it is on disk."""
-        self.store.append(self.rows_file, row.model_dump_json().encode() + b"\n")
-        self.store.inputs.mark(position, digest_of(item), DONE)
+        self.store.rows.append(self.rows_file, row.model_dump_json().encode() + b"\n")
+        self.store.rows.mark(position, digest_of(item), DONE)
         await self.store.committed()
 
     async def drop(self, drop: Drop) -> None:
         """Write a dropped row; returns when it is on disk."""
-        self.store.append(DROPPED, drop.model_dump_json().encode() + b"\n")
-        self.store.inputs.mark(drop.position, _digest(drop.key, drop.prompt), drop.reason)
+        self.store.rows.append(DROPPED, drop.model_dump_json().encode() + b"\n")
+        self.store.rows.mark(drop.position, _digest(drop.key, drop.prompt), drop.reason)
         await self.store.committed()
 
     def counts(self) -> dict[str, Any]:
-        """`rows` finished, and `dropped` by reason; together they are all prompts that were read to an end."""
-        counts = self.store.inputs.count()
+        """`rows` finished, and `dropped` by reason; together they are all inputs that are settled."""
+        counts = self.store.rows.count()
         rows = counts.pop(DONE, 0)
         return {"rows": rows, "dropped": {name: counts[name] for name in (*DROP_REASONS, *counts) if name in counts}}
 
@@ -254,13 +256,8 @@ class RunFolder:
 
     def close(self) -> None:
         """Commit, and let the folder go; safe to call twice."""
-        try:
+        with closing(self._lock), closing(self.store):
             self.settle()
-        finally:
-            try:
-                self.store.close()
-            finally:
-                self._lock.close()
 
 
 def reopen(path: Path, command: str) -> RunFolder:

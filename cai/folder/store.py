@@ -1,29 +1,37 @@
-"""A run's journal: every finished call in `calls.sqlite`, and rows appended to JSONL files, committed in groups.
+"""A run's journal: every finished call in `calls.sqlite`, each text kept once, and rows, committed in groups.
 
-It works on the event loop's own thread: what comes within two milliseconds is one transaction.
+It works on the event loop's own thread: what comes within two milliseconds is one transaction. A payload is JSON, so a
+tuple in it comes back as a list.
 """
 
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import sqlite3
 import time
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import orjson
 
 from cai.errors import RunError
-from cai.folder.files import unwritable
-from cai.folder.payloads import PARTS, Parts, join, split, unless_none
-from cai.folder.rows import SIZES, Inputs, Lines
-from cai.records import Completion, Finish
+from cai.folder.files import Guard
+from cai.folder.rows import TABLES, Rows
+from cai.records import Completion
 
+# The values of a payload that differ from call to call; the rest, the skeleton, is shared by thousands of calls.
+VARYING = frozenset({"content", "text", "prompt", "system", "seed", "id", "index", "sample"})
+COMPRESS_FROM = 160  # bytes; zlib makes shorter English texts longer, or saves less than it costs
+PIECES_FROM = 1_000  # characters; a longer text is stored by paragraph, which the next turn of its chain repeats
+REMEMBERED_PARTS = 8_192
 SCHEMA_VERSION = 2  # 1, of version 0.1.0, has states as numbers
 COMMIT_AFTER = 0.002  # seconds, in which more gathers; a commit takes about 0.3 ms of CPU however much it holds
 SCHEMA = """
+CREATE TABLE IF NOT EXISTS parts(id INTEGER PRIMARY KEY, hash BLOB NOT NULL UNIQUE, body NOT NULL);
 CREATE TABLE IF NOT EXISTS calls(
     id INTEGER PRIMARY KEY, key BLOB NOT NULL UNIQUE, skeleton INTEGER NOT NULL, varying TEXT NOT NULL,
     reply INTEGER NOT NULL, finish TEXT NOT NULL, model INTEGER NOT NULL, input_tokens INTEGER, output_tokens INTEGER,
@@ -35,6 +43,76 @@ CREATE TABLE IF NOT EXISTS charges(cost REAL NOT NULL, at INTEGER NOT NULL);
 ANSWER = (
     "reply, finish, model, input_tokens, output_tokens, cached_tokens, cache_write_tokens, reasoning, logprobs, scores"
 )
+
+
+def each_varying(value: Any, change: Callable[[Any], Any]) -> Any:
+    """A payload with every varying value changed, in order; with all of them None it is its own skeleton."""
+    if isinstance(value, list | tuple):
+        return [each_varying(item, change) for item in value]
+    if not isinstance(value, dict):
+        return value
+    changed = {}
+    for key, item in value.items():
+        if key in VARYING and isinstance(item, str | int | float | None):
+            changed[key] = change(item)
+        else:
+            changed[key] = each_varying(item, change)
+    return changed
+
+
+def unless_none(convert: Callable[[Any], Any], value: Any) -> Any:
+    """What `convert` makes of a value; None for None."""
+    if value is None:
+        return None
+    return convert(value)
+
+
+class Parts:
+    """The table of texts, each kept once: the later calls of a chain repeat its earlier turns."""
+
+    def __init__(self, db: sqlite3.Connection) -> None:
+        self._db = db
+        self._ids: dict[bytes, int] = {}  # by hash: texts can be megabytes
+
+    def add(self, text: str) -> int:
+        """The id of a text, which is stored if it is new."""
+        raw = text.encode()
+        digest = hashlib.sha256(raw).digest()[:12]
+        if digest in self._ids:
+            return self._ids[digest]
+        body: str | bytes = text
+        if len(raw) >= COMPRESS_FROM:
+            body = zlib.compress(raw, 6)
+        # Most texts are new: to insert at once saves the search.
+        query = "INSERT INTO parts(hash, body) VALUES (?, ?) ON CONFLICT DO UPDATE SET hash = hash RETURNING id"
+        (added,) = self._db.execute(query, (digest, body)).fetchone()
+        if len(self._ids) >= REMEMBERED_PARTS:
+            self._ids.clear()
+        self._ids[digest] = added
+        return int(added)
+
+    def text(self, part: int) -> str:
+        """The text with this id."""
+        (body,) = self._db.execute("SELECT body FROM parts WHERE id = ?", (part,)).fetchone()
+        if isinstance(body, bytes):
+            return zlib.decompress(body).decode()
+        return str(body)
+
+    def refer(self, value: str | float | None) -> Any:
+        """A varying value as a call holds it: a part id, a list of part ids, or the value itself in an object."""
+        if not isinstance(value, str):
+            return {"is": value}
+        if len(value) < PIECES_FROM:
+            return self.add(value)
+        return [self.add(piece) for piece in value.split("\n\n")]
+
+    def value(self, reference: Any) -> Any:
+        """The varying value that `refer` was given."""
+        if isinstance(reference, dict):
+            return reference["is"]
+        if isinstance(reference, list):
+            return "\n\n".join(map(self.text, reference))
+        return self.text(reference)
 
 
 class StoredCall(NamedTuple):
@@ -69,30 +147,6 @@ def read_calls(folder: str | Path) -> Iterator[StoredCall]:
         store.close()
 
 
-class _Guard:
-    """Turns what SQLite and the file system raise into one line the user can act on.
-
-    After a first failure all calls fail: SQLite may have rolled back what was put before it, so that nothing counts as
-    committed any more. (A class, because every statement passes here: a generator costs 2 µs.)
-    """
-
-    def __init__(self, store: Store) -> None:
-        self._store = store
-
-    def __enter__(self) -> None:
-        if self._store._failure is not None:
-            raise self._store._failure
-
-    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        store = self._store
-        if isinstance(error, (sqlite3.Error, zlib.error, orjson.JSONDecodeError, UnicodeDecodeError)):
-            store._failure = store._broken(error)
-            raise store._failure from error
-        if isinstance(error, OSError):
-            store._failure = unwritable(store.folder, error)
-            raise store._failure from error
-
-
 class Store:
     """The journal of one run folder; use it from one thread, under one event loop.
 
@@ -102,21 +156,16 @@ class Store:
     def __init__(self, folder: Path, *, read_only: bool = False) -> None:
         self.folder = folder
         self._group: asyncio.Event | None = None
-        self._failure: RunError | None = None
         self._closed = False
-        self._guard = _Guard(self)
+        self._guard = Guard(folder)
         uri = (folder / "calls.sqlite").resolve().as_uri() + ("?mode=ro" if read_only else "?mode=rwc")
-        with self._guard:
+        with self._guard, ExitStack() as opened:
             self._db = sqlite3.connect(uri, uri=True, check_same_thread=False)
+            opened.callback(self._db.close)
+            self._prepare(read_only)
+            opened.pop_all()
         self._parts = Parts(self._db)
-        self._lines = Lines(folder, self._db)
-        self.inputs = Inputs(self._db, self._guard, self._due)
-        try:
-            with self._guard:
-                self._prepare(read_only)
-        except RunError:
-            self._db.close()
-            raise
+        self.rows = Rows(folder, self._db, self._guard, self._due)
 
     def _prepare(self, read_only: bool) -> None:
         (version,) = self._db.execute("PRAGMA user_version").fetchone()
@@ -128,19 +177,9 @@ class Store:
         if not read_only:
             self._db.execute("PRAGMA journal_mode=WAL")
             self._db.execute("PRAGMA synchronous=NORMAL")
-            self._db.executescript(PARTS + SIZES + SCHEMA)
-            self.inputs.prepare()
+            self._db.executescript(SCHEMA + TABLES)
             self._db.execute(f"PRAGMA user_version={SCHEMA_VERSION}")
             self._db.commit()
-
-    def _broken(self, error: Exception) -> RunError:
-        file, name = self.folder / "calls.sqlite", getattr(error, "sqlite_errorname", "SQLITE_CORRUPT")
-        if name == "SQLITE_FULL":
-            return unwritable(self.folder, "the disk is full")
-        if name.startswith(("SQLITE_CORRUPT", "SQLITE_NOTADB")):
-            advice = "move it away and run the same command again: finished rows are kept, other calls asked again"
-            return RunError(f"{file} is damaged: {error}; {advice}")
-        return RunError(f"{file} cannot be used: {error}; see to the folder and its disk, and try again")
 
     # Calls
 
@@ -148,9 +187,9 @@ class Store:
         """The finished call with this key, or None."""
         with self._guard:
             row = self._db.execute(f"SELECT {ANSWER} FROM calls WHERE key = ?", (key,)).fetchone()
-        if row is None:
-            return None
-        return self._completion(*row)
+            if row is None:
+                return None
+            return self._completion(row)
 
     def put(
         self, key: bytes, provider: str, name: str, payload: dict[str, Any], done: Completion, cost: float | None
@@ -159,12 +198,11 @@ class Store:
 
         cost: USD; None if the price is not known.
         """
-        varying: list[Any] = []
-        skeleton = split({"provider": provider, "name": name, "payload": payload}, varying)
+        varying: list[Any] = []  # `append` returns None, which stands for the value in the skeleton
+        skeleton = each_varying({"provider": provider, "name": name, "payload": payload}, varying.append)
         with self._guard:
             self._db.execute(
-                f"INSERT OR IGNORE INTO calls(key, skeleton, varying, {ANSWER}, cost, at)"
-                " VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)",
+                f"INSERT OR IGNORE INTO calls(key, skeleton, varying, {ANSWER}, cost, at) VALUES (?{',?' * 14})",
                 (
                     key,
                     self._parts.add(orjson.dumps(skeleton).decode()),
@@ -190,12 +228,10 @@ class Store:
         query = f"SELECT key, skeleton, varying, at, {ANSWER} FROM calls ORDER BY id"
         with self._guard:
             for key, skeleton, varying, at, *answer in self._db.execute(query):
-                values = [self._parts.value(value) for value in orjson.loads(varying)]
-                request = join(orjson.loads(self._parts.text(skeleton)), iter(values))
-                yield StoredCall(key.hex(), request, self._completion(*answer), at)
+                yield StoredCall(key.hex(), self._request(skeleton, varying), self._completion(answer), at)
 
     def charge(self, cost: float) -> None:
-        """Remember USD that went for an answer which cannot be used, and so is not kept."""
+        """Remember USD that were paid for an answer that cannot be used, and so is not kept."""
         with self._guard:
             self._db.execute("INSERT INTO charges VALUES (?, ?)", (cost, int(time.time())))
         self._due()
@@ -205,85 +241,51 @@ class Store:
         query = (
             "SELECT COUNT(*), COALESCE(SUM(input_tokens), 0), COALESCE(SUM(output_tokens), 0),"
             " COALESCE(SUM(cached_tokens), 0), COALESCE(SUM(cache_write_tokens), 0),"
-            " COALESCE(SUM(cost), 0.0), COUNT(cost) FROM calls"
+            " CASE WHEN COUNT(cost) = COUNT(*) THEN TOTAL(cost) + (SELECT TOTAL(cost) FROM charges) END FROM calls"
         )
         with self._guard:
-            calls, given, made, cached, written, cost, priced = self._db.execute(query).fetchone()
-            (lost,) = self._db.execute("SELECT COALESCE(SUM(cost), 0.0) FROM charges").fetchone()
-        return Spent(calls, given, made, cached, written, cost + lost if priced == calls else None)
+            return Spent(*self._db.execute(query).fetchone())
 
-    def _completion(self, reply: int, finish: Finish, model: int, *rest: Any) -> Completion:
+    def _request(self, skeleton: int, varying: str) -> Any:
+        values = map(self._parts.value, orjson.loads(varying))
+        return each_varying(orjson.loads(self._parts.text(skeleton)), lambda _: next(values))
+
+    def _completion(self, answer: Sequence[Any]) -> Completion:
         """A completion from the columns of `ANSWER`."""
-        given, made, cached, written, reasoning, logprobs, scores = rest
-        return Completion(
-            self._parts.text(reply),
-            finish,
-            self._parts.text(model),
-            given,
-            made,
-            cached,
-            written,
+        reply, finish, model, *tokens, reasoning, logprobs, scores = answer
+        more: tuple[Any, ...] = (
+            *tokens,
             unless_none(self._parts.text, reasoning),
             unless_none(lambda packed: tuple(orjson.loads(zlib.decompress(packed))), logprobs),
-            unless_none(lambda scores: tuple(orjson.loads(scores)), scores),
+            unless_none(lambda text: tuple(orjson.loads(text)), scores),
         )
-
-    # Rows
-
-    def forget_inputs(self) -> None:
-        """Forget what was read, and which lines are committed; calls stay."""
-        with self._guard:
-            for table in ("inputs", "seen", "files"):
-                self._db.execute(f"DELETE FROM {table}")
-            self._db.commit()
-
-    def append(self, name: str, line: bytes) -> None:
-        """Add a line to a JSONL file of the folder; it is safe once `committed` returns."""
-        self._lines.add(name, line)
-        self._due()
-
-    def unseen_lines(self, name: str) -> Iterator[bytes]:
-        """The lines of a file that were written but not committed (a kill between the two): see `Lines.unseen`."""
-        with self._guard:
-            yield from self._lines.unseen(name)
-
-    def is_shorter(self, name: str) -> bool:
-        """Whether a file has lost committed lines."""
-        with self._guard:
-            return self._lines.is_shorter(name)
-
-    def rewrite(self, name: str, lines: Iterable[bytes]) -> None:
-        """Replace a file at once; `lines` may read the one it replaces."""
-        with self._guard:
-            self._lines.rewrite(name, lines)
+        return Completion(self._parts.text(reply), finish, self._parts.text(model), *more)
 
     def _due(self) -> None:
         if self._group is None:
             self._group = asyncio.Event()
-            asyncio.get_running_loop().call_later(COMMIT_AFTER, self._commit)
+            asyncio.get_running_loop().call_later(COMMIT_AFTER, self._commit, self._group)
 
     async def committed(self) -> None:
         """Returns when everything put or appended so far is on disk."""
         if self._group is not None:
             await self._group.wait()
-        if self._failure is not None:
-            raise self._failure
+        if self._guard.failure is not None:
+            raise self._guard.failure
 
-    def _commit(self) -> None:
-        group, self._group = self._group, None
+    def _commit(self, group: asyncio.Event) -> None:
+        self._group = None
         try:
-            if self._failure is None and not self._closed:
-                self._write()
-        except RunError as error:
-            self._failure = error
+            with suppress(RunError):  # which `committed` raises
+                if not self._closed:
+                    self._write()
         finally:
-            if group is not None:
-                group.set()
+            group.set()
 
     def _write(self) -> None:
-        """Lines first, then the transaction: a kill between the two leaves lines that `unseen_lines` finds."""
+        """Lines first, then the transaction: a kill between the two leaves lines that `Rows.unseen` finds."""
         with self._guard:
-            self._lines.write()
+            self.rows.write()
             self._db.commit()
 
     def close(self) -> None:
@@ -292,8 +294,8 @@ class Store:
             return
         self._closed = True
         try:
-            if self._failure is None:
+            if self._guard.failure is None:
                 self._write()
         finally:
-            self._lines.close()
+            self.rows.close()
             self._db.close()

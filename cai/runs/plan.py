@@ -129,7 +129,7 @@ def _settled(run: Planned) -> set[int]:
         return set()
     store = Store(run.out, read_only=True)
     try:
-        return {position for position, _, state in store.inputs.states() if state not in RETRIED}
+        return {position for position, _, state in store.rows.states() if state not in RETRIED}
     finally:
         store.close()
 

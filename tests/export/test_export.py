@@ -154,7 +154,7 @@ def test_the_bytes_do_not_depend_on_finishing_order_exports_between_or_a_lost_jo
 
 def states(folder: Path) -> dict[int, int]:
     run = RunFolder(folder, IDENTITY)
-    found = {position: state for position, _, state in run.store.inputs.states()}
+    found = {position: state for position, _, state in run.store.rows.states()}
     run.close()
     return found
 

@@ -45,12 +45,12 @@ def test_a_state_is_read_by_name_whichever_version_wrote_it() -> None:
 def test_an_old_journal_is_read_and_continued_by_name(tmp_path: Path) -> None:
     old_journal(tmp_path, [1, 101, 1, 115])
     store = Store(tmp_path)
-    inputs = store.inputs
-    assert [state for _, _, state in inputs.states()] == [DONE, "invalid_vote", DONE, "model_error"]
-    inputs.restore(3, b"h", DONE)
-    inputs.restore(4, b"i", "invalid_vote")
-    assert inputs.state(1) == (b"h", "invalid_vote")
-    assert inputs.count() == {DONE: 3, "invalid_vote": 2}
+    rows = store.rows
+    assert [state for _, _, state in rows.states()] == [DONE, "invalid_vote", DONE, "model_error"]
+    rows.mark(3, b"h", DONE)
+    rows.mark(4, b"i", "invalid_vote")
+    assert rows.state(1) == (b"h", "invalid_vote")
+    assert rows.count() == {DONE: 3, "invalid_vote": 2}
     store.close()
 
 
@@ -58,7 +58,7 @@ def test_an_old_journal_is_read_and_continued_by_name(tmp_path: Path) -> None:
 def test_new_states_are_stored_by_name(tmp_path: Path, states: list[int]) -> None:
     old_journal(tmp_path, states)
     store = Store(tmp_path)
-    store.inputs.restore(len(states), b"h", "near_duplicate")
+    store.rows.mark(len(states), b"h", "near_duplicate")
     store.close()
     db = sqlite3.connect(tmp_path / "calls.sqlite")
     assert [row[0] for row in db.execute("SELECT state FROM inputs ORDER BY position")] == [*states, "near_duplicate"]
@@ -70,9 +70,9 @@ def test_a_new_reason_between_the_others_renames_no_drop(tmp_path: Path, monkeyp
     first, *others = get_args(DropReason)
     monkeypatch.setattr("cai.folder.run.DROP_REASONS", (first, "of_tomorrow", *others))
     run = RunFolder(tmp_path, {"command": "generate"})
-    run.store.inputs.restore(0, b"h", DONE)
-    run.store.inputs.restore(1, b"h", "truncated")
-    run.store.inputs.restore(2, b"i", "of_tomorrow")
-    run.store.inputs.restore(3, b"j", "of_next_week")
+    run.store.rows.mark(0, b"h", DONE)
+    run.store.rows.mark(1, b"h", "truncated")
+    run.store.rows.mark(2, b"i", "of_tomorrow")
+    run.store.rows.mark(3, b"j", "of_next_week")
     assert run.counts() == {"rows": 1, "dropped": {"of_tomorrow": 1, "truncated": 1, "of_next_week": 1}}
     run.close()

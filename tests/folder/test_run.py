@@ -88,7 +88,7 @@ def drops(folder: Path) -> list[tuple[int, str, str]]:
 
 def states(folder: Path) -> dict[int, str]:
     run = opened(folder)
-    found = {position: state for position, _, state in run.store.inputs.states()}
+    found = {position: state for position, _, state in run.store.rows.states()}
     run.close()
     return found
 

@@ -24,8 +24,8 @@ from hypothesis import strategies as st
 from shared import ROOT
 
 from cai.errors import RunError
-from cai.folder.payloads import VARYING, call_key, canonical_call
-from cai.folder.store import Store, read_calls
+from cai.folder.files import call_key, canonical_call
+from cai.folder.store import VARYING, Store, read_calls
 from cai.records import Completion
 
 DONE = Completion("fine", "stop", "m-1", 10, 2)
@@ -200,7 +200,7 @@ def test_what_is_put_in_one_turn_is_one_transaction(tmp_path: Path) -> None:
 
             async def one(number: int) -> None:
                 put(store, chat(f"q{number}"))
-                store.append("rows.jsonl", b"{}\n")
+                store.rows.append("rows.jsonl", b"{}\n")
                 await store.committed()
 
             await asyncio.gather(*map(one, range(20)))
@@ -221,8 +221,8 @@ async def main():
     number = 0
     while True:
         put(store, chat(f"q{number}"))
-        store.append("rows.jsonl", b'{"n": %d}\\n' % number)
-        store.inputs.mark(number, b"h" * 16, "done")
+        store.rows.append("rows.jsonl", b'{"n": %d}\\n' % number)
+        store.rows.mark(number, b"h" * 16, "done")
         if number == int(sys.argv[2]):
             os.kill(os.getpid(), 9)
         await store.committed()
@@ -242,11 +242,11 @@ def child(program: str, *arguments: object, **options: Any) -> subprocess.Popen[
 def reopened(folder: Path, name: str = "rows.jsonl") -> tuple[int, int, int]:
     """Calls, marks and whole lines of a folder after its run was killed, unseen lines counted in."""
     with opened(folder) as store:
-        for line in store.unseen_lines(name):
-            store.inputs.restore(orjson.loads(line)["n"], b"h" * 16, "done")
+        for line in store.rows.unseen(name):
+            store.rows.mark(orjson.loads(line)["n"], b"h" * 16, "done")
         lines = (folder / name).read_bytes().splitlines(keepends=True)
         assert [orjson.loads(line)["n"] for line in lines] == list(range(len(lines)))
-        return len(list(store.calls())), store.inputs.count().get("done", 0), len(lines)
+        return len(list(store.calls())), store.rows.count().get("done", 0), len(lines)
 
 
 def test_a_kill_before_the_commit_leaves_nothing_of_the_call(tmp_path: Path) -> None:
@@ -270,15 +270,15 @@ def test_whatever_was_reported_as_committed_is_there_after_a_kill(tmp_path: Path
 def test_lines_without_their_commit_are_found_and_a_torn_one_is_cut(tmp_path: Path) -> None:
     async def main() -> None:
         with opened(tmp_path) as store:
-            store.append("rows.jsonl", b'{"n": 0}\n')
+            store.rows.append("rows.jsonl", b'{"n": 0}\n')
             await store.committed()
 
     asyncio.run(main())
     with open(tmp_path / "rows.jsonl", "ab") as file:
         file.write(b'{"n": 1}\n{"n": 2}\n{"n"')
     with opened(tmp_path) as store:
-        assert list(store.unseen_lines("rows.jsonl")) == [b'{"n": 1}\n', b'{"n": 2}\n']
-        assert list(store.unseen_lines("rows.jsonl")) == []
+        assert list(store.rows.unseen("rows.jsonl")) == [b'{"n": 1}\n', b'{"n": 2}\n']
+        assert list(store.rows.unseen("rows.jsonl")) == []
     assert (tmp_path / "rows.jsonl").read_bytes() == b'{"n": 0}\n{"n": 1}\n{"n": 2}\n'
 
 
@@ -286,29 +286,29 @@ def test_a_file_that_lost_committed_lines_is_read_from_its_start(tmp_path: Path)
     async def main() -> None:
         with opened(tmp_path) as store:
             for number in range(3):
-                store.append("rows.jsonl", b'{"n": %d}\n' % number)
+                store.rows.append("rows.jsonl", b'{"n": %d}\n' % number)
             await store.committed()
 
     asyncio.run(main())
     with opened(tmp_path) as store:
-        assert not store.is_shorter("rows.jsonl")
+        assert not store.rows.is_shorter("rows.jsonl")
     (tmp_path / "rows.jsonl").write_bytes(b'{"n": 0}\n')
     with opened(tmp_path) as store:
-        assert store.is_shorter("rows.jsonl")
-        assert list(store.unseen_lines("rows.jsonl")) == [b'{"n": 0}\n']
-        assert not store.is_shorter("rows.jsonl")
+        assert store.rows.is_shorter("rows.jsonl")
+        assert list(store.rows.unseen("rows.jsonl")) == [b'{"n": 0}\n']
+        assert not store.rows.is_shorter("rows.jsonl")
 
 
 def test_lines_added_after_a_rewrite_go_to_the_new_file(tmp_path: Path) -> None:
     async def main() -> None:
         with opened(tmp_path) as store:
-            store.append("rows.jsonl", b"old\n")
+            store.rows.append("rows.jsonl", b"old\n")
             await store.committed()
             with open(tmp_path / "rows.jsonl", "rb") as old:
-                store.rewrite("rows.jsonl", (line.upper() for line in old))
-            store.append("rows.jsonl", b"new\n")
+                store.rows.rewrite("rows.jsonl", (line.upper() for line in old))
+            store.rows.append("rows.jsonl", b"new\n")
             await store.committed()
-            assert list(store.unseen_lines("rows.jsonl")) == []
+            assert list(store.rows.unseen("rows.jsonl")) == []
 
     asyncio.run(main())
     assert (tmp_path / "rows.jsonl").read_bytes() == b"OLD\nnew\n"
@@ -331,18 +331,18 @@ def test_a_store_can_be_closed_twice_and_keeps_what_was_not_committed_yet(tmp_pa
 def test_the_first_position_of_a_digest_is_remembered(tmp_path: Path) -> None:
     async def main() -> None:
         with opened(tmp_path) as store:
-            assert [store.inputs.first_position(b"d", at) for at in (4, 9, 4)] == [4, 4, 4]
-            store.inputs.mark(4, b"d", "done")
-            store.inputs.mark(5, b"e", "empty")
-            store.inputs.mark(5, b"e", "done")
-            assert list(store.inputs.states()) == [(4, b"d", "done"), (5, b"e", "done")]
-            assert (store.inputs.state(5), store.inputs.state(6), store.inputs.count()) == (
+            assert [store.rows.first_position(b"d", at) for at in (4, 9, 4)] == [4, 4, 4]
+            store.rows.mark(4, b"d", "done")
+            store.rows.mark(5, b"e", "empty")
+            store.rows.mark(5, b"e", "done")
+            assert list(store.rows.states()) == [(4, b"d", "done"), (5, b"e", "done")]
+            assert (store.rows.state(5), store.rows.state(6), store.rows.count()) == (
                 (b"e", "done"),
                 None,
                 {"done": 2},
             )
-            store.forget_inputs()
-            assert (store.inputs.count(), store.inputs.first_position(b"d", 9)) == ({}, 9)
+            store.rows.forget()
+            assert (store.rows.count(), store.rows.first_position(b"d", 9)) == ({}, 9)
 
     asyncio.run(main())
 
@@ -396,7 +396,7 @@ def test_after_a_failure_nothing_is_reported_as_committed(tmp_path: Path) -> Non
         store = Store(tmp_path)
         kept = put(store, chat("kept"))
         await store.committed()
-        store.append("rows.jsonl", b"{}\n")
+        store.rows.append("rows.jsonl", b"{}\n")
         (tmp_path / "rows.jsonl").mkdir()
         waiting = [asyncio.ensure_future(store.committed()) for _ in range(3)]
         outcomes = await asyncio.gather(*waiting, return_exceptions=True)
@@ -429,8 +429,8 @@ async def main():
     try:
         for number in range(10_000):
             put(store, chat(random.Random(number).randbytes(1000).hex()))
-            store.append("rows.jsonl", b'{"n": %d}\\n' % number)
-            store.inputs.mark(number, b"h" * 16, "done")
+            store.rows.append("rows.jsonl", b'{"n": %d}\\n' % number)
+            store.rows.mark(number, b"h" * 16, "done")
             await store.committed()
             print(number, flush=True)
     except RunError as error:
