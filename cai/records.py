@@ -195,6 +195,24 @@ class Label(Record):
     calls: tuple[str, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """What is in the folders of one kind of run."""
+
+    rows_file: str
+    row: type[Record]
+    training: tuple[str, ...] = ()  # names of the files that an export cuts, and of its stages
+    pairs: bool = False  # whether its positions are those of pairs: see PAIR_BITS in cai.folder.rows
+
+
+KINDS = {  # by command
+    "generate": Kind("revisions.jsonl", Revision, training=("sft", "dpo")),
+    "sample": Kind("candidates.jsonl", Candidates, training=("sft",)),
+    "label": Kind("labels.jsonl", Label, training=("sft", "dpo", "kto"), pairs=True),
+    "test": Kind("labels.jsonl", Label, pairs=True),
+}
+
+
 class Drop(Record):
     """A row of `dropped.jsonl`: what did not make it, where it fell out, and why."""
 

@@ -17,7 +17,7 @@ from cai.errors import SourceError, UsageError
 from cai.evaluation.audit_report import MEASURES, OF_REPLIES, Audit, ReplyAudit
 from cai.export.cut import Table
 from cai.folder.files import unwritable
-from cai.folder.rows import KINDS
+from cai.records import KINDS
 from cai.sources.conversations import BadRecord, prompt_in
 from cai.sources.files import read_records
 from cai.sources.replies import PAIRS, RANKED, Case, read_case, written

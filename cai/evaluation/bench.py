@@ -154,7 +154,7 @@ def _measured(bench: Bench, stopped: str | None) -> BenchResult:
     run, info = bench.run, bench.run.info
     wanted = {position for position, item in bench.gold if not isinstance(item, BadPrompt)}
     # From the folder: an earlier session may have judged some of them.
-    rows = [label for label in read_labels(run.out / run.rows_file) if label.position in wanted]
+    rows = [label for label in read_labels(run.out / "labels.jsonl") if label.position in wanted]
     rows.sort(key=lambda label: label.position)  # the same numbers in whatever order they were finished
     report = figures = longer = None
     if any(label.z is not None for label in rows):

@@ -49,7 +49,6 @@ class BestCut(LabelCut):
     used, and prompts with only one reply, are in no pair.
     """
 
-    rows_file = "labels.jsonl"
     files = FILES
     stages = ("sft",)
     kind = "best replies"

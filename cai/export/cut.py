@@ -95,7 +95,6 @@ class Judged:
 class Cut(ABC):
     """One export in progress; each kind of cut says in `lines` what its rows become."""
 
-    rows_file: ClassVar[str]
     files: ClassVar[Mapping[str, Columns]]  # that it writes, by name without side and ending
     stages: ClassVar[tuple[str, ...]]  # at which something can be left out: what goes in is kept or dropped
     kind: ClassVar[str]  # of rows, as the card names them
@@ -185,7 +184,7 @@ class Cut(ABC):
 
     def damaged(self) -> RunError:
         """The error for a row that cannot be read."""
-        return damage(self._run.path / self.rows_file)
+        return damage(self._run.path / self._run.rows_file)
 
 
 def _sweep(folder: Path) -> None:

@@ -29,7 +29,6 @@ from cai.judge.certify import Calibration
 from cai.records import Record
 from cai.sources.yamlfile import unfit
 
-ROWS_FILES = {"generate": "revisions.jsonl", "label": "labels.jsonl", "sample": "candidates.jsonl"}  # by command
 CUTS: dict[str, type[Cut]] = {"generate": RevisionCut, "label": PreferenceCut, "sample": PickedCut}  # by command
 THRESHOLDS = {"min_confidence", "agreement", "calibration"}  # only one of them decides
 BEST = ("calibration", "benign")  # options of labels that `best` takes: the others are about pairs

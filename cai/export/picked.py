@@ -23,14 +23,13 @@ FILES = {
 class PickedCut(Cut):
     """The cut of a best-of run of version 0.1.0: `sft` of the winners."""
 
-    rows_file = "candidates.jsonl"
     files = FILES
     stages = ("sft",)
     kind = "best replies"
 
     def lines(self) -> Lines:
         """What is left out of sft.jsonl."""
-        for position, line in lines_in_order(self._run.path / self.rows_file):
+        for position, line in lines_in_order(self._run.path / self._run.rows_file):
             try:
                 row = orjson.loads(line)
                 reply = sft_row(row)

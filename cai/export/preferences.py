@@ -70,7 +70,6 @@ class LabelCut(Cut):
     folder and binding: those of the label run, if it is not the run that is cut.
     """
 
-    rows_file = "labels.jsonl"
     judged: Judged
 
     def __init__(

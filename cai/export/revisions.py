@@ -22,7 +22,6 @@ FILES = {"sft": {"messages": "turns", **ORIGIN, "changed": "flag"}, "dpo": {**PA
 class RevisionCut(Cut):
     """The cut of a generate run: `sft` of final texts, `dpo` of final texts against first replies."""
 
-    rows_file = "revisions.jsonl"
     files = FILES
     stages = ("sft", "dpo")
     kind = "revisions"
@@ -34,7 +33,7 @@ class RevisionCut(Cut):
 
     def lines(self) -> Lines:
         """What is left out of sft.jsonl or dpo.jsonl."""
-        for position, line in lines_in_order(self._run.path / self.rows_file):
+        for position, line in lines_in_order(self._run.path / self._run.rows_file):
             try:
                 row = orjson.loads(line)
                 side = self.side(row["prompt"])

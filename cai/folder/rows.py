@@ -9,46 +9,28 @@ import sqlite3
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
 import orjson
 from pydantic import ValidationError
 
-from cai.errors import RunError
-from cai.records import Candidates, Contest, Drop, DropReason, Label, Prompt, Record, Revision
+from cai.errors import CaiError, RunError
+from cai.records import KINDS, Contest, Drop, DropReason, Kind, Prompt
 from cai.sources.conversations import prompt_hash
 from cai.sources.yamlfile import first_fault
 
-
-@dataclass(frozen=True, slots=True)
-class Kind:
-    """What is in the folders of one kind of run."""
-
-    rows_file: str
-    row: type[Record]
-    stages: tuple[str, ...] = ()  # at which an export may leave rows out of a file
-    training: tuple[str, ...] = ()  # names of the files that an export cuts
-    pairs: bool = False  # whether its positions are those of pairs: see PAIR_BITS
-
-
-KINDS = {  # by command; a new kind of run is an entry here, a row in cai.records and a class in cai.runs
-    "generate": Kind("revisions.jsonl", Revision, stages=("sft", "dpo"), training=("sft", "dpo")),
-    "sample": Kind("candidates.jsonl", Candidates, stages=("sft",), training=("sft",)),
-    "label": Kind("labels.jsonl", Label, stages=("pairs", "kto"), training=("dpo", "kto"), pairs=True),
-    "test": Kind("labels.jsonl", Label, pairs=True),
-}
 DROPPED = "dropped.jsonl"
-# Drops of an export: the row itself is finished, it is only not in a file.
-EXPORT_STAGES = tuple(dict.fromkeys(stage for kind in KINDS.values() for stage in kind.stages))
 RETRIED: tuple[DropReason, ...] = ("model_error",)  # drops that are tried again when the run is resumed
-TRAINING_FILES = tuple(
+TRAINING = {name for kind in KINDS.values() for name in kind.training}
+# Stages of an export: the row itself is finished, it is only not in a file. Those of labels are left out as pairs.
+EXPORT_STAGES = TRAINING | {"pairs"}
+TRAINING_FILES = {
     f"{name}{side}.{form}"
-    for name in dict.fromkeys((*(name for kind in KINDS.values() for name in kind.training), "reward"))  # of 0.1.0
+    for name in TRAINING | {"reward"}  # which version 0.1.0 wrote
     for side in ("", ".eval")
     for form in ("jsonl", "parquet")
-)
+}
 DONE = "done"  # the state of a finished row; that of a dropped one is the reason
 PAIR_BITS = 16  # of the position of a pair: its number among those of its prompt; above them the place of the prompt
 # Version 0.1.0 wrote a state as a number: 1 for a finished row, 100 + the place here for a dropped one. Never changes.
@@ -62,6 +44,13 @@ CREATE TABLE IF NOT EXISTS files(name TEXT PRIMARY KEY, size INTEGER NOT NULL);
 CREATE TABLE IF NOT EXISTS inputs(position INTEGER PRIMARY KEY, hash BLOB NOT NULL, state TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS seen(hash BLOB PRIMARY KEY, position INTEGER NOT NULL) WITHOUT ROWID;
 """
+
+
+def kind_of(command: str) -> Kind:
+    """What is in the folders of a command."""
+    if command not in KINDS:
+        raise CaiError(f"no kind of run is registered for cai {command}: add it to KINDS in cai/records.py")
+    return KINDS[command]
 
 
 def state_of(stored: str | int) -> str:

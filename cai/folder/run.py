@@ -17,12 +17,12 @@ from cai.folder.rows import (
     DONE,
     DROPPED,
     EXPORT_STAGES,
-    KINDS,
     PAIR_BITS,
     RETRIED,
     TRAINING_FILES,
     damage,
     digest_of,
+    kind_of,
     lines_without,
     names_of,
     retried_lines,
@@ -56,7 +56,7 @@ class RunFolder:
     def __init__(self, path: Path, identity: Mapping[str, Any], *, force: bool = False) -> None:
         self.path = path
         self.identity = dict(identity)
-        self._kind = KINDS[identity["command"]]
+        self._kind = kind_of(identity["command"])
         self.rows_file = self._kind.rows_file
         self._retries = False  # whether `pending` gave out a prompt that has a line in dropped.jsonl
         self._lock = lock_folder(path, lambda: self._start_is_anew(force))

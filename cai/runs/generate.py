@@ -21,8 +21,6 @@ class GenerateRun(PromptRun[Revision]):
     """Critiques and revises a reply to every prompt."""
 
     command = "generate"
-    rows_file = "revisions.jsonl"
-    row = Revision
     settings_class = GenerateSettings
 
     def __init__(self, prompts: Source | None, settings: GenerateSettings) -> None:

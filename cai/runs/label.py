@@ -53,8 +53,6 @@ class LabelRun(Run[Label]):
     """
 
     command = "label"
-    rows_file = "labels.jsonl"
-    row = Label
     settings_class = LabelSettings
     unit = "pair"
     outcome = "pair judged"
@@ -123,7 +121,7 @@ class LabelRun(Run[Label]):
 
     def open(self, folder: RunFolder) -> None:
         """Look at the labels of an earlier session: can the judge be read, and how many pairs are kept?"""
-        path = folder.path / self.rows_file
+        path = folder.path / folder.rows_file
         if self._further is not None:
             options = ExportOptions(**self.cut_options())
             self._target = Target(self.source, self.settings, self._further, filters_of(options, self.calibration))

@@ -17,7 +17,7 @@ from pydantic import ValidationError
 
 from cai.errors import RunError, UsageError
 from cai.folder.files import identity_hash
-from cai.folder.rows import KINDS, PAIR_BITS, damage, lines_in_order
+from cai.folder.rows import PAIR_BITS, damage, kind_of, lines_in_order
 from cai.folder.run import read_info
 from cai.records import (
     DROP_REASONS,
@@ -112,7 +112,7 @@ def describe_source(source: Source) -> str | dict[str, Any]:
 
 
 def _of_run(folder: Path, pairing: str) -> Iterator[Place]:
-    path = folder / KINDS[_info(folder)["identity"]["command"]].rows_file
+    path = folder / kind_of(_info(folder)["identity"]["command"]).rows_file
     if not path.exists():
         raise RunError(f"{folder} has no {path.name}: the run has not begun")
     for position, line in lines_in_order(path):
@@ -283,7 +283,7 @@ def replies_of_run(
 
     limit: of pairs, as `read_pairs` counts them; prompts that have none below it are left out.
     """
-    path = Path(str(source)) / KINDS["sample"].rows_file
+    path = Path(str(source)) / kind_of("sample").rows_file
     pairs = 0
     for position, line in lines_in_order(path):
         try:

@@ -49,9 +49,7 @@ class Run(Planned, Generic[Row]):
     the cap and were spent elsewhere. stopped: why the run is not finished.
     """
 
-    command: ClassVar[str]
-    rows_file: ClassVar[str]
-    row: ClassVar[type[Record]]
+    command: ClassVar[str]  # a key of `records.KINDS`
     settings_class: ClassVar[type[RunSettings]]
     outcome: str = "row kept"  # what finished items are called
 

@@ -40,8 +40,6 @@ class SampleRun(PromptRun[Candidates]):
     """
 
     command = "sample"
-    rows_file = "candidates.jsonl"
-    row = Candidates
     settings_class = SampleSettings
 
     def __init__(self, prompts: Source | None, settings: SampleSettings) -> None:

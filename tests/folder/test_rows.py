@@ -6,6 +6,7 @@ from typing import get_args
 
 import pytest
 
+from cai.errors import CaiError
 from cai.folder.rows import DONE, REASONS_OF_0_1_0, state_of
 from cai.folder.run import RunFolder
 from cai.folder.store import Store
@@ -30,6 +31,12 @@ def old_journal(folder: Path, states: list[int]) -> None:
     db.executemany("INSERT INTO inputs VALUES (?, ?, ?)", [(at, b"h", state) for at, state in enumerate(states)])
     db.commit()
     db.close()
+
+
+def test_a_kind_of_run_that_is_not_registered_says_where_to_add_it(tmp_path: Path) -> None:
+    with pytest.raises(CaiError, match=r"cai topic: add it to KINDS in cai/records\.py"):
+        RunFolder(tmp_path / "run", {"command": "topic"})
+    assert not (tmp_path / "run").exists()
 
 
 def test_the_numbers_of_version_0_1_0_keep_their_meaning() -> None:
