@@ -75,8 +75,9 @@ def play_shown(run: Run[Any]) -> None:
 
     console.show(run.describe())
     try:
-        with console.Progress(run) as progress:
-            progress.count()
+        progress = console.Progress(run)
+        progress.count()
+        with progress.shown():
             run.finish()
     finally:
         console.show(console.summary(run))

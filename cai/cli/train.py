@@ -1,19 +1,33 @@
-"""The commands `cai train …`, one for each training method."""
+"""The commands `cai train …`, one for each training method, and how a training goes in a terminal."""
 
 from __future__ import annotations
 
 import logging
+import math
+import shlex
+import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from cai.cli.main import Fields, Json, add_command, print_json
+from cai.texts.wording import clock
 from cai.training.setup.methods import METHODS
 
+if TYPE_CHECKING:
+    from cai.training.report.summary import TrainSummary
+
+LINE_EVERY = 30.0  # seconds between lines of one tenth of the work, if stderr is not a terminal
+MEASURES = (  # as TRL's trainers name them: of preferences, then of rewards
+    ("rewards/margins", "margin", "{:+.3g}"),
+    ("margin", "margin", "{:+.3g}"),
+    ("rewards/accuracies", "accuracy", "{:.0%}"),
+    ("accuracy", "accuracy", "{:.0%}"),
+)
 REPORTERS = ("wandb", "tensorboard")
 
 
@@ -41,7 +55,7 @@ def _train(
     json: Json = False,
     **options: Any,
 ) -> None:
-    from cai.cli import console, console_train
+    from cai.cli import console
     from cai.training.setup.opening import join_processes
     from cai.training.train import train
 
@@ -51,9 +65,10 @@ def _train(
         logging.getLogger("cai").setLevel(logging.ERROR)  # of several processes the first one speaks
         train(method, data, **where)
         return
-    with console_train.TrainProgress() as progress, _faults_of_reporters():
-        summary = train(method, data, tell=lambda line: console.show([line]), progress=progress.heard, **where)
-    console.show(console_train.summary(summary))
+    progress = TrainProgress()
+    with console.live_line(progress.line), _faults_of_reporters():
+        summary = train(method, data, tell=lambda line: console.show([line]), progress=progress.on_metrics, **where)
+    console.show([*summary.lines(), *next_steps(summary)])
     print_json(summary.model_dump(mode="json"), json)
 
 
@@ -130,6 +145,94 @@ def _assignments(words: Iterable[str]) -> Iterator[tuple[str, Any]]:
         if value is None:
             raise UsageError(f"--set {word} has no value; to leave a key at null, leave it out")
         yield key, value
+
+
+class TrainProgress:
+    """The line that shows how a training goes: live in a terminal, elsewhere printed each tenth of the work."""
+
+    def __init__(self) -> None:
+        self._began = self._printed = time.monotonic()
+        self._tenth = ("starting", 0)  # of the reference or of the steps, last printed
+        self._first_rows = (self._began, 0)  # when the reference first answered, and how many rows it had then
+        self._text = "starting"
+
+    def line(self) -> str:
+        """How the training stands now."""
+        return f"  {clock(time.monotonic() - self._began)}  {self._text}"
+
+    def on_metrics(self, metrics: Mapping[str, Any]) -> None:
+        """Take what `cai.train` gives to its `progress`."""
+        from cai.cli.console import show
+
+        if "eval_loss" in metrics:
+            show([evaluation(metrics)])
+        elif "reference_rows" in metrics:
+            done, total = metrics["reference_rows"], metrics["of"]
+            self._update(self._reference(done, total), ("reference", 10 * done // total))
+        elif "loss" in metrics:
+            self._update(step(metrics), ("steps", 10 * metrics["step"] // metrics["steps"]))
+
+    def _reference(self, done: int, total: int) -> str:
+        text = f"reference {done:,}/{total:,} rows"
+        now = time.monotonic()
+        began, first = self._first_rows
+        if first == 0 or done <= first:
+            self._first_rows = now, done
+            return text
+        return f"{text} · {clock((total - done) * (now - began) / (done - first))} left"
+
+    def _update(self, text: str, tenth: tuple[str, int]) -> None:
+        from cai.cli.console import is_live, show
+
+        self._text = text
+        now = time.monotonic()
+        if not is_live() and (tenth != self._tenth or now - self._printed >= LINE_EVERY):
+            self._tenth = tenth
+            self._printed = now
+            show([self.line()])
+
+
+def step(metrics: Mapping[str, Any]) -> str:
+    """One step of a training, as a line of metrics.jsonl has it."""
+    parts = (
+        f"step {metrics['step']:,}/{metrics['steps']:,}",
+        f"{clock(metrics['eta_seconds'])} left",  # not at the end, which a narrow terminal cuts off
+        f"loss {metrics['loss']:.4g}",
+        *_measures(metrics),
+        f"{metrics['tokens_per_second']:,.0f} tokens/s",
+        f"{metrics['memory_gb']:.1f} GB",
+    )
+    return " · ".join(parts)
+
+
+def evaluation(metrics: Mapping[str, Any]) -> str:
+    """What the held-out rows gave after a step."""
+    when = "before the first step"
+    if metrics["step"] > 0:
+        when = f"after step {metrics['step']:,}"
+    parts = [f"loss {metrics['eval_loss']:.4g}", *_measures(metrics, "eval_")]
+    return f"held-out rows {when}: {', '.join(parts)}"
+
+
+def _measures(metrics: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
+    for name, word, form in MEASURES:
+        value = metrics.get(prefix + name, math.nan)
+        if math.isfinite(value):
+            yield f"{word} {form.format(value)}"
+
+
+def next_steps(summary: TrainSummary) -> Iterator[str]:
+    """What to type next."""
+    folder = shlex.quote(str(summary.folder))
+    method = METHODS[summary.method]
+    if method.scores:
+        yield f"next: cai judge bench --judge reward:{folder} --gold FILE"
+        return
+    yield f"next: cai chat {folder}"
+    if method.following:
+        yield f"next: {method.following.format(folder=folder)}"
+    if (summary.folder / "adapter_config.json").exists():
+        yield f"next: cai merge {folder} --out FOLDER"
 
 
 app = typer.Typer(rich_markup_mode=None)

@@ -48,6 +48,15 @@ def counted(number: int, noun: str) -> str:
     return f"{number:,} {word}s{blank}{rest}"
 
 
+def clock(seconds: float) -> str:
+    """Seconds as 0:07, 12:30 or 3:02:10."""
+    minutes, second = divmod(round(max(0.0, seconds)), 60)
+    hours, minute = divmod(minutes, 60)
+    if hours:
+        return f"{hours}:{minute:02}:{second:02}"
+    return f"{minute}:{second:02}"
+
+
 def nearest(name: object, known: Iterable[object]) -> str:
     """What to type instead of a name that is not known: "did you mean 'x'?", or "known: x, y, z"."""
     names = list(map(str, known))

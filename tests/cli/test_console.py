@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import io
+from collections import Counter
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -13,10 +14,10 @@ from rich.text import Text
 
 from cai.calls.limits import Tally
 from cai.cli import console as module
-from cai.cli.console import Progress, clock, example, progress_line, show, summary, word_diff
+from cai.cli.console import Progress, example, progress_line, show, summary, word_diff
 from cai.records import Revision
 from cai.runs.generate import GenerateRun
-from cai.texts.wording import printable
+from cai.texts.wording import clock, printable
 
 HOSTILE = "[red]loud[/red] :smile: \x1b[31mred\x1b[0m \x1b]0;title\x07 \u202eback\u2066 \r\x08over \ud800 \x9b31m"
 
@@ -50,7 +51,7 @@ def run(**fields: Any) -> Any:
         "rows": 1200, "dropped": {"truncated": 3, "empty": 5}, "cost_usd": 1.5, "seconds": 61.2,
         "usage": {"calls": 6000, "input_tokens": 1234567, "output_tokens": 89},
     }  # fmt: skip
-    known = {"tally": Tally(), "finished": 0, "skipped": 0, "dropped": {}, "info": info, "example": None}
+    known = {"tally": Tally(), "finished": 0, "skipped": 0, "dropped": Counter(), "info": info, "example": None}
     known |= {"next_steps": lambda folder: iter([f"cut them again with: cai export {folder}"])}
     more = {"stopped": None, "out": Path("runs/a"), "unit": "prompt", "outcome": "row kept"}
     return SimpleNamespace(**known | more | {"cut": None, "resumable": True, "shown": GenerateRun.shown} | fields)
@@ -73,7 +74,7 @@ def test_seconds_are_told_as_a_clock_shows_them(seconds: float, told: str) -> No
 
 def test_progress_tells_counts_rates_and_the_time_left() -> None:
     tally = Tally(in_flight=16, output_tokens=50_000, cost=0.25, retries=2, throttled=1_234)
-    going = run(tally=tally, finished=1_000, skipped=500, dropped={"empty": 3, "truncated": 7})
+    going = run(tally=tally, finished=1_000, skipped=500, dropped=Counter(empty=3, truncated=7))
     assert progress_line(going, 3_000, 100.0) == (
         "  1:40  1,510/3,000 prompts · 10.0 rows/s · 500 tokens/s · 16 in flight · $0.2500 · 10 dropped · 2 retries"
         " · 1,234 throttled · 2:28 left"
@@ -92,8 +93,9 @@ def test_slow_and_fast_rates_are_told_in_plain_numbers(rows: int, told: str) -> 
 
 def test_progress_into_a_file_has_no_escape_codes(screen: io.StringIO, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "LINE_EVERY", 0.01)
-    with Progress(run()) as progress:
-        progress.expect(64)
+    progress = Progress(run())
+    progress.total = 64
+    with progress.shown():
         while screen.getvalue().count("\n") < 2:
             pass
     assert "0/64 prompts" in screen.getvalue()
@@ -102,7 +104,7 @@ def test_progress_into_a_file_has_no_escape_codes(screen: io.StringIO, monkeypat
 
 def test_progress_on_a_terminal_leaves_nothing_behind(monkeypatch: pytest.MonkeyPatch) -> None:
     file = paper(monkeypatch, force_terminal=True)
-    with Progress(run()):
+    with Progress(run()).shown():
         pass
     assert "0 prompts" in file.getvalue()
     assert file.getvalue().rstrip().endswith("\x1b[2K")  # the line is erased

@@ -13,7 +13,7 @@ import orjson
 import pytest
 from terminal import cai, failed, on_terminal
 
-from cai.cli import console_train
+from cai.cli import train as cli_train
 from cai.cli.train import flags_of
 from cai.errors import UsageError
 from cai.training.setup.config import TrainConfig, keys_of, load_config
@@ -167,13 +167,13 @@ def test_ctrl_c_stops_after_the_step_and_the_same_command_goes_on(base: Path, mo
     words = command(base, "sft", "--epochs", "2")
     with monkeypatch.context() as patch:
 
-        class Impatient(console_train.TrainProgress):
-            def heard(self, metrics: Any) -> None:
-                super().heard(metrics)
+        class Impatient(cli_train.TrainProgress):
+            def on_metrics(self, metrics: Any) -> None:
+                super().on_metrics(metrics)
                 if metrics["step"] == 3 and "loss" in metrics:  # told after it: the fourth is the step that ends
                     os.kill(os.getpid(), signal.SIGINT)
 
-        patch.setattr(console_train, "TrainProgress", Impatient)
+        patch.setattr(cli_train, "TrainProgress", Impatient)
         stopped = cai(*words)
     assert stopped.returncode == 130
     assert "stopping after this step" in stopped.stderr and stopped.stderr.endswith("interrupted\n")

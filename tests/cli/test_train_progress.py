@@ -10,7 +10,7 @@ import pytest
 from rich.console import Console
 
 from cai.cli import console as module
-from cai.cli.console_train import TrainProgress, evaluation, step, summary
+from cai.cli.train import TrainProgress, evaluation, next_steps, step
 from cai.training.report.summary import TrainSummary
 
 STEP = {"step": 3, "steps": 40, "loss": 1.23456, "tokens_per_second": 1036.6, "memory_gb": 0.52, "eta_seconds": 80.2}
@@ -49,9 +49,10 @@ def test_an_evaluation_says_when_it_was(number: int, told: str) -> None:
 
 
 def lines_of(screen: io.StringIO, metrics: list[dict[str, Any]]) -> list[str]:
-    with TrainProgress() as progress:
+    progress = TrainProgress()
+    with module.live_line(progress.line):
         for each in metrics:
-            progress.heard(each)
+            progress.on_metrics(each)
     return [line.partition("  ")[2] for line in screen.getvalue().replace("\n  ", "\n").splitlines()]
 
 
@@ -62,7 +63,7 @@ def test_into_a_file_goes_a_line_each_tenth_of_the_steps(screen: io.StringIO) ->
 
 
 def test_a_slow_tenth_is_told_of_more_than_once(screen: io.StringIO, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("cai.cli.console_train.LINE_EVERY", 0.0)
+    monkeypatch.setattr("cai.cli.train.LINE_EVERY", 0.0)
     lines_of(screen, [STEP | {"step": number} for number in range(1, 4)])
     assert len(screen.getvalue().splitlines()) == 3
 
@@ -86,9 +87,10 @@ def test_on_a_terminal_steps_share_one_line_that_goes_and_evaluations_stay(monke
     file = io.StringIO()
     console = Console(file=file, highlight=False, soft_wrap=True, width=80, force_terminal=True, color_system=None)
     monkeypatch.setattr(module, "console", console)
-    with TrainProgress() as progress:
-        progress.heard(STEP)
-        progress.heard({"step": 3, "steps": 40, "eval_loss": 0.5})
+    progress = TrainProgress()
+    with module.live_line(progress.line):
+        progress.on_metrics(STEP)
+        progress.on_metrics({"step": 3, "steps": 40, "eval_loss": 0.5})
     assert "held-out rows after step 3: loss 0.5\n" in file.getvalue().replace("\r", "")
     assert file.getvalue().endswith("\x1b[2K") or "\x1b[2K" in file.getvalue().splitlines()[-1]
 
@@ -103,7 +105,7 @@ def done(folder: Path, method: str) -> TrainSummary:
 def test_what_to_type_next_is_that_of_the_method(tmp_path: Path) -> None:
     folder = tmp_path / "my model"
     folder.mkdir()
-    told = {method: list(summary(done(folder, method))) for method in ("sft", "dpo", "reward")}
+    told = {method: list(next_steps(done(folder, method))) for method in ("sft", "dpo", "reward")}
     assert told["dpo"][-1] == f"next: cai chat '{folder}'"
     assert [line.split()[1:4] for line in told["sft"][-2:]] == [
         ["cai", "chat", f"'{tmp_path}/my"],
@@ -111,4 +113,4 @@ def test_what_to_type_next_is_that_of_the_method(tmp_path: Path) -> None:
     ]
     assert told["reward"][-1].startswith(f"next: cai judge bench --judge reward:'{folder}'")
     (folder / "adapter_config.json").touch()
-    assert list(summary(done(folder, "dpo")))[-1] == f"next: cai merge '{folder}' --out FOLDER"
+    assert list(next_steps(done(folder, "dpo")))[-1] == f"next: cai merge '{folder}' --out FOLDER"
