@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import re
-from typing import Any
+from typing import Any, ClassVar
 
 from cai.calls.model import Connection
-from cai.errors import CallRejected, UsageError
-from cai.models.remote.http import Client
+from cai.errors import UsageError
+from cai.models.remote.http import HostedModel
 from cai.records import Abilities, Call, Completion, Finish, Message
 
-OFFICIAL = "api.anthropic.com"
-API_VERSION = "2023-06-01"
 NEWEST = (99, 0)
 FINISH: dict[str, Finish] = {
     "end_turn": "stop", "stop_sequence": "stop",
@@ -20,7 +18,7 @@ FINISH: dict[str, Finish] = {
 }  # fmt: skip
 
 
-class AnthropicModel:
+class AnthropicModel(HostedModel):
     """A Claude model behind Anthropic's protocol.
 
     The base URL is the connection's, else ANTHROPIC_BASE_URL, else Anthropic's own; the key is ANTHROPIC_API_KEY, which
@@ -30,14 +28,14 @@ class AnthropicModel:
     """
 
     provider = "anthropic"
-    concurrency = 64
-    context: int | None = None
+    official = "https://api.anthropic.com"
+    version = "/v1"
+    key_header = "x-api-key"
+    key_scheme = ""
+    headers: ClassVar = {"anthropic-version": "2023-06-01"}
 
     def __init__(self, name: str, connection: Connection) -> None:
-        self.name = name
-        self._client = Client(connection, "ANTHROPIC", f"https://{OFFICIAL}", name, version="/v1")
-        self.endpoint = self._client.address
-        self._official = self._client.host == OFFICIAL
+        super().__init__(name, connection)
         version = generation(name)
         self._takes_temperature = version < (4, 7)
         self.can = Abilities(chat=True, prefill=version < (4, 6))
@@ -77,21 +75,13 @@ class AnthropicModel:
         body |= call.sampling.extra_body
         return {key: value for key, value in body.items() if value is not None}
 
-    async def start(self) -> None:
-        """Open the connections; raises `AuthenticationFailed` if Anthropic's own server would get no key."""
-        key = self._client.key(required=self._official)
-        headers = {"anthropic-version": API_VERSION}
-        if key:
-            headers["x-api-key"] = key
-        await self._client.start(headers, key)
-
     async def send(self, payload: dict[str, Any]) -> Completion:
         """Ask once."""
-        reply = await self._client.post("/v1/messages", payload)
+        reply = await self.post("/v1/messages", payload)
         try:
             return self._completion(reply)
         except (KeyError, TypeError, AttributeError):
-            raise self._client.odd("JSON that is not a message") from None
+            raise self.odd("JSON that is not a message") from None
 
     def _completion(self, reply: dict[str, Any]) -> Completion:
         reason = reply["stop_reason"]
@@ -99,28 +89,23 @@ class AnthropicModel:
         text = "".join(block["text"] for block in blocks if block["type"] == "text")
         thoughts = "\n\n".join(block["thinking"] for block in blocks if block["type"] == "thinking")
         if reason not in FINISH:
-            raise CallRejected(
-                "model_error", f"the server ended the reply with {reason!r}: no text that can be used", billed=True
-            )
+            raise self.unusable(reason)
         usage = reply.get("usage") or {}
-        read = usage.get("cache_read_input_tokens")
-        written = usage.get("cache_creation_input_tokens")
-        given = usage.get("input_tokens")
-        if given is not None:
-            given += (read or 0) + (written or 0)
+        cache_read = usage.get("cache_read_input_tokens")
+        cache_write = usage.get("cache_creation_input_tokens")
+        input_tokens = usage.get("input_tokens")
+        if input_tokens is not None:
+            input_tokens += (cache_read or 0) + (cache_write or 0)
         return Completion(
             text,
             FINISH[reason],
             reply.get("model") or self.name,
-            given,
+            input_tokens,
             usage.get("output_tokens"),
-            read,
-            written,
+            cache_read,
+            cache_write,
             thoughts or None,
         )
-
-    async def close(self) -> None:
-        await self._client.close()
 
 
 def generation(name: str) -> tuple[int, int]:

@@ -1,4 +1,4 @@
-"""The lean HTTP client under the hosted models: JSON out, JSON in, and every failure as one of `errors.ModelError`.
+"""What the models of servers share: JSON out, JSON in, and every failure as one of `errors.ModelError`.
 
 It never retries: one call of `post` is one request.
 """
@@ -10,7 +10,7 @@ import os
 import re
 import ssl
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 from urllib.request import getproxies, proxy_bypass
 
 import aiohttp
@@ -44,58 +44,84 @@ from cai.models.remote.failures import (
 MASKED_KEY = re.compile(r"[^\s*]{0,40}\*{3,}\S{0,40}")  # "sk-ab****yz", as OpenAI quotes a wrong key
 CONNECT = 30.0  # seconds until a server that does not even accept counts as gone
 LARGE = 2**20  # bytes; aiohttp wants larger bodies as a file object, and warns
+# A transport failure in a few words; the first class that fits counts.
+REASONS: dict[type[Exception], str] = {
+    aiohttp.ConnectionTimeoutError: "no connection within {connect:g} s",
+    TimeoutError: "timed out after {timeout:g} s",
+    aiohttp.ClientConnectorDNSError: "the host name {error.host!r} is unknown",
+    aiohttp.ClientConnectorCertificateError: "its certificate is not trusted: {error.certificate_error}; "
+    "put a private CA into SSL_CERT_FILE",
+    aiohttp.ClientConnectorSSLError: "TLS failed: {error.os_error}",
+    aiohttp.ClientHttpProxyError: "the proxy answered {error.status}; check HTTPS_PROXY",
+    aiohttp.ClientProxyConnectionError: "the proxy cannot be reached; check HTTP_PROXY and HTTPS_PROXY",
+    aiohttp.ServerDisconnectedError: "the server closed the connection",
+    aiohttp.ClientPayloadError: "the body broke off half-way",
+    aiohttp.ClientResponseError: "the answer is not HTTP",
+}
 
 
-class Client:
-    """Posts JSON to one base URL, that of the connection, of the variable VENDOR_BASE_URL, or `official`.
+class HostedModel:
+    """A model behind one base URL: that of the connection, of the variable PROVIDER_BASE_URL, or `official`.
 
-    The URL has its path (".../v1") and, if a gateway wants one, its query, which is sent and never shown.
-    version: the end of a base URL's path that the posts' own paths begin with. The key is VENDOR_API_KEY.
+    The URL has its path (".../v1") and, if a gateway wants one, its query, which is sent and never shown. The key is
+    PROVIDER_API_KEY, which only the official server requires. A backend adds its `payload` and `send`.
     """
 
-    def __init__(self, connection: Connection, vendor: str, official: str, model: str, version: str = "") -> None:
-        variable = f"{vendor}_BASE_URL"
-        base_url = connection.base_url or os.environ.get(variable) or official
-        base_url = base_url.strip()
-        if version:
-            base_url = base_url.removesuffix("/").removesuffix(version)
+    provider: str
+    official: str  # the base URL of the vendor's own server
+    version = ""  # the end of a base URL's path with which the posts' own paths begin
+    key_header = "Authorization"
+    key_scheme = "Bearer "
+    headers: ClassVar[Mapping[str, str]] = {}  # beside the key's
+    concurrency = 64
+    context: int | None = None
+
+    def __init__(self, name: str, connection: Connection) -> None:
+        self.name = name
+        source = f"{self.provider.upper()}_BASE_URL"
+        base_url = connection.base_url or os.environ.get(source) or self.official
+        if connection.base_url:
+            source = "--base-url"
         # Errors name the option or variable that holds the URL, and never quote it.
-        self._base = _parse(base_url, "--base-url" if connection.base_url else variable)
-        self.address = str(self._base.with_query(None)).rstrip("/")
-        for name, value in connection.headers.items():
-            if not (name + value).isprintable():
-                raise UsageError(f"the header {shown(name)!r} holds a line break or a control character")
+        self._base = _parse(base_url.strip().removesuffix("/").removesuffix(self.version), source)
+        self.endpoint = str(self._base.with_query(None)).rstrip("/")
+        self.is_official = self._base.host == URL(self.official).host
+        for header, value in connection.headers.items():
+            if not (header + value).isprintable():
+                raise UsageError(f"the header {shown(header)!r} holds a line break or a control character")
         self._connection = connection
-        self._key_variable = f"{vendor}_API_KEY"
-        self._model = model
+        self._key_variable = f"{self.provider.upper()}_API_KEY"
         self._secrets = MASKED_KEY
         self._urls: dict[str, URL] = {}
         self._session: aiohttp.ClientSession | None = None
 
-    @property
-    def host(self) -> str:
-        return self._base.host or ""
-
-    def key(self, required: bool) -> str:
-        """The key from the environment, "" if there is none; raises `AuthenticationFailed` if it is required."""
+    def _key(self) -> str:
+        """The key from the environment, "" if there is none and none is required."""
         key = os.environ.get(self._key_variable, "").strip()
-        if not key and required:
-            raise AuthenticationFailed(f"{self.address} needs a key: set the environment variable {self._key_variable}")
+        if not key and self.is_official:
+            raise AuthenticationFailed(
+                f"{self.endpoint} needs a key: set the environment variable {self._key_variable}"
+            )
         if not (key.isascii() and key.isprintable()) or " " in key:
             raise AuthenticationFailed(f"{self._key_variable} holds characters that no key has; copy the key again")
         return key
 
-    async def start(self, headers: Mapping[str, str], key: str) -> None:
-        """Open the session; `headers` carry the key, and the user's own headers override them."""
-        all_headers = CIMultiDict({"Content-Type": "application/json", "User-Agent": "cai-toolkit", **headers})
-        all_headers.update(self._connection.headers)
+    async def start(self) -> None:
+        """Open the session, with the user's own headers over ours; AuthenticationFailed without a key that it needs."""
+        key = self._key()
+        headers = CIMultiDict({"Content-Type": "application/json", "User-Agent": "cai-toolkit", **self.headers})
+        if key:
+            headers[self.key_header] = self.key_scheme + key
+        headers.update(self._connection.headers)
         self._secrets = _secrets(key, [*self._connection.headers.values(), *self._base.query.values()])
         # The context of aiohttp is made at import; this one sees SSL_CERT_FILE and SSL_CERT_DIR as they are now.
-        tls = ssl.create_default_context() if self._base.scheme == "https" else True
+        tls: ssl.SSLContext | bool = True
+        if self._base.scheme == "https":
+            tls = ssl.create_default_context()
         self._session = aiohttp.ClientSession(
             # Concurrency is bounded by `limits`; a pool limit here would hide waiting from it.
             connector=aiohttp.TCPConnector(limit=0, ssl=tls),
-            headers=all_headers,
+            headers=headers,
             # Replies are a few kilobytes: not worth asking for compression.
             skip_auto_headers=("Accept", "Accept-Encoding"),
             cookie_jar=aiohttp.DummyCookieJar(),
@@ -105,6 +131,7 @@ class Client:
         )
 
     async def close(self) -> None:
+        """Close the connections."""
         if self._session is not None:
             await self._session.close()
             self._session = None
@@ -119,19 +146,22 @@ class Client:
         url = self._urls.get(path)
         if url is None:
             url = self._urls[path] = self._base.with_path(self._base.path.rstrip("/") + path, keep_query=True)
+        data: bytes | io.BytesIO = body
+        if len(body) >= LARGE:
+            data = io.BytesIO(body)
         try:
-            async with self._session.post(
-                url, data=body if len(body) < LARGE else io.BytesIO(body), allow_redirects=False
-            ) as response:
-                status, headers, raw = response.status, response.headers, await response.read()
+            async with self._session.post(url, data=data, allow_redirects=False) as response:
+                status = response.status
+                headers = response.headers
+                raw = await response.read()
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             # `from None`: aiohttp's errors hold the request's headers.
-            raise ModelFault(self._scrub(f"no answer from {self.address}: {self._reason(error)}")) from None
+            raise ModelFault(self._scrub(f"no answer from {self.endpoint}: {self._reason(error)}")) from None
         if status == 200:
             return self._json(raw)
         if 300 <= status < 400:
             target = URL(headers.get("Location", "")).with_query(None)
-            raise ModelStopped(self._scrub(f"{self.address} redirects to {target}: give that address as the base URL"))
+            raise ModelStopped(self._scrub(f"{self.endpoint} redirects to {target}: give that address as the base URL"))
         raise self.error(read_error(status, headers, raw))
 
     def _json(self, raw: bytes) -> dict[str, Any]:
@@ -145,7 +175,12 @@ class Client:
 
     def odd(self, what: str) -> ModelFault:
         """The fault of a 200 answer that is not the protocol's."""
-        return ModelFault(f"{self.address} answered 200 with {what}: does this base URL speak the right protocol?")
+        return ModelFault(f"{self.endpoint} answered 200 with {what}: does this base URL speak the right protocol?")
+
+    def unusable(self, reason: str | None) -> CallRejected:
+        """The error for a reply that ended in a way that leaves no usable text."""
+        problem = f"the server ended the reply with {reason!r}: no text that can be used"
+        return CallRejected("model_error", problem, billed=True)
 
     def error(self, answer: Failure) -> ModelError:
         """The error that an answer means, in one line that never holds the key.
@@ -157,7 +192,7 @@ class Client:
         answered = f"answered {status}"
         if answer.message:
             answered += f": {self._scrub(answer.message)[:300]}"
-        said = f"{self.address} {answered}"
+        said = f"{self.endpoint} {answered}"
         row_said = f"the server {answered}"
         # A 401, 404 or 429 is decided before the prompt is read, so that its words are the server's own.
         if status == 402 or answer.means(NO_CREDIT) or (status in (401, 404, 429) and NO_CREDIT.search(answer.message)):
@@ -174,7 +209,7 @@ class Client:
         if status in (401, 403):
             return AuthenticationFailed(f"{said}; check {self._key_variable}")
         if status in (404, 405) or (status in (400, 422) and answer.means(NO_MODEL)):
-            return UnknownModel(f"no model {self._model!r}: {said}; check the model's name and the base URL")
+            return UnknownModel(f"no model {self.name!r}: {said}; check the model's name and the base URL")
         if status in (429, 529) or (status == 503 and answer.retry_after is not None):
             return ModelBusy(said, answer.retry_after)
         if status >= 500 or status in (408, 409, 425):
@@ -187,28 +222,10 @@ class Client:
         return self._secrets.sub("***", text)
 
     def _reason(self, error: Exception) -> str:
-        """A transport failure in a few words."""
-        if isinstance(error, aiohttp.ConnectionTimeoutError):
-            return f"no connection within {min(CONNECT, self._connection.timeout):g} s"
-        if isinstance(error, TimeoutError):
-            return f"timed out after {self._connection.timeout:g} s"
-        if isinstance(error, aiohttp.ClientConnectorDNSError):
-            return f"the host name {error.host!r} is unknown"
-        if isinstance(error, aiohttp.ClientConnectorCertificateError):
-            why = shown(str(error.certificate_error))
-            return f"its certificate is not trusted: {why}; put a private CA into SSL_CERT_FILE"
-        if isinstance(error, aiohttp.ClientConnectorSSLError):
-            return f"TLS failed: {shown(str(error.os_error))}"
-        if isinstance(error, aiohttp.ClientHttpProxyError):
-            return f"the proxy answered {error.status}; check HTTPS_PROXY"
-        if isinstance(error, aiohttp.ClientProxyConnectionError):
-            return "the proxy cannot be reached; check HTTP_PROXY and HTTPS_PROXY"
-        if isinstance(error, aiohttp.ServerDisconnectedError):
-            return "the server closed the connection"
-        if isinstance(error, aiohttp.ClientPayloadError):
-            return "the body broke off half-way"
-        if isinstance(error, aiohttp.ClientResponseError):
-            return "the answer is not HTTP"
+        timeout = self._connection.timeout
+        for kind, words in REASONS.items():
+            if isinstance(error, kind):
+                return shown(words.format(error=error, timeout=timeout, connect=min(CONNECT, timeout)))
         if isinstance(error, OSError) and error.errno is not None:
             return os.strerror(error.errno).lower()
         return shown(str(error)) or type(error).__name__
@@ -219,7 +236,9 @@ def _kind_of(raw: bytes) -> str:
     text = raw.strip()
     if not text:
         return "an empty body"
-    return "HTML" if text.startswith(b"<") else "no JSON"
+    if text.startswith(b"<"):
+        return "HTML"
+    return "no JSON"
 
 
 def _secrets(key: str, others: list[str]) -> re.Pattern[str]:
@@ -237,7 +256,7 @@ def _secrets(key: str, others: list[str]) -> re.Pattern[str]:
 
 def _parse(base_url: str, source: str) -> URL:
     try:
-        url = URL(base_url.strip())
+        url = URL(base_url)
         (url.host or "").encode("idna")  # what the resolver will do: an empty or overlong label fails here, not later
     except ValueError:
         raise UsageError(f"the base URL in {source} cannot be read; write one like http://localhost:8000/v1") from None

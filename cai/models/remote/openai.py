@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from typing import Any
 
 from cai.calls.model import Connection
-from cai.errors import CallRejected, ModelFault, UsageError
+from cai.errors import ModelFault, UsageError
 from cai.models.remote.failures import error_in
-from cai.models.remote.http import Client
+from cai.models.remote.http import HostedModel
 from cai.records import Abilities, Call, Completion, Finish, Request
 from cai.texts.thoughts import split_thoughts
 
@@ -23,7 +24,7 @@ FINISH: dict[str, Finish] = {
 PASSING = {"abort", "error", "insufficient_system_resource"}  # the server gave up, not the model (vLLM, …)
 
 
-class OpenAIModel:
+class OpenAIModel(HostedModel):
     """A model behind OpenAI's protocol.
 
     The base URL is the connection's, else OPENAI_BASE_URL, else OpenAI's own; the key is OPENAI_API_KEY, which only
@@ -33,24 +34,26 @@ class OpenAIModel:
     """
 
     provider = "openai"
-    concurrency = 64
-    context: int | None = None
+    official = f"https://{OFFICIAL}/v1"
 
     def __init__(self, name: str, connection: Connection) -> None:
-        self.name = name
-        self._client = Client(connection, "OPENAI", f"https://{OFFICIAL}/v1", name)
-        self.endpoint = self._client.address
-        self._official = self._client.host == OFFICIAL
-        self._reasoning = self._official and REASONING.match(name) is not None
-        self.can = Abilities(
-            chat=True, completion=True, logprobs=0 if self._reasoning else 20, prefill=not self._official
-        )  # fmt: skip
+        super().__init__(name, connection)
+        self._reasoning = self.is_official and REASONING.match(name) is not None
+        self._max_tokens = "max_tokens"
+        if self.is_official:
+            self._max_tokens = "max_completion_tokens"
+        self.can = Abilities(chat=True, completion=True, logprobs=20, prefill=not self.is_official)
+        if self._reasoning:
+            self.can = replace(self.can, logprobs=0)
 
     def payload(self, call: Call) -> dict[str, Any]:
         """The body to post: a chat, or raw text if the request has `text`."""
         request = call.request
         self._check(request)
-        body = self._chat(call) if request.text is None else self._text(call)
+        if request.text is None:
+            body = self._chat(call)
+        else:
+            body = self._text(call)
         if not self._reasoning:
             body["temperature"] = call.temperature
             if request.stop:
@@ -70,7 +73,7 @@ class OpenAIModel:
         request = call.request
         messages = list(request.messages)
         body: dict[str, Any] = {"model": self.name, "messages": messages}
-        body["max_completion_tokens" if self._official else "max_tokens"] = call.max_tokens
+        body[self._max_tokens] = call.max_tokens
         if request.prefill:
             messages.append({"role": "assistant", "content": request.prefill})
             body |= {"continue_final_message": True, "add_generation_prompt": False}
@@ -86,24 +89,19 @@ class OpenAIModel:
         if request.prefill and request.text is None and not self.can.prefill:
             raise UsageError(f"openai:{self.name} does not continue a started reply: {OFFICIAL} has no call for it")
 
-    async def start(self) -> None:
-        """Open the connections; raises `AuthenticationFailed` if OpenAI's own server would get no key."""
-        key = self._client.key(required=self._official)
-        headers = {}
-        if key:
-            headers["Authorization"] = f"Bearer {key}"
-        await self._client.start(headers, key)
-
     async def send(self, payload: dict[str, Any]) -> Completion:
         """Ask once."""
         chat = "messages" in payload
-        reply = await self._client.post("/chat/completions" if chat else "/completions", payload)
+        path = "/completions"
+        if chat:
+            path = "/chat/completions"
+        reply = await self.post(path, payload)
         if not reply.get("choices") and "error" in reply:  # routers put an upstream's failure into a 200
-            raise self._client.error(error_in(_status_in(reply["error"]), reply))
+            raise self.error(error_in(_status_in(reply["error"]), reply))
         try:
             return self._completion(reply, chat)
         except (KeyError, IndexError, TypeError, AttributeError, ValueError):
-            raise self._client.odd("JSON that holds no choices to read") from None
+            raise self.odd("JSON that holds no choices to read") from None
 
     def _completion(self, reply: dict[str, Any], chat: bool) -> Completion:
         choice = reply["choices"][0]
@@ -142,18 +140,14 @@ class OpenAIModel:
             return FINISH[reason]
         if reason in PASSING:
             raise ModelFault(f"{self.endpoint} gave the reply up: finish reason {reason!r}")
-        raise CallRejected(
-            "model_error", f"the server ended the reply with {reason!r}: no text that can be used", billed=True
-        )
-
-    async def close(self) -> None:
-        await self._client.close()
+        raise self.unusable(reason)
 
 
 def _status_in(error: Any) -> int:
     """The status that a router names for an upstream's failure; a bad gateway's if it names none."""
-    code = error.get("code") if isinstance(error, dict) else None
-    return code if isinstance(code, int) else 502
+    if isinstance(error, dict) and isinstance(error.get("code"), int):
+        return int(error["code"])
+    return 502
 
 
 def _joined(content: Any) -> Any:

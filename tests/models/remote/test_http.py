@@ -24,19 +24,34 @@ from cai.errors import (
     UsageError,
 )
 from cai.models.remote.failures import read_error, retry_after
-from cai.models.remote.http import Client
+from cai.models.remote.http import HostedModel
 
 KEY = "sk-proj-Zq8vW2mT4xR7"
 OK = http(200, {"fine": True})
 
 
-def client(url: str, **connection: Any) -> Client:
-    return Client(Connection(**connection), "SOME", url, "some-model")
+class Some(HostedModel):
+    """A backend of a vendor whose official server is `official`."""
+
+    provider = "some"
+    official = "https://some.invalid/v1"
+
+
+@pytest.fixture(autouse=True)
+def key(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SOME_API_KEY", KEY)
+
+
+def client(url: str, **connection: Any) -> Some:
+    """A model at `url`, as if SOME_BASE_URL held it."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SOME_BASE_URL", url)
+        return Some("some-model", Connection(**connection))
 
 
 async def ask(url: str, payload: dict[str, Any] | None = None, **connection: Any) -> dict[str, Any]:
     asked = client(url, **connection)
-    await asked.start({"Authorization": f"Bearer {KEY}"}, KEY)
+    await asked.start()
     try:
         return await asked.post("/chat/completions", payload or {"model": "some-model"})
     finally:
@@ -345,7 +360,7 @@ def test_calls_one_after_the_other_share_a_connection() -> None:
     async def play() -> int:
         async with scripted(OK, close=False) as server:
             asked = client(server.url)
-            await asked.start({}, "")
+            await asked.start()
             for _ in range(5):
                 await asked.post("/x", {})
             await asked.close()
@@ -445,7 +460,7 @@ def test_a_private_ca_is_trusted_when_ssl_cert_file_names_it(tmp_path: Path, mon
 
 
 @pytest.mark.parametrize(
-    "url", ["", "localhost:8000/v1", "ftp://host/v1", "http://", "http://[::1/v1", "http://a..b/v1"]
+    "url", [" ", "localhost:8000/v1", "ftp://host/v1", "http://", "http://[::1/v1", "http://a..b/v1"]
 )
 def test_a_base_url_that_is_none_is_a_usage_error(url: str) -> None:
     with pytest.raises(UsageError, match=r"the base URL in SOME_BASE_URL .*http://localhost:8000/v1$"):
@@ -474,18 +489,26 @@ def test_a_header_with_a_line_break_is_a_usage_error() -> None:
 
 
 def test_a_key_is_read_when_it_is_needed(monkeypatch: pytest.MonkeyPatch) -> None:
-    asked = client("http://host/v1")
-    assert asked.key(required=False) == ""
+    async def start(asked: Some) -> str | None:
+        await asked.start()
+        assert asked._session is not None
+        key = asked._session.headers.get("Authorization")
+        await asked.close()
+        return key
+
+    monkeypatch.delenv("SOME_API_KEY")
+    asked = client(Some.official)
+    assert asyncio.run(start(client("http://host/v1"))) is None
     with pytest.raises(AuthenticationFailed, match="set the environment variable SOME_API_KEY"):
-        asked.key(required=True)
+        asyncio.run(asked.start())
     monkeypatch.setenv("SOME_API_KEY", f" {KEY}\n")
-    assert asked.key(required=True) == KEY
+    assert asyncio.run(start(asked)) == f"Bearer {KEY}"
     monkeypatch.setenv("SOME_API_KEY", "sk-with a space")
     with pytest.raises(AuthenticationFailed, match="SOME_API_KEY holds characters that no key has") as caught:
-        asked.key(required=True)
+        asyncio.run(asked.start())
     assert "space" not in str(caught.value)
 
 
 def test_the_address_shows_neither_query_nor_slash_at_the_end() -> None:
-    assert client("http://[::1]:8000/v1/?key=hush").address == "http://[::1]:8000/v1"
-    assert client(" https://api.openai.com/v1 ").address == "https://api.openai.com/v1"
+    assert client("http://[::1]:8000/v1/?key=hush").endpoint == "http://[::1]:8000/v1"
+    assert client(" https://api.openai.com/v1 ").endpoint == "https://api.openai.com/v1"
