@@ -85,12 +85,10 @@ def _reward(name: str, connection: Connection) -> Model:
 
 
 def _recorded(name: str, connection: Connection) -> Model:
+    from cai.models.recorded import RecordedModel, ReplayedModel
+
     if Path(name).is_dir() or name.endswith(".sqlite"):
-        from cai.models.replayed import ReplayedModel
-
         return ReplayedModel(name)
-    from cai.models.recorded import RecordedModel
-
     return RecordedModel(name)
 
 

@@ -1,7 +1,9 @@
 """Answers from a file instead of a model: the fake of all tests and docs, and the way to play an old run again.
 
 A `.jsonl` or `.jsonl.gz` file holds one answer a line (`id, role, index, reply`, and what `Answer` lists besides),
-found by row, role and order. A question without an answer ends the run.
+found by row, role and order. `recorded:RUN` or `recorded:RUN/calls.sqlite` answers with the finished calls of a run
+folder, found by messages (or text), sampling and sample index, whichever provider answered. A question without an
+answer ends the run.
 """
 
 from __future__ import annotations
@@ -11,16 +13,19 @@ import gzip
 import hashlib
 import json
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import orjson
 from pydantic import Field, ValidationError
 
 from cai.errors import InputError, ModelStopped
+from cai.folder.store import read_calls
 from cai.records import Abilities, Call, Completion, Finish, Record, Role, Usage
 
 Key = tuple[str, str, int]  # row id, role, index
+Answers = dict[str, list[tuple[float | None, int | None, Completion]]]  # with temperature and max_tokens, if stated
 
 
 class Answer(Record):
@@ -107,15 +112,15 @@ class RecordedModel:
         assert self._answers is not None
         answer = self._answers.get((payload["id"], payload["role"], payload["index"]))
         if answer is None:
-            raise ModelStopped(f"{self._path} has no answer for {_question(payload)}")
+            raise ModelStopped(f"{self._path} has no answer for {_asked(payload)}")
         if payload["top_logprobs"] and answer.logprobs is None:
             raise ModelStopped(
-                f"{self._path} has an answer without `logprobs`, which were asked for: {_question(payload)}"
+                f"{self._path} has an answer without `logprobs`, which were asked for: {_asked(payload)}"
             )
         wanted = len(payload["score"])
         count = len(answer.scores or ())
         if count != wanted:
-            raise ModelStopped(f"{self._path} has {count} `scores` and {wanted} were asked for: {_question(payload)}")
+            raise ModelStopped(f"{self._path} has {count} `scores` and {wanted} were asked for: {_asked(payload)}")
         return answer
 
     async def close(self) -> None:
@@ -154,7 +159,97 @@ def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
         raise InputError(f"cannot read the recorded answers: {error}", path, number + 1) from error
 
 
-def _question(payload: dict[str, Any]) -> str:
+def _asked(payload: dict[str, Any]) -> str:
     excerpt = payload["text"][-200:] if "text" in payload else payload["messages"][-1]["content"][:200]
     asked = json.dumps(excerpt, ensure_ascii=False)
     return f"id {payload['id']!r}, role {payload['role']}, index {payload['index']}; asked: {asked}"
+
+
+class ReplayedModel:
+    """Raises InputError if `path` is neither a run folder nor its calls.sqlite."""
+
+    provider = "recorded"
+    concurrency = 64
+    context: int | None = None
+
+    def __init__(self, path: str) -> None:
+        self._folder = Path(path)
+        if self._folder.name == "calls.sqlite":
+            self._folder = self._folder.parent
+        if not (self._folder / "calls.sqlite").is_file():
+            raise InputError("has no calls.sqlite: it is not a run folder", path)
+        digest = hashlib.sha256()
+        for call in read_calls(self._folder):
+            digest.update(bytes.fromhex(call.key))
+        self.name = f"{self._folder.resolve().name}@{digest.hexdigest()[:12]}"
+        self.endpoint = f"recorded:{path}"
+        self.can = Abilities(chat=True, completion=True, logprobs=20, scoring=True, prefill=True)
+        self._answers: Answers | None = None
+
+    def payload(self, call: Call) -> dict[str, Any]:
+        """What the answer is looked up by."""
+        request = call.request
+        asked = {
+            "messages": request.messages, "text": request.text, "prefill": request.prefill, "score": request.score,
+        }  # fmt: skip
+        return {
+            "question": _question(asked),
+            "temperature": call.temperature,
+            "max_tokens": call.max_tokens,
+            "sample": call.sample,
+        }
+
+    async def start(self) -> None:
+        """Read the calls, in a thread."""
+        if self._answers is None:
+            self._answers = await asyncio.to_thread(_read, self._folder)
+
+    async def send(self, payload: dict[str, Any]) -> Completion:
+        """The stored answer; raises ModelStopped, with what was asked, if there is none."""
+        await self.start()
+        assert self._answers is not None
+        number: int = payload["sample"]
+        answers = [
+            completion
+            for temperature, max_tokens, completion in self._answers.get(payload["question"], [])
+            if temperature in (None, payload["temperature"]) and max_tokens in (None, payload["max_tokens"])
+        ]
+        if len(answers) <= number:
+            raise ModelStopped(
+                f"{self._folder / 'calls.sqlite'} has {len(answers)} answers, and number {number + 1} was "
+                f"asked for, at temperature {payload['temperature']:g} and {payload['max_tokens']} tokens: "
+                f"…{payload['question'][-200:]}"
+            )
+        return answers[number]
+
+    async def close(self) -> None:
+        """Let go of the answers."""
+        self._answers = None
+
+
+def _read(folder: Path) -> Answers:
+    answers: Answers = {}
+    for call in read_calls(folder):
+        payload = call.request["payload"]
+        question = payload.get("question")  # of a replay of a replay
+        if question is None:
+            question = _question(payload)
+        most = payload.get("max_tokens", payload.get("max_completion_tokens"))
+        answers.setdefault(question, []).append((payload.get("temperature"), most, call.completion))
+    return answers
+
+
+def _question(payload: Mapping[str, Any]) -> str:
+    """What a payload of any provider asks, in one form."""
+    messages = list(payload.get("messages", ()))
+    if payload.get("system"):
+        messages.insert(0, {"role": "system", "content": payload["system"]})
+    prefill = payload.get("prefill")
+    if prefill and messages and messages[-1]["role"] != "assistant":  # some servers take it as a last message
+        messages.append({"role": "assistant", "content": prefill})
+    parts = {
+        "messages": messages,
+        "text": payload.get("text", payload.get("prompt")),
+        "score": list(payload.get("score", ())),
+    }
+    return orjson.dumps(parts, option=orjson.OPT_SORT_KEYS).decode()
