@@ -13,9 +13,10 @@ import gzip
 import hashlib
 import json
 import zlib
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import orjson
 from pydantic import Field, ValidationError
@@ -24,8 +25,9 @@ from cai.errors import InputError, ModelStopped
 from cai.folder.store import read_calls
 from cai.records import Abilities, Call, Completion, Finish, Record, Role, Usage
 
+T = TypeVar("T")
 Key = tuple[str, str, int]  # row id, role, index
-Answers = dict[str, list[tuple[float | None, int | None, Completion]]]  # with temperature and max_tokens, if stated
+Stored = tuple[float | None, int | None, Completion]  # temperature and max_tokens, if stated
 
 
 class Answer(Record):
@@ -48,37 +50,59 @@ class Answer(Record):
             text=self.reply,
             finish=self.finish_reason,
             model=self.model or name,
-            input_tokens=self.usage.input_tokens,
-            output_tokens=self.usage.output_tokens,
-            cached_tokens=self.usage.cached_tokens,
-            cache_write_tokens=self.usage.cache_write_tokens,
             reasoning=self.reasoning,
             logprobs=self.logprobs,
             scores=self.scores,
+            **dict(self.usage),
         )
 
 
-class RecordedModel:
-    """A model whose every answer is in a file, which is hashed when named and read at the first use.
-
-    Raises InputError for a file that is missing, damaged, or answers one question twice.
-    """
+class _Replay(ABC, Generic[T]):
+    """A model whose every answer is on disk, and read at the first use; `start` and `close` are all that it needs."""
 
     provider = "recorded"
     concurrency = 64
     context: int | None = None
+    can = Abilities(chat=True, completion=True, logprobs=20, scoring=True, prefill=True)
+    name: str
 
     def __init__(self, path: str) -> None:
         self._path = Path(path)
+        self.endpoint = f"recorded:{path}"
+        self._answers: T | None = None
+
+    @abstractmethod
+    def _read(self) -> T:
+        """All answers, by what they are looked up by."""
+
+    async def start(self) -> None:
+        """Read the answers, in a thread."""
+        await self._loaded()
+
+    async def _loaded(self) -> T:
+        if self._answers is None:
+            self._answers = await asyncio.to_thread(self._read)
+        return self._answers
+
+    async def close(self) -> None:
+        """Let go of the answers."""
+        self._answers = None
+
+
+class RecordedModel(_Replay[dict[Key, Completion]]):
+    """A model whose every answer is in a file, which is hashed when named.
+
+    Raises InputError for a file that is missing, damaged, or answers one question twice.
+    """
+
+    def __init__(self, path: str) -> None:
+        super().__init__(path)
         try:
             with self._path.open("rb") as file:
                 digest = hashlib.file_digest(file, "sha256").hexdigest()
         except OSError as error:
             raise InputError(f"cannot read the recorded answers: {error.strerror}", path) from error
         self.name = f"{self._path.name.removesuffix('.gz').removesuffix('.jsonl')}@{digest[:12]}"
-        self.endpoint = f"recorded:{path}"
-        self.can = Abilities(chat=True, completion=True, logprobs=20, scoring=True, prefill=True)
-        self._answers: dict[Key, Completion] | None = None
 
     def payload(self, call: Call) -> dict[str, Any]:
         """Where the answer is looked up, and what was asked.
@@ -101,16 +125,13 @@ class RecordedModel:
             payload["text"] = request.text
         return payload
 
-    async def start(self) -> None:
-        """Read the file, in a thread."""
-        if self._answers is None:
-            self._answers = await asyncio.to_thread(read_answers, self._path, self.name)
+    def _read(self) -> dict[Key, Completion]:
+        return read_answers(self._path, self.name)
 
     async def send(self, payload: dict[str, Any]) -> Completion:
         """The recorded answer; raises ModelStopped, with what was asked, if the file has none that fits."""
-        await self.start()
-        assert self._answers is not None
-        answer = self._answers.get((payload["id"], payload["role"], payload["index"]))
+        answers = await self._loaded()
+        answer = answers.get((payload["id"], payload["role"], payload["index"]))
         if answer is None:
             raise ModelStopped(f"{self._path} has no answer for {_asked(payload)}")
         if payload["top_logprobs"] and answer.logprobs is None:
@@ -122,10 +143,6 @@ class RecordedModel:
         if count != wanted:
             raise ModelStopped(f"{self._path} has {count} `scores` and {wanted} were asked for: {_asked(payload)}")
         return answer
-
-    async def close(self) -> None:
-        """Let go of the answers."""
-        self._answers = None
 
 
 def read_answers(path: Path, name: str) -> dict[Key, Completion]:
@@ -160,83 +177,68 @@ def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
 
 
 def _asked(payload: dict[str, Any]) -> str:
-    excerpt = payload["text"][-200:] if "text" in payload else payload["messages"][-1]["content"][:200]
-    asked = json.dumps(excerpt, ensure_ascii=False)
-    return f"id {payload['id']!r}, role {payload['role']}, index {payload['index']}; asked: {asked}"
+    if "text" in payload:
+        excerpt = payload["text"][-200:]
+    else:
+        excerpt = payload["messages"][-1]["content"][:200]
+    question = json.dumps(excerpt, ensure_ascii=False)
+    return f"id {payload['id']!r}, role {payload['role']}, index {payload['index']}; asked: {question}"
 
 
-class ReplayedModel:
-    """Raises InputError if `path` is neither a run folder nor its calls.sqlite."""
-
-    provider = "recorded"
-    concurrency = 64
-    context: int | None = None
+class ReplayedModel(_Replay[dict[str, list[Stored]]]):
+    """The calls of a run; raises InputError if `path` is neither a run folder nor its calls.sqlite."""
 
     def __init__(self, path: str) -> None:
-        self._folder = Path(path)
-        if self._folder.name == "calls.sqlite":
-            self._folder = self._folder.parent
-        if not (self._folder / "calls.sqlite").is_file():
+        super().__init__(path)
+        if self._path.name == "calls.sqlite":
+            self._path = self._path.parent
+        if not (self._path / "calls.sqlite").is_file():
             raise InputError("has no calls.sqlite: it is not a run folder", path)
         digest = hashlib.sha256()
-        for call in read_calls(self._folder):
+        for call in read_calls(self._path):
             digest.update(bytes.fromhex(call.key))
-        self.name = f"{self._folder.resolve().name}@{digest.hexdigest()[:12]}"
-        self.endpoint = f"recorded:{path}"
-        self.can = Abilities(chat=True, completion=True, logprobs=20, scoring=True, prefill=True)
-        self._answers: Answers | None = None
+        self.name = f"{self._path.resolve().name}@{digest.hexdigest()[:12]}"
 
     def payload(self, call: Call) -> dict[str, Any]:
         """What the answer is looked up by."""
         request = call.request
-        asked = {
+        question = {
             "messages": request.messages, "text": request.text, "prefill": request.prefill, "score": request.score,
         }  # fmt: skip
         return {
-            "question": _question(asked),
+            "question": _question(question),
             "temperature": call.temperature,
             "max_tokens": call.max_tokens,
             "sample": call.sample,
         }
 
-    async def start(self) -> None:
-        """Read the calls, in a thread."""
-        if self._answers is None:
-            self._answers = await asyncio.to_thread(_read, self._folder)
-
     async def send(self, payload: dict[str, Any]) -> Completion:
         """The stored answer; raises ModelStopped, with what was asked, if there is none."""
-        await self.start()
-        assert self._answers is not None
+        stored = await self._loaded()
         number: int = payload["sample"]
         answers = [
             completion
-            for temperature, max_tokens, completion in self._answers.get(payload["question"], [])
+            for temperature, max_tokens, completion in stored.get(payload["question"], [])
             if temperature in (None, payload["temperature"]) and max_tokens in (None, payload["max_tokens"])
         ]
         if len(answers) <= number:
             raise ModelStopped(
-                f"{self._folder / 'calls.sqlite'} has {len(answers)} answers, and number {number + 1} was "
+                f"{self._path / 'calls.sqlite'} has {len(answers)} answers, and number {number + 1} was "
                 f"asked for, at temperature {payload['temperature']:g} and {payload['max_tokens']} tokens: "
                 f"…{payload['question'][-200:]}"
             )
         return answers[number]
 
-    async def close(self) -> None:
-        """Let go of the answers."""
-        self._answers = None
-
-
-def _read(folder: Path) -> Answers:
-    answers: Answers = {}
-    for call in read_calls(folder):
-        payload = call.request["payload"]
-        question = payload.get("question")  # of a replay of a replay
-        if question is None:
-            question = _question(payload)
-        most = payload.get("max_tokens", payload.get("max_completion_tokens"))
-        answers.setdefault(question, []).append((payload.get("temperature"), most, call.completion))
-    return answers
+    def _read(self) -> dict[str, list[Stored]]:
+        answers: dict[str, list[Stored]] = {}
+        for call in read_calls(self._path):
+            payload = call.request["payload"]
+            question = payload.get("question")  # of a replay of a replay
+            if question is None:
+                question = _question(payload)
+            most = payload.get("max_tokens", payload.get("max_completion_tokens"))
+            answers.setdefault(question, []).append((payload.get("temperature"), most, call.completion))
+        return answers
 
 
 def _question(payload: Mapping[str, Any]) -> str:
