@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import orjson
 
+from cai.training.report.samples import FILE, Sample
 from cai.training.setup.config import TrainConfig
 
 CONFIG: dict[str, Any] = TrainConfig.model_validate({}).model_dump(mode="json")
@@ -37,3 +39,7 @@ def make(folder: Path, method: str = "dpo", config: Any = None, **more: Any) -> 
     folder.mkdir(exist_ok=True)
     (folder / "training.json").write_bytes(orjson.dumps(record))
     return folder
+
+
+def write_samples(folder: Path, rows: Iterable[Sample]) -> None:
+    (folder / FILE).write_bytes(b"".join(orjson.dumps(row.model_dump()) + b"\n" for row in rows))

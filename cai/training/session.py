@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import gc
 import pkgutil
@@ -59,8 +58,8 @@ class Session:
         self.stopper = Stopper(self.tell, self.processes)
         self.notes = list(self.data.notes)
         self.read_drops = len(self.data.dropped)  # those that were dropped when they were read
-        self.started = time.monotonic()
-        self.before = float(self.folder.record["seconds"])
+        # As if the sessions before had come to an end just now.
+        self.began: float = time.monotonic() - self.folder.record["seconds"]
 
     def run(self) -> TrainSummary:
         for line in self.data.lines():
@@ -122,12 +121,12 @@ class Session:
         for why, count in sorted(reasons_of(later).items()):
             first = next(drop for drop in later if drop.reason == why)
             self.tell(f"dropped: {why} {count:,}; the first is {first.detail}")
-        self.folder.replace(DROPPED, map(dataclasses.asdict, self.drops))
+        self.folder.replace(DROPPED, self.drops)
         settled = {setting.name: setting.value for setting in settings if setting.name in SETTLED}
         self.folder.write(
             settled=settled | {"devices": self.processes.count},
-            plan=[dataclasses.asdict(setting) for setting in settings],
-            truncation=dataclasses.asdict(plan.truncation),
+            plan=settings,
+            truncation=plan.truncation,
             model=self.base.facts(),
             data=self.data.facts(train, held, self.drops),
             run=self.provenance,
@@ -136,22 +135,24 @@ class Session:
 
     def _fit(self, plan: Plan) -> int | None:
         """Train to the end; if memory runs out, the number of rows at once to go on with."""
-        checkpoint = self.folder.last_checkpoint()
-        damaged = self.folder.rewind(-1 if checkpoint is None else int(checkpoint.name.rpartition("-")[2]))
+        checkpoint, step, resume = self.folder.last_checkpoint(), -1, None
+        if checkpoint is not None:
+            step, resume = int(checkpoint.name.rpartition("-")[2]), str(checkpoint)
+        damaged = self.folder.rewind(step)
         if damaged:
             self.tell(f"{damaged:,} damaged lines of metrics.jsonl or eval.jsonl are left out")
-        if checkpoint is not None:
-            self.tell(f"resuming from {checkpoint}")
+        if resume is not None:
+            self.tell(f"resuming from {resume}")
         try:
             with silence_libraries(), self.stopper.listening():
-                trainer = self._trainer(plan, checkpoint is None)
-                if self.loaded.config.full and checkpoint is None:
+                trainer = self._trainer(plan, fresh=resume is None)
+                if self.loaded.config.full and resume is None:
                     self._sample(trainer, plan, "before")
-                trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
+                trainer.train(resume_from_checkpoint=resume)
                 if self.stopper.asked:
                     self.folder.write(seconds=self._seconds())
-                    last = self.folder.last_checkpoint()
-                    self.tell(f"stopped; run the same command again to resume from {last}")
+                    checkpoint = self.folder.last_checkpoint()
+                    self.tell(f"stopped; run the same command again to resume from {checkpoint}")
                     raise KeyboardInterrupt
                 self._finish(trainer)
         except LossNotFinite as error:
@@ -187,15 +188,15 @@ class Session:
         ) from error
 
     def _finish(self, trainer: Any) -> None:
-        """The last evaluation, and the product."""
+        """Evaluate after the last step, check the weights, and save them."""
         step = trainer.state.global_step
         evaluated = any("eval_loss" in line and line["step"] == step for line in self.folder.metrics())
         if self.rows.eval and not evaluated:
             trainer.evaluate()
-        if not trainer.is_fsdp_enabled:  # whose weights lie in pieces
+        if not trainer.is_fsdp_enabled:  # which keeps each process's share of the weights apart
             for name, weight in trainer.model.named_parameters():
                 if weight.requires_grad and not weight.isfinite().all():
-                    raise LossNotFinite(f"the weights {name} hold what is no number after step {step}")
+                    raise LossNotFinite(f"after step {step} the weights {name} are not all finite")
         trainer.save_model(str(self.folder.path))
         self.processes.wait()
         if self.processes.first:
@@ -220,11 +221,10 @@ class Session:
             model = trainer.accelerator.unwrap_model(trainer.model)
             room = min(plan.max_length, self.context - MOST_TOKENS)
             rows = self.data.eval
-            notes = write_answers(self.folder.path, model, self.tokenizer, rows, when, room=room, most=most)
-            self.notes += notes
+            self.notes += write_answers(self.folder, model, self.tokenizer, rows, when, room=room, most=most)
         self.processes.wait()
 
-    def _trainer(self, plan: Plan, fresh: bool) -> Any:
+    def _trainer(self, plan: Plan, *, fresh: bool) -> Any:
         from transformers import PrinterCallback, set_seed
 
         config, rows = self.loaded.config, self.rows
@@ -233,8 +233,12 @@ class Session:
         settings["eval_on_start"] = bool(rows.eval) and rows.before and fresh
         set_seed(config.seed)  # new weights are the same in each session: the reference is known by the weights' hash
         # Weights that train stay float32, or small steps would be lost in rounding; frozen ones can be narrow.
-        dtype = "float32" if config.full else plan.dtype
-        adapter = None if config.full or self.base.adapter else opening.new_adapter(config.lora, rows.task, self.base)
+        dtype: str = plan.dtype
+        adapter = None
+        if config.full:
+            dtype = "float32"
+        elif self.base.adapter is None:
+            adapter = opening.new_adapter(config.lora, rows.task, self.base)
         callbacks = [callback(self.tell), recorder(self.folder, self.stopper, self.progress)]
         model = rows.model(functools.partial(opening.open_model, self.base, dtype, plan.attention))
         try:
@@ -266,7 +270,7 @@ class Session:
             self.folder.add({"step": step, "id": name, **row}, EVALS)
 
     def _with_rows(self, error: LossNotFinite) -> LossNotFinite:
-        """The error with the names of its rows, and what there is to go on with."""
+        """The error with the names of its rows, and how to resume."""
         advice = "try a lower learning rate, or dtype float32"
         rows = ""
         if error.rows:
@@ -281,7 +285,8 @@ class Session:
         return LossNotFinite(f"{error}{rows}; {state}: {advice}", error.rows)
 
     def _seconds(self) -> float:
-        return round(self.before + time.monotonic() - self.started, 3)
+        """Of all sessions together."""
+        return round(time.monotonic() - self.began, 3)
 
     def _summary(self) -> TrainSummary:
         lines = self.folder.metrics()

@@ -50,60 +50,45 @@ def train(
     returns what it did. Ctrl-C saves a checkpoint and raises KeyboardInterrupt. Raises LossNotFinite, with the step and
     the rows, before such a step reaches the weights, and any CaiError of a part for what cannot be.
     """
-    _check_method(method)
+    if method not in METHODS:
+        raise unknown_method(method)
     check_there(data)
     need_train("cai train")
     loaded = load_config(config, flags)
     loaded.check(method)
     check_trl(method, loaded)
     processes = join_processes()
-    tell = tell if processes.first else _silent
+    if not processes.first:
+        tell = log.debug
     rows = load_rows(data, method, eval_data=eval_data, split=loaded.config.split)
     with processes.first_goes_first():  # it may unpack the base, and makes the folder
         base = find_base(model)
         _check_adapter(base, method, loaded)
         folder = TrainFolder(Path(out), _identity(method, rows, base, loaded), writes=processes.first)
     with folder:
-        if _is_finished(folder, tell):
-            return _summary_before(folder)
-        settled = _with_settled(loaded, folder, processes.count)
-        return Session(rows, base, settled, folder, _origin(data), processes, tell, progress).run()
+        summary = _finished(folder, tell)
+        if summary is not None:
+            return summary
+        loaded = _with_settled(loaded, folder, processes.count)
+        return Session(rows, base, loaded, folder, provenance(data), processes, tell, progress).run()
 
 
-def _check_method(method: str) -> None:
-    if method not in METHODS:
-        raise unknown_method(method)
+def _finished(folder: TrainFolder, tell: Callable[[str], None]) -> TrainSummary | None:
+    """What a finished training did, in the folder where it is now; None if there is still something to do.
 
-
-def _origin(data: Any) -> dict[str, Any] | None:
-    """The facts of the run that the rows come from, if they are given as its folder."""
-    if isinstance(data, str | Path) and Path(data).is_dir():
-        return provenance(Path(data))
-    return None
-
-
-def _is_finished(folder: TrainFolder, tell: Callable[[str], None]) -> bool:
-    """Whether nothing is left to do; without its weights a finished training begins anew."""
+    Without its weights a finished training begins anew.
+    """
     if not folder.record["finished"]:
-        return False
-    if any(folder.path.glob("*.safetensors")):
-        tell(f"{folder.path} is finished: nothing to do")
-        return True
-    tell(f"{folder.path} is finished, but its weights are gone: they are made again")
-    folder.write(finished=False)
-    return False
-
-
-def _summary_before(folder: TrainFolder) -> TrainSummary:
-    """The summary of a finished training, in the folder where it is now."""
+        return None
+    if not any(folder.path.glob("*.safetensors")):
+        tell(f"{folder.path} is finished, but its weights are gone: training again")
+        folder.write(finished=False)
+        return None
+    tell(f"{folder.path} is finished: nothing to do")
     try:
         return TrainSummary.model_validate(folder.record["summary"] | {"folder": folder.path})
     except ValidationError:
         raise folder.damaged() from None
-
-
-def _silent(text: str) -> None:
-    """Of several processes the first one tells."""
 
 
 def _check_adapter(base: Base, method: str, loaded: Loaded) -> None:

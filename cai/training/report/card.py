@@ -17,8 +17,8 @@ import orjson
 import yaml
 
 from cai.errors import MissingExtra
-from cai.folder.files import write_atomically
-from cai.texts.wording import AFTER, BEFORE, GREY, block, code, new_figure, one_line, png_of, render_card, without_path
+from cai.folder.files import need, write_atomically
+from cai.texts.wording import AFTER, BEFORE, GREY, code, new_figure, one_line, png_of, render_card, without_path
 from cai.training.data.dataset import SPLIT
 from cai.training.report.samples import Sample, median_lengths, read_samples
 from cai.training.report.summary import measures, metric_text, pair_accuracy
@@ -76,8 +76,8 @@ def card(folder: Path) -> str:
         images=[name for name in (LOSS, MARGINS) if (folder / name).exists()],
         samples=[row for row in read_samples(folder) if row.after is not None],
         median_lengths=median_lengths,
-        prompt=_prompt,
-        reply=_reply,
+        prompt_end=_prompt_end,
+        most_shown=MOST_SHOWN,
     )
 
 
@@ -141,25 +141,14 @@ def _value(value: Any) -> str:
     return code(value)
 
 
-def _prompt(row: Sample) -> str:
+def _prompt_end(row: Sample) -> str:
     """The end of a prompt, which is what the reply answers."""
     text = row.prompt
     if not isinstance(text, str):
         text = "\n\n".join(f"{turn['role']}: {turn['content']}" for turn in text)
     if len(text) > MOST_SHOWN:
         text = f"[…] {text[-MOST_SHOWN:]}"
-    return _block(text)
-
-
-def _reply(text: str) -> str:
-    """The start of a reply."""
-    if len(text) > MOST_SHOWN:
-        text = f"{text[:MOST_SHOWN]} […]"
-    return _block(text)
-
-
-def _block(text: str) -> str:
-    return block("text", text.replace("\r\n", "\n").replace("\r", "\n"))
+    return text
 
 
 def _train_yaml(config: Facts) -> str:
@@ -289,10 +278,8 @@ def _draw(axes: Any, lines: Lines, curves: Sequence[_Curve]) -> None:
 
 
 def _canvas(rows: int, title: str, **grid: Any) -> tuple[Any, list[Any]]:
-    try:
-        figure, axes = new_figure(rows, **grid)
-    except ImportError:
-        raise MissingExtra("drawing the plots of a training", "plot") from None
+    need("drawing the plots of a training", "plot", "matplotlib")
+    figure, axes = new_figure(rows, **grid)
     figure.suptitle(title)
     axes[-1].set_xlabel("step")
     axes[-1].xaxis.get_major_locator().set_params(integer=True)

@@ -13,66 +13,64 @@ from cai.export.pairs import Filters
 from cai.folder.files import identity_hash
 from cai.folder.run import read_info
 from cai.judge.calibration_report import FILE
-from cai.judge.certify import Calibration
 
 Facts = Mapping[str, Any]
 
-KEPT = ("command", "source", "templates", "models", "rounds", "gate", "n", "pairing", "seed", "constitution")
-JUDGED = ("judge", "protocol", "principles", "templates", "constitution")
+OF_RUN = ("command", "source", "templates", "models", "rounds", "gate", "n", "pairing", "seed", "constitution")
+OF_JUDGE = ("judge", "protocol", "principles", "templates", "constitution")
 
 
-def provenance(folder: Path) -> dict[str, Any]:
-    """The facts of the run in a folder that `load_rows` takes.
+def provenance(data: Any) -> dict[str, Any] | None:
+    """The facts of the run whose folder `load_rows` takes; None for rows that are not given as a run's folder.
 
-    `calibration` is of the judge's labels, and None if nobody compared them with people's; `min_confidence` is what the
-    labels had to reach.
+    `calibration` is of the judge's labels, and None if they have not been compared with human labels; `min_confidence`
+    is what the labels had to reach.
     """
-    info = read_info(folder, "name a run")
-    identity = info["identity"]
+    if not isinstance(data, str | Path) or not Path(data).is_dir():
+        return None
+    info = read_info(Path(data), "name a run")
+    identity, export = info["identity"], info.get("export") or {}
     binding = identity.get("binding") or identity.get("best_of") or {}
     facts: dict[str, Any] = {"run": identity_hash(identity)}
-    for names, source in ((KEPT, identity), (JUDGED, binding)):
+    for names, source in ((OF_RUN, identity), (OF_JUDGE, binding)):
         facts |= {name: source[name] for name in names if source.get(name) is not None}
     facts |= {name: info.get(name) for name in ("rows", "dropped", "stopped", "versions")}
     if identity["command"] == "label":
-        export = info.get("export") or {}
-        calibration = _calibration(folder, export, info.get("calibration"))
+        calibration = _calibration(Path(data), export, info.get("calibration") or {})
         facts["calibration"] = calibration
-        facts["min_confidence"] = _least(export, calibration)
+        facts["min_confidence"] = _min_confidence(export, calibration)
         facts["agreement"] = export.get("agreement")
     return facts
 
 
-def _calibration(run: Path, export: Facts, origin: Facts | None) -> dict[str, Any] | None:
+def _calibration(run: Path, export: Facts, origin: Facts) -> dict[str, Any] | None:
     """The calibration that the rows were cut with, and the sha256 of its file.
 
     Of a file that changed or is gone since then nothing but the sha256 is known.
     """
-    calibration = export.get("calibration")
+    calibration, sha256 = export.get("calibration"), origin.get("sha256")
     if calibration is None:
         return None
-    known = {"sha256": None if origin is None else origin["sha256"]}
     if isinstance(calibration, Mapping):
-        return known | {"content": dict(calibration)}
+        return {"sha256": sha256, "content": dict(calibration)}
     path = Path(calibration)
-    if path.is_dir():
-        path = path / FILE
-    for place in (path, run / FILE):
+    for place in (path, path / FILE, run / FILE):
         if place.is_file():
             content = place.read_bytes()
-            if hashlib.sha256(content).hexdigest() == known["sha256"]:
-                return known | {"content": orjson.loads(content)}
-    return known | {"content": None}
+            if hashlib.sha256(content).hexdigest() == sha256:
+                return {"sha256": sha256, "content": orjson.loads(content)}
+    return {"sha256": sha256, "content": None}
 
 
-def _least(export: Facts, calibration: Facts | None) -> float | None:
+def _min_confidence(export: Facts, calibration: Facts | None) -> float | None:
     """The confidence that a label had to reach, on the scale of the calibration; None: not known."""
     if export.get("min_confidence") is not None:
         return float(export["min_confidence"])
-    agreement = export.get("agreement")
-    if agreement is None:
+    if export.get("agreement") is None:
         return Filters().min_confidence
     if calibration is None or calibration["content"] is None:
         return None
-    threshold = Calibration.model_validate(calibration["content"]).thresholds[str(agreement)]
-    return None if threshold is None else threshold.calibrated
+    threshold = calibration["content"]["thresholds"][str(export["agreement"])]
+    if threshold is None:
+        return None
+    return float(threshold["calibrated"])

@@ -10,13 +10,10 @@ from pathlib import Path
 from statistics import median
 from typing import Any, Literal
 
-import orjson
-
-from cai.folder.files import write_atomically
 from cai.records import Message, Record
 from cai.texts.wording import reason_of
 from cai.training.data.rows import TrainingRow, Turns
-from cai.training.setup.folder import read_lines
+from cai.training.setup.folder import TrainFolder, read_lines
 from cai.weights.loading import end_tokens
 
 FILE = "samples.jsonl"
@@ -42,7 +39,7 @@ class Sample(Record):
 
 
 def write_answers(
-    folder: Path, model: Any, tokenizer: Any, rows: Iterable[TrainingRow], when: When, *, room: int, most: int
+    folder: TrainFolder, model: Any, tokenizer: Any, rows: Iterable[TrainingRow], when: When, *, room: int, most: int
 ) -> list[str]:
     """Keep what the model says before or after the training to up to `most` prompts of at most `room` tokens.
 
@@ -54,18 +51,17 @@ def write_answers(
             chosen = choose_prompts(rows, tokenizer, room, most)
             with untrained(model):
                 replies = samples(model, tokenizer, [row.prompt for row in chosen], most_tokens=MOST_TOKENS)
-            pairs = zip(chosen, replies, strict=True)
-            write_samples(
-                folder,
-                [Sample(id=row.id, prompt=row.prompt, before=text, most_tokens=MOST_TOKENS) for row, text in pairs],
-            )
+            rows_before = [
+                Sample(id=row.id, prompt=row.prompt, before=text, most_tokens=MOST_TOKENS)
+                for row, text in zip(chosen, replies, strict=True)
+            ]
+            folder.replace(FILE, map(Sample.model_dump, rows_before))
         if when == "before":
             return []
-        rows_before = read_samples(folder)
+        rows_before = read_samples(folder.path)
         replies = samples(model, tokenizer, [row.prompt for row in rows_before], most_tokens=MOST_TOKENS)
         answers = [row.model_copy(update={"after": text}) for row, text in zip(rows_before, replies, strict=True)]
-        if answers:
-            write_samples(folder, answers)
+        folder.replace(FILE, map(Sample.model_dump, answers))
         return length_notes(answers)
     except Exception as error:
         return [f"no samples {when}: {type(error).__name__}: {reason_of(error)}"]
@@ -179,11 +175,6 @@ def median_lengths(rows: Sequence[Sample]) -> tuple[float, float]:
     return median(len(row.before) for row in rows), median(len(row.after or "") for row in rows)
 
 
-def write_samples(folder: Path, rows: Iterable[Sample]) -> None:
-    """Write samples.jsonl at once; raises RunError if it cannot be written."""
-    write_atomically(folder / FILE, b"".join(orjson.dumps(row.model_dump()) + b"\n" for row in rows))
-
-
 def read_samples(folder: Path) -> list[Sample]:
-    """What `write_samples` wrote, if anything."""
+    """The rows of samples.jsonl, none if it was not written."""
     return [Sample.model_validate(row) for row in read_lines(folder / FILE)]

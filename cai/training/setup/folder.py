@@ -153,8 +153,8 @@ class TrainFolder:
                 file.truncate(start)
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    def replace(self, name: str, rows: Iterable[Mapping[str, Any]]) -> None:
-        """Write all lines of a file; without any there is none."""
+    def replace(self, name: str, rows: Iterable[Any]) -> None:
+        """Write all rows of a file, mappings or dataclasses; without any there is no file."""
         lines = [orjson.dumps(row, option=orjson.OPT_APPEND_NEWLINE) for row in rows]
         if self._writes and (lines or (self.path / name).exists()):
             write_atomically(self.path / name, b"".join(lines))

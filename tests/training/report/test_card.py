@@ -10,10 +10,10 @@ from typing import Any
 import orjson
 import pytest
 from pages import front_matter
-from training_records import CONFIG, DATA, FOLDER, make
+from training_records import CONFIG, DATA, FOLDER, make, write_samples
 
 from cai.training.report.card import MOST_SHOWN, card
-from cai.training.report.samples import Sample, write_samples
+from cai.training.report.samples import Sample
 from cai.training.setup.config import load_config
 
 

@@ -123,15 +123,14 @@ def test_the_images_are_written_and_the_same_for_the_same_numbers(tmp_path: Path
 
 
 def test_without_matplotlib_the_extra_is_named(tmp_path: Path) -> None:
-    (tmp_path / "matplotlib.py").write_text("raise ImportError('none here')")
     code = (
-        "import pathlib; from cai.training.report.card import write_plots; "
+        "import pathlib, sys; sys.modules['matplotlib'] = None; from cai.training.report.card import write_plots; "
         "write_plots(pathlib.Path(), [dict(step=1, loss=1)])"
     )
     root = Path(__file__).resolve().parents[3]
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, cwd=tmp_path,
-        env={"PYTHONPATH": f"{tmp_path}:{root}"},
+        env={"PYTHONPATH": str(root)},
     )  # fmt: skip
     assert "MissingExtra: drawing the plots of a training needs a package" in done.stderr
     assert "cai-toolkit[plot]" in done.stderr and not (tmp_path / "loss.png").exists()

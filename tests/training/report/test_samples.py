@@ -13,6 +13,7 @@ pytest.importorskip("peft")
 import peft
 import torch
 import transformers
+from training_records import write_samples
 
 from cai.training.data.rows import TrainingRow, Turns, row_of
 from cai.training.report.samples import (
@@ -22,7 +23,6 @@ from cai.training.report.samples import (
     read_samples,
     samples,
     untrained,
-    write_samples,
 )
 from cai.weights.loading import silence_libraries
 
