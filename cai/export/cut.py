@@ -26,6 +26,7 @@ from cai.export.pairs import Reason
 from cai.folder.files import unwritable
 from cai.folder.rows import EXPORT_STAGES, TRAINING_FILES, damage, lines_in_order
 from cai.folder.run import RunFolder
+from cai.judge.certify import Calibration
 from cai.records import Drop
 from cai.sources.conversations import prompt_hash
 
@@ -99,6 +100,7 @@ class Cut(ABC):
     stages: ClassVar[tuple[str, ...]]  # at which something can be left out: what goes in is kept or dropped
     kind: ClassVar[str]  # of rows, as the card names them
     judged: Judged | None = None  # of a label run
+    calibration: Calibration | None = None  # of a label run
 
     def __init__(self, run: RunFolder, options: ExportOptions) -> None:
         self.facts = Facts()
@@ -106,6 +108,8 @@ class Cut(ABC):
         self.read = Counter[str]()
         self.options = options
         self._run = run
+        identity = run.identity
+        self.binding: Row = identity.get("binding") or identity.get("best_of") or identity  # how replies were judged
         self._tables: dict[tuple[str, str], Table] = {}
 
     @abstractmethod

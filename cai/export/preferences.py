@@ -77,7 +77,8 @@ class LabelCut(Cut):
     ) -> None:
         super().__init__(run, options)
         self.folder = run.path if folder is None else folder
-        self.binding = run.identity["binding"] if binding is None else binding
+        if binding is not None:
+            self.binding = binding
         self.calibration = calibration_of(options, self.binding)
         self.filters = filters_of(options, self.calibration)
         self.judged = Judged()

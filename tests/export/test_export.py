@@ -524,6 +524,7 @@ def card_of(identity: dict[str, Any], facts: Facts | None = None, **info: Any) -
     """The card of a generate run that counted `facts`."""
     cut = RevisionCut.__new__(RevisionCut)
     cut.facts = facts or Facts()
+    cut.binding = identity
     cut.options = ExportOptions()
     return dataset_card({"identity": identity, "versions": {"cai": "1"}, **info}, cut)
 
