@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import orjson
 
 from cai.errors import RunError
-from cai.export.cut import Lines, Row, line_of
+from cai.export.cut import Cut, Lines, Row, line_of
 from cai.export.options import ExportOptions
 from cai.export.pairs import Reason, Standing, best_of, standings, unfit
 from cai.export.preferences import JUDGE, LabelCut, provenance
@@ -114,22 +115,24 @@ class BestCut(LabelCut):
             self._longest += len(best.text.strip()) == max(lengths)
 
     def notes(self) -> Iterator[str]:
-        """What the rows show that the user should know."""
+        """What the user should know."""
+        yield from Cut.notes(self)
         if self.calibration is None:
             yield "not calibrated: how often people would choose the same reply is unknown"
         flips = self.judged.flip_rate
         if flips is not None and flips > MANY_FLIPS:
             yield f"{flips:.0%} of the votes flip with reply order: position bias outweighs most preferences"
 
-    def summary(self) -> BestSummary:
+    def figures(self) -> dict[str, Any]:
         """What was counted."""
         kept, uneven = self.kept["sft"], self._uneven
-        return BestSummary(
+        summary = BestSummary(
             prompts=self.read["sft"],
             mean_p=self._sum / kept if kept else None,
             longest_won=self._longest / uneven if uneven else None,
             longest_chance=self._chances / uneven if uneven else None,
         )
+        return {"best": summary}
 
 
 def _binding(run: RunFolder) -> Row:

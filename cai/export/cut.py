@@ -116,9 +116,26 @@ class Cut(ABC):
     def lines(self) -> Lines:
         """Write the training rows; what is left out of a file comes back in input order, as lines of dropped.jsonl."""
 
-    @abstractmethod
     def notes(self) -> Iterator[str]:
-        """What the rows show that the user should know."""
+        """What the user should know; what the rows show comes after what is true of every cut."""
+        files, split = self.facts.files, self.options.split
+        stopped = self._run.info.get("stopped")
+        if stopped is not None:
+            yield f"the run is unfinished ({stopped}): rerun its command to resume; these are the rows so far"
+        if not self.facts.rows:
+            yield "the run has no finished row: the training files are empty"
+        if split is None:
+            return
+        for kind in self.files:
+            sides = {"train": files[f"{kind}.jsonl"], "eval": files[f"{kind}.eval.jsonl"]}
+            empty = [side for side, count in sides.items() if not count]
+            if len(empty) == 1:
+                rows = f"there are only {sum(sides.values()):,} rows"
+                yield f"--split {split} leaves the {empty[0]} side of {kind} empty: {rows}"
+
+    def figures(self) -> dict[str, Any]:
+        """What an export says of this kind of cut alone, by field of `ExportSummary`."""
+        return {}
 
     def write(self) -> None:
         """Write every file beside the old one, and put them in place when all are whole."""

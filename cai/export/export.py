@@ -15,24 +15,21 @@ from pydantic import ValidationError
 from cai.errors import RunError, UsageError
 from cai.export.best_replies import BestCut, BestSummary
 from cai.export.card import dataset_card
-from cai.export.cut import Cut, Judged
+from cai.export.cut import Cut, Judged, Row
 from cai.export.hub import Hub
-from cai.export.options import DEFAULTS, FIELDS, ExportOptions, flag
+from cai.export.options import DEFAULTS, FIELDS, OF_PAIRS, ONLY, ExportOptions, flag
 from cai.export.picked import PickedCut
 from cai.export.preferences import PreferenceCut
 from cai.export.revisions import RevisionCut
 from cai.folder.files import write_atomically
 from cai.folder.rows import TRAINING_FILES
-from cai.folder.run import RunFolder, read_info, reopen
+from cai.folder.run import RunFolder, read_info
 from cai.judge.calibration_report import FILE
-from cai.judge.certify import Calibration
 from cai.records import Record
 from cai.sources.yamlfile import unfit
 
-CUTS: dict[str, type[Cut]] = {"generate": RevisionCut, "label": PreferenceCut, "sample": PickedCut}  # by command
+CUTS: dict[str, type[Cut]] = {"generate": RevisionCut, "label": PreferenceCut}  # at the end of a run, by its command
 THRESHOLDS = {"min_confidence", "agreement", "calibration"}  # only one of them decides
-BEST = ("calibration", "benign")  # options of labels that `best` takes: the others are about pairs
-Row = dict[str, Any]
 
 
 class ExportSummary(Record):
@@ -50,16 +47,17 @@ class ExportSummary(Record):
     mean_bias: float | None = None  # of the others, in nats towards the first reply
     chosen_longer: float | None = None  # share of the kept pairs of unequal length whose chosen reply is the longer one
     notes: tuple[str, ...]  # what the user should know
-    url: str | None  # where the files were pushed to
+    url: str | None = None  # where the files were pushed to
 
     def lines(self) -> list[str]:
         """The summary in words, for people."""
         return [*self._lines()]
 
     def _lines(self) -> Iterator[str]:
-        width = max(len(str(self.folder / name)) for name in self.files)
-        for name, count in self.files.items():
-            yield f"{self.folder / name!s:<{width}}  {count:>9,}"
+        paths = {str(self.folder / name): count for name, count in self.files.items()}
+        width = max(map(len, paths))
+        for path, count in paths.items():
+            yield f"{path:<{width}}  {count:>9,}"
         if self.pairs is not None:
             longer = ""
             if self.chosen_longer is not None:
@@ -68,31 +66,25 @@ class ExportSummary(Record):
         if self.best is not None:
             yield from self.best.lines()
         if self.invalid_rate is not None:
-            yield self._votes(self.invalid_rate)
-        yield from self._left_out()
+            votes = f"votes: {self.invalid_rate:.1%} invalid"
+            if self.flip_rate is not None:
+                votes += f"; {self.flip_rate:.0%} of the others flip with reply order"
+            if self.mean_bias is not None:
+                votes += f", mean bias {self.mean_bias:+.2f} nats towards the first reply"
+            yield votes
+        run = Counter(self.dropped)
+        for reasons in self.left_out.values():
+            run -= Counter(reasons)
+        losses = {"dropped during the run": run}
+        losses |= {f"left out of {stage}": Counter(reasons) for stage, reasons in self.left_out.items()}
+        for what, reasons in losses.items():
+            if reasons:
+                counts = ", ".join(f"{reason} {count:,}" for reason, count in reasons.items())
+                yield f"{what}: {counts} (dropped.jsonl)"
         for note in self.notes:
             yield f"note: {note}"
         if self.url is not None:
             yield f"pushed to {self.url}"
-
-    def _votes(self, invalid_rate: float) -> str:
-        """What the two orders show of the judge."""
-        line = f"votes: {invalid_rate:.1%} invalid"
-        if self.flip_rate is not None:
-            line += f"; {self.flip_rate:.0%} of the others flip with reply order"
-        if self.mean_bias is not None:
-            line += f", mean bias {self.mean_bias:+.2f} nats towards the first reply"
-        return line
-
-    def _left_out(self) -> Iterator[str]:
-        run = Counter(self.dropped)
-        for reasons in self.left_out.values():
-            run -= Counter(reasons)
-        stages = {f"left out of {stage}": reasons for stage, reasons in self.left_out.items()}
-        for what, reasons in {"dropped during the run": run, **stages}.items():
-            if reasons:
-                counts = ", ".join(f"{reason} {count:,}" for reason, count in reasons.items())
-                yield f"{what}: {counts} (dropped.jsonl)"
 
 
 def export_run(folder: str | Path, *, push: str | None = None, private: bool = True, **options: Any) -> ExportSummary:
@@ -106,11 +98,14 @@ def export_run(folder: str | Path, *, push: str | None = None, private: bool = T
     """
     chosen = read_options(options)
     path = Path(folder)
-    command = _command(path, best=chosen.best)
-    check_options(chosen, command)
-    hub = None if push is None else Hub(push, private)
-    with closing(reopen(path, command)) as run:
-        summary = cut_run(run, chosen, load_from=push or ".")
+    info = read_info(path, "name the --out of a cai generate or cai label")
+    kind = _cut_of(path, info, chosen)
+    check_options(chosen, info["identity"]["command"])
+    hub = None
+    if push is not None:
+        hub = Hub(push, private)
+    with closing(RunFolder(path, info["identity"])) as run:
+        summary = _write(run, kind, chosen, load_from=push or ".")
         if hub is None:
             return summary
         url = hub.push(run.path, [*summary.files, "README.md"], TRAINING_FILES)
@@ -122,22 +117,42 @@ def cut_again(run: RunFolder, stated: Mapping[str, Any]) -> ExportSummary:
     options = dict(run.info.get("export") or {})
     if THRESHOLDS & stated.keys():
         options = {name: value for name, value in options.items() if name not in THRESHOLDS}
-    return cut_run(run, read_options({**options, **stated}))
+    chosen = read_options({**options, **stated})
+    return _write(run, _cut_of(run.path, run.info, chosen), chosen)
 
 
-def cut_run(run: RunFolder, options: ExportOptions, *, load_from: str = ".") -> ExportSummary:
-    """Cut the training rows of an open run, and write their card and into run.json the options."""
+def _cut_of(folder: Path, info: Row, options: ExportOptions) -> type[Cut]:
+    """How the rows of a run are cut; raises RunError if they cannot be."""
+    identity = info["identity"]
+    command = identity["command"]
+    if "best_of" in identity and info.get("stopped") is not None:
+        raise RunError(
+            f"{folder} is an unfinished best-of run of version 0.1.0, which cannot be resumed: start anew with "
+            "cai sample PROMPTS --best-of N --judge SPEC --out NEW"
+        )
+    if options.best:
+        return BestCut
+    if "best_of" in identity:
+        return PickedCut
+    if command in CUTS:
+        return CUTS[command]
+    if command == "sample":
+        raise RunError(
+            f"{folder} is a run of cai sample: its replies have not been judged; label them first: cai label {folder}"
+        )
+    raise RunError(
+        f"{folder} is a run of cai {command}, which has no training rows: name the --out of a cai generate or cai label"
+    )
+
+
+def _write(run: RunFolder, kind: type[Cut], options: ExportOptions, load_from: str = ".") -> ExportSummary:
+    """Write the training rows of an open run and their card, and the options into run.json."""
     if options.agreement is not None and options.calibration is None and (run.path / FILE).exists():
         options = options.model_copy(update={"calibration": str(run.path / FILE)})
-    kind = BestCut if options.best else CUTS[run.identity["command"]]
     cut = kind(run, options)
     cut.write()
     write_atomically(run.path / "README.md", dataset_card(run.info, cut, load_from).encode())
     _remember(run, options)
-    return _summary(run, cut)
-
-
-def _summary(run: RunFolder, cut: Cut) -> ExportSummary:
     facts = cut.facts
     judged = cut.judged or Judged()
     dropped = Counter[str]()
@@ -152,60 +167,25 @@ def _summary(run: RunFolder, cut: Cut) -> ExportSummary:
         files=facts.files,
         dropped=dict(dropped),
         left_out=left_out,
-        pairs=cut.kept["pairs"] if isinstance(cut, PreferenceCut) else None,
-        best=cut.summary() if isinstance(cut, BestCut) else None,
+        **cut.figures(),
         invalid_rate=judged.invalid_rate,
         flip_rate=judged.flip_rate,
         mean_bias=judged.mean_bias,
         chosen_longer=judged.longer_share,
-        notes=tuple([*_notes(run.info, cut), *cut.notes()]),
-        url=None,
+        notes=tuple(cut.notes()),
     )
-
-
-def _notes(info: Mapping[str, Any], cut: Cut) -> Iterator[str]:
-    files, split = cut.facts.files, cut.options.split
-    if info.get("stopped") is not None:
-        yield f"the run is unfinished ({info['stopped']}): rerun its command to resume; these are the rows so far"
-    if not cut.facts.rows:
-        yield "the run has no finished row: the training files are empty"
-    if split is None:
-        return
-    for kind in cut.files:
-        train, held_out = files[f"{kind}.jsonl"], files[f"{kind}.eval.jsonl"]
-        if bool(train) != bool(held_out):
-            empty = "eval" if train else "train"
-            yield f"--split {split} leaves the {empty} side of {kind} empty: there are only {train + held_out:,} rows"
-
-
-def _command(folder: Path, *, best: bool) -> str:
-    """The command that made the run in a folder."""
-    info = read_info(folder, "name the --out of a cai generate or cai label")
-    identity = info["identity"]
-    command: str = identity["command"]
-    if command == "sample" and "best_of" in identity and info.get("stopped") is not None:
-        raise RunError(
-            f"{folder} is an unfinished best-of run of version 0.1.0, which cannot be resumed: start anew with "
-            "cai sample PROMPTS --best-of N --judge SPEC --out NEW"
-        )
-    if command == "sample" and "best_of" not in identity and not best:
-        raise RunError(
-            f"{folder} is a run of cai sample: its replies have not been judged; label them first: cai label {folder}"
-        )
-    return command if command in CUTS else "generate"
 
 
 def _remember(run: RunFolder, options: ExportOptions) -> None:
     """Write the options into run.json, so that the run, when it is resumed, ends with the same cut.
 
-    A calibration is kept by its path and the hash of its content. Options that an older version did not know are
+    A calibration is stored by its path and the hash of its content. Options that an older version did not have are
     compared as if they had been at their defaults.
     """
     export = options_of(options, run.identity["command"])
-    before = {name: DEFAULTS[name] for name in export} | (run.info.get("export") or {})
-    calibration = None if options.calibration is None else _origin(options.calibration)
+    calibration = _origin(export.get("calibration"))
     changed: Row = {}
-    if export != before:
+    if export != {name: DEFAULTS[name] for name in export} | (run.info.get("export") or {}):
         changed["export"] = export
     if calibration != run.info.get("calibration"):
         changed["calibration"] = calibration
@@ -213,24 +193,19 @@ def _remember(run: RunFolder, options: ExportOptions) -> None:
         run.write_info(**changed)
 
 
-def _origin(calibration: str | Path | Calibration | Mapping[str, Any]) -> Row:
+def _origin(calibration: str | Row | None) -> Row | None:
     """Where a calibration came from, and the sha256 of its file; of one made in Python, of its JSON."""
-    if isinstance(calibration, str | Path):
+    if calibration is None:
+        return None
+    if isinstance(calibration, str):
         path = Path(calibration)
         if path.is_dir():
             path = path / FILE
-        return {"path": str(calibration), "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
-    content = calibration.model_dump(mode="json") if isinstance(calibration, Calibration) else calibration
-    return {"path": None, "sha256": hashlib.sha256(orjson.dumps(content, option=orjson.OPT_SORT_KEYS)).hexdigest()}
+        return {"path": calibration, "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
+    return {"path": None, "sha256": hashlib.sha256(orjson.dumps(calibration, option=orjson.OPT_SORT_KEYS)).hexdigest()}
 
 
 # Options
-
-
-def command_of(name: str) -> str | None:
-    """The command whose runs an option is for; None: all."""
-    extra = FIELDS[name].json_schema_extra
-    return str(extra["command"]) if isinstance(extra, dict) else None
 
 
 def read_options(values: Mapping[str, Any]) -> ExportOptions:
@@ -248,22 +223,24 @@ def read_options(values: Mapping[str, Any]) -> ExportOptions:
 def check_options(options: ExportOptions, command: str) -> None:
     """Raise UsageError for options that do not fit this kind of run, or each other."""
     changed = [name for name, default in DEFAULTS.items() if getattr(options, name) != default]
-    for other in ("generate", "label"):
-        wrong = [flag(name) for name in changed if command_of(name) == other]
-        if wrong and command != other and not (options.best and other == "label" and command == "sample"):
+    commands = [command]
+    if options.best and command == "sample":
+        commands.append("label")  # its labels are in the folder `labels`
+    for other, names in ONLY.items():
+        wrong = [flag(name) for name in changed if name in names]
+        if wrong and other not in commands:
             raise UsageError(f"{', '.join(wrong)}: only for runs of cai {other}; this is a run of cai {command}")
     if options.agreement is not None and options.min_confidence is not None:
         raise UsageError("--agreement chooses the threshold and --min-confidence states it: give one of them")
-    if options.best:
-        wrong = [flag(name) for name in changed if command_of(name) == "label" and name not in ("best", *BEST)]
-        if wrong:
-            raise UsageError(f"{', '.join(wrong)}: only for pairs; --best takes one reply to each prompt")
+    wrong = [flag(name) for name in changed if name in OF_PAIRS]
+    if options.best and wrong:
+        raise UsageError(f"{', '.join(wrong)}: only for pairs; --best takes one reply to each prompt")
 
 
-def options_of(options: ExportOptions, command: str) -> dict[str, Any]:
+def options_of(options: ExportOptions, command: str) -> Row:
     """The options that fit this kind of run, as JSON; `best`, which is newer than 0.1.0, only if it is set."""
-    fits = [name for name in FIELDS if command_of(name) in (command, None) and name != "best"]
     if options.best:
-        fits = [name for name in FIELDS if command_of(name) is None or name in (*BEST, "best")]
-    values = options.model_dump(mode="json", include=set(fits))
-    return {name: values[name] for name in fits}
+        others = ONLY["generate"] | OF_PAIRS
+    else:
+        others = {"best"}.union(*(names for other, names in ONLY.items() if other != command))
+    return options.model_dump(mode="json", exclude=others)

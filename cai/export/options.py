@@ -6,34 +6,28 @@ from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
-from pydantic.config import JsonDict
 
 from cai.export.pairs import MIN_CONFIDENCE, Pairing
 from cai.judge.certify import Calibration
 
-OF_GENERATE: JsonDict = {"command": "generate"}  # options that fit one kind of run; the others fit every kind
-OF_LABEL: JsonDict = {"command": "label"}
-
 
 class ExportOptions(BaseModel):
-    """The options of an export; the ones with a `command` are for runs of that command only."""
+    """The options of an export; most are for one kind of run only: see `ONLY`."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
     rounds_kept: Literal["last", "all"] = Field(
         "last",
         description="Generate runs: last keeps one SFT row per prompt, the final revision; all keeps every revision.",
-        json_schema_extra=OF_GENERATE,
     )
     min_confidence: float | None = Field(
         None,
         ge=0.5,
         le=1,
         description=f"Label runs: keep pairs with at least this confidence (default {MIN_CONFIDENCE}, not calibrated).",
-        json_schema_extra=OF_LABEL,
     )
     calibration: str | Path | Calibration | dict[str, Any] | None = Field(
-        None, description="Label runs: a calibration.json of the judge.", json_schema_extra=OF_LABEL
+        None, description="Label runs: a calibration.json of the judge."
     )
     agreement: float | None = Field(
         None,
@@ -41,26 +35,20 @@ class ExportOptions(BaseModel):
         lt=1,
         description="Label runs: keep pairs whose agreement with human labels is certified at this rate "
         "(needs --calibration or a calibration.json in the folder).",
-        json_schema_extra=OF_LABEL,
     )
     pairing: Pairing = Field(
         "all",
         description="Label runs: keep all pairs, best-worst of several replies, or final round against first reply.",
-        json_schema_extra=OF_LABEL,
     )
-    order_flip: bool = Field(
-        False, description="Label runs: drop pairs whose votes flip with reply order.", json_schema_extra=OF_LABEL
-    )
+    order_flip: bool = Field(False, description="Label runs: drop pairs whose votes flip with reply order.")
     max_length_ratio: float | None = Field(
         None,
         ge=1,
         description="Label runs: drop pairs where one reply is more than N times longer, in characters.",
-        json_schema_extra=OF_LABEL,
     )
     benign: str | Path | None = Field(
         None,
         description="Label runs: a file of prompts that must not be refused; drop replies that refuse them.",
-        json_schema_extra=OF_LABEL,
     )
     dead_zone: float | None = Field(
         None,
@@ -68,13 +56,11 @@ class ExportOptions(BaseModel):
         le=1,
         description="Label runs: keep replies in kto.jsonl whose win rate is at least P or at most 1 - P "
         "(default: the confidence that pairs need).",
-        json_schema_extra=OF_LABEL,
     )
     target: int | None = Field(
         None,
         ge=1,
         description="Label runs: keep at most this many pairs (default: the --target of the run).",
-        json_schema_extra=OF_LABEL,
     )
     split: float | None = Field(
         None, gt=0, lt=1, description="Share of the prompts to train on; the others go to *.eval.jsonl."
@@ -86,12 +72,18 @@ class ExportOptions(BaseModel):
     best: bool = Field(
         False,
         description="Label runs: write the best reply to each prompt to sft.jsonl instead of preferences (best of N).",
-        json_schema_extra=OF_LABEL,
     )
 
 
 FIELDS = ExportOptions.model_fields
 DEFAULTS = {name: field.default for name, field in FIELDS.items()}
+OF_PAIRS = {
+    "min_confidence", "agreement", "pairing", "order_flip", "max_length_ratio", "dead_zone", "target",
+}  # fmt: skip
+ONLY = {  # options for the runs of one command; the others are for all
+    "generate": {"rounds_kept"},
+    "label": {*OF_PAIRS, "calibration", "benign", "best"},
+}
 
 
 def flag(name: str) -> str:

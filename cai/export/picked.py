@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import orjson
 
 from cai.export.cut import Cut, Lines, Row, line_of
@@ -50,10 +48,6 @@ class PickedCut(Cut):
             for name in faults_of(text):
                 return name, f"the text {LEARNED[name].words}"
         return None
-
-    def notes(self) -> Iterator[str]:
-        """Nothing: what the judge's votes show is not counted again."""
-        yield from ()
 
 
 def sft_row(row: Row) -> Row:

@@ -119,7 +119,8 @@ class LabelCut(Cut):
                 judged.bias += vote["b"]
 
     def notes(self) -> Iterator[str]:
-        """What the rows show that the user should know."""
+        """What the user should know."""
+        yield from super().notes()
         calibration, least = self.calibration, self.filters.min_confidence
         if calibration is None:
             yield (
@@ -396,10 +397,14 @@ class PreferenceCut(LabelCut):
             number[kind] += 1
 
     def notes(self) -> Iterator[str]:
-        """What the rows show that the user should know."""
+        """What the user should know."""
         yield from super().notes()
         if self.judged.confidences and not self.kept["pairs"]:
             yield self.why_empty()
+
+    def figures(self) -> dict[str, Any]:
+        """The number of kept pairs."""
+        return {"pairs": self.kept["pairs"]}
 
 
 def pair_row(row: Row, filters: Filters) -> Row:

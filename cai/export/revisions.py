@@ -85,7 +85,8 @@ class RevisionCut(Cut):
             self._refused += refusal(row["initial"], row["prompt"][-1]["content"]) == "full"
 
     def notes(self) -> Iterator[str]:
-        """What the rows show that the user should know."""
+        """What the user should know."""
+        yield from super().notes()
         rows = self.facts.rows
         if rows and self.facts.dropped["dpo", "identical"] == rows:
             yield "no final text differs from its first reply: dpo.jsonl is empty"
