@@ -260,17 +260,6 @@ class RunFolder:
             self.settle()
 
 
-def reopen(path: Path, command: str) -> RunFolder:
-    """Open the run that a folder holds, whatever its identity, to read its rows.
-
-    Raises RunError if the folder holds no run of this command.
-    """
-    identity = read_info(path, f"name the --out of a cai {command}")["identity"]
-    if identity["command"] != command:
-        raise RunError(f"{path} is a run of cai {identity['command']}, not of cai {command}")
-    return RunFolder(path, identity)
-
-
 def read_info(folder: Path, advice: str) -> dict[str, Any]:
     """The content of a run's run.json; like `find_info`, but RunError with `advice` for a folder without one."""
     info = find_info(folder)

@@ -25,7 +25,7 @@ from cai.calls.model import Model
 from cai.calls.prices import Budget
 from cai.engine.templates import Templates
 from cai.errors import CaiError, RowDropped, RunError, SourceError, Unreadable
-from cai.export.export import cut_again
+from cai.export.export import CUTS, cut_again
 from cai.folder.files import identity_hash
 from cai.folder.run import RunFolder
 from cai.models import check_ability, prices_of
@@ -71,7 +71,7 @@ class Run(Planned, Generic[Row]):
             self.out = Path(settings.out)
         where = [str(source)] if isinstance(source, str | Path) else []
         self.words = ["cai", self.command, *where, *settings.words()]
-        self.cuts = True
+        self.cuts = self.command in CUTS
         self.spent = 0.0
         self.tally = Tally()
         self.read = self.skipped = self.finished = 0  # items read; finished by an earlier session; and by this one

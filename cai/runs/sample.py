@@ -66,7 +66,6 @@ class SampleRun(PromptRun[Candidates]):
             "seed": settings.seed,
         }
         super().__init__(prompts, settings, "sample", templates, players, identity)
-        self.cuts = False
         self._ask = Ask(templates, None, system=settings.system)
         self.replies = settings.each * len(players)  # to a prompt
         self.labels = None if settings.best_of is None else self._labels()

@@ -9,7 +9,6 @@ from __future__ import annotations
 import io
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
@@ -156,33 +155,9 @@ def table(names: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:
     return "\n".join(lines) + "\n" if len(lines) > 2 else ""
 
 
-def section(title: str, text: str) -> str:
-    """A heading with its text; nothing without a text."""
-    return f"## {title}\n\n{text}" if text else ""
-
-
 def front_matter(values: Mapping[str, Any]) -> str:
     """The YAML block that a card begins with."""
     return f"---\n{yaml.safe_dump(dict(values), sort_keys=False, allow_unicode=True, width=1_000)}---\n"
-
-
-@dataclass(frozen=True, slots=True)
-class Card:
-    """A README.md: front matter, a title and its introduction, and sections by heading; empty ones are left out.
-
-    All texts are Markdown; what a terminal would obey is replaced.
-    """
-
-    front: Mapping[str, Any]
-    title: str
-    introduction: str
-    sections: Mapping[str, str]
-
-    def text(self) -> str:
-        """The text of the file."""
-        parts = [front_matter(self.front), f"# {self.title}\n{self.introduction}"]
-        parts += [section(title, text) for title, text in self.sections.items()]
-        return UNPRINTABLE.sub("\ufffd", "\n".join(part for part in parts if part))
 
 
 def render_card(template: Path, front: Mapping[str, Any], **values: Any) -> str:
@@ -194,7 +169,7 @@ def render_card(template: Path, front: Mapping[str, Any], **values: Any) -> str:
     from jinja2 import Environment, StrictUndefined
 
     environment = Environment(undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, autoescape=False)
-    functions = (code, block, table, section, one_line, without_path)
+    functions = (code, block, table, one_line, without_path)
     environment.globals.update({function.__name__: function for function in functions})
     text = environment.from_string(template.read_text("utf-8")).render(values)
     return UNPRINTABLE.sub("\ufffd", f"{front_matter(front)}\n{text}")

@@ -252,7 +252,9 @@ def test_a_run_that_nobody_judged_is_refused_with_what_to_do(tmp_path: Path) -> 
     with pytest.raises(RunError, match=f"is a run of cai sample: .* label them first: cai label {tmp_path}"):
         export_run(tmp_path)
     (tmp_path / "run.json").write_text('{"identity": {"command": "train"}}')
-    with pytest.raises(RunError, match="is a run of cai train, not of cai generate"):
+    with pytest.raises(
+        RunError, match="is a run of cai train, which has no training rows: name the --out of a cai generate"
+    ):
         export_run(tmp_path)
 
 

@@ -21,7 +21,7 @@ from cai.export.export import export_run
 from cai.export.options import ExportOptions
 from cai.export.pairs import Filters
 from cai.export.preferences import PreferenceCut, read_units
-from cai.folder.run import RunFolder, reopen
+from cai.folder.run import RunFolder, read_info
 from cai.judge.certify import Binding, Calibration, Threshold
 from cai.records import Drop, Label
 
@@ -538,7 +538,7 @@ def test_whatever_a_label_lacks_is_told_of_its_line(run: Path, damage: Row, targ
 
 
 def test_a_fault_of_the_code_is_not_blamed_on_the_labels(run: Path) -> None:
-    opened = reopen(run, "label")
+    opened = RunFolder(run, read_info(run, "")["identity"])
     cut = PreferenceCut(opened, ExportOptions())
     cut.filters = Filters(max_length_ratio="2")  # type: ignore[arg-type]
     try:

@@ -15,7 +15,7 @@ import pytest
 from cai.errors import RunError
 from cai.folder.files import write_atomically
 from cai.folder.rows import DONE
-from cai.folder.run import RunFolder, reopen
+from cai.folder.run import RunFolder, read_info
 from cai.records import ConstitutionRef, Drop, Prompt, Revision, Usage
 
 IDENTITY: dict[str, Any] = {"command": "generate", "seed": 0}
@@ -129,7 +129,7 @@ def test_after_a_kill_the_lines_of_what_was_tried_again_go_at_the_next_open(tmp_
     session(tmp_path, [row(0), lost(1, detail="second"), lost(2, "empty")], end=killed)
     assert len(drops(tmp_path)) == 7
     reset(tmp_path, journal)
-    reopen(tmp_path, "generate").close()
+    opened(tmp_path).close()
     kept = [(4, "bad_input", "no JSON"), (3, "model_error", "…"), (1, "model_error", "second"), (2, "empty", "…")]
     assert drops(tmp_path) == kept
     error = "model_error"
@@ -245,7 +245,7 @@ def test_a_damaged_run_json_is_told_in_one_line_and_force_starts_anew(
         opened(tmp_path)
     assert "\n" not in str(caught.value)
     with pytest.raises(RunError, match=problem):
-        reopen(tmp_path, "generate")
+        read_info(tmp_path, "")
     run = opened(tmp_path, force=True)
     run.write_info()
     run.close()
