@@ -22,12 +22,12 @@ from cai.training.report.card import write_evidence
 from cai.training.report.samples import MOST_TOKENS, When, write_answers
 from cai.training.report.summary import TrainSummary, last_metrics, pair_accuracy
 from cai.training.setup import opening
-from cai.training.setup.config import Loaded
+from cai.training.setup.config import Loaded, Setting
 from cai.training.setup.folder import DROPPED, EVALS, TrainFolder
 from cai.training.setup.methods import METHODS
 from cai.training.setup.opening import Processes, Stopper
-from cai.training.setup.plan import Plan, Setting, resolve
-from cai.training.trainers.loop import Progress, arguments, callback, check_trl, recorder
+from cai.training.setup.plan import Plan
+from cai.training.trainers.loop import Progress, Recorder, Watch, arguments, callback, check_trl
 from cai.weights.bases import Base
 from cai.weights.loading import silence_libraries
 
@@ -69,7 +69,7 @@ class Session:
         self.context = shape.context
         lengths, machine = self.rows.lengths, opening.this_machine()
         while True:
-            settle = functools.partial(resolve, self.data.method, self.loaded, lengths, shape, machine)
+            settle = functools.partial(Plan, self.data.method, self.loaded, lengths, shape, machine)
             cut = self.rows.cut(settle(held=self.rows.held))
             self.drops = [*self.data.dropped, *self.rows.drops, *cut]
             plan = settle(held=len(self.rows.eval), kept=max(1, len(self.rows.train)))
@@ -233,14 +233,15 @@ class Session:
         settings["eval_on_start"] = bool(rows.eval) and rows.before and fresh
         set_seed(config.seed)  # new weights are the same in each session: the reference is known by the weights' hash
         # Weights that train stay float32, or small steps would be lost in rounding; frozen ones can be narrow.
+        scores = self.method.scores
         dtype: str = plan.dtype
         adapter = None
         if config.full:
             dtype = "float32"
         elif self.base.adapter is None:
-            adapter = opening.new_adapter(config.lora, rows.task, self.base)
-        callbacks = [callback(self.tell), recorder(self.folder, self.stopper, self.progress)]
-        model = rows.model(functools.partial(opening.open_model, self.base, dtype, plan.attention))
+            adapter = opening.new_adapter(config.lora, self.base, scores=scores)
+        callbacks = [callback(Watch, self.tell), callback(Recorder, self.folder, self.stopper, self.progress)]
+        model = opening.open_model(self.base, dtype, plan.attention, scores=scores)
         try:
             trainer = rows.trainer(
                 plan, settings, model=model, processing_class=self.tokenizer, peft_config=adapter, callbacks=callbacks,

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any, Literal
@@ -14,8 +14,8 @@ import orjson
 from cai.errors import InputError, RunError, UsageError
 from cai.folder.run import read_info
 from cai.sources.files import existing, path_of
-from cai.texts.hygiene import LEARNED, MANY_REFUSALS, READ_FOR_REFUSALS
-from cai.training.data.rows import RowFile, Skipped, TrainingRow, last_words, named, read_rows, reasons_of
+from cai.texts.hygiene import LEARNED, MANY_REFUSALS, READ_FOR_REFUSALS, refusal
+from cai.training.data.rows import RowFile, Skipped, TrainingRow, file_of, last_words, named, read_rows, reasons_of
 from cai.training.setup.methods import METHODS
 
 SPLIT = 0.95  # share of the prompts that train, if no file holds others back
@@ -23,37 +23,43 @@ LONGER = 0.8  # share of pairs whose chosen reply is the longer one (or the shor
 FEW_PAIRS = 10  # of fewer, such a share says nothing
 
 HELD_BACK = {"file": "in a file of their own", "split": "split off by prompt"}  # in words
-HeldBack = Literal["file", "split", "nothing"]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class TrainingData:
-    """The rows of a dataset, checked; `read` = train + eval + dropped."""
+    """The rows of a dataset; `read` = train + eval + dropped.
+
+    Raises InputError if nothing could be learnt from the rows that train, or measured on the others.
+    """
 
     method: str
-    files: tuple[tuple[str, str], ...]  # source and content of each file
+    files: tuple[tuple[str, str], ...]  # source and content of the file, and of the one whose rows are evaluated
     train: tuple[TrainingRow, ...]
     eval: tuple[TrainingRow, ...]
     dropped: tuple[Skipped, ...]
     read: int
-    held_back: HeldBack  # where the eval rows come from
     origins: Mapping[str, list[str]]  # constitutions, judges and models that the rows name
     run_notes: tuple[str, ...]  # what the user should know of the run they come from
-    notes: tuple[str, ...]  # all that the user should know before training
 
-    def of(
-        self, train: Sequence[TrainingRow], held: Sequence[TrainingRow], drops: Iterable[Skipped] = ()
-    ) -> TrainingData:
-        """The same of these rows, with more dropped; raises InputError if they are no longer enough."""
-        changed = dataclasses.replace(
-            self, train=tuple(train), eval=tuple(held), dropped=(*self.dropped, *drops),
-            held_back=self.held_back if held else "nothing",
-        )  # fmt: skip
-        _check(changed)
-        return dataclasses.replace(changed, notes=(*self.run_notes, *_warnings(changed)))
+    def __post_init__(self) -> None:
+        _check(self)
+
+    @cached_property
+    def notes(self) -> tuple[str, ...]:
+        """All that the user should know before training."""
+        return (*self.run_notes, *_warnings(self))
+
+    @property
+    def held_back(self) -> Literal["file", "split", "nothing"]:
+        """Where the rows to evaluate come from."""
+        if not self.eval:
+            return "nothing"
+        if len(self.files) > 1:
+            return "file"
+        return "split"
 
     def facts(self, train: int, held: int, drops: Iterable[Skipped]) -> dict[str, Any]:
-        """What training.json keeps of the data; train, held: rows that fit the length; drops: all rows that do not."""
+        """What training.json keeps of the data; train, held: rows that fit the length; drops: all others."""
         return {
             "files": [{"source": source, "content": content} for source, content in self.files],
             "read": self.read,
@@ -89,59 +95,60 @@ def load_rows(
 
     A run folder finds its own file, and any file its `.eval` twin. Without one, `split` (share of the prompts that
     train, 0.95 by default, 1 keeps none back) puts each prompt on the side that `cai export --split` would.
-    Raises UsageError or RunError for a run that cannot train so, InputError for rows of another kind and for a dataset
-    that is empty, one row, one prompt, all of one label, or has a prompt on both sides.
+    Raises UsageError or RunError for a run that `method` cannot train on, InputError for rows of another kind and for a
+    dataset that is empty, one row, one prompt, all of one label, or has a prompt on both sides.
     """
-    if split is not None and not 0.0 < split <= 1.0:
-        raise UsageError(f"split {split} must be above 0 and at most 1: it is the share of the prompts that train")
     source, command, notes = data, "", list[str]()
-    if isinstance(data, str | Path) and Path(data).is_dir():
-        source, command, notes = training_file_of(Path(data), method)
-    files = [read_rows(source, method, command)]
-    twin = twin_of(source) if eval_data is None else eval_data
-    if twin is not None and split is not None:
-        raise UsageError(f"split {split}: {twin} is there to evaluate on; name one of them")
+    folder = file_of(data)
+    if folder is not None and folder.is_dir():
+        source, command, notes = training_file_of(folder, method)
+    first = read_rows(source, method, command)
+    files = [first]
+    twin = eval_data
+    if twin is None:
+        twin = twin_of(source)
     if twin is not None:
+        if split is not None:
+            raise UsageError(f"split {split}: {twin} is there to evaluate on; name one of them")
         files.append(read_rows(twin, method, command))
-    train, held, held_back = _sides(files, SPLIT if split is None else split)
-    if command == "generate" and METHODS[method].rows == "chat":
-        _count_first_replies(files[0], Path(str(data)) / "revisions.jsonl")
-    first = files[0]
-    notes += _of_refusals(first)
+    train, held = _sides(files, split or SPLIT)
+    if folder is not None and command == "generate" and METHODS[method].rows == "chat":
+        first.first_replies += _first_replies(folder / "revisions.jsonl")
     return TrainingData(
         method=method,
         files=tuple((file.source, file.content) for file in files),
-        train=(),
-        eval=(),
+        train=tuple(train),
+        eval=tuple(held),
         dropped=tuple(drop for file in files for drop in file.drops),
         read=sum(file.read for file in files),
-        held_back=held_back,
         origins=first.origins,
-        run_notes=tuple(notes),
-        notes=(),
-    ).of(train, held)
+        run_notes=(*notes, *_of_refusals(first.first_replies[:READ_FOR_REFUSALS])),
+    )
 
 
-def _of_refusals(file: RowFile) -> Iterator[str]:
-    if file.initial and file.refused > MANY_REFUSALS * file.initial:
+def _of_refusals(replies: Sequence[tuple[str, str]]) -> Iterator[str]:
+    refused = sum(refusal(reply, prompt) == "full" for reply, prompt in replies)
+    if refused > MANY_REFUSALS * len(replies):
         yield (
-            f"your initial model refuses: {file.refused:,} of {file.initial:,} first replies are full refusals, from "
+            f"your initial model refuses: {refused:,} of {len(replies):,} first replies are full refusals, from "
             "which little can be learned"
         )
 
 
-def _sides(files: Sequence[RowFile], share: float) -> tuple[list[TrainingRow], list[TrainingRow], HeldBack]:
-    """The rows that train, those to evaluate, and where the latter come from."""
+def _sides(files: Sequence[RowFile], share: float) -> tuple[list[TrainingRow], list[TrainingRow]]:
+    """The rows that train, and those to evaluate."""
     if len(files) > 1:
         twin = files[1]
         if not twin.rows:
             raise InputError(f"none of its {twin.read:,} rows can be evaluated: {twin.drops[0].detail}", twin.source)
-        return files[0].rows, twin.rows, "file"
+        return files[0].rows, twin.rows
     train, held = list[TrainingRow](), list[TrainingRow]()
     for row in files[0].rows:
-        side = train if share >= 1 or trains(row.key, share) else held
-        side.append(row)
-    return train, held, "split"
+        if trains(row.key, share):
+            train.append(row)
+        else:
+            held.append(row)
+    return train, held
 
 
 def trains(key: str, share: float) -> bool:
@@ -179,37 +186,38 @@ def training_file_of(folder: Path, method: str) -> tuple[Path, str, list[str]]:
 
 def twin_of(source: Any) -> Path | None:
     """The file beside a file that holds its eval rows, if it is there."""
-    if not isinstance(source, str | Path) or str(source).startswith("hf:") or str(source) == "-":
+    path = file_of(source)
+    if path is None:
         return None
-    path = Path(source)
     plain = Path(path.name.removesuffix(".gz"))
     if plain.stem.endswith(".eval"):
         return None
     twin = path.with_name(f"{plain.stem}.eval{path.name.removeprefix(plain.stem)}")
-    return twin if twin.exists() else None
+    if twin.exists():
+        return twin
+    return None
 
 
 def check_there(source: Any) -> None:
     """Raise SourceError for a path without a run folder or a file of records."""
-    name = str(source) if isinstance(source, str | Path) else "-"
-    if name != "-" and not name.startswith("hf:") and not path_of(name).is_dir():
-        existing(path_of(name))
+    path = file_of(source)
+    if path is not None and not path_of(str(path)).is_dir():
+        existing(path_of(str(path)))
 
 
-def _count_first_replies(file: RowFile, path: Path) -> None:
-    """Of a generate run: how many of the first replies refuse."""
+def _first_replies(path: Path) -> Iterator[tuple[str, str]]:
+    """The first replies of a generate run, each with the text that it answers."""
     if path.exists():
         with path.open("rb") as lines:
             for line in islice(lines, READ_FOR_REFUSALS):
                 row = orjson.loads(line)
-                file.count(row["initial"], last_words(row["prompt"]))
+                yield row["initial"], last_words(row["prompt"])
 
 
 # Checks of the whole
 
 
 def _check(data: TrainingData) -> None:
-    """Raise InputError for a dataset that nothing could be learnt from, or measured on."""
     source, train, held = data.files[0][0], data.train, data.eval
     rows = train
     if data.held_back != "file":

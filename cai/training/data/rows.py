@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import orjson
 
@@ -25,10 +25,10 @@ from cai.sources.replies import (
     preferred_of,
     shared_prompt,
 )
-from cai.texts.hygiene import READ_FOR_REFUSALS, refusal
 from cai.training.setup.methods import METHODS, Kind
 
 Turns = tuple[Message, ...]
+T = TypeVar("T")
 
 KEPT_COLUMNS = ("constitution", "constitution_hash", "judge", "protocol", "model", "chosen_model", "rejected_model")
 MOST_ORIGINS = 20  # values of a column that are remembered
@@ -43,7 +43,7 @@ class TrainingRow:
     id: str
     prompt: Turns | str
     reply: str  # of a pair, the chosen one
-    key: str  # hash of the prompt: rows of one prompt lie on one side of a split
+    key: str  # hash of the prompt: all rows of one prompt are on one side of a split
     rejected: str | None = None  # of a pair
     label: bool | None = None  # of a graded reply: whether it is desirable
     p_chosen: float | None = None  # probability that `reply` is better than `rejected`; None: not judged
@@ -52,7 +52,9 @@ class TrainingRow:
 
 def named(row: str) -> str:
     """A row's id in a sentence; a row without one is called by its line."""
-    return row if row.startswith("line ") else f"row {row}"
+    if row.startswith("line "):
+        return row
+    return f"row {row}"
 
 
 def kind_of(record: Mapping[str, Any]) -> Kind:
@@ -72,23 +74,28 @@ def kind_of(record: Mapping[str, Any]) -> Kind:
         return "chat"
     if columns & set(PROMPTS):
         return "prompts"
-    return "text" if "text" in columns else "unknown"
+    if "text" in columns:
+        return "text"
+    return "unknown"
 
 
-def advice(kind: Kind, where: str, method: str, record: Mapping[str, Any]) -> str:
-    """What to do with a dataset of another kind than `method` trains on; where: its file."""
-    folder = Path(where).parent
-    return {
-        "chat": f"these are conversations, not what {method} trains on: cai train sft {where}",
-        "pairs": f"these are pairs, not what {method} trains on: cai train dpo {where}",
-        "graded": f"these are single replies with a label, not what {method} trains on: cai train kto {where}",
-        "labels": f"these are labels, from which training rows are cut: name the run, cai train dpo {folder}",
-        "revisions": f"these are revisions, from which training rows are cut: name the run, cai train sft {folder}",
-        "candidates": f"these are replies that nobody has judged: cai label {where}",
-        "prompts": f"these are prompts without replies: cai generate {where}",
-        "text": "'text' does not tell the reply from the prompt; give 'messages', or 'prompt' and 'completion'",
-        "unknown": f"no columns that {method} trains on; it has {listed(record)}",
-    }[kind]
+ADVICE: dict[Kind, str] = {  # what to do with a dataset of another kind than a method trains on
+    "chat": "these are conversations, not what {method} trains on: cai train sft {where}",
+    "pairs": "these are pairs, not what {method} trains on: cai train dpo {where}",
+    "graded": "these are single replies with a label, not what {method} trains on: cai train kto {where}",
+    "labels": "these are labels, from which training rows are cut: name the run, cai train dpo {folder}",
+    "revisions": "these are revisions, from which training rows are cut: name the run, cai train sft {folder}",
+    "candidates": "these are replies that nobody has judged: cai label {where}",
+    "prompts": "these are prompts without replies: cai generate {where}",
+    "text": "'text' does not tell the reply from the prompt; give 'messages', or 'prompt' and 'completion'",
+    "unknown": "no columns that {method} trains on; it has {columns}",
+}
+
+
+def advice(where: str, method: str, record: Mapping[str, Any]) -> str:
+    """What to do with a record of another kind than `method` trains on; where: its file."""
+    facts = {"where": where, "folder": Path(where).parent, "method": method, "columns": listed(record)}
+    return ADVICE[kind_of(record)].format_map(facts)
 
 
 def row_of(record: Any, line: int, method: str) -> TrainingRow:
@@ -99,13 +106,13 @@ def row_of(record: Any, line: int, method: str) -> TrainingRow:
         raise BadRecord(f"the record is of type {type(record).__name__}, not an object with columns")
     kind = kind_of(record)
     if kind != METHODS[method].rows:
-        raise BadRecord(f"the columns are not those of {method}: {advice(kind, 'it', method, record)}")
+        raise BadRecord(f"the columns are not those of {method}: {advice('it', method, record)}")
     name = _name(record, line)
     two = columns_of_two(record)
     if two is not None:
         return _pair(record, two, name)
-    column = "completion" if kind == "graded" else column_of_one(record)
-    assert column is not None
+    column = column_of_one(record)
+    assert column is not None  # or the record would be of another kind
     prompt, [reply] = _read(record, [column])
     key = _key(prompt)
     if kind != "graded":
@@ -189,24 +196,41 @@ def reasons_of(drops: Iterable[Skipped]) -> dict[str, int]:
     return dict(Counter(drop.reason for drop in drops))
 
 
+def sift(
+    rows: Iterable[TrainingRow],
+    results: Iterable[T | str],
+    source: str,
+    reason: DropReason,
+    drops: list[Skipped],
+) -> list[T]:
+    """What was made of each row; a row that has a text instead, why it cannot train, is added to `drops`."""
+    usable = []
+    for row, result in zip(rows, results, strict=True):
+        if isinstance(result, str):
+            drops.append(Skipped(source, 0, reason, f"{named(row.id)}: {result}"))
+        else:
+            usable.append(result)
+    return usable
+
+
 @dataclass(slots=True)
 class RowFile:
     """What one file held; `read` = rows + drops."""
 
     source: str
-    content: str  # equal for equal content: size and hash of a file
+    content: str = ""  # equal for equal content: size and hash of a file
     rows: list[TrainingRow] = field(default_factory=list)
     drops: list[Skipped] = field(default_factory=list)
     read: int = 0
     origins: dict[str, list[str]] = field(default_factory=dict)  # distinct values of KEPT_COLUMNS
-    initial: int = 0  # replies read that are known to be the model's first ones
-    refused: int = 0  # of these, the full refusals
+    first_replies: list[tuple[str, str]] = field(default_factory=list)  # of the model, with the text that each answers
 
-    def count(self, reply: str, prompt: str) -> None:
-        """Count a first reply, and whether it refuses."""
-        if self.initial < READ_FOR_REFUSALS:
-            self.initial += 1
-            self.refused += refusal(reply, prompt) == "full"
+
+def file_of(source: Any) -> Path | None:
+    """The path that a source names; None for standard input, a dataset of the hub, and rows from Python."""
+    if not isinstance(source, str | Path) or str(source) == "-" or str(source).startswith("hf:"):
+        return None
+    return Path(source)
 
 
 def read_rows(source: str | Path | Iterable[Any], method: str, command: str = "") -> RowFile:
@@ -214,30 +238,31 @@ def read_rows(source: str | Path | Iterable[Any], method: str, command: str = ""
 
     command: of the run that cut it, empty: unknown.
     """
-    where = str(source) if isinstance(source, str | Path) else "ROWS"
-    of_file = isinstance(source, str | Path) and where != "-" and not where.startswith("hf:")
-    found = RowFile(where, describe(str(source)) if of_file else "")
-    if isinstance(source, Path) or where.endswith((".jsonl", ".parquet")):
-        _check_content(Path(where), command)
+    where = "ROWS"
+    if isinstance(source, str | Path):
+        where = str(source)
+    file = RowFile(where)
+    path = file_of(source)
+    if path is not None:
+        _check_content(path, command)
+        file.content = describe(where)
     for line, record in read_records(source):
-        found.read += 1
+        file.read += 1
         try:
             row = row_of(record, line, method)
         except BadRecord as bad:
-            if isinstance(record, Mapping) and not found.rows:
-                kind = kind_of(record)
-                if kind != METHODS[method].rows:
-                    raise InputError(advice(kind, where, method, record), where, line) from None
-            found.drops.append(Skipped(where, line, bad.reason, bad.problem))
+            if isinstance(record, Mapping) and not file.rows and kind_of(record) != METHODS[method].rows:
+                raise InputError(advice(where, method, record), where, line) from None
+            file.drops.append(Skipped(where, line, bad.reason, bad.problem))
             continue
-        found.rows.append(row)
-        _remember(found.origins, record)
+        file.rows.append(row)
+        _remember(file.origins, record)
         first = _first_reply(record, row, command)
         if first is not None:
-            found.count(first, last_words(row.prompt))
-    if not of_file:
-        found.content = hashlib.sha256(orjson.dumps(found.rows)).hexdigest()[:16]
-    return found
+            file.first_replies.append((first, last_words(row.prompt)))
+    if path is None:
+        file.content = hashlib.sha256(orjson.dumps(file.rows)).hexdigest()[:16]
+    return file
 
 
 def _check_content(path: Path, command: str) -> None:
@@ -246,9 +271,11 @@ def _check_content(path: Path, command: str) -> None:
         return
     if not command:
         raise InputError("is empty", path)
+    message = "is empty: no row came this far"
     dropped = path.parent / "dropped.jsonl"
-    why = f"; {dropped} says why" if dropped.exists() else ""
-    raise InputError(f"is empty: no row came this far{why}", path)
+    if dropped.exists():
+        message += f"; {dropped} says why"
+    raise InputError(message, path)
 
 
 def _remember(origins: dict[str, list[str]], record: Mapping[str, Any]) -> None:
@@ -266,12 +293,14 @@ def _first_reply(record: Mapping[str, Any], row: TrainingRow, command: str) -> s
     """The model's first reply to the prompt, if it is one of those of the row."""
     if record.get("chosen_from") == "initial":
         return row.reply
-    unnamed = "initial" if command == "generate" else ""
-    return row.rejected if record.get("rejected_from", unnamed) == "initial" else None
+    rejected = record.get("rejected_from")
+    if rejected == "initial" or ("rejected_from" not in record and command == "generate"):
+        return row.rejected
+    return None
 
 
 def last_words(prompt: Turns | str) -> str:
     """The text that a reply answers."""
     if isinstance(prompt, str):
         return prompt
-    return prompt[-1]["content"] if prompt else ""
+    return prompt[-1]["content"]

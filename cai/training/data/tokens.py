@@ -7,7 +7,9 @@ difference is the reply; if that cannot be shown, there is an error.
 
 from __future__ import annotations
 
+import dataclasses
 import re
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -17,10 +19,9 @@ from typing import Any, ClassVar, NamedTuple
 from cai.errors import UsageError
 from cai.texts.wording import reason_of
 from cai.training.data.dataset import TrainingData
-from cai.training.data.rows import Skipped, TrainingRow, named
-from cai.training.setup.config import Loaded
-from cai.training.setup.methods import METHODS
-from cai.training.setup.plan import Plan, Setting
+from cai.training.data.rows import Skipped, TrainingRow, sift
+from cai.training.setup.config import Loaded, Setting
+from cai.training.setup.plan import Plan
 
 AT_ONCE = 512  # rows in one call of a tokenizer, which works on their texts in parallel
 
@@ -54,14 +55,6 @@ class Encoded:
         return Encoded(self.row, self.prompt, tuple(reply[:room] for reply in self.replies))
 
 
-@dataclass(frozen=True, slots=True)
-class Unusable:
-    """A row whose replies cannot be told apart from its prompt in tokens, and why."""
-
-    row: TrainingRow
-    why: str
-
-
 class _Texts(NamedTuple):
     """A row as text: the prompt, and the prompt with each reply."""
 
@@ -83,22 +76,24 @@ class Masker:
         self._ends = frozenset(ends)
         self._tails = tails
 
-    def encode(self, rows: Iterable[TrainingRow]) -> Iterator[Encoded | Unusable]:
-        """The rows in order."""
+    def encode(self, rows: Iterable[TrainingRow]) -> Iterator[Encoded | str]:
+        """Each row in tokens, in order, or why its replies cannot be told apart from its prompt."""
         left = iter(rows)
         while part := list(islice(left, AT_ONCE)):
             texts = [self._texts(row) for row in part]
-            tokens = {plain: iter(self._all_tokens(texts, plain)) for plain in (False, True)}
+            tokens = {plain: self._all_tokens(texts, plain) for plain in (False, True)}
             for row, text in zip(part, texts, strict=True):
                 if isinstance(text, str):
-                    yield Unusable(row, text)
+                    yield text
                 else:
-                    ids = list(islice(tokens[text.plain], 1 + len(text.wholes)))
-                    yield self._encoded(row, text, ids)
+                    prompt, *wholes = islice(tokens[text.plain], 1 + len(text.wholes))
+                    yield self._encoded(row, text, prompt, wholes)
 
     def _texts(self, row: TrainingRow) -> _Texts | str:
         """The texts of a row, or what is wrong with it."""
-        replies = (row.reply,) if row.rejected is None else (row.reply, row.rejected)
+        replies = [row.reply]
+        if row.rejected is not None:
+            replies.append(row.rejected)
         if isinstance(row.prompt, str):
             return _Texts(row.prompt, tuple(row.prompt + reply for reply in replies), plain=True)
         turns = [dict(turn) for turn in row.prompt]
@@ -115,19 +110,17 @@ class Masker:
                 return "the chat template does not give the reply as it is"
         return _Texts(prompt, tuple(wholes), plain=False)
 
-    def _all_tokens(self, texts: Sequence[_Texts | str], plain: bool) -> list[list[int]]:
+    def _all_tokens(self, texts: Sequence[_Texts | str], plain: bool) -> Iterator[list[int]]:
         """Of all prompts and wholes that are plain, or are not."""
         chosen = [text for text in texts if isinstance(text, _Texts) and text.plain == plain]
         return self._tokens([part for text in chosen for part in (text.prompt, *text.wholes)], special=plain)
 
-    def _tokens(self, texts: list[str], special: bool) -> list[list[int]]:
-        if not texts:
-            return []
-        encoded = self._tokenizer(texts, add_special_tokens=special, return_attention_mask=False, verbose=False)
-        return [list(ids) for ids in encoded["input_ids"]]
+    def _tokens(self, texts: list[str], special: bool) -> Iterator[list[int]]:
+        if texts:
+            encoded = self._tokenizer(texts, add_special_tokens=special, return_attention_mask=False, verbose=False)
+            yield from map(list, encoded["input_ids"])
 
-    def _encoded(self, row: TrainingRow, text: _Texts, tokens: list[list[int]]) -> Encoded | Unusable:
-        prompt, *wholes = tokens
+    def _encoded(self, row: TrainingRow, text: _Texts, prompt: list[int], wholes: list[list[int]]) -> Encoded | str:
         while text.plain and prompt and prompt[-1] in self._ends:  # some tokenizers end every text
             prompt = prompt[:-1]
         replies = []
@@ -137,7 +130,7 @@ class Masker:
                 # Tokens that span the border are none that the model meets when it answers: it has read the prompt.
                 [reply] = self._tokens([written[len(text.prompt) :]], special=False)
                 if self._tokenizer.decode(prompt + reply) != self._tokenizer.decode(ids):
-                    return Unusable(row, "the tokens of the prompt and those of the reply cannot be told apart")
+                    return "the tokens of the prompt and those of the reply cannot be told apart"
             replies.append(self._ended(reply, written, text.plain))
         return Encoded(row, prompt, tuple(replies))
 
@@ -147,18 +140,19 @@ class Masker:
         ends = [place for place, token in enumerate(reply) if token in self._ends]
         if ends and not self._tails:
             return reply[: ends[-1] + 1]
-        if plain and eos is not None:
-            return reply if reply[-1:] == [eos] else [*reply, eos]
-        if ends:
+        if plain and eos is not None and reply[-1:] != [eos]:
+            return [*reply, eos]
+        if ends or (plain and eos is not None):
             return reply
-        known = ", ".join(repr(self._tokenizer.decode([token])) for token in sorted(self._ends)) or "none is set"
+        names = ", ".join(repr(self._tokenizer.decode([token])) for token in sorted(self._ends)) or "none is set"
         raise UsageError(
-            f"the chat template ends a reply with {written[-20:]!r}, which holds no token that ends a reply ({known}): "
+            f"the chat template ends a reply with {written[-20:]!r}, which holds no token that ends a reply ({names}): "
             "the model would not learn to stop; name another with chat_template"
         )
 
 
 def _differs(prompt: str, whole: str) -> UsageError:
+    """The error for a template whose text of the prompt with a reply does not begin with that of the prompt."""
     at = next(place for place, letter in enumerate(prompt) if whole[place : place + 1] != letter)
     return UsageError(
         f"the chat template renders a conversation differently once its reply is there ({prompt[at:][:40]!r} "
@@ -166,28 +160,27 @@ def _differs(prompt: str, whole: str) -> UsageError:
     )
 
 
-class Rows:
+class Rows(ABC):
     """The rows of a training in tokens, and what is special about its method; `drops` are rows that no length saves.
 
-    folder: where rows lie for TRL. A subclass knows the losses and TRL's trainer of its method.
+    folder: where TRL's copy of the rows is kept. A subclass has the losses and TRL's trainer of its method.
     """
 
-    before: ClassVar[bool] = False  # whether the loss before the first step tells something
+    before: ClassVar[bool] = False  # whether the loss before the first step means anything
     tails: ClassVar[bool] = True  # whether what a template puts after the end of turn is kept, as TRL keeps it
-    task: ClassVar[str] = "CAUSAL_LM"  # the kind of model, for an adapter's config
 
     def __init__(self, data: TrainingData, loaded: Loaded, tokenizer: Any, ends: Iterable[int], folder: Path) -> None:
         self.data = data
         self.loaded = loaded
         self.folder = folder
-        self.arguments = METHODS[data.method].arguments
         self.settings = tuple(self.settle())
+        self.settled = {setting.name: setting.value for setting in self.settings}
         self.drops: list[Skipped] = []
         self.train: list[Encoded] = []
         self.eval: list[Encoded] = []
         masker = Masker(tokenizer, ends, tails=self.tails)
-        self._train = self._encode(masker, data.train, data.files[0][0])
-        self._eval = self._encode(masker, data.eval, data.files[-1][0])
+        self._train = sift(data.train, masker.encode(data.train), data.files[0][0], "bad_input", self.drops)
+        self._eval = sift(data.eval, masker.encode(data.eval), data.files[-1][0], "bad_input", self.drops)
 
     def settle(self) -> Iterator[Setting]:
         """The settings of the loss; raises UsageError for a loss that the method or its rows do not have."""
@@ -203,15 +196,6 @@ class Rows:
         """How many rows there are to evaluate."""
         return len(self._eval)
 
-    def _encode(self, masker: Masker, rows: Sequence[TrainingRow], source: str) -> list[Encoded]:
-        usable = []
-        for encoded in masker.encode(rows):
-            if isinstance(encoded, Encoded):
-                usable.append(encoded)
-            else:
-                self.drops.append(Skipped(source, 0, "bad_input", f"{named(encoded.row.id)}: {encoded.why}"))
-        return usable
-
     def cut(self, plan: Plan) -> list[Skipped]:
         """Put the rows that fit the plan's length into `train` and `eval`; the others are dropped."""
         drops: list[Skipped] = []
@@ -220,14 +204,8 @@ class Rows:
         return drops
 
     def _fitting(self, rows: Sequence[Encoded], limit: int, source: str, drops: list[Skipped]) -> list[Encoded]:
-        fitting = []
-        for row in rows:
-            fitted = self.fit(row, limit)
-            if isinstance(fitted, Encoded):
-                fitting.append(fitted)
-            else:
-                drops.append(Skipped(source, 0, "too_long", f"{named(row.row.id)}: {fitted}"))
-        return fitting
+        results = (self.fit(row, limit) for row in rows)
+        return sift((row.row for row in rows), results, source, "too_long", drops)
 
     def fit(self, row: Encoded, limit: int) -> Encoded | str:
         """The row as it trains in `limit` tokens, or why it cannot: no token of a reply would be left."""
@@ -235,42 +213,36 @@ class Rows:
             return f"its prompt of {len(row.prompt):,} tokens leaves no room in {limit:,}"
         return row
 
-    def model(self, open_model: Any) -> Any:
-        """The model that trains, from the opener of language models."""
-        return open_model()
-
+    @abstractmethod
     def trainer(self, plan: Plan, arguments: dict[str, Any], **parts: Any) -> Any:
         """TRL's trainer over the rows; arguments: those that all methods share; parts: model, tokenizer, hooks."""
-        raise NotImplementedError
 
 
 def without_forged_turns(data: TrainingData, tokenizer: Any) -> TrainingData:
     """The data without conversations whose text holds a control token; plain text, which brings its own, stays.
 
     A trainer's tokenizer reads such text as the token itself, so that a reply could open turns of its own, and a reward
-    model would learn from other tokens than a judge is shown: everywhere else it is spelled out. Raises InputError if
-    too few rows are left.
+    model would learn from other tokens than a judge is shown, for whom it is spelled out. Raises InputError if too few
+    rows are left.
     """
     special = {token.content for token in tokenizer.added_tokens_decoder.values() if token.special}
     tokens = sorted({*special, *tokenizer.all_special_tokens}, key=len, reverse=True)
     if not tokens:
         return data
     control = re.compile("|".join(map(re.escape, tokens)))
+
+    def checked(row: TrainingRow) -> TrainingRow | str:
+        token = control.search(_conversation(row))
+        if token is None:
+            return row
+        return f"its text holds {token[0]!r}, a control token, and could open turns of its own"
+
     drops: list[Skipped] = []
-
-    def sound(rows: Sequence[TrainingRow], source: str) -> list[TrainingRow]:
-        kept = []
-        for row in rows:
-            token = control.search(_conversation(row))
-            if token is None:
-                kept.append(row)
-                continue
-            why = f"its text holds {token[0]!r}, a control token, and could open turns of its own"
-            drops.append(Skipped(source, 0, "role_mixup", f"{named(row.id)}: {why}"))
-        return kept
-
-    train, held = sound(data.train, data.files[0][0]), sound(data.eval, data.files[-1][0])
-    return data.of(train, held, drops) if drops else data
+    train = sift(data.train, map(checked, data.train), data.files[0][0], "role_mixup", drops)
+    held = sift(data.eval, map(checked, data.eval), data.files[-1][0], "role_mixup", drops)
+    if not drops:
+        return data
+    return dataclasses.replace(data, train=tuple(train), eval=tuple(held), dropped=(*data.dropped, *drops))
 
 
 def _conversation(row: TrainingRow) -> str:

@@ -5,10 +5,9 @@ What it leaves open, `cai.training.setup.plan` settles.
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -19,11 +18,11 @@ from cai.errors import InputError, UsageError
 from cai.records import Record
 from cai.sources import yamlfile
 from cai.texts.wording import nearest
-from cai.training.setup.methods import METHODS, SPECIAL
+from cai.training.setup.methods import METHODS, keys_lacking
 
 Origin = Literal["default", "config file", "flag", "data", "hardware", "resumed"]
 
-# Keys of TRL that have a name of ours, and those that would break what is promised here.
+# Arguments of TRL that are set by a key of ours, and those that would break what cai promises.
 OURS = {
     "learning_rate": "learning_rate", "num_train_epochs": "epochs", "per_device_train_batch_size": "rows_at_once",
     "per_device_eval_batch_size": "rows_at_once", "gradient_accumulation_steps": "batch_size",
@@ -36,25 +35,26 @@ OURS = {
 }  # fmt: skip
 FIXED = {
     "output_dir": "it is --out", "resume_from_checkpoint": "the same command resumes by itself",
-    "dataset_kwargs": "rows come tokenised", "remove_unused_columns": "rows come tokenised",
+    "dataset_kwargs": "rows are tokenised already", "remove_unused_columns": "rows are tokenised already",
     "completion_only_loss": "the loss is on the last reply", "assistant_only_loss": "the loss is on the last reply",
-    "logging_nan_inf_filter": "it would hide a loss that is no number", "save_strategy": "resuming needs checkpoints",
-    "trust_remote_code": "no code that comes with a model is run", "use_cpu": "the device is found",
-    "data_seed": "it is seed", "ignore_data_skip": "resuming must see the same rows", "save_only_model": "resuming "
-    "needs the optimiser's state", "truncation_mode": "rows are cut at their end",
+    "logging_nan_inf_filter": "it would hide a loss that is not a number", "save_strategy": "resuming needs "
+    "checkpoints", "trust_remote_code": "code that comes with a model is never run",
+    "use_cpu": "the device is detected", "data_seed": "it is seed",
+    "ignore_data_skip": "a resumed training must see the same rows",
+    "save_only_model": "resuming needs the optimiser's state", "truncation_mode": "rows are truncated at their end",
     "logging_steps": "metrics.jsonl has every step", "logging_strategy": "metrics.jsonl has every step",
-    "logging_first_step": "metrics.jsonl has every step", "log_level": "the command tells what matters",
-    "disable_tqdm": "the command shows progress", "eval_on_start": "it is decided by the method",
-    "dataloader_drop_last": "every row is seen", "push_to_hub": "no network is used; upload the folder yourself",
+    "logging_first_step": "metrics.jsonl has every step", "log_level": "the command prints what matters",
+    "disable_tqdm": "the command shows progress", "eval_on_start": "it depends on the method",
+    "dataloader_drop_last": "every row is used", "push_to_hub": "training uses no network; upload the folder yourself",
     "include_num_input_tokens_seen": "tokens are counted", "load_best_model_at_end": "checkpoints/ keeps the last two",
-    "sync_ref_model": "the reference that moves is in no checkpoint, so resuming would go on with another",
-    "model_init_kwargs": "the model is opened by cai", "ddp_find_unused_parameters": "it is decided",
+    "sync_ref_model": "checkpoints do not save a reference that changes, so a resumed training would use another",
+    "model_init_kwargs": "cai opens the model", "ddp_find_unused_parameters": "every weight that trains is used",
 }  # fmt: skip
 NUMBERS = ("float", "int", "<class 'float'>", "<class 'int'>")  # types of arguments, as dataclasses write them
 
 
 def _number(value: Any) -> Any:
-    """YAML reads 1e-4 as text, for want of a dot, and `yes` as true."""
+    """The number that YAML reads as text if it is written without a dot, as in 1e-4; `yes`, which it reads as true."""
     if isinstance(value, bool):
         return "true or false"
     if isinstance(value, str):
@@ -148,11 +148,11 @@ class TrainConfig(Record):
 def keys_of(method: str) -> dict[str, FieldInfo]:
     """The keys of the config that mean something to a method, by dotted name; arguments of TRL are not among them."""
     keys: dict[str, FieldInfo] = {}
-    for name, field in TrainConfig.model_fields.items():
+    for name, info in TrainConfig.model_fields.items():
         if name == "lora":
             keys |= {f"lora.{inner}": part for inner, part in Lora.model_fields.items()}
-        elif name != "trl" and name not in SPECIAL - set(METHODS[method].keys):
-            keys[name] = field
+        elif name != "trl" and name not in keys_lacking(method):
+            keys[name] = info
     return keys
 
 
@@ -163,13 +163,31 @@ KEYS: yamlfile.Keys = {
 
 
 @dataclass(frozen=True, slots=True)
+class Setting:
+    """The value that a setting has in a training, where it came from, and why."""
+
+    name: str
+    value: Any
+    origin: Origin
+    why: str = ""
+
+    def __str__(self) -> str:
+        value = str(self.value)
+        if isinstance(self.value, float):
+            value = f"{self.value:g}"
+        if self.why:
+            return f"{self.name} {value} ({self.origin}: {self.why})"
+        return f"{self.name} {value} ({self.origin})"
+
+
+@dataclass(frozen=True, slots=True)
 class Loaded:
-    """A config, with where the values that are not defaults came from: by dotted name."""
+    """A config, and for each value that is not a default, where it came from: by dotted name."""
 
     config: TrainConfig
     origins: Mapping[str, Origin]
     path: Path | None = None
-    lines: Mapping[str, int] | None = None  # of keys under `trl`
+    document: yamlfile.Document = field(default_factory=yamlfile.Document)
 
     def origin(self, name: str) -> Origin:
         """Where the value of a dotted name came from."""
@@ -178,7 +196,14 @@ class Loaded:
     def with_values(self, origin: Origin, values: Mapping[str, Any]) -> Loaded:
         """The config with other values, which all came from one place."""
         config = self.config.model_copy(update=values)
-        return dataclasses.replace(self, config=config, origins={**self.origins, **dict.fromkeys(values, origin)})
+        return replace(self, config=config, origins={**self.origins, **dict.fromkeys(values, origin)})
+
+    def setting(self, name: str, value: Any, origin: Origin = "default", why: str = "") -> Setting:
+        """The setting of a key: the value in the config, else this one."""
+        configured = getattr(self.config, name)
+        if configured is None:
+            return Setting(name, value, origin, why)
+        return Setting(name, configured, self.origin(name))
 
     def check(self, method: str) -> None:
         """UsageError for a key that is set and means nothing to `method`."""
@@ -188,7 +213,7 @@ class Loaded:
                 f"lora.dropout ({self.origin('lora.dropout')}) has no effect on {method}, where TRL switches dropout "
                 "off; leave it out, or set trl.disable_dropout to false"
             )
-        for key in sorted(SPECIAL - set(METHODS[method].keys)):
+        for key in sorted(keys_lacking(method)):
             if getattr(self.config, key) is not None:
                 methods = " and ".join(name for name, other in METHODS.items() if key in other.keys)
                 raise UsageError(f"{key} ({self.origin(key)}) is of {methods}, not of {method}: leave it out")
@@ -199,45 +224,40 @@ def load_config(path: str | Path | None = None, flags: Mapping[str, Any] | None 
 
     Raises InputError for the first fault of the file, with its line, and UsageError for a flag that cannot be.
     """
-    values: dict[str, Any] = {}
-    origins: dict[str, Origin] = {}
-    lines: dict[str, int] = {}
+    document = yamlfile.Document({})
     if path is not None:
-        values, lines = _of_file(Path(path))
-        origins = dict.fromkeys(dotted(values), "config file")
+        path = Path(path)
+        document = _read(path)
+    values = dict(document.value)
+    origins: dict[str, Origin] = dict.fromkeys(dotted(values), "config file")
     for name, value in (flags or {}).items():
-        if value is None:
-            continue
-        *around, key = name.split(".")
-        place = values
-        for part in around:
-            inner = place.get(part) or {}
-            if not isinstance(inner, Mapping):
-                raise UsageError(f"training options: {part} has no keys of its own, so {name} cannot be set")
-            place[part] = dict(inner)
-            place = place[part]
-        place[key] = value
-        origins[name] = "flag"
+        if value is not None:
+            _set(values, name, value)
+            origins[name] = "flag"
     try:
         config = TrainConfig.model_validate(values)
     except ValidationError as error:
         [fault, *_] = yamlfile.explain(error, yamlfile.Document(values), KEYS, {})
         raise UsageError(f"training options: {fault.message}") from None
-    return Loaded(config, origins, None if path is None else Path(path), lines)
+    return Loaded(config, origins, path, document)
 
 
-def _of_file(path: Path) -> tuple[dict[str, Any], dict[str, int]]:
+def _read(path: Path) -> yamlfile.Document:
+    """A config file, checked."""
     try:
         document = yamlfile.parse(yamlfile.read_text(path))
-        values = document.value if document.value is not None else {}
-        TrainConfig.model_validate(values)
+        if document.value is None:
+            return yamlfile.Document({})
+        TrainConfig.model_validate(document.value)
     except yamlfile.BadYaml as error:
         raise InputError(error.message, path, error.line) from None
     except ValidationError as error:
         first, *others = yamlfile.explain(error, document, KEYS, {})
-        more = f" (and {len(others)} more)" if others else ""
-        raise InputError(first.message + more, path, first.line) from None
-    return dict(values), {key: document.line(("trl", key)) for key in values.get("trl") or {}}
+        message = first.message
+        if others:
+            message += f" (and {len(others)} more)"
+        raise InputError(message, path, first.line) from None
+    return document
 
 
 def dotted(values: Mapping[str, Any]) -> dict[str, Any]:
@@ -251,42 +271,51 @@ def dotted(values: Mapping[str, Any]) -> dict[str, Any]:
     return names
 
 
-def trl_arguments(loaded: Loaded, method: str, known: Mapping[str, Any]) -> dict[str, Any]:
-    """What stands under `trl:`, checked; known: the trainer's arguments, as the fields of their dataclass.
+def _set(values: dict[str, Any], name: str, value: Any) -> None:
+    """Set the value of a dotted name."""
+    key, dot, inner = name.partition(".")
+    if not dot:
+        values[key] = value
+        return
+    place = values.get(key) or {}
+    if not isinstance(place, Mapping):
+        raise UsageError(f"training options: {key} has no keys of its own, so {name} cannot be set")
+    values[key] = dict(place)
+    _set(values[key], inner, value)
+
+
+def trl_arguments(loaded: Loaded, method: str, fields: Mapping[str, Any]) -> dict[str, Any]:
+    """The arguments under `trl:`, checked; fields: those of the dataclass that holds the trainer's arguments.
 
     Raises InputError with the line, or UsageError if a flag gave it, for a name that the trainer does not have, that
     has a key of ours, that would break what is promised, or whose value is of another type.
     """
     arguments = {}
     for name, value in loaded.config.trl.items():
-        problem = _problem_with_name(name, method, known)
-        if problem is None:
-            kind = str(known[name].type)
-            if isinstance(value, str) and "float" in kind:
-                value = _number(value)
-            problem = _problem_with_value(name, value, kind)
-        if problem is not None and loaded.origin(f"trl.{name}") == "config file":
-            raise InputError(problem, loaded.path, (loaded.lines or {}).get(name))
-        if problem is not None:
-            raise UsageError(problem)
-        arguments[name] = value
+        try:
+            arguments[name] = _argument(name, value, method, fields)
+        except UsageError as error:
+            if loaded.origin(f"trl.{name}") != "config file":
+                raise
+            raise InputError(str(error), loaded.path, loaded.document.line(("trl", name))) from None
     return arguments
 
 
-def _problem_with_name(name: str, method: str, known: Mapping[str, Any]) -> str | None:
+def _argument(name: str, value: Any, method: str, fields: Mapping[str, Any]) -> Any:
+    """The value of an argument as TRL takes it."""
     ours = OURS.get(name)
-    if ours is not None and ours not in SPECIAL - set(METHODS[method].keys):
-        return f"trl.{name} is set by the key {ours!r}"
+    if ours is not None and ours not in keys_lacking(method):
+        raise UsageError(f"trl.{name} is set by the key {ours!r}")
     if name in FIXED:
-        return f"trl.{name} cannot be set: {FIXED[name]}"
-    if name in known:
-        return None
-    return f"TRL's trainer has no argument {name!r}; {nearest(name, known)}"
-
-
-def _problem_with_value(name: str, value: Any, kind: str) -> str | None:
-    if isinstance(value, int | float) and not isinstance(value, bool):
-        return None if math.isfinite(value) else f"trl.{name} is {value!r}, not a finite number"
-    if kind in NUMBERS:
-        return f"trl.{name} is {value!r}, not a number"
-    return None
+        raise UsageError(f"trl.{name} cannot be set: {FIXED[name]}")
+    if name not in fields:
+        raise UsageError(f"TRL's trainer has no argument {name!r}; {nearest(name, fields)}")
+    kind = str(fields[name].type)
+    if isinstance(value, str) and "float" in kind:
+        value = _number(value)
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        if kind in NUMBERS:
+            raise UsageError(f"trl.{name} is {value!r}, not a number")
+    elif not math.isfinite(value):
+        raise UsageError(f"trl.{name} is {value!r}, not a finite number")
+    return value

@@ -120,14 +120,11 @@ METHODS: dict[str, Method] = {
 }  # fmt: skip
 
 
-SPECIAL = frozenset(key for method in METHODS.values() for key in method.keys)  # keys that some methods do not have
+def keys_lacking(method: str) -> set[str]:
+    """The keys of the config that only other methods have."""
+    return {key for other in METHODS.values() for key in other.keys} - set(METHODS[method].keys)
 
 
 def unknown_method(name: str) -> UsageError:
     """The error, with a suggestion, for a name that is not a method."""
     return UsageError(f"no training method is called {name!r}; {nearest(name, METHODS)}")
-
-
-def unknown_loss(method: str, loss: str) -> UsageError:
-    """The error, with a suggestion, for a loss that the method does not have."""
-    return UsageError(f"no loss of {method} is called {loss!r}; {nearest(loss, METHODS[method].losses)}")

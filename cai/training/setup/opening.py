@@ -76,33 +76,37 @@ def shape_of(base: Base) -> Shape:
     return Shape(parameters, text.num_hidden_layers, text.hidden_size, context, text.vocab_size)
 
 
-def open_model(base: Base, dtype: str, attention: str, kind: Any = None, **more: Any) -> Any:
+def open_model(base: Base, dtype: str, attention: str, *, scores: bool = False) -> Any:
     """The model with weights of `dtype`, an adapter on it ready to train; UnknownModel with transformers' own reason.
 
-    kind: transformers' class of reward models, None for a language model; more: what its config is told besides.
+    scores: with a new head that gives a number, for a reward model.
     """
     import torch
 
-    rewards = kind is not None
     model = load_model(
-        base, getattr(torch, dtype), rewards=rewards, new_head=rewards, trains=True, attn_implementation=attention,
-        **more,
-    )  # fmt: skip
+        base, getattr(torch, dtype), rewards=scores, new_head=scores, trains=True, attn_implementation=attention
+    )
     if base.adapter is not None:
         model.peft_config["default"].base_model_name_or_path = base.place  # where it was may be gone
     return model
 
 
-def new_adapter(lora: Lora, task: str, base: Base) -> Any:
-    """The config of a LoRA adapter on a base model; task: the kind of model, in peft's words."""
+def new_adapter(lora: Lora, base: Base, *, scores: bool) -> Any:
+    """The config of a LoRA adapter on a base model; scores: of a reward model, whose head peft trains whole."""
     from peft import LoraConfig
 
+    task = "CAUSAL_LM"
+    if scores:
+        task = "SEQ_CLS"
+    targets: Any = lora.targets
+    if isinstance(targets, tuple):
+        targets = list(targets)
     return LoraConfig(
         r=lora.rank,
         lora_alpha=lora.alpha,
         lora_dropout=lora.dropout,
         task_type=task,
-        target_modules=lora.targets if isinstance(lora.targets, str) else list(lora.targets),
+        target_modules=targets,
         revision=base.commit,
     )
 

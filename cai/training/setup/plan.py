@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from cai.errors import UsageError
-from cai.training.setup.config import Loaded, Origin
-from cai.training.setup.methods import METHODS, Method
+from cai.training.setup.config import Loaded, Origin, Setting
+from cai.training.setup.methods import METHODS
 
 LENGTH_CAP = {"cuda": 4096, "cpu": 512}  # tokens; on a CPU a step of 16 such rows takes minutes with 135M parameters
 STEP = 64  # tokens; sequence lengths are rounded up to it
@@ -22,6 +22,9 @@ HEADROOM = 0.8  # share of the memory that is planned with
 # Activations a token and layer, in bytes for each hidden unit, 16-bit and without the attention matrix, which no
 # kernel in use keeps: Korthikanti et al. 2022 (arXiv 2205.05198), equation 1. With checkpoints only the layer's input.
 ACTIVATION, CHECKPOINT = 34, 2
+# Bytes for each weight, by whether all weights train, and in 16 bits: float32 weights, gradients and Adam's two
+# moments, with a 16-bit copy; of an adapter, the frozen weights and the same for about a hundredth of them.
+WEIGHT = {(True, True): 18, (True, False): 16, (False, True): 2 + 0.16, (False, False): 4 + 0.16}
 LOGIT = 10  # bytes: 16 bits, float32 for the loss, and its gradient
 SAVES = 10  # checkpoints and evaluations of a run
 EVALUATING = 0.2  # most of the training's time that evaluations may take, at a third of its cost a row (no backward)
@@ -71,182 +74,132 @@ class Lengths:
         return f"{share} exceed {self.limit:,} tokens (longest {self.longest:,}); {lost} will be truncated"
 
 
-@dataclass(frozen=True, slots=True)
-class Setting:
-    """A value that was settled, where it came from, and why."""
-
-    name: str
-    value: Any
-    origin: Origin
-    why: str = ""
-
-    def __str__(self) -> str:
-        value = f"{self.value:g}" if isinstance(self.value, float) else str(self.value)
-        why = f": {self.why}" if self.why else ""
-        return f"{self.name} {value} ({self.origin}{why})"
-
-
-@dataclass(frozen=True, slots=True)
 class Plan:
-    """Everything that was open, settled; `settings` says how."""
+    """What a config leaves open, settled: a value of the config overrides a computed one. `settings` says how.
 
-    learning_rate: float
-    max_length: int
-    truncation: Lengths
-    dtype: Dtype
-    attention: str
-    packing: str
-    gradient_checkpointing: bool
-    rows_at_once: int
-    accumulation: int
-    steps: int
-    save_every: int
-    eval_every: int
-    settings: tuple[Setting, ...]
-
-
-def resolve(
-    method: str,
-    loaded: Loaded,
-    lengths: list[int],
-    shape: Shape,
-    machine: Machine,
-    *,
-    held: int = 0,
-    kept: int | None = None,
-) -> Plan:
-    """Settle what the config leaves open; lengths: of the rows that train; held: rows to evaluate.
-
-    kept: how many of the rows a step will see, once those that do not fit are known; None: all.
-
-    Raises UsageError for what the machine or the model cannot do.
+    lengths: of the rows that train. held: rows to evaluate. kept: how many of the rows a step will see, once those that
+    do not fit are known; None: all. Raises UsageError for what the machine or the model cannot do.
     """
-    settling = _Settling(loaded, METHODS[method], machine)
-    rate = settling.rate(method)
-    length = settling.length(lengths, shape.context)
-    dtype, attention, packing = settling.kernels()
-    rows, accumulation, checkpoints = settling.batch(shape, length, dtype)
-    effective = rows * accumulation * machine.devices
-    steps, save, evaluate = settling.steps(len(lengths) if kept is None else kept, effective, held)
-    return Plan(
-        learning_rate=rate,
-        max_length=length,
-        truncation=measure(lengths, length),
-        dtype=dtype,
-        attention=attention,
-        packing=packing,
-        gradient_checkpointing=checkpoints,
-        rows_at_once=rows,
-        accumulation=accumulation,
-        steps=steps,
-        save_every=save,
-        eval_every=evaluate,
-        settings=tuple(settling.settled),
-    )
 
+    def __init__(
+        self,
+        method: str,
+        loaded: Loaded,
+        lengths: list[int],
+        shape: Shape,
+        machine: Machine,
+        *,
+        held: int = 0,
+        kept: int | None = None,
+    ) -> None:
+        self._loaded = loaded
+        self._method = METHODS[method]
+        self._machine = machine
+        self.settings: list[Setting] = []
+        self.learning_rate = self._rate(method)
+        self.max_length = self._length(lengths, shape.context)
+        self.truncation = measure(lengths, self.max_length)
+        self.dtype, self.attention, self.packing = self._kernels()
+        self.rows_at_once, self.accumulation, self.gradient_checkpointing = self._batch(shape)
+        self.steps, self.save_every, self.eval_every = self._steps(kept or len(lengths), held)
 
-class _Settling:
-    """The values settled so far; a value of the config overrides a computed one."""
+    def _note(self, name: str, value: Any, origin: Origin, why: str = "") -> None:
+        self.settings.append(Setting(name, value, origin, why))
 
-    def __init__(self, loaded: Loaded, method: Method, machine: Machine) -> None:
-        self.loaded = loaded
-        self.config = loaded.config
-        self.method = method
-        self.machine = machine
-        self.settled: list[Setting] = []
+    def _settle(self, name: str, value: Any, origin: Origin, why: str) -> Any:
+        setting = self._loaded.setting(name, value, origin, why)
+        self.settings.append(setting)
+        return setting.value
 
-    def note(self, name: str, value: Any, origin: Origin, why: str = "") -> None:
-        self.settled.append(Setting(name, value, origin, why))
-
-    def settle(self, name: str, value: Any, origin: Origin, why: str) -> Any:
-        configured = getattr(self.config, name)
-        if configured is None:
-            self.note(name, value, origin, why)
-            return value
-        self.note(name, configured, self.loaded.origin(name))
-        return configured
-
-    def rate(self, method: str) -> float:
-        if self.config.full:
-            self.note("trains", "all weights", self.loaded.origin("full"))
+    def _rate(self, method: str) -> float:
+        config = self._loaded.config
+        if config.full:
+            self._note("trains", "all weights", self._loaded.origin("full"))
             what = "all weights"
         else:
-            self.note("trains", f"LoRA of rank {self.config.lora.rank}", self.loaded.origin("lora.rank"))
+            self._note("trains", f"LoRA of rank {config.lora.rank}", self._loaded.origin("lora.rank"))
             what = "a LoRA adapter"
-        rate: float = self.method.rates[self.config.full]
-        rate = self.settle("learning_rate", rate, "default", f"{method} of {what}")
+        rate: float = self._settle("learning_rate", self._method.rates[config.full], "default", f"{method} of {what}")
         return rate
 
-    def length(self, lengths: list[int], context: int) -> int:
-        cap = min(LENGTH_CAP[self.machine.device], context)
+    def _length(self, lengths: list[int], context: int) -> int:
+        cap = min(LENGTH_CAP[self._machine.device], context)
         why = f"holds 99 % of the rows whole, at most {cap:,}"
-        length: int = self.settle("max_length", choose_length(lengths, cap), "data", why)
+        length: int = self._settle("max_length", choose_length(lengths, cap), "data", why)
         if length > context:
             raise UsageError(f"max_length {length:,} exceeds the model's context of {context:,} tokens")
         return length
 
-    def kernels(self) -> tuple[Dtype, str, str]:
+    def _kernels(self) -> tuple[Dtype, str, str]:
         """dtype, attention, packing."""
-        machine = self.machine
-        fastest = "bfloat16" if machine.bfloat16 else "float32"
-        dtype = self.settle("dtype", fastest, "hardware", machine.name)
+        machine = self._machine
+        fastest = "float32"
+        if machine.bfloat16:
+            fastest = "bfloat16"
+        dtype = self._settle("dtype", fastest, "hardware", machine.name)
         kernel = "sdpa"
         if machine.flash_attention and dtype == "bfloat16":
             kernel = "flash_attention_2"
-        attention = self.settle("attention", kernel, "hardware", machine.name)
-        if "packing" not in self.method.keys:
+        attention = self._settle("attention", kernel, "hardware", machine.name)
+        if "packing" not in self._method.keys:
             return dtype, attention, "none"
         aligned = attention.startswith("flash")
-        why = f"attention is {attention}"
-        packing = self.settle("packing", "padding_free" if aligned else "none", "hardware", why)
+        unpadded = "none"
+        if aligned:
+            unpadded = "padding_free"
+        packing = self._settle("packing", unpadded, "hardware", f"attention is {attention}")
         if packing != "none" and not aligned:
             raise UsageError(
                 f"packing {packing!r} needs flash attention, or rows would read each other; here it is {attention}"
             )
         return dtype, attention, packing
 
-    def batch(self, shape: Shape, length: int, dtype: str) -> tuple[int, int, bool]:
+    def _batch(self, shape: Shape) -> tuple[int, int, bool]:
         """Rows of one forward pass on a device, passes a step, and whether activations are computed twice."""
-        machine = self.machine
-        wanted = self.config.batch_size
+        machine, config, method = self._machine, self._loaded.config, self._method
+        wanted = config.batch_size
         share = max(1, wanted // machine.devices)
         rows, checkpoints = plan_memory(
-            shape, machine, length * self.method.width, share, full=self.config.full, narrow=dtype == "bfloat16",
-            logits=self.method.all_logits, checkpoints=self.config.gradient_checkpointing,
+            shape, machine, self.max_length * method.width, share, full=config.full,
+            narrow=self.dtype == "bfloat16", logits=method.all_logits, checkpoints=config.gradient_checkpointing,
         )  # fmt: skip
-        enough = [count for count in range(self.method.fewest, share + 1) if share % count == 0]
-        if rows < self.method.fewest and enough:
+        enough = [count for count in range(method.fewest, share + 1) if share % count == 0]
+        if rows < method.fewest and enough:
             rows = enough[0]
         memory = f"{machine.memory / 2**30:.0f} GB free"
-        checkpoints = self.settle("gradient_checkpointing", checkpoints, "hardware", memory)
+        checkpoints = self._settle("gradient_checkpointing", checkpoints, "hardware", memory)
         why = f"{memory}, {TOKENS_AT_ONCE[machine.device]:,} tokens at once"
-        rows = self.settle("rows_at_once", rows, "hardware", why)
+        rows = self._settle("rows_at_once", rows, "hardware", why)
         accumulation = max(1, wanted // (rows * machine.devices))
         effective = rows * accumulation * machine.devices
-        if self.loaded.origin("rows_at_once") in ("flag", "config file") and effective != wanted:
-            raise UsageError(
-                f"batch_size {wanted} is not made of rows_at_once {rows} on {machine.devices} devices: "
-                f"it would be {effective}"
-            )
         why = ""
         if effective != wanted:
             why = f"made of {rows} rows at once on {machine.devices} devices"
-        self.note("batch_size", effective, self.loaded.origin("batch_size"), why)
+            if self._loaded.origin("rows_at_once") in ("flag", "config file"):
+                raise UsageError(
+                    f"batch_size {wanted} is not made of rows_at_once {rows} on {machine.devices} devices: "
+                    f"it would be {effective}"
+                )
+        self._note("batch_size", effective, self._loaded.origin("batch_size"), why)
         return rows, accumulation, checkpoints
 
-    def steps(self, rows: int, effective: int, held: int) -> tuple[int, int, int]:
-        """Steps of the run, and after how many it saves and evaluates; effective: rows of a step."""
-        limit = self.config.trl.get("max_steps")
-        steps = max(1, math.ceil(math.ceil(rows / effective) * self.config.epochs))
+    def _steps(self, rows: int, held: int) -> tuple[int, int, int]:
+        """Steps of the run, and after how many it saves and evaluates."""
+        config = self._loaded.config
+        a_step = self.rows_at_once * self.accumulation * self._machine.devices
+        steps = math.ceil(math.ceil(rows / a_step) * config.epochs)
+        limit = config.trl.get("max_steps")
         if isinstance(limit, int) and limit > 0:  # TRL puts it before the epochs, whichever is more
             steps = limit
-        rare = max(1, math.ceil(steps / SAVES))
-        save = self.settle("save_every", rare, "data", f"a tenth of {steps:,} steps")
+        rare = math.ceil(steps / SAVES)
+        save = self._settle("save_every", rare, "data", f"a tenth of {steps:,} steps")
         if not held:
             return steps, save, rare
-        times = min(SAVES, steps, max(1, int(EVALUATING * 3 * steps * effective / held)))
-        often = "once" if times == 1 else f"{times} times"
-        evaluate = self.settle("eval_every", max(1, math.ceil(steps / times)), "data", f"{often}, {held:,} rows each")
+        times = min(SAVES, steps, max(1, int(EVALUATING * 3 * steps * a_step / held)))
+        often = "once"
+        if times > 1:
+            often = f"{times} times"
+        evaluate = self._settle("eval_every", math.ceil(steps / times), "data", f"{often}, {held:,} rows each")
         return steps, save, evaluate
 
 
@@ -275,20 +228,19 @@ def plan_memory(
     narrow: arithmetic of 16 bits. logits: whether those of all tokens exist at once. checkpoints: decided by the user;
     None: only if not one row would fit without.
     """
-    room = HEADROOM * machine.memory - _fixed(shape, full, narrow)
-    unit = shape.hidden if narrow else 2 * shape.hidden
-    output = shape.vocabulary * LOGIT if logits else 0
+    room = HEADROOM * machine.memory - shape.parameters * WEIGHT[full, narrow]
+    unit = shape.hidden
+    if not narrow:
+        unit *= 2
+    output = shape.vocabulary * LOGIT * logits
     plain = int(room // ((shape.layers * unit * ACTIVATION + output) * length))
     # With checkpoints, one layer at a time is computed again.
     saving = int(room // ((shape.layers * unit * CHECKPOINT + unit * ACTIVATION + output) * length))
-    twice = plain < 1 if checkpoints is None else checkpoints
-    enough = max(1, TOKENS_AT_ONCE[machine.device] // length)
-    limit = max(1, min(most, enough, saving if twice else plain))
+    twice = checkpoints
+    if twice is None:
+        twice = plain < 1
+    fitting = plain
+    if twice:
+        fitting = saving
+    limit = max(1, min(most, TOKENS_AT_ONCE[machine.device] // length, fitting))
     return next(rows for rows in range(limit, 0, -1) if most % rows == 0), twice
-
-
-def _fixed(shape: Shape, full: bool, narrow: bool) -> float:
-    """Bytes of weights, gradients and Adam's state; of an adapter about a hundredth of the weights is trained."""
-    if full:
-        return shape.parameters * (18 if narrow else 16)  # float32 weights, gradients, two moments; a 16-bit copy
-    return shape.parameters * (2 if narrow else 4) + shape.parameters * 0.01 * 16

@@ -2,7 +2,7 @@
 
 D is the log-ratio difference of chosen and rejected between the policy and its reference, β·D the gap of their implicit
 rewards (Rafailov et al. 2023, arXiv 2305.18290, Eq. 7), p the probability that the chosen reply is the better one.
-A loss of `SOFT` stands in `loss_type` beside TRL's names, with its weight in `loss_weights`; TRL makes the forward
+A loss of `SOFT` is named in `loss_type` beside TRL's names, with its weight in `loss_weights`; TRL makes the forward
 pass, the stock part of the loss and the metrics, and our part is added. The hooks are private ones of TRL 1.16: its
 range is pinned, and tests compare a certain label with the stock loss.
 """
@@ -14,9 +14,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from cai.errors import UsageError
-from cai.training.setup.plan import Plan, Setting
-from cai.training.trainers.loop import trl_class, vendor
-from cai.training.trainers.preferences import P, Preferences, Watched, need_probabilities, without
+from cai.training.setup.config import Setting
+from cai.training.setup.plan import Plan
+from cai.training.trainers.preferences import P, Preferences, Watched, build, need_probabilities, without
 
 # Losses of TRL 1.16 that hold the chosen reply itself in place, or lower it on purpose (apo_down). The others see D
 # alone, so both replies may become less probable together (Razin et al. 2024, arXiv 2410.08847), and the mix with the
@@ -56,23 +56,15 @@ def gap_scaled(gap: Any, p: Any) -> Any:
 SOFT = {"cdpo": cross_entropy, "gap_scaled": gap_scaled}
 
 
-def with_nll(loss: str, weight: float | None = None) -> tuple[list[str], list[float]]:
-    """TRL's `loss_type` and `loss_weights` of `loss` and the NLL of the chosen reply, TRL's "sft".
-
-    weight: None is NLL_WEIGHT for a loss that sees differences alone and 0 for the others; 0 leaves the NLL out.
-    """
-    if weight is None:
-        weight = nll_weight(loss)
-    return ([loss, "sft"], [1.0, weight]) if weight else ([loss], [1.0])
-
-
-def nll_weight(loss: str) -> float:
-    """The weight of the NLL beside a loss, unless the user names another."""
-    return 0.0 if loss in ANCHORED else NLL_WEIGHT
+def with_nll(loss: str, weight: float) -> tuple[list[str], list[float]]:
+    """TRL's `loss_type` and `loss_weights` of `loss` and the NLL of the chosen reply, TRL's "sft"; 0 leaves it out."""
+    if not weight:
+        return [loss], [1.0]
+    return [loss, "sft"], [1.0, weight]
 
 
 def check_smoothing(losses: Sequence[str], smoothing: float) -> None:
-    """UsageError if TRL would ignore `label_smoothing` without a word, or if it is no probability of a flip."""
+    """UsageError if TRL would ignore `label_smoothing` silently, or if it cannot be the probability of a flip."""
     if smoothing and not set(losses) & set(SMOOTHED):
         raise UsageError(
             f"label_smoothing {smoothing} has no effect on {' + '.join(losses)}: "
@@ -104,8 +96,6 @@ def flip_rate(labels: Sequence[float]) -> float:
 class Pairs(Preferences):
     """The rows of DPO."""
 
-    soft = tuple(SOFT)
-
     def settle(self) -> Iterator[Setting]:
         yield from super().settle()
         yield self.beta()
@@ -115,12 +105,10 @@ class Pairs(Preferences):
         yield self.reference()
 
     def _nll(self) -> Setting:
-        weight = self.loaded.config.nll
-        if weight is not None:
-            return Setting("nll", weight, self.loaded.origin("nll"))
-        weight = nll_weight(self.loss)
-        why = f"of {self.loss}, which sees the difference of two replies alone" if weight else ""
-        return Setting("nll", weight, "default", why)
+        if self.loss in ANCHORED:
+            return self.loaded.setting("nll", 0.0)
+        why = f"of {self.loss}, which sees the difference of two replies alone"
+        return self.loaded.setting("nll", NLL_WEIGHT, "default", why)
 
     def _smoothing(self) -> Setting:
         configured = self.loaded.config.trl.get("label_smoothing")
@@ -137,26 +125,18 @@ class Pairs(Preferences):
         return Setting("label_smoothing", 0.0, "default")
 
     def trainer(self, plan: Plan, arguments: dict[str, Any], **parts: Any) -> Any:
-        losses, weights = with_nll(self.loss, self.settled("nll"))
-        own = {
-            "max_length": plan.max_length,
-            "beta": self.settled("beta"),
-            "precompute_ref_log_probs": self.settled("reference") == "once",
-            "loss_type": losses,
-            "loss_weights": weights,
-        }
+        arguments["loss_type"], arguments["loss_weights"] = with_nll(self.loss, self.settled["nll"])
         if self.loss in SMOOTHED:
-            own["label_smoothing"] = self.settled("label_smoothing")
-        args = vendor(self.arguments)(**own | arguments)
-        return dpo_trainer(args=args, **self.datasets(), **parts)
+            arguments["label_smoothing"] = self.settled["label_smoothing"]
+        return dpo_trainer(**self.inputs(plan, arguments), **parts)
 
 
-def dpo_trainer(*, args: Any, train_dataset: Any, eval_dataset: Any = None, **parts: Any) -> Any:
-    """TRL's DPOTrainer, whose `args.loss_type` may also name `cdpo` and `gap_scaled`; arguments are those of TRL.
+def dpo_trainer(*, args: Any, **parts: Any) -> Any:
+    """TRL's DPOTrainer, whose `args.loss_type` may also name losses of `SOFT`, which read `p_chosen` of every row.
 
-    And `on_eval`, called after each evaluation with the log-probabilities of every row (LOGPS), by its `row`.
-    Both read `p_chosen` of every row. UsageError before anything is loaded for settings that TRL would ignore, or that
-    have no meaning with soft labels.
+    parts: those of TRL, and `on_eval`, called after each evaluation with the log-probabilities of every row (LOGPS), by
+    its `row`. UsageError before anything is loaded for settings that TRL would ignore, or that have no meaning with
+    soft labels.
     """
     _check(args)
     soft = [name for name in args.loss_type if name in SOFT]
@@ -167,9 +147,7 @@ def dpo_trainer(*, args: Any, train_dataset: Any, eval_dataset: Any = None, **pa
         need_probabilities(part, f"the loss {soft[0]}")
         return part
 
-    data = columns(train_dataset)
-    held = None if eval_dataset is None else columns(eval_dataset)
-    return trl_class("trl:DPOTrainer", _SoftDPO)(args=args, train_dataset=data, eval_dataset=held, **parts)
+    return build("trl:DPOTrainer", _SoftDPO, columns, args=args, **parts)
 
 
 def _check(args: Any) -> None:
@@ -201,18 +179,19 @@ class _SoftDPO(Watched):
     """The losses of `SOFT`, added to TRL's sum of weighted stock losses."""
 
     width = 2
+    loss_types: list[str]
+    loss_weights: list[float]
+    precompute_ref_logps: bool
 
     def __init__(self, **parts: Any) -> None:
         super().__init__(**parts)
-        me: Any = self
-        pairs = list(zip(me.loss_types, me.loss_weights, strict=True))
+        pairs = list(zip(self.loss_types, self.loss_weights, strict=True))
         self._soft = [(SOFT[name], weight) for name, weight in pairs if name in SOFT]
-        me.loss_types = [name for name, _ in pairs if name not in SOFT]
-        me.loss_weights = [weight for name, weight in pairs if name not in SOFT]
+        self.loss_types = [name for name, _ in pairs if name not in SOFT]
+        self.loss_weights = [weight for name, weight in pairs if name not in SOFT]
 
     def compute_loss(self, model: Any, inputs: dict[str, Any], *rest: Any, **named: Any) -> Any:
-        me: Any = self
-        if not self._soft and me.model.training:
+        if not self._soft and self.model.training:
             return super().compute_loss(model, inputs, *rest, **named)
         if self._soft and P not in inputs:
             raise UsageError("soft labels read p_chosen of every row, and this batch has none")
@@ -220,27 +199,28 @@ class _SoftDPO(Watched):
 
     def _with_soft(self, model: Any, inputs: dict[str, Any], *rest: Any, **named: Any) -> Any:
         """TRL's loss of the same batch plus ours, from one forward pass of each model."""
-        me: Any = self
         recorded = CapturesOutputs(model)
         batch = dict(inputs)
-        precomputed = me.precompute_ref_logps
+        precomputed = self.precompute_ref_logps
         if not precomputed:
-            reference = me.model if me.ref_model is None else me.ref_model
-            batch["ref_chosen_logps"], batch["ref_rejected_logps"] = me.compute_ref_log_probs(reference, batch)
-        me.precompute_ref_logps = True  # for this call: TRL takes the reference from the batch, where it now is
+            reference = self.ref_model or self.model
+            batch["ref_chosen_logps"], batch["ref_rejected_logps"] = self.compute_ref_log_probs(reference, batch)
+        self.precompute_ref_logps = True  # for this call: TRL takes the reference from the batch, where it now is
         try:
             result = super().compute_loss(recorded, batch, *rest, **named)
         finally:
-            me.precompute_ref_logps = precomputed
+            self.precompute_ref_logps = precomputed
         chosen, rejected = _log_probs(recorded.outputs, batch)
         chosen_before, rejected_before = batch["ref_chosen_logps"], batch["ref_rejected_logps"]
         values = (chosen, rejected, chosen_before, rejected_before)
         self.remember(batch, dict(zip(LOGPS, values, strict=True)))
         if not self._soft:
             return result
-        gap = me.beta * ((chosen - chosen_before) - (rejected - rejected_before))  # β·D
+        gap = self.beta * ((chosen - chosen_before) - (rejected - rejected_before))  # β·D
         ours = sum(weight * loss(gap, batch[P]).mean() for loss, weight in self._soft)
-        return (result[0] + ours, *result[1:]) if isinstance(result, tuple) else result + ours
+        if isinstance(result, tuple):
+            return (result[0] + ours, *result[1:])
+        return result + ours
 
 
 def _log_probs(outputs: Any, inputs: Mapping[str, Any]) -> Any:

@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from typing import Any
 
 from cai.errors import UsageError
-from cai.training.setup.plan import Plan, Setting
-from cai.training.trainers.loop import trl_class, vendor
-from cai.training.trainers.preferences import Preferences, Watched
+from cai.training.setup.config import Setting
+from cai.training.setup.plan import Plan
+from cai.training.trainers.preferences import Preferences, Watched, build
 
 
 class Graded(Preferences):
@@ -22,17 +22,10 @@ class Graded(Preferences):
         yield self.reference()
 
     def trainer(self, plan: Plan, arguments: dict[str, Any], **parts: Any) -> Any:
-        own = {
-            "max_length": plan.max_length,
-            "beta": self.settled("beta"),
-            "precompute_ref_log_probs": self.settled("reference") == "once",
-            "loss_type": self.loss,
-        }
-        parts.pop("on_eval")  # TRL gives no numbers of a single row
-        return kto_trainer(args=vendor(self.arguments)(**own | arguments), **self.datasets(), **parts)
+        return kto_trainer(**self.inputs(plan, arguments | {"loss_type": self.loss}), **parts)
 
 
-def kto_trainer(*, args: Any, train_dataset: Any, eval_dataset: Any = None, **parts: Any) -> Any:
+def kto_trainer(*, args: Any, train_dataset: Any, **parts: Any) -> Any:
     """TRL's KTOTrainer over rows shuffled once by `args.seed`, with weights from the counts if both are 1.
 
     TRL takes the rows in their order, and the reply of the row before as the mismatched one of its KL estimate: rows of
@@ -47,11 +40,11 @@ def kto_trainer(*, args: Any, train_dataset: Any, eval_dataset: Any = None, **pa
 
     def mixed(part: Any) -> Any:
         rows = part.shuffle(seed=args.seed)
-        return _with_mismatched(rows, args.per_device_train_batch_size) if args.loss_type == "kto" else rows
+        if args.loss_type != "kto":
+            return rows
+        return _with_mismatched(rows, args.per_device_train_batch_size)
 
-    data = mixed(train_dataset)
-    held = None if eval_dataset is None else mixed(eval_dataset)
-    return trl_class("trl:KTOTrainer", Watched)(args=args, train_dataset=data, eval_dataset=held, **parts)
+    return build("trl:KTOTrainer", Watched, mixed, args=args, train_dataset=train_dataset, **parts)
 
 
 def _with_mismatched(rows: Any, size: int) -> Any:

@@ -11,12 +11,12 @@ import importlib.util
 import logging
 import sys
 import time
-from collections import deque
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from functools import cache
 from pathlib import Path
 from statistics import fmean
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from cai.errors import LossNotFinite, MissingExtra, UsageError
 from cai.texts.wording import reason_of
@@ -31,6 +31,12 @@ log = logging.getLogger("cai")
 
 Progress = Callable[[Mapping[str, Any]], None]
 
+if TYPE_CHECKING:
+    Vendors = Any  # the class of transformers or TRL that `with_hooks` puts behind a class of ours
+else:
+    Vendors = object
+
+REPORTERS = {"wandb": ("wandb",), "tensorboard": ("tensorboardX", "tensorboard"), "none": ("trl",)}  # their packages
 WATCHED = ("entropy", "rewards/chosen", "rewards/margins", "logps/chosen")
 # Entries of the log that are averaged: one batch of a few rows is noise. At TRL's 10 steps an entry, 50 steps.
 WINDOW = 5
@@ -47,6 +53,9 @@ def arguments(plan: Plan, config: TrainConfig, out: Path, *, evaluates: bool) ->
     import torch
 
     gpu = torch.cuda.is_available()
+    strategy = "no"
+    if evaluates:
+        strategy = "steps"
     return {
         "output_dir": str(out / CHECKPOINTS),
         "per_device_train_batch_size": plan.rows_at_once,
@@ -61,12 +70,12 @@ def arguments(plan: Plan, config: TrainConfig, out: Path, *, evaluates: bool) ->
         "use_cpu": not gpu,
         "dataloader_pin_memory": gpu,
         "activation_checkpointing": plan.gradient_checkpointing,
-        "logging_steps": 1,  # a wider window would begin anew when resumed, and read otherwise than undisturbed
+        "logging_steps": 1,  # a wider window would start again on resuming, and differ from an uninterrupted training
         "logging_nan_inf_filter": False,
         "save_strategy": "steps",
         "save_steps": plan.save_every,
         "save_total_limit": 2,
-        "eval_strategy": "steps" if evaluates else "no",
+        "eval_strategy": strategy,
         "eval_steps": plan.eval_every,
         "report_to": [],
         "disable_tqdm": True,
@@ -76,7 +85,7 @@ def arguments(plan: Plan, config: TrainConfig, out: Path, *, evaluates: bool) ->
 
 
 def check_trl(method: str, loaded: Loaded) -> dict[str, Any]:
-    """What stands under `trl:`, checked; UsageError or InputError before anything is read for what TRL refuses."""
+    """The arguments under `trl:`; before any row is read, UsageError or InputError for one that TRL refuses."""
     import torch
 
     config = vendor(METHODS[method].arguments)
@@ -92,12 +101,14 @@ def check_trl(method: str, loaded: Loaded) -> dict[str, Any]:
 
 
 def check_reporters(wanted: str | Iterable[str] | None) -> None:
-    """UsageError for a service that metrics are to go to and whose package is not installed."""
-    for name in [wanted] if isinstance(wanted, str) else wanted or []:
-        if name not in ("wandb", "tensorboard", "none"):
+    """UsageError for a service that is to get the metrics and whose package is not installed."""
+    names = wanted or ()
+    if isinstance(names, str):
+        names = (names,)
+    for name in names:
+        if name not in REPORTERS:
             raise UsageError(f"report_to {name} must be wandb or tensorboard")
-        packages = {"tensorboard": ("tensorboardX", "tensorboard"), "wandb": ("wandb",)}.get(name, ("trl",))
-        if not any(importlib.util.find_spec(package) for package in packages):
+        if not any(map(importlib.util.find_spec, REPORTERS[name])):
             raise UsageError(f"report_to {name}: the package is not installed: pip install {name}")
 
 
@@ -111,22 +122,20 @@ def vendor(name: str) -> Any:
 
 
 @cache
-def trl_class(name: str, ours: type) -> Any:
-    """`ours` before TRL's class of that name, so that each hook of ours can call TRL's."""
+def with_hooks(name: str, ours: type) -> Any:
+    """A vendor's class of that name with `ours` before it, so that each hook of ours can call the vendor's."""
     theirs = vendor(name)
     return type(theirs.__name__, (ours, theirs), {})
 
 
-class Guarded:
-    """Stops before the step when the loss is no number."""
+class Guarded(Vendors):  # type: ignore[misc]
+    """Stops before the step if the loss is not a number."""
 
     def training_step(self, model: Any, inputs: dict[str, Any], *rest: Any, **named: Any) -> Any:
         """The step's gradient; LossNotFinite, with the rows, before the optimiser can spread a NaN to all weights."""
-        trl: Any = super()
-        me: Any = self
-        loss = trl.training_step(model, inputs, *rest, **named)
+        loss = super().training_step(model, inputs, *rest, **named)
         if not loss.isfinite():
-            step = me.state.global_step + 1
+            step = self.state.global_step + 1
             raise LossNotFinite(f"the loss is {loss.item()} at step {step}", self.rows_within(inputs))
         return loss
 
@@ -135,30 +144,20 @@ class Guarded:
         return ()
 
     def create_model_card(self, *_: Any, **named: Any) -> None:
-        """TRL's card is a form to fill in; ours is another."""
+        """Nothing: TRL's card is a form to fill in, and cai writes its own."""
 
 
-def recorder(folder: TrainFolder, stopper: Stopper, progress: Progress | None) -> Any:
-    """A callback that writes metrics as they come, with speed, memory and time left, and stops the training when asked.
+def callback(events: type, *parts: Any) -> Any:
+    """A `Recorder` or a `Watch` of these parts, as a TrainerCallback of transformers."""
+    return with_hooks("transformers:TrainerCallback", events)(*parts)
+
+
+class Recorder:
+    """Writes metrics as they come, with speed, memory and time left, and stops the training if the user wishes.
 
     Of several processes the first one writes.
     """
-    return _callback(_Recorder, folder, stopper, progress)
 
-
-def callback(warn: Callable[[str], None] = log.warning) -> Any:
-    """A Watch as a transformers TrainerCallback, which also stops a training whose gradients are no numbers.
-
-    `warn` gets each warning, in the first process only. A resumed training goes on from the log of its checkpoint.
-    """
-    return _callback(_Watcher, warn)
-
-
-def _callback(events: type, *parts: Any) -> Any:
-    return type(events.__name__, (events, vendor("transformers:TrainerCallback")), {})(*parts)
-
-
-class _Recorder:
     def __init__(self, folder: TrainFolder, stopper: Stopper, progress: Progress | None) -> None:
         self._folder = folder
         self._stopper = stopper
@@ -214,35 +213,53 @@ def _memory() -> int:
 
 
 class Watch:
-    """Reads a training's log entry by entry; `beta` is DPO's, None for trainings without a reference."""
+    """Reads a training's log entry by entry, and stops a training whose gradients are not numbers.
 
-    def __init__(self, beta: float | None = None) -> None:
+    `warn` gets each warning, in the first process only. beta: DPO's, None for trainings without a reference. A resumed
+    training is compared with the start of its first session, which its checkpoint has.
+    """
+
+    def __init__(self, warn: Callable[[str], None] = log.warning, beta: float | None = None) -> None:
+        self._warn = warn
         self._beta = beta
-        self._seen = dict.fromkeys(WATCHED, 0)
-        self._first: dict[str, list[float]] = {name: [] for name in WATCHED}
-        self._last: dict[str, deque[float]] = {name: deque(maxlen=WINDOW) for name in WATCHED}
-        self._warned: set[str] = set()
+        self._values: dict[str, list[float]] = defaultdict(list)
+        self._kinds: set[str] = set()  # of warnings so far
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **rest: Any) -> None:
+        self._beta = getattr(args, "beta", None)
+        for entry in state.log_history:
+            self.see(entry["step"], entry)  # the session before has warned of it
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: Mapping[str, Any], **rest: Any) -> None:
+        if "loss" in logs and state.is_world_process_zero:  # neither an evaluation's entry nor the closing summary
+            for line in self.see(state.global_step, logs):
+                self._warn(line)
+
+    def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, model: Any, **rest: Any) -> None:
+        from torch.nn.utils import get_total_norm
+
+        gradients = [weight.grad for weight in model.parameters() if weight.grad is not None]
+        if not get_total_norm(gradients).isfinite():
+            raise LossNotFinite(f"a gradient is no number at step {state.global_step + 1}")
 
     def see(self, step: int, metrics: Mapping[str, Any]) -> list[str]:
         """Warnings that this entry gives rise to, each kind once in a training."""
         for name in WATCHED:
             if name in metrics:
-                self._seen[name] += 1
-                if self._seen[name] <= WINDOW:
-                    self._first[name].append(metrics[name])
-                self._last[name].append(metrics[name])
+                self._values[name].append(metrics[name])
         warnings = []
         for kind, text in (("likelihood", self._likelihood()), ("entropy", self._entropy())):
-            if text is not None and kind not in self._warned:
-                self._warned.add(kind)
+            if text is not None and kind not in self._kinds:
+                self._kinds.add(kind)
                 warnings.append(f"step {step}: {text}")
         return warnings
 
     def _means(self, name: str) -> tuple[float, float] | None:
         """Of the first and of the last WINDOW entries; None as long as these are the same."""
-        if self._seen[name] <= WINDOW:
+        values = self._values[name]
+        if len(values) <= WINDOW:
             return None
-        return fmean(self._first[name]), fmean(self._last[name])
+        return fmean(values[:WINDOW]), fmean(values[-WINDOW:])
 
     def _likelihood(self) -> str | None:
         chosen, margins, logps = (self._means(name) for name in ("rewards/chosen", "rewards/margins", "logps/chosen"))
@@ -266,28 +283,3 @@ class Watch:
             f"entropy fell from {means[0]:.3g} to {means[1]:.3g} nats a token: replies will repeat each other; "
             "stop earlier, or lower the learning rate"
         )
-
-
-class _Watcher:
-    """The events of a training that a Watch needs."""
-
-    def __init__(self, warn: Callable[[str], None]) -> None:
-        self._warn = warn
-        self._watch = Watch()
-
-    def on_train_begin(self, args: Any, state: Any, control: Any, **rest: Any) -> None:
-        self._watch = Watch(getattr(args, "beta", None))
-        for entry in state.log_history:
-            self._watch.see(entry["step"], entry)  # its warnings came before the checkpoint
-
-    def on_log(self, args: Any, state: Any, control: Any, logs: Mapping[str, Any], **rest: Any) -> None:
-        if "loss" in logs and state.is_world_process_zero:  # neither an evaluation's entry nor the closing summary
-            for line in self._watch.see(state.global_step, logs):
-                self._warn(line)
-
-    def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, model: Any, **rest: Any) -> None:
-        from torch.nn.utils import get_total_norm
-
-        gradients = [weight.grad for weight in model.parameters() if weight.grad is not None]
-        if not get_total_norm(gradients).isfinite():
-            raise LossNotFinite(f"a gradient is no number at step {state.global_step + 1}")

@@ -1,8 +1,8 @@
 """What the trainers of preferences share: rows on disk for TRL, a column of ours in every batch, evaluations by row.
 
-On disk, TRL finds what it computed from the rows again: its reference log-probabilities belong to a file, and rows in
-memory have none. With the rows in one folder, the same command computes them once, and several processes share them.
-TRL is given token ids, as it would make them itself.
+TRL keeps reference log-probabilities in a file beside the rows, and has none for rows in memory. With the rows in one
+folder, the same command computes them once, and several processes share them. TRL is given token ids, as it would make
+them itself.
 """
 
 from __future__ import annotations
@@ -17,17 +17,19 @@ from typing import Any, ClassVar
 import orjson
 
 from cai.errors import InputError, UsageError
+from cai.texts.wording import nearest
 from cai.training.data.tokens import Encoded, Rows
-from cai.training.setup.methods import METHODS, unknown_loss
-from cai.training.setup.plan import Setting
-from cai.training.trainers.loop import Guarded
+from cai.training.setup.config import Setting
+from cai.training.setup.methods import METHODS
+from cai.training.setup.plan import Plan
+from cai.training.trainers.loop import Guarded, vendor, with_hooks
 
 P, ROW = "p_chosen", "row"  # ROW: the row's number, by which a loss that is no number is reported
 OURS = (P, ROW)
 PART = 256  # rows: two minutes of 135M parameters on a CPU
 BETA = 0.1  # Rafailov et al. 2023 (arXiv 2305.18290), appendix B; TRL's default for kto, too
 
-OnReference = Callable[[int], None]  # how many rows the reference was asked for, before the first step
+OnReference = Callable[[int], None]  # for how many rows the reference has run, before the first step
 OnEval = Callable[[int, list[dict[str, Any]]], None]  # the step, and what each row gave when it was evaluated
 
 
@@ -35,65 +37,78 @@ class Preferences(Rows):
     """Rows of preferences: of pairs, or of single replies."""
 
     columns: ClassVar[tuple[str, ...]] = ("chosen_ids", "rejected_ids")  # of TRL, one for each reply
-    soft: ClassVar[tuple[str, ...]] = ()  # losses that read p_chosen
     joined: ClassVar[bool] = False  # whether TRL takes each reply with the prompt before it
 
     def settle(self) -> Iterator[Setting]:
-        self.loss, setting = self._choose()
+        setting = self._loss()
+        self.loss = setting.value
         yield setting
 
-    def _choose(self) -> tuple[str, Setting]:
+    def _loss(self) -> Setting:
         name, method = self.data.method, METHODS[self.data.method]
-        wanted = self.loaded.config.loss
-        if wanted is not None:
-            if wanted not in method.losses:
-                raise unknown_loss(name, wanted)
-            return wanted, Setting("loss", wanted, self.loaded.origin("loss"))
+        loss = self.loaded.config.loss
+        if loss is not None and loss not in method.losses:
+            raise UsageError(f"no loss of {name} is called {loss!r}; {nearest(loss, method.losses)}")
         if not method.soft_loss:
-            return method.loss, Setting("loss", method.loss, "default")
+            return self.loaded.setting("loss", method.loss)
         rows = (*self.data.train, *self.data.eval)
         unjudged = sum(row.p_chosen is None for row in rows)
-        if not unjudged:
-            return method.soft_loss, Setting("loss", method.soft_loss, "data", "every pair has p_chosen")
-        why = f"{unjudged:,} of {len(rows):,} pairs have no p_chosen"
-        return method.loss, Setting("loss", method.loss, "data", why)
+        if unjudged:
+            why = f"{unjudged:,} of {len(rows):,} pairs have no p_chosen"
+            return self.loaded.setting("loss", method.loss, "data", why)
+        return self.loaded.setting("loss", method.soft_loss, "data", "every pair has p_chosen")
 
     def beta(self) -> Setting:
         """How near the reference the model stays."""
-        beta = self.loaded.config.beta
-        return Setting("beta", BETA if beta is None else beta, self.loaded.origin("beta"))
+        return self.loaded.setting("beta", BETA)
 
     def reference(self) -> Setting:
         """When the reference's log-probabilities are computed."""
         config = self.loaded.config
-        if config.reference is not None:
-            return Setting("reference", config.reference, self.loaded.origin("reference"))
         # Once costs a pass over the rows, as one epoch does; then every further epoch and evaluation is free, and with
         # all weights training a second model leaves the memory.
         if config.epochs > 1 or config.full or self.data.eval:
-            return Setting("reference", "once", "data", "asked again in later epochs, evaluations or sessions")
-        return Setting("reference", "each_step", "data", "every row is seen once")
+            why = "asked again in later epochs, evaluations or sessions"
+            return self.loaded.setting("reference", "once", "data", why)
+        return self.loaded.setting("reference", "each_step", "data", "every row is seen once")
 
-    def settled(self, name: str) -> Any:
-        """The value of a setting."""
-        return next(setting.value for setting in self.settings if setting.name == name)
+    def inputs(self, plan: Plan, arguments: dict[str, Any]) -> dict[str, Any]:
+        """What TRL's trainer is given: its arguments, the rows that train, and those to evaluate."""
+        if "reference" in self.settled:
+            arguments["beta"] = self.settled["beta"]
+            arguments["precompute_ref_log_probs"] = self.settled["reference"] == "once"
+        held = None
+        if self.eval:
+            held = on_disk(self.eval, self.folder, self.columns, joined=self.joined)
+        return {
+            "args": vendor(METHODS[self.data.method].arguments)(max_length=plan.max_length, **arguments),
+            "train_dataset": on_disk(self.train, self.folder, self.columns, joined=self.joined),
+            "eval_dataset": held,
+        }
 
-    def datasets(self) -> dict[str, Any]:
-        """The rows that train and those to evaluate, for TRL."""
-        certain = self.loss not in self.soft
-        held = on_disk(self.eval, self.folder, self.columns, joined=self.joined) if self.eval else None
-        train = on_disk(self.train, self.folder, self.columns, joined=self.joined, certain=certain)
-        return {"train_dataset": train, "eval_dataset": held}
 
-
-def on_disk(
-    rows: Sequence[Encoded], folder: Path, columns: Sequence[str], *, joined: bool = False, certain: bool = False
+def build(
+    name: str,
+    ours: type,
+    prepare: Callable[[Any], Any],
+    *,
+    train_dataset: Any,
+    eval_dataset: Any = None,
+    **parts: Any,
 ) -> Any:
+    """TRL's trainer of that name with our hooks, over rows that `prepare` has made ready for it."""
+    train = prepare(train_dataset)
+    held = eval_dataset
+    if held is not None:
+        held = prepare(held)
+    return with_hooks(name, ours)(train_dataset=train, eval_dataset=held, **parts)
+
+
+def on_disk(rows: Sequence[Encoded], folder: Path, columns: Sequence[str], *, joined: bool = False) -> Any:
     """The rows as a dataset under `folder`, with a column for each reply, and with `row`, their place from 0.
 
-    joined: the columns hold the prompt with the reply. certain: a pair that nobody judged counts as certain, p_chosen
-    1; else its p_chosen stays null, which a loss of soft labels refuses. The same rows are written once; of several
-    processes that call it, all take what the first wrote.
+    joined: the columns hold the prompt with the reply. The same rows are written once; of several processes that call
+    it, all take what the first wrote.
     """
     from datasets import Dataset, load_from_disk
 
@@ -103,10 +118,11 @@ def on_disk(
         "prompt_ids": [row.prompt for row in rows],
     }
     for place, column in enumerate(columns):
-        replies = [row.replies[place] for row in rows]
-        table[column] = [row.prompt + reply for row, reply in zip(rows, replies, strict=True)] if joined else replies
+        table[column] = [row.replies[place] for row in rows]
+        if joined:
+            table[column] = [row.prompt + row.replies[place] for row in rows]
     if len(columns) > 1:
-        table[P] = [1.0 if certain and row.row.p_chosen is None else row.row.p_chosen for row in rows]
+        table[P] = [row.row.p_chosen for row in rows]
         table["margin"] = [row.row.margin for row in rows]
     else:
         table["label"] = [row.row.label for row in rows]
@@ -121,7 +137,7 @@ def on_disk(
 
 
 def _take_name(part: Path, path: Path) -> None:
-    """Rename a folder, unless another process was the first to do so."""
+    """Rename a folder, unless another process has already written one of that name."""
     try:
         part.rename(path)
     except OSError:
@@ -139,16 +155,19 @@ def need_probabilities(dataset: Any, who: str) -> None:
     """UsageError or InputError unless every row has a probability in `p_chosen`; who: reads it."""
     if P not in dataset.column_names:
         raise UsageError(f"{who} reads p_chosen of every row, and the rows have none: label them, or choose another")
-    for number, row in enumerate(dataset.select_columns([name for name in (P, "id") if name in dataset.column_names])):
-        name = f"row {number + 1} ({row['id']})" if row.get("id") else f"row {number + 1}"
-        if row[P] is None:
+    for place, p in enumerate(dataset[P]):
+        if p is not None and 0 <= p <= 1:  # NaN compares false
+            continue
+        name = f"row {place + 1}"
+        if "id" in dataset.column_names:
+            name += f" ({dataset['id'][place]})"
+        if p is None:
             raise InputError(f"{name} has no label probability in p_chosen: label the rows, or choose hard labels")
-        if not 0 <= row[P] <= 1:  # NaN compares false
-            raise InputError(f"{name}: p_chosen is {row[P]!r}, and a probability is a number from 0 to 1")
+        raise InputError(f"{name}: p_chosen is {p!r}, and a probability is a number from 0 to 1")
 
 
 class _Stacked:
-    """TRL's collator, which knows its own columns only, and ours beside them as tensors, one number a row."""
+    """TRL's collator, which keeps only its own columns, and ours beside them as tensors, one number a row."""
 
     def __init__(self, collator: Any) -> None:
         self.collator = collator
@@ -167,77 +186,69 @@ class Watched(Guarded):
     """Keeps our columns through TRL's trainer, and what each row gave when it is evaluated."""
 
     width = 1  # sequences of a row in a batch
+    data_collator: Any
 
     def __init__(self, *, on_eval: OnEval | None = None, on_reference: OnReference | None = None, **parts: Any) -> None:
         self._on_eval = on_eval
         self._on_reference = on_reference
         self._evaluated: list[dict[str, Any]] = []
-        self._asked = 0  # rows of which the reference gave its log-probabilities
-        trl: Any = super()
-        trl.__init__(**parts)
-        self._on_reference = None  # from here on the reference is asked within steps
-        me: Any = self
-        me.data_collator = _Stacked(me.data_collator)
+        self._reference_rows = 0  # for which the reference has given its log-probabilities
+        super().__init__(**parts)
+        self._on_reference = None  # from here on the reference runs within steps
+        self.data_collator = _Stacked(self.data_collator)
 
     def _prepare_dataset(self, dataset: Any, *rest: Any) -> Any:
         """TRL's, unless the rows are token ids already."""
         if "prompt_ids" in dataset.column_names:
             return dataset
-        trl: Any = super()
-        return trl._prepare_dataset(dataset, *rest)
+        return super()._prepare_dataset(dataset, *rest)
 
     def _set_signature_columns_if_needed(self) -> None:
-        trl: Any = super()
-        trl._set_signature_columns_if_needed()
-        me: Any = self
-        me._signature_columns += [name for name in OURS if name not in me._signature_columns]
+        super()._set_signature_columns_if_needed()
+        self._signature_columns += [name for name in OURS if name not in self._signature_columns]
 
     def _precompute_ref_logps(self, dataset: Any, name: str, batch_size: int) -> Any:
-        """TRL's, some hundred rows at a time: each part is on the disk when the next begins, whatever comes between."""
+        """TRL's, some hundred rows at a time: each part is on disk before the next begins, and outlives a stop."""
         from datasets import concatenate_datasets
 
-        trl: Any = super()
         if len(dataset) <= PART:
-            return trl._precompute_ref_logps(dataset, name, batch_size)
+            return super()._precompute_ref_logps(dataset, name, batch_size)
         parts = []
         for start in range(0, len(dataset), PART):
             rows = dataset.select(range(start, min(start + PART, len(dataset))))
-            parts.append(trl._precompute_ref_logps(rows, name, batch_size))
+            parts.append(super()._precompute_ref_logps(rows, name, batch_size))
         return concatenate_datasets(parts)
 
     def compute_ref_log_probs(self, model: Any, inputs: dict[str, Any]) -> Any:
-        trl: Any = super()
         if self._on_reference is not None:
-            self._asked += len(inputs["input_ids"]) // self.width
-            self._on_reference(self._asked)
-        return trl.compute_ref_log_probs(model, _theirs(inputs))
+            self._reference_rows += len(inputs["input_ids"]) // self.width
+            self._on_reference(self._reference_rows)
+        return super().compute_ref_log_probs(model, _theirs(inputs))
 
     def compute_loss(self, model: Any, inputs: dict[str, Any], *rest: Any, **named: Any) -> Any:
-        trl: Any = super()
-        return trl.compute_loss(model, _theirs(inputs), *rest, **named)
+        return super().compute_loss(model, _theirs(inputs), *rest, **named)
 
     def rows_within(self, inputs: Mapping[str, Any]) -> tuple[int, ...]:
-        return tuple(inputs[ROW].tolist()) if ROW in inputs else ()
+        if ROW not in inputs:
+            return ()
+        return tuple(inputs[ROW].tolist())
 
     def evaluate(self, *rest: Any, **named: Any) -> Any:
         """TRL's evaluation; then `on_eval` gets what each row gave."""
-        trl: Any = super()
-        me: Any = self
         self._evaluated.clear()
-        metrics = trl.evaluate(*rest, **named)
-        if self._on_eval is not None and self._evaluated and me.accelerator.is_main_process:
-            self._on_eval(me.state.global_step, self._evaluated)
+        metrics = super().evaluate(*rest, **named)
+        if self._on_eval is not None and self._evaluated and self.accelerator.is_main_process:
+            self._on_eval(self.state.global_step, self._evaluated)
         return metrics
 
     def remember(self, inputs: Mapping[str, Any], values: Mapping[str, Any]) -> None:
         """Keep one number a row for each name, from all processes, while it is evaluated."""
         import torch
 
-        me: Any = self
-        if self._on_eval is None or ROW not in inputs or me.model.training:
+        if self._on_eval is None or ROW not in inputs or self.model.training:
             return
         columns = torch.stack([inputs[ROW].double(), *(value.detach().double() for value in values.values())], dim=1)
-        for row, *numbers in me.accelerator.gather_for_metrics(columns).tolist():
+        for row, *numbers in self.accelerator.gather_for_metrics(columns).tolist():
             self._evaluated.append({ROW: int(row), **dict(zip(values, numbers, strict=True))})
 
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 from cai.errors import UsageError
 from cai.training.data.tokens import Encoded
 from cai.training.setup.plan import Plan
-from cai.training.trainers.loop import trl_class, vendor
-from cai.training.trainers.preferences import P, Preferences, Watched, need_probabilities, without
+from cai.training.trainers.preferences import P, Preferences, Watched, build, need_probabilities, without
 
 UNREAD = {"soft": ["margin"], "margin": [P], "hard": ["margin", P]}  # columns that the labels do not believe
 
@@ -16,36 +16,25 @@ UNREAD = {"soft": ["margin"], "margin": [P], "hard": ["margin", P]}  # columns t
 class Scored(Preferences):
     """The rows of a reward model."""
 
-    soft = ("soft",)
     joined = True
-    task = "SEQ_CLS"  # peft trains a head whole
 
     def fit(self, row: Encoded, limit: int) -> Encoded | str:
         if row.longest > limit:
             return f"{row.longest:,} tokens exceed {limit:,}, and a cut reply has no reward"
         return row
 
-    def model(self, open_model: Any) -> Any:
-        """The base model with a new head for its number."""
-        return open_model(vendor("transformers:AutoModelForSequenceClassification"), num_labels=1)
-
     def trainer(self, plan: Plan, arguments: dict[str, Any], **parts: Any) -> Any:
-        args = vendor(self.arguments)(**{"max_length": plan.max_length} | arguments)
-        return reward_trainer(args=args, labels=self.loss, **self.datasets(), **parts)
+        return reward_trainer(labels=self.loss, **self.inputs(plan, arguments), **parts)
 
 
-def reward_trainer(
-    *, args: Any, train_dataset: Any, eval_dataset: Any = None, labels: str = "soft", **parts: Any
-) -> Any:
+def reward_trainer(*, labels: str = "soft", **parts: Any) -> Any:
     """TRL's RewardTrainer.
 
     labels: what of a row is believed beside which reply was chosen. "soft": cross entropy with `p_chosen` (arXiv
     2212.08073, section 4.1); "margin": the gap must pass `margin` (Touvron et al. 2023, arXiv 2307.09288, Eq. 2);
     "hard": neither. A judge's margin is the log odds of its p_chosen, so both at once would count it twice.
     """
-    data = _columns(train_dataset, labels)
-    held = None if eval_dataset is None else _columns(eval_dataset, labels)
-    trainer = trl_class("trl:RewardTrainer", _SoftReward)(args=args, train_dataset=data, eval_dataset=held, **parts)
+    trainer = build("trl:RewardTrainer", _SoftReward, partial(_columns, labels), **parts)
     _exact_head(trainer.model)
     return trainer
 
@@ -67,7 +56,7 @@ def _exact_head(model: Any) -> None:
         head.forward = exactly(head.forward)
 
 
-def _columns(dataset: Any, labels: str) -> Any:
+def _columns(labels: str, dataset: Any) -> Any:
     """The dataset without what the labels do not believe: TRL uses a margin wherever the column is."""
     if labels == "soft":
         need_probabilities(dataset, "labels soft")
@@ -90,4 +79,6 @@ class _SoftReward(Watched):
         self.remember(inputs, {"reward_chosen": chosen, "reward_rejected": rejected})
         if P in inputs:
             loss = loss + ((1 - inputs[P]) * (chosen - rejected)).mean()
-        return (loss, outputs) if return_outputs else loss
+        if return_outputs:
+            return loss, outputs
+        return loss

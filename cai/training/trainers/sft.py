@@ -1,4 +1,4 @@
-"""Supervised fine-tuning on replies with TRL's own trainer, with the loss on the last reply alone.
+"""Supervised fine-tuning on replies with TRL's own trainer, with the loss on the last reply only.
 
 TRL is given token ids and labels; its own preparation masks replies only for the chat templates that it knows.
 """
@@ -9,8 +9,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from cai.training.data.tokens import Encoded, Rows
+from cai.training.setup.methods import METHODS
 from cai.training.setup.plan import Plan
-from cai.training.trainers.loop import Guarded, trl_class, vendor
+from cai.training.trainers.loop import Guarded, vendor, with_hooks
 
 
 class Replies(Rows):
@@ -21,24 +22,24 @@ class Replies(Rows):
 
     def fit(self, row: Encoded, limit: int) -> Encoded | str:
         fitted = super().fit(row, limit)
-        return fitted.cut(limit) if isinstance(fitted, Encoded) else fitted
+        if isinstance(fitted, Encoded):
+            return fitted.cut(limit)
+        return fitted
 
     def trainer(self, plan: Plan, arguments: dict[str, Any], **parts: Any) -> Any:
-        packed = plan.packing == "packed"
-        own = {
-            "packing": packed,
-            "padding_free": plan.packing == "padding_free",
-            "eval_packing": False if packed else None,
-            "max_length": plan.max_length if packed else None,
-            "dataset_kwargs": {"skip_prepare_dataset": not packed},
-        }
+        arguments |= {"max_length": None, "padding_free": plan.packing == "padding_free"}
+        if plan.packing == "packed":
+            arguments |= {"packing": True, "eval_packing": False, "max_length": plan.max_length}
+        else:
+            arguments["dataset_kwargs"] = {"skip_prepare_dataset": True}
         for hook in ("on_eval", "on_reference"):
             parts.pop(hook)
-        trainer = trl_class("trl:SFTTrainer", _OnReplies)(
-            args=vendor(self.arguments)(**own | arguments),
-            train_dataset=_table(self.train),
-            eval_dataset=_table(self.eval) if self.eval else None,
-            **parts,
+        held = None
+        if self.eval:
+            held = _table(self.eval)
+        args = vendor(METHODS[self.data.method].arguments)(**arguments)
+        trainer = with_hooks("trl:SFTTrainer", _OnReplies)(
+            args=args, train_dataset=_table(self.train), eval_dataset=held, **parts
         )
         trainer.places = {tuple(row.ids): place for place, row in enumerate(self.train)}
         return trainer
@@ -73,23 +74,22 @@ class _OnReplies(Guarded):
     def compute_loss(self, model: Any, inputs: Any, *rest: Any, **more: Any) -> Any:
         import torch
 
-        trl: Any = super()
         tokens = (inputs["labels"][..., 1:] != -100).sum()
-        result = trl.compute_loss(model, inputs, *rest, **more)
+        result = super().compute_loss(model, inputs, *rest, **more)
         if not model.training:
-            loss = result[0] if isinstance(result, tuple) else result
+            loss = result
+            if isinstance(result, tuple):
+                loss = result[0]
             self.sums.append(torch.stack([loss.detach().double() * tokens, tokens.double()]))
         return result
 
-    def evaluation_loop(self, *given: Any, **more: Any) -> Any:
-        """TRL's, with the loss of all tokens alike: its own is a mean of batches, whatever they hold."""
+    def evaluation_loop(self, *rest: Any, **more: Any) -> Any:
+        """TRL's, with the mean loss of all tokens: its own is a mean of batches, however many tokens they hold."""
         import torch
 
-        trl: Any = super()
-        me: Any = self
         self.sums = list[Any]()
-        output = trl.evaluation_loop(*given, **more)
-        whole = me.accelerator.reduce(torch.stack(self.sums).sum(dim=0))
+        output = super().evaluation_loop(*rest, **more)
+        whole = self.accelerator.reduce(torch.stack(self.sums).sum(dim=0))
         prefix = more.get("metric_key_prefix", "eval")
         output.metrics[f"{prefix}_loss"] = float(whole[0] / whole[1])
         return output

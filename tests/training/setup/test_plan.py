@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from cai.errors import UsageError
 from cai.training.setup.config import Loaded, TrainConfig, load_config
 from cai.training.setup.methods import METHODS
-from cai.training.setup.plan import Machine, Shape, choose_length, measure, plan_memory, resolve
+from cai.training.setup.plan import Machine, Plan, Shape, choose_length, measure, plan_memory
 
 GB = 2**30
 LAPTOP = Machine("cpu", "a laptop", 8 * GB, bfloat16=False, flash_attention=False)
@@ -30,7 +30,7 @@ def test_what_is_resolved_says_where_it_came_from(tmp_path: Path) -> None:
     path = tmp_path / "train.yaml"
     path.write_text("max_length: 128\n")
     loaded = load_config(path, {"batch_size": 8})
-    plan = resolve("sft", loaded, [100] * 99 + [300], SMALL, LAPTOP)
+    plan = Plan("sft", loaded, [100] * 99 + [300], SMALL, LAPTOP)
     found = values(plan)
     assert found["max_length"] == (128, "config file")
     assert found["batch_size"] == (8, "flag")
@@ -44,22 +44,22 @@ def test_what_is_resolved_says_where_it_came_from(tmp_path: Path) -> None:
 def test_full_training_learns_more_slowly() -> None:
     for method in METHODS:
         lora, full = (
-            resolve(method, load_config(None, {"full": f}), [50, 60], SMALL, GPU).learning_rate for f in (False, True)
+            Plan(method, load_config(None, {"full": f}), [50, 60], SMALL, GPU).learning_rate for f in (False, True)
         )
         assert full == pytest.approx(lora / 10)
 
 
 def test_a_gpu_with_flash_attention_pads_nothing() -> None:
-    plan = resolve("sft", load_config(), [700] * 50, SMALL, GPU)
+    plan = Plan("sft", load_config(), [700] * 50, SMALL, GPU)
     assert (plan.dtype, plan.attention, plan.packing) == ("bfloat16", "flash_attention_2", "padding_free")
     assert plan.max_length == 704
 
 
 def test_what_the_machine_or_model_cannot_do_is_told() -> None:
     with pytest.raises(UsageError, match="needs flash attention"):
-        resolve("sft", load_config(None, {"packing": "packed"}), [9, 9], SMALL, LAPTOP)
+        Plan("sft", load_config(None, {"packing": "packed"}), [9, 9], SMALL, LAPTOP)
     with pytest.raises(UsageError, match=r"context of 8,192"):
-        resolve("sft", load_config(None, {"max_length": 9000}), [9, 9], SMALL, LAPTOP)
+        Plan("sft", load_config(None, {"max_length": 9000}), [9, 9], SMALL, LAPTOP)
 
 
 @settings(max_examples=100)
@@ -71,7 +71,7 @@ def test_a_plan_keeps_the_effective_batch(
     lengths: list[int], batch: int, epochs: float, machine: Machine, shape: Shape, full: bool
 ) -> None:
     loaded = Loaded(TrainConfig(batch_size=batch, epochs=epochs, full=full), {})
-    plan = resolve("sft", loaded, lengths, shape, machine)
+    plan = Plan("sft", loaded, lengths, shape, machine)
     effective = plan.rows_at_once * plan.accumulation
     assert effective == batch
     assert 1 <= plan.save_every <= plan.steps
@@ -99,9 +99,9 @@ def test_a_model_that_fills_the_device_computes_its_activations_twice() -> None:
 
 
 def test_steps_that_are_named_to_trl_are_planned_with() -> None:
-    plan = resolve("sft", load_config(None, {"trl.max_steps": 30}), [50] * 1600, SMALL, GPU)
+    plan = Plan("sft", load_config(None, {"trl.max_steps": 30}), [50] * 1600, SMALL, GPU)
     assert (plan.steps, plan.save_every) == (30, 3)
-    assert resolve("sft", load_config(), [50] * 1600, SMALL, GPU).steps == 100
+    assert Plan("sft", load_config(), [50] * 1600, SMALL, GPU).steps == 100
 
 
 def test_logits_of_a_large_vocabulary_are_planned_with() -> None:
@@ -117,17 +117,17 @@ def test_logits_of_a_large_vocabulary_are_planned_with() -> None:
 
 def test_rows_that_do_not_fit_are_no_steps() -> None:
     loaded = load_config(None, {"batch_size": 4})
-    assert resolve("sft", loaded, [50] * 40, SMALL, LAPTOP).steps == 10
-    assert resolve("sft", loaded, [50] * 40, SMALL, LAPTOP, kept=30).steps == 8
+    assert Plan("sft", loaded, [50] * 40, SMALL, LAPTOP).steps == 10
+    assert Plan("sft", loaded, [50] * 40, SMALL, LAPTOP, kept=30).steps == 8
 
 
 def test_rows_at_once_that_make_no_batch_are_refused_where_the_user_named_them_and_nowhere_else() -> None:
     with pytest.raises(UsageError, match="batch_size 16 is not made of rows_at_once 3 on 1 devices: it would be 15"):
-        resolve("sft", load_config(None, {"rows_at_once": 3}), [50] * 40, SMALL, LAPTOP)
+        Plan("sft", load_config(None, {"rows_at_once": 3}), [50] * 40, SMALL, LAPTOP)
     loaded = load_config(None, {"rows_at_once": 5})
     resumed = dataclasses.replace(loaded, origins={"rows_at_once": "resumed"})
     three = dataclasses.replace(LAPTOP, devices=3)
-    assert resolve("sft", resumed, [50] * 40, SMALL, three).accumulation == 1
+    assert Plan("sft", resumed, [50] * 40, SMALL, three).accumulation == 1
 
 
 # Lengths

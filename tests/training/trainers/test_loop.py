@@ -20,26 +20,26 @@ def entry(chosen: float, margin: float, beta: float = 0.1, reference: float = -1
 
 
 def test_falling_chosen_replies_are_told_once_with_their_fall() -> None:
-    lines = told(Watch(0.1), [entry(-2.1 * i, 0.1 * i) for i in range(30)])
+    lines = told(Watch(beta=0.1), [entry(-2.1 * i, 0.1 * i) for i in range(30)])
     assert len(lines) == 1
     assert "margins rise (0.2 to " in lines[0] and "chosen replies become less probable: 1" in lines[0]
     assert lines[0].startswith("step 80: ")  # the mean of steps 40 to 80 is the first beyond 10 nats of 100
 
 
 def test_a_fall_within_a_tenth_is_common_and_not_told() -> None:
-    assert told(Watch(0.1), [entry(-100 * FALL * 0.99, 0.1 * i) for i in range(30)]) == []
-    assert len(told(Watch(0.1), [entry(-100 * FALL * 1.01, 0.1 * i) for i in range(30)])) == 1
+    assert told(Watch(beta=0.1), [entry(-100 * FALL * 0.99, 0.1 * i) for i in range(30)]) == []
+    assert len(told(Watch(beta=0.1), [entry(-100 * FALL * 1.01, 0.1 * i) for i in range(30)])) == 1
 
 
 def test_chosen_replies_that_fall_with_their_margins_are_another_matter() -> None:
-    assert told(Watch(0.1), [entry(-2.1 * i, -0.1 * i) for i in range(30)]) == []
-    assert told(Watch(0.1), [entry(+2.0 * i, 0.1 * i) for i in range(30)]) == []
-    assert told(Watch(None), [entry(-2.1 * i, 0.1 * i) for i in range(30)]) == []
+    assert told(Watch(beta=0.1), [entry(-2.1 * i, -0.1 * i) for i in range(30)]) == []
+    assert told(Watch(beta=0.1), [entry(+2.0 * i, 0.1 * i) for i in range(30)]) == []
+    assert told(Watch(beta=None), [entry(-2.1 * i, 0.1 * i) for i in range(30)]) == []
 
 
 @given(st.floats(0.01, 5))
 def test_the_fall_is_counted_in_nats_whatever_beta(beta: float) -> None:
-    lines = told(Watch(beta), [entry(-2.1 * i, 0.1 * i, beta) for i in range(30)])
+    lines = told(Watch(beta=beta), [entry(-2.1 * i, 0.1 * i, beta) for i in range(30)])
     assert [line.split(":")[0] for line in lines] == ["step 80"]
 
 
@@ -52,10 +52,10 @@ def test_half_the_entropy_is_told_and_one_odd_batch_is_not() -> None:
 
 
 def test_nothing_is_told_before_there_is_enough_to_compare() -> None:
-    watch = Watch(0.1)
+    watch = Watch(beta=0.1)
     assert told(watch, [entry(-90.0, 0.1 * i) | {"entropy": 1.0} for i in range(WINDOW)]) == []
     assert len(told(watch, [entry(-90.0, 9.0)])) == 1
 
 
 def test_entries_of_an_evaluation_are_no_part_of_the_curve() -> None:
-    assert told(Watch(0.1), [{"eval_entropy": 0.1, "epoch": 1.0}] * 20) == []
+    assert told(Watch(beta=0.1), [{"eval_entropy": 0.1, "epoch": 1.0}] * 20) == []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -10,12 +11,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cai.errors import UsageError
+from cai.training.setup.config import load_config
 from cai.training.setup.methods import METHODS
 from cai.training.trainers.dpo import (
     ANCHORED,
     NLL_WEIGHT,
     SMOOTHED,
     SOFT,
+    Pairs,
     check_smoothing,
     cross_entropy,
     flip_rate,
@@ -111,10 +114,11 @@ def test_the_losses_are_finite_at_huge_gaps(gap: float) -> None:
 
 
 def test_losses_of_differences_are_mixed_with_the_nll_of_the_chosen_reply() -> None:
+    for loss in LOSSES:
+        rows = SimpleNamespace(loss=loss, loaded=load_config())
+        assert Pairs._nll(rows).value == (0.0 if loss in ANCHORED else NLL_WEIGHT)  # type: ignore[arg-type]
     for loss in set(LOSSES) - set(ANCHORED):
-        assert with_nll(loss) == ([loss, "sft"], [1.0, NLL_WEIGHT])
-    for loss in ANCHORED:
-        assert with_nll(loss) == ([loss], [1.0])
+        assert with_nll(loss, NLL_WEIGHT) == ([loss, "sft"], [1.0, NLL_WEIGHT])
     assert with_nll("sigmoid", 0) == (["sigmoid"], [1.0])
     assert with_nll("apo_zero", 1.0) == (["apo_zero", "sft"], [1.0, 1.0])
 

@@ -33,7 +33,7 @@ from cai.training.data.rows import TrainingRow, row_of
 from cai.training.data.tokens import Encoded, Masker
 from cai.training.trainers.dpo import NLL_WEIGHT, Pairs, cross_entropy, dpo_trainer, gap_scaled, with_nll
 from cai.training.trainers.kto import kto_trainer
-from cai.training.trainers.loop import callback
+from cai.training.trainers.loop import Watch, callback
 from cai.training.trainers.preferences import on_disk
 from cai.training.trainers.reward import Scored, reward_trainer
 
@@ -206,7 +206,7 @@ def test_swapped_replies_with_the_other_probability_are_the_same_loss(folder: Pa
 
 def test_the_nll_of_the_chosen_reply_is_added_with_its_weight(folder: Path, tmp_path: Path) -> None:
     rows = pairs(p_chosen=1.0)
-    losses, weights = with_nll("cdpo")
+    losses, weights = with_nll("cdpo", NLL_WEIGHT)
     ours = dpo(folder, tmp_path / "a", rows, loss_type=losses, loss_weights=weights)
     theirs = dpo(
         folder, tmp_path / "b", rows, make=trl.DPOTrainer, loss_type=["sigmoid", "sft"], loss_weights=[1.0, NLL_WEIGHT]
@@ -348,10 +348,9 @@ def test_writers_at_the_same_time_end_with_one_folder(tmp_path: Path) -> None:
     assert len(list(tmp_path.iterdir())) == 1
 
 
-def test_a_pair_that_nobody_judged_is_certain_only_when_asked_for(tmp_path: Path) -> None:
+def test_a_pair_that_nobody_judged_has_no_probability(tmp_path: Path) -> None:
     rows = [*written(2, p_chosen=0.7), *written(2)]
     assert on_disk(rows, tmp_path, COLUMNS)["p_chosen"][:] == [0.7, 0.7, None, None]
-    assert on_disk(rows, tmp_path, COLUMNS, certain=True)["p_chosen"][:] == [0.7, 0.7, 1.0, 1.0]
     args = trl.DPOConfig(**common(tmp_path, loss_type=["cdpo"]))
     with pytest.raises(InputError, match=r"row 3 \(r0\) has no label probability"):
         dpo_trainer(args=args, train_dataset=on_disk(rows, tmp_path, COLUMNS), model=None)
@@ -580,7 +579,7 @@ def test_a_loss_that_is_no_number_stops_with_the_rows_and_before_the_step(folder
 def test_a_training_that_unlearns_both_replies_is_told_while_it_runs(folder: Path, tmp_path: Path) -> None:
     heard: list[str] = []
     trainer = dpo(folder, tmp_path, pairs(), loss_type=["apo_down"], max_steps=12)  # lowers both, the chosen less
-    trainer.add_callback(callback(heard.append))
+    trainer.add_callback(callback(Watch, heard.append))
     trainer.train()
     unlearned = [line for line in heard if "chosen replies become less probable" in line]
     assert len(unlearned) == 1
@@ -591,14 +590,14 @@ def test_a_training_that_unlearns_both_replies_is_told_while_it_runs(folder: Pat
 def test_a_calm_training_is_not_interrupted(folder: Path, tmp_path: Path) -> None:
     heard: list[str] = []
     trainer = dpo(folder, tmp_path, pairs(p_chosen=0.8), loss_type=["cdpo"], max_steps=12, learning_rate=1e-5)
-    trainer.add_callback(callback(heard.append))
+    trainer.add_callback(callback(Watch, heard.append))
     trainer.train()
     assert heard == []
 
 
 def test_a_gradient_that_is_no_number_stops_before_the_step(folder: Path, tmp_path: Path) -> None:
     trainer = dpo(folder, tmp_path, pairs(p_chosen=0.9), loss_type=["cdpo"])
-    trainer.add_callback(callback())
+    trainer.add_callback(callback(Watch))
     weight = trainer.model.model.norm.weight
     weight.register_hook(lambda grad: grad / 0 if trainer.state.global_step == 2 else grad)
     with pytest.raises(LossNotFinite, match="a gradient is no number at step 3"):
