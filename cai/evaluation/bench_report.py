@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import statistics
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -11,7 +10,8 @@ from cai.export.pairs import MIN_CONFIDENCE
 from cai.judge.calibration import FEW
 from cai.judge.calibration_report import TRIVIAL, CalibrationReport
 from cai.judge.certify import TARGETS
-from cai.judge.metrics import at_least, confidence
+from cai.judge.flows import probability
+from cai.judge.metrics import at_least, average, confidence, credit
 from cai.records import Protocol, Record
 from cai.texts.wording import columns, number
 
@@ -73,19 +73,19 @@ TABLE: dict[str, dict[str, Entry]] = {
 
 
 class VoteFigures(Record):
-    """What asking in both orders tells of a judge; a vote is one principle of one pair, asked in both."""
+    """What asking in both orders says about a judge; a vote is one principle of one pair, asked in both."""
 
-    votes: int
-    invalid_vote_rate: float | None
-    single_order_accuracy: float | None  # as judged in one order alone; None: no vote is valid
-    accuracy_a_first: float | None  # its two halves
-    accuracy_b_first: float | None
-    consistent_accuracy: float | None  # of single votes; one whose letter stays when the replies change counts as wrong
-    position_consistency: float | None  # 1 - flip_rate
-    flip_rate: float | None  # of valid votes, those that name the same place in both orders: |b| > |d|
-    bias: float | None  # mean b, in nats towards the first; None: the judge gives no probabilities
-    absolute_bias: float | None  # mean |b|
-    mass: float | None  # median probability of both letters together, of all readings
+    votes: int | None = None
+    invalid_vote_rate: float | None = None
+    single_order_accuracy: float | None = None  # as judged in one order alone; None: no vote is valid
+    accuracy_a_first: float | None = None  # its two halves
+    accuracy_b_first: float | None = None
+    consistent_accuracy: float | None = None  # of single votes; one that keeps its letter if the replies swap is wrong
+    position_consistency: float | None = None  # 1 - flip_rate
+    flip_rate: float | None = None  # of valid votes, those that name the same place in both orders: |b| > |d|
+    bias: float | None = None  # mean b, in nats towards the first; None: the judge gives no probabilities
+    absolute_bias: float | None = None  # mean |b|
+    mass: float | None = None  # median probability of both letters together, of all readings
 
 
 class Spent(Record):
@@ -112,7 +112,6 @@ class BenchResult:
     dropped: dict[str, int]  # by reason, those of the source included
     report: CalibrationReport | None  # None: the judge gave no valid vote at all
     figures: VoteFigures | None  # None: a reward model casts no votes
-    longer: tuple[float, float] | None  # share of pairs in which the judge, and people, prefer the longer reply
     spent: Spent
     stopped: str | None  # why the run ended early
 
@@ -121,33 +120,35 @@ class BenchResult:
         """The judge and how it was asked."""
         return f"{self.judge} ({self.protocol})"
 
-    @property
-    def sure(self) -> tuple[float, float] | None:
-        """Mean confidence as judged, before any temperature, and the share of pairs of at least 0.7."""
-        if self.report is None:
-            return None
-        ps = self.report.ps
-        return statistics.fmean(map(confidence, ps)), at_least(ps, self.report.truths, MIN_CONFIDENCE)[0]
-
     def summary(self) -> dict[str, Any]:
         """The result as JSON: the keys of `cai judge calibrate`, None if no vote is valid, and more."""
         names = ("judge", "model", "protocol", "folder", "pairs", "judged", "unlabelled", "dropped", "stopped")
-        measured = {} if self.report is None else self.report.summary()
-        figures = dict.fromkeys(VoteFigures.model_fields) if self.figures is None else self.figures.model_dump()
-        mean, share = self.sure or (None, None)
-        judge, people = self.longer or (None, None)
+        measured = dict[str, Any]()
+        if self.report is not None:
+            measured = self.report.summary()
+        figures = self.figures or VoteFigures()
         return {
             **{name: getattr(self, name) for name in names},
             **{name: measured.get(name) for name in MEASURED},
             "n": measured.get("n", 0),
             "invalid": self.judged - measured.get("n", 0),
-            **figures,
-            "prefers_longer": judge,
-            "people_prefer_longer": people,
-            "mean_confidence": mean,
-            "confident": share,
+            **figures.model_dump(),
+            **self._lengths_and_confidences(),
             "per_label": self.spent.model_dump(),
             "verdict": self.verdict(),
+        }
+
+    def _lengths_and_confidences(self) -> dict[str, float | None]:
+        """How often the longer reply is preferred, if lengths differ; confidences before any temperature."""
+        report = self.report
+        if report is None:
+            return dict.fromkeys(("prefers_longer", "people_prefer_longer", "mean_confidence", "confident"))
+        unequal = [(row, row.guesses["longer"] == 1) for row in report.rows if row.guesses["longer"] != 0.5]
+        return {
+            "prefers_longer": average([credit(probability(row.z), longer) for row, longer in unequal]),
+            "people_prefer_longer": average([row.truth == longer for row, longer in unequal]),
+            "mean_confidence": average(list(map(confidence, report.ps))),
+            "confident": at_least(report.ps, report.truths, MIN_CONFIDENCE)[0],
         }
 
     def verdict(self) -> str:
@@ -209,16 +210,20 @@ class BenchReport:
 
 
 def _short(name: str) -> str:
-    return name if len(name) <= WIDEST else "…" + name[1 - WIDEST :]
+    if len(name) <= WIDEST:
+        return name
+    return "…" + name[1 - WIDEST :]
 
 
 def _cell(summary: Mapping[str, Any], entry: Entry) -> str:
     form, *keys = entry
     value: Any = summary
     for key in keys:
-        value = None if value is None else value.get(key)
+        value = (value or {}).get(key)
+    if form == "threshold" and value is None:
+        return "none"
     if form == "threshold":
-        return "none" if value is None else f"{value['lambda']:.3f}, keeps {value['coverage']:.0%}"
+        return f"{value['lambda']:.3f}, keeps {value['coverage']:.0%}"
     if form == "interval" and value is not None:
         return "{:.1%} to {:.1%}".format(*value)
     return number(value, form)

@@ -1,18 +1,18 @@
-"""A constitution on trial: by the examples that its principles bring along, and by the votes cast under it.
+"""A constitution on trial, by the examples that its principles bring along.
 
-`constitution_test` has a judge look at each example under its own principle alone, in both orders; `ablate` takes every
-principle in turn out of stored labels, and asks nothing of any model. Knows no formulas, and prints nothing.
+A judge looks at each example under that principle and no other, in both orders.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from hashlib import sha256
+from itertools import groupby
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import orjson
 
@@ -22,13 +22,14 @@ from cai.folder.files import identity_hash
 from cai.folder.rows import PAIR_BITS, damage
 from cai.folder.run import find_info
 from cai.judge.flows import is_valid, log_ratio, probability
+from cai.judge.metrics import average
 from cai.models import spec_of
-from cai.records import Contest, Label, Message, Reading, Record, Vote
+from cai.records import Contest, Label, Message, Reading, Record
 from cai.runs.label import LabelRun
 from cai.runs.play import in_thread
 from cai.runs.settings import LabelSettings, make_settings
 from cai.sources.conversations import pair_hash
-from cai.texts.wording import nearest
+from cai.texts.wording import nearest, number, one_line
 
 State = Literal["holds", "flips", "fails", "invalid"]
 STATES: dict[State, str] = {
@@ -40,6 +41,7 @@ STATES: dict[State, str] = {
 EXAMPLE = "tests: [{prompt: …, better: …, worse: …}]"
 SHOWN = 48  # characters of a test's prompt in a table
 NOT_ASKED = ("gold", "agreement", "calibration", "target", "max_candidates", "model", "pairing", "min_confidence")
+Examples = Sequence[tuple[Contest, Principle]]
 Play = Callable[[LabelRun], None]  # plays a run to its end
 
 
@@ -49,6 +51,15 @@ def quietly(run: LabelRun) -> None:
         pass
 
 
+def judging_settings(what: str, law: Constitution, options: Mapping[str, Any], **fixed: Any) -> LabelSettings:
+    """The settings of a run whose labels do not train; raises UsageError for options that only matter in training."""
+    for name in NOT_ASKED:
+        if name in options:
+            raise UsageError(f"{name!r} is for labels that are kept for training: {what} keeps none")
+    # 0.5: beliefs after reasoning are looked at as they are, not filtered
+    return make_settings(LabelSettings, {**options, **fixed, "constitution": law, "min_confidence": 0.5})
+
+
 class Outcome(Record):
     """What the judge said of one example; the probabilities are those of the better reply's letter among both."""
 
@@ -56,11 +67,20 @@ class Outcome(Record):
     number: int  # among the tests of its principle, from 1
     prompt: str
     state: State
-    p: float | None  # that the better reply is better, both orders together; None: invalid
-    shown_first: float | None  # as seen with the better reply first, and second; of votes in words the share of votes
-    shown_second: float | None
-    mass: float | None  # of both letters, the lower of the two orders; None: not known
-    problem: str | None  # why it is invalid
+    p: float | None = None  # that the better reply is better, both orders together; None: invalid
+    shown_first: float | None = None  # as seen with the better reply first; of votes in words the share of votes
+    shown_second: float | None = None
+    mass: float | None = None  # of both letters, the lower of the two orders; None: not known
+    problem: str | None = None  # why it is invalid
+
+    def line(self) -> str:
+        """A row of the table."""
+        figures = (self.shown_first, self.shown_second, self.p, self.mass)
+        cells = "".join(f"{number(figure, '.3f'):>8}" for figure in figures)
+        prompt = one_line(self.prompt)
+        if len(prompt) > SHOWN:
+            prompt = prompt[: SHOWN - 1] + "…"
+        return f"  {self.number:<4}{self.state:12}{cells}  {self.problem or prompt}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,8 +97,8 @@ class TrialReport:
     @property
     def counts(self) -> dict[State, int]:
         """How many examples came to what."""
-        seen = Counter(outcome.state for outcome in self.outcomes)
-        return {state: seen[state] for state in get_args(State)}
+        counts = Counter(outcome.state for outcome in self.outcomes)
+        return {state: counts[state] for state in STATES}
 
     @property
     def failed(self) -> list[Outcome]:
@@ -105,27 +125,18 @@ class TrialReport:
         yield f"{law.name} {law.version} by {self.judge}, protocol {self.protocol}, each test under its principle alone"
         yield ""
         yield f"{'P(better reply)':18}{'first':>8}{'second':>8}{'both':>8}{'mass':>8}"
-        named = ""
-        for outcome in self.outcomes:
-            if outcome.principle != named:
-                named = outcome.principle
-                of = [other for other in self.outcomes if other.principle == named]
-                yield f"{named}  ({sum(other.state == 'holds' for other in of)} of {len(of)} hold)"
-            numbers = (outcome.shown_first, outcome.shown_second, outcome.p, outcome.mass)
-            shown = "".join(f"{'–' if number is None else f'{number:.3f}':>8}" for number in numbers)
-            prompt = " ".join(outcome.prompt.split())
-            prompt = prompt if len(prompt) <= SHOWN else prompt[: SHOWN - 1] + "…"
-            yield f"  {outcome.number:<4}{outcome.state:12}{shown}  {outcome.problem or prompt}"
+        for principle, group in groupby(self.outcomes, key=lambda outcome: outcome.principle):
+            outcomes = list(group)
+            holding = sum(outcome.state == "holds" for outcome in outcomes)
+            yield f"{principle}  ({holding} of {len(outcomes)} hold)"
+            yield from (outcome.line() for outcome in outcomes)
         yield ""
-        told = ", ".join(f"{count} {STATES[state]}" for state, count in self.counts.items() if count)
-        yield f"{len(self.outcomes)} tests: {told}"
+        counts = ", ".join(f"{count} {STATES[state]}" for state, count in self.counts.items() if count)
+        yield f"{len(self.outcomes)} tests: {counts}"
         if self.untested:
             yield f"principles without a test: {', '.join(self.untested)}"
         if self.failed:
             yield "not held: " + ", ".join(f"{one.principle} {one.number} ({one.state})" for one in self.failed)
-
-
-Examples = Sequence[tuple[Contest, Principle]]
 
 
 class TrialRun(LabelRun):
@@ -171,73 +182,74 @@ class TrialRun(LabelRun):
 def constitution_test(
     constitution: str | Path | Constitution, judge: str = "local", *, principle: str | None = None, **settings: Any
 ) -> TrialReport:
-    """Ask a judge about the examples of a constitution's principles; one passes where it holds in both orders.
+    """Ask a judge about the examples of a constitution's principles; one passes if it holds in both orders.
 
     judge: a model spec. principle: the id of the one whose examples are wanted. settings: fields of `LabelSettings`
     such as `protocol`, `seed` and `out`. With `out` finished calls are kept in that folder: what was asked before costs
-    nothing, also after other parts of the constitution changed.
-    Raises ConstitutionError where there is no example, ModelStopped where the judge cannot go on.
+    nothing, even after other parts of the constitution changed.
+    Raises ConstitutionError if there is no example, ModelStopped if the judge cannot continue.
     """
     law = load_constitution(constitution)
     out = settings.pop("out", None)
     with TemporaryDirectory(prefix="cai-") as scratch:
         report = run_trial(resolve_trial(law, principle, {**settings, "judge": judge, "out": out or scratch}))
-    return report if out else replace(report, folder=None)
+    if out:
+        return report
+    return replace(report, folder=None)
 
 
 def run_trial(run: TrialRun, play: Play = quietly) -> TrialReport:
     """Play a trial to its end, and say what it came to."""
     play(run)
-    law, labels = run.constitution, run.labels
-    lost = {} if len(labels) == len(run.examples) else _lost(run.out / "dropped.jsonl")
+    law = run.constitution
+    problems = {}
+    if len(run.labels) < len(run.examples):
+        problems = _problems(run.out / "dropped.jsonl")
     return TrialReport(
         constitution=law,
         judge=spec_of(run.players["judge"]),
         protocol=run.protocol,
-        outcomes=tuple(_outcome(example, of.id, labels.get(example.id), lost) for example, of in run.examples),
+        outcomes=tuple(
+            _outcome(example, principle, run.labels.get(example.id), problems) for example, principle in run.examples
+        ),
         untested=tuple(principle.id for principle in law.principles if not principle.tests),
         folder=str(run.out),
     )
 
 
-def resolve_trial(law: Constitution, principle: str | None, given: dict[str, Any]) -> TrialRun:
-    """Check everything that can be checked before the first call; `given` are fields of `LabelSettings`."""
+def resolve_trial(law: Constitution, principle: str | None, options: Mapping[str, Any]) -> TrialRun:
+    """Check everything that can be checked before the first call; options: fields of `LabelSettings`."""
     examples = tuple(_examples(law, principle))
-    for name in NOT_ASKED:
-        if name in given:
-            raise UsageError(f"{name!r} is for labels that are kept for training: a trial keeps none")
-    # 0.5: beliefs after reasoning are looked at as they are, not filtered
-    fixed = {"constitution": law, "min_confidence": 0.5, "principles": 1}
-    run = TrialRun(examples, make_settings(LabelSettings, given | fixed))
-    if _is_trial(
-        run.out
-    ):  # its rows are made again from the finished calls, of which only the changed ones are missing
+    run = TrialRun(examples, judging_settings("a trial", law, options, principles=1))
+    if _is_trial(run.out):
+        # Its rows are made again from the finished calls, of which only the changed ones are missing.
         run.settings = run.settings.model_copy(update={"force": True})
     return run
 
 
-def _examples(law: Constitution, wanted: str | None) -> Iterator[tuple[Contest, Principle]]:
-    ids = [principle.id for principle in law.principles]
+def _examples(law: Constitution, principle: str | None) -> Iterator[tuple[Contest, Principle]]:
+    ids = [each.id for each in law.principles]
     where = law.source or None
-    if wanted is not None and wanted not in ids:
-        raise UsageError(f"--principle {wanted!r} is not in {law.name}; {nearest(wanted, ids)}")
-    chosen = [principle for principle in law.principles if wanted in (None, principle.id)]
-    if not any(principle.tests for principle in chosen):
-        what = "no principle" if wanted is None else f"principle {wanted!r}"
-        has = "has a test" if wanted is None else "has no test"
-        raise ConstitutionError(f"{what} {has}: write some under a principle, as {EXAMPLE}", where)
-    for unit, principle in enumerate(chosen):
-        if principle.tests and not principle.can_judge:
-            problem = f"principle {principle.id!r} has tests but no 'choose' and no 'text' to ask a judge with"
+    if principle is not None and principle not in ids:
+        raise UsageError(f"--principle {principle!r} is not in {law.name}; {nearest(principle, ids)}")
+    chosen = [each for each in law.principles if principle in (None, each.id)]
+    if not any(each.tests for each in chosen):
+        problem = "no principle has a test"
+        if principle is not None:
+            problem = f"principle {principle!r} has no test"
+        raise ConstitutionError(f"{problem}: write some under a principle, as {EXAMPLE}", where)
+    for place, each in enumerate(chosen):
+        if each.tests and not each.can_judge:
+            problem = f"principle {each.id!r} has tests but no 'choose' and no 'text' to ask a judge with"
             raise ConstitutionError(problem, where)
-        for number, test in enumerate(principle.tests):
-            name = f"{principle.id}:test-{number + 1}"
+        for index, test in enumerate(each.tests):
+            name = f"{each.id}:test-{index + 1}"
             messages: tuple[Message, ...] = ({"role": "user", "content": test.prompt},)
-            # The same pair may stand under two principles, and the other way round in one of them.
+            # The same pair may be under two principles, and the other way round in one of them.
             key = sha256(f"{name}\0{pair_hash(messages, test.better, test.worse)}".encode()).hexdigest()[:32]
             example = Contest(
                 id=name,
-                position=unit << PAIR_BITS | number,
+                position=place << PAIR_BITS | index,
                 key=key,
                 prompt_id=name,
                 messages=messages,
@@ -246,7 +258,7 @@ def _examples(law: Constitution, wanted: str | None) -> Iterator[tuple[Contest, 
                 a_from="better",
                 b_from="worse",
             )
-            yield example, principle
+            yield example, each
 
 
 def _is_trial(folder: Path) -> bool:
@@ -257,7 +269,7 @@ def _is_trial(folder: Path) -> bool:
     return info is not None and info["identity"]["command"] == "test"
 
 
-def _lost(path: Path) -> dict[str, str]:
+def _problems(path: Path) -> dict[str, str]:
     """Why examples were dropped, by their id."""
     try:
         rows = map(orjson.loads, path.read_bytes().splitlines())
@@ -266,39 +278,41 @@ def _lost(path: Path) -> dict[str, str]:
         raise damage(path) from error
 
 
-def _outcome(example: Contest, principle: str, label: Label | None, lost: dict[str, str]) -> Outcome:
-    votes = () if label is None else label.votes
-    valid = [vote for vote in votes if is_valid(vote)]
-    readings = [reading for vote in votes for reading in (vote.ab, vote.ba)]
-    masses = [reading.mass for reading in readings if reading.mass is not None]
-    state: State = "invalid"
-    problem = lost.get(example.id) or next((each.problem for each in readings if each.problem is not None), None)
-    if label is not None and label.z is not None:
-        state, problem = "holds" if _holds(valid) else "flips" if label.z > 0 else "fails", None
-    return Outcome(
-        principle=principle,
-        number=(example.position & (1 << PAIR_BITS) - 1) + 1,
+def _outcome(example: Contest, principle: Principle, label: Label | None, problems: Mapping[str, str]) -> Outcome:
+    index = example.position & (1 << PAIR_BITS) - 1
+    outcome = Outcome(
+        principle=principle.id,
+        number=index + 1,
         prompt=example.messages[-1]["content"],
-        state=state,
-        p=None if label is None or label.z is None else probability(label.z),
-        shown_first=_preferred([vote.ab for vote in valid], "first"),
-        shown_second=_preferred([vote.ba for vote in valid], "second"),
-        mass=min(masses) if masses else None,
-        problem=problem,
+        state="invalid",
+        problem=problems.get(example.id),
     )
-
-
-def _holds(votes: Sequence[Vote]) -> bool:
-    """Whether a is preferred in both orders, every time it was asked."""
-    return all(vote.ab.choice == "first" and vote.ba.choice == "second" for vote in votes)
+    if label is None:
+        return outcome
+    valid = [vote for vote in label.votes if is_valid(vote)]
+    readings = [reading for vote in label.votes for reading in (vote.ab, vote.ba)]
+    figures = {
+        "shown_first": _preferred([vote.ab for vote in valid], "first"),
+        "shown_second": _preferred([vote.ba for vote in valid], "second"),
+        "mass": average([reading.mass for reading in readings if reading.mass is not None], min),
+    }
+    if label.z is None:
+        problem = next((reading.problem for reading in readings if reading.problem is not None), None)
+        return outcome.model_copy(update=figures | {"problem": outcome.problem or problem})
+    state: State = "fails"
+    if all(vote.ab.choice == "first" and vote.ba.choice == "second" for vote in valid):
+        state = "holds"
+    elif label.z > 0:
+        state = "flips"
+    return outcome.model_copy(update=figures | {"state": state, "p": probability(label.z), "problem": None})
 
 
 def _preferred(readings: Sequence[Reading], place: Literal["first", "second"]) -> float | None:
     """Probability of the letter at a place among both; of votes in words the share that named it."""
-    if not readings:
-        return None
-    ratios = [ratio for reading in readings if (ratio := log_ratio(reading)) is not None]
-    if ratios:
-        [ratio] = ratios  # probabilities are asked for once
-        return probability(ratio if place == "first" else -ratio)
-    return sum(reading.choice == place for reading in readings) / len(readings)
+    ratios = [log_ratio(reading) for reading in readings]
+    match ratios:
+        case [float(ratio)]:  # probabilities are asked for once
+            if place == "second":
+                ratio = -ratio
+            return probability(ratio)
+    return average([reading.choice == place for reading in readings])

@@ -8,7 +8,8 @@ errors, counts it as an error.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+import statistics
+from collections.abc import Callable, Sequence
 from itertools import groupby
 from operator import itemgetter
 from typing import NamedTuple
@@ -39,6 +40,20 @@ class Bin(NamedTuple):
     n: int
     confidence: float
     accuracy: float
+
+
+def average(values: Sequence[float], of: Callable[[Sequence[float]], float] = statistics.fmean) -> float | None:
+    """The mean of some values, or another average of them; None if there are none."""
+    if not values:
+        return None
+    return of(values)
+
+
+def share(part: float | None, whole: float) -> float | None:
+    """A part divided by the whole; None if there is no whole, or the part is not known."""
+    if part is None or not whole:
+        return None
+    return part / whole
 
 
 def confidence(p: float) -> float:
@@ -84,7 +99,7 @@ def measure(ps: Sequence[float], truths: Sequence[bool]) -> Metrics:
 
 def accuracy(ps: Sequence[float], truths: Sequence[bool]) -> float:
     """Share of right labels."""
-    return math.fsum(map(credit, ps, truths)) / len(ps)
+    return statistics.fmean(map(credit, ps, truths))
 
 
 def reliability(ps: Sequence[float], truths: Sequence[bool], bins: int = 10) -> list[Bin | None]:
@@ -92,12 +107,14 @@ def reliability(ps: Sequence[float], truths: Sequence[bool], bins: int = 10) -> 
     places: list[list[tuple[float, float]]] = [[] for _ in range(bins)]
     for sure, right in _by_confidence(ps, truths):
         places[min(bins - 1, int((sure - 0.5) * 2 * bins))].append((sure, right))
-    return [_bin(rows) if rows else None for rows in places]
+    return [_bin(rows) for rows in places]
 
 
-def _bin(rows: Sequence[tuple[float, float]]) -> Bin:
-    n = len(rows)
-    return Bin(n, math.fsum(sure for sure, _ in rows) / n, math.fsum(right for _, right in rows) / n)
+def _bin(rows: Sequence[tuple[float, float]]) -> Bin | None:
+    if not rows:
+        return None
+    confidences, credits = zip(*rows, strict=True)
+    return Bin(len(rows), statistics.fmean(confidences), statistics.fmean(credits))
 
 
 def _by_confidence(ps: Sequence[float], truths: Sequence[bool]) -> list[tuple[float, float]]:
@@ -116,13 +133,13 @@ def ece(ps: Sequence[float], truths: Sequence[bool], bins: int = 10) -> float:
 
 def brier(ps: Sequence[float], truths: Sequence[bool]) -> float:
     """Mean squared distance of the chosen label's probability from 1 if it is right, from 0 if it is wrong."""
-    return math.fsum((p - truth) ** 2 for p, truth in zip(ps, truths, strict=True)) / len(ps)
+    return statistics.fmean((p - truth) ** 2 for p, truth in zip(ps, truths, strict=True))
 
 
 def nll(ps: Sequence[float], truths: Sequence[bool]) -> float:
     """Mean negative log likelihood of the human labels, in nats; no pair counts for more than 36.7 (`FURTHEST`)."""
     likelihoods = (p if truth else 1 - p for p, truth in zip(ps, truths, strict=True))
-    return math.fsum(-math.log(max(q, 2.0**-53)) for q in likelihoods) / len(ps)
+    return statistics.fmean(-math.log(max(q, 2.0**-53)) for q in likelihoods)
 
 
 def auroc(ps: Sequence[float], truths: Sequence[bool]) -> float | None:
@@ -135,14 +152,12 @@ def auroc(ps: Sequence[float], truths: Sequence[bool]) -> float | None:
         area += right * (wrongs + wrong / 2)
         rights += right
         wrongs += wrong
-    if not rights or not wrongs:
-        return None
-    return area / (rights * wrongs)
+    return share(area, rights * wrongs)
 
 
 def kappa(ps: Sequence[float], truths: Sequence[bool]) -> float | None:
     """Cohen's kappa of the labels with the human ones (Cohen 1960); None if chance alone would always agree."""
-    judge = math.fsum(credit(p, True) for p in ps) / len(ps)
+    judge = statistics.fmean(credit(p, True) for p in ps)
     people = sum(truths) / len(ps)
     chance = judge * people + (1 - judge) * (1 - people)
     if chance >= 1:
@@ -166,9 +181,7 @@ def risk_coverage(ps: Sequence[float], truths: Sequence[bool]) -> list[tuple[flo
 def at_least(ps: Sequence[float], truths: Sequence[bool], sure: float) -> tuple[float, float | None]:
     """Share of pairs of at least this confidence, and their accuracy; None if there are none."""
     kept = [right for confidence, right in _by_confidence(ps, truths) if confidence >= sure]
-    if not kept:
-        return 0.0, None
-    return len(kept) / len(ps), math.fsum(kept) / len(kept)
+    return len(kept) / len(ps), average(kept)
 
 
 def wilson(successes: float, n: int) -> tuple[float, float]:
