@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,8 @@ from pydantic import ValidationError
 from cai.errors import InputError, UsageError
 from cai.export.pairs import MIN_CONFIDENCE
 from cai.judge.flows import belief, is_valid, mean_preference, odds_of_votes, probability
-from cai.judge.metrics import confidence, credit, wilson
+from cai.judge.metrics import average, confidence, credit, wilson
+from cai.judge.people import labels_file
 from cai.records import Label, Record, Vote
 from cai.sources.files import read_records
 from cai.sources.yamlfile import first_fault
@@ -24,6 +25,21 @@ LEGEND = (
     "wins: the pair's verdict is its own; rest: that of the others is. Without it the others' votes decide;",
     "turn: another verdict; alone: none; people: change of agreement. A new run would draw another instead.",
 )
+
+
+COLUMNS = {  # heading → the figure of a principle, and how it is written
+    "pairs": ("pairs", ","),
+    "invalid": ("invalid_vote_rate", ".1%"),
+    "wins": ("win_rate", ".1%"),
+    "rest": ("agrees_with_rest", ".1%"),
+    "|d|": ("strength", ".3f"),
+    "bias": ("bias", "+.3f"),
+    "turn": ("turned", ","),
+    "+≥{:g}": ("gained", ","),
+    "-≥{:g}": ("lost", ","),
+    "alone": ("alone", ","),
+    "people": ("people", "+.1%"),
+}
 
 
 class Left(Record):
@@ -84,68 +100,42 @@ class Ablation(Record):
         how = f"protocol {self.protocol}{counting[self.weighted]}"
         yield f"{self.source}: {self.pairs:,} pairs with a valid vote, {how}"
         yield ""
-        at = f"≥{self.min_confidence:g}"
-        heads = ("pairs", "invalid", "wins", "rest", "|d|", "bias", "turn", f"+{at}", f"-{at}", "alone", "people")
-        yield from columns([("principle", *heads), *map(_cells, self.principles)])
+        table = [["principle", *(heading.format(self.min_confidence) for heading in COLUMNS)]]
+        for one in self.principles:
+            figures = one.model_dump()
+            table.append([one.principle, *(number(figures[name], form) for name, form in COLUMNS.values())])
+        yield from columns(table)
         yield ""
         yield from LEGEND
         yield from self.notes()
 
 
-def _cells(one: Left) -> list[str]:
-    return [
-        one.principle,
-        f"{one.pairs:,}",
-        *(number(share, ".1%") for share in (one.invalid_vote_rate, one.win_rate, one.agrees_with_rest)),
-        number(one.strength, ".3f"),
-        number(one.bias, "+.3f"),
-        *(f"{count:,}" for count in (one.turned, one.gained, one.lost, one.alone)),
-        number(one.people, "+.1%"),
-    ]
-
-
-@dataclass
 class _Tally:
-    """Counts of one principle; lists have a value for each pair or vote that they are a mean over."""
+    """What was counted for one principle, and the values that means are taken of: one for each pair or vote."""
 
-    votes: int = 0
-    valid: int = 0
-    pairs: int = 0
-    turned: int = 0
-    gained: int = 0
-    lost: int = 0
-    alone: int = 0
-    won: list[float] = field(default_factory=list)
-    with_rest: list[float] = field(default_factory=list)
-    strengths: list[float] = field(default_factory=list)
-    biases: list[float] = field(default_factory=list)
-    people: list[float] = field(default_factory=list)
+    def __init__(self) -> None:
+        self.counts = Counter[str]()
+        self.values = defaultdict[str, list[float]](list)
 
     def left(self, principle: str) -> Left:
+        means = ("win_rate", "agrees_with_rest", "strength", "bias", "people")
+        figures: dict[str, Any] = {name: average(self.values[name]) for name in means}
+        figures |= {name: self.counts[name] for name in ("pairs", "turned", "gained", "lost", "alone")}
         return Left(
             principle=principle,
-            pairs=self.pairs,
-            invalid_vote_rate=1 - self.valid / self.votes,
-            win_rate=_mean(self.won),
-            agrees_with_rest=_mean(self.with_rest),
-            rest=len(self.with_rest),
-            strength=_mean(self.strengths),
-            bias=_mean(self.biases),
-            turned=self.turned,
-            gained=self.gained,
-            lost=self.lost,
-            alone=self.alone,
-            people=_mean(self.people),
-            people_pairs=len(self.people),
+            invalid_vote_rate=1 - self.counts["valid"] / self.counts["votes"],
+            rest=len(self.values["agrees_with_rest"]),
+            people_pairs=len(self.values["people"]),
+            **figures,
         )
 
 
-@dataclass
 class _Way:
     """One way to weigh votes, and the counts of every principle under it."""
 
-    weighted: bool
-    tallies: dict[str, _Tally] = field(default_factory=dict)
+    def __init__(self, *, weighted: bool) -> None:
+        self.weighted = weighted
+        self.tallies = defaultdict[str, _Tally](_Tally)
 
     def odds(self, votes: Sequence[Vote], protocol: str) -> float | None:
         """Log odds that a is better by some votes, as the judge weighs them; None if none is valid."""
@@ -162,25 +152,24 @@ class _Way:
 
     def count(self, label: Label, least: float) -> None:
         """Count what a label says of each of its principles."""
-        for principle in dict.fromkeys(vote.principle for vote in label.votes):
-            tally = self.tallies.setdefault(principle, _Tally())
+        for principle in {vote.principle for vote in label.votes}:
+            tally = self.tallies[principle]
             own = [vote for vote in label.votes if vote.principle == principle]
-            tally.votes += len(own)
-            tally.valid += sum(map(is_valid, own))
-            mine = self.odds(own, label.protocol)
-            if mine is None or label.z is None:
+            tally.counts.update(votes=len(own), valid=sum(map(is_valid, own)))
+            odds = self.odds(own, label.protocol)
+            if odds is None or label.z is None:
                 continue
-            tally.pairs += 1
-            tally.strengths += [abs(vote.d) for vote in own if vote.d is not None]
-            tally.biases += [vote.b for vote in own if vote.b is not None]
+            tally.counts["pairs"] += 1
+            tally.values["strength"] += [abs(vote.d) for vote in own if vote.d is not None]
+            tally.values["bias"] += [vote.b for vote in own if vote.b is not None]
             if label.z:
-                tally.won.append(credit(probability(mine), label.z > 0))
+                tally.values["win_rate"].append(credit(probability(odds), label.z > 0))
             rest = self.odds([vote for vote in label.votes if vote.principle != principle], label.protocol)
             if rest is None:
-                tally.alone += 1
+                tally.counts["alone"] += 1
                 continue
             if rest:
-                tally.with_rest.append(credit(probability(mine), rest > 0))
+                tally.values["agrees_with_rest"].append(credit(probability(odds), rest > 0))
             _count_change(tally, label, label.z, rest, least)
 
     def principles(self) -> list[Left]:
@@ -191,14 +180,21 @@ class _Way:
 
 def _count_change(tally: _Tally, label: Label, z: float, rest: float, least: float) -> None:
     """Count what is different if the log odds of a label are `rest`, without a principle, rather than z."""
-    tally.turned += _sign(z) != _sign(rest)
-    before = _confidence(label, z) >= least
-    after = _confidence(label, rest) >= least
-    tally.gained += after and not before
-    tally.lost += before and not after
+    before, after = (_is_kept(label, odds, least) for odds in (z, rest))
+    tally.counts.update(turned=_sign(z) != _sign(rest), gained=after and not before, lost=before and not after)
     if label.human is not None:
         truth = label.human == "a"
-        tally.people.append(credit(probability(rest), truth) - credit(probability(z), truth))
+        tally.values["people"].append(credit(probability(rest), truth) - credit(probability(z), truth))
+
+
+def _is_kept(label: Label, odds: float, least: float) -> bool:
+    """Whether a label would have at least a confidence if its log odds were these."""
+    p = belief(odds, label.protocol, label.temperature)
+    return p is not None and confidence(p) >= least
+
+
+def _sign(odds: float) -> int:
+    return (odds > 0) - (odds < 0)
 
 
 def ablate(source: str | Path | Iterable[Label], *, min_confidence: float = MIN_CONFIDENCE) -> Ablation:
@@ -212,17 +208,23 @@ def ablate(source: str | Path | Iterable[Label], *, min_confidence: float = MIN_
     # Whether votes count by weight is not written in a row: it follows from how many principles the constitution had.
     # So both ways are counted until one does not give a row's z. If both always do, as with equal weights, votes
     # counted by weight if every pair was judged under the same principles: drawn ones would differ.
-    path = _file_of(source) if isinstance(source, str | Path) else None
-    ways = [_Way(False), _Way(True)]
+    name = "labels"
+    path: Path | None = None
+    if isinstance(source, str | Path):
+        name = str(source)
+        path = labels_file(source)
+        labels = _read_labels(path)
+    else:
+        labels = enumerate(source, 1)
+    ways = [_Way(weighted=False), _Way(weighted=True)]
     first: Label | None = None
     pairs = 0
     drawn = False
-    for line, label in _read_labels(source if path is None else path):
+    for line, label in labels:
         first = first or label
-        _check_same_run(first, label, path, line)
         ways = [way for way in ways if way.explains(label)]
-        if not ways:
-            problem = "z does not follow from the votes: the row was changed, or made by another version; label again"
+        problem = _problem(first, label, ways)
+        if problem is not None:
             raise InputError(problem, path, line)
         pairs += label.z is not None
         drawn = drawn or {vote.principle for vote in label.votes} != {vote.principle for vote in first.votes}
@@ -232,7 +234,7 @@ def ablate(source: str | Path | Iterable[Label], *, min_confidence: float = MIN_
         raise InputError("there is no label in it", path)
     weighted, principles = _decided(ways, drawn)
     return Ablation(
-        source="labels" if path is None else str(source),
+        source=name,
         pairs=pairs,
         protocol=first.protocol,
         min_confidence=min_confidence,
@@ -251,50 +253,23 @@ def _decided(ways: Sequence[_Way], drawn: bool) -> tuple[bool | None, list[Left]
     return not drawn, tables[not drawn]
 
 
-def _file_of(source: str | Path) -> Path:
-    """The labels.jsonl that a path means."""
-    path = Path(source)
-    if not path.is_dir():
-        return path
-    if not (path / "labels.jsonl").is_file():
-        raise InputError("is a folder without a labels.jsonl; name the --out of a cai label", path)
-    return path / "labels.jsonl"
-
-
-def _read_labels(source: Path | Iterable[Any]) -> Iterator[tuple[int, Label]]:
-    if not isinstance(source, Path):
-        yield from enumerate(source, 1)
-        return
-    for line, record in read_records(source):
+def _read_labels(path: Path) -> Iterator[tuple[int, Label]]:
+    for line, record in read_records(path):
         try:
             yield line, Label.model_validate_json(orjson.dumps(record))
         except TypeError:
-            raise InputError("is not a row of labels.jsonl: it is not JSON", source, line) from None
+            raise InputError("is not a row of labels.jsonl: it is not JSON", path, line) from None
         except ValidationError as error:
-            raise InputError(f"is not a row of labels.jsonl ({first_fault(error)})", source, line) from None
+            raise InputError(f"is not a row of labels.jsonl ({first_fault(error)})", path, line) from None
 
 
-def _check_same_run(first: Label, label: Label, path: Path | None, line: int) -> None:
-    """Raise InputError if a label is of another judge or constitution than the first, or has no votes."""
+def _problem(first: Label, label: Label, ways: Sequence[_Way]) -> str | None:
+    """Why a label cannot be counted, such as that it is of another judge or constitution than the first."""
     if label.protocol == "reward":
-        problem = "a reward model gave this label: it reads no principle, so none can be left out"
-        raise InputError(problem, path, line)
+        return "a reward model gave this label: it reads no principle, so none can be left out"
     for name in ("protocol", "constitution", "templates"):
         if getattr(label, name) != getattr(first, name):
-            raise InputError(f"another {name} than in the first label: ablate the labels of one run", path, line)
-
-
-def _sign(z: float) -> int:
-    return (z > 0) - (z < 0)
-
-
-def _confidence(label: Label, z: float) -> float:
-    p = belief(z, label.protocol, label.temperature)
-    assert p is not None
-    return confidence(p)
-
-
-def _mean(values: Sequence[float]) -> float | None:
-    if not values:
-        return None
-    return math.fsum(values) / len(values)
+            return f"another {name} than in the first label: ablate the labels of one run"
+    if not ways:
+        return "z does not follow from the votes: the row was changed, or made by another version; label again"
+    return None

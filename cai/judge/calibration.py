@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
-import math
+import statistics
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from cai.judge.calibration_report import FILE, TRIVIAL, Baseline, CalibrationRep
 from cai.judge.certify import COLDEST, DELTA, HOTTEST, TARGETS, Binding, Calibration, certify_all, fit_temperature
 from cai.judge.flows import probability
 from cai.judge.metrics import Metrics, credit, measure
-from cai.judge.people import Judged, JudgedRows, read_judged
+from cai.judge.people import Judged, JudgedRows, labels_file, read_judged
 from cai.sources.files import read_records
 from cai.sources.yamlfile import first_fault
 
@@ -40,11 +41,7 @@ def calibrate_judge(source: str | Path | Iterable[Any], *, delta: float = DELTA)
 
 def calibrate_file(path: str | Path, *, delta: float = DELTA, targets: Sequence[float] = TARGETS) -> CalibrationReport:
     """`calibrate_judge` for a file, or a folder that holds a labels.jsonl; the run.json beside it names the judge."""
-    file = Path(path)
-    if file.is_dir():
-        file = file / "labels.jsonl"
-        if not file.is_file():
-            raise InputError("is a folder without a labels.jsonl; name the --out of a cai label, or a file", path)
+    file = labels_file(path)
     read = read_judged(read_records(file), file)
     binding = _binding_of(file) if read.labels else None
     return _report(read, str(path), binding, delta, targets)
@@ -69,10 +66,10 @@ def load_calibration(path: str | Path) -> Calibration:
         raise InputError(f"not JSON ({error.msg}): name a {FILE} of cai judge calibrate", file) from None
     except OSError as error:
         raise InputError(f"cannot be read ({error.strerror or error}); {again}", file) from None
-    schema = content.get("schema") if isinstance(content, dict) else None
-    if isinstance(schema, int) and schema > FORMAT:
-        problem = f"was made by a newer cai (schema {schema}, this one reads {FORMAT}): upgrade cai-toolkit"
-        raise InputError(problem, file)
+    match content:
+        case {"schema": int(schema)} if schema > FORMAT:
+            problem = f"was made by a newer cai (schema {schema}, this one reads {FORMAT}): upgrade cai-toolkit"
+            raise InputError(problem, file)
     try:
         return Calibration.model_validate_json(orjson.dumps(content))
     except ValidationError as error:
@@ -108,8 +105,12 @@ def _report(
     truths = [row.truth for row in rows]
     ps = [probability(z) for z in zs]
     temperature = fit_temperature(zs, truths)
-    held_out = _held_out(rows)
     metrics = measure(ps, truths)
+    before = after = None
+    held_out = _held_out(rows)
+    if held_out is not None:
+        before = metrics  # every pair is held out once
+        after = measure(held_out, truths)
     baselines = _baselines(rows)
     calibration = Calibration(
         binding=binding,
@@ -117,8 +118,8 @@ def _report(
         temperature=temperature,
         delta=delta,
         thresholds=certify_all(ps, truths, temperature, delta, targets),
-        before=None if held_out is None else metrics,  # every pair is held out once
-        after=None if held_out is None else measure(held_out, truths),
+        before=before,
+        after=after,
     )
     notes = tuple(_notes(metrics, baselines, calibration, read))
     return CalibrationReport(
@@ -139,28 +140,23 @@ def _held_out(rows: Sequence[Judged]) -> tuple[float, ...] | None:
 
     Keys are dealt to the folds in the order of their hashes, so the folds do not depend on the order of the rows.
     """
-    keys = sorted({row.key for row in rows}, key=_digest)
+    keys = sorted({row.key for row in rows}, key=lambda key: sha256(key.encode("utf-8", "surrogatepass")).digest())
     if len(keys) < FOLDS:
         return None
     fold = {key: place % FOLDS for place, key in enumerate(keys)}
-    fitted = []
+    temperatures = []
     for number in range(FOLDS):
         others = [row for row in rows if fold[row.key] != number]
-        fitted.append(fit_temperature([row.z for row in others], [row.truth for row in others]))
-    return tuple(probability(row.z, fitted[fold[row.key]]) for row in rows)
-
-
-def _digest(key: str) -> bytes:
-    return hashlib.sha256(key.encode("utf-8", "surrogatepass")).digest()
+        temperatures.append(fit_temperature([row.z for row in others], [row.truth for row in others]))
+    return tuple(probability(row.z, temperatures[fold[row.key]]) for row in rows)
 
 
 def _baselines(rows: Sequence[Judged]) -> dict[str, Baseline]:
-    names = dict.fromkeys(name for row in rows for name in row.guesses)
-    baselines = {}
-    for name in names:
-        credits = [credit(row.guesses[name], row.truth) for row in rows if name in row.guesses]
-        baselines[name] = Baseline(accuracy=math.fsum(credits) / len(credits), n=len(credits))
-    return baselines
+    credits = defaultdict[str, list[float]](list)
+    for row in rows:
+        for name, guess in row.guesses.items():
+            credits[name].append(credit(guess, row.truth))
+    return {name: Baseline(accuracy=statistics.fmean(values), n=len(values)) for name, values in credits.items()}
 
 
 def _notes(
@@ -169,7 +165,7 @@ def _notes(
     name, best = max(baselines.items(), key=lambda item: item[1].accuracy)
     if metrics.interval[0] <= best.accuracy:
         yield f"the judge is not clearly better than a trivial one: {TRIVIAL[name]} ({best.accuracy:.1%})"
-    yield from _weaknesses(calibration)
+    yield from weaknesses(calibration)
     prompts = len({row.key for row in read.rows})
     if prompts < metrics.n:
         yield f"{metrics.n:,} pairs of {prompts:,} prompts: thresholds assume independent pairs, which these are not"
@@ -179,8 +175,8 @@ def _notes(
         yield "the rows do not name their judge: cai label --calibration will refuse this calibration"
 
 
-def _weaknesses(calibration: Calibration) -> Iterator[str]:
-    """Why a temperature means nothing."""
+def weaknesses(calibration: Calibration) -> Iterator[str]:
+    """Why a temperature means nothing, so that no label should be corrected by it; nothing if it can be used."""
     if calibration.n < FEW:
         yield f"{calibration.n} pairs are too few for a temperature: 50 to 100 suffice, thresholds need 100 to 500"
     bound = f"the temperature is at the bound of what is tried ({calibration.temperature:g})"
@@ -188,8 +184,3 @@ def _weaknesses(calibration: Calibration) -> Iterator[str]:
         yield f"{bound}: its confidences say nothing here"
     elif calibration.temperature == COLDEST:
         yield f"{bound}: every label is right here"
-
-
-def untrustworthy(report: CalibrationReport) -> str | None:
-    """In a sentence, why no label should be corrected by this calibration; None if nothing speaks against it."""
-    return next(_weaknesses(report.calibration), None)

@@ -58,25 +58,23 @@ class CalibrationReport:
 
     def summary(self) -> dict[str, Any]:
         """The report as JSON; its keys are a contract."""
-        calibration = self.calibration
-        before, after = calibration.before, calibration.after
+        calibration = self.calibration.model_dump()
         held_out = None
-        if before is not None and after is not None:
-            held_out = {"before": before.model_dump(), "after": after.model_dump()}
-        binding = calibration.binding
+        if self.held_out is not None:
+            held_out = {name: calibration[name] for name in ("before", "after")}
         return {
             "source": self.source,
             **self.metrics.model_dump(),
-            "temperature": calibration.temperature,
+            "temperature": calibration["temperature"],
             "coverage": {str(level): self._coverage(level) for level in LEVELS},
-            "thresholds": {target: _threshold(at) for target, at in calibration.thresholds.items()},
-            "delta": calibration.delta,
-            "promise": calibration.promise,
+            "thresholds": {target: _threshold(at) for target, at in self.calibration.thresholds.items()},
+            "delta": calibration["delta"],
+            "promise": calibration["promise"],
             "held_out": held_out,
             "baselines": {name: judge.model_dump() for name, judge in self.baselines.items()},
             "invalid": self.invalid,
             "unlabelled": self.unlabelled,
-            "binding": None if binding is None else binding.model_dump(mode="json"),
+            "binding": calibration["binding"],
             "notes": list(self.notes),
         }
 
@@ -108,20 +106,24 @@ class CalibrationReport:
     def _agreement(self) -> Iterator[str]:
         metrics = self.metrics
         low, high = metrics.interval
-        kappa = "undefined" if metrics.kappa is None else f"{metrics.kappa:.3f}"
+        kappa = "undefined"
+        if metrics.kappa is not None:
+            kappa = f"{metrics.kappa:.3f}"
         rows = [["  the judge", f"{metrics.accuracy:.1%}"]]
         remarks = [f"  95 % interval {low:.1%} to {high:.1%}, kappa {kappa}"]
         for name, judge in self.baselines.items():
+            remark = f"  on {judge.n:,} pairs whose texts are known"
+            if judge.n == metrics.n:
+                remark = ""
             rows.append([f"  {TRIVIAL[name]}", f"{judge.accuracy:.1%}"])
-            remarks.append("" if judge.n == metrics.n else f"  on {judge.n:,} pairs whose texts are known")
+            remarks.append(remark)
         yield from map(str.__add__, columns(rows), remarks)
 
     def _scores(self) -> Iterator[str]:
-        after = self.calibration.after
         rows = [["calibration", "ECE", "Brier", "NLL", "AUROC"], _scores_of("  as judged", self.metrics)]
         folds = ""
-        if after is not None:
-            rows.append(_scores_of("  with T, held out", after))
+        if self.calibration.after is not None:
+            rows.append(_scores_of("  with T, held out", self.calibration.after))
             folds = "; held out: fitted on four fifths, five times"
         yield from columns(rows)
         yield f"  temperature T = {self.calibration.temperature:.3g}, fitted on all pairs{folds}"
@@ -165,8 +167,7 @@ class CalibrationReport:
 def _threshold(at: Threshold | None) -> dict[str, float] | None:
     if at is None:
         return None
-    names = {"lambda": at.confidence, "calibrated": at.calibrated, "coverage": at.coverage}
-    return names | {"upper_bound": at.upper_bound, "n": at.n, "errors": at.errors}
+    return {"lambda": at.confidence, **at.model_dump(exclude={"target", "confidence"})}
 
 
 def _scores_of(name: str, metrics: Metrics) -> list[str]:

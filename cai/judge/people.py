@@ -64,6 +64,16 @@ class _Row:
     counts_from_1: bool = False  # by its shape
 
 
+def labels_file(path: str | Path) -> Path:
+    """The file that a path means: of a folder, its labels.jsonl; raises InputError if it has none."""
+    file = Path(path)
+    if file.is_dir():
+        file = file / "labels.jsonl"
+        if not file.is_file():
+            raise InputError("is a folder without a labels.jsonl; name the --out of a cai label, or a file", path)
+    return file
+
+
 def read_judged(records: Iterable[tuple[int, Any]], path: str | Path | None) -> JudgedRows:
     """The judged pairs of numbered records, `Label`s or mappings.
 

@@ -15,7 +15,7 @@ from cai.constitution.principles import Constitution, Principle, draw
 from cai.engine.ask_judge import AskJudge
 from cai.engine.templates import Templates
 from cai.errors import CaiError, SourceError, Unreadable, UsageError
-from cai.judge.calibration import binding_problems, calibrate_file, load_calibration, untrustworthy
+from cai.judge.calibration import binding_problems, calibrate_file, load_calibration, weaknesses
 from cai.judge.certify import TARGETS, Calibration, threshold
 from cai.judge.flows import LEAST_MASS, Flow, Pair, Verdict, judge
 from cai.models import check_ability, spec_of
@@ -234,7 +234,7 @@ def calibrate(settings: LabelSettings, gold: Path, out: Path) -> Calibration:
     """
     targets = {*TARGETS} if settings.agreement is None else {*TARGETS, settings.agreement}
     report = calibrate_file(gold, targets=sorted(targets))
-    why = untrustworthy(report)
+    why = next(weaknesses(report.calibration), None)
     if why is not None:
         raise UsageError(f"--gold {settings.gold}: {why}; labels without a calibration come without --gold")
     report.save(out, plots=False)
