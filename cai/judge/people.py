@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from pydantic import ValidationError
 
 from cai.errors import InputError
 from cai.judge.metrics import log_odds
-from cai.records import Label
+from cai.records import ConstitutionRef, Label
 from cai.sources.conversations import BadRecord, kind, listed
 from cai.sources.replies import CHOICES, HUMAN_LABELS, MANY, PAIRS, human_label, many_of
 from cai.sources.yamlfile import first_fault
@@ -59,7 +60,7 @@ class _Row:
     human: bool | int | None  # a number if the row has one
     key: str
     guesses: dict[str, float]
-    judge: dict[str, Any] | None = None  # whose label it is, if the row says so
+    judge: Mapping[str, Any] = field(default_factory=dict)  # whose label it is, if the row says so
     pair: bool = False  # the probability came as a pair, as in `probs`
     counts_from_1: bool = False  # by its shape
 
@@ -109,10 +110,9 @@ def trivial_guesses(texts: tuple[str, str] | None) -> dict[str, float]:
     if texts is None:
         return guesses
     a, b = texts
-    longer = 0.5 if len(a) == len(b) else float(len(a) > len(b))
-    guesses |= {"longer": longer, "shorter": 1 - longer}
-    guesses["not_refusing"] = 0.5 + (_refuses(b) - _refuses(a)) / 2
-    return guesses
+    longer = 0.5 + ((len(a) > len(b)) - (len(a) < len(b))) / 2
+    not_refusing = 0.5 + (_refuses(b) - _refuses(a)) / 2
+    return {**guesses, "longer": longer, "shorter": 1 - longer, "not_refusing": not_refusing}
 
 
 def _refuses(text: str) -> bool:
@@ -131,19 +131,17 @@ def _row(line: int, record: Any) -> _Row:
     if not isinstance(record, Mapping):
         raise BadRecord(f"is {kind(record)}, not an object with a probability and a human label")
     if "votes" in record and "z" in record:
-        return _of_label(line, _label(record))
+        try:
+            return _of_label(line, Label.model_validate_json(orjson.dumps(record)))
+        except ValidationError as error:
+            raise BadRecord(f"looks like a row of labels.jsonl, but {first_fault(error)}") from None
     z, pair = _log_odds(record)
     human, nested = _human(record)
     key = record.get("prompt_id", record.get("id"))
+    if key is None:
+        key = line
     guesses = trivial_guesses(_texts(record))
-    return _Row(line, z, human, str(line if key is None else key), guesses, None, pair, nested)
-
-
-def _label(record: Mapping[str, Any]) -> Label:
-    try:
-        return Label.model_validate_json(orjson.dumps(record))
-    except ValidationError as error:
-        raise BadRecord(f"looks like a row of labels.jsonl, but {first_fault(error)}") from None
+    return _Row(line, z, human, str(key), guesses, pair=pair, counts_from_1=nested)
 
 
 def _of_label(line: int, label: Label) -> _Row:
@@ -156,15 +154,13 @@ def _of_label(line: int, label: Label) -> _Row:
         "principles": len({vote.principle for vote in label.votes}),
         "judge model": label.models.get("judge"),
     }
-    human = None if label.human is None else label.human == "a"
+    human = {"a": True, "b": False, None: None}[label.human]
     return _Row(line, label.z, human, label.prompt_id, trivial_guesses((label.a, label.b)), judge)
 
 
 def _check_alike(first: _Row, row: _Row) -> None:
     """Raise BadRecord if two rows are not of one judge, or of one shape."""
-    if first.judge is None and row.judge is None:
-        return
-    if first.judge is None or row.judge is None:
+    if bool(first.judge) != bool(row.judge):
         raise BadRecord(f"rows of labels.jsonl and other rows are mixed (line {first.line} is of the other kind)")
     for name, value in row.judge.items():
         other = first.judge[name]
@@ -176,8 +172,9 @@ def _check_alike(first: _Row, row: _Row) -> None:
 
 
 def _short(value: Any) -> str:
-    name = getattr(value, "name", None)
-    return repr(value) if name is None else f"{name} {value.hash[:8]}"
+    if isinstance(value, ConstitutionRef):
+        return f"{value.name} {value.hash[:8]}"
+    return repr(value)
 
 
 def _check_probabilities(rows: list[_Row], path: str | Path | None) -> None:
@@ -207,13 +204,10 @@ def _log_odds(record: Mapping[str, Any]) -> tuple[float | None, bool]:
 
 
 def _probability(value: Any, name: str) -> float:
-    try:
-        p = math.nan if isinstance(value, bool) else float(value)  # tables hold text
-    except (TypeError, ValueError):
-        p = math.nan
-    if not 0 <= p <= 1:
-        raise BadRecord(f"{name!r} is {value!r}, not a probability from 0 to 1")
-    return p
+    with suppress(TypeError, ValueError):
+        if not isinstance(value, bool) and 0 <= float(value) <= 1:  # tables hold text
+            return float(value)
+    raise BadRecord(f"{name!r} is {value!r}, not a probability from 0 to 1")
 
 
 def _human(record: Mapping[str, Any]) -> tuple[bool | int | None, bool]:
@@ -240,8 +234,7 @@ def _texts(record: Mapping[str, Any]) -> tuple[str, str] | None:
     if len(pairs) + len(lists) > 1:
         raise BadRecord(f"two pairs of replies; keep one of {listed(record)}")
     texts = [text for pair in pairs for text in pair]
-    if lists:
-        texts = [reply.text for reply in many_of(record, lists[0])]
+    texts += [reply.text for name in lists for reply in many_of(record, name)]
     match texts:
         case []:
             return None
@@ -267,17 +260,17 @@ def _numbering(rows: list[_Row], path: str | Path | None) -> tuple[int, str]:
     what that is the probability of.
     """
     numbered = [row for row in rows if row.human is not None and not isinstance(row.human, bool)]
-    seen = {row.human for row in numbered}
-    if not seen:
+    if not numbered:
         return 1, ""
     line = numbered[0].line
-    if seen >= {0, 2} or (0 in seen and any(row.counts_from_1 for row in numbered)):
+    numbers = {row.human for row in numbered}
+    from_1 = 2 in numbers or any(row.counts_from_1 for row in numbered)
+    if from_1 and 0 in numbers:
         raise InputError("human labels count both from 0 and from 1; write a or b", path, line)
-    if 2 in seen or any(row.counts_from_1 for row in numbered):
+    if from_1:
         return 1, "1 is the first reply, 2 the second"
-    if 0 not in seen:
-        problem = "every human label is 1, which may count from 0 or from 1; write a or b"
-        raise InputError(problem, path, line)
+    if 0 not in numbers:
+        raise InputError("every human label is 1, which may count from 0 or from 1; write a or b", path, line)
     if any(row.pair for row in rows):
         return 0, "0 is the first reply, 1 the second, as in the pair of probabilities"
     return 1, "1 says that the first reply is better, 0 that it is not"

@@ -28,7 +28,7 @@ from cai.judge.calibration import (
     calibrate_judge,
     calibrate_rows,
     load_calibration,
-    untrustworthy,
+    weaknesses,
 )
 from cai.judge.calibration_report import FILE, CalibrationReport
 from cai.judge.certify import TARGETS, Binding
@@ -330,11 +330,12 @@ def test_few_pairs_and_bounds_are_told() -> None:
 
 
 def test_a_calibration_of_few_pairs_or_at_a_bound_is_not_to_be_trusted() -> None:
-    assert untrustworthy(calibrate_rows(labels(FEW))) is None
-    assert "49 pairs are too few" in str(untrustworthy(calibrate_rows(labels(FEW - 1))))
+    assert list(weaknesses(calibrate_rows(labels(FEW)).calibration)) == []
+    [few] = weaknesses(calibrate_rows(labels(FEW - 1)).calibration)
+    assert "49 pairs are too few" in few
     for human in "ab":
-        told = untrustworthy(calibrate_rows([plain(human=human)] * FEW))
-        assert told is not None and told.startswith("the temperature is at the bound")
+        [bound] = weaknesses(calibrate_rows([plain(human=human)] * FEW).calibration)
+        assert bound.startswith("the temperature is at the bound")
 
 
 def test_lines_state_the_promise_and_an_empty_level() -> None:
