@@ -6,9 +6,10 @@ that occurs twice is an error.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
+from itertools import islice, takewhile
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ import yaml
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 from yaml.constructor import SafeConstructor
+from yaml.resolver import Resolver
 
 from cai.texts.wording import nearest
 
@@ -23,9 +25,10 @@ Place = tuple[str | int, ...]  # the keys and 0-based indexes that lead to a val
 Keys = Mapping[tuple[str, ...], tuple[str, tuple[str, ...]]]  # keys that lead to a mapping → its name, its own keys
 
 MAX_BYTES = 1 << 20  # a constitution of 1,000 principles with tests is about 0.7 MB
-MAX_DEPTH = 32  # libyaml composes recursively in C without a limit of its own
-PLAIN = {f"tag:yaml.org,2002:{name}" for name in ("str", "int", "float", "bool", "null", "seq", "map")}
-TIMESTAMP = "tag:yaml.org,2002:timestamp"
+MAX_DEPTH = 32
+UNTAGGED = (None, "!")
+PLAIN = {*UNTAGGED, *(f"tag:yaml.org,2002:{name}" for name in ("str", "int", "float", "bool", "null", "seq", "map"))}
+RESOLVER: Any = Resolver()
 
 try:
     from yaml import CSafeLoader as Loader
@@ -88,115 +91,130 @@ def read_text(path: Path) -> str:
 def parse(text: str) -> Document:
     """The values and lines of YAML text (JSON is YAML too); an empty text has the value None."""
     try:
-        _check_events(text)
-        node = yaml.compose(text, Loader=Loader)
+        return _Reader(text).read()
     except yaml.MarkedYAMLError as error:
-        _check_depth_before(error.problem_mark, text)
+        # libyaml reads ahead, and some versions stop at a nesting limit of their own before they give the first event.
+        # The text before that place is within their limit, so its events show whether it is beyond ours.
+        if error.problem_mark is not None:
+            with suppress(yaml.MarkedYAMLError):
+                _Reader(text[: error.problem_mark.index]).read()
         raise _syntax_error(error, text) from error
     except yaml.reader.ReaderError as error:
-        line = text.count("\n", 0, error.position) + 1 if isinstance(error.position, int) else None
+        line = text.count("\n", 0, error.position) + 1
         raise BadYaml(f"holds a character that YAML does not allow: {error.reason}", line) from error
-    if node is None:
-        return Document()
-    lines: dict[Place, int] = {}
-    written: dict[Place, str] = {}
-    return Document(_value(node, (), lines, written), lines, written)
 
 
-def _check_events(text: str) -> None:
-    # Ten nested aliases can stand for a billion values, and a cycle for endlessly many. Nobody needs them here.
-    depth = 0
-    documents = 0
-    for event in yaml.parse(text, Loader=Loader):
-        line = event.start_mark.line + 1 if event.start_mark else None
-        documents += isinstance(event, yaml.DocumentStartEvent)
-        if documents > 1:
-            raise BadYaml("'---' starts a second document; a file holds one", line)
-        if isinstance(event, yaml.NodeEvent) and event.anchor is not None:
-            mark = "*" if isinstance(event, yaml.AliasEvent) else "&"
-            raise BadYaml(f"{mark}{event.anchor}: anchors and aliases are not allowed; write the text out", line)
-        if isinstance(event, yaml.CollectionStartEvent):
-            depth += 1
-        elif isinstance(event, yaml.CollectionEndEvent):
-            depth -= 1
-        if depth > MAX_DEPTH:
-            raise BadYaml(f"is nested more than {MAX_DEPTH} levels deep", line)
+class _Reader:
+    """Builds a file's values from its events.
+
+    Not from composed nodes: libyaml composes recursively in C without a limit, ten nested aliases can stand for a
+    billion values, and a cycle for endlessly many.
+    """
+
+    def __init__(self, text: str) -> None:
+        self._events = iter(yaml.parse(text, Loader=Loader))
+        self._lines: dict[Place, int] = {}
+        self._written: dict[Place, str] = {}
+
+    def read(self) -> Document:
+        value = None
+        documents = 0
+        for event in self._events:
+            documents += isinstance(event, yaml.DocumentStartEvent)
+            if documents > 1:
+                raise BadYaml("'---' starts a second document; a file holds one", _line(event))
+            if isinstance(event, yaml.NodeEvent):
+                value = self._value(event, ())
+        return Document(value, self._lines, self._written)
+
+    def _value(self, event: Any, place: Place) -> Any:
+        self._lines.setdefault(place, _line(event))
+        _check(event)
+        if isinstance(event, yaml.ScalarEvent):
+            self._written[place] = event.value
+            return _scalar(event)
+        if len(place) == MAX_DEPTH:
+            raise BadYaml(f"is nested more than {MAX_DEPTH} levels deep", _line(event))
+        children = takewhile(lambda event: not isinstance(event, yaml.CollectionEndEvent), self._events)
+        if isinstance(event, yaml.SequenceStartEvent):
+            return [self._value(child, (*place, number)) for number, child in enumerate(children)]
+        return self._mapping(children, place)
+
+    def _mapping(self, keys: Iterator[Any], place: Place) -> dict[str, Any]:
+        mapping: dict[str, Any] = {}
+        for event in keys:
+            line = _line(event)
+            _check(event)
+            if not isinstance(event, yaml.ScalarEvent):
+                raise BadYaml("a key must be one word of text, not a list or mapping", line)
+            key = event.value
+            if key in mapping:
+                raise BadYaml(f"key {key!r} occurs twice; the first is in line {self._lines[(*place, key)]}", line)
+            self._lines[(*place, key)] = line
+            mapping[key] = self._value(next(self._events), (*place, key))
+        return mapping
 
 
-def _check_depth_before(mark: yaml.Mark | None, text: str) -> None:
-    # libyaml reads ahead, and some versions stop at a nesting limit of their own before they give the first event. The
-    # text before that place is within their limit, so its events show whether it is beyond ours.
-    if mark is not None:
-        with suppress(yaml.MarkedYAMLError):
-            _check_events(text[: mark.index])
+def _line(event: Any) -> int:
+    line: int = event.start_mark.line
+    return line + 1
 
 
-def _value(node: yaml.Node, place: Place, lines: dict[Place, int], written: dict[Place, str]) -> Any:
-    lines.setdefault(place, node.start_mark.line + 1)
-    if node.tag == TIMESTAMP:
-        written[place] = node.value
-        return node.value  # an unquoted date is text here
-    if node.tag not in PLAIN:
-        raise BadYaml(f"tag {node.tag!r} is not allowed; write plain text", node.start_mark.line + 1)
-    if isinstance(node, yaml.SequenceNode):
-        return [_value(item, (*place, i), lines, written) for i, item in enumerate(node.value)]
-    if isinstance(node, yaml.MappingNode):
-        return _mapping(node, place, lines, written)
-    written[place] = node.value
-    return _scalar(node)
+def _check(event: Any) -> None:
+    if event.anchor is not None:
+        mark = "&"
+        if isinstance(event, yaml.AliasEvent):
+            mark = "*"
+        problem = f"{mark}{event.anchor}: anchors and aliases are not allowed; write the text out"
+        raise BadYaml(problem, _line(event))
+    if event.tag not in PLAIN:
+        raise BadYaml(f"tag {event.tag!r} is not allowed; write plain text", _line(event))
 
 
-def _mapping(
-    node: yaml.MappingNode, place: Place, lines: dict[Place, int], written: dict[Place, str]
-) -> dict[str, Any]:
-    mapping: dict[str, Any] = {}
-    for key_node, value_node in node.value:
-        line = key_node.start_mark.line + 1
-        if not isinstance(key_node, yaml.ScalarNode):
-            raise BadYaml("a key must be one word of text, not a list or mapping", line)
-        key = key_node.value
-        if key in mapping:
-            raise BadYaml(f"key {key!r} occurs twice; the first is in line {lines[(*place, key)]}", line)
-        lines[(*place, key)] = line
-        mapping[key] = _value(value_node, (*place, key), lines, written)
-    return mapping
-
-
-def _scalar(node: yaml.Node) -> Any:
+def _scalar(event: Any) -> Any:
+    tag = event.tag
+    if tag in UNTAGGED:
+        tag = RESOLVER.resolve(yaml.ScalarNode, event.value, event.implicit)
+        if tag not in PLAIN:
+            return event.value  # an unquoted date is text here
     try:
-        return SafeConstructor().construct_object(node)
+        return SafeConstructor().construct_object(yaml.ScalarNode(tag, event.value))
     except (ValueError, KeyError) as error:  # `!!int x`, `!!bool x`, thousands of digits
-        raise BadYaml(f"{node.value[:40]!r} cannot be read as {node.tag[18:]}", node.start_mark.line + 1) from error
+        raise BadYaml(f"{event.value[:40]!r} cannot be read as {tag[18:]}", _line(event)) from error
 
 
 def _syntax_error(error: yaml.MarkedYAMLError, text: str) -> BadYaml:
-    mark = error.problem_mark or error.context_mark
-    problem = error.problem or error.context or "broken YAML"
+    mark = error.problem_mark
     if mark is None:
-        return BadYaml(problem)
-    lines = text.splitlines()
-    source = lines[mark.line] if mark.line < len(lines) else ""
+        return BadYaml(str(error))
+    source = next(islice(text.splitlines(), mark.line, None), "")
+    problem = error.problem or error.context
     if "\t" in source[: len(source) - len(source.lstrip())]:
         problem = "a tab in the indentation; indent with spaces"
     elif isinstance(error, yaml.scanner.ScannerError) and text[mark.index : mark.index + 1] == ":":
         problem = "': ' inside unquoted text; put the text in quotes, or start it on a new line after '>-'"
-    return BadYaml(problem, mark.line + 1)
+    return BadYaml(str(problem), mark.line + 1)
 
 
-SHAPES = {
-    "tuple_type": "a list",
-    "model_type": "a mapping of keys and values",
-    "dict_type": "a mapping of keys and values",
-    "float_type": "a number",
-    "finite_number": "a finite number",
-    "greater_than": "more than 0",
-    "int_type": "a valid integer",
-    "bool_type": "a valid boolean",
-}
-BOUNDS = {  # the words, and the name of the number in the error's context
-    "greater_than_equal": ("greater than or equal to", "ge"),
-    "less_than": ("less than", "lt"),
-    "less_than_equal": ("less than or equal to", "le"),
+REASONS: dict[str, tuple[str, str]] = {  # pydantic's type of error → a code, and a sentence
+    "extra_forbidden": ("unknown-key", "unknown key {key!r} in {owner}; {advice}"),
+    "missing": ("missing-key", "{owner} needs {key!r}"),
+    "string_too_short": ("empty", "{what} is empty"),
+    "too_short": ("empty", "{what} is empty"),
+    "string_type": ("wrong-type", "{not_text}"),
+    "string_pattern_mismatch": ("bad-{key}", "{key} {value} must be {form}"),
+    "tuple_type": ("wrong-type", "{what} must be a list, not {value}"),
+    "model_type": ("wrong-type", "{what} must be a mapping of keys and values, not {value}"),
+    "dict_type": ("wrong-type", "{what} must be a mapping of keys and values, not {value}"),
+    "float_type": ("wrong-type", "{what} must be a number, not {value}"),
+    "finite_number": ("wrong-type", "{what} must be a finite number, not {value}"),
+    "greater_than": ("wrong-type", "{what} must be more than 0, not {value}"),
+    "int_type": ("wrong-type", "{what} must be a valid integer, not {value}"),
+    "bool_type": ("wrong-type", "{what} must be a valid boolean, not {value}"),
+    "literal_error": ("wrong-value", "{what} must be {expected}, not {value}"),
+    "greater_than_equal": ("greater-than-equal", "{what} must be greater than or equal to {ge:.15g}, not {value}"),
+    "less_than": ("less-than", "{what} must be less than {lt:.15g}, not {value}"),
+    "less_than_equal": ("less-than-equal", "{what} must be less than or equal to {le:.15g}, not {value}"),
 }
 
 
@@ -214,9 +232,8 @@ def explain(error: ValidationError, document: Document, keys: Keys, forms: Mappi
 def first_fault(error: ValidationError) -> str:
     """The first fault of a record, with its place: "votes.0.weight: Input should be a valid number"."""
     details = error.errors(include_url=False)[0]
-    place = ".".join(map(str, details["loc"]))
     message = details["msg"].removeprefix("Value error, ")
-    return f"{place}: {message}" if place else message
+    return ": ".join(filter(None, (".".join(map(str, details["loc"])), message)))
 
 
 def unfit(error: ValidationError) -> tuple[str, str]:
@@ -227,30 +244,24 @@ def unfit(error: ValidationError) -> tuple[str, str]:
 
 def _reason(details: ErrorDetails, written: str | None, keys: Keys, forms: Mapping[str, str]) -> tuple[str, str]:
     """A code for what is wrong, and a sentence."""
-    kind = details["type"]
-    place = details["loc"]
-    value = details["input"]
-    what = _named(place)
-    key = str(place[-1]) if place else ""
+    kind, place, value = details["type"], details["loc"], details["input"]
+    if value == "" and kind != "extra_forbidden":
+        kind = "too_short"
+    key = str(("", *place)[-1])
     owner, known = keys.get(tuple(part for part in place[:-1] if isinstance(part, str)), ("the mapping", ()))
-    if kind == "extra_forbidden":
-        return "unknown-key", f"unknown key {key!r} in {owner}; {_advice(key, known)}"
-    if kind == "missing":
-        return "missing-key", f"{owner} needs {key!r}"
-    if kind in ("string_too_short", "too_short") or value == "":
-        return "empty", f"{what} is empty"
-    if kind == "string_type":
-        return "wrong-type", _not_text(what, value, written, forms.get(key))
-    if kind == "string_pattern_mismatch":
-        return f"bad-{key}", f"{key} {_shown(value)} must be {forms[key]}"
-    if kind in SHAPES:
-        return "wrong-type", f"{what} must be {SHAPES[kind]}, not {_shown(value)}"
-    if kind == "literal_error":
-        return "wrong-value", f"{what} must be {details['ctx']['expected']}, not {_shown(value)}"
-    if kind in BOUNDS:
-        words, bound = BOUNDS[kind]
-        return kind.replace("_", "-"), f"{what} must be {words} {details['ctx'][bound]:.15g}, not {_shown(value)}"
-    return kind.replace("_", "-"), details["msg"]
+    code, sentence = REASONS.get(kind, (kind.replace("_", "-"), "{message}"))
+    words = {
+        **details.get("ctx", {}),
+        "what": _named(place),
+        "key": key,
+        "owner": owner,
+        "advice": _advice(key, known),
+        "form": forms.get(key),
+        "not_text": _not_text(_named(place), value, written, forms.get(key)),
+        "value": _shown(value),
+        "message": details["msg"],
+    }
+    return code.format(**words), sentence.format(**words)
 
 
 def _named(place: Place) -> str:
@@ -264,7 +275,9 @@ def _named(place: Place) -> str:
 def _not_text(what: str, value: Any, written: str | None, form: str | None) -> str:
     if value is None or not written:
         return f"{what} must be text, not {_kind(value)}"
-    advice = "text, in quotes" if form is None else f"{form}, in quotes if need be"
+    advice = "text, in quotes"
+    if form is not None:
+        advice = f"{form}, in quotes if need be"
     return f"YAML reads {what} {written} as {_kind(value)}; write {advice}"
 
 
