@@ -22,6 +22,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal
 
 from cai.records import DropReason, Message, Prompt
+from cai.texts import wording
 
 PROMPTS = ("prompt", "instruction", "question", "input", "rl_prompt")  # columns of a prompt, first match wins
 FORMATS: dict[str, tuple[str, ...]] = {  # format → the keys it looks at, first match wins
@@ -73,7 +74,9 @@ def pair_hash(messages: Sequence[Message], a: str, b: str) -> str:
 
 def keys_of(format: str, field: str | None) -> tuple[str, ...]:
     """The keys or columns that may hold the prompt, first match wins."""
-    return (field,) if field else FORMATS[format]
+    if field:
+        return (field,)
+    return FORMATS[format]
 
 
 def to_prompt(record: Any, format: str = "auto", field: str | None = None) -> Prompt:
@@ -89,24 +92,14 @@ def to_prompt(record: Any, format: str = "auto", field: str | None = None) -> Pr
         messages = to_answer(_turns(record, "the record", format))
         return Prompt(id=prompt_hash(messages), messages=messages)
     keys = keys_of(format, field)
-    for key in keys:
-        value = record.get(key) if field else value_of(record, key)
-        if value is not None:
-            messages = to_answer(_turns(value, key, format))
-            return Prompt(id=id_of(record) or prompt_hash(messages), messages=messages)
+    turns = _first(record, keys, format)
+    if turns is not None:
+        messages = to_answer(turns)
+        return Prompt(id=id_of(record) or prompt_hash(messages), messages=messages)
     for key in keys:
         if key in record:
             raise BadRecord(f"{key!r} is null", "empty")
     raise BadRecord(f"no {', '.join(keys)}; it has {listed(record)}: name the right one with --prompt-field")
-
-
-def value_of(record: Mapping[str, Any], key: str) -> Any:
-    """A value of a record, None if it has none; Alpaca's `instruction` and `input` are one text."""
-    value = record.get(key)  # tables fill the columns a row lacks with None
-    more = record.get("input")
-    if key == "instruction" and isinstance(value, str) and isinstance(more, str) and more:
-        return f"{value}\n\n{more}"
-    return value
 
 
 def prompt_in(record: Mapping[str, Any], field: str | None = None) -> list[Message]:
@@ -114,11 +107,24 @@ def prompt_in(record: Mapping[str, Any], field: str | None = None) -> list[Messa
 
     field: look at this column only.
     """
-    for key in (field,) if field else PROMPTS:
-        value = record.get(key) if field else value_of(record, key)
+    if field:
+        return _first(record, (field,), "auto") or []
+    return _first(record, PROMPTS, "auto") or []
+
+
+def _first(record: Mapping[str, Any], keys: tuple[str, ...], format: str) -> list[Message] | None:
+    """The turns in the first of these columns that has a value; None if none has.
+
+    Alpaca's `instruction` and `input` are one text, unless only one of them is looked at.
+    """
+    for key in keys:
+        value = record.get(key)  # tables fill the columns that a row lacks with None
         if value is not None:
-            return _turns(value, key, "auto")
-    return []
+            more = record.get("input")
+            if key == "instruction" and "input" in keys and more and isinstance(more, str) and isinstance(value, str):
+                value = f"{value}\n\n{more}"
+            return _turns(value, key, format)
+    return None
 
 
 def to_answer(turns: Sequence[Message]) -> tuple[Message, ...]:
@@ -135,8 +141,10 @@ def to_answer(turns: Sequence[Message]) -> tuple[Message, ...]:
 
 def to_reply(turns: Sequence[Message]) -> tuple[Message, ...]:
     """A conversation before a reply: it ends with a user turn that is not blank, and turns are `merged`."""
-    if not turns or turns[-1]["role"] != "user":
-        raise BadRecord("there is no user turn to answer", "bad_input" if turns else "empty")
+    if not turns:
+        raise BadRecord("there is no user turn to answer", "empty")
+    if turns[-1]["role"] != "user":
+        raise BadRecord("there is no user turn to answer")
     if not turns[-1]["content"].strip():
         raise BadRecord("the prompt is empty", "empty")
     return merged(turns)
@@ -197,10 +205,8 @@ def whole(value: Any, name: str) -> list[Message]:
 
 def _turns(value: Any, name: str, format: str) -> list[Message]:
     """The turns of a prompt, or of the conversation that it ends."""
-    if isinstance(value, list | tuple):
-        return whole(value, name)
     if not isinstance(value, str):
-        raise BadRecord(f"{name} is {kind(value)}, not text or a list of messages")
+        return whole(value, name)
     as_text(value, name)
     if format != "text":
         if format == "hh" or name in FORMATS["hh"]:
@@ -256,23 +262,22 @@ def as_text(value: Any, name: str) -> str:
 def optional_text(record: Mapping[str, Any], name: str) -> str | None:
     """A text that a record may lack."""
     value = record.get(name)
-    return None if value is None else as_text(value, f"'{name}'")
+    if value is None:
+        return None
+    return as_text(value, f"'{name}'")
 
 
 def kind(value: Any) -> str:
     """The type of a value, for a message."""
-    return "null" if value is None else f"of type {type(value).__name__}"
+    if value is None:
+        return "null"
+    return f"of type {type(value).__name__}"
 
 
 def listed(keys: Iterable[Any]) -> str:
     """The first dozen of `keys`, for a message."""
-    shown = [_short(key) for key in keys]
-    if not shown:
-        return "nothing"
-    more = f" and {len(shown) - 12} more" if len(shown) > 12 else ""
-    return ", ".join(shown[:12]) + more
+    return wording.listed([_short(key) for key in keys], most=12) or "nothing"
 
 
 def _short(value: Any) -> str:
-    shown = repr(value)
-    return shown if len(shown) <= 60 else shown[:57] + "…"
+    return wording.shortened(repr(value), 60)

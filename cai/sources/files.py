@@ -23,6 +23,7 @@ import orjson
 from cai.errors import CaiError, SourceError, UsageError
 from cai.records import BadPrompt, Prompt
 from cai.sources.conversations import FORMATS, BadRecord, keys_of, to_prompt
+from cai.sources.tables import csv_rows, hub_rows, parquet_rows
 from cai.texts.wording import close_to, nearest, reason_of
 
 TEXT_FILES = (".jsonl", ".csv", ".txt")  # each may also end in .gz
@@ -31,6 +32,8 @@ MAX_LINE = 64 * 2**20  # bytes; longer lines are passed over without being held 
 Source = str | Path | Iterable[Any]
 Rows = Iterator[tuple[int, Any]]  # (1-based line or row, record); a record that is a `BadRecord` could not be decoded
 ByteLines = io.BufferedReader | gzip.GzipFile
+STDIN = "standard input"
+OPENERS: dict[str, Callable[[Path], ByteLines]] = {"": lambda path: path.open("rb"), ".gz": gzip.GzipFile}
 
 
 # Finding files
@@ -65,7 +68,7 @@ def existing(path: Path) -> Path:
         if path.exists():
             _kind(path)
             return path
-        siblings = [file.name for file in path.parent.iterdir()] if path.parent.is_dir() else []
+        siblings = [file.name for file in path.parent.glob("*")]
     except OSError as error:
         raise SourceError(f"cannot be looked up: {error.strerror}", path) from None
     close = close_to(path.name, siblings)
@@ -80,22 +83,25 @@ def existing(path: Path) -> Path:
 def _kind(path: Path) -> tuple[str, str]:
     """(".jsonl", ".gz"), (".parquet", ""), …"""
     name = path.name.lower()
-    packed = ".gz" if name.endswith(".gz") else ""
-    kind = Path(name.removesuffix(".gz")).suffix
+    unpacked = name.removesuffix(".gz")
+    packed = name.removeprefix(unpacked)
+    kind = Path(unpacked).suffix
     if kind in TEXT_FILES or (kind == ".parquet" and not packed):
         return kind, packed
     known = ", ".join(f"{known}[.gz]" for known in TEXT_FILES)
-    hint = "; write the items of a JSON list one per line as .jsonl" if kind == ".json" else ""
-    raise SourceError(f"unknown kind of prompt file; known: {known}, .parquet, and - for standard input{hint}", path)
+    problem = f"unknown kind of prompt file; known: {known}, .parquet, and - for standard input"
+    if kind == ".json":
+        problem += "; write the items of a JSON list one per line as .jsonl"
+    raise SourceError(problem, path)
 
 
 def _located(source: Source | None) -> Source:
     """A source, a file as its path; raises SourceError at once if there is no such file."""
     if source is None:
         return folder("prompts") / "builtin.jsonl"
-    if isinstance(source, str) and (source == "-" or source.startswith("hf:")):
-        return source
-    return existing(Path(source)) if isinstance(source, str | Path) else source
+    if isinstance(source, Path) or (isinstance(source, str) and source != "-" and not source.startswith("hf:")):
+        return existing(Path(source))
+    return source
 
 
 # Records
@@ -143,14 +149,17 @@ def _prompts(source: Source, format: str, field: str | None) -> Iterator[Prompt 
 
 
 def _records(source: Source, what: str, format: str, field: str | None, keys: tuple[str, ...]) -> Rows:
-    number = 0
-    for number, record in _rows(source, format, field, keys):
-        yield number, record
-    if number:
+    empty = True
+    for numbered in _rows(source, format, field, keys):
+        empty = False
+        yield numbered
+    if not empty:
         return
     if not isinstance(source, str | Path):
         raise SourceError(f"there is no {what} to read")
-    raise SourceError(f"there is no {what} in it", "standard input" if source == "-" else source)
+    if source == "-":
+        source = STDIN
+    raise SourceError(f"there is no {what} in it", source)
 
 
 class Facts(NamedTuple):
@@ -167,10 +176,8 @@ def examine(source: Source | None) -> Facts:
     Format and field are not part of it. Raises SourceError for a missing file.
     """
     located = _located(source)
-    if located == "-":
-        return Facts("stdin", None)
     if isinstance(located, str):
-        return Facts(located, None)
+        return Facts({"-": "stdin"}.get(located, located), None)
     if not isinstance(located, Path):
         return Facts("python", None)
     kind, packed = _kind(located)
@@ -186,8 +193,10 @@ def examine(source: Source | None) -> Facts:
                 starts = line.endswith(b"\n")
     except OSError as error:
         raise SourceError(f"cannot be read: {reason_of(error)}", located) from None
-    by_line = kind in (".jsonl", ".txt") and not packed
-    return Facts(f"{kind}{packed} {size} bytes sha256:{digest.hexdigest()}", records if by_line else None)
+    identity = f"{kind}{packed} {size} bytes sha256:{digest.hexdigest()}"
+    if kind == ".csv" or kind == ".parquet" or packed:
+        return Facts(identity, None)
+    return Facts(identity, records)
 
 
 def describe(source: Source | None) -> str:
@@ -200,33 +209,32 @@ def describe(source: Source | None) -> str:
 
 def _rows(source: Source, format: str, field: str | None, keys: tuple[str, ...]) -> Rows:
     """The records of any source. keys: those that are wanted, of which a table must have one; (): all columns are."""
-    decode = _text if format == "text" and field is None else _json
+    decode = _json
+    if format == "text" and field is None:
+        decode = _text
     if source == "-":
-        guess = format == "auto" and field is None
+        if format == "auto" and field is None:
+            decode = _json_or_text
         # A buffer of its own: Python aborts at its exit, such as after Ctrl-C, while a thread reads that of sys.stdin.
         stream = io.BufferedReader(cast(io.BufferedReader, sys.stdin.buffer).raw)
-        return _decoded(stream, "standard input", _json_or_text if guess else decode)
+        return _decoded(stream, STDIN, decode)
     if isinstance(source, str):
-        from cai.sources.tables import hub_rows
-
         return hub_rows(source, keys)
     if not isinstance(source, Path):
         return enumerate(source, 1)
     kind, packed = _kind(source)
     if kind == ".parquet":
-        from cai.sources.tables import parquet_rows
-
         return parquet_rows(source, keys)
     if kind == ".csv":
-        from cai.sources.tables import csv_rows
-
         return _opened(source, packed, lambda stream: csv_rows(_bounded(stream, source), source, keys))
-    return _opened(source, packed, lambda stream: _decoded(stream, source, _text if kind == ".txt" else decode))
+    if kind == ".txt":
+        decode = _text
+    return _opened(source, packed, lambda stream: _decoded(stream, source, decode))
 
 
 def _opened(path: Path, packed: str, read: Callable[[ByteLines], Rows]) -> Rows:
     try:
-        with gzip.GzipFile(path) if packed else path.open("rb") as stream:
+        with OPENERS[packed](path) as stream:
             yield from read(stream)
     except OSError as error:
         raise SourceError(f"cannot be opened: {reason_of(error)}", path) from None
@@ -235,12 +243,14 @@ def _opened(path: Path, packed: str, read: Callable[[ByteLines], Rows]) -> Rows:
 def _lines(stream: ByteLines, where: str | Path) -> Iterator[tuple[int, bytes]]:
     """Numbered lines; of one that is too long, its first `MAX_LINE` + 1 bytes."""
     number = 0
+    mark = BOM_UTF8  # removed from the first line
     try:
         if b"\0" in stream.peek(8192)[:8192]:
             raise SourceError("holds NUL bytes: it is binary, or text in UTF-16; prompts are read as UTF-8 text", where)
         while line := stream.readline(MAX_LINE + 1):
             number += 1
-            yield number, line.removeprefix(BOM_UTF8) if number == 1 else line
+            yield number, line.removeprefix(mark)
+            mark = b""
             while len(line) > MAX_LINE and not line.endswith(b"\n"):
                 line = stream.readline(MAX_LINE + 1)
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
@@ -284,4 +294,6 @@ def _json_or_text(line: bytes) -> Any:
     record = _json(line)
     if isinstance(record, BadRecord) and line.lstrip().startswith(b"{"):
         return BadRecord(f"{record.problem}; for plain text that starts with a brace, use --format text")
-    return record if isinstance(record, str | list | dict) else _text(line)
+    if isinstance(record, str | list | dict):
+        return record
+    return _text(line)

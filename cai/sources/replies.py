@@ -18,7 +18,7 @@ conversation brings its prompt; other replies answer the prompt of the record.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
@@ -51,7 +51,8 @@ SINGLE = (  # columns of one reply, first match wins
 HUMAN_LABELS = ("human", "label", "gold", "preferences")  # columns of human labels; the last is an object with `human`
 CHOICES = {"a": 0, "first": 0, "b": 1, "second": 1}  # what a human label may say, and the reply that it means
 NUMBERS = {"1": 0, "2": 1, "1.0": 0, "2.0": 1}  # tables hold 1.0
-LETTERS: tuple[Literal["a"], Literal["b"]] = ("a", "b")
+LETTERS: dict[int | None, Literal["a", "b"]] = {0: "a", 1: "b"}  # by the place of a reply
+LONE: dict[type, str] = {str: "text", list: "messages"}  # what a record that is not an object is read as
 MARKERS = {"system": "\n\nSystem:", "user": HUMAN, "assistant": "\n\nAssistant:"}
 
 
@@ -65,10 +66,7 @@ class Reply(NamedTuple):
 
 def columns_of_two(record: Mapping[str, Any]) -> tuple[str, str] | None:
     """The columns of a record's two replies; None if it has no such columns with values."""
-    for first, second in PAIRS:
-        if record.get(first) is not None and record.get(second) is not None:
-            return first, second
-    return None
+    return next((pair for pair in PAIRS if all(record.get(name) is not None for name in pair)), None)
 
 
 def column_of_one(record: Mapping[str, Any]) -> str | None:
@@ -91,21 +89,19 @@ def answers_in(
     record: Mapping[str, Any], names: Sequence[str], prompt_field: str | None = None
 ) -> list[tuple[list[Message], str]]:
     """The reply in each of these columns, with the turns before it; no turns if the record has none."""
-    answers = [parted(record.get(name), name) for name in names]
-    if all(_asks(turns) for turns, _ in answers):
-        return answers
-    prompt = prompt_in(record, prompt_field)
-    return [(turns if _asks(turns) else prompt, reply) for turns, reply in answers]
-
-
-def _asks(turns: Sequence[Message]) -> bool:
-    return any(turn["role"] == "user" for turn in turns)
+    answers = []
+    for name in names:
+        turns, reply = parted(record.get(name), name)
+        if not any(turn["role"] == "user" for turn in turns):
+            turns = prompt_in(record, prompt_field)
+        answers.append((turns, reply))
+    return answers
 
 
 def shared_prompt(record: Mapping[str, Any], answers: Sequence[tuple[list[Message], str]]) -> list[Message]:
     """The one conversation that all answers of a record answer; raises BadRecord if there is none."""
     first, *others = (turns for turns, _ in answers)
-    if not all(turns for turns, _ in answers):
+    if not (first and all(others)):
         raise BadRecord(f"no prompt beside the reply; it has {listed(record)}")
     if any(merged(other) != merged(first) for other in others):
         raise BadRecord("the two replies answer different conversations")
@@ -121,10 +117,11 @@ def many_of(record: Mapping[str, Any], name: str) -> list[Reply]:
 
 
 def _reply(value: Any, number: int) -> Reply:
-    entry = {"text": value} if isinstance(value, str) else value
-    if not isinstance(entry, Mapping):
-        raise BadRecord("a reply must be text, or an object with 'text'")
-    text = entry.get("sampled_string", entry.get("text"))
+    entry: Mapping[str, Any] = {}
+    text = value
+    if isinstance(value, Mapping):
+        entry = value
+        text = value.get("sampled_string", value.get("text"))
     if not isinstance(text, str):
         raise BadRecord("a reply must be text, or an object with 'text'")
     if "sampled_string" in entry:
@@ -135,9 +132,11 @@ def _reply(value: Any, number: int) -> Reply:
 def _cut(entry: Mapping[str, Any]) -> str | None:
     """Why a record or a reply says that it cannot be used."""
     problem = entry.get("problem")
-    if problem is None and entry.get("finish_reason") == "length":
+    if problem is not None:
+        return str(problem)
+    if entry.get("finish_reason") == "length":
         return "truncated"
-    return None if problem is None else str(problem)
+    return None
 
 
 # Two replies, to be judged
@@ -162,27 +161,32 @@ def pair_of(record: Mapping[str, Any]) -> Contest:
         raise BadRecord("the two replies are the same", "identical")
     key = pair_hash(messages, *replies)
     preferred = preferred_of(record, names)
-    human = None if preferred is None else LETTERS[preferred]
-    a = 0
-    b = 1
+    sides = [(reply, *_origin(record, name)) for name, reply in zip(names, replies, strict=True)]
     if names == PAIRS[0] and int(key[:8], 16) % 2:
-        a = 1
-        b = 0
-        human = "b"
+        sides.reverse()
+        preferred = 1
+    (a, a_from, a_model), (b, b_from, b_model) = sides
     return Contest(
         id=id_of(record) or key,
         position=0,
         key=key,
         prompt_id=optional_text(record, "prompt_id") or prompt_hash(messages),
         messages=messages,
-        a=replies[a],
-        b=replies[b],
-        a_from=_own(record, names[a], "from") or names[a],
-        b_from=_own(record, names[b], "from") or names[b],
-        a_model=_own(record, names[a], "model"),
-        b_model=_own(record, names[b], "model"),
-        human=human,
+        a=a,
+        b=b,
+        a_from=a_from,
+        b_from=b_from,
+        a_model=a_model,
+        b_model=b_model,
+        human=LETTERS.get(preferred),
     )
+
+
+def _origin(record: Mapping[str, Any], name: str) -> tuple[str, str | None]:
+    """What a reply is in its source, and who wrote it: rows of ours say both of their replies a and b."""
+    if name not in ("a", "b"):
+        return name, None
+    return optional_text(record, f"{name}_from") or name, optional_text(record, f"{name}_model")
 
 
 def preferred_of(record: Mapping[str, Any], names: tuple[str, str]) -> int | None:
@@ -193,16 +197,15 @@ def preferred_of(record: Mapping[str, Any], names: tuple[str, str]) -> int | Non
     if names == PAIRS[0]:
         return 0
     numbered = names[0].endswith("_1")
+    choices, expected = CHOICES, "a or b"
+    if numbered:
+        choices, expected = CHOICES | NUMBERS, "1 or 2"
     for name in HUMAN_LABELS:
         label = human_label(record, name)
-        if label is None:
-            continue
-        if label in CHOICES:
-            return CHOICES[label]
-        if numbered and label in NUMBERS:
-            return NUMBERS[label]
-        if name == "human" or numbered:
-            raise BadRecord(f"{name!r} is {record[name]!r}, not {'1 or 2' if numbered else 'a or b'}")
+        if label in choices:
+            return choices[label]
+        if label is not None and (name == "human" or numbered):
+            raise BadRecord(f"{name!r} is {record[name]!r}, not {expected}")
     return None
 
 
@@ -210,13 +213,12 @@ def human_label(record: Mapping[str, Any], name: str) -> str | None:
     """A human label in lower case, as text; None if there is none."""
     value = record.get(name)
     if name == "preferences":
-        value = value.get("human") if isinstance(value, Mapping) else None
-    return None if value is None or value == "" else str(value).strip().lower()
-
-
-def _own(record: Mapping[str, Any], name: str, what: str) -> str | None:
-    """What a row of ours says of its reply a or b: who wrote it, or what it is in its source."""
-    return optional_text(record, f"{name}_{what}") if name in LETTERS else None
+        if not isinstance(value, Mapping):
+            return None
+        value = value.get("human")
+    if value is None or value == "":
+        return None
+    return str(value).strip().lower()
 
 
 # All replies, to be audited
@@ -239,38 +241,39 @@ def read_case(record: Any, reply_field: str | None = None, prompt_field: str | N
     """
     if isinstance(record, BadRecord):
         raise record
-    if isinstance(record, str | list) and reply_field is None:
-        record = {"text" if isinstance(record, str) else "messages": record}
+    column = LONE.get(type(record))
+    if column is not None and reply_field is None:
+        record = {column: record}
     if not isinstance(record, Mapping):
         raise BadRecord(f"the record is {kind(record)}, not an object")
-    many = None if reply_field else column_of_many(record)
-    if many is not None:
+    many = column_of_many(record)
+    if many is not None and not reply_field:
         listing = many_of(record, many)
         replies = [("reply", reply.text) for reply in listing]
-        cut = [number for number, reply in enumerate(listing) if reply.problem == "truncated"]
+        cut = {number for number, reply in enumerate(listing) if reply.problem == "truncated"}
         turns = prompt_in(record, prompt_field)
     else:
-        roles = list(_roles(record, reply_field))
-        answers = answers_in(record, [name for _, name in roles], prompt_field)
-        replies = [(role, reply) for (role, _), (_, reply) in zip(roles, answers, strict=True)]
-        cut = list(range(len(replies))) if _cut(record) == "truncated" else []
+        roles = _roles(record, reply_field)
+        answers = answers_in(record, list(roles), prompt_field)
+        replies = [(role, reply) for role, (_, reply) in zip(roles.values(), answers, strict=True)]
+        cut = {number for number, _ in enumerate(replies) if _cut(record) == "truncated"}
         turns = next((turns for turns, _ in answers if turns), [])
     if not replies:
         raise BadRecord(f"no reply; it has {listed(record)}: name its column with --reply-field")
     return Case(tuple(replies), written(turns), _asked(turns), frozenset(cut))
 
 
-def _roles(record: Mapping[str, Any], reply_field: str | None) -> Iterator[tuple[str, str]]:
-    """The role and the column of each reply."""
+def _roles(record: Mapping[str, Any], reply_field: str | None) -> dict[str, str]:
+    """The columns of the replies, and the role of each."""
     if reply_field is not None:
-        yield "reply", reply_field
-        return
+        return {reply_field: "reply"}
     two = columns_of_two(record)
-    one = column_of_one(record)
     if two is not None:
-        yield from ((name, name) for name in two)
-    elif one is not None:
-        yield "reply", one
+        return {name: name for name in two}
+    one = column_of_one(record)
+    if one is not None:
+        return {one: "reply"}
+    return {}
 
 
 def written(turns: Sequence[Message]) -> str | None:

@@ -18,7 +18,6 @@ import yaml
 # What a terminal would obey, or show in another place than it stands: control characters but line ends and tabs, halves
 # of surrogate pairs, line and paragraph separators, changes of direction.
 UNPRINTABLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
-MOST_NAMES = 40
 SHOWN = 600  # characters; the longest text that makes a good example to show
 REPEATED = 0.5  # share of words from which on a revision says what its critique said
 MOST_OF_AN_ERROR = 300  # characters; some libraries put whole files into their messages
@@ -73,11 +72,18 @@ def close_to(name: str, known: Iterable[str]) -> str | None:
     return None
 
 
-def listed(names: Sequence[str]) -> str:
-    """The first 40 names, for a message."""
-    if len(names) <= MOST_NAMES:
+def listed(names: Sequence[str], most: int = 40) -> str:
+    """The first names, for a message."""
+    if len(names) <= most:
         return ", ".join(names)
-    return f"{', '.join(names[:MOST_NAMES])} and {len(names) - MOST_NAMES} more"
+    return f"{', '.join(names[:most])} and {len(names) - most} more"
+
+
+def shortened(text: str, most: int) -> str:
+    """A text of at most `most` characters; an ellipsis stands for what is cut."""
+    if len(text) <= most:
+        return text
+    return text[: most - 1] + "…"
 
 
 def columns(rows: Iterable[Sequence[str]]) -> list[str]:
