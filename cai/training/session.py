@@ -1,4 +1,4 @@
-"""One session of a training: settles what is open, trains, evaluates, and leaves what was measured in the folder."""
+"""One session of a training: settles what is left open, trains, evaluates, and writes what was measured."""
 
 from __future__ import annotations
 
@@ -32,11 +32,11 @@ from cai.weights.bases import Base
 from cai.weights.loading import silence_libraries
 
 Tell = Callable[[str], None]
-ROWS = ".rows"  # where preference rows lie for TRL while they train
+ROWS = ".rows"  # folder in which TRL finds preference rows during the training
 SETTLED = (
     "max_length", "dtype", "attention", "packing", "gradient_checkpointing", "rows_at_once", "save_every", "eval_every",
 )  # fmt: skip
-VENDORS_OWN = ("training_args.bin", "README.md", "ref")  # a pickle, a form to fill in, and the reference adapter
+VENDORS_OWN = ("training_args.bin", "README.md", "ref")  # a pickle, an unfilled model card, and the reference adapter
 PACKAGES = ("cai-toolkit", "trl", "transformers", "torch", "peft", "accelerate", "datasets")
 
 
@@ -56,7 +56,6 @@ class Session:
     def __post_init__(self) -> None:
         self.method = METHODS[self.data.method]
         self.stopper = Stopper(self.tell, self.processes)
-        self.notes = list(self.data.notes)
         self.read_drops = len(self.data.dropped)  # those that were dropped when they were read
         # As if the sessions before had come to an end just now.
         self.began: float = time.monotonic() - self.folder.record["seconds"]
@@ -91,9 +90,10 @@ class Session:
         """The rows in tokens; InputError if none is left."""
         chats = any(not isinstance(row.prompt, str) for row in (*self.data.train, *self.data.eval))
         self.tokenizer = opening.open_tokenizer(self.base, self.loaded.config.chat_template, chats=chats)
+        notes = self.data.notes
         self.data = without_forged_turns(self.data, self.tokenizer)
         for note in self.data.notes:
-            if note not in self.notes:
+            if note not in notes:
                 self.tell(f"note: {note}")
         self.notes = list(self.data.notes)
         ends = opening.ends_of(self.base, self.tokenizer)
@@ -105,7 +105,7 @@ class Session:
         return rows
 
     def _describe(self, plan: Plan) -> None:
-        """Tell and record what will be done."""
+        """Print and record what will be done."""
         train, held = len(self.rows.train), len(self.rows.eval)
         if not train:
             last = self.drops[-1]
@@ -134,7 +134,7 @@ class Session:
         )
 
     def _fit(self, plan: Plan) -> int | None:
-        """Train to the end; if memory runs out, the number of rows at once to go on with."""
+        """Train to the end; if memory runs out, return the number of rows at once to continue with."""
         checkpoint, step, resume = self.folder.last_checkpoint(), -1, None
         if checkpoint is not None:
             step, resume = int(checkpoint.name.rpartition("-")[2]), str(checkpoint)
@@ -168,7 +168,7 @@ class Session:
         return None
 
     def _fewer(self, plan: Plan, error: Exception) -> int:
-        """The number of rows at once to go on with after an error that means full memory; others are raised again."""
+        """How many rows at once to continue with after running out of memory; any other error is raised again."""
         import torch
         from accelerate.utils.memory import should_reduce_batch_size
 
@@ -209,12 +209,12 @@ class Session:
                     path.unlink(missing_ok=True)
 
     def _sample(self, trainer: Any, plan: Plan, when: When) -> None:
-        """Let the model answer held-out prompts; of several processes the first one does, for all."""
+        """Let the model answer held-out prompts; of several processes, only the first one does."""
         most = self.loaded.config.samples
         if self.method.scores or not most or not self.rows.eval:
             return
         if trainer.is_fsdp_enabled:  # no process has the whole model
-            self.notes.append("no samples before and after: the weights lie in pieces; ask the model with cai chat")
+            self.notes.append("no samples: each process has a part of the weights; ask the model with cai chat")
             return
         if self.processes.first:
             self.tell(f"asking the model {when} the training")
@@ -231,7 +231,7 @@ class Session:
         settings = arguments(plan, config, self.folder.path, evaluates=bool(rows.eval))
         settings |= check_trl(self.data.method, self.loaded)
         settings["eval_on_start"] = bool(rows.eval) and rows.before and fresh
-        set_seed(config.seed)  # new weights are the same in each session: the reference is known by the weights' hash
+        set_seed(config.seed)  # the same new weights in each session: the reference is found by their hash
         # Weights that train stay float32, or small steps would be lost in rounding; frozen ones can be narrow.
         scores = self.method.scores
         dtype: str = plan.dtype
@@ -247,16 +247,16 @@ class Session:
                 plan, settings, model=model, processing_class=self.tokenizer, peft_config=adapter, callbacks=callbacks,
                 on_eval=self._on_eval, on_reference=self._on_reference,
             )  # fmt: skip
-        except (ValueError, TypeError) as error:  # of the vendors, such as layers that the model does not have
+        except (ValueError, TypeError) as error:  # from TRL or peft: the model lacks a layer, for example
             raise UsageError(f"the training cannot be set up: {reason_of(error)}") from error
-        for part, expected in ((trainer.train_dataset, rows.train), (trainer.eval_dataset, rows.eval)):
-            if part is not None and plan.packing != "packed" and len(part) != len(expected):
-                raise RunError(f"TRL takes {len(part):,} of {len(expected):,} rows: raise max_length by a few tokens")
+        for dataset, expected in ((trainer.train_dataset, rows.train), (trainer.eval_dataset, rows.eval)):
+            if dataset is not None and plan.packing != "packed" and len(dataset) != len(expected):
+                raise RunError(f"TRL takes {len(dataset):,} of {len(expected):,} rows: raise max_length a little")
         trainer.remove_callback(PrinterCallback)  # it writes to stdout, where only a summary belongs
         return trainer
 
     def _on_reference(self, asked: int) -> None:
-        """How far the reference is, in rows of this process."""
+        """Report how many rows of this process the reference has been asked for."""
         if self.stopper.agreed():
             self.tell("stopped; run the same command again to resume: the reference is asked for what is missing")
             raise KeyboardInterrupt
@@ -265,7 +265,7 @@ class Session:
             self.progress({"reference_rows": min(asked, total), "of": total})
 
     def _on_eval(self, step: int, rows: list[dict[str, Any]]) -> None:
-        """What each row gave when it was evaluated."""
+        """Write what an evaluation measured on each row."""
         for row in sorted(rows, key=lambda row: row["row"]):
             name = self.rows.eval[row.pop("row")].row.id
             self.folder.add({"step": step, "id": name, **row}, EVALS)
@@ -282,11 +282,11 @@ class Session:
         if checkpoint is not None:
             state = f"the checkpoint {checkpoint} is from before"
             if not opening.finite(checkpoint):
-                state = f"the checkpoint {checkpoint} holds such weights, too: delete {self.folder.path} to train anew"
+                state = f"the checkpoint {checkpoint} holds such weights, too: delete {self.folder.path} to start again"
         return LossNotFinite(f"{error}{rows}; {state}: {advice}", error.rows)
 
     def _seconds(self) -> float:
-        """Of all sessions together."""
+        """The time of all sessions together."""
         return round(time.monotonic() - self.began, 3)
 
     def _summary(self) -> TrainSummary:

@@ -43,12 +43,12 @@ def train(
     """Train `model` on `data` by `method`; the product is in `out`, an adapter unless `full` is set.
 
     method: sft, dpo, kto or reward. data: a run folder, a file, `hf:org/name`, or an iterable of records. model: local,
-    a folder (of an adapter, too, which is trained on), a .gguf file or a name on the hub. flags: keys of the config in
-    place of the file's, such as {"lora.rank": 8}. progress: is given the metrics of every step.
+    a folder (an adapter's too, which is then trained further), a .gguf file or a name on the hub. flags: keys that
+    override the config file's, such as {"lora.rank": 8}. progress: is given the metrics of every step.
 
     Called again with the same data, model and config it resumes from the last checkpoint, and if it is finished,
     returns what it did. Ctrl-C saves a checkpoint and raises KeyboardInterrupt. Raises LossNotFinite, with the step and
-    the rows, before such a step reaches the weights, and any CaiError of a part for what cannot be.
+    the rows, before such a loss reaches the weights, and other CaiErrors for what cannot be done.
     """
     if method not in METHODS:
         raise unknown_method(method)
@@ -95,21 +95,19 @@ def _check_adapter(base: Base, method: str, loaded: Loaded) -> None:
     """UsageError for what cannot be done to a model that is an adapter on another."""
     if base.adapter is None:
         return
-    why = ""
-    if loaded.config.full:
-        why = "all weights are to be trained"
-    if METHODS[method].scores:
-        why = "a reward model needs a head of its own"
     what = f"{base.spec} is a LoRA adapter"
-    if why:
-        raise UsageError(f"{what}, and {why}: merge it into its base model first: cai merge {base.spec} --out FOLDER")
-    lora = [name for name in loaded.origins if name.startswith("lora.")]
-    if lora:
-        raise UsageError(f"{what}, which is trained on as it is: leave {lora[0]} out, or merge it first: cai merge")
+    merge = f"merge it into its base model first: cai merge {base.spec} --out FOLDER"
+    if METHODS[method].scores:
+        raise UsageError(f"{what}, and a reward model needs a head of its own: {merge}")
+    if loaded.config.full:
+        raise UsageError(f"{what}, and all weights are to be trained: {merge}")
+    for name in loaded.origins:
+        if name.startswith("lora."):
+            raise UsageError(f"{what}, whose layers and rank are fixed: leave {name} out, or {merge}")
 
 
 def _identity(method: str, rows: TrainingData, base: Base, loaded: Loaded) -> dict[str, Any]:
-    """Everything that decides which weights come out; how the work is cut up is settled once and kept."""
+    """Everything that decides the resulting weights; how the work is divided is settled once and kept."""
     config = loaded.config.model_dump(mode="json")
     template = loaded.config.chat_template
     if template is not None and path_of(template).is_file():
@@ -119,7 +117,7 @@ def _identity(method: str, rows: TrainingData, base: Base, loaded: Loaded) -> di
 
 
 def _with_settled(loaded: Loaded, folder: TrainFolder, devices: int) -> Loaded:
-    """The config with what an earlier session settled: free memory differs from day to day, the steps may not."""
+    """The config with what an earlier session settled: free memory varies from day to day, the steps must not."""
     settled = dict(folder.record.get("settled", {}))
     devices_before = settled.pop("devices", devices)
     try:

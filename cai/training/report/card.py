@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import shlex
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from statistics import fmean
 from typing import Any, NamedTuple
@@ -18,7 +18,7 @@ import yaml
 
 from cai.errors import MissingExtra
 from cai.folder.files import need, write_atomically
-from cai.texts.wording import AFTER, BEFORE, GREY, code, new_figure, one_line, png_of, render_card, without_path
+from cai.texts.wording import AFTER, BEFORE, GREY, code, new_figure, png_of, render_card, without_path
 from cai.training.data.dataset import SPLIT
 from cai.training.report.samples import Sample, median_lengths, read_samples
 from cai.training.report.summary import measures, metric_text, pair_accuracy
@@ -67,7 +67,9 @@ def card(folder: Path) -> str:
         train_yaml=train_yaml,
         split=config["split"] or SPLIT,
         notes=_notes(record["data"]),
-        settings=list(_settings(config, record["plan"])),
+        unsettled=_unsettled(record),
+        defaults=dotted(DEFAULTS),
+        setting_text=_setting_text,
         lengths=str(Lengths(**record["truncation"])),
         pairs=pair_accuracy(read_lines(folder / EVALS)),
         evaluations=list(evaluations.values()),
@@ -76,7 +78,7 @@ def card(folder: Path) -> str:
         images=[name for name in (LOSS, MARGINS) if (folder / name).exists()],
         samples=[row for row in read_samples(folder) if row.after is not None],
         median_lengths=median_lengths,
-        prompt_end=_prompt_end,
+        prompt_text=_prompt_text,
         most_shown=MOST_SHOWN,
     )
 
@@ -118,20 +120,17 @@ def _notes(data: Facts) -> list[str]:
     return [note.replace(str(place.parent), "RUN") for note in data["notes"]]
 
 
-def _settings(config: Facts, plan: Iterable[Facts]) -> Iterator[tuple[str, ...]]:
-    """Name, value, origin and reason of each setting: first those that were settled, then the rest of the config."""
-    for setting in plan:
-        why = one_line(setting["why"]).replace("|", "\\|")
-        yield code(setting["name"]), _value(setting["value"]), setting["origin"], why
-    settled, defaults = {setting["name"] for setting in plan}, dotted(DEFAULTS)
-    for name, value in dotted(config).items():
-        idle = config["full"] and name.startswith("lora.")
-        if value is not None and name not in settled and not idle:
-            origin = "default" if value == defaults.get(name) else "given"
-            yield code(name), _value(value), origin, ""
+def _unsettled(record: Facts) -> dict[str, Any]:
+    """The settings of the config that stayed as they were, by dotted name."""
+    config = record["identity"]["config"]
+    settled = {setting["name"] for setting in record["plan"]}
+    settings = {name: value for name, value in dotted(config).items() if value is not None and name not in settled}
+    if config["full"]:
+        return {name: value for name, value in settings.items() if not name.startswith("lora.")}
+    return settings
 
 
-def _value(value: Any) -> str:
+def _setting_text(value: Any) -> str:
     if isinstance(value, float):
         return code(f"{value:g}")
     if not isinstance(value, str):
@@ -141,14 +140,10 @@ def _value(value: Any) -> str:
     return code(value)
 
 
-def _prompt_end(row: Sample) -> str:
-    """The end of a prompt, which is what the reply answers."""
-    text = row.prompt
-    if not isinstance(text, str):
-        text = "\n\n".join(f"{turn['role']}: {turn['content']}" for turn in text)
-    if len(text) > MOST_SHOWN:
-        text = f"[…] {text[-MOST_SHOWN:]}"
-    return text
+def _prompt_text(row: Sample) -> str:
+    if isinstance(row.prompt, str):
+        return row.prompt
+    return "\n\n".join(f"{turn['role']}: {turn['content']}" for turn in row.prompt)
 
 
 def _train_yaml(config: Facts) -> str:
@@ -199,16 +194,14 @@ ACCURACIES = (
 )
 
 
-def write_plots(folder: Path, lines: Lines) -> list[str]:
-    """Draw into the folder what the lines of its metrics.jsonl hold; returns the names of the images.
+def write_plots(folder: Path, lines: Lines) -> None:
+    """Draw into the folder what the lines of its metrics.jsonl hold.
 
     Raises MissingExtra without matplotlib, RunError if the folder cannot be written.
     """
-    figures = {LOSS: loss_figure(lines), MARGINS: margins_figure(lines)}
-    images = {name: png_of(figure) for name, figure in figures.items() if figure is not None}
-    for name, image in images.items():
-        write_atomically(folder / name, image)
-    return list(images)
+    for name, figure in ((LOSS, loss_figure(lines)), (MARGINS, margins_figure(lines))):
+        if figure is not None:
+            write_atomically(folder / name, png_of(figure))
 
 
 def loss_figure(lines: Lines) -> Any:

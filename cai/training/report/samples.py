@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
-from itertools import takewhile
+from itertools import groupby, islice, takewhile
 from pathlib import Path
 from statistics import median
 from typing import Any, Literal
@@ -41,10 +41,10 @@ class Sample(Record):
 def write_answers(
     folder: TrainFolder, model: Any, tokenizer: Any, rows: Iterable[TrainingRow], when: When, *, room: int, most: int
 ) -> list[str]:
-    """Keep what the model says before or after the training to up to `most` prompts of at most `room` tokens.
+    """Write the model's replies before or after the training to up to `most` prompts of at most `room` tokens.
 
-    A model with an adapter shows after the training, too, what it said before. Returns notes: on lengths that changed
-    much, or on what went wrong, for samples are not worth losing a trained model.
+    A model with an adapter gives both after the training: without the adapter, and with it. Returns notes: that lengths
+    changed much, or what went wrong, since samples are not worth losing a trained model.
     """
     try:
         if when == "before" or hasattr(model, "peft_config"):
@@ -72,13 +72,9 @@ def choose_prompts(rows: Iterable[TrainingRow], tokenizer: Any, room: int, most:
 
     They are the first by the hash of the prompt, which nothing about a prompt decides.
     """
-    chosen: dict[str, TrainingRow] = {}
-    for row in sorted(rows, key=lambda row: (row.key, row.id)):
-        if len(chosen) == most:
-            break
-        if row.key not in chosen and len(_ids(tokenizer, row.prompt)) <= room:
-            chosen[row.key] = row
-    return list(chosen.values())
+    prompts = groupby(sorted(rows, key=lambda row: (row.key, row.id)), key=lambda row: row.key)
+    first = (next(group) for _, group in prompts)
+    return list(islice((row for row in first if len(_ids(tokenizer, row.prompt)) <= room), most))
 
 
 def samples(model: Any, tokenizer: Any, prompts: Sequence[Turns | str], *, most_tokens: int) -> list[str]:
@@ -100,7 +96,7 @@ def samples(model: Any, tokenizer: Any, prompts: Sequence[Turns | str], *, most_
 
 
 def _replies(model: Any, tokenizer: Any, prompts: list[list[int]], most_tokens: int) -> Iterator[str]:
-    """The replies of one batch, whose prompts are padded on the left: generation goes on from the last column."""
+    """The replies of one batch, whose prompts are padded on the left: generation continues from the last column."""
     import torch
     from torch.nn.utils.rnn import pad_sequence
     from transformers import GenerationConfig
@@ -113,7 +109,7 @@ def _replies(model: Any, tokenizer: Any, prompts: list[list[int]], most_tokens: 
     padded = partial(pad_sequence, batch_first=True, padding_side="left")
     ids = padded(tensors, padding_value=pad).to(model.device)
     mask = padded([torch.ones_like(row) for row in tensors]).to(model.device)
-    # What is left open here would come from the model's own generation_config, such as a repetition penalty.
+    # Anything unset here would come from the model's own generation_config, such as a repetition penalty.
     greedy = GenerationConfig(
         max_new_tokens=most_tokens, do_sample=False, temperature=1.0, top_p=1.0, top_k=50, repetition_penalty=1.0,
         eos_token_id=ends, pad_token_id=pad, use_cache=True,

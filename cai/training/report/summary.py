@@ -20,7 +20,7 @@ from cai.training.setup.methods import METHODS
 
 Line = Mapping[str, Any]  # of metrics.jsonl or eval.jsonl
 
-# Metrics of an evaluation that are of no use later.
+# Metrics of an evaluation that say nothing of the model.
 UNUSED = ("eval_runtime", "eval_samples_per_second", "eval_steps_per_second", "eval_num_tokens")
 
 
@@ -46,14 +46,14 @@ class PairAccuracy(Record):
     before: Wins | None = None  # under the reference; of a reward model at the first evaluation, if there is another
     before_step: int | None = None  # of that evaluation; None: it is the reference
     after: Wins
-    gained: int | None = None  # pairs that stand better for chosen than before: lost is now won, or a tie is broken
-    lost: int | None = None  # and worse
+    gained: int | None = None  # pairs in which chosen does better than before: it lost and wins, or a tie is involved
+    lost: int | None = None  # pairs in which it does worse
     p_value: float | None = None  # of `gained` and `lost` (`sign_test`)
     # Of log probabilities: pairs whose D, the gain of chosen over rejected since the reference, is > 0.
     implicit: Wins | None = None
     margin: float  # mean D in nats, or mean difference of the rewards
     margin_interval: tuple[float, float] | None  # normal, 95 %; None: a single pair
-    unmeasured: int  # pairs of the last evaluation with a number that is none (null): in no count above
+    unmeasured: int  # pairs of the last evaluation with a number that is not finite (null): not counted above
 
     def lines(self) -> Iterator[str]:
         """In words, for people."""
@@ -144,7 +144,7 @@ def _credit(gap: float) -> float:
 
 
 def sign_test(gained: int, lost: int) -> float:
-    """How likely so uneven a split is by chance alone, both sides: McNemar's test, exact (1 if nothing turned)."""
+    """The two-sided p-value of so uneven a split: McNemar's exact test (1 if no pair turned)."""
     n, fewer = gained + lost, min(gained, lost)
     tail = math.fsum(
         math.exp(math.lgamma(n + 1) - math.lgamma(k + 1) - math.lgamma(n - k + 1) - n * math.log(2))
@@ -218,7 +218,7 @@ class TrainSummary(Record):
 def metric_text(value: float | None) -> str:
     """A metric in words; JSON has null for one that is not a number."""
     if value is None:
-        return "no number"
+        return "not a number"
     return f"{value:.4g}"
 
 

@@ -152,7 +152,7 @@ def test_evaluations_are_told_first_and_last(tmp_path: Path) -> None:
     assert "| held out | at step 0 | at step 6 |" in text and "| `loss` | 2 | 1.4 |" in text
     assert "runtime" not in text
     write_lines(tmp_path / "metrics.jsonl", held[2] | {"eval_loss": None})
-    assert "| held out | at step 6 |\n| --- | --- |\n| `loss` | no number |\n" in card(tmp_path)
+    assert "| held out | at step 6 |\n| --- | --- |\n| `loss` | not a number |\n" in card(tmp_path)
 
 
 def test_without_held_out_rows_the_card_says_so(tmp_path: Path) -> None:

@@ -107,13 +107,13 @@ def test_a_value_that_is_no_number_leaves_a_gap_and_not_a_zero() -> None:
 def test_what_was_not_measured_is_not_drawn(tmp_path: Path) -> None:
     sft = [{"step": 1, "loss": 2.0}, {"step": 1, "eval_loss": 1.9}]
     assert margins_figure(sft) is None and loss_figure([]) is None
-    assert write_plots(tmp_path, sft) == ["loss.png"]
+    write_plots(tmp_path, [])
+    write_plots(tmp_path, sft)
     assert [path.name for path in tmp_path.iterdir()] == ["loss.png"]
-    assert write_plots(tmp_path, []) == []
 
 
 def test_the_images_are_written_and_the_same_for_the_same_numbers(tmp_path: Path) -> None:
-    assert write_plots(tmp_path, dpo()) == ["loss.png", "margins.png"]
+    write_plots(tmp_path, dpo())
     first = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
     assert all(image.startswith(PNG) for image in first.values()) and set(first) == {"loss.png", "margins.png"}
     write_plots(tmp_path, dpo())
