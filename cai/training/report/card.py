@@ -209,10 +209,7 @@ def loss_figure(lines: Lines) -> Any:
     losses = _measured(lines, LOSSES)
     if not losses:
         return None
-    figure, (axes,) = _canvas(1, "Loss")
-    _draw(axes, lines, losses)
-    axes.set_ylabel("loss")
-    return figure
+    return _figure("Loss", lines, {"loss": losses})
 
 
 def margins_figure(lines: Lines) -> Any:
@@ -223,17 +220,28 @@ def margins_figure(lines: Lines) -> Any:
     rewards, accuracies = _measured(lines, REWARDS), _measured(lines, ACCURACIES)
     if not rewards:
         return None
-    heights = [3, 2]
-    if not accuracies:
-        heights = [1]
-    figure, (top, *below) = _canvas(len(heights), "Chosen and rejected replies", height_ratios=heights)
-    _draw(top, lines, rewards)
+    plots = {"reward": rewards}
+    if accuracies:
+        plots["pairs that chosen wins"] = accuracies
+    figure = _figure("Chosen and rejected replies", lines, plots)
+    top, *below = figure.axes
     top.axhline(0, color=GREY, linewidth=1)
-    top.set_ylabel("reward")
     for axes in below:
-        _draw(axes, lines, accuracies)
         axes.axhline(0.5, color=GREY, linewidth=1, linestyle="--")
-        axes.set(ylabel="pairs that chosen wins", ylim=(-0.03, 1.03))
+        axes.set_ylim(-0.03, 1.03)
+    return figure
+
+
+def _figure(title: str, lines: Lines, plots: Mapping[str, Sequence[_Curve]]) -> Any:
+    """One plot over the other, by the label of its axis."""
+    need("drawing the plots of a training", "plot", "matplotlib")
+    figure, all_axes = new_figure(len(plots), height_ratios=(3, 2)[: len(plots)])
+    figure.suptitle(title)
+    for axes, (label, curves) in zip(all_axes, plots.items(), strict=True):
+        _draw(axes, lines, curves)
+        axes.set_ylabel(label)
+    all_axes[-1].set_xlabel("step")
+    all_axes[-1].xaxis.get_major_locator().set_params(integer=True)
     return figure
 
 
@@ -251,17 +259,16 @@ def _draw(axes: Any, lines: Lines, curves: Sequence[_Curve]) -> None:
     """Each curve as it was measured; of many steps that is thin, and the mean over the last ones is drawn."""
     for metric, label, colour, mark in curves:
         points, evaluations = _points(lines, metric), _points(lines, f"eval_{metric}")
-        steps, values = [step for step, _ in points], [value for _, value in points]
-        marker = None
-        if len(points) == 1:  # which makes no line
-            marker = "."
+        name, marker = label, None
         if len(points) > FEW:
             window = round(SMOOTHED * len(points))
-            means = [fmean(values[end - window : end]) for end in range(window, len(values) + 1)]
-            axes.plot(steps, values, color=colour, linewidth=0.5, alpha=0.35)
-            axes.plot(steps[window - 1 :], means, color=colour, linewidth=1.5, label=f"{label}, mean of {window} steps")
-        elif points:
-            axes.plot(steps, values, color=colour, linewidth=1.5, marker=marker, label=label)
+            name = f"{label}, mean of {window} steps"
+            axes.plot(*zip(*points, strict=True), color=colour, linewidth=0.5, alpha=0.35)
+            points = _means(points, window)
+        if len(points) == 1:  # which makes no line
+            marker = "."
+        if points:
+            axes.plot(*zip(*points, strict=True), color=colour, linewidth=1.5, marker=marker, label=name)
         if evaluations:
             axes.plot(
                 *zip(*evaluations, strict=True), color=colour, marker=mark, markersize=6, markeredgecolor="white",
@@ -270,10 +277,7 @@ def _draw(axes: Any, lines: Lines, curves: Sequence[_Curve]) -> None:
     axes.legend(fontsize=8, frameon=False, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=len(curves))
 
 
-def _canvas(rows: int, title: str, **grid: Any) -> tuple[Any, list[Any]]:
-    need("drawing the plots of a training", "plot", "matplotlib")
-    figure, axes = new_figure(rows, **grid)
-    figure.suptitle(title)
-    axes[-1].set_xlabel("step")
-    axes[-1].xaxis.get_major_locator().set_params(integer=True)
-    return figure, axes
+def _means(points: Sequence[tuple[int, float]], window: int) -> list[tuple[int, float]]:
+    """For each step the mean over the last `window` steps."""
+    ends = range(window, len(points) + 1)
+    return [(points[end - 1][0], fmean(value for _, value in points[end - window : end])) for end in ends]
