@@ -255,14 +255,14 @@ class Session:
         trainer.remove_callback(PrinterCallback)  # it writes to stdout, where only a summary belongs
         return trainer
 
-    def _on_reference(self, asked: int) -> None:
+    def _on_reference(self, rows: int) -> None:
         """Report how many rows of this process the reference has been asked for."""
         if self.stopper.agreed():
             self.tell("stopped; run the same command again to resume: the reference is asked for what is missing")
             raise KeyboardInterrupt
         if self.progress is not None and self.processes.first:
             total = -(-(len(self.rows.train) + len(self.rows.eval)) // self.processes.count)
-            self.progress({"reference_rows": min(asked, total), "of": total})
+            self.progress({"reference_rows": min(rows, total), "of": total})
 
     def _on_eval(self, step: int, rows: list[dict[str, Any]]) -> None:
         """Write what an evaluation measured on each row."""

@@ -1,4 +1,4 @@
-"""Training by SFT: the loss is on the replies, an interruption changes nothing, and what goes wrong is told."""
+"""Training by SFT: the loss is on the replies, an interruption changes nothing, and what goes wrong is reported."""
 
 from __future__ import annotations
 
@@ -132,9 +132,9 @@ def test_a_kill_in_the_middle_of_a_checkpoint_falls_back_to_the_one_before(base:
     data = record(out)
     del data["summary"]
     (out / "training.json").write_bytes(orjson.dumps(data | {"finished": False}))
-    told: list[str] = []
-    train(base, out, flags=flags, tell=told.append)
-    assert any("resuming from" in line and line.endswith("checkpoint-9") for line in told)
+    messages: list[str] = []
+    train(base, out, flags=flags, tell=messages.append)
+    assert any("resuming from" in line and line.endswith("checkpoint-9") for line in messages)
     assert losses(out) == losses(tmp_path / "whole")
 
 
@@ -151,19 +151,19 @@ def test_a_finished_training_whose_weights_are_gone_makes_them_again(base: Path,
     train(base, tmp_path / "out")
     before = weights(tmp_path / "out"), losses(tmp_path / "out")
     (tmp_path / "out" / "adapter_model.safetensors").unlink()
-    told: list[str] = []
-    train(base, tmp_path / "out", tell=told.append)
-    assert any("its weights are gone" in line for line in told)
+    messages: list[str] = []
+    train(base, tmp_path / "out", tell=messages.append)
+    assert any("its weights are gone" in line for line in messages)
     assert (weights(tmp_path / "out"), losses(tmp_path / "out")) == before
 
 
 @pytest.mark.parametrize(
-    ("batch", "told"),
+    ("batch", "message"),
     [(64, "after step 1 the weights .* are not all finite; "), (12, "checkpoint-1 holds such weights, too: delete")],
 )
-def test_weights_that_are_no_numbers_are_no_product(base: Path, tmp_path: Path, batch: int, told: str) -> None:
+def test_weights_that_are_no_numbers_are_no_product(base: Path, tmp_path: Path, batch: int, message: str) -> None:
     flags = {"learning_rate": 1e39, "batch_size": batch, "warmup": 0.0, "save_every": 1, "schedule": "constant"}
-    with pytest.raises(LossNotFinite, match=told):
+    with pytest.raises(LossNotFinite, match=message):
         train(base, tmp_path / "out", flags={"split": 1, **flags})
     assert not (tmp_path / "out" / "adapter_model.safetensors").exists()
 
@@ -174,7 +174,7 @@ from pathlib import Path
 from cai.errors import CaiError
 from cai.training.train import train
 hub, out = Path(sys.argv[1]), Path(sys.argv[2])
-rows = [{"messages": [{"role": "user", "content": f"Q{n}?"}, {"role": "assistant", "content": "A."}]} for n in range(8)]
+rows = [{"message": [{"role": "user", "content": f"Q{n}?"}, {"role": "assistant", "content": "A."}]} for n in range(8)]
 for commit in ("a" * 40, "b" * 40):
     (hub / "refs" / "main").write_text(commit)
     try:
@@ -191,13 +191,15 @@ def test_a_model_that_changed_on_the_hub_is_another_training(base: Path, tmp_pat
     (hub / "refs").mkdir(parents=True)
     for commit in ("a" * 40, "b" * 40):
         shutil.copytree(base, hub / "snapshots" / commit)
-    found = {"HF_HOME": str(tmp_path / "home"), "HF_HUB_OFFLINE": "1", "PYTHONPATH": str(ROOT)}
+    environment = {"HF_HOME": str(tmp_path / "home"), "HF_HUB_OFFLINE": "1", "PYTHONPATH": str(ROOT)}
     command = [sys.executable, "-c", HUB, str(hub), str(tmp_path / "out")]
-    done = subprocess.run(command, env=os.environ | found, cwd=tmp_path, text=True, capture_output=True, timeout=300)
-    assert done.returncode == 0, done.stderr
-    before, told, after = done.stdout.splitlines()
+    process = subprocess.run(
+        command, env=os.environ | environment, cwd=tmp_path, text=True, capture_output=True, timeout=300
+    )
+    assert process.returncode == 0, process.stderr
+    before, message, after = process.stdout.splitlines()
     assert before == after == "a" * 40
-    assert f'holds another training: model was "org/tiny@{"a" * 40}" and is "org/tiny@{"b" * 40}"' in told
+    assert f'holds another training: model was "org/tiny@{"a" * 40}" and is "org/tiny@{"b" * 40}"' in message
 
 
 def test_weights_may_be_read_by_whom_the_config_beside_them_may(base: Path, tmp_path: Path) -> None:
@@ -241,11 +243,11 @@ def test_a_training_of_one_step_learns(base: Path, tmp_path: Path) -> None:
 
 def test_the_loss_of_held_out_rows_does_not_depend_on_how_many_are_taken_at_once(base: Path, tmp_path: Path) -> None:
     data = chats(24, **{f"q{n}": "Word " * (n + 1) for n in range(24)})
-    found = [
+    values = [
         train(base, tmp_path / str(n), data, flags={"rows_at_once": n, "split": 0.5}).metrics["eval_loss_before"]
         for n in (1, 2, 4)
     ]
-    assert found == pytest.approx([found[0]] * 3, abs=1e-5)
+    assert values == pytest.approx([values[0]] * 3, abs=1e-5)
 
 
 def test_tokens_are_counted_through_interruptions_and_step_0_is_evaluated_once(base: Path, tmp_path: Path) -> None:
@@ -266,7 +268,7 @@ def test_tokens_are_counted_through_interruptions_and_step_0_is_evaluated_once(b
 def test_samples_that_fail_do_not_cost_the_training(
     base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fail(*given: Any, **more: Any) -> None:
+    def fail(*arguments: Any, **more: Any) -> None:
         raise torch.OutOfMemoryError("no memory for samples")
 
     monkeypatch.setattr("cai.training.report.samples.samples", fail)
@@ -281,9 +283,9 @@ def test_a_session_that_goes_on_keeps_what_the_first_one_settled(base: Path, tmp
     data = record(tmp_path / "out")
     data["settled"]["rows_at_once"] = 2  # as on a day with less memory
     (tmp_path / "out" / "training.json").write_bytes(orjson.dumps(data))
-    told: list[str] = []
-    train(base, tmp_path / "out", tell=told.append)
-    assert "rows_at_once 2 (resumed)" in told
+    messages: list[str] = []
+    train(base, tmp_path / "out", tell=messages.append)
+    assert "rows_at_once 2 (resumed)" in messages
 
 
 # What goes wrong
@@ -297,10 +299,10 @@ def test_a_loss_that_is_no_number_stops_before_the_weights_and_names_the_rows(ba
     assert "the loss is nan at step " in text and "q6" in text
     step = int(text.split("at step ")[1].split()[0])
     assert step > 1 and f"checkpoint-{step - 1} is from before" in text
-    kept = tmp_path / "out" / "checkpoints" / f"checkpoint-{step - 1}" / "adapter_model.safetensors"
+    checkpoint = tmp_path / "out" / "checkpoints" / f"checkpoint-{step - 1}" / "adapter_model.safetensors"
     from safetensors.torch import load_file
 
-    assert all(weight.isfinite().all() for weight in load_file(kept).values())
+    assert all(weight.isfinite().all() for weight in load_file(checkpoint).values())
     assert max(losses(tmp_path / "out")) == step - 1
 
 
@@ -342,9 +344,9 @@ def test_a_checkpoint_that_cannot_be_written_is_told_and_the_training_goes_on_fr
             train(base, tmp_path / "cut", flags=flags, progress=fill)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-    told: list[str] = []
-    train(base, tmp_path / "cut", flags=flags, tell=told.append)
-    assert any(line.startswith("resuming from") and line.endswith("checkpoint-2") for line in told)
+    messages: list[str] = []
+    train(base, tmp_path / "cut", flags=flags, tell=messages.append)
+    assert any(line.startswith("resuming from") and line.endswith("checkpoint-2") for line in messages)
     assert losses(tmp_path / "cut") == losses(tmp_path / "whole")
 
 
@@ -356,9 +358,9 @@ def test_out_of_memory_goes_on_with_fewer_rows_at_once_and_the_same_batch(base: 
             left.clear()
             raise torch.OutOfMemoryError("out of memory")
 
-    told: list[str] = []
-    summary = train(base, tmp_path / "out", flags={"save_every": 2}, progress=fill, tell=told.append)
-    assert any("continuing with 2" in line for line in told)
+    messages: list[str] = []
+    summary = train(base, tmp_path / "out", flags={"save_every": 2}, progress=fill, tell=messages.append)
+    assert any("continuing with 2" in line for line in messages)
     train(base, tmp_path / "calm")
     assert losses(tmp_path / "out") == pytest.approx(losses(tmp_path / "calm"), abs=1e-4)
     assert record(tmp_path / "out")["settled"]["rows_at_once"] == 2
@@ -369,15 +371,15 @@ def test_rows_that_do_not_fit_are_dropped_cut_and_counted(base: Path, tmp_path: 
     data = chats(10)
     data[3]["messages"][0]["content"] = "Word " * 60
     data[5]["messages"][1]["content"] = "Word " * 60
-    told: list[str] = []
-    summary = train(base, tmp_path / "out", data, flags={"split": 1, "max_length": 72}, tell=told.append)
+    messages: list[str] = []
+    summary = train(base, tmp_path / "out", data, flags={"split": 1, "max_length": 72}, tell=messages.append)
     assert (summary.rows, summary.dropped) == (9, {"too_long": 1})
-    assert any("2 of 10 rows (20.0%) exceed 72 tokens" in line for line in told)
-    found = record(tmp_path / "out")
-    assert found["data"]["read"] == found["data"]["train"] + sum(found["data"]["dropped"].values())
+    assert any("2 of 10 rows (20.0%) exceed 72 tokens" in line for line in messages)
+    facts = record(tmp_path / "out")
+    assert facts["data"]["read"] == facts["data"]["train"] + sum(facts["data"]["dropped"].values())
     [dropped] = lines(tmp_path / "out", "dropped.jsonl")
     assert dropped["reason"] == "too_long" and dropped["detail"].startswith("row q")
-    assert found["truncation"]["over"] == 2
+    assert facts["truncation"]["over"] == 2
 
 
 def test_a_base_model_needs_a_chat_template_and_takes_one(tmp_path: Path) -> None:
@@ -408,32 +410,32 @@ def test_metrics_reach_tensorboard_and_a_missing_package_is_told(base: Path, tmp
 def test_what_was_done_is_in_the_record(base: Path, tmp_path: Path) -> None:
     data = [row | {"constitution": "harmless@1.0.0", "model": "m"} for row in chats()]
     train(base, tmp_path / "out", data)
-    found = record(tmp_path / "out")
-    assert found["data"]["origins"] == {"constitution": ["harmless@1.0.0"], "model": ["m"]}
-    assert found["versions"]["trl"] and found["versions"]["torch"]
-    assert found["model"]["mark"] == find_base(str(base)).mark
-    assert {"name": "dtype", "value": "float32", "origin": "flag", "why": ""} in found["plan"]
-    assert found["seconds"] > 0
+    facts = record(tmp_path / "out")
+    assert facts["data"]["origins"] == {"constitution": ["harmless@1.0.0"], "model": ["m"]}
+    assert facts["versions"]["trl"] and facts["versions"]["torch"]
+    assert facts["model"]["mark"] == find_base(str(base)).mark
+    assert {"name": "dtype", "value": "float32", "origin": "flag", "why": ""} in facts["plan"]
+    assert facts["seconds"] > 0
 
 
 @pytest.mark.parametrize(
-    ("spec", "told"),
+    ("spec", "message"),
     [
         ("openai:gpt-4.1", "cannot be trained here"),
         ("./no/such/folder", "no such folder"),
         ("weights.gguf", "no such file"),
     ],
 )
-def test_a_model_that_cannot_be_trained_is_told(spec: str, told: str) -> None:
-    with pytest.raises(UsageError, match=told):
+def test_a_model_that_cannot_be_trained_is_told(spec: str, message: str) -> None:
+    with pytest.raises(UsageError, match=message):
         find_base(spec)
 
 
 def test_an_adapter_is_trained_on_and_what_it_cannot_become_is_told(base: Path, tmp_path: Path) -> None:
     train(base, tmp_path / "a")
-    told: list[str] = []
-    summary = train(tmp_path / "a", tmp_path / "b", flags={"split": 0.8}, tell=told.append)
-    assert f"trains the adapter {tmp_path / 'a'} further (flag)" in told
+    messages: list[str] = []
+    summary = train(tmp_path / "a", tmp_path / "b", flags={"split": 0.8}, tell=messages.append)
+    assert f"trains the adapter {tmp_path / 'a'} further (flag)" in messages
     first, second = (record(tmp_path / name)["summary"]["metrics"] for name in ("a", "b"))
     assert second["eval_loss_before"] == pytest.approx(first["eval_loss"], abs=1e-3)
     assert summary.metrics["eval_loss"] < first["eval_loss"]

@@ -128,9 +128,9 @@ def test_without_matplotlib_the_extra_is_named(tmp_path: Path) -> None:
         "write_plots(pathlib.Path(), [dict(step=1, loss=1)])"
     )
     root = Path(__file__).resolve().parents[3]
-    done = subprocess.run(
+    process = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, cwd=tmp_path,
         env={"PYTHONPATH": str(root)},
     )  # fmt: skip
-    assert "MissingExtra: drawing the plots of a training needs a package" in done.stderr
-    assert "cai-toolkit[plot]" in done.stderr and not (tmp_path / "loss.png").exists()
+    assert "MissingExtra: drawing the plots of a training needs a package" in process.stderr
+    assert "cai-toolkit[plot]" in process.stderr and not (tmp_path / "loss.png").exists()

@@ -1,4 +1,4 @@
-"""Where the rows of a training come from: what is taken from a run folder, and how it is told."""
+"""Where the rows of a training come from: what is taken from a run folder, and what a card says of it."""
 
 from __future__ import annotations
 
@@ -68,8 +68,8 @@ def words(folder: Path, run: Any = None, **more: Any) -> dict[str, str]:
 
 
 def test_a_label_run_names_judge_constitution_and_source(tmp_path: Path) -> None:
-    found = provenance(make_run(tmp_path / "run", LABEL))
-    assert found == {
+    facts = provenance(make_run(tmp_path / "run", LABEL))
+    assert facts == {
         "run": identity_hash(LABEL),
         "command": "label",
         "source": LABEL["source"],
@@ -84,48 +84,48 @@ def test_a_label_run_names_judge_constitution_and_source(tmp_path: Path) -> None
         "min_confidence": 0.7,
         "agreement": None,
     }
-    told = words(tmp_path, found)
-    assert told["run"] == f"cai label, `{identity_hash(LABEL)}`, seed 4"
-    assert told["constitution"] == "`kind` `1.2.0`, hash `c0ffee`"
-    assert told["judge"] == "`local:judge@abc`, protocol `score`, 3 principles a pair"
-    assert told["calibration"] == "not calibrated: these labels have not been compared with human labels"
-    assert told["confidence"] == "0.7 or more"
-    assert told["rows of the run"] == "90 finished, dropped `truncated` 10"
+    table = words(tmp_path, facts)
+    assert table["run"] == f"cai label, `{identity_hash(LABEL)}`, seed 4"
+    assert table["constitution"] == "`kind` `1.2.0`, hash `c0ffee`"
+    assert table["judge"] == "`local:judge@abc`, protocol `score`, 3 principles a pair"
+    assert table["calibration"] == "not calibrated: these labels have not been compared with human labels"
+    assert table["confidence"] == "0.7 or more"
+    assert table["rows of the run"] == "90 finished, dropped `truncated` 10"
 
 
 def test_a_generate_run_names_its_models_and_that_nobody_judged(tmp_path: Path) -> None:
-    told = words(tmp_path, provenance(make_run(tmp_path / "run", GENERATE, stopped="interrupted | by `me`")))
-    assert (told["assistant"], told["critic"]) == ("`openai:small`", "`openai:big`")
-    assert told["judge"].startswith("none: a revision is assumed to be better")
-    assert told["unfinished"] == "`` interrupted \\| by `me` ``"
-    assert "calibration" not in told and "confidence" not in told
+    table = words(tmp_path, provenance(make_run(tmp_path / "run", GENERATE, stopped="interrupted | by `me`")))
+    assert (table["assistant"], table["critic"]) == ("`openai:small`", "`openai:big`")
+    assert table["judge"].startswith("none: a revision is assumed to be better")
+    assert table["unfinished"] == "`` interrupted \\| by `me` ``"
+    assert "calibration" not in table and "confidence" not in table
 
 
 def test_the_best_of_a_sample_run_name_who_picked_them(tmp_path: Path) -> None:
     picked = LABEL["binding"] | {"protocol": "reward", "constitution": None, "templates": None}  # type: ignore[operator]
     sample = {"command": "sample", "models": ["hf:one", "hf:two"], "templates": "ab", "n": 4, "seed": 1}
-    told = words(tmp_path, provenance(make_run(tmp_path / "run", sample | {"best_of": picked})))
-    assert told["judge"] == "`local:judge@abc`, protocol `reward`"
-    assert told["assistant"] == "`hf:one`\n`hf:two`"
-    assert "not calibrated" in told["calibration"] and "constitution" not in told
-    assert told["templates"] == "hash `ab`"
+    table = words(tmp_path, provenance(make_run(tmp_path / "run", sample | {"best_of": picked})))
+    assert table["judge"] == "`local:judge@abc`, protocol `reward`"
+    assert table["assistant"] == "`hf:one`\n`hf:two`"
+    assert "not calibrated" in table["calibration"] and "constitution" not in table
+    assert table["templates"] == "hash `ab`"
 
 
 @pytest.mark.parametrize("inside", [True, False])
 def test_a_calibration_is_told_with_what_it_promises(tmp_path: Path, inside: bool) -> None:
     content = orjson.dumps(MADE.model_dump(mode="json"))
     origin = {"path": None, "sha256": hashlib.sha256(content).hexdigest()}
-    given: Any = MADE.model_dump(mode="json")
+    calibration: Any = MADE.model_dump(mode="json")
     if not inside:
-        given = str(tmp_path / "calibration.json")
-        Path(given).write_bytes(content)
-        origin["path"] = given
-    export = {"calibration": given, "agreement": 0.8, "min_confidence": None}
-    found = provenance(make_run(tmp_path / "run", LABEL, export=export, calibration=origin))
-    assert found is not None
-    assert found["calibration"] == {"sha256": origin["sha256"], "content": MADE.model_dump(mode="json")}
-    assert found["min_confidence"] == 0.75
-    assert words(tmp_path, found)["calibration"] == (
+        calibration = str(tmp_path / "calibration.json")
+        Path(calibration).write_bytes(content)
+        origin["path"] = calibration
+    export = {"calibration": calibration, "agreement": 0.8, "min_confidence": None}
+    facts = provenance(make_run(tmp_path / "run", LABEL, export=export, calibration=origin))
+    assert facts is not None
+    assert facts["calibration"] == {"sha256": origin["sha256"], "content": MADE.model_dump(mode="json")}
+    assert facts["min_confidence"] == 0.75
+    assert words(tmp_path, facts)["calibration"] == (
         "temperature 2, fitted on 200 pairs with human labels; agreement with people of at least 80%, certified on 100 "
         "of these pairs; holds for pairs drawn like the gold pairs"
     )
@@ -136,32 +136,34 @@ def test_a_calibration_file_that_changed_is_told_by_its_hash_alone(tmp_path: Pat
     path.write_text("{}")
     export = {"calibration": str(path), "agreement": 0.8, "min_confidence": None}
     run = make_run(tmp_path / "run", LABEL, export=export, calibration={"path": str(path), "sha256": "beef"})
-    found = provenance(run)
-    assert found is not None
-    assert (found["calibration"], found["min_confidence"]) == ({"sha256": "beef", "content": None}, None)
-    assert words(tmp_path, found)["calibration"] == "unknown: its file (sha256 `beef`) has changed or is gone"
-    assert "confidence" not in words(tmp_path, found)
+    facts = provenance(run)
+    assert facts is not None
+    assert (facts["calibration"], facts["min_confidence"]) == ({"sha256": "beef", "content": None}, None)
+    assert words(tmp_path, facts)["calibration"] == "unknown: its file (sha256 `beef`) has changed or is gone"
+    assert "confidence" not in words(tmp_path, facts)
 
 
 def test_a_calibration_without_an_agreement_promises_none(tmp_path: Path) -> None:
     export = {"calibration": MADE.model_dump(mode="json"), "agreement": None, "min_confidence": 0.9}
-    told = words(tmp_path, provenance(make_run(tmp_path / "run", LABEL, export=export, calibration={"sha256": "beef"})))
-    assert told["calibration"].endswith("with human labels; no agreement with people is guaranteed")
-    assert told["confidence"] == "0.9 or more"
+    table = words(
+        tmp_path, provenance(make_run(tmp_path / "run", LABEL, export=export, calibration={"sha256": "beef"}))
+    )
+    assert table["calibration"].endswith("with human labels; no agreement with people is guaranteed")
+    assert table["confidence"] == "0.9 or more"
 
 
 def test_rows_of_a_file_are_told_by_what_they_name(tmp_path: Path) -> None:
-    told = words(tmp_path, origins={"judge": ["local:/x/y@1", "b`c"], "chosen_model": ["m"]})
-    assert (told["judge"], told["chosen model"]) == ("`local:y@1`, ``b`c``", "`m`")
-    assert told["calibration"].startswith("unknown: the rows name a judge")
+    table = words(tmp_path, origins={"judge": ["local:/x/y@1", "b`c"], "chosen_model": ["m"]})
+    assert (table["judge"], table["chosen model"]) == ("`local:y@1`, ``b`c``", "`m`")
+    assert table["calibration"].startswith("unknown: the rows name a judge")
     assert words(tmp_path)["calibration"].startswith("unknown: the rows name no judge")
 
 
 def test_beside_a_run_the_rows_say_only_who_wrote_the_replies(tmp_path: Path) -> None:
     origins = {"judge": ["other"], "constitution": ["kind@1"], "chosen_model": ["m"], "rejected_model": ["n"]}
-    told = words(tmp_path, provenance(make_run(tmp_path / "run", LABEL)), origins=origins)
-    assert (told["chosen model"], told["rejected model"]) == ("`m`", "`n`")
-    assert "other" not in told["judge"] and told["constitution"] == "`kind` `1.2.0`, hash `c0ffee`"
+    table = words(tmp_path, provenance(make_run(tmp_path / "run", LABEL)), origins=origins)
+    assert (table["chosen model"], table["rejected model"]) == ("`m`", "`n`")
+    assert "other" not in table["judge"] and table["constitution"] == "`kind` `1.2.0`, hash `c0ffee`"
 
 
 @pytest.mark.parametrize(
@@ -173,12 +175,12 @@ def test_beside_a_run_the_rows_say_only_who_wrote_the_replies(tmp_path: Path) ->
     ],
 )
 def test_counts_and_the_rule_of_what_was_held_out_are_told(tmp_path: Path, held_back: str, rule: str) -> None:
-    told = words(tmp_path, held_back=held_back)
-    assert told["rows"] == "100 read: 80 train, 15 held out, 5 dropped (`too_long` 5)"
-    assert rule in told["held out"]
+    table = words(tmp_path, held_back=held_back)
+    assert table["rows"] == "100 read: 80 train, 15 held out, 5 dropped (`too_long` 5)"
+    assert rule in table["held out"]
 
 
 def test_no_folder_of_the_machine_is_told(tmp_path: Path) -> None:
-    told = words(tmp_path, notes=["nobody judged these pairs: cai label /home/me/runs/b asks | twice"])
-    assert told["file"] == "`dpo.jsonl`, content `.jsonl 9 bytes`"
-    assert told["note"] == "`nobody judged these pairs: cai label RUN asks \\| twice`"
+    table = words(tmp_path, notes=["nobody judged these pairs: cai label /home/me/runs/b asks | twice"])
+    assert table["file"] == "`dpo.jsonl`, content `.jsonl 9 bytes`"
+    assert table["note"] == "`nobody judged these pairs: cai label RUN asks \\| twice`"

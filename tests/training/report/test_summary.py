@@ -34,13 +34,13 @@ PAIRS = [
 
 
 def test_shares_before_and_after_and_the_implicit_reward_are_counted_apart() -> None:
-    found = pair_accuracy(PAIRS)
-    assert found is not None and found.before is not None and found.implicit is not None
-    assert (found.measure, found.step, found.before_step) == ("log probability", 9, None)
-    assert (found.before.won, found.after.won, found.implicit.won) == (3, 3, 3)
-    assert (found.gained, found.lost, found.p_value) == (1, 1, 1.0)
-    assert found.after.interval == wilson(3, 5)
-    assert found.margin == pytest.approx((3 + 3 - 2 - 6 + 6) / 5)
+    accuracy = pair_accuracy(PAIRS)
+    assert accuracy is not None and accuracy.before is not None and accuracy.implicit is not None
+    assert (accuracy.measure, accuracy.step, accuracy.before_step) == ("log probability", 9, None)
+    assert (accuracy.before.won, accuracy.after.won, accuracy.implicit.won) == (3, 3, 3)
+    assert (accuracy.gained, accuracy.lost, accuracy.p_value) == (1, 1, 1.0)
+    assert accuracy.after.interval == wilson(3, 5)
+    assert accuracy.margin == pytest.approx((3 + 3 - 2 - 6 + 6) / 5)
 
 
 def test_only_the_last_step_counts_as_after() -> None:
@@ -49,51 +49,51 @@ def test_only_the_last_step_counts_as_after() -> None:
 
 
 def test_a_tie_counts_half_on_its_side() -> None:
-    found = pair_accuracy([logp(1, "a", (-5, -5), (-5, -6)), logp(1, "b", (-1, -2), (-3, -3))])
-    assert found is not None and found.before is not None and found.implicit is not None
-    assert (found.after.share, found.after.ties) == (0.75, 1)
-    assert (found.before.share, found.before.ties) == (0.75, 1)
-    assert (found.gained, found.lost) == (1, 1)  # from a tie to a win, and from a win to a tie
-    assert (found.implicit.won, found.implicit.ties) == (1, 0)
+    accuracy = pair_accuracy([logp(1, "a", (-5, -5), (-5, -6)), logp(1, "b", (-1, -2), (-3, -3))])
+    assert accuracy is not None and accuracy.before is not None and accuracy.implicit is not None
+    assert (accuracy.after.share, accuracy.after.ties) == (0.75, 1)
+    assert (accuracy.before.share, accuracy.before.ties) == (0.75, 1)
+    assert (accuracy.gained, accuracy.lost) == (1, 1)  # from a tie to a win, and from a win to a tie
+    assert (accuracy.implicit.won, accuracy.implicit.ties) == (1, 0)
 
 
 def test_a_reward_model_is_compared_with_its_first_evaluation() -> None:
-    found = pair_accuracy(
+    accuracy = pair_accuracy(
         [
             *(reward(0, "a", 0.1, 0.2), reward(0, "b", 0.3, 0.1), reward(0, "c", 0.0, 0.5)),
             *(reward(5, "c", 2.0, 0.5), reward(5, "a", 1.0, -1.0), reward(5, "b", 0.5, 1.0)),
         ]
     )
-    assert found is not None and found.before is not None
-    assert (found.measure, found.step, found.before_step, found.implicit) == ("reward", 5, 0, None)
-    assert "at step 0 in 33.3%" in list(found.lines())[1]
-    assert (found.before.won, found.after.won, found.gained, found.lost) == (1, 2, 2, 1)
-    assert found.margin == pytest.approx((1.5 + 2.0 - 0.5) / 3)
+    assert accuracy is not None and accuracy.before is not None
+    assert (accuracy.measure, accuracy.step, accuracy.before_step, accuracy.implicit) == ("reward", 5, 0, None)
+    assert "at step 0 in 33.3%" in list(accuracy.lines())[1]
+    assert (accuracy.before.won, accuracy.after.won, accuracy.gained, accuracy.lost) == (1, 2, 2, 1)
+    assert accuracy.margin == pytest.approx((1.5 + 2.0 - 0.5) / 3)
 
 
 def test_a_reward_model_evaluated_once_has_no_before() -> None:
-    found = pair_accuracy([reward(5, "a", 1.0, -1.0)])
-    assert found is not None
-    assert (found.before, found.gained, found.lost, found.p_value, found.margin_interval) == (None,) * 5
-    assert found.before_step is None
-    assert list(found.lines()) == [
+    accuracy = pair_accuracy([reward(5, "a", 1.0, -1.0)])
+    assert accuracy is not None
+    assert (accuracy.before, accuracy.gained, accuracy.lost, accuracy.p_value, accuracy.margin_interval) == (None,) * 5
+    assert accuracy.before_step is None
+    assert list(accuracy.lines()) == [
         "chosen has the higher reward in 100.0% (20.7% to 100.0%) of 1 pairs", "mean margin +2"
     ]  # fmt: skip
 
 
 def test_rows_that_share_an_id_are_told_apart_by_their_order() -> None:
-    found = pair_accuracy([reward(0, "a", 0, 1), reward(0, "a", 1, 0), reward(4, "a", 1, 0), reward(4, "a", 1, 0)])
-    assert found is not None
-    assert (found.gained, found.lost) == (1, 0)
+    accuracy = pair_accuracy([reward(0, "a", 0, 1), reward(0, "a", 1, 0), reward(4, "a", 1, 0), reward(4, "a", 1, 0)])
+    assert accuracy is not None
+    assert (accuracy.gained, accuracy.lost) == (1, 0)
 
 
 @pytest.mark.parametrize("value", [None, math.nan, -math.inf])
 def test_a_pair_without_a_number_is_in_no_count_but_its_own(value: float | None) -> None:
-    found = pair_accuracy([*PAIRS, logp(9, "broken", (value, -2), (-1, -2))])
-    assert found is not None
-    assert (found.after.n, found.unmeasured) == (5, 1)
-    assert found.model_copy(update={"unmeasured": 0}) == pair_accuracy(PAIRS)
-    assert "not counted, because a number is missing: 1 held-out" in list(found.lines())[-1]
+    accuracy = pair_accuracy([*PAIRS, logp(9, "broken", (value, -2), (-1, -2))])
+    assert accuracy is not None
+    assert (accuracy.after.n, accuracy.unmeasured) == (5, 1)
+    assert accuracy.model_copy(update={"unmeasured": 0}) == pair_accuracy(PAIRS)
+    assert "not counted, because a number is missing: 1 held-out" in list(accuracy.lines())[-1]
     assert pair_accuracy([logp(9, "broken", (value, -2), (-1, -2))]) is None
 
 
@@ -102,9 +102,9 @@ def test_no_lines_are_no_accuracy() -> None:
 
 
 def test_the_words_give_every_share_with_its_interval() -> None:
-    found = pair_accuracy(PAIRS)
-    assert found is not None
-    assert list(found.lines()) == [
+    accuracy = pair_accuracy(PAIRS)
+    assert accuracy is not None
+    assert list(accuracy.lines()) == [
         "chosen has the higher log probability in 60.0% (23.1% to 88.2%) of 5 pairs",
         "under the reference in 60.0% (23.1% to 88.2%) of 5 pairs; since then 1 turned to the chosen reply, 1 away "
         "from it (p 1)",
@@ -115,10 +115,10 @@ def test_the_words_give_every_share_with_its_interval() -> None:
 
 @given(st.lists(st.tuples(st.integers(-9, 9), st.integers(-9, 9)), min_size=1))
 def test_swapping_the_replies_mirrors_every_share(pairs: list[tuple[int, int]]) -> None:
-    def found(sign: int) -> Any:
+    def accuracy(sign: int) -> Any:
         return pair_accuracy([logp(1, str(i), (sign * a, 0.0), (sign * b, 0.0)) for i, (a, b) in enumerate(pairs)])
 
-    one, other = found(1), found(-1)
+    one, other = accuracy(1), accuracy(-1)
     assert one.after.share == pytest.approx(1 - other.after.share)
     assert (one.gained, one.lost) == (other.lost, other.gained)
     assert one.margin == pytest.approx(-other.margin)
