@@ -1,72 +1,282 @@
-# The public names, and the module of each: type checkers read them here, and so does cai/__init__.py.
-from cai.constitution.principles import (
-    Constitution as Constitution,
-)
-from cai.constitution.principles import (
-    Principle as Principle,
-)
-from cai.constitution.principles import (
-    list_constitutions as list_constitutions,
-)
-from cai.constitution.principles import (
-    load_constitution as load_constitution,
-)
+# The public names for type checkers, with a keyword for every setting: `python tests/doors.py --write` writes this.
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from cai.constitution.principles import Constitution as Constitution
+from cai.constitution.principles import Principle as Principle
+from cai.constitution.principles import list_constitutions as list_constitutions
+from cai.constitution.principles import load_constitution as load_constitution
 from cai.errors import CaiError as CaiError
 from cai.evaluation.ablation import ablate as ablate
 from cai.evaluation.audit import audit as audit
-from cai.evaluation.bench import judge_bench as judge_bench
-from cai.evaluation.trial import constitution_test as constitution_test
-from cai.export.export import export_run as export_run
+from cai.evaluation.bench_report import BenchResult
+from cai.evaluation.trial import TrialReport
+from cai.export.export import ExportSummary
 from cai.folder.store import read_calls as read_calls
 from cai.judge.calibration import calibrate_judge as calibrate_judge
-from cai.records import (
-    Candidate as Candidate,
-)
-from cai.records import (
-    Candidates as Candidates,
-)
-from cai.records import (
-    Drop as Drop,
-)
-from cai.records import (
-    Label as Label,
-)
-from cai.records import (
-    Message as Message,
-)
-from cai.records import (
-    Prompt as Prompt,
-)
-from cai.records import (
-    Revision as Revision,
-)
-from cai.records import (
-    Round as Round,
-)
-from cai.records import (
-    Usage as Usage,
-)
-from cai.records import (
-    Vote as Vote,
-)
-from cai.runs.doors import (
-    agenerate as agenerate,
-)
-from cai.runs.doors import (
-    alabel as alabel,
-)
-from cai.runs.doors import (
-    asample as asample,
-)
-from cai.runs.doors import (
-    generate as generate,
-)
-from cai.runs.doors import (
-    label as label,
-)
-from cai.runs.doors import (
-    sample as sample,
-)
+from cai.judge.certify import Calibration
+from cai.records import Candidate as Candidate
+from cai.records import Candidates as Candidates
+from cai.records import Drop as Drop
+from cai.records import Label as Label
+from cai.records import Message as Message
+from cai.records import Prompt as Prompt
+from cai.records import Revision as Revision
+from cai.records import Round as Round
+from cai.records import Usage as Usage
+from cai.records import Vote as Vote
+from cai.runs.play import Rows
+from cai.sources.files import Source
 from cai.sources.files import read_prompts as read_prompts
 from cai.training.train import train as train
 from cai.weights.merge import merge as merge
+
+def agenerate(
+    prompts: Source | None,
+    constitution: str | Path | Constitution,
+    *,
+    templates: str | Path | None = None,
+    temperature: float = 1.0,
+    max_tokens: int = 512,
+    extra_body: Mapping[str, Any] = ...,
+    limit: int | None = None,
+    concurrency: int | None = None,
+    rpm: int | None = None,
+    tpm: int | None = None,
+    seed: int = 0,
+    max_cost: float | None = None,
+    price: str | None = None,
+    base_url: str | None = None,
+    headers: Mapping[str, str] = ...,
+    timeout: float = 600.0,
+    out: str | Path | None = None,
+    force: bool = False,
+    system: str | None = None,
+    format: str | None = None,
+    prompt_field: str | None = None,
+    model: str = "local",
+    critic: str | None = None,
+    reviser: str | None = None,
+    rounds: int = 2,
+    gate: bool | None = None,
+) -> AsyncGenerator[Revision]: ...
+def alabel(
+    source: Source,
+    constitution: str | Path | Constitution,
+    *,
+    templates: str | Path | None = None,
+    temperature: float = 1.0,
+    max_tokens: int = 1024,
+    extra_body: Mapping[str, Any] = ...,
+    limit: int | None = None,
+    concurrency: int | None = None,
+    rpm: int | None = None,
+    tpm: int | None = None,
+    seed: int = 0,
+    max_cost: float | None = None,
+    price: str | None = None,
+    base_url: str | None = None,
+    headers: Mapping[str, str] = ...,
+    timeout: float = 600.0,
+    out: str | Path | None = None,
+    force: bool = False,
+    judge: str = "local",
+    protocol: Literal["logprob", "score", "vote", "reason", "reward"] | None = None,
+    principles: int = 3,
+    pairing: Literal["all", "best-worst", "final"] = "all",
+    min_confidence: float | None = None,
+    agreement: float | None = None,
+    gold: str | Path | None = None,
+    calibration: str | Path | None = None,
+    target: int | None = None,
+    max_candidates: int | None = None,
+    model: str | None = None,
+) -> AsyncGenerator[Label]: ...
+def asample(
+    prompts: Source | None,
+    model: str | Sequence[str] = "local",
+    *,
+    templates: str | Path | None = None,
+    temperature: float = 1.0,
+    max_tokens: int = 512,
+    extra_body: Mapping[str, Any] = ...,
+    limit: int | None = None,
+    concurrency: int | None = None,
+    rpm: int | None = None,
+    tpm: int | None = None,
+    seed: int = 0,
+    max_cost: float | None = None,
+    price: str | None = None,
+    base_url: str | None = None,
+    headers: Mapping[str, str] = ...,
+    timeout: float = 600.0,
+    out: str | Path | None = None,
+    force: bool = False,
+    system: str | None = None,
+    format: str | None = None,
+    prompt_field: str | None = None,
+    n: int | None = None,
+    best_of: int | None = None,
+    judge: str | None = None,
+    constitution: str | Path | Constitution | None = None,
+    protocol: Literal["logprob", "score", "vote", "reason", "reward"] | None = None,
+    principles: int | None = None,
+) -> AsyncGenerator[Candidates]: ...
+def constitution_test(
+    constitution: str | Path | Constitution,
+    judge: str = "local",
+    *,
+    principle: str | None = None,
+    templates: str | Path | None = None,
+    temperature: float = 1.0,
+    max_tokens: int = 1024,
+    extra_body: Mapping[str, Any] = ...,
+    concurrency: int | None = None,
+    rpm: int | None = None,
+    tpm: int | None = None,
+    seed: int = 0,
+    max_cost: float | None = None,
+    price: str | None = None,
+    base_url: str | None = None,
+    headers: Mapping[str, str] = ...,
+    timeout: float = 600.0,
+    out: str | Path | None = None,
+    force: bool = False,
+    protocol: Literal["logprob", "score", "vote", "reason", "reward"] | None = None,
+) -> TrialReport: ...
+def export_run(
+    folder: str | Path,
+    *,
+    push: str | None = None,
+    private: bool = True,
+    rounds_kept: Literal["last", "all"] = "last",
+    min_confidence: float | None = None,
+    calibration: str | Path | Calibration | dict[str, Any] | None = None,
+    agreement: float | None = None,
+    pairing: Literal["all", "best-worst", "final"] = "all",
+    order_flip: bool = False,
+    max_length_ratio: float | None = None,
+    benign: str | Path | None = None,
+    dead_zone: float | None = None,
+    target: int | None = None,
+    split: float | None = None,
+    parquet: bool = False,
+    hygiene: bool = True,
+    best: bool = False,
+) -> ExportSummary: ...
+def generate(
+    prompts: Source | None,
+    constitution: str | Path | Constitution,
+    *,
+    templates: str | Path | None = None,
+    temperature: float = 1.0,
+    max_tokens: int = 512,
+    extra_body: Mapping[str, Any] = ...,
+    limit: int | None = None,
+    concurrency: int | None = None,
+    rpm: int | None = None,
+    tpm: int | None = None,
+    seed: int = 0,
+    max_cost: float | None = None,
+    price: str | None = None,
+    base_url: str | None = None,
+    headers: Mapping[str, str] = ...,
+    timeout: float = 600.0,
+    out: str | Path | None = None,
+    force: bool = False,
+    system: str | None = None,
+    format: str | None = None,
+    prompt_field: str | None = None,
+    model: str = "local",
+    critic: str | None = None,
+    reviser: str | None = None,
+    rounds: int = 2,
+    gate: bool | None = None,
+) -> Rows[Revision]: ...
+def judge_bench(
+    gold: Source,
+    judges: str | Sequence[str],
+    constitution: str | Path | Constitution = "hhh",
+    *,
+    protocols: Sequence[str] = (),
+    out: str | Path | None = None,
+    templates: str | Path | None = None,
+    temperature: float = 1.0,
+    max_tokens: int = 1024,
+    extra_body: Mapping[str, Any] = ...,
+    limit: int | None = None,
+    concurrency: int | None = None,
+    rpm: int | None = None,
+    tpm: int | None = None,
+    seed: int = 0,
+    max_cost: float | None = None,
+    price: str | None = None,
+    base_url: str | None = None,
+    headers: Mapping[str, str] = ...,
+    timeout: float = 600.0,
+    force: bool = False,
+    principles: int = 3,
+) -> list[BenchResult]: ...
+def label(
+    source: Source,
+    constitution: str | Path | Constitution,
+    *,
+    templates: str | Path | None = None,
+    temperature: float = 1.0,
+    max_tokens: int = 1024,
+    extra_body: Mapping[str, Any] = ...,
+    limit: int | None = None,
+    concurrency: int | None = None,
+    rpm: int | None = None,
+    tpm: int | None = None,
+    seed: int = 0,
+    max_cost: float | None = None,
+    price: str | None = None,
+    base_url: str | None = None,
+    headers: Mapping[str, str] = ...,
+    timeout: float = 600.0,
+    out: str | Path | None = None,
+    force: bool = False,
+    judge: str = "local",
+    protocol: Literal["logprob", "score", "vote", "reason", "reward"] | None = None,
+    principles: int = 3,
+    pairing: Literal["all", "best-worst", "final"] = "all",
+    min_confidence: float | None = None,
+    agreement: float | None = None,
+    gold: str | Path | None = None,
+    calibration: str | Path | None = None,
+    target: int | None = None,
+    max_candidates: int | None = None,
+    model: str | None = None,
+) -> Rows[Label]: ...
+def sample(
+    prompts: Source | None,
+    model: str | Sequence[str] = "local",
+    *,
+    templates: str | Path | None = None,
+    temperature: float = 1.0,
+    max_tokens: int = 512,
+    extra_body: Mapping[str, Any] = ...,
+    limit: int | None = None,
+    concurrency: int | None = None,
+    rpm: int | None = None,
+    tpm: int | None = None,
+    seed: int = 0,
+    max_cost: float | None = None,
+    price: str | None = None,
+    base_url: str | None = None,
+    headers: Mapping[str, str] = ...,
+    timeout: float = 600.0,
+    out: str | Path | None = None,
+    force: bool = False,
+    system: str | None = None,
+    format: str | None = None,
+    prompt_field: str | None = None,
+    n: int | None = None,
+    best_of: int | None = None,
+    judge: str | None = None,
+    constitution: str | Path | Constitution | None = None,
+    protocol: Literal["logprob", "score", "vote", "reason", "reward"] | None = None,
+    principles: int | None = None,
+) -> Rows[Candidates]: ...

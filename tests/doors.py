@@ -1,114 +1,94 @@
-"""Keywords of the doors in Python, written into their source from the settings that they take.
+"""The stub of the package, which type checkers read: its public names, and a keyword for every setting of a function.
 
-`python tests/doors.py --write` writes them; test_doors.py checks that they are those of today.
+`python tests/doors.py --write` writes it from the functions of today; test_doors.py compares the two.
 """
 
 from __future__ import annotations
 
-import ast
+import inspect
 import sys
-import textwrap
 import types
 from collections.abc import Iterator, Mapping
-from importlib import import_module
+from inspect import isfunction
 from pathlib import Path
-from typing import Annotated, Any, Literal, Union, get_args, get_origin
+from typing import Any, Literal, Union, get_args, get_origin
 
-from pydantic import BaseModel
+import cai
 
-ROOT = Path(__file__).resolve().parent.parent
-WIDTH = 120
-DOORS = {  # by file and function: the settings whose fields are its keywords
-    "cai/runs/doors.py": {
-        "generate": "cai.runs.settings:GenerateSettings",
-        "sample": "cai.runs.settings:SampleSettings",
-        "label": "cai.runs.settings:LabelSettings",
-    },
+STUB = Path(cai.__file__).with_suffix(".pyi")
+HEAD = """\
+# The public names for type checkers, with a keyword for every setting: `python tests/doors.py --write` writes this.
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+"""
+TYPES = {  # in signatures, and not public themselves
+    "BenchResult": "cai.evaluation.bench_report",
+    "Calibration": "cai.judge.certify",
+    "ExportSummary": "cai.export.export",
+    "Rows": "cai.runs.play",
+    "Source": "cai.sources.files",
+    "TrialReport": "cai.evaluation.trial",
 }
 
 
-def settings_of(name: str) -> type[BaseModel]:
-    module, _, attribute = name.partition(":")
-    settings: type[BaseModel] = getattr(import_module(module), attribute)
-    return settings
+def stub() -> str:
+    """What the stub should hold."""
+    public = {name: getattr(cai, name) for name in cai.__all__}
+    doors = {name: value for name, value in public.items() if isfunction(value) and hasattr(value, "__signature__")}
+    modules = {name: value.__module__ for name, value in public.items() if name not in doors} | TYPES
+    lines = []
+    for name, module in sorted(modules.items(), key=lambda item: (item[1], item[0])):
+        alias = f" as {name}" if name in public else ""
+        lines.append(f"from {module} import {name}{alias}\n")
+    return HEAD + "".join(lines) + "\n" + "".join(definition(name, door) for name, door in doors.items())
 
 
-def written(source: str, doors: Mapping[str, str]) -> str:
-    """The source of a file with the keywords and their meanings in its doors."""
-    for name, settings in doors.items():
-        source = _with_keywords(source, name, settings_of(settings))
-    return source
+def definition(name: str, door: Any) -> str:
+    """A function with each of its parameters on a line of its own."""
+    signature = inspect.signature(door)
+    returns = str(signature.return_annotation)
+    if inspect.isasyncgenfunction(door):
+        returns = returns.replace("Rows[", "AsyncGenerator[")
+    lines = list(_parameters(signature))
+    return "\n    ".join([f"def {name}(", *lines]) + f"\n) -> {returns}: ...\n"
 
 
-def _with_keywords(source: str, name: str, settings: type[BaseModel]) -> str:
-    lines = source.splitlines(keepends=True)
-    [door] = [node for node in ast.parse(source).body if isinstance(node, ast.FunctionDef) and node.name == name]
-    own = [argument.arg for argument in door.args.args]
-    fields = {key: field for key, field in settings.model_fields.items() if key not in own}
-    others = [
-        pair for pair in zip(door.args.kwonlyargs, door.args.kw_defaults, strict=True) if pair[0].arg not in fields
-    ]
-    head = [f"def {name}("]
-    defaults: list[ast.expr | None] = [None] * (len(own) - len(door.args.defaults)) + list(door.args.defaults)
-    for argument, default in zip(door.args.args, defaults, strict=True):
-        assert argument.annotation is not None
-        value = "" if default is None else f" = {ast.get_source_segment(source, default)}"
-        head.append(f"    {argument.arg}: {ast.unparse(argument.annotation)}{value},")
-    head.append("    *,")
-    for argument, default in others:
-        assert argument.annotation is not None and default is not None
-        head.append(f"    {argument.arg}: {ast.unparse(argument.annotation)} = {ast.unparse(default)},")
-    head += [f"    {key}: {plain(field.annotation)} = {_default(field)}," for key, field in fields.items()]
-    assert door.returns is not None
-    head += ["    **unknown: Never,", f") -> {ast.unparse(door.returns)}:"]
-    docstring = ast.get_docstring(door)
-    assert docstring is not None
-    text = docstring.partition("\n\nSettings:\n")[0]
-    body = [*textwrap.indent(f'"""{text}', "    ").split("\n"), "", "    Settings:"]
-    for key, field in fields.items():
-        body += textwrap.wrap(
-            f"{key}: {field.description}", WIDTH, initial_indent="        ", subsequent_indent="            "
-        )
-    body.append('    """')
-    end = door.body[0].end_lineno
-    assert end is not None
-    new = "\n".join(line.rstrip() for line in [*head, *body]) + "\n"
-    return "".join([*lines[: door.lineno - 1], new, *lines[end:]])
+def _parameters(signature: inspect.Signature) -> Iterator[str]:
+    keywords = False
+    for parameter in signature.parameters.values():
+        if parameter.kind is parameter.KEYWORD_ONLY and not keywords:
+            keywords = True
+            yield "*,"
+        default = "" if parameter.default is parameter.empty else f" = {_default(parameter.default)}"
+        yield f"{parameter.name}: {plain(parameter.annotation)}{default},"
 
 
 def plain(annotation: Any) -> str:
-    """A type as its annotation is written, without the ranges of a field."""
+    """A type as its annotation is written."""
     origin = get_origin(annotation)
+    if isinstance(annotation, str):
+        return annotation
     if annotation is type(None):
         return "None"
     if annotation is Any:
         return "Any"
-    if origin is Annotated:
-        return plain(get_args(annotation)[0])
     if origin in (Union, types.UnionType):
         return " | ".join(dict.fromkeys(plain(each) for each in get_args(annotation)))
     if origin is Literal:
-        words = ", ".join(f'"{each}"' if isinstance(each, str) else repr(each) for each in get_args(annotation))
+        words = ", ".join(f'"{each}"' for each in get_args(annotation))
         return f"Literal[{words}]"
     if origin is not None:
         return f"{origin.__name__}[{', '.join(map(plain, get_args(annotation)))}]"
     return str(annotation.__name__)
 
 
-def _default(field: Any) -> str:
-    value = field.get_default(call_default_factory=True)
+def _default(value: Any) -> str:
     if isinstance(value, Mapping):
-        return "NOTHING"
+        return "..."
     return f'"{value}"' if isinstance(value, str) else repr(value)
 
 
-def pages() -> Iterator[tuple[Path, str]]:
-    """The files with doors, and what they should hold."""
-    for name, doors in DOORS.items():
-        path = ROOT / name
-        yield path, written(path.read_text(encoding="utf-8"), doors)
-
-
 if __name__ == "__main__" and sys.argv[1:] == ["--write"]:
-    for path, text in pages():
-        path.write_text(text, encoding="utf-8")
+    STUB.write_text(stub(), encoding="utf-8")

@@ -20,7 +20,7 @@ from pydantic import ValidationError
 from cai.constitution.principles import Constitution, load_constitution
 from cai.errors import ModelStopped, SourceError
 from cai.evaluation.bench_report import BenchResult, Spent, VoteFigures
-from cai.evaluation.trial import Play, judging_settings, quietly
+from cai.evaluation.trial import NOT_ASKED, Play, judging_settings, quietly
 from cai.folder.rows import damage
 from cai.judge.calibration import calibrate_rows
 from cai.judge.certify import Binding
@@ -30,7 +30,9 @@ from cai.models import open_models, spec_of
 from cai.records import BadPrompt, Contest, Label, Place, Protocol, Vote
 from cai.runs.label import LabelRun
 from cai.runs.pairs import read_pairs
+from cai.runs.settings import LabelSettings
 from cai.sources.files import Source
+from cai.texts.wording import settings_as_keywords
 
 UNANIMOUS = {True: ("first", "second"), False: ("second", "first")}  # choices if a is better in both orders, or b
 
@@ -43,6 +45,7 @@ class Bench:
     unlabelled: int
 
 
+@settings_as_keywords(LabelSettings, *NOT_ASKED, "judge", "protocol")
 def judge_bench(
     gold: Source,
     judges: str | Sequence[str],
@@ -56,8 +59,8 @@ def judge_bench(
 
     gold: pairs as `cai label` reads them; those that say which reply people prefer are judged. judges: model specs.
     protocols: if there are none, the best that each judge can do; a reward model is always asked by its own. out: a
-    folder for the label runs, one in a folder each, which are resumed; None: nothing is kept. settings: fields of
-    `LabelSettings` such as `principles`, `limit` (of labelled pairs) and `max_cost` (of all runs together).
+    folder for the label runs, one in a folder each, which are resumed; None: nothing is kept. `limit` counts labelled
+    pairs, and `max_cost` is for all runs together.
     If a judge stops early, its result says why in `stopped`. Raises whatever else keeps a label run from beginning.
     """
     specs = [judges] if isinstance(judges, str) else judges

@@ -29,7 +29,7 @@ from cai.runs.label import LabelRun
 from cai.runs.play import in_thread
 from cai.runs.settings import LabelSettings, make_settings
 from cai.sources.conversations import pair_hash
-from cai.texts.wording import nearest, number, one_line
+from cai.texts.wording import nearest, number, one_line, settings_as_keywords
 
 State = Literal["holds", "flips", "fails", "invalid"]
 STATES: dict[State, str] = {
@@ -179,15 +179,15 @@ class TrialRun(LabelRun):
         yield f"folder        {self.out}"
 
 
+@settings_as_keywords(LabelSettings, *NOT_ASKED, "principles", "limit")
 def constitution_test(
     constitution: str | Path | Constitution, judge: str = "local", *, principle: str | None = None, **settings: Any
 ) -> TrialReport:
-    """Ask a judge about the examples of a constitution's principles; one passes if it holds in both orders.
+    """Run a constitution's own test cases: a test passes if the judge prefers `better` in both orders.
 
-    judge: a model spec. principle: the id of the one whose examples are wanted. settings: fields of `LabelSettings`
-    such as `protocol`, `seed` and `out`. With `out` finished calls are kept in that folder: what was asked before costs
-    nothing, even after other parts of the constitution changed.
-    Raises ConstitutionError if there is no example, ModelStopped if the judge cannot continue.
+    judge: a model spec. principle: the id of the only principle to test. With `out` finished calls are kept in that
+    folder: what was asked before costs nothing, also after other parts of the constitution changed.
+    Raises ConstitutionError if there is no test, ModelStopped if the judge stops answering.
     """
     law = load_constitution(constitution)
     out = settings.pop("out", None)

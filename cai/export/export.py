@@ -27,6 +27,7 @@ from cai.folder.run import RunFolder, read_info
 from cai.judge.calibration_report import FILE
 from cai.records import Record
 from cai.sources.yamlfile import unfit
+from cai.texts.wording import settings_as_keywords
 
 CUTS: dict[str, type[Cut]] = {"generate": RevisionCut, "label": PreferenceCut}  # at the end of a run, by its command
 THRESHOLDS = {"min_confidence", "agreement", "calibration"}  # only one of them decides
@@ -87,10 +88,11 @@ class ExportSummary(Record):
             yield f"pushed to {self.url}"
 
 
+@settings_as_keywords(ExportOptions)
 def export_run(folder: str | Path, *, push: str | None = None, private: bool = True, **options: Any) -> ExportSummary:
     """Cut the training rows of a run from its stored rows again; docs/run-folders.md lists their columns.
 
-    options: the fields of `ExportOptions`. push: `org/name` of a dataset on the Hugging Face hub, which gets the
+    push: `org/name` of a dataset on the Hugging Face hub, which gets the
     training files and the card; private: whether nobody else may read it there.
 
     Files of an earlier export are replaced or removed. Raises UsageError for options that do not fit the run, RunError

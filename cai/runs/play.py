@@ -8,7 +8,7 @@ import queue
 import shutil
 import tempfile
 import threading
-from collections.abc import AsyncGenerator, Callable, Generator, Iterator, Mapping
+from collections.abc import AsyncGenerator, Callable, Generator, Iterator
 from contextlib import aclosing, suppress
 from functools import wraps
 from pathlib import Path
@@ -16,11 +16,9 @@ from typing import Any, ParamSpec, TypeVar
 
 from cai.records import Record
 from cai.runs.run import Run
-from cai.runs.settings import RunSettings, make_settings
 
 log = logging.getLogger("cai")
 Row = TypeVar("Row", bound=Record)
-S = TypeVar("S", bound=RunSettings)
 P = ParamSpec("P")
 R = TypeVar("R")
 WAITING = 64  # rows that wait for a caller who takes his time
@@ -54,11 +52,6 @@ def twin(door: Callable[P, Rows[Row]]) -> Callable[P, AsyncGenerator[Row, None]]
     close = "close it (`contextlib.aclosing`) if it is not read to its end"
     rows.__doc__ = f"The asynchronous twin of `{door.__name__}`; {close}.\n\n{door.__doc__}"
     return rows
-
-
-def settings_in(kind: type[S], values: Mapping[str, Any]) -> S:
-    """The settings among the local names of a function with a keyword for each, and those it does not know."""
-    return make_settings(kind, {name: values[name] for name in kind.model_fields} | values["unknown"])
 
 
 async def rows_of(run: Run[Row]) -> AsyncGenerator[Row, None]:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from types import MappingProxyType
 from typing import Annotated, Any, TypeVar
 from urllib.parse import urlsplit
 
@@ -24,7 +23,6 @@ from cai.records import Protocol
 from cai.sources.yamlfile import unfit
 from cai.texts.wording import nearest
 
-NOTHING: Mapping[str, Any] = MappingProxyType({})  # a default that nobody can change
 WHOLE = 2**63 - 1  # the largest whole number that JSON writers and SQLite take
 FIXED = {  # keys of a request that the method, the reader of the answers, or the run's identity depends on
     "messages": "the templates word what is asked",

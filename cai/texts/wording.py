@@ -6,21 +6,28 @@ front matter or speak for the card.
 
 from __future__ import annotations
 
+import inspect
 import io
 import re
-from collections.abc import Iterable, Mapping, Sequence
+import textwrap
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeVar, get_type_hints
 
 import yaml
+
+if TYPE_CHECKING:
+    from pydantic import BaseModel
 
 # What a terminal would obey, or show in another place than it stands: control characters but line ends and tabs, halves
 # of surrogate pairs, line and paragraph separators, changes of direction.
 UNPRINTABLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
+WIDTH = 120  # columns of the help of a Python function
 SHOWN = 600  # characters; the longest text that makes a good example to show
 REPEATED = 0.5  # share of words from which on a revision says what its critique said
 MOST_OF_AN_ERROR = 300  # characters; some libraries put whole files into their messages
+F = TypeVar("F", bound=Callable[..., Any])
 
 
 def printable(text: str) -> str:
@@ -207,3 +214,28 @@ def png_of(figure: Any) -> bytes:
     stream = io.BytesIO()
     figure.savefig(stream, format="png", metadata={"Software": None})
     return stream.getvalue()
+
+
+def settings_as_keywords(settings: type[BaseModel], *left_out: str) -> Callable[[F], F]:
+    """Show settings, which a function takes as its `**settings`, as keywords in its signature and in its help.
+
+    left_out: fields that the function does not take. The keywords for type checkers are in cai/__init__.pyi.
+    """
+
+    def with_keywords(function: F) -> F:
+        signature = inspect.signature(function)
+        *parameters, _ = signature.parameters.values()
+        types = get_type_hints(settings)
+        help = f"{inspect.getdoc(function)}\n\nSettings:"
+        for name, field in settings.model_fields.items():
+            if name in signature.parameters or name in left_out:
+                continue
+            default = field.get_default(call_default_factory=True)
+            parameter = inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=types[name])
+            parameters.append(parameter)
+            help += "\n" + textwrap.fill(f"    {name}: {field.description}", WIDTH, subsequent_indent=" " * 8)
+        function.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
+        function.__doc__ = help
+        return function
+
+    return with_keywords
