@@ -1,41 +1,45 @@
-"""The best reply to each prompt (best of N), from the labels of its pairs: SFT rows."""
+"""The best reply to each prompt (best of N) as SFT rows: by the labels of its pairs, or as version 0.1.0 picked it."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import orjson
 
 from cai.errors import RunError
-from cai.export.cut import Cut, Lines, Row, line_of
+from cai.export.cut import Columns, Cut, Lines, Row, law_columns, line_of, ratio
 from cai.export.options import ExportOptions
 from cai.export.pairs import Reason, Standing, best_of, standings, unfit
-from cai.export.preferences import JUDGE, LabelCut, provenance
+from cai.export.preferences import JUDGE, LabelCut
 from cai.folder.rows import PAIR_BITS, lines_in_order
 from cai.folder.run import RunFolder, find_info
 from cai.records import Record
 
 MANY_FLIPS = 0.5  # of the valid votes: then the place decides more often than the reply
 UNJUDGED: Reason = "invalid_vote", "no pair of its replies was judged"
-FILES = {
+PICKED: Mapping[str, Columns] = {
     "sft": {
-        "messages": "turns", "id": "text", "best_of": "count", "p": "number", "labels": "texts", **JUDGE,
-        "model": "text", "from": "text",
+    "messages": "turns", "id": "text", "best_of": "count", "score": "number", "judged": "flag", **JUDGE,
+    "model": "text", "sample": "count",
     }
 }  # fmt: skip
+FILES: Mapping[str, Columns] = {"sft": {**PICKED["sft"], "from": "text", "labels": "texts"}}
 
 
 class BestSummary(Record):
     """What choosing the best replies came to."""
 
     prompts: int  # whose replies were read
+    unjudged: int  # of the rows: those whose reply is the only usable one
     mean_p: float | None  # of the best replies: mean probability of being better than the others
     longest_won: float | None  # share of the prompts with one longest reply in which that one is the best
     longest_chance: float | None  # what that share would be if length did not count: the mean of 1 / replies
 
     def lines(self) -> Iterator[str]:
         """The summary in words, for people."""
+        if self.unjudged:
+            yield f"{self.unjudged:,} of the rows had one usable reply and no verdict"
         if self.mean_p is not None:
             yield f"mean probability that the best reply is better than another: {self.mean_p:.3f}"
         if self.longest_won is not None:
@@ -46,8 +50,8 @@ class BestCut(LabelCut):
     """The best reply to each prompt, by its mean probability of being better than the others: `sft`.
 
     Of a label run, or of a sample run whose labels are in `labels/`. A prompt whose two best replies have the same mean
-    leaves as low_confidence, one without a valid vote or without a pair as invalid_vote. Replies that could not be
-    used, and prompts with only one reply, are in no pair.
+    is dropped as low_confidence, one without a valid vote as invalid_vote. The only usable reply to a prompt of a
+    sample run is its best one, unjudged; a label run has no pair of it, and so no row.
     """
 
     files = FILES
@@ -55,58 +59,79 @@ class BestCut(LabelCut):
     kind = "best replies"
 
     def __init__(self, run: RunFolder, options: ExportOptions) -> None:
-        self._of_samples = run.identity["command"] == "sample"
-        if self._of_samples:
+        self._candidates = None
+        if run.identity["command"] == "sample":
+            self._candidates = run.path / "candidates.jsonl"
             super().__init__(run, options, run.path / "labels", _binding(run))
         else:
             super().__init__(run, options)
         self._sum = self._chances = 0.0
-        self._longest = self._uneven = 0
+        self._judged = self._longest = self._uneven = 0
 
     def lines(self) -> Lines:
         """The prompts without a best reply."""
-        for unit in self._with_unjudged() if self._of_samples else self.units():
-            if isinstance(unit, tuple):
-                self.read["sft"] += 1
-                yield self.drop("sft", UNJUDGED, *unit)
-                continue
-            with self.blaming(unit):
-                drop = self._cut(unit)
-            if drop is not None:
-                yield drop
+        for prompt, labels in self._prompts():
+            self.read["sft"] += 1
+            with self.blaming(labels):
+                for label in labels:
+                    self.count(label)
+                why = self._cut(prompt, labels)
+            if why is not None:
+                yield self.drop("sft", why, prompt["id"], prompt["position"])
 
-    def _with_unjudged(self) -> Iterator[list[Row] | tuple[str, int]]:
-        """The labels of each prompt of a sample run; id and position of a prompt that has none."""
+    def _prompts(self) -> Iterator[tuple[Row, list[Row]]]:
+        """Each prompt, as a row of candidates.jsonl, with its labels; a label run names no candidates."""
         units = self.units()
-        unit = next(units, None)
-        for position, line in lines_in_order(self._run.path / "candidates.jsonl"):
-            if unit is not None and unit[0]["position"] >> PAIR_BITS == position:
-                yield unit
-                unit = next(units, None)
-            else:
-                yield orjson.loads(line)["id"], position
+        if self._candidates is None:
+            for unit in units:
+                label = unit[0]
+                prompt = {"id": label["prompt_id"], "position": label["position"], "prompt": label["prompt"]}
+                yield prompt | {"replies": []}, unit
+            return
+        unit = next(units, [])
+        for position, line in lines_in_order(self._candidates):
+            labels: list[Row] = []
+            if unit and unit[0]["position"] >> PAIR_BITS == position:
+                labels = unit
+                unit = next(units, [])
+            yield orjson.loads(line), labels
 
-    def _cut(self, unit: Sequence[Row]) -> tuple[int, bytes] | None:
-        for row in unit:
-            self.count(row)
-        self.read["sft"] += 1
-        first = unit[0]
-        replies = standings(unit, self.filters)
-        best = best_of(replies)
-        if isinstance(best, Standing):
-            why = unfit(best.text, first["prompt"], self.filters)
-            if why is None:
-                self._keep(best, replies, first)
-                return None
-            best = why
-        position = first["position"]
-        if self._of_samples:
-            position >>= PAIR_BITS
-        return self.drop("sft", best, first["prompt_id"], position)
-
-    def _keep(self, best: Standing, replies: Sequence[Standing], row: Row) -> None:
-        self.add("sft", self.side(row["prompt"]), line_of(best_row(best, len(replies), row)))
+    def _cut(self, prompt: Row, labels: Sequence[Row]) -> Reason | None:
+        """Write the best reply to a prompt; why there is none comes back."""
+        sampled = prompt["replies"]
+        judge = None
+        if labels:
+            replies = standings(labels, self.filters)
+            best = best_of(replies)
+            judge = labels[0]["models"].get("judge")
+        else:
+            replies = _usable(sampled)
+            best = replies[0] if len(replies) == 1 else UNJUDGED
+        if not isinstance(best, Standing):
+            return best
+        why = unfit(best.text, prompt["prompt"], self.filters)
+        if why is not None:
+            return why
+        if labels:
+            self._compare(best, replies)
+        _, origin, model = best.name
+        row = best_row(
+            prompt,
+            best.text,
+            best_of=len(sampled) or len(replies),
+            score=best.p,
+            judge=judge,
+            binding=self.binding,
+            model=model or None,
+            sample={f"sample {number}": reply["sample"] for number, reply in enumerate(sampled)}.get(origin),
+        )
+        self.add("sft", self.side(prompt["prompt"]), line_of({**row, "from": origin, "labels": best.labels}))
         self.kept["sft"] += 1
+        return None
+
+    def _compare(self, best: Standing, replies: Sequence[Standing]) -> None:
+        """Count how the best reply compares with the others."""
+        self._judged += 1
         self._sum += best.p or 0.0
         lengths = [len(reply.text.strip()) for reply in replies]
         if lengths.count(max(lengths)) == 1:
@@ -124,13 +149,13 @@ class BestCut(LabelCut):
             yield f"{flips:.0%} of the votes flip with reply order: position bias outweighs most preferences"
 
     def figures(self) -> dict[str, Any]:
-        """What was counted."""
-        kept, uneven = self.kept["sft"], self._uneven
+        """What choosing the best replies came to."""
         summary = BestSummary(
             prompts=self.read["sft"],
-            mean_p=self._sum / kept if kept else None,
-            longest_won=self._longest / uneven if uneven else None,
-            longest_chance=self._chances / uneven if uneven else None,
+            unjudged=self.kept["sft"] - self._judged,
+            mean_p=ratio(self._sum, self._judged),
+            longest_won=ratio(self._longest, self._uneven),
+            longest_chance=ratio(self._chances, self._uneven),
         )
         return {"best": summary}
 
@@ -147,15 +172,75 @@ def _binding(run: RunFolder) -> Row:
     return binding
 
 
-def best_row(best: Standing, count: int, row: Row) -> Row:
-    """The row of sft.jsonl that the best of `count` replies becomes; `row` is any label of its prompt."""
+def _usable(replies: Sequence[Row]) -> list[Standing]:
+    """The usable replies of a row of candidates.jsonl; those that differ only in white space are one."""
+    usable: dict[str, Standing] = {}
+    for number, reply in enumerate(replies):
+        words = " ".join(reply["text"].split())
+        if words and reply["problem"] is None:
+            name = (number, f"sample {number}", reply["model"])
+            usable.setdefault(words, Standing(0, "", name, reply["text"], [], []))
+    return list(usable.values())
+
+
+class PickedCut(Cut):
+    """The cut of a finished best-of run of version 0.1.0, whose judge picked while the replies were sampled: `sft`."""
+
+    files = PICKED
+    stages = ("sft",)
+    kind = "best replies"
+
+    def lines(self) -> Lines:
+        """The prompts without a best reply."""
+        for position, line in lines_in_order(self._run.path / self._run.rows_file):
+            try:
+                row = orjson.loads(line)
+                best = row["best"]
+                reply = row["replies"][best["winner"]]
+                picked = best_row(
+                    row,
+                    reply["text"],
+                    best_of=len(row["replies"]),
+                    score=best["scores"][best["winner"]],
+                    judge=best["judge"],
+                    binding=best,
+                    model=reply["model"],
+                    sample=reply["sample"],
+                )
+                why = self.fault(reply["text"])
+                side = self.side(row["prompt"])
+            except (LookupError, TypeError, AttributeError) as error:
+                raise self.damaged() from error
+            self.facts.rows += 1
+            self.read["sft"] += 1
+            if why is None:
+                self.add("sft", side, line_of(picked))
+                self.kept["sft"] += 1
+            else:
+                yield self.drop("sft", why, row["id"], position)
+
+
+def best_row(
+    prompt: Row,
+    text: str,
+    *,
+    best_of: int,
+    score: float | None,
+    judge: str | None,
+    binding: Row,
+    model: str | None,
+    sample: int | None,
+) -> Row:
+    """The row of sft.jsonl that the best reply to a prompt becomes; judge: None if the reply was not compared."""
     return {
-        "messages": [*row["prompt"], {"role": "assistant", "content": best.text}],
-        "id": row["prompt_id"],
-        "best_of": count,
-        "p": best.p,
-        "labels": best.labels,
-        **provenance(row),
-        "model": best.name[2] or None,
-        "from": best.name[1],
+        "messages": [*prompt["prompt"], {"role": "assistant", "content": text}],
+        "id": prompt["id"],
+        "best_of": best_of,
+        "score": score,
+        "judged": judge is not None,
+        **law_columns(binding["constitution"]),
+        "judge": judge,
+        "protocol": binding["protocol"],
+        "model": model,
+        "sample": sample,
     }

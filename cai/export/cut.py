@@ -29,6 +29,7 @@ from cai.folder.run import RunFolder
 from cai.judge.certify import Calibration
 from cai.records import Drop
 from cai.sources.conversations import prompt_hash
+from cai.texts.hygiene import LEARNED, faults_of
 
 EXPORT_MARKS = tuple(f'"stage":"{stage}"'.encode() for stage in EXPORT_STAGES)  # as written here; texts escape quotes
 BLANK = Drop(id=None, position=0, stage="", reason="empty", detail="").model_dump(mode="json")
@@ -75,22 +76,22 @@ class Judged:
     @property
     def invalid_rate(self) -> float | None:
         """Share of the votes that could not be read; None: the protocol has no votes."""
-        return 1 - self.votes / self.asked if self.asked else None
+        return ratio(self.asked - self.votes, self.asked)
 
     @property
     def flip_rate(self) -> float | None:
         """Share of the valid votes that prefer the same place in both orders; None: there are none."""
-        return self.flips / self.votes if self.votes else None
+        return ratio(self.flips, self.votes)
 
     @property
     def mean_bias(self) -> float | None:
         """Mean position bias in nats, towards the first reply; None: no vote has log probabilities."""
-        return self.bias / self.biases if self.biases else None
+        return ratio(self.bias, self.biases)
 
     @property
     def longer_share(self) -> float | None:
         """Share of choices between replies of unequal length that took the longer one; None: there are none."""
-        return self.longer / self.uneven if self.uneven else None
+        return ratio(self.longer, self.uneven)
 
 
 class Cut(ABC):
@@ -203,6 +204,13 @@ class Cut(ABC):
         fields = {"id": id, "position": position, "stage": stage, "reason": reason, "detail": detail}
         return position, line_of(BLANK | fields)  # a third of the time that the model takes
 
+    def fault(self, text: str) -> Reason | None:
+        """The first fault for which a text is not fit to be learned; None: it has none, or any may pass."""
+        if self.options.hygiene:
+            for name in faults_of(text):
+                return name, f"the text {LEARNED[name].words}"
+        return None
+
     def damaged(self) -> RunError:
         """The error for a row that cannot be read."""
         return damage(self._run.path / self._run.rows_file)
@@ -215,7 +223,21 @@ def _sweep(folder: Path) -> None:
             (folder / name).unlink(missing_ok=True)
 
 
-# Files
+def ratio(part: float, whole: float) -> float | None:
+    """A part of a whole; None if the whole is 0."""
+    if whole:
+        return part / whole
+    return None
+
+
+# Rows and files
+
+
+def law_columns(law: Row | None) -> Row:
+    """The columns that name a constitution; None: that of a reward model, which reads none."""
+    if law is None:
+        return dict.fromkeys(LAW)
+    return {"constitution": f"{law['name']}@{law['version']}", "constitution_hash": law["hash"]}
 
 
 def line_of(row: Row) -> bytes:

@@ -13,12 +13,11 @@ import orjson
 from pydantic import ValidationError
 
 from cai.errors import RunError, UsageError
-from cai.export.best_replies import BestCut, BestSummary
+from cai.export.best_replies import BestCut, BestSummary, PickedCut
 from cai.export.card import dataset_card
 from cai.export.cut import Cut, Judged, Row
 from cai.export.hub import Hub
 from cai.export.options import DEFAULTS, FIELDS, OF_PAIRS, ONLY, ExportOptions, flag
-from cai.export.picked import PickedCut
 from cai.export.preferences import PreferenceCut
 from cai.export.revisions import RevisionCut
 from cai.folder.files import write_atomically

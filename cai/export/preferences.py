@@ -18,7 +18,7 @@ import orjson
 from pydantic import ValidationError
 
 from cai.errors import UsageError
-from cai.export.cut import LAW, PAIR, Cut, Judged, Lines, Row, line_of
+from cai.export.cut import LAW, PAIR, Cut, Judged, Lines, Row, law_columns, line_of
 from cai.export.options import ExportOptions
 from cai.export.pairs import (
     MIN_CONFIDENCE,
@@ -195,10 +195,8 @@ def are_labels(unit: Sequence[Row]) -> bool:
 
 def provenance(row: Row) -> Row:
     """Whose label a row is."""
-    law = row["constitution"]
     return {
-        "constitution": f"{law['name']}@{law['version']}",
-        "constitution_hash": law["hash"],
+        **law_columns(row["constitution"]),
         "judge": row["models"].get("judge"),
         "protocol": row["protocol"],
     }

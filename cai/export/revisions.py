@@ -7,12 +7,12 @@ from typing import Any
 
 import orjson
 
-from cai.export.cut import LAW, PAIR, Cut, Lines, Row, line_of
+from cai.export.cut import LAW, PAIR, Cut, Lines, Row, law_columns, line_of
 from cai.export.options import ExportOptions
 from cai.export.pairs import Reason
 from cai.folder.rows import lines_in_order
 from cai.folder.run import RunFolder
-from cai.texts.hygiene import LEARNED, MANY_REFUSALS, READ_FOR_REFUSALS, faults_of, refusal
+from cai.texts.hygiene import MANY_REFUSALS, READ_FOR_REFUSALS, refusal
 
 FEWEST_READ = 30  # rows: of fewer, the standard error of the share of refusals is above 7 points at a share of 0.2
 ORIGIN = {"id": "text", "round": "count", "principles": "texts", **LAW, "model": "text"}
@@ -47,7 +47,7 @@ class RevisionCut(Cut):
     def _texts(self, row: Row, side: str) -> Iterator[tuple[str, Reason]]:
         for text in sft_rows(row, self.options.rounds_kept):
             self.read["sft"] += 1
-            why = self._fault(text["messages"][-1]["content"])
+            why = self.fault(text["messages"][-1]["content"])
             if why is None:
                 self.add("sft", side, line_of(text))
                 self.kept["sft"] += 1
@@ -60,18 +60,12 @@ class RevisionCut(Cut):
         if row["final"].strip() == row["initial"].strip():
             yield "dpo", ("identical", "the final text is the first reply")
             return
-        why = self._fault(row["final"])
+        why = self.fault(row["final"])
         if why is None:
             self.add("dpo", side, line_of(pair(row)))
             self.kept["dpo"] += 1
         else:
             yield "dpo", why
-
-    def _fault(self, text: str) -> Reason | None:
-        if self.options.hygiene:
-            for name in faults_of(text):
-                return name, f"the text {LEARNED[name].words}"
-        return None
 
     def _count(self, row: Row) -> None:
         facts = self.facts
@@ -150,12 +144,10 @@ def written(row: Row) -> list[tuple[str, int, list[str]]]:
 
 
 def _provenance(row: Row, number: int, principles: list[str]) -> dict[str, Any]:
-    law = row["constitution"]
     return {
         "id": row["id"],
         "round": number,
         "principles": principles,
-        "constitution": f"{law['name']}@{law['version']}",
-        "constitution_hash": law["hash"],
+        **law_columns(row["constitution"]),
         "model": row["models"]["reviser" if number else "assistant"],
     }

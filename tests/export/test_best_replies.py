@@ -39,14 +39,16 @@ def test_the_reply_with_the_highest_mean_probability_is_an_sft_row(tmp_path: Pat
         "messages": [{"role": "user", "content": "Question 0?"}, {"role": "assistant", "content": text(0, 1)}],
         "id": "q0",
         "best_of": 3,
-        "p": pytest.approx((sigma(1.0) + sigma(2.0)) / 2),
-        "labels": ["q0:0-1", "q0:1-2"],
+        "score": pytest.approx((sigma(1.0) + sigma(2.0)) / 2),
+        "judged": True,
         "constitution": "kind@1.2.0",
         "constitution_hash": "c0ffee",
         "judge": "judge-1",
         "protocol": "logprob",
         "model": "small-0",
+        "sample": None,
         "from": "sample 1",
+        "labels": ["q0:0-1", "q0:1-2"],
     }
     assert list(row) == list(FILES["sft"])
 
@@ -90,7 +92,7 @@ def test_replies_of_one_text_are_one_reply(tmp_path: Path) -> None:
     best(tmp_path, [pair(0, -1.0), pair(0, -3.0, 0, 2, b=same), pair(0, 0.7, 1, 2, b=same)])
     [row] = rows(tmp_path / "sft.jsonl")
     assert (row["from"], row["best_of"]) == ("sample 1", 2)
-    assert row["p"] == pytest.approx((sigma(1.0) + sigma(3.0)) / 2)
+    assert row["score"] == pytest.approx((sigma(1.0) + sigma(3.0)) / 2)
 
 
 def test_a_best_reply_with_a_fault_of_form_or_a_refusal_of_a_benign_prompt_is_left_out(tmp_path: Path) -> None:
@@ -146,28 +148,29 @@ def test_of_a_sample_run_the_labels_in_its_folder_decide_and_every_prompt_is_acc
     candidates = sampled(tmp_path / "run", 3, share=2)
     summary = export_run(tmp_path / "run", best=True)
     kept = rows(tmp_path / "run" / "sft.jsonl")
-    drops = [drop for drop in rows(tmp_path / "run" / "dropped.jsonl") if drop["stage"] == "sft"]
     by_id = {row["id"]: row for row in candidates}
-    assert {row["id"] for row in kept} | {drop["id"] for drop in drops} == by_id.keys()
-    assert len(kept) + len(drops) == len(by_id) and 0 < len(kept) < len(by_id)
+    assert [row["id"] for row in kept] == list(by_id)
     for row in kept:
         usable = [reply for reply in by_id[row["id"]]["replies"] if reply["problem"] is None]
-        [won] = [reply for reply in usable if f"sample {reply['sample']}" == row["from"]]
-        assert row["messages"][-1]["content"] == won["text"] and row["best_of"] == len(usable) > 1
-    for drop in drops:
-        assert drop["position"] == by_id[drop["id"]]["position"] and drop["reason"] == "invalid_vote"
-        assert sum(reply["problem"] is None for reply in by_id[drop["id"]]["replies"]) == 1
+        [won] = [reply for reply in usable if reply["sample"] == row["sample"]]
+        assert row["messages"][-1]["content"] == won["text"] and row["from"] == f"sample {won['sample']}"
+        assert row["best_of"] == 3 and row["judged"] == (len(usable) > 1)
+    assert {row["judged"] for row in kept} == {False, True}
+    assert summary.best is not None and summary.best.unjudged == sum(not row["judged"] for row in kept)
     card = (tmp_path / "run" / "README.md").read_text()
     assert "# Best replies under `harmless`" in card and "| judge | `recorded:" in card
     assert summary.files == {"sft.jsonl": len(kept)}
 
 
-def test_of_a_sample_run_with_one_reply_a_prompt_no_reply_is_the_best(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("n", "files", "left_out"), [(1, 12, {}), (2, 0, {"invalid_vote": 12})])
+def test_of_a_sample_run_without_a_judged_pair_only_a_lone_reply_is_a_row(
+    tmp_path: Path, n: int, files: int, left_out: dict[str, int]
+) -> None:
     folder = tmp_path / "run"
-    sample_runs.run(sample_runs.PROMPTS, folder, Player(sample_runs.seeded, "one", seeds=True), n=1)
+    sample_runs.run(sample_runs.PROMPTS, folder, Player(sample_runs.seeded, "one", seeds=True), n=n)
     make_run(folder / "labels", [])
     summary = export_run(folder, best=True)
-    assert (summary.files, summary.left_out) == ({"sft.jsonl": 0}, {"sft": {"invalid_vote": 12}})
+    assert (summary.files, summary.left_out) == ({"sft.jsonl": files}, {"sft": left_out})
 
 
 def test_a_sample_run_without_labels_says_what_to_do(tmp_path: Path) -> None:

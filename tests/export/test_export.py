@@ -24,8 +24,9 @@ from pages import front_matter
 from stored_runs import IDENTITY, ask, lost, make_run, revision
 
 from cai.errors import RunError, UsageError
-from cai.export import picked, preferences
+from cai.export import preferences
 from cai.export.best_replies import FILES as BEST_FILES
+from cai.export.best_replies import PICKED
 from cai.export.card import dataset_card
 from cai.export.cut import Facts
 from cai.export.export import export_run
@@ -738,7 +739,7 @@ def test_the_page_about_run_folders_lists_every_column_and_file(page: str, tmp_p
     tables = [
         re.findall(r"`([\w.]+)`", " ".join(_first_cells(t))) for t in re.findall(r"(?:^\|.*\n)+", page, re.MULTILINE)
     ]
-    files, info, revisions, candidates, labels, votes, drops, sft, dpo, winners, pairs, kto, best_replies = tables
+    files, info, revisions, candidates, labels, votes, drops, sft, dpo, best, pairs, kto = tables
     demo(tmp_path)
     run = tmp_path / "runs" / "demo"
     export_run(run, split=0.5)
@@ -749,9 +750,8 @@ def test_the_page_about_run_folders_lists_every_column_and_file(page: str, tmp_p
         assert sorted(told) == sorted(field.alias or name for name, field in model.model_fields.items())
     assert sft == list((rows(run / "sft.jsonl") + rows(run / "sft.eval.jsonl"))[0])
     assert dpo == list((rows(run / "dpo.jsonl") + rows(run / "dpo.eval.jsonl"))[0])
-    assert sorted(winners) == sorted(picked.FILES["sft"])
     assert sorted(pairs) == sorted(preferences.FILES["dpo"])
-    assert sorted(best_replies) == sorted(BEST_FILES["sft"])
+    assert best == list(BEST_FILES["sft"]) and best[: len(PICKED["sft"])] == list(PICKED["sft"])
     assert sorted(kto) == sorted(preferences.FILES["kto"])
 
 

@@ -55,7 +55,7 @@ def test_the_winner_has_the_highest_mean_probability_of_beating_the_others(tmp_p
     for row in rows:
         own = {text: mean for (prompt, text), mean in means.items() if prompt == row["id"]}
         assert row["messages"][-1]["content"] == max(own, key=lambda text: own[text])
-        assert row["p"] == pytest.approx(max(own.values())) and row["best_of"] == 4
+        assert row["score"] == pytest.approx(max(own.values())) and row["best_of"] == 4
 
 
 def test_a_reward_model_is_asked_once_about_every_reply_and_the_highest_wins(tmp_path: Path) -> None:
@@ -77,13 +77,17 @@ def test_a_sample_run_that_is_there_already_is_only_judged(tmp_path: Path) -> No
 # What cannot be judged
 
 
-def test_unusable_replies_do_not_compete_and_a_prompt_without_two_is_dropped(tmp_path: Path) -> None:
+def test_unusable_replies_do_not_compete_and_the_only_usable_one_wins_unjudged(tmp_path: Path) -> None:
     run(ALL, tmp_path / "out", scorer(), writer(cutting(2)), best_of=2)
     candidates = rows_of(tmp_path / "out")
     alone = {row["id"] for row in candidates if any(reply["problem"] for reply in row["replies"])}
-    assert alone and {row["id"] for row in candidates} - {row["id"] for row in sft_of(tmp_path / "out")} == alone
-    drops = [row for row in rows_of(tmp_path / "out", "dropped.jsonl") if row["stage"] == "sft"]
-    assert {(drop["id"], drop["reason"]) for drop in drops} == {(name, "invalid_vote") for name in alone}
+    rows = sft_of(tmp_path / "out")
+    assert alone and [row["id"] for row in rows] == [row["id"] for row in candidates]
+    assert {row["id"] for row in rows if not row["judged"]} == alone
+    usable = {row["id"]: [reply["text"] for reply in row["replies"] if not reply["problem"]] for row in candidates}
+    for row in rows:
+        assert row["messages"][-1]["content"] in usable[row["id"]]
+        assert (row["score"] is None, row["judge"] is None, row["labels"] == []) == (not row["judged"],) * 3
 
 
 def test_replies_of_one_text_count_once(tmp_path: Path) -> None:
@@ -94,8 +98,8 @@ def test_replies_of_one_text_count_once(tmp_path: Path) -> None:
     texts = {row["id"]: {reply["text"] for reply in row["replies"]} for row in rows_of(tmp_path / "out")}
     assert {len(each) for each in texts.values()} == {1, 2}
     rows = sft_of(tmp_path / "out")
-    assert {row["id"] for row in rows} == {name for name, each in texts.items() if len(each) == 2}
-    assert {row["best_of"] for row in rows} == {2}
+    assert {row["id"] for row in rows} == texts.keys() and {row["best_of"] for row in rows} == {3}
+    assert {row["id"] for row in rows if row["judged"]} == {name for name, each in texts.items() if len(each) == 2}
 
 
 def test_no_readable_verdict_drops_the_prompt_and_so_does_a_tie(tmp_path: Path) -> None:
@@ -135,7 +139,9 @@ def test_the_same_rows_come_at_concurrency_1_and_64_and_of_two_models(tmp_path: 
     for file in ("sft.jsonl", "README.md", "dropped.jsonl"):
         texts = [(tmp_path / name / file).read_text() for name in "ab"]
         assert texts[0] == texts[1]
-    assert {row["best_of"] for row in sft_of(tmp_path / "a")} == {2}  # both models reply alike
+    rows = sft_of(tmp_path / "a")
+    assert {row["best_of"] for row in rows} == {4}
+    assert {len(row["labels"]) for row in rows} == {1}  # both models reply alike
 
 
 @pytest.mark.parametrize("part", [0, 1])
