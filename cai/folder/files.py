@@ -207,7 +207,8 @@ def cache_folder() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "cai"
 
 
-def _sha256(path: Path) -> str:
+def sha256_of(path: Path) -> str:
+    """The SHA-256 of a file, in hex digits."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
@@ -232,14 +233,14 @@ def _hash(path: Path) -> str:
     path = path.resolve()
     before = path.stat()
     if before.st_size < LARGE:
-        return _sha256(path)
+        return sha256_of(path)
     known = f"{before.st_size} {before.st_mtime_ns} {before.st_ino} ".encode() + os.fsencode(path)
     note = cache_folder() / "hashes" / hashlib.sha256(os.fsencode(path)).hexdigest()[:32]
     if note.is_file():
         noted, _, digest = note.read_bytes().rpartition(b" ")
         if noted == known:
             return digest.decode()
-    digest = _sha256(path).encode()
+    digest = sha256_of(path).encode()
     after = path.stat()
     # A file that changed just now may change again within a tick of its clock, and look the same.
     if after.st_mtime_ns == before.st_mtime_ns and time.time_ns() - after.st_mtime_ns > SETTLED:

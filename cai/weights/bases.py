@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-import os
 import tempfile
 import warnings
 from collections.abc import Iterable, Iterator
@@ -49,6 +48,13 @@ class Base:
     mark: str
     adapter: Path | None = None
     commit: str | None = None
+
+    @property
+    def task(self) -> Any:
+        """What its adapter is for, in peft's words; None without an adapter."""
+        if self.adapter is None:
+            return None
+        return read_object(self.adapter / "adapter_config.json").get("task_type")
 
     def facts(self) -> dict[str, Any]:
         """What `training.json` keeps as `model`: how the same weights are found again, on another machine too."""
@@ -109,10 +115,9 @@ def base_at(spec: str, name: str) -> Base:
         if _is_path(name):
             raise UsageError(f"{spec}: no such folder")
         return Base(spec, name, name)
-    parts = set(os.listdir(path)) if path.is_dir() else set()
-    if not parts & {"config.json", "adapter_config.json"}:
+    if not (path / "config.json").exists() and not (path / "adapter_config.json").exists():
         raise UsageError(f"{spec}: the folder has no config.json, so it holds no transformers model")
-    if not any(part.endswith(".safetensors") for part in parts):
+    if not any(path.glob("*.safetensors")):
         raise UsageError(f"{spec}: the folder has no .safetensors weights (pickled ones can run code and are refused)")
     if is_adapter(path):
         below = base_of(path)
@@ -126,15 +131,13 @@ def check_kind(base: Base, *, rewards: bool, architectures: Iterable[str] = ()) 
 
     architectures: what the config of a model on the hub says, which has no file here.
     """
+    names = [*architectures] or _architectures(Path(base.place))
     if base.adapter is not None:
-        task = read_object(base.adapter / "adapter_config.json").get("task_type")
-        if rewards and task != "SEQ_CLS":
+        names = [str(base.task)]
+        if rewards and base.task != "SEQ_CLS":
             raise UsageError(
-                f"{base.spec} is not a reward model: its adapter is for {task}, not for SEQ_CLS; hf: takes it"
+                f"{base.spec} is not a reward model: its adapter is for {base.task}, not for SEQ_CLS; hf: takes it"
             )
-        names = [str(task)]
-    else:
-        names = [*architectures] or _architectures(Path(base.place))
     for name in names:
         if rewards and name.endswith(("ForCausalLM", "LMHeadModel")):
             raise UsageError(f"{base.spec} is not a reward model but a language model ({name}): ask it with hf:")
@@ -154,7 +157,9 @@ def gguf_of(spec: str) -> Path | None:
     path = path_of(_name(spec))
     if path == Path("local"):
         return default_weights()
-    return path if path.suffix == ".gguf" else None
+    if path.suffix == ".gguf":
+        return path
+    return None
 
 
 def _name(spec: str) -> str:
@@ -175,8 +180,10 @@ def base_of(adapter: Path) -> Base:
     Raises CaiError if it is in neither place, or if other weights are there than training.json names.
     """
     place = read_object(adapter / "adapter_config.json").get("base_model_name_or_path")
+    if not isinstance(place, str):
+        place = ""
     model = _trained_on(adapter)
-    base = _base_from(adapter, place if isinstance(place, str) else "", model)
+    base = _base_from(adapter, place, model)
     # Unpacked by another release of transformers, one GGUF file gives the same weights and another config.json.
     name = Path(base.place).name
     unpacked_again = UNPACKED in name and name == Path(model.get("place", "")).name
@@ -207,7 +214,9 @@ def _base_from(adapter: Path, place: str, model: dict[str, str]) -> Base:
     """The base at the place that adapter_config.json names ("": none), or else by the spec that training.json has."""
     if place and Path(place).is_dir():
         return Base(model.get("spec", place), place, mark_of(Path(place)))
-    reason = f"there is no folder {place}" if place else "adapter_config.json names none"
+    reason = "adapter_config.json names none"
+    if place:
+        reason = f"there is no folder {place}"
     try:
         name, _, commit = model.get("mark", "").rpartition("@")
         if name and name == model["place"]:

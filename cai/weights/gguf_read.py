@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import struct
 from collections.abc import Mapping
@@ -13,18 +14,15 @@ from cai.folder.files import need
 
 
 def copy_metadata(reader: Any, writer: Any, changed: Mapping[str, Any]) -> None:
-    """Gives a GGUFWriter the metadata of a GGUFReader, keys that are there with the values of `changed`."""
-    import gguf
-
+    """Give a GGUFWriter the metadata of a GGUFReader; the values of `changed` replace those of the same keys."""
     for field in reader.fields.values():
         if field.name == "general.architecture" or field.name.startswith("GGUF."):
             continue  # the writer adds these itself
-        kind = field.types[0]
-        inner = field.types[-1] if kind == gguf.GGUFValueType.ARRAY else None
         value = changed.get(field.name)
         if value is None:
             value = field.contents()
-        writer.add_key_value(field.name, value, kind, sub_type=inner)
+        kind, *inner = field.types  # an array's, and its items'
+        writer.add_key_value(field.name, value, kind, *inner[-1:])
 
 
 _SCALARS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
@@ -32,19 +30,29 @@ _STRING = 8
 _ARRAY = 9
 
 
-def _read(file: BinaryIO, form: str) -> Any:
-    size = struct.calcsize("<" + form)
+def _take(file: BinaryIO, size: int) -> bytes:
     data = file.read(size)
     if len(data) < size:
         raise EOFError
-    [value] = struct.unpack("<" + form, data)
+    return data
+
+
+def _read(file: BinaryIO, form: str) -> Any:
+    [value] = struct.unpack("<" + form, _take(file, struct.calcsize("<" + form)))
     return value
+
+
+def _text(file: BinaryIO) -> str:
+    size = _read(file, "Q")
+    if size > 1 << 24:  # of a damaged file: no text is so long
+        raise EOFError
+    return _take(file, size).decode("utf-8", "replace")
 
 
 def _value(file: BinaryIO, kind: int) -> Any:
     """One metadata value; of an array only its length, which keeps a vocabulary of 150,000 words out of memory."""
     if kind == _STRING:
-        return _bytes(file).decode("utf-8", "replace")
+        return _text(file)
     if kind != _ARRAY:
         return _read(file, _SCALARS[kind])
     inner = _read(file, "I")
@@ -55,16 +63,6 @@ def _value(file: BinaryIO, kind: int) -> Any:
         for _ in range(count):
             _value(file, inner)
     return count
-
-
-def _bytes(file: BinaryIO) -> bytes:
-    size = _read(file, "Q")
-    if size > 1 << 24:  # of a damaged file: no text is so long
-        raise EOFError
-    data = file.read(size)
-    if len(data) < size:
-        raise EOFError
-    return data
 
 
 def gguf_metadata(path: Path) -> dict[str, Any]:
@@ -79,7 +77,7 @@ def gguf_metadata(path: Path) -> dict[str, Any]:
             need("a GGUF file", "local", "gguf")
             tensors = _read(file, "Q")
             count = _read(file, "Q")
-            metadata = {_bytes(file).decode("utf-8", "replace"): _value(file, _read(file, "I")) for _ in range(count)}
+            metadata = {_text(file): _value(file, _read(file, "I")) for _ in range(count)}
             last = max((_tensor_end(file) for _ in range(tensors)), default=0)
             align = metadata.get("general.alignment", 32)
             if type(align) is not int or align < 1:
@@ -101,10 +99,8 @@ def _tensor_end(file: BinaryIO) -> int:
     """Where a tensor's data end, counted from the start of all data."""
     import gguf
 
-    _bytes(file)
-    elements = 1
-    for _ in range(_read(file, "I")):
-        elements *= _read(file, "Q")
+    _text(file)  # its name
+    elements = math.prod(_read(file, "Q") for _ in range(_read(file, "I")))
     kind = _read(file, "I")
     offset = _read(file, "Q")
     block, size = gguf.GGML_QUANT_SIZES[gguf.GGMLQuantizationType(kind)]

@@ -167,15 +167,16 @@ def _add_tokenizer(writer: Any, config: Any, tokenizer: Any) -> None:
     import gguf
 
     facts = json.loads(tokenizer.backend_tokenizer.to_str())
-    kinds = {token["id"]: 3 if token["special"] else 4 for token in facts["added_tokens"]}  # control, or user's own
+    added = {token["id"] for token in facts["added_tokens"]}
+    special = {token["id"] for token in facts["added_tokens"] if token["special"]}
+    kinds = dict.fromkeys(added, int(gguf.TokenType.USER_DEFINED)) | dict.fromkeys(special, int(gguf.TokenType.CONTROL))
     count = len(tokenizer)
     unused = range(count, config.vocab_size)
     writer.add_tokenizer_model("gpt2")
     writer.add_tokenizer_pre(NAME)
     writer.add_token_list([*tokenizer.convert_ids_to_tokens(range(count)), *(f"[PAD{n}]" for n in unused)])
     writer.add_token_types([kinds.get(n, 1) for n in range(count)] + [int(gguf.TokenType.UNUSED) for _ in unused])
-    merges = facts["model"]["merges"]
-    writer.add_token_merges([merge if isinstance(merge, str) else " ".join(merge) for merge in merges])
+    writer.add_token_merges([" ".join(merge) for merge in facts["model"]["merges"]])
     for add, token in (
         (writer.add_bos_token_id, tokenizer.bos_token_id),
         (writer.add_eos_token_id, tokenizer.eos_token_id),
@@ -184,7 +185,6 @@ def _add_tokenizer(writer: Any, config: Any, tokenizer: Any) -> None:
     ):
         if token is not None:
             add(token)
-    plain, whole = (tokenizer.encode("a", add_special_tokens=special) for special in (False, True))
-    writer.add_add_bos_token(whole != plain)
+    writer.add_add_bos_token(tokenizer.encode("a")[0] == tokenizer.bos_token_id)
     if tokenizer.chat_template:
         writer.add_chat_template(tokenizer.chat_template)

@@ -96,7 +96,9 @@ def load_model(
 def _model_class(rewards: bool) -> Any:
     from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 
-    return AutoModelForSequenceClassification if rewards else AutoModelForCausalLM
+    if rewards:
+        return AutoModelForSequenceClassification
+    return AutoModelForCausalLM
 
 
 def _where(base: Base, place: str) -> tuple[str, dict[str, Any]]:
@@ -145,9 +147,11 @@ def _whole(base: Base, what: str, lacking: Collection[str], over: Collection[str
 def _some(names: Collection[str]) -> str:
     shown = ", ".join(sorted(names)[:3])
     more = len(names) - 3
-    if more <= 0:
-        return shown
-    return f"{shown} and 1 more weight" if more == 1 else f"{shown} and {more} more weights"
+    if more > 0:
+        shown += f" and {more} more weight"
+    if more > 1:
+        shown += "s"
+    return shown
 
 
 def open_reward(base: Base, dtype: Any) -> tuple[Any, Any]:
@@ -164,8 +168,9 @@ def open_reward(base: Base, dtype: Any) -> tuple[Any, Any]:
 def end_tokens(config: Any, tokenizer: Any) -> list[int]:
     """The token ids that end a reply, by the config that a model generates with, if it has one, and the tokenizer."""
     ends = getattr(config, "eos_token_id", None)
-    ids = [*(ends if isinstance(ends, list) else [ends]), tokenizer.eos_token_id]
-    return list(dict.fromkeys(token for token in ids if token is not None))
+    if not isinstance(ends, list):
+        ends = [ends]
+    return list(dict.fromkeys(token for token in [*ends, tokenizer.eos_token_id] if token is not None))
 
 
 @contextmanager

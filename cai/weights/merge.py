@@ -44,7 +44,9 @@ class MergeSummary(Record):
 
     def lines(self) -> list[str]:
         """The summary in words, for people."""
-        model = self.adapter if self.base is None else f"{self.adapter} in {self.base}"
+        model = self.adapter
+        if self.base is not None:
+            model += f" in {self.base}"
         lines = [f"{self.folder}: {model}, {self.dtype}"]
         if self.difference is not None:
             lines.append(f"log-probabilities differ by at most {self.difference:.2g} from the adapter on its base")
@@ -66,17 +68,22 @@ def merge(
     out = Path(out)
     if out.name in ("", ".."):
         out = out.resolve()
-    file = out.with_name(f"{out.name}.gguf") if gguf else None
+    file = None
+    if gguf:
+        file = out.with_name(f"{out.name}.gguf")
     if not gguf and str(adapter) != "local" and not path_of(str(adapter).removeprefix("hf:")).exists():
         raise UsageError(f"there is no folder {adapter}: cai merge takes the folder of an adapter")
     base = find_base(str(adapter))
+    doing = f"reading {base.place}"
+    if base.adapter is not None:
+        doing = f"merging {adapter} into {base.place}"
     _check(base, out, file)
     facts = _facts(base)
     if file is not None:
         check_gguf(load_config(base), load_tokenizer(base), _source(facts))
     try:
         with _scratch(out) as scratch:
-            tell(f"merging {adapter} into {base.place}" if base.adapter else f"reading {base.place}")
+            tell(doing)
             tokenizer, model, difference = _opened(base)
             facts |= {"schema": 1, "difference": difference}
             _save(scratch / "model", tokenizer, model, facts)
@@ -88,26 +95,21 @@ def merge(
         reason = unwritten(error)
         if reason is None and isinstance(error, OSError):
             reason = str(error)
-        if isinstance(error, CaiError) or reason is None:
+        if reason is None:
             raise
         raise unwritable(out, reason, "free some space, or choose another --out") from error
+    below = None
+    if base.adapter is not None:
+        below = facts["base"]["spec"]
     return MergeSummary(
-        folder=out, adapter=str(adapter), base=facts["base"]["spec"] if base.adapter else None,
-        dtype=_dtype(model), difference=difference, gguf=file,
-    )  # fmt: skip
-
-
-def _is_reward(base: Base) -> bool:
-    """Whether the adapter makes a reward model of its base."""
-    if base.adapter is None:
-        return False
-    return read_object(base.adapter / "adapter_config.json").get("task_type") == "SEQ_CLS"
+        folder=out, adapter=str(adapter), base=below, dtype=_dtype(model), difference=difference, gguf=file
+    )
 
 
 def _check(base: Base, out: Path, file: Path | None) -> None:
     if base.adapter is None and file is None:
         raise UsageError(f"{base.spec} is a whole model: there is no adapter to merge (--gguf writes it as GGUF)")
-    if _is_reward(base) and file is not None:
+    if base.task == "SEQ_CLS" and file is not None:
         raise UsageError(f"{base.spec} is a reward model, which no GGUF file can hold: leave --gguf out, use reward:")
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise RunError(f"{out} is not empty: choose another --out")
@@ -130,11 +132,8 @@ def _scratch(out: Path) -> Iterator[Path]:
     scratch.mkdir(parents=True, exist_ok=True)
     lock = take_lock(scratch / ".lock")
     try:
-        for path in scratch.iterdir():
-            if path.is_dir():
-                shutil.rmtree(path)
-            elif path.name != ".lock":
-                path.unlink()
+        if (scratch / "model").exists():
+            shutil.rmtree(scratch / "model")
         yield scratch
     finally:
         lock.close()
@@ -157,10 +156,12 @@ def _facts(base: Base) -> dict[str, Any]:
     """Where a merged model comes from: its base, and what `training.json` of its adapter says."""
     folder = base.adapter or Path(base.place)
     record = folder / "training.json"
-    training = read_object(record) if record.exists() else None
+    training = None
     model = base.facts()
-    if training is not None and base.adapter is None:
-        model = training.get("model", model)
+    if record.exists():
+        training = read_object(record)
+        if base.adapter is None:
+            model = training.get("model", model)
     below = {name: model[name] for name in ("spec", "place", "mark")}
     return {"base": below, "merged_from": {"folder": str(folder), "mark": base.mark, "training": training}}
 
@@ -176,7 +177,7 @@ def _source(facts: dict[str, Any]) -> Path | None:
 
 def _opened(base: Base) -> tuple[Any, Any, float | None]:
     """Tokenizer, one model, and the difference of its log-probabilities to those of the adapter on its base."""
-    if _is_reward(base):
+    if base.task == "SEQ_CLS":
         tokenizer, model = open_reward(base, "auto")
         return tokenizer, _merged(base, model.eval()), None
     tokenizer = load_tokenizer(base)
