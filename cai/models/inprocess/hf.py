@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from cai.models.inprocess.requests import check_settings, first_stop, question
 from cai.records import Abilities, Call, Completion
 from cai.sources.files import path_of
 from cai.texts.thoughts import split_thoughts
-from cai.weights.bases import Base, base_at, check_kind
+from cai.weights.bases import Base
 from cai.weights.loading import end_tokens, load_model, load_tokenizer, words_of
 
 EXTRAS = ("top_p", "top_k", "repetition_penalty")
@@ -31,21 +32,17 @@ class HFModel(TransformersModel):
     """
 
     provider = "hf"
+    can = Abilities(chat=True, completion=True, logprobs=20, scoring=True, prefill=True)
 
-    def __init__(self, name: str) -> None:
-        super().__init__(name)
+    def _find_base(self, name: str) -> Base:
         path = path_of(name)
-        self.can = self._abilities(chat=True)
-        if path.suffix == ".gguf" or path.is_file():
-            if path.suffix != ".gguf" or not path.is_file():
-                raise UsageError(f"{self.spec}: no such file; give a folder with config.json, or a .gguf file")
-            self._base = Base(self.spec, str(path), fingerprint(path))
-        else:
-            self._base = base_at(self.spec, name)
-            check_kind(self._base, rewards=False)
-            self._look()
-        if path.exists():
-            self.name = f"{path.resolve().name}@{self._base.mark}"
+        if path.is_file() != (path.suffix == ".gguf"):
+            raise UsageError(f"{self.spec}: no such file; give a folder with config.json, or a .gguf file")
+        if path.is_file():
+            return Base(self.spec, str(path), fingerprint(path))
+        base = super()._find_base(name)
+        self._look(base)
+        return base
 
     def payload(self, call: Call) -> dict[str, Any]:
         """What decides the answer; raises UsageError for an `extra_body` key that is not one of EXTRAS."""
@@ -69,27 +66,24 @@ class HFModel(TransformersModel):
         row = await asyncio.to_thread(self._row, payload, tokenizer)
         return self._completion(await self._played(engine, row), payload, tokenizer)
 
-    def _look(self) -> None:
+    def _look(self, base: Base) -> None:
         """Learn from local folders what can be known without loading the model."""
-        config = Path(self._base.place) / "config.json"
+        config = Path(base.place) / "config.json"
         if config.is_file():
             facts = read_object(config)
             self.context = facts.get("text_config", facts).get("max_position_embeddings")
-        words = Path(words_of(self._base))
+        words = Path(words_of(base))
         if words.is_dir():
             chat = (words / "chat_template.jinja").exists()
             if (words / "tokenizer_config.json").exists():
                 chat |= bool(read_object(words / "tokenizer_config.json").get("chat_template"))
-            self.can = self._abilities(chat)
-
-    def _abilities(self, chat: bool) -> Abilities:
-        return Abilities(chat=chat, completion=True, logprobs=20, scoring=True, prefill=True)
+            self.can = replace(self.can, chat=chat)
 
     def _open(self, dtype: Any) -> tuple[Any, Any]:
         return load_tokenizer(self._base), load_model(self._base, dtype)
 
     def _engine_of(self, model: Any, tokenizer: Any) -> HFEngine:
-        self.can = self._abilities(chat=bool(tokenizer.chat_template))
+        self.can = replace(self.can, chat=bool(tokenizer.chat_template))
         ends = frozenset(end_tokens(model.generation_config, tokenizer))
         return HFEngine(model, ends, self.concurrency)
 
@@ -127,8 +121,10 @@ class HFModel(TransformersModel):
             )
 
     def _completion(self, row: Row, payload: dict[str, Any], tokenizer: HFTokenizer) -> Completion:
-        made = row.generated
-        ids = made[:-1] if row.ended else made
+        ids = row.generated
+        output_tokens = len(ids)
+        if row.ended:
+            ids = ids[:-1]
         chat = "messages" in payload
         text = tokenizer.text(ids)
         if chat and not payload.get("prefill"):
@@ -137,13 +133,16 @@ class HFModel(TransformersModel):
         reasoning = None
         if chat:
             text, reasoning = split_thoughts(text, tokenizer.spelled(row.ids[: row.prompt_tokens][-8:]))
+        logprobs = None
+        if payload.get("top_logprobs"):
+            logprobs = tuple(map(tokenizer.named, row.logprobs))
         return Completion(
             text=text,
             finish=row.finish or "stop",
             model=self._answers_as,
             input_tokens=row.prompt_tokens,
-            output_tokens=len(made),
+            output_tokens=output_tokens,
             reasoning=reasoning,
-            logprobs=tuple(map(tokenizer.named, row.logprobs)) if payload.get("top_logprobs") else None,
-            scores=tuple(row.scores) if row.scoring else None,
+            logprobs=logprobs,
+            scores=tuple(row.scores) or None,
         )

@@ -15,7 +15,7 @@ from collections import deque
 from typing import Any
 
 from cai.errors import CallRejected, ModelFault, ModelStopped
-from cai.models.inprocess.hf_rows import Row, choose
+from cai.models.inprocess.hf_rows import Row, choose, padded
 
 log = logging.getLogger("cai")
 _CLOSED = "the model was closed before it answered"
@@ -35,7 +35,9 @@ class HFEngine:
         parameters = inspect.signature(model.forward).parameters
         self._takes_positions = "position_ids" in parameters
         # transformers 5.24 renamed it; a model whose code comes from the hub may keep the old name.
-        self._cache_name = "cache" if "cache" in parameters else "past_key_values"
+        self._cache_name = "past_key_values"
+        if "cache" in parameters:
+            self._cache_name = "cache"
         self._inbox: queue.SimpleQueue[Row | None] = queue.SimpleQueue()
         self._door = threading.Lock()
         self._closed = False
@@ -141,14 +143,7 @@ class HFEngine:
 
     def _prefill(self, rows: list[Row]) -> tuple[Any, Any, Any]:
         """Read the rows' ids, padded on the left; the next token's logits, the cache and the mask."""
-        import torch
-
-        longest = max(len(row.ids) for row in rows)
-        gaps = [longest - len(row.ids) for row in rows]
-        padded = [[0] * gap + row.ids for row, gap in zip(rows, gaps, strict=True)]
-        real = [[0] * gap + [1] * (longest - gap) for gap in gaps]
-        ids = torch.tensor(padded, device=self._model.device)
-        mask = torch.tensor(real, device=self._model.device)
+        ids, mask = padded([row.ids for row in rows], self._model.device, "left")
         positions = (mask.cumsum(-1) - 1).clamp(min=0)
         out = self._forward(ids, mask, positions, None, logits_to_keep=1)
         return out.logits[:, -1], getattr(out, self._cache_name), mask
@@ -236,13 +231,11 @@ class HFEngine:
         texts = [ids for row in rows for ids in row.continuations]
         first = logits.float().log_softmax(-1)
         scores = [sum(float(first[i, token]) for token in ids[:1]) for i, ids in zip(owners, texts, strict=True)]
-        width = max(len(ids) for ids in texts) - 1
-        if width > 0:
+        ids, real = padded([text[:-1] for text in texts], mask.device, "right")
+        if ids.shape[1] > 0:
             _select(cache, owners)
-            ids = torch.tensor([(t[:-1] + [0] * (width + 1))[:width] for t in texts], device=mask.device)
-            real = torch.tensor([[int(k < len(t) - 1) for k in range(width)] for t in texts], device=mask.device)
             start = torch.tensor([[len(rows[i].ids)] for i in owners], device=mask.device)
-            positions = start + torch.arange(width, device=mask.device)
+            positions = start + torch.arange(ids.shape[1], device=mask.device)
             out = self._forward(ids, torch.cat([mask[owners], real], dim=-1), positions, cache)
             for n, text in enumerate(texts):
                 rest = out.logits[n, : max(len(text) - 1, 0)].float().log_softmax(-1)

@@ -16,7 +16,9 @@ from cai.folder.files import need
 from cai.models.inprocess.hf_engine import HFEngine
 from cai.models.inprocess.hf_rows import Row
 from cai.models.inprocess.hf_words import HFTokenizer
-from cai.weights.bases import Base
+from cai.records import Abilities
+from cai.sources.files import path_of
+from cai.weights.bases import Base, base_at, check_kind
 
 log = logging.getLogger("cai")
 
@@ -28,6 +30,7 @@ class TransformersModel(ABC):
     """
 
     provider: str
+    can: Abilities
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -35,23 +38,30 @@ class TransformersModel(ABC):
         self.endpoint = self.spec
         self.concurrency = 8
         self.context: int | None = None
-        self._base: Base
+        self._base = self._find_base(name)
+        path = path_of(name)
+        if path.exists():
+            self.name = f"{path.resolve().name}@{self._base.mark}"
         self._answers_as = name
-        self._engine: HFEngine | None = None
-        self._tokenizer: HFTokenizer | None = None
+        self._opened: tuple[HFEngine, HFTokenizer] | None = None
+
+    def _find_base(self, name: str) -> Base:
+        """The weights; UsageError for a path that cannot be loaded."""
+        base = base_at(self.spec, name)
+        check_kind(base, rewards=self.can.reward)
+        return base
 
     async def start(self) -> None:
         """Load the weights, in a thread; raises MissingExtra, or UnknownModel with transformers' own reason."""
-        if self._engine is None:
+        if self._opened is None:
             await asyncio.to_thread(self._load)
 
     async def close(self) -> None:
         """Stop the engine and free the weights."""
-        engine = self._engine
-        self._engine = None
-        self._tokenizer = None
-        if engine is not None:
-            await asyncio.to_thread(engine.close)
+        opened = self._opened
+        self._opened = None
+        if opened is not None:
+            await asyncio.to_thread(opened[0].close)
 
     @abstractmethod
     def _open(self, dtype: Any) -> tuple[Any, Any]:
@@ -79,13 +89,12 @@ class TransformersModel(ABC):
         commit = getattr(model.config, "_commit_hash", None)
         if commit:
             self._answers_as += f"@{commit[:12]}"
-        self._tokenizer = HFTokenizer(tokenizer)
-        self._engine = self._engine_of(model, tokenizer)
+        self._opened = self._engine_of(model, tokenizer), HFTokenizer(tokenizer)
 
     def _loaded(self) -> tuple[HFEngine, HFTokenizer]:
-        if self._engine is None or self._tokenizer is None:
+        if self._opened is None:
             raise ModelStopped(f"{self.spec} is not loaded: start() comes before send()")
-        return self._engine, self._tokenizer
+        return self._opened
 
     @staticmethod
     async def _played(engine: HFEngine, row: Row) -> Row:

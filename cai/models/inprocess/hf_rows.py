@@ -1,4 +1,4 @@
-"""One request in the batch of `hf_engine`, and the tokens that the requests of a batch draw."""
+"""One request in the batch of `hf_engine`; how requests share a batch, and the tokens that they draw."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import math
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, InvalidStateError
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from cai.errors import ModelFault
@@ -62,6 +63,16 @@ class Row:
             self.end()
         else:
             self.end(ModelFault(problem))
+
+
+def padded(sequences: Sequence[list[int]], device: Any, side: str, filler: int = 0) -> tuple[Any, Any]:
+    """Token ids of one length, with `filler` on one side ("left" or "right"), and a mask of what is not filler."""
+    import torch
+    from torch.nn.utils.rnn import pad_sequence
+
+    ids = [torch.tensor(sequence, dtype=torch.long) for sequence in sequences]
+    pad = partial(pad_sequence, batch_first=True, padding_side=side)
+    return pad(ids, padding_value=filler).to(device), pad([torch.ones_like(each) for each in ids]).to(device)
 
 
 def choose(logits: Any, rows: Sequence[Row]) -> list[int]:

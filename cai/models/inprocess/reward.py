@@ -12,10 +12,8 @@ from typing import Any
 from cai.errors import CallRejected, UsageError
 from cai.models.inprocess.hf_engine import HFEngine
 from cai.models.inprocess.hf_model import TransformersModel
-from cai.models.inprocess.hf_rows import Row
+from cai.models.inprocess.hf_rows import Row, padded
 from cai.records import Abilities, Call, Completion
-from cai.sources.files import path_of
-from cai.weights.bases import base_at, check_kind
 from cai.weights.loading import open_reward
 
 
@@ -28,14 +26,6 @@ class RewardModel(TransformersModel):
 
     provider = "reward"
     can = Abilities(chat=False, reward=True)
-
-    def __init__(self, name: str) -> None:
-        super().__init__(name)
-        self._base = base_at(self.spec, name)
-        check_kind(self._base, rewards=True)
-        path = path_of(name)
-        if path.exists():
-            self.name = f"{path.resolve().name}@{self._base.mark}"
 
     def payload(self, call: Call) -> dict[str, Any]:
         """The conversation, which alone decides the reward; UsageError for a request that asks for text."""
@@ -69,18 +59,14 @@ class RewardEngine(HFEngine):
     """
 
     def __init__(self, model: Any, padding: int | None, limit: int) -> None:
+        if padding is None:
+            limit = 1
         self._padding = padding or 0
-        super().__init__(model, frozenset(), limit if padding is not None else 1)
+        super().__init__(model, frozenset(), limit)
 
     def _prefill(self, rows: list[Row]) -> tuple[Any, Any, Any]:
-        import torch
-
-        longest = max(len(row.ids) for row in rows)
-        gaps = [longest - len(row.ids) for row in rows]
-        ids = [row.ids + [self._padding] * gap for row, gap in zip(rows, gaps, strict=True)]
-        real = [[1] * (longest - gap) + [0] * gap for gap in gaps]
-        mask = torch.tensor(real, device=self._model.device)
-        out = self._model(input_ids=torch.tensor(ids, device=self._model.device), attention_mask=mask)
+        ids, mask = padded([row.ids for row in rows], self._model.device, "right", self._padding)
+        out = self._model(input_ids=ids, attention_mask=mask)
         return out.logits[:, 0], None, mask
 
     def _score(self, rows: list[Row], logits: Any, cache: Any, mask: Any) -> None:
