@@ -1,6 +1,6 @@
 """Continuous batching over a transformers model: one thread, one batch, every row with its own sampling and seed.
 
-New rows join between two steps and finished ones leave at once, so a long reply holds up no other. A row draws from its
+New rows join between two steps and finished ones leave at once, so a long reply delays no other. A row draws from its
 own generator, so its reply does not depend on its neighbours (beyond float noise).
 """
 
@@ -169,9 +169,13 @@ class HFEngine:
         width = max(self._mask.shape[1], mask.shape[1])
         old_gap = width - self._mask.shape[1]
         new_gap = width - mask.shape[1]
+
+        def beside(old: Any, new: Any) -> Any:
+            return torch.cat([pad(old, (0, 0, old_gap, 0)), pad(new, (0, 0, new_gap, 0))])
+
         for old, new in zip(self._cache.layers, cache.layers, strict=True):
-            old.keys = torch.cat([pad(old.keys, (0, 0, old_gap, 0)), pad(new.keys, (0, 0, new_gap, 0))])
-            old.values = torch.cat([pad(old.values, (0, 0, old_gap, 0)), pad(new.values, (0, 0, new_gap, 0))])
+            old.keys = beside(old.keys, new.keys)
+            old.values = beside(old.values, new.values)
         self._mask = torch.cat([pad(self._mask, (old_gap, 0)), pad(mask, (new_gap, 0))])
         self._rows = self._rows + rows
 

@@ -15,7 +15,7 @@ from cai.folder.files import fingerprint, read_object
 from cai.models.inprocess.local_engine import LocalEngine, last_line
 from cai.models.inprocess.local_words import LocalTokenizer
 from cai.models.inprocess.requests import check_settings, first_stop, question
-from cai.records import Abilities, Call, Completion
+from cai.records import Abilities, Call, Completion, Finish
 from cai.sources.files import path_of
 from cai.weights.embedded import CONTEXT, NAME, default_weights
 from cai.weights.gguf_read import gguf_metadata
@@ -44,6 +44,8 @@ LISTED = (4, 20)
 # Each has an engine of its own, loaded when first asked: a batch that holds beam searches gets wrong log-probabilities
 # for its echoes (10 nats and more), and `echo` leaves out those of tokens that a prefix cache served.
 Work = Literal["reply", "list", "echo"]
+PROPERTIES: dict[Work, dict[str, str]] = {"reply": FAST, "list": EXACT, "echo": EXACT}
+FINISH: dict[str, Finish] = {"STOP": "stop"}  # all others are "length"
 
 
 class LocalModel:
@@ -58,7 +60,9 @@ class LocalModel:
     concurrency = 16
 
     def __init__(self, name: str) -> None:
-        self._path = path_of(name) if name else None
+        self._path = None
+        if name:
+            self._path = path_of(name)
         self.name, self.context = _identify(self._path)
         self.endpoint = f"local:{self.name}"
         self.can = Abilities(chat=True, completion=True, scoring=True, prefill=True)
@@ -89,7 +93,7 @@ class LocalModel:
         return body | call.sampling.extra_body
 
     async def start(self) -> None:
-        """Loads the weights (about 2 s; the embedded ones are fetched on first use)."""
+        """Load the weights (about 2 s; the embedded ones are fetched on first use)."""
         await self._engine("reply")
 
     async def _engine(self, work: Work) -> LocalEngine:
@@ -103,10 +107,16 @@ class LocalModel:
     def _load(self, work: Work) -> Any:
         genai = import_genai()
         path = self._path or default_weights()
+        scheduler = genai.SchedulerConfig()
+        scheduler.cache_size = CACHE_GB
+        scheduler.max_num_batched_tokens = BATCH_TOKENS
+        scheduler.enable_prefix_caching = work != "echo"
         try:
-            tokenizer = genai.Tokenizer(path) if self._tokenizer is None else self._tokenizer.tokenizer
-            properties = FAST if work == "reply" else EXACT
-            pipeline = genai.ContinuousBatchingPipeline(path, tokenizer, self._scheduler(work), "CPU", **properties)
+            if self._tokenizer is None:
+                tokenizer = genai.Tokenizer(path)
+            else:
+                tokenizer = self._tokenizer.tokenizer
+            pipeline = genai.ContinuousBatchingPipeline(path, tokenizer, scheduler, "CPU", **PROPERTIES[work])
         except Exception as error:  # of any type: an unknown GGUF tokenizer is an IndexError
             hint = "; of GGUF it reads few architectures, an exported OpenVINO folder always works" * path.is_file()
             raise InputError(f"OpenVINO cannot load this model: {last_line(error)}{hint}", path) from error
@@ -116,15 +126,6 @@ class LocalModel:
             self._tokenizer = LocalTokenizer(tokenizer, self.name, self.context)
             self.context = self._tokenizer.context
         return pipeline
-
-    def _scheduler(self, work: Work) -> Any:
-        import openvino_genai as genai
-
-        scheduler = genai.SchedulerConfig()
-        scheduler.cache_size = CACHE_GB
-        scheduler.max_num_batched_tokens = BATCH_TOKENS
-        scheduler.enable_prefix_caching = work != "echo"
-        return scheduler
 
     async def send(self, payload: dict[str, Any]) -> Completion:
         """Ask once; `CallRejected("too_long", …)` if prompt and reply exceed the context."""
@@ -139,7 +140,7 @@ class LocalModel:
         text = self._tokenizer.text(output.generated_ids)
         return Completion(
             text[: first_stop(payload.get("stop", ()), text)],
-            "stop" if output.finish_reason.name == "STOP" else "length",
+            FINISH.get(output.finish_reason.name, "length"),
             self.name,
             input_tokens=len(tokens),
             output_tokens=len(output.generated_ids),
@@ -152,27 +153,28 @@ class LocalModel:
         what neither answers is asked by echo, a prompt each.
         """
         assert self._tokenizer is not None
-        parts = [self._tokenizer.continuation(text) for text in texts]
+        parts = [tuple(self._tokenizer.continuation(text)) for text in texts]
         self._tokenizer.fit(len(prompt) + max(map(len, parts)), 1)
         lister = await self._engine("list")
         scores: dict[tuple[int, ...], float] = {(): 0.0}
         for width in LISTED:
-            if any(len(part) == 1 and tuple(part) not in scores for part in parts):
+            if any(len(part) == 1 and part not in scores for part in parts):
                 beams = self._greedy(num_beams=width, num_return_sequences=width)
                 for output in await lister.ask(prompt, beams):
                     scores[tuple(output.generated_ids)] = output.generated_log_probs[0]
-        asked = len(prompt)
+        input_tokens = len(prompt)
         for part in parts:
-            if tuple(part) not in scores:
+            if part not in scores:
+                tokens = [*prompt, *part]
                 echo = await self._engine("echo")
-                [output] = await echo.ask(prompt + part, self._greedy(echo=True))
+                [output] = await echo.ask(tokens, self._greedy(echo=True))
                 values = output.generated_log_probs  # one a token of the prompt, and one of the token made
-                if len(values) != len(prompt) + len(part) + 1:
-                    raise ModelStopped(f"{self.name} returned {len(values)} log-probabilities for {len(prompt + part)}")
-                scores[tuple(part)] = sum(values[len(prompt) : -1])
-                asked += len(prompt) + len(part)
-        found = tuple(scores[tuple(part)] for part in parts)
-        return Completion("", "stop", self.name, input_tokens=asked, output_tokens=0, scores=found)
+                if len(values) != len(tokens) + 1:
+                    raise ModelStopped(f"{self.name} returned {len(values)} log-probabilities for {len(tokens)}")
+                scores[part] = sum(values[len(prompt) : -1])
+                input_tokens += len(tokens)
+        listed = tuple(scores[part] for part in parts)
+        return Completion("", "stop", self.name, input_tokens=input_tokens, output_tokens=0, scores=listed)
 
     def _greedy(self, **settings: Any) -> Any:
         import openvino_genai as genai
@@ -209,14 +211,14 @@ class LocalModel:
         return config
 
     async def close(self) -> None:
-        """Ends the engines and frees the weights."""
+        """End the engines and free the weights."""
         engines = list(self._engines.values())
         self._engines = {}
         self._tokenizer = None
         for task in engines:
             if not task.done():
                 await asyncio.wait([task])
-            if not task.cancelled() and task.exception() is None:  # else whoever asked for it was told
+            if not task.cancelled() and task.exception() is None:  # else whoever asked for it has the error
                 await task.result().close()
 
 
@@ -248,9 +250,9 @@ def _identify(path: Path | None) -> tuple[str, int | None]:
 
 
 def _folder_context(path: Path) -> int | None:
-    if not (path / "config.json").exists():
-        return None
-    context = read_object(path / "config.json").get("max_position_embeddings")
-    if isinstance(context, int):
-        return context
+    config = path / "config.json"
+    if config.exists():
+        context = read_object(config).get("max_position_embeddings")
+        if isinstance(context, int):
+            return context
     return None

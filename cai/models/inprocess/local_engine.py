@@ -113,8 +113,9 @@ class LocalEngine:
 
     async def ask(self, tokens: list[int], config: Any) -> list[Any]:
         """The engine's outputs for one prompt; cancelling the caller takes the request out of the batch."""
-        blocks = _blocks(tokens) if self._in_turn else ()
-        job = _Job(tokens, config, self._loop.create_future(), blocks=blocks)
+        job = _Job(tokens, config, self._loop.create_future())
+        if self._in_turn:
+            job.blocks = _blocks(tokens)
         self._inbox.put(job)
         if self._stopped is not None:  # looked at after the put: what was put before it was set, the thread ends
             job.answer.cancel()
@@ -122,7 +123,7 @@ class LocalEngine:
         return await job.answer
 
     async def close(self) -> None:
-        """Drops what is in the batch, ends the thread and waits for it."""
+        """Drop what is in the batch, end the thread and wait for it."""
         self._stopped = self._stopped or ModelStopped(f"{self._name} was closed")
         self._inbox.put(None)
         await asyncio.to_thread(self._thread.join)
@@ -143,9 +144,11 @@ class LocalEngine:
                 self._stopped = ModelStopped(f"{self._name} failed: {last_line(error)}; the run can be resumed")
                 self._end(self._stopped)
                 return
-            patience = PAUSE if progress else 0.0
+            patience = 0.0
             if not (self._live or self._waiting):
                 patience = None
+            elif progress:
+                patience = PAUSE
 
     def _arrivals(self, patience: float | None) -> Iterable[_Job | None]:
         """What was asked since the last step; waits `patience` seconds for the first (None: until it comes)."""
@@ -155,15 +158,15 @@ class LocalEngine:
                 yield self._inbox.get_nowait()
 
     def _admit(self) -> None:
-        """Puts into the batch what need not wait; the rest waits for what is in the batch, never for each other."""
-        held: list[_Job] = []
+        """Put into the batch what need not wait; the rest waits for what is in the batch, never for each other."""
+        later: list[_Job] = []
         load = sum(job.cost for job in self._live)
         for job in self._waiting:
             if job.answer.cancelled():
                 continue
             turn = not self._in_turn or (load < ENOUGH and self._beginnings.soon(job) < WORTH)
             if not turn or len(self._live) >= self._most:
-                held.append(job)
+                later.append(job)
                 continue
             try:
                 job.handle = self._pipeline.add_request(self._count, _tensor(job.tokens), job.config)
@@ -174,10 +177,10 @@ class LocalEngine:
             self._beginnings.begin(job)
             load += job.cost
             self._live.append(job)
-        self._waiting = held
+        self._waiting = later
 
     def _advance(self) -> bool:
-        """One step of the batch; hands out what it finished and says whether anything left the batch."""
+        """Take one step of the batch and hand out what it finished; returns whether anything left the batch."""
         for job in self._live:
             if job.answer.cancelled():
                 job.handle.cancel()
@@ -255,5 +258,5 @@ def _hand_out(done: list[tuple[_Job, Any]]) -> None:
 
 def last_line(error: BaseException) -> str:
     """The telling line of a native error: its last one, without the source positions OpenVINO puts before it."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[-1] if lines else type(error).__name__
+    lines = [type(error).__name__, *str(error).splitlines()]
+    return [line.strip() for line in lines if line.strip()][-1]

@@ -1,4 +1,4 @@
-"""Between texts and tokens for the embedded model: chat markup, role markers in texts taken apart, lengths."""
+"""Between texts and tokens for the embedded model: chat markup, harmless role markers, lengths."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 from cai.errors import CallRejected, ModelStopped
 from cai.models.inprocess.local_engine import last_line
 
-CUT = f"\ufdd0{secrets.token_hex(8)}\ufdd0"  # where a marker in a text is taken apart; unguessable
+CUT = f"\ufdd0{secrets.token_hex(8)}\ufdd0"  # put into a marker in a text, which is encoded in two parts; unguessable
 
 
 class LocalTokenizer:
@@ -66,23 +66,19 @@ class LocalTokenizer:
             text.encode()
         except UnicodeEncodeError:
             raise CallRejected("bad_input", "the prompt holds half a surrogate pair, which is no text") from None
-        return self._marker.sub(lambda found: f"{found[0][:1]}{CUT}{found[0][1:]}", text)
+        return self._marker.sub(lambda marker: f"{marker[0][:1]}{CUT}{marker[0][1:]}", text)
 
     def _encode(self, text: str, special: bool = False) -> list[int]:
-        """Tokens of `text`, apart at each `CUT`; a text of megabytes is refused by its length alone."""
+        """The tokens of the parts between `CUT`s; a text of megabytes is refused for its length, unencoded."""
         least = len(text) // self._longest
         if least > self.context:
             self._too_long(f"at least {least} tokens")
-        tokens = self._tokens(text, special)
-        if len(tokens) >= self.context:  # at which some tokenizers cut
-            self._too_long(f"at least {len(tokens)} tokens")
-        return tokens
-
-    def _tokens(self, text: str, special: bool = False) -> list[int]:
         tokens: list[int] = []
         for part in text.split(CUT):
             encoded = self.tokenizer.encode(part, add_special_tokens=special and not tokens)
             tokens += encoded.input_ids.data[0].tolist()
+        if len(tokens) >= self.context:  # at which some tokenizers cut
+            self._too_long(f"at least {len(tokens)} tokens")
         return tokens
 
     def _too_long(self, length: str) -> None:
