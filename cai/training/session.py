@@ -88,7 +88,7 @@ class Session:
 
     def _encoded(self) -> Rows:
         """The rows in tokens; InputError if none is left."""
-        chats = any(not isinstance(row.prompt, str) for row in (*self.data.train, *self.data.eval))
+        chats = any(not row.is_plain for row in (*self.data.train, *self.data.eval))
         self.tokenizer = opening.open_tokenizer(self.base, self.loaded.config.chat_template, chats=chats)
         notes = self.data.notes
         self.data = without_forged_turns(self.data, self.tokenizer)

@@ -253,7 +253,7 @@ def _warnings(data: TrainingData) -> Iterator[str]:
         yield from _of_pairs(data.train)
     if not method.scores:
         yield from _of_texts(data.files[0][0], data.train)
-    plain = sum(isinstance(row.prompt, str) for row in chain(data.train, data.eval))
+    plain = sum(row.is_plain for row in chain(data.train, data.eval))
     if plain:
         yield (
             f"{plain:,} rows are plain text: they train without the model's chat template, which cai chat and judges "

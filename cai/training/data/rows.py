@@ -49,6 +49,18 @@ class TrainingRow:
     p_chosen: float | None = None  # probability that `reply` is better than `rejected`; None: not judged
     margin: float | None = None  # log odds of it in nats; None: the dataset names none
 
+    @property
+    def is_plain(self) -> bool:
+        """Whether the prompt is plain text."""
+        return isinstance(self.prompt, str)
+
+    @property
+    def replies(self) -> list[str]:
+        """The reply, or both replies of a pair."""
+        if self.rejected is None:
+            return [self.reply]
+        return [self.reply, self.rejected]
+
 
 def named(row: str) -> str:
     """A row's id in a sentence; a row without one is called by its line."""

@@ -12,9 +12,9 @@ import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import islice
+from itertools import groupby, islice
 from pathlib import Path
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar
 
 from cai.errors import UsageError
 from cai.texts.wording import reason_of
@@ -55,14 +55,6 @@ class Encoded:
         return Encoded(self.row, self.prompt, tuple(reply[:room] for reply in self.replies))
 
 
-class _Texts(NamedTuple):
-    """A row as text: the prompt, and the prompt with each reply."""
-
-    prompt: str
-    wholes: tuple[str, ...]
-    plain: bool  # without a chat template
-
-
 class Masker:
     """Encodes rows with one tokenizer, each text once; `ends` are the token ids that end a reply.
 
@@ -78,63 +70,56 @@ class Masker:
 
     def encode(self, rows: Iterable[TrainingRow]) -> Iterator[Encoded | str]:
         """Each row in tokens, in order, or why its replies cannot be told apart from its prompt."""
-        left = iter(rows)
-        while part := list(islice(left, AT_ONCE)):
-            texts = [self._texts(row) for row in part]
-            tokens = {plain: self._all_tokens(texts, plain) for plain in (False, True)}
-            for row, text in zip(part, texts, strict=True):
-                if isinstance(text, str):
-                    yield text
-                else:
-                    prompt, *wholes = islice(tokens[text.plain], 1 + len(text.wholes))
-                    yield self._encoded(row, text, prompt, wholes)
+        for plain, group in groupby(rows, lambda row: row.is_plain):
+            while part := list(islice(group, AT_ONCE)):
+                texts = [self._texts(row) for row in part]
+                whole = [text for row in texts if isinstance(row, list) for text in row]
+                tokens = self._tokens(whole, special=plain)
+                for row, written in zip(part, texts, strict=True):
+                    if isinstance(written, str):
+                        yield written
+                    else:
+                        yield self._encoded(row, written, list(islice(tokens, len(written))))
 
-    def _texts(self, row: TrainingRow) -> _Texts | str:
-        """The texts of a row, or what is wrong with it."""
-        replies = [row.reply]
-        if row.rejected is not None:
-            replies.append(row.rejected)
+    def _texts(self, row: TrainingRow) -> list[str] | str:
+        """The text of the prompt, and of the prompt with each reply; or what is wrong with the row."""
         if isinstance(row.prompt, str):
-            return _Texts(row.prompt, tuple(row.prompt + reply for reply in replies), plain=True)
+            return [row.prompt, *(row.prompt + reply for reply in row.replies)]
         turns = [dict(turn) for turn in row.prompt]
         render = self._tokenizer.apply_chat_template
         try:
             prompt = render(turns, tokenize=False, add_generation_prompt=True)
-            wholes = [render([*turns, {"role": "assistant", "content": one}], tokenize=False) for one in replies]
+            wholes = [render([*turns, {"role": "assistant", "content": one}], tokenize=False) for one in row.replies]
         except Exception as error:  # of the template's own making: roles that it does not know, or not in that order
             return f"the chat template refuses the conversation: {reason_of(error)[:200]}"
-        for reply, whole in zip(replies, wholes, strict=True):
+        for reply, whole in zip(row.replies, wholes, strict=True):
             if not whole.startswith(prompt):
                 raise _differs(prompt, whole)
             if reply.strip() not in whole[len(prompt) :]:
                 return "the chat template does not give the reply as it is"
-        return _Texts(prompt, tuple(wholes), plain=False)
-
-    def _all_tokens(self, texts: Sequence[_Texts | str], plain: bool) -> Iterator[list[int]]:
-        """Of all prompts and wholes that are plain, or are not."""
-        chosen = [text for text in texts if isinstance(text, _Texts) and text.plain == plain]
-        return self._tokens([part for text in chosen for part in (text.prompt, *text.wholes)], special=plain)
+        return [prompt, *wholes]
 
     def _tokens(self, texts: list[str], special: bool) -> Iterator[list[int]]:
         if texts:
             encoded = self._tokenizer(texts, add_special_tokens=special, return_attention_mask=False, verbose=False)
             yield from map(list, encoded["input_ids"])
 
-    def _encoded(self, row: TrainingRow, text: _Texts, prompt: list[int], wholes: list[list[int]]) -> Encoded | str:
-        while text.plain and prompt and prompt[-1] in self._ends:  # some tokenizers end every text
+    def _encoded(self, row: TrainingRow, texts: list[str], tokens: list[list[int]]) -> Encoded | str:
+        prompt, *wholes = tokens
+        while row.is_plain and prompt and prompt[-1] in self._ends:  # some tokenizers end every text
             prompt = prompt[:-1]
         replies = []
-        for written, ids in zip(text.wholes, wholes, strict=True):
+        for text, ids in zip(texts[1:], wholes, strict=True):
             reply = ids[len(prompt) :]
             if ids[: len(prompt)] != prompt:
-                # Tokens that span the border are none that the model meets when it answers: it has read the prompt.
-                [reply] = self._tokens([written[len(text.prompt) :]], special=False)
+                # The model that answers has read the prompt: it never meets tokens that span the border.
+                [reply] = self._tokens([text[len(texts[0]) :]], special=False)
                 if self._tokenizer.decode(prompt + reply) != self._tokenizer.decode(ids):
                     return "the tokens of the prompt and those of the reply cannot be told apart"
-            replies.append(self._ended(reply, written, text.plain))
+            replies.append(self._ended(reply, text, row.is_plain))
         return Encoded(row, prompt, tuple(replies))
 
-    def _ended(self, reply: list[int], written: str, plain: bool) -> list[int]:
+    def _ended(self, reply: list[int], text: str, plain: bool) -> list[int]:
         """The reply with its end."""
         eos = self._tokenizer.eos_token_id
         ends = [place for place, token in enumerate(reply) if token in self._ends]
@@ -146,7 +131,7 @@ class Masker:
             return reply
         names = ", ".join(repr(self._tokenizer.decode([token])) for token in sorted(self._ends)) or "none is set"
         raise UsageError(
-            f"the chat template ends a reply with {written[-20:]!r}, which holds no token that ends a reply ({names}): "
+            f"the chat template ends a reply with {text[-20:]!r}, which holds no token that ends a reply ({names}): "
             "the model would not learn to stop; name another with chat_template"
         )
 
@@ -249,4 +234,4 @@ def _conversation(row: TrainingRow) -> str:
     """All that is said in a row; nothing if it is plain text."""
     if isinstance(row.prompt, str):
         return ""
-    return "\0".join([*(turn["content"] for turn in row.prompt), row.reply, row.rejected or ""])
+    return "\0".join([*(turn["content"] for turn in row.prompt), *row.replies])

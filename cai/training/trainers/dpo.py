@@ -16,7 +16,8 @@ from typing import Any
 from cai.errors import UsageError
 from cai.training.setup.config import Setting
 from cai.training.setup.plan import Plan
-from cai.training.trainers.preferences import P, Preferences, Watched, build, need_probabilities, without
+from cai.training.trainers.loop import with_hooks
+from cai.training.trainers.preferences import P, Preferences, Watched
 
 # Losses of TRL 1.16 that hold the chosen reply itself in place, or lower it on purpose (apo_down). The others see D
 # alone, so both replies may become less probable together (Razin et al. 2024, arXiv 2410.08847), and the mix with the
@@ -96,6 +97,8 @@ def flip_rate(labels: Sequence[float]) -> float:
 class Pairs(Preferences):
     """The rows of DPO."""
 
+    labels = dict.fromkeys(SOFT, P)
+
     def settle(self) -> Iterator[Setting]:
         yield from super().settle()
         yield self.beta()
@@ -139,15 +142,7 @@ def dpo_trainer(*, args: Any, **parts: Any) -> Any:
     soft labels.
     """
     _check(args)
-    soft = [name for name in args.loss_type if name in SOFT]
-
-    def columns(part: Any) -> Any:
-        if not soft:
-            return without(part, [P])  # it may be null, and nothing reads it
-        need_probabilities(part, f"the loss {soft[0]}")
-        return part
-
-    return build("trl:DPOTrainer", _SoftDPO, columns, args=args, **parts)
+    return with_hooks("trl:DPOTrainer", _SoftDPO)(args=args, **parts)
 
 
 def _check(args: Any) -> None:
@@ -193,8 +188,6 @@ class _SoftDPO(Watched):
     def compute_loss(self, model: Any, inputs: dict[str, Any], *rest: Any, **named: Any) -> Any:
         if not self._soft and self.model.training:
             return super().compute_loss(model, inputs, *rest, **named)
-        if self._soft and P not in inputs:
-            raise UsageError("soft labels read p_chosen of every row, and this batch has none")
         return self._with_soft(model, inputs, *rest, **named)
 
     def _with_soft(self, model: Any, inputs: dict[str, Any], *rest: Any, **named: Any) -> Any:

@@ -7,14 +7,17 @@ from typing import Any
 
 from cai.errors import UsageError
 from cai.training.setup.config import Setting
+from cai.training.setup.methods import METHODS
 from cai.training.setup.plan import Plan
-from cai.training.trainers.preferences import Preferences, Watched, build
+from cai.training.trainers.loop import with_hooks
+from cai.training.trainers.preferences import Preferences, Watched
 
 
 class Graded(Preferences):
     """The rows of KTO."""
 
     columns = ("completion_ids",)
+    labels = dict.fromkeys(METHODS["kto"].losses, "label")
 
     def settle(self) -> Iterator[Setting]:
         yield from super().settle()
@@ -25,7 +28,7 @@ class Graded(Preferences):
         return kto_trainer(**self.inputs(plan, arguments | {"loss_type": self.loss}), **parts)
 
 
-def kto_trainer(*, args: Any, train_dataset: Any, **parts: Any) -> Any:
+def kto_trainer(*, args: Any, train_dataset: Any, eval_dataset: Any = None, **parts: Any) -> Any:
     """TRL's KTOTrainer over rows shuffled once by `args.seed`, with weights from the counts if both are 1.
 
     TRL takes the rows in their order, and the reply of the row before as the mismatched one of its KL estimate: rows of
@@ -44,7 +47,10 @@ def kto_trainer(*, args: Any, train_dataset: Any, **parts: Any) -> Any:
             return rows
         return _with_mismatched(rows, args.per_device_train_batch_size)
 
-    return build("trl:KTOTrainer", Watched, mixed, args=args, train_dataset=train_dataset, **parts)
+    rows = {"train_dataset": mixed(train_dataset)}
+    if eval_dataset is not None:
+        rows["eval_dataset"] = mixed(eval_dataset)
+    return with_hooks("trl:KTOTrainer", Watched)(args=args, **rows, **parts)
 
 
 def _with_mismatched(rows: Any, size: int) -> Any:

@@ -18,11 +18,12 @@ import orjson
 
 from cai.errors import InputError, UsageError
 from cai.texts.wording import nearest
+from cai.training.data.rows import named
 from cai.training.data.tokens import Encoded, Rows
 from cai.training.setup.config import Setting
 from cai.training.setup.methods import METHODS
 from cai.training.setup.plan import Plan
-from cai.training.trainers.loop import Guarded, vendor, with_hooks
+from cai.training.trainers.loop import Guarded, vendor
 
 P, ROW = "p_chosen", "row"  # ROW: the row's number, by which a loss that is no number is reported
 OURS = (P, ROW)
@@ -38,11 +39,24 @@ class Preferences(Rows):
 
     columns: ClassVar[tuple[str, ...]] = ("chosen_ids", "rejected_ids")  # of TRL, one for each reply
     joined: ClassVar[bool] = False  # whether TRL takes each reply with the prompt before it
+    labels: ClassVar[Mapping[str, str]] = {}  # by loss: the field of a row that it reads besides the replies
 
     def settle(self) -> Iterator[Setting]:
         setting = self._loss()
         self.loss = setting.value
+        self.label = self.labels.get(self.loss)
+        if self.label is not None:
+            self._check_labels(self.label)
         yield setting
+
+    def _check_labels(self, label: str) -> None:
+        """InputError unless every row has the label that the loss reads."""
+        for row in (*self.data.train, *self.data.eval):
+            if getattr(row, label) is None:
+                raise InputError(
+                    f"{named(row.id)} has no {label}, which the loss {self.loss} reads of every row: label the rows, "
+                    "or choose another loss"
+                )
 
     def _loss(self) -> Setting:
         name, method = self.data.method, METHODS[self.data.method]
@@ -79,36 +93,21 @@ class Preferences(Rows):
             arguments["precompute_ref_log_probs"] = self.settled["reference"] == "once"
         held = None
         if self.eval:
-            held = on_disk(self.eval, self.folder, self.columns, joined=self.joined)
+            held = on_disk(self.eval, self.folder, self.columns, self.label, joined=self.joined)
         return {
             "args": vendor(METHODS[self.data.method].arguments)(max_length=plan.max_length, **arguments),
-            "train_dataset": on_disk(self.train, self.folder, self.columns, joined=self.joined),
+            "train_dataset": on_disk(self.train, self.folder, self.columns, self.label, joined=self.joined),
             "eval_dataset": held,
         }
 
 
-def build(
-    name: str,
-    ours: type,
-    prepare: Callable[[Any], Any],
-    *,
-    train_dataset: Any,
-    eval_dataset: Any = None,
-    **parts: Any,
+def on_disk(
+    rows: Sequence[Encoded], folder: Path, columns: Sequence[str], label: str | None = None, *, joined: bool = False
 ) -> Any:
-    """TRL's trainer of that name with our hooks, over rows that `prepare` has made ready for it."""
-    train = prepare(train_dataset)
-    held = eval_dataset
-    if held is not None:
-        held = prepare(held)
-    return with_hooks(name, ours)(train_dataset=train, eval_dataset=held, **parts)
-
-
-def on_disk(rows: Sequence[Encoded], folder: Path, columns: Sequence[str], *, joined: bool = False) -> Any:
     """The rows as a dataset under `folder`, with a column for each reply, and with `row`, their place from 0.
 
-    joined: the columns hold the prompt with the reply. The same rows are written once; of several processes that call
-    it, all take what the first wrote.
+    label: a field of the rows that becomes a column. joined: the columns hold the prompt with the reply. The same rows
+    are written once; of several processes that call it, all take what the first wrote.
     """
     from datasets import Dataset, load_from_disk
 
@@ -121,11 +120,8 @@ def on_disk(rows: Sequence[Encoded], folder: Path, columns: Sequence[str], *, jo
         table[column] = [row.replies[place] for row in rows]
         if joined:
             table[column] = [row.prompt + row.replies[place] for row in rows]
-    if len(columns) > 1:
-        table[P] = [row.row.p_chosen for row in rows]
-        table["margin"] = [row.row.margin for row in rows]
-    else:
-        table["label"] = [row.row.label for row in rows]
+    if label is not None:
+        table[label] = [getattr(row.row, label) for row in rows]
     name = hashlib.sha256(orjson.dumps(table)).hexdigest()[:16]
     path = folder / f"rows-{name}"
     if not path.exists():
@@ -144,26 +140,6 @@ def _take_name(part: Path, path: Path) -> None:
         shutil.rmtree(part)
         if not path.exists():
             raise
-
-
-def without(dataset: Any, names: Sequence[str]) -> Any:
-    """The dataset without these columns, if it has them."""
-    return dataset.remove_columns([name for name in names if name in dataset.column_names])
-
-
-def need_probabilities(dataset: Any, who: str) -> None:
-    """UsageError or InputError unless every row has a probability in `p_chosen`; who: reads it."""
-    if P not in dataset.column_names:
-        raise UsageError(f"{who} reads p_chosen of every row, and the rows have none: label them, or choose another")
-    for place, p in enumerate(dataset[P]):
-        if p is not None and 0 <= p <= 1:  # NaN compares false
-            continue
-        name = f"row {place + 1}"
-        if "id" in dataset.column_names:
-            name += f" ({dataset['id'][place]})"
-        if p is None:
-            raise InputError(f"{name} has no label probability in p_chosen: label the rows, or choose hard labels")
-        raise InputError(f"{name}: p_chosen is {p!r}, and a probability is a number from 0 to 1")
 
 
 class _Stacked:

@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-from functools import partial
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
-from cai.errors import UsageError
 from cai.training.data.tokens import Encoded
 from cai.training.setup.plan import Plan
-from cai.training.trainers.preferences import P, Preferences, Watched, build, need_probabilities, without
-
-UNREAD = {"soft": ["margin"], "margin": [P], "hard": ["margin", P]}  # columns that the labels do not believe
+from cai.training.trainers.loop import with_hooks
+from cai.training.trainers.preferences import P, Preferences, Watched
 
 
 class Scored(Preferences):
     """The rows of a reward model."""
 
     joined = True
+    # Never both: a judge's margin is the log odds of its p_chosen.
+    labels: ClassVar[Mapping[str, str]] = {"soft": P, "margin": "margin"}
 
     def fit(self, row: Encoded, limit: int) -> Encoded | str:
         if row.longest > limit:
@@ -24,17 +24,16 @@ class Scored(Preferences):
         return row
 
     def trainer(self, plan: Plan, arguments: dict[str, Any], **parts: Any) -> Any:
-        return reward_trainer(labels=self.loss, **self.inputs(plan, arguments), **parts)
+        return reward_trainer(**self.inputs(plan, arguments), **parts)
 
 
-def reward_trainer(*, labels: str = "soft", **parts: Any) -> Any:
-    """TRL's RewardTrainer.
+def reward_trainer(**parts: Any) -> Any:
+    """TRL's RewardTrainer; the columns of the rows decide the loss.
 
-    labels: what of a row is believed beside which reply was chosen. "soft": cross entropy with `p_chosen` (arXiv
-    2212.08073, section 4.1); "margin": the gap must pass `margin` (Touvron et al. 2023, arXiv 2307.09288, Eq. 2);
-    "hard": neither. A judge's margin is the log odds of its p_chosen, so both at once would count it twice.
+    With `p_chosen`, cross entropy with it (arXiv 2212.08073, section 4.1); with `margin`, the gap must pass it (Touvron
+    et al. 2023, arXiv 2307.09288, Eq. 2); with neither, which reply was chosen is all there is.
     """
-    trainer = build("trl:RewardTrainer", _SoftReward, partial(_columns, labels), **parts)
+    trainer = with_hooks("trl:RewardTrainer", _SoftReward)(**parts)
     _exact_head(trainer.model)
     return trainer
 
@@ -54,18 +53,6 @@ def _exact_head(model: Any) -> None:
     for head in (module for module in heads if isinstance(module, torch.nn.Linear)):
         head.float()
         head.forward = exactly(head.forward)
-
-
-def _columns(labels: str, dataset: Any) -> Any:
-    """The dataset without what the labels do not believe: TRL uses a margin wherever the column is."""
-    if labels == "soft":
-        need_probabilities(dataset, "labels soft")
-    if labels == "margin":
-        values = dataset["margin"] if "margin" in dataset.column_names else [None]
-        for place, value in enumerate(values, start=1):
-            if value is None or not abs(value) < float("inf"):
-                raise UsageError(f"labels margin needs a number in `margin` of every row; row {place} has {value!r}")
-    return without(dataset, UNREAD[labels])
 
 
 class _SoftReward(Watched):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import math
 from pathlib import Path
 from typing import Any
 
@@ -259,6 +260,8 @@ def test_probability_and_margin_travel_with_the_pair() -> None:
     [
         (pair(1, chosen=said("same  text"), rejected=said("same text")), "identical"),
         (pair(1, p_chosen=1.2), "bad_input"),
+        (pair(1, p_chosen=-0.1), "bad_input"),
+        (pair(1, p_chosen=math.nan), "bad_input"),
         (pair(1, p_chosen="high"), "bad_input"),
         (pair(1, margin=True), "bad_input"),
         (pair(1, margin=10**400), "bad_input"),

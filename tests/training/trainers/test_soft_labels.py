@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import math
 import os
 import subprocess
@@ -29,8 +30,10 @@ from trainings import said
 from cai.errors import InputError, LossNotFinite, UsageError
 from cai.models import open_model
 from cai.records import Call, Request, Sampling
+from cai.training.data.dataset import load_rows
 from cai.training.data.rows import TrainingRow, row_of
 from cai.training.data.tokens import Encoded, Masker
+from cai.training.setup.config import load_config
 from cai.training.trainers.dpo import NLL_WEIGHT, Pairs, cross_entropy, dpo_trainer, gap_scaled, with_nll
 from cai.training.trainers.kto import kto_trainer
 from cai.training.trainers.loop import Watch, callback
@@ -284,23 +287,29 @@ def test_settings_without_effect_or_meaning_are_refused(tmp_path: Path, given: d
         dpo_trainer(args=trl.DPOConfig(**common(tmp_path, **given)), train_dataset=pairs(4, p_chosen=0.8), model=None)
 
 
-def test_rows_without_probabilities_are_refused_before_the_model_is_read(tmp_path: Path) -> None:
-    args = trl.DPOConfig(**common(tmp_path, loss_type=["cdpo"]))
-    with pytest.raises(UsageError, match="the loss cdpo reads p_chosen of every row, and the rows have none"):
-        dpo_trainer(args=args, train_dataset=pairs(4), model=None)
-    with pytest.raises(InputError, match=r"row 3 \(r2\) has no label probability"):
-        dpo_trainer(args=args, train_dataset=pairs(4, p_chosen=[0.8, 0.9, None, 1.0]), model=None)
-    with pytest.raises(UsageError, match="the rows have none"):
-        dpo_trainer(args=args, train_dataset=pairs(4, p_chosen=0.8), eval_dataset=pairs(4), model=None)
-    for p in (1.01, -0.1, math.nan):
-        with pytest.raises(
-            InputError, match=r"row 2 \(r1\): p_chosen is .*, and a probability is a number from 0 to 1"
-        ):
-            dpo_trainer(args=args, train_dataset=pairs(2, p_chosen=[0.8, p]), model=None)
+@pytest.mark.parametrize(
+    ("method", "kind", "loss", "label"),
+    [
+        ("dpo", Pairs, "cdpo", "p_chosen"),
+        ("dpo", Pairs, "gap_scaled", "p_chosen"),
+        ("reward", Scored, "soft", "p_chosen"),
+        ("reward", Scored, "margin", "margin"),
+    ],
+)
+def test_rows_without_the_label_that_a_loss_reads_are_refused_before_the_model_is_read(
+    tmp_path: Path, method: str, kind: Any, loss: str, label: str
+) -> None:
+    loaded = load_config(None, {"loss": loss})
+    data = load_rows(pairs(4, **{label: [0.8, 0.9, None, 1.0]}).to_list(), method, split=1)
+    with pytest.raises(InputError, match=f"row r2 has no {label}, which the loss {loss} reads of every row"):
+        kind(data, loaded, None, (), tmp_path)
+    held = dataclasses.replace(data, train=data.train[:2], eval=data.train[2:])
+    with pytest.raises(InputError, match=f"row r2 has no {label}"):
+        kind(held, loaded, None, (), tmp_path)
 
 
 def test_a_stock_loss_takes_rows_that_nobody_judged(folder: Path, tmp_path: Path) -> None:
-    rows = pairs(8, p_chosen=[0.8] * 4 + [None] * 4)
+    rows = on_disk([*written(4, p_chosen=0.8), *written(4)], tmp_path, COLUMNS)
     trainer = dpo(folder, tmp_path, rows, max_steps=2, eval_dataset=rows)
     assert len(curve(trainer)) == 2
     assert "eval_loss" in trainer.evaluate()
@@ -330,14 +339,16 @@ def written(count: int = 6, **fields: Any) -> list[Encoded]:
 
 def test_rows_on_disk_are_the_tokens_that_were_read(tmp_path: Path) -> None:
     rows = written(p_chosen=0.8, margin=1.4)
-    found = on_disk(rows, tmp_path, COLUMNS).to_list()
+    found = on_disk(rows, tmp_path, COLUMNS, "p_chosen").to_list()
     assert [row["row"] for row in found] == list(range(6))
     for row, read in zip(found, rows, strict=True):
-        assert (row["id"], row["prompt_ids"], row["p_chosen"], row["margin"]) == (read.row.id, read.prompt, 0.8, 1.4)
+        assert (row["id"], row["prompt_ids"], row["p_chosen"]) == (read.row.id, read.prompt, 0.8)
+        assert "margin" not in row
         assert (row["chosen_ids"], row["rejected_ids"]) == read.replies
-    assert on_disk(rows, tmp_path, COLUMNS).to_list() == found and len(list(tmp_path.iterdir())) == 1
-    on_disk(written(p_chosen=0.7), tmp_path, COLUMNS)
-    assert len(list(tmp_path.iterdir())) == 2
+    assert on_disk(rows, tmp_path, COLUMNS, "p_chosen").to_list() == found and len(list(tmp_path.iterdir())) == 1
+    on_disk(written(p_chosen=0.7), tmp_path, COLUMNS, "p_chosen")
+    assert on_disk(rows, tmp_path, COLUMNS, "margin")["margin"][:] == [1.4] * 6
+    assert len(list(tmp_path.iterdir())) == 3
 
 
 def test_writers_at_the_same_time_end_with_one_folder(tmp_path: Path) -> None:
@@ -348,17 +359,9 @@ def test_writers_at_the_same_time_end_with_one_folder(tmp_path: Path) -> None:
     assert len(list(tmp_path.iterdir())) == 1
 
 
-def test_a_pair_that_nobody_judged_has_no_probability(tmp_path: Path) -> None:
-    rows = [*written(2, p_chosen=0.7), *written(2)]
-    assert on_disk(rows, tmp_path, COLUMNS)["p_chosen"][:] == [0.7, 0.7, None, None]
-    args = trl.DPOConfig(**common(tmp_path, loss_type=["cdpo"]))
-    with pytest.raises(InputError, match=r"row 3 \(r0\) has no label probability"):
-        dpo_trainer(args=args, train_dataset=on_disk(rows, tmp_path, COLUMNS), model=None)
-
-
 def test_graded_replies_and_whole_conversations_have_their_own_columns(tmp_path: Path) -> None:
     [graded] = encoded([TrainingRow("a", ({"role": "user", "content": "Tea?"},), "Yes.", "k", label=True)])
-    assert on_disk([graded], tmp_path, ("completion_ids",)).to_list() == [
+    assert on_disk([graded], tmp_path, ("completion_ids",), "label").to_list() == [
         {"id": "a", "row": 0, "prompt_ids": graded.prompt, "completion_ids": graded.replies[0], "label": True}
     ]
     [pair] = written(1)
@@ -369,9 +372,9 @@ def test_graded_replies_and_whole_conversations_have_their_own_columns(tmp_path:
 def test_the_reference_is_computed_once_for_rows_on_disk(folder: Path, tmp_path: Path) -> None:
     rows = written(p_chosen=0.8)
     given: dict[str, Any] = {"loss_type": ["cdpo"], "precompute_ref_log_probs": True, "max_steps": 2}
-    first = dpo(folder, tmp_path / "out", on_disk(rows, tmp_path, COLUMNS), **given)
+    first = dpo(folder, tmp_path / "out", on_disk(rows, tmp_path, COLUMNS, "p_chosen"), **given)
     kept = sorted(tmp_path.glob("rows-*/cache-*"))
-    again = dpo(folder, tmp_path / "out", on_disk(rows, tmp_path, COLUMNS), **given)
+    again = dpo(folder, tmp_path / "out", on_disk(rows, tmp_path, COLUMNS, "p_chosen"), **given)
     assert sorted(tmp_path.glob("rows-*/cache-*")) == kept != []  # nothing is computed anew
     assert list(again.train_dataset["ref_chosen_logps"]) == list(first.train_dataset["ref_chosen_logps"])
     assert curve(again) == curve(first)
@@ -434,24 +437,21 @@ def reward(folder: Path, out: Path, rows: Any, *, make: Any = reward_trainer, ex
 def test_a_reward_with_certain_labels_learns_as_with_trl(folder: Path, tmp_path: Path) -> None:
     theirs = curve(reward(folder, tmp_path / "a", pairs(), make=trl.RewardTrainer))
     assert theirs[-1] != pytest.approx(theirs[0], abs=1e-3)
-    sure = pairs(p_chosen=1.0, margin=[float(i) for i in range(16)])
-    assert curve(reward(folder, tmp_path / "b", sure)) == pytest.approx(theirs, abs=1e-6)
-    hard = reward(folder, tmp_path / "c", pairs(p_chosen=0.6, margin=2.0), extra={"labels": "hard"})
-    assert curve(hard) == pytest.approx(theirs, abs=1e-6)
+    assert curve(reward(folder, tmp_path / "b", pairs(p_chosen=1.0))) == pytest.approx(theirs, abs=1e-6)
+    assert curve(reward(folder, tmp_path / "c", pairs())) == pytest.approx(theirs, abs=1e-6)
 
 
-def test_a_reward_with_margins_learns_as_with_trl_and_counts_no_label_twice(folder: Path, tmp_path: Path) -> None:
+def test_a_reward_with_margins_learns_as_with_trl(folder: Path, tmp_path: Path) -> None:
     margins = [0.1 * i for i in range(16)]
     theirs = curve(reward(folder, tmp_path / "a", pairs(margin=margins), make=trl.RewardTrainer))
-    ours = reward(folder, tmp_path / "b", pairs(margin=margins, p_chosen=0.6), extra={"labels": "margin"})
+    ours = reward(folder, tmp_path / "b", pairs(margin=margins))
     assert curve(ours) == pytest.approx(theirs, abs=1e-6)
 
 
 def test_a_soft_reward_is_the_cross_entropy_of_every_row(folder: Path, tmp_path: Path) -> None:
     labels = [0.5, 0.6, 0.7, 0.8, 0.9, 1.0, 0.95, 0.55] * 2
-    trainer = reward(folder, tmp_path, pairs(p_chosen=labels, margin=1.0))
+    trainer = reward(folder, tmp_path, pairs(p_chosen=labels))
     inputs = batch(trainer)
-    assert "margin" not in inputs
     with torch.no_grad():
         logits = trainer.model(input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"]).logits
         chosen, rejected = logits.squeeze(-1).chunk(2)
@@ -488,23 +488,6 @@ def test_a_trained_reward_model_is_a_judge(folder: Path, tmp_path: Path, lora: b
     ids = trainer.processing_class.apply_chat_template([dict(m) for m in messages], return_dict=False)
     with torch.inference_mode():
         assert given == pytest.approx(float(trainer.model.eval()(torch.tensor([ids])).logits[0, 0]), abs=1e-4)
-
-
-@pytest.mark.parametrize(
-    ("labels", "columns", "message"),
-    [
-        ("soft", {"margin": 1.0}, "labels soft reads p_chosen of every row"),
-        ("margin", {"p_chosen": 0.9}, "labels margin needs a number in `margin` of every row; row 1 has None"),
-        ("margin", {"margin": [1.0, math.inf, 2.0, 3.0]}, "row 2 has inf"),
-    ],
-)
-def test_reward_rows_must_have_what_the_labels_need(
-    tmp_path: Path, labels: Any, columns: dict[str, Any], message: str
-) -> None:
-    with pytest.raises(UsageError, match=message):
-        reward_trainer(
-            args=trl.RewardConfig(**common(tmp_path)), train_dataset=pairs(4, **columns), labels=labels, model=None
-        )
 
 
 def replies(desirable: int, undesirable: int) -> datasets.Dataset:
@@ -551,7 +534,7 @@ def test_the_tokens_of_graded_replies_are_those_that_trl_would_make(folder: Path
     settings = {"max_length": None, "loss_type": loss}
     columns = ["row", "prompt", "completion", "label"]
     stock = kto(folder, tmp_path, datasets.Dataset.from_list(rows).select_columns(columns), **settings)
-    ours = kto(folder, tmp_path, on_disk(encoded(read), tmp_path, ("completion_ids",)), **settings)
+    ours = kto(folder, tmp_path, on_disk(encoded(read), tmp_path, ("completion_ids",), "label"), **settings)
     names = ["row", "prompt_ids", "completion_ids", "label"] + ["KL_completion_ids"] * (loss == "kto")
     assert [[row[name] for name in names] for row in ours.train_dataset] == [
         [row[name] for name in names] for row in stock.train_dataset
