@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+import os
 import shlex
 import time
 from collections.abc import Iterable, Iterator, Mapping
@@ -56,12 +57,11 @@ def _train(
     **options: Any,
 ) -> None:
     from cai.cli import console
-    from cai.training.setup.opening import join_processes
     from cai.training.train import train
 
     flags = flags_of(options | {"report_to": report_to}, set or ())
     where: dict[str, Any] = {"out": out, "model": model, "config": config, "eval_data": eval_data, "flags": flags}
-    if not join_processes().first:
+    if os.environ.get("RANK", "0") != "0":
         logging.getLogger("cai").setLevel(logging.ERROR)  # of several processes the first one speaks
         train(method, data, **where)
         return

@@ -25,7 +25,7 @@ from cai.training.setup import opening
 from cai.training.setup.config import Loaded, Setting
 from cai.training.setup.folder import DROPPED, EVALS, TrainFolder
 from cai.training.setup.methods import METHODS
-from cai.training.setup.opening import Processes, Stopper
+from cai.training.setup.opening import Stopper
 from cai.training.setup.plan import Plan
 from cai.training.trainers.loop import Progress, Recorder, Watch, arguments, callback, check_trl
 from cai.weights.bases import Base
@@ -49,7 +49,7 @@ class Session:
     loaded: Loaded
     folder: TrainFolder
     provenance: dict[str, Any] | None
-    processes: Processes
+    processes: Any  # accelerate's state of them
     tell: Tell
     progress: Progress | None
 
@@ -61,23 +61,25 @@ class Session:
         self.began: float = time.monotonic() - self.folder.record["seconds"]
 
     def run(self) -> TrainSummary:
+        from accelerate.utils import broadcast_object_list
+
         for line in self.data.lines():
             self.tell(line)
         self.rows = self._encoded()
         shape = opening.shape_of(self.base)
         self.context = shape.context
-        lengths, machine = self.rows.lengths, opening.this_machine()
+        lengths, machine = self.rows.lengths, opening.this_machine(self.processes.num_processes)
         while True:
             settle = functools.partial(Plan, self.data.method, self.loaded, lengths, shape, machine)
             cut = self.rows.cut(settle(held=self.rows.held))
             self.drops = [*self.data.dropped, *self.rows.drops, *cut]
             plan = settle(held=len(self.rows.eval), kept=max(1, len(self.rows.train)))
-            plan = self.processes.agree(plan)  # free memory is not the same for all
+            [plan] = broadcast_object_list([plan])  # free memory is not the same for all processes
             self._describe(plan)
             fewer = self._fit(plan)
             if fewer is None:
                 return self._summary()
-            if self.processes.count > 1:  # the others wait within a step for the one that failed
+            if self.processes.num_processes > 1:  # the others wait within a step for the one that failed
                 self.folder.write(settled=self.folder.record["settled"] | {"rows_at_once": fewer})
                 raise RunError(
                     "out of memory in one of several processes: run the same command again to resume with fewer rows "
@@ -124,7 +126,7 @@ class Session:
         self.folder.replace(DROPPED, self.drops)
         settled = {setting.name: setting.value for setting in settings if setting.name in SETTLED}
         self.folder.write(
-            settled=settled | {"devices": self.processes.count},
+            settled=settled | {"devices": self.processes.num_processes},
             plan=settings,
             truncation=plan.truncation,
             model=self.base.facts(),
@@ -198,8 +200,8 @@ class Session:
                 if weight.requires_grad and not weight.isfinite().all():
                     raise LossNotFinite(f"after step {step} the weights {name} are not all finite")
         trainer.save_model(str(self.folder.path))
-        self.processes.wait()
-        if self.processes.first:
+        self.processes.wait_for_everyone()
+        if self.processes.is_main_process:
             share_mode(self.folder.path)
             for name in VENDORS_OWN:
                 path = self.folder.path / name
@@ -216,13 +218,13 @@ class Session:
         if trainer.is_fsdp_enabled:  # no process has the whole model
             self.notes.append("no samples: each process has a part of the weights; ask the model with cai chat")
             return
-        if self.processes.first:
+        if self.processes.is_main_process:
             self.tell(f"asking the model {when} the training")
             model = trainer.accelerator.unwrap_model(trainer.model)
             room = min(plan.max_length, self.context - MOST_TOKENS)
             rows = self.data.eval
             self.notes += write_answers(self.folder, model, self.tokenizer, rows, when, room=room, most=most)
-        self.processes.wait()
+        self.processes.wait_for_everyone()
 
     def _trainer(self, plan: Plan, *, fresh: bool) -> Any:
         from transformers import PrinterCallback, set_seed
@@ -260,8 +262,8 @@ class Session:
         if self.stopper.agreed():
             self.tell("stopped; run the same command again to resume: the reference is asked for what is missing")
             raise KeyboardInterrupt
-        if self.progress is not None and self.processes.first:
-            total = -(-(len(self.rows.train) + len(self.rows.eval)) // self.processes.count)
+        if self.progress is not None and self.processes.is_main_process:
+            total = -(-(len(self.rows.train) + len(self.rows.eval)) // self.processes.num_processes)
             self.progress({"reference_rows": min(rows, total), "of": total})
 
     def _on_eval(self, step: int, rows: list[dict[str, Any]]) -> None:
@@ -304,7 +306,7 @@ class Session:
             notes=tuple(dict.fromkeys(self.notes)),
         )
         self.folder.write(seconds=summary.seconds, summary=summary.model_dump(mode="json"))
-        if self.processes.first:
+        if self.processes.is_main_process:
             write_evidence(self.folder, self.tell)
             self.folder.write(finished=True)
             shutil.rmtree(self.folder.path / ROWS, ignore_errors=True)

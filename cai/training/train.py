@@ -53,23 +53,23 @@ def train(
     if method not in METHODS:
         raise unknown_method(method)
     check_there(data)
-    need_train("cai train")
+    need_train()
     loaded = load_config(config, flags)
     loaded.check(method)
     check_trl(method, loaded)
     processes = join_processes()
-    if not processes.first:
+    if not processes.is_main_process:
         tell = log.debug
     rows = load_rows(data, method, eval_data=eval_data, split=loaded.config.split)
-    with processes.first_goes_first():  # it may unpack the base, and makes the folder
+    with processes.main_process_first():  # it may unpack the base, and makes the folder
         base = find_base(model)
         _check_adapter(base, method, loaded)
-        folder = TrainFolder(Path(out), _identity(method, rows, base, loaded), writes=processes.first)
+        folder = TrainFolder(Path(out), _identity(method, rows, base, loaded), writes=processes.is_main_process)
     with folder:
         summary = _finished(folder, tell)
         if summary is not None:
             return summary
-        loaded = _with_settled(loaded, folder, processes.count)
+        loaded = _with_settled(loaded, folder, processes.num_processes)
         return Session(rows, base, loaded, folder, provenance(data), processes, tell, progress).run()
 
 

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
-import os
 import signal
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Any
 
 from cai.errors import UsageError
 from cai.folder.files import need
@@ -21,12 +19,10 @@ from cai.training.setup.plan import Machine, Shape
 from cai.weights.bases import Base
 from cai.weights.loading import end_tokens, load_config, load_model, load_tokenizer, reasons
 
-T = TypeVar("T")
 
-
-def need_train(what: str = "training") -> None:
+def need_train() -> None:
     """Raise MissingExtra if a package of the `train` extra is not installed."""
-    need(what, "train", "torch", "trl", "peft", "accelerate", "datasets")
+    need("cai train", "train", "torch", "trl", "peft", "accelerate", "datasets")
 
 
 def open_tokenizer(base: Base, chat_template: str | None, *, chats: bool) -> Any:
@@ -122,11 +118,10 @@ def finite(folder: Path) -> bool:
     return True
 
 
-def this_machine() -> Machine:
-    """The first NVIDIA GPU with its free memory, else the CPU."""
+def this_machine(devices: int = 1) -> Machine:
+    """The first NVIDIA GPU with its free memory, else the CPU; devices: how many such train together."""
     import torch
 
-    devices = torch.distributed.get_world_size() if torch.distributed.is_initialized() else 1
     if torch.cuda.is_available():
         free, _ = torch.cuda.mem_get_info()
         flash = importlib.util.find_spec("flash_attn") is not None
@@ -134,7 +129,9 @@ def this_machine() -> Machine:
     # Emulated without instructions for it, bfloat16 is slower than float32. The two tests are torch's own.
     tests = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
     fast = any(getattr(torch.cpu, name, bool)() for name in tests)
-    name = f"a CPU {'with' if fast else 'without'} bfloat16 instructions"
+    name = "a CPU without bfloat16 instructions"
+    if fast:
+        name = "a CPU with bfloat16 instructions"
     free = importlib.import_module("psutil").virtual_memory().available // devices
     return Machine("cpu", name, free, fast, flash_attention=False, devices=devices)
 
@@ -142,63 +139,12 @@ def this_machine() -> Machine:
 # Processes
 
 
-@dataclass(frozen=True, slots=True)
-class Processes:
-    """Those that train together, as `accelerate launch` started them; one alone is the usual case."""
-
-    index: int = 0
-    count: int = 1
-
-    @property
-    def first(self) -> bool:
-        """Whether this is the one that tells and writes."""
-        return self.index == 0
-
-    def wait(self) -> None:
-        """Go on when all are here."""
-        if self.count > 1:
-            from accelerate import PartialState
-
-            PartialState().wait_for_everyone()
-
-    @contextmanager
-    def first_goes_first(self) -> Iterator[None]:
-        """The others enter when the first one has left."""
-        if not self.first:
-            self.wait()
-        yield
-        if self.first:
-            self.wait()
-
-    def agree(self, value: T) -> T:
-        """The first one's value, for all."""
-        if self.count == 1:
-            return value
-        from accelerate.utils import broadcast_object_list
-
-        return cast(T, broadcast_object_list([value])[0])
-
-    def any(self, wish: bool) -> bool:
-        """Whether one of them wishes it."""
-        if self.count == 1:
-            return wish
-        import torch
-        from accelerate import PartialState
-
-        wishes = torch.tensor([int(wish)], device=PartialState().device)
-        torch.distributed.all_reduce(wishes)
-        return bool(wishes.item())
-
-
-def join_processes() -> Processes:
-    """Join the processes that this one was launched with, if any."""
-    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
-        return Processes()
+def join_processes() -> Any:
+    """accelerate's state of the processes that train together, as `accelerate launch` started them; often one alone."""
     import torch
     from accelerate import PartialState
 
-    state = PartialState(cpu=not torch.cuda.is_available())
-    return Processes(state.process_index, state.num_processes)
+    return PartialState(cpu=not torch.cuda.is_available())
 
 
 class Stopper:
@@ -207,14 +153,16 @@ class Stopper:
     Of several processes a second one changes nothing: their launcher passes on the one that the terminal sent to all.
     """
 
-    def __init__(self, tell: Callable[[str], None], processes: Processes) -> None:
+    def __init__(self, tell: Callable[[str], None], processes: Any) -> None:
         self.asked = False
         self._tell = tell
         self._processes = processes
 
     def agreed(self) -> bool:
         """Whether the training is to stop: all processes stop after the same step."""
-        self.asked = self._processes.any(self.asked)
+        from accelerate.utils import gather_object
+
+        self.asked = any(gather_object([self.asked]))
         return self.asked
 
     @contextmanager
@@ -226,14 +174,13 @@ class Stopper:
         before = signal.getsignal(signal.SIGINT)
 
         def ask(number: int, frame: Any) -> None:
-            first = not self.asked
-            self.asked = True
-            more = ""
-            if self._processes.count == 1:
+            message = "stopping after this step"
+            if self._processes.num_processes == 1:
                 signal.signal(signal.SIGINT, before)
-                more = "; Ctrl-C again stops at once and loses the steps since the last checkpoint"
-            if first:
-                self._tell(f"stopping after this step{more}")
+                message += "; Ctrl-C again stops at once and loses the steps since the last checkpoint"
+            if not self.asked:
+                self._tell(message)
+            self.asked = True
 
         signal.signal(signal.SIGINT, ask)
         try:
