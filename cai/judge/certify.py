@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from itertools import groupby
 from operator import itemgetter
 from typing import Annotated, Literal, Self
@@ -12,7 +12,7 @@ from pydantic import Field, model_validator
 
 from cai.errors import UsageError
 from cai.judge.flows import probability
-from cai.judge.metrics import Metrics, confidence, credit, log_odds
+from cai.judge.metrics import Metrics, binomial_cdf, confidence, credit, log_odds
 from cai.records import ConstitutionRef, Protocol, Record
 
 TARGETS = (0.7, 0.75, 0.8, 0.85, 0.9, 0.95)  # agreements with people to certify, if possible
@@ -202,24 +202,3 @@ def upper_bound(errors: int, n: int, delta: float = DELTA) -> float:
         else:
             high = middle
     return high
-
-
-def binomial_cdf(k: int, n: int, p: float) -> float:
-    """P(Bin(n, p) <= k) for 0 < p < 1, by adding the terms of the shorter tail from its largest outwards."""
-    if k >= n:
-        return 1.0
-    if k > n * p:
-        return 1 - math.fsum(_terms(n - k - 1, n, 1 - p))
-    return math.fsum(_terms(k, n, p))
-
-
-def _terms(k: int, n: int, p: float) -> Iterable[float]:
-    """P(Bin(n, p) = i) for i from k down, until they no longer count."""
-    odds = (1 - p) / p
-    term = first = math.exp(
-        math.lgamma(n + 1) - math.lgamma(k + 1) - math.lgamma(n - k + 1) + k * math.log(p) + (n - k) * math.log1p(-p)
-    )
-    while term > first * 1e-17 and k >= 0:
-        yield term
-        term *= odds * k / (n - k + 1)
-        k -= 1

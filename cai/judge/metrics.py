@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from itertools import groupby
 from operator import itemgetter
 from typing import NamedTuple
@@ -190,3 +190,24 @@ def wilson(successes: float, n: int) -> tuple[float, float]:
     half = Z95 * math.sqrt(share * (1 - share) / n + room / (4 * n))
     centre = share + room / 2
     return max(0.0, (centre - half) / (1 + room)), min(1.0, (centre + half) / (1 + room))
+
+
+def binomial_cdf(k: int, n: int, p: float) -> float:
+    """P(Bin(n, p) <= k) for 0 < p < 1, by adding the terms of the shorter tail from its largest outwards."""
+    if k >= n:
+        return 1.0
+    if k > n * p:
+        return 1 - math.fsum(_terms(n - k - 1, n, 1 - p))
+    return math.fsum(_terms(k, n, p))
+
+
+def _terms(k: int, n: int, p: float) -> Iterable[float]:
+    """P(Bin(n, p) = i) for i from k down, until they no longer count."""
+    odds = (1 - p) / p
+    term = first = math.exp(
+        math.lgamma(n + 1) - math.lgamma(k + 1) - math.lgamma(n - k + 1) + k * math.log(p) + (n - k) * math.log1p(-p)
+    )
+    while term > first * 1e-17 and k >= 0:
+        yield term
+        term *= odds * k / (n - k + 1)
+        k -= 1
