@@ -13,7 +13,7 @@ from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any, Literal, NamedTuple
 
-from cai.judge.metrics import Z95, wilson
+from cai.judge.metrics import Z95, binomial_cdf, wilson
 from cai.records import Record
 from cai.texts.wording import counted
 from cai.training.setup.methods import METHODS
@@ -145,12 +145,7 @@ def _credit(gap: float) -> float:
 
 def sign_test(gained: int, lost: int) -> float:
     """The two-sided p-value of so uneven a split: McNemar's exact test (1 if no pair turned)."""
-    n, fewer = gained + lost, min(gained, lost)
-    tail = math.fsum(
-        math.exp(math.lgamma(n + 1) - math.lgamma(k + 1) - math.lgamma(n - k + 1) - n * math.log(2))
-        for k in range(fewer + 1)
-    )
-    return min(1.0, 2 * tail)
+    return min(1.0, 2 * binomial_cdf(min(gained, lost), gained + lost, 0.5))
 
 
 def _pairs(lines: Iterable[Line]) -> dict[tuple[Any, int], _Pair]:
