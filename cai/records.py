@@ -7,7 +7,7 @@ millions, are slotted dataclasses. This module knows nothing of files, models or
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, Literal, get_args
+from typing import Any, ClassVar, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field
 from typing_extensions import TypedDict
@@ -41,6 +41,7 @@ class Prompt(Record):
 
     id: str
     messages: tuple[Message, ...]
+    key: ClassVar[None] = None  # that of a `Contest` names its conversation and replies
 
 
 class BadPrompt(Record):

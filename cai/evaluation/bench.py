@@ -15,13 +15,11 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from pydantic import ValidationError
-
 from cai.constitution.principles import Constitution, load_constitution
 from cai.errors import ModelStopped, SourceError
 from cai.evaluation.bench_report import BenchResult, Spent, VoteFigures
 from cai.evaluation.trial import NOT_ASKED, Play, judging_settings, quietly
-from cai.folder.rows import damage
+from cai.folder.rows import reading
 from cai.judge.calibration import calibrate_rows
 from cai.judge.certify import Binding
 from cai.judge.flows import is_valid, log_ratio, mean_preference, probability
@@ -182,10 +180,8 @@ def read_labels(path: Path) -> list[Label]:
     """The rows of a labels.jsonl; none if it is missing. Raises RunError for one that is damaged."""
     if not path.exists():
         return []
-    try:
+    with reading(path):
         return [Label.model_validate_json(line) for line in path.read_bytes().splitlines()]
-    except ValidationError as error:
-        raise damage(path) from error
 
 
 def vote_figures(rows: Iterable[Label], *, weighted: bool) -> VoteFigures:

@@ -19,7 +19,7 @@ import orjson
 from cai.constitution.principles import Constitution, Principle, load_constitution
 from cai.errors import ConstitutionError, RunError, UsageError
 from cai.folder.files import identity_hash
-from cai.folder.rows import PAIR_BITS, damage
+from cai.folder.rows import PAIR_BITS, reading
 from cai.folder.run import find_info
 from cai.judge.flows import is_valid, log_ratio, probability
 from cai.judge.metrics import average
@@ -271,11 +271,9 @@ def _is_trial(folder: Path) -> bool:
 
 def _problems(path: Path) -> dict[str, str]:
     """Why examples were dropped, by their id."""
-    try:
+    with reading(path):
         rows = map(orjson.loads, path.read_bytes().splitlines())
         return {row["id"]: f"{row['reason']}: {row['detail']}" for row in rows}
-    except (ValueError, LookupError, TypeError) as error:
-        raise damage(path) from error
 
 
 def _outcome(example: Contest, principle: Principle, label: Label | None, problems: Mapping[str, str]) -> Outcome:

@@ -24,7 +24,7 @@ from cai.errors import MissingExtra, RunError
 from cai.export.options import ExportOptions
 from cai.export.pairs import Reason
 from cai.folder.files import unwritable
-from cai.folder.rows import EXPORT_STAGES, TRAINING_FILES, damage, lines_in_order
+from cai.folder.rows import EXPORT_STAGES, TRAINING_FILES, damage, lines_in_order, reading
 from cai.folder.run import RunFolder
 from cai.judge.certify import Calibration
 from cai.records import Drop
@@ -177,11 +177,9 @@ class Cut(ABC):
         for position, line in lines_in_order(path):
             if any(mark in line for mark in EXPORT_MARKS):  # nine lines in ten, which need no parsing
                 continue
-            try:
+            with reading(path):
                 drop = orjson.loads(line)
                 stage, reason = drop["stage"], drop["reason"]
-            except LookupError as error:
-                raise damage(path) from error
             if stage not in EXPORT_STAGES:
                 self.facts.dropped[stage, reason] += 1
                 yield position, line

@@ -7,8 +7,8 @@ import hashlib
 import os
 import sqlite3
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
@@ -16,7 +16,7 @@ import orjson
 from pydantic import ValidationError
 
 from cai.errors import CaiError, RunError
-from cai.records import KINDS, Contest, Drop, DropReason, Kind, Prompt
+from cai.records import KINDS, Drop, DropReason, Kind, Message
 from cai.sources.conversations import prompt_hash
 from cai.sources.yamlfile import first_fault
 
@@ -70,11 +70,16 @@ def names_of(digest: bytes, row_id: str) -> list[bytes]:
     return names
 
 
-def digest_of(item: Prompt | Contest) -> bytes:
-    """16 bytes that name the content of what is played: a conversation, or a conversation and two replies."""
-    if isinstance(item, Prompt):
-        return bytes.fromhex(prompt_hash(item.messages))
-    return bytes.fromhex(item.key)
+def digest_of(key: str | None, messages: Sequence[Message] | None) -> bytes:
+    """16 bytes that name the content of what is played: a conversation, or what the key of a pair names.
+
+    Nothing for a record that was not a prompt.
+    """
+    if key is not None:
+        return bytes.fromhex(key)
+    if messages is None:
+        return b""
+    return bytes.fromhex(prompt_hash(messages))
 
 
 class Rows:
@@ -219,6 +224,15 @@ class Rows:
             self._db.commit()
 
 
+@contextmanager
+def reading(path: Path) -> Iterator[None]:
+    """Turns an error in the rows of a JSONL file into a RunError that names the line."""
+    try:
+        yield
+    except (ValueError, LookupError, TypeError) as error:
+        raise damage(path) from error
+
+
 def lines_in_order(path: Path) -> Iterator[tuple[int, bytes]]:
     """Position and line of every row of a JSONL file, in input order, each line read when it is wanted.
 
@@ -227,13 +241,11 @@ def lines_in_order(path: Path) -> Iterator[tuple[int, bytes]]:
     places = []  # position and offset in one integer, which is a third of the memory of a tuple
     with open(path, "rb") as file:
         start = 0
-        for line in file:
-            if line.endswith(b"\n"):
-                try:
+        with reading(path):
+            for line in file:
+                if line.endswith(b"\n"):
                     places.append(orjson.loads(line)["position"] << 48 | start)
-                except (ValueError, LookupError, TypeError) as error:
-                    raise damage(path) from error
-            start += len(line)
+                start += len(line)
         places.sort()
         for place in places:
             file.seek(place & (1 << 48) - 1)
@@ -243,15 +255,12 @@ def lines_in_order(path: Path) -> Iterator[tuple[int, bytes]]:
 def retried_lines(path: Path) -> Iterator[tuple[int, int, DropReason]]:
     """Number, position and reason of the lines of dropped.jsonl that tell of drops which are tried again."""
     words = [reason.encode() for reason in RETRIED]
-    with open(path, "rb") as file:
+    with reading(path), open(path, "rb") as file:
         for number, line in enumerate(file):
             if any(word in line for word in words):  # the others, which may be millions, need no parsing
-                try:
-                    drop = orjson.loads(line)
-                    if drop["reason"] in RETRIED and drop["stage"] not in EXPORT_STAGES:
-                        yield number, drop["position"], drop["reason"]
-                except (ValueError, LookupError, TypeError) as error:
-                    raise damage(path) from error
+                drop = orjson.loads(line)
+                if drop["reason"] in RETRIED and drop["stage"] not in EXPORT_STAGES:
+                    yield number, drop["position"], drop["reason"]
 
 
 def lines_without(path: Path, numbers: set[int]) -> Iterator[bytes]:

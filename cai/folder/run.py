@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import platform
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any
@@ -20,29 +20,19 @@ from cai.folder.rows import (
     PAIR_BITS,
     RETRIED,
     TRAINING_FILES,
-    damage,
     digest_of,
     kind_of,
     lines_without,
     names_of,
+    reading,
     retried_lines,
 )
 from cai.folder.store import Store
-from cai.records import DROP_REASONS, Contest, Drop, DropReason, Message, Prompt, Record
-from cai.sources.conversations import prompt_hash
+from cai.records import DROP_REASONS, Contest, Drop, DropReason, Prompt, Record
 
 FORMAT = 1
 ANEW = "restore it, or use --force to start anew"
 BESIDE = (".lock", "gold", "calibration.json")  # may lie in a folder before it holds a run
-
-
-def _digest(key: str | None, prompt: Sequence[Message] | None) -> bytes:
-    """What `digest_of` makes of an item, from the columns of a row; nothing for a record that was not a prompt."""
-    if key is not None:
-        return bytes.fromhex(key)
-    if prompt is None:
-        return b""
-    return bytes.fromhex(prompt_hash(prompt))
 
 
 class RunFolder:
@@ -119,15 +109,13 @@ class RunFolder:
         if rows.is_shorter(self.rows_file) or rows.is_shorter(DROPPED):
             rows.forget()  # the files are the truth: read them again from their start
         for name in (self.rows_file, DROPPED):
-            for line in rows.unseen(name):
-                try:
+            with reading(self.path / name):
+                for line in rows.unseen(name):
                     row = orjson.loads(line)
                     state = DONE
                     if name == DROPPED:
                         state = row["reason"]
                     self._restore(row, state)
-                except (ValueError, LookupError, TypeError) as error:
-                    raise damage(self.path / name) from error
 
     def _restore(self, row: Mapping[str, Any], state: str) -> None:
         """Bring a line that the journal does not know into it."""
@@ -138,7 +126,7 @@ class RunFolder:
         entry = rows.state(position)
         if entry is not None and entry[1] == DONE and state != DONE:
             return  # tried again since, and finished
-        digest = _digest(row.get("key"), row["prompt"])
+        digest = digest_of(row.get("key"), row["prompt"])
         rows.mark(position, digest, state)
         if row.get("stage") != "source":  # a prompt that was played is the first of its kind
             for name in names_of(digest, row["id"]):
@@ -183,7 +171,7 @@ class RunFolder:
 
         Raises RunError if an earlier session read something else at this position.
         """
-        digest = digest_of(item)
+        digest = digest_of(item.key, item.messages)
         state = self._state(position, digest, repr(item.id))
         if state is not None:
             again = state in RETRIED
@@ -211,21 +199,26 @@ class RunFolder:
     @staticmethod
     def dropped(item: Prompt | Contest, position: int, stage: str, reason: DropReason, detail: str) -> Drop:
         """The record of an input that does not become a row."""
-        drop = Drop(id=item.id, position=position, stage=stage, reason=reason, detail=detail, prompt=item.messages)
-        if isinstance(item, Prompt):
-            return drop
-        return drop.model_copy(update={"key": item.key})
+        return Drop(
+            id=item.id,
+            position=position,
+            stage=stage,
+            reason=reason,
+            detail=detail,
+            key=item.key,
+            prompt=item.messages,
+        )
 
     async def keep(self, row: Record, position: int, item: Prompt | Contest) -> None:
         """Write a finished row; returns when it is on disk."""
         self.store.rows.append(self.rows_file, row.model_dump_json().encode() + b"\n")
-        self.store.rows.mark(position, digest_of(item), DONE)
+        self.store.rows.mark(position, digest_of(item.key, item.messages), DONE)
         await self.store.committed()
 
     async def drop(self, drop: Drop) -> None:
         """Write a dropped row; returns when it is on disk."""
         self.store.rows.append(DROPPED, drop.model_dump_json().encode() + b"\n")
-        self.store.rows.mark(drop.position, _digest(drop.key, drop.prompt), drop.reason)
+        self.store.rows.mark(drop.position, digest_of(drop.key, drop.prompt), drop.reason)
         await self.store.committed()
 
     def counts(self) -> dict[str, Any]:
@@ -236,15 +229,9 @@ class RunFolder:
 
     def write_info(self, **more: Any) -> dict[str, Any]:
         """Write run.json at once: identity, versions, counts, and what else the job knows."""
-        self.info = {
-            "format": FORMAT,
-            "identity": self.identity,
-            "versions": {"cai": package_version("cai-toolkit"), "python": platform.python_version()},
-            "started": self.info.get("started", int(time.time())),
-            **{key: value for key, value in self.info.items() if key not in {"format", "identity", "versions"}},
-            **self.counts(),
-            **more,
-        }
+        versions = {"cai": package_version("cai-toolkit"), "python": platform.python_version()}
+        present = {"format": FORMAT, "identity": self.identity, "versions": versions}
+        self.info = {**present, "started": int(time.time()), **self.info, **present, **self.counts(), **more}
         write_atomically(self.path / "run.json", orjson.dumps(self.info, option=orjson.OPT_INDENT_2) + b"\n")
         return self.info
 

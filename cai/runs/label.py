@@ -9,8 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
-
 from cai.calls.flow import Driver, Played, total_usage
 from cai.calls.model import Model
 from cai.constitution.principles import load_constitution
@@ -18,7 +16,7 @@ from cai.engine.templates import load_templates
 from cai.errors import RowDropped
 from cai.export.options import ExportOptions
 from cai.export.preferences import filters_of
-from cai.folder.rows import damage
+from cai.folder.rows import reading
 from cai.folder.run import RunFolder
 from cai.judge.flows import WAVES, Verdict, belief, is_valid
 from cai.models import open_models, spec_of
@@ -128,12 +126,9 @@ class LabelRun(Run[Label]):
             self._target.read(path)
         if not path.exists():
             return
-        with path.open("rb") as file:
+        with reading(path), path.open("rb") as file:
             for line in itertools.islice(file, CHECKED):
-                try:
-                    self.judging.watch(Label.model_validate_json(line).votes)
-                except ValidationError as error:
-                    raise damage(path) from error
+                self.judging.watch(Label.model_validate_json(line).votes)
 
     async def play(self, drivers: list[Driver], item: Contest, position: int) -> Label:
         """One pair to its label; replies that are still to be sampled are asked for first."""

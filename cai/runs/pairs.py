@@ -13,11 +13,10 @@ from pathlib import Path
 from typing import Any, cast
 
 import orjson
-from pydantic import ValidationError
 
 from cai.errors import RunError, UsageError
 from cai.folder.files import identity_hash
-from cai.folder.rows import PAIR_BITS, damage, kind_of, lines_in_order
+from cai.folder.rows import PAIR_BITS, damage, kind_of, lines_in_order, reading
 from cai.folder.run import read_info
 from cai.records import (
     DROP_REASONS,
@@ -286,10 +285,8 @@ def replies_of_run(
     path = Path(str(source)) / kind_of("sample").rows_file
     pairs = 0
     for position, line in lines_in_order(path):
-        try:
+        with reading(path):
             row = Candidates.model_validate_json(line)
-        except ValidationError as error:
-            raise damage(path) from error
         usable = sum(reply.problem is None for reply in row.replies)
         if limit is not None and pairs >= limit:
             return

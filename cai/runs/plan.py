@@ -135,7 +135,7 @@ def _settled(run: Planned) -> set[int]:
 
 
 def _new(item: Prompt | Contest, seen: set[bytes]) -> bool:
-    for name in names_of(digest_of(item), item.id):
+    for name in names_of(digest_of(item.key, item.messages), item.id):
         if name in seen:
             return False
         seen.add(name)

@@ -17,7 +17,7 @@ from cai.engine.candidates import Sampled, sample
 from cai.engine.templates import Templates
 from cai.errors import UsageError
 from cai.export.pairs import Filters, extra_pass, reason
-from cai.folder.rows import PAIR_BITS, damage
+from cai.folder.rows import PAIR_BITS, reading
 from cai.records import Contest, Label, Place, Prompt, Sampling
 from cai.runs.pairs import later_reply, pair_of_replies, replies_of_run, run_info
 from cai.runs.settings import LabelSettings
@@ -81,12 +81,9 @@ class Target:
         """Count the labels of an earlier session."""
         if not path.exists():
             return
-        with path.open("rb") as file:
+        with reading(path), path.open("rb") as file:
             for line in file:
-                try:
-                    self._add(orjson.loads(line))
-                except (ValueError, LookupError, TypeError) as error:
-                    raise damage(path) from error
+                self._add(orjson.loads(line))
 
     def add(self, row: Label) -> None:
         """Count a label."""
