@@ -5,18 +5,18 @@ One pass; memory does not grow with the rows, except for about 2 KB a prompt tha
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import orjson
 
 from cai.errors import SourceError, UsageError
 from cai.evaluation.audit_report import MEASURES, OF_REPLIES, Audit, ReplyAudit
-from cai.export.cut import Table
 from cai.folder.files import unwritable
+from cai.judge.metrics import share
 from cai.records import KINDS
 from cai.sources.conversations import BadRecord, prompt_in
 from cai.sources.files import read_records
@@ -46,52 +46,48 @@ def audit(
     one. rows: a JSONL file that gets the verdict on every reply. Raises UsageError for a column that is not there and
     SourceError for a source that cannot be read or has no reply.
     """
-    _check_kind("source", source)
-    _check_kind("against", against)
+    for option, value in (("source", source), ("against", against)):
+        if not isinstance(value, str | Path | Iterable | None):
+            raise UsageError(f"the {option} is {value!r}: name a file or a run folder, or pass a list of records")
     notes: list[str] = []
     name = "records"
     if isinstance(source, str | Path):
         if Path(source).is_dir():
             source, twin = _in_folder(Path(source))
             notes.append(f"of the run folder, {source.name} was read")
-            if against is None and twin is not None:
+            if against is None and _has_rows(twin):
                 against = twin
                 notes.append(f"its prompts were looked for in {twin.name}")
         if rows is not None and Path(rows).absolute() == Path(source).absolute():
             raise UsageError(f"--rows {rows} is the file that is audited; name another")
         name = str(source)
-    count = _Count(None if against is None else _prompts_of(against, prompt_field))
-    with _rows_file(rows) as table:
+    count = _Count(reply_field, prompt_field)
+    if against is not None:
+        count.others = _prompts_of(against, prompt_field)
+    with _rows_file(rows) as file:
         for line, record in read_records(source):
-            verdicts = count.add(line, record, reply_field, prompt_field)
-            if table is not None:
-                for verdict in verdicts:
-                    table.add(orjson.dumps(verdict, option=orjson.OPT_APPEND_NEWLINE))
+            verdicts = count.add(line, record)
+            if file is not None:
+                file.writelines(orjson.dumps(verdict, option=orjson.OPT_APPEND_NEWLINE) for verdict in verdicts)
         return count.result(name, notes)
 
 
-def _check_kind(name: str, source: Any) -> None:
-    if source is not None and not isinstance(source, str | Path | Iterable):
-        raise UsageError(f"the {name} is {source!r}: name a file or a run folder, or pass a list of records")
-
-
 @contextmanager
-def _rows_file(path: str | Path | None) -> Iterator[Table | None]:
-    """The file of `--rows`, which takes its place when everything is written; None if none is named."""
+def _rows_file(path: str | Path | None) -> Iterator[IO[bytes] | None]:
+    """The file of `--rows`, which gets its name when everything is written; None if none is named."""
     if path is None:
         yield None
         return
-    table = None
+    part = Path(f"{path}.part")
     try:
-        table = Table(Path(path), None)
-        yield table
-        table.finish()
-        table.publish()
+        with part.open("wb") as file:
+            yield file
+        part.replace(path)
     except OSError as error:
         raise unwritable(path, error) from error
     finally:
-        if table is not None:
-            table.discard()
+        with suppress(OSError):
+            part.unlink()
 
 
 def _prompts_of(source: str | Path | Iterable[Any], prompt_field: str | None) -> repeats.Repeats:
@@ -110,18 +106,19 @@ def _prompts_of(source: str | Path | Iterable[Any], prompt_field: str | None) ->
 def _prompt_of(record: Any, prompt_field: str | None) -> str | None:
     with suppress(BadRecord):
         return read_case(record, None, prompt_field).prompt
+    if not isinstance(record, Mapping):
+        return None
     with suppress(BadRecord):
-        return written(prompt_in(record, prompt_field)) if isinstance(record, Mapping) else None
+        return written(prompt_in(record, prompt_field))
     return None
 
 
-def _in_folder(folder: Path) -> tuple[Path, Path | None]:
-    """The file of a run folder to audit, and its eval file, if it has one with rows."""
+def _in_folder(folder: Path) -> tuple[Path, Path]:
+    """The file of a run folder to audit, and the name of its eval file."""
     for name in FOLDER_FILES:
         path = folder / name
         if _has_rows(path):
-            twin = path.with_suffix(".eval.jsonl")
-            return path, twin if _has_rows(twin) else None
+            return path, path.with_suffix(".eval.jsonl")
     raise SourceError(f"is a folder without rows; a run folder has one of {', '.join(FOLDER_FILES)}", folder)
 
 
@@ -129,65 +126,70 @@ def _has_rows(path: Path) -> bool:
     return path.exists() and path.stat().st_size > 0
 
 
-# Counting
-
-
 class _Count:
     """An audit in progress."""
 
-    def __init__(self, others: repeats.Repeats | None) -> None:
-        self._others = others
-        self._seen = repeats.Repeats()
-        self._counts: Counter[str] = Counter()  # of rows, pairs and prompts
-        self._roles: dict[str, Counter[str]] = {}
-        self._phrases: dict[str, repeats.Phrases] = {}
+    def __init__(self, reply_field: str | None, prompt_field: str | None) -> None:
+        self.others: repeats.Repeats | None = None  # prompts of the dataset that is compared with
+        self._columns = {"--reply-field": reply_field, "--prompt-field": prompt_field}
+        self._prompts = repeats.Repeats()
+        self._counts = Counter[str]()  # of records, pairs and prompts
+        self._roles = defaultdict[str, Counter[str]](Counter)
+        self._phrases = defaultdict[str, repeats.Phrases](repeats.Phrases)
         self._bad_rows: list[tuple[int, str]] = []
 
-    def add(self, line: int, record: Any, reply_field: str | None, prompt_field: str | None) -> list[dict[str, Any]]:
+    def add(self, line: int, record: Any) -> list[dict[str, Any]]:
         """Count one record; returns the verdict on each of its replies, or why it has none."""
         name: Any = None
         if isinstance(record, Mapping):
-            if not self._counts:
-                _check_field(record, reply_field, "--reply-field")
-                _check_field(record, prompt_field, "--prompt-field")
+            self._check_columns(record)
             name = record.get("id")
         if not isinstance(name, str | int | None):
             name = str(name)
+        self._counts["records"] += 1
         try:
-            case = read_case(record, reply_field, prompt_field)
+            case = read_case(record, *self._columns.values())
         except BadRecord as bad:
             self._counts["bad"] += 1
             if len(self._bad_rows) < SHOWN:
                 self._bad_rows.append((line, str(bad)))
             return [{"line": line, "id": name, "problem": str(bad)}]
-        self._counts["rows"] += 1
         verdicts = [self._reply(role, text, case, index) for index, (role, text) in enumerate(case.replies)]
         shared = self._prompt(case.prompt) | self._pair(case.replies, verdicts)
-        self._counts.update([key for key, value in shared.items() if value])
+        self._counts.update(name for name, is_so in shared.items() if is_so)
         return [{"line": line, "id": name, **verdict, **shared} for verdict in verdicts]
 
+    def _check_columns(self, record: Mapping[Any, Any]) -> None:
+        """A column that was named must be in the first record."""
+        if self._counts["records"]:
+            return
+        for option, column in self._columns.items():
+            if column is not None and column not in record:
+                raise UsageError(f"{option} {column!r}: there is no such column; {nearest(column, record)}")
+
     def _reply(self, role: str, text: str, case: Case, index: int) -> dict[str, Any]:
-        counts = self._roles.setdefault(role, Counter())
-        counts["replies"] += 1
-        counts["characters"] += len(text.strip())
-        self._phrases.setdefault(role, repeats.Phrases()).add(text)
         faults = {"empty": not text.strip()}
         faults |= {name: fault.test(text) for name, fault in FAULTS.items()}
         faults["truncated"] |= index in case.cut
-        counts.update([name for name, is_there in faults.items() if is_there])
         refused = refusal(text, case.asked)
+        characters = len(text.strip())
+        counts = self._roles[role]
+        counts.update(name for name, is_there in faults.items() if is_there)
+        counts.update(replies=1, characters=characters)
         if refused != "none":
             counts.update(["refusal", f"refusal_{refused}"])
-        return {"role": role, "index": index, "refusal": refused, **faults, "characters": len(text.strip())}
+        self._phrases[role].add(text)
+        return {"role": role, "index": index, "refusal": refused, **faults, "characters": characters}
 
     def _prompt(self, prompt: str | None) -> dict[str, bool]:
         if prompt is None:
             return {}
         self._counts["prompts"] += 1
-        same, alike = self._seen.add(prompt)
+        same, alike = self._prompts.add(prompt)
         verdict = {"duplicate_prompt": same, "near_duplicate_prompt": alike and not same}
-        if self._others is not None:
-            same, alike = self._others.find(prompt)
+        if self.others is not None:
+            self._counts["compared"] += 1
+            same, alike = self.others.find(prompt)
             verdict |= {"overlap": same, "near_overlap": alike and not same}
         return verdict
 
@@ -196,11 +198,11 @@ class _Count:
         if roles not in PAIRS:
             return {}
         self._counts["pairs"] += 1
-        (_, a), (_, b) = replies
-        same = identical(a, b)
+        texts = [text for _, text in replies]
+        same = identical(*texts)
         verdict = {
             "identical": same,
-            "near_identical": not same and near_identical(a, b),
+            "near_identical": not same and near_identical(*texts),
             "both_refused": all(verdict["refusal"] != "none" for verdict in verdicts),
         }
         if roles in RANKED:
@@ -211,31 +213,26 @@ class _Count:
     def result(self, source: str, notes: Sequence[str]) -> Audit:
         """What was found in all records; raises SourceError if none has a reply."""
         counts = self._counts
-        if not counts["rows"]:
+        rows = counts["records"] - counts["bad"]
+        if not rows:
             line, problem = self._bad_rows[0]
             raise SourceError(f"no record has a reply that can be read; the first: {problem}", source, line)
-        roles = {role: self._of_role(role, replies) for role, replies in self._roles.items()}
         totals = sum(self._roles.values(), Counter(counts))
-        of_dataset = {"bad": counts["rows"] + counts["bad"], "chosen_longer": counts["ranked"]}
-        of_dataset |= dict.fromkeys(OF_REPLIES, totals["replies"])
-        of_dataset |= dict.fromkeys(("identical", "near_identical", "both_refused"), counts["pairs"])
-        of_dataset |= dict.fromkeys(("duplicate_prompt", "near_duplicate_prompt"), counts["prompts"])
-        if self._others is not None:
-            of_dataset |= dict.fromkeys(("overlap", "near_overlap"), counts["prompts"])
         return Audit(
             source=source,
-            rows=counts["rows"],
+            rows=rows,
             bad=counts["bad"],
             bad_rows=tuple(self._bad_rows),
             prompts=counts["prompts"],
             pairs=counts["pairs"],
-            roles=roles,
+            roles={role: self._of_role(role) for role in self._roles},
             counts={name: totals[name] for name in MEASURES},
-            rates={name: _share(totals[name], of_dataset.get(name, 0)) for name in MEASURES},
+            rates={name: share(totals[name], totals[whole]) for name, whole in MEASURES.items()},
             notes=tuple(notes),
         )
 
-    def _of_role(self, role: str, counts: Counter[str]) -> ReplyAudit:
+    def _of_role(self, role: str) -> ReplyAudit:
+        counts = self._roles[role]
         replies = counts["replies"]
         return ReplyAudit(
             replies=replies,
@@ -244,15 +241,3 @@ class _Count:
             rates={name: counts[name] / replies for name in OF_REPLIES},
             phrases=tuple(self._phrases[role].top(PHRASE_SHARE, SHOWN)),
         )
-
-
-def _share(count: int, total: int) -> float | None:
-    if not total:
-        return None
-    return count / total
-
-
-def _check_field(record: Mapping[Any, Any], field: str | None, option: str) -> None:
-    """A column that was named must be in the first record."""
-    if field is not None and field not in record:
-        raise UsageError(f"{option} {field!r}: there is no such column; {nearest(field, record)}")

@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
+from pydantic import TypeAdapter, ValidationError
+
 from cai.errors import UsageError
+from cai.judge.certify import Share
 from cai.records import Record
 from cai.texts.hygiene import FAULTS
-from cai.texts.wording import columns, nearest, number
+from cai.texts.wording import columns, nearest
 
 OF_REPLIES = ("empty", "refusal", "refusal_full", "refusal_partial", *FAULTS)  # "refusal" is either of the two
-OF_PAIRS = ("identical", "near_identical", "both_refused", "chosen_longer")
-OF_PROMPTS = ("duplicate_prompt", "near_duplicate_prompt", "overlap", "near_overlap")
-MEASURES = ("bad", *OF_REPLIES, *OF_PAIRS, *OF_PROMPTS)  # the names that `--fail-on` knows
+OF_ROWS = {  # measures of pairs and prompts, each with what it is a share of
+    **dict.fromkeys(("identical", "near_identical", "both_refused"), "pairs"),
+    "chosen_longer": "ranked",
+    **dict.fromkeys(("duplicate_prompt", "near_duplicate_prompt"), "prompts"),
+    **dict.fromkeys(("overlap", "near_overlap"), "compared"),
+}
+MEASURES = {"bad": "records", **dict.fromkeys(OF_REPLIES, "replies"), **OF_ROWS}  # the names that `--fail-on` knows
 
 
 class ReplyAudit(Record):
@@ -54,33 +60,36 @@ class Audit(Record):
         roles = self.roles.values()
         table = [["", *self.roles], ["replies", *(f"{role.replies:,}" for role in roles)]]
         table.append(["characters, on average", *(f"{role.characters:,.0f}" for role in roles)])
-        for name in OF_REPLIES:
-            table.append([name.replace("_", " "), *(f"{role.rates[name]:.1%}" for role in roles)])
+        table += [[_heading(name), *(f"{role.rates[name]:.1%}" for role in roles)] for name in OF_REPLIES]
         yield from columns(table)
         yield ""
-        measured = [name for name in (*OF_PAIRS, *OF_PROMPTS) if self.rates[name] is not None]
-        yield from columns(
-            [name.replace("_", " "), number(self.rates[name], ".1%"), f"{self.counts[name]:,}"] for name in measured
-        )
+        rates = {name: self.rates[name] for name in OF_ROWS if self.rates[name] is not None}
+        yield from columns([_heading(name), f"{rate:.1%}", f"{self.counts[name]:,}"] for name, rate in rates.items())
         for role, replies in self.roles.items():
             for phrase, share in replies.phrases:
                 yield f"{share:6.1%} of {role}: “{phrase} …”"
-        for note in self.notes:
-            yield f"note: {note}"
+        yield from (f"note: {note}" for note in self.notes)
 
     def failures(self, limits: Mapping[str, float]) -> list[str]:
         """What exceeds its limit and by how much, one text each; raises UsageError if a rate has no value here."""
         failures = []
         for name, limit in limits.items():
             role, _, measure = name.rpartition(".")
-            if role and role not in self.roles:
+            rates: Mapping[str, float | None] = self.rates
+            if role in self.roles:
+                rates = self.roles[role].rates
+            elif role:
                 raise UsageError(f"--fail-on {name}: there are no replies of {role!r}; {nearest(role, self.roles)}")
-            rate = self.roles[role].rates.get(measure) if role else self.rates.get(measure)
+            rate = rates.get(measure)
             if rate is None:
                 raise UsageError(f"--fail-on {name}: {self.source} has nothing to measure it on")
             if rate > limit:
                 failures.append(f"{name} is {rate:.4g}, which is {rate - limit:.4g} above {limit:g}")
         return failures
+
+
+def _heading(name: str) -> str:
+    return name.replace("_", " ")
 
 
 def read_limits(options: Iterable[str]) -> dict[str, float]:
@@ -94,17 +103,11 @@ def read_limits(options: Iterable[str]) -> dict[str, float]:
         if not name and not equals:
             continue
         role, _, measure = name.rpartition(".")
-        if measure not in (OF_REPLIES if role else MEASURES):
+        if measure not in MEASURES or (role and measure not in OF_REPLIES):
             raise UsageError(f"--fail-on {name!r} is not measured; {nearest(measure, MEASURES)}")
-        limits[name] = _share(value)
-        if not 0 <= limits[name] <= 1:
+        try:
+            limits[name] = TypeAdapter(Share).validate_python(value)
+        except ValidationError:
             example = f"write NAME=SHARE with a share from 0 to 1, such as {name}=0.1"
-            raise UsageError(f"--fail-on {text.strip()!r}: {example}")
+            raise UsageError(f"--fail-on {text.strip()!r}: {example}") from None
     return limits
-
-
-def _share(value: str) -> float:
-    try:
-        return float(value)
-    except ValueError:
-        return math.nan
