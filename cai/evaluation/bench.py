@@ -9,30 +9,32 @@ from __future__ import annotations
 
 import re
 import statistics
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, Literal
 
 from cai.constitution.principles import Constitution, load_constitution
-from cai.errors import ModelStopped, SourceError
+from cai.errors import ModelStopped, SourceError, UsageError
 from cai.evaluation.bench_report import BenchResult, Spent, VoteFigures
-from cai.evaluation.trial import NOT_ASKED, Play, judging_settings, quietly
 from cai.folder.rows import reading
 from cai.judge.calibration import calibrate_rows
 from cai.judge.certify import Binding
 from cai.judge.flows import is_valid, log_ratio, mean_preference, probability
 from cai.judge.metrics import average, credit, share
 from cai.models import open_models, spec_of
-from cai.records import BadPrompt, Contest, Label, Place, Protocol, Vote
+from cai.records import BadPrompt, Contest, Label, Place, Protocol, Reading, Vote
 from cai.runs.label import LabelRun
 from cai.runs.pairs import read_pairs
-from cai.runs.settings import LabelSettings
+from cai.runs.play import in_thread
+from cai.runs.settings import LabelSettings, make_settings
 from cai.sources.files import Source
 from cai.texts.wording import settings_as_keywords
 
+NOT_ASKED = ("gold", "agreement", "calibration", "target", "max_candidates", "model", "pairing", "min_confidence")
 UNANIMOUS = {True: ("first", "second"), False: ("second", "first")}  # choices if a is better in both orders, or b
+Play = Callable[[LabelRun], None]  # plays a run to its end
 
 
 @dataclass(frozen=True)
@@ -41,6 +43,12 @@ class Bench:
 
     run: LabelRun
     unlabelled: int
+
+
+def quietly(run: LabelRun) -> None:
+    """Play a run to its end, also inside a running event loop."""
+    for _ in in_thread(run.rows):
+        pass
 
 
 @settings_as_keywords(LabelSettings, *NOT_ASKED, "judge", "protocol")
@@ -115,6 +123,15 @@ def run_bench(benches: Iterable[Bench], play: Play = quietly) -> list[BenchResul
         spent += bench.run.info.get("cost_usd") or 0.0
         results.append(_measured(bench, stopped))
     return results
+
+
+def judging_settings(what: str, law: Constitution, options: Mapping[str, Any], **fixed: Any) -> LabelSettings:
+    """The settings of a run whose labels do not train; raises UsageError for options that only matter in training."""
+    for name in NOT_ASKED:
+        if name in options:
+            raise UsageError(f"{name!r} is for labels that are kept for training: {what} keeps none")
+    # 0.5: beliefs after reasoning are looked at as they are, not filtered
+    return make_settings(LabelSettings, {**options, **fixed, "constitution": law, "min_confidence": 0.5})
 
 
 def _labelled(gold: Source, limit: int | None) -> tuple[list[Place], int]:
@@ -198,9 +215,8 @@ def vote_figures(rows: Iterable[Label], *, weighted: bool) -> VoteFigures:
         valid += own
         right += sum((vote.ab.choice, vote.ba.choice) == UNANIMOUS[truth] for vote in own)
         if own:
-            orders = one_order(own, weighted=weighted)
-            a_first.append(credit(orders[0], truth))
-            b_first.append(credit(orders[1], truth))
+            a_first.append(credit(by_order(own, "ab", weighted=weighted), truth))
+            b_first.append(credit(by_order(own, "ba", weighted=weighted), truth))
     readings = [reading for vote in votes for reading in (vote.ab, vote.ba)]
     figures = VoteFigures(
         votes=len(votes),
@@ -226,19 +242,16 @@ def vote_figures(rows: Iterable[Label], *, weighted: bool) -> VoteFigures:
     return figures.model_copy(update=of_valid)
 
 
-def one_order(votes: Sequence[Vote], *, weighted: bool) -> tuple[float, float]:
-    """Probability that a is better by the valid votes of a single order: with a shown first, and with b first.
-
-    For votes in words, the share that is for a.
-    """
-    if any(vote.d is None for vote in votes):
-        a_first = statistics.fmean(vote.ab.choice == "first" for vote in votes)
-        return a_first, statistics.fmean(vote.ba.choice == "second" for vote in votes)
-    by_a = [vote.model_copy(update={"d": log_ratio(vote.ab)}) for vote in votes]
-    by_b = [vote.model_copy(update={"d": log_ratio(vote.ba)}) for vote in votes]
-    z_a = mean_preference(by_a, weighted=weighted) or 0.0
-    z_b = mean_preference(by_b, weighted=weighted) or 0.0
-    return probability(z_a), probability(-z_b)
+def by_order(votes: Sequence[Vote], order: Literal["ab", "ba"], *, weighted: bool = False) -> float:
+    """Probability that a is better by the valid votes of one order; for votes in words, the share that is for a."""
+    readings: list[Reading] = [getattr(vote, order) for vote in votes]
+    place, sign = {"ab": ("first", 1), "ba": ("second", -1)}[order]  # where a is shown
+    ratios = map(log_ratio, readings)
+    in_order = [vote.model_copy(update={"d": ratio}) for vote, ratio in zip(votes, ratios, strict=True)]
+    z = mean_preference(in_order, weighted=weighted)
+    if z is None:  # votes in words
+        return statistics.fmean(reading.choice == place for reading in readings)
+    return probability(sign * z)
 
 
 def _spent(rows: Sequence[Label], info: Mapping[str, Any]) -> Spent:

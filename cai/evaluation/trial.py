@@ -6,7 +6,7 @@ A judge looks at each example under that principle and no other, in both orders.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from hashlib import sha256
 from itertools import groupby
@@ -18,21 +18,21 @@ import orjson
 
 from cai.constitution.principles import Constitution, Principle, load_constitution
 from cai.errors import ConstitutionError, RunError, UsageError
+from cai.evaluation.bench import NOT_ASKED, Play, by_order, judging_settings, quietly
 from cai.folder.files import identity_hash
 from cai.folder.rows import PAIR_BITS, reading
 from cai.folder.run import find_info
-from cai.judge.flows import is_valid, log_ratio, probability
+from cai.judge.flows import is_valid, probability
 from cai.judge.metrics import average
 from cai.models import spec_of
-from cai.records import Contest, Label, Message, Reading, Record
+from cai.records import Contest, Label, Message, Record
 from cai.runs.label import LabelRun
-from cai.runs.play import in_thread
-from cai.runs.settings import LabelSettings, make_settings
+from cai.runs.settings import LabelSettings
 from cai.sources.conversations import pair_hash
 from cai.texts.wording import nearest, number, one_line, settings_as_keywords
 
 State = Literal["holds", "flips", "fails", "invalid"]
-STATES: dict[State, str] = {
+STATES = {
     "holds": "hold in both orders",
     "flips": "hold on average but flip with the order",
     "fails": "fail",
@@ -40,24 +40,7 @@ STATES: dict[State, str] = {
 }
 EXAMPLE = "tests: [{prompt: …, better: …, worse: …}]"
 SHOWN = 48  # characters of a test's prompt in a table
-NOT_ASKED = ("gold", "agreement", "calibration", "target", "max_candidates", "model", "pairing", "min_confidence")
 Examples = Sequence[tuple[Contest, Principle]]
-Play = Callable[[LabelRun], None]  # plays a run to its end
-
-
-def quietly(run: LabelRun) -> None:
-    """Play a run to its end, also inside a running event loop."""
-    for _ in in_thread(run.rows):
-        pass
-
-
-def judging_settings(what: str, law: Constitution, options: Mapping[str, Any], **fixed: Any) -> LabelSettings:
-    """The settings of a run whose labels do not train; raises UsageError for options that only matter in training."""
-    for name in NOT_ASKED:
-        if name in options:
-            raise UsageError(f"{name!r} is for labels that are kept for training: {what} keeps none")
-    # 0.5: beliefs after reasoning are looked at as they are, not filtered
-    return make_settings(LabelSettings, {**options, **fixed, "constitution": law, "min_confidence": 0.5})
 
 
 class Outcome(Record):
@@ -95,9 +78,9 @@ class TrialReport:
     folder: str | None  # None: nothing is kept
 
     @property
-    def counts(self) -> dict[State, int]:
+    def counts(self) -> dict[str, int]:
         """How many examples came to what."""
-        counts = Counter(outcome.state for outcome in self.outcomes)
+        counts = Counter[str](outcome.state for outcome in self.outcomes)
         return {state: counts[state] for state in STATES}
 
     @property
@@ -112,7 +95,7 @@ class TrialReport:
             "judge": self.judge,
             "protocol": self.protocol,
             "n": len(self.outcomes),
-            **{str(state): count for state, count in self.counts.items()},
+            **self.counts,
             "passed": not self.failed,
             "tests": [outcome.model_dump() for outcome in self.outcomes],
             "untested": list(self.untested),
@@ -202,15 +185,17 @@ def run_trial(run: TrialRun, play: Play = quietly) -> TrialReport:
     """Play a trial to its end, and say what it came to."""
     play(run)
     law = run.constitution
+    labels = run.labels
     problems = {}
-    if len(run.labels) < len(run.examples):
+    if len(labels) < len(run.examples):
         problems = _problems(run.out / "dropped.jsonl")
     return TrialReport(
         constitution=law,
         judge=spec_of(run.players["judge"]),
         protocol=run.protocol,
         outcomes=tuple(
-            _outcome(example, principle, run.labels.get(example.id), problems) for example, principle in run.examples
+            _outcome(example, principle, labels.get(example.id), problems.get(example.id))
+            for example, principle in run.examples
         ),
         untested=tuple(principle.id for principle in law.principles if not principle.tests),
         folder=str(run.out),
@@ -276,41 +261,28 @@ def _problems(path: Path) -> dict[str, str]:
         return {row["id"]: f"{row['reason']}: {row['detail']}" for row in rows}
 
 
-def _outcome(example: Contest, principle: Principle, label: Label | None, problems: Mapping[str, str]) -> Outcome:
+def _outcome(example: Contest, principle: Principle, label: Label | None, problem: str | None) -> Outcome:
     index = example.position & (1 << PAIR_BITS) - 1
-    outcome = Outcome(
-        principle=principle.id,
-        number=index + 1,
-        prompt=example.messages[-1]["content"],
-        state="invalid",
-        problem=problems.get(example.id),
-    )
-    if label is None:
-        return outcome
-    valid = [vote for vote in label.votes if is_valid(vote)]
+    figures: dict[str, Any] = {"state": "invalid", "problem": problem}
+    if label is not None:
+        figures = _figures(label)
+    return Outcome(principle=principle.id, number=index + 1, prompt=example.messages[-1]["content"], **figures)
+
+
+def _figures(label: Label) -> dict[str, Any]:
+    """What a label says of its example, as fields of `Outcome`."""
     readings = [reading for vote in label.votes for reading in (vote.ab, vote.ba)]
-    figures = {
-        "shown_first": _preferred([vote.ab for vote in valid], "first"),
-        "shown_second": _preferred([vote.ba for vote in valid], "second"),
-        "mass": average([reading.mass for reading in readings if reading.mass is not None], min),
-    }
+    problems = [reading.problem for reading in readings if reading.problem is not None]
+    figures: dict[str, Any] = {"mass": average([reading.mass for reading in readings if reading.mass is not None], min)}
+    valid = [vote for vote in label.votes if is_valid(vote)]
+    if valid:
+        figures["shown_first"] = by_order(valid, "ab")
+        figures["shown_second"] = by_order(valid, "ba")
     if label.z is None:
-        problem = next((reading.problem for reading in readings if reading.problem is not None), None)
-        return outcome.model_copy(update=figures | {"problem": outcome.problem or problem})
-    state: State = "fails"
+        return figures | {"state": "invalid", "problem": problems[0]}
+    state = "fails"
     if all(vote.ab.choice == "first" and vote.ba.choice == "second" for vote in valid):
         state = "holds"
     elif label.z > 0:
         state = "flips"
-    return outcome.model_copy(update=figures | {"state": state, "p": probability(label.z), "problem": None})
-
-
-def _preferred(readings: Sequence[Reading], place: Literal["first", "second"]) -> float | None:
-    """Probability of the letter at a place among both; of votes in words the share that named it."""
-    ratios = [log_ratio(reading) for reading in readings]
-    match ratios:
-        case [float(ratio)]:  # probabilities are asked for once
-            if place == "second":
-                ratio = -ratio
-            return probability(ratio)
-    return average([reading.choice == place for reading in readings])
+    return figures | {"state": state, "p": probability(label.z)}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import groupby
 from operator import itemgetter
 from typing import Annotated, Literal, Self
@@ -70,9 +70,11 @@ class Calibration(Record):
     @model_validator(mode="after")
     def _adds_up(self) -> Self:
         for name, at in self.thresholds.items():
-            if at is not None and str(at.target) != name:
+            if at is None:
+                continue
+            if str(at.target) != name:
                 raise ValueError(f"the threshold for {name} is one for {at.target}")
-            if at is not None and at.n > self.n:
+            if at.n > self.n:
                 raise ValueError(f"the threshold for {name} keeps {at.n} of {self.n} pairs")
         return self
 
@@ -94,18 +96,23 @@ def fit_temperature(zs: Sequence[float], truths: Sequence[bool]) -> float:
         t = math.exp(log_t)
         return math.fsum(s * probability(-s, t) for s in towards) >= 0
 
-    low, high = math.log(COLDEST), math.log(HOTTEST)
-    if too_hot(low):
+    if too_hot(math.log(COLDEST)):
         return COLDEST
-    if not too_hot(high):
+    if not too_hot(math.log(HOTTEST)):
         return HOTTEST
-    while high - low > 1e-10:
+    low, high = _bisect(math.log(COLDEST), math.log(HOTTEST), 1e-10, too_hot)
+    return math.exp((low + high) / 2)
+
+
+def _bisect(low: float, high: float, width: float, is_above: Callable[[float], bool]) -> tuple[float, float]:
+    """The end of an interval, at most this wide, in which `is_above` turns from false to true."""
+    while high - low > width:
         middle = (low + high) / 2
-        if too_hot(middle):
+        if is_above(middle):
             high = middle
         else:
             low = middle
-    return math.exp((low + high) / 2)
+    return low, high
 
 
 def certify(ps: Sequence[float], truths: Sequence[bool], target: float, delta: float = DELTA) -> Threshold | None:
@@ -141,10 +148,15 @@ def certify(ps: Sequence[float], truths: Sequence[bool], target: float, delta: f
         kept_errors = errors
     if lowest is None:
         return None
-    bound = upper_bound(kept_errors, kept, delta)
-    share = kept / len(ps)
-    at = {"confidence": lowest, "calibrated": lowest, "coverage": share, "upper_bound": bound}
-    return Threshold(target=target, n=kept, errors=kept_errors, **at)
+    return Threshold(
+        target=target,
+        confidence=lowest,
+        calibrated=lowest,
+        coverage=kept / len(ps),
+        upper_bound=upper_bound(kept_errors, kept, delta),
+        n=kept,
+        errors=kept_errors,
+    )
 
 
 def certify_all(
@@ -155,22 +167,20 @@ def certify_all(
     targets: Sequence[float] = TARGETS,
 ) -> dict[str, Threshold | None]:
     """`certify` for each target, by its str; each promise holds by itself, not all of them together."""
-    thresholds: dict[str, Threshold | None] = {}
-    for target in targets:
-        at = certify(ps, truths, target, delta)
-        thresholds[str(target)] = None if at is None else at_temperature(at, temperature)
-    return thresholds
+    thresholds = {str(target): certify(ps, truths, target, delta) for target in targets}
+    certified = {name: at_temperature(at, temperature) for name, at in thresholds.items() if at is not None}
+    return thresholds | certified
 
 
 def threshold(calibration: Calibration, agreement: float) -> Threshold:
     """The threshold certified for an agreement with people; raises UsageError if none is."""
     at = calibration.thresholds.get(str(agreement))
     if at is None:
-        certified = [target for target, other in calibration.thresholds.items() if other is not None]
+        certified = ", ".join(target for target, other in calibration.thresholds.items() if other is not None)
         raise UsageError(
             f"--agreement {agreement:g} is not certified on the {calibration.n:,} gold pairs (certified: "
-            f"{', '.join(certified) or 'none'}): choose a certified agreement, a better judge or more gold pairs, or "
-            "set --min-confidence, which guarantees no agreement"
+            f"{certified or 'none'}): choose a certified agreement, a better judge or more gold pairs, or set "
+            "--min-confidence, which guarantees no agreement"
         )
     return at
 
@@ -193,12 +203,5 @@ def upper_bound(errors: int, n: int, delta: float = DELTA) -> float:
     """
     if errors == n:
         return 1.0
-    low = errors / n
-    high = 1.0
-    while high - low > 1e-12:
-        middle = (low + high) / 2
-        if binomial_cdf(errors, n, middle) > delta:
-            low = middle
-        else:
-            high = middle
+    _, high = _bisect(errors / n, 1.0, 1e-12, lambda rate: binomial_cdf(errors, n, rate) <= delta)
     return high

@@ -35,8 +35,9 @@ class Metrics(Record):
 
 
 class Bin(NamedTuple):
-    """The pairs whose confidence lies in one stretch: how many, how sure, how often right."""
+    """The pairs whose confidence lies in one stretch: which, how many, how sure, how often right."""
 
+    place: int  # from 0, the least sure
     n: int
     confidence: float
     accuracy: float
@@ -102,19 +103,17 @@ def accuracy(ps: Sequence[float], truths: Sequence[bool]) -> float:
     return statistics.fmean(map(credit, ps, truths))
 
 
-def reliability(ps: Sequence[float], truths: Sequence[bool], bins: int = 10) -> list[Bin | None]:
-    """The pairs in `bins` equal stretches of confidence from 0.5 to 1; None for an empty one."""
-    places: list[list[tuple[float, float]]] = [[] for _ in range(bins)]
-    for sure, right in _by_confidence(ps, truths):
-        places[min(bins - 1, int((sure - 0.5) * 2 * bins))].append((sure, right))
-    return [_bin(rows) for rows in places]
+def reliability(ps: Sequence[float], truths: Sequence[bool], bins: int = 10) -> list[Bin]:
+    """The pairs in `bins` equal stretches of confidence from 0.5 to 1, without the empty ones."""
 
+    def place_of(pair: tuple[float, float]) -> int:
+        return min(bins - 1, int((pair[0] - 0.5) * 2 * bins))
 
-def _bin(rows: Sequence[tuple[float, float]]) -> Bin | None:
-    if not rows:
-        return None
-    confidences, credits = zip(*rows, strict=True)
-    return Bin(len(rows), statistics.fmean(confidences), statistics.fmean(credits))
+    filled = []
+    for place, group in groupby(_by_confidence(ps, truths), key=place_of):
+        confidences, credits = zip(*group, strict=True)
+        filled.append(Bin(place, len(credits), statistics.fmean(confidences), statistics.fmean(credits)))
+    return filled
 
 
 def _by_confidence(ps: Sequence[float], truths: Sequence[bool]) -> list[tuple[float, float]]:
@@ -122,12 +121,18 @@ def _by_confidence(ps: Sequence[float], truths: Sequence[bool]) -> list[tuple[fl
     return sorted((confidence(p), credit(p, truth)) for p, truth in zip(ps, truths, strict=True))
 
 
+def _levels(ps: Sequence[float], truths: Sequence[bool]) -> list[tuple[float, list[float]]]:
+    """Every confidence that occurs, the lowest first, with the credits of its pairs."""
+    groups = groupby(_by_confidence(ps, truths), key=itemgetter(0))
+    return [(sure, [right for _, right in group]) for sure, group in groups]
+
+
 def ece(ps: Sequence[float], truths: Sequence[bool], bins: int = 10) -> float:
     """Expected calibration error: the mean gap of confidence and accuracy over `reliability` (Guo et al. 2017, eq. 3).
 
     Biased upwards by about 0.05 at 300 pairs: compare calibrators by NLL or Brier.
     """
-    gaps = (b.n * abs(b.confidence - b.accuracy) for b in reliability(ps, truths, bins) if b)
+    gaps = (b.n * abs(b.confidence - b.accuracy) for b in reliability(ps, truths, bins))
     return math.fsum(gaps) / len(ps)
 
 
@@ -145,10 +150,9 @@ def nll(ps: Sequence[float], truths: Sequence[bool]) -> float:
 def auroc(ps: Sequence[float], truths: Sequence[bool]) -> float | None:
     """How often a right label is surer than a wrong one, ties counting half; None if all are right, or all wrong."""
     area = rights = wrongs = 0.0
-    for _, group in groupby(_by_confidence(ps, truths), key=itemgetter(0)):
-        credits = [right for _, right in group]
+    for _, credits in _levels(ps, truths):
         right = math.fsum(credits)
-        wrong = math.fsum(1 - credit for credit in credits)
+        wrong = len(credits) - right
         area += right * (wrongs + wrong / 2)
         rights += right
         wrongs += wrong
@@ -170,8 +174,7 @@ def risk_coverage(ps: Sequence[float], truths: Sequence[bool]) -> list[tuple[flo
     curve = []
     kept = 0
     right = 0.0
-    for sure, group in groupby(reversed(_by_confidence(ps, truths)), key=itemgetter(0)):
-        credits = [credit for _, credit in group]
+    for sure, credits in reversed(_levels(ps, truths)):
         kept += len(credits)
         right += math.fsum(credits)
         curve.append((sure, kept / len(ps), right / kept))
@@ -180,8 +183,8 @@ def risk_coverage(ps: Sequence[float], truths: Sequence[bool]) -> list[tuple[flo
 
 def at_least(ps: Sequence[float], truths: Sequence[bool], sure: float) -> tuple[float, float | None]:
     """Share of pairs of at least this confidence, and their accuracy; None if there are none."""
-    kept = [right for confidence, right in _by_confidence(ps, truths) if confidence >= sure]
-    return len(kept) / len(ps), average(kept)
+    credits = [right for confidence, right in _by_confidence(ps, truths) if confidence >= sure]
+    return len(credits) / len(ps), average(credits)
 
 
 def wilson(successes: float, n: int) -> tuple[float, float]:

@@ -26,16 +26,12 @@ def plot_reliability(before: Sequence[float], after: Sequence[float], truths: Se
         (before, "before", BEFORE, "o", 0.0),
         (after, "after temperature", AFTER, "s", 0.022),
     ):
-        bins = reliability(ps, truths)
-        full = [one for one in bins if one is not None]
-        sure = [one.confidence for one in full]
-        right = [one.accuracy for one in full]
-        top.plot(sure, right, color=colour, marker=mark, markersize=5, linewidth=1.5, label=name)
-        for place, one in enumerate(bins):
-            if one is not None:
-                left = 0.503 + place * 0.05 + shift
-                below.bar(left, one.n, width=0.022, align="edge", color=colour)
-                below.annotate(f"{one.n}", (left + 0.011, one.n), ha="center", va="bottom", fontsize=6)
+        places, counts, confidences, accuracies = zip(*reliability(ps, truths), strict=True)
+        top.plot(confidences, accuracies, color=colour, marker=mark, markersize=5, linewidth=1.5, label=name)
+        for place, count in zip(places, counts, strict=True):
+            left = 0.503 + place * 0.05 + shift
+            below.bar(left, count, width=0.022, align="edge", color=colour)
+            below.annotate(f"{count}", (left + 0.011, count), ha="center", va="bottom", fontsize=6)
     below.margins(y=0.2)
     below.set(xlabel="confidence", ylabel="pairs")
     top.set(ylabel="agreement with people", title=f"Reliability on {len(truths):,} pairs", xlim=(0.49, 1.01))
@@ -54,12 +50,13 @@ def plot_risk_coverage(
     baselines: name → accuracy; thresholds: by their target.
     """
     figure, (axes,) = new_figure(1)
-    curve = risk_coverage(ps, truths)
-    axes.plot([kept for _, kept, _ in curve], [right for *_, right in curve], color=AFTER, linewidth=1.5, label="judge")
+    _, shares, accuracies = zip(*risk_coverage(ps, truths), strict=True)
+    axes.plot(shares, accuracies, color=AFTER, linewidth=1.5, label="judge")
     for (name, right), style in zip(baselines.items(), ("--", ":", "-.", (0, (1, 4))), strict=False):
         axes.axhline(right, color=GREY, linewidth=1, linestyle=style, label=f"{name}, {right:.1%}")
-    highest = {at.n: at for at in sorted(filter(None, thresholds.values()), key=lambda at: at.target)}
-    for at in highest.values():  # if one point keeps several promises, the strongest
+    certified = sorted(filter(None, thresholds.values()), key=lambda at: at.target)
+    strongest = {at.n: at for at in certified}  # of one point that keeps several promises
+    for at in strongest.values():
         right = 1 - at.errors / at.n
         axes.plot(at.coverage, right, color=BEFORE, marker="v", markersize=7, linestyle="none")
         text = f"{at.target:.4g} certified\nfrom {at.confidence:.5g}"
