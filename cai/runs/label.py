@@ -251,7 +251,7 @@ class LabelRun(Run[Label]):
                 yield "judge", request
 
     @property
-    def most_times(self) -> int | None:
+    def most_waves(self) -> int | None:
         """How often a pair may be asked about; None: a target decides how many pairs there are."""
         if self.settings.target is not None:
             return None

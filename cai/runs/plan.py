@@ -1,25 +1,29 @@
 """What a run would ask and cost, from its items and the templates alone; asks nothing of any model.
 
-Knows how to count; the words it counts are those the run would send, with stand-ins where a model's answer would be.
+The words it counts are those the run would send, with stand-ins where a model's answer would be.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
+from contextlib import closing
+from typing import Any
 
+from cai.calls.model import Model
+from cai.calls.prices import Price
 from cai.folder.rows import RETRIED, digest_of, names_of
 from cai.folder.run import find_info
 from cai.folder.store import Store
 from cai.models import provider_of, spec_of
-from cai.records import BadPrompt, Contest, Item, Prompt, Record, Request
+from cai.records import BadPrompt, Item, Record, Request
 from cai.runs.planned import Planned
 
-CHARACTERS_PER_TOKEN = (
-    4.0  # English text under the tokenizers of 2024–2026; others need up to four times as many tokens
-)
+# English text under the tokenizers of 2024–2026; others need up to four times as many tokens.
+CHARACTERS_PER_TOKEN = 4.0
 TOKENS_PER_MESSAGE = 4  # role markers
 TYPICAL_ANSWER = 0.5  # of max_tokens
+Counts = dict[str, Counter[str]]  # by player: calls, and the tokens that are read and written
 
 
 class RoleEstimate(Record):
@@ -29,8 +33,8 @@ class RoleEstimate(Record):
     calls: int
     input_tokens: int
     output_tokens: int
-    cost_usd: float | None  # None: no listed price
-    price_per_million: tuple[float, float] | None  # USD, input and output
+    cost_usd: float | None = None  # None: no listed price
+    price_per_million: tuple[float, float] | None = None  # USD, input and output
 
 
 class Estimate(Record):
@@ -44,172 +48,190 @@ class Estimate(Record):
     calls: int
     input_tokens: int
     output_tokens: int
-    cost_usd: float | None
-    most_calls: int | None  # None, as in the next three: how many a target takes shows only as it goes on
-    most_input_tokens: int | None
-    most_output_tokens: int | None
-    most_cost_usd: float | None
+    cost_usd: float | None = None
+    most_calls: int | None = None  # None, as in the next three: how many a target takes shows only as it goes on
+    most_input_tokens: int | None = None
+    most_output_tokens: int | None = None
+    most_cost_usd: float | None = None
     seconds: float | None
     roles: dict[str, RoleEstimate]
     notes: tuple[str, ...]
 
     def lines(self) -> Iterator[str]:
         """The estimate for people to read."""
-        done = f", {self.finished:,} through already" if self.finished else ""
-        bad = f", {self.unusable:,} unusable" if self.unusable else ""
-        yield f"{self.prompts:,} {self.unit}{bad}{done} → {self.out}"
+        counts = f"{self.prompts:,} {self.unit}"
+        if self.unusable:
+            counts += f", {self.unusable:,} unusable"
+        if self.finished:
+            counts += f", {self.finished:,} through already"
+        yield f"{counts} → {self.out}"
         for role, part in self.roles.items():
-            price = "price unknown" if part.cost_usd is None else f"${part.cost_usd:,.2f}"
-            yield (
-                f"  {role:10} {part.calls:>10,} calls  {part.input_tokens:>13,} tokens in  "
-                f"{part.output_tokens:>12,} out  {price:>13}  {part.model}"
-            )
-        yield f"  {'in all':10} {self._total(self.calls, self.input_tokens, self.output_tokens, self.cost_usd)}"
-        if self.most_calls is None or self.most_input_tokens is None or self.most_output_tokens is None:
+            figures = _line(role, part.calls, part.input_tokens, part.output_tokens, part.cost_usd)
+            yield f"{figures}  {part.model}"
+        yield _line("in all", self.calls, self.input_tokens, self.output_tokens, self.cost_usd)
+        if self.most_calls is None:
             yield f"  {'at most':10} unbounded: continues until --target is met (limited only by --max-cost)"
         else:
-            most = (self.most_calls, self.most_input_tokens, self.most_output_tokens, self.most_cost_usd)
-            yield f"  {'at most':10} {self._total(*most)}"
+            yield _line("at most", self.most_calls, self.most_input_tokens, self.most_output_tokens, self.most_cost_usd)
         if self.seconds is not None:
-            yield f"  about {self.seconds / 60:,.0f} minutes" if self.seconds >= 90 else f"  about {self.seconds:.0f} s"
-        yield from (f"  {note}" for note in self.notes)
+            yield f"  about {_duration(self.seconds)}"
+        for note in self.notes:
+            yield f"  {note}"
 
-    @staticmethod
-    def _total(calls: int, given: int, made: int, cost: float | None) -> str:
-        price = "price unknown" if cost is None else f"${cost:,.2f}"
-        return f"{calls:>10,} calls  {given:>13,} tokens in  {made:>12,} out  {price:>13}"
+
+def _line(name: str, calls: int, read: int | None, written: int | None, cost: float | None) -> str:
+    price = "price unknown"
+    if cost is not None:
+        price = f"${cost:,.2f}"
+    return f"  {name:10} {calls:>10,} calls  {read:>13,} tokens in  {written:>12,} out  {price:>13}"
+
+
+def _duration(seconds: float) -> str:
+    if seconds >= 90:
+        return f"{seconds / 60:,.0f} minutes"
+    return f"{seconds:.0f} s"
 
 
 def estimate(run: Planned) -> Estimate:
     """Count what a run would ask, streaming through its items."""
-    most = run.settings.max_tokens
-    typical = round(most * TYPICAL_ANSWER)
-    counts = {player: Counter[str]() for player in run.planned()}
-    again_at_most = run.most_times or 1
-    figures = Counter[str]()
+    longest = run.settings.max_tokens
+    typical = round(longest * TYPICAL_ANSWER)
+    likely = {player: Counter[str]() for player in run.planned()}
+    most = {player: Counter[str]() for player in run.planned()}
+    statuses = Counter[str]()
     for part in run.parts():
-        settled, seen = _settled(part), set[bytes]()
+        finished = _finished(part)
+        seen = set[bytes]()
         for position, item in part.items():
-            status = _status(position, item, settled, seen)
+            status = "new"
+            if _is_unusable(item, seen):
+                status = "unusable"
+            elif position in finished:
+                status = "finished"
             if part.unit == run.unit:
-                figures[status] += 1
-            if status != "new":
-                continue
-            for length in dict.fromkeys((typical, most)):
-                for player, request in part.imagined(item, "x" * round(length * CHARACTERS_PER_TOKEN)):
-                    again = again_at_most if player == "judge" else 1  # only split votes are asked again
-                    times = again * (length == most)
-                    counts[player].update(_counted(request, length, likely=length == typical, times=times))
-    return _estimate(run, counts, figures)
+                statuses[status] += 1
+            if status == "new":
+                _count(part, item, likely, typical)
+                _count(part, item, most, longest)
+    if "judge" in most:  # only votes that are split are asked again
+        waves = run.most_waves or 1
+        most["judge"] = Counter({name: count * waves for name, count in most["judge"].items()})
+    return _estimate(run, likely, most, statuses)
 
 
-def _status(position: int, item: Item, settled: set[int], seen: set[bytes]) -> str:
-    """Whether an item is unusable, finished in an earlier session, or new."""
-    if isinstance(item, BadPrompt) or not _new(item, seen):
-        return "unusable"
-    return "finished" if position in settled else "new"
+def _count(run: Planned, item: Item, counts: Counts, length: int) -> None:
+    """Count what is asked for an item, and the tokens, if every answer has `length` tokens where it may."""
+    for player, request in run.imagined(item, "x" * round(length * CHARACTERS_PER_TOKEN)):
+        written = 0
+        if not request.score:
+            written = min(length, request.max_tokens or length)
+        counts[player].update(calls=1, read=count_tokens(request), written=written)
 
 
-def _counted(request: Request, length: int, *, likely: bool, times: int) -> Counter[str]:
-    """A request whose answer has `length` tokens, if it may; times: how often it may be asked, 0: not now."""
-    made = 0 if request.score else min(length, request.max_tokens or length)
-    given = count_tokens(request)
-    count = Counter(most_calls=times, most_given=given * times, most_made=made * times)
-    if likely:
-        count.update(calls=1, given=given, made=made)
-    return count
-
-
-def _settled(run: Planned) -> set[int]:
+def _finished(run: Planned) -> set[int]:
     """Places in the input that an earlier session of the same run has finished."""
     info = find_info(run.out)
     if info is None or info["identity"] != run.identity:
         return set()
     if run.settings.force or not (run.out / "calls.sqlite").exists():
         return set()
-    store = Store(run.out, read_only=True)
-    try:
+    with closing(Store(run.out, read_only=True)) as store:
         return {position for position, _, state in store.rows.states() if state not in RETRIED}
-    finally:
-        store.close()
 
 
-def _new(item: Prompt | Contest, seen: set[bytes]) -> bool:
+def _is_unusable(item: Item, seen: set[bytes]) -> bool:
+    """Whether an item is a bad record, or has the content or the id of one that is in `seen`, where it is then put."""
+    if isinstance(item, BadPrompt):
+        return True
     for name in names_of(digest_of(item.key, item.messages), item.id):
         if name in seen:
-            return False
+            return True
         seen.add(name)
-    return True
+    return False
 
 
 def count_tokens(request: Request) -> int:
     """About how many tokens a request has."""
-    texts = [request.text] if request.text is not None else [turn["content"] for turn in request.messages]
+    texts = [turn["content"] for turn in request.messages]
+    if request.text is not None:
+        texts = [request.text]
     size = sum(len(text.encode("utf-8", "surrogatepass")) for text in texts)
     return round(size / CHARACTERS_PER_TOKEN) + TOKENS_PER_MESSAGE * len(texts)
 
 
-def _estimate(run: Planned, counts: Mapping[str, Counter[str]], figures: Mapping[str, int]) -> Estimate:
-    roles: dict[str, RoleEstimate] = {}
-    most_cost = 0.0
-    for player, (model, price) in run.planned().items():
-        count = counts[player]
-        cost = rate = None
-        if price is not None:
-            most_cost += price.cost(count["most_given"], count["most_made"])
-            cost = price.cost(count["given"], count["made"])
-            rate = price.input * 1e6, price.output * 1e6
-        roles[player] = RoleEstimate(
-            model=spec_of(model),
-            calls=count["calls"],
-            input_tokens=count["given"],
-            output_tokens=count["made"],
-            cost_usd=cost,
-            price_per_million=rate,
-        )
-    unpriced = sorted({part.model for part in roles.values() if part.cost_usd is None})
-    total, bounded = sum(counts.values(), Counter[str]()), run.most_times is not None
+def _estimate(run: Planned, likely: Counts, most: Counts, statuses: Counter[str]) -> Estimate:
+    total = sum(likely.values(), Counter[str]())
+    ceiling = sum(most.values(), Counter[str]())
+    most_cost = _cost(run, most)
+    bounds: dict[str, Any] = {}
+    if run.most_waves is not None:
+        bounds = {
+            "most_calls": ceiling["calls"],
+            "most_input_tokens": ceiling["read"],
+            "most_output_tokens": ceiling["written"],
+            "most_cost_usd": most_cost,
+        }
     return Estimate(
         out=str(run.out),
         unit=f"{run.unit}s",
-        prompts=figures["new"] + figures["finished"],
-        unusable=figures["unusable"],
-        finished=figures["finished"],
+        prompts=statuses["new"] + statuses["finished"],
+        unusable=statuses["unusable"],
+        finished=statuses["finished"],
         calls=total["calls"],
-        input_tokens=total["given"],
-        output_tokens=total["made"],
-        cost_usd=None if unpriced else sum(part.cost_usd or 0.0 for part in roles.values()),
-        most_calls=total["most_calls"] if bounded else None,
-        most_input_tokens=total["most_given"] if bounded else None,
-        most_output_tokens=total["most_made"] if bounded else None,
-        most_cost_usd=most_cost if bounded and not unpriced else None,
+        input_tokens=total["read"],
+        output_tokens=total["written"],
+        cost_usd=_cost(run, likely),
         seconds=_seconds(run, total),
-        roles=roles,
-        notes=tuple(_notes(run, unpriced, most_cost)),
+        roles={player: _role(model, price, likely[player]) for player, (model, price) in run.planned().items()},
+        notes=tuple(_notes(run, most_cost)),
+        **bounds,
     )
 
 
-def _seconds(run: Planned, total: Mapping[str, int]) -> float | None:
+def _role(model: Model, price: Price | None, count: Counter[str]) -> RoleEstimate:
+    role = RoleEstimate(
+        model=spec_of(model), calls=count["calls"], input_tokens=count["read"], output_tokens=count["written"]
+    )
+    if price is None:
+        return role
+    cost = price.cost(count["read"], count["written"])
+    return role.model_copy(update={"cost_usd": cost, "price_per_million": (price.input * 1e6, price.output * 1e6)})
+
+
+def _cost(run: Planned, counts: Counts) -> float | None:
+    """USD of all calls; None if a price is not known."""
+    total = 0.0
+    for player, (_, price) in run.planned().items():
+        if price is None:
+            return None
+        total += price.cost(counts[player]["read"], counts[player]["written"])
+    return total
+
+
+def _seconds(run: Planned, total: Counter[str]) -> float | None:
     """A rough time, as if the slowest model answered every call; None if the speed of one is not known."""
     settings = run.settings
-    seconds = [total["calls"] / settings.rpm * 60 if settings.rpm else 0.0]
+    seconds = 0.0
+    if settings.rpm:
+        seconds = total["calls"] / settings.rpm * 60
     for model, _ in run.planned().values():
         speed = provider_of(model).speed
         if speed is None:
             return None
         concurrency = settings.concurrency or model.concurrency
-        seconds.append(speed.seconds(total["calls"], total["given"], total["made"], concurrency))
-    return max(seconds)
+        seconds = max(seconds, speed.seconds(total["calls"], total["read"], total["written"], concurrency))
+    return seconds
 
 
-def _notes(run: Planned, unpriced: list[str], most_cost: float) -> Iterator[str]:
+def _notes(run: Planned, most_cost: float | None) -> Iterator[str]:
+    settings = run.settings
     yield (
         f"tokens are counted as {CHARACTERS_PER_TOKEN:g} bytes each, answers as {TYPICAL_ANSWER:.0%} of --max-tokens "
-        f"{run.settings.max_tokens}; nothing was asked of any model"
+        f"{settings.max_tokens}; nothing was asked of any model"
     )
     yield from run.plan_notes()
+    unpriced = sorted({spec_of(model) for model, price in run.planned().values() if price is None})
     if unpriced:
         yield f"no listed price for {', '.join(unpriced)}: state it with --price IN,OUT"
-    cap = run.settings.max_cost
-    if cap is not None and most_cost > cap:
-        yield f"--max-cost {cap:g} may stop the run before its end: it could come to ${most_cost:,.2f}"
+    elif most_cost is not None and settings.max_cost is not None and most_cost > settings.max_cost:
+        yield f"--max-cost {settings.max_cost:g} may stop the run before its end: it could come to ${most_cost:,.2f}"

@@ -44,7 +44,7 @@ class Planned(ABC):
         return {player: (model, self.prices[player]) for player, model in self.players.items()}
 
     @property
-    def most_times(self) -> int | None:
+    def most_waves(self) -> int | None:
         """How often an item may be asked what a plan counts once; None: not known."""
         return 1
 

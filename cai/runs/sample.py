@@ -181,9 +181,9 @@ class SampleRun(PromptRun[Candidates]):
                     yield "judge", question
 
     @property
-    def most_times(self) -> int | None:
+    def most_waves(self) -> int | None:
         """How often the judge may be asked what a plan counts once."""
-        return 1 if self.labels is None else self.labels.most_times
+        return 1 if self.labels is None else self.labels.most_waves
 
     def plan_notes(self) -> Iterator[str]:
         """What a reader of a plan should know."""
