@@ -58,7 +58,6 @@ def chat(
     Example: cai chat models/dpo --system "You are brief."
     """
     from cai.chat import Chat, find_spec, fitting
-    from cai.records import Sampling
     from cai.runs.settings import RunSettings
 
     options = {
@@ -69,7 +68,7 @@ def chat(
     with asyncio.Runner() as runner:
         runner.run(opened.start())
         try:
-            sampling = Sampling(**settings.sampling())
+            sampling = settings.sampling
             sampling = fitting(sampling, opened) if max_tokens is None else sampling
             talk = Chat(opened, sampling, system=system, seed=seed)
             (_talk if sys.stdin.isatty() else _pipe)(runner, talk)

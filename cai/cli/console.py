@@ -55,7 +55,7 @@ class Progress:
 
     def __init__(self, run: Run[Any]) -> None:
         self.run = run
-        self.total: int | None = None
+        self.total = run.total
         self._began = time.monotonic()
 
     def count(self) -> None:

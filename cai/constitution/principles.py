@@ -134,6 +134,11 @@ class Constitution(_Head):
         """Its name, version and hash, as rows record them."""
         return ConstitutionRef(name=self.name, version=self.version, hash=self.hash)
 
+    @property
+    def title(self) -> str:
+        """Name, version and where it is from, for people to read."""
+        return f"{self.name} {self.version} ({self.source or 'made in Python'})"
+
     def principles_for(self, job: Literal["revise", "judge"]) -> tuple[Principle, ...]:
         """The principles worded for `job`, in order; raises ConstitutionError if there are none."""
         if job == "revise":

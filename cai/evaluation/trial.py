@@ -153,9 +153,8 @@ class TrialRun(LabelRun):
 
     def describe(self) -> Iterator[str]:
         """What will run, for people to read."""
-        law = self.constitution
         count = len({principle.id for _, principle in self.examples})
-        yield f"constitution  {law.name} {law.version} ({law.source or 'made in Python'})"
+        yield f"constitution  {self.constitution.title}"
         yield f"tests         {len(self.examples)}, of {count} principles, each under its own alone, in both orders"
         yield f"method        protocol {self.protocol}, templates {self.templates.source}, seed {self.settings.seed}"
         yield f"judge         {spec_of(self.players['judge'])}"

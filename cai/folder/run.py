@@ -28,7 +28,7 @@ from cai.folder.rows import (
     retried_lines,
 )
 from cai.folder.store import Store
-from cai.records import DROP_REASONS, Contest, Drop, DropReason, Prompt, Record
+from cai.records import DROP_REASONS, BadPrompt, Contest, Drop, DropReason, Item, Prompt, Record
 
 FORMAT = 1
 ANEW = "restore it, or use --force to start anew"
@@ -159,18 +159,16 @@ class RunFolder:
             )
         return entry[1]
 
-    def pending_bad(self, position: int) -> bool:
-        """Whether a record that is not a prompt is still to be dropped.
-
-        Raises RunError if an earlier session read a prompt at this position.
-        """
-        return self._state(position, b"", "now no prompt") is None
-
-    def pending(self, item: Prompt | Contest, position: int) -> Drop | bool:
-        """Whether what the input has at a position is still to be played; a Drop if it occurred before.
+    def pending(self, item: Item, position: int) -> Drop | bool:
+        """Whether what the input has at a position is still to be played; a Drop if it cannot be, or occurred before.
 
         Raises RunError if an earlier session read something else at this position.
         """
+        if isinstance(item, BadPrompt):
+            if self._state(position, b"", "now no prompt") is not None:
+                return False
+            detail = item.problem
+            return Drop(id=None, position=position, stage="source", reason=item.reason, detail=detail, line=item.line)
         digest = digest_of(item.key, item.messages)
         state = self._state(position, digest, repr(item.id))
         if state is not None:

@@ -10,11 +10,12 @@ from cai.engine.ask import Ask
 from cai.engine.revise import revise
 from cai.engine.templates import load_templates
 from cai.errors import UsageError
-from cai.models import check_ability, open_models, spec_of
+from cai.models import open_models, spec_of
 from cai.records import Prompt, Request, Revision
-from cai.runs.run import PromptRun, described, source_of
+from cai.runs.run import PromptRun, described
 from cai.runs.settings import GenerateSettings
 from cai.sources.files import Source
+from cai.texts.wording import counted
 
 
 class GenerateRun(PromptRun[Revision]):
@@ -24,34 +25,31 @@ class GenerateRun(PromptRun[Revision]):
     settings_class = GenerateSettings
 
     def __init__(self, prompts: Source | None, settings: GenerateSettings) -> None:
-        source = source_of(prompts, settings)
         law = load_constitution(settings.constitution)
         templates = load_templates(settings.templates)
-        Ask(templates, law).check(law.principles_for("revise"))
+        self._principles = law.principles_for("revise")
+        Ask(templates, law).check(self._principles)
         if templates.completes and settings.gate:
             raise UsageError("--gate needs chat templates: a base model gives no verdict line; use --no-gate")
-        critic = settings.model if settings.critic is None else settings.critic
-        reviser = critic if settings.reviser is None else settings.reviser
-        specs = {"assistant": settings.model, "critic": critic, "reviser": reviser}
+        self.gate = not templates.completes
+        if settings.gate is not None:
+            self.gate = settings.gate
+        specs = {"assistant": settings.model, "critic": settings.model}
+        if settings.critic is not None:
+            specs["critic"] = settings.critic
+        specs["reviser"] = specs["critic"]
+        if settings.reviser is not None:
+            specs["reviser"] = settings.reviser
         players = open_models(specs, settings.connection)
-        for model in players.values():
-            check_ability(model, completes=templates.completes)
-        self.gate = not templates.completes if settings.gate is None else settings.gate
         identity = {
-            "command": "generate",
-            "source": source,
             "constitution": law.ref.model_dump(),
             "templates": templates.hash,
             "models": {player: spec_of(model) for player, model in players.items()},
             "rounds": settings.rounds,
             "gate": self.gate,
-            "system": settings.system,
-            "sampling": settings.sampling(),
-            "seed": settings.seed,
         }
         super().__init__(prompts, settings, law.name, templates, players, identity)
         self.constitution = law
-        self._principles = law.principles_for("revise")
         self._ask = Ask(templates, law, system=settings.system, gate=self.gate)
 
     def _drawn(self, item: Prompt) -> tuple[Principle, ...]:
@@ -106,17 +104,20 @@ class GenerateRun(PromptRun[Revision]):
     def describe(self) -> Iterator[str]:
         """What will run, for people to read."""
         law, settings = self.constitution, self.settings
-        models = {player: spec_of(model) for player, model in self.players.items()}
-        named = ", ".join(f"{player} {model}" for player, model in models.items())
-        if len(set(models.values())) == 1:
-            named = models["assistant"]
-        rounds = "1 round" if settings.rounds == 1 else f"{settings.rounds} rounds"
-        gate = "no revision if a critique finds nothing" if self.gate else "always revises"
-        count = f"{len(self._principles)} principles"
-        yield f"constitution  {law.name} {law.version} ({law.source or 'made in Python'}), {count}"
+        specs = {player: spec_of(model) for player, model in self.players.items()}
+        models = ", ".join(f"{player} {spec}" for player, spec in specs.items())
+        if len(set(specs.values())) == 1:
+            models = specs["assistant"]
+        gate = "always revises"
+        if self.gate:
+            gate = "no revision if a critique finds nothing"
+        yield f"constitution  {law.title}, {len(self._principles)} principles"
         yield f"prompts       {described(self.source, settings.limit)}"
-        yield f"method        {rounds}, {gate}, templates {self.templates.source}, seed {settings.seed}"
-        yield f"model         {named}"
+        yield (
+            f"method        {counted(settings.rounds, 'round')}, {gate}, templates {self.templates.source}, "
+            f"seed {settings.seed}"
+        )
+        yield f"model         {models}"
         yield f"folder        {self.out}"
 
     def next_steps(self, folder: str) -> Iterator[str]:

@@ -96,35 +96,37 @@ class Judging:
 
     def describe(self) -> str:
         """The constitution and how many of its principles a pair is judged under, for people to read."""
-        count, law = len(self.principles), self.law
-        under = f"all {count}" if self.all else f"{self._settings.principles} of {count}"
-        return f"{law.name} {law.version} ({law.source or 'made in Python'}), {under} principles a pair"
+        count = f"{self._settings.principles} of {len(self.principles)}"
+        if self.all:
+            count = f"all {len(self.principles)}"
+        return f"{self.law.title}, {count} principles a pair"
 
     def _draw(self, item: Contest) -> Sequence[Principle]:
         if self.all:
             return self.principles
         return draw(self.principles, self._settings.principles, self._settings.seed, item.id, stream="judge")
 
-    def flow(self, item: Contest, a: str, b: str) -> Flow:
-        """What is asked about a pair whose replies are these texts."""
-        pair = Pair(item.messages, a, b)
+    def _flow(self, item: Contest) -> Flow:
+        """What is asked about a pair."""
+        assert item.a is not None and item.b is not None
+        pair = Pair(item.messages, item.a, item.b)
         score = self.protocol == "score" or (self.protocol == "reason" and not self.model.can.logprobs)
         return judge(pair, self._choose(item), self._ask, self.protocol, score=score, weighted=self.all)
 
-    def imagined(self, item: Contest, a: str, b: str) -> Iterator[Request]:
+    def imagined(self, item: Contest) -> Iterator[Request]:
         """What would be asked about a pair; of votes the first wave."""
-        flow = self.flow(item, a, b)
+        flow = self._flow(item)
         for request in next(flow):
             yield request
             if self.protocol == "reason":
                 yield replace(request, max_tokens=1, score=("", ""))
         flow.close()
 
-    async def ask(self, driver: Driver, item: Contest, position: int, a: str, b: str) -> Played[Verdict]:
+    async def ask(self, driver: Driver, item: Contest, position: int) -> Played[Verdict]:
         """The verdict on a pair; raises Unreadable if the answers to the first pairs cannot be read."""
         await self._check.admitted()
         try:
-            return await driver.play(item.id, position, self.flow(item, a, b))
+            return await driver.play(item.id, position, self._flow(item))
         except CaiError:  # this pair shows nothing of the judge
             self._check.leave()
             raise
@@ -232,7 +234,9 @@ def calibrate(settings: LabelSettings, gold: Path, out: Path) -> Calibration:
 
     Raises UsageError if it cannot be trusted, or does not certify the agreement that is asked for.
     """
-    targets = {*TARGETS} if settings.agreement is None else {*TARGETS, settings.agreement}
+    targets = set(TARGETS)
+    if settings.agreement is not None:
+        targets.add(settings.agreement)
     report = calibrate_file(gold, targets=sorted(targets))
     why = next(weaknesses(report.calibration), None)
     if why is not None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,28 +17,17 @@ from cai.export.options import ExportOptions
 from cai.export.preferences import filters_of
 from cai.folder.rows import reading
 from cai.folder.run import RunFolder
-from cai.judge.flows import WAVES, Verdict, belief, is_valid
+from cai.judge.certify import Calibration
+from cai.judge.flows import WAVES, belief, is_valid
 from cai.models import open_models, spec_of
-from cai.records import Contest, Label, Place, Request, Sampling, Usage, Vote
+from cai.records import Contest, Label, Place, Request, Vote
 from cai.runs.judging import CHECKED, Choose, Judging, calibrate, check_reasons, human_labelled, loaded
-from cai.runs.pairs import check_pairing, describe_source, read_pairs
+from cai.runs.pairs import describe_source, read_pairs
 from cai.runs.run import Run, Seats, described
 from cai.runs.settings import LabelSettings
-from cai.runs.target import Further, Target, further_of
+from cai.runs.target import Target
 from cai.sources.files import Source
 from cai.texts.hygiene import identical
-
-UNUSED = Usage(input_tokens=0, output_tokens=0, cached_tokens=0, cache_write_tokens=0)
-
-
-@dataclass(frozen=True, slots=True)
-class _Reply:
-    """A reply of a pair, and what it took if it was drawn for it."""
-
-    text: str
-    model: str | None
-    calls: tuple[str, ...] = ()
-    usage: Usage = UNUSED
 
 
 class LabelRun(Run[Label]):
@@ -63,44 +51,49 @@ class LabelRun(Run[Label]):
         players: Mapping[str, Model] | None = None,
         pairs: Sequence[Place] | None = None,
         choose: Choose | None = None,
-        origin: Mapping[str, Any] | None = None,
+        origin: str | Mapping[str, Any] | None = None,
     ) -> None:
         if origin is None:
             read_pairs(source, settings.pairing)  # reads nothing yet, but looks
-            check_pairing(source, settings.pairing)
+            origin = describe_source(source, settings.pairing)
         if settings.gold is not None:
             human_labelled(settings.gold, "--gold")
         law = load_constitution(settings.constitution)
         templates = load_templates(settings.templates)
         specs = {"judge": settings.judge}
-        further: Further | None = None
+        self._target: Target | None = None
         if settings.target is not None:
-            further = further_of(source, settings, templates)
-            specs["assistant"] = further.model
+            self._target = Target(source, settings, templates)
+            specs["assistant"] = self._target.model
         players = players or open_models(specs, settings.connection)
         self.judging = Judging(players["judge"], settings, templates, law, choose)
         self.protocol, self.constitution = self.judging.protocol, law
-        check_reasons(self.judging.protocol, settings)
-        binding = self.judging.binding
+        check_reasons(self.protocol, settings)
         identity = {
             "command": "label",
-            "source": describe_source(source) if origin is None else dict(origin),
-            "pairing": "final" if settings.pairing == "final" else "all",  # best-worst judges all pairs, too
-            "binding": binding,
+            "source": origin,
+            "pairing": "all",
+            "binding": self.judging.binding,
             "extra_body": dict(settings.extra_body),
-            "max_tokens": settings.max_tokens if self.protocol == "vote" else None,  # others only read the letter
+            "max_tokens": None,
             "seed": settings.seed,
         }
+        if settings.pairing == "final":  # best-worst judges all pairs, too
+            identity["pairing"] = "final"
+        if self.protocol == "vote":  # of other answers only the letter is read
+            identity["max_tokens"] = settings.max_tokens
         super().__init__(source, settings, f"{law.name}-labels", templates, players, identity)
-        self._pairs, self._further = pairs, further
-        self.calibration = None if settings.calibration is None else loaded(settings, binding)
-        self._target: Target | None = None
+        self._pairs = pairs
+        self.calibration: Calibration | None = None
+        if settings.calibration is not None:
+            self.calibration = loaded(settings, self.judging.binding)
 
-    @property
-    def seats(self) -> tuple[Seats, ...]:
-        """The judge, and the model that draws further replies."""
-        players: Any = self.players  # the judge's name is its role, and so is the assistant's
-        return tuple({role: model} for role, model in players.items())
+    def seats(self) -> list[Seats]:
+        """The judge, and the model that draws further replies, which continue those of the sample run."""
+        seats: list[Seats] = [({"judge": self.players["judge"]}, self.settings.sampling, self.settings.seed)]
+        if self._target is not None:
+            seats.append(({"assistant": self.players["assistant"]}, self._target.sampling, self._target.seed))
+        return seats
 
     def items(self) -> Iterator[Place]:
         """The pairs, from the first, up to `limit`."""
@@ -120,10 +113,8 @@ class LabelRun(Run[Label]):
     def open(self, folder: RunFolder) -> None:
         """Look at the labels of an earlier session: can the judge be read, and how many pairs are kept?"""
         path = folder.path / folder.rows_file
-        if self._further is not None:
-            options = ExportOptions(**self.cut_options())
-            self._target = Target(self.source, self.settings, self._further, filters_of(options, self.calibration))
-            self._target.read(path)
+        if self._target is not None:
+            self._target.read(path, filters_of(ExportOptions(**self.cut_options()), self.calibration))
         if not path.exists():
             return
         with reading(path), path.open("rb") as file:
@@ -132,42 +123,32 @@ class LabelRun(Run[Label]):
 
     async def play(self, drivers: list[Driver], item: Contest, position: int) -> Label:
         """One pair to its label; replies that are still to be sampled are asked for first."""
-        a = await self._reply(drivers, item, item.a, item.a_from, item.a_model)
-        b = await self._reply(drivers, item, item.b, item.b_from, item.b_model)
-        if identical(a.text, b.text):  # whatever a judge said, there would be nothing to choose
+        drawn: list[Played[Any]] = []
+        if self._target is not None:
+            item, drawn = await self._target.complete(drivers[1], item)
+        assert item.a is not None and item.b is not None
+        if identical(item.a, item.b):  # whatever a judge said, there would be nothing to choose
             raise RowDropped("identical", "judge", f"{item.a_from} and {item.b_from} are the same")
-        played = await self.judging.ask(drivers[0], item, position, a.text, b.text)
-        return self._label(item, position, a, b, played)
-
-    async def _reply(
-        self, drivers: list[Driver], item: Contest, text: str | None, origin: str, model: str | None
-    ) -> _Reply:
-        """A reply as the source has it, or drawn now."""
-        if text is not None:
-            return _Reply(text, model)
-        assert self._further is not None
-        played = await self._further.draw(drivers[1], self.templates, item, origin)
-        [reply] = played.result.replies
-        if reply.problem is not None:
-            raise RowDropped(reply.problem, "assistant", f"{origin} of prompt {item.prompt_id} is {reply.problem}")
-        return _Reply(reply.text, reply.model, played.calls, played.usage)
-
-    def _label(self, item: Contest, position: int, a: _Reply, b: _Reply, played: Played[Verdict]) -> Label:
+        played = await self.judging.ask(drivers[0], item, position)
         verdict = played.result
-        temperature = None if self.calibration is None else self.calibration.temperature
+        temperature = confidence = None
+        if self.calibration is not None:
+            temperature = self.calibration.temperature
         p = belief(verdict.z, self.protocol, temperature)
+        if p is not None:
+            confidence = max(p, 1.0 - p)
         return Label(
             id=item.id,
             position=position,
             key=item.key,
             prompt_id=item.prompt_id,
             prompt=item.messages,
-            a=a.text,
-            b=b.text,
+            a=item.a,
+            b=item.b,
             a_from=item.a_from,
             b_from=item.b_from,
-            a_model=a.model,
-            b_model=b.model,
+            a_model=item.a_model,
+            b_model=item.b_model,
             human=item.human,
             protocol=self.protocol,
             votes=verdict.votes,
@@ -175,13 +156,13 @@ class LabelRun(Run[Label]):
             z=verdict.z,
             temperature=temperature,
             p_a=p,
-            confidence=None if p is None else max(p, 1.0 - p),
+            confidence=confidence,
             constitution=self.constitution.ref,
             templates=self.templates.judge_hash,
             models=played.models,
             seed=self.settings.seed,
-            usage=total_usage([a.usage, b.usage, played.usage]),
-            calls=(*a.calls, *b.calls, *played.calls),
+            usage=total_usage([each.usage for each in (*drawn, played)]),
+            calls=tuple(call for each in (*drawn, played) for call in each.calls),
         )
 
     def kept(self, row: Label) -> None:
@@ -197,12 +178,6 @@ class LabelRun(Run[Label]):
     def more(self) -> Iterator[Place] | None:
         """One further reply for every prompt that has no pair yet, against each of those before it."""
         return None if self._target is None else self._target.more()
-
-    def sampling_of(self, seat: int) -> tuple[Sampling, int]:
-        """How the models of a seat draw, and the seed of their calls: further replies continue the sample run."""
-        if seat == 0 or self._further is None:
-            return super().sampling_of(seat)
-        return self._further.sampling, self._further.seed
 
     def sessions(self) -> Iterator[Run[Any]]:
         """The gold pairs, whose labels calibrate the judge; then the others."""
@@ -238,16 +213,17 @@ class LabelRun(Run[Label]):
             "min_confidence": settings.min_confidence,
             "agreement": settings.agreement,
             "calibration": self.calibration,
-            "pairing": None if settings.pairing == "all" else settings.pairing,
             "target": settings.target,
         }
+        if settings.pairing != "all":
+            options["pairing"] = settings.pairing
         return {name: value for name, value in options.items() if value is not None}
 
     def imagined(self, item: Contest, answer: str) -> Iterator[tuple[str, Request]]:
         """What would be asked for a pair, by player; of votes the first wave."""
         assert item.a is not None and item.b is not None
         if not identical(item.a, item.b):
-            for request in self.judging.imagined(item, item.a, item.b):
+            for request in self.judging.imagined(item):
                 yield "judge", request
 
     @property
@@ -255,7 +231,9 @@ class LabelRun(Run[Label]):
         """How often a pair may be asked about; None: a target decides how many pairs there are."""
         if self.settings.target is not None:
             return None
-        return WAVES if self.protocol == "vote" else 1
+        if self.protocol == "vote":
+            return WAVES
+        return 1
 
     def plan_notes(self) -> Iterator[str]:
         """What a reader of a plan should know."""
@@ -295,11 +273,15 @@ class LabelRun(Run[Label]):
         words = f"cai export {folder}"
         if settings.pairing != "all":
             words += f" --pairing {settings.pairing}"
-        calibration = settings.calibration if settings.gold is None else self.out / "calibration.json"
+        calibration = settings.calibration
+        if settings.gold is not None:
+            calibration = self.out / "calibration.json"
         if calibration is not None:
             words += f" --calibration {shlex.quote(str(calibration))}"
-        words += " --min-confidence 0.8" if settings.agreement is None else " --agreement 0.9"
-        yield f"labels in {self.out / 'labels.jsonl'}; cut them again with: {words}"
+        threshold = "--agreement 0.9"
+        if settings.agreement is None:
+            threshold = "--min-confidence 0.8"
+        yield f"labels in {self.out / 'labels.jsonl'}; cut them again with: {words} {threshold}"
 
 
 def _verdict(row: Label) -> str:

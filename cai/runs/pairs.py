@@ -58,66 +58,60 @@ def read_pairs(source: Source, pairing: str = "all") -> Iterator[Place]:
     """
     if pairing not in PAIRINGS:
         raise UsageError(f"--pairing {pairing!r} must be {', '.join(PAIRINGS[:-1])} or {PAIRINGS[-1]}")
-    folder = _folder(source)
-    if folder is not None:
-        return _of_run(folder, pairing)
-    return _of_records(read_records(source), pairing)
-
-
-def _folder(source: Source) -> Path | None:
-    """The folder that a source is; None for files and other sources."""
-    if isinstance(source, str | Path) and source != "-" and Path(source).is_dir():
-        return Path(source)
-    return None
+    info = run_info(source)
+    if info is None:
+        return _of_records(read_records(source), pairing)
+    return _of_run(_rows_of(source, info["identity"]["command"]), pairing)
 
 
 def run_info(source: Source) -> dict[str, Any] | None:
     """The run.json of the run whose folder a source is; None for other sources."""
-    folder = _folder(source)
-    return None if folder is None else _info(folder)
-
-
-def _info(folder: Path) -> dict[str, Any]:
-    info = read_info(folder, "name a run, or a file of pairs")
+    if not isinstance(source, str | Path) or source == "-" or not Path(source).is_dir():
+        return None
+    info = read_info(Path(source), "name a run, or a file of pairs")
     command = info["identity"]["command"]
     if command not in OF_REPLIES:
         hint = "it holds no replies"
         if command == "label":
             hint = "its rows are labelled already: cai export cuts them"
-        raise RunError(f"{folder} is a run of cai {command}: {hint}")
+        raise RunError(f"{source} is a run of cai {command}: {hint}")
     return info
 
 
-def check_pairing(source: Source, pairing: str) -> None:
-    """Raise UsageError if a source has no pairs of this kind; of Python rows that shows when they are read."""
+def describe_source(source: Source, pairing: str = "all") -> str | dict[str, Any]:
+    """What a label run's identity says of its source: a run by what made it, so that it may have grown since.
+
+    Raises UsageError if the source has no pairs of this kind; of Python rows that shows when they are read.
+    """
     info = run_info(source)
-    command = "" if info is None else info["identity"]["command"]
+    identity: dict[str, Any] = {"command": ""}
+    if info is not None:
+        identity = info["identity"]
+    command = identity["command"]
     if pairing == "final" and command != "generate" and isinstance(source, str | Path):
         raise UsageError("--pairing final is for generate runs: this source has no rounds; leave it out")
     if pairing == "best-worst" and command == "generate":
         raise UsageError("--pairing best-worst is for several replies: of a generate run name final, or leave it out")
-
-
-def describe_source(source: Source) -> str | dict[str, Any]:
-    """What a label run's identity says of its source: a run by what made it, so that it may have grown since."""
-    info = run_info(source)
     if info is None:
         return describe(source)
-    identity = info["identity"]
-    description = {"command": identity["command"], "run": identity_hash(identity)}
-    if identity["command"] == "sample":
+    description = {"command": command, "run": identity_hash(identity)}
+    if command == "sample":
         description["n"] = identity["n"] * len(identity["models"])  # replies to a prompt, before any for a target
     return description
 
 
-def _of_run(folder: Path, pairing: str) -> Iterator[Place]:
-    path = folder / kind_of(_info(folder)["identity"]["command"]).rows_file
+def _rows_of(source: Source, command: str) -> Path:
+    return Path(str(source)) / kind_of(command).rows_file
+
+
+def _of_run(path: Path, pairing: str) -> Iterator[Place]:
     if not path.exists():
-        raise RunError(f"{folder} has no {path.name}: the run has not begun")
+        raise RunError(f"{path.parent} has no {path.name}: the run has not begun")
     for position, line in lines_in_order(path):
         try:
             record = orjson.loads(line)
-            places = list(_placed(_of_row(record, pairing), position))
+            pairs = _of_revision(record, pairing) if "rounds" in record else _of_replies(record, "replies")
+            places = list(placed(pairs, position))
         except BadRecord as bad:  # further replies, of `replies_of_run`, may pair later
             problem = f"prompt {record.get('id')}: {bad.problem}"
             unpaired = BadPrompt(line=position + 1, problem=problem, reason=bad.reason)
@@ -127,24 +121,18 @@ def _of_run(folder: Path, pairing: str) -> Iterator[Place]:
         yield from places
 
 
-def _of_row(record: Mapping[str, Any], pairing: str) -> Iterator[Contest]:
-    """The pairs of a row of ours."""
-    if "rounds" in record:
-        return _of_revision(record, pairing)
-    return _of_replies(record, "replies")
-
-
 def _of_records(records: Iterable[tuple[int, Any]], pairing: str) -> Iterator[Place]:
     for unit, (line, record) in enumerate(records):
         try:
             if isinstance(record, BadRecord):
                 raise record
-            yield from _placed(_of_record(record, pairing), unit)
+            yield from placed(_of_record(record, pairing), unit)
         except BadRecord as bad:
             yield unit << PAIR_BITS, BadPrompt(line=line, problem=bad.problem, reason=bad.reason)
 
 
-def _placed(pairs: Iterable[Contest], unit: int) -> Iterator[Place]:
+def placed(pairs: Iterable[Contest], unit: int) -> Iterator[Place]:
+    """The pairs of the prompt or record at a place, with their positions."""
     for contest in pairs:
         position = unit << PAIR_BITS | contest.position
         yield position, replace(contest, position=position)
@@ -275,20 +263,18 @@ def _problem(reply: Reply) -> DropReason | None:
     return None if reply.text.strip() else "empty"
 
 
-def replies_of_run(
-    source: Source, limit: int | None
-) -> Iterator[tuple[int, str, tuple[Message, ...], list[tuple[str, DropReason | None]]]]:
-    """Of every prompt of a sample run its place, id and messages, and its replies with their problems.
+def replies_of_run(source: Source, limit: int | None) -> Iterator[Candidates]:
+    """The rows of a sample run, in input order.
 
     limit: of pairs, as `read_pairs` counts them; prompts that have none below it are left out.
     """
-    path = Path(str(source)) / kind_of("sample").rows_file
+    path = _rows_of(source, "sample")
     pairs = 0
-    for position, line in lines_in_order(path):
+    for _, line in lines_in_order(path):
         with reading(path):
             row = Candidates.model_validate_json(line)
-        usable = sum(reply.problem is None for reply in row.replies)
         if limit is not None and pairs >= limit:
             return
-        pairs += max(usable * (usable - 1) // 2, 1)  # a prompt without a pair takes a place, too
-        yield position, row.id, row.prompt, [(reply.text, reply.problem) for reply in row.replies]
+        usable = sum(reply.problem is None for reply in row.replies)
+        pairs += max(math.comb(usable, 2), 1)  # a prompt without a pair takes a place, too
+        yield row

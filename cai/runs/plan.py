@@ -17,7 +17,7 @@ from cai.folder.run import find_info
 from cai.folder.store import Store
 from cai.models import provider_of, spec_of
 from cai.records import BadPrompt, Item, Record, Request
-from cai.runs.planned import Planned
+from cai.runs.kind import RunKind
 
 # English text under the tokenizers of 2024–2026; others need up to four times as many tokens.
 CHARACTERS_PER_TOKEN = 4.0
@@ -92,7 +92,7 @@ def _duration(seconds: float) -> str:
     return f"{seconds:.0f} s"
 
 
-def estimate(run: Planned) -> Estimate:
+def estimate(run: RunKind[Any]) -> Estimate:
     """Count what a run would ask, streaming through its items."""
     longest = run.settings.max_tokens
     typical = round(longest * TYPICAL_ANSWER)
@@ -119,7 +119,7 @@ def estimate(run: Planned) -> Estimate:
     return _estimate(run, likely, most, statuses)
 
 
-def _count(run: Planned, item: Item, counts: Counts, length: int) -> None:
+def _count(run: RunKind[Any], item: Item, counts: Counts, length: int) -> None:
     """Count what is asked for an item, and the tokens, if every answer has `length` tokens where it may."""
     for player, request in run.imagined(item, "x" * round(length * CHARACTERS_PER_TOKEN)):
         written = 0
@@ -128,7 +128,7 @@ def _count(run: Planned, item: Item, counts: Counts, length: int) -> None:
         counts[player].update(calls=1, read=count_tokens(request), written=written)
 
 
-def _finished(run: Planned) -> set[int]:
+def _finished(run: RunKind[Any]) -> set[int]:
     """Places in the input that an earlier session of the same run has finished."""
     info = find_info(run.out)
     if info is None or info["identity"] != run.identity:
@@ -159,7 +159,7 @@ def count_tokens(request: Request) -> int:
     return round(size / CHARACTERS_PER_TOKEN) + TOKENS_PER_MESSAGE * len(texts)
 
 
-def _estimate(run: Planned, likely: Counts, most: Counts, statuses: Counter[str]) -> Estimate:
+def _estimate(run: RunKind[Any], likely: Counts, most: Counts, statuses: Counter[str]) -> Estimate:
     total = sum(likely.values(), Counter[str]())
     ceiling = sum(most.values(), Counter[str]())
     most_cost = _cost(run, most)
@@ -198,7 +198,7 @@ def _role(model: Model, price: Price | None, count: Counter[str]) -> RoleEstimat
     return role.model_copy(update={"cost_usd": cost, "price_per_million": (price.input * 1e6, price.output * 1e6)})
 
 
-def _cost(run: Planned, counts: Counts) -> float | None:
+def _cost(run: RunKind[Any], counts: Counts) -> float | None:
     """USD of all calls; None if a price is not known."""
     total = 0.0
     for player, (_, price) in run.planned().items():
@@ -208,7 +208,7 @@ def _cost(run: Planned, counts: Counts) -> float | None:
     return total
 
 
-def _seconds(run: Planned, total: Counter[str]) -> float | None:
+def _seconds(run: RunKind[Any], total: Counter[str]) -> float | None:
     """A rough time, as if the slowest model answered every call; None if the speed of one is not known."""
     settings = run.settings
     seconds = 0.0
@@ -223,7 +223,7 @@ def _seconds(run: Planned, total: Counter[str]) -> float | None:
     return seconds
 
 
-def _notes(run: Planned, most_cost: float | None) -> Iterator[str]:
+def _notes(run: RunKind[Any], most_cost: float | None) -> Iterator[str]:
     settings = run.settings
     yield (
         f"tokens are counted as {CHARACTERS_PER_TOKEN:g} bytes each, answers as {TYPICAL_ANSWER:.0%} of --max-tokens "

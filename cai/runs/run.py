@@ -10,13 +10,13 @@ import itertools
 import logging
 import shlex
 import time
-from abc import abstractmethod
 from collections import Counter
 from collections.abc import AsyncGenerator, Iterator, Mapping
 from contextlib import aclosing
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
-from typing import Any, ClassVar, Generic, TypeVar
+from typing import Any
 
 from cai.calls.feed import Feed
 from cai.calls.flow import Driver, Seat, play_many
@@ -29,29 +29,23 @@ from cai.export.export import CUTS, cut_again
 from cai.folder.files import identity_hash
 from cai.folder.run import RunFolder
 from cai.models import check_ability, prices_of
-from cai.records import BadPrompt, Drop, Place, Record, Role, Sampling
-from cai.runs.planned import Planned
+from cai.records import BadPrompt, Drop, Place, Role, Sampling
+from cai.runs.kind import Row, RunKind
 from cai.runs.settings import PromptSettings, RunSettings
-from cai.sources.files import Source, describe, read_prompts
+from cai.sources.files import Source, examine, read_prompts
 from cai.texts.wording import telling
 
 log = logging.getLogger("cai")
-Row = TypeVar("Row", bound=Record)
 INTERRUPTED = "interrupted"
-Seats = Mapping[Role, Model]
+Seats = tuple[Mapping[Role, Model], Sampling, int]  # models by role, how they draw, and the seed of their calls
 
 
-class Run(Planned, Generic[Row]):
+class Run(RunKind[Row]):
     """A run that is resolved and checked; nothing is asked or written before `rows` is read, once.
 
-    players: the models by what they do, such as critic. prices: of their tokens, None if unknown. identity: what
-    decides the rows. out: the folder. cuts: whether training rows are cut at the end. spent: USD that count towards
-    the cap and were spent elsewhere. stopped: why the run is not finished.
+    cuts: whether training rows are cut at the end. spent: USD that count towards the cap and were spent elsewhere.
+    stopped: why the run is not finished.
     """
-
-    command: ClassVar[str]  # a key of `records.KINDS`
-    settings_class: ClassVar[type[RunSettings]]
-    outcome: str = "row kept"  # what finished items are called
 
     def __init__(
         self,
@@ -63,14 +57,15 @@ class Run(Planned, Generic[Row]):
         identity: Mapping[str, Any],
     ) -> None:
         self.source = source
-        self.settings: Any = settings  # of the class that belongs to the kind of run
+        self.settings = settings  # of the class that belongs to the kind of run
         self.templates, self.players, self.identity = templates, players, dict(identity)
         self.prices = prices_of(players, settings.price, settings.max_cost)
         self.out = Path("runs") / f"{name}-{identity_hash(identity)}"
         if settings.out is not None:
             self.out = Path(settings.out)
-        where = [str(source)] if isinstance(source, str | Path) else []
-        self.words = ["cai", self.command, *where, *settings.words()]
+        self.words = ["cai", self.command, *settings.words()]
+        if isinstance(source, str | Path):
+            self.words.insert(2, str(source))
         self.cuts = self.command in CUTS
         self.spent = 0.0
         self.tally = Tally()
@@ -82,33 +77,14 @@ class Run(Planned, Generic[Row]):
         self.example: Row | None = None  # a row to show
         self.cut: Any = None  # the ExportSummary of the cut at the end
         self._began = 0.0  # of all sessions together
-        self._bad: list[BadPrompt] = []  # the first record that cannot be used
-        self._bad_read = 0
+        self._unusable: BadPrompt | None = None  # the first record that cannot be used, until one can
 
-    # What a kind of run is
+    # What a kind of run may change
 
-    @abstractmethod
-    async def play(self, drivers: list[Driver], item: Any, position: int) -> Row:
-        """One item to its row; raises RowDropped if only this item is lost."""
-
-    @abstractmethod
-    def texts(self, row: Row) -> tuple[str, ...]:
-        """Two texts of a row that show together what was done, and what was said of the first one."""
-
-    @staticmethod
-    @abstractmethod
-    def shown(row: Any) -> Iterator[tuple[str, str]]:
-        """The texts of a row with their labels, for people to read."""
-
-    @abstractmethod
-    def describe(self) -> Iterator[str]:
-        """What will run, for people to read."""
-
-    @property
-    def seats(self) -> tuple[Seats, ...]:
+    def seats(self) -> list[Seats]:
         """Which models play which role; several if one question goes to several models."""
-        roles: Any = self.players
-        return (roles,)
+        players: Any = self.players
+        return [(players, self.settings.sampling, self.settings.seed)]
 
     def sessions(self) -> Iterator[Run[Any]]:
         """The runs that it takes, each to be played to its end before the next is asked for."""
@@ -122,10 +98,6 @@ class Run(Planned, Generic[Row]):
         """Raise UsageError if a model lacks a required capability; some report it only after loading."""
         for model in self.models:
             check_ability(model, completes=self.templates.completes)
-
-    def sampling_of(self, seat: int) -> tuple[Sampling, int]:
-        """How the models of a seat draw, and the seed of their calls."""
-        return Sampling(**self.settings.sampling()), self.settings.seed
 
     def open(self, folder: RunFolder) -> None:
         """Look at what an earlier session left; called before the first call, when the models are loaded."""
@@ -222,8 +194,7 @@ class Run(Planned, Generic[Row]):
             limiters[id(model)] = Limiter(concurrency, settings.rpm, settings.tpm, self.tally)
         prices = {id(model): self.prices[player] for player, model in self.players.items()}
         drivers = []
-        for number, roles in enumerate(self.seats):
-            sampling, seed = self.sampling_of(number)
+        for roles, sampling, seed in self.seats():
             seats = {
                 role: Seat(model, limiters[id(model)], sampling, prices[id(model)]) for role, model in roles.items()
             }
@@ -237,30 +208,25 @@ class Run(Planned, Generic[Row]):
             feed.close()
             return []
         self.read += 1
-        if isinstance(item, BadPrompt):
-            self._bad = self._bad or [item]
-            self._bad_read += 1
-            if folder.pending_bad(position):
-                reason, problem = item.reason, item.problem
-                drop = Drop(id=None, position=position, stage="source", reason=reason, detail=problem, line=item.line)
-                await self._drop(folder, drop)
-            else:
-                self.skipped += 1
-            return []
+        if not isinstance(item, BadPrompt):
+            self._unusable = None
+        elif self.read == 1:
+            self._unusable = item
         pending = folder.pending(item, position)
-        if isinstance(pending, Drop):
-            await self._drop(folder, pending)
-        elif not pending:
-            self.skipped += 1
-        else:
+        if pending is True:
+            assert not isinstance(item, BadPrompt)
             try:
                 row = await self.play(drivers, item, position)
             except RowDropped as error:
-                await self._drop(folder, folder.dropped(item, position, error.stage, error.reason, error.detail))
-                return []
-            await folder.keep(row, position, item)
-            self.kept(row)
-            return [row]
+                pending = folder.dropped(item, position, error.stage, error.reason, error.detail)
+            else:
+                await folder.keep(row, position, item)
+                self.kept(row)
+                return [row]
+        if pending is False:
+            self.skipped += 1
+        else:
+            await self._drop(folder, pending)
         return []
 
     async def _drop(self, folder: RunFolder, drop: Drop) -> None:
@@ -277,9 +243,12 @@ class Run(Planned, Generic[Row]):
 
     def _check_usable(self) -> None:
         """Raise SourceError if nothing that was read could be used."""
-        if self._bad and self.read == self._bad_read:
-            what = f"none of {self.read:,} records can be used" if self.read > 1 else "its one record cannot be used"
-            raise SourceError(f"{what}; line {self._bad[0].line}: {self._bad[0].problem}")
+        if self._unusable is None:
+            return
+        problem = "its one record cannot be used"
+        if self.read > 1:
+            problem = f"none of {self.read:,} records can be used"
+        raise SourceError(f"{problem}; line {self._unusable.line}: {self._unusable.problem}")
 
     async def _end(self, folder: RunFolder, error: CaiError | None) -> None:
         self.resumable = not isinstance(error, Unreadable | SourceError)
@@ -320,24 +289,37 @@ class Run(Planned, Generic[Row]):
 
 
 class PromptRun(Run[Row]):
-    """A run over prompts."""
+    """A run over prompts; identity: what decides the rows besides the prompts and how replies are sampled."""
+
+    def __init__(
+        self,
+        prompts: Source | None,
+        settings: PromptSettings,
+        name: str,
+        templates: Templates,
+        players: Mapping[str, Model],
+        identity: Mapping[str, Any],
+    ) -> None:
+        read_prompts(prompts, format=settings.format, field=settings.prompt_field)  # reads nothing yet, but looks
+        facts = examine(prompts)
+        source = {"what": facts.identity, "format": settings.format, "field": settings.prompt_field}
+        sampled = {"system": settings.system, "sampling": asdict(settings.sampling), "seed": settings.seed}
+        identity = {"command": self.command, "source": source, **identity, **sampled}
+        super().__init__(prompts, settings, name, templates, players, identity)
+        self.check_models()
+        if facts.records is not None:
+            self.total = min(facts.records, settings.limit or facts.records)
+
+    @property
+    def countable(self) -> bool:
+        """Whether counting the prompts takes reading them a second time, and that is possible."""
+        return self.total is None and isinstance(self.source, str | Path) and Path(self.source).is_file()
 
     def items(self) -> Iterator[Place]:
         """The prompts with their positions, from the first, up to `limit`."""
         settings = self.settings
         prompts = read_prompts(self.source, format=settings.format, field=settings.prompt_field)
         return itertools.islice(enumerate(prompts), settings.limit)
-
-    @property
-    def countable(self) -> bool:
-        """Whether the prompts can be read twice."""
-        return self.source is None or (isinstance(self.source, str | Path) and Path(self.source).is_file())
-
-
-def source_of(prompts: Source | None, settings: PromptSettings) -> dict[str, Any]:
-    """What the identity of a run says of its prompts; raises SourceError if they cannot be read at all."""
-    read_prompts(prompts, format=settings.format, field=settings.prompt_field)  # reads nothing yet, but looks
-    return {"what": describe(prompts), "format": settings.format, "field": settings.prompt_field}
 
 
 def described(source: Any, limit: int | None) -> str:

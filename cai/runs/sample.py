@@ -16,11 +16,11 @@ from cai.engine.templates import load_templates
 from cai.errors import RowDropped, RunError, UsageError
 from cai.export.export import export_run
 from cai.folder.files import identity_hash
-from cai.models import check_ability, open_models, spec_of
+from cai.models import open_models, spec_of
 from cai.records import Candidate, Candidates, Prompt, Request
 from cai.runs.label import LabelRun
 from cai.runs.pairs import pair_of_replies, run_info
-from cai.runs.run import PromptRun, Run, Seats, described, source_of
+from cai.runs.run import PromptRun, Run, Seats, described
 from cai.runs.settings import LabelSettings, SampleSettings
 from cai.sources.files import Source
 
@@ -43,28 +43,18 @@ class SampleRun(PromptRun[Candidates]):
     settings_class = SampleSettings
 
     def __init__(self, prompts: Source | None, settings: SampleSettings) -> None:
-        source = source_of(prompts, settings)
         templates = load_templates(settings.templates)
         names = ["assistant"]
         if len(settings.specs) > 1:
             names = [f"assistant {number}" for number in range(1, len(settings.specs) + 1)]
         players = open_models(dict(zip(names, settings.specs, strict=True)), settings.connection)
-        specs = [spec_of(model) for model in players.values()]
-        if len(set(specs)) < len(specs):
+        models = [spec_of(model) for model in players.values()]
+        if len(set(models)) < len(models):
             twice = " and --model ".join(settings.specs)
             raise UsageError(f"--model {twice} name one model: raise -n for more replies of it")
-        for model in players.values():
-            check_ability(model, completes=templates.completes)
-        identity = {
-            "command": "sample",
-            "source": source,
-            "templates": templates.hash if templates.completes else None,  # chat turns are asked as they are
-            "models": specs,
-            "n": settings.each,
-            "system": settings.system,
-            "sampling": settings.sampling(),
-            "seed": settings.seed,
-        }
+        identity: dict[str, Any] = {"templates": None, "models": models, "n": settings.each}
+        if templates.completes:  # chat turns are asked as they are
+            identity["templates"] = templates.hash
         super().__init__(prompts, settings, "sample", templates, players, identity)
         self._ask = Ask(templates, None, system=settings.system)
         self.replies = settings.each * len(players)  # to a prompt
@@ -95,10 +85,9 @@ class SampleRun(PromptRun[Candidates]):
             )
         return labels
 
-    @property
-    def seats(self) -> tuple[Seats, ...]:
+    def seats(self) -> list[Seats]:
         """Each model replies."""
-        return tuple({"assistant": model} for model in self.players.values())
+        return [({"assistant": model}, self.settings.sampling, self.settings.seed) for model in self.players.values()]
 
     async def play(self, drivers: list[Driver], item: Prompt, position: int) -> Candidates:
         """One prompt to its candidates; raises RowDropped if none can be used."""
@@ -171,13 +160,13 @@ class SampleRun(PromptRun[Candidates]):
             return
         if self.labels.protocol == "reward":  # gives each reply a number, whatever it is compared with
             pair = pair_of_replies(item.id, item.messages, (0, answer), (1, answer))
-            question, _ = self.labels.judging.imagined(pair, answer, answer)
+            question, _ = self.labels.judging.imagined(pair)
             yield from (("judge", question) for _ in range(self.replies))
             return
         for later in range(self.replies):
             for first in range(later):
                 pair = pair_of_replies(item.id, item.messages, (first, answer), (later, answer))
-                for question in self.labels.judging.imagined(pair, answer, answer):
+                for question in self.labels.judging.imagined(pair):
                     yield "judge", question
 
     @property

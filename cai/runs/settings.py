@@ -19,7 +19,7 @@ from cai.constitution.principles import Constitution
 from cai.errors import UsageError
 from cai.export.pairs import MIN_CONFIDENCE, Pairing
 from cai.models import JUDGE_SPECS, SPECS
-from cai.records import Protocol
+from cai.records import Protocol, Sampling
 from cai.sources.yamlfile import unfit
 from cai.texts.wording import nearest
 
@@ -92,13 +92,10 @@ class RunSettings(BaseModel):
         """How hosted models are reached."""
         return Connection(self.base_url, self.headers, self.timeout)
 
-    def sampling(self) -> dict[str, Any]:
-        """How models draw, as the identity of a run has it."""
-        return {
-            "temperature": self.temperature,
-            "max_tokens": self.max_tokens,
-            "extra_body": dict(self.extra_body),
-        }
+    @property
+    def sampling(self) -> Sampling:
+        """How models draw."""
+        return Sampling(self.temperature, self.max_tokens, dict(self.extra_body))
 
     def words(self) -> list[str]:
         """The options of the command line for what is not at its default; without secrets and speed."""

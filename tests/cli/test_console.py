@@ -54,7 +54,9 @@ def run(**fields: Any) -> Any:
     known = {"tally": Tally(), "finished": 0, "skipped": 0, "dropped": Counter(), "info": info, "example": None}
     known |= {"next_steps": lambda folder: iter([f"cut them again with: cai export {folder}"])}
     more = {"stopped": None, "out": Path("runs/a"), "unit": "prompt", "outcome": "row kept"}
-    return SimpleNamespace(**known | more | {"cut": None, "resumable": True, "shown": GenerateRun.shown} | fields)
+    return SimpleNamespace(
+        **known | more | {"cut": None, "resumable": True, "total": None, "shown": GenerateRun.shown} | fields
+    )
 
 
 def shown(lines: Any) -> str:

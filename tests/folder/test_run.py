@@ -16,10 +16,13 @@ from cai.errors import RunError
 from cai.folder.files import write_atomically
 from cai.folder.rows import DONE
 from cai.folder.run import RunFolder, read_info
-from cai.records import ConstitutionRef, Drop, Prompt, Revision, Usage
+from cai.records import BadPrompt, ConstitutionRef, Drop, Prompt, Revision, Usage
 
 IDENTITY: dict[str, Any] = {"command": "generate", "seed": 0}
 ROWS = "revisions.jsonl"
+
+
+BAD = BadPrompt(line=1, problem="not JSON")
 
 
 def prompt(position: int) -> Prompt:
@@ -266,7 +269,7 @@ def test_a_folder_of_something_else_is_refused_and_stays_as_it_is(tmp_path: Path
 def test_a_record_that_is_no_prompt_is_dropped_once(tmp_path: Path) -> None:
     session(tmp_path, [bad(1)])
     run = opened(tmp_path)
-    assert (run.pending_bad(0), run.pending_bad(1)) == (True, False)
+    assert (isinstance(run.pending(BAD, 0), Drop), run.pending(BAD, 1)) == (True, False)
     run.close()
 
 
@@ -275,7 +278,7 @@ def test_a_prompt_that_became_no_prompt_or_came_in_its_place_is_refused(tmp_path
     run = opened(tmp_path)
     for position in (0, 1):
         with pytest.raises(RunError, match=rf"the input changed: number {position + 1} \(now no prompt\)"):
-            run.pending_bad(position)
+            run.pending(BAD, position)
     with pytest.raises(RunError, match=r"the input changed: number 3 \('r2'\)"):
         run.pending(prompt(2), 2)
     run.close()

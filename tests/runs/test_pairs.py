@@ -232,9 +232,9 @@ def test_further_replies_are_drawn_for_the_prompts_below_the_limit(tmp_path: Pat
     run = sampled(tmp_path / "run", [(0, CUT), (1, OK), (2, OK)])
     for limit in (None, 1, 2, 3, 4, 5, 6, 7):
         units = {position >> PAIR_BITS for position, _ in list(read_pairs(run))[:limit]}
-        assert {position for position, *_ in replies_of_run(run, limit)} == units
-    [_, (_, _, _, replies), _] = replies_of_run(run, None)
-    assert replies == OK
+        assert {row.position for row in replies_of_run(run, limit)} == units
+    [_, row, _] = replies_of_run(run, None)
+    assert [(reply.text, reply.problem) for reply in row.replies] == OK
 
 
 def test_a_run_may_be_read_while_it_goes_on_and_has_grown_afterwards(tmp_path: Path) -> None:

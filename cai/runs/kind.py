@@ -1,0 +1,85 @@
+"""What a kind of run says of itself: its items, how each is played and shown, and what a plan counts."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, ClassVar, Generic, TypeVar
+
+from cai.calls.flow import Driver
+from cai.calls.model import Model
+from cai.calls.prices import Price
+from cai.records import Place, Record, Request
+from cai.runs.settings import RunSettings
+
+Row = TypeVar("Row", bound=Record)
+
+
+class RunKind(ABC, Generic[Row]):
+    """What `Run` asks the class of a kind of run, and `cai plan` asks a run.
+
+    players: the models by what they do, such as critic. prices: of their tokens, None if unknown. identity: what
+    decides the rows. out: the folder. total: items in the source; None: not known before they are read.
+    """
+
+    command: ClassVar[str]  # a key of `records.KINDS`
+    settings_class: ClassVar[type[RunSettings]]
+    unit = "prompt"  # what the items are called
+    outcome = "row kept"  # and those that are finished
+
+    settings: Any
+    out: Path
+    identity: dict[str, Any]
+    players: Mapping[str, Model]
+    prices: dict[str, Price | None]
+    total: int | None = None
+
+    @abstractmethod
+    def items(self) -> Iterator[Place]:
+        """The items with their positions, from the first."""
+
+    @abstractmethod
+    async def play(self, drivers: list[Driver], item: Any, position: int) -> Row:
+        """One item to its row; raises RowDropped if only this item is lost."""
+
+    @abstractmethod
+    def texts(self, row: Row) -> tuple[str, ...]:
+        """Two texts of a row that show together what was done, and what was said of the first one."""
+
+    @staticmethod
+    @abstractmethod
+    def shown(row: Any) -> Iterator[tuple[str, str]]:
+        """The texts of a row with their labels, for people to read."""
+
+    @abstractmethod
+    def describe(self) -> Iterator[str]:
+        """What will run, for people to read."""
+
+    @property
+    def countable(self) -> bool:
+        """Whether the source can be read twice."""
+        return False
+
+    # A plan
+
+    @abstractmethod
+    def imagined(self, item: Any, answer: str) -> Iterator[tuple[str, Request]]:
+        """What would be asked for an item, by player, if every answer were `answer`."""
+
+    def parts(self) -> Iterator[RunKind[Any]]:
+        """The runs that a plan counts."""
+        yield self
+
+    def planned(self) -> dict[str, tuple[Model, Price | None]]:
+        """The models that a plan counts, by player, and what their tokens cost."""
+        return {player: (model, self.prices[player]) for player, model in self.players.items()}
+
+    @property
+    def most_waves(self) -> int | None:
+        """How often a judge may be asked what a plan counts once; None: a target decides how many pairs there are."""
+        return 1
+
+    def plan_notes(self) -> Iterator[str]:
+        """What a reader of a plan should know."""
+        return iter(())
