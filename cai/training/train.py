@@ -1,6 +1,6 @@
-"""Training on a dataset: what makes a training the same one, and whether it begins, resumes or is finished.
+"""Training on a dataset: which training it is, where its rows come from, and whether it begins, resumes or is finished.
 
-Ctrl-C saves and stops, the same call resumes. The loop is TRL's.
+Ctrl-C saves and stops; the same call resumes. The loop is TRL's.
 """
 
 from __future__ import annotations

@@ -1,1 +1,1 @@
-"""What a training leaves: samples, pairs, plots, card, provenance."""
+"""What a training leaves: summary, samples, plots, model card."""
