@@ -75,7 +75,7 @@ class Lora(Record):
 
     rank: Count = Field(16, description="Rank of the two factors of each weight's change.")
     alpha: Count = Field(32, description="Scale of the change: alpha / rank.")
-    dropout: Annotated[Number, Field(ge=0, lt=1)] = Field(0.0, description="Share of the adapter's inputs set to zero.")
+    dropout: Number = Field(0.0, ge=0, lt=1, description="Share of the adapter's inputs set to zero.")
     targets: str | tuple[str, ...] = Field(
         "all-linear", description="Which layers: all-linear (but the head), or a list of names."
     )
@@ -90,14 +90,12 @@ class TrainConfig(Record):
     split: Annotated[Number, Field(gt=0, le=1)] | None = Field(
         None, description="Share of the prompts that train, if no eval file lies beside the data (0.95)."
     )
-    epochs: Annotated[Positive, Field(le=10_000)] = Field(1.0, description="How often each row is seen.")
+    epochs: Positive = Field(1.0, le=10_000, description="How often each row is seen.")
     learning_rate: Positive | None = Field(None, description="Highest learning rate (by method, and by `full`).")
     schedule: Literal["cosine", "linear", "constant"] = Field(
         "cosine", description="How the learning rate falls after the warm-up."
     )
-    warmup: Annotated[Number, Field(ge=0, lt=1)] = Field(
-        0.03, description="Share of the steps in which the learning rate rises."
-    )
+    warmup: Number = Field(0.03, ge=0, lt=1, description="Share of the steps in which the learning rate rises.")
     batch_size: Count = Field(16, description="Rows in one step of the optimiser, over all devices.")
     rows_at_once: Count | None = Field(None, description="Rows in one forward pass of a device (from its memory).")
     max_length: Annotated[int, Field(strict=True, ge=8)] | None = Field(
@@ -136,24 +134,21 @@ class TrainConfig(Record):
     reference: Literal["once", "each_step"] | None = Field(
         None, description="dpo, kto: when to compute the reference's log-probabilities (once if that is cheaper)."
     )
-    samples: Annotated[int, Field(strict=True, ge=0, le=64)] = Field(
-        8, description="Held-out prompts that the model answers before and after (not for reward)."
+    samples: int = Field(
+        8,
+        strict=True,
+        ge=0,
+        le=64,
+        description="Held-out prompts that the model answers before and after (not for reward).",
     )
-    seed: Annotated[int, Field(strict=True, ge=0, lt=2**32)] = Field(
-        0, description="Seed of the order of rows and of the adapter."
-    )
+    seed: int = Field(0, strict=True, ge=0, lt=2**32, description="Seed of the order of rows and of the adapter.")
     trl: dict[str, Any] = Field(default_factory=dict, description="Any other argument of TRL's trainer, by its name.")
 
 
 def keys_of(method: str) -> dict[str, FieldInfo]:
     """The keys of the config that mean something to a method, by dotted name; arguments of TRL are not among them."""
-    keys: dict[str, FieldInfo] = {}
-    for name, info in TrainConfig.model_fields.items():
-        if name == "lora":
-            keys |= {f"lora.{inner}": part for inner, part in Lora.model_fields.items()}
-        elif name != "trl" and name not in keys_lacking(method):
-            keys[name] = info
-    return keys
+    fields: dict[str, FieldInfo] = dotted(TrainConfig.model_fields | {"lora": Lora.model_fields, "trl": {}})
+    return {name: field for name, field in fields.items() if name not in keys_lacking(method)}
 
 
 KEYS: yamlfile.Keys = {
@@ -172,12 +167,13 @@ class Setting:
     why: str = ""
 
     def __str__(self) -> str:
-        value = str(self.value)
-        if isinstance(self.value, float):
-            value = f"{self.value:g}"
+        value = self.value
+        if isinstance(value, float):
+            value = f"{value:g}"
+        source: str = self.origin
         if self.why:
-            return f"{self.name} {value} ({self.origin}: {self.why})"
-        return f"{self.name} {value} ({self.origin})"
+            source += f": {self.why}"
+        return f"{self.name} {value} ({source})"
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,8 +11,9 @@ import os
 import shutil
 import zipfile
 from collections.abc import Iterable, Mapping
+from contextlib import ExitStack
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import orjson
 
@@ -23,7 +24,8 @@ RECORD, METRICS, EVALS, CHECKPOINTS = "training.json", "metrics.jsonl", "eval.js
 DROPPED = "dropped.jsonl"
 SCHEMA = 1
 ANEW = "choose another --out, or delete the folder to start anew"
-KINDS: dict[str, Any] = {"identity": dict, "finished": bool, "seconds": (int, float)}  # of what training.json has
+EXPECTED: dict[str, Any] = {"identity": dict, "finished": bool, "seconds": (int, float), "settled": dict}  # types
+RESUMING = ("trainer_state.json", "scheduler", "optimizer", "rng_state")  # how the files of a checkpoint begin
 
 
 class TrainFolder:
@@ -38,24 +40,17 @@ class TrainFolder:
         self.identity = orjson.loads(orjson.dumps(identity))
         self.record: dict[str, Any] = {}
         self._writes = writes
-        self._lock: IO[bytes] | None = None
-        if writes:
-            self._lock = lock_folder(path, self._check_ours)
-        try:
+        with ExitStack() as opened:  # closed again if the folder is refused
+            if writes:
+                opened.enter_context(lock_folder(path, self._check_ours))
             self._open()
-        except RunError:
-            self._unlock()
-            raise
+            self._opened = opened.pop_all()
 
     def __enter__(self) -> TrainFolder:
         return self
 
     def __exit__(self, *error: object) -> None:
-        self._unlock()
-
-    def _unlock(self) -> None:
-        if self._lock is not None:
-            self._lock.close()
+        self._opened.close()
 
     def _check_ours(self) -> None:
         """RunError for a folder of something else, before anything is written there."""
@@ -91,18 +86,18 @@ class TrainFolder:
         schema = record.get("schema")
         if schema != SCHEMA:
             raise RunError(f"{path} has schema {schema!r}, of another release of cai-toolkit: choose another --out")
-        if not all(isinstance(record.get(name), kind) for name, kind in KINDS.items()):
-            raise self.damaged()
-        if not isinstance(record.get("settled", {}), dict):
-            raise self.damaged()
-        if record["finished"] and not isinstance(record.get("summary"), dict):
-            raise self.damaged()
+        record.setdefault("settled", {})
+        expected = dict(EXPECTED)
+        if record.get("finished"):
+            expected["summary"] = dict
+        for name, kind in expected.items():
+            if not isinstance(record.get(name), kind):
+                raise self.damaged()
         return record
 
     def damaged(self) -> RunError:
         """The error for a training.json that cannot be what was written."""
-        record = self.path / RECORD
-        return RunError(f"{record} is damaged; {ANEW}")
+        return RunError(f"{self.path / RECORD} is damaged; {ANEW}")
 
     def write(self, **facts: Any) -> None:
         """Put facts into training.json."""
@@ -128,20 +123,17 @@ class TrainFolder:
     def rewind(self, step: int) -> int:
         """Forget the metrics after a step (-1: all): they come again; returns how many whole lines were damaged."""
         damaged = 0
-        if not self._writes:
-            return damaged
-        for name in (METRICS, EVALS):
-            path = self.path / name
-            lines = path.read_bytes().splitlines(keepends=True) if path.exists() else []
-            kept = []
-            for line in lines:
+        for path in (self.path / METRICS, self.path / EVALS):
+            if not self._writes or not path.exists():
+                continue
+            before = []
+            for line in path.read_bytes().splitlines(keepends=True):
                 at = _step(line)
-                if at is None:
-                    damaged += line.endswith(b"\n")
-                elif at <= step:
-                    kept.append(line)
-            if name == METRICS or lines:
-                write_atomically(path, b"".join(kept))
+                if at is not None and at <= step:
+                    before.append(line)
+                elif at is None and line.endswith(b"\n"):  # else a kill cut it short
+                    damaged += 1
+            write_atomically(path, b"".join(before))
         return damaged
 
     def add(self, metrics: Mapping[str, Any], name: str = METRICS) -> None:
@@ -178,27 +170,31 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
 
 
 def _step(line: bytes) -> int | None:
-    """The step that a line is of; None for one that was not written to its end."""
+    """The step that a line is of; None for a damaged line."""
     try:
-        return int(orjson.loads(line)["step"]) if line.endswith(b"\n") else None
+        return int(orjson.loads(line)["step"])
     except (ValueError, LookupError, TypeError):
         return None
 
 
 def _whole(checkpoint: Path) -> bool:
-    """Whether all that resuming needs is there and has its end: transformers goes on without what is missing."""
-    names = [path.name for path in checkpoint.iterdir()]
-    weights = any(name.endswith(".safetensors") or name.startswith("pytorch_model") for name in names)
-    for part in ("trainer_state.json", "scheduler", "optimizer", "rng_state"):
-        if not any(name.startswith(part) for name in names):
-            return False
-    return weights and all(_ends(path) for path in checkpoint.iterdir() if path.is_file())
+    """Whether all that resuming needs is there and has its end: transformers resumes without what is missing."""
+    paths = list(checkpoint.iterdir())
+    if not any(path.suffix == ".safetensors" or path.name.startswith("pytorch_model") for path in paths):
+        return False
+    if not all(any(path.name.startswith(part) for path in paths) for part in RESUMING):
+        return False
+    return all(_ends(path) for path in paths if path.is_file())
 
 
 def _ends(path: Path) -> bool:
     """Whether a file of a checkpoint was written to its end, by what stands at the end of its kind of file."""
     if path.suffix == ".json":
-        return _is_json(path)
+        try:
+            content = orjson.loads(path.read_bytes())
+        except ValueError:
+            return False
+        return path.name != "trainer_state.json" or "global_step" in content
     if path.suffix == ".safetensors":
         from safetensors import SafetensorError, safe_open
 
@@ -208,13 +204,3 @@ def _ends(path: Path) -> bool:
         except SafetensorError:
             return False
     return path.suffix not in (".pt", ".pth") or zipfile.is_zipfile(path)
-
-
-def _is_json(path: Path) -> bool:
-    try:
-        content = orjson.loads(path.read_bytes())
-    except ValueError:
-        return False
-    if path.name == "trainer_state.json":
-        return isinstance(content, dict) and "global_step" in content
-    return True
