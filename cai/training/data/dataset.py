@@ -12,10 +12,11 @@ from typing import Any, Literal
 import orjson
 
 from cai.errors import InputError, RunError, UsageError
+from cai.folder.rows import kind_of
 from cai.folder.run import read_info
 from cai.sources.files import existing, path_of
 from cai.texts.hygiene import LEARNED, MANY_REFUSALS, READ_FOR_REFUSALS, refusal
-from cai.training.data.rows import RowFile, Skipped, TrainingRow, file_of, last_words, named, read_rows, reasons_of
+from cai.training.data.rows import Skipped, TrainingRow, file_of, last_words, named, read_rows, reasons_of
 from cai.training.setup.methods import METHODS
 
 SPLIT = 0.95  # share of the prompts that train, if no file holds others back
@@ -104,14 +105,19 @@ def load_rows(
         source, command, notes = training_file_of(folder, method)
     first = read_rows(source, method, command)
     files = [first]
-    twin = eval_data
+    twin = eval_data or twin_of(source)
     if twin is None:
-        twin = twin_of(source)
-    if twin is not None:
+        train = [row for row in first.rows if trains(row.key, split or SPLIT)]
+        held = [row for row in first.rows if not trains(row.key, split or SPLIT)]
+    else:
         if split is not None:
             raise UsageError(f"split {split}: {twin} is there to evaluate on; name one of them")
-        files.append(read_rows(twin, method, command))
-    train, held = _sides(files, split or SPLIT)
+        second = read_rows(twin, method, command)
+        if not second.rows:
+            detail = second.drops[0].detail
+            raise InputError(f"none of its {second.read:,} rows can be evaluated: {detail}", second.source)
+        files.append(second)
+        train, held = first.rows, second.rows
     if folder is not None and command == "generate" and METHODS[method].rows == "chat":
         first.first_replies += _first_replies(folder / "revisions.jsonl")
     return TrainingData(
@@ -135,22 +141,6 @@ def _of_refusals(replies: Sequence[tuple[str, str]]) -> Iterator[str]:
         )
 
 
-def _sides(files: Sequence[RowFile], share: float) -> tuple[list[TrainingRow], list[TrainingRow]]:
-    """The rows that train, and those to evaluate."""
-    if len(files) > 1:
-        twin = files[1]
-        if not twin.rows:
-            raise InputError(f"none of its {twin.read:,} rows can be evaluated: {twin.drops[0].detail}", twin.source)
-        return files[0].rows, twin.rows
-    train, held = list[TrainingRow](), list[TrainingRow]()
-    for row in files[0].rows:
-        if trains(row.key, share):
-            train.append(row)
-        else:
-            held.append(row)
-    return train, held
-
-
 def trains(key: str, share: float) -> bool:
     """Whether the prompt of that hash is among the `share` that trains: the rule of `cai export --split`."""
     return int(key[:8], 16) < share * 2**32
@@ -164,11 +154,15 @@ def training_file_of(folder: Path, method: str) -> tuple[Path, str, list[str]]:
     info = read_info(folder, "name a run, or one file of rows")
     command = info["identity"]["command"]
     fitting = METHODS[method]
-    path = folder / fitting.file
-    if command not in fitting.runs or (command == "sample" and not path.exists()):
-        what = "it has replies without labels"
-        if command == "generate":
-            what = "its replies are not judged"
+    path = folder / f"{fitting.file}.jsonl"
+    fits = fitting.file in kind_of(command).training
+    what = "it has replies without labels"
+    if command == "sample":
+        fits = fits and path.exists()  # only --best-of leaves one
+    if command == "generate":
+        fits = fits and not fitting.scores  # a reward model learns from judged pairs only
+        what = "its replies are not judged"
+    if not fits:
         raise UsageError(f"{folder} is a run of cai {command}: {what}; label them first: cai label {folder}")
     if not path.exists():
         words = f"cai export {folder}"
@@ -189,10 +183,10 @@ def twin_of(source: Any) -> Path | None:
     path = file_of(source)
     if path is None:
         return None
-    plain = Path(path.name.removesuffix(".gz"))
-    if plain.stem.endswith(".eval"):
+    stem = Path(path.name.removesuffix(".gz")).stem
+    if stem.endswith(".eval"):
         return None
-    twin = path.with_name(f"{plain.stem}.eval{path.name.removeprefix(plain.stem)}")
+    twin = path.with_name(path.name.replace(stem, f"{stem}.eval", 1))
     if twin.exists():
         return twin
     return None
@@ -274,8 +268,9 @@ def _of_texts(source: str, rows: Sequence[TrainingRow]) -> Iterator[str]:
 
 
 def _of_pairs(rows: Sequence[TrainingRow]) -> Iterator[str]:
-    gaps = [len(row.reply.strip()) - len((row.rejected or "").strip()) for row in rows]
-    longer, shorter = sum(gap > 0 for gap in gaps), sum(gap < 0 for gap in gaps)
+    lengths = [[len(reply.strip()) for reply in row.replies] for row in rows]
+    longer = sum(chosen > rejected for chosen, rejected in lengths)
+    shorter = sum(chosen < rejected for chosen, rejected in lengths)
     unequal = longer + shorter
     for which, count in (("longer", longer), ("shorter", shorter)):
         if unequal >= FEW_PAIRS and count / unequal >= LONGER:
@@ -285,5 +280,5 @@ def _of_pairs(rows: Sequence[TrainingRow]) -> Iterator[str]:
     wrong = sum(p < 0.5 for p in judged)
     if wrong:
         yield f"{wrong:,} pairs have p_chosen below 0.5: by it the rejected reply is the better one"
-    if judged and len(judged) < len(rows):
+    if 0 < len(judged) < len(rows):
         yield f"{len(rows) - len(judged):,} of {len(rows):,} pairs have no p_chosen"

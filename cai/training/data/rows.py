@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-import math
+import sys
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -32,7 +32,6 @@ T = TypeVar("T")
 
 KEPT_COLUMNS = ("constitution", "constitution_hash", "judge", "protocol", "model", "chosen_model", "rejected_model")
 MOST_ORIGINS = 20  # values of a column that are remembered
-LARGEST = 1 << 53  # of a whole number: float() refuses some that are larger, and no probability or margin is
 PLAIN = frozenset({"chosen", "rejected", "completion"})  # columns of TRL, whose text continues a text in `prompt`
 
 
@@ -177,9 +176,8 @@ def _number(record: Mapping[str, Any], name: str) -> float | None:
     value = record.get(name)
     if value is None:
         return None
-    if isinstance(value, int) and abs(value) > LARGEST:
-        value = math.inf
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    if not number or not abs(value) <= sys.float_info.max:  # NaN compares false
         raise BadRecord(f"{name!r} is {str(value)[:40]!r}, not a finite number")
     return float(value)
 

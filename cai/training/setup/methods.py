@@ -22,8 +22,7 @@ class Method:
     """What is special about one way of training."""
 
     rows: Kind  # of a dataset that it trains on
-    runs: tuple[str, ...]  # commands whose run folders hold such rows
-    file: str  # which file of a run folder it reads
+    file: str  # which training file of a run folder it reads, without its ending
     trainer: str  # the class that trains: module of `cai.training.trainers` and name
     arguments: str  # TRL's class of arguments: module and name
     summary: str  # help of the command
@@ -49,8 +48,7 @@ class Method:
 METHODS: dict[str, Method] = {
     "sft": Method(
         rows="chat",
-        runs=("generate", "label", "sample"),
-        file="sft.jsonl",
+        file="sft",
         trainer="sft:Replies",
         arguments="trl:SFTConfig",
         summary="Train on replies, with the loss on the last reply alone.",
@@ -65,8 +63,7 @@ METHODS: dict[str, Method] = {
     ),
     "dpo": Method(
         rows="pairs",
-        runs=("label", "generate"),
-        file="dpo.jsonl",
+        file="dpo",
         trainer="dpo:Pairs",
         arguments="trl:DPOConfig",
         summary="Train on pairs, by the probability that the chosen reply is better.",
@@ -83,8 +80,7 @@ METHODS: dict[str, Method] = {
     ),
     "kto": Method(
         rows="graded",
-        runs=("label",),
-        file="kto.jsonl",
+        file="kto",
         trainer="kto:Graded",
         arguments="trl:KTOConfig",
         summary="Train on single replies, each desirable or not.",
@@ -102,8 +98,7 @@ METHODS: dict[str, Method] = {
     ),
     "reward": Method(
         rows="pairs",
-        runs=("label",),
-        file="dpo.jsonl",
+        file="dpo",
         trainer="reward:Scored",
         arguments="trl:RewardConfig",
         summary="Train a reward model on pairs, a judge for reward:PATH.",

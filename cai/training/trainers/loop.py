@@ -6,9 +6,9 @@ Some hooks are private ones of TRL 1.16: its range is pinned. Names of metrics a
 from __future__ import annotations
 
 import dataclasses
-import importlib
 import importlib.util
 import logging
+import pkgutil
 import sys
 import time
 from collections import defaultdict
@@ -18,7 +18,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
-from cai.errors import LossNotFinite, MissingExtra, UsageError
+from cai.errors import LossNotFinite, UsageError
 from cai.texts.wording import reason_of
 from cai.training.setup.config import Loaded, TrainConfig, trl_arguments
 from cai.training.setup.folder import CHECKPOINTS, TrainFolder
@@ -88,13 +88,19 @@ def check_trl(method: str, loaded: Loaded) -> dict[str, Any]:
     """The arguments under `trl:`; before any row is read, UsageError or InputError for one that TRL refuses."""
     import torch
 
-    config = vendor(METHODS[method].arguments)
+    config = pkgutil.resolve_name(METHODS[method].arguments)
     own = trl_arguments(loaded, method, {field.name: field for field in dataclasses.fields(config)})
     check_reporters(own.get("report_to"))
-    neutral = {"output_dir": "unused", "use_cpu": not torch.cuda.is_available(), "bf16": False, "report_to": []}
+    neutral = {
+        "output_dir": "unused",
+        "use_cpu": not torch.cuda.is_available(),
+        "bf16": False,
+        "report_to": [],
+        "gradient_checkpointing": None,
+    }
     try:
         with silence_libraries():
-            config(**neutral | {"gradient_checkpointing": None} | own)
+            config(**neutral | own)
     except Exception as error:  # of any type: a misspelt optimiser is a ValueError, a missing package an ImportError
         raise UsageError(f"TRL refuses an argument under 'trl': {reason_of(error)}") from error
     return own
@@ -112,24 +118,15 @@ def check_reporters(wanted: str | Iterable[str] | None) -> None:
             raise UsageError(f"report_to {name}: the package is not installed: pip install {name}")
 
 
-def vendor(name: str) -> Any:
-    """What an installed package has under a name such as `trl:DPOTrainer`."""
-    module, _, attribute = name.partition(":")
-    try:
-        return getattr(importlib.import_module(module), attribute)
-    except ImportError as error:
-        raise MissingExtra("training", "train") from error
-
-
 @cache
 def with_hooks(name: str, ours: type) -> Any:
     """A vendor's class of that name with `ours` before it, so that each hook of ours can call the vendor's."""
-    theirs = vendor(name)
+    theirs = pkgutil.resolve_name(name)
     return type(theirs.__name__, (ours, theirs), {})
 
 
 class Guarded(Vendors):  # type: ignore[misc]
-    """Stops before the step if the loss is not a number."""
+    """Stops before the step if the loss is not a number; `rows_within` gives the numbers of the rows in a batch."""
 
     def training_step(self, model: Any, inputs: dict[str, Any], *rest: Any, **named: Any) -> Any:
         """The step's gradient; LossNotFinite, with the rows, before the optimiser can spread a NaN to all weights."""
@@ -138,10 +135,6 @@ class Guarded(Vendors):  # type: ignore[misc]
             step = self.state.global_step + 1
             raise LossNotFinite(f"the loss is {loss.item()} at step {step}", self.rows_within(inputs))
         return loss
-
-    def rows_within(self, inputs: Mapping[str, Any]) -> tuple[int, ...]:
-        """The numbers of a batch's rows, as far as they are known."""
-        return ()
 
     def create_model_card(self, *_: Any, **named: Any) -> None:
         """Nothing: TRL's card is a form to fill in, and cai writes its own."""
@@ -163,16 +156,12 @@ class Recorder:
         self._stopper = stopper
         self._progress = progress
         self._tokens = 0.0  # of this session, as far as TRL counted when it last logged
-        self._before = 0.0  # of earlier sessions
-        self._began = self._logged = time.monotonic()
-        self._first = 0  # step at which this session began
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **rest: Any) -> None:
         self._began = self._logged = time.monotonic()
-        self._first = state.global_step
-        for line in self._folder.metrics():  # TRL counts from the start of each session
-            if line["step"] <= self._first:
-                self._before = max(self._before, line.get("num_tokens", 0.0))
+        self._first = state.global_step  # of this session
+        # Tokens of earlier sessions: TRL counts from the start of each.
+        self._before = max((line.get("num_tokens", 0.0) for line in self._folder.metrics()), default=0.0)
 
     def on_log(self, args: Any, state: Any, control: Any, logs: Mapping[str, Any], **rest: Any) -> None:
         if not state.is_world_process_zero or "train_runtime" in logs:
@@ -209,7 +198,9 @@ def _memory() -> int:
     import resource
 
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024
+    if sys.platform != "darwin":
+        peak *= 1024
+    return peak
 
 
 class Watch:

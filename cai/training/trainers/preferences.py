@@ -8,6 +8,7 @@ them itself.
 from __future__ import annotations
 
 import hashlib
+import pkgutil
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -23,7 +24,7 @@ from cai.training.data.tokens import Encoded, Rows
 from cai.training.setup.config import Setting
 from cai.training.setup.methods import METHODS
 from cai.training.setup.plan import Plan
-from cai.training.trainers.loop import Guarded, vendor
+from cai.training.trainers.loop import Guarded
 
 P, ROW = "p_chosen", "row"  # ROW: the row's number, by which a loss that is no number is reported
 OURS = (P, ROW)
@@ -95,7 +96,7 @@ class Preferences(Rows):
         if self.eval:
             held = on_disk(self.eval, self.folder, self.columns, self.label, joined=self.joined)
         return {
-            "args": vendor(METHODS[self.data.method].arguments)(max_length=plan.max_length, **arguments),
+            "args": pkgutil.resolve_name(METHODS[self.data.method].arguments)(max_length=plan.max_length, **arguments),
             "train_dataset": on_disk(self.train, self.folder, self.columns, self.label, joined=self.joined),
             "eval_dataset": held,
         }

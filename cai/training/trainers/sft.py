@@ -5,13 +5,14 @@ TRL is given token ids and labels; its own preparation masks replies only for th
 
 from __future__ import annotations
 
+import pkgutil
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from cai.training.data.tokens import Encoded, Rows
 from cai.training.setup.methods import METHODS
 from cai.training.setup.plan import Plan
-from cai.training.trainers.loop import Guarded, vendor, with_hooks
+from cai.training.trainers.loop import Guarded, with_hooks
 
 
 class Replies(Rows):
@@ -37,7 +38,7 @@ class Replies(Rows):
         held = None
         if self.eval:
             held = _table(self.eval)
-        args = vendor(METHODS[self.data.method].arguments)(**arguments)
+        args = pkgutil.resolve_name(METHODS[self.data.method].arguments)(**arguments)
         trainer = with_hooks("trl:SFTTrainer", _OnReplies)(
             args=args, train_dataset=_table(self.train), eval_dataset=held, **parts
         )
