@@ -19,7 +19,7 @@ from cai.judge.people import labels_file
 from cai.records import Label, Record, Vote
 from cai.sources.files import read_records
 from cai.sources.yamlfile import first_fault
-from cai.texts.wording import columns, number
+from cai.texts.wording import cells, columns
 
 LEGEND = (
     "wins: the pair's verdict is its own; rest: that of the others is. Without it the others' votes decide;",
@@ -101,9 +101,7 @@ class Ablation(Record):
         yield f"{self.source}: {self.pairs:,} pairs with a valid vote, {how}"
         yield ""
         table = [["principle", *(heading.format(self.min_confidence) for heading in COLUMNS)]]
-        for one in self.principles:
-            figures = one.model_dump()
-            table.append([one.principle, *(number(figures[name], form) for name, form in COLUMNS.values())])
+        table += [[one.principle, *cells(one, COLUMNS)] for one in self.principles]
         yield from columns(table)
         yield ""
         yield from LEGEND

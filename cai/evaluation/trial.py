@@ -29,7 +29,7 @@ from cai.records import Contest, Label, Message, Record
 from cai.runs.label import LabelRun
 from cai.runs.settings import LabelSettings
 from cai.sources.conversations import pair_hash
-from cai.texts.wording import nearest, number, one_line, settings_as_keywords
+from cai.texts.wording import nearest, number, one_line, settings_as_keywords, shortened
 
 State = Literal["holds", "flips", "fails", "invalid"]
 STATES = {
@@ -60,10 +60,7 @@ class Outcome(Record):
         """A row of the table."""
         figures = (self.shown_first, self.shown_second, self.p, self.mass)
         cells = "".join(f"{number(figure, '.3f'):>8}" for figure in figures)
-        prompt = one_line(self.prompt)
-        if len(prompt) > SHOWN:
-            prompt = prompt[: SHOWN - 1] + "…"
-        return f"  {self.number:<4}{self.state:12}{cells}  {self.problem or prompt}"
+        return f"  {self.number:<4}{self.state:12}{cells}  {self.problem or shortened(one_line(self.prompt), SHOWN)}"
 
 
 @dataclass(frozen=True, slots=True)

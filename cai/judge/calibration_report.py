@@ -13,10 +13,19 @@ from cai.judge.flows import probability
 from cai.judge.metrics import Metrics, at_least
 from cai.judge.people import Judged
 from cai.records import Record
-from cai.texts.wording import columns, number
+from cai.texts.wording import cells, columns, number
 
 FILE = "calibration.json"
 LEVELS = (0.5, 0.6, 0.7, 0.8, 0.9, 0.95)  # confidences whose coverage is reported
+SCORES = {"ECE": ("ece", ".3f"), "Brier": ("brier", ".3f"), "NLL": ("nll", ".3f"), "AUROC": ("auroc", ".3f")}
+PROMISES = {  # heading → the figure of a threshold, and how it is written
+    "lambda": ("confidence", ".6f"),
+    "after T": ("calibrated", ".4f"),
+    "kept": ("coverage", ".1%"),
+    "pairs": ("n", ","),
+    "errors": ("errors", ","),
+    "error up to": ("upper_bound", ".1%"),
+}
 TRIVIAL = {  # judges that read nothing, as people are shown them
     "always_first": "always the first",
     "longer": "the longer reply",
@@ -94,9 +103,11 @@ class CalibrationReport:
         yield ""
         yield from self._scores()
         yield ""
-        kept = [(level, *at_least(self.ps, self.truths, level)) for level in LEVELS]
-        rows = [[f"  at least {level}", f"{share:.1%}", number(right, ".1%")] for level, share, right in kept]
-        yield from columns([["confidence as judged", "kept", "agree"], *rows])
+        table = [["confidence as judged", "kept", "agree"]]
+        for level in LEVELS:
+            shares = at_least(self.ps, self.truths, level)
+            table.append([f"  at least {level}", *(number(share, ".1%") for share in shares)])
+        yield from columns(table)
         yield ""
         yield from columns(self._promises())
         calibration = self.calibration
@@ -120,29 +131,35 @@ class CalibrationReport:
         yield from map(str.__add__, columns(rows), remarks)
 
     def _scores(self) -> Iterator[str]:
-        rows = [["calibration", "ECE", "Brier", "NLL", "AUROC"], _scores_of("  as judged", self.metrics)]
+        table = [["calibration", *SCORES], ["  as judged", *cells(self.metrics, SCORES)]]
         folds = ""
         if self.calibration.after is not None:
-            rows.append(_scores_of("  with T, held out", self.calibration.after))
+            table.append(["  with T, held out", *cells(self.calibration.after, SCORES)])
             folds = "; held out: fitted on four fifths, five times"
-        yield from columns(rows)
+        yield from columns(table)
         yield f"  temperature T = {self.calibration.temperature:.3g}, fitted on all pairs{folds}"
 
     def _promises(self) -> Iterator[list[str]]:
-        yield ["certified agreement", "lambda", "after T", "kept", "pairs", "errors", "error up to"]
+        yield ["certified agreement", *PROMISES]
         for target, at in self.calibration.thresholds.items():
             name = f"  at least {float(target):.4g}"
             if at is None:
                 yield [f"{name}: no threshold can be certified"]
             else:
-                shares = [f"{at.confidence:.6f}", f"{at.calibrated:.4f}", f"{at.coverage:.1%}"]
-                yield [name, *shares, f"{at.n:,}", f"{at.errors:,}", f"{at.upper_bound:.1%}"]
+                yield [name, *cells(at, PROMISES)]
 
     def save(self, folder: Path, *, plots: bool) -> list[str]:
         """Write calibration.json and, with `plots`, two diagrams; returns the names written. Raises RunError."""
         content = {FILE: self.calibration.model_dump_json(indent=2).encode() + b"\n"}
         if plots:
-            content |= self._images()
+            from cai.judge.plots import plot_reliability, plot_risk_coverage
+
+            temperature = self.calibration.temperature
+            after = self.held_out or [probability(row.z, temperature) for row in self.rows]
+            baselines = {TRIVIAL[name]: judge.accuracy for name, judge in self.baselines.items()}
+            thresholds = self.calibration.thresholds
+            content["reliability.png"] = plot_reliability(self.ps, after, self.truths)
+            content["risk-coverage.png"] = plot_risk_coverage(self.ps, self.truths, baselines, thresholds)
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -151,25 +168,8 @@ class CalibrationReport:
             write_atomically(folder / name, data)
         return list(content)
 
-    def _images(self) -> dict[str, bytes]:
-        """The diagrams, by name."""
-        from cai.judge.plots import plot_reliability, plot_risk_coverage
-
-        calibration = self.calibration
-        after = self.held_out or [probability(row.z, calibration.temperature) for row in self.rows]
-        baselines = {TRIVIAL[name]: judge.accuracy for name, judge in self.baselines.items()}
-        return {
-            "reliability.png": plot_reliability(self.ps, after, self.truths),
-            "risk-coverage.png": plot_risk_coverage(self.ps, self.truths, baselines, calibration.thresholds),
-        }
-
 
 def _threshold(at: Threshold | None) -> dict[str, float] | None:
     if at is None:
         return None
     return {"lambda": at.confidence, **at.model_dump(exclude={"target", "confidence"})}
-
-
-def _scores_of(name: str, metrics: Metrics) -> list[str]:
-    scores = (metrics.ece, metrics.brier, metrics.nll, metrics.auroc)
-    return [name, *(number(score, ".3f") for score in scores)]

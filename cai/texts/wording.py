@@ -118,6 +118,11 @@ def number(value: float | None, form: str) -> str:
     return format(value, form)
 
 
+def cells(row: object, forms: Mapping[str, tuple[str, str]]) -> list[str]:
+    """A row of a table; forms: by heading an attribute of the row, and its form as in `format`."""
+    return [number(getattr(row, name), form) for name, form in forms.values()]
+
+
 def telling(before: str, after: str, *critiques: str) -> tuple[bool, bool, bool, float]:
     """How well a row shows what a run does: its texts differ, are short, and share many words.
 
