@@ -41,10 +41,10 @@ def audit(
 ) -> Audit:
     """Audit a dataset: a file, a run folder, `hf:org/name`, or an iterable of records.
 
-    reply_field, prompt_field: columns of the reply and the prompt, for shapes that are not known. against: a dataset
-    whose prompts this one should not have, such as its eval split; of a run folder it is the eval file, if there is
-    one. rows: a JSONL file that gets the verdict on every reply. Raises UsageError for a column that is not there and
-    SourceError for a source that cannot be read or has no reply.
+    reply_field, prompt_field: columns of the reply and the prompt, for shapes of your own. against: a dataset whose
+    prompts this one should not have, such as its eval split; for a run folder it defaults to the eval file, if there is
+    one. rows: a JSONL file that gets the verdict on every reply. Raises UsageError if a column is missing, SourceError
+    if the source cannot be read or has no reply.
     """
     for option, value in (("source", source), ("against", against)):
         if not isinstance(value, str | Path | Iterable | None):
@@ -211,7 +211,7 @@ class _Count:
         return verdict
 
     def result(self, source: str, notes: Sequence[str]) -> Audit:
-        """What was found in all records; raises SourceError if none has a reply."""
+        """The audit of all records; raises SourceError if none has a reply."""
         counts = self._counts
         rows = counts["records"] - counts["bad"]
         if not rows:

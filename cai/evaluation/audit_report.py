@@ -1,4 +1,4 @@
-"""What an audit found: as JSON, as a table, and compared with the limits of `--fail-on`."""
+"""The result of an audit: as JSON, as a table, and compared with the limits of `--fail-on`."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ MEASURES = {"bad": "records", **dict.fromkeys(OF_REPLIES, "replies"), **OF_ROWS}
 
 
 class ReplyAudit(Record):
-    """What was found in the replies of one role."""
+    """The faults in the replies of one role."""
 
     replies: int
     characters: float  # on average
@@ -34,7 +34,7 @@ class ReplyAudit(Record):
 
 
 class Audit(Record):
-    """What was found in a dataset; rates are shares in [0, 1], None if there is nothing to take a share of."""
+    """The faults in a dataset; rates are shares in [0, 1], None if there is nothing to take a share of."""
 
     source: str
     rows: int  # with a reply

@@ -93,7 +93,6 @@ def resolve_bench(
     )  # together: no key may go to another's server
     places, unlabelled = _labelled(gold, settings.limit)
     benches: dict[tuple[str, Protocol], Bench] = {}
-    folders: set[str] = set()
     for spec, model in models.items():
         choices: Sequence[str | None] = protocols or [None]
         if model.can.reward:  # it has one protocol, whatever the others are asked by
@@ -103,7 +102,7 @@ def resolve_bench(
             run = LabelRun(gold, values, pairs=places)
             if (spec, run.protocol) in benches:
                 continue
-            run.out = Path(out) / _slug(spec, run.protocol, folders)
+            run.out = Path(out) / _slug(spec, run.protocol, {bench.run.out.name for bench in benches.values()})
             run.cuts = False
             benches[spec, run.protocol] = Bench(run, unlabelled)
     return list(benches.values())
@@ -156,11 +155,10 @@ def _slug(spec: str, protocol: Protocol, taken: set[str]) -> str:
     """The name of a run's folder: provider, the end of the model's name, and protocol."""
     provider, _, name = spec.partition(":")
     name = re.sub(r"[^\w.]+", "-", name.rstrip("/").rpartition("/")[2])
-    slug = numbered = "-".join(filter(None, (provider, name, protocol)))
-    while numbered in taken:
-        numbered = f"{slug}-{len(taken) + 1}"
-    taken.add(numbered)
-    return numbered
+    slug = "-".join(filter(None, (provider, name, protocol)))
+    if slug in taken:
+        return f"{slug}-{len(taken) + 1}"
+    return slug
 
 
 # What the labels say
@@ -267,7 +265,7 @@ def _spent(rows: Sequence[Label], info: Mapping[str, Any]) -> Spent:
 
 def _mean_count(counts: Sequence[int | None]) -> float | None:
     """The mean of counts of tokens; None unless all are known."""
-    known = [count for count in counts if count is not None]
-    if len(known) < len(counts):
+    reported = [count for count in counts if count is not None]
+    if len(reported) < len(counts):
         return None
-    return average(known)
+    return average(reported)

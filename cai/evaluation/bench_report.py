@@ -1,4 +1,4 @@
-"""What a bench found of one judge, and of several side by side: as JSON, in a sentence, and as a table."""
+"""The results of a bench, for one judge and for several side by side: as JSON, in a sentence, and as a table."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ class VoteFigures(Record):
 
     votes: int | None = None
     invalid_vote_rate: float | None = None
-    single_order_accuracy: float | None = None  # as judged in one order alone; None: no vote is valid
+    single_order_accuracy: float | None = None  # as judged in a single order; None: no vote is valid
     accuracy_a_first: float | None = None  # its two halves
     accuracy_b_first: float | None = None
     consistent_accuracy: float | None = None  # of single votes; one that keeps its letter if the replies swap is wrong
@@ -100,13 +100,13 @@ class Spent(Record):
 
 @dataclass(frozen=True, slots=True)
 class BenchResult:
-    """What one judge, asked by one protocol, came to."""
+    """The result of one judge, asked by one protocol."""
 
     judge: str  # the spec that was named
     model: str  # provider:name
     protocol: Protocol
     folder: str | None  # the label run; None: nothing is kept
-    pairs: int  # that people labelled and the judge was given
+    pairs: int  # that people labelled and the judge was asked about
     unlabelled: int  # pairs left out, as they have no human label
     judged: int
     dropped: dict[str, int]  # by reason, those of the source included

@@ -51,7 +51,7 @@ class Outcome(Record):
     prompt: str
     state: State
     p: float | None = None  # that the better reply is better, both orders together; None: invalid
-    shown_first: float | None = None  # as seen with the better reply first; of votes in words the share of votes
+    shown_first: float | None = None  # as seen with the better reply first; for votes in words, their share
     shown_second: float | None = None
     mass: float | None = None  # of both letters, the lower of the two orders; None: not known
     problem: str | None = None  # why it is invalid
@@ -132,9 +132,9 @@ class TrialRun(LabelRun):
         if self.protocol == "reward":
             name = spec_of(self.players["judge"])
             raise UsageError(f"{name} rewards replies and reads no principle: name a judge that is asked in words")
-        asked = [[example.key, principle.id] for example, principle in examples]
+        tests = [[example.key, principle.id] for example, principle in examples]
         self.identity = {name: self.identity[name] for name in ("binding", "extra_body", "max_tokens", "seed")}
-        self.identity |= {"command": "test", "tests": sha256(orjson.dumps(asked)).hexdigest()[:16]}
+        self.identity |= {"command": "test", "tests": sha256(orjson.dumps(tests)).hexdigest()[:16]}
         self.words = ["cai", "constitution", "test", str(self.constitution.source)]
         self.cuts = False
         self.examples = examples
@@ -178,7 +178,7 @@ def constitution_test(
 
 
 def run_trial(run: TrialRun, play: Play = quietly) -> TrialReport:
-    """Play a trial to its end, and say what it came to."""
+    """Play a trial to its end; returns the report."""
     play(run)
     law = run.constitution
     labels = run.labels
@@ -203,7 +203,7 @@ def resolve_trial(law: Constitution, principle: str | None, options: Mapping[str
     examples = tuple(_examples(law, principle))
     run = TrialRun(examples, judging_settings("a trial", law, options, principles=1))
     if _is_trial(run.out):
-        # Its rows are made again from the finished calls, of which only the changed ones are missing.
+        # Its rows are rebuilt from the finished calls; only tests that changed are asked.
         run.settings = run.settings.model_copy(update={"force": True})
     return run
 

@@ -77,14 +77,14 @@ def load_calibration(path: str | Path) -> Calibration:
 
 
 def binding_problems(calibration: Calibration, binding: Mapping[str, Any]) -> list[str]:
-    """Why a calibration is not for labels made as `binding` (the fields of `Binding`) says; empty if it is."""
+    """Why a calibration does not hold for labels of a `binding` (the fields of `Binding`); empty if it does."""
     if calibration.binding is None:
         return ["it was made from rows that do not name their judge; calibrate a label run of this judge"]
     return differences(calibration.binding.model_dump(), Binding.model_validate(dict(binding)).model_dump())
 
 
 def _binding_of(labels: Path) -> Binding | None:
-    """Whose labels the run.json beside them says they are; None if there is no such file."""
+    """The judge that the run.json beside some labels names; None if there is no such file."""
     info = find_info(labels.parent)
     if info is None:
         return None

@@ -44,7 +44,7 @@ class Threshold(Record):
 
 
 class Binding(Record):
-    """Whose labels a calibration is for; it says nothing of another judge, template, constitution or K."""
+    """Whose labels a calibration is for; it does not hold for another judge, template, constitution or K."""
 
     judge: str  # model spec, provider:name
     protocol: Protocol
@@ -186,7 +186,7 @@ def threshold(calibration: Calibration, agreement: float) -> Threshold:
 
 
 def at_temperature(threshold: Threshold, temperature: float) -> Threshold:
-    """The same threshold, which also says where it lies after `temperature`; that changes no order, so no coverage."""
+    """The same threshold with its confidence after `temperature` beside it: the order, so the coverage, stays."""
     calibrated = probability(log_odds(threshold.confidence), temperature)
     return threshold.model_copy(update={"calibrated": calibrated})
 

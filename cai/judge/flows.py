@@ -93,7 +93,7 @@ def judge(
 
 
 def by_letter(pair: Pair, principles: Sequence[Principle], ask: AskJudge, *, score: bool, weighted: bool) -> Flow:
-    """Ask for the letter's probability alone: both orders of every principle, side by side."""
+    """Ask only for the letter's probability: both orders of every principle, side by side."""
     answers = yield [ask.letter(*question, score=score) for question in pair.questions(principles)]
     votes = votes_of(principles, [read_letters(answer) for answer in answers])
     return Verdict(votes, mean_preference(votes, weighted=weighted))
@@ -200,7 +200,7 @@ def read_choice(answer: Completion, *, named: bool) -> Reading:
 
 
 def _last_named(text: str) -> str | None:
-    """The letter that stands alone in the last line, or the last that is called the better, or the one in front."""
+    """The letter that is the whole last line, else the last one that is called better, else the one in front."""
     last = ALONE.fullmatch(text.rpartition("\n")[2])
     if last:
         return last[1]

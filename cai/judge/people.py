@@ -105,7 +105,7 @@ def read_judged(records: Iterable[tuple[int, Any]], path: str | Path | None) -> 
 
 
 def trivial_guesses(texts: tuple[str, str] | None) -> dict[str, float]:
-    """What judges that read nothing say of a pair, by their name; 0.5 if one cannot tell."""
+    """What judges that read nothing say about a pair, by their name; 0.5 if one cannot decide."""
     guesses = {"always_first": 1.0}
     if texts is None:
         return guesses
@@ -223,8 +223,8 @@ def _human(record: Mapping[str, Any]) -> tuple[bool | int | None, bool]:
         return CHOICES[label] == 0, nested
     if label in NUMBERS:
         return NUMBERS[label], nested
-    known = "a or b, first or second, 1 or 2; null if there is no human label"
-    raise BadRecord(f"{name!r} is {record[name]!r}, not {known}")
+    choices = "a or b, first or second, 1 or 2; null if there is no human label"
+    raise BadRecord(f"{name!r} is {record[name]!r}, not {choices}")
 
 
 def _texts(record: Mapping[str, Any]) -> tuple[str, str] | None:
@@ -243,11 +243,11 @@ def _texts(record: Mapping[str, Any]) -> tuple[str, str] | None:
     raise BadRecord("the replies are not two texts")
 
 
-def _only(known: tuple[str, ...], record: Mapping[str, Any], what: str) -> str:
-    """The one name of `known` that a record has."""
-    names = [name for name in known if name in record]
+def _only(columns: tuple[str, ...], record: Mapping[str, Any], what: str) -> str:
+    """The one of some columns that a record has."""
+    names = [name for name in columns if name in record]
     if not names:
-        raise BadRecord(f"no {what}: expected one of {', '.join(known)}; it has {listed(record)}")
+        raise BadRecord(f"no {what}: expected one of {', '.join(columns)}; it has {listed(record)}")
     if len(names) > 1:
         raise BadRecord(f"{' and '.join(names)} could both be the {what}: keep one")
     return names[0]

@@ -1,4 +1,4 @@
-"""Draws what a calibration found, as PNG images in memory; needs matplotlib (extra `plot`)."""
+"""The plots of a calibration, as PNG images in memory; needs matplotlib (extra `plot`)."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def check_plots() -> None:
 
 
 def plot_reliability(before: Sequence[float], after: Sequence[float], truths: Sequence[bool]) -> bytes:
-    """Accuracy against confidence before and after the temperature, and below it how many pairs lie in each bin."""
+    """Accuracy against confidence before and after the temperature, and below it how many pairs are in each bin."""
     figure, (top, below) = new_figure(2, height_ratios=(3, 1))
     top.plot([0.5, 1], [0.5, 1], color=GREY, linewidth=1, linestyle="--", label="confidence = accuracy")
     for ps, name, colour, mark, shift in (
