@@ -88,7 +88,9 @@ class Driver:
                     await self.store.committed()
                 numbered = []
                 for request in requests:
-                    index = asked[request.role] if request.index is None else request.index
+                    index = request.index
+                    if index is None:
+                        index = asked[request.role]
                     numbered.append((request, index))
                     asked[request.role] += 1
                 answers = await self._ask_all(numbered, row, order)
@@ -130,7 +132,9 @@ class Driver:
             key = call_key(text)
             while (asking := self._asking.get(key)) is not None:
                 await asyncio.wait((asking,))
-            done = None if self.store is None else self.store.get(key)
+            done = None
+            if self.store is not None:
+                done = self.store.get(key)
             if done is not None:
                 self.tally.replayed += 1
                 return key, done
@@ -180,7 +184,9 @@ class Driver:
         self.tally.answered += 1
         self.tally.input_tokens += done.input_tokens or 0
         self.tally.output_tokens += done.output_tokens or 0
-        return done, None if price is None else actual
+        if price is None:
+            return done, None
+        return done, actual
 
     async def _persist(self, seat: Seat, payload: dict[str, Any], tokens: int, order: int) -> Completion:
         """Send until there is an answer, a refusal of this call, or no hope of one."""
@@ -242,11 +248,12 @@ class Driver:
 
 def total_usage(parts: Sequence[Completion | Usage]) -> Usage:
     """The tokens of several calls; a sum is None as soon as one call did not report it."""
-    sums: list[int | None] = [0, 0, 0, 0]
-    for part in parts:
-        counts = (part.input_tokens, part.output_tokens, part.cached_tokens, part.cache_write_tokens)
-        sums = [None if a is None or b is None else a + b for a, b in zip(sums, counts, strict=True)]
-    return Usage(input_tokens=sums[0], output_tokens=sums[1], cached_tokens=sums[2], cache_write_tokens=sums[3])
+    sums = {}
+    for name in Usage.model_fields:
+        counts = [getattr(part, name) for part in parts]
+        if None not in counts:
+            sums[name] = sum(counts)
+    return Usage(**sums)
 
 
 async def play_many(feed: Feed[T], play: Callable[[T], Awaitable[R]], workers: int) -> AsyncGenerator[R, None]:
@@ -291,9 +298,9 @@ async def _finish(feed: Feed[T], tasks: list[asyncio.Task[None]]) -> None:
     """Wait for all workers; after a first error give calls in flight a while to come back, then cancel."""
     _, pending = await asyncio.wait(tasks, return_when=asyncio.FIRST_EXCEPTION)
     feed.close()
-    if pending:
-        lost = any(isinstance(task.exception(), RunError) for task in tasks if task.done())
-        _, pending = await asyncio.wait(pending, timeout=0 if lost else FINISH_WITHIN)
+    # After a RunError no answer could be kept.
+    if pending and not any(isinstance(task.exception(), RunError) for task in tasks if task.done()):
+        _, pending = await asyncio.wait(pending, timeout=FINISH_WITHIN)
     for task in pending:
         task.cancel()
     await asyncio.gather(*pending, return_exceptions=True)

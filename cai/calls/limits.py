@@ -89,7 +89,9 @@ class Limiter:
     @property
     def attempts(self) -> int:
         """Tries that a call gets."""
-        return ATTEMPTS if self.ever_answered else ATTEMPTS_UNREACHED
+        if self.ever_answered:
+            return ATTEMPTS
+        return ATTEMPTS_UNREACHED
 
     async def acquire(self, order: int, tokens: int) -> float:
         """Wait for a slot; `order` is the flow's age (smaller first), `tokens` the call's expected total.
@@ -147,7 +149,9 @@ class Limiter:
         self.dead_calls = 0
         if self._busy_since is None:
             self._busy_since = now
-        wait = BUSY_WAIT if error.retry_after is None else error.retry_after
+        wait = error.retry_after
+        if wait is None:
+            wait = BUSY_WAIT
         if now + wait - self._busy_since > BUSY_PATIENCE:
             return ServerDown(
                 f"{error}; nothing else for {now - self._busy_since:.0f} s, and it asks to wait {wait:.0f} s more: "
@@ -182,11 +186,16 @@ class Limiter:
             now = loop.time()
             at = self._free_at(now, tokens)
             if at > now:
-                self._wake_at(at)
+                if self._timer is not None:
+                    self._timer.cancel()
+                self._timer = loop.call_at(at, self._admit)
                 return
             heapq.heappop(self._waiting)
             if self._admitted == 0:
-                loop.call_later(PACED_TURN if self._paced else 0.0, self._new_turn)
+                turn = 0.0
+                if self._paced:
+                    turn = PACED_TURN
+                loop.call_later(turn, self._new_turn)
             self._count(now, tokens)
             future.set_result(now)
 
@@ -205,17 +214,6 @@ class Limiter:
 
     def _new_turn(self) -> None:
         self._admitted = 0
-        self._admit()
-
-    def _wake_at(self, at: float) -> None:
-        if self._timer is not None and not self._timer.cancelled():
-            if self._timer.when() <= at:
-                return
-            self._timer.cancel()
-        self._timer = asyncio.get_running_loop().call_at(at, self._on_time)
-
-    def _on_time(self) -> None:
-        self._timer = None
         self._admit()
 
     def _free_at(self, now: float, tokens: int) -> float:
