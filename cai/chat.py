@@ -13,8 +13,9 @@ from dataclasses import replace
 import orjson
 
 from cai.calls.flow import Driver, Flow, Seat
-from cai.calls.limits import Limiter, Tally
+from cai.calls.limits import Limiter
 from cai.calls.model import Model
+from cai.calls.prices import Tally
 from cai.errors import CallRejected, RowDropped, UsageError
 from cai.folder.files import unwritable
 from cai.models import spec_of
@@ -71,7 +72,8 @@ class Chat:
         self._asked += 1
         # A driver that has stopped stays so, and the next turn may find the server up again.
         limiter = Limiter(1, tally=self.tally)
-        limiter.ever_answered = self.tally.answered > 0
+        if self.tally.answered:
+            limiter.answered()
         seat = Seat(self.model, limiter, self.sampling, None)
         driver = Driver({"assistant": seat}, None, seed=self.seed, budget=None, tally=self.tally)
         try:

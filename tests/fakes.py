@@ -9,8 +9,8 @@ from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
 from cai.calls.flow import Driver, Seat
-from cai.calls.limits import Limiter, Tally
-from cai.calls.prices import Budget, Price
+from cai.calls.limits import Limiter
+from cai.calls.prices import Budget, Price, Tally
 from cai.folder.store import Store
 from cai.records import Abilities, Call, Completion, Request, Sampling
 

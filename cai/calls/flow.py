@@ -6,18 +6,16 @@ A flow is a generator that yields lists of requests and is sent their completion
 from __future__ import annotations
 
 import asyncio
-import hashlib
 from collections import Counter
 from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
-from cai.calls.feed import Feed
-from cai.calls.limits import Limiter, Tally, backoff, give_up
+from cai.calls.limits import Feed, Limiter, backoff, give_up
 from cai.calls.model import Model
-from cai.calls.prices import Budget, Price
+from cai.calls.prices import Budget, Price, Tally
 from cai.errors import BudgetReached, CallRejected, ModelBusy, ModelFault, ModelStopped, RowDropped, RunError
-from cai.folder.files import call_key, canonical_call
+from cai.folder.files import call_key, call_seed, canonical_call
 from cai.folder.store import Store
 from cai.records import Call, Completion, Request, Role, Sampling, Usage
 
@@ -27,12 +25,6 @@ Flow = Generator[list[Request], list[Completion], T]
 
 REFUSALS = 20  # calls that a model may refuse before it has answered any; then the settings are wrong, not the rows
 FINISH_WITHIN = 60.0  # seconds that calls in flight get to come back once the run has to stop
-
-
-def call_seed(seed: int, row: str, role: Role, index: int) -> int:
-    """The sampling seed of one call, in [0, 2**31): from what is asked for whom, never from when."""
-    text = f"{seed}\0{row}\0{role}\0{index}".encode("utf-8", "surrogatepass")
-    return int.from_bytes(hashlib.blake2b(text, digest_size=4).digest()) >> 1
 
 
 @dataclass(frozen=True, slots=True)

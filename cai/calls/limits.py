@@ -1,10 +1,8 @@
-"""How fast calls may go out: concurrency that adapts to 429, caps per minute, and retries.
+"""How fast calls go out and items come in: concurrency that adapts to 429, caps per minute, retries, reading ahead.
 
-One `Limiter` per endpoint and model. Knows times, counts and errors; nothing of what is asked.
-
-The controller: +1 slot per 25 answers, ×0.75 once per burst of 429 (a burst is every call sent before the last cut),
-and nothing is sent until `Retry-After` has passed. A 429 also teaches the rate: as many calls per window as the server
-took in the last one. Some time without a 429 raises it by a tenth, then by a fifth, and so on until the next one.
+One `Limiter` per endpoint and model: +1 slot per 25 answers, ×0.75 once per burst of 429 (a burst is every call sent
+before the last cut), and nothing is sent until `Retry-After` has passed. A 429 also teaches the rate: as many calls per
+window as the server took in the last one. Some time without a 429 raises it by a tenth, then by a fifth, and so on.
 """
 
 from __future__ import annotations
@@ -13,12 +11,18 @@ import asyncio
 import heapq
 import itertools
 import random
+import threading
 from collections import deque
+from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from math import inf
+from typing import Generic, TypeVar
 
+from cai.calls.prices import Tally
 from cai.errors import ModelBusy, ModelFault, ModelStopped, ServerDown
 
+T = TypeVar("T")
 GROW_AFTER = 25  # answers per added slot
 CUT = 0.75
 # Calls admitted per turn of the event loop: replies are read between turns, so that the first 429 is seen before a
@@ -26,9 +30,8 @@ CUT = 0.75
 PER_TURN = 4
 PACED_CALLS = 1_000
 PACED_TURN = 0.001
-# Without a 429, whichever is longer, until the rate is raised.
-CLEAN_SECONDS = 10.0
-CLEAN_WINDOWS = 1.5
+CLEAN_SECONDS = 10.0  # without a 429 until the rate is raised
+CLEAN_WINDOWS = 1.5  # the same in windows; whichever is longer counts
 ATTEMPTS = 6  # tries of one call against passing faults; their waits add up to 8–15 s
 ATTEMPTS_UNREACHED = 3  # the same for a server that has never answered in this run: about 1 s
 DEAD_CALLS = 3  # calls in a row that used up their attempts: the server is down
@@ -36,21 +39,10 @@ BACKOFF = 0.5  # seconds
 BACKOFF_MAX = 20.0
 BUSY_WAIT = 1.0  # seconds to pause after a 429 without Retry-After
 BUSY_PATIENCE = 300.0  # seconds of nothing but 429, the next pause included, before the run stops
-
-
-@dataclass
-class Tally:
-    """What happened to the calls of a run; the progress display reads it."""
-
-    sent: int = 0
-    answered: int = 0
-    replayed: int = 0  # answered from the call store
-    retries: int = 0
-    throttled: int = 0  # 429s
-    in_flight: int = 0
-    input_tokens: int = 0
-    output_tokens: int = 0
-    cost: float = 0.0  # USD of the calls of this session whose price is known
+READ_AHEAD = 64  # items read before anyone wants them; each can be megabytes
+# The reader may read so many items more at once: waking its thread for each would cost 0.1 ms a row, most of it because
+# SQLite lets go of the interpreter's lock at every statement and then waits for the reader to give it back.
+LUMP = 32
 
 
 @dataclass
@@ -83,15 +75,8 @@ class Limiter:
         self._timer: asyncio.TimerHandle | None = None
         self._admitted = 0  # in this turn
         self._paced = PACED_CALLS  # still to go
-        self.ever_answered = False
+        self.attempts = ATTEMPTS_UNREACHED  # tries that a call gets
         self.dead_calls = 0
-
-    @property
-    def attempts(self) -> int:
-        """Tries that a call gets."""
-        if self.ever_answered:
-            return ATTEMPTS
-        return ATTEMPTS_UNREACHED
 
     async def acquire(self, order: int, tokens: int) -> float:
         """Wait for a slot; `order` is the flow's age (smaller first), `tokens` the call's expected total.
@@ -128,13 +113,11 @@ class Limiter:
             if not future.done():
                 future.set_exception(error)
         self._waiting.clear()
-        if self._timer is not None:
-            self._timer.cancel()
 
     def answered(self) -> None:
         """A call came back with an answer, a refusal of this one call included."""
         self._busy_since = None
-        self.ever_answered = True
+        self.attempts = ATTEMPTS
         self.dead_calls = 0
         self._since_growth += 1
         if self._since_growth >= GROW_AFTER and self._slots < self.concurrency:
@@ -145,7 +128,7 @@ class Limiter:
         """The server asked for a pause; returns the error that ends the run if that would take too long."""
         now = asyncio.get_running_loop().time()
         self.tally.throttled += 1
-        self.ever_answered = True
+        self.attempts = ATTEMPTS
         self.dead_calls = 0
         if self._busy_since is None:
             self._busy_since = now
@@ -249,6 +232,69 @@ def backoff(attempt: int, error: ModelFault) -> float:
 def give_up(limiter: Limiter, attempt: int, error: ModelFault) -> ServerDown | None:
     """Called when a call used up its attempts: the error that ends the run, or None when only its row is lost."""
     limiter.dead_calls += 1
-    if not limiter.ever_answered or limiter.dead_calls >= DEAD_CALLS:
+    if limiter.attempts == ATTEMPTS_UNREACHED or limiter.dead_calls >= DEAD_CALLS:
         return ServerDown(f"no answer after {attempt} tries: {error}; start the server and run the same command again")
     return None
+
+
+class Feed(Generic[T]):
+    """Reads a blocking iterator in a thread of its own, a little ahead, so that a slow source never holds the loop."""
+
+    def __init__(self, items: Iterable[T]) -> None:
+        self._items = items
+        self._ready: deque[T] = deque()
+        self._taken = 0
+        self._room = threading.Semaphore(READ_AHEAD)
+        self._loop = asyncio.get_running_loop()
+        self._news = asyncio.Event()  # another item, the end, or closed
+        self._end: BaseException | None = None  # what `get` raises once all items are taken
+        self._closed = False
+        self._reader = threading.Thread(target=self._read, name="cai-source", daemon=True)
+
+    def _read(self) -> None:
+        try:
+            for item in self._items:
+                self._ready.append(item)
+                self._tell()
+                self._room.acquire()
+                if self._closed:
+                    return
+            self._end = StopAsyncIteration()
+        except BaseException as error:
+            self._end = error
+        self._tell()
+
+    def _tell(self) -> None:
+        if not self._news.is_set():
+            with suppress(RuntimeError):  # the loop is closed: nobody waits any more
+                self._loop.call_soon_threadsafe(self._news.set)
+
+    async def first(self) -> None:
+        """Wait for the first item and leave it there; raises what the source raised before it had one."""
+        with suppress(StopAsyncIteration):
+            self._ready.appendleft(await self.get())
+
+    async def get(self) -> T:
+        """The next item; raises StopAsyncIteration at the end or once closed, or what the source raised."""
+        if self._reader.ident is None:  # a feed that is never used leaves no thread behind
+            self._reader.start()
+        while not self._closed:
+            end = self._end  # read before `_ready`: the last item comes before the end
+            if self._ready:
+                self._taken += 1
+                if self._taken % LUMP == 0:
+                    self._room.release(LUMP)
+                return self._ready.popleft()
+            if end is not None:
+                raise end
+            self._news.clear()
+            # The reader may have added an item, or ended, before it could see that there is no news.
+            if not self._ready and self._end is None:
+                await self._news.wait()
+        raise StopAsyncIteration
+
+    def close(self) -> None:
+        """Let the reader and everyone who waits go; a reader that is inside a slow source goes when that answers."""
+        self._closed = True
+        self._news.set()
+        self._room.release()

@@ -1,4 +1,4 @@
-"""What calls cost, and the cap on it: prices per token from the `genai-prices` tables or as the user states them.
+"""What calls took and cost, and the cap on it: prices per token from the `genai-prices` tables or as users state them.
 
 A price that is not known is None, never 0.
 """
@@ -12,6 +12,21 @@ from typing import NamedTuple
 from cai.calls.model import Model
 from cai.errors import BudgetReached, UsageError
 from cai.records import Completion
+
+
+@dataclass
+class Tally:
+    """What happened to the calls of a run; the progress display reads it."""
+
+    sent: int = 0
+    answered: int = 0
+    replayed: int = 0  # answered from the call store
+    retries: int = 0
+    throttled: int = 0  # 429s
+    in_flight: int = 0
+    input_tokens: int = 0
+    output_tokens: int = 0
+    cost: float = 0.0  # USD of the calls of this session whose price is known
 
 
 class Price(NamedTuple):

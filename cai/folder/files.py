@@ -22,6 +22,7 @@ from typing import IO, Any
 import orjson
 
 from cai.errors import CaiError, MissingExtra, RunError, UsageError
+from cai.records import Role
 
 log = logging.getLogger("cai")
 
@@ -129,6 +130,12 @@ def identity_hash(identity: Mapping[str, Any]) -> str:
     except TypeError:  # only text can be at fault: numbers have been checked
         raise UsageError("a setting or file name holds bytes that are no UTF-8 text") from None
     return hashlib.sha256(content).hexdigest()[:8]
+
+
+def call_seed(seed: int, row: str, role: Role, index: int) -> int:
+    """The sampling seed of one call, in [0, 2**31): from what is asked for whom, never from when."""
+    text = f"{seed}\0{row}\0{role}\0{index}".encode("utf-8", "surrogatepass")
+    return int.from_bytes(hashlib.blake2b(text, digest_size=4).digest()) >> 1
 
 
 def canonical_call(provider: str, name: str, payload: dict[str, Any], sample: int) -> bytes:

@@ -18,11 +18,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from cai.calls.feed import Feed
 from cai.calls.flow import Driver, Seat, play_many
-from cai.calls.limits import Limiter, Tally
+from cai.calls.limits import Feed, Limiter
 from cai.calls.model import Model
-from cai.calls.prices import Budget
+from cai.calls.prices import Budget, Tally
 from cai.engine.templates import Templates
 from cai.errors import CaiError, RowDropped, RunError, SourceError, Unreadable
 from cai.export.export import CUTS, cut_again

@@ -339,7 +339,7 @@ def test_backoff_waits_as_long_as_the_server_asks_within_reason() -> None:
 
 def test_one_poisoned_row_after_another_loses_only_rows_while_others_are_answered() -> None:
     limiter = Limiter(1)
-    limiter.ever_answered = True
+    limiter.answered()
     for _ in range(10 * DEAD_CALLS):
         assert give_up(limiter, ATTEMPTS, ModelFault("500")) is None
         limiter.answered()

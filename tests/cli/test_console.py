@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from rich.console import Console
 from rich.text import Text
 
-from cai.calls.limits import Tally
+from cai.calls.prices import Tally
 from cai.cli import console as module
 from cai.cli.console import Progress, example, progress_line, show, summary, word_diff
 from cai.records import Revision

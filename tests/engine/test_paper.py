@@ -13,7 +13,8 @@ import pytest
 from shared import shared
 
 from cai.calls.flow import Driver, Played, Seat
-from cai.calls.limits import Limiter, Tally
+from cai.calls.limits import Limiter
+from cai.calls.prices import Tally
 from cai.constitution.importers import import_constitution
 from cai.constitution.principles import Constitution, Principle, load_constitution
 from cai.engine.ask import Ask
