@@ -185,6 +185,13 @@ def read_object(path: Path, advice: str = "put the file back as it was") -> dict
     return content
 
 
+def read_if_there(path: Path) -> dict[str, Any]:
+    """The object in a JSON file, an empty one if there is no such file."""
+    if path.exists():
+        return read_object(path)
+    return {}
+
+
 UNWRITTEN = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EIO)
 
 

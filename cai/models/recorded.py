@@ -58,7 +58,7 @@ class Answer(Record):
 
 
 class _Replay(ABC, Generic[T]):
-    """A model whose every answer is on disk, and read at the first use; `start` and `close` are all that it needs."""
+    """A model whose every answer is on disk, and read at the first use."""
 
     provider = "recorded"
     concurrency = 64
@@ -167,7 +167,9 @@ def read_answers(path: Path, name: str) -> dict[Key, Completion]:
 def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
     number = 0
     try:
-        opened = gzip.open if path.name.endswith(".gz") else open
+        opened: Any = open
+        if path.name.endswith(".gz"):
+            opened = gzip.open
         with opened(path, "rb") as file:
             for number, line in enumerate(file, start=1):
                 if line.strip():

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from cai.errors import CaiError, UnknownModel, UsageError
-from cai.folder.files import cache_folder, fingerprint, need, read_object
+from cai.folder.files import cache_folder, fingerprint, need, read_if_there, read_object
 from cai.sources.files import path_of
 from cai.texts.wording import reason_of
 from cai.weights.embedded import default_weights
@@ -131,7 +131,7 @@ def check_kind(base: Base, *, rewards: bool, architectures: Iterable[str] = ()) 
 
     architectures: what the config of a model on the hub says, which has no file here.
     """
-    names = [*architectures] or _architectures(Path(base.place))
+    names = [*architectures] or read_if_there(Path(base.place) / "config.json").get("architectures") or []
     if base.adapter is not None:
         names = [str(base.task)]
         if rewards and base.task != "SEQ_CLS":
@@ -143,13 +143,6 @@ def check_kind(base: Base, *, rewards: bool, architectures: Iterable[str] = ()) 
             raise UsageError(f"{base.spec} is not a reward model but a language model ({name}): ask it with hf:")
         if not rewards and (name == "SEQ_CLS" or name.endswith("ForSequenceClassification")):
             raise UsageError(f"{base.spec} is a reward model ({name}): it gives a reply a number, and writes nothing")
-
-
-def _architectures(folder: Path) -> list[str]:
-    config = folder / "config.json"
-    if not config.is_file():
-        return []
-    return read_object(config).get("architectures") or []
 
 
 def gguf_of(spec: str) -> Path | None:
@@ -198,9 +191,7 @@ def base_of(adapter: Path) -> Base:
 def _trained_on(adapter: Path) -> dict[str, str]:
     """What training.json says of the base; nothing if there is no such file, or the training wrote none of it."""
     record = adapter / "training.json"
-    if not record.exists():
-        return {}
-    facts = read_object(record)
+    facts = read_if_there(record)
     if "model" not in facts:
         return {}
     model = facts["model"]

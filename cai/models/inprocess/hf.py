@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from cai.errors import CallRejected, UsageError
-from cai.folder.files import fingerprint, read_object
+from cai.folder.files import fingerprint, read_if_there
 from cai.models.inprocess.hf_engine import HFEngine
 from cai.models.inprocess.hf_model import TransformersModel
 from cai.models.inprocess.hf_rows import Row
@@ -68,16 +68,12 @@ class HFModel(TransformersModel):
 
     def _look(self, base: Base) -> None:
         """Learn from local folders what can be known without loading the model."""
-        config = Path(base.place) / "config.json"
-        if config.is_file():
-            facts = read_object(config)
-            self.context = facts.get("text_config", facts).get("max_position_embeddings")
+        config = read_if_there(Path(base.place) / "config.json")
+        self.context = config.get("text_config", config).get("max_position_embeddings")
         words = Path(words_of(base))
         if words.is_dir():
-            chat = (words / "chat_template.jinja").exists()
-            if (words / "tokenizer_config.json").exists():
-                chat |= bool(read_object(words / "tokenizer_config.json").get("chat_template"))
-            self.can = replace(self.can, chat=chat)
+            in_config = bool(read_if_there(words / "tokenizer_config.json").get("chat_template"))
+            self.can = replace(self.can, chat=in_config or (words / "chat_template.jinja").exists())
 
     def _open(self, dtype: Any) -> tuple[Any, Any]:
         return load_tokenizer(self._base), load_model(self._base, dtype)

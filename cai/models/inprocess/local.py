@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from cai.errors import InputError, MissingExtra, ModelStopped, UsageError
-from cai.folder.files import fingerprint, read_object
+from cai.folder.files import fingerprint, read_if_there
 from cai.models.inprocess.local_engine import LocalEngine, last_line
 from cai.models.inprocess.local_words import LocalTokenizer
 from cai.models.inprocess.requests import check_settings, first_stop, question
@@ -250,9 +250,7 @@ def _identify(path: Path | None) -> tuple[str, int | None]:
 
 
 def _folder_context(path: Path) -> int | None:
-    config = path / "config.json"
-    if config.exists():
-        context = read_object(config).get("max_position_embeddings")
-        if isinstance(context, int):
-            return context
+    context = read_if_there(path / "config.json").get("max_position_embeddings")
+    if isinstance(context, int):
+        return context
     return None

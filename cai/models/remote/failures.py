@@ -82,8 +82,10 @@ def read_error(status: int, headers: Mapping[str, str], raw: bytes) -> Failure:
 def error_in(status: int, body: Any, wait: float | None = None) -> Failure:
     """What the parsed body of an error says."""
     # {"error": {…}} OpenAI, Anthropic · {"error": "…"} Ollama · {"message": …} old vLLM · {"detail": …} FastAPI
+    error = body
     spoken = isinstance(body, dict) and "error" in body
-    error = body["error"] if spoken else body
+    if spoken:
+        error = body["error"]
     if not isinstance(error, dict):
         return Failure(status, "", shown(str(error)), wait, spoken)
     kind = " ".join(str(error[key]) for key in ("code", "type") if error.get(key) is not None)
