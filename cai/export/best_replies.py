@@ -8,7 +8,7 @@ from typing import Any
 import orjson
 
 from cai.errors import RunError
-from cai.export.cut import Columns, Cut, Lines, Row, law_columns, line_of, ratio
+from cai.export.cut import BAD_ROW, Columns, Cut, Lines, Row, law_columns, line_of, ratio
 from cai.export.options import ExportOptions
 from cai.export.pairs import Reason, Standing, best_of, standings, unfit
 from cai.export.preferences import JUDGE, LabelCut
@@ -209,7 +209,7 @@ class PickedCut(Cut):
                 )
                 why = self.fault(reply["text"])
                 side = self.side(row["prompt"])
-            except (LookupError, TypeError, AttributeError) as error:
+            except BAD_ROW as error:
                 raise self.damaged() from error
             self.facts.rows += 1
             self.read["sft"] += 1

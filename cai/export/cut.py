@@ -35,6 +35,7 @@ EXPORT_MARKS = tuple(f'"stage":"{stage}"'.encode() for stage in EXPORT_STAGES)  
 BLANK = Drop(id=None, position=0, stage="", reason="empty", detail="").model_dump(mode="json")
 GROUP_ROWS = 10_000  # of a parquet row group, which is held in memory; or
 GROUP_BYTES = 32 * 2**20  # of JSON, whichever comes first
+BAD_ROW = (LookupError, TypeError, AttributeError, ValueError)  # what a line that is not a row of the run leads to
 Row = dict[str, Any]
 Columns = Mapping[str, str]  # of a training file: name and type, one of `schema`
 Lines = Iterator[tuple[int, bytes]]  # of a JSONL file, with the positions they are sorted by

@@ -1,8 +1,8 @@
 """From labels to preference data: which pairs are kept, and which reply is chosen.
 
-Pure. A label is a row of labels.jsonl as a dict, so that 100,000 of them are cut in seconds. `CHECKS` lists why a pair
-is left out, in the order of the table in docs/judging.md; the first that holds counts. Reading the texts takes longest:
-it comes last. Faults of form count in the chosen reply alone, which training imitates; a rejected one may have any.
+Pure. A label is a row of labels.jsonl as a dict, so that 100,000 of them are cut in seconds. `CHECKS` and then
+`FAULTS_OF_TEXTS` list why a pair is left out, in the order of the table in docs/judging.md; the first one counts.
+Faults of form count in the chosen reply alone, which training imitates; a rejected one may have any.
 """
 
 from __future__ import annotations
@@ -11,17 +11,20 @@ import math
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import lru_cache, partial
+from functools import lru_cache
+from operator import attrgetter
 from typing import Any, Literal
 
 from cai.errors import UsageError
 from cai.judge.flows import CLAMP, belief
+from cai.records import Protocol
 from cai.sources.conversations import prompt_hash
 from cai.texts import hygiene
 from cai.texts.hygiene import LEARNED, faults_of, near_identical, refusal
 
 Row = dict[str, Any]
 Check = Callable[["Row", "Filters"], str | None]
+ReadTexts = Callable[[str, str, str], str]
 Reason = tuple[str, str]  # why something is left out: a name, and the same in words
 Pairing = Literal["all", "best-worst", "final"]
 MIN_CONFIDENCE = 0.7  # about 80 % agreement for the judges measured in docs/judging.md; promises nothing for others
@@ -55,7 +58,12 @@ def confidence(row: Row, filters: Filters) -> float:
 
 def p_a(row: Row, filters: Filters) -> float:
     """Probability that a is better, after the temperature; swapping the replies gives exactly 1 - p."""
-    p = belief(row["z"], row["protocol"], filters.temperature)
+    return _p_a(row["z"], row["protocol"], filters.temperature)
+
+
+@lru_cache(maxsize=256)  # a cut asks for that of each label several times
+def _p_a(z: float, protocol: Protocol, temperature: float | None) -> float:
+    p = belief(z, protocol, temperature)
     assert p is not None  # callers leave out rows without z
     return p
 
@@ -98,7 +106,9 @@ def identical(row: Row, _: Filters) -> str | None:
     a, b = row["a"], row["b"]
     if a.split(None, 1)[:1] != b.split(None, 1)[:1]:  # a tenth of the work, and mostly enough
         return None
-    return "the replies differ only in white space" if hygiene.identical(a, b) else None
+    if hygiene.identical(a, b):
+        return "the replies differ only in white space"
+    return None
 
 
 def length_ratio(row: Row, filters: Filters) -> str | None:
@@ -136,52 +146,9 @@ def low_confidence(row: Row, filters: Filters) -> str | None:
     p = confidence(row, filters)
     if p <= 0.5:
         return "the judge is at exactly one half"
-    return f"{p:.3f} is below {least:g}" if p < least else None
-
-
-def near_duplicate(row: Row, filters: Filters) -> str | None:
-    """The replies are nearly the same."""
-    if filters.hygiene and near_identical(row["a"], row["b"]):
-        return "the replies are nearly the same"
+    if p < least:
+        return f"{p:.3f} is below {least:g}"
     return None
-
-
-def fault_of_chosen(name: str, row: Row, filters: Filters) -> str | None:
-    """The chosen reply has this fault of form."""
-    fault = LEARNED[name]
-    if filters.hygiene and fault.test(row[sides(row)[0]]):
-        return f"the chosen reply {fault.words}"
-    return None
-
-
-def both_refused(row: Row, filters: Filters) -> str | None:
-    """Both replies refuse in full."""
-    best, worst = sides(row)
-    if filters.hygiene and refuses(row, best) and refuses(row, worst):
-        return "both replies refuse in full"
-    return None
-
-
-def refused_benign(row: Row, filters: Filters) -> str | None:
-    """The chosen reply refuses in full a prompt that is listed as benign."""
-    if is_benign(row["prompt"], filters) and refuses(row, sides(row)[0]):
-        return "the chosen reply refuses a prompt that is listed as benign"
-    return None
-
-
-def is_benign(prompt: Sequence[Any], filters: Filters) -> bool:
-    """Whether a prompt is among those that must not be refused."""
-    return bool(filters.benign) and prompt_hash(prompt) in filters.benign
-
-
-def refuses(row: Row, side: str) -> bool:
-    """Whether one reply of a pair refuses in full."""
-    return _refuses(row[side], row["prompt"][-1]["content"])
-
-
-@lru_cache(maxsize=256)  # a reply is in several pairs of its prompt, which are cut one after another
-def _refuses(text: str, last_turn: str) -> bool:
-    return refusal(text, last_turn) == "full"
 
 
 CHECKS: dict[str, Check] = {
@@ -191,19 +158,58 @@ CHECKS: dict[str, Check] = {
     "length_ratio": length_ratio,
     "order_flip": order_flip,
     "low_confidence": low_confidence,
-    "near_duplicate": near_duplicate,
-    **{name: partial(fault_of_chosen, name) for name in LEARNED},
-    "both_refused": both_refused,
-    "refused_benign": refused_benign,
 }
 
 
-def reason(row: Row, filters: Filters) -> Reason | None:
-    """Why a pair is left out, by the first of `CHECKS` that holds; None: it is kept."""
+# What the texts of a pair show
+
+
+FAULTS_OF_TEXTS = {  # in words, by name
+    "near_duplicate": "the replies are nearly the same",
+    **{name: f"the chosen reply {fault.words}" for name, fault in LEARNED.items()},
+    "both_refused": "both replies refuse in full",
+}
+
+
+def fault_of_texts(chosen: str, rejected: str, last_turn: str) -> str:
+    """The first fault of the replies to a prompt that ends with `last_turn`, by name; empty if they have none.
+
+    No threshold changes it, and finding it takes most of the time of a cut.
+    """
+    if near_identical(chosen, rejected):
+        return "near_duplicate"
+    for name in faults_of(chosen):
+        return name
+    if refuses(chosen, last_turn) and refuses(rejected, last_turn):
+        return "both_refused"
+    return ""
+
+
+@lru_cache(maxsize=256)  # a reply is in several pairs of its prompt, which are cut one after another
+def refuses(text: str, last_turn: str) -> bool:
+    """Whether a reply refuses in full."""
+    return refusal(text, last_turn) == "full"
+
+
+def is_benign(prompt: Sequence[Any], filters: Filters) -> bool:
+    """Whether a prompt is among those that must not be refused."""
+    return bool(filters.benign) and prompt_hash(prompt) in filters.benign
+
+
+def reason(row: Row, filters: Filters, read: ReadTexts = fault_of_texts) -> Reason | None:
+    """Why a pair is left out; None: it is kept. read: `fault_of_texts`, or what remembers it."""
     for name, check in CHECKS.items():
         words = check(row, filters)
         if words is not None:
             return name, words
+    best, worst = sides(row)
+    last_turn = row["prompt"][-1]["content"]
+    if filters.hygiene:
+        fault = read(row[best], row[worst], last_turn)
+        if fault:
+            return fault, FAULTS_OF_TEXTS[fault]
+    if is_benign(row["prompt"], filters) and refuses(row[best], last_turn):
+        return "refused_benign", "the chosen reply refuses a prompt that is listed as benign"
     return None
 
 
@@ -228,20 +234,26 @@ def flipped(row: Row) -> tuple[int, int]:
 NOT_EXTREME: Reason = "not_extreme", "the pairing takes another pair of the prompt"
 
 
-def reasons(rows: Sequence[Row], filters: Filters, pairing: Pairing = "all") -> list[Reason | None]:
+def reasons(
+    rows: Sequence[Row], filters: Filters, pairing: Pairing = "all", read: ReadTexts = fault_of_texts
+) -> list[Reason | None]:
     """`reason` for each pair of one prompt, in input order, and `not_extreme` for those that `pairing` leaves out.
 
     all: every pair. best-worst: the pair of the replies with the highest and the lowest mean z; of equal ones the first
     counts. final: of a generate run, the pair of the last round. Raises UsageError if the pairing does not fit.
     """
     if pairing == "all":
-        return [reason(row, filters) for row in rows]
-    pick = _last_round if pairing == "final" else _best_and_worst
-    names = pick(rows)
-    whys = []
+        return [reason(row, filters, read) for row in rows]
+    if pairing == "final":
+        names = _last_round(rows)
+    else:
+        names = _best_and_worst(rows)
+    whys: list[Reason | None] = []
     for row in rows:
-        counts = row["z"] is None or _names(row) == names
-        whys.append(reason(row, filters) if counts else NOT_EXTREME)
+        if row["z"] is None or _names(row) == names:
+            whys.append(reason(row, filters, read))
+        else:
+            whys.append(NOT_EXTREME)
     return whys
 
 
@@ -262,7 +274,9 @@ def _names(row: Row) -> set[Name]:
 def sample_number(what: str) -> int:
     """3 for "sample 3", 2 for "round 2"; 0 for names without a number."""
     digits = re.search(r"\d+$", what)
-    return int(digits[0]) if digits else 0
+    if digits is None:
+        return 0
+    return int(digits[0])
 
 
 def _of_rounds(row: Row) -> bool:
@@ -344,11 +358,6 @@ def standings(rows: Sequence[Row], filters: Filters) -> list[Standing]:
     return sorted(replies.values(), key=lambda reply: (reply.position, reply.name))
 
 
-def edge(dead_zone: float | None, filters: Filters) -> float:
-    """Upper edge of the dead zone of `standing_reason`; None: the `min_confidence` of pairs."""
-    return filters.min_confidence if dead_zone is None else dead_zone
-
-
 def standing_reason(reply: Standing, prompt: Sequence[Any], filters: Filters, upper: float) -> Reason | None:
     """Why a reply is no example: in the dead zone (1 - upper, upper), or desirable but not fit to be learned."""
     p = reply.p
@@ -366,7 +375,7 @@ def unfit(text: str, prompt: Sequence[Any], filters: Filters) -> Reason | None:
     if filters.hygiene:
         for name in faults_of(text):
             return name, f"the reply {LEARNED[name].words}"
-    if is_benign(prompt, filters) and refusal(text, prompt[-1]["content"]) == "full":
+    if is_benign(prompt, filters) and refuses(text, prompt[-1]["content"]):
         return "refused_benign", "the reply refuses a prompt that is listed as benign"
     return None
 
@@ -375,7 +384,7 @@ def best_of(replies: Sequence[Standing]) -> Standing | Reason:
     """The reply with the highest mean probability of being better, or why there is none."""
     if not replies:
         return "invalid_vote", "no vote was valid"
-    ranked = sorted((reply for reply in replies if reply.p is not None), key=lambda reply: -(reply.p or 0.0))
+    ranked = sorted((reply for reply in replies if reply.p is not None), key=attrgetter("p"), reverse=True)
     if not ranked:
         return "identical", "all replies have the same text"
     if len(ranked) > 1 and ranked[0].p == ranked[1].p:

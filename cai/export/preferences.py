@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
 import heapq
+import inspect
 import itertools
+import sqlite3
 import tempfile
+import zlib
 from array import array
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from operator import itemgetter
 from pathlib import Path
 from statistics import median
@@ -17,8 +20,8 @@ from typing import Any
 import orjson
 from pydantic import ValidationError
 
-from cai.errors import UsageError
-from cai.export.cut import LAW, PAIR, Cut, Judged, Lines, Row, law_columns, line_of
+from cai.errors import RunError, UsageError
+from cai.export.cut import BAD_ROW, LAW, PAIR, Cut, Judged, Lines, Row, law_columns, line_of
 from cai.export.options import ExportOptions
 from cai.export.pairs import (
     MIN_CONFIDENCE,
@@ -26,17 +29,16 @@ from cai.export.pairs import (
     Reason,
     Standing,
     confidence,
-    edge,
     extra_pass,
+    fault_of_texts,
     flipped,
     margin,
-    p_a,
     reasons,
     sides,
     standing_reason,
     standings,
 )  # fmt: skip
-from cai.folder.rows import PAIR_BITS, damage
+from cai.folder.rows import PAIR_BITS, damage, lines_in_order
 from cai.folder.run import RunFolder
 from cai.judge.calibration import binding_problems, load_calibration
 from cai.judge.certify import Calibration, threshold
@@ -44,13 +46,12 @@ from cai.records import BadPrompt, Label
 from cai.sources.conversations import prompt_hash
 from cai.sources.files import read_prompts
 from cai.sources.yamlfile import first_fault
+from cai.texts import hygiene
 
-BAD_ROW = (LookupError, TypeError, AttributeError, ValueError)  # what a row that is not a label leads to
 JUDGE = {**LAW, "judge": "text", "protocol": "text"}
 PAIR_OVER_TARGET: Reason = "over_target", "enough pairs came before it"
-KINDS = [(side, label) for side in ("", ".eval") for label in (False, True)]  # of examples
+FAULTS_FILE = "faults.sqlite"
 REPLY_OVER_TARGET: Reason = "over_target", "every pair it is in comes after enough others"
-
 FILES = {
     "dpo": {
         **PAIR, "margin": "number", "confidence": "number", "id": "text", "prompt_id": "text",
@@ -76,7 +77,7 @@ class LabelCut(Cut):
         self, run: RunFolder, options: ExportOptions, folder: Path | None = None, binding: Row | None = None
     ) -> None:
         super().__init__(run, options)
-        self.folder = run.path if folder is None else folder
+        self.labels = (folder or run.path) / "labels.jsonl"
         if binding is not None:
             self.binding = binding
         self.calibration = calibration_of(options, self.binding)
@@ -84,11 +85,14 @@ class LabelCut(Cut):
         self.judged = Judged()
 
     def units(self) -> Iterator[list[Row]]:
-        """The labels of one prompt after another."""
-        try:
-            yield from read_units(self.folder / "labels.jsonl")
-        except BAD_ROW as error:  # raised by the reading; what fails while the rows are cut is `blaming`'s
-            raise damage(self.folder / "labels.jsonl") from error
+        """The labels of one prompt after another, in input order."""
+        lines = lines_in_order(self.labels)
+        for _, unit in itertools.groupby(lines, key=lambda place: place[0] >> PAIR_BITS):
+            try:
+                labels = [orjson.loads(line) for _, line in unit]
+            except orjson.JSONDecodeError as error:
+                raise damage(self.labels) from error
+            yield labels
 
     @contextmanager
     def blaming(self, unit: Sequence[Row]) -> Iterator[None]:
@@ -98,7 +102,7 @@ class LabelCut(Cut):
         except BAD_ROW as error:
             if are_labels(unit):
                 raise
-            raise damage(self.folder / "labels.jsonl") from error
+            raise damage(self.labels) from error
 
     def count(self, row: Row) -> None:
         """Count a label: how sure the judge is, and how it votes."""
@@ -152,39 +156,6 @@ class LabelCut(Cut):
         return f"{empty}: the median confidence is {middle:.3f}, the highest {most:.3f}; {hint}"
 
 
-# Rows of labels.jsonl
-
-
-def read_units(path: Path) -> Iterator[list[Row]]:
-    """The labels of one prompt after another, in input order.
-
-    As `lines_in_order` does, but a line is parsed once: its position is searched for, which saves a tenth of the time.
-    """
-    places = []  # position and offset in one integer
-    with open(path, "rb", buffering=2**18) as file:
-        start = 0
-        for line in file:
-            if line.endswith(b"\n"):
-                places.append(_position(line) << 48 | start)
-            start += len(line)
-        places.sort()
-        for _, unit in itertools.groupby(places, key=lambda place: place >> 48 + PAIR_BITS):
-            rows = []
-            for place in unit:
-                file.seek(place & (1 << 48) - 1)
-                rows.append(orjson.loads(file.readline()))
-            yield rows
-
-
-def _position(line: bytes) -> int:
-    """The position of a row; the first key of that name is the row's own: a text before it has its quotes escaped."""
-    start = line.find(b'"position":') + 11
-    digits = line[start : line.find(b",", start)]
-    if start > 10 and digits.strip().isdigit():
-        return int(digits)
-    return int(orjson.loads(line)["position"])
-
-
 def are_labels(unit: Sequence[Row]) -> bool:
     """Whether rows are labels, so that an error in cutting them is not theirs."""
     try:
@@ -195,11 +166,7 @@ def are_labels(unit: Sequence[Row]) -> bool:
 
 def provenance(row: Row) -> Row:
     """Whose label a row is."""
-    return {
-        **law_columns(row["constitution"]),
-        "judge": row["models"].get("judge"),
-        "protocol": row["protocol"],
-    }
+    return {**law_columns(row["constitution"]), "judge": row["models"].get("judge"), "protocol": row["protocol"]}
 
 
 # Filters
@@ -210,17 +177,27 @@ def filters_of(options: ExportOptions, calibration: Calibration | None) -> Filte
 
     Raises UsageError if the agreement is not certified, or --benign cannot be read.
     """
-    least = options.min_confidence
-    if options.agreement is not None:
-        if calibration is None:
-            raise UsageError("--agreement needs --calibration FILE: it is certified on pairs with human labels")
-        least = threshold(calibration, options.agreement).calibrated
+    least = options.min_confidence or MIN_CONFIDENCE
+    temperature = None
+    if calibration is not None:
+        temperature = calibration.temperature
+        if options.agreement is not None:
+            least = threshold(calibration, options.agreement).calibrated
+    elif options.agreement is not None:
+        raise UsageError("--agreement needs --calibration FILE: it is certified on pairs with human labels")
+    benign = set()
+    if options.benign is not None:
+        for prompt in read_prompts(options.benign):
+            if isinstance(prompt, BadPrompt):
+                problem = f"record {prompt.line} is not a prompt ({prompt.problem})"
+                raise UsageError(f"--benign {options.benign}: {problem}")
+            benign.add(prompt_hash(prompt.messages))
     return Filters(
-        min_confidence=MIN_CONFIDENCE if least is None else least,
-        temperature=None if calibration is None else calibration.temperature,
+        min_confidence=least,
+        temperature=temperature,
         max_length_ratio=options.max_length_ratio,
         order_flip=options.order_flip,
-        benign=frozenset() if options.benign is None else _hashes(options.benign),
+        benign=frozenset(benign),
         hygiene=options.hygiene,
     )
 
@@ -235,7 +212,12 @@ def calibration_of(options: ExportOptions, binding: Mapping[str, Any]) -> Calibr
     elif isinstance(source, Calibration):
         calibration = source
     else:
-        calibration = _read_calibration(source)
+        try:
+            calibration = Calibration.model_validate_json(orjson.dumps(source))
+        except ValidationError as error:
+            raise UsageError(f"the value of calibration is not a calibration ({first_fault(error)})") from None
+        except TypeError as error:  # of values that JSON does not have
+            raise UsageError(f"the value of calibration is not a calibration ({error})") from None
     problems = binding_problems(calibration, binding)
     if problems:
         raise UsageError(
@@ -243,25 +225,6 @@ def calibration_of(options: ExportOptions, binding: Mapping[str, Any]) -> Calibr
             "cai judge calibrate"
         )
     return calibration
-
-
-def _read_calibration(values: Mapping[str, Any]) -> Calibration:
-    try:
-        return Calibration.model_validate_json(orjson.dumps(dict(values)))
-    except ValidationError as error:
-        raise UsageError(f"the value of calibration is not a calibration ({first_fault(error)})") from None
-    except TypeError as error:  # of values that JSON does not have
-        raise UsageError(f"the value of calibration is not a calibration ({error})") from None
-
-
-def _hashes(path: str | Path) -> frozenset[str]:
-    """The hashes of the prompts of a file; raises UsageError for a record that is not a prompt."""
-    hashes = set()
-    for prompt in read_prompts(path):
-        if isinstance(prompt, BadPrompt):
-            raise UsageError(f"--benign {path}: record {prompt.line} is not a prompt ({prompt.problem})")
-        hashes.add(prompt_hash(prompt.messages))
-    return frozenset(hashes)
 
 
 # Preferences
@@ -281,39 +244,49 @@ class PreferenceCut(LabelCut):
     def __init__(self, run: RunFolder, options: ExportOptions) -> None:
         super().__init__(run, options)
         source = run.identity.get("source")
-        self._samples = source.get("n") if isinstance(source, Mapping) else None  # replies per prompt at first
+        self._samples: int | None = None  # replies per prompt at first
+        if isinstance(source, Mapping):
+            self._samples = source.get("n")
         self._target = options.target or run.info.get("settings", {}).get("target")
         self._last: tuple[int, int] | None = None  # the place of the last pair within the target; None: no end
-        self._upper = edge(options.dead_zone, self.filters)
-        self._standing = {kind: array("d") for kind in KINDS}
-        self._kinds = array("b")  # of the examples, in order: places in KINDS
+        self._upper = options.dead_zone or self.filters.min_confidence
 
     def lines(self) -> Lines:
-        """The drops of pairs and replies; all rows are on their way when the first one comes."""
-        self._drops, self._surplus, self._examples = (Spool(self._run.path) for _ in range(3))
+        """The drops of pairs and replies."""
         try:
+            yield from self._lines()
+        except sqlite3.Error as error:
+            problem = f"cannot be used: {error}; delete it, and run the same command again"
+            raise RunError(f"{self._run.path / FAULTS_FILE} {problem}") from error
+
+    def _lines(self) -> Lines:
+        with ExitStack() as stack:
+            self._texts = stack.enter_context(closing(Texts(self._run.path)))
+            drops, train, held_out = (stack.enter_context(closing(Spool(self._run.path))) for _ in range(3))
+            self._examples = {"": train, ".eval": held_out}
             if self._target is not None:
                 self._last = self._end(self._target)
             for unit in self.units():
                 with self.blaming(unit):
-                    self._cut(unit)
-            self._balance()
-            yield from heapq.merge(self._drops, self._surplus, key=itemgetter(0))
-        finally:
-            for spool in (self._drops, self._surplus, self._examples):
-                spool.close()
+                    for position, line in sorted(self._cut(unit), key=itemgetter(0)):
+                        drops.add(position, line)
+            surplus = (self._balance(side, examples) for side, examples in self._examples.items())
+            yield from heapq.merge(drops, *surplus, key=itemgetter(0))
 
     def _place(self, row: Row) -> tuple[int, int]:
         """Where a pair is in the order of the target: pairs that needed no further samples come first."""
         return extra_pass(row, self._samples), row["position"]
+
+    def _reasons(self, unit: Sequence[Row]) -> Iterator[tuple[Row, Reason | None]]:
+        """The labels of one prompt, each with the reason for which it is left out."""
+        return zip(unit, reasons(unit, self.filters, self.options.pairing, self._texts.fault), strict=True)
 
     def _end(self, target: int) -> tuple[int, int] | None:
         """The place of the last pair within the target; None if there are no more."""
         kept = array("Q")  # pass and position in one integer
         for unit in self.units():
             with self.blaming(unit):
-                whys = reasons(unit, self.filters, self.options.pairing)
-                for row, why in zip(unit, whys, strict=True):
+                for row, why in self._reasons(unit):
                     if why is None:
                         extra, position = self._place(row)
                         kept.append(extra << 48 | position)
@@ -322,11 +295,11 @@ class PreferenceCut(LabelCut):
         last = sorted(kept)[target - 1]
         return last >> 48, last & (1 << 48) - 1
 
-    def _cut(self, unit: Sequence[Row]) -> None:
+    def _cut(self, unit: Sequence[Row]) -> Lines:
+        """Write the pairs of one prompt, and put its replies in line for kto; the drops come back."""
         side = self.side(unit[0]["prompt"])
-        within, drops = [], []
-        whys = reasons(unit, self.filters, self.options.pairing)
-        for row, why in zip(unit, whys, strict=True):
+        within = []  # the labels within the target; how a reply did is counted over these
+        for row, why in self._reasons(unit):
             self.count(row)
             self.read["pairs"] += 1
             if self._last is None or self._place(row) <= self._last:
@@ -336,25 +309,7 @@ class PreferenceCut(LabelCut):
             if why is None:
                 self._keep_pair(row, side)
             else:
-                drops.append(self.drop("pairs", why, row["id"], row["position"]))
-        drops += self._cut_replies(unit, within, side)
-        drops.sort(key=itemgetter(0))
-        for position, line in drops:
-            self._drops.add(position, line)
-
-    def _keep_pair(self, row: Row, side: str) -> None:
-        self.add("dpo", side, line_of(pair_row(row, self.filters)))
-        self.kept["pairs"] += 1
-        best, worst = (len(row[which].strip()) for which in sides(row))
-        self.judged.longer += best > worst
-        self.judged.uneven += best != worst
-
-    def _cut_replies(self, unit: Sequence[Row], within: Sequence[Row], side: str) -> Lines:
-        """Put the replies of one prompt in line for kto; those that are no examples come back.
-
-        within: the labels within the target; how a reply did is counted over these.
-        """
-        prompt = unit[0]["prompt"]
+                yield self.drop("pairs", why, row["id"], row["position"])
         replies = standings(within, self.filters)
         if len(within) < len(unit):
             texts = {reply.text.strip() for reply in replies}
@@ -364,35 +319,31 @@ class PreferenceCut(LabelCut):
                     yield self.drop("kto", REPLY_OVER_TARGET, reply.id, reply.position)
         for reply in replies:
             self.read["kto"] += 1
-            why = standing_reason(reply, prompt, self.filters, self._upper)
-            if why is not None:
-                yield self.drop("kto", why, reply.id, reply.position)
-                continue
-            row = reply_row(reply, unit[0])
-            kind = (side, row["label"])
-            self._examples.add(reply.position, line_of(row))
-            self._kinds.append(KINDS.index(kind))
-            self._standing[kind].append(row["p"])
-
-    def _balance(self) -> None:
-        """Write the examples, except the surplus of the kind that has more."""
-        leaving: dict[tuple[str, bool], set[int]] = {}
-        for (side, label), ps in self._standing.items():
-            more = len(ps) - len(self._standing[side, not label])
-            nearest = sorted(range(len(ps)), key=lambda n: (abs(ps[n] - 0.5), -n)) if more > 0 else []
-            leaving[side, label] = set(nearest[: max(0, more)])
-        number = Counter[tuple[str, bool]]()
-        for place, (position, line) in zip(self._kinds, self._examples, strict=True):
-            kind = side, label = KINDS[place]
-            if number[kind] in leaving[kind]:
-                row = orjson.loads(line)
-                which = "desirable" if label else "undesirable"
-                why = "low_confidence", f"p {row['p']:.3f}: there are more {which} replies than others"
-                self._surplus.add(*self.drop("kto", why, row["id"], position))
+            why = standing_reason(reply, unit[0]["prompt"], self.filters, self._upper)
+            if why is None:
+                self._examples[side].add(reply.position, line_of(reply_row(reply, unit[0])), reply.p)
             else:
+                yield self.drop("kto", why, reply.id, reply.position)
+
+    def _keep_pair(self, row: Row, side: str) -> None:
+        self.add("dpo", side, line_of(pair_row(row, self.filters)))
+        self.kept["pairs"] += 1
+        best, worst = (len(row[which].strip()) for which in sides(row))
+        self.judged.longer += best > worst
+        self.judged.uneven += best != worst
+
+    def _balance(self, side: str, examples: Spool) -> Lines:
+        """Write the examples of one side of a split, without the surplus; its drops come back."""
+        leaving = surplus(examples.ps)
+        for number, (position, line) in enumerate(examples):
+            if number not in leaving:
                 self.add("kto", side, line)
                 self.kept["kto"] += 1
-            number[kind] += 1
+                continue
+            row = orjson.loads(line)
+            which = "desirable" if row["label"] else "undesirable"
+            why = "low_confidence", f"p {row['p']:.3f}: there are more {which} replies than others"
+            yield self.drop("kto", why, row["id"], position)
 
     def notes(self) -> Iterator[str]:
         """What the user should know."""
@@ -405,22 +356,31 @@ class PreferenceCut(LabelCut):
         return {"pairs": self.kept["pairs"]}
 
 
+def surplus(ps: Sequence[float]) -> set[int]:
+    """Which replies leave, by place, so that as many are desirable (p above one half) as not."""
+    desirable = [place for place, p in enumerate(ps) if p > 0.5]
+    others = [place for place, p in enumerate(ps) if p < 0.5]
+    more = max(desirable, others, key=len)
+    more.sort(key=lambda place: (abs(ps[place] - 0.5), -place))
+    return set(more[: abs(len(desirable) - len(others))])
+
+
 def pair_row(row: Row, filters: Filters) -> Row:
     """The row of dpo.jsonl that a label becomes; one of its replies must be chosen."""
     best, worst = sides(row)
-    p = p_a(row, filters)
+    p = confidence(row, filters)
     valid = (vote for vote in row["votes"] if vote["ab"]["problem"] is None and vote["ba"]["problem"] is None)
     human = row["human"]
     if human is not None:
-        human = "chosen" if human == best else "rejected"
+        human = {best: "chosen", worst: "rejected"}[human]
     return {
         "prompt": row["prompt"],
         "chosen": [{"role": "assistant", "content": row[best]}],
         "rejected": [{"role": "assistant", "content": row[worst]}],
-        "p_chosen": max(p, 1 - p),
+        "p_chosen": p,
         "judged": True,
         "margin": margin(row, filters),
-        "confidence": confidence(row, filters),
+        "confidence": p,
         "id": row["id"],
         "prompt_id": row["prompt_id"],
         "principles": list(dict.fromkeys(vote["principle"] for vote in valid)),
@@ -452,21 +412,52 @@ def reply_row(reply: Standing, row: Row) -> Row:
 
 
 class Spool:
-    """Lines that wait on disk for what comes after them, with their positions; gone when it is closed."""
+    """Lines that wait on disk for what comes after them; they are gone when it is closed."""
 
     def __init__(self, folder: Path) -> None:
         self._file = tempfile.TemporaryFile(dir=folder, buffering=2**20)  # noqa: SIM115
         self._positions = array("q")
+        self.ps = array("d")  # of replies: the probability of each line
+        self.close = self._file.close
 
-    def add(self, position: int, line: bytes) -> None:
+    def add(self, position: int, line: bytes, p: float | None = None) -> None:
         """Write a line."""
         self._file.write(line)
         self._positions.append(position)
+        if p is not None:
+            self.ps.append(p)
 
     def __iter__(self) -> Lines:
         self._file.seek(0)
         return zip(self._positions, self._file, strict=True)
 
+
+class Texts:
+    """`fault_of_texts`, remembered in `faults.sqlite` from one cut to the next; to delete the file only costs time.
+
+    Reading the texts takes longer than all else, and finds the same at every threshold. A pair is found by a hash of
+    its texts. A version of cai that reads them differently starts anew.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        source = inspect.getsource(hygiene) + inspect.getsource(fault_of_texts)
+        version = zlib.crc32(source.encode()) >> 1  # SQLite stores 31 bits
+        self._db = sqlite3.connect(folder / FAULTS_FILE, isolation_level=None)
+        if self._db.execute("PRAGMA user_version").fetchone() != (version,):
+            self._db.executescript(f"DROP TABLE IF EXISTS pairs; PRAGMA user_version = {version}")
+        self._db.execute("CREATE TABLE IF NOT EXISTS pairs(hash BLOB PRIMARY KEY, fault TEXT NOT NULL) WITHOUT ROWID")
+        self._db.execute("BEGIN")
+
+    def fault(self, chosen: str, rejected: str, last_turn: str) -> str:
+        """What `fault_of_texts` finds in these texts."""
+        key = hashlib.blake2b(orjson.dumps((chosen, rejected, last_turn)), digest_size=8).digest()
+        for (fault,) in self._db.execute("SELECT fault FROM pairs WHERE hash = ?", (key,)):
+            return str(fault)
+        fault = fault_of_texts(chosen, rejected, last_turn)
+        self._db.execute("INSERT INTO pairs VALUES (?, ?)", (key, fault))
+        return fault
+
     def close(self) -> None:
-        """Remove the lines."""
-        self._file.close()
+        """Write what is new."""
+        self._db.execute("COMMIT")
+        self._db.close()

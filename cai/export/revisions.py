@@ -7,7 +7,7 @@ from typing import Any
 
 import orjson
 
-from cai.export.cut import LAW, PAIR, Cut, Lines, Row, law_columns, line_of
+from cai.export.cut import BAD_ROW, LAW, PAIR, Cut, Lines, Row, law_columns, line_of
 from cai.export.options import ExportOptions
 from cai.export.pairs import Reason
 from cai.folder.rows import lines_in_order
@@ -39,7 +39,7 @@ class RevisionCut(Cut):
                 side = self.side(row["prompt"])
                 drops = [*self._texts(row, side), *self._pair(row, side)]
                 self._count(row)
-            except (LookupError, TypeError, AttributeError) as error:
+            except BAD_ROW as error:
                 raise self.damaged() from error
             for stage, why in drops:
                 yield self.drop(stage, why, row["id"], position)

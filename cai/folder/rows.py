@@ -236,20 +236,33 @@ def reading(path: Path) -> Iterator[None]:
 def lines_in_order(path: Path) -> Iterator[tuple[int, bytes]]:
     """Position and line of every row of a JSONL file, in input order, each line read when it is wanted.
 
-    Holds about 45 bytes a row, and leaves out a torn last line. Raises RunError naming a line that is no row.
+    Holds about 45 bytes a row, and leaves out a torn last line. Raises RunError naming a line without a position; the
+    lines are not parsed.
     """
     places = []  # position and offset in one integer, which is a third of the memory of a tuple
-    with open(path, "rb") as file:
+    with open(path, "rb", buffering=2**18) as file:
         start = 0
         with reading(path):
             for line in file:
                 if line.endswith(b"\n"):
-                    places.append(orjson.loads(line)["position"] << 48 | start)
+                    places.append(position_of(line) << 48 | start)
                 start += len(line)
         places.sort()
         for place in places:
             file.seek(place & (1 << 48) - 1)
             yield place >> 48, file.readline()
+
+
+def position_of(line: bytes) -> int:
+    """The position of a row; the first key of that name is the row's own: a text before it has its quotes escaped.
+
+    To search for it takes a tenth of the time of parsing the line.
+    """
+    start = line.find(b'"position":') + 11
+    digits = line[start : line.find(b",", start)]
+    if start > 10 and digits.strip().isdigit():
+        return int(digits)
+    return int(orjson.loads(line)["position"])
 
 
 def retried_lines(path: Path) -> Iterator[tuple[int, int, DropReason]]:

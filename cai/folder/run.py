@@ -99,7 +99,7 @@ class RunFolder:
         self.store.rows.forget()
         for name in (self.rows_file, DROPPED):
             self.store.rows.rewrite(name, [])
-        for name in (*TRAINING_FILES, "README.md", ".texts"):  # cut from rows that are gone
+        for name in (*TRAINING_FILES, "README.md", ".texts", "faults.sqlite"):  # cut from rows that are gone
             (self.path / name).unlink(missing_ok=True)
         self.info = {}
 

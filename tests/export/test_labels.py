@@ -17,10 +17,12 @@ from label_cuts import BINDING, IDENTITY, Row, make_run, pair, rows, text
 from pair_labels import MIXED, REFUSED, swapped
 
 from cai.errors import InputError, RunError, UsageError
+from cai.export import preferences
 from cai.export.export import export_run
 from cai.export.options import ExportOptions
-from cai.export.pairs import Filters
-from cai.export.preferences import PreferenceCut, read_units
+from cai.export.pairs import Filters, fault_of_texts
+from cai.export.preferences import PreferenceCut
+from cai.folder.rows import lines_in_order
 from cai.folder.run import RunFolder, read_info
 from cai.judge.certify import Binding, Calibration, Threshold
 from cai.records import Drop, Label
@@ -554,6 +556,44 @@ def test_a_run_started_anew_keeps_no_training_file(run: Path) -> None:
     assert contents(run) == {"dropped.jsonl": b""}
 
 
+# What was found in the texts
+
+
+def test_texts_are_read_once_and_again_where_they_or_their_reading_changed(
+    run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[str] = []
+
+    def reading(chosen: str, rejected: str, last_turn: str) -> str:
+        read.append(last_turn)
+        return fault_of_texts(chosen, rejected, last_turn)
+
+    monkeypatch.setattr(preferences, "fault_of_texts", reading)
+    export_run(run)
+    first = contents(run)
+    assert sorted(read) == ["Question 0?", "Question 1?"]
+    export_run(run)
+    assert contents(run) == first and len(read) == 2
+    export_run(run, min_confidence=0.5)
+    assert read[2:] == ["Question 3?"]
+    lines = (run / "labels.jsonl").read_text().replace("Question 1?", "Question 7?")
+    (run / "labels.jsonl").write_text(lines)
+    export_run(run)
+    assert read[3:] == ["Question 7?"]
+    monkeypatch.setattr(preferences, "hygiene", json)
+    export_run(run)
+    assert sorted(read[4:]) == ["Question 0?", "Question 7?"]
+
+
+def test_a_damaged_memory_of_faults_says_what_to_do(run: Path) -> None:
+    export_run(run)
+    (run / "faults.sqlite").write_bytes(b"no database" * 99)
+    with pytest.raises(RunError, match=r"faults.sqlite cannot be used: .*; delete it, and run the same command again"):
+        export_run(run)
+    (run / "faults.sqlite").unlink()
+    export_run(run)
+
+
 # Reading
 
 
@@ -566,5 +606,6 @@ def test_a_place_is_found_in_a_line_whatever_the_texts_before_it(before: str, po
         file = Path(name) / "labels.jsonl"
         lines = [row, {"position": position + 1}, {"prompt": [], "position": position + 2}]
         file.write_text("".join(json.dumps(line, separators=separators) + "\n" for line in lines) + '{"position": 1')
-        positions = [row["position"] for unit in read_units(file) for row in unit]
-    assert positions == [position, position + 1, position + 2]
+        places = list(lines_in_order(file))
+    assert [place for place, _ in places] == [json.loads(line)["position"] for _, line in places]
+    assert [place for place, _ in places] == [position, position + 1, position + 2]

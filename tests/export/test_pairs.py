@@ -12,10 +12,12 @@ from pair_labels import LEAK, MIXED, PLAIN, REFUSED, A, B, filters, label, swapp
 from cai.errors import UsageError
 from cai.export.pairs import (
     CHECKS,
+    FAULTS_OF_TEXTS,
     Filters,
     Row,
     confidence,
     extra_pass,
+    fault_of_texts,
     flipped,
     margin,
     p_a,
@@ -60,7 +62,7 @@ def test_a_reason_is_one_of_the_known_and_told_in_words(z: float | None, a: str,
         assert z is not None and confidence(row, asked) >= asked.min_confidence and a.strip() and b.strip()
     else:
         name, words = why
-        assert name in CHECKS and words
+        assert name in (*CHECKS, *FAULTS_OF_TEXTS) and words
 
 
 @given(zs, texts, texts, filters, st.floats(0.5, 1))
@@ -111,12 +113,9 @@ def test_a_pair_leaves_for_its_reason(row: Row, asked: Filters, why: str | None)
 
 def test_the_first_reason_counts() -> None:
     row = label(0.1, a=REFUSED, b=REFUSED + " ")
-    assert [name for name, check in CHECKS.items() if check(row, Filters()) is not None] == [
-        "identical",
-        "low_confidence",
-        "near_duplicate",
-        "both_refused",
-    ]
+    assert [name for name, check in CHECKS.items() if check(row, Filters())] == ["identical", "low_confidence"]
+    assert fault_of_texts(REFUSED, REFUSED + " ", "What?") == "near_duplicate"
+    assert fault_of_texts(LEAK, LEAK, "What?") == "near_duplicate" and fault_of_texts(LEAK, A, "?") == "preamble_leak"
     assert reason(row, Filters()) == ("identical", "the replies differ only in white space")
 
 

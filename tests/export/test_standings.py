@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pair_labels import LEAK, MIXED, PLAIN, REFUSED, A, filters, label, swapped, unit
 
-from cai.export.pairs import Filters, edge, standing_reason, standings
+from cai.export.pairs import Filters, standing_reason, standings
 from cai.sources.conversations import prompt_hash
 
 
@@ -67,8 +67,3 @@ def test_a_reply_is_an_example_outside_the_dead_zone_and_without_a_fault_to_imit
     asked = Filters(0.5, benign=frozenset([prompt_hash(row["prompt"])]))
     reasons = [standing_reason(reply, row["prompt"], asked, upper) for reply in standings([row], asked)]
     assert [reason and reason[0] for reason in reasons] == whys
-
-
-def test_the_dead_zone_ends_at_the_threshold_of_pairs_unless_it_is_named() -> None:
-    assert edge(0.8, Filters()) == 0.8
-    assert edge(None, Filters(0.65)) == edge(None, Filters(0.65, temperature=2.0)) == 0.65
