@@ -8,11 +8,11 @@ from typing import Any
 import orjson
 
 from cai.errors import RunError
-from cai.export.cut import BAD_ROW, Columns, Cut, Lines, Row, law_columns, line_of, ratio
+from cai.export.cut import Columns, Cut, Lines, Row, law_columns, line_of, ratio
 from cai.export.options import ExportOptions
 from cai.export.pairs import Reason, Standing, best_of, standings, unfit
 from cai.export.preferences import JUDGE, LabelCut
-from cai.folder.rows import PAIR_BITS, lines_in_order
+from cai.folder.rows import PAIR_BITS, lines_in_order, reading
 from cai.folder.run import RunFolder, find_info
 from cai.records import Record
 
@@ -94,7 +94,9 @@ class BestCut(LabelCut):
             if unit and unit[0]["position"] >> PAIR_BITS == position:
                 labels = unit
                 unit = next(units, [])
-            yield orjson.loads(line), labels
+            with reading(self._candidates):
+                prompt = orjson.loads(line)
+            yield prompt, labels
 
     def _cut(self, prompt: Row, labels: Sequence[Row]) -> Reason | None:
         """Write the best reply to a prompt; why there is none comes back."""
@@ -192,8 +194,9 @@ class PickedCut(Cut):
 
     def lines(self) -> Lines:
         """The prompts without a best reply."""
-        for position, line in lines_in_order(self._run.path / self._run.rows_file):
-            try:
+        path = self._run.path / self._run.rows_file
+        for position, line in lines_in_order(path):
+            with reading(path):
                 row = orjson.loads(line)
                 best = row["best"]
                 reply = row["replies"][best["winner"]]
@@ -209,8 +212,6 @@ class PickedCut(Cut):
                 )
                 why = self.fault(reply["text"])
                 side = self.side(row["prompt"])
-            except BAD_ROW as error:
-                raise self.damaged() from error
             self.facts.rows += 1
             self.read["sft"] += 1
             if why is None:

@@ -24,7 +24,7 @@ from cai.errors import MissingExtra, RunError
 from cai.export.options import ExportOptions
 from cai.export.pairs import Reason
 from cai.folder.files import unwritable
-from cai.folder.rows import EXPORT_STAGES, TRAINING_FILES, damage, lines_in_order, reading
+from cai.folder.rows import EXPORT_STAGES, TRAINING_FILES, lines_in_order, reading
 from cai.folder.run import RunFolder
 from cai.judge.certify import Calibration
 from cai.records import Drop
@@ -35,7 +35,6 @@ EXPORT_MARKS = tuple(f'"stage":"{stage}"'.encode() for stage in EXPORT_STAGES)  
 BLANK = Drop(id=None, position=0, stage="", reason="empty", detail="").model_dump(mode="json")
 GROUP_ROWS = 10_000  # of a parquet row group, which is held in memory; or
 GROUP_BYTES = 32 * 2**20  # of JSON, whichever comes first
-BAD_ROW = (LookupError, TypeError, AttributeError, ValueError)  # what a line that is not a row of the run leads to
 Row = dict[str, Any]
 Columns = Mapping[str, str]  # of a training file: name and type, one of `schema`
 Lines = Iterator[tuple[int, bytes]]  # of a JSONL file, with the positions they are sorted by
@@ -209,10 +208,6 @@ class Cut(ABC):
             for name in faults_of(text):
                 return name, f"the text {LEARNED[name].words}"
         return None
-
-    def damaged(self) -> RunError:
-        """The error for a row that cannot be read."""
-        return damage(self._run.path / self._run.rows_file)
 
 
 def _sweep(folder: Path) -> None:

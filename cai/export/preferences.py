@@ -21,7 +21,7 @@ import orjson
 from pydantic import ValidationError
 
 from cai.errors import RunError, UsageError
-from cai.export.cut import BAD_ROW, LAW, PAIR, Cut, Judged, Lines, Row, law_columns, line_of
+from cai.export.cut import LAW, PAIR, Cut, Judged, Lines, Row, law_columns, line_of
 from cai.export.options import ExportOptions
 from cai.export.pairs import (
     MIN_CONFIDENCE,
@@ -38,7 +38,7 @@ from cai.export.pairs import (
     standing_reason,
     standings,
 )  # fmt: skip
-from cai.folder.rows import PAIR_BITS, damage, lines_in_order
+from cai.folder.rows import BAD_ROW, PAIR_BITS, damage, lines_in_order, reading
 from cai.folder.run import RunFolder
 from cai.judge.calibration import binding_problems, load_calibration
 from cai.judge.certify import Calibration, threshold
@@ -88,10 +88,8 @@ class LabelCut(Cut):
         """The labels of one prompt after another, in input order."""
         lines = lines_in_order(self.labels)
         for _, unit in itertools.groupby(lines, key=lambda place: place[0] >> PAIR_BITS):
-            try:
+            with reading(self.labels):
                 labels = [orjson.loads(line) for _, line in unit]
-            except orjson.JSONDecodeError as error:
-                raise damage(self.labels) from error
             yield labels
 
     @contextmanager

@@ -7,10 +7,10 @@ from typing import Any
 
 import orjson
 
-from cai.export.cut import BAD_ROW, LAW, PAIR, Cut, Lines, Row, law_columns, line_of
+from cai.export.cut import LAW, PAIR, Cut, Lines, Row, law_columns, line_of
 from cai.export.options import ExportOptions
 from cai.export.pairs import Reason
-from cai.folder.rows import lines_in_order
+from cai.folder.rows import lines_in_order, reading
 from cai.folder.run import RunFolder
 from cai.texts.hygiene import MANY_REFUSALS, READ_FOR_REFUSALS, refusal
 
@@ -33,14 +33,13 @@ class RevisionCut(Cut):
 
     def lines(self) -> Lines:
         """What is left out of sft.jsonl or dpo.jsonl."""
-        for position, line in lines_in_order(self._run.path / self._run.rows_file):
-            try:
+        path = self._run.path / self._run.rows_file
+        for position, line in lines_in_order(path):
+            with reading(path):
                 row = orjson.loads(line)
                 side = self.side(row["prompt"])
                 drops = [*self._texts(row, side), *self._pair(row, side)]
                 self._count(row)
-            except BAD_ROW as error:
-                raise self.damaged() from error
             for stage, why in drops:
                 yield self.drop(stage, why, row["id"], position)
 

@@ -21,6 +21,7 @@ from cai.sources.conversations import prompt_hash
 from cai.sources.yamlfile import first_fault
 
 DROPPED = "dropped.jsonl"
+BAD_ROW = (LookupError, TypeError, AttributeError, ValueError)  # what a line that is not such a row leads to
 RETRIED: tuple[DropReason, ...] = ("model_error",)  # drops that are tried again when the run is resumed
 TRAINING = {name for kind in KINDS.values() for name in kind.training}
 # Stages of an export: the row itself is finished, it is only not in a file. Those of labels are left out as pairs.
@@ -229,7 +230,7 @@ def reading(path: Path) -> Iterator[None]:
     """Turns an error in the rows of a JSONL file into a RunError that names the line."""
     try:
         yield
-    except (ValueError, LookupError, TypeError) as error:
+    except BAD_ROW as error:
         raise damage(path) from error
 
 
