@@ -5,50 +5,26 @@ from __future__ import annotations
 import hashlib
 import heapq
 import inspect
-import itertools
 import sqlite3
 import tempfile
 import zlib
 from array import array
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, closing
 from operator import itemgetter
 from pathlib import Path
-from statistics import median
 from typing import Any
 
 import orjson
-from pydantic import ValidationError
 
-from cai.errors import RunError, UsageError
-from cai.export.cut import LAW, PAIR, Cut, Judged, Lines, Row, law_columns, line_of
+from cai.errors import RunError
+from cai.export.cut import PAIR, Lines, Row, line_of
+from cai.export.labels import JUDGE, LabelCut, Standing, provenance, standing_reason, standings
 from cai.export.options import ExportOptions
-from cai.export.pairs import (
-    MIN_CONFIDENCE,
-    Filters,
-    Reason,
-    Standing,
-    confidence,
-    extra_pass,
-    fault_of_texts,
-    flipped,
-    margin,
-    reasons,
-    sides,
-    standing_reason,
-    standings,
-)  # fmt: skip
-from cai.folder.rows import BAD_ROW, PAIR_BITS, damage, lines_in_order, reading
+from cai.export.pairs import Filters, Reason, confidence, extra_pass, fault_of_texts, margin, reasons, sides
 from cai.folder.run import RunFolder
-from cai.judge.calibration import binding_problems, load_calibration
-from cai.judge.certify import Calibration, threshold
-from cai.records import BadPrompt, Label
-from cai.sources.conversations import prompt_hash
-from cai.sources.files import read_prompts
-from cai.sources.yamlfile import first_fault
 from cai.texts import hygiene
 
-JUDGE = {**LAW, "judge": "text", "protocol": "text"}
 PAIR_OVER_TARGET: Reason = "over_target", "enough pairs came before it"
 FAULTS_FILE = "faults.sqlite"
 REPLY_OVER_TARGET: Reason = "over_target", "every pair it is in comes after enough others"
@@ -63,169 +39,6 @@ FILES = {
         "prompt_id": "text", "labels": "texts", **JUDGE, "model": "text", "from": "text",
     },
 }  # fmt: skip
-
-
-class LabelCut(Cut):
-    """A cut of labels.
-
-    folder and binding: those of the label run, if it is not the run that is cut.
-    """
-
-    judged: Judged
-
-    def __init__(
-        self, run: RunFolder, options: ExportOptions, folder: Path | None = None, binding: Row | None = None
-    ) -> None:
-        super().__init__(run, options)
-        self.labels = (folder or run.path) / "labels.jsonl"
-        if binding is not None:
-            self.binding = binding
-        self.calibration = calibration_of(options, self.binding)
-        self.filters = filters_of(options, self.calibration)
-        self.judged = Judged()
-
-    def units(self) -> Iterator[list[Row]]:
-        """The labels of one prompt after another, in input order."""
-        lines = lines_in_order(self.labels)
-        for _, unit in itertools.groupby(lines, key=lambda place: place[0] >> PAIR_BITS):
-            with reading(self.labels):
-                labels = [orjson.loads(line) for _, line in unit]
-            yield labels
-
-    @contextmanager
-    def blaming(self, unit: Sequence[Row]) -> Iterator[None]:
-        """Raise RunError for a line that is not a label; errors of the code pass."""
-        try:
-            yield
-        except BAD_ROW as error:
-            if are_labels(unit):
-                raise
-            raise damage(self.labels) from error
-
-    def count(self, row: Row) -> None:
-        """Count a label: how sure the judge is, and how it votes."""
-        facts, judged = self.facts, self.judged
-        facts.rows += 1
-        facts.count_models(row["models"])
-        judged.asked += len(row["votes"])
-        if row["z"] is None:
-            return
-        judged.confidences.append(confidence(row, self.filters))
-        flips, votes = flipped(row)
-        judged.flips += flips
-        judged.votes += votes
-        for vote in row["votes"]:
-            facts.used[vote["principle"]] += 1
-            if vote["b"] is not None:
-                judged.biases += 1
-                judged.bias += vote["b"]
-
-    def notes(self) -> Iterator[str]:
-        """What the user should know."""
-        yield from super().notes()
-        calibration, least = self.calibration, self.filters.min_confidence
-        if calibration is None:
-            yield (
-                f"not calibrated: how often confidence-{least:g} labels agree with people is unknown; calibrate on "
-                "pairs with human labels: cai judge calibrate"
-            )
-            return
-        if self.options.agreement is None:
-            yield f"--min-confidence {least:g} guarantees no agreement with people; --agreement chooses one that does"
-        else:
-            at = threshold(calibration, self.options.agreement)
-            yield (
-                f"labels of confidence {at.calibrated:.4g} or more agree with people in at least {at.target:.0%} of "
-                f"the cases: certified on {at.n:,} gold pairs; {calibration.promise}"
-            )
-        for note in calibration.notes:
-            yield f"of the gold pairs: {note}"
-
-    def why_empty(self) -> str:
-        """Why no pair is kept, from how sure the judge is."""
-        least = self.filters.min_confidence
-        middle, most = median(self.judged.confidences), max(self.judged.confidences)
-        empty = f"no pair is kept at confidence {least:g}, so dpo.jsonl is empty"
-        if most <= 0.5:
-            return f"{empty}: every label is at exactly one half, so this judge decides nothing; use a stronger judge"
-        hint = "dropped.jsonl says why"
-        if self.facts.dropped["pairs", "low_confidence"] and least > 0.5:
-            hint = f"set --min-confidence between 0.5 and {most:.3f}, or use a stronger judge"
-        return f"{empty}: the median confidence is {middle:.3f}, the highest {most:.3f}; {hint}"
-
-
-def are_labels(unit: Sequence[Row]) -> bool:
-    """Whether rows are labels, so that an error in cutting them is not theirs."""
-    try:
-        return all(Label.model_validate_json(orjson.dumps(row)).prompt for row in unit)
-    except ValidationError:
-        return False
-
-
-def provenance(row: Row) -> Row:
-    """Whose label a row is."""
-    return {**law_columns(row["constitution"]), "judge": row["models"].get("judge"), "protocol": row["protocol"]}
-
-
-# Filters
-
-
-def filters_of(options: ExportOptions, calibration: Calibration | None) -> Filters:
-    """What the options ask of a pair, under the calibration that `calibration_of` gives.
-
-    Raises UsageError if the agreement is not certified, or --benign cannot be read.
-    """
-    least = options.min_confidence or MIN_CONFIDENCE
-    temperature = None
-    if calibration is not None:
-        temperature = calibration.temperature
-        if options.agreement is not None:
-            least = threshold(calibration, options.agreement).calibrated
-    elif options.agreement is not None:
-        raise UsageError("--agreement needs --calibration FILE: it is certified on pairs with human labels")
-    benign = set()
-    if options.benign is not None:
-        for prompt in read_prompts(options.benign):
-            if isinstance(prompt, BadPrompt):
-                problem = f"record {prompt.line} is not a prompt ({prompt.problem})"
-                raise UsageError(f"--benign {options.benign}: {problem}")
-            benign.add(prompt_hash(prompt.messages))
-    return Filters(
-        min_confidence=least,
-        temperature=temperature,
-        max_length_ratio=options.max_length_ratio,
-        order_flip=options.order_flip,
-        benign=frozenset(benign),
-        hygiene=options.hygiene,
-    )
-
-
-def calibration_of(options: ExportOptions, binding: Mapping[str, Any]) -> Calibration | None:
-    """The calibration of the options, if any; raises UsageError if it was made for another judge than the labels'."""
-    source = options.calibration
-    if source is None:
-        return None
-    if isinstance(source, str | Path):
-        calibration = load_calibration(source)
-    elif isinstance(source, Calibration):
-        calibration = source
-    else:
-        try:
-            calibration = Calibration.model_validate_json(orjson.dumps(source))
-        except ValidationError as error:
-            raise UsageError(f"the value of calibration is not a calibration ({first_fault(error)})") from None
-        except TypeError as error:  # of values that JSON does not have
-            raise UsageError(f"the value of calibration is not a calibration ({error})") from None
-    problems = binding_problems(calibration, binding)
-    if problems:
-        raise UsageError(
-            f"the calibration was made for a different judge: {'; '.join(problems)}; make one for this judge: "
-            "cai judge calibrate"
-        )
-    return calibration
-
-
-# Preferences
 
 
 class PreferenceCut(LabelCut):
