@@ -200,9 +200,12 @@ class JudgeCheck:
 def readability(votes: Iterable[Vote]) -> list[float]:
     """The letter mass of every reading; for votes in words 1 if a letter was named; 0 if nothing could be read."""
     masses = []
-    for reading in (reading for vote in votes for reading in (vote.ab, vote.ba)):
-        in_words = float(reading.choice is not None)
-        masses.append(in_words if reading.mass is None else reading.mass)
+    for vote in votes:
+        for reading in (vote.ab, vote.ba):
+            mass = reading.mass
+            if mass is None:
+                mass = float(reading.choice is not None)
+            masses.append(mass)
     return masses
 
 
@@ -214,7 +217,9 @@ def human_labelled(source: Source, what: str) -> None:
     for _, item in read_pairs(source):
         if isinstance(item, Contest) and item.human is not None:
             return
-    where = source if isinstance(source, str | Path) else None
+    where = None
+    if isinstance(source, str | Path):
+        where = source
     raise SourceError(f"no pair says which reply people prefer: {what} needs chosen and rejected, or a label", where)
 
 

@@ -177,7 +177,9 @@ class LabelRun(Run[Label]):
 
     def more(self) -> Iterator[Place] | None:
         """One further reply for every prompt that has no pair yet, against each of those before it."""
-        return None if self._target is None else self._target.more()
+        if self._target is None:
+            return None
+        return self._target.more()
 
     def sessions(self) -> Iterator[Run[Any]]:
         """The gold pairs, whose labels calibrate the judge; then the others."""

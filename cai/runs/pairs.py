@@ -110,7 +110,9 @@ def _of_run(path: Path, pairing: str) -> Iterator[Place]:
     for position, line in lines_in_order(path):
         try:
             record = orjson.loads(line)
-            pairs = _of_revision(record, pairing) if "rounds" in record else _of_replies(record, "replies")
+            pairs = _of_replies(record, "replies")
+            if "rounds" in record:
+                pairs = _of_revision(record, pairing)
             places = list(placed(pairs, position))
         except BadRecord as bad:  # further replies, of `replies_of_run`, may pair later
             problem = f"prompt {record.get('id')}: {bad.problem}"
@@ -171,6 +173,9 @@ def _of_revision(row: Mapping[str, Any], pairing: str) -> Iterator[Contest]:
     models = row["models"]
     for text, number in texts.items():
         revision = as_text(text, "a revision")
+        origin, role = "initial", "assistant"
+        if number:
+            origin, role = f"round {number}", "reviser"
         yield Contest(
             id=f"{name}:round-{number}",
             position=number,
@@ -179,9 +184,9 @@ def _of_revision(row: Mapping[str, Any], pairing: str) -> Iterator[Contest]:
             messages=messages,
             a=revision,
             b=initial,
-            a_from=f"round {number}" if number else "initial",
+            a_from=origin,
             b_from="initial",
-            a_model=models.get("reviser" if number else "assistant"),
+            a_model=models.get(role),
             b_model=models.get("assistant"),
         )
 
@@ -196,26 +201,36 @@ def _of_replies(row: Mapping[str, Any], column: str) -> Iterator[Contest]:
     if len(replies) > MOST_REPLIES:
         raise BadRecord(f"{len(replies)} replies: pairs of at most {MOST_REPLIES} can be numbered")
     problems = [_problem(reply) for reply in replies]
-    usable = [number for number, problem in enumerate(problems) if problem is None]
+    usable = [(number, reply) for number, reply in enumerate(replies) if problems[number] is None]
     if len(usable) < 2:
-        raise _too_few(problems)
-    for x, y in itertools.combinations(usable, 2):
-        first = replies[x]
-        second = replies[y]
+        raise _too_few(len(usable), problems)
+    for (x, first), (y, second) in itertools.combinations(usable, 2):
         models = (first.model, second.model)
         pair = pair_of_replies(prompt.id, prompt.messages, (x, first.text), (y, second.text), models)
-        # A prompt without an id of its own may come again with other replies.
-        yield pair if id_of(row) else replace(pair, id=pair.key)
+        if not id_of(row):  # the prompt may come again with other replies
+            pair = replace(pair, id=pair.key)
+        yield pair
 
 
-def _too_few(problems: Sequence[DropReason | None]) -> BadRecord:
+def _problem(reply: Reply) -> DropReason | None:
+    """Why a reply cannot be used; a reason that is not ours counts as bad input."""
+    if reply.problem in DROP_REASONS:
+        return cast(DropReason, reply.problem)
+    if reply.problem is not None:
+        return "bad_input"
+    if not reply.text.strip():
+        return "empty"
+    return None
+
+
+def _too_few(usable: int, problems: Sequence[DropReason | None]) -> BadRecord:
     """The error about replies of which fewer than two can be used."""
-    reasons = [problem for problem in problems if problem is not None]
-    usable = len(problems) - len(reasons)
-    if not reasons:
-        return BadRecord(f"{usable} of {len(problems)} replies: two are needed for a pair")
-    why = f"can be used (the first of the others is {reasons[0]})"
-    return BadRecord(f"{usable} of {len(problems)} replies {why}: two are needed for a pair", reasons[0])
+    count = f"{usable} of {len(problems)} replies"
+    for reason in problems:
+        if reason is not None:
+            why = f"can be used (the first of the others is {reason})"
+            return BadRecord(f"{count} {why}: two are needed for a pair", reason)
+    return BadRecord(f"{count}: two are needed for a pair")
 
 
 def pair_of_replies(
@@ -230,11 +245,10 @@ def pair_of_replies(
     y, b = second
     a_from = f"sample {x}"
     b_from = f"sample {y}"
-    key = pair_hash(messages, _text_or(a, a_from), _text_or(b, b_from))
     return Contest(
         id=f"{prompt_id}:{x}-{y}",
         position=y * (y - 1) // 2 + x,  # does not change when there are more replies; see `later_reply`
-        key=key,
+        key=pair_hash(messages, _text_or(a, a_from), _text_or(b, b_from)),
         prompt_id=prompt_id,
         messages=messages,
         a=a,
@@ -248,19 +262,14 @@ def pair_of_replies(
 
 def _text_or(text: str | None, origin: str) -> str:
     """A reply in the name of its pair; one that is not sampled yet counts by its origin."""
-    return f"\0{origin}" if text is None else text
+    if text is None:
+        return f"\0{origin}"
+    return text
 
 
 def later_reply(position: int) -> int:
     """The number of the later reply of the pair of samples at a position."""
     return (1 + math.isqrt(8 * (position & UNPAIRED) + 1)) // 2
-
-
-def _problem(reply: Reply) -> DropReason | None:
-    """Why a reply cannot be used; a reason that is not ours counts as bad input."""
-    if reply.problem is not None:
-        return cast(DropReason, reply.problem) if reply.problem in DROP_REASONS else "bad_input"
-    return None if reply.text.strip() else "empty"
 
 
 def replies_of_run(source: Source, limit: int | None) -> Iterator[Candidates]:

@@ -75,11 +75,14 @@ async def rows_of(run: Run[Row]) -> AsyncGenerator[Row, None]:
 
 
 def _warn_of_drops(run: Run[Any], keep: bool) -> None:
-    if run.dropped:
-        reasons = ", ".join(f"{count} {reason}" for reason, count in sorted(run.dropped.items()))
-        where = f"see {run.out / 'dropped.jsonl'}" if keep else "name out=… to see which"
-        total = sum(run.dropped.values())
-        log.warning("%d of %d %ss were dropped: %s; %s", total, run.read, run.unit, reasons, where)
+    if not run.dropped:
+        return
+    reasons = ", ".join(f"{count} {reason}" for reason, count in sorted(run.dropped.items()))
+    advice = "name out=… to see which"
+    if keep:
+        advice = f"see {run.out / 'dropped.jsonl'}"
+    total = run.dropped.total()
+    log.warning("%d of %d %ss were dropped: %s; %s", total, run.read, run.unit, reasons, advice)
 
 
 def in_thread(make: Callable[[], AsyncGenerator[R, None]]) -> Generator[R, None, None]:

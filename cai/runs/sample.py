@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import math
 from collections.abc import Awaitable, Iterable, Iterator, Sequence
 from typing import Any, TypeVar
@@ -16,10 +17,12 @@ from cai.engine.templates import load_templates
 from cai.errors import RowDropped, RunError, UsageError
 from cai.export.export import export_run
 from cai.folder.files import identity_hash
+from cai.folder.run import find_info
 from cai.models import open_models, spec_of
 from cai.records import Candidate, Candidates, Prompt, Request
+from cai.runs.judging import Judging
 from cai.runs.label import LabelRun
-from cai.runs.pairs import pair_of_replies, run_info
+from cai.runs.pairs import pair_of_replies
 from cai.runs.run import PromptRun, Run, Seats, described
 from cai.runs.settings import LabelSettings, SampleSettings
 from cai.sources.files import Source
@@ -58,7 +61,9 @@ class SampleRun(PromptRun[Candidates]):
         super().__init__(prompts, settings, "sample", templates, players, identity)
         self._ask = Ask(templates, None, system=settings.system)
         self.replies = settings.each * len(players)  # to a prompt
-        self.labels = None if settings.best_of is None else self._labels()
+        self.labels: LabelRun | None = None
+        if settings.best_of is not None:
+            self.labels = self._labels()
 
     def _labels(self) -> LabelRun:
         """The run that compares the replies; raises UsageError if its judge cannot."""
@@ -73,11 +78,13 @@ class SampleRun(PromptRun[Candidates]):
         chosen = {name: value for name, value in chosen.items() if value is not None}
         origin = {"command": "sample", "run": identity_hash(self.identity), "n": self.replies}
         labels = LabelRun(self.out, LabelSettings(**values, **chosen, out=self.out / "labels"), origin=origin)
-        rewards = labels.protocol == "reward"
-        if rewards and chosen:
-            option = f"--{next(iter(chosen))}"
-            raise UsageError(f"{option}: {settings.judge} is a reward model, which reads no principles: leave it out")
-        if self.replies > (MOST_REWARDED if rewards else MOST):
+        most = MOST
+        if labels.protocol == "reward":
+            most = MOST_REWARDED
+            for name in chosen:
+                reads = "is a reward model, which reads no principles: leave it out"
+                raise UsageError(f"--{name}: {settings.judge} {reads}")
+        if self.replies > most:
             raise UsageError(
                 f"--best-of: every two of {self.replies} replies are {math.comb(self.replies, 2):,} pairs a prompt; "
                 f"name at most {MOST} replies in all, or {MOST_REWARDED} with a judge that gives each reply a number: "
@@ -131,16 +138,20 @@ class SampleRun(PromptRun[Candidates]):
     def parts(self) -> Iterator[Run[Any]]:
         """This run; with `best_of`, also the labels of the replies that are there already."""
         yield self
-        if self.labels is not None and self._stored().get("identity") == self.identity:
+        if self.labels is not None and self._stored_identity() == self.identity:
             yield self.labels
 
-    def _stored(self) -> dict[str, Any]:
-        """What run.json says; empty if there is none."""
-        return (run_info(self.out) or {}) if (self.out / "run.json").exists() else {}
+    def _stored_identity(self) -> dict[str, Any]:
+        """The identity of the run that the folder holds; empty if there is none."""
+        info = find_info(self.out)
+        if info is None:
+            return {}
+        identity: dict[str, Any] = info["identity"]
+        return identity
 
     def _check_folder(self) -> None:
         """Raise RunError for a folder in which version 0.1.0 drew replies and judged them at once."""
-        if not self.settings.force and "best_of" in self._stored().get("identity", {}):
+        if not self.settings.force and "best_of" in self._stored_identity():
             raise RunError(
                 f"{self.out} is a best-of run of version 0.1.0, which cannot be resumed: start anew with "
                 "cai sample PROMPTS --best-of N --judge SPEC --out NEW"
@@ -148,31 +159,34 @@ class SampleRun(PromptRun[Candidates]):
 
     def planned(self) -> dict[str, tuple[Model, Price | None]]:
         """The models that reply, and with `best_of` the judge."""
-        return super().planned() | ({} if self.labels is None else self.labels.planned())
+        if self.labels is None:
+            return super().planned()
+        return super().planned() | self.labels.planned()
 
     def imagined(self, item: Prompt, answer: str) -> Iterator[tuple[str, Request]]:
         """What would be asked for a prompt, by player."""
         request = self._ask.respond(item)
         for player in self.players:
-            for _ in range(self.settings.each):
-                yield player, request
+            yield from [(player, request)] * self.settings.each
         if self.labels is None:
             return
+        most = None
         if self.labels.protocol == "reward":  # gives each reply a number, whatever it is compared with
-            pair = pair_of_replies(item.id, item.messages, (0, answer), (1, answer))
-            question, _ = self.labels.judging.imagined(pair)
-            yield from (("judge", question) for _ in range(self.replies))
-            return
-        for later in range(self.replies):
-            for first in range(later):
-                pair = pair_of_replies(item.id, item.messages, (first, answer), (later, answer))
-                for question in self.labels.judging.imagined(pair):
-                    yield "judge", question
+            most = self.replies
+        for question in itertools.islice(self._comparisons(item, answer, self.labels.judging), most):
+            yield "judge", question
+
+    def _comparisons(self, item: Prompt, answer: str, judging: Judging) -> Iterator[Request]:
+        for first, later in itertools.combinations(range(self.replies), 2):
+            pair = pair_of_replies(item.id, item.messages, (first, answer), (later, answer))
+            yield from judging.imagined(pair)
 
     @property
     def most_waves(self) -> int | None:
         """How often the judge may be asked what a plan counts once."""
-        return 1 if self.labels is None else self.labels.most_waves
+        if self.labels is None:
+            return 1
+        return self.labels.most_waves
 
     def plan_notes(self) -> Iterator[str]:
         """What a reader of a plan should know."""
@@ -187,9 +201,11 @@ class SampleRun(PromptRun[Candidates]):
     def describe(self) -> Iterator[str]:
         """What will run, for people to read."""
         settings = self.settings
-        each = " from each model" if len(self.players) > 1 else ""
+        replies = f"{settings.each} replies"
+        if len(self.players) > 1:
+            replies += " from each model"
         yield f"prompts       {described(self.source, settings.limit)}"
-        yield f"method        {settings.each} replies{each}, temperature {settings.temperature:g}, seed {settings.seed}"
+        yield f"method        {replies}, temperature {settings.temperature:g}, seed {settings.seed}"
         yield f"model         {', '.join(spec_of(model) for model in self.players.values())}"
         yield f"folder        {self.out}"
 
@@ -204,9 +220,12 @@ class SampleRun(PromptRun[Candidates]):
 def check_usable(replies: Sequence[Candidate]) -> None:
     """Raise RowDropped if no reply can be used, with the problem of the first."""
     reason = replies[0].problem
-    if reason is not None and all(reply.problem is not None for reply in replies):
-        hint = "; raise --max-tokens" if reason == "truncated" else ""
-        raise RowDropped(reason, "assistant", f"none of {len(replies)} replies can be used{hint}")
+    if reason is None or any(reply.problem is None for reply in replies):
+        return
+    detail = f"none of {len(replies)} replies can be used"
+    if reason == "truncated":
+        detail += "; raise --max-tokens"
+    raise RowDropped(reason, "assistant", detail)
 
 
 async def all_of(playing: Iterable[Awaitable[Played[T]]]) -> list[Played[T]]:

@@ -169,7 +169,9 @@ class SampleSettings(PromptSettings):
     @property
     def specs(self) -> tuple[str, ...]:
         """The model specs, in the order given."""
-        return (self.model,) if isinstance(self.model, str) else tuple(self.model)
+        if isinstance(self.model, str):
+            return (self.model,)
+        return tuple(self.model)
 
     @model_validator(mode="after")
     def _check_models(self) -> SampleSettings:
@@ -179,8 +181,10 @@ class SampleSettings(PromptSettings):
             if self.specs.count(spec) > 1:
                 raise UsageError(f"--model {spec} is named twice: raise -n for more replies of one model")
         if self.each > 1 and self.temperature == 0:
-            same = f"{self.each} at --temperature 0 gives the same reply {self.each} times: raise it"
-            raise UsageError(f"-n {same}, or -n 1" if self.best_of is None else f"--best-of {same}")
+            name, advice = "--best-of", "raise it"
+            if self.best_of is None:
+                name, advice = "-n", "raise it, or -n 1"
+            raise UsageError(f"{name} {self.each} at --temperature 0 gives the same reply {self.each} times: {advice}")
         return self
 
     @model_validator(mode="after")
@@ -266,7 +270,9 @@ class LabelSettings(RunSettings):
 
 def option(name: str) -> str:
     """A setting as the command line names it."""
-    return f"-{name}" if len(name) == 1 else f"--{name.replace('_', '-')}"
+    if len(name) == 1:
+        return f"-{name}"
+    return f"--{name.replace('_', '-')}"
 
 
 def make_settings(kind: type[S], values: Mapping[str, Any]) -> S:
@@ -278,15 +284,19 @@ def make_settings(kind: type[S], values: Mapping[str, Any]) -> S:
         return kind(**values)
     except ValidationError as error:
         name, problem = unfit(error)
-        value = "" if name in SECRET else f" {values[name]!r}"
-        raise UsageError(f"{option(name)}{value} {problem}") from None
+        setting = option(name)
+        if name not in SECRET:
+            setting += f" {values[name]!r}"
+        raise UsageError(f"{setting} {problem}") from None
 
 
 def _words_of(name: str, value: Any) -> list[str]:
     """An option of the command line with its value."""
     flag = option(name)
-    if isinstance(value, bool):
-        return [flag if value else f"--no-{name}"]
+    if value is False:
+        return [f"--no-{name}"]
+    if value is True:
+        return [flag]
     if isinstance(value, Mapping):
         return [flag, orjson.dumps(dict(value)).decode()]
     if isinstance(value, Constitution):
@@ -294,5 +304,6 @@ def _words_of(name: str, value: Any) -> list[str]:
     if name == "base_url":  # a password may stand before the host, and a key behind the path
         address = urlsplit(value)
         return [flag, f"{address.scheme}://{address.netloc.rpartition('@')[2]}{address.path}"]
-    several = value if isinstance(value, list | tuple) else [value]
-    return [word for each in several for word in (flag, str(each))]
+    if not isinstance(value, list | tuple):
+        value = [value]
+    return [word for each in value for word in (flag, str(each))]
