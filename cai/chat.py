@@ -1,13 +1,12 @@
-"""A conversation with one model: what was said, one turn asked at a time, and what a person can do to it.
+"""A conversation with one model: its messages, one turn asked at a time, and the commands that change it.
 
-A turn is sent as every run sends a call, waits and retries included; nothing is kept on disk but what is saved. Knows
-models and messages; nothing of terminals.
+A turn is sent as every run sends a call, with its waits and retries. Only /save writes to disk.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import replace
 
 import orjson
@@ -24,9 +23,9 @@ from cai.sources.files import path_of
 
 
 def find_spec(name: str) -> str:
-    """The model spec that a person means: a folder is `hf:`, a .gguf file or an OpenVINO folder `local:`.
+    """The model spec for what a person names: a folder is `hf:`, a .gguf file or an OpenVINO folder `local:`.
 
-    Raises UsageError for a path where nothing is.
+    Raises UsageError for a path that does not exist.
     """
     path = path_of(name)
     if name == "local" or (":" in name and not path.exists()):
@@ -39,14 +38,14 @@ def find_spec(name: str) -> str:
 
 
 def fitting(sampling: Sampling, model: Model) -> Sampling:
-    """The same with replies of at most half of the model's context, where that is known: the rest is for the turns."""
+    """Sampling whose replies take at most half of the model's context, if that is known: the rest is for the turns."""
     if model.context is None:
         return sampling
     return replace(sampling, max_tokens=max(1, min(sampling.max_tokens, model.context // 2)))
 
 
 class Chat:
-    """A conversation; `messages` is all of it, the system text first where there is one."""
+    """A conversation; `messages` is all of it, with the system text first if there is one."""
 
     def __init__(self, model: Model, sampling: Sampling, *, system: str | None = None, seed: int = 0) -> None:
         if not model.can.chat:
@@ -57,19 +56,19 @@ class Chat:
         self.model, self.sampling, self.seed = model, sampling, seed
         self.messages: list[Message] = []
         self.tally = Tally()
-        self._asked = 0  # so that a turn which is undone and asked again draws anew
+        self._turns = 0  # asked so far, so that a turn which is undone and asked again draws anew
         self.system(system or "")
 
     async def say(self, text: str) -> Completion:
-        """The reply to one turn of the user; without one (an error, a cancel) the conversation is as it was.
+        """Ask for the reply to one turn of the user; after an error or a cancel the conversation is as it was.
 
-        Sent again as a run would after a passing fault and when the server is busy; then CallRejected, or ModelStopped
-        where the next turn would fail, too. UsageError for what is no text.
+        A passing fault and a busy server are retried as in a run. Raises CallRejected if this turn fails, ModelStopped
+        if the next one would fail, too, and UsageError for a turn that is not text.
         """
         check_text(text)
         messages = (*self.messages, Message(role="user", content=text))
-        request = Request("assistant", messages, index=self._asked)
-        self._asked += 1
+        request = Request("assistant", messages, index=self._turns)
+        self._turns += 1
         # A driver that has stopped stays so, and the next turn may find the server up again.
         limiter = Limiter(1, tally=self.tally)
         if self.tally.answered:
@@ -77,18 +76,20 @@ class Chat:
         seat = Seat(self.model, limiter, self.sampling, None)
         driver = Driver({"assistant": seat}, None, seed=self.seed, budget=None, tally=self.tally)
         try:
-            done = (await driver.play("chat", 0, _turn(request))).result
+            reply = (await driver.play("chat", 0, _turn(request))).result
         except RowDropped as dropped:
             raise CallRejected(dropped.reason, dropped.detail) from dropped
-        self.messages = [*messages, Message(role="assistant", content=done.text)]
-        return done
+        self.messages = [*messages, Message(role="assistant", content=reply.text)]
+        return reply
 
     def system(self, text: str) -> str:
-        """Set the system text, or with "" take it away; the turns stay. UsageError for what is no text."""
+        """Set the system text, or remove it if `text` is empty; the turns stay. Raises UsageError if it is not text."""
         check_text(text)
-        turns = [message for message in self.messages if message["role"] != "system"]
-        self.messages = [Message(role="system", content=text), *turns] if text else turns
-        return "the system text is set" if text else "there is no system text"
+        self.messages = [message for message in self.messages if message["role"] != "system"]
+        if not text:
+            return "there is no system text"
+        self.messages.insert(0, Message(role="system", content=text))
+        return "the system text is set"
 
     def reset(self, _: str = "") -> str:
         """Forget all turns; the system text stays."""
@@ -97,7 +98,7 @@ class Chat:
 
     def undo(self, _: str = "") -> str:
         """Take back the last turn and its reply."""
-        if not self.messages or self.messages[-1]["role"] != "assistant":
+        if not self._has_reply():
             return "nothing to take back"
         del self.messages[-2:]
         return "the last turn is taken back"
@@ -106,58 +107,63 @@ class Chat:
         """Append the conversation to a .jsonl file that `cai train sft` takes."""
         if not path:
             raise UsageError("write /save FILE")
-        if not self.messages or self.messages[-1]["role"] != "assistant":
+        if not self._has_reply():
             raise UsageError("nothing to save: no reply yet")
         file = path_of(path)
         try:
             with file.open("ab+") as out:
-                size = out.seek(0, os.SEEK_END)
-                out.seek(max(0, size - 1))
-                joined = out.read(1) not in (b"", b"\n")  # the last row has no line end
-                row = orjson.dumps({"messages": self.messages}, option=orjson.OPT_APPEND_NEWLINE)
-                out.write(b"\n" + row if joined else row)
+                if out.tell() > 0:
+                    out.seek(-1, os.SEEK_END)
+                    if out.read() != b"\n":
+                        out.write(b"\n")  # the last row has no line end
+                out.write(orjson.dumps({"messages": self.messages}, option=orjson.OPT_APPEND_NEWLINE))
         except OSError as error:
             raise unwritable(file, error, "name another file") from error
         return f"added to {file}"
 
+    def _has_reply(self) -> bool:
+        return any(message["role"] == "assistant" for message in self.messages)
+
 
 def _turn(request: Request) -> Flow[Completion]:
-    [done] = yield [request]
-    return done
+    [reply] = yield [request]
+    return reply
 
 
 def check_text(text: str) -> None:
-    """Raises UsageError where bytes that are no UTF-8 were read, which Python keeps as halves of surrogate pairs."""
+    """Raise UsageError if bytes that are not UTF-8 were read, which Python keeps as halves of surrogate pairs."""
     try:
         text.encode()
     except UnicodeEncodeError as error:
-        at, code = error.start, ord(text[error.start])
-        what = f"the byte 0x{code - 0xDC00:02x}" if 0xDC80 <= code <= 0xDCFF else "half a surrogate pair"
+        end = error.start + 1
+        code = ord(text[error.start])
+        fault = "half a surrogate pair"
+        if 0xDC80 <= code <= 0xDCFF:
+            fault = f"the byte 0x{code - 0xDC00:02x}"
         raise UsageError(
-            f"{text[max(0, at - 20) : at + 1]!r} ends with {what}, which is no UTF-8 text: convert it, as with iconv"
+            f"{text[max(0, end - 21) : end]!r} ends with {fault}, which is not UTF-8 text: convert it, as with iconv"
         ) from None
 
 
-COMMANDS: Mapping[str, tuple[str, str, Callable[[Chat, str], str]]] = {  # name: what follows, what it does
-    "/reset": ("", "forget all turns", Chat.reset),
-    "/system": ("TEXT", "set the system text; without TEXT, take it away", Chat.system),
-    "/undo": ("", "take back the last turn and its reply", Chat.undo),
-    "/save": ("FILE", "append the conversation to a .jsonl file for cai train sft", Chat.save),
-}
+HELP = """\
+/reset         forget all turns
+/system TEXT   set the system text; without TEXT, remove it
+/undo          take back the last turn and its reply
+/save FILE     append the conversation to a .jsonl file for cai train sft
+/help          show this
+/quit          end; Ctrl-D too. Ctrl-C stops a reply"""
 
 
-def help_lines() -> list[str]:
-    """The commands, for people."""
-    more = [("/help", "", "show this"), ("/quit", "", "end; Ctrl-D too. Ctrl-C stops a reply")]
-    rows = [(name, what, does) for name, (what, does, _) in COMMANDS.items()] + more
-    return [f"{f'{name} {what}':14} {does}" for name, what, does in rows]
-
-
-def obey(chat: Chat, line: str) -> str:
-    """Do what a line with a command says; returns what to tell. UsageError for one that is not known."""
+def run_command(chat: Chat, line: str) -> str:
+    """Run a line such as `/save FILE`; returns what to show. Raises UsageError for an unknown command."""
+    commands: dict[str, Callable[[str], str]] = {
+        "/reset": chat.reset,
+        "/system": chat.system,
+        "/undo": chat.undo,
+        "/save": chat.save,
+        "/help": lambda _: HELP,
+    }
     name, _, rest = line.strip().partition(" ")
-    if name == "/help":
-        return "\n".join(help_lines())
-    if name not in COMMANDS:
+    if name not in commands:
         raise UsageError(f"no command {name}; /help shows them (a space before it makes it text)")
-    return COMMANDS[name][2](chat, rest.strip())
+    return commands[name](rest.strip())

@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 from fakes import Fake, skipping
 
-from cai.chat import Chat, find_spec, fitting, help_lines, obey
+from cai.chat import HELP, Chat, find_spec, fitting, run_command
 from cai.cli import chat as cli_chat
 from cai.errors import CallRejected, ModelBusy, ModelFault, RunError, ServerDown, UsageError
 from cai.records import Abilities, Sampling
@@ -67,7 +67,7 @@ def test_the_same_seed_and_turns_ask_the_same_and_a_turn_taken_back_draws_anew()
     for model in (one, two):
         talk = chat(model, seed=3)
         say(talk, "hi")
-        obey(talk, "/undo")
+        run_command(talk, "/undo")
         say(talk, "hi")
     assert one.payloads == two.payloads
     assert one.payloads[0]["messages"] == one.payloads[1]["messages"]
@@ -146,8 +146,8 @@ def test_replies_take_at_most_half_of_a_small_context() -> None:
 
 def test_bytes_that_are_no_text_are_refused_before_they_are_said() -> None:
     talk = chat()
-    for give in (lambda: say(talk, "ab\udcff"), lambda: obey(talk, "/system ab\udcff")):
-        with pytest.raises(UsageError, match=r"'ab\\udcff' ends with the byte 0xff, which is no UTF-8 text"):
+    for give in (lambda: say(talk, "ab\udcff"), lambda: run_command(talk, "/system ab\udcff")):
+        with pytest.raises(UsageError, match=r"'ab\\udcff' ends with the byte 0xff, which is not UTF-8 text"):
             give()
     with pytest.raises(UsageError, match="half a surrogate pair"):
         chat(system="\ud83d")
@@ -156,17 +156,17 @@ def test_bytes_that_are_no_text_are_refused_before_they_are_said() -> None:
 
 def test_turns_are_forgotten_taken_back_and_put_under_another_system_text() -> None:
     talk = chat()
-    assert obey(talk, "/undo") == "nothing to take back"
+    assert run_command(talk, "/undo") == "nothing to take back"
     say(talk, "one")
-    obey(talk, "/system  Be kind.")
+    run_command(talk, "/system  Be kind.")
     assert texts(talk) == ["Be kind.", "one", "answer to one"]
-    obey(talk, "/undo")
+    run_command(talk, "/undo")
     assert texts(talk) == ["Be kind."]
-    assert obey(talk, "/undo") == "nothing to take back"
+    assert run_command(talk, "/undo") == "nothing to take back"
     say(talk, "two")
-    obey(talk, "/reset")
+    run_command(talk, "/reset")
     assert texts(talk) == ["Be kind."]
-    assert obey(talk, "/system") == "there is no system text"
+    assert run_command(talk, "/system") == "there is no system text"
     assert texts(talk) == []
 
 
@@ -176,7 +176,7 @@ def test_a_conversation_is_saved_below_a_row_that_has_no_line_end(tmp_path: Path
     talk = chat()
     say(talk, "one")
     for _ in range(2):
-        obey(talk, f"/save {file}")
+        run_command(talk, f"/save {file}")
     assert [len(json.loads(line)["messages"]) for line in file.read_text().splitlines()] == [0, 2, 2]
 
 
@@ -185,28 +185,28 @@ def test_a_saved_conversation_can_be_trained_on(tmp_path: Path) -> None:
 
     talk = chat(system="Be brief.")
     with pytest.raises(UsageError, match="no reply yet"):
-        obey(talk, f"/save {tmp_path / 'a.jsonl'}")
+        run_command(talk, f"/save {tmp_path / 'a.jsonl'}")
     say(talk, "one")
-    obey(talk, f"/save {tmp_path / 'a.jsonl'}")
+    run_command(talk, f"/save {tmp_path / 'a.jsonl'}")
     say(talk, "two")
-    obey(talk, f"/save {tmp_path / 'a.jsonl'}")
+    run_command(talk, f"/save {tmp_path / 'a.jsonl'}")
     lines = [json.loads(line) for line in (tmp_path / "a.jsonl").read_text().splitlines()]
     assert [len(line["messages"]) for line in lines] == [3, 5]
     found = load_rows(tmp_path / "a.jsonl", "sft", eval_data=None, split=None)
     assert [row.reply for row in found.train] == ["answer to one", "answer to two"]
     with pytest.raises(RunError, match="cannot write"):
-        obey(talk, f"/save {tmp_path / 'no' / 'a.jsonl'}")
+        run_command(talk, f"/save {tmp_path / 'no' / 'a.jsonl'}")
     with pytest.raises(UsageError, match="/save FILE"):
-        obey(talk, "/save")
+        run_command(talk, "/save")
 
 
 def test_a_path_that_cannot_be_is_told_and_the_conversation_goes_on() -> None:
     talk = chat()
     say(talk, "one")
     with pytest.raises(UsageError, match="~nosuch/x: there is no home folder of that name"):
-        obey(talk, "/save ~nosuch/x")
+        run_command(talk, "/save ~nosuch/x")
     with pytest.raises(UsageError, match="NUL"):
-        obey(talk, "/save a\0b")
+        run_command(talk, "/save a\0b")
     assert texts(talk) == ["one", "answer to one"]
     with pytest.raises(UsageError, match="no home folder"):
         find_spec("~nosuch/x")
@@ -214,12 +214,12 @@ def test_a_path_that_cannot_be_is_told_and_the_conversation_goes_on() -> None:
 
 
 def test_commands_explain_themselves_and_an_unknown_one_is_told() -> None:
-    shown = obey(chat(), "/help")
-    assert shown == "\n".join(help_lines())
+    shown = run_command(chat(), "/help")
+    assert shown == HELP
     for name in ("/reset", "/system TEXT", "/undo", "/save FILE", "/help", "/quit"):
         assert name in shown
     with pytest.raises(UsageError, match=r"no command /rest; /help"):
-        obey(chat(), "/rest")
+        run_command(chat(), "/rest")
 
 
 def test_a_model_without_a_chat_template_is_refused() -> None:
@@ -278,7 +278,7 @@ def piped(text: bytes, *words: str, encoding: str) -> subprocess.CompletedProces
 @pytest.mark.parametrize(
     ("encoding", "told"),
     [
-        ("utf-8:surrogateescape", rb"error: 'two\udcff' ends with the byte 0xff, which is no UTF-8 text"),
+        ("utf-8:surrogateescape", rb"error: 'two\udcff' ends with the byte 0xff, which is not UTF-8 text"),
         ("utf-8:strict", b"error: stdin is not utf-8 text: invalid start byte"),
     ],
 )

@@ -6,15 +6,18 @@ import asyncio
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cai.cli.main import Json, print_json, say, settings_from_options
+from cai.cli.main import Fields, Json, add_command, fields_of, print_json, say, settings_from_options
 from cai.models import SPECS, open_model, spec_of
 
 if TYPE_CHECKING:
+    from rich.text import Text
+
     from cai.chat import Chat
     from cai.records import Completion
 
@@ -35,45 +38,55 @@ def merge(
     from cai.cli import console
     from cai.weights.merge import merge as merge_adapter
 
-    found = merge_adapter(adapter, out, gguf=gguf, tell=lambda line: console.show([line]))
-    console.show(found.lines())
-    print_json(found.model_dump(mode="json"), json)
+    summary = merge_adapter(adapter, out, gguf=gguf, tell=lambda line: console.show([line]))
+    console.show(summary.lines())
+    print_json(summary.model_dump(mode="json"), json)
 
 
-@app.command()
 def chat(
     model: Annotated[str, typer.Argument(help=f"A folder, a .gguf file, or a spec: {SPECS}.")] = "local",
     system: Annotated[str | None, typer.Option(help="System text of the conversation.")] = None,
-    temperature: Annotated[float, typer.Option(help="0 is greedy.")] = 1.0,
     max_tokens: Annotated[
-        int | None, typer.Option(help="Longest reply; else 512, or half of a model's context where that is less.")
+        int | None, typer.Option(help="Longest reply (default: 512, or half of the model's context if less).")
     ] = None,
-    base_url: Annotated[str | None, typer.Option(help="Server of a hosted model, such as http://host:8000/v1.")] = None,
-    header: Annotated[list[str] | None, typer.Option(help="Extra header 'Name: value'; repeatable.")] = None,
-    extra_body: Annotated[str | None, typer.Option(help="JSON object merged into every request.")] = None,
     seed: Annotated[int, typer.Option(help="The same seed and the same turns give the same replies.")] = 0,
+    **options: Any,
 ) -> None:
-    """Talk with a model; each line of a piped stdin is a turn, and only replies are printed.
+    """Talk with a model. Each line of a piped stdin is a turn, and only replies are printed.
 
     Example: cai chat models/dpo --system "You are brief."
     """
     from cai.chat import Chat, find_spec, fitting
     from cai.runs.settings import RunSettings
 
-    options = {
-        "temperature": temperature, "base_url": base_url, "headers": header, "extra_body": extra_body, "seed": seed,
-    } | ({} if max_tokens is None else {"max_tokens": max_tokens})  # fmt: skip
-    settings = settings_from_options(RunSettings, options)
+    if max_tokens is not None:
+        options["max_tokens"] = max_tokens
+    settings = settings_from_options(RunSettings, {"seed": seed, **options})
     opened = open_model(find_spec(model), settings.connection)
     with asyncio.Runner() as runner:
         runner.run(opened.start())
         try:
             sampling = settings.sampling
-            sampling = fitting(sampling, opened) if max_tokens is None else sampling
+            if max_tokens is None:
+                sampling = fitting(sampling, opened)
             talk = Chat(opened, sampling, system=system, seed=seed)
-            (_talk if sys.stdin.isatty() else _pipe)(runner, talk)
+            if sys.stdin.isatty():
+                _talk(runner, talk)
+            else:
+                _pipe(runner, talk)
         finally:
             runner.run(opened.close())
+
+
+def _fields() -> Fields:
+    """The settings of runs that a conversation takes, too."""
+    from cai.runs.settings import RunSettings
+
+    fields = fields_of(RunSettings)
+    return {name: fields[name] for name in ("temperature", "base_url", "headers", "extra_body")}
+
+
+add_command(app, "chat", chat, _fields)
 
 
 def _pipe(runner: asyncio.Runner, talk: Chat) -> None:
@@ -91,7 +104,7 @@ def _pipe(runner: asyncio.Runner, talk: Chat) -> None:
 
 
 def _talk(runner: asyncio.Runner, talk: Chat) -> None:
-    from cai.chat import obey
+    from cai.chat import run_command
     from cai.cli import console
     from cai.errors import CaiError, ModelStopped
 
@@ -99,61 +112,63 @@ def _talk(runner: asyncio.Runner, talk: Chat) -> None:
     for line in _lines():
         try:
             if line.startswith("/"):
-                console.show(obey(talk, line).splitlines())
+                console.show(run_command(talk, line).splitlines())
                 continue
             began = time.monotonic()
-            done = runner.run(talk.say(line.strip()))
-            say([done.text])
-            _tell(done, time.monotonic() - began)
+            reply = runner.run(talk.say(line.strip()))
+            say([reply.text])
+            console.show([_figures(reply, time.monotonic() - began)])
         except KeyboardInterrupt:
             console.show(["stopped; the turn is taken back"])
         except CaiError as error:
             if isinstance(error, ModelStopped) and not talk.tally.answered:
                 raise  # such as a wrong key; later there is a conversation to save
-            told = _with_way_out(error, "/undo takes back the last turn, /reset all of them")
-            console.show([f"error: {told}"])
+            message = _with_way_out(error, "/undo takes back the last turn, /reset all of them")
+            console.show([f"error: {message}"])
 
 
 def _with_way_out(error: Exception, shorten: str) -> str:
-    """What is told of an error, and of a conversation that has grown too long what can be done."""
+    """An error in words, and if a conversation has grown too long, what to do about it."""
     from cai.errors import CallRejected
 
-    if not isinstance(error, CallRejected) or error.reason != "too_long":
-        return str(error)
-    return f"{error}; {shorten}, and a smaller --max-tokens leaves them more room"
+    if isinstance(error, CallRejected) and error.reason == "too_long":
+        return f"{error}; {shorten}, and a smaller --max-tokens leaves them more room"
+    return str(error)
 
 
 def _lines() -> Iterator[str]:
     """What a person types, until the end or /quit; Ctrl-C gives up a line."""
-    import contextlib
-
-    with contextlib.suppress(ImportError):  # history and editing, where Python has them
+    with suppress(ImportError):  # history and editing, if Python has them
         import readline  # noqa: F401
-    while True:
+    line = ""
+    while line.strip() != "/quit":
+        if line.strip():
+            yield line
+        line = ""
         try:
-            if not sys.stdout.isatty():  # where only replies belong
-                print("> ", end="", file=sys.stderr, flush=True)
-            line = input("> " if sys.stdout.isatty() else "")
+            line = _typed()
         except KeyboardInterrupt:
             print(file=sys.stderr)
-            continue
         except UnicodeDecodeError as error:
-            print(f"error: that is no {error.encoding} text: {error.reason}", file=sys.stderr)
-            continue
+            print(f"error: this is not {error.encoding} text: {error.reason}", file=sys.stderr)
         except EOFError:
             print(file=sys.stderr)
             return
-        if line.strip() == "/quit":
-            return
-        if line.strip():
-            yield line
 
 
-def _tell(done: Completion, seconds: float) -> None:
+def _typed() -> str:
+    if sys.stdout.isatty():
+        return input("> ")
+    print("> ", end="", file=sys.stderr, flush=True)  # only replies go to stdout
+    return input()
+
+
+def _figures(reply: Completion, seconds: float) -> Text:
     from rich.text import Text
 
-    from cai.cli import console
-
-    tokens = "" if done.output_tokens is None else f"{done.output_tokens:,} tokens, "
-    cut = "" if done.finish == "stop" else f", ended by {done.finish}"
-    console.show([Text(f"{tokens}{seconds:.1f} s{cut}", style="dim")])
+    parts = [f"{seconds:.1f} s"]
+    if reply.output_tokens is not None:
+        parts.insert(0, f"{reply.output_tokens:,} tokens")
+    if reply.finish != "stop":
+        parts.append(f"ended by {reply.finish}")
+    return Text(", ".join(parts), style="dim")

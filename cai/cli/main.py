@@ -8,10 +8,10 @@ import logging
 import os
 import re
 import sys
-import types
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from importlib import import_module
-from typing import TYPE_CHECKING, Annotated, Any, Protocol, TypeVar, Union, get_args, get_origin
+from itertools import takewhile
+from typing import TYPE_CHECKING, Annotated, Any, Protocol, TypeVar, get_args
 
 import typer
 from typer.core import TyperCommand, TyperGroup
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from cai.runs.settings import RunSettings
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON summary to stdout.")]
-Fields = Mapping[str, "FieldInfo"]
+Fields = dict[str, "FieldInfo"]
 S = TypeVar("S", bound="RunSettings")
 COMMANDS = {  # in the order of the help text: the module that has each command
     "generate": "runs", "sample": "runs", "label": "runs", "export": "runs", "plan": "runs", "audit": "audit",
@@ -81,13 +81,14 @@ class _Notes(logging.Handler):
 def main() -> None:
     """The `cai` command: exit 0 done, 1 a clear one-line error, 130 interrupted."""
     args = sys.argv[1:]
-    end = args.index("--") if "--" in args else len(args)
-    debug = "--debug" in args[:end]
-    if debug:  # may stand anywhere, but is an option of the command `cai` alone
-        args = ["--debug", *(arg for arg in args[:end] if arg != "--debug"), *args[end:]]
     log = logging.getLogger("cai")
-    log.setLevel(logging.DEBUG if debug else logging.INFO)
+    log.setLevel(logging.INFO)
     log.addHandler(_Notes())
+    words = list(takewhile(lambda word: word != "--", args))
+    debug = "--debug" in words
+    if debug:  # may stand anywhere, but is an option of the command `cai` itself
+        args = ["--debug", *(word for word in words if word != "--debug"), *args[len(words) :]]
+        log.setLevel(logging.DEBUG)
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # a locale without a character is no reason to stop
     sys.exit(_run(args, debug))
@@ -99,7 +100,7 @@ def _run(args: list[str], debug: bool) -> int:
         status = app(args, standalone_mode=False)
         sys.stdout.flush()
     except (KeyboardInterrupt, typer.Abort):
-        return _fail("interrupted", 130)
+        status = 130
     except BrokenPipeError:  # whoever read the output has seen enough; the interpreter must not flush again
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
@@ -112,7 +113,7 @@ def _run(args: list[str], debug: bool) -> int:
         return _fail(_message(error))
     if status == 130:
         return _fail("interrupted", 130)
-    return status if isinstance(status, int) else 0
+    return status or 0
 
 
 def _message(error: Any) -> str:
@@ -120,8 +121,7 @@ def _message(error: Any) -> str:
     from cai.errors import CaiError
 
     if hasattr(error, "format_message"):  # the usage errors of the parser
-        context = getattr(error, "ctx", None)
-        command = "cai" if context is None else context.command_path
+        command = getattr(getattr(error, "ctx", None), "command_path", "cai")
         return f"error: {error.format_message()}; see {command} --help"
     if isinstance(error, CaiError):
         return f"error: {error}"
@@ -146,7 +146,7 @@ def add_command(
     """Add a command that has an option for every field of its settings, and passes their values to `run` as keywords.
 
     fields: called when the command itself is named, so that no other command pays for importing these settings.
-    summary: the help text; None: the docstring of `run`, whose last parameters are `json` and the values.
+    summary: the help text; None: the docstring of `run`, whose last parameter takes the values.
     """
     text = summary or run.__doc__
 
@@ -160,75 +160,58 @@ def add_command(
 
 
 def with_options(run: Callable[..., None], fields: Fields) -> Callable[..., None]:
-    """The function of a command, which shows the options of fields after its own parameters, and --json last."""
+    """The function of a command, which shows the options of fields among its own parameters, before its last one."""
 
     def command(**values: Any) -> None:
         run(**values)
 
-    *own, json, _ = inspect.signature(run, eval_str=True).parameters.values()
-    parameters = [*own, *options_of(fields), json.replace(kind=json.KEYWORD_ONLY)]
+    *own, last, _ = inspect.signature(run, eval_str=True).parameters.values()
+    parameters = [*own, *map(option_of, fields, fields.values()), last.replace(kind=last.KEYWORD_ONLY)]
     command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     return command
 
 
-def fields_of(settings: type[BaseModel], *left_out: str) -> Fields:
+def fields_of(settings: type[BaseModel]) -> Fields:
     """The fields of settings by name: their own before those that they share with others."""
-    names: dict[str, None] = {}
-    for each in settings.__mro__:
-        for name in vars(each).get("__annotations__", ()):
-            names.pop(name, None)  # one that only overrides what others share stands with these
-            names[name] = None
-    fields = settings.model_fields
-    return {name: fields[name] for name in names if name in fields and name not in left_out}
+    fields: Fields = {}
+    for each in reversed(settings.__mro__):
+        own = [name for name in inspect.get_annotations(each) if name in settings.model_fields and name not in fields]
+        fields = {**{name: settings.model_fields[name] for name in own}, **fields}
+    return fields
 
 
-def options_of(fields: Fields) -> Iterator[inspect.Parameter]:
-    """One option for every field: its name, type, default and description.
+def option_of(name: str, field: FieldInfo) -> inspect.Parameter:
+    """The option for a field: its name, type, default and description.
 
     What a field adds in `json_schema_extra`: `option`, the option's name if it is not the field's; `short`, its
     one-letter form; `repeat`, that it may be given several times. A mapping without that is written as JSON.
     """
-    for name, field in fields.items():
-        extra: Any = field.json_schema_extra or {}
-        kind = _kind(field.annotation, repeat=bool(extra.get("repeat")))
-        default = field.get_default(call_default_factory=True)
-        if isinstance(default, Mapping):
-            default = None
-        elif extra.get("repeat") and isinstance(default, str):
+    extra: Any = field.json_schema_extra or {}
+    default = field.get_default(call_default_factory=True)
+    if isinstance(default, Mapping):
+        default = None
+    kind = _kind(field.annotation)
+    if extra.get("repeat"):
+        kind = list[str]
+        if default is not None:
             default = [default]
-        flags = [extra["short"]] if "short" in extra else []
-        flags.append(extra.get("option") or _flag(name, kind, default))
-        annotation = kind if default is not None else kind | None
-        option = typer.Option(*flags, help=field.description)
-        keyword = inspect.Parameter.KEYWORD_ONLY
-        yield inspect.Parameter(name, keyword, default=default, annotation=Annotated[annotation, option])
-
-
-def _flag(name: str, kind: Any, default: Any) -> str:
-    """How the option of a field is written; a switch that can be on already can be switched off."""
     words = name.replace("_", "-")
-    if len(name) == 1:
-        return f"-{name}"
-    if kind is bool and default is not False:
-        return f"--{words}/--no-{words}"
-    return f"--{words}"
+    flag = extra.get("option", f"--{words}")
+    if kind is bool and default is not False:  # a switch that can be on already can be switched off
+        flag = f"--{words}/--no-{words}"
+    option = typer.Option(*filter(None, [extra.get("short"), flag]), help=field.description)
+    return inspect.Parameter(
+        name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=Annotated[kind | None, option]
+    )
 
 
-def _kind(annotation: Any, *, repeat: bool) -> Any:
+def _kind(annotation: Any) -> Any:
     """What the command line reads for a field of this type; other than numbers, switches and paths it is text."""
-    if repeat:
-        return list[str]
-    kinds = {each for each in _members(annotation) if each in (bool, int, float)}
-    return next(iter(kinds)) if len(kinds) == 1 else str
-
-
-def _members(annotation: Any) -> Iterator[Any]:
-    """The plain types that an annotation allows."""
-    if get_origin(annotation) in (Annotated, Union, types.UnionType):
-        for inner in get_args(annotation):
-            yield from _members(inner)
-    else:
-        yield annotation
+    members = {getattr(each, "__origin__", each) for each in (annotation, *get_args(annotation))}
+    kinds = members & {bool, int, float}
+    if len(kinds) == 1:
+        return kinds.pop()
+    return str
 
 
 def settings_from_options(kind: type[S], options: Mapping[str, Any]) -> S:
@@ -240,8 +223,7 @@ def settings_from_options(kind: type[S], options: Mapping[str, Any]) -> S:
 
 def values_of(options: Mapping[str, Any]) -> dict[str, Any]:
     """The values of options by the names of their settings, with JSON and headers read."""
-    values = dict(options)
-    values["headers"] = dict(_header(text) for text in values.get("headers") or ())
+    values = {**options, "headers": dict(map(_header, options.get("headers") or ()))}
     extra = values.pop("extra_body", None)
     if extra is not None:
         values["extra_body"] = _json_object(extra)

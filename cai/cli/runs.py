@@ -47,8 +47,10 @@ def _run(kind: str, source: str | None, options: dict[str, Any]) -> Run[Any]:
 
 
 def _fields(kind: str) -> Fields:
-    left_out = ["temperature"] if kind == "label" else []  # a judge's letters are not sampled
-    return fields_of(_kind(kind).settings_class, *left_out)
+    fields = fields_of(_kind(kind).settings_class)
+    if kind == "label":
+        del fields["temperature"]  # a judge's letters are not sampled
+    return fields
 
 
 def _play(run: Run[Any], json: bool) -> None:

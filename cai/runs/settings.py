@@ -142,7 +142,9 @@ class SampleSettings(PromptSettings):
         description=f"Model that replies: {SPECS}; repeatable: each model gives -n replies.",
         json_schema_extra={"repeat": True},
     )
-    n: Few | None = Field(None, description="Replies to each prompt from each model (default 2).")
+    n: Few | None = Field(
+        None, description="Replies to each prompt from each model (default 2).", json_schema_extra={"option": "-n"}
+    )
     best_of: Annotated[int, Field(ge=2, le=1_000)] | None = Field(
         None, description="Like -n; then --judge compares the replies, and sft.jsonl holds the best one of each prompt."
     )
