@@ -19,7 +19,7 @@ from cai.judge.people import labels_file
 from cai.records import Label, Record, Vote
 from cai.sources.files import read_records
 from cai.sources.yamlfile import first_fault
-from cai.texts.wording import cells, columns
+from cai.texts.wording import cells, columns, counted
 
 LEGEND = (
     "wins: the pair's verdict is its own; rest: that of the others is. Without it the others' votes decide;",
@@ -98,7 +98,7 @@ class Ablation(Record):
         """The table for people to read."""
         counting = {None: "", True: ", principles count by weight", False: ", principles count alike"}
         how = f"protocol {self.protocol}{counting[self.weighted]}"
-        yield f"{self.source}: {self.pairs:,} pairs with a valid vote, {how}"
+        yield f"{self.source}: {counted(self.pairs, 'pair')} with a valid vote, {how}"
         yield ""
         table = [["principle", *(heading.format(self.min_confidence) for heading in COLUMNS)]]
         table += [[one.principle, *cells(one, COLUMNS)] for one in self.principles]

@@ -11,7 +11,7 @@ from cai.errors import UsageError
 from cai.judge.certify import Share
 from cai.records import Record
 from cai.texts.hygiene import FAULTS
-from cai.texts.wording import columns, nearest
+from cai.texts.wording import columns, counted, nearest
 
 OF_REPLIES = ("empty", "refusal", "refusal_full", "refusal_partial", *FAULTS)  # "refusal" is either of the two
 OF_ROWS = {  # measures of pairs and prompts, each with what it is a share of
@@ -53,7 +53,7 @@ class Audit(Record):
 
     def lines(self) -> Iterator[str]:
         """The audit as a table, for people."""
-        yield f"{self.source}: {self.rows:,} rows, {self.bad:,} without a reply that can be read"
+        yield f"{self.source}: {counted(self.rows, 'row')}, {self.bad:,} without a reply that can be read"
         for line, problem in self.bad_rows:
             yield f"  line {line}: {problem}"
         yield ""

@@ -13,7 +13,7 @@ from cai.judge.flows import probability
 from cai.judge.metrics import Metrics, at_least
 from cai.judge.people import Judged
 from cai.records import Record
-from cai.texts.wording import cells, columns, number
+from cai.texts.wording import cells, columns, counted, number
 
 FILE = "calibration.json"
 LEVELS = (0.5, 0.6, 0.7, 0.8, 0.9, 0.95)  # confidences whose coverage is reported
@@ -94,7 +94,7 @@ class CalibrationReport:
     def lines(self) -> Iterator[str]:
         """The report for people to read."""
         yield (
-            f"{self.source}: {self.metrics.n:,} pairs with a label of the judge and of people; "
+            f"{self.source}: {counted(self.metrics.n, 'pair')} with a label of the judge and of people; "
             f"{self.invalid:,} without a valid vote, {self.unlabelled:,} without a human label"
         )
         yield ""

@@ -16,6 +16,7 @@ from cai.folder.rows import kind_of
 from cai.folder.run import read_info
 from cai.sources.files import existing, path_of
 from cai.texts.hygiene import LEARNED, MANY_REFUSALS, READ_FOR_REFUSALS, refusal
+from cai.texts.wording import counted
 from cai.training.data.rows import Skipped, TrainingRow, file_of, last_words, named, read_rows, reasons_of
 from cai.training.setup.methods import METHODS
 
@@ -78,7 +79,7 @@ class TrainingData:
         held = "none to evaluate"
         if self.eval:
             held = f"{len(self.eval):,} to evaluate {HELD_BACK[self.held_back]}"
-        yield f"{source}: {self.read:,} rows read, {len(self.train):,} train, {held}"
+        yield f"{source}: {counted(self.read, 'row read')}, {len(self.train):,} train, {held}"
         if self.dropped:
             first = self.dropped[0]
             yield f"dropped: {_counts(self.dropped)}; the first is {first.file}:{first.line}: {first.detail}"

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from cai.errors import UsageError
+from cai.texts.wording import counted
 from cai.training.setup.config import Loaded, Origin, Setting
 from cai.training.setup.methods import METHODS
 
@@ -192,14 +193,14 @@ class Plan:
         if isinstance(limit, int) and limit > 0:  # TRL puts it before the epochs, whichever is more
             steps = limit
         rare = math.ceil(steps / SAVES)
-        save = self._settle("save_every", rare, "data", f"a tenth of {steps:,} steps")
+        save = self._settle("save_every", rare, "data", f"a tenth of {counted(steps, 'step')}")
         if not held:
             return steps, save, rare
         times = min(SAVES, steps, max(1, int(EVALUATING * 3 * steps * a_step / held)))
         often = "once"
         if times > 1:
             often = f"{times} times"
-        evaluate = self._settle("eval_every", math.ceil(steps / times), "data", f"{often}, {held:,} rows each")
+        evaluate = self._settle("eval_every", math.ceil(steps / times), "data", f"{often}, {counted(held, 'row each')}")
         return steps, save, evaluate
 
 
