@@ -41,15 +41,15 @@ PREAMBLE = re.compile(
     re.IGNORECASE,
 )
 
-# Replies that go on with the next turns
+# Replies that continue with the next turns
 
 TOKENS = re.compile(
     r"<\|(?:im_start|im_end|im_sep|user|assistant|system|end|eot_id|start_header_id|end_header_id|begin_of_text|endoftext|"
     r"end_of_text|end_of_turn)\|>|<(?:start|end)_of_turn>|\[/?INST\]|<<SYS>>|<｜(?:User|Assistant)｜>"
 )
-TURN = re.compile(
-    r"^[ \t]*[*_#]*(Human|User|Assistant|Critique ?Request|Revision ?Request|Critique|Revision)[*_]*[ \t]?:",
-    re.MULTILINE,
+TURN = re.compile(  # at the start of a paragraph
+    r"(?:\A|\n[ \t\r]*\n)[ \t]*[*_#]*"
+    r"(Human|User|Assistant|Critique ?Request|Revision ?Request|Critique|Revision)[*_]*[ \t]?:"
 )
 SPEAKER = re.compile(r"^[ \t]*[*_#]*([A-Z][\w.'’ -]{0,24}?)(?: ?\([^)\n]{1,40}\))?[*_]*[ \t]?:", re.MULTILINE)
 CODE = re.compile(r"^[ \t]*(?:```|~~~).*?(?:^[ \t]*(?:```|~~~)|\Z)|`[^`\n]*`", re.MULTILINE | re.DOTALL)
@@ -85,7 +85,7 @@ def preamble_leak(reply: str) -> bool:
 
 
 def role_mixup(reply: str) -> bool:
-    """Whether a reply goes on with turns that are not its own, or holds the markers of a chat template.
+    """Whether a reply continues with turns that are not its own, or holds the markers of a chat template.
 
     Code is left out. `Human:`, `User:` and `Assistant:` count at the start of a paragraph; a `User:` needs an
     `Assistant:` beside it, and a `Critique:` a `Revision:`, for both are headings of ordinary texts. They do not count
@@ -93,22 +93,18 @@ def role_mixup(reply: str) -> bool:
     """
     if ":" not in reply and "<" not in reply and "[" not in reply:
         return False
-    text = CODE.sub("", reply) if "`" in reply or "~~~" in reply else reply
+    text = reply
+    if "`" in reply or "~~~" in reply:
+        text = CODE.sub("", reply)
     if TOKENS.search(text):
         return True
-    turns = [found for found in TURN.finditer(text) if _opens_paragraph(text, found.start())]
-    names = {found[1].replace(" ", "") for found in turns}
+    names = {name.replace(" ", "") for name in TURN.findall(text)}
     if names & REQUESTS:
         return True
     if not ("Human" in names or "Assistant" in names or {"Critique", "Revision"} <= names):
         return False
-    others = Counter(found[1] for found in SPEAKER.finditer(text) if found[1] not in NO_SPEAKERS)
+    others = Counter(name for name in SPEAKER.findall(text) if name not in NO_SPEAKERS)
     return max(others.values(), default=0) < 2
-
-
-def _opens_paragraph(text: str, start: int) -> bool:
-    lines = text[max(0, start - 80) : start].split("\n")  # the last of them is empty: a turn begins its line
-    return len(lines) < 2 or not lines[-2].strip()
 
 
 def evasive(reply: str) -> bool:
@@ -174,11 +170,11 @@ def words(text: str) -> list[str]:
     return text.translate(SEPARATORS).split()  # the same in a third of the time
 
 
-def shingles(found: Sequence[str], size: int) -> set[tuple[str, ...]]:
-    """Runs of `size` words; of a shorter text, the text."""
-    if len(found) < size:
-        return {tuple(found)}
-    return set(zip(*(found[start:] for start in range(size)), strict=False))
+def shingles(sequence: Sequence[str]) -> set[tuple[str, ...]]:
+    """Runs of three words; of a shorter text, the text."""
+    if len(sequence) < SHINGLE:
+        return {tuple(sequence)}
+    return set(zip(*(sequence[start:] for start in range(SHINGLE)), strict=False))
 
 
 def identical(a: str, b: str) -> bool:
@@ -191,7 +187,7 @@ def near_identical(a: str, b: str) -> bool:
     ours, theirs = words(a), words(b)
     if ours == theirs:
         return bool(ours) or identical(a, b)
-    left, right = shingles(ours, SHINGLE), shingles(theirs, SHINGLE)
+    left, right = shingles(ours), shingles(theirs)
     shared = len(left & right)
     return shared >= NEAR * (len(left) + len(right) - shared)
 
@@ -217,8 +213,11 @@ def refusal(reply: str, prompt: str | None = None) -> Refusal:
     text = plain(reply)
     sentences = [part for part in refusals.SENTENCE.split(text, maxsplit=2 * OPENING) if len(part) > 2]
     opening = ". ".join(sentences[:OPENING])
+    is_list = len(refusals.ITEM.findall(reply, 0, 4 * LOOKED_AT)) >= LIST
     if declines(opening):
-        return "partial" if _lists(reply) or _turns_to_help(text) else "full"
+        if is_list or _turns_to_help(text):
+            return "partial"
+        return "full"
     question = plain(prompt or "").strip()
     claim, judgement = ". ".join(sentences[:2]), ". ".join(sentences[:1])
     if refusals.NO_VIEW.search(judgement):  # "As a language model I have no view": the reply is in what follows
@@ -226,12 +225,14 @@ def refusal(reply: str, prompt: str | None = None) -> Refusal:
     if (
         refusals.CLAIMS.search(question)
         and refusals.VALUES.search(text)
-        and not _lists(reply)
+        and not is_list
         and refusals.DENIES.search(claim)
     ):
         return "full"
     if refusals.JUDGES.search(judgement) and not refusals.YES_NO.match(question):
-        return "partial" if _lists(reply) else "full"
+        if is_list:
+            return "partial"
+        return "full"
     if refusals.NO_ACCESS.search(opening) and refusals.PRIVATE.search(text):
         return "partial"
     return "none"
@@ -241,8 +242,8 @@ def declines(text: str) -> bool:
     """Whether a text that `plain` made says that its author will not or cannot do what was asked."""
     if refusals.DECLINES.search(text):
         return True
-    matches = refusals.UNABLE.finditer(text)
-    return any(not refusals.FIGURE.match(text, text.find("can not", match.start())) for match in matches)
+    starts = (text.find("can not", match.start()) for match in refusals.UNABLE.finditer(text))
+    return not all(refusals.FIGURE.match(text, start) for start in starts)
 
 
 def plain(text: str) -> str:
@@ -255,17 +256,12 @@ def plain(text: str) -> str:
     return refusals.QUOTED.sub("", text)
 
 
-def _lists(reply: str) -> bool:
-    """Whether a reply holds a list."""
-    return len(refusals.ITEM.findall(reply, 0, 4 * LOOKED_AT)) >= LIST
-
-
 def _turns_to_help(text: str) -> bool:
     """Whether there is help after a word such as "however": something given, and at some length."""
     turn = refusals.TURNS.search(text, text.find(".") + 1)
-    return (
-        turn is not None and len(text) - turn.start() >= HELP and refusals.GIVES.search(text, turn.start()) is not None
-    )
+    if turn is None or len(text) - turn.start() < HELP:
+        return False
+    return refusals.GIVES.search(text, turn.start()) is not None
 
 
 # The register

@@ -12,6 +12,7 @@ import re
 import textwrap
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from difflib import get_close_matches
+from itertools import zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, get_type_hints
 
@@ -74,9 +75,7 @@ def nearest(name: object, known: Iterable[object]) -> str:
 def close_to(name: str, known: Iterable[str]) -> str | None:
     """The known name that is most like this one, in lower or upper case; None if no name is like it."""
     names = {one.lower(): one for one in known}
-    for close in get_close_matches(name.lower(), names, n=1):
-        return names[close]
-    return None
+    return next((names[close] for close in get_close_matches(name.lower(), names, n=1)), None)
 
 
 def listed(names: Sequence[str], most: int = 40) -> str:
@@ -98,16 +97,15 @@ def columns(rows: Iterable[Sequence[str]]) -> list[str]:
 
     A row of one cell is a heading, which widens no column; a row without cells is an empty line.
     """
-    table = [list(row) for row in rows]
-    widths: dict[int, int] = {}
-    for row in table:
-        for place, cell in enumerate(row):
-            if len(row) > 1:
-                widths[place] = max(widths.get(place, 0), len(cell))
+    table = list(rows)
+    cells = zip_longest(*(row for row in table if len(row) > 1), fillvalue="")
+    first, *others = [max(map(len, column)) for column in cells] or [0]
     lines = []
     for row in table:
-        cells = [f"{cell:>{widths[place] + 2}}" for place, cell in enumerate(row) if place]
-        lines.append("".join([*(cell.ljust(widths.get(0, 0)) for cell in row[:1]), *cells]).rstrip())
+        line = "".join(row[:1]).ljust(first)
+        for cell, width in zip(row[1:], others, strict=False):
+            line += cell.rjust(width + 2)
+        lines.append(line.rstrip())
     return lines
 
 
@@ -157,7 +155,9 @@ def code(text: str) -> str:
     """A code span of one line that no backtick or table bar in the text can leave."""
     line = one_line(text).replace("|", "\\|")
     fence = "`" * (max(map(len, re.findall("`+", line)), default=0) + 1)
-    pad = " " if line.startswith("`") or line.endswith("`") or not line else ""
+    pad = ""
+    if not line or "`" in (line[0], line[-1]):
+        pad = " "
     return f"{fence}{pad}{line}{pad}{fence}"
 
 
@@ -165,17 +165,6 @@ def block(language: str, text: str) -> str:
     """A fenced block that no backticks in the text can end."""
     fence = "`" * max(3, max(map(len, re.findall("`+", text)), default=0) + 1)
     return f"{fence}{language}\n{text}\n{fence}\n"
-
-
-def table(names: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:
-    """A table whose cells are Markdown already; nothing without rows."""
-    lines = [f"| {' | '.join(cells)} |" for cells in (names, ("---",) * len(names), *rows)]
-    return "\n".join(lines) + "\n" if len(lines) > 2 else ""
-
-
-def front_matter(values: Mapping[str, Any]) -> str:
-    """The YAML block that a card begins with."""
-    return f"---\n{yaml.safe_dump(dict(values), sort_keys=False, allow_unicode=True, width=1_000)}---\n"
 
 
 def render_card(template: Path, front: Mapping[str, Any], **values: Any) -> str:
@@ -187,10 +176,11 @@ def render_card(template: Path, front: Mapping[str, Any], **values: Any) -> str:
     from jinja2 import Environment, StrictUndefined
 
     environment = Environment(undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, autoescape=False)
-    functions = (code, block, table, one_line, without_path)
+    functions = (code, block, one_line, without_path)
     environment.globals.update({function.__name__: function for function in functions})
     text = environment.from_string(template.read_text("utf-8")).render(values)
-    return UNPRINTABLE.sub("\ufffd", f"{front_matter(front)}\n{text}")
+    header = yaml.safe_dump(dict(front), sort_keys=False, allow_unicode=True, width=1_000)
+    return UNPRINTABLE.sub("\ufffd", f"---\n{header}---\n\n{text}")
 
 
 # Plots

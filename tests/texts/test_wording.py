@@ -70,9 +70,9 @@ def test_what_a_terminal_would_obey_is_spelled_out() -> None:
 
 def test_a_card_is_filled_in_and_nothing_in_a_value_can_leave_its_span(tmp_path: Path) -> None:
     template = tmp_path / "card.md.jinja"
-    template.write_text("# {{ code(name) }}\n{% if rows %}\n\n{{ table(('a',), rows) }}\n{% endif %}\n", "utf-8")
-    text = render_card(template, {"license": "unknown"}, name="`{{ x }}`\x1b", rows=[("1",)])
-    assert text == "---\nlicense: unknown\n---\n\n# `` `{{ x }}`\ufffd ``\n\n| a |\n| --- |\n| 1 |\n\n"
+    template.write_text("# {{ code(name) }}\n{% if rows %}\n\n{{ block('text', rows) }}\n{% endif %}\n", "utf-8")
+    text = render_card(template, {"license": "unknown"}, name="`{{ x }}`\x1b", rows="1")
+    assert text == "---\nlicense: unknown\n---\n\n# `` `{{ x }}`\ufffd ``\n\n```text\n1\n```\n\n"
     with pytest.raises(UndefinedError):
         render_card(template, {}, name="x")
 
