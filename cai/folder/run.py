@@ -192,7 +192,8 @@ class RunFolder:
         """A position for people: prompts count from 1, and the pairs of a prompt from 1."""
         if not self._kind.pairs:
             return f"number {position + 1}"
-        return f"number {(position >> PAIR_BITS) + 1}, pair {(position & (1 << PAIR_BITS) - 1) + 1},"
+        prompt, pair = divmod(position, 1 << PAIR_BITS)
+        return f"number {prompt + 1}, pair {pair + 1},"
 
     @staticmethod
     def dropped(item: Prompt | Contest, position: int, stage: str, reason: DropReason, detail: str) -> Drop:
@@ -209,14 +210,15 @@ class RunFolder:
 
     async def keep(self, row: Record, position: int, item: Prompt | Contest) -> None:
         """Write a finished row; returns when it is on disk."""
-        self.store.rows.append(self.rows_file, row.model_dump_json().encode() + b"\n")
-        self.store.rows.mark(position, digest_of(item.key, item.messages), DONE)
-        await self.store.committed()
+        await self._write(self.rows_file, row, position, digest_of(item.key, item.messages), DONE)
 
     async def drop(self, drop: Drop) -> None:
         """Write a dropped row; returns when it is on disk."""
-        self.store.rows.append(DROPPED, drop.model_dump_json().encode() + b"\n")
-        self.store.rows.mark(drop.position, digest_of(drop.key, drop.prompt), drop.reason)
+        await self._write(DROPPED, drop, drop.position, digest_of(drop.key, drop.prompt), drop.reason)
+
+    async def _write(self, name: str, row: Record, position: int, digest: bytes, state: str) -> None:
+        self.store.rows.append(name, row.model_dump_json().encode() + b"\n")
+        self.store.rows.mark(position, digest, state)
         await self.store.committed()
 
     def counts(self) -> dict[str, Any]:

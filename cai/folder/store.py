@@ -1,7 +1,6 @@
 """A run's journal: every finished call in `calls.sqlite`, each text kept once, and rows, committed in groups.
 
-It works on the event loop's own thread: what comes within two milliseconds is one transaction. A payload is JSON, so a
-tuple in it comes back as a list.
+It works on the event loop's own thread: what comes within two milliseconds is one transaction.
 """
 
 from __future__ import annotations
@@ -119,7 +118,7 @@ class StoredCall(NamedTuple):
     """One finished call as `Store.calls` gives it back."""
 
     key: str  # hex, as in the `calls` column of a row
-    request: dict[str, Any]  # provider, name and the exact payload
+    request: dict[str, Any]  # provider, name and the exact payload as JSON: a tuple comes back as a list
     completion: Completion
     at: int  # unix time in seconds
 

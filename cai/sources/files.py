@@ -72,12 +72,11 @@ def existing(path: Path) -> Path:
     except OSError as error:
         raise SourceError(f"cannot be looked up: {error.strerror}", path) from None
     close = close_to(path.name, siblings)
-    hint = ""
     if close is not None:
-        hint = f"; did you mean {path.parent / close}?"
-    elif not path.suffix:
-        hint = "; a dataset of the hub is written hf:org/name"
-    raise SourceError(f"no such file{hint}", path)
+        raise SourceError(f"no such file; did you mean {path.parent / close}?", path)
+    if not path.suffix:
+        raise SourceError("no such file; a dataset of the hub is written hf:org/name", path)
+    raise SourceError("no such file", path)
 
 
 def _kind(path: Path) -> tuple[str, str]:
@@ -240,8 +239,8 @@ def _opened(path: Path, packed: str, read: Callable[[ByteLines], Rows]) -> Rows:
         raise SourceError(f"cannot be opened: {reason_of(error)}", path) from None
 
 
-def _lines(stream: ByteLines, where: str | Path) -> Iterator[tuple[int, bytes]]:
-    """Numbered lines; of one that is too long, its first `MAX_LINE` + 1 bytes."""
+def _lines(stream: ByteLines, where: str | Path) -> Iterator[tuple[int, bytes | BadRecord]]:
+    """Numbered lines; of one that is too long, the record that it cannot be."""
     number = 0
     mark = BOM_UTF8  # removed from the first line
     try:
@@ -249,7 +248,10 @@ def _lines(stream: ByteLines, where: str | Path) -> Iterator[tuple[int, bytes]]:
             raise SourceError("holds NUL bytes: it is binary, or text in UTF-16; prompts are read as UTF-8 text", where)
         while line := stream.readline(MAX_LINE + 1):
             number += 1
-            yield number, line.removeprefix(mark)
+            if len(line) <= MAX_LINE:
+                yield number, line.removeprefix(mark)
+            else:
+                yield number, BadRecord(f"the line is longer than {MAX_LINE:,} bytes")
             mark = b""
             while len(line) > MAX_LINE and not line.endswith(b"\n"):
                 line = stream.readline(MAX_LINE + 1)
@@ -263,15 +265,15 @@ def _lines(stream: ByteLines, where: str | Path) -> Iterator[tuple[int, bytes]]:
 def _bounded(stream: ByteLines, where: str | Path) -> Iterator[bytes]:
     """Lines none of which is too long: cut off, one could still look like a row."""
     for number, line in _lines(stream, where):
-        if len(line) > MAX_LINE:
-            raise SourceError(f"the line is longer than {MAX_LINE:,} bytes", where, number)
+        if isinstance(line, BadRecord):
+            raise SourceError(line.problem, where, number)
         yield line
 
 
 def _decoded(stream: ByteLines, where: str | Path, decode: Callable[[bytes], Any]) -> Rows:
     for number, line in _lines(stream, where):
-        if len(line) > MAX_LINE:
-            yield number, BadRecord(f"the line is longer than {MAX_LINE:,} bytes")
+        if isinstance(line, BadRecord):
+            yield number, line
         elif not line.isspace():
             yield number, decode(line)
 

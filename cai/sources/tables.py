@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -55,10 +56,9 @@ def parquet_rows(path: Path, keys: Sequence[str]) -> Rows:
     try:
         with ParquetFile(path, pre_buffer=False, buffer_size=2**20) as file:  # else a whole row group is held
             columns = _usable(file.schema_arrow.names, keys, path)
-            for batch in file.iter_batches(batch_size=256, columns=columns):
-                for record in batch.to_pylist():
-                    number += 1
-                    yield number, record
+            batches = file.iter_batches(batch_size=256, columns=columns)
+            for number, record in enumerate(chain.from_iterable(batch.to_pylist() for batch in batches), 1):
+                yield number, record
     except (ArrowException, OSError, UnicodeDecodeError) as error:
         raise SourceError(f"cannot be read as parquet after row {number}: {reason_of(error)}", path) from None
 
@@ -73,18 +73,15 @@ def hub_rows(spec: str, keys: Sequence[str]) -> Rows:
     name, *parts = spec.removeprefix("hf:").split(":")
     if not name or len(parts) > 2:
         raise SourceError("write hf:org/name, hf:org/name:split or hf:org/name:config:split", spec)
-    config = ""
-    split = parts[-1] if parts else ""
-    if len(parts) == 2:
-        config = parts[0]
+    *config, split = parts or [""]
     number = 0
     try:
         if len(parts) == 1 and split in get_dataset_config_names(name):
-            config = split
-            split = ""
-        splits = load_dataset(name, config or None, streaming=True)
-        if not split:
-            split = next(iter(splits)) if len(splits) == 1 else "train"
+            config, split = [split], ""
+        splits = load_dataset(name, *filter(None, config), streaming=True)
+        if len(splits) == 1 and not split:
+            [split] = splits
+        split = split or "train"
         if split not in splits:
             raise SourceError(f"no split {split!r}; {nearest(split, splits)}", spec)
         rows = splits[split]
@@ -101,6 +98,8 @@ def _usable(columns: list[str], keys: Sequence[str], where: str | Path) -> list[
     if not keys:
         return columns
     if not set(columns) & set(keys):
-        hint = nearest(keys[0], columns) if len(keys) == 1 else f"it has {listed(columns)}"
+        hint = f"it has {listed(columns)}"
+        if len(keys) == 1:
+            hint = nearest(keys[0], columns)
         raise SourceError(f"no column {', '.join(keys)}; {hint}; name yours with --prompt-field", where)
     return [column for column in columns if column in (*keys, "id")]

@@ -107,8 +107,7 @@ def parse(text: str) -> Document:
 class _Reader:
     """Builds a file's values from its events.
 
-    Not from composed nodes: libyaml composes recursively in C without a limit, ten nested aliases can stand for a
-    billion values, and a cycle for endlessly many.
+    Not from nodes: libyaml composes them recursively in C without a limit, and ten nested aliases are a billion values.
     """
 
     def __init__(self, text: str) -> None:
@@ -156,8 +155,7 @@ class _Reader:
 
 
 def _line(event: Any) -> int:
-    line: int = event.start_mark.line
-    return line + 1
+    return int(event.start_mark.line) + 1
 
 
 def _check(event: Any) -> None:
