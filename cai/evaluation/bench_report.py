@@ -7,9 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from cai.export.pairs import MIN_CONFIDENCE
-from cai.judge.calibration import FEW
-from cai.judge.calibration_report import TRIVIAL, CalibrationReport
-from cai.judge.certify import TARGETS
+from cai.judge.calibration import TRIVIAL, CalibrationReport
+from cai.judge.certify import FEW, TARGETS
 from cai.judge.flows import probability
 from cai.judge.metrics import at_least, average, confidence, credit
 from cai.records import Protocol, Record

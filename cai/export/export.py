@@ -23,7 +23,7 @@ from cai.export.revisions import RevisionCut
 from cai.folder.files import write_atomically
 from cai.folder.rows import TRAINING_FILES
 from cai.folder.run import RunFolder, read_info
-from cai.judge.calibration_report import FILE
+from cai.judge.certify import FILE
 from cai.records import Record
 from cai.sources.yamlfile import unfit
 from cai.texts.wording import settings_as_keywords

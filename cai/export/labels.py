@@ -32,8 +32,7 @@ from cai.export.pairs import (
 )
 from cai.folder.rows import BAD_ROW, PAIR_BITS, damage, lines_in_order, reading
 from cai.folder.run import RunFolder
-from cai.judge.calibration import binding_problems, load_calibration
-from cai.judge.certify import Calibration, threshold
+from cai.judge.certify import Calibration, binding_problems, load_calibration, threshold
 from cai.records import BadPrompt, Label
 from cai.sources.conversations import prompt_hash
 from cai.sources.files import read_prompts

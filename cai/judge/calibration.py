@@ -4,28 +4,193 @@ from __future__ import annotations
 
 import statistics
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-import orjson
 from pydantic import ValidationError
 
 from cai.errors import InputError, RunError
-from cai.folder.files import differences
+from cai.folder.files import unwritable, write_atomically
 from cai.folder.run import find_info
-from cai.judge.calibration_report import FILE, TRIVIAL, Baseline, CalibrationReport
-from cai.judge.certify import COLDEST, DELTA, HOTTEST, TARGETS, Binding, Calibration, certify_all, fit_temperature
+from cai.judge.certify import (
+    DELTA,
+    FILE,
+    TARGETS,
+    Binding,
+    Calibration,
+    Threshold,
+    certify_all,
+    fit_temperature,
+    weaknesses,
+)
 from cai.judge.flows import probability
-from cai.judge.metrics import Metrics, credit, measure
+from cai.judge.metrics import Metrics, at_least, credit, measure
 from cai.judge.people import Judged, JudgedRows, labels_file, read_judged
+from cai.records import Record
 from cai.sources.files import read_records
-from cai.sources.yamlfile import first_fault
+from cai.texts.wording import cells, columns, counted, number
 
-FORMAT = 1
 FOLDS = 5
-FEW = 50  # pairs: 25 leave a temperature at random, 50 to 100 suffice (three judges, 200 splits each)
+LEVELS = (0.5, 0.6, 0.7, 0.8, 0.9, 0.95)  # confidences whose coverage is reported
+SCORES = {"ECE": ("ece", ".3f"), "Brier": ("brier", ".3f"), "NLL": ("nll", ".3f"), "AUROC": ("auroc", ".3f")}
+PROMISES = {  # heading → the figure of a threshold, and how it is written
+    "lambda": ("confidence", ".6f"),
+    "after T": ("calibrated", ".4f"),
+    "kept": ("coverage", ".1%"),
+    "pairs": ("n", ","),
+    "errors": ("errors", ","),
+    "error up to": ("upper_bound", ".1%"),
+}
+TRIVIAL = {  # judges that read nothing, as people are shown them
+    "always_first": "always the first",
+    "longer": "the longer reply",
+    "shorter": "the shorter reply",
+    "not_refusing": "the one not refusing",
+}
+
+
+class Baseline(Record):
+    """A judge that reads nothing: how often it agrees with people; a pair it cannot decide counts half."""
+
+    accuracy: float
+    n: int
+
+
+@dataclass(frozen=True, slots=True)
+class CalibrationReport:
+    """How a judge's labels compare with people's."""
+
+    source: str
+    calibration: Calibration
+    metrics: Metrics  # of all pairs, at temperature 1
+    rows: tuple[Judged, ...]
+    held_out: tuple[float, ...] | None  # p of every row at the temperature fitted on the other folds; None: too few
+    baselines: dict[str, Baseline]
+    invalid: int  # rows with a human label and no valid vote
+    unlabelled: int  # rows without a human label
+    notes: tuple[str, ...]
+
+    @property
+    def ps(self) -> list[float]:
+        """The probabilities before any temperature."""
+        return [probability(row.z) for row in self.rows]
+
+    @property
+    def truths(self) -> list[bool]:
+        """Whether people prefer the first reply."""
+        return [row.truth for row in self.rows]
+
+    def summary(self) -> dict[str, Any]:
+        """The report as JSON; its keys are a contract."""
+        calibration = self.calibration.model_dump()
+        held_out = None
+        if self.held_out is not None:
+            held_out = {name: calibration[name] for name in ("before", "after")}
+        return {
+            "source": self.source,
+            **self.metrics.model_dump(),
+            "temperature": calibration["temperature"],
+            "coverage": {str(level): self._coverage(level) for level in LEVELS},
+            "thresholds": {target: _threshold(at) for target, at in self.calibration.thresholds.items()},
+            "delta": calibration["delta"],
+            "promise": calibration["promise"],
+            "held_out": held_out,
+            "baselines": {name: judge.model_dump() for name, judge in self.baselines.items()},
+            "invalid": self.invalid,
+            "unlabelled": self.unlabelled,
+            "binding": calibration["binding"],
+            "notes": list(self.notes),
+        }
+
+    def _coverage(self, level: float) -> dict[str, float | None]:
+        share, accuracy = at_least(self.ps, self.truths, level)
+        return {"coverage": share, "accuracy": accuracy}
+
+    def lines(self) -> Iterator[str]:
+        """The report for people to read."""
+        yield (
+            f"{self.source}: {counted(self.metrics.n, 'pair')} with a label of the judge and of people; "
+            f"{self.invalid:,} without a valid vote, {self.unlabelled:,} without a human label"
+        )
+        yield ""
+        yield "agreement with people"
+        yield from self._agreement()
+        yield ""
+        yield from self._scores()
+        yield ""
+        table = [["confidence as judged", "kept", "agree"]]
+        for level in LEVELS:
+            shares = at_least(self.ps, self.truths, level)
+            table.append([f"  at least {level}", *(number(share, ".1%") for share in shares)])
+        yield from columns(table)
+        yield ""
+        yield from columns(self._promises())
+        calibration = self.calibration
+        yield f"  each alone is wrong with a chance of at most {calibration.delta:g} (delta), and {calibration.promise}"
+        yield from self.notes
+
+    def _agreement(self) -> Iterator[str]:
+        metrics = self.metrics
+        low, high = metrics.interval
+        kappa = "undefined"
+        if metrics.kappa is not None:
+            kappa = f"{metrics.kappa:.3f}"
+        rows = [["  the judge", f"{metrics.accuracy:.1%}"]]
+        remarks = [f"  95 % interval {low:.1%} to {high:.1%}, kappa {kappa}"]
+        for name, judge in self.baselines.items():
+            remark = f"  on {judge.n:,} pairs whose texts are known"
+            if judge.n == metrics.n:
+                remark = ""
+            rows.append([f"  {TRIVIAL[name]}", f"{judge.accuracy:.1%}"])
+            remarks.append(remark)
+        yield from map(str.__add__, columns(rows), remarks)
+
+    def _scores(self) -> Iterator[str]:
+        table = [["calibration", *SCORES], ["  as judged", *cells(self.metrics, SCORES)]]
+        folds = ""
+        if self.calibration.after is not None:
+            table.append(["  with T, held out", *cells(self.calibration.after, SCORES)])
+            folds = "; held out: fitted on four fifths, five times"
+        yield from columns(table)
+        yield f"  temperature T = {self.calibration.temperature:.3g}, fitted on all pairs{folds}"
+
+    def _promises(self) -> Iterator[list[str]]:
+        yield ["certified agreement", *PROMISES]
+        for target, at in self.calibration.thresholds.items():
+            name = f"  at least {float(target):.4g}"
+            if at is None:
+                yield [f"{name}: no threshold can be certified"]
+            else:
+                yield [name, *cells(at, PROMISES)]
+
+    def save(self, folder: Path, *, plots: bool) -> list[str]:
+        """Write calibration.json and, with `plots`, two diagrams; returns the names written. Raises RunError."""
+        content = {FILE: self.calibration.model_dump_json(indent=2).encode() + b"\n"}
+        if plots:
+            from cai.judge.plots import plot_reliability, plot_risk_coverage
+
+            temperature = self.calibration.temperature
+            after = self.held_out or [probability(row.z, temperature) for row in self.rows]
+            baselines = {TRIVIAL[name]: judge.accuracy for name, judge in self.baselines.items()}
+            thresholds = self.calibration.thresholds
+            content["reliability.png"] = plot_reliability(self.ps, after, self.truths)
+            content["risk-coverage.png"] = plot_risk_coverage(self.ps, self.truths, baselines, thresholds)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise unwritable(folder, error, "choose another --out") from error
+        for name, data in content.items():
+            write_atomically(folder / name, data)
+        return list(content)
+
+
+def _threshold(at: Threshold | None) -> dict[str, float] | None:
+    if at is None:
+        return None
+    return {"lambda": at.confidence, **at.model_dump(exclude={"target", "confidence"})}
 
 
 def calibrate_judge(source: str | Path | Iterable[Any], *, delta: float = DELTA) -> CalibrationReport:
@@ -52,35 +217,6 @@ def calibrate_rows(
 ) -> CalibrationReport:
     """`calibrate_judge` for `Label`s, or rows as a file has them; binding: whose labels they are, if known."""
     return _report(read_judged(enumerate(rows, 1), "rows"), "rows", binding, delta, targets)
-
-
-def load_calibration(path: str | Path) -> Calibration:
-    """The calibration that a file, or the folder it was saved in, holds; raises InputError."""
-    file = Path(path)
-    if file.is_dir():
-        file = file / FILE
-    again = "make it again with cai judge calibrate"
-    try:
-        content = orjson.loads(file.read_bytes())
-    except orjson.JSONDecodeError as error:
-        raise InputError(f"not JSON ({error.msg}): name a {FILE} of cai judge calibrate", file) from None
-    except OSError as error:
-        raise InputError(f"cannot be read ({error.strerror or error}); {again}", file) from None
-    match content:
-        case {"schema": int(schema)} if schema > FORMAT:
-            problem = f"was made by a newer cai (schema {schema}, this one reads {FORMAT}): upgrade cai-toolkit"
-            raise InputError(problem, file)
-    try:
-        return Calibration.model_validate_json(orjson.dumps(content))
-    except ValidationError as error:
-        raise InputError(f"is not a calibration, or damaged ({first_fault(error)}); {again}", file) from None
-
-
-def binding_problems(calibration: Calibration, binding: Mapping[str, Any]) -> list[str]:
-    """Why a calibration does not hold for labels of a `binding` (the fields of `Binding`); empty if it does."""
-    if calibration.binding is None:
-        return ["it was made from rows that do not name their judge; calibrate a label run of this judge"]
-    return differences(calibration.binding.model_dump(), Binding.model_validate(dict(binding)).model_dump())
 
 
 def _binding_of(labels: Path) -> Binding | None:
@@ -145,8 +281,8 @@ def _held_out(rows: Sequence[Judged]) -> tuple[float, ...] | None:
         return None
     fold = {key: place % FOLDS for place, key in enumerate(keys)}
     temperatures = []
-    for number in range(FOLDS):
-        others = [row for row in rows if fold[row.key] != number]
+    for place in range(FOLDS):
+        others = [row for row in rows if fold[row.key] != place]
         temperatures.append(fit_temperature([row.z for row in others], [row.truth for row in others]))
     return tuple(probability(row.z, temperatures[fold[row.key]]) for row in rows)
 
@@ -173,14 +309,3 @@ def _notes(
         yield f"human labels are read as: {read.numbering}"
     if calibration.binding is None:
         yield "the rows do not name their judge: cai label --calibration will refuse this calibration"
-
-
-def weaknesses(calibration: Calibration) -> Iterator[str]:
-    """Why a temperature means nothing, so that no label should be corrected by it; nothing if it can be used."""
-    if calibration.n < FEW:
-        yield f"{calibration.n} pairs are too few for a temperature: 50 to 100 suffice, thresholds need 100 to 500"
-    bound = f"the temperature is at the bound of what is tried ({calibration.temperature:g})"
-    if calibration.temperature == HOTTEST:
-        yield f"{bound}: its confidences say nothing here"
-    elif calibration.temperature == COLDEST:
-        yield f"{bound}: every label is right here"

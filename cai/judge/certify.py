@@ -1,23 +1,30 @@
-"""Fits a temperature, and certifies thresholds that keep their promise."""
+"""What a calibration holds, and how it is made: a temperature is fitted, thresholds are certified to keep a promise."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import groupby
 from operator import itemgetter
-from typing import Annotated, Literal, Self
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, model_validator
+import orjson
+from pydantic import Field, ValidationError, model_validator
 
-from cai.errors import UsageError
+from cai.errors import InputError, UsageError
+from cai.folder.files import differences
 from cai.judge.flows import probability
 from cai.judge.metrics import Metrics, binomial_cdf, confidence, credit, log_odds
 from cai.records import ConstitutionRef, Protocol, Record
+from cai.sources.yamlfile import first_fault
 
+FILE = "calibration.json"
+FORMAT = 1
 TARGETS = (0.7, 0.75, 0.8, 0.85, 0.9, 0.95)  # agreements with people to certify, if possible
 DELTA = 0.1
 COLDEST, HOTTEST = 0.05, 100.0  # temperatures; the likelihood of separable data has no maximum between 0 and infinity
+FEW = 50  # pairs: 25 leave a temperature at random, 50 to 100 suffice (three judges, 200 splits each)
 LEAST = 30  # pairs at the first threshold that is tried
 PROMISE = "holds for pairs drawn like the gold pairs"
 Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
@@ -77,6 +84,46 @@ class Calibration(Record):
             if at.n > self.n:
                 raise ValueError(f"the threshold for {name} keeps {at.n} of {self.n} pairs")
         return self
+
+
+def load_calibration(path: str | Path) -> Calibration:
+    """The calibration that a file, or the folder it was saved in, holds; raises InputError."""
+    file = Path(path)
+    if file.is_dir():
+        file = file / FILE
+    again = "make it again with cai judge calibrate"
+    try:
+        content = orjson.loads(file.read_bytes())
+    except orjson.JSONDecodeError as error:
+        raise InputError(f"not JSON ({error.msg}): name a {FILE} of cai judge calibrate", file) from None
+    except OSError as error:
+        raise InputError(f"cannot be read ({error.strerror or error}); {again}", file) from None
+    match content:
+        case {"schema": int(schema)} if schema > FORMAT:
+            problem = f"was made by a newer cai (schema {schema}, this one reads {FORMAT}): upgrade cai-toolkit"
+            raise InputError(problem, file)
+    try:
+        return Calibration.model_validate_json(orjson.dumps(content))
+    except ValidationError as error:
+        raise InputError(f"is not a calibration, or damaged ({first_fault(error)}); {again}", file) from None
+
+
+def binding_problems(calibration: Calibration, binding: Mapping[str, Any]) -> list[str]:
+    """Why a calibration does not hold for labels of a `binding` (the fields of `Binding`); empty if it does."""
+    if calibration.binding is None:
+        return ["it was made from rows that do not name their judge; calibrate a label run of this judge"]
+    return differences(calibration.binding.model_dump(), Binding.model_validate(dict(binding)).model_dump())
+
+
+def weaknesses(calibration: Calibration) -> Iterator[str]:
+    """Why a temperature means nothing, so that no label should be corrected by it; nothing if it can be used."""
+    if calibration.n < FEW:
+        yield f"{calibration.n} pairs are too few for a temperature: 50 to 100 suffice, thresholds need 100 to 500"
+    bound = f"the temperature is at the bound of what is tried ({calibration.temperature:g})"
+    if calibration.temperature == HOTTEST:
+        yield f"{bound}: its confidences say nothing here"
+    elif calibration.temperature == COLDEST:
+        yield f"{bound}: every label is right here"
 
 
 def fit_temperature(zs: Sequence[float], truths: Sequence[bool]) -> float:

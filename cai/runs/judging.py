@@ -15,8 +15,8 @@ from cai.constitution.principles import Constitution, Principle, draw
 from cai.engine.ask_judge import AskJudge
 from cai.engine.templates import Templates
 from cai.errors import CaiError, SourceError, Unreadable, UsageError
-from cai.judge.calibration import binding_problems, calibrate_file, load_calibration, weaknesses
-from cai.judge.certify import TARGETS, Calibration, threshold
+from cai.judge.calibration import calibrate_file
+from cai.judge.certify import TARGETS, Calibration, binding_problems, load_calibration, threshold, weaknesses
 from cai.judge.flows import LEAST_MASS, Flow, Pair, Verdict, judge
 from cai.models import check_ability, spec_of
 from cai.records import Abilities, Contest, Protocol, Request, Vote

@@ -18,7 +18,7 @@ from cai.errors import UsageError
 from cai.export.pairs import Filters
 from cai.folder.files import identity_hash
 from cai.folder.run import read_info
-from cai.judge.calibration_report import FILE
+from cai.judge.certify import FILE
 from cai.sources.files import path_of
 from cai.training.data.dataset import TrainingData, check_there, load_rows
 from cai.training.report.summary import TrainSummary

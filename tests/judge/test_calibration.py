@@ -22,16 +22,12 @@ from shared import shared
 from cai.cli.judge import judge_app
 from cai.errors import CaiError, InputError, MissingExtra, RunError
 from cai.judge.calibration import (
-    FEW,
-    binding_problems,
+    CalibrationReport,
     calibrate_file,
     calibrate_judge,
     calibrate_rows,
-    load_calibration,
-    weaknesses,
 )
-from cai.judge.calibration_report import FILE, CalibrationReport
-from cai.judge.certify import TARGETS, Binding
+from cai.judge.certify import FEW, FILE, TARGETS, Binding, binding_problems, load_calibration, weaknesses
 from cai.judge.flows import probability
 from cai.judge.people import REFUSAL_WORDS, trivial_guesses
 from cai.records import ConstitutionRef, Label, Message, Reading, Usage, Vote
