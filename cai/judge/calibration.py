@@ -15,17 +15,7 @@ from pydantic import ValidationError
 from cai.errors import InputError, RunError
 from cai.folder.files import unwritable, write_atomically
 from cai.folder.run import find_info
-from cai.judge.certify import (
-    DELTA,
-    FILE,
-    TARGETS,
-    Binding,
-    Calibration,
-    Threshold,
-    certify_all,
-    fit_temperature,
-    weaknesses,
-)
+from cai.judge.certify import DELTA, FILE, TARGETS, Binding, Calibration, certify_all, fit_temperature, weaknesses
 from cai.judge.flows import probability
 from cai.judge.metrics import Metrics, at_least, credit, measure
 from cai.judge.people import Judged, JudgedRows, labels_file, read_judged
@@ -79,6 +69,11 @@ class CalibrationReport:
         return [probability(row.z) for row in self.rows]
 
     @property
+    def coverage(self) -> dict[float, tuple[float, float | None]]:
+        """For some levels, the share of pairs of at least this confidence as judged, and their accuracy."""
+        return {level: at_least(self.ps, self.truths, level) for level in LEVELS}
+
+    @property
     def truths(self) -> list[bool]:
         """Whether people prefer the first reply."""
         return [row.truth for row in self.rows]
@@ -93,8 +88,10 @@ class CalibrationReport:
             "source": self.source,
             **self.metrics.model_dump(),
             "temperature": calibration["temperature"],
-            "coverage": {str(level): self._coverage(level) for level in LEVELS},
-            "thresholds": {target: _threshold(at) for target, at in self.calibration.thresholds.items()},
+            "coverage": {
+                str(level): {"coverage": share, "accuracy": right} for level, (share, right) in self.coverage.items()
+            },
+            "thresholds": self.calibration.promises(),
             "delta": calibration["delta"],
             "promise": calibration["promise"],
             "held_out": held_out,
@@ -104,10 +101,6 @@ class CalibrationReport:
             "binding": calibration["binding"],
             "notes": list(self.notes),
         }
-
-    def _coverage(self, level: float) -> dict[str, float | None]:
-        share, accuracy = at_least(self.ps, self.truths, level)
-        return {"coverage": share, "accuracy": accuracy}
 
     def lines(self) -> Iterator[str]:
         """The report for people to read."""
@@ -122,8 +115,7 @@ class CalibrationReport:
         yield from self._scores()
         yield ""
         table = [["confidence as judged", "kept", "agree"]]
-        for level in LEVELS:
-            shares = at_least(self.ps, self.truths, level)
+        for level, shares in self.coverage.items():
             table.append([f"  at least {level}", *(number(share, ".1%") for share in shares)])
         yield from columns(table)
         yield ""
@@ -187,12 +179,6 @@ class CalibrationReport:
         return list(content)
 
 
-def _threshold(at: Threshold | None) -> dict[str, float] | None:
-    if at is None:
-        return None
-    return {"lambda": at.confidence, **at.model_dump(exclude={"target", "confidence"})}
-
-
 def calibrate_judge(source: str | Path | Iterable[Any], *, delta: float = DELTA) -> CalibrationReport:
     """Compare a judge's labels with people's; docs/judging.md has the arithmetic.
 
@@ -208,7 +194,15 @@ def calibrate_file(path: str | Path, *, delta: float = DELTA, targets: Sequence[
     """`calibrate_judge` for a file, or a folder that holds a labels.jsonl; the run.json beside it names the judge."""
     file = labels_file(path)
     read = read_judged(read_records(file), file)
-    binding = _binding_of(file) if read.labels else None
+    binding = None
+    info = None
+    if read.labels:
+        info = find_info(file.parent)
+    if info is not None:
+        try:
+            binding = Binding.model_validate(info["identity"].get("binding"))
+        except ValidationError:
+            raise RunError(f"{file.with_name('run.json')} is not that of a label run: it names no judge") from None
     return _report(read, str(path), binding, delta, targets)
 
 
@@ -217,17 +211,6 @@ def calibrate_rows(
 ) -> CalibrationReport:
     """`calibrate_judge` for `Label`s, or rows as a file has them; binding: whose labels they are, if known."""
     return _report(read_judged(enumerate(rows, 1), "rows"), "rows", binding, delta, targets)
-
-
-def _binding_of(labels: Path) -> Binding | None:
-    """The judge that the run.json beside some labels names; None if there is no such file."""
-    info = find_info(labels.parent)
-    if info is None:
-        return None
-    try:
-        return Binding.model_validate(info["identity"].get("binding"))
-    except ValidationError:
-        raise RunError(f"{labels.with_name('run.json')} is not that of a label run: it names no judge") from None
 
 
 def _report(

@@ -85,6 +85,14 @@ class Calibration(Record):
                 raise ValueError(f"the threshold for {name} keeps {at.n} of {self.n} pairs")
         return self
 
+    def promises(self) -> dict[str, dict[str, float] | None]:
+        """The thresholds as reports have them, by target; their confidence is called lambda."""
+        promises: dict[str, dict[str, float] | None] = dict.fromkeys(self.thresholds)
+        for target, at in self.thresholds.items():
+            if at is not None:
+                promises[target] = {"lambda": at.confidence, **at.model_dump(exclude={"target", "confidence"})}
+        return promises
+
 
 def load_calibration(path: str | Path) -> Calibration:
     """The calibration that a file, or the folder it was saved in, holds; raises InputError."""
