@@ -24,7 +24,7 @@ class Model(Protocol):
     context: int | None  # tokens of prompt and reply together; None: unknown before asking
 
     def payload(self, call: Call) -> dict[str, Any]:
-        """The exact JSON-able request; raises CallRejected("too_long", …) where the model knows it cannot fit."""
+        """The exact JSON-able request; raises CallRejected("too_long", …) if it is known not to fit."""
 
     async def start(self) -> None:
         """Load weights or open connections; called once before the first `send`, in the loop that will send."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass
+from math import inf
 from typing import NamedTuple
 
 from cai.calls.model import Model
@@ -40,8 +41,8 @@ class Price(NamedTuple):
     def cost(self, input_tokens: int, output_tokens: int, cached: int = 0, cache_write: int = 0) -> float:
         """USD of a call or a sum of calls; `cached` and `cache_write` are parts of `input_tokens`."""
         fresh = input_tokens - cached - cache_write
-        given = fresh * self.input + cached * self.cached + cache_write * self.cache_write
-        return given + output_tokens * self.output
+        inputs = fresh * self.input + cached * self.cached + cache_write * self.cache_write
+        return inputs + output_tokens * self.output
 
     def of(self, done: Completion, worst: float) -> float:
         """USD of one call; `worst` if the server did not report its tokens."""
@@ -60,14 +61,14 @@ FREE = Price(0.0, 0.0, 0.0, 0.0)  # of models on the user's own machine
 def parse_price(text: str) -> Price:
     """`IN,OUT` in USD per million tokens, as `--price` takes it."""
     try:
-        given, made = map(float, text.split(","))
+        inputs, outputs = map(float, text.split(","))
     except ValueError:
         raise UsageError(
             f"--price {text!r} is not IN,OUT in USD per million tokens; for example --price 0.4,1.6"
         ) from None
-    if not (0 <= given < float("inf") and 0 <= made < float("inf")):
+    if not (0 <= inputs < inf and 0 <= outputs < inf):
         raise UsageError(f"--price {text!r} must be two finite numbers of at least 0")
-    return Price(given / 1e6, made / 1e6, given / 1e6, given / 1e6)
+    return Price(inputs / 1e6, outputs / 1e6, inputs / 1e6, inputs / 1e6)
 
 
 def known_price(model: Model) -> Price | None:
@@ -81,10 +82,12 @@ def known_price(model: Model) -> Price | None:
         return float(calc_price(usage, model_ref=model.name, provider_api_url=model.endpoint).total_price) / 1000
 
     try:
-        given = rate(Usage(input_tokens=1000))
-        cached = rate(Usage(input_tokens=1000, cache_read_tokens=1000))
-        written = rate(Usage(input_tokens=1000, cache_write_tokens=1000))
-        return Price(given, rate(Usage(output_tokens=1000)), cached, written)
+        return Price(
+            input=rate(Usage(input_tokens=1000)),
+            output=rate(Usage(output_tokens=1000)),
+            cached=rate(Usage(input_tokens=1000, cache_read_tokens=1000)),
+            cache_write=rate(Usage(input_tokens=1000, cache_write_tokens=1000)),
+        )
     except LookupError:
         return None
 

@@ -189,7 +189,7 @@ def base_of(adapter: Path) -> Base:
 
 
 def _trained_on(adapter: Path) -> dict[str, str]:
-    """What training.json says of the base; nothing if there is no such file, or the training wrote none of it."""
+    """What training.json says of the base; empty if there is no such file, or the training wrote none of it."""
     record = adapter / "training.json"
     facts = read_if_there(record)
     if "model" not in facts:

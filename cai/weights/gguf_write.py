@@ -13,10 +13,10 @@ from typing import Any
 
 from cai.errors import CaiError, UsageError
 from cai.folder.files import need
-from cai.weights.gguf_read import copy_metadata
+from cai.weights.gguf_read import copy_metadata, write_file
 
 # How a tokenizer cuts text before it merges, as tokenizer.json has it, and what these rules are called in a GGUF file.
-# No others are written: where OpenVINO GenAI 2026.4 does not know a name, as Llama 3's, it cuts by rules of its own.
+# No others are written: OpenVINO GenAI 2026.4 cuts by rules of its own if it does not know a name, such as Llama 3's.
 RULES = {"type": "Digits", "individual_digits": True}
 NAME = "smollm"
 
@@ -63,10 +63,7 @@ def write_gguf(model: Any, tokenizer: Any, target: Path, source: Path | None = N
         writer.add_tensor(name, array)
     for tensor in extra:
         writer.add_tensor(tensor.name, tensor.data)
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
+    write_file(writer)
 
 
 def _check_model(config: Any) -> None:
@@ -177,14 +174,10 @@ def _add_tokenizer(writer: Any, config: Any, tokenizer: Any) -> None:
     writer.add_token_list([*tokenizer.convert_ids_to_tokens(range(count)), *(f"[PAD{n}]" for n in unused)])
     writer.add_token_types([kinds.get(n, 1) for n in range(count)] + [int(gguf.TokenType.UNUSED) for _ in unused])
     writer.add_token_merges([" ".join(merge) for merge in facts["model"]["merges"]])
-    for add, token in (
-        (writer.add_bos_token_id, tokenizer.bos_token_id),
-        (writer.add_eos_token_id, tokenizer.eos_token_id),
-        (writer.add_unk_token_id, tokenizer.unk_token_id),
-        (writer.add_pad_token_id, tokenizer.pad_token_id),
-    ):
+    for name in ("bos_token_id", "eos_token_id", "unk_token_id", "pad_token_id"):
+        token = getattr(tokenizer, name)
         if token is not None:
-            add(token)
+            getattr(writer, f"add_{name}")(token)
     writer.add_add_bos_token(tokenizer.encode("a")[0] == tokenizer.bos_token_id)
     if tokenizer.chat_template:
         writer.add_chat_template(tokenizer.chat_template)

@@ -102,7 +102,7 @@ def _model_class(rewards: bool) -> Any:
 
 
 def _where(base: Base, place: str) -> tuple[str, dict[str, Any]]:
-    """What transformers is told to find a place by: for a GGUF file its folder and name, on the hub its commit."""
+    """A place and its options as transformers takes them: of a GGUF file its folder and name, on the hub its commit."""
     options: dict[str, Any] = {"trust_remote_code": False}
     if place == base.place and base.commit is not None:
         options["revision"] = base.commit
@@ -160,7 +160,7 @@ def open_reward(base: Base, dtype: Any) -> tuple[Any, Any]:
     if not tokenizer.chat_template:
         raise UsageError(f"{base.spec} has no chat template: save the tokenizer it was trained with, template included")
     model = load_model(base, dtype, rewards=True)
-    if base.adapter is not None and model.config.pad_token_id is None:  # as TRL sets it; the folder does not tell it
+    if base.adapter is not None and model.config.pad_token_id is None:  # as TRL sets it; it is not in the folder
         model.config.pad_token_id = tokenizer.pad_token_id
     return tokenizer, model
 

@@ -60,7 +60,7 @@ def merge(
 ) -> MergeSummary:
     """Write the adapter of a folder and its base as one model into `out`, with its tokenizer and where it comes from.
 
-    gguf: also `out`.gguf, and a whole model is taken, too. The file lies beside the folder: inside, transformers would
+    gguf: also `out`.gguf, and a whole model is taken, too. The file is beside the folder: inside, transformers would
     take the folder's tokenizer for the file's. Raises UsageError for what cannot be merged or written as GGUF, RunError
     if `out` is in use or cannot be written.
     """
@@ -117,7 +117,7 @@ def _check(base: Base, out: Path, file: Path | None) -> None:
         raise UsageError(f"{out} is the folder you are in: choose another --out")
     for folder in (base.adapter, Path(base.place)):
         if folder is not None and folder.exists() and out.resolve().is_relative_to(folder):
-            raise UsageError(f"{out} lies in the folder of the model itself: choose another --out")
+            raise UsageError(f"{out} is inside the folder of the model itself: choose another --out")
     if file is not None and file.exists():
         raise RunError(f"{file} is there already: choose another --out")
 

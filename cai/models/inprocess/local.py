@@ -173,8 +173,8 @@ class LocalModel:
                     raise ModelStopped(f"{self.name} returned {len(values)} log-probabilities for {len(tokens)}")
                 scores[part] = sum(values[len(prompt) : -1])
                 input_tokens += len(tokens)
-        listed = tuple(scores[part] for part in parts)
-        return Completion("", "stop", self.name, input_tokens=input_tokens, output_tokens=0, scores=listed)
+        values = [scores[part] for part in parts]
+        return Completion("", "stop", self.name, input_tokens=input_tokens, output_tokens=0, scores=tuple(values))
 
     def _greedy(self, **settings: Any) -> Any:
         import openvino_genai as genai

@@ -15,7 +15,7 @@ from collections import Counter
 from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 from cai.errors import CallRejected, ModelError, ModelStopped
 
@@ -28,14 +28,6 @@ BLOCK = 32  # tokens: OpenVINO's prefix cache for a CPU keeps whole blocks of th
 WORTH = 2  # blocks: what a request must save to be held back; a step of its own costs about as much as one block
 ENOUGH = 1024  # tokens to compute, two full steps: more at once only makes the cache give up what those held back need
 REMEMBERED = 4096  # blocks, 6 GB of keys and values for the embedded model: more than its cache keeps
-
-
-class Pipeline(Protocol):
-    """What the thread needs of OpenVINO GenAI's ContinuousBatchingPipeline."""
-
-    def add_request(self, request_id: int, input_ids: Any, generation_config: Any, /) -> Any: ...
-
-    def step(self) -> None: ...
 
 
 @dataclass(slots=True, eq=False)
@@ -89,13 +81,14 @@ class _Beginnings:
 
 
 class LocalEngine:
-    """Owns a pipeline: `ask` from the loop it was made in; all that is asked meanwhile shares one batch.
+    """Owns a ContinuousBatchingPipeline of OpenVINO GenAI: all that is asked meanwhile shares one batch.
 
-    in_turn: a prompt waits while another that begins like it is computed, to find the beginning in the prefix cache.
-    For requests that end with their prompt: a reply would hold others up until its last token.
+    `ask` is called in the loop in which the engine was made. in_turn: a prompt waits while another that begins like it
+    is computed, to find the beginning in the prefix cache. For requests that end with their prompt: a reply would hold
+    others up until its last token.
     """
 
-    def __init__(self, pipeline: Pipeline, name: str, *, in_turn: bool = False) -> None:
+    def __init__(self, pipeline: Any, name: str, *, in_turn: bool = False) -> None:
         self._pipeline = pipeline
         self._name = name  # for messages
         self._in_turn = in_turn
@@ -107,7 +100,7 @@ class LocalEngine:
         self._loop = asyncio.get_running_loop()
         self._inbox: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
         self._stopped: ModelError | None = None
-        # A daemon: a program that ends without `close` must not wait for the replies nobody will read.
+        # A daemon: a program that ends without `close` must not wait for replies that are not read.
         self._thread = threading.Thread(target=self._run, name="cai-local", daemon=True)
         self._thread.start()
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from itertools import groupby
+from operator import itemgetter
 from typing import Any, ClassVar
 
 from cai.calls.model import Connection
@@ -118,15 +120,10 @@ def generation(name: str) -> tuple[int, int]:
 
 def split_system(messages: tuple[Message, ...]) -> tuple[str, list[dict[str, Any]]]:
     """System text, and the turns with neighbours of one role joined: both by a blank line."""
-    system: list[str] = []
-    turns: list[dict[str, Any]] = []
-    for message in messages:
-        role = message["role"]
-        content = message["content"]
-        if role == "system":
-            system.append(content)
-        elif turns and turns[-1]["role"] == role:
-            turns[-1]["content"] += "\n\n" + content
-        else:
-            turns.append({"role": role, "content": content})
+    system = [message["content"] for message in messages if message["role"] == "system"]
+    others = [message for message in messages if message["role"] != "system"]
+    turns = [
+        {"role": role, "content": "\n\n".join(message["content"] for message in neighbours)}
+        for role, neighbours in groupby(others, itemgetter("role"))
+    ]
     return "\n\n".join(system), turns

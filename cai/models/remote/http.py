@@ -188,35 +188,35 @@ class HostedModel:
         A `CallRejected` does not name the address either: it is written to the run's files.
         """
         status = answer.status
-        known = f"{answer.kind} {answer.message}"
+        words = f"{answer.kind} {answer.message}"
         answered = f"answered {status}"
         if answer.message:
             answered += f": {self._scrub(answer.message)[:300]}"
-        said = f"{self.endpoint} {answered}"
-        row_said = f"the server {answered}"
+        summary = f"{self.endpoint} {answered}"
+        row_summary = f"the server {answered}"
         # A 401, 404 or 429 is decided before the prompt is read, so that its words are the server's own.
         if status == 402 or answer.means(NO_CREDIT) or (status in (401, 404, 429) and NO_CREDIT.search(answer.message)):
-            return ModelStopped(f"out of credit: {said}; top up the account and run the same command again")
-        if status in (400, 403, 413, 422) and FILTERED.search(known):
-            return CallRejected("content_filter", row_said)
-        if status == 413 or (status in (400, 422, 429) and TOO_LONG.search(known)):
-            return CallRejected("too_long", row_said)
+            return ModelStopped(f"out of credit: {summary}; top up the account and run the same command again")
+        if status in (400, 403, 413, 422) and FILTERED.search(words):
+            return CallRejected("content_filter", row_summary)
+        if status == 413 or (status in (400, 422, 429) and TOO_LONG.search(words)):
+            return CallRejected("too_long", row_summary)
         if status == 407:
-            return ModelStopped(f"{said}; the proxy wants a name and a password in HTTP_PROXY or HTTPS_PROXY")
+            return ModelStopped(f"{summary}; the proxy wants a name and a password in HTTP_PROXY or HTTPS_PROXY")
         # A firewall refuses single prompts like this; if it refuses all, the driver ends the run.
         if status == 403 and not answer.spoken:
-            return CallRejected("model_error", f"{row_said}; a firewall before the server?")
+            return CallRejected("model_error", f"{row_summary}; a firewall before the server?")
         if status in (401, 403):
-            return AuthenticationFailed(f"{said}; check {self._key_variable}")
+            return AuthenticationFailed(f"{summary}; check {self._key_variable}")
         if status in (404, 405) or (status in (400, 422) and answer.means(NO_MODEL)):
-            return UnknownModel(f"no model {self.name!r}: {said}; check the model's name and the base URL")
+            return UnknownModel(f"no model {self.name!r}: {summary}; check the model's name and the base URL")
         if status in (429, 529) or (status == 503 and answer.retry_after is not None):
-            return ModelBusy(said, answer.retry_after)
+            return ModelBusy(summary, answer.retry_after)
         if status >= 500 or status in (408, 409, 425):
-            return ModelFault(said, answer.retry_after)
+            return ModelFault(summary, answer.retry_after)
         if answer.means(BAD_SETTING):
-            return ModelStopped(f"{said}; change the setting, or take it out with --extra-body '{{\"NAME\": null}}'")
-        return CallRejected("model_error", row_said)
+            return ModelStopped(f"{summary}; change the setting, or take it out with --extra-body '{{\"NAME\": null}}'")
+        return CallRejected("model_error", row_summary)
 
     def _scrub(self, text: str) -> str:
         return self._secrets.sub("***", text)
@@ -244,8 +244,8 @@ def _kind_of(raw: bytes) -> str:
 def _secrets(key: str, others: list[str]) -> re.Pattern[str]:
     """What must not be shown: the key, also cut or masked by the server, and the user's header and query values.
 
-    Of a value each word, too: a server may echo the key of "Bearer KEY" alone. Shorter than six characters is no secret
-    ("EMPTY", "none") and would blot out words.
+    Each word of a value, too: a server may echo only the key of "Bearer KEY". What is shorter than six characters
+    ("EMPTY", "none") is not a secret, and would blot out words.
     """
     parts = {part for value in others for part in (value, *value.split()) if len(part) >= 6}
     hidden = [*(re.escape(part) for part in sorted(parts, key=len, reverse=True)), MASKED_KEY.pattern]
