@@ -176,7 +176,7 @@ def render_card(template: Path, front: Mapping[str, Any], **values: Any) -> str:
     from jinja2 import Environment, StrictUndefined
 
     environment = Environment(undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, autoescape=False)
-    functions = (code, block, one_line, without_path)
+    functions = (code, block, one_line, without_path, counted)
     environment.globals.update({function.__name__: function for function in functions})
     text = environment.from_string(template.read_text("utf-8")).render(values)
     header = yaml.safe_dump(dict(front), sort_keys=False, allow_unicode=True, width=1_000)

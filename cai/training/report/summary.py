@@ -35,7 +35,7 @@ class Wins(Record):
 
     def __str__(self) -> str:
         low, high = self.interval
-        return f"{self.share:.1%} ({low:.1%} to {high:.1%}) of {self.n:,} pairs"
+        return f"{self.share:.1%} ({low:.1%} to {high:.1%}) of {counted(self.n, 'pair')}"
 
 
 class PairAccuracy(Record):
@@ -67,7 +67,7 @@ class PairAccuracy(Record):
             yield f"implicit reward prefers chosen in {self.implicit}"
         yield f"mean margin {self.margin_text()}"
         if self.unmeasured:
-            yield f"not counted, because a number is missing: {self.unmeasured:,} held-out pairs"
+            yield f"not counted, because a number is missing: {counted(self.unmeasured, 'pair')}"
 
     def margin_text(self) -> str:
         """The mean margin with its interval and unit."""

@@ -141,7 +141,7 @@ def test_a_reward_model_is_told_by_its_rewards(tmp_path: Path) -> None:
     text = card(tmp_path)
     assert "| chosen gets the higher reward, at step 4 | 100.0% |" in text
     assert "Mean margin of the rewards: +0.5." in text and "turned to the chosen" not in text
-    assert "Not counted, because a number is missing: 1 pairs." in text
+    assert "Not counted, because a number is missing: 1 pair." in text
 
 
 def test_evaluations_are_told_first_and_last(tmp_path: Path) -> None:

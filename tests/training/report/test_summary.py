@@ -77,7 +77,7 @@ def test_a_reward_model_evaluated_once_has_no_before() -> None:
     assert (accuracy.before, accuracy.gained, accuracy.lost, accuracy.p_value, accuracy.margin_interval) == (None,) * 5
     assert accuracy.before_step is None
     assert list(accuracy.lines()) == [
-        "chosen has the higher reward in 100.0% (20.7% to 100.0%) of 1 pairs", "mean margin +2"
+        "chosen has the higher reward in 100.0% (20.7% to 100.0%) of 1 pair", "mean margin +2"
     ]  # fmt: skip
 
 
@@ -93,7 +93,7 @@ def test_a_pair_without_a_number_is_in_no_count_but_its_own(value: float | None)
     assert accuracy is not None
     assert (accuracy.after.n, accuracy.unmeasured) == (5, 1)
     assert accuracy.model_copy(update={"unmeasured": 0}) == pair_accuracy(PAIRS)
-    assert "not counted, because a number is missing: 1 held-out" in list(accuracy.lines())[-1]
+    assert "not counted, because a number is missing: 1 pair" in list(accuracy.lines())[-1]
     assert pair_accuracy([logp(9, "broken", (value, -2), (-1, -2))]) is None
 
 
