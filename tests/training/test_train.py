@@ -271,7 +271,7 @@ def test_samples_that_fail_do_not_cost_the_training(
     def fail(*arguments: Any, **more: Any) -> None:
         raise torch.OutOfMemoryError("no memory for samples")
 
-    monkeypatch.setattr("cai.training.report.samples.samples", fail)
+    monkeypatch.setattr("cai.training.report.samples.greedy_replies", fail)
     summary = train(base, tmp_path / "out")
     assert record(tmp_path / "out")["finished"]
     assert "no samples after: OutOfMemoryError: no memory for samples" in summary.notes

@@ -50,7 +50,7 @@ def write_answers(
         if when == "before" or hasattr(model, "peft_config"):
             chosen = choose_prompts(rows, tokenizer, room, most)
             with untrained(model):
-                replies = samples(model, tokenizer, [row.prompt for row in chosen], most_tokens=MOST_TOKENS)
+                replies = greedy_replies(model, tokenizer, [row.prompt for row in chosen], most_tokens=MOST_TOKENS)
             rows_before = [
                 Sample(id=row.id, prompt=row.prompt, before=text, most_tokens=MOST_TOKENS)
                 for row, text in zip(chosen, replies, strict=True)
@@ -59,7 +59,7 @@ def write_answers(
         if when == "before":
             return []
         rows_before = read_samples(folder.path)
-        replies = samples(model, tokenizer, [row.prompt for row in rows_before], most_tokens=MOST_TOKENS)
+        replies = greedy_replies(model, tokenizer, [row.prompt for row in rows_before], most_tokens=MOST_TOKENS)
         answers = [row.model_copy(update={"after": text}) for row, text in zip(rows_before, replies, strict=True)]
         folder.replace(FILE, map(Sample.model_dump, answers))
         return length_notes(answers)
@@ -77,7 +77,7 @@ def choose_prompts(rows: Iterable[TrainingRow], tokenizer: Any, room: int, most:
     return list(islice((row for row in first if len(_ids(tokenizer, row.prompt)) <= room), most))
 
 
-def samples(model: Any, tokenizer: Any, prompts: Sequence[Turns | str], *, most_tokens: int) -> list[str]:
+def greedy_replies(model: Any, tokenizer: Any, prompts: Sequence[Turns | str], *, most_tokens: int) -> list[str]:
     """The model's most probable reply to each prompt, token by token, of at most `most_tokens` tokens.
 
     Control tokens in a prompt are spelled out, so that none opens a turn of its own. The model's mode stays as it was.
@@ -90,12 +90,12 @@ def samples(model: Any, tokenizer: Any, prompts: Sequence[Turns | str], *, most_
         with torch.no_grad():
             ids = [_ids(tokenizer, prompt) for prompt in prompts]
             parts = [ids[start : start + AT_ONCE] for start in range(0, len(ids), AT_ONCE)]
-            return [text for part in parts for text in _replies(model, tokenizer, part, most_tokens)]
+            return [text for part in parts for text in _replies_of_batch(model, tokenizer, part, most_tokens)]
     finally:
         model.train(training)
 
 
-def _replies(model: Any, tokenizer: Any, prompts: list[list[int]], most_tokens: int) -> Iterator[str]:
+def _replies_of_batch(model: Any, tokenizer: Any, prompts: list[list[int]], most_tokens: int) -> Iterator[str]:
     """The replies of one batch, whose prompts are padded on the left: generation continues from the last column."""
     import torch
     from torch.nn.utils.rnn import pad_sequence
