@@ -71,8 +71,8 @@ class Session:
         lengths, machine = self.rows.lengths, opening.this_machine(self.processes.num_processes)
         while True:
             settle = functools.partial(Plan, self.data.method, self.loaded, lengths, shape, machine)
-            cut = self.rows.cut(settle(held=self.rows.held))
-            self.drops = [*self.data.dropped, *self.rows.drops, *cut]
+            too_long = self.rows.cut(settle(held=self.rows.held))
+            self.drops = [*self.data.dropped, *self.rows.drops, *too_long]
             plan = settle(held=len(self.rows.eval), kept=max(1, len(self.rows.train)))
             [plan] = broadcast_object_list([plan])  # free memory is not the same for all processes
             self._describe(plan)
@@ -108,20 +108,20 @@ class Session:
 
     def _describe(self, plan: Plan) -> None:
         """Print and record what will be done."""
-        train, held = len(self.rows.train), len(self.rows.eval)
+        train, evaluate = len(self.rows.train), len(self.rows.eval)
         if not train:
             last = self.drops[-1]
             raise UsageError(f"max_length {plan.max_length:,} leaves no row to train: {last.reason}, {last.detail}")
-        if train + held + len(self.drops) != self.data.read:
-            raise RunError(f"{train} + {held} rows and {len(self.drops)} drops are not {self.data.read}")
+        if train + evaluate + len(self.drops) != self.data.read:
+            raise RunError(f"{train} + {evaluate} rows and {len(self.drops)} drops are not {self.data.read}")
         settings = (*plan.settings, *self.rows.settings)
         if self.base.adapter is not None:
             settings = (Setting("trains", f"the adapter {self.base.spec} further", "flag"), *settings[1:])
         for line in (*settings, plan.truncation):
             self.tell(str(line))
-        later = self.drops[self.read_drops :]
-        for why, count in sorted(reasons_of(later).items()):
-            first = next(drop for drop in later if drop.reason == why)
+        late_drops = self.drops[self.read_drops :]
+        for why, count in sorted(reasons_of(late_drops).items()):
+            first = next(drop for drop in late_drops if drop.reason == why)
             self.tell(f"dropped: {why} {count:,}; the first is {first.detail}")
         self.folder.replace(DROPPED, self.drops)
         settled = {setting.name: setting.value for setting in settings if setting.name in SETTLED}
@@ -130,7 +130,7 @@ class Session:
             plan=settings,
             truncation=plan.truncation,
             model=self.base.facts(),
-            data=self.data.facts(train, held, self.drops),
+            data=self.data.facts(train, evaluate, self.drops),
             run=self.provenance,
             versions={name: package_version(name) for name in PACKAGES} | {"python": sys.version.split()[0]},
         )
