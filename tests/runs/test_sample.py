@@ -12,6 +12,7 @@ import pytest
 from players import Player
 from sample_runs import PROMPTS, cutting, rows_of, run, seeded, setup
 
+from cai.cli.console import Progress
 from cai.errors import CaiError, ModelStopped, RunError, UsageError
 from cai.folder.store import read_calls
 from cai.records import Completion
@@ -162,3 +163,37 @@ def test_a_label_run_knows_how_many_replies_its_source_was_first_asked_for(tmp_p
 def test_a_base_model_needs_templates_that_it_can_continue(tmp_path: Path) -> None:
     with pytest.raises(CaiError, match="no chat template"):
         setup(PROMPTS, tmp_path / "out", Player(seeded, "one", chat=False, completion=True))
+
+
+# Its source
+
+
+def test_a_file_is_read_once_to_name_and_count_its_prompts_and_once_to_play_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = tmp_path / "prompts.jsonl"
+    source.write_text("".join(json.dumps(prompt) + "\n\n" for prompt in PROMPTS))
+    read: list[Path] = []
+    opened = Path.open
+
+    def counting(path: Path, *args: Any, **keywords: Any) -> Any:
+        read.append(path)
+        return opened(path, *args, **keywords)
+
+    monkeypatch.setattr(Path, "open", counting)
+    for limit, total in ((None, 12), (5, 5), (50, 12)):
+        read.clear()
+        made = setup(source, tmp_path / f"out-{limit}", Player(seeded), limit=limit)
+        progress = Progress(made)
+        progress.count()
+        made.finish()
+        assert progress.total == total == made.finished
+        assert read.count(source) == 2
+
+
+def test_prompts_in_a_table_are_counted_beside_the_run(tmp_path: Path) -> None:
+    source = tmp_path / "prompts.csv"
+    source.write_text("prompt\none\ntwo\n")
+    made = setup(source, tmp_path / "out", Player(seeded))
+    assert made.total is None and made.countable
+    assert not setup(PROMPTS, tmp_path / "out", Player(seeded)).countable
