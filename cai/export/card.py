@@ -13,9 +13,9 @@ from typing import Any
 import orjson
 
 from cai.export.cut import Cut
-from cai.export.options import DEFAULTS, ExportOptions, flag
+from cai.export.options import DEFAULTS, ExportOptions
 from cai.judge.certify import threshold
-from cai.texts.wording import one_line, render_card, without_path
+from cai.texts.wording import one_line, render_card, without_path, words_of
 
 TEMPLATE = Path(__file__).with_name("card.md.jinja")
 TAGS = {"revisions": [], "preferences": ["preference"], "best replies": ["best-of-n"]}  # by kind of rows
@@ -107,15 +107,9 @@ def _commands(info: Info, options: ExportOptions) -> str:
 
 def words(options: ExportOptions) -> list[str]:
     """The command line options of what is not the default; files by what they are, and not by their path."""
-    line: list[str] = []
+    values = {}
     for name, default in DEFAULTS.items():
         value = getattr(options, name)
-        if value == default or name == "parquet":
-            continue
-        if value is False:
-            line.append(f"--no-{name}")
-        elif value is True:
-            line.append(flag(name))
-        else:
-            line += [flag(name), FILES.get(name, str(value))]
-    return line
+        if value != default and name != "parquet":
+            values[name] = FILES.get(name, value)
+    return words_of(values)

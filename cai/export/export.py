@@ -17,7 +17,7 @@ from cai.export.best_replies import BestCut, BestSummary, PickedCut
 from cai.export.card import dataset_card
 from cai.export.cut import Cut, Judged, Row
 from cai.export.hub import Hub
-from cai.export.options import DEFAULTS, FIELDS, OF_PAIRS, ONLY, ExportOptions, flag
+from cai.export.options import DEFAULTS, FIELDS, OF_PAIRS, ONLY, ExportOptions
 from cai.export.preferences import PreferenceCut
 from cai.export.revisions import RevisionCut
 from cai.folder.files import write_atomically
@@ -26,7 +26,7 @@ from cai.folder.run import RunFolder, read_info
 from cai.judge.certify import FILE
 from cai.records import Record
 from cai.sources.yamlfile import unfit
-from cai.texts.wording import settings_as_keywords
+from cai.texts.wording import option, settings_as_keywords
 
 CUTS: dict[str, type[Cut]] = {"generate": RevisionCut, "label": PreferenceCut}  # at the end of a run, by its command
 THRESHOLDS = {"min_confidence", "agreement", "calibration"}  # only one of them decides
@@ -218,7 +218,7 @@ def read_options(values: Mapping[str, Any]) -> ExportOptions:
         return ExportOptions(**values)
     except ValidationError as error:
         name, problem = unfit(error)
-        raise UsageError(f"{flag(name)} {values[name]!r} {problem}") from None
+        raise UsageError(f"{option(name)} {values[name]!r} {problem}") from None
 
 
 def check_options(options: ExportOptions, command: str) -> None:
@@ -228,12 +228,12 @@ def check_options(options: ExportOptions, command: str) -> None:
     if options.best and command == "sample":
         commands.append("label")  # its labels are in the folder `labels`
     for other, names in ONLY.items():
-        wrong = [flag(name) for name in changed if name in names]
+        wrong = [option(name) for name in changed if name in names]
         if wrong and other not in commands:
             raise UsageError(f"{', '.join(wrong)}: only for runs of cai {other}; this is a run of cai {command}")
     if options.agreement is not None and options.min_confidence is not None:
         raise UsageError("--agreement chooses the threshold and --min-confidence states it: give one of them")
-    wrong = [flag(name) for name in changed if name in OF_PAIRS]
+    wrong = [option(name) for name in changed if name in OF_PAIRS]
     if options.best and wrong:
         raise UsageError(f"{', '.join(wrong)}: only for pairs; --best takes one reply to each prompt")
 

@@ -84,8 +84,3 @@ ONLY = {  # options for the runs of one command; the others are for all
     "generate": {"rounds_kept"},
     "label": {*OF_PAIRS, "calibration", "benign", "best"},
 }
-
-
-def flag(name: str) -> str:
-    """The name of an option on the command line."""
-    return f"--{name.replace('_', '-')}"

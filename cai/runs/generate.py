@@ -12,7 +12,7 @@ from cai.engine.templates import load_templates
 from cai.errors import UsageError
 from cai.models import open_models, spec_of
 from cai.records import Prompt, Request, Revision
-from cai.runs.run import PromptRun, described
+from cai.runs.run import PromptRun
 from cai.runs.settings import GenerateSettings
 from cai.sources.files import Source
 from cai.texts.wording import counted
@@ -112,7 +112,7 @@ class GenerateRun(PromptRun[Revision]):
         if self.gate:
             gate = "no revision if a critique finds nothing"
         yield f"constitution  {law.title}, {len(self._principles)} principles"
-        yield f"prompts       {described(self.source, settings.limit)}"
+        yield f"prompts       {self.named_source()}"
         yield (
             f"method        {counted(settings.rounds, 'round')}, {gate}, templates {self.templates.source}, "
             f"seed {settings.seed}"

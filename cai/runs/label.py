@@ -23,7 +23,7 @@ from cai.models import open_models, spec_of
 from cai.records import Contest, Label, Place, Request, Vote
 from cai.runs.judging import CHECKED, Choose, Judging, calibrate, check_reasons, human_labelled, loaded
 from cai.runs.pairs import describe_source, read_pairs
-from cai.runs.run import Run, Seats, described
+from cai.runs.run import Run, Seats
 from cai.runs.settings import LabelSettings
 from cai.runs.target import Target
 from cai.sources.files import Source
@@ -262,7 +262,7 @@ class LabelRun(Run[Label]):
         """What will run, for people to read."""
         words = f"templates {self.templates.source}, seed {self.settings.seed}"
         yield f"constitution  {self.judging.describe()}"
-        yield f"pairs         {described(self.source, self.settings.limit)}"
+        yield f"pairs         {self.named_source()}"
         yield f"method        protocol {self.protocol}, both orders, {words}"
         yield f"judge         {spec_of(self.players['judge'])}"
         yield f"folder        {self.out}"

@@ -58,6 +58,7 @@ class Run(RunKind[Row]):
         self.source = source
         self.settings = settings  # of the class that belongs to the kind of run
         self.templates, self.players, self.identity = templates, players, dict(identity)
+        self.models = list({id(model): model for model in players.values()}.values())  # every model once
         self.prices = prices_of(players, settings.price, settings.max_cost)
         self.out = Path("runs") / f"{name}-{identity_hash(identity)}"
         if settings.out is not None:
@@ -116,12 +117,18 @@ class Run(RunKind[Row]):
         """The options of the cut that this command states."""
         return {}
 
-    # A session
+    def named_source(self) -> str:
+        """What the run reads, for people."""
+        name = "from Python"
+        if self.source is None:
+            name = "the built-in set"
+        elif isinstance(self.source, str | Path):
+            name = str(self.source)
+        if self.settings.limit is not None:
+            name += f", the first {self.settings.limit:,}"
+        return name
 
-    @property
-    def models(self) -> list[Model]:
-        """Every model once."""
-        return list({id(model): model for model in self.players.values()}.values())
+    # A session
 
     async def rows(self) -> AsyncGenerator[Row, None]:
         """The rows as they finish, each safe on disk; those of an earlier session are not repeated.
@@ -319,15 +326,3 @@ class PromptRun(Run[Row]):
         settings = self.settings
         prompts = read_prompts(self.source, format=settings.format, field=settings.prompt_field)
         return itertools.islice(enumerate(prompts), settings.limit)
-
-
-def described(source: Any, limit: int | None) -> str:
-    """What a source is called, for people to read."""
-    name = "from Python"
-    if source is None:
-        name = "the built-in set"
-    elif isinstance(source, str | Path):
-        name = str(source)
-    if limit is None:
-        return name
-    return f"{name}, the first {limit:,}"

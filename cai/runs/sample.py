@@ -23,7 +23,7 @@ from cai.records import Candidate, Candidates, Prompt, Request
 from cai.runs.judging import Judging
 from cai.runs.label import LabelRun
 from cai.runs.pairs import pair_of_replies
-from cai.runs.run import PromptRun, Run, Seats, described
+from cai.runs.run import PromptRun, Run, Seats
 from cai.runs.settings import LabelSettings, SampleSettings
 from cai.sources.files import Source
 
@@ -204,7 +204,7 @@ class SampleRun(PromptRun[Candidates]):
         replies = f"{settings.each} replies"
         if len(self.players) > 1:
             replies += " from each model"
-        yield f"prompts       {described(self.source, settings.limit)}"
+        yield f"prompts       {self.named_source()}"
         yield f"method        {replies}, temperature {settings.temperature:g}, seed {settings.seed}"
         yield f"model         {', '.join(spec_of(model) for model in self.players.values())}"
         yield f"folder        {self.out}"

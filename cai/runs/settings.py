@@ -21,7 +21,7 @@ from cai.export.pairs import MIN_CONFIDENCE, Pairing
 from cai.models import JUDGE_SPECS, SPECS
 from cai.records import Protocol, Sampling
 from cai.sources.yamlfile import unfit
-from cai.texts.wording import nearest
+from cai.texts.wording import nearest, option, words_of
 
 WHOLE = 2**63 - 1  # the largest whole number that JSON writers and SQLite take
 FIXED = {  # keys of a request that the method, the reader of the answers, or the run's identity depends on
@@ -99,12 +99,12 @@ class RunSettings(BaseModel):
 
     def words(self) -> list[str]:
         """The options of the command line for what is not at its default; without secrets and speed."""
-        words = []
+        values = {}
         for name, field in type(self).model_fields.items():
             value = getattr(self, name)
             if value != field.default and name not in UNWRITTEN:
-                words += _words_of(name, value)
-        return words
+                values[name] = _written(name, value)
+        return words_of(values)
 
     def changeable(self) -> dict[str, Any]:
         """What may change when a run is resumed; headers can hold keys and are left out."""
@@ -270,13 +270,6 @@ class LabelSettings(RunSettings):
         return super().changeable() | {name: getattr(self, name) for name in names}
 
 
-def option(name: str) -> str:
-    """A setting as the command line names it."""
-    if len(name) == 1:
-        return f"-{name}"
-    return f"--{name.replace('_', '-')}"
-
-
 def make_settings(kind: type[S], values: Mapping[str, Any]) -> S:
     """Settings from keywords; raises UsageError for an unknown name or a value out of its range."""
     for name in values:
@@ -292,20 +285,13 @@ def make_settings(kind: type[S], values: Mapping[str, Any]) -> S:
         raise UsageError(f"{setting} {problem}") from None
 
 
-def _words_of(name: str, value: Any) -> list[str]:
-    """An option of the command line with its value."""
-    flag = option(name)
-    if value is False:
-        return [f"--no-{name}"]
-    if value is True:
-        return [flag]
+def _written(name: str, value: Any) -> Any:
+    """A setting as the command line has it, without secrets."""
     if isinstance(value, Mapping):
-        return [flag, orjson.dumps(dict(value)).decode()]
+        return orjson.dumps(dict(value)).decode()
     if isinstance(value, Constitution):
-        return [flag, value.source or value.name]
+        return value.source or value.name
     if name == "base_url":  # a password may stand before the host, and a key behind the path
         address = urlsplit(value)
-        return [flag, f"{address.scheme}://{address.netloc.rpartition('@')[2]}{address.path}"]
-    if not isinstance(value, list | tuple):
-        value = [value]
-    return [word for each in value for word in (flag, str(each))]
+        return f"{address.scheme}://{address.netloc.rpartition('@')[2]}{address.path}"
+    return value

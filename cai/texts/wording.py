@@ -36,6 +36,29 @@ def printable(text: str) -> str:
     return UNPRINTABLE.sub(lambda character: ascii(character[0])[1:-1], text)
 
 
+def option(name: str) -> str:
+    """A setting as the command line names it."""
+    if len(name) == 1:
+        return f"-{name}"
+    return f"--{name.replace('_', '-')}"
+
+
+def words_of(values: Mapping[str, Any]) -> list[str]:
+    """The options of a command line that state these values; of a list, the same option for each of its values."""
+    words = []
+    for name, value in values.items():
+        if value is True:
+            words.append(option(name))
+        elif value is False:
+            words.append(f"--no-{name}")
+        elif isinstance(value, list | tuple):
+            for each in value:
+                words += [option(name), str(each)]
+        else:
+            words += [option(name), str(value)]
+    return words
+
+
 def one_line(text: object) -> str:
     """The text with one blank for each run of white space."""
     return " ".join(str(text).split())
