@@ -171,7 +171,7 @@ class _Count:
         faults = {"empty": not text.strip()}
         faults |= {name: fault.test(text) for name, fault in FAULTS.items()}
         faults["truncated"] |= index in case.cut
-        refused = refusal(text, case.asked)
+        refused = refusal(text, case.question)
         characters = len(text.strip())
         counts = self._roles[role]
         counts.update(name for name, is_there in faults.items() if is_there)

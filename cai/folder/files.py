@@ -89,7 +89,7 @@ class Guard:
 
 
 def share_mode(folder: Path) -> None:
-    """Let whoever may read a folder's config read its weights: safetensors writes them for their owner alone."""
+    """Give weights the permissions of their folder's config: safetensors writes them for their owner only."""
     mode = next(folder.glob("*config.json")).stat().st_mode
     for path in folder.glob("*.safetensors"):
         path.chmod(mode)
@@ -148,11 +148,11 @@ def call_key(canonical: bytes) -> bytes:
     return hashlib.sha256(canonical).digest()[:16]
 
 
-def differences(kept: Mapping[str, Any], asked: Mapping[str, Any], prefix: str = "") -> list[str]:
+def differences(there: Mapping[str, Any], now: Mapping[str, Any], prefix: str = "") -> list[str]:
     """What two identities disagree on, one short text each."""
     texts = []
-    for key in sorted({*kept, *asked}):
-        a, b = kept.get(key), asked.get(key)
+    for key in sorted({*there, *now}):
+        a, b = there.get(key), now.get(key)
         if isinstance(a, dict) and isinstance(b, dict):
             texts += differences(a, b, f"{prefix}{key}.")
         elif a != b:
@@ -161,7 +161,7 @@ def differences(kept: Mapping[str, Any], asked: Mapping[str, Any], prefix: str =
 
 
 def package_version(name: str) -> str | None:
-    """The installed version of a package; None where it is not installed (a bare checkout)."""
+    """The installed version of a package; None if it is not installed (a bare checkout)."""
     try:
         return version(name)
     except PackageNotFoundError:

@@ -227,7 +227,7 @@ class Rows:
 
 @contextmanager
 def reading(path: Path) -> Iterator[None]:
-    """Turns an error in the rows of a JSONL file into a RunError that names the line."""
+    """Turn an error in the rows of a JSONL file into a RunError that names the line."""
     try:
         yield
     except BAD_ROW as error:
@@ -267,7 +267,7 @@ def position_of(line: bytes) -> int:
 
 
 def retried_lines(path: Path) -> Iterator[tuple[int, int, DropReason]]:
-    """Number, position and reason of the lines of dropped.jsonl that tell of drops which are tried again."""
+    """Number, position and reason of the lines of dropped.jsonl whose drops are tried again."""
     words = [reason.encode() for reason in RETRIED]
     with reading(path), open(path, "rb") as file:
         for number, line in enumerate(file):

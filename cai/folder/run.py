@@ -32,7 +32,7 @@ from cai.records import DROP_REASONS, BadPrompt, Contest, Drop, DropReason, Item
 
 FORMAT = 1
 ANEW = "restore it, or use --force to start anew"
-BESIDE = (".lock", "gold", "calibration.json")  # may lie in a folder before it holds a run
+BESIDE = (".lock", "gold", "calibration.json")  # may be in a folder before it holds a run
 
 
 class RunFolder:
@@ -48,7 +48,7 @@ class RunFolder:
         self.identity = dict(identity)
         self._kind = kind_of(identity["command"])
         self.rows_file = self._kind.rows_file
-        self._retries = False  # whether `pending` gave out a prompt that has a line in dropped.jsonl
+        self._retries = False  # whether a prompt that has a line in dropped.jsonl is played again
         self._lock = lock_folder(path, lambda: self._start_is_anew(force))
         with ExitStack() as opened:  # closed again if the folder is refused or cannot be read
             opened.callback(self._lock.close)

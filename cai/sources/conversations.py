@@ -19,6 +19,8 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import groupby
+from operator import itemgetter
 from typing import Any, Literal
 
 from cai.records import DropReason, Message, Prompt
@@ -129,10 +131,7 @@ def _first(record: Mapping[str, Any], keys: tuple[str, ...], format: str) -> lis
 
 def to_answer(turns: Sequence[Message]) -> tuple[Message, ...]:
     """A conversation that a model can answer: what follows the last user turn is dropped, and turns are `merged`."""
-    messages = list(turns)
-    while messages and messages[-1]["role"] == "assistant":
-        messages.pop()
-    conversation = to_reply(messages)
+    conversation = to_reply(before_reply(turns))
     for number, message in enumerate(conversation[1:], 2):
         if message["role"] == "system":
             raise BadRecord(f"turn {number} is a system message in mid-conversation")
@@ -152,16 +151,19 @@ def to_reply(turns: Sequence[Message]) -> tuple[Message, ...]:
 
 def merged(turns: Sequence[Message]) -> tuple[Message, ...]:
     """The turns without blank ones, which APIs refuse; consecutive turns of one role are one."""
-    messages: list[Message] = []
-    for turn in turns:
-        if not turn["content"].strip():
-            continue
-        if messages and messages[-1]["role"] == turn["role"]:
-            content = f"{messages[-1]['content']}\n\n{turn['content']}"
-            messages[-1] = {"role": turn["role"], "content": content}
-        else:
-            messages.append(turn)
-    return tuple(messages)
+    spoken = (turn for turn in turns if turn["content"].strip())
+    return tuple(
+        {"role": role, "content": "\n\n".join(turn["content"] for turn in same)}
+        for role, same in groupby(spoken, itemgetter("role"))
+    )
+
+
+def before_reply(turns: Sequence[Message]) -> Sequence[Message]:
+    """The turns without those of the assistant at the end."""
+    end = len(turns)
+    while end and turns[end - 1]["role"] == "assistant":
+        end -= 1
+    return turns[:end]
 
 
 def id_of(record: Mapping[str, Any]) -> str | None:
@@ -177,7 +179,7 @@ def id_of(record: Mapping[str, Any]) -> str | None:
 # Turns
 
 
-def parted(value: Any, name: str) -> tuple[list[Message], str]:
+def parted(value: Any, name: str) -> tuple[Sequence[Message], str]:
     """The turns before a reply, and the reply.
 
     Text is a reply alone, unless it is a transcript. Several turns of the assistant at the end are one reply.
@@ -185,13 +187,11 @@ def parted(value: Any, name: str) -> tuple[list[Message], str]:
     if isinstance(value, str) and not _is_transcript(value):
         return [], as_text(value, name)
     turns = whole(value, name)
-    start = len(turns)
-    while start and turns[start - 1]["role"] == "assistant":
-        start -= 1
-    if start == len(turns):
+    before = before_reply(turns)
+    replies = [turn["content"] for turn in turns[len(before) :]]
+    if not replies:
         raise BadRecord(f"{name} does not end with a reply")
-    replies = [turn["content"] for turn in turns[start:]]
-    return turns[:start], "\n\n".join(filter(str.strip, replies))
+    return before, "\n\n".join(filter(str.strip, replies))
 
 
 def whole(value: Any, name: str) -> list[Message]:

@@ -27,7 +27,7 @@ from cai.sources.tables import csv_rows, hub_rows, parquet_rows
 from cai.texts.wording import close_to, nearest, reason_of
 
 TEXT_FILES = (".jsonl", ".csv", ".txt")  # each may also end in .gz
-MAX_LINE = 64 * 2**20  # bytes; longer lines are passed over without being held in memory
+MAX_LINE = 64 * 2**20  # bytes; longer lines are skipped without being held in memory
 
 Source = str | Path | Iterable[Any]
 Rows = Iterator[tuple[int, Any]]  # (1-based line or row, record); a record that is a `BadRecord` could not be decoded
@@ -87,8 +87,8 @@ def _kind(path: Path) -> tuple[str, str]:
     kind = Path(unpacked).suffix
     if kind in TEXT_FILES or (kind == ".parquet" and not packed):
         return kind, packed
-    known = ", ".join(f"{known}[.gz]" for known in TEXT_FILES)
-    problem = f"unknown kind of prompt file; known: {known}, .parquet, and - for standard input"
+    kinds = ", ".join(f"{suffix}[.gz]" for suffix in TEXT_FILES)
+    problem = f"unknown kind of prompt file; known: {kinds}, .parquet, and - for standard input"
     if kind == ".json":
         problem += "; write the items of a JSON list one per line as .jsonl"
     raise SourceError(problem, path)
@@ -114,7 +114,7 @@ def read_prompts(
     source: a file, `hf:org/name[:config][:split]`, `-` for standard input, an iterable of records, or None for the
     built-in set. format: a key of `FORMATS`; None is "auto". field: the key or column that holds the prompt.
     Raises UsageError and, for a missing file, SourceError at once; SourceError during iteration if the source turns
-    out damaged, or at its end if it held no record at all.
+    out to be damaged, or at its end if it was empty.
     """
     format = format or "auto"
     if format not in FORMATS:
@@ -128,7 +128,7 @@ def read_records(source: Source) -> Rows:
     """The records of a dataset with all their columns, in order, each with its 1-based line or row.
 
     source: as for `read_prompts`. A record that cannot be decoded comes out as a `BadRecord`. Raises SourceError for a
-    missing file at once, and during iteration if the source turns out damaged, or at its end if it was empty.
+    missing file at once, and during iteration if the source turns out to be damaged, or at its end if it was empty.
     """
     if isinstance(source, Mapping):
         raise UsageError("the source is a dict: pass a list of records (of a DatasetDict, one split)")
@@ -164,7 +164,7 @@ def _records(source: Source, what: str, format: str, field: str | None, keys: tu
 class Facts(NamedTuple):
     """What is known of a source before its records are read."""
 
-    identity: str  # what a run's identity says of it: equal for equal content, wherever the file lies
+    identity: str  # what a run's identity says of it: equal for equal content, wherever the file is
     records: int | None  # None: they cannot be counted without decoding them
 
 

@@ -10,7 +10,7 @@ The first line whose columns all have a value is read, by `cai label`, `cai judg
       · response_a, response_b · final, initial      two; `human` or `label` may say which one people prefer
     completion, messages, conversations, output,
       response, reply, answer, generation, chosen    one
-    text                                             one, for an audit: it does not tell a prompt from its reply
+    text                                             one, for an audit: a prompt and its reply are not separated
 
 A reply is text, or a whole conversation that ends with it, in any shape of `cai.sources.conversations`. A whole
 conversation brings its prompt; other replies answer the prompt of the record.
@@ -27,6 +27,7 @@ from cai.sources.conversations import (
     HUMAN,
     BadRecord,
     as_text,
+    before_reply,
     id_of,
     kind,
     listed,
@@ -87,7 +88,7 @@ def column_of_many(record: Mapping[str, Any]) -> str | None:
 
 def answers_in(
     record: Mapping[str, Any], names: Sequence[str], prompt_field: str | None = None
-) -> list[tuple[list[Message], str]]:
+) -> list[tuple[Sequence[Message], str]]:
     """The reply in each of these columns, with the turns before it; no turns if the record has none."""
     answers = []
     for name in names:
@@ -98,7 +99,7 @@ def answers_in(
     return answers
 
 
-def shared_prompt(record: Mapping[str, Any], answers: Sequence[tuple[list[Message], str]]) -> list[Message]:
+def shared_prompt(record: Mapping[str, Any], answers: Sequence[tuple[Sequence[Message], str]]) -> Sequence[Message]:
     """The one conversation that all answers of a record answer; raises BadRecord if there is none."""
     first, *others = (turns for turns, _ in answers)
     if not (first and all(others)):
@@ -149,8 +150,8 @@ def pair_of(record: Mapping[str, Any]) -> Contest:
     """
     names = columns_of_two(record)
     if names is None:
-        known = ", ".join(" and ".join(names) for names in PAIRS)
-        raise BadRecord(f"no pair of replies (replies, {known}); it has {listed(record)}")
+        columns = ", ".join(" and ".join(pair) for pair in PAIRS)
+        raise BadRecord(f"no pair of replies (replies, {columns}); it has {listed(record)}")
     answers = answers_in(record, names)
     messages = to_answer(shared_prompt(record, answers))
     replies = [reply for _, reply in answers]
@@ -230,14 +231,14 @@ class Case:
 
     replies: tuple[tuple[str, str], ...]
     prompt: str | None = None  # all of it; None: the record has none
-    asked: str | None = None  # the last turn of the user
+    question: str | None = None  # the last turn of the user
     cut: frozenset[int] = frozenset()  # replies of which the record says that they were cut, by index
 
 
 def read_case(record: Any, reply_field: str | None = None, prompt_field: str | None = None) -> Case:
     """The replies of a record in any shape; raises BadRecord.
 
-    reply_field, prompt_field: columns of the reply and of the prompt, for shapes that are not known.
+    reply_field, prompt_field: columns of the reply and of the prompt, for shapes that are not listed above.
     """
     if isinstance(record, BadRecord):
         raise record
@@ -251,7 +252,7 @@ def read_case(record: Any, reply_field: str | None = None, prompt_field: str | N
         listing = many_of(record, many)
         replies = [("reply", reply.text) for reply in listing]
         cut = {number for number, reply in enumerate(listing) if reply.problem == "truncated"}
-        turns = prompt_in(record, prompt_field)
+        turns: Sequence[Message] = prompt_in(record, prompt_field)
     else:
         roles = _roles(record, reply_field)
         answers = answers_in(record, list(roles), prompt_field)
@@ -260,7 +261,7 @@ def read_case(record: Any, reply_field: str | None = None, prompt_field: str | N
         turns = next((turns for turns, _ in answers if turns), [])
     if not replies:
         raise BadRecord(f"no reply; it has {listed(record)}: name its column with --reply-field")
-    return Case(tuple(replies), written(turns), _asked(turns), frozenset(cut))
+    return Case(tuple(replies), written(turns), _question(turns), frozenset(cut))
 
 
 def _roles(record: Mapping[str, Any], reply_field: str | None) -> dict[str, str]:
@@ -278,13 +279,11 @@ def _roles(record: Mapping[str, Any], reply_field: str | None) -> dict[str, str]
 
 def written(turns: Sequence[Message]) -> str | None:
     """A conversation in one writing, so that it is the same prompt in whatever shape it comes; None: no turns."""
-    conversation = list(merged(turns))
-    while conversation and conversation[-1]["role"] == "assistant":
-        conversation.pop()
+    conversation = before_reply(merged(turns))
     if not conversation:
         return None
     return "".join(f"{MARKERS[turn['role']]} {turn['content'].strip()}" for turn in conversation)
 
 
-def _asked(turns: Sequence[Message]) -> str | None:
+def _question(turns: Sequence[Message]) -> str | None:
     return next((turn["content"].strip() for turn in reversed(turns) if turn["role"] == "user"), None)

@@ -89,7 +89,7 @@ def role_mixup(reply: str) -> bool:
 
     Code is left out. `Human:`, `User:` and `Assistant:` count at the start of a paragraph; a `User:` needs an
     `Assistant:` beside it, and a `Critique:` a `Revision:`, for both are headings of ordinary texts. They do not count
-    in a scene: where another speaker has two lines or more.
+    in a scene, where another speaker has two lines or more.
     """
     if ":" not in reply and "<" not in reply and "[" not in reply:
         return False

@@ -28,7 +28,7 @@ class Phrases:
         floor = self.off_by
         for run in {" ".join(sequence[i : i + NGRAM]) for i in range(len(sequence) - NGRAM + 1)}:
             counts[run] = counts.get(run, floor) + 1
-        while len(counts) > MOST_NGRAMS:  # lossy counting (Manku and Motwani 2002): the rarest go, and are owed
+        while len(counts) > MOST_NGRAMS:  # lossy counting (Manku and Motwani 2002) drops the rarest
             self.off_by += 1
             self._counts = counts = {run: count for run, count in counts.items() if count > self.off_by}
 
@@ -72,7 +72,7 @@ class Repeats:
     """Finds texts that came before, and texts much like one that came before; about 2 KB of memory a text.
 
     Likeness is estimated: Jaccard of word pairs from 0.8, by MinHash of 128 hashes under a fixed seed, whose standard
-    error is 0.035. Of texts that are alike the first one is no repeat.
+    error is 0.035. The first of texts that are alike is not a repeat.
     """
 
     def __init__(self) -> None:
@@ -110,6 +110,6 @@ class Repeats:
     @staticmethod
     def _prepared(text: str) -> tuple[bytes, list[str]]:
         same = text.casefold().split()
-        found = words(text) or same
+        sequence = words(text) or same
         key = hashlib.blake2b(" ".join(same).encode("utf-8", "surrogatepass"), digest_size=16).digest()
-        return key, [" ".join(pair) for pair in pairwise(found)] or found
+        return key, [" ".join(pair) for pair in pairwise(sequence)] or sequence

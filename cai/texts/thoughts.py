@@ -1,4 +1,4 @@
-"""The thoughts of a reasoning model, told apart from its reply."""
+"""The thoughts of a reasoning model, separated from its reply."""
 
 from __future__ import annotations
 

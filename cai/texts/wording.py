@@ -32,7 +32,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 
 def printable(text: str) -> str:
-    """A text in which nothing moves the cursor, sets a colour or turns words round: such characters are spelled out."""
+    """A text in which nothing moves the cursor, sets a colour or reverses words: such characters are spelled out."""
     return UNPRINTABLE.sub(lambda character: ascii(character[0])[1:-1], text)
 
 
@@ -87,7 +87,7 @@ def clock(seconds: float) -> str:
 
 
 def nearest(name: object, known: Iterable[object]) -> str:
-    """What to type instead of a name that is not known: "did you mean 'x'?", or "known: x, y, z"."""
+    """What to type instead of an unknown name: "did you mean 'x'?", or "known: x, y, z"."""
     names = list(map(str, known))
     close = close_to(str(name), names)
     if close is None:
@@ -96,7 +96,7 @@ def nearest(name: object, known: Iterable[object]) -> str:
 
 
 def close_to(name: str, known: Iterable[str]) -> str | None:
-    """The known name that is most like this one, in lower or upper case; None if no name is like it."""
+    """The known name that is most like this one, in lower or upper case; None if none is like it."""
     names = {one.lower(): one for one in known}
     return next((names[close] for close in get_close_matches(name.lower(), names, n=1)), None)
 
@@ -177,16 +177,21 @@ def without_path(name: str) -> str:
 def code(text: str) -> str:
     """A code span of one line that no backtick or table bar in the text can leave."""
     line = one_line(text).replace("|", "\\|")
-    fence = "`" * (max(map(len, re.findall("`+", line)), default=0) + 1)
+    fence = _fence(line)
     pad = ""
     if not line or "`" in (line[0], line[-1]):
         pad = " "
     return f"{fence}{pad}{line}{pad}{fence}"
 
 
+def _fence(text: str) -> str:
+    """Backticks, one more than any run of them in the text."""
+    return max(re.findall("`+", text), default="") + "`"
+
+
 def block(language: str, text: str) -> str:
     """A fenced block that no backticks in the text can end."""
-    fence = "`" * max(3, max(map(len, re.findall("`+", text)), default=0) + 1)
+    fence = _fence(text).ljust(3, "`")
     return f"{fence}{language}\n{text}\n{fence}\n"
 
 

@@ -53,7 +53,7 @@ def test_replies_and_prompt_are_found_in_the_shapes_that_people_have(
     record: Any, replies: list[tuple[str, str]], asked: str | None
 ) -> None:
     case = read_case(record)
-    assert (list(case.replies), case.asked) == (replies, asked)
+    assert (list(case.replies), case.question) == (replies, asked)
 
 
 def test_one_conversation_is_the_same_prompt_in_every_shape() -> None:
@@ -66,7 +66,7 @@ def test_one_conversation_is_the_same_prompt_in_every_shape() -> None:
         {"prompt": f"{text}\n\nAssistant:", "completion": "A"},
     ]
     assert {read_case(record).prompt for record in records} == {text}
-    assert read_case(records[0]).asked == "And back?"
+    assert read_case(records[0]).question == "And back?"
 
 
 @pytest.mark.parametrize(
