@@ -184,13 +184,14 @@ class Rows(ABC):
     def cut(self, plan: Plan) -> list[Skipped]:
         """Put the rows that fit the plan's length into `train` and `eval`; the others are dropped."""
         drops: list[Skipped] = []
-        self.train = self._fitting(self._train, plan.max_length, self.data.files[0][0], drops)
-        self.eval = self._fitting(self._eval, plan.max_length, self.data.files[-1][0], drops)
-        return drops
 
-    def _fitting(self, rows: Sequence[Encoded], limit: int, source: str, drops: list[Skipped]) -> list[Encoded]:
-        results = (self.fit(row, limit) for row in rows)
-        return sift((row.row for row in rows), results, source, "too_long", drops)
+        def fitting(rows: Sequence[Encoded], source: str) -> list[Encoded]:
+            results = (self.fit(row, plan.max_length) for row in rows)
+            return sift((row.row for row in rows), results, source, "too_long", drops)
+
+        self.train = fitting(self._train, self.data.files[0][0])
+        self.eval = fitting(self._eval, self.data.files[-1][0])
+        return drops
 
     def fit(self, row: Encoded, limit: int) -> Encoded | str:
         """The row as it trains in `limit` tokens, or why it cannot: no token of a reply would be left."""

@@ -46,14 +46,13 @@ def open_tokenizer(base: Base, chat_template: str | None, *, chats: bool) -> Any
 
 def ends_of(base: Base, tokenizer: Any) -> frozenset[int]:
     """The token ids that end a reply, by the tokenizer and by what the model generates with."""
-    from transformers import AutoConfig, GenerationConfig
+    from transformers import GenerationConfig
 
-    at = base.commit or "main"
     with reasons(base.spec):
         try:
-            config = GenerationConfig.from_pretrained(base.place, revision=at)
+            config = GenerationConfig.from_pretrained(base.place, revision=base.commit or "main")
         except OSError:  # not every model has one
-            config = AutoConfig.from_pretrained(base.place, revision=at).get_text_config()
+            config = load_config(base).get_text_config()
     return frozenset(end_tokens(config, tokenizer))
 
 

@@ -99,13 +99,10 @@ class Pairs(Preferences):
 
     labels = dict.fromkeys(SOFT, P)
 
-    def settle(self) -> Iterator[Setting]:
-        yield from super().settle()
-        yield self.beta()
+    def own_settings(self) -> Iterator[Setting]:
         yield self._nll()
         if self.loss in SMOOTHED:
             yield self._smoothing()
-        yield self.reference()
 
     def _nll(self) -> Setting:
         if self.loss in ANCHORED:
@@ -196,7 +193,9 @@ class _SoftDPO(Watched):
         batch = dict(inputs)
         precomputed = self.precompute_ref_logps
         if not precomputed:
-            reference = self.ref_model or self.model
+            reference = self.ref_model
+            if reference is None:
+                reference = self.model
             batch["ref_chosen_logps"], batch["ref_rejected_logps"] = self.compute_ref_log_probs(reference, batch)
         self.precompute_ref_logps = True  # for this call: TRL takes the reference from the batch, where it now is
         try:

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 from cai.errors import UsageError
-from cai.training.setup.config import Setting
 from cai.training.setup.methods import METHODS
 from cai.training.setup.plan import Plan
 from cai.training.trainers.loop import with_hooks
@@ -18,11 +16,6 @@ class Graded(Preferences):
 
     columns = ("completion_ids",)
     labels = dict.fromkeys(METHODS["kto"].losses, "label")
-
-    def settle(self) -> Iterator[Setting]:
-        yield from super().settle()
-        yield self.beta()
-        yield self.reference()
 
     def trainer(self, plan: Plan, arguments: dict[str, Any], **parts: Any) -> Any:
         return kto_trainer(**self.inputs(plan, arguments | {"loss_type": self.loss}), **parts)

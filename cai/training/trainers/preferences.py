@@ -49,6 +49,16 @@ class Preferences(Rows):
         if self.label is not None:
             self._check_labels(self.label)
         yield setting
+        keys = METHODS[self.data.method].keys
+        if "beta" in keys:
+            yield self.loaded.setting("beta", BETA)
+        yield from self.own_settings()
+        if "reference" in keys:
+            yield self._reference()
+
+    def own_settings(self) -> Iterator[Setting]:
+        """The settings that only this method has."""
+        yield from ()
 
     def _check_labels(self, label: str) -> None:
         """InputError unless every row has the label that the loss reads."""
@@ -73,12 +83,7 @@ class Preferences(Rows):
             return self.loaded.setting("loss", method.loss, "data", why)
         return self.loaded.setting("loss", method.soft_loss, "data", "every pair has p_chosen")
 
-    def beta(self) -> Setting:
-        """How near the reference the model stays."""
-        return self.loaded.setting("beta", BETA)
-
-    def reference(self) -> Setting:
-        """When the reference's log-probabilities are computed."""
+    def _reference(self) -> Setting:
         config = self.loaded.config
         # Once costs a pass over the rows, as one epoch does; then every further epoch and evaluation is free, and with
         # all weights training a second model leaves the memory.

@@ -6,7 +6,7 @@ TRL is given token ids and labels; its own preparation masks replies only for th
 from __future__ import annotations
 
 import pkgutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from cai.training.data.tokens import Encoded, Rows
@@ -28,17 +28,17 @@ class Replies(Rows):
         return fitted
 
     def trainer(self, plan: Plan, arguments: dict[str, Any], **parts: Any) -> Any:
-        arguments |= {"max_length": None, "padding_free": plan.packing == "padding_free"}
+        own: dict[str, Any] = {"max_length": None, "padding_free": plan.packing == "padding_free"}
         if plan.packing == "packed":
-            arguments |= {"packing": True, "eval_packing": False, "max_length": plan.max_length}
+            own |= {"packing": True, "eval_packing": False, "max_length": plan.max_length}
         else:
-            arguments["dataset_kwargs"] = {"skip_prepare_dataset": True}
+            own["dataset_kwargs"] = {"skip_prepare_dataset": True}
         for hook in ("on_eval", "on_reference"):
             parts.pop(hook)
         held = None
         if self.eval:
             held = _table(self.eval)
-        args = pkgutil.resolve_name(METHODS[self.data.method].arguments)(**arguments)
+        args = pkgutil.resolve_name(METHODS[self.data.method].arguments)(**own | arguments)
         trainer = with_hooks("trl:SFTTrainer", _OnReplies)(
             args=args, train_dataset=_table(self.train), eval_dataset=held, **parts
         )
@@ -52,16 +52,14 @@ def _table(rows: Sequence[Encoded]) -> Any:
     return Dataset.from_dict({"input_ids": [row.ids for row in rows], "labels": [row.labels for row in rows]})
 
 
-def rows_of(inputs: Mapping[str, Any]) -> Iterator[tuple[int, ...]]:
+def rows_of(inputs: Mapping[str, Any]) -> list[tuple[int, ...]]:
     """The token ids of each row of a batch, padded or side by side."""
     if "attention_mask" in inputs:
-        for ids, mask in zip(inputs["input_ids"], inputs["attention_mask"], strict=True):
-            yield tuple(ids[mask.bool()].tolist())
-        return
-    ids = inputs["input_ids"][0].tolist()
-    starts = (inputs["position_ids"][0] == 0).nonzero().flatten().tolist()
-    for start, end in zip(starts, [*starts[1:], len(ids)], strict=True):
-        yield tuple(ids[start:end])
+        rows = [ids[mask.bool()] for ids, mask in zip(inputs["input_ids"], inputs["attention_mask"], strict=True)]
+    else:
+        starts = (inputs["position_ids"][0] == 0).nonzero().flatten().cpu()
+        rows = inputs["input_ids"][0].tensor_split(starts[1:])
+    return [tuple(row.tolist()) for row in rows]
 
 
 class _OnReplies(Guarded):
@@ -77,11 +75,8 @@ class _OnReplies(Guarded):
 
         tokens = (inputs["labels"][..., 1:] != -100).sum()
         result = super().compute_loss(model, inputs, *rest, **more)
-        if not model.training:
-            loss = result
-            if isinstance(result, tuple):
-                loss = result[0]
-            self.sums.append(torch.stack([loss.detach().double() * tokens, tokens.double()]))
+        if not model.training:  # an evaluation asks for the outputs, too
+            self.sums.append(torch.stack([result[0].detach().double() * tokens, tokens.double()]))
         return result
 
     def evaluation_loop(self, *rest: Any, **more: Any) -> Any:
