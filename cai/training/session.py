@@ -71,9 +71,9 @@ class Session:
         lengths, machine = self.rows.lengths, opening.this_machine(self.processes.num_processes)
         while True:
             settle = functools.partial(Plan, self.data.method, self.loaded, lengths, shape, machine)
-            too_long = self.rows.cut(settle(held=self.rows.held))
+            too_long = self.rows.cut(settle(eval_rows=self.rows.held))
             self.drops = [*self.data.dropped, *self.rows.drops, *too_long]
-            plan = settle(held=len(self.rows.eval), kept=max(1, len(self.rows.train)))
+            plan = settle(eval_rows=len(self.rows.eval), train_rows=max(1, len(self.rows.train)))
             [plan] = broadcast_object_list([plan])  # free memory is not the same for all processes
             self._describe(plan)
             fewer = self._fit(plan)
@@ -151,7 +151,7 @@ class Session:
                 if self.loaded.config.full and resume is None:
                     self._sample(trainer, plan, "before")
                 trainer.train(resume_from_checkpoint=resume)
-                if self.stopper.asked:
+                if self.stopper.stop:
                     self.folder.write(seconds=self._seconds())
                     checkpoint = self.folder.last_checkpoint()
                     self.tell(f"stopped; run the same command again to resume from {checkpoint}")

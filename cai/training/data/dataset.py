@@ -258,12 +258,12 @@ def _warnings(data: TrainingData) -> Iterator[str]:
 
 def _of_texts(source: str, rows: Sequence[TrainingRow]) -> Iterator[str]:
     """Faults that a model trained on these replies would learn to make."""
-    learnt = [row.reply for row in rows if row.label is not False]
+    replies = [row.reply for row in rows if row.label is not False]
     for name, fault in LEARNED.items():
-        count = sum(map(fault.test, learnt))
+        count = sum(map(fault.test, replies))
         if count:
             yield (
-                f"{count:,} of {len(learnt):,} replies to be learned: the reply {fault.words} ({name}); "
+                f"{count:,} of {len(replies):,} replies to be learned: the reply {fault.words} ({name}); "
                 f"list them with: cai audit {source}"
             )
 
@@ -277,9 +277,9 @@ def _of_pairs(rows: Sequence[TrainingRow]) -> Iterator[str]:
         if unequal >= FEW_PAIRS and count / unequal >= LONGER:
             share = f"{count / unequal:.0%}"
             yield f"the chosen reply is the {which} one in {share} of the pairs: length may be what is learnt"
-    judged = [row.p_chosen for row in rows if row.p_chosen is not None]
-    wrong = sum(p < 0.5 for p in judged)
+    probabilities = [row.p_chosen for row in rows if row.p_chosen is not None]
+    wrong = sum(p < 0.5 for p in probabilities)
     if wrong:
         yield f"{wrong:,} pairs have p_chosen below 0.5: by it the rejected reply is the better one"
-    if 0 < len(judged) < len(rows):
-        yield f"{len(rows) - len(judged):,} of {len(rows):,} pairs have no p_chosen"
+    if 0 < len(probabilities) < len(rows):
+        yield f"{len(rows) - len(probabilities):,} of {len(rows):,} pairs have no p_chosen"

@@ -75,11 +75,11 @@ class Masker:
                 texts = [self._texts(row) for row in part]
                 whole = [text for row in texts if isinstance(row, list) for text in row]
                 tokens = self._tokens(whole, special=plain)
-                for row, written in zip(part, texts, strict=True):
-                    if isinstance(written, str):
-                        yield written
+                for row, row_texts in zip(part, texts, strict=True):
+                    if isinstance(row_texts, str):
+                        yield row_texts
                     else:
-                        yield self._encoded(row, written, list(islice(tokens, len(written))))
+                        yield self._encoded(row, row_texts, list(islice(tokens, len(row_texts))))
 
     def _texts(self, row: TrainingRow) -> list[str] | str:
         """The text of the prompt, and of the prompt with each reply; or what is wrong with the row."""

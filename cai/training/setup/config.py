@@ -88,7 +88,7 @@ class TrainConfig(Record):
     lora: Lora = Field(Lora.model_validate({}), description="The adapter, unless `full` is set.")
     chat_template: str | None = Field(None, description="A Jinja file, for a model that has no chat template.")
     split: Annotated[Number, Field(gt=0, le=1)] | None = Field(
-        None, description="Share of the prompts that train, if no eval file lies beside the data (0.95)."
+        None, description="Share of the prompts that train, if there is no eval file beside the data (0.95)."
     )
     epochs: Positive = Field(1.0, le=10_000, description="How often each row is seen.")
     learning_rate: Positive | None = Field(None, description="Highest learning rate (by method, and by `full`).")

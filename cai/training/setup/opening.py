@@ -57,7 +57,7 @@ def ends_of(base: Base, tokenizer: Any) -> frozenset[int]:
 
 
 def shape_of(base: Base) -> Shape:
-    """The model's size, from its config alone."""
+    """The model's size, from its config only."""
     import torch
     from transformers import AutoModelForCausalLM
 
@@ -147,13 +147,13 @@ def join_processes() -> Any:
 
 
 class Stopper:
-    """Ctrl-C as a wish: `asked` is set, and the training stops after its step; a second one interrupts at once.
+    """On Ctrl-C, `stop` is set, and the training stops after its step; a second one interrupts at once.
 
     Of several processes a second one changes nothing: their launcher passes on the one that the terminal sent to all.
     """
 
     def __init__(self, tell: Callable[[str], None], processes: Any) -> None:
-        self.asked = False
+        self.stop = False
         self._tell = tell
         self._processes = processes
 
@@ -161,27 +161,27 @@ class Stopper:
         """Whether the training is to stop: all processes stop after the same step."""
         from accelerate.utils import gather_object
 
-        self.asked = any(gather_object([self.asked]))
-        return self.asked
+        self.stop = any(gather_object([self.stop]))
+        return self.stop
 
     @contextmanager
     def listening(self) -> Iterator[None]:
-        """Take Ctrl-C; in another thread than the main one, where Python gives no signals, leave it as it is."""
+        """Handle Ctrl-C; not in another thread than the main one, which alone gets signals from Python."""
         if threading.current_thread() is not threading.main_thread():
             yield
             return
         before = signal.getsignal(signal.SIGINT)
 
-        def ask(number: int, frame: Any) -> None:
+        def on_signal(number: int, frame: Any) -> None:
             message = "stopping after this step"
             if self._processes.num_processes == 1:
                 signal.signal(signal.SIGINT, before)
                 message += "; Ctrl-C again stops at once and loses the steps since the last checkpoint"
-            if not self.asked:
+            if not self.stop:
                 self._tell(message)
-            self.asked = True
+            self.stop = True
 
-        signal.signal(signal.SIGINT, ask)
+        signal.signal(signal.SIGINT, on_signal)
         try:
             yield
         finally:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar, cast
 
 from cai.errors import UsageError
 from cai.texts.wording import counted
@@ -31,6 +31,7 @@ SAVES = 10  # checkpoints and evaluations of a run
 EVALUATING = 0.2  # most of the training's time that evaluations may take, at a third of its cost a row (no backward)
 
 Dtype = Literal["bfloat16", "float32"]
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +48,7 @@ class Machine:
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """The size of a model; context: the most tokens it was made for; vocabulary: tokens it can tell apart."""
+    """The size of a model; context: the most tokens it was made for; vocabulary: tokens it distinguishes."""
 
     parameters: int
     layers: int
@@ -78,8 +79,8 @@ class Lengths:
 class Plan:
     """What a config leaves open, settled: a value of the config overrides a computed one. `settings` says how.
 
-    lengths: of the rows that train. held: rows to evaluate. kept: how many of the rows a step will see, once those that
-    do not fit are known; None: all. Raises UsageError for what the machine or the model cannot do.
+    lengths: of the rows that train. eval_rows: how many there are to evaluate. train_rows: how many a
+    step will see, once those that do not fit are known; None: all. Raises UsageError for what the machine or the model cannot do.
     """
 
     def __init__(
@@ -90,8 +91,8 @@ class Plan:
         shape: Shape,
         machine: Machine,
         *,
-        held: int = 0,
-        kept: int | None = None,
+        eval_rows: int = 0,
+        train_rows: int | None = None,
     ) -> None:
         self._loaded = loaded
         self._method = METHODS[method]
@@ -102,15 +103,15 @@ class Plan:
         self.truncation = measure(lengths, self.max_length)
         self.dtype, self.attention, self.packing = self._kernels()
         self.rows_at_once, self.accumulation, self.gradient_checkpointing = self._batch(shape)
-        self.steps, self.save_every, self.eval_every = self._steps(kept or len(lengths), held)
+        self.steps, self.save_every, self.eval_every = self._steps(train_rows or len(lengths), eval_rows)
 
     def _note(self, name: str, value: Any, origin: Origin, why: str = "") -> None:
         self.settings.append(Setting(name, value, origin, why))
 
-    def _settle(self, name: str, value: Any, origin: Origin, why: str) -> Any:
+    def _settle(self, name: str, value: T, origin: Origin, why: str) -> T:
         setting = self._loaded.setting(name, value, origin, why)
         self.settings.append(setting)
-        return setting.value
+        return cast(T, setting.value)
 
     def _rate(self, method: str) -> float:
         config = self._loaded.config
@@ -120,13 +121,13 @@ class Plan:
         else:
             self._note("trains", f"LoRA of rank {config.lora.rank}", self._loaded.origin("lora.rank"))
             what = "a LoRA adapter"
-        rate: float = self._settle("learning_rate", self._method.rates[config.full], "default", f"{method} of {what}")
-        return rate
+        rate = self._method.rates[config.full]
+        return self._settle("learning_rate", rate, "default", f"{method} of {what}")
 
     def _length(self, lengths: list[int], context: int) -> int:
         cap = min(LENGTH_CAP[self._machine.device], context)
         why = f"holds 99 % of the rows whole, at most {cap:,}"
-        length: int = self._settle("max_length", choose_length(lengths, cap), "data", why)
+        length = self._settle("max_length", choose_length(lengths, cap), "data", why)
         if length > context:
             raise UsageError(f"max_length {length:,} exceeds the model's context of {context:,} tokens")
         return length
@@ -134,7 +135,7 @@ class Plan:
     def _kernels(self) -> tuple[Dtype, str, str]:
         """dtype, attention, packing."""
         machine = self._machine
-        fastest = "float32"
+        fastest: Dtype = "float32"
         if machine.bfloat16:
             fastest = "bfloat16"
         dtype = self._settle("dtype", fastest, "hardware", machine.name)
@@ -158,8 +159,7 @@ class Plan:
     def _batch(self, shape: Shape) -> tuple[int, int, bool]:
         """Rows of one forward pass on a device, passes a step, and whether activations are computed twice."""
         machine, config, method = self._machine, self._loaded.config, self._method
-        wanted = config.batch_size
-        share = max(1, wanted // machine.devices)
+        share = max(1, config.batch_size // machine.devices)
         rows, checkpoints = plan_memory(
             shape, machine, self.max_length * method.width, share, full=config.full,
             narrow=self.dtype == "bfloat16", logits=method.all_logits, checkpoints=config.gradient_checkpointing,
@@ -171,20 +171,20 @@ class Plan:
         checkpoints = self._settle("gradient_checkpointing", checkpoints, "hardware", memory)
         why = f"{memory}, {TOKENS_AT_ONCE[machine.device]:,} tokens at once"
         rows = self._settle("rows_at_once", rows, "hardware", why)
-        accumulation = max(1, wanted // (rows * machine.devices))
+        accumulation = max(1, config.batch_size // (rows * machine.devices))
         effective = rows * accumulation * machine.devices
         why = ""
-        if effective != wanted:
+        if effective != config.batch_size:
             why = f"made of {rows} rows at once on {machine.devices} devices"
             if self._loaded.origin("rows_at_once") in ("flag", "config file"):
                 raise UsageError(
-                    f"batch_size {wanted} is not made of rows_at_once {rows} on {machine.devices} devices: "
+                    f"batch_size {config.batch_size} is not made of rows_at_once {rows} on {machine.devices} devices: "
                     f"it would be {effective}"
                 )
         self._note("batch_size", effective, self._loaded.origin("batch_size"), why)
         return rows, accumulation, checkpoints
 
-    def _steps(self, rows: int, held: int) -> tuple[int, int, int]:
+    def _steps(self, rows: int, eval_rows: int) -> tuple[int, int, int]:
         """Steps of the run, and after how many it saves and evaluates."""
         config = self._loaded.config
         a_step = self.rows_at_once * self.accumulation * self._machine.devices
@@ -194,13 +194,13 @@ class Plan:
             steps = limit
         rare = math.ceil(steps / SAVES)
         save = self._settle("save_every", rare, "data", f"a tenth of {counted(steps, 'step')}")
-        if not held:
+        if not eval_rows:
             return steps, save, rare
-        times = min(SAVES, steps, max(1, int(EVALUATING * 3 * steps * a_step / held)))
+        times = min(SAVES, steps, max(1, int(EVALUATING * 3 * steps * a_step / eval_rows)))
         often = "once"
         if times > 1:
             often = f"{times} times"
-        evaluate = self._settle("eval_every", math.ceil(steps / times), "data", f"{often}, {counted(held, 'row each')}")
+        evaluate = self._settle("eval_every", math.ceil(steps / times), "data", f"{often}, {counted(eval_rows, 'row each')}")
         return steps, save, evaluate
 
 

@@ -47,7 +47,7 @@ def cross_entropy(gap: Any, p: Any) -> Any:
 def gap_scaled(gap: Any, p: Any) -> Any:
     """−log σ((2p−1)·gap), per row: geometric-averaged DPO (Furuta et al. 2024, arXiv 2409.06691, its GDPO).
 
-    A label of 0.5 teaches nothing at any gap, while `cross_entropy` pulls such a gap to 0; they agree at gap 0 alone.
+    A label of 0.5 teaches nothing at any gap, while `cross_entropy` pulls such a gap to 0; they agree at gap 0 only.
     """
     from torch.nn.functional import logsigmoid
 
@@ -81,7 +81,7 @@ def flip_rate(labels: Sequence[float]) -> float:
     """Expected share of wrong labels among pairs with these `p_chosen`, for `robust`: the mean of 1 − p.
 
     As good as the calibration of p (Chowdhury et al. 2024, arXiv 2403.00409, take ε as known). UsageError from one half
-    on, where `robust` is not defined.
+    on: there `robust` is not defined.
     """
     if not labels:
         raise UsageError("no labels: the share of flipped ones is not defined")

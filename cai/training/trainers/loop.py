@@ -106,9 +106,9 @@ def check_trl(method: str, loaded: Loaded) -> dict[str, Any]:
     return own
 
 
-def check_reporters(wanted: str | Iterable[str] | None) -> None:
+def check_reporters(reporters: str | Iterable[str] | None) -> None:
     """UsageError for a service that is to get the metrics and whose package is not installed."""
-    names = wanted or ()
+    names = reporters or ()
     if isinstance(names, str):
         names = (names,)
     for name in names:
@@ -231,7 +231,7 @@ class Watch:
 
         gradients = [weight.grad for weight in model.parameters() if weight.grad is not None]
         if not get_total_norm(gradients).isfinite():
-            raise LossNotFinite(f"a gradient is no number at step {state.global_step + 1}")
+            raise LossNotFinite(f"a gradient is not a number at step {state.global_step + 1}")
 
     def see(self, step: int, metrics: Mapping[str, Any]) -> list[str]:
         """Warnings that this entry gives rise to, each kind once in a training."""

@@ -26,7 +26,7 @@ from cai.training.setup.methods import METHODS
 from cai.training.setup.plan import Plan
 from cai.training.trainers.loop import Guarded
 
-P, ROW = "p_chosen", "row"  # ROW: the row's number, by which a loss that is no number is reported
+P, ROW = "p_chosen", "row"  # ROW: the row's number, by which a loss that is not a number is reported
 OURS = (P, ROW)
 PART = 256  # rows: two minutes of 135M parameters on a CPU
 BETA = 0.1  # Rafailov et al. 2023 (arXiv 2305.18290), appendix B; TRL's default for kto, too
@@ -118,7 +118,6 @@ def on_disk(
     from datasets import Dataset, load_from_disk
 
     table = {
-        "id": [row.row.id for row in rows],
         ROW: list(range(len(rows))),
         "prompt_ids": [row.prompt for row in rows],
     }
@@ -134,18 +133,13 @@ def on_disk(
         path.parent.mkdir(parents=True, exist_ok=True)
         part = Path(tempfile.mkdtemp(prefix=f"{path.name}.", dir=path.parent))
         Dataset.from_dict(table).save_to_disk(part)
-        _take_name(part, path)
+        try:
+            part.rename(path)
+        except OSError:  # another process has written it
+            shutil.rmtree(part)
+            if not path.exists():
+                raise
     return load_from_disk(path)
-
-
-def _take_name(part: Path, path: Path) -> None:
-    """Rename a folder, unless another process has already written one of that name."""
-    try:
-        part.rename(path)
-    except OSError:
-        shutil.rmtree(part)
-        if not path.exists():
-            raise
 
 
 class _Stacked:

@@ -56,7 +56,7 @@ def _exact_head(model: Any) -> None:
 
 
 class _SoftReward(Watched):
-    """Bradley–Terry with `p_chosen` where the batch has it: −p·log σ(Δ) − (1−p)·log σ(−Δ) = −log σ(Δ) + (1−p)·Δ."""
+    """Bradley–Terry with `p_chosen` if the batch has it: −p·log σ(Δ) − (1−p)·log σ(−Δ) = −log σ(Δ) + (1−p)·Δ."""
 
     def compute_loss(
         self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None

@@ -75,8 +75,11 @@ class _OnReplies(Guarded):
 
         tokens = (inputs["labels"][..., 1:] != -100).sum()
         result = super().compute_loss(model, inputs, *rest, **more)
-        if not model.training:  # an evaluation asks for the outputs, too
-            self.sums.append(torch.stack([result[0].detach().double() * tokens, tokens.double()]))
+        if not model.training:
+            loss = result
+            if isinstance(result, tuple):
+                loss = result[0]
+            self.sums.append(torch.stack([loss.detach().double() * tokens, tokens.double()]))
         return result
 
     def evaluation_loop(self, *rest: Any, **more: Any) -> Any:

@@ -118,7 +118,7 @@ def test_logits_of_a_large_vocabulary_are_planned_with() -> None:
 def test_rows_that_do_not_fit_are_no_steps() -> None:
     loaded = load_config(None, {"batch_size": 4})
     assert Plan("sft", loaded, [50] * 40, SMALL, LAPTOP).steps == 10
-    assert Plan("sft", loaded, [50] * 40, SMALL, LAPTOP, kept=30).steps == 8
+    assert Plan("sft", loaded, [50] * 40, SMALL, LAPTOP, train_rows=30).steps == 8
 
 
 def test_rows_at_once_that_make_no_batch_are_refused_where_the_user_named_them_and_nowhere_else() -> None:

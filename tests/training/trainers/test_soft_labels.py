@@ -342,7 +342,7 @@ def test_rows_on_disk_are_the_tokens_that_were_read(tmp_path: Path) -> None:
     found = on_disk(rows, tmp_path, COLUMNS, "p_chosen").to_list()
     assert [row["row"] for row in found] == list(range(6))
     for row, read in zip(found, rows, strict=True):
-        assert (row["id"], row["prompt_ids"], row["p_chosen"]) == (read.row.id, read.prompt, 0.8)
+        assert (row["prompt_ids"], row["p_chosen"]) == (read.prompt, 0.8)
         assert "margin" not in row
         assert (row["chosen_ids"], row["rejected_ids"]) == read.replies
     assert on_disk(rows, tmp_path, COLUMNS, "p_chosen").to_list() == found and len(list(tmp_path.iterdir())) == 1
@@ -354,15 +354,15 @@ def test_rows_on_disk_are_the_tokens_that_were_read(tmp_path: Path) -> None:
 def test_writers_at_the_same_time_end_with_one_folder(tmp_path: Path) -> None:
     rows = written(p_chosen=0.8)
     with ThreadPoolExecutor(8) as pool:
-        found = list(pool.map(lambda _: on_disk(rows, tmp_path, COLUMNS)["id"][:], range(8)))
-    assert found == [[row.row.id for row in rows]] * 8
+        found = list(pool.map(lambda _: on_disk(rows, tmp_path, COLUMNS)["row"][:], range(8)))
+    assert found == [list(range(len(rows)))] * 8
     assert len(list(tmp_path.iterdir())) == 1
 
 
 def test_graded_replies_and_whole_conversations_have_their_own_columns(tmp_path: Path) -> None:
     [graded] = encoded([TrainingRow("a", ({"role": "user", "content": "Tea?"},), "Yes.", "k", label=True)])
     assert on_disk([graded], tmp_path, ("completion_ids",), "label").to_list() == [
-        {"id": "a", "row": 0, "prompt_ids": graded.prompt, "completion_ids": graded.replies[0], "label": True}
+        {"row": 0, "prompt_ids": graded.prompt, "completion_ids": graded.replies[0], "label": True}
     ]
     [pair] = written(1)
     [row] = on_disk([pair], tmp_path, COLUMNS, joined=True)
@@ -583,7 +583,7 @@ def test_a_gradient_that_is_no_number_stops_before_the_step(folder: Path, tmp_pa
     trainer.add_callback(callback(Watch))
     weight = trainer.model.model.norm.weight
     weight.register_hook(lambda grad: grad / 0 if trainer.state.global_step == 2 else grad)
-    with pytest.raises(LossNotFinite, match="a gradient is no number at step 3"):
+    with pytest.raises(LossNotFinite, match="a gradient is not a number at step 3"):
         trainer.train()
     assert all(parameter.isfinite().all() for parameter in trainer.model.parameters())
 
