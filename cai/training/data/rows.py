@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import orjson
 
@@ -28,7 +28,6 @@ from cai.sources.replies import (
 from cai.training.setup.methods import METHODS, Kind
 
 Turns = tuple[Message, ...]
-T = TypeVar("T")
 
 KEPT_COLUMNS = ("constitution", "constitution_hash", "judge", "protocol", "model", "chosen_model", "rejected_model")
 MOST_ORIGINS = 20  # values of a column that are remembered
@@ -204,23 +203,6 @@ class Skipped:
 def reasons_of(drops: Iterable[Skipped]) -> dict[str, int]:
     """How many were dropped, by reason."""
     return dict(Counter(drop.reason for drop in drops))
-
-
-def sift(
-    rows: Iterable[TrainingRow],
-    results: Iterable[T | str],
-    source: str,
-    reason: DropReason,
-    drops: list[Skipped],
-) -> list[T]:
-    """What was made of each row; a row that has a text instead, why it cannot train, is added to `drops`."""
-    usable = []
-    for row, result in zip(rows, results, strict=True):
-        if isinstance(result, str):
-            drops.append(Skipped(source, 0, reason, f"{named(row.id)}: {result}"))
-        else:
-            usable.append(result)
-    return usable
 
 
 @dataclass(slots=True)

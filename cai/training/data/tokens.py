@@ -14,14 +14,17 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby, islice
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
 from cai.errors import UsageError
+from cai.records import DropReason
 from cai.texts.wording import reason_of
 from cai.training.data.dataset import TrainingData
-from cai.training.data.rows import Skipped, TrainingRow, sift
+from cai.training.data.rows import Skipped, TrainingRow, named
 from cai.training.setup.config import Loaded, Setting
 from cai.training.setup.plan import Plan
+
+T = TypeVar("T")
 
 AT_ONCE = 512  # rows in one call of a tokenizer, which works on their texts in parallel
 
@@ -143,6 +146,23 @@ def _differs(prompt: str, whole: str) -> UsageError:
         f"the chat template renders a conversation differently once its reply is there ({prompt[at:][:40]!r} "
         f"became {whole[at:][:40]!r}), so the reply cannot be told apart; name another with chat_template"
     )
+
+
+def sift(
+    rows: Iterable[TrainingRow],
+    results: Iterable[T | str],
+    source: str,
+    reason: DropReason,
+    drops: list[Skipped],
+) -> list[T]:
+    """What was made of each row; a row that has a text instead, why it cannot train, is added to `drops`."""
+    usable = []
+    for row, result in zip(rows, results, strict=True):
+        if isinstance(result, str):
+            drops.append(Skipped(source, 0, reason, f"{named(row.id)}: {result}"))
+        else:
+            usable.append(result)
+    return usable
 
 
 class Rows(ABC):

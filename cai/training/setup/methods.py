@@ -115,6 +115,36 @@ METHODS: dict[str, Method] = {
 }  # fmt: skip
 
 
+# Arguments of TRL that are set by a key of ours, and those that would break what cai promises.
+OURS = {
+    "learning_rate": "learning_rate", "num_train_epochs": "epochs", "per_device_train_batch_size": "rows_at_once",
+    "per_device_eval_batch_size": "rows_at_once", "gradient_accumulation_steps": "batch_size",
+    "max_length": "max_length", "seed": "seed", "bf16": "dtype", "fp16": "dtype", "save_steps": "save_every",
+    "eval_steps": "eval_every", "gradient_checkpointing": "gradient_checkpointing",
+    "activation_checkpointing": "gradient_checkpointing", "packing": "packing",
+    "padding_free": "packing", "chat_template_path": "chat_template", "warmup_steps": "warmup",
+    "lr_scheduler_type": "schedule", "eval_strategy": "eval_every", "loss_type": "loss", "loss_weights": "nll",
+    "beta": "beta", "precompute_ref_log_probs": "reference",
+}  # fmt: skip
+FIXED = {
+    "output_dir": "it is --out", "resume_from_checkpoint": "the same command resumes by itself",
+    "dataset_kwargs": "rows are tokenised already", "remove_unused_columns": "rows are tokenised already",
+    "completion_only_loss": "the loss is on the last reply", "assistant_only_loss": "the loss is on the last reply",
+    "logging_nan_inf_filter": "it would hide a loss that is not a number", "save_strategy": "resuming needs "
+    "checkpoints", "trust_remote_code": "code that comes with a model is never run",
+    "use_cpu": "the device is detected", "data_seed": "it is seed",
+    "ignore_data_skip": "a resumed training must see the same rows",
+    "save_only_model": "resuming needs the optimiser's state", "truncation_mode": "rows are truncated at their end",
+    "logging_steps": "metrics.jsonl has every step", "logging_strategy": "metrics.jsonl has every step",
+    "logging_first_step": "metrics.jsonl has every step", "log_level": "the command prints what matters",
+    "disable_tqdm": "the command shows progress", "eval_on_start": "it depends on the method",
+    "dataloader_drop_last": "every row is used", "push_to_hub": "training uses no network; upload the folder yourself",
+    "include_num_input_tokens_seen": "tokens are counted", "load_best_model_at_end": "checkpoints/ keeps the last two",
+    "sync_ref_model": "checkpoints do not save a reference that changes, so a resumed training would use another",
+    "model_init_kwargs": "cai opens the model", "ddp_find_unused_parameters": "every weight that trains is used",
+}  # fmt: skip
+
+
 def keys_lacking(method: str) -> set[str]:
     """The keys of the config that only other methods have."""
     return {key for other in METHODS.values() for key in other.keys} - set(METHODS[method].keys)
