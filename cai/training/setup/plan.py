@@ -79,8 +79,8 @@ class Lengths:
 class Plan:
     """What a config leaves open, settled: a value of the config overrides a computed one. `settings` says how.
 
-    lengths: of the rows that train. eval_rows: how many there are to evaluate. train_rows: how many a
-    step will see, once those that do not fit are known; None: all. Raises UsageError for what the machine or the model cannot do.
+    lengths: of the rows that train. eval_rows: how many there are to evaluate. train_rows: how many a step will see,
+    once those that do not fit are known; None: all. Raises UsageError for what the machine or the model cannot do.
     """
 
     def __init__(
@@ -162,11 +162,9 @@ class Plan:
         share = max(1, config.batch_size // machine.devices)
         rows, checkpoints = plan_memory(
             shape, machine, self.max_length * method.width, share, full=config.full,
-            narrow=self.dtype == "bfloat16", logits=method.all_logits, checkpoints=config.gradient_checkpointing,
+            narrow=self.dtype == "bfloat16", fewest=method.fewest, logits=method.all_logits,
+            checkpoints=config.gradient_checkpointing,
         )  # fmt: skip
-        enough = [count for count in range(method.fewest, share + 1) if share % count == 0]
-        if rows < method.fewest and enough:
-            rows = enough[0]
         memory = f"{machine.memory / 2**30:.0f} GB free"
         checkpoints = self._settle("gradient_checkpointing", checkpoints, "hardware", memory)
         why = f"{memory}, {TOKENS_AT_ONCE[machine.device]:,} tokens at once"
@@ -200,7 +198,9 @@ class Plan:
         often = "once"
         if times > 1:
             often = f"{times} times"
-        evaluate = self._settle("eval_every", math.ceil(steps / times), "data", f"{often}, {counted(eval_rows, 'row each')}")
+        evaluate = self._settle(
+            "eval_every", math.ceil(steps / times), "data", f"{often}, {counted(eval_rows, 'row each')}"
+        )
         return steps, save, evaluate
 
 
@@ -221,10 +221,10 @@ def choose_length(lengths: Sequence[int], cap: int) -> int:
 
 
 def plan_memory(
-    shape: Shape, machine: Machine, length: int, most: int, *, full: bool, narrow: bool, logits: bool = False,
-    checkpoints: bool | None = None,
+    shape: Shape, machine: Machine, length: int, most: int, *, full: bool, narrow: bool, fewest: int = 1,
+    logits: bool = False, checkpoints: bool | None = None,
 ) -> tuple[int, bool]:  # fmt: skip
-    """Rows in one forward pass, a divisor of `most`, and whether activations are computed twice.
+    """Rows in one forward pass, a divisor of `most` and `fewest` or more, and whether activations are computed twice.
 
     narrow: arithmetic of 16 bits. logits: whether those of all tokens exist at once. checkpoints: decided by the user;
     None: only if not one row would fit without.
@@ -243,5 +243,6 @@ def plan_memory(
     fitting = plain
     if twice:
         fitting = saving
-    limit = max(1, min(most, TOKENS_AT_ONCE[machine.device] // length, fitting))
-    return next(rows for rows in range(limit, 0, -1) if most % rows == 0), twice
+    limit = min(TOKENS_AT_ONCE[machine.device] // length, fitting)
+    divisors = [rows for rows in range(fewest, most + 1) if most % rows == 0] or [1]
+    return max((rows for rows in divisors if rows <= limit), default=divisors[0]), twice
