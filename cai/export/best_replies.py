@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
 
 import orjson
 
 from cai.errors import RunError
-from cai.export.cut import Columns, Cut, Lines, Row, law_columns, line_of, ratio
+from cai.export.cut import BestSummary, Columns, Cut, Lines, Row, law_columns, line_of, ratio
 from cai.export.labels import JUDGE, LabelCut, Standing, best_of, standings, unfit
 from cai.export.options import ExportOptions
 from cai.export.pairs import Reason
 from cai.folder.rows import PAIR_BITS, lines_in_order, reading
 from cai.folder.run import RunFolder, find_info
-from cai.records import Record
 
 MANY_FLIPS = 0.5  # of the valid votes: then the place decides more often than the reply
 UNJUDGED: Reason = "invalid_vote", "no pair of its replies was judged"
@@ -25,25 +23,6 @@ PICKED: Mapping[str, Columns] = {
     }
 }  # fmt: skip
 FILES: Mapping[str, Columns] = {"sft": {**PICKED["sft"], "from": "text", "labels": "texts"}}
-
-
-class BestSummary(Record):
-    """What choosing the best replies came to."""
-
-    prompts: int  # whose replies were read
-    unjudged: int  # of the rows: those whose reply is the only usable one
-    mean_p: float | None  # of the best replies: mean probability of being better than the others
-    longest_won: float | None  # share of the prompts with one longest reply in which that one is the best
-    longest_chance: float | None  # what that share would be if length did not count: the mean of 1 / replies
-
-    def lines(self) -> Iterator[str]:
-        """The summary in words, for people."""
-        if self.unjudged:
-            yield f"{self.unjudged:,} of the rows had one usable reply and no verdict"
-        if self.mean_p is not None:
-            yield f"mean probability that the best reply is better than another: {self.mean_p:.3f}"
-        if self.longest_won is not None:
-            yield f"the longest reply is the best in {self.longest_won:.0%}; {self.longest_chance:.0%} by chance"
 
 
 class BestCut(LabelCut):
@@ -78,6 +57,13 @@ class BestCut(LabelCut):
                 why = self._cut(prompt, labels)
             if why is not None:
                 yield self.drop("sft", why, prompt["id"], prompt["position"])
+        self.best = BestSummary(
+            prompts=self.read["sft"],
+            unjudged=self.kept["sft"] - self._judged,
+            mean_p=ratio(self._sum, self._judged),
+            longest_won=ratio(self._longest, self._uneven),
+            longest_chance=ratio(self._chances, self._uneven),
+        )
 
     def _prompts(self) -> Iterator[tuple[Row, list[Row]]]:
         """Each prompt, as a row of candidates.jsonl, with its labels; a label run names no candidates."""
@@ -116,17 +102,11 @@ class BestCut(LabelCut):
             return why
         if labels:
             self._compare(best, replies)
-        _, origin, model = best.name
-        row = best_row(
-            prompt,
-            best.text,
-            best_of=len(sampled) or len(replies),
-            score=best.p,
-            judge=judge,
-            binding=self.binding,
-            model=model or None,
-            sample={f"sample {number}": reply["sample"] for number, reply in enumerate(sampled)}.get(origin),
-        )
+        number, origin, model = best.name
+        reply = {"text": best.text, "model": model or None, "sample": None}
+        if number < len(sampled):
+            reply["sample"] = sampled[number]["sample"]
+        row = best_row(prompt, reply, len(sampled) or len(replies), best.p, judge, self.binding)
         self.add("sft", self.side(prompt["prompt"]), line_of({**row, "from": origin, "labels": best.labels}))
         self.kept["sft"] += 1
         return None
@@ -149,17 +129,6 @@ class BestCut(LabelCut):
         flips = self.judged.flip_rate
         if flips is not None and flips > MANY_FLIPS:
             yield f"{flips:.0%} of the votes flip with reply order: position bias outweighs most preferences"
-
-    def figures(self) -> dict[str, Any]:
-        """What choosing the best replies came to."""
-        summary = BestSummary(
-            prompts=self.read["sft"],
-            unjudged=self.kept["sft"] - self._judged,
-            mean_p=ratio(self._sum, self._judged),
-            longest_won=ratio(self._longest, self._uneven),
-            longest_chance=ratio(self._chances, self._uneven),
-        )
-        return {"best": summary}
 
 
 def _binding(run: RunFolder) -> Row:
@@ -200,16 +169,8 @@ class PickedCut(Cut):
                 row = orjson.loads(line)
                 best = row["best"]
                 reply = row["replies"][best["winner"]]
-                picked = best_row(
-                    row,
-                    reply["text"],
-                    best_of=len(row["replies"]),
-                    score=best["scores"][best["winner"]],
-                    judge=best["judge"],
-                    binding=best,
-                    model=reply["model"],
-                    sample=reply["sample"],
-                )
+                score = best["scores"][best["winner"]]
+                picked = best_row(row, reply, len(row["replies"]), score, best["judge"], best)
                 why = self.fault(reply["text"])
                 side = self.side(row["prompt"])
             self.facts.rows += 1
@@ -221,20 +182,13 @@ class PickedCut(Cut):
                 yield self.drop("sft", why, row["id"], position)
 
 
-def best_row(
-    prompt: Row,
-    text: str,
-    *,
-    best_of: int,
-    score: float | None,
-    judge: str | None,
-    binding: Row,
-    model: str | None,
-    sample: int | None,
-) -> Row:
-    """The row of sft.jsonl that the best reply to a prompt becomes; judge: None if the reply was not compared."""
+def best_row(prompt: Row, reply: Row, best_of: int, score: float | None, judge: str | None, binding: Row) -> Row:
+    """The row of sft.jsonl that the best of `best_of` replies to a prompt becomes; judge: None if nothing was compared.
+
+    reply: its text, model and number, as in candidates.jsonl. binding: how it was judged.
+    """
     return {
-        "messages": [*prompt["prompt"], {"role": "assistant", "content": text}],
+        "messages": [*prompt["prompt"], {"role": "assistant", "content": reply["text"]}],
         "id": prompt["id"],
         "best_of": best_of,
         "score": score,
@@ -242,6 +196,6 @@ def best_row(
         **law_columns(binding["constitution"]),
         "judge": judge,
         "protocol": binding["protocol"],
-        "model": model,
-        "sample": sample,
+        "model": reply["model"],
+        "sample": reply["sample"],
     }

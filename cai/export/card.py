@@ -30,6 +30,7 @@ def dataset_card(info: Info, cut: Cut, load_from: str = ".") -> str:
     info: the content of run.json. load_from: what load_dataset is given, a folder or a name on the hub.
     """
     facts, identity, options = cut.facts, info["identity"], cut.options
+    dropped = {stage: reasons for stage, reasons in facts.dropped.items() if reasons}
     law = cut.binding["constitution"]
     under = "a reward model" if law is None else law["name"]
     data_files = {kind: _data_files(kind, facts.files) for kind in cut.files}
@@ -50,18 +51,13 @@ def dataset_card(info: Info, cut: Cut, load_from: str = ".") -> str:
         TEMPLATE,
         front,
         cut=cut,
-        facts=facts,
-        judged=cut.judged,
-        options=options,
         info=info,
-        identity=identity,
-        judging=cut.binding,
-        law=law,
         under=under,
+        dropped=dropped,
         source=_source(identity["source"]),
         models=_models(identity, cut.binding),
         certified=certified,
-        lost=sum(count for (stage, _), count in facts.dropped.items() if stage not in cut.stages),
+        lost=sum(reasons.total() for stage, reasons in dropped.items() if stage not in cut.stages),
         kinds=kinds,
         load_from=load_from,
         commands=_commands(info, options),

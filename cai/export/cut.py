@@ -10,7 +10,7 @@ import heapq
 import os
 from abc import ABC, abstractmethod
 from array import array
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -27,7 +27,7 @@ from cai.folder.files import unwritable
 from cai.folder.rows import EXPORT_STAGES, TRAINING_FILES, lines_in_order, reading
 from cai.folder.run import RunFolder
 from cai.judge.certify import Calibration
-from cai.records import Drop
+from cai.records import Drop, Record
 from cai.sources.conversations import prompt_hash
 from cai.texts.hygiene import LEARNED, faults_of
 
@@ -49,7 +49,7 @@ class Facts:
 
     rows: int = 0  # finished rows of the run
     files: dict[str, int] = field(default_factory=dict)  # rows by name of the file
-    dropped: Counter[tuple[str, str]] = field(default_factory=Counter)  # by stage and reason
+    dropped: dict[str, Counter[str]] = field(default_factory=lambda: defaultdict(Counter))  # by stage and reason
     used: Counter[str] = field(default_factory=Counter)  # critiques or votes by principle
     changed: Counter[str] = field(default_factory=Counter)  # revisions that differ from the reply, by principle
     models: dict[str, Counter[str]] = field(default_factory=dict)  # rows by role and model as the server named it
@@ -74,11 +74,6 @@ class Judged:
     longer: int = 0  # of those, the ones whose chosen reply is the longer one
 
     @property
-    def invalid_rate(self) -> float | None:
-        """Share of the votes that could not be read; None: the protocol has no votes."""
-        return ratio(self.asked - self.votes, self.asked)
-
-    @property
     def flip_rate(self) -> float | None:
         """Share of the valid votes that prefer the same place in both orders; None: there are none."""
         return ratio(self.flips, self.votes)
@@ -94,6 +89,16 @@ class Judged:
         return ratio(self.longer, self.uneven)
 
 
+class BestSummary(Record):
+    """What choosing the best replies came to."""
+
+    prompts: int  # whose replies were read
+    unjudged: int  # of the rows: those whose reply is the only usable one
+    mean_p: float | None  # of the best replies: mean probability of being better than the others
+    longest_won: float | None  # share of the prompts with one longest reply in which that one is the best
+    longest_chance: float | None  # what that share would be if length did not count: the mean of 1 / replies
+
+
 class Cut(ABC):
     """One export in progress; each kind of cut says in `lines` what its rows become."""
 
@@ -102,10 +107,11 @@ class Cut(ABC):
     kind: ClassVar[str]  # of rows, as the card names them
     judged: Judged | None = None  # of a label run
     calibration: Calibration | None = None  # of a label run
+    best: BestSummary | None = None  # of best replies
 
     def __init__(self, run: RunFolder, options: ExportOptions) -> None:
         self.facts = Facts()
-        self.kept = Counter[str]()  # by stage
+        self.kept = Counter(dict.fromkeys(self.stages, 0))
         self.read = Counter[str]()
         self.options = options
         self._run = run
@@ -134,10 +140,6 @@ class Cut(ABC):
                 rows = f"there are only {sum(sides.values()):,} rows"
                 yield f"--split {split} leaves the {empty[0]} side of {kind} empty: {rows}"
 
-    def figures(self) -> dict[str, Any]:
-        """What an export says of this kind of cut alone, by field of `ExportSummary`."""
-        return {}
-
     def write(self) -> None:
         """Write every file beside the old one, and put them in place when all are whole."""
         folder = self._run.path
@@ -164,7 +166,7 @@ class Cut(ABC):
         for _, line in heapq.merge(self._own_drops(), self.lines(), key=itemgetter(0)):
             yield line
         for stage in self.stages:
-            dropped = sum(count for (where, _), count in self.facts.dropped.items() if where == stage)
+            dropped = self.facts.dropped[stage].total()
             if self.kept[stage] + dropped != self.read[stage]:
                 counts = f"{self.kept[stage]} kept and {dropped} dropped are not {self.read[stage]}"
                 raise RunError(f"{stage}: {counts}: report this bug")
@@ -181,7 +183,7 @@ class Cut(ABC):
                 drop = orjson.loads(line)
                 stage, reason = drop["stage"], drop["reason"]
             if stage not in EXPORT_STAGES:
-                self.facts.dropped[stage, reason] += 1
+                self.facts.dropped[stage][reason] += 1
                 yield position, line
 
     def side(self, prompt: Sequence[Any]) -> str:
@@ -198,7 +200,7 @@ class Cut(ABC):
     def drop(self, stage: str, why: Reason, id: str, position: int) -> tuple[int, bytes]:
         """Count what is left out; its line of dropped.jsonl."""
         reason, detail = why
-        self.facts.dropped[stage, reason] += 1
+        self.facts.dropped[stage][reason] += 1
         fields = {"id": id, "position": position, "stage": stage, "reason": reason, "detail": detail}
         return position, line_of(BLANK | fields)  # a third of the time that the model takes
 
@@ -261,42 +263,25 @@ class Table:
 
     def __init__(self, path: Path, schema: Any) -> None:
         self.rows = 0
-        self._parts = {path: path.with_name(path.name + ".part")}
-        self._file = open(self._parts[path], "wb", buffering=2**20)  # noqa: SIM115
-        self._parquet: Any = None
-        self._group: list[Row] = []
-        self._size = 0
+        self._schema = schema
+        self._part = path.with_name(path.name + ".part")
+        self._parts = {path: self._part}
+        self._file = open(self._part, "wb", buffering=2**20)  # noqa: SIM115
         if schema is not None:
-            from pyarrow.parquet import ParquetWriter
-
             twin = path.with_suffix(".parquet")
             self._parts[twin] = twin.with_name(twin.name + ".part")
-            self._parquet = ParquetWriter(self._parts[twin], schema)
 
     def add(self, line: bytes) -> None:
         """Write a row, as its line of JSON, at the end."""
         self._file.write(line)
         self.rows += 1
-        if self._parquet is not None:
-            self._group.append(orjson.loads(line))
-            self._size += len(line)
-            if len(self._group) >= GROUP_ROWS or self._size >= GROUP_BYTES:
-                self._write_group()
-
-    def _write_group(self) -> None:
-        import pyarrow as pa
-
-        self._parquet.write_table(pa.Table.from_pylist(self._group, schema=self._parquet.schema))
-        self._group = []
-        self._size = 0
 
     def finish(self) -> None:
         """Write what is pending; everything is on disk when it returns."""
         self._file.close()
-        if self._parquet is not None:
-            if self._group:
-                self._write_group()
-            self._parquet.close()
+        if self._schema is not None:
+            *_, twin = self._parts.values()
+            write_parquet(self._part, twin, self._schema)
 
     def publish(self) -> list[str]:
         """Put the finished files in place; returns their names."""
@@ -308,8 +293,24 @@ class Table:
         """Close, and remove what was not published."""
         with suppress(OSError):  # of buffers that a full disk does not take
             self._file.close()
-        if self._parquet is not None:
-            with suppress(OSError):
-                self._parquet.close()
         for part in self._parts.values():
             part.unlink(missing_ok=True)
+
+
+def write_parquet(lines: Path, parquet: Path, schema: Any) -> None:
+    """Write the rows of a JSONL file to a parquet file, a group of them in memory at a time."""
+    import pyarrow as pa
+    from pyarrow.parquet import ParquetWriter
+
+    with ParquetWriter(parquet, schema) as writer, open(lines, "rb") as file:
+        group: list[Row] = []
+        size = 0
+        for line in file:
+            group.append(orjson.loads(line))
+            size += len(line)
+            if len(group) >= GROUP_ROWS or size >= GROUP_BYTES:
+                writer.write_table(pa.Table.from_pylist(group, schema=schema))
+                group = []
+                size = 0
+        if group:
+            writer.write_table(pa.Table.from_pylist(group, schema=schema))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -13,9 +13,9 @@ import orjson
 from pydantic import ValidationError
 
 from cai.errors import RunError, UsageError
-from cai.export.best_replies import BestCut, BestSummary, PickedCut
+from cai.export.best_replies import BestCut, PickedCut
 from cai.export.card import dataset_card
-from cai.export.cut import Cut, Judged, Row
+from cai.export.cut import BestSummary, Cut, Judged, Row, ratio
 from cai.export.hub import Hub
 from cai.export.options import DEFAULTS, FIELDS, OF_PAIRS, ONLY, ExportOptions
 from cai.export.preferences import PreferenceCut
@@ -26,8 +26,9 @@ from cai.folder.run import RunFolder, read_info
 from cai.judge.certify import FILE
 from cai.records import Record
 from cai.sources.yamlfile import unfit
-from cai.texts.wording import option, settings_as_keywords
+from cai.texts.wording import option, rendered, settings_as_keywords
 
+TEMPLATE = Path(__file__).with_name("summary.txt.jinja")
 CUTS: dict[str, type[Cut]] = {"generate": RevisionCut, "label": PreferenceCut}  # at the end of a run, by its command
 THRESHOLDS = {"min_confidence", "agreement", "calibration"}  # only one of them decides
 
@@ -51,40 +52,10 @@ class ExportSummary(Record):
 
     def lines(self) -> list[str]:
         """The summary in words, for people."""
-        return [*self._lines()]
-
-    def _lines(self) -> Iterator[str]:
-        paths = {str(self.folder / name): count for name, count in self.files.items()}
-        width = max(map(len, paths))
-        for path, count in paths.items():
-            yield f"{path:<{width}}  {count:>9,}"
-        if self.pairs is not None:
-            longer = ""
-            if self.chosen_longer is not None:
-                longer = f"; the chosen reply is the longer one in {self.chosen_longer:.0%}"
-            yield f"{self.pairs:,} of {self.rows:,} pairs kept{longer}"
-        if self.best is not None:
-            yield from self.best.lines()
-        if self.invalid_rate is not None:
-            votes = f"votes: {self.invalid_rate:.1%} invalid"
-            if self.flip_rate is not None:
-                votes += f"; {self.flip_rate:.0%} of the others flip with reply order"
-            if self.mean_bias is not None:
-                votes += f", mean bias {self.mean_bias:+.2f} nats towards the first reply"
-            yield votes
-        run = Counter(self.dropped)
-        for reasons in self.left_out.values():
-            run -= Counter(reasons)
-        losses = {"dropped during the run": run}
-        losses |= {f"left out of {stage}": Counter(reasons) for stage, reasons in self.left_out.items()}
-        for what, reasons in losses.items():
-            if reasons:
-                counts = ", ".join(f"{reason} {count:,}" for reason, count in reasons.items())
-                yield f"{what}: {counts} (dropped.jsonl)"
-        for note in self.notes:
-            yield f"note: {note}"
-        if self.url is not None:
-            yield f"pushed to {self.url}"
+        left_out = {stage: Counter(reasons) for stage, reasons in self.left_out.items()}
+        losses = {"dropped during the run": Counter(self.dropped) - sum(left_out.values(), Counter())}
+        losses |= {f"left out of {stage}": reasons for stage, reasons in left_out.items()}
+        return rendered(TEMPLATE, summary=self, losses=losses).removesuffix("\n").split("\n")
 
 
 @settings_as_keywords(ExportOptions)
@@ -157,19 +128,17 @@ def _write(run: RunFolder, kind: type[Cut], options: ExportOptions, load_from: s
     facts = cut.facts
     judged = cut.judged or Judged()
     dropped = Counter[str]()
-    left_out: dict[str, dict[str, int]] = {stage: {} for stage in cut.stages}
-    for (stage, reason), count in sorted(facts.dropped.items()):
-        dropped[reason] += count
-        if stage in left_out:
-            left_out[stage][reason] = count
+    for _, reasons in sorted(facts.dropped.items()):
+        dropped.update(dict(sorted(reasons.items())))
     return ExportSummary(
         folder=run.path,
         rows=facts.rows,
         files=facts.files,
         dropped=dict(dropped),
-        left_out=left_out,
-        **cut.figures(),
-        invalid_rate=judged.invalid_rate,
+        left_out={stage: dict(sorted(facts.dropped[stage].items())) for stage in cut.stages},
+        pairs=cut.kept.get("pairs"),
+        best=cut.best,
+        invalid_rate=ratio(judged.asked - judged.votes, judged.asked),
         flip_rate=judged.flip_rate,
         mean_bias=judged.mean_bias,
         chosen_longer=judged.longer_share,

@@ -126,7 +126,7 @@ class LabelCut(Cut):
         if most <= 0.5:
             return f"{empty}: every label is at exactly one half, so this judge decides nothing; use a stronger judge"
         hint = "dropped.jsonl says why"
-        if self.facts.dropped["pairs", "low_confidence"] and least > 0.5:
+        if self.facts.dropped["pairs"]["low_confidence"] and least > 0.5:
             hint = f"set --min-confidence between 0.5 and {most:.3f}, or use a stronger judge"
         return f"{empty}: the median confidence is {middle:.3f}, the highest {most:.3f}; {hint}"
 

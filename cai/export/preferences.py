@@ -13,7 +13,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing
 from operator import itemgetter
 from pathlib import Path
-from typing import Any
 
 import orjson
 
@@ -161,10 +160,6 @@ class PreferenceCut(LabelCut):
         yield from super().notes()
         if self.judged.confidences and not self.kept["pairs"]:
             yield self.why_empty()
-
-    def figures(self) -> dict[str, Any]:
-        """The number of kept pairs."""
-        return {"pairs": self.kept["pairs"]}
 
 
 def surplus(ps: Sequence[float]) -> set[int]:

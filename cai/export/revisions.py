@@ -81,7 +81,7 @@ class RevisionCut(Cut):
         """What the user should know."""
         yield from super().notes()
         rows = self.facts.rows
-        if rows and self.facts.dropped["dpo", "identical"] == rows:
+        if rows and self.facts.dropped["dpo"]["identical"] == rows:
             yield "no final text differs from its first reply: dpo.jsonl is empty"
         read = min(rows, READ_FOR_REFUSALS)
         if self._refused > MANY_REFUSALS * read:

@@ -196,19 +196,23 @@ def block(language: str, text: str) -> str:
 
 
 def render_card(template: Path, front: Mapping[str, Any], **values: Any) -> str:
-    """A README.md: front matter, then a Jinja template beside the code that fills it.
+    """A README.md: front matter, then a Jinja template. What a terminal would obey is replaced."""
+    header = yaml.safe_dump(dict(front), sort_keys=False, allow_unicode=True, width=1_000)
+    return UNPRINTABLE.sub("\ufffd", f"---\n{header}---\n\n{rendered(template, **values)}")
+
+
+def rendered(template: Path, **values: Any) -> str:
+    """The text of a Jinja template beside the code that fills it.
 
     The template sees `values`, and the functions of this file that make text safe or lay it out; an undefined name is
-    an error. What a terminal would obey is replaced.
+    an error.
     """
     from jinja2 import Environment, StrictUndefined
 
     environment = Environment(undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, autoescape=False)
     functions = (code, block, one_line, without_path, counted)
     environment.globals.update({function.__name__: function for function in functions})
-    text = environment.from_string(template.read_text("utf-8")).render(values)
-    header = yaml.safe_dump(dict(front), sort_keys=False, allow_unicode=True, width=1_000)
-    return UNPRINTABLE.sub("\ufffd", f"---\n{header}---\n\n{text}")
+    return environment.from_string(template.read_text("utf-8")).render(values)
 
 
 # Plots
