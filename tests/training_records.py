@@ -9,6 +9,7 @@ from typing import Any
 import orjson
 
 from cai.training.report.samples import FILE, Sample
+from cai.training.report.summary import pair_accuracy
 from cai.training.setup.config import TrainConfig
 
 CONFIG: dict[str, Any] = TrainConfig.model_validate({}).model_dump(mode="json")
@@ -25,8 +26,9 @@ PLAN = [
 ]
 
 
-def make(folder: Path, method: str = "dpo", config: Any = None, **more: Any) -> Path:
-    """A finished training's folder without its weights."""
+def make(folder: Path, method: str = "dpo", config: Any = None, evals: Iterable[Any] = (), **more: Any) -> Path:
+    """A finished training's folder without its weights; evals: lines of its eval.jsonl."""
+    pairs = pair_accuracy(evals)
     record = {
         "schema": 1, "finished": True, "seconds": 75.2,
         "identity": {"method": method, "model": "m", "data": [], "config": CONFIG | (config or {})},
@@ -34,7 +36,7 @@ def make(folder: Path, method: str = "dpo", config: Any = None, **more: Any) -> 
         "plan": PLAN, "model": HUB, "data": DATA, "run": None,
         "truncation": {"limit": 128, "rows": 80, "longest": 300, "over": 8, "tokens": 8000, "cut": 80},
         "versions": {"cai-toolkit": None, "trl": "1.16.0", "python": "3.12.1"},
-        "summary": {"steps": 1234, "seconds": 75.2},
+        "summary": {"steps": 1234, "seconds": 75.2, "pairs": pairs and pairs.model_dump(mode="json")},
     } | more  # fmt: skip
     folder.mkdir(exist_ok=True)
     (folder / "training.json").write_bytes(orjson.dumps(record))

@@ -1,6 +1,6 @@
 """Writes the model card of a training's folder, and its plots: how to use the model, what made it, and what came out.
 
-Reads what the trainer left there (training.json, metrics.jsonl, eval.jsonl, samples.jsonl) and nothing else. The prose
+Reads what the trainer left there (training.json, metrics.jsonl, samples.jsonl) and nothing else. The prose
 is in `card.md.jinja`. Metrics have TRL's names, with `eval_` before those of evaluations.
 """
 
@@ -21,9 +21,9 @@ from cai.folder.files import need, write_atomically
 from cai.texts.wording import AFTER, BEFORE, GREY, code, new_figure, png_of, render_card, without_path
 from cai.training.data.dataset import SPLIT
 from cai.training.report.samples import Sample, median_lengths, read_samples
-from cai.training.report.summary import measures, metric_text, pair_accuracy
+from cai.training.report.summary import measures, metric_text
 from cai.training.setup.config import TrainConfig, dotted
-from cai.training.setup.folder import EVALS, METRICS, RECORD, TrainFolder, read_lines
+from cai.training.setup.folder import METRICS, RECORD, TrainFolder, read_lines
 from cai.training.setup.methods import METHODS
 from cai.training.setup.plan import Lengths
 
@@ -71,7 +71,6 @@ def card(folder: Path) -> str:
         defaults=dotted(DEFAULTS),
         setting_text=_setting_text,
         lengths=str(Lengths(**record["truncation"])),
-        pairs=pair_accuracy(read_lines(folder / EVALS)),
         evaluations=list(evaluations.values()),
         metric_text=metric_text,
         measures=measures,

@@ -59,31 +59,23 @@ class PairAccuracy(Record):
         """In words, for people."""
         yield f"chosen has the higher {self.measure} in {self.after}"
         if self.before is not None:
+            when = "under the reference"
+            if self.before_step is not None:
+                when = f"at step {self.before_step:,}"
             yield (
-                f"{self.before_when()} in {self.before}; since then {self.gained:,} turned to the chosen reply, "
+                f"{when} in {self.before}; since then {self.gained:,} turned to the chosen reply, "
                 f"{self.lost:,} away from it (p {self.p_value:.2g})"
             )
         if self.implicit is not None:
             yield f"implicit reward prefers chosen in {self.implicit}"
-        yield f"mean margin {self.margin_text()}"
+        margin = f"mean margin {self.margin:+.3g}"
+        if self.margin_interval is not None:
+            margin += " ({:+.3g} to {:+.3g})".format(*self.margin_interval)
+        if self.measure == "log probability":
+            margin += " nats"
+        yield margin
         if self.unmeasured:
             yield f"not counted, because a number is missing: {counted(self.unmeasured, 'pair')}"
-
-    def margin_text(self) -> str:
-        """The mean margin with its interval and unit."""
-        text = f"{self.margin:+.3g}"
-        if self.margin_interval is not None:
-            low, high = self.margin_interval
-            text += f" ({low:+.3g} to {high:+.3g})"
-        if self.measure == "log probability":
-            text += " nats"
-        return text
-
-    def before_when(self) -> str:
-        """When the pairs were measured before."""
-        if self.before_step is None:
-            return "under the reference"
-        return f"at step {self.before_step:,}"
 
 
 class _Pair(NamedTuple):

@@ -124,9 +124,7 @@ def logp(step: int, name: str, now: tuple[float, float], before: tuple[float, fl
 
 
 def test_held_out_pairs_are_told_before_and_after_with_intervals(tmp_path: Path) -> None:
-    make(tmp_path)
-    write_lines(tmp_path / "eval.jsonl", *(logp(9, f"{n}", (-1, -2), (-2, -2 + (n < 3))) for n in range(4)))
-    text = card(tmp_path)
+    text = card(make(tmp_path, evals=[logp(9, f"{n}", (-1, -2), (-2, -2 + (n < 3))) for n in range(4)]))
     assert "| chosen is the likelier reply, under the reference | 12.5% | 1.3% to 60.4% | 4 | 1 |" in text
     assert "| chosen is the likelier reply, at step 9 | 100.0% | 51.0% to 100.0% | 4 | 0 |" in text
     assert "| implicit reward prefers chosen (D > 0) | 100.0% |" in text
@@ -135,10 +133,11 @@ def test_held_out_pairs_are_told_before_and_after_with_intervals(tmp_path: Path)
 
 
 def test_a_reward_model_is_told_by_its_rewards(tmp_path: Path) -> None:
-    make(tmp_path, "reward")
-    write_lines(tmp_path / "eval.jsonl", {"step": 4, "id": "a", "reward_chosen": 1.5, "reward_rejected": None},
-                {"step": 4, "id": "b", "reward_chosen": 1.5, "reward_rejected": 1.0})  # fmt: skip
-    text = card(tmp_path)
+    evals = [
+        {"step": 4, "id": "a", "reward_chosen": 1.5, "reward_rejected": None},
+        {"step": 4, "id": "b", "reward_chosen": 1.5, "reward_rejected": 1.0},
+    ]
+    text = card(make(tmp_path, "reward", evals=evals))
     assert "| chosen gets the higher reward, at step 4 | 100.0% |" in text
     assert "Mean margin of the rewards: +0.5." in text and "turned to the chosen" not in text
     assert "Not counted, because a number is missing: 1 pair." in text
