@@ -57,7 +57,7 @@ class _Row:
 
     line: int
     z: float | None
-    human: bool | int | None  # a number if the row has one
+    human: str | None  # the human label, in lower case
     key: str
     guesses: dict[str, float]
     judge: Mapping[str, Any] = field(default_factory=dict)  # whose label it is, if the row says so
@@ -99,7 +99,7 @@ def read_judged(records: Iterable[tuple[int, Any]], path: str | Path | None) -> 
         elif row.z is None:
             invalid += 1
         else:
-            truth = row.human if isinstance(row.human, bool) else row.human == first
+            truth = CHOICES.get(row.human) == 0 or NUMBERS.get(row.human) == first
             judged.append(Judged(row.z, truth, row.key, row.guesses))
     return JudgedRows(tuple(judged), invalid, unlabelled, any(row.judge for row in rows), numbering)
 
@@ -136,12 +136,12 @@ def _row(line: int, record: Any) -> _Row:
         except ValidationError as error:
             raise BadRecord(f"looks like a row of labels.jsonl, but {first_fault(error)}") from None
     z, pair = _log_odds(record)
-    human, nested = _human(record)
+    human = _human(record)
     key = record.get("prompt_id", record.get("id"))
     if key is None:
         key = line
     guesses = trivial_guesses(_texts(record))
-    return _Row(line, z, human, str(key), guesses, pair=pair, counts_from_1=nested)
+    return _Row(line, z, human, str(key), guesses, pair=pair, counts_from_1="preferences" in record)
 
 
 def _of_label(line: int, label: Label) -> _Row:
@@ -154,8 +154,7 @@ def _of_label(line: int, label: Label) -> _Row:
         "principles": len({vote.principle for vote in label.votes}),
         "judge model": label.models.get("judge"),
     }
-    human = {"a": True, "b": False, None: None}[label.human]
-    return _Row(line, label.z, human, label.prompt_id, trivial_guesses((label.a, label.b)), judge)
+    return _Row(line, label.z, label.human, label.prompt_id, trivial_guesses((label.a, label.b)), judge)
 
 
 def _check_alike(first: _Row, row: _Row) -> None:
@@ -210,19 +209,14 @@ def _probability(value: Any, name: str) -> float:
     raise BadRecord(f"{name!r} is {value!r}, not a probability from 0 to 1")
 
 
-def _human(record: Mapping[str, Any]) -> tuple[bool | int | None, bool]:
-    """The human label, None if there is none, and whether it is in `preferences`, which counts from 1."""
+def _human(record: Mapping[str, Any]) -> str | None:
+    """The human label, None if there is none."""
     name = _only(HUMAN_LABELS, record, "human label")
-    nested = name == "preferences"
-    if nested and (not isinstance(record[name], Mapping) or "human" not in record[name]):
+    if name == "preferences" and (not isinstance(record[name], Mapping) or "human" not in record[name]):
         raise BadRecord("'preferences' has no 'human' in it")
     label = human_label(record, name)
-    if label is None:
-        return None, nested
-    if label in CHOICES:
-        return CHOICES[label] == 0, nested
-    if label in NUMBERS:
-        return NUMBERS[label], nested
+    if label is None or label in CHOICES or label in NUMBERS:
+        return label
     choices = "a or b, first or second, 1 or 2; null if there is no human label"
     raise BadRecord(f"{name!r} is {record[name]!r}, not {choices}")
 
@@ -259,12 +253,11 @@ def _numbering(rows: list[_Row], path: str | Path | None) -> tuple[int, str]:
     1 and 2 count replies; 0 and 1 beside a pair of probabilities are places in it; 1 beside a single probability is
     what that is the probability of.
     """
-    numbered = [row for row in rows if row.human is not None and not isinstance(row.human, bool)]
-    if not numbered:
+    numbers = {NUMBERS[row.human]: row.line for row in reversed(rows) if row.human in NUMBERS}
+    if not numbers:
         return 1, ""
-    line = numbered[0].line
-    numbers = {row.human for row in numbered}
-    from_1 = 2 in numbers or any(row.counts_from_1 for row in numbered)
+    line = min(numbers.values())
+    from_1 = 2 in numbers or any(row.counts_from_1 for row in rows if row.human in NUMBERS)
     if from_1 and 0 in numbers:
         raise InputError("human labels count both from 0 and from 1; write a or b", path, line)
     if from_1:
