@@ -6,7 +6,7 @@ A judge looks at each example under that principle and no other, in both orders.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from hashlib import sha256
 from itertools import groupby
@@ -40,7 +40,7 @@ STATES = {
 }
 EXAMPLE = "tests: [{prompt: …, better: …, worse: …}]"
 SHOWN = 48  # characters of a test's prompt in a table
-Examples = Sequence[tuple[Contest, Principle]]
+Examples = Mapping[str, tuple[Contest, Principle]]  # by id
 
 
 class Outcome(Record):
@@ -126,13 +126,12 @@ class TrialRun(LabelRun):
     outcome = "test judged"
 
     def __init__(self, examples: Examples, settings: LabelSettings) -> None:
-        under = {example.id: principle for example, principle in examples}
-        pairs = [(example.position, example) for example, _ in examples]
-        super().__init__((), settings, pairs=pairs, choose=lambda item: [under[item.id]])
+        pairs = [(example.position, example) for example, _ in examples.values()]
+        super().__init__((), settings, pairs=pairs, choose=lambda item: [examples[item.id][1]])
         if self.protocol == "reward":
             name = spec_of(self.players["judge"])
             raise UsageError(f"{name} rewards replies and reads no principle: name a judge that is asked in words")
-        tests = [[example.key, principle.id] for example, principle in examples]
+        tests = [[example.key, principle.id] for example, principle in examples.values()]
         self.identity = {name: self.identity[name] for name in ("binding", "extra_body", "max_tokens", "seed")}
         self.identity |= {"command": "test", "tests": sha256(orjson.dumps(tests)).hexdigest()[:16]}
         self.words = ["cai", "constitution", "test", str(self.constitution.source)]
@@ -150,7 +149,7 @@ class TrialRun(LabelRun):
 
     def describe(self) -> Iterator[str]:
         """What will run, for people to read."""
-        count = len({principle.id for _, principle in self.examples})
+        count = len({principle.id for _, principle in self.examples.values()})
         yield f"constitution  {self.constitution.title}"
         yield f"tests         {len(self.examples)}, of {count} principles, each under its own alone, in both orders"
         yield f"method        protocol {self.protocol}, templates {self.templates.source}, seed {self.settings.seed}"
@@ -181,18 +180,22 @@ def run_trial(run: TrialRun, play: Play = quietly) -> TrialReport:
     """Play a trial to its end; returns the report."""
     play(run)
     law = run.constitution
-    labels = run.labels
     problems = {}
-    if len(labels) < len(run.examples):
+    if len(run.labels) < len(run.examples):
         problems = _problems(run.out / "dropped.jsonl")
+    outcomes = []
+    for name, (example, principle) in run.examples.items():
+        figures: dict[str, Any] = {"state": "invalid", "problem": problems.get(name)}
+        if name in run.labels:
+            figures = _figures(run.labels[name])
+        index = example.position & (1 << PAIR_BITS) - 1
+        prompt = example.messages[-1]["content"]
+        outcomes.append(Outcome(principle=principle.id, number=index + 1, prompt=prompt, **figures))
     return TrialReport(
         constitution=law,
         judge=spec_of(run.players["judge"]),
         protocol=run.protocol,
-        outcomes=tuple(
-            _outcome(example, principle, labels.get(example.id), problems.get(example.id))
-            for example, principle in run.examples
-        ),
+        outcomes=tuple(outcomes),
         untested=tuple(principle.id for principle in law.principles if not principle.tests),
         folder=str(run.out),
     )
@@ -200,7 +203,7 @@ def run_trial(run: TrialRun, play: Play = quietly) -> TrialReport:
 
 def resolve_trial(law: Constitution, principle: str | None, options: Mapping[str, Any]) -> TrialRun:
     """Check everything that can be checked before the first call; options: fields of `LabelSettings`."""
-    examples = tuple(_examples(law, principle))
+    examples = {example.id: (example, under) for example, under in _examples(law, principle)}
     run = TrialRun(examples, judging_settings("a trial", law, options, principles=1))
     if _is_trial(run.out):
         # Its rows are rebuilt from the finished calls; only tests that changed are asked.
@@ -255,14 +258,6 @@ def _problems(path: Path) -> dict[str, str]:
     with reading(path):
         rows = map(orjson.loads, path.read_bytes().splitlines())
         return {row["id"]: f"{row['reason']}: {row['detail']}" for row in rows}
-
-
-def _outcome(example: Contest, principle: Principle, label: Label | None, problem: str | None) -> Outcome:
-    index = example.position & (1 << PAIR_BITS) - 1
-    figures: dict[str, Any] = {"state": "invalid", "problem": problem}
-    if label is not None:
-        figures = _figures(label)
-    return Outcome(principle=principle.id, number=index + 1, prompt=example.messages[-1]["content"], **figures)
 
 
 def _figures(label: Label) -> dict[str, Any]:
