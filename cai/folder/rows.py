@@ -40,6 +40,7 @@ REASONS_OF_0_1_0: tuple[DropReason, ...] = (
     "empty", "truncated", "preamble_leak", "role_mixup", "refused_benign", "length_ratio", "both_refused",
     "content_filter", "model_error", "too_long", "not_extreme", "over_target",
 )  # fmt: skip
+AHEAD = 1_000  # inputs whose states are read at once: a query for each takes 5 µs, seven times as long
 TABLES = """
 CREATE TABLE IF NOT EXISTS files(name TEXT PRIMARY KEY, size INTEGER NOT NULL);
 CREATE TABLE IF NOT EXISTS inputs(position INTEGER PRIMARY KEY, hash BLOB NOT NULL, state TEXT NOT NULL);
@@ -96,6 +97,8 @@ class Rows:
         self._folder, self._db, self._guard, self._due = folder, db, guard, due
         self._files: dict[str, BinaryIO] = {}
         self._added: dict[str, list[bytes]] = {}
+        self._ahead = range(0)  # positions whose states have been read
+        self._states: dict[int, tuple[bytes, str]] = {}
 
     # Lines
 
@@ -181,12 +184,13 @@ class Rows:
 
     def state(self, position: int) -> tuple[bytes, str] | None:
         """Digest and state of what was read at a position; None if nothing was."""
-        with self._guard:
-            row = self._db.execute("SELECT hash, state FROM inputs WHERE position = ?", (position,)).fetchone()
-        if row is None:
-            return None
-        digest, state = row
-        return digest, state_of(state)
+        if position not in self._ahead:
+            self._ahead = range(position, position + AHEAD)
+            query = "SELECT position, hash, state FROM inputs WHERE position >= ? AND position < ?"
+            with self._guard:
+                entries = self._db.execute(query, (position, position + AHEAD))
+                self._states = {at: (digest, state_of(state)) for at, digest, state in entries}
+        return self._states.get(position)
 
     def states(self) -> Iterator[tuple[int, bytes, str]]:
         """Position, digest and state of everything that was read so far, in input order."""
@@ -208,6 +212,8 @@ class Rows:
             self._db.execute(
                 "INSERT OR REPLACE INTO inputs(position, hash, state) VALUES (?,?,?)", (position, digest, state)
             )
+        if position in self._ahead:
+            self._states[position] = digest, state
 
     def first_position(self, digest: bytes, position: int) -> int:
         """The first position at which `digest` occurred: `position` itself, which is then remembered, if it is new."""
@@ -223,6 +229,7 @@ class Rows:
             for table in ("inputs", "seen", "files"):
                 self._db.execute(f"DELETE FROM {table}")
             self._db.commit()
+        self._states.clear()
 
 
 @contextmanager

@@ -83,3 +83,16 @@ def test_a_new_reason_between_the_others_renames_no_drop(tmp_path: Path, monkeyp
     run.store.rows.mark(3, b"j", "of_next_week")
     assert run.counts() == {"rows": 1, "dropped": {"of_tomorrow": 1, "truncated": 1, "of_next_week": 1}}
     run.close()
+
+
+def test_a_state_that_was_read_ahead_is_not_stale(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    rows = store.rows
+    assert [rows.state(0), rows.state(1)] == [None, None]
+    rows.mark(1, b"h", "model_error")
+    assert [rows.state(0), rows.state(1)] == [None, (b"h", "model_error")]
+    rows.mark(5_000, b"i", DONE)
+    assert [rows.state(5_000), rows.state(1)] == [(b"i", DONE), (b"h", "model_error")]
+    rows.forget()
+    assert [rows.state(1), rows.state(5_000)] == [None, None]
+    store.close()
