@@ -284,12 +284,6 @@ def retried_lines(path: Path) -> Iterator[tuple[int, int, DropReason]]:
                     yield number, drop["position"], drop["reason"]
 
 
-def lines_without(path: Path, numbers: set[int]) -> Iterator[bytes]:
-    """The lines of a file but some; it is closed after the last one."""
-    with open(path, "rb") as file:
-        yield from (line for number, line in enumerate(file) if number not in numbers)
-
-
 def damage(path: Path) -> RunError:
     """The error that names the first line of a run's JSONL file that is not such a row."""
     rows = {kind.rows_file: kind.row for kind in KINDS.values()}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import platform
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,6 @@ from cai.folder.rows import (
     TRAINING_FILES,
     digest_of,
     kind_of,
-    lines_without,
     names_of,
     reading,
     retried_lines,
@@ -135,17 +134,16 @@ class RunFolder:
     def _forget_superseded(self) -> None:
         """Take the lines of drops that were tried again, and ended in another state or line, out of dropped.jsonl."""
         path = self.path / DROPPED
+        retried = set()
         last: dict[int, int] = {}  # position → number of its last line
-        stale = set()
         for number, position, reason in retried_lines(path):
-            if position in last:
-                stale.add(last[position])
-            last[position] = number
+            retried.add(number)
             entry = self.store.rows.state(position)
-            if entry is not None and entry[1] != reason:
-                stale.add(number)
+            if entry is None or entry[1] == reason:
+                last[position] = number
+        stale = retried - set(last.values())
         if stale:
-            self.store.rows.rewrite(path.name, lines_without(path, stale))
+            self.store.rows.rewrite(path.name, _lines_without(path, stale))
 
     def _state(self, position: int, digest: bytes, name: str) -> str | None:
         """The state of what was read at a position; RunError if that was something else."""
@@ -245,6 +243,12 @@ class RunFolder:
         """Commit, and let the folder go; safe to call twice."""
         with closing(self._lock), closing(self.store):
             self.settle()
+
+
+def _lines_without(path: Path, numbers: set[int]) -> Iterator[bytes]:
+    """The lines of a file but some; it is closed after the last one."""
+    with open(path, "rb") as file:
+        yield from (line for number, line in enumerate(file) if number not in numbers)
 
 
 def read_info(folder: Path, advice: str) -> dict[str, Any]:
