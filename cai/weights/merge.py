@@ -17,7 +17,7 @@ from typing import Any
 import orjson
 
 from cai.errors import CaiError, RunError, UsageError
-from cai.folder.files import need, read_object, share_mode, take_lock, unwritable, unwritten
+from cai.folder.files import LOCK, need, read_object, share_mode, take_lock, unwritable, unwritten
 from cai.records import Record
 from cai.sources.files import path_of
 from cai.weights.bases import Base, find_base, gguf_of, quiet, unpacked_name
@@ -74,36 +74,31 @@ def merge(
     if not gguf and str(adapter) != "local" and not path_of(str(adapter).removeprefix("hf:")).exists():
         raise UsageError(f"there is no folder {adapter}: cai merge takes the folder of an adapter")
     base = find_base(str(adapter))
-    doing = f"reading {base.place}"
-    if base.adapter is not None:
-        doing = f"merging {adapter} into {base.place}"
     _check(base, out, file)
     facts = _facts(base)
     if file is not None:
         check_gguf(load_config(base), load_tokenizer(base), _source(facts))
-    try:
-        with _scratch(out) as scratch:
-            tell(doing)
-            tokenizer, model, difference = _opened(base)
-            facts |= {"schema": 1, "difference": difference}
-            _save(scratch / "model", tokenizer, model, facts)
-            if file is not None:
-                tell("writing the GGUF file")
-                write_gguf(model, tokenizer, scratch / file.name, _source(facts))
-            _put(scratch, out, file)
-    except Exception as error:
-        reason = unwritten(error)
-        if reason is None and isinstance(error, OSError):
-            reason = str(error)
-        if reason is None:
-            raise
-        raise unwritable(out, reason, "free some space, or choose another --out") from error
+    with _scratch(out) as scratch:
+        tell(_doing(base, adapter))
+        tokenizer, model, difference = _opened(base)
+        facts |= {"schema": 1, "difference": difference}
+        _save(scratch / "model", tokenizer, model, facts)
+        if file is not None:
+            tell("writing the GGUF file")
+            write_gguf(model, tokenizer, scratch / file.name, _source(facts))
+        _put(scratch, out, file)
     below = None
     if base.adapter is not None:
         below = facts["base"]["spec"]
     return MergeSummary(
         folder=out, adapter=str(adapter), base=below, dtype=_dtype(model), difference=difference, gguf=file
     )
+
+
+def _doing(base: Base, adapter: str | Path) -> str:
+    if base.adapter is None:
+        return f"reading {base.place}"
+    return f"merging {adapter} into {base.place}"
 
 
 def _check(base: Base, out: Path, file: Path | None) -> None:
@@ -126,18 +121,26 @@ def _check(base: Base, out: Path, file: Path | None) -> None:
 def _scratch(out: Path) -> Iterator[Path]:
     """An empty folder beside `out`; a killed merge leaves it, and the next one into `out` empties it.
 
-    Raises RunError if another merge is using it.
+    Raises RunError if another merge is using it, or if it cannot be written.
     """
     scratch = out.with_name(f".{out.name}.merging")
-    scratch.mkdir(parents=True, exist_ok=True)
-    lock = take_lock(scratch / ".lock")
     try:
-        if (scratch / "model").exists():
-            shutil.rmtree(scratch / "model")
-        yield scratch
-    finally:
-        lock.close()
-        shutil.rmtree(scratch)
+        scratch.mkdir(parents=True, exist_ok=True)
+        lock = take_lock(scratch / LOCK)
+        try:
+            if (scratch / "model").exists():
+                shutil.rmtree(scratch / "model")
+            yield scratch
+        finally:
+            lock.close()
+            shutil.rmtree(scratch)
+    except Exception as error:
+        reason = unwritten(error)
+        if reason is None and isinstance(error, OSError):
+            reason = str(error)
+        if reason is None:
+            raise
+        raise unwritable(out, reason, "free some space, or choose another --out") from error
 
 
 def _put(scratch: Path, out: Path, file: Path | None) -> None:
