@@ -40,18 +40,20 @@ def load_tokenizer(base: Base) -> Any:
     """The tokenizer, an adapter's own if it has one; UnknownModel with the reason if there is none."""
     from transformers import AutoTokenizer
 
-    place, options = _where(base, words_of(base))
-    with reasons(base.spec), quiet():
-        return AutoTokenizer.from_pretrained(place, **options)
+    return _load(AutoTokenizer, base, words_of(base))
 
 
 def load_config(base: Base, **more: Any) -> Any:
     """The config of the weights with `more` set in it; UnknownModel with the reason if there is none."""
     from transformers import AutoConfig
 
-    place, options = _where(base, base.place)
+    return _load(AutoConfig, base, base.place, **more)
+
+
+def _load(kind: Any, base: Base, place: str, **more: Any) -> Any:
+    place, options = _where(base, place)
     with reasons(base.spec), quiet():
-        return AutoConfig.from_pretrained(place, **options, **more)
+        return kind.from_pretrained(place, **options, **more)
 
 
 def load_model(
@@ -132,15 +134,11 @@ def _with_adapter(model: Any, base: Base, folder: Path, trains: bool) -> Any:
 
 def _whole(base: Base, what: str, lacking: Collection[str], over: Collection[str]) -> None:
     """UnknownModel if weights are missing, or have no place."""
-    problems = []
-    if lacking:
-        problems.append(f"lacks {_some(lacking)}")
-    if over:
-        problems.append(f"has no place for {_some(over)}")
+    names = {"lacks": lacking, "has no place for": over}
+    problems = " and ".join(f"{verb} {_some(weights)}" for verb, weights in names.items() if weights)
     if problems:
         raise UnknownModel(
-            f"cannot load {base.spec}: {what} {' and '.join(problems)}: its files are damaged, or belong to another "
-            "model"
+            f"cannot load {base.spec}: {what} {problems}: its files are damaged, or belong to another model"
         )
 
 

@@ -14,10 +14,10 @@ class HFTokenizer:
 
     def __init__(self, tokenizer: Any) -> None:
         # Encoding sets options on the Rust tokenizer: "Already borrowed" while another thread reads it.
-        self._lock = threading.RLock()
+        self._lock = threading.Lock()
         self._tokenizer = tokenizer
         tokenizer.model_max_length = 1 << 60  # else it logs about long texts, whose fit is checked elsewhere
-        self._newline: list[int] = tokenizer.encode("\n", add_special_tokens=False)
+        self._newline = self._encode("\n", add_special_tokens=False)
         self._newline_text = self._decode(self._newline)
         self._names: dict[int, str] = {}
 
@@ -29,9 +29,7 @@ class HFTokenizer:
         prefill = payload.get("prefill", "")
         if "messages" in payload:
             return self.conversation(payload["messages"], answer=True) + self.plain(prefill)
-        with self._lock:
-            ids: list[int] = self._tokenizer.encode(payload["text"] + prefill, split_special_tokens=True)
-        return ids
+        return self._encode(payload["text"] + prefill)
 
     def conversation(self, messages: list[dict[str, str]], *, answer: bool) -> list[int]:
         """The ids of a conversation in the model's template; answer: up to where a reply begins.
@@ -54,13 +52,11 @@ class HFTokenizer:
 
         Prompt and continuation are tokenised apart, so the sum of a continuation's log-probabilities is of these ids.
         """
-        with self._lock:
-            ids: list[int] = self._tokenizer.encode("\n" + text, add_special_tokens=False, split_special_tokens=True)
-            head = len(self._newline)
-            if ids[:head] == self._newline:
-                return ids[head:]
-            ids = self._tokenizer.encode(text, add_special_tokens=False, split_special_tokens=True)
-        return ids
+        ids = self._encode("\n" + text, add_special_tokens=False)
+        head = len(self._newline)
+        if ids[:head] == self._newline:
+            return ids[head:]
+        return self._encode(text, add_special_tokens=False)
 
     def text(self, ids: list[int]) -> str:
         """What `ids` add to a text they continue, a leading space included; control tokens are left out."""
@@ -82,6 +78,11 @@ class HFTokenizer:
                 self._names[token] = self._decode([*self._newline, token]).removeprefix(self._newline_text)
             names.setdefault(self._names[token], value)
         return names
+
+    def _encode(self, text: str, **options: Any) -> list[int]:
+        with self._lock:
+            ids: list[int] = self._tokenizer.encode(text, split_special_tokens=True, **options)
+        return ids
 
     def _decode(self, ids: list[int], **options: Any) -> str:
         with self._lock:
