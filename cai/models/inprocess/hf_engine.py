@@ -39,7 +39,6 @@ class HFEngine:
         if "cache" in parameters:
             self._cache_name = "cache"
         self._inbox: queue.SimpleQueue[Row | None] = queue.SimpleQueue()
-        self._door = threading.Lock()
         self._closed = False
         self._waiting: deque[Row] = deque()
         self._entering: list[Row] = []
@@ -51,17 +50,14 @@ class HFEngine:
 
     def submit(self, row: Row) -> None:
         """Put a row in the queue; from any thread. A closed engine ends it with ModelStopped."""
-        with self._door:
-            if not self._closed:
-                self._inbox.put(row)
-                return
-        row.end(ModelStopped(_CLOSED))
+        self._inbox.put(row)
+        if self._closed:  # read after the put: the thread ends every row that was put before
+            row.end(ModelStopped(_CLOSED))
 
     def close(self) -> None:
         """Stop after the current step; rows that are not over get ModelStopped."""
-        with self._door:  # so that every row that got in lies before the None
-            self._closed = True
-            self._inbox.put(None)
+        self._closed = True
+        self._inbox.put(None)
         self._thread.join()
 
     def _run(self) -> None:
