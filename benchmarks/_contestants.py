@@ -28,8 +28,7 @@ from cai.calls.limits import Feed, Limiter
 from cai.calls.model import Connection, Model
 from cai.calls.prices import Tally
 from cai.constitution.principles import draw
-from cai.engine.ask import Ask
-from cai.engine.revise import Chain, revise
+from cai.engine.revise import Ask, Chain, revise
 from cai.engine.templates import load_templates
 from cai.errors import RowDropped
 from cai.folder.files import call_seed

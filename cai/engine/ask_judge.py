@@ -9,7 +9,7 @@ from functools import lru_cache
 from typing import Any
 
 from cai.constitution.principles import Constitution, Principle
-from cai.engine.ask import LINE_ENDS
+from cai.engine.revise import LINE_ENDS
 from cai.engine.templates import Templates
 from cai.records import Message, Request
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Generator, Iterable
 from dataclasses import dataclass, replace
 
-from cai.engine.ask import Ask
+from cai.engine.revise import Ask
 from cai.records import Candidate, Completion, DropReason, Prompt, Request
 
 

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 
 from cai.constitution.findings import Finding
 from cai.constitution.principles import Constitution, Reader, find_constitution, load_constitution
-from cai.engine.ask import Ask
 from cai.engine.ask_judge import AskJudge
+from cai.engine.revise import Ask
 from cai.engine.template_checks import JOBS, VARIABLES
 from cai.engine.templates import check_templates, find_templates, load_templates
 from cai.errors import TemplateError, UsageError

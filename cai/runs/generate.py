@@ -6,8 +6,7 @@ from collections.abc import Iterator
 
 from cai.calls.flow import Driver
 from cai.constitution.principles import Principle, draw, load_constitution
-from cai.engine.ask import Ask
-from cai.engine.revise import revise
+from cai.engine.revise import Ask, revise
 from cai.engine.templates import load_templates
 from cai.errors import UsageError
 from cai.models import open_models, spec_of

@@ -13,8 +13,8 @@ from typing import Any
 import orjson
 
 from cai.calls.flow import Driver, Played
-from cai.engine.ask import Ask
 from cai.engine.candidates import Sampled, sample
+from cai.engine.revise import Ask
 from cai.engine.templates import Templates
 from cai.errors import RowDropped, UsageError
 from cai.export.pairs import Filters, extra_pass, reason

@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cai.constitution.principles import Constitution, Principle, load_constitution
-from cai.engine.ask import Ask
 from cai.engine.ask_judge import AskJudge
+from cai.engine.revise import Ask
 from cai.engine.show import show
 from cai.engine.templates import load_templates
 from cai.errors import CaiError, UsageError

@@ -17,8 +17,7 @@ from cai.calls.limits import Limiter
 from cai.calls.prices import Tally
 from cai.constitution.importers import import_constitution
 from cai.constitution.principles import Constitution, Principle, load_constitution
-from cai.engine.ask import Ask
-from cai.engine.revise import Chain, revise
+from cai.engine.revise import Ask, Chain, revise
 from cai.engine.templates import load_templates
 from cai.folder.store import Store, read_calls
 from cai.models.recorded import RecordedModel

@@ -7,8 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cai.constitution.principles import Constitution, Principle
-from cai.engine.ask import Ask
-from cai.engine.revise import Chain, read_verdict, revise
+from cai.engine.revise import Ask, Chain, read_verdict, revise
 from cai.engine.templates import load_templates
 from cai.errors import RowDropped
 from cai.records import Completion, Finish, Message, Prompt, Request

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from cai.constitution.principles import Constitution, Example, Principle
-from cai.engine.ask import Ask
 from cai.engine.ask_judge import AskJudge
+from cai.engine.revise import Ask
 from cai.engine.template_checks import JOBS, VARIABLES
 from cai.engine.templates import Templates, check_templates, load_templates
 from cai.errors import TemplateError
