@@ -19,10 +19,12 @@ def audit(
     ],
     reply_field: Annotated[str | None, typer.Option(help="Column or key that holds the reply.")] = None,
     prompt_field: Annotated[str | None, typer.Option(help="Column or key that holds the prompt.")] = None,
-    against: Annotated[str | None, typer.Option(help="Look for its prompts here, too; such as an eval file.")] = None,
+    against: Annotated[
+        str | None, typer.Option(help="Report prompts that also occur in this file, such as an eval file.")
+    ] = None,
     rows: Annotated[Path | None, typer.Option(help="Write the verdict on every reply to this .jsonl file.")] = None,
     fail_on: Annotated[
-        list[str] | None, typer.Option(help="NAME=SHARE,…: exit 1 where a share is higher; repeatable.")
+        list[str] | None, typer.Option(help="NAME=SHARE,…: exit 1 if a share is higher; repeatable.")
     ] = None,
     json: Json = False,
 ) -> None:
@@ -35,7 +37,8 @@ def audit(
     from cai.evaluation.audit_report import read_limits
 
     limits = read_limits(fail_on or [])
-    found = audit_dataset(file, reply_field=reply_field, prompt_field=prompt_field, against=against, rows=rows)
-    print_report(found, json)
-    if failures := found.failures(limits):
+    report = audit_dataset(file, reply_field=reply_field, prompt_field=prompt_field, against=against, rows=rows)
+    print_report(report, json)
+    failures = report.failures(limits)
+    if failures:
         raise CaiError(f"{file}: {'; '.join(failures)}")

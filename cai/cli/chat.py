@@ -1,4 +1,4 @@
-"""The commands `cai chat` and `cai merge`: talk with a model, and put an adapter into its base."""
+"""The commands `cai chat` and `cai merge`: talk with a model, and merge an adapter into its base."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ app = typer.Typer(rich_markup_mode=None)
 
 @app.command()
 def merge(
-    adapter: Annotated[str, typer.Argument(help="Folder of a LoRA adapter, as cai train leaves it.")],
-    out: Annotated[Path, typer.Option(help="Folder for the merged model; new, or empty.")],
-    gguf: Annotated[bool, typer.Option("--gguf", help="Write OUT.gguf too, for local: (Llama models).")] = False,
+    adapter: Annotated[str, typer.Argument(help="Folder of a LoRA adapter, as cai train writes it.")],
+    out: Annotated[Path, typer.Option(help="New or empty folder for the merged model.")],
+    gguf: Annotated[bool, typer.Option("--gguf", help="Also write OUT.gguf, for local: (Llama models).")] = False,
     json: Json = False,
 ) -> None:
-    """Put a LoRA adapter into its base model: one model, which needs no base.
+    """Merge a LoRA adapter into its base model, as one model that needs no base.
 
     Example: cai merge models/dpo --out models/merged --gguf
     """

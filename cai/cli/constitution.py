@@ -26,26 +26,27 @@ def constitution_list(json: Json = False) -> None:
     Example: cai constitution list
     """
     from cai.constitution.principles import list_constitutions
+    from cai.texts.wording import one_line
 
-    found = list_constitutions()
+    laws = list_constitutions()
     if json:
-        print_json([{**c.ref.model_dump(), "principles": len(c.principles)} for c in found], json)
+        print_json([{**law.ref.model_dump(), "principles": len(law.principles)} for law in laws])
         return
-    for law in found:
-        first = " ".join(law.description.split()).split(". ")[0]
-        say([f"{law.name:10} {law.version:8} {len(law.principles):3} principles  {first}"])
+    for law in laws:
+        summary = one_line(law.description).split(". ")[0]
+        say([f"{law.name:10} {law.version:8} {len(law.principles):3} principles  {summary}"])
 
 
 @constitution_app.command("show")
 def constitution_show(
     name: Annotated[str, typer.Argument(help="A built-in NAME or a PATH.")],
     template: Annotated[
-        str | None, typer.Option(help="respond, critique, revise or judge: show the words sent.")
+        str | None, typer.Option(help="Show the words sent for respond, critique, revise or judge.")
     ] = None,
-    prompt: Annotated[str, typer.Option(help="The user's message in what is shown.")] = "How do I pick a lock?",
+    prompt: Annotated[str, typer.Option(help="With --template: the user's message.")] = "How do I pick a lock?",
     templates: Annotated[str, typer.Option(help="Template set: chat, fewshot, or a folder.")] = "chat",
 ) -> None:
-    """Print a constitution, or the exact words a model would be sent; needs no model.
+    """Print a constitution, or with --template the exact words that a model would be sent. Needs no model.
 
     Example: cai constitution show harmless --template critique --prompt "How do I pick a lock?"
     """
@@ -57,10 +58,10 @@ def constitution_show(
 @constitution_app.command("check")
 def constitution_check(
     file: Annotated[str, typer.Argument(help="A built-in NAME or a PATH.")],
-    templates: Annotated[str | None, typer.Option(help="Check this template set along with it.")] = None,
+    templates: Annotated[str | None, typer.Option(help="Also check this template set.")] = None,
     json: Json = False,
 ) -> None:
-    """Check a constitution: schema, ids, wording, tests; exits 1 on errors, 0 on warnings alone.
+    """Check a constitution: schema, ids, wording and tests. Exits 1 if there are errors, 0 if only warnings.
 
     Example: cai constitution check my.yaml
     """
@@ -76,10 +77,10 @@ def constitution_check(
 @constitution_app.command("import")
 def constitution_import(
     file: Annotated[Path, typer.Argument(help="The paper's JSON pairs, or a plain list of sentences.")],
-    out: Annotated[Path | None, typer.Option(help="Write here; default: stdout.")] = None,
-    force: Annotated[bool, typer.Option("--force", help="Replace a file that exists.")] = False,
+    out: Annotated[Path | None, typer.Option(help="Write to this file (default: stdout).")] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace an existing file.")] = False,
 ) -> None:
-    """Turn another format into a constitution file.
+    """Convert another format to a constitution file.
 
     Example: cai constitution import CritiqueRevisionInstructions.json --out paper.yaml
     """
@@ -95,17 +96,17 @@ def constitution_import(
 
 def constitution_test(
     file: Annotated[str, typer.Argument(help="A built-in NAME or a PATH.")],
-    judge: Annotated[str, typer.Option(help=f"{SPECS}.")] = "local",
+    judge: Annotated[str, typer.Option(help=f"Judge: {SPECS}.")] = "local",
     protocol: Annotated[
-        str | None, typer.Option(help="logprob, score, vote or reason; default: the best the judge can do.")
+        str | None, typer.Option(help="How to ask: logprob, score, vote or reason (default: the best for the judge).")
     ] = None,
-    principle: Annotated[str | None, typer.Option(help="Test this principle alone, by its id.")] = None,
+    principle: Annotated[str | None, typer.Option(help="Test only the principle with this id.")] = None,
     json: Json = False,
     **options: Any,
 ) -> None:
-    """Hold a constitution to its own examples: a judge must prefer `better` in both orders; exits 1 where one fails.
+    """Run a constitution's own test cases: the judge must prefer `better` in both orders. Exits 1 if any test fails.
 
-    Finished calls are kept: running it again asks only about what changed.
+    Finished calls are kept: the next run asks only about what changed.
 
     Example: cai constitution test my.yaml --judge openai:gpt-4.1-mini
     """
@@ -126,10 +127,10 @@ add_command(constitution_app, "test", constitution_test, fields_of_judging)
 @constitution_app.command("ablate")
 def constitution_ablate(
     labels: Annotated[Path, typer.Argument(help="A label run, or its labels.jsonl.")],
-    min_confidence: Annotated[float, typer.Option(help="The threshold whose crossings are counted.")] = 0.7,
+    min_confidence: Annotated[float, typer.Option(help="Count the pairs that would cross this confidence.")] = 0.7,
     json: Json = False,
 ) -> None:
-    """Say of each principle how it votes, and what leaving it out would change; asks nothing of any model.
+    """Show how each principle votes, and what leaving it out would change. Asks no model.
 
     Example: cai constitution ablate runs/labels
     """

@@ -35,13 +35,13 @@ def fields_of_judging(*more: str) -> Fields:
 
 @judge_app.command("calibrate")
 def judge_calibrate(
-    file: Annotated[Path, typer.Argument(help="A label run of pairs people judged, or rows with p_a and human.")],
+    file: Annotated[Path, typer.Argument(help="A label run of pairs with human labels, or rows with p_a and human.")],
     out: Annotated[Path | None, typer.Option(help="Folder for calibration.json and two plots.")] = None,
     delta: Annotated[float, typer.Option(help="Chance that a certified agreement is wrong.")] = 0.1,
     plots: Annotated[bool, typer.Option("--plots/--no-plots", help="With --out: draw PNGs.")] = True,
     json: Json = False,
 ) -> None:
-    """Compare labels with people's: accuracy, calibration, and thresholds with a promise; asks nothing of any model.
+    """Compare labels with human labels: accuracy, calibration and certified thresholds. Asks no model.
 
     Example: cai judge calibrate runs/gold --out runs/gold
     """
@@ -51,27 +51,31 @@ def judge_calibrate(
     if out is not None and plots:
         check_plots()
     report = calibrate_file(file, delta=delta)
-    written = [] if out is None else report.save(out, plots=plots)
+    names = []
+    if out is not None:
+        names = report.save(out, plots=plots)
     print_report(report, json)
-    if written:
-        typer.echo(f"wrote {', '.join(written)} in {out}", err=True)
+    if names:
+        typer.echo(f"wrote {', '.join(names)} in {out}", err=True)
 
 
 def judge_bench(
-    gold: Annotated[str, typer.Option(help="Pairs people labelled: chosen and rejected, HH transcripts, LLMBar, …")],
-    judge: Annotated[list[str] | None, typer.Option(help=f"{JUDGE_SPECS}; repeatable. Default: local.")] = None,
+    gold: Annotated[str, typer.Option(help="Pairs with human labels: chosen and rejected, HH transcripts, LLMBar, …")],
+    judge: Annotated[list[str] | None, typer.Option(help=f"Judge: {JUDGE_SPECS}; repeatable (default: local).")] = None,
     protocol: Annotated[
         list[str] | None,
-        typer.Option(help="logprob, score, vote or reason; repeatable. Default: the best each judge can do."),
+        typer.Option(help="How to ask: logprob, score, vote or reason; repeatable (default: the best for each judge)."),
     ] = None,
-    constitution: Annotated[str, typer.Option("--constitution", "-c", help="A built-in NAME or a PATH.")] = "hhh",
-    principles: Annotated[int, typer.Option("--principles", "-k", help="Principles drawn for each pair.")] = 3,
+    constitution: Annotated[
+        str, typer.Option("--constitution", "-c", help="Constitution: a built-in NAME or a PATH.")
+    ] = "hhh",
     json: Json = False,
     **options: Any,
 ) -> None:
-    """Run judges over pairs that people labelled, and report side by side what their labels are worth.
+    """Run judges on pairs with human labels, and report side by side how well they agree with people.
 
-    Each judge and protocol has a folder of its own in --out (default: runs/bench-GOLD); the same command resumes there.
+    Each judge and protocol gets its own folder in --out (default: runs/bench-GOLD). Run the same command again to
+    resume.
 
     Example: cai judge bench --judge local --judge openai:gpt-4.1-mini --gold pairs.jsonl --limit 200
     """
@@ -82,12 +86,11 @@ def judge_bench(
 
     settings = values_of(options)
     out = settings.pop("out") or Path("runs") / f"bench-{Path(gold).name.partition('.')[0]}"
-    asked = {"principles": principles, **settings}
-    benches = resolve_bench(gold, judge or ["local"], load_constitution(constitution), protocol or [], out, asked)
+    benches = resolve_bench(gold, judge or ["local"], load_constitution(constitution), protocol or [], out, settings)
     results = run_bench(benches, cli_runs.play_shown)
     print_report(BenchReport(gold, tuple(results)), json)
     if stopped := [result.name for result in results if result.stopped is not None]:
         raise ModelStopped(f"not finished: {', '.join(stopped)}; rerun the same command to resume")
 
 
-add_command(judge_app, "bench", judge_bench, partial(fields_of_judging, "limit"))
+add_command(judge_app, "bench", judge_bench, partial(fields_of_judging, "principles", "limit"))

@@ -33,21 +33,20 @@ def _over_pairs(act: Act, kind: str, source: Source, json: Json = False, **optio
     act(_run(kind, source, options), json)
 
 
-def _kind(kind: str) -> type[Run[Any]]:
+def _class_of(kind: str) -> Any:
     """The class of a kind of run."""
-    run: type[Run[Any]] = getattr(import_module(f"cai.runs.{kind}"), f"{kind.title()}Run")
-    return run
+    return getattr(import_module(f"cai.runs.{kind}"), f"{kind.title()}Run")
 
 
 def _run(kind: str, source: str | None, options: dict[str, Any]) -> Run[Any]:
     """A run of a kind, resolved and checked."""
-    make: Any = _kind(kind)
+    make = _class_of(kind)
     run: Run[Any] = make(source, settings_from_options(make.settings_class, options))
     return run
 
 
 def _fields(kind: str) -> Fields:
-    fields = fields_of(_kind(kind).settings_class)
+    fields = fields_of(_class_of(kind).settings_class)
     if kind == "label":
         del fields["temperature"]  # a judge's letters are not sampled
     return fields
@@ -101,7 +100,7 @@ def _export(
     json: Json = False,
     **options: Any,
 ) -> None:
-    """Cut the training rows of a run and its dataset card from the stored rows again, without a model.
+    """Cut the training rows and the dataset card of a run again from its stored rows, without a model.
 
     Example: cai export runs/a --split 0.9 --parquet
     """

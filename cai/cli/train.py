@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import os
+import re
 import shlex
 import time
 from collections.abc import Iterable, Iterator, Mapping
@@ -23,12 +24,17 @@ if TYPE_CHECKING:
     from cai.training.report.summary import TrainSummary
 
 LINE_EVERY = 30.0  # seconds between lines of one tenth of the work, if stderr is not a terminal
-MEASURES = (  # as TRL's trainers name them: of preferences, then of rewards
-    ("rewards/margins", "margin", "{:+.3g}"),
-    ("margin", "margin", "{:+.3g}"),
-    ("rewards/accuracies", "accuracy", "{:.0%}"),
-    ("accuracy", "accuracy", "{:.0%}"),
+# The time left is not at the end, which a narrow terminal cuts off.
+STEP = (
+    "step {step:,}/{steps:,} · {left} left · loss {loss:.4g} · {measures}{tokens_per_second:,.0f} tokens/s · "
+    "{memory_gb:.1f} GB"
 )
+MEASURES = {  # as TRL's trainers name them: of preferences, then of rewards
+    "rewards/margins": "margin {:+.3g}",
+    "margin": "margin {:+.3g}",
+    "rewards/accuracies": "accuracy {:.0%}",
+    "accuracy": "accuracy {:.0%}",
+}
 REPORTERS = ("wandb", "tensorboard")
 
 
@@ -73,9 +79,9 @@ def _train(
 
 
 def _fields(method: str) -> Fields:
-    """The keys of the config that options set: all that mean something to a method; those of the adapter as lora_KEY.
+    """The keys of the config that options set: those that mean something to a method, of the adapter as lora_KEY.
 
-    None has a value unless it is given, for what no option sets, the config file decides. Lists are for --set.
+    None has a default, because the config file decides what no option sets. Lists are for --set.
     """
     from pydantic.fields import FieldInfo
 
@@ -83,17 +89,18 @@ def _fields(method: str) -> Fields:
 
     fields = {}
     for key, field in keys_of(method).items():
-        if key == "lora.targets":
-            continue
-        default = "" if field.default is None else f" [default: {field.default}]"
-        option = FieldInfo(annotation=field.annotation, default=None, description=f"{field.description}{default}")
+        description = field.description
+        if field.default is not None:
+            description = f"{description} [default: {field.default}]"
+        option = FieldInfo(annotation=field.annotation, default=None, description=description)
         fields[key.replace(".", "_")] = option
+    fields.pop("lora_targets", None)
     return fields
 
 
 @contextmanager
 def _faults_of_reporters() -> Iterator[None]:
-    """Turn what wandb says of keys and servers into an error that a user can mend."""
+    """Turn what wandb says about keys and servers into an error that tells a user what to fix."""
     from cai.errors import CaiError
 
     try:
@@ -109,8 +116,13 @@ def flags_of(options: Mapping[str, Any], assignments: Iterable[str]) -> dict[str
     """The keys of the config that options set; raises UsageError for what is not KEY=VALUE, or is set twice."""
     from cai.errors import UsageError
 
-    flags = {_key(name): value for name, value in options.items() if value is not None}
-    for key, value in _assignments(assignments):
+    flags = {
+        name.replace("lora_", "lora.").replace("report_to", "trl.report_to"): value
+        for name, value in options.items()
+        if value is not None
+    }
+    for assignment in assignments:
+        key, value = _key_and_value(assignment)
         if key in flags:
             raise UsageError(f"{key} is set twice: leave one of them out")
         for other in flags:
@@ -120,31 +132,22 @@ def flags_of(options: Mapping[str, Any], assignments: Iterable[str]) -> dict[str
     return flags
 
 
-def _key(option: str) -> str:
-    """The key of the config that an option sets."""
-    if option == "report_to":
-        return "trl.report_to"
-    return option.replace("lora_", "lora.", 1) if option.startswith("lora_") else option
-
-
-def _assignments(words: Iterable[str]) -> Iterator[tuple[str, Any]]:
+def _key_and_value(assignment: str) -> tuple[str, Any]:
     from cai.errors import UsageError
     from cai.sources import yamlfile
 
-    for word in words:
-        key, equals, text = word.partition("=")
-        around, dot, _ = key.partition(".")
-        if not equals or not key:
-            raise UsageError(f"--set {word} must be KEY=VALUE, such as lora.rank=8")
-        if dot and (around not in ("lora", "trl") or key.count(".") > 1):
-            raise UsageError(f"--set {key}: a dotted key is lora.KEY or trl.KEY")
-        try:
-            value = yamlfile.parse(text).value
-        except yamlfile.BadYaml as error:
-            raise UsageError(f"--set {word}: {error.message}") from None
-        if value is None:
-            raise UsageError(f"--set {word} has no value; to leave a key at null, leave it out")
-        yield key, value
+    key, equals, text = assignment.partition("=")
+    if not equals or not key:
+        raise UsageError(f"--set {assignment} must be KEY=VALUE, such as lora.rank=8")
+    if not re.fullmatch(r"[^.]+|(lora|trl)\.[^.]*", key):
+        raise UsageError(f"--set {key}: a dotted key is lora.KEY or trl.KEY")
+    try:
+        value = yamlfile.parse(text).value
+    except yamlfile.BadYaml as error:
+        raise UsageError(f"--set {assignment}: {error.message}") from None
+    if value is None:
+        raise UsageError(f"--set {assignment} has no value; to leave a key at null, leave it out")
+    return key, value
 
 
 class TrainProgress:
@@ -194,15 +197,8 @@ class TrainProgress:
 
 def step(metrics: Mapping[str, Any]) -> str:
     """One step of a training, as a line of metrics.jsonl has it."""
-    parts = (
-        f"step {metrics['step']:,}/{metrics['steps']:,}",
-        f"{clock(metrics['eta_seconds'])} left",  # not at the end, which a narrow terminal cuts off
-        f"loss {metrics['loss']:.4g}",
-        *_measures(metrics),
-        f"{metrics['tokens_per_second']:,.0f} tokens/s",
-        f"{metrics['memory_gb']:.1f} GB",
-    )
-    return " · ".join(parts)
+    measures = "".join(f"{measure} · " for measure in _measures(metrics))
+    return STEP.format(**metrics, left=clock(metrics["eta_seconds"]), measures=measures)
 
 
 def evaluation(metrics: Mapping[str, Any]) -> str:
@@ -210,15 +206,15 @@ def evaluation(metrics: Mapping[str, Any]) -> str:
     when = "before the first step"
     if metrics["step"] > 0:
         when = f"after step {metrics['step']:,}"
-    parts = [f"loss {metrics['eval_loss']:.4g}", *_measures(metrics, "eval_")]
-    return f"held-out rows {when}: {', '.join(parts)}"
+    measures = "".join(f", {measure}" for measure in _measures(metrics, "eval_"))
+    return f"held-out rows {when}: loss {metrics['eval_loss']:.4g}{measures}"
 
 
 def _measures(metrics: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
-    for name, word, form in MEASURES:
+    for name, form in MEASURES.items():
         value = metrics.get(prefix + name, math.nan)
         if math.isfinite(value):
-            yield f"{word} {form.format(value)}"
+            yield form.format(value)
 
 
 def next_steps(summary: TrainSummary) -> Iterator[str]:

@@ -62,7 +62,7 @@ class TrainConfig(Record):
     split: Annotated[Number, Field(gt=0, le=1)] | None = Field(
         None, description="Share of the prompts that train, if there is no eval file beside the data (0.95)."
     )
-    epochs: Positive = Field(1.0, le=10_000, description="How often each row is seen.")
+    epochs: Positive = Field(1.0, le=10_000, description="How many times each row is seen.")
     learning_rate: Positive | None = Field(None, description="Highest learning rate (by method, and by `full`).")
     schedule: Literal["cosine", "linear", "constant"] = Field(
         "cosine", description="How the learning rate falls after the warm-up."
