@@ -28,10 +28,9 @@ def plot_reliability(before: Sequence[float], after: Sequence[float], truths: Se
     ):
         places, counts, confidences, accuracies = zip(*reliability(ps, truths), strict=True)
         top.plot(confidences, accuracies, color=colour, marker=mark, markersize=5, linewidth=1.5, label=name)
-        for place, count in zip(places, counts, strict=True):
-            left = 0.503 + place * 0.05 + shift
-            below.bar(left, count, width=0.022, align="edge", color=colour)
-            below.annotate(f"{count}", (left + 0.011, count), ha="center", va="bottom", fontsize=6)
+        lefts = [0.503 + place * 0.05 + shift for place in places]
+        bars = below.bar(lefts, counts, width=0.022, align="edge", color=colour)
+        below.bar_label(bars, labels=counts, fontsize=6)
     below.margins(y=0.2)
     below.set(xlabel="confidence", ylabel="pairs")
     top.set(ylabel="agreement with people", title=f"Reliability on {len(truths):,} pairs", xlim=(0.49, 1.01))
