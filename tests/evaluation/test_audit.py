@@ -52,8 +52,8 @@ def said(text: str) -> list[dict[str, str]]:
 
 @given(st.recursive(st.none() | st.integers() | st.text(), lambda s: st.lists(s) | st.dictionaries(st.text(), s)))
 def test_no_record_ends_an_audit(record: Any) -> None:
-    found = audit([{"completion": PLAIN}, {"chosen": record, "rejected": record}, record])
-    assert found.rows + found.bad == 3
+    result = audit([{"completion": PLAIN}, {"chosen": record, "rejected": record}, record])
+    assert result.rows + result.bad == 3
 
 
 def test_every_fault_is_counted_for_its_role(write: Write) -> None:
@@ -64,41 +64,41 @@ def test_every_fault_is_counted_for_its_role(write: Write) -> None:
         {"id": "3", "prompt": "Why three?", "chosen": f"{PLAIN}\n\nHuman: And?", "rejected": f"{PLAIN} 🎉"},
         {"id": "4", "prompt": "Why three?", "chosen": good, "rejected": f" {good}\n"},
     ]
-    found = audit(write(*rows))
-    chosen, rejected = found.roles["chosen"], found.roles["rejected"]
-    assert (found.rows, found.bad, found.pairs, found.prompts) == (4, 0, 4, 4)
+    result = audit(write(*rows))
+    chosen, rejected = result.roles["chosen"], result.roles["rejected"]
+    assert (result.rows, result.bad, result.pairs, result.prompts) == (4, 0, 4, 4)
     assert {name for name, count in chosen.counts.items() if count} == {
         "refusal", "refusal_full", "preamble_leak", "role_mixup", "evasive",
     }  # fmt: skip
     assert {name: count for name, count in rejected.counts.items() if count} == {
         "empty": 1, "refusal": 1, "refusal_full": 1, "evasive": 1, "emoji": 1,
     }  # fmt: skip
-    assert found.rates["refusal_full"] == 0.25 and chosen.rates["refusal_full"] == 0.25
-    assert found.rates["both_refused"] == 0.25 and found.rates["identical"] == 0.5
-    assert found.rates["chosen_longer"] == 0.5 and found.rates["duplicate_prompt"] == 0.25
-    assert found.rates["overlap"] is None
-    assert set(found.rates) == set(found.counts) == set(MEASURES)
+    assert result.rates["refusal_full"] == 0.25 and chosen.rates["refusal_full"] == 0.25
+    assert result.rates["both_refused"] == 0.25 and result.rates["identical"] == 0.5
+    assert result.rates["chosen_longer"] == 0.5 and result.rates["duplicate_prompt"] == 0.25
+    assert result.rates["overlap"] is None
+    assert set(result.rates) == set(result.counts) == set(MEASURES)
 
 
 def test_what_a_record_says_was_cut_is_truncated() -> None:
-    found = audit([{"completion": PLAIN, "finish_reason": "length"}, {"completion": PLAIN, "finish_reason": "stop"}])
-    assert found.counts["truncated"] == 1
+    result = audit([{"completion": PLAIN, "finish_reason": "length"}, {"completion": PLAIN, "finish_reason": "stop"}])
+    assert result.counts["truncated"] == 1
     replies = [{"text": PLAIN, "problem": "truncated"}, {"text": PLAIN, "problem": None}]
     assert audit([{"prompt": TURN, "replies": replies}]).counts["truncated"] == 1
 
 
 def test_a_phrase_that_many_replies_hold_is_listed_for_its_role() -> None:
     rows = [{"chosen": f"{i} x{i}. You can count on me, always.", "rejected": f"{i} y{i}"} for i in range(10)]
-    found = audit(rows)
-    assert found.roles["chosen"].phrases == (("you can count on me always", 1.0),)
-    assert found.roles["rejected"].phrases == ()
+    result = audit(rows)
+    assert result.roles["chosen"].phrases == (("you can count on me always", 1.0),)
+    assert result.roles["rejected"].phrases == ()
 
 
 def test_bad_rows_are_counted_and_the_first_are_shown_with_their_line(write: Write) -> None:
-    found = audit(write({"completion": PLAIN}, "no json", {"question": ASKED}, {"completion": PLAIN}))
-    assert (found.rows, found.bad, found.rates["bad"]) == (2, 2, 0.5)
-    assert [line for line, _ in found.bad_rows] == [2, 3]
-    lines = list(found.lines())
+    result = audit(write({"completion": PLAIN}, "no json", {"question": ASKED}, {"completion": PLAIN}))
+    assert (result.rows, result.bad, result.rates["bad"]) == (2, 2, 0.5)
+    assert [line for line, _ in result.bad_rows] == [2, 3]
+    lines = list(result.lines())
     assert "2 without a reply" in lines[0] and any("line 2: not JSON" in line for line in lines)
 
 
@@ -130,8 +130,8 @@ def test_files_of_every_kind_are_read(name: str, tmp_path: Path) -> None:
         pq.write_table(pa.table({"question": ["Why?", "How?"], "answer": [PLAIN, NO]}), path)
     else:
         path.write_bytes(gzip.compress("".join(json.dumps({"output": text}) + "\n" for text in (PLAIN, NO)).encode()))
-    found = audit(path)
-    assert (found.rows, found.counts["refusal_full"]) == (2, 1)
+    result = audit(path)
+    assert (result.rows, result.counts["refusal_full"]) == (2, 1)
 
 
 # Prompts in two files
@@ -141,8 +141,8 @@ def test_prompts_that_another_file_has_too_are_an_overlap(write: Write) -> None:
     long = "Name every lighthouse between the two capes, north to south, with the year in which each of them was built"
     train = write(*({"prompt": p, "completion": PLAIN} for p in (ASKED, long, "Why?")), name="train.jsonl")
     test = write({"prompt": TURN}, {"prompt": f"{long} please"}, name="test.jsonl")
-    found = audit(train, against=test)
-    assert (found.counts["overlap"], found.counts["near_overlap"]) == (1, 1)
+    result = audit(train, against=test)
+    assert (result.counts["overlap"], result.counts["near_overlap"]) == (1, 1)
     assert audit(train).rates["overlap"] is None
     with pytest.raises(SourceError, match="no prompt in it to compare with"):
         audit(train, against=write({"completion": PLAIN}, name="none.jsonl"))
@@ -153,8 +153,8 @@ def test_a_run_folder_is_audited_against_its_own_eval_file(write: Write) -> None
     folder = write(row, name="run/dpo.jsonl").parent
     assert audit(folder).notes == ("of the run folder, dpo.jsonl was read",)
     write(row, name="run/dpo.eval.jsonl")
-    found = audit(folder)
-    assert found.rates["overlap"] == 1 and "dpo.eval.jsonl" in found.notes[1]
+    result = audit(folder)
+    assert result.rates["overlap"] == 1 and "dpo.eval.jsonl" in result.notes[1]
     with pytest.raises(SourceError, match="is a folder without rows"):
         audit(folder.parent)
 
@@ -165,7 +165,7 @@ def test_a_run_folder_is_audited_against_its_own_eval_file(write: Write) -> None
 def test_every_reply_has_its_verdict_in_the_order_of_the_file(write: Write, tmp_path: Path) -> None:
     out = tmp_path / "verdicts.jsonl"
     rows = [{"id": "x", "prompt": ASKED, "chosen": PLAIN, "rejected": NO}, "broken", {"id": 7, "completion": "🎉"}]
-    found = audit(write(*rows), rows=out)
+    result = audit(write(*rows), rows=out)
     lines = [json.loads(line) for line in out.read_text().splitlines()]
     assert [(row["line"], row["id"], row.get("role")) for row in lines] == [
         (1, "x", "chosen"),
@@ -178,7 +178,7 @@ def test_every_reply_has_its_verdict_in_the_order_of_the_file(write: Write, tmp_
     assert lines[3]["emoji"] is True and lines[3]["characters"] == 1
     checks = set(OF_REPLIES) - {"refusal", "refusal_full", "refusal_partial"}
     for name in checks:
-        assert sum(row.get(name, False) for row in lines) == found.counts[name], name
+        assert sum(row.get(name, False) for row in lines) == result.counts[name], name
 
 
 def test_an_audit_that_fails_leaves_the_old_verdicts(write: Write, tmp_path: Path) -> None:
@@ -244,9 +244,9 @@ def test_an_audit_needs_no_heavy_package(write: Write) -> None:
     [("RLMADISON", 89.6, 0), ("RLMADISON_COT", 16.5, 0), ("HHRLHF", 0.4, 31.3), ("HRLHF", 0.3, 0)],
 )
 def test_the_paper_s_samples_show_how_a_model_collapsed(model: str, comfort: float, evasive: float) -> None:
-    found = audit(shared("cai_paper", f"PALMS_{model}.jsonl.gz"))
-    assert (found.rows, found.bad, found.roles["reply"].replies) == (40, 0, 680)
-    rates = found.roles["reply"].rates
+    result = audit(shared("cai_paper", f"PALMS_{model}.jsonl.gz"))
+    assert (result.rows, result.bad, result.roles["reply"].replies) == (40, 0, 680)
+    rates = result.roles["reply"].rates
     assert (round(100 * rates["comfort"], 1), round(100 * rates["evasive"], 1)) == (comfort, evasive)
     assert rates["role_mixup"] == rates["preamble_leak"] == 0
     assert EVASIVE == 80
@@ -254,7 +254,7 @@ def test_the_paper_s_samples_show_how_a_model_collapsed(model: str, comfort: flo
 
 @pytest.mark.shared_data
 def test_human_preference_transcripts_are_audited_without_a_bad_row() -> None:
-    found = audit(shared("hh_harmless_dev.jsonl.gz"))
-    assert (found.rows, found.bad, found.pairs, found.prompts) == (1156, 0, 1156, 1156)
-    assert found.rates["chosen_longer"] == pytest.approx(504 / 1156)
-    assert found.roles["chosen"].counts["empty"] > 0
+    result = audit(shared("hh_harmless_dev.jsonl.gz"))
+    assert (result.rows, result.bad, result.pairs, result.prompts) == (1156, 0, 1156, 1156)
+    assert result.rates["chosen_longer"] == pytest.approx(504 / 1156)
+    assert result.roles["chosen"].counts["empty"] > 0

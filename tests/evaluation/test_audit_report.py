@@ -33,11 +33,11 @@ def test_a_limit_that_cannot_be_is_told(text: str, problem: str) -> None:
 
 
 def test_what_exceeds_its_limit_is_named_with_by_how_much() -> None:
-    found = audit([{"chosen": NO, "rejected": PLAIN}])
-    assert found.failures({"refusal_full": 0.5, "chosen.refusal_full": 0.2}) == [
+    result = audit([{"chosen": NO, "rejected": PLAIN}])
+    assert result.failures({"refusal_full": 0.5, "chosen.refusal_full": 0.2}) == [
         "chosen.refusal_full is 1, which is 0.8 above 0.2"
     ]
     with pytest.raises(UsageError, match="no replies of 'chose'; did you mean 'chosen'"):
-        found.failures({"chose.empty": 0})
+        result.failures({"chose.empty": 0})
     with pytest.raises(UsageError, match="nothing to measure it on"):
-        found.failures({"overlap": 0})
+        result.failures({"overlap": 0})

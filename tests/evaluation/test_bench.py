@@ -116,32 +116,32 @@ def test_swapping_the_replies_of_the_gold_pairs_changes_nothing(
 
 def test_a_judge_of_place_alone_is_right_in_one_order_and_never_consistent(judged: Fakes) -> None:
     judged(lambda question, first, second: 2.0 + 1e-3 * fair(question, first, second))
-    [found] = bench(TEN)
+    [result] = bench(TEN)
     judged(fair)
     [plain] = bench(TEN)
-    assert (found["flip_rate"], found["position_consistency"], found["consistent_accuracy"]) == (1, 0, 0)
-    assert found["single_order_accuracy"] == 0.5  # it says a when a is first, b when b is
-    assert found["accuracy"] == plain["accuracy"] == plain["consistent_accuracy"] != 0.5
-    assert (found["mean_confidence"], found["confident"]) == (pytest.approx(0.5, abs=1e-2), 0)
+    assert (result["flip_rate"], result["position_consistency"], result["consistent_accuracy"]) == (1, 0, 0)
+    assert result["single_order_accuracy"] == 0.5  # it says a when a is first, b when b is
+    assert result["accuracy"] == plain["accuracy"] == plain["consistent_accuracy"] != 0.5
+    assert (result["mean_confidence"], result["confident"]) == (pytest.approx(0.5, abs=1e-2), 0)
 
 
 def test_the_numbers_of_two_pairs_are_those_found_by_hand(judged: Fakes) -> None:
     judged(lambda question, first, second: 1.0 + fair(question, first, second))
     rows = [pair(0, 2, 0, 1), pair(1, 0, 0.5, 2), pair(2, 3, 0, 2)]  # right; right, flips; wrong
-    [found] = bench(rows, principles=2)
-    assert (found["n"], found["votes"], found["invalid_vote_rate"]) == (3, 6, 0)
-    assert found["accuracy"] == pytest.approx(2 / 3)
-    assert found["flip_rate"] == pytest.approx(1 / 3)
-    assert found["consistent_accuracy"] == pytest.approx(1 / 3)
-    assert found["accuracy_a_first"] == pytest.approx(1 / 3)  # 3 and 0.5 and 4: always a
-    assert found["accuracy_b_first"] == pytest.approx(2 / 3)  # of a: 1, -1.5, 2
+    [result] = bench(rows, principles=2)
+    assert (result["n"], result["votes"], result["invalid_vote_rate"]) == (3, 6, 0)
+    assert result["accuracy"] == pytest.approx(2 / 3)
+    assert result["flip_rate"] == pytest.approx(1 / 3)
+    assert result["consistent_accuracy"] == pytest.approx(1 / 3)
+    assert result["accuracy_a_first"] == pytest.approx(1 / 3)  # 3 and 0.5 and 4: always a
+    assert result["accuracy_b_first"] == pytest.approx(2 / 3)  # of a: 1, -1.5, 2
     confidences = [1 / (1 + math.exp(-gap)) for gap in (2, 0.5, 3)]
-    assert found["mean_confidence"] == pytest.approx(sum(confidences) / 3)
-    assert found["confident"] == pytest.approx(2 / 3)
-    assert found["prefers_longer"] == pytest.approx(1 / 3)  # the second is always longer by a word
-    assert found["people_prefer_longer"] == pytest.approx(2 / 3)
-    assert found["mass"] == pytest.approx(1)
-    assert (found["per_label"]["calls"], found["per_label"]["input_tokens"]) == (4, 400)
+    assert result["mean_confidence"] == pytest.approx(sum(confidences) / 3)
+    assert result["confident"] == pytest.approx(2 / 3)
+    assert result["prefers_longer"] == pytest.approx(1 / 3)  # the second is always longer by a word
+    assert result["people_prefer_longer"] == pytest.approx(2 / 3)
+    assert result["mass"] == pytest.approx(1)
+    assert (result["per_label"]["calls"], result["per_label"]["input_tokens"]) == (4, 400)
 
 
 # Protocols
@@ -150,29 +150,29 @@ def test_the_numbers_of_two_pairs_are_those_found_by_hand(judged: Fakes) -> None
 def test_votes_in_words_have_no_bias_in_nats(judged: Fakes) -> None:
     judged(lambda question, first, second: 1.0 + fair(question, first, second), logprobs=0)
     rows = [pair(0, 2, 0, 1), pair(1, 0, 0.5, 2), pair(2, 3, 0, 2)]
-    [found] = bench(rows, principles=2)
-    assert (found["protocol"], found["bias"], found["absolute_bias"], found["mass"]) == ("vote", None, None, None)
-    assert found["votes"] == 2 + 2 + 6  # the split pair is asked three times
-    assert found["flip_rate"] == pytest.approx(6 / 10)
-    assert found["accuracy"] == pytest.approx((1 + 0.5 + 0) / 3)  # the split pair names neither
+    [result] = bench(rows, principles=2)
+    assert (result["protocol"], result["bias"], result["absolute_bias"], result["mass"]) == ("vote", None, None, None)
+    assert result["votes"] == 2 + 2 + 6  # the split pair is asked three times
+    assert result["flip_rate"] == pytest.approx(6 / 10)
+    assert result["accuracy"] == pytest.approx((1 + 0.5 + 0) / 3)  # the split pair names neither
 
 
 def test_several_protocols_of_several_judges_stand_side_by_side(judged: Fakes) -> None:
     judged(fair)
-    found = judge_bench(TEN, ["fake:x", "fake:y", "fake:x"], LAW, protocols=["vote", "logprob", "vote"])
-    assert [(one.judge, one.protocol) for one in found] == [
+    result = judge_bench(TEN, ["fake:x", "fake:y", "fake:x"], LAW, protocols=["vote", "logprob", "vote"])
+    assert [(one.judge, one.protocol) for one in result] == [
         ("fake:x", "vote"), ("fake:x", "logprob"), ("fake:y", "vote"), ("fake:y", "logprob")
     ]  # fmt: skip
-    table = lines(found)
+    table = lines(result)
     assert [row.split() for row in table[:2]] == [["fake:x", "fake:x", "fake:y", "fake:y"], ["vote", "logprob"] * 2]
     assert len({len(row) for row in table if row.startswith("  ") and "%" in row}) == 1  # columns in line
 
 
 def test_reasons_are_looked_at_without_naming_a_threshold(judged: Fakes) -> None:
     judged(fair)
-    [found] = bench(TEN, protocols=["reason"])
-    assert (found["protocol"], found["n"], found["per_label"]["calls"]) == ("reason", 10, 12)
-    assert found["mean_confidence"] > 0.6  # as judged, not cut for training
+    [result] = bench(TEN, protocols=["reason"])
+    assert (result["protocol"], result["n"], result["per_label"]["calls"]) == ("reason", 10, 12)
+    assert result["mean_confidence"] > 0.6  # as judged, not cut for training
 
 
 class Rewards(Fake):
@@ -207,8 +207,8 @@ def test_a_reward_model_is_asked_by_its_own_protocol_and_casts_no_votes(
 def test_pairs_without_a_human_label_are_counted_and_not_asked(judged: Fakes) -> None:
     judge = judged(fair)
     rows = [pair(0, 1, 0, None), *TEN[:2], pair(9, 1, 0, None)]
-    [found] = bench(rows)
-    assert (found["pairs"], found["judged"], found["n"], found["unlabelled"]) == (2, 2, 2, 2)
+    [result] = bench(rows)
+    assert (result["pairs"], result["judged"], result["n"], result["unlabelled"]) == (2, 2, 2, 2)
     assert len(judge.asked) == 12
     with pytest.raises(SourceError, match="no pair says which reply people prefer"):
         bench([pair(0, 1, 0, None)])
@@ -217,9 +217,9 @@ def test_pairs_without_a_human_label_are_counted_and_not_asked(judged: Fakes) ->
 def test_records_that_hold_no_pair_are_dropped_with_their_reason(judged: Fakes) -> None:
     judged(fair)
     rows = [TEN[0], {"nothing": True}, TEN[1], TEN[1] | {"id": "again"}]
-    [found] = bench(rows)
-    assert (found["pairs"], found["judged"]) == (3, 2)
-    assert found["dropped"] == {"bad_input": 1, "duplicate_prompt": 1}
+    [result] = bench(rows)
+    assert (result["pairs"], result["judged"]) == (3, 2)
+    assert result["dropped"] == {"bad_input": 1, "duplicate_prompt": 1}
 
 
 def test_pairs_come_as_transcripts_and_as_chosen_and_rejected(judged: Fakes) -> None:
@@ -231,8 +231,8 @@ def test_pairs_come_as_transcripts_and_as_chosen_and_rejected(judged: Fakes) -> 
         {"input": "Hello", "output_1": "+2 so", "output_2": "0 no", "label": 1},
         {"prompt": "Hey", "a": "+2 so", "b": "0 no", "human": "b"},
     ]
-    [found] = bench(rows)
-    assert (found["n"], found["accuracy"]) == (4, 0.75)
+    [result] = bench(rows)
+    assert (result["n"], result["accuracy"]) == (4, 0.75)
 
 
 def test_a_limit_counts_labelled_pairs(judged: Fakes, tmp_path: Path) -> None:
@@ -246,7 +246,7 @@ def test_a_limit_counts_labelled_pairs(judged: Fakes, tmp_path: Path) -> None:
 
 def test_an_iterator_is_read_once_for_all_judges(judged: Fakes) -> None:
     judged(fair)
-    assert [found["n"] for found in bench(iter(TEN), ["fake:x", "fake:y"])] == [10, 10]
+    assert [result["n"] for result in bench(iter(TEN), ["fake:x", "fake:y"])] == [10, 10]
 
 
 # Judges that do not answer
@@ -254,23 +254,23 @@ def test_an_iterator_is_read_once_for_all_judges(judged: Fakes) -> None:
 
 def test_an_invalid_vote_is_counted_and_never_guessed(judged: Fakes) -> None:
     judged(lambda question, first, second: None if "number 0" in question else fair(question, first, second))
-    [found] = bench(TEN, principles=5)
-    assert (found["n"], found["invalid"], found["invalid_vote_rate"]) == (10, 0, pytest.approx(0.2))
+    [result] = bench(TEN, principles=5)
+    assert (result["n"], result["invalid"], result["invalid_vote_rate"]) == (10, 0, pytest.approx(0.2))
     judged(lambda question, first, second: None if first.startswith("0.5") else fair(question, first, second))
-    [found] = bench(TEN)
-    assert found["invalid"] == 3
-    assert found["n"] == 7
+    [result] = bench(TEN)
+    assert result["invalid"] == 3
+    assert result["n"] == 7
 
 
 def test_a_judge_without_any_valid_vote_has_no_numbers(judged: Fakes) -> None:
     judged(lambda question, first, second: None)
-    [found] = judge_bench(TEN, "fake:x", LAW)
-    told = found.summary()
-    assert (told["n"], told["invalid"], told["accuracy"], told["thresholds"]) == (0, 10, None, None)
-    assert "nothing can be said" in told["verdict"]
+    [result] = judge_bench(TEN, "fake:x", LAW)
+    output = result.summary()
+    assert (output["n"], output["invalid"], output["accuracy"], output["thresholds"]) == (0, 10, None, None)
+    assert "nothing can be said" in output["verdict"]
     judged(fair)
-    assert told.keys() == bench(TEN)[0].keys()
-    assert any("nothing can be said" in line for line in lines([found]))
+    assert output.keys() == bench(TEN)[0].keys()
+    assert any("nothing can be said" in line for line in lines([result]))
 
 
 def test_a_judge_that_stops_leaves_the_others_their_turn(judged: Fakes, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -282,17 +282,17 @@ def test_a_judge_that_stops_leaves_the_others_their_turn(judged: Fakes, monkeypa
     broken = Judge(fair)
     broken.behave = stop
     monkeypatch.setitem(cai.models.PROVIDERS, "broken", Provider(lambda name, connection: broken, "broken:"))
-    found = judge_bench(TEN, ["broken:b", "fake:x"], LAW)
-    assert [(one.stopped, one.judged) for one in found] == [("the server is gone", 0), (None, 10)]
-    assert any("not finished" in line and "the server is gone" in line for line in lines(found))
+    result = judge_bench(TEN, ["broken:b", "fake:x"], LAW)
+    assert [(one.stopped, one.judged) for one in result] == [("the server is gone", 0), (None, 10)]
+    assert any("not finished" in line and "the server is gone" in line for line in lines(result))
 
 
 def test_a_judge_that_cannot_be_read_is_stopped_after_twenty_pairs(judged: Fakes) -> None:
     judge = judged(lambda question, first, second: None)
     judge.concurrency = 1
-    [found] = judge_bench([pair(n, n, 0.5, 1) for n in range(60)], "fake:x", LAW, principles=1)
-    assert found.stopped is not None and "does not answer A or B" in found.stopped
-    assert found.judged < 60
+    [result] = judge_bench([pair(n, n, 0.5, 1) for n in range(60)], "fake:x", LAW, principles=1)
+    assert result.stopped is not None and "does not answer A or B" in result.stopped
+    assert result.judged < 60
 
 
 def test_what_is_refused_is_dropped_and_the_rest_measured(judged: Fakes) -> None:
@@ -303,8 +303,8 @@ def test_what_is_refused_is_dropped_and_the_rest_measured(judged: Fakes) -> None
             raise CallRejected("too_long", "more than the model reads")
 
     judge.behave = refuse
-    [found] = bench(TEN)
-    assert (found["pairs"], found["judged"], found["dropped"]) == (10, 9, {"too_long": 1})
+    [result] = bench(TEN)
+    assert (result["pairs"], result["judged"], result["dropped"]) == (10, 9, {"too_long": 1})
 
 
 # What a run costs
@@ -324,11 +324,11 @@ def test_running_again_asks_and_changes_nothing(judged: Fakes, tmp_path: Path) -
 
 def test_the_folders_are_label_runs_that_calibrate_reads_alike(judged: Fakes, tmp_path: Path) -> None:
     judged(lambda question, first, second: 0.7 + fair(question, first, second))
-    [found] = bench(TEN, out=tmp_path)
+    [result] = bench(TEN, out=tmp_path)
     report = calibrate_file(tmp_path / "fake-x-logprob").summary()
     for name in ("n", "accuracy", "interval", "kappa", "ece", "brier", "nll", "auroc", "temperature", "thresholds"):
-        assert same(found[name], report[name]), name
-    assert found["binding"] == report["binding"]
+        assert same(result[name], report[name]), name
+    assert result["binding"] == report["binding"]
 
 
 def test_a_damaged_label_is_named(judged: Fakes, tmp_path: Path) -> None:
@@ -348,8 +348,8 @@ def test_another_law_in_the_same_folder_is_refused(judged: Fakes, tmp_path: Path
     bench(TEN, out=tmp_path)
     with pytest.raises(RunError, match=r"binding\.principles is 3 there, 2 now"):
         bench(TEN, out=tmp_path, principles=2)
-    [found] = bench(TEN, out=tmp_path, principles=2, force=True)
-    assert found["binding"]["principles"] == 2
+    [result] = bench(TEN, out=tmp_path, principles=2, force=True)
+    assert result["binding"]["principles"] == 2
 
 
 @pytest.mark.parametrize("words", [("judge", "bench"), ("constitution", "test")])
@@ -424,9 +424,9 @@ def test_the_command_prints_one_table_or_one_document(
     assert "judge, both orders" in shown and "openai:m (logprob) agrees with people on" in shown
     asked = server.stats()["requests"]
     assert command(monkeypatch, *words, "--json") == 0
-    told = json.loads(capsys.readouterr().out)
+    output = json.loads(capsys.readouterr().out)
     assert server.stats()["requests"] == asked
-    assert (told["gold"], [row["n"] for row in told["results"]]) == ("gold.jsonl", [6])
+    assert (output["gold"], [row["n"] for row in output["results"]]) == ("gold.jsonl", [6])
     assert (Path("runs") / "bench-gold" / "openai-m-logprob" / "labels.jsonl").exists()
 
 
@@ -457,14 +457,14 @@ def verdict_of(judged: Fakes, right: int, wrong: int, *, trivial: bool = False) 
         texts[not longer] += " and more"
         rows.append({"input": f"Q{n}", "output_1": texts[0], "output_2": texts[1], "label": human, "id": f"q{n}"})
     judged(fair)
-    [found] = judge_bench(rows, "fake:x", LAW, principles=1)
-    return found
+    [result] = judge_bench(rows, "fake:x", LAW, principles=1)
+    return result
 
 
 def test_a_judge_near_chance_is_called_so(judged: Fakes) -> None:
-    told = verdict_of(judged, 22, 18).verdict()
-    assert "agrees with people on 55.0% of 40 pairs" in told
-    assert "cannot be told from a coin" in told
+    output = verdict_of(judged, 22, 18).verdict()
+    assert "agrees with people on 55.0% of 40 pairs" in output
+    assert "cannot be told from a coin" in output
 
 
 def test_a_good_judge_is_called_so_and_a_bad_one_too(judged: Fakes) -> None:
@@ -475,9 +475,9 @@ def test_a_good_judge_is_called_so_and_a_bad_one_too(judged: Fakes) -> None:
 def test_a_judge_that_length_equals_is_not_praised(judged: Fakes) -> None:
     judged(lambda question, first, second: math.tanh(len(first) - len(second)))
     rows = [pair(n, n, 0.5, 2) for n in range(60)]  # the second is longer
-    [found] = judge_bench(rows, "fake:x", LAW, principles=1)
-    told = found.verdict()
-    assert "is better than a coin, and is no better than the best trivial judge (the longer reply, 100.0%)" in told
+    [result] = judge_bench(rows, "fake:x", LAW, principles=1)
+    output = result.verdict()
+    assert "is better than a coin, and is no better than the best trivial judge (the longer reply, 100.0%)" in output
 
 
 def test_few_pairs_are_called_few(judged: Fakes) -> None:
@@ -498,8 +498,8 @@ def test_it_can_be_called_where_a_loop_runs(judged: Fakes) -> None:
 @pytest.mark.parametrize("name", ["llmbar_natural.jsonl", "hhh221.jsonl", "hh_harmless_dev.jsonl.gz"])
 def test_pairs_that_others_labelled_can_be_read(judged: Fakes, name: str) -> None:
     judged(lambda question, first, second: 0.1 + math.tanh(len(first) - len(second)))
-    [found] = judge_bench(shared(name), "fake:x", load_constitution("hhh"), limit=30, principles=1)
-    assert found.report is not None and found.judged >= 25
-    longer = found.summary()
-    assert longer["accuracy"] == pytest.approx(found.report.baselines["longer"].accuracy)
+    [result] = judge_bench(shared(name), "fake:x", load_constitution("hhh"), limit=30, principles=1)
+    assert result.report is not None and result.judged >= 25
+    longer = result.summary()
+    assert longer["accuracy"] == pytest.approx(result.report.baselines["longer"].accuracy)
     assert longer["prefers_longer"] == 1

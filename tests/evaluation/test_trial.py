@@ -258,10 +258,10 @@ def test_the_table_names_what_does_not_hold(judged: Callable[..., Judge]) -> Non
 
 def test_the_summary_is_plain_json(judged: Callable[..., Judge]) -> None:
     judged(fair)
-    told = json.loads(json.dumps(constitution_test(TWO, "fake:x").summary()))
-    assert (told["n"], told["holds"], told["fails"], told["passed"]) == (3, 2, 1, False)
-    assert told["tests"][0]["principle"] == "kind"
-    assert told["folder"] is None
+    output = json.loads(json.dumps(constitution_test(TWO, "fake:x").summary()))
+    assert (output["n"], output["holds"], output["fails"], output["passed"]) == (3, 2, 1, False)
+    assert output["tests"][0]["principle"] == "kind"
+    assert output["folder"] is None
 
 
 def test_the_command_exits_1_where_an_example_fails(
@@ -271,18 +271,18 @@ def test_the_command_exits_1_where_an_example_fails(
     judge = judged(fair)
     Path("law.yaml").write_text(json.dumps(TWO.model_dump(mode="json", exclude_none=True)))
     assert command(monkeypatch, "constitution", "test", "law.yaml", "--judge", "fake:x") == 1
-    told = capsys.readouterr()
-    assert "not held: brief 1 (fails)" in told.out and "3 tests judged" in told.err
-    assert "error: law.yaml: 1 of 3 tests do not hold in both orders" in told.err.splitlines()
+    output = capsys.readouterr()
+    assert "not held: brief 1 (fails)" in output.out and "3 tests judged" in output.err
+    assert "error: law.yaml: 1 of 3 tests do not hold in both orders" in output.err.splitlines()
     assert command(monkeypatch, "constitution", "test", "law.yaml", "--judge", "fake:x", "--json") == 1
     told_json = capsys.readouterr()
     assert json.loads(told_json.out)["passed"] is False and "tests do not hold" in told_json.err
     words = ("constitution", "test", "law.yaml", "--judge", "fake:x", "--principle", "kind", "--json")
     assert command(monkeypatch, *words) == 0
-    told = json.loads(capsys.readouterr().out)
-    assert (told["holds"], told["passed"], len(judge.asked)) == (2, True, 6)
+    output = json.loads(capsys.readouterr().out)
+    assert (output["holds"], output["passed"], len(judge.asked)) == (2, True, 6)
     [folder] = Path("runs").iterdir()
-    assert told["folder"] == str(folder)
+    assert output["folder"] == str(folder)
 
 
 # Leaving a principle out
@@ -359,9 +359,9 @@ def test_four_pairs_are_counted_as_by_hand() -> None:
         label_of({"p": (0.5, 0.0), "q": None}, "a"),  # p alone
         label_of({"p": (-0.2, 0.0), "q": (-2.2, 0.0)}),  # z -1.2; without q -0.2: below 0.7
     ]
-    found = ablate(labels, min_confidence=0.7)  # log odds of 0.7: 0.847
-    assert [one.principle for one in found.principles] == ["p", "q"]  # what changes more comes first
-    p, q = found.principles
+    result = ablate(labels, min_confidence=0.7)  # log odds of 0.7: 0.847
+    assert [one.principle for one in result.principles] == ["p", "q"]  # what changes more comes first
+    p, q = result.principles
     assert (p.pairs, p.rest, p.alone, p.turned, p.gained, p.lost, p.changes) == (4, 3, 1, 1, 0, 0, 2)
     assert (q.pairs, q.rest, q.alone, q.turned, q.gained, q.lost, q.changes) == (3, 3, 0, 0, 0, 1, 1)
     assert (p.win_rate, q.win_rate) == (1.0, pytest.approx(2 / 3))
@@ -370,7 +370,7 @@ def test_four_pairs_are_counted_as_by_hand() -> None:
     assert (p.strength, p.bias) == (pytest.approx(5.7 / 4), 0.5)
     assert (p.people, p.people_pairs) == (-0.5, 2)  # a was right of the first, b stays wrong of the second
     assert (q.people, q.people_pairs) == (0, 2)
-    assert (found.pairs, found.protocol, found.weighted) == (4, "logprob", None)
+    assert (result.pairs, result.protocol, result.weighted) == (4, "logprob", None)
 
 
 @given(LABELS, st.sampled_from([0.5, 0.6, 0.7, 0.9]))
@@ -383,8 +383,8 @@ def test_what_would_change_is_what_the_mean_of_the_others_says(labels: list[Labe
 
     if any(abs(sure(sum(ds) / len(ds)) - least) < 1e-9 for one in labels for ds in _subsets(one)):
         return  # on the edge rounding decides
-    found = by_name(labels, min_confidence=least)
-    for name, left in found.items():
+    result = by_name(labels, min_confidence=least)
+    for name, left in result.items():
         turned = gained = lost = alone = pairs = 0
         for label in labels:
             ds = {vote.principle: vote.d for vote in label.votes if vote.d is not None}
@@ -401,7 +401,7 @@ def test_what_would_change_is_what_the_mean_of_the_others_says(labels: list[Labe
             gained += sure(whole) < least <= sure(rest)
             lost += sure(rest) < least <= sure(whole)
         assert (left.pairs, left.alone, left.turned, left.gained, left.lost) == (pairs, alone, turned, gained, lost)
-    assert set(found) == {vote.principle for label in labels for vote in label.votes}
+    assert set(result) == {vote.principle for label in labels for vote in label.votes}
 
 
 def _subsets(label: Label) -> list[list[float]]:
@@ -458,12 +458,12 @@ def test_votes_in_words_are_counted() -> None:
     for_a, for_b, place = ("first", "second"), ("second", "first"), ("first", "first")
     votes = [vote("p", *for_a), vote("q", *for_b), vote("p", *for_a, 1), vote("q", *place, 1)]
     z = math.log(5.5) - math.log(3.5)  # 5 of 8 for a
-    found = ablate([label_of({}, "a", z=z, votes=votes, protocol="vote")], min_confidence=0.6)
-    p, q = found.principles
+    result = ablate([label_of({}, "a", z=z, votes=votes, protocol="vote")], min_confidence=0.6)
+    p, q = result.principles
     assert (p.principle, p.win_rate, p.agrees_with_rest, p.turned, p.lost) == ("p", 1, 0, 1, 0)
     assert (q.win_rate, q.agrees_with_rest, q.turned, q.gained, q.people) == (0, 0, 0, 0, 0)
     assert (p.strength, p.bias, p.people) == (None, None, -1)
-    assert found.protocol == "vote"
+    assert result.protocol == "vote"
 
 
 def test_beliefs_after_reasoning_end_at_six_tenths() -> None:
@@ -513,14 +513,14 @@ def test_a_label_run_can_be_ablated_whole(
     for count, weighted in ((3, True), (2, False)):
         out = tmp_path / str(count)
         labels = list(cai.label(pairs, three, judge="fake:x", principles=count, out=out, min_confidence=0.5))
-        found = ablate(out)
-        assert (found.weighted, found.principles) == (weighted, ablate(labels).principles)
-        assert {one.principle: one.bias for one in found.principles} == pytest.approx(
+        result = ablate(out)
+        assert (result.weighted, result.principles) == (weighted, ablate(labels).principles)
+        assert {one.principle: one.bias for one in result.principles} == pytest.approx(
             dict.fromkeys(("n0", "n1", "n2"), 0.3)
         )
     monkeypatch.chdir(tmp_path)
     assert command(monkeypatch, "constitution", "ablate", "3") == 0
     assert "n1 contradicts the rest: they agree on 0% of 6 pairs" in capsys.readouterr().out
     assert command(monkeypatch, "constitution", "ablate", "3", "--json") == 0
-    told = json.loads(capsys.readouterr().out)
-    assert (told["pairs"], told["weighted"], len(told["principles"])) == (6, True, 3)
+    output = json.loads(capsys.readouterr().out)
+    assert (output["pairs"], output["weighted"], len(output["principles"])) == (6, True, 3)

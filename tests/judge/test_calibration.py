@@ -91,10 +91,10 @@ def plain(**human: Any) -> Row:
 
 
 @pytest.mark.parametrize(
-    "told", [{"p_a": 0.8}, {"p": 0.8}, {"prob": "0.8"}, {"prob": [0.8, 0.2]}, {"probs": [0.8, 0.199]}]
+    "message", [{"p_a": 0.8}, {"p": 0.8}, {"prob": "0.8"}, {"prob": [0.8, 0.2]}, {"probs": [0.8, 0.199]}]
 )
-def test_a_probability_may_be_written_in_several_ways(told: Row) -> None:
-    [row] = read({**told, "human": "a"}).rows
+def test_a_probability_may_be_written_in_several_ways(message: Row) -> None:
+    [row] = read({**message, "human": "a"}).rows
     assert row.z == pytest.approx(math.log(4), abs=0.01)
     assert row.truth
 
@@ -117,20 +117,20 @@ def test_a_human_label_may_be_written_in_several_ways(human: Row, truth: bool) -
 
 
 def test_numbers_count_replies_from_one() -> None:
-    found = read(plain(label=1), plain(label=2))
-    assert [row.truth for row in found.rows] == [True, False]
-    assert "human labels are read as: 1 is the first reply, 2 the second" in found.notes
+    result = read(plain(label=1), plain(label=2))
+    assert [row.truth for row in result.rows] == [True, False]
+    assert "human labels are read as: 1 is the first reply, 2 the second" in result.notes
 
 
 def test_zero_and_one_are_places_in_a_pair_of_probabilities() -> None:
-    found = read({"probs": [0.9, 0.1], "label": 0}, {"probs": [0.9, 0.1], "label": 1})
-    assert [row.truth for row in found.rows] == [True, False]
+    result = read({"probs": [0.9, 0.1], "label": 0}, {"probs": [0.9, 0.1], "label": 1})
+    assert [row.truth for row in result.rows] == [True, False]
 
 
 def test_one_is_what_a_single_probability_is_of() -> None:
-    found = read(plain(label=0), plain(label=1))
-    assert [row.truth for row in found.rows] == [False, True]
-    assert any("1 says that the first reply is better" in note for note in found.notes)
+    result = read(plain(label=0), plain(label=1))
+    assert [row.truth for row in result.rows] == [False, True]
+    assert any("1 says that the first reply is better" in note for note in result.notes)
 
 
 @pytest.mark.parametrize(
@@ -189,10 +189,10 @@ def test_a_line_that_is_no_json_is_named(tmp_path: Path) -> None:
 
 
 def test_rows_without_a_vote_or_a_human_label_are_counted() -> None:
-    found = read(plain(human="a"), plain(human=None), plain(human=""), {"p_a": None, "human": "b"})
-    assert (found.metrics.n, found.unlabelled, found.invalid) == (1, 2, 1)
-    found = read(label(0, 1.0, "a"), label(1, None, "a"), label(2, 1.0, None))
-    assert (found.metrics.n, found.unlabelled, found.invalid) == (1, 1, 1)
+    result = read(plain(human="a"), plain(human=None), plain(human=""), {"p_a": None, "human": "b"})
+    assert (result.metrics.n, result.unlabelled, result.invalid) == (1, 2, 1)
+    result = read(label(0, 1.0, "a"), label(1, None, "a"), label(2, 1.0, None))
+    assert (result.metrics.n, result.unlabelled, result.invalid) == (1, 1, 1)
 
 
 @given(st.floats(0, 1), st.floats(0, 1), st.booleans())
@@ -229,42 +229,42 @@ def test_trivial_judges_read_nothing() -> None:
 
 def test_trivial_judges_stand_beside_the_judge_where_texts_are_known() -> None:
     rows = [plain(human="a", output_1="longer", output_2="long"), plain(human="b", output_1="longer", output_2="long")]
-    found = read(*rows, plain(human="a", replies=["same", "size"]), plain(human="a"))
-    assert {name: (judge.accuracy, judge.n) for name, judge in found.baselines.items()} == {
+    result = read(*rows, plain(human="a", replies=["same", "size"]), plain(human="a"))
+    assert {name: (judge.accuracy, judge.n) for name, judge in result.baselines.items()} == {
         "always_first": (0.75, 4),
         "longer": (0.5, 3),
         "shorter": (0.5, 3),
         "not_refusing": (0.5, 3),
     }
-    lines = "\n".join(found.lines())
+    lines = "\n".join(result.lines())
     assert "the longer reply      50.0%  on 3 pairs whose texts are known" in lines
     assert list(read(plain(human="a")).baselines) == ["always_first"]
 
 
 def test_a_judge_that_a_trivial_one_equals_is_told_so() -> None:
-    found = calibrate_rows([{"p_a": 0.6, "human": "a", "a": "longer", "b": "short"} for _ in range(60)])
-    assert any("not clearly better than a trivial one: always the first (100.0%)" in note for note in found.notes)
+    result = calibrate_rows([{"p_a": 0.6, "human": "a", "a": "longer", "b": "short"} for _ in range(60)])
+    assert any("not clearly better than a trivial one: always the first (100.0%)" in note for note in result.notes)
 
 
 # The report
 
 
 def test_the_temperature_is_fitted_on_all_rows_and_shown_on_rows_it_was_not_fitted_on() -> None:
-    found = calibrate_rows(labels(1000))
-    made = found.calibration
+    result = calibrate_rows(labels(1000))
+    made = result.calibration
     assert made.temperature == pytest.approx(2, rel=0.15)
     assert made.before is not None
     assert made.after is not None
-    assert made.before == found.metrics
+    assert made.before == result.metrics
     assert made.after.nll < made.before.nll
     assert made.after.ece < made.before.ece
     assert made.after.accuracy == made.before.accuracy
-    at_once = [probability(row.z, made.temperature) for row in found.rows]
-    assert found.held_out is not None
+    at_once = [probability(row.z, made.temperature) for row in result.rows]
+    assert result.held_out is not None
     assert (
-        len({round(math.log(p / (1 - p)) / row.z, 9) for p, row in zip(found.held_out, found.rows, strict=True)}) == 5
+        len({round(math.log(p / (1 - p)) / row.z, 9) for p, row in zip(result.held_out, result.rows, strict=True)}) == 5
     )
-    assert list(found.held_out) != at_once
+    assert list(result.held_out) != at_once
 
 
 def test_the_temperature_a_label_was_made_with_does_not_count() -> None:
@@ -287,42 +287,42 @@ def test_the_order_of_rows_does_not_matter() -> None:
 
 def test_pairs_of_one_prompt_are_held_out_together() -> None:
     rows = [row.model_copy(update={"prompt_id": f"q{row.position % 4}"}) for row in labels(200)]
-    found = calibrate_rows(rows)
-    assert found.held_out is None  # four prompts do not make five folds
-    assert any("200 pairs of 4 prompts" in note for note in found.notes)
+    result = calibrate_rows(rows)
+    assert result.held_out is None  # four prompts do not make five folds
+    assert any("200 pairs of 4 prompts" in note for note in result.notes)
     assert not any("independent" in note for note in calibrate_rows(labels(200)).notes)
-    assert found.calibration.before is found.calibration.after is None
-    assert found.summary()["held_out"] is None
-    assert not any("held out" in line for line in found.lines())
+    assert result.calibration.before is result.calibration.after is None
+    assert result.summary()["held_out"] is None
+    assert not any("held out" in line for line in result.lines())
 
 
 def test_the_summary_has_the_keys_that_scripts_read() -> None:
-    found = json.loads(json.dumps(calibrate_rows(labels(400)).summary()))
-    assert {"n", "accuracy", "ece", "brier", "nll", "auroc", "temperature", "coverage", "thresholds"} <= set(found)
-    assert {"kappa", "interval", "baselines", "held_out", "invalid", "unlabelled"} <= set(found)
-    assert list(found["coverage"]) == ["0.5", "0.6", "0.7", "0.8", "0.9", "0.95"]
-    assert found["coverage"]["0.5"] == {"coverage": 1.0, "accuracy": found["accuracy"]}
-    assert list(found["thresholds"]) == [str(target) for target in TARGETS]
-    assert {"lambda", "coverage", "upper_bound", "n", "errors"} <= set(found["thresholds"]["0.7"])
-    assert set(found["held_out"]) == {"before", "after"}
+    result = json.loads(json.dumps(calibrate_rows(labels(400)).summary()))
+    assert {"n", "accuracy", "ece", "brier", "nll", "auroc", "temperature", "coverage", "thresholds"} <= set(result)
+    assert {"kappa", "interval", "baselines", "held_out", "invalid", "unlabelled"} <= set(result)
+    assert list(result["coverage"]) == ["0.5", "0.6", "0.7", "0.8", "0.9", "0.95"]
+    assert result["coverage"]["0.5"] == {"coverage": 1.0, "accuracy": result["accuracy"]}
+    assert list(result["thresholds"]) == [str(target) for target in TARGETS]
+    assert {"lambda", "coverage", "upper_bound", "n", "errors"} <= set(result["thresholds"]["0.7"])
+    assert set(result["held_out"]) == {"before", "after"}
 
 
 def test_a_coin_flip_judge_is_certified_nothing_and_is_told_so() -> None:
     chance = random.Random(0)
-    found = calibrate_rows([label(n, chance.gauss(0, 5), chance.choice("ab")) for n in range(300)])
-    assert found.summary()["thresholds"]["0.85"] is None
-    lines = list(found.lines())
+    result = calibrate_rows([label(n, chance.gauss(0, 5), chance.choice("ab")) for n in range(300)])
+    assert result.summary()["thresholds"]["0.85"] is None
+    lines = list(result.lines())
     assert any("at least 0.85" in line and "no threshold can be certified" in line for line in lines)
     assert any("not clearly better than a trivial one" in line for line in lines)
 
 
 def test_few_pairs_and_bounds_are_told() -> None:
-    found = read(plain(human="a"), plain(human="a"))
-    assert any("2 pairs are too few for a temperature" in note for note in found.notes)
-    assert any("at the bound of what is tried (0.05): every label is right here" in note for note in found.notes)
-    found = read(plain(human="b"), plain(human="b"))
-    assert any("(100): its confidences say nothing here" in note for note in found.notes)
-    assert found.calibration.notes == found.notes
+    result = read(plain(human="a"), plain(human="a"))
+    assert any("2 pairs are too few for a temperature" in note for note in result.notes)
+    assert any("at the bound of what is tried (0.05): every label is right here" in note for note in result.notes)
+    result = read(plain(human="b"), plain(human="b"))
+    assert any("(100): its confidences say nothing here" in note for note in result.notes)
+    assert result.calibration.notes == result.notes
 
 
 def test_a_calibration_of_few_pairs_or_at_a_bound_is_not_to_be_trusted() -> None:
@@ -365,10 +365,10 @@ def test_a_calibration_speaks_of_the_judge_it_was_made_from(tmp_path: Path) -> N
 
 
 def test_a_calibration_of_others_rows_is_bound_to_nothing() -> None:
-    found = calibrate_rows([plain(human="a")])
-    assert found.calibration.binding is None
-    assert "do not name their judge" in binding_problems(found.calibration, BINDING)[0]
-    assert any("cai label --calibration will refuse" in note for note in found.notes)
+    result = calibrate_rows([plain(human="a")])
+    assert result.calibration.binding is None
+    assert "do not name their judge" in binding_problems(result.calibration, BINDING)[0]
+    assert any("cai label --calibration will refuse" in note for note in result.notes)
     bound = calibrate_rows(labels(30), binding=Binding.model_validate(BINDING))
     assert binding_problems(bound.calibration, BINDING) == []
 
@@ -422,10 +422,10 @@ def test_a_file_that_is_no_calibration_is_named(tmp_path: Path, content: str, pr
 def test_a_calibration_with_a_value_that_cannot_be_is_named(
     tmp_path: Path, place: tuple[str, ...], value: Any, problem: str
 ) -> None:
-    found = calibrate_rows(labels(300)).calibration.model_dump(mode="json")
+    result = calibrate_rows(labels(300)).calibration.model_dump(mode="json")
     *path, last = place
-    reduce(getitem, path, found)[last] = value
-    (tmp_path / FILE).write_text(json.dumps(found))
+    reduce(getitem, path, result)[last] = value
+    (tmp_path / FILE).write_text(json.dumps(result))
     with pytest.raises(InputError) as raised:
         load_calibration(tmp_path)
     assert f"damaged ({problem}" in str(raised.value) and "\n" not in str(raised.value)
@@ -462,9 +462,9 @@ def test_the_command_prints_the_report(tmp_path: Path) -> None:
 
 def test_the_command_prints_one_json_document(tmp_path: Path) -> None:
     out, _ = run(str(label_run(tmp_path / "run", labels(100))), "--json", "--delta", "0.2")
-    found = json.loads(out)
-    assert found["n"] == 100
-    assert found["delta"] == 0.2
+    result = json.loads(out)
+    assert result["n"] == 100
+    assert result["delta"] == 0.2
 
 
 def test_the_command_writes_calibration_and_plots(tmp_path: Path) -> None:
@@ -511,22 +511,22 @@ def test_an_out_that_cannot_be_is_refused(tmp_path: Path) -> None:
 
 @pytest.mark.shared_data
 def test_the_golden_numbers_come_out_of_the_command() -> None:
-    found = json.loads(run(str(shared("judge_probs_gpt4turbo.jsonl.gz")), "--json")[0])
-    assert found["n"] == 500
-    assert found["accuracy"] == pytest.approx(0.784, abs=5e-4)
-    assert found["ece"] == pytest.approx(0.133, abs=5e-4)
-    assert found["brier"] == pytest.approx(0.163, abs=5e-4)
-    assert found["auroc"] == pytest.approx(0.764, abs=5e-4)
-    assert found["coverage"]["0.9"] == {
+    result = json.loads(run(str(shared("judge_probs_gpt4turbo.jsonl.gz")), "--json")[0])
+    assert result["n"] == 500
+    assert result["accuracy"] == pytest.approx(0.784, abs=5e-4)
+    assert result["ece"] == pytest.approx(0.133, abs=5e-4)
+    assert result["brier"] == pytest.approx(0.163, abs=5e-4)
+    assert result["auroc"] == pytest.approx(0.764, abs=5e-4)
+    assert result["coverage"]["0.9"] == {
         "coverage": pytest.approx(0.72, abs=0.005),
         "accuracy": pytest.approx(0.873, abs=5e-4),
     }
-    assert 2.7 < found["temperature"] < 4.9
-    assert found["held_out"]["after"]["ece"] < 0.06
-    at80, at85 = found["thresholds"]["0.8"], found["thresholds"]["0.85"]
+    assert 2.7 < result["temperature"] < 4.9
+    assert result["held_out"]["after"]["ece"] < 0.06
+    at80, at85 = result["thresholds"]["0.8"], result["thresholds"]["0.85"]
     assert (at80["lambda"], at80["coverage"]) == (pytest.approx(0.68, abs=0.01), pytest.approx(0.88, abs=0.005))
     assert (at85["lambda"], at85["coverage"]) == (pytest.approx(0.915, abs=0.005), pytest.approx(0.71, abs=0.005))
-    assert found["baselines"]["longer"]["accuracy"] == pytest.approx(0.646, abs=0.002)
+    assert result["baselines"]["longer"]["accuracy"] == pytest.approx(0.646, abs=0.002)
 
 
 @pytest.mark.shared_data

@@ -101,14 +101,14 @@ def test_certainty_in_data_has_finite_log_odds() -> None:
 
 def test_metrics_of_four_pairs_are_those_found_by_hand() -> None:
     ps, truths = [0.9, 0.8, 0.3, 0.4], [True, False, False, True]
-    found = measure(ps, truths)
-    assert found.accuracy == 0.5  # right, wrong, right, wrong
-    assert found.brier == pytest.approx((0.01 + 0.64 + 0.09 + 0.36) / 4)
-    assert found.nll == pytest.approx(-(math.log(0.9) + math.log(0.2) + math.log(0.7) + math.log(0.4)) / 4)
-    assert found.ece == pytest.approx((0.1 + 0.8 + 0.3 + 0.6) / 4)  # each pair in a bin of its own
-    assert found.auroc == pytest.approx(3 / 4)  # 0.9 and 0.7 right, 0.8 and 0.6 wrong: 0.7 < 0.8 alone is out of order
-    assert found.kappa == pytest.approx(0)
-    assert found.n == 4
+    result = measure(ps, truths)
+    assert result.accuracy == 0.5  # right, wrong, right, wrong
+    assert result.brier == pytest.approx((0.01 + 0.64 + 0.09 + 0.36) / 4)
+    assert result.nll == pytest.approx(-(math.log(0.9) + math.log(0.2) + math.log(0.7) + math.log(0.4)) / 4)
+    assert result.ece == pytest.approx((0.1 + 0.8 + 0.3 + 0.6) / 4)  # each pair in a bin of its own
+    assert result.auroc == pytest.approx(3 / 4)  # 0.9 and 0.7 right, 0.8 and 0.6 wrong: 0.7 < 0.8 alone is out of order
+    assert result.kappa == pytest.approx(0)
+    assert result.n == 4
 
 
 def test_kappa_is_agreement_beyond_chance() -> None:
@@ -200,10 +200,10 @@ def test_the_temperature_that_made_the_labels_is_found_and_is_the_best() -> None
     chance = random.Random(3)
     zs = [chance.gauss(0, 6) for _ in range(4000)]
     truths = [chance.random() < probability(z, 2.5) for z in zs]
-    found = fit_temperature(zs, truths)
-    assert found == pytest.approx(2.5, rel=0.06)
-    loss = {t: nll([probability(z, t) for z in zs], truths) for t in (found, found * 0.98, found * 1.02)}
-    assert min(loss, key=lambda t: loss[t]) == found
+    result = fit_temperature(zs, truths)
+    assert result == pytest.approx(2.5, rel=0.06)
+    loss = {t: nll([probability(z, t) for z in zs], truths) for t in (result, result * 0.98, result * 1.02)}
+    assert min(loss, key=lambda t: loss[t]) == result
 
 
 def test_temperatures_are_bounded_where_the_labels_set_no_bound() -> None:
@@ -260,33 +260,33 @@ def test_a_threshold_says_what_it_keeps(seed: int, n: int, target: float) -> Non
     swapped = [(-z, not truth) if chance.random() < 0.5 else (z, truth) for z, truth in rough]
     chance.shuffle(swapped)
     rows, other = ([(probability(z), truth) for z, truth in some] for some in (rough, swapped))
-    found = certify(*columns(rows), target)
-    assert certify(*columns(other), target) == found
-    if found is None:
+    result = certify(*columns(rows), target)
+    assert certify(*columns(other), target) == result
+    if result is None:
         return
-    kept = [row for row in rows if confidence(row[0]) >= found.confidence]
-    assert len(kept) == found.n >= first_tested(target)
-    assert found.errors == sum(credit(*row) < 1 for row in kept)
-    assert found.coverage == len(kept) / n
-    assert found.upper_bound == upper_bound(found.errors, found.n) <= 1 - target + 1e-9
+    kept = [row for row in rows if confidence(row[0]) >= result.confidence]
+    assert len(kept) == result.n >= first_tested(target)
+    assert result.errors == sum(credit(*row) < 1 for row in kept)
+    assert result.coverage == len(kept) / n
+    assert result.upper_bound == upper_bound(result.errors, result.n) <= 1 - target + 1e-9
 
 
 def test_the_walk_ends_at_the_first_failure_though_later_ones_would_pass() -> None:
     rows = [(1 - i / 1000, True) for i in range(30)] + [(0.96 - i / 1000, False) for i in range(4)]
     rows += [(0.9 - i / 1000, True) for i in range(200)]
-    found = certify(*columns(rows), 0.9)
-    assert found is None  # 44 pairs come first, and 4 errors among them are too many
-    found = certify(*columns(rows), 0.8)
-    assert found is not None
-    assert (found.n, found.errors) == (33, 3)
+    result = certify(*columns(rows), 0.9)
+    assert result is None  # 44 pairs come first, and 4 errors among them are too many
+    result = certify(*columns(rows), 0.8)
+    assert result is not None
+    assert (result.n, result.errors) == (33, 3)
     assert upper_bound(4, 234) < 0.2 < upper_bound(4, 34)
 
 
 def test_pairs_of_one_confidence_are_kept_or_left_together() -> None:
     rows = [(0.9, True)] * 40 + [(0.6, True)] * 5 + [(0.6, False)] * 40
-    found = certify(*columns(rows), 0.8)
-    assert found is not None
-    assert (found.n, found.confidence) == (40, 0.9)
+    result = certify(*columns(rows), 0.8)
+    assert result is not None
+    assert (result.n, result.confidence) == (40, 0.9)
 
 
 def test_a_label_that_names_neither_reply_is_an_error() -> None:
@@ -294,9 +294,9 @@ def test_a_label_that_names_neither_reply_is_an_error() -> None:
 
 
 def test_certain_labels_are_certified_down_to_the_last() -> None:
-    found = certify([1.0] * 100 + [0.0] * 100, [True] * 100 + [False] * 100, 0.95)
-    assert found is not None
-    assert (found.confidence, found.coverage, found.errors) == (1, 1, 0)
+    result = certify([1.0] * 100 + [0.0] * 100, [True] * 100 + [False] * 100, 0.95)
+    assert result is not None
+    assert (result.confidence, result.coverage, result.errors) == (1, 1, 0)
 
 
 @pytest.mark.parametrize(("target", "delta"), [(1.0, 0.1), (0.0, 0.1), (85, 0.1), (0.85, 0.0), (0.85, 1.0)])
@@ -357,15 +357,15 @@ def test_thresholds_keep_their_promise_in_a_thousand_simulated_judges(name: str)
     right, kept = JUDGES[name]
     chance, trials, delta, broken = random.Random(name), 1000, 0.1, 0
     for _ in range(trials):
-        found = certify(*columns(judged(300, right, chance)), 0.85, delta)
-        broken += found is not None and kept(found.confidence) < 0.85
+        result = certify(*columns(judged(300, right, chance)), 0.85, delta)
+        broken += result is not None and kept(result.confidence) < 0.85
     assert broken <= delta * trials + 3 * math.sqrt(trials * delta * (1 - delta)), f"{broken} of {trials}"
 
 
 def test_a_good_judge_is_certified_and_the_promise_is_not_kept_by_refusing() -> None:
     chance = random.Random(0)
-    found = [certify(*columns(judged(300, slope(0.6)[0], chance)), 0.85) for _ in range(200)]
-    shares = [0 if at is None else at.coverage for at in found]
+    result = [certify(*columns(judged(300, slope(0.6)[0], chance)), 0.85) for _ in range(200)]
+    shares = [0 if at is None else at.coverage for at in result]
     assert mean(shares) > 0.3  # 0.75 of the pairs could be kept by one who knows the judge
 
 
@@ -382,18 +382,18 @@ def test_a_coin_flip_judge_is_certified_nothing() -> None:
 @pytest.fixture(scope="module")
 def gpt4() -> Rows:
     with gzip.open(shared("judge_probs_gpt4turbo.jsonl.gz"), "rt", encoding="utf-8") as lines:
-        found = [json.loads(line) for line in lines]
-    return [(row["probs"][0], row["preferences"]["human"] == 1) for row in found]
+        result = [json.loads(line) for line in lines]
+    return [(row["probs"][0], row["preferences"]["human"] == 1) for row in result]
 
 
 @pytest.mark.shared_data
 def test_the_metrics_of_a_real_judge_come_out(gpt4: Rows) -> None:
-    found = measure(*columns(gpt4))
-    assert found.accuracy == pytest.approx(0.784, abs=5e-4)
-    assert found.ece == pytest.approx(0.133, abs=5e-4)
-    assert found.brier == pytest.approx(0.163, abs=5e-4)
-    assert found.auroc == pytest.approx(0.764, abs=5e-4)
-    assert found.kappa == pytest.approx(0.568, abs=5e-4)
+    result = measure(*columns(gpt4))
+    assert result.accuracy == pytest.approx(0.784, abs=5e-4)
+    assert result.ece == pytest.approx(0.133, abs=5e-4)
+    assert result.brier == pytest.approx(0.163, abs=5e-4)
+    assert result.auroc == pytest.approx(0.764, abs=5e-4)
+    assert result.kappa == pytest.approx(0.568, abs=5e-4)
     [_, coverage, right] = [row for row in risk_coverage(*columns(gpt4)) if row[0] >= 0.9][-1]
     assert (coverage, right) == (pytest.approx(0.72, abs=0.005), pytest.approx(0.873, abs=5e-4))
 
@@ -414,12 +414,12 @@ def test_a_hundred_labels_fit_the_temperature_of_a_real_judge(gpt4: Rows) -> Non
 
 @pytest.mark.shared_data
 def test_the_certified_thresholds_of_a_real_judge_come_out(gpt4: Rows) -> None:
-    found = certify_all(*columns(gpt4))
-    at80, at85, at90 = found["0.8"], found["0.85"], found["0.9"]
+    result = certify_all(*columns(gpt4))
+    at80, at85, at90 = result["0.8"], result["0.85"], result["0.9"]
     assert at80 is not None
     assert (at80.confidence, at80.coverage) == (pytest.approx(0.68, abs=0.01), pytest.approx(0.88, abs=0.005))
     assert at85 is not None
     assert 0.905 < at85.confidence < 0.925
     assert at85.coverage == pytest.approx(0.71, abs=0.005)
     assert at90 is None or at90.confidence > 0.997  # hangs on where the walk begins
-    assert found["0.95"] is None
+    assert result["0.95"] is None

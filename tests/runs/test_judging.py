@@ -61,12 +61,12 @@ def test_an_unreadable_judge_is_told_once_and_to_all_who_wait() -> None:
         tasks = await waiting(check, 2 * CHECKED)
         for _ in range(CHECKED - 1):
             check.watch(votes(0.1))
-        told = "median letter mass 0.10 of the first 20 pairs, such as: it wrote a poem; take another judge"
-        with pytest.raises(Unreadable, match=told):
+        message = "median letter mass 0.10 of the first 20 pairs, such as: it wrote a poem; take another judge"
+        with pytest.raises(Unreadable, match=message):
             check.watch(votes(0.1))
-        found = await asyncio.wait_for(asyncio.gather(*tasks, return_exceptions=True), 1)
-        assert found[:CHECKED] == [None] * CHECKED
-        assert all(isinstance(error, Unreadable) for error in found[CHECKED:])
+        result = await asyncio.wait_for(asyncio.gather(*tasks, return_exceptions=True), 1)
+        assert result[:CHECKED] == [None] * CHECKED
+        assert all(isinstance(error, Unreadable) for error in result[CHECKED:])
         check.watch(votes(0.1))  # a pair that was on its way
         check.leave()
         with pytest.raises(Unreadable):
@@ -120,7 +120,7 @@ def test_a_protocol_is_chosen_by_what_the_judge_can_do_and_can_be_overridden(
 
 
 @pytest.mark.parametrize(
-    ("asked", "can", "told"),
+    ("asked", "can", "message"),
     [
         ("logprob", SCORES, "--protocol logprob: p:m gives no such probabilities; use --protocol score"),
         ("score", WORDS, "--protocol score: p:m gives no such probabilities; use --protocol vote"),
@@ -130,7 +130,9 @@ def test_a_protocol_is_chosen_by_what_the_judge_can_do_and_can_be_overridden(
         ("letters", FULL, "--protocol 'letters' must be logprob, score, vote, reason or reward"),
     ],
 )
-def test_a_protocol_that_the_judge_cannot_do_is_refused_with_what_to_do(asked: str, can: Abilities, told: str) -> None:
+def test_a_protocol_that_the_judge_cannot_do_is_refused_with_what_to_do(
+    asked: str, can: Abilities, message: str
+) -> None:
     with pytest.raises(UsageError) as refused:
         choose_protocol(asked, can, "p:m")
-    assert str(refused.value) == told
+    assert str(refused.value) == message
