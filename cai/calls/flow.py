@@ -48,9 +48,9 @@ class Played(Generic[T]):
 
 
 class Driver:
-    """Plays flows against the models of their roles; safe for any number of flows at once on one event loop.
+    """Plays flows against the models of their roles, any number of them at once on one event loop.
 
-    store: None keeps nothing, so what is asked a second time is drawn anew. budget: None for no cap.
+    store: None keeps nothing, so the same question asked again is answered anew. budget: None for no cap.
     """
 
     def __init__(
@@ -113,7 +113,7 @@ class Driver:
         return [task.result() for task in tasks]
 
     async def _ask(self, request: Request, index: int, row: str, order: int) -> tuple[bytes, Completion]:
-        """The completion of one request: from the store, or from the model and then kept."""
+        """The completion of one request: from the store, or from the model and then stored."""
         seat = self.seats[request.role]
         model = seat.model
         seed = call_seed(self.seed, row, request.role, index)
@@ -219,7 +219,7 @@ class Driver:
             await asyncio.wait((self._halt,), timeout=backoff(attempt, fault))
 
     def _refused(self, seat: Seat, error: CallRejected) -> ModelStopped | None:
-        """The error that ends a run in which a model has refused every call alike, and answered none."""
+        """The error that ends a run whose model has refused every call and answered none; None if the run continues."""
         if error.reason != "model_error" or self.tally.answered:
             return None
         self._refusals += 1

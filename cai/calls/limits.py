@@ -101,13 +101,13 @@ class Limiter:
         return at
 
     def release(self) -> None:
-        """The call is over, however it went."""
+        """Give the slot back: the call is over, however it went."""
         self._in_flight -= 1
         self.tally.in_flight -= 1
         self._admit()
 
     def stop(self, error: ModelStopped) -> None:
-        """Admit nothing more: whoever waits or comes gets `error`."""
+        """Admit nothing more: all who wait, now or later, get `error`."""
         self._stopped = error
         for *_, future in self._waiting:
             if not future.done():
@@ -115,7 +115,7 @@ class Limiter:
         self._waiting.clear()
 
     def answered(self) -> None:
-        """A call came back with an answer, a refusal of this one call included."""
+        """Note that a call came back with an answer, which may be a refusal of this one call."""
         self._busy_since = None
         self.attempts = ATTEMPTS
         self.dead_calls = 0
@@ -125,7 +125,7 @@ class Limiter:
             self._since_growth = 0
 
     def busy(self, error: ModelBusy, sent_at: float) -> ServerDown | None:
-        """The server asked for a pause; returns the error that ends the run if that would take too long."""
+        """Note that the server asked for a pause; returns the error that ends the run if that would take too long."""
         now = asyncio.get_running_loop().time()
         self.tally.throttled += 1
         self.attempts = ATTEMPTS
@@ -230,7 +230,7 @@ def backoff(attempt: int, error: ModelFault) -> float:
 
 
 def give_up(limiter: Limiter, attempt: int, error: ModelFault) -> ServerDown | None:
-    """Called when a call used up its attempts: the error that ends the run, or None when only its row is lost."""
+    """Count a call that used up its attempts; returns the error that ends the run, or None if only its row is lost."""
     limiter.dead_calls += 1
     if limiter.attempts == ATTEMPTS_UNREACHED or limiter.dead_calls >= DEAD_CALLS:
         return ServerDown(f"no answer after {attempt} tries: {error}; start the server and run the same command again")
@@ -270,7 +270,7 @@ class Feed(Generic[T]):
                 self._loop.call_soon_threadsafe(self._news.set)
 
     async def first(self) -> None:
-        """Wait for the first item and leave it there; raises what the source raised before it had one."""
+        """Wait for the first item without taking it; raises what the source raised before it had one."""
         with suppress(StopAsyncIteration):
             self._ready.appendleft(await self.get())
 
@@ -294,7 +294,7 @@ class Feed(Generic[T]):
         raise StopAsyncIteration
 
     def close(self) -> None:
-        """Let the reader and everyone who waits go; a reader that is inside a slow source goes when that answers."""
+        """Release the reader and everyone who waits; a reader inside a slow source ends when the source answers."""
         self._closed = True
         self._news.set()
         self._room.release()

@@ -51,7 +51,7 @@ class Price(NamedTuple):
         return self.cost(done.input_tokens, done.output_tokens, done.cached_tokens or 0, done.cache_write_tokens or 0)
 
     def most(self, input_tokens: int, output_tokens: int) -> float:
-        """USD of a call whose every input token is billed at the dearest rate."""
+        """USD of a call whose every input token is billed at the highest rate."""
         return input_tokens * max(self.input, self.cached, self.cache_write) + output_tokens * self.output
 
 

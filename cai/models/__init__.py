@@ -28,9 +28,9 @@ class Speed:
     wait: float = 0.0  # seconds until an answer begins
     streams: bool = True  # the rates are those of one request in flight; False: of all together
 
-    def seconds(self, calls: int, given: int, made: int, concurrency: int) -> float:
-        """About how long calls with `given` tokens in and `made` tokens out take."""
-        work = made / self.writes + given / self.reads + calls * self.wait
+    def seconds(self, calls: int, input_tokens: int, output_tokens: int, concurrency: int) -> float:
+        """Estimate how long `calls` calls with so many tokens in all take."""
+        work = output_tokens / self.writes + input_tokens / self.reads + calls * self.wait
         if self.streams:
             return work / concurrency
         return work
@@ -122,7 +122,7 @@ def open_model(spec: str, connection: Connection | None = None) -> Model:
 
 
 def provider_of(model: Model) -> Provider:
-    """The entry of the provider that a model says it is of."""
+    """The entry of the provider that a model names."""
     return PROVIDERS[model.provider]
 
 
@@ -144,7 +144,7 @@ def open_models(specs: Mapping[str, str], connection: Connection) -> dict[str, M
 
 
 def check_ability(model: Model, *, completes: bool) -> None:
-    """Raise UsageError if a model cannot answer what a template set asks; completes: it has text continued."""
+    """Raise UsageError if a model cannot answer what a template set asks; completes: the set has text continued."""
     if completes and not model.can.completion:
         raise UsageError(f"{spec_of(model)} cannot continue text: use chat templates, or a model with completions")
     if not completes and not model.can.chat:

@@ -107,7 +107,7 @@ class RecordedModel(_Replay[dict[Key, Completion]]):
     def payload(self, call: Call) -> dict[str, Any]:
         """Where the answer is looked up, and what was asked.
 
-        Without sampling and seed, which decide nothing here; so a run with another seed finds the same answers.
+        Sampling and seed are left out, as they decide nothing here: a run with another seed finds the same answers.
         """
         request = call.request
         payload: dict[str, Any] = {

@@ -89,7 +89,7 @@ def find_base(spec: str) -> Base:
 
 
 def _pinned(base: Base) -> Base:
-    """The same at the commit that its name on the hub means now; a folder stays as it is."""
+    """The same base at the commit that its name on the hub means now; a folder stays as it is."""
     if base.commit is not None or Path(base.place).exists():
         return base
     from huggingface_hub import hf_hub_download
@@ -106,7 +106,7 @@ def _pinned(base: Base) -> Base:
 
 
 def base_at(spec: str, name: str) -> Base:
-    """The model of a folder, an adapter's too, or of a name on the hub; `spec` is what errors call it.
+    """The model of a folder, an adapter's too, or of a name on the hub; errors call it `spec`.
 
     Raises UsageError for a path that holds no model, CaiError if the base of an adapter cannot be found.
     """
@@ -127,7 +127,7 @@ def base_at(spec: str, name: str) -> Base:
 
 
 def check_kind(base: Base, *, rewards: bool, architectures: Iterable[str] = ()) -> None:
-    """UsageError for a language model if a reward model is wanted, and the reverse, as far as files show it.
+    """UsageError for a language model if a reward model is wanted, and the reverse, as far as its files show it.
 
     architectures: what the config of a model on the hub says, which has no file here.
     """
@@ -163,7 +163,7 @@ def _name(spec: str) -> str:
 
 
 def is_adapter(folder: Path) -> bool:
-    """Whether a folder holds a LoRA adapter, which is nothing without its base."""
+    """Whether a folder holds a LoRA adapter, which cannot answer without its base."""
     return (folder / "adapter_config.json").exists() and not (folder / "config.json").exists()
 
 
@@ -273,7 +273,7 @@ def unpacked(gguf: Path) -> Path:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Without transformers' progress bars and reports: the screen is ours, and `loading` checks the weights itself."""
+    """Hide the progress bars and reports of transformers: `loading` checks the weights itself."""
     from transformers.utils import logging as vendor
 
     shown = vendor.is_progress_bar_enabled()

@@ -133,13 +133,13 @@ def _tensors(model: Any) -> Iterator[tuple[str, Any]]:
 
 
 def _paired(array: Any, heads: int) -> Any:
-    """Rows of Q or K as GGUF has them: what rotates together side by side, not half a head apart."""
+    """Rows of Q or K as GGUF has them: values that rotate together are neighbours, not half a head apart."""
     rows, columns = array.shape
     return array.reshape(heads, 2, rows // heads // 2, columns).swapaxes(1, 2).reshape(rows, columns)
 
 
 def _add_metadata(writer: Any, config: Any, tokenizer: Any, name: str) -> None:
-    """What a reader has to know of a model that does not come from a GGUF file."""
+    """The metadata of a model that does not come from a GGUF file."""
     import gguf
 
     size = config.head_dim or config.hidden_size // config.num_attention_heads

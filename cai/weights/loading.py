@@ -1,7 +1,7 @@
 """Loads a language model or a reward model of transformers, with its adapter on it, and refuses what is not whole.
 
-transformers makes up weights that a file lacks, and peft drops those that have no place: both go on with a word in a
-log at most, and the answers are another model's.
+transformers makes up weights that a file lacks, and peft drops those that have no place: both only log it, if at all,
+and the answers are another model's.
 """
 
 from __future__ import annotations
@@ -115,7 +115,7 @@ def _where(base: Base, place: str) -> tuple[str, dict[str, Any]]:
 
 
 def _set_one_label(base: Base, config: Any, own_head: bool) -> None:
-    """Make it the config of a reward model; UsageError if the model's own head gives several numbers."""
+    """Make `config` that of a reward model; UsageError if the model's own head gives several numbers."""
     if own_head and config.num_labels != 1:
         raise UsageError(
             f"{base.spec} is not a reward model: it has {config.num_labels} labels, and a reward model has one"
@@ -173,7 +173,7 @@ def end_tokens(config: Any, tokenizer: Any) -> list[int]:
 
 @contextmanager
 def silence_libraries() -> Iterator[None]:
-    """Without the progress bars and reports of datasets, TRL and transformers."""
+    """Hide the progress bars and reports of datasets, TRL and transformers."""
     import datasets
 
     hidden = datasets.are_progress_bars_disabled()

@@ -1,4 +1,4 @@
-"""Puts a LoRA adapter into its base model, so that the product is one model; as a GGUF file, too, for `local:`.
+"""Merges a LoRA adapter into its base model; the result can also be a GGUF file, for `local:`.
 
 Weights keep the type that the base is stored in: in 16 bits a merge rounds, and the summary says by how much the
 answers differ.
@@ -25,7 +25,8 @@ from cai.weights.gguf_write import check_gguf, write_gguf
 from cai.weights.loading import load_config, load_model, load_tokenizer, open_reward, reasons
 
 log = logging.getLogger("cai")
-PROBE = "The quiet river runs past 3 old mills; who would have thought?"  # on which the two are compared
+# The text on which the merged model is compared with the adapter on its base.
+PROBE = "The quiet river runs past 3 old mills; who would have thought?"
 # Nats that log-probabilities may differ by. Measured on the embedded model, sound merges do by 4e-5 in float32, 0.08 in
 # float16 and 0.5 to 1.1 in bfloat16, whose 8 bits blur every layer's output.
 MOST = {"bfloat16": 3.0, "float16": 0.3}
@@ -144,7 +145,7 @@ def _scratch(out: Path) -> Iterator[Path]:
 
 
 def _put(scratch: Path, out: Path, file: Path | None) -> None:
-    """Rename what was made: the file first, and with the folder the merge is complete."""
+    """Move the results into place: the file first, since a merge is complete once its folder is there."""
     if file is not None:
         (scratch / file.name).rename(file)
     try:
@@ -170,7 +171,7 @@ def _facts(base: Base) -> dict[str, Any]:
 
 
 def _source(facts: dict[str, Any]) -> Path | None:
-    """The GGUF file that the base is, if it is still there."""
+    """The GGUF file that the base comes from, if it is still there."""
     base = facts["base"]
     file = gguf_of(base["spec"])
     if file is None or not file.is_file() or Path(base["place"]).name != unpacked_name(file):

@@ -40,9 +40,9 @@ def test_the_register_imports_no_backend() -> None:
 def test_the_time_of_a_plan_follows_from_the_speed_of_its_provider(name: str, seconds: float) -> None:
     speed = PROVIDERS[name].speed
     assert speed is not None
-    assert speed.seconds(calls=100, given=9000, made=1000, concurrency=8) == pytest.approx(seconds)
+    assert speed.seconds(calls=100, input_tokens=9000, output_tokens=1000, concurrency=8) == pytest.approx(seconds)
 
 
 def test_answers_from_a_file_take_no_time() -> None:
     speed = PROVIDERS["recorded"].speed
-    assert speed is not None and speed.seconds(calls=100, given=9000, made=1000, concurrency=1) == 0
+    assert speed is not None and speed.seconds(calls=100, input_tokens=9000, output_tokens=1000, concurrency=1) == 0

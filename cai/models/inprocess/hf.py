@@ -67,7 +67,7 @@ class HFModel(TransformersModel):
         return self._completion(await self._played(engine, row), payload, tokenizer)
 
     def _look(self, base: Base) -> None:
-        """Learn from local folders what can be known without loading the model."""
+        """Read from local folders what can be known without loading the model."""
         config = read_if_there(Path(base.place) / "config.json")
         self.context = config.get("text_config", config).get("max_position_embeddings")
         words = Path(words_of(base))

@@ -25,7 +25,7 @@ class HFEngine:
     """Plays rows through `model` in a thread of its own, at most `limit` at a time.
 
     ends: token ids that end a reply. A row that fails gets a ModelError and leaves the others alone; a batch that does
-    not fit in the device's memory is halved and its rows go on from the tokens they have.
+    not fit in the device's memory is halved, and its rows continue from the tokens they have.
     """
 
     def __init__(self, model: Any, ends: frozenset[int], limit: int) -> None:
@@ -49,7 +49,7 @@ class HFEngine:
         self._thread.start()
 
     def submit(self, row: Row) -> None:
-        """Put a row in the queue; from any thread. A closed engine ends it with ModelStopped."""
+        """Queue a row, from any thread. A closed engine ends it with ModelStopped."""
         self._inbox.put(row)
         if self._closed:  # read after the put: the thread ends every row that was put before
             row.end(ModelStopped(_CLOSED))
@@ -70,7 +70,7 @@ class HFEngine:
                     self._step()
                 except torch.OutOfMemoryError:
                     self._retreat()
-                except Exception as error:  # whatever it was, nobody may wait for ever
+                except Exception as error:  # whatever it was, no caller may wait forever
                     fault = ModelFault(f"the model failed: {type(error).__name__}: {' '.join(str(error).split())}")
                     fault.__cause__ = error
                     self._clear(fault)
@@ -79,7 +79,7 @@ class HFEngine:
         torch.cuda.empty_cache()
 
     def _receive(self) -> bool:
-        """Move what has arrived to the waiting rows, blocking while there is nothing to do; False: closed."""
+        """Move arrivals to the waiting rows, blocking while there is nothing to do; False once the engine is closed."""
         idle = not (self._rows or self._waiting)
         with contextlib.suppress(queue.Empty):
             while True:
@@ -98,7 +98,7 @@ class HFEngine:
             row.end(error)
 
     def _emptied(self) -> list[Row]:
-        """The rows that were in the batch, which is empty now."""
+        """Empty the batch; returns the rows that were in it."""
         rows = self._rows + self._entering
         self._rows = []
         self._entering = []
@@ -196,7 +196,7 @@ class HFEngine:
             self._cache = self._mask = None
 
     def _pick(self, rows: list[Row], logits: Any) -> list[int]:
-        """Append a token to every row, end those that are over, and say which go on."""
+        """Append a token to every row and end those that are over; returns the places of the others."""
         import torch
 
         logits = logits.float()
@@ -261,7 +261,7 @@ def _select(cache: Any, rows: list[int]) -> None:
 
 
 def _trim(cache: Any, mask: Any) -> Any:
-    """Cut the slots that are padding in every row left of the batch; the mask that remains."""
+    """Cut the slots that are padding in every remaining row; returns the mask without them."""
     if not len(mask) or not _joins(cache):
         return mask
     unused = int(mask.argmax(-1).min())
@@ -272,7 +272,7 @@ def _trim(cache: Any, mask: Any) -> Any:
 
 
 def _likeliest(logits: Any, count: int) -> list[list[tuple[int, float]]]:
-    """Of every row its `count` likeliest tokens with their log-probabilities; nothing if `count` is 0."""
+    """The `count` likeliest tokens of every row with their log-probabilities; nothing if `count` is 0."""
     if not count:
         return []
     top = logits.log_softmax(-1).topk(min(count, logits.shape[-1]))

@@ -1,4 +1,4 @@
-"""What all models of transformers in this process share: opened in a thread, played by an engine, closed.
+"""What all models of transformers in this process share: finding, loading and closing them.
 
 Weights are bfloat16 on a GPU, as they were trained. On a CPU they are float32: bfloat16 is twice as fast there (158 and
 321 tokens/s for a 135M forward), but its 8 bits blur the gap between two answer letters, which is what `hf:` is for.
@@ -98,6 +98,6 @@ class TransformersModel(ABC):
 
     @staticmethod
     async def _played(engine: HFEngine, row: Row) -> Row:
-        """The row once the engine is through with it."""
+        """The row once the engine has finished it."""
         engine.submit(row)
         return await asyncio.wrap_future(row.future)

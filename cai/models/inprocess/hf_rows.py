@@ -16,7 +16,7 @@ from cai.records import Finish
 
 @dataclass(slots=True, eq=False)
 class Row:
-    """One request in the batch; `future` gives the row itself back when it is finished.
+    """One request in the batch; `future` holds the row itself once it is finished.
 
     stopped: whether the generated ids so far contain a stop string.
     continuations: token ids to score; if there are any, nothing is generated.
@@ -50,7 +50,7 @@ class Row:
         return self.ids[self.prompt_tokens :]
 
     def end(self, error: Exception | None = None) -> None:
-        """Hand the row, or the error, to whoever waits; nobody waits for a cancelled row."""
+        """Hand the row, or the error, to its caller; a cancelled row has none."""
         with contextlib.suppress(InvalidStateError):
             if error is None:
                 self.future.set_result(self)

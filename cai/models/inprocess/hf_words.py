@@ -1,4 +1,4 @@
-"""Between text and token ids, for transformers' tokenizers: nothing a user wrote becomes a control token."""
+"""Between text and token ids, for tokenizers of transformers: no text of a user becomes a control token."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """The embedded model: OpenVINO GenAI on this machine's CPU, all live flows in one continuous batch.
 
-It asks no network: OpenVINO's import would report to its maker, and is kept from it.
+It needs no network; OpenVINO's import would send an analytics event, which is prevented.
 """
 
 from __future__ import annotations
@@ -184,7 +184,7 @@ class LocalModel:
         )
 
     def _config(self, payload: dict[str, Any]) -> Any:
-        """The sampling settings of a payload, on top of nothing but the tokens that end a reply."""
+        """The sampling settings of a payload and the tokens that end a reply, without the weights' own defaults."""
         import openvino_genai as genai
 
         config = genai.GenerationConfig(
@@ -223,7 +223,7 @@ class LocalModel:
 
 
 def import_genai() -> Any:
-    """OpenVINO GenAI, kept from telling its maker: importing openvino sends an analytics event unless this fails."""
+    """OpenVINO GenAI without its telemetry: importing openvino sends an analytics event unless that import fails."""
     sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]  # its import now raises ImportError
     try:
         import openvino_genai
@@ -235,7 +235,7 @@ def import_genai() -> Any:
 
 
 def _identify(path: Path | None) -> tuple[str, int | None]:
-    """Name and context length of the weights at `path`, None for the embedded ones; its bytes are read once."""
+    """Name and context length of the weights at `path` (None: the embedded ones), whose bytes are read once."""
     if path is None:
         return NAME, CONTEXT
     if path.is_dir():

@@ -43,9 +43,9 @@ class _Job:
 
 
 class _Beginnings:
-    """Which beginnings of prompts the prefix cache holds, and which are on their way, in blocks.
+    """Which beginnings of prompts the prefix cache holds, and which are being computed, in blocks.
 
-    What the cache gave up meanwhile still counts as held: it is then computed again, later than it could be.
+    What the cache has evicted still counts as held: it is computed again, later than it could be.
     """
 
     def __init__(self) -> None:
@@ -53,7 +53,7 @@ class _Beginnings:
         self._coming: Counter[int] = Counter()
 
     def soon(self, job: _Job) -> int:
-        """Blocks of `job` that are not there yet and that a request on its way will have computed."""
+        """Blocks of `job` that are missing and that a request in the batch will have computed."""
         gain = 0
         for block in job.blocks:
             if block not in self._held:
@@ -133,7 +133,7 @@ class LocalEngine:
             self._admit()
             try:
                 progress = self._advance()
-            except Exception as error:  # the batch is in an unknown state: nobody waits for a dead engine
+            except Exception as error:  # the batch is in an unknown state: no caller may wait for a dead engine
                 self._stopped = ModelStopped(f"{self._name} failed: {last_line(error)}; the run can be resumed")
                 self._end(self._stopped)
                 return
@@ -250,6 +250,6 @@ def _hand_out(done: list[tuple[_Job, Any]]) -> None:
 
 
 def last_line(error: BaseException) -> str:
-    """The telling line of a native error: its last one, without the source positions OpenVINO puts before it."""
+    """The last line of a native error, which gives the reason; OpenVINO puts source positions before it."""
     lines = [type(error).__name__, *str(error).splitlines()]
     return [line.strip() for line in lines if line.strip()][-1]

@@ -1,4 +1,4 @@
-"""What models in this process read of a request: its words, its sampling settings and where its stop strings begin."""
+"""What models in this process read of a request: its question, its sampling settings and its stop strings."""
 
 from __future__ import annotations
 

@@ -55,7 +55,7 @@ class RewardModel(TransformersModel):
 class RewardEngine(HFEngine):
     """Rows are padded on the right, where a causal model sees no padding before the token whose reward it reads.
 
-    Which token that is, the model decides by the padding token it was trained with; without one, it takes rows singly.
+    The model finds that token by the padding token it was trained with; without one, it takes one row at a time.
     """
 
     def __init__(self, model: Any, padding: int | None, limit: int) -> None:

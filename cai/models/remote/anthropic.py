@@ -45,7 +45,7 @@ class AnthropicModel(HostedModel):
     def payload(self, call: Call) -> dict[str, Any]:
         """The body to post.
 
-        Turns of a chain share their prefix, so all roles but the judge, who asks once, ask for automatic caching: the
+        Turns of a chain share their prefix, so all roles but the judge, who asks once, request automatic caching: the
         server marks the last block, and the next turn reads everything up to it for a tenth of the price. Prefixes
         under 1,024 to 4,096 tokens, by model, are not cached and cost nothing more.
         """
@@ -111,7 +111,7 @@ class AnthropicModel(HostedModel):
 
 
 def generation(name: str) -> tuple[int, int]:
-    """(4, 5) for claude-haiku-4-5-20251001; a name without a version is taken for the newest."""
+    """(4, 5) for claude-haiku-4-5-20251001; a name without a version counts as the newest."""
     version = re.search(r"claude-(?:[a-z]+-)?(\d)(?!\d)(?:-(\d)(?!\d))?", name)
     if version is None:
         return NEWEST

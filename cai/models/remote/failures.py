@@ -67,7 +67,7 @@ class Failure:
 
 
 def read_error(status: int, headers: Mapping[str, str], raw: bytes) -> Failure:
-    """What an error answer says, whichever of the known shapes its body has."""
+    """What an error answer says, in any of the known shapes of its body."""
     wait = retry_after(headers)
     try:
         body = loads(raw)

@@ -174,7 +174,7 @@ class HostedModel:
         return reply
 
     def odd(self, what: str) -> ModelFault:
-        """The fault of a 200 answer that is not the protocol's."""
+        """The fault of a 200 answer that does not follow the protocol."""
         return ModelFault(f"{self.endpoint} answered 200 with {what}: does this base URL speak the right protocol?")
 
     def unusable(self, reason: str | None) -> CallRejected:
