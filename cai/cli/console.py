@@ -17,7 +17,7 @@ from rich.live import Live
 from rich.text import Text
 
 from cai.errors import CaiError
-from cai.texts.wording import clock, counted, one_line, printable
+from cai.texts.wording import clock, counted, one_line, printable, shortened
 
 if TYPE_CHECKING:
     from cai.runs.run import Run
@@ -229,7 +229,4 @@ def ending(run: Run[Any]) -> Iterator[str]:
 def _short(text: str) -> str:
     """As much of a text as a screen has room for, without blank lines; safe to print."""
     lines = (one_line(line) for line in printable(text).splitlines())
-    text = "\n".join(filter(None, lines))
-    if len(text) <= MOST_SHOWN:
-        return text
-    return text[: MOST_SHOWN - 1] + "…"
+    return shortened("\n".join(filter(None, lines)), MOST_SHOWN)

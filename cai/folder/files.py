@@ -196,7 +196,7 @@ UNWRITTEN = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES,
 
 
 def unwritten(error: BaseException | None) -> str | None:
-    """Why a file could not be written, where that is what an error of Python, safetensors or torch.save comes from."""
+    """Why a file could not be written, if that is the cause of an error of Python, safetensors or torch.save."""
     if error is None or isinstance(error, CaiError):
         return None
     if isinstance(error, OSError) and error.errno in UNWRITTEN:
@@ -248,11 +248,11 @@ def _hash(path: Path) -> str:
     before = path.stat()
     if before.st_size < LARGE:
         return sha256_of(path)
-    known = f"{before.st_size} {before.st_mtime_ns} {before.st_ino} ".encode() + os.fsencode(path)
+    now = f"{before.st_size} {before.st_mtime_ns} {before.st_ino} ".encode() + os.fsencode(path)
     note = cache_folder() / "hashes" / hashlib.sha256(os.fsencode(path)).hexdigest()[:32]
     if note.is_file():
-        noted, _, digest = note.read_bytes().rpartition(b" ")
-        if noted == known:
+        then, _, digest = note.read_bytes().rpartition(b" ")
+        if then == now:
             return digest.decode()
     digest = sha256_of(path).encode()
     after = path.stat()
@@ -261,7 +261,7 @@ def _hash(path: Path) -> str:
         try:
             note.parent.mkdir(parents=True, exist_ok=True)
             with tempfile.NamedTemporaryFile(dir=note.parent, prefix=".making-", delete=False) as scratch:
-                scratch.write(known + b" " + digest)
+                scratch.write(now + b" " + digest)
             os.replace(scratch.name, note)
         except OSError as error:
             log.info("%s: its hash cannot be remembered in %s (%s), so it is read each time", path, note, error)

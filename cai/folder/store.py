@@ -11,7 +11,7 @@ import sqlite3
 import time
 import zlib
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, closing, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -139,11 +139,8 @@ def read_calls(folder: str | Path) -> Iterator[StoredCall]:
 
     Raises RunError if there is no readable calls.sqlite.
     """
-    store = Store(Path(folder), read_only=True)
-    try:
+    with closing(Store(Path(folder), read_only=True)) as store:
         yield from store.calls()
-    finally:
-        store.close()
 
 
 class Store:
@@ -157,7 +154,10 @@ class Store:
         self._group: asyncio.Event | None = None
         self._closed = False
         self._guard = Guard(folder)
-        uri = (folder / "calls.sqlite").resolve().as_uri() + ("?mode=ro" if read_only else "?mode=rwc")
+        mode = "rwc"
+        if read_only:
+            mode = "ro"
+        uri = f"{(folder / 'calls.sqlite').resolve().as_uri()}?mode={mode}"
         with self._guard, ExitStack() as opened:
             self._db = sqlite3.connect(uri, uri=True, check_same_thread=False)
             opened.callback(self._db.close)
@@ -179,8 +179,6 @@ class Store:
             self._db.executescript(SCHEMA + TABLES)
             self._db.execute(f"PRAGMA user_version={SCHEMA_VERSION}")
             self._db.commit()
-
-    # Calls
 
     def get(self, key: bytes) -> Completion | None:
         """The finished call with this key, or None."""

@@ -1,7 +1,6 @@
 """Finds files, and reads records from them, from hubs, standard input and Python iterables, one at a time.
 
-A record that holds no prompt comes out as a `BadPrompt` with its place; only a source that cannot be read at all is an
-error.
+A record without a prompt is read as a `BadPrompt` with its line; only a source that cannot be read at all is an error.
 """
 
 from __future__ import annotations
@@ -127,7 +126,7 @@ def read_prompts(
 def read_records(source: Source) -> Rows:
     """The records of a dataset with all their columns, in order, each with its 1-based line or row.
 
-    source: as for `read_prompts`. A record that cannot be decoded comes out as a `BadRecord`. Raises SourceError for a
+    source: as for `read_prompts`. A record that cannot be decoded is read as a `BadRecord`. Raises SourceError for a
     missing file at once, and during iteration if the source turns out to be damaged, or at its end if it was empty.
     """
     if isinstance(source, Mapping):
