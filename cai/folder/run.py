@@ -268,11 +268,10 @@ def find_info(folder: Path) -> dict[str, Any] | None:
     if not file.exists():
         return None
     info = read_object(file, ANEW)
-    version = info.get("format", FORMAT)
-    if isinstance(version, int) and version > FORMAT:
-        newer = f"a newer cai (format {version}, this one reads {FORMAT})"
-        raise RunError(f"{file} was made by {newer}: upgrade cai-toolkit")
-    identity = info.get("identity")
-    if version != FORMAT or not isinstance(identity, dict) or not isinstance(identity.get("command"), str):
-        raise RunError(f"{file} is damaged (it names no run); {ANEW}")
-    return info
+    match info:
+        case {"format": int(version)} if version > FORMAT:
+            newer = f"a newer cai (format {version}, this one reads {FORMAT})"
+            raise RunError(f"{file} was made by {newer}: upgrade cai-toolkit")
+        case {"identity": {"command": str()}} if info.get("format", FORMAT) == FORMAT:
+            return info
+    raise RunError(f"{file} is damaged (it names no run); {ANEW}")
