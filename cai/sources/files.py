@@ -22,14 +22,13 @@ import orjson
 from cai.errors import CaiError, SourceError, UsageError
 from cai.records import BadPrompt, Prompt
 from cai.sources.conversations import FORMATS, BadRecord, keys_of, to_prompt
-from cai.sources.tables import csv_rows, hub_rows, parquet_rows
+from cai.sources.tables import Rows, csv_rows, hub_rows, parquet_rows
 from cai.texts.wording import close_to, nearest, reason_of
 
 TEXT_FILES = (".jsonl", ".csv", ".txt")  # each may also end in .gz
 MAX_LINE = 64 * 2**20  # bytes; longer lines are skipped without being held in memory
 
 Source = str | Path | Iterable[Any]
-Rows = Iterator[tuple[int, Any]]  # (1-based line or row, record); a record that is a `BadRecord` could not be decoded
 ByteLines = io.BufferedReader | gzip.GzipFile
 STDIN = "standard input"
 OPENERS: dict[str, Callable[[Path], ByteLines]] = {"": lambda path: path.open("rb"), ".gz": gzip.GzipFile}

@@ -14,7 +14,7 @@ from cai.texts.wording import nearest, reason_of
 
 LARGEST_FIELD = 64 * 2**20  # characters of a CSV field; the library's default refuses fields over 128 KB
 
-Rows = Iterator[tuple[int, Any]]  # 1-based line or row, and its record
+Rows = Iterator[tuple[int, Any]]  # (1-based line or row, record); a `BadRecord` could not be decoded
 
 
 def csv_rows(lines: Iterable[bytes], where: str | Path, keys: Sequence[str]) -> Rows:
