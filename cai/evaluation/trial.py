@@ -147,14 +147,15 @@ class TrialRun(LabelRun):
         super().kept(row)
         self.labels[row.id] = row
 
-    def describe(self) -> Iterator[str]:
-        """What will run, for people to read."""
+    def facts(self) -> dict[str, Any]:
+        """What will run, for people to read; each with its label."""
         count = len({principle.id for _, principle in self.examples.values()})
-        yield f"constitution  {self.constitution.title}"
-        yield f"tests         {len(self.examples)}, of {count} principles, each under its own alone, in both orders"
-        yield f"method        protocol {self.protocol}, templates {self.templates.source}, seed {self.settings.seed}"
-        yield f"judge         {spec_of(self.players['judge'])}"
-        yield f"folder        {self.out}"
+        return {
+            "constitution": self.constitution.title,
+            "tests": f"{len(self.examples)}, of {count} principles, each under its own alone, in both orders",
+            "method": f"protocol {self.protocol}, templates {self.templates.source}, seed {self.settings.seed}",
+            "judge": spec_of(self.judging.model),
+        }
 
 
 @settings_as_keywords(LabelSettings, *NOT_ASKED, "principles", "limit")

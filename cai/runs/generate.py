@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 from cai.calls.flow import Driver
 from cai.constitution.principles import Principle, draw, load_constitution
@@ -14,7 +15,7 @@ from cai.records import Prompt, Request, Revision
 from cai.runs.run import PromptRun
 from cai.runs.settings import GenerateSettings
 from cai.sources.files import Source
-from cai.texts.wording import counted
+from cai.texts.wording import counted, source_name
 
 
 class GenerateRun(PromptRun[Revision]):
@@ -100,9 +101,9 @@ class GenerateRun(PromptRun[Revision]):
         if self.gate:
             yield "a critique that finds nothing to fix saves its revision: there may be fewer calls"
 
-    def describe(self) -> Iterator[str]:
-        """What will run, for people to read."""
-        law, settings = self.constitution, self.settings
+    def facts(self) -> dict[str, Any]:
+        """What will run, for people to read; each with its label."""
+        settings = self.settings
         specs = {player: spec_of(model) for player, model in self.players.items()}
         models = ", ".join(f"{player} {spec}" for player, spec in specs.items())
         if len(set(specs.values())) == 1:
@@ -110,14 +111,13 @@ class GenerateRun(PromptRun[Revision]):
         gate = "always revises"
         if self.gate:
             gate = "no revision if a critique finds nothing"
-        yield f"constitution  {law.title}, {len(self._principles)} principles"
-        yield f"prompts       {self.named_source()}"
-        yield (
-            f"method        {counted(settings.rounds, 'round')}, {gate}, templates {self.templates.source}, "
-            f"seed {settings.seed}"
-        )
-        yield f"model         {models}"
-        yield f"folder        {self.out}"
+        rounds = counted(settings.rounds, "round")
+        return {
+            "constitution": f"{self.constitution.title}, {len(self._principles)} principles",
+            "prompts": source_name(self.source, settings.limit),
+            "method": f"{rounds}, {gate}, templates {self.templates.source}, seed {settings.seed}",
+            "model": models,
+        }
 
     def next_steps(self, folder: str) -> Iterator[str]:
         """What to type when the run is finished."""

@@ -17,9 +17,9 @@ from cai.engine.templates import Templates
 from cai.errors import CaiError, SourceError, Unreadable, UsageError
 from cai.judge.calibration import calibrate_file
 from cai.judge.certify import TARGETS, Calibration, binding_problems, load_calibration, threshold, weaknesses
-from cai.judge.flows import LEAST_MASS, Flow, Pair, Verdict, judge
+from cai.judge.flows import LEAST_MASS, Flow, Pair, Verdict, is_valid, judge
 from cai.models import check_ability, spec_of
-from cai.records import Abilities, Contest, Protocol, Request, Vote
+from cai.records import Abilities, Contest, Label, Protocol, Request, Vote
 from cai.runs.pairs import read_pairs
 from cai.runs.settings import LabelSettings
 from cai.sources.files import Source
@@ -207,6 +207,29 @@ def readability(votes: Iterable[Vote]) -> list[float]:
                 mass = float(reading.choice is not None)
             masses.append(mass)
     return masses
+
+
+def verdict_in_words(row: Label) -> str:
+    """What the judge believes of a pair, for people to read."""
+    if row.p_a is None:
+        return "no valid vote"
+    better = "neither"
+    if row.p_a > 0.5:
+        better = "a"
+    if row.p_a < 0.5:
+        better = "b"
+    verdict = f"{better}, confidence {row.confidence:.2f}"
+    votes = [_preference(vote) for vote in row.votes if is_valid(vote)]
+    if not votes:
+        return verdict
+    return f"{verdict} ({'; '.join(votes)})"
+
+
+def _preference(vote: Vote) -> str:
+    """The principle of a vote and the preference for a."""
+    if vote.d is None:
+        return vote.principle
+    return f"{vote.principle} {vote.d:+.2f}"
 
 
 # Its calibration

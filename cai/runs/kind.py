@@ -53,13 +53,8 @@ class RunKind(ABC, Generic[Row]):
         """The texts of a row with their labels, for people to read."""
 
     @abstractmethod
-    def describe(self) -> Iterator[str]:
-        """What will run, for people to read."""
-
-    @property
-    def countable(self) -> bool:
-        """Whether the source can be read twice."""
-        return False
+    def facts(self) -> dict[str, Any]:
+        """What will run, for people to read; each with its label."""
 
     # A plan
 

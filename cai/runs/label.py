@@ -5,10 +5,10 @@ from __future__ import annotations
 import itertools
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from cai.calls.flow import Driver, Played, total_usage
+from cai.calls.limits import Feed
 from cai.calls.model import Model
 from cai.constitution.principles import load_constitution
 from cai.engine.templates import load_templates
@@ -18,16 +18,26 @@ from cai.export.options import ExportOptions
 from cai.folder.rows import reading
 from cai.folder.run import RunFolder
 from cai.judge.certify import Calibration
-from cai.judge.flows import WAVES, belief, is_valid
+from cai.judge.flows import WAVES, belief
 from cai.models import open_models, spec_of
-from cai.records import Contest, Label, Place, Request, Vote
-from cai.runs.judging import CHECKED, Choose, Judging, calibrate, check_reasons, human_labelled, loaded
+from cai.records import Contest, Label, Place, Request
+from cai.runs.judging import (
+    CHECKED,
+    Choose,
+    Judging,
+    calibrate,
+    check_reasons,
+    human_labelled,
+    loaded,
+    verdict_in_words,
+)
 from cai.runs.pairs import describe_source, read_pairs
 from cai.runs.run import Run, Seats
 from cai.runs.settings import LabelSettings
 from cai.runs.target import Target
 from cai.sources.files import Source
 from cai.texts.hygiene import identical
+from cai.texts.wording import source_name, words_of
 
 
 class LabelRun(Run[Label]):
@@ -84,6 +94,8 @@ class LabelRun(Run[Label]):
             identity["max_tokens"] = settings.max_tokens
         super().__init__(source, settings, f"{law.name}-labels", templates, players, identity)
         self._pairs = pairs
+        if pairs is not None:
+            self.total = len(pairs)
         self.calibration: Calibration | None = None
         if settings.calibration is not None:
             self.calibration = loaded(settings, self.judging.binding)
@@ -101,25 +113,22 @@ class LabelRun(Run[Label]):
             return iter(self._pairs)
         return itertools.islice(read_pairs(self.source, self.settings.pairing), self.settings.limit)
 
-    @property
-    def countable(self) -> bool:
-        """Whether the pairs can be read twice."""
-        return self._pairs is not None or (isinstance(self.source, str | Path) and Path(self.source).exists())
-
     def check_models(self) -> None:
         """Raise UsageError if a model lacks a required capability; some report it only after loading."""
         self.judging.check()
 
-    def open(self, folder: RunFolder) -> None:
-        """Look at the labels of an earlier session: can the judge be read, and how many pairs are kept?"""
+    async def begin(self, folder: RunFolder) -> list[Driver]:
+        """Look at the labels of an earlier session, too: can the judge be read, and how many pairs are kept?"""
+        drivers = await super().begin(folder)
         path = folder.path / folder.rows_file
         if self._target is not None:
             self._target.read(path, filters_of(ExportOptions(**self.cut_options()), self.calibration))
         if not path.exists():
-            return
+            return drivers
         with reading(path), path.open("rb") as file:
             for line in itertools.islice(file, CHECKED):
                 self.judging.watch(Label.model_validate_json(line).votes)
+        return drivers
 
     async def play(self, drivers: list[Driver], item: Contest, position: int) -> Label:
         """One pair to its label; replies that are still to be sampled are asked for first."""
@@ -175,7 +184,7 @@ class LabelRun(Run[Label]):
         """Whether the target is reached by pairs that come before this one."""
         return self._target is not None and self._target.ends_before(position)
 
-    def more(self) -> Iterator[Place] | None:
+    def more(self) -> Feed[Place] | None:
         """One further reply for every prompt that has no pair yet, against each of those before it."""
         if self._target is None:
             return None
@@ -256,53 +265,33 @@ class LabelRun(Run[Label]):
         yield "prompt", row.prompt[-1]["content"]
         yield "reply a", row.a
         yield "reply b", row.b
-        yield "judge", _verdict(row)
+        yield "judge", verdict_in_words(row)
 
-    def describe(self) -> Iterator[str]:
-        """What will run, for people to read."""
+    def facts(self) -> dict[str, Any]:
+        """What will run, for people to read; each with its label."""
         words = f"templates {self.templates.source}, seed {self.settings.seed}"
-        yield f"constitution  {self.judging.describe()}"
-        yield f"pairs         {self.named_source()}"
-        yield f"method        protocol {self.protocol}, both orders, {words}"
-        yield f"judge         {spec_of(self.players['judge'])}"
-        yield f"folder        {self.out}"
+        return {
+            "constitution": self.judging.describe(),
+            "pairs": source_name(self.source, self.settings.limit),
+            "method": f"protocol {self.protocol}, both orders, {words}",
+            "judge": spec_of(self.judging.model),
+        }
 
     def next_steps(self, folder: str) -> Iterator[str]:
         """What to type when the run is finished."""
         settings = self.settings
         if not self.cuts:
             return
-        words = f"cai export {folder}"
+        options: dict[str, Any] = {}
         if settings.pairing != "all":
-            words += f" --pairing {settings.pairing}"
-        calibration = settings.calibration
+            options["pairing"] = settings.pairing
         if settings.gold is not None:
-            calibration = self.out / "calibration.json"
-        if calibration is not None:
-            words += f" --calibration {shlex.quote(str(calibration))}"
-        threshold = "--agreement 0.9"
+            options["calibration"] = self.out / "calibration.json"
+        elif settings.calibration is not None:
+            options["calibration"] = settings.calibration
         if settings.agreement is None:
-            threshold = "--min-confidence 0.8"
-        yield f"labels in {self.out / 'labels.jsonl'}; cut them again with: {words} {threshold}"
-
-
-def _verdict(row: Label) -> str:
-    if row.p_a is None:
-        return "no valid vote"
-    better = "neither"
-    if row.p_a > 0.5:
-        better = "a"
-    if row.p_a < 0.5:
-        better = "b"
-    verdict = f"{better}, confidence {row.confidence:.2f}"
-    votes = [_preference(vote) for vote in row.votes if is_valid(vote)]
-    if not votes:
-        return verdict
-    return f"{verdict} ({'; '.join(votes)})"
-
-
-def _preference(vote: Vote) -> str:
-    """The principle of a vote and the preference for a."""
-    if vote.d is None:
-        return vote.principle
-    return f"{vote.principle} {vote.d:+.2f}"
+            options["min_confidence"] = 0.8
+        else:
+            options["agreement"] = 0.9
+        command = f"cai export {folder} {shlex.join(words_of(options))}"
+        yield f"labels in {self.out / 'labels.jsonl'}; cut them again with: {command}"

@@ -12,7 +12,7 @@ import shlex
 import time
 from collections import Counter
 from collections.abc import AsyncGenerator, Iterator, Mapping
-from contextlib import aclosing
+from contextlib import aclosing, closing
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -32,7 +32,7 @@ from cai.records import BadPrompt, Drop, Place, Role, Sampling
 from cai.runs.kind import Row, RunKind
 from cai.runs.settings import PromptSettings, RunSettings
 from cai.sources.files import Source, examine, read_prompts
-from cai.texts.wording import telling
+from cai.texts.wording import none_usable, telling
 
 log = logging.getLogger("cai")
 INTERRUPTED = "interrupted"
@@ -99,9 +99,6 @@ class Run(RunKind[Row]):
         for model in self.models:
             check_ability(model, completes=self.templates.completes)
 
-    def open(self, folder: RunFolder) -> None:
-        """Look at what an earlier session left; called before the first call, when the models are loaded."""
-
     def kept(self, row: Row) -> None:
         """Called with every row once it is on disk; raises ModelStopped if the run must end."""
 
@@ -109,7 +106,7 @@ class Run(RunKind[Row]):
         """Whether neither the item at this position nor one after it is wanted."""
         return False
 
-    def more(self) -> Iterator[Place] | None:
+    def more(self) -> Feed[Place] | None:
         """Items that come up once all others are finished; None: there are none."""
         return None
 
@@ -117,16 +114,16 @@ class Run(RunKind[Row]):
         """The options of the cut that this command states."""
         return {}
 
-    def named_source(self) -> str:
-        """What the run reads, for people."""
-        name = "from Python"
-        if self.source is None:
-            name = "the built-in set"
-        elif isinstance(self.source, str | Path):
-            name = str(self.source)
-        if self.settings.limit is not None:
-            name += f", the first {self.settings.limit:,}"
-        return name
+    @property
+    def countable(self) -> bool:
+        """Whether counting the items takes reading the source a second time, and that is possible."""
+        return self.total is None and isinstance(self.source, str | Path) and Path(self.source).exists()
+
+    def describe(self) -> Iterator[str]:
+        """What will run, for people to read."""
+        for name, value in self.facts().items():
+            yield f"{name:14}{value}"
+        yield f"folder        {self.out}"
 
     # A session
 
@@ -135,34 +132,30 @@ class Run(RunKind[Row]):
 
         Raises ModelStopped or RunError if the run cannot go on; what was finished is kept.
         """
-        first = feed = Feed(self.items())
-        try:
+        with closing(Feed(self.items())) as first:
             await first.first()  # a source that holds nothing leaves no folder behind
-            folder = RunFolder(self.out, self.identity, force=self.settings.force)
-            error: CaiError | None = None
-            try:
-                drivers = await self._begin(folder)
-                workers = max(seat.limiter.concurrency for driver in drivers for seat in driver.seats.values())
-                while True:
-                    play = partial(self._play, folder, drivers, feed)
-                    async with aclosing(play_many(feed, play, workers)) as played:
-                        async for rows in played:
-                            for row in rows:
-                                yield self._finished(row)
-                    further = self.more()
-                    if further is None:
-                        break
-                    feed = Feed(further)
-                self._check_usable()
-                self.stopped = None
-            except CaiError as stop:
-                error = stop
-                self.stopped = str(stop)
-                raise
-            finally:
-                await self._end(folder, error)
-        finally:
-            first.close()
+            with closing(RunFolder(self.out, self.identity, force=self.settings.force)) as folder:
+                error: CaiError | None = None
+                try:
+                    drivers = await self.begin(folder)
+                    workers = max(seat.limiter.concurrency for driver in drivers for seat in driver.seats.values())
+                    feed: Feed[Place] | None = first
+                    while feed is not None:
+                        play = partial(self._play, folder, drivers, feed)
+                        async with aclosing(play_many(feed, play, workers)) as played:
+                            async for rows in played:
+                                for row in rows:
+                                    yield self._finished(row)
+                        feed = self.more()
+                    if self._unusable is not None:
+                        raise SourceError(none_usable(self.read, self._unusable.line, self._unusable.problem))
+                    self.stopped = None
+                except CaiError as stop:
+                    error = stop
+                    self.stopped = str(stop)
+                    raise
+                finally:
+                    await self._end(folder, error)
 
     def finish(self) -> None:
         """Play the session to its end; what was finished before an error is kept and cut."""
@@ -174,16 +167,15 @@ class Run(RunKind[Row]):
 
         asyncio.run(through())
 
-    async def _begin(self, folder: RunFolder) -> list[Driver]:
+    async def begin(self, folder: RunFolder) -> list[Driver]:
+        """Start the models; what plays the flows, for each seat."""
         self.stopped = INTERRUPTED
         self._began = time.monotonic() - folder.info.get("seconds", 0.0)
         self._write_info(folder)
         for model in self.models:
             await model.start()
         self.check_models()
-        drivers = self._drivers(folder)
-        self.open(folder)
-        return drivers
+        return self._drivers(folder)
 
     def _drivers(self, folder: RunFolder) -> list[Driver]:
         """One driver for each way to fill the roles; seats share a limiter if they share a model."""
@@ -229,16 +221,13 @@ class Run(RunKind[Row]):
                 await folder.keep(row, position, item)
                 self.kept(row)
                 return [row]
-        if pending is False:
-            self.skipped += 1
+        if isinstance(pending, Drop):
+            self.dropped[pending.reason] += 1
+            await folder.drop(pending)
+            log.debug("dropped %s (%s): %s", pending.id, pending.reason, pending.detail)
         else:
-            await self._drop(folder, pending)
+            self.skipped += 1
         return []
-
-    async def _drop(self, folder: RunFolder, drop: Drop) -> None:
-        self.dropped[drop.reason] += 1
-        await folder.drop(drop)
-        log.debug("dropped %s (%s): %s", drop.id, drop.reason, drop.detail)
 
     def _finished(self, row: Row) -> Row:
         """Count a row; it becomes the example if it shows better than the present one what the run does."""
@@ -247,27 +236,15 @@ class Run(RunKind[Row]):
             self.example = row
         return row
 
-    def _check_usable(self) -> None:
-        """Raise SourceError if nothing that was read could be used."""
-        if self._unusable is None:
-            return
-        problem = "its one record cannot be used"
-        if self.read > 1:
-            problem = f"none of {self.read:,} records can be used"
-        raise SourceError(f"{problem}; line {self._unusable.line}: {self._unusable.problem}")
-
     async def _end(self, folder: RunFolder, error: CaiError | None) -> None:
         self.resumable = not isinstance(error, Unreadable | SourceError)
-        try:
-            for model in self.models:
-                await model.close()
-            if isinstance(error, RunError):
-                return
-            self._write_info(folder)
-            if self.cuts and self.stopped != INTERRUPTED:
-                self._cut(folder, error)
-        finally:
-            folder.close()
+        for model in self.models:
+            await model.close()
+        if isinstance(error, RunError):
+            return
+        self._write_info(folder)
+        if self.cuts and self.stopped != INTERRUPTED:
+            self._cut(folder, error)
 
     def _cut(self, folder: RunFolder, error: CaiError | None) -> None:
         """Cut training rows; after an error, those that there are."""
@@ -315,11 +292,6 @@ class PromptRun(Run[Row]):
         self.check_models()
         if facts.records is not None:
             self.total = min(facts.records, settings.limit or facts.records)
-
-    @property
-    def countable(self) -> bool:
-        """Whether counting the prompts takes reading them a second time, and that is possible."""
-        return self.total is None and isinstance(self.source, str | Path) and Path(self.source).is_file()
 
     def items(self) -> Iterator[Place]:
         """The prompts with their positions, from the first, up to `limit`."""

@@ -26,6 +26,7 @@ from cai.runs.pairs import pair_of_replies
 from cai.runs.run import PromptRun, Run, Seats
 from cai.runs.settings import LabelSettings, SampleSettings
 from cai.sources.files import Source
+from cai.texts.wording import source_name
 
 MOST = 16  # replies of which every two are compared: 120 pairs, at three principles 720 questions a prompt
 MOST_REWARDED = 362  # replies whose pairs can be numbered
@@ -198,16 +199,17 @@ class SampleRun(PromptRun[Candidates]):
 
     # What people are told
 
-    def describe(self) -> Iterator[str]:
-        """What will run, for people to read."""
+    def facts(self) -> dict[str, Any]:
+        """What will run, for people to read; each with its label."""
         settings = self.settings
         replies = f"{settings.each} replies"
         if len(self.players) > 1:
             replies += " from each model"
-        yield f"prompts       {self.named_source()}"
-        yield f"method        {replies}, temperature {settings.temperature:g}, seed {settings.seed}"
-        yield f"model         {', '.join(spec_of(model) for model in self.players.values())}"
-        yield f"folder        {self.out}"
+        return {
+            "prompts": source_name(self.source, settings.limit),
+            "method": f"{replies}, temperature {settings.temperature:g}, seed {settings.seed}",
+            "model": ", ".join(map(spec_of, self.players.values())),
+        }
 
     def next_steps(self, folder: str) -> Iterator[str]:
         """What to type when the run is finished."""

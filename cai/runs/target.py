@@ -13,6 +13,7 @@ from typing import Any
 import orjson
 
 from cai.calls.flow import Driver, Played
+from cai.calls.limits import Feed
 from cai.engine.candidates import Sampled, sample
 from cai.engine.revise import Ask
 from cai.engine.templates import Templates
@@ -107,7 +108,7 @@ class Target:
         wanted: int = self._settings.target
         return len(self._kept) >= wanted and self._kept[wanted - 1] < (self._pass, position)
 
-    def more(self) -> Iterator[Place] | None:
+    def more(self) -> Feed[Place] | None:
         """The pairs of the next pass; None if every prompt has as many replies as it may have, or a pair."""
         settings = self._settings
         self._pass += 1
@@ -116,7 +117,7 @@ class Target:
         places = self._pairs(self._pass, dict(self._served))
         first = next(places, None)
         if first is not None:
-            return itertools.chain([first], places)
+            return Feed(itertools.chain([first], places))
         log.warning(
             "%d pairs are kept, --target %d is not reached: every other prompt has its %d replies",
             len(self._kept), settings.target, settings.max_candidates,

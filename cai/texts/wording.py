@@ -59,6 +59,26 @@ def words_of(values: Mapping[str, Any]) -> list[str]:
     return words
 
 
+def source_name(source: Any, limit: int | None) -> str:
+    """What a source is called; limit: of its records."""
+    name = "from Python"
+    if source is None:
+        name = "the built-in set"
+    elif isinstance(source, str | Path):
+        name = str(source)
+    if limit is not None:
+        name += f", the first {limit:,}"
+    return name
+
+
+def none_usable(count: int, line: int, problem: str) -> str:
+    """What is wrong with a source of which no record can be used; line and problem: of the first."""
+    finding = "its one record cannot be used"
+    if count > 1:
+        finding = f"none of {count:,} records can be used"
+    return f"{finding}; line {line}: {problem}"
+
+
 def one_line(text: object) -> str:
     """The text with one blank for each run of white space."""
     return " ".join(str(text).split())
