@@ -138,11 +138,6 @@ def dpo_trainer(*, args: Any, **parts: Any) -> Any:
     its `row`. UsageError before anything is loaded for settings that TRL would ignore, or that have no meaning with
     soft labels.
     """
-    _check(args)
-    return with_hooks("trl:DPOTrainer", _SoftDPO)(args=args, **parts)
-
-
-def _check(args: Any) -> None:
     check_smoothing(args.loss_type, args.label_smoothing)
     if args.padding_free:
         raise UsageError("padding_free has no effect on dpo in TRL 1.16, which would warn and pad: leave it out")
@@ -151,20 +146,7 @@ def _check(args: Any) -> None:
         for setting, neutral in others.items():
             if getattr(args, setting) != neutral:
                 raise UsageError(f"{setting} {getattr(args, setting)!r} cannot be combined with cdpo or gap_scaled")
-
-
-class CapturesOutputs:
-    """A model that keeps the outputs of its first call: TRL computes the log-probabilities and keeps them to itself."""
-
-    def __init__(self, model: Any) -> None:
-        self.model = model
-        self.outputs: Any = None
-
-    def __call__(self, **inputs: Any) -> Any:
-        outputs = self.model(**inputs)
-        if self.outputs is None:
-            self.outputs = outputs
-        return outputs
+    return with_hooks("trl:DPOTrainer", _SoftDPO)(args=args, **parts)
 
 
 class _SoftDPO(Watched):
@@ -183,13 +165,9 @@ class _SoftDPO(Watched):
         self.loss_weights = [weight for name, weight in pairs if name not in SOFT]
 
     def compute_loss(self, model: Any, inputs: dict[str, Any], *rest: Any, **named: Any) -> Any:
+        """TRL's loss plus ours, from one forward pass of each model; in an evaluation each row is remembered."""
         if not self._soft and self.model.training:
             return super().compute_loss(model, inputs, *rest, **named)
-        return self._with_soft(model, inputs, *rest, **named)
-
-    def _with_soft(self, model: Any, inputs: dict[str, Any], *rest: Any, **named: Any) -> Any:
-        """TRL's loss of the same batch plus ours, from one forward pass of each model."""
-        recorded = CapturesOutputs(model)
         batch = dict(inputs)
         precomputed = self.precompute_ref_logps
         if not precomputed:
@@ -198,11 +176,14 @@ class _SoftDPO(Watched):
                 reference = self.model
             batch["ref_chosen_logps"], batch["ref_rejected_logps"] = self.compute_ref_log_probs(reference, batch)
         self.precompute_ref_logps = True  # for this call: TRL takes the reference from the batch, where it now is
+        outputs: list[Any] = []  # TRL computes the log-probabilities and keeps them to itself
+        hook = model.register_forward_hook(lambda module, inputs, output: outputs.append(output))
         try:
-            result = super().compute_loss(recorded, batch, *rest, **named)
+            result = super().compute_loss(model, batch, *rest, **named)
         finally:
+            hook.remove()
             self.precompute_ref_logps = precomputed
-        chosen, rejected = _log_probs(recorded.outputs, batch)
+        chosen, rejected = _log_probs(outputs[0], batch)
         chosen_before, rejected_before = batch["ref_chosen_logps"], batch["ref_rejected_logps"]
         values = (chosen, rejected, chosen_before, rejected_before)
         self.remember(batch, dict(zip(LOGPS, values, strict=True)))

@@ -545,14 +545,14 @@ def test_a_loss_that_is_no_number_stops_with_the_rows_and_before_the_step(folder
     trainer = dpo(folder, tmp_path, pairs(p_chosen=0.9), loss_type=["cdpo"], learning_rate=0.0)
     whole = trainer.model.lm_head.weight.clone()
     seen: list[int] = []
-    inner = trainer._with_soft
+    inner = trainer.compute_loss
 
     def poisoned(model: Any, inputs: dict[str, Any], *rest: Any, **named: Any) -> Any:
         loss = inner(model, inputs, *rest, **named)
         seen[:] = inputs["row"].tolist()
         return loss * float("nan") if trainer.state.global_step == 2 else loss
 
-    trainer._with_soft = poisoned
+    trainer.compute_loss = poisoned
     with pytest.raises(LossNotFinite, match=r"the loss is nan at step 3$") as caught:
         trainer.train()
     assert caught.value.rows == tuple(seen)
