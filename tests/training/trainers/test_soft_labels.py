@@ -591,11 +591,12 @@ def test_a_gradient_that_is_no_number_stops_before_the_step(folder: Path, tmp_pa
 TWO = """
 import sys
 from pathlib import Path
+import datasets
 import trl
-from test_soft_labels import curve, dpo, pairs
+from test_soft_labels import curve, dpo
 
 folder, out, precomputed, lora = Path(sys.argv[1]), Path(sys.argv[2]), *(word == "True" for word in sys.argv[3:])
-rows = pairs(16, p_chosen=1.0)
+rows = datasets.load_from_disk(out / "rows")  # where both processes find the log-probabilities of the reference
 given = {"precompute_ref_log_probs": precomputed, "lora": lora, "per_device_train_batch_size": 2}
 stock = dpo(folder, out, rows.remove_columns(["p_chosen"]), make=trl.DPOTrainer, **given)
 theirs = curve(stock)
@@ -611,6 +612,7 @@ assert max(abs(one - two) for one, two in zip(ours, theirs, strict=True)) < 1e-6
 def test_two_processes_learn_as_with_trl(folder: Path, tmp_path: Path, precomputed: bool, lora: bool) -> None:
     script = tmp_path / "two.py"
     script.write_text(TWO)
+    pairs(16, p_chosen=1.0).save_to_disk(tmp_path / "rows")
     paths = [str(Path(__file__).parent), str(ROOT / "tests"), str(ROOT), os.environ.get("PYTHONPATH", "")]
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", str(script)]
     done = subprocess.run(
