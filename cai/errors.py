@@ -8,7 +8,7 @@
     │   └── SourceError       prompt files
     ├── MissingExtra          an optional package is not installed; names the pip command
     ├── RunError              the run folder: of another run, in use, damaged, disk full
-    ├── LossNotFinite         a training's loss or gradient is no number; the weights are those before the step
+    ├── LossNotFinite         a training's loss or gradient is not a number; weights are those before the step
     ├── RowDropped            one row cannot go on; it is written to dropped.jsonl with `reason`
     └── ModelError
         ├── ModelStopped      no further call can succeed: the run ends, and can be resumed

@@ -175,7 +175,9 @@ def training_file_of(folder: Path, method: str) -> tuple[Path, str, list[str]]:
     if stopped is not None:
         notes.append(f"the run is unfinished ({stopped}): these are the rows so far")
     if command == "generate" and fitting.rows == "pairs":
-        notes.append(f"nobody judged these pairs, that the revision is better is assumed: cai label {folder} asks")
+        notes.append(
+            f"nobody judged these pairs: the revision is assumed to be better; to ask a judge: cai label {folder}"
+        )
     return path, command, notes
 
 

@@ -38,8 +38,8 @@ def open_tokenizer(base: Base, chat_template: str | None, *, chats: bool) -> Any
             raise UsageError(f"chat_template {chat_template} cannot be read: {error}") from None
     if chats and not words.chat_template:
         raise UsageError(
-            f"{base.spec} is a base model, its tokenizer has no chat template: name a Jinja file with chat_template, "
-            "such as that of the model you will compare it with"
+            f"{base.spec} is a base model, and its tokenizer has no chat template: name a Jinja file with "
+            "chat_template, such as that of the model you will compare it with"
         )
     return words
 

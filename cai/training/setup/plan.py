@@ -152,7 +152,7 @@ class Plan:
         packing = self._settle("packing", unpadded, "hardware", f"attention is {attention}")
         if packing != "none" and not aligned:
             raise UsageError(
-                f"packing {packing!r} needs flash attention, or rows would read each other; here it is {attention}"
+                f"packing {packing!r} needs flash attention, or rows would attend to each other; here it is {attention}"
             )
         return dtype, attention, packing
 

@@ -107,7 +107,7 @@ class Pairs(Preferences):
     def _nll(self) -> Setting:
         if self.loss in ANCHORED:
             return self.loaded.setting("nll", 0.0)
-        why = f"of {self.loss}, which sees the difference of two replies alone"
+        why = f"of {self.loss}, which depends only on the difference between two replies"
         return self.loaded.setting("nll", NLL_WEIGHT, "default", why)
 
     def _smoothing(self) -> Setting:

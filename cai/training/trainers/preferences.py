@@ -88,7 +88,7 @@ class Preferences(Rows):
         # Once costs a pass over the rows, as one epoch does; then every further epoch and evaluation is free, and with
         # all weights training a second model leaves the memory.
         if config.epochs > 1 or config.full or self.data.eval:
-            why = "asked again in later epochs, evaluations or sessions"
+            why = "used again in later epochs, evaluations or sessions"
             return self.loaded.setting("reference", "once", "data", why)
         return self.loaded.setting("reference", "each_step", "data", "every row is seen once")
 
