@@ -88,13 +88,16 @@ class BestCut(LabelCut):
         """Write the best reply to a prompt; why there is none comes back."""
         sampled = prompt["replies"]
         judge = None
+        best: Standing | Reason
         if labels:
             replies = standings(labels, self.filters)
             best = best_of(replies)
             judge = labels[0]["models"].get("judge")
         else:
             replies = _usable(sampled)
-            best = replies[0] if len(replies) == 1 else UNJUDGED
+            best = UNJUDGED
+            if len(replies) == 1:
+                [best] = replies
         if not isinstance(best, Standing):
             return best
         why = unfit(best.text, prompt["prompt"], self.filters)
@@ -107,8 +110,8 @@ class BestCut(LabelCut):
         if number < len(sampled):
             reply["sample"] = sampled[number]["sample"]
         row = best_row(prompt, reply, len(sampled) or len(replies), best.p, judge, self.binding)
-        self.add("sft", self.side(prompt["prompt"]), line_of({**row, "from": origin, "labels": best.labels}))
-        self.kept["sft"] += 1
+        row |= {"from": origin, "labels": best.labels}
+        self.keep("sft", self.side(prompt["prompt"]), line_of(row))
         return None
 
     def _compare(self, best: Standing, replies: Sequence[Standing]) -> None:
@@ -176,8 +179,7 @@ class PickedCut(Cut):
             self.facts.rows += 1
             self.read["sft"] += 1
             if why is None:
-                self.add("sft", side, line_of(picked))
-                self.kept["sft"] += 1
+                self.keep("sft", side, line_of(picked))
             else:
                 yield self.drop("sft", why, row["id"], position)
 

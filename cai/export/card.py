@@ -32,7 +32,9 @@ def dataset_card(info: Info, cut: Cut, load_from: str = ".") -> str:
     facts, identity, options = cut.facts, info["identity"], cut.options
     dropped = {stage: reasons for stage, reasons in facts.dropped.items() if reasons}
     law = cut.binding["constitution"]
-    under = "a reward model" if law is None else law["name"]
+    under = "a reward model"
+    if law is not None:
+        under = law["name"]
     data_files = {kind: _data_files(kind, facts.files) for kind in cut.files}
     kinds = [kind for kind, files in data_files.items() if files]
     certified = None

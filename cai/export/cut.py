@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import heapq
 import os
+import re
 from abc import ABC, abstractmethod
 from array import array
 from collections import Counter, defaultdict
@@ -31,7 +32,7 @@ from cai.records import Drop, Record
 from cai.sources.conversations import prompt_hash
 from cai.texts.hygiene import LEARNED, faults_of
 
-EXPORT_MARKS = tuple(f'"stage":"{stage}"'.encode() for stage in EXPORT_STAGES)  # as written here; texts escape quotes
+OF_EXPORTS = re.compile(f'"stage":"({"|".join(EXPORT_STAGES)})"'.encode())  # as written here; texts escape quotes
 BLANK = Drop(id=None, position=0, stage="", reason="empty", detail="").model_dump(mode="json")
 GROUP_ROWS = 10_000  # of a parquet row group, which is held in memory; or
 GROUP_BYTES = 32 * 2**20  # of JSON, whichever comes first
@@ -144,10 +145,14 @@ class Cut(ABC):
         """Write every file beside the old one, and put them in place when all are whole."""
         folder = self._run.path
         _sweep(folder)
-        sides = ("",) if self.options.split is None else ("", ".eval")
+        sides = [""]
+        if self.options.split is not None:
+            sides.append(".eval")
         try:
             for name, columns in self.files.items():
-                parquet = schema(columns) if self.options.parquet else None
+                parquet = None
+                if self.options.parquet:
+                    parquet = schema(columns)
                 for side in sides:
                     self._tables[name, side] = Table(folder / f"{name}{side}.jsonl", parquet)
             self._run.store.rows.rewrite("dropped.jsonl", self._dropped())
@@ -177,7 +182,7 @@ class Cut(ABC):
         """What the run itself dropped; lines of an earlier export are left out."""
         path = self._run.path / "dropped.jsonl"
         for position, line in lines_in_order(path):
-            if any(mark in line for mark in EXPORT_MARKS):  # nine lines in ten, which need no parsing
+            if OF_EXPORTS.search(line):  # nine lines in ten, which need no parsing
                 continue
             with reading(path):
                 drop = orjson.loads(line)
@@ -193,9 +198,10 @@ class Cut(ABC):
             return ""
         return ".eval"
 
-    def add(self, name: str, side: str, line: bytes) -> None:
-        """Write a training row."""
+    def keep(self, name: str, side: str, line: bytes, stage: str = "") -> None:
+        """Write a training row; stage: where it is counted, if it has not the name of the file."""
         self._tables[name, side].add(line)
+        self.kept[stage or name] += 1
 
     def drop(self, stage: str, why: Reason, id: str, position: int) -> tuple[int, bytes]:
         """Count what is left out; its line of dropped.jsonl."""

@@ -1,4 +1,4 @@
-"""Puts a folder's files into a dataset on the Hugging Face hub. Knows nothing of what is in them."""
+"""Uploads the files of a folder to a dataset on the Hugging Face hub."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from cai.texts.wording import reason_of
 
 
 class Hub:
-    """One dataset there; raises UsageError before anything is sent where no token is set or `repo` is no name.
+    """One dataset there; raises UsageError if no token is set or `repo` is not a name, before anything is sent.
 
-    The token is the one huggingface_hub finds: HF_TOKEN, or that of a login.
+    The token is the one that huggingface_hub finds: HF_TOKEN, or that of a login.
     """
 
     def __init__(self, repo: str, private: bool) -> None:
@@ -26,22 +26,24 @@ class Hub:
         try:
             validate_repo_id(repo)
         except HFValidationError as error:
-            raise UsageError(f"--push {repo!r} is no dataset name, write org/name: {reason_of(error)}") from None
+            raise UsageError(f"--push {repo!r} is not a dataset name, write org/name: {reason_of(error)}") from None
         if get_token() is None:
             raise UsageError("--push has no token: set HF_TOKEN to one that may write, or run: hf auth login")
 
     def push(self, folder: Path, names: Iterable[str], owned: Iterable[str]) -> str:
         """Upload the files `names`, and delete those of `owned` there that are not among them; returns the address.
 
-        Raises UsageError where private rows would go to a public dataset, CaiError where the hub refuses.
+        Raises UsageError if private rows would go to a public dataset, CaiError if the hub refuses.
         """
         api, names = self._api, list(names)
         try:
-            made = api.create_repo(self.repo, repo_type="dataset", private=self.private, exist_ok=True)
-            if self.private and not api.dataset_info(made.repo_id).private:
-                raise UsageError(f"{made.repo_id} is public already: push under another name, or ask for a public one")
+            dataset = api.create_repo(self.repo, repo_type="dataset", private=self.private, exist_ok=True)
+            if self.private and not api.dataset_info(dataset.repo_id).private:
+                raise UsageError(
+                    f"{dataset.repo_id} is public already: push under another name, or ask for a public one"
+                )
             api.upload_folder(
-                repo_id=made.repo_id,
+                repo_id=dataset.repo_id,
                 repo_type="dataset",
                 folder_path=folder,
                 allow_patterns=names,
@@ -52,4 +54,4 @@ class Hub:
             raise
         except Exception as error:  # the hub's own errors, its HTTP library's and the system's have no common base
             raise CaiError(f"cannot push to {self.repo}: {reason_of(error)}; the files are in {folder}") from error
-        return str(made)
+        return str(dataset)

@@ -136,8 +136,7 @@ class PreferenceCut(LabelCut):
                 yield self.drop("kto", why, reply.id, reply.position)
 
     def _keep_pair(self, row: Row, side: str) -> None:
-        self.add("dpo", side, line_of(pair_row(row, self.filters)))
-        self.kept["pairs"] += 1
+        self.keep("dpo", side, line_of(pair_row(row, self.filters)), stage="pairs")
         best, worst = (len(row[which].strip()) for which in sides(row))
         self.judged.longer += best > worst
         self.judged.uneven += best != worst
@@ -147,11 +146,10 @@ class PreferenceCut(LabelCut):
         leaving = surplus(examples.ps)
         for number, (position, line) in enumerate(examples):
             if number not in leaving:
-                self.add("kto", side, line)
-                self.kept["kto"] += 1
+                self.keep("kto", side, line)
                 continue
             row = orjson.loads(line)
-            which = "desirable" if row["label"] else "undesirable"
+            which = {True: "desirable", False: "undesirable"}[row["label"]]
             why = "low_confidence", f"p {row['p']:.3f}: there are more {which} replies than others"
             yield self.drop("kto", why, row["id"], position)
 

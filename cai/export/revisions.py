@@ -28,7 +28,9 @@ class RevisionCut(Cut):
 
     def __init__(self, run: RunFolder, options: ExportOptions) -> None:
         super().__init__(run, options)
-        self._refusals_left = READ_FOR_REFUSALS if run.counts()["rows"] >= FEWEST_READ else 0  # to be looked for
+        self._refusals_left = 0  # first replies in which refusals are still to be looked for
+        if run.counts()["rows"] >= FEWEST_READ:
+            self._refusals_left = READ_FOR_REFUSALS
         self._refused = 0  # of the first replies in which they were looked for
 
     def lines(self) -> Lines:
@@ -48,8 +50,7 @@ class RevisionCut(Cut):
             self.read["sft"] += 1
             why = self.fault(text["messages"][-1]["content"])
             if why is None:
-                self.add("sft", side, line_of(text))
-                self.kept["sft"] += 1
+                self.keep("sft", side, line_of(text))
             else:
                 name, words = why
                 yield "sft", (name, f"round {text['round']}: {words}")
@@ -61,8 +62,7 @@ class RevisionCut(Cut):
             return
         why = self.fault(row["final"])
         if why is None:
-            self.add("dpo", side, line_of(pair(row)))
-            self.kept["dpo"] += 1
+            self.keep("dpo", side, line_of(pair(row)))
         else:
             yield "dpo", why
 
@@ -85,10 +85,12 @@ class RevisionCut(Cut):
             yield "no final text differs from its first reply: dpo.jsonl is empty"
         read = min(rows, READ_FOR_REFUSALS)
         if self._refused > MANY_REFUSALS * read:
-            which = "the first " if read < rows else ""
+            replies = f"{read:,} first replies"
+            if read < rows:
+                replies = f"the first {replies}"
             yield (
-                f"{self._refused:,} of {which}{read:,} first replies already refuse: there is little to revise, and "
-                "little to learn from this run"
+                f"{self._refused:,} of {replies} already refuse: there is little to revise, and little to learn from "
+                "this run"
             )
 
 
@@ -143,10 +145,13 @@ def written(row: Row) -> list[tuple[str, int, list[str]]]:
 
 
 def _provenance(row: Row, number: int, principles: list[str]) -> dict[str, Any]:
+    role = "assistant"
+    if number:
+        role = "reviser"
     return {
         "id": row["id"],
         "round": number,
         "principles": principles,
         **law_columns(row["constitution"]),
-        "model": row["models"]["reviser" if number else "assistant"],
+        "model": row["models"][role],
     }

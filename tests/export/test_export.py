@@ -687,7 +687,7 @@ def test_a_push_that_cannot_be_says_why_in_a_line(run: Path, hub: tuple[type[Fak
     fake.private = False
     assert "UsageError me/rows is public already" in push(run, environment)
     assert fake.uploaded == {}
-    assert push(run, environment, "no/such/name").startswith("UsageError --push 'no/such/name' is no dataset name")
+    assert push(run, environment, "no/such/name").startswith("UsageError --push 'no/such/name' is not a dataset name")
     none = environment | {"HF_TOKEN": ""}
     assert push(run, none).startswith("UsageError --push has no token: set HF_TOKEN")
     closed = environment | {"HF_ENDPOINT": "http://127.0.0.1:9"}
