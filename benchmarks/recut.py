@@ -67,7 +67,7 @@ def measure(folder: Path, count: int, words: int, repeats: int) -> Iterator[list
             begun = time.perf_counter()
             by_hand(folder, least)
             theirs.values.append(time.perf_counter() - begun)
-        what = f"cutting them again at {least}: {kept:,} pairs in dpo, reward and kto"
+        what = f"cutting them again at {least}: {kept:,} pairs in dpo and kto"
         told = f"{theirs.show(1, 's')} (dpo alone, by hand)"
         yield [what, f"≤ {BUDGET * count / 1e5:g} s", ours.show(1, "s"), told, f"{theirs.best / ours.best:.2f}"]
 

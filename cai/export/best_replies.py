@@ -49,14 +49,14 @@ class BestCut(LabelCut):
 
     def lines(self) -> Lines:
         """The prompts without a best reply."""
-        for prompt, labels in self._prompts():
-            self.read["sft"] += 1
-            with self.blaming(labels):
+        with self.blaming():
+            for prompt, labels in self._prompts():
+                self.read["sft"] += 1
                 for label in labels:
                     self.count(label)
                 why = self._cut(prompt, labels)
-            if why is not None:
-                yield self.drop("sft", why, prompt["id"], prompt["position"])
+                if why is not None:
+                    yield self.drop("sft", why, prompt["id"], prompt["position"])
         self.best = BestSummary(
             prompts=self.read["sft"],
             unjudged=self.kept["sft"] - self._judged,
@@ -81,7 +81,8 @@ class BestCut(LabelCut):
                 labels = unit
                 unit = next(units, [])
             with reading(self._candidates):
-                prompt = orjson.loads(line)
+                row = orjson.loads(line)
+                prompt = {name: row[name] for name in ("id", "position", "prompt", "replies")}
             yield prompt, labels
 
     def _cut(self, prompt: Row, labels: Sequence[Row]) -> Reason | None:

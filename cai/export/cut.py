@@ -53,12 +53,12 @@ class Facts:
     dropped: dict[str, Counter[str]] = field(default_factory=lambda: defaultdict(Counter))  # by stage and reason
     used: Counter[str] = field(default_factory=Counter)  # critiques or votes by principle
     changed: Counter[str] = field(default_factory=Counter)  # revisions that differ from the reply, by principle
-    models: dict[str, Counter[str]] = field(default_factory=dict)  # rows by role and model as the server named it
+    models: dict[str, Counter[str]] = field(default_factory=lambda: defaultdict(Counter))  # rows by role and model
 
     def count_models(self, models: Mapping[str, str]) -> None:
-        """Count a row under the models of its roles."""
+        """Count a row under the models of its roles, as the servers named them."""
         for role, name in models.items():
-            self.models.setdefault(role, Counter())[name] += 1
+            self.models[role][name] += 1
 
 
 @dataclass(slots=True)

@@ -60,22 +60,23 @@ class LabelCut(Cut):
         self.calibration = calibration_of(options, self.binding)
         self.filters = filters_of(options, self.calibration)
         self.judged = Judged()
+        self._unit: list[Row] = []  # the labels that were read last
 
     def units(self) -> Iterator[list[Row]]:
         """The labels of one prompt after another, in input order."""
         lines = lines_in_order(self.labels)
-        for _, unit in itertools.groupby(lines, key=lambda place: place[0] >> PAIR_BITS):
-            with reading(self.labels):
-                labels = [orjson.loads(line) for _, line in unit]
-            yield labels
+        with reading(self.labels):
+            for _, unit in itertools.groupby(lines, key=lambda place: place[0] >> PAIR_BITS):
+                self._unit = [orjson.loads(line) for _, line in unit]
+                yield self._unit
 
     @contextmanager
-    def blaming(self, unit: Sequence[Row]) -> Iterator[None]:
-        """Raise RunError for a line that is not a label; errors of the code pass."""
+    def blaming(self) -> Iterator[None]:
+        """Raise RunError if a line of the last unit is not a label; errors of the code pass."""
         try:
             yield
         except BAD_ROW as error:
-            if are_labels(unit):
+            if are_labels(self._unit):
                 raise
             raise damage(self.labels) from error
 

@@ -76,8 +76,8 @@ class PreferenceCut(LabelCut):
             self._examples = {"": train, ".eval": held_out}
             if self._target is not None:
                 self._last = self._end(self._target)
-            for unit in self.units():
-                with self.blaming(unit):
+            with self.blaming():
+                for unit in self.units():
                     for position, line in sorted(self._cut(unit), key=itemgetter(0)):
                         drops.add(position, line)
             surplus = (self._balance(side, examples) for side, examples in self._examples.items())
@@ -94,8 +94,8 @@ class PreferenceCut(LabelCut):
     def _end(self, target: int) -> tuple[int, int] | None:
         """The place of the last pair within the target; None if there are no more."""
         kept = array("Q")  # pass and position in one integer
-        for unit in self.units():
-            with self.blaming(unit):
+        with self.blaming():
+            for unit in self.units():
                 for row, why in self._reasons(unit):
                     if why is None:
                         extra, position = self._place(row)
