@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from cai.cli.main import Json, print_report
+from cai.errors import CaiError
 
 app = typer.Typer(rich_markup_mode=None)
 
@@ -32,7 +33,6 @@ def audit(
 
     Example: cai audit runs/a/dpo.jsonl --rows verdicts.jsonl --fail-on role_mixup=0,chosen.refusal_full=0.1
     """
-    from cai.errors import CaiError
     from cai.evaluation.audit import audit as audit_dataset
     from cai.evaluation.audit_report import read_limits
 

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cai.cli.main import Fields, Json, add_command, fields_of, print_json, say, settings_from_options
+from cai.cli.main import Fields, Json, add_command, fields_of, say, settings_from_options, show_summary
+from cai.errors import CaiError, CallRejected, ModelStopped, UsageError
 from cai.models import SPECS, open_model, spec_of
 
 if TYPE_CHECKING:
@@ -35,12 +36,9 @@ def merge(
 
     Example: cai merge models/dpo --out models/merged --gguf
     """
-    from cai.cli import console
     from cai.weights.merge import merge as merge_adapter
 
-    summary = merge_adapter(adapter, out, gguf=gguf, tell=lambda line: console.show([line]))
-    console.show(summary.lines())
-    print_json(summary.model_dump(mode="json"), json)
+    show_summary(merge_adapter(adapter, out, gguf=gguf), json)
 
 
 def chat(
@@ -90,8 +88,6 @@ add_command(app, "chat", chat, _fields)
 
 
 def _pipe(runner: asyncio.Runner, talk: Chat) -> None:
-    from cai.errors import CallRejected, UsageError
-
     try:
         for line in sys.stdin:
             if line.strip():
@@ -106,7 +102,6 @@ def _pipe(runner: asyncio.Runner, talk: Chat) -> None:
 def _talk(runner: asyncio.Runner, talk: Chat) -> None:
     from cai.chat import run_command
     from cai.cli import console
-    from cai.errors import CaiError, ModelStopped
 
     console.show([f"{spec_of(talk.model)}; /help shows commands, Ctrl-D ends"])
     for line in _lines():
@@ -129,8 +124,6 @@ def _talk(runner: asyncio.Runner, talk: Chat) -> None:
 
 def _with_way_out(error: Exception, shorten: str) -> str:
     """An error in words, and if a conversation has grown too long, what to do about it."""
-    from cai.errors import CallRejected
-
     if isinstance(error, CallRejected) and error.reason == "too_long":
         return f"{error}; {shorten}, and a smaller --max-tokens leaves them more room"
     return str(error)

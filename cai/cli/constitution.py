@@ -10,7 +10,9 @@ import typer
 from cai.cli.judge import fields_of_judging
 from cai.cli.main import Json, add_command, print_json, print_report, say, values_of
 from cai.cli.runs import play_shown
+from cai.errors import CaiError
 from cai.models import SPECS
+from cai.texts.wording import one_line
 
 app = typer.Typer(rich_markup_mode=None)
 constitution_app = typer.Typer(
@@ -26,7 +28,6 @@ def constitution_list(json: Json = False) -> None:
     Example: cai constitution list
     """
     from cai.constitution.principles import list_constitutions
-    from cai.texts.wording import one_line
 
     laws = list_constitutions()
     if json:
@@ -111,7 +112,6 @@ def constitution_test(
     Example: cai constitution test my.yaml --judge openai:gpt-4.1-mini
     """
     from cai.constitution.principles import load_constitution
-    from cai.errors import CaiError
     from cai.evaluation.trial import resolve_trial, run_trial
 
     settings = {"judge": judge, "protocol": protocol, **values_of(options)}

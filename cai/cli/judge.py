@@ -10,6 +10,7 @@ import typer
 
 from cai.cli import runs as cli_runs
 from cai.cli.main import Fields, Json, add_command, fields_of, print_report, values_of
+from cai.errors import ModelStopped
 from cai.models import JUDGE_SPECS
 
 app = typer.Typer(rich_markup_mode=None)
@@ -80,7 +81,6 @@ def judge_bench(
     Example: cai judge bench --judge local --judge openai:gpt-4.1-mini --gold pairs.jsonl --limit 200
     """
     from cai.constitution.principles import load_constitution
-    from cai.errors import ModelStopped
     from cai.evaluation.bench import resolve_bench, run_bench
     from cai.evaluation.bench_report import BenchReport
 

@@ -16,6 +16,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Protocol, TypeVar, get_args
 import typer
 from typer.core import TyperCommand, TyperGroup
 
+from cai.errors import CaiError, UsageError
+from cai.texts.wording import printable
+
 if TYPE_CHECKING:
     from pydantic import BaseModel
     from pydantic.fields import FieldInfo
@@ -118,8 +121,6 @@ def _run(args: list[str], debug: bool) -> int:
 
 def _message(error: Any) -> str:
     """What an error tells a user, in one line."""
-    from cai.errors import CaiError
-
     if hasattr(error, "format_message"):  # the usage errors of the parser
         command = getattr(getattr(error, "ctx", None), "command_path", "cai")
         return f"error: {error.format_message()}; see {command} --help"
@@ -131,8 +132,6 @@ def _message(error: Any) -> str:
 
 
 def _fail(message: str, status: int = 1) -> int:
-    from cai.texts.wording import printable
-
     typer.echo(printable(" ".join(message.splitlines())), err=True)
     return status
 
@@ -233,8 +232,6 @@ def values_of(options: Mapping[str, Any]) -> dict[str, Any]:
 def _json_object(text: str) -> dict[str, Any]:
     import orjson
 
-    from cai.errors import UsageError
-
     try:
         value = orjson.loads(text)
     except orjson.JSONDecodeError as error:
@@ -245,8 +242,6 @@ def _json_object(text: str) -> dict[str, Any]:
 
 
 def _header(text: str) -> tuple[str, str]:
-    from cai.errors import UsageError
-
     name, colon, value = text.partition(":")
     if not (colon and re.fullmatch(r"[!#$%&'*+.^_`|~\w-]+", name.strip(), re.ASCII) and value.strip().isprintable()):
         raise UsageError("--header must be 'Name: value', in one line")  # not quoted: it may hold a key
@@ -257,8 +252,6 @@ def say(lines: Iterable[str]) -> None:
     """Print to stdout: the exact text into a file or pipe, without what a terminal would obey on a terminal."""
     for line in lines:
         if sys.stdout.isatty():
-            from cai.texts.wording import printable
-
             line = printable(line)
         print(line)  # typer.echo would take colours out of what goes into a file: not the exact text any more
 
@@ -276,9 +269,17 @@ class Report(Protocol):
 def print_report(report: Report, json: bool) -> None:
     """Print a report to stdout, as JSON or for people."""
     if json:
-        print_json(report.summary(), json)
+        print_json(report.summary())
     else:
         say(report.lines())
+
+
+def show_summary(summary: Any, json: bool) -> None:
+    """Show a summary on stderr for people, and print it to stdout as JSON if it is wanted."""
+    from cai.cli.console import show
+
+    show(summary.lines())
+    print_json(summary.model_dump(mode="json"), json)
 
 
 def print_json(value: Any, wanted: bool = True) -> None:

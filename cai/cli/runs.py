@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cai.cli.main import Fields, Json, add_command, fields_of, print_json, settings_from_options
+from cai.cli.main import Fields, Json, add_command, fields_of, print_json, settings_from_options, show_summary
 
 if TYPE_CHECKING:
     from cai.runs.run import Run
@@ -85,12 +85,9 @@ def play_shown(run: Run[Any]) -> None:
 
 
 def _plan(run: Run[Any], json: bool) -> None:
-    from cai.cli import console
     from cai.runs.plan import estimate
 
-    plan = estimate(run)
-    console.show(plan.lines())
-    print_json(plan.model_dump(mode="json"), json)
+    show_summary(estimate(run), json)
 
 
 def _export(
@@ -104,12 +101,9 @@ def _export(
 
     Example: cai export runs/a --split 0.9 --parquet
     """
-    from cai.cli import console
     from cai.export.export import export_run
 
-    summary = export_run(run, push=push, private=not public, **options)
-    console.show(summary.lines())
-    print_json(summary.model_dump(mode="json"), json)
+    show_summary(export_run(run, push=push, private=not public, **options), json)
 
 
 def _fields_of_export() -> Fields:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from cai.cli.main import Fields, Json, add_command, print_json
+from cai.errors import CaiError, UsageError
 from cai.texts.wording import clock
 from cai.training.setup.methods import METHODS
 
@@ -73,7 +74,7 @@ def _train(
         return
     progress = TrainProgress()
     with console.live_line(progress.line), _faults_of_reporters():
-        summary = train(method, data, tell=lambda line: console.show([line]), progress=progress.on_metrics, **where)
+        summary = train(method, data, progress=progress.on_metrics, **where)
     console.show([*summary.lines(), *next_steps(summary)])
     print_json(summary.model_dump(mode="json"), json)
 
@@ -101,8 +102,6 @@ def _fields(method: str) -> Fields:
 @contextmanager
 def _faults_of_reporters() -> Iterator[None]:
     """Turn what wandb says about keys and servers into an error that tells a user what to fix."""
-    from cai.errors import CaiError
-
     try:
         yield
     except Exception as error:
@@ -114,8 +113,6 @@ def _faults_of_reporters() -> Iterator[None]:
 
 def flags_of(options: Mapping[str, Any], assignments: Iterable[str]) -> dict[str, Any]:
     """The keys of the config that options set; raises UsageError for what is not KEY=VALUE, or is set twice."""
-    from cai.errors import UsageError
-
     flags = {
         name.replace("lora_", "lora.").replace("report_to", "trl.report_to"): value
         for name, value in options.items()
@@ -133,7 +130,6 @@ def flags_of(options: Mapping[str, Any], assignments: Iterable[str]) -> dict[str
 
 
 def _key_and_value(assignment: str) -> tuple[str, Any]:
-    from cai.errors import UsageError
     from cai.sources import yamlfile
 
     key, equals, text = assignment.partition("=")
