@@ -1,4 +1,4 @@
-"""What templates ask, for people to read."""
+"""Shows a constitution, and the exact words that templates make of it, for `cai constitution show` and `check`."""
 
 from __future__ import annotations
 

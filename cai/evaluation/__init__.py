@@ -1,1 +1,1 @@
-"""What is it worth: judges against people, constitutions against their tests, the hygiene of a dataset."""
+"""What it is worth: judges against people, constitutions against their tests, the hygiene of a dataset."""

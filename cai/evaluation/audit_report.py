@@ -1,4 +1,4 @@
-"""The result of an audit: as JSON, as a table, and compared with the limits of `--fail-on`."""
+"""The result of an audit: as JSON, as the table of counts and shares that is printed, and compared with `--fail-on`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A constitution on trial, by the examples that its principles bring along.
+"""`cai constitution test`: a judge must prefer the better reply of every test case of a constitution, in both orders.
 
 A judge looks at each example under that principle and no other, in both orders.
 """

@@ -1,4 +1,4 @@
-"""What an export can be told: one model of its options."""
+"""The options of an export, as one pydantic model."""
 
 from __future__ import annotations
 

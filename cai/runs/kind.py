@@ -1,4 +1,4 @@
-"""What a kind of run says of itself: its items, how each is played and shown, and what a plan counts."""
+"""The interface of a kind of run: its items, how to play and show each one, and what a plan counts."""
 
 from __future__ import annotations
 

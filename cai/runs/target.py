@@ -1,4 +1,4 @@
-"""Further replies for `cai label --target`: which prompts need one, and how it is drawn."""
+"""`cai label --target`: draws further replies to prompts without a kept pair, until enough pairs are kept."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One session of a training: settles what is left open, trains, evaluates, and writes what was measured."""
+"""Runs one session of a training, from start to end: settles what is unset, trains, evaluates, writes the results."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The weights that transformers starts from: a model on the hub, in a folder or in a GGUF file, or an adapter on one.
+"""Finds a base model by its name: on the hub, in a folder or in a GGUF file, or under an adapter.
 
 Weights come from safetensors or GGUF only, and no code that comes with them runs. A GGUF file is dequantised once, into
 the cache: an adapter needs a folder to name as its base.

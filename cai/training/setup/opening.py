@@ -1,4 +1,4 @@
-"""What a training starts from, opened: tokenizer, weights and size of a base model, the machine, and its processes."""
+"""Opens what a training needs first: tokenizer, weights and size of the base model; the machine and its processes."""
 
 from __future__ import annotations
 

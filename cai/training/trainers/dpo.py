@@ -1,4 +1,4 @@
-"""Direct preference optimisation with TRL's own trainer, and what it lacks: a label's probability for every pair.
+"""Direct preference optimisation: TRL's own trainer, and losses that use the label probability of each pair.
 
 D is the log-ratio difference of chosen and rejected between the policy and its reference, β·D the gap of their implicit
 rewards (Rafailov et al. 2023, arXiv 2305.18290, Eq. 7), p the probability that the chosen reply is the better one.
