@@ -1,7 +1,7 @@
 """Every row and message the toolkit passes around; all frozen.
 
 Rows that reach a file are pydantic models with a `schema` version. Requests and completions, of which a run makes
-millions, are slotted dataclasses. This module knows nothing of files, models or templates.
+millions, are slotted dataclasses.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ class BadPrompt(Record):
 
 
 class Usage(Record):
-    """Tokens of one call or a sum of calls; `None` where a server did not report them."""
+    """Tokens of one call or a sum of calls; `None` if a server did not report them."""
 
     input_tokens: int | None = None
     output_tokens: int | None = None
@@ -122,7 +122,7 @@ class Vote(Record):
 
     principle: str  # id
     weight: float
-    wave: int = 0  # n-th time that the same was asked, from 0; further waves come with the protocol `vote` alone
+    wave: int = 0  # n-th time that the same was asked, from 0; only the protocol `vote` has further waves
     ab: Reading  # a is shown first
     ba: Reading  # b is shown first
     d: float | None = None  # preference for a: half the difference of the two log ratios; None: invalid, or no logprobs
@@ -148,7 +148,7 @@ class Candidates(Record):
 class Contest:
     """Two replies to one conversation, to be judged.
 
-    a, b: texts; None where a reply has yet to be sampled, as the number that its `…_from` names.
+    a, b: texts; None if a reply has yet to be sampled, as the number that its `…_from` names.
     """
 
     id: str
@@ -180,7 +180,7 @@ class Label(Record):
     b_from: str
     a_model: str | None  # who wrote it; None: the source does not say
     b_model: str | None
-    human: Literal["a", "b"] | None  # which one people prefer, where the source says so
+    human: Literal["a", "b"] | None  # which one people prefer, if the source says so
     protocol: Protocol
     votes: tuple[Vote, ...]
     rewards: tuple[float, float] | None = None  # of a and b, with the protocol `reward`
@@ -215,7 +215,7 @@ KINDS = {  # by command
 
 
 class Drop(Record):
-    """A row of `dropped.jsonl`: what did not make it, where it fell out, and why."""
+    """A row of `dropped.jsonl`: what did not become a row or was left out of a file, at which stage, and why."""
 
     schema_: Literal[1] = Field(default=1, alias="schema")
     id: str | None  # None: the input record had no readable prompt
@@ -244,7 +244,7 @@ class Request:
     prefill: the start of the assistant's reply, which the model continues (the completion holds only what follows).
     top_logprobs: how many alternatives per generated token to return; 0 for none.
     score: continuations whose log-probability is asked for instead of a reply; the completion's `scores` match them.
-    sample: tells equal questions apart where several answers are wanted.
+    sample: tells equal questions apart if several answers are wanted.
     index: its number among the requests of its role in the row, from 0; None: counted as they come.
     """
 
@@ -270,7 +270,7 @@ class Call:
     index: int  # n-th request of this role in its flow, from 0
     seed: int  # from (run seed, row id, role, index), in [0, 2**31)
     sampling: Sampling
-    sample: int = 0  # tells equal payloads apart where several replies to one prompt are wanted
+    sample: int = 0  # tells equal payloads apart if several replies to one prompt are wanted
 
     @property
     def temperature(self) -> float:

@@ -1,1 +1,1 @@
-"""The kinds of run: what each is told, and what it does with each item."""
+"""The kinds of run: the settings of each, and what it does with each item."""

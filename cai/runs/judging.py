@@ -235,7 +235,7 @@ def _preference(vote: Vote) -> str:
 # Its calibration
 
 
-def human_labelled(source: Source, what: str) -> None:
+def check_human_labels(source: Source, what: str) -> None:
     """Raise SourceError if no pair of a source says which reply people prefer; reads as far as the first."""
     for _, item in read_pairs(source):
         if isinstance(item, Contest) and item.human is not None:
@@ -246,7 +246,7 @@ def human_labelled(source: Source, what: str) -> None:
     raise SourceError(f"no pair says which reply people prefer: {what} needs chosen and rejected, or a label", where)
 
 
-def loaded(settings: LabelSettings, binding: Mapping[str, Any]) -> Calibration:
+def read_calibration(settings: LabelSettings, binding: Mapping[str, Any]) -> Calibration:
     """The calibration of --calibration; raises UsageError if it is another judge's or certifies too little."""
     calibration = load_calibration(str(settings.calibration))
     problems = binding_problems(calibration, binding)

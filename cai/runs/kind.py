@@ -17,7 +17,7 @@ Row = TypeVar("Row", bound=Record)
 
 
 class RunKind(ABC, Generic[Row]):
-    """What `Run` asks the class of a kind of run, and `cai plan` asks a run.
+    """What a session needs to know of a kind of run, and what `cai plan` counts.
 
     players: the models by what they do, such as critic. prices: of their tokens, None if unknown. identity: what
     decides the rows. out: the folder. total: items in the source; None: not known before they are read.

@@ -26,9 +26,9 @@ from cai.runs.judging import (
     Choose,
     Judging,
     calibrate,
+    check_human_labels,
     check_reasons,
-    human_labelled,
-    loaded,
+    read_calibration,
     verdict_in_words,
 )
 from cai.runs.pairs import describe_source, read_pairs
@@ -67,7 +67,7 @@ class LabelRun(Run[Label]):
             read_pairs(source, settings.pairing)  # reads nothing yet, but looks
             origin = describe_source(source, settings.pairing)
         if settings.gold is not None:
-            human_labelled(settings.gold, "--gold")
+            check_human_labels(settings.gold, "--gold")
         law = load_constitution(settings.constitution)
         templates = load_templates(settings.templates)
         specs = {"judge": settings.judge}
@@ -98,7 +98,7 @@ class LabelRun(Run[Label]):
             self.total = len(pairs)
         self.calibration: Calibration | None = None
         if settings.calibration is not None:
-            self.calibration = loaded(settings, self.judging.binding)
+            self.calibration = read_calibration(settings, self.judging.binding)
 
     def seats(self) -> list[Seats]:
         """The judge, and the model that draws further replies, which continue those of the sample run."""

@@ -159,9 +159,9 @@ def _of_record(record: Any, pairing: str) -> list[Contest]:
 
 
 def _of_revision(row: Mapping[str, Any], pairing: str) -> Iterator[Contest]:
-    """Every text that a round wrote against the first reply; a text that came twice counts where it came last.
+    """Every text that a round wrote against the first reply; a repeated text counts as that of the last such round.
 
-    If no round wrote one, the first reply stands against itself: so the row is counted, and dropped as identical.
+    If no round wrote one, the pair is the first reply twice, so that the row is counted, and dropped as identical.
     """
     rounds = enumerate(row["rounds"], 1)
     texts = {round["revision"]: number for number, round in rounds if round["revision"] is not None}

@@ -1,6 +1,6 @@
-"""What a run would ask and cost, from its items and the templates alone; asks nothing of any model.
+"""What a run would ask and cost, from its items and its templates; asks no model.
 
-The words it counts are those the run would send, with stand-ins where a model's answer would be.
+It counts the words that the run would send, with stand-ins for the answers of models.
 """
 
 from __future__ import annotations
@@ -49,7 +49,9 @@ class Estimate(Record):
     input_tokens: int
     output_tokens: int
     cost_usd: float | None = None
-    most_calls: int | None = None  # None, as in the next three: how many a target takes shows only as it goes on
+    most_calls: int | None = (
+        None  # None, as in the next three: a target decides how many, which shows as pairs are judged
+    )
     most_input_tokens: int | None = None
     most_output_tokens: int | None = None
     most_cost_usd: float | None = None
@@ -120,7 +122,7 @@ def estimate(run: RunKind[Any]) -> Estimate:
 
 
 def _count(run: RunKind[Any], item: Item, counts: Counts, length: int) -> None:
-    """Count what is asked for an item, and the tokens, if every answer has `length` tokens where it may."""
+    """Count what is asked for an item, and the tokens, if every answer that may be as long has `length` tokens."""
     for player, request in run.imagined(item, "x" * round(length * CHARACTERS_PER_TOKEN)):
         written = 0
         if not request.score:
@@ -140,7 +142,7 @@ def _finished(run: RunKind[Any]) -> set[int]:
 
 
 def _is_unusable(item: Item, seen: set[bytes]) -> bool:
-    """Whether an item is a bad record, or has the content or the id of one that is in `seen`, where it is then put."""
+    """Whether an item is a bad record, or repeats the content or the id of one in `seen`; adds it there."""
     if isinstance(item, BadPrompt):
         return True
     for name in names_of(digest_of(item.key, item.messages), item.id):

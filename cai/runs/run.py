@@ -130,7 +130,7 @@ class Run(RunKind[Row]):
     async def rows(self) -> AsyncGenerator[Row, None]:
         """The rows as they finish, each safe on disk; those of an earlier session are not repeated.
 
-        Raises ModelStopped or RunError if the run cannot go on; what was finished is kept.
+        Raises ModelStopped or RunError if the run cannot continue; what was finished is kept.
         """
         with closing(Feed(self.items())) as first:
             await first.first()  # a source that holds nothing leaves no folder behind

@@ -1,6 +1,6 @@
 """The settings of each kind of run, with their ranges and what each does; options, keywords and their docs follow.
 
-`json_schema_extra` of a field says what the command line cannot tell from its type: `option`, the name of the option
+`json_schema_extra` of a field says what the command line cannot read from its type: `option`, the name of the option
 if it is another; `short`, its one-letter form; `repeat`, that it may be given several times.
 """
 
@@ -43,7 +43,7 @@ S = TypeVar("S", bound="RunSettings")
 
 
 class RunSettings(BaseModel):
-    """What every run can be told."""
+    """The settings of every run."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, protected_namespaces=())
 
@@ -112,7 +112,7 @@ class RunSettings(BaseModel):
 
 
 class PromptSettings(RunSettings):
-    """What a run over prompts can be told besides."""
+    """The settings of every run over prompts."""
 
     system: str | None = Field(None, description="System text put before every conversation.")
     format: str | None = Field(None, description="Shape of the prompts: auto, text, prompt, messages or hh.")
@@ -120,7 +120,7 @@ class PromptSettings(RunSettings):
 
 
 class GenerateSettings(PromptSettings):
-    """Everything a generate run can be told; the defaults and their evidence are in docs/how-it-works.md."""
+    """The settings of a generate run; the defaults and their evidence are in docs/how-it-works.md."""
 
     constitution: Law = Field(
         "harmless", description="Constitution: a built-in NAME or a PATH.", json_schema_extra={"short": "-c"}
@@ -135,7 +135,7 @@ class GenerateSettings(PromptSettings):
 
 
 class SampleSettings(PromptSettings):
-    """Everything a sample run can be told, and with `best_of` the label run that finds the best of its replies."""
+    """The settings of a sample run, and with `best_of` of the label run that finds the best of its replies."""
 
     model: str | Sequence[str] = Field(
         "local",
@@ -207,7 +207,7 @@ class SampleSettings(PromptSettings):
 
 
 class LabelSettings(RunSettings):
-    """Everything a label run can be told."""
+    """The settings of a label run."""
 
     max_tokens: Count = Field(1024, description="Longest answer in tokens of a judge that votes in words.")
     constitution: Law = Field(

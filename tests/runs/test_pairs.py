@@ -15,7 +15,7 @@ from pair_records import PAIR, TURN, contests
 from cai.errors import RunError, SourceError, UsageError
 from cai.folder.run import PAIR_BITS
 from cai.records import BadPrompt, Candidate, Candidates, Contest, Message, Place, Revision, Round, Usage
-from cai.runs.judging import human_labelled
+from cai.runs.judging import check_human_labels
 from cai.runs.pairs import (
     MOST_REPLIES,
     describe_source,
@@ -370,9 +370,9 @@ def test_a_damaged_row_of_a_generate_run_is_named(tmp_path: Path) -> None:
 
 
 def test_a_source_without_human_labels_is_refused_where_they_are_needed(tmp_path: Path) -> None:
-    human_labelled([{"prompt": "Hi?", "replies": ["x", "y"]}, PAIR], "--gold")
+    check_human_labels([{"prompt": "Hi?", "replies": ["x", "y"]}, PAIR], "--gold")
     with pytest.raises(SourceError, match="no pair says which reply people prefer: --gold needs chosen and rejected"):
-        human_labelled([{"prompt": "Hi?", "replies": ["x", "y"]}], "--gold")
+        check_human_labels([{"prompt": "Hi?", "replies": ["x", "y"]}], "--gold")
 
 
 def test_what_is_no_run_has_no_info(tmp_path: Path) -> None:
