@@ -286,8 +286,7 @@ def retried_lines(path: Path) -> Iterator[tuple[int, int, DropReason]]:
 
 def damage(path: Path) -> RunError:
     """The error that names the first line of a run's JSONL file that is not such a row."""
-    rows = {kind.rows_file: kind.row for kind in KINDS.values()}
-    row = rows.get(path.name, Drop)
+    row = next((kind.row for kind in KINDS.values() if kind.rows_file == path.name), Drop)
     with open(path, "rb") as file:
         for number, line in enumerate(file, 1):
             try:

@@ -46,26 +46,24 @@ class Phrases:
     @staticmethod
     def _grown(run: str, count: int, left: dict[str, int]) -> str:
         """A run with the words around it that come as often (to a tenth); what it takes in leaves `left`."""
-        phrase = run.split()
+        phrase = run
         for before in (False, True):
             while True:
-                fits = [words for words in map(str.split, left) if _fits(words, phrase, before)]
-                best = max(fits, key=lambda words: (left[" ".join(words)], " ".join(words)), default=None)
-                if best is None or left[" ".join(best)] < 0.9 * count:
-                    break
-                del left[" ".join(best)]
+                sequence = phrase.split()
+                start, end = " ".join(sequence[: NGRAM - 1]), " ".join(sequence[1 - NGRAM :])
                 if before:
-                    phrase.insert(0, best[0])
+                    fits = [run for run in left if run.endswith(f" {start}")]
                 else:
-                    phrase.append(best[-1])
-        return " ".join(phrase)
-
-
-def _fits(run: list[str], phrase: list[str], before: bool) -> bool:
-    """Whether a run overlaps the beginning or the end of a phrase in all its words but one."""
-    if before:
-        return run[1:] == phrase[: NGRAM - 1]
-    return run[:-1] == phrase[1 - NGRAM :]
+                    fits = [run for run in left if run.startswith(f"{end} ")]
+                best = max(fits, key=lambda run: (left[run], run), default="")
+                if not best or left[best] < 0.9 * count:
+                    break
+                del left[best]
+                if before:
+                    phrase = best.removesuffix(start) + phrase
+                else:
+                    phrase += best.removeprefix(end)
+        return phrase
 
 
 class Repeats:
