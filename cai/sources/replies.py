@@ -91,8 +91,7 @@ def answers_in(
 ) -> list[tuple[Sequence[Message], str]]:
     """The reply in each of these columns, with the turns before it; no turns if the record has none."""
     answers = []
-    for name in names:
-        turns, reply = parted(record.get(name), name)
+    for turns, reply in [parted(record.get(name), name) for name in names]:
         if not any(turn["role"] == "user" for turn in turns):
             turns = prompt_in(record, prompt_field)
         answers.append((turns, reply))

@@ -48,7 +48,7 @@ TOKENS = re.compile(
     r"end_of_text|end_of_turn)\|>|<(?:start|end)_of_turn>|\[/?INST\]|<<SYS>>|<｜(?:User|Assistant)｜>"
 )
 TURN = re.compile(  # at the start of a paragraph
-    r"(?:\A|\n[ \t\r]*\n)[ \t]*[*_#]*"
+    r"(?:\A|(?:\A|\n)[^\S\n]*\n)[ \t]*[*_#]*"
     r"(Human|User|Assistant|Critique ?Request|Revision ?Request|Critique|Revision)[*_]*[ \t]?:"
 )
 SPEAKER = re.compile(r"^[ \t]*[*_#]*([A-Z][\w.'’ -]{0,24}?)(?: ?\([^)\n]{1,40}\))?[*_]*[ \t]?:", re.MULTILINE)

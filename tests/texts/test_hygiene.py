@@ -87,6 +87,8 @@ def test_an_ordinary_start_is_no_leak(reply: str) -> None:
         f"{STORY} [/INST] and more",
         f"{STORY}<end_of_turn>",
         f"{STORY}\n\n**Human:** And then?",
+        "\r\nHuman: And then?",
+        f"{STORY}\n \t\n  Assistant: More of it.",
     ],
 )
 def test_a_reply_that_goes_on_with_other_turns_is_a_mix_up(reply: str) -> None:
