@@ -15,10 +15,15 @@ from cai.errors import CaiError, UsageError
 from cai.folder.files import need
 from cai.weights.gguf_read import copy_metadata, write_file
 
-# How a tokenizer cuts text before it merges, as tokenizer.json has it, and what these rules are called in a GGUF file.
-# No others are written: OpenVINO GenAI 2026.4 cuts by rules of its own if it does not know a name, such as Llama 3's.
-RULES = {"type": "Digits", "individual_digits": True}
+# What a GGUF file calls the one way of cutting text before merging that is written: OpenVINO GenAI 2026.4 cuts by rules
+# of its own if it does not know a name, such as Llama 3's.
 NAME = "smollm"
+PLAIN = {
+    "rope_type": "default",
+    "hidden_act": "silu",
+    "attention_bias": False,
+    "mlp_bias": False,
+}  # in a Llama's config
 
 
 def check_gguf(config: Any, tokenizer: Any, source: Path | None = None) -> None:
@@ -70,15 +75,12 @@ def _check_model(config: Any) -> None:
     kind = getattr(config, "model_type", None)
     if kind != "llama":
         raise UsageError(f"only models of the Llama architecture are written as GGUF, and this is {kind!r}; use hf:")
-    rope = config.rope_parameters.get("rope_type", "default")
-    for name, value, plain in (
-        ("rope_type", rope, "default"),
-        ("hidden_act", config.hidden_act, "silu"),
-        ("attention_bias", config.attention_bias, False),
-        ("mlp_bias", config.mlp_bias, False),
-    ):
-        if value != plain:
-            raise UsageError(f"a Llama with {name} {value!r} is not written as GGUF (only with {plain!r}); use hf:")
+    settings = PLAIN | config.to_dict() | config.rope_parameters
+    for name, plain in PLAIN.items():
+        if settings[name] != plain:
+            raise UsageError(
+                f"a Llama with {name} {settings[name]!r} is not written as GGUF (only with {plain!r}); use hf:"
+            )
 
 
 def _check_tokenizer(config: Any, tokenizer: Any) -> None:
@@ -100,8 +102,11 @@ def _cuts_as_smollm(facts: dict[str, Any]) -> bool:
     if facts["model"]["type"] != "BPE" or facts["normalizer"]:
         return False
     match (facts["pre_tokenizer"] or {}).get("pretokenizers"):
-        case [first, {"type": "ByteLevel", "add_prefix_space": False, "use_regex": True}]:
-            return bool(first == RULES)
+        case [
+            {"type": "Digits", "individual_digits": True},
+            {"type": "ByteLevel", "add_prefix_space": False, "use_regex": True},
+        ]:
+            return True
         case _:
             return False
 
