@@ -7,12 +7,13 @@ from collections.abc import Iterator, Mapping, Sequence
 import orjson
 
 from cai.errors import RunError
-from cai.export.cut import BestSummary, Columns, Cut, Lines, Row, law_columns, line_of, ratio
+from cai.export.cut import Columns, Cut, Lines, Row, law_columns, line_of, ratio
 from cai.export.labels import JUDGE, LabelCut, Standing, best_of, standings, unfit
 from cai.export.options import ExportOptions
 from cai.export.pairs import Reason
 from cai.folder.rows import PAIR_BITS, lines_in_order, reading
 from cai.folder.run import RunFolder, find_info
+from cai.records import Record
 
 MANY_FLIPS = 0.5  # of the valid votes: then the place decides more often than the reply
 UNJUDGED: Reason = "invalid_vote", "no pair of its replies was judged"
@@ -23,6 +24,16 @@ PICKED: Mapping[str, Columns] = {
     }
 }  # fmt: skip
 FILES: Mapping[str, Columns] = {"sft": {**PICKED["sft"], "from": "text", "labels": "texts"}}
+
+
+class BestSummary(Record):
+    """What choosing the best replies came to."""
+
+    prompts: int  # whose replies were read
+    unjudged: int  # of the rows: those whose reply is the only usable one
+    mean_p: float | None  # of the best replies: mean probability of being better than the others
+    longest_won: float | None  # share of the prompts with one longest reply in which that one is the best
+    longest_chance: float | None  # what that share would be if length did not count: the mean of 1 / replies
 
 
 class BestCut(LabelCut):

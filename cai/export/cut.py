@@ -28,7 +28,7 @@ from cai.folder.files import unwritable
 from cai.folder.rows import EXPORT_STAGES, TRAINING_FILES, lines_in_order, reading
 from cai.folder.run import RunFolder
 from cai.judge.certify import Calibration
-from cai.records import Drop, Record
+from cai.records import Drop
 from cai.sources.conversations import prompt_hash
 from cai.texts.hygiene import LEARNED, faults_of
 
@@ -90,16 +90,6 @@ class Judged:
         return ratio(self.longer, self.uneven)
 
 
-class BestSummary(Record):
-    """What choosing the best replies came to."""
-
-    prompts: int  # whose replies were read
-    unjudged: int  # of the rows: those whose reply is the only usable one
-    mean_p: float | None  # of the best replies: mean probability of being better than the others
-    longest_won: float | None  # share of the prompts with one longest reply in which that one is the best
-    longest_chance: float | None  # what that share would be if length did not count: the mean of 1 / replies
-
-
 class Cut(ABC):
     """One export in progress; each kind of cut says in `lines` what its rows become."""
 
@@ -108,7 +98,7 @@ class Cut(ABC):
     kind: ClassVar[str]  # of rows, as the card names them
     judged: Judged | None = None  # of a label run
     calibration: Calibration | None = None  # of a label run
-    best: BestSummary | None = None  # of best replies
+    best: Any = None  # the `BestSummary` of best replies
 
     def __init__(self, run: RunFolder, options: ExportOptions) -> None:
         self.facts = Facts()
@@ -164,7 +154,7 @@ class Cut(ABC):
             raise unwritable(folder, error) from error
         finally:
             for table in self._tables.values():
-                table.discard()
+                table.close()
             _sweep(folder)
 
     def _dropped(self) -> Iterator[bytes]:
@@ -270,12 +260,11 @@ class Table:
     def __init__(self, path: Path, schema: Any) -> None:
         self.rows = 0
         self._schema = schema
-        self._part = path.with_name(path.name + ".part")
-        self._parts = {path: self._part}
-        self._file = open(self._part, "wb", buffering=2**20)  # noqa: SIM115
+        paths = [path]
         if schema is not None:
-            twin = path.with_suffix(".parquet")
-            self._parts[twin] = twin.with_name(twin.name + ".part")
+            paths.append(path.with_suffix(".parquet"))
+        self._parts = {path: path.with_name(path.name + ".part") for path in paths}
+        self._file = open(self._parts[path], "wb", buffering=2**20)  # noqa: SIM115
 
     def add(self, line: bytes) -> None:
         """Write a row, as its line of JSON, at the end."""
@@ -286,8 +275,8 @@ class Table:
         """Write what is pending; everything is on disk when it returns."""
         self._file.close()
         if self._schema is not None:
-            *_, twin = self._parts.values()
-            write_parquet(self._part, twin, self._schema)
+            lines, parquet = self._parts.values()
+            write_parquet(lines, parquet, self._schema)
 
     def publish(self) -> list[str]:
         """Put the finished files in place; returns their names."""
@@ -295,12 +284,10 @@ class Table:
             os.replace(part, path)
         return [path.name for path in self._parts]
 
-    def discard(self) -> None:
-        """Close, and remove what was not published."""
+    def close(self) -> None:
+        """Close the file, whatever is pending."""
         with suppress(OSError):  # of buffers that a full disk does not take
             self._file.close()
-        for part in self._parts.values():
-            part.unlink(missing_ok=True)
 
 
 def write_parquet(lines: Path, parquet: Path, schema: Any) -> None:

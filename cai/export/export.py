@@ -13,9 +13,9 @@ import orjson
 from pydantic import ValidationError
 
 from cai.errors import RunError, UsageError
-from cai.export.best_replies import BestCut, PickedCut
+from cai.export.best_replies import BestCut, BestSummary, PickedCut
 from cai.export.card import dataset_card
-from cai.export.cut import BestSummary, Cut, Judged, Row, ratio
+from cai.export.cut import Cut, Judged, Row, ratio
 from cai.export.hub import Hub
 from cai.export.options import DEFAULTS, FIELDS, OF_PAIRS, ONLY, ExportOptions
 from cai.export.preferences import PreferenceCut

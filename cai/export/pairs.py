@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -24,8 +25,10 @@ from cai.texts.hygiene import LEARNED, faults_of, near_identical, refusal
 Row = dict[str, Any]
 Check = Callable[["Row", "Filters"], str | None]
 ReadTexts = Callable[[str, str, str], str]
+Name = tuple[int, str, str]  # of a reply among those to its prompt, in their order: number, what it is, model
 Reason = tuple[str, str]  # why something is left out: a name, and the same in words
 Pairing = Literal["all", "best-worst", "final"]
+NOT_EXTREME: Reason = "not_extreme", "the pairing takes another pair of the prompt"
 MIN_CONFIDENCE = 0.7  # about 80 % agreement for the judges measured in docs/judging.md; promises nothing for others
 
 
@@ -230,9 +233,6 @@ def flipped(row: Row) -> tuple[int, int]:
 # The pairs of one prompt
 
 
-NOT_EXTREME: Reason = "not_extreme", "the pairing takes another pair of the prompt"
-
-
 def reasons(
     rows: Sequence[Row], filters: Filters, pairing: Pairing = "all", read: ReadTexts = fault_of_texts
 ) -> list[Reason | None]:
@@ -243,10 +243,7 @@ def reasons(
     """
     if pairing == "all":
         return [reason(row, filters, read) for row in rows]
-    if pairing == "final":
-        names = _last_round(rows)
-    else:
-        names = _best_and_worst(rows)
+    names = {"final": _last_round, "best-worst": _best_and_worst}[pairing](rows)
     whys: list[Reason | None] = []
     for row in rows:
         if row["z"] is None or _names(row) == names:
@@ -254,9 +251,6 @@ def reasons(
         else:
             whys.append(NOT_EXTREME)
     return whys
-
-
-Name = tuple[int, str, str]  # of a reply among those to its prompt, in their order: number, what it is, model
 
 
 def name_of(row: Row, side: str) -> Name:
@@ -272,10 +266,7 @@ def _names(row: Row) -> set[Name]:
 @lru_cache(maxsize=1024)
 def sample_number(what: str) -> int:
     """3 for "sample 3", 2 for "round 2"; 0 for names without a number."""
-    digits = re.search(r"\d+$", what)
-    if digits is None:
-        return 0
-    return int(digits[0])
+    return int(re.findall(r"\d*$", what)[0] or 0)
 
 
 def _of_rounds(row: Row) -> bool:
@@ -291,17 +282,17 @@ def _last_round(rows: Sequence[Row]) -> set[Name]:
 def _best_and_worst(rows: Sequence[Row]) -> set[Name]:
     if any(map(_of_rounds, rows)):
         raise UsageError("--pairing best-worst is for labels of samples: these are of rounds; choose all or final")
-    odds: dict[Name, list[float]] = {}
+    odds = defaultdict[Name, list[float]](list)
     for row in rows:
         if row["z"] is not None:
-            odds.setdefault(name_of(row, "a"), []).append(row["z"])
-            odds.setdefault(name_of(row, "b"), []).append(-row["z"])
+            odds[name_of(row, "a")].append(row["z"])
+            odds[name_of(row, "b")].append(-row["z"])
     mean = {name: math.fsum(values) / len(values) for name, values in sorted(odds.items())}
     if not mean:
         return set()
-    best = max(mean, key=lambda name: mean[name])
+    best = max(mean, key=mean.__getitem__)
     others = [name for name in mean if name != best]
-    return {best, min(others, key=lambda name: mean[name], default=best)}
+    return {best, min(others, key=mean.__getitem__, default=best)}
 
 
 def extra_pass(row: Row, n: int | None) -> int:
