@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, TypeVar, cast
+from typing import Literal, TypeVar, cast
 
 from cai.errors import UsageError
 from cai.texts.wording import counted
@@ -105,9 +105,6 @@ class Plan:
         self.rows_at_once, self.accumulation, self.gradient_checkpointing = self._batch(shape)
         self.steps, self.save_every, self.eval_every = self._steps(train_rows or len(lengths), eval_rows)
 
-    def _note(self, name: str, value: Any, origin: Origin, why: str = "") -> None:
-        self.settings.append(Setting(name, value, origin, why))
-
     def _settle(self, name: str, value: T, origin: Origin, why: str) -> T:
         setting = self._loaded.setting(name, value, origin, why)
         self.settings.append(setting)
@@ -115,12 +112,12 @@ class Plan:
 
     def _rate(self, method: str) -> float:
         config = self._loaded.config
+        trains = Setting("trains", f"LoRA of rank {config.lora.rank}", self._loaded.origin("lora.rank"))
+        what = "a LoRA adapter"
         if config.full:
-            self._note("trains", "all weights", self._loaded.origin("full"))
+            trains = Setting("trains", "all weights", self._loaded.origin("full"))
             what = "all weights"
-        else:
-            self._note("trains", f"LoRA of rank {config.lora.rank}", self._loaded.origin("lora.rank"))
-            what = "a LoRA adapter"
+        self.settings.append(trains)
         rate = self._method.rates[config.full]
         return self._settle("learning_rate", rate, "default", f"{method} of {what}")
 
@@ -179,7 +176,7 @@ class Plan:
                     f"batch_size {config.batch_size} is not made of rows_at_once {rows} on {machine.devices} devices: "
                     f"it would be {effective}"
                 )
-        self._note("batch_size", effective, self._loaded.origin("batch_size"), why)
+        self.settings.append(Setting("batch_size", effective, self._loaded.origin("batch_size"), why))
         return rows, accumulation, checkpoints
 
     def _steps(self, rows: int, eval_rows: int) -> tuple[int, int, int]:

@@ -99,47 +99,43 @@ class Preferences(Rows):
             arguments["precompute_ref_log_probs"] = self.settled["reference"] == "once"
         held = None
         if self.eval:
-            held = on_disk(self.eval, self.folder, self.columns, self.label, joined=self.joined)
+            held = self.on_disk(self.eval)
         return {
             "args": pkgutil.resolve_name(METHODS[self.data.method].arguments)(max_length=plan.max_length, **arguments),
-            "train_dataset": on_disk(self.train, self.folder, self.columns, self.label, joined=self.joined),
+            "train_dataset": self.on_disk(self.train),
             "eval_dataset": held,
         }
 
+    def on_disk(self, rows: Sequence[Encoded]) -> Any:
+        """The rows as a dataset under `folder`, with columns for the replies and the label, and `row`, their place.
 
-def on_disk(
-    rows: Sequence[Encoded], folder: Path, columns: Sequence[str], label: str | None = None, *, joined: bool = False
-) -> Any:
-    """The rows as a dataset under `folder`, with a column for each reply, and with `row`, their place from 0.
+        The same rows are written once; of several processes that call it, all take what the first wrote.
+        """
+        from datasets import Dataset, load_from_disk
 
-    label: a field of the rows that becomes a column. joined: the columns hold the prompt with the reply. The same rows
-    are written once; of several processes that call it, all take what the first wrote.
-    """
-    from datasets import Dataset, load_from_disk
-
-    table = {
-        ROW: list(range(len(rows))),
-        "prompt_ids": [row.prompt for row in rows],
-    }
-    for place, column in enumerate(columns):
-        table[column] = [row.replies[place] for row in rows]
-        if joined:
-            table[column] = [row.prompt + row.replies[place] for row in rows]
-    if label is not None:
-        table[label] = [getattr(row.row, label) for row in rows]
-    name = hashlib.sha256(orjson.dumps(table)).hexdigest()[:16]
-    path = folder / f"rows-{name}"
-    if not path.exists():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        part = Path(tempfile.mkdtemp(prefix=f"{path.name}.", dir=path.parent))
-        Dataset.from_dict(table).save_to_disk(part)
-        try:
-            part.rename(path)
-        except OSError:  # another process has written it
-            shutil.rmtree(part)
-            if not path.exists():
-                raise
-    return load_from_disk(path)
+        table = {
+            ROW: list(range(len(rows))),
+            "prompt_ids": [row.prompt for row in rows],
+        }
+        for place, column in enumerate(self.columns):
+            table[column] = [row.replies[place] for row in rows]
+            if self.joined:
+                table[column] = [row.prompt + row.replies[place] for row in rows]
+        if self.label is not None:
+            table[self.label] = [getattr(row.row, self.label) for row in rows]
+        name = hashlib.sha256(orjson.dumps(table)).hexdigest()[:16]
+        path = self.folder / f"rows-{name}"
+        if not path.exists():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            part = Path(tempfile.mkdtemp(prefix=f"{path.name}.", dir=path.parent))
+            Dataset.from_dict(table).save_to_disk(part)
+            try:
+                part.rename(path)
+            except OSError:  # another process has written it
+                shutil.rmtree(part)
+                if not path.exists():
+                    raise
+        return load_from_disk(path)
 
 
 class _Stacked:

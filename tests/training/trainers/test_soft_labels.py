@@ -10,6 +10,7 @@ import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -37,7 +38,7 @@ from cai.training.setup.config import load_config
 from cai.training.trainers.dpo import NLL_WEIGHT, Pairs, cross_entropy, dpo_trainer, gap_scaled, with_nll
 from cai.training.trainers.kto import kto_trainer
 from cai.training.trainers.loop import Watch, callback
-from cai.training.trainers.preferences import on_disk
+from cai.training.trainers.preferences import Preferences
 from cai.training.trainers.reward import Scored, reward_trainer
 
 pytestmark = pytest.mark.usefixtures("quiet_datasets")
@@ -316,6 +317,16 @@ def test_a_stock_loss_takes_rows_that_nobody_judged(folder: Path, tmp_path: Path
 
 
 COLUMNS = ("chosen_ids", "rejected_ids")
+
+
+def on_disk(
+    rows: list[Encoded], folder: Path, columns: tuple[str, ...], label: str | None = None, *, joined: bool = False
+) -> Any:
+    """The rows as the trainers of a method with such columns and label write them."""
+    method: Any = SimpleNamespace(folder=folder, columns=columns, label=label, joined=joined)
+    return Preferences.on_disk(method, rows)
+
+
 WORDS_OF_TINY = tiny.tokenizer(tiny.PLAIN)
 
 
