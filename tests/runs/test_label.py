@@ -555,3 +555,13 @@ def test_a_target_over_several_models_asks_which_one(tmp_path: Path) -> None:
     asked = {(call["messages"][0]["content"], call["seed"]) for call in map(eval, two.asked)}
     before = {(call["messages"][0]["content"], call["seed"]) for call in map(eval, models[1].asked)}
     assert asked and not asked & before  # its own numbers go on where those of the sample run ended
+
+
+def test_a_calibration_serves_the_judge_it_was_made_for_and_no_other(tmp_path: Path) -> None:
+    labelled_with_gold(tmp_path, scorer(), gold_pairs(60, lambda n: n % 5 > 0))
+    file = tmp_path / "out" / "calibration.json"
+    run(PAIRS[:5], tmp_path / "next", scorer(), calibration=file, min_confidence=None)
+    temperatures = {row["temperature"] for row in rows_of(tmp_path / "next")}
+    assert temperatures == {row["temperature"] for row in rows_of(tmp_path / "out")} != {None}
+    with pytest.raises(UsageError, match=r"--calibration .* was made for a different judge: .*principles"):
+        setup(PAIRS, tmp_path / "other", scorer(), calibration=file, min_confidence=None, principles=1)
