@@ -1,4 +1,4 @@
-"""What calls took and cost, and the cap on it: prices per token from the `genai-prices` tables or as users state them.
+"""Tokens and cost of calls, and the cap on them: prices per token from `genai-prices`, or as the user states them.
 
 A price that is not known is None, never 0.
 """

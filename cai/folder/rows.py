@@ -1,4 +1,4 @@
-"""The rows of a run folder: which is in which file, and what became of each input."""
+"""The rows of a run folder: which is in which file, and what became of each input; repairs a line torn by a kill."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Runs as Python functions, each with a keyword for every setting."""
+"""The public functions that make runs (`cai.generate`, …), with a keyword for every setting."""
 
 from __future__ import annotations
 

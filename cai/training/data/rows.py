@@ -1,4 +1,4 @@
-"""Training rows, from records in any of the shapes that TRL's datasets and published ones have."""
+"""Reads training rows (texts, pairs, labels, `p_chosen`) from records as TRL and published datasets have them."""
 
 from __future__ import annotations
 
