@@ -59,7 +59,7 @@ class Document:
 
     value: Any = None
     lines: dict[Place, int] = field(default_factory=dict)
-    written: dict[Place, str] = field(default_factory=dict)
+    scalars: dict[Place, str] = field(default_factory=dict)
 
     def line(self, place: Place) -> int:
         """The line of `place`, or of the nearest place around it that the file holds."""
@@ -113,7 +113,7 @@ class _Reader:
     def __init__(self, text: str) -> None:
         self._events = iter(yaml.parse(text, Loader=Loader))
         self._lines: dict[Place, int] = {}
-        self._written: dict[Place, str] = {}
+        self._scalars: dict[Place, str] = {}
 
     def read(self) -> Document:
         value = None
@@ -124,13 +124,13 @@ class _Reader:
                 raise BadYaml("'---' starts a second document; a file holds one", _line(event))
             if isinstance(event, yaml.NodeEvent):
                 value = self._value(event, ())
-        return Document(value, self._lines, self._written)
+        return Document(value, self._lines, self._scalars)
 
     def _value(self, event: Any, place: Place) -> Any:
         self._lines.setdefault(place, _line(event))
         _check(event)
         if isinstance(event, yaml.ScalarEvent):
-            self._written[place] = event.value
+            self._scalars[place] = event.value
             return _scalar(event)
         if len(place) == MAX_DEPTH:
             raise BadYaml(f"is nested more than {MAX_DEPTH} levels deep", _line(event))
@@ -221,7 +221,7 @@ def explain(error: ValidationError, document: Document, keys: Keys, forms: Mappi
     faults = []
     for details in error.errors(include_url=False):
         place = details["loc"]
-        code, message = _reason(details, document.written.get(place), keys, forms)
+        code, message = _reason(details, document.scalars.get(place), keys, forms)
         faults.append(Fault(code, message, document.line(place)))
     # A misspelt key explains the missing one, so it goes first.
     return sorted(faults, key=lambda fault: (fault.line, fault.code != "unknown-key"))
@@ -240,22 +240,22 @@ def unfit(error: ValidationError) -> tuple[str, str]:
     return str(details["loc"][0]), details["msg"].removeprefix("Input ").replace("should", "must", 1)
 
 
-def _reason(details: ErrorDetails, written: str | None, keys: Keys, forms: Mapping[str, str]) -> tuple[str, str]:
+def _reason(details: ErrorDetails, scalar: str | None, keys: Keys, forms: Mapping[str, str]) -> tuple[str, str]:
     """A code for what is wrong, and a sentence."""
     kind, place, value = details["type"], details["loc"], details["input"]
     if value == "" and kind != "extra_forbidden":
         kind = "too_short"
     key = str(("", *place)[-1])
-    owner, known = keys.get(tuple(part for part in place[:-1] if isinstance(part, str)), ("the mapping", ()))
+    owner, names = keys.get(tuple(part for part in place[:-1] if isinstance(part, str)), ("the mapping", ()))
     code, sentence = REASONS.get(kind, (kind.replace("_", "-"), "{message}"))
     words = {
         **details.get("ctx", {}),
         "what": _named(place),
         "key": key,
         "owner": owner,
-        "advice": _advice(key, known),
+        "advice": _advice(key, names),
         "form": forms.get(key),
-        "not_text": _not_text(_named(place), value, written, forms.get(key)),
+        "not_text": _not_text(_named(place), value, scalar, forms.get(key)),
         "value": _shown(value),
         "message": details["msg"],
     }
@@ -270,19 +270,19 @@ def _named(place: Place) -> str:
     return f"entry {place[-1] + 1} of '{place[-2]}'"
 
 
-def _not_text(what: str, value: Any, written: str | None, form: str | None) -> str:
-    if value is None or not written:
+def _not_text(what: str, value: Any, scalar: str | None, form: str | None) -> str:
+    if value is None or not scalar:
         return f"{what} must be text, not {_kind(value)}"
     advice = "text, in quotes"
     if form is not None:
         advice = f"{form}, in quotes if need be"
-    return f"YAML reads {what} {written} as {_kind(value)}; write {advice}"
+    return f"YAML reads {what} {scalar} as {_kind(value)}; write {advice}"
 
 
-def _advice(key: str, known: tuple[str, ...]) -> str:
+def _advice(key: str, names: tuple[str, ...]) -> str:
     if " " in key or key[:1].isupper():  # `- Be kind: always` is a mapping to YAML
         return "a sentence with ': ' in it needs quotes"
-    return nearest(key, known)
+    return nearest(key, names)
 
 
 def _kind(value: Any) -> str:

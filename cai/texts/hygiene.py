@@ -187,9 +187,9 @@ def near_identical(a: str, b: str) -> bool:
     ours, theirs = words(a), words(b)
     if ours == theirs:
         return bool(ours) or identical(a, b)
-    left, right = shingles(ours), shingles(theirs)
-    shared = len(left & right)
-    return shared >= NEAR * (len(left) + len(right) - shared)
+    one, other = shingles(ours), shingles(theirs)
+    shared = len(one & other)
+    return shared >= NEAR * (len(one) + len(other) - shared)
 
 
 # Refusals

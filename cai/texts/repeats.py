@@ -35,30 +35,30 @@ class Phrases:
     def top(self, share: float, most: int = 10) -> list[tuple[str, float]]:
         """Phrases that at least `share` of the texts hold, and their shares; runs that overlap are joined to one."""
         least = max(2.0, share * self.texts)
-        left = {run: count for run, count in self._counts.items() if count >= least}
-        joined: list[tuple[str, float]] = []
-        while left and len(joined) < most:
-            run = max(left, key=lambda run: (left[run], run))
-            count = left.pop(run)
-            joined.append((self._grown(run, count, left), count / self.texts))
-        return joined
+        runs = {run: count for run, count in self._counts.items() if count >= least}
+        phrases: list[tuple[str, float]] = []
+        while runs and len(phrases) < most:
+            run = max(runs, key=lambda run: (runs[run], run))
+            count = runs.pop(run)
+            phrases.append((self._grown(run, count, runs), count / self.texts))
+        return phrases
 
     @staticmethod
-    def _grown(run: str, count: int, left: dict[str, int]) -> str:
-        """A run with the words around it that come as often (to a tenth); what it takes in leaves `left`."""
+    def _grown(run: str, count: int, runs: dict[str, int]) -> str:
+        """A run with the words around it that come as often (to a tenth); what it takes in is removed from `runs`."""
         phrase = run
         for before in (False, True):
             while True:
                 sequence = phrase.split()
                 start, end = " ".join(sequence[: NGRAM - 1]), " ".join(sequence[1 - NGRAM :])
                 if before:
-                    fits = [run for run in left if run.endswith(f" {start}")]
+                    fits = [run for run in runs if run.endswith(f" {start}")]
                 else:
-                    fits = [run for run in left if run.startswith(f"{end} ")]
-                best = max(fits, key=lambda run: (left[run], run), default="")
-                if not best or left[best] < 0.9 * count:
+                    fits = [run for run in runs if run.startswith(f"{end} ")]
+                best = max(fits, key=lambda run: (runs[run], run), default="")
+                if not best or runs[best] < 0.9 * count:
                     break
-                del left[best]
+                del runs[best]
                 if before:
                     phrase = best.removesuffix(start) + phrase
                 else:
