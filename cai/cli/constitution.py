@@ -14,14 +14,14 @@ from cai.errors import CaiError
 from cai.models import SPECS
 from cai.texts.wording import one_line
 
-app = typer.Typer(rich_markup_mode=None)
-constitution_app = typer.Typer(
-    help="List, read, check and import constitutions.\n\nExample: cai constitution show harmless", no_args_is_help=True
+app = typer.Typer(
+    help="List, read, check and import constitutions.\n\nExample: cai constitution show harmless",
+    no_args_is_help=True,
+    rich_markup_mode=None,
 )
-app.add_typer(constitution_app, name="constitution")
 
 
-@constitution_app.command("list")
+@app.command("list")
 def constitution_list(json: Json = False) -> None:
     """List the built-in constitutions.
 
@@ -38,7 +38,7 @@ def constitution_list(json: Json = False) -> None:
         say([f"{law.name:10} {law.version:8} {len(law.principles):3} principles  {summary}"])
 
 
-@constitution_app.command("show")
+@app.command("show")
 def constitution_show(
     name: Annotated[str, typer.Argument(help="A built-in NAME or a PATH.")],
     template: Annotated[
@@ -56,7 +56,7 @@ def constitution_show(
     say(show(name, templates, template, prompt))
 
 
-@constitution_app.command("check")
+@app.command("check")
 def constitution_check(
     file: Annotated[str, typer.Argument(help="A built-in NAME or a PATH.")],
     templates: Annotated[str | None, typer.Option(help="Also check this template set.")] = None,
@@ -75,7 +75,7 @@ def constitution_check(
         raise typer.Exit(1)
 
 
-@constitution_app.command("import")
+@app.command("import")
 def constitution_import(
     file: Annotated[Path, typer.Argument(help="The paper's JSON pairs, or a plain list of sentences.")],
     out: Annotated[Path | None, typer.Option(help="Write to this file (default: stdout).")] = None,
@@ -121,10 +121,10 @@ def constitution_test(
         raise CaiError(f"{file}: {len(report.failed):,} of {len(report.outcomes):,} tests do not hold in both orders")
 
 
-add_command(constitution_app, "test", constitution_test, fields_of_judging)
+add_command(app, "test", constitution_test, fields_of_judging)
 
 
-@constitution_app.command("ablate")
+@app.command("ablate")
 def constitution_ablate(
     labels: Annotated[Path, typer.Argument(help="A label run, or its labels.jsonl.")],
     min_confidence: Annotated[float, typer.Option(help="Count the pairs that would cross this confidence.")] = 0.7,

@@ -13,12 +13,11 @@ from cai.cli.main import Fields, Json, add_command, fields_of, print_report, val
 from cai.errors import ModelStopped
 from cai.models import JUDGE_SPECS
 
-app = typer.Typer(rich_markup_mode=None)
-judge_app = typer.Typer(
+app = typer.Typer(
     help="Compare a judge's labels with human labels.\n\nExample: cai judge calibrate runs/gold --out runs/gold",
     no_args_is_help=True,
+    rich_markup_mode=None,
 )
-app.add_typer(judge_app, name="judge")
 SHARED = (
     "templates", "max_tokens", "extra_body", "concurrency", "rpm", "tpm", "seed", "max_cost", "price", "base_url",
     "headers", "timeout", "out", "force",
@@ -34,7 +33,7 @@ def fields_of_judging(*more: str) -> Fields:
     return {name: fields[name] for name in (*more, *SHARED)}
 
 
-@judge_app.command("calibrate")
+@app.command("calibrate")
 def judge_calibrate(
     file: Annotated[Path, typer.Argument(help="A label run of pairs with human labels, or rows with p_a and human.")],
     out: Annotated[Path | None, typer.Option(help="Folder for calibration.json and two plots.")] = None,
@@ -93,4 +92,4 @@ def judge_bench(
         raise ModelStopped(f"not finished: {', '.join(stopped)}; rerun the same command to resume")
 
 
-add_command(judge_app, "bench", judge_bench, partial(fields_of_judging, "principles", "limit"))
+add_command(app, "bench", judge_bench, partial(fields_of_judging, "principles", "limit"))

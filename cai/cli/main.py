@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON summary to stdout.")]
 Fields = dict[str, "FieldInfo"]
 S = TypeVar("S", bound="RunSettings")
-COMMANDS = {  # in the order of the help text: the module that has each command
+COMMANDS = {  # in the order of the help text: the module whose `app` has each command, or is the command
     "generate": "runs", "sample": "runs", "label": "runs", "export": "runs", "plan": "runs", "audit": "audit",
     "train": "train", "chat": "chat", "merge": "chat", "judge": "judge", "constitution": "constitution",
 }  # fmt: skip
@@ -41,7 +41,8 @@ class _Commands(TyperGroup):
         if cmd_name not in COMMANDS:
             return None
         module = import_module(f"cai.cli.{COMMANDS[cmd_name]}")
-        return typer.main.get_group(module.app).commands[cmd_name]
+        group = typer.main.get_group(module.app)
+        return group.commands.get(cmd_name, group)
 
 
 app = typer.Typer(

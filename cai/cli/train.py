@@ -227,13 +227,12 @@ def next_steps(summary: TrainSummary) -> Iterator[str]:
         yield f"next: cai merge {folder} --out FOLDER"
 
 
-app = typer.Typer(rich_markup_mode=None)
-train_app = typer.Typer(
+app = typer.Typer(
     help="Train a model on the rows of a run or a file: an adapter, or all weights.\n\n"
     "Example: cai train dpo runs/labels --model local --out models/dpo",
     no_args_is_help=True,
+    rich_markup_mode=None,
 )
-app.add_typer(train_app, name="train")
 for method, entry in METHODS.items():
     summary = f"{entry.summary} Run the same command again to resume.\n\nExample: cai train {method} {entry.example}"
-    add_command(train_app, method, partial(_train, method), partial(_fields, method), summary)
+    add_command(app, method, partial(_train, method), partial(_fields, method), summary)

@@ -19,7 +19,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from shared import shared
 
-from cai.cli.judge import judge_app
+from cai.cli.judge import app as judge_app
 from cai.errors import CaiError, InputError, MissingExtra, RunError
 from cai.judge.calibration import (
     CalibrationReport,
