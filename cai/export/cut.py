@@ -222,9 +222,6 @@ def ratio(part: float, whole: float) -> float | None:
     return None
 
 
-# Rows and files
-
-
 def law_columns(law: Row | None) -> Row:
     """The columns that name a constitution; None: that of a reward model, which reads none."""
     if law is None:

@@ -49,9 +49,6 @@ class Filters:
     hygiene: bool = True
 
 
-# Beliefs
-
-
 def confidence(row: Row, filters: Filters) -> float:
     """What thresholds are compared with, in [0.5, 1]: the larger of p and 1 - p; z must not be None."""
     p = p_a(row, filters)
