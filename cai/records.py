@@ -6,11 +6,15 @@ millions, are slotted dataclasses.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field
 from typing_extensions import TypedDict
+
+Values = dict[str, Any]  # by name: keywords, or a JSON object in the making
+Object = Mapping[str, Any]  # a JSON object that is read
 
 Role = Literal["assistant", "critic", "reviser", "judge"]
 Protocol = Literal["logprob", "score", "vote", "reason", "reward"]  # how a judge is asked

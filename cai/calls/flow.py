@@ -9,7 +9,7 @@ import asyncio
 from collections import Counter
 from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Generic, TypeVar
+from typing import Generic, TypeVar
 
 from cai.calls.limits import Feed, Limiter, backoff, give_up
 from cai.calls.model import Model
@@ -17,7 +17,7 @@ from cai.calls.prices import Budget, Price, Tally
 from cai.errors import BudgetReached, CallRejected, ModelBusy, ModelFault, ModelStopped, RowDropped, RunError
 from cai.folder.files import call_key, call_seed, canonical_call
 from cai.folder.store import Store
-from cai.records import Call, Completion, Request, Role, Sampling, Usage
+from cai.records import Call, Completion, Request, Role, Sampling, Usage, Values
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -142,7 +142,7 @@ class Driver:
         return key, done
 
     async def _paid(
-        self, seat: Seat, call: Call, payload: dict[str, Any], size: int, order: int
+        self, seat: Seat, call: Call, payload: Values, size: int, order: int
     ) -> tuple[Completion, float | None]:
         """Send a call under the budget; `size` is the payload's bytes, which bound its input tokens from above.
 
@@ -180,7 +180,7 @@ class Driver:
             return done, None
         return done, actual
 
-    async def _persist(self, seat: Seat, payload: dict[str, Any], tokens: int, order: int) -> Completion:
+    async def _persist(self, seat: Seat, payload: Values, tokens: int, order: int) -> Completion:
         """Send until there is an answer, a refusal of this call, or no hope of one."""
         limiter = seat.limiter
         attempt = 0

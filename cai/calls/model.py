@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Protocol
 
-from cai.records import Abilities, Call, Completion
+from cai.records import Abilities, Call, Completion, Values
 
 
 class Model(Protocol):
@@ -23,13 +23,13 @@ class Model(Protocol):
     concurrency: int  # requests in flight when the user names no number
     context: int | None  # tokens of prompt and reply together; None: unknown before asking
 
-    def payload(self, call: Call) -> dict[str, Any]:
+    def payload(self, call: Call) -> Values:
         """The exact JSON-able request; raises CallRejected("too_long", …) if it is known not to fit."""
 
     async def start(self) -> None:
         """Load weights or open connections; called once before the first `send`, in the loop that will send."""
 
-    async def send(self, payload: dict[str, Any]) -> Completion:
+    async def send(self, payload: Values) -> Completion:
         """Ask once."""
 
     async def close(self) -> None:

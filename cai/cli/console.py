@@ -200,7 +200,7 @@ def summary(run: Run[Any]) -> Iterator[Text | str]:
         yield from example(run.shown(run.example))
         yield ""
     usage = info["usage"]
-    dropped = Counter(info["dropped"])
+    dropped = Counter[str](info["dropped"])
     cost = UNPRICED.get(info["cost_usd"]) or f"${info['cost_usd']:,.4f}"
     yield (
         f"{counted(info['rows'], run.outcome)}, {dropped.total():,} dropped; {counted(usage['calls'], 'call')}, "

@@ -6,11 +6,10 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from itertools import combinations
 from pathlib import Path
-from typing import Any
 
 from cai.constitution.findings import Finding
 from cai.constitution.principles import Constitution, Principle, Reader, find_constitution
-from cai.records import ConstitutionRef, Record
+from cai.records import ConstitutionRef, Record, Values
 
 FIELDS = ("text", "critique", "revise", "choose")
 
@@ -55,7 +54,7 @@ class Report(Record):
     errors: tuple[Finding, ...]
     warnings: tuple[Finding, ...]
 
-    def summary(self) -> dict[str, Any]:
+    def summary(self) -> Values:
         """The report as JSON."""
         return self.model_dump(mode="json")
 

@@ -11,7 +11,7 @@ from typing import Any
 from cai.constitution.principles import Constitution, Principle
 from cai.engine.revise import LINE_ENDS
 from cai.engine.templates import Templates
-from cai.records import Message, Request
+from cai.records import Message, Request, Values
 
 LISTED = 20  # likeliest tokens whose probabilities a judge is asked for: the most that OpenAI's protocol lists
 REASON_TOKENS = 256  # for "at most three sentences"
@@ -71,7 +71,7 @@ class AskJudge:
 
         reasons: what the judge has written before it chooses.
         """
-        reading: dict[str, Any] = {"top_logprobs": LISTED}
+        reading: Values = {"top_logprobs": LISTED}
         if score:
             reading = {"score": self.letters}
         return self._request(prompt, first, second, principle, reasons, max_tokens=1, temperature=0.0, **reading)
@@ -89,7 +89,7 @@ class AskJudge:
 
         The first wave is greedy; only sampling can add anything in further ones.
         """
-        sampling: dict[str, Any] = {"temperature": min(float(wave), 1.0), "sample": wave}
+        sampling: Values = {"temperature": min(float(wave), 1.0), "sample": wave}
         if self.prefix:  # without one, a thinking model needs room for its thoughts
             sampling["max_tokens"] = LETTER_TOKENS
         return self._request(prompt, first, second, principle, None, **sampling)

@@ -17,7 +17,7 @@ from cai.constitution.principles import Constitution, Principle
 from cai.engine.template_checks import JOBS
 from cai.engine.templates import Templates
 from cai.errors import RowDropped
-from cai.records import Completion, Message, Prompt, Request, Role, Round
+from cai.records import Completion, Message, Prompt, Request, Role, Round, Values
 
 LINE_ENDS = r"\n\v\f\r\x1c-\x1e\x85\u2028\u2029"  # all that str.splitlines knows
 # A line that gives a verdict, whatever marks it up; one that begins with `>` quotes somebody else. The verdict itself
@@ -168,7 +168,7 @@ class Ask:
     def _question(self, name: str, principle: Principle) -> str:
         key = (name, principle.id)
         if key not in self._questions:
-            variables: dict[str, Any] = {"principle": principle, "gate": self._gate, "examples": self._examples}
+            variables: Values = {"principle": principle, "gate": self._gate, "examples": self._examples}
             self._questions[key] = self._templates.render(name, **variables).strip()
         return self._questions[key]
 

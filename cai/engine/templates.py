@@ -31,6 +31,7 @@ from cai.constitution.principles import Principle
 from cai.engine import template_checks
 from cai.engine.template_checks import JOBS, VARIABLES
 from cai.errors import TemplateError
+from cai.records import Object, Values
 from cai.sources.files import folder
 from cai.texts.wording import nearest
 
@@ -229,7 +230,7 @@ def _findings_in(path: Path, files: Mapping[str, bytes], environment: ImmutableS
 def _render_all(path: Path, files: Mapping[str, bytes], environment: ImmutableSandboxedEnvironment) -> None:
     """Render each template once, for a principle that lacks no wording; raises TemplateError if one fails."""
     words = dict.fromkeys(("text", "critique", "revise", "choose"), "Trial.")
-    values: dict[str, Any] = dict.fromkeys(("reply", "critique", "first", "second"), "Trial.")
+    values: Values = dict.fromkeys(("reply", "critique", "first", "second"), "Trial.")
     values |= {"prompt": [{"role": "user", "content": "Trial."}], "gate": True, "reason": False}
     values |= {"principle": Principle(id="trial", weight=1.0, tests=(), **words), "examples": _examples(path, files)}
     for name in VARIABLES:
@@ -241,7 +242,7 @@ def _render_all(path: Path, files: Mapping[str, bytes], environment: ImmutableSa
 # Rendering
 
 
-def _rendered(template: Template, variables: Mapping[str, Any]) -> str:
+def _rendered(template: Template, variables: Object) -> str:
     try:
         return template.render({name: _plain(value) for name, value in variables.items()})
     except Exception as error:  # whatever a template does wrong: divide by zero, recurse without end
@@ -271,7 +272,7 @@ def _plain(value: Any) -> Any:
 
 
 @lru_cache(maxsize=4096)
-def _plain_principle(principle: Principle) -> dict[str, Any]:
+def _plain_principle(principle: Principle) -> Values:
     message = "principle {!r} has no {!r}: say what stands in for it, such as {{{{ principle.{} or principle.{} }}}}"
     plain = principle.model_dump()
     for name in [name for name, value in plain.items() if value is None]:

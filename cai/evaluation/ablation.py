@@ -6,7 +6,6 @@ import math
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import orjson
 from pydantic import ValidationError
@@ -16,7 +15,7 @@ from cai.export.pairs import MIN_CONFIDENCE
 from cai.judge.flows import belief, is_valid, mean_preference, odds_of_votes, probability
 from cai.judge.metrics import average, confidence, credit, wilson
 from cai.judge.people import labels_file
-from cai.records import Label, Record, Vote
+from cai.records import Label, Record, Values, Vote
 from cai.sources.files import read_records
 from cai.sources.yamlfile import first_fault
 from cai.texts.wording import cells, columns, counted
@@ -90,7 +89,7 @@ class Ablation(Record):
                 share = f"{one.agrees_with_rest:.0%} of {one.rest:,} pairs"
                 yield f"{one.principle} contradicts the rest: they agree on {share}"
 
-    def summary(self) -> dict[str, Any]:
+    def summary(self) -> Values:
         """The table as JSON."""
         return {**self.model_dump(), "notes": list(self.notes())}
 
@@ -117,7 +116,7 @@ class _Tally:
 
     def left(self, principle: str) -> Left:
         means = ("win_rate", "agrees_with_rest", "strength", "bias", "people")
-        figures: dict[str, Any] = {name: average(self.values[name]) for name in means}
+        figures: Values = {name: average(self.values[name]) for name in means}
         figures |= {name: self.counts[name] for name in ("pairs", "turned", "gained", "lost", "alone")}
         return Left(
             principle=principle,

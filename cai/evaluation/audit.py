@@ -17,7 +17,7 @@ from cai.errors import SourceError, UsageError
 from cai.evaluation.audit_report import MEASURES, OF_REPLIES, Audit, ReplyAudit
 from cai.folder.files import unwritable
 from cai.judge.metrics import share
-from cai.records import KINDS
+from cai.records import KINDS, Values
 from cai.sources.conversations import BadRecord, prompt_in
 from cai.sources.files import read_records
 from cai.sources.replies import PAIRS, RANKED, Case, read_case, written
@@ -138,7 +138,7 @@ class _Count:
         self._phrases = defaultdict[str, repeats.Phrases](repeats.Phrases)
         self._bad_rows: list[tuple[int, str]] = []
 
-    def add(self, line: int, record: Any) -> list[dict[str, Any]]:
+    def add(self, line: int, record: Any) -> list[Values]:
         """Count one record; returns the verdict on each of its replies, or why it has none."""
         name: Any = None
         if isinstance(record, Mapping):
@@ -167,7 +167,7 @@ class _Count:
             if column is not None and column not in record:
                 raise UsageError(f"{option} {column!r}: there is no such column; {nearest(column, record)}")
 
-    def _reply(self, role: str, text: str, case: Case, index: int) -> dict[str, Any]:
+    def _reply(self, role: str, text: str, case: Case, index: int) -> Values:
         faults = {"empty": not text.strip()}
         faults |= {name: fault.test(text) for name, fault in FAULTS.items()}
         faults["truncated"] |= index in case.cut
@@ -193,7 +193,7 @@ class _Count:
             verdict |= {"overlap": same, "near_overlap": alike and not same}
         return verdict
 
-    def _pair(self, replies: Sequence[tuple[str, str]], verdicts: Sequence[dict[str, Any]]) -> dict[str, bool]:
+    def _pair(self, replies: Sequence[tuple[str, str]], verdicts: Sequence[Values]) -> dict[str, bool]:
         roles = tuple(role for role, _ in replies)
         if roles not in PAIRS:
             return {}

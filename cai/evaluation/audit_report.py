@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
 from cai.errors import UsageError
 from cai.judge.certify import Share
-from cai.records import Record
+from cai.records import Record, Values
 from cai.texts.hygiene import FAULTS
 from cai.texts.wording import columns, counted, nearest
 
@@ -47,7 +46,7 @@ class Audit(Record):
     rates: dict[str, float | None]  # by name, of MEASURES; those of replies are over all roles
     notes: tuple[str, ...]
 
-    def summary(self) -> dict[str, Any]:
+    def summary(self) -> Values:
         """The audit as JSON."""
         return self.model_dump(mode="json")
 

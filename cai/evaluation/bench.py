@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 import statistics
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -24,7 +24,7 @@ from cai.judge.certify import Binding
 from cai.judge.flows import is_valid, log_ratio, mean_preference, probability
 from cai.judge.metrics import average, credit, share
 from cai.models import open_models, spec_of
-from cai.records import BadPrompt, Contest, Label, Place, Protocol, Reading, Vote
+from cai.records import BadPrompt, Contest, Label, Object, Place, Protocol, Reading, Vote
 from cai.runs.label import LabelRun
 from cai.runs.pairs import read_pairs
 from cai.runs.play import in_thread
@@ -84,7 +84,7 @@ def resolve_bench(
     law: Constitution,
     protocols: Sequence[str],
     out: str | Path,
-    options: Mapping[str, Any],
+    options: Object,
 ) -> list[Bench]:
     """Check everything that can be checked before the first call; options: fields of `LabelSettings`."""
     settings = judging_settings("a bench", law, options)
@@ -124,7 +124,7 @@ def run_bench(benches: Iterable[Bench], play: Play = quietly) -> list[BenchResul
     return results
 
 
-def judging_settings(what: str, law: Constitution, options: Mapping[str, Any], **fixed: Any) -> LabelSettings:
+def judging_settings(what: str, law: Constitution, options: Object, **fixed: Any) -> LabelSettings:
     """The settings of a run whose labels do not train; raises UsageError for options that only matter in training."""
     for name in NOT_ASKED:
         if name in options:
@@ -252,7 +252,7 @@ def by_order(votes: Sequence[Vote], order: Literal["ab", "ba"], *, weighted: boo
     return probability(sign * z)
 
 
-def _spent(rows: Sequence[Label], info: Mapping[str, Any]) -> Spent:
+def _spent(rows: Sequence[Label], info: Object) -> Spent:
     labels = info.get("rows") or 0
     return Spent(
         calls=average([len(row.calls) for row in rows]),

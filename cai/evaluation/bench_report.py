@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +11,7 @@ from cai.judge.calibration import TRIVIAL, CalibrationReport
 from cai.judge.certify import FEW, TARGETS
 from cai.judge.flows import probability
 from cai.judge.metrics import at_least, average, confidence, credit
-from cai.records import Protocol, Record
+from cai.records import Object, Protocol, Record, Values
 from cai.texts.wording import columns, number
 
 MEASURED = (
@@ -119,10 +119,10 @@ class BenchResult:
         """The judge and how it was asked."""
         return f"{self.judge} ({self.protocol})"
 
-    def summary(self) -> dict[str, Any]:
+    def summary(self) -> Values:
         """The result as JSON: the keys of `cai judge calibrate`, None if no vote is valid, and more."""
         names = ("judge", "model", "protocol", "folder", "pairs", "judged", "unlabelled", "dropped", "stopped")
-        measured = dict[str, Any]()
+        measured = Values()
         if self.report is not None:
             measured = self.report.summary()
         figures = self.figures or VoteFigures()
@@ -188,7 +188,7 @@ class BenchReport:
     gold: str
     results: tuple[BenchResult, ...]
 
-    def summary(self) -> dict[str, Any]:
+    def summary(self) -> Values:
         """The results as JSON."""
         return {"gold": self.gold, "results": [result.summary() for result in self.results]}
 
@@ -214,7 +214,7 @@ def _short(name: str) -> str:
     return "…" + name[1 - WIDEST :]
 
 
-def _cell(summary: Mapping[str, Any], entry: Entry) -> str:
+def _cell(summary: Object, entry: Entry) -> str:
     form, *keys = entry
     value: Any = summary
     for key in keys:

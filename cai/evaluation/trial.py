@@ -25,7 +25,7 @@ from cai.folder.run import find_info
 from cai.judge.flows import is_valid, probability
 from cai.judge.metrics import average
 from cai.models import spec_of
-from cai.records import Contest, Label, Message, Record
+from cai.records import Contest, Label, Message, Object, Record, Values
 from cai.runs.label import LabelRun
 from cai.runs.settings import LabelSettings
 from cai.sources.conversations import pair_hash
@@ -85,7 +85,7 @@ class TrialReport:
         """The examples that do not hold in both orders."""
         return [outcome for outcome in self.outcomes if outcome.state != "holds"]
 
-    def summary(self) -> dict[str, Any]:
+    def summary(self) -> Values:
         """The report as JSON."""
         return {
             "constitution": self.constitution.ref.model_dump(),
@@ -147,7 +147,7 @@ class TrialRun(LabelRun):
         super().kept(row)
         self.labels[row.id] = row
 
-    def facts(self) -> dict[str, Any]:
+    def facts(self) -> Values:
         """What will run, for people to read; each with its label."""
         count = len({principle.id for _, principle in self.examples.values()})
         return {
@@ -186,7 +186,7 @@ def run_trial(run: TrialRun, play: Play = quietly) -> TrialReport:
         problems = _problems(run.out / "dropped.jsonl")
     outcomes = []
     for name, (example, principle) in run.examples.items():
-        figures: dict[str, Any] = {"state": "invalid", "problem": problems.get(name)}
+        figures: Values = {"state": "invalid", "problem": problems.get(name)}
         if name in run.labels:
             figures = _figures(run.labels[name])
         index = example.position & (1 << PAIR_BITS) - 1
@@ -202,7 +202,7 @@ def run_trial(run: TrialRun, play: Play = quietly) -> TrialReport:
     )
 
 
-def resolve_trial(law: Constitution, principle: str | None, options: Mapping[str, Any]) -> TrialRun:
+def resolve_trial(law: Constitution, principle: str | None, options: Object) -> TrialRun:
     """Check everything that can be checked before the first call; options: fields of `LabelSettings`."""
     examples = {example.id: (example, under) for example, under in _examples(law, principle)}
     run = TrialRun(examples, judging_settings("a trial", law, options, principles=1))
@@ -261,11 +261,11 @@ def _problems(path: Path) -> dict[str, str]:
         return {row["id"]: f"{row['reason']}: {row['detail']}" for row in rows}
 
 
-def _figures(label: Label) -> dict[str, Any]:
+def _figures(label: Label) -> Values:
     """What a label says of its example, as fields of `Outcome`."""
     readings = [reading for vote in label.votes for reading in (vote.ab, vote.ba)]
     problems = [reading.problem for reading in readings if reading.problem is not None]
-    figures: dict[str, Any] = {"mass": average([reading.mass for reading in readings if reading.mass is not None], min)}
+    figures: Values = {"mass": average([reading.mass for reading in readings if reading.mass is not None], min)}
     valid = [vote for vote in label.votes if is_valid(vote)]
     if valid:
         figures["shown_first"] = by_order(valid, "ab")

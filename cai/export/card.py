@@ -15,13 +15,14 @@ import orjson
 from cai.export.cut import Cut
 from cai.export.options import DEFAULTS, ExportOptions
 from cai.judge.certify import threshold
+from cai.records import Object
 from cai.texts.wording import one_line, render_card, without_path, words_of
 
 TEMPLATE = Path(__file__).with_name("card.md.jinja")
 TAGS = {"revisions": [], "preferences": ["preference"], "best replies": ["best-of-n"]}  # by kind of rows
 SPLITS = {"": "train", ".eval": "test"}  # by what a file's name has between its stem and .jsonl
 FILES = {"calibration": "calibration.json", "benign": "BENIGN"}  # options whose value is a file
-Info = Mapping[str, Any]  # the content of run.json, and its `identity`
+Info = Object  # the content of run.json, and its `identity`
 
 
 def dataset_card(info: Info, cut: Cut, load_from: str = ".") -> str:

@@ -28,7 +28,7 @@ from cai.folder.files import unwritable
 from cai.folder.rows import EXPORT_STAGES, TRAINING_FILES, lines_in_order, reading
 from cai.folder.run import RunFolder
 from cai.judge.certify import Calibration
-from cai.records import Drop
+from cai.records import Drop, Values
 from cai.sources.conversations import prompt_hash
 from cai.texts.hygiene import LEARNED, faults_of
 
@@ -36,7 +36,7 @@ OF_EXPORTS = re.compile(f'"stage":"({"|".join(EXPORT_STAGES)})"'.encode())  # as
 BLANK = Drop(id=None, position=0, stage="", reason="empty", detail="").model_dump(mode="json")
 GROUP_ROWS = 10_000  # of a parquet row group, which is held in memory; or
 GROUP_BYTES = 32 * 2**20  # of JSON, whichever comes first
-Row = dict[str, Any]
+Row = Values
 Columns = Mapping[str, str]  # of a training file: name and type, one of `schema`
 Lines = Iterator[tuple[int, bytes]]  # of a JSONL file, with the positions they are sorted by
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Mapping
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -24,7 +23,7 @@ from cai.folder.files import write_atomically
 from cai.folder.rows import TRAINING_FILES
 from cai.folder.run import RunFolder, read_info
 from cai.judge.certify import FILE
-from cai.records import Record
+from cai.records import Object, Record
 from cai.sources.yamlfile import unfit
 from cai.texts.wording import option, rendered, settings_as_keywords
 
@@ -84,7 +83,7 @@ def export_run(folder: str | Path, *, push: str | None = None, private: bool = T
         return summary.model_copy(update={"url": url})
 
 
-def cut_again(run: RunFolder, stated: Mapping[str, Any]) -> ExportSummary:
+def cut_again(run: RunFolder, stated: Object) -> ExportSummary:
     """Cut the training rows of an open run as its last export did, except for the options stated here."""
     options = dict(run.info.get("export") or {})
     if THRESHOLDS & stated.keys():
@@ -178,7 +177,7 @@ def _origin(calibration: str | Row | None) -> Row | None:
 # Options
 
 
-def read_options(values: Mapping[str, Any]) -> ExportOptions:
+def read_options(values: Object) -> ExportOptions:
     """The options with these values; raises UsageError for an unknown name, a wrong type or a value out of range."""
     for name in values:
         if name not in FIELDS:

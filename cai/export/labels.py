@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from operator import attrgetter
@@ -33,7 +33,7 @@ from cai.export.pairs import (
 from cai.folder.rows import BAD_ROW, PAIR_BITS, damage, lines_in_order, reading
 from cai.folder.run import RunFolder
 from cai.judge.certify import Calibration, binding_problems, load_calibration, threshold
-from cai.records import BadPrompt, Label
+from cai.records import BadPrompt, Label, Object
 from cai.sources.conversations import prompt_hash
 from cai.sources.files import read_prompts
 from cai.sources.yamlfile import first_fault
@@ -178,7 +178,7 @@ def filters_of(options: ExportOptions, calibration: Calibration | None) -> Filte
     )
 
 
-def calibration_of(options: ExportOptions, binding: Mapping[str, Any]) -> Calibration | None:
+def calibration_of(options: ExportOptions, binding: Object) -> Calibration | None:
     """The calibration of the options, if any; raises UsageError if it was made for another judge than the labels'."""
     source = options.calibration
     if source is None:

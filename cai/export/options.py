@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from cai.export.pairs import MIN_CONFIDENCE, Pairing
 from cai.judge.certify import Calibration
+from cai.records import Values
 
 
 class ExportOptions(BaseModel):
@@ -26,7 +27,7 @@ class ExportOptions(BaseModel):
         le=1,
         description=f"Label runs: keep pairs with at least this confidence (default {MIN_CONFIDENCE}, not calibrated).",
     )
-    calibration: str | Path | Calibration | dict[str, Any] | None = Field(
+    calibration: str | Path | Calibration | Values | None = Field(
         None, description="Label runs: a calibration.json of the judge."
     )
     agreement: float | None = Field(

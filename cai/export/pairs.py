@@ -17,12 +17,12 @@ from typing import Any, Literal
 
 from cai.errors import UsageError
 from cai.judge.flows import CLAMP, belief
-from cai.records import Protocol
+from cai.records import Protocol, Values
 from cai.sources.conversations import prompt_hash
 from cai.texts import hygiene
 from cai.texts.hygiene import LEARNED, faults_of, near_identical, refusal
 
-Row = dict[str, Any]
+Row = Values
 Check = Callable[["Row", "Filters"], str | None]
 ReadTexts = Callable[[str, str, str], str]
 Name = tuple[int, str, str]  # of a reply among those to its prompt, in their order: number, what it is, model

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
 import orjson
 
@@ -12,6 +11,7 @@ from cai.export.options import ExportOptions
 from cai.export.pairs import Reason
 from cai.folder.rows import lines_in_order, reading
 from cai.folder.run import RunFolder
+from cai.records import Values
 from cai.texts.hygiene import MANY_REFUSALS, READ_FOR_REFUSALS, refusal
 
 FEWEST_READ = 30  # rows: of fewer, the standard error of the share of refusals is above 7 points at a share of 0.2
@@ -144,7 +144,7 @@ def written(row: Row) -> list[tuple[str, int, list[str]]]:
     return [(text, number, principles) for text, (number, principles) in texts.items()]
 
 
-def _provenance(row: Row, number: int, principles: list[str]) -> dict[str, Any]:
+def _provenance(row: Row, number: int, principles: list[str]) -> Values:
     role = "assistant"
     if number:
         role = "reviser"

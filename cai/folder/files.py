@@ -13,16 +13,16 @@ import tempfile
 import time
 import traceback
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
 import orjson
 
 from cai.errors import CaiError, MissingExtra, RunError, UsageError
-from cai.records import Role
+from cai.records import Object, Role, Values
 
 log = logging.getLogger("cai")
 
@@ -123,7 +123,7 @@ def lock_folder(path: Path, check: Callable[[], object]) -> IO[bytes]:
         raise unwritable(path, error, "choose another --out") from error
 
 
-def identity_hash(identity: Mapping[str, Any]) -> str:
+def identity_hash(identity: Object) -> str:
     """8 hex digits over everything that decides which rows a run makes; UsageError if a text cannot be written down."""
     try:
         content = orjson.dumps(identity, option=orjson.OPT_SORT_KEYS)
@@ -138,7 +138,7 @@ def call_seed(seed: int, row: str, role: Role, index: int) -> int:
     return int.from_bytes(hashlib.blake2b(text, digest_size=4).digest()) >> 1
 
 
-def canonical_call(provider: str, name: str, payload: dict[str, Any], sample: int) -> bytes:
+def canonical_call(provider: str, name: str, payload: Values, sample: int) -> bytes:
     """The text that a call's key is the hash of: provider, model, exact payload and sample index; never the URL."""
     return orjson.dumps([provider, name, payload, sample], option=orjson.OPT_SORT_KEYS)
 
@@ -148,7 +148,7 @@ def call_key(canonical: bytes) -> bytes:
     return hashlib.sha256(canonical).digest()[:16]
 
 
-def differences(there: Mapping[str, Any], now: Mapping[str, Any], prefix: str = "") -> list[str]:
+def differences(there: Object, now: Object, prefix: str = "") -> list[str]:
     """What two identities disagree on, one short text each."""
     texts = []
     for key in sorted({*there, *now}):
@@ -174,7 +174,7 @@ def need(what: str, extra: str, *packages: str) -> None:
         raise MissingExtra(what, extra)
 
 
-def read_object(path: Path, advice: str = "put the file back as it was") -> dict[str, Any]:
+def read_object(path: Path, advice: str = "put the file back as it was") -> Values:
     """The object in a JSON file; RunError with `advice` if it cannot be read or holds anything else."""
     try:
         content = json.loads(path.read_bytes())
@@ -185,7 +185,7 @@ def read_object(path: Path, advice: str = "put the file back as it was") -> dict
     return content
 
 
-def read_if_there(path: Path) -> dict[str, Any]:
+def read_if_there(path: Path) -> Values:
     """The object in a JSON file, an empty one if there is no such file."""
     if path.exists():
         return read_object(path)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import platform
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any
@@ -27,7 +27,7 @@ from cai.folder.rows import (
     retried_lines,
 )
 from cai.folder.store import Store
-from cai.records import DROP_REASONS, BadPrompt, Contest, Drop, DropReason, Item, Prompt, Record
+from cai.records import DROP_REASONS, BadPrompt, Contest, Drop, DropReason, Item, Object, Prompt, Record, Values
 
 FORMAT = 1
 ANEW = "restore it, or use --force to start anew"
@@ -42,7 +42,7 @@ class RunFolder:
     Raises RunError if the folder is in use, holds another run, or cannot be written.
     """
 
-    def __init__(self, path: Path, identity: Mapping[str, Any], *, force: bool = False) -> None:
+    def __init__(self, path: Path, identity: Object, *, force: bool = False) -> None:
         self.path = path
         self.identity = dict(identity)
         self._kind = kind_of(identity["command"])
@@ -116,7 +116,7 @@ class RunFolder:
                         state = row["reason"]
                     self._restore(row, state)
 
-    def _restore(self, row: Mapping[str, Any], state: str) -> None:
+    def _restore(self, row: Object, state: str) -> None:
         """Bring a line that the journal does not know into it."""
         rows = self.store.rows
         position = row["position"]
@@ -219,13 +219,13 @@ class RunFolder:
         self.store.rows.mark(position, digest, state)
         await self.store.committed()
 
-    def counts(self) -> dict[str, Any]:
+    def counts(self) -> Values:
         """`rows` finished, and `dropped` by reason; together they are all inputs that are settled."""
         counts = self.store.rows.count()
         rows = counts.pop(DONE, 0)
         return {"rows": rows, "dropped": {name: counts[name] for name in (*DROP_REASONS, *counts) if name in counts}}
 
-    def write_info(self, **more: Any) -> dict[str, Any]:
+    def write_info(self, **more: Any) -> Values:
         """Write run.json at once: identity, versions, counts, and what else the job knows."""
         versions = {"cai": package_version("cai-toolkit"), "python": platform.python_version()}
         present = {"format": FORMAT, "identity": self.identity, "versions": versions}
@@ -251,7 +251,7 @@ def _lines_without(path: Path, numbers: set[int]) -> Iterator[bytes]:
         yield from (line for number, line in enumerate(file) if number not in numbers)
 
 
-def read_info(folder: Path, advice: str) -> dict[str, Any]:
+def read_info(folder: Path, advice: str) -> Values:
     """The content of a run's run.json; like `find_info`, but RunError with `advice` for a folder without one."""
     info = find_info(folder)
     if info is None:
@@ -259,7 +259,7 @@ def read_info(folder: Path, advice: str) -> dict[str, Any]:
     return info
 
 
-def find_info(folder: Path) -> dict[str, Any] | None:
+def find_info(folder: Path) -> Values | None:
     """The content of a folder's run.json; None if there is none.
 
     Raises RunError if it cannot be read, does not say which run it is of, or was written by a newer version.

@@ -20,7 +20,7 @@ import orjson
 from cai.errors import RunError
 from cai.folder.files import Guard
 from cai.folder.rows import TABLES, Rows
-from cai.records import Completion
+from cai.records import Completion, Values
 
 # The values of a payload that differ from call to call; the rest, the skeleton, is shared by thousands of calls.
 VARYING = frozenset({"content", "text", "prompt", "system", "seed", "id", "index", "sample"})
@@ -118,7 +118,7 @@ class StoredCall(NamedTuple):
     """One finished call as `Store.calls` gives it back."""
 
     key: str  # hex, as in the `calls` column of a row
-    request: dict[str, Any]  # provider, name and the exact payload as JSON: a tuple comes back as a list
+    request: Values  # provider, name and the exact payload as JSON: a tuple comes back as a list
     completion: Completion
     at: int  # unix time in seconds
 
@@ -188,9 +188,7 @@ class Store:
                 return None
             return self._completion(row)
 
-    def put(
-        self, key: bytes, provider: str, name: str, payload: dict[str, Any], done: Completion, cost: float | None
-    ) -> None:
+    def put(self, key: bytes, provider: str, name: str, payload: Values, done: Completion, cost: float | None) -> None:
         """Keep a finished call; it is safe once `committed` returns. A key that is already there keeps its answer.
 
         cost: USD; None if the price is not known.

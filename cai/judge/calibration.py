@@ -19,7 +19,7 @@ from cai.judge.certify import DELTA, FILE, TARGETS, Binding, Calibration, certif
 from cai.judge.flows import probability
 from cai.judge.metrics import Metrics, at_least, credit, measure
 from cai.judge.people import Judged, JudgedRows, labels_file, read_judged
-from cai.records import Record
+from cai.records import Record, Values
 from cai.sources.files import read_records
 from cai.texts.wording import cells, columns, counted, number
 
@@ -78,7 +78,7 @@ class CalibrationReport:
         """Whether people prefer the first reply."""
         return [row.truth for row in self.rows]
 
-    def summary(self) -> dict[str, Any]:
+    def summary(self) -> Values:
         """The report as JSON; its keys are a contract."""
         calibration = self.calibration.model_dump()
         held_out = None

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import groupby
 from operator import itemgetter
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Literal, Self
 
 import orjson
 from pydantic import Field, ValidationError, model_validator
@@ -16,7 +16,7 @@ from cai.errors import InputError, UsageError
 from cai.folder.files import differences
 from cai.judge.flows import probability
 from cai.judge.metrics import Metrics, binomial_cdf, confidence, credit, log_odds
-from cai.records import ConstitutionRef, Protocol, Record
+from cai.records import ConstitutionRef, Object, Protocol, Record
 from cai.sources.yamlfile import first_fault
 
 FILE = "calibration.json"
@@ -116,7 +116,7 @@ def load_calibration(path: str | Path) -> Calibration:
         raise InputError(f"is not a calibration, or damaged ({first_fault(error)}); {again}", file) from None
 
 
-def binding_problems(calibration: Calibration, binding: Mapping[str, Any]) -> list[str]:
+def binding_problems(calibration: Calibration, binding: Object) -> list[str]:
     """Why a calibration does not hold for labels of a `binding` (the fields of `Binding`); empty if it does."""
     if calibration.binding is None:
         return ["it was made from rows that do not name their judge; calibrate a label run of this judge"]

@@ -17,7 +17,7 @@ from pydantic import ValidationError
 
 from cai.errors import InputError
 from cai.judge.metrics import log_odds
-from cai.records import ConstitutionRef, Label
+from cai.records import ConstitutionRef, Label, Object
 from cai.sources.conversations import BadRecord, kind, listed
 from cai.sources.replies import CHOICES, HUMAN_LABELS, MANY, PAIRS, human_label, many_of
 from cai.sources.yamlfile import first_fault
@@ -60,7 +60,7 @@ class _Row:
     human: str | None  # the human label, in lower case
     key: str
     guesses: dict[str, float]
-    judge: Mapping[str, Any] = field(default_factory=dict)  # whose label it is, if the row says so
+    judge: Object = field(default_factory=dict)  # whose label it is, if the row says so
     pair: bool = False  # the probability came as a pair, as in `probs`
     counts_from_1: bool = False  # by its shape
 
@@ -184,7 +184,7 @@ def _check_probabilities(rows: list[_Row], path: str | Path | None) -> None:
         raise InputError(f"{one}, two in others (line {lines[True]}): write all alike", path)
 
 
-def _log_odds(record: Mapping[str, Any]) -> tuple[float | None, bool]:
+def _log_odds(record: Object) -> tuple[float | None, bool]:
     """The log odds, None for a vote that is missing, and whether they came as two probabilities."""
     name = _only(PROBABILITIES, record, "probability that the first reply is better")
     value = record[name]
@@ -209,7 +209,7 @@ def _probability(value: Any, name: str) -> float:
     raise BadRecord(f"{name!r} is {value!r}, not a probability from 0 to 1")
 
 
-def _human(record: Mapping[str, Any]) -> str | None:
+def _human(record: Object) -> str | None:
     """The human label, None if there is none."""
     name = _only(HUMAN_LABELS, record, "human label")
     if name == "preferences" and (not isinstance(record[name], Mapping) or "human" not in record[name]):
@@ -221,7 +221,7 @@ def _human(record: Mapping[str, Any]) -> str | None:
     raise BadRecord(f"{name!r} is {record[name]!r}, not {choices}")
 
 
-def _texts(record: Mapping[str, Any]) -> tuple[str, str] | None:
+def _texts(record: Object) -> tuple[str, str] | None:
     """The two replies, if the row has them."""
     pairs = [(record[a], record[b]) for a, b in PAIRS[1:] if a in record and b in record]
     lists = [name for name in MANY if name in record]
@@ -237,7 +237,7 @@ def _texts(record: Mapping[str, Any]) -> tuple[str, str] | None:
     raise BadRecord("the replies are not two texts")
 
 
-def _only(columns: tuple[str, ...], record: Mapping[str, Any], what: str) -> str:
+def _only(columns: tuple[str, ...], record: Object, what: str) -> str:
     """The one of some columns that a record has."""
     names = [name for name in columns if name in record]
     if not names:

@@ -14,7 +14,7 @@ import hashlib
 import json
 import zlib
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
@@ -23,7 +23,7 @@ from pydantic import Field, ValidationError
 
 from cai.errors import InputError, ModelStopped
 from cai.folder.store import read_calls
-from cai.records import Abilities, Call, Completion, Finish, Record, Role, Usage
+from cai.records import Abilities, Call, Completion, Finish, Object, Record, Role, Usage, Values
 
 T = TypeVar("T")
 Key = tuple[str, str, int]  # row id, role, index
@@ -104,13 +104,13 @@ class RecordedModel(_Replay[dict[Key, Completion]]):
             raise InputError(f"cannot read the recorded answers: {error.strerror}", path) from error
         self.name = f"{self._path.name.removesuffix('.gz').removesuffix('.jsonl')}@{digest[:12]}"
 
-    def payload(self, call: Call) -> dict[str, Any]:
+    def payload(self, call: Call) -> Values:
         """Where the answer is looked up, and what was asked.
 
         Sampling and seed are left out, as they decide nothing here: a run with another seed finds the same answers.
         """
         request = call.request
-        payload: dict[str, Any] = {
+        payload: Values = {
             "id": call.row,
             "role": request.role,
             "index": call.index,
@@ -128,7 +128,7 @@ class RecordedModel(_Replay[dict[Key, Completion]]):
     def _read(self) -> dict[Key, Completion]:
         return read_answers(self._path, self.name)
 
-    async def send(self, payload: dict[str, Any]) -> Completion:
+    async def send(self, payload: Values) -> Completion:
         """The recorded answer; raises ModelStopped, with what was asked, if the file has none that fits."""
         answers = await self._loaded()
         answer = answers.get((payload["id"], payload["role"], payload["index"]))
@@ -178,7 +178,7 @@ def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
         raise InputError(f"cannot read the recorded answers: {error}", path, number + 1) from error
 
 
-def _asked(payload: dict[str, Any]) -> str:
+def _asked(payload: Values) -> str:
     if "text" in payload:
         excerpt = payload["text"][-200:]
     else:
@@ -201,7 +201,7 @@ class ReplayedModel(_Replay[dict[str, list[Stored]]]):
             digest.update(bytes.fromhex(call.key))
         self.name = f"{self._path.resolve().name}@{digest.hexdigest()[:12]}"
 
-    def payload(self, call: Call) -> dict[str, Any]:
+    def payload(self, call: Call) -> Values:
         """What the answer is looked up by."""
         request = call.request
         question = {
@@ -214,7 +214,7 @@ class ReplayedModel(_Replay[dict[str, list[Stored]]]):
             "sample": call.sample,
         }
 
-    async def send(self, payload: dict[str, Any]) -> Completion:
+    async def send(self, payload: Values) -> Completion:
         """The stored answer; raises ModelStopped, with what was asked, if there is none."""
         stored = await self._loaded()
         number: int = payload["sample"]
@@ -243,7 +243,7 @@ class ReplayedModel(_Replay[dict[str, list[Stored]]]):
         return answers
 
 
-def _question(payload: Mapping[str, Any]) -> str:
+def _question(payload: Object) -> str:
     """What a payload of any provider asks, in one form."""
     messages = list(payload.get("messages", ()))
     if payload.get("system"):

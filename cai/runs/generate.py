@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
 from cai.calls.flow import Driver
 from cai.constitution.principles import Principle, draw, load_constitution
@@ -11,7 +10,7 @@ from cai.engine.revise import Ask, revise
 from cai.engine.templates import load_templates
 from cai.errors import UsageError
 from cai.models import open_models, spec_of
-from cai.records import Prompt, Request, Revision
+from cai.records import Prompt, Request, Revision, Values
 from cai.runs.run import PromptRun
 from cai.runs.settings import GenerateSettings
 from cai.sources.files import Source
@@ -101,7 +100,7 @@ class GenerateRun(PromptRun[Revision]):
         if self.gate:
             yield "a critique that finds nothing to fix saves its revision: there may be fewer calls"
 
-    def facts(self) -> dict[str, Any]:
+    def facts(self) -> Values:
         """What will run, for people to read; each with its label."""
         settings = self.settings
         specs = {player: spec_of(model) for player, model in self.players.items()}

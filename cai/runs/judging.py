@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import statistics
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from cai.calls.flow import Driver, Played
 from cai.calls.model import Model
@@ -19,7 +18,7 @@ from cai.judge.calibration import calibrate_file
 from cai.judge.certify import TARGETS, Calibration, binding_problems, load_calibration, threshold, weaknesses
 from cai.judge.flows import LEAST_MASS, Flow, Pair, Verdict, is_valid, judge
 from cai.models import check_ability, spec_of
-from cai.records import Abilities, Contest, Label, Protocol, Request, Vote
+from cai.records import Abilities, Contest, Label, Object, Protocol, Request, Values, Vote
 from cai.runs.pairs import read_pairs
 from cai.runs.settings import LabelSettings
 from cai.sources.files import Source
@@ -76,7 +75,7 @@ class Judging:
         self._check = JudgeCheck(_advice(self.protocol), needed=needed)
 
     @property
-    def binding(self) -> dict[str, Any]:
+    def binding(self) -> Values:
         """What a calibration of this judge is bound to."""
         return {
             "judge": spec_of(self.model),
@@ -246,7 +245,7 @@ def check_human_labels(source: Source, what: str) -> None:
     raise SourceError(f"no pair says which reply people prefer: {what} needs chosen and rejected, or a label", where)
 
 
-def read_calibration(settings: LabelSettings, binding: Mapping[str, Any]) -> Calibration:
+def read_calibration(settings: LabelSettings, binding: Object) -> Calibration:
     """The calibration of --calibration; raises UsageError if it is another judge's or certifies too little."""
     calibration = load_calibration(str(settings.calibration))
     problems = binding_problems(calibration, binding)

@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Generic, TypeVar
 from cai.calls.flow import Driver
 from cai.calls.model import Model
 from cai.calls.prices import Price
-from cai.records import Place, Record, Request
+from cai.records import Place, Record, Request, Values
 from cai.runs.settings import RunSettings
 
 Row = TypeVar("Row", bound=Record)
@@ -30,7 +30,7 @@ class RunKind(ABC, Generic[Row]):
 
     settings: Any
     out: Path
-    identity: dict[str, Any]
+    identity: Values
     players: Mapping[str, Model]
     prices: dict[str, Price | None]
     total: int | None = None
@@ -53,7 +53,7 @@ class RunKind(ABC, Generic[Row]):
         """The texts of a row with their labels, for people to read."""
 
     @abstractmethod
-    def facts(self) -> dict[str, Any]:
+    def facts(self) -> Values:
         """What will run, for people to read; each with its label."""
 
     # A plan

@@ -20,7 +20,7 @@ from cai.folder.run import RunFolder
 from cai.judge.certify import Calibration
 from cai.judge.flows import WAVES, belief
 from cai.models import open_models, spec_of
-from cai.records import Contest, Label, Place, Request
+from cai.records import Contest, Label, Object, Place, Request, Values
 from cai.runs.judging import (
     CHECKED,
     Choose,
@@ -61,7 +61,7 @@ class LabelRun(Run[Label]):
         players: Mapping[str, Model] | None = None,
         pairs: Sequence[Place] | None = None,
         choose: Choose | None = None,
-        origin: str | Mapping[str, Any] | None = None,
+        origin: str | Object | None = None,
     ) -> None:
         if origin is None:
             read_pairs(source, settings.pairing)  # reads nothing yet, but looks
@@ -209,7 +209,7 @@ class LabelRun(Run[Label]):
 
     def _gold(self) -> LabelRun:
         """The run that judges the gold pairs, in a folder inside this one's."""
-        changes: dict[str, Any] = dict.fromkeys(("gold", "agreement", "target", "max_candidates", "model", "limit"))
+        changes: Values = dict.fromkeys(("gold", "agreement", "target", "max_candidates", "model", "limit"))
         changes |= {"pairing": "all", "out": self.out / "gold"}
         gold = LabelRun(
             self.settings.gold, self.settings.model_copy(update=changes), players={"judge": self.players["judge"]}
@@ -217,7 +217,7 @@ class LabelRun(Run[Label]):
         gold.cuts = False
         return gold
 
-    def cut_options(self) -> dict[str, Any]:
+    def cut_options(self) -> Values:
         """The options of the cut that this command states."""
         settings = self.settings
         options = {
@@ -267,7 +267,7 @@ class LabelRun(Run[Label]):
         yield "reply b", row.b
         yield "judge", verdict_in_words(row)
 
-    def facts(self) -> dict[str, Any]:
+    def facts(self) -> Values:
         """What will run, for people to read; each with its label."""
         words = f"templates {self.templates.source}, seed {self.settings.seed}"
         return {
@@ -282,7 +282,7 @@ class LabelRun(Run[Label]):
         settings = self.settings
         if not self.cuts:
             return
-        options: dict[str, Any] = {}
+        options: Values = {}
         if settings.pairing != "all":
             options["pairing"] = settings.pairing
         if settings.gold is not None:

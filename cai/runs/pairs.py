@@ -26,8 +26,10 @@ from cai.records import (
     DropReason,
     Label,
     Message,
+    Object,
     Place,
     Revision,
+    Values,
 )
 from cai.sources.conversations import (
     BadRecord,
@@ -64,7 +66,7 @@ def read_pairs(source: Source, pairing: str = "all") -> Iterator[Place]:
     return _of_run(_rows_of(source, info["identity"]["command"]), pairing)
 
 
-def run_info(source: Source) -> dict[str, Any] | None:
+def run_info(source: Source) -> Values | None:
     """The run.json of the run whose folder a source is; None for other sources."""
     if not isinstance(source, str | Path) or source == "-" or not Path(source).is_dir():
         return None
@@ -78,13 +80,13 @@ def run_info(source: Source) -> dict[str, Any] | None:
     return info
 
 
-def describe_source(source: Source, pairing: str = "all") -> str | dict[str, Any]:
+def describe_source(source: Source, pairing: str = "all") -> str | Values:
     """What a label run's identity says of its source: a run by what made it, so that it may have grown since.
 
     Raises UsageError if the source has no pairs of this kind; of Python rows that shows when they are read.
     """
     info = run_info(source)
-    identity: dict[str, Any] = {"command": ""}
+    identity: Values = {"command": ""}
     if info is not None:
         identity = info["identity"]
     command = identity["command"]
@@ -158,7 +160,7 @@ def _of_record(record: Any, pairing: str) -> list[Contest]:
     return [pair_of(record)]
 
 
-def _of_revision(row: Mapping[str, Any], pairing: str) -> Iterator[Contest]:
+def _of_revision(row: Object, pairing: str) -> Iterator[Contest]:
     """Every text that a round wrote against the first reply; a repeated text counts as that of the last such round.
 
     If no round wrote one, the pair is the first reply twice, so that the row is counted, and dropped as identical.
@@ -191,7 +193,7 @@ def _of_revision(row: Mapping[str, Any], pairing: str) -> Iterator[Contest]:
         )
 
 
-def _of_replies(row: Mapping[str, Any], column: str) -> Iterator[Contest]:
+def _of_replies(row: Object, column: str) -> Iterator[Contest]:
     """Every two usable replies to a prompt."""
     turns = prompt_in(row)
     if not turns:

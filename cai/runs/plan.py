@@ -16,7 +16,7 @@ from cai.folder.rows import RETRIED, digest_of, names_of
 from cai.folder.run import find_info
 from cai.folder.store import Store
 from cai.models import provider_of, spec_of
-from cai.records import BadPrompt, Item, Record, Request
+from cai.records import BadPrompt, Item, Record, Request, Values
 from cai.runs.kind import RunKind
 
 # English text under the tokenizers of 2024–2026; others need up to four times as many tokens.
@@ -165,7 +165,7 @@ def _estimate(run: RunKind[Any], likely: Counts, most: Counts, statuses: Counter
     total = sum(likely.values(), Counter[str]())
     ceiling = sum(most.values(), Counter[str]())
     most_cost = _cost(run, most)
-    bounds: dict[str, Any] = {}
+    bounds: Values = {}
     if run.most_waves is not None:
         bounds = {
             "most_calls": ceiling["calls"],

@@ -28,7 +28,7 @@ from cai.export.export import CUTS, cut_again
 from cai.folder.files import identity_hash
 from cai.folder.run import RunFolder
 from cai.models import check_ability, prices_of
-from cai.records import BadPrompt, Drop, Place, Role, Sampling
+from cai.records import BadPrompt, Drop, Object, Place, Role, Sampling, Values
 from cai.runs.kind import Row, RunKind
 from cai.runs.settings import PromptSettings, RunSettings
 from cai.sources.files import Source, examine, read_prompts
@@ -53,7 +53,7 @@ class Run(RunKind[Row]):
         name: str,
         templates: Templates,
         players: Mapping[str, Model],
-        identity: Mapping[str, Any],
+        identity: Object,
     ) -> None:
         self.source = source
         self.settings = settings  # of the class that belongs to the kind of run
@@ -71,7 +71,7 @@ class Run(RunKind[Row]):
         self.tally = Tally()
         self.read = self.skipped = self.finished = 0  # items read; finished by an earlier session; and by this one
         self.dropped = Counter[str]()  # by reason
-        self.info: dict[str, Any] = {}  # of run.json
+        self.info: Values = {}  # of run.json
         self.stopped: str | None = None
         self.resumable = True
         self.example: Row | None = None  # a row to show
@@ -110,7 +110,7 @@ class Run(RunKind[Row]):
         """Items that come up once all others are finished; None: there are none."""
         return None
 
-    def cut_options(self) -> dict[str, Any]:
+    def cut_options(self) -> Values:
         """The options of the cut that this command states."""
         return {}
 
@@ -281,7 +281,7 @@ class PromptRun(Run[Row]):
         name: str,
         templates: Templates,
         players: Mapping[str, Model],
-        identity: Mapping[str, Any],
+        identity: Object,
     ) -> None:
         read_prompts(prompts, format=settings.format, field=settings.prompt_field)  # reads nothing yet, but looks
         facts = examine(prompts)

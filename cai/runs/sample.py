@@ -19,7 +19,7 @@ from cai.export.export import export_run
 from cai.folder.files import identity_hash
 from cai.folder.run import find_info
 from cai.models import open_models, spec_of
-from cai.records import Candidate, Candidates, Prompt, Request
+from cai.records import Candidate, Candidates, Prompt, Request, Values
 from cai.runs.judging import Judging
 from cai.runs.label import LabelRun
 from cai.runs.pairs import pair_of_replies
@@ -56,7 +56,7 @@ class SampleRun(PromptRun[Candidates]):
         if len(set(models)) < len(models):
             twice = " and --model ".join(settings.specs)
             raise UsageError(f"--model {twice} name one model: raise -n for more replies of it")
-        identity: dict[str, Any] = {"templates": None, "models": models, "n": settings.each}
+        identity: Values = {"templates": None, "models": models, "n": settings.each}
         if templates.completes:  # chat turns are asked as they are
             identity["templates"] = templates.hash
         super().__init__(prompts, settings, "sample", templates, players, identity)
@@ -142,12 +142,12 @@ class SampleRun(PromptRun[Candidates]):
         if self.labels is not None and self._stored_identity() == self.identity:
             yield self.labels
 
-    def _stored_identity(self) -> dict[str, Any]:
+    def _stored_identity(self) -> Values:
         """The identity of the run that the folder holds; empty if there is none."""
         info = find_info(self.out)
         if info is None:
             return {}
-        identity: dict[str, Any] = info["identity"]
+        identity: Values = info["identity"]
         return identity
 
     def _check_folder(self) -> None:
@@ -199,7 +199,7 @@ class SampleRun(PromptRun[Candidates]):
 
     # What people are told
 
-    def facts(self) -> dict[str, Any]:
+    def facts(self) -> Values:
         """What will run, for people to read; each with its label."""
         settings = self.settings
         replies = f"{settings.each} replies"

@@ -19,7 +19,7 @@ from cai.constitution.principles import Constitution
 from cai.errors import UsageError
 from cai.export.pairs import MIN_CONFIDENCE, Pairing
 from cai.models import JUDGE_SPECS, SPECS
-from cai.records import Protocol, Sampling
+from cai.records import Object, Protocol, Sampling, Values
 from cai.sources.yamlfile import unfit
 from cai.texts.wording import nearest, option, words_of
 
@@ -50,7 +50,7 @@ class RunSettings(BaseModel):
     templates: str | Path | None = Field(None, description="Template set: chat (the default), fewshot, or a folder.")
     temperature: float = Field(1.0, ge=0, le=2, description="Sampling temperature; 0 is greedy.")
     max_tokens: Count = Field(512, description="Longest answer in tokens; a reply that reaches it is dropped.")
-    extra_body: Mapping[str, Any] = Field({}, description="JSON object merged into every request.")
+    extra_body: Object = Field({}, description="JSON object merged into every request.")
     limit: Count | None = Field(None, description="Read at most this many prompts or pairs.")
     concurrency: Annotated[int, Field(ge=1, le=100_000)] | None = Field(
         None, description="Most calls in flight at once (default: what the model suggests)."
@@ -106,7 +106,7 @@ class RunSettings(BaseModel):
                 values[name] = _written(name, value)
         return words_of(values)
 
-    def changeable(self) -> dict[str, Any]:
+    def changeable(self) -> Values:
         """What may change when a run is resumed; headers can hold keys and are left out."""
         return {name: getattr(self, name) for name in ("limit", "concurrency", "max_cost", "rpm", "tpm")}
 
@@ -201,7 +201,7 @@ class SampleSettings(PromptSettings):
             raise UsageError("--best-of needs who picks the best: --judge SPEC, such as openai:NAME or reward:PATH")
         return self
 
-    def changeable(self) -> dict[str, Any]:
+    def changeable(self) -> Values:
         """What may change when a run is resumed, and the specs, from which further replies can be drawn."""
         return super().changeable() | {"model": list(self.specs)}
 
@@ -264,13 +264,13 @@ class LabelSettings(RunSettings):
             raise UsageError("--model draws further replies for --target: name that too, or leave it out")
         return self
 
-    def changeable(self) -> dict[str, Any]:
+    def changeable(self) -> Values:
         """What may change when a run is resumed."""
         names = ("min_confidence", "agreement", "target", "max_candidates")
         return super().changeable() | {name: getattr(self, name) for name in names}
 
 
-def make_settings(kind: type[S], values: Mapping[str, Any]) -> S:
+def make_settings(kind: type[S], values: Object) -> S:
     """Settings from keywords; raises UsageError for an unknown name or a value out of its range."""
     for name in values:
         if name not in kind.model_fields:

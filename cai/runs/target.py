@@ -20,7 +20,7 @@ from cai.engine.templates import Templates
 from cai.errors import RowDropped, UsageError
 from cai.export.pairs import Filters, extra_pass, reason
 from cai.folder.rows import PAIR_BITS, reading
-from cai.records import Contest, Label, Place, Prompt, Sampling
+from cai.records import Contest, Label, Place, Prompt, Sampling, Values
 from cai.runs.pairs import later_reply, pair_of_replies, placed, replies_of_run, run_info
 from cai.runs.settings import LabelSettings
 from cai.sources.files import Source
@@ -76,7 +76,7 @@ class Target:
             [reply] = played.result.replies
             if reply.problem is not None:
                 raise RowDropped(reply.problem, "assistant", f"{origin} of prompt {prompt.id} is {reply.problem}")
-            changes: dict[str, Any] = {side: reply.text, f"{side}_model": reply.model}
+            changes: Values = {side: reply.text, f"{side}_model": reply.model}
             item = replace(item, **changes)
             drawn.append(played)
         return item, drawn
@@ -94,7 +94,7 @@ class Target:
         """Count a label."""
         self._add(row.model_dump(mode="json"))
 
-    def _add(self, row: dict[str, Any]) -> None:
+    def _add(self, row: Values) -> None:
         if reason(row, self._filters) is None:
             insort(self._kept, (extra_pass(row, self._replies), row["position"]))
             unit, later = row["position"] >> PAIR_BITS, later_reply(row["position"])

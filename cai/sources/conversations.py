@@ -23,7 +23,7 @@ from itertools import groupby
 from operator import itemgetter
 from typing import Any, Literal
 
-from cai.records import DropReason, Message, Prompt
+from cai.records import DropReason, Message, Object, Prompt
 from cai.texts import wording
 
 PROMPTS = ("prompt", "instruction", "question", "input", "rl_prompt")  # columns of a prompt, first match wins
@@ -104,7 +104,7 @@ def to_prompt(record: Any, format: str = "auto", field: str | None = None) -> Pr
     raise BadRecord(f"no {', '.join(keys)}; it has {listed(record)}: name the right one with --prompt-field")
 
 
-def prompt_in(record: Mapping[str, Any], field: str | None = None) -> list[Message]:
+def prompt_in(record: Object, field: str | None = None) -> list[Message]:
     """The turns of the prompt that a record has in a column of its own; none if it has no such column.
 
     field: look at this column only.
@@ -114,7 +114,7 @@ def prompt_in(record: Mapping[str, Any], field: str | None = None) -> list[Messa
     return _first(record, PROMPTS, "auto") or []
 
 
-def _first(record: Mapping[str, Any], keys: tuple[str, ...], format: str) -> list[Message] | None:
+def _first(record: Object, keys: tuple[str, ...], format: str) -> list[Message] | None:
     """The turns in the first of these columns that has a value; None if none has.
 
     Alpaca's `instruction` and `input` are one text, unless only one of them is looked at.
@@ -166,7 +166,7 @@ def before_reply(turns: Sequence[Message]) -> Sequence[Message]:
     return turns[:end]
 
 
-def id_of(record: Mapping[str, Any]) -> str | None:
+def id_of(record: Object) -> str | None:
     """The id of a record, text or a whole number; None or "", a table's empty cell, if it has none."""
     value = record.get("id")
     if value is None or isinstance(value, str):
@@ -259,7 +259,7 @@ def as_text(value: Any, name: str) -> str:
     return value
 
 
-def optional_text(record: Mapping[str, Any], name: str) -> str | None:
+def optional_text(record: Object, name: str) -> str | None:
     """A text that a record may lack."""
     value = record.get(name)
     if value is None:

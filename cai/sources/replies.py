@@ -22,7 +22,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
-from cai.records import Contest, Message
+from cai.records import Contest, Message, Object
 from cai.sources.conversations import (
     HUMAN,
     BadRecord,
@@ -65,19 +65,19 @@ class Reply(NamedTuple):
     problem: str | None  # why it cannot be used, in the words of its record; None: it can
 
 
-def columns_of_two(record: Mapping[str, Any]) -> tuple[str, str] | None:
+def columns_of_two(record: Object) -> tuple[str, str] | None:
     """The columns of a record's two replies; None if it has no such columns with values."""
     return next((pair for pair in PAIRS if all(record.get(name) is not None for name in pair)), None)
 
 
-def column_of_one(record: Mapping[str, Any]) -> str | None:
+def column_of_one(record: Object) -> str | None:
     """The column of a record's only reply, one with a value first."""
     names = [name for name in SINGLE if name in record]
     valued = [name for name in names if record[name] is not None]
     return next(iter(valued or names), None)
 
 
-def column_of_many(record: Mapping[str, Any]) -> str | None:
+def column_of_many(record: Object) -> str | None:
     """The column with the list of a record's replies."""
     for name in MANY:
         value = record.get(name)
@@ -87,7 +87,7 @@ def column_of_many(record: Mapping[str, Any]) -> str | None:
 
 
 def answers_in(
-    record: Mapping[str, Any], names: Sequence[str], prompt_field: str | None = None
+    record: Object, names: Sequence[str], prompt_field: str | None = None
 ) -> list[tuple[Sequence[Message], str]]:
     """The reply in each of these columns, with the turns before it; no turns if the record has none."""
     answers = []
@@ -98,7 +98,7 @@ def answers_in(
     return answers
 
 
-def shared_prompt(record: Mapping[str, Any], answers: Sequence[tuple[Sequence[Message], str]]) -> Sequence[Message]:
+def shared_prompt(record: Object, answers: Sequence[tuple[Sequence[Message], str]]) -> Sequence[Message]:
     """The one conversation that all answers of a record answer; raises BadRecord if there is none."""
     first, *others = (turns for turns, _ in answers)
     if not (first and all(others)):
@@ -108,7 +108,7 @@ def shared_prompt(record: Mapping[str, Any], answers: Sequence[tuple[Sequence[Me
     return first
 
 
-def many_of(record: Mapping[str, Any], name: str) -> list[Reply]:
+def many_of(record: Object, name: str) -> list[Reply]:
     """The replies in a column that lists them; raises BadRecord."""
     values = record[name]
     if not isinstance(values, list | tuple):
@@ -117,7 +117,7 @@ def many_of(record: Mapping[str, Any], name: str) -> list[Reply]:
 
 
 def _reply(value: Any, number: int) -> Reply:
-    entry: Mapping[str, Any] = {}
+    entry: Object = {}
     text = value
     if isinstance(value, Mapping):
         entry = value
@@ -129,7 +129,7 @@ def _reply(value: Any, number: int) -> Reply:
     return Reply(as_text(text, f"reply {number}"), optional_text(entry, "model"), _cut(entry))
 
 
-def _cut(entry: Mapping[str, Any]) -> str | None:
+def _cut(entry: Object) -> str | None:
     """Why a record or a reply says that it cannot be used."""
     problem = entry.get("problem")
     if problem is not None:
@@ -142,7 +142,7 @@ def _cut(entry: Mapping[str, Any]) -> str | None:
 # Two replies, to be judged
 
 
-def pair_of(record: Mapping[str, Any]) -> Contest:
+def pair_of(record: Object) -> Contest:
     """The pair of a record, whose position is 0; raises BadRecord if it has none.
 
     Which of `chosen` and `rejected` is a is decided by a coin that depends on the texts only.
@@ -182,14 +182,14 @@ def pair_of(record: Mapping[str, Any]) -> Contest:
     )
 
 
-def _origin(record: Mapping[str, Any], name: str) -> tuple[str, str | None]:
+def _origin(record: Object, name: str) -> tuple[str, str | None]:
     """What a reply is in its source, and who wrote it: rows of ours say both of their replies a and b."""
     if name not in ("a", "b"):
         return name, None
     return optional_text(record, f"{name}_from") or name, optional_text(record, f"{name}_model")
 
 
-def preferred_of(record: Mapping[str, Any], names: tuple[str, str]) -> int | None:
+def preferred_of(record: Object, names: tuple[str, str]) -> int | None:
     """The place of the reply that people prefer, 0 or 1; None if the record does not say. Raises BadRecord.
 
     Numbers count from 1, and are read beside numbered columns only: elsewhere 1 could be either reply.
@@ -209,7 +209,7 @@ def preferred_of(record: Mapping[str, Any], names: tuple[str, str]) -> int | Non
     return None
 
 
-def human_label(record: Mapping[str, Any], name: str) -> str | None:
+def human_label(record: Object, name: str) -> str | None:
     """A human label in lower case, as text; None if there is none."""
     value = record.get(name)
     if name == "preferences":
@@ -263,7 +263,7 @@ def read_case(record: Any, reply_field: str | None = None, prompt_field: str | N
     return Case(tuple(replies), written(turns), _question(turns), frozenset(cut))
 
 
-def _roles(record: Mapping[str, Any], reply_field: str | None) -> dict[str, str]:
+def _roles(record: Object, reply_field: str | None) -> dict[str, str]:
     """The columns of the replies, and the role of each."""
     if reply_field is not None:
         return {reply_field: "reply"}

@@ -19,6 +19,7 @@ from pydantic_core import ErrorDetails
 from yaml.constructor import SafeConstructor
 from yaml.resolver import Resolver
 
+from cai.records import Values
 from cai.texts.wording import nearest
 
 Place = tuple[str | int, ...]  # the keys and 0-based indexes that lead to a value
@@ -139,8 +140,8 @@ class _Reader:
             return [self._value(child, (*place, number)) for number, child in enumerate(children)]
         return self._mapping(children, place)
 
-    def _mapping(self, keys: Iterator[Any], place: Place) -> dict[str, Any]:
-        mapping: dict[str, Any] = {}
+    def _mapping(self, keys: Iterator[Any], place: Place) -> Values:
+        mapping: Values = {}
         for event in keys:
             line = _line(event)
             _check(event)

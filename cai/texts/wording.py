@@ -18,6 +18,8 @@ from typing import TYPE_CHECKING, Any, TypeVar, get_type_hints
 
 import yaml
 
+from cai.records import Object
+
 if TYPE_CHECKING:
     from pydantic import BaseModel
 
@@ -43,7 +45,7 @@ def option(name: str) -> str:
     return f"--{name.replace('_', '-')}"
 
 
-def words_of(values: Mapping[str, Any]) -> list[str]:
+def words_of(values: Object) -> list[str]:
     """The options of a command line that state these values; of a list, the same option for each of its values."""
     words = []
     for name, value in values.items():
@@ -215,7 +217,7 @@ def block(language: str, text: str) -> str:
     return f"{fence}{language}\n{text}\n{fence}\n"
 
 
-def render_card(template: Path, front: Mapping[str, Any], **values: Any) -> str:
+def render_card(template: Path, front: Object, **values: Any) -> str:
     """A README.md: front matter, then a Jinja template. What a terminal would obey is replaced."""
     header = yaml.safe_dump(dict(front), sort_keys=False, allow_unicode=True, width=1_000)
     return UNPRINTABLE.sub("\ufffd", f"---\n{header}---\n\n{rendered(template, **values)}")

@@ -14,6 +14,7 @@ from typing import Any
 
 from cai.errors import InputError, LossNotFinite, RunError, UsageError
 from cai.folder.files import package_version, share_mode, unwritable, unwritten
+from cai.records import Values
 from cai.texts.wording import listed, reason_of
 from cai.training.data.dataset import TrainingData
 from cai.training.data.rows import named, reasons_of
@@ -48,7 +49,7 @@ class Session:
     base: Base
     loaded: Loaded
     folder: TrainFolder
-    provenance: dict[str, Any] | None
+    provenance: Values | None
     processes: Any  # accelerate's state of them
     tell: Tell
     progress: Progress | None
@@ -266,7 +267,7 @@ class Session:
             total = -(-(len(self.rows.train) + len(self.rows.eval)) // self.processes.num_processes)
             self.progress({"reference_rows": min(rows, total), "of": total})
 
-    def _on_eval(self, step: int, rows: list[dict[str, Any]]) -> None:
+    def _on_eval(self, step: int, rows: list[Values]) -> None:
         """Write what an evaluation measured on each row."""
         for row in sorted(rows, key=lambda row: row["row"]):
             name = self.rows.eval[row.pop("row")].row.id

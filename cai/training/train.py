@@ -19,6 +19,7 @@ from cai.export.pairs import Filters
 from cai.folder.files import identity_hash
 from cai.folder.run import read_info
 from cai.judge.certify import FILE
+from cai.records import Object, Values
 from cai.sources.files import path_of
 from cai.training.data.dataset import TrainingData, check_there, load_rows
 from cai.training.report.summary import TrainSummary
@@ -32,7 +33,6 @@ from cai.weights.bases import Base, find_base
 
 log = logging.getLogger("cai")
 
-Facts = Mapping[str, Any]
 OF_RUN = ("command", "source", "templates", "models", "rounds", "gate", "n", "pairing", "seed", "constitution")
 OF_JUDGE = ("judge", "protocol", "principles", "templates", "constitution")
 
@@ -115,7 +115,7 @@ def _check_adapter(base: Base, method: str, loaded: Loaded) -> None:
             raise UsageError(f"{what}, whose layers and rank are fixed: leave {name} out, or {merge}")
 
 
-def _identity(method: str, rows: TrainingData, base: Base, loaded: Loaded) -> dict[str, Any]:
+def _identity(method: str, rows: TrainingData, base: Base, loaded: Loaded) -> Values:
     """Everything that decides the resulting weights; how the work is divided is settled once and kept."""
     config = loaded.config.model_dump(mode="json")
     template = loaded.config.chat_template
@@ -142,7 +142,7 @@ def _with_settled(loaded: Loaded, folder: TrainFolder, devices: int) -> Loaded:
 # Where the rows come from
 
 
-def provenance(data: Any) -> dict[str, Any] | None:
+def provenance(data: Any) -> Values | None:
     """The facts of the run whose folder `load_rows` takes; None for rows that are not given as a run's folder.
 
     `calibration` is of the judge's labels, and None if they have not been compared with human labels; `min_confidence`
@@ -153,7 +153,7 @@ def provenance(data: Any) -> dict[str, Any] | None:
     info = read_info(Path(data), "name a run")
     identity, export = info["identity"], info.get("export") or {}
     binding = identity.get("binding") or identity.get("best_of") or {}
-    facts: dict[str, Any] = {"run": identity_hash(identity)}
+    facts: Values = {"run": identity_hash(identity)}
     for names, source in ((OF_RUN, identity), (OF_JUDGE, binding)):
         facts |= {name: source[name] for name in names if source.get(name) is not None}
     facts |= {name: info.get(name) for name in ("rows", "dropped", "stopped", "versions")}
@@ -165,7 +165,7 @@ def provenance(data: Any) -> dict[str, Any] | None:
     return facts
 
 
-def _calibration(run: Path, export: Facts, origin: Facts) -> dict[str, Any] | None:
+def _calibration(run: Path, export: Object, origin: Object) -> Values | None:
     """The calibration that the rows were cut with, and the sha256 of its file.
 
     Of a file that changed or is gone since then nothing but the sha256 is known.
@@ -184,7 +184,7 @@ def _calibration(run: Path, export: Facts, origin: Facts) -> dict[str, Any] | No
     return {"sha256": sha256, "content": None}
 
 
-def _min_confidence(export: Facts, calibration: Facts | None) -> float | None:
+def _min_confidence(export: Object, calibration: Object | None) -> float | None:
     """The confidence that a label had to reach, on the scale of the calibration; None: not known."""
     if export.get("min_confidence") is not None:
         return float(export["min_confidence"])

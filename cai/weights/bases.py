@@ -18,6 +18,7 @@ from typing import Any
 
 from cai.errors import CaiError, UnknownModel, UsageError
 from cai.folder.files import cache_folder, fingerprint, need, read_if_there, read_object
+from cai.records import Values
 from cai.sources.files import path_of
 from cai.texts.wording import reason_of
 from cai.weights.embedded import default_weights
@@ -56,7 +57,7 @@ class Base:
             return None
         return read_object(self.adapter / "adapter_config.json").get("task_type")
 
-    def facts(self) -> dict[str, Any]:
+    def facts(self) -> Values:
         """What `training.json` keeps as `model`: how the same weights are found again, on another machine too."""
         if self.adapter is None:
             return {"spec": self.spec, "place": self.place, "mark": self.mark}
@@ -248,7 +249,7 @@ def unpacked(gguf: Path) -> Path:
     need("a GGUF file", "local", "gguf")
     from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GgufConfig
 
-    place: dict[str, Any] = {"gguf_file": gguf.name, "trust_remote_code": False}
+    place: Values = {"gguf_file": gguf.name, "trust_remote_code": False}
     log.info("%s: dequantising into %s (once)", gguf.name, folder)
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)

@@ -5,15 +5,15 @@ from __future__ import annotations
 import math
 import os
 import struct
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from cai.errors import InputError
 from cai.folder.files import need
+from cai.records import Object, Values
 
 
-def copy_metadata(reader: Any, writer: Any, changed: Mapping[str, Any]) -> None:
+def copy_metadata(reader: Any, writer: Any, changed: Object) -> None:
     """Give a GGUFWriter the metadata of a GGUFReader; the values of `changed` replace those of the same keys."""
     for field in reader.fields.values():
         if field.name == "general.architecture" or field.name.startswith("GGUF."):
@@ -73,7 +73,7 @@ def _value(file: BinaryIO, kind: int) -> Any:
     return count
 
 
-def gguf_metadata(path: Path) -> dict[str, Any]:
+def gguf_metadata(path: Path) -> Values:
     """The metadata of a GGUF file (arrays as their length); raises `InputError` if it is not one, or not whole."""
     try:
         with path.open("rb") as file:

@@ -13,6 +13,7 @@ from typing import Any
 
 from cai.errors import CaiError, UsageError
 from cai.folder.files import need
+from cai.records import Values
 from cai.weights.gguf_read import copy_metadata, write_file
 
 # What a GGUF file calls the one way of cutting text before merging that is written: OpenVINO GenAI 2026.4 cuts by rules
@@ -57,7 +58,7 @@ def write_gguf(model: Any, tokenizer: Any, target: Path, source: Path | None = N
         extra = []
     else:
         reader = gguf.GGUFReader(source)
-        changed: dict[str, Any] = {"general.file_type": int(gguf.LlamaFileType.MOSTLY_F16)}
+        changed: Values = {"general.file_type": int(gguf.LlamaFileType.MOSTLY_F16)}
         if tokenizer.chat_template:
             changed["tokenizer.chat_template"] = tokenizer.chat_template
         copy_metadata(reader, writer, changed)
@@ -97,7 +98,7 @@ def _check_tokenizer(config: Any, tokenizer: Any) -> None:
         raise UsageError("the tokenizer puts more than a begin token around a text, which no GGUF file says; use hf:")
 
 
-def _cuts_as_smollm(facts: dict[str, Any]) -> bool:
+def _cuts_as_smollm(facts: Values) -> bool:
     """Whether the tokenizer.json of a tokenizer is of the one kind that is written."""
     if facts["model"]["type"] != "BPE" or facts["normalizer"]:
         return False

@@ -14,6 +14,7 @@ from typing import Any
 
 from cai.errors import CaiError, UnknownModel, UsageError
 from cai.folder.files import need
+from cai.records import Values
 from cai.texts.wording import reason_of
 from cai.weights.bases import Base, check_kind, quiet
 
@@ -103,9 +104,9 @@ def _model_class(rewards: bool) -> Any:
     return AutoModelForCausalLM
 
 
-def _where(base: Base, place: str) -> tuple[str, dict[str, Any]]:
+def _where(base: Base, place: str) -> tuple[str, Values]:
     """A place and its options as transformers takes them: of a GGUF file its folder and name, on the hub its commit."""
-    options: dict[str, Any] = {"trust_remote_code": False}
+    options: Values = {"trust_remote_code": False}
     if place == base.place and base.commit is not None:
         options["revision"] = base.commit
     path = Path(place)

@@ -18,7 +18,7 @@ import orjson
 
 from cai.errors import CaiError, RunError, UsageError
 from cai.folder.files import LOCK, need, read_object, share_mode, take_lock, unwritable, unwritten
-from cai.records import Record
+from cai.records import Record, Values
 from cai.sources.files import path_of
 from cai.weights.bases import Base, find_base, gguf_of, quiet, unpacked_name
 from cai.weights.gguf_write import check_gguf, write_gguf
@@ -156,7 +156,7 @@ def _put(scratch: Path, out: Path, file: Path | None) -> None:
         raise
 
 
-def _facts(base: Base) -> dict[str, Any]:
+def _facts(base: Base) -> Values:
     """Where a merged model comes from: its base, and what `training.json` of its adapter says."""
     folder = base.adapter or Path(base.place)
     record = folder / "training.json"
@@ -170,7 +170,7 @@ def _facts(base: Base) -> dict[str, Any]:
     return {"base": below, "merged_from": {"folder": str(folder), "mark": base.mark, "training": training}}
 
 
-def _source(facts: dict[str, Any]) -> Path | None:
+def _source(facts: Values) -> Path | None:
     """The GGUF file that the base comes from, if it is still there."""
     base = facts["base"]
     file = gguf_of(base["spec"])
@@ -233,7 +233,7 @@ def _dtype(model: Any) -> str:
     return str(model.dtype).removeprefix("torch.")
 
 
-def _save(folder: Path, tokenizer: Any, model: Any, facts: dict[str, Any]) -> None:
+def _save(folder: Path, tokenizer: Any, model: Any, facts: Values) -> None:
     with quiet():
         model.save_pretrained(folder)
         tokenizer.save_pretrained(folder)

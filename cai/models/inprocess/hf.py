@@ -14,7 +14,7 @@ from cai.models.inprocess.hf_model import TransformersModel
 from cai.models.inprocess.hf_rows import Row
 from cai.models.inprocess.hf_words import HFTokenizer
 from cai.models.inprocess.requests import check_settings, first_stop, question
-from cai.records import Abilities, Call, Completion
+from cai.records import Abilities, Call, Completion, Values
 from cai.sources.files import path_of
 from cai.texts.thoughts import split_thoughts
 from cai.weights.bases import Base
@@ -44,7 +44,7 @@ class HFModel(TransformersModel):
         self._look(base)
         return base
 
-    def payload(self, call: Call) -> dict[str, Any]:
+    def payload(self, call: Call) -> Values:
         """What decides the answer; raises UsageError for an `extra_body` key that is not one of EXTRAS."""
         request = call.request
         check_settings(call.sampling.extra_body, EXTRAS, "hf:")
@@ -60,7 +60,7 @@ class HFModel(TransformersModel):
             body["seed"] = call.seed
         return body
 
-    async def send(self, payload: dict[str, Any]) -> Completion:
+    async def send(self, payload: Values) -> Completion:
         """Ask once. `output_tokens` and `logprobs` count the token that ended the reply, as the model made it."""
         engine, tokenizer = self._loaded()
         row = await asyncio.to_thread(self._row, payload, tokenizer)
@@ -83,7 +83,7 @@ class HFModel(TransformersModel):
         ends = frozenset(end_tokens(model.generation_config, tokenizer))
         return HFEngine(model, ends, self.concurrency)
 
-    def _row(self, payload: dict[str, Any], tokenizer: HFTokenizer) -> Row:
+    def _row(self, payload: Values, tokenizer: HFTokenizer) -> Row:
         if "messages" in payload and not self.can.chat:
             raise UsageError(
                 f"{self.spec} is a base model (its tokenizer has no chat template): use --templates fewshot"
@@ -116,7 +116,7 @@ class HFModel(TransformersModel):
                 "too_long", f"{tokens} tokens of prompt and {more} {what} exceed the context of {self.context}"
             )
 
-    def _completion(self, row: Row, payload: dict[str, Any], tokenizer: HFTokenizer) -> Completion:
+    def _completion(self, row: Row, payload: Values, tokenizer: HFTokenizer) -> Completion:
         ids = row.generated
         output_tokens = len(ids)
         if row.ended:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from cai.errors import CallRejected
+from cai.records import Values
 
 
 class HFTokenizer:
@@ -21,7 +22,7 @@ class HFTokenizer:
         self._newline_text = self._decode(self._newline)
         self._names: dict[int, str] = {}
 
-    def prompt(self, payload: dict[str, Any]) -> list[int]:
+    def prompt(self, payload: Values) -> list[int]:
         """The ids of a payload's `messages` or `text` and its `prefill`, ready to be continued.
 
         Control tokens in the text ("<|im_start|>") are spelled out, so that no prompt can open a turn of its own.

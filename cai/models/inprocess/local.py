@@ -15,7 +15,7 @@ from cai.folder.files import fingerprint, read_if_there
 from cai.models.inprocess.local_engine import LocalEngine, last_line
 from cai.models.inprocess.local_words import LocalTokenizer
 from cai.models.inprocess.requests import check_settings, first_stop, question
-from cai.records import Abilities, Call, Completion, Finish
+from cai.records import Abilities, Call, Completion, Finish, Values
 from cai.sources.files import path_of
 from cai.weights.embedded import CONTEXT, NAME, default_weights
 from cai.weights.gguf_read import gguf_metadata
@@ -67,10 +67,10 @@ class LocalModel:
         self.endpoint = f"local:{self.name}"
         self.can = Abilities(chat=True, completion=True, scoring=True, prefill=True)
         self._tokenizer: LocalTokenizer | None = None
-        self._ends: dict[str, Any] = {}  # the tokens that end a reply, as the weights' own settings name them
+        self._ends: Values = {}  # the tokens that end a reply, as the weights' own settings name them
         self._engines: dict[Work, asyncio.Task[LocalEngine]] = {}
 
-    def payload(self, call: Call) -> dict[str, Any]:
+    def payload(self, call: Call) -> Values:
         """What decides the answer; `UsageError` for settings this model does not have.
 
         Length is judged by `send`: tokens are known once the weights are loaded.
@@ -127,7 +127,7 @@ class LocalModel:
             self.context = self._tokenizer.context
         return pipeline
 
-    async def send(self, payload: dict[str, Any]) -> Completion:
+    async def send(self, payload: Values) -> Completion:
         """Ask once; `CallRejected("too_long", …)` if prompt and reply exceed the context."""
         if self._tokenizer is None:
             raise RuntimeError("LocalModel.send before start")
@@ -183,7 +183,7 @@ class LocalModel:
             max_new_tokens=1, do_sample=False, logprobs=1, apply_chat_template=False, **self._ends, **settings
         )
 
-    def _config(self, payload: dict[str, Any]) -> Any:
+    def _config(self, payload: Values) -> Any:
         """The sampling settings of a payload and the tokens that end a reply, without the weights' own defaults."""
         import openvino_genai as genai
 

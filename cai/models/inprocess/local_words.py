@@ -8,6 +8,7 @@ from typing import Any
 
 from cai.errors import CallRejected, ModelStopped
 from cai.models.inprocess.local_engine import last_line
+from cai.records import Values
 
 CUT = f"\ufdd0{secrets.token_hex(8)}\ufdd0"  # put into a marker in a text, which is encoded in two parts; unguessable
 
@@ -29,7 +30,7 @@ class LocalTokenizer:
         probe = tokenizer.encode("a " * (context or 1 << 18), add_special_tokens=False).input_ids.shape[1]
         self.context = int(min(context or probe, probe))
 
-    def prompt(self, payload: dict[str, Any]) -> list[int]:
+    def prompt(self, payload: Values) -> list[int]:
         """The tokens of a payload's conversation or text, and of the started reply.
 
         Texts cannot forge a turn: "<|im_start|>" in one becomes the tokens of its letters, never the marker's own.

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any
 
 from cai.errors import UsageError
-from cai.records import Request
+from cai.records import Request, Values
 from cai.texts.wording import nearest
 
 
-def question(request: Request) -> dict[str, Any]:
+def question(request: Request) -> Values:
     """The part of a payload that says what is asked, without how the answer is sampled."""
     if request.text is None:
-        body: dict[str, Any] = {"messages": [dict(message) for message in request.messages]}
+        body: Values = {"messages": [dict(message) for message in request.messages]}
     else:
         body = {"text": request.text}
     if request.prefill:

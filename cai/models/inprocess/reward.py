@@ -13,7 +13,7 @@ from cai.errors import CallRejected, UsageError
 from cai.models.inprocess.hf_engine import HFEngine
 from cai.models.inprocess.hf_model import TransformersModel
 from cai.models.inprocess.hf_rows import Row, padded
-from cai.records import Abilities, Call, Completion
+from cai.records import Abilities, Call, Completion, Values
 from cai.weights.loading import open_reward
 
 
@@ -27,7 +27,7 @@ class RewardModel(TransformersModel):
     provider = "reward"
     can = Abilities(chat=False, reward=True)
 
-    def payload(self, call: Call) -> dict[str, Any]:
+    def payload(self, call: Call) -> Values:
         """The conversation, which alone decides the reward; UsageError for a request that asks for text."""
         request = call.request
         ends_with_reply = bool(request.messages) and request.messages[-1]["role"] == "assistant"
@@ -35,7 +35,7 @@ class RewardModel(TransformersModel):
             raise UsageError(f"{self.spec} is a reward model: it gives a reply a number, and writes nothing")
         return {"messages": [dict(message) for message in request.messages]}
 
-    async def send(self, payload: dict[str, Any]) -> Completion:
+    async def send(self, payload: Values) -> Completion:
         """Ask once; CallRejected("too_long", …) if the conversation exceeds the model's context: it is never cut."""
         engine, tokenizer = self._loaded()
         ids = await asyncio.to_thread(tokenizer.conversation, payload["messages"], answer=False)

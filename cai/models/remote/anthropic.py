@@ -5,12 +5,12 @@ from __future__ import annotations
 import re
 from itertools import groupby
 from operator import itemgetter
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from cai.calls.model import Connection
 from cai.errors import UsageError
 from cai.models.remote.http import HostedModel
-from cai.records import Abilities, Call, Completion, Finish, Message
+from cai.records import Abilities, Call, Completion, Finish, Message, Values
 
 NEWEST = (99, 0)
 FINISH: dict[str, Finish] = {
@@ -42,7 +42,7 @@ class AnthropicModel(HostedModel):
         self._takes_temperature = version < (4, 7)
         self.can = Abilities(chat=True, prefill=version < (4, 6))
 
-    def payload(self, call: Call) -> dict[str, Any]:
+    def payload(self, call: Call) -> Values:
         """The body to post.
 
         Turns of a chain share their prefix, so all roles but the judge, who asks once, request automatic caching: the
@@ -59,7 +59,7 @@ class AnthropicModel(HostedModel):
         system, turns = split_system(request.messages)
         if request.prefill:
             turns.append({"role": "assistant", "content": request.prefill.rstrip()})
-        body: dict[str, Any] = {
+        body: Values = {
             "model": self.name,
             "max_tokens": call.max_tokens,
             "messages": turns,
@@ -77,7 +77,7 @@ class AnthropicModel(HostedModel):
         body |= call.sampling.extra_body
         return {key: value for key, value in body.items() if value is not None}
 
-    async def send(self, payload: dict[str, Any]) -> Completion:
+    async def send(self, payload: Values) -> Completion:
         """Ask once."""
         reply = await self.post("/v1/messages", payload)
         try:
@@ -85,7 +85,7 @@ class AnthropicModel(HostedModel):
         except (KeyError, TypeError, AttributeError):
             raise self.odd("JSON that is not a message") from None
 
-    def _completion(self, reply: dict[str, Any]) -> Completion:
+    def _completion(self, reply: Values) -> Completion:
         reason = reply["stop_reason"]
         blocks = reply["content"]
         text = "".join(block["text"] for block in blocks if block["type"] == "text")
@@ -118,7 +118,7 @@ def generation(name: str) -> tuple[int, int]:
     return int(version[1]), int(version[2] or 0)
 
 
-def split_system(messages: tuple[Message, ...]) -> tuple[str, list[dict[str, Any]]]:
+def split_system(messages: tuple[Message, ...]) -> tuple[str, list[Values]]:
     """System text, and the turns with neighbours of one role joined: both by a blank line."""
     system = [message["content"] for message in messages if message["role"] == "system"]
     others = [message for message in messages if message["role"] != "system"]

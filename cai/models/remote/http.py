@@ -10,7 +10,7 @@ import os
 import re
 import ssl
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import ClassVar
 from urllib.request import getproxies, proxy_bypass
 
 import aiohttp
@@ -40,6 +40,7 @@ from cai.models.remote.failures import (
     read_error,
     shown,
 )
+from cai.records import Values
 
 MASKED_KEY = re.compile(r"[^\s*]{0,40}\*{3,}\S{0,40}")  # "sk-ab****yz", as OpenAI quotes a wrong key
 CONNECT = 30.0  # seconds until a server that does not even accept counts as gone
@@ -136,7 +137,7 @@ class HostedModel:
             await self._session.close()
             self._session = None
 
-    async def post(self, path: str, payload: dict[str, Any]) -> dict[str, Any]:
+    async def post(self, path: str, payload: Values) -> Values:
         """Send once and return the JSON object of a 200 answer; everything else raises a `ModelError`."""
         assert self._session is not None, "post before start"
         try:
@@ -164,7 +165,7 @@ class HostedModel:
             raise ModelStopped(self._scrub(f"{self.endpoint} redirects to {target}: give that address as the base URL"))
         raise self.error(read_error(status, headers, raw))
 
-    def _json(self, raw: bytes) -> dict[str, Any]:
+    def _json(self, raw: bytes) -> Values:
         try:
             reply = loads(raw)
         except (ValueError, RecursionError):

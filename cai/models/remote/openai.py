@@ -10,7 +10,7 @@ from cai.calls.model import Connection
 from cai.errors import ModelFault, UsageError
 from cai.models.remote.failures import error_in
 from cai.models.remote.http import HostedModel
-from cai.records import Abilities, Call, Completion, Finish, Request
+from cai.records import Abilities, Call, Completion, Finish, Request, Values
 from cai.texts.thoughts import split_thoughts
 
 OFFICIAL = "api.openai.com"
@@ -46,7 +46,7 @@ class OpenAIModel(HostedModel):
         if self._reasoning:
             self.can = replace(self.can, logprobs=0)
 
-    def payload(self, call: Call) -> dict[str, Any]:
+    def payload(self, call: Call) -> Values:
         """The body to post: a chat, or raw text if the request has `text`."""
         request = call.request
         self._check(request)
@@ -62,17 +62,17 @@ class OpenAIModel(HostedModel):
         body |= call.sampling.extra_body
         return {key: value for key, value in body.items() if value is not None}
 
-    def _text(self, call: Call) -> dict[str, Any]:
+    def _text(self, call: Call) -> Values:
         request = call.request
         body = {"model": self.name, "prompt": f"{request.text}{request.prefill}", "max_tokens": call.max_tokens}
         if request.top_logprobs:
             body["logprobs"] = request.top_logprobs
         return body
 
-    def _chat(self, call: Call) -> dict[str, Any]:
+    def _chat(self, call: Call) -> Values:
         request = call.request
         messages = list(request.messages)
-        body: dict[str, Any] = {"model": self.name, "messages": messages}
+        body: Values = {"model": self.name, "messages": messages}
         body[self._max_tokens] = call.max_tokens
         if request.prefill:
             messages.append({"role": "assistant", "content": request.prefill})
@@ -89,7 +89,7 @@ class OpenAIModel(HostedModel):
         if request.prefill and request.text is None and not self.can.prefill:
             raise UsageError(f"openai:{self.name} does not continue a started reply: {OFFICIAL} has no call for it")
 
-    async def send(self, payload: dict[str, Any]) -> Completion:
+    async def send(self, payload: Values) -> Completion:
         """Ask once."""
         chat = "messages" in payload
         path = "/completions"
@@ -103,7 +103,7 @@ class OpenAIModel(HostedModel):
         except (KeyError, IndexError, TypeError, AttributeError, ValueError):
             raise self.odd("JSON that holds no choices to read") from None
 
-    def _completion(self, reply: dict[str, Any], chat: bool) -> Completion:
+    def _completion(self, reply: Values, chat: bool) -> Completion:
         choice = reply["choices"][0]
         finish = self._finish(choice["finish_reason"])
         usage = reply.get("usage") or {}
@@ -157,7 +157,7 @@ def _joined(content: Any) -> Any:
     return content
 
 
-def chat_logprobs(listed: dict[str, Any]) -> tuple[dict[str, float], ...] | None:
+def chat_logprobs(listed: Values) -> tuple[dict[str, float], ...] | None:
     """Per token its listed alternatives, or itself if none are listed, as `/chat/completions` gives them.
 
     A drawn token below the listed ones is left out: a reader takes the lowest entry for the floor of the list.
@@ -170,7 +170,7 @@ def chat_logprobs(listed: dict[str, Any]) -> tuple[dict[str, float], ...] | None
     )
 
 
-def text_logprobs(listed: dict[str, Any]) -> tuple[dict[str, float], ...] | None:
+def text_logprobs(listed: Values) -> tuple[dict[str, float], ...] | None:
     """The same as `/completions` gives them."""
     if listed.get("tokens") is None:
         return None

@@ -14,6 +14,7 @@ import orjson
 from cai.errors import InputError, RunError, UsageError
 from cai.folder.rows import kind_of
 from cai.folder.run import read_info
+from cai.records import Values
 from cai.sources.files import existing, path_of
 from cai.texts.hygiene import LEARNED, MANY_REFUSALS, READ_FOR_REFUSALS, refusal
 from cai.texts.wording import counted
@@ -60,7 +61,7 @@ class TrainingData:
             return "file"
         return "split"
 
-    def facts(self, train: int, held: int, drops: Iterable[Skipped]) -> dict[str, Any]:
+    def facts(self, train: int, held: int, drops: Iterable[Skipped]) -> Values:
         """What training.json keeps of the data; train, held: rows that fit the length; drops: all others."""
         return {
             "files": [{"source": source, "content": content} for source, content in self.files],

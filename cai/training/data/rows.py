@@ -13,7 +13,7 @@ from typing import Any
 import orjson
 
 from cai.errors import InputError
-from cai.records import DropReason, Message
+from cai.records import DropReason, Message, Object
 from cai.sources.conversations import PROMPTS, BadRecord, as_text, listed, prompt_hash, to_reply
 from cai.sources.files import describe, read_records
 from cai.sources.replies import (
@@ -67,7 +67,7 @@ def named(row: str) -> str:
     return f"row {row}"
 
 
-def kind_of(record: Mapping[str, Any]) -> Kind:
+def kind_of(record: Object) -> Kind:
     """What kind of dataset a record is from, by the columns it has a value in."""
     columns = {name for name, value in record.items() if value is not None}
     if columns >= {"votes", "a", "b"}:
@@ -102,7 +102,7 @@ ADVICE: dict[Kind, str] = {  # what to do with a dataset of another kind than a 
 }
 
 
-def advice(where: str, method: str, record: Mapping[str, Any]) -> str:
+def advice(where: str, method: str, record: Object) -> str:
     """What to do with a record of another kind than `method` trains on; where: its file."""
     facts = {"where": where, "folder": Path(where).parent, "method": method, "columns": listed(record)}
     return ADVICE[kind_of(record)].format_map(facts)
@@ -133,14 +133,14 @@ def row_of(record: Any, line: int, method: str) -> TrainingRow:
     return TrainingRow(name, prompt, reply, key, label=bool(label))
 
 
-def _name(record: Mapping[str, Any], line: int) -> str:
+def _name(record: Object, line: int) -> str:
     value = record.get("id")
     if isinstance(value, str | int) and value != "":
         return as_text(str(value), "the id")
     return f"line {line}"
 
 
-def _pair(record: Mapping[str, Any], columns: tuple[str, str], name: str) -> TrainingRow:
+def _pair(record: Object, columns: tuple[str, str], name: str) -> TrainingRow:
     preferred = preferred_of(record, columns)
     if preferred is None:
         raise BadRecord(f"nothing says which of {columns[0]!r} and {columns[1]!r} is better: cai label asks a judge")
@@ -156,7 +156,7 @@ def _pair(record: Mapping[str, Any], columns: tuple[str, str], name: str) -> Tra
     return TrainingRow(name, prompt, chosen, _key(prompt), rejected=rejected, p_chosen=p, margin=margin)
 
 
-def _read(record: Mapping[str, Any], columns: Sequence[str]) -> tuple[Turns | str, list[str]]:
+def _read(record: Object, columns: Sequence[str]) -> tuple[Turns | str, list[str]]:
     """The prompt, and the replies in these columns; the prompt is text if it and all replies are plain text."""
     answers = answers_in(record, columns)
     replies = [reply for _, reply in answers]
@@ -171,7 +171,7 @@ def _read(record: Mapping[str, Any], columns: Sequence[str]) -> tuple[Turns | st
     return to_reply(shared_prompt(record, answers)), replies
 
 
-def _number(record: Mapping[str, Any], name: str) -> float | None:
+def _number(record: Object, name: str) -> float | None:
     value = record.get(name)
     if value is None:
         return None
@@ -270,7 +270,7 @@ def _check_content(path: Path, command: str) -> None:
     raise InputError(message, path)
 
 
-def _remember(origins: dict[str, list[str]], record: Mapping[str, Any]) -> None:
+def _remember(origins: dict[str, list[str]], record: Object) -> None:
     for column in KEPT_COLUMNS:
         value = record.get(column)
         if not isinstance(value, str):
@@ -281,7 +281,7 @@ def _remember(origins: dict[str, list[str]], record: Mapping[str, Any]) -> None:
             values.append(name)
 
 
-def _first_reply(record: Mapping[str, Any], row: TrainingRow, command: str) -> str | None:
+def _first_reply(record: Object, row: TrainingRow, command: str) -> str | None:
     """The model's first reply to the prompt, if it is one of those of the row."""
     if record.get("chosen_from") == "initial":
         return row.reply

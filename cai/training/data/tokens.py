@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
 from cai.errors import UsageError
-from cai.records import DropReason
+from cai.records import DropReason, Values
 from cai.texts.wording import reason_of
 from cai.training.data.dataset import TrainingData
 from cai.training.data.rows import Skipped, TrainingRow, named
@@ -220,7 +220,7 @@ class Rows(ABC):
         return row
 
     @abstractmethod
-    def trainer(self, plan: Plan, arguments: dict[str, Any], **parts: Any) -> Any:
+    def trainer(self, plan: Plan, arguments: Values, **parts: Any) -> Any:
         """TRL's trainer over the rows; arguments: those that all methods share; parts: model, tokenizer, hooks."""
 
 

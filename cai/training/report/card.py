@@ -18,6 +18,7 @@ import yaml
 
 from cai.errors import MissingExtra
 from cai.folder.files import need, write_atomically
+from cai.records import Object, Values
 from cai.texts.wording import AFTER, BEFORE, GREY, code, new_figure, png_of, render_card, without_path
 from cai.training.data.dataset import SPLIT
 from cai.training.report.samples import Sample, median_lengths, read_samples
@@ -27,11 +28,10 @@ from cai.training.setup.folder import METRICS, RECORD, TrainFolder, read_lines
 from cai.training.setup.methods import METHODS
 from cai.training.setup.plan import Lengths
 
-Facts = Mapping[str, Any]
-Lines = Sequence[Facts]
+Lines = Sequence[Object]
 
 TEMPLATE = Path(__file__).with_name("card.md.jinja")
-DEFAULTS: dict[str, Any] = TrainConfig.model_validate({}).model_dump(mode="json")
+DEFAULTS: Values = TrainConfig.model_validate({}).model_dump(mode="json")
 EMBEDDED = "HuggingFaceTB/SmolLM2-135M-Instruct"  # what the weights of `local` were quantised from
 LOSS, MARGINS = "loss.png", "margins.png"
 # Share of the steps that a curve is the mean over, if it has more than FEW: a batch of a few rows is noise.
@@ -82,7 +82,7 @@ def card(folder: Path) -> str:
     )
 
 
-def _base_and_hub(model: Facts) -> tuple[str, str]:
+def _base_and_hub(model: Object) -> tuple[str, str]:
     """What to call the base, and its name on the hub if it has one: the name of a folder would be another model's."""
     if model["spec"] == "local":
         return EMBEDDED, EMBEDDED
@@ -92,7 +92,7 @@ def _base_and_hub(model: Facts) -> tuple[str, str]:
     return without_path(model["spec"]), hub
 
 
-def _front(record: Facts, hub: str) -> dict[str, Any]:
+def _front(record: Object, hub: str) -> Values:
     """The values of the front matter."""
     name = record["identity"]["method"]
     library, kind, task = "peft", "lora", "text-generation"
@@ -111,7 +111,7 @@ def _front(record: Facts, hub: str) -> dict[str, Any]:
     return {key: value for key, value in front.items() if value}
 
 
-def _notes(data: Facts) -> list[str]:
+def _notes(data: Object) -> list[str]:
     """The notes on the data, without the folder that it was in."""
     place = Path(data["files"][0]["source"])
     if not place.is_absolute():
@@ -119,7 +119,7 @@ def _notes(data: Facts) -> list[str]:
     return [note.replace(str(place.parent), "RUN") for note in data["notes"]]
 
 
-def _unsettled(record: Facts) -> dict[str, Any]:
+def _unsettled(record: Object) -> Values:
     """The settings of the config that stayed as they were, by dotted name."""
     config = record["identity"]["config"]
     settled = {setting["name"] for setting in record["plan"]}
@@ -145,7 +145,7 @@ def _prompt_text(row: Sample) -> str:
     return "\n\n".join(f"{turn['role']}: {turn['content']}" for turn in row.prompt)
 
 
-def _train_yaml(config: Facts) -> str:
+def _train_yaml(config: Object) -> str:
     """A config file of the settings that are not at their defaults; empty if all are."""
     settings = {
         name: config[name] for name in config if name in DEFAULTS and config[name] not in (None, DEFAULTS[name])
@@ -157,7 +157,7 @@ def _train_yaml(config: Facts) -> str:
     return yaml.safe_dump(settings, sort_keys=False, allow_unicode=True, width=1_000).rstrip()
 
 
-def _command(record: Facts, hub: str, train_yaml: str) -> str:
+def _command(record: Object, hub: str, train_yaml: str) -> str:
     """The command that trains the same again."""
     source, model = record["data"]["files"][0]["source"], record["model"]
     words = ["cai", "train", record["identity"]["method"], "DATA", "--model", "MODEL"]

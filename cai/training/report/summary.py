@@ -8,17 +8,17 @@ from __future__ import annotations
 
 import math
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any, Literal, NamedTuple
 
 from cai.judge.metrics import Z95, binomial_cdf, wilson
-from cai.records import Record
+from cai.records import Object, Record, Values
 from cai.texts.wording import counted
 from cai.training.setup.methods import METHODS
 
-Line = Mapping[str, Any]  # of metrics.jsonl or eval.jsonl
+Line = Object  # of metrics.jsonl or eval.jsonl
 
 # Metrics of an evaluation that say nothing of the model.
 UNUSED = ("eval_runtime", "eval_samples_per_second", "eval_steps_per_second", "eval_num_tokens")
@@ -98,7 +98,7 @@ def pair_accuracy(lines: Iterable[Line]) -> PairAccuracy | None:
     if not pairs:
         return None
     margins = [pair.gap - pair.reference for pair in pairs.values()]
-    facts: dict[str, Any] = {"measure": "reward"}
+    facts: Values = {"measure": "reward"}
     before: dict[tuple[Any, int], float] = {}
     if "logp_chosen" in steps[last][0]:
         facts = {"measure": "log probability", "implicit": wins(margins)}

@@ -15,7 +15,7 @@ from pydantic import BeforeValidator, Field, ValidationError
 from pydantic.fields import FieldInfo
 
 from cai.errors import InputError, UsageError
-from cai.records import Record
+from cai.records import Object, Record, Values
 from cai.sources import yamlfile
 from cai.texts.wording import nearest
 from cai.training.setup.methods import FIXED, METHODS, OURS, keys_lacking
@@ -110,7 +110,7 @@ class TrainConfig(Record):
         8, description="Held-out prompts that the model answers before and after (not for reward)."
     )
     seed: int = Field(0, strict=True, ge=0, lt=2**32, description="Seed of the order of rows and of the adapter.")
-    trl: dict[str, Any] = Field(default_factory=dict, description="Any other argument of TRL's trainer, by its name.")
+    trl: Values = Field(default_factory=dict, description="Any other argument of TRL's trainer, by its name.")
 
 
 def keys_of(method: str) -> dict[str, FieldInfo]:
@@ -157,7 +157,7 @@ class Loaded:
         """Where the value of a dotted name came from."""
         return self.origins.get(name, "default")
 
-    def with_values(self, origin: Origin, values: Mapping[str, Any]) -> Loaded:
+    def with_values(self, origin: Origin, values: Object) -> Loaded:
         """The config with other values, which all came from one place."""
         config = self.config.model_copy(update=values)
         return replace(self, config=config, origins={**self.origins, **dict.fromkeys(values, origin)})
@@ -183,7 +183,7 @@ class Loaded:
                 raise UsageError(f"{key} ({self.origin(key)}) is of {methods}, not of {method}: leave it out")
 
 
-def load_config(path: str | Path | None = None, flags: Mapping[str, Any] | None = None) -> Loaded:
+def load_config(path: str | Path | None = None, flags: Object | None = None) -> Loaded:
     """The config of a file, with `flags` (dotted names such as `lora.rank`; None: not given) in place of its values.
 
     Raises InputError for the first fault of the file, with its line, and UsageError for a flag that cannot be.
@@ -224,9 +224,9 @@ def _read(path: Path) -> yamlfile.Document:
     return document
 
 
-def dotted(values: Mapping[str, Any]) -> dict[str, Any]:
+def dotted(values: Object) -> Values:
     """The values of a config by dotted name, such as `lora.rank`."""
-    names: dict[str, Any] = {}
+    names: Values = {}
     for key, value in values.items():
         if key in ("lora", "trl"):
             names |= {f"{key}.{inner}": part for inner, part in value.items()}
@@ -235,7 +235,7 @@ def dotted(values: Mapping[str, Any]) -> dict[str, Any]:
     return names
 
 
-def _set(values: dict[str, Any], name: str, value: Any) -> None:
+def _set(values: Values, name: str, value: Any) -> None:
     """Set the value of a dotted name."""
     key, dot, inner = name.partition(".")
     if not dot:
@@ -248,7 +248,7 @@ def _set(values: dict[str, Any], name: str, value: Any) -> None:
     _set(values[key], inner, value)
 
 
-def trl_arguments(loaded: Loaded, method: str, fields: Mapping[str, Any]) -> dict[str, Any]:
+def trl_arguments(loaded: Loaded, method: str, fields: Object) -> Values:
     """The arguments under `trl:`, checked; fields: those of the dataclass that holds the trainer's arguments.
 
     Raises InputError with the line, or UsageError if a flag gave it, for a name that the trainer does not have, that
@@ -265,7 +265,7 @@ def trl_arguments(loaded: Loaded, method: str, fields: Mapping[str, Any]) -> dic
     return arguments
 
 
-def _argument(name: str, value: Any, method: str, fields: Mapping[str, Any]) -> Any:
+def _argument(name: str, value: Any, method: str, fields: Object) -> Any:
     """The value of an argument as TRL takes it."""
     ours = OURS.get(name)
     if ours is not None and ours not in keys_lacking(method):

@@ -10,7 +10,7 @@ import errno
 import os
 import shutil
 import zipfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -19,12 +19,13 @@ import orjson
 
 from cai.errors import RunError
 from cai.folder.files import LOCK, differences, lock_folder, read_object, write_atomically
+from cai.records import Object, Values
 
 RECORD, METRICS, EVALS, CHECKPOINTS = "training.json", "metrics.jsonl", "eval.jsonl", "checkpoints"
 DROPPED = "dropped.jsonl"
 SCHEMA = 1
 ANEW = "choose another --out, or delete the folder to start anew"
-EXPECTED: dict[str, Any] = {"identity": dict, "finished": bool, "seconds": (int, float), "settled": dict}  # types
+EXPECTED: Values = {"identity": dict, "finished": bool, "seconds": (int, float), "settled": dict}  # types
 RESUMING = ("trainer_state.json", "scheduler", "optimizer", "rng_state")  # how the files of a checkpoint begin
 
 
@@ -35,10 +36,10 @@ class TrainFolder:
     folder is in use, holds another training or something else, or cannot be written.
     """
 
-    def __init__(self, path: Path, identity: Mapping[str, Any], *, writes: bool = True) -> None:
+    def __init__(self, path: Path, identity: Object, *, writes: bool = True) -> None:
         self.path = path
         self.identity = orjson.loads(orjson.dumps(identity))
-        self.record: dict[str, Any] = {}
+        self.record: Values = {}
         self._writes = writes
         with ExitStack() as opened:  # closed again if the folder is refused
             if writes:
@@ -80,7 +81,7 @@ class TrainFolder:
         self.record = {}
         self.write(schema=SCHEMA, identity=self.identity, finished=False, seconds=0.0)
 
-    def _read(self) -> dict[str, Any]:
+    def _read(self) -> Values:
         path = self.path / RECORD
         record = read_object(path, ANEW)
         schema = record.get("schema")
@@ -136,7 +137,7 @@ class TrainFolder:
             write_atomically(path, b"".join(before))
         return damaged
 
-    def add(self, metrics: Mapping[str, Any], name: str = METRICS) -> None:
+    def add(self, metrics: Object, name: str = METRICS) -> None:
         """Write a line of metrics.jsonl, or of another file."""
         line = orjson.dumps(metrics, option=orjson.OPT_APPEND_NEWLINE | orjson.OPT_SERIALIZE_NUMPY)
         with open(self.path / name, "ab", buffering=0) as file:
@@ -151,12 +152,12 @@ class TrainFolder:
         if self._writes and (lines or (self.path / name).exists()):
             write_atomically(self.path / name, b"".join(lines))
 
-    def metrics(self, name: str = METRICS) -> list[dict[str, Any]]:
+    def metrics(self, name: str = METRICS) -> list[Values]:
         """The lines of metrics.jsonl, or of another file."""
         return read_lines(self.path / name)
 
 
-def read_lines(path: Path) -> list[dict[str, Any]]:
+def read_lines(path: Path) -> list[Values]:
     """The rows of a file of this folder, none if it was not written; RunError for a line that is damaged."""
     if not path.exists():
         return []

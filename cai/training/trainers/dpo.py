@@ -10,10 +10,11 @@ range is pinned, and tests compare a certain label with the stock loss.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from cai.errors import UsageError
+from cai.records import Object, Values
 from cai.training.setup.config import Setting
 from cai.training.setup.plan import Plan
 from cai.training.trainers.loop import with_hooks
@@ -124,7 +125,7 @@ class Pairs(Preferences):
             )
         return Setting("label_smoothing", 0.0, "default")
 
-    def trainer(self, plan: Plan, arguments: dict[str, Any], **parts: Any) -> Any:
+    def trainer(self, plan: Plan, arguments: Values, **parts: Any) -> Any:
         arguments["loss_type"], arguments["loss_weights"] = with_nll(self.loss, self.settled["nll"])
         if self.loss in SMOOTHED:
             arguments["label_smoothing"] = self.settled["label_smoothing"]
@@ -164,7 +165,7 @@ class _SoftDPO(Watched):
         self.loss_types = [name for name, _ in pairs if name not in SOFT]
         self.loss_weights = [weight for name, weight in pairs if name not in SOFT]
 
-    def compute_loss(self, model: Any, inputs: dict[str, Any], *rest: Any, **named: Any) -> Any:
+    def compute_loss(self, model: Any, inputs: Values, *rest: Any, **named: Any) -> Any:
         """TRL's loss plus ours, from one forward pass of each model; in an evaluation each row is remembered."""
         if not self._soft and self.model.training:
             return super().compute_loss(model, inputs, *rest, **named)
@@ -196,7 +197,7 @@ class _SoftDPO(Watched):
         return result + ours
 
 
-def _log_probs(outputs: Any, inputs: Mapping[str, Any]) -> Any:
+def _log_probs(outputs: Any, inputs: Object) -> Any:
     """log π of the chosen and of the rejected replies; prompt and padding have log prob 0."""
     places = inputs["input_ids"].size(1) - 1  # a prompt-learning adapter puts positions of its own before these
     return outputs.log_probs[:, -places:].sum(dim=1).chunk(2)

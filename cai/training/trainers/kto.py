@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from cai.errors import UsageError
+from cai.records import Values
 from cai.training.setup.methods import METHODS
 from cai.training.setup.plan import Plan
 from cai.training.trainers.loop import with_hooks
@@ -17,7 +18,7 @@ class Graded(Preferences):
     columns = ("completion_ids",)
     labels = dict.fromkeys(METHODS["kto"].losses, "label")
 
-    def trainer(self, plan: Plan, arguments: dict[str, Any], **parts: Any) -> Any:
+    def trainer(self, plan: Plan, arguments: Values, **parts: Any) -> Any:
         return kto_trainer(**self.inputs(plan, arguments | {"loss_type": self.loss}), **parts)
 
 

@@ -12,13 +12,14 @@ import pkgutil
 import sys
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from functools import cache
 from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 from cai.errors import LossNotFinite, UsageError
+from cai.records import Object, Values
 from cai.texts.wording import reason_of
 from cai.training.setup.config import Loaded, TrainConfig, trl_arguments
 from cai.training.setup.folder import CHECKPOINTS, TrainFolder
@@ -29,7 +30,7 @@ from cai.weights.loading import silence_libraries
 
 log = logging.getLogger("cai")
 
-Progress = Callable[[Mapping[str, Any]], None]
+Progress = Callable[[Object], None]
 
 if TYPE_CHECKING:
     Vendors = Any  # the class of transformers or TRL that `with_hooks` puts behind a class of ours
@@ -48,7 +49,7 @@ FALL = 0.1
 ENTROPY = 0.5
 
 
-def arguments(plan: Plan, config: TrainConfig, out: Path, *, evaluates: bool) -> dict[str, Any]:
+def arguments(plan: Plan, config: TrainConfig, out: Path, *, evaluates: bool) -> Values:
     """The arguments of TRL's config; evaluates: whether there are eval rows."""
     import torch
 
@@ -84,7 +85,7 @@ def arguments(plan: Plan, config: TrainConfig, out: Path, *, evaluates: bool) ->
     }
 
 
-def check_trl(method: str, loaded: Loaded) -> dict[str, Any]:
+def check_trl(method: str, loaded: Loaded) -> Values:
     """The arguments under `trl:`; before any row is read, UsageError or InputError for one that TRL refuses."""
     import torch
 
@@ -128,7 +129,7 @@ def with_hooks(name: str, ours: type) -> Any:
 class Guarded(Vendors):  # type: ignore[misc]
     """Stops before the step if the loss is not a number; `rows_within` gives the numbers of the rows in a batch."""
 
-    def training_step(self, model: Any, inputs: dict[str, Any], *rest: Any, **named: Any) -> Any:
+    def training_step(self, model: Any, inputs: Values, *rest: Any, **named: Any) -> Any:
         """The step's gradient; LossNotFinite, with the rows, before the optimiser can spread a NaN to all weights."""
         loss = super().training_step(model, inputs, *rest, **named)
         if not loss.isfinite():
@@ -163,7 +164,7 @@ class Recorder:
         # Tokens of earlier sessions: TRL counts from the start of each.
         self._before = max((line.get("num_tokens", 0.0) for line in self._folder.metrics()), default=0.0)
 
-    def on_log(self, args: Any, state: Any, control: Any, logs: Mapping[str, Any], **rest: Any) -> None:
+    def on_log(self, args: Any, state: Any, control: Any, logs: Object, **rest: Any) -> None:
         if not state.is_world_process_zero or "train_runtime" in logs:
             return
         now = time.monotonic()
@@ -221,7 +222,7 @@ class Watch:
         for entry in state.log_history:
             self.see(entry["step"], entry)  # the session before has warned of it
 
-    def on_log(self, args: Any, state: Any, control: Any, logs: Mapping[str, Any], **rest: Any) -> None:
+    def on_log(self, args: Any, state: Any, control: Any, logs: Object, **rest: Any) -> None:
         if "loss" in logs and state.is_world_process_zero:  # neither an evaluation's entry nor the closing summary
             for line in self.see(state.global_step, logs):
                 self._warn(line)
@@ -233,7 +234,7 @@ class Watch:
         if not get_total_norm(gradients).isfinite():
             raise LossNotFinite(f"a gradient is not a number at step {state.global_step + 1}")
 
-    def see(self, step: int, metrics: Mapping[str, Any]) -> list[str]:
+    def see(self, step: int, metrics: Object) -> list[str]:
         """Warnings that this entry gives rise to, each kind once in a training."""
         for name in WATCHED:
             if name in metrics:

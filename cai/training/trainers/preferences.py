@@ -18,6 +18,7 @@ from typing import Any, ClassVar
 import orjson
 
 from cai.errors import InputError, UsageError
+from cai.records import Object, Values
 from cai.texts.wording import nearest
 from cai.training.data.rows import named
 from cai.training.data.tokens import Encoded, Rows
@@ -32,7 +33,7 @@ PART = 256  # rows: two minutes of 135M parameters on a CPU
 BETA = 0.1  # Rafailov et al. 2023 (arXiv 2305.18290), appendix B; TRL's default for kto, too
 
 OnReference = Callable[[int], None]  # for how many rows the reference has run, before the first step
-OnEval = Callable[[int, list[dict[str, Any]]], None]  # the step, and what each row gave when it was evaluated
+OnEval = Callable[[int, list[Values]], None]  # the step, and what each row gave when it was evaluated
 
 
 class Preferences(Rows):
@@ -92,7 +93,7 @@ class Preferences(Rows):
             return self.loaded.setting("reference", "once", "data", why)
         return self.loaded.setting("reference", "each_step", "data", "every row is seen once")
 
-    def inputs(self, plan: Plan, arguments: dict[str, Any]) -> dict[str, Any]:
+    def inputs(self, plan: Plan, arguments: Values) -> Values:
         """What TRL's trainer is given: its arguments, the rows that train, and those to evaluate."""
         if "reference" in self.settled:
             arguments["beta"] = self.settled["beta"]
@@ -144,10 +145,10 @@ class _Stacked:
     def __init__(self, collator: Any) -> None:
         self.collator = collator
 
-    def __call__(self, examples: list[dict[str, Any]]) -> dict[str, Any]:
+    def __call__(self, examples: list[Values]) -> Values:
         import torch
 
-        batch: dict[str, Any] = self.collator(examples)
+        batch: Values = self.collator(examples)
         for name in OURS:
             if name in examples[0]:
                 batch[name] = torch.tensor([example[name] for example in examples])
@@ -163,7 +164,7 @@ class Watched(Guarded):
     def __init__(self, *, on_eval: OnEval | None = None, on_reference: OnReference | None = None, **parts: Any) -> None:
         self._on_eval = on_eval
         self._on_reference = on_reference
-        self._evaluated: list[dict[str, Any]] = []
+        self._evaluated: list[Values] = []
         self._reference_rows = 0  # for which the reference has given its log-probabilities
         super().__init__(**parts)
         self._on_reference = None  # from here on the reference runs within steps
@@ -191,16 +192,16 @@ class Watched(Guarded):
             parts.append(super()._precompute_ref_logps(rows, name, batch_size))
         return concatenate_datasets(parts)
 
-    def compute_ref_log_probs(self, model: Any, inputs: dict[str, Any]) -> Any:
+    def compute_ref_log_probs(self, model: Any, inputs: Values) -> Any:
         if self._on_reference is not None:
             self._reference_rows += len(inputs["input_ids"]) // self.width
             self._on_reference(self._reference_rows)
         return super().compute_ref_log_probs(model, _theirs(inputs))
 
-    def compute_loss(self, model: Any, inputs: dict[str, Any], *rest: Any, **named: Any) -> Any:
+    def compute_loss(self, model: Any, inputs: Values, *rest: Any, **named: Any) -> Any:
         return super().compute_loss(model, _theirs(inputs), *rest, **named)
 
-    def rows_within(self, inputs: Mapping[str, Any]) -> tuple[int, ...]:
+    def rows_within(self, inputs: Object) -> tuple[int, ...]:
         if ROW not in inputs:
             return ()
         return tuple(inputs[ROW].tolist())
@@ -213,7 +214,7 @@ class Watched(Guarded):
             self._on_eval(self.state.global_step, self._evaluated)
         return metrics
 
-    def remember(self, inputs: Mapping[str, Any], values: Mapping[str, Any]) -> None:
+    def remember(self, inputs: Object, values: Object) -> None:
         """Keep one number a row for each name, from all processes, while it is evaluated."""
         import torch
 
@@ -224,6 +225,6 @@ class Watched(Guarded):
             self._evaluated.append({ROW: int(row), **dict(zip(values, numbers, strict=True))})
 
 
-def _theirs(inputs: Mapping[str, Any]) -> dict[str, Any]:
+def _theirs(inputs: Object) -> Values:
     """A batch without our columns: what TRL leaves over goes into the model."""
     return {name: value for name, value in inputs.items() if name not in OURS}

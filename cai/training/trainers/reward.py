@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
+from cai.records import Values
 from cai.training.data.tokens import Encoded
 from cai.training.setup.plan import Plan
 from cai.training.trainers.loop import with_hooks
@@ -23,7 +24,7 @@ class Scored(Preferences):
             return f"{row.longest:,} tokens exceed {limit:,}, and a cut reply has no reward"
         return row
 
-    def trainer(self, plan: Plan, arguments: dict[str, Any], **parts: Any) -> Any:
+    def trainer(self, plan: Plan, arguments: Values, **parts: Any) -> Any:
         return reward_trainer(**self.inputs(plan, arguments), **parts)
 
 
@@ -59,7 +60,7 @@ class _SoftReward(Watched):
     """Bradley–Terry with `p_chosen` if the batch has it: −p·log σ(Δ) − (1−p)·log σ(−Δ) = −log σ(Δ) + (1−p)·Δ."""
 
     def compute_loss(
-        self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
+        self, model: Any, inputs: Values, return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
         loss, outputs = super().compute_loss(model, inputs, True, num_items_in_batch)
         chosen, rejected = outputs.logits.squeeze(-1).float().chunk(2)

@@ -9,6 +9,7 @@ import pkgutil
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from cai.records import Object, Values
 from cai.training.data.tokens import Encoded, Rows
 from cai.training.setup.methods import METHODS
 from cai.training.setup.plan import Plan
@@ -27,8 +28,8 @@ class Replies(Rows):
             return fitted.cut(limit)
         return fitted
 
-    def trainer(self, plan: Plan, arguments: dict[str, Any], **parts: Any) -> Any:
-        own: dict[str, Any] = {"max_length": None, "padding_free": plan.packing == "padding_free"}
+    def trainer(self, plan: Plan, arguments: Values, **parts: Any) -> Any:
+        own: Values = {"max_length": None, "padding_free": plan.packing == "padding_free"}
         if plan.packing == "packed":
             own |= {"packing": True, "eval_packing": False, "max_length": plan.max_length}
         else:
@@ -52,7 +53,7 @@ def _table(rows: Sequence[Encoded]) -> Any:
     return Dataset.from_dict({"input_ids": [row.ids for row in rows], "labels": [row.labels for row in rows]})
 
 
-def rows_of(inputs: Mapping[str, Any]) -> list[tuple[int, ...]]:
+def rows_of(inputs: Object) -> list[tuple[int, ...]]:
     """The token ids of each row of a batch, padded or side by side."""
     if "attention_mask" in inputs:
         rows = [ids[mask.bool()] for ids, mask in zip(inputs["input_ids"], inputs["attention_mask"], strict=True)]
@@ -67,7 +68,7 @@ class _OnReplies(Guarded):
 
     places: Mapping[tuple[int, ...], int]
 
-    def rows_within(self, inputs: Mapping[str, Any]) -> tuple[int, ...]:
+    def rows_within(self, inputs: Object) -> tuple[int, ...]:
         return tuple(self.places[ids] for ids in rows_of(inputs) if ids in self.places)
 
     def compute_loss(self, model: Any, inputs: Any, *rest: Any, **more: Any) -> Any:
