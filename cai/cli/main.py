@@ -9,6 +9,7 @@ import os
 import re
 import sys
 from collections.abc import Callable, Iterable, Mapping
+from functools import cache
 from importlib import import_module
 from itertools import takewhile
 from typing import TYPE_CHECKING, Annotated, Any, Protocol, TypeVar, get_args
@@ -40,9 +41,13 @@ class _Commands(TyperGroup):
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
         if cmd_name not in COMMANDS:
             return None
-        module = import_module(f"cai.cli.{COMMANDS[cmd_name]}")
-        group = typer.main.get_group(module.app)
+        group = _group(COMMANDS[cmd_name])
         return group.commands.get(cmd_name, group)
+
+
+@cache
+def _group(module: str) -> TyperGroup:
+    return typer.main.get_group(import_module(f"cai.cli.{module}").app)
 
 
 app = typer.Typer(
