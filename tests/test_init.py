@@ -45,6 +45,11 @@ def test_a_command_loads_no_heavy_package_that_it_does_not_use(command: list[str
     assert loaded_by(f"import sys\nsys.argv[1:] = {command!r}\nfrom cai.cli.main import main\nmain()", HEAVY) == []
 
 
+def test_the_list_of_commands_waits_for_no_settings() -> None:
+    code = "import sys\nsys.argv[1:] = ['--help']\nfrom cai.cli.main import main\nmain()"
+    assert loaded_by(code, f"{HEAVY} pydantic jinja2 aiohttp") == []
+
+
 def test_all_that_is_listed_is_there_and_of_the_package() -> None:
     assert sorted(cai.__all__) == cai.__all__ == dir(cai)
     for name in cai.__all__:

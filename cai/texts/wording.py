@@ -18,10 +18,10 @@ from typing import TYPE_CHECKING, Any, TypeVar, get_type_hints
 
 import yaml
 
-from cai.records import Object
-
 if TYPE_CHECKING:
     from pydantic import BaseModel
+
+    from cai.records import Object
 
 # What a terminal would obey, or show in another place than it stands: control characters but line ends and tabs, halves
 # of surrogate pairs, line and paragraph separators, changes of direction.
