@@ -27,9 +27,8 @@ from cai.errors import RunError, UsageError
 from cai.export import preferences
 from cai.export.best_replies import FILES as BEST_FILES
 from cai.export.best_replies import PICKED
-from cai.export.card import dataset_card
 from cai.export.cut import Facts
-from cai.export.export import export_run
+from cai.export.export import dataset_card, export_run
 from cai.export.options import ExportOptions
 from cai.export.revisions import RevisionCut, sft_rows
 from cai.folder.rows import DONE
