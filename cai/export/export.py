@@ -26,22 +26,14 @@ from cai.folder.run import RunFolder, read_info
 from cai.judge.certify import FILE, threshold
 from cai.records import Object, Record
 from cai.sources.yamlfile import unfit
-from cai.texts.wording import (
-    one_line,
-    option,
-    render_card,
-    rendered,
-    settings_as_keywords,
-    without_path,
-    words_of,
-)
+from cai.texts.wording import one_line, option, render_card, rendered, settings_as_keywords, without_path, words_of
 
 SUMMARY = Path(__file__).with_name("summary.txt.jinja")
 CARD = Path(__file__).with_name("card.md.jinja")
 CUTS: dict[str, type[Cut]] = {"generate": RevisionCut, "label": PreferenceCut}  # at the end of a run, by its command
 THRESHOLDS = {"min_confidence", "agreement", "calibration"}  # only one of them decides
 TAGS = {"revisions": [], "preferences": ["preference"], "best replies": ["best-of-n"]}  # by kind of rows
-SPLITS = {"": "train", ".eval": "test"}  # by what a file's name has between its stem and .jsonl
+SPLITS = {".jsonl": "train", ".eval.jsonl": "test"}  # by how the name of a file ends
 FILES = {"calibration": "calibration.json", "benign": "BENIGN"}  # options whose value is a file
 
 
@@ -239,10 +231,14 @@ def dataset_card(info: Object, cut: Cut, load_from: str = ".") -> str:
     facts, identity, options = cut.facts, info["identity"], cut.options
     dropped = {stage: reasons for stage, reasons in facts.dropped.items() if reasons}
     law = cut.binding["constitution"]
-    under = "a reward model"
-    if law is not None:
-        under = law["name"]
-    data_files = {kind: _data_files(kind, facts.files) for kind in cut.files}
+    under = "a reward model" if law is None else law["name"]
+    source = identity["source"]
+    if not isinstance(source, str):
+        source = source.get("what") or ", ".join(f"{key} {value}" for key, value in source.items())
+    data_files = {
+        kind: [{"split": split, "path": kind + end} for end, split in SPLITS.items() if facts.files.get(kind + end)]
+        for kind in cut.files
+    }
     kinds = [kind for kind, files in data_files.items() if files]
     certified = None
     if cut.calibration is not None and options.agreement is not None:
@@ -263,7 +259,7 @@ def dataset_card(info: Object, cut: Cut, load_from: str = ".") -> str:
         info=info,
         under=under,
         dropped=dropped,
-        source=_source(identity["source"]),
+        source=source,
         models=_models(identity, cut.binding),
         certified=certified,
         lost=sum(reasons.total() for stage, reasons in dropped.items() if stage not in cut.stages),
@@ -272,21 +268,6 @@ def dataset_card(info: Object, cut: Cut, load_from: str = ".") -> str:
         commands=_commands(info, options),
         json=lambda value: orjson.dumps(value).decode(),
     )
-
-
-def _data_files(kind: str, rows: Mapping[str, int]) -> list[dict[str, str]]:
-    """The files of one kind that have rows, with their splits."""
-    names = {split: f"{kind}{side}.jsonl" for side, split in SPLITS.items()}
-    return [{"split": split, "path": name} for split, name in names.items() if rows.get(name)]
-
-
-def _source(source: Any) -> str:
-    """What the run read, from its identity."""
-    if isinstance(source, str):
-        return source
-    if "what" in source:
-        return str(source["what"])
-    return ", ".join(f"{key} {value}" for key, value in source.items())
 
 
 def _models(identity: Object, judging: Object) -> list[tuple[str, str]]:
@@ -302,19 +283,14 @@ def _models(identity: Object, judging: Object) -> list[tuple[str, str]]:
 
 
 def _commands(info: Object, options: ExportOptions) -> str:
-    """The commands that made the run, if run.json has it, and its training rows."""
-    lines = [shlex.join(["cai", "export", "RUN", *words(options)])]
+    """The commands that made the run, if run.json has it, and its training rows.
+
+    Options at their defaults are left out; files are named by what they are, and not by their path.
+    """
+    changed = {name: getattr(options, name) for name in DEFAULTS if name != "parquet"}
+    changed = {name: FILES.get(name, value) for name, value in changed.items() if value != DEFAULTS[name]}
+    lines = [shlex.join(["cai", "export", "RUN", *words_of(changed)])]
     if "command" in info:
         command = shlex.split(info["command"])
         lines.insert(0, shlex.join(word if " " in word or "\n" in word else without_path(word) for word in command))
     return "\n".join(lines)
-
-
-def words(options: ExportOptions) -> list[str]:
-    """The command line options of what is not the default; files by what they are, and not by their path."""
-    values = {}
-    for name, default in DEFAULTS.items():
-        value = getattr(options, name)
-        if value != default and name != "parquet":
-            values[name] = FILES.get(name, value)
-    return words_of(values)
