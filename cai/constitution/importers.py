@@ -97,10 +97,9 @@ def _check(body: str, path: Path) -> None:
     """Raise InputError if the text of a constitution file does not load."""
     try:
         document = yamlfile.parse(body)
+        ConstitutionFile.model_validate(document.value)
     except yamlfile.BadYaml as error:  # a lone half of a surrogate pair, which JSON can hold
         raise InputError(f"cannot be imported: {error.message}", path) from error
-    try:
-        ConstitutionFile.model_validate(document.value)
     except ValidationError as error:
         first, *_ = yamlfile.explain(error, document, KEYS, FORMS)
         raise InputError(f"cannot be imported: {first.message}", path) from error
@@ -174,17 +173,20 @@ def _entries(data: Any, path: Path) -> tuple[list[Entry], str]:
 
 def _from_paper(pairs: dict[str, _PaperPair]) -> Iterator[Entry]:
     for name, pair in pairs.items():
-        revise = _unwrap(pair.edit_request, "RevisionRequest", "Revision")
         for prompt in pair.prompt:
-            critique = _unwrap(prompt, "CritiqueRequest", "Critique")
-            yield {"id": _slug(name) or principle_id(critique), "critique": critique, "revise": revise}
+            yield _requests(name, prompt, pair.edit_request)
 
 
 def _from_pairs(pairs: list[_Pair]) -> Iterator[Entry]:
     for pair in pairs:
-        critique = _unwrap(pair.critique, "CritiqueRequest", "Critique")
-        revise = _unwrap(pair.revise, "RevisionRequest", "Revision")
-        yield {"id": _slug(str(pair.name)) or principle_id(critique), "critique": critique, "revise": revise}
+        yield _requests(str(pair.name), pair.critique, pair.revise)
+
+
+def _requests(name: str, critique: str, revise: str) -> Entry:
+    """The principle of a critique request and a revision request, without the marks that the paper puts around them."""
+    critique = critique.strip().removeprefix("CritiqueRequest:").removesuffix("Critique:").strip()
+    revise = revise.strip().removeprefix("RevisionRequest:").removesuffix("Revision:").strip()
+    return {"id": _slug(name) or principle_id(critique), "critique": critique, "revise": revise}
 
 
 def _from_sentences(sentences: list[str]) -> Iterator[Entry]:
@@ -201,10 +203,6 @@ FORMATS: tuple[tuple[TypeAdapter[Any], Callable[[Any], Iterator[Entry]], str], .
     (TypeAdapter(list[_Pair]), _from_pairs, "pairs of critique and revision requests"),
     (TypeAdapter(list[_Sentence]), _from_sentences, "a list of sentences"),
 )
-
-
-def _unwrap(text: str, before: str, after: str) -> str:
-    return text.strip().removeprefix(f"{before}:").removesuffix(f"{after}:").strip()
 
 
 def _examples(chats: list[Any]) -> Iterator[dict[str, str]]:

@@ -7,19 +7,25 @@ from collections.abc import Callable, Iterator, Sequence
 from itertools import combinations
 from pathlib import Path
 
-from cai.constitution.findings import Finding
-from cai.constitution.principles import Constitution, Principle, Reader, find_constitution
+from cai.constitution.principles import JOBS, Constitution, Finding, Job, Principle, Reader, find_constitution
 from cai.records import ConstitutionRef, Record, Values
+from cai.texts.wording import listed
 
-FIELDS = ("text", "critique", "revise", "choose")
+Risk = tuple[str, str, str | None]  # code, message, and the principle that it concerns; None: the whole file
 
 NEAR = 0.6  # shared content words; no pair of three published sets exceeds 0.53; 86 % of 2-word edits reach 0.6
 # 11 of the paper's 16 judge questions are negative. C3AI (arXiv 2502.15861): positive ones agree better with people.
 NEGATIVE_SHARE = 0.5
 DOMINANT_SHARE = 0.5
 NEGLIGIBLE = 0.01  # of the mean weight
+ERRORS = ("test-same", "test-no-choose")  # the other risks are warnings
 SHORT, LONG = 4, 120  # words; the longest request of the paper has 49, and each call sends it again
 LENGTH_SHARE, LENGTH_TESTS = 0.75, 4
+FEW = 5  # ids that a message lists
+OF_JOBS: dict[Job, tuple[str, str]] = {  # the code of principles that cannot do a job, and the step that draws them
+    "revise": ("judge-only", "generating"),
+    "judge": ("revise-only", "labelling"),
+}
 
 # A CJK character counts as a word: those languages write no spaces.
 WORD = re.compile(r"[぀-ヿ㐀-鿿가-힯]|[^\W぀-ヿ㐀-鿿가-힯]+")
@@ -78,7 +84,12 @@ def check(name_or_path: str | Path, more: Sequence[Finding] = ()) -> Report:
     law = reader.read(path)
     findings = list(reader.problems)
     if law is not None:
-        findings += [_placed(finding, path, reader) for rule in RULES for finding in rule(law)]
+        for code, message, principle in (risk for rule in RULES for risk in rule(law)):
+            file, line = reader.places.get(principle, (str(path), None))
+            finding = Finding(code=code, message=message, file=file, line=line, principle=principle)
+            if code not in ERRORS:
+                finding = finding.model_copy(update={"level": "warning"})
+            findings.append(finding)
     findings += more
     return Report(
         path=str(path),
@@ -86,22 +97,6 @@ def check(name_or_path: str | Path, more: Sequence[Finding] = ()) -> Report:
         errors=tuple(finding for finding in findings if finding.level == "error"),
         warnings=tuple(finding for finding in findings if finding.level == "warning"),
     )
-
-
-def _placed(finding: Finding, path: Path, reader: Reader) -> Finding:
-    """A finding with the file and line of its principle."""
-    if finding.principle is None:
-        return finding.model_copy(update={"file": str(path)})
-    file, line = reader.places[finding.principle]
-    return finding.model_copy(update={"file": file, "line": line})
-
-
-def _warning(code: str, message: str, principle: str | None = None) -> Finding:
-    return Finding(level="warning", code=code, message=message, principle=principle)
-
-
-def _wordings(principle: Principle) -> list[tuple[str, str]]:
-    return [(name, text) for name in FIELDS if (text := getattr(principle, name)) is not None]
 
 
 def _words(text: str) -> list[str]:
@@ -121,29 +116,25 @@ def _content(text: str) -> set[str]:
     return {word.removesuffix("s") for word in _words(text) if word not in FRAME}
 
 
-def _description(law: Constitution) -> Iterator[Finding]:
+def _description(law: Constitution) -> Iterator[Risk]:
     if not law.description.strip():
-        yield _warning("no-description", "'description' is missing: say what it is for, and whose wording and licence")
+        yield "no-description", "'description' is missing: say what it is for, and whose wording and licence", None
 
 
-def _jobs(law: Constitution) -> Iterator[Finding]:
-    cannot_revise = [p.id for p in law.principles if not p.can_revise]
-    cannot_judge = [p.id for p in law.principles if not p.can_judge]
-    yield from _lacking(law, "judge-only", cannot_revise, "generating", "'critique' and 'revise'")
-    yield from _lacking(law, "revise-only", cannot_judge, "labelling", "'choose'")
-
-
-def _lacking(law: Constitution, code: str, ids: list[str], job: str, need: str) -> Iterator[Finding]:
+def _jobs(law: Constitution) -> Iterator[Risk]:
     count = len(law.principles)
-    effect = f"{job} never draws them"
-    if len(ids) == count:
-        effect = f"{job} is refused"
-    if ids:
-        message = f"{len(ids)} of {count} principles lack {need} (or 'text'), so {effect}: {_few(ids)}"
-        yield _warning(code, message, ids[0])
+    for job, (code, step) in OF_JOBS.items():
+        ids = [p.id for p in law.principles if not p.can(job)]
+        effect = f"{step} never draws them"
+        if len(ids) == count:
+            effect = f"{step} is refused"
+        if ids:
+            need = " and ".join(map(repr, JOBS[job]))
+            message = f"{len(ids)} of {count} principles lack {need} (or 'text'), so {effect}: {listed(ids, FEW)}"
+            yield code, message, ids[0]
 
 
-def _duplicates(law: Constitution) -> Iterator[Finding]:
+def _duplicates(law: Constitution) -> Iterator[Risk]:
     for one, two in combinations(law.principles, 2):
         for name in ("text", "critique", "choose"):  # requests to revise are alike by nature
             a = getattr(one, name)
@@ -156,19 +147,19 @@ def _duplicates(law: Constitution) -> Iterator[Finding]:
                 code = "duplicate"
                 how = "the same words"
             message = f"'{name}' of {one.id!r} and {two.id!r} have {how}; merge them, or raise one's weight instead"
-            yield _warning(code, message, two.id)
+            yield code, message, two.id
             break
 
 
-def _framing(law: Constitution) -> Iterator[Finding]:
+def _framing(law: Constitution) -> Iterator[Risk]:
     count = len(law.principles)
     negative = [principle.id for principle in law.principles if NEGATIVE.search(_goal(principle))]
     if count > 1 and len(negative) > NEGATIVE_SHARE * count:
         message = (
             f"{len(negative)} of {count} principles say what to avoid; judges agree better with people on "
-            f"principles that say what a good reply does: {_few(negative)}"
+            f"principles that say what a good reply does: {listed(negative, FEW)}"
         )
-        yield _warning("negative-framing", message, negative[0])
+        yield "negative-framing", message, negative[0]
 
 
 def _goal(principle: Principle) -> str:
@@ -176,7 +167,7 @@ def _goal(principle: Principle) -> str:
     return " ".join(texts) or principle.revise or ""
 
 
-def _weights(law: Constitution) -> Iterator[Finding]:
+def _weights(law: Constitution) -> Iterator[Risk]:
     if len(law.principles) <= 2:
         return
     total = sum(principle.weight for principle in law.principles)
@@ -184,60 +175,53 @@ def _weights(law: Constitution) -> Iterator[Finding]:
         share = principle.weight / total
         if share > DOMINANT_SHARE:
             message = f"{principle.id!r} has {share:.0%} of the weight: most draws will be this one"
-            yield _warning("weight-dominates", message, principle.id)
+            yield "weight-dominates", message, principle.id
         elif share < NEGLIGIBLE / len(law.principles):
             message = f"{principle.id!r} has {share:.2g} of the weight: it will hardly ever be drawn"
-            yield _warning("weight-negligible", message, principle.id)
+            yield "weight-negligible", message, principle.id
 
 
-def _lengths(law: Constitution) -> Iterator[Finding]:
+def _lengths(law: Constitution) -> Iterator[Risk]:
     for p in law.principles:
-        for name, text in _wordings(p):
+        for name, text in p.wordings.items():
             count = len(_words(text))
             if count < SHORT:
-                yield _warning("too-short", f"'{name}' of {p.id!r} is {text!r}: say what a good reply does", p.id)
+                yield "too-short", f"'{name}' of {p.id!r} is {text!r}: say what a good reply does", p.id
             elif count > LONG:
                 message = (
                     f"'{name}' of {p.id!r} has {count} words (over {LONG}): it is paid for in every call; split it"
                 )
-                yield _warning("too-long", message, p.id)
+                yield "too-long", message, p.id
 
 
-def _wording(law: Constitution) -> Iterator[Finding]:
+def _wording(law: Constitution) -> Iterator[Risk]:
     for p in law.principles:
-        for name, text in _wordings(p):
+        for name, text in p.wordings.items():
             for code, pattern, advice in MARKS:
                 match = pattern.search(text)
                 if match is not None and (code != "position-wording" or name in ("text", "choose")):
-                    yield _warning(code, f"'{name}' of {p.id!r} contains {match[0].strip()!r}: {advice}", p.id)
+                    yield code, f"'{name}' of {p.id!r} contains {match[0].strip()!r}: {advice}", p.id
 
 
-def _tests(law: Constitution) -> Iterator[Finding]:
+def _tests(law: Constitution) -> Iterator[Risk]:
     tests = [(p, i, test) for p in law.principles for i, test in enumerate(p.tests, 1)]
     for p, i, test in tests:
         if _words(test.better) == _words(test.worse):
             message = f"test {i} of {p.id!r}: 'better' and 'worse' are the same, so no judge can pass it"
-            yield Finding(code="test-same", message=message, principle=p.id)
-        if not p.can_judge:
+            yield "test-same", message, p.id
+        if not p.can("judge"):
             message = f"test {i} of {p.id!r} cannot run: the principle has no 'choose' and no 'text'"
-            yield Finding(code="test-no-choose", message=message, principle=p.id)
+            yield "test-no-choose", message, p.id
     growths = [len(test.better) - len(test.worse) for _, _, test in tests]
     for word, count in (("longer", sum(n > 0 for n in growths)), ("shorter", sum(n < 0 for n in growths))):
         if len(tests) >= LENGTH_TESTS and count > LENGTH_SHARE * len(tests):
             message = (
                 f"the better reply is the {word} one in {count} of {len(tests)} tests: a judge of length would pass"
             )
-            yield _warning("test-length", message)
+            yield "test-length", message, None
 
 
-def _few(ids: Sequence[str]) -> str:
-    names = ", ".join(ids[:5])
-    if len(ids) > 5:
-        return f"{names} and {len(ids) - 5} more"
-    return names
-
-
-RULES: tuple[Callable[[Constitution], Iterator[Finding]], ...] = (
+RULES: tuple[Callable[[Constitution], Iterator[Risk]], ...] = (
     _description,
     _jobs,
     _duplicates,

@@ -15,7 +15,6 @@ from pydantic import BeforeValidator, ConfigDict, Field, StringConstraints, Vali
 from pydantic_core import PydanticCustomError
 
 from cai.constitution.examples import Example, PrincipleTest, Text
-from cai.constitution.findings import Finding
 from cai.errors import ConstitutionError
 from cai.records import ConstitutionRef, Message, Record
 from cai.sources import yamlfile
@@ -23,17 +22,28 @@ from cai.sources.files import folder, path_of
 from cai.texts.wording import nearest
 
 SEMVER = r"^(0|[1-9]\d*)\.(0|[1-9]\d*)\.(0|[1-9]\d*)(-[0-9A-Za-z.-]+)?(\+[0-9A-Za-z.-]+)?$"
-NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
+Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
+Job = Literal["revise", "judge"]
+JOBS: dict[Job, tuple[str, ...]] = {"revise": ("critique", "revise"), "judge": ("choose",)}  # by the wordings it needs
+WORDINGS = ("text", "critique", "revise", "choose")
 
-Name = Annotated[str, StringConstraints(pattern=NAME)]
-Version = Annotated[str, StringConstraints(pattern=SEMVER)]
+
+class Finding(Record):
+    """One error or warning about a file; `line` is 1-based, `principle` an id, each None if it concerns all of it."""
+
+    level: Literal["error", "warning"] = "error"
+    code: str
+    message: str
+    file: str | None = None
+    line: int | None = None
+    principle: str | None = None
 
 
 class Principle(Record):
     """One rule, worded for up to three jobs; `text` stands in for a wording that a job lacks."""
 
     model_config = ConfigDict(
-        json_schema_extra={"anyOf": [{"required": list(job)} for job in (["text"], ["critique", "revise"], ["choose"])]}
+        json_schema_extra={"anyOf": [{"required": list(job)} for job in (["text"], *JOBS.values())]}
     )
 
     id: Name = Field(description="Stable name; appears in every row made under this principle.")
@@ -47,25 +57,22 @@ class Principle(Record):
     @model_validator(mode="after")
     def _has_a_job(self) -> Principle:
         if self.text is None and (self.critique is None) != (self.revise is None):
-            there, lacking = "critique", "revise"
-            if self.critique is None:
-                there, lacking = lacking, there
+            there, lacking = sorted(JOBS["revise"], key=lambda name: name not in self.wordings)
             message = "principle '{id}' has '{there}' but no '{lacking}'; add '{lacking}', or 'text' to stand in for it"
             raise PydanticCustomError("half_principle", message, {"id": self.id, "there": there, "lacking": lacking})
-        if not (self.can_revise or self.can_judge):
+        if not any(map(self.can, JOBS)):
             message = "principle '{id}' says nothing; give it 'text', or 'critique' and 'revise', or 'choose'"
             raise PydanticCustomError("empty_principle", message, {"id": self.id})
         return self
 
     @property
-    def can_revise(self) -> bool:
-        """Whether it words both the critique and the revision, itself or by `text`."""
-        return self.text is not None or (self.critique is not None and self.revise is not None)
+    def wordings(self) -> dict[str, str]:
+        """What it says, by field."""
+        return {name: text for name in WORDINGS if (text := getattr(self, name)) is not None}
 
-    @property
-    def can_judge(self) -> bool:
-        """Whether it words the choice between two replies, itself or by `text`."""
-        return self.text is not None or self.choose is not None
+    def can(self, job: Job) -> bool:
+        """Whether it words all that a job needs, itself or by `text`."""
+        return "text" in self.wordings or self.wordings.keys() >= {*JOBS[job]}
 
 
 def principle_id(sentence: str) -> str:
@@ -88,7 +95,7 @@ PrincipleEntry = Annotated[Principle, BeforeValidator(_principle, json_schema_in
 
 class _Head(Record):
     name: Name = Field(description="Names the constitution in rows and folders.")
-    version: Version = Field(description="Semantic version, such as 1.0.0.")
+    version: str = Field(pattern=SEMVER, description="Semantic version, such as 1.0.0.")
     description: str = Field("", description="What it is for, and the source and licence of its wording.")
     examples: tuple[Example, ...] = Field((), description="Few-shot conversations for base models.")
 
@@ -139,15 +146,11 @@ class Constitution(_Head):
         """Name, version and where it is from, for people to read."""
         return f"{self.name} {self.version} ({self.source or 'made in Python'})"
 
-    def principles_for(self, job: Literal["revise", "judge"]) -> tuple[Principle, ...]:
+    def principles_for(self, job: Job) -> tuple[Principle, ...]:
         """The principles worded for `job`, in order; raises ConstitutionError if there are none."""
-        if job == "revise":
-            able = tuple(principle for principle in self.principles if principle.can_revise)
-            need = "'critique' and 'revise'"
-        else:
-            able = tuple(principle for principle in self.principles if principle.can_judge)
-            need = "'choose'"
+        able = tuple(principle for principle in self.principles if principle.can(job))
         if not able:
+            need = " and ".join(map(repr, JOBS[job]))
             message = f"no principle of {self.name!r} can {job}: give them {need}, or 'text'"
             raise ConstitutionError(message, self.source or None)
         return able
@@ -217,8 +220,7 @@ def find_constitution(name_or_path: str | Path, base: Path = Path()) -> Path:
     if seen.is_dir():
         known = ", ".join(built_ins)
         raise ConstitutionError(f"{str(path)!r} is a folder; name a .yaml file in it, or a built-in: {known}")
-    hint = nearest(stem, built_ins)
-    raise ConstitutionError(f"no constitution {str(path)!r}: neither a file nor a built-in; {hint}")
+    raise ConstitutionError(f"no constitution {str(path)!r}: neither a file nor a built-in; {nearest(stem, built_ins)}")
 
 
 class Reader:
@@ -226,17 +228,16 @@ class Reader:
 
     def __init__(self) -> None:
         self.problems: list[Finding] = []
-        self.places: dict[str, tuple[str, int]] = {}  # principle id → file and line
+        self.places: dict[str | None, tuple[str, int | None]] = {}  # principle id → file and line
 
     def read(self, path: Path, trail: tuple[Path, ...] = ()) -> Constitution | None:
         """The constitution of a file, None if it has problems. trail: the files that extend it, the outermost first."""
         try:
             document = yamlfile.parse(yamlfile.read_text(path))
+            parsed = ConstitutionFile.model_validate(document.value)
         except yamlfile.BadYaml as error:
             self._refuse("yaml", error.message, path, error.line)
             return None
-        try:
-            parsed = ConstitutionFile.model_validate(document.value)
         except ValidationError as error:
             for fault in yamlfile.explain(error, document, KEYS, FORMS):
                 self._refuse(fault.code, fault.message, path, fault.line)
@@ -245,11 +246,11 @@ class Reader:
         lines = self._lines_of(parsed, document, path)
         line = document.line(("extends",))
         names = (parsed.extends,) if isinstance(parsed.extends, str) else parsed.extends
-        bases = [self._read_base(name, path, line, (*trail, path.resolve())) for name in names]
+        bases = (self._read_base(name, path, line, (*trail, path.resolve())) for name in names)
+        inherited = list(filter(None, bases))
         if not parsed.principles and not names:
             message = "'principles' is empty; write at least one"
             self._refuse("no-principles", message, path, document.line(("principles",)))
-        inherited = [base for base in bases if base is not None]
         principles: dict[str, Principle] = {}
         for principle in (principle for base in inherited for principle in base.principles):
             if principles.setdefault(principle.id, principle) != principle and principle.id not in lines:
@@ -259,7 +260,15 @@ class Reader:
             return None
         self.places |= {name: (str(path), at) for name, at in lines.items()}
         principles |= {principle.id: principle for principle in parsed.principles}  # in place of the inherited one
-        return _resolved(parsed, path, tuple(principles.values()), inherited)
+        examples = [example for file in (*inherited, parsed) for example in file.examples]
+        return Constitution(
+            name=parsed.name,
+            version=parsed.version,
+            description=parsed.description,
+            principles=tuple(principles.values()),
+            examples=tuple(example for i, example in enumerate(examples) if example not in examples[:i]),
+            source=f"built-in {path.stem}" if path.parent == folder("constitutions") else str(path),
+        )
 
     def _refuse(self, code: str, message: str, path: Path, line: int | None) -> None:
         self.problems.append(Finding(code=code, message=message, file=str(path), line=line))
@@ -268,13 +277,12 @@ class Reader:
         """The line of each principle by its id; ids that repeat are problems."""
         lines: dict[str, int] = {}
         for index, principle in enumerate(parsed.principles):
+            name = principle.id
             line = document.line(("principles", index))
-            if principle.id in lines:
-                message = (
-                    f"principle id {principle.id!r} is already used in line {lines[principle.id]}; ids must differ"
-                )
+            if name in lines:
+                message = f"principle id {name!r} is already used in line {lines[name]}; ids must differ"
                 self._refuse("repeated-id", message, path, line)
-            lines.setdefault(principle.id, line)
+            lines.setdefault(name, line)
         return lines
 
     def _read_base(self, name: str, path: Path, line: int, trail: tuple[Path, ...]) -> Constitution | None:
@@ -289,17 +297,3 @@ class Reader:
         hint = f"; for the built-in write 'extends: {base.stem}'" if base == path else ""
         self._refuse("extends", f"extends itself: {chain}{hint}", path, line)
         return None
-
-
-def _resolved(
-    parsed: ConstitutionFile, path: Path, principles: tuple[Principle, ...], inherited: Sequence[Constitution]
-) -> Constitution:
-    examples = [example for file in (*inherited, parsed) for example in file.examples]
-    return Constitution(
-        name=parsed.name,
-        version=parsed.version,
-        description=parsed.description,
-        principles=principles,
-        examples=tuple(example for i, example in enumerate(examples) if example not in examples[:i]),
-        source=f"built-in {path.stem}" if path.parent == folder("constitutions") else str(path),
-    )

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from cai.constitution.findings import Finding
-from cai.constitution.principles import Constitution, Reader, find_constitution, load_constitution
+from cai.constitution.principles import Constitution, Finding, Reader, find_constitution, load_constitution
 from cai.engine.ask_judge import AskJudge
 from cai.engine.revise import Ask
 from cai.engine.template_checks import JOBS, VARIABLES
@@ -27,9 +26,9 @@ def template_findings(templates: str | None, constitution: str) -> list[Finding]
     loaded = load_templates(templates)
     try:
         if "critique" in loaded.by_name:
-            Ask(loaded, law).check(p for p in law.principles if p.can_revise)
+            Ask(loaded, law).check(p for p in law.principles if p.can("revise"))
         if "judge" in loaded.by_name:
-            AskJudge(loaded, law, prefill=True).check(p for p in law.principles if p.can_judge)
+            AskJudge(loaded, law, prefill=True).check(p for p in law.principles if p.can("judge"))
     except TemplateError as error:
         file = str(error.path or templates)
         findings.append(Finding(code="template-principle", message=error.message, file=file, line=error.line))
@@ -61,10 +60,8 @@ def lines(law: Constitution) -> Iterator[str]:
     for principle in law.principles:
         yield ""
         yield principle.id if principle.weight == 1 else f"{principle.id}  (weight {principle.weight:g})"
-        for job in ("text", "critique", "revise", "choose"):
-            words = getattr(principle, job)
-            if words is not None:
-                yield f"  {job:9} {words}"
+        for name, words in principle.wordings.items():
+            yield f"  {name:9} {words}"
 
 
 def _requests(

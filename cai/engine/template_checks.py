@@ -8,8 +8,7 @@ from pathlib import Path
 from jinja2 import nodes
 from jinja2.meta import find_undeclared_variables
 
-from cai.constitution.findings import Finding
-from cai.constitution.principles import Principle
+from cai.constitution.principles import Finding, Principle
 from cai.texts.wording import nearest
 
 # What each template is given. `gate`: ask for a verdict line. `prompt`: messages, `examples`: constitution.Example.

@@ -26,8 +26,7 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 from pydantic import ValidationError
 
 from cai.constitution.examples import Example
-from cai.constitution.findings import Finding
-from cai.constitution.principles import Principle
+from cai.constitution.principles import WORDINGS, Finding, Principle
 from cai.engine import template_checks
 from cai.engine.template_checks import JOBS, VARIABLES
 from cai.errors import TemplateError
@@ -229,7 +228,7 @@ def _findings_in(path: Path, files: Mapping[str, bytes], environment: ImmutableS
 
 def _render_all(path: Path, files: Mapping[str, bytes], environment: ImmutableSandboxedEnvironment) -> None:
     """Render each template once, for a principle that lacks no wording; raises TemplateError if one fails."""
-    words = dict.fromkeys(("text", "critique", "revise", "choose"), "Trial.")
+    words = dict.fromkeys(WORDINGS, "Trial.")
     values: Values = dict.fromkeys(("reply", "critique", "first", "second"), "Trial.")
     values |= {"prompt": [{"role": "user", "content": "Trial."}], "gate": True, "reason": False}
     values |= {"principle": Principle(id="trial", weight=1.0, tests=(), **words), "examples": _examples(path, files)}

@@ -224,7 +224,7 @@ def _examples(law: Constitution, principle: str | None) -> Iterator[tuple[Contes
             problem = f"principle {principle!r} has no test"
         raise ConstitutionError(f"{problem}: write some under a principle, as {EXAMPLE}", where)
     for place, each in enumerate(chosen):
-        if each.tests and not each.can_judge:
+        if each.tests and not each.can("judge"):
             problem = f"principle {each.id!r} has tests but no 'choose' and no 'text' to ask a judge with"
             raise ConstitutionError(problem, where)
         for index, test in enumerate(each.tests):
