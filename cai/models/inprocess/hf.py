@@ -64,7 +64,7 @@ class HFModel(TransformersModel):
         """Ask once. `output_tokens` and `logprobs` count the token that ended the reply, as the model made it."""
         engine, tokenizer = self._loaded()
         row = await asyncio.to_thread(self._row, payload, tokenizer)
-        return self._completion(await self._played(engine, row), payload, tokenizer)
+        return self._completion(await engine.play(row), payload, tokenizer)
 
     def _look(self, base: Base) -> None:
         """Read from local folders what can be known without loading the model."""
@@ -81,7 +81,7 @@ class HFModel(TransformersModel):
     def _engine_of(self, model: Any, tokenizer: Any) -> HFEngine:
         self.can = replace(self.can, chat=bool(tokenizer.chat_template))
         ends = frozenset(end_tokens(model.generation_config, tokenizer))
-        return HFEngine(model, ends, self.concurrency)
+        return HFEngine(model, ends, self.spec, self.concurrency)
 
     def _row(self, payload: Values, tokenizer: HFTokenizer) -> Row:
         if "messages" in payload and not self.can.chat:

@@ -6,126 +6,72 @@ own generator, so its reply does not depend on its neighbours (beyond float nois
 
 from __future__ import annotations
 
-import contextlib
 import inspect
-import logging
-import queue
-import threading
-from collections import deque
 from typing import Any
 
-from cai.errors import CallRejected, ModelFault, ModelStopped
+from cai.errors import ModelFault
+from cai.models.inprocess.engine import Engine
 from cai.models.inprocess.hf_rows import Row, choose, padded
 
-log = logging.getLogger("cai")
-_CLOSED = "the model was closed before it answered"
 
-
-class HFEngine:
-    """Plays rows through `model` in a thread of its own, at most `limit` at a time.
+class HFEngine(Engine[Row]):
+    """Plays rows through `model`.
 
     ends: token ids that end a reply. A row that fails gets a ModelError and leaves the others alone; a batch that does
     not fit in the device's memory is halved, and its rows continue from the tokens they have.
     """
 
-    def __init__(self, model: Any, ends: frozenset[int], limit: int) -> None:
+    def __init__(self, model: Any, ends: frozenset[int], name: str, limit: int) -> None:
         self._model = model
         self._ends = ends
-        self._limit = limit
         parameters = inspect.signature(model.forward).parameters
         self._takes_positions = "position_ids" in parameters
         # transformers 5.24 renamed it; a model whose code comes from the hub may keep the old name.
         self._cache_name = "past_key_values"
         if "cache" in parameters:
             self._cache_name = "cache"
-        self._inbox: queue.SimpleQueue[Row | None] = queue.SimpleQueue()
-        self._closed = False
-        self._waiting: deque[Row] = deque()
         self._entering: list[Row] = []
-        self._rows: list[Row] = []  # the cache holds all their ids but the last
-        self._cache: Any = None
+        self._cache: Any = None  # of the live rows: all their ids but the last
         self._mask: Any = None
-        self._thread = threading.Thread(target=self._run, name="hf", daemon=True)
-        self._thread.start()
-
-    def submit(self, row: Row) -> None:
-        """Queue a row, from any thread. A closed engine ends it with ModelStopped."""
-        self._inbox.put(row)
-        if self._closed:  # read after the put: the thread ends every row that was put before
-            row.end(ModelStopped(_CLOSED))
-
-    def close(self) -> None:
-        """Stop after the current step; rows that are not over get ModelStopped."""
-        self._closed = True
-        self._inbox.put(None)
-        self._thread.join()
+        super().__init__(name, limit)
 
     def _run(self) -> None:
         import torch
 
         with torch.inference_mode():
-            while self._receive():
-                try:
-                    self._admit()
-                    self._step()
-                except torch.OutOfMemoryError:
-                    self._retreat()
-                except Exception as error:  # whatever it was, no caller may wait forever
-                    fault = ModelFault(f"the model failed: {type(error).__name__}: {' '.join(str(error).split())}")
-                    fault.__cause__ = error
-                    self._clear(fault)
-        self._clear(ModelStopped(_CLOSED))
+            super()._run()
         self._model = None
         torch.cuda.empty_cache()
 
-    def _receive(self) -> bool:
-        """Move arrivals to the waiting rows, blocking while there is nothing to do; False once the engine is closed."""
-        idle = not (self._rows or self._waiting)
-        with contextlib.suppress(queue.Empty):
-            while True:
-                row = self._inbox.get(block=idle)
-                if row is None:
-                    return False
-                self._waiting.append(row)
-                idle = False
-        return True
-
-    def _clear(self, error: Exception) -> None:
-        rows = self._emptied()
-        if isinstance(error, ModelStopped):
-            rows.extend(self._waiting)
-        for row in rows:
-            row.end(error)
-
-    def _emptied(self) -> list[Row]:
-        """Empty the batch; returns the rows that were in it."""
-        rows = self._rows + self._entering
-        self._rows = []
-        self._entering = []
-        self._cache = self._mask = None
-        return rows
-
-    def _retreat(self) -> None:
-        """After running out of memory: free the cache, halve the batch, queue its rows again with what they have."""
+    def _fail(self, error: Exception) -> None:
         import torch
 
-        rows = self._emptied()
-        torch.cuda.empty_cache()
-        if len(rows) > 1:
-            self._limit = len(rows) // 2
-            log.warning("hf: out of memory with %d requests at once; going on with %d", len(rows), self._limit)
-            self._waiting.extendleft(reversed(rows))
-        else:
+        rows = self._live + self._entering
+        self._live = []
+        self._entering = []
+        self._cache = self._mask = None
+        if isinstance(error, torch.OutOfMemoryError):
+            torch.cuda.empty_cache()
             tokens = len(rows[0].ids)
-            rows[0].end(CallRejected("too_long", f"{tokens} tokens alone do not fit in the device's memory"))
+            self._retreat(rows, len(rows), f"{tokens} tokens alone do not fit in the device's memory")
+            return
+        fault = ModelFault(f"the model failed: {type(error).__name__}: {' '.join(str(error).split())}")
+        fault.__cause__ = error
+        for row in rows:
+            row.end(fault)
+
+    def _step(self) -> None:
+        self._admit()
+        if self._live:
+            self._advance()
 
     def _admit(self) -> None:
         """Take waiting rows in, while there is room; a cache that cannot grow rows (see `_joins`) is filled once."""
-        self._waiting = deque(row for row in self._waiting if not row.future.done())  # cancelled while it waited
-        if self._rows and not _joins(self._cache):
+        if self._live and not _joins(self._cache):
             return
-        room = self._limit - len(self._rows)
-        self._entering = [self._waiting.popleft() for _ in range(min(room, len(self._waiting)))]
+        room = self._limit - len(self._live)
+        self._entering = self._waiting[:room]
+        self._waiting = self._waiting[room:]
         to_score = [row for row in self._entering if row.scoring]
         if to_score:
             self._score(to_score, *self._prefill(to_score))
@@ -157,8 +103,8 @@ class HFEngine:
 
         if not rows:
             return
-        if not self._rows:
-            self._rows = rows
+        if not self._live:
+            self._live = rows
             self._cache = cache
             self._mask = mask
             return
@@ -173,26 +119,24 @@ class HFEngine:
             old.keys = beside(old.keys, new.keys)
             old.values = beside(old.values, new.values)
         self._mask = torch.cat([pad(self._mask, (old_gap, 0)), pad(mask, (new_gap, 0))])
-        self._rows = self._rows + rows
+        self._live = self._live + rows
 
-    def _step(self) -> None:
+    def _advance(self) -> None:
         """One more token for every row."""
         import torch
 
-        if not self._rows:
-            return
         device = self._mask.device
-        ids = torch.tensor([[row.ids[-1]] for row in self._rows], device=device)
-        positions = torch.tensor([[len(row.ids) - 1] for row in self._rows], device=device)
+        ids = torch.tensor([[row.ids[-1]] for row in self._live], device=device)
+        positions = torch.tensor([[len(row.ids) - 1] for row in self._live], device=device)
         self._mask = torch.cat([self._mask, torch.ones_like(ids)], dim=-1)
         out = self._forward(ids, self._mask, positions, self._cache)
         self._cache = getattr(out, self._cache_name)
-        keep = self._pick(self._rows, out.logits[:, -1])
-        if len(keep) < len(self._rows):
-            self._rows = [self._rows[i] for i in keep]
+        keep = self._pick(self._live, out.logits[:, -1])
+        if len(keep) < len(self._live):
+            self._live = [self._live[i] for i in keep]
             _select(self._cache, keep)
             self._mask = _trim(self._cache, self._mask[keep])
-        if not self._rows:
+        if not self._live:
             self._cache = self._mask = None
 
     def _pick(self, rows: list[Row], logits: Any) -> list[int]:

@@ -14,7 +14,6 @@ from typing import Any
 from cai.errors import ModelStopped
 from cai.folder.files import need
 from cai.models.inprocess.hf_engine import HFEngine
-from cai.models.inprocess.hf_rows import Row
 from cai.models.inprocess.hf_words import HFTokenizer
 from cai.records import Abilities
 from cai.sources.files import path_of
@@ -61,7 +60,7 @@ class TransformersModel(ABC):
         opened = self._opened
         self._opened = None
         if opened is not None:
-            await asyncio.to_thread(opened[0].close)
+            await opened[0].close()
 
     @abstractmethod
     def _open(self, dtype: Any) -> tuple[Any, Any]:
@@ -95,9 +94,3 @@ class TransformersModel(ABC):
         if self._opened is None:
             raise ModelStopped(f"{self.spec} is not loaded: start() comes before send()")
         return self._opened
-
-    @staticmethod
-    async def _played(engine: HFEngine, row: Row) -> Row:
-        """The row once the engine has finished it."""
-        engine.submit(row)
-        return await asyncio.wrap_future(row.future)

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future, InvalidStateError
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
 from cai.errors import ModelFault
+from cai.models.inprocess.engine import Job
 from cai.records import Finish
 
 
 @dataclass(slots=True, eq=False)
-class Row:
-    """One request in the batch; `future` holds the row itself once it is finished.
+class Row(Job):
+    """One request in the batch, and what has been made of it.
 
     stopped: whether the generated ids so far contain a stop string.
     continuations: token ids to score; if there are any, nothing is generated.
@@ -33,7 +32,6 @@ class Row:
     stopped: Callable[[list[int]], bool] = lambda generated: False
     continuations: Sequence[list[int]] = ()
     scoring: bool = False
-    future: Future[Row] = field(default_factory=Future)
     prompt_tokens: int = 0
     logprobs: list[list[tuple[int, float]]] = field(default_factory=list)  # most probable first
     scores: list[float] = field(default_factory=list)
@@ -48,14 +46,6 @@ class Row:
     def generated(self) -> list[int]:
         """The ids made so far, with the one that ended the reply."""
         return self.ids[self.prompt_tokens :]
-
-    def end(self, error: Exception | None = None) -> None:
-        """Hand the row, or the error, to its caller; a cancelled row has none."""
-        with contextlib.suppress(InvalidStateError):
-            if error is None:
-                self.future.set_result(self)
-            else:
-                self.future.set_exception(error)
 
     def end_scored(self, problem: str) -> None:
         """End the row with its scores, or with a ModelFault if one of them is not a finite number."""

@@ -41,7 +41,7 @@ class RewardModel(TransformersModel):
         ids = await asyncio.to_thread(tokenizer.conversation, payload["messages"], answer=False)
         if self.context is not None and len(ids) > self.context:
             raise CallRejected("too_long", f"{len(ids)} tokens exceed the context of {self.context}")
-        row = await self._played(engine, Row(ids=ids, scoring=True))
+        row = await engine.play(Row(ids=ids, scoring=True))
         scores = tuple(row.scores)
         return Completion("", "stop", self._answers_as, input_tokens=len(ids), output_tokens=0, scores=scores)
 
@@ -49,7 +49,7 @@ class RewardModel(TransformersModel):
         return open_reward(self._base, dtype)
 
     def _engine_of(self, model: Any, tokenizer: Any) -> HFEngine:
-        return RewardEngine(model, model.config.get_text_config().pad_token_id, self.concurrency)
+        return RewardEngine(model, model.config.get_text_config().pad_token_id, self.spec, self.concurrency)
 
 
 class RewardEngine(HFEngine):
@@ -58,11 +58,11 @@ class RewardEngine(HFEngine):
     The model finds that token by the padding token it was trained with; without one, it takes one row at a time.
     """
 
-    def __init__(self, model: Any, padding: int | None, limit: int) -> None:
+    def __init__(self, model: Any, padding: int | None, name: str, limit: int) -> None:
         if padding is None:
             limit = 1
         self._padding = padding or 0
-        super().__init__(model, frozenset(), limit)
+        super().__init__(model, frozenset(), name, limit)
 
     def _prefill(self, rows: list[Row]) -> tuple[Any, Any, Any]:
         ids, mask = padded([row.ids for row in rows], self._model.device, "right", self._padding)

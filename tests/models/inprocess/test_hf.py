@@ -314,18 +314,18 @@ def engine(plain: tuple[Any, Any]) -> Iterator[Callable[..., tuple[Flawed, HFEng
 
     def make(**flaws: Any) -> tuple[Flawed, HFEngine]:
         flawed = Flawed(plain[0], **flaws)
-        engines.append(HFEngine(flawed, frozenset(), limit=8))
+        engines.append(HFEngine(flawed, frozenset(), "m", limit=8))
         return flawed, engines[-1]
 
     yield make
     for one in engines:
-        one.close()
+        asyncio.run(one.close())
 
 
 def submit(engine: HFEngine, rows: list[Row]) -> list[Row | Exception]:
     for row in rows:
         engine.submit(row)
-    return [row.future.exception(timeout=60) or row.future.result() for row in rows]  # type: ignore[misc]
+    return [row.future.exception(timeout=60) or row for row in rows]  # type: ignore[misc]
 
 
 def rows(count: int = 6) -> list[Row]:
@@ -378,7 +378,7 @@ def test_a_cancelled_row_never_starts(engine: Callable[..., tuple[Flawed, HFEngi
 
 def test_a_closed_engine_turns_rows_away(engine: Callable[..., tuple[Flawed, HFEngine]]) -> None:
     _, one = engine()
-    one.close()
+    asyncio.run(one.close())
     [result] = submit(one, rows(1))
     assert isinstance(result, ModelStopped)
 
@@ -389,12 +389,12 @@ def test_a_cache_with_a_window_is_batched_too(tmp_path: Path) -> None:
         num_key_value_heads=2, sliding_window=8, initializer_range=0.3, bos_token_id=None, eos_token_id=None,
     )  # fmt: skip
     torch.manual_seed(0)
-    engine = HFEngine(transformers.MistralForCausalLM(config).eval(), frozenset(), limit=4)
+    engine = HFEngine(transformers.MistralForCausalLM(config).eval(), frozenset(), "m", limit=4)
     try:
         together = submit(engine, rows())
         alone = [submit(engine, [row])[0] for row in rows()]
     finally:
-        engine.close()
+        asyncio.run(engine.close())
     assert [row.ids for row in together if isinstance(row, Row)] == [row.ids for row in alone if isinstance(row, Row)]
     assert all(isinstance(row, Row) for row in together)
 

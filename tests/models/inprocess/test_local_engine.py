@@ -162,7 +162,7 @@ def test_closing_ends_the_thread_and_tells_those_who_wait() -> None:
             await waiting
         with pytest.raises(ModelStopped, match="m was closed"):
             await engine.ask([2], 1)
-        assert "cai-local" not in {thread.name for thread in threading.enumerate()}
+        assert "cai m" not in {thread.name for thread in threading.enumerate()}
         assert threading.active_count() <= before + 1  # the executor's thread that waited
 
     asyncio.run(play())
