@@ -18,27 +18,7 @@ from cai.judge.people import labels_file
 from cai.records import Label, Record, Values, Vote
 from cai.sources.files import read_records
 from cai.sources.yamlfile import first_fault
-from cai.texts.wording import cells, columns, counted
-
-LEGEND = (
-    "wins: the pair's verdict is its own; rest: that of the others is. Without it the others' votes decide;",
-    "turn: another verdict; alone: none; people: change of agreement. A new run would draw another instead.",
-)
-
-
-COLUMNS = {  # heading → the figure of a principle, and how it is written
-    "pairs": ("pairs", ","),
-    "invalid": ("invalid_vote_rate", ".1%"),
-    "wins": ("win_rate", ".1%"),
-    "rest": ("agrees_with_rest", ".1%"),
-    "|d|": ("strength", ".3f"),
-    "bias": ("bias", "+.3f"),
-    "turn": ("turned", ","),
-    "+≥{:g}": ("gained", ","),
-    "-≥{:g}": ("lost", ","),
-    "alone": ("alone", ","),
-    "people": ("people", "+.1%"),
-}
+from cai.texts.wording import report_lines
 
 
 class Left(Record):
@@ -93,18 +73,9 @@ class Ablation(Record):
         """The table as JSON."""
         return {**self.model_dump(), "notes": list(self.notes())}
 
-    def lines(self) -> Iterator[str]:
+    def lines(self) -> list[str]:
         """The table for people to read."""
-        counting = {None: "", True: ", principles count by weight", False: ", principles count alike"}
-        how = f"protocol {self.protocol}{counting[self.weighted]}"
-        yield f"{self.source}: {counted(self.pairs, 'pair')} with a valid vote, {how}"
-        yield ""
-        table = [["principle", *(heading.format(self.min_confidence) for heading in COLUMNS)]]
-        table += [[one.principle, *cells(one, COLUMNS)] for one in self.principles]
-        yield from columns(table)
-        yield ""
-        yield from LEGEND
-        yield from self.notes()
+        return report_lines(__file__, report=self)
 
 
 class _Tally:

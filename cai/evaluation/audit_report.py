@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -10,7 +10,7 @@ from cai.errors import UsageError
 from cai.judge.certify import Share
 from cai.records import Record, Values
 from cai.texts.hygiene import FAULTS
-from cai.texts.wording import columns, counted, nearest
+from cai.texts.wording import nearest, report_lines
 
 OF_REPLIES = ("empty", "refusal", "refusal_full", "refusal_partial", *FAULTS)  # "refusal" is either of the two
 OF_ROWS = {  # measures of pairs and prompts, each with what it is a share of
@@ -50,24 +50,9 @@ class Audit(Record):
         """The audit as JSON."""
         return self.model_dump(mode="json")
 
-    def lines(self) -> Iterator[str]:
+    def lines(self) -> list[str]:
         """The audit as a table, for people."""
-        yield f"{self.source}: {counted(self.rows, 'row')}, {self.bad:,} without a reply that can be read"
-        for line, problem in self.bad_rows:
-            yield f"  line {line}: {problem}"
-        yield ""
-        roles = self.roles.values()
-        table = [["", *self.roles], ["replies", *(f"{role.replies:,}" for role in roles)]]
-        table.append(["characters, on average", *(f"{role.characters:,.0f}" for role in roles)])
-        table += [[_heading(name), *(f"{role.rates[name]:.1%}" for role in roles)] for name in OF_REPLIES]
-        yield from columns(table)
-        yield ""
-        rates = {name: self.rates[name] for name in OF_ROWS if self.rates[name] is not None}
-        yield from columns([_heading(name), f"{rate:.1%}", f"{self.counts[name]:,}"] for name, rate in rates.items())
-        for role, replies in self.roles.items():
-            for phrase, share in replies.phrases:
-                yield f"{share:6.1%} of {role}: “{phrase} …”"
-        yield from (f"note: {note}" for note in self.notes)
+        return report_lines(__file__, audit=self, of_replies=OF_REPLIES, of_rows=OF_ROWS)
 
     def failures(self, limits: Mapping[str, float]) -> list[str]:
         """What exceeds its limit and by how much, one text each; raises UsageError if a rate has no value here."""
@@ -85,10 +70,6 @@ class Audit(Record):
             if rate > limit:
                 failures.append(f"{name} is {rate:.4g}, which is {rate - limit:.4g} above {limit:g}")
         return failures
-
-
-def _heading(name: str) -> str:
-    return name.replace("_", " ")
 
 
 def read_limits(options: Iterable[str]) -> dict[str, float]:

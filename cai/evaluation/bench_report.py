@@ -2,73 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
 from cai.export.pairs import MIN_CONFIDENCE
 from cai.judge.calibration import TRIVIAL, CalibrationReport
 from cai.judge.certify import FEW, TARGETS
 from cai.judge.flows import probability
 from cai.judge.metrics import at_least, average, confidence, credit
-from cai.records import Object, Protocol, Record, Values
-from cai.texts.wording import columns, number
+from cai.records import Protocol, Record, Values
+from cai.texts.wording import report_lines
 
 MEASURED = (
     "accuracy", "interval", "kappa", "ece", "brier", "nll", "auroc", "temperature", "coverage", "thresholds", "delta",
     "promise", "held_out", "baselines", "binding", "notes",
 )  # fmt: skip
 WIDEST = 24  # characters of a judge's name in the table
-Entry = tuple[str, ...]  # how a cell is written, and the keys that lead to its value in a result's summary
-
-TABLE: dict[str, dict[str, Entry]] = {
-    "pairs": {
-        "labelled by people": (",", "pairs"),
-        "judged": (",", "judged"),
-        "without a valid vote": (",", "invalid"),
-        "invalid votes": (".1%", "invalid_vote_rate"),
-        "letter mass, median": (".3f", "mass"),
-    },
-    "agreement with people": {
-        "judge, both orders": (".1%", "accuracy"),
-        "  95 % interval": ("interval", "interval"),
-        "  kappa": (".3f", "kappa"),
-        **{name: (".1%", "baselines", key, "accuracy") for key, name in TRIVIAL.items()},
-        "judge, one order alone": (".1%", "single_order_accuracy"),
-        "single votes, flips wrong": (".1%", "consistent_accuracy"),
-    },
-    "position": {
-        "same verdict both ways": (".1%", "position_consistency"),
-        "flips with the order": (".1%", "flip_rate"),
-        "bias b to the first, nats": ("+.3f", "bias"),
-        "mean |b|, nats": (".3f", "absolute_bias"),
-    },
-    "length": {
-        "judge prefers the longer": (".1%", "prefers_longer"),
-        "people prefer the longer": (".1%", "people_prefer_longer"),
-    },
-    "confidence": {
-        "mean": (".3f", "mean_confidence"),
-        f"pairs of at least {MIN_CONFIDENCE}": (".1%", "confident"),
-        "ECE": (".3f", "ece"),
-        "Brier": (".3f", "brier"),
-        "NLL": (".3f", "nll"),
-        "AUROC": (".3f", "auroc"),
-        "temperature T": (".3g", "temperature"),
-        "ECE held out, before T": (".3f", "held_out", "before", "ece"),
-        "ECE held out, after T": (".3f", "held_out", "after", "ece"),
-        "NLL held out, before T": (".3f", "held_out", "before", "nll"),
-        "NLL held out, after T": (".3f", "held_out", "after", "nll"),
-    },
-    "certified agreement": {f"at least {target}": ("threshold", "thresholds", str(target)) for target in TARGETS},
-    "one label takes": {
-        "calls": (".1f", "per_label", "calls"),
-        "tokens in": (",.0f", "per_label", "input_tokens"),
-        "tokens out": (",.0f", "per_label", "output_tokens"),
-        "USD": (".6f", "per_label", "cost_usd"),
-        "seconds": (".3f", "per_label", "seconds"),
-    },
-}
 
 
 class VoteFigures(Record):
@@ -172,14 +120,6 @@ class BenchResult:
             f"to {high:.1%}): it {coin}, and {trivial} the best trivial judge ({TRIVIAL[name]}, {best.accuracy:.1%})"
         )
 
-    def remarks(self) -> Iterator[str]:
-        """The verdict, and what to do if more cannot be said."""
-        yield self.verdict()
-        if self.report is not None and self.report.metrics.n < FEW:
-            yield f"  {self.report.metrics.n} pairs are too few for a temperature or a threshold: take 100 or more"
-        if self.stopped is not None:
-            yield f"{self.name} is not finished, rerun the same command to resume: {self.stopped}"
-
 
 @dataclass(frozen=True, slots=True)
 class BenchReport:
@@ -192,37 +132,15 @@ class BenchReport:
         """The results as JSON."""
         return {"gold": self.gold, "results": [result.summary() for result in self.results]}
 
-    def lines(self) -> Iterator[str]:
+    def lines(self) -> list[str]:
         """The results side by side, and a sentence on each."""
-        rows = [result.summary() for result in self.results]
-        table = [["", *(_short(row["judge"]) for row in rows)], ["", *(row["protocol"] for row in rows)]]
-        for section, entries in TABLE.items():
-            table.append([section])
-            table += [[f"  {name}", *(_cell(row, entry) for row in rows)] for name, entry in entries.items()]
-        yield from columns(table)
-        yield ""
-        unlabelled = self.results[0].unlabelled
-        if unlabelled:
-            yield f"{unlabelled:,} pairs left out, as they have no human label"
-        for result in self.results:
-            yield from result.remarks()
-
-
-def _short(name: str) -> str:
-    if len(name) <= WIDEST:
-        return name
-    return "…" + name[1 - WIDEST :]
-
-
-def _cell(summary: Object, entry: Entry) -> str:
-    form, *keys = entry
-    value: Any = summary
-    for key in keys:
-        value = (value or {}).get(key)
-    if form == "threshold" and value is None:
-        return "none"
-    if form == "threshold":
-        return f"{value['lambda']:.3f}, keeps {value['coverage']:.0%}"
-    if form == "interval" and value is not None:
-        return "{:.1%} to {:.1%}".format(*value)
-    return number(value, form)
+        return report_lines(
+            __file__,
+            report=self,
+            judges=self.summary()["results"],
+            trivial=TRIVIAL,
+            targets=TARGETS,
+            min_confidence=MIN_CONFIDENCE,
+            few=FEW,
+            widest=WIDEST,
+        )

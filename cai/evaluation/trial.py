@@ -9,7 +9,6 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from hashlib import sha256
-from itertools import groupby
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Literal
@@ -29,7 +28,7 @@ from cai.records import Contest, Label, Message, Object, Record, Values
 from cai.runs.label import LabelRun
 from cai.runs.settings import LabelSettings
 from cai.sources.conversations import pair_hash
-from cai.texts.wording import nearest, number, one_line, settings_as_keywords, shortened
+from cai.texts.wording import nearest, report_lines, settings_as_keywords
 
 State = Literal["holds", "flips", "fails", "invalid"]
 STATES = {
@@ -39,7 +38,6 @@ STATES = {
     "invalid": "have no valid answer",
 }
 EXAMPLE = "tests: [{prompt: …, better: …, worse: …}]"
-SHOWN = 48  # characters of a test's prompt in a table
 Examples = Mapping[str, tuple[Contest, Principle]]  # by id
 
 
@@ -55,12 +53,6 @@ class Outcome(Record):
     shown_second: float | None = None
     mass: float | None = None  # of both letters, the lower of the two orders; None: not known
     problem: str | None = None  # why it is invalid
-
-    def line(self) -> str:
-        """A row of the table."""
-        figures = (self.shown_first, self.shown_second, self.p, self.mass)
-        cells = "".join(f"{number(figure, '.3f'):>8}" for figure in figures)
-        return f"  {self.number:<4}{self.state:12}{cells}  {self.problem or shortened(one_line(self.prompt), SHOWN)}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,24 +91,9 @@ class TrialReport:
             "folder": self.folder,
         }
 
-    def lines(self) -> Iterator[str]:
+    def lines(self) -> list[str]:
         """The report for people to read."""
-        law = self.constitution
-        yield f"{law.name} {law.version} by {self.judge}, protocol {self.protocol}, each test under its principle alone"
-        yield ""
-        yield f"{'P(better reply)':18}{'first':>8}{'second':>8}{'both':>8}{'mass':>8}"
-        for principle, group in groupby(self.outcomes, key=lambda outcome: outcome.principle):
-            outcomes = list(group)
-            holding = sum(outcome.state == "holds" for outcome in outcomes)
-            yield f"{principle}  ({holding} of {len(outcomes)} hold)"
-            yield from (outcome.line() for outcome in outcomes)
-        yield ""
-        counts = ", ".join(f"{count} {STATES[state]}" for state, count in self.counts.items() if count)
-        yield f"{len(self.outcomes)} tests: {counts}"
-        if self.untested:
-            yield f"principles without a test: {', '.join(self.untested)}"
-        if self.failed:
-            yield "not held: " + ", ".join(f"{one.principle} {one.number} ({one.state})" for one in self.failed)
+        return report_lines(__file__, report=self, states=STATES)
 
 
 class TrialRun(LabelRun):

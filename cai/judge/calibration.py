@@ -21,19 +21,10 @@ from cai.judge.metrics import Metrics, at_least, credit, measure
 from cai.judge.people import Judged, JudgedRows, labels_file, read_judged
 from cai.records import Record, Values
 from cai.sources.files import read_records
-from cai.texts.wording import cells, columns, counted, number
+from cai.texts.wording import report_lines
 
 FOLDS = 5
 LEVELS = (0.5, 0.6, 0.7, 0.8, 0.9, 0.95)  # confidences whose coverage is reported
-SCORES = {"ECE": ("ece", ".3f"), "Brier": ("brier", ".3f"), "NLL": ("nll", ".3f"), "AUROC": ("auroc", ".3f")}
-PROMISES = {  # heading → the figure of a threshold, and how it is written
-    "lambda": ("confidence", ".6f"),
-    "after T": ("calibrated", ".4f"),
-    "kept": ("coverage", ".1%"),
-    "pairs": ("n", ","),
-    "errors": ("errors", ","),
-    "error up to": ("upper_bound", ".1%"),
-}
 TRIVIAL = {  # judges that read nothing, as people are shown them
     "always_first": "always the first",
     "longer": "the longer reply",
@@ -102,61 +93,9 @@ class CalibrationReport:
             "notes": list(self.notes),
         }
 
-    def lines(self) -> Iterator[str]:
+    def lines(self) -> list[str]:
         """The report for people to read."""
-        yield (
-            f"{self.source}: {counted(self.metrics.n, 'pair')} with a label of the judge and of people; "
-            f"{self.invalid:,} without a valid vote, {self.unlabelled:,} without a human label"
-        )
-        yield ""
-        yield "agreement with people"
-        yield from self._agreement()
-        yield ""
-        yield from self._scores()
-        yield ""
-        table = [["confidence as judged", "kept", "agree"]]
-        for level, shares in self.coverage.items():
-            table.append([f"  at least {level}", *(number(share, ".1%") for share in shares)])
-        yield from columns(table)
-        yield ""
-        yield from columns(self._promises())
-        calibration = self.calibration
-        yield f"  each alone is wrong with a chance of at most {calibration.delta:g} (delta), and {calibration.promise}"
-        yield from self.notes
-
-    def _agreement(self) -> Iterator[str]:
-        metrics = self.metrics
-        low, high = metrics.interval
-        kappa = "undefined"
-        if metrics.kappa is not None:
-            kappa = f"{metrics.kappa:.3f}"
-        rows = [["  the judge", f"{metrics.accuracy:.1%}"]]
-        remarks = [f"  95 % interval {low:.1%} to {high:.1%}, kappa {kappa}"]
-        for name, judge in self.baselines.items():
-            remark = f"  on {judge.n:,} pairs whose texts are known"
-            if judge.n == metrics.n:
-                remark = ""
-            rows.append([f"  {TRIVIAL[name]}", f"{judge.accuracy:.1%}"])
-            remarks.append(remark)
-        yield from map(str.__add__, columns(rows), remarks)
-
-    def _scores(self) -> Iterator[str]:
-        table = [["calibration", *SCORES], ["  as judged", *cells(self.metrics, SCORES)]]
-        folds = ""
-        if self.calibration.after is not None:
-            table.append(["  with T, held out", *cells(self.calibration.after, SCORES)])
-            folds = "; held out: fitted on four fifths, five times"
-        yield from columns(table)
-        yield f"  temperature T = {self.calibration.temperature:.3g}, fitted on all pairs{folds}"
-
-    def _promises(self) -> Iterator[list[str]]:
-        yield ["certified agreement", *PROMISES]
-        for target, at in self.calibration.thresholds.items():
-            name = f"  at least {float(target):.4g}"
-            if at is None:
-                yield [f"{name}: no threshold can be certified"]
-            else:
-                yield [name, *cells(at, PROMISES)]
+        return report_lines(__file__, report=self, trivial=TRIVIAL)
 
     def save(self, folder: Path, *, plots: bool) -> list[str]:
         """Write calibration.json and, with `plots`, two diagrams; returns the names written. Raises RunError."""

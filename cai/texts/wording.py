@@ -10,7 +10,7 @@ import inspect
 import io
 import re
 import textwrap
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from difflib import get_close_matches
 from itertools import zip_longest
 from pathlib import Path
@@ -137,20 +137,21 @@ def shortened(text: str, most: int) -> str:
     return text[: most - 1] + "…"
 
 
-def columns(rows: Iterable[Sequence[str]]) -> list[str]:
-    """Rows of cells as lines: the first column aligned left, the others right, two spaces apart.
+def columns(text: str) -> str:
+    """Lines whose cells are separated by ` | `, laid out: the first column aligned left, the others right.
 
-    A row of one cell is a heading, which widens no column; a row without cells is an empty line.
+    A line of one cell is a heading, which widens no column; what follows ` || ` stands behind the columns as it is.
     """
-    table = list(rows)
+    rows = [line.partition(" || ") for line in text.split("\n")[:-1]]
+    table = [row.split(" | ") for row, _, _ in rows]
     cells = zip_longest(*(row for row in table if len(row) > 1), fillvalue="")
     first, *others = [max(map(len, column)) for column in cells] or [0]
-    lines = []
-    for row in table:
-        line = "".join(row[:1]).ljust(first)
+    lines = ""
+    for row, (_, _, remark) in zip(table, rows, strict=True):
+        line = row[0].ljust(first)
         for cell, width in zip(row[1:], others, strict=False):
             line += cell.rjust(width + 2)
-        lines.append(line.rstrip())
+        lines += f"{line.rstrip()}{remark}\n"
     return lines
 
 
@@ -159,11 +160,6 @@ def number(value: float | None, form: str) -> str:
     if value is None:
         return "–"
     return format(value, form)
-
-
-def cells(row: object, forms: Mapping[str, tuple[str, str]]) -> list[str]:
-    """A row of a table; forms: by heading an attribute of the row, and its form as in `format`."""
-    return [number(getattr(row, name), form) for name, form in forms.values()]
 
 
 def telling(before: str, after: str, *critiques: str) -> tuple[bool, bool, bool, float]:
@@ -232,9 +228,15 @@ def rendered(template: Path, **values: Any) -> str:
     from jinja2 import Environment, StrictUndefined
 
     environment = Environment(undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, autoescape=False)
-    functions = (code, block, one_line, without_path, counted)
+    functions = (code, block, one_line, without_path, counted, shortened)
     environment.globals.update({function.__name__: function for function in functions})
+    environment.filters.update(columns=columns, number=number)
     return environment.from_string(template.read_text("utf-8")).render(values)
+
+
+def report_lines(module: str, **values: Any) -> list[str]:
+    """The lines of a report; its template is beside the module, under the name of that."""
+    return rendered(Path(module).with_suffix(".txt.jinja"), **values).removesuffix("\n").split("\n")
 
 
 # Plots

@@ -78,11 +78,15 @@ def test_a_card_is_filled_in_and_nothing_in_a_value_can_leave_its_span(tmp_path:
 
 
 def test_the_first_column_is_aligned_left_and_the_others_right() -> None:
-    assert columns([["name", "n"], ["a", "1,000"]]) == ["name      n", "a     1,000"]
+    assert columns("name | n\na | 1,000\n") == "name      n\na     1,000\n"
 
 
 def test_a_row_of_one_cell_is_a_heading_and_widens_nothing() -> None:
-    assert columns([["a heading that is long"], [], ["a", "1"]]) == ["a heading that is long", "", "a  1"]
+    assert columns("a heading that is long\n\na | 1\n") == "a heading that is long\n\na  1\n"
+
+
+def test_a_remark_stands_behind_the_columns_as_it_is() -> None:
+    assert columns("a | 1 || , it says\nbc | 20\n") == "a    1, it says\nbc  20\n"
 
 
 def test_a_number_that_is_not_known_is_a_dash() -> None:
