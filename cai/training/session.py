@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import gc
 import pkgutil
 import shutil
@@ -28,7 +27,7 @@ from cai.training.setup.folder import DROPPED, EVALS, TrainFolder
 from cai.training.setup.methods import METHODS
 from cai.training.setup.opening import Stopper
 from cai.training.setup.plan import Plan
-from cai.training.trainers.loop import Progress, Recorder, Watch, arguments, callback, check_trl
+from cai.training.trainers.loop import Progress, Recorder, Watch, arguments, callback, check_trl, trainer_of
 from cai.weights.bases import Base
 from cai.weights.loading import silence_libraries
 
@@ -69,12 +68,14 @@ class Session:
         self.rows = self._encoded()
         shape = opening.shape_of(self.base)
         self.context = shape.context
-        lengths, machine = self.rows.lengths, opening.this_machine(self.processes.num_processes)
+        machine = opening.this_machine(self.processes.num_processes)
         while True:
-            settle = functools.partial(Plan, self.data.method, self.loaded, lengths, shape, machine)
-            too_long = self.rows.cut(settle(eval_rows=self.rows.held))
-            self.drops = [*self.data.dropped, *self.rows.drops, *too_long]
-            plan = settle(eval_rows=len(self.rows.eval), train_rows=max(1, len(self.rows.train)))
+            plan = Plan(self.data.method, self.loaded, self.rows.lengths, shape, machine)
+            self.drops = [*self.data.dropped, *self.rows.drops, *self.rows.cut(plan.max_length)]
+            if not self.rows.train:
+                last = self.drops[-1]
+                raise UsageError(f"max_length {plan.max_length:,} leaves no row to train: {last.reason}, {last.detail}")
+            plan.schedule(len(self.rows.train), len(self.rows.eval))
             [plan] = broadcast_object_list([plan])  # free memory is not the same for all processes
             self._describe(plan)
             fewer = self._fit(plan)
@@ -109,15 +110,9 @@ class Session:
 
     def _describe(self, plan: Plan) -> None:
         """Print and record what will be done."""
-        train, evaluate = len(self.rows.train), len(self.rows.eval)
-        if not train:
-            last = self.drops[-1]
-            raise UsageError(f"max_length {plan.max_length:,} leaves no row to train: {last.reason}, {last.detail}")
-        if train + evaluate + len(self.drops) != self.data.read:
-            raise RunError(f"{train} + {evaluate} rows and {len(self.drops)} drops are not {self.data.read}")
-        settings = (*plan.settings, *self.rows.settings)
+        settings = [*plan.settings, *self.rows.settings]
         if self.base.adapter is not None:
-            settings = (Setting("trains", f"the adapter {self.base.spec} further", "flag"), *settings[1:])
+            settings[0] = Setting("trains", f"the adapter {self.base.spec} further", "flag")
         for line in (*settings, plan.truncation):
             self.tell(str(line))
         late_drops = self.drops[self.read_drops :]
@@ -131,17 +126,16 @@ class Session:
             plan=settings,
             truncation=plan.truncation,
             model=self.base.facts(),
-            data=self.data.facts(train, evaluate, self.drops),
+            data=self.data.facts(len(self.rows.train), len(self.rows.eval), self.drops),
             run=self.provenance,
             versions={name: package_version(name) for name in PACKAGES} | {"python": sys.version.split()[0]},
         )
 
     def _fit(self, plan: Plan) -> int | None:
         """Train to the end; if memory runs out, return the number of rows at once to continue with."""
-        checkpoint, step, resume = self.folder.last_checkpoint(), -1, None
-        if checkpoint is not None:
-            step, resume = int(checkpoint.name.rpartition("-")[2]), str(checkpoint)
-        damaged = self.folder.rewind(step)
+        checkpoint = self.folder.last_checkpoint()
+        resume = str(checkpoint) if checkpoint else None
+        damaged = self.folder.rewind(int(checkpoint.name.rpartition("-")[2]) if checkpoint else -1)
         if damaged:
             self.tell(f"{damaged:,} damaged lines of metrics.jsonl or eval.jsonl are left out")
         if resume is not None:
@@ -154,8 +148,7 @@ class Session:
                 trainer.train(resume_from_checkpoint=resume)
                 if self.stopper.stop:
                     self.folder.write(seconds=self._seconds())
-                    checkpoint = self.folder.last_checkpoint()
-                    self.tell(f"stopped; run the same command again to resume from {checkpoint}")
+                    self.tell(f"stopped; run the same command again to resume from {self.folder.last_checkpoint()}")
                     raise KeyboardInterrupt
                 self._finish(trainer)
         except LossNotFinite as error:
@@ -178,17 +171,17 @@ class Session:
         if not (isinstance(error, torch.OutOfMemoryError) or should_reduce_batch_size(error)):
             raise error
         rows = plan.rows_at_once
-        for fewer in range(rows // 2, self.method.fewest - 1, -1):
-            if rows % fewer == 0:
-                self.tell(
-                    f"out of memory with {rows} rows at once: continuing with {fewer}, and more passes a step, so that "
-                    "a step sees as many rows"
-                )
-                return fewer
-        raise RunError(
-            f"out of memory with {rows} rows of up to {plan.max_length:,} tokens at once: lower max_length, set "
-            "gradient_checkpointing, or take a smaller model"
-        ) from error
+        divisors = [count for count in range(self.method.fewest, rows) if rows % count == 0]
+        if not divisors:
+            raise RunError(
+                f"out of memory with {rows} rows of up to {plan.max_length:,} tokens at once: lower max_length, set "
+                "gradient_checkpointing, or take a smaller model"
+            ) from error
+        self.tell(
+            f"out of memory with {rows} rows at once: continuing with {divisors[-1]}, and more passes a step, so that "
+            "a step sees as many rows"
+        )
+        return divisors[-1]
 
     def _finish(self, trainer: Any) -> None:
         """Evaluate after the last step, check the weights, and save them."""
@@ -232,22 +225,20 @@ class Session:
 
         config, rows = self.loaded.config, self.rows
         settings = arguments(plan, config, self.folder.path, evaluates=bool(rows.eval))
-        settings |= check_trl(self.data.method, self.loaded)
+        settings |= rows.arguments(plan) | check_trl(self.data.method, self.loaded)
         settings["eval_on_start"] = bool(rows.eval) and rows.before and fresh
         set_seed(config.seed)  # the same new weights in each session: the reference is found by their hash
         # Weights that train stay float32, or small steps would be lost in rounding; frozen ones can be narrow.
+        dtype = "float32" if config.full else plan.dtype
         scores = self.method.scores
-        dtype: str = plan.dtype
         adapter = None
-        if config.full:
-            dtype = "float32"
-        elif self.base.adapter is None:
+        if not config.full and self.base.adapter is None:
             adapter = opening.new_adapter(config.lora, self.base, scores=scores)
         callbacks = [callback(Watch, self.tell), callback(Recorder, self.folder, self.stopper, self.progress)]
         model = opening.open_model(self.base, dtype, plan.attention, scores=scores)
         try:
-            trainer = rows.trainer(
-                plan, settings, model=model, processing_class=self.tokenizer, peft_config=adapter, callbacks=callbacks,
+            trainer = trainer_of(
+                rows, settings, model=model, processing_class=self.tokenizer, peft_config=adapter, callbacks=callbacks,
                 on_eval=self._on_eval, on_reference=self._on_reference,
             )  # fmt: skip
         except (ValueError, TypeError) as error:  # from TRL or peft: the model lacks a layer, for example
@@ -281,11 +272,12 @@ class Session:
             rows = f" ({listed([named(self.rows.train[place].row.id) for place in error.rows])})"
             advice = f"look at these rows, {advice}"
         checkpoint = self.folder.last_checkpoint()
-        state = "there is no checkpoint yet"
-        if checkpoint is not None:
+        if checkpoint is None:
+            state = "there is no checkpoint yet"
+        elif opening.finite(checkpoint):
             state = f"the checkpoint {checkpoint} is from before"
-            if not opening.finite(checkpoint):
-                state = f"the checkpoint {checkpoint} holds such weights, too: delete {self.folder.path} to start again"
+        else:
+            state = f"the checkpoint {checkpoint} holds such weights, too: delete {self.folder.path} to start again"
         return LossNotFinite(f"{error}{rows}; {state}: {advice}", error.rows)
 
     def _seconds(self) -> float:

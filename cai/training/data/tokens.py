@@ -171,6 +171,7 @@ class Rows(ABC):
     folder: where TRL's copy of the rows is kept. A subclass has the losses and TRL's trainer of its method.
     """
 
+    hooks: ClassVar[type]  # what is put before TRL's trainer
     before: ClassVar[bool] = False  # whether the loss before the first step means anything
     tails: ClassVar[bool] = True  # whether what a template puts after the end of turn is kept, as TRL keeps it
 
@@ -196,17 +197,12 @@ class Rows(ABC):
         """Tokens of each row that trains, with its longest reply."""
         return [row.longest for row in self._train]
 
-    @property
-    def held(self) -> int:
-        """How many rows there are to evaluate."""
-        return len(self._eval)
-
-    def cut(self, plan: Plan) -> list[Skipped]:
-        """Put the rows that fit the plan's length into `train` and `eval`; the others are dropped."""
+    def cut(self, limit: int) -> list[Skipped]:
+        """Put the rows that fit `limit` tokens into `train` and `eval`; the others are dropped."""
         drops: list[Skipped] = []
 
         def fitting(rows: Sequence[Encoded], source: str) -> list[Encoded]:
-            results = (self.fit(row, plan.max_length) for row in rows)
+            results = (self.fit(row, limit) for row in rows)
             return sift((row.row for row in rows), results, source, "too_long", drops)
 
         self.train = fitting(self._train, self.data.files[0][0])
@@ -220,8 +216,12 @@ class Rows(ABC):
         return row
 
     @abstractmethod
-    def trainer(self, plan: Plan, arguments: Values, **parts: Any) -> Any:
-        """TRL's trainer over the rows; arguments: those that all methods share; parts: model, tokenizer, hooks."""
+    def arguments(self, plan: Plan) -> Values:
+        """The arguments of TRL's trainer that only this method has."""
+
+    @abstractmethod
+    def dataset(self, rows: Sequence[Encoded]) -> Any:
+        """The rows as TRL's trainer takes them."""
 
 
 def without_forged_turns(data: TrainingData, tokenizer: Any) -> TrainingData:

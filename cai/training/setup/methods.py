@@ -24,7 +24,7 @@ class Method:
     rows: Kind  # of a dataset that it trains on
     file: str  # which training file of a run folder it reads, without its ending
     trainer: str  # the class that trains: module of `cai.training.trainers` and name
-    arguments: str  # TRL's class of arguments: module and name
+    trl: str  # how the names of TRL's classes begin, with their module: those that end in Config and in Trainer
     summary: str  # help of the command
     example: str  # arguments of the command, for its help
     card: str  # what it did with the base model, for the model card
@@ -50,7 +50,7 @@ METHODS: dict[str, Method] = {
         rows="chat",
         file="sft",
         trainer="sft:Replies",
-        arguments="trl:SFTConfig",
+        trl="trl:SFT",
         summary="Train on replies, with the loss on the last reply only.",
         example="runs/a --model local --out models/sft",
         card="fine-tuned on replies, with the loss on the last reply of each conversation only",
@@ -65,7 +65,7 @@ METHODS: dict[str, Method] = {
         rows="pairs",
         file="dpo",
         trainer="dpo:Pairs",
-        arguments="trl:DPOConfig",
+        trl="trl:DPO",
         summary="Train on pairs, by the probability that the chosen reply is better.",
         example="runs/labels --model models/sft --out models/dpo --beta 0.1",
         card="trained on pairs of replies by direct preference optimisation (Rafailov et al. 2023, arXiv 2305.18290)",
@@ -82,7 +82,7 @@ METHODS: dict[str, Method] = {
         rows="graded",
         file="kto",
         trainer="kto:Graded",
-        arguments="trl:KTOConfig",
+        trl="trl:KTO",
         summary="Train on single replies, each desirable or not.",
         example="runs/labels --model models/sft --out models/kto",
         card="trained on single replies, desirable or not (KTO: Ethayarajh et al. 2024, arXiv 2402.01306)",
@@ -100,7 +100,7 @@ METHODS: dict[str, Method] = {
         rows="pairs",
         file="dpo",
         trainer="reward:Scored",
-        arguments="trl:RewardConfig",
+        trl="trl:Reward",
         summary="Train a reward model on pairs, a judge for reward:PATH.",
         example="runs/labels --model local --out models/reward",
         card="made a reward model: trained on pairs of replies to give the better one the higher number",

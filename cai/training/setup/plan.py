@@ -30,7 +30,6 @@ LOGIT = 10  # bytes: 16 bits, float32 for the loss, and its gradient
 SAVES = 10  # checkpoints and evaluations of a run
 EVALUATING = 0.2  # most of the training's time that evaluations may take, at a third of its cost a row (no backward)
 
-Dtype = Literal["bfloat16", "float32"]
 T = TypeVar("T")
 
 
@@ -79,38 +78,31 @@ class Lengths:
 class Plan:
     """What a config leaves open, settled: a value of the config overrides a computed one. `settings` says how.
 
-    lengths: of the rows that train. eval_rows: how many there are to evaluate. train_rows: how many a step will see,
-    once those that do not fit are known; None: all. Raises UsageError for what the machine or the model cannot do.
+    lengths: of the rows that train. `schedule` settles the rest, once the rows that fit `max_length` are counted.
+    Raises UsageError for what the machine or the model cannot do.
     """
 
-    def __init__(
-        self,
-        method: str,
-        loaded: Loaded,
-        lengths: list[int],
-        shape: Shape,
-        machine: Machine,
-        *,
-        eval_rows: int = 0,
-        train_rows: int | None = None,
-    ) -> None:
+    def __init__(self, method: str, loaded: Loaded, lengths: list[int], shape: Shape, machine: Machine) -> None:
         self._loaded = loaded
         self._method = METHODS[method]
         self._machine = machine
         self.settings: list[Setting] = []
-        self.learning_rate = self._rate(method)
-        self.max_length = self._length(lengths, shape.context)
+        self._settle_rate(method)
+        cap = min(LENGTH_CAP[machine.device], shape.context)
+        why = f"holds 99 % of the rows whole, at most {cap:,}"
+        self.max_length = self._settle("max_length", choose_length(lengths, cap), "data", why)
+        if self.max_length > shape.context:
+            raise UsageError(f"max_length {self.max_length:,} exceeds the model's context of {shape.context:,} tokens")
         self.truncation = measure(lengths, self.max_length)
-        self.dtype, self.attention, self.packing = self._kernels()
-        self.rows_at_once, self.accumulation, self.gradient_checkpointing = self._batch(shape)
-        self.steps, self.save_every, self.eval_every = self._steps(train_rows or len(lengths), eval_rows)
+        self._settle_kernels()
+        self._settle_batch(shape)
 
     def _settle(self, name: str, value: T, origin: Origin, why: str) -> T:
         setting = self._loaded.setting(name, value, origin, why)
         self.settings.append(setting)
         return cast(T, setting.value)
 
-    def _rate(self, method: str) -> float:
+    def _settle_rate(self, method: str) -> None:
         config = self._loaded.config
         trains = Setting("trains", f"LoRA of rank {config.lora.rank}", self._loaded.origin("lora.rank"))
         what = "a LoRA adapter"
@@ -119,41 +111,27 @@ class Plan:
             what = "all weights"
         self.settings.append(trains)
         rate = self._method.rates[config.full]
-        return self._settle("learning_rate", rate, "default", f"{method} of {what}")
+        self.learning_rate = self._settle("learning_rate", rate, "default", f"{method} of {what}")
 
-    def _length(self, lengths: list[int], context: int) -> int:
-        cap = min(LENGTH_CAP[self._machine.device], context)
-        why = f"holds 99 % of the rows whole, at most {cap:,}"
-        length = self._settle("max_length", choose_length(lengths, cap), "data", why)
-        if length > context:
-            raise UsageError(f"max_length {length:,} exceeds the model's context of {context:,} tokens")
-        return length
-
-    def _kernels(self) -> tuple[Dtype, str, str]:
-        """dtype, attention, packing."""
+    def _settle_kernels(self) -> None:
         machine = self._machine
-        fastest: Dtype = "float32"
-        if machine.bfloat16:
-            fastest = "bfloat16"
-        dtype = self._settle("dtype", fastest, "hardware", machine.name)
-        kernel = "sdpa"
-        if machine.flash_attention and dtype == "bfloat16":
-            kernel = "flash_attention_2"
-        attention = self._settle("attention", kernel, "hardware", machine.name)
+        fastest = "bfloat16" if machine.bfloat16 else "float32"
+        self.dtype = self._settle("dtype", fastest, "hardware", machine.name)
+        kernel = "flash_attention_2" if machine.flash_attention and self.dtype == "bfloat16" else "sdpa"
+        self.attention = self._settle("attention", kernel, "hardware", machine.name)
+        self.packing = "none"
         if "packing" not in self._method.keys:
-            return dtype, attention, "none"
-        aligned = attention.startswith("flash")
-        unpadded = "none"
-        if aligned:
-            unpadded = "padding_free"
-        packing = self._settle("packing", unpadded, "hardware", f"attention is {attention}")
-        if packing != "none" and not aligned:
+            return
+        aligned = self.attention.startswith("flash")
+        unpadded = "padding_free" if aligned else "none"
+        self.packing = self._settle("packing", unpadded, "hardware", f"attention is {self.attention}")
+        if self.packing != "none" and not aligned:
             raise UsageError(
-                f"packing {packing!r} needs flash attention, or rows would attend to each other; here it is {attention}"
+                f"packing {self.packing!r} needs flash attention, or rows would attend to each other; here it is "
+                f"{self.attention}"
             )
-        return dtype, attention, packing
 
-    def _batch(self, shape: Shape) -> tuple[int, int, bool]:
+    def _settle_batch(self, shape: Shape) -> None:
         """Rows of one forward pass on a device, passes a step, and whether activations are computed twice."""
         machine, config, method = self._machine, self._loaded.config, self._method
         share = max(1, config.batch_size // machine.devices)
@@ -163,42 +141,37 @@ class Plan:
             checkpoints=config.gradient_checkpointing,
         )  # fmt: skip
         memory = f"{machine.memory / 2**30:.0f} GB free"
-        checkpoints = self._settle("gradient_checkpointing", checkpoints, "hardware", memory)
+        self.gradient_checkpointing = self._settle("gradient_checkpointing", checkpoints, "hardware", memory)
         why = f"{memory}, {TOKENS_AT_ONCE[machine.device]:,} tokens at once"
-        rows = self._settle("rows_at_once", rows, "hardware", why)
-        accumulation = max(1, config.batch_size // (rows * machine.devices))
-        effective = rows * accumulation * machine.devices
+        self.rows_at_once = rows = self._settle("rows_at_once", rows, "hardware", why)
+        self.accumulation = max(1, config.batch_size // (rows * machine.devices))
+        self.rows_a_step = rows * self.accumulation * machine.devices
         why = ""
-        if effective != config.batch_size:
+        if self.rows_a_step != config.batch_size:
             why = f"made of {rows} rows at once on {machine.devices} devices"
             if self._loaded.origin("rows_at_once") in ("flag", "config file"):
                 raise UsageError(
                     f"batch_size {config.batch_size} is not made of rows_at_once {rows} on {machine.devices} devices: "
-                    f"it would be {effective}"
+                    f"it would be {self.rows_a_step}"
                 )
-        self.settings.append(Setting("batch_size", effective, self._loaded.origin("batch_size"), why))
-        return rows, accumulation, checkpoints
+        self.settings.append(Setting("batch_size", self.rows_a_step, self._loaded.origin("batch_size"), why))
 
-    def _steps(self, rows: int, eval_rows: int) -> tuple[int, int, int]:
-        """Steps of the run, and after how many it saves and evaluates."""
+    def schedule(self, rows: int, eval_rows: int) -> None:
+        """Settle the steps for so many rows that train, and after how many of them to save and to evaluate."""
         config = self._loaded.config
-        a_step = self.rows_at_once * self.accumulation * self._machine.devices
-        steps = math.ceil(math.ceil(rows / a_step) * config.epochs)
+        self.steps = math.ceil(math.ceil(rows / self.rows_a_step) * config.epochs)
         limit = config.trl.get("max_steps")
         if isinstance(limit, int) and limit > 0:  # TRL puts it before the epochs, whichever is more
-            steps = limit
-        rare = math.ceil(steps / SAVES)
-        save = self._settle("save_every", rare, "data", f"a tenth of {counted(steps, 'step')}")
-        if not eval_rows:
-            return steps, save, rare
-        times = min(SAVES, steps, max(1, int(EVALUATING * 3 * steps * a_step / eval_rows)))
-        often = "once"
-        if times > 1:
-            often = f"{times} times"
-        evaluate = self._settle(
-            "eval_every", math.ceil(steps / times), "data", f"{often}, {counted(eval_rows, 'row each')}"
-        )
-        return steps, save, evaluate
+            self.steps = limit
+        tenth = math.ceil(self.steps / SAVES)
+        self.save_every = self._settle("save_every", tenth, "data", f"a tenth of {counted(self.steps, 'step')}")
+        self.eval_every = tenth
+        if eval_rows:
+            most = int(EVALUATING * 3 * self.steps * self.rows_a_step / eval_rows)
+            times = min(SAVES, self.steps, max(1, most))
+            often = "once" if times == 1 else f"{times} times"
+            why = f"{often}, {counted(eval_rows, 'row each')}"
+            self.eval_every = self._settle("eval_every", math.ceil(self.steps / times), "data", why)
 
 
 def measure(lengths: Sequence[int], limit: int) -> Lengths:
@@ -227,19 +200,12 @@ def plan_memory(
     None: only if not one row would fit without.
     """
     room = HEADROOM * machine.memory - shape.parameters * WEIGHT[full, narrow]
-    unit = shape.hidden
-    if not narrow:
-        unit *= 2
+    unit = shape.hidden if narrow else 2 * shape.hidden
     output = shape.vocabulary * LOGIT * logits
     plain = int(room // ((shape.layers * unit * ACTIVATION + output) * length))
     # With checkpoints, one layer at a time is computed again.
     saving = int(room // ((shape.layers * unit * CHECKPOINT + unit * ACTIVATION + output) * length))
-    twice = checkpoints
-    if twice is None:
-        twice = plain < 1
-    fitting = plain
-    if twice:
-        fitting = saving
-    limit = min(TOKENS_AT_ONCE[machine.device] // length, fitting)
+    twice = plain < 1 if checkpoints is None else checkpoints
+    limit = min(TOKENS_AT_ONCE[machine.device] // length, saving if twice else plain)
     divisors = [rows for rows in range(fewest, most + 1) if most % rows == 0] or [1]
     return max((rows for rows in divisors if rows <= limit), default=divisors[0]), twice

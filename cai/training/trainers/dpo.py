@@ -17,7 +17,6 @@ from cai.errors import UsageError
 from cai.records import Object, Values
 from cai.training.setup.config import Setting
 from cai.training.setup.plan import Plan
-from cai.training.trainers.loop import with_hooks
 from cai.training.trainers.preferences import P, Preferences, Watched
 
 # Losses of TRL 1.16 that hold the chosen reply itself in place, or lower it on purpose (apo_down). The others see D
@@ -95,71 +94,28 @@ def flip_rate(labels: Sequence[float]) -> float:
 # The method
 
 
-class Pairs(Preferences):
-    """The rows of DPO."""
+class SoftDPO(Watched):
+    """TRL's DPOTrainer, whose `args.loss_type` may also name losses of `SOFT`, which are added to the stock ones.
 
-    labels = dict.fromkeys(SOFT, P)
-
-    def own_settings(self) -> Iterator[Setting]:
-        yield self._nll()
-        if self.loss in SMOOTHED:
-            yield self._smoothing()
-
-    def _nll(self) -> Setting:
-        if self.loss in ANCHORED:
-            return self.loaded.setting("nll", 0.0)
-        why = f"of {self.loss}, which depends only on the difference between two replies"
-        return self.loaded.setting("nll", NLL_WEIGHT, "default", why)
-
-    def _smoothing(self) -> Setting:
-        configured = self.loaded.config.trl.get("label_smoothing")
-        if configured is not None:
-            return Setting("label_smoothing", configured, self.loaded.origin("trl.label_smoothing"))
-        labels = [row.p_chosen for row in self.data.train if row.p_chosen is not None]
-        if len(labels) == len(self.data.train):
-            why = "labels that are expected to be wrong: the mean of 1 − p_chosen"
-            return Setting("label_smoothing", round(flip_rate(labels), 4), "data", why)
-        if self.loss == "robust":
-            raise UsageError(
-                "robust needs the share of wrong labels, and not all pairs have p_chosen: set trl.label_smoothing"
-            )
-        return Setting("label_smoothing", 0.0, "default")
-
-    def trainer(self, plan: Plan, arguments: Values, **parts: Any) -> Any:
-        arguments["loss_type"], arguments["loss_weights"] = with_nll(self.loss, self.settled["nll"])
-        if self.loss in SMOOTHED:
-            arguments["label_smoothing"] = self.settled["label_smoothing"]
-        return dpo_trainer(**self.inputs(plan, arguments), **parts)
-
-
-def dpo_trainer(*, args: Any, **parts: Any) -> Any:
-    """TRL's DPOTrainer, whose `args.loss_type` may also name losses of `SOFT`, which read `p_chosen` of every row.
-
-    parts: those of TRL, and `on_eval`, called after each evaluation with the log-probabilities of every row (LOGPS), by
-    its `row`. UsageError before anything is loaded for settings that TRL would ignore, or that have no meaning with
-    soft labels.
+    They read `p_chosen` of every row. After an evaluation `on_eval` gets the log-probabilities of every row (LOGPS).
+    UsageError before anything is loaded for settings that TRL would ignore, or that have no meaning with soft labels.
     """
-    check_smoothing(args.loss_type, args.label_smoothing)
-    if args.padding_free:
-        raise UsageError("padding_free has no effect on dpo in TRL 1.16, which would warn and pad: leave it out")
-    if set(args.loss_type) & set(SOFT):
-        others = {"ld_alpha": None, "use_weighting": False, "f_divergence_type": "reverse_kl"}
-        for setting, neutral in others.items():
-            if getattr(args, setting) != neutral:
-                raise UsageError(f"{setting} {getattr(args, setting)!r} cannot be combined with cdpo or gap_scaled")
-    return with_hooks("trl:DPOTrainer", _SoftDPO)(args=args, **parts)
-
-
-class _SoftDPO(Watched):
-    """The losses of `SOFT`, added to TRL's sum of weighted stock losses."""
 
     width = 2
     loss_types: list[str]
     loss_weights: list[float]
     precompute_ref_logps: bool
 
-    def __init__(self, **parts: Any) -> None:
-        super().__init__(**parts)
+    def __init__(self, *, args: Any, **parts: Any) -> None:
+        check_smoothing(args.loss_type, args.label_smoothing)
+        if args.padding_free:
+            raise UsageError("padding_free has no effect on dpo in TRL 1.16, which would warn and pad: leave it out")
+        if set(args.loss_type) & set(SOFT):
+            others = {"ld_alpha": None, "use_weighting": False, "f_divergence_type": "reverse_kl"}
+            for setting, neutral in others.items():
+                if getattr(args, setting) != neutral:
+                    raise UsageError(f"{setting} {getattr(args, setting)!r} cannot be combined with cdpo or gap_scaled")
+        super().__init__(args=args, **parts)
         pairs = list(zip(self.loss_types, self.loss_weights, strict=True))
         self._soft = [(SOFT[name], weight) for name, weight in pairs if name in SOFT]
         self.loss_types = [name for name, _ in pairs if name not in SOFT]
@@ -201,3 +157,42 @@ def _log_probs(outputs: Any, inputs: Object) -> Any:
     """log π of the chosen and of the rejected replies; prompt and padding have log prob 0."""
     places = inputs["input_ids"].size(1) - 1  # a prompt-learning adapter puts positions of its own before these
     return outputs.log_probs[:, -places:].sum(dim=1).chunk(2)
+
+
+class Pairs(Preferences):
+    """The rows of DPO."""
+
+    hooks = SoftDPO
+    labels = dict.fromkeys(SOFT, P)
+
+    def own_settings(self) -> Iterator[Setting]:
+        yield self._nll()
+        if self.loss in SMOOTHED:
+            yield self._smoothing()
+
+    def _nll(self) -> Setting:
+        if self.loss in ANCHORED:
+            return self.loaded.setting("nll", 0.0)
+        why = f"of {self.loss}, which depends only on the difference between two replies"
+        return self.loaded.setting("nll", NLL_WEIGHT, "default", why)
+
+    def _smoothing(self) -> Setting:
+        configured = self.loaded.config.trl.get("label_smoothing")
+        if configured is not None:
+            return Setting("label_smoothing", configured, self.loaded.origin("trl.label_smoothing"))
+        labels = [row.p_chosen for row in self.data.train if row.p_chosen is not None]
+        if len(labels) == len(self.data.train):
+            why = "labels that are expected to be wrong: the mean of 1 − p_chosen"
+            return Setting("label_smoothing", round(flip_rate(labels), 4), "data", why)
+        if self.loss == "robust":
+            raise UsageError(
+                "robust needs the share of wrong labels, and not all pairs have p_chosen: set trl.label_smoothing"
+            )
+        return Setting("label_smoothing", 0.0, "default")
+
+    def arguments(self, plan: Plan) -> Values:
+        own = super().arguments(plan)
+        own["loss_type"], own["loss_weights"] = with_nll(self.loss, self.settled["nll"])
+        if self.loss in SMOOTHED:
+            own["label_smoothing"] = self.settled["label_smoothing"]
+        return own

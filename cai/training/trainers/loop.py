@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 from cai.errors import LossNotFinite, UsageError
 from cai.records import Object, Values
 from cai.texts.wording import reason_of
+from cai.training.data.tokens import Rows
 from cai.training.setup.config import Loaded, TrainConfig, trl_arguments
 from cai.training.setup.folder import CHECKPOINTS, TrainFolder
 from cai.training.setup.methods import METHODS
@@ -89,7 +90,7 @@ def check_trl(method: str, loaded: Loaded) -> Values:
     """The arguments under `trl:`; before any row is read, UsageError or InputError for one that TRL refuses."""
     import torch
 
-    config = pkgutil.resolve_name(METHODS[method].arguments)
+    config = pkgutil.resolve_name(f"{METHODS[method].trl}Config")
     own = trl_arguments(loaded, method, {field.name: field for field in dataclasses.fields(config)})
     check_reporters(own.get("report_to"))
     neutral = {
@@ -124,6 +125,20 @@ def with_hooks(name: str, ours: type) -> Any:
     """A vendor's class of that name with `ours` before it, so that each hook of ours can call the vendor's."""
     theirs = pkgutil.resolve_name(name)
     return type(theirs.__name__, (ours, theirs), {})
+
+
+def trainer_of(rows: Rows, arguments: Values, **parts: Any) -> Any:
+    """TRL's trainer over rows that fit, with the hooks of their method; parts: model, tokenizer, callbacks."""
+    name = METHODS[rows.data.method].trl
+    held = None
+    if rows.eval:
+        held = rows.dataset(rows.eval)
+    return with_hooks(f"{name}Trainer", rows.hooks)(
+        args=pkgutil.resolve_name(f"{name}Config")(**arguments),
+        train_dataset=rows.dataset(rows.train),
+        eval_dataset=held,
+        **parts,
+    )
 
 
 class Guarded(Vendors):  # type: ignore[misc]

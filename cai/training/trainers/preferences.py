@@ -8,7 +8,6 @@ them itself.
 from __future__ import annotations
 
 import hashlib
-import pkgutil
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -93,21 +92,15 @@ class Preferences(Rows):
             return self.loaded.setting("reference", "once", "data", why)
         return self.loaded.setting("reference", "each_step", "data", "every row is seen once")
 
-    def inputs(self, plan: Plan, arguments: Values) -> Values:
-        """What TRL's trainer is given: its arguments, the rows that train, and those to evaluate."""
+    def arguments(self, plan: Plan) -> Values:
+        own: Values = {"max_length": plan.max_length}
         if "reference" in self.settled:
-            arguments["beta"] = self.settled["beta"]
-            arguments["precompute_ref_log_probs"] = self.settled["reference"] == "once"
-        held = None
-        if self.eval:
-            held = self.on_disk(self.eval)
-        return {
-            "args": pkgutil.resolve_name(METHODS[self.data.method].arguments)(max_length=plan.max_length, **arguments),
-            "train_dataset": self.on_disk(self.train),
-            "eval_dataset": held,
-        }
+            own["loss_type"] = self.loss
+            own["beta"] = self.settled["beta"]
+            own["precompute_ref_log_probs"] = self.settled["reference"] == "once"
+        return own
 
-    def on_disk(self, rows: Sequence[Encoded]) -> Any:
+    def dataset(self, rows: Sequence[Encoded]) -> Any:
         """The rows as a dataset under `folder`, with columns for the replies and the label, and `row`, their place.
 
         The same rows are written once; of several processes that call it, all take what the first wrote.

@@ -7,36 +7,32 @@ from typing import Any, ClassVar
 
 from cai.records import Values
 from cai.training.data.tokens import Encoded
-from cai.training.setup.plan import Plan
-from cai.training.trainers.loop import with_hooks
 from cai.training.trainers.preferences import P, Preferences, Watched
 
 
-class Scored(Preferences):
-    """The rows of a reward model."""
-
-    joined = True
-    # Never both: a judge's margin is the log odds of its p_chosen.
-    labels: ClassVar[Mapping[str, str]] = {"soft": P, "margin": "margin"}
-
-    def fit(self, row: Encoded, limit: int) -> Encoded | str:
-        if row.longest > limit:
-            return f"{row.longest:,} tokens exceed {limit:,}, and a cut reply has no reward"
-        return row
-
-    def trainer(self, plan: Plan, arguments: Values, **parts: Any) -> Any:
-        return reward_trainer(**self.inputs(plan, arguments), **parts)
-
-
-def reward_trainer(**parts: Any) -> Any:
+class SoftReward(Watched):
     """TRL's RewardTrainer; the columns of the rows decide the loss.
 
-    With `p_chosen`, cross entropy with it (arXiv 2212.08073, section 4.1); with `margin`, the gap must pass it (Touvron
-    et al. 2023, arXiv 2307.09288, Eq. 2); with neither, which reply was chosen is all there is.
+    With `p_chosen`, cross entropy with it (arXiv 2212.08073, section 4.1), added to TRL's loss as
+    −p·log σ(Δ) − (1−p)·log σ(−Δ) = −log σ(Δ) + (1−p)·Δ; with `margin`, the gap must pass it (Touvron et al. 2023, arXiv
+    2307.09288, Eq. 2); with neither, which reply was chosen is all there is.
     """
-    trainer = with_hooks("trl:RewardTrainer", _SoftReward)(**parts)
-    _exact_head(trainer.model)
-    return trainer
+
+    def __init__(self, **parts: Any) -> None:
+        super().__init__(**parts)
+        _exact_head(self.model)
+
+    def compute_loss(
+        self, model: Any, inputs: Values, return_outputs: bool = False, num_items_in_batch: Any = None
+    ) -> Any:
+        loss, outputs = super().compute_loss(model, inputs, True, num_items_in_batch)
+        chosen, rejected = outputs.logits.squeeze(-1).float().chunk(2)
+        self.remember(inputs, {"reward_chosen": chosen, "reward_rejected": rejected})
+        if P in inputs:
+            loss = loss + ((1 - inputs[P]) * (chosen - rejected)).mean()
+        if return_outputs:
+            return loss, outputs
+        return loss
 
 
 def _exact_head(model: Any) -> None:
@@ -56,17 +52,15 @@ def _exact_head(model: Any) -> None:
         head.forward = exactly(head.forward)
 
 
-class _SoftReward(Watched):
-    """Bradley–Terry with `p_chosen` if the batch has it: −p·log σ(Δ) − (1−p)·log σ(−Δ) = −log σ(Δ) + (1−p)·Δ."""
+class Scored(Preferences):
+    """The rows of a reward model."""
 
-    def compute_loss(
-        self, model: Any, inputs: Values, return_outputs: bool = False, num_items_in_batch: Any = None
-    ) -> Any:
-        loss, outputs = super().compute_loss(model, inputs, True, num_items_in_batch)
-        chosen, rejected = outputs.logits.squeeze(-1).float().chunk(2)
-        self.remember(inputs, {"reward_chosen": chosen, "reward_rejected": rejected})
-        if P in inputs:
-            loss = loss + ((1 - inputs[P]) * (chosen - rejected)).mean()
-        if return_outputs:
-            return loss, outputs
-        return loss
+    hooks = SoftReward
+    joined = True
+    # Never both: a judge's margin is the log odds of its p_chosen.
+    labels: ClassVar[Mapping[str, str]] = {"soft": P, "margin": "margin"}
+
+    def fit(self, row: Encoded, limit: int) -> Encoded | str:
+        if row.longest > limit:
+            return f"{row.longest:,} tokens exceed {limit:,}, and a cut reply has no reward"
+        return row

@@ -5,52 +5,13 @@ TRL is given token ids and labels; its own preparation masks replies only for th
 
 from __future__ import annotations
 
-import pkgutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from cai.records import Object, Values
 from cai.training.data.tokens import Encoded, Rows
-from cai.training.setup.methods import METHODS
 from cai.training.setup.plan import Plan
-from cai.training.trainers.loop import Guarded, with_hooks
-
-
-class Replies(Rows):
-    """The rows of SFT."""
-
-    before = True
-    tails = False
-
-    def fit(self, row: Encoded, limit: int) -> Encoded | str:
-        fitted = super().fit(row, limit)
-        if isinstance(fitted, Encoded):
-            return fitted.cut(limit)
-        return fitted
-
-    def trainer(self, plan: Plan, arguments: Values, **parts: Any) -> Any:
-        own: Values = {"max_length": None, "padding_free": plan.packing == "padding_free"}
-        if plan.packing == "packed":
-            own |= {"packing": True, "eval_packing": False, "max_length": plan.max_length}
-        else:
-            own["dataset_kwargs"] = {"skip_prepare_dataset": True}
-        for hook in ("on_eval", "on_reference"):
-            parts.pop(hook)
-        held = None
-        if self.eval:
-            held = _table(self.eval)
-        args = pkgutil.resolve_name(METHODS[self.data.method].arguments)(**own | arguments)
-        trainer = with_hooks("trl:SFTTrainer", _OnReplies)(
-            args=args, train_dataset=_table(self.train), eval_dataset=held, **parts
-        )
-        trainer.places = {tuple(row.ids): place for place, row in enumerate(self.train)}
-        return trainer
-
-
-def _table(rows: Sequence[Encoded]) -> Any:
-    from datasets import Dataset
-
-    return Dataset.from_dict({"input_ids": [row.ids for row in rows], "labels": [row.labels for row in rows]})
+from cai.training.trainers.loop import Guarded
 
 
 def rows_of(inputs: Object) -> list[tuple[int, ...]]:
@@ -63,10 +24,12 @@ def rows_of(inputs: Object) -> list[tuple[int, ...]]:
     return [tuple(row.tolist()) for row in rows]
 
 
-class _OnReplies(Guarded):
+class OnReplies(Guarded):
     """TRL's SFTTrainer, which knows its rows by their tokens, and gives each token the same weight in an evaluation."""
 
-    places: Mapping[tuple[int, ...], int]
+    def __init__(self, *, train_dataset: Any, on_eval: Any, on_reference: Any, **parts: Any) -> None:
+        self.places = {tuple(ids): place for place, ids in enumerate(train_dataset["input_ids"])}
+        super().__init__(train_dataset=train_dataset, **parts)
 
     def rows_within(self, inputs: Object) -> tuple[int, ...]:
         return tuple(self.places[ids] for ids in rows_of(inputs) if ids in self.places)
@@ -93,3 +56,31 @@ class _OnReplies(Guarded):
         prefix = more.get("metric_key_prefix", "eval")
         output.metrics[f"{prefix}_loss"] = float(whole[0] / whole[1])
         return output
+
+
+class Replies(Rows):
+    """The rows of SFT."""
+
+    hooks = OnReplies
+    before = True
+    tails = False
+
+    def fit(self, row: Encoded, limit: int) -> Encoded | str:
+        fitted = super().fit(row, limit)
+        if isinstance(fitted, Encoded):
+            return fitted.cut(limit)
+        return fitted
+
+    def arguments(self, plan: Plan) -> Values:
+        if plan.packing == "packed":
+            return {"packing": True, "eval_packing": False, "max_length": plan.max_length}
+        return {
+            "max_length": None,
+            "padding_free": plan.packing == "padding_free",
+            "dataset_kwargs": {"skip_prepare_dataset": True},
+        }
+
+    def dataset(self, rows: Sequence[Encoded]) -> Any:
+        from datasets import Dataset
+
+        return Dataset.from_dict({"input_ids": [row.ids for row in rows], "labels": [row.labels for row in rows]})

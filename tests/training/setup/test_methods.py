@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import importlib
+import pkgutil
 
 import pytest
 
@@ -19,8 +20,8 @@ def test_a_method_names_a_trainer_arguments_of_trl_and_keys_of_the_config(name: 
     method = METHODS[name]
     module, _, trainer = method.trainer.partition(":")
     assert hasattr(importlib.import_module(f"cai.training.trainers.{module}"), trainer)
-    module, _, arguments = method.arguments.partition(":")
-    assert dataclasses.is_dataclass(getattr(importlib.import_module(module), arguments))
+    assert dataclasses.is_dataclass(pkgutil.resolve_name(f"{method.trl}Config"))
+    assert isinstance(pkgutil.resolve_name(f"{method.trl}Trainer"), type)
     assert set(method.keys) <= set(TrainConfig.model_fields)
     assert {method.loss, method.soft_loss} - {""} <= set(method.losses)
     assert method.rates[0] == pytest.approx(10 * method.rates[1])

@@ -22,6 +22,13 @@ SMALL = Shape(135_000_000, 30, 576, 8192)
 LARGE = Shape(8_000_000_000, 32, 4096, 8192)
 
 
+def planned(method: str, loaded: Loaded, lengths: list[int], *machine: Any, rows: int | None = None) -> Plan:
+    """A plan for these rows, or for fewer that fit; none is evaluated."""
+    plan = Plan(method, loaded, lengths, *machine)
+    plan.schedule(rows or len(lengths), 0)
+    return plan
+
+
 def values(plan: Any) -> dict[str, Any]:
     return {setting.name: (setting.value, setting.origin) for setting in plan.settings}
 
@@ -71,7 +78,7 @@ def test_a_plan_keeps_the_effective_batch(
     lengths: list[int], batch: int, epochs: float, machine: Machine, shape: Shape, full: bool
 ) -> None:
     loaded = Loaded(TrainConfig(batch_size=batch, epochs=epochs, full=full), {})
-    plan = Plan("sft", loaded, lengths, shape, machine)
+    plan = planned("sft", loaded, lengths, shape, machine)
     effective = plan.rows_at_once * plan.accumulation
     assert effective == batch
     assert 1 <= plan.save_every <= plan.steps
@@ -99,9 +106,9 @@ def test_a_model_that_fills_the_device_computes_its_activations_twice() -> None:
 
 
 def test_steps_that_are_named_to_trl_are_planned_with() -> None:
-    plan = Plan("sft", load_config(None, {"trl.max_steps": 30}), [50] * 1600, SMALL, GPU)
+    plan = planned("sft", load_config(None, {"trl.max_steps": 30}), [50] * 1600, SMALL, GPU)
     assert (plan.steps, plan.save_every) == (30, 3)
-    assert Plan("sft", load_config(), [50] * 1600, SMALL, GPU).steps == 100
+    assert planned("sft", load_config(), [50] * 1600, SMALL, GPU).steps == 100
 
 
 def test_logits_of_a_large_vocabulary_are_planned_with() -> None:
@@ -117,8 +124,8 @@ def test_logits_of_a_large_vocabulary_are_planned_with() -> None:
 
 def test_rows_that_do_not_fit_are_no_steps() -> None:
     loaded = load_config(None, {"batch_size": 4})
-    assert Plan("sft", loaded, [50] * 40, SMALL, LAPTOP).steps == 10
-    assert Plan("sft", loaded, [50] * 40, SMALL, LAPTOP, train_rows=30).steps == 8
+    assert planned("sft", loaded, [50] * 40, SMALL, LAPTOP).steps == 10
+    assert planned("sft", loaded, [50] * 40, SMALL, LAPTOP, rows=30).steps == 8
 
 
 def test_rows_at_once_that_make_no_batch_are_refused_where_the_user_named_them_and_nowhere_else() -> None:

@@ -261,11 +261,12 @@ def test_mismatched_replies_of_ktos_evaluation_are_mixed(base: Path, tmp_path: P
     import datasets
     import trl
 
-    from cai.training.trainers.kto import kto_trainer
+    from cai.training.trainers.kto import MixedKTO
+    from cai.training.trainers.loop import with_hooks
 
     rows = [row | {"label": label} for row in graded(8) for label in (True, False)]
     settings = {"per_device_train_batch_size": 2, "use_cpu": True, "report_to": [], "bf16": False}
-    trainer = kto_trainer(
+    trainer = with_hooks("trl:KTOTrainer", MixedKTO)(
         args=trl.KTOConfig(output_dir=str(tmp_path), gradient_checkpointing=None, **settings),
         model=transformers.AutoModelForCausalLM.from_pretrained(base),
         processing_class=transformers.AutoTokenizer.from_pretrained(base),

@@ -35,11 +35,11 @@ from cai.training.data.dataset import load_rows
 from cai.training.data.rows import TrainingRow, row_of
 from cai.training.data.tokens import Encoded, Masker
 from cai.training.setup.config import load_config
-from cai.training.trainers.dpo import NLL_WEIGHT, Pairs, cross_entropy, dpo_trainer, gap_scaled, with_nll
-from cai.training.trainers.kto import kto_trainer
-from cai.training.trainers.loop import Watch, callback
+from cai.training.trainers.dpo import NLL_WEIGHT, Pairs, SoftDPO, cross_entropy, gap_scaled, with_nll
+from cai.training.trainers.kto import MixedKTO
+from cai.training.trainers.loop import Watch, callback, with_hooks
 from cai.training.trainers.preferences import Preferences
-from cai.training.trainers.reward import Scored, reward_trainer
+from cai.training.trainers.reward import Scored, SoftReward
 
 pytestmark = pytest.mark.usefixtures("quiet_datasets")
 
@@ -98,6 +98,14 @@ def parts(folder: Path) -> dict[str, Any]:
         "model": transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32),
         "processing_class": transformers.AutoTokenizer.from_pretrained(folder),
     }
+
+
+def dpo_trainer(**parts: Any) -> Any:
+    return with_hooks("trl:DPOTrainer", SoftDPO)(**parts)
+
+
+def reward_trainer(**parts: Any) -> Any:
+    return with_hooks("trl:RewardTrainer", SoftReward)(**parts)
 
 
 def dpo(folder: Path, out: Path, rows: Any, *, make: Any = dpo_trainer, lora: bool = False, **given: Any) -> Any:
@@ -324,7 +332,7 @@ def on_disk(
 ) -> Any:
     """The rows as the trainers of a method with such columns and label write them."""
     method: Any = SimpleNamespace(folder=folder, columns=columns, label=label, joined=joined)
-    return Preferences.on_disk(method, rows)
+    return Preferences.dataset(method, rows)
 
 
 WORDS_OF_TINY = tiny.tokenizer(tiny.PLAIN)
@@ -513,7 +521,7 @@ def replies(desirable: int, undesirable: int) -> datasets.Dataset:
 
 def kto(folder: Path, out: Path, rows: Any, **given: Any) -> Any:
     settings = trl.KTOConfig(**common(out, **{"max_steps": 2} | given))
-    return kto_trainer(args=settings, train_dataset=rows, **parts(folder))
+    return with_hooks("trl:KTOTrainer", MixedKTO)(args=settings, train_dataset=rows, **parts(folder))
 
 
 def test_kto_weighs_the_rarer_label_by_the_counts_and_mixes_the_rows(folder: Path, tmp_path: Path) -> None:
