@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import shlex
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from statistics import fmean
 from typing import Any, NamedTuple
@@ -180,17 +180,27 @@ class _Curve(NamedTuple):
     mark: str  # of its evaluations
 
 
-LOSSES = (_Curve("loss", "loss", AFTER, "s"),)
-REWARDS = (
-    _Curve("rewards/margins", "margin", AFTER, "s"),
-    _Curve("rewards/chosen", "chosen", "#6a994e", "^"),
-    _Curve("rewards/rejected", "rejected", BEFORE, "v"),
-    _Curve("margin", "margin", AFTER, "s"),  # of a reward model
-)
-ACCURACIES = (
-    _Curve("rewards/accuracies", "accuracy", AFTER, "s"),
-    _Curve("accuracy", "accuracy", AFTER, "s"),
-)
+REWARDS, SHARES = "reward", "pairs that chosen wins"  # labels of axes
+# Each image: its title, and the curves of each plot in it by the label of its axis. Of DPO and KTO the rewards are beta
+# times the gain in log probability over the reference; KTO has no pairs to share.
+PLOTS = {
+    LOSS: ("Loss", {"loss": (_Curve("loss", "loss", AFTER, "s"),)}),
+    MARGINS: (
+        "Chosen and rejected replies",
+        {
+            REWARDS: (
+                _Curve("rewards/margins", "margin", AFTER, "s"),
+                _Curve("rewards/chosen", "chosen", "#6a994e", "^"),
+                _Curve("rewards/rejected", "rejected", BEFORE, "v"),
+                _Curve("margin", "margin", AFTER, "s"),  # of a reward model
+            ),
+            SHARES: (
+                _Curve("rewards/accuracies", "accuracy", AFTER, "s"),
+                _Curve("accuracy", "accuracy", AFTER, "s"),
+            ),
+        },
+    ),
+}
 
 
 def write_plots(folder: Path, lines: Lines) -> None:
@@ -198,55 +208,36 @@ def write_plots(folder: Path, lines: Lines) -> None:
 
     Raises MissingExtra without matplotlib, RunError if the folder cannot be written.
     """
-    for name, figure in ((LOSS, loss_figure(lines)), (MARGINS, margins_figure(lines))):
+    for name in PLOTS:
+        figure = figure_of(name, lines)
         if figure is not None:
             write_atomically(folder / name, png_of(figure))
 
 
-def loss_figure(lines: Lines) -> Any:
-    """The loss of each step and of each evaluation, as a matplotlib Figure; None: no line has a loss."""
-    losses = _measured(lines, LOSSES)
-    if not losses:
+def figure_of(name: str, lines: Lines) -> Any:
+    """An image of `PLOTS` as a matplotlib Figure, one plot over the other; None: the lines have none of its metrics."""
+    title, plots = PLOTS[name]
+    measured = {
+        label: [c for c in curves if _points(lines, c.metric) or _points(lines, f"eval_{c.metric}")]
+        for label, curves in plots.items()
+    }
+    labels = [label for label, curves in measured.items() if curves]
+    if not labels:
         return None
-    return _figure("Loss", lines, {"loss": losses})
-
-
-def margins_figure(lines: Lines) -> Any:
-    """Rewards and the margin between them, and below the share of pairs that chosen wins; None: there are none.
-
-    Of DPO and KTO the rewards are beta times the gain in log probability over the reference; KTO has no pairs to share.
-    """
-    rewards, accuracies = _measured(lines, REWARDS), _measured(lines, ACCURACIES)
-    if not rewards:
-        return None
-    plots = {"reward": rewards}
-    if accuracies:
-        plots["pairs that chosen wins"] = accuracies
-    figure = _figure("Chosen and rejected replies", lines, plots)
-    top, *below = figure.axes
-    top.axhline(0, color=GREY, linewidth=1)
-    for axes in below:
-        axes.axhline(0.5, color=GREY, linewidth=1, linestyle="--")
-        axes.set_ylim(-0.03, 1.03)
-    return figure
-
-
-def _figure(title: str, lines: Lines, plots: Mapping[str, Sequence[_Curve]]) -> Any:
-    """One plot over the other, by the label of its axis."""
     need("drawing the plots of a training", "plot", "matplotlib")
-    figure, all_axes = new_figure(len(plots), height_ratios=(3, 2)[: len(plots)])
+    figure, all_axes = new_figure(len(labels), height_ratios=(3, 2)[: len(labels)])
     figure.suptitle(title)
-    for axes, (label, curves) in zip(all_axes, plots.items(), strict=True):
-        _draw(axes, lines, curves)
+    for axes, label in zip(all_axes, labels, strict=True):
+        _draw(axes, lines, measured[label])
         axes.set_ylabel(label)
+        if label == REWARDS:
+            axes.axhline(0, color=GREY, linewidth=1)
+        if label == SHARES:
+            axes.axhline(0.5, color=GREY, linewidth=1, linestyle="--")
+            axes.set_ylim(-0.03, 1.03)
     all_axes[-1].set_xlabel("step")
     all_axes[-1].xaxis.get_major_locator().set_params(integer=True)
     return figure
-
-
-def _measured(lines: Lines, curves: Iterable[_Curve]) -> list[_Curve]:
-    """The curves that have a point, of a step or of an evaluation."""
-    return [curve for curve in curves if _points(lines, curve.metric) or _points(lines, f"eval_{curve.metric}")]
 
 
 def _points(lines: Lines, metric: str) -> list[tuple[int, float]]:

@@ -11,7 +11,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from statistics import fmean, stdev
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 from cai.judge.metrics import Z95, binomial_cdf, wilson
 from cai.records import Object, Record, Values
@@ -78,13 +78,6 @@ class PairAccuracy(Record):
             yield f"not counted, because a number is missing: {counted(self.unmeasured, 'pair')}"
 
 
-class _Pair(NamedTuple):
-    """What one evaluation says of a pair, as chosen less rejected."""
-
-    gap: float
-    reference: float  # 0 for a reward model, which has none
-
-
 def pair_accuracy(lines: Iterable[Line]) -> PairAccuracy | None:
     """What lines of eval.jsonl say of the last step, and of the state before it; None: no pair was measured.
 
@@ -94,31 +87,52 @@ def pair_accuracy(lines: Iterable[Line]) -> PairAccuracy | None:
     for line in lines:
         steps[line["step"]].append(line)
     first, last = min(steps, default=0), max(steps, default=0)
-    pairs = _pairs(steps[last])
-    if not pairs:
-        return None
-    margins = [pair.gap - pair.reference for pair in pairs.values()]
     facts: Values = {"measure": "reward"}
     before: dict[tuple[Any, int], float] = {}
-    if "logp_chosen" in steps[last][0]:
-        facts = {"measure": "log probability", "implicit": wins(margins)}
-        before = {key: pair.reference for key, pair in pairs.items()}
-    elif first < last:
-        facts["before_step"] = first
-        before = {key: pair.gap for key, pair in _pairs(steps[first]).items()}
+    if steps and "logp_chosen" in steps[last][0]:
+        gaps, references = _gaps(steps[last], "logp"), _gaps(steps[last], "ref_logp")
+        after = {key: gap for key, gap in gaps.items() if key in references}
+        before = {key: references[key] for key in after}
+        margins = [gap - before[key] for key, gap in after.items()]
+        facts["measure"] = "log probability"
+    else:
+        after = _gaps(steps[last], "reward")
+        margins = list(after.values())
+        if first < last:
+            facts["before_step"] = first
+            before = _gaps(steps[first], "reward")
+    if not after:
+        return None
+    if facts["measure"] != "reward":
+        facts["implicit"] = wins(margins)
     if before:
-        turns = [_credit(pairs[key].gap) - _credit(gap) for key, gap in before.items() if key in pairs]
+        turns = [_credit(after[key]) - _credit(gap) for key, gap in before.items() if key in after]
         gained, lost = sum(turn > 0 for turn in turns), sum(turn < 0 for turn in turns)
         p_value = sign_test(gained, lost)
         facts |= {"before": wins(before.values()), "gained": gained, "lost": lost, "p_value": p_value}
     return PairAccuracy(
         step=last,
-        after=wins(pair.gap for pair in pairs.values()),
+        after=wins(after.values()),
         margin=fmean(margins),
         margin_interval=_interval(margins),
-        unmeasured=len(steps[last]) - len(pairs),
+        unmeasured=len(steps[last]) - len(after),
         **facts,
     )
+
+
+def _gaps(lines: Iterable[Line], measure: str) -> dict[tuple[Any, int], float]:
+    """Chosen less rejected of the pairs of one step, by id and by how many of that id came before.
+
+    A pair of which either is not a number, which JSON writes as null, is left out.
+    """
+    counts: Counter[Any] = Counter()
+    gaps = {}
+    for line in lines:
+        counts[line["id"]] += 1
+        chosen, rejected = line[f"{measure}_chosen"], line[f"{measure}_rejected"]
+        if chosen is not None and rejected is not None and math.isfinite(chosen - rejected):
+            gaps[line["id"], counts[line["id"]]] = float(chosen - rejected)
+    return gaps
 
 
 def wins(gaps: Iterable[float]) -> Wins:
@@ -138,30 +152,6 @@ def _credit(gap: float) -> float:
 def sign_test(gained: int, lost: int) -> float:
     """The two-sided p-value of so uneven a split: McNemar's exact test (1 if no pair turned)."""
     return min(1.0, 2 * binomial_cdf(min(gained, lost), gained + lost, 0.5))
-
-
-def _pairs(lines: Iterable[Line]) -> dict[tuple[Any, int], _Pair]:
-    """The measured pairs of one step by id, and by how many of that id came before."""
-    counts: Counter[Any] = Counter()
-    pairs = {}
-    for line in lines:
-        key = line["id"], counts[line["id"]]
-        counts[line["id"]] += 1
-        if "logp_chosen" in line:
-            pair = _Pair(_gap(line, "logp"), _gap(line, "ref_logp"))
-        else:
-            pair = _Pair(_gap(line, "reward"), 0.0)
-        if math.isfinite(pair.gap - pair.reference):
-            pairs[key] = pair
-    return pairs
-
-
-def _gap(line: Line, measure: str) -> float:
-    """Chosen less rejected; NaN if either is not a number, which JSON writes as null."""
-    chosen, rejected = line[f"{measure}_chosen"], line[f"{measure}_rejected"]
-    if chosen is None or rejected is None:
-        return math.nan
-    return float(chosen - rejected)
 
 
 def _interval(values: Sequence[float]) -> tuple[float, float] | None:

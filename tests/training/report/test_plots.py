@@ -12,9 +12,17 @@ import pytest
 
 pytest.importorskip("matplotlib")
 
-from cai.training.report.card import FEW, loss_figure, margins_figure, write_plots
+from cai.training.report.card import FEW, LOSS, MARGINS, figure_of, write_plots
 
 PNG = b"\x89PNG\r\n\x1a\n"
+
+
+def loss_figure(lines: list[dict[str, Any]]) -> Any:
+    return figure_of(LOSS, lines)
+
+
+def margins_figure(lines: list[dict[str, Any]]) -> Any:
+    return figure_of(MARGINS, lines)
 
 
 def dpo(steps: int = 6) -> list[dict[str, Any]]:
