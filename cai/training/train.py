@@ -21,12 +21,13 @@ from cai.folder.run import read_info
 from cai.judge.certify import FILE
 from cai.records import Object, Values
 from cai.sources.files import path_of
+from cai.texts.wording import nearest
 from cai.training.data.dataset import TrainingData, check_there, load_rows
 from cai.training.report.summary import TrainSummary
 from cai.training.session import Session
 from cai.training.setup.config import Loaded, TrainConfig, load_config
 from cai.training.setup.folder import TrainFolder
-from cai.training.setup.methods import METHODS, unknown_method
+from cai.training.setup.methods import METHODS
 from cai.training.setup.opening import join_processes, need_train
 from cai.training.trainers.loop import Progress, check_trl
 from cai.weights.bases import Base, find_base
@@ -60,7 +61,7 @@ def train(
     the rows, before such a loss reaches the weights, and other CaiErrors for what cannot be done.
     """
     if method not in METHODS:
-        raise unknown_method(method)
+        raise UsageError(f"no training method is called {method!r}; {nearest(method, METHODS)}")
     check_there(data)
     need_train()
     loaded = load_config(config, flags)

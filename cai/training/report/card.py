@@ -86,27 +86,21 @@ def _base_and_hub(model: Object) -> tuple[str, str]:
     """What to call the base, and its name on the hub if it has one: the name of a folder would be another model's."""
     if model["spec"] == "local":
         return EMBEDDED, EMBEDDED
-    hub = ""
-    if model["mark"].startswith(f"{model['place']}@"):
-        hub = model["place"]
+    hub = model["place"] if model["mark"].startswith(f"{model['place']}@") else ""
     return without_path(model["spec"]), hub
 
 
 def _front(record: Object, hub: str) -> Values:
     """The values of the front matter."""
     name = record["identity"]["method"]
-    library, kind, task = "peft", "lora", "text-generation"
-    if record["identity"]["config"]["full"]:
-        library, kind = "transformers", "full"
-    if METHODS[name].scores:
-        task = "text-classification"
+    full = record["identity"]["config"]["full"]
     sources = [file["source"] for file in record["data"]["files"]]
     front = {
-        "library_name": library,
-        "pipeline_tag": task,
+        "library_name": "transformers" if full else "peft",
+        "pipeline_tag": "text-classification" if METHODS[name].scores else "text-generation",
         "base_model": hub,
         "datasets": list(dict.fromkeys(source.split(":")[1] for source in sources if source.startswith("hf:"))),
-        "tags": ["constitutional-ai", "rlaif", name, kind, "trl", "cai-toolkit"],
+        "tags": ["constitutional-ai", "rlaif", name, "full" if full else "lora", "trl", "cai-toolkit"],
     }
     return {key: value for key, value in front.items() if value}
 
@@ -183,7 +177,7 @@ class _Curve(NamedTuple):
 REWARDS, SHARES = "reward", "pairs that chosen wins"  # labels of axes
 # Each image: its title, and the curves of each plot in it by the label of its axis. Of DPO and KTO the rewards are beta
 # times the gain in log probability over the reference; KTO has no pairs to share.
-PLOTS = {
+PLOTS: dict[str, tuple[str, dict[str, Sequence[_Curve]]]] = {
     LOSS: ("Loss", {"loss": (_Curve("loss", "loss", AFTER, "s"),)}),
     MARGINS: (
         "Chosen and rejected replies",

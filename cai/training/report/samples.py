@@ -102,9 +102,7 @@ def _replies_of_batch(model: Any, tokenizer: Any, prompts: list[list[int]], most
     from transformers import GenerationConfig
 
     ends = end_tokens(model.generation_config, tokenizer)
-    pad = tokenizer.pad_token_id
-    if pad is None:
-        pad = ends[0]
+    pad = ends[0] if tokenizer.pad_token_id is None else tokenizer.pad_token_id
     tensors = [torch.tensor(ids) for ids in prompts]
     padded = partial(pad_sequence, batch_first=True, padding_side="left")
     ids = padded(tensors, padding_value=pad).to(model.device)

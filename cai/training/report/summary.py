@@ -59,9 +59,7 @@ class PairAccuracy(Record):
         """In words, for people."""
         yield f"chosen has the higher {self.measure} in {self.after}"
         if self.before is not None:
-            when = "under the reference"
-            if self.before_step is not None:
-                when = f"at step {self.before_step:,}"
+            when = "under the reference" if self.before_step is None else f"at step {self.before_step:,}"
             yield (
                 f"{when} in {self.before}; since then {self.gained:,} turned to the chosen reply, "
                 f"{self.lost:,} away from it (p {self.p_value:.2g})"
@@ -144,9 +142,7 @@ def wins(gaps: Iterable[float]) -> Wins:
 
 def _credit(gap: float) -> float:
     """1 for a pair that the chosen reply wins, 0.5 for a tie."""
-    if gap == 0:
-        return 0.5
-    return float(gap > 0)
+    return 0.5 if gap == 0 else float(gap > 0)
 
 
 def sign_test(gained: int, lost: int) -> float:
@@ -194,9 +190,7 @@ class TrainSummary(Record):
 
 def metric_text(value: float | None) -> str:
     """A metric in words; JSON has null for one that is not a number."""
-    if value is None:
-        return "not a number"
-    return f"{value:.4g}"
+    return "not a number" if value is None else f"{value:.4g}"
 
 
 def measures(evaluation: Iterable[str]) -> list[str]:

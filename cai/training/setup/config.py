@@ -135,12 +135,8 @@ class Setting:
     why: str = ""
 
     def __str__(self) -> str:
-        value = self.value
-        if isinstance(value, float):
-            value = f"{value:g}"
-        source: str = self.origin
-        if self.why:
-            source += f": {self.why}"
+        value = f"{self.value:g}" if isinstance(self.value, float) else self.value
+        source = f"{self.origin}: {self.why}" if self.why else self.origin
         return f"{self.name} {value} ({source})"
 
 
@@ -196,8 +192,14 @@ def load_config(path: str | Path | None = None, flags: Object | None = None) -> 
     origins: dict[str, Origin] = dict.fromkeys(dotted(values), "config file")
     for name, value in (flags or {}).items():
         if value is not None:
-            _set(values, name, value)
             origins[name] = "flag"
+            key, dot, inner = name.partition(".")
+            if dot:
+                place = values.get(key) or {}
+                if not isinstance(place, Mapping):
+                    raise UsageError(f"training options: {key} has no keys of its own, so {name} cannot be set")
+                value = {**place, inner: value}
+            values[key] = value
     try:
         config = TrainConfig.model_validate(values)
     except ValidationError as error:
@@ -233,19 +235,6 @@ def dotted(values: Object) -> Values:
         else:
             names[key] = value
     return names
-
-
-def _set(values: Values, name: str, value: Any) -> None:
-    """Set the value of a dotted name."""
-    key, dot, inner = name.partition(".")
-    if not dot:
-        values[key] = value
-        return
-    place = values.get(key) or {}
-    if not isinstance(place, Mapping):
-        raise UsageError(f"training options: {key} has no keys of its own, so {name} cannot be set")
-    values[key] = dict(place)
-    _set(values[key], inner, value)
 
 
 def trl_arguments(loaded: Loaded, method: str, fields: Object) -> Values:

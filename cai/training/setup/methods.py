@@ -8,9 +8,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from cai.errors import UsageError
-from cai.texts.wording import nearest
-
 Kind = Literal["chat", "pairs", "graded", "labels", "revisions", "candidates", "prompts", "text", "unknown"]
 
 CHAT = ("cai chat THIS", "cai generate PROMPTS --constitution harmless --model hf:THIS")
@@ -148,8 +145,3 @@ FIXED = {
 def keys_lacking(method: str) -> set[str]:
     """The keys of the config that only other methods have."""
     return {key for other in METHODS.values() for key in other.keys} - set(METHODS[method].keys)
-
-
-def unknown_method(name: str) -> UsageError:
-    """The error, with a suggestion, for a name that is not a method."""
-    return UsageError(f"no training method is called {name!r}; {nearest(name, METHODS)}")

@@ -90,18 +90,12 @@ def new_adapter(lora: Lora, base: Base, *, scores: bool) -> Any:
     """The config of a LoRA adapter on a base model; scores: of a reward model, whose head peft trains whole."""
     from peft import LoraConfig
 
-    task = "CAUSAL_LM"
-    if scores:
-        task = "SEQ_CLS"
-    targets: Any = lora.targets
-    if isinstance(targets, tuple):
-        targets = list(targets)
     return LoraConfig(
         r=lora.rank,
         lora_alpha=lora.alpha,
         lora_dropout=lora.dropout,
-        task_type=task,
-        target_modules=targets,
+        task_type="SEQ_CLS" if scores else "CAUSAL_LM",
+        target_modules=list(lora.targets) if isinstance(lora.targets, tuple) else lora.targets,
         revision=base.commit,
     )
 
@@ -128,9 +122,7 @@ def this_machine(devices: int = 1) -> Machine:
     # Emulated without instructions for it, bfloat16 is slower than float32. The two tests are torch's own.
     tests = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
     fast = any(getattr(torch.cpu, name, bool)() for name in tests)
-    name = "a CPU without bfloat16 instructions"
-    if fast:
-        name = "a CPU with bfloat16 instructions"
+    name = f"a CPU {'with' if fast else 'without'} bfloat16 instructions"
     free = importlib.import_module("psutil").virtual_memory().available // devices
     return Machine("cpu", name, free, fast, flash_attention=False, devices=devices)
 

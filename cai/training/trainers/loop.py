@@ -55,9 +55,6 @@ def arguments(plan: Plan, config: TrainConfig, out: Path, *, evaluates: bool) ->
     import torch
 
     gpu = torch.cuda.is_available()
-    strategy = "no"
-    if evaluates:
-        strategy = "steps"
     return {
         "output_dir": str(out / CHECKPOINTS),
         "per_device_train_batch_size": plan.rows_at_once,
@@ -77,7 +74,7 @@ def arguments(plan: Plan, config: TrainConfig, out: Path, *, evaluates: bool) ->
         "save_strategy": "steps",
         "save_steps": plan.save_every,
         "save_total_limit": 2,
-        "eval_strategy": strategy,
+        "eval_strategy": "steps" if evaluates else "no",
         "eval_steps": plan.eval_every,
         "report_to": [],
         "disable_tqdm": True,
@@ -130,13 +127,10 @@ def with_hooks(name: str, ours: type) -> Any:
 def trainer_of(rows: Rows, arguments: Values, **parts: Any) -> Any:
     """TRL's trainer over rows that fit, with the hooks of their method; parts: model, tokenizer, callbacks."""
     name = METHODS[rows.data.method].trl
-    held = None
-    if rows.eval:
-        held = rows.dataset(rows.eval)
     return with_hooks(f"{name}Trainer", rows.hooks)(
         args=pkgutil.resolve_name(f"{name}Config")(**arguments),
         train_dataset=rows.dataset(rows.train),
-        eval_dataset=held,
+        eval_dataset=rows.dataset(rows.eval) if rows.eval else None,
         **parts,
     )
 

@@ -46,8 +46,12 @@ class Preferences(Rows):
         setting = self._loss()
         self.loss = setting.value
         self.label = self.labels.get(self.loss)
-        if self.label is not None:
-            self._check_labels(self.label)
+        for row in (*self.data.train, *self.data.eval):
+            if self.label is not None and getattr(row, self.label) is None:
+                raise InputError(
+                    f"{named(row.id)} has no {self.label}, which the loss {self.loss} reads of every row: label the "
+                    "rows, or choose another loss"
+                )
         yield setting
         keys = METHODS[self.data.method].keys
         if "beta" in keys:
@@ -59,15 +63,6 @@ class Preferences(Rows):
     def own_settings(self) -> Iterator[Setting]:
         """The settings that only this method has."""
         yield from ()
-
-    def _check_labels(self, label: str) -> None:
-        """InputError unless every row has the label that the loss reads."""
-        for row in (*self.data.train, *self.data.eval):
-            if getattr(row, label) is None:
-                raise InputError(
-                    f"{named(row.id)} has no {label}, which the loss {self.loss} reads of every row: label the rows, "
-                    "or choose another loss"
-                )
 
     def _loss(self) -> Setting:
         name, method = self.data.method, METHODS[self.data.method]

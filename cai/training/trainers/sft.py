@@ -40,9 +40,7 @@ class OnReplies(Guarded):
         tokens = (inputs["labels"][..., 1:] != -100).sum()
         result = super().compute_loss(model, inputs, *rest, **more)
         if not model.training:
-            loss = result
-            if isinstance(result, tuple):
-                loss = result[0]
+            loss = result[0] if isinstance(result, tuple) else result
             self.sums.append(torch.stack([loss.detach().double() * tokens, tokens.double()]))
         return result
 
