@@ -7,10 +7,11 @@ from collections.abc import Iterator, Mapping, Sequence
 import orjson
 
 from cai.errors import RunError
-from cai.export.cut import Columns, Cut, Lines, Row, law_columns, line_of, ratio
+from cai.export.cut import Cut, Lines, Row, law_columns, line_of, ratio
 from cai.export.labels import JUDGE, LabelCut, Standing, best_of, standings, unfit
 from cai.export.options import ExportOptions
 from cai.export.pairs import Reason
+from cai.export.parquet import Columns
 from cai.folder.rows import PAIR_BITS, lines_in_order, reading
 from cai.folder.run import RunFolder, find_info
 from cai.records import Record

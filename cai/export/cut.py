@@ -21,9 +21,10 @@ from typing import Any, ClassVar
 
 import orjson
 
-from cai.errors import MissingExtra, RunError
+from cai.errors import RunError
 from cai.export.options import ExportOptions
 from cai.export.pairs import Reason
+from cai.export.parquet import Columns, schema, write_parquet
 from cai.folder.files import unwritable
 from cai.folder.rows import EXPORT_STAGES, TRAINING_FILES, lines_in_order, reading
 from cai.folder.run import RunFolder
@@ -34,10 +35,7 @@ from cai.texts.hygiene import LEARNED, faults_of
 
 OF_EXPORTS = re.compile(f'"stage":"({"|".join(EXPORT_STAGES)})"'.encode())  # as written here; texts escape quotes
 BLANK = Drop(id=None, position=0, stage="", reason="empty", detail="").model_dump(mode="json")
-GROUP_ROWS = 10_000  # of a parquet row group, which is held in memory; or
-GROUP_BYTES = 32 * 2**20  # of JSON, whichever comes first
 Row = Values
-Columns = Mapping[str, str]  # of a training file: name and type, one of `schema`
 Lines = Iterator[tuple[int, bytes]]  # of a JSONL file, with the positions they are sorted by
 
 LAW: Columns = {"constitution": "text", "constitution_hash": "text"}
@@ -234,23 +232,6 @@ def line_of(row: Row) -> bytes:
     return orjson.dumps(row, option=orjson.OPT_APPEND_NEWLINE)
 
 
-def schema(columns: Columns) -> Any:
-    """The columns of a parquet file, so that they have their types even if every value is null."""
-    try:
-        import pyarrow as pa
-    except ImportError:
-        raise MissingExtra("writing parquet", "data") from None
-    types = {
-        "text": pa.string(),
-        "texts": pa.list_(pa.string()),
-        "number": pa.float64(),
-        "count": pa.int64(),
-        "flag": pa.bool_(),
-        "turns": pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())])),
-    }
-    return pa.schema([(name, types[kind]) for name, kind in columns.items()])
-
-
 class Table:
     """One training file, and with a schema its parquet twin, written beside those they will replace."""
 
@@ -285,22 +266,3 @@ class Table:
         """Close the file, whatever is pending."""
         with suppress(OSError):  # of buffers that a full disk does not take
             self._file.close()
-
-
-def write_parquet(lines: Path, parquet: Path, schema: Any) -> None:
-    """Write the rows of a JSONL file to a parquet file, a group of them in memory at a time."""
-    import pyarrow as pa
-    from pyarrow.parquet import ParquetWriter
-
-    with ParquetWriter(parquet, schema) as writer, open(lines, "rb") as file:
-        group: list[Row] = []
-        size = 0
-        for line in file:
-            group.append(orjson.loads(line))
-            size += len(line)
-            if len(group) >= GROUP_ROWS or size >= GROUP_BYTES:
-                writer.write_table(pa.Table.from_pylist(group, schema=schema))
-                group = []
-                size = 0
-        if group:
-            writer.write_table(pa.Table.from_pylist(group, schema=schema))
