@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 import orjson
 
 from cai.errors import RunError
-from cai.export.cut import Cut, Lines, Row, law_columns, line_of, ratio
+from cai.export.cut import Cut, Row, law_columns, line_of, ratio
 from cai.export.labels import JUDGE, LabelCut, Standing, best_of, standings, unfit
 from cai.export.options import ExportOptions
 from cai.export.pairs import Reason
@@ -59,8 +59,8 @@ class BestCut(LabelCut):
         self._sum = self._chances = 0.0
         self._judged = self._longest = self._uneven = 0
 
-    def lines(self) -> Lines:
-        """The prompts without a best reply."""
+    def cut(self) -> None:
+        """Cut the best reply to each prompt."""
         with self.blaming():
             for prompt, labels in self._prompts():
                 self.read["sft"] += 1
@@ -68,7 +68,7 @@ class BestCut(LabelCut):
                     self.count(label)
                 why = self._cut(prompt, labels)
                 if why is not None:
-                    yield self.drop("sft", why, prompt["id"], prompt["position"])
+                    self.drop("sft", why, prompt["id"], prompt["position"])
         self.best = BestSummary(
             prompts=self.read["sft"],
             unjudged=self.kept["sft"] - self._judged,
@@ -177,8 +177,8 @@ class PickedCut(Cut):
     stages = ("sft",)
     kind = "best replies"
 
-    def lines(self) -> Lines:
-        """The prompts without a best reply."""
+    def cut(self) -> None:
+        """Cut the best reply to each prompt."""
         path = self._run.path / self._run.rows_file
         for position, line in lines_in_order(path):
             with reading(path):
@@ -194,7 +194,7 @@ class PickedCut(Cut):
             if why is None:
                 self.keep("sft", side, line_of(picked))
             else:
-                yield self.drop("sft", why, row["id"], position)
+                self.drop("sft", why, row["id"], position)
 
 
 def best_row(prompt: Row, reply: Row, best_of: int, score: float | None, judge: str | None, binding: Row) -> Row:

@@ -6,18 +6,18 @@ rows finished.
 
 from __future__ import annotations
 
-import heapq
+import itertools
 import os
 import re
+import tempfile
 from abc import ABC, abstractmethod
 from array import array
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
+from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass, field
-from operator import itemgetter
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, BinaryIO, ClassVar
 
 import orjson
 
@@ -36,7 +36,6 @@ from cai.texts.hygiene import LEARNED, faults_of
 OF_EXPORTS = re.compile(f'"stage":"({"|".join(EXPORT_STAGES)})"'.encode())  # as written here; texts escape quotes
 BLANK = Drop(id=None, position=0, stage="", reason="empty", detail="").model_dump(mode="json")
 Row = Values
-Lines = Iterator[tuple[int, bytes]]  # of a JSONL file, with the positions they are sorted by
 
 LAW: Columns = {"constitution": "text", "constitution_hash": "text"}
 PAIR: Columns = {"prompt": "turns", "chosen": "turns", "rejected": "turns", "p_chosen": "number", "judged": "flag"}
@@ -89,7 +88,7 @@ class Judged:
 
 
 class Cut(ABC):
-    """One export in progress; each kind of cut says in `lines` what its rows become."""
+    """One export in progress; each kind of cut says in `cut` what its rows become."""
 
     files: ClassVar[Mapping[str, Columns]]  # that it writes, by name without side and ending
     stages: ClassVar[tuple[str, ...]]  # at which something can be left out: what goes in is kept or dropped
@@ -106,11 +105,11 @@ class Cut(ABC):
         self._run = run
         identity = run.identity
         self.binding: Row = identity.get("binding") or identity.get("best_of") or identity  # how replies were judged
-        self._tables: dict[tuple[str, str], Table] = {}
+        self._open: dict[str, BinaryIO] = {}  # the training files that are being written, by name
 
     @abstractmethod
-    def lines(self) -> Lines:
-        """Write the training rows; what is left out of a file comes back in input order, as lines of dropped.jsonl."""
+    def cut(self) -> None:
+        """Read the rows in input order: `keep` those that are fit to be training rows, and `drop` the others."""
 
     def notes(self) -> Iterator[str]:
         """What the user should know; what the rows show comes after what is true of every cut."""
@@ -131,43 +130,47 @@ class Cut(ABC):
 
     def write(self) -> None:
         """Write every file beside the old one, and put them in place when all are whole."""
-        folder = self._run.path
+        folder, files = self._run.path, self.facts.files
         _sweep(folder)
-        sides = [""]
-        if self.options.split is not None:
-            sides.append(".eval")
+        sides = [""] if self.options.split is None else ["", ".eval"]
+        schemas = {kind: schema(columns) for kind, columns in self.files.items() if self.options.parquet}
         try:
-            for name, columns in self.files.items():
-                parquet = None
-                if self.options.parquet:
-                    parquet = schema(columns)
-                for side in sides:
-                    self._tables[name, side] = Table(folder / f"{name}{side}.jsonl", parquet)
-            self._run.store.rows.rewrite("dropped.jsonl", self._dropped())
-            for table in self._tables.values():
-                self.facts.files |= dict.fromkeys(table.publish(), table.rows)
-            for stale in set(TRAINING_FILES) - self.facts.files.keys():
+            with ExitStack() as stack:
+                self._drops = stack.enter_context(closing(Spool(folder)))
+                for kind, side in itertools.product(self.files, sides):
+                    name = f"{kind}{side}.jsonl"
+                    self._open[name] = stack.enter_context(open(folder / f"{name}.part", "wb", buffering=2**20))
+                    files[name] = 0
+                    if kind in schemas:
+                        files[f"{kind}{side}.parquet"] = 0
+                self._add_own_drops()
+                self.cut()
+                self._check_counts()
+                for name, file in self._open.items():
+                    file.close()
+                    parquet = name.replace(".jsonl", ".parquet")
+                    if parquet in files:
+                        files[parquet] = files[name]
+                        write_parquet(folder / f"{name}.part", folder / f"{parquet}.part", schemas[name.split(".")[0]])
+                self._run.store.rows.rewrite("dropped.jsonl", (line for _, line in self._drops))
+            for name in files:
+                os.replace(folder / f"{name}.part", folder / name)
+            for stale in set(TRAINING_FILES) - files.keys():
                 (folder / stale).unlink(missing_ok=True)
         except OSError as error:
             raise unwritable(folder, error) from error
         finally:
-            for table in self._tables.values():
-                table.close()
             _sweep(folder)
 
-    def _dropped(self) -> Iterator[bytes]:
-        for _, line in heapq.merge(self._own_drops(), self.lines(), key=itemgetter(0)):
-            yield line
+    def _check_counts(self) -> None:
         for stage in self.stages:
             dropped = self.facts.dropped[stage].total()
             if self.kept[stage] + dropped != self.read[stage]:
                 counts = f"{self.kept[stage]} kept and {dropped} dropped are not {self.read[stage]}"
                 raise RunError(f"{stage}: {counts}: report this bug")
-        for table in self._tables.values():
-            table.finish()
 
-    def _own_drops(self) -> Lines:
-        """What the run itself dropped; lines of an earlier export are left out."""
+    def _add_own_drops(self) -> None:
+        """Take over what the run itself dropped; lines of an earlier export are left out."""
         path = self._run.path / "dropped.jsonl"
         for position, line in lines_in_order(path):
             if OF_EXPORTS.search(line):  # nine lines in ten, which need no parsing
@@ -177,7 +180,7 @@ class Cut(ABC):
                 stage, reason = drop["stage"], drop["reason"]
             if stage not in EXPORT_STAGES:
                 self.facts.dropped[stage][reason] += 1
-                yield position, line
+                self._drops.add(position, line)
 
     def side(self, prompt: Sequence[Any]) -> str:
         """Of the split, by the prompt's hash: one prompt is on one side, in every run."""
@@ -186,17 +189,19 @@ class Cut(ABC):
             return ""
         return ".eval"
 
-    def keep(self, name: str, side: str, line: bytes, stage: str = "") -> None:
+    def keep(self, kind: str, side: str, line: bytes, stage: str = "") -> None:
         """Write a training row; stage: where it is counted, if it has not the name of the file."""
-        self._tables[name, side].add(line)
-        self.kept[stage or name] += 1
+        name = f"{kind}{side}.jsonl"
+        self._open[name].write(line)
+        self.facts.files[name] += 1
+        self.kept[stage or kind] += 1
 
-    def drop(self, stage: str, why: Reason, id: str, position: int) -> tuple[int, bytes]:
-        """Count what is left out; its line of dropped.jsonl."""
+    def drop(self, stage: str, why: Reason, id: str, position: int) -> None:
+        """Leave something out: count it, and add its line to dropped.jsonl."""
         reason, detail = why
         self.facts.dropped[stage][reason] += 1
         fields = {"id": id, "position": position, "stage": stage, "reason": reason, "detail": detail}
-        return position, line_of(BLANK | fields)  # a third of the time that the model takes
+        self._drops.add(position, line_of(BLANK | fields))  # a third of the time that the model takes
 
     def fault(self, text: str) -> Reason | None:
         """The first fault for which a text is not fit to be learned; None: it has none, or any may pass."""
@@ -232,37 +237,24 @@ def line_of(row: Row) -> bytes:
     return orjson.dumps(row, option=orjson.OPT_APPEND_NEWLINE)
 
 
-class Table:
-    """One training file, and with a schema its parquet twin, written beside those they will replace."""
+class Spool:
+    """Lines that wait on disk for what comes after them; they are gone when it is closed."""
 
-    def __init__(self, path: Path, schema: Any) -> None:
-        self.rows = 0
-        self._schema = schema
-        paths = [path]
-        if schema is not None:
-            paths.append(path.with_suffix(".parquet"))
-        self._parts = {path: path.with_name(path.name + ".part") for path in paths}
-        self._file = open(self._parts[path], "wb", buffering=2**20)  # noqa: SIM115
+    def __init__(self, folder: Path) -> None:
+        self._file = tempfile.TemporaryFile(dir=folder, buffering=2**20)  # noqa: SIM115
+        self._positions, self._starts = array("q"), array("q")
+        self.ps = array("d")  # of replies: the probability of each line
+        self.close = self._file.close
 
-    def add(self, line: bytes) -> None:
-        """Write a row, as its line of JSON, at the end."""
+    def add(self, position: int, line: bytes, p: float = 0.0) -> None:
+        """Write a line."""
+        self._positions.append(position)
+        self._starts.append(self._file.tell())
         self._file.write(line)
-        self.rows += 1
+        self.ps.append(p)
 
-    def finish(self) -> None:
-        """Write what is pending; everything is on disk when it returns."""
-        self._file.close()
-        if self._schema is not None:
-            lines, parquet = self._parts.values()
-            write_parquet(lines, parquet, self._schema)
-
-    def publish(self) -> list[str]:
-        """Put the finished files in place; returns their names."""
-        for path, part in self._parts.items():
-            os.replace(part, path)
-        return [path.name for path in self._parts]
-
-    def close(self) -> None:
-        """Close the file, whatever is pending."""
-        with suppress(OSError):  # of buffers that a full disk does not take
-            self._file.close()
+    def __iter__(self) -> Iterator[tuple[int, bytes]]:
+        """The positions and lines, in order of position; those of one position in the order in which they came."""
+        for place in sorted(range(len(self._positions)), key=self._positions.__getitem__):
+            self._file.seek(self._starts[place])
+            yield self._positions[place], self._file.readline()

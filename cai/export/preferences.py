@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 import hashlib
-import heapq
 import inspect
 import sqlite3
-import tempfile
 import zlib
 from array import array
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, closing
-from operator import itemgetter
+from contextlib import closing
 from pathlib import Path
 
 import orjson
 
 from cai.errors import RunError
-from cai.export.cut import PAIR, Lines, Row, line_of
+from cai.export.cut import PAIR, Row, Spool, line_of
 from cai.export.labels import JUDGE, LabelCut, Standing, provenance, standing_reason, standings
 from cai.export.options import ExportOptions
 from cai.export.pairs import Filters, Reason, confidence, extra_pass, fault_of_texts, margin, reasons, sides
@@ -61,27 +58,22 @@ class PreferenceCut(LabelCut):
         self._last: tuple[int, int] | None = None  # the place of the last pair within the target; None: no end
         self._upper = options.dead_zone or self.filters.min_confidence
 
-    def lines(self) -> Lines:
-        """The drops of pairs and replies."""
+    def cut(self) -> None:
+        """Cut the pairs, and then the replies, since all must be known to balance them."""
+        folder = self._run.path
         try:
-            yield from self._lines()
+            with closing(Texts(folder)) as self._texts, closing(Spool(folder)) as train, closing(Spool(folder)) as test:
+                self._examples = {"": train, ".eval": test}
+                with self.blaming():
+                    if self._target is not None:
+                        self._last = self._end(self._target)
+                    for unit in self.units():
+                        self._cut(unit)
+                for side, examples in self._examples.items():
+                    self._balance(side, examples)
         except sqlite3.Error as error:
             problem = f"cannot be used: {error}; delete it, and run the same command again"
-            raise RunError(f"{self._run.path / FAULTS_FILE} {problem}") from error
-
-    def _lines(self) -> Lines:
-        with ExitStack() as stack:
-            self._texts = stack.enter_context(closing(Texts(self._run.path)))
-            drops, train, held_out = (stack.enter_context(closing(Spool(self._run.path))) for _ in range(3))
-            self._examples = {"": train, ".eval": held_out}
-            if self._target is not None:
-                self._last = self._end(self._target)
-            with self.blaming():
-                for unit in self.units():
-                    for position, line in sorted(self._cut(unit), key=itemgetter(0)):
-                        drops.add(position, line)
-            surplus = (self._balance(side, examples) for side, examples in self._examples.items())
-            yield from heapq.merge(drops, *surplus, key=itemgetter(0))
+            raise RunError(f"{folder / FAULTS_FILE} {problem}") from error
 
     def _place(self, row: Row) -> tuple[int, int]:
         """Where a pair is in the order of the target: pairs that needed no further samples come first."""
@@ -94,19 +86,18 @@ class PreferenceCut(LabelCut):
     def _end(self, target: int) -> tuple[int, int] | None:
         """The place of the last pair within the target; None if there are no more."""
         kept = array("Q")  # pass and position in one integer
-        with self.blaming():
-            for unit in self.units():
-                for row, why in self._reasons(unit):
-                    if why is None:
-                        extra, position = self._place(row)
-                        kept.append(extra << 48 | position)
+        for unit in self.units():
+            for row, why in self._reasons(unit):
+                if why is None:
+                    extra, position = self._place(row)
+                    kept.append(extra << 48 | position)
         if len(kept) <= target:
             return None
         last = sorted(kept)[target - 1]
         return last >> 48, last & (1 << 48) - 1
 
-    def _cut(self, unit: Sequence[Row]) -> Lines:
-        """Write the pairs of one prompt, and put its replies in line for kto; the drops come back."""
+    def _cut(self, unit: Sequence[Row]) -> None:
+        """Write the pairs of one prompt, and put its replies in line for kto."""
         side = self.side(unit[0]["prompt"])
         within = []  # the labels within the target; how a reply did is counted over these
         for row, why in self._reasons(unit):
@@ -119,21 +110,21 @@ class PreferenceCut(LabelCut):
             if why is None:
                 self._keep_pair(row, side)
             else:
-                yield self.drop("pairs", why, row["id"], row["position"])
+                self.drop("pairs", why, row["id"], row["position"])
         replies = standings(within, self.filters)
         if len(within) < len(unit):
             texts = {reply.text.strip() for reply in replies}
             for reply in standings(unit, self.filters):
                 if reply.text.strip() not in texts:
                     self.read["kto"] += 1
-                    yield self.drop("kto", REPLY_OVER_TARGET, reply.id, reply.position)
+                    self.drop("kto", REPLY_OVER_TARGET, reply.id, reply.position)
         for reply in replies:
             self.read["kto"] += 1
             why = standing_reason(reply, unit[0]["prompt"], self.filters, self._upper)
             if why is None:
-                self._examples[side].add(reply.position, line_of(reply_row(reply, unit[0])), reply.p)
+                self._examples[side].add(reply.position, line_of(reply_row(reply, unit[0])), reply.p or 0.0)
             else:
-                yield self.drop("kto", why, reply.id, reply.position)
+                self.drop("kto", why, reply.id, reply.position)
 
     def _keep_pair(self, row: Row, side: str) -> None:
         self.keep("dpo", side, line_of(pair_row(row, self.filters)), stage="pairs")
@@ -141,8 +132,8 @@ class PreferenceCut(LabelCut):
         self.judged.longer += best > worst
         self.judged.uneven += best != worst
 
-    def _balance(self, side: str, examples: Spool) -> Lines:
-        """Write the examples of one side of a split, without the surplus; its drops come back."""
+    def _balance(self, side: str, examples: Spool) -> None:
+        """Write the examples of one side of a split, without the surplus."""
         leaving = surplus(examples.ps)
         for number, (position, line) in enumerate(examples):
             if number not in leaving:
@@ -151,7 +142,7 @@ class PreferenceCut(LabelCut):
             row = orjson.loads(line)
             which = {True: "desirable", False: "undesirable"}[row["label"]]
             why = "low_confidence", f"p {row['p']:.3f}: there are more {which} replies than others"
-            yield self.drop("kto", why, row["id"], position)
+            self.drop("kto", why, row["id"], position)
 
     def notes(self) -> Iterator[str]:
         """What the user should know."""
@@ -213,27 +204,6 @@ def reply_row(reply: Standing, row: Row) -> Row:
         "model": reply.name[2] or None,
         "from": reply.name[1],
     }
-
-
-class Spool:
-    """Lines that wait on disk for what comes after them; they are gone when it is closed."""
-
-    def __init__(self, folder: Path) -> None:
-        self._file = tempfile.TemporaryFile(dir=folder, buffering=2**20)  # noqa: SIM115
-        self._positions = array("q")
-        self.ps = array("d")  # of replies: the probability of each line
-        self.close = self._file.close
-
-    def add(self, position: int, line: bytes, p: float | None = None) -> None:
-        """Write a line."""
-        self._file.write(line)
-        self._positions.append(position)
-        if p is not None:
-            self.ps.append(p)
-
-    def __iter__(self) -> Lines:
-        self._file.seek(0)
-        return zip(self._positions, self._file, strict=True)
 
 
 class Texts:

@@ -6,9 +6,8 @@ from collections.abc import Iterator
 
 import orjson
 
-from cai.export.cut import LAW, PAIR, Cut, Lines, Row, law_columns, line_of
+from cai.export.cut import LAW, PAIR, Cut, Row, law_columns, line_of
 from cai.export.options import ExportOptions
-from cai.export.pairs import Reason
 from cai.folder.rows import lines_in_order, reading
 from cai.folder.run import RunFolder
 from cai.records import Values
@@ -33,38 +32,31 @@ class RevisionCut(Cut):
             self._refusals_left = READ_FOR_REFUSALS
         self._refused = 0  # of the first replies in which they were looked for
 
-    def lines(self) -> Lines:
-        """What is left out of sft.jsonl or dpo.jsonl."""
+    def cut(self) -> None:
+        """Cut both kinds of rows from each revision."""
         path = self._run.path / self._run.rows_file
         for position, line in lines_in_order(path):
             with reading(path):
                 row = orjson.loads(line)
                 side = self.side(row["prompt"])
-                drops = [*self._texts(row, side), *self._pair(row, side)]
+                for text in sft_rows(row, self.options.rounds_kept):
+                    self.read["sft"] += 1
+                    why = self.fault(text["messages"][-1]["content"])
+                    if why is None:
+                        self.keep("sft", side, line_of(text))
+                    else:
+                        name, words = why
+                        self.drop("sft", (name, f"round {text['round']}: {words}"), row["id"], position)
+                self.read["dpo"] += 1
+                if row["final"].strip() == row["initial"].strip():
+                    why = "identical", "the final text is the first reply"
+                else:
+                    why = self.fault(row["final"])
+                if why is None:
+                    self.keep("dpo", side, line_of(pair(row)))
+                else:
+                    self.drop("dpo", why, row["id"], position)
                 self._count(row)
-            for stage, why in drops:
-                yield self.drop(stage, why, row["id"], position)
-
-    def _texts(self, row: Row, side: str) -> Iterator[tuple[str, Reason]]:
-        for text in sft_rows(row, self.options.rounds_kept):
-            self.read["sft"] += 1
-            why = self.fault(text["messages"][-1]["content"])
-            if why is None:
-                self.keep("sft", side, line_of(text))
-            else:
-                name, words = why
-                yield "sft", (name, f"round {text['round']}: {words}")
-
-    def _pair(self, row: Row, side: str) -> Iterator[tuple[str, Reason]]:
-        self.read["dpo"] += 1
-        if row["final"].strip() == row["initial"].strip():
-            yield "dpo", ("identical", "the final text is the first reply")
-            return
-        why = self.fault(row["final"])
-        if why is None:
-            self.keep("dpo", side, line_of(pair(row)))
-        else:
-            yield "dpo", why
 
     def _count(self, row: Row) -> None:
         facts = self.facts
