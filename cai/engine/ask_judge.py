@@ -25,6 +25,9 @@ ALIKE = {"<": "﹤‹〈〈⟨", "/": "∕⁄", ":": "﹕∶"}  # what passes fo
 MARKS = r"<(?=[|｜])|[<\[](?=/?(?:s|bos|eos|think|start_of_turn|end_of_turn|INST|SYSTEM_PROMPT)[>\]])"
 
 
+Question = tuple[Sequence[Message], str, str, Principle]  # the conversation, the replies as shown, and the principle
+
+
 class AskJudge:
     """The questions of a judge about two replies.
 
@@ -55,18 +58,10 @@ class AskJudge:
     def check(self, principles: Iterable[Principle]) -> None:
         """Word every question once; raises TemplateError if the template needs what a principle does not have."""
         for principle in principles:
-            self.letter((Message(role="user", content="Trial."),), "Trial.", "Trial.", principle, score=True)
+            question = (Message(role="user", content="Trial."),), "Trial.", "Trial.", principle
+            self.letter(question, score=True)
 
-    def letter(
-        self,
-        prompt: Sequence[Message],
-        first: str,
-        second: str,
-        principle: Principle,
-        *,
-        score: bool,
-        reasons: str | None = None,
-    ) -> Request:
+    def letter(self, question: Question, *, score: bool, reasons: str | None = None) -> Request:
         """Ask for the probabilities of the two letters; `score`: of only these two, else among the likeliest tokens.
 
         reasons: what the judge has written before it chooses.
@@ -74,17 +69,17 @@ class AskJudge:
         reading: Values = {"top_logprobs": LISTED}
         if score:
             reading = {"score": self.letters}
-        return self._request(prompt, first, second, principle, reasons, max_tokens=1, temperature=0.0, **reading)
+        return self._request(question, reasons, max_tokens=1, temperature=0.0, **reading)
 
-    def reasons(self, prompt: Sequence[Message], first: str, second: str, principle: Principle) -> Request:
+    def reasons(self, question: Question) -> Request:
         """Ask for reasons, before the choice."""
-        text = self._render(prompt, first, second, principle, reason=True)
+        text = self._render(question, reason=True)
         request = Request("judge", max_tokens=REASON_TOKENS, temperature=0.0, stop=self._templates.stop["judge"])
         if self._templates.completes:
             return replace(request, text=text)
         return replace(request, messages=(Message(role="user", content=text),))
 
-    def vote(self, prompt: Sequence[Message], first: str, second: str, principle: Principle, wave: int = 0) -> Request:
+    def vote(self, question: Question, wave: int = 0) -> Request:
         """Ask for the letter in words: of a model that gives no probabilities.
 
         The first wave is greedy; only sampling can add anything in further ones.
@@ -92,34 +87,27 @@ class AskJudge:
         sampling: Values = {"temperature": min(float(wave), 1.0), "sample": wave}
         if self.prefix:  # without one, a thinking model needs room for its thoughts
             sampling["max_tokens"] = LETTER_TOKENS
-        return self._request(prompt, first, second, principle, None, **sampling)
+        return self._request(question, None, **sampling)
 
     def reward(self, prompt: Sequence[Message], reply: str) -> Request:
         """Ask a reward model for its number."""
         return Request("judge", (*prompt, Message(role="assistant", content=reply)), score=("",), max_tokens=1)
 
-    def _request(
-        self,
-        prompt: Sequence[Message],
-        first: str,
-        second: str,
-        principle: Principle,
-        reasons: str | None,
-        **asked: Any,
-    ) -> Request:
+    def _request(self, question: Question, reasons: str | None, **settings: Any) -> Request:
         verdict = self._templates.render("verdict").strip()
-        text = self._render(prompt, first, second, principle, reason=reasons is not None)
+        text = self._render(question, reason=reasons is not None)
         if self._templates.completes:
             if reasons is not None:
                 text = f"{text} {reasons.strip()}\n\n{verdict}"
-            return Request("judge", text=f"{text} {self.prefix}".rstrip(), **asked)
+            return Request("judge", text=f"{text} {self.prefix}".rstrip(), **settings)
         turns = [Message(role="user", content=text)]
         if reasons is not None:
             turns.append(Message(role="assistant", content=reasons.strip()))
             turns.append(Message(role="user", content=verdict))
-        return Request("judge", tuple(turns), prefill=self.prefix, **asked)
+        return Request("judge", tuple(turns), prefill=self.prefix, **settings)
 
-    def _render(self, prompt: Sequence[Message], first: str, second: str, principle: Principle, *, reason: bool) -> str:
+    def _render(self, question: Question, *, reason: bool) -> str:
+        prompt, first, second, principle = question
         return self._templates.render(
             "judge",
             prompt=[Message(role=turn["role"], content=self._quoted(turn["content"])) for turn in prompt],

@@ -75,7 +75,7 @@ def _requests(
         first = "(here stands one reply)"
         second = "(here stands the other reply)"
         for principle in law.principles_for("judge"):
-            yield principle.id, judge.letter((turn,), first, second, principle, score=True)
+            yield principle.id, judge.letter(((turn,), first, second, principle), score=True)
         return
     ask = Ask(templates, law)
     prompt = Prompt(id="shown", messages=(turn,))

@@ -48,9 +48,24 @@ def find_problems(path: Path, tree: nodes.Template, names: Collection[str]) -> I
     for node in tree.find_all((nodes.Include, nodes.Import, nodes.FromImport, nodes.Extends)):
         partial = getattr(getattr(node, "template", None), "value", None)  # None if its name is computed
         if isinstance(partial, str) and partial not in names and not getattr(node, "ignore_missing", False):
-            yield error(path, node.lineno, f"no {partial!r} in this folder; {nearest(partial, sorted(names))}")
-    if path.stem in VARIABLES:  # what a partial sees depends on the template that uses it, as the trial finds out
-        yield from _variable_problems(path, tree, variables_of(path.stem, names))
+            yield error_in(path, node.lineno, f"no {partial!r} in this folder; {nearest(partial, sorted(names))}")
+    if path.stem not in VARIABLES:  # what a partial sees depends on the template that uses it, as the trial finds out
+        return
+    variables = variables_of(path.stem, names)
+    used = find_undeclared_variables(tree)
+    for name in sorted(used - variables):
+        line = next((node.lineno for node in tree.find_all(nodes.Name) if node.name == name), 1)
+        message = f"unknown variable {name!r} in {path.name}; {nearest(name, sorted(variables))}"
+        if name in IN_TURNS & VARIABLES[path.stem]:
+            message = f"{name!r} is not given to chat templates: the model sees it as a turn; {COMPLETION}"
+        yield error_in(path, line, message)
+    for getter in tree.find_all(nodes.Getattr):
+        of_principle = isinstance(getter.node, nodes.Name) and getter.node.name == "principle"
+        if of_principle and getter.attr not in PRINCIPLE_FIELDS:
+            hint = nearest(getter.attr, sorted(PRINCIPLE_FIELDS))
+            yield error_in(path, getter.lineno, f"a principle has no {getter.attr!r}; {hint}")
+    for name in sorted(NEEDED.get(path.stem, set()) - used):
+        yield warning_in(path, f"never uses {name!r}: every row is asked the same")
 
 
 def variables_of(name: str, names: Collection[str]) -> frozenset[str]:
@@ -60,28 +75,11 @@ def variables_of(name: str, names: Collection[str]) -> frozenset[str]:
     return VARIABLES[name] - IN_TURNS
 
 
-def _variable_problems(path: Path, tree: nodes.Template, variables: frozenset[str]) -> Iterator[Finding]:
-    used = find_undeclared_variables(tree)
-    for name in sorted(used - variables):
-        line = next((node.lineno for node in tree.find_all(nodes.Name) if node.name == name), 1)
-        message = f"unknown variable {name!r} in {path.name}; {nearest(name, sorted(variables))}"
-        if name in IN_TURNS & VARIABLES[path.stem]:
-            message = f"{name!r} is not given to chat templates: the model sees it as a turn; {COMPLETION}"
-        yield error(path, line, message)
-    for getter in tree.find_all(nodes.Getattr):
-        of_principle = isinstance(getter.node, nodes.Name) and getter.node.name == "principle"
-        if of_principle and getter.attr not in PRINCIPLE_FIELDS:
-            hint = nearest(getter.attr, sorted(PRINCIPLE_FIELDS))
-            yield error(path, getter.lineno, f"a principle has no {getter.attr!r}; {hint}")
-    for name in sorted(NEEDED.get(path.stem, set()) - used):
-        yield warning(path, f"never uses {name!r}: every row is asked the same")
-
-
-def error(path: Path, line: int | None, message: str) -> Finding:
+def error_in(path: Path, line: int | None, message: str) -> Finding:
     """A finding that keeps a set from being used."""
     return Finding(code="template-variable", message=message, file=str(path), line=line)
 
 
-def warning(path: Path, message: str) -> Finding:
+def warning_in(path: Path, message: str) -> Finding:
     """A finding that lets a set be used."""
     return Finding(level="warning", code="template-unused", message=message, file=str(path), line=1)

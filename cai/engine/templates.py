@@ -12,30 +12,46 @@ from __future__ import annotations
 
 import hashlib
 import traceback
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, cast
+from typing import Annotated, Any, cast
 
 import yaml
 from jinja2 import FunctionLoader, StrictUndefined, Template, nodes
 from jinja2.exceptions import TemplateSyntaxError, UndefinedError
 from jinja2.sandbox import ImmutableSandboxedEnvironment
-from pydantic import ValidationError
+from pydantic import Field, TypeAdapter, ValidationError
 
 from cai.constitution.examples import Example
 from cai.constitution.principles import WORDINGS, Finding, Principle
-from cai.engine import template_checks
-from cai.engine.template_checks import JOBS, VARIABLES
+from cai.engine.template_checks import (
+    JOBS,
+    VARIABLES,
+    error_in,
+    find_problems,
+    missing_files,
+    variables_of,
+    warning_in,
+)
 from cai.errors import TemplateError
 from cai.records import Object, Values
 from cai.sources.files import folder
 from cai.texts.wording import nearest
 
 DEFAULT = "chat"
-SETTINGS = {"stop": '["\\n\\nHuman:"]', "frame": '["<reply_a>", "</reply_a>"]', "prefix": '"The better reply is Reply"'}
+TEXTS: TypeAdapter[Any] = TypeAdapter(Annotated[tuple[Annotated[str, Field(min_length=1)], ...], Field(min_length=1)])
+SETTINGS: dict[str, tuple[TypeAdapter[Any], str, str]] = {  # the type of what a template sets, in words, an example
+    "stop": (TEXTS, "a plain list of texts", '["\\n\\nHuman:"]'),
+    "frame": (TEXTS, "a plain list of texts", '["<reply_a>", "</reply_a>"]'),
+    "prefix": (
+        TypeAdapter(Annotated[str, Field(pattern=r"\S$")]),
+        "a plain text that does not end in space",
+        '"The better reply is Reply"',
+    ),
+}
 
 
 @dataclass(frozen=True)
@@ -89,9 +105,9 @@ def load_templates(name_or_folder: str | Path | None = None) -> Templates:
         hash=_hash(files, JOBS["judge"]),
         judge_hash=_hash(files, JOBS["revise"]),
         by_name={name: environment.get_template(f"{name}.jinja") for name in VARIABLES if f"{name}.jinja" in files},
-        stop={name: _texts(tree, "stop") for name, tree in trees.items()},
-        frame=_texts(trees["judge"], "frame"),
-        prefix=_prefix(trees["verdict"]),
+        stop={name: _setting(tree, "stop") or () for name, tree in trees.items()},
+        frame=_setting(trees["judge"], "frame") or (),
+        prefix=_setting(trees["verdict"], "prefix") or "",
         examples=_examples(path, files),
     )
 
@@ -157,37 +173,23 @@ def _examples(path: Path, files: Mapping[str, bytes]) -> tuple[Example, ...]:
         raise TemplateError(f"not a list of worked examples: {text}", path / "examples.yaml") from None
 
 
-def _texts(tree: nodes.Template, name: str) -> tuple[str, ...]:
-    """The list of texts a template sets, read without rendering it; raises TemplateSyntaxError for anything else."""
-    texts: tuple[str, ...] = ()
-    for value, line in _assigned(tree, name):
-        if not (isinstance(value, list | tuple) and value and all(isinstance(item, str) and item for item in value)):
-            need = f"{name} must be a plain list of texts, outside of any block: {{% set {name} = {SETTINGS[name]} %}}"
-            raise TemplateSyntaxError(need, line)
-        texts = tuple(value)
-    return texts
-
-
-def _prefix(tree: nodes.Template) -> str:
-    """How the judge's answer begins, by `prefix`; the letter follows."""
-    prefix = ""
-    for value, line in _assigned(tree, "prefix"):
-        if not (isinstance(value, str) and value and value == value.rstrip()):
-            need = "prefix must be a plain text that does not end in space, outside of any block"
-            raise TemplateSyntaxError(f"{need}: {{% set prefix = {SETTINGS['prefix']} %}}", line)
-        prefix = value
-    return prefix
-
-
-def _assigned(tree: nodes.Template, name: str) -> Iterator[tuple[Any, int]]:
-    """The constants that a template assigns to a name, with their lines; None for anything but a constant."""
+def _setting(tree: nodes.Template, name: str) -> Any:
+    """What a template sets a name to, read without rendering it, or None; raises TemplateSyntaxError if it is unfit."""
+    setting = None
+    form, need, example = SETTINGS[name]
     for node in tree.find_all((nodes.Assign, nodes.AssignBlock)):
-        if getattr(getattr(node, "target", None), "name", None) == name:
-            value: Any = None
-            if isinstance(node, nodes.Assign) and node in tree.body:
-                with suppress(nodes.Impossible):
-                    value = cast(nodes.Expr, node.node).as_const()
-            yield value, node.lineno
+        if getattr(getattr(node, "target", None), "name", None) != name:
+            continue
+        value: Any = None  # of anything but a constant
+        if isinstance(node, nodes.Assign) and node in tree.body:
+            with suppress(nodes.Impossible):
+                value = cast(nodes.Expr, node.node).as_const()
+        try:
+            setting = form.validate_python(value)
+        except ValidationError:
+            message = f"{name} must be {need}, outside of any block: {{% set {name} = {example} %}}"
+            raise TemplateSyntaxError(message, node.lineno) from None
+    return setting
 
 
 # Checks before the first call, of sets that are not ours
@@ -195,46 +197,46 @@ def _assigned(tree: nodes.Template, name: str) -> Iterator[tuple[Any, int]]:
 
 def _findings(path: Path, files: Mapping[str, bytes], environment: ImmutableSandboxedEnvironment) -> list[Finding]:
     names = [name for name in files if name.endswith(".jinja")]
-    missing = template_checks.missing_files(names)
+    missing = missing_files(names)
     if missing is not None:
-        return [template_checks.error(path, None, missing)]
+        return [error_in(path, None, missing)]
     findings = [finding for name in names for finding in _findings_in(path / name, files, environment)]
     if all(finding.level == "warning" for finding in findings):
         try:
             _render_all(path, files, environment)
         except TemplateError as error:
-            findings.append(template_checks.error(Path(str(error.path)), error.line, error.message))
+            findings.append(error_in(Path(str(error.path)), error.line, error.message))
     return findings
 
 
 def _findings_in(path: Path, files: Mapping[str, bytes], environment: ImmutableSandboxedEnvironment) -> list[Finding]:
     try:
         tree = environment.parse(files[path.name].decode("utf-8-sig"))
-        findings = [*template_checks.find_problems(path, tree, files)]
-        if not _texts(tree, "stop") and path.name == "respond.jinja":
+        findings = [*find_problems(path, tree, files)]
+        if not _setting(tree, "stop") and path.name == "respond.jinja":
             message = "sets no stop strings: a base model continues with the next turns, too"
-            findings.append(template_checks.warning(path, message))
-        if path.name == "judge.jinja" and not _texts(tree, "frame"):
+            findings.append(warning_in(path, message))
+        if path.name == "judge.jinja" and not _setting(tree, "frame"):
             message = "sets no frame: a reply can imitate the end of itself, and the other reply"
-            findings.append(template_checks.warning(path, message))
+            findings.append(warning_in(path, message))
         if path.name == "verdict.jinja":
-            _prefix(tree)
+            _setting(tree, "prefix")
     except TemplateSyntaxError as error:
-        return [template_checks.error(path, error.lineno, error.message or "bad syntax")]
+        return [error_in(path, error.lineno, error.message or "bad syntax")]
     except UnicodeDecodeError:
-        return [template_checks.error(path, 1, "is not UTF-8 text")]
+        return [error_in(path, 1, "is not UTF-8 text")]
     return findings
 
 
 def _render_all(path: Path, files: Mapping[str, bytes], environment: ImmutableSandboxedEnvironment) -> None:
     """Render each template once, for a principle that lacks no wording; raises TemplateError if one fails."""
-    words = dict.fromkeys(WORDINGS, "Trial.")
+    words: Values = dict.fromkeys(WORDINGS, "Trial.")
     values: Values = dict.fromkeys(("reply", "critique", "first", "second"), "Trial.")
     values |= {"prompt": [{"role": "user", "content": "Trial."}], "gate": True, "reason": False}
-    values |= {"principle": Principle(id="trial", weight=1.0, tests=(), **words), "examples": _examples(path, files)}
+    values |= {"principle": Principle(id="trial", **words), "examples": _examples(path, files)}
     for name in VARIABLES:
         if f"{name}.jinja" in files:
-            variables = values.keys() & template_checks.variables_of(name, files)
+            variables = values.keys() & variables_of(name, files)
             _rendered(environment.get_template(f"{name}.jinja"), {key: values[key] for key in variables})
 
 

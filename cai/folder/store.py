@@ -66,54 +66,6 @@ def unless_none(convert: Callable[[Any], Any], value: Any) -> Any:
     return convert(value)
 
 
-class Parts:
-    """The table of texts, each kept once: the later calls of a chain repeat its earlier turns."""
-
-    def __init__(self, db: sqlite3.Connection) -> None:
-        self._db = db
-        self._ids: dict[bytes, int] = {}  # by hash: texts can be megabytes
-
-    def add(self, text: str) -> int:
-        """The id of a text, which is stored if it is new."""
-        raw = text.encode()
-        digest = hashlib.sha256(raw).digest()[:12]
-        if digest in self._ids:
-            return self._ids[digest]
-        body: str | bytes = text
-        if len(raw) >= COMPRESS_FROM:
-            body = zlib.compress(raw, 6)
-        # Most texts are new: to insert at once saves the search.
-        query = "INSERT INTO parts(hash, body) VALUES (?, ?) ON CONFLICT DO UPDATE SET hash = hash RETURNING id"
-        (added,) = self._db.execute(query, (digest, body)).fetchone()
-        if len(self._ids) >= REMEMBERED_PARTS:
-            self._ids.clear()
-        self._ids[digest] = added
-        return int(added)
-
-    def text(self, part: int) -> str:
-        """The text with this id."""
-        (body,) = self._db.execute("SELECT body FROM parts WHERE id = ?", (part,)).fetchone()
-        if isinstance(body, bytes):
-            return zlib.decompress(body).decode()
-        return str(body)
-
-    def refer(self, value: str | float | None) -> Any:
-        """A varying value as a call holds it: a part id, a list of part ids, or the value itself in an object."""
-        if not isinstance(value, str):
-            return {"is": value}
-        if len(value) < PIECES_FROM:
-            return self.add(value)
-        return [self.add(piece) for piece in value.split("\n\n")]
-
-    def value(self, reference: Any) -> Any:
-        """The varying value that `refer` was given."""
-        if isinstance(reference, dict):
-            return reference["is"]
-        if isinstance(reference, list):
-            return "\n\n".join(map(self.text, reference))
-        return self.text(reference)
-
-
 class StoredCall(NamedTuple):
     """One finished call as `Store.calls` gives it back."""
 
@@ -163,7 +115,7 @@ class Store:
             opened.callback(self._db.close)
             self._prepare(read_only)
             opened.pop_all()
-        self._parts = Parts(self._db)
+        self._parts: dict[bytes, int] = {}  # ids by hash: texts can be megabytes
         self.rows = Rows(folder, self._db, self._guard, self._due)
 
     def _prepare(self, read_only: bool) -> None:
@@ -200,16 +152,16 @@ class Store:
                 f"INSERT OR IGNORE INTO calls(key, skeleton, varying, {ANSWER}, cost, at) VALUES (?{',?' * 14})",
                 (
                     key,
-                    self._parts.add(orjson.dumps(skeleton).decode()),
-                    orjson.dumps([self._parts.refer(value) for value in varying]).decode(),
-                    self._parts.add(done.text),
+                    self._part(orjson.dumps(skeleton).decode()),
+                    orjson.dumps(list(map(self._refer, varying))).decode(),
+                    self._part(done.text),
                     done.finish,
-                    self._parts.add(done.model),
+                    self._part(done.model),
                     done.input_tokens,
                     done.output_tokens,
                     done.cached_tokens,
                     done.cache_write_tokens,
-                    unless_none(self._parts.add, done.reasoning),
+                    unless_none(self._part, done.reasoning),
                     unless_none(lambda tokens: zlib.compress(orjson.dumps(tokens)), done.logprobs),
                     unless_none(lambda scores: orjson.dumps(scores).decode(), done.scores),
                     cost,
@@ -241,20 +193,62 @@ class Store:
         with self._guard:
             return Spent(*self._db.execute(query).fetchone())
 
+    # Texts, each kept once: the later calls of a chain repeat its earlier turns
+
+    def _part(self, text: str) -> int:
+        """The id of a text, which is stored if it is new."""
+        raw = text.encode()
+        digest = hashlib.sha256(raw).digest()[:12]
+        if digest in self._parts:
+            return self._parts[digest]
+        body: str | bytes = text
+        if len(raw) >= COMPRESS_FROM:
+            body = zlib.compress(raw, 6)
+        # Most texts are new: to insert at once saves the search.
+        query = "INSERT INTO parts(hash, body) VALUES (?, ?) ON CONFLICT DO UPDATE SET hash = hash RETURNING id"
+        (added,) = self._db.execute(query, (digest, body)).fetchone()
+        if len(self._parts) >= REMEMBERED_PARTS:
+            self._parts.clear()
+        self._parts[digest] = added
+        return int(added)
+
+    def _text(self, part: int) -> str:
+        """The text with this id."""
+        (body,) = self._db.execute("SELECT body FROM parts WHERE id = ?", (part,)).fetchone()
+        if isinstance(body, bytes):
+            return zlib.decompress(body).decode()
+        return str(body)
+
+    def _refer(self, value: str | float | None) -> Any:
+        """A varying value as a call holds it: a part id, a list of part ids, or the value itself in an object."""
+        if not isinstance(value, str):
+            return {"is": value}
+        if len(value) < PIECES_FROM:
+            return self._part(value)
+        return list(map(self._part, value.split("\n\n")))
+
+    def _value(self, reference: Any) -> Any:
+        """The varying value that `_refer` was given."""
+        if isinstance(reference, dict):
+            return reference["is"]
+        if isinstance(reference, list):
+            return "\n\n".join(map(self._text, reference))
+        return self._text(reference)
+
     def _request(self, skeleton: int, varying: str) -> Any:
-        values = map(self._parts.value, orjson.loads(varying))
-        return each_varying(orjson.loads(self._parts.text(skeleton)), lambda _: next(values))
+        values = map(self._value, orjson.loads(varying))
+        return each_varying(orjson.loads(self._text(skeleton)), lambda _: next(values))
 
     def _completion(self, answer: Sequence[Any]) -> Completion:
         """A completion from the columns of `ANSWER`."""
         reply, finish, model, *tokens, reasoning, logprobs, scores = answer
         more: tuple[Any, ...] = (
             *tokens,
-            unless_none(self._parts.text, reasoning),
+            unless_none(self._text, reasoning),
             unless_none(lambda packed: tuple(orjson.loads(zlib.decompress(packed))), logprobs),
             unless_none(lambda text: tuple(orjson.loads(text)), scores),
         )
-        return Completion(self._parts.text(reply), finish, self._parts.text(model), *more)
+        return Completion(self._text(reply), finish, self._text(model), *more)
 
     def _due(self) -> None:
         if self._group is None:

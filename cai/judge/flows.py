@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from cai.constitution.principles import Principle
-from cai.engine.ask_judge import AskJudge
+from cai.engine.ask_judge import AskJudge, Question
 from cai.errors import RowDropped
 from cai.records import Completion, Message, Protocol, Reading, Request, Vote
 
@@ -66,7 +66,7 @@ class Pair:
     a: str
     b: str
 
-    def questions(self, principles: Sequence[Principle]) -> Iterator[tuple[tuple[Message, ...], str, str, Principle]]:
+    def questions(self, principles: Sequence[Principle]) -> Iterator[Question]:
         """What is shown, in the order of `votes_of`: a first under each principle, then b first.
 
         Questions that share a prefix come one after the other.
@@ -94,7 +94,7 @@ def judge(
 
 def by_letter(pair: Pair, principles: Sequence[Principle], ask: AskJudge, *, score: bool, weighted: bool) -> Flow:
     """Ask only for the letter's probability: both orders of every principle, side by side."""
-    answers = yield [ask.letter(*question, score=score) for question in pair.questions(principles)]
+    answers = yield [ask.letter(question, score=score) for question in pair.questions(principles)]
     votes = votes_of(principles, [read_letters(answer) for answer in answers])
     return Verdict(votes, mean_preference(votes, weighted=weighted))
 
@@ -102,11 +102,11 @@ def by_letter(pair: Pair, principles: Sequence[Principle], ask: AskJudge, *, sco
 def by_reasons(pair: Pair, principles: Sequence[Principle], ask: AskJudge, *, score: bool, weighted: bool) -> Flow:
     """Let the judge reason first, then ask for the letter's probability."""
     questions = list(pair.questions(principles))
-    answers = yield [ask.reasons(*question) for question in questions]
+    answers = yield [ask.reasons(question) for question in questions]
     reasons = {number: answer.text.strip() for number, answer in enumerate(answers) if answer.text.strip()}
     readings = [Reading(problem="no reasons were given") for _ in questions]
     if reasons:
-        answers = yield [ask.letter(*questions[n], score=score, reasons=text) for n, text in reasons.items()]
+        answers = yield [ask.letter(questions[n], score=score, reasons=text) for n, text in reasons.items()]
         for number, answer in zip(reasons, answers, strict=True):
             readings[number] = read_letters(answer)
     votes = votes_of(principles, readings)
@@ -117,7 +117,7 @@ def by_votes(pair: Pair, principles: Sequence[Principle], ask: AskJudge) -> Flow
     """Ask for the letter in words, wave by wave while the votes are split; every wave has both orders of all."""
     votes: tuple[Vote, ...] = ()
     for wave in range(WAVES):
-        answers = yield [ask.vote(*question, wave) for question in pair.questions(principles)]
+        answers = yield [ask.vote(question, wave) for question in pair.questions(principles)]
         votes += votes_of(principles, [read_choice(answer, named=not ask.prefix) for answer in answers], wave)
         for_a, count = count_votes(votes)
         if for_a in (0, count):  # unanimous, or none is valid: no reason to ask again

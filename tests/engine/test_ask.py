@@ -254,7 +254,7 @@ def question(templates: str, said: str, first: str, second: str, *, reason: bool
     """The words in which a judge is asked."""
     pair = (prompt(said, "Hello!", said).messages, first, second, CLEAR)
     ask = asker(templates)
-    request = ask.reasons(*pair) if reason else ask.letter(*pair, score=True)
+    request = ask.reasons(pair) if reason else ask.letter(pair, score=True)
     return request.text if request.text is not None else request.messages[0]["content"]
 
 
@@ -382,7 +382,7 @@ def test_a_judge_that_continues_a_prefix_is_given_it_and_its_letters_come_after_
     assert (begun.prefix, begun.letters) == ("The better reply is Reply", (" A", " B"))
     assert (bare.prefix, bare.letters) == ("", ("A", "B"))
     assert (base.prefix, base.letters) == ("Reply", (" A", " B"))
-    request = base.letter(prompt("Hi").messages, "a", "b", KIND_JUDGE, score=True)
+    request = base.letter((prompt("Hi").messages, "a", "b", KIND_JUDGE), score=True)
     assert request.text is not None and request.text.endswith("\n\nChoice: Reply") and request.prefill == ""
 
 
@@ -391,7 +391,7 @@ KIND_JUDGE = Principle.model_validate({"id": "kind", "choose": "Choose the kind 
 
 def test_the_principle_comes_last_and_in_its_own_words() -> None:
     for templates in SETS:
-        asked = asker(templates).letter(prompt("Hi").messages, "One.", "Two.", KIND_JUDGE, score=True)
+        asked = asker(templates).letter((prompt("Hi").messages, "One.", "Two.", KIND_JUDGE), score=True)
         text = asked.text if asked.text is not None else asked.messages[0]["content"]
         assert text.index("Two.") < text.index("Choose the kind one.")
 

@@ -74,10 +74,10 @@ def golden_texts() -> dict[str, str]:
                 judge = AskJudge(load_templates(name), law, prefill=True)
                 pair = TURNS, "With a stone.", "On a wet stone,\n\nat 20 degrees.", principle
                 asked |= {
-                    "judge": judge.letter(*pair, score=True),
-                    "reasons": judge.reasons(*pair),
-                    "judge-after-reasons": judge.letter(*pair, score=False, reasons="The second says how."),
-                    "vote": AskJudge(load_templates(name), law, prefill=False).vote(*pair),
+                    "judge": judge.letter(pair, score=True),
+                    "reasons": judge.reasons(pair),
+                    "judge-after-reasons": judge.letter(pair, score=False, reasons="The second says how."),
+                    "vote": AskJudge(load_templates(name), law, prefill=False).vote(pair),
                 }
                 suffix = ("-gate" if gate else "-no-gate") if name == "chat" else ""
                 for template, request in asked.items():
