@@ -1,23 +1,23 @@
 """Critique and revise: supervised Constitutional AI (Bai et al. 2022, section 3.1), one prompt at a time.
 
-`revise` is a flow: a generator that yields the requests it needs next and is sent the answers. `Ask` words the
-requests: the turns a chat model sees, or the text a base model continues. In chat the conversation continues turn by
-turn, so that a server's prefix cache holds all but the last turn; the revision of one round replaces the assistant's
-turn in the next, as in the paper (appendix A).
+`revise` is a flow: a generator that yields the requests it needs next and is sent the answers; so is `sample`, which
+asks for several replies, from which a judge chooses. `Ask` words the requests: the turns a chat model sees, or the text
+a base model continues. In chat the conversation continues turn by turn, so that a server's prefix cache holds all but
+the last turn; the revision of one round replaces the assistant's turn in the next, as in the paper (appendix A).
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Generator, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from cai.constitution.principles import Constitution, Principle
 from cai.engine.template_checks import JOBS
 from cai.engine.templates import Templates
 from cai.errors import RowDropped
-from cai.records import Completion, Message, Prompt, Request, Role, Round, Values
+from cai.records import Candidate, Completion, DropReason, Message, Prompt, Request, Role, Round, Values
 
 LINE_ENDS = r"\n\v\f\r\x1c-\x1e\x85\u2028\u2029"  # all that str.splitlines knows
 # A line that gives a verdict, whatever marks it up; one that begins with `>` quotes somebody else. The verdict itself
@@ -94,6 +94,38 @@ def _whole(completion: Completion, stage: Role) -> str:
         tokens = "" if completion.output_tokens is None else f" after {completion.output_tokens} tokens"
         raise RowDropped("truncated", stage, f"cut{tokens}: raise --max-tokens, or see the reply in calls.sqlite")
     return _text(completion, stage)
+
+
+# Several replies
+
+
+@dataclass(frozen=True, slots=True)
+class Sampled:
+    """Replies in the order of their numbers, the unusable ones with their problem."""
+
+    replies: tuple[Candidate, ...]
+
+
+def sample(prompt: Prompt, ask: Ask, numbers: Iterable[int]) -> Generator[list[Request], list[Completion], Sampled]:
+    """Ask for the replies with these numbers, side by side; the same number is the same question, whenever it comes."""
+    numbers = list(numbers)
+    request = ask.respond(prompt)
+    answers = yield [replace(request, sample=number, index=number) for number in numbers]
+    return Sampled(tuple(map(_candidate, answers, numbers)))
+
+
+def _candidate(answer: Completion, number: int) -> Candidate:
+    return Candidate(text=answer.text.strip(), model=answer.model, sample=number, problem=_problem(answer))
+
+
+def _problem(answer: Completion) -> DropReason | None:
+    if answer.finish == "content_filter":
+        return "content_filter"
+    if answer.finish == "length":
+        return "truncated"
+    if not answer.text.strip():
+        return "empty"
+    return None
 
 
 # The words of the requests

@@ -11,8 +11,7 @@ from typing import Any, TypeVar
 from cai.calls.flow import Driver, Played, total_usage
 from cai.calls.model import Model
 from cai.calls.prices import Price
-from cai.engine.candidates import sample
-from cai.engine.revise import Ask
+from cai.engine.revise import Ask, sample
 from cai.engine.templates import load_templates
 from cai.errors import RowDropped, RunError, UsageError
 from cai.export.export import export_run

@@ -14,8 +14,7 @@ import orjson
 
 from cai.calls.flow import Driver, Played
 from cai.calls.limits import Feed
-from cai.engine.candidates import Sampled, sample
-from cai.engine.revise import Ask
+from cai.engine.revise import Ask, Sampled, sample
 from cai.engine.templates import Templates
 from cai.errors import RowDropped, UsageError
 from cai.export.pairs import Filters, extra_pass, reason

@@ -6,8 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cai.engine.candidates import Sampled, sample
-from cai.engine.revise import Ask
+from cai.engine.revise import Ask, Sampled, sample
 from cai.engine.templates import load_templates
 from cai.records import Completion, Prompt, Request
 
