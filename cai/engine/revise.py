@@ -99,23 +99,20 @@ def _whole(completion: Completion, stage: Role) -> str:
 # Several replies
 
 
-@dataclass(frozen=True, slots=True)
-class Sampled:
-    """Replies in the order of their numbers, the unusable ones with their problem."""
+def sample(
+    prompt: Prompt, ask: Ask, numbers: Iterable[int]
+) -> Generator[list[Request], list[Completion], list[Candidate]]:
+    """Ask for the replies with these numbers, side by side; the same number is the same question, whenever it comes.
 
-    replies: tuple[Candidate, ...]
-
-
-def sample(prompt: Prompt, ask: Ask, numbers: Iterable[int]) -> Generator[list[Request], list[Completion], Sampled]:
-    """Ask for the replies with these numbers, side by side; the same number is the same question, whenever it comes."""
+    The replies come in the order of their numbers, the unusable ones with their problem.
+    """
     numbers = list(numbers)
     request = ask.respond(prompt)
     answers = yield [replace(request, sample=number, index=number) for number in numbers]
-    return Sampled(tuple(map(_candidate, answers, numbers)))
-
-
-def _candidate(answer: Completion, number: int) -> Candidate:
-    return Candidate(text=answer.text.strip(), model=answer.model, sample=number, problem=_problem(answer))
+    return [
+        Candidate(text=answer.text.strip(), model=answer.model, sample=number, problem=_problem(answer))
+        for answer, number in zip(answers, numbers, strict=True)
+    ]
 
 
 def _problem(answer: Completion) -> DropReason | None:

@@ -100,7 +100,7 @@ class SampleRun(PromptRun[Candidates]):
         """One prompt to its candidates; raises RowDropped if none can be used."""
         numbers = range(self.settings.each)
         played = await all_of(driver.play(item.id, position, sample(item, self._ask, numbers)) for driver in drivers)
-        replies = tuple(reply for part in played for reply in part.result.replies)
+        replies = tuple(reply for part in played for reply in part.result)
         check_usable(replies)
         return Candidates(
             id=item.id,

@@ -14,12 +14,12 @@ import orjson
 
 from cai.calls.flow import Driver, Played
 from cai.calls.limits import Feed
-from cai.engine.revise import Ask, Sampled, sample
+from cai.engine.revise import Ask, sample
 from cai.engine.templates import Templates
 from cai.errors import RowDropped, UsageError
 from cai.export.pairs import Filters, extra_pass, reason
 from cai.folder.rows import PAIR_BITS, reading
-from cai.records import Contest, Label, Place, Prompt, Sampling, Values
+from cai.records import Candidate, Contest, Label, Place, Prompt, Sampling, Values
 from cai.runs.pairs import later_reply, pair_of_replies, placed, replies_of_run, run_info
 from cai.runs.settings import LabelSettings
 from cai.sources.files import Source
@@ -62,7 +62,7 @@ class Target:
         self._served: dict[int, int] = {}  # place of a prompt with a kept pair → the least reply that made one
         self._pass = 0
 
-    async def complete(self, driver: Driver, item: Contest) -> tuple[Contest, list[Played[Sampled]]]:
+    async def complete(self, driver: Driver, item: Contest) -> tuple[Contest, list[Played[list[Candidate]]]]:
         """A pair with the replies that it lacks, and what it took to draw them; RowDropped if one cannot be used."""
         drawn = []
         for side in ("a", "b"):
@@ -72,7 +72,7 @@ class Target:
             number = int(origin.removeprefix("sample ")) - self._others
             prompt = Prompt(id=item.prompt_id, messages=item.messages)
             played = await driver.play(prompt.id, item.position, sample(prompt, self._ask, [number]))
-            [reply] = played.result.replies
+            [reply] = played.result
             if reply.problem is not None:
                 raise RowDropped(reply.problem, "assistant", f"{origin} of prompt {prompt.id} is {reply.problem}")
             changes: Values = {side: reply.text, f"{side}_model": reply.model}

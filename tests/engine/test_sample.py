@@ -6,15 +6,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cai.engine.revise import Ask, Sampled, sample
+from cai.engine.revise import Ask, sample
 from cai.engine.templates import load_templates
-from cai.records import Completion, Prompt, Request
+from cai.records import Candidate, Completion, Prompt, Request
 
 PROMPT = Prompt(id="p", messages=({"role": "user", "content": "Hi?"},))
 ASK = Ask(load_templates("chat"), None, system="Be brief.")
 
 
-def drawn(numbers: list[int], *answers: Completion) -> tuple[Sampled, list[Request]]:
+def drawn(numbers: list[int], *answers: Completion) -> tuple[list[Candidate], list[Request]]:
     flow = sample(PROMPT, ASK, numbers)
     asked = next(flow)
     with pytest.raises(StopIteration) as stop:
@@ -40,10 +40,10 @@ def test_the_same_number_is_the_same_question_whenever_it_comes(numbers: list[in
 )  # fmt: skip
 def test_a_reply_that_cannot_be_used_is_kept_with_its_problem(text: str, finish: Any, problem: str | None) -> None:
     result, _ = drawn([4], Completion(text, finish, "m-1"))
-    [reply] = result.replies
+    [reply] = result
     assert (reply.text, reply.problem, reply.model, reply.sample) == (text.strip(), problem, "m-1", 4)
 
 
 def test_replies_come_in_the_order_of_their_numbers() -> None:
     result, _ = drawn([2, 0], Completion(" two ", "stop", "m"), Completion("zero", "stop", "m"))
-    assert [(reply.sample, reply.text) for reply in result.replies] == [(2, "two"), (0, "zero")]
+    assert [(reply.sample, reply.text) for reply in result] == [(2, "two"), (0, "zero")]
