@@ -46,10 +46,26 @@ def show(name: str, template_set: str, template: str | None, message: str) -> It
         return
     if template not in VARIABLES:
         raise UsageError(f"unknown template {template!r}; {nearest(template, VARIABLES)}")
-    for principle, request in _requests(law, template_set, template, message):
-        if principle is not None:
-            yield f"# {principle}"
-        yield from _words(request)
+    templates = load_templates(template_set)
+    turn: Message = {"role": "user", "content": message}
+    if template in JOBS["judge"]:
+        judge = AskJudge(templates, law, prefill=True)
+        for principle in law.principles_for("judge"):
+            question = (turn,), "(here stands one reply)", "(here stands the other reply)", principle
+            yield from _words(judge.letter(question, score=True), principle.id)
+        return
+    ask = Ask(templates, law)
+    prompt = Prompt(id="shown", messages=(turn,))
+    if template == "respond":
+        yield from _words(ask.respond(prompt))
+        return
+    reply = "(here stands the assistant's reply)"
+    for principle in law.principles_for("revise"):
+        if template == "critique":
+            request = ask.critique(prompt, reply, principle)
+        else:
+            request = ask.revise(prompt, reply, "(here stands the critique)", principle)
+        yield from _words(request, principle.id)
 
 
 def lines(law: Constitution) -> Iterator[str]:
@@ -64,33 +80,10 @@ def lines(law: Constitution) -> Iterator[str]:
             yield f"  {name:9} {words}"
 
 
-def _requests(
-    law: Constitution, template_set: str, template: str, message: str
-) -> Iterator[tuple[str | None, Request]]:
-    """What a template asks under each principle that has its job, by the principle's id; a first reply has none."""
-    templates = load_templates(template_set)
-    turn: Message = {"role": "user", "content": message}
-    if template in JOBS["judge"]:
-        judge = AskJudge(templates, law, prefill=True)
-        first = "(here stands one reply)"
-        second = "(here stands the other reply)"
-        for principle in law.principles_for("judge"):
-            yield principle.id, judge.letter(((turn,), first, second, principle), score=True)
-        return
-    ask = Ask(templates, law)
-    prompt = Prompt(id="shown", messages=(turn,))
-    reply = "(here stands the assistant's reply)"
-    if template == "respond":
-        yield None, ask.respond(prompt)
-        return
-    for principle in law.principles_for("revise"):
-        if template == "critique":
-            yield principle.id, ask.critique(prompt, reply, principle)
-        else:
-            yield principle.id, ask.revise(prompt, reply, "(here stands the critique)", principle)
-
-
-def _words(request: Request) -> Iterator[str]:
+def _words(request: Request, principle: str | None = None) -> Iterator[str]:
+    """What a request asks for a principle, by its id; a first reply has none."""
+    if principle is not None:
+        yield f"# {principle}"
     if request.text is not None:
         yield request.text
     for turn in request.messages:

@@ -201,11 +201,19 @@ def _findings(path: Path, files: Mapping[str, bytes], environment: ImmutableSand
     if missing is not None:
         return [error_in(path, None, missing)]
     findings = [finding for name in names for finding in _findings_in(path / name, files, environment)]
-    if all(finding.level == "warning" for finding in findings):
-        try:
-            _render_all(path, files, environment)
-        except TemplateError as error:
-            findings.append(error_in(Path(str(error.path)), error.line, error.message))
+    if any(finding.level == "error" for finding in findings):
+        return findings
+    # Each template once, for a principle that lacks no wording, and with nothing that it is not given.
+    words: Values = dict.fromkeys(WORDINGS, "Trial.")
+    values: Values = dict.fromkeys(("reply", "critique", "first", "second"), "Trial.")
+    values |= {"prompt": [{"role": "user", "content": "Trial."}], "gate": True, "reason": False}
+    try:
+        values |= {"principle": Principle(id="trial", **words), "examples": _examples(path, files)}
+        for name in [name for name in VARIABLES if f"{name}.jinja" in files]:
+            variables = values.keys() & variables_of(name, files)
+            _rendered(environment.get_template(f"{name}.jinja"), {key: values[key] for key in variables})
+    except TemplateError as error:
+        findings.append(error_in(Path(str(error.path)), error.line, error.message))
     return findings
 
 
@@ -226,18 +234,6 @@ def _findings_in(path: Path, files: Mapping[str, bytes], environment: ImmutableS
     except UnicodeDecodeError:
         return [error_in(path, 1, "is not UTF-8 text")]
     return findings
-
-
-def _render_all(path: Path, files: Mapping[str, bytes], environment: ImmutableSandboxedEnvironment) -> None:
-    """Render each template once, for a principle that lacks no wording; raises TemplateError if one fails."""
-    words: Values = dict.fromkeys(WORDINGS, "Trial.")
-    values: Values = dict.fromkeys(("reply", "critique", "first", "second"), "Trial.")
-    values |= {"prompt": [{"role": "user", "content": "Trial."}], "gate": True, "reason": False}
-    values |= {"principle": Principle(id="trial", **words), "examples": _examples(path, files)}
-    for name in VARIABLES:
-        if f"{name}.jinja" in files:
-            variables = values.keys() & variables_of(name, files)
-            _rendered(environment.get_template(f"{name}.jinja"), {key: values[key] for key in variables})
 
 
 # Rendering
