@@ -74,17 +74,17 @@ def import_constitution(path: str | Path) -> str:
         "principles": principles,
     }
     notes = [f"Imported from {path.name} ({kind}): {counted(len(principles), 'principle')}, worded as there."]
-    repeated = sum(entry in entries[:place] for place, entry in enumerate(entries))
+    repeated = len(entries) - len(principles)
     if repeated:
         notes.append(f"Left out {repeated} that repeated an earlier one word for word.")
-    chats = data.get("system_chat") if isinstance(data, dict) else None
-    if isinstance(chats, list):
-        examples = [*_examples(chats)]
-        if examples:
-            content["examples"] = examples
-        if len(examples) < len(chats):
-            others = counted(len(chats) - len(examples), "chat")
-            notes.append(f"Left out {others} that did not have the six turns of critique and revision.")
+    match data:
+        case {"system_chat": list(chats)}:
+            examples = [*_examples(chats)]
+            if examples:
+                content["examples"] = examples
+            if len(examples) < len(chats):
+                others = counted(len(chats) - len(examples), "chat")
+                notes.append(f"Left out {others} that did not have the six turns of critique and revision.")
     notes.append(
         "The wording belongs to its authors: check its licence before you share this file or data made with it."
     )
@@ -159,10 +159,11 @@ def _read(path: Path) -> Any:
 
 
 def _entries(data: Any, path: Path) -> tuple[list[Entry], str]:
-    if isinstance(data, dict) and "principles" in data:
-        raise InputError(f"is already a constitution; try: cai constitution check {path}", path)
-    if isinstance(data, dict) and isinstance(data.get("constitutions"), list):
-        data = data["constitutions"]
+    match data:
+        case {"principles": _}:
+            raise InputError(f"is already a constitution; try: cai constitution check {path}", path)
+        case {"constitutions": list(pairs)}:
+            data = pairs
     if data in ([], {}, None):
         return [], "empty"
     for form, convert, kind in FORMATS:

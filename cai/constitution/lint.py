@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from itertools import combinations
 from pathlib import Path
 
-from cai.constitution.principles import JOBS, Constitution, Finding, Job, Principle, Reader, find_constitution
+from cai.constitution.principles import JOBS, Constitution, Finding, Job, Reader, find_constitution
 from cai.records import ConstitutionRef, Record, Values
 from cai.texts.wording import listed
 
@@ -86,10 +86,16 @@ def check(name_or_path: str | Path, more: Sequence[Finding] = ()) -> Report:
     if law is not None:
         for code, message, principle in (risk for rule in RULES for risk in rule(law)):
             file, line = reader.places.get(principle, (str(path), None))
-            finding = Finding(code=code, message=message, file=file, line=line, principle=principle)
-            if code not in ERRORS:
-                finding = finding.model_copy(update={"level": "warning"})
-            findings.append(finding)
+            findings.append(
+                Finding(
+                    level="error" if code in ERRORS else "warning",
+                    code=code,
+                    message=message,
+                    file=file,
+                    line=line,
+                    principle=principle,
+                )
+            )
     findings += more
     return Report(
         path=str(path),
@@ -153,18 +159,17 @@ def _duplicates(law: Constitution) -> Iterator[Risk]:
 
 def _framing(law: Constitution) -> Iterator[Risk]:
     count = len(law.principles)
-    negative = [principle.id for principle in law.principles if NEGATIVE.search(_goal(principle))]
+    negative = []
+    for p in law.principles:
+        goals = " ".join(text for text in (p.text, p.choose) if text)
+        if NEGATIVE.search(goals or p.revise or ""):
+            negative.append(p.id)
     if count > 1 and len(negative) > NEGATIVE_SHARE * count:
         message = (
             f"{len(negative)} of {count} principles say what to avoid; judges agree better with people on "
             f"principles that say what a good reply does: {listed(negative, FEW)}"
         )
         yield "negative-framing", message, negative[0]
-
-
-def _goal(principle: Principle) -> str:
-    texts = [text for text in (principle.text, principle.choose) if text]
-    return " ".join(texts) or principle.revise or ""
 
 
 def _weights(law: Constitution) -> Iterator[Risk]:
