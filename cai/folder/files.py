@@ -9,7 +9,6 @@ import json
 import logging
 import os
 import sqlite3
-import tempfile
 import time
 import traceback
 import zlib
@@ -260,9 +259,7 @@ def _hash(path: Path) -> str:
     if after.st_mtime_ns == before.st_mtime_ns and time.time_ns() - after.st_mtime_ns > SETTLED:
         try:
             note.parent.mkdir(parents=True, exist_ok=True)
-            with tempfile.NamedTemporaryFile(dir=note.parent, prefix=".making-", delete=False) as scratch:
-                scratch.write(now + b" " + digest)
-            os.replace(scratch.name, note)
-        except OSError as error:
+            write_atomically(note, now + b" " + digest)
+        except (OSError, RunError) as error:
             log.info("%s: its hash cannot be remembered in %s (%s), so it is read each time", path, note, error)
     return digest.decode()

@@ -140,12 +140,8 @@ class Rows:
 
     def is_shorter(self, name: str) -> bool:
         """Whether a file has lost committed lines."""
-        path = self._folder / name
-        with self._guard:
-            size = 0
-            if path.exists():
-                size = path.stat().st_size
-            return size < self._committed(name)
+        with self._guard, open(self._folder / name, "ab") as file:
+            return file.tell() < self._committed(name)
 
     def rewrite(self, name: str, lines: Iterable[bytes]) -> None:
         """Replace a file at once; `lines` may read the one it replaces, if they close it at their end (for Windows)."""
@@ -271,17 +267,6 @@ def position_of(line: bytes) -> int:
     if start > 10 and digits.strip().isdigit():
         return int(digits)
     return int(orjson.loads(line)["position"])
-
-
-def retried_lines(path: Path) -> Iterator[tuple[int, int, DropReason]]:
-    """Number, position and reason of the lines of dropped.jsonl whose drops are tried again."""
-    words = [reason.encode() for reason in RETRIED]
-    with reading(path), open(path, "rb") as file:
-        for number, line in enumerate(file):
-            if any(word in line for word in words):  # the others, which may be millions, need no parsing
-                drop = orjson.loads(line)
-                if drop["reason"] in RETRIED and drop["stage"] not in EXPORT_STAGES:
-                    yield number, drop["position"], drop["reason"]
 
 
 def damage(path: Path) -> RunError:

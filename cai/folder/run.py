@@ -24,7 +24,6 @@ from cai.folder.rows import (
     kind_of,
     names_of,
     reading,
-    retried_lines,
 )
 from cai.folder.store import Store
 from cai.records import DROP_REASONS, BadPrompt, Contest, Drop, DropReason, Item, Object, Prompt, Record, Values
@@ -134,13 +133,19 @@ class RunFolder:
     def _forget_superseded(self) -> None:
         """Take the lines of drops that were tried again, and ended in another state or line, out of dropped.jsonl."""
         path = self.path / DROPPED
+        words = [reason.encode() for reason in RETRIED]
         retried = set()
         last: dict[int, int] = {}  # position → number of its last line
-        for number, position, reason in retried_lines(path):
-            retried.add(number)
-            entry = self.store.rows.state(position)
-            if entry is None or entry[1] == reason:
-                last[position] = number
+        with reading(path), open(path, "rb") as file:
+            for number, line in enumerate(file):
+                if not any(word in line for word in words):  # such lines, which may be millions, need no parsing
+                    continue
+                drop = orjson.loads(line)
+                if drop["reason"] in RETRIED and drop["stage"] not in EXPORT_STAGES:
+                    retried.add(number)
+                    entry = self.store.rows.state(drop["position"])
+                    if entry is None or entry[1] == drop["reason"]:
+                        last[drop["position"]] = number
         stale = retried - set(last.values())
         if stale:
             self.store.rows.rewrite(path.name, _lines_without(path, stale))

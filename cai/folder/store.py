@@ -102,7 +102,6 @@ class Store:
     """
 
     def __init__(self, folder: Path, *, read_only: bool = False) -> None:
-        self.folder = folder
         self._group: asyncio.Event | None = None
         self._closed = False
         self._guard = Guard(folder)
@@ -113,24 +112,21 @@ class Store:
         with self._guard, ExitStack() as opened:
             self._db = sqlite3.connect(uri, uri=True, check_same_thread=False)
             opened.callback(self._db.close)
-            self._prepare(read_only)
+            (version,) = self._db.execute("PRAGMA user_version").fetchone()
+            if version not in (1, SCHEMA_VERSION) and (version or read_only):
+                raise RunError(
+                    f"{folder / 'calls.sqlite'} has format {version}, this cai reads 1 to {SCHEMA_VERSION}: "
+                    "use the version that wrote it, or another --out"
+                )
+            if not read_only:
+                self._db.execute("PRAGMA journal_mode=WAL")
+                self._db.execute("PRAGMA synchronous=NORMAL")
+                self._db.executescript(SCHEMA + TABLES)
+                self._db.execute(f"PRAGMA user_version={SCHEMA_VERSION}")
+                self._db.commit()
             opened.pop_all()
         self._parts: dict[bytes, int] = {}  # ids by hash: texts can be megabytes
         self.rows = Rows(folder, self._db, self._guard, self._due)
-
-    def _prepare(self, read_only: bool) -> None:
-        (version,) = self._db.execute("PRAGMA user_version").fetchone()
-        if version not in (1, SCHEMA_VERSION) and (version or read_only):
-            raise RunError(
-                f"{self.folder / 'calls.sqlite'} has format {version}, this cai reads 1 to {SCHEMA_VERSION}: "
-                "use the version that wrote it, or another --out"
-            )
-        if not read_only:
-            self._db.execute("PRAGMA journal_mode=WAL")
-            self._db.execute("PRAGMA synchronous=NORMAL")
-            self._db.executescript(SCHEMA + TABLES)
-            self._db.execute(f"PRAGMA user_version={SCHEMA_VERSION}")
-            self._db.commit()
 
     def get(self, key: bytes) -> Completion | None:
         """The finished call with this key, or None."""

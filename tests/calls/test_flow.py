@@ -461,7 +461,6 @@ def test_a_consumer_that_takes_its_time_holds_back_new_flows(store: Store) -> No
 def test_the_same_questions_are_asked_at_any_concurrency(tmp_path: Path) -> None:
     async def main(concurrency: int) -> list[tuple[int, Any]]:
         store = Store(tmp_path)
-        store.folder.mkdir(exist_ok=True)
         with_jitter = Fake(concurrency=concurrency, delay=0.01)
         rows = [each async for each in play_all(driver(with_jitter, store), 50, concurrency)]
         store.close()
