@@ -9,7 +9,7 @@ from functools import lru_cache
 from typing import Any
 
 from cai.constitution.principles import Constitution, Principle
-from cai.engine.revise import LINE_ENDS
+from cai.engine.revise import LINE_ENDS, NEVER
 from cai.engine.templates import Templates
 from cai.records import Message, Request, Values
 
@@ -50,9 +50,7 @@ class AskJudge:
         labels = [loose(label) for label in templates.frame if not label.startswith("<")]
         self._tags = re.compile("|".join([*tags, MARKS]), re.IGNORECASE)
         start = rf"(^|[{LINE_ENDS}])((?:[^\S{LINE_ENDS}]|[{DRESSING}{UNSEEN}])*+)"
-        self._starts: re.Pattern[str] | None = None
-        if labels:
-            self._starts = re.compile(f"{start}(?={'|'.join(labels)})", re.IGNORECASE)
+        self._starts = re.compile(f"{start}(?={'|'.join(labels) or NEVER})", re.IGNORECASE)
         self._quoted = lru_cache(maxsize=32)(self._quote)  # the questions about a pair come one after the other
 
     def check(self, principles: Iterable[Principle]) -> None:
@@ -119,10 +117,7 @@ class AskJudge:
         ).strip()
 
     def _quote(self, text: str) -> str:
-        text = self._tags.sub(_escaped, text)
-        if self._starts is None:
-            return text
-        return self._starts.sub(r"\1\2> ", text)
+        return self._starts.sub(r"\1\2> ", self._tags.sub(_escaped, text))
 
 
 def _escaped(tag: re.Match[str]) -> str:

@@ -20,6 +20,7 @@ from cai.errors import RowDropped
 from cai.records import Candidate, Completion, DropReason, Message, Prompt, Request, Role, Round, Values
 
 LINE_ENDS = r"\n\v\f\r\x1c-\x1e\x85\u2028\u2029"  # all that str.splitlines knows
+NEVER = "(?!)"  # a pattern that matches nowhere
 # A line that gives a verdict, whatever marks it up; one that begins with `>` quotes somebody else. The verdict itself
 # may stand in the line below.
 VERDICT = re.compile(r"""^[ \t*_#~"'`“”‘’(\[–—•-]*verdict[ \t*_"'`”’]*:[\W_]*(.*)$""", re.IGNORECASE | re.MULTILINE)
@@ -148,10 +149,8 @@ class Ask:
         # What a set stops at is how its layout begins a part: together the stop strings name every label.
         stops = [stop for name, stops in templates.stop.items() if name not in JOBS["judge"] for stop in stops]
         labels = sorted({stop.strip() for stop in stops} - {""})
-        self._labels: re.Pattern[str] | None = None
-        if labels:
-            start = rf"[{LINE_ENDS}][^\S{LINE_ENDS}]*"
-            self._labels = re.compile(f"({start})(?={'|'.join(map(re.escape, labels))})")
+        start = rf"[{LINE_ENDS}][^\S{LINE_ENDS}]*"
+        self._labels = re.compile(f"({start})(?={'|'.join(map(re.escape, labels)) or NEVER})")
 
     def check(self, principles: Iterable[Principle]) -> None:
         """Word every question once; raises TemplateError if the templates need what a principle does not have."""
@@ -212,8 +211,6 @@ class Ask:
 
         The first line follows a label of its own, except in a system text.
         """
-        if self._labels is None:
-            return text
         if role == "system":
             return self._labels.sub(r"\1> ", "\n" + text)[1:]
         return self._labels.sub(r"\1> ", text)
