@@ -18,7 +18,7 @@ from pydantic import ValidationError
 from cai.errors import InputError
 from cai.judge.metrics import log_odds
 from cai.records import ConstitutionRef, Label, Object
-from cai.sources.conversations import BadRecord, kind, listed
+from cai.sources.conversations import BadRecord, listed, object_of
 from cai.sources.replies import CHOICES, HUMAN_LABELS, MANY, PAIRS, human_label, many_of
 from cai.sources.yamlfile import first_fault
 
@@ -124,12 +124,9 @@ def _refuses(text: str) -> bool:
 
 
 def _row(line: int, record: Any) -> _Row:
-    if isinstance(record, BadRecord):
-        raise record
     if isinstance(record, Label):
         return _of_label(line, record)
-    if not isinstance(record, Mapping):
-        raise BadRecord(f"is {kind(record)}, not an object with a probability and a human label")
+    record = object_of(record, "a probability and a human label")
     if "votes" in record and "z" in record:
         try:
             return _of_label(line, Label.model_validate_json(orjson.dumps(record)))

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
@@ -36,6 +36,7 @@ from cai.sources.conversations import (
     as_text,
     id_of,
     listed,
+    object_of,
     pair_hash,
     prompt_in,
     to_answer,
@@ -128,8 +129,6 @@ def _of_run(path: Path, pairing: str) -> Iterator[Place]:
 def _of_records(records: Iterable[tuple[int, Any]], pairing: str) -> Iterator[Place]:
     for unit, (line, record) in enumerate(records):
         try:
-            if isinstance(record, BadRecord):
-                raise record
             yield from placed(_of_record(record, pairing), unit)
         except BadRecord as bad:
             yield unit << PAIR_BITS, BadPrompt(line=line, problem=bad.problem, reason=bad.reason)
@@ -146,8 +145,7 @@ def _of_record(record: Any, pairing: str) -> list[Contest]:
     """The pairs of one record, whatever its shape; their positions count within it."""
     if isinstance(record, Label | Revision | Candidates):
         record = record.model_dump()
-    if not isinstance(record, Mapping):
-        raise BadRecord(f"the record is of type {type(record).__name__}, not an object with a prompt and replies")
+    record = object_of(record, "a prompt and replies")
     if "rounds" in record and "initial" in record:
         try:
             return list(_of_revision(record, pairing))

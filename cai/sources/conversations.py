@@ -248,6 +248,15 @@ def _turn(number: int, turn: Any) -> Message:
 # Values, and words for them
 
 
+def object_of(record: Any, columns: str) -> Object:
+    """A record that must be an object, with these columns in words; BadRecord if it is not, or was not decoded."""
+    if isinstance(record, BadRecord):
+        raise record
+    if isinstance(record, Mapping):
+        return record
+    raise BadRecord(f"the record is of type {type(record).__name__}, not an object with {columns}")
+
+
 def as_text(value: Any, name: str) -> str:
     """A value that must be text; BadRecord if it is not, or holds half a surrogate pair, which no file can hold."""
     if not isinstance(value, str):

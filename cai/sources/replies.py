@@ -29,9 +29,9 @@ from cai.sources.conversations import (
     as_text,
     before_reply,
     id_of,
-    kind,
     listed,
     merged,
+    object_of,
     optional_text,
     pair_hash,
     parted,
@@ -70,11 +70,11 @@ def columns_of_two(record: Object) -> tuple[str, str] | None:
     return next((pair for pair in PAIRS if all(record.get(name) is not None for name in pair)), None)
 
 
-def column_of_one(record: Object) -> str | None:
-    """The column of a record's only reply, one with a value first."""
+def columns_of(record: Object) -> tuple[str, ...]:
+    """The columns of a record's two replies, else that of its only one, if it has any; one with a value first."""
     names = [name for name in SINGLE if name in record]
     valued = [name for name in names if record[name] is not None]
-    return next(iter(valued or names), None)
+    return columns_of_two(record) or tuple(valued or names)[:1]
 
 
 def column_of_many(record: Object) -> str | None:
@@ -87,21 +87,23 @@ def column_of_many(record: Object) -> str | None:
 
 
 def answers_in(
-    record: Object, names: Sequence[str], prompt_field: str | None = None
-) -> list[tuple[Sequence[Message], str]]:
-    """The reply in each of these columns, with the turns before it; no turns if the record has none."""
-    answers = []
-    for turns, reply in [parted(record.get(name), name) for name in names]:
+    record: Object, columns: Sequence[str], prompt_field: str | None = None
+) -> tuple[list[Sequence[Message]], list[str]]:
+    """The turns before the reply in each of these columns, none if the record has none, and the replies."""
+    before: list[Sequence[Message]] = []
+    replies = []
+    for turns, reply in [parted(record.get(name), name) for name in columns]:
         if not any(turn["role"] == "user" for turn in turns):
             turns = prompt_in(record, prompt_field)
-        answers.append((turns, reply))
-    return answers
+        before.append(turns)
+        replies.append(reply)
+    return before, replies
 
 
-def shared_prompt(record: Object, answers: Sequence[tuple[Sequence[Message], str]]) -> Sequence[Message]:
-    """The one conversation that all answers of a record answer; raises BadRecord if there is none."""
-    first, *others = (turns for turns, _ in answers)
-    if not (first and all(others)):
+def shared_prompt(record: Object, before: Sequence[Sequence[Message]]) -> Sequence[Message]:
+    """The one conversation that all replies of a record answer; raises BadRecord if there is none."""
+    first, *others = before
+    if not all(before):
         raise BadRecord(f"no prompt beside the reply; it has {listed(record)}")
     if any(merged(other) != merged(first) for other in others):
         raise BadRecord("the two replies answer different conversations")
@@ -151,9 +153,8 @@ def pair_of(record: Object) -> Contest:
     if names is None:
         columns = ", ".join(" and ".join(pair) for pair in PAIRS)
         raise BadRecord(f"no pair of replies (replies, {columns}); it has {listed(record)}")
-    answers = answers_in(record, names)
-    messages = to_answer(shared_prompt(record, answers))
-    replies = [reply for _, reply in answers]
+    before, replies = answers_in(record, names)
+    messages = to_answer(shared_prompt(record, before))
     for name, reply in zip(names, replies, strict=True):
         if not reply.strip():
             raise BadRecord(f"{name} is empty", "empty")
@@ -189,7 +190,7 @@ def _origin(record: Object, name: str) -> tuple[str, str | None]:
     return optional_text(record, f"{name}_from") or name, optional_text(record, f"{name}_model")
 
 
-def preferred_of(record: Object, names: tuple[str, str]) -> int | None:
+def preferred_of(record: Object, names: Sequence[str]) -> int | None:
     """The place of the reply that people prefer, 0 or 1; None if the record does not say. Raises BadRecord.
 
     Numbers count from 1, and are read beside numbered columns only: elsewhere 1 could be either reply.
@@ -226,12 +227,21 @@ def human_label(record: Object, name: str) -> str | None:
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """A record's replies by role, in order, and the conversation that they answer."""
+    """A record's replies by role, in order, and the turns of the conversation that they answer."""
 
     replies: tuple[tuple[str, str], ...]
-    prompt: str | None = None  # all of it; None: the record has none
-    question: str | None = None  # the last turn of the user
+    turns: Sequence[Message] = ()  # none: the record has no prompt
     cut: frozenset[int] = frozenset()  # replies of which the record says that they were cut, by index
+
+    @property
+    def prompt(self) -> str | None:
+        """All of the conversation; None if the record has none."""
+        return written(self.turns)
+
+    @property
+    def question(self) -> str | None:
+        """The last turn of the user."""
+        return next((turn["content"].strip() for turn in reversed(self.turns) if turn["role"] == "user"), None)
 
 
 def read_case(record: Any, reply_field: str | None = None, prompt_field: str | None = None) -> Case:
@@ -239,41 +249,27 @@ def read_case(record: Any, reply_field: str | None = None, prompt_field: str | N
 
     reply_field, prompt_field: columns of the reply and of the prompt, for shapes that are not listed above.
     """
-    if isinstance(record, BadRecord):
-        raise record
     column = LONE.get(type(record))
     if column is not None and reply_field is None:
         record = {column: record}
-    if not isinstance(record, Mapping):
-        raise BadRecord(f"the record is {kind(record)}, not an object")
+    record = object_of(record, "a reply")
     many = column_of_many(record)
     if many is not None and not reply_field:
         listing = many_of(record, many)
-        replies = [("reply", reply.text) for reply in listing]
-        cut = {number for number, reply in enumerate(listing) if reply.problem == "truncated"}
+        roles = ["reply"] * len(listing)
+        texts = [reply.text for reply in listing]
+        problems = [reply.problem for reply in listing]
         turns: Sequence[Message] = prompt_in(record, prompt_field)
     else:
-        roles = _roles(record, reply_field)
-        answers = answers_in(record, list(roles), prompt_field)
-        replies = [(role, reply) for role, (_, reply) in zip(roles.values(), answers, strict=True)]
-        cut = {number for number, _ in enumerate(replies) if _cut(record) == "truncated"}
-        turns = next((turns for turns, _ in answers if turns), [])
-    if not replies:
+        columns = (reply_field,) if reply_field else columns_of(record)
+        roles = [name if columns in PAIRS else "reply" for name in columns]
+        before, texts = answers_in(record, columns, prompt_field)
+        problems = [_cut(record)] * len(texts)
+        turns = next(filter(None, before), [])
+    if not texts:
         raise BadRecord(f"no reply; it has {listed(record)}: name its column with --reply-field")
-    return Case(tuple(replies), written(turns), _question(turns), frozenset(cut))
-
-
-def _roles(record: Object, reply_field: str | None) -> dict[str, str]:
-    """The columns of the replies, and the role of each."""
-    if reply_field is not None:
-        return {reply_field: "reply"}
-    two = columns_of_two(record)
-    if two is not None:
-        return {name: name for name in two}
-    one = column_of_one(record)
-    if one is not None:
-        return {one: "reply"}
-    return {}
+    cut = frozenset(number for number, problem in enumerate(problems) if problem == "truncated")
+    return Case(tuple(zip(roles, texts, strict=True)), turns, cut)
 
 
 def written(turns: Sequence[Message]) -> str | None:
@@ -282,7 +278,3 @@ def written(turns: Sequence[Message]) -> str | None:
     if not conversation:
         return None
     return "".join(f"{MARKERS[turn['role']]} {turn['content'].strip()}" for turn in conversation)
-
-
-def _question(turns: Sequence[Message]) -> str | None:
-    return next((turn["content"].strip() for turn in reversed(turns) if turn["role"] == "user"), None)

@@ -14,13 +14,13 @@ import orjson
 
 from cai.errors import InputError
 from cai.records import DropReason, Message, Object
-from cai.sources.conversations import PROMPTS, BadRecord, as_text, listed, prompt_hash, to_reply
+from cai.sources.conversations import PROMPTS, BadRecord, as_text, listed, object_of, prompt_hash, to_reply
 from cai.sources.files import describe, read_records
 from cai.sources.replies import (
     SINGLE,
     answers_in,
     column_of_many,
-    column_of_one,
+    columns_of,
     columns_of_two,
     preferred_of,
     shared_prompt,
@@ -110,27 +110,22 @@ def advice(where: str, method: str, record: Object) -> str:
 
 def row_of(record: Any, line: int, method: str) -> TrainingRow:
     """The row in a record; raises BadRecord for what cannot train."""
-    if isinstance(record, BadRecord):
-        raise record
-    if not isinstance(record, Mapping):
-        raise BadRecord(f"the record is of type {type(record).__name__}, not an object with columns")
+    record = object_of(record, "columns")
     kind = kind_of(record)
     if kind != METHODS[method].rows:
         raise BadRecord(f"the columns are not those of {method}: {advice('it', method, record)}")
     name = _name(record, line)
-    two = columns_of_two(record)
-    if two is not None:
-        return _pair(record, two, name)
-    column = column_of_one(record)
-    assert column is not None  # or the record would be of another kind
-    prompt, [reply] = _read(record, [column])
-    key = _key(prompt)
-    if kind != "graded":
-        return TrainingRow(name, prompt, reply, key)
-    label = record["label"]
-    if not isinstance(label, bool) and label not in (0, 1):
-        raise BadRecord(f"'label' is {str(label)[:40]!r}, not true or false")
-    return TrainingRow(name, prompt, reply, key, label=bool(label))
+    columns = columns_of(record)
+    if kind == "pairs":
+        return _pair(record, columns, name)
+    prompt, [reply] = _read(record, columns)
+    label = None
+    if kind == "graded":
+        label = record["label"]
+        if not isinstance(label, bool) and label not in (0, 1):
+            raise BadRecord(f"'label' is {str(label)[:40]!r}, not true or false")
+        label = bool(label)
+    return TrainingRow(name, prompt, reply, _key(prompt), label=label)
 
 
 def _name(record: Object, line: int) -> str:
@@ -140,7 +135,7 @@ def _name(record: Object, line: int) -> str:
     return f"line {line}"
 
 
-def _pair(record: Object, columns: tuple[str, str], name: str) -> TrainingRow:
+def _pair(record: Object, columns: Sequence[str], name: str) -> TrainingRow:
     preferred = preferred_of(record, columns)
     if preferred is None:
         raise BadRecord(f"nothing says which of {columns[0]!r} and {columns[1]!r} is better: cai label asks a judge")
@@ -158,8 +153,7 @@ def _pair(record: Object, columns: tuple[str, str], name: str) -> TrainingRow:
 
 def _read(record: Object, columns: Sequence[str]) -> tuple[Turns | str, list[str]]:
     """The prompt, and the replies in these columns; the prompt is text if it and all replies are plain text."""
-    answers = answers_in(record, columns)
-    replies = [reply for _, reply in answers]
+    before, replies = answers_in(record, columns)
     for column, reply in zip(columns, replies, strict=True):
         if not reply.strip():
             raise BadRecord(f"{column!r} is an empty reply", "empty")
@@ -168,7 +162,7 @@ def _read(record: Object, columns: Sequence[str]) -> tuple[Turns | str, list[str
         if not prompt.strip():
             raise BadRecord("the prompt is empty", "empty")
         return prompt, replies
-    return to_reply(shared_prompt(record, answers)), replies
+    return to_reply(shared_prompt(record, before)), replies
 
 
 def _number(record: Object, name: str) -> float | None:
