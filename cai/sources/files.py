@@ -145,20 +145,6 @@ def _prompts(source: Source, format: str, field: str | None) -> Iterator[Prompt 
         yield item
 
 
-def _records(source: Source, what: str, format: str, field: str | None, keys: tuple[str, ...]) -> Rows:
-    empty = True
-    for numbered in _rows(source, format, field, keys):
-        empty = False
-        yield numbered
-    if not empty:
-        return
-    if not isinstance(source, str | Path):
-        raise SourceError(f"there is no {what} to read")
-    if source == "-":
-        source = STDIN
-    raise SourceError(f"there is no {what} in it", source)
-
-
 class Facts(NamedTuple):
     """What is known of a source before its records are read."""
 
@@ -204,8 +190,22 @@ def describe(source: Source | None) -> str:
 # Sources: each yields numbered records
 
 
+def _records(source: Source, what: str, format: str, field: str | None, keys: tuple[str, ...]) -> Rows:
+    """The records of any source; an error at its end if there is none, called what they are.
+
+    keys: those that are wanted, of which a table must have one; (): all columns are.
+    """
+    line = 0
+    for line, record in _rows(source, format, field, keys):
+        yield line, record
+    if line:
+        return
+    if not isinstance(source, str | Path):
+        raise SourceError(f"there is no {what} to read")
+    raise SourceError(f"there is no {what} in it", STDIN if source == "-" else source)
+
+
 def _rows(source: Source, format: str, field: str | None, keys: tuple[str, ...]) -> Rows:
-    """The records of any source. keys: those that are wanted, of which a table must have one; (): all columns are."""
     decode = _json
     if format == "text" and field is None:
         decode = _text
@@ -214,27 +214,26 @@ def _rows(source: Source, format: str, field: str | None, keys: tuple[str, ...])
             decode = _json_or_text
         # A buffer of its own: Python aborts at its exit, such as after Ctrl-C, while a thread reads that of sys.stdin.
         stream = io.BufferedReader(cast(io.BufferedReader, sys.stdin.buffer).raw)
-        return _decoded(stream, STDIN, decode)
-    if isinstance(source, str):
-        return hub_rows(source, keys)
-    if not isinstance(source, Path):
-        return enumerate(source, 1)
-    kind, packed = _kind(source)
-    if kind == ".parquet":
-        return parquet_rows(source, keys)
-    if kind == ".csv":
-        return _opened(source, packed, lambda stream: csv_rows(_bounded(stream, source), source, keys))
-    if kind == ".txt":
-        decode = _text
-    return _opened(source, packed, lambda stream: _decoded(stream, source, decode))
-
-
-def _opened(path: Path, packed: str, read: Callable[[ByteLines], Rows]) -> Rows:
-    try:
-        with OPENERS[packed](path) as stream:
-            yield from read(stream)
-    except OSError as error:
-        raise SourceError(f"cannot be opened: {reason_of(error)}", path) from None
+        yield from _decoded(stream, STDIN, decode)
+    elif isinstance(source, str):
+        yield from hub_rows(source, keys)
+    elif not isinstance(source, Path):
+        yield from enumerate(source, 1)
+    else:
+        kind, packed = _kind(source)
+        if kind == ".parquet":
+            yield from parquet_rows(source, keys)
+            return
+        if kind == ".txt":
+            decode = _text
+        try:
+            with OPENERS[packed](source) as file:
+                if kind == ".csv":
+                    yield from csv_rows(_bounded(file, source), source, keys)
+                else:
+                    yield from _decoded(file, source, decode)
+        except OSError as error:
+            raise SourceError(f"cannot be opened: {reason_of(error)}", source) from None
 
 
 def _lines(stream: ByteLines, where: str | Path) -> Iterator[tuple[int, bytes | BadRecord]]:

@@ -54,7 +54,7 @@ class Fault:
     line: int
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Document:
     """The values of a file, with the 1-based line of each place and each scalar as it was written."""
 
@@ -92,67 +92,61 @@ def read_text(path: Path) -> str:
 def parse(text: str) -> Document:
     """The values and lines of YAML text (JSON is YAML too); an empty text has the value None."""
     try:
-        return _Reader(text).read()
+        return _read(text)
     except yaml.MarkedYAMLError as error:
         # libyaml reads ahead, and some versions stop at a nesting limit of their own before they give the first event.
         # The text before that place is within their limit, so its events show whether it is beyond ours.
         if error.problem_mark is not None:
             with suppress(yaml.MarkedYAMLError):
-                _Reader(text[: error.problem_mark.index]).read()
+                _read(text[: error.problem_mark.index])
         raise _syntax_error(error, text) from error
     except yaml.reader.ReaderError as error:
         line = text.count("\n", 0, error.position) + 1
         raise BadYaml(f"holds a character that YAML does not allow: {error.reason}", line) from error
 
 
-class _Reader:
-    """Builds a file's values from its events.
+def _read(text: str) -> Document:
+    """The values of a text, built from its events.
 
     Not from nodes: libyaml composes them recursively in C without a limit, and ten nested aliases are a billion values.
     """
+    document = Document()
+    documents = 0
+    events = iter(yaml.parse(text, Loader=Loader))
+    for event in events:
+        documents += isinstance(event, yaml.DocumentStartEvent)
+        if documents > 1:
+            raise BadYaml("'---' starts a second document; a file holds one", _line(event))
+        if isinstance(event, yaml.NodeEvent):
+            document.value = _value(event, events, (), document)
+    return document
 
-    def __init__(self, text: str) -> None:
-        self._events = iter(yaml.parse(text, Loader=Loader))
-        self._lines: dict[Place, int] = {}
-        self._scalars: dict[Place, str] = {}
 
-    def read(self) -> Document:
-        value = None
-        documents = 0
-        for event in self._events:
-            documents += isinstance(event, yaml.DocumentStartEvent)
-            if documents > 1:
-                raise BadYaml("'---' starts a second document; a file holds one", _line(event))
-            if isinstance(event, yaml.NodeEvent):
-                value = self._value(event, ())
-        return Document(value, self._lines, self._scalars)
-
-    def _value(self, event: Any, place: Place) -> Any:
-        self._lines.setdefault(place, _line(event))
-        _check(event)
-        if isinstance(event, yaml.ScalarEvent):
-            self._scalars[place] = event.value
-            return _scalar(event)
-        if len(place) == MAX_DEPTH:
-            raise BadYaml(f"is nested more than {MAX_DEPTH} levels deep", _line(event))
-        children = takewhile(lambda event: not isinstance(event, yaml.CollectionEndEvent), self._events)
-        if isinstance(event, yaml.SequenceStartEvent):
-            return [self._value(child, (*place, number)) for number, child in enumerate(children)]
-        return self._mapping(children, place)
-
-    def _mapping(self, keys: Iterator[Any], place: Place) -> Values:
-        mapping: Values = {}
-        for event in keys:
-            line = _line(event)
-            _check(event)
-            if not isinstance(event, yaml.ScalarEvent):
-                raise BadYaml("a key must be one word of text, not a list or mapping", line)
-            key = event.value
-            if key in mapping:
-                raise BadYaml(f"key {key!r} occurs twice; the first is in line {self._lines[(*place, key)]}", line)
-            self._lines[(*place, key)] = line
-            mapping[key] = self._value(next(self._events), (*place, key))
-        return mapping
+def _value(event: Any, events: Iterator[Any], place: Place, document: Document) -> Any:
+    """The value that begins with an event; `events` are those after it."""
+    document.lines.setdefault(place, _line(event))
+    _check(event)
+    if isinstance(event, yaml.ScalarEvent):
+        document.scalars[place] = event.value
+        return _scalar(event)
+    if len(place) == MAX_DEPTH:
+        raise BadYaml(f"is nested more than {MAX_DEPTH} levels deep", _line(event))
+    children = takewhile(lambda event: not isinstance(event, yaml.CollectionEndEvent), events)
+    if isinstance(event, yaml.SequenceStartEvent):
+        return [_value(child, events, (*place, number), document) for number, child in enumerate(children)]
+    mapping: Values = {}
+    for child in children:
+        line = _line(child)
+        _check(child)
+        if not isinstance(child, yaml.ScalarEvent):
+            raise BadYaml("a key must be one word of text, not a list or mapping", line)
+        key = child.value
+        within = (*place, key)
+        if key in mapping:
+            raise BadYaml(f"key {key!r} occurs twice; the first is in line {document.lines[within]}", line)
+        document.lines[within] = line
+        mapping[key] = _value(next(events), events, within, document)
+    return mapping
 
 
 def _line(event: Any) -> int:
