@@ -18,7 +18,7 @@ from cai.evaluation.audit_report import MEASURES, OF_REPLIES, Audit, ReplyAudit
 from cai.folder.files import unwritable
 from cai.judge.metrics import share
 from cai.records import KINDS, Values
-from cai.sources.conversations import BadRecord, prompt_in
+from cai.sources.conversations import BadRecord, object_of, prompt_in
 from cai.sources.files import read_records
 from cai.sources.replies import PAIRS, RANKED, Case, read_case, written
 from cai.texts import repeats
@@ -106,10 +106,8 @@ def _prompts_of(source: str | Path | Iterable[Any], prompt_field: str | None) ->
 def _prompt_of(record: Any, prompt_field: str | None) -> str | None:
     with suppress(BadRecord):
         return read_case(record, None, prompt_field).prompt
-    if not isinstance(record, Mapping):
-        return None
     with suppress(BadRecord):
-        return written(prompt_in(record, prompt_field))
+        return written(prompt_in(object_of(record, "a prompt"), prompt_field))
     return None
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby, islice
 from pathlib import Path
@@ -36,6 +36,11 @@ class Encoded:
     row: TrainingRow
     prompt: list[int]
     replies: tuple[list[int], ...]
+
+    @property
+    def id(self) -> str:
+        """The row's id."""
+        return self.row.id
 
     @property
     def longest(self) -> int:
@@ -149,19 +154,23 @@ def _differs(prompt: str, whole: str) -> UsageError:
 
 
 def sift(
-    rows: Iterable[TrainingRow],
-    results: Iterable[T | str],
-    source: str,
+    data: TrainingData,
+    sides: Iterable[Sequence[Any]],
+    make: Callable[[Sequence[Any]], Iterable[T | str]],
     reason: DropReason,
     drops: list[Skipped],
-) -> list[T]:
-    """What was made of each row; a row that has a text instead, why it cannot train, is added to `drops`."""
-    usable = []
-    for row, result in zip(rows, results, strict=True):
-        if isinstance(result, str):
-            drops.append(Skipped(source, 0, reason, f"{named(row.id)}: {result}"))
-        else:
-            usable.append(result)
+) -> list[list[T]]:
+    """What `make` gives for the rows that train, and for those to evaluate.
+
+    A row for which it gives a text, why that row cannot train, is added to `drops`.
+    """
+    usable: list[list[T]] = [[], []]
+    for place, rows in zip((0, -1), sides, strict=True):
+        for row, result in zip(rows, make(rows), strict=True):
+            if isinstance(result, str):
+                drops.append(Skipped(data.files[place][0], 0, reason, f"{named(row.id)}: {result}"))
+            else:
+                usable[place].append(result)
     return usable
 
 
@@ -185,8 +194,7 @@ class Rows(ABC):
         self.train: list[Encoded] = []
         self.eval: list[Encoded] = []
         masker = Masker(tokenizer, ends, tails=self.tails)
-        self._train = sift(data.train, masker.encode(data.train), data.files[0][0], "bad_input", self.drops)
-        self._eval = sift(data.eval, masker.encode(data.eval), data.files[-1][0], "bad_input", self.drops)
+        self._train, self._eval = sift(data, (data.train, data.eval), masker.encode, "bad_input", self.drops)
 
     def settle(self) -> Iterator[Setting]:
         """The settings of the loss; raises UsageError for a loss that the method or its rows do not have."""
@@ -201,12 +209,10 @@ class Rows(ABC):
         """Put the rows that fit `limit` tokens into `train` and `eval`; the others are dropped."""
         drops: list[Skipped] = []
 
-        def fitting(rows: Sequence[Encoded], source: str) -> list[Encoded]:
-            results = (self.fit(row, limit) for row in rows)
-            return sift((row.row for row in rows), results, source, "too_long", drops)
+        def fitting(rows: Iterable[Encoded]) -> list[Encoded | str]:
+            return [self.fit(row, limit) for row in rows]
 
-        self.train = fitting(self._train, self.data.files[0][0])
-        self.eval = fitting(self._eval, self.data.files[-1][0])
+        self.train, self.eval = sift(self.data, (self._train, self._eval), fitting, "too_long", drops)
         return drops
 
     def fit(self, row: Encoded, limit: int) -> Encoded | str:
@@ -237,22 +243,18 @@ def without_forged_turns(data: TrainingData, tokenizer: Any) -> TrainingData:
         return data
     control = re.compile("|".join(map(re.escape, tokens)))
 
-    def checked(row: TrainingRow) -> TrainingRow | str:
-        token = control.search(_conversation(row))
-        if token is None:
-            return row
-        return f"its text holds {token[0]!r}, a control token, and could open turns of its own"
+    def checked(rows: Iterable[TrainingRow]) -> Iterator[TrainingRow | str]:
+        for row in rows:
+            token = None
+            if not isinstance(row.prompt, str):
+                token = control.search("\0".join([*(turn["content"] for turn in row.prompt), *row.replies]))
+            if token is None:
+                yield row
+            else:
+                yield f"its text holds {token[0]!r}, a control token, and could open turns of its own"
 
     drops: list[Skipped] = []
-    train = sift(data.train, map(checked, data.train), data.files[0][0], "role_mixup", drops)
-    held = sift(data.eval, map(checked, data.eval), data.files[-1][0], "role_mixup", drops)
+    train, held = sift(data, (data.train, data.eval), checked, "role_mixup", drops)
     if not drops:
         return data
     return dataclasses.replace(data, train=tuple(train), eval=tuple(held), dropped=(*data.dropped, *drops))
-
-
-def _conversation(row: TrainingRow) -> str:
-    """All that is said in a row; nothing if it is plain text."""
-    if isinstance(row.prompt, str):
-        return ""
-    return "\0".join([*(turn["content"] for turn in row.prompt), *row.replies])
