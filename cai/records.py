@@ -34,6 +34,9 @@ class Message(TypedDict):
     content: str
 
 
+Turns = tuple[Message, ...]  # a conversation
+
+
 class Record(BaseModel):
     """Base of every row: frozen, and unknown fields are errors."""
 
@@ -44,7 +47,7 @@ class Prompt(Record):
     """The conversation so far that the assistant must answer; ends with the user."""
 
     id: str
-    messages: tuple[Message, ...]
+    messages: Turns
     key: ClassVar[None] = None  # that of a `Contest` names its conversation and replies
 
 
@@ -89,7 +92,7 @@ class Revision(Record):
     schema_: Literal[1] = Field(default=1, alias="schema")
     id: str
     position: int  # 0-based place in the input; exports are sorted by it
-    prompt: tuple[Message, ...]
+    prompt: Turns
     initial: str
     rounds: tuple[Round, ...]
     final: str
@@ -141,7 +144,7 @@ class Candidates(Record):
     schema_: Literal[1] = Field(default=1, alias="schema")
     id: str
     position: int
-    prompt: tuple[Message, ...]
+    prompt: Turns
     replies: tuple[Candidate, ...]
     seed: int
     usage: Usage
@@ -159,7 +162,7 @@ class Contest:
     position: int
     key: str  # names the conversation and both replies; a reply that is not sampled yet counts by its number
     prompt_id: str
-    messages: tuple[Message, ...]
+    messages: Turns
     a: str | None
     b: str | None
     a_from: str
@@ -177,7 +180,7 @@ class Label(Record):
     position: int
     key: str  # names the conversation and the two replies
     prompt_id: str
-    prompt: tuple[Message, ...]
+    prompt: Turns
     a: str
     b: str
     a_from: str  # what it is in the source: initial, round 1, sample 0, chosen, …
@@ -228,7 +231,7 @@ class Drop(Record):
     reason: str  # a `DropReason`, or the name of a fault in `texts.hygiene.FAULTS`
     detail: str
     line: int | None = None
-    prompt: tuple[Message, ...] | None = None
+    prompt: Turns | None = None
     key: str | None = None  # of a pair: names its conversation and its two replies
 
 
@@ -253,7 +256,7 @@ class Request:
     """
 
     role: Role
-    messages: tuple[Message, ...] = ()
+    messages: Turns = ()
     text: str | None = None
     stop: tuple[str, ...] = ()
     prefill: str = ""

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, BeforeValidator, Field, StringConstraints
 from pydantic_core import PydanticCustomError
 
-from cai.records import Message, Record
+from cai.records import Record, Turns
 
 Text = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]
 
@@ -24,16 +24,16 @@ def _conversation(prompt: Any) -> Any:
     return ({"role": "user", "content": prompt},) if isinstance(prompt, str) else prompt
 
 
-def _ends_with_user(messages: tuple[Message, ...]) -> tuple[Message, ...]:
+def _ends_with_user(messages: Turns) -> Turns:
     if not messages or messages[-1]["role"] != "user":
         raise PydanticCustomError("bad_prompt", "'prompt' must end with the user's turn")
     return messages
 
 
 Conversation = Annotated[
-    tuple[Message, ...],
+    Turns,
     AfterValidator(_ends_with_user),
-    BeforeValidator(_conversation, json_schema_input_type=str | tuple[Message, ...]),
+    BeforeValidator(_conversation, json_schema_input_type=str | Turns),
 ]
 
 

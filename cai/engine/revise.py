@@ -17,7 +17,7 @@ from cai.constitution.principles import Constitution, Principle
 from cai.engine.template_checks import JOBS
 from cai.engine.templates import Templates
 from cai.errors import RowDropped
-from cai.records import Candidate, Completion, DropReason, Message, Prompt, Request, Role, Round, Values
+from cai.records import Candidate, Completion, DropReason, Message, Prompt, Request, Role, Round, Turns, Values
 
 LINE_ENDS = r"\n\v\f\r\x1c-\x1e\x85\u2028\u2029"  # all that str.splitlines knows
 NEVER = "(?!)"  # a pattern that matches nowhere
@@ -182,7 +182,7 @@ class Ask:
         after = (_turn("assistant", critique), _turn("user", self._question("revise", principle)))
         return Request("reviser", before + after, stop=self._templates.stop["revise"])
 
-    def _turns(self, prompt: Prompt, *rest: str) -> tuple[Message, ...]:
+    def _turns(self, prompt: Prompt, *rest: str) -> Turns:
         """The conversation, then the reply and the question about it."""
         messages = prompt.messages
         if self._system is not None:

@@ -19,7 +19,7 @@ from cai.folder.files import unwritable
 from cai.judge.metrics import share
 from cai.records import KINDS, Values
 from cai.sources.conversations import BadRecord, object_of, prompt_in
-from cai.sources.files import read_records
+from cai.sources.files import Source, read_records
 from cai.sources.replies import PAIRS, RANKED, Case, read_case, written
 from cai.texts import repeats
 from cai.texts.hygiene import FAULTS, identical, near_identical, refusal
@@ -32,11 +32,11 @@ FOLDER_FILES = ("dpo.jsonl", "sft.jsonl", "kto.jsonl", *dict.fromkeys(kind.rows_
 
 
 def audit(
-    source: str | Path | Iterable[Any],
+    source: Source,
     *,
     reply_field: str | None = None,
     prompt_field: str | None = None,
-    against: str | Path | Iterable[Any] | None = None,
+    against: Source | None = None,
     rows: str | Path | None = None,
 ) -> Audit:
     """Audit a dataset: a file, a run folder, `hf:org/name`, or an iterable of records.
@@ -90,7 +90,7 @@ def _rows_file(path: str | Path | None) -> Iterator[IO[bytes] | None]:
             part.unlink()
 
 
-def _prompts_of(source: str | Path | Iterable[Any], prompt_field: str | None) -> repeats.Repeats:
+def _prompts_of(source: Source, prompt_field: str | None) -> repeats.Repeats:
     """The prompts of the dataset that is compared with; a record without a reply counts by its prompt."""
     prompts = repeats.Repeats()
     for _, record in read_records(source):

@@ -24,7 +24,7 @@ from cai.folder.run import find_info
 from cai.judge.flows import is_valid, probability
 from cai.judge.metrics import average
 from cai.models import spec_of
-from cai.records import Contest, Label, Message, Object, Record, Values
+from cai.records import Contest, Label, Object, Record, Turns, Values
 from cai.runs.label import LabelRun
 from cai.runs.settings import LabelSettings
 from cai.sources.conversations import pair_hash
@@ -206,7 +206,7 @@ def _examples(law: Constitution, principle: str | None) -> Iterator[tuple[Contes
             raise ConstitutionError(problem, where)
         for index, test in enumerate(each.tests):
             name = f"{each.id}:test-{index + 1}"
-            messages: tuple[Message, ...] = ({"role": "user", "content": test.prompt},)
+            messages: Turns = ({"role": "user", "content": test.prompt},)
             # The same pair may be under two principles, and the other way round in one of them.
             key = sha256(f"{name}\0{pair_hash(messages, test.better, test.worse)}".encode()).hexdigest()[:32]
             example = Contest(

@@ -20,7 +20,7 @@ from cai.judge.flows import probability
 from cai.judge.metrics import Metrics, at_least, credit, measure
 from cai.judge.people import Judged, JudgedRows, labels_file, read_judged
 from cai.records import Record, Values
-from cai.sources.files import read_records
+from cai.sources.files import Source, read_records
 from cai.texts.wording import report_lines
 
 FOLDS = 5
@@ -118,7 +118,7 @@ class CalibrationReport:
         return list(content)
 
 
-def calibrate_judge(source: str | Path | Iterable[Any], *, delta: float = DELTA) -> CalibrationReport:
+def calibrate_judge(source: Source, *, delta: float = DELTA) -> CalibrationReport:
     """Compare a judge's labels with people's; docs/judging.md has the arithmetic.
 
     source: a label run or its labels.jsonl, a file of rows with probabilities and human labels, or an iterable of such

@@ -18,7 +18,7 @@ from typing import Literal
 from cai.constitution.principles import Principle
 from cai.engine.ask_judge import AskJudge, Question
 from cai.errors import RowDropped
-from cai.records import Completion, Message, Protocol, Reading, Request, Vote
+from cai.records import Completion, Protocol, Reading, Request, Turns, Vote
 
 WAVES = 3  # of votes, while they stay split
 LEAST_MASS = 0.5  # of both letters together; below it the judge wanted to say something else
@@ -62,7 +62,7 @@ Flow = Generator[list[Request], list[Completion], Verdict]
 class Pair:
     """Two replies to one conversation."""
 
-    prompt: tuple[Message, ...]
+    prompt: Turns
     a: str
     b: str
 

@@ -25,10 +25,10 @@ from cai.records import (
     Contest,
     DropReason,
     Label,
-    Message,
     Object,
     Place,
     Revision,
+    Turns,
     Values,
 )
 from cai.sources.conversations import (
@@ -235,7 +235,7 @@ def _too_few(usable: int, problems: Sequence[DropReason | None]) -> BadRecord:
 
 def pair_of_replies(
     prompt_id: str,
-    messages: tuple[Message, ...],
+    messages: Turns,
     first: tuple[int, str | None],
     second: tuple[int, str | None],
     models: tuple[str | None, str | None] = (None, None),

@@ -23,7 +23,7 @@ from itertools import groupby
 from operator import itemgetter
 from typing import Any, Literal
 
-from cai.records import DropReason, Message, Object, Prompt
+from cai.records import DropReason, Message, Object, Prompt, Turns
 from cai.texts import wording
 
 PROMPTS = ("prompt", "instruction", "question", "input", "rl_prompt")  # columns of a prompt, first match wins
@@ -129,7 +129,7 @@ def _first(record: Object, keys: tuple[str, ...], format: str) -> list[Message] 
     return None
 
 
-def to_answer(turns: Sequence[Message]) -> tuple[Message, ...]:
+def to_answer(turns: Sequence[Message]) -> Turns:
     """A conversation that a model can answer: what follows the last user turn is dropped, and turns are `merged`."""
     conversation = to_reply(before_reply(turns))
     for number, message in enumerate(conversation[1:], 2):
@@ -138,7 +138,7 @@ def to_answer(turns: Sequence[Message]) -> tuple[Message, ...]:
     return conversation
 
 
-def to_reply(turns: Sequence[Message]) -> tuple[Message, ...]:
+def to_reply(turns: Sequence[Message]) -> Turns:
     """A conversation before a reply: it ends with a user turn that is not blank, and turns are `merged`."""
     if not turns:
         raise BadRecord("there is no user turn to answer", "empty")
@@ -149,7 +149,7 @@ def to_reply(turns: Sequence[Message]) -> tuple[Message, ...]:
     return merged(turns)
 
 
-def merged(turns: Sequence[Message]) -> tuple[Message, ...]:
+def merged(turns: Sequence[Message]) -> Turns:
     """The turns without blank ones, which APIs refuse; consecutive turns of one role are one."""
     spoken = (turn for turn in turns if turn["content"].strip())
     return tuple(

@@ -10,7 +10,7 @@ from typing import ClassVar
 from cai.calls.model import Connection
 from cai.errors import UsageError
 from cai.models.remote.http import HostedModel
-from cai.records import Abilities, Call, Completion, Finish, Message, Values
+from cai.records import Abilities, Call, Completion, Finish, Turns, Values
 
 NEWEST = (99, 0)
 FINISH: dict[str, Finish] = {
@@ -118,7 +118,7 @@ def generation(name: str) -> tuple[int, int]:
     return int(version[1]), int(version[2] or 0)
 
 
-def split_system(messages: tuple[Message, ...]) -> tuple[str, list[Values]]:
+def split_system(messages: Turns) -> tuple[str, list[Values]]:
     """System text, and the turns with neighbours of one role joined: both by a blank line."""
     system = [message["content"] for message in messages if message["role"] == "system"]
     others = [message for message in messages if message["role"] != "system"]

@@ -15,7 +15,7 @@ from cai.errors import InputError, RunError, UsageError
 from cai.folder.rows import kind_of
 from cai.folder.run import read_info
 from cai.records import Values
-from cai.sources.files import existing, path_of
+from cai.sources.files import Source, existing, path_of
 from cai.texts.hygiene import LEARNED, MANY_REFUSALS, READ_FOR_REFUSALS, refusal
 from cai.texts.wording import counted
 from cai.training.data.rows import Skipped, TrainingRow, file_of, last_words, named, read_rows, reasons_of
@@ -92,7 +92,7 @@ def _counts(drops: Iterable[Skipped]) -> str:
 
 
 def load_rows(
-    data: str | Path | Iterable[Any], method: str, *, eval_data: str | Path | None = None, split: float | None = None
+    data: Source, method: str, *, eval_data: str | Path | None = None, split: float | None = None
 ) -> TrainingData:
     """The rows that `method` trains on, from a run folder, a file, `hf:org/name` or an iterable of records.
 

@@ -13,9 +13,9 @@ from typing import Any
 import orjson
 
 from cai.errors import InputError
-from cai.records import DropReason, Message, Object
+from cai.records import DropReason, Object, Turns
 from cai.sources.conversations import PROMPTS, BadRecord, as_text, listed, object_of, prompt_hash, to_reply
-from cai.sources.files import describe, read_records
+from cai.sources.files import Source, describe, read_records
 from cai.sources.replies import (
     SINGLE,
     answers_in,
@@ -26,8 +26,6 @@ from cai.sources.replies import (
     shared_prompt,
 )
 from cai.training.setup.methods import METHODS, Kind
-
-Turns = tuple[Message, ...]
 
 KEPT_COLUMNS = ("constitution", "constitution_hash", "judge", "protocol", "model", "chosen_model", "rejected_model")
 MOST_ORIGINS = 20  # values of a column that are remembered
@@ -219,7 +217,7 @@ def file_of(source: Any) -> Path | None:
     return Path(source)
 
 
-def read_rows(source: str | Path | Iterable[Any], method: str, command: str = "") -> RowFile:
+def read_rows(source: Source, method: str, command: str = "") -> RowFile:
     """Every record of one file as a row or a drop, in order; raises InputError if its records are of another kind.
 
     command: of the run that cut it, empty: unknown.

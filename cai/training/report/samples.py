@@ -10,9 +10,9 @@ from pathlib import Path
 from statistics import median
 from typing import Any, Literal
 
-from cai.records import Message, Record
+from cai.records import Record, Turns
 from cai.texts.wording import reason_of
-from cai.training.data.rows import TrainingRow, Turns
+from cai.training.data.rows import TrainingRow
 from cai.training.setup.folder import TrainFolder, read_lines
 from cai.weights.loading import end_tokens
 
@@ -32,7 +32,7 @@ class Sample(Record):
     """A row of `samples.jsonl`: a held-out prompt, and what the model said to it."""
 
     id: str
-    prompt: tuple[Message, ...] | str
+    prompt: Turns | str
     before: str
     after: str | None = None  # None: the training is not over
     most_tokens: int  # at which both replies were cut
