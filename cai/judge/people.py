@@ -78,7 +78,8 @@ def labels_file(path: str | Path) -> Path:
 def read_judged(records: Iterable[tuple[int, Any]], path: str | Path | None) -> JudgedRows:
     """The judged pairs of numbered records, `Label`s or mappings.
 
-    Raises InputError for a row that cannot be read, and for rows of several judges.
+    Raises InputError for a row that cannot be read, for rows of several judges, and if some have one probability and
+    others two.
     """
     rows: list[_Row] = []
     for line, record in records:
@@ -89,19 +90,19 @@ def read_judged(records: Iterable[tuple[int, Any]], path: str | Path | None) -> 
         except BadRecord as bad:
             raise InputError(bad.problem, path, line) from None
         rows.append(row)
-    _check_probabilities(rows, path)
+    lines = {row.pair: row.line for row in reversed(rows) if row.z is not None}
+    if len(lines) > 1:
+        one = f"one probability in some rows (line {lines[False]})"
+        raise InputError(f"{one}, two in others (line {lines[True]}): write all alike", path)
     first, numbering = _numbering(rows, path)
-    judged = []
-    invalid = unlabelled = 0
-    for row in rows:
-        if row.human is None:
-            unlabelled += 1
-        elif row.z is None:
-            invalid += 1
-        else:
-            truth = CHOICES.get(row.human) == 0 or NUMBERS.get(row.human) == first
-            judged.append(Judged(row.z, truth, row.key, row.guesses))
-    return JudgedRows(tuple(judged), invalid, unlabelled, any(row.judge for row in rows), numbering)
+    judged = tuple(
+        Judged(row.z, CHOICES.get(row.human) == 0 or NUMBERS.get(row.human) == first, row.key, row.guesses)
+        for row in rows
+        if row.human is not None and row.z is not None
+    )
+    unlabelled = sum(row.human is None for row in rows)
+    invalid = len(rows) - unlabelled - len(judged)
+    return JudgedRows(judged, invalid, unlabelled, any(row.judge for row in rows), numbering)
 
 
 def trivial_guesses(texts: tuple[str, str] | None) -> dict[str, float]:
@@ -171,14 +172,6 @@ def _short(value: Any) -> str:
     if isinstance(value, ConstitutionRef):
         return f"{value.name} {value.hash[:8]}"
     return repr(value)
-
-
-def _check_probabilities(rows: list[_Row], path: str | Path | None) -> None:
-    """Raise InputError if some rows have one probability and others two."""
-    lines = {row.pair: row.line for row in reversed(rows) if row.z is not None}
-    if len(lines) > 1:
-        one = f"one probability in some rows (line {lines[False]})"
-        raise InputError(f"{one}, two in others (line {lines[True]}): write all alike", path)
 
 
 def _log_odds(record: Object) -> tuple[float | None, bool]:

@@ -20,7 +20,7 @@ from yaml.constructor import SafeConstructor
 from yaml.resolver import Resolver
 
 from cai.records import Values
-from cai.texts.wording import nearest
+from cai.texts.wording import nearest, shortened
 
 Place = tuple[str | int, ...]  # the keys and 0-based indexes that lead to a value
 Keys = Mapping[tuple[str, ...], tuple[str, tuple[str, ...]]]  # keys that lead to a mapping → its name, its own keys
@@ -288,8 +288,8 @@ def _kind(value: Any) -> str:
 
 
 def _shown(value: Any) -> str:
-    if isinstance(value, bool) or not isinstance(value, str | int | float):
-        return _kind(value)
-    if isinstance(value, str) and len(value) > 60:
-        return repr(f"{value[:60]}…")
-    return repr(value)
+    if isinstance(value, str):
+        return repr(shortened(value, 61))
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return repr(value)
+    return _kind(value)

@@ -249,26 +249,21 @@ def _warnings(data: TrainingData) -> Iterator[str]:
         yield "no row is held back: nothing will be evaluated"
     if method.rows == "pairs":
         yield from _of_pairs(data.train)
-    if not method.scores:
-        yield from _of_texts(data.files[0][0], data.train)
+    if not method.scores:  # it would learn to make the faults of its replies
+        replies = [row.reply for row in data.train if row.label is not False]
+        for name, fault in LEARNED.items():
+            count = sum(map(fault.test, replies))
+            if count:
+                yield (
+                    f"{count:,} of {len(replies):,} replies to be learned: the reply {fault.words} ({name}); "
+                    f"list them with: cai audit {data.files[0][0]}"
+                )
     plain = sum(row.is_plain for row in chain(data.train, data.eval))
     if plain:
         yield (
             f"{plain:,} rows are plain text: they train without the model's chat template, which cai chat and judges "
             "ask with; write 'prompt' as messages to train with it"
         )
-
-
-def _of_texts(source: str, rows: Sequence[TrainingRow]) -> Iterator[str]:
-    """Faults that a model trained on these replies would learn to make."""
-    replies = [row.reply for row in rows if row.label is not False]
-    for name, fault in LEARNED.items():
-        count = sum(map(fault.test, replies))
-        if count:
-            yield (
-                f"{count:,} of {len(replies):,} replies to be learned: the reply {fault.words} ({name}); "
-                f"list them with: cai audit {source}"
-            )
 
 
 def _of_pairs(rows: Sequence[TrainingRow]) -> Iterator[str]:

@@ -112,7 +112,10 @@ def row_of(record: Any, line: int, method: str) -> TrainingRow:
     kind = kind_of(record)
     if kind != METHODS[method].rows:
         raise BadRecord(f"the columns are not those of {method}: {advice('it', method, record)}")
-    name = _name(record, line)
+    name = f"line {line}"
+    value = record.get("id")
+    if isinstance(value, str | int) and value != "":
+        name = as_text(str(value), "the id")
     columns = columns_of(record)
     if kind == "pairs":
         return _pair(record, columns, name)
@@ -124,13 +127,6 @@ def row_of(record: Any, line: int, method: str) -> TrainingRow:
             raise BadRecord(f"'label' is {str(label)[:40]!r}, not true or false")
         label = bool(label)
     return TrainingRow(name, prompt, reply, _key(prompt), label=label)
-
-
-def _name(record: Object, line: int) -> str:
-    value = record.get("id")
-    if isinstance(value, str | int) and value != "":
-        return as_text(str(value), "the id")
-    return f"line {line}"
 
 
 def _pair(record: Object, columns: Sequence[str], name: str) -> TrainingRow:

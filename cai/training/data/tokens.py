@@ -102,7 +102,12 @@ class Masker:
             return f"the chat template refuses the conversation: {reason_of(error)[:200]}"
         for reply, whole in zip(row.replies, wholes, strict=True):
             if not whole.startswith(prompt):
-                raise _differs(prompt, whole)
+                at = next(place for place, letter in enumerate(prompt) if whole[place : place + 1] != letter)
+                raise UsageError(
+                    "the chat template renders a conversation differently once its reply is there "
+                    f"({prompt[at:][:40]!r} became {whole[at:][:40]!r}), so the reply cannot be told apart; name "
+                    "another with chat_template"
+                )
             if reply.strip() not in whole[len(prompt) :]:
                 return "the chat template does not give the reply as it is"
         return [prompt, *wholes]
@@ -142,15 +147,6 @@ class Masker:
             f"the chat template ends a reply with {text[-20:]!r}, which holds no token that ends a reply ({names}): "
             "the model would not learn to stop; name another with chat_template"
         )
-
-
-def _differs(prompt: str, whole: str) -> UsageError:
-    """The error for a template whose text of the prompt with a reply does not begin with that of the prompt."""
-    at = next(place for place, letter in enumerate(prompt) if whole[place : place + 1] != letter)
-    return UsageError(
-        f"the chat template renders a conversation differently once its reply is there ({prompt[at:][:40]!r} "
-        f"became {whole[at:][:40]!r}), so the reply cannot be told apart; name another with chat_template"
-    )
 
 
 def sift(
