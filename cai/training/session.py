@@ -19,7 +19,7 @@ from cai.training.data.dataset import TrainingData
 from cai.training.data.rows import named, reasons_of
 from cai.training.data.tokens import Rows, without_forged_turns
 from cai.training.report.card import write_evidence
-from cai.training.report.samples import MOST_TOKENS, When, write_answers
+from cai.training.report.samples import MOST_TOKENS, REFERENCE, When, write_answers
 from cai.training.report.summary import TrainSummary, last_metrics, pair_accuracy
 from cai.training.setup import opening
 from cai.training.setup.config import Loaded, Setting
@@ -27,16 +27,15 @@ from cai.training.setup.folder import DROPPED, EVALS, TrainFolder
 from cai.training.setup.methods import METHODS
 from cai.training.setup.opening import Stopper
 from cai.training.setup.plan import Plan
-from cai.training.trainers.loop import Progress, Recorder, Watch, arguments, callback, check_trl, trainer_of
+from cai.training.trainers.loop import Progress, Recorder, arguments, check_trl, trainer_of, with_hooks
 from cai.weights.bases import Base
 from cai.weights.loading import silence_libraries
 
-Tell = Callable[[str], None]
 ROWS = ".rows"  # folder in which TRL finds preference rows during the training
 SETTLED = (
     "max_length", "dtype", "attention", "packing", "gradient_checkpointing", "rows_at_once", "save_every", "eval_every",
 )  # fmt: skip
-VENDORS_OWN = ("training_args.bin", "README.md", "ref")  # a pickle, an unfilled model card, and the reference adapter
+VENDORS_OWN = ("training_args.bin", "README.md")  # a pickle, and an unfilled model card
 PACKAGES = ("cai-toolkit", "trl", "transformers", "torch", "peft", "accelerate", "datasets")
 
 
@@ -50,7 +49,7 @@ class Session:
     folder: TrainFolder
     provenance: Values | None
     processes: Any  # accelerate's state of them
-    tell: Tell
+    tell: Callable[[str], None]
     progress: Progress | None
 
     def __post_init__(self) -> None:
@@ -66,11 +65,10 @@ class Session:
         for line in self.data.lines():
             self.tell(line)
         self.rows = self._encoded()
-        shape = opening.shape_of(self.base)
-        self.context = shape.context
+        self.shape = opening.shape_of(self.base)
         machine = opening.this_machine(self.processes.num_processes)
         while True:
-            plan = Plan(self.data.method, self.loaded, self.rows.lengths, shape, machine)
+            plan = Plan(self.data.method, self.loaded, self.rows.lengths, self.shape, machine)
             self.drops = [*self.data.dropped, *self.rows.drops, *self.rows.cut(plan.max_length)]
             if not self.rows.train:
                 last = self.drops[-1]
@@ -198,11 +196,9 @@ class Session:
         if self.processes.is_main_process:
             share_mode(self.folder.path)
             for name in VENDORS_OWN:
-                path = self.folder.path / name
-                if path.is_dir():
-                    shutil.rmtree(path)
-                else:
-                    path.unlink(missing_ok=True)
+                (self.folder.path / name).unlink(missing_ok=True)
+            if (self.folder.path / REFERENCE).exists():
+                shutil.rmtree(self.folder.path / REFERENCE)
 
     def _sample(self, trainer: Any, plan: Plan, when: When) -> None:
         """Let the model answer held-out prompts; of several processes, only the first one does."""
@@ -215,9 +211,8 @@ class Session:
         if self.processes.is_main_process:
             self.tell(f"asking the model {when} the training")
             model = trainer.accelerator.unwrap_model(trainer.model)
-            room = min(plan.max_length, self.context - MOST_TOKENS)
-            rows = self.data.eval
-            self.notes += write_answers(self.folder, model, self.tokenizer, rows, when, room=room, most=most)
+            room = min(plan.max_length, self.shape.context - MOST_TOKENS)
+            self.notes += write_answers(self.folder, model, self.tokenizer, self.data.eval, when, room=room, most=most)
         self.processes.wait_for_everyone()
 
     def _trainer(self, plan: Plan, *, fresh: bool) -> Any:
@@ -231,14 +226,13 @@ class Session:
         # Weights that train stay float32, or small steps would be lost in rounding; frozen ones can be narrow.
         dtype = "float32" if config.full else plan.dtype
         scores = self.method.scores
-        adapter = None
-        if not config.full and self.base.adapter is None:
-            adapter = opening.new_adapter(config.lora, self.base, scores=scores)
-        callbacks = [callback(Watch, self.tell), callback(Recorder, self.folder, self.stopper, self.progress)]
+        adapter = opening.new_adapter(config, self.base, scores=scores)
+        parts = self.folder, self.stopper, self.tell, self.progress
+        recorder = with_hooks("transformers:TrainerCallback", Recorder)(*parts)
         model = opening.open_model(self.base, dtype, plan.attention, scores=scores)
         try:
             trainer = trainer_of(
-                rows, settings, model=model, processing_class=self.tokenizer, peft_config=adapter, callbacks=callbacks,
+                rows, settings, model=model, processing_class=self.tokenizer, peft_config=adapter, callbacks=[recorder],
                 on_eval=self._on_eval, on_reference=self._on_reference,
             )  # fmt: skip
         except (ValueError, TypeError) as error:  # from TRL or peft: the model lacks a layer, for example

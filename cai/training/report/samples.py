@@ -83,39 +83,35 @@ def greedy_replies(model: Any, tokenizer: Any, prompts: Sequence[Turns | str], *
     Control tokens in a prompt are spelled out, so that none opens a turn of its own. The model's mode stays as it was.
     """
     import torch
-
-    training = model.training
-    model.eval()
-    try:
-        with torch.no_grad():
-            ids = [_ids(tokenizer, prompt) for prompt in prompts]
-            parts = [ids[start : start + AT_ONCE] for start in range(0, len(ids), AT_ONCE)]
-            return [text for part in parts for text in _replies_of_batch(model, tokenizer, part, most_tokens)]
-    finally:
-        model.train(training)
-
-
-def _replies_of_batch(model: Any, tokenizer: Any, prompts: list[list[int]], most_tokens: int) -> Iterator[str]:
-    """The replies of one batch, whose prompts are padded on the left: generation continues from the last column."""
-    import torch
     from torch.nn.utils.rnn import pad_sequence
     from transformers import GenerationConfig
 
     ends = end_tokens(model.generation_config, tokenizer)
     pad = ends[0] if tokenizer.pad_token_id is None else tokenizer.pad_token_id
-    tensors = [torch.tensor(ids) for ids in prompts]
+    # Prompts are padded on the left: generation continues from the last column.
     padded = partial(pad_sequence, batch_first=True, padding_side="left")
-    ids = padded(tensors, padding_value=pad).to(model.device)
-    mask = padded([torch.ones_like(row) for row in tensors]).to(model.device)
     # Anything unset here would come from the model's own generation_config, such as a repetition penalty.
     greedy = GenerationConfig(
         max_new_tokens=most_tokens, do_sample=False, temperature=1.0, top_p=1.0, top_k=50, repetition_penalty=1.0,
         eos_token_id=ends, pad_token_id=pad, use_cache=True,
     )  # fmt: skip
-    tokens = model.generate(input_ids=ids, attention_mask=mask, generation_config=greedy)
-    for row in tokens[:, ids.shape[1] :].tolist():
-        reply = list(takewhile(lambda token: token not in ends, row))
-        yield tokenizer.decode(reply, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+    tensors = [torch.tensor(_ids(tokenizer, prompt)) for prompt in prompts]
+    replies = []
+    training = model.training
+    model.eval()
+    try:
+        for start in range(0, len(tensors), AT_ONCE):
+            batch = tensors[start : start + AT_ONCE]
+            ids = padded(batch, padding_value=pad).to(model.device)
+            mask = padded([torch.ones_like(row) for row in batch]).to(model.device)
+            with torch.no_grad():
+                tokens = model.generate(input_ids=ids, attention_mask=mask, generation_config=greedy)
+            for row in tokens[:, ids.shape[1] :].tolist():
+                reply = list(takewhile(lambda token: token not in ends, row))
+                replies.append(tokenizer.decode(reply, skip_special_tokens=True, clean_up_tokenization_spaces=False))
+        return replies
+    finally:
+        model.train(training)
 
 
 def _ids(tokenizer: Any, prompt: Turns | str) -> list[int]:

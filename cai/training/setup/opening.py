@@ -14,7 +14,7 @@ from typing import Any
 from cai.errors import UsageError
 from cai.folder.files import need
 from cai.sources.files import path_of
-from cai.training.setup.config import Lora
+from cai.training.setup.config import TrainConfig
 from cai.training.setup.plan import Machine, Shape
 from cai.weights.bases import Base
 from cai.weights.loading import end_tokens, load_config, load_model, load_tokenizer, reasons
@@ -86,10 +86,16 @@ def open_model(base: Base, dtype: str, attention: str, *, scores: bool = False) 
     return model
 
 
-def new_adapter(lora: Lora, base: Base, *, scores: bool) -> Any:
-    """The config of a LoRA adapter on a base model; scores: of a reward model, whose head peft trains whole."""
+def new_adapter(config: TrainConfig, base: Base, *, scores: bool) -> Any:
+    """The config of a LoRA adapter on a base model; None if all weights train, or an adapter that is there.
+
+    scores: of a reward model, whose head peft trains whole.
+    """
     from peft import LoraConfig
 
+    if config.full or base.adapter is not None:
+        return None
+    lora = config.lora
     return LoraConfig(
         r=lora.rank,
         lora_alpha=lora.alpha,

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import dataclasses
 import importlib.util
-import logging
 import pkgutil
 import sys
 import time
@@ -28,8 +27,6 @@ from cai.training.setup.methods import METHODS
 from cai.training.setup.opening import Stopper
 from cai.training.setup.plan import Plan
 from cai.weights.loading import silence_libraries
-
-log = logging.getLogger("cai")
 
 Progress = Callable[[Object], None]
 
@@ -150,20 +147,19 @@ class Guarded(Vendors):  # type: ignore[misc]
         """Nothing: TRL's card is a form to fill in, and cai writes its own."""
 
 
-def callback(events: type, *parts: Any) -> Any:
-    """A `Recorder` or a `Watch` of these parts, as a TrainerCallback of transformers."""
-    return with_hooks("transformers:TrainerCallback", events)(*parts)
-
-
 class Recorder:
-    """Writes metrics as they come, with speed, memory and time left, and stops the training if the user wishes.
+    """A callback that writes metrics as they come, with speed, memory and time left, and warns of what they show.
 
-    Of several processes the first one writes.
+    It stops the training if the user wishes, or if a gradient is not a number. Of several processes the first one
+    writes and warns.
     """
 
-    def __init__(self, folder: TrainFolder, stopper: Stopper, progress: Progress | None) -> None:
+    def __init__(
+        self, folder: TrainFolder, stopper: Stopper, warn: Callable[[str], None], progress: Progress | None
+    ) -> None:
         self._folder = folder
         self._stopper = stopper
+        self._warn = warn
         self._progress = progress
         self._tokens = 0.0  # of this session, as far as TRL counted when it last logged
 
@@ -172,6 +168,9 @@ class Recorder:
         self._first = state.global_step  # of this session
         # Tokens of earlier sessions: TRL counts from the start of each.
         self._before = max((line.get("num_tokens", 0.0) for line in self._folder.metrics()), default=0.0)
+        self._watch = Watch(getattr(args, "beta", None))
+        for entry in state.log_history:
+            self._watch.see(entry["step"], entry)  # the session before has warned of it
 
     def on_log(self, args: Any, state: Any, control: Any, logs: Object, **rest: Any) -> None:
         if not state.is_world_process_zero or "train_runtime" in logs:
@@ -182,6 +181,8 @@ class Recorder:
             if name in logs:
                 metrics[name] = logs[name] + self._before
         if "loss" in logs:
+            for line in self._watch.see(state.global_step, logs):
+                self._warn(line)
             tokens = logs.get("num_tokens", 0.0)
             left = (state.max_steps - state.global_step) / max(1, state.global_step - self._first)
             metrics["tokens_per_second"] = round((tokens - self._tokens) / max(1e-9, now - self._logged), 1)
@@ -192,6 +193,13 @@ class Recorder:
         self._folder.add(metrics)
         if self._progress is not None:
             self._progress(metrics)
+
+    def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, model: Any, **rest: Any) -> None:
+        from torch.nn.utils import get_total_norm
+
+        gradients = [weight.grad for weight in model.parameters() if weight.grad is not None]
+        if not get_total_norm(gradients).isfinite():
+            raise LossNotFinite(f"a gradient is not a number at step {state.global_step + 1}")
 
     def on_step_end(self, args: Any, state: Any, control: Any, **rest: Any) -> None:
         if self._stopper.agreed():
@@ -214,34 +222,16 @@ def _memory() -> int:
 
 
 class Watch:
-    """Reads a training's log entry by entry, and stops a training whose gradients are not numbers.
+    """Warns of what a training's log shows, entry by entry.
 
-    `warn` gets each warning, in the first process only. beta: DPO's, None for trainings without a reference. A resumed
-    training is compared with the start of its first session, which its checkpoint has.
+    beta: DPO's, None for trainings without a reference. A resumed training is compared with the start of its first
+    session, which its checkpoint has.
     """
 
-    def __init__(self, warn: Callable[[str], None] = log.warning, beta: float | None = None) -> None:
-        self._warn = warn
+    def __init__(self, beta: float | None = None) -> None:
         self._beta = beta
         self._values: dict[str, list[float]] = defaultdict(list)
         self._kinds: set[str] = set()  # of warnings so far
-
-    def on_train_begin(self, args: Any, state: Any, control: Any, **rest: Any) -> None:
-        self._beta = getattr(args, "beta", None)
-        for entry in state.log_history:
-            self.see(entry["step"], entry)  # the session before has warned of it
-
-    def on_log(self, args: Any, state: Any, control: Any, logs: Object, **rest: Any) -> None:
-        if "loss" in logs and state.is_world_process_zero:  # neither an evaluation's entry nor the closing summary
-            for line in self.see(state.global_step, logs):
-                self._warn(line)
-
-    def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, model: Any, **rest: Any) -> None:
-        from torch.nn.utils import get_total_norm
-
-        gradients = [weight.grad for weight in model.parameters() if weight.grad is not None]
-        if not get_total_norm(gradients).isfinite():
-            raise LossNotFinite(f"a gradient is not a number at step {state.global_step + 1}")
 
     def see(self, step: int, metrics: Object) -> list[str]:
         """Warnings that this entry gives rise to, each kind once in a training."""

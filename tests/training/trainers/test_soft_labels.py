@@ -37,7 +37,7 @@ from cai.training.data.tokens import Encoded, Masker
 from cai.training.setup.config import load_config
 from cai.training.trainers.dpo import NLL_WEIGHT, Pairs, SoftDPO, cross_entropy, gap_scaled, with_nll
 from cai.training.trainers.kto import MixedKTO
-from cai.training.trainers.loop import Watch, callback, with_hooks
+from cai.training.trainers.loop import Recorder, with_hooks
 from cai.training.trainers.preferences import Preferences
 from cai.training.trainers.reward import Scored, SoftReward
 
@@ -115,6 +115,13 @@ def dpo(folder: Path, out: Path, rows: Any, *, make: Any = dpo_trainer, lora: bo
     if "eval_dataset" in given:
         extra["eval_dataset"] = given.pop("eval_dataset")
     return make(args=trl.DPOConfig(**common(out, **given)), train_dataset=rows, **parts(folder), **extra)
+
+
+def recorder(warnings: list[str]) -> Any:
+    """The callback of a training that has no folder, and that nobody stops."""
+    folder = SimpleNamespace(metrics=list, add=lambda metrics: None)
+    stopper = SimpleNamespace(agreed=lambda: False)
+    return with_hooks("transformers:TrainerCallback", Recorder)(folder, stopper, warnings.append, None)
 
 
 SETUPS = [
@@ -581,7 +588,7 @@ def test_a_loss_that_is_no_number_stops_with_the_rows_and_before_the_step(folder
 def test_a_training_that_unlearns_both_replies_is_told_while_it_runs(folder: Path, tmp_path: Path) -> None:
     heard: list[str] = []
     trainer = dpo(folder, tmp_path, pairs(), loss_type=["apo_down"], max_steps=12)  # lowers both, the chosen less
-    trainer.add_callback(callback(Watch, heard.append))
+    trainer.add_callback(recorder(heard))
     trainer.train()
     unlearned = [line for line in heard if "chosen replies become less probable" in line]
     assert len(unlearned) == 1
@@ -592,14 +599,14 @@ def test_a_training_that_unlearns_both_replies_is_told_while_it_runs(folder: Pat
 def test_a_calm_training_is_not_interrupted(folder: Path, tmp_path: Path) -> None:
     heard: list[str] = []
     trainer = dpo(folder, tmp_path, pairs(p_chosen=0.8), loss_type=["cdpo"], max_steps=12, learning_rate=1e-5)
-    trainer.add_callback(callback(Watch, heard.append))
+    trainer.add_callback(recorder(heard))
     trainer.train()
     assert heard == []
 
 
 def test_a_gradient_that_is_no_number_stops_before_the_step(folder: Path, tmp_path: Path) -> None:
     trainer = dpo(folder, tmp_path, pairs(p_chosen=0.9), loss_type=["cdpo"])
-    trainer.add_callback(callback(Watch))
+    trainer.add_callback(recorder([]))
     weight = trainer.model.model.norm.weight
     weight.register_hook(lambda grad: grad / 0 if trainer.state.global_step == 2 else grad)
     with pytest.raises(LossNotFinite, match="a gradient is not a number at step 3"):
