@@ -116,11 +116,10 @@ def _notes(data: Object) -> list[str]:
 def _unsettled(record: Object) -> Values:
     """The settings of the config that stayed as they were, by dotted name."""
     config = record["identity"]["config"]
-    settled = {setting["name"] for setting in record["plan"]}
-    settings = {name: value for name, value in dotted(config).items() if value is not None and name not in settled}
+    others = {setting["name"] for setting in record["plan"]}
     if config["full"]:
-        return {name: value for name, value in settings.items() if not name.startswith("lora.")}
-    return settings
+        others |= set(dotted({"lora": config["lora"]}))
+    return {name: value for name, value in dotted(config).items() if value is not None and name not in others}
 
 
 def _setting_text(value: Any) -> str:
@@ -154,14 +153,10 @@ def _train_yaml(config: Object) -> str:
 def _command(record: Object, hub: str, train_yaml: str) -> str:
     """The command that trains the same again."""
     source, model = record["data"]["files"][0]["source"], record["model"]
-    words = ["cai", "train", record["identity"]["method"], "DATA", "--model", "MODEL"]
-    if source.startswith("hf:"):
-        words[3] = source
-    if hub and "adapter" not in model:
-        words[5] = model["spec"]
-    if train_yaml:
-        words += ["--config", "train.yaml"]
-    return shlex.join([*words, "--out", "OUT"])
+    data = source if source.startswith("hf:") else "DATA"
+    base = model["spec"] if hub and "adapter" not in model else "MODEL"
+    config = ("--config", "train.yaml") if train_yaml else ()
+    return shlex.join(["cai", "train", record["identity"]["method"], data, "--model", base, *config, "--out", "OUT"])
 
 
 # Plots

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from itertools import groupby, islice, takewhile
 from pathlib import Path
@@ -125,26 +125,18 @@ def _ids(tokenizer: Any, prompt: Turns | str) -> list[int]:
     return list(tokenizer.apply_chat_template(turns, **options))
 
 
-@contextmanager
-def untrained(model: Any) -> Iterator[None]:
+def untrained(model: Any) -> AbstractContextManager[None]:
     """Make a model with a LoRA adapter what it was before the training: with the adapter `ref` if it has one.
 
     A model that is trained in full stays as it is: take its samples before the training.
     """
     adapters = getattr(model, "peft_config", None)
     if adapters is None:
-        yield
-        return
-    if REFERENCE not in adapters:
-        with model.disable_adapter():
-            yield
-        return
-    active = model.active_adapter
-    model.set_adapter(REFERENCE)
-    try:
-        yield
-    finally:
-        model.set_adapter(active)  # which also makes it the one that trains
+        return nullcontext()
+    from trl.trainer.utils import use_adapter
+
+    context: AbstractContextManager[None] = use_adapter(model, REFERENCE if REFERENCE in adapters else None)
+    return context
 
 
 def length_notes(rows: Sequence[Sample]) -> list[str]:

@@ -219,10 +219,8 @@ def _read(path: Path) -> yamlfile.Document:
         raise InputError(error.message, path, error.line) from None
     except ValidationError as error:
         first, *others = yamlfile.explain(error, document, KEYS, {})
-        message = first.message
-        if others:
-            message += f" (and {len(others)} more)"
-        raise InputError(message, path, first.line) from None
+        more = f" (and {len(others)} more)" if others else ""
+        raise InputError(first.message + more, path, first.line) from None
     return document
 
 

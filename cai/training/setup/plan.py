@@ -104,12 +104,10 @@ class Plan:
 
     def _settle_rate(self, method: str) -> None:
         config = self._loaded.config
-        trains = Setting("trains", f"LoRA of rank {config.lora.rank}", self._loaded.origin("lora.rank"))
-        what = "a LoRA adapter"
+        key, trains, what = "lora.rank", f"LoRA of rank {config.lora.rank}", "a LoRA adapter"
         if config.full:
-            trains = Setting("trains", "all weights", self._loaded.origin("full"))
-            what = "all weights"
-        self.settings.append(trains)
+            key, trains, what = "full", "all weights", "all weights"
+        self.settings.append(Setting("trains", trains, self._loaded.origin(key)))
         rate = self._method.rates[config.full]
         self.learning_rate = self._settle("learning_rate", rate, "default", f"{method} of {what}")
 

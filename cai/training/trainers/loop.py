@@ -104,10 +104,7 @@ def check_trl(method: str, loaded: Loaded) -> Values:
 
 def check_reporters(reporters: str | Iterable[str] | None) -> None:
     """UsageError for a service that is to get the metrics and whose package is not installed."""
-    names = reporters or ()
-    if isinstance(names, str):
-        names = (names,)
-    for name in names:
+    for name in (reporters,) if isinstance(reporters, str) else reporters or ():
         if name not in REPORTERS:
             raise UsageError(f"report_to {name} must be wandb or tensorboard")
         if not any(map(importlib.util.find_spec, REPORTERS[name])):

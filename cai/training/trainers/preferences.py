@@ -73,10 +73,8 @@ class Preferences(Rows):
             return self.loaded.setting("loss", method.loss)
         rows = (*self.data.train, *self.data.eval)
         unjudged = sum(row.p_chosen is None for row in rows)
-        if unjudged:
-            why = f"{unjudged:,} of {len(rows):,} pairs have no p_chosen"
-            return self.loaded.setting("loss", method.loss, "data", why)
-        return self.loaded.setting("loss", method.soft_loss, "data", "every pair has p_chosen")
+        why = f"{unjudged:,} of {len(rows):,} pairs have no p_chosen" if unjudged else "every pair has p_chosen"
+        return self.loaded.setting("loss", method.loss if unjudged else method.soft_loss, "data", why)
 
     def _reference(self) -> Setting:
         config = self.loaded.config
