@@ -74,6 +74,9 @@ class Principle(Record):
         """Whether it words all that a job needs, itself or by `text`."""
         return "text" in self.wordings or self.wordings.keys() >= {*JOBS[job]}
 
+    can_revise = property(lambda self: self.can("revise"))
+    can_judge = property(lambda self: self.can("judge"))
+
 
 def principle_id(sentence: str) -> str:
     """The id of a shorthand sentence: its first five words and six hex digits of its hash; spacing does not matter."""
@@ -195,10 +198,8 @@ def load_constitution(name_or_path: str | Path | Constitution) -> Constitution:
     law = reader.read(find_constitution(name_or_path))
     if law is None:
         first, *others = reader.problems
-        message = first.message
-        if others:
-            message += f" (and {len(others)} more: cai constitution check {name_or_path})"
-        raise ConstitutionError(message, first.file, first.line)
+        more = f" (and {len(others)} more: cai constitution check {name_or_path})" if others else ""
+        raise ConstitutionError(first.message + more, first.file, first.line)
     return law
 
 

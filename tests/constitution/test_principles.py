@@ -157,7 +157,11 @@ def test_the_id_of_a_sentence_ignores_spacing_and_survives_any_script():
 )
 def test_a_principle_can_do_the_jobs_it_or_its_text_words(fields, revise, judge):
     principle = Principle(id="p", **fields)
-    assert (principle.can("revise"), principle.can("judge")) == (revise, judge)
+    assert (
+        (principle.can_revise, principle.can_judge)
+        == (principle.can("revise"), principle.can("judge"))
+        == (revise, judge)
+    )
 
 
 def test_a_constitution_without_a_principle_for_a_job_says_what_is_missing():
