@@ -138,21 +138,18 @@ class _Way:
                 continue
             if rest:
                 tally.values["agrees_with_rest"].append(credit(probability(odds), rest > 0))
-            _count_change(tally, label, label.z, rest, least)
+            before, after = (_is_kept(label, z, least) for z in (label.z, rest))
+            turned = _sign(label.z) != _sign(rest)
+            tally.counts.update(turned=turned, gained=after and not before, lost=before and not after)
+            if label.human is not None:
+                truth = label.human == "a"
+                change = credit(probability(rest), truth) - credit(probability(label.z), truth)
+                tally.values["people"].append(change)
 
     def principles(self) -> list[Left]:
         """What was counted, those first whose absence would change most."""
         rows = [tally.left(name) for name, tally in self.tallies.items()]
         return sorted(rows, key=lambda one: (-one.changes, -one.turned, one.principle))
-
-
-def _count_change(tally: _Tally, label: Label, z: float, rest: float, least: float) -> None:
-    """Count what is different if the log odds of a label are `rest`, without a principle, rather than z."""
-    before, after = (_is_kept(label, odds, least) for odds in (z, rest))
-    tally.counts.update(turned=_sign(z) != _sign(rest), gained=after and not before, lost=before and not after)
-    if label.human is not None:
-        truth = label.human == "a"
-        tally.values["people"].append(credit(probability(rest), truth) - credit(probability(z), truth))
 
 
 def _is_kept(label: Label, odds: float, least: float) -> bool:

@@ -186,7 +186,13 @@ def _measured(bench: Bench, stopped: str | None) -> BenchResult:
         dropped=dict(run.info.get("dropped", {})),
         report=report,
         figures=figures,
-        spent=_spent(rows, run.info),
+        spent=Spent(
+            calls=average([len(row.calls) for row in rows]),
+            input_tokens=_mean_count([row.usage.input_tokens for row in rows]),
+            output_tokens=_mean_count([row.usage.output_tokens for row in rows]),
+            cost_usd=share(run.info.get("cost_usd"), run.info.get("rows") or 0),
+            seconds=share(run.info.get("seconds"), run.info.get("rows") or 0),
+        ),
         stopped=stopped,
     )
 
@@ -250,17 +256,6 @@ def by_order(votes: Sequence[Vote], order: Literal["ab", "ba"], *, weighted: boo
     if z is None:  # votes in words
         return statistics.fmean(reading.choice == place for reading in readings)
     return probability(sign * z)
-
-
-def _spent(rows: Sequence[Label], info: Object) -> Spent:
-    labels = info.get("rows") or 0
-    return Spent(
-        calls=average([len(row.calls) for row in rows]),
-        input_tokens=_mean_count([row.usage.input_tokens for row in rows]),
-        output_tokens=_mean_count([row.usage.output_tokens for row in rows]),
-        cost_usd=share(info.get("cost_usd"), labels),
-        seconds=share(info.get("seconds"), labels),
-    )
 
 
 def _mean_count(counts: Sequence[int | None]) -> float | None:

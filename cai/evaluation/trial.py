@@ -17,7 +17,7 @@ import orjson
 
 from cai.constitution.principles import Constitution, Principle, load_constitution
 from cai.errors import ConstitutionError, RunError, UsageError
-from cai.evaluation.bench import NOT_ASKED, Play, by_order, judging_settings, quietly
+from cai.evaluation.bench import NOT_ASKED, Play, by_order, judging_settings, quietly, read_labels
 from cai.folder.files import identity_hash
 from cai.folder.rows import PAIR_BITS, reading
 from cai.folder.run import find_info
@@ -114,15 +114,9 @@ class TrialRun(LabelRun):
         self.words = ["cai", "constitution", "test", str(self.constitution.source)]
         self.cuts = False
         self.examples = examples
-        self.labels: dict[str, Label] = {}  # by the id of the example
         if settings.out is None:
             binding = {name: self.identity["binding"][name] for name in ("judge", "protocol")}
             self.out = Path("runs") / f"{self.constitution.name}-tests-{identity_hash(binding)}"
-
-    def kept(self, row: Label) -> None:
-        """Remembers a label."""
-        super().kept(row)
-        self.labels[row.id] = row
 
     def facts(self) -> Values:
         """What will run, for people to read; each with its label."""
@@ -158,14 +152,15 @@ def run_trial(run: TrialRun, play: Play = quietly) -> TrialReport:
     """Play a trial to its end; returns the report."""
     play(run)
     law = run.constitution
+    labels = {label.id: label for label in read_labels(run.out / "labels.jsonl")}
     problems = {}
-    if len(run.labels) < len(run.examples):
+    if len(labels) < len(run.examples):
         problems = _problems(run.out / "dropped.jsonl")
     outcomes = []
     for name, (example, principle) in run.examples.items():
         figures: Values = {"state": "invalid", "problem": problems.get(name)}
-        if name in run.labels:
-            figures = _figures(run.labels[name])
+        if name in labels:
+            figures = _figures(labels[name])
         index = example.position & (1 << PAIR_BITS) - 1
         prompt = example.messages[-1]["content"]
         outcomes.append(Outcome(principle=principle.id, number=index + 1, prompt=prompt, **figures))

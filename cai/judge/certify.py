@@ -223,8 +223,11 @@ def certify_all(
 ) -> dict[str, Threshold | None]:
     """`certify` for each target, by its str; each promise holds by itself, not all of them together."""
     thresholds = {str(target): certify(ps, truths, target, delta) for target in targets}
-    certified = {name: at_temperature(at, temperature) for name, at in thresholds.items() if at is not None}
-    return thresholds | certified
+    for name, at in thresholds.items():
+        if at is not None:  # the order of the pairs, so the coverage, is the same after a temperature
+            calibrated = probability(log_odds(at.confidence), temperature)
+            thresholds[name] = at.model_copy(update={"calibrated": calibrated})
+    return thresholds
 
 
 def threshold(calibration: Calibration, agreement: float) -> Threshold:
@@ -238,12 +241,6 @@ def threshold(calibration: Calibration, agreement: float) -> Threshold:
             "--min-confidence, which guarantees no agreement"
         )
     return at
-
-
-def at_temperature(threshold: Threshold, temperature: float) -> Threshold:
-    """The same threshold with its confidence after `temperature` beside it: the order, so the coverage, stays."""
-    calibrated = probability(log_odds(threshold.confidence), temperature)
-    return threshold.model_copy(update={"calibrated": calibrated})
 
 
 def first_tested(target: float, delta: float = DELTA) -> int:

@@ -21,7 +21,6 @@ from cai.judge.certify import (
     COLDEST,
     HOTTEST,
     TARGETS,
-    at_temperature,
     certify,
     certify_all,
     first_tested,
@@ -319,8 +318,8 @@ def test_a_threshold_is_the_same_point_before_and_after_a_temperature() -> None:
         else:
             assert (one.n, one.errors, one.coverage) == (two.n, two.errors, two.coverage)
             assert one.calibrated == pytest.approx(two.confidence)
-    assert raw["0.7"] is not None
-    assert at_temperature(raw["0.7"], 1.0).calibrated == pytest.approx(raw["0.7"].confidence)
+    assert hot["0.7"] is not None
+    assert hot["0.7"].calibrated == pytest.approx(hot["0.7"].confidence)
 
 
 def flat(at: float) -> tuple[Callable[[float], float], Callable[[float], float]]:
