@@ -26,9 +26,8 @@ from cai.folder.run import RunFolder, read_info
 from cai.judge.certify import FILE, threshold
 from cai.records import Object, Record
 from cai.sources.yamlfile import unfit
-from cai.texts.wording import one_line, option, render_card, rendered, settings_as_keywords, without_path, words_of
+from cai.texts.wording import one_line, option, render_card, report_lines, settings_as_keywords, without_path, words_of
 
-SUMMARY = Path(__file__).with_name("summary.txt.jinja")
 CARD = Path(__file__).with_name("card.md.jinja")
 CUTS: dict[str, type[Cut]] = {"generate": RevisionCut, "label": PreferenceCut}  # at the end of a run, by its command
 THRESHOLDS = {"min_confidence", "agreement", "calibration"}  # only one of them decides
@@ -59,7 +58,7 @@ class ExportSummary(Record):
         left_out = {stage: Counter(reasons) for stage, reasons in self.left_out.items()}
         losses = {"dropped during the run": Counter(self.dropped) - sum(left_out.values(), Counter())}
         losses |= {f"left out of {stage}": reasons for stage, reasons in left_out.items()}
-        return rendered(SUMMARY, summary=self, losses=losses).removesuffix("\n").split("\n")
+        return report_lines(__file__, summary=self, losses=losses)
 
 
 @settings_as_keywords(ExportOptions)
