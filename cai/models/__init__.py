@@ -155,9 +155,7 @@ def prices_of(models: Mapping[str, Model], stated: str | None, max_cost: float |
     """The price of every player's tokens; raises UsageError if a cap could not hold."""
     from cai.calls.prices import FREE, known_price, parse_price
 
-    price: Price | None = None
-    if stated is not None:
-        price = parse_price(stated)
+    price = parse_price(stated) if stated is not None else None
     prices: dict[str, Price | None] = {}
     for player, model in models.items():
         prices[player] = FREE

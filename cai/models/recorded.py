@@ -16,16 +16,16 @@ import zlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Any
 
 import orjson
 from pydantic import Field, ValidationError
 
 from cai.errors import InputError, ModelStopped
+from cai.folder.files import sha256_of
 from cai.folder.store import read_calls
 from cai.records import Abilities, Call, Completion, Finish, Object, Record, Role, Usage, Values
 
-T = TypeVar("T")
 Key = tuple[str, str, int]  # row id, role, index
 Stored = tuple[float | None, int | None, Completion]  # temperature and max_tokens, if stated
 
@@ -57,8 +57,8 @@ class Answer(Record):
         )
 
 
-class _Replay(ABC, Generic[T]):
-    """A model whose every answer is on disk, and read at the first use."""
+class _Replay(ABC):
+    """A model whose every answer is on disk."""
 
     provider = "recorded"
     concurrency = 64
@@ -69,27 +69,22 @@ class _Replay(ABC, Generic[T]):
     def __init__(self, path: str) -> None:
         self._path = Path(path)
         self.endpoint = f"recorded:{path}"
-        self._answers: T | None = None
+        self._answers: dict[Any, Any] = {}
 
     @abstractmethod
-    def _read(self) -> T:
+    def _read(self) -> dict[Any, Any]:
         """All answers, by what they are looked up by."""
 
     async def start(self) -> None:
         """Read the answers, in a thread."""
-        await self._loaded()
-
-    async def _loaded(self) -> T:
-        if self._answers is None:
-            self._answers = await asyncio.to_thread(self._read)
-        return self._answers
+        self._answers = await asyncio.to_thread(self._read)
 
     async def close(self) -> None:
         """Let go of the answers."""
-        self._answers = None
+        self._answers = {}
 
 
-class RecordedModel(_Replay[dict[Key, Completion]]):
+class RecordedModel(_Replay):
     """A model whose every answer is in a file, which is hashed when named.
 
     Raises InputError for a file that is missing, damaged, or answers one question twice.
@@ -98,8 +93,7 @@ class RecordedModel(_Replay[dict[Key, Completion]]):
     def __init__(self, path: str) -> None:
         super().__init__(path)
         try:
-            with self._path.open("rb") as file:
-                digest = hashlib.file_digest(file, "sha256").hexdigest()
+            digest = sha256_of(self._path)
         except OSError as error:
             raise InputError(f"cannot read the recorded answers: {error.strerror}", path) from error
         self.name = f"{self._path.name.removesuffix('.gz').removesuffix('.jsonl')}@{digest[:12]}"
@@ -130,8 +124,7 @@ class RecordedModel(_Replay[dict[Key, Completion]]):
 
     async def send(self, payload: Values) -> Completion:
         """The recorded answer; raises ModelStopped, with what was asked, if the file has none that fits."""
-        answers = await self._loaded()
-        answer = answers.get((payload["id"], payload["role"], payload["index"]))
+        answer: Completion | None = self._answers.get((payload["id"], payload["role"], payload["index"]))
         if answer is None:
             raise ModelStopped(f"{self._path} has no answer for {_asked(payload)}")
         if payload["top_logprobs"] and answer.logprobs is None:
@@ -167,9 +160,7 @@ def read_answers(path: Path, name: str) -> dict[Key, Completion]:
 def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
     number = 0
     try:
-        opened: Any = open
-        if path.name.endswith(".gz"):
-            opened = gzip.open
+        opened: Any = gzip.open if path.name.endswith(".gz") else open
         with opened(path, "rb") as file:
             for number, line in enumerate(file, start=1):
                 if line.strip():
@@ -187,7 +178,7 @@ def _asked(payload: Values) -> str:
     return f"id {payload['id']!r}, role {payload['role']}, index {payload['index']}; asked: {question}"
 
 
-class ReplayedModel(_Replay[dict[str, list[Stored]]]):
+class ReplayedModel(_Replay):
     """The calls of a run; raises InputError if `path` is neither a run folder nor its calls.sqlite."""
 
     def __init__(self, path: str) -> None:
@@ -216,11 +207,11 @@ class ReplayedModel(_Replay[dict[str, list[Stored]]]):
 
     async def send(self, payload: Values) -> Completion:
         """The stored answer; raises ModelStopped, with what was asked, if there is none."""
-        stored = await self._loaded()
         number: int = payload["sample"]
+        stored: list[Stored] = self._answers.get(payload["question"], [])
         answers = [
             completion
-            for temperature, max_tokens, completion in stored.get(payload["question"], [])
+            for temperature, max_tokens, completion in stored
             if temperature in (None, payload["temperature"]) and max_tokens in (None, payload["max_tokens"])
         ]
         if len(answers) <= number:

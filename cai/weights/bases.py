@@ -116,15 +116,16 @@ def base_at(spec: str, name: str) -> Base:
         if _is_path(name):
             raise UsageError(f"{spec}: no such folder")
         return Base(spec, name, name)
-    if not (path / "config.json").exists() and not (path / "adapter_config.json").exists():
+    whole = (path / "config.json").exists()
+    if not whole and not (path / "adapter_config.json").exists():
         raise UsageError(f"{spec}: the folder has no config.json, so it holds no transformers model")
     if not any(path.glob("*.safetensors")):
         raise UsageError(f"{spec}: the folder has no .safetensors weights (pickled ones can run code and are refused)")
-    if is_adapter(path):
-        below = base_of(path)
-        mark = f"{below.mark}+{mark_of(path)}"
-        return dataclasses.replace(below, spec=spec, mark=mark, adapter=path.resolve())
-    return Base(spec, str(path.resolve()), mark_of(path))
+    if whole:
+        return Base(spec, str(path.resolve()), mark_of(path))
+    below = base_of(path)
+    mark = f"{below.mark}+{mark_of(path)}"
+    return dataclasses.replace(below, spec=spec, mark=mark, adapter=path.resolve())
 
 
 def check_kind(base: Base, *, rewards: bool, architectures: Iterable[str] = ()) -> None:
@@ -163,19 +164,13 @@ def _name(spec: str) -> str:
     return spec
 
 
-def is_adapter(folder: Path) -> bool:
-    """Whether a folder holds a LoRA adapter, which cannot answer without its base."""
-    return (folder / "adapter_config.json").exists() and not (folder / "config.json").exists()
-
-
 def base_of(adapter: Path) -> Base:
     """The model that an adapter's folder was trained on: where its config says, else by the name in training.json.
 
     Raises CaiError if it is in neither place, or if other weights are there than training.json names.
     """
     place = read_object(adapter / "adapter_config.json").get("base_model_name_or_path")
-    if not isinstance(place, str):
-        place = ""
+    place = place if isinstance(place, str) else ""
     model = _trained_on(adapter)
     base = _base_from(adapter, place, model)
     # Unpacked by another release of transformers, one GGUF file gives the same weights and another config.json.
@@ -206,9 +201,7 @@ def _base_from(adapter: Path, place: str, model: dict[str, str]) -> Base:
     """The base at the place that adapter_config.json names ("": none), or else by the spec that training.json has."""
     if place and Path(place).is_dir():
         return Base(model.get("spec", place), place, mark_of(Path(place)))
-    reason = "adapter_config.json names none"
-    if place:
-        reason = f"there is no folder {place}"
+    reason = f"there is no folder {place}" if place else "adapter_config.json names none"
     try:
         name, _, commit = model.get("mark", "").rpartition("@")
         if name and name == model["place"]:

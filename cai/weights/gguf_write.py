@@ -30,7 +30,15 @@ PLAIN = {
 def check_gguf(config: Any, tokenizer: Any, source: Path | None = None) -> None:
     """UsageError for a model that `write_gguf` cannot write faithfully, as far as config and tokenizer show it."""
     need("--gguf", "local", "gguf")
-    _check_model(config)
+    kind = getattr(config, "model_type", None)
+    if kind != "llama":
+        raise UsageError(f"only models of the Llama architecture are written as GGUF, and this is {kind!r}; use hf:")
+    settings = PLAIN | config.to_dict() | config.rope_parameters
+    for name, plain in PLAIN.items():
+        if settings[name] != plain:
+            raise UsageError(
+                f"a Llama with {name} {settings[name]!r} is not written as GGUF (only with {plain!r}); use hf:"
+            )
     if source is None:
         _check_tokenizer(config, tokenizer)
         return
@@ -70,18 +78,6 @@ def write_gguf(model: Any, tokenizer: Any, target: Path, source: Path | None = N
     for tensor in extra:
         writer.add_tensor(tensor.name, tensor.data)
     write_file(writer)
-
-
-def _check_model(config: Any) -> None:
-    kind = getattr(config, "model_type", None)
-    if kind != "llama":
-        raise UsageError(f"only models of the Llama architecture are written as GGUF, and this is {kind!r}; use hf:")
-    settings = PLAIN | config.to_dict() | config.rope_parameters
-    for name, plain in PLAIN.items():
-        if settings[name] != plain:
-            raise UsageError(
-                f"a Llama with {name} {settings[name]!r} is not written as GGUF (only with {plain!r}); use hf:"
-            )
 
 
 def _check_tokenizer(config: Any, tokenizer: Any) -> None:
@@ -129,7 +125,9 @@ def _tensors(model: Any) -> Iterator[tuple[str, Any]]:
         array = weight.detach().float().cpu().numpy()
         for end, count in heads.items():
             if name.endswith(end):
-                array = _paired(array, count)
+                # Rows of Q or K as GGUF has them: values that rotate together are neighbours, not half a head apart.
+                paired = array.reshape(count, 2, -1, array.shape[1])
+                array = paired.swapaxes(1, 2).reshape(array.shape)
         if array.ndim > 1:
             with numpy.errstate(over="ignore"):
                 array = array.astype(numpy.float16)
@@ -138,31 +136,29 @@ def _tensors(model: Any) -> Iterator[tuple[str, Any]]:
         yield gguf_name, array
 
 
-def _paired(array: Any, heads: int) -> Any:
-    """Rows of Q or K as GGUF has them: values that rotate together are neighbours, not half a head apart."""
-    rows, columns = array.shape
-    return array.reshape(heads, 2, rows // heads // 2, columns).swapaxes(1, 2).reshape(rows, columns)
-
-
 def _add_metadata(writer: Any, config: Any, tokenizer: Any, name: str) -> None:
     """The metadata of a model that does not come from a GGUF file."""
     import gguf
 
     size = config.head_dim or config.hidden_size // config.num_attention_heads
-    writer.add_name(name)
-    writer.add_file_type(int(gguf.LlamaFileType.MOSTLY_F16))
-    writer.add_block_count(config.num_hidden_layers)
-    writer.add_context_length(config.max_position_embeddings)
-    writer.add_embedding_length(config.hidden_size)
-    writer.add_feed_forward_length(config.intermediate_size)
-    writer.add_head_count(config.num_attention_heads)
-    writer.add_head_count_kv(config.num_key_value_heads)
-    writer.add_key_length(size)
-    writer.add_value_length(size)
-    writer.add_rope_dimension_count(size)
-    writer.add_rope_freq_base(config.rope_parameters["rope_theta"])
-    writer.add_layer_norm_rms_eps(config.rms_norm_eps)
-    writer.add_vocab_size(config.vocab_size)
+    facts = {
+        "name": name,
+        "file_type": int(gguf.LlamaFileType.MOSTLY_F16),
+        "block_count": config.num_hidden_layers,
+        "context_length": config.max_position_embeddings,
+        "embedding_length": config.hidden_size,
+        "feed_forward_length": config.intermediate_size,
+        "head_count": config.num_attention_heads,
+        "head_count_kv": config.num_key_value_heads,
+        "key_length": size,
+        "value_length": size,
+        "rope_dimension_count": size,
+        "rope_freq_base": config.rope_parameters["rope_theta"],
+        "layer_norm_rms_eps": config.rms_norm_eps,
+        "vocab_size": config.vocab_size,
+    }
+    for fact, value in facts.items():
+        getattr(writer, f"add_{fact}")(value)
     _add_tokenizer(writer, config, tokenizer)
 
 

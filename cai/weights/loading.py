@@ -74,6 +74,9 @@ def load_model(
     if "gguf_file" in options:
         need(base.spec, "local", "gguf")
     own_head = base.adapter is None and not new_head
+    import transformers
+
+    kind = transformers.AutoModelForSequenceClassification if rewards else transformers.AutoModelForCausalLM
     with reasons(base.spec), quiet():
         config = None
         if "gguf_file" not in options:  # which cannot hold a reward model, and takes 4 s more to give its config alone
@@ -82,7 +85,7 @@ def load_model(
                 check_kind(base, rewards=rewards, architectures=config.architectures or ())
             if rewards:
                 _set_one_label(base, config, own_head)
-        model, report = _model_class(rewards).from_pretrained(
+        model, report = kind.from_pretrained(
             place, config=config, dtype=dtype, use_safetensors=True, output_loading_info=True, **options
         )
         lacking, over = report["missing_keys"], report["unexpected_keys"]
@@ -94,14 +97,6 @@ def load_model(
         if base.adapter is None:
             return model
         return _with_adapter(model, base, base.adapter, trains)
-
-
-def _model_class(rewards: bool) -> Any:
-    from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
-
-    if rewards:
-        return AutoModelForSequenceClassification
-    return AutoModelForCausalLM
 
 
 def _where(base: Base, place: str) -> tuple[str, Values]:
@@ -135,22 +130,19 @@ def _with_adapter(model: Any, base: Base, folder: Path, trains: bool) -> Any:
 
 def _whole(base: Base, what: str, lacking: Collection[str], over: Collection[str]) -> None:
     """UnknownModel if weights are missing, or have no place."""
-    names = {"lacks": lacking, "has no place for": over}
-    problems = " and ".join(f"{verb} {_some(weights)}" for verb, weights in names.items() if weights)
+    problems = []
+    for verb, names in (("lacks", lacking), ("has no place for", over)):
+        more = len(names) - 3
+        problem = f"{verb} {', '.join(sorted(names)[:3])}"
+        if more > 0:
+            problem += f" and {more} more weight{'s' if more > 1 else ''}"
+        if names:
+            problems.append(problem)
     if problems:
         raise UnknownModel(
-            f"cannot load {base.spec}: {what} {problems}: its files are damaged, or belong to another model"
+            f"cannot load {base.spec}: {what} {' and '.join(problems)}: its files are damaged, or belong to another "
+            "model"
         )
-
-
-def _some(names: Collection[str]) -> str:
-    shown = ", ".join(sorted(names)[:3])
-    more = len(names) - 3
-    if more > 0:
-        shown += f" and {more} more weight"
-    if more > 1:
-        shown += "s"
-    return shown
 
 
 def open_reward(base: Base, dtype: Any) -> tuple[Any, Any]:

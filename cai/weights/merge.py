@@ -69,9 +69,7 @@ def merge(
     out = Path(out)
     if out.name in ("", ".."):
         out = out.resolve()
-    file = None
-    if gguf:
-        file = out.with_name(f"{out.name}.gguf")
+    file = out.with_name(f"{out.name}.gguf") if gguf else None
     if not gguf and str(adapter) != "local" and not path_of(str(adapter).removeprefix("hf:")).exists():
         raise UsageError(f"there is no folder {adapter}: cai merge takes the folder of an adapter")
     base = find_base(str(adapter))
@@ -80,7 +78,7 @@ def merge(
     if file is not None:
         check_gguf(load_config(base), load_tokenizer(base), _source(facts))
     with _scratch(out) as scratch:
-        tell(_doing(base, adapter))
+        tell(f"merging {adapter} into {base.place}" if base.adapter else f"reading {base.place}")
         tokenizer, model, difference = _opened(base)
         facts |= {"schema": 1, "difference": difference}
         _save(scratch / "model", tokenizer, model, facts)
@@ -88,18 +86,10 @@ def merge(
             tell("writing the GGUF file")
             write_gguf(model, tokenizer, scratch / file.name, _source(facts))
         _put(scratch, out, file)
-    below = None
-    if base.adapter is not None:
-        below = facts["base"]["spec"]
+    below = facts["base"]["spec"] if base.adapter else None
     return MergeSummary(
         folder=out, adapter=str(adapter), base=below, dtype=_dtype(model), difference=difference, gguf=file
     )
-
-
-def _doing(base: Base, adapter: str | Path) -> str:
-    if base.adapter is None:
-        return f"reading {base.place}"
-    return f"merging {adapter} into {base.place}"
 
 
 def _check(base: Base, out: Path, file: Path | None) -> None:
@@ -136,9 +126,7 @@ def _scratch(out: Path) -> Iterator[Path]:
             lock.close()
             shutil.rmtree(scratch)
     except Exception as error:
-        reason = unwritten(error)
-        if reason is None and isinstance(error, OSError):
-            reason = str(error)
+        reason = unwritten(error) or (str(error) if isinstance(error, OSError) else None)
         if reason is None:
             raise
         raise unwritable(out, reason, "free some space, or choose another --out") from error

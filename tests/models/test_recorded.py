@@ -32,6 +32,7 @@ def call(row: str = "r1", index: int = 0, seed: int = 1, temperature: float = 1.
 def ask(path: str, question: Call) -> Completion:
     async def run() -> Completion:
         model = RecordedModel(path)
+        await model.start()
         try:
             return await model.send(model.payload(question))
         finally:
@@ -196,6 +197,7 @@ def test_a_second_sample_is_not_the_first_one_again(tmp_path: Path) -> None:
     with stub() as server:
         run(tmp_path / "a", "openai:stub", base_url=server.url)
     model = open_model(f"recorded:{tmp_path / 'a'}")
+    asyncio.run(model.start())
     request = Request("assistant", ({"role": "user", "content": PROMPTS[0]},))
 
     def ask(sample: int) -> str:

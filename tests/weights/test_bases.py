@@ -19,7 +19,7 @@ from adapters import adapter
 
 from cai.errors import CaiError, UsageError
 from cai.models.inprocess.hf import HFModel
-from cai.weights.bases import base_of, find_base, is_adapter, mark_of
+from cai.weights.bases import base_of, find_base, mark_of
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -36,7 +36,7 @@ def config(folder: Path, **changed: object) -> None:
 
 def test_a_base_is_where_the_adapter_says(base: Path, tmp_path: Path) -> None:
     made = adapter(tmp_path / "a", str(base))
-    assert is_adapter(made) and not is_adapter(base)
+    assert find_base(str(made)).adapter == made and find_base(str(base)).adapter is None
     assert base_of(made) == find_base(str(base))
 
 

@@ -21,6 +21,7 @@ from cai.weights.bases import Base
 from cai.weights.loading import end_tokens, load_model, load_tokenizer, words_of
 
 EXTRAS = ("top_p", "top_k", "repetition_penalty")
+SAMPLING = ("max_tokens", "temperature", "top_logprobs", "seed", *EXTRAS)  # what a row takes from a payload as it is
 
 
 class HFModel(TransformersModel):
@@ -41,7 +42,13 @@ class HFModel(TransformersModel):
         if path.is_file():
             return Base(self.spec, str(path), fingerprint(path))
         base = super()._find_base(name)
-        self._look(base)
+        # What can be known of a local folder without loading the model.
+        config = read_if_there(Path(base.place) / "config.json")
+        self.context = config.get("text_config", config).get("max_position_embeddings")
+        words = Path(words_of(base))
+        if words.is_dir():
+            in_config = bool(read_if_there(words / "tokenizer_config.json").get("chat_template"))
+            self.can = replace(self.can, chat=in_config or (words / "chat_template.jinja").exists())
         return base
 
     def payload(self, call: Call) -> Values:
@@ -65,15 +72,6 @@ class HFModel(TransformersModel):
         engine, tokenizer = self._loaded()
         row = await asyncio.to_thread(self._row, payload, tokenizer)
         return self._completion(await engine.play(row), payload, tokenizer)
-
-    def _look(self, base: Base) -> None:
-        """Read from local folders what can be known without loading the model."""
-        config = read_if_there(Path(base.place) / "config.json")
-        self.context = config.get("text_config", config).get("max_position_embeddings")
-        words = Path(words_of(base))
-        if words.is_dir():
-            in_config = bool(read_if_there(words / "tokenizer_config.json").get("chat_template"))
-            self.can = replace(self.can, chat=in_config or (words / "chat_template.jinja").exists())
 
     def _open(self, dtype: Any) -> tuple[Any, Any]:
         return load_tokenizer(self._base), load_model(self._base, dtype)
@@ -100,15 +98,7 @@ class HFModel(TransformersModel):
         def stopped(generated: list[int]) -> bool:
             return bool(stops) and first_stop(stops, tokenizer.text(generated[-window:])) is not None
 
-        return Row(
-            ids=ids,
-            max_tokens=payload["max_tokens"],
-            temperature=payload["temperature"],
-            top_logprobs=payload["top_logprobs"],
-            seed=payload.get("seed", 0),
-            stopped=stopped,
-            **{key: payload[key] for key in EXTRAS if key in payload},
-        )
+        return Row(ids=ids, stopped=stopped, **{key: payload[key] for key in SAMPLING if key in payload})
 
     def _fit(self, tokens: int, more: int, what: str) -> None:
         if self.context is not None and tokens + more > self.context:

@@ -15,7 +15,7 @@ from cai.folder.files import fingerprint, read_if_there
 from cai.models.inprocess.local_engine import LocalEngine, last_line
 from cai.models.inprocess.local_words import LocalTokenizer
 from cai.models.inprocess.requests import check_settings, first_stop, question
-from cai.records import Abilities, Call, Completion, Finish, Values
+from cai.records import Abilities, Call, Completion, Values
 from cai.sources.files import path_of
 from cai.weights.embedded import CONTEXT, NAME, default_weights
 from cai.weights.gguf_read import gguf_metadata
@@ -45,7 +45,6 @@ LISTED = (4, 20)
 # for its echoes (10 nats and more), and `echo` leaves out those of tokens that a prefix cache served.
 Work = Literal["reply", "list", "echo"]
 PROPERTIES: dict[Work, dict[str, str]] = {"reply": FAST, "list": EXACT, "echo": EXACT}
-FINISH: dict[str, Finish] = {"STOP": "stop"}  # all others are "length"
 
 
 class LocalModel:
@@ -60,9 +59,7 @@ class LocalModel:
     concurrency = 16
 
     def __init__(self, name: str) -> None:
-        self._path = None
-        if name:
-            self._path = path_of(name)
+        self._path = path_of(name) if name else None
         self.name, self.context = _identify(self._path)
         self.endpoint = f"local:{self.name}"
         self.can = Abilities(chat=True, completion=True, scoring=True, prefill=True)
@@ -112,10 +109,7 @@ class LocalModel:
         scheduler.max_num_batched_tokens = BATCH_TOKENS
         scheduler.enable_prefix_caching = work != "echo"
         try:
-            if self._tokenizer is None:
-                tokenizer = genai.Tokenizer(path)
-            else:
-                tokenizer = self._tokenizer.tokenizer
+            tokenizer = self._tokenizer.tokenizer if self._tokenizer else genai.Tokenizer(path)
             pipeline = genai.ContinuousBatchingPipeline(path, tokenizer, scheduler, "CPU", **PROPERTIES[work])
         except Exception as error:  # of any type: an unknown GGUF tokenizer is an IndexError
             hint = "; of GGUF it reads few architectures, an exported OpenVINO folder always works" * path.is_file()
@@ -140,7 +134,7 @@ class LocalModel:
         text = self._tokenizer.text(output.generated_ids)
         return Completion(
             text[: first_stop(payload.get("stop", ()), text)],
-            FINISH.get(output.finish_reason.name, "length"),
+            "stop" if output.finish_reason.name == "STOP" else "length",
             self.name,
             input_tokens=len(tokens),
             output_tokens=len(output.generated_ids),
@@ -241,16 +235,10 @@ def _identify(path: Path | None) -> tuple[str, int | None]:
     if path.is_dir():
         if not (path / "openvino_model.xml").is_file():
             raise InputError("holds no openvino_model.xml; name a GGUF file or an OpenVINO model folder", path)
-        return f"{path.resolve().name}@{fingerprint(path)}", _folder_context(path)
+        context = read_if_there(path / "config.json").get("max_position_embeddings")
+        return f"{path.resolve().name}@{fingerprint(path)}", context if isinstance(context, int) else None
     if not path.is_file():
         raise UsageError(f"no model at {path}: write local for the embedded one, or local:PATH for a GGUF file")
     metadata = gguf_metadata(path)
     context = metadata.get(f"{metadata.get('general.architecture')}.context_length")
     return f"{path.stem}@{fingerprint(path)}", context
-
-
-def _folder_context(path: Path) -> int | None:
-    context = read_if_there(path / "config.json").get("max_position_embeddings")
-    if isinstance(context, int):
-        return context
-    return None

@@ -79,12 +79,13 @@ class HostedModel:
 
     def __init__(self, name: str, connection: Connection) -> None:
         self.name = name
-        source = f"{self.provider.upper()}_BASE_URL"
-        base_url = connection.base_url or os.environ.get(source) or self.official
-        if connection.base_url:
-            source = "--base-url"
+        variable = f"{self.provider.upper()}_BASE_URL"
+        base_url = connection.base_url or os.environ.get(variable) or self.official
         # Errors name the option or variable that holds the URL, and never quote it.
-        self._base = _parse(base_url.strip().removesuffix("/").removesuffix(self.version), source)
+        self._base = _parse(
+            base_url.strip().removesuffix("/").removesuffix(self.version),
+            "--base-url" if connection.base_url else variable,
+        )
         self.endpoint = str(self._base.with_query(None)).rstrip("/")
         self.is_official = self._base.host == URL(self.official).host
         for header, value in connection.headers.items():
@@ -116,9 +117,7 @@ class HostedModel:
         headers.update(self._connection.headers)
         self._secrets = _secrets(key, [*self._connection.headers.values(), *self._base.query.values()])
         # The context of aiohttp is made at import; this one sees SSL_CERT_FILE and SSL_CERT_DIR as they are now.
-        tls: ssl.SSLContext | bool = True
-        if self._base.scheme == "https":
-            tls = ssl.create_default_context()
+        tls = ssl.create_default_context() if self._base.scheme == "https" else True
         self._session = aiohttp.ClientSession(
             # Concurrency is bounded by `limits`; a pool limit here would hide waiting from it.
             connector=aiohttp.TCPConnector(limit=0, ssl=tls),
@@ -147,9 +146,7 @@ class HostedModel:
         url = self._urls.get(path)
         if url is None:
             url = self._urls[path] = self._base.with_path(self._base.path.rstrip("/") + path, keep_query=True)
-        data: bytes | io.BytesIO = body
-        if len(body) >= LARGE:
-            data = io.BytesIO(body)
+        data = io.BytesIO(body) if len(body) >= LARGE else body
         try:
             async with self._session.post(url, data=data, allow_redirects=False) as response:
                 status = response.status

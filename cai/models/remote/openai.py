@@ -39,9 +39,7 @@ class OpenAIModel(HostedModel):
     def __init__(self, name: str, connection: Connection) -> None:
         super().__init__(name, connection)
         self._reasoning = self.is_official and REASONING.match(name) is not None
-        self._max_tokens = "max_tokens"
-        if self.is_official:
-            self._max_tokens = "max_completion_tokens"
+        self._max_tokens = "max_completion_tokens" if self.is_official else "max_tokens"
         self.can = Abilities(chat=True, completion=True, logprobs=20, prefill=not self.is_official)
         if self._reasoning:
             self.can = replace(self.can, logprobs=0)
@@ -50,10 +48,19 @@ class OpenAIModel(HostedModel):
         """The body to post: a chat, or raw text if the request has `text`."""
         request = call.request
         self._check(request)
+        body: Values = {"model": self.name}
         if request.text is None:
-            body = self._chat(call)
+            messages = list(request.messages)
+            body |= {"messages": messages, self._max_tokens: call.max_tokens}
+            if request.prefill:
+                messages.append({"role": "assistant", "content": request.prefill})
+                body |= {"continue_final_message": True, "add_generation_prompt": False}
+            if request.top_logprobs:
+                body |= {"logprobs": True, "top_logprobs": request.top_logprobs}
         else:
-            body = self._text(call)
+            body |= {"prompt": f"{request.text}{request.prefill}", "max_tokens": call.max_tokens}
+            if request.top_logprobs:
+                body["logprobs"] = request.top_logprobs
         if not self._reasoning:
             body["temperature"] = call.temperature
             if request.stop:
@@ -61,25 +68,6 @@ class OpenAIModel(HostedModel):
         body["seed"] = call.seed
         body |= call.sampling.extra_body
         return {key: value for key, value in body.items() if value is not None}
-
-    def _text(self, call: Call) -> Values:
-        request = call.request
-        body = {"model": self.name, "prompt": f"{request.text}{request.prefill}", "max_tokens": call.max_tokens}
-        if request.top_logprobs:
-            body["logprobs"] = request.top_logprobs
-        return body
-
-    def _chat(self, call: Call) -> Values:
-        request = call.request
-        messages = list(request.messages)
-        body: Values = {"model": self.name, "messages": messages}
-        body[self._max_tokens] = call.max_tokens
-        if request.prefill:
-            messages.append({"role": "assistant", "content": request.prefill})
-            body |= {"continue_final_message": True, "add_generation_prompt": False}
-        if request.top_logprobs:
-            body |= {"logprobs": True, "top_logprobs": request.top_logprobs}
-        return body
 
     def _check(self, request: Request) -> None:
         if request.score:
@@ -92,10 +80,7 @@ class OpenAIModel(HostedModel):
     async def send(self, payload: Values) -> Completion:
         """Ask once."""
         chat = "messages" in payload
-        path = "/completions"
-        if chat:
-            path = "/chat/completions"
-        reply = await self.post(path, payload)
+        reply = await self.post("/chat/completions" if chat else "/completions", payload)
         if not reply.get("choices") and "error" in reply:  # routers put an upstream's failure into a 200
             raise self.error(error_in(_status_in(reply["error"]), reply))
         try:
