@@ -187,14 +187,8 @@ def _opened(base: Base) -> tuple[Any, Any, float | None]:
     return tokenizer, merged, difference
 
 
-def _merged(base: Base, model: Any) -> Any:
-    _check_ties(base, model)
-    with reasons(base.spec, "merge"):
-        return model.merge_and_unload(safe_merge=True)
-
-
-def _check_ties(base: Base, tuned: Any) -> None:
-    """CaiError if the adapter changes weights for one of two layers that share them: merged, both would change."""
+def _merged(base: Base, tuned: Any) -> Any:
+    """One model; CaiError if the adapter changes weights for one of two layers that share them: both would change."""
     from peft.tuners.tuners_utils import BaseTunerLayer
 
     model = tuned.get_base_model()
@@ -207,6 +201,8 @@ def _check_ties(base: Base, tuned: Any) -> None:
                 f"{base.spec} cannot be merged: it adapts {name}, whose weights two layers share; use the adapter as "
                 "it is"
             )
+    with reasons(base.spec, "merge"):
+        return tuned.merge_and_unload(safe_merge=True)
 
 
 def _answers(model: Any, tokenizer: Any) -> Any:

@@ -159,7 +159,7 @@ class HFEngine(Engine[Row]):
             row.ended = token in self._ends
             if row.ended or row.stopped(row.generated):
                 row.finish = "stop"
-            elif len(row.ids) - row.prompt_tokens >= row.max_tokens:
+            elif len(row.generated) >= row.max_tokens:
                 row.finish = "length"
             if row.finish:
                 row.end()

@@ -44,7 +44,6 @@ LISTED = (4, 20)
 # Each has an engine of its own, loaded when first asked: a batch that holds beam searches gets wrong log-probabilities
 # for its echoes (10 nats and more), and `echo` leaves out those of tokens that a prefix cache served.
 Work = Literal["reply", "list", "echo"]
-PROPERTIES: dict[Work, dict[str, str]] = {"reply": FAST, "list": EXACT, "echo": EXACT}
 
 
 class LocalModel:
@@ -108,9 +107,10 @@ class LocalModel:
         scheduler.cache_size = CACHE_GB
         scheduler.max_num_batched_tokens = BATCH_TOKENS
         scheduler.enable_prefix_caching = work != "echo"
+        properties = FAST if work == "reply" else EXACT
         try:
             tokenizer = self._tokenizer.tokenizer if self._tokenizer else genai.Tokenizer(path)
-            pipeline = genai.ContinuousBatchingPipeline(path, tokenizer, scheduler, "CPU", **PROPERTIES[work])
+            pipeline = genai.ContinuousBatchingPipeline(path, tokenizer, scheduler, "CPU", **properties)
         except Exception as error:  # of any type: an unknown GGUF tokenizer is an IndexError
             hint = "; of GGUF it reads few architectures, an exported OpenVINO folder always works" * path.is_file()
             raise InputError(f"OpenVINO cannot load this model: {last_line(error)}{hint}", path) from error

@@ -62,11 +62,9 @@ class _Beginnings:
 
     def end(self, job: _Prompt, computed: bool) -> None:
         """`job` is over; `computed`: its prompt went through the model."""
-        for block in job.blocks:
-            self._coming[block] -= 1
-            if not self._coming[block]:
-                del self._coming[block]
-            if computed:
+        self._coming -= Counter(job.blocks)
+        if computed:
+            for block in job.blocks:
                 self._held.pop(block, None)
                 self._held[block] = None
         while len(self._held) > REMEMBERED:
@@ -89,10 +87,7 @@ class LocalEngine(Engine[_Prompt]):
 
     async def ask(self, tokens: list[int], config: Any) -> list[Any]:
         """The engine's outputs for one prompt."""
-        job = _Prompt(tokens, config)
-        if self._in_turn:
-            job.blocks = _blocks(tokens)
-        await self.play(job)
+        job = await self.play(_Prompt(tokens, config, blocks=_blocks(tokens) if self._in_turn else ()))
         return job.outputs
 
     def _run(self) -> None:

@@ -94,7 +94,6 @@ class HostedModel:
         self._connection = connection
         self._key_variable = f"{self.provider.upper()}_API_KEY"
         self._secrets = MASKED_KEY
-        self._urls: dict[str, URL] = {}
         self._session: aiohttp.ClientSession | None = None
 
     def _key(self) -> str:
@@ -143,9 +142,7 @@ class HostedModel:
             body = orjson.dumps(payload)
         except orjson.JSONEncodeError as error:  # a lone surrogate in a prompt, an integer over 64 bits in extra_body
             raise CallRejected("model_error", f"the request cannot be written as JSON: {error}") from None
-        url = self._urls.get(path)
-        if url is None:
-            url = self._urls[path] = self._base.with_path(self._base.path.rstrip("/") + path, keep_query=True)
+        url = self._base.with_path(self._base.path.rstrip("/") + path, keep_query=True)
         data = io.BytesIO(body) if len(body) >= LARGE else body
         try:
             async with self._session.post(url, data=data, allow_redirects=False) as response:
