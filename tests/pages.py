@@ -13,9 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from typer.main import get_command
 
-from cai.cli.main import app
+from cai.cli.main import command
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -95,7 +94,7 @@ def inline_commands(page: Path) -> Iterator[list[str]]:
 
 def help_texts() -> dict[str, str]:
     """What `--help` prints, by command path such as "cai plan generate"."""
-    return {context.command_path: context.command.get_help(context) for context in _contexts(opened(get_command(app)))}
+    return {context.command_path: context.command.get_help(context) for context in _contexts(opened(command()))}
 
 
 def opened(command: Any, name: str = "cai", parent: Any = None) -> Any:
@@ -116,12 +115,12 @@ def _contexts(context: Any) -> Iterator[Any]:
 
 def option_names(name: str) -> set[str]:
     """The names in Python of what a command such as "generate" takes."""
-    return {str(parameter.name) for parameter in child_of(opened(get_command(app)), name).command.params}
+    return {str(parameter.name) for parameter in child_of(opened(command()), name).command.params}
 
 
 def wrong_in(words: list[str]) -> str | None:
     """What a `cai` command names that does not exist: a command or an option; None where all is well."""
-    context = opened(get_command(app))
+    context = opened(command())
     options = {name for parameter in context.command.params for name in parameter.opts}
     for word in words[1:]:
         if hasattr(context.command, "commands") and not word.startswith("-"):

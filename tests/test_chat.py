@@ -244,7 +244,7 @@ def test_folders_and_files_are_models_and_specs_stay_as_they_are(tmp_path: Path)
 
 # The command
 
-APP = "import cai.cli.main as c; c.app()"
+APP = "import cai.cli.main as c; c.main()"
 
 
 def recorded(folder: Path, *replies: str) -> Path:

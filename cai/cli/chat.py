@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import sys
 import time
 from collections.abc import Iterator
@@ -17,6 +16,8 @@ from cai.errors import CaiError, CallRejected, ModelStopped, UsageError
 from cai.models import SPECS, open_model, spec_of
 
 if TYPE_CHECKING:
+    import asyncio
+
     from rich.text import Text
 
     from cai.chat import Chat
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
 app = typer.Typer(rich_markup_mode=None)
 
 
-@app.command()
 def merge(
     adapter: Annotated[str, typer.Argument(help="Folder of a LoRA adapter, as cai train writes it.")],
     out: Annotated[Path, typer.Option(help="New or empty folder for the merged model.")],
@@ -54,6 +54,8 @@ def chat(
 
     Example: cai chat models/dpo --system "You are brief."
     """
+    import asyncio
+
     from cai.chat import Chat, find_spec, fitting
     from cai.runs.settings import RunSettings
 
@@ -85,6 +87,7 @@ def _fields() -> Fields:
 
 
 add_command(app, "chat", chat, _fields)
+app.command()(merge)
 
 
 def _pipe(runner: asyncio.Runner, talk: Chat) -> None:

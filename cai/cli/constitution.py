@@ -15,6 +15,7 @@ from cai.models import SPECS
 from cai.texts.wording import one_line
 
 app = typer.Typer(
+    name="constitution",
     help="List, read, check and import constitutions.\n\nExample: cai constitution show harmless",
     no_args_is_help=True,
     rich_markup_mode=None,

@@ -14,6 +14,7 @@ from cai.errors import ModelStopped
 from cai.models import JUDGE_SPECS
 
 app = typer.Typer(
+    name="judge",
     help="Compare a judge's labels with human labels.\n\nExample: cai judge calibrate runs/gold --out runs/gold",
     no_args_is_help=True,
     rich_markup_mode=None,

@@ -29,32 +29,17 @@ if TYPE_CHECKING:
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON summary to stdout.")]
 Fields = dict[str, "FieldInfo"]
 S = TypeVar("S", bound="RunSettings")
-COMMANDS = {  # in the order of the help text: the module whose `app` has each command, or is the command
-    "generate": "runs", "sample": "runs", "label": "runs", "export": "runs", "plan": "runs", "audit": "audit",
-    "train": "train", "chat": "chat", "merge": "chat", "judge": "judge", "constitution": "constitution",
-}  # fmt: skip
+MODULES = ("runs", "audit", "train", "chat", "judge", "constitution")  # of the commands, in the order of the help text
 
-
-class _Commands(TyperGroup):
-    """The commands of `cai`; the module of each is imported when it is named, so that others cost nothing."""
-
-    def get_command(self, ctx: Any, cmd_name: str) -> Any:
-        if cmd_name not in COMMANDS:
-            return None
-        group = _group(COMMANDS[cmd_name])
-        return group.commands.get(cmd_name, group)
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
 
 
 @cache
-def _group(module: str) -> TyperGroup:
-    return typer.main.get_group(import_module(f"cai.cli.{module}").app)
-
-
-app = typer.Typer(
-    cls=_Commands, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None
-)
-for name in COMMANDS:  # the names are enough for the list of commands, and for what a misspelt one may mean
-    app.command(name)(lambda: None)
+def command() -> TyperGroup:
+    """The command `cai` with all of its commands, whose modules import this one."""
+    for module in MODULES:
+        app.add_typer(import_module(f"cai.cli.{module}").app)
+    return typer.main.get_group(app)
 
 
 def _version(wanted: bool) -> None:
@@ -106,7 +91,7 @@ def main() -> None:
 def _run(args: list[str], debug: bool) -> int:
     """Run one command; returns its exit status, or raises what went wrong with `debug`."""
     try:
-        status = app(args, standalone_mode=False)
+        status = command()(args, standalone_mode=False)
         sys.stdout.flush()
     except (KeyboardInterrupt, typer.Abort):
         status = 130

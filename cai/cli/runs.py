@@ -114,11 +114,11 @@ def _fields_of_export() -> Fields:
 
 app = typer.Typer(rich_markup_mode=None)
 plan_app = typer.Typer(
+    name="plan",
     help="Print what a run would ask and cost, without asking any model.\n\nExample: cai plan generate --rounds 2",
     no_args_is_help=True,
 )
-app.add_typer(plan_app, name="plan")
-add_command(app, "export", _export, _fields_of_export)
+app.add_typer(plan_app)
 
 
 def _add_kind(kind: str, over: Callable[..., None], summary: str, example: str) -> None:
@@ -158,3 +158,4 @@ _add_kind(
     """,
     "runs/replies --judge openai:gpt-4.1",
 )
+add_command(app, "export", _export, _fields_of_export)

@@ -228,6 +228,7 @@ def next_steps(summary: TrainSummary) -> Iterator[str]:
 
 
 app = typer.Typer(
+    name="train",
     help="Train a model on the rows of a run or a file: an adapter, or all weights.\n\n"
     "Example: cai train dpo runs/labels --model local --out models/dpo",
     no_args_is_help=True,
