@@ -85,7 +85,7 @@ class Driver:
                         index = asked[request.role]
                     numbered.append((request, index))
                     asked[request.role] += 1
-                answers = await self._ask_all(numbered, row, order)
+                answers = await self.ask_all(numbered, row, order)
                 log += [(request.role, key, done) for request, (key, done) in zip(requests, answers, strict=True)]
                 requests = flow.send([done for _, done in answers])
         except StopIteration as stop:
@@ -95,9 +95,10 @@ class Driver:
         finally:
             flow.close()
 
-    async def _ask_all(
+    async def ask_all(
         self, numbered: list[tuple[Request, int]], row: str, order: int
     ) -> list[tuple[bytes, Completion]]:
+        """The keys and completions of requests that wait for nothing; each comes with its number in its role."""
         if len(numbered) == 1:
             return [await self._ask(*numbered[0], row, order)]
         tasks = [asyncio.ensure_future(self._ask(request, index, row, order)) for request, index in numbered]

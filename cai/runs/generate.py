@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from cai.calls.flow import Driver
-from cai.constitution.principles import Principle, draw, load_constitution
+from cai.constitution.principles import draw, load_constitution
 from cai.engine.revise import Ask, revise
 from cai.engine.templates import load_templates
 from cai.errors import UsageError
 from cai.models import open_models, spec_of
-from cai.records import Prompt, Request, Revision, Values
+from cai.records import Prompt, Revision, Values
 from cai.runs.run import PromptRun
 from cai.runs.settings import GenerateSettings
 from cai.sources.files import Source
@@ -51,14 +51,11 @@ class GenerateRun(PromptRun[Revision]):
         self.constitution = law
         self._ask = Ask(templates, law, system=settings.system, gate=self.gate)
 
-    def _drawn(self, item: Prompt) -> tuple[Principle, ...]:
-        """The principles of a prompt's rounds."""
-        return draw(self._principles, self.settings.rounds, self.settings.seed, item.id, stream="principles")
-
     async def play(self, drivers: list[Driver], item: Prompt, position: int) -> Revision:
         """One prompt to its row."""
-        flow = revise(item, self._drawn(item), self._ask, gate=self.gate)
-        played = await drivers[0].play(item.id, position, flow)
+        settings = self.settings
+        principles = draw(self._principles, settings.rounds, settings.seed, item.id, stream="principles")
+        played = await drivers[0].play(item.id, position, revise(item, principles, self._ask, gate=self.gate))
         chain = played.result
         return Revision(
             id=item.id,
@@ -70,7 +67,7 @@ class GenerateRun(PromptRun[Revision]):
             constitution=self.constitution.ref,
             templates=self.templates.hash,
             models=played.models,
-            seed=self.settings.seed,
+            seed=settings.seed,
             usage=played.usage,
             calls=played.calls,
         )
@@ -87,13 +84,6 @@ class GenerateRun(PromptRun[Revision]):
         for turn in row.rounds:
             yield "critique", f"({turn.principle}) {turn.critique}"
         yield "revision", row.final
-
-    def imagined(self, item: Prompt, answer: str) -> Iterator[tuple[str, Request]]:
-        """What would be asked for a prompt, by player, if every answer were `answer`."""
-        yield "assistant", self._ask.respond(item)
-        for principle in self._drawn(item):
-            yield "critic", self._ask.critique(item, answer, principle)
-            yield "reviser", self._ask.revise(item, answer, answer, principle)
 
     def plan_notes(self) -> Iterator[str]:
         """What a reader of a plan should know."""

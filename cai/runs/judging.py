@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import statistics
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from cai.calls.flow import Driver, Played
@@ -16,9 +15,9 @@ from cai.engine.templates import Templates
 from cai.errors import CaiError, SourceError, Unreadable, UsageError
 from cai.judge.calibration import calibrate_file
 from cai.judge.certify import TARGETS, Calibration, binding_problems, load_calibration, threshold, weaknesses
-from cai.judge.flows import LEAST_MASS, Flow, Pair, Verdict, is_valid, judge
+from cai.judge.flows import LEAST_MASS, Pair, Verdict, is_valid, judge
 from cai.models import check_ability, spec_of
-from cai.records import Abilities, Contest, Label, Object, Protocol, Request, Values, Vote
+from cai.records import Abilities, Contest, Label, Object, Protocol, Values, Vote
 from cai.runs.pairs import read_pairs
 from cai.runs.settings import LabelSettings
 from cai.sources.files import Source
@@ -105,27 +104,15 @@ class Judging:
             return self.principles
         return draw(self.principles, self._settings.principles, self._settings.seed, item.id, stream="judge")
 
-    def _flow(self, item: Contest) -> Flow:
-        """What is asked about a pair."""
-        assert item.a is not None and item.b is not None
-        pair = Pair(item.messages, item.a, item.b)
-        score = self.protocol == "score" or (self.protocol == "reason" and not self.model.can.logprobs)
-        return judge(pair, self._choose(item), self._ask, self.protocol, score=score, weighted=self.all)
-
-    def imagined(self, item: Contest) -> Iterator[Request]:
-        """What would be asked about a pair; of votes the first wave."""
-        flow = self._flow(item)
-        for request in next(flow):
-            yield request
-            if self.protocol == "reason":
-                yield replace(request, max_tokens=1, score=("", ""))
-        flow.close()
-
     async def ask(self, driver: Driver, item: Contest, position: int) -> Played[Verdict]:
         """The verdict on a pair; raises Unreadable if the answers to the first pairs cannot be read."""
         await self._check.admitted()
+        assert item.a is not None and item.b is not None
+        pair = Pair(item.messages, item.a, item.b)
+        score = self.protocol == "score" or (self.protocol == "reason" and not self.model.can.logprobs)
+        flow = judge(pair, self._choose(item), self._ask, self.protocol, score=score, weighted=self.all)
         try:
-            return await driver.play(item.id, position, self._flow(item))
+            return await driver.play(item.id, position, flow)
         except CaiError:  # this pair shows nothing of the judge
             self._check.leave()
             raise

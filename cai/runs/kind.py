@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Generic, TypeVar
 from cai.calls.flow import Driver
 from cai.calls.model import Model
 from cai.calls.prices import Price
-from cai.records import Place, Record, Request, Values
+from cai.records import Place, Record, Values
 from cai.runs.settings import RunSettings
 
 Row = TypeVar("Row", bound=Record)
@@ -27,6 +27,7 @@ class RunKind(ABC, Generic[Row]):
     settings_class: ClassVar[type[RunSettings]]
     unit = "prompt"  # what the items are called
     outcome = "row kept"  # and those that are finished
+    bounded = True  # whether a plan can say what is asked at most
 
     settings: Any
     out: Path
@@ -43,6 +44,9 @@ class RunKind(ABC, Generic[Row]):
     async def play(self, drivers: list[Driver], item: Any, position: int) -> Row:
         """One item to its row; raises RowDropped if only this item is lost."""
 
+    def kept(self, row: Row) -> None:
+        """Called with every row once it is on disk; raises ModelStopped if the run must end."""
+
     @abstractmethod
     def texts(self, row: Row) -> tuple[str, ...]:
         """Two texts of a row that show together what was done, and what was said of the first one."""
@@ -58,22 +62,17 @@ class RunKind(ABC, Generic[Row]):
 
     # A plan
 
-    @abstractmethod
-    def imagined(self, item: Any, answer: str) -> Iterator[tuple[str, Request]]:
-        """What would be asked for an item, by player, if every answer were `answer`."""
+    async def rehearse(self, drivers: list[Driver], item: Any, position: int) -> None:
+        """Play an item and what follows from its row, with drivers that only count."""
+        self.kept(await self.play(drivers, item, position))
 
-    def parts(self) -> Iterator[RunKind[Any]]:
+    def parts(self) -> Iterator[Any]:
         """The runs that a plan counts."""
         yield self
 
     def planned(self) -> dict[str, tuple[Model, Price | None]]:
         """The models that a plan counts, by player, and what their tokens cost."""
         return {player: (model, self.prices[player]) for player, model in self.players.items()}
-
-    @property
-    def most_waves(self) -> int | None:
-        """How often a judge may be asked what a plan counts once; None: a target decides how many pairs there are."""
-        return 1
 
     def plan_notes(self) -> Iterator[str]:
         """What a reader of a plan should know."""

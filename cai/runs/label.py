@@ -18,9 +18,9 @@ from cai.export.options import ExportOptions
 from cai.folder.rows import reading
 from cai.folder.run import RunFolder
 from cai.judge.certify import Calibration
-from cai.judge.flows import WAVES, belief
+from cai.judge.flows import belief
 from cai.models import open_models, spec_of
-from cai.records import Contest, Label, Object, Place, Request, Values
+from cai.records import Contest, Label, Object, Place, Values
 from cai.runs.judging import (
     CHECKED,
     Choose,
@@ -71,6 +71,7 @@ class LabelRun(Run[Label]):
         law = load_constitution(settings.constitution)
         templates = load_templates(settings.templates)
         specs = {"judge": settings.judge}
+        self.bounded = settings.target is None
         self._target: Target | None = None
         if settings.target is not None:
             self._target = Target(source, settings, templates)
@@ -102,9 +103,9 @@ class LabelRun(Run[Label]):
 
     def seats(self) -> list[Seats]:
         """The judge, and the model that draws further replies, which continue those of the sample run."""
-        seats: list[Seats] = [({"judge": self.players["judge"]}, self.settings.sampling, self.settings.seed)]
+        seats: list[Seats] = [({"judge": "judge"}, self.settings.sampling, self.settings.seed)]
         if self._target is not None:
-            seats.append(({"assistant": self.players["assistant"]}, self._target.sampling, self._target.seed))
+            seats.append(({"assistant": "assistant"}, self._target.sampling, self._target.seed))
         return seats
 
     def items(self) -> Iterator[Place]:
@@ -229,22 +230,6 @@ class LabelRun(Run[Label]):
         if settings.pairing != "all":
             options["pairing"] = settings.pairing
         return {name: value for name, value in options.items() if value is not None}
-
-    def imagined(self, item: Contest, answer: str) -> Iterator[tuple[str, Request]]:
-        """What would be asked for a pair, by player; of votes the first wave."""
-        assert item.a is not None and item.b is not None
-        if not identical(item.a, item.b):
-            for request in self.judging.imagined(item):
-                yield "judge", request
-
-    @property
-    def most_waves(self) -> int | None:
-        """How often a pair may be asked about; None: a target decides how many pairs there are."""
-        if self.settings.target is not None:
-            return None
-        if self.protocol == "vote":
-            return WAVES
-        return 1
 
     def plan_notes(self) -> Iterator[str]:
         """What a reader of a plan should know."""

@@ -1,38 +1,40 @@
-"""What a run would ask and cost, from its items and its templates; asks no model.
-
-It counts the words that the run would send, with stand-ins for the answers of models.
-"""
+"""What a run would ask and cost: its items are played with stand-ins for the answers, and no model is asked."""
 
 from __future__ import annotations
 
+import asyncio
+import math
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import closing
+from collections.abc import Iterator, Mapping
+from contextlib import closing, suppress
 from typing import Any
 
-from cai.calls.model import Model
-from cai.calls.prices import Price
+from cai.calls.flow import Driver
+from cai.calls.prices import Tally
+from cai.errors import RowDropped
 from cai.folder.rows import RETRIED, digest_of, names_of
 from cai.folder.run import find_info
 from cai.folder.store import Store
 from cai.models import provider_of, spec_of
-from cai.records import BadPrompt, Item, Record, Request, Values
-from cai.runs.kind import RunKind
+from cai.records import BadPrompt, Completion, Item, Object, Record, Request, Role, Values
+from cai.runs.run import Run
 
 # English text under the tokenizers of 2024–2026; others need up to four times as many tokens.
 CHARACTERS_PER_TOKEN = 4.0
 TOKENS_PER_MESSAGE = 4  # role markers
 TYPICAL_ANSWER = 0.5  # of max_tokens
-Counts = dict[str, Counter[str]]  # by player: calls, and the tokens that are read and written
+EVEN = math.log(0.5)
+FIGURES = ("calls", "input_tokens", "output_tokens")
+Counts = dict[str, Counter[str]]  # the figures by player
 
 
 class RoleEstimate(Record):
     """What one role is asked; tokens of answers that are as long as they typically are."""
 
     model: str
-    calls: int
-    input_tokens: int
-    output_tokens: int
+    calls: int = 0
+    input_tokens: int = 0
+    output_tokens: int = 0
     cost_usd: float | None = None  # None: no listed price
     price_per_million: tuple[float, float] | None = None  # USD, input and output
 
@@ -94,12 +96,75 @@ def _duration(seconds: float) -> str:
     return f"{seconds:.0f} s"
 
 
-def estimate(run: RunKind[Any]) -> Estimate:
+class StandIn(Driver):
+    """Counts what flows ask, and answers with `length` tokens, or as many as a request allows.
+
+    A judge finds both letters equally likely. In words it prefers the same reply in both orders, or with `split` the
+    one that comes first, so that votes are asked for again. players: by role, whose `counts` these are. asked: what was
+    asked about the item before; an equal request is not counted again, as a run has its answer.
+    """
+
+    def __init__(
+        self, players: Mapping[Role, str], counts: Counts, length: int, asked: set[str], *, split: bool
+    ) -> None:
+        super().__init__({}, None, seed=0, budget=None, tally=Tally())
+        self._players, self._counts, self._length, self._asked = players, counts, length, asked
+        self._split = split
+
+    async def ask_all(
+        self, numbered: list[tuple[Request, int]], row: str, order: int
+    ) -> list[tuple[bytes, Completion]]:
+        """Stand-ins for the answers; a judge sees the two replies swapped in the second half of its requests."""
+        answers = []
+        for number, (request, _) in enumerate(numbered):
+            length = self._count(request)
+            letter = "A" if self._split or number < len(numbered) // 2 else "B"
+            text = f"{letter}\n{len(self._asked)}".ljust(round(length * CHARACTERS_PER_TOKEN), "x")  # unlike any other
+            scores = tuple(EVEN for _ in request.score) or None
+            answer = Completion(text, "stop", "stand-in", logprobs=({"A": EVEN, "B": EVEN},), scores=scores)
+            answers.append((b"", answer))
+        return answers
+
+    def _count(self, request: Request) -> int:
+        """Count a request that is new; returns how long its answer is."""
+        player = self._players.get(request.role, request.role)
+        length = min(self._length, request.max_tokens or self._length)
+        name = f"{player} {request}"
+        if name not in self._asked:
+            self._asked.add(name)
+            written = 0 if request.score else length
+            self._counts[player].update(calls=1, input_tokens=count_tokens(request), output_tokens=written)
+        return length
+
+
+def estimate(run: Run[Any]) -> Estimate:
     """Count what a run would ask, streaming through its items."""
-    longest = run.settings.max_tokens
-    typical = round(longest * TYPICAL_ANSWER)
     likely = {player: Counter[str]() for player in run.planned()}
     most = {player: Counter[str]() for player in run.planned()}
+    statuses = asyncio.run(_play(run, likely, most))
+    roles = _roles(run, likely)
+    sums = _sums(roles)
+    bounds = _sums(_roles(run, most))
+    figures = sums
+    if run.bounded:
+        figures = sums | {f"most_{name}": value for name, value in bounds.items()}
+    return Estimate(
+        out=str(run.out),
+        unit=f"{run.unit}s",
+        prompts=statuses["new"] + statuses["finished"],
+        unusable=statuses["unusable"],
+        finished=statuses["finished"],
+        seconds=_seconds(run, sums),
+        roles=roles,
+        notes=tuple(_notes(run, bounds["cost_usd"])),
+        **figures,
+    )
+
+
+async def _play(run: Run[Any], likely: Counts, most: Counts) -> Counter[str]:
+    """Count what is asked about new items; returns how many items are new, finished and unusable."""
+    longest = run.settings.max_tokens
+    typical = round(longest * TYPICAL_ANSWER)
     statuses = Counter[str]()
     for part in run.parts():
         finished = _finished(part)
@@ -113,24 +178,20 @@ def estimate(run: RunKind[Any]) -> Estimate:
             if part.unit == run.unit:
                 statuses[status] += 1
             if status == "new":
-                _count(part, item, likely, typical)
-                _count(part, item, most, longest)
-    if "judge" in most:  # only votes that are split are asked again
-        waves = run.most_waves or 1
-        most["judge"] = Counter({name: count * waves for name, count in most["judge"].items()})
-    return _estimate(run, likely, most, statuses)
+                await _rehearse(part, item, position, likely, typical, split=False)
+                await _rehearse(part, item, position, most, longest, split=True)
+    return statuses
 
 
-def _count(run: RunKind[Any], item: Item, counts: Counts, length: int) -> None:
-    """Count what is asked for an item, and the tokens, if every answer that may be as long has `length` tokens."""
-    for player, request in run.imagined(item, "x" * round(length * CHARACTERS_PER_TOKEN)):
-        written = 0
-        if not request.score:
-            written = min(length, request.max_tokens or length)
-        counts[player].update(calls=1, read=count_tokens(request), written=written)
+async def _rehearse(run: Run[Any], item: Item, position: int, counts: Counts, length: int, *, split: bool) -> None:
+    """Count what is asked about an item, and the tokens, if every answer that may be as long has `length` tokens."""
+    asked = set[str]()
+    drivers: list[Driver] = [StandIn(players, counts, length, asked, split=split) for players, _, _ in run.seats()]
+    with suppress(RowDropped):  # nothing is asked about two replies that are the same
+        await run.rehearse(drivers, item, position)
 
 
-def _finished(run: RunKind[Any]) -> set[int]:
+def _finished(run: Run[Any]) -> set[int]:
     """Places in the input that an earlier session of the same run has finished."""
     info = find_info(run.out)
     if info is None or info["identity"] != run.identity:
@@ -161,71 +222,43 @@ def count_tokens(request: Request) -> int:
     return round(size / CHARACTERS_PER_TOKEN) + TOKENS_PER_MESSAGE * len(texts)
 
 
-def _estimate(run: RunKind[Any], likely: Counts, most: Counts, statuses: Counter[str]) -> Estimate:
-    total = sum(likely.values(), Counter[str]())
-    ceiling = sum(most.values(), Counter[str]())
-    most_cost = _cost(run, most)
-    bounds: Values = {}
-    if run.most_waves is not None:
-        bounds = {
-            "most_calls": ceiling["calls"],
-            "most_input_tokens": ceiling["read"],
-            "most_output_tokens": ceiling["written"],
-            "most_cost_usd": most_cost,
-        }
-    return Estimate(
-        out=str(run.out),
-        unit=f"{run.unit}s",
-        prompts=statuses["new"] + statuses["finished"],
-        unusable=statuses["unusable"],
-        finished=statuses["finished"],
-        calls=total["calls"],
-        input_tokens=total["read"],
-        output_tokens=total["written"],
-        cost_usd=_cost(run, likely),
-        seconds=_seconds(run, total),
-        roles={player: _role(model, price, likely[player]) for player, (model, price) in run.planned().items()},
-        notes=tuple(_notes(run, most_cost)),
-        **bounds,
-    )
+def _roles(run: Run[Any], counts: Counts) -> dict[str, RoleEstimate]:
+    """What each player is asked, and what that costs."""
+    roles = {}
+    for player, (model, price) in run.planned().items():
+        figures: Values = {"model": spec_of(model), **counts[player]}
+        if price is not None:
+            figures["cost_usd"] = price.cost(counts[player]["input_tokens"], counts[player]["output_tokens"])
+            figures["price_per_million"] = (price.input * 1e6, price.output * 1e6)
+        roles[player] = RoleEstimate(**figures)
+    return roles
 
 
-def _role(model: Model, price: Price | None, count: Counter[str]) -> RoleEstimate:
-    role = RoleEstimate(
-        model=spec_of(model), calls=count["calls"], input_tokens=count["read"], output_tokens=count["written"]
-    )
-    if price is None:
-        return role
-    cost = price.cost(count["read"], count["written"])
-    return role.model_copy(update={"cost_usd": cost, "price_per_million": (price.input * 1e6, price.output * 1e6)})
+def _sums(roles: Mapping[str, RoleEstimate]) -> Values:
+    """The figures of all roles together; the cost is None if a price is not known."""
+    sums: Values = {name: sum(getattr(role, name) for role in roles.values()) for name in FIGURES}
+    costs = [role.cost_usd for role in roles.values()]
+    sums["cost_usd"] = None if None in costs else sum(filter(None, costs))
+    return sums
 
 
-def _cost(run: RunKind[Any], counts: Counts) -> float | None:
-    """USD of all calls; None if a price is not known."""
-    total = 0.0
-    for player, (_, price) in run.planned().items():
-        if price is None:
-            return None
-        total += price.cost(counts[player]["read"], counts[player]["written"])
-    return total
-
-
-def _seconds(run: RunKind[Any], total: Counter[str]) -> float | None:
+def _seconds(run: Run[Any], sums: Object) -> float | None:
     """A rough time, as if the slowest model answered every call; None if the speed of one is not known."""
     settings = run.settings
     seconds = 0.0
     if settings.rpm:
-        seconds = total["calls"] / settings.rpm * 60
+        seconds = sums["calls"] / settings.rpm * 60
     for model, _ in run.planned().values():
         speed = provider_of(model).speed
         if speed is None:
             return None
         concurrency = settings.concurrency or model.concurrency
-        seconds = max(seconds, speed.seconds(total["calls"], total["read"], total["written"], concurrency))
+        calls, read, written = (sums[name] for name in FIGURES)
+        seconds = max(seconds, speed.seconds(calls, read, written, concurrency))
     return seconds
 
 
-def _notes(run: RunKind[Any], most_cost: float | None) -> Iterator[str]:
+def _notes(run: Run[Any], most_cost: float | None) -> Iterator[str]:
     settings = run.settings
     yield (
         f"tokens are counted as {CHARACTERS_PER_TOKEN:g} bytes each, answers as {TYPICAL_ANSWER:.0%} of --max-tokens "

@@ -36,7 +36,7 @@ from cai.texts.wording import none_usable, telling
 
 log = logging.getLogger("cai")
 INTERRUPTED = "interrupted"
-Seats = tuple[Mapping[Role, Model], Sampling, int]  # models by role, how they draw, and the seed of their calls
+Seats = tuple[Mapping[Role, str], Sampling, int]  # players by role, how they draw, and the seed of their calls
 
 
 class Run(RunKind[Row]):
@@ -82,9 +82,9 @@ class Run(RunKind[Row]):
     # What a kind of run may change
 
     def seats(self) -> list[Seats]:
-        """Which models play which role; several if one question goes to several models."""
-        players: Any = self.players
-        return [(players, self.settings.sampling, self.settings.seed)]
+        """Which player has which role; several if one question goes to several models."""
+        names: Any = {name: name for name in self.players}
+        return [(names, self.settings.sampling, self.settings.seed)]
 
     def sessions(self) -> Iterator[Run[Any]]:
         """The runs that it takes, each to be played to its end before the next is asked for."""
@@ -98,9 +98,6 @@ class Run(RunKind[Row]):
         """Raise UsageError if a model lacks a required capability; some report it only after loading."""
         for model in self.models:
             check_ability(model, completes=self.templates.completes)
-
-    def kept(self, row: Row) -> None:
-        """Called with every row once it is on disk; raises ModelStopped if the run must end."""
 
     def enough(self, position: int) -> bool:
         """Whether neither the item at this position nor one after it is wanted."""
@@ -190,12 +187,12 @@ class Run(RunKind[Row]):
         for model in self.models:
             concurrency = settings.concurrency or model.concurrency
             limiters[id(model)] = Limiter(concurrency, settings.rpm, settings.tpm, self.tally)
-        prices = {id(model): self.prices[player] for player, model in self.players.items()}
         drivers = []
         for roles, sampling, seed in self.seats():
-            seats = {
-                role: Seat(model, limiters[id(model)], sampling, prices[id(model)]) for role, model in roles.items()
-            }
+            seats = {}
+            for role, player in roles.items():
+                model = self.players[player]
+                seats[role] = Seat(model, limiters[id(model)], sampling, self.prices[player])
             drivers.append(Driver(seats, store, seed=seed, budget=budget, tally=self.tally))
         return drivers
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import itertools
 import math
 from collections.abc import Awaitable, Iterable, Iterator, Sequence
 from typing import Any, TypeVar
@@ -18,10 +17,9 @@ from cai.export.export import export_run
 from cai.folder.files import identity_hash
 from cai.folder.run import find_info
 from cai.models import open_models, spec_of
-from cai.records import Candidate, Candidates, Prompt, Request, Values
-from cai.runs.judging import Judging
+from cai.records import Candidate, Candidates, Prompt, Values
 from cai.runs.label import LabelRun
-from cai.runs.pairs import pair_of_replies
+from cai.runs.pairs import read_pairs
 from cai.runs.run import PromptRun, Run, Seats
 from cai.runs.settings import LabelSettings, SampleSettings
 from cai.sources.files import Source
@@ -94,7 +92,7 @@ class SampleRun(PromptRun[Candidates]):
 
     def seats(self) -> list[Seats]:
         """Each model replies."""
-        return [({"assistant": model}, self.settings.sampling, self.settings.seed) for model in self.players.values()]
+        return [({"assistant": player}, self.settings.sampling, self.settings.seed) for player in self.players]
 
     async def play(self, drivers: list[Driver], item: Prompt, position: int) -> Candidates:
         """One prompt to its candidates; raises RowDropped if none can be used."""
@@ -163,30 +161,12 @@ class SampleRun(PromptRun[Candidates]):
             return super().planned()
         return super().planned() | self.labels.planned()
 
-    def imagined(self, item: Prompt, answer: str) -> Iterator[tuple[str, Request]]:
-        """What would be asked for a prompt, by player."""
-        request = self._ask.respond(item)
-        for player in self.players:
-            yield from [(player, request)] * self.settings.each
-        if self.labels is None:
-            return
-        most = None
-        if self.labels.protocol == "reward":  # gives each reply a number, whatever it is compared with
-            most = self.replies
-        for question in itertools.islice(self._comparisons(item, answer, self.labels.judging), most):
-            yield "judge", question
-
-    def _comparisons(self, item: Prompt, answer: str, judging: Judging) -> Iterator[Request]:
-        for first, later in itertools.combinations(range(self.replies), 2):
-            pair = pair_of_replies(item.id, item.messages, (first, answer), (later, answer))
-            yield from judging.imagined(pair)
-
-    @property
-    def most_waves(self) -> int | None:
-        """How often the judge may be asked what a plan counts once."""
-        if self.labels is None:
-            return 1
-        return self.labels.most_waves
+    async def rehearse(self, drivers: list[Driver], item: Prompt, position: int) -> None:
+        """Play a prompt and, with `best_of`, the pairs of its replies, with drivers that only count."""
+        row = await self.play(drivers, item, position)
+        if self.labels is not None:
+            for place, pair in read_pairs([row]):
+                await self.labels.rehearse(drivers, pair, place)
 
     def plan_notes(self) -> Iterator[str]:
         """What a reader of a plan should know."""

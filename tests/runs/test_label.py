@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import math
+import re
 from collections import Counter
 from collections.abc import Callable
 from contextlib import aclosing
@@ -311,6 +312,26 @@ def test_a_plan_of_a_run_that_was_stopped_counts_what_is_left(tmp_path: Path) ->
     assert plan.finished == rows
     run(PAIRS, tmp_path / "whole", whole := scorer())
     assert plan.calls == sum(whole.asked.values()) - 6 * rows
+
+
+@pytest.mark.parametrize("settled", [True, False])
+def test_a_plan_of_votes_says_how_many_are_asked_at_least_and_at_most(tmp_path: Path, settled: bool) -> None:
+    def vote(payload: dict[str, Any]) -> Completion:
+        first, second = re.findall(r"<reply_[ab]>\n(.*?)\n</reply_[ab]>", payload["messages"][0]["content"])
+        return Completion("A" if first > second or not settled else "B", "stop", "judge-1")
+
+    judge = Player(vote, "judge")
+    plan = estimate(setup(PAIRS, tmp_path / "out", judge))
+    run(PAIRS, tmp_path / "out", judge)
+    assert sum(judge.asked.values()) == (plan.calls if settled else plan.most_calls)
+    assert plan.most_calls == 3 * plan.calls
+
+
+def test_a_plan_counts_the_reasons_that_the_judge_reads_again(tmp_path: Path) -> None:
+    letters = estimate(setup(PAIRS, tmp_path / "letters", scorer()))
+    reasons = estimate(setup(PAIRS, tmp_path / "reasons", scorer(), protocol="reason"))
+    assert reasons.calls == 2 * letters.calls
+    assert reasons.input_tokens > 2 * letters.input_tokens + 256 * letters.calls
 
 
 # A target
