@@ -71,7 +71,7 @@ class Judging:
         if needed:
             check_ability(model, completes=templates.completes)
             self._ask.check(self.principles)
-        self._check = JudgeCheck(_advice(self.protocol), needed=needed)
+        self.readable = JudgeCheck(_advice(self.protocol), needed=needed)
 
     @property
     def binding(self) -> Values:
@@ -106,7 +106,7 @@ class Judging:
 
     async def ask(self, driver: Driver, item: Contest, position: int) -> Played[Verdict]:
         """The verdict on a pair; raises Unreadable if the answers to the first pairs cannot be read."""
-        await self._check.admitted()
+        await self.readable.admitted()
         assert item.a is not None and item.b is not None
         pair = Pair(item.messages, item.a, item.b)
         score = self.protocol == "score" or (self.protocol == "reason" and not self.model.can.logprobs)
@@ -114,12 +114,8 @@ class Judging:
         try:
             return await driver.play(item.id, position, flow)
         except CaiError:  # this pair shows nothing of the judge
-            self._check.leave()
+            self.readable.leave()
             raise
-
-    def watch(self, votes: Sequence[Vote]) -> None:
-        """Look at the votes on a pair; raises Unreadable if those on the first pairs cannot be read."""
-        self._check.watch(votes)
 
 
 def _advice(protocol: Protocol) -> str:

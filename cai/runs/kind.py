@@ -44,9 +44,6 @@ class RunKind(ABC, Generic[Row]):
     async def play(self, drivers: list[Driver], item: Any, position: int) -> Row:
         """One item to its row; raises RowDropped if only this item is lost."""
 
-    def kept(self, row: Row) -> None:
-        """Called with every row once it is on disk; raises ModelStopped if the run must end."""
-
     @abstractmethod
     def texts(self, row: Row) -> tuple[str, ...]:
         """Two texts of a row that show together what was done, and what was said of the first one."""
@@ -60,11 +57,15 @@ class RunKind(ABC, Generic[Row]):
     def facts(self) -> Values:
         """What will run, for people to read; each with its label."""
 
+    def next_steps(self, folder: str) -> Iterator[str]:
+        """What to type when the run is finished; `folder` is ready for a shell."""
+        return iter(())
+
     # A plan
 
-    async def rehearse(self, drivers: list[Driver], item: Any, position: int) -> None:
-        """Play an item and what follows from its row, with drivers that only count."""
-        self.kept(await self.play(drivers, item, position))
+    def follow_ups(self, row: Row) -> Iterator[tuple[Any, Place]]:
+        """What another run plays because of a row; each item comes with that run."""
+        return iter(())
 
     def parts(self) -> Iterator[Any]:
         """The runs that a plan counts."""

@@ -128,7 +128,7 @@ class LabelRun(Run[Label]):
             return drivers
         with reading(path), path.open("rb") as file:
             for line in itertools.islice(file, CHECKED):
-                self.judging.watch(Label.model_validate_json(line).votes)
+                self.judging.readable.watch(Label.model_validate_json(line).votes)
         return drivers
 
     async def play(self, drivers: list[Driver], item: Contest, position: int) -> Label:
@@ -177,7 +177,7 @@ class LabelRun(Run[Label]):
 
     def kept(self, row: Label) -> None:
         """Stops the run if the judge cannot be read; counts towards the target."""
-        self.judging.watch(row.votes)
+        self.judging.readable.watch(row.votes)
         if self._target is not None:
             self._target.add(row)
 

@@ -188,7 +188,10 @@ async def _rehearse(run: Run[Any], item: Item, position: int, counts: Counts, le
     asked = set[str]()
     drivers: list[Driver] = [StandIn(players, counts, length, asked, split=split) for players, _, _ in run.seats()]
     with suppress(RowDropped):  # nothing is asked about two replies that are the same
-        await run.rehearse(drivers, item, position)
+        row = await run.play(drivers, item, position)
+        run.kept(row)
+        for later, (place, pair) in run.follow_ups(row):
+            later.kept(await later.play(drivers, pair, place))
 
 
 def _finished(run: Run[Any]) -> set[int]:

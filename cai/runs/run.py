@@ -90,14 +90,13 @@ class Run(RunKind[Row]):
         """The runs that it takes, each to be played to its end before the next is asked for."""
         yield self
 
-    def next_steps(self, folder: str) -> Iterator[str]:
-        """What to type when the run is finished; `folder` is ready for a shell."""
-        return iter(())
-
     def check_models(self) -> None:
         """Raise UsageError if a model lacks a required capability; some report it only after loading."""
         for model in self.models:
             check_ability(model, completes=self.templates.completes)
+
+    def kept(self, row: Row) -> None:
+        """Called with every row once it is on disk; raises ModelStopped if the run must end."""
 
     def enough(self, position: int) -> bool:
         """Whether neither the item at this position nor one after it is wanted."""

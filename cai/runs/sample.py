@@ -17,7 +17,7 @@ from cai.export.export import export_run
 from cai.folder.files import identity_hash
 from cai.folder.run import find_info
 from cai.models import open_models, spec_of
-from cai.records import Candidate, Candidates, Prompt, Values
+from cai.records import Candidate, Candidates, Place, Prompt, Values
 from cai.runs.label import LabelRun
 from cai.runs.pairs import read_pairs
 from cai.runs.run import PromptRun, Run, Seats
@@ -141,9 +141,7 @@ class SampleRun(PromptRun[Candidates]):
 
     def _stored_identity(self) -> Values:
         """The identity of the run that the folder holds; empty if there is none."""
-        info = find_info(self.out)
-        if info is None:
-            return {}
+        info = find_info(self.out) or {"identity": {}}
         identity: Values = info["identity"]
         return identity
 
@@ -161,12 +159,11 @@ class SampleRun(PromptRun[Candidates]):
             return super().planned()
         return super().planned() | self.labels.planned()
 
-    async def rehearse(self, drivers: list[Driver], item: Prompt, position: int) -> None:
-        """Play a prompt and, with `best_of`, the pairs of its replies, with drivers that only count."""
-        row = await self.play(drivers, item, position)
+    def follow_ups(self, row: Candidates) -> Iterator[tuple[LabelRun, Place]]:
+        """With `best_of`, the pairs of the replies."""
         if self.labels is not None:
-            for place, pair in read_pairs([row]):
-                await self.labels.rehearse(drivers, pair, place)
+            for place in read_pairs([row]):
+                yield self.labels, place
 
     def plan_notes(self) -> Iterator[str]:
         """What a reader of a plan should know."""
