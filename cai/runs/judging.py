@@ -26,7 +26,7 @@ CHECKED = 20  # pairs after which a run looks whether the judge can be read at a
 Choose = Callable[[Contest], Sequence[Principle]]
 
 
-def choose_protocol(wanted: str | None, can: Abilities, name: str) -> Protocol:
+def choose_protocol(wanted: Protocol | None, can: Abilities, name: str) -> Protocol:
     """The protocol asked for, or the best one for what a model can do; raises UsageError if it cannot be used."""
     if can.reward:
         if wanted not in (None, "reward"):
@@ -34,21 +34,18 @@ def choose_protocol(wanted: str | None, can: Abilities, name: str) -> Protocol:
         return "reward"
     if wanted == "reward":
         raise UsageError(f"{name} is not a reward model: use reward:PATH")
-    known: dict[Protocol, bool] = {  # the best first, each with whether the model can answer it
+    protocols: dict[Protocol, bool] = {  # the best first, each with whether the model can answer it
         "logprob": can.logprobs > 0,
         "score": can.scoring,
         "vote": True,
         "reason": can.logprobs > 0 or can.scoring,
     }
-    usable = [protocol for protocol, is_usable in known.items() if is_usable]
+    best = next(protocol for protocol, is_usable in protocols.items() if is_usable)
     if wanted is None:
-        return usable[0]
-    for protocol in usable:
-        if protocol == wanted:
-            return protocol
-    if wanted in known:
-        raise UsageError(f"--protocol {wanted}: {name} gives no such probabilities; use --protocol {usable[0]}")
-    raise UsageError(f"--protocol {wanted!r} must be logprob, score, vote, reason or reward")
+        return best
+    if not protocols[wanted]:
+        raise UsageError(f"--protocol {wanted}: {name} gives no such probabilities; use --protocol {best}")
+    return wanted
 
 
 class Judging:

@@ -125,8 +125,15 @@ class SampleRun(PromptRun[Candidates]):
     # The best of them
 
     def sessions(self) -> Iterator[Run[Any]]:
-        """This run; with `best_of`, then the labels of its replies, after which the best are cut."""
-        self._check_folder()
+        """This run; with `best_of`, then the labels of its replies, after which the best are cut.
+
+        Raises RunError for a folder in which version 0.1.0 drew replies and judged them at once.
+        """
+        if not self.settings.force and "best_of" in self._stored_identity():
+            raise RunError(
+                f"{self.out} is a best-of run of version 0.1.0, which cannot be resumed: start anew with "
+                "cai sample PROMPTS --best-of N --judge SPEC --out NEW"
+            )
         yield self
         if self.labels is not None:
             self.labels.spent = self.info["cost_usd"] or 0.0
@@ -144,14 +151,6 @@ class SampleRun(PromptRun[Candidates]):
         info = find_info(self.out) or {"identity": {}}
         identity: Values = info["identity"]
         return identity
-
-    def _check_folder(self) -> None:
-        """Raise RunError for a folder in which version 0.1.0 drew replies and judged them at once."""
-        if not self.settings.force and "best_of" in self._stored_identity():
-            raise RunError(
-                f"{self.out} is a best-of run of version 0.1.0, which cannot be resumed: start anew with "
-                "cai sample PROMPTS --best-of N --judge SPEC --out NEW"
-            )
 
     def planned(self) -> dict[str, tuple[Model, Price | None]]:
         """The models that reply, and with `best_of` the judge."""

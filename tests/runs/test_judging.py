@@ -9,7 +9,7 @@ import pytest
 
 from cai.errors import Unreadable, UsageError
 from cai.judge.flows import read_choice, read_letters
-from cai.records import Abilities, Completion, Reading, Vote
+from cai.records import Abilities, Completion, Protocol, Reading, Vote
 from cai.runs.judging import CHECKED, JudgeCheck, choose_protocol, readability
 
 ADVICE = "take another judge"
@@ -114,7 +114,7 @@ REWARD = Abilities(chat=False, reward=True)
     ],
 )  # fmt: skip
 def test_a_protocol_is_chosen_by_what_the_judge_can_do_and_can_be_overridden(
-    asked: str | None, can: Abilities, chosen: str
+    asked: Protocol | None, can: Abilities, chosen: str
 ) -> None:
     assert choose_protocol(asked, can, "p:m") == chosen
 
@@ -127,11 +127,10 @@ def test_a_protocol_is_chosen_by_what_the_judge_can_do_and_can_be_overridden(
         ("reason", WORDS, "--protocol reason: p:m gives no such probabilities; use --protocol vote"),
         ("reward", FULL, "p:m is not a reward model: use reward:PATH"),
         ("vote", REWARD, "p:m is a reward model: its protocol is reward"),
-        ("letters", FULL, "--protocol 'letters' must be logprob, score, vote, reason or reward"),
     ],
 )
 def test_a_protocol_that_the_judge_cannot_do_is_refused_with_what_to_do(
-    asked: str, can: Abilities, message: str
+    asked: Protocol, can: Abilities, message: str
 ) -> None:
     with pytest.raises(UsageError) as refused:
         choose_protocol(asked, can, "p:m")
