@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from pydantic import BaseModel
     from pydantic.fields import FieldInfo
 
+    from cai.records import Object, Values
     from cai.runs.settings import RunSettings
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON summary to stdout.")]
@@ -204,14 +205,14 @@ def _kind(annotation: Any) -> Any:
     return str
 
 
-def settings_from_options(kind: type[S], options: Mapping[str, Any]) -> S:
+def settings_from_options(kind: type[S], options: Object) -> S:
     """The settings that the options of a command make; raises UsageError with what to type instead."""
     from cai.runs.settings import make_settings
 
     return make_settings(kind, values_of(options))
 
 
-def values_of(options: Mapping[str, Any]) -> dict[str, Any]:
+def values_of(options: Object) -> Values:
     """The values of options by the names of their settings, with JSON and headers read."""
     values = {**options, "headers": dict(map(_header, options.get("headers") or ()))}
     extra = values.pop("extra_body", None)
@@ -220,7 +221,7 @@ def values_of(options: Mapping[str, Any]) -> dict[str, Any]:
     return values
 
 
-def _json_object(text: str) -> dict[str, Any]:
+def _json_object(text: str) -> Values:
     import orjson
 
     try:

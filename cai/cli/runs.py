@@ -13,6 +13,7 @@ import typer
 from cai.cli.main import Fields, Json, add_command, fields_of, print_json, settings_from_options, show_summary
 
 if TYPE_CHECKING:
+    from cai.records import Values
     from cai.runs.run import Run
 
 Prompts = Annotated[
@@ -38,7 +39,7 @@ def _class_of(kind: str) -> Any:
     return getattr(import_module(f"cai.runs.{kind}"), f"{kind.title()}Run")
 
 
-def _run(kind: str, source: str | None, options: dict[str, Any]) -> Run[Any]:
+def _run(kind: str, source: str | None, options: Values) -> Run[Any]:
     """A run of a kind, resolved and checked."""
     make = _class_of(kind)
     run: Run[Any] = make(source, settings_from_options(make.settings_class, options))
@@ -55,7 +56,7 @@ def _fields(kind: str) -> Fields:
 def _play(run: Run[Any], json: bool) -> None:
     from cai.cli import console
 
-    info: dict[str, Any] = {}
+    info: Values = {}
     try:
         for part in run.sessions():
             try:

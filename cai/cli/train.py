@@ -8,7 +8,7 @@ import os
 import re
 import shlex
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -22,6 +22,7 @@ from cai.texts.wording import clock
 from cai.training.setup.methods import METHODS
 
 if TYPE_CHECKING:
+    from cai.records import Object, Values
     from cai.training.report.summary import TrainSummary
 
 LINE_EVERY = 30.0  # seconds between lines of one tenth of the work, if stderr is not a terminal
@@ -67,7 +68,7 @@ def _train(
     from cai.training.train import train
 
     flags = flags_of(options | {"report_to": report_to}, set or ())
-    where: dict[str, Any] = {"out": out, "model": model, "config": config, "eval_data": eval_data, "flags": flags}
+    where: Values = {"out": out, "model": model, "config": config, "eval_data": eval_data, "flags": flags}
     if os.environ.get("RANK", "0") != "0":
         logging.getLogger("cai").setLevel(logging.ERROR)  # of several processes the first one speaks
         train(method, data, **where)
@@ -111,7 +112,7 @@ def _faults_of_reporters() -> Iterator[None]:
         raise CaiError(f"{reporter}: {error}") from error
 
 
-def flags_of(options: Mapping[str, Any], assignments: Iterable[str]) -> dict[str, Any]:
+def flags_of(options: Object, assignments: Iterable[str]) -> Values:
     """The keys of the config that options set; raises UsageError for what is not KEY=VALUE, or is set twice."""
     flags = {
         name.replace("lora_", "lora.").replace("report_to", "trl.report_to"): value
@@ -159,7 +160,7 @@ class TrainProgress:
         """How the training stands now."""
         return f"  {clock(time.monotonic() - self._began)}  {self._text}"
 
-    def on_metrics(self, metrics: Mapping[str, Any]) -> None:
+    def on_metrics(self, metrics: Object) -> None:
         """Take what `cai.train` gives to its `progress`."""
         from cai.cli.console import show
 
@@ -191,13 +192,13 @@ class TrainProgress:
             show([self.line()])
 
 
-def step(metrics: Mapping[str, Any]) -> str:
+def step(metrics: Object) -> str:
     """One step of a training, as a line of metrics.jsonl has it."""
     measures = "".join(f"{measure} · " for measure in _measures(metrics))
     return STEP.format(**metrics, left=clock(metrics["eta_seconds"]), measures=measures)
 
 
-def evaluation(metrics: Mapping[str, Any]) -> str:
+def evaluation(metrics: Object) -> str:
     """What the held-out rows gave after a step."""
     when = "before the first step"
     if metrics["step"] > 0:
@@ -206,7 +207,7 @@ def evaluation(metrics: Mapping[str, Any]) -> str:
     return f"held-out rows {when}: loss {metrics['eval_loss']:.4g}{measures}"
 
 
-def _measures(metrics: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
+def _measures(metrics: Object, prefix: str = "") -> Iterator[str]:
     for name, form in MEASURES.items():
         value = metrics.get(prefix + name, math.nan)
         if math.isfinite(value):

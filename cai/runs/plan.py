@@ -100,15 +100,15 @@ class StandIn(Driver):
     """Counts what flows ask, and answers with `length` tokens, or as many as a request allows.
 
     A judge finds both letters equally likely. In words it prefers the same reply in both orders, or with `split` the
-    one that comes first, so that votes are asked for again. players: by role, whose `counts` these are. asked: what was
-    asked about the item before; an equal request is not counted again, as a run has its answer.
+    one that comes first, so that votes are asked for again. players: by role, whose `counts` these are. requests:
+    those about the same item so far; an equal one is not counted again, as a run has its answer.
     """
 
     def __init__(
-        self, players: Mapping[Role, str], counts: Counts, length: int, asked: set[str], *, split: bool
+        self, players: Mapping[Role, str], counts: Counts, length: int, requests: set[str], *, split: bool
     ) -> None:
         super().__init__({}, None, seed=0, budget=None, tally=Tally())
-        self._players, self._counts, self._length, self._asked = players, counts, length, asked
+        self._players, self._counts, self._length, self._requests = players, counts, length, requests
         self._split = split
 
     async def ask_all(
@@ -119,7 +119,9 @@ class StandIn(Driver):
         for number, (request, _) in enumerate(numbered):
             length = self._count(request)
             letter = "A" if self._split or number < len(numbered) // 2 else "B"
-            text = f"{letter}\n{len(self._asked)}".ljust(round(length * CHARACTERS_PER_TOKEN), "x")  # unlike any other
+            text = f"{letter}\n{len(self._requests)}".ljust(
+                round(length * CHARACTERS_PER_TOKEN), "x"
+            )  # unlike any other
             scores = tuple(EVEN for _ in request.score) or None
             answer = Completion(text, "stop", "stand-in", logprobs=({"A": EVEN, "B": EVEN},), scores=scores)
             answers.append((b"", answer))
@@ -130,8 +132,8 @@ class StandIn(Driver):
         player = self._players.get(request.role, request.role)
         length = min(self._length, request.max_tokens or self._length)
         name = f"{player} {request}"
-        if name not in self._asked:
-            self._asked.add(name)
+        if name not in self._requests:
+            self._requests.add(name)
             written = 0 if request.score else length
             self._counts[player].update(calls=1, input_tokens=count_tokens(request), output_tokens=written)
         return length
@@ -185,8 +187,8 @@ async def _play(run: Run[Any], likely: Counts, most: Counts) -> Counter[str]:
 
 async def _rehearse(run: Run[Any], item: Item, position: int, counts: Counts, length: int, *, split: bool) -> None:
     """Count what is asked about an item, and the tokens, if every answer that may be as long has `length` tokens."""
-    asked = set[str]()
-    drivers: list[Driver] = [StandIn(players, counts, length, asked, split=split) for players, _, _ in run.seats()]
+    requests = set[str]()
+    drivers: list[Driver] = [StandIn(players, counts, length, requests, split=split) for players, _, _ in run.seats()]
     with suppress(RowDropped):  # nothing is asked about two replies that are the same
         row = await run.play(drivers, item, position)
         run.kept(row)
