@@ -73,7 +73,10 @@ class Session:
             if not self.rows.train:
                 last = self.drops[-1]
                 raise UsageError(f"max_length {plan.max_length:,} leaves no row to train: {last.reason}, {last.detail}")
-            plan.schedule(len(self.rows.train), len(self.rows.eval))
+            kept = len(self.rows.train), len(self.rows.eval)
+            if sum(kept) + len(self.drops) != self.data.read:  # no row is lost without a word
+                raise RunError(f"{kept} rows and {len(self.drops)} drops are not the {self.data.read} that were read")
+            plan.schedule(*kept)
             [plan] = broadcast_object_list([plan])  # free memory is not the same for all processes
             self._describe(plan)
             fewer = self._fit(plan)
