@@ -11,7 +11,7 @@ import orjson
 from pydantic import ValidationError
 
 from cai.errors import InputError, UsageError
-from cai.export.pairs import MIN_CONFIDENCE
+from cai.export.options import MIN_CONFIDENCE
 from cai.judge.flows import belief, is_valid, mean_preference, odds_of_votes, probability
 from cai.judge.metrics import average, confidence, credit, wilson
 from cai.judge.people import labels_file

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from cai.export.pairs import MIN_CONFIDENCE
+from cai.export.options import MIN_CONFIDENCE
 from cai.judge.calibration import TRIVIAL, CalibrationReport
 from cai.judge.certify import FEW, TARGETS
 from cai.judge.flows import probability

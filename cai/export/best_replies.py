@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from operator import attrgetter
 
 import orjson
 
 from cai.errors import RunError
-from cai.export.cut import Cut, Row, law_columns, line_of, ratio
-from cai.export.labels import JUDGE, LabelCut, Standing, best_of, standings, unfit
+from cai.export.cut import JUDGE, Cut, law_columns, line_of, ratio
 from cai.export.options import ExportOptions
-from cai.export.pairs import Reason
+from cai.export.pairs import Reason, Row, Standing, standings, unfit
 from cai.export.parquet import Columns
+from cai.export.preferences import LabelCut
 from cai.folder.rows import PAIR_BITS, lines_in_order, reading
 from cai.folder.run import RunFolder, find_info
 from cai.records import Record
 
-MANY_FLIPS = 0.5  # of the valid votes: then the place decides more often than the reply
 UNJUDGED: Reason = "invalid_vote", "no pair of its replies was judged"
 PICKED: Mapping[str, Columns] = {
     "sft": {
@@ -137,15 +137,6 @@ class BestCut(LabelCut):
             self._chances += 1 / len(lengths)
             self._longest += len(best.text.strip()) == max(lengths)
 
-    def notes(self) -> Iterator[str]:
-        """What the user should know."""
-        yield from Cut.notes(self)
-        if self.calibration is None:
-            yield "not calibrated: how often people would choose the same reply is unknown"
-        flips = self.judged.flip_rate
-        if flips is not None and flips > MANY_FLIPS:
-            yield f"{flips:.0%} of the votes flip with reply order: position bias outweighs most preferences"
-
 
 def _binding(run: RunFolder) -> Row:
     """The judge of the labels of a sample run."""
@@ -168,6 +159,18 @@ def _usable(replies: Sequence[Row]) -> list[Standing]:
             name = (number, f"sample {number}", reply["model"])
             usable.setdefault(words, Standing(0, "", name, reply["text"], [], []))
     return list(usable.values())
+
+
+def best_of(replies: Sequence[Standing]) -> Standing | Reason:
+    """The reply with the highest mean probability of being better, or why there is none."""
+    if not replies:
+        return "invalid_vote", "no vote was valid"
+    ranked = sorted((reply for reply in replies if reply.p is not None), key=attrgetter("p"), reverse=True)
+    if not ranked:
+        return "identical", "all replies have the same text"
+    if len(ranked) > 1 and ranked[0].p == ranked[1].p:
+        return "low_confidence", f"two replies share the highest p, {ranked[0].p:.3f}"
+    return ranked[0]
 
 
 class PickedCut(Cut):

@@ -6,10 +6,14 @@ rows finished.
 
 from __future__ import annotations
 
+import hashlib
+import inspect
 import itertools
 import os
 import re
+import sqlite3
 import tempfile
+import zlib
 from abc import ABC, abstractmethod
 from array import array
 from collections import Counter, defaultdict
@@ -17,27 +21,31 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from statistics import median
 from typing import Any, BinaryIO, ClassVar
 
 import orjson
 
 from cai.errors import RunError
 from cai.export.options import ExportOptions
-from cai.export.pairs import Reason
+from cai.export.pairs import Reason, Row, fault_of_texts
 from cai.export.parquet import Columns, schema, write_parquet
 from cai.folder.files import unwritable
 from cai.folder.rows import EXPORT_STAGES, TRAINING_FILES, lines_in_order, reading
 from cai.folder.run import RunFolder
-from cai.judge.certify import Calibration
-from cai.records import Drop, Values
+from cai.judge.certify import Calibration, threshold
+from cai.records import Drop
 from cai.sources.conversations import prompt_hash
-from cai.texts.hygiene import LEARNED, faults_of
+from cai.texts import hygiene
+from cai.texts.wording import rendered
 
 OF_EXPORTS = re.compile(f'"stage":"({"|".join(EXPORT_STAGES)})"'.encode())  # as written here; texts escape quotes
+NOTES = Path(__file__).with_name("notes.txt.jinja")
+FAULTS_FILE = "faults.sqlite"
 BLANK = Drop(id=None, position=0, stage="", reason="empty", detail="").model_dump(mode="json")
-Row = Values
 
 LAW: Columns = {"constitution": "text", "constitution_hash": "text"}
+JUDGE: Columns = {**LAW, "judge": "text", "protocol": "text"}
 PAIR: Columns = {"prompt": "turns", "chosen": "turns", "rejected": "turns", "p_chosen": "number", "judged": "flag"}
 
 
@@ -111,23 +119,6 @@ class Cut(ABC):
     def cut(self) -> None:
         """Read the rows in input order: `keep` those that are fit to be training rows, and `drop` the others."""
 
-    def notes(self) -> Iterator[str]:
-        """What the user should know; what the rows show comes after what is true of every cut."""
-        files, split = self.facts.files, self.options.split
-        stopped = self._run.info.get("stopped")
-        if stopped is not None:
-            yield f"the run is unfinished ({stopped}): rerun its command to resume; these are the rows so far"
-        if not self.facts.rows:
-            yield "the run has no finished row: the training files are empty"
-        if split is None:
-            return
-        for kind in self.files:
-            sides = {"train": files[f"{kind}.jsonl"], "eval": files[f"{kind}.eval.jsonl"]}
-            empty = [side for side, count in sides.items() if not count]
-            if len(empty) == 1:
-                rows = f"there are only {sum(sides.values()):,} rows"
-                yield f"--split {split} leaves the {empty[0]} side of {kind} empty: {rows}"
-
     def write(self) -> None:
         """Write every file beside the old one, and put them in place when all are whole."""
         folder, files = self._run.path, self.facts.files
@@ -189,6 +180,15 @@ class Cut(ABC):
             return ""
         return ".eval"
 
+    def notes(self) -> list[str]:
+        """What the user should know."""
+        certified = None
+        if self.calibration is not None and self.options.agreement is not None:
+            certified = threshold(self.calibration, self.options.agreement)
+        stopped = self._run.info.get("stopped")
+        text = rendered(NOTES, cut=self, stopped=stopped, certified=certified, median=median, hygiene=hygiene)
+        return [note for note in text.split("\n") if note]
+
     def keep(self, kind: str, side: str, line: bytes, stage: str = "") -> None:
         """Write a training row; stage: where it is counted, if it has not the name of the file."""
         name = f"{kind}{side}.jsonl"
@@ -206,8 +206,8 @@ class Cut(ABC):
     def fault(self, text: str) -> Reason | None:
         """The first fault for which a text is not fit to be learned; None: it has none, or any may pass."""
         if self.options.hygiene:
-            for name in faults_of(text):
-                return name, f"the text {LEARNED[name].words}"
+            for name in hygiene.faults_of(text):
+                return name, f"the text {hygiene.LEARNED[name].words}"
         return None
 
 
@@ -258,3 +258,34 @@ class Spool:
         for place in sorted(range(len(self._positions)), key=self._positions.__getitem__):
             self._file.seek(self._starts[place])
             yield self._positions[place], self._file.readline()
+
+
+class Texts:
+    """`fault_of_texts`, remembered in `faults.sqlite` from one cut to the next; to delete the file only costs time.
+
+    Reading the texts takes longer than all else, and finds the same at every threshold. A pair is found by a hash of
+    its texts. A version of cai that reads them differently starts anew.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        source = inspect.getsource(hygiene) + inspect.getsource(fault_of_texts)
+        version = zlib.crc32(source.encode()) >> 1  # SQLite stores 31 bits
+        self._db = sqlite3.connect(folder / FAULTS_FILE, isolation_level=None)
+        if self._db.execute("PRAGMA user_version").fetchone() != (version,):
+            self._db.executescript(f"DROP TABLE IF EXISTS pairs; PRAGMA user_version = {version}")
+        self._db.execute("CREATE TABLE IF NOT EXISTS pairs(hash BLOB PRIMARY KEY, fault TEXT NOT NULL) WITHOUT ROWID")
+        self._db.execute("BEGIN")
+
+    def fault(self, chosen: str, rejected: str, last_turn: str) -> str:
+        """What `fault_of_texts` finds in these texts."""
+        key = hashlib.blake2b(orjson.dumps((chosen, rejected, last_turn)), digest_size=8).digest()
+        for (fault,) in self._db.execute("SELECT fault FROM pairs WHERE hash = ?", (key,)):
+            return str(fault)
+        fault = fault_of_texts(chosen, rejected, last_turn)
+        self._db.execute("INSERT INTO pairs VALUES (?, ?)", (key, fault))
+        return fault
+
+    def close(self) -> None:
+        """Write what is new."""
+        self._db.execute("COMMIT")
+        self._db.close()

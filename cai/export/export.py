@@ -15,9 +15,10 @@ from pydantic import ValidationError
 
 from cai.errors import RunError, UsageError
 from cai.export.best_replies import BestCut, BestSummary, PickedCut
-from cai.export.cut import Cut, Judged, Row, ratio
+from cai.export.cut import Cut, Judged, ratio
 from cai.export.hub import Hub
 from cai.export.options import DEFAULTS, FIELDS, OF_PAIRS, ONLY, ExportOptions
+from cai.export.pairs import Row
 from cai.export.preferences import PreferenceCut
 from cai.export.revisions import RevisionCut
 from cai.folder.files import write_atomically

@@ -7,9 +7,11 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from cai.export.pairs import MIN_CONFIDENCE, Pairing
 from cai.judge.certify import Calibration
 from cai.records import Values
+
+MIN_CONFIDENCE = 0.7  # about 80 % agreement for the judges measured in docs/judging.md; promises nothing for others
+Pairing = Literal["all", "best-worst", "final"]
 
 
 class ExportOptions(BaseModel):

@@ -1,6 +1,6 @@
-"""From labels to preference data: which pairs are kept, and which reply is chosen.
+"""From labels to preference data: which pairs are kept, which reply is chosen, and how each reply did.
 
-Pure. A label is a row of labels.jsonl as a dict, so that 100,000 of them are cut in seconds. `CHECKS` and then
+A label is a row of labels.jsonl as a dict, so that 100,000 of them are cut in seconds. `checks` and then
 `FAULTS_OF_TEXTS` list why a pair is left out, in the order of the table in docs/judging.md; the first one counts.
 Faults of form count in the chosen reply alone, which training imitates; a rejected one may have any.
 """
@@ -9,27 +9,27 @@ from __future__ import annotations
 
 import math
 import re
-from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, Literal
+from typing import Any
+
+import orjson
+from pydantic import ValidationError
 
 from cai.errors import UsageError
+from cai.export.options import MIN_CONFIDENCE, ExportOptions
+from cai.judge.certify import Calibration, threshold
 from cai.judge.flows import CLAMP, belief
-from cai.records import Protocol, Values
+from cai.records import BadPrompt, Label, Protocol, Values
 from cai.sources.conversations import prompt_hash
-from cai.texts import hygiene
-from cai.texts.hygiene import LEARNED, faults_of, near_identical, refusal
+from cai.sources.files import read_prompts
+from cai.texts.hygiene import LEARNED, faults_of, identical, near_identical, refusal
 
 Row = Values
-Check = Callable[["Row", "Filters"], str | None]
 ReadTexts = Callable[[str, str, str], str]
 Name = tuple[int, str, str]  # of a reply among those to its prompt, in their order: number, what it is, model
 Reason = tuple[str, str]  # why something is left out: a name, and the same in words
-Pairing = Literal["all", "best-worst", "final"]
-NOT_EXTREME: Reason = "not_extreme", "the pairing takes another pair of the prompt"
-MIN_CONFIDENCE = 0.7  # about 80 % agreement for the judges measured in docs/judging.md; promises nothing for others
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +47,36 @@ class Filters:
     order_flip: bool = False
     benign: frozenset[str] = frozenset()
     hygiene: bool = True
+
+
+def filters_of(options: ExportOptions, calibration: Calibration | None) -> Filters:
+    """What the options ask of a pair, under the calibration of their judge, if any.
+
+    Raises UsageError if the agreement is not certified, or --benign cannot be read.
+    """
+    least = options.min_confidence or MIN_CONFIDENCE
+    temperature = None
+    if calibration is not None:
+        temperature = calibration.temperature
+        if options.agreement is not None:
+            least = threshold(calibration, options.agreement).calibrated
+    elif options.agreement is not None:
+        raise UsageError("--agreement needs --calibration FILE: it is certified on pairs with human labels")
+    benign = set()
+    if options.benign is not None:
+        for prompt in read_prompts(options.benign):
+            if isinstance(prompt, BadPrompt):
+                problem = f"record {prompt.line} is not a prompt ({prompt.problem})"
+                raise UsageError(f"--benign {options.benign}: {problem}")
+            benign.add(prompt_hash(prompt.messages))
+    return Filters(
+        min_confidence=least,
+        temperature=temperature,
+        max_length_ratio=options.max_length_ratio,
+        order_flip=options.order_flip,
+        benign=frozenset(benign),
+        hygiene=options.hygiene,
+    )
 
 
 def confidence(row: Row, filters: Filters) -> float:
@@ -82,60 +112,29 @@ def sides(row: Row) -> tuple[str, str]:
     return "b", "a"
 
 
-# Checks of one pair: each says in words why it is left out, or returns None
-
-
-def invalid_vote(row: Row, _: Filters) -> str | None:
-    """No vote was valid."""
-    if row["z"] is not None:
-        return None
-    problems = (vote[order]["problem"] for vote in row["votes"] for order in ("ab", "ba"))
-    return next((str(problem) for problem in problems if problem is not None), "no vote was valid")
-
-
-def empty(row: Row, _: Filters) -> str | None:
-    """A reply has no text."""
-    if row["a"].strip() and row["b"].strip():
-        return None
-    return "a reply has no text"
-
-
-def identical(row: Row, _: Filters) -> str | None:
-    """The replies are the same except for white space."""
-    a, b = row["a"], row["b"]
-    if a.split(None, 1)[:1] != b.split(None, 1)[:1]:  # a tenth of the work, and mostly enough
-        return None
-    if hygiene.identical(a, b):
-        return "the replies differ only in white space"
-    return None
-
-
-def length_ratio(row: Row, filters: Filters) -> str | None:
-    """One reply is too many times as long as the other, in characters without space around them."""
-    most = filters.max_length_ratio
-    if most is None:
-        return None
-    shorter, longer = sorted((len(row["a"].strip()), len(row["b"].strip())))
-    if longer <= most * shorter:
-        return None
-    return f"{longer} characters against {shorter}: more than {most:g} to 1"
-
-
-def order_flip(row: Row, filters: Filters) -> str | None:
-    """More than half of the valid votes prefer the same place in both orders, that is |b| > |d|."""
-    if not filters.order_flip:
-        return None
-    flips, count = flipped(row)
-    if 2 * flips <= count:
-        return None
-    return f"{flips} of {count} votes prefer the same place in both orders"
-
-
-def low_confidence(row: Row, filters: Filters) -> str | None:
-    """The judge's confidence is below the threshold, or exactly one half.
+def checks(row: Row, filters: Filters) -> Iterator[Reason]:
+    """What is wrong with a pair before its texts are read for faults; the first reason counts.
 
     Raises UsageError if no uncalibrated belief after reasoning can reach the threshold.
     """
+    a, b = row["a"], row["b"]
+    if row["z"] is None:
+        problems = (vote[order]["problem"] for vote in row["votes"] for order in ("ab", "ba"))
+        yield "invalid_vote", next((str(problem) for problem in problems if problem is not None), "no vote was valid")
+        return
+    shorter, longer = sorted((len(a.strip()), len(b.strip())))
+    if not shorter:
+        yield "empty", "a reply has no text"
+    # The first words take a tenth of the work, and are mostly enough.
+    if a.split(None, 1)[:1] == b.split(None, 1)[:1] and identical(a, b):
+        yield "identical", "the replies differ only in white space"
+    most = filters.max_length_ratio
+    if most is not None and longer > most * shorter:
+        yield "length_ratio", f"{longer} characters against {shorter}: more than {most:g} to 1"
+    if filters.order_flip:
+        flips, count = flipped(row)
+        if 2 * flips > count:
+            yield "order_flip", f"{flips} of {count} votes prefer the same place in both orders"
     least = filters.min_confidence
     if row["protocol"] == "reason" and filters.temperature is None and least > CLAMP:
         raise UsageError(
@@ -144,20 +143,9 @@ def low_confidence(row: Row, filters: Filters) -> str | None:
         )
     p = confidence(row, filters)
     if p <= 0.5:
-        return "the judge is at exactly one half"
-    if p < least:
-        return f"{p:.3f} is below {least:g}"
-    return None
-
-
-CHECKS: dict[str, Check] = {
-    "invalid_vote": invalid_vote,
-    "empty": empty,
-    "identical": identical,
-    "length_ratio": length_ratio,
-    "order_flip": order_flip,
-    "low_confidence": low_confidence,
-}
+        yield "low_confidence", "the judge is at exactly one half"
+    elif p < least:
+        yield "low_confidence", f"{p:.3f} is below {least:g}"
 
 
 # What the texts of a pair show
@@ -197,10 +185,8 @@ def is_benign(prompt: Sequence[Any], filters: Filters) -> bool:
 
 def reason(row: Row, filters: Filters, read: ReadTexts = fault_of_texts) -> Reason | None:
     """Why a pair is left out; None: it is kept. read: `fault_of_texts`, or what remembers it."""
-    for name, check in CHECKS.items():
-        words = check(row, filters)
-        if words is not None:
-            return name, words
+    for why in checks(row, filters):
+        return why
     best, worst = sides(row)
     last_turn = row["prompt"][-1]["content"]
     if filters.hygiene:
@@ -227,37 +213,10 @@ def flipped(row: Row) -> tuple[int, int]:
     return flips, count
 
 
-# The pairs of one prompt
-
-
-def reasons(
-    rows: Sequence[Row], filters: Filters, pairing: Pairing = "all", read: ReadTexts = fault_of_texts
-) -> list[Reason | None]:
-    """`reason` for each pair of one prompt, in input order, and `not_extreme` for those that `pairing` leaves out.
-
-    all: every pair. best-worst: the pair of the replies with the highest and the lowest mean z; of equal ones the first
-    counts. final: of a generate run, the pair of the last round. Raises UsageError if the pairing does not fit.
-    """
-    if pairing == "all":
-        return [reason(row, filters, read) for row in rows]
-    names = {"final": _last_round, "best-worst": _best_and_worst}[pairing](rows)
-    whys: list[Reason | None] = []
-    for row in rows:
-        if row["z"] is None or _names(row) == names:
-            whys.append(reason(row, filters, read))
-        else:
-            whys.append(NOT_EXTREME)
-    return whys
-
-
 def name_of(row: Row, side: str) -> Name:
     """How a reply of a pair is named and sorted among those to its prompt."""
     what = row[f"{side}_from"]
     return sample_number(what), what, row[f"{side}_model"] or ""
-
-
-def _names(row: Row) -> set[Name]:
-    return {name_of(row, "a"), name_of(row, "b")}
 
 
 @lru_cache(maxsize=1024)
@@ -266,35 +225,76 @@ def sample_number(what: str) -> int:
     return int(re.findall(r"\d*$", what)[0] or 0)
 
 
-def _of_rounds(row: Row) -> bool:
-    return "initial" in (row["a_from"], row["b_from"])
+# The replies of one prompt
 
 
-def _last_round(rows: Sequence[Row]) -> set[Name]:
-    if not all(map(_of_rounds, rows)):
-        raise UsageError("--pairing final is for labels of a generate run: these have no rounds; choose all")
-    return max(map(_names, rows), key=lambda names: max(number for number, _, _ in names))
+@dataclass(slots=True)
+class Standing:
+    """A reply among those to its prompt."""
+
+    position: int  # of the first pair it is in
+    id: str  # of that pair, and what the reply is in it
+    name: Name
+    text: str
+    won: list[float]  # per pair with another text: probability that this reply is the better one
+    labels: list[str]  # ids of those pairs
+    p: float | None = None  # mean of `won`; None: it was only compared with itself
 
 
-def _best_and_worst(rows: Sequence[Row]) -> set[Name]:
-    if any(map(_of_rounds, rows)):
-        raise UsageError("--pairing best-worst is for labels of samples: these are of rounds; choose all or final")
-    odds = defaultdict[Name, list[float]](list)
+def standings(rows: Sequence[Row], filters: Filters) -> list[Standing]:
+    """The distinct replies among the pairs of one prompt whose vote is valid, in input order; empty ones are left out.
+
+    Texts that are the same but for white space around them are one reply, under the name with the lowest number.
+    """
+    replies: dict[str, Standing] = {}
     for row in rows:
-        if row["z"] is not None:
-            odds[name_of(row, "a")].append(row["z"])
-            odds[name_of(row, "b")].append(-row["z"])
-    mean = {name: math.fsum(values) / len(values) for name, values in sorted(odds.items())}
-    if not mean:
-        return set()
-    best = max(mean, key=mean.__getitem__)
-    others = [name for name in mean if name != best]
-    return {best, min(others, key=mean.__getitem__, default=best)}
+        if row["z"] is None:
+            continue
+        p = p_a(row, filters)
+        a, b = row["a"].strip(), row["b"].strip()
+        for side, text, wins in (("a", a, p), ("b", b, 1 - p)):
+            if not text:
+                continue
+            name = name_of(row, side)
+            reply = replies.setdefault(text, Standing(row["position"], row["id"], name, row[side], [], []))
+            if name < reply.name:
+                reply.name = name
+                reply.text = row[side]
+            if a != b:
+                reply.won.append(wins)
+                reply.labels.append(row["id"])
+    for reply in replies.values():
+        reply.id += f":{reply.name[1]}"
+        if reply.won:
+            reply.p = math.fsum(reply.won) / len(reply.won)
+    return sorted(replies.values(), key=lambda reply: (reply.position, reply.name))
 
 
-def extra_pass(row: Row, n: int | None) -> int:
-    """Which further sample of its prompt a pair had to wait for: 0 if the first `n` were enough."""
-    if n is None:
-        return 0
-    last = max(number for number, _, _ in _names(row))
-    return max(0, last - n + 1)
+def standing_reason(reply: Standing, prompt: Sequence[Any], filters: Filters, upper: float) -> Reason | None:
+    """Why a reply is no example: in the dead zone (1 - upper, upper), or desirable but not fit to be learned."""
+    p = reply.p
+    if p is None:
+        return "identical", "it was only compared with itself"
+    if 1 - upper < p < upper or p == 0.5:
+        return "low_confidence", f"p {p:.3f} is in the dead zone"
+    if p < 0.5:
+        return None
+    return unfit(reply.text, prompt, filters)
+
+
+def unfit(text: str, prompt: Sequence[Any], filters: Filters) -> Reason | None:
+    """Why a reply to a prompt is not fit to be learned: its form, or a refusal of a benign prompt; None: it is."""
+    if filters.hygiene:
+        for name in faults_of(text):
+            return name, f"the reply {LEARNED[name].words}"
+    if is_benign(prompt, filters) and refuses(text, prompt[-1]["content"]):
+        return "refused_benign", "the reply refuses a prompt that is listed as benign"
+    return None
+
+
+def are_labels(unit: Sequence[Row]) -> bool:
+    """Whether rows are labels, so that an error in cutting them is not theirs."""
+    try:
+        return all(Label.model_validate_json(orjson.dumps(row)).prompt for row in unit)
+    except ValidationError:
+        return False

@@ -2,27 +2,42 @@
 
 from __future__ import annotations
 
-import hashlib
-import inspect
+import itertools
 import sqlite3
-import zlib
 from array import array
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import closing
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import orjson
 
 from cai.errors import RunError
-from cai.export.cut import PAIR, Row, Spool, line_of
-from cai.export.labels import JUDGE, LabelCut, Standing, provenance, standing_reason, standings
-from cai.export.options import ExportOptions
-from cai.export.pairs import Filters, Reason, confidence, extra_pass, fault_of_texts, margin, reasons, sides
+from cai.export.cut import FAULTS_FILE, JUDGE, PAIR, Cut, Judged, Spool, Texts, law_columns, line_of
+from cai.export.options import ExportOptions, Pairing
+from cai.export.pairings import PAIRINGS, extra_pass, names_of
+from cai.export.pairs import (
+    Filters,
+    ReadTexts,
+    Reason,
+    Row,
+    Standing,
+    are_labels,
+    confidence,
+    fault_of_texts,
+    filters_of,
+    flipped,
+    margin,
+    reason,
+    sides,
+    standing_reason,
+    standings,
+)
+from cai.folder.rows import BAD_ROW, PAIR_BITS, damage, lines_in_order, reading
 from cai.folder.run import RunFolder
-from cai.texts import hygiene
+from cai.judge.certify import calibration_for
 
 PAIR_OVER_TARGET: Reason = "over_target", "enough pairs came before it"
-FAULTS_FILE = "faults.sqlite"
+NOT_EXTREME: Reason = "not_extreme", "the pairing takes another pair of the prompt"
 REPLY_OVER_TARGET: Reason = "over_target", "every pair it is in comes after enough others"
 FILES = {
     "dpo": {
@@ -35,6 +50,64 @@ FILES = {
         "prompt_id": "text", "labels": "texts", **JUDGE, "model": "text", "from": "text",
     },
 }  # fmt: skip
+
+
+class LabelCut(Cut):
+    """A cut of labels.
+
+    folder and binding: those of the label run, if it is not the run that is cut.
+    """
+
+    judged: Judged
+
+    def __init__(
+        self, run: RunFolder, options: ExportOptions, folder: Path | None = None, binding: Row | None = None
+    ) -> None:
+        super().__init__(run, options)
+        self.labels = (folder or run.path) / "labels.jsonl"
+        if binding is not None:
+            self.binding = binding
+        if options.calibration is not None:
+            self.calibration = calibration_for(self.binding, options.calibration)
+        self.filters = filters_of(options, self.calibration)
+        self.judged = Judged()
+        self._unit: list[Row] = []  # the labels that were read last
+
+    def units(self) -> Iterator[list[Row]]:
+        """The labels of one prompt after another, in input order."""
+        lines = lines_in_order(self.labels)
+        with reading(self.labels):
+            for _, unit in itertools.groupby(lines, key=lambda place: place[0] >> PAIR_BITS):
+                self._unit = [orjson.loads(line) for _, line in unit]
+                yield self._unit
+
+    @contextmanager
+    def blaming(self) -> Iterator[None]:
+        """Raise RunError if a line of the last unit is not a label; errors of the code pass."""
+        try:
+            yield
+        except BAD_ROW as error:
+            if are_labels(self._unit):
+                raise
+            raise damage(self.labels) from error
+
+    def count(self, row: Row) -> None:
+        """Count a label: how sure the judge is, and how it votes."""
+        facts, judged = self.facts, self.judged
+        facts.rows += 1
+        facts.count_models(row["models"])
+        judged.asked += len(row["votes"])
+        if row["z"] is None:
+            return
+        judged.confidences.append(confidence(row, self.filters))
+        flips, votes = flipped(row)
+        judged.flips += flips
+        judged.votes += votes
+        for vote in row["votes"]:
+            facts.used[vote["principle"]] += 1
+            if vote["b"] is not None:
+                judged.biases += 1
+                judged.bias += vote["b"]
 
 
 class PreferenceCut(LabelCut):
@@ -144,11 +217,25 @@ class PreferenceCut(LabelCut):
             why = "low_confidence", f"p {row['p']:.3f}: there are more {which} replies than others"
             self.drop("kto", why, row["id"], position)
 
-    def notes(self) -> Iterator[str]:
-        """What the user should know."""
-        yield from super().notes()
-        if self.judged.confidences and not self.kept["pairs"]:
-            yield self.why_empty()
+
+def reasons(
+    rows: Sequence[Row], filters: Filters, pairing: Pairing = "all", read: ReadTexts = fault_of_texts
+) -> list[Reason | None]:
+    """`reason` for each pair of one prompt, in input order, and `not_extreme` for those that `pairing` leaves out.
+
+    all: every pair. best-worst: the pair of the replies with the highest and the lowest mean z; of equal ones the first
+    counts. final: of a generate run, the pair of the last round. Raises UsageError if the pairing does not fit.
+    """
+    if pairing == "all":
+        return [reason(row, filters, read) for row in rows]
+    names = PAIRINGS[pairing](rows)
+    taken = [row["z"] is None or names_of(row) == names for row in rows]
+    return [reason(row, filters, read) if take else NOT_EXTREME for row, take in zip(rows, taken, strict=True)]
+
+
+def provenance(row: Row) -> Row:
+    """Whose label a row is."""
+    return {**law_columns(row["constitution"]), "judge": row["models"].get("judge"), "protocol": row["protocol"]}
 
 
 def surplus(ps: Sequence[float]) -> set[int]:
@@ -204,34 +291,3 @@ def reply_row(reply: Standing, row: Row) -> Row:
         "model": reply.name[2] or None,
         "from": reply.name[1],
     }
-
-
-class Texts:
-    """`fault_of_texts`, remembered in `faults.sqlite` from one cut to the next; to delete the file only costs time.
-
-    Reading the texts takes longer than all else, and finds the same at every threshold. A pair is found by a hash of
-    its texts. A version of cai that reads them differently starts anew.
-    """
-
-    def __init__(self, folder: Path) -> None:
-        source = inspect.getsource(hygiene) + inspect.getsource(fault_of_texts)
-        version = zlib.crc32(source.encode()) >> 1  # SQLite stores 31 bits
-        self._db = sqlite3.connect(folder / FAULTS_FILE, isolation_level=None)
-        if self._db.execute("PRAGMA user_version").fetchone() != (version,):
-            self._db.executescript(f"DROP TABLE IF EXISTS pairs; PRAGMA user_version = {version}")
-        self._db.execute("CREATE TABLE IF NOT EXISTS pairs(hash BLOB PRIMARY KEY, fault TEXT NOT NULL) WITHOUT ROWID")
-        self._db.execute("BEGIN")
-
-    def fault(self, chosen: str, rejected: str, last_turn: str) -> str:
-        """What `fault_of_texts` finds in these texts."""
-        key = hashlib.blake2b(orjson.dumps((chosen, rejected, last_turn)), digest_size=8).digest()
-        for (fault,) in self._db.execute("SELECT fault FROM pairs WHERE hash = ?", (key,)):
-            return str(fault)
-        fault = fault_of_texts(chosen, rejected, last_turn)
-        self._db.execute("INSERT INTO pairs VALUES (?, ?)", (key, fault))
-        return fault
-
-    def close(self) -> None:
-        """Write what is new."""
-        self._db.execute("COMMIT")
-        self._db.close()

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import orjson
 
-from cai.export.cut import LAW, PAIR, Cut, Row, law_columns, line_of
+from cai.export.cut import LAW, PAIR, Cut, law_columns, line_of
 from cai.export.options import ExportOptions
+from cai.export.pairs import Row
 from cai.folder.rows import lines_in_order, reading
 from cai.folder.run import RunFolder
 from cai.records import Values
-from cai.texts.hygiene import MANY_REFUSALS, READ_FOR_REFUSALS, refusal
+from cai.texts.hygiene import READ_FOR_REFUSALS, refusal
 
 FEWEST_READ = 30  # rows: of fewer, the standard error of the share of refusals is above 7 points at a share of 0.2
 ORIGIN = {"id": "text", "round": "count", "principles": "texts", **LAW, "model": "text"}
@@ -30,7 +29,7 @@ class RevisionCut(Cut):
         self._refusals_left = 0  # first replies in which refusals are still to be looked for
         if run.counts()["rows"] >= FEWEST_READ:
             self._refusals_left = READ_FOR_REFUSALS
-        self._refused = 0  # of the first replies in which they were looked for
+        self.refused = 0  # of the first replies in which they were looked for
 
     def cut(self) -> None:
         """Cut both kinds of rows from each revision."""
@@ -67,23 +66,7 @@ class RevisionCut(Cut):
         facts.count_models(row["models"])
         if self._refusals_left:
             self._refusals_left -= 1
-            self._refused += refusal(row["initial"], row["prompt"][-1]["content"]) == "full"
-
-    def notes(self) -> Iterator[str]:
-        """What the user should know."""
-        yield from super().notes()
-        rows = self.facts.rows
-        if rows and self.facts.dropped["dpo"]["identical"] == rows:
-            yield "no final text differs from its first reply: dpo.jsonl is empty"
-        read = min(rows, READ_FOR_REFUSALS)
-        if self._refused > MANY_REFUSALS * read:
-            replies = f"{read:,} first replies"
-            if read < rows:
-                replies = f"the first {replies}"
-            yield (
-                f"{self._refused:,} of {replies} already refuse: there is little to revise, and little to learn from "
-                "this run"
-            )
+            self.refused += refusal(row["initial"], row["prompt"][-1]["content"]) == "full"
 
 
 def sft_rows(row: Row, rounds_kept: str) -> list[Row]:

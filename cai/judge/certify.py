@@ -123,6 +123,28 @@ def binding_problems(calibration: Calibration, binding: Object) -> list[str]:
     return differences(calibration.binding.model_dump(), Binding.model_validate(dict(binding)).model_dump())
 
 
+def calibration_for(binding: Object, source: str | Path | Calibration | Object) -> Calibration:
+    """A calibration for labels of a `binding`, from its file or value; raises UsageError if it is another judge's."""
+    if isinstance(source, str | Path):
+        calibration = load_calibration(source)
+    elif isinstance(source, Calibration):
+        calibration = source
+    else:
+        try:
+            calibration = Calibration.model_validate_json(orjson.dumps(source))
+        except ValidationError as error:
+            raise UsageError(f"the value of calibration is not a calibration ({first_fault(error)})") from None
+        except TypeError as error:  # of values that JSON does not have
+            raise UsageError(f"the value of calibration is not a calibration ({error})") from None
+    problems = binding_problems(calibration, binding)
+    if problems:
+        raise UsageError(
+            f"the calibration was made for a different judge: {'; '.join(problems)}; make one for this judge: "
+            "cai judge calibrate"
+        )
+    return calibration
+
+
 def weaknesses(calibration: Calibration) -> Iterator[str]:
     """Why a temperature means nothing, so that no label should be corrected by it; nothing if it can be used."""
     if calibration.n < FEW:

@@ -13,8 +13,8 @@ from cai.calls.model import Model
 from cai.constitution.principles import load_constitution
 from cai.engine.templates import load_templates
 from cai.errors import RowDropped
-from cai.export.labels import filters_of
 from cai.export.options import ExportOptions
+from cai.export.pairs import filters_of
 from cai.folder.rows import reading
 from cai.folder.run import RunFolder
 from cai.judge.certify import Calibration

@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from cai.calls.model import Connection
 from cai.constitution.principles import Constitution
 from cai.errors import UsageError
-from cai.export.pairs import MIN_CONFIDENCE, Pairing
+from cai.export.options import MIN_CONFIDENCE, Pairing
 from cai.models import JUDGE_SPECS, SPECS
 from cai.records import Object, Protocol, Sampling, Values
 from cai.sources.yamlfile import unfit

@@ -17,7 +17,8 @@ from cai.calls.limits import Feed
 from cai.engine.revise import Ask, sample
 from cai.engine.templates import Templates
 from cai.errors import RowDropped, UsageError
-from cai.export.pairs import Filters, extra_pass, reason
+from cai.export.pairings import extra_pass
+from cai.export.pairs import Filters, reason
 from cai.folder.rows import PAIR_BITS, reading
 from cai.records import Candidate, Contest, Label, Place, Prompt, Sampling, Values
 from cai.runs.pairs import later_reply, pair_of_replies, placed, replies_of_run, run_info

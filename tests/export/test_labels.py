@@ -17,7 +17,7 @@ from label_cuts import BINDING, IDENTITY, Row, make_run, pair, rows, text
 from pair_labels import MIXED, REFUSED, swapped
 
 from cai.errors import InputError, RunError, UsageError
-from cai.export import preferences
+from cai.export import cut as cuts
 from cai.export.export import export_run
 from cai.export.options import ExportOptions
 from cai.export.pairs import Filters, fault_of_texts
@@ -568,7 +568,7 @@ def test_texts_are_read_once_and_again_where_they_or_their_reading_changed(
         read.append(last_turn)
         return fault_of_texts(chosen, rejected, last_turn)
 
-    monkeypatch.setattr(preferences, "fault_of_texts", reading)
+    monkeypatch.setattr(cuts, "fault_of_texts", reading)
     export_run(run)
     first = contents(run)
     assert sorted(read) == ["Question 0?", "Question 1?"]
@@ -580,7 +580,7 @@ def test_texts_are_read_once_and_again_where_they_or_their_reading_changed(
     (run / "labels.jsonl").write_text(lines)
     export_run(run)
     assert read[3:] == ["Question 7?"]
-    monkeypatch.setattr(preferences, "hygiene", json)
+    monkeypatch.setattr(cuts, "hygiene", json)
     export_run(run)
     assert sorted(read[4:]) == ["Question 0?", "Question 7?"]
 

@@ -10,24 +10,25 @@ from hypothesis import strategies as st
 from pair_labels import LEAK, MIXED, PLAIN, REFUSED, A, B, filters, label, swapped, unit, vote
 
 from cai.errors import UsageError
+from cai.export.pairings import extra_pass
 from cai.export.pairs import (
-    CHECKS,
     FAULTS_OF_TEXTS,
     Filters,
     Row,
+    checks,
     confidence,
-    extra_pass,
     fault_of_texts,
     flipped,
     margin,
     p_a,
     reason,
-    reasons,
     sides,
 )
+from cai.export.preferences import reasons
 from cai.records import Label
 from cai.sources.conversations import prompt_hash
 
+CHECKS = ("invalid_vote", "empty", "identical", "length_ratio", "order_flip", "low_confidence")
 NOT_NOW = "I am sorry, I can't assist with this request."
 
 
@@ -113,7 +114,7 @@ def test_a_pair_leaves_for_its_reason(row: Row, asked: Filters, why: str | None)
 
 def test_the_first_reason_counts() -> None:
     row = label(0.1, a=REFUSED, b=REFUSED + " ")
-    assert [name for name, check in CHECKS.items() if check(row, Filters())] == ["identical", "low_confidence"]
+    assert [name for name, _ in checks(row, Filters())] == ["identical", "low_confidence"]
     assert fault_of_texts(REFUSED, REFUSED + " ", "What?") == "near_duplicate"
     assert fault_of_texts(LEAK, LEAK, "What?") == "near_duplicate" and fault_of_texts(LEAK, A, "?") == "preamble_leak"
     assert reason(row, Filters()) == ("identical", "the replies differ only in white space")

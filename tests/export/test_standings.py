@@ -7,8 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pair_labels import LEAK, MIXED, PLAIN, REFUSED, A, filters, label, swapped, unit
 
-from cai.export.labels import standing_reason, standings
-from cai.export.pairs import Filters
+from cai.export.pairs import Filters, standing_reason, standings
 from cai.sources.conversations import prompt_hash
 
 
