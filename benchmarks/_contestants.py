@@ -25,7 +25,7 @@ from _common import cpu_seconds
 import cai
 from cai.calls.flow import Driver, Played, Seat, play_many
 from cai.calls.limits import Feed, Limiter
-from cai.calls.model import Connection, Model
+from cai.calls.model import Call, Connection, Model
 from cai.calls.prices import Tally
 from cai.constitution.principles import draw
 from cai.engine.revise import Ask, Chain, revise
@@ -34,19 +34,7 @@ from cai.errors import RowDropped
 from cai.folder.files import call_seed
 from cai.folder.run import RunFolder
 from cai.models import open_model
-from cai.records import (
-    BadPrompt,
-    Call,
-    Completion,
-    ConstitutionRef,
-    Drop,
-    Message,
-    Prompt,
-    Request,
-    Revision,
-    Role,
-    Sampling,
-)
+from cai.records import BadPrompt, Completion, ConstitutionRef, Drop, Message, Prompt, Request, Revision, Role, Sampling
 from cai.sources.files import read_prompts
 
 PlayedFlow = Generator[list[Request], list[Completion], Chain]

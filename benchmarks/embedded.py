@@ -14,8 +14,9 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable
 
+from cai.calls.model import Call
 from cai.models.inprocess.local import LocalModel
-from cai.records import Call, Completion, Message, Request, Sampling
+from cai.records import Completion, Message, Request, Sampling
 
 WIDTHS = (1, 4, 8, 16, 32)
 TOPICS = (

@@ -26,8 +26,9 @@ from typing import Any
 
 from _common import conditions, cpu_seconds, stub
 
+from cai.calls.model import Call
 from cai.models.inprocess.local import LocalModel
-from cai.records import Call, Contest, Request, Sampling
+from cai.records import Contest, Request, Sampling
 from cai.runs.label import LabelRun
 from cai.runs.pairs import read_pairs
 from cai.runs.settings import LabelSettings, make_settings

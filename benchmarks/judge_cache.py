@@ -18,9 +18,10 @@ import time
 from collections import defaultdict
 from typing import Any
 
+from cai.calls.model import Call
 from cai.models.inprocess.local import LocalModel
 from cai.models.inprocess.local_engine import LocalEngine
-from cai.records import Call, Request, Sampling
+from cai.records import Request, Sampling
 
 VOCABULARY = """
 the of and river mill quiet honest reply question people small green bridge answer careful kind because should never

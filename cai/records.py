@@ -269,30 +269,6 @@ class Request:
 
 
 @dataclass(frozen=True, slots=True)
-class Call:
-    """A request on its way to a model: whose it is, and how to sample."""
-
-    request: Request
-    row: str  # row id
-    index: int  # n-th request of this role in its flow, from 0
-    seed: int  # from (run seed, row id, role, index), in [0, 2**31)
-    sampling: Sampling
-    sample: int = 0  # tells equal payloads apart if several replies to one prompt are wanted
-
-    @property
-    def temperature(self) -> float:
-        """The request's own temperature, else that of the run."""
-        if self.request.temperature is None:
-            return self.sampling.temperature
-        return self.request.temperature
-
-    @property
-    def max_tokens(self) -> int:
-        """The longest answer the request wants, else that of the run."""
-        return self.request.max_tokens or self.sampling.max_tokens
-
-
-@dataclass(frozen=True, slots=True)
 class Completion:
     """What a model answered."""
 
@@ -321,5 +297,4 @@ class Abilities:
 
 
 Item = Prompt | Contest | BadPrompt
-
 Place = tuple[int, Item]  # position in the input, and what is there

@@ -10,9 +10,10 @@ from typing import Any, TypeVar
 
 from cai.calls.flow import Driver, Seat
 from cai.calls.limits import Limiter
+from cai.calls.model import Call
 from cai.calls.prices import Budget, Price, Tally
 from cai.folder.store import Store
-from cai.records import Abilities, Call, Completion, Request, Sampling
+from cai.records import Abilities, Completion, Request, Sampling
 
 T = TypeVar("T")
 

@@ -8,7 +8,8 @@ from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
-from cai.records import Abilities, Call, Completion
+from cai.calls.model import Call
+from cai.records import Abilities, Completion
 
 
 def digits(*parts: object) -> int:

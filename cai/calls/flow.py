@@ -12,12 +12,12 @@ from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 from cai.calls.limits import Feed, Limiter, backoff, give_up
-from cai.calls.model import Model
+from cai.calls.model import Call, Model
 from cai.calls.prices import Budget, Price, Tally
 from cai.errors import BudgetReached, CallRejected, ModelBusy, ModelFault, ModelStopped, RowDropped, RunError
 from cai.folder.files import call_key, call_seed, canonical_call
 from cai.folder.store import Store
-from cai.records import Call, Completion, Request, Role, Sampling, Usage, Values
+from cai.records import Completion, Request, Role, Sampling, Usage, Values
 
 T = TypeVar("T")
 R = TypeVar("R")

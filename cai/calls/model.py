@@ -6,7 +6,31 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from cai.records import Abilities, Call, Completion, Values
+from cai.records import Abilities, Completion, Request, Sampling, Values
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """A request on its way to a model: whose it is, and how to sample."""
+
+    request: Request
+    row: str  # row id
+    index: int  # n-th request of this role in its flow, from 0
+    seed: int  # from (run seed, row id, role, index), in [0, 2**31)
+    sampling: Sampling
+    sample: int = 0  # tells equal payloads apart if several replies to one prompt are wanted
+
+    @property
+    def temperature(self) -> float:
+        """The request's own temperature, else that of the run."""
+        if self.request.temperature is None:
+            return self.sampling.temperature
+        return self.request.temperature
+
+    @property
+    def max_tokens(self) -> int:
+        """The longest answer the request wants, else that of the run."""
+        return self.request.max_tokens or self.sampling.max_tokens
 
 
 class Model(Protocol):

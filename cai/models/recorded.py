@@ -21,10 +21,11 @@ from typing import Any
 import orjson
 from pydantic import Field, ValidationError
 
+from cai.calls.model import Call
 from cai.errors import InputError, ModelStopped
 from cai.folder.files import sha256_of
 from cai.folder.store import read_calls
-from cai.records import Abilities, Call, Completion, Finish, Object, Record, Role, Usage, Values
+from cai.records import Abilities, Completion, Finish, Object, Record, Role, Usage, Values
 
 Key = tuple[str, str, int]  # row id, role, index
 Stored = tuple[float | None, int | None, Completion]  # temperature and max_tokens, if stated

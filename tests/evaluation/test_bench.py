@@ -19,13 +19,14 @@ from stub import Stub, stub
 from trial_judges import Judge, command, fair, value
 
 import cai.models
+from cai.calls.model import Call
 from cai.constitution.principles import Constitution, load_constitution
 from cai.errors import CallRejected, ModelStopped, RunError, SourceError, UsageError
 from cai.evaluation.bench import judge_bench, resolve_bench
 from cai.evaluation.bench_report import BenchReport, BenchResult
 from cai.judge.calibration import calibrate_file
 from cai.models import Provider
-from cai.records import Abilities, Call, Completion
+from cai.records import Abilities, Completion
 
 Fakes = Callable[..., Judge]
 LAW = Constitution.model_validate(

@@ -10,10 +10,11 @@ import pytest
 from stub import stub
 
 import cai
+from cai.calls.model import Call
 from cai.errors import InputError, ModelStopped
 from cai.models import open_model
 from cai.models.recorded import RecordedModel
-from cai.records import Call, Completion, Request, Sampling
+from cai.records import Completion, Request, Sampling
 
 PROMPTS = ["How do bees fly?", "What is rust?"]
 HELLO = {"id": "r1", "role": "assistant", "index": 0, "reply": "Hello."}

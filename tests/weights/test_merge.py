@@ -27,11 +27,12 @@ import transformers
 from adapters import adapter
 from safetensors.torch import load_file, save_file
 
+from cai.calls.model import Call
 from cai.cli import chat as cli_chat
 from cai.errors import CaiError, RunError, UnknownModel, UsageError
 from cai.folder.files import cache_folder, take_lock
 from cai.models import open_model
-from cai.records import Call, Message, Request, Sampling
+from cai.records import Message, Request, Sampling
 from cai.weights import merge as merging
 from cai.weights.bases import find_base
 from cai.weights.embedded import STEM

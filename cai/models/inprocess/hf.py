@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from cai.calls.model import Call
 from cai.errors import CallRejected, UsageError
 from cai.folder.files import fingerprint, read_if_there
 from cai.models.inprocess.hf_engine import HFEngine
@@ -14,7 +15,7 @@ from cai.models.inprocess.hf_model import TransformersModel
 from cai.models.inprocess.hf_rows import Row
 from cai.models.inprocess.hf_words import HFTokenizer
 from cai.models.inprocess.requests import check_settings, first_stop, question
-from cai.records import Abilities, Call, Completion, Values
+from cai.records import Abilities, Completion, Values
 from cai.sources.files import path_of
 from cai.texts.thoughts import split_thoughts
 from cai.weights.bases import Base

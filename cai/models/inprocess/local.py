@@ -10,12 +10,13 @@ import sys
 from pathlib import Path
 from typing import Any, Literal
 
+from cai.calls.model import Call
 from cai.errors import InputError, MissingExtra, ModelStopped, UsageError
 from cai.folder.files import fingerprint, read_if_there
 from cai.models.inprocess.local_engine import LocalEngine, last_line
 from cai.models.inprocess.local_words import LocalTokenizer
 from cai.models.inprocess.requests import check_settings, first_stop, question
-from cai.records import Abilities, Call, Completion, Values
+from cai.records import Abilities, Completion, Values
 from cai.sources.files import path_of
 from cai.weights.embedded import CONTEXT, NAME, default_weights
 from cai.weights.gguf_read import gguf_metadata

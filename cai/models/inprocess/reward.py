@@ -9,11 +9,12 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
+from cai.calls.model import Call
 from cai.errors import CallRejected, UsageError
 from cai.models.inprocess.hf_engine import HFEngine
 from cai.models.inprocess.hf_model import TransformersModel
 from cai.models.inprocess.hf_rows import Row, padded
-from cai.records import Abilities, Call, Completion, Values
+from cai.records import Abilities, Completion, Values
 from cai.weights.loading import open_reward
 
 

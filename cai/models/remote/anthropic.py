@@ -7,10 +7,10 @@ from itertools import groupby
 from operator import itemgetter
 from typing import ClassVar
 
-from cai.calls.model import Connection
+from cai.calls.model import Call, Connection
 from cai.errors import UsageError
 from cai.models.remote.http import HostedModel
-from cai.records import Abilities, Call, Completion, Finish, Turns, Values
+from cai.records import Abilities, Completion, Finish, Turns, Values
 
 NEWEST = (99, 0)
 FINISH: dict[str, Finish] = {

@@ -6,11 +6,11 @@ import re
 from dataclasses import replace
 from typing import Any
 
-from cai.calls.model import Connection
+from cai.calls.model import Call, Connection
 from cai.errors import ModelFault, UsageError
 from cai.models.remote.failures import error_in
 from cai.models.remote.http import HostedModel
-from cai.records import Abilities, Call, Completion, Finish, Request, Values
+from cai.records import Abilities, Completion, Finish, Request, Values
 from cai.texts.thoughts import split_thoughts
 
 OFFICIAL = "api.openai.com"

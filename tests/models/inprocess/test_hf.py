@@ -14,13 +14,14 @@ from typing import Any
 import pytest
 import tiny
 
+from cai.calls.model import Call
 from cai.errors import CallRejected, MissingExtra, ModelFault, ModelStopped, UnknownModel, UsageError
 from cai.models import open_model
 from cai.models.inprocess.hf import HFModel
 from cai.models.inprocess.hf_engine import HFEngine
 from cai.models.inprocess.hf_rows import Row, choose
 from cai.models.inprocess.hf_words import HFTokenizer
-from cai.records import Call, Completion, Request, Sampling
+from cai.records import Completion, Request, Sampling
 from cai.texts.thoughts import split_thoughts
 
 torch = pytest.importorskip("torch")

@@ -12,10 +12,11 @@ from typing import Any, TypeVar
 
 import pytest
 
+from cai.calls.model import Call
 from cai.errors import CallRejected, InputError, ModelStopped, UsageError
 from cai.folder.files import cache_folder
 from cai.models.inprocess.local import EMBEDDED_SAMPLING, LocalModel
-from cai.records import Call, Completion, Message, Request, Sampling
+from cai.records import Completion, Message, Request, Sampling
 from cai.weights.embedded import NAME, STEM, default_weights
 
 pytest.importorskip("openvino_genai")

@@ -9,10 +9,11 @@ from typing import Any
 import pytest
 import tiny
 
+from cai.calls.model import Call
 from cai.errors import CallRejected, ModelStopped, UnknownModel, UsageError
 from cai.models import open_model
 from cai.models.inprocess.reward import RewardModel
-from cai.records import Call, Completion, Message, Request, Sampling
+from cai.records import Completion, Message, Request, Sampling
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")

@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 from stub import http, scripted, stub
 
-from cai.calls.model import Connection
+from cai.calls.model import Call, Connection
 from cai.errors import AuthenticationFailed, CallRejected, ModelBusy, ModelFault, UsageError
 from cai.models.remote.anthropic import AnthropicModel, generation
-from cai.records import Call, Completion, Message, Request, Sampling
+from cai.records import Completion, Message, Request, Sampling
 
 TALK: tuple[Message, ...] = (
     {"role": "system", "content": "Be brief."},

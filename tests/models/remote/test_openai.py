@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from stub import Stub, http, scripted, stub
 
-from cai.calls.model import Connection
+from cai.calls.model import Call, Connection
 from cai.errors import (
     AuthenticationFailed,
     CallRejected,
@@ -23,7 +23,7 @@ from cai.errors import (
 )
 from cai.models import open_model
 from cai.models.remote.openai import OpenAIModel
-from cai.records import Call, Completion, Request, Sampling
+from cai.records import Completion, Request, Sampling
 from cai.texts.thoughts import split_thoughts
 
 QUESTION = Request("assistant", ({"role": "user", "content": "How do bees fly?"},))

@@ -28,9 +28,10 @@ import trl
 from shared import ROOT
 from trainings import said
 
+from cai.calls.model import Call
 from cai.errors import InputError, LossNotFinite, UsageError
 from cai.models import open_model
-from cai.records import Call, Request, Sampling
+from cai.records import Request, Sampling
 from cai.training.data.dataset import load_rows
 from cai.training.data.rows import TrainingRow, row_of
 from cai.training.data.tokens import Encoded, Masker
