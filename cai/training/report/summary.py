@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 from cai.judge.metrics import Z95, binomial_cdf, wilson
 from cai.records import Object, Record, Values
-from cai.texts.wording import counted
+from cai.texts.wording import counted, report_lines
 from cai.training.setup.methods import METHODS
 
 Line = Object  # of metrics.jsonl or eval.jsonl
@@ -32,10 +32,6 @@ class Wins(Record):
     ties: int
     share: float
     interval: tuple[float, float]  # of the share: Wilson, 95 %
-
-    def __str__(self) -> str:
-        low, high = self.interval
-        return f"{self.share:.1%} ({low:.1%} to {high:.1%}) of {counted(self.n, 'pair')}"
 
 
 class PairAccuracy(Record):
@@ -55,25 +51,9 @@ class PairAccuracy(Record):
     margin_interval: tuple[float, float] | None  # normal, 95 %; None: a single pair
     unmeasured: int  # pairs of the last evaluation with a number that is not finite (null): not counted above
 
-    def lines(self) -> Iterator[str]:
+    def lines(self) -> list[str]:
         """In words, for people."""
-        yield f"chosen has the higher {self.measure} in {self.after}"
-        if self.before is not None:
-            when = "under the reference" if self.before_step is None else f"at step {self.before_step:,}"
-            yield (
-                f"{when} in {self.before}; since then {self.gained:,} turned to the chosen reply, "
-                f"{self.lost:,} away from it (p {self.p_value:.2g})"
-            )
-        if self.implicit is not None:
-            yield f"implicit reward prefers chosen in {self.implicit}"
-        margin = f"mean margin {self.margin:+.3g}"
-        if self.margin_interval is not None:
-            margin += " ({:+.3g} to {:+.3g})".format(*self.margin_interval)
-        if self.measure == "log probability":
-            margin += " nats"
-        yield margin
-        if self.unmeasured:
-            yield f"not counted, because a number is missing: {counted(self.unmeasured, 'pair')}"
+        return report_lines(__file__, pairs=self)
 
 
 def pair_accuracy(lines: Iterable[Line]) -> PairAccuracy | None:
