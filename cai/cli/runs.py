@@ -122,41 +122,37 @@ plan_app = typer.Typer(
 app.add_typer(plan_app)
 
 
-def _add_kind(kind: str, over: Callable[..., None], summary: str, example: str) -> None:
-    """Add the command of a kind of run, and the one that plans what it would do."""
-    fields = partial(_fields, kind)
-    plan = f"Print what `cai {kind}` with the same arguments would ask and cost, without asking any model."
-    add_command(app, kind, partial(over, _play, kind), fields, summary)
-    add_command(plan_app, kind, partial(over, _plan, kind), fields, f"{plan}\n\nExample: cai plan {kind} {example}")
-
-
-_add_kind(
-    "generate",
-    _over_prompts,
-    """Critique and revise an answer to every prompt. Run the same command again to resume.
+COMMANDS: dict[str, tuple[Callable[..., None], str, str]] = {  # what each is over, its help text, and arguments to plan
+    "generate": (
+        _over_prompts,
+        """Critique and revise an answer to every prompt. Run the same command again to resume.
 
     Example: cai generate prompts.jsonl --constitution harmless.yaml --model openai:gpt-4.1-mini --max-cost 5
     """,
-    "prompts.jsonl --model openai:gpt-4.1-mini --rounds 2",
-)
-_add_kind(
-    "sample",
-    _over_prompts,
-    """Sample several replies to every prompt. Run the same command again to resume.
+        "prompts.jsonl --model openai:gpt-4.1-mini --rounds 2",
+    ),
+    "sample": (
+        _over_prompts,
+        """Sample several replies to every prompt. Run the same command again to resume.
 
     Example: cai sample prompts.jsonl --model openai:gpt-4.1-mini -n 4 --out runs/replies
 
     Example: cai sample prompts.jsonl --model local --best-of 4 --judge openai:gpt-4.1 --out runs/best
     """,
-    "prompts.jsonl --model openai:gpt-4.1-mini -n 4",
-)
-_add_kind(
-    "label",
-    _over_pairs,
-    """Judge pairs of replies under a constitution, and write preference data. Run the same command again to resume.
+        "prompts.jsonl --model openai:gpt-4.1-mini -n 4",
+    ),
+    "label": (
+        _over_pairs,
+        """Judge pairs of replies under a constitution, and write preference data. Run the same command again to resume.
 
     Example: cai label runs/replies --judge openai:gpt-4.1 --gold gold.jsonl --agreement 0.85 --out runs/labels
     """,
-    "runs/replies --judge openai:gpt-4.1",
-)
+        "runs/replies --judge openai:gpt-4.1",
+    ),
+}
+for kind, (over, summary, example) in COMMANDS.items():
+    fields = partial(_fields, kind)
+    plan = f"Print what `cai {kind}` with the same arguments would ask and cost, without asking any model."
+    add_command(app, kind, partial(over, _play, kind), fields, summary)
+    add_command(plan_app, kind, partial(over, _plan, kind), fields, f"{plan}\n\nExample: cai plan {kind} {example}")
 add_command(app, "export", _export, _fields_of_export)

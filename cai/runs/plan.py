@@ -18,6 +18,7 @@ from cai.folder.store import Store
 from cai.models import provider_of, spec_of
 from cai.records import BadPrompt, Completion, Item, Object, Record, Request, Role, Values
 from cai.runs.run import Run
+from cai.texts.wording import report_lines
 
 # English text under the tokenizers of 2024–2026; others need up to four times as many tokens.
 CHARACTERS_PER_TOKEN = 4.0
@@ -61,39 +62,9 @@ class Estimate(Record):
     roles: dict[str, RoleEstimate]
     notes: tuple[str, ...]
 
-    def lines(self) -> Iterator[str]:
+    def lines(self) -> list[str]:
         """The estimate for people to read."""
-        counts = f"{self.prompts:,} {self.unit}"
-        if self.unusable:
-            counts += f", {self.unusable:,} unusable"
-        if self.finished:
-            counts += f", {self.finished:,} through already"
-        yield f"{counts} → {self.out}"
-        for role, part in self.roles.items():
-            figures = _line(role, part.calls, part.input_tokens, part.output_tokens, part.cost_usd)
-            yield f"{figures}  {part.model}"
-        yield _line("in all", self.calls, self.input_tokens, self.output_tokens, self.cost_usd)
-        if self.most_calls is None:
-            yield f"  {'at most':10} unbounded: continues until --target is met (limited only by --max-cost)"
-        else:
-            yield _line("at most", self.most_calls, self.most_input_tokens, self.most_output_tokens, self.most_cost_usd)
-        if self.seconds is not None:
-            yield f"  about {_duration(self.seconds)}"
-        for note in self.notes:
-            yield f"  {note}"
-
-
-def _line(name: str, calls: int, read: int | None, written: int | None, cost: float | None) -> str:
-    price = "price unknown"
-    if cost is not None:
-        price = f"${cost:,.2f}"
-    return f"  {name:10} {calls:>10,} calls  {read:>13,} tokens in  {written:>12,} out  {price:>13}"
-
-
-def _duration(seconds: float) -> str:
-    if seconds >= 90:
-        return f"{seconds / 60:,.0f} minutes"
-    return f"{seconds:.0f} s"
+        return report_lines(__file__, plan=self)
 
 
 class StandIn(Driver):
