@@ -46,12 +46,12 @@ def judge_calibrate(
 
     Example: cai judge calibrate runs/gold --out runs/gold
     """
-    from cai.judge.calibration import calibrate_file
+    from cai.judge.calibration import calibrate_judge
     from cai.judge.plots import check_plots
 
     if out is not None and plots:
         check_plots()
-    report = calibrate_file(file, delta=delta)
+    report = calibrate_judge(file, delta=delta)
     names = []
     if out is not None:
         names = report.save(out, plots=plots)

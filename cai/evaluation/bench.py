@@ -19,7 +19,7 @@ from cai.constitution.principles import Constitution, load_constitution
 from cai.errors import ModelStopped, SourceError, UsageError
 from cai.evaluation.bench_report import BenchResult, Spent, VoteFigures
 from cai.folder.rows import reading
-from cai.judge.calibration import calibrate_rows
+from cai.judge.calibration import calibrate_judge
 from cai.judge.certify import Binding
 from cai.judge.flows import is_valid, log_ratio, mean_preference, probability
 from cai.judge.metrics import average, credit, share
@@ -172,7 +172,7 @@ def _measured(bench: Bench, stopped: str | None) -> BenchResult:
     rows.sort(key=lambda label: label.position)  # the same numbers in whatever order they were finished
     report = figures = None
     if any(label.z is not None for label in rows):
-        report = calibrate_rows(rows, binding=Binding.model_validate(run.judging.binding))
+        report = calibrate_judge(rows, binding=Binding.model_validate(run.judging.binding))
     if run.protocol != "reward":
         figures = vote_figures(rows, weighted=run.judging.all)
     return BenchResult(

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import statistics
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
 
 from pydantic import ValidationError
 
@@ -118,38 +117,26 @@ class CalibrationReport:
         return list(content)
 
 
-def calibrate_judge(source: Source, *, delta: float = DELTA) -> CalibrationReport:
+def calibrate_judge(
+    source: Source, *, delta: float = DELTA, targets: Sequence[float] = TARGETS, binding: Binding | None = None
+) -> CalibrationReport:
     """Compare a judge's labels with people's; docs/judging.md has the arithmetic.
 
     source: a label run or its labels.jsonl, a file of rows with probabilities and human labels, or an iterable of such
-    rows or `Label`s. Raises InputError, RunError or UsageError.
+    rows or `Label`s. targets: agreements to certify. binding: the judge of the rows, if known; a label run names its
+    own. Raises InputError, RunError or UsageError.
     """
-    if isinstance(source, str | Path):
-        return calibrate_file(source, delta=delta)
-    return calibrate_rows(source, delta=delta)
-
-
-def calibrate_file(path: str | Path, *, delta: float = DELTA, targets: Sequence[float] = TARGETS) -> CalibrationReport:
-    """`calibrate_judge` for a file, or a folder that holds a labels.jsonl; the run.json beside it names the judge."""
-    file = labels_file(path)
+    if not isinstance(source, str | Path):
+        return _report(read_judged(enumerate(source, 1), "rows"), "rows", binding, delta, targets)
+    file = labels_file(source)
     read = read_judged(read_records(file), file)
-    binding = None
-    info = None
-    if read.labels:
-        info = find_info(file.parent)
+    info = find_info(file.parent) if read.labels else None
     if info is not None:
         try:
             binding = Binding.model_validate(info["identity"].get("binding"))
         except ValidationError:
             raise RunError(f"{file.with_name('run.json')} is not that of a label run: it names no judge") from None
-    return _report(read, str(path), binding, delta, targets)
-
-
-def calibrate_rows(
-    rows: Iterable[Any], *, binding: Binding | None = None, delta: float = DELTA, targets: Sequence[float] = TARGETS
-) -> CalibrationReport:
-    """`calibrate_judge` for `Label`s, or rows as a file has them; binding: whose labels they are, if known."""
-    return _report(read_judged(enumerate(rows, 1), "rows"), "rows", binding, delta, targets)
+    return _report(read, str(source), binding, delta, targets)
 
 
 def _report(

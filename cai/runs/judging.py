@@ -13,7 +13,7 @@ from cai.constitution.principles import Constitution, Principle, draw
 from cai.engine.ask_judge import AskJudge
 from cai.engine.templates import Templates
 from cai.errors import CaiError, SourceError, Unreadable, UsageError
-from cai.judge.calibration import calibrate_file
+from cai.judge.calibration import calibrate_judge
 from cai.judge.certify import TARGETS, Calibration, binding_problems, load_calibration, threshold, weaknesses
 from cai.judge.flows import LEAST_MASS, Pair, Verdict, is_valid, judge
 from cai.models import check_ability, spec_of
@@ -244,7 +244,7 @@ def calibrate(settings: LabelSettings, gold: Path, out: Path) -> Calibration:
     targets = set(TARGETS)
     if settings.agreement is not None:
         targets.add(settings.agreement)
-    report = calibrate_file(gold, targets=sorted(targets))
+    report = calibrate_judge(gold, targets=sorted(targets))
     why = next(weaknesses(report.calibration), None)
     if why is not None:
         raise UsageError(f"--gold {settings.gold}: {why}; labels without a calibration come without --gold")

@@ -24,7 +24,7 @@ from cai.constitution.principles import Constitution, load_constitution
 from cai.errors import CallRejected, ModelStopped, RunError, SourceError, UsageError
 from cai.evaluation.bench import judge_bench, resolve_bench
 from cai.evaluation.bench_report import BenchReport, BenchResult
-from cai.judge.calibration import calibrate_file
+from cai.judge.calibration import calibrate_judge
 from cai.models import Provider
 from cai.records import Abilities, Completion
 
@@ -326,7 +326,7 @@ def test_running_again_asks_and_changes_nothing(judged: Fakes, tmp_path: Path) -
 def test_the_folders_are_label_runs_that_calibrate_reads_alike(judged: Fakes, tmp_path: Path) -> None:
     judged(lambda question, first, second: 0.7 + fair(question, first, second))
     [result] = bench(TEN, out=tmp_path)
-    report = calibrate_file(tmp_path / "fake-x-logprob").summary()
+    report = calibrate_judge(tmp_path / "fake-x-logprob").summary()
     for name in ("n", "accuracy", "interval", "kappa", "ece", "brier", "nll", "auroc", "temperature", "thresholds"):
         assert same(result[name], report[name]), name
     assert result["binding"] == report["binding"]

@@ -23,9 +23,7 @@ from cai.cli.judge import app as judge_app
 from cai.errors import CaiError, InputError, MissingExtra, RunError
 from cai.judge.calibration import (
     CalibrationReport,
-    calibrate_file,
     calibrate_judge,
-    calibrate_rows,
 )
 from cai.judge.certify import FEW, FILE, TARGETS, Binding, binding_problems, load_calibration, weaknesses
 from cai.judge.flows import probability
@@ -80,7 +78,7 @@ def label_run(folder: Path, rows: list[Label]) -> Path:
 
 
 def read(*rows: Any) -> CalibrationReport:
-    return calibrate_rows(rows)
+    return calibrate_judge(rows)
 
 
 def plain(**human: Any) -> Row:
@@ -177,7 +175,7 @@ def test_a_row_that_could_mean_two_things_or_none_is_an_error(tmp_path: Path, ro
     if all(isinstance(row, dict) for row in rows):
         path = written(tmp_path / "rows.jsonl", rows)
         with pytest.raises(InputError, match=problem) as raised:
-            calibrate_file(path)
+            calibrate_judge(path)
         assert str(raised.value).startswith(str(path))
 
 
@@ -185,7 +183,7 @@ def test_a_line_that_is_no_json_is_named(tmp_path: Path) -> None:
     path = tmp_path / "rows.jsonl"
     path.write_text('{"p_a": 0.5, "human": "a"}\n{"p_a"\n')
     with pytest.raises(InputError, match=r"rows\.jsonl:2: not JSON"):
-        calibrate_file(path)
+        calibrate_judge(path)
 
 
 def test_rows_without_a_vote_or_a_human_label_are_counted() -> None:
@@ -212,7 +210,7 @@ def test_all_files_that_prompts_may_have_can_be_read(tmp_path: Path) -> None:
     packed = tmp_path / "rows.jsonl.gz"
     with gzip.open(packed, "wt") as file:
         file.write('{"p_a": 0.9, "human": "a"}\n{"p_a": 0.2, "human": "a"}\n')
-    assert calibrate_file(table).metrics == calibrate_file(packed).metrics == calibrate_judge(str(packed)).metrics
+    assert calibrate_judge(table).metrics == calibrate_judge(packed).metrics == calibrate_judge(str(packed)).metrics
 
 
 # Trivial judges
@@ -242,7 +240,7 @@ def test_trivial_judges_stand_beside_the_judge_where_texts_are_known() -> None:
 
 
 def test_a_judge_that_a_trivial_one_equals_is_told_so() -> None:
-    result = calibrate_rows([{"p_a": 0.6, "human": "a", "a": "longer", "b": "short"} for _ in range(60)])
+    result = calibrate_judge([{"p_a": 0.6, "human": "a", "a": "longer", "b": "short"} for _ in range(60)])
     assert any("not clearly better than a trivial one: always the first (100.0%)" in note for note in result.notes)
 
 
@@ -250,7 +248,7 @@ def test_a_judge_that_a_trivial_one_equals_is_told_so() -> None:
 
 
 def test_the_temperature_is_fitted_on_all_rows_and_shown_on_rows_it_was_not_fitted_on() -> None:
-    result = calibrate_rows(labels(1000))
+    result = calibrate_judge(labels(1000))
     made = result.calibration
     assert made.temperature == pytest.approx(2, rel=0.15)
     assert made.before is not None
@@ -270,12 +268,12 @@ def test_the_temperature_is_fitted_on_all_rows_and_shown_on_rows_it_was_not_fitt
 def test_the_temperature_a_label_was_made_with_does_not_count() -> None:
     rows = labels(200)
     other = [row.model_copy(update={"temperature": None, "p_a": 0.5}) for row in rows]
-    assert calibrate_rows(rows).calibration == calibrate_rows(other).calibration
+    assert calibrate_judge(rows).calibration == calibrate_judge(other).calibration
 
 
 def test_the_order_of_rows_does_not_matter() -> None:
     rows = labels(300)
-    there, back = calibrate_rows(rows).calibration, calibrate_rows(rows[::-1]).calibration
+    there, back = calibrate_judge(rows).calibration, calibrate_judge(rows[::-1]).calibration
     assert back.temperature == pytest.approx(there.temperature)
     for target, at in there.thresholds.items():
         other = back.thresholds[target]
@@ -287,17 +285,17 @@ def test_the_order_of_rows_does_not_matter() -> None:
 
 def test_pairs_of_one_prompt_are_held_out_together() -> None:
     rows = [row.model_copy(update={"prompt_id": f"q{row.position % 4}"}) for row in labels(200)]
-    result = calibrate_rows(rows)
+    result = calibrate_judge(rows)
     assert result.held_out is None  # four prompts do not make five folds
     assert any("200 pairs of 4 prompts" in note for note in result.notes)
-    assert not any("independent" in note for note in calibrate_rows(labels(200)).notes)
+    assert not any("independent" in note for note in calibrate_judge(labels(200)).notes)
     assert result.calibration.before is result.calibration.after is None
     assert result.summary()["held_out"] is None
     assert not any("held out" in line for line in result.lines())
 
 
 def test_the_summary_has_the_keys_that_scripts_read() -> None:
-    result = json.loads(json.dumps(calibrate_rows(labels(400)).summary()))
+    result = json.loads(json.dumps(calibrate_judge(labels(400)).summary()))
     assert {"n", "accuracy", "ece", "brier", "nll", "auroc", "temperature", "coverage", "thresholds"} <= set(result)
     assert {"kappa", "interval", "baselines", "held_out", "invalid", "unlabelled"} <= set(result)
     assert list(result["coverage"]) == ["0.5", "0.6", "0.7", "0.8", "0.9", "0.95"]
@@ -309,7 +307,7 @@ def test_the_summary_has_the_keys_that_scripts_read() -> None:
 
 def test_a_coin_flip_judge_is_certified_nothing_and_is_told_so() -> None:
     chance = random.Random(0)
-    result = calibrate_rows([label(n, chance.gauss(0, 5), chance.choice("ab")) for n in range(300)])
+    result = calibrate_judge([label(n, chance.gauss(0, 5), chance.choice("ab")) for n in range(300)])
     assert result.summary()["thresholds"]["0.85"] is None
     lines = list(result.lines())
     assert any("at least 0.85" in line and "no threshold can be certified" in line for line in lines)
@@ -326,11 +324,11 @@ def test_few_pairs_and_bounds_are_told() -> None:
 
 
 def test_a_calibration_of_few_pairs_or_at_a_bound_is_not_to_be_trusted() -> None:
-    assert list(weaknesses(calibrate_rows(labels(FEW)).calibration)) == []
-    [few] = weaknesses(calibrate_rows(labels(FEW - 1)).calibration)
+    assert list(weaknesses(calibrate_judge(labels(FEW)).calibration)) == []
+    [few] = weaknesses(calibrate_judge(labels(FEW - 1)).calibration)
     assert "49 pairs are too few" in few
     for human in "ab":
-        [bound] = weaknesses(calibrate_rows([plain(human=human)] * FEW).calibration)
+        [bound] = weaknesses(calibrate_judge([plain(human=human)] * FEW).calibration)
         assert bound.startswith("the temperature is at the bound")
 
 
@@ -365,11 +363,11 @@ def test_a_calibration_speaks_of_the_judge_it_was_made_from(tmp_path: Path) -> N
 
 
 def test_a_calibration_of_others_rows_is_bound_to_nothing() -> None:
-    result = calibrate_rows([plain(human="a")])
+    result = calibrate_judge([plain(human="a")])
     assert result.calibration.binding is None
     assert "do not name their judge" in binding_problems(result.calibration, BINDING)[0]
     assert any("cai label --calibration will refuse" in note for note in result.notes)
-    bound = calibrate_rows(labels(30), binding=Binding.model_validate(BINDING))
+    bound = calibrate_judge(labels(30), binding=Binding.model_validate(BINDING))
     assert binding_problems(bound.calibration, BINDING) == []
 
 
@@ -422,7 +420,7 @@ def test_a_file_that_is_no_calibration_is_named(tmp_path: Path, content: str, pr
 def test_a_calibration_with_a_value_that_cannot_be_is_named(
     tmp_path: Path, place: tuple[str, ...], value: Any, problem: str
 ) -> None:
-    result = calibrate_rows(labels(300)).calibration.model_dump(mode="json")
+    result = calibrate_judge(labels(300)).calibration.model_dump(mode="json")
     *path, last = place
     reduce(getitem, path, result)[last] = value
     (tmp_path / FILE).write_text(json.dumps(result))
@@ -534,4 +532,4 @@ def test_the_golden_numbers_come_out_of_the_command() -> None:
 def test_the_longer_reply_wins_as_often_as_llmbar_says(name: str, share: float) -> None:
     lines = shared(f"llmbar_{name}.jsonl").read_text(encoding="utf-8").splitlines()
     rows = [json.loads(line) | {"p_a": 0.5} for line in lines]
-    assert calibrate_rows(rows).baselines["longer"].accuracy == pytest.approx(share, abs=0.006)
+    assert calibrate_judge(rows).baselines["longer"].accuracy == pytest.approx(share, abs=0.006)
