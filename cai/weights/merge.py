@@ -20,6 +20,7 @@ from cai.errors import CaiError, RunError, UsageError
 from cai.folder.files import LOCK, need, read_object, share_mode, take_lock, unwritable, unwritten
 from cai.records import Record, Values
 from cai.sources.files import path_of
+from cai.texts.wording import report_lines
 from cai.weights.bases import Base, find_base, gguf_of, quiet, unpacked_name
 from cai.weights.gguf_write import check_gguf, write_gguf
 from cai.weights.loading import load_config, load_model, load_tokenizer, open_reward, reasons
@@ -45,15 +46,7 @@ class MergeSummary(Record):
 
     def lines(self) -> list[str]:
         """The summary in words, for people."""
-        model = self.adapter
-        if self.base is not None:
-            model += f" in {self.base}"
-        lines = [f"{self.folder}: {model}, {self.dtype}"]
-        if self.difference is not None:
-            lines.append(f"log-probabilities differ by at most {self.difference:.2g} from the adapter on its base")
-        if self.gguf is not None:
-            lines.append(f"{self.gguf}: the same as GGUF (F16): cai chat {self.gguf}")
-        return lines
+        return report_lines(__file__, summary=self)
 
 
 def merge(
