@@ -25,7 +25,6 @@ from cai.training.setup import opening
 from cai.training.setup.config import Loaded, Setting
 from cai.training.setup.folder import DROPPED, EVALS, TrainFolder
 from cai.training.setup.methods import METHODS
-from cai.training.setup.opening import Stopper
 from cai.training.setup.plan import Plan
 from cai.training.trainers.loop import Progress, Recorder, arguments, check_trl, trainer_of, with_hooks
 from cai.weights.bases import Base
@@ -54,10 +53,9 @@ class Session:
 
     def __post_init__(self) -> None:
         self.method = METHODS[self.data.method]
-        self.stopper = Stopper(self.tell, self.processes)
+        self.stopper = opening.Stopper(self.tell, self.processes)
         self.read_drops = len(self.data.dropped)  # those that were dropped when they were read
-        # As if the sessions before had come to an end just now.
-        self.began: float = time.monotonic() - self.folder.record["seconds"]
+        self.began: float = time.monotonic() - self.folder.record["seconds"]  # as if the sessions before had just ended
 
     def run(self) -> TrainSummary:
         from accelerate.utils import broadcast_object_list
@@ -221,14 +219,13 @@ class Session:
     def _trainer(self, plan: Plan, *, fresh: bool) -> Any:
         from transformers import PrinterCallback, set_seed
 
-        config, rows = self.loaded.config, self.rows
+        config, rows, scores = self.loaded.config, self.rows, self.method.scores
         settings = arguments(plan, config, self.folder.path, evaluates=bool(rows.eval))
         settings |= rows.arguments(plan) | check_trl(self.data.method, self.loaded)
         settings["eval_on_start"] = bool(rows.eval) and rows.before and fresh
         set_seed(config.seed)  # the same new weights in each session: the reference is found by their hash
         # Weights that train stay float32, or small steps would be lost in rounding; frozen ones can be narrow.
         dtype = "float32" if config.full else plan.dtype
-        scores = self.method.scores
         adapter = opening.new_adapter(config, self.base, scores=scores)
         parts = self.folder, self.stopper, self.tell, self.progress
         recorder = with_hooks("transformers:TrainerCallback", Recorder)(*parts)
