@@ -17,15 +17,13 @@ from cai.folder.run import read_info
 from cai.records import Values
 from cai.sources.files import Source, existing, path_of
 from cai.texts.hygiene import LEARNED, MANY_REFUSALS, READ_FOR_REFUSALS, refusal
-from cai.texts.wording import counted
+from cai.texts.wording import report_lines
 from cai.training.data.rows import Skipped, TrainingRow, file_of, last_words, named, read_rows, reasons_of
 from cai.training.setup.methods import METHODS
 
 SPLIT = 0.95  # share of the prompts that train, if no file holds others back
 LONGER = 0.8  # share of pairs whose chosen reply is the longer one (or the shorter one) that is worth a warning
 FEW_PAIRS = 10  # of fewer, such a share says nothing
-
-HELD_BACK = {"file": "in a file of their own", "split": "split off by prompt"}  # in words
 
 
 @dataclass(frozen=True)
@@ -74,17 +72,9 @@ class TrainingData:
             "notes": self.notes,
         }
 
-    def lines(self) -> Iterator[str]:
+    def lines(self) -> list[str]:
         """The data in words, for people."""
-        source, _ = self.files[0]
-        held = "none to evaluate"
-        if self.eval:
-            held = f"{len(self.eval):,} to evaluate {HELD_BACK[self.held_back]}"
-        yield f"{source}: {counted(self.read, 'row read')}, {len(self.train):,} train, {held}"
-        if self.dropped:
-            first = self.dropped[0]
-            yield f"dropped: {_counts(self.dropped)}; the first is {first.file}:{first.line}: {first.detail}"
-        yield from (f"note: {note}" for note in self.notes)
+        return report_lines(__file__, data=self, drops=_counts(self.dropped))
 
 
 def _counts(drops: Iterable[Skipped]) -> str:
