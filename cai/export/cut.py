@@ -33,7 +33,7 @@ from cai.export.parquet import Columns, schema, write_parquet
 from cai.folder.files import unwritable
 from cai.folder.rows import EXPORT_STAGES, TRAINING_FILES, lines_in_order, reading
 from cai.folder.run import RunFolder
-from cai.judge.certify import Calibration, threshold
+from cai.judge.certify import Calibration, Threshold
 from cai.records import Drop
 from cai.sources.conversations import prompt_hash
 from cai.texts import hygiene
@@ -59,17 +59,7 @@ class Facts:
     used: Counter[str] = field(default_factory=Counter)  # critiques or votes by principle
     changed: Counter[str] = field(default_factory=Counter)  # revisions that differ from the reply, by principle
     models: dict[str, Counter[str]] = field(default_factory=lambda: defaultdict(Counter))  # rows by role and model
-
-    def count_models(self, models: Mapping[str, str]) -> None:
-        """Count a row under the models of its roles, as the servers named them."""
-        for role, name in models.items():
-            self.models[role][name] += 1
-
-
-@dataclass(slots=True)
-class Judged:
-    """What an export of labels counted, over pairs with a valid vote."""
-
+    # Of an export of labels, over pairs with a valid vote:
     confidences: array[float] = field(default_factory=lambda: array("d"))  # of each
     asked: int = 0  # principles put to the judge, in both orders
     votes: int = 0  # of those, the ones whose both orders were read
@@ -78,6 +68,11 @@ class Judged:
     bias: float = 0.0  # sum of their position biases towards the first reply, in nats
     uneven: int = 0  # choices between replies that differ in length
     longer: int = 0  # of those, the ones whose chosen reply is the longer one
+
+    def count_models(self, models: Mapping[str, str]) -> None:
+        """Count a row under the models of its roles, as the servers named them."""
+        for role, name in models.items():
+            self.models[role][name] += 1
 
     @property
     def flip_rate(self) -> float | None:
@@ -101,8 +96,9 @@ class Cut(ABC):
     files: ClassVar[Mapping[str, Columns]]  # that it writes, by name without side and ending
     stages: ClassVar[tuple[str, ...]]  # at which something can be left out: what goes in is kept or dropped
     kind: ClassVar[str]  # of rows, as the card names them
-    judged: Judged | None = None  # of a label run
+    labels: Path | None = None  # of a label run: the file
     calibration: Calibration | None = None  # of a label run
+    certified: Threshold | None = None  # of a label run that is cut at an agreement
     best: Any = None  # the `BestSummary` of best replies
 
     def __init__(self, run: RunFolder, options: ExportOptions) -> None:
@@ -182,11 +178,8 @@ class Cut(ABC):
 
     def notes(self) -> list[str]:
         """What the user should know."""
-        certified = None
-        if self.calibration is not None and self.options.agreement is not None:
-            certified = threshold(self.calibration, self.options.agreement)
         stopped = self._run.info.get("stopped")
-        text = rendered(NOTES, cut=self, stopped=stopped, certified=certified, median=median, hygiene=hygiene)
+        text = rendered(NOTES, cut=self, stopped=stopped, median=median, hygiene=hygiene)
         return [note for note in text.split("\n") if note]
 
     def keep(self, kind: str, side: str, line: bytes, stage: str = "") -> None:

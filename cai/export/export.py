@@ -15,7 +15,7 @@ from pydantic import ValidationError
 
 from cai.errors import RunError, UsageError
 from cai.export.best_replies import BestCut, BestSummary, PickedCut
-from cai.export.cut import Cut, Judged, ratio
+from cai.export.cut import Cut, ratio
 from cai.export.hub import Hub
 from cai.export.options import DEFAULTS, FIELDS, OF_PAIRS, ONLY, ExportOptions
 from cai.export.pairs import Row
@@ -24,7 +24,7 @@ from cai.export.revisions import RevisionCut
 from cai.folder.files import write_atomically
 from cai.folder.rows import TRAINING_FILES
 from cai.folder.run import RunFolder, read_info
-from cai.judge.certify import FILE, threshold
+from cai.judge.certify import FILE
 from cai.records import Object, Record
 from cai.sources.yamlfile import unfit
 from cai.texts.wording import one_line, option, render_card, report_lines, settings_as_keywords, without_path, words_of
@@ -130,7 +130,6 @@ def _write(run: RunFolder, kind: type[Cut], options: ExportOptions, load_from: s
     write_atomically(run.path / "README.md", dataset_card(run.info, cut, load_from).encode())
     _remember(run, options)
     facts = cut.facts
-    judged = cut.judged or Judged()
     dropped = Counter[str]()
     for _, reasons in sorted(facts.dropped.items()):
         dropped.update(dict(sorted(reasons.items())))
@@ -142,10 +141,10 @@ def _write(run: RunFolder, kind: type[Cut], options: ExportOptions, load_from: s
         left_out={stage: dict(sorted(facts.dropped[stage].items())) for stage in cut.stages},
         pairs=cut.kept.get("pairs"),
         best=cut.best,
-        invalid_rate=ratio(judged.asked - judged.votes, judged.asked),
-        flip_rate=judged.flip_rate,
-        mean_bias=judged.mean_bias,
-        chosen_longer=judged.longer_share,
+        invalid_rate=ratio(facts.asked - facts.votes, facts.asked),
+        flip_rate=facts.flip_rate,
+        mean_bias=facts.mean_bias,
+        chosen_longer=facts.longer_share,
         notes=tuple(cut.notes()),
     )
 
@@ -240,9 +239,6 @@ def dataset_card(info: Object, cut: Cut, load_from: str = ".") -> str:
         for kind in cut.files
     }
     kinds = [kind for kind, files in data_files.items() if files]
-    certified = None
-    if cut.calibration is not None and options.agreement is not None:
-        certified = threshold(cut.calibration, options.agreement)
     # An empty file has no columns to load; but without any config `datasets` would load run.json.
     configs = [{"config_name": kind, "data_files": data_files[kind]} for kind in kinds or data_files]
     front = {
@@ -261,7 +257,6 @@ def dataset_card(info: Object, cut: Cut, load_from: str = ".") -> str:
         dropped=dropped,
         source=source,
         models=_models(identity, cut.binding),
-        certified=certified,
         lost=sum(reasons.total() for stage, reasons in dropped.items() if stage not in cut.stages),
         kinds=kinds,
         load_from=load_from,

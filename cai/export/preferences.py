@@ -12,7 +12,7 @@ from pathlib import Path
 import orjson
 
 from cai.errors import RunError
-from cai.export.cut import FAULTS_FILE, JUDGE, PAIR, Cut, Judged, Spool, Texts, law_columns, line_of
+from cai.export.cut import FAULTS_FILE, JUDGE, PAIR, Cut, Spool, Texts, law_columns, line_of
 from cai.export.options import ExportOptions, Pairing
 from cai.export.pairings import PAIRINGS, extra_pass, names_of
 from cai.export.pairs import (
@@ -34,7 +34,7 @@ from cai.export.pairs import (
 )
 from cai.folder.rows import BAD_ROW, PAIR_BITS, damage, lines_in_order, reading
 from cai.folder.run import RunFolder
-from cai.judge.certify import calibration_for
+from cai.judge.certify import calibration_for, threshold
 
 PAIR_OVER_TARGET: Reason = "over_target", "enough pairs came before it"
 NOT_EXTREME: Reason = "not_extreme", "the pairing takes another pair of the prompt"
@@ -58,7 +58,7 @@ class LabelCut(Cut):
     folder and binding: those of the label run, if it is not the run that is cut.
     """
 
-    judged: Judged
+    labels: Path
 
     def __init__(
         self, run: RunFolder, options: ExportOptions, folder: Path | None = None, binding: Row | None = None
@@ -70,7 +70,8 @@ class LabelCut(Cut):
         if options.calibration is not None:
             self.calibration = calibration_for(self.binding, options.calibration)
         self.filters = filters_of(options, self.calibration)
-        self.judged = Judged()
+        if self.calibration is not None and options.agreement is not None:
+            self.certified = threshold(self.calibration, options.agreement)
         self._unit: list[Row] = []  # the labels that were read last
 
     def units(self) -> Iterator[list[Row]]:
@@ -93,21 +94,21 @@ class LabelCut(Cut):
 
     def count(self, row: Row) -> None:
         """Count a label: how sure the judge is, and how it votes."""
-        facts, judged = self.facts, self.judged
+        facts = self.facts
         facts.rows += 1
         facts.count_models(row["models"])
-        judged.asked += len(row["votes"])
+        facts.asked += len(row["votes"])
         if row["z"] is None:
             return
-        judged.confidences.append(confidence(row, self.filters))
+        facts.confidences.append(confidence(row, self.filters))
         flips, votes = flipped(row)
-        judged.flips += flips
-        judged.votes += votes
+        facts.flips += flips
+        facts.votes += votes
         for vote in row["votes"]:
             facts.used[vote["principle"]] += 1
             if vote["b"] is not None:
-                judged.biases += 1
-                judged.bias += vote["b"]
+                facts.biases += 1
+                facts.bias += vote["b"]
 
 
 class PreferenceCut(LabelCut):
@@ -202,8 +203,8 @@ class PreferenceCut(LabelCut):
     def _keep_pair(self, row: Row, side: str) -> None:
         self.keep("dpo", side, line_of(pair_row(row, self.filters)), stage="pairs")
         best, worst = (len(row[which].strip()) for which in sides(row))
-        self.judged.longer += best > worst
-        self.judged.uneven += best != worst
+        self.facts.longer += best > worst
+        self.facts.uneven += best != worst
 
     def _balance(self, side: str, examples: Spool) -> None:
         """Write the examples of one side of a split, without the surplus."""
