@@ -117,7 +117,13 @@ class BestCut(LabelCut):
         if why is not None:
             return why
         if labels:
-            self._compare(best, replies)
+            self._judged += 1
+            self._sum += best.p or 0.0
+            lengths = [len(reply.text.strip()) for reply in replies]
+            if lengths.count(max(lengths)) == 1:
+                self._uneven += 1
+                self._chances += 1 / len(lengths)
+                self._longest += len(best.text.strip()) == max(lengths)
         number, origin, model = best.name
         reply = {"text": best.text, "model": model or None, "sample": None}
         if number < len(sampled):
@@ -126,16 +132,6 @@ class BestCut(LabelCut):
         row |= {"from": origin, "labels": best.labels}
         self.keep("sft", self.side(prompt["prompt"]), line_of(row))
         return None
-
-    def _compare(self, best: Standing, replies: Sequence[Standing]) -> None:
-        """Count how the best reply compares with the others."""
-        self._judged += 1
-        self._sum += best.p or 0.0
-        lengths = [len(reply.text.strip()) for reply in replies]
-        if lengths.count(max(lengths)) == 1:
-            self._uneven += 1
-            self._chances += 1 / len(lengths)
-            self._longest += len(best.text.strip()) == max(lengths)
 
 
 def _binding(run: RunFolder) -> Row:

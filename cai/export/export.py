@@ -156,26 +156,23 @@ def _remember(run: RunFolder, options: ExportOptions) -> None:
     compared as if they had been at their defaults.
     """
     export = options_of(options, run.identity["command"])
-    calibration = _origin(export.get("calibration"))
-    changed: Row = {}
-    if export != {name: DEFAULTS[name] for name in export} | (run.info.get("export") or {}):
-        changed["export"] = export
-    if calibration != run.info.get("calibration"):
-        changed["calibration"] = calibration
-    if changed:
-        run.write_info(**changed)
-
-
-def _origin(calibration: str | Row | None) -> Row | None:
-    """Where a calibration came from, and the sha256 of its file; of one made in Python, of its JSON."""
-    if calibration is None:
-        return None
+    calibration = export.get("calibration")
+    origin: Row | None = None  # of the calibration; one made in Python has no path
     if isinstance(calibration, str):
         path = Path(calibration)
         if path.is_dir():
             path = path / FILE
-        return {"path": calibration, "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
-    return {"path": None, "sha256": hashlib.sha256(orjson.dumps(calibration, option=orjson.OPT_SORT_KEYS)).hexdigest()}
+        origin = {"path": calibration, "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
+    elif calibration is not None:
+        text = orjson.dumps(calibration, option=orjson.OPT_SORT_KEYS)
+        origin = {"path": None, "sha256": hashlib.sha256(text).hexdigest()}
+    changed: Row = {}
+    if export != {name: DEFAULTS[name] for name in export} | (run.info.get("export") or {}):
+        changed["export"] = export
+    if origin != run.info.get("calibration"):
+        changed["calibration"] = origin
+    if changed:
+        run.write_info(**changed)
 
 
 # Options

@@ -182,7 +182,10 @@ class PreferenceCut(LabelCut):
             elif why is None:
                 why = PAIR_OVER_TARGET
             if why is None:
-                self._keep_pair(row, side)
+                self.keep("dpo", side, line_of(pair_row(row, self.filters)), stage="pairs")
+                best, worst = (len(row[which].strip()) for which in sides(row))
+                self.facts.longer += best > worst
+                self.facts.uneven += best != worst
             else:
                 self.drop("pairs", why, row["id"], row["position"])
         replies = standings(within, self.filters)
@@ -199,12 +202,6 @@ class PreferenceCut(LabelCut):
                 self._examples[side].add(reply.position, line_of(reply_row(reply, unit[0])), reply.p or 0.0)
             else:
                 self.drop("kto", why, reply.id, reply.position)
-
-    def _keep_pair(self, row: Row, side: str) -> None:
-        self.keep("dpo", side, line_of(pair_row(row, self.filters)), stage="pairs")
-        best, worst = (len(row[which].strip()) for which in sides(row))
-        self.facts.longer += best > worst
-        self.facts.uneven += best != worst
 
     def _balance(self, side: str, examples: Spool) -> None:
         """Write the examples of one side of a split, without the surplus."""
