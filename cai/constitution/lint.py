@@ -9,7 +9,7 @@ from pathlib import Path
 
 from cai.constitution.principles import JOBS, Constitution, Finding, Job, Reader, find_constitution
 from cai.records import ConstitutionRef, Record, Values
-from cai.texts.wording import listed
+from cai.texts.wording import listed, report_lines
 
 Risk = tuple[str, str, str | None]  # code, message, and the principle that it concerns; None: the whole file
 
@@ -64,14 +64,9 @@ class Report(Record):
         """The report as JSON."""
         return self.model_dump(mode="json")
 
-    def lines(self) -> Iterator[str]:
+    def lines(self) -> list[str]:
         """The report for people to read: a line per finding, errors first, then the totals."""
-        for finding in (*self.errors, *self.warnings):
-            place = finding.file or self.path
-            if finding.line is not None:
-                place = f"{place}:{finding.line}"
-            yield f"{place}: {finding.level}: {finding.message} [{finding.code}]"
-        yield f"{self.path}: {len(self.errors)} errors, {len(self.warnings)} warnings"
+        return report_lines(__file__, report=self)
 
 
 def check(name_or_path: str | Path, more: Sequence[Finding] = ()) -> Report:

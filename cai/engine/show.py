@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from cai.constitution.principles import Constitution, Finding, Reader, find_constitution, load_constitution
+from cai.constitution.principles import Finding, Reader, find_constitution, load_constitution
 from cai.engine.ask_judge import AskJudge
 from cai.engine.revise import Ask
 from cai.engine.template_checks import JOBS, VARIABLES
 from cai.engine.templates import check_templates, find_templates, load_templates
 from cai.errors import TemplateError, UsageError
 from cai.records import Message, Prompt, Request
-from cai.texts.wording import nearest
+from cai.texts.wording import nearest, report_lines
 
 
 def template_findings(templates: str | None, constitution: str) -> list[Finding]:
@@ -42,7 +42,7 @@ def show(name: str, template_set: str, template: str | None, message: str) -> It
     """
     law = load_constitution(name)
     if template is None:
-        yield from lines(law)
+        yield from report_lines(__file__, law=law)
         return
     if template not in VARIABLES:
         raise UsageError(f"unknown template {template!r}; {nearest(template, VARIABLES)}")
@@ -66,18 +66,6 @@ def show(name: str, template_set: str, template: str | None, message: str) -> It
         else:
             request = ask.revise(prompt, reply, "(here stands the critique)", principle)
         yield from _words(request, principle.id)
-
-
-def lines(law: Constitution) -> Iterator[str]:
-    """The principles as they are written."""
-    yield f"{law.name} {law.version}  {law.hash}  {law.source}".rstrip()
-    if law.description:
-        yield " ".join(law.description.split())
-    for principle in law.principles:
-        yield ""
-        yield principle.id if principle.weight == 1 else f"{principle.id}  (weight {principle.weight:g})"
-        for name, words in principle.wordings.items():
-            yield f"  {name:9} {words}"
 
 
 def _words(request: Request, principle: str | None = None) -> Iterator[str]:
