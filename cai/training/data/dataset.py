@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import chain, islice
+from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,13 +17,14 @@ from cai.folder.run import read_info
 from cai.records import Values
 from cai.sources.files import Source, existing, path_of
 from cai.texts.hygiene import LEARNED, MANY_REFUSALS, READ_FOR_REFUSALS, refusal
-from cai.texts.wording import report_lines
+from cai.texts.wording import rendered, report_lines
 from cai.training.data.rows import Skipped, TrainingRow, file_of, last_words, named, read_rows, reasons_of
 from cai.training.setup.methods import METHODS
 
 SPLIT = 0.95  # share of the prompts that train, if no file holds others back
 LONGER = 0.8  # share of pairs whose chosen reply is the longer one (or the shorter one) that is worth a warning
 FEW_PAIRS = 10  # of fewer, such a share says nothing
+WARNINGS = Path(__file__).with_name("warnings.txt.jinja")
 
 
 @dataclass(frozen=True)
@@ -48,7 +49,7 @@ class TrainingData:
     @cached_property
     def notes(self) -> tuple[str, ...]:
         """All that the user should know before training."""
-        return (*self.run_notes, *_warnings(self))
+        return (*self.run_notes, *self._warnings())
 
     @property
     def held_back(self) -> Literal["file", "split", "nothing"]:
@@ -71,6 +72,29 @@ class TrainingData:
             "origins": self.origins,
             "notes": self.notes,
         }
+
+    def _warnings(self) -> list[str]:
+        method = METHODS[self.method]
+        lengths = []
+        if method.rows == "pairs":
+            lengths = [[len(reply.strip()) for reply in row.replies] for row in self.train]
+        replies = [row.reply for row in self.train if row.label is not False]
+        faults = {}
+        if not method.scores:  # it would learn to make the faults of its replies
+            faults = {name: sum(map(fault.test, replies)) for name, fault in LEARNED.items()}
+        text = rendered(
+            WARNINGS,
+            data=self,
+            longer=sum(chosen > rejected for chosen, rejected in lengths),
+            shorter=sum(chosen < rejected for chosen, rejected in lengths),
+            few_pairs=FEW_PAIRS,
+            much=LONGER,
+            probabilities=[row.p_chosen for row in self.train if row.p_chosen is not None],
+            replies=replies,
+            faults=faults,
+            learned=LEARNED,
+        )
+        return text.splitlines()
 
     def lines(self) -> list[str]:
         """The data in words, for people."""
@@ -231,43 +255,3 @@ def _check(data: TrainingData) -> None:
             "remembered, not learnt; take them out of one of the two",
             data.files[-1][0],
         )
-
-
-def _warnings(data: TrainingData) -> Iterator[str]:
-    method = METHODS[data.method]
-    if not data.eval:
-        yield "no row is held back: nothing will be evaluated"
-    if method.rows == "pairs":
-        yield from _of_pairs(data.train)
-    if not method.scores:  # it would learn to make the faults of its replies
-        replies = [row.reply for row in data.train if row.label is not False]
-        for name, fault in LEARNED.items():
-            count = sum(map(fault.test, replies))
-            if count:
-                yield (
-                    f"{count:,} of {len(replies):,} replies to be learned: the reply {fault.words} ({name}); "
-                    f"list them with: cai audit {data.files[0][0]}"
-                )
-    plain = sum(row.is_plain for row in chain(data.train, data.eval))
-    if plain:
-        yield (
-            f"{plain:,} rows are plain text: they train without the model's chat template, which cai chat and judges "
-            "ask with; write 'prompt' as messages to train with it"
-        )
-
-
-def _of_pairs(rows: Sequence[TrainingRow]) -> Iterator[str]:
-    lengths = [[len(reply.strip()) for reply in row.replies] for row in rows]
-    longer = sum(chosen > rejected for chosen, rejected in lengths)
-    shorter = sum(chosen < rejected for chosen, rejected in lengths)
-    unequal = longer + shorter
-    for which, count in (("longer", longer), ("shorter", shorter)):
-        if unequal >= FEW_PAIRS and count / unequal >= LONGER:
-            share = f"{count / unequal:.0%}"
-            yield f"the chosen reply is the {which} one in {share} of the pairs: length may be what is learnt"
-    probabilities = [row.p_chosen for row in rows if row.p_chosen is not None]
-    wrong = sum(p < 0.5 for p in probabilities)
-    if wrong:
-        yield f"{wrong:,} pairs have p_chosen below 0.5: by it the rejected reply is the better one"
-    if 0 < len(probabilities) < len(rows):
-        yield f"{len(rows) - len(probabilities):,} of {len(rows):,} pairs have no p_chosen"
