@@ -87,11 +87,10 @@ class Calibration(Record):
 
     def promises(self) -> dict[str, dict[str, float] | None]:
         """The thresholds as reports have them, by target; their confidence is called lambda."""
-        promises: dict[str, dict[str, float] | None] = dict.fromkeys(self.thresholds)
-        for target, at in self.thresholds.items():
-            if at is not None:
-                promises[target] = {"lambda": at.confidence, **at.model_dump(exclude={"target", "confidence"})}
-        return promises
+        return {
+            target: {"lambda": at.confidence, **at.model_dump(exclude={"target", "confidence"})} if at else None
+            for target, at in self.thresholds.items()
+        }
 
 
 def load_calibration(path: str | Path) -> Calibration:

@@ -18,6 +18,7 @@ from cai.errors import UsageError
 from cai.records import Record
 
 Z95 = 1.959963984540054  # two-sided 95 % of the normal distribution
+BINS = 10  # of equal width, from confidence 0.5 to 1
 FURTHEST = 53 * math.log(2)  # log odds of 1 - 2**-53, about 36.7: the float next to 1
 
 
@@ -103,11 +104,11 @@ def accuracy(ps: Sequence[float], truths: Sequence[bool]) -> float:
     return statistics.fmean(map(credit, ps, truths))
 
 
-def reliability(ps: Sequence[float], truths: Sequence[bool], bins: int = 10) -> list[Bin]:
-    """The pairs in `bins` equal stretches of confidence from 0.5 to 1, without the empty ones."""
+def reliability(ps: Sequence[float], truths: Sequence[bool]) -> list[Bin]:
+    """The pairs in ten equal stretches of confidence from 0.5 to 1, without the empty ones."""
 
     def place_of(pair: tuple[float, float]) -> int:
-        return min(bins - 1, int((pair[0] - 0.5) * 2 * bins))
+        return min(BINS - 1, int((pair[0] - 0.5) * 2 * BINS))
 
     filled = []
     for place, group in groupby(_by_confidence(ps, truths), key=place_of):
@@ -127,12 +128,12 @@ def _levels(ps: Sequence[float], truths: Sequence[bool]) -> list[tuple[float, li
     return [(sure, [right for _, right in group]) for sure, group in groups]
 
 
-def ece(ps: Sequence[float], truths: Sequence[bool], bins: int = 10) -> float:
+def ece(ps: Sequence[float], truths: Sequence[bool]) -> float:
     """Expected calibration error: the mean gap of confidence and accuracy over `reliability` (Guo et al. 2017, eq. 3).
 
     Biased upwards by about 0.05 at 300 pairs: compare calibrators by NLL or Brier.
     """
-    gaps = (b.n * abs(b.confidence - b.accuracy) for b in reliability(ps, truths, bins))
+    gaps = (b.n * abs(b.confidence - b.accuracy) for b in reliability(ps, truths))
     return math.fsum(gaps) / len(ps)
 
 
