@@ -26,6 +26,7 @@ from cai.errors import InputError, ModelStopped
 from cai.folder.files import sha256_of
 from cai.folder.store import read_calls
 from cai.records import Abilities, Completion, Finish, Object, Record, Role, Usage, Values
+from cai.sources.yamlfile import first_fault
 
 Key = tuple[str, str, int]  # row id, role, index
 Stored = tuple[float | None, int | None, Completion]  # temperature and max_tokens, if stated
@@ -146,9 +147,7 @@ def read_answers(path: Path, name: str) -> dict[Key, Completion]:
         try:
             answer = Answer.model_validate_json(line)
         except ValidationError as error:
-            problem = error.errors(include_url=False, include_context=False, include_input=False)[0]
-            parts = [".".join(map(str, problem["loc"])), problem["msg"]]
-            raise InputError(": ".join(filter(None, parts)), path, number) from error
+            raise InputError(first_fault(error), path, number) from error
         key = (answer.id, answer.role, answer.index)
         if key in answers:
             raise InputError(
