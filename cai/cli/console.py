@@ -17,7 +17,7 @@ from rich.live import Live
 from rich.text import Text
 
 from cai.errors import CaiError
-from cai.texts.wording import clock, counted, one_line, printable, shortened
+from cai.texts.wording import clock, one_line, printable, report_lines, shortened
 
 if TYPE_CHECKING:
     from cai.runs.run import Run
@@ -27,7 +27,6 @@ LABEL, WIDEST = 11, 100  # columns
 REWRITTEN = 0.3  # share of words kept, below which a text counts as written anew
 MOST_SHOWN = 1_200  # characters of a text: about a screen
 MARKS = {True: ("[-{}-]", "", "{{+{}+}}"), False: ("{}", " ", "{}")}  # of words that went and that came
-UNPRICED = {None: "price unknown", 0.0: "free"}
 console = Console(stderr=True, highlight=False, soft_wrap=True)
 
 
@@ -199,17 +198,8 @@ def summary(run: Run[Any]) -> Iterator[Text | str]:
         yield ""
         yield from example(run.shown(run.example))
         yield ""
-    usage = info["usage"]
     dropped = Counter[str](info["dropped"])
-    cost = UNPRICED.get(info["cost_usd"]) or f"${info['cost_usd']:,.4f}"
-    yield (
-        f"{counted(info['rows'], run.outcome)}, {dropped.total():,} dropped; {counted(usage['calls'], 'call')}, "
-        f"{usage['input_tokens']:,} tokens in and {usage['output_tokens']:,} out, {cost}, {clock(info['seconds'])}"
-    )
-    if run.skipped:
-        yield f"  {counted(run.skipped, run.unit)} already done in an earlier session"
-    for reason, count in dropped.most_common():
-        yield f"  dropped {count:,} {reason}: see {run.out / 'dropped.jsonl'}"
+    yield from report_lines(__file__, run=run, info=info, usage=info["usage"], dropped=dropped, clock=clock)
     if run.stopped is None or not run.resumable:
         yield from ending(run)
         return
