@@ -49,7 +49,27 @@ class TrainingData:
     @cached_property
     def notes(self) -> tuple[str, ...]:
         """All that the user should know before training."""
-        return (*self.run_notes, *self._warnings())
+        method = METHODS[self.method]
+        lengths = []
+        if method.rows == "pairs":
+            lengths = [[len(reply.strip()) for reply in row.replies] for row in self.train]
+        replies = [row.reply for row in self.train if row.label is not False]
+        faults = {}
+        if not method.scores:  # it would learn to make the faults of its replies
+            faults = {name: sum(map(fault.test, replies)) for name, fault in LEARNED.items()}
+        text = rendered(
+            WARNINGS,
+            data=self,
+            longer=sum(chosen > rejected for chosen, rejected in lengths),
+            shorter=sum(chosen < rejected for chosen, rejected in lengths),
+            few_pairs=FEW_PAIRS,
+            much=LONGER,
+            probabilities=[row.p_chosen for row in self.train if row.p_chosen is not None],
+            replies=replies,
+            faults=faults,
+            learned=LEARNED,
+        )
+        return (*self.run_notes, *text.splitlines())
 
     @property
     def held_back(self) -> Literal["file", "split", "nothing"]:
@@ -72,29 +92,6 @@ class TrainingData:
             "origins": self.origins,
             "notes": self.notes,
         }
-
-    def _warnings(self) -> list[str]:
-        method = METHODS[self.method]
-        lengths = []
-        if method.rows == "pairs":
-            lengths = [[len(reply.strip()) for reply in row.replies] for row in self.train]
-        replies = [row.reply for row in self.train if row.label is not False]
-        faults = {}
-        if not method.scores:  # it would learn to make the faults of its replies
-            faults = {name: sum(map(fault.test, replies)) for name, fault in LEARNED.items()}
-        text = rendered(
-            WARNINGS,
-            data=self,
-            longer=sum(chosen > rejected for chosen, rejected in lengths),
-            shorter=sum(chosen < rejected for chosen, rejected in lengths),
-            few_pairs=FEW_PAIRS,
-            much=LONGER,
-            probabilities=[row.p_chosen for row in self.train if row.p_chosen is not None],
-            replies=replies,
-            faults=faults,
-            learned=LEARNED,
-        )
-        return text.splitlines()
 
     def lines(self) -> list[str]:
         """The data in words, for people."""
