@@ -53,7 +53,14 @@ class BestCut(LabelCut):
         self._candidates = None
         if run.identity["command"] == "sample":
             self._candidates = run.path / "candidates.jsonl"
-            super().__init__(run, options, run.path / "labels", _binding(run))
+            folder = run.path / "labels"
+            info = find_info(folder)
+            labelling = f"run cai label {run.path} --out {folder}"
+            if info is None:
+                raise RunError(f"{run.path} has no labels: {labelling}")
+            if "binding" not in info["identity"]:
+                raise RunError(f"{folder} is not a label run: move it away, and {labelling}")
+            super().__init__(run, options, folder, info["identity"]["binding"])
         else:
             super().__init__(run, options)
         self._sum = self._chances = 0.0
@@ -132,18 +139,6 @@ class BestCut(LabelCut):
         row |= {"from": origin, "labels": best.labels}
         self.keep("sft", self.side(prompt["prompt"]), line_of(row))
         return None
-
-
-def _binding(run: RunFolder) -> Row:
-    """The judge of the labels of a sample run."""
-    folder = run.path / "labels"
-    info = find_info(folder)
-    if info is None:
-        raise RunError(f"{run.path} has no labels: run cai label {run.path} --out {folder}")
-    if "binding" not in info["identity"]:
-        raise RunError(f"{folder} is not a label run: move it away, and run cai label {run.path} --out {folder}")
-    binding: Row = info["identity"]["binding"]
-    return binding
 
 
 def _usable(replies: Sequence[Row]) -> list[Standing]:

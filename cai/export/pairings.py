@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import math
 from collections import defaultdict
 from collections.abc import Callable, Sequence
+from statistics import fmean
 
 from cai.errors import UsageError
 from cai.export.pairs import Name, Row, name_of
@@ -35,7 +35,7 @@ def best_and_worst(rows: Sequence[Row]) -> set[Name]:
         if row["z"] is not None:
             odds[name_of(row, "a")].append(row["z"])
             odds[name_of(row, "b")].append(-row["z"])
-    mean = {name: math.fsum(values) / len(values) for name, values in sorted(odds.items())}
+    mean = {name: fmean(values) for name, values in sorted(odds.items())}
     if not mean:
         return set()
     best = max(mean, key=mean.__getitem__)

@@ -12,6 +12,7 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from statistics import fmean
 from typing import Any
 
 import orjson
@@ -178,9 +179,9 @@ def refuses(text: str, last_turn: str) -> bool:
     return refusal(text, last_turn) == "full"
 
 
-def is_benign(prompt: Sequence[Any], filters: Filters) -> bool:
-    """Whether a prompt is among those that must not be refused."""
-    return bool(filters.benign) and prompt_hash(prompt) in filters.benign
+def refuses_benign(text: str, prompt: Sequence[Any], filters: Filters) -> bool:
+    """Whether a reply refuses a prompt that must not be refused."""
+    return bool(filters.benign) and prompt_hash(prompt) in filters.benign and refuses(text, prompt[-1]["content"])
 
 
 def reason(row: Row, filters: Filters, read: ReadTexts = fault_of_texts) -> Reason | None:
@@ -188,12 +189,11 @@ def reason(row: Row, filters: Filters, read: ReadTexts = fault_of_texts) -> Reas
     for why in checks(row, filters):
         return why
     best, worst = sides(row)
-    last_turn = row["prompt"][-1]["content"]
     if filters.hygiene:
-        fault = read(row[best], row[worst], last_turn)
+        fault = read(row[best], row[worst], row["prompt"][-1]["content"])
         if fault:
             return fault, FAULTS_OF_TEXTS[fault]
-    if is_benign(row["prompt"], filters) and refuses(row[best], last_turn):
+    if refuses_benign(row[best], row["prompt"], filters):
         return "refused_benign", "the chosen reply refuses a prompt that is listed as benign"
     return None
 
@@ -266,7 +266,7 @@ def standings(rows: Sequence[Row], filters: Filters) -> list[Standing]:
     for reply in replies.values():
         reply.id += f":{reply.name[1]}"
         if reply.won:
-            reply.p = math.fsum(reply.won) / len(reply.won)
+            reply.p = fmean(reply.won)
     return sorted(replies.values(), key=lambda reply: (reply.position, reply.name))
 
 
@@ -287,7 +287,7 @@ def unfit(text: str, prompt: Sequence[Any], filters: Filters) -> Reason | None:
     if filters.hygiene:
         for name in faults_of(text):
             return name, f"the reply {LEARNED[name].words}"
-    if is_benign(prompt, filters) and refuses(text, prompt[-1]["content"]):
+    if refuses_benign(text, prompt, filters):
         return "refused_benign", "the reply refuses a prompt that is listed as benign"
     return None
 
