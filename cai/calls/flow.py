@@ -125,9 +125,7 @@ class Driver:
             key = call_key(text)
             while (asking := self._asking.get(key)) is not None:
                 await asyncio.wait((asking,))
-            done = None
-            if self.store is not None:
-                done = self.store.get(key)
+            done = self.store.get(key) if self.store is not None else None
             if done is not None:
                 self.tally.replayed += 1
                 return key, done

@@ -175,9 +175,7 @@ class Limiter:
                 return
             heapq.heappop(self._waiting)
             if self._admitted == 0:
-                turn = 0.0
-                if self._paced:
-                    turn = PACED_TURN
+                turn = PACED_TURN if self._paced else 0.0
                 loop.call_later(turn, self._new_turn)
             self._count(now, tokens)
             future.set_result(now)

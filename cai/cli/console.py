@@ -163,7 +163,9 @@ def example(texts: Iterable[tuple[str, str]]) -> Iterator[Text]:
             shown = Text("the reply, unchanged", "dim")
         else:
             shown = _change(_short(reply), _short(text))
-        yield from _block(label, shown)
+        for line in shown.wrap(console, max(20, min(console.width, WIDEST) - LABEL), tab_size=4):
+            yield Text.assemble((f"{label:{LABEL}}", "bold"), line)
+            label = ""
 
 
 def _change(before: str, after: str) -> Text:
@@ -172,13 +174,6 @@ def _change(before: str, after: str) -> Text:
     if match.ratio() < REWRITTEN:
         return Text(after)
     return word_diff(before, after, marked=not console.is_terminal or console.no_color)
-
-
-def _block(label: str, text: Text) -> Iterator[Text]:
-    """A text with its label before it, its lines below each other."""
-    for line in text.wrap(console, max(20, min(console.width, WIDEST) - LABEL), tab_size=4):
-        yield Text.assemble((f"{label:{LABEL}}", "bold"), line)
-        label = ""
 
 
 def show(lines: Iterable[Text | str]) -> None:

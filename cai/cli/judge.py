@@ -52,9 +52,7 @@ def judge_calibrate(
     if out is not None and plots:
         check_plots()
     report = calibrate_judge(file, delta=delta)
-    names = []
-    if out is not None:
-        names = report.save(out, plots=plots)
+    names = report.save(out, plots=plots) if out is not None else []
     print_report(report, json)
     if names:
         typer.echo(f"wrote {', '.join(names)} in {out}", err=True)

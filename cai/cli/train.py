@@ -200,9 +200,7 @@ def step(metrics: Object) -> str:
 
 def evaluation(metrics: Object) -> str:
     """What the held-out rows gave after a step."""
-    when = "before the first step"
-    if metrics["step"] > 0:
-        when = f"after step {metrics['step']:,}"
+    when = f"after step {metrics['step']:,}" if metrics["step"] > 0 else "before the first step"
     measures = "".join(f", {measure}" for measure in _measures(metrics, "eval_"))
     return f"held-out rows {when}: loss {metrics['eval_loss']:.4g}{measures}"
 

@@ -126,9 +126,7 @@ def _jobs(law: Constitution) -> Iterator[Risk]:
     count = len(law.principles)
     for job, (code, step) in OF_JOBS.items():
         ids = [p.id for p in law.principles if not p.can(job)]
-        effect = f"{step} never draws them"
-        if len(ids) == count:
-            effect = f"{step} is refused"
+        effect = f"{step} is refused" if len(ids) == count else f"{step} never draws them"
         if ids:
             need = " and ".join(map(repr, JOBS[job]))
             message = f"{len(ids)} of {count} principles lack {need} (or 'text'), so {effect}: {listed(ids, FEW)}"

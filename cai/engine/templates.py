@@ -273,8 +273,6 @@ def _plain_principle(principle: Principle) -> Values:
     message = "principle {!r} has no {!r}: say what stands in for it, such as {{{{ principle.{} or principle.{} }}}}"
     plain = principle.model_dump()
     for name in [name for name, value in plain.items() if value is None]:
-        instead = "text"
-        if name == "text":
-            instead = "critique"
+        instead = "critique" if name == "text" else "text"
         plain[name] = _Lacking(message.format(principle.id, name, name, instead), exc=UndefinedError)
     return plain

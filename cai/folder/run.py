@@ -110,9 +110,7 @@ class RunFolder:
             with reading(self.path / name):
                 for line in rows.unseen(name):
                     row = orjson.loads(line)
-                    state = DONE
-                    if name == DROPPED:
-                        state = row["reason"]
+                    state = row["reason"] if name == DROPPED else DONE
                     self._restore(row, state)
 
     def _restore(self, row: Object, state: str) -> None:
@@ -178,9 +176,7 @@ class RunFolder:
             again = state in RETRIED
             self._retries |= again
             return again
-        content = "conversation"
-        if isinstance(item, Contest):
-            content = "conversation and the replies"
+        content = "conversation and the replies" if isinstance(item, Contest) else "conversation"
         problems: tuple[tuple[DropReason, str], ...] = (
             ("duplicate_prompt", f"has the {content} of"),
             ("bad_input", f"has the id of another conversation ({item.id!r}; ids must differ):"),

@@ -105,9 +105,7 @@ class Store:
         self._group: asyncio.Event | None = None
         self._closed = False
         self._guard = Guard(folder)
-        mode = "rwc"
-        if read_only:
-            mode = "ro"
+        mode = "ro" if read_only else "rwc"
         uri = f"{(folder / 'calls.sqlite').resolve().as_uri()}?mode={mode}"
         with self._guard, ExitStack() as opened:
             self._db = sqlite3.connect(uri, uri=True, check_same_thread=False)

@@ -97,9 +97,7 @@ class GenerateRun(PromptRun[Revision]):
         models = ", ".join(f"{player} {spec}" for player, spec in specs.items())
         if len(set(specs.values())) == 1:
             models = specs["assistant"]
-        gate = "always revises"
-        if self.gate:
-            gate = "no revision if a critique finds nothing"
+        gate = "no revision if a critique finds nothing" if self.gate else "always revises"
         rounds = counted(settings.rounds, "round")
         return {
             "constitution": f"{self.constitution.title}, {len(self._principles)} principles",

@@ -221,9 +221,7 @@ def _sums(roles: Mapping[str, RoleEstimate]) -> Values:
 def _seconds(run: Run[Any], sums: Object) -> float | None:
     """A rough time, as if the slowest model answered every call; None if the speed of one is not known."""
     settings = run.settings
-    seconds = 0.0
-    if settings.rpm:
-        seconds = sums["calls"] / settings.rpm * 60
+    seconds = sums["calls"] / settings.rpm * 60 if settings.rpm else 0.0
     for model, _ in run.planned().values():
         speed = provider_of(model).speed
         if speed is None:

@@ -78,9 +78,7 @@ def _warn_of_drops(run: Run[Any], keep: bool) -> None:
     if not run.dropped:
         return
     reasons = ", ".join(f"{count} {reason}" for reason, count in sorted(run.dropped.items()))
-    advice = "name out=… to see which"
-    if keep:
-        advice = f"see {run.out / 'dropped.jsonl'}"
+    advice = f"see {run.out / 'dropped.jsonl'}" if keep else "name out=… to see which"
     total = run.dropped.total()
     log.warning("%d of %d %ss were dropped: %s; %s", total, run.read, run.unit, reasons, advice)
 

@@ -206,9 +206,7 @@ def _records(source: Source, what: str, format: str, field: str | None, keys: tu
 
 
 def _rows(source: Source, format: str, field: str | None, keys: tuple[str, ...]) -> Rows:
-    decode = _json
-    if format == "text" and field is None:
-        decode = _text
+    decode = _text if format == "text" and field is None else _json
     if source == "-":
         if format == "auto" and field is None:
             decode = _json_or_text

@@ -155,9 +155,7 @@ def _line(event: Any) -> int:
 
 def _check(event: Any) -> None:
     if event.anchor is not None:
-        mark = "&"
-        if isinstance(event, yaml.AliasEvent):
-            mark = "*"
+        mark = "*" if isinstance(event, yaml.AliasEvent) else "&"
         problem = f"{mark}{event.anchor}: anchors and aliases are not allowed; write the text out"
         raise BadYaml(problem, _line(event))
     if event.tag not in PLAIN:
@@ -268,9 +266,7 @@ def _named(place: Place) -> str:
 def _not_text(what: str, value: Any, scalar: str | None, form: str | None) -> str:
     if value is None or not scalar:
         return f"{what} must be text, not {_kind(value)}"
-    advice = "text, in quotes"
-    if form is not None:
-        advice = f"{form}, in quotes if need be"
+    advice = f"{form}, in quotes if need be" if form is not None else "text, in quotes"
     return f"YAML reads {what} {scalar} as {_kind(value)}; write {advice}"
 
 

@@ -93,9 +93,7 @@ def role_mixup(reply: str) -> bool:
     """
     if ":" not in reply and "<" not in reply and "[" not in reply:
         return False
-    text = reply
-    if "`" in reply or "~~~" in reply:
-        text = CODE.sub("", reply)
+    text = CODE.sub("", reply) if "`" in reply or "~~~" in reply else reply
     if TOKENS.search(text):
         return True
     names = {name.replace(" ", "") for name in TURN.findall(text)}

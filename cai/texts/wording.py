@@ -196,9 +196,7 @@ def code(text: str) -> str:
     """A code span of one line that no backtick or table bar in the text can leave."""
     line = one_line(text).replace("|", "\\|")
     fence = _fence(line)
-    pad = ""
-    if not line or "`" in (line[0], line[-1]):
-        pad = " "
+    pad = " " if not line or "`" in (line[0], line[-1]) else ""
     return f"{fence}{pad}{line}{pad}{fence}"
 
 
