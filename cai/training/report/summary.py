@@ -8,15 +8,18 @@ from __future__ import annotations
 
 import math
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any, Literal
 
 from cai.judge.metrics import Z95, binomial_cdf, wilson
 from cai.records import Object, Record, Values
-from cai.texts.wording import counted, report_lines
+from cai.texts.wording import report_lines
 from cai.training.setup.methods import METHODS
+
+# Metrics of every method that are shown, in words.
+SHOWN = (("loss", "loss"), ("eval_loss_before", "held-out loss before"), ("eval_loss", "held-out loss"))
 
 Line = Object  # of metrics.jsonl or eval.jsonl
 
@@ -53,7 +56,7 @@ class PairAccuracy(Record):
 
     def lines(self) -> list[str]:
         """In words, for people."""
-        return report_lines(__file__, pairs=self)
+        return report_lines(__file__, summary=None, pairs=self)
 
 
 def pair_accuracy(lines: Iterable[Line]) -> PairAccuracy | None:
@@ -155,17 +158,10 @@ class TrainSummary(Record):
     metrics: dict[str, float | None]  # at the end: loss and, with eval rows, those of the last evaluation
     notes: tuple[str, ...]
 
-    def lines(self) -> Iterator[str]:
+    def lines(self) -> list[str]:
         """The summary in words, for people."""
-        work = f"{counted(self.steps, 'step')} on {counted(self.rows, 'row')}"
-        yield f"{self.folder}: {self.method}, {work} in {self.seconds:,.0f} s"
-        shown = (("loss", "loss"), ("eval_loss_before", "held-out loss before"), ("eval_loss", "held-out loss"))
-        for name, words in (*shown, *METHODS[self.method].shown):
-            if name in self.metrics:
-                yield f"{words} {metric_text(self.metrics[name])}"
-        if self.pairs is not None:
-            yield from self.pairs.lines()
-        yield from (f"note: {note}" for note in self.notes)
+        shown = (*SHOWN, *METHODS[self.method].shown)
+        return report_lines(__file__, summary=self, pairs=self.pairs, shown=shown, metric_text=metric_text)
 
 
 def metric_text(value: float | None) -> str:
