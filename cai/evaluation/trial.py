@@ -153,9 +153,7 @@ def run_trial(run: TrialRun, play: Play = quietly) -> TrialReport:
     play(run)
     law = run.constitution
     labels = {label.id: label for label in read_labels(run.out / "labels.jsonl")}
-    problems = {}
-    if len(labels) < len(run.examples):
-        problems = _problems(run.out / "dropped.jsonl")
+    problems = _problems(run.out / "dropped.jsonl") if len(labels) < len(run.examples) else {}
     outcomes = []
     for name, (example, principle) in run.examples.items():
         figures: Values = {"state": "invalid", "problem": problems.get(name)}

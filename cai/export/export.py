@@ -77,9 +77,7 @@ def export_run(folder: str | Path, *, push: str | None = None, private: bool = T
     info = read_info(path, "name the --out of a cai generate or cai label")
     kind = _cut_of(path, info, chosen)
     check_options(chosen, info["identity"]["command"])
-    hub = None
-    if push is not None:
-        hub = Hub(push, private)
+    hub = Hub(push, private) if push is not None else None
     with closing(RunFolder(path, info["identity"])) as run:
         summary = _write(run, kind, chosen, load_from=push or ".")
         if hub is None:

@@ -120,9 +120,7 @@ def written(row: Row) -> list[tuple[str, int, list[str]]]:
 
 
 def _provenance(row: Row, number: int, principles: list[str]) -> Values:
-    role = "assistant"
-    if number:
-        role = "reviser"
+    role = "reviser" if number else "assistant"
     return {
         "id": row["id"],
         "round": number,

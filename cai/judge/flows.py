@@ -169,9 +169,7 @@ def _reading(first: float, second: float, letters: Sequence[float], *, bounded: 
     if max(first, second) > ABOVE:
         return Reading(problem="a log probability is above 0")
     mass = min(math.fsum(map(math.exp, letters)), 1.0)  # above 1 by rounding
-    problem = None
-    if mass < LEAST_MASS:
-        problem = f"the letters have {mass:.2f} of the probability"
+    problem = f"the letters have {mass:.2f} of the probability" if mass < LEAST_MASS else None
     choice: Literal["first", "second"] | None = None
     if first > second:
         choice = "first"
