@@ -200,9 +200,7 @@ def _kind(annotation: Any) -> Any:
     """What the command line reads for a field of this type; other than numbers, switches and paths it is text."""
     members = {getattr(each, "__origin__", each) for each in (annotation, *get_args(annotation))}
     kinds = members & {bool, int, float}
-    if len(kinds) == 1:
-        return kinds.pop()
-    return str
+    return kinds.pop() if len(kinds) == 1 else str
 
 
 def settings_from_options(kind: type[S], options: Object) -> S:

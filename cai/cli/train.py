@@ -114,13 +114,25 @@ def _faults_of_reporters() -> Iterator[None]:
 
 def flags_of(options: Object, assignments: Iterable[str]) -> Values:
     """The keys of the config that options set; raises UsageError for what is not KEY=VALUE, or is set twice."""
+    from cai.sources import yamlfile
+
     flags = {
         name.replace("lora_", "lora.").replace("report_to", "trl.report_to"): value
         for name, value in options.items()
         if value is not None
     }
     for assignment in assignments:
-        key, value = _key_and_value(assignment)
+        key, equals, text = assignment.partition("=")
+        if not equals or not key:
+            raise UsageError(f"--set {assignment} must be KEY=VALUE, such as lora.rank=8")
+        if not re.fullmatch(r"[^.]+|(lora|trl)\.[^.]*", key):
+            raise UsageError(f"--set {key}: a dotted key is lora.KEY or trl.KEY")
+        try:
+            value = yamlfile.parse(text).value
+        except yamlfile.BadYaml as error:
+            raise UsageError(f"--set {assignment}: {error.message}") from None
+        if value is None:
+            raise UsageError(f"--set {assignment} has no value; to leave a key at null, leave it out")
         if key in flags:
             raise UsageError(f"{key} is set twice: leave one of them out")
         for other in flags:
@@ -128,23 +140,6 @@ def flags_of(options: Object, assignments: Iterable[str]) -> Values:
                 raise UsageError(f"{key} and {other} set the same: leave one of them out")
         flags[key] = value
     return flags
-
-
-def _key_and_value(assignment: str) -> tuple[str, Any]:
-    from cai.sources import yamlfile
-
-    key, equals, text = assignment.partition("=")
-    if not equals or not key:
-        raise UsageError(f"--set {assignment} must be KEY=VALUE, such as lora.rank=8")
-    if not re.fullmatch(r"[^.]+|(lora|trl)\.[^.]*", key):
-        raise UsageError(f"--set {key}: a dotted key is lora.KEY or trl.KEY")
-    try:
-        value = yamlfile.parse(text).value
-    except yamlfile.BadYaml as error:
-        raise UsageError(f"--set {assignment}: {error.message}") from None
-    if value is None:
-        raise UsageError(f"--set {assignment} has no value; to leave a key at null, leave it out")
-    return key, value
 
 
 class TrainProgress:

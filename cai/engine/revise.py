@@ -75,9 +75,7 @@ def read_verdict(critique: str) -> Literal["revise", "nothing_to_fix"] | None:
     if not lines or not CHOICE.match(lines[-1]):
         return None
     choices = {choice[0].lower() for choice in CHOICE.findall(lines[-1])}  # by their first letter
-    if len(choices) > 1:
-        return None
-    return VERDICTS[choices.pop()]
+    return None if len(choices) > 1 else VERDICTS[choices.pop()]
 
 
 def _text(completion: Completion, stage: Role) -> str:
@@ -121,9 +119,7 @@ def _problem(answer: Completion) -> DropReason | None:
         return "content_filter"
     if answer.finish == "length":
         return "truncated"
-    if not answer.text.strip():
-        return "empty"
-    return None
+    return "empty" if not answer.text.strip() else None
 
 
 # The words of the requests

@@ -138,7 +138,8 @@ class _Way:
                 continue
             if rest:
                 tally.values["agrees_with_rest"].append(credit(probability(odds), rest > 0))
-            before, after = (_is_kept(label, z, least) for z in (label.z, rest))
+            ps = [belief(z, label.protocol, label.temperature) for z in (label.z, rest)]
+            before, after = (p is not None and confidence(p) >= least for p in ps)
             turned = _sign(label.z) != _sign(rest)
             tally.counts.update(turned=turned, gained=after and not before, lost=before and not after)
             if label.human is not None:
@@ -150,12 +151,6 @@ class _Way:
         """What was counted, those first whose absence would change most."""
         rows = [tally.left(name) for name, tally in self.tallies.items()]
         return sorted(rows, key=lambda one: (-one.changes, -one.turned, one.principle))
-
-
-def _is_kept(label: Label, odds: float, least: float) -> bool:
-    """Whether a label would have at least a confidence if its log odds were these."""
-    p = belief(odds, label.protocol, label.temperature)
-    return p is not None and confidence(p) >= least
 
 
 def _sign(odds: float) -> int:

@@ -156,9 +156,7 @@ def _slug(spec: str, protocol: Protocol, taken: set[str]) -> str:
     provider, _, name = spec.partition(":")
     name = re.sub(r"[^\w.]+", "-", name.rstrip("/").rpartition("/")[2])
     slug = "-".join(filter(None, (provider, name, protocol)))
-    if slug in taken:
-        return f"{slug}-{len(taken) + 1}"
-    return slug
+    return f"{slug}-{len(taken) + 1}" if slug in taken else slug
 
 
 # What the labels say
@@ -261,6 +259,4 @@ def by_order(votes: Sequence[Vote], order: Literal["ab", "ba"], *, weighted: boo
 def _mean_count(counts: Sequence[int | None]) -> float | None:
     """The mean of counts of tokens; None unless all are known."""
     reported = [count for count in counts if count is not None]
-    if len(reported) < len(counts):
-        return None
-    return average(reported)
+    return None if len(reported) < len(counts) else average(reported)

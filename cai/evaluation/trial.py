@@ -143,9 +143,7 @@ def constitution_test(
     out = settings.pop("out", None)
     with TemporaryDirectory(prefix="cai-") as scratch:
         report = run_trial(resolve_trial(law, principle, {**settings, "judge": judge, "out": out or scratch}))
-    if out:
-        return report
-    return replace(report, folder=None)
+    return report if out else replace(report, folder=None)
 
 
 def run_trial(run: TrialRun, play: Play = quietly) -> TrialReport:

@@ -213,9 +213,7 @@ def _sweep(folder: Path) -> None:
 
 def ratio(part: float, whole: float) -> float | None:
     """A part of a whole; None if the whole is 0."""
-    if whole:
-        return part / whole
-    return None
+    return part / whole if whole else None
 
 
 def law_columns(law: Row | None) -> Row:

@@ -277,9 +277,7 @@ def standing_reason(reply: Standing, prompt: Sequence[Any], filters: Filters, up
         return "identical", "it was only compared with itself"
     if 1 - upper < p < upper or p == 0.5:
         return "low_confidence", f"p {p:.3f} is in the dead zone"
-    if p < 0.5:
-        return None
-    return unfit(reply.text, prompt, filters)
+    return None if p < 0.5 else unfit(reply.text, prompt, filters)
 
 
 def unfit(text: str, prompt: Sequence[Any], filters: Filters) -> Reason | None:

@@ -186,9 +186,7 @@ def read_object(path: Path, advice: str = "put the file back as it was") -> Valu
 
 def read_if_there(path: Path) -> Values:
     """The object in a JSON file, an empty one if there is no such file."""
-    if path.exists():
-        return read_object(path)
-    return {}
+    return read_object(path) if path.exists() else {}
 
 
 UNWRITTEN = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EIO)

@@ -59,9 +59,7 @@ def state_of(stored: str | int) -> str:
     """A state by name, whichever version wrote it."""
     if isinstance(stored, str):
         return stored
-    if stored == 1:
-        return DONE
-    return REASONS_OF_0_1_0[stored - 100]
+    return DONE if stored == 1 else REASONS_OF_0_1_0[stored - 100]
 
 
 def names_of(digest: bytes, row_id: str) -> list[bytes]:
@@ -79,9 +77,7 @@ def digest_of(key: str | None, messages: Sequence[Message] | None) -> bytes:
     """
     if key is not None:
         return bytes.fromhex(key)
-    if messages is None:
-        return b""
-    return bytes.fromhex(prompt_hash(messages))
+    return b"" if messages is None else bytes.fromhex(prompt_hash(messages))
 
 
 class Rows:

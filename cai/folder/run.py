@@ -54,7 +54,12 @@ class RunFolder:
             self.store = Store(path)
             opened.callback(self.store.close)
             if anew:
-                self._start_anew()
+                self.store.rows.forget()
+                for name in (self.rows_file, DROPPED):
+                    self.store.rows.rewrite(name, [])
+                for name in (*TRAINING_FILES, "README.md", ".texts", "faults.sqlite"):  # cut from rows that are gone
+                    (self.path / name).unlink(missing_ok=True)
+                self.info = Values()
             else:
                 self._recover()
                 self._forget_superseded()
@@ -92,14 +97,6 @@ class RunFolder:
                 f"{self.path} holds other files ({', '.join(sorted(inside)[:3])}) and no run; name a new folder"
             )
         return False
-
-    def _start_anew(self) -> None:
-        self.store.rows.forget()
-        for name in (self.rows_file, DROPPED):
-            self.store.rows.rewrite(name, [])
-        for name in (*TRAINING_FILES, "README.md", ".texts", "faults.sqlite"):  # cut from rows that are gone
-            (self.path / name).unlink(missing_ok=True)
-        self.info = {}
 
     def _recover(self) -> None:
         """Bring rows, drops and the journal to agree after a kill."""

@@ -61,9 +61,7 @@ def each_varying(value: Any, change: Callable[[Any], Any]) -> Any:
 
 def unless_none(convert: Callable[[Any], Any], value: Any) -> Any:
     """What `convert` makes of a value; None for None."""
-    if value is None:
-        return None
-    return convert(value)
+    return None if value is None else convert(value)
 
 
 class StoredCall(NamedTuple):

@@ -293,6 +293,4 @@ def belief(z: float | None, protocol: Protocol, temperature: float | None) -> fl
 def probability(z: float, temperature: float = 1.0) -> float:
     """sigma(z / temperature); `probability(-z)` is `1 - probability(z)` to the last bit: swapped pairs mirror."""
     larger = 1 / (1 + math.exp(-abs(z / temperature)))  # in [0.5, 1], where 1 - larger is exact
-    if z < 0:
-        return 1 - larger
-    return larger
+    return 1 - larger if z < 0 else larger

@@ -46,9 +46,7 @@ class Bin(NamedTuple):
 
 def average(values: Sequence[float], of: Callable[[Sequence[float]], float] = statistics.fmean) -> float | None:
     """The mean of some values, or another average of them; None if there are none."""
-    if not values:
-        return None
-    return of(values)
+    return None if not values else of(values)
 
 
 def share(part: float | None, whole: float) -> float | None:
@@ -77,9 +75,7 @@ def log_odds(p: float) -> float:
 
 def credit(p: float, truth: bool) -> float:
     """1 if the label is right, 0 if it is wrong, a half if p names neither reply."""
-    if p == 0.5:
-        return 0.5
-    return float((p > 0.5) == truth)
+    return 0.5 if p == 0.5 else float((p > 0.5) == truth)
 
 
 def measure(ps: Sequence[float], truths: Sequence[bool]) -> Metrics:
@@ -165,9 +161,7 @@ def kappa(ps: Sequence[float], truths: Sequence[bool]) -> float | None:
     judge = statistics.fmean(credit(p, True) for p in ps)
     people = sum(truths) / len(ps)
     chance = judge * people + (1 - judge) * (1 - people)
-    if chance >= 1:
-        return None
-    return (accuracy(ps, truths) - chance) / (1 - chance)
+    return None if chance >= 1 else (accuracy(ps, truths) - chance) / (1 - chance)
 
 
 def risk_coverage(ps: Sequence[float], truths: Sequence[bool]) -> list[tuple[float, float, float]]:

@@ -31,9 +31,7 @@ class Speed:
     def seconds(self, calls: int, input_tokens: int, output_tokens: int, concurrency: int) -> float:
         """Estimate how long `calls` calls with so many tokens in all take."""
         work = output_tokens / self.writes + input_tokens / self.reads + calls * self.wait
-        if self.streams:
-            return work / concurrency
-        return work
+        return work / concurrency if self.streams else work
 
 
 @dataclass(frozen=True, slots=True)

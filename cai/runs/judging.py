@@ -199,16 +199,12 @@ def verdict_in_words(row: Label) -> str:
         better = "b"
     verdict = f"{better}, confidence {row.confidence:.2f}"
     votes = [_preference(vote) for vote in row.votes if is_valid(vote)]
-    if not votes:
-        return verdict
-    return f"{verdict} ({'; '.join(votes)})"
+    return verdict if not votes else f"{verdict} ({'; '.join(votes)})"
 
 
 def _preference(vote: Vote) -> str:
     """The principle of a vote and the preference for a."""
-    if vote.d is None:
-        return vote.principle
-    return f"{vote.principle} {vote.d:+.2f}"
+    return vote.principle if vote.d is None else f"{vote.principle} {vote.d:+.2f}"
 
 
 # Its calibration

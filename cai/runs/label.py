@@ -187,9 +187,7 @@ class LabelRun(Run[Label]):
 
     def more(self) -> Feed[Place] | None:
         """One further reply for every prompt that has no pair yet, against each of those before it."""
-        if self._target is None:
-            return None
-        return self._target.more()
+        return None if self._target is None else self._target.more()
 
     def sessions(self) -> Iterator[Run[Any]]:
         """The gold pairs, whose labels calibrate the judge; then the others."""

@@ -153,9 +153,7 @@ def _of_record(record: Any, pairing: str) -> list[Contest]:
             problem = f"it has rounds, but is not a row of a generate run: {type(error).__name__} {error}"
             raise BadRecord(problem) from None
     column = column_of_many(record)
-    if column is not None:
-        return list(_of_replies(record, column))
-    return [pair_of(record)]
+    return list(_of_replies(record, column)) if column is not None else [pair_of(record)]
 
 
 def _of_revision(row: Object, pairing: str) -> Iterator[Contest]:
@@ -218,9 +216,7 @@ def _problem(reply: Reply) -> DropReason | None:
         return cast(DropReason, reply.problem)
     if reply.problem is not None:
         return "bad_input"
-    if not reply.text.strip():
-        return "empty"
-    return None
+    return "empty" if not reply.text.strip() else None
 
 
 def _too_few(usable: int, problems: Sequence[DropReason | None]) -> BadRecord:
@@ -262,9 +258,7 @@ def pair_of_replies(
 
 def _text_or(text: str | None, origin: str) -> str:
     """A reply in the name of its pair; one that is not sampled yet counts by its origin."""
-    if text is None:
-        return f"\0{origin}"
-    return text
+    return f"\0{origin}" if text is None else text
 
 
 def later_reply(position: int) -> int:

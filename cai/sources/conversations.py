@@ -271,16 +271,12 @@ def as_text(value: Any, name: str) -> str:
 def optional_text(record: Object, name: str) -> str | None:
     """A text that a record may lack."""
     value = record.get(name)
-    if value is None:
-        return None
-    return as_text(value, f"'{name}'")
+    return None if value is None else as_text(value, f"'{name}'")
 
 
 def kind(value: Any) -> str:
     """The type of a value, for a message."""
-    if value is None:
-        return "null"
-    return f"of type {type(value).__name__}"
+    return "null" if value is None else f"of type {type(value).__name__}"
 
 
 def listed(keys: Iterable[Any]) -> str:

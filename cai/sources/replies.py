@@ -136,9 +136,7 @@ def _cut(entry: Object) -> str | None:
     problem = entry.get("problem")
     if problem is not None:
         return str(problem)
-    if entry.get("finish_reason") == "length":
-        return "truncated"
-    return None
+    return "truncated" if entry.get("finish_reason") == "length" else None
 
 
 # Two replies, to be judged

@@ -40,9 +40,7 @@ def printable(text: str) -> str:
 
 def option(name: str) -> str:
     """A setting as the command line names it."""
-    if len(name) == 1:
-        return f"-{name}"
-    return f"--{name.replace('_', '-')}"
+    return f"-{name}" if len(name) == 1 else f"--{name.replace('_', '-')}"
 
 
 def words_of(values: Object) -> list[str]:
@@ -103,18 +101,14 @@ def clock(seconds: float) -> str:
     """Seconds as 0:07, 12:30 or 3:02:10."""
     minutes, second = divmod(round(max(0.0, seconds)), 60)
     hours, minute = divmod(minutes, 60)
-    if hours:
-        return f"{hours}:{minute:02}:{second:02}"
-    return f"{minute}:{second:02}"
+    return f"{hours}:{minute:02}:{second:02}" if hours else f"{minute}:{second:02}"
 
 
 def nearest(name: object, known: Iterable[object]) -> str:
     """What to type instead of an unknown name: "did you mean 'x'?", or "known: x, y, z"."""
     names = list(map(str, known))
     close = close_to(str(name), names)
-    if close is None:
-        return f"known: {listed(names)}"
-    return f"did you mean {close!r}?"
+    return f"known: {listed(names)}" if close is None else f"did you mean {close!r}?"
 
 
 def close_to(name: str, known: Iterable[str]) -> str | None:
@@ -132,9 +126,7 @@ def listed(names: Sequence[str], most: int = 40) -> str:
 
 def shortened(text: str, most: int) -> str:
     """A text of at most `most` characters; an ellipsis stands for what is cut."""
-    if len(text) <= most:
-        return text
-    return text[: most - 1] + "…"
+    return text if len(text) <= most else text[: most - 1] + "…"
 
 
 def columns(text: str) -> str:
@@ -157,9 +149,7 @@ def columns(text: str) -> str:
 
 def number(value: float | None, form: str) -> str:
     """A number in a cell, `form` as in `format`; a dash for None."""
-    if value is None:
-        return "–"
-    return format(value, form)
+    return "–" if value is None else format(value, form)
 
 
 def telling(before: str, after: str, *critiques: str) -> tuple[bool, bool, bool, float]:

@@ -194,6 +194,4 @@ def _min_confidence(export: Object, calibration: Object | None) -> float | None:
     if calibration is None or calibration["content"] is None:
         return None
     threshold = calibration["content"]["thresholds"][str(export["agreement"])]
-    if threshold is None:
-        return None
-    return float(threshold["calibrated"])
+    return None if threshold is None else float(threshold["calibrated"])

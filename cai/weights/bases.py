@@ -152,9 +152,7 @@ def gguf_of(spec: str) -> Path | None:
     path = path_of(_name(spec))
     if path == Path("local"):
         return default_weights()
-    if path.suffix == ".gguf":
-        return path
-    return None
+    return path if path.suffix == ".gguf" else None
 
 
 def _name(spec: str) -> str:

@@ -231,9 +231,7 @@ def _kind_of(raw: bytes) -> str:
     text = raw.strip()
     if not text:
         return "an empty body"
-    if text.startswith(b"<"):
-        return "HTML"
-    return "no JSON"
+    return "HTML" if text.startswith(b"<") else "no JSON"
 
 
 def _secrets(key: str, others: list[str]) -> re.Pattern[str]:

@@ -76,9 +76,7 @@ class TrainingData:
         """Where the rows to evaluate come from."""
         if not self.eval:
             return "nothing"
-        if len(self.files) > 1:
-            return "file"
-        return "split"
+        return "file" if len(self.files) > 1 else "split"
 
     def facts(self, train: int, held: int, drops: Iterable[Skipped]) -> Values:
         """What training.json keeps of the data; train, held: rows that fit the length; drops: all others."""
@@ -202,9 +200,7 @@ def twin_of(source: Any) -> Path | None:
     if stem.endswith(".eval"):
         return None
     twin = path.with_name(path.name.replace(stem, f"{stem}.eval", 1))
-    if twin.exists():
-        return twin
-    return None
+    return twin if twin.exists() else None
 
 
 def check_there(source: Any) -> None:

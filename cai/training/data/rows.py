@@ -53,16 +53,12 @@ class TrainingRow:
     @property
     def replies(self) -> list[str]:
         """The reply, or both replies of a pair."""
-        if self.rejected is None:
-            return [self.reply]
-        return [self.reply, self.rejected]
+        return [self.reply] if self.rejected is None else [self.reply, self.rejected]
 
 
 def named(row: str) -> str:
     """A row's id in a sentence; a row without one is called by its line."""
-    if row.startswith("line "):
-        return row
-    return f"row {row}"
+    return row if row.startswith("line ") else f"row {row}"
 
 
 def kind_of(record: Object) -> Kind:
@@ -82,9 +78,7 @@ def kind_of(record: Object) -> Kind:
         return "chat"
     if columns & set(PROMPTS):
         return "prompts"
-    if "text" in columns:
-        return "text"
-    return "unknown"
+    return "text" if "text" in columns else "unknown"
 
 
 ADVICE: dict[Kind, str] = {  # what to do with a dataset of another kind than a method trains on

@@ -21,7 +21,7 @@ from cai.folder.files import need, write_atomically
 from cai.records import Object, Values
 from cai.texts.wording import AFTER, BEFORE, GREY, code, new_figure, png_of, render_card, without_path
 from cai.training.data.dataset import SPLIT
-from cai.training.report.samples import Sample, median_lengths, read_samples
+from cai.training.report.samples import median_lengths, read_samples
 from cai.training.report.summary import measures, metric_text
 from cai.training.setup.config import TrainConfig, dotted
 from cai.training.setup.folder import METRICS, RECORD, TrainFolder, read_lines
@@ -77,7 +77,6 @@ def card(folder: Path) -> str:
         images=[name for name in (LOSS, MARGINS) if (folder / name).exists()],
         samples=[row for row in read_samples(folder) if row.after is not None],
         median_lengths=median_lengths,
-        prompt_text=_prompt_text,
         most_shown=MOST_SHOWN,
     )
 
@@ -130,12 +129,6 @@ def _setting_text(value: Any) -> str:
     if len(value) > LONGEST:  # a chat template
         return f"{len(value):,} characters, sha256 {code(hashlib.sha256(value.encode()).hexdigest()[:16])}"
     return code(value)
-
-
-def _prompt_text(row: Sample) -> str:
-    if isinstance(row.prompt, str):
-        return row.prompt
-    return "\n\n".join(f"{turn['role']}: {turn['content']}" for turn in row.prompt)
 
 
 def _train_yaml(config: Object) -> str:

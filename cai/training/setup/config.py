@@ -244,29 +244,24 @@ def trl_arguments(loaded: Loaded, method: str, fields: Object) -> Values:
     arguments = {}
     for name, value in loaded.config.trl.items():
         try:
-            arguments[name] = _argument(name, value, method, fields)
+            ours = OURS.get(name)
+            if ours is not None and ours not in keys_lacking(method):
+                raise UsageError(f"trl.{name} is set by the key {ours!r}")
+            if name in FIXED:
+                raise UsageError(f"trl.{name} cannot be set: {FIXED[name]}")
+            if name not in fields:
+                raise UsageError(f"TRL's trainer has no argument {name!r}; {nearest(name, fields)}")
+            kind = str(fields[name].type)
+            if isinstance(value, str) and "float" in kind:
+                value = _number(value)
+            if isinstance(value, bool) or not isinstance(value, int | float):
+                if kind in NUMBERS:
+                    raise UsageError(f"trl.{name} is {value!r}, not a number")
+            elif not math.isfinite(value):
+                raise UsageError(f"trl.{name} is {value!r}, not a finite number")
+            arguments[name] = value
         except UsageError as error:
             if loaded.origin(f"trl.{name}") != "config file":
                 raise
             raise InputError(str(error), loaded.path, loaded.document.line(("trl", name))) from None
     return arguments
-
-
-def _argument(name: str, value: Any, method: str, fields: Object) -> Any:
-    """The value of an argument as TRL takes it."""
-    ours = OURS.get(name)
-    if ours is not None and ours not in keys_lacking(method):
-        raise UsageError(f"trl.{name} is set by the key {ours!r}")
-    if name in FIXED:
-        raise UsageError(f"trl.{name} cannot be set: {FIXED[name]}")
-    if name not in fields:
-        raise UsageError(f"TRL's trainer has no argument {name!r}; {nearest(name, fields)}")
-    kind = str(fields[name].type)
-    if isinstance(value, str) and "float" in kind:
-        value = _number(value)
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        if kind in NUMBERS:
-            raise UsageError(f"trl.{name} is {value!r}, not a number")
-    elif not math.isfinite(value):
-        raise UsageError(f"trl.{name} is {value!r}, not a finite number")
-    return value
