@@ -52,7 +52,7 @@ class Prompt(Record):
 
 
 class BadPrompt(Record):
-    """A record of a prompt file that is no prompt; it is dropped with its place in the file."""
+    """A record of a prompt file that is not a prompt; it is dropped with its place in the file."""
 
     line: int  # 1-based line of a text file, 1-based row of a table
     problem: str

@@ -127,7 +127,7 @@ def identity_hash(identity: Object) -> str:
     try:
         content = orjson.dumps(identity, option=orjson.OPT_SORT_KEYS)
     except TypeError:  # only text can be at fault: numbers have been checked
-        raise UsageError("a setting or file name holds bytes that are no UTF-8 text") from None
+        raise UsageError("a setting or file name holds bytes that are not UTF-8 text") from None
     return hashlib.sha256(content).hexdigest()[:8]
 
 

@@ -46,7 +46,7 @@ class Estimate(Record):
     out: str
     unit: str  # what is counted: prompts, or pairs
     prompts: int
-    unusable: int  # records that are no prompt, and repeated prompts and ids
+    unusable: int  # records that are not prompts, and repeated prompts and ids
     finished: int  # of the prompts, those that the folder is through with; they are not counted below
     calls: int
     input_tokens: int

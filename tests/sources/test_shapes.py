@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -108,6 +108,24 @@ def test_an_audit_and_a_run_over_prompts_see_the_same_conversation(record: Recor
     assert isinstance(prompt, Prompt) and list(prompt.messages) == turns
 
 
+def by_sft(record: Record) -> tuple[list[Any], str]:
+    [row] = read_rows([record], "sft").rows
+    return list(row.prompt), row.reply
+
+
+def by_audit(record: Record) -> tuple[Any, str]:
+    case = read_case(record)
+    [(role, reply)] = case.replies
+    assert role == "reply"
+    return case.prompt, reply
+
+
+def by_prompts(record: Record) -> list[Any]:
+    [prompt] = read_prompts([record])
+    assert isinstance(prompt, Prompt)
+    return list(prompt.messages)
+
+
 ONE: list[Record] = [
     *({name: "Yes."} for name in ("completion", "output", "response", "reply", "answer", "generation", "chosen")),
     {"completion": said("Yes.")},
@@ -117,7 +135,8 @@ ONE: list[Record] = [
 @pytest.mark.parametrize("reply", ONE)
 @pytest.mark.parametrize(("prompt", "turns"), PROMPTS)
 def test_a_single_reply_is_read_alike(prompt: Record, turns: list[Any], reply: Record) -> None:
-    check_single({**prompt, **reply}, turns)
+    record = {**prompt, **reply}
+    assert (by_sft(record), by_audit(record), by_prompts(record)) == ((turns, "Yes."), (written(turns), "Yes."), turns)
 
 
 @pytest.mark.parametrize(
@@ -130,16 +149,7 @@ def test_a_single_reply_is_read_alike(prompt: Record, turns: list[Any], reply: R
     ],
 )
 def test_a_whole_conversation_is_read_alike(record: Record) -> None:
-    check_single(record, LONG)
-
-
-def check_single(record: Mapping[str, Any], turns: list[Any]) -> None:
-    [row] = read_rows([record], "sft").rows
-    assert (list(row.prompt), row.reply) == (turns, "Yes.")
-    case = read_case(record)
-    assert (case.prompt, case.replies) == (written(turns), (("reply", "Yes."),))
-    [prompt] = read_prompts([record])
-    assert isinstance(prompt, Prompt) and list(prompt.messages) == turns
+    assert (by_sft(record), by_audit(record), by_prompts(record)) == ((LONG, "Yes."), (written(LONG), "Yes."), LONG)
 
 
 @pytest.mark.parametrize(

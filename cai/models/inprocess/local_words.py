@@ -66,7 +66,7 @@ class LocalTokenizer:
         try:
             text.encode()
         except UnicodeEncodeError:
-            raise CallRejected("bad_input", "the prompt holds half a surrogate pair, which is no text") from None
+            raise CallRejected("bad_input", "the prompt holds half a surrogate pair, which is not text") from None
         return self._marker.sub(lambda marker: f"{marker[0][:1]}{CUT}{marker[0][1:]}", text)
 
     def _encode(self, text: str, special: bool = False) -> list[int]:
