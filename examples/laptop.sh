@@ -8,7 +8,7 @@
 # It shows the machinery, not quality. So small a judge flips with the order of the replies on most pairs: its
 # confidence reaches 0.7, which `cai label` asks for by itself, on hardly any (the highest seen was 0.6). Here every
 # label is kept (--min-confidence 0.5), which is no threshold at all. With a judge that deserves it, take
-# --gold FILE --agreement 0.85 (docs/judging.md). Stopped or killed, the same command goes on where it was.
+# --gold FILE --agreement 0.85 (docs/judging.md). If it is stopped or killed, run it again to resume.
 set -euo pipefail
 
 out=${OUT:-laptop}
