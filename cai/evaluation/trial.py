@@ -28,7 +28,7 @@ from cai.records import Contest, Label, Object, Record, Turns, Values
 from cai.runs.label import LabelRun
 from cai.runs.settings import LabelSettings
 from cai.sources.conversations import pair_hash
-from cai.texts.wording import nearest, report_lines, settings_as_keywords
+from cai.texts.wording import counted, nearest, report_lines, settings_as_keywords
 
 State = Literal["holds", "flips", "fails", "invalid"]
 STATES = {
@@ -123,7 +123,7 @@ class TrialRun(LabelRun):
         count = len({principle.id for _, principle in self.examples.values()})
         return {
             "constitution": self.constitution.title,
-            "tests": f"{len(self.examples)}, of {count} principles, each under its own alone, in both orders",
+            "tests": f"{len(self.examples)} of {counted(count, 'principle')}, each under its own only, in both orders",
             "method": f"protocol {self.protocol}, templates {self.templates.source}, seed {self.settings.seed}",
             "judge": spec_of(self.judging.model),
         }

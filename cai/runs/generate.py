@@ -100,7 +100,7 @@ class GenerateRun(PromptRun[Revision]):
         gate = "no revision if a critique finds nothing" if self.gate else "always revises"
         rounds = counted(settings.rounds, "round")
         return {
-            "constitution": f"{self.constitution.title}, {len(self._principles)} principles",
+            "constitution": f"{self.constitution.title}, {counted(len(self._principles), 'principle')}",
             "prompts": source_name(self.source, settings.limit),
             "method": f"{rounds}, {gate}, templates {self.templates.source}, seed {settings.seed}",
             "model": models,
