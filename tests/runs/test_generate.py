@@ -304,7 +304,7 @@ def test_a_header_that_is_none_is_refused_without_showing_it(text: str) -> None:
 
 
 def test_bytes_that_are_no_text_are_told_of() -> None:
-    with pytest.raises(UsageError, match="no UTF-8 text"):
+    with pytest.raises(UsageError, match="not UTF-8 text"):
         setup(system=os.fsdecode(b"\xff"))
 
 
