@@ -27,7 +27,9 @@ Keys = Mapping[tuple[str, ...], tuple[str, tuple[str, ...]]]  # keys that lead t
 
 MAX_BYTES = 1 << 20  # a constitution of 1,000 principles with tests is about 0.7 MB
 MAX_DEPTH = 32
+TOO_DEEP = f"is nested more than {MAX_DEPTH} levels deep"
 UNTAGGED = (None, "!")
+TIMESTAMP = "tag:yaml.org,2002:timestamp"
 PLAIN = {*UNTAGGED, *(f"tag:yaml.org,2002:{name}" for name in ("str", "int", "float", "bool", "null", "seq", "map"))}
 RESOLVER: Any = Resolver()
 
@@ -98,11 +100,19 @@ def parse(text: str) -> Document:
         # The text before that place is within their limit, so its events show whether it is beyond ours.
         if error.problem_mark is not None:
             with suppress(yaml.MarkedYAMLError):
-                _read(text[: error.problem_mark.index])
+                _check_depth(text[: error.problem_mark.index])
         raise _syntax_error(error, text) from error
     except yaml.reader.ReaderError as error:
         line = text.count("\n", 0, error.position) + 1
         raise BadYaml(f"holds a character that YAML does not allow: {error.reason}", line) from error
+
+
+def _check_depth(text: str) -> None:
+    depth = 0
+    for event in yaml.parse(text, Loader=Loader):
+        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+        if depth > MAX_DEPTH:
+            raise BadYaml(TOO_DEEP, _line(event))
 
 
 def _read(text: str) -> Document:
@@ -130,7 +140,7 @@ def _value(event: Any, events: Iterator[Any], place: Place, document: Document) 
         document.scalars[place] = event.value
         return _scalar(event)
     if len(place) == MAX_DEPTH:
-        raise BadYaml(f"is nested more than {MAX_DEPTH} levels deep", _line(event))
+        raise BadYaml(TOO_DEEP, _line(event))
     children = takewhile(lambda event: not isinstance(event, yaml.CollectionEndEvent), events)
     if isinstance(event, yaml.SequenceStartEvent):
         return [_value(child, events, (*place, number), document) for number, child in enumerate(children)]
@@ -153,24 +163,26 @@ def _line(event: Any) -> int:
     return int(event.start_mark.line) + 1
 
 
-def _check(event: Any) -> None:
+def _check(event: Any, tag: str | None = None) -> None:
     if event.anchor is not None:
         mark = "*" if isinstance(event, yaml.AliasEvent) else "&"
         problem = f"{mark}{event.anchor}: anchors and aliases are not allowed; write the text out"
         raise BadYaml(problem, _line(event))
-    if event.tag not in PLAIN:
-        raise BadYaml(f"tag {event.tag!r} is not allowed; write plain text", _line(event))
+    tag = tag or event.tag
+    if tag not in PLAIN:
+        raise BadYaml(f"tag {tag!r} is not allowed; write plain text", _line(event))
 
 
 def _scalar(event: Any) -> Any:
     tag = event.tag
     if tag in UNTAGGED:
         tag = RESOLVER.resolve(yaml.ScalarNode, event.value, event.implicit)
-        if tag not in PLAIN:
+        if tag == TIMESTAMP:
             return event.value  # an unquoted date is text here
+        _check(event, tag)
     try:
         return SafeConstructor().construct_object(yaml.ScalarNode(tag, event.value))
-    except (ValueError, KeyError) as error:  # `!!int x`, `!!bool x`, thousands of digits
+    except (ValueError, LookupError) as error:  # `!!int x`, `!!bool x`, `!!float` of nothing, thousands of digits
         raise BadYaml(f"{event.value[:40]!r} cannot be read as {tag[18:]}", _line(event)) from error
 
 
@@ -240,13 +252,16 @@ def _reason(details: ErrorDetails, scalar: str | None, keys: Keys, forms: Mappin
         kind = "too_short"
     key = str(("", *place)[-1])
     owner, names = keys.get(tuple(part for part in place[:-1] if isinstance(part, str)), ("the mapping", ()))
+    advice = nearest(key, names)
+    if " " in key or key[:1].isupper():  # `- Be kind: always` is a mapping to YAML
+        advice = "a sentence with ': ' in it needs quotes"
     code, sentence = REASONS.get(kind, (kind.replace("_", "-"), "{message}"))
     words = {
         **details.get("ctx", {}),
         "what": _named(place),
         "key": key,
         "owner": owner,
-        "advice": _advice(key, names),
+        "advice": advice,
         "form": forms.get(key),
         "not_text": _not_text(_named(place), value, scalar, forms.get(key)),
         "value": _shown(value),
@@ -268,12 +283,6 @@ def _not_text(what: str, value: Any, scalar: str | None, form: str | None) -> st
         return f"{what} must be text, not {_kind(value)}"
     advice = f"{form}, in quotes if need be" if form is not None else "text, in quotes"
     return f"YAML reads {what} {scalar} as {_kind(value)}; write {advice}"
-
-
-def _advice(key: str, names: tuple[str, ...]) -> str:
-    if " " in key or key[:1].isupper():  # `- Be kind: always` is a mapping to YAML
-        return "a sentence with ': ' in it needs quotes"
-    return nearest(key, names)
 
 
 def _kind(value: Any) -> str:
