@@ -9,11 +9,12 @@ import json
 import re
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from itertools import chain, count
 from pathlib import Path
 from typing import Annotated, Any
 
 import yaml
-from pydantic import AfterValidator, AliasChoices, BaseModel, Field, TypeAdapter, ValidationError
+from pydantic import AfterValidator, BaseModel, Field, TypeAdapter, ValidationError, model_validator
 from typing_extensions import TypedDict
 
 from cai.constitution.principles import FORMS, KEYS, ConstitutionFile, principle_id
@@ -43,9 +44,20 @@ class _PaperPair(BaseModel):
 
 
 class _Pair(BaseModel):
-    critique: str = Field(validation_alias=AliasChoices("critic", "critique_request"))
-    revise: str = Field(validation_alias=AliasChoices("revision", "revision_request"))
+    critique: str
+    revise: str
     name: Any = ""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _of_names(cls, item: Any) -> Any:
+        match item:  # other values under the names of the second pair are not its requests
+            case {"critic": str(critique), "revision": str(revise)} | {
+                "critique_request": str(critique),
+                "revision_request": str(revise),
+            }:
+                return {"critique": critique, "revise": revise, "name": item.get("name", "")}
+        raise ValueError("not a pair of requests")
 
 
 class _Turn(TypedDict):
@@ -127,13 +139,10 @@ def _with_distinct_ids(entries: list[Entry]) -> list[Entry]:
         if entry in entries[:place]:
             continue
         fields = {"id": principle_id(entry), "text": entry} if isinstance(entry, str) else entry
-        name = fields["id"]
-        number = 1
-        while name in ids:
-            number += 1
-            name = f"{fields['id']}-{number}"
+        names = chain([fields["id"]], (f"{fields['id']}-{number}" for number in count(2)))
+        name = next(name for name in names if name not in ids)
         ids.add(name)
-        if number > 1:
+        if name != fields["id"]:
             entry = {**fields, "id": name}
         distinct.append(entry)
     return distinct

@@ -58,6 +58,17 @@ def test_questions_that_end_in_options_become_choices(imported):
     assert principle.id.startswith("which-reply-is-kinder-")
 
 
+def test_other_values_under_the_names_of_the_other_pair_are_not_its_requests(imported):
+    pair = {
+        "critic": "openai:gpt-4",
+        "revision": None,
+        "critique_request": "Point out harm.",
+        "revision_request": "Remove it.",
+    }
+    [principle] = imported([pair]).principles
+    assert (principle.critique, principle.revise) == ("Point out harm.", "Remove it.")
+
+
 @pytest.mark.parametrize("keys", [("critic", "revision"), ("critique_request", "revision_request")])
 def test_lists_of_pairs_are_understood_under_a_key_and_bare(imported, keys):
     pair = dict(zip(keys, ("Is it kind?", "Make it kind."), strict=True))
