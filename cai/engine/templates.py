@@ -39,7 +39,7 @@ from cai.engine.template_checks import (
 from cai.errors import TemplateError
 from cai.records import Object, Values
 from cai.sources.files import folder
-from cai.texts.wording import nearest
+from cai.texts.wording import nearest, reason_of
 
 DEFAULT = "chat"
 TEXTS: TypeAdapter[Any] = TypeAdapter(Annotated[tuple[Annotated[str, Field(min_length=1)], ...], Field(min_length=1)])
@@ -169,8 +169,7 @@ def _examples(path: Path, files: Mapping[str, bytes]) -> tuple[Example, ...]:
     try:
         return tuple(map(Example.model_validate, yaml.safe_load(files["examples.yaml"].decode()) or ()))
     except (yaml.YAMLError, ValidationError, UnicodeDecodeError, TypeError) as error:
-        text = " ".join(str(error).split())[:300]
-        raise TemplateError(f"not a list of worked examples: {text}", path / "examples.yaml") from None
+        raise TemplateError(f"not a list of worked examples: {reason_of(error)}", path / "examples.yaml") from None
 
 
 def _setting(tree: nodes.Template, name: str) -> Any:

@@ -43,7 +43,7 @@ from cai.sources.conversations import (
     to_prompt,
     whole,
 )
-from cai.sources.files import Source, describe, read_records
+from cai.sources.files import Source, examine, read_records
 from cai.sources.replies import Reply, column_of_many, many_of, pair_of
 
 PAIRINGS = ("all", "best-worst", "final")
@@ -96,7 +96,7 @@ def describe_source(source: Source, pairing: str = "all") -> str | Values:
     if pairing == "best-worst" and command == "generate":
         raise UsageError("--pairing best-worst is for several replies: of a generate run name final, or leave it out")
     if info is None:
-        return describe(source)
+        return examine(source)[0]
     description = {"command": command, "run": identity_hash(identity)}
     if command == "sample":
         description["n"] = identity["n"] * len(identity["models"])  # replies to a prompt, before any for a target

@@ -280,14 +280,14 @@ class PromptRun(Run[Row]):
         identity: Object,
     ) -> None:
         read_prompts(prompts, format=settings.format, field=settings.prompt_field)  # reads nothing yet, but looks
-        facts = examine(prompts)
-        source = {"what": facts.identity, "format": settings.format, "field": settings.prompt_field}
+        content, records = examine(prompts)
+        source = {"what": content, "format": settings.format, "field": settings.prompt_field}
         sampled = {"system": settings.system, "sampling": asdict(settings.sampling), "seed": settings.seed}
         identity = {"command": self.command, "source": source, **identity, **sampled}
         super().__init__(prompts, settings, name, templates, players, identity)
         self.check_models()
-        if facts.records is not None:
-            self.total = min(facts.records, settings.limit or facts.records)
+        if records is not None:
+            self.total = min(records, settings.limit or records)
 
     def items(self) -> Iterator[Place]:
         """The prompts with their positions, from the first, up to `limit`."""

@@ -254,7 +254,7 @@ def object_of(record: Any, columns: str) -> Object:
         raise record
     if isinstance(record, Mapping):
         return record
-    raise BadRecord(f"the record is of type {type(record).__name__}, not an object with {columns}")
+    raise BadRecord(f"the record is {kind(record)}, not an object with {columns}")
 
 
 def as_text(value: Any, name: str) -> str:

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
-from typing import Any, NamedTuple, cast
+from typing import Any, cast
 
 import orjson
 
@@ -93,7 +93,9 @@ def _kind(path: Path) -> tuple[str, str]:
 
 
 def _located(source: Source | None) -> Source:
-    """A source, a file as its path; raises SourceError at once if there is no such file."""
+    """A source, a file as its path; raises SourceError at once if there is no such file, UsageError for a dict."""
+    if isinstance(source, Mapping):
+        raise UsageError("the source is a dict: pass a list of records (of a DatasetDict, one split)")
     if source is None:
         return folder("prompts") / "builtin.jsonl"
     if isinstance(source, Path) or (isinstance(source, str) and source != "-" and not source.startswith("hf:")):
@@ -117,8 +119,6 @@ def read_prompts(
     format = format or "auto"
     if format not in FORMATS:
         raise UsageError(f"unknown prompt format {format!r}; {nearest(format, FORMATS)}")
-    if isinstance(source, Mapping):
-        raise UsageError("the prompts are a dict: pass a list of records (of a DatasetDict, one split)")
     return _prompts(_located(source), format, field)
 
 
@@ -128,41 +128,31 @@ def read_records(source: Source) -> Rows:
     source: as for `read_prompts`. A record that cannot be decoded is read as a `BadRecord`. Raises SourceError for a
     missing file at once, and during iteration if the source turns out to be damaged, or at its end if it was empty.
     """
-    if isinstance(source, Mapping):
-        raise UsageError("the source is a dict: pass a list of records (of a DatasetDict, one split)")
     return _records(_located(source), "record", "auto", None, ())
 
 
 def _prompts(source: Source, format: str, field: str | None) -> Iterator[Prompt | BadPrompt]:
     for line, record in _records(source, "prompt", format, field, keys_of(format, field)):
-        item: Prompt | BadPrompt
         try:
             if isinstance(record, BadRecord):
                 raise record
-            item = to_prompt(record, format, field)
+            yield to_prompt(record, format, field)
         except BadRecord as bad:
-            item = BadPrompt(line=line, problem=bad.problem, reason=bad.reason)
-        yield item
+            yield BadPrompt(line=line, problem=bad.problem, reason=bad.reason)
 
 
-class Facts(NamedTuple):
-    """What is known of a source before its records are read."""
+def examine(source: Source | None) -> tuple[str, int | None]:
+    """What a run's identity says of a source, and how many records it holds, in one pass (about a second per GB).
 
-    identity: str  # what a run's identity says of it: equal for equal content, wherever the file is
-    records: int | None  # None: they cannot be counted without decoding them
-
-
-def examine(source: Source | None) -> Facts:
-    """A source's identity and how many records it holds, from one pass over a file (about a second per GB).
-
-    A file counts by extension, size and sha256, `hf:` by its spec, standard input and iterables only by being that.
-    Format and field are not part of it. Raises SourceError for a missing file.
+    A file counts by extension, size and sha256, wherever it is; `hf:` by its spec; standard input and iterables only by
+    being that. Format and field are not part of it. None: the records cannot be counted without decoding them.
+    Raises SourceError for a missing file.
     """
     located = _located(source)
     if isinstance(located, str):
-        return Facts({"-": "stdin"}.get(located, located), None)
+        return {"-": "stdin"}.get(located, located), None
     if not isinstance(located, Path):
-        return Facts("python", None)
+        return "python", None
     kind, packed = _kind(located)
     digest = hashlib.sha256()
     size = records = 0
@@ -178,13 +168,8 @@ def examine(source: Source | None) -> Facts:
         raise SourceError(f"cannot be read: {reason_of(error)}", located) from None
     identity = f"{kind}{packed} {size} bytes sha256:{digest.hexdigest()}"
     if kind == ".csv" or kind == ".parquet" or packed:
-        return Facts(identity, None)
-    return Facts(identity, records)
-
-
-def describe(source: Source | None) -> str:
-    """What a run's identity says of its source, see `examine`."""
-    return examine(source).identity
+        return identity, None
+    return identity, records
 
 
 # Sources: each yields numbered records

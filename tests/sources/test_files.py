@@ -23,7 +23,7 @@ from shared import shared
 from cai.errors import MissingExtra, SourceError, UsageError
 from cai.records import BadPrompt, Message, Prompt
 from cai.sources import files as sources
-from cai.sources.files import describe, read_prompts
+from cai.sources.files import examine, read_prompts
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -86,7 +86,7 @@ def test_the_examples_of_the_page_about_prompts_are_true(write: Write) -> None:
 def test_the_built_in_set_is_read_when_no_source_is_named() -> None:
     prompts = list(read_prompts())
     assert prompts and all(isinstance(prompt, Prompt) for prompt in prompts)
-    assert describe(None).startswith(".jsonl ")
+    assert examine(None)[0].startswith(".jsonl ")
 
 
 def test_bad_lines_come_out_with_their_line_and_the_rest_is_read(write: Write) -> None:
@@ -294,7 +294,7 @@ def test_a_missing_file_is_an_error_at_once_and_suggests_a_sibling(write: Write,
     with pytest.raises(SourceError, match="hf:org/name"):
         read_prompts("some/dataset")
     with pytest.raises(SourceError, match="cannot be looked up: File name too long"):
-        describe("why " * 100)
+        examine("why " * 100)
 
 
 @pytest.mark.parametrize(
@@ -335,15 +335,19 @@ def test_an_unknown_format_is_refused_at_once_with_a_suggestion() -> None:
 
 def test_the_identity_of_a_file_is_its_content_and_kind_not_its_place(write: Write, tmp_path: Path) -> None:
     path = write("a.jsonl", '"one"')
-    before = describe(path)
+    before = examine(path)[0]
     moved = path.rename(tmp_path / "moved.jsonl")
-    assert describe(moved) == describe(str(moved)) == before
-    assert describe(write("b.txt", '"one"')) != before
-    assert describe(write("c.jsonl", '"two"')) != before
+    assert examine(moved)[0] == examine(str(moved))[0] == before
+    assert examine(write("b.txt", '"one"'))[0] != before
+    assert examine(write("c.jsonl", '"two"'))[0] != before
 
 
 def test_the_identity_of_what_cannot_be_hashed_is_its_kind() -> None:
-    assert [describe(source) for source in ("-", "hf:a/b:test", ["a"])] == ["stdin", "hf:a/b:test", "python"]
+    assert [examine(source) for source in ("-", "hf:a/b", ["a"])] == [
+        ("stdin", None),
+        ("hf:a/b", None),
+        ("python", None),
+    ]
 
 
 @settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

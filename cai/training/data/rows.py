@@ -15,7 +15,7 @@ import orjson
 from cai.errors import InputError
 from cai.records import DropReason, Object, Turns
 from cai.sources.conversations import PROMPTS, BadRecord, as_text, listed, object_of, prompt_hash, to_reply
-from cai.sources.files import Source, describe, read_records
+from cai.sources.files import Source, examine, read_records
 from cai.sources.replies import (
     SINGLE,
     answers_in,
@@ -219,7 +219,7 @@ def read_rows(source: Source, method: str, command: str = "") -> RowFile:
     path = file_of(source)
     if path is not None:
         _check_content(path, command)
-        file.content = describe(where)
+        file.content = examine(where)[0]
     for line, record in read_records(source):
         file.read += 1
         try:
