@@ -1,6 +1,6 @@
 """What the benchmark scripts share: the stub server as a process, child processes that are measured, and tables.
 
-Knows nothing of what is measured. The machine is shared with others, so every figure is repeated and the contestants
+The machine is shared with others, so every figure is repeated and the contestants
 take turns; `Times` keeps the best, which noise only makes worse, and the median.
 """
 

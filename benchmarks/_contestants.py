@@ -2,7 +2,7 @@
 
 All play the same flows over the same prompts, and write a line per finished row. The plain ones are what people write
 by hand: `asyncio.gather` over all rows and a semaphore around each call, with `AsyncOpenAI` or with bare aiohttp.
-Knows nothing of what is measured, nor of how often.
+What is measured, and how often, is decided by the scripts that call it.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """A row of the GPU table, and how many floating-point operations its steps need by the model's shape.
 
 Plain arithmetic, the same for every implementation: what is computed twice to save memory, or on padding, counts for
-nothing. Knows nothing of trainers.
+nothing.
 """
 
 from __future__ import annotations

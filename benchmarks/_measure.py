@@ -1,7 +1,7 @@
 """The process that measures one row of `train_gpu.py`: reads its task from stdin once everything is imported.
 
-A made-up model, made-up rows, and either this project or TRL's script, stopped when enough steps were measured. Knows
-nothing of the other rows.
+A made-up model, made-up rows, and either this project or TRL's script, stopped when enough steps were measured. It
+sees no other row.
 """
 
 from __future__ import annotations

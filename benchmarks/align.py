@@ -3,8 +3,8 @@
     python benchmarks/align.py --out runs/hh900 [--seeds 0 1 2] [--methods dpo reward]
 
 Rows are those of hh_harmless_dev (CAI_SHARED_DATA): the first 900 train, the other 256 are held out. LoRA, bf16, 512
-tokens, reference log-probabilities once, one epoch. A training takes 20 to 60 minutes on two cores; stopped, the same
-command goes on. Prints a table a training; finished ones are not repeated.
+tokens, reference log-probabilities once, one epoch. A training takes 20 to 60 minutes on two cores; stopped, it
+resumes when the same command is run again. Prints a table a training; finished ones are not repeated.
 """
 
 from __future__ import annotations

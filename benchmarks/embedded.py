@@ -4,7 +4,7 @@
 
 Each width answers the same chat prompts; widths take turns, and the best of the rounds counts, because the machine is
 shared. A chain is three calls (reply, critique, revision), as one row of `cai generate --rounds 1` makes them.
-Knows nothing of what else the machine is doing: compare the columns of one run, not two runs.
+It cannot see what else the machine is doing: compare the columns of one run, not two runs.
 """
 
 from __future__ import annotations

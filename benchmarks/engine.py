@@ -3,8 +3,8 @@
     python benchmarks/engine.py [--repeats 3] [--only cpu,tail,wide,busy,refused,first]
 
 The baseline is `asyncio.gather` around `AsyncOpenAI` unless the row says otherwise. Every job runs in a process of its
-own, against a server process of its own; contestants take turns. Knows nothing of memory, disk and start: `memory.py`,
-`start.py`, `install.py`.
+own, against a server process of its own; contestants take turns. For memory, disk and start see `memory.py`,
+`start.py` and `install.py`.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
     python benchmarks/install.py
 
 Builds the wheel with pip, which asks the package index for the build backend and the dependencies. Counts packages and
-bytes without pip and setuptools. Knows nothing of what the packages do.
+bytes without pip and setuptools.
 """
 
 from __future__ import annotations

@@ -6,8 +6,8 @@
 `stub`: a server whose first word takes 100 ms and every further one 15 ms, C=50; the baseline is `asyncio.gather`
 around `AsyncOpenAI`, and what its words say is not looked at. `embedded`: both judges on the embedded model, on pairs
 of GOLD, a file that people have labelled. The JSON judge is the common way: it is asked for reasoning, a preference and
-a confidence between 0 and 1, and its pair is kept when the JSON can be read and the confidence passes. Knows nothing of
-how good a judge is beyond counting who is right.
+a confidence between 0 and 1, and its pair is kept when the JSON can be read and the confidence passes. How good
+a judge is, it measures only by counting who is right.
 """
 
 from __future__ import annotations

@@ -6,7 +6,7 @@ A label is six scores asked at once: two orders of one pair of replies under thr
 prompt, so that the three scores of an order share all that comes before. Three ways take turns on new texts each time:
 `off`: no prefix cache; `at once`: a cache, but all six go into one batch; `in turn`: as the project does it, where a
 score waits for another that begins like it. CPU seconds are the process's own: they tell less of a busy machine.
-Knows nothing of how good the labels are.
+It does not ask how good the labels are.
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@
     python benchmarks/memory.py --rows 10000,1000000     # the sizes of the budgets: minutes, and 3 GB of disk
 
 Memory and reopening use a model object in the process, so that a million rows come to an end; disk uses `cai.generate`
-and the stub server. Memory is the peak of the resident set, as the system counts it. Knows nothing of speed under load:
+and the stub server. Memory is the peak of the resident set, as the system counts it. For speed under load see
 `engine.py`.
 """
 

@@ -4,7 +4,7 @@
 
 Writes a label run of made-up labels (replies of sentences, three principles in both orders), cuts it once, and then at
 two other thresholds. The baseline is what one writes by hand: read each label, compare its confidence, write the pair;
-it looks at no text, keeps no provenance, and does not say what it left out. Knows nothing of judges.
+it looks at no text, keeps no provenance, and does not say what it left out.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
     python benchmarks/start.py [--repeats 15] [--imports 12]
 
 Wall time of fresh processes, less nothing; the interpreter's own start stands beside it. cai must be installed in the
-environment or the script run in a checkout. Knows nothing of what the commands do.
+environment or the script run in a checkout.
 """
 
 from __future__ import annotations

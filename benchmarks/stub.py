@@ -6,7 +6,7 @@ The first line of output is the port. `POST /v1/chat/completions`, `/v1/completi
 words drawn from a hash of the payload, so equal payloads get equal replies in any order; `max_tokens`, stop strings
 and logprobs are honoured as far as counting words goes. `GET /stats` tells requests, unique payloads, duplicates, the
 most requests in flight, and answers by status. A hand-written HTTP/1.1 parser keeps it cheap: a benchmark of a client
-must not measure its server. It knows nothing of cai.
+must not measure its server. It imports nothing of cai.
 """
 
 from __future__ import annotations

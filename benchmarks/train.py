@@ -6,7 +6,7 @@ The same embedded model, the same human pairs of CAI_SHARED_DATA, each contestan
 `equal`: the same settings. `defaults`: what each does when told nothing but model and data. A step is known by the line
 that the process writes after it, stamped as it arrives; loading and the first step are left out, and so is a reference
 that is asked once before: `whole` counts all. Tokens are those that are no padding, as TRL counts them. Tokens a second
-of CPU are the figure for a machine with other load. Knows nothing of GPUs: `train_gpu.py` does.
+of CPU are the figure for a machine with other load. For GPUs see `train_gpu.py`.
 """
 
 from __future__ import annotations

@@ -6,8 +6,8 @@
 SmolLM2-135M and, randomly initialised, the shapes of Llama 3.2 1B and 3.1 8B; SFT and DPO, LoRA and all weights, padded
 or not, with and without liger kernels, the reference asked once or at each step; the defaults of this project beside
 those of TRL's scripts. Each row is measured in a process of its own, so one that runs out of memory is a row of the
-table. Finished rows are kept in DIR/rows.jsonl; where the budget ran out, the same call goes on. Lengths of the made-up
-rows are lognormal with a median of 200 tokens and σ 0.8, cut at 1,024. Knows nothing of what is learnt.
+table. Finished rows are kept in DIR/rows.jsonl; if the time runs out, run the same command again to resume. Lengths of
+the made-up rows are lognormal with a median of 200 tokens and σ 0.8, cut at 1,024.
 """
 
 from __future__ import annotations
@@ -167,7 +167,7 @@ def main(given: argparse.Namespace) -> None:
     print(f"\n{date.today()}, {', '.join(devices)} (peak {told}), {versions}\n\n{table}")
     left = sum(case.name not in done for case in chosen)
     if left:
-        print(f"{left} rows are left: the same call goes on")
+        print(f"{left} rows are left: run the same command to resume")
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@
 #
 # The gold pairs here are eight, which shows the report and proves nothing: take 100 to 500 of your own (docs/judging.md),
 # and replace --min-confidence 0.5, which keeps what any judge says, by --gold FILE --agreement 0.85.
-# Stopped or killed, the same command goes on where it was.
+# If it is stopped or killed, run the same command again to resume.
 set -euo pipefail
 
 here=$(dirname "$0")

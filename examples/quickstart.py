@@ -25,7 +25,7 @@ PROMPTS = [
 
 
 def main(out: str = "runs/quickstart") -> None:
-    # The same command again goes on in the folder: finished rows are not made twice.
+    # Run again, this resumes in the folder: finished rows are not made twice.
     for row in cai.generate(PROMPTS, "harmless", model="local", rounds=1, out=out):
         print(f"\nprompt    {row.prompt[-1]['content']}\nreply     {row.initial}")
         for turn in row.rounds:

@@ -1,6 +1,6 @@
 """Markdown as tests see it: of the repository's pages the fenced blocks, the links and the commands that they name.
 
-A block's info string is its language and, after it, tags (see test_docs.py). Knows nothing of how blocks are run.
+A block's info string is its language and, after it, tags (see test_docs.py).
 """
 
 from __future__ import annotations

@@ -59,7 +59,7 @@ def lost(position: int, reason: Any = "truncated") -> Drop:
 
 
 def make_run(folder: Path, items: Iterable[Revision | Drop], **info: Any) -> Path:
-    """A run folder in which `items` finished in this order; called again, it goes on there."""
+    """A run folder in which `items` finished in this order; called again, it resumes there."""
 
     async def fill() -> None:
         run = RunFolder(folder, IDENTITY)

@@ -74,8 +74,8 @@ class Principle(Record):
         """Whether it words all that a job needs, itself or by `text`."""
         return "text" in self.wordings or self.wordings.keys() >= {*JOBS[job]}
 
-    can_revise = property(lambda self: self.can("revise"))
-    can_judge = property(lambda self: self.can("judge"))
+    can_revise = property(lambda self: self.can("revise"), doc="Whether it words what a reviser is asked.")
+    can_judge = property(lambda self: self.can("judge"), doc="Whether it words what a judge is asked.")
 
 
 def principle_id(sentence: str) -> str:
