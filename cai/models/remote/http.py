@@ -81,11 +81,10 @@ class HostedModel:
         self.name = name
         variable = f"{self.provider.upper()}_BASE_URL"
         base_url = connection.base_url or os.environ.get(variable) or self.official
+        place, mark, query = base_url.strip().partition("?")
+        base_url = place.removesuffix("/").removesuffix(self.version) + mark + query
         # Errors name the option or variable that holds the URL, and never quote it.
-        self._base = _parse(
-            base_url.strip().removesuffix("/").removesuffix(self.version),
-            "--base-url" if connection.base_url else variable,
-        )
+        self._base = _parse(base_url, "--base-url" if connection.base_url else variable)
         self.endpoint = str(self._base.with_query(None)).rstrip("/")
         self.is_official = self._base.host == URL(self.official).host
         for header, value in connection.headers.items():

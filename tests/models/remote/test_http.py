@@ -509,6 +509,18 @@ def test_a_key_is_read_when_it_is_needed(monkeypatch: pytest.MonkeyPatch) -> Non
     assert "space" not in str(caught.value)
 
 
+@pytest.mark.parametrize("query", ["", "?sig=abc/", "?sig=/v1", "?sig=a/v1/&b"])
+@pytest.mark.parametrize("path", ["/v1", "/v1/", "/v2/", ""])
+@pytest.mark.parametrize("version", ["", "/v1"])
+def test_only_the_path_of_a_base_url_loses_its_slash_and_version(
+    path: str, query: str, version: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Some, "version", version)
+    asked = client(f"http://host{path}{query}")
+    assert asked._base.query_string == query.removeprefix("?")
+    assert asked.endpoint == "http://host" + path.removesuffix("/").removesuffix(version)
+
+
 def test_the_address_shows_neither_query_nor_slash_at_the_end() -> None:
     assert client("http://[::1]:8000/v1/?key=hush").endpoint == "http://[::1]:8000/v1"
     assert client(" https://api.openai.com/v1 ").endpoint == "https://api.openai.com/v1"
