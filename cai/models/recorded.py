@@ -78,8 +78,9 @@ class _Replay(ABC):
         """All answers, by what they are looked up by."""
 
     async def start(self) -> None:
-        """Read the answers, in a thread."""
-        self._answers = await asyncio.to_thread(self._read)
+        """Read the answers, in a thread; `send` does it too if nobody has."""
+        if not self._answers:
+            self._answers = await asyncio.to_thread(self._read)
 
     async def close(self) -> None:
         """Let go of the answers."""
@@ -126,6 +127,7 @@ class RecordedModel(_Replay):
 
     async def send(self, payload: Values) -> Completion:
         """The recorded answer; raises ModelStopped, with what was asked, if the file has none that fits."""
+        await self.start()
         answer: Completion | None = self._answers.get((payload["id"], payload["role"], payload["index"]))
         if answer is None:
             raise ModelStopped(f"{self._path} has no answer for {_asked(payload)}")
@@ -207,6 +209,7 @@ class ReplayedModel(_Replay):
 
     async def send(self, payload: Values) -> Completion:
         """The stored answer; raises ModelStopped, with what was asked, if there is none."""
+        await self.start()
         number: int = payload["sample"]
         stored: list[Stored] = self._answers.get(payload["question"], [])
         answers = [

@@ -210,6 +210,22 @@ def test_a_second_sample_is_not_the_first_one_again(tmp_path: Path) -> None:
         ask(1)
 
 
+@pytest.mark.parametrize("closed", [False, True])
+def test_answers_are_read_at_the_first_question_if_nobody_started_the_model(tmp_path: Path, closed: bool) -> None:
+    async def answer(spec: str, question: Call) -> str:
+        model = open_model(spec)
+        if closed:
+            await model.start()
+            await model.close()
+        return (await model.send(model.payload(question))).text
+
+    assert asyncio.run(answer(f"recorded:{write(tmp_path / 'a.jsonl', HELLO)}", call())) == "Hello."
+    with stub() as server:
+        run(tmp_path / "a", "openai:stub", base_url=server.url)
+    request = Request("assistant", ({"role": "user", "content": PROMPTS[0]},))
+    assert asyncio.run(answer(f"recorded:{tmp_path / 'a'}", Call(request, "row", 0, 0, Sampling(1.0, 64))))
+
+
 def test_a_folder_without_calls_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="not a run folder"):
         open_model(f"recorded:{tmp_path}")
