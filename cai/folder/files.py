@@ -17,6 +17,7 @@ from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import IO
+from uuid import uuid4
 
 import orjson
 
@@ -247,7 +248,7 @@ def _hash(path: Path) -> str:
         return sha256_of(path)
     now = f"{before.st_size} {before.st_mtime_ns} {before.st_ino} ".encode() + os.fsencode(path)
     note = cache_folder() / "hashes" / hashlib.sha256(os.fsencode(path)).hexdigest()[:32]
-    if note.is_file():
+    with suppress(OSError):  # it is not there, or not for us to read
         then, _, digest = note.read_bytes().rpartition(b" ")
         if then == now:
             return digest.decode()
@@ -257,7 +258,9 @@ def _hash(path: Path) -> str:
     if after.st_mtime_ns == before.st_mtime_ns and time.time_ns() - after.st_mtime_ns > SETTLED:
         try:
             note.parent.mkdir(parents=True, exist_ok=True)
-            write_atomically(note, now + b" " + digest)
-        except (OSError, RunError) as error:
+            part = note.with_name(f"{note.name}.{uuid4()}")  # for this process alone: others may write the same note
+            part.write_bytes(now + b" " + digest)
+            os.replace(part, note)
+        except OSError as error:
             log.info("%s: its hash cannot be remembered in %s (%s), so it is read each time", path, note, error)
     return digest.decode()

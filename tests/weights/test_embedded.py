@@ -201,6 +201,45 @@ def test_a_fingerprint_needs_no_cache(
     assert "cannot be remembered" in caplog.text
 
 
+def test_two_processes_may_remember_one_fingerprint_at_the_same_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(files, "LARGE", 1000)
+    monkeypatch.setenv("CAI_CACHE", str(tmp_path / "cache"))
+    path = tmp_path / "model.bin"
+    path.write_bytes(bytes(1000))
+    os.utime(path, (0, 0))
+    replace = os.replace
+
+    def after_another(old: Path, new: Path) -> None:
+        monkeypatch.setattr(os, "replace", replace)
+        files.fingerprint(path)
+        replace(old, new)
+
+    monkeypatch.setattr(os, "replace", after_another)
+    with caplog.at_level(logging.INFO, "cai"):
+        digest = files.fingerprint(path)
+    (note,) = (tmp_path / "cache" / "hashes").iterdir()
+    assert note.read_bytes().endswith(files.sha256_of(path).encode()) and files.fingerprint(path) == digest
+    assert caplog.text == ""
+
+
+def test_a_note_that_may_not_be_read_is_made_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(files, "LARGE", 1000)
+    monkeypatch.setenv("CAI_CACHE", str(tmp_path / "cache"))
+    path = tmp_path / "model.bin"
+    path.write_bytes(bytes(1000))
+    os.utime(path, (0, 0))
+    digest = files.fingerprint(path)
+    (note,) = (tmp_path / "cache" / "hashes").iterdir()
+
+    def refuse(path: Path) -> bytes:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "read_bytes", refuse)  # as root, whom no mode keeps out, could not try it otherwise
+    assert files.fingerprint(path) == digest and note.exists()
+
+
 def test_a_cache_that_cannot_be_written_is_one_clear_line(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
     monkeypatch.setenv("CAI_CACHE", str(tmp_path / "file" / "cache"))
