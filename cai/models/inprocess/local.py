@@ -95,13 +95,10 @@ class LocalModel:
 
     async def _engine(self, work: Work) -> LocalEngine:
         if work not in self._engines:
-            self._engines[work] = asyncio.create_task(self._open(work))
+            self._engines[work] = asyncio.create_task(asyncio.to_thread(self._load, work))
         return await asyncio.shield(self._engines[work])  # a cancelled call must not end what others wait for
 
-    async def _open(self, work: Work) -> LocalEngine:
-        return LocalEngine(await asyncio.to_thread(self._load, work), self.name, in_turn=work == "list")
-
-    def _load(self, work: Work) -> Any:
+    def _load(self, work: Work) -> LocalEngine:
         genai = import_genai()
         path = self._path or default_weights()
         scheduler = genai.SchedulerConfig()
@@ -120,7 +117,7 @@ class LocalModel:
             self._ends = {"eos_token_id": own.eos_token_id, "stop_token_ids": own.stop_token_ids}
             self._tokenizer = LocalTokenizer(tokenizer, self.name, self.context)
             self.context = self._tokenizer.context
-        return pipeline
+        return LocalEngine(pipeline, self.name, in_turn=work == "list")
 
     async def send(self, payload: Values) -> Completion:
         """Ask once; `CallRejected("too_long", …)` if prompt and reply exceed the context."""

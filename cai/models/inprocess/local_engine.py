@@ -31,7 +31,7 @@ class _Prompt(Job):
     config: Any
     outputs: list[Any] = field(default_factory=list)
     handle: Any = None
-    blocks: tuple[int, ...] = ()  # names of its beginnings, a block longer each
+    blocks: list[int] = field(default_factory=list)  # names of its beginnings, a block longer each
     cost: int = 0  # tokens to compute
 
 
@@ -87,8 +87,11 @@ class LocalEngine(Engine[_Prompt]):
 
     async def ask(self, tokens: list[int], config: Any) -> list[Any]:
         """The engine's outputs for one prompt."""
-        job = await self.play(_Prompt(tokens, config, blocks=_blocks(tokens) if self._in_turn else ()))
-        return job.outputs
+        job = _Prompt(tokens, config)
+        if self._in_turn:
+            for at in range(0, len(tokens) - BLOCK + 1, BLOCK):
+                job.blocks.append(hash((*job.blocks[-1:], *tokens[at : at + BLOCK])))
+        return (await self.play(job)).outputs
 
     def _run(self) -> None:
         super()._run()
@@ -156,14 +159,6 @@ class LocalEngine(Engine[_Prompt]):
             load += job.cost
             self._live.append(job)
         self._waiting = later
-
-
-def _blocks(tokens: list[int]) -> tuple[int, ...]:
-    """A name for each beginning of `tokens` that is whole blocks long: equal where all tokens so far are."""
-    names: list[int] = []
-    for at in range(0, len(tokens) - BLOCK + 1, BLOCK):
-        names.append(hash((*names[-1:], *tokens[at : at + BLOCK])))
-    return tuple(names)
 
 
 def last_line(error: BaseException) -> str:
