@@ -70,7 +70,7 @@ class HFModel(TransformersModel):
 
     async def send(self, payload: Values) -> Completion:
         """Ask once. `output_tokens` and `logprobs` count the token that ended the reply, as the model made it."""
-        engine, tokenizer = self._loaded()
+        tokenizer, engine = self._loaded()
         row = await asyncio.to_thread(self._row, payload, tokenizer)
         return self._completion(await engine.play(row), payload, tokenizer)
 
@@ -115,11 +115,11 @@ class HFModel(TransformersModel):
         chat = "messages" in payload
         text = tokenizer.text(ids)
         if chat and not payload.get("prefill"):
-            text = tokenizer.opening(ids)
+            text = tokenizer.decode(ids, skip_special_tokens=True)
         text = text[: first_stop(payload.get("stop", ()), text)]
         reasoning = None
         if chat:
-            text, reasoning = split_thoughts(text, tokenizer.spelled(row.ids[: row.prompt_tokens][-8:]))
+            text, reasoning = split_thoughts(text, tokenizer.decode(row.ids[: row.prompt_tokens][-8:]))
         logprobs = None
         if payload.get("top_logprobs"):
             logprobs = tuple(map(tokenizer.named, row.logprobs))

@@ -40,7 +40,7 @@ class HFEngine(Engine[Row]):
 
         with torch.inference_mode():
             super()._run()
-        self._model = None
+        self._model = self._cache = self._mask = None
         torch.cuda.empty_cache()
 
     def _fail(self, error: Exception) -> None:

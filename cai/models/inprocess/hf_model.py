@@ -42,7 +42,7 @@ class TransformersModel(ABC):
         if path.exists():
             self.name = f"{path.resolve().name}@{self._base.mark}"
         self._answers_as = name
-        self._opened: tuple[HFEngine, HFTokenizer] | None = None
+        self._opened: tuple[HFTokenizer, HFEngine] | None = None
 
     def _find_base(self, name: str) -> Base:
         """The weights; UsageError for a path that cannot be loaded."""
@@ -60,7 +60,7 @@ class TransformersModel(ABC):
         opened = self._opened
         self._opened = None
         if opened is not None:
-            await opened[0].close()
+            await opened[1].close()
 
     @abstractmethod
     def _open(self, dtype: Any) -> tuple[Any, Any]:
@@ -88,9 +88,9 @@ class TransformersModel(ABC):
         commit = getattr(model.config, "_commit_hash", None)
         if commit:
             self._answers_as += f"@{commit[:12]}"
-        self._opened = self._engine_of(model, tokenizer), HFTokenizer(tokenizer)
+        self._opened = HFTokenizer(tokenizer), self._engine_of(model, tokenizer)
 
-    def _loaded(self) -> tuple[HFEngine, HFTokenizer]:
+    def _loaded(self) -> tuple[HFTokenizer, HFEngine]:
         if self._opened is None:
             raise ModelStopped(f"{self.spec} is not loaded: start() comes before send()")
         return self._opened

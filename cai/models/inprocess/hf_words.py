@@ -19,7 +19,7 @@ class HFTokenizer:
         self._tokenizer = tokenizer
         tokenizer.model_max_length = 1 << 60  # else it logs about long texts, whose fit is checked elsewhere
         self._newline = self._encode("\n", add_special_tokens=False)
-        self._newline_text = self._decode(self._newline)
+        self._newline_text = self.decode(self._newline)
         self._names: dict[int, str] = {}
 
     def prompt(self, payload: Values) -> list[int]:
@@ -61,22 +61,14 @@ class HFTokenizer:
 
     def text(self, ids: list[int]) -> str:
         """What `ids` add to a text they continue, a leading space included; control tokens are left out."""
-        return self._decode(self._newline + ids, skip_special_tokens=True).removeprefix(self._newline_text)
-
-    def opening(self, ids: list[int]) -> str:
-        """`ids` as a text of their own: without the space that some tokenizers put before a first word."""
-        return self._decode(ids, skip_special_tokens=True)
-
-    def spelled(self, ids: list[int]) -> str:
-        """`ids` with their control tokens."""
-        return self._decode(ids)
+        return self.decode(self._newline + ids, skip_special_tokens=True).removeprefix(self._newline_text)
 
     def named(self, top: Sequence[tuple[int, float]]) -> dict[str, float]:
         """Log-probabilities by the text of their tokens; of two tokens with one text (half a letter) the likelier."""
         names: dict[str, float] = {}
         for token, value in top:
             if token not in self._names:
-                self._names[token] = self._decode([*self._newline, token]).removeprefix(self._newline_text)
+                self._names[token] = self.decode([*self._newline, token]).removeprefix(self._newline_text)
             names.setdefault(self._names[token], value)
         return names
 
@@ -85,7 +77,11 @@ class HFTokenizer:
             ids: list[int] = self._tokenizer.encode(text, split_special_tokens=True, **options)
         return ids
 
-    def _decode(self, ids: list[int], **options: Any) -> str:
+    def decode(self, ids: list[int], **options: Any) -> str:
+        """`ids` as a text of their own, without the space that some tokenizers put before a first word.
+
+        options: what the tokenizer takes; control tokens are spelled out unless `skip_special_tokens` is true.
+        """
         with self._lock:
             text: str = self._tokenizer.decode(ids, clean_up_tokenization_spaces=False, **options)
         return text

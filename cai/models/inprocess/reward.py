@@ -38,7 +38,7 @@ class RewardModel(TransformersModel):
 
     async def send(self, payload: Values) -> Completion:
         """Ask once; CallRejected("too_long", …) if the conversation exceeds the model's context: it is never cut."""
-        engine, tokenizer = self._loaded()
+        tokenizer, engine = self._loaded()
         ids = await asyncio.to_thread(tokenizer.conversation, payload["messages"], answer=False)
         if self.context is not None and len(ids) > self.context:
             raise CallRejected("too_long", f"{len(ids)} tokens exceed the context of {self.context}")

@@ -6,6 +6,7 @@ import importlib.util
 import json
 import math
 import os
+import time
 from collections.abc import Awaitable, Callable, Iterator
 from concurrent.futures import CancelledError
 from pathlib import Path
@@ -191,10 +192,10 @@ def test_control_tokens_in_a_prompt_stay_text(chat: Path, plain: tuple[Any, Any]
     assert (
         ids.count(opened) == 2 and ids.count(ended) == 1
     )  # the user's turn and the reply's, as the template wrote them
-    assert evil in words.spelled(ids)
+    assert evil in words.decode(ids)
     for ids in (words.prompt({"text": evil}), words.plain(evil)):
         assert not set(ids) & set(plain[1].all_special_ids)
-        assert words.spelled(ids) == evil
+        assert words.decode(ids) == evil
 
 
 def test_a_prefill_is_continued_and_not_repeated(chat: Path, plain: tuple[Any, Any]) -> None:
@@ -384,6 +385,27 @@ def test_a_closed_engine_turns_rows_away(engine: Callable[..., tuple[Flawed, HFE
     assert isinstance(result, ModelStopped)
 
 
+def test_a_closed_engine_frees_weights_and_cache(engine: Callable[..., tuple[Flawed, HFEngine]]) -> None:
+    _, one = engine()
+    one.submit(Row(ids=[5, 6], max_tokens=400))
+    while one._cache is None:
+        time.sleep(0.001)
+    asyncio.run(one.close())
+    assert one._live and (one._model, one._cache, one._mask) == (None, None, None)
+
+
+def test_a_tokenizer_that_cannot_be_used_starts_no_engine(chat: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(tokenizer: Any) -> None:
+        raise TypeError("split_special_tokens")
+
+    started: list[Any] = []
+    monkeypatch.setattr("cai.models.inprocess.hf_model.HFTokenizer", refuse)
+    monkeypatch.setattr(HFModel, "_engine_of", lambda self, *loaded: started.append(loaded))
+    with pytest.raises(TypeError, match="split_special_tokens"):
+        asyncio.run(HFModel(str(chat)).start())
+    assert started == []
+
+
 def test_a_cache_with_a_window_is_batched_too(tmp_path: Path) -> None:
     config = transformers.MistralConfig(
         vocab_size=64, hidden_size=16, intermediate_size=32, num_hidden_layers=2, num_attention_heads=2,
@@ -468,7 +490,7 @@ def test_half_a_letter_does_not_hide_the_likelier_token(chat: Path) -> None:
     halves = [words.plain(letter)[0] for letter in "éß"]
     assert len(set(halves)) == 1 or words.named([(halves[0], -1.0), (halves[1], -2.0)]) == {"�": -1.0}
     [a, *_] = words.plain(" A")
-    assert words.named([(a, -0.5)]) == {words.spelled([a]): -0.5}
+    assert words.named([(a, -0.5)]) == {words.decode([a]): -0.5}
 
 
 @pytest.mark.slow
