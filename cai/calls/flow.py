@@ -225,8 +225,9 @@ class Driver:
         if self._refusals < REFUSALS:
             return None
         name = f"{seat.model.provider}:{seat.model.name}"
-        text = f"{name} refused the first {REFUSALS} calls, the last with: {error}; fix that and run again"
-        return self._stop(ModelStopped(text))
+        return self._stop(
+            ModelStopped(f"{name} refused the first {REFUSALS} calls, the last with: {error}; fix that and run again")
+        )
 
     def _stop(self, error: ModelStopped) -> ModelStopped:
         """Let calls in flight come back and send nothing more: whoever waits is given the first such error."""

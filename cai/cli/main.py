@@ -118,6 +118,8 @@ def _message(error: Any) -> str:
         return f"error: {error.format_message()}; see {command} --help"
     if isinstance(error, CaiError):
         return f"error: {error}"
+    if isinstance(error, PermissionError):
+        return f"error: {error}; change its permissions, or name another path"
     if isinstance(error, OSError):
         return f"error: {error}; --debug shows more"
     return f"error: {type(error).__name__}: {error}; this is a bug in cai, --debug shows more"

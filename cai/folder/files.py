@@ -185,9 +185,18 @@ def read_object(path: Path, advice: str = "put the file back as it was") -> Valu
     return content
 
 
+def exists(path: Path) -> bool:
+    """Whether there is such a file; RunError if that cannot be seen, as in a folder that may not be entered."""
+    try:
+        return path.exists()
+    except OSError as error:
+        advice = "change the permissions of its folder, or name another one"
+        raise RunError(f"{path} cannot be read: {error.strerror}; {advice}") from error
+
+
 def read_if_there(path: Path) -> Values:
     """The object in a JSON file, an empty one if there is no such file."""
-    return read_object(path) if path.exists() else {}
+    return read_object(path) if exists(path) else {}
 
 
 UNWRITTEN = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EIO)

@@ -12,7 +12,7 @@ from typing import Any
 import orjson
 
 from cai.errors import RunError
-from cai.folder.files import differences, lock_folder, package_version, read_object, write_atomically
+from cai.folder.files import differences, exists, lock_folder, package_version, read_object, write_atomically
 from cai.folder.rows import (
     DONE,
     DROPPED,
@@ -263,7 +263,7 @@ def find_info(folder: Path) -> Values | None:
     Raises RunError if it cannot be read, does not say which run it is of, or was written by a newer version.
     """
     file = folder / "run.json"
-    if not file.exists():
+    if not exists(file):
         return None
     info = read_object(file, ANEW)
     match info:

@@ -15,6 +15,7 @@ import json
 import zlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -196,12 +197,8 @@ class ReplayedModel(_Replay):
 
     def payload(self, call: Call) -> Values:
         """What the answer is looked up by."""
-        request = call.request
-        question = {
-            "messages": request.messages, "text": request.text, "prefill": request.prefill, "score": request.score,
-        }  # fmt: skip
         return {
-            "question": _question(question),
+            "question": _question(asdict(call.request)),
             "temperature": call.temperature,
             "max_tokens": call.max_tokens,
             "sample": call.sample,

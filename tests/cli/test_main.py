@@ -16,6 +16,11 @@ import pytest
 from stub import Stub, stub
 from terminal import cai, failed, on_terminal, process
 
+from cai.cli.main import _message
+from cai.errors import RunError
+from cai.folder.files import read_if_there
+from cai.folder.run import find_info
+
 ROOT = Path(__file__).resolve().parents[2]
 COMMANDS = [
     "", "generate", "export", "plan", "plan generate", "constitution", "constitution list", "constitution show",
@@ -108,6 +113,21 @@ def test_what_cannot_be_done_is_said_in_one_line(words: list[str], told: str) ->
     line = failed(*words)
     assert told in line
     assert "secret" not in line and "Traceback" not in line and "a bug" not in line
+
+
+def test_a_locked_folder_is_one_line_with_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    def locked(path: Path) -> None:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "stat", locked)  # root, as whom tests may run, is kept out of no folder
+    with pytest.raises(PermissionError) as caught:
+        Path("closed/file").exists()
+    assert _message(caught.value) == (
+        "error: [Errno 13] Permission denied: 'closed/file'; change its permissions, or name another path"
+    )
+    for read in (lambda: find_info(Path("closed")), lambda: read_if_there(Path("closed/config.json"))):
+        with pytest.raises(RunError, match=r"^closed/\S+ cannot be read: Permission denied; change the permissions of"):
+            read()
 
 
 def test_an_error_cannot_write_to_the_terminal_what_it_likes() -> None:

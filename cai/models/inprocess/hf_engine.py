@@ -61,9 +61,25 @@ class HFEngine(Engine[Row]):
             row.end(fault)
 
     def _step(self) -> None:
+        """Take waiting rows in, then one more token for every row."""
+        import torch
+
         self._admit()
-        if self._live:
-            self._advance()
+        if not self._live:
+            return
+        device = self._mask.device
+        ids = torch.tensor([[row.ids[-1]] for row in self._live], device=device)
+        positions = torch.tensor([[len(row.ids) - 1] for row in self._live], device=device)
+        self._mask = torch.cat([self._mask, torch.ones_like(ids)], dim=-1)
+        out = self._forward(ids, self._mask, positions, self._cache)
+        self._cache = getattr(out, self._cache_name)
+        keep = self._pick(self._live, out.logits[:, -1])
+        if len(keep) < len(self._live):
+            self._live = [self._live[i] for i in keep]
+            _select(self._cache, keep)
+            self._mask = _trim(self._cache, self._mask[keep])
+        if not self._live:
+            self._cache = self._mask = None
 
     def _admit(self) -> None:
         """Take waiting rows in, while there is room; a cache that cannot grow rows (see `_joins`) is filled once."""
@@ -120,24 +136,6 @@ class HFEngine(Engine[Row]):
             old.values = beside(old.values, new.values)
         self._mask = torch.cat([pad(self._mask, (old_gap, 0)), pad(mask, (new_gap, 0))])
         self._live = self._live + rows
-
-    def _advance(self) -> None:
-        """One more token for every row."""
-        import torch
-
-        device = self._mask.device
-        ids = torch.tensor([[row.ids[-1]] for row in self._live], device=device)
-        positions = torch.tensor([[len(row.ids) - 1] for row in self._live], device=device)
-        self._mask = torch.cat([self._mask, torch.ones_like(ids)], dim=-1)
-        out = self._forward(ids, self._mask, positions, self._cache)
-        self._cache = getattr(out, self._cache_name)
-        keep = self._pick(self._live, out.logits[:, -1])
-        if len(keep) < len(self._live):
-            self._live = [self._live[i] for i in keep]
-            _select(self._cache, keep)
-            self._mask = _trim(self._cache, self._mask[keep])
-        if not self._live:
-            self._cache = self._mask = None
 
     def _pick(self, rows: list[Row], logits: Any) -> list[int]:
         """Append a token to every row and end those that are over; returns the places of the others."""

@@ -73,9 +73,8 @@ def read_error(status: int, headers: Mapping[str, str], raw: bytes) -> Failure:
         body = loads(raw)
     except (ValueError, RecursionError):
         text = raw[:READ].decode("utf-8", "replace")
-        if text.lstrip().startswith("<"):
-            return Failure(status, "", "an HTML page", wait)
-        return Failure(status, "", shown(text) or responses.get(status, ""), wait)
+        message = "an HTML page" if text.lstrip().startswith("<") else shown(text)
+        return Failure(status, "", message or responses.get(status, ""), wait)
     return error_in(status, body, wait)
 
 

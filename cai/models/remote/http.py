@@ -162,7 +162,9 @@ class HostedModel:
         try:
             reply = loads(raw)
         except (ValueError, RecursionError):
-            raise self.odd(_kind_of(raw)) from None
+            text = raw.strip()
+            kind = "HTML" if text.startswith(b"<") else "no JSON"
+            raise self.odd(kind if text else "an empty body") from None
         if not isinstance(reply, dict):
             raise self.odd(f"JSON that is {type(reply).__name__}, not an object")
         return reply
@@ -223,14 +225,6 @@ class HostedModel:
         if isinstance(error, OSError) and error.errno is not None:
             return os.strerror(error.errno).lower()
         return shown(str(error)) or type(error).__name__
-
-
-def _kind_of(raw: bytes) -> str:
-    """What a body that is not JSON is."""
-    text = raw.strip()
-    if not text:
-        return "an empty body"
-    return "HTML" if text.startswith(b"<") else "no JSON"
 
 
 def _secrets(key: str, others: list[str]) -> re.Pattern[str]:
