@@ -80,9 +80,7 @@ class Driver:
                     await self.store.committed()
                 numbered = []
                 for request in requests:
-                    index = request.index
-                    if index is None:
-                        index = asked[request.role]
+                    index = asked[request.role] if request.index is None else request.index
                     numbered.append((request, index))
                     asked[request.role] += 1
                 answers = await self.ask_all(numbered, row, order)
@@ -175,9 +173,7 @@ class Driver:
         self.tally.answered += 1
         self.tally.input_tokens += done.input_tokens or 0
         self.tally.output_tokens += done.output_tokens or 0
-        if price is None:
-            return done, None
-        return done, actual
+        return done, None if price is None else actual
 
     async def _persist(self, seat: Seat, payload: Values, tokens: int, order: int) -> Completion:
         """Send until there is an answer, a refusal of this call, or no hope of one."""
@@ -224,10 +220,8 @@ class Driver:
         self._refusals += 1
         if self._refusals < REFUSALS:
             return None
-        name = f"{seat.model.provider}:{seat.model.name}"
-        return self._stop(
-            ModelStopped(f"{name} refused the first {REFUSALS} calls, the last with: {error}; fix that and run again")
-        )
+        refused = f"{seat.model.provider}:{seat.model.name} refused the first {REFUSALS} calls"
+        return self._stop(ModelStopped(f"{refused}, the last with: {error}; fix that and run again"))
 
     def _stop(self, error: ModelStopped) -> ModelStopped:
         """Let calls in flight come back and send nothing more: whoever waits is given the first such error."""
