@@ -23,7 +23,7 @@ import orjson
 from _common import cpu_seconds
 
 import cai
-from cai.calls.flow import Driver, Played, Seat, play_many
+from cai.calls.flow import Driver, Played, Seat, call_seed, play_many
 from cai.calls.limits import Feed, Limiter
 from cai.calls.model import Call, Connection, Model
 from cai.calls.prices import Tally
@@ -31,7 +31,6 @@ from cai.constitution.principles import draw
 from cai.engine.revise import Ask, Chain, revise
 from cai.engine.templates import load_templates
 from cai.errors import RowDropped
-from cai.folder.files import call_seed
 from cai.folder.run import RunFolder
 from cai.models import open_model
 from cai.records import BadPrompt, Completion, ConstitutionRef, Drop, Message, Prompt, Request, Revision, Role, Sampling

@@ -6,6 +6,7 @@ A flow is a generator that yields lists of requests and is sent their completion
 from __future__ import annotations
 
 import asyncio
+import hashlib
 from collections import Counter
 from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,8 +16,7 @@ from cai.calls.limits import Feed, Limiter, backoff, give_up
 from cai.calls.model import Call, Model
 from cai.calls.prices import Budget, Price, Tally
 from cai.errors import BudgetReached, CallRejected, ModelBusy, ModelFault, ModelStopped, RowDropped, RunError
-from cai.folder.files import call_key, call_seed, canonical_call
-from cai.folder.store import Store
+from cai.folder.store import Store, call_key, canonical_call
 from cai.records import Completion, Request, Role, Sampling, Usage, Values
 
 T = TypeVar("T")
@@ -230,6 +230,12 @@ class Driver:
             for seat in self.seats.values():
                 seat.limiter.stop(error)
         return error
+
+
+def call_seed(seed: int, row: str, role: Role, index: int) -> int:
+    """The sampling seed of one call, in [0, 2**31): from what is asked for whom, never from when."""
+    text = f"{seed}\0{row}\0{role}\0{index}".encode("utf-8", "surrogatepass")
+    return int.from_bytes(hashlib.blake2b(text, digest_size=4).digest()) >> 1
 
 
 def total_usage(parts: Sequence[Completion | Usage]) -> Usage:

@@ -22,7 +22,7 @@ from uuid import uuid4
 import orjson
 
 from cai.errors import CaiError, MissingExtra, RunError, UsageError
-from cai.records import Object, Role, Values
+from cai.records import Object, Values
 
 log = logging.getLogger("cai")
 
@@ -130,22 +130,6 @@ def identity_hash(identity: Object) -> str:
     except TypeError:  # only text can be at fault: numbers have been checked
         raise UsageError("a setting or file name holds bytes that are not UTF-8 text") from None
     return hashlib.sha256(content).hexdigest()[:8]
-
-
-def call_seed(seed: int, row: str, role: Role, index: int) -> int:
-    """The sampling seed of one call, in [0, 2**31): from what is asked for whom, never from when."""
-    text = f"{seed}\0{row}\0{role}\0{index}".encode("utf-8", "surrogatepass")
-    return int.from_bytes(hashlib.blake2b(text, digest_size=4).digest()) >> 1
-
-
-def canonical_call(provider: str, name: str, payload: Values, sample: int) -> bytes:
-    """The text that a call's key is the hash of: provider, model, exact payload and sample index; never the URL."""
-    return orjson.dumps([provider, name, payload, sample], option=orjson.OPT_SORT_KEYS)
-
-
-def call_key(canonical: bytes) -> bytes:
-    """The 16 bytes that name a call: a prefix of the SHA-256 of its canonical text."""
-    return hashlib.sha256(canonical).digest()[:16]
 
 
 def differences(there: Object, now: Object, prefix: str = "") -> list[str]:

@@ -44,6 +44,16 @@ ANSWER = (
 )
 
 
+def canonical_call(provider: str, name: str, payload: Values, sample: int) -> bytes:
+    """The text that a call's key is the hash of: provider, model, exact payload and sample index; never the URL."""
+    return orjson.dumps([provider, name, payload, sample], option=orjson.OPT_SORT_KEYS)
+
+
+def call_key(canonical: bytes) -> bytes:
+    """The 16 bytes that name a call: a prefix of the SHA-256 of its canonical text."""
+    return hashlib.sha256(canonical).digest()[:16]
+
+
 def each_varying(value: Any, change: Callable[[Any], Any]) -> Any:
     """A payload with every varying value changed, in order; with all of them None it is its own skeleton."""
     if isinstance(value, list | tuple):

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from fakes import Fake, ask, driver, gone, skipping
 
-from cai.calls.flow import Driver, Flow, Played, play_many
+from cai.calls.flow import Driver, Flow, Played, call_seed, play_many
 from cai.calls.limits import ATTEMPTS, DEAD_CALLS, READ_AHEAD, Feed
 from cai.calls.prices import Price, Tally
 from cai.errors import (
@@ -26,7 +26,6 @@ from cai.errors import (
     RunError,
     ServerDown,
 )
-from cai.folder.files import call_seed
 from cai.folder.store import Store
 
 

@@ -24,8 +24,7 @@ from hypothesis import strategies as st
 from shared import ROOT
 
 from cai.errors import RunError
-from cai.folder.files import call_key, canonical_call
-from cai.folder.store import VARYING, Store, read_calls
+from cai.folder.store import VARYING, Store, call_key, canonical_call, read_calls
 from cai.records import Completion
 
 DONE = Completion("fine", "stop", "m-1", 10, 2)
