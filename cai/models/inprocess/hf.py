@@ -36,13 +36,13 @@ class HFModel(TransformersModel):
     provider = "hf"
     can = Abilities(chat=True, completion=True, logprobs=20, scoring=True, prefill=True)
 
-    def _find_base(self, name: str) -> Base:
+    def _examine(self, name: str) -> Base:
         path = path_of(name)
         if path.is_file() != (path.suffix == ".gguf"):
             raise UsageError(f"{self.spec}: no such file; give a folder with config.json, or a .gguf file")
         if path.is_file():
             return Base(self.spec, str(path), fingerprint(path))
-        base = super()._find_base(name)
+        base = super()._examine(name)
         # What can be known of a local folder without loading the model.
         config = read_if_there(Path(base.place) / "config.json")
         self.context = config.get("text_config", config).get("max_position_embeddings")

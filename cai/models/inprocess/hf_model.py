@@ -37,15 +37,15 @@ class TransformersModel(ABC):
         self.endpoint = self.spec
         self.concurrency = 8
         self.context: int | None = None
-        self._base = self._find_base(name)
+        self._base = self._examine(name)
         path = path_of(name)
         if path.exists():
             self.name = f"{path.resolve().name}@{self._base.mark}"
         self._answers_as = name
         self._opened: tuple[HFTokenizer, HFEngine] | None = None
 
-    def _find_base(self, name: str) -> Base:
-        """The weights; UsageError for a path that cannot be loaded."""
+    def _examine(self, name: str) -> Base:
+        """The weights, and what can be known of them before they are loaded; UsageError for a path that cannot be."""
         base = base_at(self.spec, name)
         check_kind(base, rewards=self.can.reward)
         return base
