@@ -178,9 +178,8 @@ class Cut(ABC):
 
     def notes(self) -> list[str]:
         """What the user should know."""
-        stopped = self._run.info.get("stopped")
-        text = rendered(NOTES, cut=self, stopped=stopped, median=median, hygiene=hygiene)
-        return [note for note in text.split("\n") if note]
+        info = self._run.info
+        return rendered(NOTES, cut=self, info=info, median=median, hygiene=hygiene).split("\n")[:-1]
 
     def keep(self, kind: str, side: str, line: bytes, stage: str = "") -> None:
         """Write a training row; stage: where it is counted, if it has not the name of the file."""

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 # What a terminal would obey, or show in another place than it stands: control characters but line ends and tabs, halves
 # of surrogate pairs, line and paragraph separators, changes of direction.
 UNPRINTABLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
+BAR = "\x1f"  # in place of a bar in a cell; white space, so that `one_line` leaves none in a text
 WIDTH = 120  # columns of the help of a Python function
 SHOWN = 600  # characters; the longest text that makes a good example to show
 REPEATED = 0.5  # share of words from which on a revision says what its critique said
@@ -133,6 +134,7 @@ def columns(text: str) -> str:
     """Lines whose cells are separated by ` | `, laid out: the first column aligned left, the others right.
 
     A line of one cell is a heading, which widens no column; what follows ` || ` stands behind the columns as it is.
+    What comes from files and models goes through `cell`.
     """
     rows = [line.partition(" || ") for line in text.split("\n")[:-1]]
     table = [row.split(" | ") for row, _, _ in rows]
@@ -143,8 +145,13 @@ def columns(text: str) -> str:
         line = row[0].ljust(first)
         for cell, width in zip(row[1:], others, strict=False):
             line += cell.rjust(width + 2)
-        lines += f"{line.rstrip()}{remark}\n"
-    return lines
+        lines += f"{line.rstrip(' ')}{remark}\n"
+    return lines.replace(BAR, "|")
+
+
+def cell(text: object) -> str:
+    """A text in one cell of `columns`, whatever bars and line ends it has."""
+    return one_line(text).replace("|", BAR)
 
 
 def number(value: float | None, form: str) -> str:
@@ -218,7 +225,7 @@ def rendered(template: Path, **values: Any) -> str:
     environment = Environment(undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, autoescape=False)
     functions = (code, block, one_line, without_path, counted, shortened)
     environment.globals.update({function.__name__: function for function in functions})
-    environment.filters.update(columns=columns, number=number)
+    environment.filters.update(columns=columns, cell=cell, number=number)
     return environment.from_string(template.read_text("utf-8")).render(values)
 
 

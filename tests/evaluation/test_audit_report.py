@@ -41,3 +41,8 @@ def test_what_exceeds_its_limit_is_named_with_by_how_much() -> None:
         result.failures({"chose.empty": 0})
     with pytest.raises(UsageError, match="nothing to measure it on"):
         result.failures({"overlap": 0})
+
+
+def test_a_problem_of_a_record_is_one_line() -> None:
+    lines = audit([{"completion": PLAIN}, {"a\n| b": 1}]).lines()
+    assert "  line 2: no reply; it has 'a\\n| b': name its column with --reply-field" in lines

@@ -429,6 +429,19 @@ def test_an_empty_file_is_explained_by_how_sure_the_judge_is(tmp_path: Path) -> 
     assert export_run(tmp_path, min_confidence=0.58).pairs == 1
 
 
+def test_what_files_say_is_part_of_one_note(run: Path) -> None:
+    made = calibration().model_copy(update={"notes": (f"few{HOSTILE}",), "promise": HOSTILE})
+    make_run(run, [pair(0, 3.0)], stopped=HOSTILE)
+    summary = export_run(run, calibration=made, agreement=0.8)
+    owned = '--- license: mit --- # "Owned" `` | <b>[x](y) ```'
+    stopped, certified, few = summary.notes
+    assert stopped == f"the run is unfinished ({owned}): rerun its command to resume; these are the rows so far"
+    assert certified.endswith(f"gold pairs; {owned}") and few == f"of the gold pairs: few{owned}"
+    assert summary.lines()[-3:] == [f"note: {note}" for note in summary.notes]
+    card = (run / "README.md").read_text()
+    assert owned not in card and card.count(owned.replace("|", "\\|")) == 2
+
+
 @pytest.mark.parametrize("least", [0.5, 0.7])
 def test_a_judge_that_decides_nothing_is_told_so(tmp_path: Path, least: float) -> None:
     make_run(tmp_path, [pair(0, 0.0), pair(1, 0.0)])

@@ -3,9 +3,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from jinja2 import UndefinedError
 
 from cai.texts.wording import (
+    cell,
     close_to,
     columns,
     counted,
@@ -87,6 +90,13 @@ def test_a_row_of_one_cell_is_a_heading_and_widens_nothing() -> None:
 
 def test_a_remark_stands_behind_the_columns_as_it_is() -> None:
     assert columns("a | 1 || , it says\nbc | 20\n") == "a    1, it says\nbc  20\n"
+
+
+@given(st.lists(st.text() | st.text(" |\n\x1f"), min_size=2, max_size=4))
+def test_a_text_stays_in_its_cell_whatever_it_holds(texts: list[str]) -> None:
+    row = " | ".join(map(cell, texts))
+    first, *others = map(one_line, texts)
+    assert columns(f"{row}\n") == f"{'  '.join([first, *others])}".rstrip() + "\n"
 
 
 def test_a_number_that_is_not_known_is_a_dash() -> None:

@@ -69,7 +69,7 @@ class TrainingData:
             faults=faults,
             learned=LEARNED,
         )
-        return (*self.run_notes, *text.splitlines())
+        return (*self.run_notes, *text.split("\n")[:-1])
 
     @property
     def held_back(self) -> Literal["file", "split", "nothing"]:

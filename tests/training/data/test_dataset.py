@@ -333,7 +333,7 @@ def test_the_data_in_words_count_everything(tmp_path: Path) -> None:
     assert data.origins == {"constitution": ["harmless@1.0.0"]}
 
 
-def test_replies_that_speak_of_their_own_revision_are_told_before_they_are_learnt() -> None:
+def test_replies_that_speak_of_their_own_revision_are_told_before_they_are_learnt(tmp_path: Path) -> None:
     rows = [chat(n) for n in range(12)]
     rows[3]["messages"][-1]["content"] = "Here is a revised version of the reply: Answer 3."
     [note] = [note for note in load_rows(rows, "sft", split=1).notes if "to be learned" in note]
@@ -341,4 +341,7 @@ def test_replies_that_speak_of_their_own_revision_are_told_before_they_are_learn
         note.startswith("1 of 12 replies to be learned: the reply announces itself (preamble_leak)")
         and "cai audit" in note
     )
-    assert not any("to be learnt" in note for note in load_rows([chat(n) for n in range(12)], "sft", split=1).notes)
+    path = write(tmp_path / "a\u2028b.jsonl", rows)
+    [note] = [note for note in load_rows(path, "sft", split=1).notes if "to be learned" in note]
+    assert note.endswith("a\u2028b.jsonl")
+    assert not any("to be learned" in note for note in load_rows([chat(n) for n in range(12)], "sft", split=1).notes)
