@@ -7,13 +7,11 @@ rows finished.
 from __future__ import annotations
 
 import hashlib
-import inspect
 import itertools
 import os
 import re
 import sqlite3
 import tempfile
-import zlib
 from abc import ABC, abstractmethod
 from array import array
 from collections import Counter, defaultdict
@@ -28,7 +26,7 @@ import orjson
 
 from cai.errors import RunError
 from cai.export.options import ExportOptions
-from cai.export.pairs import Reason, Row, fault_of_texts
+from cai.export.pairs import READING, Reason, Row, fault_of_texts, flipped
 from cai.export.parquet import Columns, schema, write_parquet
 from cai.folder.files import unwritable
 from cai.folder.rows import EXPORT_STAGES, TRAINING_FILES, lines_in_order, reading
@@ -258,11 +256,9 @@ class Texts:
     """
 
     def __init__(self, folder: Path) -> None:
-        source = inspect.getsource(hygiene) + inspect.getsource(fault_of_texts)
-        version = zlib.crc32(source.encode()) >> 1  # SQLite stores 31 bits
-        self._db = sqlite3.connect(folder / FAULTS_FILE, isolation_level=None)
-        if self._db.execute("PRAGMA user_version").fetchone() != (version,):
-            self._db.executescript(f"DROP TABLE IF EXISTS pairs; PRAGMA user_version = {version}")
+        self._db = sqlite3.connect(folder / FAULTS_FILE)
+        if self._db.execute("PRAGMA user_version").fetchone() != (READING,):
+            self._db.executescript(f"DROP TABLE IF EXISTS pairs; PRAGMA user_version = {READING}")
         self._db.execute("CREATE TABLE IF NOT EXISTS pairs(hash BLOB PRIMARY KEY, fault TEXT NOT NULL) WITHOUT ROWID")
         self._db.execute("BEGIN")
 
@@ -277,5 +273,5 @@ class Texts:
 
     def close(self) -> None:
         """Write what is new."""
-        self._db.execute("COMMIT")
+        self._db.commit()  # nothing, if an error has ended the transaction
         self._db.close()

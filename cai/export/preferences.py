@@ -39,6 +39,7 @@ from cai.judge.certify import calibration_for, threshold
 PAIR_OVER_TARGET: Reason = "over_target", "enough pairs came before it"
 NOT_EXTREME: Reason = "not_extreme", "the pairing takes another pair of the prompt"
 REPLY_OVER_TARGET: Reason = "over_target", "every pair it is in comes after enough others"
+DAMAGE = ("SQLITE_NOTADB", "SQLITE_CORRUPT", "SQLITE_ERROR")  # of the file: the last says that a table is not ours
 FILES = {
     "dpo": {
         **PAIR, "margin": "number", "confidence": "number", "id": "text", "prompt_id": "text",
@@ -146,12 +147,15 @@ class PreferenceCut(LabelCut):
                 for side, examples in self._examples.items():
                     self._balance(side, examples)
         except sqlite3.Error as error:
-            problem = f"cannot be used: {error}; delete it, and run the same command again"
+            damaged = getattr(error, "sqlite_errorname", "").startswith(DAMAGE)
+            advice = "delete it" if damaged else "see to the folder and its disk"
+            problem = f"cannot be used: {error}; {advice}, and run the same command again"
             raise RunError(f"{folder / FAULTS_FILE} {problem}") from error
 
-    def _place(self, row: Row) -> tuple[int, int]:
-        """Where a pair is in the order of the target: pairs that needed no further samples come first."""
-        return extra_pass(row, self._samples), row["position"]
+    def _place(self, row: Row) -> int:
+        """Where a pair is in the order of the target: those that needed no further samples come first, by position."""
+        place: int = extra_pass(row, self._samples) << 48 | row["position"]
+        return place
 
     def _reasons(self, unit: Sequence[Row]) -> Iterator[tuple[Row, Reason | None]]:
         """The labels of one prompt, each with the reason for which it is left out."""

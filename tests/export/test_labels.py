@@ -1,11 +1,14 @@
 from __future__ import annotations
 
+import inspect
 import json
 import math
 import random
 import re
+import sqlite3
 import tempfile
 from collections import Counter
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -593,7 +596,7 @@ def test_texts_are_read_once_and_again_where_they_or_their_reading_changed(
     (run / "labels.jsonl").write_text(lines)
     export_run(run)
     assert read[3:] == ["Question 7?"]
-    monkeypatch.setattr(cuts, "hygiene", json)
+    monkeypatch.setattr(cuts, "READING", cuts.READING + 1)
     export_run(run)
     assert sorted(read[4:]) == ["Question 0?", "Question 7?"]
 
@@ -604,7 +607,31 @@ def test_a_damaged_memory_of_faults_says_what_to_do(run: Path) -> None:
     with pytest.raises(RunError, match=r"faults.sqlite cannot be used: .*; delete it, and run the same command again"):
         export_run(run)
     (run / "faults.sqlite").unlink()
+    with closing(sqlite3.connect(run / "faults.sqlite", isolation_level=None)) as other:
+        other.executescript(f"CREATE TABLE pairs(ours); PRAGMA user_version = {cuts.READING}")
+        with pytest.raises(RunError, match="cannot be used: no such column: fault; delete it, and run"):
+            export_run(run)
+    (run / "faults.sqlite").unlink()
     export_run(run)
+
+
+def test_a_memory_of_faults_that_is_whole_need_not_be_deleted(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    advice = "see to the folder and its disk, and run the same command again$"
+
+    def full(text: str, other: str, last_turn: str) -> str:
+        texts: Any = inspect.stack()[1].frame.f_locals["self"]
+        texts._db.execute("PRAGMA max_page_count = 1")
+        return "near_duplicate" * 9999
+
+    with monkeypatch.context() as patch:
+        patch.setattr(cuts, "fault_of_texts", full)
+        with pytest.raises(RunError, match=f"faults.sqlite cannot be used: database or disk is full; {advice}"):
+            export_run(run)
+    export_run(run)
+    (run / "faults.sqlite").unlink()
+    (run / "faults.sqlite").mkdir()
+    with pytest.raises(RunError, match=f"faults.sqlite cannot be used: unable to open database file; {advice}"):
+        export_run(run)
 
 
 # Reading

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import inspect
 import math
 from collections.abc import Sequence
+from hashlib import sha256
 from typing import Any
 
 import pytest
@@ -13,6 +15,7 @@ from cai.errors import UsageError
 from cai.export.pairings import extra_pass
 from cai.export.pairs import (
     FAULTS_OF_TEXTS,
+    READING,
     Filters,
     Row,
     checks,
@@ -22,11 +25,13 @@ from cai.export.pairs import (
     margin,
     p_a,
     reason,
+    refuses,
     sides,
 )
 from cai.export.preferences import reasons
 from cai.records import Label
 from cai.sources.conversations import prompt_hash
+from cai.texts import hygiene, refusals
 
 CHECKS = ("invalid_vote", "empty", "identical", "length_ratio", "order_flip", "low_confidence")
 NOT_NOW = "I am sorry, I can't assist with this request."
@@ -118,6 +123,13 @@ def test_the_first_reason_counts() -> None:
     assert fault_of_texts(REFUSED, REFUSED + " ", "What?") == "near_duplicate"
     assert fault_of_texts(LEAK, LEAK, "What?") == "near_duplicate" and fault_of_texts(LEAK, A, "?") == "preamble_leak"
     assert reason(row, Filters()) == ("identical", "the replies differ only in white space")
+
+
+def test_what_cuts_remember_is_of_this_reading() -> None:
+    parts = [inspect.getsource(part) for part in (hygiene, refusals, fault_of_texts, refuses.__wrapped__)]
+    digest = sha256("".join(parts).encode()).hexdigest()[:16]
+    # If a text may get another fault now, raise READING; write what this finds here in any case.
+    assert (READING, digest) == (1, "2a69c05fa3ee0855")
 
 
 def test_order_flips_are_counted_where_the_bias_is_larger_than_the_preference() -> None:
