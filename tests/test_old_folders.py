@@ -66,6 +66,35 @@ def test_a_run_with_a_calibration_is_exported_under_it(work: Path) -> None:
     assert training_files(folder) == before
 
 
+def test_the_card_of_a_best_of_run_says_how_far_to_trust_its_judge(work: Path) -> None:
+    folder = work / "best-of-finished"
+    assert cai.export_run(folder).flip_rate == pytest.approx(6 / 29)
+    card = (folder / "README.md").read_text()
+    for line in (
+        "| assistant | `openai:writer` | `writer-1` |",
+        "| judge | `openai:judge` | `judge-1` |",
+        "| position | mean bias +0.42 nats towards the first reply |",
+        "| order | 20.7% of 29 votes flip with reply order |",
+        "| `kind` | 12 |",
+        "18 prompts were processed: 12 rows, 6 dropped.",
+    ):
+        assert line in card
+    assert "calibrat" not in card and "threshold" not in card
+
+
+def test_a_best_of_run_whose_votes_mostly_flip_says_so(work: Path) -> None:
+    folder = work / "best-of-finished"
+    (folder / "calls.sqlite").unlink()  # it knows how long the files were
+    candidates = rows(folder / "candidates.jsonl")
+    for pair in (pair for row in candidates for pair in row["best"]["comparisons"]):
+        for vote in pair["votes"]:
+            vote["ab"]["choice"] = vote["ba"]["choice"] = "first"
+    (folder / "candidates.jsonl").write_bytes(b"\n".join([*map(orjson.dumps, candidates), b""]))
+    assert cai.export_run(folder).notes == (
+        "100% of the votes flip with reply order: position bias outweighs most preferences",
+    )
+
+
 @pytest.mark.parametrize("name", ["generate", "sample", "label", "label-gold"])
 def test_a_finished_run_asks_for_nothing_but_what_was_refused(work: Path, name: str) -> None:
     folder = work / f"{name}-finished"

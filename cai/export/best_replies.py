@@ -10,7 +10,7 @@ import orjson
 from cai.errors import RunError
 from cai.export.cut import JUDGE, Cut, law_columns, line_of, ratio
 from cai.export.options import ExportOptions
-from cai.export.pairs import Reason, Row, Standing, standings, unfit
+from cai.export.pairs import Reason, Row, Standing, name_of, standings, unfit
 from cai.export.parquet import Columns
 from cai.export.preferences import LabelCut
 from cai.folder.rows import PAIR_BITS, lines_in_order, reading
@@ -55,11 +55,11 @@ class BestCut(LabelCut):
             self._candidates = run.path / "candidates.jsonl"
             folder = run.path / "labels"
             info = find_info(folder)
-            labelling = f"run cai label {run.path} --out {folder}"
+            self._labelling = f"run cai label {run.path} --out {folder}"
             if info is None:
-                raise RunError(f"{run.path} has no labels: {labelling}")
+                raise RunError(f"{run.path} has no labels: {self._labelling}")
             if "binding" not in info["identity"]:
-                raise RunError(f"{folder} is not a label run: move it away, and {labelling}")
+                raise RunError(f"{folder} is not a label run: move it away, and {self._labelling}")
             super().__init__(run, options, folder, info["identity"]["binding"])
         else:
             super().__init__(run, options)
@@ -85,24 +85,36 @@ class BestCut(LabelCut):
         )
 
     def _prompts(self) -> Iterator[tuple[Row, list[Row]]]:
-        """Each prompt, as a row of candidates.jsonl, with its labels; a label run names no candidates."""
+        """Each prompt, as a row of candidates.jsonl, with its labels; a label run names no candidates.
+
+        Raises RunError for labels of other replies than those of the sample run.
+        """
         units = self.units()
         if self._candidates is None:
-            for unit in units:
-                label = unit[0]
-                prompt = {"id": label["prompt_id"], "position": label["position"], "prompt": label["prompt"]}
-                yield prompt | {"replies": []}, unit
+            for labels in units:
+                first = labels[0]
+                prompt = {
+                    "id": first["prompt_id"],
+                    "position": first["position"],
+                    "prompt": first["prompt"],
+                    "replies": [],
+                }
+                yield prompt, labels
             return
-        unit = next(units, [])
-        for position, line in lines_in_order(self._candidates):
-            labels: list[Row] = []
-            if unit and unit[0]["position"] >> PAIR_BITS == position:
-                labels = unit
-                unit = next(units, [])
+        labels = next(units, [])
+        for _, line in lines_in_order(self._candidates):
             with reading(self._candidates):
                 row = orjson.loads(line)
                 prompt = {name: row[name] for name in ("id", "position", "prompt", "replies")}
-            yield prompt, labels
+                self.facts.models["assistant"].update(reply["model"] for reply in row["replies"])
+            if labels and _are_of(labels, prompt):
+                yield prompt, labels
+                labels = next(units, [])
+            else:
+                yield prompt, []
+        if labels:
+            folder = self.labels.parent
+            raise RunError(f"{folder} labels other replies than those of {self._run.path}: {self._labelling} --force")
 
     def _cut(self, prompt: Row, labels: Sequence[Row]) -> Reason | None:
         """Write the best reply to a prompt; why there is none comes back."""
@@ -115,9 +127,7 @@ class BestCut(LabelCut):
             judge = labels[0]["models"].get("judge")
         else:
             replies = _usable(sampled)
-            best = UNJUDGED
-            if len(replies) == 1:
-                [best] = replies
+            best = replies[0] if len(replies) == 1 else UNJUDGED
         if not isinstance(best, Standing):
             return best
         why = unfit(best.text, prompt["prompt"], self.filters)
@@ -139,6 +149,15 @@ class BestCut(LabelCut):
         row |= {"from": origin, "labels": best.labels}
         self.keep("sft", self.side(prompt["prompt"]), line_of(row))
         return None
+
+
+def _are_of(labels: Sequence[Row], prompt: Row) -> bool:
+    """Whether the labels of one prompt are of this one and of its replies; --target may have drawn more of these."""
+    first = labels[0]
+    if (first["position"] >> PAIR_BITS, first["prompt_id"]) != (prompt["position"], prompt["id"]):
+        return False
+    texts = {name_of(label, side)[0]: label[side] for label in labels for side in ("a", "b")}
+    return all(texts.get(number, reply["text"]) == reply["text"] for number, reply in enumerate(prompt["replies"]))
 
 
 def _usable(replies: Sequence[Row]) -> list[Standing]:
@@ -181,14 +200,11 @@ class PickedCut(Cut):
                 reply = row["replies"][best["winner"]]
                 score = best["scores"][best["winner"]]
                 picked = best_row(row, reply, len(row["replies"]), score, best["judge"], best)
-                why = self.fault(reply["text"])
-                side = self.side(row["prompt"])
+                self.put("sft", self.side(row["prompt"]), picked, self.fault(reply["text"]), position)
+                self.facts.count_models({"assistant": reply["model"], "judge": best["judge"]})
+                for pair in best["comparisons"]:
+                    self.facts.count_votes(pair)
             self.facts.rows += 1
-            self.read["sft"] += 1
-            if why is None:
-                self.keep("sft", side, line_of(picked))
-            else:
-                self.drop("sft", why, row["id"], position)
 
 
 def best_row(prompt: Row, reply: Row, best_of: int, score: float | None, judge: str | None, binding: Row) -> Row:

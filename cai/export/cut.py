@@ -57,7 +57,7 @@ class Facts:
     used: Counter[str] = field(default_factory=Counter)  # critiques or votes by principle
     changed: Counter[str] = field(default_factory=Counter)  # revisions that differ from the reply, by principle
     models: dict[str, Counter[str]] = field(default_factory=lambda: defaultdict(Counter))  # rows by role and model
-    # Of an export of labels, over pairs with a valid vote:
+    # Of an export of judged replies, over pairs with a valid vote:
     confidences: array[float] = field(default_factory=lambda: array("d"))  # of each
     asked: int = 0  # principles put to the judge, in both orders
     votes: int = 0  # of those, the ones whose both orders were read
@@ -67,10 +67,23 @@ class Facts:
     uneven: int = 0  # choices between replies that differ in length
     longer: int = 0  # of those, the ones whose chosen reply is the longer one
 
-    def count_models(self, models: Mapping[str, str]) -> None:
-        """Count a row under the models of its roles, as the servers named them."""
+    def count_models(self, models: Mapping[str, str | None]) -> None:
+        """Count a row under the models of its roles, as the servers named them; None: it was not asked."""
         for role, name in models.items():
-            self.models[role][name] += 1
+            if name is not None:
+                self.models[role][name] += 1
+
+    def count_votes(self, row: Row) -> None:
+        """Count how a judge votes on two replies."""
+        flips, votes = flipped(row)
+        self.asked += len(row["votes"])
+        self.flips += flips
+        self.votes += votes
+        for vote in row["votes"]:
+            self.used[vote["principle"]] += 1
+            if vote["b"] is not None:
+                self.biases += 1
+                self.bias += vote["b"]
 
     @property
     def flip_rate(self) -> float | None:
@@ -192,6 +205,14 @@ class Cut(ABC):
         self.facts.dropped[stage][reason] += 1
         fields = {"id": id, "position": position, "stage": stage, "reason": reason, "detail": detail}
         self._drops.add(position, line_of(BLANK | fields))  # a third of the time that the model takes
+
+    def put(self, kind: str, side: str, row: Row, why: Reason | None, position: int) -> None:
+        """Write a training row, or leave it out if there is a reason why."""
+        self.read[kind] += 1
+        if why is None:
+            self.keep(kind, side, line_of(row))
+        else:
+            self.drop(kind, why, row["id"], position)
 
     def fault(self, text: str) -> Reason | None:
         """The first fault for which a text is not fit to be learned; None: it has none, or any may pass."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import shlex
 from collections import Counter
-from collections.abc import Mapping
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -251,25 +250,12 @@ def dataset_card(info: Object, cut: Cut, load_from: str = ".") -> str:
         under=under,
         dropped=dropped,
         source=source,
-        models=_models(identity, cut.binding),
         lost=sum(reasons.total() for stage, reasons in dropped.items() if stage not in cut.stages),
         kinds=kinds,
         load_from=load_from,
         commands=_commands(info, options),
         json=lambda value: orjson.dumps(value).decode(),
     )
-
-
-def _models(identity: Object, judging: Object) -> list[tuple[str, str]]:
-    """Each role with a model that was asked."""
-    models = identity.get("models", ())
-    if isinstance(models, Mapping):
-        asked = list(models.items())
-    else:
-        asked = [("assistant", spec) for spec in models]
-    if "judge" in judging:
-        asked.append(("judge", judging["judge"]))
-    return asked
 
 
 def _commands(info: Object, options: ExportOptions) -> str:

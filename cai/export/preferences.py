@@ -25,7 +25,6 @@ from cai.export.pairs import (
     confidence,
     fault_of_texts,
     filters_of,
-    flipped,
     margin,
     reason,
     sides,
@@ -98,18 +97,11 @@ class LabelCut(Cut):
         facts = self.facts
         facts.rows += 1
         facts.count_models(row["models"])
-        facts.asked += len(row["votes"])
         if row["z"] is None:
-            return
-        facts.confidences.append(confidence(row, self.filters))
-        flips, votes = flipped(row)
-        facts.flips += flips
-        facts.votes += votes
-        for vote in row["votes"]:
-            facts.used[vote["principle"]] += 1
-            if vote["b"] is not None:
-                facts.biases += 1
-                facts.bias += vote["b"]
+            facts.asked += len(row["votes"])
+        else:
+            facts.confidences.append(confidence(row, self.filters))
+            facts.count_votes(row)
 
 
 class PreferenceCut(LabelCut):

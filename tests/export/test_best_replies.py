@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import math
 from pathlib import Path
 from typing import Any
 
+import best_runs
 import label_runs
 import pytest
 import sample_runs
@@ -180,6 +182,49 @@ def test_a_sample_run_without_labels_says_what_to_do(tmp_path: Path) -> None:
         export_run(folder, best=True)
     with pytest.raises(RunError, match="its replies have not been judged"):
         export_run(folder)
+
+
+@pytest.mark.parametrize("change", ["id", "text", "prompt gone", "last prompt gone", "labels of other replies"])
+def test_labels_of_other_replies_are_refused(tmp_path: Path, change: str) -> None:
+    folder = tmp_path / "run"
+    candidates = sampled(folder, 2, share=10**9)
+    if change == "id":
+        candidates[3]["id"] = "other"
+    elif change == "text":
+        candidates[3]["replies"][1]["text"] += "!"
+    elif change == "prompt gone":
+        del candidates[3]
+    elif change == "last prompt gone":
+        del candidates[-1]
+    else:
+        others = [{"id": f"other{n}", "prompt": f"Other {n}?"} for n in range(12)]
+        writer = Player(sample_runs.seeded, "one", seeds=True)
+        sample_runs.run(others, folder, writer, n=2, force=True)
+        candidates = sample_runs.rows_of(folder)
+    lines = [json.dumps(row, separators=(",", ":")) + "\n" for row in candidates]
+    (folder / "candidates.jsonl").write_text("".join(lines))
+    (folder / "calls.sqlite").unlink()  # it knows how long the file was
+    with pytest.raises(
+        RunError, match=r"/labels labels other replies than those of .*run: run cai label .* --out .*labels --force$"
+    ):
+        export_run(folder, best=True)
+    assert not (folder / "sft.jsonl").exists()
+
+
+def test_replies_that_a_label_run_drew_later_may_be_best(tmp_path: Path) -> None:
+    candidates = sampled(tmp_path, 2, share=10**9)
+    file = tmp_path / "labels" / "labels.jsonl"
+    later = {"b": "drawn later", "b_from": "sample 2", "z": -4.0}
+    file.write_text("".join(json.dumps(row | later) + "\n" for row in rows(file)))
+    export_run(tmp_path, best=True)
+    kept = rows(tmp_path / "sft.jsonl")
+    assert {(row["from"], row["sample"]) for row in kept} == {("sample 2", None)} and len(kept) == len(candidates)
+
+
+def test_the_card_names_the_models_that_wrote_and_judged_the_replies(tmp_path: Path) -> None:
+    best_runs.run(best_runs.PROMPTS, tmp_path, best_runs.rewarder())
+    card = (tmp_path / "README.md").read_text()
+    assert "| assistant | `recorded:writer` | `m-1` |" in card and "| judge | `recorded:reward` | `reward-1` |" in card
 
 
 def test_options_about_pairs_are_refused(tmp_path: Path) -> None:
