@@ -70,9 +70,7 @@ class BenchResult:
     def summary(self) -> Values:
         """The result as JSON: the keys of `cai judge calibrate`, None if no vote is valid, and more."""
         names = ("judge", "model", "protocol", "folder", "pairs", "judged", "unlabelled", "dropped", "stopped")
-        measured = Values()
-        if self.report is not None:
-            measured = self.report.summary()
+        measured = {} if self.report is None else self.report.summary()
         figures = self.figures or VoteFigures()
         return {
             **{name: getattr(self, name) for name in names},

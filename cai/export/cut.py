@@ -143,7 +143,11 @@ class Cut(ABC):
                         files[f"{kind}{side}.parquet"] = 0
                 self._add_own_drops()
                 self.cut()
-                self._check_counts()
+                for stage in self.stages:
+                    dropped = self.facts.dropped[stage].total()
+                    if self.kept[stage] + dropped != self.read[stage]:
+                        counts = f"{self.kept[stage]} kept and {dropped} dropped are not {self.read[stage]}"
+                        raise RunError(f"{stage}: {counts}: report this bug")
                 for name, file in self._open.items():
                     file.close()
                     parquet = name.replace(".jsonl", ".parquet")
@@ -159,13 +163,6 @@ class Cut(ABC):
             raise unwritable(folder, error) from error
         finally:
             _sweep(folder)
-
-    def _check_counts(self) -> None:
-        for stage in self.stages:
-            dropped = self.facts.dropped[stage].total()
-            if self.kept[stage] + dropped != self.read[stage]:
-                counts = f"{self.kept[stage]} kept and {dropped} dropped are not {self.read[stage]}"
-                raise RunError(f"{stage}: {counts}: report this bug")
 
     def _add_own_drops(self) -> None:
         """Take over what the run itself dropped; lines of an earlier export are left out."""

@@ -100,10 +100,10 @@ def _p_a(z: float, protocol: Protocol, temperature: float | None) -> float:
 
 def margin(row: Row, filters: Filters) -> float:
     """Log odds of the chosen reply after the temperature, in nats; at least 0."""
-    odds = abs(row["z"]) / (filters.temperature or 1.0)
+    odds: float = abs(row["z"]) / (filters.temperature or 1.0)
     if row["protocol"] == "reason" and filters.temperature is None:
-        return min(float(odds), math.log(CLAMP / (1 - CLAMP)))
-    return float(odds)
+        return min(odds, math.log(CLAMP / (1 - CLAMP)))
+    return odds
 
 
 def sides(row: Row) -> tuple[str, str]:

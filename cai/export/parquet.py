@@ -9,10 +9,9 @@ from typing import Any
 import orjson
 
 from cai.errors import MissingExtra
-from cai.records import Values
 
-GROUP_ROWS = 10_000  # of a parquet row group, which is held in memory; or
-GROUP_BYTES = 32 * 2**20  # of JSON, whichever comes first
+PART = 32 * 2**20  # bytes of JSON that are held in memory
+GROUP_ROWS = 10_000  # of a parquet row group
 Columns = Mapping[str, str]  # of a training file: name and type, one of `schema`
 
 
@@ -34,19 +33,11 @@ def schema(columns: Columns) -> Any:
 
 
 def write_parquet(lines: Path, parquet: Path, schema: Any) -> None:
-    """Write the rows of a JSONL file to a parquet file, a group of them in memory at a time."""
+    """Write the rows of a JSONL file to a parquet file, a part of them in memory at a time."""
     import pyarrow as pa
     from pyarrow.parquet import ParquetWriter
 
     with ParquetWriter(parquet, schema) as writer, open(lines, "rb") as file:
-        group: list[Values] = []
-        size = 0
-        for line in file:
-            group.append(orjson.loads(line))
-            size += len(line)
-            if len(group) >= GROUP_ROWS or size >= GROUP_BYTES:
-                writer.write_table(pa.Table.from_pylist(group, schema=schema))
-                group = []
-                size = 0
-        if group:
-            writer.write_table(pa.Table.from_pylist(group, schema=schema))
+        while part := file.readlines(PART):
+            rows = pa.Table.from_pylist([orjson.loads(line) for line in part], schema=schema)
+            writer.write_table(rows, row_group_size=GROUP_ROWS)

@@ -122,7 +122,7 @@ class PreferenceCut(LabelCut):
         if isinstance(source, Mapping):
             self._samples = source.get("n")
         self._target = options.target or run.info.get("settings", {}).get("target")
-        self._last: tuple[int, int] | None = None  # the place of the last pair within the target; None: no end
+        self._last: int | None = None  # the place of the last pair within the target; None: no end
         self._upper = options.dead_zone or self.filters.min_confidence
 
     def cut(self) -> None:
@@ -153,18 +153,14 @@ class PreferenceCut(LabelCut):
         """The labels of one prompt, each with the reason for which it is left out."""
         return zip(unit, reasons(unit, self.filters, self.options.pairing, self._texts.fault), strict=True)
 
-    def _end(self, target: int) -> tuple[int, int] | None:
+    def _end(self, target: int) -> int | None:
         """The place of the last pair within the target; None if there are no more."""
-        kept = array("Q")  # pass and position in one integer
+        kept = array("Q")
         for unit in self.units():
-            for row, why in self._reasons(unit):
-                if why is None:
-                    extra, position = self._place(row)
-                    kept.append(extra << 48 | position)
+            kept.extend(self._place(row) for row, why in self._reasons(unit) if why is None)
         if len(kept) <= target:
             return None
-        last = sorted(kept)[target - 1]
-        return last >> 48, last & (1 << 48) - 1
+        return sorted(kept)[target - 1]
 
     def _cut(self, unit: Sequence[Row]) -> None:
         """Write the pairs of one prompt, and put its replies in line for kto."""
@@ -246,9 +242,6 @@ def pair_row(row: Row, filters: Filters) -> Row:
     best, worst = sides(row)
     p = confidence(row, filters)
     valid = (vote for vote in row["votes"] if vote["ab"]["problem"] is None and vote["ba"]["problem"] is None)
-    human = row["human"]
-    if human is not None:
-        human = {best: "chosen", worst: "rejected"}[human]
     return {
         "prompt": row["prompt"],
         "chosen": [{"role": "assistant", "content": row[best]}],
@@ -265,7 +258,7 @@ def pair_row(row: Row, filters: Filters) -> Row:
         "rejected_model": row[f"{worst}_model"],
         "chosen_from": row[f"{best}_from"],
         "rejected_from": row[f"{worst}_from"],
-        "human": human,
+        "human": {best: "chosen", worst: "rejected", None: None}[row["human"]],
     }
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import orjson
 
-from cai.export.cut import LAW, PAIR, Cut, law_columns, line_of
+from cai.export.cut import LAW, PAIR, Cut, law_columns
 from cai.export.options import ExportOptions
 from cai.export.pairs import Row
 from cai.folder.rows import lines_in_order, reading
@@ -39,22 +39,16 @@ class RevisionCut(Cut):
                 row = orjson.loads(line)
                 side = self.side(row["prompt"])
                 for text in sft_rows(row, self.options.rounds_kept):
-                    self.read["sft"] += 1
                     why = self.fault(text["messages"][-1]["content"])
-                    if why is None:
-                        self.keep("sft", side, line_of(text))
-                    else:
+                    if why is not None:
                         name, words = why
-                        self.drop("sft", (name, f"round {text['round']}: {words}"), row["id"], position)
-                self.read["dpo"] += 1
+                        why = name, f"round {text['round']}: {words}"
+                    self.put("sft", side, text, why, position)
                 if row["final"].strip() == row["initial"].strip():
                     why = "identical", "the final text is the first reply"
                 else:
                     why = self.fault(row["final"])
-                if why is None:
-                    self.keep("dpo", side, line_of(pair(row)))
-                else:
-                    self.drop("dpo", why, row["id"], position)
+                self.put("dpo", side, pair(row), why, position)
                 self._count(row)
 
     def _count(self, row: Row) -> None:

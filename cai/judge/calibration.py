@@ -71,9 +71,7 @@ class CalibrationReport:
     def summary(self) -> Values:
         """The report as JSON; its keys are a contract."""
         calibration = self.calibration.model_dump()
-        held_out = None
-        if self.held_out is not None:
-            held_out = {name: calibration[name] for name in ("before", "after")}
+        held_out = {name: calibration[name] for name in ("before", "after")}
         return {
             "source": self.source,
             **self.metrics.model_dump(),
@@ -84,7 +82,7 @@ class CalibrationReport:
             "thresholds": self.calibration.promises(),
             "delta": calibration["delta"],
             "promise": calibration["promise"],
-            "held_out": held_out,
+            "held_out": None if self.held_out is None else held_out,
             "baselines": {name: judge.model_dump() for name, judge in self.baselines.items()},
             "invalid": self.invalid,
             "unlabelled": self.unlabelled,

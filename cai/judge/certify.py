@@ -131,10 +131,9 @@ def calibration_for(binding: Object, source: str | Path | Calibration | Object) 
     else:
         try:
             calibration = Calibration.model_validate_json(orjson.dumps(source))
-        except ValidationError as error:
-            raise UsageError(f"the value of calibration is not a calibration ({first_fault(error)})") from None
-        except TypeError as error:  # of values that JSON does not have
-            raise UsageError(f"the value of calibration is not a calibration ({error})") from None
+        except (ValidationError, TypeError) as error:  # TypeError: of values that JSON does not have
+            problem = first_fault(error) if isinstance(error, ValidationError) else error
+            raise UsageError(f"the value of calibration is not a calibration ({problem})") from None
     problems = binding_problems(calibration, binding)
     if problems:
         raise UsageError(

@@ -12,7 +12,6 @@ import statistics
 from collections.abc import Callable, Iterable, Sequence
 from itertools import groupby
 from operator import itemgetter
-from typing import NamedTuple
 
 from cai.errors import UsageError
 from cai.records import Record
@@ -33,15 +32,6 @@ class Metrics(Record):
     brier: float
     nll: float
     auroc: float | None
-
-
-class Bin(NamedTuple):
-    """The pairs whose confidence lies in one stretch: which, how many, how sure, how often right."""
-
-    place: int  # from 0, the least sure
-    n: int
-    confidence: float
-    accuracy: float
 
 
 def average(values: Sequence[float], of: Callable[[Sequence[float]], float] = statistics.fmean) -> float | None:
@@ -100,8 +90,11 @@ def accuracy(ps: Sequence[float], truths: Sequence[bool]) -> float:
     return statistics.fmean(map(credit, ps, truths))
 
 
-def reliability(ps: Sequence[float], truths: Sequence[bool]) -> list[Bin]:
-    """The pairs in ten equal stretches of confidence from 0.5 to 1, without the empty ones."""
+def reliability(ps: Sequence[float], truths: Sequence[bool]) -> list[tuple[int, int, float, float]]:
+    """Per stretch of confidence, ten equal ones from 0.5 to 1: (its place from 0, pairs, confidence, accuracy).
+
+    The means are over its pairs; a stretch without any is left out.
+    """
 
     def place_of(pair: tuple[float, float]) -> int:
         return min(BINS - 1, int((pair[0] - 0.5) * 2 * BINS))
@@ -109,7 +102,7 @@ def reliability(ps: Sequence[float], truths: Sequence[bool]) -> list[Bin]:
     filled = []
     for place, group in groupby(_by_confidence(ps, truths), key=place_of):
         confidences, credits = zip(*group, strict=True)
-        filled.append(Bin(place, len(credits), statistics.fmean(confidences), statistics.fmean(credits)))
+        filled.append((place, len(credits), statistics.fmean(confidences), statistics.fmean(credits)))
     return filled
 
 
@@ -129,7 +122,7 @@ def ece(ps: Sequence[float], truths: Sequence[bool]) -> float:
 
     Biased upwards by about 0.05 at 300 pairs: compare calibrators by NLL or Brier.
     """
-    gaps = (b.n * abs(b.confidence - b.accuracy) for b in reliability(ps, truths))
+    gaps = (n * abs(sure - right) for _, n, sure, right in reliability(ps, truths))
     return math.fsum(gaps) / len(ps)
 
 

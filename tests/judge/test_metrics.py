@@ -129,10 +129,10 @@ def test_ties_count_half() -> None:
 
 
 def test_equal_bins_of_confidence_hold_all_pairs() -> None:
-    least, most = reliability([0.5, 0.04, 0.96, 1.0, 0.0], [True] * 5)
+    least, (place, pairs, sure, right) = reliability([0.5, 0.04, 0.96, 1.0, 0.0], [True] * 5)
     assert least == (0, 1, 0.5, 0.5)
-    assert (most.place, most.n, most.accuracy) == (9, 4, 0.5)
-    assert most.confidence == pytest.approx((0.96 + 0.96 + 1 + 1) / 4)
+    assert (place, pairs, right) == (9, 4, 0.5)
+    assert sure == pytest.approx((0.96 + 0.96 + 1 + 1) / 4)
 
 
 def test_a_sure_and_wrong_label_costs_no_more_than_a_float_can_tell() -> None:
