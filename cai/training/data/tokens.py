@@ -66,15 +66,16 @@ class Encoded:
 class Masker:
     """Encodes rows with one tokenizer, each text once; `ends` are the token ids that end a reply.
 
-    tails: keep what the template puts after the end of turn, as TRL's own preparation does. Raises UsageError, from the
-    first row on, for a template that renders a conversation differently once the reply is there, or does not end the
-    reply with one of `ends`: a model trained so would never learn to stop.
+    as_trl: split the ids as TRL's own preparation does. A reply then keeps what the template puts after the end of
+    turn, and begins where the ids of the whole text leave those of the prompt, before a token that spans the border.
+    Raises UsageError, from the first row on, for a template that renders a conversation differently once the reply is
+    there, or does not end the reply with one of `ends`: a model trained so would never learn to stop.
     """
 
-    def __init__(self, tokenizer: Any, ends: Iterable[int], *, tails: bool = False) -> None:
+    def __init__(self, tokenizer: Any, ends: Iterable[int], *, as_trl: bool = False) -> None:
         self._tokenizer = tokenizer
         self._ends = frozenset(ends)
-        self._tails = tails
+        self._as_trl = as_trl
 
     def encode(self, rows: Iterable[TrainingRow]) -> Iterator[Encoded | str]:
         """Each row in tokens, in order, or why its replies cannot be told apart from its prompt."""
@@ -92,7 +93,10 @@ class Masker:
     def _texts(self, row: TrainingRow) -> list[str] | str:
         """The text of the prompt, and of the prompt with each reply; or what is wrong with the row."""
         if isinstance(row.prompt, str):
-            return [row.prompt, *(row.prompt + reply for reply in row.replies)]
+            replies, end = row.replies, self._tokenizer.eos_token
+            if self._as_trl and end is not None:
+                replies = [reply.removesuffix(end) + end for reply in replies]
+            return [row.prompt, *(row.prompt + reply for reply in replies)]
         turns = [dict(turn) for turn in row.prompt]
         render = self._tokenizer.apply_chat_template
         try:
@@ -130,18 +134,21 @@ class Masker:
                 if self._tokenizer.decode(prompt + reply) != self._tokenizer.decode(ids):
                     return "the tokens of the prompt and those of the reply cannot be told apart"
             replies.append(self._ended(reply, text, row.is_plain))
+        if self._as_trl:
+            from trl.data_utils import common_prefix_length
+
+            shared = min(common_prefix_length(tokens[0], ids) for ids in wholes)
+            return Encoded(row, tokens[0][:shared], tuple(ids[shared:] for ids in wholes))
         return Encoded(row, prompt, tuple(replies))
 
     def _ended(self, reply: list[int], text: str, plain: bool) -> list[int]:
-        """The reply with its end."""
+        """The reply up to its end."""
         eos = self._tokenizer.eos_token_id
         ends = [place for place, token in enumerate(reply) if token in self._ends]
-        if ends and not self._tails:
+        if ends:
             return reply[: ends[-1] + 1]
-        if plain and eos is not None and reply[-1:] != [eos]:
+        if plain and eos is not None:
             return [*reply, eos]
-        if ends or (plain and eos is not None):
-            return reply
         names = ", ".join(repr(self._tokenizer.decode([token])) for token in sorted(self._ends)) or "none is set"
         raise UsageError(
             f"the chat template ends a reply with {text[-20:]!r}, which holds no token that ends a reply ({names}): "
@@ -178,7 +185,7 @@ class Rows(ABC):
 
     hooks: ClassVar[type]  # what is put before TRL's trainer
     before: ClassVar[bool] = False  # whether the loss before the first step means anything
-    tails: ClassVar[bool] = True  # whether what a template puts after the end of turn is kept, as TRL keeps it
+    as_trl: ClassVar[bool] = True  # whether the ids are split as TRL's own preparation does
 
     def __init__(self, data: TrainingData, loaded: Loaded, tokenizer: Any, ends: Iterable[int], folder: Path) -> None:
         self.data = data
@@ -189,7 +196,7 @@ class Rows(ABC):
         self.drops: list[Skipped] = []
         self.train: list[Encoded] = []
         self.eval: list[Encoded] = []
-        masker = Masker(tokenizer, ends, tails=self.tails)
+        masker = Masker(tokenizer, ends, as_trl=self.as_trl)
         self._train, self._eval = sift(data, (data.train, data.eval), masker.encode, "bad_input", self.drops)
 
     def settle(self) -> Iterator[Setting]:

@@ -61,7 +61,7 @@ class Replies(Rows):
 
     hooks = OnReplies
     before = True
-    tails = False
+    as_trl = False
 
     def fit(self, row: Encoded, limit: int) -> Encoded | str:
         fitted = super().fit(row, limit)

@@ -185,7 +185,7 @@ def test_both_replies_of_a_pair_follow_one_prompt_and_each_text_is_tokenised_onc
 
 def test_what_a_template_puts_after_the_end_of_turn_is_kept_on_request() -> None:
     rows = [row("row", conversation("Hi?"), "Yes."), row("plain", "The quiet", " river")]
-    kept, plain = Masker(WORDS, [WORDS.eos_token_id], tails=True).encode(rows)
+    kept, plain = Masker(WORDS, [WORDS.eos_token_id], as_trl=True).encode(rows)
     assert isinstance(kept, Encoded) and WORDS.decode(kept.replies[0]) == "Yes.<|im_end|>\n"
     assert isinstance(plain, Encoded) and WORDS.decode(plain.replies[0]) == " river<|im_end|>"
 

@@ -1,8 +1,9 @@
-"""With equal settings the losses are those of TRL's own DPOTrainer, called plainly on the same rows."""
+"""With equal settings tokens and losses are those of TRL's own trainers, called plainly on the same rows."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -11,9 +12,12 @@ pytest.importorskip("trl")
 pytest.importorskip("peft")
 import datasets
 import peft
+import tiny
 import trl
 from trainings import lines, said
 
+from cai.training.data.rows import TrainingRow
+from cai.training.data.tokens import Encoded, Masker
 from cai.training.train import train
 
 pytestmark = pytest.mark.usefixtures("quiet_datasets")
@@ -65,3 +69,64 @@ def test_with_equal_settings_the_losses_are_those_of_trl(base: Path, tmp_path: P
     assert expected[-1]["loss"] < expected[0]["loss"] - 0.1  # it learns: the comparison is not of constants
     for key in KEYS:
         assert [line[key] for line in found] == pytest.approx([entry[key] for entry in expected], abs=1e-4), key
+
+
+# Tokens
+
+LAST = said("user", "Hi?")
+CHATS = [
+    (LAST, "\n\nYes.", "\nNo."),  # melts into the line break of the template
+    (LAST, "Yes.", "\n\n\n\nNo."),
+    (said("user", "Hi?") + said("assistant", "a\n") + said("user", "b\n\n"), "Yes. ", " No."),
+]
+TEXTS = [
+    ("The quiet ri", "ver runs past the mill.", "vet"),
+    ("The quie", "t river", "t"),
+    ("Reply ", "A", " or B"),
+    ("user", " asks<|im_end|>", " asks\n"),
+    ("The mill.<|im_end|>", "\nuser", " old"),
+]
+TOKENIZERS = {
+    "bytes": tiny.tokenizer(tiny.PLAIN),
+    "spaces": tiny.tokenizer(tiny.PLAIN, metaspace=True),
+    "begun": tiny.framed("<|endoftext|> $A"),
+    "ended": tiny.framed("$A <|im_end|>"),
+}
+
+
+def prepared(method: str, words: Any, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The rows as the preparation of TRL's own trainer leaves them."""
+    kind = {"dpo": trl.DPOTrainer, "kto": trl.KTOTrainer, "reward": trl.RewardTrainer}[method]
+    args = SimpleNamespace(max_length=None, truncation_mode="keep_start", dataset_num_proc=None)
+    trainer = SimpleNamespace(_tokenizer=words, calculate_KL=False)
+    table: list[dict[str, Any]] = kind._prepare_dataset(
+        trainer, datasets.Dataset.from_list(rows), words, args, "train"
+    ).to_list()
+    return table
+
+
+@pytest.mark.parametrize("chats", [True, False], ids=["chats", "texts"])
+@pytest.mark.parametrize("name", TOKENIZERS)
+def test_tokens_are_those_of_trl_even_if_they_span_the_border_of_prompt_and_reply(name: str, chats: bool) -> None:
+    words = TOKENIZERS[name]
+    masker = Masker(words, [words.eos_token_id], as_trl=True)
+    spans = 0
+    for prompt, chosen, rejected in CHATS if chats else TEXTS:
+        row = TrainingRow("row", tuple(prompt) if chats else prompt, chosen, "k", rejected=rejected)
+        [pair] = masker.encode([row])
+        if isinstance(pair, str):  # it cannot be shown which tokens are the reply's
+            assert name in ("spaces", "ended") and "cannot be told apart" in pair
+            continue
+        one, other = (said("assistant", reply) if chats else reply for reply in (chosen, rejected))
+        pairs = [{"prompt": prompt, "chosen": one, "rejected": other}]
+        [theirs] = prepared("dpo", words, pairs)
+        assert [pair.prompt, *pair.replies] == [theirs[name] for name in ("prompt_ids", "chosen_ids", "rejected_ids")]
+        [theirs] = prepared("reward", words, pairs)
+        assert [pair.prompt + reply for reply in pair.replies] == [theirs["chosen_ids"], theirs["rejected_ids"]]
+        [graded] = masker.encode([TrainingRow("row", row.prompt, chosen, "k", label=True)])
+        [theirs] = prepared("kto", words, [{"prompt": prompt, "completion": one, "label": True}])
+        assert isinstance(graded, Encoded)
+        assert [graded.prompt, *graded.replies] == [theirs["prompt_ids"], theirs["completion_ids"]]
+        alone = Masker(words, [words.eos_token_id]).encode([row])
+        spans += any(isinstance(each, Encoded) and len(each.prompt) > len(pair.prompt) for each in alone)
+    assert spans or name in ("spaces", "ended"), "the tokenizer must merge here, or this shows nothing"

@@ -348,7 +348,7 @@ WORDS_OF_TINY = tiny.tokenizer(tiny.PLAIN)
 
 def encoded(rows: list[TrainingRow]) -> list[Encoded]:
     """The rows in tokens, as the trainers of preferences are given them."""
-    found = list(Masker(WORDS_OF_TINY, [WORDS_OF_TINY.eos_token_id], tails=True).encode(rows))
+    found = list(Masker(WORDS_OF_TINY, [WORDS_OF_TINY.eos_token_id], as_trl=True).encode(rows))
     assert all(isinstance(row, Encoded) for row in found)
     return [row for row in found if isinstance(row, Encoded)]
 
