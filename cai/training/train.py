@@ -5,7 +5,6 @@ Ctrl-C saves and stops; the same call resumes. The loop is TRL's.
 
 from __future__ import annotations
 
-import hashlib
 import logging
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -16,13 +15,13 @@ from pydantic import ValidationError
 
 from cai.errors import UsageError
 from cai.export.pairs import Filters
-from cai.folder.files import identity_hash
+from cai.folder.files import identity_hash, sha256_of
 from cai.folder.run import read_info
 from cai.judge.certify import FILE
 from cai.records import Object, Values
 from cai.sources.files import path_of
 from cai.texts.wording import nearest
-from cai.training.data.dataset import TrainingData, check_there, load_rows
+from cai.training.data.dataset import TrainingData, check_there, labels_of, load_rows
 from cai.training.report.summary import TrainSummary
 from cai.training.session import Session
 from cai.training.setup.config import Loaded, TrainConfig, load_config
@@ -153,12 +152,15 @@ def provenance(data: Any) -> Values | None:
         return None
     info = read_info(Path(data), "name a run")
     identity, export = info["identity"], info.get("export") or {}
-    binding = identity.get("binding") or identity.get("best_of") or {}
+    labels = labels_of(Path(data), info)
+    judged = labels["identity"]
+    binding = judged.get("binding") or judged.get("best_of") or {}
     facts: Values = {"run": identity_hash(identity)}
     for names, source in ((OF_RUN, identity), (OF_JUDGE, binding)):
         facts |= {name: source[name] for name in names if source.get(name) is not None}
     facts |= {name: info.get(name) for name in ("rows", "dropped", "stopped", "versions")}
-    if identity["command"] == "label":
+    facts["stopped"] = facts["stopped"] or labels.get("stopped")
+    if judged["command"] == "label":
         calibration = _calibration(Path(data), export, info.get("calibration") or {})
         facts["calibration"] = calibration
         facts["min_confidence"] = _min_confidence(export, calibration)
@@ -178,15 +180,15 @@ def _calibration(run: Path, export: Object, origin: Object) -> Values | None:
         return {"sha256": sha256, "content": dict(calibration)}
     path = Path(calibration)
     for place in (path, path / FILE, run / FILE):
-        if place.is_file():
-            content = place.read_bytes()
-            if hashlib.sha256(content).hexdigest() == sha256:
-                return {"sha256": sha256, "content": orjson.loads(content)}
+        if place.is_file() and sha256_of(place) == sha256:
+            return {"sha256": sha256, "content": orjson.loads(place.read_bytes())}
     return {"sha256": sha256, "content": None}
 
 
 def _min_confidence(export: Object, calibration: Object | None) -> float | None:
     """The confidence that a label had to reach, on the scale of the calibration; None: not known."""
+    if export.get("best"):  # which asks for no confidence
+        return None
     if export.get("min_confidence") is not None:
         return float(export["min_confidence"])
     if export.get("agreement") is None:

@@ -111,6 +111,28 @@ def test_the_best_of_a_sample_run_name_who_picked_them(tmp_path: Path) -> None:
     assert table["templates"] == "hash `ab`"
 
 
+def test_the_best_of_a_sample_run_name_the_judge_of_its_labels(tmp_path: Path) -> None:
+    sample = {"command": "sample", "models": ["hf:one"], "source": "prompts", "n": 4, "seed": 1}
+    run = make_run(tmp_path / "run", sample, export={"best": True})
+    make_run(run / "labels", LABEL, stopped="Ctrl-C")
+    facts = provenance(run)
+    assert facts is not None
+    assert facts.items() >= LABEL["binding"].items()  # type: ignore[attr-defined]
+    assert facts["run"] == identity_hash(sample) and facts["source"] == "prompts"
+    assert (facts["calibration"], facts["min_confidence"], facts["stopped"]) == (None, None, "Ctrl-C")
+    table = words(tmp_path, facts)
+    assert table["judge"] == "`local:judge@abc`, protocol `score`, 3 principles a pair"
+    assert table["constitution"] == "`kind` `1.2.0`, hash `c0ffee`"
+    assert table["calibration"].startswith("not calibrated")
+    assert table["assistant"] == "`hf:one`"
+    assert "confidence" not in table
+
+
+def test_the_best_of_a_label_run_needed_no_confidence(tmp_path: Path) -> None:
+    best = provenance(make_run(tmp_path / "run", LABEL, export={"best": True}))
+    assert best is not None and best["min_confidence"] is None
+
+
 @pytest.mark.parametrize("inside", [True, False])
 def test_a_calibration_is_told_with_what_it_promises(tmp_path: Path, inside: bool) -> None:
     content = orjson.dumps(MADE.model_dump(mode="json"))

@@ -13,7 +13,7 @@ import orjson
 
 from cai.errors import InputError, RunError, UsageError
 from cai.folder.rows import kind_of
-from cai.folder.run import read_info
+from cai.folder.run import find_info, read_info
 from cai.records import Values
 from cai.sources.files import Source, existing, path_of
 from cai.texts.hygiene import LEARNED, MANY_REFUSALS, READ_FOR_REFUSALS, refusal
@@ -44,7 +44,31 @@ class TrainingData:
     run_notes: tuple[str, ...]  # what the user should know of the run they come from
 
     def __post_init__(self) -> None:
-        _check(self)
+        source, train, held = self.files[0][0], self.train, self.eval
+        rows = train if self.held_back == "file" else (*train, *held)
+        if not rows:
+            first = next(drop for drop in self.dropped if drop.file == source)
+            raise InputError(
+                f"no row can train ({_counts(self.dropped)}); the first: {first.detail}", source, first.line or None
+            )
+        if len(rows) == 1:
+            raise InputError("only one row can train; there must be two or more", source)
+        if len({row.key for row in rows}) == 1:
+            raise InputError(f"all of its {len(rows):,} rows answer one prompt; there must be others", source)
+        if not train:
+            raise InputError(f"the split leaves none of its {len(rows):,} rows to train; raise it", source)
+        if METHODS[self.method].rows == "graded" and len({row.label for row in train}) == 1:
+            raise InputError(
+                f"every reply that trains has the label {train[0].label}; {self.method} needs both", source
+            )
+        shared = {row.key for row in train} & {row.key for row in held}
+        if shared:
+            example = next(row for row in held if row.key in shared)
+            raise InputError(
+                f"{len(shared):,} of its prompts are in {source} too ({named(example.id)}): what it measures would be "
+                "remembered, not learnt; take them out of one of the two",
+                self.files[-1][0],
+            )
 
     @cached_property
     def notes(self) -> tuple[str, ...]:
@@ -118,8 +142,11 @@ def load_rows(
     files = [first]
     twin = eval_data or twin_of(source)
     if twin is None:
-        train = [row for row in first.rows if trains(row.key, split or SPLIT)]
-        held = [row for row in first.rows if not trains(row.key, split or SPLIT)]
+        share = SPLIT if split is None else split
+        if not 0 < share <= 1:
+            raise UsageError(f"split {split} must be above 0 and at most 1: it is the share of the prompts that train")
+        train = [row for row in first.rows if trains(row.key, share)]
+        held = [row for row in first.rows if not trains(row.key, share)]
     else:
         if split is not None:
             raise UsageError(f"split {split}: {twin} is there to evaluate on; name one of them")
@@ -164,12 +191,13 @@ def training_file_of(folder: Path, method: str) -> tuple[Path, str, list[str]]:
     """The file of a run folder, the run's command, and what is to know of it."""
     info = read_info(folder, "name a run, or one file of rows")
     command = info["identity"]["command"]
+    labels = labels_of(folder, info)
     fitting = METHODS[method]
     path = folder / f"{fitting.file}.jsonl"
     fits = fitting.file in kind_of(command).training
     what = "it has replies without labels"
-    if command == "sample":
-        fits = fits and path.exists()  # only --best-of leaves one
+    if command == "sample":  # only the best of judged replies train
+        fits = fits and (path.exists() or labels is not info or "best_of" in info["identity"])
     if command == "generate":
         fits = fits and not fitting.scores  # a reward model learns from judged pairs only
         what = "its replies are not judged"
@@ -177,11 +205,11 @@ def training_file_of(folder: Path, method: str) -> tuple[Path, str, list[str]]:
         raise UsageError(f"{folder} is a run of cai {command}: {what}; label them first: cai label {folder}")
     if not path.exists():
         words = f"cai export {folder}"
-        if command == "label" and fitting.rows == "chat":
+        if labels["identity"]["command"] == "label" and fitting.rows == "chat":
             words += " --best"
         raise RunError(f"{folder} has no {path.name} yet: {words} cuts it from the finished rows")
     notes = []
-    stopped = info.get("stopped")
+    stopped = info.get("stopped") or labels.get("stopped")
     if stopped is not None:
         notes.append(f"the run is unfinished ({stopped}): these are the rows so far")
     if command == "generate" and fitting.rows == "pairs":
@@ -189,6 +217,13 @@ def training_file_of(folder: Path, method: str) -> tuple[Path, str, list[str]]:
             f"nobody judged these pairs: the revision is assumed to be better; to ask a judge: cai label {folder}"
         )
     return path, command, notes
+
+
+def labels_of(folder: Path, info: Values) -> Values:
+    """The run.json of the labels that a run's rows are cut from: that in `labels/` of a best-of run, else its own."""
+    if info["identity"]["command"] != "sample":
+        return info
+    return find_info(folder / "labels") or info
 
 
 def twin_of(source: Any) -> Path | None:
@@ -217,34 +252,3 @@ def _first_replies(path: Path) -> Iterator[tuple[str, str]]:
             for line in islice(lines, READ_FOR_REFUSALS):
                 row = orjson.loads(line)
                 yield row["initial"], last_words(row["prompt"])
-
-
-# Checks of the whole
-
-
-def _check(data: TrainingData) -> None:
-    source, train, held = data.files[0][0], data.train, data.eval
-    rows = train
-    if data.held_back != "file":
-        rows = (*train, *held)
-    if not rows:
-        first = next(drop for drop in data.dropped if drop.file == source)
-        raise InputError(
-            f"no row can train ({_counts(data.dropped)}); the first: {first.detail}", source, first.line or None
-        )
-    if len(rows) == 1:
-        raise InputError("only one row can train; there must be two or more", source)
-    if len({row.key for row in rows}) == 1:
-        raise InputError(f"all of its {len(rows):,} rows answer one prompt; there must be others", source)
-    if not train:
-        raise InputError(f"the split leaves none of its {len(rows):,} rows to train; raise it", source)
-    if METHODS[data.method].rows == "graded" and len({row.label for row in train}) == 1:
-        raise InputError(f"every reply that trains has the label {train[0].label}; {data.method} needs both", source)
-    shared = {row.key for row in train} & {row.key for row in held}
-    if shared:
-        example = next(row for row in held if row.key in shared)
-        raise InputError(
-            f"{len(shared):,} of its prompts are in {source} too ({named(example.id)}): what it measures would be "
-            "remembered, not learnt; take them out of one of the two",
-            data.files[-1][0],
-        )

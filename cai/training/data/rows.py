@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import sys
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -96,8 +97,8 @@ ADVICE: dict[Kind, str] = {  # what to do with a dataset of another kind than a 
 
 def advice(where: str, method: str, record: Object) -> str:
     """What to do with a record of another kind than `method` trains on; where: its file."""
-    facts = {"where": where, "folder": Path(where).parent, "method": method, "columns": listed(record)}
-    return ADVICE[kind_of(record)].format_map(facts)
+    words = ADVICE[kind_of(record)]
+    return words.format(where=where, folder=Path(where).parent, method=method, columns=listed(record))
 
 
 def row_of(record: Any, line: int, method: str) -> TrainingRow:
@@ -157,16 +158,16 @@ def _number(record: Object, name: str) -> float | None:
     value = record.get(name)
     if value is None:
         return None
+    if isinstance(value, int) and abs(value) > sys.float_info.max:
+        value = math.inf  # Python writes no integer of more than 4,300 digits
     number = isinstance(value, int | float) and not isinstance(value, bool)
-    if not number or not abs(value) <= sys.float_info.max:  # NaN compares false
+    if not number or not math.isfinite(value):
         raise BadRecord(f"{name!r} is {str(value)[:40]!r}, not a finite number")
     return float(value)
 
 
 def _key(prompt: Turns | str) -> str:
-    if isinstance(prompt, str):
-        return prompt_hash([{"role": "user", "content": prompt}])
-    return prompt_hash(prompt)
+    return prompt_hash([{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt)
 
 
 # Files
@@ -212,9 +213,7 @@ def read_rows(source: Source, method: str, command: str = "") -> RowFile:
 
     command: of the run that cut it, empty: unknown.
     """
-    where = "ROWS"
-    if isinstance(source, str | Path):
-        where = str(source)
+    where = str(source) if isinstance(source, str | Path) else "ROWS"
     file = RowFile(where)
     path = file_of(source)
     if path is not None:
@@ -275,6 +274,4 @@ def _first_reply(record: Object, row: TrainingRow, command: str) -> str | None:
 
 def last_words(prompt: Turns | str) -> str:
     """The text that a reply answers."""
-    if isinstance(prompt, str):
-        return prompt
-    return prompt[-1]["content"]
+    return prompt if isinstance(prompt, str) else prompt[-1]["content"]

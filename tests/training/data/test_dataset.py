@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import math
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -89,6 +90,12 @@ def test_a_prompt_lies_on_one_side_of_a_split_and_nothing_is_lost(numbers: list[
     assert all(trains(row.key, split) for row in data.train)
 
 
+@pytest.mark.parametrize("split", [0.0, -1, 1.5])
+def test_a_split_that_is_no_share_is_told(split: float) -> None:
+    with pytest.raises(UsageError, match=f"split {split} must be above 0 and at most 1"):
+        load_rows([chat(n) for n in range(30)], "sft", split=split)
+
+
 def test_the_split_is_that_of_an_export(tmp_path: Path) -> None:
     folder = make_run(tmp_path, [revision(n, "better") for n in range(40)])
     export_run(folder, split=0.6)
@@ -167,6 +174,35 @@ def test_a_folder_without_rows_says_what_to_do(tmp_path: Path) -> None:
     write(tmp_path / "dropped.jsonl", [])
     with pytest.raises(InputError, match=r"is empty.*dropped\.jsonl says why"):
         load_rows(tmp_path, "kto")
+
+
+def test_a_best_of_run_without_its_cut_says_how_to_cut_it(tmp_path: Path) -> None:
+    folder = run(tmp_path / "run", "sample", {})
+    run(folder / "labels", "label", {})
+    with pytest.raises(RunError, match=r"has no sft\.jsonl yet: cai export .* --best cuts it"):
+        load_rows(folder, "sft")
+    with pytest.raises(UsageError, match="label them first"):
+        load_rows(folder, "dpo")
+    write(folder / "run.json", [{"identity": {"command": "sample", "best_of": {"judge": "j"}}}])
+    old = shutil.move(folder, tmp_path / "old")
+    shutil.rmtree(old / "labels")
+    with pytest.raises(RunError, match=r"has no sft\.jsonl yet: cai export \S*old cuts it"):
+        load_rows(old, "sft")
+
+
+def test_labels_that_are_unfinished_are_told_of_a_best_of_run(tmp_path: Path) -> None:
+    folder = run(tmp_path, "sample", {"sft.jsonl": [chat(1), chat(2)]})
+    run(folder / "labels", "label", {}, stopped="Ctrl-C")
+    assert any("unfinished (Ctrl-C)" in note for note in load_rows(folder, "sft", split=1).notes)
+
+
+def test_a_damaged_run_json_is_told_without_an_option_of_other_commands(tmp_path: Path) -> None:
+    folder = run(tmp_path, "generate", {})
+    (folder / "run.json").write_text("{}")
+    with pytest.raises(
+        RunError, match=r"is damaged \(it names no run\); restore it, or name a run, or one file of rows$"
+    ):
+        load_rows(folder, "sft")
 
 
 def test_an_unfinished_run_is_told(tmp_path: Path) -> None:
@@ -265,6 +301,7 @@ def test_probability_and_margin_travel_with_the_pair() -> None:
         (pair(1, p_chosen="high"), "bad_input"),
         (pair(1, margin=True), "bad_input"),
         (pair(1, margin=10**400), "bad_input"),
+        (pair(1, p_chosen=-(10**5000)), "bad_input"),
         (pair(1, id="\ud800"), "bad_input"),
         (pair(1, rejected=said(" ")), "empty"),
         (pair(1, chosen=user("x")), "bad_input"),
