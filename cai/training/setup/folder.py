@@ -128,12 +128,13 @@ class TrainFolder:
             if not self._writes or not path.exists():
                 continue
             before = []
-            for line in path.read_bytes().splitlines(keepends=True):
+            *lines, _ = path.read_bytes().split(b"\n")  # after the last line break is what a kill cut short
+            for line in lines:
                 at = _step(line)
-                if at is not None and at <= step:
-                    before.append(line)
-                elif at is None and line.endswith(b"\n"):  # else a kill cut it short
+                if at is None:
                     damaged += 1
+                elif at <= step:
+                    before.append(line + b"\n")
             write_atomically(path, b"".join(before))
         return damaged
 
@@ -195,7 +196,7 @@ def _ends(path: Path) -> bool:
             content = orjson.loads(path.read_bytes())
         except ValueError:
             return False
-        return path.name != "trainer_state.json" or "global_step" in content
+        return path.name != "trainer_state.json" or (isinstance(content, dict) and "global_step" in content)
     if path.suffix == ".safetensors":
         from safetensors import SafetensorError, safe_open
 

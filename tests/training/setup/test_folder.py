@@ -71,6 +71,17 @@ def test_lines_that_a_loss_of_power_spoilt_are_left_out_when_the_training_goes_o
         assert [line["step"] for line in folder.metrics()] == [1, 3]
 
 
+@pytest.mark.parametrize("torn", [b'{"step":2}', b'{"step":2', b"{"])
+def test_a_last_line_without_its_line_break_is_forgotten(tmp_path: Path, torn: bytes) -> None:
+    with opened(tmp_path / "out") as folder:
+        folder.add({"step": 1})
+        with open(tmp_path / "out" / "metrics.jsonl", "ab") as file:
+            file.write(torn)
+        assert folder.rewind(2) == 0
+        folder.add({"step": 2})
+        assert [line["step"] for line in folder.metrics()] == [1, 2]
+
+
 def half(path: Path) -> None:
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
 
@@ -79,13 +90,17 @@ def empty_object(path: Path) -> None:
     path.write_text("{}")
 
 
+def no_object(path: Path) -> None:
+    path.write_text("null")
+
+
 NAMES = ("adapter_model.safetensors", "optimizer.pt", "scheduler.pt", "rng_state.pth", "trainer_state.json")
 
 
 @pytest.mark.parametrize(
     ("spoil", "name"),
     [(spoil, name) for spoil in (Path.unlink, half) for name in NAMES]
-    + [(half, "adapter_config.json"), (empty_object, "trainer_state.json")],
+    + [(half, "adapter_config.json"), (empty_object, "trainer_state.json"), (no_object, "trainer_state.json")],
 )
 def test_a_checkpoint_that_lacks_or_cuts_a_file_is_passed_over_for_the_one_before(
     tmp_path: Path, spoil: Callable[[Path], None], name: str
