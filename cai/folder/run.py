@@ -68,7 +68,7 @@ class RunFolder:
     def _start_is_anew(self, force: bool) -> bool:
         """Whether to start anew, from run.json; RunError for what may only be done with `force`."""
         try:
-            info = find_info(self.path)
+            info = find_info(self.path, ANEW)
         except RunError:
             if not force:
                 raise
@@ -251,25 +251,25 @@ def _lines_without(path: Path, numbers: set[int]) -> Iterator[bytes]:
 
 def read_info(folder: Path, advice: str) -> Values:
     """The content of a run's run.json; like `find_info`, but RunError with `advice` for a folder without one."""
-    info = find_info(folder)
+    info = find_info(folder, f"restore it, or {advice}")
     if info is None:
         raise RunError(f"{folder} is not a run folder: it has no run.json; {advice}")
     return info
 
 
-def find_info(folder: Path) -> Values | None:
+def find_info(folder: Path, advice: str = "restore it") -> Values | None:
     """The content of a folder's run.json; None if there is none.
 
-    Raises RunError if it cannot be read, does not say which run it is of, or was written by a newer version.
+    Raises RunError if it was written by a newer version, and with `advice` if it cannot be read or names no run.
     """
     file = folder / "run.json"
     if not exists(file):
         return None
-    info = read_object(file, ANEW)
+    info = read_object(file, advice)
     match info:
         case {"format": int(version)} if version > FORMAT:
             newer = f"a newer cai (format {version}, this one reads {FORMAT})"
             raise RunError(f"{file} was made by {newer}: upgrade cai-toolkit")
         case {"identity": {"command": str()}} if info.get("format", FORMAT) == FORMAT:
             return info
-    raise RunError(f"{file} is damaged (it names no run); {ANEW}")
+    raise RunError(f"{file} is damaged (it names no run); {advice}")

@@ -13,7 +13,7 @@ from cai.calls.flow import Driver
 from cai.calls.prices import Tally
 from cai.errors import RowDropped
 from cai.folder.rows import RETRIED, digest_of, names_of
-from cai.folder.run import find_info
+from cai.folder.run import ANEW, find_info
 from cai.folder.store import Store
 from cai.models import provider_of, spec_of
 from cai.records import BadPrompt, Completion, Item, Object, Record, Request, Role, Values
@@ -169,7 +169,7 @@ async def _rehearse(run: Run[Any], item: Item, position: int, counts: Counts, le
 
 def _finished(run: Run[Any]) -> set[int]:
     """Places in the input that an earlier session of the same run has finished."""
-    info = find_info(run.out)
+    info = find_info(run.out, ANEW)
     if info is None or info["identity"] != run.identity:
         return set()
     if run.settings.force or not (run.out / "calls.sqlite").exists():

@@ -15,7 +15,7 @@ from cai.engine.templates import load_templates
 from cai.errors import RowDropped, RunError, UsageError
 from cai.export.export import export_run
 from cai.folder.files import identity_hash
-from cai.folder.run import find_info
+from cai.folder.run import ANEW, find_info
 from cai.models import open_models, spec_of
 from cai.records import Candidate, Candidates, Place, Prompt, Values
 from cai.runs.label import LabelRun
@@ -148,7 +148,7 @@ class SampleRun(PromptRun[Candidates]):
 
     def _stored_identity(self) -> Values:
         """The identity of the run that the folder holds; empty if there is none."""
-        info = find_info(self.out) or {"identity": {}}
+        info = find_info(self.out, ANEW) or {"identity": {}}
         identity: Values = info["identity"]
         return identity
 

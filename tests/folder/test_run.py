@@ -247,8 +247,10 @@ def test_a_damaged_run_json_is_told_in_one_line_and_force_starts_anew(
     with pytest.raises(RunError, match=problem) as caught:
         opened(tmp_path)
     assert "\n" not in str(caught.value)
-    with pytest.raises(RunError, match=problem):
-        read_info(tmp_path, "")
+    with pytest.raises(RunError, match=problem) as caught:
+        read_info(tmp_path, "name a run")
+    assert "--force" not in str(caught.value)
+    assert str(caught.value).endswith(("restore it, or name a run", "upgrade cai-toolkit"))
     run = opened(tmp_path, force=True)
     run.write_info()
     run.close()
