@@ -145,7 +145,7 @@ class Session:
                 if self.loaded.config.full and resume is None:
                     self._sample(trainer, plan, "before")
                 trainer.train(resume_from_checkpoint=resume)
-                if self.stopper.stop:
+                if self.stopper.agreed():
                     self.folder.write(seconds=self._seconds())
                     self.tell(f"stopped; run the same command again to resume from {self.folder.last_checkpoint()}")
                     raise KeyboardInterrupt

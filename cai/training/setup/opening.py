@@ -159,8 +159,10 @@ class Stopper:
         """Whether the training is to stop: all processes stop after the same step."""
         from accelerate.utils import gather_object
 
-        self.stop = any(gather_object([self.stop]))
-        return self.stop
+        agreed = any(gather_object([self.stop]))
+        if agreed:  # else a Ctrl-C since then counts after the next step
+            self.stop = True
+        return agreed
 
     @contextmanager
     def listening(self) -> Iterator[None]:

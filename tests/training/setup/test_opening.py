@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 pytest.importorskip("trl")
+import accelerate
 import datasets
 import tiny
 import torch
@@ -17,7 +20,7 @@ from adapters import adapter
 from safetensors.torch import load_file
 
 from cai.errors import UnknownModel
-from cai.training.setup.opening import ends_of, open_model, open_tokenizer, shape_of
+from cai.training.setup.opening import Stopper, ends_of, join_processes, open_model, open_tokenizer, shape_of
 from cai.weights.bases import find_base
 
 
@@ -82,3 +85,20 @@ def test_dpo_goes_on_from_an_adapter_against_a_frozen_copy_of_it(base: Path, tun
     reference = weights(tmp_path / "out" / "ref")
     assert all(torch.equal(before[key], reference[key]) for key in before)
     assert find_base(str(tmp_path / "out")).place == str(base)  # one adapter, on the first base
+
+
+def test_a_ctrl_c_while_the_processes_agree_counts_after_the_next_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[str] = []
+    stopper = Stopper(told.append, join_processes())
+    gather = accelerate.utils.gather_object
+
+    def interrupted(wishes: list[bool]) -> Any:
+        os.kill(os.getpid(), signal.SIGINT)
+        return gather(wishes)
+
+    with stopper.listening():
+        monkeypatch.setattr(accelerate.utils, "gather_object", interrupted)
+        assert not stopper.agreed()
+        monkeypatch.setattr(accelerate.utils, "gather_object", gather)
+        assert stopper.agreed()
+    assert told[0].startswith("stopping after this step")
