@@ -193,13 +193,15 @@ def load_config(path: str | Path | None = None, flags: Object | None = None) -> 
     for name, value in (flags or {}).items():
         if value is not None:
             origins[name] = "flag"
-            key, dot, inner = name.partition(".")
-            if dot:
-                place = values.get(key) or {}
-                if not isinstance(place, Mapping):
+            *keys, last = name.split(".")
+            place = values
+            for key in keys:
+                inner = place.get(key) or {}
+                if not isinstance(inner, Mapping):
                     raise UsageError(f"training options: {key} has no keys of its own, so {name} cannot be set")
-                value = {**place, inner: value}
-            values[key] = value
+                place[key] = dict(inner)
+                place = place[key]
+            place[last] = value
     try:
         config = TrainConfig.model_validate(values)
     except ValidationError as error:

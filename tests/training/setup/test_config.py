@@ -133,6 +133,16 @@ def test_a_name_of_ours_that_a_method_does_not_have_is_trls() -> None:
         trl_arguments(loaded, "dpo", KNOWN)
 
 
+def test_a_name_with_two_dots_is_a_key_within_a_key(tmp_path: Path) -> None:
+    path = tmp_path / "train.yaml"
+    path.write_text("trl:\n  lr_scheduler_kwargs: {power: 2}\n")
+    loaded = load_config(path, {"trl.lr_scheduler_kwargs.num_cycles": 3})
+    assert loaded.config.trl == {"lr_scheduler_kwargs": {"power": 2, "num_cycles": 3}}
+    assert loaded.document.value == {"trl": {"lr_scheduler_kwargs": {"power": 2}}}
+    with pytest.raises(UsageError, match="optim has no keys of its own"):
+        load_config(None, {"trl.optim": "sgd", "trl.optim.x": 1})
+
+
 def test_a_key_of_a_key_that_has_none_is_told() -> None:
     with pytest.raises(UsageError, match="epochs has no keys of its own"):
         load_config(None, {"epochs": 2, "epochs.x": 1})
