@@ -112,8 +112,11 @@ def _scratch(out: Path) -> Iterator[Path]:
         scratch.mkdir(parents=True, exist_ok=True)
         lock = take_lock(scratch / LOCK)
         try:
-            if (scratch / "model").exists():
-                shutil.rmtree(scratch / "model")
+            for path in scratch.iterdir():
+                if path.is_dir():
+                    shutil.rmtree(path)
+                elif path.name != LOCK:
+                    path.unlink()
             yield scratch
         finally:
             lock.close()
@@ -141,12 +144,10 @@ def _facts(base: Base) -> Values:
     """Where a merged model comes from: its base, and what `training.json` of its adapter says."""
     folder = base.adapter or Path(base.place)
     record = folder / "training.json"
-    training = None
+    training = read_object(record) if record.exists() else None
     model = base.facts()
-    if record.exists():
-        training = read_object(record)
-        if base.adapter is None:
-            model = training.get("model", model)
+    if training is not None and base.adapter is None:
+        model = training.get("model", model)
     below = {name: model[name] for name in ("spec", "place", "mark")}
     return {"base": below, "merged_from": {"folder": str(folder), "mark": base.mark, "training": training}}
 
@@ -187,9 +188,8 @@ def _merged(base: Base, tuned: Any) -> Any:
     model = tuned.get_base_model()
     uses = Counter(id(weight) for _, weight in model.named_parameters(remove_duplicate=False))
     for name, layer in model.named_modules():
-        if not isinstance(layer, BaseTunerLayer):
-            continue
-        if any(uses[id(weight)] > 1 for weight in layer.get_base_layer().parameters()):
+        own = layer.get_base_layer().parameters() if isinstance(layer, BaseTunerLayer) else ()
+        if any(uses[id(weight)] > 1 for weight in own):
             raise CaiError(
                 f"{base.spec} cannot be merged: it adapts {name}, whose weights two layers share; use the adapter as "
                 "it is"

@@ -240,6 +240,14 @@ def test_two_merges_into_one_folder_do_not_mix(base: Path, tmp_path: Path) -> No
     assert (scratch / "model" / "other.safetensors").exists()
 
 
+def test_whatever_a_killed_merge_left_is_gone_before_the_next_one_writes(tmp_path: Path) -> None:
+    scratch = tmp_path / ".out.merging"
+    (scratch / "model").mkdir(parents=True)
+    (scratch / "out.gguf").write_bytes(b"half a file")
+    with merging._scratch(tmp_path / "out") as empty:
+        assert [path.name for path in empty.iterdir()] == [".lock"]
+
+
 KILLED = """
 import os, signal, sys
 from pathlib import Path
