@@ -72,7 +72,7 @@ class Lengths:
             return f"no row exceeds {self.limit:,} tokens (longest {self.longest:,})"
         share = f"{self.over:,} of {self.rows:,} rows ({self.over / self.rows:.1%})"
         lost = f"{self.cut / self.tokens:.1%} of tokens"
-        return f"{share} exceed {self.limit:,} tokens (longest {self.longest:,}); {lost} will be truncated"
+        return f"{share} exceed {self.limit:,} tokens (longest {self.longest:,}); {lost} are beyond the limit"
 
 
 class Plan:
@@ -87,7 +87,13 @@ class Plan:
         self._method = METHODS[method]
         self._machine = machine
         self.settings: list[Setting] = []
-        self._settle_rate(method)
+        config = loaded.config
+        key, trains, what = "lora.rank", f"LoRA of rank {config.lora.rank}", "a LoRA adapter"
+        if config.full:
+            key, trains, what = "full", "all weights", "all weights"
+        self.settings.append(Setting("trains", trains, loaded.origin(key)))
+        rate = self._method.rates[config.full]
+        self.learning_rate = self._settle("learning_rate", rate, "default", f"{method} of {what}")
         cap = min(LENGTH_CAP[machine.device], shape.context)
         why = f"holds 99 % of the rows whole, at most {cap:,}"
         self.max_length = self._settle("max_length", choose_length(lengths, cap), "data", why)
@@ -101,15 +107,6 @@ class Plan:
         setting = self._loaded.setting(name, value, origin, why)
         self.settings.append(setting)
         return cast(T, setting.value)
-
-    def _settle_rate(self, method: str) -> None:
-        config = self._loaded.config
-        key, trains, what = "lora.rank", f"LoRA of rank {config.lora.rank}", "a LoRA adapter"
-        if config.full:
-            key, trains, what = "full", "all weights", "all weights"
-        self.settings.append(Setting("trains", trains, self._loaded.origin(key)))
-        rate = self._method.rates[config.full]
-        self.learning_rate = self._settle("learning_rate", rate, "default", f"{method} of {what}")
 
     def _settle_kernels(self) -> None:
         machine = self._machine

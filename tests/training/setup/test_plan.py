@@ -157,6 +157,6 @@ def test_one_long_row_of_a_hundred_does_not_decide_the_length_and_two_do() -> No
 
 def test_what_a_limit_cuts_is_told() -> None:
     assert str(measure([100, 200, 300], 250)) == (
-        "1 of 3 rows (33.3%) exceed 250 tokens (longest 300); 8.3% of tokens will be truncated"
+        "1 of 3 rows (33.3%) exceed 250 tokens (longest 300); 8.3% of tokens are beyond the limit"
     )
     assert "no row exceeds" in str(measure([1, 2], 2))
