@@ -141,7 +141,7 @@ def check_text(text: str) -> None:
         if 0xDC80 <= code <= 0xDCFF:
             fault = f"the byte 0x{code - 0xDC00:02x}"
         raise UsageError(
-            f"{text[max(0, end - 21) : end]!r} ends with {fault}, which is not UTF-8 text: convert it, as with iconv"
+            f"{text[:end][-21:]!r} ends with {fault}, which is not UTF-8 text: convert it, as with iconv"
         ) from None
 
 

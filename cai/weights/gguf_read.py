@@ -33,7 +33,9 @@ def write_file(writer: Any) -> None:
     writer.close()
 
 
-_SCALARS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
+_SCALARS = {
+    0: "<B", 1: "<b", 2: "<H", 3: "<h", 4: "<I", 5: "<i", 6: "<f", 7: "<?", 10: "<Q", 11: "<q", 12: "<d",
+}  # fmt: skip
 _STRING = 8
 _ARRAY = 9
 
@@ -46,12 +48,12 @@ def _take(file: BinaryIO, size: int) -> bytes:
 
 
 def _read(file: BinaryIO, form: str) -> Any:
-    [value] = struct.unpack("<" + form, _take(file, struct.calcsize("<" + form)))
+    [value] = struct.unpack(form, _take(file, struct.calcsize(form)))
     return value
 
 
 def _text(file: BinaryIO) -> str:
-    size = _read(file, "Q")
+    size = _read(file, "<Q")
     if size > 1 << 24:  # of a damaged file: no text is so long
         raise EOFError
     return _take(file, size).decode("utf-8", "replace")
@@ -63,10 +65,10 @@ def _value(file: BinaryIO, kind: int) -> Any:
         return _text(file)
     if kind != _ARRAY:
         return _read(file, _SCALARS[kind])
-    inner = _read(file, "I")
-    count = _read(file, "Q")
+    inner = _read(file, "<I")
+    count = _read(file, "<Q")
     if inner in _SCALARS:
-        file.seek(count * struct.calcsize("<" + _SCALARS[inner]), os.SEEK_CUR)
+        file.seek(count * struct.calcsize(_SCALARS[inner]), os.SEEK_CUR)
     else:
         for _ in range(count):
             _value(file, inner)
@@ -79,13 +81,13 @@ def gguf_metadata(path: Path) -> Values:
         with path.open("rb") as file:
             if file.read(4) != b"GGUF":
                 raise InputError("is not a GGUF file: its first bytes are not 'GGUF'", path)
-            version = _read(file, "I")
+            version = _read(file, "<I")
             if version not in (2, 3):
                 raise InputError(f"GGUF version {version} is not known; convert it again with a current tool", path)
             need("a GGUF file", "local", "gguf")
-            tensors = _read(file, "Q")
-            count = _read(file, "Q")
-            metadata = {_text(file): _value(file, _read(file, "I")) for _ in range(count)}
+            tensors = _read(file, "<Q")
+            count = _read(file, "<Q")
+            metadata = {_text(file): _value(file, _read(file, "<I")) for _ in range(count)}
             last = max((_tensor_end(file) for _ in range(tensors)), default=0)
             align = metadata.get("general.alignment", 32)
             if type(align) is not int or align < 1:
@@ -108,8 +110,8 @@ def _tensor_end(file: BinaryIO) -> int:
     import gguf
 
     _text(file)  # its name
-    elements = math.prod(_read(file, "Q") for _ in range(_read(file, "I")))
-    kind = _read(file, "I")
-    offset = _read(file, "Q")
+    elements = math.prod(_read(file, "<Q") for _ in range(_read(file, "<I")))
+    kind = _read(file, "<I")
+    offset = _read(file, "<Q")
     block, size = gguf.GGML_QUANT_SIZES[gguf.GGMLQuantizationType(kind)]
     return int(offset + elements // block * size)

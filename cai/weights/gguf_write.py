@@ -84,28 +84,26 @@ def _check_tokenizer(config: Any, tokenizer: Any) -> None:
     count = len(tokenizer)
     if count > config.vocab_size:
         raise UsageError(f"the tokenizer has {count:,} tokens and the model {config.vocab_size:,}: no GGUF file can be")
-    if not _cuts_as_smollm(json.loads(tokenizer.backend_tokenizer.to_str())):
-        raise UsageError(
-            "no GGUF file says how this tokenizer cuts text: known are byte-level BPE that takes digits one by "
-            "one, as SmolLM's, and models that came from a GGUF file; use hf:"
-        )
+    match json.loads(tokenizer.backend_tokenizer.to_str()):
+        case {
+            "model": {"type": "BPE"},
+            "normalizer": None,
+            "pre_tokenizer": {
+                "pretokenizers": [
+                    {"type": "Digits", "individual_digits": True},
+                    {"type": "ByteLevel", "add_prefix_space": False, "use_regex": True},
+                ]
+            },
+        }:
+            pass
+        case _:
+            raise UsageError(
+                "no GGUF file says how this tokenizer cuts text: known are byte-level BPE that takes digits one by "
+                "one, as SmolLM's, and models that came from a GGUF file; use hf:"
+            )
     plain, whole = (tokenizer.encode("a", add_special_tokens=special) for special in (False, True))
     if whole not in (plain, [tokenizer.bos_token_id, *plain]):
         raise UsageError("the tokenizer puts more than a begin token around a text, which no GGUF file says; use hf:")
-
-
-def _cuts_as_smollm(facts: Values) -> bool:
-    """Whether the tokenizer.json of a tokenizer is of the one kind that is written."""
-    if facts["model"]["type"] != "BPE" or facts["normalizer"]:
-        return False
-    match (facts["pre_tokenizer"] or {}).get("pretokenizers"):
-        case [
-            {"type": "Digits", "individual_digits": True},
-            {"type": "ByteLevel", "add_prefix_space": False, "use_regex": True},
-        ]:
-            return True
-        case _:
-            return False
 
 
 def _tensors(model: Any) -> Iterator[tuple[str, Any]]:
@@ -166,15 +164,16 @@ def _add_tokenizer(writer: Any, config: Any, tokenizer: Any) -> None:
     import gguf
 
     facts = json.loads(tokenizer.backend_tokenizer.to_str())
-    added = {token["id"] for token in facts["added_tokens"]}
-    special = {token["id"] for token in facts["added_tokens"] if token["special"]}
-    kinds = dict.fromkeys(added, int(gguf.TokenType.USER_DEFINED)) | dict.fromkeys(special, int(gguf.TokenType.CONTROL))
+    types = gguf.TokenType
+    kinds = {
+        token["id"]: int(types.CONTROL if token["special"] else types.USER_DEFINED) for token in facts["added_tokens"]
+    }
     count = len(tokenizer)
     unused = range(count, config.vocab_size)
     writer.add_tokenizer_model("gpt2")
     writer.add_tokenizer_pre(NAME)
     writer.add_token_list([*tokenizer.convert_ids_to_tokens(range(count)), *(f"[PAD{n}]" for n in unused)])
-    writer.add_token_types([kinds.get(n, 1) for n in range(count)] + [int(gguf.TokenType.UNUSED) for _ in unused])
+    writer.add_token_types([kinds.get(n, 1) for n in range(count)] + [int(types.UNUSED)] * len(unused))
     writer.add_token_merges([" ".join(merge) for merge in facts["model"]["merges"]])
     for name in ("bos_token_id", "eos_token_id", "unk_token_id", "pad_token_id"):
         token = getattr(tokenizer, name)

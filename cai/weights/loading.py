@@ -15,7 +15,7 @@ from typing import Any
 from cai.errors import CaiError, UnknownModel, UsageError
 from cai.folder.files import need
 from cai.records import Values
-from cai.texts.wording import reason_of
+from cai.texts.wording import listed, reason_of
 from cai.weights.bases import Base, check_kind, quiet
 
 
@@ -130,14 +130,8 @@ def _with_adapter(model: Any, base: Base, folder: Path, trains: bool) -> Any:
 
 def _whole(base: Base, what: str, lacking: Collection[str], over: Collection[str]) -> None:
     """UnknownModel if weights are missing, or have no place."""
-    problems = []
-    for verb, names in (("lacks", lacking), ("has no place for", over)):
-        more = len(names) - 3
-        problem = f"{verb} {', '.join(sorted(names)[:3])}"
-        if more > 0:
-            problem += f" and {more} more weight{'s' if more > 1 else ''}"
-        if names:
-            problems.append(problem)
+    sides = (("lacks", lacking), ("has no place for", over))
+    problems = [f"{verb} {listed(sorted(names), 3)}" for verb, names in sides if names]
     if problems:
         raise UnknownModel(
             f"cannot load {base.spec}: {what} {' and '.join(problems)}: its files are damaged, or belong to another "

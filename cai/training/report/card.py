@@ -55,6 +55,10 @@ def card(folder: Path) -> str:
     config, model = record["identity"]["config"], record["model"]
     base, hub = _base_and_hub(model)
     train_yaml = _train_yaml(config | record["settled"])
+    settled = {setting["name"] for setting in record["plan"]}
+    if config["full"]:
+        settled |= set(dotted({"lora": config["lora"]}))
+    unsettled = {name: value for name, value in dotted(config).items() if value is not None and name not in settled}
     evals = [line for line in read_lines(folder / METRICS) if "eval_loss" in line]
     evaluations = {line["step"]: line for line in (*evals[:1], *evals[-1:])}
     return render_card(
@@ -67,7 +71,7 @@ def card(folder: Path) -> str:
         train_yaml=train_yaml,
         split=config["split"] or SPLIT,
         notes=_notes(record["data"]),
-        unsettled=_unsettled(record),
+        unsettled=unsettled,
         defaults=dotted(DEFAULTS),
         setting_text=_setting_text,
         lengths=str(Lengths(**record["truncation"])),
@@ -110,15 +114,6 @@ def _notes(data: Object) -> list[str]:
     if not place.is_absolute():
         return list(data["notes"])
     return [note.replace(str(place.parent), "RUN") for note in data["notes"]]
-
-
-def _unsettled(record: Object) -> Values:
-    """The settings of the config that stayed as they were, by dotted name."""
-    config = record["identity"]["config"]
-    others = {setting["name"] for setting in record["plan"]}
-    if config["full"]:
-        others |= set(dotted({"lora": config["lora"]}))
-    return {name: value for name, value in dotted(config).items() if value is not None and name not in others}
 
 
 def _setting_text(value: Any) -> str:

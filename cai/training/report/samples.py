@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from itertools import groupby, islice, takewhile
+from operator import attrgetter
 from pathlib import Path
 from statistics import median
 from typing import Any, Literal
@@ -72,7 +73,7 @@ def choose_prompts(rows: Iterable[TrainingRow], tokenizer: Any, room: int, most:
 
     They are the first by the hash of the prompt, which nothing about a prompt decides.
     """
-    prompts = groupby(sorted(rows, key=lambda row: (row.key, row.id)), key=lambda row: row.key)
+    prompts = groupby(sorted(rows, key=attrgetter("key", "id")), key=attrgetter("key"))
     first = (next(group) for _, group in prompts)
     return list(islice((row for row in first if len(_ids(tokenizer, row.prompt)) <= room), most))
 
@@ -121,8 +122,8 @@ def _ids(tokenizer: Any, prompt: Turns | str) -> list[int]:
             ids.pop()
         return ids
     turns = [dict(turn) for turn in prompt]
-    options = {"add_generation_prompt": True, "sanitize_control_tokens": True, "return_dict": False}
-    return list(tokenizer.apply_chat_template(turns, **options))
+    render = tokenizer.apply_chat_template
+    return list(render(turns, add_generation_prompt=True, sanitize_control_tokens=True, return_dict=False))
 
 
 def untrained(model: Any) -> AbstractContextManager[None]:

@@ -9,12 +9,12 @@ range is pinned, and tests compare a certain label with the stock loss.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
+from statistics import fmean
 from typing import Any
 
 from cai.errors import UsageError
-from cai.records import Object, Values
+from cai.records import Values
 from cai.training.setup.config import Setting
 from cai.training.setup.plan import Plan
 from cai.training.trainers.preferences import P, Preferences, Watched
@@ -28,7 +28,6 @@ SMOOTHED = ("robust", "exo_pair", "aot", "aot_unpaired")  # the only ones that r
 # Weight of the chosen reply's NLL, a mean over tokens, beside a loss of differences. Llama 3 (arXiv 2407.21783,
 # section 4.1.4) takes 0.2 at β = 0.1 for chat; Pang et al. (2404.19733), who train reasoning, take 1.
 NLL_WEIGHT = 0.2
-LOGPS = ("logp_chosen", "logp_rejected", "ref_logp_chosen", "ref_logp_rejected")  # nats, sums over a reply's tokens
 
 # Losses
 
@@ -85,7 +84,7 @@ def flip_rate(labels: Sequence[float]) -> float:
     """
     if not labels:
         raise UsageError("no labels: the share of flipped ones is not defined")
-    rate = math.fsum(1 - p for p in labels) / len(labels)
+    rate = fmean(1 - p for p in labels)
     if rate >= 0.5:
         raise UsageError(f"{rate:.3f} of the labels are expected to be wrong: robust needs less than 0.5")
     return rate
@@ -97,7 +96,7 @@ def flip_rate(labels: Sequence[float]) -> float:
 class SoftDPO(Watched):
     """TRL's DPOTrainer, whose `args.loss_type` may also name losses of `SOFT`, which are added to the stock ones.
 
-    They read `p_chosen` of every row. After an evaluation `on_eval` gets the log-probabilities of every row (LOGPS).
+    They read `p_chosen` of every row. After an evaluation `on_eval` gets the log-probabilities of every row, in nats.
     UsageError before anything is loaded for settings that TRL would ignore, or that have no meaning with soft labels.
     """
 
@@ -128,9 +127,7 @@ class SoftDPO(Watched):
         batch = dict(inputs)
         precomputed = self.precompute_ref_logps
         if not precomputed:
-            reference = self.ref_model
-            if reference is None:
-                reference = self.model
+            reference = self.model if self.ref_model is None else self.ref_model
             batch["ref_chosen_logps"], batch["ref_rejected_logps"] = self.compute_ref_log_probs(reference, batch)
         self.precompute_ref_logps = True  # for this call: TRL takes the reference from the batch, where it now is
         outputs: list[Any] = []  # TRL computes the log-probabilities and keeps them to itself
@@ -140,10 +137,13 @@ class SoftDPO(Watched):
         finally:
             hook.remove()
             self.precompute_ref_logps = precomputed
-        chosen, rejected = _log_probs(outputs[0], batch)
+        places = batch["input_ids"].size(1) - 1  # a prompt-learning adapter puts positions of its own before these
+        sums = outputs[0].log_probs[:, -places:].sum(dim=1)  # prompt and padding have log prob 0
+        chosen, rejected = sums.chunk(2)
         chosen_before, rejected_before = batch["ref_chosen_logps"], batch["ref_rejected_logps"]
-        values = (chosen, rejected, chosen_before, rejected_before)
-        self.remember(batch, dict(zip(LOGPS, values, strict=True)))
+        logps = {"logp_chosen": chosen, "logp_rejected": rejected}
+        logps |= {"ref_logp_chosen": chosen_before, "ref_logp_rejected": rejected_before}
+        self.remember(batch, logps)
         if not self._soft:
             return result
         gap = self.beta * ((chosen - chosen_before) - (rejected - rejected_before))  # β·D
@@ -153,12 +153,6 @@ class SoftDPO(Watched):
         return result + ours
 
 
-def _log_probs(outputs: Any, inputs: Object) -> Any:
-    """log π of the chosen and of the rejected replies; prompt and padding have log prob 0."""
-    places = inputs["input_ids"].size(1) - 1  # a prompt-learning adapter puts positions of its own before these
-    return outputs.log_probs[:, -places:].sum(dim=1).chunk(2)
-
-
 class Pairs(Preferences):
     """The rows of DPO."""
 
@@ -166,15 +160,13 @@ class Pairs(Preferences):
     labels = dict.fromkeys(SOFT, P)
 
     def own_settings(self) -> Iterator[Setting]:
-        yield self._nll()
+        if self.loss in ANCHORED:
+            yield self.loaded.setting("nll", 0.0)
+        else:
+            why = f"of {self.loss}, which depends only on the difference between two replies"
+            yield self.loaded.setting("nll", NLL_WEIGHT, "default", why)
         if self.loss in SMOOTHED:
             yield self._smoothing()
-
-    def _nll(self) -> Setting:
-        if self.loss in ANCHORED:
-            return self.loaded.setting("nll", 0.0)
-        why = f"of {self.loss}, which depends only on the difference between two replies"
-        return self.loaded.setting("nll", NLL_WEIGHT, "default", why)
 
     def _smoothing(self) -> Setting:
         configured = self.loaded.config.trl.get("label_smoothing")

@@ -213,9 +213,7 @@ def _memory() -> int:
     import resource
 
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    if sys.platform != "darwin":
-        peak *= 1024
-    return peak
+    return peak if sys.platform == "darwin" else 1024 * peak
 
 
 class Watch:

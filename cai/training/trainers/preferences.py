@@ -11,6 +11,7 @@ import hashlib
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -125,20 +126,15 @@ class Preferences(Rows):
         return load_from_disk(path)
 
 
-class _Stacked:
-    """TRL's collator, which keeps only its own columns, and ours beside them as tensors, one number a row."""
+def _stacked(collator: Any, examples: list[Values]) -> Values:
+    """What TRL's collator, which keeps only its own columns, makes of rows, and ours as tensors, one number a row."""
+    import torch
 
-    def __init__(self, collator: Any) -> None:
-        self.collator = collator
-
-    def __call__(self, examples: list[Values]) -> Values:
-        import torch
-
-        batch: Values = self.collator(examples)
-        for name in OURS:
-            if name in examples[0]:
-                batch[name] = torch.tensor([example[name] for example in examples])
-        return batch
+    batch: Values = collator(examples)
+    for name in OURS:
+        if name in examples[0]:
+            batch[name] = torch.tensor([example[name] for example in examples])
+    return batch
 
 
 class Watched(Guarded):
@@ -154,7 +150,7 @@ class Watched(Guarded):
         self._reference_rows = 0  # for which the reference has given its log-probabilities
         super().__init__(**parts)
         self._on_reference = None  # from here on the reference runs within steps
-        self.data_collator = _Stacked(self.data_collator)
+        self.data_collator = partial(_stacked, self.data_collator)
 
     def _prepare_dataset(self, dataset: Any, *rest: Any) -> Any:
         """TRL's, unless the rows are token ids already."""
@@ -188,9 +184,7 @@ class Watched(Guarded):
         return super().compute_loss(model, _theirs(inputs), *rest, **named)
 
     def rows_within(self, inputs: Object) -> tuple[int, ...]:
-        if ROW not in inputs:
-            return ()
-        return tuple(inputs[ROW].tolist())
+        return tuple(inputs[ROW].tolist()) if ROW in inputs else ()
 
     def evaluate(self, *rest: Any, **named: Any) -> Any:
         """TRL's evaluation; then `on_eval` gets what each row gave."""

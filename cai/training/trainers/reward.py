@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any, ClassVar
 
 from cai.records import Values
@@ -30,26 +31,24 @@ class SoftReward(Watched):
         self.remember(inputs, {"reward_chosen": chosen, "reward_rejected": rejected})
         if P in inputs:
             loss = loss + ((1 - inputs[P]) * (chosen - rejected)).mean()
-        if return_outputs:
-            return loss, outputs
-        return loss
+        return (loss, outputs) if return_outputs else loss
 
 
 def _exact_head(model: Any) -> None:
     """Let the head compute and train in float32: in bfloat16 most of its steps, and gaps below 2⁻⁸, are lost."""
     import torch
 
-    def exactly(forward: Any) -> Any:
-        def run(hidden: Any) -> Any:
-            with torch.autocast(hidden.device.type, enabled=False):
-                return forward(hidden.float())
+    for name, head in model.named_modules():
+        if "score" in name.split(".") and isinstance(head, torch.nn.Linear):
+            head.float()
+            head.forward = partial(_exactly, head.forward)
 
-        return run
 
-    heads = [module for name, module in model.named_modules() if "score" in name.split(".")]
-    for head in (module for module in heads if isinstance(module, torch.nn.Linear)):
-        head.float()
-        head.forward = exactly(head.forward)
+def _exactly(forward: Any, hidden: Any) -> Any:
+    import torch
+
+    with torch.autocast(hidden.device.type, enabled=False):
+        return forward(hidden.float())
 
 
 class Scored(Preferences):

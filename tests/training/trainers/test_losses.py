@@ -116,7 +116,7 @@ def test_the_losses_are_finite_at_huge_gaps(gap: float) -> None:
 def test_losses_of_differences_are_mixed_with_the_nll_of_the_chosen_reply() -> None:
     for loss in LOSSES:
         rows = SimpleNamespace(loss=loss, loaded=load_config())
-        assert Pairs._nll(rows).value == (0.0 if loss in ANCHORED else NLL_WEIGHT)  # type: ignore[arg-type]
+        assert next(Pairs.own_settings(rows)).value == (0.0 if loss in ANCHORED else NLL_WEIGHT)  # type: ignore[arg-type]
     for loss in set(LOSSES) - set(ANCHORED):
         assert with_nll(loss, NLL_WEIGHT) == ([loss, "sft"], [1.0, NLL_WEIGHT])
     assert with_nll("sigmoid", 0) == (["sigmoid"], [1.0])
