@@ -120,7 +120,7 @@ def lock_folder(path: Path, check: Callable[[], object]) -> IO[bytes]:
         check()
         return take_lock(path / LOCK)
     except OSError as error:
-        raise unwritable(path, error, "choose another --out") from error
+        raise unwritable(path, error, "change its permissions, or choose another folder") from error
 
 
 def identity_hash(identity: Object) -> str:

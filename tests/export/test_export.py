@@ -517,8 +517,16 @@ def test_what_an_export_left_behind_is_swept_away(run: Path) -> None:
 
 
 def test_settings_that_cannot_be_read_are_told_without_options_that_an_export_does_not_have(run: Path) -> None:
+    settings = (run / "run.json").read_bytes()
     (run / "run.json").write_text("{")
-    with pytest.raises(RunError, match=r"run.json cannot be read: .*; restore it, or use --force to start anew"):
+    with pytest.raises(RunError, match=r"run.json cannot be read: .*; restore it, or name the --out of a cai generate"):
+        export_run(run)
+    (run / ".lock").unlink()
+    (run / ".lock").mkdir()
+    (run / "run.json").write_bytes(settings)
+    with pytest.raises(
+        RunError, match=r"cannot write to \S+: Is a directory; change its permissions, or choose another f"
+    ):
         export_run(run)
 
 
