@@ -111,7 +111,7 @@ class TrialRun(LabelRun):
         tests = [[example.key, principle.id] for example, principle in examples.values()]
         self.identity = {name: self.identity[name] for name in ("binding", "extra_body", "max_tokens", "seed")}
         self.identity |= {"command": "test", "tests": sha256(orjson.dumps(tests)).hexdigest()[:16]}
-        self.words = ["cai", "constitution", "test", str(self.constitution.source)]
+        self.words = ["cai", "constitution", "test", self.constitution.source.removeprefix("built-in ")]
         self.cuts = False
         self.examples = examples
         if settings.out is None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 import shlex
 from collections import Counter
 from contextlib import closing
@@ -261,12 +262,12 @@ def dataset_card(info: Object, cut: Cut, load_from: str = ".") -> str:
 def _commands(info: Object, options: ExportOptions) -> str:
     """The commands that made the run, if run.json has it, and its training rows.
 
-    Options at their defaults are left out; files are named by what they are, and not by their path.
+    Options at their defaults are left out; files are named by what they are, and not by their path, a server as `URL`.
     """
     changed = {name: getattr(options, name) for name in DEFAULTS if name != "parquet"}
     changed = {name: FILES.get(name, value) for name, value in changed.items() if value != DEFAULTS[name]}
     lines = [shlex.join(["cai", "export", "RUN", *words_of(changed)])]
     if "command" in info:
-        command = shlex.split(info["command"])
-        lines.insert(0, shlex.join(word if " " in word or "\n" in word else without_path(word) for word in command))
+        words = [re.sub("^https?://.*", "URL", word) for word in shlex.split(info["command"])]
+        lines.insert(0, shlex.join(word if " " in word or "\n" in word else without_path(word) for word in words))
     return "\n".join(lines)

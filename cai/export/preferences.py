@@ -118,9 +118,7 @@ class PreferenceCut(LabelCut):
     def __init__(self, run: RunFolder, options: ExportOptions) -> None:
         super().__init__(run, options)
         source = run.identity.get("source")
-        self._samples: int | None = None  # replies per prompt at first
-        if isinstance(source, Mapping):
-            self._samples = source.get("n")
+        self._samples = source.get("n") if isinstance(source, Mapping) else None  # replies per prompt at first
         self._target = options.target or run.info.get("settings", {}).get("target")
         self._last: int | None = None  # the place of the last pair within the target; None: no end
         self._upper = options.dead_zone or self.filters.min_confidence
@@ -203,7 +201,7 @@ class PreferenceCut(LabelCut):
                 self.keep("kto", side, line)
                 continue
             row = orjson.loads(line)
-            which = {True: "desirable", False: "undesirable"}[row["label"]]
+            which = "desirable" if row["label"] else "undesirable"
             why = "low_confidence", f"p {row['p']:.3f}: there are more {which} replies than others"
             self.drop("kto", why, row["id"], position)
 

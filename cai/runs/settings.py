@@ -290,7 +290,7 @@ def _written(name: str, value: Any) -> Any:
     if isinstance(value, Mapping):
         return orjson.dumps(dict(value)).decode()
     if isinstance(value, Constitution):
-        return value.source or value.name
+        return (value.source or value.name).removeprefix("built-in ")
     if name == "base_url":  # a password may stand before the host, and a key behind the path
         address = urlsplit(value)
         return f"{address.scheme}://{address.netloc.rpartition('@')[2]}{address.path}"

@@ -19,7 +19,7 @@ import cai.models
 from cai.constitution.principles import Constitution, load_constitution
 from cai.errors import CallRejected, ConstitutionError, InputError, ModelStopped, RunError, UsageError
 from cai.evaluation.ablation import Left, ablate
-from cai.evaluation.bench import read_labels
+from cai.evaluation.bench import judge_bench, read_labels
 from cai.evaluation.trial import constitution_test, resolve_trial
 from cai.records import Label
 
@@ -524,3 +524,12 @@ def test_a_label_run_can_be_ablated_whole(
     assert command(monkeypatch, "constitution", "ablate", "3", "--json") == 0
     output = json.loads(capsys.readouterr().out)
     assert (output["pairs"], output["weighted"], len(output["principles"])) == (6, True, 3)
+
+
+def test_a_built_in_constitution_is_named_as_the_command_takes_it(judged: Callable[..., Judge], tmp_path: Path) -> None:
+    judged(fair)
+    run = resolve_trial(load_constitution("hhh"), None, {"judge": "fake:x", "out": tmp_path / "trial"})
+    assert run.words == ["cai", "constitution", "test", "hhh"]
+    judge_bench([{"prompt": "q", "chosen": "2", "rejected": "1"}], "fake:x", "hhh", out=tmp_path / "bench")
+    [bench] = (tmp_path / "bench").iterdir()
+    assert "--constitution hhh" in json.loads((bench / "run.json").read_bytes())["command"]
