@@ -27,13 +27,11 @@ def setup(prompts: Any, out: Path, *models: Player, player: Player | None = None
     """A sample run of these models, and this judge of their replies, instead of those that it names."""
 
     def opened(specs: dict[str, str], connection: Any) -> dict[str, Player]:
-        return dict(zip(specs, models, strict=True))
-
-    def opened_judge(specs: dict[str, str], connection: Any) -> dict[str, Any]:
-        return {"judge": player}
+        players = models if player is None else (*models, player)
+        return dict(zip(specs, players, strict=True))
 
     given = {"model": [f"recorded:{model.name}" for model in models], "out": out} | given
-    with patch("cai.runs.sample.open_models", opened), patch("cai.runs.label.open_models", opened_judge):
+    with patch("cai.runs.sample.open_models", opened):
         return SampleRun(prompts, make_settings(SampleSettings, given))
 
 

@@ -48,7 +48,11 @@ class SampleRun(PromptRun[Candidates]):
         names = ["assistant"]
         if len(settings.specs) > 1:
             names = [f"assistant {number}" for number in range(1, len(settings.specs) + 1)]
-        players = open_models(dict(zip(names, settings.specs, strict=True)), settings.connection)
+        specs = dict(zip(names, settings.specs, strict=True))
+        if settings.judge is not None:
+            specs["judge"] = settings.judge
+        players = open_models(specs, settings.connection)
+        judge = players.pop("judge", None)  # it is asked by the run of labels
         models = [spec_of(model) for model in players.values()]
         if len(set(models)) < len(models):
             twice = " and --model ".join(settings.specs)
@@ -60,10 +64,10 @@ class SampleRun(PromptRun[Candidates]):
         self._ask = Ask(templates, None, system=settings.system)
         self.replies = settings.each * len(players)  # to a prompt
         self.labels: LabelRun | None = None
-        if settings.best_of is not None:
-            self.labels = self._labels()
+        if judge is not None:
+            self.labels = self._labels(judge)
 
-    def _labels(self) -> LabelRun:
+    def _labels(self, judge: Model) -> LabelRun:
         """The run that compares the replies; raises UsageError if its judge cannot."""
         settings = self.settings
         if settings.protocol == "reason":
@@ -75,7 +79,8 @@ class SampleRun(PromptRun[Candidates]):
         chosen = {name: getattr(settings, name) for name in ("constitution", "principles")}
         chosen = {name: value for name, value in chosen.items() if value is not None}
         origin = {"command": "sample", "run": identity_hash(self.identity), "n": self.replies}
-        labels = LabelRun(self.out, LabelSettings(**values, **chosen, out=self.out / "labels"), origin=origin)
+        label_settings = LabelSettings(**values, **chosen, out=self.out / "labels")
+        labels = LabelRun(self.out, label_settings, players={"judge": judge}, origin=origin)
         most = MOST
         if labels.protocol == "reward":
             most = MOST_REWARDED

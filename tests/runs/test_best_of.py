@@ -242,6 +242,13 @@ def test_a_language_model_as_reward_judge_is_refused_before_there_is_a_folder(tm
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize("given", [{"base_url": "http://127.0.0.1:1/v1"}, {"headers": {"X-Key": "secret"}}])
+def test_the_keys_of_one_provider_do_not_go_to_the_judge_of_another(tmp_path: Path, given: dict[str, Any]) -> None:
+    settings = {"model": "openai:a", "best_of": 2, "judge": "anthropic:b", "out": tmp_path / "out", **given}
+    with pytest.raises(UsageError, match="would go to anthropic and openai alike, keys included"):
+        SampleRun(PROMPTS, make_settings(SampleSettings, settings))
+
+
 # Through both doors
 
 
