@@ -110,16 +110,15 @@ def resolve_bench(
 
 def run_bench(benches: Iterable[Bench], play: Play = quietly) -> list[BenchResult]:
     """Play every run to its end, or as far as its judge goes, and measure its labels."""
-    spent = 0.0
+    benches = list(benches)
     results = []
     for bench in benches:
-        bench.run.spent = spent
+        bench.run.sharing = [other.run.out for other in benches if other is not bench]
         stopped = None
         try:
             play(bench.run)
         except ModelStopped as error:
             stopped = str(error)
-        spent += bench.run.info.get("cost_usd") or 0.0
         results.append(_measured(bench, stopped))
     return results
 

@@ -103,6 +103,14 @@ def read_calls(folder: str | Path) -> Iterator[StoredCall]:
         yield from store.calls()
 
 
+def cost_of(folder: Path) -> float | None:
+    """USD that the finished calls of a folder cost, 0 if it holds none; None if the price of some call is not known."""
+    if not (folder / "calls.sqlite").exists():
+        return 0.0
+    with closing(Store(folder, read_only=True)) as store:
+        return store.spent().cost_usd
+
+
 class Store:
     """The journal of one run folder; use it from one thread, under one event loop.
 

@@ -195,8 +195,8 @@ class LabelRun(Run[Label]):
             if not self.settings.force:  # before anything is paid for: is the folder this run's?
                 RunFolder(self.out, self.identity).close()
             gold = self._gold()
+            gold.sharing, self.sharing = [self.out], [gold.out]
             yield gold
-            self.spent = gold.info["cost_usd"] or 0.0
             self.calibration = calibrate(self.settings, gold.out, self.out)
         yield self
 

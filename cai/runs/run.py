@@ -11,7 +11,7 @@ import logging
 import shlex
 import time
 from collections import Counter
-from collections.abc import AsyncGenerator, Iterator, Mapping
+from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
 from contextlib import aclosing, closing
 from dataclasses import asdict
 from functools import partial
@@ -27,6 +27,7 @@ from cai.errors import CaiError, RowDropped, RunError, SourceError, Unreadable
 from cai.export.export import CUTS, cut_again
 from cai.folder.files import identity_hash
 from cai.folder.run import RunFolder
+from cai.folder.store import cost_of
 from cai.models import check_ability, prices_of
 from cai.records import BadPrompt, Drop, Object, Place, Role, Sampling, Values
 from cai.runs.kind import Row, RunKind
@@ -42,7 +43,7 @@ Seats = tuple[Mapping[Role, str], Sampling, int]  # players by role, how they dr
 class Run(RunKind[Row]):
     """A run that is resolved and checked; nothing is asked or written before `rows` is read, once.
 
-    cuts: whether training rows are cut at the end. spent: USD that count towards the cap and were spent elsewhere.
+    cuts: whether training rows are cut at the end. sharing: folders of other runs whose cost counts towards the cap.
     stopped: why the run is not finished.
     """
 
@@ -67,7 +68,7 @@ class Run(RunKind[Row]):
         if isinstance(source, str | Path):
             self.words.insert(2, str(source))
         self.cuts = self.command in CUTS
-        self.spent = 0.0
+        self.sharing: Sequence[Path] = ()
         self.tally = Tally()
         self.read = self.skipped = self.finished = 0  # items read; finished by an earlier session; and by this one
         self.dropped = Counter[str]()  # by reason
@@ -178,10 +179,12 @@ class Run(RunKind[Row]):
         settings, store = self.settings, folder.store
         budget = None
         if settings.max_cost is not None:
-            cost = store.spent().cost_usd
-            if cost is None:
-                raise RunError(f"--max-cost cannot hold: {folder.path} has calls of no known price; name another --out")
-            budget = Budget(settings.max_cost, spent=cost + self.spent)
+            budget = Budget(settings.max_cost)
+            for path in (folder.path, *self.sharing):
+                cost = cost_of(path)
+                if cost is None:
+                    raise RunError(f"--max-cost cannot hold: {path} has calls of no known price; name another --out")
+                budget.spent += cost
         limiters: dict[int, Limiter] = {}
         for model in self.models:
             concurrency = settings.concurrency or model.concurrency

@@ -139,9 +139,10 @@ class SampleRun(PromptRun[Candidates]):
                 f"{self.out} is a best-of run of version 0.1.0, which cannot be resumed: start anew with "
                 "cai sample PROMPTS --best-of N --judge SPEC --out NEW"
             )
+        if self.labels is not None:
+            self.labels.sharing, self.sharing = [self.out], [self.labels.out]
         yield self
         if self.labels is not None:
-            self.labels.spent = self.info["cost_usd"] or 0.0
             yield self.labels
             self.cut = export_run(self.out, **{**(self.info.get("export") or {}), "best": True})
 

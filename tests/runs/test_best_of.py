@@ -6,22 +6,24 @@ import asyncio
 import json
 import math
 from contextlib import aclosing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from best_runs import PROMPTS, rewarder, run, setup, writer
-from label_runs import mute, scorer
+from label_runs import mute, scorer, scores
 from label_runs import rows_of as labels_of
 from label_runs import run as label_run
 from players import digits
 from sample_runs import PROMPTS as ALL
-from sample_runs import cutting, rows_of
+from sample_runs import cutting, rows_of, seeded
 from sample_runs import run as sample_run
 from terminal import cai as command
 
 import cai
-from cai.errors import CallRejected, RunError, Unreadable, UsageError
+from cai.errors import BudgetReached, CallRejected, RunError, Unreadable, UsageError
+from cai.folder.store import cost_of
 from cai.records import Completion
 from cai.runs.plan import estimate
 from cai.runs.sample import SampleRun
@@ -184,6 +186,25 @@ def test_a_higher_limit_goes_on(tmp_path: Path) -> None:
         run(file, tmp_path / "out", judge, model, limit=limit)
         assert len(sft_of(tmp_path / "out")) == limit
     assert set(judge.asked.values()) == set(model.asked.values()) == {1}
+
+
+def test_the_cap_holds_over_both_parts_and_all_sessions(tmp_path: Path) -> None:
+    def replies(payload: dict[str, Any]) -> Completion:
+        return replace(seeded(payload), input_tokens=100, output_tokens=100)
+
+    def judges(payload: dict[str, Any]) -> Completion:
+        return replace(scores(payload), input_tokens=1000, output_tokens=1000)
+
+    def resume(count: int) -> None:
+        judge, model = scorer(judges), writer(replies)
+        judge.provider = model.provider = "openai"
+        given = {"best_of": 2, "price": "10,10", "max_cost": 0.1, "max_tokens": 100, "concurrency": 1}
+        run([{"id": f"q{n}", "prompt": f"Question {n}?"} for n in range(count)], tmp_path / "out", judge, model, **given)
+
+    resume(2)
+    with pytest.raises(BudgetReached, match=r"0\.0980 spent"):
+        resume(40)
+    assert sum(cost_of(folder) or 0.0 for folder in (tmp_path / "out", tmp_path / "out" / "labels")) <= 0.1
 
 
 @pytest.mark.parametrize("sampled", [False, True])
