@@ -5,6 +5,7 @@ A judge looks at each example under that principle and no other, in both orders.
 
 from __future__ import annotations
 
+import shlex
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -28,7 +29,7 @@ from cai.records import Contest, Label, Object, Record, Turns, Values
 from cai.runs.label import LabelRun
 from cai.runs.settings import LabelSettings
 from cai.sources.conversations import pair_hash
-from cai.texts.wording import counted, nearest, report_lines, settings_as_keywords
+from cai.texts.wording import counted, nearest, printable, report_lines, settings_as_keywords
 
 State = Literal["holds", "flips", "fails", "invalid"]
 STATES = {
@@ -111,7 +112,8 @@ class TrialRun(LabelRun):
         tests = [[example.key, principle.id] for example, principle in examples.values()]
         self.identity = {name: self.identity[name] for name in ("binding", "extra_body", "max_tokens", "seed")}
         self.identity |= {"command": "test", "tests": sha256(orjson.dumps(tests)).hexdigest()[:16]}
-        self.words = ["cai", "constitution", "test", self.constitution.source.removeprefix("built-in ")]
+        words = ["cai", "constitution", "test", self.constitution.source.removeprefix("built-in ")]
+        self.command_line = printable(shlex.join(words))
         self.cuts = False
         self.examples = examples
         if settings.out is None:

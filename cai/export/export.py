@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-import re
 import shlex
 from collections import Counter
 from contextlib import closing
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -267,7 +267,9 @@ def _commands(info: Object, options: ExportOptions) -> str:
     changed = {name: getattr(options, name) for name in DEFAULTS if name != "parquet"}
     changed = {name: FILES.get(name, value) for name, value in changed.items() if value != DEFAULTS[name]}
     lines = [shlex.join(["cai", "export", "RUN", *words_of(changed)])]
-    if "command" in info:
-        words = [re.sub("^https?://.*", "URL", word) for word in shlex.split(info["command"])]
-        lines.insert(0, shlex.join(word if " " in word or "\n" in word else without_path(word) for word in words))
+    if info.get("command") is not None:
+        words = ["cai"]
+        for before, word in pairwise(shlex.split(info["command"])):
+            words.append(word if before == "--system" else without_path(word))
+        lines.insert(0, shlex.join(words))
     return "\n".join(lines)

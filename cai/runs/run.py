@@ -33,7 +33,7 @@ from cai.records import BadPrompt, Drop, Object, Place, Role, Sampling, Values
 from cai.runs.kind import Row, RunKind
 from cai.runs.settings import PromptSettings, RunSettings
 from cai.sources.files import Source, examine, read_prompts
-from cai.texts.wording import none_usable, telling
+from cai.texts.wording import none_usable, printable, telling
 
 log = logging.getLogger("cai")
 INTERRUPTED = "interrupted"
@@ -64,9 +64,12 @@ class Run(RunKind[Row]):
         self.out = Path("runs") / f"{name}-{identity_hash(identity)}"
         if settings.out is not None:
             self.out = Path(settings.out)
-        self.words = ["cai", self.command, *settings.words()]
-        if isinstance(source, str | Path):
-            self.words.insert(2, str(source))
+        words = settings.words()
+        if source is not None:
+            words.insert(0, str(source))
+        self.command_line: str | None = None  # of a source that is in memory there is none
+        if isinstance(source, str | Path | None):
+            self.command_line = printable(shlex.join(["cai", self.command, *words]))
         self.cuts = self.command in CUTS
         self.sharing: Sequence[Path] = ()
         self.tally = Tally()
@@ -266,7 +269,7 @@ class Run(RunKind[Row]):
             cost_usd=cost,
             seconds=round(time.monotonic() - self._began, 3),
             settings=self.settings.changeable(),
-            command=folder.info.get("command") or shlex.join(self.words),
+            command=folder.info.get("command") or self.command_line,
         )
 
 

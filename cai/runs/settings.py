@@ -8,8 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
-from urllib.parse import urlsplit
+from typing import Annotated, TypeVar
 
 import orjson
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -34,7 +33,8 @@ FIXED = {  # keys of a request that the method, the reader of the answers, or th
     "best_of": "one answer is read, and all are billed",
 }
 SECRET = ("headers", "extra_body")  # may hold keys, and are not shown
-UNWRITTEN = ("headers", "out", "force", "concurrency", "rpm", "tpm", "timeout")  # decide no row, or hold keys
+# Decide no row, or may hold keys.
+UNWRITTEN = (*SECRET, "base_url", "out", "force", "concurrency", "rpm", "tpm", "timeout")
 Count = Annotated[int, Field(ge=1, le=WHOLE)]
 Few = Annotated[int, Field(ge=1, le=1_000)]
 Share = Annotated[float, Field(ge=0.5, le=1.0)]
@@ -102,8 +102,12 @@ class RunSettings(BaseModel):
         values = {}
         for name, field in type(self).model_fields.items():
             value = getattr(self, name)
+            if isinstance(value, Constitution):
+                value = value.source.removeprefix("built-in ") or value.name
             if value != field.default and name not in UNWRITTEN:
-                values[name] = _written(name, value)
+                values[name] = value
+        if self.base_url is not None:
+            values["base_url"] = "URL"  # the address itself may hold a key
         return words_of(values)
 
     def changeable(self) -> Values:
@@ -283,15 +287,3 @@ def make_settings(kind: type[S], values: Object) -> S:
         if name not in SECRET:
             setting += f" {values[name]!r}"
         raise UsageError(f"{setting} {problem}") from None
-
-
-def _written(name: str, value: Any) -> Any:
-    """A setting as the command line has it, without secrets."""
-    if isinstance(value, Mapping):
-        return orjson.dumps(dict(value)).decode()
-    if isinstance(value, Constitution):
-        return (value.source or value.name).removeprefix("built-in ")
-    if name == "base_url":  # a password may stand before the host, and a key behind the path
-        address = urlsplit(value)
-        return f"{address.scheme}://{address.netloc.rpartition('@')[2]}{address.path}"
-    return value

@@ -546,23 +546,22 @@ def command_lines(card: str) -> list[str]:
 
 
 def test_the_card_gives_the_command_that_made_the_run() -> None:
-    command = "cai generate /home/me/p.jsonl --model local:/home/me/tuned --system 'Be /brief.' --rounds 3"
-    expected = "cai generate p.jsonl --model local:tuned --system 'Be /brief.' --rounds 3"
+    command = "cai generate '/home/my home/p.jsonl' --model local:/home/me/tuned --system '/brief and kind' --rounds 3"
+    expected = "cai generate p.jsonl --model local:tuned --system '/brief and kind' --rounds 3"
     assert command_lines(card_of(IDENTITY, command=command)) == [expected, "cai export RUN"]
 
 
 def test_the_card_does_not_say_where_a_server_is() -> None:
-    body = '{"user":"http://x"}'
-    given = f"cai generate p.jsonl --base-url 'https://10.0.0.1:8000/v1?a=b c' --extra-body '{body}' --rounds 3"
-    card = card_of(IDENTITY, command=given)
-    expected = f"cai generate p.jsonl --base-url URL --extra-body '{body}' --rounds 3"
-    assert command_lines(card) == [expected, "cai export RUN"]
+    command = "cai generate p.jsonl --rounds 3 --base-url URL"
+    card = card_of(IDENTITY, command=command)
+    assert command_lines(card) == [command, "cai export RUN"]
     assert "`URL` is the address of the server.\n`RUN` is" in card
     assert "`URL`" not in card_of(IDENTITY, command="cai generate p.jsonl")
 
 
-def test_the_card_of_a_run_that_kept_no_command_gives_that_of_its_rows() -> None:
-    assert command_lines(card_of(IDENTITY)) == ["cai export RUN"]
+@pytest.mark.parametrize("info", [{}, {"command": None}])
+def test_the_card_of_a_run_that_kept_no_command_gives_that_of_its_rows(info: dict[str, Any]) -> None:
+    assert command_lines(card_of(IDENTITY, **info)) == ["cai export RUN"]
 
 
 HOSTILE = '---\nlicense: mit\n---\n# "Owned" `` | <b>[x](y)\n```\n'

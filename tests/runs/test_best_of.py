@@ -199,7 +199,9 @@ def test_the_cap_holds_over_both_parts_and_all_sessions(tmp_path: Path) -> None:
         judge, model = scorer(judges), writer(replies)
         judge.provider = model.provider = "openai"
         given = {"best_of": 2, "price": "10,10", "max_cost": 0.1, "max_tokens": 100, "concurrency": 1}
-        run([{"id": f"q{n}", "prompt": f"Question {n}?"} for n in range(count)], tmp_path / "out", judge, model, **given)
+        run(
+            [{"id": f"q{n}", "prompt": f"Question {n}?"} for n in range(count)], tmp_path / "out", judge, model, **given
+        )
 
     resume(2)
     with pytest.raises(BudgetReached, match=r"0\.0980 spent"):

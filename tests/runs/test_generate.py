@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import threading
 from pathlib import Path
 from typing import Any
@@ -234,6 +235,22 @@ def test_neither_headers_nor_addresses_are_in_the_identity() -> None:
     text = json.dumps(setup(headers={"X-Key": "secret"}, base_url="http://127.0.0.1:9/v1").identity)
     assert "secret" not in text
     assert "127.0.0.1" not in text
+
+
+def test_the_stored_command_states_what_decides_the_rows_and_holds_no_secret(tmp_path: Path) -> None:
+    (tmp_path / "p \udcff.txt").write_text("Hi.\n")
+    secrets = {"headers": {"X-Key": "sec"}, "base_url": "http://h:1/v1?key=sec", "extra_body": {"api_key": "sec"}}
+    made = setup(str(tmp_path / "p \udcff.txt"), load_constitution("honest"), rounds=3, out=tmp_path, **secrets)
+    words = ["cai", "generate", f"{tmp_path}/p \\udcff.txt", "--constitution", "honest"]
+    assert shlex.split(made.command_line or "", posix=True) == [
+        *words,
+        "--model",
+        "openai:gpt-4.1-mini",
+        "--rounds",
+        "3",
+    ]
+    assert setup(None).command_line == "cai generate --model openai:gpt-4.1-mini"
+    assert setup(PROMPTS).command_line is None
 
 
 def test_the_default_folder_is_named_after_constitution_and_identity() -> None:
