@@ -55,6 +55,11 @@ def test_every_setting_is_a_keyword_with_its_type_and_default(
             assert "Ge(" not in str(parameters[key].annotation)
 
 
+def test_an_asynchronous_twin_says_that_it_gives_an_asynchronous_generator() -> None:
+    given = [str(inspect.signature(door).return_annotation) for door in (cai.agenerate, cai.asample, cai.alabel)]
+    assert given == ["AsyncGenerator[Revision]", "AsyncGenerator[Candidates]", "AsyncGenerator[Label]"]
+
+
 @pytest.mark.parametrize(("name", "settings", "left_out"), DOORS)
 def test_help_says_what_every_setting_means(name: str, settings: type[BaseModel], left_out: set[str]) -> None:
     door = getattr(cai, name)

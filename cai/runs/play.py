@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import logging
 import queue
 import shutil
@@ -48,6 +49,9 @@ def twin(door: Callable[P, Rows[Row]]) -> Callable[P, AsyncGenerator[Row, None]]
             async for row in source:
                 yield row
 
+    signature = inspect.signature(door)
+    row = signature.return_annotation.removeprefix("Rows")  # such as [Revision]
+    rows.__signature__ = signature.replace(return_annotation=f"AsyncGenerator{row}")  # type: ignore[attr-defined]
     rows.__name__ = rows.__qualname__ = f"a{door.__name__}"
     close = "close it (`contextlib.aclosing`) if it is not read to its end"
     rows.__doc__ = f"The asynchronous twin of `{door.__name__}`; {close}.\n\n{door.__doc__}"
