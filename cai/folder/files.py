@@ -16,13 +16,15 @@ from collections.abc import Callable
 from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import IO
+from typing import IO, TYPE_CHECKING
 from uuid import uuid4
 
 import orjson
 
 from cai.errors import CaiError, MissingExtra, RunError, UsageError
-from cai.records import Object, Values
+
+if TYPE_CHECKING:
+    from cai.records import Object, Values
 
 log = logging.getLogger("cai")
 
