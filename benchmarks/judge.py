@@ -31,7 +31,8 @@ from cai.models.inprocess.local import LocalModel
 from cai.records import Contest, Request, Sampling
 from cai.runs.label import LabelRun
 from cai.runs.pairs import read_pairs
-from cai.runs.settings import LabelSettings, make_settings
+from cai.runs.settings import LabelSettings
+from cai.sources.yamlfile import make_settings
 
 WIDTH = 50  # calls in flight
 JSON_TOKENS = 256

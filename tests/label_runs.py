@@ -13,7 +13,8 @@ from players import Player, digits
 
 from cai.records import Completion
 from cai.runs.label import LabelRun
-from cai.runs.settings import LabelSettings, make_settings
+from cai.runs.settings import LabelSettings
+from cai.sources.yamlfile import make_settings
 
 
 def odds_of(payload: dict[str, Any]) -> float:

@@ -13,7 +13,8 @@ from players import Player, digits
 
 from cai.records import Completion
 from cai.runs.sample import SampleRun
-from cai.runs.settings import SampleSettings, make_settings
+from cai.runs.settings import SampleSettings
+from cai.sources.yamlfile import make_settings
 
 PROMPTS = [{"id": f"q{n}", "prompt": f"Question {n}?"} for n in range(12)]
 

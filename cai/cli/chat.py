@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cai.cli.main import Fields, Json, add_command, fields_of, say, settings_from_options, show_summary
+from cai.cli.main import Fields, Json, add_command, fields_of, say, show_summary, values_of
 from cai.errors import CaiError, CallRejected, ModelStopped, UsageError
 from cai.models import SPECS, open_model, spec_of
 
@@ -58,10 +58,11 @@ def chat(
 
     from cai.chat import Chat, find_spec, fitting
     from cai.runs.settings import RunSettings
+    from cai.sources.yamlfile import make_settings
 
     if max_tokens is not None:
         options["max_tokens"] = max_tokens
-    settings = settings_from_options(RunSettings, {"seed": seed, **options})
+    settings = make_settings(RunSettings, {"seed": seed, **values_of(options)})
     opened = open_model(find_spec(model), settings.connection)
     with asyncio.Runner() as runner:
         runner.run(opened.start())

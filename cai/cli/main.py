@@ -12,24 +12,22 @@ from collections.abc import Callable, Iterable, Mapping
 from functools import cache
 from importlib import import_module
 from itertools import takewhile
-from typing import TYPE_CHECKING, Annotated, Any, Protocol, TypeVar, get_args
+from typing import TYPE_CHECKING, Annotated, Any, Protocol, get_args
 
 import typer
 from typer.core import TyperCommand, TyperGroup
 
 from cai.errors import CaiError, UsageError
-from cai.texts.wording import printable
+from cai.texts.wording import option, printable
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
     from pydantic.fields import FieldInfo
 
     from cai.records import Object, Values
-    from cai.runs.settings import RunSettings
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON summary to stdout.")]
 Fields = dict[str, "FieldInfo"]
-S = TypeVar("S", bound="RunSettings")
 MODULES = ("runs", "audit", "train", "chat", "judge", "constitution")  # of the commands, in the order of the help text
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
@@ -188,13 +186,12 @@ def option_of(name: str, field: FieldInfo) -> inspect.Parameter:
         kind = list[str]
         if default is not None:
             default = [default]
-    words = name.replace("_", "-")
-    flag = extra.get("option", f"--{words}")
+    flag = extra.get("option", option(name))
     if kind is bool and default is not False:  # a switch that can be on already can be switched off
-        flag = f"--{words}/--no-{words}"
-    option = typer.Option(*filter(None, [extra.get("short"), flag]), help=field.description)
+        flag = f"{flag}/--no-{flag[2:]}"
+    info = typer.Option(*filter(None, [extra.get("short"), flag]), help=field.description)
     return inspect.Parameter(
-        name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=Annotated[kind | None, option]
+        name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=Annotated[kind | None, info]
     )
 
 
@@ -205,32 +202,21 @@ def _kind(annotation: Any) -> Any:
     return kinds.pop() if len(kinds) == 1 else str
 
 
-def settings_from_options(kind: type[S], options: Object) -> S:
-    """The settings that the options of a command make; raises UsageError with what to type instead."""
-    from cai.runs.settings import make_settings
-
-    return make_settings(kind, values_of(options))
-
-
 def values_of(options: Object) -> Values:
     """The values of options by the names of their settings, with JSON and headers read."""
-    values = {**options, "headers": dict(map(_header, options.get("headers") or ()))}
-    extra = values.pop("extra_body", None)
-    if extra is not None:
-        values["extra_body"] = _json_object(extra)
-    return values
-
-
-def _json_object(text: str) -> Values:
     import orjson
 
+    values = {**options, "headers": dict(map(_header, options.get("headers") or ()))}
+    text = values.pop("extra_body", None)
+    if text is None:
+        return values
     try:
-        value = orjson.loads(text)
+        values["extra_body"] = orjson.loads(text)
     except orjson.JSONDecodeError as error:
         raise UsageError(f"--extra-body is not JSON ({error}): {text[:80]!r}") from None
-    if not isinstance(value, dict):
+    if not isinstance(values["extra_body"], dict):
         raise UsageError(f"--extra-body must be a JSON object, such as '{{\"top_p\": 0.9}}', not {text[:80]!r}")
-    return value
+    return values
 
 
 def _header(text: str) -> tuple[str, str]:

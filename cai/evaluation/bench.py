@@ -28,8 +28,9 @@ from cai.records import BadPrompt, Contest, Label, Object, Place, Protocol, Read
 from cai.runs.label import LabelRun
 from cai.runs.pairs import read_pairs
 from cai.runs.play import in_thread
-from cai.runs.settings import LabelSettings, make_settings
+from cai.runs.settings import LabelSettings
 from cai.sources.files import Source
+from cai.sources.yamlfile import make_settings
 from cai.texts.wording import settings_as_keywords
 
 NOT_ASKED = ("gold", "agreement", "calibration", "target", "max_candidates", "model", "pairing", "min_confidence")
@@ -108,9 +109,8 @@ def resolve_bench(
     return list(benches.values())
 
 
-def run_bench(benches: Iterable[Bench], play: Play = quietly) -> list[BenchResult]:
+def run_bench(benches: Sequence[Bench], play: Play = quietly) -> list[BenchResult]:
     """Play every run to its end, or as far as its judge goes, and measure its labels."""
-    benches = list(benches)
     results = []
     for bench in benches:
         bench.run.sharing = [other.run.out for other in benches if other is not bench]

@@ -11,13 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import orjson
-from pydantic import ValidationError
 
 from cai.errors import RunError, UsageError
 from cai.export.best_replies import BestCut, BestSummary, PickedCut
 from cai.export.cut import Cut, ratio
 from cai.export.hub import Hub
-from cai.export.options import DEFAULTS, FIELDS, OF_PAIRS, ONLY, ExportOptions
+from cai.export.options import DEFAULTS, OF_PAIRS, ONLY, ExportOptions
 from cai.export.pairs import Row
 from cai.export.preferences import PreferenceCut
 from cai.export.revisions import RevisionCut
@@ -26,7 +25,7 @@ from cai.folder.rows import TRAINING_FILES
 from cai.folder.run import RunFolder, read_info
 from cai.judge.certify import FILE
 from cai.records import Object, Record
-from cai.sources.yamlfile import unfit
+from cai.sources.yamlfile import make_settings
 from cai.texts.wording import one_line, option, render_card, report_lines, settings_as_keywords, without_path, words_of
 
 CARD = Path(__file__).with_name("card.md.jinja")
@@ -72,7 +71,7 @@ def export_run(folder: str | Path, *, push: str | None = None, private: bool = T
     Files of an earlier export are replaced or removed. Raises UsageError for options that do not fit the run, RunError
     for a folder that holds nothing to cut, is in use or damaged, and CaiError if the hub refuses.
     """
-    chosen = read_options(options)
+    chosen = make_settings(ExportOptions, options)
     path = Path(folder)
     info = read_info(path, "name the --out of a cai generate or cai label")
     kind = _cut_of(path, info, chosen)
@@ -91,7 +90,7 @@ def cut_again(run: RunFolder, stated: Object) -> ExportSummary:
     options = dict(run.info.get("export") or {})
     if THRESHOLDS & stated.keys():
         options = {name: value for name, value in options.items() if name not in THRESHOLDS}
-    chosen = read_options({**options, **stated})
+    chosen = make_settings(ExportOptions, {**options, **stated})
     return _write(run, _cut_of(run.path, run.info, chosen), chosen)
 
 
@@ -174,18 +173,6 @@ def _remember(run: RunFolder, options: ExportOptions) -> None:
 
 
 # Options
-
-
-def read_options(values: Object) -> ExportOptions:
-    """The options with these values; raises UsageError for an unknown name, a wrong type or a value out of range."""
-    for name in values:
-        if name not in FIELDS:
-            raise UsageError(f"an export has no option {name!r}; its options: {', '.join(FIELDS)}")
-    try:
-        return ExportOptions(**values)
-    except ValidationError as error:
-        name, problem = unfit(error)
-        raise UsageError(f"{option(name)} {values[name]!r} {problem}") from None
 
 
 def check_options(options: ExportOptions, command: str) -> None:

@@ -13,8 +13,9 @@ from cai.runs.generate import GenerateRun
 from cai.runs.label import LabelRun
 from cai.runs.play import Rows, twin
 from cai.runs.sample import SampleRun
-from cai.runs.settings import GenerateSettings, LabelSettings, SampleSettings, make_settings
+from cai.runs.settings import GenerateSettings, LabelSettings, SampleSettings
 from cai.sources.files import Source
+from cai.sources.yamlfile import make_settings
 from cai.texts.wording import settings_as_keywords
 
 

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, TypeVar
+from typing import Annotated
 
 import orjson
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from cai.calls.model import Connection
 from cai.constitution.principles import Constitution
@@ -19,9 +19,9 @@ from cai.errors import UsageError
 from cai.export.options import MIN_CONFIDENCE, Pairing
 from cai.models import JUDGE_SPECS, SPECS
 from cai.records import Object, Protocol, Sampling, Values
-from cai.sources.yamlfile import unfit
-from cai.texts.wording import nearest, option, words_of
+from cai.texts.wording import words_of
 
+VERDICT = 1024  # tokens that a judge may write before it names a letter
 WHOLE = 2**63 - 1  # the largest whole number that JSON writers and SQLite take
 FIXED = {  # keys of a request that the method, the reader of the answers, or the run's identity depends on
     "messages": "the templates word what is asked",
@@ -32,14 +32,15 @@ FIXED = {  # keys of a request that the method, the reader of the answers, or th
     "n": "one answer is read",
     "best_of": "one answer is read, and all are billed",
 }
-SECRET = ("headers", "extra_body")  # may hold keys, and are not shown
 # Decide no row, or may hold keys.
-UNWRITTEN = (*SECRET, "base_url", "out", "force", "concurrency", "rpm", "tpm", "timeout")
+UNWRITTEN = ("headers", "extra_body", "base_url", "out", "force", "concurrency", "rpm", "tpm", "timeout")
+CHANGEABLE = (
+    "limit", "concurrency", "max_cost", "rpm", "tpm", "min_confidence", "agreement", "target", "max_candidates",
+)  # fmt: skip
 Count = Annotated[int, Field(ge=1, le=WHOLE)]
 Few = Annotated[int, Field(ge=1, le=1_000)]
 Share = Annotated[float, Field(ge=0.5, le=1.0)]
 Law = str | Path | Constitution
-S = TypeVar("S", bound="RunSettings")
 
 
 class RunSettings(BaseModel):
@@ -50,7 +51,7 @@ class RunSettings(BaseModel):
     templates: str | Path | None = Field(None, description="Template set: chat (the default), fewshot, or a folder.")
     temperature: float = Field(1.0, ge=0, le=2, description="Sampling temperature; 0 is greedy.")
     max_tokens: Count = Field(512, description="Longest answer in tokens; a reply that reaches it is dropped.")
-    extra_body: Object = Field({}, description="JSON object merged into every request.")
+    extra_body: Object = Field({}, repr=False, description="JSON object merged into every request.")
     limit: Count | None = Field(None, description="Read at most this many prompts or pairs.")
     concurrency: Annotated[int, Field(ge=1, le=100_000)] | None = Field(
         None, description="Most calls in flight at once (default: what the model suggests)."
@@ -65,6 +66,7 @@ class RunSettings(BaseModel):
     base_url: str | None = Field(None, description="Server of a hosted model, such as http://host:8000/v1.")
     headers: Mapping[str, str] = Field(
         {},
+        repr=False,
         description="Extra HTTP header 'Name: value'; repeatable.",
         json_schema_extra={"option": "--header", "repeat": True},
     )
@@ -112,7 +114,7 @@ class RunSettings(BaseModel):
 
     def changeable(self) -> Values:
         """What may change when a run is resumed; headers can hold keys and are left out."""
-        return {name: getattr(self, name) for name in ("limit", "concurrency", "max_cost", "rpm", "tpm")}
+        return {name: getattr(self, name) for name in CHANGEABLE if hasattr(self, name)}
 
 
 class PromptSettings(RunSettings):
@@ -146,9 +148,7 @@ class SampleSettings(PromptSettings):
         description=f"Model that replies: {SPECS}; repeatable: each model gives -n replies.",
         json_schema_extra={"repeat": True},
     )
-    n: Few | None = Field(
-        None, description="Replies to each prompt from each model (default 2).", json_schema_extra={"option": "-n"}
-    )
+    n: Few | None = Field(None, description="Replies to each prompt from each model (default 2).")
     best_of: Annotated[int, Field(ge=2, le=1_000)] | None = Field(
         None, description="Like -n; then --judge compares the replies, and sft.jsonl holds the best one of each prompt."
     )
@@ -187,9 +187,7 @@ class SampleSettings(PromptSettings):
             if self.specs.count(spec) > 1:
                 raise UsageError(f"--model {spec} is named twice: raise -n for more replies of one model")
         if self.each > 1 and self.temperature == 0:
-            name, advice = "--best-of", "raise it"
-            if self.best_of is None:
-                name, advice = "-n", "raise it, or -n 1"
+            name, advice = ("-n", "raise it, or -n 1") if self.best_of is None else ("--best-of", "raise it")
             raise UsageError(f"{name} {self.each} at --temperature 0 gives the same reply {self.each} times: {advice}")
         return self
 
@@ -213,7 +211,7 @@ class SampleSettings(PromptSettings):
 class LabelSettings(RunSettings):
     """The settings of a label run."""
 
-    max_tokens: Count = Field(1024, description="Longest answer in tokens of a judge that votes in words.")
+    max_tokens: Count = Field(VERDICT, description="Longest answer in tokens of a judge that votes in words.")
     constitution: Law = Field(
         "harmless", description="Constitution: a built-in NAME or a PATH.", json_schema_extra={"short": "-c"}
     )
@@ -267,23 +265,3 @@ class LabelSettings(RunSettings):
         if self.model is not None and self.target is None:
             raise UsageError("--model draws further replies for --target: name that too, or leave it out")
         return self
-
-    def changeable(self) -> Values:
-        """What may change when a run is resumed."""
-        names = ("min_confidence", "agreement", "target", "max_candidates")
-        return super().changeable() | {name: getattr(self, name) for name in names}
-
-
-def make_settings(kind: type[S], values: Object) -> S:
-    """Settings from keywords; raises UsageError for an unknown name or a value out of its range."""
-    for name in values:
-        if name not in kind.model_fields:
-            raise UsageError(f"unknown setting {name!r}; {nearest(name, sorted(kind.model_fields))}")
-    try:
-        return kind(**values)
-    except ValidationError as error:
-        name, problem = unfit(error)
-        setting = option(name)
-        if name not in SECRET:
-            setting += f" {values[name]!r}"
-        raise UsageError(f"{setting} {problem}") from None

@@ -11,18 +11,20 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import islice, takewhile
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import yaml
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 from yaml.constructor import SafeConstructor
 from yaml.resolver import Resolver
 
-from cai.records import Values
-from cai.texts.wording import nearest, shortened
+from cai.errors import UsageError
+from cai.records import Object, Values
+from cai.texts.wording import nearest, option, shortened
 
 Place = tuple[str | int, ...]  # the keys and 0-based indexes that lead to a value
+S = TypeVar("S", bound=BaseModel)
 Keys = Mapping[tuple[str, ...], tuple[str, tuple[str, ...]]]  # keys that lead to a mapping → its name, its own keys
 
 MAX_BYTES = 1 << 20  # a constitution of 1,000 principles with tests is about 0.7 MB
@@ -239,10 +241,25 @@ def first_fault(error: ValidationError) -> str:
     return ": ".join(filter(None, (".".join(map(str, details["loc"])), message)))
 
 
-def unfit(error: ValidationError) -> tuple[str, str]:
-    """The name of the first value that does not fit, and what it must be: ("rounds", "must be less than …")."""
-    details = error.errors(include_url=False)[0]
-    return str(details["loc"][0]), details["msg"].removeprefix("Input ").replace("should", "must", 1)
+def make_settings(kind: type[S], values: Object) -> S:
+    """Settings from keywords; raises UsageError for an unknown name or a value that does not fit.
+
+    A field that is left out of the repr of its settings may hold a key: then the message does not quote its value.
+    """
+    for name in values:
+        if name not in kind.model_fields:
+            raise UsageError(f"unknown setting {name!r}; {nearest(name, sorted(kind.model_fields))}")
+    try:
+        return kind(**values)
+    except ValidationError as error:
+        details = error.errors(include_url=False)[0]
+        name = str(details["loc"][0])
+        field = kind.model_fields[name]
+        need = details["msg"].removeprefix("Input should be ")
+        if len(details["loc"]) > 1:  # a part of the value, or one of several types that it may have
+            need = f"of type {field.annotation}"
+        shown = f" {values[name]!r}" if field.repr else ""
+        raise UsageError(f"{option(name)}{shown} must be {need}") from None
 
 
 def _reason(details: ErrorDetails, scalar: str | None, keys: Keys, forms: Mapping[str, str]) -> tuple[str, str]:

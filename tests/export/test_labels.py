@@ -384,8 +384,8 @@ def test_a_calibration_that_does_not_fit_is_refused(run: Path, tmp_path: Path) -
         ({"min_confidence": "0.8"}, "--min-confidence '0.8' must be a valid number"),
         ({"min_confidence": math.nan}, "--min-confidence nan must be less than or equal to 1"),
         ({"hygiene": "no"}, "--hygiene 'no' must be a valid boolean"),
-        ({"benign": 3}, "--benign 3 must be a valid string"),
-        ({"calibration": 3}, "--calibration 3 must be a valid string"),
+        ({"benign": 3}, "--benign 3 must be of type str | pathlib.Path"),
+        ({"calibration": 3}, "--calibration 3 must be of type str | pathlib.Path | cai.judge.certify.Calibration"),
         ({"calibration": {"n": 3}}, "the value of calibration is not a calibration (binding: "),
         ({"calibration": {"n": {3}}}, "the value of calibration is not a calibration ("),
         ({"agreement": 1.0}, "--agreement 1.0 must be less than 1"),
@@ -395,7 +395,7 @@ def test_a_calibration_that_does_not_fit_is_refused(run: Path, tmp_path: Path) -
         ({"pairing": "final"}, "--pairing final is for labels of a generate run"),
         ({"agreement": 0.8, "min_confidence": 0.8}, "give one of them"),
         ({"best": True, "target": 3, "min_confidence": 0.8}, "--min-confidence, --target: only for pairs"),
-        ({"confidence": 0.8}, "an export has no option 'confidence'"),
+        ({"confidence": 0.8}, "unknown setting 'confidence'; did you mean 'min_confidence'"),
     ],
 )
 def test_an_option_that_cannot_be_is_refused(run: Path, options: dict[str, Any], problem: str) -> None:

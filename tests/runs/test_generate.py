@@ -10,13 +10,13 @@ from typing import Any
 import pytest
 
 from cai.cli.console import Progress
-from cai.cli.main import settings_from_options
+from cai.cli.main import values_of
 from cai.constitution.principles import Constitution, load_constitution
 from cai.errors import CaiError, UsageError
 from cai.folder.files import identity_hash
 from cai.runs.generate import GenerateRun
 from cai.runs.settings import GenerateSettings
-from cai.runs.settings import make_settings as settings_of
+from cai.sources.yamlfile import make_settings as settings_of
 from cai.texts.wording import SHOWN, telling
 
 PROMPTS = ["How do I sharpen a knife?", "Is it late?"]
@@ -73,6 +73,20 @@ def refused(**given: Any) -> str:
 def test_a_value_that_cannot_be_is_refused_by_name(name: str, value: Any) -> None:
     with pytest.raises(UsageError, match=f"--{name.replace('_', '-')} .*must be"):
         make_settings({name: value})
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        ({"headers": {"X-Key": 5}}, "--headers must be of type collections.abc.Mapping[str, str]"),
+        ({"headers": "sec"}, "--headers must be a valid dictionary"),
+        ({"extra_body": {5: "sec"}}, "--extra-body must be of type collections.abc.Mapping[str, typing.Any]"),
+        ({"out": b"x"}, "--out b'x' must be of type str | pathlib.Path | None"),
+        ({"rounds": 0}, "--rounds 0 must be greater than or equal to 1"),
+    ],
+)
+def test_what_a_setting_must_be_is_true_of_all_that_it_may_be(given: dict[str, Any], told: str) -> None:
+    assert refused(**given) == told
 
 
 @pytest.mark.parametrize(
@@ -241,14 +255,8 @@ def test_the_stored_command_states_what_decides_the_rows_and_holds_no_secret(tmp
     (tmp_path / "p \udcff.txt").write_text("Hi.\n")
     secrets = {"headers": {"X-Key": "sec"}, "base_url": "http://h:1/v1?key=sec", "extra_body": {"api_key": "sec"}}
     made = setup(str(tmp_path / "p \udcff.txt"), load_constitution("honest"), rounds=3, out=tmp_path, **secrets)
-    words = ["cai", "generate", f"{tmp_path}/p \\udcff.txt", "--constitution", "honest"]
-    assert shlex.split(made.command_line or "", posix=True) == [
-        *words,
-        "--model",
-        "openai:gpt-4.1-mini",
-        "--rounds",
-        "3",
-    ]
+    words = ["--constitution", "honest", "--model", "openai:gpt-4.1-mini", "--rounds", "3", "--base-url", "URL"]
+    assert shlex.split(made.command_line or "") == ["cai", "generate", f"{tmp_path}/p \\udcff.txt", *words]
     assert setup(None).command_line == "cai generate --model openai:gpt-4.1-mini"
     assert setup(PROMPTS).command_line is None
 
@@ -298,7 +306,7 @@ def test_prompts_of_a_file_are_counted_and_others_are_not(tmp_path: Path) -> Non
 
 
 def from_options(**given: Any) -> GenerateSettings:
-    return settings_from_options(GenerateSettings, {"headers": None, "extra_body": None, **given})
+    return make_settings(values_of({"headers": None, "extra_body": None, **given}))
 
 
 def test_options_are_read_into_settings() -> None:

@@ -36,7 +36,8 @@ from cai.folder.store import read_calls
 from cai.records import Revision
 from cai.runs.generate import GenerateRun
 from cai.runs.play import WAITING, in_thread
-from cai.runs.settings import GenerateSettings, make_settings
+from cai.runs.settings import GenerateSettings
+from cai.sources.yamlfile import make_settings
 
 ROOT = Path(__file__).parents[2]
 KEY = "sk-very-secret-0123456789abcdef"

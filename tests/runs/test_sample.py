@@ -19,7 +19,8 @@ from cai.records import Completion
 from cai.runs.pairs import describe_source, read_pairs
 from cai.runs.plan import estimate
 from cai.runs.sample import SampleRun
-from cai.runs.settings import SampleSettings, make_settings
+from cai.runs.settings import SampleSettings
+from cai.sources.yamlfile import make_settings
 
 
 def two() -> tuple[Player, Player]:
@@ -123,7 +124,7 @@ def test_a_plan_counts_what_the_run_then_asks(tmp_path: Path) -> None:
         ({"n": 0}, "-n 0 must be greater than or equal to 1"),
         ({"model": ()}, "--model must be a model spec, or a list of them"),
         ({"model": ("recorded:A", "recorded:A")}, "--model recorded:A is named twice: raise -n for more replies"),
-        ({"model": 4}, "--model 4 must be a valid string"),
+        ({"model": 4}, "--model 4 must be of type str | collections.abc.Sequence[str]"),
         ({"m": 4}, "unknown setting 'm'"),
     ],
 )
