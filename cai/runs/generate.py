@@ -30,15 +30,10 @@ class GenerateRun(PromptRun[Revision]):
         Ask(templates, law).check(self._principles)
         if templates.completes and settings.gate:
             raise UsageError("--gate needs chat templates: a base model gives no verdict line; use --no-gate")
-        self.gate = not templates.completes
-        if settings.gate is not None:
-            self.gate = settings.gate
-        specs = {"assistant": settings.model, "critic": settings.model}
-        if settings.critic is not None:
-            specs["critic"] = settings.critic
-        specs["reviser"] = specs["critic"]
-        if settings.reviser is not None:
-            specs["reviser"] = settings.reviser
+        self.gate = not templates.completes if settings.gate is None else settings.gate
+        critic = settings.model if settings.critic is None else settings.critic
+        reviser = critic if settings.reviser is None else settings.reviser
+        specs = {"assistant": settings.model, "critic": critic, "reviser": reviser}
         players = open_models(specs, settings.connection)
         identity = {
             "constitution": law.ref.model_dump(),
@@ -94,9 +89,8 @@ class GenerateRun(PromptRun[Revision]):
         """What will run, for people to read; each with its label."""
         settings = self.settings
         specs = {player: spec_of(model) for player, model in self.players.items()}
-        models = ", ".join(f"{player} {spec}" for player, spec in specs.items())
-        if len(set(specs.values())) == 1:
-            models = specs["assistant"]
+        is_one = len(set(specs.values())) == 1
+        models = specs["assistant"] if is_one else ", ".join(f"{player} {spec}" for player, spec in specs.items())
         gate = "no revision if a critique finds nothing" if self.gate else "always revises"
         rounds = counted(settings.rounds, "round")
         return {

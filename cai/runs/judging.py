@@ -89,13 +89,6 @@ class Judging:
         if self.protocol != "reward":
             check_ability(self.model, completes=self._templates.completes)
 
-    def describe(self) -> str:
-        """The constitution and how many of its principles a pair is judged under, for people to read."""
-        count = f"{self._settings.principles} of {len(self.principles)}"
-        if self.all:
-            count = f"all {len(self.principles)}"
-        return f"{self.law.title}, {count} principles a pair"
-
     def _draw(self, item: Contest) -> Sequence[Principle]:
         if self.all:
             return self.principles
@@ -181,10 +174,7 @@ def readability(votes: Iterable[Vote]) -> list[float]:
     masses = []
     for vote in votes:
         for reading in (vote.ab, vote.ba):
-            mass = reading.mass
-            if mass is None:
-                mass = float(reading.choice is not None)
-            masses.append(mass)
+            masses.append(float(reading.choice is not None) if reading.mass is None else reading.mass)
     return masses
 
 
@@ -192,19 +182,14 @@ def verdict_in_words(row: Label) -> str:
     """What the judge believes of a pair, for people to read."""
     if row.p_a is None:
         return "no valid vote"
-    better = "neither"
-    if row.p_a > 0.5:
-        better = "a"
-    if row.p_a < 0.5:
-        better = "b"
+    better = "a" if row.p_a > 0.5 else "b"
+    if row.p_a == 0.5:
+        better = "neither"
     verdict = f"{better}, confidence {row.confidence:.2f}"
-    votes = [_preference(vote) for vote in row.votes if is_valid(vote)]
+    votes = []
+    for vote in filter(is_valid, row.votes):
+        votes.append(vote.principle if vote.d is None else f"{vote.principle} {vote.d:+.2f}")
     return verdict if not votes else f"{verdict} ({'; '.join(votes)})"
-
-
-def _preference(vote: Vote) -> str:
-    """The principle of a vote and the preference for a."""
-    return vote.principle if vote.d is None else f"{vote.principle} {vote.d:+.2f}"
 
 
 # Its calibration
@@ -215,9 +200,7 @@ def check_human_labels(source: Source, what: str) -> None:
     for _, item in read_pairs(source):
         if isinstance(item, Contest) and item.human is not None:
             return
-    where = None
-    if isinstance(source, str | Path):
-        where = source
+    where = source if isinstance(source, str | Path) else None
     raise SourceError(f"no pair says which reply people prefer: {what} needs chosen and rejected, or a label", where)
 
 
@@ -237,9 +220,7 @@ def calibrate(settings: LabelSettings, gold: Path, out: Path) -> Calibration:
 
     Raises UsageError if it cannot be trusted, or does not certify the agreement that is asked for.
     """
-    targets = set(TARGETS)
-    if settings.agreement is not None:
-        targets.add(settings.agreement)
+    targets = {*TARGETS, *filter(None, [settings.agreement])}
     report = calibrate_judge(gold, targets=sorted(targets))
     why = next(weaknesses(report.calibration), None)
     if why is not None:

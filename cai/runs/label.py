@@ -124,8 +124,6 @@ class LabelRun(Run[Label]):
         path = folder.path / folder.rows_file
         if self._target is not None:
             self._target.read(path, filters_of(ExportOptions(**self.cut_options()), self.calibration))
-        if not path.exists():
-            return drivers
         with reading(path), path.open("rb") as file:
             for line in itertools.islice(file, CHECKED):
                 self.judging.readable.watch(Label.model_validate_json(line).votes)
@@ -209,7 +207,7 @@ class LabelRun(Run[Label]):
     def _gold(self) -> LabelRun:
         """The run that judges the gold pairs, in a folder inside this one's."""
         changes: Values = dict.fromkeys(("gold", "agreement", "target", "max_candidates", "model", "limit"))
-        changes |= {"pairing": "all", "out": self.out / "gold"}
+        changes |= {"pairing": "all", "out": self.out / "gold", "min_confidence": 0.5}  # its labels are not cut
         gold = LabelRun(
             self.settings.gold, self.settings.model_copy(update=changes), players={"judge": self.players["judge"]}
         )
@@ -253,8 +251,10 @@ class LabelRun(Run[Label]):
     def facts(self) -> Values:
         """What will run, for people to read; each with its label."""
         words = f"templates {self.templates.source}, seed {self.settings.seed}"
+        count = len(self.judging.principles)
+        drawn = f"all {count}" if self.judging.all else f"{self.settings.principles} of {count}"
         return {
-            "constitution": self.judging.describe(),
+            "constitution": f"{self.constitution.title}, {drawn} principles a pair",
             "pairs": source_name(self.source, self.settings.limit),
             "method": f"protocol {self.protocol}, both orders, {words}",
             "judge": spec_of(self.judging.model),

@@ -46,7 +46,6 @@ from cai.sources.conversations import (
 from cai.sources.files import Source, examine, read_records
 from cai.sources.replies import Reply, column_of_many, many_of, pair_of
 
-PAIRINGS = ("all", "best-worst", "final")
 MOST_REPLIES = 362  # to a prompt: the numbers of their pairs fill the bits below that of the prompt
 UNPAIRED = (1 << PAIR_BITS) - 1  # takes the place of the pairs of a prompt that has none
 OF_REPLIES = ("generate", "sample")  # kinds of run whose rows are replies
@@ -59,8 +58,6 @@ def read_pairs(source: Source, pairing: str = "all") -> Iterator[Place]:
     several replies, "all" and "best-worst" are every two of them.
     Raises UsageError, RunError or SourceError if the source cannot be read at all.
     """
-    if pairing not in PAIRINGS:
-        raise UsageError(f"--pairing {pairing!r} must be {', '.join(PAIRINGS[:-1])} or {PAIRINGS[-1]}")
     info = run_info(source)
     if info is None:
         return _of_records(read_records(source), pairing)
@@ -74,9 +71,8 @@ def run_info(source: Source) -> Values | None:
     info = read_info(Path(source), "name a run, or a file of pairs")
     command = info["identity"]["command"]
     if command not in OF_REPLIES:
-        hint = "it holds no replies"
-        if command == "label":
-            hint = "its rows are labelled already: cai export cuts them"
+        labelled = "its rows are labelled already: cai export cuts them"
+        hint = labelled if command == "label" else "it holds no replies"
         raise RunError(f"{source} is a run of cai {command}: {hint}")
     return info
 
@@ -87,9 +83,7 @@ def describe_source(source: Source, pairing: str = "all") -> str | Values:
     Raises UsageError if the source has no pairs of this kind; of Python rows that shows when they are read.
     """
     info = run_info(source)
-    identity: Values = {"command": ""}
-    if info is not None:
-        identity = info["identity"]
+    identity: Values = {"command": ""} if info is None else info["identity"]
     command = identity["command"]
     if pairing == "final" and command != "generate" and isinstance(source, str | Path):
         raise UsageError("--pairing final is for generate runs: this source has no rounds; leave it out")
@@ -171,9 +165,7 @@ def _of_revision(row: Object, pairing: str) -> Iterator[Contest]:
     models = row["models"]
     for text, number in texts.items():
         revision = as_text(text, "a revision")
-        origin, role = "initial", "assistant"
-        if number:
-            origin, role = f"round {number}", "reviser"
+        origin, role = (f"round {number}", "reviser") if number else ("initial", "assistant")
         yield Contest(
             id=f"{name}:round-{number}",
             position=number,

@@ -84,8 +84,6 @@ class Target:
     def read(self, path: Path, filters: Filters) -> None:
         """Count the labels of an earlier session; filters: which pairs are kept, then and now."""
         self._filters = filters
-        if not path.exists():
-            return
         with reading(path), path.open("rb") as file:
             for line in file:
                 self._add(orjson.loads(line))

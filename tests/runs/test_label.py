@@ -27,7 +27,8 @@ from cai.runs.judging import CHECKED
 from cai.runs.label import LabelRun
 from cai.runs.pairs import read_pairs
 from cai.runs.plan import estimate
-from cai.runs.settings import LabelSettings, make_settings
+from cai.runs.settings import LabelSettings
+from cai.sources.yamlfile import make_settings
 
 SAME = {"prompt": "Same?", "chosen": "Alike.", "rejected": "Alike. "}
 PAIRS: list[Any] = [
@@ -554,6 +555,15 @@ def labelled_with_gold(tmp_path: Path, judge: Player, gold: list[dict[str, Any]]
         job.finish()
         jobs.append(job)
     return jobs
+
+
+def test_gold_pairs_are_judged_after_reasoning_too_whatever_confidence_is_kept(tmp_path: Path) -> None:
+    def answer(payload: dict[str, Any]) -> Completion:
+        return scores(payload) if payload["score"] else Completion(f"Reasons {digits(payload)}.", "stop", "judge-1")
+
+    judge = Player(answer, "judge", scoring=True, prefill=True)
+    gold, rest = labelled_with_gold(tmp_path, judge, gold_pairs(60, lambda n: n % 5 > 0), protocol="reason")
+    assert (gold.info["rows"], rest.info["rows"]) == (60, 30) and rest.calibration is not None
 
 
 def test_the_folder_of_another_run_is_refused_before_its_gold_is_paid_for(tmp_path: Path) -> None:

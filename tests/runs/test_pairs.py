@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from pair_records import PAIR, TURN, contests
 
-from cai.errors import RunError, SourceError, UsageError
+from cai.errors import RunError, SourceError
 from cai.folder.run import PAIR_BITS
 from cai.records import BadPrompt, Candidate, Candidates, Contest, Message, Place, Revision, Round, Usage
 from cai.runs.judging import check_human_labels
@@ -131,14 +131,12 @@ def test_bad_lines_of_a_file_are_named_and_the_others_keep_their_places(tmp_path
     assert isinstance(bad, BadPrompt) and bad.line == 2 and "not JSON" in bad.problem
 
 
-def test_a_missing_file_an_empty_one_and_a_wrong_pairing_are_errors(tmp_path: Path) -> None:
+def test_a_missing_file_and_an_empty_one_are_errors(tmp_path: Path) -> None:
     with pytest.raises(SourceError, match="no such file"):
         read_pairs(tmp_path / "no.jsonl")
     (tmp_path / "empty.jsonl").touch()
     with pytest.raises(SourceError, match="there is no record in it"):
         list(read_pairs(tmp_path / "empty.jsonl"))
-    with pytest.raises(UsageError, match="--pairing 'best' must be all, best-worst or final"):
-        read_pairs([PAIR], "best")
 
 
 # Several replies
