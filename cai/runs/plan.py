@@ -13,7 +13,6 @@ from cai.calls.flow import Driver
 from cai.calls.prices import Tally
 from cai.errors import RowDropped
 from cai.folder.rows import RETRIED, digest_of, names_of
-from cai.folder.run import ANEW, find_info
 from cai.folder.store import Store
 from cai.models import provider_of, spec_of
 from cai.records import BadPrompt, Completion, Item, Object, Record, Request, Role, Values
@@ -27,6 +26,7 @@ TYPICAL_ANSWER = 0.5  # of max_tokens
 EVEN = math.log(0.5)
 FIGURES = ("calls", "input_tokens", "output_tokens")
 Counts = dict[str, Counter[str]]  # the figures by player
+Requests = set[tuple[Any, ...]]  # what tells requests apart
 
 
 class RoleEstimate(Record):
@@ -76,7 +76,7 @@ class StandIn(Driver):
     """
 
     def __init__(
-        self, players: Mapping[Role, str], counts: Counts, length: int, requests: set[str], *, split: bool
+        self, players: Mapping[Role, str], counts: Counts, length: int, requests: Requests, *, split: bool
     ) -> None:
         super().__init__({}, None, seed=0, budget=None, tally=Tally())
         self._players, self._counts, self._length, self._requests = players, counts, length, requests
@@ -90,9 +90,9 @@ class StandIn(Driver):
         for number, (request, _) in enumerate(numbered):
             length = self._count(request)
             letter = "A" if self._split or number < len(numbered) // 2 else "B"
-            text = f"{letter}\n{len(self._requests)}".ljust(
-                round(length * CHARACTERS_PER_TOKEN), "x"
-            )  # unlike any other
+            size = round(length * CHARACTERS_PER_TOKEN) - len("\nA")
+            # Unlike any other; a vote is read from its first or last line, in less time than from all of it.
+            text = f"{letter}\n{len(self._requests)}".ljust(size, "x") + f"\n{letter}"
             scores = tuple(EVEN for _ in request.score) or None
             answer = Completion(text, "stop", "stand-in", logprobs=({"A": EVEN, "B": EVEN},), scores=scores)
             answers.append((b"", answer))
@@ -100,11 +100,12 @@ class StandIn(Driver):
 
     def _count(self, request: Request) -> int:
         """Count a request that is new; returns how long its answer is."""
-        player = self._players.get(request.role, request.role)
+        player = self._players[request.role]
         length = min(self._length, request.max_tokens or self._length)
-        name = f"{player} {request}"
-        if name not in self._requests:
-            self._requests.add(name)
+        texts = [turn["content"] for turn in request.messages]
+        key = (player, request.text, request.prefill, request.score, request.sample, request.index, *texts)
+        if key not in self._requests:
+            self._requests.add(key)
             written = 0 if request.score else length
             self._counts[player].update(calls=1, input_tokens=count_tokens(request), output_tokens=written)
         return length
@@ -118,9 +119,7 @@ def estimate(run: Run[Any]) -> Estimate:
     roles = _roles(run, likely)
     sums = _sums(roles)
     bounds = _sums(_roles(run, most))
-    figures = sums
-    if run.bounded:
-        figures = sums | {f"most_{name}": value for name, value in bounds.items()}
+    most_sums = {f"most_{name}": value for name, value in bounds.items()}
     return Estimate(
         out=str(run.out),
         unit=f"{run.unit}s",
@@ -130,14 +129,13 @@ def estimate(run: Run[Any]) -> Estimate:
         seconds=_seconds(run, sums),
         roles=roles,
         notes=tuple(_notes(run, bounds["cost_usd"])),
-        **figures,
+        **sums,
+        **(most_sums if run.bounded else {}),
     )
 
 
 async def _play(run: Run[Any], likely: Counts, most: Counts) -> Counter[str]:
     """Count what is asked about new items; returns how many items are new, finished and unusable."""
-    longest = run.settings.max_tokens
-    typical = round(longest * TYPICAL_ANSWER)
     statuses = Counter[str]()
     for part in run.parts():
         finished = _finished(part)
@@ -151,28 +149,27 @@ async def _play(run: Run[Any], likely: Counts, most: Counts) -> Counter[str]:
             if part.unit == run.unit:
                 statuses[status] += 1
             if status == "new":
-                await _rehearse(part, item, position, likely, typical, split=False)
-                await _rehearse(part, item, position, most, longest, split=True)
+                await _rehearse(part, item, position, likely, TYPICAL_ANSWER, set(), split=False)
+                await _rehearse(part, item, position, most, 1.0, set(), split=True)
     return statuses
 
 
-async def _rehearse(run: Run[Any], item: Item, position: int, counts: Counts, length: int, *, split: bool) -> None:
-    """Count what is asked about an item, and the tokens, if every answer that may be as long has `length` tokens."""
-    requests = set[str]()
+async def _rehearse(
+    run: Run[Any], item: Item, position: int, counts: Counts, share: float, requests: Requests, *, split: bool
+) -> None:
+    """Count what is asked about an item, and the tokens, if an answer has this share of the tokens that it may have."""
+    length = round(run.settings.max_tokens * share)
     drivers: list[Driver] = [StandIn(players, counts, length, requests, split=split) for players, _, _ in run.seats()]
     with suppress(RowDropped):  # nothing is asked about two replies that are the same
         row = await run.play(drivers, item, position)
         run.kept(row)
         for later, (place, pair) in run.follow_ups(row):
-            later.kept(await later.play(drivers, pair, place))
+            await _rehearse(later, pair, place, counts, share, requests, split=split)
 
 
 def _finished(run: Run[Any]) -> set[int]:
     """Places in the input that an earlier session of the same run has finished."""
-    info = find_info(run.out, ANEW)
-    if info is None or info["identity"] != run.identity:
-        return set()
-    if run.settings.force or not (run.out / "calls.sqlite").exists():
+    if not run.is_resumed() or not (run.out / "calls.sqlite").exists():
         return set()
     with closing(Store(run.out, read_only=True)) as store:
         return {position for position, _, state in store.rows.states() if state not in RETRIED}
@@ -191,9 +188,7 @@ def _is_unusable(item: Item, seen: set[bytes]) -> bool:
 
 def count_tokens(request: Request) -> int:
     """About how many tokens a request has."""
-    texts = [turn["content"] for turn in request.messages]
-    if request.text is not None:
-        texts = [request.text]
+    texts = [turn["content"] for turn in request.messages] if request.text is None else [request.text]
     size = sum(len(text.encode("utf-8", "surrogatepass")) for text in texts)
     return round(size / CHARACTERS_PER_TOKEN) + TOKENS_PER_MESSAGE * len(texts)
 

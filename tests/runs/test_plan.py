@@ -15,7 +15,8 @@ from cai.records import Request
 from cai.runs.doors import generate
 from cai.runs.generate import GenerateRun
 from cai.runs.plan import Estimate, count_tokens, estimate
-from cai.runs.settings import GenerateSettings, make_settings
+from cai.runs.settings import GenerateSettings
+from cai.sources.yamlfile import make_settings
 
 LAW = Constitution.model_validate(
     {"name": "law", "version": "1.0.0", "principles": [{"id": "kind", "critique": "c" * 40, "revise": "r" * 80}]}
