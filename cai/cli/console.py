@@ -10,6 +10,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
@@ -59,7 +60,8 @@ class Progress:
 
     def count(self) -> None:
         """Count the items in a thread of its own, if their source can be read twice."""
-        if self.run.countable:
+        source = self.run.source
+        if self.total is None and isinstance(source, str | Path) and Path(source).exists():
             threading.Thread(target=self._count, name="cai-count", daemon=True).start()
 
     def _count(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from functools import partial
 from importlib import import_module
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cai.cli.main import Fields, Json, add_command, fields_of, print_json, settings_from_options, show_summary
+from cai.cli.main import Fields, Json, add_command, fields_of, print_json, show_summary, values_of
 
 if TYPE_CHECKING:
     from cai.records import Values
@@ -41,8 +42,10 @@ def _class_of(kind: str) -> Any:
 
 def _run(kind: str, source: str | None, options: Values) -> Run[Any]:
     """A run of a kind, resolved and checked."""
+    from cai.sources.yamlfile import make_settings
+
     make = _class_of(kind)
-    run: Run[Any] = make(source, settings_from_options(make.settings_class, options))
+    run: Run[Any] = make(source, make_settings(make.settings_class, values_of(options)))
     return run
 
 
@@ -63,12 +66,24 @@ def _play(run: Run[Any], json: bool) -> None:
                 play_shown(part)
             finally:
                 info = run.info or part.info
+                if part is not run and run.info and part.info:
+                    info = _best_of(run, part)
         if part is not run:
             console.show(console.ending(run))
-            info = info | {"best_of": run.cut.best.model_dump(mode="json")}
     finally:
         if info:
             print_json(info, json)
+
+
+def _best_of(run: Run[Any], labels: Run[Any]) -> Values:
+    """What a run and the labels of its replies came to together."""
+    usage = Counter[str](run.info["usage"])
+    usage.update(labels.info["usage"])
+    costs = [part.info["cost_usd"] for part in (run, labels)]
+    info = run.info | {"stopped": labels.stopped, "usage": usage, "cost_usd": None if None in costs else sum(costs)}
+    if run.cut is not None:
+        info["best_of"] = run.cut.best.model_dump(mode="json")
+    return info
 
 
 def play_shown(run: Run[Any]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from operator import attrgetter
 
@@ -18,6 +19,7 @@ from cai.folder.run import RunFolder, find_info
 from cai.records import Record
 
 UNJUDGED: Reason = "invalid_vote", "no pair of its replies was judged"
+UNFINISHED: Reason = "invalid_vote", "not all pairs of its replies are judged yet"
 PICKED: Mapping[str, Columns] = {
     "sft": {
     "messages": "turns", "id": "text", "best_of": "count", "score": "number", "judged": "flag", **JUDGE,
@@ -61,6 +63,7 @@ class BestCut(LabelCut):
             if "binding" not in info["identity"]:
                 raise RunError(f"{folder} is not a label run: move it away, and {self._labelling}")
             super().__init__(run, options, folder, info["identity"]["binding"])
+            self.stopped = self.stopped or info.get("stopped")
         else:
             super().__init__(run, options)
         self._sum = self._chances = 0.0
@@ -119,14 +122,17 @@ class BestCut(LabelCut):
     def _cut(self, prompt: Row, labels: Sequence[Row]) -> Reason | None:
         """Write the best reply to a prompt; why there is none comes back."""
         sampled = prompt["replies"]
+        usable = _usable(sampled)
         judge = None
         best: Standing | Reason
+        if self.stopped is not None and len(labels) < math.comb(len(usable), 2):
+            return UNFINISHED
         if labels:
             replies = standings(labels, self.filters)
             best = best_of(replies)
             judge = labels[0]["models"].get("judge")
         else:
-            replies = _usable(sampled)
+            replies = usable
             best = replies[0] if len(replies) == 1 else UNJUDGED
         if not isinstance(best, Standing):
             return best

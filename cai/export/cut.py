@@ -114,6 +114,7 @@ class Cut(ABC):
 
     def __init__(self, run: RunFolder, options: ExportOptions) -> None:
         self.facts = Facts()
+        self.stopped: str | None = run.info.get("stopped")  # why the run is not finished
         self.kept = Counter(dict.fromkeys(self.stages, 0))
         self.read = Counter[str]()
         self.options = options
@@ -186,8 +187,7 @@ class Cut(ABC):
 
     def notes(self) -> list[str]:
         """What the user should know."""
-        info = self._run.info
-        return rendered(NOTES, cut=self, info=info, median=median, hygiene=hygiene).split("\n")[:-1]
+        return rendered(NOTES, cut=self, median=median, hygiene=hygiene).split("\n")[:-1]
 
     def keep(self, kind: str, side: str, line: bytes, stage: str = "") -> None:
         """Write a training row; stage: where it is counted, if it has not the name of the file."""

@@ -10,6 +10,7 @@ from typing import Any, ClassVar, Generic, TypeVar
 from cai.calls.flow import Driver
 from cai.calls.model import Model
 from cai.calls.prices import Price
+from cai.folder.run import ANEW, find_info
 from cai.records import Place, Record, Values
 from cai.runs.settings import RunSettings
 
@@ -28,6 +29,7 @@ class RunKind(ABC, Generic[Row]):
     unit = "prompt"  # what the items are called
     outcome = "row kept"  # and those that are finished
     bounded = True  # whether a plan can say what is asked at most
+    may_be_unusable = False  # whether a source of which no item can be used is no error
 
     settings: Any
     out: Path
@@ -74,6 +76,11 @@ class RunKind(ABC, Generic[Row]):
     def planned(self) -> dict[str, tuple[Model, Price | None]]:
         """The models that a plan counts, by player, and what their tokens cost."""
         return {player: (model, self.prices[player]) for player, model in self.players.items()}
+
+    def is_resumed(self) -> bool:
+        """Whether the folder holds this very run, and it is not started over."""
+        info = find_info(self.out, ANEW)
+        return info is not None and info["identity"] == self.identity and not self.settings.force
 
     def plan_notes(self) -> Iterator[str]:
         """What a reader of a plan should know."""

@@ -11,7 +11,7 @@ import logging
 import shlex
 import time
 from collections import Counter
-from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterator, Mapping, Sequence
 from contextlib import aclosing, closing
 from dataclasses import asdict
 from functools import partial
@@ -43,8 +43,8 @@ Seats = tuple[Mapping[Role, str], Sampling, int]  # players by role, how they dr
 class Run(RunKind[Row]):
     """A run that is resolved and checked; nothing is asked or written before `rows` is read, once.
 
-    cuts: whether training rows are cut at the end. sharing: folders of other runs whose cost counts towards the cap.
-    stopped: why the run is not finished.
+    cuts: whether training rows are cut at the end. also_cut: called after that. sharing: folders of other runs whose
+    cost counts towards the cap. stopped: why the run is not finished.
     """
 
     def __init__(
@@ -61,16 +61,13 @@ class Run(RunKind[Row]):
         self.templates, self.players, self.identity = templates, players, dict(identity)
         self.models = list({id(model): model for model in players.values()}.values())  # every model once
         self.prices = prices_of(players, settings.price, settings.max_cost)
-        self.out = Path("runs") / f"{name}-{identity_hash(identity)}"
-        if settings.out is not None:
-            self.out = Path(settings.out)
-        words = settings.words()
-        if source is not None:
-            words.insert(0, str(source))
-        self.command_line: str | None = None  # of a source that is in memory there is none
-        if isinstance(source, str | Path | None):
-            self.command_line = printable(shlex.join(["cai", self.command, *words]))
+        default = Path("runs") / f"{name}-{identity_hash(identity)}"
+        self.out = default if settings.out is None else Path(settings.out)
+        words = [] if source is None else [str(source)]
+        line = printable(shlex.join(["cai", self.command, *words, *settings.words()]))
+        self.command_line = line if isinstance(source, str | Path | None) else None  # else its items are in memory
         self.cuts = self.command in CUTS
+        self.also_cut: Callable[[], None] = lambda: None
         self.sharing: Sequence[Path] = ()
         self.tally = Tally()
         self.read = self.skipped = self.finished = 0  # items read; finished by an earlier session; and by this one
@@ -114,11 +111,6 @@ class Run(RunKind[Row]):
         """The options of the cut that this command states."""
         return {}
 
-    @property
-    def countable(self) -> bool:
-        """Whether counting the items takes reading the source a second time, and that is possible."""
-        return self.total is None and isinstance(self.source, str | Path) and Path(self.source).exists()
-
     def describe(self) -> Iterator[str]:
         """What will run, for people to read."""
         for name, value in self.facts().items():
@@ -147,7 +139,7 @@ class Run(RunKind[Row]):
                                 for row in rows:
                                     yield self._finished(row)
                         feed = self.more()
-                    if self._unusable is not None:
+                    if self._unusable is not None and not self.may_be_unusable:
                         raise SourceError(none_usable(self.read, self._unusable.line, self._unusable.problem))
                     self.stopped = None
                 except CaiError as stop:
@@ -168,18 +160,14 @@ class Run(RunKind[Row]):
         asyncio.run(through())
 
     async def begin(self, folder: RunFolder) -> list[Driver]:
-        """Start the models; what plays the flows, for each seat."""
+        """Start the models; what plays the flows, for each seat. Seats share a limiter if they share a model."""
         self.stopped = INTERRUPTED
         self._began = time.monotonic() - folder.info.get("seconds", 0.0)
         self._write_info(folder)
         for model in self.models:
             await model.start()
         self.check_models()
-        return self._drivers(folder)
-
-    def _drivers(self, folder: RunFolder) -> list[Driver]:
-        """One driver for each way to fill the roles; seats share a limiter if they share a model."""
-        settings, store = self.settings, folder.store
+        settings = self.settings
         budget = None
         if settings.max_cost is not None:
             budget = Budget(settings.max_cost)
@@ -188,17 +176,17 @@ class Run(RunKind[Row]):
                 if cost is None:
                     raise RunError(f"--max-cost cannot hold: {path} has calls of no known price; name another --out")
                 budget.spent += cost
-        limiters: dict[int, Limiter] = {}
-        for model in self.models:
-            concurrency = settings.concurrency or model.concurrency
-            limiters[id(model)] = Limiter(concurrency, settings.rpm, settings.tpm, self.tally)
+        limiters = {
+            id(model): Limiter(settings.concurrency or model.concurrency, settings.rpm, settings.tpm, self.tally)
+            for model in self.models
+        }
         drivers = []
         for roles, sampling, seed in self.seats():
             seats = {}
             for role, player in roles.items():
                 model = self.players[player]
                 seats[role] = Seat(model, limiters[id(model)], sampling, self.prices[player])
-            drivers.append(Driver(seats, store, seed=seed, budget=budget, tally=self.tally))
+            drivers.append(Driver(seats, folder.store, seed=seed, budget=budget, tally=self.tally))
         return drivers
 
     async def _play(self, folder: RunFolder, drivers: list[Driver], feed: Feed[Place], place: Place) -> list[Row]:
@@ -254,6 +242,7 @@ class Run(RunKind[Row]):
         try:
             if error is None or self.info["rows"]:
                 self.cut = cut_again(folder, self.cut_options())
+                self.also_cut()
         except CaiError as second:
             if error is None:
                 raise

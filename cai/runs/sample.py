@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Awaitable, Iterable, Iterator, Sequence
+from collections.abc import Awaitable, Iterable, Iterator
 from typing import Any, TypeVar
 
 from cai.calls.flow import Driver, Played, total_usage
@@ -15,22 +15,21 @@ from cai.engine.templates import load_templates
 from cai.errors import RowDropped, RunError, UsageError
 from cai.export.export import export_run
 from cai.folder.files import identity_hash
-from cai.folder.run import ANEW, find_info
+from cai.folder.run import ANEW, RunFolder, find_info
 from cai.models import open_models, spec_of
-from cai.records import Candidate, Candidates, Place, Prompt, Values
+from cai.records import Candidates, Place, Prompt, Values
 from cai.runs.label import LabelRun
 from cai.runs.pairs import read_pairs
 from cai.runs.run import PromptRun, Run, Seats
-from cai.runs.settings import LabelSettings, SampleSettings
+from cai.runs.settings import VERDICT, LabelSettings, SampleSettings
 from cai.sources.files import Source
-from cai.texts.wording import source_name
+from cai.texts.wording import counted, source_name
 
 MOST = 16  # replies of which every two are compared: 120 pairs, at three principles 720 questions a prompt
 MOST_REWARDED = 362  # replies whose pairs can be numbered
-SHARED = (  # settings that the run of labels has in common
-    "templates", "extra_body", "concurrency", "rpm", "tpm", "seed", "max_cost", "price", "base_url", "headers",
-    "timeout", "force", "judge", "protocol",
-)  # fmt: skip
+OWN = {  # settings that the run of labels does not have in common
+    "temperature", "limit", "max_tokens", "out", "system", "format", "prompt_field", "model", "n", "best_of",
+}  # fmt: skip
 T = TypeVar("T")
 
 
@@ -45,10 +44,9 @@ class SampleRun(PromptRun[Candidates]):
 
     def __init__(self, prompts: Source | None, settings: SampleSettings) -> None:
         templates = load_templates(settings.templates)
-        names = ["assistant"]
+        specs = {"assistant": settings.specs[0]}
         if len(settings.specs) > 1:
-            names = [f"assistant {number}" for number in range(1, len(settings.specs) + 1)]
-        specs = dict(zip(names, settings.specs, strict=True))
+            specs = {f"assistant {number}": spec for number, spec in enumerate(settings.specs, 1)}
         if settings.judge is not None:
             specs["judge"] = settings.judge
         players = open_models(specs, settings.connection)
@@ -63,9 +61,7 @@ class SampleRun(PromptRun[Candidates]):
         super().__init__(prompts, settings, "sample", templates, players, identity)
         self._ask = Ask(templates, None, system=settings.system)
         self.replies = settings.each * len(players)  # to a prompt
-        self.labels: LabelRun | None = None
-        if judge is not None:
-            self.labels = self._labels(judge)
+        self.labels = None if judge is None else self._labels(judge)
 
     def _labels(self, judge: Model) -> LabelRun:
         """The run that compares the replies; raises UsageError if its judge cannot."""
@@ -75,16 +71,17 @@ class SampleRun(PromptRun[Candidates]):
                 "--protocol reason: beliefs after reasoning are cut to 0.4 … 0.6, so that replies would tie; use "
                 "logprob, score or vote"
             )
-        values = {name: getattr(settings, name) for name in SHARED}
-        chosen = {name: getattr(settings, name) for name in ("constitution", "principles")}
-        chosen = {name: value for name, value in chosen.items() if value is not None}
+        values = {name: value for name, value in settings if name not in OWN and value is not None}
         origin = {"command": "sample", "run": identity_hash(self.identity), "n": self.replies}
-        label_settings = LabelSettings(**values, **chosen, out=self.out / "labels")
+        max_tokens = max(settings.max_tokens, VERDICT)
+        label_settings = LabelSettings(**values, max_tokens=max_tokens, out=self.out / "labels")
         labels = LabelRun(self.out, label_settings, players={"judge": judge}, origin=origin)
+        labels.may_be_unusable = True  # the only usable reply to a prompt is the best one
+        labels.also_cut = self._cut_best
         most = MOST
         if labels.protocol == "reward":
             most = MOST_REWARDED
-            for name in chosen:
+            for name in values.keys() & {"constitution", "principles"}:
                 reads = "is a reward model, which reads no principles: leave it out"
                 raise UsageError(f"--{name}: {settings.judge} {reads}")
         if self.replies > most:
@@ -104,7 +101,10 @@ class SampleRun(PromptRun[Candidates]):
         numbers = range(self.settings.each)
         played = await all_of(driver.play(item.id, position, sample(item, self._ask, numbers)) for driver in drivers)
         replies = tuple(reply for part in played for reply in part.result)
-        check_usable(replies)
+        reason = replies[0].problem
+        if reason is not None and all(reply.problem is not None for reply in replies):
+            advice = "; raise --max-tokens" if reason == "truncated" else ""
+            raise RowDropped(reason, "assistant", f"none of {len(replies)} replies can be used{advice}")
         return Candidates(
             id=item.id,
             position=position,
@@ -130,33 +130,31 @@ class SampleRun(PromptRun[Candidates]):
     # The best of them
 
     def sessions(self) -> Iterator[Run[Any]]:
-        """This run; with `best_of`, then the labels of its replies, after which the best are cut.
+        """This run; with `best_of`, then the labels of its replies, which also cut the best of them.
 
-        Raises RunError for a folder in which version 0.1.0 drew replies and judged them at once.
+        Raises RunError for a folder in which version 0.1.0 drew replies and judged them at once, and, before anything
+        is paid for, if the labels that are there were made in another way.
         """
-        if not self.settings.force and "best_of" in self._stored_identity():
+        labels = self.labels
+        stored = find_info(self.out, ANEW)
+        if stored is not None and "best_of" in stored["identity"] and not self.settings.force:
             raise RunError(
                 f"{self.out} is a best-of run of version 0.1.0, which cannot be resumed: start anew with "
                 "cai sample PROMPTS --best-of N --judge SPEC --out NEW"
             )
-        if self.labels is not None:
-            self.labels.sharing, self.sharing = [self.out], [self.labels.out]
+        if labels is not None:
+            labels.sharing, self.sharing = [self.out], [labels.out]
+            if self.is_resumed() and labels.out.exists():
+                RunFolder(labels.out, labels.identity).close()
         yield self
-        if self.labels is not None:
-            yield self.labels
-            self.cut = export_run(self.out, **{**(self.info.get("export") or {}), "best": True})
+        if labels is not None:
+            yield labels
 
     def parts(self) -> Iterator[Run[Any]]:
         """This run; with `best_of`, also the labels of the replies that are there already."""
         yield self
-        if self.labels is not None and self._stored_identity() == self.identity:
+        if self.labels is not None and self.is_resumed():
             yield self.labels
-
-    def _stored_identity(self) -> Values:
-        """The identity of the run that the folder holds; empty if there is none."""
-        info = find_info(self.out, ANEW) or {"identity": {}}
-        identity: Values = info["identity"]
-        return identity
 
     def planned(self) -> dict[str, tuple[Model, Price | None]]:
         """The models that reply, and with `best_of` the judge."""
@@ -174,9 +172,13 @@ class SampleRun(PromptRun[Candidates]):
         """What a reader of a plan should know."""
         if self.labels is not None:
             pairs = math.comb(self.replies, 2)
-            yield f"every two of {self.replies} replies to a prompt are compared: {pairs:,} pairs"
+            yield f"every two of {self.replies} replies to a prompt are compared: {counted(pairs, 'pair')}"
             yield "replies that cannot be used or say the same are not compared: there may be fewer calls"
             yield from self.labels.plan_notes()
+
+    def _cut_best(self) -> None:
+        """Cut the best replies by the labels that there are, of which some are missing if the judge stopped."""
+        self.cut = export_run(self.out, **{**(self.info.get("export") or {}), "best": True})
 
     # What people are told
 
@@ -198,17 +200,6 @@ class SampleRun(PromptRun[Candidates]):
             yield f"candidates in {self.out / 'candidates.jsonl'}; judge them with: cai label {folder}"
         elif self.cut is not None:
             yield f"the best replies in {self.out / 'sft.jsonl'}; train on them with: cai train sft {folder}"
-
-
-def check_usable(replies: Sequence[Candidate]) -> None:
-    """Raise RowDropped if no reply can be used, with the problem of the first."""
-    reason = replies[0].problem
-    if reason is None or any(reply.problem is None for reply in replies):
-        return
-    detail = f"none of {len(replies)} replies can be used"
-    if reason == "truncated":
-        detail += "; raise --max-tokens"
-    raise RowDropped(reason, "assistant", detail)
 
 
 async def all_of(playing: Iterable[Awaitable[Played[T]]]) -> list[Played[T]]:

@@ -5,29 +5,32 @@ from __future__ import annotations
 import asyncio
 import json
 import math
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from best_runs import PROMPTS, rewarder, run, setup, writer
-from label_runs import mute, scorer, scores
+from label_runs import mute, scorer, scores, votes
 from label_runs import rows_of as labels_of
 from label_runs import run as label_run
-from players import digits
+from players import Player, digits
 from sample_runs import PROMPTS as ALL
 from sample_runs import cutting, rows_of, seeded
 from sample_runs import run as sample_run
 from terminal import cai as command
 
 import cai
-from cai.errors import BudgetReached, CallRejected, RunError, Unreadable, UsageError
-from cai.folder.store import cost_of
+from cai.calls.flow import call_seed
+from cai.cli.runs import _play as play
+from cai.errors import BudgetReached, CallRejected, RunError, ServerDown, Unreadable, UsageError
+from cai.folder.store import cost_of, read_calls
 from cai.records import Completion
 from cai.runs.plan import estimate
 from cai.runs.sample import SampleRun
-from cai.runs.settings import SampleSettings, make_settings
+from cai.runs.settings import SampleSettings
+from cai.sources.yamlfile import make_settings
 
 
 def sft_of(folder: Path) -> list[dict[str, Any]]:
@@ -199,14 +202,93 @@ def test_the_cap_holds_over_both_parts_and_all_sessions(tmp_path: Path) -> None:
         judge, model = scorer(judges), writer(replies)
         judge.provider = model.provider = "openai"
         given = {"best_of": 2, "price": "10,10", "max_cost": 0.1, "max_tokens": 100, "concurrency": 1}
-        run(
-            [{"id": f"q{n}", "prompt": f"Question {n}?"} for n in range(count)], tmp_path / "out", judge, model, **given
-        )
+        prompts = [{"id": f"q{n}", "prompt": f"Question {n}?"} for n in range(count)]
+        run(prompts, tmp_path / "out", judge, model, **given)
 
     resume(2)
     with pytest.raises(BudgetReached, match=r"0\.0980 spent"):
         resume(40)
     assert sum(cost_of(folder) or 0.0 for folder in (tmp_path / "out", tmp_path / "out" / "labels")) <= 0.1
+
+
+def test_another_way_to_compare_is_refused_before_further_replies_are_paid_for(tmp_path: Path) -> None:
+    run(PROMPTS[:2], tmp_path / "out", scorer(), best_of=2)
+    model = writer()
+    with pytest.raises(RunError, match=r"labels is another run: binding\.principles is 1 there, 2 now"):
+        run(PROMPTS, tmp_path / "out", scorer(), model, best_of=2, principles=2)
+    assert not model.asked
+    run(PROMPTS, tmp_path / "out", scorer(), model, best_of=2, principles=2, force=True)
+    assert len(sft_of(tmp_path / "out")) == 6
+
+
+def test_a_judge_that_stops_leaves_the_best_of_what_is_judged_and_the_summary_says_so(
+    tmp_path: Path, capfdbinary: pytest.CaptureFixture[bytes]
+) -> None:
+    def resume(count: int, answers: int) -> dict[str, Any]:
+        judge = scorer()
+
+        def dies(payload: dict[str, Any]) -> Completion:
+            if sum(judge.asked.values()) > answers:
+                raise ServerDown("gone")
+            return scores(payload)
+
+        judge.answer = dies
+        with suppress(ServerDown):
+            play(setup(PROMPTS[:count], tmp_path / "out", judge, concurrency=1), True)
+        summary: dict[str, Any] = json.loads(capfdbinary.readouterr().out)
+        return summary
+
+    first = resume(1, 99)
+    assert (first["stopped"], first["usage"]["calls"], first["cost_usd"]) == (None, 3 + 6, 0.0)
+    second = resume(6, 11)
+    assert (second["stopped"], second["usage"]["calls"]) == ("gone", 18 + 6 + 11)
+    assert second["best_of"]["prompts"] == 6
+    rows = sft_of(tmp_path / "out")
+    assert [(row["id"], len(row["labels"])) for row in rows] == [
+        ("q0", 2),
+        ("q1", 2),
+    ]  # not q2, of which a pair is judged
+    assert len(labels_of(tmp_path / "out" / "labels")) > 6  # of q2 two pairs are judged, and not the third
+    notes = cai.export_run(tmp_path / "out", best=True).notes
+    assert "the run is unfinished (gone): rerun its command to resume; these are the rows so far" in notes
+    assert resume(6, 99)["stopped"] is None and len(sft_of(tmp_path / "out")) == 6
+
+
+def test_where_no_two_replies_can_be_used_the_only_ones_win(tmp_path: Path) -> None:
+    def first(payload: dict[str, Any]) -> Completion:
+        return replace(seeded(payload), finish="stop" if payload["seed"] in firsts else "length")
+
+    prompts = PROMPTS[:3]
+    firsts = {call_seed(0, prompt["id"], "assistant", 0) for prompt in prompts}
+    run(prompts, tmp_path / "out", judge := scorer(), writer(first), best_of=2)
+    assert not judge.asked and [row["judged"] for row in sft_of(tmp_path / "out")] == [False] * 3
+
+
+@pytest.mark.parametrize(("most", "length"), [(100, 1024), (3000, 3000)])
+def test_a_judge_that_votes_may_write_as_much_as_max_tokens_says_and_a_plan_counts_it(
+    tmp_path: Path, most: int, length: int
+) -> None:
+    given: dict[str, Any] = {"best_of": 2, "max_tokens": most}
+    plan = estimate(setup(PROMPTS, tmp_path / "out", Player(votes, "judge"), **given))
+    run(PROMPTS, tmp_path / "out", Player(votes, "judge"), **given)
+    asked = [call.request["payload"]["max_tokens"] for call in read_calls(tmp_path / "out" / "labels")]
+    assert set(asked) == {length}
+    judge = plan.roles["judge"]
+    assert judge.output_tokens == judge.calls * length // 2
+    assert plan.roles["assistant"].output_tokens == 12 * most // 2
+    assert "every two of 2 replies to a prompt are compared: 1 pair" in plan.notes
+
+
+def test_a_plan_that_starts_over_counts_no_pair_twice(tmp_path: Path) -> None:
+    run(PROMPTS, tmp_path / "out", scorer(), best_of=2)
+    calls = [
+        sum(
+            role.calls
+            for role in estimate(setup(PROMPTS, tmp_path / "out", scorer(), best_of=2, **given)).roles.values()
+        )
+        for given in ({}, {"force": True})
+    ]
+    assert calls == [0, 6 * 2 + 6 * 2]
 
 
 @pytest.mark.parametrize("sampled", [False, True])
@@ -240,7 +322,7 @@ def test_a_plan_counts_both_parts(tmp_path: Path, sampled: bool) -> None:
         ({"best_of": 2, "judge": "J", "protocol": "reward"}, "recorded:"),
         ({"best_of": 2, "judge": "reward:some/model", "protocol": "vote"}, "reward:some/model is a reward model: its"),
         ({"best_of": 2, "judge": "reward:some/model", "constitution": "harmless"}, "--constitution: reward:some/model"),
-        ({"best_of": 2, "judge": "J", "constitution": 7}, "--constitution 7 must be a valid string"),
+        ({"best_of": 2, "judge": "J", "constitution": 7}, "--constitution 7 must be of type str | pathlib.Path | cai"),
         ({"best_of": 2, "judge": "J", "constitution": "harmles"}, "no constitution 'harmles': "),
     ],
 )  # fmt: skip
