@@ -67,9 +67,7 @@ def chat(
     with asyncio.Runner() as runner:
         runner.run(opened.start())
         try:
-            sampling = settings.sampling
-            if max_tokens is None:
-                sampling = fitting(sampling, opened)
+            sampling = settings.sampling if max_tokens is not None else fitting(settings.sampling, opened)
             talk = Chat(opened, sampling, system=system, seed=seed)
             if sys.stdin.isatty():
                 _talk(runner, talk)

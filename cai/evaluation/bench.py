@@ -95,9 +95,8 @@ def resolve_bench(
     places, unlabelled = _labelled(gold, settings.limit)
     benches: dict[tuple[str, Protocol], Bench] = {}
     for spec, model in models.items():
-        choices: Sequence[str | None] = protocols or [None]
-        if model.can.reward:  # it has one protocol, whatever the others are asked by
-            choices = [None]
+        # A reward model has one protocol, whatever the others are asked by.
+        choices: Sequence[str | None] = [None] if model.can.reward else protocols or [None]
         for protocol in choices:
             values = settings.model_copy(update={"judge": spec, "protocol": protocol, "out": out})
             run = LabelRun(gold, values, pairs=places)

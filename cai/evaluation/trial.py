@@ -29,7 +29,7 @@ from cai.records import Contest, Label, Object, Record, Turns, Values
 from cai.runs.label import LabelRun
 from cai.runs.settings import LabelSettings
 from cai.sources.conversations import pair_hash
-from cai.texts.wording import counted, nearest, printable, report_lines, settings_as_keywords
+from cai.texts.wording import counted, nearest, report_lines, settings_as_keywords
 
 State = Literal["holds", "flips", "fails", "invalid"]
 STATES = {
@@ -112,8 +112,8 @@ class TrialRun(LabelRun):
         tests = [[example.key, principle.id] for example, principle in examples.values()]
         self.identity = {name: self.identity[name] for name in ("binding", "extra_body", "max_tokens", "seed")}
         self.identity |= {"command": "test", "tests": sha256(orjson.dumps(tests)).hexdigest()[:16]}
-        words = ["cai", "constitution", "test", self.constitution.source.removeprefix("built-in ")]
-        self.command_line = printable(shlex.join(words))
+        source = self.constitution.source.removeprefix("built-in ")
+        self.command_line = f"cai constitution test {shlex.quote(source)}"
         self.cuts = False
         self.examples = examples
         if settings.out is None:
@@ -189,9 +189,7 @@ def _examples(law: Constitution, principle: str | None) -> Iterator[tuple[Contes
         raise UsageError(f"--principle {principle!r} is not in {law.name}; {nearest(principle, ids)}")
     chosen = [each for each in law.principles if principle in (None, each.id)]
     if not any(each.tests for each in chosen):
-        problem = "no principle has a test"
-        if principle is not None:
-            problem = f"principle {principle!r} has no test"
+        problem = "no principle has a test" if principle is None else f"principle {principle!r} has no test"
         raise ConstitutionError(f"{problem}: write some under a principle, as {EXAMPLE}", where)
     for place, each in enumerate(chosen):
         if each.tests and not each.can("judge"):

@@ -139,12 +139,8 @@ class LabelRun(Run[Label]):
             raise RowDropped("identical", "judge", f"{item.a_from} and {item.b_from} are the same")
         played = await self.judging.ask(drivers[0], item, position)
         verdict = played.result
-        temperature = confidence = None
-        if self.calibration is not None:
-            temperature = self.calibration.temperature
+        temperature = None if self.calibration is None else self.calibration.temperature
         p = belief(verdict.z, self.protocol, temperature)
-        if p is not None:
-            confidence = max(p, 1.0 - p)
         return Label(
             id=item.id,
             position=position,
@@ -164,7 +160,7 @@ class LabelRun(Run[Label]):
             z=verdict.z,
             temperature=temperature,
             p_a=p,
-            confidence=confidence,
+            confidence=None if p is None else max(p, 1.0 - p),
             constitution=self.constitution.ref,
             templates=self.templates.judge_hash,
             models=played.models,

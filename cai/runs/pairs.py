@@ -107,9 +107,7 @@ def _of_run(path: Path, pairing: str) -> Iterator[Place]:
     for position, line in lines_in_order(path):
         try:
             record = orjson.loads(line)
-            pairs = _of_replies(record, "replies")
-            if "rounds" in record:
-                pairs = _of_revision(record, pairing)
+            pairs = _of_revision(record, pairing) if "rounds" in record else _of_replies(record, "replies")
             places = list(placed(pairs, position))
         except BadRecord as bad:  # further replies, of `replies_of_run`, may pair later
             problem = f"prompt {record.get('id')}: {bad.problem}"

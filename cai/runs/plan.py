@@ -26,7 +26,6 @@ TYPICAL_ANSWER = 0.5  # of max_tokens
 EVEN = math.log(0.5)
 FIGURES = ("calls", "input_tokens", "output_tokens")
 Counts = dict[str, Counter[str]]  # the figures by player
-Requests = set[tuple[Any, ...]]  # what tells requests apart
 
 
 class RoleEstimate(Record):
@@ -72,11 +71,11 @@ class StandIn(Driver):
 
     A judge finds both letters equally likely. In words it prefers the same reply in both orders, or with `split` the
     one that comes first, so that votes are asked for again. players: by role, whose `counts` these are. requests:
-    those about the same item so far; an equal one is not counted again, as a run has its answer.
+    what tells apart those about the same item so far; an equal one is not counted again, as a run has its answer.
     """
 
     def __init__(
-        self, players: Mapping[Role, str], counts: Counts, length: int, requests: Requests, *, split: bool
+        self, players: Mapping[Role, str], counts: Counts, length: int, requests: set[Any], *, split: bool
     ) -> None:
         super().__init__({}, None, seed=0, budget=None, tally=Tally())
         self._players, self._counts, self._length, self._requests = players, counts, length, requests
@@ -155,7 +154,7 @@ async def _play(run: Run[Any], likely: Counts, most: Counts) -> Counter[str]:
 
 
 async def _rehearse(
-    run: Run[Any], item: Item, position: int, counts: Counts, share: float, requests: Requests, *, split: bool
+    run: Run[Any], item: Item, position: int, counts: Counts, share: float, requests: set[Any], *, split: bool
 ) -> None:
     """Count what is asked about an item, and the tokens, if an answer has this share of the tokens that it may have."""
     length = round(run.settings.max_tokens * share)
