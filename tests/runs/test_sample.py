@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import threading
 from contextlib import aclosing
 from pathlib import Path
 from typing import Any
@@ -195,6 +196,11 @@ def test_a_file_is_read_once_to_name_and_count_its_prompts_and_once_to_play_them
 def test_prompts_in_a_table_are_counted_beside_the_run(tmp_path: Path) -> None:
     source = tmp_path / "prompts.csv"
     source.write_text("prompt\none\ntwo\n")
-    made = setup(source, tmp_path / "out", Player(seeded))
-    assert made.total is None and made.countable
-    assert not setup(PROMPTS, tmp_path / "out", Player(seeded)).countable
+    for prompts, total in ((source, 2), (PROMPTS, None)):
+        progress = Progress(setup(prompts, tmp_path / "out", Player(seeded)))
+        assert progress.total is None
+        progress.count()
+        for thread in threading.enumerate():
+            if thread.name == "cai-count":
+                thread.join()
+        assert progress.total == total
