@@ -174,6 +174,7 @@ class SampleRun(PromptRun[Candidates]):
             pairs = math.comb(self.replies, 2)
             yield f"every two of {self.replies} replies to a prompt are compared: {counted(pairs, 'pair')}"
             yield "replies that cannot be used or say the same are not compared: there may be fewer calls"
+            yield "a judge that votes in words may write 1,024 tokens, or --max-tokens if that is more"
             yield from self.labels.plan_notes()
 
     def _cut_best(self) -> None:
