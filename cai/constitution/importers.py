@@ -20,7 +20,7 @@ from typing_extensions import TypedDict
 from cai.constitution.principles import FORMS, KEYS, ConstitutionFile, principle_id
 from cai.errors import InputError, UsageError
 from cai.folder.files import unwritable
-from cai.sources import yamlfile
+from cai.sources import yamlfaults, yamlfile
 from cai.texts.wording import counted
 
 Entry = str | dict[str, str]  # what stands in `principles`
@@ -113,7 +113,7 @@ def _check(body: str, path: Path) -> None:
     except yamlfile.BadYaml as error:  # a lone half of a surrogate pair, which JSON can hold
         raise InputError(f"cannot be imported: {error.message}", path) from error
     except ValidationError as error:
-        first, *_ = yamlfile.explain(error, document, KEYS, FORMS)
+        first, *_ = yamlfaults.explain(error, document, KEYS, FORMS)
         raise InputError(f"cannot be imported: {first.message}", path) from error
 
 

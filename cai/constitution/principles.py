@@ -17,7 +17,7 @@ from pydantic_core import PydanticCustomError
 from cai.constitution.examples import Example, PrincipleTest, Text
 from cai.errors import ConstitutionError
 from cai.records import ConstitutionRef, Message, Record
-from cai.sources import yamlfile
+from cai.sources import yamlfaults, yamlfile
 from cai.sources.files import folder, path_of
 from cai.texts.wording import nearest
 
@@ -176,7 +176,7 @@ def draw(principles: Sequence[Principle], count: int, seed: int, row: str, *, st
     return tuple(drawn)
 
 
-KEYS: yamlfile.Keys = {  # by the keys that lead there: what a mapping is called, and the keys it can have
+KEYS: yamlfaults.Keys = {  # by the keys that lead there: what a mapping is called, and the keys it can have
     (): ("a constitution", tuple(ConstitutionFile.model_fields)),
     ("principles",): ("a principle", tuple(Principle.model_fields)),
     ("principles", "tests"): ("a test", tuple(PrincipleTest.model_fields)),
@@ -240,7 +240,7 @@ class Reader:
             self._refuse("yaml", error.message, path, error.line)
             return None
         except ValidationError as error:
-            for fault in yamlfile.explain(error, document, KEYS, FORMS):
+            for fault in yamlfaults.explain(error, document, KEYS, FORMS):
                 self._refuse(fault.code, fault.message, path, fault.line)
             return None
         before = len(self.problems)

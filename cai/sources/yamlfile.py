@@ -1,4 +1,4 @@
-"""Reads one YAML file with the line of every key and list item, and says in words what a model finds wrong with values.
+"""Reads one YAML file with the line of every key and list item; makes settings, and says what does not fit.
 
 Safe on files from strangers: plain YAML only (no tags, anchors or aliases), UTF-8, bounded in size and depth, and a key
 that occurs twice is an error.
@@ -6,7 +6,7 @@ that occurs twice is an error.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import islice, takewhile
@@ -15,17 +15,15 @@ from typing import Any, TypeVar
 
 import yaml
 from pydantic import BaseModel, ValidationError
-from pydantic_core import ErrorDetails
 from yaml.constructor import SafeConstructor
 from yaml.resolver import Resolver
 
 from cai.errors import UsageError
 from cai.records import Object, Values
-from cai.texts.wording import nearest, option, shortened
+from cai.texts.wording import nearest, option
 
 Place = tuple[str | int, ...]  # the keys and 0-based indexes that lead to a value
 S = TypeVar("S", bound=BaseModel)
-Keys = Mapping[tuple[str, ...], tuple[str, tuple[str, ...]]]  # keys that lead to a mapping → its name, its own keys
 
 MAX_BYTES = 1 << 20  # a constitution of 1,000 principles with tests is about 0.7 MB
 MAX_DEPTH = 32
@@ -47,15 +45,6 @@ class BadYaml(Exception):
     def __init__(self, message: str, line: int | None = None) -> None:
         self.message, self.line = message, line
         super().__init__(message)
-
-
-@dataclass(frozen=True, slots=True)
-class Fault:
-    """One value that a model does not accept, in one sentence."""
-
-    code: str
-    message: str
-    line: int
 
 
 @dataclass(slots=True)
@@ -201,39 +190,6 @@ def _syntax_error(error: yaml.MarkedYAMLError, text: str) -> BadYaml:
     return BadYaml(str(problem), mark.line + 1)
 
 
-REASONS: dict[str, tuple[str, str]] = {  # pydantic's type of error → a code, and a sentence
-    "extra_forbidden": ("unknown-key", "unknown key {key!r} in {owner}; {advice}"),
-    "missing": ("missing-key", "{owner} needs {key!r}"),
-    "string_too_short": ("empty", "{what} is empty"),
-    "too_short": ("empty", "{what} is empty"),
-    "string_type": ("wrong-type", "{not_text}"),
-    "string_pattern_mismatch": ("bad-{key}", "{key} {value} must be {form}"),
-    "tuple_type": ("wrong-type", "{what} must be a list, not {value}"),
-    "model_type": ("wrong-type", "{what} must be a mapping of keys and values, not {value}"),
-    "dict_type": ("wrong-type", "{what} must be a mapping of keys and values, not {value}"),
-    "float_type": ("wrong-type", "{what} must be a number, not {value}"),
-    "finite_number": ("wrong-type", "{what} must be a finite number, not {value}"),
-    "greater_than": ("wrong-type", "{what} must be more than 0, not {value}"),
-    "int_type": ("wrong-type", "{what} must be a valid integer, not {value}"),
-    "bool_type": ("wrong-type", "{what} must be a valid boolean, not {value}"),
-    "literal_error": ("wrong-value", "{what} must be {expected}, not {value}"),
-    "greater_than_equal": ("greater-than-equal", "{what} must be greater than or equal to {ge:.15g}, not {value}"),
-    "less_than": ("less-than", "{what} must be less than {lt:.15g}, not {value}"),
-    "less_than_equal": ("less-than-equal", "{what} must be less than or equal to {le:.15g}, not {value}"),
-}
-
-
-def explain(error: ValidationError, document: Document, keys: Keys, forms: Mapping[str, str]) -> list[Fault]:
-    """Every fault with its line, in the order of the file; `forms` says in words what a key's pattern asks for."""
-    faults = []
-    for details in error.errors(include_url=False):
-        place = details["loc"]
-        code, message = _reason(details, document.scalars.get(place), keys, forms)
-        faults.append(Fault(code, message, document.line(place)))
-    # A misspelt key explains the missing one, so it goes first.
-    return sorted(faults, key=lambda fault: (fault.line, fault.code != "unknown-key"))
-
-
 def first_fault(error: ValidationError) -> str:
     """The first fault of a record, with its place: "votes.0.weight: Input should be a valid number"."""
     details = error.errors(include_url=False)[0]
@@ -260,58 +216,3 @@ def make_settings(kind: type[S], values: Object) -> S:
             need = f"of type {field.annotation}"
         shown = f" {values[name]!r}" if field.repr else ""
         raise UsageError(f"{option(name)}{shown} must be {need}") from None
-
-
-def _reason(details: ErrorDetails, scalar: str | None, keys: Keys, forms: Mapping[str, str]) -> tuple[str, str]:
-    """A code for what is wrong, and a sentence."""
-    kind, place, value = details["type"], details["loc"], details["input"]
-    if value == "" and kind != "extra_forbidden":
-        kind = "too_short"
-    key = str(("", *place)[-1])
-    owner, names = keys.get(tuple(part for part in place[:-1] if isinstance(part, str)), ("the mapping", ()))
-    advice = nearest(key, names)
-    if " " in key or key[:1].isupper():  # `- Be kind: always` is a mapping to YAML
-        advice = "a sentence with ': ' in it needs quotes"
-    code, sentence = REASONS.get(kind, (kind.replace("_", "-"), "{message}"))
-    words = {
-        **details.get("ctx", {}),
-        "what": _named(place),
-        "key": key,
-        "owner": owner,
-        "advice": advice,
-        "form": forms.get(key),
-        "not_text": _not_text(_named(place), value, scalar, forms.get(key)),
-        "value": _shown(value),
-        "message": details["msg"],
-    }
-    return code.format(**words), sentence.format(**words)
-
-
-def _named(place: Place) -> str:
-    if not place:
-        return "the file"
-    if isinstance(place[-1], str):
-        return f"'{place[-1]}'"
-    return f"entry {place[-1] + 1} of '{place[-2]}'"
-
-
-def _not_text(what: str, value: Any, scalar: str | None, form: str | None) -> str:
-    if value is None or not scalar:
-        return f"{what} must be text, not {_kind(value)}"
-    advice = f"{form}, in quotes if need be" if form is not None else "text, in quotes"
-    return f"YAML reads {what} {scalar} as {_kind(value)}; write {advice}"
-
-
-def _kind(value: Any) -> str:
-    if isinstance(value, bool):
-        return str(value).lower()
-    names = {dict: "a mapping", list: "a list", type(None): "empty"}
-    return names.get(type(value), "a number")
-
-
-def _shown(value: Any) -> str:
-    if isinstance(value, str):
-        return repr(shortened(value, 61))
-    if isinstance(value, int | float) and not isinstance(value, bool):
-        return repr(value)
-    return _kind(value)

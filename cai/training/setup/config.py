@@ -16,7 +16,7 @@ from pydantic.fields import FieldInfo
 
 from cai.errors import InputError, UsageError
 from cai.records import Object, Record, Values
-from cai.sources import yamlfile
+from cai.sources import yamlfaults, yamlfile
 from cai.texts.wording import nearest
 from cai.training.setup.methods import FIXED, METHODS, OURS, keys_lacking
 
@@ -119,7 +119,7 @@ def keys_of(method: str) -> dict[str, FieldInfo]:
     return {name: field for name, field in fields.items() if name not in keys_lacking(method)}
 
 
-KEYS: yamlfile.Keys = {
+KEYS: yamlfaults.Keys = {
     (): ("a training config", tuple(TrainConfig.model_fields)),
     ("lora",): ("'lora'", tuple(Lora.model_fields)),
 }
@@ -205,7 +205,7 @@ def load_config(path: str | Path | None = None, flags: Object | None = None) -> 
     try:
         config = TrainConfig.model_validate(values)
     except ValidationError as error:
-        [fault, *_] = yamlfile.explain(error, yamlfile.Document(values), KEYS, {})
+        [fault, *_] = yamlfaults.explain(error, yamlfile.Document(values), KEYS, {})
         raise UsageError(f"training options: {fault.message}") from None
     return Loaded(config, origins, path, document)
 
@@ -220,7 +220,7 @@ def _read(path: Path) -> yamlfile.Document:
     except yamlfile.BadYaml as error:
         raise InputError(error.message, path, error.line) from None
     except ValidationError as error:
-        first, *others = yamlfile.explain(error, document, KEYS, {})
+        first, *others = yamlfaults.explain(error, document, KEYS, {})
         more = f" (and {len(others)} more)" if others else ""
         raise InputError(first.message + more, path, first.line) from None
     return document
