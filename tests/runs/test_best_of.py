@@ -386,6 +386,8 @@ def test_the_command_line_tells_counts_means_and_lengths(recorded: dict[str, Any
     assert "mean probability that the best reply is better than another: 0.832" in err
     assert "the longest reply is the best in 100%; 50% by chance" in err
     assert "cai train sft" in err and "votes: 0.0% invalid; 0% of the others flip" in err
+    assert info["usage"]["calls"] == 6 + 6
+    assert "| spent on the replies | 6 calls" in (tmp_path / "out" / "README.md").read_text()
 
 
 def test_python_gives_the_replies_and_leaves_the_best_in_the_folder(recorded: dict[str, Any]) -> None:
