@@ -39,10 +39,11 @@ BACKOFF = 0.5  # seconds
 BACKOFF_MAX = 20.0
 BUSY_WAIT = 1.0  # seconds to pause after a 429 without Retry-After
 BUSY_PATIENCE = 300.0  # seconds of nothing but 429, the next pause included, before the run stops
-READ_AHEAD = 64  # items read before anyone wants them; each can be megabytes
+READ_AHEAD = 128  # items read before anyone wants them; each can be megabytes
 # The reader may read so many items more at once: waking its thread for each would cost 0.1 ms a row, most of it because
 # SQLite lets go of the interpreter's lock at every statement and then waits for the reader to give it back.
 LUMP = 32
+GATHER = 0.001  # seconds in which items gather once all are taken: to wake for each costs more than to read it
 
 
 @dataclass
@@ -132,9 +133,7 @@ class Limiter:
         self.dead_calls = 0
         if self._busy_since is None:
             self._busy_since = now
-        wait = error.retry_after
-        if wait is None:
-            wait = BUSY_WAIT
+        wait = BUSY_WAIT if error.retry_after is None else error.retry_after
         if now + wait - self._busy_since > BUSY_PATIENCE:
             return ServerDown(
                 f"{error}; nothing else for {now - self._busy_since:.0f} s, and it asks to wait {wait:.0f} s more: "
@@ -147,7 +146,7 @@ class Limiter:
             self._window = min(60.0, max(1.0, wait))
             # A known rate falls by no more than the slots: the window may have begun with a pause and hold few calls.
             self._least_rate = int(self._rate * CUT)
-            self._rate = max(self._least_rate, sum(1 for at in self._sent if at > now - self._window))
+            self._rate = max(self._least_rate, sum(at > now - self._window for at in self._sent))
             self._rate_since = now + wait
             self._rate_growth = 0.1
         if self._last_cut - self._window < sent_at:
@@ -245,6 +244,7 @@ class Feed(Generic[T]):
         self._room = threading.Semaphore(READ_AHEAD)
         self._loop = asyncio.get_running_loop()
         self._news = asyncio.Event()  # another item, the end, or closed
+        self._turn = asyncio.Lock()  # one waits for news: to wake all for each item costs more than to read it
         self._end: BaseException | None = None  # what `get` raises once all items are taken
         self._closed = False
         self._reader = threading.Thread(target=self._read, name="cai-source", daemon=True)
@@ -285,10 +285,12 @@ class Feed(Generic[T]):
                 return self._ready.popleft()
             if end is not None:
                 raise end
-            self._news.clear()
-            # The reader may have added an item, or ended, before it could see that there is no news.
-            if not self._ready and self._end is None:
-                await self._news.wait()
+            async with self._turn:
+                self._news.clear()
+                # The reader may have added an item, or ended, before it could see that there is no news; `close`, too.
+                if not (self._ready or self._end or self._closed):
+                    await self._news.wait()
+                    await asyncio.sleep(GATHER)
         raise StopAsyncIteration
 
     def close(self) -> None:

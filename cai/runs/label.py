@@ -17,7 +17,6 @@ from cai.export.options import ExportOptions
 from cai.export.pairs import filters_of
 from cai.folder.rows import reading
 from cai.folder.run import RunFolder
-from cai.judge.certify import Calibration
 from cai.judge.flows import belief
 from cai.models import open_models, spec_of
 from cai.records import Contest, Label, Object, Place, Values
@@ -83,23 +82,18 @@ class LabelRun(Run[Label]):
         identity = {
             "command": "label",
             "source": origin,
-            "pairing": "all",
+            "pairing": "final" if settings.pairing == "final" else "all",  # best-worst judges all pairs, too
             "binding": self.judging.binding,
             "extra_body": dict(settings.extra_body),
-            "max_tokens": None,
+            # Of other answers than votes only the letter is read.
+            "max_tokens": settings.max_tokens if self.protocol == "vote" else None,
             "seed": settings.seed,
         }
-        if settings.pairing == "final":  # best-worst judges all pairs, too
-            identity["pairing"] = "final"
-        if self.protocol == "vote":  # of other answers only the letter is read
-            identity["max_tokens"] = settings.max_tokens
         super().__init__(source, settings, f"{law.name}-labels", templates, players, identity)
         self._pairs = pairs
         if pairs is not None:
             self.total = len(pairs)
-        self.calibration: Calibration | None = None
-        if settings.calibration is not None:
-            self.calibration = read_calibration(settings, self.judging.binding)
+        self.calibration = None if settings.calibration is None else read_calibration(settings, self.judging.binding)
 
     def seats(self) -> list[Seats]:
         """The judge, and the model that draws further replies, which continue those of the sample run."""

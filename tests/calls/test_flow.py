@@ -535,6 +535,22 @@ def test_a_slow_source_does_not_hold_the_loop() -> None:
     asyncio.run(main())
 
 
+@pytest.mark.parametrize("gone", range(3))
+def test_a_taker_that_is_cancelled_takes_no_item_with_it(gone: int) -> None:
+    door: queue.Queue[int] = queue.Queue()
+
+    async def main() -> None:
+        feed = Feed(iter(door.get, -1))
+        waiting = [asyncio.ensure_future(feed.get()) for _ in range(3)]
+        await asyncio.sleep(0)
+        waiting.pop(gone).cancel()
+        for item in (1, 2, -1):
+            door.put(item)
+        assert sorted(await asyncio.gather(*waiting)) == [1, 2]
+
+    asyncio.run(main())
+
+
 def test_an_error_of_the_source_comes_after_its_items() -> None:
     def broken() -> Iterator[int]:
         yield 1
@@ -574,11 +590,12 @@ def test_closing_lets_takers_go_while_the_source_blocks() -> None:
 
     async def main() -> None:
         feed = Feed(iter(door.get, -1))
-        waiting = asyncio.ensure_future(feed.get())
+        waiting = [asyncio.ensure_future(feed.get()) for _ in range(3)]
         await asyncio.sleep(0)
         feed.close()
-        with pytest.raises(StopAsyncIteration):
-            await waiting
+        for taker in waiting:
+            with pytest.raises(StopAsyncIteration):
+                await taker
 
     asyncio.run(main())
     door.put(1)  # the reader wakes after its loop is closed, and goes
