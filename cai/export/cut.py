@@ -26,7 +26,7 @@ import orjson
 
 from cai.errors import RunError
 from cai.export.options import ExportOptions
-from cai.export.pairs import READING, Reason, Row, fault_of_texts, flipped
+from cai.export.pairs import Reason, Row, fault_of_texts, flipped
 from cai.export.parquet import Columns, schema, write_parquet
 from cai.folder.files import unwritable
 from cai.folder.rows import EXPORT_STAGES, TRAINING_FILES, lines_in_order, reading
@@ -275,8 +275,8 @@ class Texts:
 
     def __init__(self, folder: Path) -> None:
         self._db = sqlite3.connect(folder / FAULTS_FILE)
-        if self._db.execute("PRAGMA user_version").fetchone() != (READING,):
-            self._db.executescript(f"DROP TABLE IF EXISTS pairs; PRAGMA user_version = {READING}")
+        if self._db.execute("PRAGMA user_version").fetchone() != (hygiene.READING,):
+            self._db.executescript(f"DROP TABLE IF EXISTS pairs; PRAGMA user_version = {hygiene.READING}")
         self._db.execute("CREATE TABLE IF NOT EXISTS pairs(hash BLOB PRIMARY KEY, fault TEXT NOT NULL) WITHOUT ROWID")
         self._db.execute("BEGIN")
 

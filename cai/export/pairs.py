@@ -151,8 +151,6 @@ def checks(row: Row, filters: Filters) -> Iterator[Reason]:
 
 # What the texts of a pair show
 
-READING = 1  # of texts for faults: one more if a text may get another fault than before, so that no cut remembers it
-
 FAULTS_OF_TEXTS = {  # in words, by name
     "near_duplicate": "the replies are nearly the same",
     **{name: f"the chosen reply {fault.words}" for name, fault in LEARNED.items()},

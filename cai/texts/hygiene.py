@@ -14,6 +14,7 @@ from typing import Literal
 
 from cai.texts import refusals
 
+READING = 1  # of texts for faults: one more if a text may get another fault than before, so that no cut remembers it
 EVASIVE = 80  # characters; a shorter reply counts as evasive, as in the analysis of the paper's samples
 
 # Replies that talk about the task instead of doing it

@@ -29,6 +29,7 @@ from cai.folder.rows import lines_in_order
 from cai.folder.run import RunFolder, read_info
 from cai.judge.certify import Binding, Calibration, Threshold
 from cai.records import Drop, Label
+from cai.texts import hygiene
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -596,7 +597,7 @@ def test_texts_are_read_once_and_again_where_they_or_their_reading_changed(
     (run / "labels.jsonl").write_text(lines)
     export_run(run)
     assert read[3:] == ["Question 7?"]
-    monkeypatch.setattr(cuts, "READING", cuts.READING + 1)
+    monkeypatch.setattr(hygiene, "READING", hygiene.READING + 1)
     export_run(run)
     assert sorted(read[4:]) == ["Question 0?", "Question 7?"]
 
@@ -608,7 +609,7 @@ def test_a_damaged_memory_of_faults_says_what_to_do(run: Path) -> None:
         export_run(run)
     (run / "faults.sqlite").unlink()
     with closing(sqlite3.connect(run / "faults.sqlite", isolation_level=None)) as other:
-        other.executescript(f"CREATE TABLE pairs(ours); PRAGMA user_version = {cuts.READING}")
+        other.executescript(f"CREATE TABLE pairs(ours); PRAGMA user_version = {hygiene.READING}")
         with pytest.raises(RunError, match="cannot be used: no such column: fault; delete it, and run"):
             export_run(run)
     (run / "faults.sqlite").unlink()
