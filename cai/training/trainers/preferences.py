@@ -53,7 +53,8 @@ class Preferences(Rows):
                     f"{named(row.id)} has no {self.label}, which the loss {self.loss} reads of every row: label the "
                     "rows, or choose another loss"
                 )
-        yield setting
+        if self.loss:  # a method may have but one, without a name
+            yield setting
         keys = METHODS[self.data.method].keys
         if "beta" in keys:
             yield self.loaded.setting("beta", BETA)
@@ -66,10 +67,10 @@ class Preferences(Rows):
         yield from ()
 
     def _loss(self) -> Setting:
-        name, method = self.data.method, METHODS[self.data.method]
+        method = METHODS[self.data.method]
         loss = self.loaded.config.loss
         if loss is not None and loss not in method.losses:
-            raise UsageError(f"no loss of {name} is called {loss!r}; {nearest(loss, method.losses)}")
+            raise UsageError(f"no loss of {self.data.method} is called {loss!r}; {nearest(loss, method.losses)}")
         if not method.soft_loss:
             return self.loaded.setting("loss", method.loss)
         rows = (*self.data.train, *self.data.eval)
