@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import pytest
 from trial_judges import Judge
 
@@ -15,6 +16,10 @@ from cai.models import Provider
 
 # Models in tests are so small that threads would mostly wait for each other; beside other work, ten times as long.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+# No test is timed: beside other work, or in the first example's imports, any may take a second.
+hypothesis.settings.register_profile("untimed", deadline=None)
+hypothesis.settings.load_profile("untimed")
 
 
 @pytest.fixture(scope="session")

@@ -232,7 +232,7 @@ def test_one_refusal_after_a_pause_does_not_crush_a_known_rate() -> None:
 # Caps per minute
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(st.lists(st.integers(1, 120), min_size=1, max_size=60), st.integers(1, 20), st.integers(50, 200))
 def test_no_minute_holds_more_calls_or_tokens_than_the_caps(sizes: list[int], rpm: int, tpm: int) -> None:
     sent = list[tuple[float, int]]()
@@ -269,7 +269,7 @@ def test_a_small_call_of_an_older_flow_does_not_wait_for_the_timer_of_a_large_on
 # Cancelling and stopping
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(st.data())
 def test_a_cancelled_call_never_keeps_its_slot(data: st.DataObject) -> None:
     async def main() -> None:
@@ -395,7 +395,7 @@ def test_a_pause_of_hours_ends_the_run_at_once() -> None:
 # Budget
 
 
-@settings(deadline=None, max_examples=100)
+@settings(max_examples=100)
 @given(
     st.lists(st.tuples(st.floats(0, 1), st.floats(0, 1), st.floats(0, 2)), min_size=1, max_size=25),
     st.floats(0.1, 5),

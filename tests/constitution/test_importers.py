@@ -177,7 +177,7 @@ PAIR = st.fixed_dictionaries({"critic": TEXT, "revision": TEXT})
 PAPERS = st.dictionaries(TEXT, st.fixed_dictionaries({"prompt": st.lists(TEXT, max_size=2), "edit_request": TEXT}))
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=ANY | st.lists(TEXT) | st.lists(PAIR) | PAPERS)
 def test_whatever_the_file_holds_it_is_imported_cleanly_or_refused(tmp_path, data):
     source, target = tmp_path / "a.json", tmp_path / "b.yaml"

@@ -53,7 +53,7 @@ TEN = [pair(n, n % 4 + 0.5, (n * 7) % 5, 1 + (n % 3 == 0)) for n in range(10)]
 ROWS = st.lists(st.tuples(st.integers(-8, 8), st.integers(-8, 8), st.integers(1, 2)), min_size=1, max_size=8).map(
     lambda rows: [pair(n, a / 4, b / 4 + 0.1, human) for n, (a, b, human) in enumerate(rows)]
 )
-fixtures = settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=15)
+fixtures = settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=15)
 
 
 def bench(rows: Any, judges: Any = "fake:x", **more: Any) -> list[dict[str, Any]]:

@@ -53,7 +53,7 @@ def test_an_example_holds_where_both_orders_prefer_the_better_reply(judged: Call
     assert first.mass == pytest.approx(1)
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=25)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=25)
 @given(gap=st.floats(-3, 3), bias=st.floats(-3, 3))
 def test_the_state_follows_from_preference_and_bias(judged: Callable[..., Judge], gap: float, bias: float) -> None:
     if min(abs(gap), abs(gap + bias), abs(gap - bias)) < 1e-6:  # on the edge rounding decides

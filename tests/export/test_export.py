@@ -345,7 +345,7 @@ def test_a_damaged_line_is_named_and_no_file_is_replaced(
 texts = st.sampled_from(["first", " first", "b", "ü\n---\n", "{{ 7*7 }}", "d"])
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(
     chains=st.lists(st.none() | st.lists(st.none() | texts, min_size=1, max_size=4), max_size=12),
     order=st.randoms(use_true_random=False),

@@ -171,7 +171,7 @@ def run_of(prompts: list[tuple[list[float | None], str | None]]) -> list[Row]:
     return made
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(labels, options, st.randoms(use_true_random=False))
 def test_what_is_kept_and_what_is_dropped_make_up_all_labels_and_replies(
     prompts: list[Any], asked: dict[str, Any], order: random.Random
@@ -200,7 +200,7 @@ def test_what_is_kept_and_what_is_dropped_make_up_all_labels_and_replies(
     assert all((row["p"] > 0.5) is row["label"] for row in found["kto"])
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(labels, options, st.randoms(use_true_random=False))
 def test_neither_the_order_of_lines_nor_the_places_of_replies_change_what_is_kept(
     prompts: list[Any], asked: dict[str, Any], chance: random.Random

@@ -110,7 +110,7 @@ def test_what_is_no_json_has_no_key(value: Any) -> None:
 # Round trips
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(st.lists(st.tuples(PAYLOADS, COMPLETIONS), min_size=1, max_size=4))
 def test_calls_come_back_as_they_were_put(
     tmp_path_factory: pytest.TempPathFactory, calls: list[tuple[dict[str, Any], Completion]]

@@ -3,7 +3,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from cai.records import Message, Prompt
@@ -158,7 +158,6 @@ def test_text_is_never_touched(text: str) -> None:
     assert turns({"chosen": f"\n\nHuman: {text}\n\nAssistant: x"}) == [("user", text)]
 
 
-@settings(deadline=None)
 @given(st.lists(st.tuples(texts, texts), max_size=4), texts)
 def test_a_conversation_survives_being_written_as_a_transcript(pairs: list[tuple[str, str]], last: str) -> None:
     said = [turn for asked, answered in pairs for turn in (("user", asked), ("assistant", answered))] + [("user", last)]
@@ -167,7 +166,6 @@ def test_a_conversation_survives_being_written_as_a_transcript(pairs: list[tuple
     assert turns({"chosen": f"{transcript}\n\nAssistant: an answer"}) == said
 
 
-@settings(deadline=None)
 @given(json_values, st.sampled_from(["auto", "text", "prompt", "messages", "hh"]), st.sampled_from([None, "id", "x"]))
 def test_any_value_is_a_prompt_or_a_refusal(value: Any, format: str, field: str | None) -> None:
     try:

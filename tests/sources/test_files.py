@@ -350,7 +350,7 @@ def test_the_identity_of_what_cannot_be_hashed_is_its_kind() -> None:
     ]
 
 
-@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(st.binary() | st.recursive(st.text(), st.lists).map(orjson.dumps), min_size=1))
 def test_no_line_ends_the_reading(tmp_path: Path, lines: list[bytes]) -> None:
     lines = [b"".join(line.splitlines()).replace(b"\0", b"") for line in lines]

@@ -257,7 +257,7 @@ def test_of_many_long_prompts_only_a_few_are_computed_at_once_and_the_oldest_fir
     assert [handle.tokens[0] for handle in pipeline.handles[1:]] == list(range(10))
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(
     tree=st.lists(st.tuples(st.integers(0, 2), st.integers(0, 2), st.integers(0, 9), st.integers(-3, 3)), max_size=24),
     memory=st.integers(1, 5),

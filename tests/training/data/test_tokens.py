@@ -60,7 +60,7 @@ def test_without_its_reply_a_row_is_what_the_model_reads_when_it_answers() -> No
 TEXT = st.text(st.characters(codec="utf-8", exclude_characters="<|"), min_size=1, max_size=30).filter(str.strip)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.lists(TEXT, min_size=1, max_size=5).filter(lambda texts: len(texts) % 2), TEXT)
 def test_whatever_is_said_the_loss_is_on_the_reply(texts: list[str], reply: str) -> None:
     found = one(conversation(*texts), reply)
