@@ -128,7 +128,9 @@ class TrainFolder:
             if not self._writes or not path.exists():
                 continue
             before = []
-            *lines, _ = path.read_bytes().split(b"\n")  # after the last line break is what a kill cut short
+            *lines, last = path.read_bytes().split(b"\n")
+            if _step(last) is not None:  # else it is empty, or a kill cut it short
+                lines.append(last)
             for line in lines:
                 at = _step(line)
                 if at is None:

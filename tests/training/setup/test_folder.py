@@ -71,15 +71,17 @@ def test_lines_that_a_loss_of_power_spoilt_are_left_out_when_the_training_goes_o
         assert [line["step"] for line in folder.metrics()] == [1, 3]
 
 
-@pytest.mark.parametrize("torn", [b'{"step":2}', b'{"step":2', b"{"])
-def test_a_last_line_without_its_line_break_is_forgotten(tmp_path: Path, torn: bytes) -> None:
+@pytest.mark.parametrize(("last", "kept"), [(b'{"step":2}', [1, 2]), (b'{"step":2', [1]), (b"{", [1]), (b"", [1])])
+def test_a_last_line_without_its_line_break_is_kept_if_it_is_whole(
+    tmp_path: Path, last: bytes, kept: list[int]
+) -> None:
     with opened(tmp_path / "out") as folder:
         folder.add({"step": 1})
         with open(tmp_path / "out" / "metrics.jsonl", "ab") as file:
-            file.write(torn)
+            file.write(last)
         assert folder.rewind(2) == 0
-        folder.add({"step": 2})
-        assert [line["step"] for line in folder.metrics()] == [1, 2]
+        folder.add({"step": 3})
+        assert [line["step"] for line in folder.metrics()] == [*kept, 3]
 
 
 def half(path: Path) -> None:
