@@ -137,9 +137,7 @@ def check_text(text: str) -> None:
     except UnicodeEncodeError as error:
         end = error.start + 1
         code = ord(text[error.start])
-        fault = "half a surrogate pair"
-        if 0xDC80 <= code <= 0xDCFF:
-            fault = f"the byte 0x{code - 0xDC00:02x}"
+        fault = f"the byte 0x{code - 0xDC00:02x}" if 0xDC80 <= code <= 0xDCFF else "half a surrogate pair"
         raise UsageError(
             f"{text[:end][-21:]!r} ends with {fault}, which is not UTF-8 text: convert it, as with iconv"
         ) from None

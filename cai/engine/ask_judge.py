@@ -64,9 +64,7 @@ class AskJudge:
 
         reasons: what the judge has written before it chooses.
         """
-        reading: Values = {"top_logprobs": LISTED}
-        if score:
-            reading = {"score": self.letters}
+        reading: Values = {"score": self.letters} if score else {"top_logprobs": LISTED}
         return self._request(question, reasons, max_tokens=1, temperature=0.0, **reading)
 
     def reasons(self, question: Question) -> Request:

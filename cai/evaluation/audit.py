@@ -216,6 +216,16 @@ class _Count:
             line, problem = self._bad_rows[0]
             raise SourceError(f"no record has a reply that can be read; the first: {problem}", source, line)
         totals = sum(self._roles.values(), Counter(counts))
+        roles = {}
+        for role, of_role in self._roles.items():
+            replies = of_role["replies"]
+            roles[role] = ReplyAudit(
+                replies=replies,
+                characters=of_role["characters"] / replies,
+                counts={name: of_role[name] for name in OF_REPLIES},
+                rates={name: of_role[name] / replies for name in OF_REPLIES},
+                phrases=tuple(self._phrases[role].top(PHRASE_SHARE, SHOWN)),
+            )
         return Audit(
             source=source,
             rows=rows,
@@ -223,19 +233,8 @@ class _Count:
             bad_rows=tuple(self._bad_rows),
             prompts=counts["prompts"],
             pairs=counts["pairs"],
-            roles={role: self._of_role(role) for role in self._roles},
+            roles=roles,
             counts={name: totals[name] for name in MEASURES},
             rates={name: share(totals[name], totals[whole]) for name, whole in MEASURES.items()},
             notes=tuple(notes),
-        )
-
-    def _of_role(self, role: str) -> ReplyAudit:
-        counts = self._roles[role]
-        replies = counts["replies"]
-        return ReplyAudit(
-            replies=replies,
-            characters=counts["characters"] / replies,
-            counts={name: counts[name] for name in OF_REPLIES},
-            rates={name: counts[name] / replies for name in OF_REPLIES},
-            phrases=tuple(self._phrases[role].top(PHRASE_SHARE, SHOWN)),
         )

@@ -166,11 +166,10 @@ def _measured(bench: Bench, stopped: str | None) -> BenchResult:
     # From the folder: an earlier session may have judged some of them.
     rows = [label for label in read_labels(run.out / "labels.jsonl") if label.position in pairs]
     rows.sort(key=lambda label: label.position)  # the same numbers in whatever order they were finished
-    report = figures = None
+    report = None
     if any(label.z is not None for label in rows):
         report = calibrate_judge(rows, binding=Binding.model_validate(run.judging.binding))
-    if run.protocol != "reward":
-        figures = vote_figures(rows, weighted=run.judging.all)
+    figures = None if run.protocol == "reward" else vote_figures(rows, weighted=run.judging.all)
     return BenchResult(
         judge=run.settings.judge,
         model=spec_of(run.players["judge"]),

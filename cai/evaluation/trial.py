@@ -156,9 +156,8 @@ def run_trial(run: TrialRun, play: Play = quietly) -> TrialReport:
     problems = _problems(run.out / "dropped.jsonl") if len(labels) < len(run.examples) else {}
     outcomes = []
     for name, (example, principle) in run.examples.items():
-        figures: Values = {"state": "invalid", "problem": problems.get(name)}
-        if name in labels:
-            figures = _figures(labels[name])
+        invalid = {"state": "invalid", "problem": problems.get(name)}
+        figures: Values = _figures(labels[name]) if name in labels else invalid
         index = example.position & (1 << PAIR_BITS) - 1
         prompt = example.messages[-1]["content"]
         outcomes.append(Outcome(principle=principle.id, number=index + 1, prompt=prompt, **figures))

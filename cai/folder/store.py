@@ -211,9 +211,7 @@ class Store:
         digest = hashlib.sha256(raw).digest()[:12]
         if digest in self._parts:
             return self._parts[digest]
-        body: str | bytes = text
-        if len(raw) >= COMPRESS_FROM:
-            body = zlib.compress(raw, 6)
+        body = zlib.compress(raw, 6) if len(raw) >= COMPRESS_FROM else text
         # Most texts are new: to insert at once saves the search.
         query = "INSERT INTO parts(hash, body) VALUES (?, ?) ON CONFLICT DO UPDATE SET hash = hash RETURNING id"
         (added,) = self._db.execute(query, (digest, body)).fetchone()

@@ -85,8 +85,18 @@ def read_judged(records: Iterable[tuple[int, Any]], path: str | Path | None) -> 
     for line, record in records:
         try:
             row = _row(line, record)
-            if rows:
-                _check_alike(rows[0], row)
+            first = rows[0] if rows else row
+            if bool(first.judge) != bool(row.judge):
+                raise BadRecord(
+                    f"rows of labels.jsonl and other rows are mixed (line {first.line} is of the other kind)"
+                )
+            for name, value in row.judge.items():
+                if value != first.judge[name]:
+                    values = f"{_short(value)}, but {_short(first.judge[name])} in line {first.line}"
+                    raise BadRecord(
+                        f"{name} is {values}: a calibration is of one judge; "
+                        "keep the labels of each in a file of its own"
+                    )
         except BadRecord as bad:
             raise InputError(bad.problem, path, line) from None
         rows.append(row)
@@ -94,9 +104,9 @@ def read_judged(records: Iterable[tuple[int, Any]], path: str | Path | None) -> 
     if len(lines) > 1:
         one = f"one probability in some rows (line {lines[False]})"
         raise InputError(f"{one}, two in others (line {lines[True]}): write all alike", path)
-    first, numbering = _numbering(rows, path)
+    lowest, numbering = _numbering(rows, path)
     judged = tuple(
-        Judged(row.z, CHOICES.get(row.human) == 0 or NUMBERS.get(row.human) == first, row.key, row.guesses)
+        Judged(row.z, CHOICES.get(row.human) == 0 or NUMBERS.get(row.human) == lowest, row.key, row.guesses)
         for row in rows
         if row.human is not None and row.z is not None
     )
@@ -153,19 +163,6 @@ def _of_label(line: int, label: Label) -> _Row:
         "judge model": label.models.get("judge"),
     }
     return _Row(line, label.z, label.human, label.prompt_id, trivial_guesses((label.a, label.b)), judge)
-
-
-def _check_alike(first: _Row, row: _Row) -> None:
-    """Raise BadRecord if two rows are not of one judge, or of one shape."""
-    if bool(first.judge) != bool(row.judge):
-        raise BadRecord(f"rows of labels.jsonl and other rows are mixed (line {first.line} is of the other kind)")
-    for name, value in row.judge.items():
-        other = first.judge[name]
-        if value != other:
-            raise BadRecord(
-                f"{name} is {_short(value)}, but {_short(other)} in line {first.line}: a calibration is of one judge; "
-                "keep the labels of each in a file of its own"
-            )
 
 
 def _short(value: Any) -> str:

@@ -156,9 +156,7 @@ def prices_of(models: Mapping[str, Model], stated: str | None, max_cost: float |
     price = parse_price(stated) if stated is not None else None
     prices: dict[str, Price | None] = {}
     for player, model in models.items():
-        prices[player] = FREE
-        if not provider_of(model).free:
-            prices[player] = price or known_price(model)
+        prices[player] = FREE if provider_of(model).free else price or known_price(model)
         if max_cost is not None and prices[player] is None:
             name = spec_of(model)
             raise UsageError(f"--max-cost cannot hold: no listed price for {name}; state it with --price IN,OUT")

@@ -196,9 +196,7 @@ def preferred_of(record: Object, names: Sequence[str]) -> int | None:
     if names == PAIRS[0]:
         return 0
     numbered = names[0].endswith("_1")
-    choices, expected = CHOICES, "a or b"
-    if numbered:
-        choices, expected = CHOICES | NUMBERS, "1 or 2"
+    choices, expected = (CHOICES | NUMBERS, "1 or 2") if numbered else (CHOICES, "a or b")
     for name in HUMAN_LABELS:
         label = human_label(record, name)
         if label in choices:

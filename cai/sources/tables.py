@@ -98,8 +98,6 @@ def _usable(columns: list[str], keys: Sequence[str], where: str | Path) -> list[
     if not keys:
         return columns
     if not set(columns) & set(keys):
-        hint = f"it has {listed(columns)}"
-        if len(keys) == 1:
-            hint = nearest(keys[0], columns)
+        hint = nearest(keys[0], columns) if len(keys) == 1 else f"it has {listed(columns)}"
         raise SourceError(f"no column {', '.join(keys)}; {hint}; name yours with --prompt-field", where)
     return [column for column in columns if column in (*keys, "id")]

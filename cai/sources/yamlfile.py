@@ -90,20 +90,16 @@ def parse(text: str) -> Document:
         # libyaml reads ahead, and some versions stop at a nesting limit of their own before they give the first event.
         # The text before that place is within their limit, so its events show whether it is beyond ours.
         if error.problem_mark is not None:
+            depth = 0
             with suppress(yaml.MarkedYAMLError):
-                _check_depth(text[: error.problem_mark.index])
+                for event in yaml.parse(text[: error.problem_mark.index], Loader=Loader):
+                    depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+                    if depth > MAX_DEPTH:
+                        raise BadYaml(TOO_DEEP, _line(event)) from None
         raise _syntax_error(error, text) from error
     except yaml.reader.ReaderError as error:
         line = text.count("\n", 0, error.position) + 1
         raise BadYaml(f"holds a character that YAML does not allow: {error.reason}", line) from error
-
-
-def _check_depth(text: str) -> None:
-    depth = 0
-    for event in yaml.parse(text, Loader=Loader):
-        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
-        if depth > MAX_DEPTH:
-            raise BadYaml(TOO_DEEP, _line(event))
 
 
 def _read(text: str) -> Document:
@@ -161,7 +157,7 @@ def _check(event: Any, tag: str | None = None) -> None:
         raise BadYaml(problem, _line(event))
     tag = tag or event.tag
     if tag not in PLAIN:
-        raise BadYaml(f"tag {tag!r} is not allowed; write plain text", _line(event))
+        raise BadYaml(f"tag {tag!r} is not allowed; write plain text, in quotes", _line(event))
 
 
 def _scalar(event: Any) -> Any:

@@ -11,9 +11,8 @@ def split_thoughts(text: str, before: str | None = None) -> tuple[str, str | Non
     """
     thoughts, end, reply = text.partition("</think>")
     thoughts = thoughts.lstrip()
-    opened = bool(end) and "<think>" not in thoughts
-    if before is not None:
-        opened = before.rstrip().endswith("<think>")
+    unknown = bool(end) and "<think>" not in thoughts
+    opened = unknown if before is None else before.rstrip().endswith("<think>")
     if not opened and not thoughts.startswith("<think>"):
         return text, None
     return reply.lstrip(), thoughts.removeprefix("<think>").strip()

@@ -74,9 +74,7 @@ def source_name(source: Any, limit: int | None) -> str:
 
 def none_usable(count: int, line: int, problem: str) -> str:
     """What is wrong with a source of which no record can be used; line and problem: of the first."""
-    finding = "its one record cannot be used"
-    if count > 1:
-        finding = f"none of {count:,} records can be used"
+    finding = f"none of {count:,} records can be used" if count > 1 else "its one record cannot be used"
     return f"{finding}; line {line}: {problem}"
 
 

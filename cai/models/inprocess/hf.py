@@ -120,9 +120,7 @@ class HFModel(TransformersModel):
         reasoning = None
         if chat:
             text, reasoning = split_thoughts(text, tokenizer.decode(row.ids[: row.prompt_tokens][-8:]))
-        logprobs = None
-        if payload.get("top_logprobs"):
-            logprobs = tuple(map(tokenizer.named, row.logprobs))
+        logprobs = tuple(map(tokenizer.named, row.logprobs)) if payload.get("top_logprobs") else None
         return Completion(
             text=text,
             finish=row.finish or "stop",

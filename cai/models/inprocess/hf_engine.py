@@ -27,9 +27,7 @@ class HFEngine(Engine[Row]):
         parameters = inspect.signature(model.forward).parameters
         self._takes_positions = "position_ids" in parameters
         # transformers 5.24 renamed it; a model whose code comes from the hub may keep the old name.
-        self._cache_name = "past_key_values"
-        if "cache" in parameters:
-            self._cache_name = "cache"
+        self._cache_name = "cache" if "cache" in parameters else "past_key_values"
         self._entering: list[Row] = []
         self._cache: Any = None  # of the live rows: all their ids but the last
         self._mask: Any = None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from dataclasses import replace
 from typing import Any
 
 from cai.calls.model import Call, Connection
@@ -40,9 +39,8 @@ class OpenAIModel(HostedModel):
         super().__init__(name, connection)
         self._reasoning = self.is_official and REASONING.match(name) is not None
         self._max_tokens = "max_completion_tokens" if self.is_official else "max_tokens"
-        self.can = Abilities(chat=True, completion=True, logprobs=20, prefill=not self.is_official)
-        if self._reasoning:
-            self.can = replace(self.can, logprobs=0)
+        logprobs = 0 if self._reasoning else 20
+        self.can = Abilities(chat=True, completion=True, logprobs=logprobs, prefill=not self.is_official)
 
     def payload(self, call: Call) -> Values:
         """The body to post: a chat, or raw text if the request has `text`."""

@@ -59,6 +59,14 @@ def card(folder: Path) -> str:
     if config["full"]:
         settled |= set(dotted({"lora": config["lora"]}))
     unsettled = {name: value for name, value in dotted(config).items() if value is not None and name not in settled}
+    source, method = record["data"]["files"][0]["source"], record["identity"]["method"]
+    words = [
+        method,
+        source if source.startswith("hf:") else "DATA",
+        "--model",
+        model["spec"] if hub and "adapter" not in model else "MODEL",
+        *(("--config", "train.yaml") if train_yaml else ()),
+    ]
     evals = [line for line in read_lines(folder / METRICS) if "eval_loss" in line]
     evaluations = {line["step"]: line for line in (*evals[:1], *evals[-1:])}
     return render_card(
@@ -66,8 +74,8 @@ def card(folder: Path) -> str:
         _front(record, hub),
         **record,
         base=base,
-        method=METHODS[record["identity"]["method"]],
-        command=_command(record, hub, train_yaml),
+        method=METHODS[method],
+        command=shlex.join(["cai", "train", *words, "--out", "OUT"]),
         train_yaml=train_yaml,
         split=config["split"] or SPLIT,
         notes=_notes(record["data"]),
@@ -136,15 +144,6 @@ def _train_yaml(config: Object) -> str:
     if "chat_template" in settings:
         settings["chat_template"] = "TEMPLATE.jinja"
     return yaml.safe_dump(settings, sort_keys=False, allow_unicode=True, width=1_000).rstrip()
-
-
-def _command(record: Object, hub: str, train_yaml: str) -> str:
-    """The command that trains the same again."""
-    source, model = record["data"]["files"][0]["source"], record["model"]
-    data = source if source.startswith("hf:") else "DATA"
-    base = model["spec"] if hub and "adapter" not in model else "MODEL"
-    config = ("--config", "train.yaml") if train_yaml else ()
-    return shlex.join(["cai", "train", record["identity"]["method"], data, "--model", base, *config, "--out", "OUT"])
 
 
 # Plots

@@ -88,9 +88,8 @@ class Plan:
         self._machine = machine
         self.settings: list[Setting] = []
         config = loaded.config
-        key, trains, what = "lora.rank", f"LoRA of rank {config.lora.rank}", "a LoRA adapter"
-        if config.full:
-            key, trains, what = "full", "all weights", "all weights"
+        lora = "lora.rank", f"LoRA of rank {config.lora.rank}", "a LoRA adapter"
+        key, trains, what = ("full", "all weights", "all weights") if config.full else lora
         self.settings.append(Setting("trains", trains, loaded.origin(key)))
         rate = self._method.rates[config.full]
         self.learning_rate = self._settle("learning_rate", rate, "default", f"{method} of {what}")

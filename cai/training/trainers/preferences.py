@@ -107,9 +107,7 @@ class Preferences(Rows):
             "prompt_ids": [row.prompt for row in rows],
         }
         for place, column in enumerate(self.columns):
-            table[column] = [row.replies[place] for row in rows]
-            if self.joined:
-                table[column] = [row.prompt + row.replies[place] for row in rows]
+            table[column] = [(row.prompt if self.joined else []) + row.replies[place] for row in rows]
         if self.label is not None:
             table[self.label] = [getattr(row.row, self.label) for row in rows]
         name = hashlib.sha256(orjson.dumps(table)).hexdigest()[:16]

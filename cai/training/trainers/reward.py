@@ -20,8 +20,14 @@ class SoftReward(Watched):
     """
 
     def __init__(self, **parts: Any) -> None:
+        import torch
+
         super().__init__(**parts)
-        _exact_head(self.model)
+        for name, head in self.model.named_modules():
+            # In bfloat16 most steps of the head, and gaps below 2⁻⁸, would be lost.
+            if "score" in name.split(".") and isinstance(head, torch.nn.Linear):
+                head.float()
+                head.forward = partial(_exactly, head.forward)
 
     def compute_loss(
         self, model: Any, inputs: Values, return_outputs: bool = False, num_items_in_batch: Any = None
@@ -32,16 +38,6 @@ class SoftReward(Watched):
         if P in inputs:
             loss = loss + ((1 - inputs[P]) * (chosen - rejected)).mean()
         return (loss, outputs) if return_outputs else loss
-
-
-def _exact_head(model: Any) -> None:
-    """Let the head compute and train in float32: in bfloat16 most of its steps, and gaps below 2⁻⁸, are lost."""
-    import torch
-
-    for name, head in model.named_modules():
-        if "score" in name.split(".") and isinstance(head, torch.nn.Linear):
-            head.float()
-            head.forward = partial(_exactly, head.forward)
 
 
 def _exactly(forward: Any, hidden: Any) -> Any:
