@@ -113,7 +113,7 @@ def _message(error: Any) -> str:
     """What an error tells a user, in one line."""
     if hasattr(error, "format_message"):  # the usage errors of the parser
         command = getattr(getattr(error, "ctx", None), "command_path", "cai")
-        return f"error: {error.format_message()}; see {command} --help"
+        return f"error: {error.format_message()} (see {command} --help)"
     if isinstance(error, CaiError):
         return f"error: {error}"
     if isinstance(error, PermissionError):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable
 from functools import partial
 from importlib import import_module
@@ -58,32 +57,18 @@ def _fields(kind: str) -> Fields:
 
 def _play(run: Run[Any], json: bool) -> None:
     from cai.cli import console
+    from cai.runs.kind import results
 
-    info: Values = {}
+    parts = []
     try:
         for part in run.sessions():
-            try:
-                play_shown(part)
-            finally:
-                info = run.info or part.info
-                if part is not run and run.info and part.info:
-                    info = _best_of(run, part)
-        if part is not run:
+            parts.append(part)
+            play_shown(part)
+        if parts[-1] is not run:
             console.show(console.ending(run))
     finally:
-        if info:
-            print_json(info, json)
-
-
-def _best_of(run: Run[Any], labels: Run[Any]) -> Values:
-    """What a run and the labels of its replies came to together."""
-    usage = Counter[str](run.info["usage"])
-    usage.update(labels.info["usage"])
-    costs = [part.info["cost_usd"] for part in (run, labels)]
-    info = run.info | {"stopped": labels.stopped, "usage": usage, "cost_usd": None if None in costs else sum(costs)}
-    if run.cut is not None:
-        info["best_of"] = run.cut.best.model_dump(mode="json")
-    return info
+        if any(part.info for part in parts):
+            print_json(results(run, parts), json)
 
 
 def play_shown(run: Run[Any]) -> None:

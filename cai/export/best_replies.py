@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import math
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from operator import attrgetter
 
 import orjson
 
 from cai.errors import RunError
-from cai.export.cut import JUDGE, Cut, law_columns, line_of, ratio
+from cai.export.cut import JUDGE, Cut, law_columns, line_of
 from cai.export.options import ExportOptions
 from cai.export.pairs import Reason, Row, Standing, name_of, standings, unfit
 from cai.export.parquet import Columns
 from cai.export.preferences import LabelCut
-from cai.folder.rows import PAIR_BITS, lines_in_order, reading
+from cai.folder.rows import DROPPED, PAIR_BITS, lines_in_order, reading
 from cai.folder.run import RunFolder, find_info
+from cai.judge.metrics import share
 from cai.records import Record
 
 UNJUDGED: Reason = "invalid_vote", "no pair of its replies was judged"
@@ -53,17 +55,23 @@ class BestCut(LabelCut):
 
     def __init__(self, run: RunFolder, options: ExportOptions) -> None:
         self._candidates = None
+        self._dropped = defaultdict[int, set[int]](set)  # pairs in dropped.jsonl, by the place of their prompt
         if run.identity["command"] == "sample":
             self._candidates = run.path / "candidates.jsonl"
             folder = run.path / "labels"
             info = find_info(folder)
             self._labelling = f"run cai label {run.path} --out {folder}"
             if info is None:
-                raise RunError(f"{run.path} has no labels: {self._labelling}")
+                raise RunError(
+                    f"{run.path} has no labels: rerun its command if that has --best-of, else {self._labelling}"
+                )
             if "binding" not in info["identity"]:
                 raise RunError(f"{folder} is not a label run: move it away, and {self._labelling}")
             super().__init__(run, options, folder, info["identity"]["binding"])
+            self.judging = {"binding": self.binding, "stopped": info.get("stopped")}
             self.stopped = self.stopped or info.get("stopped")
+            for position, _ in lines_in_order(folder / DROPPED):
+                self._dropped[position >> PAIR_BITS].add(position)
         else:
             super().__init__(run, options)
         self._sum = self._chances = 0.0
@@ -82,9 +90,9 @@ class BestCut(LabelCut):
         self.best = BestSummary(
             prompts=self.read["sft"],
             unjudged=self.kept["sft"] - self._judged,
-            mean_p=ratio(self._sum, self._judged),
-            longest_won=ratio(self._longest, self._uneven),
-            longest_chance=ratio(self._chances, self._uneven),
+            mean_p=share(self._sum, self._judged),
+            longest_won=share(self._longest, self._uneven),
+            longest_chance=share(self._chances, self._uneven),
         )
 
     def _prompts(self) -> Iterator[tuple[Row, list[Row]]]:
@@ -125,7 +133,9 @@ class BestCut(LabelCut):
         usable = _usable(sampled)
         judge = None
         best: Standing | Reason
-        if self.stopped is not None and len(labels) < math.comb(len(usable), 2):
+        pairs = math.comb(sum(reply["problem"] is None for reply in sampled), 2)
+        settled = self._dropped[prompt["position"]].union(label["position"] for label in labels)
+        if len(settled) < pairs:  # a limit, a target or an error came before the others
             return UNFINISHED
         if labels:
             replies = standings(labels, self.filters)

@@ -32,6 +32,7 @@ from cai.folder.files import unwritable
 from cai.folder.rows import EXPORT_STAGES, TRAINING_FILES, lines_in_order, reading
 from cai.folder.run import RunFolder
 from cai.judge.certify import Calibration, Threshold
+from cai.judge.metrics import share
 from cai.records import Drop
 from cai.sources.conversations import prompt_hash
 from cai.texts import hygiene
@@ -88,17 +89,17 @@ class Facts:
     @property
     def flip_rate(self) -> float | None:
         """Share of the valid votes that prefer the same place in both orders; None: there are none."""
-        return ratio(self.flips, self.votes)
+        return share(self.flips, self.votes)
 
     @property
     def mean_bias(self) -> float | None:
         """Mean position bias in nats, towards the first reply; None: no vote has log probabilities."""
-        return ratio(self.bias, self.biases)
+        return share(self.bias, self.biases)
 
     @property
     def longer_share(self) -> float | None:
         """Share of choices between replies of unequal length that took the longer one; None: there are none."""
-        return ratio(self.longer, self.uneven)
+        return share(self.longer, self.uneven)
 
 
 class Cut(ABC):
@@ -111,6 +112,7 @@ class Cut(ABC):
     calibration: Calibration | None = None  # of a label run
     certified: Threshold | None = None  # of a label run that is cut at an agreement
     best: Any = None  # the `BestSummary` of best replies
+    judging: Row | None = None  # of a sample run: how its replies were judged, and why that is not finished
 
     def __init__(self, run: RunFolder, options: ExportOptions) -> None:
         self.facts = Facts()
@@ -224,11 +226,6 @@ def _sweep(folder: Path) -> None:
     for name in (*(f"{name}.part" for name in TRAINING_FILES), "dropped.tmp"):
         with suppress(OSError):
             (folder / name).unlink(missing_ok=True)
-
-
-def ratio(part: float, whole: float) -> float | None:
-    """A part of a whole; None if the whole is 0."""
-    return part / whole if whole else None
 
 
 def law_columns(law: Row | None) -> Row:

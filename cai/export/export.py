@@ -14,7 +14,7 @@ import orjson
 
 from cai.errors import RunError, UsageError
 from cai.export.best_replies import BestCut, BestSummary, PickedCut
-from cai.export.cut import Cut, ratio
+from cai.export.cut import Cut
 from cai.export.hub import Hub
 from cai.export.options import DEFAULTS, OF_PAIRS, ONLY, ExportOptions
 from cai.export.pairs import Row
@@ -22,8 +22,9 @@ from cai.export.preferences import PreferenceCut
 from cai.export.revisions import RevisionCut
 from cai.folder.files import write_atomically
 from cai.folder.rows import TRAINING_FILES
-from cai.folder.run import RunFolder, read_info
+from cai.folder.run import RunFolder, find_info, read_info
 from cai.judge.certify import FILE
+from cai.judge.metrics import share
 from cai.records import Object, Record
 from cai.sources.yamlfile import make_settings
 from cai.texts.wording import one_line, option, render_card, report_lines, settings_as_keywords, without_path, words_of
@@ -110,11 +111,14 @@ def _cut_of(folder: Path, info: Row, options: ExportOptions) -> type[Cut]:
     if command in CUTS:
         return CUTS[command]
     if command == "sample":
-        raise RunError(
-            f"{folder} is a run of cai sample: its replies have not been judged; label them first: cai label {folder}"
-        )
+        labels = folder / "labels"
+        advice = f"its replies have not been judged; label them first: cai label {folder}"
+        if find_info(labels) is not None:
+            advice = f"--best cuts the best of its replies; their pairs are cut by: cai export {labels}"
+        raise RunError(f"{folder} is a run of cai sample: {advice}")
     raise RunError(
-        f"{folder} is a run of cai {command}, which has no training rows: name the --out of a cai generate or cai label"
+        f"{folder} is a run of cai {command}, which has no training rows: name the --out of a cai generate, a "
+        "cai label, or a cai sample --best-of"
     )
 
 
@@ -125,7 +129,7 @@ def _write(run: RunFolder, kind: type[Cut], options: ExportOptions, load_from: s
     cut = kind(run, options)
     cut.write()
     write_atomically(run.path / "README.md", dataset_card(run.info, cut, load_from).encode())
-    _remember(run, options)
+    _remember(run, cut)
     facts = cut.facts
     dropped = Counter[str]()
     for _, reasons in sorted(facts.dropped.items()):
@@ -138,7 +142,7 @@ def _write(run: RunFolder, kind: type[Cut], options: ExportOptions, load_from: s
         left_out={stage: dict(sorted(facts.dropped[stage].items())) for stage in cut.stages},
         pairs=cut.kept.get("pairs"),
         best=cut.best,
-        invalid_rate=ratio(facts.asked - facts.votes, facts.asked),
+        invalid_rate=share(facts.asked - facts.votes, facts.asked),
         flip_rate=facts.flip_rate,
         mean_bias=facts.mean_bias,
         chosen_longer=facts.longer_share,
@@ -146,13 +150,13 @@ def _write(run: RunFolder, kind: type[Cut], options: ExportOptions, load_from: s
     )
 
 
-def _remember(run: RunFolder, options: ExportOptions) -> None:
-    """Write the options into run.json, so that the run, when it is resumed, ends with the same cut.
+def _remember(run: RunFolder, cut: Cut) -> None:
+    """Write the options into run.json, so that the run, when it is resumed, ends with the same cut; and whose labels.
 
     A calibration is stored by its path and the hash of its content. Options that an older version did not have are
     compared as if they had been at their defaults.
     """
-    export = options_of(options, run.identity["command"])
+    export = options_of(cut.options, run.identity["command"])
     calibration = export.get("calibration")
     origin: Row | None = None  # of the calibration; one made in Python has no path
     if isinstance(calibration, str):
@@ -168,6 +172,8 @@ def _remember(run: RunFolder, options: ExportOptions) -> None:
         changed["export"] = export
     if origin != run.info.get("calibration"):
         changed["calibration"] = origin
+    if cut.judging != run.info.get("labels"):
+        changed["labels"] = cut.judging
     if changed:
         run.write_info(**changed)
 

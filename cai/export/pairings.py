@@ -46,6 +46,15 @@ def best_and_worst(rows: Sequence[Row]) -> set[Name]:
 PAIRINGS: dict[str, Callable[[Sequence[Row]], set[Name]]] = {"final": last_round, "best-worst": best_and_worst}
 
 
+POSITION = 48  # bits of a place for the position of a pair, which has 32 for the prompt and 16 for its number
+
+
+def place_of(row: Row, n: int | None) -> int:
+    """The place of a pair in the order of a target: pairs that needed no further samples come first, by position."""
+    place: int = extra_pass(row, n) << POSITION | row["position"]
+    return place
+
+
 def extra_pass(row: Row, n: int | None) -> int:
     """Which further sample of its prompt a pair had to wait for: 0 if the first `n` were enough."""
     if n is None:

@@ -10,7 +10,7 @@ import orjson
 
 from cai.errors import MissingExtra
 
-PART = 32 * 2**20  # bytes of JSON that are held in memory
+PART = 2**22  # bytes of JSON that are read at once; its rows take ten to twenty times as much memory
 GROUP_ROWS = 10_000  # of a parquet row group
 Columns = Mapping[str, str]  # of a training file: name and type, one of `schema`
 

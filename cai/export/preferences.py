@@ -14,7 +14,7 @@ import orjson
 from cai.errors import RunError
 from cai.export.cut import FAULTS_FILE, JUDGE, PAIR, Cut, Spool, Texts, law_columns, line_of
 from cai.export.options import ExportOptions, Pairing
-from cai.export.pairings import PAIRINGS, extra_pass, names_of
+from cai.export.pairings import PAIRINGS, names_of, place_of
 from cai.export.pairs import (
     Filters,
     ReadTexts,
@@ -142,11 +142,6 @@ class PreferenceCut(LabelCut):
             problem = f"cannot be used: {error}; {advice}, and run the same command again"
             raise RunError(f"{folder / FAULTS_FILE} {problem}") from error
 
-    def _place(self, row: Row) -> int:
-        """Where a pair is in the order of the target: those that needed no further samples come first, by position."""
-        place: int = extra_pass(row, self._samples) << 48 | row["position"]
-        return place
-
     def _reasons(self, unit: Sequence[Row]) -> Iterator[tuple[Row, Reason | None]]:
         """The labels of one prompt, each with the reason for which it is left out."""
         return zip(unit, reasons(unit, self.filters, self.options.pairing, self._texts.fault), strict=True)
@@ -155,7 +150,7 @@ class PreferenceCut(LabelCut):
         """The place of the last pair within the target; None if there are no more."""
         kept = array("Q")
         for unit in self.units():
-            kept.extend(self._place(row) for row, why in self._reasons(unit) if why is None)
+            kept.extend(place_of(row, self._samples) for row, why in self._reasons(unit) if why is None)
         if len(kept) <= target:
             return None
         return sorted(kept)[target - 1]
@@ -167,7 +162,7 @@ class PreferenceCut(LabelCut):
         for row, why in self._reasons(unit):
             self.count(row)
             self.read["pairs"] += 1
-            if self._last is None or self._place(row) <= self._last:
+            if self._last is None or place_of(row, self._samples) <= self._last:
                 within.append(row)
             elif why is None:
                 why = PAIR_OVER_TARGET
@@ -201,7 +196,7 @@ class PreferenceCut(LabelCut):
                 self.keep("kto", side, line)
                 continue
             row = orjson.loads(line)
-            which = "desirable" if row["label"] else "undesirable"
+            which = {True: "desirable", False: "undesirable"}[row["label"]]
             why = "low_confidence", f"p {row['p']:.3f}: there are more {which} replies than others"
             self.drop("kto", why, row["id"], position)
 

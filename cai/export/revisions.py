@@ -26,9 +26,8 @@ class RevisionCut(Cut):
 
     def __init__(self, run: RunFolder, options: ExportOptions) -> None:
         super().__init__(run, options)
-        self._refusals_left = 0  # first replies in which refusals are still to be looked for
-        if run.counts()["rows"] >= FEWEST_READ:
-            self._refusals_left = READ_FOR_REFUSALS
+        # First replies in which refusals are still to be looked for.
+        self._refusals_left = READ_FOR_REFUSALS if run.counts()["rows"] >= FEWEST_READ else 0
         self.refused = 0  # of the first replies in which they were looked for
 
     def cut(self) -> None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Generic, TypeVar
 
@@ -37,6 +38,8 @@ class RunKind(ABC, Generic[Row]):
     players: Mapping[str, Model]
     prices: dict[str, Price | None]
     total: int | None = None
+    info: Values  # of run.json, once it is played
+    stopped: str | None
 
     @abstractmethod
     def items(self) -> Iterator[Place]:
@@ -79,9 +82,20 @@ class RunKind(ABC, Generic[Row]):
 
     def is_resumed(self) -> bool:
         """Whether the folder holds this very run, and it is not started over."""
-        info = find_info(self.out, ANEW)
-        return info is not None and info["identity"] == self.identity and not self.settings.force
+        info = None if self.settings.force else find_info(self.out, ANEW)
+        return info is not None and info["identity"] == self.identity
 
     def plan_notes(self) -> Iterator[str]:
         """What a reader of a plan should know."""
         return iter(())
+
+
+def results(run: RunKind[Any], parts: Sequence[RunKind[Any]]) -> Values:
+    """The run.json of a run, with what its parts so far took together."""
+    infos = [part.info for part in parts if part.info]
+    usage = Counter[str]()
+    for info in infos:
+        usage.update(info["usage"])
+    costs = [info["cost_usd"] for info in infos]
+    took = {"stopped": parts[-1].stopped, "usage": usage, "cost_usd": None if None in costs else sum(costs)}
+    return (run.info or infos[0]) | took | {"seconds": round(sum(info["seconds"] for info in infos), 3)}

@@ -63,9 +63,10 @@ class Run(RunKind[Row]):
         self.prices = prices_of(players, settings.price, settings.max_cost)
         default = Path("runs") / f"{name}-{identity_hash(identity)}"
         self.out = default if settings.out is None else Path(settings.out)
-        words = [] if source is None else [str(source)]
-        line = printable(shlex.join(["cai", self.command, *words, *settings.words()]))
-        self.command_line = line if isinstance(source, str | Path | None) else None  # else its items are in memory
+        self.command_line: str | None = None  # of items that are in memory
+        if isinstance(source, str | Path | None):
+            words = map(str, filter(None, [source]))
+            self.command_line = printable(shlex.join(["cai", self.command, *words, *settings.words()]))
         self.cuts = self.command in CUTS
         self.also_cut: Callable[[], None] = lambda: None
         self.sharing: Sequence[Path] = ()

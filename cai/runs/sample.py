@@ -19,14 +19,13 @@ from cai.folder.run import ANEW, RunFolder, find_info
 from cai.models import open_models, spec_of
 from cai.records import Candidates, Place, Prompt, Values
 from cai.runs.label import LabelRun
-from cai.runs.pairs import read_pairs
+from cai.runs.pairs import MOST_REPLIES, read_pairs
 from cai.runs.run import PromptRun, Run, Seats
 from cai.runs.settings import VERDICT, LabelSettings, SampleSettings
 from cai.sources.files import Source
 from cai.texts.wording import counted, source_name
 
 MOST = 16  # replies of which every two are compared: 120 pairs, at three principles 720 questions a prompt
-MOST_REWARDED = 362  # replies whose pairs can be numbered
 OWN = {  # settings that the run of labels does not have in common
     "temperature", "limit", "max_tokens", "out", "system", "format", "prompt_field", "model", "n", "best_of",
 }  # fmt: skip
@@ -80,14 +79,14 @@ class SampleRun(PromptRun[Candidates]):
         labels.also_cut = self._cut_best
         most = MOST
         if labels.protocol == "reward":
-            most = MOST_REWARDED
+            most = MOST_REPLIES
             for name in values.keys() & {"constitution", "principles"}:
                 reads = "is a reward model, which reads no principles: leave it out"
                 raise UsageError(f"--{name}: {settings.judge} {reads}")
         if self.replies > most:
             raise UsageError(
                 f"--best-of: every two of {self.replies} replies are {math.comb(self.replies, 2):,} pairs a prompt; "
-                f"name at most {MOST} replies in all, or {MOST_REWARDED} with a judge that gives each reply a number: "
+                f"name at most {MOST} replies in all, or {MOST_REPLIES} with a judge that gives each reply a number: "
                 "--judge reward:PATH"
             )
         return labels
@@ -136,8 +135,8 @@ class SampleRun(PromptRun[Candidates]):
         is paid for, if the labels that are there were made in another way.
         """
         labels = self.labels
-        stored = find_info(self.out, ANEW)
-        if stored is not None and "best_of" in stored["identity"] and not self.settings.force:
+        stored = None if self.settings.force else find_info(self.out, ANEW)
+        if stored is not None and "best_of" in stored["identity"]:
             raise RunError(
                 f"{self.out} is a best-of run of version 0.1.0, which cannot be resumed: start anew with "
                 "cai sample PROMPTS --best-of N --judge SPEC --out NEW"
@@ -174,12 +173,12 @@ class SampleRun(PromptRun[Candidates]):
             pairs = math.comb(self.replies, 2)
             yield f"every two of {self.replies} replies to a prompt are compared: {counted(pairs, 'pair')}"
             yield "replies that cannot be used or say the same are not compared: there may be fewer calls"
-            yield "a judge that votes in words may write 1,024 tokens, or --max-tokens if that is more"
             yield from self.labels.plan_notes()
 
     def _cut_best(self) -> None:
         """Cut the best replies by the labels that there are, of which some are missing if the judge stopped."""
         self.cut = export_run(self.out, **{**(self.info.get("export") or {}), "best": True})
+        self.info["best_of"] = self.cut.best.model_dump(mode="json")
 
     # What people are told
 

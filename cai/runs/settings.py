@@ -63,11 +63,11 @@ class RunSettings(BaseModel):
         None, description="Stop before the run folder has cost more than this many USD."
     )
     price: str | None = Field(None, description="Price in USD per million tokens, IN,OUT; overrides a listed price.")
-    base_url: str | None = Field(None, description="Server of a hosted model, such as http://host:8000/v1.")
+    base_url: str | None = Field(None, repr=False, description="Server of a hosted model, such as http://host:8000/v1.")
     headers: Mapping[str, str] = Field(
         {},
         repr=False,
-        description="Extra HTTP header 'Name: value'; repeatable.",
+        description="Extra HTTP header 'Name: value'; repeatable. In Python a dict.",
         json_schema_extra={"option": "--header", "repeat": True},
     )
     timeout: float = Field(600.0, gt=0, le=1e9, description="Seconds to wait for one call.")

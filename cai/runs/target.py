@@ -17,7 +17,7 @@ from cai.calls.limits import Feed
 from cai.engine.revise import Ask, sample
 from cai.engine.templates import Templates
 from cai.errors import RowDropped, UsageError
-from cai.export.pairings import extra_pass
+from cai.export.pairings import POSITION, place_of
 from cai.export.pairs import Filters, reason
 from cai.folder.rows import PAIR_BITS, reading
 from cai.records import Candidate, Contest, Label, Place, Prompt, Sampling, Values
@@ -59,7 +59,7 @@ class Target:
         self._source = source
         self._settings: Any = settings  # target and max_candidates are set
         self._filters = Filters()
-        self._kept: list[tuple[int, int]] = []  # pass and position of every kept pair, sorted
+        self._kept: list[int] = []  # places of all kept pairs, sorted
         self._served: dict[int, int] = {}  # place of a prompt with a kept pair → the least reply that made one
         self._pass = 0
 
@@ -94,7 +94,7 @@ class Target:
 
     def _add(self, row: Values) -> None:
         if reason(row, self._filters) is None:
-            insort(self._kept, (extra_pass(row, self._replies), row["position"]))
+            insort(self._kept, place_of(row, self._replies))
             unit, later = row["position"] >> PAIR_BITS, later_reply(row["position"])
             self._served[unit] = min(later, self._served.get(unit, later))
 
@@ -104,7 +104,7 @@ class Target:
         By place and not by count: a pair that was on its way when a run was killed comes before others that were not.
         """
         wanted: int = self._settings.target
-        return len(self._kept) >= wanted and self._kept[wanted - 1] < (self._pass, position)
+        return len(self._kept) >= wanted and self._kept[wanted - 1] < self._pass << POSITION | position
 
     def more(self) -> Feed[Place] | None:
         """The pairs of the next pass; None if every prompt has as many replies as it may have, or a pair."""

@@ -21,7 +21,7 @@ from cai.judge.certify import FILE
 from cai.records import Object, Values
 from cai.sources.files import path_of
 from cai.texts.wording import nearest
-from cai.training.data.dataset import TrainingData, check_there, labels_of, load_rows
+from cai.training.data.dataset import TrainingData, check_there, load_rows
 from cai.training.report.summary import TrainSummary
 from cai.training.session import Session
 from cai.training.setup.config import Loaded, TrainConfig, load_config
@@ -152,15 +152,14 @@ def provenance(data: Any) -> Values | None:
         return None
     info = read_info(Path(data), "name a run")
     identity, export = info["identity"], info.get("export") or {}
-    labels = labels_of(Path(data), info)
-    judged = labels["identity"]
-    binding = judged.get("binding") or judged.get("best_of") or {}
+    labels = info.get("labels") or {}  # those that the rows of a sample run were cut by
+    binding = labels.get("binding") or identity.get("binding") or identity.get("best_of") or {}
     facts: Values = {"run": identity_hash(identity)}
     for names, source in ((OF_RUN, identity), (OF_JUDGE, binding)):
         facts |= {name: source[name] for name in names if source.get(name) is not None}
     facts |= {name: info.get(name) for name in ("rows", "dropped", "stopped", "versions")}
     facts["stopped"] = facts["stopped"] or labels.get("stopped")
-    if judged["command"] == "label":
+    if labels or identity["command"] == "label":
         calibration = _calibration(Path(data), export, info.get("calibration") or {})
         facts["calibration"] = calibration
         facts["min_confidence"] = _min_confidence(export, calibration)

@@ -20,6 +20,7 @@ from cai.export.best_replies import FILES
 from cai.export.export import ExportSummary, export_run
 from cai.folder.rows import TRAINING_FILES
 from cai.training.data.dataset import load_rows
+from cai.training.train import provenance
 
 
 def sigma(z: float) -> float:
@@ -178,10 +179,42 @@ def test_of_a_sample_run_without_a_judged_pair_only_a_lone_reply_is_a_row(
 def test_a_sample_run_without_labels_says_what_to_do(tmp_path: Path) -> None:
     folder = tmp_path / "run"
     sample_runs.run(sample_runs.PROMPTS, folder, Player(sample_runs.seeded, "one", seeds=True), n=2)
-    with pytest.raises(RunError, match=r"has no labels: run cai label .*run --out .*labels"):
+    with pytest.raises(
+        RunError, match=r"has no labels: rerun its command if .* --best-of, else run cai label .*run --out .*labels"
+    ):
         export_run(folder, best=True)
     with pytest.raises(RunError, match="its replies have not been judged"):
         export_run(folder)
+
+
+def test_without_best_the_export_of_labelled_replies_names_what_can_be_cut(tmp_path: Path) -> None:
+    sampled(tmp_path / "run", 2)
+    with pytest.raises(RunError, match=r"--best cuts the best of its replies; .*: cai export \S*run/labels$"):
+        export_run(tmp_path / "run")
+
+
+@pytest.mark.parametrize("limit", range(10))
+def test_a_prompt_has_a_row_once_all_its_pairs_are_settled_whatever_ended_the_labels(
+    tmp_path: Path, limit: int
+) -> None:
+    folder = tmp_path / "run"
+    sample_runs.run(sample_runs.PROMPTS[:3], folder, Player(sample_runs.seeded, "one", seeds=True), n=3)
+    label_runs.run(folder, folder / "labels", label_runs.scorer(), limit=limit or None)
+    summary = export_run(folder, best=True)
+    settled = limit // 3 if limit else 3
+    assert len(rows(folder / "sft.jsonl")) == settled
+    assert summary.left_out.get("sft", {}) == ({"invalid_vote": 3 - settled} if settled < 3 else {})
+
+
+def test_what_the_cut_saw_of_its_labels_is_remembered_when_they_change(tmp_path: Path) -> None:
+    sampled(tmp_path / "run", 2)
+    export_run(tmp_path / "run", best=True)
+    before = provenance(tmp_path / "run")
+    label_runs.run(tmp_path / "run", tmp_path / "run" / "labels", label_runs.scorer(), principles=1, force=True)
+    assert provenance(tmp_path / "run") == before and before is not None and before["principles"] == 3
+    export_run(tmp_path / "run", best=True)
+    after = provenance(tmp_path / "run")
+    assert after is not None and after["principles"] == 1
 
 
 @pytest.mark.parametrize("change", ["id", "text", "prompt gone", "last prompt gone", "labels of other replies"])

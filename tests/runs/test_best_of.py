@@ -221,6 +221,17 @@ def test_another_way_to_compare_is_refused_before_further_replies_are_paid_for(t
     assert len(sft_of(tmp_path / "out")) == 6
 
 
+@pytest.mark.parametrize("content", ["", "{", "[]", "{}", '{"identity": 3}'])
+@pytest.mark.parametrize("part", [".", "labels"])
+def test_a_damaged_run_json_is_started_over_if_that_is_asked_for(tmp_path: Path, part: str, content: str) -> None:
+    run(PROMPTS[:2], tmp_path, scorer(), best_of=2)
+    (tmp_path / part / "run.json").write_text(content)
+    with pytest.raises(RunError, match=r"run\.json (is damaged|cannot be read).* use --force to start anew"):
+        run(PROMPTS[:2], tmp_path, scorer(), best_of=2)
+    run(PROMPTS[:2], tmp_path, scorer(), best_of=2, force=True)
+    assert len(sft_of(tmp_path)) == 2
+
+
 def test_a_judge_that_stops_leaves_the_best_of_what_is_judged_and_the_summary_says_so(
     tmp_path: Path, capfdbinary: pytest.CaptureFixture[bytes]
 ) -> None:

@@ -113,8 +113,9 @@ def test_the_best_of_a_sample_run_name_who_picked_them(tmp_path: Path) -> None:
 
 def test_the_best_of_a_sample_run_name_the_judge_of_its_labels(tmp_path: Path) -> None:
     sample = {"command": "sample", "models": ["hf:one"], "source": "prompts", "n": 4, "seed": 1}
-    run = make_run(tmp_path / "run", sample, export={"best": True})
-    make_run(run / "labels", LABEL, stopped="Ctrl-C")
+    labels = {"binding": LABEL["binding"], "stopped": "Ctrl-C"}
+    run = make_run(tmp_path / "run", sample, export={"best": True}, labels=labels)
+    make_run(run / "labels", LABEL | {"binding": {"judge": "another, after the cut"}})
     facts = provenance(run)
     assert facts is not None
     assert facts.items() >= LABEL["binding"].items()  # type: ignore[attr-defined]

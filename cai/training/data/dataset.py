@@ -74,13 +74,11 @@ class TrainingData:
     def notes(self) -> tuple[str, ...]:
         """All that the user should know before training."""
         method = METHODS[self.method]
-        lengths = []
-        if method.rows == "pairs":
-            lengths = [[len(reply.strip()) for reply in row.replies] for row in self.train]
+        pairs = self.train if method.rows == "pairs" else ()
+        lengths = [[len(reply.strip()) for reply in row.replies] for row in pairs]
         replies = [row.reply for row in self.train if row.label is not False]
-        faults = {}
-        if not method.scores:  # it would learn to make the faults of its replies
-            faults = {name: sum(map(fault.test, replies)) for name, fault in LEARNED.items()}
+        learned = {} if method.scores else LEARNED  # a model that writes would learn to make the faults
+        faults = {name: sum(map(fault.test, replies)) for name, fault in learned.items()}
         text = rendered(
             WARNINGS,
             data=self,
@@ -191,13 +189,16 @@ def training_file_of(folder: Path, method: str) -> tuple[Path, str, list[str]]:
     """The file of a run folder, the run's command, and what is to know of it."""
     info = read_info(folder, "name a run, or one file of rows")
     command = info["identity"]["command"]
-    labels = labels_of(folder, info)
+    labels = folder / "labels"  # of a best-of run
     fitting = METHODS[method]
     path = folder / f"{fitting.file}.jsonl"
     fits = fitting.file in kind_of(command).training
     what = "it has replies without labels"
     if command == "sample":  # only the best of judged replies train
-        fits = fits and (path.exists() or labels is not info or "best_of" in info["identity"])
+        judged = find_info(labels) is not None
+        if judged and not fits:
+            raise UsageError(f"{folder} has only the best reply to each prompt: name its labels, {labels}")
+        fits = fits and (path.exists() or judged or "best_of" in info["identity"])
     if command == "generate":
         fits = fits and not fitting.scores  # a reward model learns from judged pairs only
         what = "its replies are not judged"
@@ -205,11 +206,11 @@ def training_file_of(folder: Path, method: str) -> tuple[Path, str, list[str]]:
         raise UsageError(f"{folder} is a run of cai {command}: {what}; label them first: cai label {folder}")
     if not path.exists():
         words = f"cai export {folder}"
-        if labels["identity"]["command"] == "label" and fitting.rows == "chat":
+        if fitting.rows == "chat" and command != "generate" and "best_of" not in info["identity"]:
             words += " --best"
         raise RunError(f"{folder} has no {path.name} yet: {words} cuts it from the finished rows")
     notes = []
-    stopped = info.get("stopped") or labels.get("stopped")
+    stopped = info.get("stopped") or (info.get("labels") or {}).get("stopped")
     if stopped is not None:
         notes.append(f"the run is unfinished ({stopped}): these are the rows so far")
     if command == "generate" and fitting.rows == "pairs":
@@ -217,13 +218,6 @@ def training_file_of(folder: Path, method: str) -> tuple[Path, str, list[str]]:
             f"nobody judged these pairs: the revision is assumed to be better; to ask a judge: cai label {folder}"
         )
     return path, command, notes
-
-
-def labels_of(folder: Path, info: Values) -> Values:
-    """The run.json of the labels that a run's rows are cut from: that in `labels/` of a best-of run, else its own."""
-    if info["identity"]["command"] != "sample":
-        return info
-    return find_info(folder / "labels") or info
 
 
 def twin_of(source: Any) -> Path | None:

@@ -49,8 +49,8 @@ def write(path: Path, rows: list[Any]) -> Path:
     return path
 
 
-def run(folder: Path, command: str, files: dict[str, list[Any]], stopped: str | None = None) -> Path:
-    write(folder / "run.json", [{"identity": {"command": command}, "stopped": stopped}])
+def run(folder: Path, command: str, files: dict[str, list[Any]], stopped: str | None = None, **info: Any) -> Path:
+    write(folder / "run.json", [{"identity": {"command": command}, "stopped": stopped, **info}])
     for name, rows in files.items():
         write(folder / name, rows)
     return folder
@@ -181,7 +181,7 @@ def test_a_best_of_run_without_its_cut_says_how_to_cut_it(tmp_path: Path) -> Non
     run(folder / "labels", "label", {})
     with pytest.raises(RunError, match=r"has no sft\.jsonl yet: cai export .* --best cuts it"):
         load_rows(folder, "sft")
-    with pytest.raises(UsageError, match="label them first"):
+    with pytest.raises(UsageError, match=r"only the best reply to each prompt: name its labels, \S*run/labels$"):
         load_rows(folder, "dpo")
     write(folder / "run.json", [{"identity": {"command": "sample", "best_of": {"judge": "j"}}}])
     old = shutil.move(folder, tmp_path / "old")
@@ -190,10 +190,11 @@ def test_a_best_of_run_without_its_cut_says_how_to_cut_it(tmp_path: Path) -> Non
         load_rows(old, "sft")
 
 
-def test_labels_that_are_unfinished_are_told_of_a_best_of_run(tmp_path: Path) -> None:
-    folder = run(tmp_path, "sample", {"sft.jsonl": [chat(1), chat(2)]})
-    run(folder / "labels", "label", {}, stopped="Ctrl-C")
-    assert any("unfinished (Ctrl-C)" in note for note in load_rows(folder, "sft", split=1).notes)
+@pytest.mark.parametrize("now", [None, "Ctrl-C"])
+def test_labels_that_were_unfinished_when_the_best_were_cut_are_told(tmp_path: Path, now: str | None) -> None:
+    folder = run(tmp_path, "sample", {"sft.jsonl": [chat(1), chat(2)]}, labels={"stopped": "max-cost"})
+    run(folder / "labels", "label", {}, stopped=now)
+    assert any("unfinished (max-cost)" in note for note in load_rows(folder, "sft", split=1).notes)
 
 
 def test_a_damaged_run_json_is_told_without_an_option_of_other_commands(tmp_path: Path) -> None:
