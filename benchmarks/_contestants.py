@@ -23,8 +23,9 @@ import orjson
 from _common import cpu_seconds
 
 import cai
-from cai.calls.flow import Driver, Played, Seat, call_seed, play_many
-from cai.calls.limits import Feed, Limiter
+from cai.calls.feed import Feed, play_many
+from cai.calls.flow import Driver, Played, Seat, call_seed
+from cai.calls.limits import Limiter
 from cai.calls.model import Call, Connection, Model
 from cai.calls.prices import Tally
 from cai.constitution.principles import draw

@@ -8,23 +8,21 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from collections import Counter
-from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
-from cai.calls.limits import Feed, Limiter, backoff, give_up
+from cai.calls.limits import Limiter, backoff, give_up
 from cai.calls.model import Call, Model
 from cai.calls.prices import Budget, Price, Tally
-from cai.errors import BudgetReached, CallRejected, ModelBusy, ModelFault, ModelStopped, RowDropped, RunError
+from cai.errors import BudgetReached, CallRejected, ModelBusy, ModelFault, ModelStopped, RowDropped
 from cai.folder.store import Store, call_key, canonical_call
 from cai.records import Completion, Request, Role, Sampling, Usage, Values
 
 T = TypeVar("T")
-R = TypeVar("R")
 Flow = Generator[list[Request], list[Completion], T]
 
 REFUSALS = 20  # calls that a model may refuse before it has answered any; then the settings are wrong, not the rows
-FINISH_WITHIN = 60.0  # seconds that calls in flight get to come back once the run has to stop
 
 
 @dataclass(frozen=True, slots=True)
@@ -246,53 +244,3 @@ def total_usage(parts: Sequence[Completion | Usage]) -> Usage:
         if None not in counts:
             sums[name] = sum(counts)
     return Usage(**sums)
-
-
-async def play_many(feed: Feed[T], play: Callable[[T], Awaitable[R]], workers: int) -> AsyncGenerator[R, None]:
-    """`play` every item of a feed, `workers` at a time, and give back the results as they finish.
-
-    A worker takes a new item only when its last one is finished. No item is started while twice as many results wait
-    for the consumer as there are workers, nor after an error, which is raised after the results still on their way.
-    """
-    done: asyncio.Queue[R | None] = asyncio.Queue()
-    room = asyncio.Event()  # not a Semaphore: its `acquire` looks at everyone who waits
-
-    async def work() -> None:
-        while True:
-            while done.qsize() >= 2 * workers:
-                room.clear()
-                await room.wait()
-            try:
-                item = await feed.get()
-            except StopAsyncIteration:
-                return
-            done.put_nowait(await play(item))
-
-    tasks = [asyncio.ensure_future(work()) for _ in range(workers)]
-    watcher = asyncio.ensure_future(_finish(feed, tasks))
-    watcher.add_done_callback(lambda _: done.put_nowait(None))
-    try:
-        while (result := await done.get()) is not None:
-            if done.qsize() == workers:  # half empty
-                room.set()
-            yield result
-        for task in tasks:
-            if not task.cancelled():
-                task.result()
-    finally:
-        feed.close()
-        for task in (watcher, *tasks):
-            task.cancel()
-        await asyncio.gather(watcher, *tasks, return_exceptions=True)
-
-
-async def _finish(feed: Feed[T], tasks: list[asyncio.Task[None]]) -> None:
-    """Wait for all workers; after a first error give calls in flight a while to come back, then cancel."""
-    _, pending = await asyncio.wait(tasks, return_when=asyncio.FIRST_EXCEPTION)
-    feed.close()
-    # After a RunError no answer could be kept.
-    if pending and not any(isinstance(task.exception(), RunError) for task in tasks if task.done()):
-        _, pending = await asyncio.wait(pending, timeout=FINISH_WITHIN)
-    for task in pending:
-        task.cancel()
-    await asyncio.gather(*pending, return_exceptions=True)

@@ -1,4 +1,4 @@
-"""How fast calls go out and items come in: concurrency that adapts to 429, caps per minute, retries, reading ahead.
+"""How fast calls go out: concurrency that adapts to 429, caps per minute, retries.
 
 One `Limiter` per endpoint and model: +1 slot per 25 answers, ×0.75 once per burst of 429 (a burst is every call sent
 before the last cut), and nothing is sent until `Retry-After` has passed. A 429 also teaches the rate: as many calls per
@@ -11,18 +11,13 @@ import asyncio
 import heapq
 import itertools
 import random
-import threading
 from collections import deque
-from collections.abc import Iterable
-from contextlib import suppress
 from dataclasses import dataclass, field
 from math import inf
-from typing import Generic, TypeVar
 
 from cai.calls.prices import Tally
 from cai.errors import ModelBusy, ModelFault, ModelStopped, ServerDown
 
-T = TypeVar("T")
 GROW_AFTER = 25  # answers per added slot
 CUT = 0.75
 # Calls admitted per turn of the event loop: replies are read between turns, so that the first 429 is seen before a
@@ -39,11 +34,6 @@ BACKOFF = 0.5  # seconds
 BACKOFF_MAX = 20.0
 BUSY_WAIT = 1.0  # seconds to pause after a 429 without Retry-After
 BUSY_PATIENCE = 300.0  # seconds of nothing but 429, the next pause included, before the run stops
-READ_AHEAD = 128  # items read before anyone wants them; each can be megabytes
-# The reader may read so many items more at once: waking its thread for each would cost 0.1 ms a row, most of it because
-# SQLite lets go of the interpreter's lock at every statement and then waits for the reader to give it back.
-LUMP = 32
-GATHER = 0.001  # seconds in which items gather once all are taken: to wake for each costs more than to read it
 
 
 @dataclass
@@ -232,69 +222,3 @@ def give_up(limiter: Limiter, attempt: int, error: ModelFault) -> ServerDown | N
     if limiter.attempts == ATTEMPTS_UNREACHED or limiter.dead_calls >= DEAD_CALLS:
         return ServerDown(f"no answer after {attempt} tries: {error}; start the server and run the same command again")
     return None
-
-
-class Feed(Generic[T]):
-    """Reads a blocking iterator in a thread of its own, a little ahead, so that a slow source never holds the loop."""
-
-    def __init__(self, items: Iterable[T]) -> None:
-        self._items = items
-        self._ready: deque[T] = deque()
-        self._taken = 0
-        self._room = threading.Semaphore(READ_AHEAD)
-        self._loop = asyncio.get_running_loop()
-        self._news = asyncio.Event()  # another item, the end, or closed
-        self._turn = asyncio.Lock()  # one waits for news: to wake all for each item costs more than to read it
-        self._end: BaseException | None = None  # what `get` raises once all items are taken
-        self._closed = False
-        self._reader = threading.Thread(target=self._read, name="cai-source", daemon=True)
-
-    def _read(self) -> None:
-        try:
-            for item in self._items:
-                self._ready.append(item)
-                self._tell()
-                self._room.acquire()
-                if self._closed:
-                    return
-            self._end = StopAsyncIteration()
-        except BaseException as error:
-            self._end = error
-        self._tell()
-
-    def _tell(self) -> None:
-        if not self._news.is_set():
-            with suppress(RuntimeError):  # the loop is closed: nobody waits any more
-                self._loop.call_soon_threadsafe(self._news.set)
-
-    async def first(self) -> None:
-        """Wait for the first item without taking it; raises what the source raised before it had one."""
-        with suppress(StopAsyncIteration):
-            self._ready.appendleft(await self.get())
-
-    async def get(self) -> T:
-        """The next item; raises StopAsyncIteration at the end or once closed, or what the source raised."""
-        if self._reader.ident is None:  # a feed that is never used leaves no thread behind
-            self._reader.start()
-        while not self._closed:
-            end = self._end  # read before `_ready`: the last item comes before the end
-            if self._ready:
-                self._taken += 1
-                if self._taken % LUMP == 0:
-                    self._room.release(LUMP)
-                return self._ready.popleft()
-            if end is not None:
-                raise end
-            async with self._turn:
-                self._news.clear()
-                # The reader may have added an item, or ended, before it could see that there is no news; `close`, too.
-                if not (self._ready or self._end or self._closed):
-                    await self._news.wait()
-                    await asyncio.sleep(GATHER)
-        raise StopAsyncIteration
-
-    def close(self) -> None:
-        """Release the reader and everyone who waits; a reader inside a slow source ends when the source answers."""
-        self._closed = True
-        self._news.set()
-        self._room.release()

@@ -7,8 +7,8 @@ import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from cai.calls.feed import Feed
 from cai.calls.flow import Driver, Played, total_usage
-from cai.calls.limits import Feed
 from cai.calls.model import Model
 from cai.constitution.principles import load_constitution
 from cai.engine.templates import load_templates

@@ -18,8 +18,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from cai.calls.flow import Driver, Seat, play_many
-from cai.calls.limits import Feed, Limiter
+from cai.calls.feed import Feed, play_many
+from cai.calls.flow import Driver, Seat
+from cai.calls.limits import Limiter
 from cai.calls.model import Model
 from cai.calls.prices import Budget, Tally
 from cai.engine.templates import Templates

@@ -12,8 +12,8 @@ from typing import Any
 
 import orjson
 
+from cai.calls.feed import Feed
 from cai.calls.flow import Driver, Played
-from cai.calls.limits import Feed
 from cai.engine.revise import Ask, sample
 from cai.engine.templates import Templates
 from cai.errors import RowDropped, UsageError

@@ -13,8 +13,9 @@ from typing import Any
 import pytest
 from fakes import Fake, ask, driver, gone, skipping
 
-from cai.calls.flow import Driver, Flow, Played, call_seed, play_many
-from cai.calls.limits import ATTEMPTS, DEAD_CALLS, READ_AHEAD, Feed
+from cai.calls.feed import READ_AHEAD, Feed, play_many
+from cai.calls.flow import Driver, Flow, Played, call_seed
+from cai.calls.limits import ATTEMPTS, DEAD_CALLS
 from cai.calls.prices import Price, Tally
 from cai.errors import (
     AuthenticationFailed,

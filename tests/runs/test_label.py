@@ -286,7 +286,7 @@ def test_a_refused_key_ends_the_run_for_the_pairs_that_wait_to_be_admitted_too(
     def refuse(_: dict[str, Any]) -> Completion:
         raise AuthenticationFailed("wrong key")
 
-    monkeypatch.setattr("cai.calls.flow.FINISH_WITHIN", 3600)  # nobody may be left waiting for that
+    monkeypatch.setattr("cai.calls.feed.FINISH_WITHIN", 3600)  # nobody may be left waiting for that
     made = setup(PAIRS, tmp_path / "out", scorer(refuse), concurrency=64)
     with pytest.raises(AuthenticationFailed):
         asyncio.run(asyncio.wait_for(some_rows(made, tmp_path / "out", 1), 60))
