@@ -10,9 +10,10 @@ from pathlib import Path
 import orjson
 from pydantic import ValidationError
 
+from cai.engine.letters import probability
 from cai.errors import InputError, UsageError
 from cai.export.options import MIN_CONFIDENCE
-from cai.judge.flows import belief, is_valid, mean_preference, odds_of_votes, probability
+from cai.judge.flows import belief, is_valid, mean_preference, odds_of_votes
 from cai.judge.metrics import average, confidence, credit, wilson
 from cai.judge.people import labels_file
 from cai.records import Label, Record, Values, Vote

@@ -16,12 +16,13 @@ from tempfile import TemporaryDirectory
 from typing import Any, Literal
 
 from cai.constitution.principles import Constitution, load_constitution
+from cai.engine.letters import probability
 from cai.errors import ModelStopped, SourceError, UsageError
 from cai.evaluation.bench_report import BenchResult, Spent, VoteFigures
 from cai.folder.rows import reading
 from cai.judge.calibration import calibrate_judge
 from cai.judge.certify import Binding
-from cai.judge.flows import is_valid, log_ratio, mean_preference, probability
+from cai.judge.flows import is_valid, log_ratio, mean_preference
 from cai.judge.metrics import average, credit, share
 from cai.models import open_models, spec_of
 from cai.records import BadPrompt, Contest, Label, Object, Place, Protocol, Reading, Vote

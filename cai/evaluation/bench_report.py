@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from cai.engine.letters import probability
 from cai.export.options import MIN_CONFIDENCE
 from cai.judge.calibration import TRIVIAL, CalibrationReport
 from cai.judge.certify import FEW, TARGETS
-from cai.judge.flows import probability
 from cai.judge.metrics import at_least, average, confidence, credit
 from cai.records import Protocol, Record, Values
 from cai.texts.wording import report_lines

@@ -17,12 +17,13 @@ from typing import Any, Literal
 import orjson
 
 from cai.constitution.principles import Constitution, Principle, load_constitution
+from cai.engine.letters import probability
 from cai.errors import ConstitutionError, RunError, UsageError
 from cai.evaluation.bench import NOT_ASKED, Play, by_order, judging_settings, quietly, read_labels
 from cai.folder.files import identity_hash
 from cai.folder.rows import PAIR_BITS, reading
 from cai.folder.run import find_info
-from cai.judge.flows import is_valid, probability
+from cai.judge.flows import is_valid
 from cai.judge.metrics import average
 from cai.models import spec_of
 from cai.records import Contest, Label, Object, Record, Turns, Values

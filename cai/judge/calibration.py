@@ -11,11 +11,11 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
+from cai.engine.letters import probability
 from cai.errors import InputError, RunError
 from cai.folder.files import unwritable, write_atomically
 from cai.folder.run import find_info
 from cai.judge.certify import DELTA, FILE, TARGETS, Binding, Calibration, certify_all, fit_temperature, weaknesses
-from cai.judge.flows import probability
 from cai.judge.metrics import Metrics, at_least, credit, measure
 from cai.judge.people import Judged, JudgedRows, labels_file, read_judged
 from cai.records import Record, Values

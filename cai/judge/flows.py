@@ -17,15 +17,12 @@ from typing import Literal
 
 from cai.constitution.principles import Principle
 from cai.engine.ask_judge import AskJudge, Question
+from cai.engine.letters import WRAPPING, probability, read_letters
 from cai.errors import RowDropped
 from cai.records import Completion, Protocol, Reading, Request, Turns, Vote
 
 WAVES = 3  # of votes, while they stay split
-LEAST_MASS = 0.5  # of both letters together; below it the judge wanted to say something else
-NEVER = -9999.0  # what OpenAI's protocol says of a token that is too unlikely for its list: no log probability
-ABOVE = 0.1  # by which rounding, as of 16-bit floats, may put a log probability above 0
 CLAMP = 0.6  # uncalibrated beliefs after reasoning lie in [0.4, 0.6] (Bai et al. 2022, section 4.1)
-WRAPPING = " \t\n\r▁Ġ\"'`“”‘’*_()[]{}<>.:,;!|"  # what may stand around a letter in one token or answer
 PLACES: dict[str, Literal["first", "second"]] = {"A": "first", "B": "second"}  # of the reply that a letter names
 NOUN = r"(?i:reply|response|answer|option|choice)"
 # A letter that stands for a reply: not the article of "A kind reply …", nor one of two as in "A or B", "A/B".
@@ -137,47 +134,6 @@ def by_reward(pair: Pair, ask: AskJudge) -> Flow:
 # Letters
 
 
-def read_letters(answer: Completion) -> Reading:
-    """The log probabilities of the letters in an answer: both as scored, or each summed over its forms in the list."""
-    if answer.scores is not None:
-        first, second = answer.scores
-        return _reading(first, second, answer.scores, bounded=False)
-    if answer.finish == "content_filter":
-        return Reading(problem="the provider's filter withheld the answer")
-    tokens = (answer.logprobs or ({},))[0]
-    listed = {token: value for token, value in tokens.items() if not value <= NEVER}
-    if not listed:
-        return Reading(problem="the answer lists no probabilities")
-    forms = {name: [value for token, value in listed.items() if token.strip(WRAPPING) == name] for name in PLACES}
-    letters = forms["A"] + forms["B"]
-    if not letters:
-        likeliest = max(listed, key=lambda token: listed[token])
-        return Reading(mass=0.0, problem=f"neither letter is among the {len(listed)} likeliest tokens: {likeliest!r}")
-    floor = [min(listed.values())]  # a letter that is not listed is at most as likely as the last that is
-    unlisted = [letter for letter, values in forms.items() if not values]
-    first, second = (log_sum(values or floor) for values in forms.values())
-    reading = _reading(first, second, letters, bounded=bool(unlisted))
-    if unlisted and len(letters) == len(listed) and reading.problem is None:
-        return Reading(mass=reading.mass, problem=f"the answer lists nothing that says how unlikely {unlisted[0]} is")
-    return reading
-
-
-def _reading(first: float, second: float, letters: Sequence[float], *, bounded: bool) -> Reading:
-    """A reading of both log probabilities; letters: those whose sum is the letters' mass."""
-    if not (math.isfinite(first) and math.isfinite(second)):
-        return Reading(problem="a log probability is not finite")
-    if max(first, second) > ABOVE:
-        return Reading(problem="a log probability is above 0")
-    mass = min(math.fsum(map(math.exp, letters)), 1.0)  # above 1 by rounding
-    problem = f"the letters have {mass:.2f} of the probability" if mass < LEAST_MASS else None
-    choice: Literal["first", "second"] | None = None
-    if first > second:
-        choice = "first"
-    elif second > first:
-        choice = "second"
-    return Reading(first=first, second=second, mass=mass, bounded=bounded, choice=choice, problem=problem)
-
-
 def read_choice(answer: Completion, *, named: bool) -> Reading:
     """The letter that an answer names: all of it, or the last one after a word such as "Reply".
 
@@ -210,12 +166,6 @@ def _last_named(text: str) -> str | None:
     if front is None or not starts <= {front[1]}:
         return None
     return front[1]
-
-
-def log_sum(values: Sequence[float]) -> float:
-    """log(sum(exp(v))) without overflow; `values` is not empty."""
-    top = max(values)
-    return top + math.log(math.fsum(math.exp(value - top) for value in values))
 
 
 # Votes, z and p
@@ -288,9 +238,3 @@ def belief(z: float | None, protocol: Protocol, temperature: float | None) -> fl
     if protocol == "reason" and temperature is None:
         return min(max(p, 1.0 - CLAMP), CLAMP)
     return p
-
-
-def probability(z: float, temperature: float = 1.0) -> float:
-    """sigma(z / temperature); `probability(-z)` is `1 - probability(z)` to the last bit: swapped pairs mirror."""
-    larger = 1 / (1 + math.exp(-abs(z / temperature)))  # in [0.5, 1], where 1 - larger is exact
-    return 1 - larger if z < 0 else larger

@@ -11,11 +11,12 @@ from cai.calls.flow import Driver, Played
 from cai.calls.model import Model
 from cai.constitution.principles import Constitution, Principle, draw
 from cai.engine.ask_judge import AskJudge
+from cai.engine.letters import LEAST_MASS
 from cai.engine.templates import Templates
 from cai.errors import CaiError, SourceError, Unreadable, UsageError
 from cai.judge.calibration import calibrate_judge
 from cai.judge.certify import TARGETS, Calibration, binding_problems, load_calibration, threshold, weaknesses
-from cai.judge.flows import LEAST_MASS, Pair, Verdict, is_valid, judge
+from cai.judge.flows import Pair, Verdict, is_valid, judge
 from cai.models import check_ability, spec_of
 from cai.records import Abilities, Contest, Label, Object, Protocol, Values, Vote
 from cai.runs.pairs import read_pairs

@@ -20,13 +20,13 @@ from hypothesis import strategies as st
 from shared import shared
 
 from cai.cli.judge import app as judge_app
+from cai.engine.letters import probability
 from cai.errors import CaiError, InputError, MissingExtra, RunError
 from cai.judge.calibration import (
     CalibrationReport,
     calibrate_judge,
 )
 from cai.judge.certify import FEW, FILE, TARGETS, Binding, binding_problems, load_calibration, weaknesses
-from cai.judge.flows import probability
 from cai.judge.people import REFUSAL_WORDS, trivial_guesses
 from cai.records import ConstitutionRef, Label, Message, Reading, Usage, Vote
 

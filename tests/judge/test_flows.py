@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from cai.constitution.principles import Constitution, Principle
 from cai.engine.ask_judge import AskJudge
+from cai.engine.letters import read_letters
 from cai.engine.templates import load_templates
 from cai.errors import RowDropped
 from cai.judge.flows import (
@@ -29,7 +30,6 @@ from cai.judge.flows import (
     judge,
     mean_preference,
     read_choice,
-    read_letters,
 )
 from cai.records import Completion, Protocol, Reading, Request, Vote
 

@@ -16,6 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from shared import shared
 
+from cai.engine.letters import probability
 from cai.errors import UsageError
 from cai.judge.certify import (
     COLDEST,
@@ -27,7 +28,6 @@ from cai.judge.certify import (
     fit_temperature,
     upper_bound,
 )
-from cai.judge.flows import probability
 from cai.judge.metrics import (
     FURTHEST,
     accuracy,

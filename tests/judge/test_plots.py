@@ -10,8 +10,8 @@ import pytest
 
 pytest.importorskip("matplotlib")
 
+from cai.engine.letters import probability
 from cai.judge.certify import certify_all
-from cai.judge.flows import probability
 from cai.judge.plots import check_plots, plot_reliability, plot_risk_coverage
 
 PNG = b"\x89PNG\r\n\x1a\n"

@@ -7,8 +7,9 @@ import math
 
 import pytest
 
+from cai.engine.letters import read_letters
 from cai.errors import Unreadable, UsageError
-from cai.judge.flows import read_choice, read_letters
+from cai.judge.flows import read_choice
 from cai.records import Abilities, Completion, Protocol, Reading, Vote
 from cai.runs.judging import CHECKED, JudgeCheck, choose_protocol, readability
 

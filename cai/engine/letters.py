@@ -1,0 +1,76 @@
+"""How likely a model makes each of two letters, read from its answer: those of a judge, or the Yes and No of a gate."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Literal
+
+from cai.records import Completion, Reading
+
+LEAST_MASS = 0.5  # of both letters together; below it the judge wanted to say something else
+NEVER = -9999.0  # what OpenAI's protocol says of a token that is too unlikely for its list: no log probability
+ABOVE = 0.1  # by which rounding, as of 16-bit floats, may put a log probability above 0
+WRAPPING = " \t\n\r▁Ġ\"'`“”‘’*_()[]{}<>.:,;!|"  # what may stand around a letter in one token or answer
+
+
+def read_letters(answer: Completion, letters: tuple[str, str] = ("A", "B")) -> Reading:
+    """The log probabilities of two letters, or words of one token, in an answer.
+
+    Both as they were scored, or each summed over its forms in the list.
+    """
+    if answer.scores is not None:
+        first, second = answer.scores
+        return _reading(first, second, answer.scores, bounded=False)
+    if answer.finish == "content_filter":
+        return Reading(problem="the provider's filter withheld the answer")
+    tokens = (answer.logprobs or ({},))[0]
+    listed = {token: value for token, value in tokens.items() if not value <= NEVER}
+    if not listed:
+        return Reading(problem="the answer lists no probabilities")
+    forms = {name: [value for token, value in listed.items() if is_form(token, name)] for name in letters}
+    values = [value for name in letters for value in forms[name]]
+    if not values:
+        likeliest = max(listed, key=lambda token: listed[token])
+        return Reading(mass=0.0, problem=f"neither letter is among the {len(listed)} likeliest tokens: {likeliest!r}")
+    floor = [min(listed.values())]  # a letter that is not listed is at most as likely as the last that is
+    unlisted = [letter for letter in letters if not forms[letter]]
+    first, second = (log_sum(forms[letter] or floor) for letter in letters)
+    reading = _reading(first, second, values, bounded=bool(unlisted))
+    if unlisted and len(values) == len(listed) and reading.problem is None:
+        return Reading(mass=reading.mass, problem=f"the answer lists nothing that says how unlikely {unlisted[0]} is")
+    return reading
+
+
+def is_form(token: str, name: str) -> bool:
+    """Whether a token is a letter with something around it, or a word in any case: "a" is a word of its own."""
+    text = token.strip(WRAPPING)
+    return text == name or (len(name) > 1 and text.casefold() == name.casefold())
+
+
+def _reading(first: float, second: float, values: Sequence[float], *, bounded: bool) -> Reading:
+    """A reading of both log probabilities; values: those whose sum is the letters' mass."""
+    if not (math.isfinite(first) and math.isfinite(second)):
+        return Reading(problem="a log probability is not finite")
+    if max(first, second) > ABOVE:
+        return Reading(problem="a log probability is above 0")
+    mass = min(math.fsum(map(math.exp, values)), 1.0)  # above 1 by rounding
+    problem = f"the letters have {mass:.2f} of the probability" if mass < LEAST_MASS else None
+    choice: Literal["first", "second"] | None = None
+    if first > second:
+        choice = "first"
+    elif second > first:
+        choice = "second"
+    return Reading(first=first, second=second, mass=mass, bounded=bounded, choice=choice, problem=problem)
+
+
+def log_sum(values: Sequence[float]) -> float:
+    """log(sum(exp(v))) without overflow; `values` is not empty."""
+    top = max(values)
+    return top + math.log(math.fsum(math.exp(value - top) for value in values))
+
+
+def probability(z: float, temperature: float = 1.0) -> float:
+    """sigma(z / temperature); `probability(-z)` is `1 - probability(z)` to the last bit: swapped pairs mirror."""
+    larger = 1 / (1 + math.exp(-abs(z / temperature)))  # in [0.5, 1], where 1 - larger is exact
+    return 1 - larger if z < 0 else larger
