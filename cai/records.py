@@ -18,7 +18,7 @@ Object = Mapping[str, Any]  # a JSON object that is read
 
 Role = Literal["assistant", "critic", "reviser", "judge"]
 Protocol = Literal["logprob", "score", "vote", "reason", "reward"]  # how a judge is asked
-Finish = Literal["stop", "length", "content_filter"]
+Finish = Literal["stop", "length", "content_filter", "unknown"]  # unknown: the server did not say, or in no known word
 DropReason = Literal[
     "bad_input", "invalid_vote", "order_flip", "low_confidence", "identical", "duplicate_prompt", "near_duplicate",
     "empty", "truncated", "preamble_leak", "role_mixup", "refused_benign", "length_ratio", "both_refused",
