@@ -6,10 +6,10 @@ import math
 from collections.abc import Sequence
 from typing import Literal
 
+from cai.folder.answers import NEVER, log_sum
 from cai.records import Completion, Reading
 
 LEAST_MASS = 0.5  # of both letters together; below it the judge wanted to say something else
-NEVER = -9999.0  # what OpenAI's protocol says of a token that is too unlikely for its list: no log probability
 ABOVE = 0.1  # by which rounding, as of 16-bit floats, may put a log probability above 0
 WRAPPING = " \t\n\r▁Ġ\"'`“”‘’*_()[]{}<>.:,;!|"  # what may stand around a letter in one token or answer
 
@@ -17,23 +17,27 @@ WRAPPING = " \t\n\r▁Ġ\"'`“”‘’*_()[]{}<>.:,;!|"  # what may stand arou
 def read_letters(answer: Completion, letters: tuple[str, str] = ("A", "B")) -> Reading:
     """The log probabilities of two letters, or words of one token, in an answer.
 
-    Both as they were scored, or each summed over its forms in the list.
+    Both as they were scored, or each summed over its forms in the list. What is no log probability makes an answer
+    unreadable if it is a letter's; any other token is left out with it.
     """
     if answer.scores is not None:
+        if len(answer.scores) != len(letters):
+            return Reading(problem=f"the answer has {len(answer.scores)} scores for {len(letters)} letters")
         first, second = answer.scores
         return _reading(first, second, answer.scores, bounded=False)
     if answer.finish == "content_filter":
         return Reading(problem="the provider's filter withheld the answer")
     tokens = (answer.logprobs or ({},))[0]
-    listed = {token: value for token, value in tokens.items() if not value <= NEVER}
-    if not listed:
+    forms = {name: [v for token, v in tokens.items() if is_form(token, name) and not v <= NEVER] for name in letters}
+    listed = {token: value for token, value in tokens.items() if NEVER < value <= ABOVE}
+    if not listed and not any(forms.values()):
         return Reading(problem="the answer lists no probabilities")
-    forms = {name: [value for token, value in listed.items() if is_form(token, name)] for name in letters}
     values = [value for name in letters for value in forms[name]]
     if not values:
         likeliest = max(listed, key=lambda token: listed[token])
         return Reading(mass=0.0, problem=f"neither letter is among the {len(listed)} likeliest tokens: {likeliest!r}")
-    floor = [min(listed.values())]  # a letter that is not listed is at most as likely as the last that is
+    # A letter that is not listed is at most as likely as the last token that is.
+    floor = [min(listed.values(), default=math.nan)]
     unlisted = [letter for letter in letters if not forms[letter]]
     first, second = (log_sum(forms[letter] or floor) for letter in letters)
     reading = _reading(first, second, values, bounded=bool(unlisted))
@@ -62,12 +66,6 @@ def _reading(first: float, second: float, values: Sequence[float], *, bounded: b
     elif second > first:
         choice = "second"
     return Reading(first=first, second=second, mass=mass, bounded=bounded, choice=choice, problem=problem)
-
-
-def log_sum(values: Sequence[float]) -> float:
-    """log(sum(exp(v))) without overflow; `values` is not empty."""
-    top = max(values)
-    return top + math.log(math.fsum(math.exp(value - top) for value in values))
 
 
 def probability(z: float, temperature: float = 1.0) -> float:

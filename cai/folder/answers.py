@@ -53,7 +53,9 @@ def added(entries: Iterable[tuple[str, float]]) -> dict[str, float]:
     values: dict[str, list[float]] = {}
     for token, value in entries:
         values.setdefault(token, []).append(value)
-    return {token: log_sum([each for each in all_of if not each <= NEVER] or [NEVER]) for token, all_of in values.items()}
+    return {
+        token: log_sum([each for each in all_of if not each <= NEVER] or [NEVER]) for token, all_of in values.items()
+    }
 
 
 def log_sum(values: Sequence[float]) -> float:

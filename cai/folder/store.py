@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 import orjson
 
 from cai.errors import RunError
+from cai.folder.answers import count, finish, log_probabilities, log_probability
 from cai.folder.files import Guard
 from cai.folder.rows import TABLES, Rows
 from cai.records import Completion, Values
@@ -249,14 +250,14 @@ class Store:
 
     def _completion(self, answer: Sequence[Any]) -> Completion:
         """A completion from the columns of `ANSWER`."""
-        reply, finish, model, *tokens, reasoning, logprobs, scores = answer
+        reply, ended, model, *tokens, reasoning, logprobs, scores = answer
         more: tuple[Any, ...] = (
-            *tokens,
+            *map(count, tokens),
             unless_none(self._text, reasoning),
-            unless_none(lambda packed: tuple(orjson.loads(zlib.decompress(packed))), logprobs),
-            unless_none(lambda text: tuple(orjson.loads(text)), scores),
+            unless_none(lambda packed: tuple(map(log_probabilities, orjson.loads(zlib.decompress(packed)))), logprobs),
+            unless_none(lambda text: tuple(map(log_probability, orjson.loads(text))), scores),
         )
-        return Completion(self._text(reply), finish, self._text(model), *more)
+        return Completion(self._text(reply), finish(ended), self._text(model), *more)
 
     def _due(self) -> None:
         if self._group is None:

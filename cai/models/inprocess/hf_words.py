@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from cai.errors import CallRejected
+from cai.folder.answers import added
 from cai.records import Values
 
 
@@ -64,13 +65,11 @@ class HFTokenizer:
         return self.decode(self._newline + ids, skip_special_tokens=True).removeprefix(self._newline_text)
 
     def named(self, top: Sequence[tuple[int, float]]) -> dict[str, float]:
-        """Log-probabilities by the text of their tokens; of two tokens with one text (half a letter) the likelier."""
-        names: dict[str, float] = {}
-        for token, value in top:
+        """Log-probabilities by the text of their tokens, those of equal text (half a letter) added up."""
+        for token, _ in top:
             if token not in self._names:
                 self._names[token] = self.decode([*self._newline, token]).removeprefix(self._newline_text)
-            names.setdefault(self._names[token], value)
-        return names
+        return added((self._names[token], value) for token, value in top)
 
     def _encode(self, text: str, **options: Any) -> list[int]:
         with self._lock:

@@ -9,15 +9,11 @@ from typing import ClassVar
 
 from cai.calls.model import Call, Connection
 from cai.errors import UsageError
+from cai.models.remote.envelope import read_message
 from cai.models.remote.http import HostedModel
-from cai.records import Abilities, Completion, Finish, Turns, Values
+from cai.records import Abilities, Completion, Turns, Values
 
 NEWEST = (99, 0)
-FINISH: dict[str, Finish] = {
-    "end_turn": "stop", "stop_sequence": "stop",
-    "max_tokens": "length", "model_context_window_exceeded": "length",
-    "refusal": "content_filter",
-}  # fmt: skip
 
 
 class AnthropicModel(HostedModel):
@@ -79,35 +75,8 @@ class AnthropicModel(HostedModel):
 
     async def send(self, payload: Values) -> Completion:
         """Ask once."""
-        reply = await self.post("/v1/messages", payload)
-        try:
-            return self._completion(reply)
-        except (KeyError, TypeError, AttributeError):
-            raise self.odd("JSON that is not a message") from None
-
-    def _completion(self, reply: Values) -> Completion:
-        reason = reply["stop_reason"]
-        blocks = reply["content"]
-        text = "".join(block["text"] for block in blocks if block["type"] == "text")
-        thoughts = "\n\n".join(block["thinking"] for block in blocks if block["type"] == "thinking")
-        if reason not in FINISH:
-            raise self.unusable(reason)
-        usage = reply.get("usage") or {}
-        cache_read = usage.get("cache_read_input_tokens")
-        cache_write = usage.get("cache_creation_input_tokens")
-        input_tokens = usage.get("input_tokens")
-        if input_tokens is not None:
-            input_tokens += (cache_read or 0) + (cache_write or 0)
-        return Completion(
-            text,
-            FINISH[reason],
-            reply.get("model") or self.name,
-            input_tokens,
-            usage.get("output_tokens"),
-            cache_read,
-            cache_write,
-            thoughts or None,
-        )
+        body = await self.reply("/v1/messages", payload)
+        return read_message(body, self.name, payload.get("max_tokens"))
 
 
 def generation(name: str) -> tuple[int, int]:

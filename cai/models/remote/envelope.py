@@ -105,13 +105,13 @@ def finish_of(reason: Any, text: str, *, blocked: bool, full: bool) -> Finish:
     if FILTER.match(kind):
         return "content_filter"
     if kind in GAVE_UP:
-        raise ModelFault(f"the server gave the reply up: finish reason {shown(reason)!r}")
+        raise ModelFault(f"the server gave the reply up: finish reason {shown(repr(reason))}")
     if blocked and not text.strip() and FINISH.get(kind) != "length":
         return "content_filter"
     if kind in FINISH:
         return FINISH[kind]
     if kind in NO_TEXT or not text.strip():
-        problem = f"the server ended the reply with {shown(str(reason))!r}: no text that can be used"
+        problem = f"the server ended the reply with {shown(repr(reason))}: no text that can be used"
         raise CallRejected("model_error", problem, billed=True)
     return "length" if full else "unknown"
 

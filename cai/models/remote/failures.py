@@ -113,14 +113,20 @@ def retry_after(headers: Mapping[str, str]) -> float | None:
 
 
 def loads(raw: bytes) -> Any:
-    """Parse JSON; half a surrogate pair, which orjson refuses and some servers write, becomes U+FFFD.
+    """Parse JSON, also with what some servers write and orjson refuses: NaN, Infinity, numbers without measure.
 
-    Raises ValueError or RecursionError.
+    Half a surrogate pair becomes U+FFFD. Raises ValueError or RecursionError.
     """
     try:
         return orjson.loads(raw)
     except orjson.JSONDecodeError:
-        return orjson.loads(SURROGATE.sub("\ufffd", json.dumps(json.loads(raw), ensure_ascii=False)))
+        text = json.dumps(json.loads(raw, parse_int=_whole), ensure_ascii=False)
+        return json.loads(SURROGATE.sub("\ufffd", text))
+
+
+def _whole(digits: str) -> float:
+    """A whole number; as a float, as orjson reads it too, from 20 digits on, of which Python parses only so many."""
+    return float(digits) if len(digits) > 19 else int(digits)
 
 
 def shown(text: str) -> str:

@@ -10,8 +10,7 @@ import os
 import re
 import ssl
 from collections.abc import Mapping
-from typing import ClassVar
-from urllib.request import getproxies, proxy_bypass
+from typing import Any, ClassVar
 
 import aiohttp
 import orjson
@@ -29,6 +28,8 @@ from cai.errors import (
     UnknownModel,
     UsageError,
 )
+from cai.models.remote.addresses import parse_base_url, proxy_for, redirect_target
+from cai.models.remote.envelope import is_answer
 from cai.models.remote.failures import (
     BAD_SETTING,
     FILTERED,
@@ -36,6 +37,7 @@ from cai.models.remote.failures import (
     NO_MODEL,
     TOO_LONG,
     Failure,
+    error_in,
     loads,
     read_error,
     shown,
@@ -45,6 +47,7 @@ from cai.records import Values
 MASKED_KEY = re.compile(r"[^\s*]{0,40}\*{3,}\S{0,40}")  # "sk-ab****yz", as OpenAI quotes a wrong key
 CONNECT = 30.0  # seconds until a server that does not even accept counts as gone
 LARGE = 2**20  # bytes; aiohttp wants larger bodies as a file object, and warns
+MOST = 64 * 2**20  # bytes of an answer that are read, decompressed; a reply has a few thousand
 # A transport failure in a few words; the first class that fits counts.
 REASONS: dict[type[Exception], str] = {
     aiohttp.ConnectionTimeoutError: "no connection within {connect:g} s",
@@ -83,8 +86,7 @@ class HostedModel:
         base_url = connection.base_url or os.environ.get(variable) or self.official
         place, mark, query = base_url.strip().partition("?")
         base_url = place.removesuffix("/").removesuffix(self.version) + mark + query
-        # Errors name the option or variable that holds the URL, and never quote it.
-        self._base = _parse(base_url, "--base-url" if connection.base_url else variable)
+        self._base = parse_base_url(base_url, "--base-url" if connection.base_url else variable)
         self.endpoint = str(self._base.with_query(None)).rstrip("/")
         self.is_official = self._base.host == URL(self.official).host
         for header, value in connection.headers.items():
@@ -125,7 +127,7 @@ class HostedModel:
             cookie_jar=aiohttp.DummyCookieJar(),
             timeout=aiohttp.ClientTimeout(total=self._connection.timeout, sock_connect=CONNECT),
             # aiohttp's `trust_env` looks the proxy up for each request, in a thread, and lets ~/.netrc replace the key.
-            proxy=_proxy_for(self._base),
+            proxy=proxy_for(self._base),
         )
 
     async def close(self) -> None:
@@ -133,6 +135,13 @@ class HostedModel:
         if self._session is not None:
             await self._session.close()
             self._session = None
+
+    async def reply(self, path: str, payload: Values) -> Values:
+        """Send once and return the answer, which holds a reply or says that there is none."""
+        body = await self.post(path, payload)
+        if not is_answer(body):
+            raise self.odd("JSON that holds no reply")
+        return body
 
     async def post(self, path: str, payload: Values) -> Values:
         """Send once and return the JSON object of a 200 answer; everything else raises a `ModelError`."""
@@ -147,16 +156,27 @@ class HostedModel:
             async with self._session.post(url, data=data, allow_redirects=False) as response:
                 status = response.status
                 headers = response.headers
-                raw = await response.read()
+                raw = await _body(response)
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             # `from None`: aiohttp's errors hold the request's headers.
             raise ModelFault(self._scrub(f"no answer from {self.endpoint}: {self._reason(error)}")) from None
         if status == 200:
-            return self._json(raw)
+            return self._answer(raw)
         if 300 <= status < 400:
-            target = URL(headers.get("Location", "")).with_query(None)
-            raise ModelStopped(self._scrub(f"{self.endpoint} redirects to {target}: give that address as the base URL"))
+            target = self._scrub(redirect_target(url, headers.get("Location", "")))
+            raise ModelStopped(f"{self.endpoint} redirects to {target}: give that address as the base URL")
         raise self.error(read_error(status, headers, raw))
+
+    def _answer(self, raw: bytes) -> Values:
+        """The object that a 200 answer is; raises the error that it holds instead: routers put an upstream's there."""
+        if len(raw) > MOST:
+            problem = f"the server's answer is over {MOST // 2**20} MB, the most that is read of one"
+            raise CallRejected("model_error", problem, billed=True)
+        reply = self._json(raw)
+        failure = reply.get("error")
+        if failure and not (reply.get("choices") or reply.get("content")):
+            raise self.error(error_in(_status_in(failure), reply))
+        return reply
 
     def _json(self, raw: bytes) -> Values:
         try:
@@ -172,11 +192,6 @@ class HostedModel:
     def odd(self, what: str) -> ModelFault:
         """The fault of a 200 answer that does not follow the protocol."""
         return ModelFault(f"{self.endpoint} answered 200 with {what}: does this base URL speak the right protocol?")
-
-    def unusable(self, reason: str | None) -> CallRejected:
-        """The error for a reply that ended in a way that leaves no usable text."""
-        problem = f"the server ended the reply with {reason!r}: no text that can be used"
-        return CallRejected("model_error", problem, billed=True)
 
     def error(self, answer: Failure) -> ModelError:
         """The error that an answer means, in one line that never holds the key.
@@ -240,26 +255,17 @@ def _secrets(key: str, others: list[str]) -> re.Pattern[str]:
     return re.compile("|".join(hidden))
 
 
-def _parse(base_url: str, source: str) -> URL:
-    try:
-        url = URL(base_url)
-        (url.host or "").encode("idna")  # what the resolver will do: an empty or overlong label fails here, not later
-    except ValueError:
-        raise UsageError(f"the base URL in {source} cannot be read; write one like http://localhost:8000/v1") from None
-    if url.user or url.password:
-        raise UsageError(f"the base URL in {source} holds a user name or password: send it as a header instead")
-    if url.scheme not in ("http", "https") or not url.host:
-        raise UsageError(
-            f"the base URL in {source} needs http:// or https:// and a host, like http://localhost:8000/v1"
-        )
-    return url
+async def _body(response: aiohttp.ClientResponse) -> bytes:
+    """The body of an answer; of one that is too long, little more than the most that is read."""
+    body = bytearray()
+    async for part in response.content.iter_any():
+        body += part
+        if len(body) > MOST:
+            break
+    return bytes(body)
 
 
-def _proxy_for(url: URL) -> str | None:
-    """The proxy that HTTP_PROXY, HTTPS_PROXY and NO_PROXY name for this URL."""
-    if proxy_bypass(f"{url.host}:{url.port}"):
-        return None
-    proxy = getproxies().get(url.scheme)
-    if proxy is not None and not proxy.startswith(("http://", "https://")):
-        raise UsageError(f"{url.scheme.upper()}_PROXY must start with http:// or https://; unset it or correct it")
-    return proxy
+def _status_in(failure: Any) -> int:
+    """The status that a router names for an upstream's failure; a bad gateway's if it names none."""
+    code = failure.get("code") if isinstance(failure, dict) else None
+    return code if isinstance(code, int) and 400 <= code < 600 else 502

@@ -3,24 +3,16 @@
 from __future__ import annotations
 
 import re
-from typing import Any
 
 from cai.calls.model import Call, Connection
-from cai.errors import ModelFault, UsageError
-from cai.models.remote.failures import error_in
+from cai.errors import UsageError
+from cai.models.remote.envelope import read_choice
 from cai.models.remote.http import HostedModel
-from cai.records import Abilities, Completion, Finish, Request, Values
-from cai.texts.thoughts import split_thoughts
+from cai.records import Abilities, Completion, Request, Values
 
 OFFICIAL = "api.openai.com"
 # OpenAI's reasoning models: temperature is fixed at 1, and they take neither stop strings nor logprobs.
 REASONING = re.compile(r"o\d|gpt-[5-9](?!.*chat)")
-FINISH: dict[str, Finish] = {
-    "stop": "stop", "eos": "stop", "eos_token": "stop", "stop_sequence": "stop", "end_turn": "stop",
-    "length": "length", "max_tokens": "length", "model_length": "length",
-    "content_filter": "content_filter",
-}  # fmt: skip
-PASSING = {"abort", "error", "insufficient_system_resource"}  # the server gave up, not the model (vLLM, …)
 
 
 class OpenAIModel(HostedModel):
@@ -78,85 +70,5 @@ class OpenAIModel(HostedModel):
     async def send(self, payload: Values) -> Completion:
         """Ask once."""
         chat = "messages" in payload
-        reply = await self.post("/chat/completions" if chat else "/completions", payload)
-        if not reply.get("choices") and "error" in reply:  # routers put an upstream's failure into a 200
-            raise self.error(error_in(_status_in(reply["error"]), reply))
-        try:
-            return self._completion(reply, chat)
-        except (KeyError, IndexError, TypeError, AttributeError, ValueError):
-            raise self.odd("JSON that holds no choices to read") from None
-
-    def _completion(self, reply: Values, chat: bool) -> Completion:
-        choice = reply["choices"][0]
-        finish = self._finish(choice["finish_reason"])
-        usage = reply.get("usage") or {}
-        listed = choice.get("logprobs") or {}
-        reasoning = None
-        if chat:
-            message = choice["message"]
-            text = _joined(message.get("content") or "")
-            reasoning = message.get("reasoning_content") or message.get("reasoning")
-            if message.get("refusal"):
-                text = message["refusal"]
-                finish = "content_filter"
-            elif reasoning is None:
-                text, reasoning = split_thoughts(text)
-            logprobs = chat_logprobs(listed)
-        else:
-            text = choice["text"]
-            logprobs = text_logprobs(listed)
-        if not isinstance(text, str):
-            raise TypeError(text)
-        return Completion(
-            text,
-            finish,
-            reply.get("model") or self.name,
-            usage.get("prompt_tokens"),
-            usage.get("completion_tokens"),
-            cached_tokens=(usage.get("prompt_tokens_details") or {}).get("cached_tokens"),
-            reasoning=reasoning,
-            logprobs=logprobs,
-        )
-
-    def _finish(self, reason: str | None) -> Finish:
-        if reason in FINISH:
-            return FINISH[reason]
-        if reason in PASSING:
-            raise ModelFault(f"{self.endpoint} gave the reply up: finish reason {reason!r}")
-        raise self.unusable(reason)
-
-
-def _status_in(error: Any) -> int:
-    """The status that a router names for an upstream's failure; a bad gateway's if it names none."""
-    if isinstance(error, dict) and isinstance(error.get("code"), int):
-        return int(error["code"])
-    return 502
-
-
-def _joined(content: Any) -> Any:
-    """The text of a message; Mistral's reasoning models answer in parts."""
-    if isinstance(content, list):
-        return "".join(part["text"] for part in content if part["type"] == "text")
-    return content
-
-
-def chat_logprobs(listed: Values) -> tuple[dict[str, float], ...] | None:
-    """Per token its listed alternatives, or itself if none are listed, as `/chat/completions` gives them.
-
-    A drawn token below the listed ones is left out: a reader takes the lowest entry for the floor of the list.
-    """
-    if listed.get("content") is None:
-        return None
-    return tuple(
-        {entry["token"]: entry["logprob"] for entry in token.get("top_logprobs") or [token]}
-        for token in listed["content"]
-    )
-
-
-def text_logprobs(listed: Values) -> tuple[dict[str, float], ...] | None:
-    """The same as `/completions` gives them."""
-    if listed.get("tokens") is None:
-        return None
-    tops = listed.get("top_logprobs") or [None] * len(listed["tokens"])
-    drawn = zip(listed["tokens"], listed["token_logprobs"], tops, strict=True)
-    return tuple(dict(top or {token: value}) for token, value, top in drawn)
+        body = await self.reply("/chat/completions" if chat else "/completions", payload)
+        return read_choice(body, self.name, payload.get(self._max_tokens, payload.get("max_tokens")))

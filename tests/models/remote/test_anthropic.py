@@ -207,9 +207,9 @@ def test_an_end_that_is_no_text_rejects_the_call(stop: str | None) -> None:
     assert caught.value.reason == "model_error"
 
 
-@pytest.mark.parametrize("body", [{}, {"content": "hi", "stop_reason": "end_turn"}, {"choices": []}])
-def test_json_of_another_shape_is_a_passing_fault(body: dict[str, Any]) -> None:
-    with pytest.raises(ModelFault, match="200 with JSON that is not a message: does this base URL speak"):
+@pytest.mark.parametrize("body", [{}, {"type": "message", "role": "assistant"}, {"completion": "Bees …"}])
+def test_json_of_another_protocol_is_a_passing_fault(body: dict[str, Any]) -> None:
+    with pytest.raises(ModelFault, match="200 with JSON that holds no reply: does this base URL speak"):
         answered(body)
 
 

@@ -304,21 +304,9 @@ def test_a_server_that_gives_up_on_a_reply_is_asked_again() -> None:
         answered(chat("abort", content="Bee"))
 
 
-@pytest.mark.parametrize(
-    "body",
-    [
-        {},
-        {"choices": []},
-        {"choices": None},
-        {"choices": [{}]},
-        {"choices": [{"finish_reason": "stop"}]},
-        {"choices": "none"},
-        {"choices": [{"message": {"content": 3}, "finish_reason": "stop"}]},
-        {"choices": [{"message": "hi", "finish_reason": "stop"}]},
-    ],
-)
-def test_json_of_another_shape_is_a_passing_fault(body: dict[str, Any]) -> None:
-    with pytest.raises(ModelFault, match="200 with JSON that holds no choices to read: does this base URL speak"):
+@pytest.mark.parametrize("body", [{}, {"object": "list", "data": []}, {"status": "ok"}])
+def test_json_of_another_protocol_is_a_passing_fault(body: dict[str, Any]) -> None:
+    with pytest.raises(ModelFault, match="200 with JSON that holds no reply: does this base URL speak"):
         answered(body)
 
 
