@@ -14,11 +14,11 @@ import pytest
 from habits import MODEL, REPLY, chat, continuation, listed, message
 
 from cai.engine.ask_judge import LISTED
+from cai.engine.letters import read_letters
 from cai.errors import CallRejected, ModelError, ModelFault
 from cai.folder.answers import log_sum
 from cai.folder.store import Store, read_calls
 from cai.judge.flows import read_choice as read_vote
-from cai.judge.flows import read_letters
 from cai.models.remote.envelope import FINISH, finish_of, read_choice, read_message
 from cai.models.remote.failures import loads
 from cai.records import Completion
