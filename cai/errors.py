@@ -134,8 +134,9 @@ class ModelBusy(ModelError):
 class ModelFault(ModelError):
     """A passing fault: sent again with backoff and jitter."""
 
-    def __init__(self, message: str, retry_after: float | None = None) -> None:
+    def __init__(self, message: str, retry_after: float | None = None, *, reached: bool = False) -> None:
         self.retry_after = retry_after
+        self.reached = reached  # there is a server, which failed on this request: it may answer the next one
         super().__init__(message)
 
 

@@ -12,17 +12,26 @@ from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
-from cai.calls.limits import Limiter, backoff, give_up
+from cai.calls.limits import BUSY_PATIENCE, FAILING, Limiter, backoff
 from cai.calls.model import Call, Model
 from cai.calls.prices import Budget, Price, Tally
-from cai.errors import BudgetReached, CallRejected, ModelBusy, ModelFault, ModelStopped, RowDropped
+from cai.errors import (
+    BudgetReached,
+    CallRejected,
+    ModelBusy,
+    ModelError,
+    ModelFault,
+    ModelStopped,
+    RowDropped,
+    ServerDown,
+)
 from cai.folder.store import Store, call_key, canonical_call
 from cai.records import Completion, Request, Role, Sampling, Usage, Values
 
 T = TypeVar("T")
 Flow = Generator[list[Request], list[Completion], T]
-
-REFUSALS = 20  # calls that a model may refuse before it has answered any; then the settings are wrong, not the rows
+PAUSES = 5  # that the server asks of one call, until others go first: it may never let this one in
+LATER = 1 << 40  # what such a call adds to its flow's age
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +68,8 @@ class Driver:
         self.seed = seed
         self.budget = budget
         self.tally = tally
-        self._refusals = 0
+        self._answered: set[Role] = set()
+        self._lost: dict[Role, dict[int, ModelError]] = {}  # rows that each role has lost before its first answer
         self._asking: dict[bytes, asyncio.Future[None]] = {}  # calls on their way: an equal one waits for the answer
         self._halt: asyncio.Future[None] = asyncio.get_running_loop().create_future()  # done: send nothing more
 
@@ -155,7 +165,7 @@ class Driver:
                 self._stop(error)
                 raise
         try:
-            done = await self._persist(seat, payload, size // 4 + most, order)
+            done = await self._persist(seat, call.request.role, payload, size // 4 + most, order)
             if price is not None and worst:
                 actual = price.of(done, worst)
         except CallRejected as error:
@@ -173,29 +183,29 @@ class Driver:
         self.tally.output_tokens += done.output_tokens or 0
         return done, None if price is None else actual
 
-    async def _persist(self, seat: Seat, payload: Values, tokens: int, order: int) -> Completion:
+    async def _persist(self, seat: Seat, role: Role, payload: Values, tokens: int, order: int) -> Completion:
         """Send until there is an answer, a refusal of this call, or no hope of one."""
         limiter = seat.limiter
         attempt = 0
+        pauses: list[tuple[float, int]] = []  # when the server asked for one, and how many calls it had answered then
         while True:
-            sent_at = await limiter.acquire(order, tokens)
+            sent_at = await limiter.acquire(order if len(pauses) < PAUSES else order + LATER, tokens)
             try:
                 done = await seat.model.send(payload)
                 limiter.answered()
+                self._answered.add(role)
                 return done
             except CallRejected as error:
                 limiter.answered()
-                refusal = self._refused(seat, error)
-                if refusal is not None:
-                    raise refusal from error
+                if error.reason == "model_error":
+                    self._lose(seat, role, order, error)
                 raise
             except ModelStopped as error:
                 self._stop(error)
                 raise
             except ModelBusy as error:
-                down = limiter.busy(error, sent_at)
-                if down is not None:
-                    raise self._stop(down) from error
+                pauses.append((sent_at, limiter.answers))
+                self._check_patience(seat, error, pauses)
                 continue
             except ModelFault as error:
                 fault = error
@@ -203,23 +213,55 @@ class Driver:
                 limiter.release()
             attempt += 1
             if attempt >= limiter.attempts:
-                down = give_up(limiter, attempt, fault)
+                self._lose(seat, role, order, fault)
+                down = limiter.give_up(order, attempt, fault)
                 if down is not None:
-                    raise self._stop(down) from fault
-                message = str(fault).replace(seat.model.endpoint, "the server")  # a row's drop names no address
-                raise CallRejected("model_error", f"{message} ({attempt} tries)") from fault
+                    raise self._stop(ServerDown(f"{_name_of(seat.model)}: {down}")) from fault
+                raise _lost(seat.model, fault, f"{attempt} tries") from fault
             self.tally.retries += 1
             await asyncio.wait((self._halt,), timeout=backoff(attempt, fault))
 
-    def _refused(self, seat: Seat, error: CallRejected) -> ModelStopped | None:
-        """The error that ends a run whose model has refused every call and answered none; None if the run continues."""
-        if error.reason != "model_error" or self.tally.answered:
-            return None
-        self._refusals += 1
-        if self._refusals < REFUSALS:
-            return None
-        refused = f"{seat.model.provider}:{seat.model.name} refused the first {REFUSALS} calls"
-        return self._stop(ModelStopped(f"{refused}, the last with: {error}; fix that and run again"))
+    def _check_patience(self, seat: Seat, error: ModelBusy, pauses: list[tuple[float, int]]) -> None:
+        """Raise what ends a call that is asked to wait too long: the run, or its row alone if others are answered."""
+        (began, answers), (now, _) = pauses[0], pauses[-1]
+        down = seat.limiter.busy(error, now)
+        if down is not None:
+            raise self._stop(ServerDown(f"{_name_of(seat.model)}: {down}")) from error
+        if now - began > BUSY_PATIENCE and seat.limiter.answers > answers:
+            raise _lost(seat.model, error, f"nothing else for {now - began:.0f} s, while other calls were answered")
+
+    def _lose(self, seat: Seat, role: Role, row: int, error: ModelError) -> None:
+        """Count a lost row; ends the run if a role has lost all of its first rows.
+
+        By role, since what one model answers says nothing of another, nor of what else it is asked.
+        """
+        if role in self._answered or seat.limiter.lenient:
+            return
+        lost = self._lost.setdefault(role, {})
+        lost[row] = error
+        if len(lost) >= FAILING:
+            raise self._stop(self._silence(role)) from error
+
+    def _silence(self, role: Role) -> ModelStopped:
+        """The error that ends a run in which a model has answered a role nothing."""
+        model = self.seats[role].model
+        errors = list(self._lost[role].values())
+        rows = f"none of {len(errors)} rows" if len(errors) > 1 else "nothing"
+        lost = f"{_name_of(model)} answered {rows} as {role}, the last with: {errors[-1]}"
+        if isinstance(errors[-1], ModelFault):
+            return ServerDown(f"{lost}; run the same command again later")
+        return ModelStopped(f"{lost}; fix that and run the same command again")
+
+    def check_answered(self) -> None:
+        """At the end of a session that finished no row: raise ModelStopped if a model answered a role nothing.
+
+        Not for a single row that was refused, which may be the row's fault.
+        """
+        for role, lost in self._lost.items():
+            faults = any(isinstance(error, ModelFault) for error in lost.values())
+            refusals = sum(not (isinstance(error, CallRejected) and error.billed) for error in lost.values())
+            if role not in self._answered and (faults or refusals > 1):
+                raise self._silence(role)
 
     def _stop(self, error: ModelStopped) -> ModelStopped:
         """Let calls in flight come back and send nothing more: whoever waits is given the first such error."""
@@ -228,6 +270,15 @@ class Driver:
             for seat in self.seats.values():
                 seat.limiter.stop(error)
         return error
+
+
+def _name_of(model: Model) -> str:
+    return f"{model.provider}:{model.name}"
+
+
+def _lost(model: Model, error: ModelError, effort: str) -> CallRejected:
+    """What is written of a row that a passing fault has cost: it names no address."""
+    return CallRejected("model_error", f"{str(error).replace(model.endpoint, 'the server')} ({effort})")
 
 
 def call_seed(seed: int, row: str, role: Role, index: int) -> int:

@@ -1,4 +1,4 @@
-"""How fast calls go out: concurrency that adapts to 429, caps per minute, retries.
+"""How fast calls go out, and when to give up: concurrency that adapts to 429, caps per minute, retries.
 
 One `Limiter` per endpoint and model: +1 slot per 25 answers, ×0.75 once per burst of 429 (a burst is every call sent
 before the last cut), and nothing is sent until `Retry-After` has passed. A 429 also teaches the rate: as many calls per
@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from math import inf
 
 from cai.calls.prices import Tally
-from cai.errors import ModelBusy, ModelFault, ModelStopped, ServerDown
+from cai.errors import ModelBusy, ModelFault, ModelStopped
 
 GROW_AFTER = 25  # answers per added slot
 CUT = 0.75
@@ -28,8 +28,11 @@ PACED_TURN = 0.001
 CLEAN_SECONDS = 10.0  # without a 429 until the rate is raised
 CLEAN_WINDOWS = 1.5  # the same in windows; whichever is longer counts
 ATTEMPTS = 6  # tries of one call against passing faults; their waits add up to 8–15 s
-ATTEMPTS_UNREACHED = 3  # the same for a server that has never answered in this run: about 1 s
-DEAD_CALLS = 3  # calls in a row that used up their attempts: the server is down
+ATTEMPTS_IN_DOUBT = 3  # the same for a server that has not answered yet, or has just failed on a row: about 1 s
+# Rows that failed one after another until the server counts as down. One that cannot be reached is known by few; one
+# that answers with an error, such as HTTP 500, may fail on these prompts only, so others are tried, once each.
+DEAD = 3
+FAILING = 20
 BACKOFF = 0.5  # seconds
 BACKOFF_MAX = 20.0
 BUSY_WAIT = 1.0  # seconds to pause after a 429 without Retry-After
@@ -66,8 +69,19 @@ class Limiter:
         self._timer: asyncio.TimerHandle | None = None
         self._admitted = 0  # in this turn
         self._paced = PACED_CALLS  # still to go
-        self.attempts = ATTEMPTS_UNREACHED  # tries that a call gets
-        self.dead_calls = 0
+        self.answers = 0
+        self._has_answered = False
+        self._failed: set[int] = set()  # rows whose calls used up their attempts since the last answer
+        self.lenient = False  # rows that failed in an earlier session are tried again, and failing does not end the run
+
+    @property
+    def attempts(self) -> int:
+        """Tries that a call gets."""
+        if len(self._failed) >= DEAD:
+            return 1
+        if self._failed or not self._has_answered:
+            return ATTEMPTS_IN_DOUBT
+        return ATTEMPTS
 
     async def acquire(self, order: int, tokens: int) -> float:
         """Wait for a slot; `order` is the flow's age (smaller first), `tokens` the call's expected total.
@@ -108,24 +122,23 @@ class Limiter:
     def answered(self) -> None:
         """Note that a call came back with an answer, which may be a refusal of this one call."""
         self._busy_since = None
-        self.attempts = ATTEMPTS
-        self.dead_calls = 0
+        self.answers += 1
+        self._heard()
         self._since_growth += 1
         if self._since_growth >= GROW_AFTER and self._slots < self.concurrency:
             self._slots = min(self.concurrency, self._slots + 1)
             self._since_growth = 0
 
-    def busy(self, error: ModelBusy, sent_at: float) -> ServerDown | None:
-        """Note that the server asked for a pause; returns the error that ends the run if that would take too long."""
+    def busy(self, error: ModelBusy, sent_at: float) -> str | None:
+        """Note that the server asked for a pause; why the run ends, or None if it would not take too long."""
         now = asyncio.get_running_loop().time()
         self.tally.throttled += 1
-        self.attempts = ATTEMPTS
-        self.dead_calls = 0
+        self._heard()
         if self._busy_since is None:
             self._busy_since = now
         wait = BUSY_WAIT if error.retry_after is None else error.retry_after
         if now + wait - self._busy_since > BUSY_PATIENCE:
-            return ServerDown(
+            return (
                 f"{error}; nothing else for {now - self._busy_since:.0f} s, and it asks to wait {wait:.0f} s more: "
                 "run the same command again later"
             )
@@ -144,6 +157,21 @@ class Limiter:
             self._rate = max(self._least_rate, self._rate - 1)
         self._paused_until = max(self._paused_until, now + wait)
         return None
+
+    def _heard(self) -> None:
+        self._has_answered = True
+        self._failed.clear()
+
+    def give_up(self, row: int, attempt: int, error: ModelFault) -> str | None:
+        """Count a row whose call used up its attempts; why the server counts as down, or None if it does not yet."""
+        self._failed.add(row)
+        if not error.reached:
+            if self._has_answered and len(self._failed) < DEAD:
+                return None
+            return f"no answer after {attempt} tries: {error}; start the server and run the same command again"
+        if self.lenient or len(self._failed) < FAILING:
+            return None
+        return f"{FAILING} rows failed one after another, the last with: {error}; run the same command again later"
 
     def _admit(self) -> None:
         """Let waiting calls go, a few per turn."""
@@ -214,11 +242,3 @@ def backoff(attempt: int, error: ModelFault) -> float:
     """
     wait = min(BACKOFF_MAX, BACKOFF * 2.0 ** (attempt - 1)) * random.uniform(0.5, 1.0)
     return max(wait, min(error.retry_after or 0.0, BUSY_PATIENCE))
-
-
-def give_up(limiter: Limiter, attempt: int, error: ModelFault) -> ServerDown | None:
-    """Count a call that used up its attempts; returns the error that ends the run, or None if only its row is lost."""
-    limiter.dead_calls += 1
-    if limiter.attempts == ATTEMPTS_UNREACHED or limiter.dead_calls >= DEAD_CALLS:
-        return ServerDown(f"no answer after {attempt} tries: {error}; start the server and run the same command again")
-    return None

@@ -184,6 +184,11 @@ class RunFolder:
                 return self.dropped(item, position, "source", reason, f"{problem} {self.number(first)} of the input")
         return True
 
+    def has_failed(self, position: int) -> bool:
+        """Whether an earlier session dropped what is at a position for a reason that may have passed."""
+        entry = self.store.rows.state(position)
+        return entry is not None and entry[1] in RETRIED
+
     def number(self, position: int) -> str:
         """A position for people: prompts count from 1, and the pairs of a prompt from 1."""
         if not self._kind.pairs:

@@ -11,7 +11,7 @@ from cai.engine.templates import load_templates
 from cai.errors import UsageError
 from cai.models import open_models, spec_of
 from cai.records import Prompt, Revision, Values
-from cai.runs.run import PromptRun
+from cai.runs.prompt_run import PromptRun
 from cai.runs.settings import GenerateSettings
 from cai.sources.files import Source
 from cai.texts.wording import counted, source_name

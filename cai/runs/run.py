@@ -6,14 +6,12 @@ What an item is and how it is played is up to each kind of run. Prints nothing.
 from __future__ import annotations
 
 import asyncio
-import itertools
 import logging
 import shlex
 import time
 from collections import Counter
 from collections.abc import AsyncGenerator, Callable, Iterator, Mapping, Sequence
 from contextlib import aclosing, closing
-from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -30,10 +28,9 @@ from cai.folder.files import identity_hash
 from cai.folder.run import RunFolder
 from cai.folder.store import cost_of
 from cai.models import check_ability, prices_of
-from cai.records import BadPrompt, Drop, Object, Place, Role, Sampling, Values
+from cai.records import BadPrompt, Drop, Item, Object, Place, Role, Sampling, Values
 from cai.runs.kind import Row, RunKind
-from cai.runs.settings import PromptSettings, RunSettings
-from cai.sources.files import Source, examine, read_prompts
+from cai.runs.settings import RunSettings
 from cai.texts.wording import none_usable, printable, telling
 
 log = logging.getLogger("cai")
@@ -81,6 +78,8 @@ class Run(RunKind[Row]):
         self.cut: Any = None  # the ExportSummary of the cut at the end
         self._began = 0.0  # of all sessions together
         self._unusable: BadPrompt | None = None  # the first record that cannot be used, until one can
+        self._failed: dict[int, Any] = {}  # items that failed in an earlier session, by position: they come last
+        self._retries = False  # whether it is their turn
 
     # What a kind of run may change
 
@@ -140,7 +139,10 @@ class Run(RunKind[Row]):
                             async for rows in played:
                                 for row in rows:
                                     yield self._finished(row)
-                        feed = self.more()
+                        feed = self._next(folder, drivers)
+                    if not self.finished:
+                        for driver in drivers:
+                            driver.check_answered()
                     if self._unusable is not None and not self.may_be_unusable:
                         raise SourceError(none_usable(self.read, self._unusable.line, self._unusable.problem))
                     self.stopped = None
@@ -197,12 +199,11 @@ class Run(RunKind[Row]):
         if self.enough(position):
             feed.close()
             return []
-        self.read += 1
-        if not isinstance(item, BadPrompt):
-            self._unusable = None
-        elif self.read == 1:
-            self._unusable = item
+        self._count(item)
         pending = folder.pending(item, position)
+        if pending is True and not self._retries and folder.has_failed(position):
+            self._failed[position] = item
+            return []
         if pending is True:
             assert not isinstance(item, BadPrompt)
             try:
@@ -220,6 +221,30 @@ class Run(RunKind[Row]):
         else:
             self.skipped += 1
         return []
+
+    def _count(self, item: Item) -> None:
+        if self._retries:  # counted before
+            return
+        self.read += 1
+        if not isinstance(item, BadPrompt):
+            self._unusable = None
+        elif self.read == 1:
+            self._unusable = item
+
+    def _next(self, folder: RunFolder, drivers: list[Driver]) -> Feed[Place] | None:
+        """The items that failed in an earlier session, once all others are through; then what comes up after that.
+
+        Their failing again does not end a run of which other rows were finished.
+        """
+        failed, self._failed = self._failed, {}
+        self._retries = bool(failed)
+        is_lenient = self._retries and folder.counts()["rows"] > 0
+        for driver in drivers:
+            for seat in driver.seats.values():
+                seat.limiter.lenient = is_lenient
+        if failed:
+            return Feed(failed.items())
+        return self.more()
 
     def _finished(self, row: Row) -> Row:
         """Count a row; it becomes the example if it shows better than the present one what the run does."""
@@ -262,32 +287,3 @@ class Run(RunKind[Row]):
             settings=self.settings.changeable(),
             command=folder.info.get("command") or self.command_line,
         )
-
-
-class PromptRun(Run[Row]):
-    """A run over prompts; identity: what decides the rows besides the prompts and how replies are sampled."""
-
-    def __init__(
-        self,
-        prompts: Source | None,
-        settings: PromptSettings,
-        name: str,
-        templates: Templates,
-        players: Mapping[str, Model],
-        identity: Object,
-    ) -> None:
-        read_prompts(prompts, format=settings.format, field=settings.prompt_field)  # reads nothing yet, but looks
-        content, records = examine(prompts)
-        source = {"what": content, "format": settings.format, "field": settings.prompt_field}
-        sampled = {"system": settings.system, "sampling": asdict(settings.sampling), "seed": settings.seed}
-        identity = {"command": self.command, "source": source, **identity, **sampled}
-        super().__init__(prompts, settings, name, templates, players, identity)
-        self.check_models()
-        if records is not None:
-            self.total = min(records, settings.limit or records)
-
-    def items(self) -> Iterator[Place]:
-        """The prompts with their positions, from the first, up to `limit`."""
-        settings = self.settings
-        prompts = read_prompts(self.source, format=settings.format, field=settings.prompt_field)
-        return itertools.islice(enumerate(prompts), settings.limit)

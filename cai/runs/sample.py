@@ -20,7 +20,8 @@ from cai.models import open_models, spec_of
 from cai.records import Candidates, Place, Prompt, Values
 from cai.runs.label import LabelRun
 from cai.runs.pairs import MOST_REPLIES, read_pairs
-from cai.runs.run import PromptRun, Run, Seats
+from cai.runs.prompt_run import PromptRun
+from cai.runs.run import Run, Seats
 from cai.runs.settings import VERDICT, LabelSettings, SampleSettings
 from cai.sources.files import Source
 from cai.texts.wording import counted, source_name

@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 from fakes import Fake, ask, driver, gone, skipping
 
-from cai.calls.feed import READ_AHEAD, Feed, play_many
+from cai.calls.feed import Feed, play_many
 from cai.calls.flow import Driver, Flow, Played, call_seed
-from cai.calls.limits import ATTEMPTS, DEAD_CALLS
+from cai.calls.limits import ATTEMPTS, DEAD
 from cai.calls.prices import Price, Tally
 from cai.errors import (
     AuthenticationFailed,
@@ -280,7 +280,7 @@ def test_a_server_that_dies_loses_no_more_rows_than_it_takes_to_notice(store: St
 
     with pytest.raises(ServerDown):
         skipping(main())
-    assert len([row for row in rows if isinstance(row, RowDropped)]) < DEAD_CALLS
+    assert len([row for row in rows if isinstance(row, RowDropped)]) < DEAD
     assert len(list(store.calls())) == len(model.answered)
 
 
@@ -345,6 +345,20 @@ def test_nothing_but_429_stops_everyone(store: Store) -> None:
     with pytest.raises(ServerDown, match="quota"):
         skipping(main())
     assert model.in_flight == 0 and len(model.asked) < 40
+
+
+def test_a_call_that_is_never_let_in_while_others_are_costs_its_row(store: Store) -> None:
+    def never(text: str, _: int) -> None:
+        if text.startswith("q1"):
+            raise ModelBusy("429 at fake", retry_after=7.0)
+
+    async def main() -> list[tuple[int, Any]]:
+        model = Fake(delay=20.0, concurrency=2, behave=never)
+        return [each async for each in play_all(driver(model, store), 90, 2)]
+
+    rows = dict(skipping(main()))
+    assert [number for number, row in rows.items() if isinstance(row, RowDropped)] == [1]
+    assert rows[1].reason == "model_error" and "429 at the server (nothing else for 3" in rows[1].detail
 
 
 def test_an_error_that_nobody_expected_surfaces_and_ends_the_run(store: Store) -> None:
@@ -482,124 +496,6 @@ def test_a_consumer_that_stops_early_leaves_no_task_and_no_call_behind(store: St
         assert model.in_flight == 0
 
     asyncio.run(main())
-    gone("cai-source")
-
-
-# Feeds
-
-
-def items_of(feed: Feed[int]) -> AsyncGenerator[int, None]:
-    async def all_() -> AsyncGenerator[int, None]:
-        while True:
-            try:
-                yield await feed.get()
-            except StopAsyncIteration:
-                return
-
-    return all_()
-
-
-def test_a_feed_gives_every_item_once_and_in_order() -> None:
-    async def main() -> list[int]:
-        return [item async for item in items_of(Feed(range(3 * READ_AHEAD)))]
-
-    assert asyncio.run(main()) == list(range(3 * READ_AHEAD))
-
-
-def test_many_takers_share_a_feed_and_all_learn_of_its_end() -> None:
-    async def main() -> list[int]:
-        feed = Feed(range(1000))
-
-        async def take() -> list[int]:
-            return [item async for item in items_of(feed)]
-
-        return sorted(itertools.chain(*await asyncio.gather(*(take() for _ in range(20)))))
-
-    assert asyncio.run(main()) == list(range(1000))
-
-
-def test_a_slow_source_does_not_hold_the_loop() -> None:
-    door: queue.Queue[int] = queue.Queue()
-
-    async def main() -> None:
-        feed = Feed(iter(door.get, -1))
-        waiting = [asyncio.ensure_future(feed.get()) for _ in range(3)]
-        for _ in range(5):
-            await asyncio.sleep(0)  # the loop goes round while the source blocks
-        assert not any(task.done() for task in waiting)
-        for item in (1, 2, 3, -1):
-            door.put(item)
-        assert sorted(await asyncio.gather(*waiting)) == [1, 2, 3]
-        with pytest.raises(StopAsyncIteration):
-            await feed.get()
-
-    asyncio.run(main())
-
-
-@pytest.mark.parametrize("gone", range(3))
-def test_a_taker_that_is_cancelled_takes_no_item_with_it(gone: int) -> None:
-    door: queue.Queue[int] = queue.Queue()
-
-    async def main() -> None:
-        feed = Feed(iter(door.get, -1))
-        waiting = [asyncio.ensure_future(feed.get()) for _ in range(3)]
-        await asyncio.sleep(0)
-        waiting.pop(gone).cancel()
-        for item in (1, 2, -1):
-            door.put(item)
-        assert sorted(await asyncio.gather(*waiting)) == [1, 2]
-
-    asyncio.run(main())
-
-
-def test_an_error_of_the_source_comes_after_its_items() -> None:
-    def broken() -> Iterator[int]:
-        yield 1
-        yield 2
-        raise OSError("unplugged")
-
-    async def main() -> list[int]:
-        got = list[int]()
-        with pytest.raises(OSError, match="unplugged"):
-            async for item in items_of(Feed(broken())):
-                got.append(item)
-        return got
-
-    assert asyncio.run(main()) == [1, 2]
-
-
-def test_an_endless_source_is_read_only_a_little_ahead() -> None:
-    read = []
-
-    def endless() -> Iterator[int]:
-        for number in itertools.count():
-            read.append(number)
-            yield number
-
-    async def main() -> None:
-        feed = Feed(endless())
-        assert [await feed.get() for _ in range(10)] == list(range(10))
-        feed.close()
-
-    asyncio.run(main())
-    gone("cai-source")
-    assert len(read) <= READ_AHEAD + 12
-
-
-def test_closing_lets_takers_go_while_the_source_blocks() -> None:
-    door: queue.Queue[int] = queue.Queue()
-
-    async def main() -> None:
-        feed = Feed(iter(door.get, -1))
-        waiting = [asyncio.ensure_future(feed.get()) for _ in range(3)]
-        await asyncio.sleep(0)
-        feed.close()
-        for taker in waiting:
-            with pytest.raises(StopAsyncIteration):
-                await taker
-
-    asyncio.run(main())
-    door.put(1)  # the reader wakes after its loop is closed, and goes
     gone("cai-source")
 
 

@@ -13,15 +13,16 @@ from hypothesis import strategies as st
 
 from cai.calls.limits import (
     ATTEMPTS,
+    ATTEMPTS_IN_DOUBT,
     BACKOFF_MAX,
     BUSY_PATIENCE,
     CUT,
-    DEAD_CALLS,
+    DEAD,
+    FAILING,
     GROW_AFTER,
     PER_TURN,
     Limiter,
     backoff,
-    give_up,
 )
 from cai.calls.prices import Budget
 from cai.errors import BudgetReached, ModelBusy, ModelFault, ServerDown
@@ -337,24 +338,63 @@ def test_backoff_waits_as_long_as_the_server_asks_within_reason() -> None:
     assert backoff(1, ModelFault("500", retry_after=1e9)) == BUSY_PATIENCE
 
 
-def test_one_poisoned_row_after_another_loses_only_rows_while_others_are_answered() -> None:
+ERROR = ModelFault("500", reached=True)
+SILENCE = ModelFault("no answer")
+
+
+def ends_after(limiter: Limiter, error: ModelFault, rows: int = 100) -> int | None:
+    """After how many rows that fail one after another the run ends; None: not at all."""
+    for row in range(rows):
+        if limiter.give_up(row, limiter.attempts, error) is not None:
+            return row + 1
+    return None
+
+
+@pytest.mark.parametrize(
+    ("error", "answers", "lenient", "rows"),
+    [
+        (SILENCE, False, False, 1),
+        (SILENCE, True, False, DEAD),
+        (SILENCE, True, True, DEAD),
+        (ERROR, False, False, FAILING),
+        (ERROR, True, False, FAILING),
+        (ERROR, False, True, None),
+        (ERROR, True, True, None),
+    ],
+)
+def test_a_server_is_down_sooner_if_it_cannot_be_reached(
+    error: ModelFault, answers: bool, lenient: bool, rows: int | None
+) -> None:
     limiter = Limiter(1)
-    limiter.answered()
-    for _ in range(10 * DEAD_CALLS):
-        assert give_up(limiter, ATTEMPTS, ModelFault("500")) is None
+    limiter.lenient = lenient
+    if answers:
         limiter.answered()
+    assert ends_after(limiter, error) == rows
 
 
-def test_calls_that_fail_in_a_row_mean_that_the_server_is_down() -> None:
+@pytest.mark.parametrize("error", [ERROR, SILENCE])
+def test_rows_that_fail_between_answers_are_lost_by_themselves(error: ModelFault) -> None:
+    limiter = Limiter(1)
+    for row in range(10 * FAILING):
+        limiter.answered()
+        assert limiter.give_up(row, ATTEMPTS, error) is None
+
+
+def test_calls_of_one_row_say_no_more_of_a_server_than_one_call() -> None:
     limiter = Limiter(1)
     limiter.answered()
-    ends = [give_up(limiter, ATTEMPTS, ModelFault("no answer")) for _ in range(DEAD_CALLS)]
-    assert [end is None for end in ends] == [True] * (DEAD_CALLS - 1) + [False]
-    assert "no answer" in str(ends[-1])
+    assert [limiter.give_up(7, 6, SILENCE) for _ in range(50)] == [None] * 50
 
 
-def test_a_server_that_never_answered_is_down_at_the_first_call_that_gives_up() -> None:
-    assert isinstance(give_up(Limiter(8), 3, ModelFault("refused")), ServerDown)
+def test_once_rows_fail_one_after_another_the_next_are_tried_less_often_until_one_is_answered() -> None:
+    limiter, tries = Limiter(1), []
+    limiter.answered()
+    for row in range(DEAD + 2):
+        tries.append(limiter.attempts)
+        limiter.give_up(row, 1, ERROR)
+    assert tries == [ATTEMPTS, *[ATTEMPTS_IN_DOUBT] * (DEAD - 1), 1, 1]
+    limiter.answered()
+    assert limiter.attempts == ATTEMPTS
 
 
 def test_nothing_but_429_ends_the_run_after_a_while() -> None:
@@ -386,7 +426,7 @@ def test_a_pause_of_hours_ends_the_run_at_once() -> None:
     async def main() -> None:
         limiter = Limiter(4)
         at = await limiter.acquire(0, 1)
-        assert isinstance(limiter.busy(ModelBusy("429: daily quota", retry_after=7200.0), at), ServerDown)
+        assert "daily quota" in str(limiter.busy(ModelBusy("429: daily quota", retry_after=7200.0), at))
         assert now() == 0
 
     skipping(main())

@@ -536,7 +536,7 @@ def test_an_answer_that_cannot_be_used_is_charged_and_counts_against_the_cap(tmp
 def test_a_model_that_refuses_every_call_alike_ends_the_run(tmp_path: Path) -> None:
     with (
         stub("--mode", "422") as server,
-        pytest.raises(ModelStopped, match="refused the first 20 calls, the last with"),
+        pytest.raises(ModelStopped, match="answered none of 20 rows as assistant, the last with"),
     ):
         list(cai.generate(questions(200), "harmless", **options(server, out=tmp_path / "out")))
     with stub() as server:

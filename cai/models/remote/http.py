@@ -62,6 +62,13 @@ REASONS: dict[type[Exception], str] = {
     aiohttp.ClientPayloadError: "the body broke off half-way",
     aiohttp.ClientResponseError: "the answer is not HTTP",
 }
+# Failures that say nothing of the request: no server has read it.
+UNREACHED = (
+    aiohttp.ClientConnectorError,
+    aiohttp.ConnectionTimeoutError,
+    aiohttp.ClientHttpProxyError,
+    aiohttp.ClientResponseError,
+)
 
 
 class HostedModel:
@@ -159,7 +166,8 @@ class HostedModel:
                 raw = await _body(response)
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             # `from None`: aiohttp's errors hold the request's headers.
-            raise ModelFault(self._scrub(f"no answer from {self.endpoint}: {self._reason(error)}")) from None
+            message = self._scrub(f"no answer from {self.endpoint}: {self._reason(error)}")
+            raise ModelFault(message, reached=not isinstance(error, UNREACHED)) from None
         if status == 200:
             return self._answer(raw)
         if 300 <= status < 400:
@@ -224,7 +232,7 @@ class HostedModel:
         if status in (429, 529) or (status == 503 and answer.retry_after is not None):
             return ModelBusy(summary, answer.retry_after)
         if status >= 500 or status in (408, 409, 425):
-            return ModelFault(summary, answer.retry_after)
+            return ModelFault(summary, answer.retry_after, reached=True)
         if answer.means(BAD_SETTING):
             return ModelStopped(f"{summary}; change the setting, or take it out with --extra-body '{{\"NAME\": null}}'")
         return CallRejected("model_error", row_summary)

@@ -1,0 +1,44 @@
+"""A run over prompts: which they are, and what its identity says of them."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict
+
+from cai.calls.model import Model
+from cai.engine.templates import Templates
+from cai.records import Object, Place
+from cai.runs.kind import Row
+from cai.runs.run import Run
+from cai.runs.settings import PromptSettings
+from cai.sources.files import Source, examine, read_prompts
+
+
+class PromptRun(Run[Row]):
+    """A run over prompts; identity: what decides the rows besides the prompts and how replies are sampled."""
+
+    def __init__(
+        self,
+        prompts: Source | None,
+        settings: PromptSettings,
+        name: str,
+        templates: Templates,
+        players: Mapping[str, Model],
+        identity: Object,
+    ) -> None:
+        read_prompts(prompts, format=settings.format, field=settings.prompt_field)  # reads nothing yet, but looks
+        content, records = examine(prompts)
+        source = {"what": content, "format": settings.format, "field": settings.prompt_field}
+        sampled = {"system": settings.system, "sampling": asdict(settings.sampling), "seed": settings.seed}
+        identity = {"command": self.command, "source": source, **identity, **sampled}
+        super().__init__(prompts, settings, name, templates, players, identity)
+        self.check_models()
+        if records is not None:
+            self.total = min(records, settings.limit or records)
+
+    def items(self) -> Iterator[Place]:
+        """The prompts with their positions, from the first, up to `limit`."""
+        settings = self.settings
+        prompts = read_prompts(self.source, format=settings.format, field=settings.prompt_field)
+        return itertools.islice(enumerate(prompts), settings.limit)

@@ -1,0 +1,238 @@
+"""Models that fail: one of several that answers nothing ends a run, prompts on which a server always fails do not."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from habits import Answer, Asked, Mode, answer, says, serving
+
+from cai.errors import CaiError, ModelStopped, ServerDown
+from cai.runs.generate import GenerateRun
+from cai.runs.label import LabelRun
+from cai.runs.run import Run
+from cai.runs.sample import SampleRun
+
+REFUSES = answer({"error": {"message": "this field is not welcome here"}}, 400)
+FAILS = answer({"error": {"message": "CUDA error: an illegal memory access"}}, 500)
+BROKEN = [
+    FAILS,
+    answer({"error": "upstream gave up"}, 502),
+    answer({"detail": "worker died"}, 503),
+    Answer(b"<html>Gateway Time-out</html>", 504, {"Content-Type": "text/html"}),
+    answer({"error": {"type": "api_error", "message": "Internal"}}, 599),
+]
+
+
+@pytest.fixture(autouse=True)
+def _short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("cai.calls.limits.BACKOFF", 0.001)
+
+
+@contextmanager
+def server(reply: Callable[[Asked], Answer]) -> Iterator[str]:
+    with serving({"mixed": Mode(reply)}) as habits:
+        yield habits.url("mixed")
+
+
+def unless(model: str, special: Answer) -> Callable[[Asked], Answer]:
+    """Answers `special` for this model, and the others with words that differ."""
+
+    def reply(asked: Asked) -> Answer:
+        if asked.payload["model"] == model:
+            return special
+        return says(f"Reply {asked.number} about it.")(asked)
+
+    return reply
+
+
+def rows_of(folder: Path, name: str) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (folder / name).read_text().splitlines()]
+
+
+def finish(run: Run[Any]) -> None:
+    """Play a run and its other parts, as the command line does."""
+    for part in run.sessions():
+        part.finish()
+
+
+def questions(count: int) -> list[str]:
+    return [f"Question number {n}?" for n in range(count)]
+
+
+def pairs(path: Path, count: int) -> Path:
+    lines = [json.dumps({"prompt": f"Q{n}?", "chosen": f"Yes {n}.", "rejected": f"No {n}."}) for n in range(count)]
+    path.write_text("\n".join(lines))
+    return path
+
+
+# One model of several
+
+
+def generating(**models: str) -> Callable[[Path, int, dict[str, Any]], Run[Any]]:
+    def make(folder: Path, count: int, options: dict[str, Any]) -> Run[Any]:
+        return GenerateRun(questions(count), settings_of(GenerateRun, out=folder / "out", **models, **options))
+
+    return make
+
+
+def sampling(**settings: Any) -> Callable[[Path, int, dict[str, Any]], Run[Any]]:
+    def make(folder: Path, count: int, options: dict[str, Any]) -> Run[Any]:
+        return SampleRun(questions(count), settings_of(SampleRun, out=folder / "out", **settings, **options))
+
+    return make
+
+
+def labelling(gold: bool) -> Callable[[Path, int, dict[str, Any]], Run[Any]]:
+    def make(folder: Path, count: int, options: dict[str, Any]) -> Run[Any]:
+        more: dict[str, Any] = {"gold": pairs(folder / "gold.jsonl", count)} if gold else {}
+        settings = settings_of(LabelRun, judge="openai:bad", protocol="vote", out=folder / "out", **more, **options)
+        return LabelRun(pairs(folder / "pairs.jsonl", count), settings)
+
+    return make
+
+
+def settings_of(kind: type[Run[Any]], **values: Any) -> Any:
+    return kind.settings_class(**values)
+
+
+GOOD, BAD = "openai:good", "openai:bad"
+SEATS = {
+    "assistant": (generating(model=BAD), "assistant"),
+    "critic": (generating(model=GOOD, critic=BAD, reviser=GOOD), "critic"),
+    "reviser": (generating(model=GOOD, reviser=BAD, gate=False), "reviser"),
+    "second sampler": (sampling(model=[GOOD, BAD]), "assistant"),
+    "third sampler": (sampling(model=[GOOD, "openai:fine", BAD], n=1), "assistant"),
+    "judge": (labelling(gold=False), "judge"),
+    "gold judge": (labelling(gold=True), "judge"),
+    "judge of the best": (sampling(model=GOOD, best_of=2, judge=BAD, protocol="vote"), "judge"),
+}
+
+
+@pytest.mark.parametrize(
+    ("special", "count"), [(REFUSES, 40), (REFUSES, 2), (FAILS, 22)], ids=["40 refusals", "2 refusals", "22 failures"]
+)
+@pytest.mark.parametrize("seat", SEATS)
+def test_a_model_that_answers_nothing_ends_the_run_by_name(
+    seat: str, count: int, special: Answer, tmp_path: Path
+) -> None:
+    make, role = SEATS[seat]
+    with server(unless("bad", special)) as url:
+        made = make(tmp_path, count, {"base_url": url, "concurrency": 2})
+        with pytest.raises(ModelStopped, match=f"openai:bad answered none of ({count}|2.) rows as {role}"):
+            finish(made)
+    assert made.resumable
+    with server(says("A")) as url:
+        again = make(tmp_path, count, {"base_url": url, "concurrency": 2})
+        if seat != "gold judge":  # whose labels would not calibrate it
+            finish(again)
+            assert again.finished == count
+
+
+def test_a_model_that_answers_one_role_and_refuses_another_ends_the_run(tmp_path: Path) -> None:
+    def only_first_turns(asked: Asked) -> Answer:
+        return says("Fine.")(asked) if len(asked.payload["messages"]) == 1 else REFUSES
+
+    with server(only_first_turns) as url:
+        made = generating(model=GOOD)(tmp_path, 30, {"base_url": url, "concurrency": 1})
+        with pytest.raises(ModelStopped, match="openai:good answered none of 20 rows as critic"):
+            finish(made)
+
+
+def test_a_model_that_refuses_some_rows_only_costs_those(tmp_path: Path) -> None:
+    def odd_ones(asked: Asked) -> Answer:
+        return REFUSES if b"number 1" in asked.raw else says("Fine.")(asked)
+
+    with server(odd_ones) as url:
+        made = sampling(model=GOOD, n=1)(tmp_path, 20, {"base_url": url, "concurrency": 1})
+        finish(made)
+    assert (made.finished, dict(made.dropped)) == (9, {"model_error": 11})
+
+
+# Prompts on which a server fails
+
+
+def failing_on(numbers: set[int], special: Answer) -> Callable[[Asked], Answer]:
+    words = [f"number {n}?".encode() for n in numbers]
+    return lambda asked: special if any(word in asked.raw for word in words) else says("Fine.")(asked)
+
+
+def kept_at(folder: Path) -> list[int]:
+    return sorted(row["position"] for row in rows_of(folder / "out", "candidates.jsonl"))
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_prompts_on_which_a_server_always_fails_cost_their_rows_alone(seed: int, tmp_path: Path) -> None:
+    chance = random.Random(seed)
+    count = chance.randint(6, 30)
+    bad = set(chance.sample(range(count), chance.randint(1, min(count - 2, 18))))
+    good = [n for n in range(count) if n not in bad]
+    concurrency = chance.choice([1, 2, 8])
+    with server(failing_on(bad, chance.choice(BROKEN))) as url:
+        for _ in range(3):  # a finished run stays finished
+            made = sampling(model=GOOD, n=1)(tmp_path, count, {"base_url": url, "concurrency": concurrency})
+            finish(made)
+            assert made.dropped == {"model_error": len(bad)}
+            assert kept_at(tmp_path) == good
+    with server(says("Well.")) as url:
+        finish(sampling(model=GOOD, n=1)(tmp_path, count, {"base_url": url, "concurrency": concurrency}))
+    assert kept_at(tmp_path) == list(range(count))
+    assert rows_of(tmp_path / "out", "dropped.jsonl") == []
+
+
+@pytest.mark.parametrize("special", [FAILS, REFUSES], ids=["fails", "refuses"])
+def test_no_number_of_such_prompts_keeps_the_others_from_being_reached(special: Answer, tmp_path: Path) -> None:
+    bad, sessions = set(range(50)), 0
+    with server(failing_on(bad, special)) as url:
+        while True:
+            made = sampling(model=GOOD, n=1)(tmp_path, 60, {"base_url": url, "concurrency": 1})
+            sessions += 1
+            try:
+                finish(made)
+                break
+            except CaiError as error:
+                assert sessions < 5, error
+    assert kept_at(tmp_path) == list(range(50, 60))
+
+
+def test_a_resumed_run_begins_with_rows_that_have_not_failed(tmp_path: Path) -> None:
+    with server(failing_on({0, 1, 2}, FAILS)) as url:
+        finish(sampling(model=GOOD, n=1)(tmp_path, 5, {"base_url": url, "concurrency": 1}))
+    with serving({"all": Mode(says("Fine."))}) as habits:
+        finish(sampling(model=GOOD, n=1)(tmp_path, 8, {"base_url": habits.url("all"), "concurrency": 1}))
+        order = [asked.payload["messages"][0]["content"] for asked in habits.asked("all")]
+    assert order == [f"Question number {n}?" for n in (5, 6, 7, 0, 1, 2)]
+
+
+@pytest.mark.parametrize("special", BROKEN, ids=lambda broken: str(broken.status))
+@pytest.mark.parametrize("count", [1, 3, 40])
+def test_a_server_that_fails_on_every_prompt_is_down_however_often_it_is_asked(
+    count: int, special: Answer, tmp_path: Path
+) -> None:
+    with server(lambda _: special) as url:
+        for _ in range(3):
+            made = sampling(model=GOOD, n=1)(tmp_path, count, {"base_url": url, "concurrency": 3})
+            with pytest.raises(ServerDown):
+                finish(made)
+    with server(says("Fine.")) as url:
+        finish(sampling(model=GOOD, n=1)(tmp_path, count, {"base_url": url}))
+    assert kept_at(tmp_path) == list(range(count))
+
+
+@pytest.mark.parametrize("concurrency", [1, 8])
+def test_training_rows_are_in_the_order_of_the_prompts_whatever_failed_at_first(
+    concurrency: int, tmp_path: Path
+) -> None:
+    for name, bad in (("calm", set[int]()), ("failing", {0, 3, 4, 5, 6})):
+        out = tmp_path / name
+        out.mkdir()
+        for special in (failing_on(bad, FAILS), says("Fine.")):
+            with server(special) as url:
+                finish(generating(model=GOOD)(out, 12, {"base_url": url, "concurrency": concurrency}))
+    calm, failing = ((tmp_path / name / "out" / "sft.jsonl").read_bytes() for name in ("calm", "failing"))
+    assert calm == failing
