@@ -91,7 +91,9 @@ def sampling(**settings: Any) -> Callable[[Path, int, dict[str, Any]], Run[Any]]
 def labelling(gold: bool) -> Callable[[Path, int, dict[str, Any]], Run[Any]]:
     def make(folder: Path, count: int, options: dict[str, Any]) -> Run[Any]:
         more: dict[str, Any] = {"gold": pairs(folder / "gold.jsonl", count)} if gold else {}
-        settings = settings_of(LabelRun, judge="openai:bad", protocol="vote", out=folder / "out", **more, **options)
+        settings = settings_of(
+            LabelRun, judge="openai:bad", protocol="vote", principles=1, out=folder / "out", **more, **options
+        )
         return LabelRun(pairs(folder / "pairs.jsonl", count), settings)
 
     return make
@@ -110,12 +112,12 @@ SEATS = {
     "third sampler": (sampling(model=[GOOD, "openai:fine", BAD], n=1), "assistant"),
     "judge": (labelling(gold=False), "judge"),
     "gold judge": (labelling(gold=True), "judge"),
-    "judge of the best": (sampling(model=GOOD, best_of=2, judge=BAD, protocol="vote"), "judge"),
+    "judge of the best": (sampling(model=GOOD, best_of=2, judge=BAD, protocol="vote", principles=1), "judge"),
 }
 
 
 @pytest.mark.parametrize(
-    ("special", "count"), [(REFUSES, 40), (REFUSES, 2), (FAILS, 22)], ids=["40 refusals", "2 refusals", "22 failures"]
+    ("special", "count"), [(REFUSES, 22), (REFUSES, 2), (FAILS, 22)], ids=["22 refusals", "2 refusals", "22 failures"]
 )
 @pytest.mark.parametrize("seat", SEATS)
 def test_a_model_that_answers_nothing_ends_the_run_by_name(
@@ -131,7 +133,7 @@ def test_a_model_that_answers_nothing_ends_the_run_by_name(
         again = make(tmp_path, count, {"base_url": url, "concurrency": 2})
         if seat != "gold judge":  # whose labels would not calibrate it
             finish(again)
-            assert again.finished == count
+            assert again.finished + again.skipped == count
 
 
 def test_a_model_that_answers_one_role_and_refuses_another_ends_the_run(tmp_path: Path) -> None:
@@ -166,7 +168,7 @@ def kept_at(folder: Path) -> list[int]:
     return sorted(row["position"] for row in rows_of(folder / "out", "candidates.jsonl"))
 
 
-@pytest.mark.parametrize("seed", range(8))
+@pytest.mark.parametrize("seed", range(5))
 def test_prompts_on_which_a_server_always_fails_cost_their_rows_alone(seed: int, tmp_path: Path) -> None:
     chance = random.Random(seed)
     count = chance.randint(6, 30)
@@ -210,7 +212,7 @@ def test_a_resumed_run_begins_with_rows_that_have_not_failed(tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize("special", BROKEN, ids=lambda broken: str(broken.status))
-@pytest.mark.parametrize("count", [1, 3, 40])
+@pytest.mark.parametrize("count", [1, 3, 22])
 def test_a_server_that_fails_on_every_prompt_is_down_however_often_it_is_asked(
     count: int, special: Answer, tmp_path: Path
 ) -> None:

@@ -199,7 +199,8 @@ class HostedModel:
 
     def odd(self, what: str) -> ModelFault:
         """The fault of a 200 answer that does not follow the protocol."""
-        return ModelFault(f"{self.endpoint} answered 200 with {what}: does this base URL speak the right protocol?")
+        problem = f"{self.endpoint} answered 200 with {what}: does this base URL speak the right protocol?"
+        return ModelFault(problem, reached=what != "HTML")
 
     def error(self, answer: Failure) -> ModelError:
         """The error that an answer means, in one line that never holds the key.
