@@ -105,7 +105,7 @@ def finish_of(reason: Any, text: str, *, blocked: bool, full: bool) -> Finish:
     if FILTER.match(kind):
         return "content_filter"
     if kind in GAVE_UP:
-        raise ModelFault(f"the server gave the reply up: finish reason {shown(repr(reason))}")
+        raise ModelFault(f"the server gave the reply up: finish reason {shown(repr(reason))}", reached=True)
     if blocked and not text.strip() and FINISH.get(kind) != "length":
         return "content_filter"
     if kind in FINISH:
