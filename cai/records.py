@@ -1,8 +1,4 @@
-"""Every row and message the toolkit passes around; all frozen.
-
-Rows that reach a file are pydantic models with a `schema` version. Requests and completions, of which a run makes
-millions, are slotted dataclasses.
-"""
+"""Every row and message the toolkit passes around; all frozen. A run makes millions of the slotted dataclasses."""
 
 from __future__ import annotations
 
@@ -293,6 +289,8 @@ class Abilities:
     logprobs: int = 0  # alternatives per token it can list; 0: none
     scoring: bool = False  # log-probability of a given continuation
     prefill: bool = False  # continues a started assistant turn
+    temperature: float | None = 2.0  # the highest that can be set; None: it is fixed at 1
+    seed: bool = True  # can be sent one
     reward: bool = False  # gives a conversation a number, and no words
 
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from cai.errors import UsageError
 from cai.records import Abilities, Completion, Request, Sampling, Values
 
 
@@ -67,3 +68,35 @@ class Connection:
     base_url: str | None = None
     headers: Mapping[str, str] = field(default_factory=dict)
     timeout: float = 600.0  # seconds for one call, connect to last byte
+
+
+def check_temperature(model: Model, sampling: Sampling) -> None:
+    """Raise UsageError for a temperature that the model cannot be sent: what is recorded must be what was asked for."""
+    highest = model.can.temperature
+    spec, temperature = f"{model.provider}:{model.name}", sampling.temperature
+    if "temperature" in sampling.extra_body:  # sent as it is, or left out
+        return
+    if highest is None and temperature != 1:
+        raise UsageError(f"{spec} takes no temperature, and {temperature:g} was asked for: leave out --temperature")
+    if highest is not None and temperature > highest:
+        raise UsageError(f"temperature {temperature:g} is outside what {spec} takes: 0 to {highest:g}")
+
+
+def temperature_words(models: Iterable[Model], sampling: Sampling) -> str:
+    """The temperature that models draw at, for people to read, and which are not sent it."""
+    if "temperature" not in sampling.extra_body:
+        fixed = [model for model in models if model.can.temperature is None]
+        return f"temperature {sampling.temperature:g}{_not_sent(fixed)}"
+    if sampling.extra_body["temperature"] is None:
+        return "temperature as the server sets it"
+    return f"temperature {sampling.extra_body['temperature']}"
+
+
+def seed_words(models: Iterable[Model], sampling: Sampling, seed: int) -> str:
+    """The seed of a run, for people to read, and which models are not sent one that follows from it."""
+    return f"seed {seed}{_not_sent([model for model in models if not model.can.seed or 'seed' in sampling.extra_body])}"
+
+
+def _not_sent(models: Sequence[Model]) -> str:
+    specs = ", ".join(dict.fromkeys(f"{model.provider}:{model.name}" for model in models))
+    return f" (not sent to {specs})" if specs else ""

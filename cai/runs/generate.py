@@ -96,7 +96,7 @@ class GenerateRun(PromptRun[Revision]):
         return {
             "constitution": f"{self.constitution.title}, {counted(len(self._principles), 'principle')}",
             "prompts": source_name(self.source, settings.limit),
-            "method": f"{rounds}, {gate}, templates {self.templates.source}, seed {settings.seed}",
+            "method": f"{rounds}, {gate}, templates {self.templates.source}, {self.seed_words()}",
             "model": models,
         }
 

@@ -240,7 +240,7 @@ class LabelRun(Run[Label]):
 
     def facts(self) -> Values:
         """What will run, for people to read; each with its label."""
-        words = f"templates {self.templates.source}, seed {self.settings.seed}"
+        words = f"templates {self.templates.source}, {self.seed_words()}"
         count = len(self.judging.principles)
         drawn = f"all {count}" if self.judging.all else f"{self.settings.principles} of {count}"
         return {

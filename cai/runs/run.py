@@ -19,7 +19,7 @@ from typing import Any
 from cai.calls.feed import Feed, play_many
 from cai.calls.flow import Driver, Seat
 from cai.calls.limits import Limiter
-from cai.calls.model import Model
+from cai.calls.model import Model, check_temperature, seed_words
 from cai.calls.prices import Budget, Tally
 from cai.engine.templates import Templates
 from cai.errors import CaiError, RowDropped, RunError, SourceError, Unreadable
@@ -96,6 +96,7 @@ class Run(RunKind[Row]):
         """Raise UsageError if a model lacks a required capability; some report it only after loading."""
         for model in self.models:
             check_ability(model, completes=self.templates.completes)
+            check_temperature(model, self.settings.sampling)
 
     def kept(self, row: Row) -> None:
         """Called with every row once it is on disk; raises ModelStopped if the run must end."""
@@ -111,6 +112,10 @@ class Run(RunKind[Row]):
     def cut_options(self) -> Values:
         """The options of the cut that this command states."""
         return {}
+
+    def seed_words(self) -> str:
+        """The seed, and which models are not sent one, for people to read."""
+        return seed_words(self.models, self.settings.sampling, self.settings.seed)
 
     def describe(self) -> Iterator[str]:
         """What will run, for people to read."""

@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Iterable, Iterator
 from typing import Any, TypeVar
 
 from cai.calls.flow import Driver, Played, total_usage
-from cai.calls.model import Model
+from cai.calls.model import Model, temperature_words
 from cai.calls.prices import Price
 from cai.engine.revise import Ask, sample
 from cai.engine.templates import load_templates
@@ -191,7 +191,7 @@ class SampleRun(PromptRun[Candidates]):
             replies += " from each model"
         return {
             "prompts": source_name(self.source, settings.limit),
-            "method": f"{replies}, temperature {settings.temperature:g}, seed {settings.seed}",
+            "method": f"{replies}, {temperature_words(self.models, settings.sampling)}, {self.seed_words()}",
             "model": ", ".join(map(spec_of, self.players.values())),
         }
 

@@ -7,13 +7,11 @@ from itertools import groupby
 from operator import itemgetter
 from typing import ClassVar
 
-from cai.calls.model import Call, Connection
+from cai.calls.model import Call, Connection, check_temperature
 from cai.errors import UsageError
 from cai.models.remote.envelope import read_message
 from cai.models.remote.http import HostedModel
 from cai.records import Abilities, Completion, Turns, Values
-
-NEWEST = (99, 0)
 
 
 class AnthropicModel(HostedModel):
@@ -21,8 +19,9 @@ class AnthropicModel(HostedModel):
 
     The base URL is the connection's, else ANTHROPIC_BASE_URL, else Anthropic's own; the key is ANTHROPIC_API_KEY, which
     only Anthropic's own server requires. From Claude 4.6 on a started assistant turn is refused, from 4.7 on any
-    temperature: then `can.prefill` is false and the payload has no temperature. `extra_body` is merged last; a null in
-    it takes the key out of the payload.
+    temperature: then `can.prefill` is false, `can.temperature` None, and the payload has no temperature. A name that
+    does not say its version is sent the temperature, and no started turn. `extra_body` is merged last; a null in it
+    takes the key out of the payload.
     """
 
     provider = "anthropic"
@@ -35,8 +34,9 @@ class AnthropicModel(HostedModel):
     def __init__(self, name: str, connection: Connection) -> None:
         super().__init__(name, connection)
         version = generation(name)
-        self._takes_temperature = version < (4, 7)
-        self.can = Abilities(chat=True, prefill=version < (4, 6))
+        temperature = None if version is not None and version >= (4, 7) else 1.0
+        prefill = version is not None and version < (4, 6)
+        self.can = Abilities(chat=True, prefill=prefill, temperature=temperature, seed=False)
 
     def payload(self, call: Call) -> Values:
         """The body to post.
@@ -64,9 +64,9 @@ class AnthropicModel(HostedModel):
             body["system"] = system
         if request.stop:
             body["stop_sequences"] = list(request.stop)
-        if not 0 <= call.temperature <= 1:
-            raise UsageError(f"temperature {call.temperature:g} is outside what Anthropic's models take: 0 to 1")
-        if self._takes_temperature:
+        if request.temperature is None:
+            check_temperature(self, call.sampling)
+        if self.can.temperature is not None:
             body["temperature"] = call.temperature
         if request.role != "judge":
             body["cache_control"] = {"type": "ephemeral"}
@@ -79,11 +79,11 @@ class AnthropicModel(HostedModel):
         return read_message(body, self.name, payload.get("max_tokens"))
 
 
-def generation(name: str) -> tuple[int, int]:
-    """(4, 5) for claude-haiku-4-5-20251001; a name without a version counts as the newest."""
-    version = re.search(r"claude-(?:[a-z]+-)?(\d)(?!\d)(?:-(\d)(?!\d))?", name)
+def generation(name: str) -> tuple[int, int] | None:
+    """(4, 5) for claude-haiku-4-5-20251001; None for a name without a version."""
+    version = re.search(r"claude-(?:[a-z]+-)?(\d{1,2})(?!\d)(?:[-.](\d{1,2})(?!\d))?", name)
     if version is None:
-        return NEWEST
+        return None
     return int(version[1]), int(version[2] or 0)
 
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 
-from cai.calls.model import Call, Connection
+from cai.calls.model import Call, Connection, check_temperature
 from cai.errors import UsageError
 from cai.models.remote.envelope import read_choice
 from cai.models.remote.http import HostedModel
-from cai.records import Abilities, Completion, Request, Values
+from cai.records import Abilities, Completion, Values
 
 OFFICIAL = "api.openai.com"
 # OpenAI's reasoning models: temperature is fixed at 1, and they take neither stop strings nor logprobs.
@@ -31,13 +32,14 @@ class OpenAIModel(HostedModel):
         super().__init__(name, connection)
         self._reasoning = self.is_official and REASONING.match(name) is not None
         self._max_tokens = "max_completion_tokens" if self.is_official else "max_tokens"
-        logprobs = 0 if self._reasoning else 20
-        self.can = Abilities(chat=True, completion=True, logprobs=logprobs, prefill=not self.is_official)
+        self.can = Abilities(chat=True, completion=True, logprobs=20, prefill=not self.is_official)
+        if self._reasoning:
+            self.can = replace(self.can, logprobs=0, temperature=None)
 
     def payload(self, call: Call) -> Values:
         """The body to post: a chat, or raw text if the request has `text`."""
         request = call.request
-        self._check(request)
+        self._check(call)
         body: Values = {"model": self.name}
         if request.text is None:
             messages = list(request.messages)
@@ -59,9 +61,14 @@ class OpenAIModel(HostedModel):
         body |= call.sampling.extra_body
         return {key: value for key, value in body.items() if value is not None}
 
-    def _check(self, request: Request) -> None:
+    def _check(self, call: Call) -> None:
+        request = call.request
         if request.score:
             raise UsageError(f"openai:{self.name} cannot score given text: the protocol has no call for it")
+        if request.temperature is None:
+            check_temperature(self, call.sampling)
+        if request.stop and self._reasoning:
+            raise UsageError(f"openai:{self.name} takes no stop strings, which the templates set: name others")
         if request.top_logprobs > self.can.logprobs:
             raise UsageError(f"openai:{self.name} lists {self.can.logprobs} logprobs, not {request.top_logprobs}")
         if request.prefill and request.text is None and not self.can.prefill:
