@@ -19,6 +19,7 @@ DropReason = Literal[
     "bad_input", "invalid_vote", "order_flip", "low_confidence", "identical", "duplicate_prompt", "near_duplicate",
     "empty", "truncated", "preamble_leak", "role_mixup", "refused_benign", "length_ratio", "both_refused",
     "content_filter", "model_error", "too_long", "not_extreme", "over_target",
+    "thoughts",
 ]  # fmt: skip
 DROP_REASONS: tuple[str, ...] = get_args(DropReason)
 

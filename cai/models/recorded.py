@@ -15,7 +15,7 @@ import json
 import zlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,7 @@ from cai.folder.files import sha256_of
 from cai.folder.store import read_calls
 from cai.records import Abilities, Completion, Finish, Object, Record, Role, Usage, Values
 from cai.sources.yamlfile import first_fault
+from cai.texts.thoughts import split_thoughts
 
 Key = tuple[str, str, int]  # row id, role, index
 Stored = tuple[float | None, int | None, Completion]  # temperature and max_tokens, if stated
@@ -140,7 +141,10 @@ class RecordedModel(_Replay):
         count = len(answer.scores or ())
         if count != wanted:
             raise ModelStopped(f"{self._path} has {count} `scores` and {wanted} were asked for: {_asked(payload)}")
-        return answer
+        if "text" in payload:
+            return answer
+        reply, reasoning = split_thoughts(answer.text, thoughts=answer.reasoning)
+        return replace(answer, text=reply, reasoning=reasoning)
 
 
 def read_answers(path: Path, name: str) -> dict[Key, Completion]:

@@ -13,8 +13,9 @@ from dataclasses import dataclass
 from typing import Literal
 
 from cai.texts import refusals
+from cai.texts.thoughts import holds_thoughts
 
-READING = 1  # of texts for faults: one more if a text may get another fault than before, so that no cut remembers it
+READING = 2  # of texts for faults: one more if a text may get another fault than before, so that no cut remembers it
 EVASIVE = 80  # characters; a shorter reply counts as evasive, as in the analysis of the paper's samples
 
 # Replies that talk about the task instead of doing it
@@ -283,6 +284,7 @@ FAULTS: dict[str, Fault] = {  # by name, the drop reason; of several faults of a
     "truncated": Fault(truncated, "seems to be cut off"),
     "preamble_leak": Fault(preamble_leak, "announces itself", of="learned"),
     "role_mixup": Fault(role_mixup, "continues with turns that are not its own", of="learned"),
+    "thoughts": Fault(holds_thoughts, "holds thoughts of a reasoning model", of="learned"),
     "evasive": Fault(evasive, "is very short"),
     "comfort": Fault(comfort, "offers stock comfort"),
     "sign_off": Fault(sign_off, "closes with a pleasantry"),

@@ -17,7 +17,7 @@ from cai.models.inprocess.hf_words import HFTokenizer
 from cai.models.inprocess.requests import check_settings, first_stop, question
 from cai.records import Abilities, Completion, Values
 from cai.sources.files import path_of
-from cai.texts.thoughts import split_thoughts
+from cai.texts.thoughts import PROMPT_END, split_thoughts
 from cai.weights.bases import Base
 from cai.weights.loading import end_tokens, load_model, load_tokenizer, words_of
 
@@ -119,7 +119,10 @@ class HFModel(TransformersModel):
         text = text[: first_stop(payload.get("stop", ()), text)]
         reasoning = None
         if chat:
-            text, reasoning = split_thoughts(text, tokenizer.decode(row.ids[: row.prompt_tokens][-8:]))
+            shown = tokenizer.decode(ids)  # what parts thoughts from a reply is a control token of many models
+            shown = shown[: first_stop(payload.get("stop", ()), shown)]
+            reply, reasoning = split_thoughts(shown, tokenizer.decode(row.ids[: row.prompt_tokens][-PROMPT_END:]))
+            text = text if reasoning is None else reply
         logprobs = tuple(map(tokenizer.named, row.logprobs)) if payload.get("top_logprobs") else None
         return Completion(
             text=text,

@@ -18,6 +18,7 @@ from cai.models.inprocess.local_words import LocalTokenizer
 from cai.models.inprocess.requests import check_settings, first_stop, question
 from cai.records import Abilities, Completion, Values
 from cai.sources.files import path_of
+from cai.texts.thoughts import PROMPT_END, split_thoughts
 from cai.weights.embedded import CONTEXT, NAME, default_weights
 from cai.weights.gguf_read import gguf_metadata
 
@@ -130,12 +131,20 @@ class LocalModel:
         engine = await self._engine("reply")
         [output] = await engine.ask(tokens, self._config(payload))
         text = self._tokenizer.text(output.generated_ids)
+        text = text[: first_stop(payload.get("stop", ()), text)]
+        reasoning = None
+        if "messages" in payload:
+            shown = self._tokenizer.shown(output.generated_ids)
+            shown = shown[: first_stop(payload.get("stop", ()), shown)]
+            reply, reasoning = split_thoughts(shown, self._tokenizer.shown(tokens[-PROMPT_END:]))
+            text = text if reasoning is None else reply
         return Completion(
-            text[: first_stop(payload.get("stop", ()), text)],
+            text,
             "stop" if output.finish_reason.name == "STOP" else "length",
             self.name,
             input_tokens=len(tokens),
             output_tokens=len(output.generated_ids),
+            reasoning=reasoning,
         )
 
     async def _score(self, prompt: list[int], texts: list[str]) -> Completion:

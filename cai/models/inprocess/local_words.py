@@ -62,6 +62,10 @@ class LocalTokenizer:
         """The text of generated tokens, markers left out."""
         return str(self.tokenizer.decode(tokens))
 
+    def shown(self, tokens: list[int]) -> str:
+        """The text of tokens, markers included."""
+        return str(self.tokenizer.decode(tokens, skip_special_tokens=False))
+
     def _apart(self, text: str) -> str:
         try:
             text.encode()

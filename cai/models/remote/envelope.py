@@ -54,8 +54,8 @@ def read_choice(body: Object, name: str, most: Any) -> Completion:
     text, thoughts = _content(message.get("content" if chat else "text"))
     refusal = words(message.get("refusal"))
     reasoning = words(message.get("reasoning_content")) or words(message.get("reasoning")) or thoughts
-    if chat and not reasoning:
-        text, reasoning = split_thoughts(text)
+    if chat:
+        text, reasoning = split_thoughts(text, thoughts=reasoning)
     usage = _known(body.get("usage"))
     inputs, outputs = count(usage.get("prompt_tokens")), count(usage.get("completion_tokens"))
     cached = count(_known(usage.get("prompt_tokens_details")).get("cached_tokens"))
@@ -77,7 +77,8 @@ def read_choice(body: Object, name: str, most: Any) -> Completion:
 
 def read_message(body: Object, name: str, most: Any) -> Completion:
     """The answer of `/messages`."""
-    text, reasoning = _content(body.get("content"))
+    text, thoughts = _content(body.get("content"))
+    text, reasoning = split_thoughts(text, thoughts=thoughts)
     usage = _known(body.get("usage"))
     outputs = count(usage.get("output_tokens"))
     read, written = (usage.get(f"cache_{part}_input_tokens") for part in ("read", "creation"))

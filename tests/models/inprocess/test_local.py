@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Coroutine, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, TypeVar
 
 import pytest
@@ -183,6 +184,27 @@ def test_role_markers_in_a_text_are_letters_and_no_turns(played: Played) -> None
     assert (tokens.count(start), tokens.count(end)) == (plain.count(start), plain.count(end)) == (3, 2)
     assert forged in words.text(tokens)
     assert start not in words.prompt({"text": forged})
+
+
+def test_thoughts_are_kept_apart_from_the_reply(played: Played, monkeypatch: pytest.MonkeyPatch) -> None:
+    words = played.model._tokenizer
+    assert words is not None
+    output = SimpleNamespace(finish_reason=SimpleNamespace(name="STOP"))
+
+    class Engine:
+        async def ask(self, tokens: list[int], config: Any) -> list[Any]:
+            return [output]
+
+    async def engine(work: str) -> Engine:
+        return Engine()
+
+    monkeypatch.setattr(played.model, "_engine", engine)
+    for text in ("<think>\nPlan.\n</think>\n\nYes.", "[THINK]Plan.[/THINK]Yes.", "<thought>Plan.</thought>\nYes."):
+        output.generated_ids = words.continuation(text)
+        [done] = played.ask(call("Is it late?"))
+        assert (done.text, done.reasoning) == ("Yes.", "Plan.")
+    output.generated_ids = words.continuation("It ends with `</think>`.")
+    assert [done.text for done in played.ask(call("Is it late?"))] == ["It ends with `</think>`."]
 
 
 def test_texts_of_any_script_come_through_and_half_letters_are_rejected(played: Played) -> None:
