@@ -166,7 +166,7 @@ class Contest:
     b_from: str
     a_model: str | None = None
     b_model: str | None = None
-    human: Literal["a", "b"] | None = None
+    human: Literal["a", "b", "tie"] | None = None
 
 
 class Label(Record):
@@ -184,7 +184,7 @@ class Label(Record):
     b_from: str
     a_model: str | None  # who wrote it; None: the source does not say
     b_model: str | None
-    human: Literal["a", "b"] | None  # which one people prefer, if the source says so
+    human: Literal["a", "b", "tie"] | None  # which one people prefer, if the source says so
     protocol: Protocol
     votes: tuple[Vote, ...]
     rewards: tuple[float, float] | None = None  # of a and b, with the protocol `reward`

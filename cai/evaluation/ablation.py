@@ -15,7 +15,7 @@ from cai.errors import InputError, UsageError
 from cai.export.options import MIN_CONFIDENCE
 from cai.judge.flows import belief, is_valid, mean_preference, odds_of_votes
 from cai.judge.metrics import average, confidence, credit, wilson
-from cai.judge.people import labels_file
+from cai.judge.people import TRUTHS, labels_file
 from cai.records import Label, Record, Values, Vote
 from cai.sources.files import read_records
 from cai.sources.yamlfile import first_fault
@@ -144,7 +144,7 @@ class _Way:
             turned = _sign(label.z) != _sign(rest)
             tally.counts.update(turned=turned, gained=after and not before, lost=before and not after)
             if label.human is not None:
-                truth = label.human == "a"
+                truth = TRUTHS[label.human]
                 change = credit(probability(rest), truth) - credit(probability(label.z), truth)
                 tally.values["people"].append(change)
 

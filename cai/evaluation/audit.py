@@ -18,9 +18,11 @@ from cai.evaluation.audit_report import MEASURES, OF_REPLIES, Audit, ReplyAudit
 from cai.folder.files import unwritable
 from cai.judge.metrics import share
 from cai.records import KINDS, Values
-from cai.sources.conversations import BadRecord, object_of, prompt_in
+from cai.sources.cases import Case, read_case, written
+from cai.sources.conversations import prompt_in
 from cai.sources.files import Source, read_records
-from cai.sources.replies import PAIRS, RANKED, Case, read_case, written
+from cai.sources.replies import PAIRS, RANKED
+from cai.sources.values import BadRecord, object_of
 from cai.texts import repeats
 from cai.texts.hygiene import FAULTS, identical, near_identical, refusal
 from cai.texts.wording import nearest

@@ -24,6 +24,7 @@ from cai.judge.calibration import calibrate_judge
 from cai.judge.certify import Binding
 from cai.judge.flows import is_valid, log_ratio, mean_preference
 from cai.judge.metrics import average, credit, share
+from cai.judge.people import TRUTHS
 from cai.models import open_models, spec_of
 from cai.records import BadPrompt, Contest, Label, Object, Place, Protocol, Reading, Vote
 from cai.runs.label import LabelRun
@@ -35,7 +36,6 @@ from cai.sources.yamlfile import make_settings
 from cai.texts.wording import settings_as_keywords
 
 NOT_ASKED = ("gold", "agreement", "calibration", "target", "max_candidates", "model", "pairing", "min_confidence")
-UNANIMOUS = {True: ("first", "second"), False: ("second", "first")}  # choices if a is better in both orders, or b
 Play = Callable[[LabelRun], None]  # plays a run to its end
 
 
@@ -207,13 +207,16 @@ def vote_figures(rows: Iterable[Label], *, weighted: bool) -> VoteFigures:
     valid: list[Vote] = []
     a_first: list[float] = []  # the credit of each pair by one order
     b_first: list[float] = []
-    right = 0
+    right = 0.0
     for row in rows:
-        truth = row.human == "a"
+        if row.human is None:
+            continue
+        truth = TRUTHS[row.human]
         own = [vote for vote in row.votes if is_valid(vote)]
         votes += row.votes
         valid += own
-        right += sum((vote.ab.choice, vote.ba.choice) == UNANIMOUS[truth] for vote in own)
+        choices = [(vote.ab.choice, vote.ba.choice) for vote in own]
+        right += truth * choices.count(("first", "second")) + (1 - truth) * choices.count(("second", "first"))
         if own:
             a_first.append(credit(by_order(own, "ab", weighted=weighted), truth))
             b_first.append(credit(by_order(own, "ba", weighted=weighted), truth))

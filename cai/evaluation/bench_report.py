@@ -91,7 +91,7 @@ class BenchResult:
         unequal = [(row, row.guesses["longer"] == 1) for row in report.rows if row.guesses["longer"] != 0.5]
         return {
             "prefers_longer": average([credit(probability(row.z), longer) for row, longer in unequal]),
-            "people_prefer_longer": average([row.truth == longer for row, longer in unequal]),
+            "people_prefer_longer": average([credit(float(longer), row.truth) for row, longer in unequal]),
             "mean_confidence": average(list(map(confidence, report.ps))),
             "confident": at_least(report.ps, report.truths, MIN_CONFIDENCE)[0],
         }

@@ -251,7 +251,7 @@ def pair_row(row: Row, filters: Filters) -> Row:
         "rejected_model": row[f"{worst}_model"],
         "chosen_from": row[f"{best}_from"],
         "rejected_from": row[f"{worst}_from"],
-        "human": {best: "chosen", worst: "rejected", None: None}[row["human"]],
+        "human": {best: "chosen", worst: "rejected", "tie": "tie", None: None}[row["human"]],
     }
 
 

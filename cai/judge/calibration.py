@@ -20,7 +20,7 @@ from cai.judge.metrics import Metrics, at_least, credit, measure
 from cai.judge.people import Judged, JudgedRows, labels_file, read_judged
 from cai.records import Record, Values
 from cai.sources.files import Source, read_records
-from cai.texts.wording import report_lines
+from cai.texts.wording import counted, listed, report_lines
 
 FOLDS = 5
 LEVELS = (0.5, 0.6, 0.7, 0.8, 0.9, 0.95)  # confidences whose coverage is reported
@@ -64,8 +64,8 @@ class CalibrationReport:
         return {level: at_least(self.ps, self.truths, level) for level in LEVELS}
 
     @property
-    def truths(self) -> list[bool]:
-        """Whether people prefer the first reply."""
+    def truths(self) -> list[float]:
+        """Whether people prefer the first reply: 1, 0, or 0.5 for a tie."""
         return [row.truth for row in self.rows]
 
     def summary(self) -> Values:
@@ -143,6 +143,8 @@ def _report(
     rows = read.rows
     if not rows:
         counts = f"{read.unlabelled:,} have no human label, {read.invalid:,} no valid vote of the judge"
+        if read.dropped:
+            counts += f", {len(read.dropped):,} were dropped ({read.dropped[0]})"
         raise InputError(f"no row can be compared: {counts}; label pairs whose better reply people named", source)
     zs = [row.z for row in rows]
     truths = [row.truth for row in rows]
@@ -212,6 +214,13 @@ def _notes(
     prompts = len({row.key for row in read.rows})
     if prompts < metrics.n:
         yield f"{metrics.n:,} pairs of {prompts:,} prompts: thresholds assume independent pairs, which these are not"
+    ties = sum(row.truth == 0.5 for row in read.rows)
+    if ties:
+        yield f"people call {counted(ties, 'pair')} a tie: half right, whatever the judge says; an error for thresholds"
+    if read.normalised:
+        yield f"{counted(read.normalised, 'pair')} of probabilities missed 1 in the sum by up to 0.1: divided by it"
+    if read.dropped:
+        yield f"{counted(len(read.dropped), 'row')} dropped: {listed(read.dropped, most=3)}"
     if read.numbering:
         yield f"human labels are read as: {read.numbering}"
     if calibration.binding is None:

@@ -154,7 +154,7 @@ def weaknesses(calibration: Calibration) -> Iterator[str]:
         yield f"{bound}: every label is right here"
 
 
-def fit_temperature(zs: Sequence[float], truths: Sequence[bool]) -> float:
+def fit_temperature(zs: Sequence[float], truths: Sequence[float]) -> float:
     """The temperature at which finite log odds `zs` make the human labels likeliest (Guo et al. 2017, section 4.2).
 
     The NLL is convex in 1/T; its derivative is bisected to 1e-10. The result stays within 0.05 and 100: z that separate
@@ -163,13 +163,15 @@ def fit_temperature(zs: Sequence[float], truths: Sequence[bool]) -> float:
     """
     if not zs:
         raise UsageError("no temperature can be fitted without a pair that has a human label")
-    towards = [z if truth else -z for z, truth in zip(zs, truths, strict=True)]
-    if not any(towards):
+    towards: list[tuple[float, float]] = []  # log odds of what people say, and how much of a pair says it
+    for z, truth in zip(zs, truths, strict=True):
+        towards += [(side, weight) for side, weight in ((z, truth), (-z, 1 - truth)) if weight]
+    if not any(zs):
         return 1.0
 
     def too_hot(log_t: float) -> bool:  # the NLL still falls as 1/T grows
         t = math.exp(log_t)
-        return math.fsum(s * probability(-s, t) for s in towards) >= 0
+        return math.fsum(weight * s * probability(-s, t) for s, weight in towards) >= 0
 
     if too_hot(math.log(COLDEST)):
         return COLDEST
@@ -190,7 +192,7 @@ def _bisect(low: float, high: float, width: float, is_above: Callable[[float], b
     return low, high
 
 
-def certify(ps: Sequence[float], truths: Sequence[bool], target: float, delta: float = DELTA) -> Threshold | None:
+def certify(ps: Sequence[float], truths: Sequence[float], target: float, delta: float = DELTA) -> Threshold | None:
     """The lowest confidence at which labels agree with people in `target` of the cases; None: not even the highest.
 
     Fixed-sequence testing, as in Jung et al. 2024 (arXiv 2407.18370, section 2): the gold pairs are walked from the
@@ -200,6 +202,7 @@ def certify(ps: Sequence[float], truths: Sequence[bool], target: float, delta: f
     fixed by the confidences alone, before any human label is looked at, the chance that the confidence returned keeps
     more errors than 1 - target is at most delta, however many are tested. Every pair is a step: steps
     of 1 % keep 0 to 2 points of coverage more, steps of 10 % up to 5 less (simulated, 100 to 1,000 pairs).
+    A tie, of the judge or of people, counts as an error: the promise then holds whether or not ties count half.
     The promise is for this target alone, and for pairs drawn like these, independently. Raises UsageError for a target
     or delta outside (0, 1).
     """
@@ -236,7 +239,7 @@ def certify(ps: Sequence[float], truths: Sequence[bool], target: float, delta: f
 
 def certify_all(
     ps: Sequence[float],
-    truths: Sequence[bool],
+    truths: Sequence[float],
     temperature: float = 1.0,
     delta: float = DELTA,
     targets: Sequence[float] = TARGETS,

@@ -1,8 +1,10 @@
 """How far a judge's probabilities can be trusted: calibration error, likelihood, ranking, agreement.
 
-Arithmetic on two columns: `ps`, the probability that reply a is better, and `truths`, whether people say that it is. A
-probability of exactly 0.5 names neither reply: it counts as half right and half wrong, and `certify`, which bounds
-errors, counts it as an error.
+Arithmetic on two columns: `ps`, the probability that reply a is better, and `truths`, whether people say that it is: 1,
+0, or 0.5 for a tie. A tie counts as half a pair of which people prefer a, and half a pair of which they prefer b, in
+every metric: whatever the judge says of it is half right, and the likeliest probability is 0.5. A probability of
+exactly 0.5 names neither reply: it counts as half right and half wrong. `certify`, which bounds errors, counts both as
+an error, so that its promise holds however ties are counted.
 """
 
 from __future__ import annotations
@@ -63,12 +65,14 @@ def log_odds(p: float) -> float:
     return max(-FURTHEST, math.log(p) - math.log1p(-p))
 
 
-def credit(p: float, truth: bool) -> float:
-    """1 if the label is right, 0 if it is wrong, a half if p names neither reply."""
-    return 0.5 if p == 0.5 else float((p > 0.5) == truth)
+def credit(p: float, truth: float) -> float:
+    """1 if the label is right, 0 if it is wrong, a half if p names neither reply or people call them a tie."""
+    if p == 0.5:
+        return 0.5
+    return float(truth) if p > 0.5 else 1.0 - truth
 
 
-def measure(ps: Sequence[float], truths: Sequence[bool]) -> Metrics:
+def measure(ps: Sequence[float], truths: Sequence[float]) -> Metrics:
     """All metrics at once; raises UsageError without rows."""
     if not ps:
         raise UsageError("nothing can be measured without a pair that has a human label")
@@ -85,12 +89,12 @@ def measure(ps: Sequence[float], truths: Sequence[bool]) -> Metrics:
     )
 
 
-def accuracy(ps: Sequence[float], truths: Sequence[bool]) -> float:
+def accuracy(ps: Sequence[float], truths: Sequence[float]) -> float:
     """Share of right labels."""
     return statistics.fmean(map(credit, ps, truths))
 
 
-def reliability(ps: Sequence[float], truths: Sequence[bool]) -> list[tuple[int, int, float, float]]:
+def reliability(ps: Sequence[float], truths: Sequence[float]) -> list[tuple[int, int, float, float]]:
     """Per stretch of confidence, ten equal ones from 0.5 to 1: (its place from 0, pairs, confidence, accuracy).
 
     The means are over its pairs; a stretch without any is left out.
@@ -106,18 +110,18 @@ def reliability(ps: Sequence[float], truths: Sequence[bool]) -> list[tuple[int, 
     return filled
 
 
-def _by_confidence(ps: Sequence[float], truths: Sequence[bool]) -> list[tuple[float, float]]:
+def _by_confidence(ps: Sequence[float], truths: Sequence[float]) -> list[tuple[float, float]]:
     """The confidence and credit of every pair, the least sure first."""
     return sorted((confidence(p), credit(p, truth)) for p, truth in zip(ps, truths, strict=True))
 
 
-def _levels(ps: Sequence[float], truths: Sequence[bool]) -> list[tuple[float, list[float]]]:
+def _levels(ps: Sequence[float], truths: Sequence[float]) -> list[tuple[float, list[float]]]:
     """Every confidence that occurs, the lowest first, with the credits of its pairs."""
     groups = groupby(_by_confidence(ps, truths), key=itemgetter(0))
     return [(sure, [right for _, right in group]) for sure, group in groups]
 
 
-def ece(ps: Sequence[float], truths: Sequence[bool]) -> float:
+def ece(ps: Sequence[float], truths: Sequence[float]) -> float:
     """Expected calibration error: the mean gap of confidence and accuracy over `reliability` (Guo et al. 2017, eq. 3).
 
     Biased upwards by about 0.05 at 300 pairs: compare calibrators by NLL or Brier.
@@ -126,18 +130,22 @@ def ece(ps: Sequence[float], truths: Sequence[bool]) -> float:
     return math.fsum(gaps) / len(ps)
 
 
-def brier(ps: Sequence[float], truths: Sequence[bool]) -> float:
+def brier(ps: Sequence[float], truths: Sequence[float]) -> float:
     """Mean squared distance of the chosen label's probability from 1 if it is right, from 0 if it is wrong."""
-    return statistics.fmean((p - truth) ** 2 for p, truth in zip(ps, truths, strict=True))
+    return statistics.fmean(truth * (1 - p) ** 2 + (1 - truth) * p**2 for p, truth in zip(ps, truths, strict=True))
 
 
-def nll(ps: Sequence[float], truths: Sequence[bool]) -> float:
+def nll(ps: Sequence[float], truths: Sequence[float]) -> float:
     """Mean negative log likelihood of the human labels, in nats; no pair counts for more than 36.7 (`FURTHEST`)."""
-    likelihoods = (p if truth else 1 - p for p, truth in zip(ps, truths, strict=True))
-    return statistics.fmean(-math.log(max(q, 2.0**-53)) for q in likelihoods)
+
+    def surprise(q: float) -> float:
+        return -math.log(max(q, 2.0**-53))
+
+    pairs = zip(ps, truths, strict=True)
+    return statistics.fmean(truth * surprise(p) + (1 - truth) * surprise(1 - p) for p, truth in pairs)
 
 
-def auroc(ps: Sequence[float], truths: Sequence[bool]) -> float | None:
+def auroc(ps: Sequence[float], truths: Sequence[float]) -> float | None:
     """How often a right label is surer than a wrong one, ties counting half; None if all are right, or all wrong."""
     area = rights = wrongs = 0.0
     for _, credits in _levels(ps, truths):
@@ -149,7 +157,7 @@ def auroc(ps: Sequence[float], truths: Sequence[bool]) -> float | None:
     return share(area, rights * wrongs)
 
 
-def kappa(ps: Sequence[float], truths: Sequence[bool]) -> float | None:
+def kappa(ps: Sequence[float], truths: Sequence[float]) -> float | None:
     """Cohen's kappa of the labels with the human ones (Cohen 1960); None if chance alone would always agree."""
     judge = statistics.fmean(credit(p, True) for p in ps)
     people = sum(truths) / len(ps)
@@ -157,7 +165,7 @@ def kappa(ps: Sequence[float], truths: Sequence[bool]) -> float | None:
     return None if chance >= 1 else (accuracy(ps, truths) - chance) / (1 - chance)
 
 
-def risk_coverage(ps: Sequence[float], truths: Sequence[bool]) -> list[tuple[float, float, float]]:
+def risk_coverage(ps: Sequence[float], truths: Sequence[float]) -> list[tuple[float, float, float]]:
     """Per confidence that occurs, surest first: (confidence, share of pairs at or above it, their accuracy)."""
     curve = []
     kept = 0
@@ -169,7 +177,7 @@ def risk_coverage(ps: Sequence[float], truths: Sequence[bool]) -> list[tuple[flo
     return curve
 
 
-def at_least(ps: Sequence[float], truths: Sequence[bool], sure: float) -> tuple[float, float | None]:
+def at_least(ps: Sequence[float], truths: Sequence[float], sure: float) -> tuple[float, float | None]:
     """Share of pairs of at least this confidence, and their accuracy; None if there are none."""
     credits = [right for confidence, right in _by_confidence(ps, truths) if confidence >= sure]
     return len(credits) / len(ps), average(credits)

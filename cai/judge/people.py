@@ -1,6 +1,7 @@
 """Reads pairs that a judge and people have both judged: label runs of ours, and rows of others.
 
-Strict: a row that could mean two things is an error that names its line.
+Strict: a row that could mean two things is an error that names its line. One whose two probabilities do not add up is
+dropped, and counted with its line.
 """
 
 from __future__ import annotations
@@ -18,24 +19,27 @@ from pydantic import ValidationError
 from cai.errors import InputError
 from cai.judge.metrics import log_odds
 from cai.records import ConstitutionRef, Label, Object
-from cai.sources.conversations import BadRecord, listed, object_of
-from cai.sources.replies import CHOICES, HUMAN_LABELS, MANY, PAIRS, human_label, many_of
+from cai.sources.labels import HUMAN_LABELS, WORDS, human_label
+from cai.sources.replies import MANY, PAIRS, many_of
+from cai.sources.values import BadRecord, listed, missing, object_of
 from cai.sources.yamlfile import first_fault
 
 PROBABILITIES = ("p_a", "p", "prob", "probs")
 
-NUMBERS = {"0": 0, "1": 1, "2": 2, "0.0": 0, "1.0": 1, "2.0": 2}  # tables hold 1.0
+NUMBERS = {"0": 0, "1": 1, "2": 2}
+TRUTHS = {"a": 1.0, "b": 0.0, "tie": 0.5}
 LOOSE = 0.01  # by which two probabilities may miss 1 in their sum, as rounding to two digits does
+LOOSEST = 0.1  # and as letters do that share their probability with other tokens: normalised, with a note
 # Deliberately plain: a judge to beat, not the detector of `cai audit`.
 REFUSAL_WORDS = ("i cannot", "i can't", "i won't", "i'm sorry", "i am sorry", "unable to", "as an ai", "must decline")
 
 
 @dataclass(frozen=True, slots=True)
 class Judged:
-    """A pair with the log odds that its first reply is better, and whether people say so."""
+    """A pair with the log odds that its first reply is better, and what people say of that."""
 
     z: float
-    truth: bool
+    truth: float  # 1: the first is better, 0: the second, 0.5: a tie
     key: str  # pairs of one key are not independent: of one prompt
     guesses: Mapping[str, float]  # trivial judge → its probability that the first is better: 0, 0.5 or 1
 
@@ -49,6 +53,8 @@ class JudgedRows:
     unlabelled: int
     labels: bool  # whether they are rows of a label run
     numbering: str  # how human labels that are numbers were read; empty: there are none
+    normalised: int = 0  # whose two probabilities missed 1 by more than rounding does
+    dropped: tuple[str, ...] = ()  # each with its line
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +68,12 @@ class _Row:
     guesses: dict[str, float]
     judge: Object = field(default_factory=dict)  # whose label it is, if the row says so
     pair: bool = False  # the probability came as a pair, as in `probs`
+    normalised: bool = False  # and missed 1 in its sum
     counts_from_1: bool = False  # by its shape
+
+
+class _Unequal(BadRecord):
+    """Two probabilities are far from adding up to 1."""
 
 
 def labels_file(path: str | Path) -> Path:
@@ -82,6 +93,7 @@ def read_judged(records: Iterable[tuple[int, Any]], path: str | Path | None) -> 
     others two.
     """
     rows: list[_Row] = []
+    dropped = []
     for line, record in records:
         try:
             row = _row(line, record)
@@ -97,6 +109,9 @@ def read_judged(records: Iterable[tuple[int, Any]], path: str | Path | None) -> 
                         f"{name} is {values}: a calibration is of one judge; "
                         "keep the labels of each in a file of its own"
                     )
+        except _Unequal as bad:
+            dropped.append(f"line {line}: {bad.problem}")
+            continue
         except BadRecord as bad:
             raise InputError(bad.problem, path, line) from None
         rows.append(row)
@@ -104,15 +119,23 @@ def read_judged(records: Iterable[tuple[int, Any]], path: str | Path | None) -> 
     if len(lines) > 1:
         one = f"one probability in some rows (line {lines[False]})"
         raise InputError(f"{one}, two in others (line {lines[True]}): write all alike", path)
-    lowest, numbering = _numbering(rows, path)
+    meanings, numbering = _numbering(rows, path)
+    meanings |= {word: TRUTHS[preference] for word, preference in WORDS.items()}
     judged = tuple(
-        Judged(row.z, CHOICES.get(row.human) == 0 or NUMBERS.get(row.human) == lowest, row.key, row.guesses)
+        Judged(row.z, meanings[row.human], row.key, row.guesses)
         for row in rows
         if row.human is not None and row.z is not None
     )
     unlabelled = sum(row.human is None for row in rows)
-    invalid = len(rows) - unlabelled - len(judged)
-    return JudgedRows(judged, invalid, unlabelled, any(row.judge for row in rows), numbering)
+    return JudgedRows(
+        judged,
+        invalid=len(rows) - unlabelled - len(judged),
+        unlabelled=unlabelled,
+        labels=any(row.judge for row in rows),
+        numbering=numbering,
+        normalised=sum(row.normalised for row in rows),
+        dropped=tuple(dropped),
+    )
 
 
 def trivial_guesses(texts: tuple[str, str] | None) -> dict[str, float]:
@@ -143,13 +166,22 @@ def _row(line: int, record: Any) -> _Row:
             return _of_label(line, Label.model_validate_json(orjson.dumps(record)))
         except ValidationError as error:
             raise BadRecord(f"looks like a row of labels.jsonl, but {first_fault(error)}") from None
-    z, pair = _log_odds(record)
+    z, missed = _log_odds(record)
     human = _human(record)
     key = record.get("prompt_id", record.get("id"))
     if key is None:
         key = line
     guesses = trivial_guesses(_texts(record))
-    return _Row(line, z, human, str(key), guesses, pair=pair, counts_from_1="preferences" in record)
+    return _Row(
+        line,
+        z,
+        human,
+        str(key),
+        guesses,
+        pair=missed is not None,
+        normalised=missed is not None and missed > LOOSE,
+        counts_from_1="preferences" in record,
+    )
 
 
 def _of_label(line: int, label: Label) -> _Row:
@@ -171,27 +203,28 @@ def _short(value: Any) -> str:
     return repr(value)
 
 
-def _log_odds(record: Object) -> tuple[float | None, bool]:
-    """The log odds, None for a vote that is missing, and whether they came as two probabilities."""
+def _log_odds(record: Object) -> tuple[float | None, float | None]:
+    """The log odds, None for a vote that is missing, and by how much two probabilities miss 1; None: there is one."""
     name = _only(PROBABILITIES, record, "probability that the first reply is better")
     value = record[name]
-    if value is None:
-        return None, False
+    if missing(value):
+        return None, None
     if not isinstance(value, list | tuple):
-        return log_odds(_probability(value, name)), False
+        return log_odds(_probability(value, name)), None
     if len(value) != 2:
         raise BadRecord(f"{name!r} has {len(value)} numbers, not two: p of the first reply, and of the second")
-    first, second = (_probability(one, name) for one in value)
-    if abs(first + second - 1) > LOOSE:
-        raise BadRecord(f"{name!r} is {[first, second]}, which do not add up to 1")
+    first, second = (_probability(one, name, 1 + LOOSEST) for one in value)
+    missed = round(abs(first + second - 1), 9)  # 0.6 and 0.5 add up to 1.1
+    if missed > LOOSEST:
+        raise _Unequal(f"{name!r} is {[first, second]}, which do not add up to 1")
     if first > second:  # of the smaller, which keeps its digits, and so that swapped rows mirror
-        return -log_odds(second / (first + second)), True
-    return log_odds(first / (first + second)), True
+        return -log_odds(second / (first + second)), missed
+    return log_odds(first / (first + second)), missed
 
 
-def _probability(value: Any, name: str) -> float:
+def _probability(value: Any, name: str, most: float = 1.0) -> float:
     with suppress(TypeError, ValueError):
-        if not isinstance(value, bool) and 0 <= float(value) <= 1:  # tables hold text
+        if not isinstance(value, bool) and 0 <= float(value) <= most:  # tables hold text
             return float(value)
     raise BadRecord(f"{name!r} is {value!r}, not a probability from 0 to 1")
 
@@ -202,16 +235,16 @@ def _human(record: Object) -> str | None:
     if name == "preferences" and (not isinstance(record[name], Mapping) or "human" not in record[name]):
         raise BadRecord("'preferences' has no 'human' in it")
     label = human_label(record, name)
-    if label is None or label in CHOICES or label in NUMBERS:
+    if label is None or label in WORDS or label in NUMBERS:
         return label
-    choices = "a or b, first or second, 1 or 2; null if there is no human label"
+    choices = "a or b, first or second, 1 or 2, true or false, tie; null if there is no human label"
     raise BadRecord(f"{name!r} is {record[name]!r}, not {choices}")
 
 
 def _texts(record: Object) -> tuple[str, str] | None:
     """The two replies, if the row has them."""
     pairs = [(record[a], record[b]) for a, b in PAIRS[1:] if a in record and b in record]
-    lists = [name for name in MANY if name in record]
+    lists = [name for name in MANY if isinstance(record.get(name), list)]
     if len(pairs) + len(lists) > 1:
         raise BadRecord(f"two pairs of replies; keep one of {listed(record)}")
     texts = [text for pair in pairs for text in pair]
@@ -234,23 +267,25 @@ def _only(columns: tuple[str, ...], record: Object, what: str) -> str:
     return names[0]
 
 
-def _numbering(rows: list[_Row], path: str | Path | None) -> tuple[int, str]:
-    """The number that human labels give the first reply, and how to say so.
+def _numbering(rows: list[_Row], path: str | Path | None) -> tuple[dict[str, float], str]:
+    """What the numbers among human labels mean, and how to say so.
 
-    1 and 2 count replies; 0 and 1 beside a pair of probabilities are places in it; 1 beside a single probability is
-    what that is the probability of.
+    1 and 2 count replies, and 0 is a tie beside both; 0 and 1 beside a pair of probabilities are places in it; 1 beside
+    a single probability is what that is the probability of.
     """
     numbers = {NUMBERS[row.human]: row.line for row in reversed(rows) if row.human in NUMBERS}
     if not numbers:
-        return 1, ""
+        return {}, ""
     line = min(numbers.values())
     from_1 = 2 in numbers or any(row.counts_from_1 for row in rows if row.human in NUMBERS)
-    if from_1 and 0 in numbers:
+    if from_1 and 0 in numbers and len(numbers) < 3:
         raise InputError("human labels count both from 0 and from 1; write a or b", path, line)
+    if from_1 and 0 in numbers:
+        return {"1": 1.0, "2": 0.0, "0": 0.5}, "1 is the first reply, 2 the second, 0 a tie"
     if from_1:
-        return 1, "1 is the first reply, 2 the second"
+        return {"1": 1.0, "2": 0.0}, "1 is the first reply, 2 the second"
     if 0 not in numbers:
         raise InputError("every human label is 1, which may count from 0 or from 1; write a or b", path, line)
     if any(row.pair for row in rows):
-        return 0, "0 is the first reply, 1 the second, as in the pair of probabilities"
-    return 1, "1 says that the first reply is better, 0 that it is not"
+        return {"0": 1.0, "1": 0.0}, "0 is the first reply, 1 the second, as in the pair of probabilities"
+    return {"1": 1.0, "0": 0.0}, "1 says that the first reply is better, 0 that it is not"

@@ -18,7 +18,7 @@ def check_plots() -> None:
         raise MissingExtra("drawing the plots (or use --no-plots)", "plot") from None
 
 
-def plot_reliability(before: Sequence[float], after: Sequence[float], truths: Sequence[bool]) -> bytes:
+def plot_reliability(before: Sequence[float], after: Sequence[float], truths: Sequence[float]) -> bytes:
     """Accuracy against confidence before and after the temperature, and below it how many pairs are in each bin."""
     figure, (top, below) = new_figure(2, height_ratios=(3, 1))
     top.plot([0.5, 1], [0.5, 1], color=GREY, linewidth=1, linestyle="--", label="confidence = accuracy")
@@ -40,7 +40,7 @@ def plot_reliability(before: Sequence[float], after: Sequence[float], truths: Se
 
 def plot_risk_coverage(
     ps: Sequence[float],
-    truths: Sequence[bool],
+    truths: Sequence[float],
     baselines: Mapping[str, float],
     thresholds: Mapping[str, Threshold | None],
 ) -> bytes:

@@ -31,20 +31,12 @@ from cai.records import (
     Turns,
     Values,
 )
-from cai.sources.conversations import (
-    BadRecord,
-    as_text,
-    id_of,
-    listed,
-    object_of,
-    pair_hash,
-    prompt_in,
-    to_answer,
-    to_prompt,
-    whole,
-)
+from cai.sources.conversations import conversation_before, pair_hash, to_answer, to_prompt
 from cai.sources.files import Source, examine, read_records
+from cai.sources.labels import by_rank
 from cai.sources.replies import Reply, column_of_many, many_of, pair_of
+from cai.sources.turns import whole
+from cai.sources.values import BadRecord, as_text, id_of, listed, object_of
 
 MOST_REPLIES = 362  # to a prompt: the numbers of their pairs fill the bits below that of the prompt
 UNPAIRED = (1 << PAIR_BITS) - 1  # takes the place of the pairs of a prompt that has none
@@ -181,7 +173,7 @@ def _of_revision(row: Object, pairing: str) -> Iterator[Contest]:
 
 def _of_replies(row: Object, column: str) -> Iterator[Contest]:
     """Every two usable replies to a prompt."""
-    turns = prompt_in(row)
+    turns = conversation_before(row, (), column)
     if not turns:
         raise BadRecord(f"no prompt beside the replies; it has {listed(row)}")
     prompt = to_prompt({"id": row.get("id"), "prompt": turns})
@@ -195,6 +187,7 @@ def _of_replies(row: Object, column: str) -> Iterator[Contest]:
     for (x, first), (y, second) in itertools.combinations(usable, 2):
         models = (first.model, second.model)
         pair = pair_of_replies(prompt.id, prompt.messages, (x, first.text), (y, second.text), models)
+        pair = replace(pair, human=by_rank(first.rank, second.rank))
         if not id_of(row):  # the prompt may come again with other replies
             pair = replace(pair, id=pair.key)
         yield pair

@@ -1,57 +1,44 @@
-"""Reads a conversation in any shape: text, a list of messages, or a transcript; and finds the prompt of a record.
+"""Finds the conversation that a record holds: its prompt, its system text, and the turns before its replies.
 
-Text is data: nothing in it is rendered or interpreted, except the turn markers of a `Human:`/`Assistant:` transcript.
+    prompt, else instruction (with input or context), question,
+      query, input, rl_prompt, context, history          the conversation before the reply
+    messages, conversations, conversation,
+      chosen, rejected                                   a whole conversation, its last reply included
+    system, system_prompt                                the system turn, of all of these
+    history beside another prompt: pairs of texts        the turns before it
 
-    value                                            read as
-    "Hi"                                             one turn of the user; as a reply, the reply alone
-    "\\n\\nHuman: Hi\\n\\nAssistant: Hello"              a transcript, cut at these markers only
-    [{"role": "user", "content": "Hi"}, …]           messages; roles: system, user or human, assistant or gpt
-    [{"from": "human", "value": "Hi"}, …]            the same, as ShareGPT writes it
-
-    prompt, else instruction (with input), question, input, rl_prompt: the conversation before the reply
-    messages, conversations, chosen, rejected: a whole conversation, its last reply included
-
-`cai.sources.replies` lists the columns of replies.
+A record may hold a conversation twice, such as the first turn under `prompt` and all turns under `chosen`: the longer
+counts, if it holds the other. `cai.sources.turns` lists the writings, `cai.sources.replies` the columns of replies.
 """
 
 from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterable, Mapping, Sequence
-from itertools import groupby
+from collections.abc import Mapping, Sequence
+from itertools import dropwhile, groupby, takewhile
 from operator import itemgetter
-from typing import Any, Literal
+from typing import Any
 
-from cai.records import DropReason, Message, Object, Prompt, Turns
-from cai.texts import wording
+from cai.records import Message, Object, Prompt, Turns
+from cai.sources.turns import HUMAN, before_reply, is_conversation, transcript, whole
+from cai.sources.values import BadRecord, as_text, id_of, listed, missing, shown
 
-PROMPTS = ("prompt", "instruction", "question", "input", "rl_prompt")  # columns of a prompt, first match wins
+CHATS = ("messages", "conversations", "conversation")  # columns of a whole conversation
+PROMPTS = (  # columns of a prompt, first match wins
+    "prompt", "instruction", "question", "query", "input", "rl_prompt", "context", "history",
+)  # fmt: skip
+LOOSE = ("input", "context", "history")  # names that other things have, too: read if nothing else is the prompt
+SYSTEM = ("system", "system_prompt")
+TOOLS = ("tools", "functions")  # columns that tell a model what it can call
 FORMATS: dict[str, tuple[str, ...]] = {  # format → the keys it looks at, first match wins
-    "auto": ("prompt", "messages", "conversations", *PROMPTS[1:], "chosen", "rejected"),
+    "auto": ("prompt", *CHATS, *PROMPTS[1:], "chosen", "rejected"),
     "text": ("prompt",),
     "prompt": ("prompt",),
-    "messages": ("messages", "conversations"),
+    "messages": CHATS,
     "hh": ("chosen", "rejected"),
 }
-ROLES: dict[str, Literal["system", "user", "assistant"]] = {
-    "system": "system",
-    "user": "user",
-    "human": "user",  # ShareGPT and transcripts
-    "assistant": "assistant",
-    "gpt": "assistant",
-}
-MARKER = re.compile(r"\n\n(Human|Assistant):")
-HUMAN, ASSISTANT = "\n\nHuman:", "\n\nAssistant:"
-
-
-class BadRecord(Exception):
-    """A record cannot be used."""
-
-    def __init__(self, problem: str, reason: DropReason = "bad_input") -> None:
-        self.problem = problem
-        self.reason = reason
-        super().__init__(problem)
+BESIDE = ("id", *SYSTEM, *TOOLS)  # columns that are read beside those of a format
 
 
 def prompt_hash(messages: Sequence[Message]) -> str:
@@ -96,7 +83,9 @@ def to_prompt(record: Any, format: str = "auto", field: str | None = None) -> Pr
     keys = keys_of(format, field)
     turns = _first(record, keys, format)
     if turns is not None:
-        messages = to_answer(turns)
+        if format == "auto" and field is None:
+            turns = _conversation(record, turns)
+        messages = to_answer(in_context(record, turns))
         return Prompt(id=id_of(record) or prompt_hash(messages), messages=messages)
     for key in keys:
         if key in record:
@@ -110,23 +99,153 @@ def prompt_in(record: Object, field: str | None = None) -> list[Message]:
     field: look at this column only.
     """
     if field:
-        return _first(record, (field,), "auto") or []
-    return _first(record, PROMPTS, "auto") or []
+        return _opened(_first(record, (field,), "auto") or [])
+    turns = _first(record, PROMPTS, "auto")
+    if turns is None:
+        return list(before_reply(_first(record, CHATS, "messages") or []))
+    return [*_earlier(record), *_opened(turns)]
+
+
+def _opened(turns: list[Message]) -> list[Message]:
+    """The turns without a blank one of the assistant at the end, with which a transcript asks for a reply."""
+    if turns and turns[-1]["role"] == "assistant" and not turns[-1]["content"].strip():
+        return turns[:-1]
+    return turns
+
+
+def conversation_before(record: Object, own: Sequence[Message], name: str, field: str | None = None) -> list[Message]:
+    """The whole conversation before a reply, whose column `name` holds the turns `own` before it, perhaps none.
+
+    Raises BadRecord if the prompt of the record, or its system text, contradicts these turns.
+    """
+    if any(turn["role"] == "user" for turn in own) and field is None and missing(record.get("prompt")):
+        return in_context(record, own)  # names such as `question` may hold another thing
+    return in_context(record, joined(prompt_in(record, field), own, name))
+
+
+def _conversation(record: Object, first: list[Message]) -> list[Message]:
+    """The conversation to answer, of which the first column that has a value holds at least a part."""
+    prompt = _first(record, PROMPTS, "auto") and prompt_in(record)
+    if not prompt:
+        return first
+    for name in (*CHATS, "chosen", "rejected"):
+        value = record.get(name)
+        if is_conversation(value):
+            own = before_reply(whole(value, name))
+            if missing(record.get("prompt")) and any(turn["role"] == "user" for turn in own):
+                return list(own)
+            return joined(prompt, own, name)
+    return prompt
 
 
 def _first(record: Object, keys: tuple[str, ...], format: str) -> list[Message] | None:
     """The turns in the first of these columns that has a value; None if none has.
 
-    Alpaca's `instruction` and `input` are one text, unless only one of them is looked at.
+    Alpaca's `instruction` and `input` are one text, as are Dolly's `instruction` and `context`, unless only one of
+    them is looked at.
     """
     for key in keys:
-        value = record.get(key)  # tables fill the columns that a row lacks with None
-        if value is not None:
-            more = record.get("input")
-            if key == "instruction" and "input" in keys and more and isinstance(more, str) and isinstance(value, str):
-                value = f"{value}\n\n{more}"
-            return _turns(value, key, format)
+        value = record.get(key)
+        if missing(value) or (key in LOOSE and len(keys) > 1 and not isinstance(value, str | list | tuple)):
+            continue
+        if key == "instruction" and isinstance(value, str):
+            more = [record.get(name) for name in ("input", "context") if name in keys]
+            value = "\n\n".join([value, *(text for text in more if text and isinstance(text, str))])
+        return _turns(value, key, format)
     return None
+
+
+def _earlier(record: Object) -> list[Message]:
+    """The turns in `history` before a prompt of its own column: pairs of what was asked and answered, or messages."""
+    history = record.get("history")
+    if not isinstance(history, list | tuple) or all(missing(record.get(name)) for name in PROMPTS[:-1]):
+        return []
+    if not all(isinstance(pair, list | tuple) and len(pair) == 2 for pair in history):
+        return whole(history, "history")
+    turns: list[Message] = []
+    for number, (asked, answered) in enumerate(history, 1):
+        turns.append({"role": "user", "content": as_text(asked, f"question {number} of history")})
+        turns.append({"role": "assistant", "content": as_text(answered, f"answer {number} of history")})
+    return turns
+
+
+def _turns(value: Any, name: str, format: str) -> list[Message]:
+    """The turns of a prompt, or of the conversation that it ends."""
+    if not isinstance(value, str):
+        return whole(value, name)
+    as_text(value, name)
+    if format != "text":
+        if format == "hh" or name in FORMATS["hh"]:
+            return whole(value, name)
+        if name != "the record" and is_conversation(value) and not value.startswith("Human:"):
+            return whole(value, name)
+        if format == "messages" or name in CHATS:
+            raise BadRecord(f"{name} is text, not a list of messages")
+        if value.startswith(HUMAN):
+            return transcript(value, name)
+    return [{"role": "user", "content": value}]
+
+
+# One conversation, held twice
+
+
+def joined(prompt: Sequence[Message], own: Sequence[Message], name: str) -> list[Message]:
+    """The longer of two writings of one conversation: the prompt of a record, and the turns in its column `name`.
+
+    Blanks do not count. A prompt of one turn is held by a turn that has its words among others, as when a template
+    wrapped them. Raises BadRecord if neither holds the other.
+    """
+    if not prompt or not own:
+        return list(prompt or own)
+    systems = [list(takewhile(_is_system, turns)) for turns in (prompt, own)]
+    first, second = map(_words, systems)
+    if first and second and first != second:
+        raise BadRecord(f"the system text of {name} is not that of the prompt: keep one")
+    sides = [list(dropwhile(_is_system, turns)) for turns in (own, prompt)]
+    for longer, shorter in (sides, sides[::-1]):
+        if _holds(merged(longer), merged(shorter)):
+            return [*(systems[0] or systems[1]), *longer]
+    words = shown(sides[1][-1]["content"])
+    raise BadRecord(f"{name} answers another conversation than the prompt, which ends with {words}: keep one")
+
+
+def in_context(record: Object, turns: Sequence[Message]) -> list[Message]:
+    """The turns after the system text that a record has for all of them; raises BadRecord if it has tools, too."""
+    for name in TOOLS:
+        if record.get(name) and record[name] != "[]":
+            raise BadRecord(f"{name!r} has a value: conversations with tools are not supported")
+    for name in SYSTEM:
+        value = record.get(name)
+        text = "" if missing(value) else as_text(value, f"'{name}'")
+        if not text.strip():
+            continue
+        own: Message = {"role": "system", "content": text}
+        systems = list(takewhile(_is_system, turns))
+        if systems and _words(systems) != _words([own]):
+            raise BadRecord(f"{name!r} is not the text of the system turn: keep one")
+        if turns and not systems:
+            return [own, *turns]
+    return list(turns)
+
+
+def _is_system(turn: Message) -> bool:
+    return turn["role"] == "system"
+
+
+def _words(turns: Sequence[Message]) -> str:
+    return " ".join(word for turn in turns for word in turn["content"].split())
+
+
+def _holds(longer: Sequence[Message], shorter: Sequence[Message]) -> bool:
+    """Whether some turns in a row of a conversation are those of another."""
+    if len(shorter) == 1:
+        words = rf"(?<!\w){re.escape(_words(shorter))}(?!\w)"
+        return any(turn["role"] == shorter[0]["role"] and re.search(words, _words([turn])) for turn in longer)
+    known, wanted = ([(turn["role"], _words([turn])) for turn in turns] for turns in (longer, shorter))
+    return any(known[start : start + len(wanted)] == wanted for start in range(len(known) - len(wanted) + 1))
+
+
+# Conversations that can be answered
 
 
 def to_answer(turns: Sequence[Message]) -> Turns:
@@ -156,133 +275,3 @@ def merged(turns: Sequence[Message]) -> Turns:
         {"role": role, "content": "\n\n".join(turn["content"] for turn in same)}
         for role, same in groupby(spoken, itemgetter("role"))
     )
-
-
-def before_reply(turns: Sequence[Message]) -> Sequence[Message]:
-    """The turns without those of the assistant at the end."""
-    end = len(turns)
-    while end and turns[end - 1]["role"] == "assistant":
-        end -= 1
-    return turns[:end]
-
-
-def id_of(record: Object) -> str | None:
-    """The id of a record, text or a whole number; None or "", a table's empty cell, if it has none."""
-    value = record.get("id")
-    if value is None or isinstance(value, str):
-        return value and as_text(value, "the id")
-    if isinstance(value, int) and not isinstance(value, bool):
-        return str(value)
-    raise BadRecord(f"the id is {kind(value)}, not text or a whole number")
-
-
-# Turns
-
-
-def parted(value: Any, name: str) -> tuple[Sequence[Message], str]:
-    """The turns before a reply, and the reply.
-
-    Text is a reply alone, unless it is a transcript. Several turns of the assistant at the end are one reply.
-    """
-    if isinstance(value, str) and not _is_transcript(value):
-        return [], as_text(value, name)
-    turns = whole(value, name)
-    before = before_reply(turns)
-    replies = [turn["content"] for turn in turns[len(before) :]]
-    if not replies:
-        raise BadRecord(f"{name} does not end with a reply")
-    return before, "\n\n".join(filter(str.strip, replies))
-
-
-def whole(value: Any, name: str) -> list[Message]:
-    """The turns of a whole conversation, its last reply included: a list of messages, or a transcript."""
-    if isinstance(value, str):
-        return _transcript(as_text(value, name), name)
-    if not isinstance(value, list | tuple):
-        raise BadRecord(f"{name} is {kind(value)}, not text or a list of messages")
-    return [_turn(number, turn) for number, turn in enumerate(value, 1)]
-
-
-def _turns(value: Any, name: str, format: str) -> list[Message]:
-    """The turns of a prompt, or of the conversation that it ends."""
-    if not isinstance(value, str):
-        return whole(value, name)
-    as_text(value, name)
-    if format != "text":
-        if format == "hh" or name in FORMATS["hh"]:
-            return _transcript(value, name)
-        if format == "messages" or (name in FORMATS["messages"] and not _is_transcript(value)):
-            raise BadRecord(f"{name} is text, not a list of messages")
-        if value.startswith(HUMAN) or name in FORMATS["messages"]:
-            return _transcript(value, name)
-    return [{"role": "user", "content": value}]
-
-
-def _is_transcript(text: str) -> bool:
-    return text.lstrip().startswith("Human:") and ASSISTANT in text
-
-
-def _transcript(text: str, name: str) -> list[Message]:
-    """The turns of `\\n\\nHuman: …\\n\\nAssistant: …`: cut at these markers only, never at another colon."""
-    before, *parts = MARKER.split("\n\n" + text.lstrip())
-    if before or not parts:
-        raise BadRecord(f"{name} is not a transcript: it does not start with 'Human:'")
-    return [
-        {"role": ROLES[role.lower()], "content": content.removeprefix(" ")}
-        for role, content in zip(parts[::2], parts[1::2], strict=True)
-    ]
-
-
-def _turn(number: int, turn: Any) -> Message:
-    if not isinstance(turn, Mapping):
-        raise BadRecord(f"turn {number} is {kind(turn)}, not an object with role and content")
-    role = turn.get("role", turn.get("from"))
-    content = turn.get("content", turn.get("value"))
-    if not isinstance(role, str) or role not in ROLES:
-        raise BadRecord(f"turn {number} has the role {_short(role)}; known: {', '.join(ROLES)}")
-    if not isinstance(content, str):
-        raise BadRecord(f"the content of turn {number} is {kind(content)}, not text")
-    return {"role": ROLES[role], "content": as_text(content, f"turn {number}")}
-
-
-# Values, and words for them
-
-
-def object_of(record: Any, columns: str) -> Object:
-    """A record that must be an object, with these columns in words; BadRecord if it is not, or was not decoded."""
-    if isinstance(record, BadRecord):
-        raise record
-    if isinstance(record, Mapping):
-        return record
-    raise BadRecord(f"the record is {kind(record)}, not an object with {columns}")
-
-
-def as_text(value: Any, name: str) -> str:
-    """A value that must be text; BadRecord if it is not, or holds half a surrogate pair, which no file can hold."""
-    if not isinstance(value, str):
-        raise BadRecord(f"{name} is {kind(value)}, not text")
-    try:
-        value.encode()
-    except UnicodeEncodeError as error:
-        raise BadRecord(f"{name} is not UTF-8 (character {error.start + 1})") from None
-    return value
-
-
-def optional_text(record: Object, name: str) -> str | None:
-    """A text that a record may lack."""
-    value = record.get(name)
-    return None if value is None else as_text(value, f"'{name}'")
-
-
-def kind(value: Any) -> str:
-    """The type of a value, for a message."""
-    return "null" if value is None else f"of type {type(value).__name__}"
-
-
-def listed(keys: Iterable[Any]) -> str:
-    """The first dozen of `keys`, for a message."""
-    return wording.listed([_short(key) for key in keys], most=12) or "nothing"
-
-
-def _short(value: Any) -> str:
-    return wording.shortened(repr(value), 60)

@@ -21,8 +21,9 @@ import orjson
 
 from cai.errors import CaiError, SourceError, UsageError
 from cai.records import BadPrompt, Prompt
-from cai.sources.conversations import FORMATS, BadRecord, keys_of, to_prompt
+from cai.sources.conversations import FORMATS, keys_of, to_prompt
 from cai.sources.tables import Rows, csv_rows, hub_rows, parquet_rows
+from cai.sources.values import BadRecord
 from cai.texts.wording import close_to, nearest, reason_of
 
 TEXT_FILES = (".jsonl", ".csv", ".txt")  # each may also end in .gz

@@ -4,57 +4,47 @@ The first line whose columns all have a value is read, by `cai label`, `cai judg
 
     columns                                          replies
     rounds, initial, final                           a row of revisions.jsonl
-    replies, outputs or sampled_answers              many: texts, or objects with `text` (or `sampled_string`)
-    chosen, rejected                                 two, of which people prefer the first
-    a, b · output_1, output_2 · text_a, text_b
-      · response_a, response_b · final, initial      two; `human` or `label` may say which one people prefer
-    completion, messages, conversations, output,
-      response, reply, answer, generation, chosen    one
-    text                                             one, for an audit: a prompt and its reply are not separated
+    the keys of `MANY`                               many: texts, or objects with one of `TEXTS`
+    the pairs of `PAIRS`                             two; of `chosen` and `rejected` people prefer the first, of others
+                                                     `cai.sources.labels` may say which
+    the names of `SINGLE`                            one; `text` for an audit only: its prompt is not separated
 
-A reply is text, or a whole conversation that ends with it, in any shape of `cai.sources.conversations`. A whole
-conversation brings its prompt; other replies answer the prompt of the record.
+A reply is text, or a whole conversation that ends with it, in any writing of `cai.sources.turns`. A whole conversation
+brings its prompt; other replies answer the prompt of the record. Text that repeats the prompt is cut to the reply.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 from cai.records import Contest, Message, Object
-from cai.sources.conversations import (
-    HUMAN,
-    BadRecord,
-    as_text,
-    before_reply,
-    id_of,
-    listed,
-    merged,
-    object_of,
-    optional_text,
-    pair_hash,
-    parted,
-    prompt_hash,
-    prompt_in,
-    to_answer,
-)
+from cai.sources.conversations import conversation_before, merged, pair_hash, prompt_hash, prompt_in, to_answer
+from cai.sources.labels import OTHER, preferred_of
+from cai.sources.turns import HUMAN, is_conversation, parted
+from cai.sources.values import BadRecord, as_text, id_of, listed, missing, optional_text
 
-MANY = ("replies", "outputs", "sampled_answers")  # columns of a list of replies
+MANY: dict[str, bool] = {  # columns of a list of replies → whether only objects are, and not texts
+    "replies": False,
+    "outputs": False,
+    "sampled_answers": False,
+    "completions": True,  # UltraFeedback
+    "answers": True,  # Nectar
+}
+TEXTS = ("sampled_string", "text", "response", "answer")  # keys of the text of one of many
+RANKS = {"overall_score": 1, "rank": -1}  # keys of how good one of many is → whether more is better
 PAIRS = (  # columns of two replies; of the first two, the one that training would prefer comes first
     ("chosen", "rejected"), ("final", "initial"), ("a", "b"), ("output_1", "output_2"), ("text_a", "text_b"),
-    ("response_a", "response_b"),
+    ("response_a", "response_b"), ("chosen_response", "rejected_response"), ("response_0", "response_1"),
+    ("response_1", "response_2"), ("response1", "response2"), ("human_ref_A", "human_ref_B"),
+    ("conversation_a", "conversation_b"),
 )  # fmt: skip
 RANKED = PAIRS[:2]
 SINGLE = (  # columns of one reply, first match wins
-    "completion", "messages", "conversations", "output", "response", "reply", "answer", "text", "generation", "chosen",
+    "completion", "messages", "conversations", "conversation", "output", "response", "reply", "answer", "text",
+    "generation", "chosen",
 )  # fmt: skip
-HUMAN_LABELS = ("human", "label", "gold", "preferences")  # columns of human labels; the last is an object with `human`
-CHOICES = {"a": 0, "first": 0, "b": 1, "second": 1}  # what a human label may say, and the reply that it means
-NUMBERS = {"1": 0, "2": 1, "1.0": 0, "2.0": 1}  # tables hold 1.0
-LETTERS: dict[int | None, Literal["a", "b"]] = {0: "a", 1: "b"}  # by the place of a reply
-LONE: dict[type, str] = {str: "text", list: "messages"}  # what a record that is not an object is read as
-MARKERS = {"system": "\n\nSystem:", "user": HUMAN, "assistant": "\n\nAssistant:"}
 
 
 class Reply(NamedTuple):
@@ -63,25 +53,29 @@ class Reply(NamedTuple):
     text: str
     model: str | None
     problem: str | None  # why it cannot be used, in the words of its record; None: it can
+    rank: float | None = None  # how good its record says it is, more is better; None: it does not say
 
 
 def columns_of_two(record: Object) -> tuple[str, str] | None:
     """The columns of a record's two replies; None if it has no such columns with values."""
-    return next((pair for pair in PAIRS if all(record.get(name) is not None for name in pair)), None)
+    return next((pair for pair in PAIRS if not any(missing(record.get(name)) for name in pair)), None)
 
 
 def columns_of(record: Object) -> tuple[str, ...]:
     """The columns of a record's two replies, else that of its only one, if it has any; one with a value first."""
     names = [name for name in SINGLE if name in record]
-    valued = [name for name in names if record[name] is not None]
+    valued = [name for name in names if not missing(record[name])]
     return columns_of_two(record) or tuple(valued or names)[:1]
 
 
 def column_of_many(record: Object) -> str | None:
     """The column with the list of a record's replies."""
-    for name in MANY:
+    for name, objects in MANY.items():
         value = record.get(name)
-        if isinstance(value, list | tuple) or (name == MANY[0] and value is not None):
+        if isinstance(value, list | tuple):
+            if not objects or (value and all(isinstance(entry, Mapping) for entry in value)):
+                return name
+        elif name == "replies" and not missing(value):
             return name
     return None
 
@@ -92,12 +86,31 @@ def answers_in(
     """The turns before the reply in each of these columns, none if the record has none, and the replies."""
     before: list[Sequence[Message]] = []
     replies = []
-    for turns, reply in [parted(record.get(name), name) for name in columns]:
-        if not any(turn["role"] == "user" for turn in turns):
-            turns = prompt_in(record, prompt_field)
-        before.append(turns)
+    for name in columns:
+        own, reply = parted(record.get(name), name)
+        before.append(conversation_before(record, own, name, prompt_field))
         replies.append(reply)
+    if not any(is_conversation(record[name]) for name in columns):
+        replies = _alone(prompt_in(record, prompt_field), columns, replies)
     return before, replies
+
+
+def _alone(prompt: Sequence[Message], columns: Sequence[str], replies: list[str]) -> list[str]:
+    """The replies without the prompt, if each repeats it before it answers.
+
+    A short prompt may begin a reply by chance, as in a greeting that is returned: it counts if it has three words or
+    more, or ends with a question mark or a blank.
+    """
+    if len(prompt) != 1 or not re.search(r"\s\S+\s+\S|\?$|\s$", prompt[0]["content"]):
+        return replies
+    asked = prompt[0]["content"]
+    repeating = [reply.startswith(asked) and bool(reply[len(asked) :].strip()) for reply in replies]
+    if all(repeating):
+        return [reply[len(asked) :] for reply in replies]
+    if any(repeating):
+        first, second = columns if repeating[0] else reversed(columns)
+        raise BadRecord(f"{first} begins with the prompt, and {second} does not: leave the prompt out of both")
+    return replies
 
 
 def shared_prompt(record: Object, before: Sequence[Sequence[Message]]) -> Sequence[Message]:
@@ -123,20 +136,28 @@ def _reply(value: Any, number: int) -> Reply:
     text = value
     if isinstance(value, Mapping):
         entry = value
-        text = value.get("sampled_string", value.get("text"))
+        text = next((value[key] for key in TEXTS if value.get(key) is not None), None)
     if not isinstance(text, str):
         raise BadRecord("a reply must be text, or an object with 'text'")
     if "sampled_string" in entry:
         text = text.removesuffix(HUMAN)  # the marker at which sampling was stopped
-    return Reply(as_text(text, f"reply {number}"), optional_text(entry, "model"), _cut(entry))
+    return Reply(as_text(text, f"reply {number}"), optional_text(entry, "model"), cut_of(entry), _rank(entry))
 
 
-def _cut(entry: Object) -> str | None:
+def cut_of(entry: Object) -> str | None:
     """Why a record or a reply says that it cannot be used."""
     problem = entry.get("problem")
     if problem is not None:
         return str(problem)
     return "truncated" if entry.get("finish_reason") == "length" else None
+
+
+def _rank(entry: Object) -> float | None:
+    for key, sign in RANKS.items():
+        value = entry.get(key)
+        if isinstance(value, int | float) and not isinstance(value, bool) and not missing(value):
+            return sign * float(value)
+    return None
 
 
 # Two replies, to be judged
@@ -161,15 +182,15 @@ def pair_of(record: Object) -> Contest:
     key = pair_hash(messages, *replies)
     preferred = preferred_of(record, names)
     sides = [(reply, *_origin(record, name)) for name, reply in zip(names, replies, strict=True)]
-    if names == PAIRS[0] and int(key[:8], 16) % 2:
+    if names[0].startswith("chosen") and int(key[:8], 16) % 2:
         sides.reverse()
-        preferred = 1
+        preferred = preferred and OTHER[preferred]
     (a, a_from, a_model), (b, b_from, b_model) = sides
     return Contest(
         id=id_of(record) or key,
         position=0,
         key=key,
-        prompt_id=optional_text(record, "prompt_id") or prompt_hash(messages),
+        prompt_id=id_of(record, "prompt_id") or prompt_hash(messages),
         messages=messages,
         a=a,
         b=b,
@@ -177,7 +198,7 @@ def pair_of(record: Object) -> Contest:
         b_from=b_from,
         a_model=a_model,
         b_model=b_model,
-        human=LETTERS.get(preferred),
+        human=preferred,
     )
 
 
@@ -186,91 +207,3 @@ def _origin(record: Object, name: str) -> tuple[str, str | None]:
     if name not in ("a", "b"):
         return name, None
     return optional_text(record, f"{name}_from") or name, optional_text(record, f"{name}_model")
-
-
-def preferred_of(record: Object, names: Sequence[str]) -> int | None:
-    """The place of the reply that people prefer, 0 or 1; None if the record does not say. Raises BadRecord.
-
-    Numbers count from 1, and are read beside numbered columns only: elsewhere 1 could be either reply.
-    """
-    if names == PAIRS[0]:
-        return 0
-    numbered = names[0].endswith("_1")
-    choices, expected = (CHOICES | NUMBERS, "1 or 2") if numbered else (CHOICES, "a or b")
-    for name in HUMAN_LABELS:
-        label = human_label(record, name)
-        if label in choices:
-            return choices[label]
-        if label is not None and (name == "human" or numbered):
-            raise BadRecord(f"{name!r} is {record[name]!r}, not {expected}")
-    return None
-
-
-def human_label(record: Object, name: str) -> str | None:
-    """A human label in lower case, as text; None if there is none."""
-    value = record.get(name)
-    if name == "preferences":
-        if not isinstance(value, Mapping):
-            return None
-        value = value.get("human")
-    if value is None or value == "":
-        return None
-    return str(value).strip().lower()
-
-
-# All replies, to be audited
-
-
-@dataclass(frozen=True, slots=True)
-class Case:
-    """A record's replies by role, in order, and the turns of the conversation that they answer."""
-
-    replies: tuple[tuple[str, str], ...]
-    turns: Sequence[Message] = ()  # none: the record has no prompt
-    cut: frozenset[int] = frozenset()  # replies of which the record says that they were cut, by index
-
-    @property
-    def prompt(self) -> str | None:
-        """All of the conversation; None if the record has none."""
-        return written(self.turns)
-
-    @property
-    def question(self) -> str | None:
-        """The last turn of the user."""
-        return next((turn["content"].strip() for turn in reversed(self.turns) if turn["role"] == "user"), None)
-
-
-def read_case(record: Any, reply_field: str | None = None, prompt_field: str | None = None) -> Case:
-    """The replies of a record in any shape; raises BadRecord.
-
-    reply_field, prompt_field: columns of the reply and of the prompt, for shapes that are not listed above.
-    """
-    column = LONE.get(type(record))
-    if column is not None and reply_field is None:
-        record = {column: record}
-    record = object_of(record, "a reply")
-    many = column_of_many(record)
-    if many is not None and not reply_field:
-        listing = many_of(record, many)
-        roles = ["reply"] * len(listing)
-        texts = [reply.text for reply in listing]
-        problems = [reply.problem for reply in listing]
-        turns: Sequence[Message] = prompt_in(record, prompt_field)
-    else:
-        columns = (reply_field,) if reply_field else columns_of(record)
-        roles = [name if columns in PAIRS else "reply" for name in columns]
-        before, texts = answers_in(record, columns, prompt_field)
-        problems = [_cut(record)] * len(texts)
-        turns = next(filter(None, before), [])
-    if not texts:
-        raise BadRecord(f"no reply; it has {listed(record)}: name its column with --reply-field")
-    cut = frozenset(number for number, problem in enumerate(problems) if problem == "truncated")
-    return Case(tuple(zip(roles, texts, strict=True)), turns, cut)
-
-
-def written(turns: Sequence[Message]) -> str | None:
-    """A conversation in one writing, so that it is the same prompt in whatever shape it comes; None: no turns."""
-    conversation = before_reply(merged(turns))
-    if not conversation:
-        return None
-    return "".join(f"{MARKERS[turn['role']]} {turn['content'].strip()}" for turn in conversation)

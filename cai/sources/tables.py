@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from cai.errors import MissingExtra, SourceError
-from cai.sources.conversations import BadRecord, listed
+from cai.sources.conversations import BESIDE
+from cai.sources.values import BadRecord, listed
 from cai.texts.wording import nearest, reason_of
 
 LARGEST_FIELD = 64 * 2**20  # characters of a CSV field; the library's default refuses fields over 128 KB
@@ -22,7 +23,8 @@ def csv_rows(lines: Iterable[bytes], where: str | Path, keys: Sequence[str]) -> 
     csv.field_size_limit(max(csv.field_size_limit(), LARGEST_FIELD))  # holds for the whole process
     # Bad bytes become lone surrogates, which `as_text` refuses.
     texts = (line.decode("utf-8", "surrogateescape") for line in lines)
-    reader = csv.reader(texts, strict=True)  # strict: a quote left open is an error, not one field
+    recent: list[str] = []  # the lines of the row that is read
+    reader = csv.reader(_noted(texts, recent), strict=True)  # strict: a quote left open is an error, not one field
     try:
         header = next(reader, [])
     except csv.Error as error:
@@ -30,19 +32,47 @@ def csv_rows(lines: Iterable[bytes], where: str | Path, keys: Sequence[str]) -> 
     if header:
         _usable(header, keys, where)
     while True:
+        recent.clear()
         line = reader.line_num + 1
         try:
             row = next(reader)
         except StopIteration:
             return
         except csv.Error as error:
+            if len(recent) > 1 or "unexpected end" in str(error):
+                raise _unclosed(where, line, reader.line_num) from None
             yield line, BadRecord(f"not CSV: {error}")
             continue
         if row and len(row) != len(header):
+            if _holds_rows(recent[1:], len(header)):
+                raise _unclosed(where, line, reader.line_num)
             problem = f"{len(row)} fields, but the header has {len(header)}: quote text with commas or newlines"
             yield line, BadRecord(problem)
         elif row:
             yield line, dict(zip(header, row, strict=True))
+
+
+def _noted(lines: Iterable[str], recent: list[str]) -> Iterator[str]:
+    for line in lines:
+        recent.append(line)
+        yield line
+
+
+def _holds_rows(lines: Sequence[str], width: int) -> bool:
+    """Whether lines inside a quoted field look like rows of their own, which a quote left open has swallowed."""
+    if width < 2:
+        return False
+    return any(len(row) == width for line in lines for row in csv.reader([line]))
+
+
+def _unclosed(where: str | Path, first: int, last: int) -> SourceError:
+    lines = f"line {first} was" if first == last else f"lines {first} to {last} were"
+    return SourceError(
+        f"a quote is not closed in the row that begins here: {lines} not read, nor what follows; close it, or write a "
+        'quote inside a quoted field as "", and run the same command again',
+        where,
+        first,
+    )
 
 
 def parquet_rows(path: Path, keys: Sequence[str]) -> Rows:
@@ -100,4 +130,4 @@ def _usable(columns: list[str], keys: Sequence[str], where: str | Path) -> list[
     if not set(columns) & set(keys):
         hint = nearest(keys[0], columns) if len(keys) == 1 else f"it has {listed(columns)}"
         raise SourceError(f"no column {', '.join(keys)}; {hint}; name yours with --prompt-field", where)
-    return [column for column in columns if column in (*keys, "id")]
+    return [column for column in columns if column in (*keys, *BESIDE)]

@@ -108,9 +108,18 @@ def test_a_probability_may_be_written_in_several_ways(message: Row) -> None:
         ({"preferences": {"human": 2}}, False),
         ({"label": "2"}, False),
         ({"label": 2.0}, False),
+        ({"label": True}, True),
+        ({"human": False}, False),
+        ({"human": "False"}, False),
+        ({"winner": "model_b"}, False),
+        ({"human": "tie"}, 0.5),
+        ({"label": "Draw"}, 0.5),
+        ({"gold": "½"}, 0.5),
+        ({"label": 0.5}, 0.5),
+        ({"winner": "tie (bothbad)"}, 0.5),
     ],
 )
-def test_a_human_label_may_be_written_in_several_ways(human: Row, truth: bool) -> None:
+def test_a_human_label_may_be_written_in_several_ways(human: Row, truth: float) -> None:
     assert read(plain(**human)).rows[0].truth == truth
 
 
@@ -118,6 +127,36 @@ def test_numbers_count_replies_from_one() -> None:
     result = read(plain(label=1), plain(label=2))
     assert [row.truth for row in result.rows] == [True, False]
     assert "human labels are read as: 1 is the first reply, 2 the second" in result.notes
+
+
+def test_zero_is_a_tie_where_one_and_two_are_replies() -> None:
+    result = read(plain(label=1), plain(label=2), plain(label=0), plain(label="0.0"))
+    assert [row.truth for row in result.rows] == [1, 0, 0.5, 0.5]
+    assert "human labels are read as: 1 is the first reply, 2 the second, 0 a tie" in result.notes
+    result = read(plain(preferences={"human": 2}), plain(preferences={"human": 1}), plain(preferences={"human": 0}))
+    assert [row.truth for row in result.rows] == [0, 1, 0.5]
+
+
+@pytest.mark.parametrize("one", [0.9, 0.977, 1.0, 1.04, 1.1])
+@pytest.mark.parametrize("share", [0.0, 0.3, 0.5, 1.0])
+def test_two_probabilities_that_nearly_add_up_are_normalised_with_a_note(one: float, share: float) -> None:
+    result = read({"probs": [one * share, one * (1 - share)], "human": "a"})
+    assert result.ps == [pytest.approx(share, abs=1e-12)]
+    notes = [note for note in result.notes if "missed 1 in the sum" in note]
+    assert len(notes) == (abs(one - 1) > 0.01)
+
+
+def test_rows_whose_probabilities_do_not_add_up_are_dropped_with_their_lines(tmp_path: Path) -> None:
+    rows = [
+        {"probs": [0.8, 0.2], "human": "a"},
+        {"probs": [0.4, 0.1], "human": "b"},
+        {"prob": [0.7, 0.9], "human": "a"},
+    ]
+    result = calibrate_judge(written(tmp_path / "rows.jsonl", rows))
+    assert result.metrics.n == 1
+    assert any(note.startswith("2 rows dropped: line 2: 'probs' is [0.4, 0.1], which do") for note in result.notes)
+    with pytest.raises(InputError, match=r"no row can be compared: .* 1 were dropped \(line 1: 'probs' is"):
+        read(rows[1])
 
 
 def test_zero_and_one_are_places_in_a_pair_of_probabilities() -> None:
@@ -137,15 +176,18 @@ def test_one_is_what_a_single_probability_is_of() -> None:
         ([plain(label=1), plain(label=1)], "every human label is 1, which may count from 0 or from 1"),
         ([plain(label=0), plain(label=2)], "count both from 0 and from 1"),
         ([plain(human="a"), plain(preferences={"human": 0})], "count both from 0 and from 1"),
-        ([plain(human="a"), {"p_a": 0.2}], "2: no human label: expected one of human, label, gold, preferences"),
+        (
+            [plain(human="a"), {"p_a": 0.2}],
+            "2: no human label: expected one of human, label, gold, winner, preferences",
+        ),
         ([plain(human="a", label="a")], "1: human and label could both be the human label: keep one"),
         ([plain(human="a", p=0.2)], "1: p_a and p could both be the probability"),
         (
             [{"human": "a", "score": 3}],
             "1: no probability that the first reply is better: expected one of p_a, p, prob",
         ),
-        ([plain(human="tie")], "'human' is 'tie', not a or b, first or second, 1 or 2; null if"),
-        ([plain(human=True)], "'human' is True"),
+        ([plain(human="unsure")], "'human' is 'unsure', not a or b, first or second, 1 or 2, true or false, tie; null"),
+        ([plain(human=[1])], r"'human' is \[1\]"),
         ([plain(human=3)], "'human' is 3"),
         ([{"p_a": 1.2, "human": "a"}], "'p_a' is 1.2, not a probability"),
         ([{"p_a": "much", "human": "a"}], "'p_a' is 'much', not a probability"),

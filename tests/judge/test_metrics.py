@@ -128,6 +128,25 @@ def test_ties_count_half() -> None:
     assert kappa([0.5, 0.5], [True, False]) == pytest.approx(0)
 
 
+@settings(max_examples=60)
+@given(st.lists(st.tuples(st.floats(0, 1), st.sampled_from([0.0, 0.5, 1.0])), min_size=1, max_size=30))
+def test_a_tie_is_half_a_pair_for_each_reply_in_every_figure(rows: list[tuple[float, float]]) -> None:
+    ps, truths = [list(column) for column in zip(*rows, strict=True)]
+    halves = [(p, side) for p, truth in rows for side in ((1.0, 0.0) if truth == 0.5 else (truth, truth))]
+    twice, sides = [list(column) for column in zip(*halves, strict=True)]
+    for metric in (accuracy, brier, nll, ece, auroc, kappa):
+        expected = metric(twice, sides)
+        assert metric(ps, truths) == (None if expected is None else pytest.approx(expected, abs=1e-9)), metric
+    zs = [log_odds(p) for p in ps]
+    doubled = [log_odds(p) for p in twice]
+    assert fit_temperature(zs, truths) == pytest.approx(fit_temperature(doubled, sides), rel=1e-6)
+
+
+def test_a_tie_is_an_error_for_a_threshold() -> None:
+    ps = [0.9] * 100
+    assert certify(ps, [1.0] * 95 + [0.5] * 5, 0.85) == certify(ps, [1.0] * 95 + [0.0] * 5, 0.85)
+
+
 def test_equal_bins_of_confidence_hold_all_pairs() -> None:
     least, (place, pairs, sure, right) = reliability([0.5, 0.04, 0.96, 1.0, 0.0], [True] * 5)
     assert least == (0, 1, 0.5, 0.5)

@@ -1,13 +1,16 @@
 from __future__ import annotations
 
 from typing import Any
+from uuid import UUID
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from cai.records import Message, Prompt
-from cai.sources.conversations import MARKER, BadRecord, prompt_hash, to_prompt
+from cai.sources.conversations import prompt_hash, to_prompt
+from cai.sources.turns import MARKER
+from cai.sources.values import BadRecord
 
 texts = st.text(st.characters(codec="utf-8"), min_size=1).filter(lambda text: text.strip() and not MARKER.search(text))
 json_values = st.recursive(
@@ -66,8 +69,24 @@ def test_an_id_of_the_input_is_kept_and_else_the_conversation_names_the_prompt()
     assert [to_prompt(record).id for record in ("Hi", {"prompt": "Hi", "id": None}, {"prompt": "Hi", "id": ""})] == [
         unnamed
     ] * 3
-    assert "the id is of type float" in refusal({"id": 1.5, "prompt": "Hi"}).problem
-    assert "the id is of type bool" in refusal({"id": True, "prompt": "Hi"}).problem
+
+
+@pytest.mark.parametrize(
+    ("value", "name"),
+    [
+        (1.0, "1"), (-3.0, "-3"), (2.5, "2.5"), (7, "7"), (10**30 + 1, "1" + "0" * 29 + "1"), (True, None),
+        (["a"], None), ({"$oid": "a"}, None), (float("nan"), None), (UUID(int=5), f"{'0' * 8}-0000-0000-0000-{5:012}"),
+    ],
+)  # fmt: skip
+def test_numbers_of_every_kind_are_ids_and_other_values_name_nothing(value: Any, name: str | None) -> None:
+    unnamed = prompt_hash([Message(role="user", content="Hi")])
+    assert to_prompt({"id": value, "prompt": "Hi"}).id == (name or unnamed)
+
+
+@pytest.mark.parametrize("dtype", ["int8", "int64", "uint64", "float32", "float64"])
+def test_numbers_of_numpy_are_ids(dtype: str) -> None:
+    numpy = pytest.importorskip("numpy")
+    assert to_prompt({"id": numpy.dtype(dtype).type(7), "prompt": "Hi"}).id == "7"
 
 
 def test_a_prompt_object_passes_with_its_id() -> None:
@@ -103,13 +122,16 @@ def test_an_empty_prompt_is_refused_as_empty(record: Any) -> None:
     [
         (7, "the record is of type int"),
         ({"prompt": 7}, "prompt is of type int, not text or a list of messages"),
-        ({"text": "Hi", "n": 1}, "rl_prompt, chosen, rejected; it has 'text', 'n': name the right one"),
+        ({"text": "Hi", "n": 1}, "history, chosen, rejected; it has 'text', 'n': name the right one"),
         ({}, "it has nothing"),
         ({"messages": "Hi"}, "messages is text, not a list of messages"),
         ({"messages": ["Hi"]}, "turn 1 is of type str, not an object"),
-        ({"messages": [message("tool", "Hi")]}, "turn 1 has the role 'tool'; known: system, user, human"),
+        ({"messages": [message("robot", "Hi")]}, "turn 1 has the role 'robot'; known: system, developer, user, human"),
         ({"messages": [{"role": ["user"], "content": "Hi"}]}, "turn 1 has the role ['user']"),
-        ({"messages": [{"role": "user", "content": [{"type": "text"}]}]}, "the content of turn 1 is of type list"),
+        (
+            {"messages": [{"role": "user", "content": [{"type": "text"}]}]},
+            "the content of turn 1 has a part without text",
+        ),
         ({"messages": [message("system", "Be brief")]}, "no user turn"),
         ({"chosen": "Sure!"}, "chosen is not a transcript"),
         ("a\ud800b", "the record is not UTF-8 (character 2)"),
@@ -139,9 +161,8 @@ def test_a_named_field_is_the_only_one_read() -> None:
 
 def test_a_format_narrows_what_is_read() -> None:
     both = {"prompt": "first", "messages": [message("user", "second")], "chosen": "\n\nHuman: third\n\nAssistant: x"}
-    assert [turns(both, format=name)[0][1] for name in ("auto", "prompt", "messages", "hh")] == [
-        "first", "first", "second", "third",
-    ]  # fmt: skip
+    assert [turns(both, format=name)[0][1] for name in ("prompt", "messages", "hh")] == ["first", "second", "third"]
+    assert "messages answers another conversation than the prompt" in refusal(both).problem
     assert "q is text, not a list" in refusal({"q": "Hi"}, format="messages", field="q").problem
     assert "not a transcript" in refusal("Hi", format="hh").problem
 

@@ -131,13 +131,71 @@ def test_csv_fields_may_hold_newlines_commas_and_quotes_and_be_large(write: Writ
 
 
 def test_bad_csv_rows_come_out_with_the_line_they_start_on(write: Write) -> None:
-    content = b'id,prompt\n1,"two\nlines"\n2,un,quoted\n3\n4,b\xffd\n5,"a"b\n6,\n7,fine\n8,"open\n'
+    content = b'id,prompt\n1,"two\nlines"\n2,un,quoted\n3\n4,b\xffd\n5,"a"b\n6,\n7,fine\n'
     problems = asked(write("a.csv", content))
     assert problems[0] == "two\nlines" and problems[6] == "fine"
     assert [problem.split(":")[0] for problem in problems[1:6]] == ["4", "5", "6", "7", "8"]
+    assert len(problems) == 7
     assert "3 fields, but the header has 2" in problems[1]
     assert "not UTF-8" in problems[3] and "not CSV" in problems[4] and "empty" in problems[5]
-    assert problems[7].startswith("10: not CSV: unexpected end of data")
+
+
+OPEN = {  # the rows of a CSV in which a quote is left open, and the lines that are not read
+    "until the end": (['b,"Why is the sky', "c,What is rain?", "d,What is snow?"], (3, 5)),
+    "in the last row": (["b,What is fog?", 'c,"Why is the sky'], (4, 4)),
+    "until a quoted row": (['b,"Why is the sky', "c,What is rain?", 'd,"What is snow?"', "e,ice"], (3, 5)),
+    "until a quoted word": (['b,"Why is the sky', 'c,What is "rain" to you?', "d,ice"], (3, 4)),
+    "until a quote before a comma": (['b,"Why is the sky', "c,What is rain?", 'd,",of', "e,What is ice?"], (3, 5)),
+    "in the first column": (['"b,Why is the sky', "c,What is rain?", "d,What is snow?"], (3, 5)),
+    "after an inner quote": (['b,"Why ""is"" the sky', "c,What is rain?"], (3, 4)),
+    "twice": (['b,"Why is the sky', 'c,"What is rain?', "d,What is snow?"], (3, 4)),
+}
+
+
+@pytest.mark.parametrize("packed", ["", ".gz"])
+@pytest.mark.parametrize("end", ["\n", "\r\n", ""])
+@pytest.mark.parametrize("name", OPEN)
+def test_a_quote_that_is_left_open_ends_the_reading_with_the_lines_that_are_lost(
+    write: Write, name: str, end: str, packed: str
+) -> None:
+    rows, (first, last) = OPEN[name]
+    path = write(f"a.csv{packed}", (end or "\n").join(["id,prompt", "a,What is tea?", *rows]) + end)
+    prompts = read_prompts(path)
+    for number in range(2, first):
+        assert isinstance(next(prompts), Prompt), number
+    with pytest.raises(SourceError) as caught:
+        list(prompts)
+    lines = f"line {first} was" if first == last else f"lines {first} to {last} were"
+    assert f"{path}:{first}: a quote is not closed in the row that begins here: {lines} not read" in str(caught.value)
+
+
+@given(st.lists(st.lists(st.text(st.characters(codec="utf-8", exclude_characters="\0")), min_size=2, max_size=2)))
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_what_a_csv_writer_writes_is_read_back(tmp_path: Path, rows: list[list[str]]) -> None:
+    texts = [f"{number}{text}" for number, (text, _) in enumerate(rows)]
+    out = io.StringIO()
+    csv.writer(out).writerows([["prompt", "n"], *([text, row[1]] for text, row in zip(texts, rows, strict=True))])
+    (tmp_path / "a.csv").write_bytes(out.getvalue().removesuffix("\r\n").encode())
+    if texts:
+        assert asked(tmp_path / "a.csv") == texts
+
+
+@pytest.mark.parametrize(
+    ("row", "text"),
+    [
+        ('1,5" of snow', '5" of snow'),
+        ('1,say "hi" twice', 'say "hi" twice'),
+        ('1,"a ""quoted"" word"', 'a "quoted" word'),
+        ('1,""', "2: the prompt is empty"),
+        ("1,a; b\tc | d", "a; b\tc | d"),
+        ('1,"one\ntwo, three\nfour"', "one\ntwo, three\nfour"),
+        ("1,nul \0 late", "nul \0 late"),
+    ],
+)
+def test_quotes_and_other_marks_inside_fields_are_text(write: Write, row: str, text: str) -> None:
+    filler = "0," + "x" * 9_000 + "\n" if "\0" in row else ""
+    found = asked(write("a.csv", f"id,prompt\n{filler}{row}"))
+    assert found[-1] == text
 
 
 def test_a_table_without_a_usable_column_names_those_it_has(write: Write, tmp_path: Path) -> None:
@@ -356,7 +414,11 @@ def test_no_line_ends_the_reading(tmp_path: Path, lines: list[bytes]) -> None:
     lines = [b"".join(line.splitlines()).replace(b"\0", b"") for line in lines]
     for kind in ("jsonl", "txt", "csv"):
         (tmp_path / f"a.{kind}").write_bytes(b'prompt\n"first"\n' + b"\n".join(lines))
-        items = list(read_prompts(tmp_path / f"a.{kind}"))
+        try:
+            items = list(read_prompts(tmp_path / f"a.{kind}"))
+        except SourceError as error:
+            assert kind == "csv" and "a quote is not closed" in str(error)
+            continue
         places = [item.line for item in items if isinstance(item, BadPrompt)]
         assert places == sorted(set(places))
         if kind != "csv":

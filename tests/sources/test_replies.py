@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
-from cai.sources.conversations import BadRecord
-from cai.sources.replies import read_case
+from cai.sources.cases import read_case
+from cai.sources.values import BadRecord
 
 ASKED = "When does the ferry leave?"
 TURN = [{"role": "user", "content": ASKED}]

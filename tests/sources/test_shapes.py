@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import pytest
+from shape_readers import JUDGING, Record, by_audit, by_prompts, by_sft
 
-from cai.evaluation.bench import _labelled
 from cai.records import Contest, Prompt
 from cai.runs.pairs import read_pairs
+from cai.sources.cases import read_case, written
 from cai.sources.files import read_prompts
-from cai.sources.replies import read_case, written
-from cai.training.data.rows import read_rows
-
-Record = dict[str, Any]
-Answer = tuple[Any, str, str]  # the conversation, the better reply and the other
+from cai.training.data.rowfile import read_rows
 
 HI: list[Any] = [{"role": "user", "content": "Hi?"}]
 LONG: list[Any] = [
@@ -67,33 +63,6 @@ WHOLE: list[tuple[Record, list[Any]]] = [
 PAIRS = [({**prompt, **two}, turns) for prompt, turns in PROMPTS for two in TWO] + WHOLE
 
 
-def judged(item: Any) -> Answer:
-    assert isinstance(item, Contest) and item.a is not None and item.b is not None
-    better, other = (item.a, item.b) if item.human == "a" else (item.b, item.a)
-    return list(item.messages), better, other
-
-
-def by_label(record: Record) -> Answer:
-    [(_, item)] = read_pairs([record])
-    return judged(item)
-
-
-def by_bench(record: Record) -> Answer:
-    [(_, item)], unlabelled = _labelled([record], None)
-    assert unlabelled == 0
-    return judged(item)
-
-
-def by_train(record: Record) -> Answer:
-    [row] = read_rows([record], "dpo").rows
-    assert row.rejected is not None
-    prompt = HI if row.prompt == "Hi?" else list(row.prompt)  # plain text stays plain text
-    return prompt, row.reply, row.rejected
-
-
-JUDGING: dict[str, Callable[[Record], Answer]] = {"label": by_label, "bench": by_bench, "train": by_train}
-
-
 @pytest.mark.parametrize("command", JUDGING)
 @pytest.mark.parametrize(("record", "turns"), PAIRS)
 def test_a_pair_is_read_alike(record: Record, turns: list[Any], command: str) -> None:
@@ -106,24 +75,6 @@ def test_an_audit_and_a_run_over_prompts_see_the_same_conversation(record: Recor
     assert case.prompt == written(turns) and {reply for _, reply in case.replies} == {"Yes.", "No."}
     [prompt] = read_prompts([record])
     assert isinstance(prompt, Prompt) and list(prompt.messages) == turns
-
-
-def by_sft(record: Record) -> tuple[list[Any], str]:
-    [row] = read_rows([record], "sft").rows
-    return list(row.prompt), row.reply
-
-
-def by_audit(record: Record) -> tuple[Any, str]:
-    case = read_case(record)
-    [(role, reply)] = case.replies
-    assert role == "reply"
-    return case.prompt, reply
-
-
-def by_prompts(record: Record) -> list[Any]:
-    [prompt] = read_prompts([record])
-    assert isinstance(prompt, Prompt)
-    return list(prompt.messages)
 
 
 ONE: list[Record] = [

@@ -18,7 +18,8 @@ from cai.records import Values
 from cai.sources.files import Source, existing, path_of
 from cai.texts.hygiene import LEARNED, MANY_REFUSALS, READ_FOR_REFUSALS, refusal
 from cai.texts.wording import rendered, report_lines
-from cai.training.data.rows import Skipped, TrainingRow, file_of, last_words, named, read_rows, reasons_of
+from cai.training.data.rowfile import file_of, read_rows
+from cai.training.data.rows import Skipped, TrainingRow, last_words, named, reasons_of
 from cai.training.setup.methods import METHODS
 
 SPLIT = 0.95  # share of the prompts that train, if no file holds others back

@@ -2,34 +2,23 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 import sys
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from operator import itemgetter
 from typing import Any
 
-import orjson
-
-from cai.errors import InputError
 from cai.records import DropReason, Object, Turns
-from cai.sources.conversations import PROMPTS, BadRecord, as_text, listed, object_of, prompt_hash, to_reply
-from cai.sources.files import Source, examine, read_records
-from cai.sources.replies import (
-    SINGLE,
-    answers_in,
-    column_of_many,
-    columns_of,
-    columns_of_two,
-    preferred_of,
-    shared_prompt,
-)
-from cai.training.setup.methods import METHODS, Kind
+from cai.sources.conversations import CHATS, SYSTEM, conversation_before, prompt_hash, to_reply
+from cai.sources.labels import preferred_of
+from cai.sources.replies import PAIRS, answers_in, column_of_many, columns_of, columns_of_two, many_of, shared_prompt
+from cai.sources.turns import is_conversation, is_reply, messages_in
+from cai.sources.values import BadRecord, id_of, missing, object_of
+from cai.training.data.kinds import ADVICE, GRADES, WrongKind, kind_for
+from cai.training.setup.methods import METHODS
 
-KEPT_COLUMNS = ("constitution", "constitution_hash", "judge", "protocol", "model", "chosen_model", "rejected_model")
-MOST_ORIGINS = 20  # values of a column that are remembered
 PLAIN = frozenset({"chosen", "rejected", "completion"})  # columns of TRL, whose text continues a text in `prompt`
 
 
@@ -62,75 +51,40 @@ def named(row: str) -> str:
     return row if row.startswith("line ") else f"row {row}"
 
 
-def kind_of(record: Object) -> Kind:
-    """What kind of dataset a record is from, by the columns it has a value in."""
-    columns = {name for name, value in record.items() if value is not None}
-    if columns >= {"votes", "a", "b"}:
-        return "labels"
-    if columns >= {"rounds", "initial", "final"}:
-        return "revisions"
-    if column_of_many(record) is not None:
-        return "candidates"
-    if columns_of_two(record) is not None:
-        return "pairs"
-    if columns >= {"completion", "label"}:
-        return "graded"
-    if columns & set(SINGLE) - {"text"}:
-        return "chat"
-    if columns & set(PROMPTS):
-        return "prompts"
-    return "text" if "text" in columns else "unknown"
-
-
-ADVICE: dict[Kind, str] = {  # what to do with a dataset of another kind than a method trains on
-    "chat": "these are conversations, not what {method} trains on: cai train sft {where}",
-    "pairs": "these are pairs, not what {method} trains on: cai train dpo {where}",
-    "graded": "these are single replies with a label, not what {method} trains on: cai train kto {where}",
-    "labels": "these are labels, from which training rows are cut: name the run, cai train dpo {folder}",
-    "revisions": "these are revisions, from which training rows are cut: name the run, cai train sft {folder}",
-    "candidates": "these are replies that nobody has judged: cai label {where}",
-    "prompts": "these are prompts without replies: cai generate {where}",
-    "text": "'text' does not tell the reply from the prompt; give 'messages', or 'prompt' and 'completion'",
-    "unknown": "no columns that {method} trains on; it has {columns}",
-}
-
-
-def advice(where: str, method: str, record: Object) -> str:
-    """What to do with a record of another kind than `method` trains on; where: its file."""
-    words = ADVICE[kind_of(record)]
-    return words.format(where=where, folder=Path(where).parent, method=method, columns=listed(record))
-
-
-def row_of(record: Any, line: int, method: str) -> TrainingRow:
-    """The row in a record; raises BadRecord for what cannot train."""
+def rows_of(record: Any, line: int, method: str) -> list[TrainingRow]:
+    """The rows in a record; a pair is two where single replies are graded. Raises BadRecord for what cannot train."""
     record = object_of(record, "columns")
-    kind = kind_of(record)
-    if kind != METHODS[method].rows:
-        raise BadRecord(f"the columns are not those of {method}: {advice('it', method, record)}")
-    name = f"line {line}"
-    value = record.get("id")
-    if isinstance(value, str | int) and value != "":
-        name = as_text(str(value), "the id")
+    kind = kind_for(record, method)
+    name = id_of(record) or f"line {line}"
+    if kind in ("pairs", "candidates"):
+        pair = _pair(record, name) if kind == "pairs" else _of_ranks(record, name)
+        return _graded(pair) if METHODS[method].rows == "graded" else [pair]
     columns = columns_of(record)
-    if kind == "pairs":
-        return _pair(record, columns, name)
+    if columns in PAIRS:  # the chat beside a pair
+        columns = tuple(column for column in ("completion", *CHATS) if not missing(record.get(column)))[:1]
     prompt, [reply] = _read(record, columns)
     label = None
     if kind == "graded":
         label = record["label"]
-        if not isinstance(label, bool) and label not in (0, 1):
+        if label not in GRADES:
             raise BadRecord(f"'label' is {str(label)[:40]!r}, not true or false")
         label = bool(label)
-    return TrainingRow(name, prompt, reply, _key(prompt), label=label)
+    return [TrainingRow(name, prompt, reply, _key(prompt), label=label)]
 
 
-def _pair(record: Object, columns: Sequence[str], name: str) -> TrainingRow:
+def _pair(record: Object, name: str) -> TrainingRow:
+    columns = columns_of_two(record)
+    if columns is None:
+        columns = next(pair for pair in PAIRS if all(column in record for column in pair))
+        null = next(column for column in columns if missing(record[column]))
+        raise BadRecord(f"{null!r} is null")
     preferred = preferred_of(record, columns)
     if preferred is None:
         raise BadRecord(f"nothing says which of {columns[0]!r} and {columns[1]!r} is better: cai label asks a judge")
+    if preferred == "tie":
+        raise BadRecord(f"its label calls {columns[0]!r} and {columns[1]!r} a tie", "low_confidence")
     prompt, replies = _read(record, columns)
-    chosen = replies[preferred]
-    rejected = replies[1 - preferred]
+    chosen, rejected = replies if preferred == "a" else reversed(replies)
     if chosen.split() == rejected.split():
         raise BadRecord(f"{columns[0]!r} and {columns[1]!r} are the same text", "identical")
     p = _number(record, "p_chosen")
@@ -140,18 +94,92 @@ def _pair(record: Object, columns: Sequence[str], name: str) -> TrainingRow:
     return TrainingRow(name, prompt, chosen, _key(prompt), rejected=rejected, p_chosen=p, margin=margin)
 
 
+def _of_ranks(record: Object, name: str) -> TrainingRow:
+    """The best and the worst of several replies that their record ranks; of equals, the first of each."""
+    column = column_of_many(record)
+    if column is None:
+        raise BadRecord("it has no list of replies")
+    replies = [(reply.rank, reply.text) for reply in many_of(record, column) if reply.rank is not None]
+    if len(replies) < 2:
+        raise WrongKind(
+            f"fewer than two of its replies have a rank or a score: {ADVICE['candidates'].format(where='it')}"
+        )
+    best, chosen = max(replies, key=itemgetter(0))
+    worst, rejected = min(replies, key=itemgetter(0))
+    if best == worst:
+        raise BadRecord("all of its replies have the same rank", "low_confidence")
+    if chosen.split() == rejected.split():
+        raise BadRecord("the best and the worst reply are the same text", "identical")
+    if not chosen.strip() or not rejected.strip():
+        raise BadRecord("the best or the worst reply is empty", "empty")
+    prompt = to_reply(conversation_before(record, (), column))
+    return TrainingRow(name, prompt, chosen, _key(prompt), rejected=rejected)
+
+
+def _graded(pair: TrainingRow) -> list[TrainingRow]:
+    """The two replies of a pair, each with its grade."""
+    return [
+        TrainingRow(f"{pair.id}:{side}", pair.prompt, reply, pair.key, label=side == "chosen")
+        for side, reply in zip(("chosen", "rejected"), pair.replies, strict=True)
+    ]
+
+
 def _read(record: Object, columns: Sequence[str]) -> tuple[Turns | str, list[str]]:
     """The prompt, and the replies in these columns; the prompt is text if it and all replies are plain text."""
+    record = _learnt(record, columns)
     before, replies = answers_in(record, columns)
     for column, reply in zip(columns, replies, strict=True):
         if not reply.strip():
             raise BadRecord(f"{column!r} is an empty reply", "empty")
     prompt = record.get("prompt")
-    if isinstance(prompt, str) and PLAIN.issuperset(columns) and replies == [record[column] for column in columns]:
+    if (
+        isinstance(prompt, str)
+        and PLAIN.issuperset(columns)
+        and not any(map(is_conversation, _values(record, columns)))
+    ):
         if not prompt.strip():
             raise BadRecord("the prompt is empty", "empty")
-        return prompt, replies
+        if not any(map(record.get, SYSTEM)):
+            return prompt, replies
     return to_reply(shared_prompt(record, before)), replies
+
+
+def _values(record: Object, columns: Sequence[str]) -> list[Any]:
+    return [record[column] for column in columns]
+
+
+def _learnt(record: Object, columns: Sequence[str]) -> Object:
+    """The record without what follows the last reply whose weight is not 0; of a pair, neither may have weight 0."""
+    changes = {}
+    for column in columns:
+        messages = messages_in(record[column])
+        if messages is None:
+            continue
+        weights = [_weight(number, turn) for number, turn in enumerate(messages, 1)]
+        if 0 not in weights:
+            continue
+        end = max((number for number, weight in enumerate(weights, 1) if weight == 1), default=0)
+        start = end
+        while start and weights[start - 1] is not None:
+            start -= 1
+        if not end or (len(columns) > 1 and end < len(messages)):
+            raise BadRecord(f"{column!r} has no reply to learn: its weight is 0")
+        if 0 in weights[start:end]:
+            raise BadRecord(f"{column!r} ends with a reply in several turns, of which some have weight 0")
+        changes[column] = messages[:end]
+    return {**record, **changes}
+
+
+def _weight(number: int, turn: Any) -> int | None:
+    """Whether a reply is learnt, 1 or 0, by its own words; None: it is no reply."""
+    if not is_reply(turn):
+        return None
+    weight = turn.get("weight")
+    if missing(weight):
+        return 1
+    if weight not in (0, 1):
+        raise BadRecord(f"the weight of turn {number} is {str(weight)[:40]}, not 0 or 1")
+    return int(weight)
 
 
 def _number(record: Object, name: str) -> float | None:
@@ -170,7 +198,12 @@ def _key(prompt: Turns | str) -> str:
     return prompt_hash([{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt)
 
 
-# Files
+def last_words(prompt: Turns | str) -> str:
+    """The text that a reply answers."""
+    return prompt if isinstance(prompt, str) else prompt[-1]["content"]
+
+
+# Records that do not train
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,92 +219,3 @@ class Skipped:
 def reasons_of(drops: Iterable[Skipped]) -> dict[str, int]:
     """How many were dropped, by reason."""
     return dict(Counter(drop.reason for drop in drops))
-
-
-@dataclass(slots=True)
-class RowFile:
-    """What one file held; `read` = rows + drops."""
-
-    source: str
-    content: str = ""  # equal for equal content: size and hash of a file
-    rows: list[TrainingRow] = field(default_factory=list)
-    drops: list[Skipped] = field(default_factory=list)
-    read: int = 0
-    origins: dict[str, list[str]] = field(default_factory=dict)  # distinct values of KEPT_COLUMNS
-    first_replies: list[tuple[str, str]] = field(default_factory=list)  # of the model, with the text that each answers
-
-
-def file_of(source: Any) -> Path | None:
-    """The path that a source names; None for standard input, a dataset of the hub, and rows from Python."""
-    if not isinstance(source, str | Path) or str(source) == "-" or str(source).startswith("hf:"):
-        return None
-    return Path(source)
-
-
-def read_rows(source: Source, method: str, command: str = "") -> RowFile:
-    """Every record of one file as a row or a drop, in order; raises InputError if its records are of another kind.
-
-    command: of the run that cut it, empty: unknown.
-    """
-    where = str(source) if isinstance(source, str | Path) else "ROWS"
-    file = RowFile(where)
-    path = file_of(source)
-    if path is not None:
-        _check_content(path, command)
-        file.content = examine(where)[0]
-    for line, record in read_records(source):
-        file.read += 1
-        try:
-            row = row_of(record, line, method)
-        except BadRecord as bad:
-            if isinstance(record, Mapping) and not file.rows and kind_of(record) != METHODS[method].rows:
-                raise InputError(advice(where, method, record), where, line) from None
-            file.drops.append(Skipped(where, line, bad.reason, bad.problem))
-            continue
-        file.rows.append(row)
-        _remember(file.origins, record)
-        first = _first_reply(record, row, command)
-        if first is not None:
-            file.first_replies.append((first, last_words(row.prompt)))
-    if path is None:
-        file.content = hashlib.sha256(orjson.dumps(file.rows)).hexdigest()[:16]
-    return file
-
-
-def _check_content(path: Path, command: str) -> None:
-    """Raise InputError for a file without content."""
-    if not path.exists() or path.stat().st_size:
-        return
-    if not command:
-        raise InputError("is empty", path)
-    message = "is empty: no row came this far"
-    dropped = path.parent / "dropped.jsonl"
-    if dropped.exists():
-        message += f"; {dropped} says why"
-    raise InputError(message, path)
-
-
-def _remember(origins: dict[str, list[str]], record: Object) -> None:
-    for column in KEPT_COLUMNS:
-        value = record.get(column)
-        if not isinstance(value, str):
-            continue
-        values = origins.setdefault(column, [])
-        name = value.encode("utf-8", "replace").decode()
-        if name not in values and len(values) < MOST_ORIGINS:
-            values.append(name)
-
-
-def _first_reply(record: Object, row: TrainingRow, command: str) -> str | None:
-    """The model's first reply to the prompt, if it is one of those of the row."""
-    if record.get("chosen_from") == "initial":
-        return row.reply
-    rejected = record.get("rejected_from")
-    if rejected == "initial" or ("rejected_from" not in record and command == "generate"):
-        return row.rejected
-    return None
-
-
-def last_words(prompt: Turns | str) -> str:
-    """The text that a reply answers."""
-    return prompt if isinstance(prompt, str) else prompt[-1]["content"]

@@ -17,7 +17,9 @@ from stored_runs import make_run, revision
 from cai.errors import InputError, RunError, UsageError
 from cai.export.export import export_run
 from cai.training.data.dataset import load_rows, trains
-from cai.training.data.rows import kind_of, read_rows, reasons_of
+from cai.training.data.kinds import kinds_of
+from cai.training.data.rowfile import read_rows
+from cai.training.data.rows import reasons_of
 
 ASK = [{"role": "user", "content": "Why is tea brown?"}]
 
@@ -217,7 +219,7 @@ WRONG = [
     ("sft", pair(1), "cai train dpo"),
     ("sft", graded(1, True), "cai train kto"),
     ("dpo", chat(1), "cai train sft"),
-    ("kto", pair(1), "cai train dpo"),
+    ("kto", chat(1), "cai train sft"),
     ("reward", graded(1, True), "cai train kto"),
     ("dpo", {"prompt": ASK, "replies": ["a", "b"]}, "cai label"),
     ("dpo", {"prompt": ASK, "a": "x", "b": "y", "votes": []}, "name the run, cai train dpo"),
@@ -228,7 +230,7 @@ WRONG = [
 ]
 
 
-@pytest.mark.parametrize(("method", "row", "advice"), WRONG, ids=[f"{m}-{kind_of(r)}" for m, r, _ in WRONG])
+@pytest.mark.parametrize(("method", "row", "advice"), WRONG, ids=[f"{m}-{kinds_of(r)[0]}" for m, r, _ in WRONG])
 def test_a_dataset_of_the_wrong_kind_names_the_right_command(
     tmp_path: Path, method: Any, row: dict[str, Any], advice: str
 ) -> None:

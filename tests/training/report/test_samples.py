@@ -15,7 +15,7 @@ import torch
 import transformers
 from training_records import write_samples
 
-from cai.training.data.rows import TrainingRow, Turns, row_of
+from cai.training.data.rows import TrainingRow, Turns, rows_of
 from cai.training.report.samples import (
     Sample,
     choose_prompts,
@@ -152,7 +152,8 @@ def test_what_trains_goes_on_to_train_and_the_reference_does_not(model: Any, nam
 def rows(count: int, words: int = 1) -> list[TrainingRow]:
     turns = [[{"role": "user", "content": f"{n} " + "word " * words}] for n in range(count)]
     return [
-        row_of({"id": f"{i}", "prompt": turn, "chosen": "a", "rejected": "b"}, i, "dpo") for i, turn in enumerate(turns)
+        rows_of({"id": f"{i}", "prompt": turn, "chosen": "a", "rejected": "b"}, i, "dpo")[0]
+        for i, turn in enumerate(turns)
     ]
 
 

@@ -33,7 +33,7 @@ from cai.errors import InputError, LossNotFinite, UsageError
 from cai.models import open_model
 from cai.records import Request, Sampling
 from cai.training.data.dataset import load_rows
-from cai.training.data.rows import TrainingRow, row_of
+from cai.training.data.rows import TrainingRow, rows_of
 from cai.training.data.tokens import Encoded, Masker
 from cai.training.setup.config import load_config
 from cai.training.trainers.dpo import NLL_WEIGHT, Pairs, SoftDPO, cross_entropy, gap_scaled, with_nll
@@ -421,7 +421,7 @@ PLAIN_TEXT = [{"id": f"p{i}", "prompt": f"Text {i}: ", "chosen": "good" * i, "re
 def test_the_tokens_of_pairs_are_those_that_trl_would_make(folder: Path, tmp_path: Path, plain: bool) -> None:
     rows = PLAIN_TEXT if plain else long_rows()
     data = datasets.Dataset.from_list([row | {"row": place} for place, row in enumerate(rows)])
-    read = [row_of(row, 1, "dpo") if plain else as_read(row) for row in rows]
+    read = [rows_of(row, 1, "dpo")[0] if plain else as_read(row) for row in rows]
     unlimited = {"max_length": None}
     for trainer, joined in (
         (dpo(folder, tmp_path / "a", data, make=trl.DPOTrainer, **unlimited), False),
