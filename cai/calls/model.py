@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from cai.errors import UsageError
 from cai.records import Abilities, Completion, Request, Sampling, Values
@@ -59,6 +59,14 @@ class Model(Protocol):
 
     async def close(self) -> None:
         """Release what `start` took; safe to call twice."""
+
+
+@runtime_checkable
+class ListsTokens(Protocol):
+    """A model whose server may be able to list the log probabilities of tokens that are named to it."""
+
+    async def list_tokens(self, letters: Sequence[str]) -> None:
+        """Ask from now on for these letters wherever one token is asked for with its alternatives, if that can be."""
 
 
 @dataclass(frozen=True, slots=True)

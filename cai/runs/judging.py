@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from cai.calls.flow import Driver, Played
-from cai.calls.model import Model
+from cai.calls.model import ListsTokens, Model
 from cai.constitution.principles import Constitution, Principle, draw
 from cai.engine.ask_judge import AskJudge
 from cai.engine.letters import LEAST_MASS
@@ -89,6 +89,11 @@ class Judging:
             raise UsageError(f"{name} cannot be asked by --protocol {self.protocol} once loaded")
         if self.protocol != "reward":
             check_ability(self.model, completes=self._templates.completes)
+
+    async def prepare(self) -> None:
+        """Have both letters listed, however unlikely, by a server that can be named tokens."""
+        if self.protocol in ("logprob", "reason") and isinstance(self.model, ListsTokens):
+            await self.model.list_tokens(tuple(map(str.strip, self._ask.letters)))
 
     def _draw(self, item: Contest) -> Sequence[Principle]:
         if self.all:

@@ -115,6 +115,7 @@ class LabelRun(Run[Label]):
     async def begin(self, folder: RunFolder) -> list[Driver]:
         """Look at the labels of an earlier session, too: can the judge be read, and how many pairs are kept?"""
         drivers = await super().begin(folder)
+        await self.judging.prepare()
         path = folder.path / folder.rows_file
         if self._target is not None:
             self._target.read(path, filters_of(ExportOptions(**self.cut_options()), self.calibration))

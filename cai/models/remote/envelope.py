@@ -56,9 +56,9 @@ def read_choice(body: Object, name: str, most: Any) -> Completion:
     reasoning = words(message.get("reasoning_content")) or words(message.get("reasoning")) or thoughts
     if chat:
         text, reasoning = split_thoughts(text, thoughts=reasoning)
-    usage = _known(body.get("usage"))
+    usage = known(body.get("usage"))
     inputs, outputs = count(usage.get("prompt_tokens")), count(usage.get("completion_tokens"))
-    cached = count(_known(usage.get("prompt_tokens_details")).get("cached_tokens"))
+    cached = count(known(usage.get("prompt_tokens_details")).get("cached_tokens"))
     blocked = _is_blocked(body) or _is_blocked(choice) or (chat and choice.get("message") is None)
     finish: Finish = "content_filter"
     if refusal is None:
@@ -79,7 +79,7 @@ def read_message(body: Object, name: str, most: Any) -> Completion:
     """The answer of `/messages`."""
     text, thoughts = _content(body.get("content"))
     text, reasoning = split_thoughts(text, thoughts=thoughts)
-    usage = _known(body.get("usage"))
+    usage = known(body.get("usage"))
     outputs = count(usage.get("output_tokens"))
     read, written = (usage.get(f"cache_{part}_input_tokens") for part in ("read", "creation"))
     inputs = [count(part) for part in (usage.get("input_tokens"), read or 0, written or 0)]
@@ -126,7 +126,7 @@ def read_logprobs(listed: Any) -> tuple[dict[str, float], ...] | None:
     A drawn token below the listed ones is left out: a reader takes the lowest entry for the floor of the list. What is
     no number is NaN, so that a reader sees which token it belongs to.
     """
-    listed = _known(listed)
+    listed = known(listed)
     content, tokens = listed.get("content"), listed.get("tokens")
     if isinstance(content, list):
         return tuple(added(_entries(token)) for token in content)
@@ -137,13 +137,13 @@ def read_logprobs(listed: Any) -> tuple[dict[str, float], ...] | None:
 
 def _entries(token: Any) -> Iterator[tuple[str, float]]:
     """Tokens and log probabilities that a chat lists at one place; the drawn token repeated counts once."""
-    drawn = _known(token)
+    drawn = known(token)
     tops = drawn.get("top_logprobs")
     if isinstance(tops, dict):
         yield from log_probabilities(tops).items()
         return
     met = False
-    for entry in filter(None, map(_known, tops if isinstance(tops, list) and tops else [drawn])):
+    for entry in filter(None, map(known, tops if isinstance(tops, list) and tops else [drawn])):
         is_drawn = all(entry.get(key) == drawn.get(key) for key in ("token", "logprob", "id", "bytes"))
         if isinstance(entry.get("token"), str) and not (met and is_drawn):
             yield entry["token"], log_probability(entry.get("logprob"))
@@ -181,15 +181,15 @@ def _content(content: Any) -> tuple[str, str | None]:
 def _thought(thought: Any) -> str | None:
     """A thought; Mistral's come in parts, too."""
     if isinstance(thought, list):
-        return "".join(words(_known(part).get("text")) or "" for part in thought)
+        return "".join(words(known(part).get("text")) or "" for part in thought)
     return words(thought)
 
 
 def _is_blocked(where: Object) -> bool:
     """Whether Gemini's or Azure's words beside a reply say that a filter withheld it."""
-    feedback = _known(where.get("promptFeedback") or where.get("prompt_feedback"))
-    results = _known(where.get("content_filter_results")).values()
-    filtered = any(_known(result).get("filtered") is True for result in results)
+    feedback = known(where.get("promptFeedback") or where.get("prompt_feedback"))
+    results = known(where.get("content_filter_results")).values()
+    filtered = any(known(result).get("filtered") is True for result in results)
     return filtered or words(feedback.get("blockReason") or feedback.get("block_reason")) is not None
 
 
@@ -197,7 +197,7 @@ def _reached(most: Any, outputs: int | None) -> bool:
     return isinstance(most, int) and outputs is not None and outputs >= most
 
 
-def _known(value: Any) -> Values:
+def known(value: Any) -> Values:
     """An object; empty for anything else."""
     return value if isinstance(value, dict) else {}
 

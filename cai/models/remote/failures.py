@@ -24,8 +24,9 @@ TOO_LONG = re.compile(
     re.IGNORECASE,
 )
 FILTERED = re.compile(
-    r"content.?filter|content.?(policy|management)|usage policy|invalid_prompt|data_inspection_failed"
-    r"|content exists risk|requires moderation|was flagged|has been flagged",
+    r"content.?filter|content.?(policy|management|moderation)|usage (policy|policies|guidelines)|invalid_prompt"
+    r"|data_inspection_failed|content exists risk|considered high risk|requires moderation|was flagged|has been flagged"
+    r"|safety.?(check|system|settings)|prohibited.?content|sensitive.?(content|words)|responsible ai|敏感",
     re.IGNORECASE,
 )
 # The next three end the run, and messages may quote a prompt: they count in `code` and `type`, or opening a message.

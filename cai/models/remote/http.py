@@ -29,7 +29,7 @@ from cai.errors import (
     UsageError,
 )
 from cai.models.remote.addresses import parse_base_url, proxy_for, redirect_target
-from cai.models.remote.envelope import is_answer
+from cai.models.remote.envelope import is_answer, known
 from cai.models.remote.failures import (
     BAD_SETTING,
     FILTERED,
@@ -46,6 +46,7 @@ from cai.records import Values
 
 MASKED_KEY = re.compile(r"[^\s*]{0,40}\*{3,}\S{0,40}")  # "sk-ab****yz", as OpenAI quotes a wrong key
 CONNECT = 30.0  # seconds until a server that does not even accept counts as gone
+LOOK = 10.0  # seconds for a question that can go unanswered
 LARGE = 2**20  # bytes; aiohttp wants larger bodies as a file object, and warns
 MOST = 64 * 2**20  # bytes of an answer that are read, decompressed; a reply has a few thousand
 # A transport failure in a few words; the first class that fits counts.
@@ -185,6 +186,20 @@ class HostedModel:
         if failure and not (reply.get("choices") or reply.get("content")):
             raise self.error(error_in(_status_in(failure), reply))
         return reply
+
+    async def look(self, method: str, path: str, payload: Values | None = None) -> Values:
+        """What the server says at another path than the protocol's, above its version; empty if it does not say it."""
+        assert self._session is not None, "look before start"
+        root = self._base.path.rstrip("/").removesuffix("/v1")
+        url = self._base.with_path(root + path, keep_query=True)
+        try:
+            timeout = aiohttp.ClientTimeout(total=min(LOOK, self._connection.timeout))
+            request = self._session.request(method, url, json=payload, allow_redirects=False, timeout=timeout)
+            async with request as response:
+                found = loads(await _body(response)) if response.status == 200 else None
+        except (aiohttp.ClientError, TimeoutError, OSError, ValueError, RecursionError):
+            return {}
+        return known(found)
 
     def _json(self, raw: bytes) -> Values:
         try:

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import replace
 
 from cai.calls.model import Call, Connection, check_temperature
 from cai.errors import UsageError
-from cai.models.remote.envelope import read_choice
+from cai.models.remote.envelope import known, read_choice
 from cai.models.remote.http import HostedModel
 from cai.records import Abilities, Completion, Values
 
 OFFICIAL = "api.openai.com"
 # OpenAI's reasoning models: temperature is fixed at 1, and they take neither stop strings nor logprobs.
 REASONING = re.compile(r"o\d|gpt-[5-9](?!.*chat)")
+
+
+# What tokens of a letter may begin with; the last token of each such text is one that stands for the letter.
+BEFORE = ("", " ", "\n", '"', "(", "*", "**", "[")
 
 
 class OpenAIModel(HostedModel):
@@ -33,6 +38,7 @@ class OpenAIModel(HostedModel):
         self._reasoning = self.is_official and REASONING.match(name) is not None
         self._max_tokens = "max_completion_tokens" if self.is_official else "max_tokens"
         self.can = Abilities(chat=True, completion=True, logprobs=20, prefill=not self.is_official)
+        self._listed: list[int] = []  # ids of tokens that the server lists by name
         if self._reasoning:
             self.can = replace(self.can, logprobs=0, temperature=None)
 
@@ -53,6 +59,8 @@ class OpenAIModel(HostedModel):
             body |= {"prompt": f"{request.text}{request.prefill}", "max_tokens": call.max_tokens}
             if request.top_logprobs:
                 body["logprobs"] = request.top_logprobs
+        if request.top_logprobs and request.max_tokens == 1 and self._listed:
+            body["logprob_token_ids"] = self._listed
         if not self._reasoning:
             body["temperature"] = call.temperature
             if request.stop:
@@ -73,6 +81,33 @@ class OpenAIModel(HostedModel):
             raise UsageError(f"openai:{self.name} lists {self.can.logprobs} logprobs, not {request.top_logprobs}")
         if request.prefill and request.text is None and not self.can.prefill:
             raise UsageError(f"openai:{self.name} does not continue a started reply: {OFFICIAL} has no call for it")
+
+    async def list_tokens(self, letters: Sequence[str]) -> None:
+        """Find the tokens of these letters, if the server is a vLLM that lists named ones (`logprob_token_ids`).
+
+        Its `/openapi.json` says so, so that no other server is sent a field that it may refuse.
+        """
+        if self.is_official:
+            return
+        schemas = known(known(await self.look("GET", "/openapi.json")).get("components")).get("schemas")
+        fields = known(known(schemas).get("ChatCompletionRequest")).get("properties")
+        if "logprob_token_ids" not in known(fields):
+            return
+        ids: list[int] = []
+        for letter in letters:
+            for before in BEFORE:
+                token = await self._last_token(before + letter)
+                if token is None:
+                    return
+                ids.append(token)
+        self._listed = sorted(set(ids))
+
+    async def _last_token(self, text: str) -> int | None:
+        """The id of the last token of a text."""
+        question = {"model": self.name, "prompt": text, "add_special_tokens": False}
+        tokens = (await self.look("POST", "/tokenize", question)).get("tokens")
+        last = tokens[-1] if isinstance(tokens, list) and tokens else None
+        return last if type(last) is int else None
 
     async def send(self, payload: Values) -> Completion:
         """Ask once."""
