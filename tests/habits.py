@@ -184,6 +184,10 @@ class _Handler(BaseHTTPRequestHandler):
                 self.wfile.write(part)
         self.close_connection = self.close_connection or callable(reply.body)
 
+    def handle(self) -> None:
+        with suppress(ConnectionError):  # the client left in the middle
+            super().handle()
+
     def log_message(self, *words: Any) -> None:
         """Prints nothing."""
 

@@ -25,6 +25,7 @@ class AnthropicModel(HostedModel):
     """
 
     provider = "anthropic"
+    replies = "content"
     official = "https://api.anthropic.com"
     version = "/v1"
     key_header = "x-api-key"

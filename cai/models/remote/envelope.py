@@ -35,9 +35,9 @@ THOUGHTS = {"thinking", "reasoning"}  # types of the parts of a message
 TEXTS = {"text", "output_text"}
 
 
-def is_answer(body: Object) -> bool:
-    """Whether a body is of one of the protocols: it has replies, or says that the prompt is blocked."""
-    return "choices" in body or "content" in body or _is_blocked(body)
+def is_answer(body: Object, key: str) -> bool:
+    """Whether a body is of the protocol that has replies under this key, or says that the prompt is blocked."""
+    return key in body or _is_blocked(body)
 
 
 def read_choice(body: Object, name: str, most: Any) -> Completion:

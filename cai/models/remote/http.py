@@ -84,6 +84,7 @@ class HostedModel:
     version = ""  # the end of a base URL's path with which the posts' own paths begin
     key_header = "Authorization"
     key_scheme = "Bearer "
+    replies: str  # the key of an answer that holds them
     headers: ClassVar[Mapping[str, str]] = {}  # beside the key's
     concurrency = 64
     context: int | None = None
@@ -147,7 +148,7 @@ class HostedModel:
     async def reply(self, path: str, payload: Values) -> Values:
         """Send once and return the answer, which holds a reply or says that there is none."""
         body = await self.post(path, payload)
-        if not is_answer(body):
+        if not is_answer(body, self.replies):
             raise self.odd("JSON that holds no reply")
         return body
 
@@ -164,11 +165,14 @@ class HostedModel:
             async with self._session.post(url, data=data, allow_redirects=False) as response:
                 status = response.status
                 headers = response.headers
-                raw = await _body(response)
+                raw, whole = await _body(response)
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             # `from None`: aiohttp's errors hold the request's headers.
             message = self._scrub(f"no answer from {self.endpoint}: {self._reason(error)}")
             raise ModelFault(message, reached=not isinstance(error, UNREACHED)) from None
+        if status == 200 and not whole:
+            problem = f"the server's answer is over {MOST // 2**20} MB, the most that is read of one"
+            raise CallRejected("model_error", problem, billed=True)
         if status == 200:
             return self._answer(raw)
         if 300 <= status < 400:
@@ -178,12 +182,9 @@ class HostedModel:
 
     def _answer(self, raw: bytes) -> Values:
         """The object that a 200 answer is; raises the error that it holds instead: routers put an upstream's there."""
-        if len(raw) > MOST:
-            problem = f"the server's answer is over {MOST // 2**20} MB, the most that is read of one"
-            raise CallRejected("model_error", problem, billed=True)
         reply = self._json(raw)
         failure = reply.get("error")
-        if failure and not (reply.get("choices") or reply.get("content")):
+        if failure and not reply.get(self.replies):
             raise self.error(error_in(_status_in(failure), reply))
         return reply
 
@@ -196,7 +197,8 @@ class HostedModel:
             timeout = aiohttp.ClientTimeout(total=min(LOOK, self._connection.timeout))
             request = self._session.request(method, url, json=payload, allow_redirects=False, timeout=timeout)
             async with request as response:
-                found = loads(await _body(response)) if response.status == 200 else None
+                raw, _ = await _body(response)
+                found = loads(raw) if response.status == 200 else None
         except (aiohttp.ClientError, TimeoutError, OSError, ValueError, RecursionError):
             return {}
         return known(found)
@@ -279,14 +281,14 @@ def _secrets(key: str, others: list[str]) -> re.Pattern[str]:
     return re.compile("|".join(hidden))
 
 
-async def _body(response: aiohttp.ClientResponse) -> bytes:
-    """The body of an answer; of one that is too long, little more than the most that is read."""
+async def _body(response: aiohttp.ClientResponse) -> tuple[bytes, bool]:
+    """The body of an answer, and whether it is whole; of one that is too long only the beginning."""
     body = bytearray()
     async for part in response.content.iter_any():
         body += part
         if len(body) > MOST:
-            break
-    return bytes(body)
+            return bytes(body[:LARGE]), False
+    return bytes(body), True
 
 
 def _status_in(failure: Any) -> int:

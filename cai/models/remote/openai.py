@@ -31,6 +31,7 @@ class OpenAIModel(HostedModel):
     """
 
     provider = "openai"
+    replies = "choices"
     official = f"https://{OFFICIAL}/v1"
 
     def __init__(self, name: str, connection: Connection) -> None:

@@ -34,6 +34,7 @@ class Some(HostedModel):
     """A backend of a vendor whose official server is `official`."""
 
     provider = "some"
+    replies = "choices"
     official = "https://some.invalid/v1"
 
 
@@ -115,12 +116,22 @@ LONG = "This model's maximum context length is 4096 tokens. However, you request
             "content_filter",
         ),
         (403, openai_error("x requires moderation on y. Your input was flagged for z"), CallRejected, "content_filter"),
-        (403, {"code": "denied", "error": "Content violates usage guidelines. Team: t"}, CallRejected, "content_filter"),
+        (
+            403,
+            {"code": "denied", "error": "Content violates usage guidelines. Team: t"},
+            CallRejected,
+            "content_filter",
+        ),
         (403, {"code": "x", "error": "Failed check: SAFETY_CHECK_TYPE_CYBER"}, CallRejected, "content_filter"),
         (400, openai_error("rejected as a result of our safety system"), CallRejected, "content_filter"),
         (400, openai_error("The request was rejected: considered high risk"), CallRejected, "content_filter"),
         (400, openai_error("", "SensitiveContentDetected"), CallRejected, "content_filter"),
-        (422, {"error": {"status": "PROHIBITED_CONTENT", "message": "Prohibited content."}}, CallRejected, "content_filter"),
+        (
+            422,
+            {"error": {"status": "PROHIBITED_CONTENT", "message": "Prohibited content."}},
+            CallRejected,
+            "content_filter",
+        ),
         (400, openai_error("`temperture` is no parameter"), CallRejected, "model_error"),
         (422, {"detail": [{"msg": "field required"}]}, CallRejected, "model_error"),
         (401, openai_error("wrong key", "invalid_api_key"), AuthenticationFailed, None),

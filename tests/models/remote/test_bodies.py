@@ -1,0 +1,165 @@
+"""An answer is read up to a limit, however it is sent; what a redirect names is shown, however it is written."""
+
+from __future__ import annotations
+
+import asyncio
+import gzip
+import itertools
+import json
+import tracemalloc
+import zlib
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from habits import JSON, REPLY, Answer, Mode, answer, chat, message, serving
+
+from cai.calls.model import Call, Connection
+from cai.errors import CallRejected, ModelError, ModelFault, ModelStopped
+from cai.models.remote import http
+from cai.models.remote.anthropic import AnthropicModel
+from cai.models.remote.openai import OpenAIModel
+from cai.records import Completion, Request, Sampling
+
+MEGABYTE = 2**20
+QUESTION = Call(Request("assistant", ({"role": "user", "content": "Hello."},)), "row", 0, 7, Sampling())
+
+
+def outcomes(mode: Mode) -> list[Completion | ModelError]:
+    """What becomes of a server's answer, in the protocols of OpenAI and Anthropic."""
+
+    async def ask(kind: type[Any], url: str) -> Completion | ModelError:
+        model = kind("claude-haiku-4-5", Connection(base_url=url, timeout=60))
+        await model.start()
+        try:
+            done: Completion = await model.send(model.payload(QUESTION))
+        except ModelError as error:
+            return error
+        finally:
+            await model.close()
+        return done
+
+    with serving({"mode": mode}) as server:
+        return [asyncio.run(ask(kind, server.url("mode"))) for kind in (OpenAIModel, AnthropicModel)]
+
+
+def repeated(part: bytes, times: int | None = None) -> Callable[[], Iterator[bytes]]:
+    return lambda: itertools.repeat(part) if times is None else itertools.repeat(part, times)
+
+
+def packed(kind: str, megabytes: int) -> bytes:
+    """So many megabytes of spaces, as the server sends them."""
+    wbits = {"gzip": 31, "deflate": 15, "raw deflate": -15}[kind]
+    packer = zlib.compressobj(9, zlib.DEFLATED, wbits)
+    return b"".join(packer.compress(b" " * MEGABYTE) for _ in range(megabytes)) + packer.flush()
+
+
+def encoded(kind: str, body: bytes, status: int = 200) -> Answer:
+    return Answer(body, status, {**JSON, "Content-Encoding": kind.removeprefix("raw ")})
+
+
+@pytest.fixture
+def small(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(http, "MOST", MEGABYTE)
+
+
+LONG = {
+    "without an end": Answer(repeated(b" " * 65536)),
+    "a megabyte and a byte": Answer(b" " * (MEGABYTE + 1)),
+    "one long string": Answer(b'{"choices": "' + b"x" * 2 * MEGABYTE + b'"}'),
+    "gzip": encoded("gzip", packed("gzip", 40)),
+    "deflate": encoded("deflate", packed("deflate", 40)),
+    "raw deflate": encoded("raw deflate", packed("raw deflate", 40)),
+    "gzip of gzip's members": encoded("gzip", packed("gzip", 2) * 20),
+}
+
+
+@pytest.mark.parametrize("name", LONG)
+def test_an_answer_over_the_limit_drops_the_row(name: str, small: None) -> None:
+    for error in outcomes(Mode(LONG[name])):
+        assert isinstance(error, CallRejected) and error.reason == "model_error" and error.billed
+        assert str(error) == "the server's answer is over 1 MB, the most that is read of one"
+
+
+def test_an_answer_up_to_the_limit_is_read(small: None) -> None:
+    for body in (json.dumps(chat()).encode(), json.dumps(message()).encode()):
+        padded = body.ljust(MEGABYTE)
+        for sent in (Answer(padded), encoded("gzip", gzip.compress(padded)), encoded("deflate", zlib.compress(padded))):
+            assert REPLY in [done.text for done in outcomes(Mode(sent)) if isinstance(done, Completion)]
+
+
+@pytest.mark.parametrize("status", [400, 429, 500])
+def test_an_error_without_an_end_is_read_up_to_the_limit(status: int, small: None) -> None:
+    for sent in (Answer(repeated(b"no " * 20000), status), encoded("gzip", packed("gzip", 40), status)):
+        for error in outcomes(Mode(sent)):
+            assert isinstance(error, ModelError) and f"answered {status}" in str(error) and len(str(error)) < 500
+
+
+def test_what_is_read_of_a_long_answer_is_all_that_it_costs() -> None:
+    """The limit itself, with a body that compresses a thousandfold: 300 MB are sent as 300 kB."""
+    assert http.MOST == 64 * MEGABYTE
+    bomb = Mode(encoded("gzip", packed("gzip", 300)))
+    tracemalloc.start()
+    try:
+        for error in outcomes(bomb):
+            assert isinstance(error, CallRejected) and "over 64 MB" in str(error)
+        assert tracemalloc.get_traced_memory()[1] < 3 * http.MOST
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"X-Long": "x" * 200_000},
+        {f"X-{number}": "x" * 1000 for number in range(1000)},
+        {"Content-Type": "application/json; charset=nothing-known"},
+        {"Retry-After": "9" * 500},
+        {"Set-Cookie": "a" * 3000},
+    ],
+)
+def test_headers_of_any_size_are_read_or_a_passing_fault(headers: dict[str, str]) -> None:
+    sent = Answer(json.dumps(chat() | message()).encode(), 200, {**JSON, **headers})
+    for done in outcomes(Mode(sent)):
+        assert isinstance(done, Completion | ModelFault)
+
+
+@pytest.mark.parametrize("kind", ["gzip", "deflate", "br", "zstd", "rot13", "gzip, gzip"])
+def test_an_encoding_that_cannot_be_undone_is_a_passing_fault(kind: str) -> None:
+    for error in outcomes(Mode(encoded(kind, b"\xff\xfe not packed"))):
+        assert type(error) is ModelFault and "\n" not in str(error)
+
+
+# Redirects
+
+ELSEWHERE = [
+    "http://[::1",
+    "http://host:99999999/v1",
+    "//",
+    "http://a..b/",
+    "/v2",
+    "",
+    "x\xe9y",
+    "javascript:alert(1)",
+    "?",
+]
+
+
+@pytest.mark.parametrize("location", [*ELSEWHERE, "http://host/v1?token=hush", "http://[::1?token=hush", "\t ", "%zz"])
+@pytest.mark.parametrize("status", [300, 301, 304, 308, 399])
+def test_a_redirect_anywhere_ends_the_run_and_says_where_it_leads(location: str, status: int) -> None:
+    for error in outcomes(Mode(Answer(b"", status, {"Location": location}))):
+        assert type(error) is ModelStopped and "redirects to" in str(error)
+        assert "hush" not in str(error) and str(error).isprintable()
+
+
+def test_a_redirect_within_the_server_is_shown_as_a_whole_address() -> None:
+    [error, _] = outcomes(Mode(answer({}, 307, Location="/v2/chat")))
+    assert "/v2/chat: give that address as the base URL" in str(error) and "http://127.0.0.1" in str(error)
+
+
+def test_an_answer_of_the_other_protocol_is_a_passing_fault_and_no_blocked_prompt() -> None:
+    openai, anthropic = outcomes(Mode(answer(message())))
+    assert isinstance(openai, ModelFault) and isinstance(anthropic, Completion)
+    openai, anthropic = outcomes(Mode(answer(chat())))
+    assert isinstance(anthropic, ModelFault) and isinstance(openai, Completion)
