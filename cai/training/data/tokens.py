@@ -66,16 +66,16 @@ class Encoded:
 class Masker:
     """Encodes rows with one tokenizer, each text once; `ends` are the token ids that end a reply.
 
-    as_trl: split the ids as TRL's own preparation does. A reply then keeps what the template puts after the end of
-    turn, and begins where the ids of the whole text leave those of the prompt, before a token that spans the border.
+    whole: give the ids of each whole text, as a reward model reads it: a reply keeps what the template puts after the
+    end of turn, and begins where the ids leave those of the prompt, before a token that spans the border.
     Raises UsageError, from the first row on, for a template that renders a conversation differently once the reply is
     there, or does not end the reply with one of `ends`: a model trained so would never learn to stop.
     """
 
-    def __init__(self, tokenizer: Any, ends: Iterable[int], *, as_trl: bool = False) -> None:
+    def __init__(self, tokenizer: Any, ends: Iterable[int], *, whole: bool = False) -> None:
         self._tokenizer = tokenizer
         self._ends = frozenset(ends)
-        self._as_trl = as_trl
+        self._whole = whole
 
     def encode(self, rows: Iterable[TrainingRow]) -> Iterator[Encoded | str]:
         """Each row in tokens, in order, or why its replies cannot be told apart from its prompt."""
@@ -94,7 +94,7 @@ class Masker:
         """The text of the prompt, and of the prompt with each reply; or what is wrong with the row."""
         if isinstance(row.prompt, str):
             replies, end = row.replies, self._tokenizer.eos_token
-            if self._as_trl and end is not None:
+            if self._whole and end is not None:
                 replies = [reply.removesuffix(end) + end for reply in replies]
             return [row.prompt, *(row.prompt + reply for reply in replies)]
         turns = [dict(turn) for turn in row.prompt]
@@ -126,26 +126,29 @@ class Masker:
         while row.is_plain and prompt and prompt[-1] in self._ends:  # some tokenizers end every text
             prompt = prompt[:-1]
         replies = []
-        for text, ids in zip(texts[1:], wholes, strict=True):
+        for content, text, ids in zip(row.replies, texts[1:], wholes, strict=True):
             reply = ids[len(prompt) :]
             if ids[: len(prompt)] != prompt:
                 # The model that answers has read the prompt: it never meets tokens that span the border.
                 [reply] = self._tokens([text[len(texts[0]) :]], special=False)
                 if self._tokenizer.decode(prompt + reply) != self._tokenizer.decode(ids):
                     return "the tokens of the prompt and those of the reply cannot be told apart"
-            replies.append(self._ended(reply, text, row.is_plain))
-        if self._as_trl:
+            replies.append(self._ended(reply, content, text, row.is_plain))
+        if self._whole:
             from trl.data_utils import common_prefix_length
 
             shared = min(common_prefix_length(tokens[0], ids) for ids in wholes)
             return Encoded(row, tokens[0][:shared], tuple(ids[shared:] for ids in wholes))
         return Encoded(row, prompt, tuple(replies))
 
-    def _ended(self, reply: list[int], text: str, plain: bool) -> list[int]:
-        """The reply up to its end."""
-        eos = self._tokenizer.eos_token_id
+    def _ended(self, reply: list[int], content: str, text: str, plain: bool) -> list[int]:
+        """The reply up to its end: the first end token after its content, where a model that answers stops."""
+        decode, eos = self._tokenizer.decode, self._tokenizer.eos_token_id
         ends = [place for place, token in enumerate(reply) if token in self._ends]
-        if ends:
+        if ends and not plain:
+            after = (place for place in ends[:-1] if content.strip() in decode(reply[:place]))
+            return reply[: next(after, ends[-1]) + 1]
+        if ends and not decode(reply[ends[-1] + 1 :]).strip():
             return reply[: ends[-1] + 1]
         if plain and eos is not None:
             return [*reply, eos]
@@ -185,7 +188,7 @@ class Rows(ABC):
 
     hooks: ClassVar[type]  # what is put before TRL's trainer
     before: ClassVar[bool] = False  # whether the loss before the first step means anything
-    as_trl: ClassVar[bool] = True  # whether the ids are split as TRL's own preparation does
+    whole: ClassVar[bool] = False  # whether the model reads whole texts, and learns no reply
 
     def __init__(self, data: TrainingData, loaded: Loaded, tokenizer: Any, ends: Iterable[int], folder: Path) -> None:
         self.data = data
@@ -196,7 +199,7 @@ class Rows(ABC):
         self.drops: list[Skipped] = []
         self.train: list[Encoded] = []
         self.eval: list[Encoded] = []
-        masker = Masker(tokenizer, ends, as_trl=self.as_trl)
+        masker = Masker(tokenizer, ends, whole=self.whole)
         self._train, self._eval = sift(data, (data.train, data.eval), masker.encode, "bad_input", self.drops)
 
     def settle(self) -> Iterator[Setting]:

@@ -9,12 +9,12 @@ range is pinned, and tests compare a certain label with the stock loss.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from statistics import fmean
 from typing import Any
 
 from cai.errors import UsageError
-from cai.records import Values
+from cai.records import Object, Values
 from cai.training.setup.config import Setting
 from cai.training.setup.plan import Plan
 from cai.training.trainers.preferences import P, Preferences, Watched
@@ -54,13 +54,14 @@ def gap_scaled(gap: Any, p: Any) -> Any:
 
 
 SOFT = {"cdpo": cross_entropy, "gap_scaled": gap_scaled}
+NLL = "sft"  # TRL's name for the NLL of the chosen replies, which it takes as a mean over the tokens of a batch
 
 
 def with_nll(loss: str, weight: float) -> tuple[list[str], list[float]]:
-    """TRL's `loss_type` and `loss_weights` of `loss` and the NLL of the chosen reply, TRL's "sft"; 0 leaves it out."""
+    """TRL's `loss_type` and `loss_weights` of `loss` and the NLL of the chosen reply; 0 leaves it out."""
     if not weight:
         return [loss], [1.0]
-    return [loss, "sft"], [1.0, weight]
+    return [loss, NLL], [1.0, weight]
 
 
 def check_smoothing(losses: Sequence[str], smoothing: float) -> None:
@@ -101,9 +102,10 @@ class SoftDPO(Watched):
     """
 
     width = 2
+    references = ("ref_chosen_logps", "ref_rejected_logps")
+    parts = ("", NLL)
     loss_types: list[str]
     loss_weights: list[float]
-    precompute_ref_logps: bool
 
     def __init__(self, *, args: Any, **parts: Any) -> None:
         check_smoothing(args.loss_type, args.label_smoothing)
@@ -117,40 +119,38 @@ class SoftDPO(Watched):
         super().__init__(args=args, **parts)
         pairs = list(zip(self.loss_types, self.loss_weights, strict=True))
         self._soft = [(SOFT[name], weight) for name, weight in pairs if name in SOFT]
-        self.loss_types = [name for name, _ in pairs if name not in SOFT]
-        self.loss_weights = [weight for name, weight in pairs if name not in SOFT]
+        self._nll = sum(weight for name, weight in pairs if name == NLL)
+        stock = [(name, weight) for name, weight in pairs if name not in (*SOFT, NLL)]
+        self.loss_types = [name for name, _ in stock]
+        self.loss_weights = [weight for _, weight in stock]
 
-    def compute_loss(self, model: Any, inputs: Values, *rest: Any, **named: Any) -> Any:
-        """TRL's loss plus ours, from one forward pass of each model; in an evaluation each row is remembered."""
-        if not self._soft and self.model.training:
-            return super().compute_loss(model, inputs, *rest, **named)
-        batch = dict(inputs)
-        precomputed = self.precompute_ref_logps
-        if not precomputed:
-            reference = self.model if self.ref_model is None else self.ref_model
-            batch["ref_chosen_logps"], batch["ref_rejected_logps"] = self.compute_ref_log_probs(reference, batch)
-        self.precompute_ref_logps = True  # for this call: TRL takes the reference from the batch, where it now is
+    def counts(self, inputs: Object) -> Mapping[str, Any]:
+        chosen, rejected = (side.sum() for side in inputs["completion_mask"][:, 1:].chunk(2))
+        metrics = {"entropy": chosen + rejected, "mean_token_accuracy": chosen}
+        metrics |= {"logits/chosen": chosen, "logits/rejected": rejected}
+        return {**super().counts(inputs), NLL: chosen, **metrics}
+
+    def loss_sums(self, model: Any, inputs: Values, return_outputs: bool) -> tuple[Any, Any]:
+        """TRL's losses and ours from one forward pass of each model; in an evaluation each row is remembered."""
+        import torch
+
+        batch = self.with_reference(inputs)
         outputs: list[Any] = []  # TRL computes the log-probabilities and keeps them to itself
         hook = model.register_forward_hook(lambda module, inputs, output: outputs.append(output))
         try:
-            result = super().compute_loss(model, batch, *rest, **named)
+            loss, result = self.row_loss(model, batch, return_outputs)
         finally:
             hook.remove()
-            self.precompute_ref_logps = precomputed
         places = batch["input_ids"].size(1) - 1  # a prompt-learning adapter puts positions of its own before these
         sums = outputs[0].log_probs[:, -places:].sum(dim=1)  # prompt and padding have log prob 0
         chosen, rejected = sums.chunk(2)
-        chosen_before, rejected_before = batch["ref_chosen_logps"], batch["ref_rejected_logps"]
+        chosen_before, rejected_before = (batch[name] for name in self.references)
         logps = {"logp_chosen": chosen, "logp_rejected": rejected}
         logps |= {"ref_logp_chosen": chosen_before, "ref_logp_rejected": rejected_before}
         self.remember(batch, logps)
-        if not self._soft:
-            return result
         gap = self.beta * ((chosen - chosen_before) - (rejected - rejected_before))  # β·D
-        ours = sum(weight * loss(gap, batch[P]).mean() for loss, weight in self._soft)
-        if isinstance(result, tuple):
-            return (result[0] + ours, *result[1:])
-        return result + ours
+        loss = loss * len(gap) + sum(weight * ours(gap, batch[P]).sum() for ours, weight in self._soft)
+        return torch.stack([gap.new_zeros(()) + loss, -self._nll * chosen.sum()]), result
 
 
 class Pairs(Preferences):

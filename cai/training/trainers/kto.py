@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from cai.errors import UsageError
+from cai.records import Object, Values
 from cai.training.setup.methods import METHODS
-from cai.training.trainers.preferences import Preferences, Watched
+from cai.training.trainers.preferences import Preferences, Watched, theirs
 
 
 class MixedKTO(Watched):
     """TRL's KTOTrainer over rows shuffled once by `args.seed`, with weights from the counts if both are 1.
 
-    TRL takes the rows in their order, and the reply of the row before as the mismatched one of its KL estimate: rows of
-    one prompt side by side would estimate it from replies that do match. UsageError for a batch of one.
+    Its estimate of the KL divergence is of all rows of a step or evaluation, each with the reply of the row before as
+    the mismatched one; TRL takes both from the rows that are at once. UsageError for a batch of one.
     """
+
+    references = ("ref_logps", "ref_KL_logps")
 
     def __init__(self, *, args: Any, train_dataset: Any, eval_dataset: Any = None, **parts: Any) -> None:
         if args.loss_type == "kto" and args.per_device_train_batch_size < 2:
@@ -27,11 +31,56 @@ class MixedKTO(Watched):
             args.desirable_weight, args.undesirable_weight = weights
         if eval_dataset is not None:
             eval_dataset = _mixed(eval_dataset, args)
+        self._divergence: Any = None  # of the step or evaluation; None: a batch is asked for alone
         super().__init__(args=args, train_dataset=_mixed(train_dataset, args), eval_dataset=eval_dataset, **parts)
+
+    def get_batch_samples(self, *rest: Any) -> Any:
+        """The batches of a step, with the reference's log-probabilities in each."""
+        batches, amounts = super().get_batch_samples(*rest)
+        if self.calculate_KL and batches:
+            batches = [self.with_reference(batch) for batch in batches]
+            self._divergence = self._divergence_of(batches)
+        return batches, amounts
+
+    def evaluation_loop(self, dataloader: Any, *rest: Any, **named: Any) -> Any:
+        if self.calculate_KL:
+            self._divergence = self._divergence_of(self.with_reference(batch) for batch in dataloader)
+        return super().evaluation_loop(dataloader, *rest, **named)
+
+    def _divergence_of(self, batches: Iterable[Values]) -> Any:
+        """The mean log-ratio of the mismatched replies over all rows of all processes, in nats."""
+        import torch
+
+        sums = []
+        for batch in batches:
+            ratios = super()._compute_kl_logps(self.model, theirs(batch)) - batch["ref_KL_logps"]
+            sums.append(torch.stack([ratios.sum().double(), self.counts(batch)[""].double()]))
+        total, rows = self.accelerator.reduce(torch.stack(sums).sum(dim=0))
+        return total / rows
+
+    def _compute_kl_logps(self, model: Any, batch: Values) -> Any:
+        """Log-probabilities whose mean log-ratio is that of the step or evaluation."""
+        if self._divergence is None or not self.calculate_KL:
+            return super()._compute_kl_logps(model, batch)
+        return batch["ref_KL_logps"] + self._divergence.float()
+
+    def counts(self, inputs: Object) -> Mapping[str, Any]:
+        desirable = inputs["label"].bool()
+        tokens = inputs["completion_mask"][:, 1:].sum(dim=1)
+        counts = {**super().counts(inputs), "entropy": tokens.sum()}
+        for name, side in (("chosen", desirable), ("rejected", ~desirable)):
+            counts[f"rewards/{name}"] = counts[f"logps/{name}"] = side.sum()
+            counts[f"logits/{name}"] = (tokens * side).sum()
+        return counts
+
+    def merge(self, metrics: dict[str, list[float]], counts: Mapping[str, list[Any]]) -> None:
+        super().merge(metrics, counts)
+        if "rewards/chosen" in metrics and "rewards/rejected" in metrics:
+            metrics["rewards/margins"] = [metrics["rewards/chosen"][0] - metrics["rewards/rejected"][0]]
 
 
 def _mixed(rows: Any, args: Any) -> Any:
-    """The rows shuffled; token ids also with a reply to another prompt beside each: that of the row before in a batch.
+    """The rows shuffled; token ids also with a reply to another prompt beside each: that of the row before.
 
     TRL adds such replies itself when it has made the ids.
     """
@@ -43,7 +92,7 @@ def _mixed(rows: Any, args: Any) -> Any:
         replies = batch["completion_ids"]
         return {"KL_completion_ids": [replies[-1], *replies[:-1]]}
 
-    return rows.map(rotated, batched=True, batch_size=args.per_device_train_batch_size)
+    return rows.map(rotated, batched=True, batch_size=len(rows))
 
 
 def kto_weights(desirable: int, undesirable: int) -> tuple[float, float]:

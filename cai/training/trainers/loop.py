@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable
 from functools import cache
 from pathlib import Path
 from statistics import fmean
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from cai.errors import LossNotFinite, UsageError
 from cai.records import Object, Values
@@ -26,14 +26,10 @@ from cai.training.setup.folder import CHECKPOINTS, TrainFolder
 from cai.training.setup.methods import METHODS
 from cai.training.setup.opening import Stopper
 from cai.training.setup.plan import Plan
+from cai.training.trainers.averages import Averaged
 from cai.weights.loading import silence_libraries
 
 Progress = Callable[[Object], None]
-
-if TYPE_CHECKING:
-    Vendors = Any  # the class of transformers or TRL that `with_hooks` puts behind a class of ours
-else:
-    Vendors = object
 
 REPORTERS = {"wandb": ("wandb",), "tensorboard": ("tensorboardX", "tensorboard"), "none": ("trl",)}  # their packages
 WATCHED = ("entropy", "rewards/chosen", "rewards/margins", "logps/chosen")
@@ -129,7 +125,7 @@ def trainer_of(rows: Rows, arguments: Values, **parts: Any) -> Any:
     )
 
 
-class Guarded(Vendors):  # type: ignore[misc]
+class Guarded(Averaged):
     """Stops before the step if the loss is not a number; `rows_within` gives the numbers of the rows in a batch."""
 
     def training_step(self, model: Any, inputs: Values, *rest: Any, **named: Any) -> Any:

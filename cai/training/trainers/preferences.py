@@ -137,10 +137,16 @@ def _stacked(collator: Any, examples: list[Values]) -> Values:
 
 
 class Watched(Guarded):
-    """Keeps our columns through TRL's trainer, and what each row gave when it is evaluated."""
+    """Keeps our columns through TRL's trainer, and what each row gave when it is evaluated.
+
+    The loss is a mean over all rows of a step, however many are at once.
+    """
 
     width = 1  # sequences of a row in a batch
+    references: tuple[str, ...] = ()  # columns in which a batch has the reference's log-probabilities
+    loss_is_scaled_for_ga = True
     data_collator: Any
+    precompute_ref_logps: bool
 
     def __init__(self, *, on_eval: OnEval | None = None, on_reference: OnReference | None = None, **parts: Any) -> None:
         self._on_eval = on_eval
@@ -177,10 +183,59 @@ class Watched(Guarded):
         if self._on_reference is not None:
             self._reference_rows += len(inputs["input_ids"]) // self.width
             self._on_reference(self._reference_rows)
-        return super().compute_ref_log_probs(model, _theirs(inputs))
+        return super().compute_ref_log_probs(model, theirs(inputs))
 
-    def compute_loss(self, model: Any, inputs: Values, *rest: Any, **named: Any) -> Any:
-        return super().compute_loss(model, _theirs(inputs), *rest, **named)
+    def with_reference(self, inputs: Object) -> Values:
+        """The batch with the reference's log-probabilities, if there is a reference."""
+        batch = dict(inputs)
+        if self.references and self.references[0] not in batch:
+            reference = self.model if self.ref_model is None else self.ref_model
+            values = zip(self.references, self.compute_ref_log_probs(reference, batch), strict=True)
+            batch |= {name: value for name, value in values if value is not None}
+        return batch
+
+    def counts(self, inputs: Object) -> Mapping[str, Any]:
+        ids = inputs["input_ids"]
+        return {"": ids.new_tensor(len(ids) // self.width)}
+
+    def _get_num_items_in_batch(self, batches: Sequence[Values], device: Any) -> Any:
+        """What the loss of a whole step is a mean over, in each of the processes, whose gradients are averaged."""
+        if not batches:
+            return None
+        amounts = sum(self.amounts(batch).double() for batch in batches)
+        return self.accelerator.reduce(amounts.to(device), "mean")
+
+    def compute_loss(
+        self, model: Any, inputs: Values, return_outputs: bool = False, num_items_in_batch: Any = None
+    ) -> Any:
+        """The share of the batch in the loss of its step; in an evaluation, and alone, its own loss."""
+        import torch
+
+        sums, outputs = self.loss_sums(model, inputs, return_outputs)
+        amounts = self.amounts(inputs).double()
+        if not self.model.training:
+            self.sums.append(torch.stack([sums.detach().double(), amounts]))
+        elif num_items_in_batch is not None:
+            amounts = num_items_in_batch
+        loss = (sums / amounts.to(sums.dtype)).sum()
+        return (loss, outputs) if return_outputs else loss
+
+    def loss_sums(self, model: Any, inputs: Values, return_outputs: bool) -> tuple[Any, Any]:
+        """Each part of the loss of a batch, summed over what it is a mean over; and TRL's outputs, if wanted."""
+        import torch
+
+        loss, outputs = self.row_loss(model, self.with_reference(inputs), return_outputs)
+        return torch.stack([loss * self.counts(inputs)[""]]), outputs
+
+    def row_loss(self, model: Any, batch: Values, return_outputs: bool) -> tuple[Any, Any]:
+        """TRL's loss, a mean over rows, with the reference from the batch; and its outputs if they are wanted."""
+        precomputed = getattr(self, "precompute_ref_logps", False)
+        self.precompute_ref_logps = True  # for this call
+        try:
+            result = super().compute_loss(model, theirs(batch), return_outputs)
+        finally:
+            self.precompute_ref_logps = precomputed
+        return result if return_outputs else (result, None)
 
     def rows_within(self, inputs: Object) -> tuple[int, ...]:
         return tuple(inputs[ROW].tolist()) if ROW in inputs else ()
@@ -204,6 +259,6 @@ class Watched(Guarded):
             self._evaluated.append({ROW: int(row), **dict(zip(values, numbers, strict=True))})
 
 
-def _theirs(inputs: Object) -> Values:
+def theirs(inputs: Object) -> Values:
     """A batch without our columns: what TRL leaves over goes into the model."""
     return {name: value for name, value in inputs.items() if name not in OURS}

@@ -19,6 +19,8 @@ class SoftReward(Watched):
     2307.09288, Eq. 2); with neither, which reply was chosen is all there is.
     """
 
+    width = 2
+
     def __init__(self, **parts: Any) -> None:
         import torch
 
@@ -29,15 +31,22 @@ class SoftReward(Watched):
                 head.float()
                 head.forward = partial(_exactly, head.forward)
 
-    def compute_loss(
-        self, model: Any, inputs: Values, return_outputs: bool = False, num_items_in_batch: Any = None
-    ) -> Any:
-        loss, outputs = super().compute_loss(model, inputs, True, num_items_in_batch)
+    def loss_sums(self, model: Any, inputs: Values, return_outputs: bool) -> tuple[Any, Any]:
+        import torch
+
+        loss, outputs = self.row_loss(model, inputs, True)
         chosen, rejected = outputs.logits.squeeze(-1).float().chunk(2)
         self.remember(inputs, {"reward_chosen": chosen, "reward_rejected": rejected})
+        loss = loss * len(chosen)
         if P in inputs:
-            loss = loss + ((1 - inputs[P]) * (chosen - rejected)).mean()
-        return (loss, outputs) if return_outputs else loss
+            loss = loss + ((1 - inputs[P]) * (chosen - rejected)).sum()
+        return torch.stack([loss]), outputs
+
+    def merge(self, metrics: dict[str, list[float]], counts: Mapping[str, list[Any]]) -> None:
+        for name, extreme in (("min_reward", min), ("max_reward", max)):
+            if name in metrics:
+                metrics[name] = [extreme(metrics[name])]
+        super().merge(metrics, counts)
 
 
 def _exactly(forward: Any, hidden: Any) -> Any:
@@ -52,6 +61,7 @@ class Scored(Preferences):
 
     hooks = SoftReward
     joined = True
+    whole = True
     # Never both: a judge's margin is the log odds of its p_chosen.
     labels: ClassVar[Mapping[str, str]] = {"soft": P, "margin": "margin"}
 

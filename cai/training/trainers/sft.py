@@ -5,7 +5,7 @@ TRL is given token ids and labels; its own preparation masks replies only for th
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from cai.records import Object, Values
@@ -25,35 +25,30 @@ def rows_of(inputs: Object) -> list[tuple[int, ...]]:
 
 
 class OnReplies(Guarded):
-    """TRL's SFTTrainer, which knows its rows by their tokens, and gives each token the same weight in an evaluation."""
+    """TRL's SFTTrainer, which knows its rows by their tokens, and gives each token the same weight."""
 
     def __init__(self, *, train_dataset: Any, on_eval: Any, on_reference: Any, **parts: Any) -> None:
         self.places = {tuple(ids): place for place, ids in enumerate(train_dataset["input_ids"])}
         super().__init__(train_dataset=train_dataset, **parts)
+        # Else transformers counts no tokens for older classes (Bloom, GPT-2), and TRL divides by those of each batch.
+        self.model_accepts_loss_kwargs = True
 
     def rows_within(self, inputs: Object) -> tuple[int, ...]:
         return tuple(self.places[ids] for ids in rows_of(inputs) if ids in self.places)
 
-    def compute_loss(self, model: Any, inputs: Any, *rest: Any, **more: Any) -> Any:
+    def counts(self, inputs: Object) -> Mapping[str, Any]:
+        return {"": (inputs["labels"][..., 1:] != -100).sum()}
+
+    def compute_loss(self, model: Any, inputs: Any, *rest: Any, **named: Any) -> Any:
+        """TRL's, which divides by the tokens of the whole step."""
         import torch
 
-        tokens = (inputs["labels"][..., 1:] != -100).sum()
-        result = super().compute_loss(model, inputs, *rest, **more)
-        if not model.training:
+        amounts = self.amounts(inputs)
+        result = super().compute_loss(model, inputs, *rest, **named)
+        if not self.model.training:
             loss = result[0] if isinstance(result, tuple) else result
-            self.sums.append(torch.stack([loss.detach().double() * tokens, tokens.double()]))
+            self.sums.append(torch.stack([loss.detach().double() * amounts, amounts.double()]))
         return result
-
-    def evaluation_loop(self, *rest: Any, **more: Any) -> Any:
-        """TRL's, with the mean loss of all tokens: its own is a mean of batches, however many tokens they hold."""
-        import torch
-
-        self.sums = list[Any]()
-        output = super().evaluation_loop(*rest, **more)
-        whole = self.accelerator.reduce(torch.stack(self.sums).sum(dim=0))
-        prefix = more.get("metric_key_prefix", "eval")
-        output.metrics[f"{prefix}_loss"] = float(whole[0] / whole[1])
-        return output
 
 
 class Replies(Rows):
@@ -61,7 +56,6 @@ class Replies(Rows):
 
     hooks = OnReplies
     before = True
-    as_trl = False
 
     def fit(self, row: Encoded, limit: int) -> Encoded | str:
         fitted = super().fit(row, limit)

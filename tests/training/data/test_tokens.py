@@ -183,11 +183,25 @@ def test_both_replies_of_a_pair_follow_one_prompt_and_each_text_is_tokenised_onc
     assert [WORDS.decode(reply) for reply in pair.replies] == ["Yes.<|im_end|>", "No.<|im_end|>"]
 
 
-def test_what_a_template_puts_after_the_end_of_turn_is_kept_on_request() -> None:
+def test_a_reward_model_reads_what_a_template_puts_after_the_end_of_turn() -> None:
     rows = [row("row", conversation("Hi?"), "Yes."), row("plain", "The quiet", " river")]
-    kept, plain = Masker(WORDS, [WORDS.eos_token_id], as_trl=True).encode(rows)
+    kept, plain = Masker(WORDS, [WORDS.eos_token_id], whole=True).encode(rows)
     assert isinstance(kept, Encoded) and WORDS.decode(kept.replies[0]) == "Yes.<|im_end|>\n"
     assert isinstance(plain, Encoded) and WORDS.decode(plain.replies[0]) == " river<|im_end|>"
+
+
+@pytest.mark.parametrize(
+    ("reply", "learnt"),
+    [
+        (" river<|im_end|>", " river<|im_end|>"),
+        (" river<|im_end|>\n", " river<|im_end|>"),
+        (" a<|im_end|>\nuser b", " a<|im_end|>\nuser b<|im_end|>"),
+        (" a<|im_end|>\nb<|im_end|> \n", " a<|im_end|>\nb<|im_end|>"),
+    ],
+)
+def test_plain_text_with_end_tokens_of_its_own_is_learnt_to_its_end(reply: str, learnt: str) -> None:
+    found = one("The quiet", reply)
+    assert WORDS.decode(found.ids[len(found.prompt) :]) == learnt
 
 
 @pytest.mark.slow

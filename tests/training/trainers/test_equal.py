@@ -22,6 +22,11 @@ from cai.training.train import train
 
 pytestmark = pytest.mark.usefixtures("quiet_datasets")
 
+# TRL learns what a template puts after the end of turn, and we do not: here that is nothing.
+BETWEEN = (
+    "{% for m in messages %}{{ ('' if loop.first else '\n') + '<|im_start|>' + m['role'] + '\n' + m['content'] }}"
+    "{{ '<|im_end|>' }}{% endfor %}{% if add_generation_prompt %}{{ '\n<|im_start|>assistant\n' }}{% endif %}"
+)
 KEYS = ("loss", "rewards/margins", "rewards/chosen", "logps/chosen", "num_tokens")
 
 
@@ -55,7 +60,8 @@ def theirs(base: Path, out: Path, rate: float, full: bool, once: bool) -> list[d
 
 @pytest.mark.parametrize("once", [True, False], ids=["reference-once", "reference-each-step"])
 @pytest.mark.parametrize("full", [False, True], ids=["lora", "full"])
-def test_with_equal_settings_the_losses_are_those_of_trl(base: Path, tmp_path: Path, full: bool, once: bool) -> None:
+def test_with_equal_settings_the_losses_are_those_of_trl(tmp_path: Path, full: bool, once: bool) -> None:
+    base = tiny.model(tmp_path / "base", BETWEEN)
     rate = 3e-3 if full else 1e-2
     expected = theirs(base, tmp_path / "theirs", rate, full, once)
     flags = {
@@ -94,12 +100,11 @@ TOKENIZERS = {
 }
 
 
-def prepared(method: str, words: Any, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The rows as the preparation of TRL's own trainer leaves them."""
-    kind = {"dpo": trl.DPOTrainer, "kto": trl.KTOTrainer, "reward": trl.RewardTrainer}[method]
+def prepared(words: Any, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The rows as the preparation of TRL's own trainer of reward models leaves them."""
     args = SimpleNamespace(max_length=None, truncation_mode="keep_start", dataset_num_proc=None)
     trainer = SimpleNamespace(_tokenizer=words, calculate_KL=False)
-    table: list[dict[str, Any]] = kind._prepare_dataset(
+    table: list[dict[str, Any]] = trl.RewardTrainer._prepare_dataset(
         trainer, datasets.Dataset.from_list(rows), words, args, "train"
     ).to_list()
     return table
@@ -107,9 +112,11 @@ def prepared(method: str, words: Any, rows: list[dict[str, Any]]) -> list[dict[s
 
 @pytest.mark.parametrize("chats", [True, False], ids=["chats", "texts"])
 @pytest.mark.parametrize("name", TOKENIZERS)
-def test_tokens_are_those_of_trl_even_if_they_span_the_border_of_prompt_and_reply(name: str, chats: bool) -> None:
+def test_a_reward_model_reads_the_tokens_of_trl_even_if_they_span_the_border_of_prompt_and_reply(
+    name: str, chats: bool
+) -> None:
     words = TOKENIZERS[name]
-    masker = Masker(words, [words.eos_token_id], as_trl=True)
+    masker = Masker(words, [words.eos_token_id], whole=True)
     spans = 0
     for prompt, chosen, rejected in CHATS if chats else TEXTS:
         row = TrainingRow("row", tuple(prompt) if chats else prompt, chosen, "k", rejected=rejected)
@@ -118,15 +125,8 @@ def test_tokens_are_those_of_trl_even_if_they_span_the_border_of_prompt_and_repl
             assert name in ("spaces", "ended") and "cannot be told apart" in pair
             continue
         one, other = (said("assistant", reply) if chats else reply for reply in (chosen, rejected))
-        pairs = [{"prompt": prompt, "chosen": one, "rejected": other}]
-        [theirs] = prepared("dpo", words, pairs)
-        assert [pair.prompt, *pair.replies] == [theirs[name] for name in ("prompt_ids", "chosen_ids", "rejected_ids")]
-        [theirs] = prepared("reward", words, pairs)
+        [theirs] = prepared(words, [{"prompt": prompt, "chosen": one, "rejected": other}])
         assert [pair.prompt + reply for reply in pair.replies] == [theirs["chosen_ids"], theirs["rejected_ids"]]
-        [graded] = masker.encode([TrainingRow("row", row.prompt, chosen, "k", label=True)])
-        [theirs] = prepared("kto", words, [{"prompt": prompt, "completion": one, "label": True}])
-        assert isinstance(graded, Encoded)
-        assert [graded.prompt, *graded.replies] == [theirs["prompt_ids"], theirs["completion_ids"]]
         alone = Masker(words, [words.eos_token_id]).encode([row])
         spans += any(isinstance(each, Encoded) and len(each.prompt) > len(pair.prompt) for each in alone)
     assert spans or name in ("spaces", "ended"), "the tokenizer must merge here, or this shows nothing"

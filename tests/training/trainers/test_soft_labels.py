@@ -348,7 +348,7 @@ WORDS_OF_TINY = tiny.tokenizer(tiny.PLAIN)
 
 def encoded(rows: list[TrainingRow]) -> list[Encoded]:
     """The rows in tokens, as the trainers of preferences are given them."""
-    found = list(Masker(WORDS_OF_TINY, [WORDS_OF_TINY.eos_token_id], as_trl=True).encode(rows))
+    found = list(Masker(WORDS_OF_TINY, [WORDS_OF_TINY.eos_token_id], whole=True).encode(rows))
     assert all(isinstance(row, Encoded) for row in found)
     return [row for row in found if isinstance(row, Encoded)]
 
@@ -562,10 +562,13 @@ def test_the_tokens_of_graded_replies_are_those_that_trl_would_make(folder: Path
     columns = ["row", "prompt", "completion", "label"]
     stock = kto(folder, tmp_path, datasets.Dataset.from_list(rows).select_columns(columns), **settings)
     ours = kto(folder, tmp_path, on_disk(encoded(read), tmp_path, ("completion_ids",), "label"), **settings)
-    names = ["row", "prompt_ids", "completion_ids", "label"] + ["KL_completion_ids"] * (loss == "kto")
+    names = ["row", "prompt_ids", "completion_ids", "label"]
     assert [[row[name] for name in names] for row in ours.train_dataset] == [
         [row[name] for name in names] for row in stock.train_dataset
     ]
+    if loss == "kto":
+        replies = list(ours.train_dataset["completion_ids"])
+        assert list(ours.train_dataset["KL_completion_ids"]) == [replies[-1], *replies[:-1]]
 
 
 def test_a_loss_that_is_no_number_stops_with_the_rows_and_before_the_step(folder: Path, tmp_path: Path) -> None:
