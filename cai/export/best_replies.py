@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from operator import attrgetter
 
 import orjson
@@ -15,6 +15,7 @@ from cai.export.options import ExportOptions
 from cai.export.pairs import Reason, Row, Standing, name_of, standings, unfit
 from cai.export.parquet import Columns
 from cai.export.preferences import LabelCut
+from cai.export.sft import COLUMNS, conversation
 from cai.folder.rows import DROPPED, PAIR_BITS, lines_in_order, reading
 from cai.folder.run import RunFolder, find_info
 from cai.judge.metrics import share
@@ -22,13 +23,10 @@ from cai.records import Record
 
 UNJUDGED: Reason = "invalid_vote", "no pair of its replies was judged"
 UNFINISHED: Reason = "invalid_vote", "not all pairs of its replies are judged yet"
-PICKED: Mapping[str, Columns] = {
-    "sft": {
-    "messages": "turns", "id": "text", "best_of": "count", "score": "number", "judged": "flag", **JUDGE,
+PICKED: Columns = {
+    "id": "text", "best_of": "count", "score": "number", "judged": "flag", **JUDGE,
     "model": "text", "sample": "count",
-    }
 }  # fmt: skip
-FILES: Mapping[str, Columns] = {"sft": {**PICKED["sft"], "from": "text", "labels": "texts"}}
 
 
 class BestSummary(Record):
@@ -49,7 +47,6 @@ class BestCut(LabelCut):
     sample run is its best one, unjudged; a label run has no pair of it, and so no row.
     """
 
-    files = FILES
     stages = ("sft",)
     kind = "best replies"
 
@@ -74,6 +71,8 @@ class BestCut(LabelCut):
                 self._dropped[position >> PAIR_BITS].add(position)
         else:
             super().__init__(run, options)
+        columns = {**COLUMNS[options.sft_format], **PICKED, "from": "text", "labels": "texts"}
+        self.files = {"sft": columns}
         self._sum = self._chances = 0.0
         self._judged = self._longest = self._uneven = 0
 
@@ -163,7 +162,8 @@ class BestCut(LabelCut):
             reply["sample"] = sampled[number]["sample"]
         row = best_row(prompt, reply, len(sampled) or len(replies), best.p, judge, self.binding)
         row |= {"from": origin, "labels": best.labels}
-        self.keep("sft", self.side(prompt["prompt"]), line_of(row))
+        columns = conversation(prompt["prompt"], best.text, self.options.sft_format)
+        self.keep("sft", self.side(prompt["prompt"]), line_of(columns | row))
         return None
 
 
@@ -202,9 +202,12 @@ def best_of(replies: Sequence[Standing]) -> Standing | Reason:
 class PickedCut(Cut):
     """The cut of a finished best-of run of version 0.1.0, whose judge picked while the replies were sampled: `sft`."""
 
-    files = PICKED
     stages = ("sft",)
     kind = "best replies"
+
+    def __init__(self, run: RunFolder, options: ExportOptions) -> None:
+        super().__init__(run, options)
+        self.files = {"sft": {**COLUMNS[options.sft_format], **PICKED}}
 
     def cut(self) -> None:
         """Cut the best reply to each prompt."""
@@ -216,7 +219,8 @@ class PickedCut(Cut):
                 reply = row["replies"][best["winner"]]
                 score = best["scores"][best["winner"]]
                 picked = best_row(row, reply, len(row["replies"]), score, best["judge"], best)
-                self.put("sft", self.side(row["prompt"]), picked, self.fault(reply["text"]), position)
+                columns = conversation(row["prompt"], reply["text"], self.options.sft_format)
+                self.put("sft", self.side(row["prompt"]), columns | picked, self.fault(reply["text"]), position)
                 self.facts.count_models({"assistant": reply["model"], "judge": best["judge"]})
                 for pair in best["comparisons"]:
                     self.facts.count_votes(pair)
@@ -224,12 +228,12 @@ class PickedCut(Cut):
 
 
 def best_row(prompt: Row, reply: Row, best_of: int, score: float | None, judge: str | None, binding: Row) -> Row:
-    """The row of sft.jsonl that the best of `best_of` replies to a prompt becomes; judge: None if nothing was compared.
+    """The row of sft.jsonl, but for the conversation, that the best of `best_of` replies to a prompt becomes.
 
-    reply: its text, model and number, as in candidates.jsonl. binding: how it was judged.
+    judge: None if nothing was compared. reply: its text, model and number, as in candidates.jsonl. binding: how it was
+    judged.
     """
     return {
-        "messages": [*prompt["prompt"], {"role": "assistant", "content": reply["text"]}],
         "id": prompt["id"],
         "best_of": best_of,
         "score": score,

@@ -105,7 +105,7 @@ class Facts:
 class Cut(ABC):
     """One export in progress; each kind of cut says in `cut` what its rows become."""
 
-    files: ClassVar[Mapping[str, Columns]]  # that it writes, by name without side and ending
+    files: Mapping[str, Columns]  # that it writes, by name without side and ending
     stages: ClassVar[tuple[str, ...]]  # at which something can be left out: what goes in is kept or dropped
     kind: ClassVar[str]  # of rows, as the card names them
     labels: Path | None = None  # of a label run: the file

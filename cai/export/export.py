@@ -34,6 +34,7 @@ CUTS: dict[str, type[Cut]] = {"generate": RevisionCut, "label": PreferenceCut}  
 THRESHOLDS = {"min_confidence", "agreement", "calibration"}  # only one of them decides
 TAGS = {"revisions": [], "preferences": ["preference"], "best replies": ["best-of-n"]}  # by kind of rows
 SPLITS = {".jsonl": "train", ".eval.jsonl": "test"}  # by how the name of a file ends
+NEWER = ("best", "sft_format")  # options than 0.1.0
 FILES = {"calibration": "calibration.json", "benign": "BENIGN"}  # options whose value is a file
 
 
@@ -193,17 +194,20 @@ def check_options(options: ExportOptions, command: str) -> None:
             raise UsageError(f"{', '.join(wrong)}: only for runs of cai {other}; this is a run of cai {command}")
     if options.agreement is not None and options.min_confidence is not None:
         raise UsageError("--agreement chooses the threshold and --min-confidence states it: give one of them")
+    if command == "label" and not options.best and "sft_format" in changed:
+        raise UsageError("--sft-format: a label run has an sft.jsonl only with --best")
     wrong = [option(name) for name in changed if name in OF_PAIRS]
     if options.best and wrong:
         raise UsageError(f"{', '.join(wrong)}: only for pairs; --best takes one reply to each prompt")
 
 
 def options_of(options: ExportOptions, command: str) -> Row:
-    """The options that fit this kind of run, as JSON; `best`, which is newer than 0.1.0, only if it is set."""
+    """The options that fit this kind of run, as JSON; those that are newer than 0.1.0 only if they are set."""
+    others = {name for name in NEWER if getattr(options, name) == DEFAULTS[name]}
     if options.best:
-        others = ONLY["generate"] | OF_PAIRS
+        others |= ONLY["generate"] | OF_PAIRS
     else:
-        others = {"best"}.union(*(names for other, names in ONLY.items() if other != command))
+        others = others.union(*(names for other, names in ONLY.items() if other != command))
     return options.model_dump(mode="json", exclude=others)
 
 

@@ -7,6 +7,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from cai.export.sft import SftFormat
 from cai.judge.certify import Calibration
 from cai.records import Values
 
@@ -22,6 +23,11 @@ class ExportOptions(BaseModel):
     rounds_kept: Literal["last", "all"] = Field(
         "last",
         description="Generate runs: last keeps one SFT row per prompt, the final revision; all keeps every revision.",
+    )
+    sft_format: SftFormat = Field(
+        "completion",
+        description="Columns of sft.jsonl: completion is prompt and completion, of which TRL learns the completion; of "
+        "messages it learns all turns.",
     )
     min_confidence: float | None = Field(
         None,

@@ -7,6 +7,8 @@ import orjson
 from cai.export.cut import LAW, PAIR, Cut, law_columns
 from cai.export.options import ExportOptions
 from cai.export.pairs import Row
+from cai.export.parquet import Columns
+from cai.export.sft import COLUMNS, SftFormat, conversation
 from cai.folder.rows import lines_in_order, reading
 from cai.folder.run import RunFolder
 from cai.records import Values
@@ -14,18 +16,23 @@ from cai.texts.hygiene import READ_FOR_REFUSALS, refusal
 
 FEWEST_READ = 30  # rows: of fewer, the standard error of the share of refusals is above 7 points at a share of 0.2
 ORIGIN = {"id": "text", "round": "count", "principles": "texts", **LAW, "model": "text"}
-FILES = {"sft": {"messages": "turns", **ORIGIN, "changed": "flag"}, "dpo": {**PAIR, **ORIGIN}}
+
+
+def files_of(sft_format: SftFormat) -> dict[str, Columns]:
+    """The training files of a generate run and their columns."""
+    return {"sft": {**COLUMNS[sft_format], **ORIGIN, "changed": "flag"}, "dpo": {**PAIR, **ORIGIN}}
 
 
 class RevisionCut(Cut):
     """The cut of a generate run: `sft` of final texts, `dpo` of final texts against first replies."""
 
-    files = FILES
+    files = files_of("completion")
     stages = ("sft", "dpo")
     kind = "revisions"
 
     def __init__(self, run: RunFolder, options: ExportOptions) -> None:
         super().__init__(run, options)
+        self.files = files_of(options.sft_format)
         # First replies in which refusals are still to be looked for.
         self._refusals_left = READ_FOR_REFUSALS if run.counts()["rows"] >= FEWEST_READ else 0
         self.refused = 0  # of the first replies in which they were looked for
@@ -37,12 +44,12 @@ class RevisionCut(Cut):
             with reading(path):
                 row = orjson.loads(line)
                 side = self.side(row["prompt"])
-                for text in sft_rows(row, self.options.rounds_kept):
-                    why = self.fault(text["messages"][-1]["content"])
+                for text, sft_row in sft_rows(row, self.options.rounds_kept, self.options.sft_format):
+                    why = self.fault(text)
                     if why is not None:
                         name, words = why
-                        why = name, f"round {text['round']}: {words}"
-                    self.put("sft", side, text, why, position)
+                        why = name, f"round {sft_row['round']}: {words}"
+                    self.put("sft", side, sft_row, why, position)
                 if row["final"].strip() == row["initial"].strip():
                     why = "identical", "the final text is the first reply"
                 else:
@@ -62,22 +69,26 @@ class RevisionCut(Cut):
             self.refused += refusal(row["initial"], row["prompt"][-1]["content"]) == "full"
 
 
-def sft_rows(row: Row, rounds_kept: str) -> list[Row]:
-    """The SFT rows of a revision, at least one; `round` is the one that wrote the text, 0 for the first reply.
+def sft_rows(row: Row, rounds_kept: str, sft_format: SftFormat) -> list[tuple[str, Row]]:
+    """The SFT rows of a revision, at least one, each with its text.
 
-    `principles` are those it was criticised or revised under; with "all" a text that occurs twice stays where it
-    occurred last, so that the last row is the one that "last" gives.
+    `round` is the one that wrote the text, 0 for the first reply, `principles` are those it was criticised or revised
+    under; with "all" a text that occurs twice stays where it occurred last, so that the last row is the one that "last"
+    gives.
     """
     texts = written(row)
     if rounds_kept != "all":
         texts = texts[-1:]
     initial = row["initial"].strip()
     return [
-        {
-            "messages": [*row["prompt"], {"role": "assistant", "content": text}],
-            **_provenance(row, number, principles),
-            "changed": text.strip() != initial,
-        }
+        (
+            text,
+            {
+                **conversation(row["prompt"], text, sft_format),
+                **_provenance(row, number, principles),
+                "changed": text.strip() != initial,
+            },
+        )
         for text, number, principles in texts
     ]
 

@@ -67,6 +67,10 @@ class GenerateRun(PromptRun[Revision]):
             calls=played.calls,
         )
 
+    def cut_options(self) -> Values:
+        """The options of the cut that this command states."""
+        return {} if self.settings.sft_format is None else {"sft_format": self.settings.sft_format}
+
     def texts(self, row: Revision) -> tuple[str, ...]:
         """First reply, final text and the critiques."""
         return row.initial, row.final, *(turn.critique for turn in row.rounds)

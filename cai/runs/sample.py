@@ -29,6 +29,7 @@ from cai.texts.wording import counted, source_name
 MOST = 16  # replies of which every two are compared: 120 pairs, at three principles 720 questions a prompt
 OWN = {  # settings that the run of labels does not have in common
     "temperature", "limit", "max_tokens", "out", "system", "format", "prompt_field", "model", "n", "best_of",
+    "sft_format",
 }  # fmt: skip
 T = TypeVar("T")
 
@@ -178,7 +179,10 @@ class SampleRun(PromptRun[Candidates]):
 
     def _cut_best(self) -> None:
         """Cut the best replies by the labels that there are, of which some are missing if the judge stopped."""
-        self.cut = export_run(self.out, **{**(self.info.get("export") or {}), "best": True})
+        options = {**(self.info.get("export") or {}), "best": True}
+        if self.settings.sft_format is not None:
+            options["sft_format"] = self.settings.sft_format
+        self.cut = export_run(self.out, **options)
         self.info["best_of"] = self.cut.best.model_dump(mode="json")
 
     # What people are told

@@ -17,9 +17,10 @@ from cai.calls.model import Connection
 from cai.constitution.principles import Constitution
 from cai.errors import UsageError
 from cai.export.options import MIN_CONFIDENCE, Pairing
+from cai.export.sft import SftFormat
 from cai.models import JUDGE_SPECS, SPECS
 from cai.records import Object, Protocol, Sampling, Values
-from cai.texts.wording import words_of
+from cai.texts.wording import option, words_of
 
 VERDICT = 1024  # tokens that a judge may write before it names a letter
 WHOLE = 2**63 - 1  # the largest whole number that JSON writers and SQLite take
@@ -125,6 +126,12 @@ class PromptSettings(RunSettings):
     prompt_field: str | None = Field(None, description="Column or key that holds the prompt.")
 
 
+SFT_FORMAT = (
+    "Columns of sft.jsonl: completion is prompt and completion, of which TRL learns the completion; of messages it "
+    "learns all turns (default: completion)."
+)
+
+
 class GenerateSettings(PromptSettings):
     """The settings of a generate run; the defaults and their evidence are in docs/how-it-works.md."""
 
@@ -138,6 +145,7 @@ class GenerateSettings(PromptSettings):
     gate: bool | None = Field(
         None, description="Skip the revision if the critique finds nothing to fix (default: on for chat templates)."
     )
+    sft_format: SftFormat | None = Field(None, description=SFT_FORMAT)
 
 
 class SampleSettings(PromptSettings):
@@ -167,6 +175,8 @@ class SampleSettings(PromptSettings):
         json_schema_extra={"short": "-k"},
     )
 
+    sft_format: SftFormat | None = Field(None, description=f"With --best-of: {SFT_FORMAT[0].lower()}{SFT_FORMAT[1:]}")
+
     @property
     def each(self) -> int:
         """Replies to each prompt from each model."""
@@ -194,9 +204,11 @@ class SampleSettings(PromptSettings):
     @model_validator(mode="after")
     def _check_judge(self) -> SampleSettings:
         if self.best_of is None:
-            for name in ("judge", "constitution", "protocol", "principles"):
+            for name in ("judge", "constitution", "protocol", "principles", "sft_format"):
                 if getattr(self, name) is not None:
-                    raise UsageError(f"--{name} is for picking the best of several replies: name --best-of N, too")
+                    raise UsageError(
+                        f"{option(name)} is for picking the best of several replies: name --best-of N, too"
+                    )
         elif self.n is not None:
             raise UsageError("-n and --best-of both say how many replies are drawn: name one of them")
         elif self.judge is None:

@@ -16,7 +16,6 @@ from pair_labels import LEAK, REFUSED
 from players import Player
 
 from cai.errors import RunError, UsageError
-from cai.export.best_replies import FILES
 from cai.export.export import ExportSummary, export_run
 from cai.folder.rows import TRAINING_FILES
 from cai.training.data.dataset import load_rows
@@ -39,7 +38,8 @@ def test_the_reply_with_the_highest_mean_probability_is_an_sft_row(tmp_path: Pat
     best(tmp_path, [pair(0, -1.0), pair(0, 0.5, 0, 2), pair(0, 2.0, 1, 2)])
     [row] = rows(tmp_path / "sft.jsonl")
     assert row == {
-        "messages": [{"role": "user", "content": "Question 0?"}, {"role": "assistant", "content": text(0, 1)}],
+        "prompt": [{"role": "user", "content": "Question 0?"}],
+        "completion": [{"role": "assistant", "content": text(0, 1)}],
         "id": "q0",
         "best_of": 3,
         "score": pytest.approx((sigma(1.0) + sigma(2.0)) / 2),
@@ -53,7 +53,7 @@ def test_the_reply_with_the_highest_mean_probability_is_an_sft_row(tmp_path: Pat
         "from": "sample 1",
         "labels": ["q0:0-1", "q0:1-2"],
     }
-    assert list(row) == list(FILES["sft"])
+    assert list(row)[:3] == ["prompt", "completion", "id"]
 
 
 def test_pairs_and_examples_of_an_earlier_export_are_removed_and_come_back(tmp_path: Path) -> None:
@@ -156,7 +156,7 @@ def test_of_a_sample_run_the_labels_in_its_folder_decide_and_every_prompt_is_acc
     for row in kept:
         usable = [reply for reply in by_id[row["id"]]["replies"] if reply["problem"] is None]
         [won] = [reply for reply in usable if reply["sample"] == row["sample"]]
-        assert row["messages"][-1]["content"] == won["text"] and row["from"] == f"sample {won['sample']}"
+        assert row["completion"][0]["content"] == won["text"] and row["from"] == f"sample {won['sample']}"
         assert row["best_of"] == 3 and row["judged"] == (len(usable) > 1)
     assert {row["judged"] for row in kept} == {False, True}
     assert summary.best is not None and summary.best.unjudged == sum(not row["judged"] for row in kept)

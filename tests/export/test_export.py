@@ -25,12 +25,12 @@ from stored_runs import IDENTITY, ask, lost, make_run, revision
 
 from cai.errors import RunError, UsageError
 from cai.export import preferences
-from cai.export.best_replies import FILES as BEST_FILES
 from cai.export.best_replies import PICKED
 from cai.export.cut import Facts
 from cai.export.export import dataset_card, export_run
 from cai.export.options import ExportOptions
 from cai.export.revisions import RevisionCut, sft_rows
+from cai.export.sft import COLUMNS
 from cai.folder.rows import DONE
 from cai.folder.run import RunFolder
 from cai.folder.store import read_calls
@@ -62,7 +62,8 @@ def run(tmp_path: Path) -> Path:
 def test_a_row_becomes_one_sft_row_and_one_unjudged_pair(run: Path) -> None:
     summary = export_run(run)
     assert rows(run / "sft.jsonl")[1] == {
-        "messages": [{"role": "user", "content": "Question 1?"}, {"role": "assistant", "content": "b"}],
+        "prompt": [{"role": "user", "content": "Question 1?"}],
+        "completion": [{"role": "assistant", "content": "b"}],
         "id": "r1",
         "round": 2,
         "principles": ["p1", "p2"],
@@ -105,7 +106,7 @@ def test_a_reply_that_stood_is_an_sft_row_by_the_assistant_and_no_pair(run: Path
     export_run(run)
     row = rows(run / "sft.jsonl")[2]
     assert (row["round"], row["principles"], row["model"], row["changed"]) == (0, ["p1", "p2"], "small-0", False)
-    assert row["messages"][-1]["content"] == "first"
+    assert row["completion"][0]["content"] == "first"
 
 
 def test_space_around_a_reply_makes_no_pair(tmp_path: Path) -> None:
@@ -116,14 +117,14 @@ def test_space_around_a_reply_makes_no_pair(tmp_path: Path) -> None:
 
 def test_all_rounds_give_a_row_for_every_text_that_a_round_wrote(run: Path) -> None:
     assert export_run(run, rounds_kept="all").files == {"sft.jsonl": 4, "dpo.jsonl": 2}
-    written = [(row["id"], row["round"], row["messages"][-1]["content"]) for row in rows(run / "sft.jsonl")]
+    written = [(row["id"], row["round"], row["completion"][0]["content"]) for row in rows(run / "sft.jsonl")]
     assert written == [("r0", 2, "c"), ("r1", 1, "a"), ("r1", 2, "b"), ("r3", 0, "first")]
     assert rows(run / "sft.jsonl")[1]["principles"] == ["p1"]
 
 
 def test_a_text_that_comes_twice_is_one_row() -> None:
     row = revision(0, "a", "b", None, "a").model_dump(mode="json")
-    assert [(r["round"], r["principles"]) for r in sft_rows(row, "all")] == [
+    assert [(r["round"], r["principles"]) for _, r in sft_rows(row, "all", "completion")] == [
         (2, ["p1", "p2", "p3"]),
         (4, ["p1", "p2", "p3", "p4"]),
     ]
@@ -200,7 +201,7 @@ def test_a_split_puts_a_prompt_on_the_same_side_whatever_its_id_and_run(tmp_path
         files = export_run(folder, split=0.7).files
         assert files["sft.jsonl"] + files["sft.eval.jsonl"] == 60
         assert 30 < files["sft.jsonl"] < 54
-        sft, dpo = ({row["messages"][0]["content"] for row in rows(folder / "sft.eval.jsonl")} for _ in "ab")
+        sft, dpo = ({row["prompt"][0]["content"] for row in rows(folder / "sft.eval.jsonl")} for _ in "ab")
         assert sft == {row["prompt"][0]["content"] for row in rows(folder / "dpo.eval.jsonl")} == dpo
         sides.append(sft)
     assert sides[0] == sides[1]
@@ -368,7 +369,7 @@ def test_kept_and_dropped_make_up_what_went_in(chains: list[Any], order: Any, sp
         item.id for item in items if isinstance(item, Drop)
     )
     assert [drop["position"] for drop in drops] == sorted(drop["position"] for drop in drops)
-    for [row] in (sft_rows(item.model_dump(mode="json"), "last") for item in finished):
+    for [(_, row)] in (sft_rows(item.model_dump(mode="json"), "last", "completion") for item in finished):
         assert row in lines["sft"]
     assert kept == "all" or len(lines["sft"]) == len(finished)
     assert sum(summary.files.values()) == sum(map(len, lines.values()))
@@ -767,7 +768,7 @@ def test_the_page_about_run_folders_lists_every_column_and_file(page: str, tmp_p
     assert sft == list((rows(run / "sft.jsonl") + rows(run / "sft.eval.jsonl"))[0])
     assert dpo == list((rows(run / "dpo.jsonl") + rows(run / "dpo.eval.jsonl"))[0])
     assert sorted(pairs) == sorted(preferences.FILES["dpo"])
-    assert best == list(BEST_FILES["sft"]) and best[: len(PICKED["sft"])] == list(PICKED["sft"])
+    assert best == [*COLUMNS["completion"], *PICKED, "from", "labels"]
     assert sorted(kto) == sorted(preferences.FILES["kto"])
 
 

@@ -59,7 +59,7 @@ def test_the_winner_has_the_highest_mean_probability_of_beating_the_others(tmp_p
     assert len(rows) == 6 and len({row["from"] for row in rows}) > 1
     for row in rows:
         own = {text: mean for (prompt, text), mean in means.items() if prompt == row["id"]}
-        assert row["messages"][-1]["content"] == max(own, key=lambda text: own[text])
+        assert row["completion"][0]["content"] == max(own, key=lambda text: own[text])
         assert row["score"] == pytest.approx(max(own.values())) and row["best_of"] == 4
 
 
@@ -69,7 +69,7 @@ def test_a_reward_model_is_asked_once_about_every_reply_and_the_highest_wins(tmp
     assert sum(judge.asked.values()) == 6 * 8
     for row, candidates in zip(sft_of(tmp_path / "out"), rows_of(tmp_path / "out"), strict=True):
         texts = [reply["text"] for reply in candidates["replies"]]
-        assert row["messages"][-1]["content"] == max(texts, key=lambda text: digits(text) % 1000)
+        assert row["completion"][0]["content"] == max(texts, key=lambda text: digits(text) % 1000)
         assert (row["judge"], row["protocol"]) == ("reward-1", "reward")
 
 
@@ -91,7 +91,7 @@ def test_unusable_replies_do_not_compete_and_the_only_usable_one_wins_unjudged(t
     assert {row["id"] for row in rows if not row["judged"]} == alone
     usable = {row["id"]: [reply["text"] for reply in row["replies"] if not reply["problem"]] for row in candidates}
     for row in rows:
-        assert row["messages"][-1]["content"] in usable[row["id"]]
+        assert row["completion"][0]["content"] in usable[row["id"]]
         assert (row["score"] is None, row["judge"] is None, row["labels"] == []) == (not row["judged"],) * 3
 
 

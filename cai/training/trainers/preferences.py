@@ -1,8 +1,8 @@
 """What the DPO, KTO and reward trainers share: rows on disk for TRL, `p_chosen` in every batch, evaluations by row.
 
 TRL keeps reference log-probabilities in a file beside the rows, and has none for rows in memory. With the rows in one
-folder, the same command computes them once, and several processes share them. TRL is given token ids, as it would make
-them itself.
+folder, the same command computes them once, and several processes share them. TRL is given token ids; those of a reply
+end where a model stops.
 """
 
 from __future__ import annotations
