@@ -17,7 +17,7 @@ from cai.records import Values
 from cai.texts.wording import listed, reason_of
 from cai.training.data.dataset import TrainingData
 from cai.training.data.rows import named, reasons_of
-from cai.training.data.tokens import Rows, without_forged_turns
+from cai.training.data.tokens import Rows, with_system_text, without_forged_turns
 from cai.training.report.card import write_evidence
 from cai.training.report.samples import MOST_TOKENS, REFERENCE, When, write_answers
 from cai.training.report.summary import TrainSummary, last_metrics, pair_accuracy
@@ -94,7 +94,7 @@ class Session:
         chats = any(not row.is_plain for row in (*self.data.train, *self.data.eval))
         self.tokenizer = opening.open_tokenizer(self.base, self.loaded.config.chat_template, chats=chats)
         notes = self.data.notes
-        self.data = without_forged_turns(self.data, self.tokenizer)
+        self.data = with_system_text(without_forged_turns(self.data, self.tokenizer), self.tokenizer)
         for note in self.data.notes:
             if note not in notes:
                 self.tell(f"note: {note}")

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Sequence
+from functools import cached_property
 from typing import Any
 
 from cai.errors import CallRejected
 from cai.folder.answers import added
 from cai.records import Values
+from cai.weights.chat_templates import FOLDED, begins_with_system, folded, has_system
+
+log = logging.getLogger("cai")
 
 
 class HFTokenizer:
@@ -40,6 +45,8 @@ class HFTokenizer:
         """
         from jinja2 import TemplateError
 
+        if begins_with_system(messages) and not self._has_system:
+            messages = folded(messages)
         try:
             with self._lock:
                 ids: list[int] = self._tokenizer.apply_chat_template(
@@ -48,6 +55,15 @@ class HFTokenizer:
         except TemplateError as error:
             raise CallRejected("bad_input", f"the model's chat template refuses the conversation: {error}") from error
         return ids
+
+    @cached_property
+    def _has_system(self) -> bool:
+        """Whether the template has a system role; says so once if it has not."""
+        with self._lock:
+            found = has_system(lambda messages: str(self._tokenizer.apply_chat_template(messages, tokenize=False)))
+        if not found:
+            log.warning(FOLDED)
+        return found
 
     def plain(self, text: str) -> list[int]:
         """The ids of `text` as it stands in the middle of a text: no begin token, no space put before it.

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import logging
 import re
 import secrets
+from functools import cached_property
 from typing import Any
 
 from cai.errors import CallRejected, ModelStopped
 from cai.models.inprocess.local_engine import last_line
 from cai.records import Values
+from cai.weights.chat_templates import FOLDED, begins_with_system, folded, has_system
+
+log = logging.getLogger("cai")
 
 CUT = f"\ufdd0{secrets.token_hex(8)}\ufdd0"  # put into a marker in a text, which is encoded in two parts; unguessable
 
@@ -41,13 +46,26 @@ class LocalTokenizer:
             return self._encode(self._apart(payload["text"]) + prefill, special=True)
         if not self.tokenizer.chat_template:
             raise ModelStopped(f"{self._name} has no chat template: it is a base model, use few-shot templates with it")
-        messages = [message | {"content": self._apart(message["content"])} for message in payload["messages"]]
+        conversation = payload["messages"]
+        if begins_with_system(conversation) and not self._has_system:
+            conversation = folded(conversation)
+        messages = [message | {"content": self._apart(message["content"])} for message in conversation]
         try:
             text = self.tokenizer.apply_chat_template(messages, add_generation_prompt=True)
         except RuntimeError as error:  # some templates refuse a system message, or two turns of one role
             problem = f"the chat template of {self._name} refuses the conversation: {last_line(error)}"
             raise CallRejected("bad_input", problem) from error
         return self._encode(text + prefill)
+
+    @cached_property
+    def _has_system(self) -> bool:
+        """Whether the template has a system role; says so once if it has not."""
+        found = has_system(
+            lambda messages: str(self.tokenizer.apply_chat_template(messages, add_generation_prompt=True))
+        )
+        if not found:
+            log.warning(f"{self._name}: {FOLDED}")
+        return found
 
     def fit(self, tokens: int, reply: int) -> None:
         """Raise `CallRejected("too_long", …)` if prompt and reply together exceed the context."""

@@ -14,15 +14,16 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby, islice
 from pathlib import Path
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar, TypeVar, cast
 
 from cai.errors import UsageError
-from cai.records import DropReason, Values
-from cai.texts.wording import reason_of
+from cai.records import DropReason, Turns, Values
+from cai.texts.wording import counted, reason_of
 from cai.training.data.dataset import TrainingData
 from cai.training.data.rows import Skipped, TrainingRow, named
 from cai.training.setup.config import Loaded, Setting
 from cai.training.setup.plan import Plan
+from cai.weights.chat_templates import FOLDED, begins_with_system, folded, has_system
 
 T = TypeVar("T")
 
@@ -234,6 +235,29 @@ class Rows(ABC):
     @abstractmethod
     def dataset(self, rows: Sequence[Encoded]) -> Any:
         """The rows as TRL's trainer takes them."""
+
+
+def with_system_text(data: TrainingData, tokenizer: Any) -> TrainingData:
+    """The data with system texts before the first turn of the user if the chat template has no system role."""
+    count = sum(_with_system(row) for row in (*data.train, *data.eval))
+    if not count or has_system(lambda turns: str(tokenizer.apply_chat_template(turns, tokenize=False))):
+        return data
+
+    def whole(rows: Sequence[TrainingRow]) -> tuple[TrainingRow, ...]:
+        found = []
+        for row in rows:
+            if _with_system(row):
+                turns: Any = folded(cast(Turns, row.prompt))
+                row = dataclasses.replace(row, prompt=tuple(turns))
+            found.append(row)
+        return tuple(found)
+
+    note = f"{FOLDED} ({counted(count, 'row')})"
+    return dataclasses.replace(data, train=whole(data.train), eval=whole(data.eval), run_notes=(*data.run_notes, note))
+
+
+def _with_system(row: TrainingRow) -> bool:
+    return not isinstance(row.prompt, str) and begins_with_system(row.prompt)
 
 
 def without_forged_turns(data: TrainingData, tokenizer: Any) -> TrainingData:

@@ -68,7 +68,20 @@ def shape_of(base: Base) -> Shape:
     text = config.get_text_config()
     context = getattr(text, "max_position_embeddings", None) or 1 << 20
     parameters = sum(p.numel() for p in empty.parameters())
-    return Shape(parameters, text.num_hidden_layers, text.hidden_size, context, text.vocab_size)
+    sizes = parameters, text.num_hidden_layers, text.hidden_size, context, text.vocab_size, text.num_attention_heads
+    return Shape(*sizes, name=type(empty).__name__, kernels=kernels_of(empty))
+
+
+def kernels_of(model: Any) -> tuple[str, ...]:
+    """The ways to compute attention that a model of transformers supports, besides eager.
+
+    Some models name the flash attention that they can use, kernels from the hub; these are not asked for.
+    """
+    kernels = ["sdpa"] if model._supports_sdpa else []
+    if model._supports_flash_attn:
+        named = getattr(model, "_compatible_flash_implementations", None)
+        kernels += [name for name in ("flash_attention_2", "flash_attention_3") if named is None or name in named]
+    return tuple(kernels)
 
 
 def open_model(base: Base, dtype: str, attention: str, *, scores: bool = False) -> Any:

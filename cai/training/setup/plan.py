@@ -20,9 +20,10 @@ STEP = 64  # tokens; sequence lengths are rounded up to it
 COVERED = 0.99  # share of the rows that the chosen length holds whole
 TOKENS_AT_ONCE = {"cuda": 16_384, "cpu": 1024}  # of one forward pass: more fills no device better
 HEADROOM = 0.8  # share of the memory that is planned with
-# Activations a token and layer, in bytes for each hidden unit, 16-bit and without the attention matrix, which no
-# kernel in use keeps: Korthikanti et al. 2022 (arXiv 2205.05198), equation 1. With checkpoints only the layer's input.
-ACTIVATION, CHECKPOINT = 34, 2
+# Activations a token and layer, in bytes for each hidden unit, 16-bit and without the attention matrix: Korthikanti et
+# al. 2022 (arXiv 2205.05198), equation 1. With checkpoints only the layer's input. The matrix, which eager attention
+# alone keeps, is bytes for each head and token that a token may attend to.
+ACTIVATION, CHECKPOINT, MATRIX = 34, 2, 5
 # Bytes for each weight, by whether all weights train, and in 16 bits: float32 weights, gradients and Adam's two
 # moments, with a 16-bit copy; of an adapter, the frozen weights and the same for about a hundredth of them.
 WEIGHT = {(True, True): 18, (True, False): 16, (False, True): 2 + 0.16, (False, False): 4 + 0.16}
@@ -47,13 +48,19 @@ class Machine:
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """The size of a model; context: the most tokens it was made for; vocabulary: tokens it distinguishes."""
+    """The size of a model; context: the most tokens it was made for; vocabulary: tokens it distinguishes.
+
+    kernels: the ways to compute attention that its class supports, besides eager. heads: of a layer's attention.
+    """
 
     parameters: int
     layers: int
     hidden: int
     context: int
     vocabulary: int = 0
+    heads: int = 0
+    name: str = "the model"
+    kernels: tuple[str, ...] = ("sdpa", "flash_attention_2", "flash_attention_3")
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +106,7 @@ class Plan:
         if self.max_length > shape.context:
             raise UsageError(f"max_length {self.max_length:,} exceeds the model's context of {shape.context:,} tokens")
         self.truncation = measure(lengths, self.max_length)
-        self._settle_kernels()
+        self._settle_kernels(shape)
         self._settle_batch(shape)
 
     def _settle(self, name: str, value: T, origin: Origin, why: str) -> T:
@@ -107,12 +114,23 @@ class Plan:
         self.settings.append(setting)
         return cast(T, setting.value)
 
-    def _settle_kernels(self) -> None:
+    def _settle_kernels(self, shape: Shape) -> None:
         machine = self._machine
         fastest = "bfloat16" if machine.bfloat16 else "float32"
         self.dtype = self._settle("dtype", fastest, "hardware", machine.name)
-        kernel = "flash_attention_2" if machine.flash_attention and self.dtype == "bfloat16" else "sdpa"
-        self.attention = self._settle("attention", kernel, "hardware", machine.name)
+        wanted = ["sdpa"]
+        if machine.flash_attention and self.dtype == "bfloat16":
+            wanted.insert(0, "flash_attention_2")
+        kernel = next((kernel for kernel in wanted if kernel in shape.kernels), "eager")
+        why = machine.name
+        if kernel != wanted[0]:
+            why += f"; {shape.name} does not support {wanted[0]}"
+        self.attention = self._settle("attention", kernel, "hardware", why)
+        if self.attention not in ("eager", *shape.kernels):
+            known = ", ".join((*shape.kernels, "eager"))
+            raise UsageError(
+                f"attention {self.attention}: {shape.name} does not support it; leave it out, or one of {known}"
+            )
         self.packing = "none"
         if "packing" not in self._method.keys:
             return
@@ -132,7 +150,7 @@ class Plan:
         rows, checkpoints = plan_memory(
             shape, machine, self.max_length * method.width, share, full=config.full,
             narrow=self.dtype == "bfloat16", fewest=method.fewest, logits=method.all_logits,
-            checkpoints=config.gradient_checkpointing,
+            checkpoints=config.gradient_checkpointing, matrix=self.attention == "eager",
         )  # fmt: skip
         memory = f"{machine.memory / 2**30:.0f} GB free"
         self.gradient_checkpointing = self._settle("gradient_checkpointing", checkpoints, "hardware", memory)
@@ -186,19 +204,21 @@ def choose_length(lengths: Sequence[int], cap: int) -> int:
 
 def plan_memory(
     shape: Shape, machine: Machine, length: int, most: int, *, full: bool, narrow: bool, fewest: int = 1,
-    logits: bool = False, checkpoints: bool | None = None,
+    logits: bool = False, checkpoints: bool | None = None, matrix: bool = False,
 ) -> tuple[int, bool]:  # fmt: skip
     """Rows in one forward pass, a divisor of `most` and `fewest` or more, and whether activations are computed twice.
 
-    narrow: arithmetic of 16 bits. logits: whether those of all tokens exist at once. checkpoints: decided by the user;
-    None: only if not one row would fit without.
+    narrow: arithmetic of 16 bits. logits: whether those of all tokens exist at once; matrix: whether those of the
+    attention do. checkpoints: decided by the user; None: only if not one row would fit without.
     """
     room = HEADROOM * machine.memory - shape.parameters * WEIGHT[full, narrow]
-    unit = shape.hidden if narrow else 2 * shape.hidden
+    wide = 1 if narrow else 2
+    unit = wide * shape.hidden
+    layer = unit * ACTIVATION + wide * shape.heads * length * MATRIX * matrix
     output = shape.vocabulary * LOGIT * logits
-    plain = int(room // ((shape.layers * unit * ACTIVATION + output) * length))
+    plain = int(room // ((shape.layers * layer + output) * length))
     # With checkpoints, one layer at a time is computed again.
-    saving = int(room // ((shape.layers * unit * CHECKPOINT + unit * ACTIVATION + output) * length))
+    saving = int(room // ((shape.layers * unit * CHECKPOINT + layer + output) * length))
     twice = plain < 1 if checkpoints is None else checkpoints
     limit = min(TOKENS_AT_ONCE[machine.device] // length, saving if twice else plain)
     divisors = [rows for rows in range(fewest, most + 1) if most % rows == 0] or [1]

@@ -200,13 +200,11 @@ def test_rows_that_do_not_fit_are_dropped_and_counted(base: Path, tmp_path: Path
     assert any("the first is row q3: " in line for line in told)
 
 
-def test_a_role_that_the_template_does_not_know_drops_the_row(tmp_path: Path) -> None:
-    strict = (
-        "{% for m in messages %}{% if m['role'] == 'system' %}{{ raise_exception('no system') }}{% endif %}{% endfor %}"
-    )
+def test_a_conversation_that_the_template_refuses_drops_the_row(tmp_path: Path) -> None:
+    strict = "{% for m in messages %}{% if '#' in m['content'] %}{{ raise_exception('no #') }}{% endif %}{% endfor %}"
     base = tiny.model(tmp_path / "base", strict + tiny.CHATML)
     data = pairs(12)
-    data[3]["prompt"].insert(0, {"role": "system", "content": "Be brief."})
+    data[3]["prompt"].insert(0, {"role": "system", "content": "Be # brief."})
     summary = train("dpo", base, tmp_path / "out", data, flags={"split": 1})
     assert (summary.rows, summary.dropped) == (11, {"bad_input": 1})
 
