@@ -7,9 +7,8 @@ import logging
 from pathlib import Path
 from typing import Any
 
-import pytest
-
 import families
+import pytest
 import tiny
 
 from cai.calls.model import Call
