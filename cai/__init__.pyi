@@ -60,6 +60,7 @@ def agenerate(
     reviser: str | None = None,
     rounds: int = 2,
     gate: bool | None = None,
+    sft_format: Literal["completion", "messages"] | None = None,
 ) -> AsyncGenerator[Revision]: ...
 def alabel(
     source: Source,
@@ -122,6 +123,7 @@ def asample(
     constitution: str | Path | Constitution | None = None,
     protocol: Literal["logprob", "score", "vote", "reason", "reward"] | None = None,
     principles: int | None = None,
+    sft_format: Literal["completion", "messages"] | None = None,
 ) -> AsyncGenerator[Candidates]: ...
 def constitution_test(
     constitution: str | Path | Constitution,
@@ -151,6 +153,7 @@ def export_run(
     push: str | None = None,
     private: bool = True,
     rounds_kept: Literal["last", "all"] = "last",
+    sft_format: Literal["completion", "messages"] = "completion",
     min_confidence: float | None = None,
     calibration: str | Path | Calibration | dict[str, Any] | None = None,
     agreement: float | None = None,
@@ -193,6 +196,7 @@ def generate(
     reviser: str | None = None,
     rounds: int = 2,
     gate: bool | None = None,
+    sft_format: Literal["completion", "messages"] | None = None,
 ) -> Rows[Revision]: ...
 def judge_bench(
     gold: Source,
@@ -279,4 +283,5 @@ def sample(
     constitution: str | Path | Constitution | None = None,
     protocol: Literal["logprob", "score", "vote", "reason", "reward"] | None = None,
     principles: int | None = None,
+    sft_format: Literal["completion", "messages"] | None = None,
 ) -> Rows[Candidates]: ...

@@ -22,6 +22,7 @@ from cai.records import Values
 from cai.sources.files import path_of
 from cai.texts.wording import reason_of
 from cai.weights.embedded import default_weights
+from cai.weights.gguf_read import gguf_metadata, misread
 
 log = logging.getLogger("cai")
 
@@ -232,6 +233,7 @@ def unpacked(gguf: Path) -> Path:
         return folder
     need("a GGUF file as the base of an adapter", "hf", "torch")
     need("a GGUF file", "local", "gguf")
+    warn_of_gguf(gguf)
     from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GgufConfig
 
     place: Values = {"gguf_file": gguf.name, "trust_remote_code": False}
@@ -255,6 +257,15 @@ def unpacked(gguf: Path) -> Path:
             return folder
         raise CaiError(f"cannot unpack {gguf} into {folder}: {error}; free some space, or set CAI_CACHE") from error
     return folder
+
+
+def warn_of_gguf(path: Path) -> None:
+    """Say what transformers reads otherwise than it is in a GGUF file."""
+    problem = misread(gguf_metadata(path), by_openvino=False)
+    if problem is not None:
+        log.warning(
+            "%s: %s: its answers are not quite the model's; name the folder that the file was made from", path, problem
+        )
 
 
 @contextmanager

@@ -76,7 +76,10 @@ def _value(file: BinaryIO, kind: int) -> Any:
 
 
 def gguf_metadata(path: Path) -> Values:
-    """The metadata of a GGUF file (arrays as their length); raises `InputError` if it is not one, or not whole."""
+    """The metadata of a GGUF file (arrays as their length), and as `tensors` the names of its weights.
+
+    Raises `InputError` if it is not one, or not whole.
+    """
     try:
         with path.open("rb") as file:
             if file.read(4) != b"GGUF":
@@ -88,7 +91,9 @@ def gguf_metadata(path: Path) -> Values:
             tensors = _read(file, "<Q")
             count = _read(file, "<Q")
             metadata = {_text(file): _value(file, _read(file, "<I")) for _ in range(count)}
-            last = max((_tensor_end(file) for _ in range(tensors)), default=0)
+            ends = dict(_tensor_end(file) for _ in range(tensors))
+            metadata["tensors"] = tuple(ends)
+            last = max(ends.values(), default=0)
             align = metadata.get("general.alignment", 32)
             if type(align) is not int or align < 1:
                 raise InputError(f"is damaged: an alignment of {align!r}; download it again", path)
@@ -105,13 +110,32 @@ def gguf_metadata(path: Path) -> Values:
     return metadata
 
 
-def _tensor_end(file: BinaryIO) -> int:
-    """Where a tensor's data end, counted from the start of all data."""
+def _tensor_end(file: BinaryIO) -> tuple[str, int]:
+    """The name of a tensor, and where its data end, counted from the start of all data."""
     import gguf
 
-    _text(file)  # its name
+    name = _text(file)
     elements = math.prod(_read(file, "<Q") for _ in range(_read(file, "<I")))
     kind = _read(file, "<I")
     offset = _read(file, "<Q")
     block, size = gguf.GGML_QUANT_SIZES[gguf.GGMLQuantizationType(kind)]
-    return int(offset + elements // block * size)
+    return name, int(offset + elements // block * size)
+
+
+# Ways of cutting text before merging that OpenVINO GenAI 2026.4 follows. By others, such as GPT-2's and Llama 3's, it
+# gave other tokens for numbers, capitals and line breaks.
+CUTS_ALIKE = ("smollm", "qwen2")
+FREQUENCIES = "rope_freqs.weight"
+
+
+def misread(metadata: Object, *, by_openvino: bool) -> str | None:
+    """What in a GGUF file is read otherwise than by llama.cpp: by OpenVINO GenAI 2026.4, or transformers 5.24.
+
+    Log-probabilities of files were compared with those of the models that they were written from.
+    """
+    if FREQUENCIES in metadata["tensors"]:
+        return f"{FREQUENCIES}, the frequencies of positions (as of Llama 3.1), are ignored"
+    pre = metadata.get("tokenizer.ggml.pre")
+    if by_openvino and metadata.get("tokenizer.ggml.model") == "gpt2" and pre not in (None, *CUTS_ALIKE):
+        return f"text is cut by other rules than its tokenizer's, {pre!r}"
+    return None

@@ -24,14 +24,13 @@ KINDS: dict[str, Values] = {  # by the model_type of a config, the values in it 
 PAIRED = ("llama",)  # whose GGUF files have values of Q and K that rotate together side by side
 
 # What a GGUF file calls the ways of cutting text before merging that are one pattern, and whether words that are tokens
-# stay whole. llama.cpp knows all names; OpenVINO GenAI 2026.4 cuts by rules of its own if it does not know one.
+# stay whole. llama.cpp knows all names, OpenVINO GenAI those of `gguf_read.CUTS_ALIKE`.
 LETTERS = r"[^\r\n\p{L}\p{N}]?\p{L}+"
 REST = r" ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 SPLITS = {
     rf"(?i:'s|'t|'re|'ve|'m|'ll|'d)|{LETTERS}|\p{{N}}|{REST}": ("qwen2", False),
     rf"(?i:'s|'t|'re|'ve|'m|'ll|'d)|{LETTERS}|\p{{N}}{{1,3}}|{REST}": ("llama-bpe", True),
 }
-LOCAL = ("smollm", "gpt-2", "qwen2")  # the names that OpenVINO GenAI knows
 
 
 def check_gguf(config: Any, tokenizer: Any, source: Path | None = None) -> None:

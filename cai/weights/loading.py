@@ -16,7 +16,7 @@ from cai.errors import CaiError, UnknownModel, UsageError
 from cai.folder.files import need
 from cai.records import Values
 from cai.texts.wording import listed, reason_of
-from cai.weights.bases import Base, check_kind, quiet
+from cai.weights.bases import Base, check_kind, quiet, warn_of_gguf
 
 
 @contextmanager
@@ -73,6 +73,7 @@ def load_model(
     place, options = _where(base, base.place)
     if "gguf_file" in options:
         need(base.spec, "local", "gguf")
+        warn_of_gguf(Path(base.place))
     own_head = base.adapter is None and not new_head
     import transformers
 

@@ -22,6 +22,7 @@ from cai.records import Record, Values
 from cai.sources.files import path_of
 from cai.texts.wording import report_lines
 from cai.weights.bases import Base, find_base, gguf_of, quiet, unpacked_name
+from cai.weights.gguf_read import gguf_metadata, misread
 from cai.weights.gguf_write import check_gguf, write_gguf
 from cai.weights.loading import load_config, load_model, load_tokenizer, open_reward, reasons
 
@@ -43,6 +44,7 @@ class MergeSummary(Record):
     dtype: str
     difference: float | None  # largest of all log-probabilities after a probe, in nats; None: no language model's merge
     gguf: Path | None
+    misread: str | None = None  # what in the GGUF file `local:` would read otherwise; None: nothing is known
 
     def lines(self) -> list[str]:
         """The summary in words, for people."""
@@ -81,7 +83,13 @@ def merge(
         _put(scratch, out, file)
     below = facts["base"]["spec"] if base.adapter else None
     return MergeSummary(
-        folder=out, adapter=str(adapter), base=below, dtype=_dtype(model), difference=difference, gguf=file
+        folder=out,
+        adapter=str(adapter),
+        base=below,
+        dtype=_dtype(model),
+        difference=difference,
+        gguf=file,
+        misread=None if file is None else misread(gguf_metadata(file), by_openvino=True),
     )
 
 

@@ -26,6 +26,7 @@ import torch
 import transformers
 from adapters import adapter
 from safetensors.torch import load_file, save_file
+from scored import scores
 
 from cai.calls.model import Call
 from cai.cli import chat as cli_chat
@@ -41,9 +42,6 @@ from cai.weights.gguf_write import write_gguf
 from cai.weights.merge import merge
 
 openvino = pytest.mark.skipif(importlib.util.find_spec("openvino_genai") is None, reason="no openvino_genai")
-
-USERS = ["Where is the old mill?", "Add 12345 and 678, please.\n\nThanks!", "Wie heißt der Fluß? 日本"]
-REPLIES = (" A", "B", "Past the river, at no. 42.", "I'm sorry, I can't help with that.")
 
 
 def build(folder: Path, **changed: Any) -> Path:
@@ -81,22 +79,6 @@ def logits(folder: Path, **more: Any) -> Any:
     model = transformers.AutoModelForCausalLM.from_pretrained(folder, **more).eval()
     with torch.inference_mode():
         return model(torch.arange(40)[None]).logits.float()
-
-
-def scores(spec: str, replies: tuple[str, ...] = REPLIES) -> Any:
-    """The log-probabilities that a model of ours gives these replies to each user."""
-
-    async def play() -> list[Any]:
-        model = open_model(spec)
-        await model.start()
-        try:
-            messages: list[Message] = [{"role": "user", "content": text} for text in USERS]
-            calls = [Call(Request("judge", (one,), score=replies), "r", 0, 0, Sampling()) for one in messages]
-            return [(await model.send(model.payload(call))).scores for call in calls]
-        finally:
-            await model.close()
-
-    return torch.tensor(asyncio.run(play()))
 
 
 # The folder
@@ -460,25 +442,8 @@ def test_a_whole_model_is_written_as_gguf_too(base: Path, tmp_path: Path) -> Non
     ],
 )
 def test_a_llama_of_another_kind_is_not_written(tmp_path: Path, changed: dict[str, Any], told: str) -> None:
-    with pytest.raises(UsageError, match=f"a Llama with {told} is not written as GGUF"):
+    with pytest.raises(UsageError, match=f"a llama model with {told} is not written as GGUF"):
         merge(build(tmp_path / "base", **changed), tmp_path / "out", gguf=True)
-
-
-def test_other_architectures_and_tokenizers_are_not_written(tmp_path: Path) -> None:
-    said: list[str] = []
-    with pytest.raises(UsageError, match="no GGUF file says how this tokenizer cuts text"):
-        merge(tiny.model(tmp_path / "gpt2"), tmp_path / "out", gguf=True, tell=said.append)
-    assert said == []  # before anything was loaded
-    words = tiny.tokenizer()
-    words.save_pretrained(tmp_path / "qwen")
-    config = transformers.Qwen2Config(
-        vocab_size=len(words), hidden_size=32, intermediate_size=64, num_hidden_layers=1, num_attention_heads=4,
-        num_key_value_heads=2, bos_token_id=None, eos_token_id=None, pad_token_id=None,
-    )  # fmt: skip
-    transformers.Qwen2ForCausalLM(config).save_pretrained(tmp_path / "qwen")
-    with pytest.raises(UsageError, match=r"only models of the Llama architecture .* this is 'qwen2'; use hf:"):
-        merge(tmp_path / "qwen", tmp_path / "out", gguf=True)
-    assert not (tmp_path / "out").exists()
 
 
 def test_weights_that_f16_cannot_hold_are_told(base: Path, tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ It needs no network; OpenVINO's import would send an analytics event, which is p
 from __future__ import annotations
 
 import asyncio
+import logging
 import sys
 from pathlib import Path
 from typing import Any, Literal
@@ -20,7 +21,9 @@ from cai.records import Abilities, Completion, Values
 from cai.sources.files import path_of
 from cai.texts.thoughts import PROMPT_END, split_thoughts
 from cai.weights.embedded import CONTEXT, NAME, default_weights
-from cai.weights.gguf_read import gguf_metadata
+from cai.weights.gguf_read import gguf_metadata, misread
+
+log = logging.getLogger("cai")
 
 # What `extra_body` may hold: the sampling attributes of OpenVINO GenAI's GenerationConfig.
 EXTRAS = (
@@ -247,5 +250,12 @@ def _identify(path: Path | None) -> tuple[str, int | None]:
     if not path.is_file():
         raise UsageError(f"no model at {path}: write local for the embedded one, or local:PATH for a GGUF file")
     metadata = gguf_metadata(path)
+    problem = misread(metadata, by_openvino=True)
+    if problem is not None:
+        log.warning(
+            "local:%s: %s: its answers are not quite the model's; ask it with llama.cpp or another server",
+            path,
+            problem,
+        )
     context = metadata.get(f"{metadata.get('general.architecture')}.context_length")
     return f"{path.stem}@{fingerprint(path)}", context
