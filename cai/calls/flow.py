@@ -8,13 +8,13 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from collections import Counter
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Generator, Mapping
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 from cai.calls.limits import BUSY_PATIENCE, FAILING, Limiter, backoff
 from cai.calls.model import Call, Model
-from cai.calls.prices import Budget, Price, Tally
+from cai.calls.prices import Budget, Price, Tally, total_usage
 from cai.errors import (
     BudgetReached,
     CallRejected,
@@ -210,7 +210,7 @@ class Driver:
             except ModelFault as error:
                 fault = error
             finally:
-                limiter.release()
+                self._release(limiter)
             attempt += 1
             if attempt >= limiter.attempts:
                 self._lose(seat, role, order, fault)
@@ -220,6 +220,13 @@ class Driver:
                 raise _lost(seat.model, fault, f"{attempt} tries") from fault
             self.tally.retries += 1
             await asyncio.wait((self._halt,), timeout=backoff(attempt, fault))
+
+    def _release(self, limiter: Limiter) -> None:
+        """Give a slot back once the answer is on disk: a kill costs no more calls than there are slots."""
+        if self.store is None:
+            limiter.release()
+        else:
+            self.store.after_commit(limiter.release)
 
     def _check_patience(self, seat: Seat, error: ModelBusy, pauses: list[tuple[float, int]]) -> None:
         """Raise what ends a call that is asked to wait too long: the run, or its row alone if others are answered."""
@@ -285,13 +292,3 @@ def call_seed(seed: int, row: str, role: Role, index: int) -> int:
     """The sampling seed of one call, in [0, 2**31): from what is asked for whom, never from when."""
     text = f"{seed}\0{row}\0{role}\0{index}".encode("utf-8", "surrogatepass")
     return int.from_bytes(hashlib.blake2b(text, digest_size=4).digest()) >> 1
-
-
-def total_usage(parts: Sequence[Completion | Usage]) -> Usage:
-    """The tokens of several calls; a sum is None as soon as one call did not report it."""
-    sums = {}
-    for name in Usage.model_fields:
-        counts = [getattr(part, name) for part in parts]
-        if None not in counts:
-            sums[name] = sum(counts)
-    return Usage(**sums)

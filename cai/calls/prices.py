@@ -6,13 +6,14 @@ A price that is not known is None, never 0.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from dataclasses import dataclass
 from math import inf
 from typing import NamedTuple
 
 from cai.calls.model import Model
 from cai.errors import BudgetReached, UsageError
-from cai.records import Completion
+from cai.records import Completion, Usage
 
 
 @dataclass
@@ -28,6 +29,16 @@ class Tally:
     input_tokens: int = 0
     output_tokens: int = 0
     cost: float = 0.0  # USD of the calls of this session whose price is known
+
+
+def total_usage(parts: Sequence[Completion | Usage]) -> Usage:
+    """The tokens of several calls; a sum is None as soon as one call did not report it."""
+    sums = {}
+    for name in Usage.model_fields:
+        counts = [getattr(part, name) for part in parts]
+        if None not in counts:
+            sums[name] = sum(counts)
+    return Usage(**sums)
 
 
 class Price(NamedTuple):

@@ -93,18 +93,23 @@ class Rows:
         self._folder, self._db, self._guard, self._due = folder, db, guard, due
         self._files: dict[str, BinaryIO] = {}
         self._added: dict[str, list[bytes]] = {}
+        self._marks: dict[int, tuple[bytes, str]] = {}  # of inputs whose lines are among those added
         self._ahead = range(0)  # positions whose states have been read
         self._states: dict[int, tuple[bytes, str]] = {}
 
     # Lines
 
-    def append(self, name: str, line: bytes) -> None:
-        """Add a line to a JSONL file of the folder; it is safe once `Store.committed` returns."""
+    def append(self, name: str, line: bytes, position: int, digest: bytes, state: str) -> None:
+        """Add a line to a JSONL file of the folder, and say what became of the input at a position.
+
+        It is safe once `Store.committed` returns.
+        """
         self._added.setdefault(name, []).append(line)
+        self._marks[position] = digest, state
         self._due()
 
     def write(self) -> None:
-        """Write what was appended; the caller commits after it. A kill between the two leaves lines for `unseen`."""
+        """Write what was appended, after a commit of what the lines depend on; their states are committed later."""
         for name, lines in self._added.items():
             file = self._files.get(name)
             if file is None:
@@ -114,36 +119,38 @@ class Rows:
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
             self._remember(name, file.tell())
         self._added.clear()
+        for position, (digest, state) in self._marks.items():
+            self.mark(position, digest, state)
+        self._marks.clear()
 
-    def unseen(self, name: str) -> Iterator[bytes]:
-        """The lines after the committed size, which is then moved to the last whole one; a torn one is cut off.
+    def unseen(self, name: str) -> Iterator[tuple[int, bytes]]:
+        """The lines after the committed size, each with the place where it starts; a torn last one is cut off.
 
-        A file that is shorter than what was committed is read from its start.
+        The size is then that of the file; the caller commits it together with what the lines say.
         """
         with self._guard, open(self._folder / name, "ab+") as file:
             end = self._committed(name)
-            if end > file.seek(0, os.SEEK_END):
-                end = 0
             file.seek(end)
             for line in file:
                 if not line.endswith(b"\n"):
                     break
+                yield end, line
                 end += len(line)
-                yield line
             file.truncate(end)
             self._remember(name, end)
-            self._db.commit()
 
-    def is_shorter(self, name: str) -> bool:
-        """Whether a file has lost committed lines."""
+    def is_unknown(self, name: str) -> bool:
+        """Whether nothing in a file is known to be committed: it is new, was being replaced, or has lost lines."""
         with self._guard, open(self._folder / name, "ab") as file:
-            return file.tell() < self._committed(name)
+            committed = self._committed(name)
+            return file.tell() < committed or (committed == 0 < file.tell())
 
     def rewrite(self, name: str, lines: Iterable[bytes]) -> None:
         """Replace a file at once; `lines` may read the one it replaces, if they close it at their end (for Windows)."""
         path = self._folder / name
         part = path.with_suffix(".tmp")
         with self._guard:
+            self._db.commit()
             self.write()  # the commits below must not tell of lines that are not there
             if (old := self._files.pop(name, None)) is not None:
                 old.close()
@@ -176,6 +183,8 @@ class Rows:
 
     def state(self, position: int) -> tuple[bytes, str] | None:
         """Digest and state of what was read at a position; None if nothing was."""
+        if position in self._marks:
+            return self._marks[position]
         if position not in self._ahead:
             self._ahead = range(position, position + AHEAD)
             query = "SELECT position, hash, state FROM inputs WHERE position >= ? AND position < ?"
@@ -199,7 +208,7 @@ class Rows:
         return counts
 
     def mark(self, position: int, digest: bytes, state: str) -> None:
-        """State what became of the input at a position; committed together with the lines appended beside it."""
+        """State what became of the input at a position, of which a line is in a file."""
         with self._guard:
             self._db.execute(
                 "INSERT OR REPLACE INTO inputs(position, hash, state) VALUES (?,?,?)", (position, digest, state)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import platform
 import time
-from collections.abc import Iterator
 from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any
@@ -13,17 +12,16 @@ import orjson
 
 from cai.errors import RunError
 from cai.folder.files import differences, exists, lock_folder, package_version, read_object, write_atomically
+from cai.folder.recovery import forget_superseded, recover
 from cai.folder.rows import (
     DONE,
     DROPPED,
-    EXPORT_STAGES,
     PAIR_BITS,
     RETRIED,
     TRAINING_FILES,
     digest_of,
     kind_of,
     names_of,
-    reading,
 )
 from cai.folder.store import Store
 from cai.records import DROP_REASONS, BadPrompt, Contest, Drop, DropReason, Item, Object, Prompt, Record, Values
@@ -61,8 +59,7 @@ class RunFolder:
                     (self.path / name).unlink(missing_ok=True)
                 self.info = Values()
             else:
-                self._recover()
-                self._forget_superseded()
+                recover(path, self.rows_file, self.store)
             opened.pop_all()
 
     def _start_is_anew(self, force: bool) -> bool:
@@ -97,53 +94,6 @@ class RunFolder:
                 f"{self.path} holds other files ({', '.join(sorted(inside)[:3])}) and no run; name a new folder"
             )
         return False
-
-    def _recover(self) -> None:
-        """Bring rows, drops and the journal to agree after a kill."""
-        rows = self.store.rows
-        if rows.is_shorter(self.rows_file) or rows.is_shorter(DROPPED):
-            rows.forget()  # the files are the truth: read them again from their start
-        for name in (self.rows_file, DROPPED):
-            with reading(self.path / name):
-                for line in rows.unseen(name):
-                    row = orjson.loads(line)
-                    state = row["reason"] if name == DROPPED else DONE
-                    self._restore(row, state)
-
-    def _restore(self, row: Object, state: str) -> None:
-        """Bring a line that the journal does not know into it."""
-        rows = self.store.rows
-        position = row["position"]
-        if row.get("stage") in EXPORT_STAGES:
-            return
-        entry = rows.state(position)
-        if entry is not None and entry[1] == DONE and state != DONE:
-            return  # tried again since, and finished
-        digest = digest_of(row.get("key"), row["prompt"])
-        rows.mark(position, digest, state)
-        if row.get("stage") != "source":  # a prompt that was played is the first of its kind
-            for name in names_of(digest, row["id"]):
-                rows.first_position(name, position)
-
-    def _forget_superseded(self) -> None:
-        """Take the lines of drops that were tried again, and ended in another state or line, out of dropped.jsonl."""
-        path = self.path / DROPPED
-        words = [reason.encode() for reason in RETRIED]
-        retried = set()
-        last: dict[int, int] = {}  # position → number of its last line
-        with reading(path), open(path, "rb") as file:
-            for number, line in enumerate(file):
-                if not any(word in line for word in words):  # such lines, which may be millions, need no parsing
-                    continue
-                drop = orjson.loads(line)
-                if drop["reason"] in RETRIED and drop["stage"] not in EXPORT_STAGES:
-                    retried.add(number)
-                    entry = self.store.rows.state(drop["position"])
-                    if entry is None or entry[1] == drop["reason"]:
-                        last[drop["position"]] = number
-        stale = retried - set(last.values())
-        if stale:
-            self.store.rows.rewrite(path.name, _lines_without(path, stale))
 
     def _state(self, position: int, digest: bytes, name: str) -> str | None:
         """The state of what was read at a position; RunError if that was something else."""
@@ -218,8 +168,7 @@ class RunFolder:
         await self._write(DROPPED, drop, drop.position, digest_of(drop.key, drop.prompt), drop.reason)
 
     async def _write(self, name: str, row: Record, position: int, digest: bytes, state: str) -> None:
-        self.store.rows.append(name, row.model_dump_json().encode() + b"\n")
-        self.store.rows.mark(position, digest, state)
+        self.store.rows.append(name, row.model_dump_json().encode() + b"\n", position, digest, state)
         await self.store.committed()
 
     def counts(self) -> Values:
@@ -230,6 +179,7 @@ class RunFolder:
 
     def write_info(self, **more: Any) -> Values:
         """Write run.json at once: identity, versions, counts, and what else the job knows."""
+        self.store.flush()  # counts are of what is on disk
         versions = {"cai": package_version("cai-toolkit"), "python": platform.python_version()}
         present = {"format": FORMAT, "identity": self.identity, "versions": versions}
         self.info = {**present, "started": int(time.time()), **self.info, **present, **self.counts(), **more}
@@ -240,18 +190,13 @@ class RunFolder:
         """Take the lines of drops that were tried again out of dropped.jsonl, before it is read or closed."""
         if self._retries:
             self._retries = False
-            self._forget_superseded()
+            self.store.flush()
+            forget_superseded(self.path, self.store)
 
     def close(self) -> None:
         """Commit, and let the folder go; safe to call twice."""
         with closing(self._lock), closing(self.store):
             self.settle()
-
-
-def _lines_without(path: Path, numbers: set[int]) -> Iterator[bytes]:
-    """The lines of a file but some; it is closed after the last one."""
-    with open(path, "rb") as file:
-        yield from (line for number, line in enumerate(file) if number not in numbers)
 
 
 def read_info(folder: Path, advice: str) -> Values:

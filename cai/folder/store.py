@@ -20,14 +20,10 @@ import orjson
 from cai.errors import RunError
 from cai.folder.answers import count, finish, log_probabilities, log_probability
 from cai.folder.files import Guard
+from cai.folder.payloads import Texts, each_varying
 from cai.folder.rows import TABLES, Rows
 from cai.records import Completion, Values
 
-# The values of a payload that differ from call to call; the rest, the skeleton, is shared by thousands of calls.
-VARYING = frozenset({"content", "text", "prompt", "system", "seed", "id", "index", "sample"})
-COMPRESS_FROM = 160  # bytes; zlib makes shorter English texts longer, or saves less than it costs
-PIECES_FROM = 1_000  # characters; a longer text is stored by paragraph, which the next turn of its chain repeats
-REMEMBERED_PARTS = 8_192
 SCHEMA_VERSION = 2  # 1, of version 0.1.0, has states as numbers
 COMMIT_AFTER = 0.002  # seconds, in which more gathers; a commit takes about 0.3 ms of CPU however much it holds
 SCHEMA = """
@@ -53,21 +49,6 @@ def canonical_call(provider: str, name: str, payload: Values, sample: int) -> by
 def call_key(canonical: bytes) -> bytes:
     """The 16 bytes that name a call: a prefix of the SHA-256 of its canonical text."""
     return hashlib.sha256(canonical).digest()[:16]
-
-
-def each_varying(value: Any, change: Callable[[Any], Any]) -> Any:
-    """A payload with every varying value changed, in order; with all of them None it is its own skeleton."""
-    if isinstance(value, list | tuple):
-        return [each_varying(item, change) for item in value]
-    if not isinstance(value, dict):
-        return value
-    changed = {}
-    for key, item in value.items():
-        if key in VARYING and isinstance(item, str | int | float | None):
-            changed[key] = change(item)
-        else:
-            changed[key] = each_varying(item, change)
-    return changed
 
 
 def unless_none(convert: Callable[[Any], Any], value: Any) -> Any:
@@ -120,14 +101,19 @@ class Store:
 
     def __init__(self, folder: Path, *, read_only: bool = False) -> None:
         self._group: asyncio.Event | None = None
+        self._after: list[Callable[[], None]] = []  # called once the present group is on disk
         self._closed = False
         self._guard = Guard(folder)
         mode = "ro" if read_only else "rwc"
         uri = f"{(folder / 'calls.sqlite').resolve().as_uri()}?mode={mode}"
         with self._guard, ExitStack() as opened:
             self._db = sqlite3.connect(uri, uri=True, check_same_thread=False)
-            opened.callback(self._db.close)
+            opened.callback(lambda: self._db.close())
             (version,) = self._db.execute("PRAGMA user_version").fetchone()
+            if read_only and not version and self._db.execute("SELECT 1 FROM sqlite_master").fetchone() is None:
+                read_only = False  # its run ended before it began: nothing is there, and nothing is written
+                self._db.close()
+                self._db = sqlite3.connect(":memory:", check_same_thread=False)
             if version not in (1, SCHEMA_VERSION) and (version or read_only):
                 raise RunError(
                     f"{folder / 'calls.sqlite'} has format {version}, this cai reads 1 to {SCHEMA_VERSION}: "
@@ -136,11 +122,9 @@ class Store:
             if not read_only:
                 self._db.execute("PRAGMA journal_mode=WAL")
                 self._db.execute("PRAGMA synchronous=NORMAL")
-                self._db.executescript(SCHEMA + TABLES)
-                self._db.execute(f"PRAGMA user_version={SCHEMA_VERSION}")
-                self._db.commit()
+                self._db.executescript(f"BEGIN; {SCHEMA} {TABLES} PRAGMA user_version={SCHEMA_VERSION}; COMMIT;")
             opened.pop_all()
-        self._parts: dict[bytes, int] = {}  # ids by hash: texts can be megabytes
+        self._texts = Texts(self._db)
         self.rows = Rows(folder, self._db, self._guard, self._due)
 
     def get(self, key: bytes) -> Completion | None:
@@ -163,16 +147,16 @@ class Store:
                 f"INSERT OR IGNORE INTO calls(key, skeleton, varying, {ANSWER}, cost, at) VALUES (?{',?' * 14})",
                 (
                     key,
-                    self._part(orjson.dumps(skeleton).decode()),
-                    orjson.dumps(list(map(self._refer, varying))).decode(),
-                    self._part(done.text),
+                    self._texts.add(orjson.dumps(skeleton).decode()),
+                    orjson.dumps(list(map(self._texts.refer, varying))).decode(),
+                    self._texts.add(done.text),
                     done.finish,
-                    self._part(done.model),
+                    self._texts.add(done.model),
                     done.input_tokens,
                     done.output_tokens,
                     done.cached_tokens,
                     done.cache_write_tokens,
-                    unless_none(self._part, done.reasoning),
+                    unless_none(self._texts.add, done.reasoning),
                     unless_none(lambda tokens: zlib.compress(orjson.dumps(tokens)), done.logprobs),
                     unless_none(lambda scores: orjson.dumps(scores).decode(), done.scores),
                     cost,
@@ -180,6 +164,19 @@ class Store:
                 ),
             )
         self._due()
+
+    def has_all(self, keys: Sequence[str]) -> bool:
+        """Whether every call of a row is there; keys: in hex, as the row has them."""
+        wanted = {bytes.fromhex(key) for key in keys}
+        query = f"SELECT COUNT(*) FROM calls WHERE key IN ({','.join('?' * len(wanted))})"
+        with self._guard:
+            (count,) = self._db.execute(query, tuple(wanted)).fetchone()
+            return bool(count == len(wanted))
+
+    def is_empty(self) -> bool:
+        """Whether no call is there."""
+        with self._guard:
+            return self._db.execute("SELECT 1 FROM calls LIMIT 1").fetchone() is None
 
     def calls(self) -> Iterator[StoredCall]:
         """Every finished call, in the order of finishing."""
@@ -204,60 +201,20 @@ class Store:
         with self._guard:
             return Spent(*self._db.execute(query).fetchone())
 
-    # Texts, each kept once: the later calls of a chain repeat its earlier turns
-
-    def _part(self, text: str) -> int:
-        """The id of a text, which is stored if it is new."""
-        raw = text.encode()
-        digest = hashlib.sha256(raw).digest()[:12]
-        if digest in self._parts:
-            return self._parts[digest]
-        body = zlib.compress(raw, 6) if len(raw) >= COMPRESS_FROM else text
-        # Most texts are new: to insert at once saves the search.
-        query = "INSERT INTO parts(hash, body) VALUES (?, ?) ON CONFLICT DO UPDATE SET hash = hash RETURNING id"
-        (added,) = self._db.execute(query, (digest, body)).fetchone()
-        if len(self._parts) >= REMEMBERED_PARTS:
-            self._parts.clear()
-        self._parts[digest] = added
-        return int(added)
-
-    def _text(self, part: int) -> str:
-        """The text with this id."""
-        (body,) = self._db.execute("SELECT body FROM parts WHERE id = ?", (part,)).fetchone()
-        if isinstance(body, bytes):
-            return zlib.decompress(body).decode()
-        return str(body)
-
-    def _refer(self, value: str | float | None) -> Any:
-        """A varying value as a call holds it: a part id, a list of part ids, or the value itself in an object."""
-        if not isinstance(value, str):
-            return {"is": value}
-        if len(value) < PIECES_FROM:
-            return self._part(value)
-        return list(map(self._part, value.split("\n\n")))
-
-    def _value(self, reference: Any) -> Any:
-        """The varying value that `_refer` was given."""
-        if isinstance(reference, dict):
-            return reference["is"]
-        if isinstance(reference, list):
-            return "\n\n".join(map(self._text, reference))
-        return self._text(reference)
-
     def _request(self, skeleton: int, varying: str) -> Any:
-        values = map(self._value, orjson.loads(varying))
-        return each_varying(orjson.loads(self._text(skeleton)), lambda _: next(values))
+        values = map(self._texts.value, orjson.loads(varying))
+        return each_varying(orjson.loads(self._texts.text(skeleton)), lambda _: next(values))
 
     def _completion(self, answer: Sequence[Any]) -> Completion:
         """A completion from the columns of `ANSWER`."""
         reply, ended, model, *tokens, reasoning, logprobs, scores = answer
         more: tuple[Any, ...] = (
             *map(count, tokens),
-            unless_none(self._text, reasoning),
+            unless_none(self._texts.text, reasoning),
             unless_none(lambda packed: tuple(map(log_probabilities, orjson.loads(zlib.decompress(packed)))), logprobs),
             unless_none(lambda text: tuple(map(log_probability, orjson.loads(text))), scores),
         )
-        return Completion(self._text(reply), finish(ended), self._text(model), *more)
+        return Completion(self._texts.text(reply), finish(ended), self._texts.text(model), *more)
 
     def _due(self) -> None:
         if self._group is None:
@@ -271,19 +228,36 @@ class Store:
         if self._guard.failure is not None:
             raise self._guard.failure
 
+    def after_commit(self, call: Callable[[], None]) -> None:
+        """Have `call` called once everything put so far is on disk, or cannot be written."""
+        self._after.append(call)
+        self._due()
+
     def _commit(self, group: asyncio.Event) -> None:
         self._group = None
+        after, self._after = self._after, []
         try:
             with suppress(RunError):  # which `committed` raises
                 if not self._closed:
                     self._write()
         finally:
             group.set()
+            for call in after:
+                call()
 
     def _write(self) -> None:
-        """Lines first, then the transaction: a kill between the two leaves lines that `Rows.unseen` finds."""
+        """The calls first, then the lines that name them; what became of their inputs is in the next transaction.
+
+        A kill in between leaves calls that are not paid again, or lines that `Rows.unseen` finds.
+        """
         with self._guard:
+            self._db.commit()
             self.rows.write()
+
+    def flush(self) -> None:
+        """Write and commit what is pending."""
+        self._write()
+        with self._guard:
             self._db.commit()
 
     def close(self) -> None:
@@ -293,7 +267,7 @@ class Store:
         self._closed = True
         try:
             if self._guard.failure is None:
-                self._write()
+                self.flush()
         finally:
             self.rows.close()
             self._db.close()

@@ -8,8 +8,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from cai.calls.feed import Feed
-from cai.calls.flow import Driver, Played, total_usage
+from cai.calls.flow import Driver, Played
 from cai.calls.model import Model
+from cai.calls.prices import total_usage
 from cai.constitution.principles import load_constitution
 from cai.engine.templates import load_templates
 from cai.errors import RowDropped

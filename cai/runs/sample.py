@@ -7,9 +7,9 @@ import math
 from collections.abc import Awaitable, Iterable, Iterator
 from typing import Any, TypeVar
 
-from cai.calls.flow import Driver, Played, total_usage
+from cai.calls.flow import Driver, Played
 from cai.calls.model import Model, temperature_words
-from cai.calls.prices import Price
+from cai.calls.prices import Price, total_usage
 from cai.engine.revise import Ask, sample
 from cai.engine.templates import load_templates
 from cai.errors import RowDropped, RunError, UsageError

@@ -27,7 +27,7 @@ from cai.errors import (
     RunError,
     ServerDown,
 )
-from cai.folder.store import Store
+from cai.folder.store import Store, read_calls
 
 
 @pytest.fixture
@@ -105,6 +105,28 @@ def test_what_is_asked_at_once_runs_side_by_side(store: Store) -> None:
 
     assert skipping(main()) == pytest.approx(1.0, abs=0.01)
     assert model.most_in_flight == 8
+
+
+@pytest.mark.parametrize(("flows", "width"), [(1, 30), (5, 6), (8, 12), (40, 1), (3, 20)])
+@pytest.mark.parametrize("delay", [0.0, 0.001, 0.5])
+def test_no_more_calls_than_there_are_slots_would_be_paid_again_after_a_kill(
+    store: Store, tmp_path: Path, flows: int, width: int, delay: float
+) -> None:
+    slots = 4
+    model = Fake(delay=delay, concurrency=slots)
+    at_risk = []  # at every send: calls that were sent, and whose answers are not on disk
+
+    def count(*_: object) -> None:
+        at_risk.append(len(model.asked) - len(list(read_calls(tmp_path))))
+
+    async def main() -> None:
+        model.behave = count
+        async for _ in play_all(driver(model, store), flows, flows, lambda name: fan(name, width)):
+            pass
+
+    asyncio.run(main())
+    assert len(at_risk) == flows * width
+    assert max(at_risk) <= slots
 
 
 def test_the_calls_of_a_row_are_listed_in_the_order_asked_and_found_in_the_store(store: Store) -> None:

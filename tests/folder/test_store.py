@@ -24,7 +24,8 @@ from hypothesis import strategies as st
 from shared import ROOT
 
 from cai.errors import RunError
-from cai.folder.store import VARYING, Store, call_key, canonical_call, read_calls
+from cai.folder.payloads import VARYING
+from cai.folder.store import Store, call_key, canonical_call, read_calls
 from cai.records import Completion
 
 DONE = Completion("fine", "stop", "m-1", 10, 2)
@@ -199,7 +200,7 @@ def test_what_is_put_in_one_turn_is_one_transaction(tmp_path: Path) -> None:
 
             async def one(number: int) -> None:
                 put(store, chat(f"q{number}"))
-                store.rows.append("rows.jsonl", b"{}\n")
+                store.rows.append("rows.jsonl", b"{}\n", 0, b"h", "done")
                 await store.committed()
 
             await asyncio.gather(*map(one, range(20)))
@@ -220,8 +221,7 @@ async def main():
     number = 0
     while True:
         put(store, chat(f"q{number}"))
-        store.rows.append("rows.jsonl", b'{"n": %d}\\n' % number)
-        store.rows.mark(number, b"h" * 16, "done")
+        store.rows.append("rows.jsonl", b'{"n": %d}\\n' % number, number, b"h" * 16, "done")
         if number == int(sys.argv[2]):
             os.kill(os.getpid(), 9)
         await store.committed()
@@ -241,7 +241,7 @@ def child(program: str, *arguments: object, **options: Any) -> subprocess.Popen[
 def reopened(folder: Path, name: str = "rows.jsonl") -> tuple[int, int, int]:
     """Calls, marks and whole lines of a folder after its run was killed, unseen lines counted in."""
     with opened(folder) as store:
-        for line in store.rows.unseen(name):
+        for _, line in store.rows.unseen(name):
             store.rows.mark(orjson.loads(line)["n"], b"h" * 16, "done")
         lines = (folder / name).read_bytes().splitlines(keepends=True)
         assert [orjson.loads(line)["n"] for line in lines] == list(range(len(lines)))
@@ -263,20 +263,20 @@ def test_whatever_was_reported_as_committed_is_there_after_a_kill(tmp_path: Path
         reported = int([str(reported).encode(), *process.stdout.read().split()][-1])
     calls, marks, lines = reopened(tmp_path)
     assert calls >= reported + 1
-    assert marks == lines and lines in (calls, calls + 1)  # the line is written first; that row's calls were put before
+    assert marks == lines and calls in (lines, lines + 1)  # the call is committed first
 
 
 def test_lines_without_their_commit_are_found_and_a_torn_one_is_cut(tmp_path: Path) -> None:
     async def main() -> None:
         with opened(tmp_path) as store:
-            store.rows.append("rows.jsonl", b'{"n": 0}\n')
+            store.rows.append("rows.jsonl", b'{"n": 0}\n', 0, b"h", "done")
             await store.committed()
 
     asyncio.run(main())
     with open(tmp_path / "rows.jsonl", "ab") as file:
         file.write(b'{"n": 1}\n{"n": 2}\n{"n"')
     with opened(tmp_path) as store:
-        assert list(store.rows.unseen("rows.jsonl")) == [b'{"n": 1}\n', b'{"n": 2}\n']
+        assert list(store.rows.unseen("rows.jsonl")) == [(9, b'{"n": 1}\n'), (18, b'{"n": 2}\n')]
         assert list(store.rows.unseen("rows.jsonl")) == []
     assert (tmp_path / "rows.jsonl").read_bytes() == b'{"n": 0}\n{"n": 1}\n{"n": 2}\n'
 
@@ -285,27 +285,28 @@ def test_a_file_that_lost_committed_lines_is_read_from_its_start(tmp_path: Path)
     async def main() -> None:
         with opened(tmp_path) as store:
             for number in range(3):
-                store.rows.append("rows.jsonl", b'{"n": %d}\n' % number)
+                store.rows.append("rows.jsonl", b'{"n": %d}\n' % number, number, b"h", "done")
             await store.committed()
 
     asyncio.run(main())
     with opened(tmp_path) as store:
-        assert not store.rows.is_shorter("rows.jsonl")
+        assert not store.rows.is_unknown("rows.jsonl")
     (tmp_path / "rows.jsonl").write_bytes(b'{"n": 0}\n')
     with opened(tmp_path) as store:
-        assert store.rows.is_shorter("rows.jsonl")
-        assert list(store.rows.unseen("rows.jsonl")) == [b'{"n": 0}\n']
-        assert not store.rows.is_shorter("rows.jsonl")
+        assert store.rows.is_unknown("rows.jsonl")
+        store.rows.forget()
+        assert list(store.rows.unseen("rows.jsonl")) == [(0, b'{"n": 0}\n')]
+        assert not store.rows.is_unknown("rows.jsonl")
 
 
 def test_lines_added_after_a_rewrite_go_to_the_new_file(tmp_path: Path) -> None:
     async def main() -> None:
         with opened(tmp_path) as store:
-            store.rows.append("rows.jsonl", b"old\n")
+            store.rows.append("rows.jsonl", b"old\n", 0, b"h", "done")
             await store.committed()
             with open(tmp_path / "rows.jsonl", "rb") as old:
                 store.rows.rewrite("rows.jsonl", (line.upper() for line in old))
-            store.rows.append("rows.jsonl", b"new\n")
+            store.rows.append("rows.jsonl", b"new\n", 1, b"i", "done")
             await store.committed()
             assert list(store.rows.unseen("rows.jsonl")) == []
 
@@ -395,7 +396,7 @@ def test_after_a_failure_nothing_is_reported_as_committed(tmp_path: Path) -> Non
         store = Store(tmp_path)
         kept = put(store, chat("kept"))
         await store.committed()
-        store.rows.append("rows.jsonl", b"{}\n")
+        store.rows.append("rows.jsonl", b"{}\n", 0, b"h", "done")
         (tmp_path / "rows.jsonl").mkdir()
         waiting = [asyncio.ensure_future(store.committed()) for _ in range(3)]
         outcomes = await asyncio.gather(*waiting, return_exceptions=True)
@@ -428,8 +429,7 @@ async def main():
     try:
         for number in range(10_000):
             put(store, chat(random.Random(number).randbytes(1000).hex()))
-            store.rows.append("rows.jsonl", b'{"n": %d}\\n' % number)
-            store.rows.mark(number, b"h" * 16, "done")
+            store.rows.append("rows.jsonl", b'{"n": %d}\\n' % number, number, b"h" * 16, "done")
             await store.committed()
             print(number, flush=True)
     except RunError as error:

@@ -1,0 +1,76 @@
+"""Texts as a journal keeps them: each once, compressed, and a payload as a skeleton and the texts that vary."""
+
+from __future__ import annotations
+
+import hashlib
+import sqlite3
+import zlib
+from collections.abc import Callable
+from typing import Any
+
+# The values of a payload that differ from call to call; the rest, the skeleton, is shared by thousands of calls.
+VARYING = frozenset({"content", "text", "prompt", "system", "seed", "id", "index", "sample"})
+COMPRESS_FROM = 160  # bytes; zlib makes shorter English texts longer, or saves less than it costs
+PIECES_FROM = 1_000  # characters; a longer text is stored by paragraph, which the next turn of its chain repeats
+REMEMBERED_PARTS = 8_192
+
+
+def each_varying(value: Any, change: Callable[[Any], Any]) -> Any:
+    """A payload with every varying value changed, in order; with all of them None it is its own skeleton."""
+    if isinstance(value, list | tuple):
+        return [each_varying(item, change) for item in value]
+    if not isinstance(value, dict):
+        return value
+    changed = {}
+    for key, item in value.items():
+        if key in VARYING and isinstance(item, str | int | float | None):
+            changed[key] = change(item)
+        else:
+            changed[key] = each_varying(item, change)
+    return changed
+
+
+class Texts:
+    """The texts of a journal by id, each kept once: the later calls of a chain repeat its earlier turns."""
+
+    def __init__(self, db: sqlite3.Connection) -> None:
+        self._db = db
+        self._parts: dict[bytes, int] = {}  # ids by hash: texts can be megabytes
+
+    def add(self, text: str) -> int:
+        """The id of a text, which is stored if it is new."""
+        raw = text.encode()
+        digest = hashlib.sha256(raw).digest()[:12]
+        if digest in self._parts:
+            return self._parts[digest]
+        body = zlib.compress(raw, 6) if len(raw) >= COMPRESS_FROM else text
+        # Most texts are new: to insert at once saves the search.
+        query = "INSERT INTO parts(hash, body) VALUES (?, ?) ON CONFLICT DO UPDATE SET hash = hash RETURNING id"
+        (added,) = self._db.execute(query, (digest, body)).fetchone()
+        if len(self._parts) >= REMEMBERED_PARTS:
+            self._parts.clear()
+        self._parts[digest] = added
+        return int(added)
+
+    def text(self, part: int) -> str:
+        """The text with this id."""
+        (body,) = self._db.execute("SELECT body FROM parts WHERE id = ?", (part,)).fetchone()
+        if isinstance(body, bytes):
+            return zlib.decompress(body).decode()
+        return str(body)
+
+    def refer(self, value: str | float | None) -> Any:
+        """A varying value as a call holds it: a part id, a list of part ids, or the value itself in an object."""
+        if not isinstance(value, str):
+            return {"is": value}
+        if len(value) < PIECES_FROM:
+            return self.add(value)
+        return list(map(self.add, value.split("\n\n")))
+
+    def value(self, reference: Any) -> Any:
+        """The varying value that `refer` was given."""
+        if isinstance(reference, dict):
+            return reference["is"]
+        if isinstance(reference, list):
+            return "\n\n".join(map(self.text, reference))
+        return self.text(reference)
