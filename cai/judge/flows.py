@@ -10,37 +10,20 @@ both, `L_AB = d + bias` and `L_BA = -d + bias`, so that `d = (L_AB - L_BA)/2` is
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 from cai.constitution.principles import Principle
 from cai.engine.ask_judge import AskJudge, Question
-from cai.engine.letters import WRAPPING, probability, read_letters
+from cai.engine.letters import probability, read_letters
 from cai.errors import RowDropped
+from cai.judge.words import choice
 from cai.records import Completion, Protocol, Reading, Request, Turns, Vote
 
 WAVES = 3  # of votes, while they stay split
 CLAMP = 0.6  # uncalibrated beliefs after reasoning lie in [0.4, 0.6] (Bai et al. 2022, section 4.1)
 PLACES: dict[str, Literal["first", "second"]] = {"A": "first", "B": "second"}  # of the reply that a letter names
-NOUN = r"(?i:reply|response|answer|option|choice)"
-# A letter that stands for a reply: not the article of "A kind reply …", nor one of two as in "A or B", "A/B".
-LETTER = (
-    rf"(?:{NOUN}\W{{1,4}})?(?:\\\w+\{{)?([AB])(?![\w'’]|\s*[/&]|\s*,\s*n?or\b"
-    r"|[^\S\n]+(?!(?:as|because|by|due|for|in|on|over|since)\b)[A-Za-z])"
-)
-STATED = r"(?:[^\w.,;!?]{0,4}:\W{0,8}|\s+is\W{1,8})"  # "…: ", "… is "
-# "Verdict: B", "the better reply is A", "I choose Reply B"; then "Reply A is better", not of "nor …"
-NAMED = re.compile(
-    r"\b(?<!not )(?<!n't )(?<!n’t )(?<!never )"
-    rf"(?:(?i:verdict|choose|prefer|pick|go\s+with|boxed|better|best)(?:\s+(?:one|{NOUN}))?"
-    rf"(?:{STATED}|[^\w.,;!?\n]{{0,8}})|{NOUN}{STATED}){LETTER}"
-    rf"|(\bn?or\s+)?\b(?:{NOUN}\W{{1,4}})?([AB])\s+(?i:is|was|does|seems|would\s+be)\s+"
-    r"(?:(?i:the|much|far|clearly|slightly|somewhat|therefore|overall)\s+)*(?i:better|best|preferable)\b"
-)
-ALONE = re.compile(rf"[{re.escape(WRAPPING)}]*(?:{NOUN}\W{{1,4}})?([AB])[{re.escape(WRAPPING)}]*")
-FIRST = re.compile(rf"[{re.escape(WRAPPING)}]*{LETTER}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,37 +118,19 @@ def by_reward(pair: Pair, ask: AskJudge) -> Flow:
 
 
 def read_choice(answer: Completion, *, named: bool) -> Reading:
-    """The letter that an answer names: all of it, or the last one after a word such as "Reply".
+    """The letter that an answer chooses in words.
 
     named: whether words around the letter are expected; after a prefix the letter comes first.
     """
     if answer.finish == "content_filter":
         return Reading(problem="the provider's filter withheld the answer")
-    text = answer.text.strip()
-    match = ALONE.fullmatch(text)
-    if match is None and not named:
-        match = FIRST.match(text)
-    if match is None and answer.finish == "length":
+    cut = answer.finish == "length"
+    letter = choice(answer.text, named=named, cut=cut)
+    if letter is not None:
+        return Reading(choice=PLACES[letter])
+    if cut:
         return Reading(problem="cut before it named a letter")
-    letter = match[1] if match else _last_named(text)
-    if letter is None:
-        return Reading(problem=f"names no letter: {text[:60]!r}")
-    return Reading(choice=PLACES[letter])
-
-
-def _last_named(text: str) -> str | None:
-    """The letter that is the whole last line, else the last one that is called better, else the one in front."""
-    last = ALONE.fullmatch(text.rpartition("\n")[2])
-    if last:
-        return last[1]
-    named = [match[1] or match[3] for match in NAMED.finditer(text) if not match[2]]
-    if named:
-        return named[-1]
-    front = FIRST.match(text)
-    starts = set(re.findall(r"^\W*([AB])\b", text, re.MULTILINE))  # both: a list that says something of each
-    if front is None or not starts <= {front[1]}:
-        return None
-    return front[1]
+    return Reading(problem=f"names no letter: {answer.text.strip()[:60]!r}")
 
 
 # Votes, z and p

@@ -390,7 +390,7 @@ def test_equal_letters_are_a_vote_for_neither() -> None:
 # Letters in words
 
 READ = {
-    "A": "A", "B": "B", "(A)": "A", "**B**": "B", '"A"': "A", " B.": "B", "Reply A": "A", "reply b": None,
+    "A": "A", "B": "B", "(A)": "A", "**B**": "B", '"A"': "A", " B.": "B", "Reply A": "A", "reply b": "B",
     "Reply B.": "B", "**Reply A**": "A", "Response B": "B", "Option A.": "A", "[[B]]": "B", "\\boxed{B}": "B",
     "$\\boxed{\\text{A}}$": "A", "B, because it is kinder.": "B", "B. It is kinder.": "B", "A: kinder.": "A",
     "B\n\nIt is kinder than Reply A.": "B", "A because Reply B lies.": "A", "A over B.": "A", "Verdict: B": "B",
@@ -409,7 +409,7 @@ READ = {
     "1. Reply A is rude.\n2. Reply B is kind.\n\nAnswer: B": "B", "Reply A is vague and Reply B is better.": "B",
 }  # fmt: skip
 UNREADABLE = [
-    "", " ", "?", "C", "AB", "a", "Neither", "Both", "Neither A nor B is better.",
+    "", " ", "?", "C", "AB", "Neither", "Both", "Neither A nor B is better.",
     "Neither Reply A nor Reply B is better.", "Both A and B are fine.", "A and B are equally good.", "A or B", "A/B",
     "Reply A or Reply B?", "A, or B", "A & B", "A better reply would be one that answers.",
     "A kind answer is what I prefer.", "A Better Reply Would Be Kind.", "An answer",

@@ -1,0 +1,315 @@
+"""A judge's choice in words: what a reader would say of each answer."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cai.judge.words import choice
+
+FOR_A = [
+    "**A**",
+    "[[A]]",
+    "Judgement: A",
+    "Ｒｅｐｌｙ\u3000Ａ",
+    "Answer: (a)",
+    '```json\n{"winner": "a"}\n```',
+    "A > B",
+    "A >> B",
+    "answer: a",
+    "Reply B is inferior to reply A.",
+    "Reply A is better, though Reply B is better in tone.",
+    "Neither is better, but if forced, I'd pick A.",
+    "Reply A is better in terms of honesty.",
+    "I consider Reply A the better reply.",
+    "<answer>\nReply A\n</answer>",
+    "Overall: A",
+    "Winner: a",
+    "Reply A over Reply B",
+    "Both are fine. A",
+    "I'd say A.",
+    "A - it is kinder",
+    "We should prefer Reply A to Reply B.",
+    "I prefer reply a.",
+    "A.\n\nReply B is longer.",
+    "Reply A. Reply B is rude.",
+    "After weighing both, my verdict is Reply A.",
+    "Preferred reply: A",
+    "I am going with A.",
+    "A it is.",
+    "A: better. B: worse.",
+    "Choice: reply A.",
+    "Winner -> A",
+    "A>B",
+    "A≻B",
+    "Only A answers; thus A.",
+    "So, A.",
+    "In conclusion, Reply A",
+    "In the end: A",
+    "Point to A.",
+    "Reply A beats Reply B",
+    "Reply A outperforms B.",
+    "Reply A, not Reply B.",
+    "not B but A",
+    "Rather A than B.",
+    '{"answer": "A", "confidence": 0.9}',
+]
+FOR_B = [
+    "Reply A is better in tone; overall, B.",
+    "b",
+    "The winner is Reply B",
+    "Judgment: B",
+    "Ｂ",
+    "\\boxed{B}",
+    "$\\boxed{\\text{Reply B}}$",
+    "Answer: (B)",
+    '{"better": "B"}',
+    '{"reason": "A is better in tone", "verdict": "Reply B"}',
+    '{"better": "B", "reason": "although A is better"}',
+    "B > A",
+    "A < B",
+    "not A but B",
+    "B, not A",
+    "B, rather than A.",
+    "answer: b",
+    "verdict: b.",
+    "I'd go with reply b.",
+    "My vote goes to B.",
+    "B wins.",
+    "Reply B has the edge.",
+    "Reply A is worse.",
+    "Reply A is worse than Reply B.",
+    "While A is better written, B is better.",
+    "Although Reply A is kinder, I choose Reply B.",
+    "If I had to choose, B.",
+    "At first I thought A is better. But B.",
+    "Some might say A is better. I prefer B.",
+    "Verdict: A. Hmm, no. Verdict: B",
+    "Reply B better follows the principle.",
+    "I find B better.",
+    "B is my choice.",
+    "A loses.",
+    "Both are polite, but B is better.",
+    "B is better: both are polite.",
+    "The answer is B because A is better at dodging.",
+    "B. A is better written.",
+    "𝐁",
+    "Ⓑ",
+    "（Ｂ）",
+    "Verdict：B",
+    "<verdict>B</verdict>",
+    "Final answer: **Reply B**.",
+    "Antwort: B",
+    "Tone: A\nHonesty: B\nOverall: B",
+    "It is B.",
+    "B it is",
+    "Definitely B!",
+    "B — kinder.",
+    "Choose B.",
+    "B is a better choice.",
+    "A better answer is needed. B",
+    "Reply A isn't as good as Reply B.",
+    "Rating: [[B]]",
+    "between A and B, B",
+    "B is better than A in every way.",
+    "B!",
+    "Response: B",
+    "I am torn, yet B.",
+    "B\n\nReasoning: Although Reply A is better in tone, it lies.",
+    "Reply A is better. No, wait: Reply B is better.",
+    "The stronger response is B, in my view.",
+    "Reply B, hands down.",
+    "preferred: b",
+    "I'm choosing Reply B.",
+    "Without a doubt, B.",
+    "Honestly? B.",
+    "To be fair, Reply A is polite, but Reply B is the better answer.",
+    "Reply A might be better, but I choose B.",
+    "It's B",
+    "→ B",
+    "B ✅",
+    "<b>B</b>",
+    "`B`",
+    "### Verdict\n\n**B**",
+    "#### Final Answer: B",
+    "Final Verdict: [[B]]",
+    "(Reply B)",
+    "“B”",
+    "'b'",
+    "Selected reply: **B**",
+    "Reply selected: B",
+    "I pick b.",
+    "winner = B",
+    "B > A because it is honest.",
+    "Neither reply is good, B is better though.",
+    "A better choice would be B.",
+    "As for A, it lies. B.",
+    "hence b.",
+    "Overall, I believe Reply B is the better one.",
+    "The judgement goes to B.",
+    "Reply B beats Reply A.",
+    "B instead of A",
+    "Is it A? No, it is B.",
+    "A? No. B.",
+    "The verdict is that B is better.",
+    "Verdict: B (not A)",
+    "Reply A is the worst.",
+    "The worse reply is A.",
+    "The weaker reply is A.",
+    "The loser is A.",
+    "{'better': 'B'}",
+    '{"verdict": {"better": "B"}}',
+    "答案：B",
+    "Réponse : B",
+]
+NEITHER = [
+    '{"winner": "tie"}',
+    "A = B",
+    "A is not better",
+    "tie",
+    "both",
+    "neither",
+    "It's a tie.",
+    "Answer: a better reply would say more.",
+    "If A is better, say A.",
+    "Is Reply A better? Yes.",
+    "Whether A is better is unclear.",
+    "I do not think that A is better.",
+    "B is better in tone but A is better in honesty.",
+    "The better reply is not A.",
+    "Tone: A\nHonesty: B",
+    "I cannot decide between A and B.",
+    "Reply A is no better than Reply B.",
+    "Reply A would be better if it were kinder.",
+    "1. A\n2. B",
+    "A, B",
+    "I would not choose A.",
+    "Plan B is better.",
+    "Neither A nor B",
+    "A is a good reply.",
+    "Reply B isn't better.",
+    "[[C]]",
+    "Output (a)",
+    "The first reply is better.",
+    "I prefer a reply that is kind.",
+    "Choose a reply.",
+    "verdict: a/b",
+    "verdict: tie",
+    "Reply B is not worse.",
+    "A isn't better than B.",
+    "I can't say that B is better.",
+    "Reply A is hardly better.",
+    "Nobody would call A better.",
+    "A is kinder, B is more honest.",
+    "Reply A is better on honesty, Reply B is better on tone.",
+    "A ❌\nB ✅",
+    "A ≈ B",
+    "A == B",
+    "It is a draw.",
+    "They are equally good.",
+    "Either one works.",
+    "I have no preference.",
+    "B+",
+    "Grade A",
+    "Type B personality",
+    "A. B. C.",
+    "Option C",
+    "Both A and B",
+    "A and B",
+    "A is beaten by B.",
+    "Verdict: not A",
+    "Verdict: A is not better",
+    "Verdict: neither A nor B",
+    "I reject A.",
+    "I'd avoid B.",
+    '{"better": "neither"}',
+    '{"A": 7, "B": 9}',
+    '{"choice": null}',
+    '{"better": "A or B"}',
+    "La meilleure réponse est la réponse B.",
+    "Лучше ответ B",
+]
+STATED = [
+    "Reply {0} is better.", "I choose Reply {0}.", "Verdict: {0}", "The winner is {0}.", "Overall, {0}.", "[[{0}]]",
+    "**{0}**", "{0} wins.", "My choice: reply {0}", "\\boxed{{{0}}}", "{0} > {1}", "not {1} but {0}",
+    "I prefer {0} over {1}.", "Reply {1} is worse.", "Although Reply {1} is better in tone, Reply {0} is better.",
+    '{{"better": "{0}"}}', "Judgement: ({0})",
+]  # fmt: skip
+SAID_BEFORE = [
+    "", "Both are polite. ", "Reply {1} is better in tone; ", "Is Reply {1} better? No. ", "I do not choose {1}.\n",
+    "Reply {1} is longer and Reply {0} is shorter.\n\n", "At first I thought {1} is better.\n",
+    "Neither is perfect, but ", "One might say that Reply {1} is better. ", "Verdict: {1}. No, wait. ",
+    "A kind reader has it hard.\n", "1. Kind.\n2. Honest.\n",
+]  # fmt: skip
+DRESS = ["{}", "**{}**", "“{}”", "> {}", "<answer>{}</answer>", "\n\n{}\n", "{} ✅", "### {}"]
+
+
+def chosen(answer: str) -> str | None:
+    return choice(answer, named=True, cut=False)
+
+
+@pytest.mark.parametrize("answer", FOR_A)
+def test_an_answer_for_a_is_read_as_one(answer: str) -> None:
+    assert chosen(answer) == "A"
+
+
+@pytest.mark.parametrize("answer", FOR_B)
+def test_an_answer_for_b_is_read_as_one(answer: str) -> None:
+    assert chosen(answer) == "B"
+
+
+@pytest.mark.parametrize("answer", NEITHER)
+def test_an_answer_for_neither_or_both_is_invalid(answer: str) -> None:
+    assert chosen(answer) is None
+
+
+@given(st.sampled_from(SAID_BEFORE), st.sampled_from(STATED), st.sampled_from(DRESS), st.sampled_from(["AB", "BA"]))
+def test_the_last_stated_verdict_wins_whatever_was_said_before(
+    before: str, stated: str, dress: str, order: str
+) -> None:
+    assert chosen(before.format(*order) + dress.format(stated.format(*order))) == order[0]
+
+
+@given(st.sampled_from(STATED), st.sampled_from("AB"))
+def test_full_width_and_mathematical_letters_are_letters(stated: str, letter: str) -> None:
+    for start in (0xFF21, 0x1D400, 0x1D5D4, 0x24B6):
+        shift = {ord("A"): chr(start), ord("B"): chr(start + 1)}
+        words = stated.format("AB"["AB".index(letter)], "BA"["AB".index(letter)])
+        assert chosen(words.translate(shift) if "Although" not in words else words) == letter
+
+
+@given(st.sampled_from(["reply", "response", "option", "Answer", "the reply"]), st.sampled_from("ab"))
+def test_small_letters_are_letters_and_the_article_is_not(noun: str, letter: str) -> None:
+    for stated in (
+        "I choose {} {}.",
+        "Verdict: {} {}",
+        "The better one is {} ({}).",
+        "I prefer {} {}, because it is kind.",
+    ):
+        assert chosen(stated.format(noun, letter)) == letter.upper()
+    assert (
+        chosen(f"I would choose a {noun} that is kind.") is None
+        and chosen(f"The best is a {noun} of two lines.") is None
+    )
+
+
+def test_a_small_a_at_which_an_answer_is_cut_may_be_an_article() -> None:
+    assert choice("a", named=True, cut=True) is None and choice("b", named=False, cut=True) == "B"
+    assert choice("a", named=True, cut=False) == "A"
+
+
+@given(
+    st.text()
+    | st.lists(st.sampled_from(["A", "B", " is ", "better", ", ", "not ", "\n", "Reply ", "if ", ". "])).map("".join)
+)
+def test_swapped_letters_swap_the_choice_or_leave_none(text: str) -> None:
+    swapped = chosen(text.translate({65: "B", 66: "A"}))
+    assert {chosen(text), swapped} in [{None}, {"A", "B"}, {"A", None}, {"B", None}]
+
+
+@pytest.mark.parametrize(
+    "piece", ["\n", "(", "Reply ", "A is better ", "so ", "[[A]]", "not A but ", "because A ", "{", "if A, "]
+)
+def test_a_long_answer_is_read_fast(piece: str) -> None:
+    assert chosen(piece * 20_000 + "end.") in (None, "A")
