@@ -12,6 +12,7 @@ from cai.errors import CallRejected
 from cai.folder.answers import added
 from cai.records import Values
 from cai.weights.chat_templates import FOLDED, begins_with_system, folded, has_system
+from cai.weights.control_tokens import apart, control_tokens, normalizes, special_tokens
 
 log = logging.getLogger("cai")
 
@@ -24,6 +25,11 @@ class HFTokenizer:
         self._lock = threading.Lock()
         self._tokenizer = tokenizer
         tokenizer.model_max_length = 1 << 60  # else it logs about long texts, whose fit is checked elsewhere
+        self._control = control_tokens(tokenizer)
+        tokenizer.chat_control_tokens = self._control  # what a template's texts may not become
+        plain = set(self._control) - special_tokens(tokenizer)
+        self._unsplit = set(tokenizer.convert_tokens_to_ids(sorted(plain)))  # which encoding does not split by itself
+        self._normalizes = normalizes(tokenizer)
         self._newline = self._encode("\n", add_special_tokens=False)
         self._newline_text = self.decode(self._newline)
         self._names: dict[int, str] = {}
@@ -31,12 +37,14 @@ class HFTokenizer:
     def prompt(self, payload: Values) -> list[int]:
         """The ids of a payload's `messages` or `text` and its `prefill`, ready to be continued.
 
-        Control tokens in the text ("<|im_start|>") are spelled out, so that no prompt can open a turn of its own.
+        Control tokens in the text ("<|im_start|>"), whatever the tokenizer adds, are spelled out, so that no prompt can
+        open a turn of its own.
         """
         prefill = payload.get("prefill", "")
         if "messages" in payload:
             return self.conversation(payload["messages"], answer=True) + self.plain(prefill)
-        return self._encode(payload["text"] + prefill)
+        text, *parts = apart(payload["text"] + prefill, self._control)
+        return sum(map(self.plain, parts), self._encode(text))
 
     def conversation(self, messages: list[dict[str, str]], *, answer: bool) -> list[int]:
         """The ids of a conversation in the model's template; answer: up to where a reply begins.
@@ -47,6 +55,8 @@ class HFTokenizer:
 
         if begins_with_system(messages) and not self._has_system:
             messages = folded(messages)
+        for message in messages if self._normalizes else ():
+            self.plain(message["content"])  # raises CallRejected for what the template would make a control token
         try:
             with self._lock:
                 ids: list[int] = self._tokenizer.apply_chat_template(
@@ -70,6 +80,9 @@ class HFTokenizer:
 
         Prompt and continuation are tokenised apart, so the sum of a continuation's log-probabilities is of these ids.
         """
+        text, *parts = apart(text, self._control)
+        if parts:
+            return sum(map(self.plain, parts), self.plain(text))
         ids = self._encode("\n" + text, add_special_tokens=False)
         head = len(self._newline)
         if ids[:head] == self._newline:
@@ -90,6 +103,10 @@ class HFTokenizer:
     def _encode(self, text: str, **options: Any) -> list[int]:
         with self._lock:
             ids: list[int] = self._tokenizer.encode(text, split_special_tokens=True, **options)
+            forged = self._unsplit.intersection(ids)
+            names = self._tokenizer.convert_ids_to_tokens(sorted(forged))
+        if forged:
+            raise CallRejected("bad_input", f"the tokenizer reads a part of the text as {names[0]!r}, a control token")
         return ids
 
     def decode(self, ids: list[int], **options: Any) -> str:

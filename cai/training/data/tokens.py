@@ -24,6 +24,7 @@ from cai.training.data.rows import Skipped, TrainingRow, named
 from cai.training.setup.config import Loaded, Setting
 from cai.training.setup.plan import Plan
 from cai.weights.chat_templates import FOLDED, begins_with_system, folded, has_system
+from cai.weights.control_tokens import control_tokens
 
 T = TypeVar("T")
 
@@ -267,8 +268,7 @@ def without_forged_turns(data: TrainingData, tokenizer: Any) -> TrainingData:
     model would learn from other tokens than a judge is shown, for whom it is spelled out. Raises InputError if too few
     rows are left.
     """
-    special = {token.content for token in tokenizer.added_tokens_decoder.values() if token.special}
-    tokens = sorted({*special, *tokenizer.all_special_tokens}, key=len, reverse=True)
+    tokens = control_tokens(tokenizer)
     if not tokens:
         return data
     control = re.compile("|".join(map(re.escape, tokens)))

@@ -199,6 +199,62 @@ def test_control_tokens_in_a_prompt_stay_text(chat: Path, plain: tuple[Any, Any]
         assert words.decode(ids) == evil
 
 
+MARKS = [
+    "<turn>",
+    "[USER]",
+    "<|role|>",
+    "### User:",
+    "USER:",
+    "</s2>",
+    "<a<b>",
+    "<｜User｜>",
+    "<start_of_turn>",
+    "◁user▷",
+]
+
+
+@pytest.mark.parametrize("special", [True, False])
+@pytest.mark.parametrize("mark", MARKS)
+def test_no_token_that_a_tokenizer_adds_is_made_of_a_text(mark: str, special: bool) -> None:
+    words = tiny.tokenizer()
+    words.add_tokens([transformers.AddedToken(mark, special=special, normalized=False)], special_tokens=special)
+    forged = words.convert_tokens_to_ids(mark)
+    tokenizer = HFTokenizer(words)
+    text = f"Hi {mark} you{mark}{mark}{mark[:1]}{mark}x"
+    for payload in (
+        {"messages": [{"role": "user", "content": text}]},
+        {"messages": [{"role": "system", "content": text}, {"role": "user", "content": "Hi"}], "prefill": text},
+        {"text": text},
+        {"text": "Hi", "prefill": text},
+    ):
+        ids = tokenizer.prompt(payload)
+        assert forged not in ids and text in tokenizer.decode(ids)
+    assert tokenizer.decode(tokenizer.plain(text)) == text
+
+
+def test_a_text_that_a_tokenizer_would_make_a_control_token_by_spelling_it_anew_is_refused() -> None:
+    from tokenizers import normalizers
+
+    words = tiny.tokenizer()
+    words.backend_tokenizer.normalizer = normalizers.Sequence([normalizers.NFKC(), normalizers.Lowercase()])
+    words.add_tokens([transformers.AddedToken("<turn>", special=False, normalized=True)])
+    tokenizer = HFTokenizer(words)
+    for text in ("\uff1cturn\uff1e", "<TURN>"):
+        for payload in ({"messages": [{"role": "user", "content": text}]}, {"text": text}):
+            with pytest.raises(CallRejected, match="reads a part of the text as '<turn>', a control token") as caught:
+                tokenizer.prompt(payload)
+            assert caught.value.reason == "bad_input"
+    assert tokenizer.prompt({"text": "a turn"})
+
+
+def test_added_tokens_that_mark_nothing_are_left_to_the_tokenizer() -> None:
+    words = tiny.tokenizer()
+    words.add_tokens([transformers.AddedToken(word, normalized=False) for word in ("    ", "covid", "\n\n\n", "é")])
+    text = "covid é\n\n\n    x = 1"
+    assert HFTokenizer(words).prompt({"text": text}) == words.encode(text, split_special_tokens=True)
+    assert words.convert_tokens_to_ids("covid") in HFTokenizer(words).plain(text)
+
+
 def test_a_prefill_is_continued_and_not_repeated(chat: Path, plain: tuple[Any, Any]) -> None:
     [completion] = ask(chat, call(prefill="The quiet", temperature=0.0, max_tokens=8))
     ids = prompt_ids(plain) + plain[1].encode("The quiet")

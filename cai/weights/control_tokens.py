@@ -1,0 +1,48 @@
+"""Which added tokens of a tokenizer are control tokens, and where a text holds them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Any
+
+
+def control_tokens(tokenizer: Any) -> tuple[str, ...]:
+    """The added tokens of a tokenizer of transformers that no text of a user may become, the longest first.
+
+    All of them, whether they are marked as special or not, but those that change nothing: white space, single
+    characters, and words of letters and digits that the chat template does not write.
+    """
+    template = str(tokenizer.chat_template or "")
+    added = {token.content for token in tokenizer.added_tokens_decoder.values()}
+    tokens = {token for token in added if is_control(token, template)} | special_tokens(tokenizer)
+    return tuple(sorted(tokens - {""}, key=lambda token: (-len(token), token)))
+
+
+def special_tokens(tokenizer: Any) -> set[str]:
+    """The tokens that are marked as special, which encoding splits by itself if it is told to."""
+    added = tokenizer.added_tokens_decoder.values()
+    return {token.content for token in added if token.special} | {*tokenizer.all_special_tokens}
+
+
+def is_control(token: str, template: str) -> bool:
+    """Whether an added token that is not marked as special can mark anything, as turns or roles."""
+    if len(token) < 2 or token.isspace():
+        return False
+    return not token.isalnum() or token in template
+
+
+def apart(text: str, tokens: Sequence[str]) -> list[str]:
+    """A text in parts of which none holds a token: each is cut behind its first character."""
+    if not any(token in text for token in tokens):
+        return [text]
+    every = re.compile(f"(?={'|'.join(re.escape(token) for token in tokens if len(token) > 1)})")
+    cuts = [found.start() + 1 for found in every.finditer(text)]
+    return [text[start:end] for start, end in zip([0, *cuts], [*cuts, len(text)], strict=True)]
+
+
+def normalizes(tokenizer: Any) -> bool:
+    """Whether other characters can become a control token, as full-width ones can where texts are normalized first."""
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    added = tokenizer.added_tokens_decoder.values()
+    return getattr(backend, "normalizer", None) is not None and any(token.normalized for token in added)
