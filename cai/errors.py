@@ -124,10 +124,11 @@ class BudgetReached(ModelStopped):
 
 
 class ModelBusy(ModelError):
-    """The server asks for a pause (HTTP 429, or 503 with `Retry-After`)."""
+    """The server asks for a pause (HTTP 429, or 503 with `Retry-After`), or is still loading its model."""
 
-    def __init__(self, message: str, retry_after: float | None = None) -> None:
+    def __init__(self, message: str, retry_after: float | None = None, *, loading: bool = False) -> None:
         self.retry_after = retry_after  # seconds; None where the server named no time
+        self.loading = loading
         super().__init__(message)
 
 

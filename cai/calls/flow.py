@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import logging
 from collections import Counter
 from collections.abc import Generator, Mapping
 from dataclasses import dataclass
@@ -28,6 +29,7 @@ from cai.errors import (
 from cai.folder.store import Store, call_key, canonical_call
 from cai.records import Completion, Request, Role, Sampling, Usage, Values
 
+log = logging.getLogger("cai")
 T = TypeVar("T")
 Flow = Generator[list[Request], list[Completion], T]
 PAUSES = 5  # that the server asks of one call, until others go first: it may never let this one in
@@ -231,6 +233,10 @@ class Driver:
     def _check_patience(self, seat: Seat, error: ModelBusy, pauses: list[tuple[float, int]]) -> None:
         """Raise what ends a call that is asked to wait too long: the run, or its row alone if others are answered."""
         (began, answers), (now, _) = pauses[0], pauses[-1]
+        if error.loading and not seat.limiter.loading:
+            log.warning(
+                "%s: %s; waiting until it is loaded, for %d s at most", _name_of(seat.model), error, BUSY_PATIENCE
+            )
         down = seat.limiter.busy(error, now)
         if down is not None:
             raise self._stop(ServerDown(f"{_name_of(seat.model)}: {down}")) from error
@@ -238,10 +244,7 @@ class Driver:
             raise _lost(seat.model, error, f"nothing else for {now - began:.0f} s, while other calls were answered")
 
     def _lose(self, seat: Seat, role: Role, row: int, error: ModelError) -> None:
-        """Count a lost row; ends the run if a role has lost all of its first rows.
-
-        By role, since what one model answers says nothing of another, nor of what else it is asked.
-        """
+        """Count a lost row; ends the run if a role has lost all of its first rows, whatever others have answered."""
         if role in self._answered or seat.limiter.lenient:
             return
         lost = self._lost.setdefault(role, {})
@@ -260,10 +263,7 @@ class Driver:
         return ModelStopped(f"{lost}; fix that and run the same command again")
 
     def check_answered(self) -> None:
-        """At the end of a session that finished no row: raise ModelStopped if a model answered a role nothing.
-
-        Not for a single row that was refused, which may be the row's fault.
-        """
+        """Raise ModelStopped if a model answered a role nothing; a single row may be refused by its own fault."""
         for role, lost in self._lost.items():
             faults = any(isinstance(error, ModelFault) for error in lost.values())
             refusals = sum(not (isinstance(error, CallRejected) and error.billed) for error in lost.values())

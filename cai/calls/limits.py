@@ -69,6 +69,7 @@ class Limiter:
         self._timer: asyncio.TimerHandle | None = None
         self._admitted = 0  # in this turn
         self._paced = PACED_CALLS  # still to go
+        self.loading = False  # the server still loads the model: one call at a time asks whether it is done
         self.answers = 0
         self._has_answered = False
         self._failed: set[int] = set()  # rows whose calls used up their attempts since the last answer
@@ -122,6 +123,7 @@ class Limiter:
     def answered(self) -> None:
         """Note that a call came back with an answer, which may be a refusal of this one call."""
         self._busy_since = None
+        self.loading = False
         self.answers += 1
         self._heard()
         self._since_growth += 1
@@ -142,6 +144,10 @@ class Limiter:
                 f"{error}; nothing else for {now - self._busy_since:.0f} s, and it asks to wait {wait:.0f} s more: "
                 "run the same command again later"
             )
+        self._paused_until = max(self._paused_until, now + wait)
+        self.loading = error.loading
+        if error.loading:  # which says nothing of how much the server will take
+            return None
         if sent_at > self._last_cut:
             self._last_cut = now
             self._slots = max(1.0, self._slots * CUT)
@@ -155,7 +161,6 @@ class Limiter:
         if self._last_cut - self._window < sent_at:
             # Down to 0, which is no rate: if none was taken, others use the server, too.
             self._rate = max(self._least_rate, self._rate - 1)
-        self._paused_until = max(self._paused_until, now + wait)
         return None
 
     def _heard(self) -> None:
@@ -180,7 +185,8 @@ class Limiter:
             if future.done():  # its flow was cancelled
                 heapq.heappop(self._waiting)
                 continue
-            if self._in_flight >= int(self._slots) or self._admitted >= PER_TURN:
+            slots = 1 if self.loading else int(self._slots)
+            if self._in_flight >= slots or self._admitted >= PER_TURN:
                 return  # until a release, or the next turn
             loop = asyncio.get_running_loop()
             now = loop.time()

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from habits import Answer, Asked, Mode, answer, says, serving
+from habits import Answer, Asked, Mode, answer, at_first, says, serving
 
 from cai.errors import CaiError, ModelStopped, ServerDown
 from cai.runs.generate import GenerateRun
@@ -238,3 +238,79 @@ def test_training_rows_are_in_the_order_of_the_prompts_whatever_failed_at_first(
                 finish(generating(model=GOOD)(out, 12, {"base_url": url, "concurrency": concurrency}))
     calm, failing = ((tmp_path / name / "out" / "sft.jsonl").read_bytes() for name in ("calm", "failing"))
     assert calm == failing
+
+
+# What a server says
+
+
+@pytest.mark.parametrize("status", [400, 413, 422, 500])
+def test_a_conversation_that_is_too_long_is_asked_about_once_and_not_again(status: int, tmp_path: Path) -> None:
+    special = answer({"error": {"message": "the prompt exceeds the context size of 4096 tokens"}}, status)
+    with serving({"mixed": Mode(failing_on({1, 4}, special))}) as habits:
+        for _ in range(2):
+            made = sampling(model=GOOD, n=1)(tmp_path, 6, {"base_url": habits.url("mixed"), "concurrency": 2})
+            finish(made)
+        assert len(habits.asked("mixed")) == 6
+    assert [drop["reason"] for drop in rows_of(tmp_path / "out", "dropped.jsonl")] == ["too_long"] * 2
+
+
+@pytest.mark.parametrize("status", [500, 502, 503])
+def test_a_model_that_loads_is_waited_for_and_asked_by_one_call_at_a_time(
+    status: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("cai.calls.limits.BUSY_WAIT", 0.01)
+    loading = answer({"error": {"message": "Loading model", "type": "unavailable_error"}}, status)
+    with serving({"slow": Mode(at_first(30, loading))}) as habits:
+        made = sampling(model=GOOD, n=1)(tmp_path, 12, {"base_url": habits.url("slow"), "concurrency": 8})
+        finish(made)
+        assert len(habits.asked("slow")) == 30 + 12
+    assert (made.finished, made.dropped) == (12, {})
+    [said] = [text for text in caplog.messages if "loaded" in text]
+    assert f"answered {status}: Loading model; waiting until it is loaded, for 300 s at most" in said
+
+
+@pytest.mark.parametrize(
+    "special",
+    [
+        answer({"error": {"message": "Unknown name 'seed': cannot find field"}}, 400),
+        answer({"error": {"message": "Your account is suspended", "type": "exceeded_current_quota_error"}}, 429),
+        answer([{"error": {"message": "API key not valid", "status": "INVALID_ARGUMENT"}}], 400),
+        answer({"error": "Unexpected endpoint or method. (POST /chat/completions)"}),
+        answer({"error": {"message": "bad key", "code": "invalid_api_key"}}),
+    ],
+)
+def test_what_no_prompt_can_change_ends_the_run_at_the_first_call(special: Answer, tmp_path: Path) -> None:
+    with serving({"all": Mode(special)}) as habits:
+        made = sampling(model=GOOD, n=1)(tmp_path, 50, {"base_url": habits.url("all"), "concurrency": 1})
+        with pytest.raises(ModelStopped, match=r"OPENAI_API_KEY|--extra-body|suspended|check the base URL"):
+            finish(made)
+        assert len(habits.asked("all")) == 1
+    assert rows_of(tmp_path / "out", "dropped.jsonl") == []
+
+
+@pytest.mark.parametrize(
+    "special",
+    [
+        answer({"error": "Unexpected endpoint or method. (POST /chat/completions)"}),
+        answer({"object": "error", "message": "no route for POST /chat/completions"}),
+        answer({"detail": "Not Found"}, 404),
+        answer({"error": {"code": 404, "message": "File Not Found", "type": "not_found_error"}}, 404),
+        answer({"detail": "Method Not Allowed"}, 405),
+        Answer(b"404 page not found\n", 404, {"Content-Type": "text/plain"}),
+        Answer(b"<html><title>Chat</title></html>", 200, {"Content-Type": "text/html"}),
+        Answer(b"<html>Cannot POST /chat/completions</html>", 404, {"Content-Type": "text/html"}),
+    ],
+)
+@pytest.mark.parametrize("path", ["", "/", "/api"])
+def test_a_base_url_without_v1_is_told_to_have_it(path: str, special: Answer, tmp_path: Path) -> None:
+    with serving({"bare": Mode(special)}) as habits:
+        made = sampling(model=GOOD, n=1)(tmp_path, 3, {"base_url": habits.url("bare", path), "concurrency": 1})
+        with pytest.raises(ModelStopped, match="add /v1 to the base URL"):
+            finish(made)
+
+
+def test_a_base_url_that_goes_on_to_the_call_is_told_to_end_before_it(tmp_path: Path) -> None:
+    with serving({"whole": Mode(answer({"detail": "Not Found"}, 404))}) as habits:
+        url = habits.url("whole", "/v1/chat/completions")
+        with pytest.raises(ModelStopped, match="end the base URL before the path of the call"):
+            finish(sampling(model=GOOD, n=1)(tmp_path, 3, {"base_url": url}))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from urllib.request import getproxies, proxy_bypass
 
 from yarl import URL
@@ -32,6 +33,16 @@ def parse_base_url(base_url: str, source: str) -> URL:
             f"the base URL in {source} needs http:// or https:// and a host, like http://localhost:8000/v1"
         )
     return url
+
+
+def path_advice(base: URL, version: str) -> str:
+    """What to change in a base URL whose server does not know the path; version: what the posts' paths begin with."""
+    path = base.path.rstrip("/")
+    if path.endswith(("/completions", "/messages")):
+        return "end the base URL before the path of the call, as in http://localhost:8000/v1"
+    if not version and re.search(r"/v\d", path) is None:
+        return "add /v1 to the base URL"
+    return "check the base URL"
 
 
 def proxy_for(url: URL) -> str | None:

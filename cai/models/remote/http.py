@@ -10,7 +10,7 @@ import os
 import re
 import ssl
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import aiohttp
 import orjson
@@ -28,20 +28,10 @@ from cai.errors import (
     UnknownModel,
     UsageError,
 )
-from cai.models.remote.addresses import parse_base_url, proxy_for, redirect_target
+from cai.models.remote.addresses import parse_base_url, path_advice, proxy_for, redirect_target
 from cai.models.remote.envelope import is_answer, known
-from cai.models.remote.failures import (
-    BAD_SETTING,
-    FILTERED,
-    NO_CREDIT,
-    NO_MODEL,
-    TOO_LONG,
-    Failure,
-    error_in,
-    loads,
-    read_error,
-    shown,
-)
+from cai.models.remote.failures import Failure, error_inside, loads, read_error, shown
+from cai.models.remote.meanings import meaning_of, way_out
 from cai.records import Values
 
 MASKED_KEY = re.compile(r"[^\s*]{0,40}\*{3,}\S{0,40}")  # "sk-ab****yz", as OpenAI quotes a wrong key
@@ -81,6 +71,7 @@ class HostedModel:
 
     provider: str
     official: str  # the base URL of the vendor's own server
+    hosts: ClassVar[tuple[str, ...]] = ()  # ends of the names of the vendor's further hosts
     version = ""  # the end of a base URL's path with which the posts' own paths begin
     key_header = "Authorization"
     key_scheme = "Bearer "
@@ -97,7 +88,8 @@ class HostedModel:
         base_url = place.removesuffix("/").removesuffix(self.version) + mark + query
         self._base = parse_base_url(base_url, "--base-url" if connection.base_url else variable)
         self.endpoint = str(self._base.with_query(None)).rstrip("/")
-        self.is_official = self._base.host == URL(self.official).host
+        host = (self._base.host or "").rstrip(".")
+        self.is_official = host == URL(self.official).host or host.endswith(self.hosts)
         for header, value in connection.headers.items():
             if not (header + value).isprintable():
                 raise UsageError(f"the header {shown(header)!r} holds a line break or a control character")
@@ -109,7 +101,8 @@ class HostedModel:
     def _key(self) -> str:
         """The key from the environment, "" if there is none and none is required."""
         key = os.environ.get(self._key_variable, "").strip()
-        if not key and self.is_official:
+        sent = {header.lower() for header in self._connection.headers}
+        if not key and self.is_official and not sent & {"authorization", "api-key", self.key_header.lower()}:
             raise AuthenticationFailed(
                 f"{self.endpoint} needs a key: set the environment variable {self._key_variable}"
             )
@@ -174,18 +167,18 @@ class HostedModel:
             problem = f"the server's answer is over {MOST // 2**20} MB, the most that is read of one"
             raise CallRejected("model_error", problem, billed=True)
         if status == 200:
-            return self._answer(raw)
+            return self._answer(raw, payload)
         if 300 <= status < 400:
             target = self._scrub(redirect_target(url, headers.get("Location", "")))
             raise ModelStopped(f"{self.endpoint} redirects to {target}: give that address as the base URL")
-        raise self.error(read_error(status, headers, raw))
+        raise self.error(read_error(status, headers, raw), payload)
 
-    def _answer(self, raw: bytes) -> Values:
+    def _answer(self, raw: bytes, payload: Values) -> Values:
         """The object that a 200 answer is; raises the error that it holds instead: routers put an upstream's there."""
         reply = self._json(raw)
-        failure = reply.get("error")
-        if failure and not reply.get(self.replies):
-            raise self.error(error_in(_status_in(failure), reply))
+        says_error = reply.get("error") or reply.get("object") == "error"
+        if says_error and not reply.get(self.replies):
+            raise self.error(error_inside(reply), payload)
         return reply
 
     async def look(self, method: str, path: str, payload: Values | None = None) -> Values:
@@ -216,44 +209,47 @@ class HostedModel:
 
     def odd(self, what: str) -> ModelFault:
         """The fault of a 200 answer that does not follow the protocol."""
-        problem = f"{self.endpoint} answered 200 with {what}: does this base URL speak the right protocol?"
+        advice = path_advice(self._base, self.version)
+        problem = f"{self.endpoint} answered 200 with {what}: does this base URL speak the right protocol? {advice}"
         return ModelFault(problem, reached=what != "HTML")
 
-    def error(self, answer: Failure) -> ModelError:
+    def error(self, answer: Failure, payload: Values) -> ModelError:
         """The error that an answer means, in one line that never holds the key.
 
         A `CallRejected` does not name the address either: it is written to the run's files.
         """
-        status = answer.status
-        words = f"{answer.kind} {answer.message}"
-        answered = f"answered {status}"
+        answered = "answered 200 with an error" if answer.inside else f"answered {answer.status}"
         if answer.message:
             answered += f": {self._scrub(answer.message)[:300]}"
-        summary = f"{self.endpoint} {answered}"
-        row_summary = f"the server {answered}"
-        # A 401, 404 or 429 is decided before the prompt is read, so that its words are the server's own.
-        if status == 402 or answer.means(NO_CREDIT) or (status in (401, 404, 429) and NO_CREDIT.search(answer.message)):
-            return ModelStopped(f"out of credit: {summary}; top up the account and run the same command again")
-        if status in (400, 403, 413, 422) and FILTERED.search(words):
-            return CallRejected("content_filter", row_summary)
-        if status == 413 or (status in (400, 422, 429) and TOO_LONG.search(words)):
-            return CallRejected("too_long", row_summary)
-        if status == 407:
-            return ModelStopped(f"{summary}; the proxy wants a name and a password in HTTP_PROXY or HTTPS_PROXY")
-        # A firewall refuses single prompts like this; if it refuses all, the driver ends the run.
-        if status == 403 and not answer.spoken:
-            return CallRejected("model_error", f"{row_summary}; a firewall before the server?")
-        if status in (401, 403):
-            return AuthenticationFailed(f"{summary}; check {self._key_variable}")
-        if status in (404, 405) or (status in (400, 422) and answer.means(NO_MODEL)):
-            return UnknownModel(f"no model {self.name!r}: {summary}; check the model's name and the base URL")
-        if status in (429, 529) or (status == 503 and answer.retry_after is not None):
-            return ModelBusy(summary, answer.retry_after)
-        if status >= 500 or status in (408, 409, 425):
-            return ModelFault(summary, answer.retry_after, reached=True)
-        if answer.means(BAD_SETTING):
-            return ModelStopped(f"{summary}; change the setting, or take it out with --extra-body '{{\"NAME\": null}}'")
-        return CallRejected("model_error", row_summary)
+        there, row = f"{self.endpoint} {answered}", f"the server {answered}"
+        model = f"{self.provider}:{self.name}"
+        match meaning_of(answer, payload):
+            case "filtered":
+                return CallRejected("content_filter", row)
+            case "too_long":
+                return CallRejected("too_long", row)
+            case "firewall":  # it refuses single prompts like this; if it refuses all, the driver ends the run
+                return CallRejected("model_error", f"{row}; a firewall before the server?")
+            case "refused":
+                return CallRejected("model_error", row)
+            case "busy" | "loading" as meaning:
+                return ModelBusy(there, answer.retry_after, loading=meaning == "loading")
+            case "fault":
+                return ModelFault(there, answer.retry_after, reached=True)
+            case "key":
+                return AuthenticationFailed(f"{there}; check {self._key_variable}")
+            case "model":
+                problem = f"no model {self.name!r}: {there}; check the model's name"
+                return UnknownModel(f"{problem}, or {path_advice(self._base, self.version)}")
+            case "path":
+                return UnknownModel(f"{model}: {there}; {path_advice(self._base, self.version)}")
+            case "credit":
+                problem = f"{model}: out of credit: {there}"
+                return ModelStopped(f"{problem}; top up the account and run the same command again")
+            case "proxy":
+                return ModelStopped(f"{there}; the proxy wants a name and a password in HTTP_PROXY or HTTPS_PROXY")
+            case "setting":
+                return ModelStopped(f"{model}: {there}; {way_out(answer, payload)}")
 
     def _scrub(self, text: str) -> str:
         return self._secrets.sub("***", text)
@@ -289,9 +285,3 @@ async def _body(response: aiohttp.ClientResponse) -> tuple[bytes, bool]:
         if len(body) > MOST:
             return bytes(body[:LARGE]), False
     return bytes(body), True
-
-
-def _status_in(failure: Any) -> int:
-    """The status that a router names for an upstream's failure; a bad gateway's if it names none."""
-    code = failure.get("code") if isinstance(failure, dict) else None
-    return code if isinstance(code, int) and 400 <= code < 600 else 502

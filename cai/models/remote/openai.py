@@ -14,7 +14,18 @@ from cai.records import Abilities, Completion, Values
 
 OFFICIAL = "api.openai.com"
 # OpenAI's reasoning models: temperature is fixed at 1, and they take neither stop strings nor logprobs.
-REASONING = re.compile(r"o\d|gpt-[5-9](?!.*chat)")
+REASONING = re.compile(r"(o\d+|gpt-([5-9]|\d\d)(?!\S*chat))(?![a-z])", re.IGNORECASE)
+ROUTED = re.compile(r"(openai|azure)/", re.IGNORECASE)  # as routers name OpenAI's
+
+
+def reasons(name: str, *, at_openai: bool) -> bool:
+    """Whether a name is that of one of OpenAI's reasoning models, or of a fine-tune of one, as OpenAI or a router writes it.
+
+    at_openai: whether the server is OpenAI's, so that a name without a vendor is, too.
+    """
+    parts = ROUTED.sub("", name).split(":")
+    base = parts[1] if parts[0] == "ft" and len(parts) > 1 else parts[0]
+    return (at_openai or ROUTED.match(name) is not None) and REASONING.match(base) is not None
 
 
 # What tokens of a letter may begin with; the last token of each such text is one that stands for the letter.
@@ -25,23 +36,27 @@ class OpenAIModel(HostedModel):
     """A model behind OpenAI's protocol.
 
     The base URL is the connection's, else OPENAI_BASE_URL, else OpenAI's own; the key is OPENAI_API_KEY, which only
-    OpenAI's own server requires. At api.openai.com the payload has `max_completion_tokens` (its reasoning models refuse
-    `max_tokens`, which every imitator knows) and, for reasoning models, neither temperature nor stop strings.
-    `extra_body` is merged last; a null in it takes the key out of the payload.
+    OpenAI's own servers require. At these, Azure's among them, the payload has `max_completion_tokens` (its reasoning
+    models refuse `max_tokens`, which every imitator knows). For reasoning models it has neither temperature nor stop
+    strings, at routers too. `extra_body` is merged last; a null in it takes the key out of the payload.
     """
 
     provider = "openai"
     replies = "choices"
     official = f"https://{OFFICIAL}/v1"
+    hosts = (
+        f".{OFFICIAL}", ".openai.azure.com", ".cognitiveservices.azure.com", ".services.ai.azure.com",
+        ".openai.azure.us", ".openai.azure.cn",
+    )  # fmt: skip
 
     def __init__(self, name: str, connection: Connection) -> None:
         super().__init__(name, connection)
-        self._reasoning = self.is_official and REASONING.match(name) is not None
+        self._reasoning = reasons(name, at_openai=self.is_official)
         self._max_tokens = "max_completion_tokens" if self.is_official else "max_tokens"
         self.can = Abilities(chat=True, completion=True, logprobs=20, prefill=not self.is_official)
         self._listed: list[int] = []  # ids of tokens that the server lists by name
         if self._reasoning:
-            self.can = replace(self.can, logprobs=0, temperature=None)
+            self.can = replace(self.can, logprobs=0, prefill=False, temperature=None)
 
     def payload(self, call: Call) -> Values:
         """The body to post: a chat, or raw text if the request has `text`."""

@@ -79,6 +79,7 @@ def claude_error(type: str, message: str) -> dict[str, Any]:
     return {"type": "error", "error": {"type": type, "message": message}}
 
 
+PAYLOAD = {"model": "some-model", "messages": [], "max_tokens": 9, "temperature": 1.0, "seed": 7, "stop": ["\n"]}
 LONG = "This model's maximum context length is 4096 tokens. However, you requested 5000 tokens"
 
 
@@ -132,7 +133,7 @@ LONG = "This model's maximum context length is 4096 tokens. However, you request
             CallRejected,
             "content_filter",
         ),
-        (400, openai_error("`temperture` is no parameter"), CallRejected, "model_error"),
+        (400, openai_error("`temperture` is no field of ours"), CallRejected, "model_error"),
         (422, {"detail": [{"msg": "field required"}]}, CallRejected, "model_error"),
         (401, openai_error("wrong key", "invalid_api_key"), AuthenticationFailed, None),
         (403, claude_error("permission_error", "not yours"), AuthenticationFailed, None),
@@ -189,7 +190,7 @@ def test_an_error_answer_has_one_meaning(
     status: int, body: bytes | dict[str, Any], kind: type[ModelError], reason: str | None
 ) -> None:
     raw = body if isinstance(body, bytes) else json.dumps(body).encode()
-    error = client("http://127.0.0.1:1/v1").error(read_error(status, {}, raw))
+    error = client("http://127.0.0.1:1/v1").error(read_error(status, {}, raw), PAYLOAD)
     assert type(error) is kind
     assert getattr(error, "reason", None) == reason
     assert str(status) in str(error) and "\n" not in str(error)

@@ -130,6 +130,72 @@ def test_openais_reasoning_models_get_no_setting_that_they_refuse(name: str) -> 
     assert asked.can.logprobs == 0
 
 
+OPENAIS = [
+    "https://api.openai.com/v1", "https://eu.api.openai.com/v1", "https://us.api.openai.com:443/v1",
+    "https://API.OpenAI.com./v1", "https://mine.openai.azure.com/openai/v1", "https://a-b.cognitiveservices.azure.com/x",
+    "https://hub.services.ai.azure.com/openai/v1", "https://mine.openai.azure.com/openai/deployments/d?api-version=1",
+]  # fmt: skip
+OTHERS = [
+    "http://127.0.0.1:8000/v1", "https://api.openai.com.evil.org/v1", "https://fakeapi.openai.com/v1",
+    "https://openai.azure.com.evil.org/v1", "https://myopenai.azure.com/v1", "https://evil.org/api.openai.com/v1",
+    "https://openrouter.ai/api/v1", "https://api.openai.community/v1",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("url", OPENAIS)
+def test_every_host_of_openai_and_azure_gets_openais_fields(url: str) -> None:
+    asked = model(url, "gpt-4.1-mini")
+    assert "max_completion_tokens" in asked.payload(call()) and not asked.can.prefill
+    assert sorted(model(url, "o4-mini").payload(call())) == ["max_completion_tokens", "messages", "model", "seed"]
+    with pytest.raises(AuthenticationFailed, match="OPENAI_API_KEY"):
+        asyncio.run(asked.start())
+
+
+@pytest.mark.parametrize("url", OTHERS)
+def test_a_host_that_only_looks_like_openais_does_not(url: str) -> None:
+    asked = model(url, "o4-mini")
+    assert asked.payload(call())["max_tokens"] == 512 and asked.can.logprobs == 20
+
+
+def test_a_key_in_a_header_is_a_key() -> None:
+    async def start() -> None:
+        asked = OpenAIModel("d", Connection(base_url=OPENAIS[-1], headers={"api-key": "hush-hush-1"}))
+        await asked.start()
+        await asked.close()
+
+    asyncio.run(start())
+
+
+@pytest.mark.parametrize(
+    ("name", "at_openai", "expected"),
+    [
+        ("ft:o4-mini-2025-04-16:org::abc", True, True),
+        ("ft:gpt-5-nano:org:chat-helper:abc", True, True),
+        ("ft:gpt-4.1-mini:o3-labs::abc", True, False),
+        ("O3-Mini", True, True),
+        ("gpt-5.2-pro", True, True),
+        ("gpt-12", True, True),
+        ("gpt-5.1-chat-latest", True, False),
+        ("gpt-oss-120b", True, False),
+        ("omni-moderation-latest", True, False),
+        ("o3", False, False),
+        ("gpt-5", False, False),
+        ("openai/o3", False, True),
+        ("openai/o4-mini-high:online", False, True),
+        ("azure/gpt-5-mini", False, True),
+        ("openai/gpt-oss-20b", False, False),
+        ("openai/gpt-4o", False, False),
+        ("openai/gpt-5-chat", False, False),
+        ("marco/o1", False, False),
+    ],
+)
+def test_reasoning_models_of_openai_are_known_by_name(name: str, at_openai: bool, expected: bool) -> None:
+    asked = model(OPENAIS[0] if at_openai else "http://127.0.0.1:1/v1", name)
+    assert (asked.can.logprobs == 0) == expected
+    assert ("temperature" not in asked.payload(call())) == expected
+    assert ("max_completion_tokens" in asked.payload(call())) == at_openai
+
+
 @pytest.mark.parametrize("name", ["gpt-4o", "gpt-4.1", "gpt-5-chat-latest", "omni-moderation"])
 def test_other_models_of_openai_keep_their_settings(name: str) -> None:
     asked = model("https://api.openai.com/v1", name)

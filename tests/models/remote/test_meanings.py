@@ -1,0 +1,392 @@
+"""What servers say of the same fault, each in its own words and with a status of its own."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from typing import Any
+
+import pytest
+
+from cai.models.remote.failures import error_inside, read_error
+from cai.models.remote.meanings import is_too_long, meaning_of, refused_fields, way_out
+
+PAYLOAD = {
+    "model": "m", "messages": [{"role": "user", "content": "hi"}], "max_tokens": 512, "temperature": 0.5, "seed": 7,
+    "stop": ["END"], "logprobs": True, "top_logprobs": 20, "continue_final_message": True, "top_p": 0.9,
+}  # fmt: skip
+
+
+def meant(status: int, body: Any, **headers: str) -> str:
+    """What an error body means; text stands for a message in OpenAI's shape."""
+    if isinstance(body, str):
+        body = {"error": {"message": body, "type": "invalid_request_error"}}
+    named = {name.replace("_", "-"): value for name, value in headers.items()}
+    return meaning_of(read_error(status, named, json.dumps(body).encode()), PAYLOAD)
+
+
+# Longer than the model reads
+
+TOO_LONG = [
+    "the longest context this model reads is 8192 tokens, and 9120 were sent: the context length is exceeded",
+    "The conversation has 9120 tokens, which exceeds what fits into a window of 8192",
+    "prompt (9120 tokens) does not fit the context of 8192",
+    "Your messages amount to 9120 tokens; the maximum is 8192",
+    "input is longer than the 8192 tokens this deployment was started with: reduce its length",
+    "The input token count of 9120 is above; this model only supports 8192",
+    "sequence length 9120 is larger than max_model_len 8192",
+    "prompt length 9120 > max_seq_len: limit exceeded",
+    "context overflow: 9120 tokens",
+    "Context size has been exceeded",
+    "the available context size is exceeded by this request",
+    "slot context is full: prompt too long for n_ctx",
+    "Prompt is too long",
+    "Input too large for this model: 9120 tokens",
+    "Please shorten the conversation: its length of 9120 tokens is over the limit",
+    "Too many input tokens: 9120, limit 8192",
+    "token limit exceeded",
+    "request exceeded model token limit 8192",
+    "Range of input length should be [1, 8192]",
+    "`inputs` tokens + `max_new_tokens` must be <= 8192, and were 9120 + 512",
+    "inputs must have less than 8192 tokens, 9120 were given",
+    "input length and `max_tokens` exceed context limit: 9120 + 512 > 8192",
+    "'max_tokens' is too large: 512. The context length is at most 8192 tokens and 8000 are in the input",
+    "ContextWindowExceededError: the prompt has 9120 tokens, more than the maximum",
+    "InputTooLongError: prompt too long",
+    "Prompt 超长",
+    "输入内容的长度超过模型的上限",
+]
+NOT_TOO_LONG = [
+    "max_tokens is too large: 9000. This model writes at most 4096 completion tokens",
+    "Invalid max_tokens value, the valid range of max_tokens is [1, 4096]",
+    "max_tokens: 9000 > 4096, which is the maximum allowed number of output tokens",
+    "Range of max_tokens should be [1, 4096]",
+    "max_completion_tokens exceeds the limit of this model, which is 4096 output tokens",
+    "max_new_tokens must be <= 512. Given: 1024",
+    "maxOutputTokens must be at most 4096",
+    "Rate limit reached on tokens per min (TPM): limit 30000, used 29500, requested 900. Please try again in 800ms",
+    "This would exceed your rate limit of 40,000 input tokens per minute",
+    "Too many tokens, please wait before trying again.",
+    "Tokens per day limit exceeded: TPD 100000",
+    "You exceeded your monthly token quota",
+    "Your daily token limit exceeded the input allowance",
+    "Too many requests",
+    "Too many concurrent requests for this model",
+    "Input should be less than or equal to 2",
+    "max_tokens: Input should be greater than 0",
+    "temperature: Input should be at most 2",
+    "stop: a list with maximum length 4, not 5",
+    "top_logprobs must be less than or equal to 20",
+    "n is too large: at most 8 choices",
+    "Insufficient credits: this request would cost more than the input budget of tokens",
+    "the API token has expired",
+    "unexpected token < in JSON at position 0",
+    "CUDA error: an illegal memory access was encountered",
+    "Internal server error",
+]
+
+
+@pytest.mark.parametrize("words", TOO_LONG)
+def test_a_conversation_that_is_too_long_is_known_in_any_words(words: str) -> None:
+    assert is_too_long(words)
+    for status, wrap in itertools.product((400, 413, 422, 500, 503), SHAPES):
+        assert meant(status, wrap(words)) == "too_long"
+
+
+@pytest.mark.parametrize("words", NOT_TOO_LONG)
+def test_limits_of_what_is_written_and_of_tokens_in_some_time_are_not_a_conversation_that_is_too_long(
+    words: str,
+) -> None:
+    assert not is_too_long(words)
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "context_length_exceeded", "string_above_max_length", "request_too_large", "exceed_context_size_error",
+        "model_max_prompt_tokens_exceeded", "tokens_limit_reached", "ContextWindowExceededError", "prompt_too_long",
+    ],
+)  # fmt: skip
+def test_a_code_alone_says_that_a_conversation_is_too_long(code: str) -> None:
+    assert meant(400, {"error": {"message": "Bad request", "code": code}}) == "too_long"
+    assert meant(500, {"error": {"type": code}}) == "too_long"
+
+
+SHAPES = [
+    lambda words: {"error": {"message": words, "type": "invalid_request_error", "param": None, "code": 400}},
+    lambda words: [{"error": {"code": 400, "message": words, "status": "INVALID_ARGUMENT"}}],
+    lambda words: {"error": words},
+    lambda words: {"code": "Client specified an invalid argument", "error": words},
+    lambda words: {"object": "error", "message": words, "type": "BadRequestError", "code": 400},
+    lambda words: {"detail": words},
+    lambda words: {"detail": [{"type": "value_error", "loc": ["body"], "msg": words}]},
+    lambda words: {"detail": {"error": {"message": words}}},
+    lambda words: {"errors": [{"message": words, "code": 7}]},
+    lambda words: {"message": words},
+    lambda words: {"error": json.dumps({"error": {"message": words}})},
+    lambda words: {"error": {"message": "The upstream failed", "metadata": {"raw": words, "provider_name": "x"}}},
+    lambda words: {"error": {"message": json.dumps([{"error": {"message": words}}])}},
+    lambda words: words,
+]
+
+
+@pytest.mark.parametrize("wrap", SHAPES)
+def test_the_words_of_an_error_are_read_in_any_shape(wrap: Any) -> None:
+    found = read_error(400, {}, json.dumps(wrap("the cat sat on it")).encode())
+    assert "the cat sat on it" in found.message and "{" not in found.message
+
+
+# Accounts, keys, addresses
+
+
+@pytest.mark.parametrize(
+    ("status", "body"),
+    [
+        (402, {"error": {"message": "pay first"}}),
+        (429, {"error": {"message": "Your account org-9 is suspended", "type": "exceeded_current_quota_error"}}),
+        (429, {"code": "exhausted", "error": "Your team has used all of its credits for this month"}),
+        (429, {"error": {"message": "You exceeded your current quota, please check your plan and billing details."}}),
+        (429, {"error": {"message": "no", "type": "insufficient_quota", "code": "project_spend_limit_exceeded"}}),
+        (429, {"error": {"code": "1113", "message": "余额不足"}}),
+        (403, {"error": {"message": "Insufficient balance, recharge your account"}}),
+        (403, {"code": "Arrearage", "message": "Access denied, settle your account"}),
+        (403, {"error": {"message": "The free tier of this model has been exhausted"}}),
+        (403, {"error": {"message": "Key limit exceeded (monthly limit)"}}),
+        (412, {"error": {"message": "Account x is suspended, possibly because it reached its monthly spending limit"}}),
+        (400, {"error": {"message": "You have reached your specified API usage limits."}}),
+        (
+            429,
+            [{"error": {"message": "Quota exceeded: 50 requests per day", "details": [{"retryDelay": "20s"}]}}],
+        ),
+    ],
+)  # fmt: skip
+def test_an_account_that_is_out_of_credit_ends_the_run(status: int, body: Any) -> None:
+    assert meant(status, body) == "credit"
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        "Rate limit reached for requests",
+        "Too many requests, slow down",
+        "You exceeded your current quota: 10 requests per minute. Please retry in 22.5s.",
+        [
+            {
+                "error": {
+                    "code": 429,
+                    "message": "You exceeded your current quota, please check your plan and billing details.",
+                    "details": [{"@type": "RetryInfo", "retryDelay": "22s"}],
+                }
+            }
+        ],
+        "Resource has been exhausted (e.g. check quota).",
+        "Trial keys get 40 calls / minute",
+        {"message": "Throttled: too many tokens, please wait before trying again."},
+    ],
+)
+def test_a_limit_per_minute_is_waited_out(body: Any) -> None:
+    assert meant(429, body) == "busy"
+
+
+@pytest.mark.parametrize(
+    ("status", "body"),
+    [
+        (400, [{"error": {"message": "API key not valid. Pass a valid API key.", "status": "INVALID_ARGUMENT"}}]),
+        (401, {"detail": "Not authenticated"}),
+        (403, [{"error": {"message": "The API is disabled in project 7", "status": "PERMISSION_DENIED"}}]),
+        (400, "Incorrect API key provided"),
+        (422, {"error": "Missing API key"}),
+        (500, {"error": {"message": "no", "type": "authentication_error"}}),
+        (400, {"error": {"message": "Error: Unauthorized"}}),
+    ],
+)
+def test_a_wrong_key_is_known_with_any_status(status: int, body: Any) -> None:
+    assert meant(status, body) == "key"
+
+
+@pytest.mark.parametrize(
+    ("body", "meaning"),
+    [
+        ({"error": "Unexpected endpoint or method. (POST /chat/completions)"}, "path"),
+        ({"error": {"message": "Unknown request URL: POST /chat/completions"}}, "path"),
+        ({"error": "no route for POST /chat/completions"}, "path"),
+        ({"error": "404 page not found"}, "path"),
+        ({"object": "error", "message": "Cannot POST /chat/completions"}, "path"),
+        ({"error": {"message": "invalid api key", "type": "authentication_error"}}, "key"),
+        ({"error": {"message": "bad", "code": 401}}, "key"),
+        ({"error": {"message": "bad", "code": "invalid_api_key"}}, "key"),
+        ({"error": {"message": "wait", "code": "429"}}, "busy"),
+        ({"error": {"message": "wait", "code": "rate_limit_exceeded"}}, "busy"),
+        ({"error": {"message": "Overloaded", "type": "overloaded_error"}}, "busy"),
+        ({"error": {"message": "the prompt is too long", "code": 400}}, "too_long"),
+        ({"error": {"message": "no", "code": "content_filter"}}, "filtered"),
+        ({"error": {"message": "no", "code": "insufficient_quota"}}, "credit"),
+        ({"error": {"message": "Unknown parameter: seed", "type": "invalid_request_error"}}, "setting"),
+        ({"error": {"message": "The model `x` does not exist", "code": "model_not_found"}}, "model"),
+        ({"error": "CUDA out of memory"}, "fault"),
+        ({"error": {"message": "bad gateway", "code": 502}}, "fault"),
+    ],
+)
+def test_an_error_inside_an_answer_means_what_it_says(body: dict[str, Any], meaning: str) -> None:
+    assert meaning_of(error_inside(body), PAYLOAD) == meaning
+
+
+@pytest.mark.parametrize(
+    ("status", "words", "meaning"),
+    [
+        (404, "404 page not found", "path"),
+        (404, "Not Found", "path"),
+        (405, "Method Not Allowed", "path"),
+        (404, "Cannot POST /chat/completions", "path"),
+        (404, "model 'm' not found, try pulling it first", "model"),
+        (404, "The model `m` does not exist or you do not have access to it", "model"),
+        (400, "The model m does not exist", "model"),
+    ],
+)
+def test_a_path_that_is_not_there_is_told_from_a_model_that_is_not(status: int, words: str, meaning: str) -> None:
+    assert meant(status, words) == meaning
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {
+            "code": "The caller does not have permission to execute the operation",
+            "error": "Content violates usage guidelines. Failed check: X",
+        },
+        {"error": {"message": "Your prompt was flagged", "code": "invalid_prompt"}},
+        {"error": {"message": "The prompt may contain inappropriate content", "code": "DataInspectionFailed"}},
+        {"error": {"message": "The request was rejected by our safety system"}},
+        {"error": {"message": "Request blocked: the guardrail found violence"}},
+        {"detail": "The text violates the rules on weapons"},
+        {"error": {"code": "1301", "message": "输入可能包含敏感内容"}},
+    ],
+)
+@pytest.mark.parametrize("status", [400, 403, 422])
+def test_a_blocked_prompt_is_told_from_a_wrong_key(status: int, body: Any) -> None:
+    assert meant(status, body) == "filtered"
+
+
+# A model that is not there yet
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"error": {"code": 503, "message": "Loading model", "type": "unavailable_error"}},
+        {"error": "Model org/tiny is currently loading", "estimated_time": 20.0},
+        {"message": "The engine is still starting"},
+        {"detail": "model not loaded yet"},
+        {"error": "the service is warming up"},
+        {"error": {"message": "Cold start in progress"}},
+        {"error": "worker is initializing"},
+        {"error": "the model is not ready"},
+    ],
+)
+@pytest.mark.parametrize("status", [500, 502, 503, 504, 529])
+def test_a_model_that_loads_is_waited_for(status: int, body: Any) -> None:
+    assert meant(status, body) == "loading"
+
+
+@pytest.mark.parametrize(
+    ("status", "words", "meaning"),
+    [
+        (500, "failed to load model: out of memory", "fault"),
+        (500, "timed out waiting for the runner to start", "fault"),
+        (500, "An error occurred, please try again later", "fault"),
+        (503, "", "fault"),
+        (503, "Please try again later", "busy"),
+        (500, "Overloaded", "busy"),
+        (503, "the queue is full", "busy"),
+        (529, "", "busy"),
+        (502, "upstream closed the connection", "fault"),
+    ],
+)
+def test_other_failures_of_a_server(status: int, words: str, meaning: str) -> None:
+    assert meant(status, words) == meaning
+
+
+# When to come back
+
+
+@pytest.mark.parametrize(
+    ("body", "seconds"),
+    [
+        ({"error": {"message": "slow down", "details": [{"@type": "x"}, {"retryDelay": "37s"}]}}, 37.0),
+        ({"error": {"message": "slow down", "retry_after": 4}}, 4.0),
+        ({"error": "slow down", "retry_after_ms": 1500}, 1.5),
+        ({"error": "loading", "estimated_time": 20.5}, 20.5),
+        ({"retryAfter": "2.5", "message": "wait"}, 2.5),
+        ({"error": {"message": "x", "metadata": {"headers": {"Retry-After": "9"}}}}, 9.0),
+        ({"error": "Please try again in 1.2s."}, 1.2),
+        ({"error": "Please try again in 340ms."}, 0.34),
+        ({"error": "Please try again in 6m0s."}, 360.0),
+        ({"error": "try again in 1h2m3s"}, 3723.0),
+        ({"error": "Please retry after 3 seconds."}, 3.0),
+        ({"error": "Please retry your requests after 12 seconds"}, 12.0),
+        ({"error": "Please wait 5 minutes and 30 seconds"}, 330.0),
+        ({"error": "the limit resets in 20 sec"}, 20.0),
+        ({"error": "You made 60 requests in 1 minute: too many"}, None),
+        ({"error": "try again later"}, None),
+        ({"error": "retry"}, None),
+        ({"error": {"message": "x", "retry_after": None}}, None),
+        ({"error": {"message": "x", "retry_after": -1}}, None),
+        ({"error": {"message": "x", "retry_after": True}}, None),
+    ],
+)
+def test_a_body_says_when_to_come_back(body: Any, seconds: float | None) -> None:
+    wait = read_error(429, {}, json.dumps(body).encode()).retry_after
+    assert wait == (None if seconds is None else pytest.approx(seconds))
+
+
+def test_a_header_counts_before_the_body() -> None:
+    assert read_error(429, {"Retry-After": "3s"}, b'{"error": "try again in 9s"}').retry_after == 3.0
+
+
+# Fields that a server does not take
+
+
+@pytest.mark.parametrize("status", [400, 422])
+@pytest.mark.parametrize("field", ["seed", "temperature", "logprobs", "top_logprobs", "max_tokens", "stop", "top_p"])
+@pytest.mark.parametrize(
+    "body",
+    [
+        lambda f: [{"error": {"message": f'Invalid JSON payload received. Unknown name "{f}": Cannot find field.'}}],
+        lambda f: {"detail": [{"type": "extra_forbidden", "loc": ["body", f], "msg": "Extra inputs not permitted"}]},
+        lambda f: {"detail": f"body -> {f}\n  Extra inputs are not permitted (type=extra_forbidden)"},
+        lambda f: {"error": {"message": f"Unsupported parameter: '{f}' is not supported here.", "param": f}},
+        lambda f: {"error": {"message": f"property '{f}' is unsupported"}},
+        lambda f: {"error": {"message": f"Unrecognized request argument supplied: {f}"}},
+        lambda f: {"object": "error", "message": f"[{{'type': 'extra_forbidden', 'loc': ('body', '{f}')}}]"},
+        lambda f: {"message": f"models of this family don't support {f}=1. Only another value is supported."},
+        lambda f: {"error": f"`{f}` must be between 0 and 1"},
+    ],
+)  # fmt: skip
+def test_a_field_that_is_refused_is_named_with_what_leaves_it_out(status: int, body: Any, field: str) -> None:
+    found = read_error(status, {}, json.dumps(body(field)).encode())
+    assert meaning_of(found, PAYLOAD) == "setting"
+    assert refused_fields(found, PAYLOAD) == [field]
+    assert f"""--extra-body '{{"{field}": null}}'""" in way_out(found, PAYLOAD)
+
+
+def test_what_does_better_than_leaving_a_field_out_is_said() -> None:
+    found = read_error(
+        400, {}, b'{"error": {"message": "\'max_tokens\' is not supported. Use \'max_completion_tokens\' instead."}}'
+    )
+    assert """'{"max_tokens": null, "max_completion_tokens": 512}'""" in way_out(found, PAYLOAD)
+    found = read_error(400, {}, b'{"error": {"message": "logprobs is not supported with this model"}}')
+    assert way_out(found, PAYLOAD).startswith("ask a judge with --protocol vote, or leave logprobs out")
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "messages[0].content: '`seed` is not supported' cannot be parsed",
+        "Invalid content: 'why is temperature unsupported?'",
+        "Bad request: stop here, please, this is invalid",
+        "The prompt is invalid",
+        "invalid UTF-8",
+    ],
+)
+def test_words_that_quote_a_prompt_or_name_no_field_cost_one_row(words: str) -> None:
+    assert meant(400, words) == "refused"
