@@ -15,11 +15,11 @@ from cai.records import Abilities, Completion, Values
 OFFICIAL = "api.openai.com"
 # OpenAI's reasoning models: temperature is fixed at 1, and they take neither stop strings nor logprobs.
 REASONING = re.compile(r"(o\d+|gpt-([5-9]|\d\d)(?!\S*chat))(?![a-z])", re.IGNORECASE)
-ROUTED = re.compile(r"(openai|azure)/", re.IGNORECASE)  # as routers name OpenAI's
+ROUTED = re.compile(r"(openai|azure)/", re.IGNORECASE)  # as routers begin the names of OpenAI's models
 
 
 def reasons(name: str, *, at_openai: bool) -> bool:
-    """Whether a name is that of one of OpenAI's reasoning models, or of a fine-tune of one, as OpenAI or a router writes it.
+    """Whether a name is that of one of OpenAI's reasoning models or of its fine-tunes, as OpenAI or a router writes it.
 
     at_openai: whether the server is OpenAI's, so that a name without a vendor is, too.
     """
