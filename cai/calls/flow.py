@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 from cai.calls.limits import BUSY_PATIENCE, FAILING, Limiter, backoff
-from cai.calls.model import Call, Model
+from cai.calls.model import Call, Model, check_answer
 from cai.calls.prices import Budget, Price, Tally, total_usage
 from cai.errors import (
     BudgetReached,
@@ -135,6 +135,7 @@ class Driver:
                 await asyncio.wait((asking,))
             done = self.store.get(key) if self.store is not None else None
             if done is not None:
+                check_answer(request, done)
                 self.tally.replayed += 1
                 return key, done
             self._asking[key] = asyncio.get_running_loop().create_future()
@@ -167,7 +168,7 @@ class Driver:
                 self._stop(error)
                 raise
         try:
-            done = await self._persist(seat, call.request.role, payload, size // 4 + most, order)
+            done = await self._persist(seat, call.request, payload, size // 4 + most, order)
             if price is not None and worst:
                 actual = price.of(done, worst)
         except CallRejected as error:
@@ -185,15 +186,16 @@ class Driver:
         self.tally.output_tokens += done.output_tokens or 0
         return done, None if price is None else actual
 
-    async def _persist(self, seat: Seat, role: Role, payload: Values, tokens: int, order: int) -> Completion:
+    async def _persist(self, seat: Seat, request: Request, payload: Values, tokens: int, order: int) -> Completion:
         """Send until there is an answer, a refusal of this call, or no hope of one."""
-        limiter = seat.limiter
+        limiter, role = seat.limiter, request.role
         attempt = 0
         pauses: list[tuple[float, int]] = []  # when the server asked for one, and how many calls it had answered then
         while True:
             sent_at = await limiter.acquire(order if len(pauses) < PAUSES else order + LATER, tokens)
             try:
                 done = await seat.model.send(payload)
+                check_answer(request, done)
                 limiter.answered()
                 self._answered.add(role)
                 return done

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol, runtime_checkable
 
-from cai.errors import UsageError
+from cai.errors import CallRejected, UsageError
 from cai.records import Abilities, Completion, Request, Sampling, Values
 
 
@@ -76,6 +76,14 @@ class Connection:
     base_url: str | None = None
     headers: Mapping[str, str] = field(default_factory=dict)
     timeout: float = 600.0  # seconds for one call, connect to last byte
+
+
+def check_answer(request: Request, done: Completion) -> None:
+    """Raise CallRejected for an answer that is not what was asked for, be it new or from the store."""
+    count = len(done.scores or ())
+    if count != len(request.score):
+        problem = f"the answer has {count} scores, and {len(request.score)} were asked for"
+        raise CallRejected("model_error", problem, billed=True)
 
 
 def check_temperature(model: Model, sampling: Sampling) -> None:

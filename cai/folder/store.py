@@ -69,6 +69,7 @@ class Spent(NamedTuple):
     """What the finished calls of a folder took."""
 
     calls: int
+    ended_unknown: int  # those whose server did not say why the reply ended
     input_tokens: int
     output_tokens: int
     cached_tokens: int
@@ -194,8 +195,8 @@ class Store:
     def spent(self) -> Spent:
         """Totals of everything that was paid for."""
         query = (
-            "SELECT COUNT(*), COALESCE(SUM(input_tokens), 0), COALESCE(SUM(output_tokens), 0),"
-            " COALESCE(SUM(cached_tokens), 0), COALESCE(SUM(cache_write_tokens), 0),"
+            "SELECT COUNT(*), COUNT(NULLIF(finish = 'unknown', 0)), COALESCE(SUM(input_tokens), 0),"
+            " COALESCE(SUM(output_tokens), 0), COALESCE(SUM(cached_tokens), 0), COALESCE(SUM(cache_write_tokens), 0),"
             " CASE WHEN COUNT(cost) = COUNT(*) THEN TOTAL(cost) + (SELECT TOTAL(cost) FROM charges) END FROM calls"
         )
         with self._guard:

@@ -284,6 +284,9 @@ class Run(RunKind[Row]):
     def _write_info(self, folder: RunFolder) -> None:
         usage = folder.store.spent()._asdict()
         cost = usage.pop("cost_usd")
+        more = {}
+        if ended_unknown := usage.pop("ended_unknown"):
+            more["ended_unknown"] = ended_unknown
         self.info = folder.write_info(
             stopped=self.stopped,  # why the run is not finished; null when it is
             usage=usage,
@@ -291,4 +294,5 @@ class Run(RunKind[Row]):
             seconds=round(time.monotonic() - self._began, 3),
             settings=self.settings.changeable(),
             command=folder.info.get("command") or self.command_line,
+            **more,
         )
