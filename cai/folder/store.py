@@ -18,11 +18,11 @@ from typing import Any, NamedTuple
 import orjson
 
 from cai.errors import RunError
-from cai.folder.answers import count, finish, log_probabilities, log_probability
+from cai.folder.answers import MOST_TOKENS, count, finish, log_probabilities, log_probability
 from cai.folder.files import Guard
 from cai.folder.payloads import Texts, each_varying
 from cai.folder.rows import TABLES, Rows
-from cai.records import Completion, Values
+from cai.records import Completion, Usage, Values
 
 SCHEMA_VERSION = 2  # 1, of version 0.1.0, has states as numbers
 COMMIT_AFTER = 0.002  # seconds, in which more gathers; a commit takes about 0.3 ms of CPU however much it holds
@@ -194,11 +194,10 @@ class Store:
 
     def spent(self) -> Spent:
         """Totals of everything that was paid for."""
-        query = (
-            "SELECT COUNT(*), COUNT(NULLIF(finish = 'unknown', 0)), COALESCE(SUM(input_tokens), 0),"
-            " COALESCE(SUM(output_tokens), 0), COALESCE(SUM(cached_tokens), 0), COALESCE(SUM(cache_write_tokens), 0),"
-            " CASE WHEN COUNT(cost) = COUNT(*) THEN TOTAL(cost) + (SELECT TOTAL(cost) FROM charges) END FROM calls"
-        )
+        known = "COALESCE(SUM({0}) FILTER (WHERE {0} BETWEEN 0 AND {1} AND {0} = CAST({0} AS INTEGER)), 0)"
+        tokens = ", ".join(known.format(name, MOST_TOKENS) for name in Usage.model_fields)
+        cost = "CASE WHEN COUNT(cost) = COUNT(*) THEN TOTAL(cost) + (SELECT TOTAL(cost) FROM charges) END"
+        query = f"SELECT COUNT(*), COUNT(NULLIF(finish = 'unknown', 0)), {tokens}, {cost} FROM calls"
         with self._guard:
             return Spent(*self._db.execute(query).fetchone())
 
