@@ -49,6 +49,8 @@ def read_choice(body: Object, name: str, most: Any) -> Completion:
     if choices is not None and not isinstance(choices, list):
         raise _unreadable("`choices`", choices)
     choice = _table((choices or [None])[0], "its first choice")
+    if not choice:
+        _check_complaint(body)
     chat = "text" not in choice
     message = _table(choice.get("message"), "`message`") if chat else choice
     text, thoughts = _content(message.get("content" if chat else "text"))
@@ -102,7 +104,7 @@ def finish_of(reason: Any, text: str, *, blocked: bool, full: bool) -> Finish:
     """
     kind = ""
     if isinstance(reason, str):
-        kind = re.sub("[^a-z]", "", reason.lower()).removeprefix("finishreason")
+        kind = _letters(reason).removeprefix("finishreason")
     if FILTER.match(kind):
         return "content_filter"
     if kind in GAVE_UP:
@@ -144,10 +146,18 @@ def _entries(token: Any) -> Iterator[tuple[str, float]]:
         return
     met = False
     for entry in filter(None, map(known, tops if isinstance(tops, list) and tops else [drawn])):
-        is_drawn = all(entry.get(key) == drawn.get(key) for key in ("token", "logprob", "id", "bytes"))
+        is_drawn = _is_same(entry, drawn)
         if isinstance(entry.get("token"), str) and not (met and is_drawn):
             yield entry["token"], log_probability(entry.get("logprob"))
         met = met or is_drawn
+
+
+def _is_same(entry: Object, drawn: Object) -> bool:
+    """Whether two entries are one token: equal, and nothing else that is said of both says that they differ."""
+    if any(entry.get(key) != drawn.get(key) for key in ("token", "logprob")):
+        return False
+    pairs = [(entry.get(key), drawn.get(key)) for key in ("id", "bytes")]
+    return all(one is None or other is None or one == other for one, other in pairs)
 
 
 def _text_token(listed: Object, place: int) -> dict[str, float]:
@@ -188,9 +198,25 @@ def _thought(thought: Any) -> str | None:
 def _is_blocked(where: Object) -> bool:
     """Whether Gemini's or Azure's words beside a reply say that a filter withheld it."""
     feedback = known(where.get("promptFeedback") or where.get("prompt_feedback"))
-    results = known(where.get("content_filter_results")).values()
-    filtered = any(known(result).get("filtered") is True for result in results)
+    prompts = where.get("prompt_filter_results")
+    results = [where, *(map(known, prompts) if isinstance(prompts, list) else ())]
+    filters = [each for result in results for each in known(result.get("content_filter_results")).values()]
+    filtered = any(known(each).get("filtered") is True for each in filters)
     return filtered or words(feedback.get("blockReason") or feedback.get("block_reason")) is not None
+
+
+def _check_complaint(body: Object) -> None:
+    """Raise CallRejected for an answer without a reply that says in words why, and does not name a filter."""
+    state = known(body.get("base_resp"))  # of MiniMax; with the code 0 all is well
+    said = [body.get(key) for key in ("message", "msg", "detail", "error_msg")]
+    complaint = next(filter(None, map(words, [*said, state.get("status_msg")])), None)
+    if complaint is not None and not FILTER.search(_letters(complaint)):
+        problem = f"the server answered 200 without a reply: {shown(complaint)}"
+        raise CallRejected("model_error", problem)
+
+
+def _letters(text: str) -> str:
+    return re.sub("[^a-z]", "", text.lower())
 
 
 def _reached(most: Any, outputs: int | None) -> bool:

@@ -230,6 +230,9 @@ BLOCKED = {
     "Gemini's feedback": {"promptFeedback": {"blockReason": "OTHER"}, "usageMetadata": {"promptTokenCount": 8}},
     "feedback beside choices": chat(choices=[], promptFeedback={"blockReason": "SAFETY"}),
     "Azure's results": chat(None, choice={"content_filter_results": FILTERED}),
+    "Azure's results of the prompt": chat(None, prompt_filter_results=[{"content_filter_results": FILTERED}]),
+    "MiniMax's state": chat(choices=None, base_resp={"status_code": 1026, "status_msg": "input new_sensitive"}),
+    "a message beside no choices": chat(choices=[]) | {"message": "The prompt was blocked by our content filter."},
     "a refusal as a part": chat([{"type": "refusal", "refusal": "I can't."}], "content_filter"),
     "Zhipu's reason": chat("", "sensitive"),
     "Bedrock's reason": chat("", "guardrail_intervened"),
@@ -241,6 +244,21 @@ BLOCKED = {
 def test_a_blocked_prompt_is_an_answer_that_the_filter_ended(name: str) -> None:
     done = read_choice(BLOCKED[name], MODEL, 100)
     assert (done.text, done.finish) == ("", "content_filter")
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        chat(choices=None, base_resp={"status_code": 1008, "status_msg": "insufficient balance"}),
+        {"choices": [], "message": "upstream has no free worker"},
+        {"choices": None, "code": 500, "msg": "model is not loaded"},
+        {"choices": [None], "detail": "no capacity"},
+    ],
+)
+def test_an_answer_without_a_reply_that_says_why_is_not_taken_for_a_filter(body: dict[str, Any]) -> None:
+    with pytest.raises(CallRejected, match=r"the server answered 200 without a reply: [a-z ]+$") as caught:
+        read_choice(body, MODEL, 100)
+    assert caught.value.reason == "model_error"
 
 
 @pytest.mark.parametrize("stop", ["refusal", "content_filter", "SAFETY", "guardrail_intervened", "content_filtered"])
@@ -347,6 +365,13 @@ def test_tokens_with_different_ids_are_different_ones() -> None:
     assert letters({"content": [{**entries[0], "top_logprobs": entries}]}).first == pytest.approx(chance(0.3, 0.3))
     entries[1]["id"] = 32
     assert letters({"content": [{**entries[0], "top_logprobs": entries}]}).first == pytest.approx(chance(0.3))
+
+
+@pytest.mark.parametrize("drawn", [{"bytes": [65]}, {"bytes": None, "id": 32}, {}])
+def test_the_drawn_token_counts_once_whatever_else_is_said_of_it(drawn: dict[str, Any]) -> None:
+    entries = [("A", math.log(0.3)), ("A", math.log(0.3)), ("B", math.log(0.3)), ("C", math.log(0.05))]
+    reading = letters(listed(*entries, sampled={"token": "A", "logprob": math.log(0.3), **drawn}))
+    assert reading.first == pytest.approx(math.log(0.3))
 
 
 def test_tokens_that_are_too_unlikely_for_a_list_stay_so_when_added_up() -> None:
