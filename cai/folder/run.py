@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import platform
 import time
 from contextlib import ExitStack, closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +32,8 @@ FORMAT = 1
 ANEW = "restore it, or use --force to start anew"
 BESIDE = (".lock", "gold", "calibration.json")  # may be in a folder before it holds a run
 
+log = logging.getLogger("cai")
+
 
 class RunFolder:
     """An open run folder; holds its lock until `close`.
@@ -44,6 +48,7 @@ class RunFolder:
         self.identity = dict(identity)
         self._kind = kind_of(identity["command"])
         self.rows_file = self._kind.rows_file
+        self._renamed = False  # whether a row was named by its content, as its id was taken
         self._retries = False  # whether a prompt that has a line in dropped.jsonl is played again
         self._lock = lock_folder(path, lambda: self._start_is_anew(force))
         with ExitStack() as opened:  # closed again if the folder is refused or cannot be read
@@ -123,16 +128,28 @@ class RunFolder:
             again = state in RETRIED
             self._retries |= again
             return again
+        first = self.store.rows.first_position(names_of(digest, item.id)[0], position)
+        if first == position:
+            return True
         content = "conversation and the replies" if isinstance(item, Contest) else "conversation"
-        problems: tuple[tuple[DropReason, str], ...] = (
-            ("duplicate_prompt", f"has the {content} of"),
-            ("bad_input", f"has the id of another conversation ({item.id!r}; ids must differ):"),
-        )
-        for name, (reason, problem) in zip(names_of(digest, item.id), problems, strict=False):
-            first = self.store.rows.first_position(name, position)
-            if first != position:
-                return self.dropped(item, position, "source", reason, f"{problem} {self.number(first)} of the input")
-        return True
+        problem = f"has the {content} of {self.number(first)} of the input"
+        return self.dropped(item, position, "source", "duplicate_prompt", problem)
+
+    def named(self, item: Prompt | Contest, position: int) -> Prompt | Contest:
+        """The item as its row is named: by the hash of its content, if another has the id that the input gives it."""
+        digest = digest_of(item.key, item.messages)
+        first = self.store.rows.first_position(names_of(digest, item.id)[-1], position)
+        if first == position:
+            return item
+        if not self._renamed:
+            log.warning(
+                "%s has the id of %s, %r: rows whose id another has are named by a hash of their content",
+                self.number(position).removesuffix(","), self.number(first).removesuffix(","), item.id,
+            )  # fmt: skip
+            self._renamed = True
+        if isinstance(item, Contest):
+            return replace(item, id=digest.hex())
+        return item.model_copy(update={"id": digest.hex()})
 
     def has_failed(self, position: int) -> bool:
         """Whether an earlier session dropped what is at a position for a reason that may have passed."""

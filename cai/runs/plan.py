@@ -12,7 +12,7 @@ from typing import Any
 from cai.calls.flow import Driver
 from cai.calls.prices import Tally
 from cai.errors import RowDropped
-from cai.folder.rows import RETRIED, digest_of, names_of
+from cai.folder.rows import RETRIED, digest_of
 from cai.folder.store import Store
 from cai.models import provider_of, spec_of
 from cai.records import BadPrompt, Completion, Item, Object, Record, Request, Role, Values
@@ -175,14 +175,13 @@ def _finished(run: Run[Any]) -> set[int]:
 
 
 def _is_unusable(item: Item, seen: set[bytes]) -> bool:
-    """Whether an item is a bad record, or repeats the content or the id of one in `seen`; adds it there."""
+    """Whether an item is a bad record, or repeats the content of one in `seen`; adds it there."""
     if isinstance(item, BadPrompt):
         return True
-    for name in names_of(digest_of(item.key, item.messages), item.id):
-        if name in seen:
-            return True
-        seen.add(name)
-    return False
+    digest = digest_of(item.key, item.messages)
+    repeated = digest in seen
+    seen.add(digest)
+    return repeated
 
 
 def count_tokens(request: Request) -> int:

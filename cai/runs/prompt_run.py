@@ -12,7 +12,7 @@ from cai.records import Object, Place
 from cai.runs.kind import Row
 from cai.runs.run import Run
 from cai.runs.settings import PromptSettings
-from cai.sources.files import Source, examine, read_prompts
+from cai.sources.files import Source, examine, is_prompt, read_prompts
 
 
 class PromptRun(Run[Row]):
@@ -28,7 +28,7 @@ class PromptRun(Run[Row]):
         identity: Object,
     ) -> None:
         read_prompts(prompts, format=settings.format, field=settings.prompt_field)  # reads nothing yet, but looks
-        content, records = examine(prompts)
+        content, records = examine([prompts] if is_prompt(prompts) else prompts)
         source = {"what": content, "format": settings.format, "field": settings.prompt_field}
         sampled = {"system": settings.system, "sampling": asdict(settings.sampling), "seed": settings.seed}
         identity = {"command": self.command, "source": source, **identity, **sampled}

@@ -211,6 +211,7 @@ class Run(RunKind[Row]):
             return []
         if pending is True:
             assert not isinstance(item, BadPrompt)
+            item = folder.named(item, position)
             try:
                 row = await self.play(drivers, item, position)
             except RowDropped as error:

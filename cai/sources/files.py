@@ -8,29 +8,27 @@ from __future__ import annotations
 import gzip
 import hashlib
 import io
+import re
 import sys
-import zlib
-from codecs import BOM_UTF8
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, cast
 
-import orjson
-
 from cai.errors import CaiError, SourceError, UsageError
 from cai.records import BadPrompt, Prompt
 from cai.sources.conversations import FORMATS, keys_of, to_prompt
-from cai.sources.tables import Rows, csv_rows, hub_rows, parquet_rows
+from cai.sources.documents import is_document
+from cai.sources.lines import MAX_LINE, ByteLines, bounded, decoded, json_line, json_or_text, text_line
+from cai.sources.tables import Rows, csv_rows, frame_rows, hub_rows, parquet_rows
 from cai.sources.values import BadRecord
 from cai.texts.wording import close_to, nearest, reason_of
 
-TEXT_FILES = (".jsonl", ".csv", ".txt")  # each may also end in .gz
-MAX_LINE = 64 * 2**20  # bytes; longer lines are skipped without being held in memory
+TEXT_FILES = (".jsonl", ".json", ".csv", ".txt")  # each may also end in .gz
+OTHERS = r"tsv|xlsx?|ya?ml|ndjson|arrow|feather|pkl|md|zip|gz|zst|parquet"  # endings by which a text is a path, too
 
 Source = str | Path | Iterable[Any]
-ByteLines = io.BufferedReader | gzip.GzipFile
 STDIN = "standard input"
 OPENERS: dict[str, Callable[[Path], ByteLines]] = {"": lambda path: path.open("rb"), ".gz": gzip.GzipFile}
 
@@ -74,7 +72,7 @@ def existing(path: Path) -> Path:
     if close is not None:
         raise SourceError(f"no such file; did you mean {path.parent / close}?", path)
     if not path.suffix:
-        raise SourceError("no such file; a dataset of the hub is written hf:org/name", path)
+        raise SourceError('no such file; a dataset of the hub is written hf:org/name, one prompt ["…"]', path)
     raise SourceError("no such file", path)
 
 
@@ -87,10 +85,7 @@ def _kind(path: Path) -> tuple[str, str]:
     if kind in TEXT_FILES or (kind == ".parquet" and not packed):
         return kind, packed
     kinds = ", ".join(f"{suffix}[.gz]" for suffix in TEXT_FILES)
-    problem = f"unknown kind of prompt file; known: {kinds}, .parquet, and - for standard input"
-    if kind == ".json":
-        problem += "; write the items of a JSON list one per line as .jsonl"
-    raise SourceError(problem, path)
+    raise SourceError(f"unknown kind of prompt file; known: {kinds}, .parquet, and - for standard input", path)
 
 
 def _located(source: Source | None) -> Source:
@@ -101,7 +96,21 @@ def _located(source: Source | None) -> Source:
         return folder("prompts") / "builtin.jsonl"
     if isinstance(source, Path) or (isinstance(source, str) and source != "-" and not source.startswith("hf:")):
         return existing(Path(source))
-    return source
+    return frame_rows(source) or source
+
+
+def is_prompt(source: Any) -> bool:
+    """Whether a source is the text of one prompt: it has blanks inside, and cannot be a path with a mistake in it."""
+    if not isinstance(source, str) or source == "-" or source.startswith("hf:") or len(source.split()) < 2:
+        return False
+    endings = "|".join([*(suffix[1:] for suffix in TEXT_FILES), OTHERS])
+    if source.startswith(("/", "./", "../", "~")) or re.search(rf"\.({endings})$", source.lower()):
+        return False
+    try:
+        path = Path(source)
+        return "\n" in source or (not path.exists() and (path.parent == Path() or not path.parent.is_dir()))
+    except (OSError, ValueError):  # too long for a path, or not possible in one
+        return True
 
 
 # Records
@@ -112,14 +121,17 @@ def read_prompts(
 ) -> Iterator[Prompt | BadPrompt]:
     """The prompts of `source`, in order, as they are read; docs/prompts.md lists sources and record shapes.
 
-    source: a file, `hf:org/name[:config][:split]`, `-` for standard input, an iterable of records, or None for the
-    built-in set. format: a key of `FORMATS`; None is "auto". field: the key or column that holds the prompt.
+    source: a file, `hf:org/name[:config][:split]`, `-` for standard input, an iterable of records, a table of pandas,
+    polars or pyarrow, the text of one prompt, or None for the built-in set. format: a key of `FORMATS`; None is "auto".
+    field: the key or column that holds the prompt.
     Raises UsageError and, for a missing file, SourceError at once; SourceError during iteration if the source turns
     out to be damaged, or at its end if it was empty.
     """
     format = format or "auto"
     if format not in FORMATS:
         raise UsageError(f"unknown prompt format {format!r}; {nearest(format, FORMATS)}")
+    if is_prompt(source):
+        source = [source]
     return _prompts(_located(source), format, field)
 
 
@@ -158,17 +170,20 @@ def examine(source: Source | None) -> tuple[str, int | None]:
     digest = hashlib.sha256()
     size = records = 0
     starts = True  # whether the next bytes start a line
+    document = False
     try:
         with located.open("rb") as file:
             while line := file.readline(MAX_LINE):
                 digest.update(line)
                 size += len(line)
+                if not records and not line.isspace() and kind.startswith(".json"):
+                    document = is_document(line)
                 records += starts and not line.isspace()
                 starts = line.endswith(b"\n")
     except OSError as error:
         raise SourceError(f"cannot be read: {reason_of(error)}", located) from None
     identity = f"{kind}{packed} {size} bytes sha256:{digest.hexdigest()}"
-    if kind == ".csv" or kind == ".parquet" or packed:
+    if kind == ".csv" or kind == ".parquet" or packed or document:
         return identity, None
     return identity, records
 
@@ -192,13 +207,13 @@ def _records(source: Source, what: str, format: str, field: str | None, keys: tu
 
 
 def _rows(source: Source, format: str, field: str | None, keys: tuple[str, ...]) -> Rows:
-    decode = _text if format == "text" and field is None else _json
+    decode = text_line if format == "text" and field is None else json_line
     if source == "-":
         if format == "auto" and field is None:
-            decode = _json_or_text
+            decode = json_or_text
         # A buffer of its own: Python aborts at its exit, such as after Ctrl-C, while a thread reads that of sys.stdin.
         stream = io.BufferedReader(cast(io.BufferedReader, sys.stdin.buffer).raw)
-        yield from _decoded(stream, STDIN, decode)
+        yield from decoded(stream, STDIN, decode)
     elif isinstance(source, str):
         yield from hub_rows(source, keys)
     elif not isinstance(source, Path):
@@ -209,74 +224,12 @@ def _rows(source: Source, format: str, field: str | None, keys: tuple[str, ...])
             yield from parquet_rows(source, keys)
             return
         if kind == ".txt":
-            decode = _text
+            decode = text_line
         try:
             with OPENERS[packed](source) as file:
                 if kind == ".csv":
-                    yield from csv_rows(_bounded(file, source), source, keys)
+                    yield from csv_rows(bounded(file, source), source, keys)
                 else:
-                    yield from _decoded(file, source, decode)
+                    yield from decoded(file, source, decode)
         except OSError as error:
             raise SourceError(f"cannot be opened: {reason_of(error)}", source) from None
-
-
-def _lines(stream: ByteLines, where: str | Path) -> Iterator[tuple[int, bytes | BadRecord]]:
-    """Numbered lines; of one that is too long, the record that it cannot be."""
-    number = 0
-    mark = BOM_UTF8  # removed from the first line
-    try:
-        if b"\0" in stream.peek(8192)[:8192]:
-            raise SourceError("holds NUL bytes: it is binary, or text in UTF-16; prompts are read as UTF-8 text", where)
-        while line := stream.readline(MAX_LINE + 1):
-            number += 1
-            if len(line) <= MAX_LINE:
-                yield number, line.removeprefix(mark)
-            else:
-                yield number, BadRecord(f"the line is longer than {MAX_LINE:,} bytes")
-            mark = b""
-            while len(line) > MAX_LINE and not line.endswith(b"\n"):
-                line = stream.readline(MAX_LINE + 1)
-    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        problem = f"the gzip data is damaged or cut off after line {number} ({reason_of(error)})"
-        raise SourceError(f"{problem}; what came before was read", where) from None
-    except OSError as error:
-        raise SourceError(f"cannot be read after line {number}: {reason_of(error)}", where) from None
-
-
-def _bounded(stream: ByteLines, where: str | Path) -> Iterator[bytes]:
-    """Lines none of which is too long: cut off, one could still look like a row."""
-    for number, line in _lines(stream, where):
-        if isinstance(line, BadRecord):
-            raise SourceError(line.problem, where, number)
-        yield line
-
-
-def _decoded(stream: ByteLines, where: str | Path, decode: Callable[[bytes], Any]) -> Rows:
-    for number, line in _lines(stream, where):
-        if isinstance(line, BadRecord):
-            yield number, line
-        elif not line.isspace():
-            yield number, decode(line)
-
-
-def _json(line: bytes) -> Any:
-    try:
-        return orjson.loads(line)
-    except orjson.JSONDecodeError as error:
-        return BadRecord(f"not JSON: {error.msg} (column {error.colno})")
-
-
-def _text(line: bytes) -> str | BadRecord:
-    try:
-        return line.decode().rstrip("\r\n")
-    except UnicodeDecodeError as error:
-        return BadRecord(f"not UTF-8: {error.reason} (byte {error.start + 1})")
-
-
-def _json_or_text(line: bytes) -> Any:
-    record = _json(line)
-    if isinstance(record, BadRecord) and line.lstrip().startswith(b"{"):
-        return BadRecord(f"{record.problem}; for plain text that starts with a brace, use --format text")
-    if isinstance(record, str | list | dict):
-        return record
-    return _text(line)

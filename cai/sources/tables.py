@@ -13,6 +13,7 @@ from cai.sources.conversations import BESIDE
 from cai.sources.values import BadRecord, listed
 from cai.texts.wording import nearest, reason_of
 
+AT_ONCE = 256  # rows of a table that are held as objects
 LARGEST_FIELD = 64 * 2**20  # characters of a CSV field; the library's default refuses fields over 128 KB
 
 Rows = Iterator[tuple[int, Any]]  # (1-based line or row, record); a `BadRecord` could not be decoded
@@ -86,11 +87,40 @@ def parquet_rows(path: Path, keys: Sequence[str]) -> Rows:
     try:
         with ParquetFile(path, pre_buffer=False, buffer_size=2**20) as file:  # else a whole row group is held
             columns = _usable(file.schema_arrow.names, keys, path)
-            batches = file.iter_batches(batch_size=256, columns=columns)
+            batches = file.iter_batches(batch_size=AT_ONCE, columns=columns)
             for number, record in enumerate(chain.from_iterable(batch.to_pylist() for batch in batches), 1):
                 yield number, record
     except (ArrowException, OSError, UnicodeDecodeError) as error:
         raise SourceError(f"cannot be read as parquet after row {number}: {reason_of(error)}", path) from None
+
+
+def frame_rows(source: Any) -> Iterator[Any] | None:
+    """The rows of a table in memory, of pandas, polars or pyarrow, as objects; None if the source is none."""
+    if hasattr(source, "iter_rows") and hasattr(source, "columns"):  # polars
+        return map(_plain, source.iter_rows(named=True))
+    if hasattr(source, "itertuples") and hasattr(source, "columns"):  # pandas
+        return _pandas_rows(source)
+    if hasattr(source, "to_batches") and hasattr(source, "column_names"):  # pyarrow
+        return chain.from_iterable(batch.to_pylist() for batch in source.to_batches(max_chunksize=AT_ONCE))
+    return None
+
+
+def _pandas_rows(frame: Any) -> Iterator[Any]:
+    for start in range(0, len(frame), AT_ONCE):
+        part = frame.iloc[start : start + AT_ONCE].astype(object)
+        for row in part.where(part.notna(), None).itertuples(index=False, name=None):
+            yield _plain(dict(zip(map(str, frame.columns), row, strict=True)))
+
+
+def _plain(value: Any) -> Any:
+    """A value without the arrays and numbers of numpy."""
+    if hasattr(value, "tolist"):
+        value = value.tolist()
+    if isinstance(value, dict):
+        return {key: _plain(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(inner) for inner in value]
+    return value
 
 
 def hub_rows(spec: str, keys: Sequence[str]) -> Rows:

@@ -66,7 +66,7 @@ def source_name(source: Any, limit: int | None) -> str:
     if source is None:
         name = "the built-in set"
     elif isinstance(source, str | Path):
-        name = str(source)
+        name = shortened(str(source), 200)
     if limit is not None:
         name += f", the first {limit:,}"
     return name

@@ -158,7 +158,7 @@ def test_a_run_says_what_it_does_and_ends_with_one_example_and_the_next_command(
     assert [line.split()[0] for line in lines[:5]] == ["constitution", "prompts", "method", "model", "folder"]
     labels = [line.split()[0] for line in lines[6:] if line and not line.startswith(" ")]
     assert labels[:5] == ["prompt", "reply", "critique", "critique", "revision"]
-    assert "3 rows kept, 0 dropped; 15 calls" in done.stderr
+    assert "3 rows kept; 15 calls" in done.stderr
     assert lines[-1].endswith("cut them again with: cai export run --split 0.9")
     assert "\x1b" not in done.stderr
     assert len((here / "run" / "sft.jsonl").read_text().splitlines()) == 3

@@ -61,7 +61,7 @@ def test_what_is_kept_and_what_is_dropped_are_all_that_came_in(tmp_path: Path) -
     places = [position for position, _ in read_pairs(PAIRS)]
     assert sorted(row["position"] for row in [*rows, *drops]) == sorted(places)
     assert job.read == len(places) == job.finished + sum(job.dropped.values()) == len(rows) + len(drops)
-    counts = {"duplicate_prompt": 3, "bad_input": 2, "identical": 2, "empty": 1}
+    counts = {"duplicate_prompt": 3, "bad_input": 1, "identical": 2, "empty": 1}
     assert Counter(drop["reason"] for drop in drops) == counts
     cut = [row for row in rows_of(tmp_path / "out", "dropped.jsonl") if row["stage"] == "pairs"]
     assert len(rows_of(tmp_path / "out", "dpo.jsonl")) + len(cut) == len(rows)

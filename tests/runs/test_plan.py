@@ -83,9 +83,9 @@ def test_calls_and_tokens_are_those_counted_by_hand(plain: Path) -> None:
     assert found.most_cost_usd == pytest.approx((longer * 10 + 600 * 100) / 1e6)
 
 
-def test_a_repeated_id_is_unusable_as_generate_drops_it(plain: Path) -> None:
+def test_a_repeated_prompt_is_unusable_as_generate_drops_it_and_a_repeated_id_is_not(plain: Path) -> None:
     found = plan([{"id": "a", "prompt": "one"}, {"id": "a", "prompt": "two"}, {"prompt": "one"}], templates=plain)
-    assert (found.prompts, found.unusable) == (1, 2)
+    assert (found.prompts, found.unusable) == (2, 1)
 
 
 def test_a_text_counts_by_its_bytes() -> None:
