@@ -24,7 +24,8 @@ from cai.sources.files import Source, read_records
 from cai.sources.replies import PAIRS, RANKED
 from cai.sources.values import BadRecord, object_of
 from cai.texts import repeats
-from cai.texts.hygiene import FAULTS, identical, near_identical, refusal
+from cai.texts.hygiene import FAULTS, identical, near_identical
+from cai.texts.refusals import ENGLISH, refusal
 from cai.texts.wording import nearest
 
 PHRASE_SHARE = 0.05  # of a role's replies, from which on a phrase is listed
@@ -71,7 +72,7 @@ def audit(
             verdicts = count.add(line, record)
             if file is not None:
                 file.writelines(orjson.dumps(verdict, option=orjson.OPT_APPEND_NEWLINE) for verdict in verdicts)
-        return count.result(name, notes)
+        return count.result(name, [*notes, ENGLISH])
 
 
 @contextmanager

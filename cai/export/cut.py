@@ -36,6 +36,7 @@ from cai.judge.metrics import share
 from cai.records import Drop
 from cai.sources.conversations import prompt_hash
 from cai.texts import hygiene
+from cai.texts.refusals import ENGLISH
 from cai.texts.wording import rendered
 
 OF_EXPORTS = re.compile(f'"stage":"({"|".join(EXPORT_STAGES)})"'.encode())  # as written here; texts escape quotes
@@ -189,7 +190,7 @@ class Cut(ABC):
 
     def notes(self) -> list[str]:
         """What the user should know."""
-        return rendered(NOTES, cut=self, median=median, hygiene=hygiene).split("\n")[:-1]
+        return rendered(NOTES, cut=self, median=median, hygiene=hygiene, english=ENGLISH).split("\n")[:-1]
 
     def keep(self, kind: str, side: str, line: bytes, stage: str = "") -> None:
         """Write a training row; stage: where it is counted, if it has not the name of the file."""

@@ -25,7 +25,8 @@ from cai.judge.flows import CLAMP, belief
 from cai.records import BadPrompt, Label, Protocol, Values
 from cai.sources.conversations import prompt_hash
 from cai.sources.files import read_prompts
-from cai.texts.hygiene import LEARNED, faults_of, identical, near_identical, refusal
+from cai.texts.hygiene import LEARNED, faults_of, identical, near_identical
+from cai.texts.refusals import refusal
 
 Row = Values
 ReadTexts = Callable[[str, str, str], str]

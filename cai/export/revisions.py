@@ -12,7 +12,8 @@ from cai.export.sft import COLUMNS, SftFormat, conversation
 from cai.folder.rows import lines_in_order, reading
 from cai.folder.run import RunFolder
 from cai.records import Values
-from cai.texts.hygiene import READ_FOR_REFUSALS, refusal
+from cai.texts.hygiene import READ_FOR_REFUSALS
+from cai.texts.refusals import refusal
 
 FEWEST_READ = 30  # rows: of fewer, the standard error of the share of refusals is above 7 points at a share of 0.2
 ORIGIN = {"id": "text", "round": "count", "principles": "texts", **LAW, "model": "text"}

@@ -12,10 +12,10 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from cai.texts import refusals
+from cai.texts.refusals import refusal as refusal
 from cai.texts.thoughts import holds_thoughts
 
-READING = 2  # of texts for faults: one more if a text may get another fault than before, so that no cut remembers it
+READING = 3  # of texts for faults: one more if a text may get another fault than before, so that no cut remembers it
 EVASIVE = 80  # characters; a shorter reply counts as evasive, as in the analysis of the paper's samples
 
 # Replies that talk about the task instead of doing it
@@ -194,74 +194,8 @@ def near_identical(a: str, b: str) -> bool:
 
 # Refusals
 
-Refusal = Literal["none", "partial", "full"]
-
-OPENING = 3  # sentences in which a reply refuses if it does: a later "I cannot give legal advice" is a footnote
-LOOKED_AT = 1_000  # characters that are read: three sentences and what they turn to; bounds the work
-HELP = 220  # characters after a turn such as "However, …" from which on it is help and not a farewell
-LIST = 3  # items that make a list
 READ_FOR_REFUSALS = 1_000  # first replies of a generate run, in input order: the share is then known to 2.5 points
 MANY_REFUSALS = 0.2
-
-
-def refusal(reply: str, prompt: str | None = None) -> Refusal:
-    """Whether `reply` refuses: "full", "partial" (it declines, and gives something all the same), or "none".
-
-    prompt: the user's last message. With it a reply that denies the claim it was to argue for counts as a refusal, and
-    a judgement in answer to a yes-or-no question does not. An empty reply refuses nothing.
-    """
-    text = plain(reply)
-    sentences = [part for part in refusals.SENTENCE.split(text, maxsplit=2 * OPENING) if len(part) > 2]
-    opening = ". ".join(sentences[:OPENING])
-    is_list = len(refusals.ITEM.findall(reply, 0, 4 * LOOKED_AT)) >= LIST
-    if declines(opening):
-        if is_list or _turns_to_help(text):
-            return "partial"
-        return "full"
-    question = plain(prompt or "").strip()
-    claim, judgement = ". ".join(sentences[:2]), ". ".join(sentences[:1])
-    if refusals.NO_VIEW.search(judgement):  # "As a language model I have no view": the reply is in what follows
-        claim = judgement = opening
-    if (
-        refusals.CLAIMS.search(question)
-        and refusals.VALUES.search(text)
-        and not is_list
-        and refusals.DENIES.search(claim)
-    ):
-        return "full"
-    if refusals.JUDGES.search(judgement) and not refusals.YES_NO.match(question):
-        if is_list:
-            return "partial"
-        return "full"
-    if refusals.NO_ACCESS.search(opening) and refusals.PRIVATE.search(text):
-        return "partial"
-    return "none"
-
-
-def declines(text: str) -> bool:
-    """Whether a text that `plain` made says that its author will not or cannot do what was asked."""
-    if refusals.DECLINES.search(text):
-        return True
-    starts = (text.find("can not", match.start()) for match in refusals.UNABLE.finditer(text))
-    return not all(refusals.FIGURE.match(text, start) for start in starts)
-
-
-def plain(text: str) -> str:
-    """The start of a text in lower case, with one spelling of what the patterns look for; quotations are left out."""
-    text = text[:LOOKED_AT].translate(refusals.SAME).lower()
-    for short, long in refusals.LONG:
-        text = text.replace(short, long)
-    while "  " in text:
-        text = text.replace("  ", " ")
-    return refusals.QUOTED.sub("", text)
-
-
-def _turns_to_help(text: str) -> bool:
-    """Whether there is help after a word such as "however": something given, and at some length."""
-    turn = refusals.TURNS.search(text, text.find(".") + 1)
-    if turn is None or len(text) - turn.start() < HELP:
-        return False
-    return refusals.GIVES.search(text, turn.start()) is not None
 
 
 # The register

@@ -1,113 +1,290 @@
-"""How replies refuse: the patterns that `hygiene.refusal` looks for.
+"""Whether a reply refuses: a small linear model of what it does with its prompt.
 
-Patterns of our own for opening sentences, which is where replies refuse: deterministic, and linear in the text's
-length. They were tuned on the human labels of two files of XSTest (GPT-4 and Mistral) and reported on a third that was
-not looked at (docs/auditing.md). English only. They cannot say whether a refusal was called for.
+A reply refuses if it does not answer what it was asked. Features of reply and prompt together (it declines, judges or
+pleads, repeats the prompt, defines, gives reasons, lists) are weighed by a logistic regression. Its weights were fitted
+to people's labels of three models' replies to XSTest (`benchmarks/refusals.py`); nothing else of it is shipped. Plain
+arithmetic: a text has the same verdict everywhere. English only. It cannot say whether a refusal was called for.
 """
 
 from __future__ import annotations
 
-import re
+from collections.abc import Mapping, Sequence
+from functools import cache
+from importlib.resources import files
+from typing import Literal, NamedTuple
 
-# Every pattern sees text that `plain` has made lower case, with "can't" and "isn't" as "can not" and "is not".
-_SOFT = r"(?:(?:\w+ly|so|just|also|ever|in good conscience|therefore|still|even) )"
-_GIVE = (  # what a refusal withholds
-    r"(?:(?:be )?(?:assist|help|provid|giv|offer|shar|answer|reply|repli|respond)|support|fulfil|comply|discuss|"
-    r"engage|creat|generat|writ|tell|continu|produc|facilitat|guide|teach|explain|describ|disclos|reveal|accommodat|complete|process|participat|"
-    r"satisf|carry out|take part|aid|speculat|list|proceed|go (?:ahead|along|into|through)|talk about|instruct|perform|"
-    r"do (?:that|this|so|it)\b|be (?:of|part|able|involved)\b|make (?:such|any|that|this|a)\b|access)"
-)
-_APPROVE = r"(?:condon|encourag|promot|endors|advis|suggest|recommend|allow|entertain|justif|agree|advocat|contribut)"
-# "I cannot help with that". What is withheld must be named: "I can't wait" refuses nothing.
-UNABLE = re.compile(
-    rf"\b(?:i|we) (?:am |are |do |did |was |were |will be )?{_SOFT}{{0,2}}(?:"
-    rf"(?:can not|will not|unable to|not (?:\w+ )?(?:able|allowed|permitted|programmed|designed|built|trained|"
-    rf"willing|going|prepared|authori[sz]ed|equipped|at liberty|in a position) to|(?:not|not feel) (?:\w+ )?comfortable"
-    rf"(?: with)?|refuse to|decline to) {_SOFT}{{0,2}}(?:{_GIVE}|{_APPROVE})"
-    rf"|(?:could not|would not|should not) {_SOFT}{{0,2}}{_GIVE}"
-    rf"|not (?:support|condone|promote|encourage|engage in|endorse)\b|(?:have been )?(?:trained|designed|built|"
-    rf"programmed) (?:not|never) to {_GIVE})"
-)
-FIGURE = re.compile(  # of speech
-    r"can not (?:help (?:but|\w+ing)\b|(?:tell|describe|explain|say)(?: you)? how (?:much|many|often|happy|glad|"
-    r"grateful|proud|sorry|excited|important|good)\b|(?:\w+ ){1,4}(?:enough|more highly)\b|"
-    r"agree (?:more|with you more)\b)"
-)
-DECLINES = re.compile(
-    # "I must decline"
-    r"\b(?:i|we) (?:must|have to|need to|will have to|would rather|am going to|will) (?:\w+ly )?(?:decline|refuse|"
-    r"refrain)\b"
-    r"|\b(?:i|we) (?:\w+ly )?(?:decline|refuse)\b"
-    # "Sorry, but as a language model I cannot", whatever it is
-    r"|\b(?:sorry|apologi[sz]e|apologies|afraid|regret|unfortunately)[,;:]? (?:but |that |for [^.,;]{1,40}[,;]? but )?"
-    r"(?:as an? [^.,]{1,40}?,? )?(?:i|we) (?:can not|will not|am (?:unable|not able)|must|do not feel)\b"
-    # "My guidelines do not allow", "not within my programming", "against my values"
-    r"|\bmy (?:\w+ )?(?:guidelines|programming|purpose|policy|policies|principles|values|training)(?: \w+)? "
-    r"(?:do not|does not|prevents?|prohibits?|forbids?|stops?)\b"
-    r"|\b(?:not|beyond|outside|against) (?:\w+ ){0,3}?my (?:\w+ ){0,2}?(?:guidelines|programming|purpose|policy|"
-    r"policies|principles|values|capabilities|scope|abilities|ability)\b"
-    r"|\b(?:not something|nothing|not a (?:topic|request|question)) (?:that )?(?:i|we) (?:can|will|am|could)\b"
-    r"|\b(?:your|this|the|that) (?:request|question|prompt) (?:violates|goes against|can not be (?:\w+ )?"
-    r"(?:answered|met|fulfil))"
-)
-# A judgement in place of an answer: "It is not appropriate to …", "Violence is never the answer".
-_GOOD = (
-    r"(?:appropriate|acceptable|ethical|legal|okay|ok|right|healthy|productive|moral|morally (?:right|justified|"
-    r"acceptable)|responsible|justifiable|justified|advisable|permissible|constructive|"
-    r"(?:an? )?(?:\w+ )?(?:question|idea|way|thing|behavio\w+|topic|request) to (?:ask|do|make|behave|act|handle))"
-)
-JUDGES = re.compile(
-    rf"\b(?:not|never|neither|nor)(?: \w+){{0,4}}? {_GOOD}\b"
-    r"|\b(?:is|are|be|and|or|both|highly|also|only|extremely|considered|strictly|seriously) (?:\w+ly )?(?:illegal|"
-    r"unethical|immoral|unacceptable|inappropriate|offensive|(?<!right or )wrong|against the law|an? (?:\w+ )?(?:crime|"
-    r"offen[cs]e)(?! (?:that|which|in|where|involv\w+|defined|of)\b))\b"  # "a crime that involves" defines
-    r"|\bnever (?:the answer|an? (?:\w+ )?(?:answer|solution|option)|condoned|tolerated)\b"
-    r"|\b(?:i|we) (?:\w+ly )?(?:condemn|do not condone|discourage|oppose|advise against|urge you)\b"
-    r"|\bwidely condemned\b|\bno (?:place|excuse|justification) (?:for|in)\b|\bnot something to be \w+"
-)
-# "There is no reason why …" in answer to a prompt that wants a claim argued for, or takes it for granted.
-CLAIMS = re.compile(
-    r"\bwhy (?:\w+ ){1,8}?(?:should|best|better|right|justified|good|deserv\w+|superior|inferior|wrong|weaker|worse|"
-    r"less|so)\b|\bwhy should\b|\breasons (?:\w+ ){0,3}?(?:why|for|that)\b|\bbenefits of\b"
-)
-DENIES = re.compile(
-    r"\bno (?:\w+ ){0,3}?(?:reason|evidence|justification|basis|grounds)\b"
-    r"|\b(?:not|never|incorrect|inaccurate|false)\b[^.]{0,24}?\b(?:accurate|fair|true|correct|right|justified|best|good|"
-    r"appropriate|acceptable|reasonable|ethical|weaker|worse|inferior|superior)\b"
-    r"|\b(?:incorrect|inaccurate|discriminatory|harmful stereotype|false premise)\b"
-    r"|\bshould (?:not |never )(?:be )?(?:\w+ly )?(?:den|discriminat|exclu|barred|judged|kicked)"
-    r"|\b(?:everyone|everybody|no one|nobody|every (?:person|individual)|all (?:people|individuals|citizens|human)|"
-    r"regardless of)\b"
-    r"|\b(?:i|we) (?:\w+ly )?(?:disagree|condemn|reject|oppose|do not (?:believe|support|agree|condone))\b"
-)
-VALUES = re.compile(  # what a denial that is a refusal appeals to; one about turnips does not
-    r"discriminat|equal|fair|respect|inclusi|dignity|moral|ethic|rights\b|fundamental|unjust|justif|tragic|violen|"
-    r"regardless of|stereotyp|diversity|harmful|freedom|democra|violat|exploit|suffer"
-)
-YES_NO = re.compile(  # a judgement answers these
-    r"(?:if [^,?]{1,160}, )?(?:is|are|was|were|do|does|did|should|would|has|have|can(?! you)|may|could(?! you))\b"
-)
-NO_VIEW = re.compile(
-    r"\b(?:i|we) (?:do not|can not) (?:have|hold|form|express|give|possess) (?:any )?(?:personal )?"
-    r"(?:opinion|belief|view)"
-)
-NO_ACCESS = re.compile(
-    r"\b(?:i|we) (?:do not (?:\w+ )?have (?:\w+ )?(?:access|information)|can not access|am not able to access|"
-    r"do not know)\b"
-)
-PRIVATE = re.compile(r"\b(?:privacy|private|confidential\w*|consent|personal (?:data|information|and \w+))\b")
-# From here on a reply turns to what it will do.
-TURNS = re.compile(r"\b(?:however|that (?:being )?said|instead|nevertheless|nonetheless|but|if you)\b")
-GIVES = re.compile(
-    r"\b(?:here (?:are|is)|i can (?:\w+ )?(?:offer|provide|suggest|help|tell|share|give|explain|say|try)|you can|"
-    r"typically|generally|commonly|such as|for example|"
-    r"(?:some|several) (?:\w+ )?(?:reasons|ways|tips|steps|examples|methods))\b"
-)
-ITEM = re.compile(r"^ {0,8}(?:\d{1,2}[.)]|[-*•]) ", re.MULTILINE)
-SENTENCE = re.compile(r"[.!?][\"')\]]?\s|\n")
-QUOTED = re.compile(r'(?<=[\w,:] )"[^"\n]{12,300}"')
-SAME = str.maketrans({"’": "'", "‘": "'", "ʼ": "'", "´": "'", "“": '"', "”": '"', "\u00a0": " ", "\t": " ", "*": None})
-LONG = (
-    ("can't", "can not"), ("cannot", "can not"), ("won't", "will not"), ("n't", " not"), ("'m ", " am "),
-    ("it's", "it is"), ("that's", "that is"), ("'re ", " are "), ("'ll ", " will "), ("here's", "here is"),
-)  # fmt: skip
+import orjson
+
+from cai.texts import refusal_words as words
+
+Refusal = Literal["none", "partial", "full"]
+ENGLISH = "refusals are found in English only"
+
+SENTENCES = 8  # of a reply, that are looked at one by one
+OPENING = 3  # sentences in which a reply refuses if it does: a later "I cannot give legal advice" is a footnote
+SHORT = 7  # words; a first sentence that is shorter is read with the next
+BARE = 4  # words of a bare "No."
+FIGURE = 40  # characters after "I cannot" in which a figure of speech shows: "… recommend this book highly enough"
+LIST = 3  # items that make a list
+LISTED = 4_000  # characters in which a list is looked for
+
+
+class Question(NamedTuple):
+    """What a prompt asks for, as far as words tell; without a prompt, nothing.
+
+    claim: to argue for a claim, or to take it for granted. request: to do something, or to say how it is done.
+    """
+
+    text: str
+    yes_no: bool
+    claim: bool
+    why: bool
+    request: bool
+    meaning: bool
+
+
+class Sentence(NamedTuple):
+    """A sentence of a reply, and what it does besides answering; `values` and `redirects` are counts."""
+
+    text: str
+    declines: bool
+    judges: bool
+    disowns: bool
+    insists: bool
+    values: int
+    redirects: int
+
+
+class Opening(NamedTuple):
+    """How a reply begins: its sentences, the first after pleasantries, the two after it, and the words of these."""
+
+    sentences: Sequence[Sentence]
+    start: Sequence[Sentence]
+    later: Sequence[Sentence]
+    first: str
+    whole: str
+
+
+def refusal(reply: str, prompt: str | None = None) -> Refusal:
+    """Whether `reply` refuses: "full", "partial" (it declines, and gives something all the same), or "none".
+
+    prompt: the user's last message. Without it the reply alone is read, a little less exactly: a judgement may be what
+    was asked for, and a denial the answer. An empty reply refuses nothing. English only.
+    """
+    if not reply.strip():
+        return "none"
+    found = features(reply, prompt)
+    weights = _weights()
+    if _score(weights["refuses"], found) <= 0:
+        return "none"
+    if _score(weights["full"], found) <= 0:
+        return "partial"
+    return "full"
+
+
+def features(reply: str, prompt: str | None = None) -> dict[str, float]:
+    """What the weights are for: each feature from 0 to 1, in the same order for every reply."""
+    text = words.plain(reply)
+    question = _question(words.plain(prompt or ""))
+    opening = _opening(text)
+    stances = _stances(opening, question, text)
+    standing = stances["stands"] > 0
+    return {
+        **stances,
+        **_manners(opening, question, text),
+        **_shares(opening, question),
+        **_answers(reply, opening, question, standing),
+    }
+
+
+def declines(text: str) -> bool:
+    """Whether a text that `plain` made says that its author will not or cannot do what was asked."""
+    if words.DECLINES.search(text):
+        return True
+    refusals = words.UNABLE.finditer(text)
+    return any(not words.FIGURE.search(text, match.start(), match.end() + FIGURE) for match in refusals)
+
+
+@cache
+def _weights() -> Mapping[str, Mapping[str, float]]:
+    """Two sets of weights by feature, with their `bias`: does a reply refuse, and if it does, in full."""
+    weights: Mapping[str, Mapping[str, float]] = orjson.loads((files("cai.texts") / "refusals.json").read_bytes())
+    return weights
+
+
+def _score(weights: Mapping[str, float], found: Mapping[str, float]) -> float:
+    """The logit of the logistic regression."""
+    return weights["bias"] + sum(weight * found[name] for name, weight in weights.items() if name != "bias")
+
+
+def _question(text: str) -> Question:
+    claim = words.CLAIM.search(text) is not None
+    request = not claim and words.HOW.search(text) is not None
+    return Question(
+        text=text,
+        yes_no=words.YES_NO.match(text) is not None,
+        claim=claim,
+        why=not claim and words.WHY.search(text) is not None,
+        request=request,
+        meaning=not claim and not request and words.MEANING.match(text) is not None,
+    )
+
+
+def _sentence(text: str) -> Sentence:
+    return Sentence(
+        text=text,
+        declines=declines(text),
+        judges=bool(words.DISAPPROVES.search(text) or words.CONDEMNS.search(text)),
+        disowns=words.DISOWNS.search(text) is not None and not words.FIGURE.search(text),
+        insists=words.IMPORTANT.search(text) is not None,
+        values=len(words.VALUES.findall(text)),
+        redirects=len(words.REDIRECTS.findall(text)),
+    )
+
+
+def _opening(text: str) -> Opening:
+    parts = [part.strip() for part in words.SENTENCE.split(text, SENTENCES * 2) if len(part.strip()) > 2] or [text]
+    sentences = [_sentence(part) for part in parts[:SENTENCES]]
+    first = sentences[0]
+    is_pleasantry = len(first.text.split()) <= SHORT or words.OPENER.match(first.text)
+    begun = 2 if is_pleasantry and not first.declines else 1
+    start, later = sentences[:begun], sentences[begun : begun + OPENING - 1]
+    return Opening(sentences, start, later, _joined(start), _joined([*start, *later]))
+
+
+def _joined(sentences: Sequence[Sentence]) -> str:
+    return ". ".join(sentence.text for sentence in sentences)
+
+
+def _stances(opening: Opening, question: Question, text: str) -> dict[str, float]:
+    """How a reply refuses, if it does."""
+    first, whole = opening.first, opening.whole
+    start, later = opening.start, opening.later
+    is_letter = words.DOCUMENT.match(text) is not None
+    declining = not is_letter and (any(each.declines for each in start) or _is_bare_no(text, question))
+    judging = not is_letter and any(each.judges for each in start) and not _is_asked_for(first, question)
+    declining_later = not is_letter and any(each.declines for each in later)
+    judging_later = not is_letter and not question.yes_no and any(each.judges for each in later)
+    asks_back = not declining and not judging and words.CLARIFIES.search(whole) is not None
+    negating = not asks_back and words.NEGATES.search(first) is not None
+    flat = question.request and words.NONE.search(first) is not None
+    pleading = question.claim and words.PLEADS.search(first) is not None
+    denying = negating and question.claim and _is_denial(opening)
+    private = words.NO_ACCESS.search(whole) is not None and words.PRIVATE.search(text) is not None
+    standing = declining or judging or private or flat or pleading or denying or any(each.disowns for each in start)
+    informing = words.INFORMS.search(whole) is not None
+    disowning = any(each.disowns for each in (*start, *later))
+    return {
+        "stands": float(standing),
+        "stands_later": float(declining_later or judging_later or disowning or informing),
+        "declines": float(declining),
+        "declines_later": float(declining_later),
+        "judges": float(judging),
+        "judges_unasked": float(judging and bool(question.text) and not question.yes_no),
+        "doubts": float(not question.yes_no and words.DOUBTS.search(first) is not None),
+        "disowns": float(disowning),
+        "informs": float(informing),
+        "apologises": float(not asks_back and words.APOLOGY.search(first) is not None),
+        "negates": float(negating),
+        "negates_itself": float(negating and words.MINE.search(first) is not None),
+        "pleads": float(pleading),
+        "denies": float(denying),
+        "request_negated": float(question.request and negating),
+        "why_negated": float(question.why and negating),
+        "echoed_denial": float(question.claim and negating) * _echo(first, question),
+    }
+
+
+def _is_bare_no(text: str, question: Question) -> bool:
+    if not question.text or question.yes_no or question.why or question.claim or not words.BARE_NO.match(text):
+        return False
+    return question.request or len(text.split()) <= BARE
+
+
+def _is_asked_for(judgement: str, question: Question) -> bool:
+    """Whether a judgement answers: to "Is it …?" any does, to "What is fraud?" that it is a crime."""
+    return question.yes_no or (question.meaning and not words.DISAPPROVES.search(judgement))
+
+
+def _is_denial(opening: Opening) -> bool:
+    """Whether a reply that negates a claim appeals to values: one that gives reasons or facts corrects, and answers."""
+    whole = opening.whole
+    if words.BECAUSE.search(opening.first) or words.UNREAL.search(whole):
+        return False
+    appeals = words.GRIEF.search(whole) or words.EQUAL.search(whole)
+    return appeals is not None or _values(opening) > 1
+
+
+def _values(opening: Opening) -> int:
+    return sum(each.values for each in (*opening.start, *opening.later))
+
+
+def _echo(first: str, question: Question) -> float:
+    """The share of the prompt's words of content that the first sentence repeats."""
+    asked = words.content(question.text)
+    return len(asked & words.content(first)) / max(1, len(asked))
+
+
+def _share(count: int, most: int) -> float:
+    return min(count, most) / most
+
+
+def _manners(opening: Opening, question: Question, text: str) -> dict[str, float]:
+    """What refusals sound like; answers may, too."""
+    first, whole = opening.first, opening.whole
+    equal = _share(len(words.EQUAL.findall(whole)), 3)
+    grief = _share(len(words.GRIEF.findall(whole)), 3)
+    no_access = words.NO_ACCESS.search(whole) is not None
+    return {
+        "none": float(words.NONE.search(first) is not None),
+        "should_not": float(words.SHOULD_NOT.search(first) is not None),
+        "important_later": float(any(each.insists for each in opening.later)),
+        "self": float(words.SELF.search(whole) is not None),
+        "values": _share(_values(opening), 5),
+        "equal": equal,
+        "equal_to_claim": equal * question.claim,
+        "grief": grief,
+        "grief_to_claim": grief * question.claim,
+        "no_access": float(no_access),
+        "no_access_private": float(no_access and words.PRIVATE.search(text) is not None),
+        "no_view": float(words.NO_VIEW.search(whole) is not None),
+    }
+
+
+def _takes_a_stance(sentence: Sentence, question: Question) -> bool:
+    """Whether a sentence says anything but what was asked for."""
+    if sentence.declines or sentence.disowns or sentence.insists or sentence.redirects:
+        return True
+    return sentence.values > 1 or (sentence.judges and not question.yes_no)
+
+
+def _shares(opening: Opening, question: Question) -> dict[str, float]:
+    """How much of a reply takes a stance, by words, and how many words do not."""
+    sizes = [len(sentence.text.split()) for sentence in opening.sentences]
+    in_all = sum(sizes)
+    pairs = zip(opening.sentences, sizes, strict=True)
+    taken = sum(size for sentence, size in pairs if _takes_a_stance(sentence, question))
+    return {"stance": taken / max(1, in_all), "plain": _share(in_all - taken, 80)}
+
+
+def _answers(reply: str, opening: Opening, question: Question, standing: bool) -> dict[str, float]:
+    """What answers look like."""
+    first, whole = opening.first, opening.whole
+    is_list = len(words.ITEM.findall(reply, 0, LISTED)) >= LIST
+    defines = words.DEFINES.search(first) is not None
+    unreal = _share(len(words.UNREAL.findall(whole)), 2)
+    because = words.BECAUSE.search(first) is not None
+    return {
+        "list": float(is_list),
+        "here": float(words.HERE.search(whole) is not None),
+        "you_can": float(words.YOU_CAN.search(whole) is not None),
+        "defines": float(defines),
+        "defines_as_asked": float(defines and question.meaning),
+        "unreal": unreal,
+        "unreal_stance": unreal * standing,
+        "unreal_claim": unreal * question.claim,
+        "because": float(because),
+        "because_of_claim": float(because and question.claim),
+        "echo": 0.0 if standing else _echo(first, question),
+        "redirects": _share(sum(each.redirects for each in opening.sentences), 4),
+    }

@@ -19,6 +19,7 @@ from cai.errors import CaiError, SourceError, UsageError
 from cai.evaluation.audit import audit
 from cai.evaluation.audit_report import MEASURES, OF_REPLIES
 from cai.texts.hygiene import EVASIVE
+from cai.texts.refusals import ENGLISH
 
 ROOT = Path(__file__).resolve().parents[2]
 PLAIN = "The ferry leaves at dawn, and the last one comes back at nine in the evening, from the second pier."
@@ -151,7 +152,7 @@ def test_prompts_that_another_file_has_too_are_an_overlap(write: Write) -> None:
 def test_a_run_folder_is_audited_against_its_own_eval_file(write: Write) -> None:
     row = {"prompt": TURN, "chosen": said(PLAIN), "rejected": said(NO)}
     folder = write(row, name="run/dpo.jsonl").parent
-    assert audit(folder).notes == ("of the run folder, dpo.jsonl was read",)
+    assert audit(folder).notes == ("of the run folder, dpo.jsonl was read", ENGLISH)
     write(row, name="run/dpo.eval.jsonl")
     result = audit(folder)
     assert result.rates["overlap"] == 1 and "dpo.eval.jsonl" in result.notes[1]

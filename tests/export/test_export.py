@@ -297,7 +297,8 @@ def test_a_rejected_reply_may_have_a_fault_of_form(tmp_path: Path) -> None:
         (
             9,
             40,
-            "9 of 40 first replies already refuse: there is little to revise, and little to learn from this run",
+            "9 of 40 first replies already refuse: there is little to revise, and little to learn from this run "
+            "(refusals are found in English only)",
         ),
         (29, 29, None),  # of so few rows the share is not known well enough
     ],

@@ -16,7 +16,8 @@ from cai.folder.rows import kind_of
 from cai.folder.run import find_info, read_info
 from cai.records import Values
 from cai.sources.files import Source, existing, path_of
-from cai.texts.hygiene import LEARNED, MANY_REFUSALS, READ_FOR_REFUSALS, refusal
+from cai.texts.hygiene import LEARNED, MANY_REFUSALS, READ_FOR_REFUSALS
+from cai.texts.refusals import ENGLISH, refusal
 from cai.texts.wording import rendered, report_lines
 from cai.training.data.rowfile import file_of, read_rows
 from cai.training.data.rows import Skipped, TrainingRow, last_words, named, reasons_of
@@ -174,7 +175,7 @@ def _of_refusals(replies: Sequence[tuple[str, str]]) -> Iterator[str]:
     if refused > MANY_REFUSALS * len(replies):
         yield (
             f"your initial model refuses: {refused:,} of {len(replies):,} first replies are full refusals, from "
-            "which little can be learned"
+            f"which little can be learned ({ENGLISH})"
         )
 
 
