@@ -21,7 +21,7 @@ from cai.training.data.tokens import Rows, with_system_text, without_forged_turn
 from cai.training.report.card import write_evidence
 from cai.training.report.samples import MOST_TOKENS, REFERENCE, When, write_answers
 from cai.training.report.summary import TrainSummary, last_metrics, pair_accuracy
-from cai.training.setup import opening
+from cai.training.setup import embeddings, opening
 from cai.training.setup.config import Loaded, Setting
 from cai.training.setup.folder import DROPPED, EVALS, TrainFolder
 from cai.training.setup.methods import METHODS
@@ -226,10 +226,10 @@ class Session:
         set_seed(config.seed)  # the same new weights in each session: the reference is found by their hash
         # Weights that train stay float32, or small steps would be lost in rounding; frozen ones can be narrow.
         dtype = "float32" if config.full else plan.dtype
-        adapter = opening.new_adapter(config, self.base, scores=scores)
         parts = self.folder, self.stopper, self.tell, self.progress
         recorder = with_hooks("transformers:TrainerCallback", Recorder)(*parts)
         model = opening.open_model(self.base, dtype, plan.attention, scores=scores)
+        adapter = embeddings.new_adapter(config, self.base, model, self.tokenizer, self.tell, scores=scores)
         try:
             trainer = trainer_of(
                 rows, settings, model=model, processing_class=self.tokenizer, peft_config=adapter, callbacks=[recorder],

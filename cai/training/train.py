@@ -121,6 +121,8 @@ def _identity(method: str, rows: TrainingData, base: Base, loaded: Loaded) -> Va
     template = loaded.config.chat_template
     if template is not None and path_of(template).is_file():
         config["chat_template"] = path_of(template).read_text(encoding="utf-8", errors="replace")
+    if config["lora"]["embeddings"] is None:  # a key that 0.1.0 did not have
+        del config["lora"]["embeddings"]
     data = [[content, len(rows.train), len(rows.eval)] for _, content in rows.files]
     return {"method": method, "model": base.mark, "data": data, "config": config}
 

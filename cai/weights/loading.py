@@ -123,10 +123,30 @@ def _set_one_label(base: Base, config: Any, own_head: bool) -> None:
 def _with_adapter(model: Any, base: Base, folder: Path, trains: bool) -> Any:
     from peft import PeftModel
 
+    shapes = _shapes(folder)
+    embeddings = (model.get_input_embeddings(), model.get_output_embeddings())
+    layers = {name.rpartition(".")[2] for name, layer in model.named_modules() if layer in embeddings}
+    rows = [shape[0] for name, shape in shapes.items() if name.removesuffix(".weight").rpartition(".")[2] in layers]
+    if rows and max(rows) != model.get_input_embeddings().num_embeddings:
+        model.resize_token_embeddings(max(rows), mean_resizing=False)  # the adapter's are read into them
     tuned = PeftModel.from_pretrained(model, str(folder), is_trainable=trains)
     report = tuned.load_adapter(str(folder), "default", is_trainable=trains)  # again, for what it reports
-    _whole(base, f"the adapter, for {base.place},", report.missing_keys, report.unexpected_keys)
+    # Of embeddings that were resized peft writes a second copy, which it does not read.
+    copies = {name.removesuffix(".weight") + ".modules_to_save.weight" for name in shapes}
+    over = set(report.unexpected_keys) - copies
+    _whole(base, f"the adapter, for {base.place},", report.missing_keys, over)
     return tuned
+
+
+def _shapes(folder: Path) -> dict[str, list[int]]:
+    """The weights that an adapter holds, by name."""
+    from safetensors import safe_open
+
+    shapes: dict[str, list[int]] = {}
+    for path in folder.glob("adapter_model*.safetensors"):
+        with safe_open(path, framework="pt") as file:
+            shapes |= {name: file.get_slice(name).get_shape() for name in file.keys()}  # noqa: SIM118
+    return shapes
 
 
 def _whole(base: Base, what: str, lacking: Collection[str], over: Collection[str]) -> None:

@@ -157,7 +157,8 @@ class Masker:
         names = ", ".join(repr(self._tokenizer.decode([token])) for token in sorted(self._ends)) or "none is set"
         raise UsageError(
             f"the chat template ends a reply with {text[-20:]!r}, which holds no token that ends a reply ({names}): "
-            "the model would not learn to stop; name another with chat_template"
+            "the model would not learn to stop; name another with chat_template, or a folder with a tokenizer and "
+            "embeddings that have the template's tokens"
         )
 
 

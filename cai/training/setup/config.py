@@ -51,6 +51,11 @@ class Lora(Record):
     targets: str | tuple[str, ...] = Field(
         "all-linear", description="Which layers: all-linear (but the head), or a list of names."
     )
+    embeddings: bool | None = Field(
+        None,
+        strict=True,
+        description="Train the embeddings of tokens, whole (if a base model does not know those of the chat template).",
+    )
 
 
 class TrainConfig(Record):

@@ -14,7 +14,7 @@ from typing import Any
 from cai.errors import UsageError
 from cai.folder.files import need
 from cai.sources.files import path_of
-from cai.training.setup.config import TrainConfig
+from cai.training.setup.embeddings import end_of_turn
 from cai.training.setup.plan import Machine, Shape
 from cai.weights.bases import Base
 from cai.weights.loading import end_tokens, load_config, load_model, load_tokenizer, reasons
@@ -36,6 +36,9 @@ def open_tokenizer(base: Base, chat_template: str | None, *, chats: bool) -> Any
             words.chat_template = path_of(chat_template).read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
             raise UsageError(f"chat_template {chat_template} cannot be read: {error}") from None
+        end = end_of_turn(words)
+        if end is not None and words.convert_tokens_to_ids(end) not in ends_of(base, words):
+            words.eos_token = end
     if chats and not words.chat_template:
         raise UsageError(
             f"{base.spec} is a base model, and its tokenizer has no chat template: name a Jinja file with "
@@ -97,26 +100,6 @@ def open_model(base: Base, dtype: str, attention: str, *, scores: bool = False) 
     if base.adapter is not None:
         model.peft_config["default"].base_model_name_or_path = base.place  # where it was may be gone
     return model
-
-
-def new_adapter(config: TrainConfig, base: Base, *, scores: bool) -> Any:
-    """The config of a LoRA adapter on a base model; None if all weights train, or an adapter that is there.
-
-    scores: of a reward model, whose head peft trains whole.
-    """
-    from peft import LoraConfig
-
-    if config.full or base.adapter is not None:
-        return None
-    lora = config.lora
-    return LoraConfig(
-        r=lora.rank,
-        lora_alpha=lora.alpha,
-        lora_dropout=lora.dropout,
-        task_type="SEQ_CLS" if scores else "CAUSAL_LM",
-        target_modules=list(lora.targets) if isinstance(lora.targets, tuple) else lora.targets,
-        revision=base.commit,
-    )
 
 
 def finite(folder: Path) -> bool:

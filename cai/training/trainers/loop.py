@@ -117,12 +117,16 @@ def with_hooks(name: str, ours: type) -> Any:
 def trainer_of(rows: Rows, arguments: Values, **parts: Any) -> Any:
     """TRL's trainer over rows that fit, with the hooks of their method; parts: model, tokenizer, callbacks."""
     name = METHODS[rows.data.method].trl
-    return with_hooks(f"{name}Trainer", rows.hooks)(
+    trainer = with_hooks(f"{name}Trainer", rows.hooks)(
         args=pkgutil.resolve_name(f"{name}Config")(**arguments),
         train_dataset=rows.dataset(rows.train),
         eval_dataset=rows.dataset(rows.eval) if rows.eval else None,
         **parts,
     )
+    for weight in trainer.model.parameters():
+        if weight.requires_grad:  # embeddings are copied as they are: in 16 bits most of their steps would be lost
+            weight.data = weight.data.float()
+    return trainer
 
 
 class Guarded(Averaged):

@@ -193,3 +193,45 @@ def test_a_reward_model_reads_the_whole_text_as_it_does_when_it_judges(tmp_path:
         assert words.decode(ids) == family.before + family.reply.format(reply) + family.after
         asked = words.apply_chat_template(PROMPT + said("assistant", reply), return_dict=False)
         assert ids == list(asked)
+
+
+SAYS = {  # what each assistant turn of a conversation weighs, and the one that is learnt; None: the record is dropped
+    (None, 1): 1,
+    (0, None): 1,
+    (1, 0): 0,
+    (0, 1, 0): 1,
+    (1, 1, 0, 0): 1,
+    (0, 0, 1): 2,
+    (0, 0): None,
+    (0,): None,
+}
+
+
+@pytest.mark.parametrize("columns", ["messages", "completion"])
+@pytest.mark.parametrize("weights", SAYS)
+def test_no_token_of_a_turn_with_weight_0_is_learnt(
+    tmp_path: Path, weights: tuple[int | None, ...], columns: str
+) -> None:
+    turns: list[dict[str, Any]] = []
+    for place, weight in enumerate(weights):
+        reply: dict[str, Any] = {"role": "assistant", "content": f"Reply {place}."}
+        if weight is not None:
+            reply["weight"] = weight
+        turns += [{"role": "user", "content": f"Question {place}?"}, reply]
+    record: dict[str, Any] = {"messages": turns}
+    if columns == "completion":
+        record = {"prompt": turns[:-1], "completion": turns[-1:]}
+    others = [{"prompt": said("user", f"{n}?"), "completion": said("assistant", "Other.")} for n in range(2)]
+    words = tiny.tokenizer(tiny.PLAIN)
+    data = load_rows([record, *others], "sft", split=1)
+    rows = Replies(data, load_config(None, {}), words, [words.eos_token_id], tmp_path)
+    rows.cut(1000)
+    learnt = []
+    for row in rows.dataset(rows.train).to_list():
+        learnt.append(words.decode([token for token in row["labels"] if token != -100]))
+    expected = SAYS[weights]
+    if columns == "completion" and weights[-1] == 0:  # it names the one reply that there is to learn
+        expected = None
+    mine = [] if expected is None else [f"Reply {expected}.<|im_end|>"]
+    assert learnt == [*mine, "Other.<|im_end|>", "Other.<|im_end|>"]
+    assert len(data.dropped) == (expected is None)
