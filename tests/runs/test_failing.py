@@ -26,6 +26,9 @@ BROKEN = [
     answer({"detail": "worker died"}, 503),
     Answer(b"<html>Gateway Time-out</html>", 504, {"Content-Type": "text/html"}),
     answer({"error": {"type": "api_error", "message": "Internal"}}, 599),
+    Answer(lambda: iter([b'{"choices": [']), 200, {"Content-Length": "100"}),  # breaks off
+    Answer(b'{"choices": [{"mess'),
+    Answer(b""),
 ]
 
 

@@ -39,6 +39,11 @@ WAIT = re.compile(
 )
 
 
+def pattern_of(*alternatives: str) -> re.Pattern[str]:
+    """What finds any of these, in any case."""
+    return re.compile("|".join(alternatives), re.IGNORECASE)
+
+
 @dataclass(frozen=True, slots=True)
 class Failure:
     """An answer that is an error: what the server said about it."""

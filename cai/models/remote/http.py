@@ -31,7 +31,8 @@ from cai.errors import (
 from cai.models.remote.addresses import parse_base_url, path_advice, proxy_for, redirect_target
 from cai.models.remote.envelope import is_answer, known
 from cai.models.remote.failures import Failure, error_inside, loads, read_error, shown
-from cai.models.remote.meanings import meaning_of, way_out
+from cai.models.remote.fields import way_out
+from cai.models.remote.meanings import meaning_of
 from cai.records import Values
 
 MASKED_KEY = re.compile(r"[^\s*]{0,40}\*{3,}\S{0,40}")  # "sk-ab****yz", as OpenAI quotes a wrong key

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import re
 from typing import Literal
 
-from cai.models.remote.failures import Failure
+from cai.models.remote.failures import Failure, pattern_of
+from cai.models.remote.fields import refused_fields
 from cai.records import Object
 
 Meaning = Literal[
@@ -15,11 +15,7 @@ Meaning = Literal[
 ]  # fmt: skip
 
 
-def _pattern(*alternatives: str) -> re.Pattern[str]:
-    return re.compile("|".join(alternatives), re.IGNORECASE)
-
-
-FILTERED = _pattern(
+FILTERED = pattern_of(
     r"content.?filter",
     r"content.?(policy|management|moderation)",
     r"usage.(policy|policies|guidelines)",
@@ -42,18 +38,19 @@ FILTERED = _pattern(
 # anywhere in it with the statuses of EARLY, which are decided before a prompt is read.
 OPENING = r"(\{'error': ['\"])?(\S{0,60}(error|exception)\b[:\s-]*){0,3}(/\S+: )?"  # of LiteLLM before others' words
 EARLY = (401, 402, 403, 404, 412, 429)
-NO_CREDIT = _pattern(
+NO_CREDIT = pattern_of(
     r"insufficient.?(quota|balance|credit|fund)",
     r"billing_?(error|hard_limit|not_active|failed)",
     r"spend(ing)?.?limit",
     r"(your )?credit.?balance.?(is.too.low|exhausted)",
     r"exceeded_current_quota",
+    r"budget.?(has been )?exceeded|exceeded.?budget",
     r"(organization|project)_usage_limit",
     r"you have reached your specified api usage limits",
     r"arrear",
     "欠费|余额不足",
 )
-NO_CREDIT_EARLY = _pattern(
+NO_CREDIT_EARLY = pattern_of(
     NO_CREDIT.pattern,
     r"\bcredits?\b.{0,40}\b(exhausted|depleted|limit|insufficient)",
     r"\b(used|out of|not enough|no|exceeded|purchase|more|add)\b.{0,30}\bcredits?\b",
@@ -64,7 +61,7 @@ NO_CREDIT_EARLY = _pattern(
     r"free tier\b.{0,60}\bexhausted",
 )
 # Servers write these of a limit per minute, too; then they say when to come back.
-NO_QUOTA = _pattern(
+NO_QUOTA = pattern_of(
     r"exceeded your current quota",
     r"check your plan and billing",
     r"quota.{0,30}(exhausted|exceeded)",
@@ -72,8 +69,8 @@ NO_QUOTA = _pattern(
     r"(monthly|key|usage|daily)\b.{0,20}\b(limit|quota)",
     r"top.?up|recharge",
 )
-PER_DAY = _pattern(r"per.?day", r"daily", r"\b[rt]pd\b")
-NO_KEY = _pattern(
+PER_DAY = pattern_of(r"per.?day", r"daily", r"\b[rt]pd\b")
+NO_KEY = pattern_of(
     r"(the |your )?(provided )?(api|access|secret)[ _-]?key\b.{0,20}\b"
     r"(not valid|invalid|missing|expired|incorrect|required|not found|revoked)",
     r"(invalid|incorrect|missing|wrong|expired|unknown|no)( \w+)? (x-)?(api|access|auth\w*|bearer)[ _-]?"
@@ -85,7 +82,7 @@ NO_KEY = _pattern(
     r"not authenticated",
     r"(no|missing|invalid) (auth|credential)",
 )
-NO_MODEL = _pattern(
+NO_MODEL = pattern_of(
     r"model_not_found",
     r"invalid_?model\b",
     r"invalid model\b",
@@ -94,7 +91,7 @@ NO_MODEL = _pattern(
     r"(the )?(model )?\S+ is not a valid model",
     r"(the )?model\b.{0,80}\b(does not exist|not found)",
 )
-NO_PATH = _pattern(
+NO_PATH = pattern_of(
     r"(unexpected|unknown|unsupported|invalid|no such|unrecogni[sz]ed) (request )?(endpoint|path|url|uri|route)",
     r"cannot (post|get)\b",
     r"no (route|handler)\b",
@@ -103,16 +100,17 @@ NO_PATH = _pattern(
 )
 NOTHING_THERE = re.compile(r"(404\W*)?(not found|method not allowed|an HTML page)\W*", re.IGNORECASE)
 SERVING = r"(model|weights|engine|server|service|worker|replica|endpoint|instance|container|runner)\w*"
-LOADING = _pattern(
+LOADING = pattern_of(
     rf"{SERVING}\b.{{0,60}}\b(loading|warming|starting|booting|initiali[sz]ing|provisioning|spinning up|scaling up)",
     rf"(loading|warming up|starting|initiali[sz]ing|booting|spinning up|pulling)\b.{{0,40}}\b{SERVING}\b",
     rf"{SERVING}\b.{{0,60}}\bnot (yet |been )*(ready|loaded|started|initiali[sz]ed)",
+    rf"\bno (healthy|available|ready|live) (upstream|backend|{SERVING})",
     r"cold.?(start|boot)",
     r"\bis loading\b",
     r"(still|currently) (loading|starting)",
 )
-NOT_LOADING = _pattern(r"(fail\w*|error|unable|cannot|could not|timed out)\b.{0,30}\b(load|start|initiali)")
-OVERLOADED = _pattern(
+NOT_LOADING = pattern_of(r"(fail\w*|error|unable|cannot|could not|timed out)\b.{0,30}\b(load|start|initiali)")
+OVERLOADED = pattern_of(
     r"overload",
     r"too many requests",
     r"rate.?limit",
@@ -124,10 +122,10 @@ OVERLOADED = _pattern(
     r"high (demand|load|traffic)",
     r"(queue|slots?)\b.{0,20}\b(full|busy)",
 )
-TRY_LATER = _pattern(r"try again", r"temporarily", r"retry")  # with 503; a 500 says so of a prompt, too
+TRY_LATER = pattern_of(r"try again", r"temporarily", r"retry")  # with 503; a 500 says so of a prompt, too
 
 # Longer than a model reads: what is read, its measure, and a limit that it is over.
-CODES_TOO_LONG = _pattern(
+CODES_TOO_LONG = pattern_of(
     r"context.?length.?exceeded",
     r"exceed.?context.?size",
     r"request.?(body.?|entity.?)?too.?large",
@@ -136,26 +134,31 @@ CODES_TOO_LONG = _pattern(
     r"tokens.limit.reached",
     r"max.prompt.tokens.exceeded",
     r"too many (input )?tokens",
+    r"\b(request|text|message|query|content)( is| was)? too long",
     r"token limit (was )?exceeded",
     "超长|(输入|上下文|提示).{0,20}(超过|超出|过长)",
 )
 IS_READ = re.compile(
-    r"\b(contexts?|prompts?|inputs?|messages|conversation|sequence|history|max (seq|model) len|model token limit)\b"
+    r"\b(contexts?|prompts?|inputs?|messages|conversation|sequence|history|n ctx|max (seq|model) len"
+    r"|model token limit)\b"
 )
-MEASURE = re.compile(r"\b(tokens?|len|length|size|window|characters|long|longer|large|larger|overflows?|limit)\b")
+MEASURE = re.compile(r"\b(tokens?|len|length|size|window|characters|long|large|overflows?|limit|ctx)\b")
 OVER = re.compile(
     r"exceed|too (long|large|big|many)|\b(longer|larger|greater|bigger|more) than\b|\bover(flow|s\b| the\b)|beyond"
     r"|surpass|reduce|shorten|(does ?n.?t|does not|cannot|can.?t|won.?t) fit|\bmax(imum)?\b|\blimit(ed)?\b"
-    r"|only supports|range of|must be (<|at most|less|fewer)|(less|fewer) than (or equal to )?\d+|at most \d+"
+    r"|only supports|\d > \d|range of|must be (<|at most|less|fewer)|(less|fewer) than (or equal to )?\d+|at most \d+"
 )
-TOKENS_OVER = re.compile(r"\btokens?\b.{0,40}\bexceed|exceed\w*\b.{0,40}\btokens?\b")
-WRITTEN = _pattern(  # a limit of what is written is a setting
+TOKENS_OVER = re.compile(
+    r"\btokens?\b.{0,40}\b(exceed|over the|above|(larger|more) than)|exceed\w*\b.{0,40}\btokens?\b"
+)
+WRITTEN = pattern_of(  # a limit of what is written is a setting
     r"\b(max|min)_(new_|completion_|output_)?tokens(_to_sample)?\b",
     r"\bmax(Output|New|Completion)?Tokens\b",
     r"\b(max(imum)? |number of )*(new|completion|output|generated) (tokens|length)\b",
 )
-IN_SOME_TIME = _pattern(
-    r"per.?(minute|min|hour|day|second|month)\b",
+IN_SOME_TIME = pattern_of(
+    r"(per.?|this )(minute|min|hour|day|second|month)\b",
+    r"timed? ?out|deadline|took too long|retries",
     r"rate.?limit",
     r"\b[rt]p[mds]\b",
     r"quota",
@@ -169,28 +172,12 @@ IN_SOME_TIME = _pattern(
     r"\b(daily|monthly)\b",
 )
 
-REFUSES = _pattern(
-    r"unknown|unrecogni[sz]ed|unsupported|unexpected|invalid|deprecated|disabled|no such|extra_forbidden",
-    r"extra (inputs|fields?|data)|additional properties|out of range|range of|at most|maximum|too (large|high|many)",
-    r"(not|n['’]t)( be)? (support|allow|permit|accept|a valid|available|recogni|implement)",
-    r"(not|n['’]t) (take|exist|have)|only .{0,60}(support|allow|accept)|(must|should)( not)? be|must not|cannot",
-)
-BAD_SETTING = _pattern(
+BAD_SETTING = pattern_of(
     r"unsupported_(parameter|value)",
     r"\S+ is deprecated for this model",
     r"\S+ and \S+ cannot both be specified",
     r"(this model does not support )?assistant message prefill",
 )
-TAKEN_BY_ALL = ("model", "messages", "prompt", "system", "stream")
-ENGLISH = ("stop", "user", "n", "tools")  # fields whose names are words: they count if they are named as a field
-NOUN = r"(?:parameters?|fields?|arguments?|names?|property|properties|options?|keys?|supports?|supported|settings?)"
-INSTEAD = {  # what does better than leaving a field out
-    "max_tokens": "lower --max-tokens",
-    "max_completion_tokens": "lower --max-tokens",
-    "temperature": "set --temperature",
-    "logprobs": "ask a judge with --protocol vote",
-    "top_logprobs": "ask a judge with --protocol vote",
-}
 
 
 def meaning_of(answer: Failure, payload: Object) -> Meaning:
@@ -210,6 +197,8 @@ def meaning_of(answer: Failure, payload: Object) -> Meaning:
         return "key"
     if _opens(answer, NO_PATH) or (status in (404, 405) and NOTHING_THERE.fullmatch(answer.message)):
         return "path"
+    if status == 404 and refused_fields(answer, payload):
+        return "setting"
     if status in (404, 405) or (status in (400, 422) and _opens(answer, NO_MODEL)):
         return "model"
     passing = _passing(answer)
@@ -258,41 +247,8 @@ def is_too_long(words: str) -> bool:
     text = " ".join(re.sub(r"[_`'\"()\[\]-]", " ", text).split())
     if "request too large" in text:  # also of one request over the tokens of a minute, which will never fit
         return True
-    if IN_SOME_TIME.search(text):
+    if IN_SOME_TIME.search(text) or "logprobs" in text:
         return False
     if CODES_TOO_LONG.search(text) or all(pattern.search(text) for pattern in (IS_READ, MEASURE, OVER)):
         return True
     return "written" not in text and TOKENS_OVER.search(text) is not None
-
-
-def refused_fields(answer: Failure, payload: Object) -> list[str]:
-    """The fields of a request that an error names as what the server does not take.
-
-    What follows a mention of the conversation is not read: it may quote it.
-    """
-    if not REFUSES.search(answer.words):
-        return []
-    fields = [name for name in payload if name not in TAKEN_BY_ALL]
-    stated = [name for name in fields if name in answer.fields]
-    text = re.split(r"\b(?:messages|content)\b", answer.words)[0]
-    return stated or [name for name in fields if _names(text, name)]
-
-
-def _names(text: str, field: str) -> bool:
-    if field not in ENGLISH:
-        return re.search(rf"(?<![\w.]){re.escape(field)}(?!\w)", text) is not None
-    named = rf"[`'\"\[(>]\s?{field}\b|\b{NOUN}[:s]?( supplied:)?\s+{field}\b|\b{field}\s*(?:=|:|{NOUN}|is\b|must\b)"
-    return re.search(named, text) is not None
-
-
-def way_out(answer: Failure, payload: Object) -> str:
-    """What to do about a field that a server does not take."""
-    fields = refused_fields(answer, payload)
-    if not fields:
-        return "change the setting, or take it out with --extra-body '{\"NAME\": null}'"
-    changes: dict[str, object] = dict.fromkeys(fields)
-    if fields == ["max_tokens"] and "max_completion_tokens" in answer.message:
-        changes["max_completion_tokens"] = payload["max_tokens"]
-    others = dict.fromkeys(INSTEAD[field] for field in fields if field in INSTEAD)
-    leave_out = f"leave {' and '.join(fields)} out with --extra-body '{json.dumps(changes)}'"
-    return ", or ".join([*others, leave_out])
