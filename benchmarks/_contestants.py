@@ -84,7 +84,7 @@ def flow_maker(kind: str) -> Callable[[Prompt], PlayedFlow]:
         return lambda prompt: talk(prompt, int(turns))
     law = cai.load_constitution("harmless")
     ask, principles = Ask(load_templates("chat"), law), law.principles_for("revise")
-    return lambda prompt: revise(prompt, draw(principles, 2, 0, prompt.id, stream="principles"), ask, gate=True)
+    return lambda prompt: revise(prompt, draw(principles, 2, 0, prompt.id, stream="principles"), ask, gate=None)
 
 
 class EngineJob:

@@ -59,7 +59,7 @@ def agenerate(
     critic: str | None = None,
     reviser: str | None = None,
     rounds: int = 2,
-    gate: bool | None = None,
+    gate: float | bool | None = None,
     sft_format: Literal["completion", "messages"] | None = None,
 ) -> AsyncGenerator[Revision]: ...
 def alabel(
@@ -195,7 +195,7 @@ def generate(
     critic: str | None = None,
     reviser: str | None = None,
     rounds: int = 2,
-    gate: bool | None = None,
+    gate: float | bool | None = None,
     sft_format: Literal["completion", "messages"] | None = None,
 ) -> Rows[Revision]: ...
 def judge_bench(

@@ -12,7 +12,7 @@ from typing_extensions import TypedDict
 Values = dict[str, Any]  # by name: keywords, or a JSON object in the making
 Object = Mapping[str, Any]  # a JSON object that is read
 
-Role = Literal["assistant", "critic", "reviser", "judge"]
+Role = Literal["assistant", "critic", "gate", "reviser", "judge"]
 Protocol = Literal["logprob", "score", "vote", "reason", "reward"]  # how a judge is asked
 Finish = Literal["stop", "length", "content_filter", "unknown"]  # unknown: the server did not say, or in no known word
 DropReason = Literal[
@@ -70,7 +70,8 @@ class Round(Record):
 
     principle: str  # id
     critique: str
-    verdict: Literal["revise", "nothing_to_fix"] | None  # None: no gate, or the critique has no readable verdict line
+    verdict: Literal["revise", "nothing_to_fix"] | None  # None: no gate, or its answer cannot be read
+    p_revise: float | None = None  # that the reply needs a change, says the gate; None: as of the verdict, or of 0.1.0
     revision: str | None  # None: the gate found nothing to fix and no revision was asked for
     changed: bool
 
@@ -250,6 +251,7 @@ class Request:
     score: continuations whose log-probability is asked for instead of a reply; the completion's `scores` match them.
     sample: tells equal questions apart if several answers are wanted.
     index: its number among the requests of its role in the row, from 0; None: counted as they come.
+    optional: the flow can do without an answer, so that a refusal loses nothing.
     """
 
     role: Role
@@ -263,6 +265,7 @@ class Request:
     score: tuple[str, ...] = ()
     sample: int = 0
     index: int | None = None
+    optional: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,7 +1,7 @@
 """Two constitutions over the same prompts: where do the final replies differ, and under which principle?
 
     python examples/compare_constitutions.py                        # recorded answers: a second, no model
-    python examples/compare_constitutions.py openai:gpt-4.1-mini    # any model spec; 24 calls at most
+    python examples/compare_constitutions.py openai:gpt-4.1-mini    # any model spec; 32 calls at most
 
 The seed is the same, but each constitution draws from principles of its own. Where a provider does not keep to the
 seed, the first replies differ, too: look at them before you credit a principle with the change.

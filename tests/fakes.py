@@ -105,7 +105,7 @@ def driver(
     """A driver whose every role is one model."""
     tally = tally or Tally()
     seat = Seat(model, Limiter(model.concurrency, tally=tally), Sampling(max_tokens=max_tokens), price)
-    seats: dict[Any, Seat] = dict.fromkeys(("assistant", "critic", "reviser", "judge"), seat)
+    seats: dict[Any, Seat] = dict.fromkeys(("assistant", "critic", "gate", "reviser", "judge"), seat)
     budget = None if cap is None else Budget(cap)
     return Driver(seats, store, seed=0, budget=budget, tally=tally)
 

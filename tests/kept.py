@@ -24,7 +24,7 @@ IN_ANY_ORDER = ("revisions.jsonl", "candidates.jsonl", "labels.jsonl", "dropped.
 OF_RUN = ("identity", "rows", "dropped", "stopped", "usage", "cost_usd", "export")  # not times and versions
 WORDING = ("detail", "notes", "promise", "message")  # words for people, which may be put better
 TIMES = ("seconds",)
-GONE = ("best",)  # a column of candidates.jsonl in 0.1.0
+ONLY = ("best", "p_revise")  # columns that only 0.1.0, or only later versions write
 DIGITS = 12  # of a float: the last ones differ between mathematical libraries
 
 
@@ -63,7 +63,7 @@ def lasting(value: Any) -> Any:
     if isinstance(value, float):
         return float(f"{value:.{DIGITS}g}")
     if isinstance(value, dict):
-        return {key: lasting(item) for key, item in value.items() if key not in WORDING + TIMES + GONE}
+        return {key: lasting(item) for key, item in value.items() if key not in WORDING + TIMES + ONLY}
     if isinstance(value, list):
         return [lasting(item) for item in value]
     return value

@@ -18,7 +18,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 Payload = dict[str, Any]
-STEPS = ("reply", "critique", "revision", "reasons", "judge")
+STEPS = ("reply", "critique", "gate", "revision", "reasons", "judge")
 OF_FINISH = ("truncated", "empty", "filtered", "refused", "flaky", "held")
 OF_TEXT = ("leak", "mixup", "same", "near", "declines", "long", "unreadable")
 KINDS = OF_FINISH + OF_TEXT
@@ -60,6 +60,8 @@ def text_of(payload: Payload) -> str:
 def step_of(payload: Payload) -> str:
     """Which of `STEPS` a request is for."""
     asked = text_of(payload)
+    if "Answer with the single word Yes" in asked[-100:]:
+        return "gate"
     if payload.get("logprobs") or "Answer with the single letter A or B." in asked[-100:]:
         return "judge"
     if "Do not choose yet." in asked[-200:]:
@@ -103,8 +105,12 @@ def begun(payload: Payload) -> str:
 
 
 def letters(payload: Payload) -> dict[str, float]:
-    """The log probabilities of the judge's letters."""
+    """The log probabilities of the judge's letters, or of the words of the gate."""
     space = begun(payload)
+    if step_of(payload) == "gate":
+        no = number("gate", payload) % 3 == 0
+        listed = {f"{space}Yes": -2.5 if no else -0.1, f"{space}No": -0.1 if no else -2.5}
+        return {"The": -0.1, " reply": -6.0} if "unreadable" in kinds_of(payload) else listed | {"It": -9.0}
     p = 1 / (1 + math.exp(-preference(payload)))
     listed = {f"{space}A": round(math.log(p * 0.98), 6), f"{space}B": round(math.log((1 - p) * 0.98), 6)}
     if "unreadable" in kinds_of(payload):
@@ -129,9 +135,13 @@ def _text(payload: Payload, step: str, kinds: set[str]) -> str:
         if "unreadable" in kinds:
             return "Neither."
         return begun(payload) + ("A" if preference(payload) > 0 else "B")
-    if step == "critique":
-        return _critique(payload)
+    if step == "gate":
+        if "unreadable" in kinds:
+            return "It depends."
+        return begun(payload) + ("No" if number("gate", payload) % 3 == 0 else "Yes")
     seed = number(payload)
+    if step == "critique":
+        return sentences(seed, 12)
     if "declines" in kinds:
         return f"I'm sorry, but I can't help with {'that' if seed % 2 else 'this'}."
     if "same" in kinds:
@@ -144,14 +154,6 @@ def _text(payload: Payload, step: str, kinds: set[str]) -> str:
     if "mixup" in kinds:
         return f"{words}\n\nHuman: And then?\n\nAssistant: Then the other."
     return words
-
-
-def _critique(payload: Payload) -> str:
-    seed = number(payload)
-    words = sentences(seed, 12)
-    if "Verdict: nothing to fix" not in text_of(payload) or seed % 7 == 0:
-        return words
-    return f"{words}\n\nVerdict: {'nothing to fix' if seed % 3 == 0 else 'revise'}"
 
 
 def body(path: str, payload: Payload) -> dict[str, Any]:

@@ -19,7 +19,7 @@ IDENTITY: dict[str, Any] = {
     "templates": "7e57",
     "models": {"assistant": "openai:small", "critic": "openai:small", "reviser": "openai:small"},
     "rounds": 2,
-    "gate": True,
+    "gate": 0.5,
     "system": None,
     "sampling": {"temperature": 1.0, "max_tokens": 512, "extra_body": {}},
     "seed": 0,
@@ -35,7 +35,10 @@ def revision(position: int, *texts: str | None, initial: str = "first", prompt: 
     rounds, reply = [], initial
     for number, text in enumerate(texts, 1):
         changed = text is not None and text != reply
-        rounds.append(Round(principle=f"p{number}", critique="Hm.", verdict=None, revision=text, changed=changed))
+        gate: dict[str, Any] = {"verdict": "revise", "p_revise": 0.75}
+        if text is None:
+            gate = {"verdict": "nothing_to_fix", "p_revise": 0.25}
+        rounds.append(Round(principle=f"p{number}", critique="Hm.", revision=text, changed=changed, **gate))
         reply = reply if text is None else text
     return Revision(
         id=f"r{position}",

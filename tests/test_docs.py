@@ -261,7 +261,7 @@ def test_the_page_about_models_knows_how_each_can_judge(monkeypatch: pytest.Monk
 def test_the_keywords_of_python_are_the_options_of_the_command(
     name: str, settings: type[Any], positional: set[str], fixed: set[str]
 ) -> None:
-    options = option_names(name) - positional - {"json", "header", "help"}
+    options = option_names(name) - positional - {"json", "header", "help", "no_gate"}
     assert options | {"headers"} | fixed == set(settings.model_fields)
 
 

@@ -98,7 +98,7 @@ def test_the_script_for_a_server_of_ones_own_plans_asks_and_exports(tmp_path: Pa
     with stub() as server:
         run(tmp_path, script, OPENAI_BASE_URL=f"{server.url}/v1", MODEL="some/model")
         asked = server.stats()["requests"]
-        assert asked == 4 * 5  # four prompts: a reply, two critiques and two revisions each
+        assert asked == 4 * 7  # four prompts: a reply, and two critiques, gates and revisions each
         run(tmp_path, script, OPENAI_BASE_URL=f"{server.url}/v1", MODEL="some/model")
         assert server.stats()["requests"] == asked
     out = tmp_path / "runs" / "own-server"

@@ -14,14 +14,15 @@ from steady import steady
 
 import cai
 from cai.errors import RunError
+from cai.runs.generate import GenerateRun
 from cai.runs.sample import SampleRun
-from cai.runs.settings import SampleSettings
+from cai.runs.settings import GenerateSettings, SampleSettings
 
-CUT = ("generate", "label", "best-of")  # commands that end with training rows
-GONE_ON_WITH = ("generate", "sample", "label")
+CUT = ("generate", "ungated", "label", "best-of")  # commands that end with training rows
+GONE_ON_WITH = ("ungated", "sample", "label")
 FINISHED = tuple(COMMANDS)
-ROWS = {"generate": "revisions.jsonl", "sample": "candidates.jsonl", "label": "labels.jsonl"}
-ROWS_AUDITED = {"generate": 9, "sample": 13, "label": 8, "best-of": 12}
+ROWS = {"ungated": "revisions.jsonl", "sample": "candidates.jsonl", "label": "labels.jsonl"}
+ROWS_AUDITED = {"generate": 9, "ungated": 10, "sample": 13, "label": 8, "best-of": 12}
 
 
 @pytest.fixture
@@ -95,7 +96,7 @@ def test_a_best_of_run_whose_votes_mostly_flip_says_so(work: Path) -> None:
     )
 
 
-@pytest.mark.parametrize("name", ["generate", "sample", "label", "label-gold"])
+@pytest.mark.parametrize("name", ["ungated", "sample", "label", "label-gold"])
 def test_a_finished_run_asks_for_nothing_but_what_was_refused(work: Path, name: str) -> None:
     folder = work / f"{name}-finished"
     before = contents(folder)
@@ -125,7 +126,7 @@ def test_a_finished_run_is_audited(work: Path) -> None:
     assert audited == ROWS_AUDITED
 
 
-@pytest.mark.parametrize("name", ["generate", "sample", "best-of"])
+@pytest.mark.parametrize("name", ["generate", "ungated", "sample", "best-of"])
 def test_a_finished_run_is_the_source_of_labels(work: Path, name: str) -> None:
     given = ("label", f"{name}-finished", "--judge", "openai:judge", "-c", "inputs/law.yaml", "-k", "1")
     with steady() as server:
@@ -136,12 +137,12 @@ def test_a_finished_run_is_the_source_of_labels(work: Path, name: str) -> None:
 
 
 def test_a_folder_of_another_run_is_refused(work: Path) -> None:
-    before = contents(work / "generate-finished")
+    before = contents(work / "ungated-finished")
     with steady() as server:
-        other = (*COMMANDS["generate"], "--seed", "1", "--out", "generate-finished")
+        other = (*COMMANDS["ungated"], "--seed", "1", "--out", "ungated-finished")
         run(*other, folder=work, server=server.url + "/v1", status=1)
         assert server.asked == []
-    assert contents(work / "generate-finished") == before
+    assert contents(work / "ungated-finished") == before
 
 
 # What was killed
@@ -185,11 +186,11 @@ def test_the_line_that_a_kill_tore_is_there(name: str) -> None:
 
 
 def test_what_is_tried_again_and_refused_again_is_dropped_once(work: Path) -> None:
-    folder = work / "generate-half"
+    folder = work / "ungated-half"
     before = drops(folder)
     with steady() as server:
         server.rough = True
-        given = (*COMMANDS["generate"], "--out", folder.name, "--limit", "9")  # none of them is held
+        given = (*COMMANDS["ungated"], "--out", folder.name, "--limit", "9")  # none of them is held
         run(*given, folder=work, server=server.url + "/v1")
         assert server.refused == 2
     assert drops(folder) == before
@@ -213,6 +214,22 @@ def test_a_best_of_run_is_not_resumed_and_the_error_names_the_new_command(work: 
 def test_an_unfinished_best_of_run_is_not_exported(work: Path) -> None:
     with pytest.raises(RunError, match=r"unfinished best-of run of version 0\.1\.0.*--best-of N --judge SPEC"):
         cai.export_run(work / "best-of-half")
+
+
+@pytest.mark.parametrize("name", ["half", "finished"])
+def test_a_run_whose_critiques_gave_the_verdict_is_not_resumed_and_the_error_says_what_to_do(
+    work: Path, name: str
+) -> None:
+    folder = f"generate-{name}"
+    before = contents(work / folder)
+    with steady() as server:
+        for gate in ("--gate", "--gate=0.9"):
+            run(*COMMANDS["generate"], gate, "--out", folder, folder=work, server=server.url + "/v1", status=1)
+        assert server.asked == []
+    made = GenerateRun(None, GenerateSettings(model="openai:x", out=work / folder))
+    with pytest.raises(RunError, match=r"run of version 0\.1\.0 with the gate.*cai export.*--out NEW"):
+        next(made.sessions())
+    assert contents(work / folder) == before
 
 
 # Trainings

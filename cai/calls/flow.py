@@ -93,7 +93,11 @@ class Driver:
                     index = asked[request.role] if request.index is None else request.index
                     numbered.append((request, index))
                     asked[request.role] += 1
-                answers = await self.ask_all(numbered, row, order)
+                try:
+                    answers = await self.ask_all(numbered, row, order)
+                except RowDropped as error:
+                    requests = flow.throw(error)  # some flows can do without an answer
+                    continue
                 log += [(request.role, key, done) for request, (key, done) in zip(requests, answers, strict=True)]
                 requests = flow.send([done for _, done in answers])
         except StopIteration as stop:
@@ -188,7 +192,7 @@ class Driver:
 
     async def _persist(self, seat: Seat, request: Request, payload: Values, tokens: int, order: int) -> Completion:
         """Send until there is an answer, a refusal of this call, or no hope of one."""
-        limiter, role = seat.limiter, request.role
+        limiter = seat.limiter
         attempt = 0
         pauses: list[tuple[float, int]] = []  # when the server asked for one, and how many calls it had answered then
         while True:
@@ -197,12 +201,12 @@ class Driver:
                 done = await seat.model.send(payload)
                 check_answer(request, done)
                 limiter.answered()
-                self._answered.add(role)
+                self._answered.add(request.role)
                 return done
             except CallRejected as error:
                 limiter.answered()
                 if error.reason == "model_error":
-                    self._lose(seat, role, order, error)
+                    self._lose(seat, request, order, error)
                 raise
             except ModelStopped as error:
                 self._stop(error)
@@ -217,7 +221,7 @@ class Driver:
                 self._release(limiter)
             attempt += 1
             if attempt >= limiter.attempts:
-                self._lose(seat, role, order, fault)
+                self._lose(seat, request, order, fault)
                 down = limiter.give_up(order, attempt, fault)
                 if down is not None:
                     raise self._stop(ServerDown(f"{_name_of(seat.model)}: {down}")) from fault
@@ -245,14 +249,14 @@ class Driver:
         if now - began > BUSY_PATIENCE and seat.limiter.answers > answers:
             raise _lost(seat.model, error, f"nothing else for {now - began:.0f} s, while other calls were answered")
 
-    def _lose(self, seat: Seat, role: Role, row: int, error: ModelError) -> None:
+    def _lose(self, seat: Seat, request: Request, row: int, error: ModelError) -> None:
         """Count a lost row; ends the run if a role has lost all of its first rows, whatever others have answered."""
-        if role in self._answered or seat.limiter.lenient:
+        if request.role in self._answered or request.optional or seat.limiter.lenient:
             return
-        lost = self._lost.setdefault(role, {})
+        lost = self._lost.setdefault(request.role, {})
         lost[row] = error
         if len(lost) >= FAILING:
-            raise self._stop(self._silence(role)) from error
+            raise self._stop(self._silence(request.role)) from error
 
     def _silence(self, role: Role) -> ModelStopped:
         """The error that ends a run in which a model has answered a role nothing."""

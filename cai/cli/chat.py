@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cai.cli.main import Fields, Json, add_command, fields_of, say, show_summary, values_of
+from cai.cli.main import Json, say, show_summary
+from cai.cli.options import Fields, add_command, fields_of, values_of
 from cai.errors import CaiError, CallRejected, ModelStopped, UsageError
 from cai.models import SPECS, open_model, spec_of
 

@@ -8,7 +8,8 @@ from typing import Annotated, Any
 import typer
 
 from cai.cli.judge import fields_of_judging
-from cai.cli.main import Json, add_command, print_json, print_report, say, values_of
+from cai.cli.main import Json, print_json, print_report, say
+from cai.cli.options import add_command, values_of
 from cai.cli.runs import play_shown
 from cai.errors import CaiError
 from cai.models import SPECS

@@ -9,7 +9,8 @@ from typing import Annotated, Any
 import typer
 
 from cai.cli import runs as cli_runs
-from cai.cli.main import Fields, Json, add_command, fields_of, print_report, values_of
+from cai.cli.main import Json, print_report
+from cai.cli.options import Fields, add_command, fields_of, values_of
 from cai.errors import ModelStopped
 from cai.models import JUDGE_SPECS
 

@@ -1,33 +1,27 @@
-"""The command `cai`: all commands put together, options made from settings, printing, and errors as one line."""
+"""The command `cai`: all commands put together, printing, and errors as one line."""
 
 from __future__ import annotations
 
-import inspect
 import io
 import logging
 import os
-import re
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable
 from functools import cache
 from importlib import import_module
 from itertools import takewhile
-from typing import TYPE_CHECKING, Annotated, Any, Protocol, get_args
+from typing import TYPE_CHECKING, Annotated, Any, Protocol
 
 import typer
-from typer.core import TyperCommand, TyperGroup
+from typer.core import TyperGroup
 
-from cai.errors import CaiError, UsageError
-from cai.texts.wording import option, printable
+from cai.errors import CaiError
+from cai.texts.wording import printable
 
 if TYPE_CHECKING:
-    from pydantic import BaseModel
-    from pydantic.fields import FieldInfo
-
-    from cai.records import Object, Values
+    pass
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON summary to stdout.")]
-Fields = dict[str, "FieldInfo"]
 MODULES = ("runs", "audit", "train", "chat", "judge", "constitution")  # of the commands, in the order of the help text
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
@@ -129,101 +123,6 @@ def _fail(message: str, status: int = 1) -> int:
 
 
 # For the commands
-
-
-def add_command(
-    app: typer.Typer, name: str, run: Callable[..., None], fields: Callable[[], Fields], summary: str | None = None
-) -> None:
-    """Add a command that has an option for every field of its settings, and passes their values to `run` as keywords.
-
-    fields: called when the command itself is named, so that no other command pays for importing these settings.
-    summary: the help text; None: the docstring of `run`, whose last parameter takes the values.
-    """
-    text = summary or run.__doc__
-
-    class WithSettings(TyperCommand):
-        def make_context(self, *args: Any, **context: Any) -> Any:
-            alone = typer.Typer(add_completion=False, rich_markup_mode=None)
-            alone.command(name, help=text)(with_options(run, fields()))
-            return typer.main.get_command(alone).make_context(*args, **context)
-
-    app.command(name, help=text, cls=WithSettings)(lambda: None)
-
-
-def with_options(run: Callable[..., None], fields: Fields) -> Callable[..., None]:
-    """The function of a command, which shows the options of fields among its own parameters, before its last one."""
-
-    def command(**values: Any) -> None:
-        run(**values)
-
-    *own, last, _ = inspect.signature(run, eval_str=True).parameters.values()
-    parameters = [*own, *map(option_of, fields, fields.values()), last.replace(kind=last.KEYWORD_ONLY)]
-    command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
-    return command
-
-
-def fields_of(settings: type[BaseModel]) -> Fields:
-    """The fields of settings by name: their own before those that they share with others."""
-    fields: Fields = {}
-    for each in reversed(settings.__mro__):
-        own = [name for name in inspect.get_annotations(each) if name in settings.model_fields and name not in fields]
-        fields = {**{name: settings.model_fields[name] for name in own}, **fields}
-    return fields
-
-
-def option_of(name: str, field: FieldInfo) -> inspect.Parameter:
-    """The option for a field: its name, type, default and description.
-
-    What a field adds in `json_schema_extra`: `option`, the option's name if it is not the field's; `short`, its
-    one-letter form; `repeat`, that it may be given several times. A mapping without that is written as JSON.
-    """
-    extra: Any = field.json_schema_extra or {}
-    default = field.get_default(call_default_factory=True)
-    if isinstance(default, Mapping):
-        default = None
-    kind = _kind(field.annotation)
-    if extra.get("repeat"):
-        kind = list[str]
-        if default is not None:
-            default = [default]
-    flag = extra.get("option", option(name))
-    if kind is bool and default is not False:  # a switch that can be on already can be switched off
-        flag = f"{flag}/--no-{flag[2:]}"
-    info = typer.Option(*filter(None, [extra.get("short"), flag]), help=field.description)
-    return inspect.Parameter(
-        name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=Annotated[kind | None, info]
-    )
-
-
-def _kind(annotation: Any) -> Any:
-    """What the command line reads for a field of this type; other than numbers, switches and paths it is text."""
-    members = {getattr(each, "__origin__", each) for each in (annotation, *get_args(annotation))}
-    kinds = members & {bool, int, float}
-    return kinds.pop() if len(kinds) == 1 else str
-
-
-def values_of(options: Object) -> Values:
-    """The values of options by the names of their settings, with JSON and headers read."""
-    import orjson
-
-    values = {**options, "headers": dict(map(_header, options.get("headers") or ()))}
-    text = values.pop("extra_body", None)
-    if text is None:
-        return values
-    try:
-        values["extra_body"] = orjson.loads(text)
-    except orjson.JSONDecodeError as error:
-        raise UsageError(f"--extra-body is not JSON ({error}): {text[:80]!r}") from None
-    if not isinstance(values["extra_body"], dict):
-        raise UsageError(f"--extra-body must be a JSON object, such as '{{\"top_p\": 0.9}}', not {text[:80]!r}")
-    return values
-
-
-def _header(text: str) -> tuple[str, str]:
-    name, colon, value = text.partition(":")
-    if not (colon and re.fullmatch(r"[!#$%&'*+.^_`|~\w-]+", name.strip(), re.ASCII) and value.strip().isprintable()):
-        raise UsageError("--header must be 'Name: value', in one line")  # not quoted: it may hold a key
-    return name.strip(), value.strip()
 
 
 def say(lines: Iterable[str]) -> None:

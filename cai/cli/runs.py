@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cai.cli.main import Fields, Json, add_command, fields_of, print_json, show_summary, values_of
+from cai.cli.main import Json, print_json, show_summary
+from cai.cli.options import Fields, add_command, fields_of, values_of
 
 if TYPE_CHECKING:
     from cai.records import Values

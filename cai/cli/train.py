@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cai.cli.main import Fields, Json, add_command, print_json
+from cai.cli.main import Json, print_json
+from cai.cli.options import Fields, add_command
 from cai.errors import CaiError, UsageError
 from cai.texts.wording import clock
 from cai.training.setup.methods import METHODS

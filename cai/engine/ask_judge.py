@@ -9,13 +9,12 @@ from functools import lru_cache
 from typing import Any
 
 from cai.constitution.principles import Constitution, Principle
+from cai.engine.letters import LETTER_TOKENS, LISTED
 from cai.engine.revise import LINE_ENDS, NEVER
 from cai.engine.templates import Templates
 from cai.records import Message, Request, Values
 
-LISTED = 20  # likeliest tokens whose probabilities a judge is asked for: the most that OpenAI's protocol lists
 REASON_TOKENS = 256  # for "at most three sentences"
-LETTER_TOKENS = 8  # for a letter after the prefix
 # What a reader does not see: control characters, marks of direction and of joining, and what selects a variant.
 UNSEEN = r"\x00-\x08\x0e-\x1b\x7f-\x84\x86-\x9f\xad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f"
 UNSEEN += r"\u202a-\u202e\u2060-\u206f\u3164\ufe00-\ufe0f\ufeff\uffa0\ufff9-\ufffb\U000e0000-\U000e0fff"

@@ -9,6 +9,8 @@ from typing import Literal
 from cai.folder.answers import NEVER, log_sum
 from cai.records import Completion, Reading
 
+LISTED = 20  # likeliest tokens whose probabilities are asked for: the most that OpenAI's protocol lists
+LETTER_TOKENS = 8  # for a letter after the prefix
 LEAST_MASS = 0.5  # of both letters together; below it the judge wanted to say something else
 ABOVE = 0.1  # by which rounding, as of 16-bit floats, may put a log probability above 0
 WRAPPING = " \t\n\r▁Ġ\"'`“”‘’*_()[]{}<>.:,;!|"  # what may stand around a letter in one token or answer

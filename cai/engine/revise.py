@@ -11,21 +11,17 @@ from __future__ import annotations
 import re
 from collections.abc import Generator, Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any
 
 from cai.constitution.principles import Constitution, Principle
+from cai.engine.gate import Gate
 from cai.engine.template_checks import JOBS
 from cai.engine.templates import Templates
 from cai.errors import RowDropped
-from cai.records import Candidate, Completion, DropReason, Message, Prompt, Request, Role, Round, Turns, Values
+from cai.records import Candidate, Completion, DropReason, Message, Prompt, Request, Role, Round, Turns
 
 LINE_ENDS = r"\n\v\f\r\x1c-\x1e\x85\u2028\u2029"  # all that str.splitlines knows
 NEVER = "(?!)"  # a pattern that matches nowhere
-# A line that gives a verdict, whatever marks it up; one that begins with `>` quotes somebody else. The verdict itself
-# may stand in the line below.
-VERDICT = re.compile(r"""^[ \t*_#~"'`“”‘’(\[–—•-]*verdict[ \t*_"'`”’]*:[\W_]*(.*)$""", re.IGNORECASE | re.MULTILINE)
-VERDICTS: dict[str, Literal["revise", "nothing_to_fix"]] = {"r": "revise", "n": "nothing_to_fix"}
-CHOICE = re.compile(r"(?<![^\W_])(nothing[\s_-]+to[\s_-]+fix|revise)(?![^\W_])", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,44 +34,41 @@ class Chain:
 
 
 def revise(
-    prompt: Prompt, principles: Sequence[Principle], ask: Ask, *, gate: bool
+    prompt: Prompt, principles: Sequence[Principle], ask: Ask, *, gate: Gate | None
 ) -> Generator[list[Request], list[Completion], Chain]:
     """Reply, then per principle critique the reply and revise it; the revision is the next round's reply.
 
-    With `gate`, a critique whose last verdict line says that there is nothing to fix keeps the reply as it is; one
-    without a readable verdict is followed by a revision. Raises RowDropped for an empty or truncated reply; a
-    truncated critique is used as it is.
+    With a gate, a reply that needs no change after its critique is kept as it is; one of which that cannot be read is
+    revised. Raises RowDropped for an empty or truncated reply; a truncated critique is used as it is.
     """
     [completion] = yield [ask.respond(prompt)]
     initial = reply = _whole(completion, "assistant")
     rounds = []
-    for principle in principles:
+    for number, principle in enumerate(principles):
         [completion] = yield [ask.critique(prompt, reply, principle)]
         critique = _text(completion, "critic")
-        verdict = read_verdict(critique) if gate else None
+        p_revise = verdict = None
+        if gate is not None:
+            question = ask.gate(prompt, reply, critique, principle)
+            p_revise = yield from gate.ask(replace(question, index=number))
+            verdict = gate.verdict(p_revise)
         revision = None
         if verdict != "nothing_to_fix":
             [completion] = yield [ask.revise(prompt, reply, critique, principle)]
             revision = _whole(completion, "reviser")
-        changed = revision not in (None, reply)
         rounds.append(
-            Round(principle=principle.id, critique=critique, verdict=verdict, revision=revision, changed=changed)
+            Round(
+                principle=principle.id,
+                critique=critique,
+                verdict=verdict,
+                p_revise=p_revise,
+                revision=revision,
+                changed=revision not in (None, reply),
+            )
         )
         if revision is not None:
             reply = revision
     return Chain(initial, tuple(rounds), reply)
-
-
-def read_verdict(critique: str) -> Literal["revise", "nothing_to_fix"] | None:
-    """What the last verdict line of a critique says; None if there is none, or it is ambiguous.
-
-    A line that names both verdicts, as one that repeats the instruction does, is ambiguous.
-    """
-    lines = VERDICT.findall(critique)
-    if not lines or not CHOICE.match(lines[-1]):
-        return None
-    choices = {choice[0].lower() for choice in CHOICE.findall(lines[-1])}  # by their first letter
-    return None if len(choices) > 1 else VERDICTS[choices.pop()]
 
 
 def _text(completion: Completion, stage: Role) -> str:
@@ -129,15 +122,11 @@ class Ask:
     """The requests of one run.
 
     constitution: None if only replies are asked for. system: put before every conversation; None for nothing.
-    gate: ask critiques for a verdict line.
     """
 
-    def __init__(
-        self, templates: Templates, constitution: Constitution | None, *, system: str | None = None, gate: bool = True
-    ) -> None:
+    def __init__(self, templates: Templates, constitution: Constitution | None, *, system: str | None = None) -> None:
         self._templates = templates
         self._system = system
-        self._gate = gate
         self._examples = templates.examples
         if constitution is not None and constitution.examples:
             self._examples = constitution.examples
@@ -151,11 +140,14 @@ class Ask:
     def check(self, principles: Iterable[Principle]) -> None:
         """Word every question once; raises TemplateError if the templates need what a principle does not have."""
         self._templates.need("revise")
+        has_gate = "gate" in self._templates.by_name
         prompt = Prompt(id="trial", messages=(_turn("user", "Trial."),))
         self.respond(prompt)
         for principle in principles:
             self.critique(prompt, "Trial.", principle)
             self.revise(prompt, "Trial.", "Trial.", principle)
+            if has_gate:
+                self.gate(prompt, "Trial.", "Trial.", principle)
 
     def respond(self, prompt: Prompt) -> Request:
         """Ask for the first reply."""
@@ -170,13 +162,21 @@ class Ask:
         turns = self._turns(prompt, reply, self._question("critique", principle))
         return Request("critic", turns, stop=self._templates.stop["critique"])
 
+    def gate(self, prompt: Prompt, reply: str, critique: str, principle: Principle) -> Request:
+        """Ask whether a reply needs a change, after a critique of it."""
+        return self._after("gate", "gate", prompt, reply, critique, principle)
+
     def revise(self, prompt: Prompt, reply: str, critique: str, principle: Principle) -> Request:
         """Ask for the reply again, in the light of a critique."""
+        return self._after("reviser", "revise", prompt, reply, critique, principle)
+
+    def _after(self, role: Role, name: str, prompt: Prompt, reply: str, critique: str, principle: Principle) -> Request:
+        """Put the question of a template after a critique."""
         if self._templates.completes:
-            return self._text("reviser", "revise", prompt, reply=reply, principle=principle, critique=critique)
+            return self._text(role, name, prompt, reply=reply, principle=principle, critique=critique)
         before = self._turns(prompt, reply, self._question("critique", principle))
-        after = (_turn("assistant", critique), _turn("user", self._question("revise", principle)))
-        return Request("reviser", before + after, stop=self._templates.stop["revise"])
+        after = (_turn("assistant", critique), _turn("user", self._question(name, principle)))
+        return Request(role, before + after, stop=self._templates.stop[name])
 
     def _turns(self, prompt: Prompt, *rest: str) -> Turns:
         """The conversation, then the reply and the question about it."""
@@ -192,8 +192,8 @@ class Ask:
     def _question(self, name: str, principle: Principle) -> str:
         key = (name, principle.id)
         if key not in self._questions:
-            variables: Values = {"principle": principle, "gate": self._gate, "examples": self._examples}
-            self._questions[key] = self._templates.render(name, **variables).strip()
+            question = self._templates.render(name, principle=principle, examples=self._examples, gate=False)
+            self._questions[key] = question.strip()
         return self._questions[key]
 
     def _text(self, role: Role, name: str, prompt: Prompt, **variables: Any) -> Request:

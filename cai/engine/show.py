@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from cai.constitution.principles import Finding, Reader, find_constitution, load_constitution
 from cai.engine.ask_judge import AskJudge
+from cai.engine.gate import Gate
 from cai.engine.revise import Ask
 from cai.engine.template_checks import JOBS, VARIABLES
 from cai.engine.templates import check_templates, find_templates, load_templates
@@ -36,7 +37,7 @@ def template_findings(templates: str | None, constitution: str) -> list[Finding]
 def show(name: str, template_set: str, template: str | None, message: str) -> list[str]:
     """A constitution for people to read; or, per principle, the exact words that `template` makes of it.
 
-    template: respond, critique, revise or judge; None shows the principles as they are written.
+    template: respond, critique, gate, revise or judge; None shows the principles as they are written.
     """
     law = load_constitution(name)
     if template is None:
@@ -59,6 +60,10 @@ def show(name: str, template_set: str, template: str | None, message: str) -> li
     revised = law.principles_for("revise")
     if template == "critique":
         requests = [(each.id, ask.critique(prompt, reply, each)) for each in revised]
+    elif template == "gate":
+        templates.need("gate")
+        gate = Gate(0.5, "score", templates.gate_prefix)
+        requests = [(each.id, next(gate.ask(ask.gate(prompt, reply, critique, each)))[0]) for each in revised]
     else:
         requests = [(each.id, ask.revise(prompt, reply, critique, each)) for each in revised]
     return report_lines(__file__, law=None, requests=requests)

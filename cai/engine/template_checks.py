@@ -11,10 +11,12 @@ from jinja2.meta import find_undeclared_variables
 from cai.constitution.principles import Finding, Principle
 from cai.texts.wording import nearest
 
-# What each template is given. `gate`: ask for a verdict line. `prompt`: messages, `examples`: constitution.Example.
+# What each template is given. `prompt`: messages, `examples`: constitution.Example. `gate`: false; critiques that asked
+# for a verdict line looked at it in version 0.1.0.
 VARIABLES: dict[str, frozenset[str]] = {
     "respond": frozenset({"prompt", "examples"}),
     "critique": frozenset({"prompt", "reply", "principle", "gate", "examples"}),
+    "gate": frozenset({"prompt", "reply", "critique", "principle", "examples"}),
     "revise": frozenset({"prompt", "reply", "critique", "principle", "examples"}),
     # `first`, `second`: the replies as they are shown; `reason`: ask for reasons and not yet for the letter.
     "judge": frozenset({"prompt", "first", "second", "principle", "reason", "examples"}),
@@ -64,6 +66,8 @@ def find_problems(path: Path, tree: nodes.Template, names: Collection[str]) -> I
         if of_principle and getter.attr not in PRINCIPLE_FIELDS:
             hint = nearest(getter.attr, sorted(PRINCIPLE_FIELDS))
             yield error_in(path, getter.lineno, f"a principle has no {getter.attr!r}; {hint}")
+    if path.stem == "critique" and "gate" in used:
+        yield warning_in(path, "'gate' is false now: whether the reply needs a change is asked by gate.jinja")
     for name in sorted(NEEDED.get(path.stem, set()) - used):
         yield warning_in(path, f"never uses {name!r}: every row is asked the same")
 

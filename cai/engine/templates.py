@@ -1,9 +1,10 @@
 """Template sets: folders of Jinja files that word what the models are asked.
 
-A set has `critique.jinja` and `revise.jinja`, or `judge.jinja` and `verdict.jinja`, or both. With `respond.jinja` it is
-a completion set, which writes the whole text that a base model continues, after the worked examples of its
-`examples.yaml`. A template names its stop strings by `{% set stop = [...] %}`; judge.jinja names by `frame` what
-separates its texts, and verdict.jinja by `prefix` how the judge's answer begins, so that the letter comes next.
+A set has `critique.jinja` and `revise.jinja`, or `judge.jinja` and `verdict.jinja`, or both; and `gate.jinja` if it
+asks whether a reply needs a revision at all. With `respond.jinja` it is a completion set, which writes the whole text
+that a base model continues, after the worked examples of its `examples.yaml`. A template names its stop strings by
+`{% set stop = [...] %}`; judge.jinja names by `frame` what separates its texts, and verdict.jinja and gate.jinja by
+`prefix` how the answer begins, so that the letter or word comes next.
 Rendering is sandboxed and strict: an undefined variable is an error, and text from prompts and replies is data, never
 rendered again.
 """
@@ -42,6 +43,8 @@ from cai.sources.files import folder
 from cai.texts.wording import nearest, reason_of
 
 DEFAULT = "chat"
+# Without the gate the built-in chat set asks what it asked in version 0.1.0, and its runs keep that hash.
+SAME_WORDS = {"e25f27e4d79ecee7": "d22def16ac4bf49c"}
 TEXTS: TypeAdapter[Any] = TypeAdapter(Annotated[tuple[Annotated[str, Field(min_length=1)], ...], Field(min_length=1)])
 SETTINGS: dict[str, tuple[TypeAdapter[Any], str, str]] = {  # the type of what a template sets, in words, an example
     "stop": (TEXTS, "a plain list of texts", '["\\n\\nHuman:"]'),
@@ -58,17 +61,19 @@ SETTINGS: dict[str, tuple[TypeAdapter[Any], str, str]] = {  # the type of what a
 class Templates:
     """A loaded set.
 
-    `hash` is over the bytes of its files except those of the judge, `judge_hash` over all except those of the revision:
-    rewording one job does not change a run of the other.
+    `hash` is over the bytes of its files except those of the judge, `ungated_hash` over those without the gate, and
+    `judge_hash` over all except those of the revision: rewording one job does not change a run of the other.
     """
 
     source: str  # "built-in NAME", or the folder
     hash: str
+    ungated_hash: str
     judge_hash: str
     by_name: dict[str, Template]
     stop: dict[str, tuple[str, ...]]
     frame: tuple[str, ...]  # what no text of a conversation or reply may hold when it is judged
     prefix: str  # how the judge's answer begins; "" if it begins with the letter
+    gate_prefix: str
     examples: tuple[Example, ...]  # used if the constitution has none
 
     @property
@@ -77,8 +82,8 @@ class Templates:
         return "respond" in self.by_name
 
     def need(self, job: str) -> None:
-        """Raise TemplateError if the set has no templates for a job, "revise" or "judge"."""
-        lacking = [f"{name}.jinja" for name in JOBS[job] if name not in self.by_name]
+        """Raise TemplateError if the set has no templates for a job: "revise", "judge" or "gate"."""
+        lacking = [f"{name}.jinja" for name in JOBS.get(job, (job,)) if name not in self.by_name]
         if lacking:
             raise TemplateError(f"the template set {self.source} has no {' and no '.join(lacking)}: it cannot {job}")
 
@@ -99,15 +104,18 @@ def load_templates(name_or_folder: str | Path | None = None) -> Templates:
         for finding in _findings(path, files, environment):
             if finding.level == "error":
                 raise TemplateError(finding.message, finding.file, finding.line)
+    ungated = _hash(files, (*JOBS["judge"], "gate"))
     trees = {name: environment.parse(files.get(f"{name}.jinja", b"").decode("utf-8-sig")) for name in VARIABLES}
     return Templates(
         source=source,
         hash=_hash(files, JOBS["judge"]),
-        judge_hash=_hash(files, JOBS["revise"]),
+        ungated_hash=SAME_WORDS.get(ungated, ungated),
+        judge_hash=_hash(files, (*JOBS["revise"], "gate")),
         by_name={name: environment.get_template(f"{name}.jinja") for name in VARIABLES if f"{name}.jinja" in files},
         stop={name: _setting(tree, "stop") or () for name, tree in trees.items()},
         frame=_setting(trees["judge"], "frame") or (),
         prefix=_setting(trees["verdict"], "prefix") or "",
+        gate_prefix=_setting(trees["gate"], "prefix") or "",
         examples=_examples(path, files),
     )
 
@@ -205,7 +213,7 @@ def _findings(path: Path, files: Mapping[str, bytes], environment: ImmutableSand
     # Each template once, for a principle that lacks no wording, and with nothing that it is not given.
     words: Values = dict.fromkeys(WORDINGS, "Trial.")
     values: Values = dict.fromkeys(("reply", "critique", "first", "second"), "Trial.")
-    values |= {"prompt": [{"role": "user", "content": "Trial."}], "gate": True, "reason": False}
+    values |= {"prompt": [{"role": "user", "content": "Trial."}], "gate": False, "reason": False}
     try:
         values |= {"principle": Principle(id="trial", **words), "examples": _examples(path, files)}
         for name in [name for name in VARIABLES if f"{name}.jinja" in files]:
@@ -226,7 +234,7 @@ def _findings_in(path: Path, files: Mapping[str, bytes], environment: ImmutableS
         if path.name == "judge.jinja" and not _setting(tree, "frame"):
             message = "sets no frame: a reply can imitate the end of itself, and the other reply"
             findings.append(warning_in(path, message))
-        if path.name == "verdict.jinja":
+        if path.name in ("verdict.jinja", "gate.jinja"):
             _setting(tree, "prefix")
     except TemplateSyntaxError as error:
         return [error_in(path, error.lineno, error.message or "bad syntax")]

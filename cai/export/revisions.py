@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 import orjson
 
 from cai.export.cut import LAW, PAIR, Cut, law_columns
@@ -37,6 +39,7 @@ class RevisionCut(Cut):
         # First replies in which refusals are still to be looked for.
         self._refusals_left = READ_FOR_REFUSALS if run.counts()["rows"] >= FEWEST_READ else 0
         self.refused = 0  # of the first replies in which they were looked for
+        self.verdicts = Counter[str | None]()  # of the gate; None: its answer could not be read
 
     def cut(self) -> None:
         """Cut both kinds of rows from each revision."""
@@ -61,6 +64,8 @@ class RevisionCut(Cut):
     def _count(self, row: Row) -> None:
         facts = self.facts
         facts.rows += 1
+        if self._run.identity["gate"] is not False:
+            self.verdicts.update(turn["verdict"] for turn in row["rounds"])
         for turn in row["rounds"]:
             facts.used[turn["principle"]] += 1
             facts.changed[turn["principle"]] += turn["changed"]

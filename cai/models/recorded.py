@@ -128,12 +128,18 @@ class RecordedModel(_Replay):
         return read_answers(self._path, self.name)
 
     async def send(self, payload: Values) -> Completion:
-        """The recorded answer; raises ModelStopped, with what was asked, if the file has none that fits."""
+        """The recorded answer; raises ModelStopped, with what was asked, if the file has none that fits.
+
+        A file without any answer of the role gate answers it with nothing: every reply is revised.
+        """
         await self.start()
-        answer: Completion | None = self._answers.get((payload["id"], payload["role"], payload["index"]))
+        role = payload["role"]
+        answer: Completion | None = self._answers.get((payload["id"], role, payload["index"]))
+        if answer is None and role == "gate" and not any(key[1] == "gate" for key in self._answers):
+            return Completion("", "stop", self.name)  # recorded for a run without the gate: it cannot be read
         if answer is None:
             raise ModelStopped(f"{self._path} has no answer for {_asked(payload)}")
-        if payload["top_logprobs"] and answer.logprobs is None:
+        if payload["top_logprobs"] and answer.logprobs is None and role != "gate":  # which may answer with a word
             raise ModelStopped(
                 f"{self._path} has an answer without `logprobs`, which were asked for: {_asked(payload)}"
             )
@@ -186,7 +192,10 @@ def _asked(payload: Values) -> str:
 
 
 class ReplayedModel(_Replay):
-    """The calls of a run; raises InputError if `path` is neither a run folder nor its calls.sqlite."""
+    """The calls of a run, which show what the model can do.
+
+    Raises InputError if `path` is neither a run folder nor its calls.sqlite.
+    """
 
     def __init__(self, path: str) -> None:
         super().__init__(path)
@@ -195,8 +204,13 @@ class ReplayedModel(_Replay):
         if not (self._path / "calls.sqlite").is_file():
             raise InputError("has no calls.sqlite: it is not a run folder", path)
         digest = hashlib.sha256()
+        scored = listed = begun = False
         for call in read_calls(self._path):
             digest.update(bytes.fromhex(call.key))
+            scored |= call.completion.scores is not None
+            listed |= call.completion.logprobs is not None
+            begun |= _is_begun(call.request["payload"])
+        self.can = replace(self.can, scoring=scored, logprobs=20 if listed else 0, prefill=begun)
         self.name = f"{self._path.resolve().name}@{digest.hexdigest()[:12]}"
 
     def payload(self, call: Call) -> Values:
@@ -236,6 +250,14 @@ class ReplayedModel(_Replay):
             most = payload.get("max_tokens", payload.get("max_completion_tokens"))
             answers.setdefault(question, []).append((payload.get("temperature"), most, call.completion))
         return answers
+
+
+def _is_begun(payload: Object) -> bool:
+    """Whether a payload asks to continue an answer."""
+    if "question" in payload:
+        payload = orjson.loads(payload["question"])
+    messages = payload.get("messages") or ()
+    return bool(payload.get("prefill")) or any(turn["role"] == "assistant" for turn in messages[-1:])
 
 
 def _question(payload: Object) -> str:

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 from cai.calls.flow import Driver
 from cai.constitution.principles import draw, load_constitution
+from cai.engine.gate import NO, SAID, YES, Gate
 from cai.engine.revise import Ask, revise
-from cai.engine.templates import load_templates
-from cai.errors import UsageError
+from cai.engine.templates import Templates, load_templates
+from cai.errors import RunError, UsageError
+from cai.folder.run import ANEW, find_info
 from cai.models import open_models, spec_of
 from cai.records import Prompt, Revision, Values
+from cai.runs.judging import choose_protocol
 from cai.runs.prompt_run import PromptRun
-from cai.runs.settings import GenerateSettings
+from cai.runs.run import Run, Seats
+from cai.runs.settings import GATE, GenerateSettings
 from cai.sources.files import Source
 from cai.texts.wording import counted, source_name
 
@@ -28,29 +33,65 @@ class GenerateRun(PromptRun[Revision]):
         templates = load_templates(settings.templates)
         self._principles = law.principles_for("revise")
         Ask(templates, law).check(self._principles)
-        if templates.completes and settings.gate:
-            raise UsageError("--gate needs chat templates: a base model gives no verdict line; use --no-gate")
-        self.gate = not templates.completes if settings.gate is None else settings.gate
+        self.gate = threshold_of(settings.gate, templates)
         critic = settings.model if settings.critic is None else settings.critic
         reviser = critic if settings.reviser is None else settings.reviser
         specs = {"assistant": settings.model, "critic": critic, "reviser": reviser}
         players = open_models(specs, settings.connection)
         identity = {
             "constitution": law.ref.model_dump(),
-            "templates": templates.hash,
+            "templates": templates.ungated_hash if self.gate is None else templates.hash,
             "models": {player: spec_of(model) for player, model in players.items()},
             "rounds": settings.rounds,
-            "gate": self.gate,
+            "gate": False if self.gate is None else self.gate,
         }
         super().__init__(prompts, settings, law.name, templates, players, identity)
         self.constitution = law
-        self._ask = Ask(templates, law, system=settings.system, gate=self.gate)
+        self._ask = Ask(templates, law, system=settings.system)
+
+    def seats(self) -> list[Seats]:
+        """The players have the roles of their names, and the critic also answers for the gate."""
+        [(roles, sampling, seed)] = super().seats()
+        if self.gate is None:
+            return [(roles, sampling, seed)]
+        return [({**roles, "gate": "critic"}, sampling, seed)]
+
+    def check_models(self) -> None:
+        """Raise UsageError also if the gate would let every reply pass."""
+        super().check_models()
+        gate = self._asked_gate
+        if gate is not None and gate.protocol == "vote" and gate.threshold > SAID[YES]:
+            name = spec_of(self.players["critic"])
+            raise UsageError(
+                f"--gate {gate.threshold:g}: {name} gives no probabilities, and a word counts as {SAID[NO]} or "
+                f"{SAID[YES]}, so that no reply would be revised: name {SAID[YES]} or less"
+            )
+
+    @property
+    def _asked_gate(self) -> Gate | None:
+        """The gate as it is put to the critic, of which some know only once they are loaded what they can do."""
+        if self.gate is None:
+            return None
+        critic = self.players["critic"]
+        can_begin = critic.can.prefill or self.templates.completes
+        prefix = self.templates.gate_prefix if can_begin else ""
+        return Gate(self.gate, choose_protocol(None, critic.can, spec_of(critic)), prefix)
+
+    def sessions(self) -> Iterator[Run[Any]]:
+        """This run; raises RunError for a folder of version 0.1.0 whose critiques gave the verdict of the gate."""
+        stored = find_info(self.out, ANEW)
+        if stored is not None and stored["identity"].get("gate") is True and not self.settings.force:
+            raise RunError(
+                f"{self.out} is a run of version 0.1.0 with the gate, which cannot be resumed: its critiques gave the "
+                f"verdict. Cut the rows that it has with cai export {self.out}, and start anew with --out NEW"
+            )
+        yield self
 
     async def play(self, drivers: list[Driver], item: Prompt, position: int) -> Revision:
         """One prompt to its row."""
         settings = self.settings
         principles = draw(self._principles, settings.rounds, settings.seed, item.id, stream="principles")
-        played = await drivers[0].play(item.id, position, revise(item, principles, self._ask, gate=self.gate))
+        played = await drivers[0].play(item.id, position, revise(item, principles, self._ask, gate=self._asked_gate))
         chain = played.result
         return Revision(
             id=item.id,
@@ -60,7 +101,7 @@ class GenerateRun(PromptRun[Revision]):
             rounds=chain.rounds,
             final=chain.final,
             constitution=self.constitution.ref,
-            templates=self.templates.hash,
+            templates=self.identity["templates"],
             models=played.models,
             seed=settings.seed,
             usage=played.usage,
@@ -86,8 +127,8 @@ class GenerateRun(PromptRun[Revision]):
 
     def plan_notes(self) -> Iterator[str]:
         """What a reader of a plan should know."""
-        if self.gate:
-            yield "a critique that finds nothing to fix saves its revision: there may be fewer calls"
+        if self.gate is not None:
+            yield "a reply that the gate finds fine saves its revision: there may be fewer calls"
 
     def facts(self) -> Values:
         """What will run, for people to read; each with its label."""
@@ -95,7 +136,11 @@ class GenerateRun(PromptRun[Revision]):
         specs = {player: spec_of(model) for player, model in self.players.items()}
         is_one = len(set(specs.values())) == 1
         models = specs["assistant"] if is_one else ", ".join(f"{player} {spec}" for player, spec in specs.items())
-        gate = "no revision if a critique finds nothing" if self.gate else "always revises"
+        gate = "always revises"
+        if self.gate is not None:
+            gate = f"revises if the reply needs a change with p ≥ {self.gate:g}"
+        elif settings.gate is None and not self.templates.completes:
+            gate += " (the template set has no gate.jinja)"
         rounds = counted(settings.rounds, "round")
         return {
             "constitution": f"{self.constitution.title}, {counted(len(self._principles), 'principle')}",
@@ -107,3 +152,16 @@ class GenerateRun(PromptRun[Revision]):
     def next_steps(self, folder: str) -> Iterator[str]:
         """What to type when the run is finished."""
         yield f"training rows in {self.out / 'sft.jsonl'}; cut them again with: cai export {folder} --split 0.9"
+
+
+def threshold_of(gate: float | bool | None, templates: Templates) -> float | None:
+    """The threshold of the gate, as it is set or by default; None: it is off.
+
+    Raises UsageError if it was asked for and the template set has no question for it.
+    """
+    has_gate = "gate" in templates.by_name
+    if not has_gate and gate is not None and gate is not False:
+        raise UsageError(f"--gate: the template set {templates.source} has no gate.jinja; add one, or use --no-gate")
+    if gate is False or not has_gate:
+        return None
+    return GATE if gate is None or gate is True else float(gate)

@@ -24,6 +24,7 @@ CHARACTERS_PER_TOKEN = 4.0
 TOKENS_PER_MESSAGE = 4  # role markers
 TYPICAL_ANSWER = 0.5  # of max_tokens
 EVEN = math.log(0.5)
+UNLIKELY = -99.0
 FIGURES = ("calls", "input_tokens", "output_tokens")
 Counts = dict[str, Counter[str]]  # the figures by player
 
@@ -69,9 +70,10 @@ class Estimate(Record):
 class StandIn(Driver):
     """Counts what flows ask, and answers with `length` tokens, or as many as a request allows.
 
-    A judge finds both letters equally likely. In words it prefers the same reply in both orders, or with `split` the
-    one that comes first, so that votes are asked for again. players: by role, whose `counts` these are. requests:
-    what tells apart those about the same item so far; an equal one is not counted again, as a run has its answer.
+    A gate lets no reply pass, and with `split` is asked for a word, too. A judge finds both letters equally likely. In
+    words it prefers the same reply in both orders, or with `split` the one that comes first, so that votes are asked
+    for again. players: by role, whose `counts` these are. requests: what tells apart those about the same item so far;
+    an equal one is not counted again, as a run has its answer.
     """
 
     def __init__(
@@ -92,8 +94,11 @@ class StandIn(Driver):
             size = round(length * CHARACTERS_PER_TOKEN) - len("\nA")
             # Unlike any other; a vote is read from its first or last line, in less time than from all of it.
             text = f"{letter}\n{len(self._requests)}".ljust(size, "x") + f"\n{letter}"
-            scores = tuple(EVEN for _ in request.score) or None
-            answer = Completion(text, "stop", "stand-in", logprobs=({"A": EVEN, "B": EVEN},), scores=scores)
+            listed = {"A": EVEN, "B": EVEN}
+            if request.role == "gate":  # which lets no reply pass, and at most is asked for a word, too
+                listed = {} if self._split and request.top_logprobs else {"Yes": 0.0, "No": UNLIKELY}
+            scores = tuple(listed.values())[: len(request.score)] or None
+            answer = Completion(text, "stop", "stand-in", logprobs=(listed,) if listed else None, scores=scores)
             answers.append((b"", answer))
         return answers
 
@@ -102,7 +107,8 @@ class StandIn(Driver):
         player = self._players[request.role]
         length = min(self._length, request.max_tokens or self._length)
         texts = [turn["content"] for turn in request.messages]
-        key = (player, request.text, request.prefill, request.score, request.sample, request.index, *texts)
+        asked = request.prefill, request.score, request.top_logprobs, request.sample, request.index
+        key = (player, request.text, *asked, *texts)
         if key not in self._requests:
             self._requests.add(key)
             written = 0 if request.score else length

@@ -1,7 +1,8 @@
 """The settings of each kind of run, with their ranges and what each does; options, keywords and their docs follow.
 
 `json_schema_extra` of a field says what the command line cannot read from its type: `option`, the name of the option
-if it is another; `short`, its one-letter form; `repeat`, that it may be given several times.
+if it is another; `short`, its one-letter form; `repeat`, that it may be given several times; `alone`, what it stands
+for without a value, and `off`, what its --no- form does.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from cai.models import JUDGE_SPECS, SPECS
 from cai.records import Object, Protocol, Sampling, Values
 from cai.texts.wording import option, words_of
 
+GATE = 0.5  # the threshold of the gate
 VERDICT = 1024  # tokens that a judge may write before it names a letter
 WHOLE = 2**63 - 1  # the largest whole number that JSON writers and SQLite take
 FIXED = {  # keys of a request that the method, the reader of the answers, or the run's identity depends on
@@ -142,10 +144,19 @@ class GenerateSettings(PromptSettings):
     critic: str | None = Field(None, description="Model that critiques (default: --model).")
     reviser: str | None = Field(None, description="Model that revises (default: --critic).")
     rounds: Few = Field(2, description="Critique and revision rounds, each under one drawn principle.")
-    gate: bool | None = Field(
-        None, description="Skip the revision if the critique finds nothing to fix (default: on for chat templates)."
+    gate: float | bool | None = Field(
+        None,
+        description="Skip the revision if the critic gives less than this probability that the reply needs a change "
+        f"(default: {GATE} for chat templates).",
+        json_schema_extra={"alone": str(GATE), "off": "Do not ask that: revise every reply."},
     )
     sft_format: SftFormat | None = Field(None, description=SFT_FORMAT)
+
+    @model_validator(mode="after")
+    def _check_gate(self) -> GenerateSettings:
+        if self.gate is not None and not 0 <= self.gate <= 1:
+            raise UsageError(f"--gate {self.gate:g} must be a probability, from 0 to 1")
+        return self
 
 
 class SampleSettings(PromptSettings):

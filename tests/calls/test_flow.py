@@ -7,6 +7,7 @@ import itertools
 import queue
 from collections.abc import AsyncGenerator, Callable, Iterator
 from contextlib import aclosing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from fakes import Fake, ask, driver, gone, skipping
 
 from cai.calls.feed import Feed, play_many
 from cai.calls.flow import Driver, Flow, Played, call_seed
-from cai.calls.limits import ATTEMPTS, DEAD
+from cai.calls.limits import ATTEMPTS, DEAD, FAILING
 from cai.calls.prices import Price, Tally
 from cai.errors import (
     AuthenticationFailed,
@@ -228,6 +229,44 @@ def test_a_flow_may_drop_its_row_itself_and_is_closed(store: Store) -> None:
     with pytest.raises(RowDropped, match="empty"):
         asyncio.run(driver_play(Fake(), store, picky()))
     assert closed == [True] and len(list(store.calls())) == 1
+
+
+def otherwise(name: str, *, optional: bool) -> Flow[str]:
+    """A flow that asks in another way what was refused."""
+    request = replace(ask(f"{name} precisely", "critic"), optional=optional)
+    try:
+        [answer] = yield [request]
+    except RowDropped as refusal:
+        assert (refusal.reason, refusal.stage) == ("model_error", "critic")
+        [answer] = yield [ask(f"{name} roughly", "critic")]
+    return answer.text
+
+
+def refusing(text: str, time: int) -> None:
+    if "precisely" in text:
+        raise CallRejected("model_error", "no such field")
+
+
+def test_a_flow_may_ask_otherwise_after_a_refusal(store: Store) -> None:
+    model = Fake(behave=refusing)
+
+    async def main() -> Played[str]:
+        return await driver(model, store).play("row", 0, otherwise("one", optional=True))
+
+    played = skipping(main())
+    assert played.result == "answer to one roughly"
+    assert len(played.calls) == 1 and model.asked == ["one precisely", "one roughly"]
+
+
+def test_however_often_what_is_optional_is_refused_no_row_is_lost(store: Store) -> None:
+    rows = 3 * FAILING
+
+    async def main() -> list[Played[str]]:
+        playing = driver(Fake(delay=1.0, concurrency=rows, behave=refusing), store)
+        flows = (otherwise(str(row), optional=True) for row in range(rows))
+        return await asyncio.gather(*(playing.play(str(row), row, flow) for row, flow in enumerate(flows)))
+
+    assert len(skipping(main())) == rows
 
 
 def test_siblings_of_a_rejected_call_are_kept_because_they_are_paid_for(store: Store) -> None:

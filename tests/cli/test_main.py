@@ -148,6 +148,35 @@ def test_what_follows_two_dashes_is_no_option() -> None:
     assert "--debug: " in failed("generate", "--model", "openai:x", "--", "--debug")
 
 
+# A number that can stand alone, and be switched off
+
+
+@pytest.mark.parametrize(
+    ("words", "gate"),
+    [
+        ([], 0.5), (["--gate"], 0.5), (["--gate", "0.7"], 0.7), (["--gate=.7"], 0.7), (["--gate", "--seed", "0"], 0.5),
+        (["--seed", "0", "--gate"], 0.5), (["--gate", "0"], 0), (["--gate", "1e-3"], 0.001), (["--no-gate"], False),
+    ],
+)  # fmt: skip
+def test_the_gate_is_a_threshold_stands_alone_or_is_off(
+    server: Stub, here: Path, words: list[str], gate: float
+) -> None:
+    assert cai(*generate(server, "--limit", "1", *words)).returncode == 0
+    identity = json.loads((here / "run" / "run.json").read_bytes())["identity"]
+    assert (identity["gate"], type(identity["gate"]) is bool) == (gate, gate is False)
+
+
+def test_a_file_after_the_gate_is_the_prompts(here: Path) -> None:
+    (here / "p.txt").write_text("One?\nTwo?\n")
+    told = json.loads(cai("plan", "generate", "--gate", "p.txt", "--model", "openai:x", "--json").stdout)
+    assert told["prompts"] == 2
+
+
+@pytest.mark.parametrize("words", [["--gate", "1.5"], ["--gate", "-1"], ["--gate=x"], ["--gate", "0.4", "--no-gate"]])
+def test_a_gate_that_is_no_probability_or_contradicts_itself_is_refused(words: list[str]) -> None:
+    assert "--gate" in failed("plan", "generate", "--model", "openai:x", *words)
+
+
 # generate
 
 
@@ -158,7 +187,7 @@ def test_a_run_says_what_it_does_and_ends_with_one_example_and_the_next_command(
     assert [line.split()[0] for line in lines[:5]] == ["constitution", "prompts", "method", "model", "folder"]
     labels = [line.split()[0] for line in lines[6:] if line and not line.startswith(" ")]
     assert labels[:5] == ["prompt", "reply", "critique", "critique", "revision"]
-    assert "3 rows kept; 15 calls" in done.stderr
+    assert "3 rows kept; 21 calls" in done.stderr
     assert lines[-1].endswith("cut them again with: cai export run --split 0.9")
     assert "\x1b" not in done.stderr
     assert len((here / "run" / "sft.jsonl").read_text().splitlines()) == 3
@@ -229,7 +258,7 @@ def test_a_plan_writes_nothing_and_is_told_as_json_too(here: Path) -> None:
     words = ["plan", "generate", "--model", "openai:gpt-4.1-mini", "--limit", "10"]
     told, found = cai(*words), json.loads(cai(*words, "--json").stdout)
     assert told.returncode == 0
-    assert (found["prompts"], found["calls"]) == (10, 50)
+    assert (found["prompts"], found["calls"]) == (10, 70)
     assert f"${found['cost_usd']:,.2f}" in told.stderr
     assert list(here.iterdir()) == []
 

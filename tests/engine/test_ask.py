@@ -84,15 +84,10 @@ def test_a_question_does_not_depend_on_what_was_asked_before() -> None:
     assert ask.critique(prompt("Two"), "No.", KIND) == chat().critique(prompt("Two"), "No.", KIND)
 
 
-@pytest.mark.parametrize("gate", [True, False])
-def test_a_verdict_is_asked_for_with_the_gate_alone(gate: bool) -> None:
-    asked = chat(gate=gate).critique(prompt("Hi"), "So.", KIND).messages[-1]["content"]
-    assert ("Verdict:" in asked) is gate
-
-
 def test_a_system_text_goes_before_every_conversation() -> None:
     ask, asked = chat(system="Be brief."), prompt("Hi")
-    for request in (ask.respond(asked), ask.critique(asked, "So.", KIND), ask.revise(asked, "So.", "Hm.", KIND)):
+    requests = [ask.respond(asked), ask.critique(asked, "So.", KIND)]
+    for request in (*requests, ask.gate(asked, "So.", "Hm.", KIND), ask.revise(asked, "So.", "Hm.", KIND)):
         assert request.messages[0] == {"role": "system", "content": "Be brief."}
         assert roles(request).count("system") == 1
     assert roles(chat().respond(asked)) == ["user"]

@@ -86,7 +86,7 @@ async def play(
     seat = Seat(model, Limiter(8, tally=tally), Sampling(), None)
     store = Store(folder)
     driver = Driver(dict.fromkeys(ROLES, seat), store, seed=0, budget=None, tally=tally)
-    flows = [revise(prompt, principles, ask, gate=False) for prompt, principles in zip(prompts, drawn, strict=True)]
+    flows = [revise(prompt, principles, ask, gate=None) for prompt, principles in zip(prompts, drawn, strict=True)]
     plays = [driver.play(prompt.id, n, flow) for n, (prompt, flow) in enumerate(zip(prompts, flows, strict=True))]
     try:
         return await asyncio.gather(*plays)

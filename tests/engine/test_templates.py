@@ -13,8 +13,8 @@ import pytest
 
 from cai.constitution.principles import Constitution, Example, Principle
 from cai.engine.ask_judge import AskJudge
+from cai.engine.gate import Gate
 from cai.engine.revise import Ask
-from cai.engine.template_checks import JOBS, VARIABLES
 from cai.engine.templates import Templates, check_templates, load_templates
 from cai.errors import TemplateError
 from cai.records import Message, Prompt, Request
@@ -63,26 +63,25 @@ def golden_texts() -> dict[str, str]:
     texts = {"fewshot-own-examples-critique.txt": words(own)}
     for name in ("chat", "fewshot"):
         for kind, principle in (("whole", WHOLE), ("shorthand", SHORTHAND)):
-            for gate in (True, False) if name == "chat" else (False,):
-                law = Constitution(name="law", version="1.0.0", principles=(principle,), examples=(EXAMPLE,))
-                ask = Ask(load_templates(name), law, gate=gate)
-                asked = {
-                    "respond": ask.respond(PROMPT),
-                    "critique": ask.critique(PROMPT, "With a stone.", principle),
-                    "revise": ask.revise(PROMPT, "With a stone.", "It is curt.\n\nVerdict: revise", principle),
-                }
-                judge = AskJudge(load_templates(name), law, prefill=True)
-                pair = TURNS, "With a stone.", "On a wet stone,\n\nat 20 degrees.", principle
-                asked |= {
-                    "judge": judge.letter(pair, score=True),
-                    "reasons": judge.reasons(pair),
-                    "judge-after-reasons": judge.letter(pair, score=False, reasons="The second says how."),
-                    "vote": AskJudge(load_templates(name), law, prefill=False).vote(pair),
-                }
-                suffix = ("-gate" if gate else "-no-gate") if name == "chat" else ""
-                for template, request in asked.items():
-                    gated = suffix if template in VARIABLES and template not in JOBS["judge"] else ""
-                    texts[f"{name}-{kind}{gated}-{template}.txt"] = words(request)
+            law = Constitution(name="law", version="1.0.0", principles=(principle,), examples=(EXAMPLE,))
+            ask = Ask(load_templates(name), law)
+            asked = {
+                "respond": ask.respond(PROMPT),
+                "critique": ask.critique(PROMPT, "With a stone.", principle),
+                "revise": ask.revise(PROMPT, "With a stone.", "It is curt.", principle),
+            }
+            if name == "chat":
+                gate = Gate(0.5, "score", load_templates(name).gate_prefix)
+                [asked["gate"]] = next(gate.ask(ask.gate(PROMPT, "With a stone.", "It is curt.", principle)))
+            judge = AskJudge(load_templates(name), law, prefill=True)
+            pair = TURNS, "With a stone.", "On a wet stone,\n\nat 20 degrees.", principle
+            asked |= {
+                "judge": judge.letter(pair, score=True),
+                "reasons": judge.reasons(pair),
+                "judge-after-reasons": judge.letter(pair, score=False, reasons="The second says how."),
+                "vote": AskJudge(load_templates(name), law, prefill=False).vote(pair),
+            }
+            texts |= {f"{name}-{kind}-{template}.txt": words(request) for template, request in asked.items()}
     return texts
 
 
@@ -112,11 +111,12 @@ def test_every_golden_file_is_of_use() -> None:
     assert {path.name for path in GOLDEN.glob("*.txt")} == set(golden_texts())
 
 
-def test_the_verdict_line_is_asked_for_with_the_gate_alone() -> None:
+def test_the_gate_is_in_no_question_but_its_own() -> None:
     texts = golden_texts()
-    assert {name for name, text in texts.items() if '"Verdict: nothing to fix"' in text} == {
-        f"chat-{kind}-gate-{template}.txt" for kind in ("whole", "shorthand") for template in ("critique", "revise")
-    }
+    for kind in ("whole", "shorthand"):
+        own = texts[f"chat-{kind}-gate.txt"].rpartition("[user]\n")[2].partition("\n[assistant, begun]")[0]
+        holders = {name for name, text in texts.items() if own in text or "Verdict" in text}
+        assert holders == {"chat-whole-gate.txt", "chat-shorthand-gate.txt"}
 
 
 @pytest.mark.parametrize("name", ["chat", "fewshot"])
@@ -192,14 +192,14 @@ def test_stop_strings_of_a_chat_set_are_sent_too(tmp_path: Path) -> None:
 def test_the_files_of_a_set_may_use_each_other(tmp_path: Path, template: str) -> None:
     part = "{% macro shout(text) %}{{ text | upper }}!{% endmacro %}"
     own = load_templates(a_set(tmp_path / "own", critique__jinja=template + "{{ principle.id }}", _part__jinja=part))
-    assert own.render("critique", principle=WHOLE, gate=True, examples=()).endswith("kind")
+    assert own.render("critique", principle=WHOLE, gate=False, examples=()).endswith("kind")
 
 
 def test_what_was_loaded_stays_as_it_was_when_a_file_changes(tmp_path: Path) -> None:
     own = a_set(tmp_path / "own", critique__jinja="{{ principle.id }} {% include '_part.jinja' %}", _part__jinja="old")
     loaded = load_templates(own)
     (own / "_part.jinja").write_text("new")
-    assert loaded.render("critique", principle=WHOLE, gate=True, examples=()) == "kind old"
+    assert loaded.render("critique", principle=WHOLE, gate=False, examples=()) == "kind old"
 
 
 @pytest.mark.parametrize("file", ["critique.jinja", "revise.jinja", "_part.jinja", "examples.yaml"])
@@ -423,7 +423,7 @@ def test_a_template_that_ignores_the_principle_is_a_warning(tmp_path: Path) -> N
 
 def rendered(path: Path, template: str, **variables: Any) -> str:
     loaded: Templates = load_templates(a_set(path, critique__jinja=template))
-    return loaded.render("critique", **{"principle": WHOLE, "gate": True, "examples": (), **variables})
+    return loaded.render("critique", **{"principle": WHOLE, "gate": False, "examples": (), **variables})
 
 
 @pytest.mark.parametrize("name", ["chat", "fewshot"])

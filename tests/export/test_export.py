@@ -290,6 +290,20 @@ def test_a_rejected_reply_may_have_a_fault_of_form(tmp_path: Path) -> None:
     assert export_run(tmp_path).files == {"sft.jsonl": 1, "dpo.jsonl": 1}
 
 
+def test_the_card_says_how_many_replies_the_gate_let_pass_and_a_note_how_many_answers_could_not_be_read(
+    tmp_path: Path,
+) -> None:
+    items = [revision(0, "a", None), revision(1, None, "b"), revision(2, "c", "d")]
+    assert list(export_run(make_run(tmp_path, items)).notes) == []
+    assert "| gate | a reply is revised if the critic gives p ≥ 0.5 that it needs a change: 2 of 6 passed |" in (
+        (tmp_path / "README.md").read_text()
+    )
+    [turn] = revision(3, "e").rounds
+    unread = turn.model_copy(update={"verdict": None, "p_revise": None})
+    [note] = export_run(make_run(tmp_path, [revision(3, "e").model_copy(update={"rounds": (unread,)})])).notes
+    assert note.startswith("the answer of the gate could not be read in 1 of 7 rounds, in which the reply was revised")
+
+
 @pytest.mark.parametrize(
     ("refused", "rows", "note"),
     [

@@ -1,7 +1,8 @@
 """Makes the golden outputs with the code at hand: python tests/goldens/make.py FOLDER
 
 Every command and function runs on the inputs beside this file, against the server of `steady.py`. What is written is
-what must stay the same, see `kept.py`; tests/test_goldens.py holds it against tests/goldens/0.1.0.
+what must stay the same, see `kept.py`; tests/test_goldens.py holds it against tests/goldens/0.1.0. All that is there is
+what 0.1.0 made, but for runs with the gate, whose question is another one since, and what is cut from those.
 """
 
 from __future__ import annotations

@@ -31,13 +31,15 @@ PROMPTS = "inputs/prompts.jsonl"
 SOURCE = "sample-finished"  # of the label runs
 COMMANDS: dict[str, tuple[str, ...]] = {  # without --out and --base-url
     "generate": ("generate", PROMPTS, *LAW, "--model", "openai:writer"),
+    "ungated": ("generate", PROMPTS, *LAW, "--model", "openai:writer", "--no-gate"),
     "sample": ("sample", PROMPTS, "--model", "openai:writer", "-n", "2"),
     "best-of": ("sample", PROMPTS, "--model", "openai:writer", "--best-of", "3", *JUDGE, "-k", "1"),
     "label": ("label", SOURCE, *JUDGE, "-k", "2", "--min-confidence", "0.6"),
     "label-gold": ("label", SOURCE, *JUDGE, "-k", "1", "--gold", "inputs/gold.jsonl", "--limit", "4"),
 }
-HALVES = ("generate", "sample", "best-of", "label")
-TORN = {"generate-half": "revisions.jsonl", "sample-half": "dropped.jsonl"}  # files whose last line a kill tore
+HALVES = ("generate", "ungated", "sample", "best-of", "label")
+# Files whose last line a kill tore.
+TORN = {"generate-half": "revisions.jsonl", "ungated-half": "revisions.jsonl", "sample-half": "dropped.jsonl"}
 QUIET = 1.0  # seconds without a new request, after which a run waits for what is held
 TRAINING: dict[str, Any] = {
     "split": 0.75, "batch_size": 4, "rows_at_once": 4, "dtype": "float32", "learning_rate": 1e-2, "max_length": 64,

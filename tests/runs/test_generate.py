@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from cai.cli.console import Progress
-from cai.cli.main import values_of
+from cai.cli.options import values_of
 from cai.constitution.principles import Constitution, load_constitution
 from cai.errors import CaiError, UsageError
 from cai.folder.files import identity_hash
@@ -126,11 +126,51 @@ def test_an_extra_body_that_is_no_json_is_refused(value: object) -> None:
 # What must agree with what
 
 
-def test_a_gate_needs_chat_templates() -> None:
-    assert "--no-gate" in refused(templates="fewshot", gate=True)
-    assert setup(templates="fewshot").gate is False
-    assert setup(templates="chat").gate is True
-    assert setup(gate=False).gate is False
+@pytest.mark.parametrize("gate", [True, 0.5, 0.0, 1])
+def test_a_gate_needs_a_template_of_its_own(gate: float, tmp_path: Path) -> None:
+    own = a_set(
+        tmp_path / "own", critique="{{ principle.critique or principle.text }}{% if gate %} Verdict?{% endif %}"
+    )
+    for templates in ("fewshot", own):
+        told = refused(templates=templates, gate=gate)
+        assert str(templates) in told and "has no gate.jinja" in told and "--no-gate" in told
+        assert setup(templates=templates).gate is setup(templates=templates, gate=False).gate is None
+    assert "always revises (the template set has no gate.jinja)" in "\n".join(setup(templates=own).describe())
+    (own / "gate.jinja").write_text("Change it?")
+    assert setup(templates=own, gate=gate).gate == (0.5 if gate is True else gate)
+
+
+def a_set(path: Path, critique: str) -> Path:
+    path.mkdir()
+    (path / "critique.jinja").write_text(critique)
+    (path / "revise.jinja").write_text("{{ principle.revise or principle.text }}")
+    return path
+
+
+def test_the_gate_of_chat_templates_is_at_one_half_unless_told_otherwise() -> None:
+    assert setup().gate == setup(gate=True).gate == 0.5
+    assert (setup(gate=0.8).gate, setup(gate=False).gate) == (0.8, None)
+    assert "p ≥ 0.8" in "\n".join(setup(gate=0.8).describe())
+
+
+@pytest.mark.parametrize("gate", [-0.1, 1.01, float("nan"), float("inf"), 2])
+def test_a_gate_is_a_probability(gate: float) -> None:
+    assert "must be a probability, from 0 to 1" in refused(gate=gate)
+
+
+@pytest.mark.parametrize("model", ["anthropic:claude-sonnet-4-5", "openai:gpt-5"])
+def test_a_gate_that_would_let_every_word_pass_is_refused(model: str) -> None:
+    told = refused(critic=model, gate=0.9)
+    assert "a word counts as 0.25 or 0.75, so that no reply would be revised" in told and model in told
+    assert setup(critic=model, gate=0.75).gate == 0.75
+    assert setup(model=model, critic="openai:gpt-4.1-mini", gate=0.9).gate == 0.9
+
+
+def test_the_critic_answers_for_the_gate() -> None:
+    [(roles, _, _)] = setup(critic="openai:gpt-4.1-nano").seats()
+    assert roles == {"assistant": "assistant", "critic": "critic", "reviser": "reviser", "gate": "critic"}
+    [(roles, _, _)] = setup(gate=False).seats()
+    assert "gate" not in roles
 
 
 def test_a_model_that_cannot_continue_text_is_refused_for_a_completion_set() -> None:
@@ -188,6 +228,8 @@ def identity(**given: Any) -> str:
         {"reviser": "openai:gpt-4.1-nano"},
         {"rounds": 3},
         {"gate": False},
+        {"gate": 0.7},
+        {"gate": 0},
         {"system": "Be brief."},
         {"system": ""},
         {"temperature": 0.5},
@@ -218,6 +260,7 @@ def test_what_decides_the_rows_is_part_of_the_identity(given: dict[str, Any]) ->
         {"force": True},
         {"critic": "openai:gpt-4.1-mini"},
         {"gate": True},
+        {"gate": 0.5},
         {"templates": "chat"},
         {"temperature": 1},
         {"prompts": ["Something else"]},

@@ -43,6 +43,13 @@ def plain(tmp_path: Path) -> Path:
     return folder
 
 
+def letters(text: str) -> dict[str, Any]:
+    """The log probabilities of a word that a gate may answer with."""
+    if text not in ("Yes", "No"):
+        return {}
+    return {"logprobs": [{"Yes": -3.0, "No": -3.0, text: -0.1, "x": -9.0}]}
+
+
 @pytest.fixture
 def answers(tmp_path: Path) -> str:
     """Recorded answers for rows 0 to 4: two rounds, and rows 1 and 3 have nothing to fix in the first."""
@@ -50,9 +57,11 @@ def answers(tmp_path: Path) -> str:
     lines = []
     for row in range(5):
         nothing = row in (1, 3)
-        said = [("assistant", 0, "Hello."), ("critic", 0, "Verdict: nothing to fix" if nothing else "Curt.")]
-        said += [("critic", 1, "Curt."), ("reviser", 0, "Good day."), ("reviser", 1, "Good evening.")]
-        lines += [{"id": str(row), "role": role, "index": index, "reply": text} for role, index, text in said]
+        said = [("assistant", 0, "Hello."), ("critic", 0, "Curt."), ("critic", 1, "Curt."), ("gate", 1, "Yes")]
+        said += [("gate", 0, "No" if nothing else "Yes"), ("reviser", 0, "Good day."), ("reviser", 1, "Good evening.")]
+        lines += [
+            {"id": str(row), "role": role, "index": index, "reply": text} | letters(text) for role, index, text in said
+        ]
     path.write_text("".join(json.dumps(line) + "\n" for line in lines))
     return f"recorded:{path}"
 
@@ -93,15 +102,36 @@ def test_a_text_counts_by_its_bytes() -> None:
     assert count_tokens(Request("assistant", text="日" * 400)) == 304
 
 
-@pytest.mark.parametrize(("rounds", "calls"), [(1, 3), (2, 5), (4, 9)])
-def test_a_row_is_one_reply_and_two_calls_a_round(rounds: int, calls: int) -> None:
+@pytest.mark.parametrize(("rounds", "calls"), [(1, 4), (2, 7), (4, 13)])
+def test_a_row_is_one_reply_and_three_calls_a_round(rounds: int, calls: int) -> None:
     assert plan(["a", "b"], rounds=rounds).calls == 2 * calls
+    assert plan(["a", "b"], rounds=rounds, gate=False).calls == 2 * (calls - rounds)
+
+
+@pytest.mark.parametrize("gate", [True, 0.0, 0.75, 1.0])
+@pytest.mark.parametrize(("model", "words"), [("openai:gpt-4.1-mini", 1), ("local", 0), ("openai:gpt-5", 0)])
+def test_the_gate_lets_nothing_pass_and_at_most_is_asked_for_a_word_too(gate: float, model: str, words: int) -> None:
+    if model == "openai:gpt-5" and gate == 1.0:
+        return
+    found = plan(["a", "b"], model=model, gate=gate)
+    assert found.roles["critic"].calls == 2 * 2 * 2
+    assert (found.calls, found.most_calls) == (2 * 7, 2 * 7 + 2 * 2 * words * (gate is True or gate <= 0.75))
+    assert found.roles["reviser"].calls == 2 * 2
+
+
+def test_the_question_of_the_gate_has_its_tokens_and_an_answer_of_one(plain: Path) -> None:
+    (plain / "gate.jinja").write_text("g" * 60)
+    given: dict[str, Any] = {"templates": plain, "rounds": 1, "max_tokens": 200}
+    without, found = plan(["p" * 400], gate=False, **given), plan(["p" * 400], **given)
+    prompt, reply, critique_question, critique, question = 104, 104, 14, 104, 15 + 4
+    assert found.input_tokens - without.input_tokens == prompt + reply + critique_question + critique + question
+    assert found.output_tokens - without.output_tokens == 1
 
 
 def test_what_is_no_prompt_or_comes_twice_is_not_asked() -> None:
     found = plan(["a", "b", "a", 5, "", "c"])
-    assert (found.prompts, found.unusable, found.calls) == (3, 3, 15)
-    assert plan(["a", "b", "c"], limit=2).calls == 10
+    assert (found.prompts, found.unusable, found.calls) == (3, 3, 21)
+    assert plan(["a", "b", "c"], limit=2).calls == 14
 
 
 # Beside a real run
@@ -116,8 +146,8 @@ def test_a_run_asks_no_more_than_planned_and_exactly_that_without_the_gate(
     rows = list(generate(ROWS, LAW, **given))
     calls = len(list(read_calls(tmp_path / "run")))
     assert len(rows) == planned.prompts == 5
-    assert planned.calls == 25
-    assert calls == (23 if gate else 25)
+    assert planned.calls == (35 if gate else 25)
+    assert calls == (33 if gate else 25)
 
 
 def test_what_is_sent_has_as_many_tokens_as_planned_for_such_answers(tmp_path: Path) -> None:
@@ -139,7 +169,7 @@ def test_what_a_folder_is_through_with_is_not_counted_again(answers: str, tmp_pa
     given: dict[str, Any] = {"model": answers, "out": tmp_path / "run"}
     list(generate(ROWS, LAW, limit=3, **given))
     found = plan(ROWS, **given)
-    assert (found.prompts, found.finished, found.calls) == (5, 3, 10)
+    assert (found.prompts, found.finished, found.calls) == (5, 3, 14)
     assert "3 through already" in found.lines()[0]
     assert plan(ROWS, force=True, **given).finished == 0
     assert plan(ROWS, seed=1, **given).finished == 0
@@ -203,6 +233,6 @@ def test_a_cost_cap_is_refused_for_an_unlisted_model_and_compared_for_others() -
 
 def test_the_time_is_zero_for_recorded_answers_and_bound_by_calls_a_minute(answers: str) -> None:
     assert plan(ROWS, model=answers).seconds == 0
-    assert plan(ROWS, rpm=5).seconds == pytest.approx(25 / 5 * 60)
+    assert plan(ROWS, rpm=7).seconds == pytest.approx(35 / 7 * 60)
     assert plan(ROWS, model="openai:gpt-4.1-mini").seconds
-    assert "about 5 minutes" in "\n".join(plan(ROWS, rpm=5).lines())
+    assert "about 5 minutes" in "\n".join(plan(ROWS, rpm=7).lines())

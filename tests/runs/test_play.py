@@ -171,12 +171,13 @@ def test_the_budget_of_wasted_calls_holds(tmp_path: Path, window: str) -> None:
 
 
 def recorded(path: Path, count: int) -> str:
-    """Answers to `count` prompts of two rounds; some critiques find nothing to fix."""
+    """Answers to `count` prompts of two rounds; some replies need no change."""
+    asked = [("assistant", 0), *((role, index) for index in range(2) for role in ("critic", "gate", "reviser"))]
     with open(path, "w") as file:
         for n in range(count):
-            for role, index in [("assistant", 0), ("critic", 0), ("reviser", 0), ("critic", 1), ("reviser", 1)]:
-                verdict = "nothing to fix" if (n + index) % 3 == 0 else "revise"
-                reply = f"Words.\n\nVerdict: {verdict}" if role == "critic" else f"{role} {index} to {n}"
+            for role, index in asked:
+                word = "No" if (n + index) % 3 == 0 else "Yes"
+                reply = word if role == "gate" else f"{role} {index} to {n}"
                 file.write(json.dumps({"id": f"q{n}", "role": role, "index": index, "reply": reply}) + "\n")
     return f"recorded:{path}"
 
@@ -189,6 +190,7 @@ def test_the_same_seed_gives_the_same_rows_at_concurrency_1_and_64(tmp_path: Pat
     one, many = (sorted(rows_of(tmp_path / name), key=lambda row: row["position"]) for name in ("1", "64"))
     assert one == many and len(one) == 150
     assert len({row["rounds"][0]["principle"] for row in one}) > 5
+    assert {turn["p_revise"] for row in one for turn in row["rounds"]} == {0.25, 0.75}
     for name in ("sft.jsonl", "dpo.jsonl", "dropped.jsonl", "README.md"):
         assert (tmp_path / "1" / name).read_bytes() == (tmp_path / "64" / name).read_bytes()
 

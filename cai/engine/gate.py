@@ -1,0 +1,85 @@
+"""The gate: whether a reply needs a change, as the critic says after its critique, and how its answer is read.
+
+The question branches off the conversation: the reviser sees neither it nor the answer.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Generator
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from cai.engine.letters import LETTER_TOKENS, LISTED, probability, read_letters
+from cai.errors import RowDropped
+from cai.records import Completion, Protocol, Reading, Request
+
+YES, NO = "Yes", "No"
+SAID = {YES: 0.75, NO: 0.25}  # what one word counts as: (x + 1/2)/(n + 1), the mean under Jeffreys' prior, at n = 1
+WORD = re.compile(r"[\W_]*(?:answer\b[\W_]*)?(yes|no)\b", re.IGNORECASE)  # at the start: what follows gives reasons
+Verdict = Literal["revise", "nothing_to_fix"]
+
+
+@dataclass(frozen=True, slots=True)
+class Gate:
+    """How a gate is asked, and what it decides.
+
+    threshold: in [0, 1]; a reply is revised if it needs a change with at least this probability. protocol: logprob,
+    score or vote, as for a judge. prefix: how the model's answer is begun for it; "" if it cannot be.
+    """
+
+    threshold: float
+    protocol: Protocol
+    prefix: str = ""
+
+    def ask(self, question: Request) -> Generator[list[Request], list[Completion], float | None]:
+        """The probability that a reply needs a change; None if the answer cannot be read.
+
+        A model that lists no probabilities, or whose server refuses to, is asked for the word. Raises RowDropped if
+        that is refused, too.
+        """
+        if question.text is None:
+            question = replace(question, prefill=self.prefix)
+        else:
+            question = replace(question, text=f"{question.text} {self.prefix}".rstrip())
+        if self.protocol != "vote":
+            try:
+                [answer] = yield [self._letters(question)]
+            except RowDropped as refusal:
+                if refusal.reason != "model_error":
+                    raise
+            else:
+                if answer.scores is not None or answer.logprobs:
+                    return p_of(read_letters(answer, (YES, NO)))
+        if self.threshold > SAID[YES]:  # no word could pass it
+            return None
+        [answer] = yield [replace(question, temperature=0.0, max_tokens=LETTER_TOKENS if self.prefix else None)]
+        return read_word(answer)
+
+    def _letters(self, question: Request) -> Request:
+        question = replace(question, temperature=0.0, max_tokens=1, optional=True)
+        if self.protocol == "score":
+            space = " " if self.prefix else ""
+            return replace(question, score=(space + YES, space + NO))
+        return replace(question, top_logprobs=LISTED)
+
+    def verdict(self, p_revise: float | None) -> Verdict | None:
+        """What becomes of the reply; None: unknown, so that it is revised."""
+        if p_revise is None:
+            return None
+        return "revise" if p_revise >= self.threshold else "nothing_to_fix"
+
+
+def p_of(reading: Reading) -> float | None:
+    """The probability of Yes among Yes and No; None if the reading does not count."""
+    if reading.problem is not None or reading.first is None or reading.second is None:
+        return None
+    return probability(reading.first - reading.second)
+
+
+def read_word(answer: Completion) -> float | None:
+    """What the word at the start of an answer counts as; None if there is none."""
+    if answer.finish == "content_filter":
+        return None
+    match = WORD.match(answer.text)
+    return None if match is None else SAID[match[1].capitalize()]
