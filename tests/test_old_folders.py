@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import shutil
+import sqlite3
+import zlib
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -264,3 +267,21 @@ def test_an_interrupted_training_goes_on_from_its_checkpoint(work: Path) -> None
     trained(half, work)
     assert losses(half) == pytest.approx(whole, rel=1e-6)
     assert {step: losses(half)[step] for step in before} == before
+
+
+# What an old version stored, and could not read
+
+
+@pytest.mark.parametrize(
+    "tokens", [[{"A": -0.2, "B": None}], [{"A": "-0.2", "B": -1.5}], [{"A": {"x": 1}}], [None], [3], [["A"]], []]
+)
+def test_a_run_whose_stored_log_probabilities_are_odd_is_gone_on_with(work: Path, tokens: Any) -> None:
+    folder = work / "label-half"
+    with closing(sqlite3.connect(folder / "calls.sqlite")) as db, db:
+        db.execute("UPDATE calls SET logprobs = ?", (zlib.compress(orjson.dumps(tokens)),))
+    with steady() as server:
+        run(*COMMANDS["label"], "--out", folder.name, folder=work, server=server.url + "/v1")
+        run(*COMMANDS["label"], "--out", folder.name, "--force", folder=work, server=server.url + "/v1")
+    assert info_of(folder)["stopped"] is None
+    assert all(isinstance(call.completion.logprobs, tuple) for call in cai.read_calls(folder))
+    cai.export_run(folder)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import partial
 from itertools import groupby
 from operator import itemgetter
 from typing import ClassVar
@@ -76,8 +77,8 @@ class AnthropicModel(HostedModel):
 
     async def send(self, payload: Values) -> Completion:
         """Ask once."""
-        body = await self.reply("/v1/messages", payload)
-        return read_message(body, self.name, payload.get("max_tokens"))
+        read = partial(read_message, name=self.name, most=payload.get("max_tokens"))
+        return await self.answer("/v1/messages", payload, read)
 
 
 def generation(name: str) -> tuple[int, int] | None:

@@ -9,7 +9,7 @@ import io
 import os
 import re
 import ssl
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import ClassVar
 
 import aiohttp
@@ -33,7 +33,7 @@ from cai.models.remote.envelope import is_answer, known
 from cai.models.remote.failures import Failure, error_inside, loads, read_error, shown
 from cai.models.remote.fields import way_out
 from cai.models.remote.meanings import meaning_of
-from cai.records import Values
+from cai.records import Completion, Values
 
 MASKED_KEY = re.compile(r"[^\s*]{0,40}\*{3,}\S{0,40}")  # "sk-ab****yz", as OpenAI quotes a wrong key
 CONNECT = 30.0  # seconds until a server that does not even accept counts as gone
@@ -139,12 +139,16 @@ class HostedModel:
             await self._session.close()
             self._session = None
 
-    async def reply(self, path: str, payload: Values) -> Values:
-        """Send once and return the answer, which holds a reply or says that there is none."""
+    async def answer(self, path: str, payload: Values, read: Callable[[Values], Completion]) -> Completion:
+        """Send once and `read` the answer, if it holds a reply or says that there is none."""
         body = await self.post(path, payload)
         if not is_answer(body, self.replies):
             raise self.odd("JSON that holds no reply")
-        return body
+        try:
+            return read(body)
+        except ModelError as error:  # with words of the server's
+            error.args = (self._scrub(str(error)),)
+            raise
 
     async def post(self, path: str, payload: Values) -> Values:
         """Send once and return the JSON object of a 200 answer; everything else raises a `ModelError`."""
@@ -164,10 +168,11 @@ class HostedModel:
             # `from None`: aiohttp's errors hold the request's headers.
             message = self._scrub(f"no answer from {self.endpoint}: {self._reason(error)}")
             raise ModelFault(message, reached=not isinstance(error, UNREACHED)) from None
-        if status == 200 and not whole:
+        answered = 200 <= status < 300
+        if answered and not whole:
             problem = f"the server's answer is over {MOST // 2**20} MB, the most that is read of one"
             raise CallRejected("model_error", problem, billed=True)
-        if status == 200:
+        if answered:
             return self._answer(raw, payload)
         if 300 <= status < 400:
             target = self._scrub(redirect_target(url, headers.get("Location", "")))

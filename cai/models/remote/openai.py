@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 
 from cai.calls.model import Call, Connection, check_temperature
 from cai.errors import UsageError
@@ -128,5 +129,6 @@ class OpenAIModel(HostedModel):
     async def send(self, payload: Values) -> Completion:
         """Ask once."""
         chat = "messages" in payload
-        body = await self.reply("/chat/completions" if chat else "/completions", payload)
-        return read_choice(body, self.name, payload.get(self._max_tokens, payload.get("max_tokens")))
+        path = "/chat/completions" if chat else "/completions"
+        most = payload.get(self._max_tokens, payload.get("max_tokens"))
+        return await self.answer(path, payload, partial(read_choice, name=self.name, most=most))

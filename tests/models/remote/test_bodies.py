@@ -163,3 +163,26 @@ def test_an_answer_of_the_other_protocol_is_a_passing_fault_and_no_blocked_promp
     assert isinstance(openai, ModelFault) and isinstance(anthropic, Completion)
     openai, anthropic = outcomes(Mode(answer(chat())))
     assert isinstance(anthropic, ModelFault) and isinstance(openai, Completion)
+
+
+@pytest.mark.parametrize("status", [200, 201, 203, 206, 299])
+def test_any_status_of_success_brings_an_answer(status: int) -> None:
+    [done, _] = outcomes(Mode(answer(chat(), status)))
+    assert isinstance(done, Completion) and done.text == REPLY
+
+
+KEY = "sk-proj-Zq8vW2mT4xR7"
+ECHOES = [
+    chat(finish=f"tool_calls for {KEY}", text=""),
+    chat(choices=f"none for {KEY}"),
+    chat(choices=[KEY]),
+    chat({"type": "text", "text": [KEY]}),
+    {"choices": [], "msg": f"no worker for {KEY}"},
+]
+
+
+@pytest.mark.parametrize("body", ECHOES)
+def test_a_key_in_an_answer_that_cannot_be_used_is_not_shown(body: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", KEY)
+    [error, _] = outcomes(Mode(answer(body)))
+    assert isinstance(error, CallRejected) and "***" in str(error) and KEY[8:] not in str(error)

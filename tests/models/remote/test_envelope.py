@@ -12,6 +12,8 @@ from typing import Any
 
 import pytest
 from habits import MODEL, REPLY, chat, continuation, listed, message
+from hypothesis import given
+from hypothesis import strategies as st
 
 from cai.engine.ask_judge import LISTED
 from cai.engine.letters import read_letters
@@ -397,3 +399,38 @@ def test_scores_are_read_only_if_there_is_one_for_each_letter() -> None:
     for scores in ((), (-0.1,), (-0.1, -2.0, -3.0), (math.nan, -1.0), (-1.0, math.inf)):
         assert read_letters(Completion("", "stop", "m", scores=scores)).problem is not None
     assert LISTED == 20 and log_sum([-1.0, -1.0]) == pytest.approx(-1 + math.log(2))
+
+
+# Many odd things at once
+
+JSON_VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers(-(2**70), 2**70) | st.floats() | st.text(max_size=8),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
+    max_leaves=6,
+)
+
+
+@given(st.sampled_from(sorted(BODIES)), st.data())
+def test_no_answer_of_any_shape_crashes_a_run(name: str, data: st.DataObject) -> None:
+    read, body = BODIES[name]
+    for _ in range(data.draw(st.integers(1, 4))):
+        path = data.draw(st.sampled_from(sorted(places(body), key=str)))
+        body = changed(body, path, data.draw(JSON_VALUES))
+        if not list(places(body)):
+            break
+    done = outcome(read, body)
+    if isinstance(done, Completion):
+        assert is_whole(done)
+        assert read_letters(done).problem is not None or done.logprobs
+        read_vote(done, named=False)
+    else:
+        assert isinstance(done, CallRejected | ModelFault) and str(done).isprintable()
+
+
+@given(st.binary(max_size=60) | st.text(alphabet='{}[]":,0129eE+-.NaInfity ul\\', max_size=60).map(str.encode))
+def test_bytes_that_are_no_json_are_told_from_those_that_are(raw: bytes) -> None:
+    try:
+        value = loads(raw)
+    except (ValueError, RecursionError):
+        return
+    assert loads(json.dumps(value).encode()) == value or "nan" in repr(value)
