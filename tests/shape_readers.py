@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from cai.evaluation.bench import _labelled
@@ -59,7 +60,8 @@ def by_audit(record: Record) -> tuple[Any, str]:
     return case.prompt, reply
 
 
-def by_prompts(record: Record) -> list[Any]:
-    [prompt] = read_prompts([record])
+def by_prompts(record: Record | Path) -> list[Any]:
+    """The conversation that a run would ask about; a path is a file with one record."""
+    [prompt] = read_prompts(record if isinstance(record, Path) else [record])
     assert isinstance(prompt, Prompt)
     return list(prompt.messages)

@@ -35,6 +35,7 @@ from cai.sources.conversations import conversation_before, pair_hash, to_answer,
 from cai.sources.files import Source, examine, read_records
 from cai.sources.labels import by_rank
 from cai.sources.replies import Reply, column_of_many, many_of, pair_of
+from cai.sources.threads import woven
 from cai.sources.turns import whole
 from cai.sources.values import BadRecord, as_text, id_of, listed, object_of
 
@@ -129,7 +130,7 @@ def _of_record(record: Any, pairing: str) -> list[Contest]:
     """The pairs of one record, whatever its shape; their positions count within it."""
     if isinstance(record, Label | Revision | Candidates):
         record = record.model_dump()
-    record = object_of(record, "a prompt and replies")
+    record = woven(object_of(record, "a prompt and replies"))
     if "rounds" in record and "initial" in record:
         try:
             return list(_of_revision(record, pairing))

@@ -9,6 +9,7 @@ from typing import Any
 from cai.records import Message
 from cai.sources.conversations import conversation_before, merged
 from cai.sources.replies import PAIRS, answers_in, column_of_many, columns_of, cut_of, many_of
+from cai.sources.threads import woven
 from cai.sources.turns import HUMAN, before_reply
 from cai.sources.values import BadRecord, listed, object_of
 
@@ -43,7 +44,7 @@ def read_case(record: Any, reply_field: str | None = None, prompt_field: str | N
     column = LONE.get(type(record))
     if column is not None and reply_field is None:
         record = {column: record}
-    record = object_of(record, "a reply")
+    record = woven(object_of(record, "a reply"))
     many = column_of_many(record)
     if many is not None and not reply_field:
         listing = many_of(record, many)

@@ -3,7 +3,7 @@
     prompt, else instruction (with input or context), question,
       query, input, rl_prompt, context, history          the conversation before the reply
     messages, conversations, conversation,
-      chosen, rejected                                   a whole conversation, its last reply included
+      chosen, rejected, conversation_a, conversation_b   a whole conversation, its last reply included
     system, system_prompt                                the system turn, of all of these
     history beside another prompt: pairs of texts        the turns before it
 
@@ -21,10 +21,12 @@ from operator import itemgetter
 from typing import Any
 
 from cai.records import Message, Object, Prompt, Turns
+from cai.sources.threads import ANSWERED, woven
 from cai.sources.turns import HUMAN, before_reply, is_conversation, transcript, whole
 from cai.sources.values import BadRecord, as_text, id_of, listed, missing, shown
 
 CHATS = ("messages", "conversations", "conversation")  # columns of a whole conversation
+SIDES = ("chosen", "rejected", "conversation_a", "conversation_b")  # those of one side of a pair
 PROMPTS = (  # columns of a prompt, first match wins
     "prompt", "instruction", "question", "query", "input", "rl_prompt", "context", "history",
 )  # fmt: skip
@@ -32,13 +34,13 @@ LOOSE = ("input", "context", "history")  # names that other things have, too: re
 SYSTEM = ("system", "system_prompt")
 TOOLS = ("tools", "functions")  # columns that tell a model what it can call
 FORMATS: dict[str, tuple[str, ...]] = {  # format → the keys it looks at, first match wins
-    "auto": ("prompt", *CHATS, *PROMPTS[1:], "chosen", "rejected"),
+    "auto": ("prompt", *CHATS, *PROMPTS[1:], *SIDES),
     "text": ("prompt",),
     "prompt": ("prompt",),
     "messages": CHATS,
     "hh": ("chosen", "rejected"),
 }
-BESIDE = ("id", *SYSTEM, *TOOLS)  # columns that are read beside those of a format
+BESIDE = ("id", *SYSTEM, *TOOLS, *ANSWERED)  # columns that are read beside those of a format
 
 
 def prompt_hash(messages: Sequence[Message]) -> str:
@@ -80,6 +82,8 @@ def to_prompt(record: Any, format: str = "auto", field: str | None = None) -> Pr
             raise BadRecord(f"the record is of type {type(record).__name__}: it has no {field!r}")
         messages = to_answer(_turns(record, "the record", format))
         return Prompt(id=prompt_hash(messages), messages=messages)
+    if format == "auto" and field is None:
+        record = woven(record)
     keys = keys_of(format, field)
     turns = _first(record, keys, format)
     if turns is not None:
@@ -128,7 +132,7 @@ def _conversation(record: Object, first: list[Message]) -> list[Message]:
     prompt = _first(record, PROMPTS, "auto") and prompt_in(record)
     if not prompt:
         return first
-    for name in (*CHATS, "chosen", "rejected"):
+    for name in (*CHATS, *SIDES):
         value = record.get(name)
         if is_conversation(value):
             own = before_reply(whole(value, name))
@@ -175,7 +179,7 @@ def _turns(value: Any, name: str, format: str) -> list[Message]:
         return whole(value, name)
     as_text(value, name)
     if format != "text":
-        if format == "hh" or name in FORMATS["hh"]:
+        if format == "hh" or name in SIDES:
             return whole(value, name)
         if name != "the record" and is_conversation(value) and not value.startswith("Human:"):
             return whole(value, name)

@@ -8,10 +8,10 @@ from __future__ import annotations
 import codecs
 import json
 from collections.abc import Iterator
-from io import BytesIO
+from io import BufferedIOBase, BytesIO
 from json import JSONDecodeError
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from cai.errors import SourceError
 from cai.sources.turns import is_turn
@@ -21,13 +21,6 @@ BLANKS = " \t\r\n"
 CUT = 12  # characters: an error so near to the end of what was read may be that of a word that is cut there
 LOOKED_AT = 2**20  # bytes of a line by which it is told what it begins
 DECODER = json.JSONDecoder()
-
-
-class Stream(Protocol):
-    """What is read of a file."""
-
-    def read(self, size: int, /) -> bytes:
-        """At most so many of the next bytes."""
 
 
 def is_document(line: bytes) -> bool:
@@ -57,7 +50,7 @@ def _begins_with_turn(text: str) -> bool:
         return True
 
 
-def document_values(start: bytes, stream: Stream, where: str | Path, most: int) -> Iterator[tuple[int, Any]]:
+def document_values(start: bytes, stream: BufferedIOBase, where: str | Path, most: int) -> Iterator[tuple[int, Any]]:
     """The records in such a text, numbered from 1; a list of messages is one record, another list holds records.
 
     start: what was read of the stream before. most: characters that a record may have.
@@ -87,7 +80,7 @@ def document_values(start: bytes, stream: Stream, where: str | Path, most: int) 
 class _Text:
     """The text of a stream, of which a part is held; `place` is where reading has come to in it."""
 
-    def __init__(self, start: bytes, stream: Stream, where: str | Path, most: int) -> None:
+    def __init__(self, start: bytes, stream: BufferedIOBase, where: str | Path, most: int) -> None:
         self.place = 0
         self._stream = stream
         self._where = where

@@ -76,19 +76,13 @@ def _by_word(record: Object, column: str, names: Sequence[str]) -> Preference | 
 
 
 def _by_place(record: Object, column: str, names: Sequence[str]) -> Preference | None:
-    return _meaning(record, column, {"0": "a", "1": "b"})
-
-
-def _safer(record: Object, column: str, names: Sequence[str]) -> Preference | None:
-    if not missing(record.get("better_response_id")):
+    if column == "safer_response_id" and not missing(record.get("better_response_id")):
         return None  # the more helpful reply is often not the safer one
-    return _by_place(record, column, names)
+    return _meaning(record, column, NUMBERED["0"])
 
 
 def _of_the_first(record: Object, column: str, names: Sequence[str]) -> Preference | None:
-    if names[0] != "human_ref_A":
-        return None
-    return _meaning(record, column, {"1": "a", "0": "b"})
+    return _meaning(record, column, {"1": "a", "0": "b"}) if names[0] == "human_ref_A" else None
 
 
 def _by_sign(record: Object, column: str, names: Sequence[str]) -> Preference | None:
@@ -123,7 +117,7 @@ def _meaning(record: Object, column: str, meanings: Mapping[str, Preference]) ->
 LABELS: dict[str, Callable[[Object, str, Sequence[str]], Preference | None]] = {
     **dict.fromkeys(HUMAN_LABELS, _by_word),
     "better_response_id": _by_place,
-    "safer_response_id": _safer,
+    "safer_response_id": _by_place,
     "labels": _of_the_first,
     "overall_preference": _by_sign,
     "preference_strength": _by_sign,

@@ -122,7 +122,7 @@ def test_an_empty_prompt_is_refused_as_empty(record: Any) -> None:
     [
         (7, "the record is of type int"),
         ({"prompt": 7}, "prompt is of type int, not text or a list of messages"),
-        ({"text": "Hi", "n": 1}, "history, chosen, rejected; it has 'text', 'n': name the right one"),
+        ({"text": "Hi", "n": 1}, "rejected, conversation_a, conversation_b; it has 'text', 'n': name the right one"),
         ({}, "it has nothing"),
         ({"messages": "Hi"}, "messages is text, not a list of messages"),
         ({"messages": ["Hi"]}, "turn 1 is of type str, not an object"),

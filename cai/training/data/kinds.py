@@ -65,7 +65,7 @@ KINDS: dict[Kind, Callable[[Object, set[str]], bool]] = {  # the likeliest first
     "revisions": lambda record, columns: columns >= {"rounds", "initial", "final"},
     "candidates": _is_many,
     "pairs": _is_two,
-    "graded": lambda record, columns: columns >= {"completion", "label"},
+    "graded": lambda record, columns: columns >= {"completion", "label"} or is_graded(record) is True,
     "chat": _is_chat,
     "prompts": lambda record, columns: bool(columns & set(PROMPTS)),
     "text": lambda record, columns: "text" in columns,
@@ -89,11 +89,14 @@ def kind_for(record: Object, method: str) -> Kind:
 
 
 def is_graded(record: Object) -> bool | None:
-    """Whether a reply has a grade, as KTO needs it; None: it has no label at all."""
+    """Whether a reply has a grade, as KTO needs it; None: it has no label at all.
+
+    1 and 0 are grades beside TRL's `completion` only: elsewhere they may be classes.
+    """
     label = record.get("label")
-    if missing(label) or missing(record.get("completion")):
+    if missing(label) or not set(record) & set(SINGLE) - {"text"}:
         return None
-    return label in GRADES
+    return isinstance(label, bool) or ("completion" in record and label in GRADES)
 
 
 def advice(where: str, method: str, record: Object) -> str:

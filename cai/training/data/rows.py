@@ -14,6 +14,7 @@ from cai.records import DropReason, Object, Turns
 from cai.sources.conversations import CHATS, SYSTEM, conversation_before, prompt_hash, to_reply
 from cai.sources.labels import preferred_of
 from cai.sources.replies import PAIRS, answers_in, column_of_many, columns_of, columns_of_two, many_of, shared_prompt
+from cai.sources.threads import woven
 from cai.sources.turns import is_conversation, is_reply, messages_in
 from cai.sources.values import BadRecord, id_of, missing, object_of
 from cai.training.data.kinds import ADVICE, GRADES, WrongKind, kind_for
@@ -53,7 +54,7 @@ def named(row: str) -> str:
 
 def rows_of(record: Any, line: int, method: str) -> list[TrainingRow]:
     """The rows in a record; a pair is two where single replies are graded. Raises BadRecord for what cannot train."""
-    record = object_of(record, "columns")
+    record = woven(object_of(record, "columns"))
     kind = kind_for(record, method)
     name = id_of(record) or f"line {line}"
     if kind in ("pairs", "candidates"):
@@ -135,17 +136,13 @@ def _read(record: Object, columns: Sequence[str]) -> tuple[Turns | str, list[str
     if (
         isinstance(prompt, str)
         and PLAIN.issuperset(columns)
-        and not any(map(is_conversation, _values(record, columns)))
+        and not any(is_conversation(record[column]) for column in columns)
     ):
         if not prompt.strip():
             raise BadRecord("the prompt is empty", "empty")
         if not any(map(record.get, SYSTEM)):
             return prompt, replies
     return to_reply(shared_prompt(record, before)), replies
-
-
-def _values(record: Object, columns: Sequence[str]) -> list[Any]:
-    return [record[column] for column in columns]
 
 
 def _learnt(record: Object, columns: Sequence[str]) -> Object:
