@@ -51,7 +51,7 @@ def read_choice(body: Object, name: str, most: Any) -> Completion:
     choice = _table((choices or [None])[0], "its first choice")
     if not choice:
         _check_complaint(body)
-    chat = "text" not in choice
+    chat = bool(choice.get("message")) or "text" not in choice  # some servers put an empty text beside a message
     message = _table(choice.get("message"), "`message`") if chat else choice
     text, thoughts = _content(message.get("content" if chat else "text"))
     refusal = words(message.get("refusal"))

@@ -294,6 +294,12 @@ def test_a_text_in_parts_is_put_together(content: Any, text: str) -> None:
     assert read_message(message(content=content), MODEL, 100).text == text
 
 
+@pytest.mark.parametrize("text", [None, "", [], 3, "Another text."])
+def test_a_text_beside_a_message_is_not_the_reply(text: Any) -> None:
+    assert read_choice(chat(choice={"text": text}), MODEL, 100).text == REPLY
+    assert read_choice(continuation(choice={"message": None}), MODEL, 100).text == REPLY
+
+
 @pytest.mark.parametrize("content", [3, True, [3], [None, 3], [{"type": "text"}], [{"type": "text", "text": None}]])
 def test_a_text_that_cannot_be_read_drops_the_row(content: Any) -> None:
     for read, body in ((read_choice, chat(content)), (read_message, message(content=content))):
