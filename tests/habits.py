@@ -30,6 +30,7 @@ class Asked:
 
     mode: str
     path: str  # behind the mode
+    target: str  # the path and its query as they came
     headers: Mapping[str, str]
     raw: bytes
     number: int  # n-th request of its mode, from 1
@@ -170,7 +171,7 @@ class _Handler(BaseHTTPRequestHandler):
             return
         with self.server.lock:
             self.server.counts[mode] += 1
-            asked = Asked(mode, "/" + "/".join(rest), dict(self.headers), raw, self.server.counts[mode])
+            asked = Asked(mode, "/" + "/".join(rest), self.path, dict(self.headers), raw, self.server.counts[mode])
             reply = found.answer_to(asked)
             self.server.habits.exchanges.append((asked, reply))
         parts = reply.body if callable(reply.body) else lambda: iter([reply.body])

@@ -69,6 +69,15 @@ class ListsTokens(Protocol):
         """Ask from now on for these letters wherever one token is asked for with its alternatives, if that can be."""
 
 
+@runtime_checkable
+class HidesSecrets(Protocol):
+    """A model whose server may send secrets of its connection back; they are left out of what it returns."""
+
+    @property
+    def hidden(self) -> int:
+        """Answers of this session that held one."""
+
+
 @dataclass(frozen=True, slots=True)
 class Connection:
     """How to reach a hosted model; none of it enters a call's key or a file."""
@@ -76,6 +85,11 @@ class Connection:
     base_url: str | None = None
     headers: Mapping[str, str] = field(default_factory=dict)
     timeout: float = 600.0  # seconds for one call, connect to last byte
+
+
+def secrets_hidden(models: Iterable[Model]) -> int:
+    """Answers of these models in which a server sent a secret of its connection back."""
+    return sum(model.hidden for model in models if isinstance(model, HidesSecrets))
 
 
 def check_answer(request: Request, done: Completion) -> None:

@@ -19,7 +19,7 @@ from typing import Any
 from cai.calls.feed import Feed, play_many
 from cai.calls.flow import Driver, Seat
 from cai.calls.limits import Limiter
-from cai.calls.model import Model, check_temperature, seed_words
+from cai.calls.model import Model, check_temperature, secrets_hidden, seed_words
 from cai.calls.prices import Budget, Tally
 from cai.engine.templates import Templates
 from cai.errors import CaiError, RowDropped, RunError, SourceError, Unreadable
@@ -172,6 +172,7 @@ class Run(RunKind[Row]):
         """Start the models; what plays the flows, for each seat. Seats share a limiter if they share a model."""
         self.stopped = INTERRUPTED
         self._began = time.monotonic() - folder.info.get("seconds", 0.0)
+        self._hidden = folder.info.get("secrets_hidden", 0)
         self._write_info(folder)
         for model in self.models:
             await model.start()
@@ -285,9 +286,8 @@ class Run(RunKind[Row]):
     def _write_info(self, folder: RunFolder) -> None:
         usage = folder.store.spent()._asdict()
         cost = usage.pop("cost_usd")
-        more = {}
-        if ended_unknown := usage.pop("ended_unknown"):
-            more["ended_unknown"] = ended_unknown
+        hidden = self._hidden + secrets_hidden(self.models)
+        more = {"ended_unknown": usage.pop("ended_unknown"), "secrets_hidden": hidden}
         self.info = folder.write_info(
             stopped=self.stopped,  # why the run is not finished; null when it is
             usage=usage,
@@ -295,5 +295,5 @@ class Run(RunKind[Row]):
             seconds=round(time.monotonic() - self._began, 3),
             settings=self.settings.changeable(),
             command=folder.info.get("command") or self.command_line,
-            **more,
+            **{name: count for name, count in more.items() if count},
         )

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import io
 import os
-import re
 import ssl
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import ClassVar
 
 import aiohttp
@@ -33,9 +33,9 @@ from cai.models.remote.envelope import is_answer, known
 from cai.models.remote.failures import Failure, error_inside, loads, read_error, shown
 from cai.models.remote.fields import way_out
 from cai.models.remote.meanings import meaning_of
+from cai.models.remote.secrets import Secrets, secrets_of
 from cai.records import Completion, Values
 
-MASKED_KEY = re.compile(r"[^\s*]{0,40}\*{3,}\S{0,40}")  # "sk-ab****yz", as OpenAI quotes a wrong key
 CONNECT = 30.0  # seconds until a server that does not even accept counts as gone
 LOOK = 10.0  # seconds for a question that can go unanswered
 LARGE = 2**20  # bytes; aiohttp wants larger bodies as a file object, and warns
@@ -96,7 +96,7 @@ class HostedModel:
                 raise UsageError(f"the header {shown(header)!r} holds a line break or a control character")
         self._connection = connection
         self._key_variable = f"{self.provider.upper()}_API_KEY"
-        self._secrets = MASKED_KEY
+        self._secrets = Secrets()
         self._session: aiohttp.ClientSession | None = None
 
     def _key(self) -> str:
@@ -118,7 +118,8 @@ class HostedModel:
         if key:
             headers[self.key_header] = self.key_scheme + key
         headers.update(self._connection.headers)
-        self._secrets = _secrets(key, [*self._connection.headers.values(), *self._base.query.values()])
+        proxy = proxy_for(self._base)
+        self._secrets = secrets_of(key, self._connection.headers, self._base, proxy)
         # The context of aiohttp is made at import; this one sees SSL_CERT_FILE and SSL_CERT_DIR as they are now.
         tls = ssl.create_default_context() if self._base.scheme == "https" else True
         self._session = aiohttp.ClientSession(
@@ -130,7 +131,7 @@ class HostedModel:
             cookie_jar=aiohttp.DummyCookieJar(),
             timeout=aiohttp.ClientTimeout(total=self._connection.timeout, sock_connect=CONNECT),
             # aiohttp's `trust_env` looks the proxy up for each request, in a thread, and lets ~/.netrc replace the key.
-            proxy=proxy_for(self._base),
+            proxy=proxy,
         )
 
     async def close(self) -> None:
@@ -166,7 +167,7 @@ class HostedModel:
                 raw, whole = await _body(response)
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             # `from None`: aiohttp's errors hold the request's headers.
-            message = self._scrub(f"no answer from {self.endpoint}: {self._reason(error)}")
+            message = self._secrets.message(f"no answer from {self.endpoint}: {self._reason(error)}")
             raise ModelFault(message, reached=not isinstance(error, UNREACHED)) from None
         answered = 200 <= status < 300
         if answered and not whole:
@@ -175,17 +176,18 @@ class HostedModel:
         if answered:
             return self._answer(raw, payload)
         if 300 <= status < 400:
-            target = self._scrub(redirect_target(url, headers.get("Location", "")))
+            target = self._secrets.message(redirect_target(url, headers.get("Location", "")))
             raise ModelStopped(f"{self.endpoint} redirects to {target}: give that address as the base URL")
         raise self.error(read_error(status, headers, raw), payload)
 
     def _answer(self, raw: bytes, payload: Values) -> Values:
-        """The object that a 200 answer is; raises the error that it holds instead: routers put an upstream's there."""
+        """The object that a 200 answer is, without secrets; raises the error that it holds instead."""
         reply = self._json(raw)
         says_error = reply.get("error") or reply.get("object") == "error"
         if says_error and not reply.get(self.replies):
             raise self.error(error_inside(reply), payload)
-        return reply
+        cleaned = self._secrets.clean(raw)
+        return reply if cleaned is raw else self._json(cleaned)
 
     async def look(self, method: str, path: str, payload: Values | None = None) -> Values:
         """What the server says at another path than the protocol's, above its version; empty if it does not say it."""
@@ -197,7 +199,7 @@ class HostedModel:
             request = self._session.request(method, url, json=payload, allow_redirects=False, timeout=timeout)
             async with request as response:
                 raw, _ = await _body(response)
-                found = loads(raw) if response.status == 200 else None
+                found = loads(self._secrets.clean(raw)) if response.status == 200 else None
         except (aiohttp.ClientError, TimeoutError, OSError, ValueError, RecursionError):
             return {}
         return known(found)
@@ -224,9 +226,14 @@ class HostedModel:
 
         A `CallRejected` does not name the address either: it is written to the run's files.
         """
+        answer = replace(
+            answer,
+            message=self._secrets.message(answer.message),
+            fields=tuple(map(self._secrets.message, answer.fields)),
+        )
         answered = "answered 200 with an error" if answer.inside else f"answered {answer.status}"
         if answer.message:
-            answered += f": {self._scrub(answer.message)[:300]}"
+            answered += f": {answer.message[:300]}"
         there, row = f"{self.endpoint} {answered}", f"the server {answered}"
         model = f"{self.provider}:{self.name}"
         match meaning_of(answer, payload):
@@ -257,8 +264,10 @@ class HostedModel:
             case "setting":
                 return ModelStopped(f"{model}: {there}; {way_out(answer, payload)}")
 
-    def _scrub(self, text: str) -> str:
-        return self._secrets.sub("***", text)
+    @property
+    def hidden(self) -> int:
+        """Answers of this session that held a secret of the connection, which was left out."""
+        return self._secrets.found
 
     def _reason(self, error: Exception) -> str:
         timeout = self._connection.timeout
@@ -268,19 +277,6 @@ class HostedModel:
         if isinstance(error, OSError) and error.errno is not None:
             return os.strerror(error.errno).lower()
         return shown(str(error)) or type(error).__name__
-
-
-def _secrets(key: str, others: list[str]) -> re.Pattern[str]:
-    """What must not be shown: the key, also cut or masked by the server, and the user's header and query values.
-
-    Each word of a value, too: a server may echo only the key of "Bearer KEY". What is shorter than six characters
-    ("EMPTY", "none") is not a secret, and would blot out words.
-    """
-    parts = {part for value in others for part in (value, *value.split()) if len(part) >= 6}
-    hidden = [*(re.escape(part) for part in sorted(parts, key=len, reverse=True)), MASKED_KEY.pattern]
-    if len(key) >= 6:
-        hidden.insert(0, rf"{re.escape(key[:8])}\S*")
-    return re.compile("|".join(hidden))
 
 
 async def _body(response: aiohttp.ClientResponse) -> tuple[bytes, bool]:

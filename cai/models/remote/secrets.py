@@ -1,0 +1,159 @@
+"""Keeps the secrets of a connection out of all that its server sends back, in whatever form it writes them.
+
+Servers and gateways echo what they were sent: the path with its query, headers, whole requests, in errors and in
+answers. Only what `Secrets` has cleaned is read of an answer or shown of an error, so that none of it reaches rows,
+stores, cards, logs or the screen.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from base64 import b64decode, b64encode, urlsafe_b64encode
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
+from typing import Any
+from urllib.parse import unquote, unquote_plus
+
+from yarl import URL
+
+from cai.models.remote.failures import loads
+
+MASK = "***"
+MASKED_KEY = re.compile(r"[^\s*]{0,40}\*{3,}\S{0,40}")  # "sk-ab****yz", as OpenAI quotes a wrong key
+SHOWN = 6  # characters of a value from which on it is left out of messages
+LEAST = 8  # of a secret that is left out of answers, too: shorter ones are words, and replies would lose them
+WORDLIKE = 16  # a value of letters and hyphens that is shorter is a name ("not-needed", "lm-studio"), not a key
+PREFIX = 8  # characters of a key that are enough to leave the rest of the word out of messages
+# Headers and parameters that say what they hold, and those that hold no secret.
+SECRET = re.compile(r"auth|key|token|secret|pass|cookie|sig|cred|code", re.IGNORECASE)
+OPEN = re.compile(
+    r"(?:accept.*|content-.*|user-agent|(?:http-)?referer|origin|x-title|(?:anthropic|api)-?(?:version|beta)|version)",
+    re.IGNORECASE,
+)
+PLAIN = re.compile(  # words, dates, versions, addresses
+    r"[^\W\d_]+(?:[-_ ][^\W\d_]+)*|[\d.:-]+(?:-[a-z]+)?|https?://\S+"
+)
+# What a secret may be written with that does not begin as it does; without it a search for the plain form decides.
+ESCAPES = re.compile(rb"%[0-9a-fA-F]{2}|\\u|\\[\"\\/]|&#|&\w{2,4};")
+ENTITIES = {"&": "&amp;", "<": "&lt;", ">": "&gt;", '"': "&quot;", "'": "&apos;"}
+
+
+class Secrets:
+    """What a connection sends and nothing may hold: its key, values of headers and of the query, a proxy's password.
+
+    Of a value its words count, too: a server may echo only the key of "Bearer KEY". Names and short values are left
+    out of messages, but not out of answers (LEAST, WORDLIKE): "ollama" as a key must not blot out the word.
+    """
+
+    def __init__(self, key: str = "", values: Iterable[tuple[str, str]] = (), proxy: str | None = None) -> None:
+        self.found = 0  # answers that held a secret
+        named = [(name, part) for name, value in values for part in _parts(value)]
+        named += [("password", part) for part in _proxy_parts(proxy)]
+        hidden = {part for name, part in named if _is_secret(name, part)}
+        if PLAIN.fullmatch(key) is None or len(key) >= WORDLIKE:
+            hidden.add(key)
+        hidden = {part for part in hidden if len(part) >= LEAST}
+        forms = {form for part in hidden for form in (part, *_encodings(part))}
+        self._needles = [form.lower().encode() for form in forms if form.isascii() and " " not in form]
+        self._always = len(self._needles) < len(forms)
+        self._in_answers = _pattern(forms)
+        shown = {part for _, part in named if len(part) >= SHOWN} | forms
+        more = [MASKED_KEY.pattern]
+        if len(key) >= SHOWN:
+            more.insert(0, rf"{re.escape(key[:PREFIX])}\S*")
+        self._in_messages = re.compile("|".join([*more[:-1], *_alternatives(shown), more[-1]]), re.IGNORECASE)
+
+    def message(self, text: str) -> str:
+        """A text for people without secrets, also without what a server has cut or masked."""
+        return self._in_messages.sub(MASK, text)
+
+    def clean(self, raw: bytes) -> bytes:
+        """The body of an answer without secrets."""
+        if self._in_answers is None or not self._may_be_in(raw):
+            return raw
+        try:
+            body = loads(raw)
+            cleaned = self._without(body)
+            if cleaned == body or repr(cleaned) == repr(body):
+                return raw
+            text = json.dumps(cleaned)
+        except (ValueError, RecursionError):
+            text, count = self._in_answers.subn(MASK, raw.decode("utf-8", "replace"))
+            if not count:
+                return raw
+        self.found += 1
+        return text.encode()
+
+    def _may_be_in(self, raw: bytes) -> bool:
+        if self._always or ESCAPES.search(raw):
+            return True
+        lower = raw.lower()
+        return any(needle in lower for needle in self._needles)
+
+    def _without(self, value: Any) -> Any:
+        assert self._in_answers is not None
+        if isinstance(value, str):
+            return self._in_answers.sub(MASK, value)
+        if isinstance(value, list):
+            return [self._without(item) for item in value]
+        if isinstance(value, dict):
+            return {self._without(name): self._without(item) for name, item in value.items()}
+        return value
+
+
+def secrets_of(key: str, headers: Mapping[str, str], base: URL, proxy: str | None) -> Secrets:
+    """The secrets of a connection to `base`; of its query both readings of "+"."""
+    query = [part.partition("=") for part in base.raw_query_string.split("&")]
+    values = [(unquote(name), read(value)) for name, _, value in query for read in (unquote, unquote_plus)]
+    return Secrets(key, [*headers.items(), *values], proxy)
+
+
+def _parts(value: str) -> Iterator[str]:
+    """A value, its words, and what a word holds in base64, as "Basic …" does: name and password."""
+    for part in dict.fromkeys((value, *value.split())):
+        yield part
+        with suppress(ValueError):
+            name, colon, password = b64decode(part, validate=True).decode().partition(":")
+            if colon and password.isprintable():
+                yield from (f"{name}:{password}", password)
+
+
+def _proxy_parts(proxy: str | None) -> Iterator[str]:
+    url = URL(proxy or "")
+    if url.password:
+        yield from (url.password, f"{url.user or ''}:{url.password}")
+
+
+def _is_secret(name: str, value: str) -> bool:
+    if OPEN.fullmatch(name):
+        return False
+    return SECRET.search(name) is not None or PLAIN.fullmatch(value) is None or len(value) >= WORDLIKE
+
+
+def _encodings(part: str) -> Iterator[str]:
+    for encode in (b64encode, urlsafe_b64encode):
+        yield encode(part.encode()).decode().rstrip("=")
+
+
+def _alternatives(forms: Iterable[str]) -> list[str]:
+    """Patterns of the forms, the longest first: each character as it is or escaped in any of the usual ways."""
+    return ["".join(map(_escapes, form)) for form in sorted(forms, key=len, reverse=True)]
+
+
+def _pattern(forms: Iterable[str]) -> re.Pattern[str] | None:
+    alternatives = _alternatives(forms)
+    return re.compile("|".join(alternatives), re.IGNORECASE) if alternatives else None
+
+
+def _escapes(char: str) -> str:
+    r"""A pattern of one character: plain, %2F (also twice: %252F), \u002f, \/, &#47;, &amp; or, for a space, "+"."""
+    ways = [re.escape(char), "".join(f"%(?:25)*{byte:02x}" for byte in char.encode())]
+    ways += [rf"\\+u{ord(char):04x}", rf"&#(?:0*{ord(char)}|x0*{ord(char):x});"]
+    if char in '"\\/':
+        ways.append(rf"\\+{re.escape(char)}")
+    if char in ENTITIES:
+        ways.append(ENTITIES[char])
+    if char == " ":
+        ways.append(r"\+")
+    return f"(?:{'|'.join(ways)})"
