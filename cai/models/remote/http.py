@@ -148,7 +148,7 @@ class HostedModel:
         try:
             return read(body)
         except ModelError as error:  # with words of the server's
-            error.args = (self._scrub(str(error)),)
+            error.args = (self._secrets.message(str(error)),)
             raise
 
     async def post(self, path: str, payload: Values) -> Values:
