@@ -44,7 +44,9 @@ def read_case(record: Any, reply_field: str | None = None, prompt_field: str | N
     column = LONE.get(type(record))
     if column is not None and reply_field is None:
         record = {column: record}
-    record = woven(object_of(record, "a reply"))
+    record = object_of(record, "a reply")
+    if reply_field is None:
+        record = woven(record)
     many = column_of_many(record)
     if many is not None and not reply_field:
         listing = many_of(record, many)

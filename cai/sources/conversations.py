@@ -32,6 +32,7 @@ PROMPTS = (  # columns of a prompt, first match wins
 )  # fmt: skip
 LOOSE = ("input", "context", "history")  # names that other things have, too: read if nothing else is the prompt
 SYSTEM = ("system", "system_prompt")
+NOTHING = ("[]", "{}", "null", "None")  # no tools, as text
 TOOLS = ("tools", "functions")  # columns that tell a model what it can call
 FORMATS: dict[str, tuple[str, ...]] = {  # format → the keys it looks at, first match wins
     "auto": ("prompt", *CHATS, *PROMPTS[1:], *SIDES),
@@ -216,7 +217,7 @@ def joined(prompt: Sequence[Message], own: Sequence[Message], name: str) -> list
 def in_context(record: Object, turns: Sequence[Message]) -> list[Message]:
     """The turns after the system text that a record has for all of them; raises BadRecord if it has tools, too."""
     for name in TOOLS:
-        if record.get(name) and record[name] != "[]":
+        if record.get(name) and record[name] not in NOTHING:
             raise BadRecord(f"{name!r} has a value: conversations with tools are not supported")
     for name in SYSTEM:
         value = record.get(name)

@@ -57,7 +57,6 @@ def document_values(start: bytes, stream: BufferedIOBase, where: str | Path, mos
     Raises SourceError at what is not JSON, with its line.
     """
     text = _Text(start, stream, where, most)
-    del start
     number = 0
     in_list = False
     while True:

@@ -61,9 +61,7 @@ def _noted(lines: Iterable[str], recent: list[str]) -> Iterator[str]:
 
 def _holds_rows(lines: Sequence[str], width: int) -> bool:
     """Whether lines inside a quoted field look like rows of their own, which a quote left open has swallowed."""
-    if width < 2:
-        return False
-    return any(len(row) == width for line in lines for row in csv.reader([line]))
+    return width > 1 and any(len(row) == width for row in csv.reader(lines))
 
 
 def _unclosed(where: str | Path, first: int, last: int) -> SourceError:

@@ -62,7 +62,7 @@ def id_of(record: Object, name: str = "id") -> str | None:
     if isinstance(value, Integral):
         return str(int(value))
     number = float(value)
-    if math.isfinite(number) and number.is_integer():  # tables turn a column of whole numbers with a gap into floats
+    if number.is_integer():  # tables turn a column of whole numbers with a gap into floats
         return str(int(number))
     return None if math.isnan(number) else repr(number)
 

@@ -160,7 +160,7 @@ def test_the_system_text_of_a_record_is_the_system_turn(record: Record, column: 
 @pytest.mark.parametrize("record", OF_SYSTEM)
 def test_an_empty_system_text_and_empty_tools_are_none(record: Record, empty: Any) -> None:
     usual = read_pairs([record])
-    assert list(read_pairs([{**record, "system": empty, "tools": []}])) == list(usual)
+    assert list(read_pairs([{**record, "system": empty, "tools": [], "functions": "null"}])) == list(usual)
 
 
 @pytest.mark.parametrize("column", ["system", "system_prompt"])

@@ -7,11 +7,11 @@ from pathlib import Path
 
 from cai.records import Object
 from cai.sources.conversations import CHATS, PROMPTS
-from cai.sources.replies import MANY, PAIRS, SINGLE, column_of_many
+from cai.sources.replies import PAIRS, SINGLE, column_of_many
 from cai.sources.values import BadRecord, listed, missing
 from cai.training.setup.methods import METHODS, Kind
 
-GRADES = (True, False)  # of a reply; 1 and 0 equal them
+GRADES = {"true": True, "false": False, "1": True, "0": False, "1.0": True, "0.0": False}  # tables hold text
 ADVICE: dict[Kind, str] = {  # what to do with a dataset of another kind than a method trains on
     "chat": "these are conversations, not what {method} trains on: cai train sft {where}",
     "pairs": "these are pairs, not what {method} trains on: cai train dpo {where}",
@@ -43,19 +43,13 @@ def _by_columns(record: Object, columns: set[str]) -> list[Kind]:
     return [kind for kind, test in KINDS.items() if test(record, columns)]
 
 
-def _is_many(record: Object, columns: set[str]) -> bool:
-    return column_of_many(record) is not None or any(
-        name in columns and record[name] is None for name, objects in MANY.items() if not objects
-    )
-
-
-def _is_two(record: Object, columns: set[str]) -> bool:
-    return any(columns.issuperset(pair) for pair in PAIRS)
+def _is_two(columns: set[str]) -> bool:
+    return any(map(columns.issuperset, PAIRS))
 
 
 def _is_chat(record: Object, columns: set[str]) -> bool:
     """Of a pair, only a reply of its own counts: whole conversations, as UltraFeedback has them, or a completion."""
-    if any(set(record).issuperset(pair) for pair in PAIRS):
+    if _is_two(set(record)):
         return bool(columns & {"completion", *CHATS})
     return bool(columns & set(SINGLE) - {"text"})
 
@@ -63,8 +57,8 @@ def _is_chat(record: Object, columns: set[str]) -> bool:
 KINDS: dict[Kind, Callable[[Object, set[str]], bool]] = {  # the likeliest first
     "labels": lambda record, columns: columns >= {"votes", "a", "b"},
     "revisions": lambda record, columns: columns >= {"rounds", "initial", "final"},
-    "candidates": _is_many,
-    "pairs": _is_two,
+    "candidates": lambda record, columns: column_of_many(record) is not None,
+    "pairs": lambda record, columns: _is_two(columns),
     "graded": lambda record, columns: columns >= {"completion", "label"} or is_graded(record) is True,
     "chat": _is_chat,
     "prompts": lambda record, columns: bool(columns & set(PROMPTS)),
@@ -96,7 +90,12 @@ def is_graded(record: Object) -> bool | None:
     label = record.get("label")
     if missing(label) or not set(record) & set(SINGLE) - {"text"}:
         return None
-    return isinstance(label, bool) or ("completion" in record and label in GRADES)
+    return grade_of(label) is not None and ("completion" in record or str(label).lower() in ("true", "false"))
+
+
+def grade_of(label: object) -> bool | None:
+    """Whether a label calls a reply desirable; None: it is not a grade."""
+    return GRADES.get(str(label).lower())
 
 
 def advice(where: str, method: str, record: Object) -> str:

@@ -17,7 +17,7 @@ from cai.sources.replies import PAIRS, answers_in, column_of_many, columns_of, c
 from cai.sources.threads import woven
 from cai.sources.turns import is_conversation, is_reply, messages_in
 from cai.sources.values import BadRecord, id_of, missing, object_of
-from cai.training.data.kinds import ADVICE, GRADES, WrongKind, kind_for
+from cai.training.data.kinds import ADVICE, WrongKind, grade_of, kind_for
 from cai.training.setup.methods import METHODS
 
 PLAIN = frozenset({"chosen", "rejected", "completion"})  # columns of TRL, whose text continues a text in `prompt`
@@ -66,10 +66,9 @@ def rows_of(record: Any, line: int, method: str) -> list[TrainingRow]:
     prompt, [reply] = _read(record, columns)
     label = None
     if kind == "graded":
-        label = record["label"]
-        if label not in GRADES:
-            raise BadRecord(f"'label' is {str(label)[:40]!r}, not true or false")
-        label = bool(label)
+        label = grade_of(record["label"])
+        if label is None:
+            raise BadRecord(f"'label' is {str(record['label'])[:40]!r}, not true or false")
     return [TrainingRow(name, prompt, reply, _key(prompt), label=label)]
 
 

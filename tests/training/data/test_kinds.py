@@ -101,12 +101,22 @@ def test_sft_ignores_numbers_that_are_classes_among_others() -> None:
     assert len(read_rows([{**plain(n), "label": n} for n in range(5)], "sft").rows) == 5
 
 
-@pytest.mark.parametrize("labels", [(True, False), (1, 0), (1.0, 0.0)])
+@pytest.mark.parametrize(
+    "labels", [(True, False), (1, 0), (1.0, 0.0), ("True", "False"), ("true", "false"), ("1", "0")]
+)
 def test_true_and_false_labels_make_a_kto_file(tmp_path: Path, labels: tuple[Any, Any]) -> None:
     rows = [{**plain(n), "label": labels[n % 2]} for n in range(6)]
     with pytest.raises(InputError, match="single replies with a label, not what sft trains on: cai train kto"):
         load_rows(rows, "sft")
     assert [row.label for row in read_rows(rows, "kto").rows] == [True, False] * 3
+
+
+@pytest.mark.parametrize("column", ["response", "output", "reply"])
+def test_true_and_false_are_grades_of_replies_in_any_column(column: str) -> None:
+    rows = [{"prompt": f"Question {n}?", column: f"Answer {n}.", "label": n % 2 == 0} for n in range(4)]
+    assert [row.label for row in read_rows(rows, "kto").rows] == [True, False] * 2
+    with pytest.raises(InputError, match="cai train kto"):
+        read_rows(rows, "sft")
 
 
 @pytest.mark.parametrize("label", ["yes", -1, 2, 0.5, "math"])
