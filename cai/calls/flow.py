@@ -175,8 +175,9 @@ class Driver:
             done = await self._persist(seat, call.request, payload, size // 4 + most, order)
             if price is not None and worst:
                 actual = price.of(done, worst)
-        except CallRejected as error:
-            if error.billed and worst:
+        except ModelError as error:
+            refusal = error.__cause__ if isinstance(error, ModelStopped) else error  # which may have ended the run
+            if isinstance(refusal, CallRejected) and refusal.billed and worst:
                 actual = worst
                 if self.store is not None:
                     self.store.charge(actual)
@@ -207,6 +208,8 @@ class Driver:
                 limiter.answered()
                 if error.reason == "model_error":
                     self._lose(seat, request, order, error)
+                else:  # such as a blocked prompt: the request was understood
+                    self._answered.add(request.role)
                 raise
             except ModelStopped as error:
                 self._stop(error)

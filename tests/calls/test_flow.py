@@ -24,6 +24,7 @@ from cai.errors import (
     CallRejected,
     ModelBusy,
     ModelFault,
+    ModelStopped,
     RowDropped,
     RunError,
     ServerDown,
@@ -465,6 +466,22 @@ def test_the_cap_on_cost_holds_and_every_answer_that_was_paid_is_kept(store: Sto
     assert tally.cost <= cap and tally.cost == pytest.approx(0.03 * len(list(store.calls())))
     assert len(model.asked) == len(model.answered)
     assert tally.cost > cap - 0.16 - 1e-9
+
+
+def test_the_refusal_that_ends_a_run_is_charged_like_those_before_it(store: Store) -> None:
+    def unusable(text: str, _: int) -> None:
+        raise CallRejected("model_error", "ended with tools", billed=True)
+
+    tally, price = Tally(), Price(0.0, 0.01, 0.0, 0.0)
+
+    async def main() -> None:
+        model = Fake(concurrency=1, behave=unusable)
+        async for _ in play_all(driver(model, store, price=price, tally=tally), 100, 1):
+            pass
+
+    with pytest.raises(ModelStopped, match="recorded:fake answered none of 20 rows as assistant, the last with: ended"):
+        skipping(main())
+    assert tally.cost == pytest.approx(FAILING * 0.16)
 
 
 def test_a_server_that_reports_no_tokens_is_charged_the_worst_case(store: Store) -> None:

@@ -159,6 +159,18 @@ def test_a_model_that_refuses_some_rows_only_costs_those(tmp_path: Path) -> None
     assert (made.finished, dict(made.dropped)) == (9, {"model_error": 11})
 
 
+def test_a_model_that_blocks_prompts_has_understood_them(tmp_path: Path) -> None:
+    blocked = answer({"error": {"message": "This prompt was flagged", "code": "invalid_prompt"}}, 400)
+
+    def picky(asked: Asked) -> Answer:
+        return REFUSES if b"number 1" in asked.raw else blocked
+
+    with server(picky) as url:
+        made = sampling(model=GOOD, n=1)(tmp_path, 15, {"base_url": url, "concurrency": 1})
+        finish(made)
+    assert made.dropped == {"content_filter": 9, "model_error": 6}
+
+
 # Prompts on which a server fails
 
 
