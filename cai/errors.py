@@ -14,6 +14,7 @@
         ├── ModelStopped      no further call can succeed: the run ends, and can be resumed
         │   ├── AuthenticationFailed
         │   ├── UnknownModel
+        │   ├── FieldRefused  the server does not take a field of the request; a flow may do without that request
         │   ├── ServerDown
         │   ├── Unreadable    a judge does not answer as it is asked to: the same command would end the same way
         │   └── BudgetReached
@@ -109,6 +110,10 @@ class AuthenticationFailed(ModelStopped):
 
 class UnknownModel(ModelStopped):
     """The provider does not know the model."""
+
+
+class FieldRefused(ModelStopped):
+    """The server does not take a field of the request, which is in every request of its kind."""
 
 
 class ServerDown(ModelStopped):

@@ -13,12 +13,14 @@ from collections.abc import Generator, Mapping
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
-from cai.calls.limits import BUSY_PATIENCE, FAILING, Limiter, backoff
+from cai.calls.limits import BUSY_PATIENCE, Limiter, backoff
 from cai.calls.model import Call, Model, check_answer
 from cai.calls.prices import Budget, Price, Tally, total_usage
+from cai.calls.roles import Roles, name_of
 from cai.errors import (
     BudgetReached,
     CallRejected,
+    FieldRefused,
     ModelBusy,
     ModelError,
     ModelFault,
@@ -70,8 +72,7 @@ class Driver:
         self.seed = seed
         self.budget = budget
         self.tally = tally
-        self._answered: set[Role] = set()
-        self._lost: dict[Role, dict[int, ModelError]] = {}  # rows that each role has lost before its first answer
+        self.roles = Roles()
         self._asking: dict[bytes, asyncio.Future[None]] = {}  # calls on their way: an equal one waits for the answer
         self._halt: asyncio.Future[None] = asyncio.get_running_loop().create_future()  # done: send nothing more
 
@@ -202,16 +203,19 @@ class Driver:
                 done = await seat.model.send(payload)
                 check_answer(request, done)
                 limiter.answered()
-                self._answered.add(request.role)
+                self.roles.answered(request.role)
                 return done
             except CallRejected as error:
                 limiter.answered()
                 if error.reason == "model_error":
                     self._lose(seat, request, order, error)
                 else:  # such as a blocked prompt: the request was understood
-                    self._answered.add(request.role)
+                    self.roles.answered(request.role)
                 raise
             except ModelStopped as error:
+                if request.optional and isinstance(error, FieldRefused):
+                    limiter.answered()
+                    raise _lost(seat.model, error, "not needed") from error
                 self._stop(error)
                 raise
             except ModelBusy as error:
@@ -227,7 +231,7 @@ class Driver:
                 self._lose(seat, request, order, fault)
                 down = limiter.give_up(order, attempt, fault)
                 if down is not None:
-                    raise self._stop(ServerDown(f"{_name_of(seat.model)}: {down}")) from fault
+                    raise self._stop(ServerDown(f"{name_of(seat.model)}: {down}")) from fault
                 raise _lost(seat.model, fault, f"{attempt} tries") from fault
             self.tally.retries += 1
             await asyncio.wait((self._halt,), timeout=backoff(attempt, fault))
@@ -244,40 +248,21 @@ class Driver:
         (began, answers), (now, _) = pauses[0], pauses[-1]
         if error.loading and not seat.limiter.loading:
             log.warning(
-                "%s: %s; waiting until it is loaded, for %d s at most", _name_of(seat.model), error, BUSY_PATIENCE
+                "%s: %s; waiting until it is loaded, for %d s at most", name_of(seat.model), error, BUSY_PATIENCE
             )
         down = seat.limiter.busy(error, now)
         if down is not None:
-            raise self._stop(ServerDown(f"{_name_of(seat.model)}: {down}")) from error
+            raise self._stop(ServerDown(f"{name_of(seat.model)}: {down}")) from error
         if now - began > BUSY_PATIENCE and seat.limiter.answers > answers:
             raise _lost(seat.model, error, f"nothing else for {now - began:.0f} s, while other calls were answered")
 
     def _lose(self, seat: Seat, request: Request, row: int, error: ModelError) -> None:
         """Count a lost row; ends the run if a role has lost all of its first rows, whatever others have answered."""
-        if request.role in self._answered or request.optional or seat.limiter.lenient:
+        if request.optional or seat.limiter.lenient:
             return
-        lost = self._lost.setdefault(request.role, {})
-        lost[row] = error
-        if len(lost) >= FAILING:
-            raise self._stop(self._silence(request.role)) from error
-
-    def _silence(self, role: Role) -> ModelStopped:
-        """The error that ends a run in which a model has answered a role nothing."""
-        model = self.seats[role].model
-        errors = list(self._lost[role].values())
-        rows = f"none of {len(errors)} rows" if len(errors) > 1 else "nothing"
-        lost = f"{_name_of(model)} answered {rows} as {role}, the last with: {errors[-1]}"
-        if isinstance(errors[-1], ModelFault):
-            return ServerDown(f"{lost}; run the same command again later")
-        return ModelStopped(f"{lost}; fix that and run the same command again")
-
-    def check_answered(self) -> None:
-        """Raise ModelStopped if a model answered a role nothing; a single row may be refused by its own fault."""
-        for role, lost in self._lost.items():
-            faults = any(isinstance(error, ModelFault) for error in lost.values())
-            refusals = sum(not (isinstance(error, CallRejected) and error.billed) for error in lost.values())
-            if role not in self._answered and (faults or refusals > 1):
-                raise self._silence(role)
+        stop = self.roles.lose(request.role, seat.model, row, error)
+        if stop is not None:
+            raise self._stop(stop) from error
 
     def _stop(self, error: ModelStopped) -> ModelStopped:
         """Let calls in flight come back and send nothing more: whoever waits is given the first such error."""
@@ -286,10 +271,6 @@ class Driver:
             for seat in self.seats.values():
                 seat.limiter.stop(error)
         return error
-
-
-def _name_of(model: Model) -> str:
-    return f"{model.provider}:{model.name}"
 
 
 def _lost(model: Model, error: ModelError, effort: str) -> CallRejected:

@@ -147,7 +147,7 @@ class Run(RunKind[Row]):
                         feed = self._next(folder, drivers)
                     if not self.finished:
                         for driver in drivers:
-                            driver.check_answered()
+                            driver.roles.check()
                     if self._unusable is not None and not self.may_be_unusable:
                         raise SourceError(none_usable(self.read, self._unusable.line, self._unusable.problem))
                     self.stopped = None

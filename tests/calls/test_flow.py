@@ -22,6 +22,7 @@ from cai.errors import (
     AuthenticationFailed,
     BudgetReached,
     CallRejected,
+    FieldRefused,
     ModelBusy,
     ModelFault,
     ModelStopped,
@@ -309,6 +310,26 @@ def test_a_fault_that_stays_costs_one_row_when_others_are_answered(store: Store)
     assert [number for number, row in rows.items() if isinstance(row, RowDropped)] == [3]
     assert rows[3].reason == "model_error" and f"({ATTEMPTS} tries)" in rows[3].detail
     assert model.asked.count("q3.0") == ATTEMPTS
+
+
+def test_a_flow_that_can_do_without_an_answer_goes_on_if_its_field_is_refused(store: Store) -> None:
+    def no_logprobs(text: str, _: int) -> None:
+        if text == "letters":
+            raise FieldRefused("recorded:fake: fake answered 400: logprobs is not supported")
+
+    def asks_letters_first(optional: bool) -> Flow[str]:
+        try:
+            yield [replace(ask("letters"), optional=optional)]
+        except RowDropped as drop:
+            assert drop.reason == "model_error" and "the server answered 400" in drop.detail
+        [answer] = yield [ask("word")]
+        return answer.text
+
+    assert (
+        asyncio.run(driver_play(Fake(behave=no_logprobs), store, asks_letters_first(True))).result == "answer to word"
+    )
+    with pytest.raises(FieldRefused):
+        asyncio.run(driver_play(Fake(behave=no_logprobs), store, asks_letters_first(False)))
 
 
 # Runs that end

@@ -21,6 +21,7 @@ from cai.calls.model import Connection
 from cai.errors import (
     AuthenticationFailed,
     CallRejected,
+    FieldRefused,
     ModelBusy,
     ModelError,
     ModelFault,
@@ -262,7 +263,7 @@ class HostedModel:
             case "proxy":
                 return ModelStopped(f"{there}; the proxy wants a name and a password in HTTP_PROXY or HTTPS_PROXY")
             case "setting":
-                return ModelStopped(f"{model}: {there}; {way_out(answer, payload)}")
+                return FieldRefused(f"{model}: {there}; {way_out(answer, payload)}")
 
     @property
     def hidden(self) -> int:

@@ -16,6 +16,7 @@ from cai.calls.model import Connection
 from cai.errors import (
     AuthenticationFailed,
     CallRejected,
+    FieldRefused,
     ModelBusy,
     ModelError,
     ModelFault,
@@ -153,13 +154,13 @@ LONG = "This model's maximum context length is 4096 tokens. However, you request
         (
             400,
             claude_error("invalid_request_error", "This model does not support assistant message prefill. End with"),
-            ModelStopped,
+            FieldRefused,
             None,
         ),
         (
             400,
             claude_error("invalid_request_error", "`temperature` and `top_p` cannot both be specified for this model"),
-            ModelStopped,
+            FieldRefused,
             None,
         ),
         (
@@ -167,14 +168,14 @@ LONG = "This model's maximum context length is 4096 tokens. However, you request
             claude_error(
                 "invalid_request_error", "max_tokens: 9 > 8, which is the maximum allowed number of output tokens"
             ),
-            ModelStopped,
+            FieldRefused,
             None,
         ),
-        (400, openai_error("max_tokens is too large: 9"), ModelStopped, None),
+        (400, openai_error("max_tokens is too large: 9"), FieldRefused, None),
         (429, openai_error("You exceeded your quota", "insufficient_quota"), ModelStopped, None),
         (400, claude_error("invalid_request_error", "Your credit balance is too low to go on"), ModelStopped, None),
-        (400, openai_error("'stop' is not supported with this model.", "unsupported_parameter"), ModelStopped, None),
-        (400, claude_error("invalid_request_error", "`temperature` is deprecated for this model."), ModelStopped, None),
+        (400, openai_error("'stop' is not supported with this model.", "unsupported_parameter"), FieldRefused, None),
+        (400, claude_error("invalid_request_error", "`temperature` is deprecated for this model."), FieldRefused, None),
         (407, b"", ModelStopped, None),
         (429, openai_error("slow down", "rate_limit_exceeded"), ModelBusy, None),
         (529, claude_error("overloaded_error", "Overloaded"), ModelBusy, None),

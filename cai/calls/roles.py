@@ -1,0 +1,50 @@
+"""What each role has lost before its first answer: a model that answers one role may refuse another."""
+
+from __future__ import annotations
+
+from cai.calls.limits import FAILING
+from cai.calls.model import Model
+from cai.errors import CallRejected, ModelError, ModelFault, ModelStopped, ServerDown
+from cai.records import Role
+
+
+class Roles:
+    """Which roles have been answered in a session, and the rows that the others have lost."""
+
+    def __init__(self) -> None:
+        self._answered: set[Role] = set()
+        self._lost: dict[Role, tuple[Model, dict[int, ModelError]]] = {}
+
+    def answered(self, role: Role) -> None:
+        """Note that a model understood what it was asked in a role."""
+        self._answered.add(role)
+
+    def lose(self, role: Role, model: Model, row: int, error: ModelError) -> ModelStopped | None:
+        """Count a lost row; the error that ends the run if a role has lost all of its first rows."""
+        if role in self._answered:
+            return None
+        _, lost = self._lost.setdefault(role, (model, {}))
+        lost[row] = error
+        return self._silence(role) if len(lost) >= FAILING else None
+
+    def check(self) -> None:
+        """Raise ModelStopped if a model answered a role nothing; a single row may be refused by its own fault."""
+        for role, (_, lost) in self._lost.items():
+            faults = any(isinstance(error, ModelFault) for error in lost.values())
+            refusals = sum(not (isinstance(error, CallRejected) and error.billed) for error in lost.values())
+            if role not in self._answered and (faults or refusals > 1):
+                raise self._silence(role)
+
+    def _silence(self, role: Role) -> ModelStopped:
+        model, errors = self._lost[role]
+        last = list(errors.values())[-1]
+        rows = f"none of {len(errors)} rows" if len(errors) > 1 else "nothing"
+        problem = f"{name_of(model)} answered {rows} as {role}, the last with: {last}"
+        if isinstance(last, ModelFault):
+            return ServerDown(f"{problem}; run the same command again later")
+        return ModelStopped(f"{problem}; fix that and run the same command again")
+
+
+def name_of(model: Model) -> str:
+    """A model as its spec names it."""
+    return f"{model.provider}:{model.name}"
