@@ -28,6 +28,23 @@ ROWS = {"ungated": "revisions.jsonl", "sample": "candidates.jsonl", "label": "la
 ROWS_AUDITED = {"generate": 9, "ungated": 10, "sample": 13, "label": 8, "best-of": 12}
 
 
+# Options by which sft.jsonl has the columns of version 0.1.0.
+AS_BEFORE: dict[str, dict[str, Any]] = {name: {"sft_format": "messages"} for name in ("generate", "best-of")}
+
+
+def command_as_before(name: str) -> tuple[str, ...]:
+    """The words of a command that go on with a folder of 0.1.0."""
+    return (*COMMANDS[name], "--sft-format", "messages") if name == "generate" else COMMANDS[name]
+
+
+def lasting_of(folder: Path, name: str) -> dict[str, bytes]:
+    """The contents of a folder, but for run.json if `AS_BEFORE` adds an option to it."""
+    found = contents(folder)
+    if name in AS_BEFORE:
+        assert orjson.loads(found.pop("run.json").splitlines()[0])["identity"] == info_of(folder)["identity"]
+    return found
+
+
 @pytest.fixture
 def work(tmp_path: Path) -> Path:
     """A copy of all folders and their inputs, in which commands run: to open a journal changes its folder."""
@@ -52,12 +69,21 @@ def drops(folder: Path) -> list[tuple[str | None, int, str, str]]:
 @pytest.mark.parametrize("name", CUT)
 def test_a_finished_run_is_exported_to_the_same_training_rows(work: Path, name: str) -> None:
     folder = work / f"{name}-finished"
-    before = contents(folder)
+    before = lasting_of(folder, name)
     for file in training_files(folder):
         (folder / file).unlink()
-    summary = cai.export_run(folder, **info_of(folder).get("export", {}))
-    assert contents(folder) == before
+    summary = cai.export_run(folder, **AS_BEFORE.get(name, {}), **info_of(folder).get("export", {}))
+    assert lasting_of(folder, name) == before
     assert {file: len(rows(folder / file)) for file in training_files(folder)}.items() <= summary.files.items()
+
+
+@pytest.mark.parametrize("name", AS_BEFORE)
+def test_the_rows_of_a_finished_run_become_prompts_and_completions(work: Path, name: str) -> None:
+    folder = work / f"{name}-finished"
+    before = rows(folder / "sft.jsonl")
+    cai.export_run(folder, **info_of(folder).get("export", {}))
+    for old, new in zip(before, rows(folder / "sft.jsonl"), strict=True):
+        assert [*new.pop("prompt"), *new.pop("completion")] == old.pop("messages") and new == old
 
 
 def test_a_run_with_a_calibration_is_exported_under_it(work: Path) -> None:
@@ -102,11 +128,11 @@ def test_a_best_of_run_whose_votes_mostly_flip_says_so(work: Path) -> None:
 @pytest.mark.parametrize("name", ["ungated", "sample", "label", "label-gold"])
 def test_a_finished_run_asks_for_nothing_but_what_was_refused(work: Path, name: str) -> None:
     folder = work / f"{name}-finished"
-    before = contents(folder)
+    before = lasting_of(folder, name)
     with steady() as server:
-        run(*COMMANDS[name], "--out", folder.name, folder=work, server=server.url + "/v1")
+        run(*command_as_before(name), "--out", folder.name, folder=work, server=server.url + "/v1")
         assert (server.answered, server.refused) == (0, len(server.asked))
-    assert contents(folder) == before
+    assert lasting_of(folder, name) == before
 
 
 @pytest.mark.parametrize("name", [*(f"{name}-finished" for name in FINISHED), "label-gold-finished/gold"])
@@ -158,10 +184,10 @@ def test_a_killed_run_asks_only_for_what_is_missing_and_ends_as_if_nothing_had_h
     missing = set(call_keys(whole)) - set(before)
     assert before and missing
     with steady() as server:
-        run(*COMMANDS[name], "--out", folder.name, folder=work, server=server.url + "/v1")
+        run(*command_as_before(name), "--out", folder.name, folder=work, server=server.url + "/v1")
         assert server.answered == len(missing)
         assert server.refused == len(server.asked) - len(missing)
-    assert contents(folder) == contents(whole)
+    assert lasting_of(folder, name) == lasting_of(whole, name)
     assert set(before) < set(call_keys(folder))
 
 

@@ -12,25 +12,31 @@ SYSTEM, USER = "Qsystemz", "Quserz"
 FOLDED = "the chat template has no system role: the system text goes before the first turn of the user"
 
 
-def has_system(render: Callable[[list[dict[str, str]]], str]) -> bool:
+def has_system(render: Callable[[list[dict[str, str]]], str], *, own_way: str | None = None) -> bool:
     """Whether a template shows a system text, by rendering one: some templates refuse it, and some leave it out.
 
-    render: a conversation as the template writes it; may raise anything.
+    render: a conversation as the template writes it; may raise anything. own_way: what the renderer itself puts between
+    a system text and a turn of the user if the template has no role for it.
     """
     conversation = [{"role": "system", "content": SYSTEM}, {"role": "user", "content": USER}]
     try:
-        return SYSTEM in render(conversation)
+        text = render(conversation)
+        if own_way is not None and text == render([{"role": "user", "content": f"{SYSTEM}{own_way}{USER}"}]):
+            return False
+        return SYSTEM in text
     except Exception:  # of the template's own making: that the role is not known, or that the first is not the user
         return False
 
 
 def begins_with_system(messages: Sequence[Turn]) -> bool:
-    """Whether there is a system text, and a turn of the user to put it before."""
-    return len(messages) > 1 and messages[0]["role"] == "system" and messages[1]["role"] == "user"
+    """Whether there is a system text at the start, and a turn of the user to put it before."""
+    return bool(messages) and messages[0]["role"] == "system" and any(turn["role"] == "user" for turn in messages)
 
 
 def folded(messages: Sequence[Turn]) -> list[dict[str, Any]]:
-    """A conversation that begins with a system text, with that text before the first turn of the user."""
-    system, user, *rest = messages
-    content = f"{system['content'].strip()}\n\n{user['content']}"
-    return [{"role": "user", "content": content}, *map(dict, rest)]
+    """A conversation that begins with system texts, with these before the first turn of the user."""
+    turns = [dict(turn) for turn in messages if turn["role"] != "system"]
+    user = next(turn for turn in turns if turn["role"] == "user")
+    texts = [turn["content"].strip() for turn in messages if turn["role"] == "system"]
+    user["content"] = "\n\n".join([*texts, user["content"]])
+    return turns

@@ -124,9 +124,8 @@ def _with_adapter(model: Any, base: Base, folder: Path, trains: bool) -> Any:
     from peft import PeftModel
 
     shapes = _shapes(folder)
-    embeddings = (model.get_input_embeddings(), model.get_output_embeddings())
-    layers = {name.rpartition(".")[2] for name, layer in model.named_modules() if layer in embeddings}
-    rows = [shape[0] for name, shape in shapes.items() if name.removesuffix(".weight").rpartition(".")[2] in layers]
+    held = tuple(f"{name}.weight" for name in embeddings_of(model))
+    rows = [shape[0] for name, shape in shapes.items() if name.endswith(held)]
     if rows and max(rows) != model.get_input_embeddings().num_embeddings:
         model.resize_token_embeddings(max(rows), mean_resizing=False)  # the adapter's are read into them
     tuned = PeftModel.from_pretrained(model, str(folder), is_trainable=trains)
@@ -136,6 +135,15 @@ def _with_adapter(model: Any, base: Base, folder: Path, trains: bool) -> Any:
     over = set(report.unexpected_keys) - copies
     _whole(base, f"the adapter, for {base.place},", report.missing_keys, over)
     return tuned
+
+
+def embeddings_of(model: Any) -> list[str]:
+    """The names of the layers that hold embeddings: of tokens that are read, and if they differ, that are written."""
+    layers = [model.get_input_embeddings()]
+    output = model.get_output_embeddings()
+    if output is not None and output.weight is not layers[0].weight:
+        layers.append(output)
+    return [name.rpartition(".")[2] for name, layer in model.named_modules() if any(layer is one for one in layers)]
 
 
 def _shapes(folder: Path) -> dict[str, list[int]]:

@@ -112,6 +112,29 @@ def test_the_embedded_engine_scores_a_file_as_hf_scores_its_folder(tmp_path: Pat
     assert float((local - folder).abs().max()) < 5e-3
 
 
+@openvino
+@pytest.mark.parametrize(
+    "turn", ["{{ raise_exception('System role not supported') }}", ""], ids=["refuses", "leaves out"]
+)
+def test_the_embedded_engine_puts_system_text_before_the_first_turn_too(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, turn: str
+) -> None:
+    words = words_of("smollm")
+    words.chat_template = (
+        f"{{% for m in messages %}}{{% if m['role'] == 'system' %}}{turn}{{% else %}}"
+        "{{ '<|im_start|>' + m['role'] + '\n' + m['content'] + '<|im_end|>\n' }}{% endif %}{% endfor %}"
+        "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
+    )
+    base = build(tmp_path / "base", "Llama", words)
+    merge(base, tmp_path / "out", gguf=True)
+    with caplog.at_level(logging.WARNING):
+        for spec in (f"local:{tmp_path / 'out.gguf'}", f"hf:{base}"):
+            with_role = scores(spec, ["Where?"], system="Be brief.")
+            assert float((with_role - scores(spec, ["Be brief.\n\nWhere?"])).abs().max()) < 1e-3
+            assert float((with_role - scores(spec, ["Where?"])).abs().max()) > 0.1
+    assert caplog.text.count("has no system role") == 2
+
+
 @pytest.mark.parametrize("name", ["gpt-2", "llama-bpe"])
 def test_a_file_that_the_embedded_engine_would_cut_otherwise_says_so(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, name: str

@@ -245,17 +245,16 @@ def with_system_text(data: TrainingData, tokenizer: Any) -> TrainingData:
     if not count or has_system(lambda turns: str(tokenizer.apply_chat_template(turns, tokenize=False))):
         return data
 
-    def whole(rows: Sequence[TrainingRow]) -> tuple[TrainingRow, ...]:
-        found = []
-        for row in rows:
-            if _with_system(row):
-                turns: Any = folded(cast(Turns, row.prompt))
-                row = dataclasses.replace(row, prompt=tuple(turns))
-            found.append(row)
-        return tuple(found)
-
     note = f"{FOLDED} ({counted(count, 'row')})"
-    return dataclasses.replace(data, train=whole(data.train), eval=whole(data.eval), run_notes=(*data.run_notes, note))
+    train, held = (tuple(map(_with_system_folded, rows)) for rows in (data.train, data.eval))
+    return dataclasses.replace(data, train=train, eval=held, run_notes=(*data.run_notes, note))
+
+
+def _with_system_folded(row: TrainingRow) -> TrainingRow:
+    if not _with_system(row):
+        return row
+    turns: Any = folded(cast(Turns, row.prompt))
+    return dataclasses.replace(row, prompt=tuple(turns))
 
 
 def _with_system(row: TrainingRow) -> bool:

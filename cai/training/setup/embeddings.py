@@ -11,6 +11,7 @@ from typing import Any
 from cai.texts.wording import listed
 from cai.training.setup.config import TrainConfig
 from cai.weights.bases import Base
+from cai.weights.loading import embeddings_of
 
 USER, REPLY = "Quserz", "Qreplyz"  # words that no template has of its own
 # Share of the length of the median embedding that a trained one has, and by which it differs from the mean of all and
@@ -42,12 +43,11 @@ def unknown_tokens(model: Any, tokenizer: Any) -> list[str]:
     tokens = {id: token.content for id, token in tokenizer.added_tokens_decoder.items() if token.content in text}
     weights = model.get_input_embeddings().weight.detach().float()
     least = LEAST * weights.norm(dim=1).median()
-    mean = weights.mean(dim=0)
-    others = {id: [mean, *(weights[other] for other in tokens if other != id)] for id in tokens}
+    places = {id: weights[id] for id in tokens} | {-1: weights.mean(dim=0), -2: 0}
     return [
         content
         for id, content in tokens.items()
-        if weights[id].norm() < least or any((weights[id] - other).norm() < least for other in others[id])
+        if any((weights[id] - place).norm() < least for other, place in places.items() if other != id)
     ]
 
 
@@ -80,12 +80,3 @@ def new_adapter(
         ensure_weight_tying=trains,
         revision=base.commit,
     )
-
-
-def embeddings_of(model: Any) -> list[str]:
-    """The names of the layers that hold embeddings: of tokens that are read, and if they differ, that are written."""
-    layers = [model.get_input_embeddings()]
-    output = model.get_output_embeddings()
-    if output is not None and output.weight is not layers[0].weight:
-        layers.append(output)
-    return [name.rpartition(".")[2] for name, layer in model.named_modules() if any(layer is one for one in layers)]

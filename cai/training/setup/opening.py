@@ -78,13 +78,12 @@ def shape_of(base: Base) -> Shape:
 def kernels_of(model: Any) -> tuple[str, ...]:
     """The ways to compute attention that a model of transformers supports, besides eager.
 
-    Some models name the flash attention that they can use, kernels from the hub; these are not asked for.
+    Some models name the only flash attention that they can use, kernels from the hub; these are not asked for.
     """
-    kernels = ["sdpa"] if model._supports_sdpa else []
-    if model._supports_flash_attn:
-        named = getattr(model, "_compatible_flash_implementations", None)
-        kernels += [name for name in ("flash_attention_2", "flash_attention_3") if named is None or name in named]
-    return tuple(kernels)
+    kernels: tuple[str, ...] = ("sdpa",) if model._supports_sdpa else ()
+    if model._supports_flash_attn and not getattr(model, "_compatible_flash_implementations", None):
+        kernels += ("flash_attention_2", "flash_attention_3")
+    return kernels
 
 
 def open_model(base: Base, dtype: str, attention: str, *, scores: bool = False) -> Any:

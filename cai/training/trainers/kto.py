@@ -60,7 +60,7 @@ class MixedKTO(Watched):
 
     def _compute_kl_logps(self, model: Any, batch: Values) -> Any:
         """Log-probabilities whose mean log-ratio is that of the step or evaluation."""
-        if self._divergence is None or not self.calculate_KL:
+        if self._divergence is None:
             return super()._compute_kl_logps(model, batch)
         return batch["ref_KL_logps"] + self._divergence.float()
 

@@ -146,7 +146,7 @@ class Watched(Guarded):
     references: tuple[str, ...] = ()  # columns in which a batch has the reference's log-probabilities
     loss_is_scaled_for_ga = True
     data_collator: Any
-    precompute_ref_logps: bool
+    precompute_ref_logps = False
 
     def __init__(self, *, on_eval: OnEval | None = None, on_reference: OnReference | None = None, **parts: Any) -> None:
         self._on_eval = on_eval
@@ -229,7 +229,7 @@ class Watched(Guarded):
 
     def row_loss(self, model: Any, batch: Values, return_outputs: bool) -> tuple[Any, Any]:
         """TRL's loss, a mean over rows, with the reference from the batch; and its outputs if they are wanted."""
-        precomputed = getattr(self, "precompute_ref_logps", False)
+        precomputed = self.precompute_ref_logps
         self.precompute_ref_logps = True  # for this call
         try:
             result = super().compute_loss(model, theirs(batch), return_outputs)
