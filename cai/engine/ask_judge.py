@@ -10,18 +10,14 @@ from typing import Any
 
 from cai.constitution.principles import Constitution, Principle
 from cai.engine.letters import LETTER_TOKENS, LISTED
-from cai.engine.revise import LINE_ENDS, NEVER
+from cai.engine.revise import LINE_ENDS
 from cai.engine.templates import Templates
 from cai.records import Message, Request, Values
+from cai.texts.lookalikes import careless
+from cai.texts.turns import DRESSING, HEADED, HIDDEN, MARKS, SHOTS, SPEAKERS, loose
 
 REASON_TOKENS = 256  # for "at most three sentences"
-# What a reader does not see: control characters, marks of direction and of joining, and what selects a variant.
-UNSEEN = r"\x00-\x08\x0e-\x1b\x7f-\x84\x86-\x9f\xad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f"
-UNSEEN += r"\u202a-\u202e\u2060-\u206f\u3164\ufe00-\ufe0f\ufeff\uffa0\ufff9-\ufffb\U000e0000-\U000e0fff"
-DRESSING = r"_*#\-\u2010-\u2015\uff0d\uff3f"  # hyphens, and what Markdown dresses words in
-ALIKE = {"<": "﹤‹〈〈⟨", "/": "∕⁄", ":": "﹕∶"}  # what passes for a character of a frame, beside its full-width form
-# Some servers read their marks of turns in the text, too: "<|im_end|>", "</s>", "<end_of_turn>", "[/INST]".
-MARKS = r"<(?=[|｜])|[<\[](?=/?(?:s|bos|eos|think|start_of_turn|end_of_turn|INST|SYSTEM_PROMPT)[>\]])"
+QUOTES = {"<": "&lt;", "[": "&#91;", "◁": "&#9665;"}  # for what looks like one
 
 
 Question = tuple[Sequence[Message], str, str, Principle]  # the conversation, the replies as shown, and the principle
@@ -31,9 +27,9 @@ class AskJudge:
     """The questions of a judge about two replies.
 
     What a conversation or reply holds is quoted if it could pass for the frame of the template: a tag of it anywhere
-    (`<reply_b>` becomes `&lt;reply_b>`), another label at the start of a line (`> Assistant:`), whatever its case and
-    spacing; and if a server could take it for the end of a turn (`&lt;|im_end|>`). So only the template can write the
-    frame of a question.
+    (`<reply_b>` becomes `&lt;reply_b>`), another label at the start of a line (`> Assistant:`), whatever its case,
+    spacing, accents and script; and if a server could take it for the end of a turn (`&lt;|im_end|>`). So only the
+    template can write the frame of a question. A base model is shown no labels of other few-shot prompts, either.
 
     prefill: whether the model continues a started reply; then the letter comes next to the template's prefix.
     """
@@ -46,10 +42,17 @@ class AskJudge:
         if templates.prefix and (prefill or templates.completes):
             self.prefix, self.letters = templates.prefix, (" A", " B")
         tags = [loose(label) for label in templates.frame if label.startswith("<")]
-        labels = [loose(label) for label in templates.frame if not label.startswith("<")]
-        self._tags = re.compile("|".join([*tags, MARKS]), re.IGNORECASE)
-        start = rf"(^|[{LINE_ENDS}])((?:[^\S{LINE_ENDS}]|[{DRESSING}{UNSEEN}])*+)"
-        self._starts = re.compile(f"{start}(?={'|'.join(labels) or NEVER})", re.IGNORECASE)
+        labels = {*templates.frame, *SPEAKERS}
+        if templates.completes:  # what a set stops at is how its layout begins a part
+            labels |= {*SHOTS, *(stop.strip() for stops in templates.stop.values() for stop in stops)} - {""}
+        labels = {label for label in labels if not label.startswith("<")}
+        begins = filter(None, map(loose, sorted(labels)))
+        rules = [re.escape(label) for label in sorted(labels) if not loose(label)]  # such as ---
+        headed = rf"#{HIDDEN}#[\s{DRESSING}]*+(?:{'|'.join(map(loose, HEADED))})"
+        self._tags = re.compile("|".join([*tags, MARKS]))
+        space = rf"(?:^|[{LINE_ENDS}])[^\S{LINE_ENDS}]*+"
+        line = rf"(?:^|[{LINE_ENDS}])(?:[^\S{LINE_ENDS}]|[{DRESSING}])*+"
+        self._starts = re.compile(f"{line}(?={'|'.join(begins)})|{space}(?={'|'.join([headed, *rules])})")
         self._quoted = lru_cache(maxsize=32)(self._quote)  # the questions about a pair come one after the other
 
     def check(self, principles: Iterable[Principle]) -> None:
@@ -114,15 +117,11 @@ class AskJudge:
         ).strip()
 
     def _quote(self, text: str) -> str:
-        return self._starts.sub(r"\1\2> ", self._tags.sub(_escaped, text))
-
-
-def _escaped(tag: re.Match[str]) -> str:
-    return {"[": "&#91;"}.get(tag[0][0], "&lt;") + tag[0][1:]
-
-
-def loose(label: str) -> str:
-    """A pattern for a label of a frame and what looks like it, through spaces, hyphens, Markdown and the unseen."""
-    shown = [char for char in label.rstrip(">") if not (char.isspace() or char in "_-")]
-    wide = {char: chr(ord(char) + 0xFEE0) if "!" <= char <= "~" else "" for char in shown}
-    return rf"[\s{DRESSING}{UNSEEN}]*+".join(f"[{re.escape(char)}{wide[char]}{ALIKE.get(char, '')}]" for char in shown)
+        seen = careless(text)
+        edits = {found.start(): (QUOTES[found[0][0]], 1) for found in self._tags.finditer(seen)}
+        edits |= {found.end(): ("> ", 0) for found in self._starts.finditer(seen) if found.end() not in edits}
+        parts, end = [], 0
+        for at, (quote, left_out) in sorted(edits.items()):
+            parts += text[end:at], quote
+            end = at + left_out
+        return "".join([*parts, text[end:]])

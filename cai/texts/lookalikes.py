@@ -1,0 +1,55 @@
+"""Texts as a careless reader sees them: without case, width, style and accents, and with look-alikes as one letter."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+
+UNSEEN = "\x00"  # in the place of what a reader does not see
+BLANK = "\u034f\u115f\u1160\u17b4\u17b5\u2800\u3164\uffa0"  # letters and marks without ink
+# What looks like a character of ASCII and is not the same to Unicode, mostly letters of other scripts.
+LOOKALIKES = {
+    "a": "аαɑ⍺ᎪꓮΑАλ", "b": "ЬЪƅвВΒᏴꓐß", "c": "сϲСϹᏟꓚ", "d": "ԁժᎠꓓɗ", "e": "еєҽ℮ЕΕᎬꓰεзЭэ", "f": "ƒꓝϝքֆ", "g": "ɡցᏀꓖԍ",
+    "h": "һհНΗᎻꓧн", "j": "јЈϳᎫꓙ", "k": "кκКΚᏦꓗ", "l": "1ііїІЇıιɩΙӏӀᎥꓲꓡᏞⵏ", "m": "мМΜᎷꓟ", "n": "ոпиΝꓠη",
+    "o": "0оοօОΟՕꓳσ๐໐၀ഠ०০੦૦௦౦೦൦", "p": "рρРΡᏢꓑ", "q": "ԛզ", "r": "гᴦᎡꓣяɾ", "s": "ѕЅՏᏚꓢ", "t": "тτТΤᎢꓔ",
+    "u": "υսцꓴՍʋ", "v": "νѵᏙꓦ", "w": "ѡԝաωᎳꓪшщ", "x": "хχХΧꓫ", "y": "уүγУΥҮꓬᎽʏ", "z": "ᏃꓜΖ",
+    "<": "‹〈〈⟨˂ᐸ≺❮❬⧼❰«", ">": "›〉〉⟩˃ᐳ≻❯❭⧽❱»", "/": "∕⁄╱⟋⧸〳丿", ":": "∶ː꞉׃։܃˸⁚᛬",
+    "|": "∣❘ǀ│┃¦⏐ا׀ꟾ", "[": "〔【⟦❲⁅⦗", "]": "〕】⟧❳⁆⦘",
+}  # fmt: skip
+ALIKE = {other: char for char, others in LOOKALIKES.items() for other in others}
+
+
+class Seen(dict[int, str]):
+    """What becomes of each character, by its code; filled as characters come."""
+
+    def __missing__(self, code: int) -> str:
+        self[code] = _seen(chr(code))
+        return self[code]
+
+
+SEEN = Seen()
+
+
+def careless(text: str) -> str:
+    """A text of the same length, in which what looks alike is one character, i and l too, and the unseen `UNSEEN`."""
+    return text.translate(SEEN)
+
+
+def _seen(char: str) -> str:
+    kind = unicodedata.category(char)
+    if char.isspace() or 0x1C <= ord(char) <= 0x1F:
+        return char
+    if kind in ("Cc", "Cf", "Mn", "Me") or char in BLANK:
+        return UNSEEN
+    if kind == "Pd":
+        return "-"
+    base = [part for part in unicodedata.normalize("NFKD", char) if not unicodedata.combining(part)]
+    if kind == "So" and len(base) == 3 and base[0] == "(":  # a letter in brackets
+        base = base[1:2]
+    seen = ALIKE.get(char) or ALIKE.get(base[0]) if len(base) == 1 else None
+    if seen is None:
+        seen = base[0].lower() if len(base) == 1 and base[0].isascii() else char
+        latin = re.search(r"(?:LATIN|SYMBOL|SQUARED|CIRCLED) .*\b([A-Z])(?: WITH .*)?$", unicodedata.name(char, ""))
+        if latin and not seen.isascii():
+            seen = latin[1].lower()
+    return "l" if seen == "i" else seen

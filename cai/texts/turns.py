@@ -1,0 +1,52 @@
+"""What parts turns: the marks of families of models, and the labels of plain text; as patterns of careless texts."""
+
+from __future__ import annotations
+
+from cai.texts.lookalikes import UNSEEN, careless
+
+HIDDEN = f"{UNSEEN}*+"  # what a reader does not see, between the characters of a mark
+DRESSING = rf"_*#\-`~•·{UNSEEN}"  # what labels and tags are dressed in, by Markdown too
+# The names in <s>, </s>, <end_of_turn>, <seed:bos>, [INST] …; a # stands for digits.
+NAMES = (
+    "s", "bos", "eos", "pad", "unk", "cls", "sep", "mask", "gmask", "sop", "eop", "eod", "eom", "eot", "inst", "sys",
+    "system_prompt", "think", "thinking", "thought", "user", "assistant", "system", "human", "bot", "role", "turn",
+    "start_of_turn", "end_of_turn", "startofturn", "endofturn", "endoftext", "end_of_text", "begin_of_text",
+    "end_of_utterance",
+    "end_of_sentence", "end_of_message", "im_start", "im_end", "im_sep", "tool_call", "tool_calls",
+    "tool_response",
+    "tool_results", "available_tools", "instruction", "round #", "extra_id_#", "special_#", "unused#", "reserved_#",
+    "sp", "_user",
+    "_bot", "_system", "seed:bos", "seed:eos", "seed:think", "longcat_user", "longcat_assistant", "longcat_s",
+    "ai", "gpt",
+)  # fmt: skip
+# At the start of a line: Vicuna, OpenChat, Baichuan and others; Alpaca and others after "###"; and of few-shot prompts.
+SPEAKERS = ("User:", "Assistant:", "System:", "Human:", "Bot:", "AI:", "GPT4 User:", "GPT4 Correct User:",
+            "GPT4 Correct Assistant:")  # fmt: skip
+HEADED = ("Instruction:", "Response:", "Input:")
+SHOTS = ("Question:", "Answer:", "Q:", "A:", "Instruction:", "Instruct:", "Response:", "Input:", "Output:", "Prompt:",
+         "Reply:", "Example:", "Critique:", "Critique Request:", "Revision:", "Revision Request:", "Problem:",
+         "Solution:")  # fmt: skip
+
+
+def loose(label: str, gap: str = rf"[\s{DRESSING}]*+") -> str:
+    """A pattern for a label or tag, with `gap` between its characters, of which some may lack."""
+    shown = [char for char in careless(label).rstrip(">") if not (char.isspace() or char in "_-*#`~")]
+    return gap.join("[l|!]" if char == "l" else f"\\{char}" if not char.isalnum() else char for char in shown)
+
+
+def named(name: str) -> str:
+    """A pattern for the name of a mark."""
+    number = rf"[\dlo{UNSEEN}]+"
+    return HIDDEN.join(
+        number if char == "#" else f"\\{char}" if not char.isalnum() else char for char in careless(name)
+    )
+
+
+_NAMED = "|".join(map(named, NAMES))
+MARKS = (
+    rf"<{HIDDEN}\|"  # <|im_start|>, <｜User｜>, and <|turn> of Gemma 4
+    rf"|\[{HIDDEN}\|"  # [|user|]
+    rf"|<(?=[\w{UNSEEN}]{{1,40}}+\|)"  # <turn|>
+    rf"|[<\[](?={HIDDEN}/?{HIDDEN}(?:{_NAMED}){HIDDEN}[>\]])"
+    rf"|◁(?={HIDDEN}/?{HIDDEN}\w)"
+)
