@@ -120,7 +120,8 @@ class AskJudge:
         seen = careless(text)
         edits = {found.start(): (QUOTES[found[0][0]], 1) for found in self._tags.finditer(seen)}
         edits |= {found.end(): ("> ", 0) for found in self._starts.finditer(seen) if found.end() not in edits}
-        parts, end = [], 0
+        parts: list[str] = []
+        end = 0
         for at, (quote, left_out) in sorted(edits.items()):
             parts += text[end:at], quote
             end = at + left_out
