@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from cai.texts.lookalikes import UNSEEN, careless
 
 HIDDEN = f"{UNSEEN}*+"  # what a reader does not see, between the characters of a mark
@@ -28,18 +30,15 @@ SHOTS = ("Question:", "Answer:", "Q:", "A:", "Instruction:", "Instruct:", "Respo
          "Solution:")  # fmt: skip
 
 
-def loose(label: str, gap: str = rf"[\s{DRESSING}]*+") -> str:
-    """A pattern for a label or tag, with `gap` between its characters, of which some may lack."""
+def loose(label: str) -> str:
+    """A pattern for a label or tag, whatever dresses it and stands between its characters, of which some may lack."""
     shown = [char for char in careless(label).rstrip(">") if not (char.isspace() or char in "_-*#`~")]
-    return gap.join("[l|!]" if char == "l" else f"\\{char}" if not char.isalnum() else char for char in shown)
+    return rf"[\s{DRESSING}]*+".join("[l|!]" if char == "l" else re.escape(char) for char in shown)
 
 
 def named(name: str) -> str:
     """A pattern for the name of a mark."""
-    number = rf"[\dlo{UNSEEN}]+"
-    return HIDDEN.join(
-        number if char == "#" else f"\\{char}" if not char.isalnum() else char for char in careless(name)
-    )
+    return HIDDEN.join(rf"[\dlo{UNSEEN}]+" if char == "#" else re.escape(char) for char in careless(name))
 
 
 _NAMED = "|".join(map(named, NAMES))
