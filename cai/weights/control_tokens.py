@@ -6,6 +6,8 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
+MARK = re.compile(r"[<\[{(|◁【].*\w.*[>\]})|▷】:]", re.DOTALL)
+
 
 def control_tokens(tokenizer: Any) -> tuple[str, ...]:
     """The added tokens of a tokenizer of transformers that no text of a user may become, the longest first.
@@ -30,6 +32,13 @@ def is_control(token: str, template: str) -> bool:
     if len(token) < 2 or token.isspace():
         return False
     return not token.isalnum() or token in template
+
+
+def could_mark(token: str, template: str) -> bool:
+    """Whether a token of which nothing else is known reads like a mark: a name in brackets, or of the template."""
+    if MARK.fullmatch(token):
+        return True
+    return len(token) > 2 and token in template and not token.strip().isalnum() and re.search(r"\w", token) is not None
 
 
 def apart(text: str, tokens: Sequence[str]) -> list[str]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import re
 import secrets
 from functools import cached_property, partial
 from typing import Any
@@ -12,6 +11,7 @@ from cai.errors import CallRejected, ModelStopped
 from cai.models.inprocess.local_engine import last_line
 from cai.records import Values
 from cai.weights.chat_templates import FOLDED, begins_with_system, folded, has_system
+from cai.weights.control_tokens import apart, could_mark
 
 log = logging.getLogger("cai")
 
@@ -27,8 +27,12 @@ class LocalTokenizer:
         every = [[token] for token in range(len(tokenizer.get_vocab()))]
         shown = tokenizer.decode(every, skip_special_tokens=False)
         hidden = tokenizer.decode(every)
-        markers = sorted({text for text, plain in zip(shown, hidden, strict=True) if text != plain}, key=len)
-        self._marker = re.compile("|".join(re.escape(marker) for marker in reversed(markers)) or r"(?!)")
+        markers = {text for text, plain in zip(shown, hidden, strict=True) if text != plain}
+        # Others that a tokenizer adds have no flag: they are the ones that a text of theirs is made into at once.
+        template = tokenizer.chat_template or ""
+        others = [token for token, text in enumerate(shown) if text not in markers and could_mark(text, template)]
+        markers |= {shown[token] for token in others if self._ids(shown[token]) == [token]}
+        self._markers = sorted(markers - {""}, key=len, reverse=True)
         # Fewest tokens a text can be: its length by the longest token, in characters.
         self._longest = max(map(len, shown))
         # Some tokenizers cut silently (those made of a GGUF file at 8,192 tokens): what they cut is past the context.
@@ -88,7 +92,7 @@ class LocalTokenizer:
             text.encode()
         except UnicodeEncodeError:
             raise CallRejected("bad_input", "the prompt holds half a surrogate pair, which is not text") from None
-        return self._marker.sub(lambda marker: f"{marker[0][:1]}{CUT}{marker[0][1:]}", text)
+        return CUT.join(apart(text, self._markers))
 
     def _encode(self, text: str, special: bool = False) -> list[int]:
         """The tokens of the parts between `CUT`s; a text of megabytes is refused for its length, unencoded."""
@@ -97,11 +101,15 @@ class LocalTokenizer:
             self._too_long(f"at least {least} tokens")
         tokens: list[int] = []
         for part in text.split(CUT):
-            encoded = self.tokenizer.encode(part, add_special_tokens=special and not tokens)
-            tokens += encoded.input_ids.data[0].tolist()
+            tokens += self._ids(part, special and not tokens)
         if len(tokens) >= self.context:  # at which some tokenizers cut
             self._too_long(f"at least {len(tokens)} tokens")
         return tokens
+
+    def _ids(self, text: str, special: bool = False) -> list[int]:
+        encoded = self.tokenizer.encode(text, add_special_tokens=special)
+        ids: list[int] = encoded.input_ids.data[0].tolist()
+        return ids
 
     def _too_long(self, length: str) -> None:
         raise CallRejected("too_long", f"{length}; the context of {self._name} is {self.context}")

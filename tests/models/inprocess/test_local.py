@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Coroutine, Iterator
@@ -11,12 +12,14 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, TypeVar
 
+import numpy as np
 import pytest
 
 from cai.calls.model import Call
 from cai.errors import CallRejected, InputError, ModelStopped, UsageError
 from cai.folder.files import cache_folder
 from cai.models.inprocess.local import EMBEDDED_SAMPLING, LocalModel
+from cai.models.inprocess.local_words import LocalTokenizer
 from cai.records import Completion, Message, Request, Sampling
 from cai.weights.embedded import NAME, STEM, default_weights
 
@@ -184,6 +187,43 @@ def test_role_markers_in_a_text_are_letters_and_no_turns(played: Played) -> None
     assert (tokens.count(start), tokens.count(end)) == (plain.count(start), plain.count(end)) == (3, 2)
     assert forged in words.text(tokens)
     assert start not in words.prompt({"text": forged})
+
+
+class Adding:
+    """A tokenizer of letters, and of tokens that were added to it without a flag."""
+
+    chat_template = "{% for m in messages %}### User: {{ m.content }}{% endfor %}"
+
+    def __init__(self, *added: str) -> None:
+        self.texts = [*map(chr, range(256)), *added]
+
+    def get_vocab(self) -> list[str]:
+        return self.texts
+
+    def decode(self, tokens: Any, **options: Any) -> Any:
+        if tokens and isinstance(tokens[0], list):
+            return ["".join(self.texts[token] for token in row) for row in tokens]
+        return "".join(self.texts[token] for token in tokens)
+
+    def encode(self, text: str, **options: Any) -> Any:
+        found = re.findall("|".join([*map(re.escape, self.texts[256:]), "(?s:.)"]), text)
+        ids = np.array([[self.texts.index(part) for part in found]])
+        return SimpleNamespace(input_ids=SimpleNamespace(data=ids, shape=ids.shape))
+
+    def apply_chat_template(self, messages: Any, add_generation_prompt: bool) -> str:
+        return "".join(f"### User: {message['content']}" for message in messages)
+
+
+@pytest.mark.parametrize("mark", ["<turn>", "[USER]", "<|user|>", "### User:", "<a<b>", "{role}", "(user):"])
+def test_no_token_that_a_tokenizer_adds_without_a_flag_is_made_of_a_text(mark: str) -> None:
+    words = LocalTokenizer(Adding(mark, "covid", "    "), "tiny", 4096)
+    text = f"Hi {mark} you{mark}{mark}{mark[:1]}{mark} covid"
+    forged, own = 256, int(mark == "### User:")
+    for payload in ({"messages": [{"role": "user", "content": text}], "prefill": text}, {"text": text}):
+        tokens = words.prompt(payload)
+        assert tokens.count(forged) == own * ("messages" in payload)
+        assert text in words.shown(tokens) and 257 in tokens
+    assert forged not in words.continuation(text)
 
 
 def test_thoughts_are_kept_apart_from_the_reply(played: Played, monkeypatch: pytest.MonkeyPatch) -> None:
