@@ -15,7 +15,7 @@ from typing import Literal
 from cai.texts.refusals import refusal as refusal
 from cai.texts.thoughts import holds_thoughts
 
-READING = 3  # of texts for faults: one more if a text may get another fault than before, so that no cut remembers it
+READING = 4  # of texts for faults: one more if a text may get another fault than before, so that no cut remembers it
 EVASIVE = 80  # characters; a shorter reply counts as evasive, as in the analysis of the paper's samples
 
 # Replies that talk about the task instead of doing it
@@ -45,9 +45,11 @@ PREAMBLE = re.compile(
 
 # Replies that continue with the next turns
 
-TOKENS = re.compile(
-    r"<\|(?:im_start|im_end|im_sep|user|assistant|system|end|eot_id|start_header_id|end_header_id|begin_of_text|endoftext|"
-    r"end_of_text|end_of_turn)\|>|<(?:start|end)_of_turn>|\[/?INST\]|<<SYS>>|<｜(?:User|Assistant)｜>"
+TOKENS = (
+    re.compile(  # of all families: <|im_end|>, <｜User｜>, <|turn>, <turn|>, <end_of_turn>, [INST], <<SYS>>, [|user|] …
+        r"<[|｜][^|｜<>\s]{2,40}[|｜]>|<\|turn>|<turn\|>|<(?:start|end)_of_turn>|\[/?(?:INST|SYSTEM_PROMPT)\]|<</?SYS>>"
+        r"|\[\|\w{2,20}\|\]|<seed:[be]os>|<longcat_\w+>|\[gMASK\]|<extra_id_\d+>|<SPECIAL_\d+>"
+    )
 )
 TURN = re.compile(  # at the start of a paragraph
     r"(?:\A|(?:\A|\n)[^\S\n]*\n)[ \t]*[*_#]*"

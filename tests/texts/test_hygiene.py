@@ -116,6 +116,20 @@ def test_a_scene_code_or_a_heading_is_no_mix_up(reply: str) -> None:
     assert not role_mixup(reply)
 
 
+@pytest.mark.parametrize(
+    "mark",
+    [
+        "<|im_end|>", "<|eot_id|>", "<|start_header_id|>", "<|header_start|>", "<|end|>", "<|return|>",
+        "<｜Assistant｜>", "<｜end▁of▁sentence｜>", "<|END_OF_TURN_TOKEN|>", "<|turn>", "<turn|>", "<start_of_turn>",
+        "[/INST]", "[SYSTEM_PROMPT]", "<<SYS>>", "<</SYS>>", "[|endofturn|]", "<seed:eos>", "<longcat_user>", "[gMASK]",
+        "<extra_id_1>", "<|observation|>",
+    ],
+)  # fmt: skip
+def test_the_marks_of_every_family_of_chat_templates_are_a_mix_up(mark: str) -> None:
+    assert role_mixup(f"{STORY}{mark}") and role_mixup(f"{STORY}\n{mark}user\nAnd then?")
+    assert not role_mixup(f"A turn ends with `{mark}`.")
+
+
 def test_a_reply_below_eighty_characters_is_evasive_and_an_empty_one_is_not() -> None:
     assert evasive("x" * 79) and evasive(f"  {'x' * 79}\n\n")
     assert not evasive("x" * 80) and not evasive("  \n")
