@@ -26,7 +26,8 @@ SPELLINGS = [
         (r"\\f?boxed\b", " verdict: "),
         (r"\\[a-zA-Z]+|[$#{}`]|\*+|(?<![^\W_])_+|_+(?![^\W_])", " "),  # what LaTeX and Markdown dress letters in
         (r"\[\[\s*(\w+)\s*]]", r". verdict: \1. "),  # as MT-bench asks
-        (r"(?i)</?[a-z]{1,12}>|\b(?:without (?:a )?|no |beyond )doubt\b", " "),
+        (r"(?i)<(b|i)>(.*?)</\1>", r" \2 "),
+        (r"(?i)</?[a-z]{2,12}>|\b(?:without (?:a )?|no |beyond )doubt\b", " "),
         (r"(?m)^[ \t]*>[ \t]", ""),
         (r"(?i)\b(vs|e\.g|i\.e)\.", r"\1"),
         (r"(?i)(?<=[a-z])n't\b|(?<=\bcan)not\b", " not"),
@@ -80,13 +81,14 @@ HOW = (
     r"truly|obviously|arguably|clear|obvious|final|ultimately|strictly|considerably|noticeably|more)){0,6}"
 )
 IS = (
-    r"\s+(?:is|was|seems(?: to be)?|looks|appears(?: to be)?|would be|must be|has to be|remains|does|did|"
+    r"\s+(?:is|was|seems(?: to be)?|looks|appears(?: to be)?|would be|must be|has to be|should be|"
+    r"is to be|remains|does|did|"
     r"performs|comes out|"
     r"feels|reads|stands)"
 )
 GOOD = (
     r"(?:better|best|preferable|preferred|superior|stronger|strongest|winner|favou?rite|ahead|on top|"
-    r"(?:right |correct |winning )?(?:choice|pick|answer|one|vote)(?! of\b| that\b))\b"
+    r"chosen|selected|(?:right |correct |winning )?(?:choice|pick|answer|one|vote)(?! of\b| that\b))\b"
 )
 BAD = r"(?:worse|worst|inferior|weaker|weakest|loser|less good|not as good|not so good)\b"
 LABEL = (
@@ -98,16 +100,17 @@ OF_LABEL = (
     r"(?:reply|response|answer|option|choice|one|letter|here|then|for me|verdict|overall|of the two|between T|of T)"
 )
 SAYS = r"(?::|=+>?|->|→|⇒|–|—|\s-\s|\b(?:is|was|would be|goes to|must be|remains)\b)"
-SURELY = r"(?:(?:clearly|therefore|definitely|the|that|thus|still|again)\s+)*"
+SURELY = r"(?:(?:for|clearly|therefore|definitely|the|that|thus|still|again)\s+)*"
 CHOOSE = (
     r"(?:choos(?:e|es|ing)|chose|prefer(?:s|red)?|pick(?:s|ed)?|select(?:s|ed)?|go(?:ing)? with|"
     r"went with|vote(?:d)? for|"
-    r"favou?rs?|opt for|settle (?:on|for)|lean(?:ing)? towards?|lean(?:ing)? to|side with|recommend|"
+    r"favou?rs?|opt for|settle (?:on|for)|lean(?:ing)? towards?|lean(?:s|ing)?(?: to)?|side with|recommend|"
     r"going for|take|declare|"
     r"(?:give|edge|point|win|nod|vote|preference|victory|prize|award)(?: it| this)?(?: goes| is given)? to)"
 )
 WINS = (
-    r"(?:wins|won|prevails|outperforms|beats|has the (?:edge|advantage)|comes out (?:ahead|on top)|edges out|deserves|"
+    r"(?:wins|won|should win|prevails|outperforms|beats|has the (?:edge|advantage)|comes out (?:ahead|"
+    r"on top)|edges out|deserves|"
     r"takes (?:it|the (?:win|edge|lead))|gets (?:my|the) (?:vote|nod|win|point|edge)|better (?:\w+s|meet|"
     r"fit|keep|follow)\b)"
 )
@@ -118,7 +121,7 @@ FILLER = (
     r"it|is|it's|that's|this|then|final|my|the|be|all in all|in the end|in sum|in short|in conclusion|in summary|"
     r"ultimately|and|no|yes|well|okay|ok|hm+|actually|rather|between|T|two|of|them|forced|to|for me|sure|"
     r"probably|just|"
-    r"simply|better|verdict|answer|go|have|should|correction|wait|again|on)"
+    r"simply|better|verdict|answer|go|have|should|correction|wait|again|on|now|maybe|perhaps|slightly)"
 )
 REASON = r"(?:because|as|since|by|for|due|given|in|on|at|over)"
 STATEMENTS = [
@@ -131,14 +134,16 @@ STATEMENTS = [
         rf"\b(?:verdict|winner|vote)\s+{X}",
         rf"(?P<worse>)\b(?:worse|worst|weaker|weakest|inferior|losing|loser|"
         rf"rejected)(?: {OF_LABEL}){{0,3}}\s*{SAYS}\s*{X}",
-        rf"\b{CHOOSE}{HOW}\s+(?P<x>[ABT](?![\w'])|[ab](?=[^\w+-]*\Z))",
+        rf"\bone (?:that )?i(?:'d| would)? {CHOOSE} is {X}",
+        rf"{X} is (?:what|the one) i(?:'d| would)? {CHOOSE}\b",
+        rf"\b{CHOOSE}{HOW}(?:\s|:)+(?P<x>[ABT](?![\w'])|[ab](?=[^\w+-]*\Z))",
         rf"{X}{IS}{HOW}\s+{GOOD}",
         rf"{X}{HOW}\s+{WINS}",
         rf"\b{JUDGE}{HOW}\s+{X}(?:\s+(?:to be|is|as|was))?{HOW}\s+(?:{GOOD}|higher|first)",
         rf"(?P<worse>){X}(?:{IS}{HOW}\s+{BAD}|{HOW}\s+(?:loses|lost|falls short|comes second)\b)",
         rf"\A\W*(?:{FILLER}[\W\d]+)*(?P<x>[ABT](?![\w'])|"
-        rf"[ab](?=[^\w+-]*\Z))(?:[\W\d]*(?:{FILLER}\b[\W\d]*)*|(?=[\s,(–—-]*{REASON}\b).*)\Z",
-        rf",\s*{X}\W*\Z",
+        rf"[ab](?=[^\w+-]*\Z))(?:[\W\d]*(?:{FILLER}\b[\W\d]*)*|(?=[\s,(–—-]*(?:{REASON}|slightly|clearly)\b).*)\Z",
+        rf",\s*(?:{FILLER}\W+){{0,4}}{X}\W*\Z",
         r"(?P<x>)\b(?:can|could) not\s+(?:really\s+)?(?:choose|decide|say|tell|pick|prefer|judge)\b",
         r"(?P<x>)\bno (?:clear )?(?:winner|preference|difference)\b",
     )
@@ -168,7 +173,7 @@ WHOLE = re.compile(
     rf"{THAN}(?:in (?:every|all|general|my|this case|the end|total|sum)|on (?:balance|the whole|every|all)|at all|"
     r"for (?:me|this|these|that|us|all|every|the (?:following )?reasons?))\b"
 )
-ALONE = re.compile(r"[\W_]*(?P<x>[ABab])[^\w+-]*")
+ALONE = re.compile(r"[\W_]*(?P<x>[ABab])[^\w+?-]*")
 LIST = re.compile(r"[\W\d_]*(?:\b[ABTabcd]\b[\W\d_]*){2,}")  # "A: 7, B: 9"
 FRONT = re.compile(
     rf"[\W_]*(?:(?P<x>[AB])(?=\s*[.,:;)\n–—-]|\s*\Z|\s+{REASON}\b|\s+is\s*\Z)|(?P<y>[ab])(?=\s*[.,:;)\n]|"
