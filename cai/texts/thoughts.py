@@ -14,7 +14,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
-_NAME = r"(?:\w{1,20}[:_])?(?:think(?:ing)?|thoughts?|thought_process|reasoning|scratch_?pad|(?:inner_|internal_)?monologue|chain_of_thought)(?::\w{1,20})?"
+_NAME = (
+    r"(?:\w{1,20}[:_])?(?:think(?:ing)?|thoughts?|thought_process|chain_of_thought|reasoning|scratch_?pad|"
+    r"(?:inner_|internal_)?monologue)(?::\w{1,20})?"
+)
 _BEGIN, _END = r"(?:begin_of_|start_of_|start_|begin_)", r"(?:end_of_|end_|/)"
 _CODE = r"^[ \t]*(?P<fence>```|~~~)(?s:.*?)^[ \t]*(?P=fence)|(?P<ticks>``?)[^`\n]+(?P=ticks)|<code>[^\n]*?</code>"
 _CODE += r"|^(?:[ ]{4,}|\t+)[<\[◁][^\n]*"  # indented
