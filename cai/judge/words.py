@@ -51,7 +51,8 @@ REFERENCES = [
     re.compile(pattern)
     for pattern in (
         rf"\b{NOUN}[\s\"'(\[-]{{1,4}}(?:([AB])|([ab])(?={WITHIN}[\"')\]]*{ENDS})){WITHIN}(?:[\"')\]]+(?!\w))?",
-        r"(?<![\w'])[\"'(\[<]{1,4}\s{0,4}(?:([AB])|([ab]))\s{0,4}[\"')\]>]{1,4}(?![\w'])",
+        r"(?<![\w'])[\"'(\[]{1,4}\s{0,4}(?:([AB])|([ab]))\s{0,4}[\"')\]]{1,4}(?![\w'])",
+        r"<\s?([ABab])\s?>",
         rf"(?<![\w'+.-])([AB])(?:'s\s+{NOUN}\b)",
         rf"(?<![\w'+.-])(?<!(?i:plan|type) )(?<!(?i:grade) )(?<!(?i:vitamin) )(?:(A){WITHIN}{ENDS}|(B)){WITHIN}",
     )
