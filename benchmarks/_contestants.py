@@ -28,7 +28,7 @@ from cai.calls.flow import Driver, Played, Seat, call_seed
 from cai.calls.limits import Limiter
 from cai.calls.model import Call, Connection, Model
 from cai.calls.prices import Tally
-from cai.constitution.principles import draw
+from cai.constitution.draw import draw
 from cai.engine.revise import Ask, Chain, revise
 from cai.engine.templates import load_templates
 from cai.errors import RowDropped

@@ -19,8 +19,8 @@ from stub import stub
 from trainings import example
 
 from cai import load_constitution
+from cai.constitution.draw import draw
 from cai.constitution.lint import check
-from cai.constitution.principles import draw
 from cai.models.recorded import read_answers
 from cai.runs.settings import GenerateSettings
 

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-import random
 import re
 import unicodedata
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -25,6 +23,7 @@ SEMVER = r"^(0|[1-9]\d*)\.(0|[1-9]\d*)\.(0|[1-9]\d*)(-[0-9A-Za-z.-]+)?(\+[0-9A-Z
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
 Job = Literal["revise", "judge"]
 JOBS: dict[Job, tuple[str, ...]] = {"revise": ("critique", "revise"), "judge": ("choose",)}  # by the wordings it needs
+OURS = ("principles", "extends")  # one of them is in every constitution
 WORDINGS = ("text", "critique", "revise", "choose")
 
 
@@ -159,23 +158,6 @@ class Constitution(_Head):
         return able
 
 
-def draw(principles: Sequence[Principle], count: int, seed: int, row: str, *, stream: str) -> tuple[Principle, ...]:
-    """Draw `count` principles by weight; none comes twice before all have come once.
-
-    The draw depends on `stream`, seed and row id alone; draws of two streams, such as "judge", are independent.
-    """
-    chance = random.Random(f"{stream}\0{seed}\0{row}")
-    drawn: list[Principle] = []
-    left: list[Principle] = []
-    for _ in range(count):
-        left = left or list(principles)
-        heaviest = max(principle.weight for principle in left)  # the sum of the largest floats is infinite
-        [principle] = chance.choices(left, weights=[principle.weight / heaviest for principle in left])
-        left.remove(principle)
-        drawn.append(principle)
-    return tuple(drawn)
-
-
 KEYS: yamlfaults.Keys = {  # by the keys that lead there: what a mapping is called, and the keys it can have
     (): ("a constitution", tuple(ConstitutionFile.model_fields)),
     ("principles",): ("a principle", tuple(Principle.model_fields)),
@@ -230,11 +212,23 @@ class Reader:
     def __init__(self) -> None:
         self.problems: list[Finding] = []
         self.places: dict[str | None, tuple[str, int | None]] = {}  # principle id → file and line
+        self._done: dict[Path, Constitution | None] = {}
 
     def read(self, path: Path, trail: tuple[Path, ...] = ()) -> Constitution | None:
-        """The constitution of a file, None if it has problems. trail: the files that extend it, the outermost first."""
+        """The constitution of a file, None if it has problems. trail: the files that extend it, the outermost first.
+
+        A file that is extended in several ways is read once: else twenty files that extend two each are a million.
+        """
+        place = path.resolve()
+        if place not in self._done:
+            self._done[place] = self._read(path, (*trail, place))
+        return self._done[place]
+
+    def _read(self, path: Path, trail: tuple[Path, ...]) -> Constitution | None:
         try:
             document = yamlfile.parse(yamlfile.read_text(path))
+            if yamlfaults.is_foreign(document, OURS):
+                raise yamlfile.BadYaml(f"is not a constitution: it has neither {' nor '.join(map(repr, OURS))}")
             parsed = ConstitutionFile.model_validate(document.value)
         except yamlfile.BadYaml as error:
             self._refuse("yaml", error.message, path, error.line)
@@ -247,7 +241,7 @@ class Reader:
         lines = self._lines_of(parsed, document, path)
         line = document.line(("extends",))
         names = (parsed.extends,) if isinstance(parsed.extends, str) else parsed.extends
-        bases = (self._read_base(name, path, line, (*trail, path.resolve())) for name in names)
+        bases = (self._read_base(name, path, line, trail) for name in names)
         inherited = list(filter(None, bases))
         if not parsed.principles and not names:
             message = "'principles' is empty; write at least one"
@@ -257,7 +251,7 @@ class Reader:
             if principles.setdefault(principle.id, principle) != principle and principle.id not in lines:
                 message = f"two of the extended constitutions differ in {principle.id!r}; define it in this file"
                 self._refuse("extends", message, path, line)
-        if len(self.problems) > before:
+        if len(self.problems) > before or len(inherited) < len(names):
             return None
         self.places |= {name: (str(path), at) for name, at in lines.items()}
         principles |= {principle.id: principle for principle in parsed.principles}  # in place of the inherited one

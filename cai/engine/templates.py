@@ -20,7 +20,6 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Any, cast
 
-import yaml
 from jinja2 import FunctionLoader, StrictUndefined, Template, nodes
 from jinja2.exceptions import TemplateSyntaxError, UndefinedError
 from jinja2.sandbox import ImmutableSandboxedEnvironment
@@ -38,8 +37,10 @@ from cai.engine.template_checks import (
     warning_in,
 )
 from cai.errors import TemplateError
+from cai.folder.files import read_regular
 from cai.records import Object, Values
 from cai.sources.files import folder
+from cai.sources.yamlfile import MAX_BYTES, BadYaml, first_fault, parse
 from cai.texts.wording import nearest, reason_of
 
 DEFAULT = "chat"
@@ -145,10 +146,18 @@ def check_templates(path: Path) -> list[Finding]:
 
 def _read_files(path: Path) -> dict[str, bytes]:
     """The files of a set, each read once: what is hashed is what is rendered, even if the folder changes."""
-    try:
-        return {file.name: file.read_bytes() for file in [*sorted(path.glob("*.jinja")), *path.glob("examples.yaml")]}
-    except OSError as error:
-        raise TemplateError(f"cannot be read: {error.strerror}", error.filename or path) from None
+    root = path.resolve()
+    files = {}
+    for file in [*sorted(path.glob("*.jinja")), *path.glob("examples.yaml")]:
+        if not file.resolve().is_relative_to(root):
+            raise TemplateError("is a link to a file outside of its set: put a copy in its place", file)
+        try:
+            files[file.name] = read_regular(file, MAX_BYTES + 1)
+        except OSError as error:
+            raise TemplateError(f"cannot be read: {error.strerror}", error.filename or file) from None
+        if len(files[file.name]) > MAX_BYTES:
+            raise TemplateError(f"is larger than {MAX_BYTES >> 20} MiB; is it the right file?", file)
+    return files
 
 
 def _environment(path: Path, files: Mapping[str, bytes]) -> ImmutableSandboxedEnvironment:
@@ -175,9 +184,13 @@ def _examples(path: Path, files: Mapping[str, bytes]) -> tuple[Example, ...]:
     if "examples.yaml" not in files:
         return ()
     try:
-        return tuple(map(Example.model_validate, yaml.safe_load(files["examples.yaml"].decode()) or ()))
-    except (yaml.YAMLError, ValidationError, UnicodeDecodeError, TypeError) as error:
-        raise TemplateError(f"not a list of worked examples: {reason_of(error)}", path / "examples.yaml") from None
+        return tuple(map(Example.model_validate, parse(files["examples.yaml"].decode("utf-8-sig")).value or ()))
+    except BadYaml as error:
+        message = f"not a list of worked examples: {error.message}"
+        raise TemplateError(message, path / "examples.yaml", error.line) from None
+    except (ValidationError, UnicodeDecodeError, TypeError) as error:
+        reason = first_fault(error) if isinstance(error, ValidationError) else reason_of(error)
+        raise TemplateError(f"not a list of worked examples: {reason}", path / "examples.yaml") from None
 
 
 def _setting(tree: nodes.Template, name: str) -> Any:

@@ -9,6 +9,7 @@ import json
 import logging
 import os
 import sqlite3
+import stat
 import time
 import traceback
 import zlib
@@ -29,6 +30,13 @@ if TYPE_CHECKING:
 log = logging.getLogger("cai")
 
 LOCK = ".lock"
+KINDS_OF_FILE = {
+    stat.S_IFDIR: "a folder",
+    stat.S_IFIFO: "a pipe",
+    stat.S_IFSOCK: "a socket",
+    stat.S_IFCHR: "a device",
+    stat.S_IFBLK: "a device",
+}
 AGAIN = "free some space there or change its permissions, and run the same command again"
 LARGE = 1 << 26  # bytes that take 0.05 s to read: hashes of larger files are remembered
 SETTLED = 2_000_000_000  # nanoseconds; the coarsest clock of a file system, FAT's, ticks every two seconds
@@ -163,12 +171,23 @@ def need(what: str, extra: str, *packages: str) -> None:
 def read_object(path: Path, advice: str = "put the file back as it was") -> Values:
     """The object in a JSON file; RunError with `advice` if it cannot be read or holds anything else."""
     try:
-        content = json.loads(path.read_bytes())
-    except (OSError, ValueError, RecursionError) as error:
+        content = json.loads(read_regular(path))
+    except OSError as error:
+        raise RunError(f"{path} cannot be read: {error.strerror or error}; {advice}") from None
+    except (ValueError, RecursionError) as error:
         raise RunError(f"{path} cannot be read: {error}; {advice}") from None
     if not isinstance(content, dict):
         raise RunError(f"{path} is damaged: it holds no JSON object; {advice}")
     return content
+
+
+def read_regular(path: Path, most: int = LARGE) -> bytes:
+    """The first bytes of a file; OSError for what is no file, such as a pipe or a device, which may never end."""
+    mode = path.stat().st_mode
+    if not stat.S_ISREG(mode):
+        raise OSError(errno.EINVAL, f"it is {KINDS_OF_FILE.get(stat.S_IFMT(mode), 'not a file')}; name a file")
+    with path.open("rb") as file:
+        return file.read(most)
 
 
 def exists(path: Path) -> bool:

@@ -14,7 +14,7 @@ from pydantic import Field, ValidationError, model_validator
 
 from cai.engine.letters import probability
 from cai.errors import InputError, UsageError
-from cai.folder.files import differences
+from cai.folder.files import differences, read_regular
 from cai.judge.metrics import Metrics, binomial_cdf, confidence, credit, log_odds
 from cai.records import ConstitutionRef, Object, Protocol, Record
 from cai.sources.yamlfile import first_fault
@@ -100,7 +100,7 @@ def load_calibration(path: str | Path) -> Calibration:
         file = file / FILE
     again = "make it again with cai judge calibrate"
     try:
-        content = orjson.loads(file.read_bytes())
+        content = orjson.loads(read_regular(file))
     except orjson.JSONDecodeError as error:
         raise InputError(f"not JSON ({error.msg}): name a {FILE} of cai judge calibrate", file) from None
     except OSError as error:

@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from typing import Any
 
 from cai.calls.flow import Driver
-from cai.constitution.principles import draw, load_constitution
+from cai.constitution.draw import draw
+from cai.constitution.principles import load_constitution
 from cai.engine.gate import NO, SAID, YES, Gate
 from cai.engine.revise import Ask, revise
 from cai.engine.templates import Templates, load_templates

@@ -9,7 +9,8 @@ from pathlib import Path
 
 from cai.calls.flow import Driver, Played
 from cai.calls.model import ListsTokens, Model
-from cai.constitution.principles import Constitution, Principle, draw
+from cai.constitution.draw import draw
+from cai.constitution.principles import Constitution, Principle
 from cai.engine.ask_judge import AskJudge
 from cai.engine.letters import LEAST_MASS
 from cai.engine.templates import Templates

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from difflib import get_close_matches
 from typing import Any, NamedTuple
 
 from pydantic import ValidationError
@@ -43,9 +44,18 @@ class Fault(NamedTuple):
     line: int
 
 
+def is_foreign(document: Document, names: Iterable[str]) -> bool:
+    """Whether a file is a mapping without any of these keys, nor one that is nearly so: then it is not to be quoted."""
+    value = document.value
+    return isinstance(value, dict) and not any(get_close_matches(key, names, 1, 0.7) for key in value)
+
+
 def explain(error: ValidationError, document: Document, keys: Keys, forms: Mapping[str, str]) -> list[Fault]:
     """Every fault with its line, in the order of the file; `forms` says in words what a key's pattern asks for."""
     faults = []
+    owner, names = keys[()]
+    if is_foreign(document, names):
+        return [Fault("unknown-key", f"it has no key of {owner}; known: {', '.join(names)}", document.line(()))]
     for details in error.errors(include_url=False):
         place = details["loc"]
         code, message = _reason(details, document.scalars.get(place), keys, forms)
@@ -73,7 +83,7 @@ def _reason(details: ErrorDetails, scalar: str | None, keys: Keys, forms: Mappin
         "advice": advice,
         "form": forms.get(key),
         "not_text": _not_text(_named(place), value, scalar, forms.get(key)),
-        "value": _shown(value),
+        "value": "text" if not place and isinstance(value, str) else _shown(value),  # the file may be no file of ours
         "message": details["msg"],
     }
     return code.format(**words), sentence.format(**words)

@@ -6,6 +6,7 @@ that occurs twice is an error.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -19,6 +20,7 @@ from yaml.constructor import SafeConstructor
 from yaml.resolver import Resolver
 
 from cai.errors import UsageError
+from cai.folder.files import read_regular
 from cai.records import Object, Values
 from cai.texts.wording import nearest, option
 
@@ -29,6 +31,7 @@ MAX_BYTES = 1 << 20  # a constitution of 1,000 principles with tests is about 0.
 MAX_DEPTH = 32
 TOO_DEEP = f"is nested more than {MAX_DEPTH} levels deep"
 UNTAGGED = (None, "!")
+SIMPLE_KEY = re.compile("[a-z_]{1,20}")
 TIMESTAMP = "tag:yaml.org,2002:timestamp"
 PLAIN = {*UNTAGGED, *(f"tag:yaml.org,2002:{name}" for name in ("str", "int", "float", "bool", "null", "seq", "map"))}
 RESOLVER: Any = Resolver()
@@ -65,8 +68,7 @@ class Document:
 def read_text(path: Path) -> str:
     """The text of a UTF-8 file, a byte order mark removed; raises `BadYaml` for binary, huge or unreadable files."""
     try:
-        with path.open("rb") as file:
-            data = file.read(MAX_BYTES + 1)
+        data = read_regular(path, MAX_BYTES + 1)
     except OSError as error:
         raise BadYaml(f"cannot be read: {error.strerror or error}") from error
     if len(data) > MAX_BYTES:
@@ -140,7 +142,8 @@ def _value(event: Any, events: Iterator[Any], place: Place, document: Document) 
         key = child.value
         within = (*place, key)
         if key in mapping:
-            raise BadYaml(f"key {key!r} occurs twice; the first is in line {document.lines[within]}", line)
+            named = f"key {key!r}" if SIMPLE_KEY.fullmatch(key) else "a key"  # the file may be no file of ours
+            raise BadYaml(f"{named} occurs twice; the first is in line {document.lines[within]}", line)
         document.lines[within] = line
         mapping[key] = _value(next(events), events, within, document)
     return mapping
@@ -153,11 +156,11 @@ def _line(event: Any) -> int:
 def _check(event: Any, tag: str | None = None) -> None:
     if event.anchor is not None:
         mark = "*" if isinstance(event, yaml.AliasEvent) else "&"
-        problem = f"{mark}{event.anchor}: anchors and aliases are not allowed; write the text out"
-        raise BadYaml(problem, _line(event))
+        raise BadYaml(f"'{mark}…': anchors and aliases are not allowed; write the text out", _line(event))
     tag = tag or event.tag
     if tag not in PLAIN:
-        raise BadYaml(f"tag {tag!r} is not allowed; write plain text, in quotes", _line(event))
+        named = f"tag {tag!r}" if tag.startswith("tag:yaml.org") else "a tag ('!…')"
+        raise BadYaml(f"{named} is not allowed; write plain text, in quotes", _line(event))
 
 
 def _scalar(event: Any) -> Any:
@@ -170,7 +173,7 @@ def _scalar(event: Any) -> Any:
     try:
         return SafeConstructor().construct_object(yaml.ScalarNode(tag, event.value))
     except (ValueError, LookupError) as error:  # `!!int x`, `!!bool x`, `!!float` of nothing, thousands of digits
-        raise BadYaml(f"{event.value[:40]!r} cannot be read as {tag[18:]}", _line(event)) from error
+        raise BadYaml(f"a value cannot be read as {tag[18:]}", _line(event)) from error
 
 
 def _syntax_error(error: yaml.MarkedYAMLError, text: str) -> BadYaml:

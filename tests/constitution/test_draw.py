@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cai.constitution.principles import Principle, draw
+from cai.constitution.draw import draw
+from cai.constitution.principles import Principle
 
 WEIGHTS = st.lists(st.floats(1e-3, 1e3), min_size=2, max_size=6)
 

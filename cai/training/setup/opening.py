@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from cai.errors import UsageError
-from cai.folder.files import need
+from cai.folder.files import need, read_regular
 from cai.sources.files import path_of
 from cai.training.setup.embeddings import end_of_turn
 from cai.training.setup.plan import Machine, Shape
@@ -33,7 +33,7 @@ def open_tokenizer(base: Base, chat_template: str | None, *, chats: bool) -> Any
     words = load_tokenizer(base)
     if chat_template is not None:
         try:
-            words.chat_template = path_of(chat_template).read_text(encoding="utf-8")
+            words.chat_template = read_regular(path_of(chat_template)).decode()
         except (OSError, UnicodeDecodeError) as error:
             raise UsageError(f"chat_template {chat_template} cannot be read: {error}") from None
         end = end_of_turn(words)

@@ -1,0 +1,25 @@
+"""Draws principles by their weights."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+
+from cai.constitution.principles import Principle
+
+
+def draw(principles: Sequence[Principle], count: int, seed: int, row: str, *, stream: str) -> tuple[Principle, ...]:
+    """Draw `count` principles by weight; none comes twice before all have come once.
+
+    The draw depends on `stream`, seed and row id alone; draws of two streams, such as "judge", are independent.
+    """
+    chance = random.Random(f"{stream}\0{seed}\0{row}")
+    drawn: list[Principle] = []
+    left: list[Principle] = []
+    for _ in range(count):
+        left = left or list(principles)
+        heaviest = max(principle.weight for principle in left)  # the sum of the largest floats is infinite
+        [principle] = chance.choices(left, weights=[principle.weight / heaviest for principle in left])
+        left.remove(principle)
+        drawn.append(principle)
+    return tuple(drawn)
