@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import io
 import logging
-import os
 import sys
 from collections.abc import Iterable
 from functools import cache
 from importlib import import_module
 from itertools import takewhile
-from typing import TYPE_CHECKING, Annotated, Any, Protocol
+from typing import TYPE_CHECKING, Annotated, Any, Protocol, cast
 
 import typer
 from typer.core import TyperGroup
 
+from cai.cli.streams import keep_streams
 from cai.errors import CaiError
 from cai.texts.wording import printable
 
@@ -24,7 +23,9 @@ if TYPE_CHECKING:
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON summary to stdout.")]
 MODULES = ("runs", "audit", "train", "chat", "judge", "constitution")  # of the commands, in the order of the help text
 
-app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
+HELP = {"help_option_names": ["-h", "--help"]}
+
+app = typer.Typer(no_args_is_help=True, context_settings=HELP, pretty_exceptions_enable=False, rich_markup_mode=None)
 
 
 @cache
@@ -32,7 +33,7 @@ def command() -> TyperGroup:
     """The command `cai` with all of its commands, whose modules import this one."""
     for module in MODULES:
         app.add_typer(import_module(f"cai.cli.{module}").app)
-    return typer.main.get_group(app)
+    return cast(TyperGroup, typer.main.get_command(app))
 
 
 def _version(wanted: bool) -> None:
@@ -67,6 +68,7 @@ class _Notes(logging.Handler):
 
 def main() -> None:
     """The `cai` command: exit 0 done, 1 a clear one-line error, 130 interrupted."""
+    keep_streams()
     args = sys.argv[1:]
     log = logging.getLogger("cai")
     log.setLevel(logging.INFO)
@@ -76,21 +78,16 @@ def main() -> None:
     if debug:  # may stand anywhere, but is an option of the command `cai` itself
         args = ["--debug", *(word for word in words if word != "--debug"), *args[len(words) :]]
         log.setLevel(logging.DEBUG)
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="backslashreplace")  # a locale without a character is no reason to stop
     sys.exit(_run(args, debug))
 
 
 def _run(args: list[str], debug: bool) -> int:
     """Run one command; returns its exit status, or raises what went wrong with `debug`."""
     try:
-        status = command()(args, standalone_mode=False)
+        status = command()(args, prog_name="cai", standalone_mode=False)
         sys.stdout.flush()
     except (KeyboardInterrupt, typer.Abort):
         status = 130
-    except BrokenPipeError:  # whoever read the output has seen enough; the interpreter must not flush again
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
     except Exception as error:
         if type(error).__name__ == "NoArgsIsHelpError":
             typer.echo(str(error), err=True)

@@ -37,9 +37,9 @@ from cai.engine.template_checks import (
     warning_in,
 )
 from cai.errors import TemplateError
-from cai.folder.files import read_regular
 from cai.records import Object, Values
 from cai.sources.files import folder
+from cai.sources.regular import read_regular
 from cai.sources.yamlfile import MAX_BYTES, BadYaml, first_fault, parse
 from cai.texts.wording import nearest, reason_of
 

@@ -9,13 +9,13 @@ import json
 import logging
 import os
 import sqlite3
-import stat
 import time
 import traceback
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
+from itertools import takewhile
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 from uuid import uuid4
@@ -23,6 +23,7 @@ from uuid import uuid4
 import orjson
 
 from cai.errors import CaiError, MissingExtra, RunError, UsageError
+from cai.sources.regular import read_regular
 
 if TYPE_CHECKING:
     from cai.records import Object, Values
@@ -30,13 +31,6 @@ if TYPE_CHECKING:
 log = logging.getLogger("cai")
 
 LOCK = ".lock"
-KINDS_OF_FILE = {
-    stat.S_IFDIR: "a folder",
-    stat.S_IFIFO: "a pipe",
-    stat.S_IFSOCK: "a socket",
-    stat.S_IFCHR: "a device",
-    stat.S_IFBLK: "a device",
-}
 AGAIN = "free some space there or change its permissions, and run the same command again"
 LARGE = 1 << 26  # bytes that take 0.05 s to read: hashes of larger files are remembered
 SETTLED = 2_000_000_000  # nanoseconds; the coarsest clock of a file system, FAT's, ticks every two seconds
@@ -133,6 +127,20 @@ def lock_folder(path: Path, check: Callable[[], object]) -> IO[bytes]:
         raise unwritable(path, error, "change its permissions, or choose another folder") from error
 
 
+def missing_folders(path: Path) -> list[Path]:
+    """The folder and those above it that are not there yet, the innermost first."""
+    return list(takewhile(lambda each: not exists(each), (path, *path.parents)))
+
+
+def unmake(folders: Sequence[Path], names: Iterable[str]) -> None:
+    """Remove what a start that was refused has made: files of the first folder, then the folders if they are empty."""
+    with suppress(OSError):
+        for name in names:
+            (folders[0] / name).unlink(missing_ok=True)
+        for folder in folders:
+            folder.rmdir()
+
+
 def identity_hash(identity: Object) -> str:
     """8 hex digits over everything that decides which rows a run makes; UsageError if a text cannot be written down."""
     try:
@@ -179,15 +187,6 @@ def read_object(path: Path, advice: str = "put the file back as it was") -> Valu
     if not isinstance(content, dict):
         raise RunError(f"{path} is damaged: it holds no JSON object; {advice}")
     return content
-
-
-def read_regular(path: Path, most: int = LARGE) -> bytes:
-    """The first bytes of a file; OSError for what is no file, such as a pipe or a device, which may never end."""
-    mode = path.stat().st_mode
-    if not stat.S_ISREG(mode):
-        raise OSError(errno.EINVAL, f"it is {KINDS_OF_FILE.get(stat.S_IFMT(mode), 'not a file')}; name a file")
-    with path.open("rb") as file:
-        return file.read(most)
 
 
 def exists(path: Path) -> bool:

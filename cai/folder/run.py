@@ -13,7 +13,17 @@ from typing import Any
 import orjson
 
 from cai.errors import RunError
-from cai.folder.files import differences, exists, lock_folder, package_version, read_object, write_atomically
+from cai.folder.files import (
+    LOCK,
+    differences,
+    exists,
+    lock_folder,
+    missing_folders,
+    package_version,
+    read_object,
+    unmake,
+    write_atomically,
+)
 from cai.folder.recovery import forget_superseded, recover
 from cai.folder.rows import (
     DONE,
@@ -30,6 +40,7 @@ from cai.records import DROP_REASONS, BadPrompt, Contest, Drop, DropReason, Item
 
 FORMAT = 1
 ANEW = "restore it, or use --force to start anew"
+OWN = ("run.json", "calls.sqlite", "calls.sqlite-wal", "calls.sqlite-shm", LOCK)
 BESIDE = (".lock", "gold", "calibration.json")  # may be in a folder before it holds a run
 
 log = logging.getLogger("cai")
@@ -50,6 +61,7 @@ class RunFolder:
         self.rows_file = self._kind.rows_file
         self._renamed = False  # whether a row was named by its content, as its id was taken
         self._retries = False  # whether a prompt that has a line in dropped.jsonl is played again
+        self._made = missing_folders(path)
         self._lock = lock_folder(path, lambda: self._start_is_anew(force))
         with ExitStack() as opened:  # closed again if the folder is refused or cannot be read
             opened.callback(self._lock.close)
@@ -214,6 +226,13 @@ class RunFolder:
         """Commit, and let the folder go; safe to call twice."""
         with closing(self._lock), closing(self.store):
             self.settle()
+
+    def unmake(self) -> None:
+        """Close, and leave no new folder behind in which nothing was asked."""
+        is_empty = self.store.is_empty() and self.store.rows.count().keys() <= {"bad_input", "duplicate_prompt"}
+        self.close()
+        if is_empty and self._made:
+            unmake(self._made, (*OWN, self.rows_file, DROPPED))
 
 
 def read_info(folder: Path, advice: str) -> Values:

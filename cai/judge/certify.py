@@ -14,9 +14,10 @@ from pydantic import Field, ValidationError, model_validator
 
 from cai.engine.letters import probability
 from cai.errors import InputError, UsageError
-from cai.folder.files import differences, read_regular
+from cai.folder.files import differences
 from cai.judge.metrics import Metrics, binomial_cdf, confidence, credit, log_odds
 from cai.records import ConstitutionRef, Object, Protocol, Record
+from cai.sources.regular import read_regular
 from cai.sources.yamlfile import first_fault
 
 FILE = "calibration.json"

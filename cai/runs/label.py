@@ -182,7 +182,7 @@ class LabelRun(Run[Label]):
     def sessions(self) -> Iterator[Run[Any]]:
         """The gold pairs, whose labels calibrate the judge; then the others."""
         if self.settings.gold is not None:
-            if not self.settings.force:  # before anything is paid for: is the folder this run's?
+            if not self.settings.force and self.out.exists():  # before anything is paid for: is the folder this run's?
                 RunFolder(self.out, self.identity).close()
             gold = self._gold()
             gold.sharing, self.sharing = [self.out], [gold.out]

@@ -264,11 +264,12 @@ class Run(RunKind[Row]):
         self.resumable = not isinstance(error, Unreadable | SourceError)
         for model in self.models:
             await model.close()
-        if isinstance(error, RunError):
-            return
-        self._write_info(folder)
-        if self.cuts and self.stopped != INTERRUPTED:
-            self._cut(folder, error)
+        if not isinstance(error, RunError):
+            self._write_info(folder)
+            if self.cuts and self.stopped != INTERRUPTED:
+                self._cut(folder, error)
+            if error is not None and not isinstance(error, SourceError):
+                folder.unmake()
 
     def _cut(self, folder: RunFolder, error: CaiError | None) -> None:
         """Cut training rows; after an error, those that there are."""

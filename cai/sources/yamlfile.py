@@ -20,8 +20,8 @@ from yaml.constructor import SafeConstructor
 from yaml.resolver import Resolver
 
 from cai.errors import UsageError
-from cai.folder.files import read_regular
 from cai.records import Object, Values
+from cai.sources.regular import read_regular
 from cai.texts.wording import nearest, option
 
 Place = tuple[str | int, ...]  # the keys and 0-based indexes that lead to a value

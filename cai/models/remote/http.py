@@ -105,8 +105,9 @@ class HostedModel:
         key = os.environ.get(self._key_variable, "").strip()
         sent = {header.lower() for header in self._connection.headers}
         if not key and self.is_official and not sent & {"authorization", "api-key", self.key_header.lower()}:
+            hint = " (.env is not read: set -a; . ./.env; set +a)" if os.path.exists(".env") else ""
             raise AuthenticationFailed(
-                f"{self.endpoint} needs a key: set the environment variable {self._key_variable}"
+                f"{self.endpoint} needs a key: set the environment variable {self._key_variable}{hint}"
             )
         if not (key.isascii() and key.isprintable()) or " " in key:
             raise AuthenticationFailed(f"{self._key_variable} holds characters that no key has; copy the key again")

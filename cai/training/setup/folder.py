@@ -17,8 +17,16 @@ from typing import Any
 
 import orjson
 
-from cai.errors import RunError
-from cai.folder.files import LOCK, differences, lock_folder, read_object, write_atomically
+from cai.errors import CaiError, RunError
+from cai.folder.files import (
+    LOCK,
+    differences,
+    lock_folder,
+    missing_folders,
+    read_object,
+    unmake,
+    write_atomically,
+)
 from cai.records import Object, Values
 
 RECORD, METRICS, EVALS, CHECKPOINTS = "training.json", "metrics.jsonl", "eval.jsonl", "checkpoints"
@@ -41,6 +49,7 @@ class TrainFolder:
         self.identity = orjson.loads(orjson.dumps(identity))
         self.record: Values = {}
         self._writes = writes
+        self._made = missing_folders(path)
         with ExitStack() as opened:  # closed again if the folder is refused
             if writes:
                 opened.enter_context(lock_folder(path, self._check_ours))
@@ -51,7 +60,10 @@ class TrainFolder:
         return self
 
     def __exit__(self, *error: object) -> None:
+        """Let the folder go; a new one in which nothing was trained yet leaves with what was refused."""
         self._opened.close()
+        if self._writes and self._made and any(isinstance(each, CaiError) for each in error):
+            unmake(self._made, (LOCK, RECORD) if len([*self.path.iterdir()]) <= 2 else ())
 
     def _check_ours(self) -> None:
         """RunError for a folder of something else, before anything is written there."""
