@@ -24,6 +24,7 @@ import orjson
 
 from cai.errors import CaiError, MissingExtra, RunError, UsageError
 from cai.sources.regular import read_regular
+from cai.texts.wording import one_line
 
 if TYPE_CHECKING:
     from cai.records import Object, Values
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
 log = logging.getLogger("cai")
 
 LOCK = ".lock"
+# SQLite's names for what our own statements never lead to, unless the file has changed.
+DAMAGED = ("SQLITE_CORRUPT", "SQLITE_NOTADB", "SQLITE_ERROR", "SQLITE_CONSTRAINT", "SQLITE_MISMATCH", "SQLITE_SCHEMA")
 AGAIN = "free some space there or change its permissions, and run the same command again"
 LARGE = 1 << 26  # bytes that take 0.05 s to read: hashes of larger files are remembered
 SETTLED = 2_000_000_000  # nanoseconds; the coarsest clock of a file system, FAT's, ticks every two seconds
@@ -83,13 +86,14 @@ class Guard:
         raise self.failure from error
 
     def _broken(self, error: Exception) -> RunError:
+        reason = one_line(error)[:80]  # SQLite quotes whole texts
         file, name = self._folder / "calls.sqlite", getattr(error, "sqlite_errorname", "SQLITE_CORRUPT")
         if name == "SQLITE_FULL":
             return unwritable(self._folder, "the disk is full")
-        if name.startswith(("SQLITE_CORRUPT", "SQLITE_NOTADB")):
+        if name.startswith(DAMAGED):
             advice = "move it away and run the same command again: finished rows are kept, other calls asked again"
-            return RunError(f"{file} is damaged: {error}; {advice}")
-        return RunError(f"{file} cannot be used: {error}; see to the folder and its disk, and try again")
+            return RunError(f"{file} is damaged: {reason}; {advice}")
+        return RunError(f"{file} cannot be used: {reason}; see to the folder and its disk, and try again")
 
 
 def share_mode(folder: Path) -> None:

@@ -1,11 +1,12 @@
-"""Texts as a journal keeps them: each once, compressed, and a payload as a skeleton and the texts that vary."""
+"""What a journal keeps of a call: each text once, a payload as a skeleton and what varies, and a seal over all."""
 
 from __future__ import annotations
 
 import hashlib
 import sqlite3
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 # The values of a payload that differ from call to call; the rest, the skeleton, is shared by thousands of calls.
@@ -13,6 +14,8 @@ VARYING = frozenset({"content", "text", "prompt", "system", "seed", "id", "index
 COMPRESS_FROM = 160  # bytes; zlib makes shorter English texts longer, or saves less than it costs
 PIECES_FROM = 1_000  # characters; a longer text is stored by paragraph, which the next turn of its chain repeats
 REMEMBERED_PARTS = 8_192
+# What changed bytes of a call lead to.
+BROKEN = (TypeError, ValueError, LookupError, AttributeError, RuntimeError, OverflowError)
 
 
 def each_varying(value: Any, change: Callable[[Any], Any]) -> Any:
@@ -28,6 +31,22 @@ def each_varying(value: Any, change: Callable[[Any], Any]) -> Any:
         else:
             changed[key] = each_varying(item, change)
     return changed
+
+
+def seal_of(key: bytes, columns: Sequence[Any]) -> bytes:
+    """8 bytes by which a call is known to be as it was written; none of the calls of earlier versions has them."""
+    return hashlib.blake2b(repr((key, *columns)).encode(), digest_size=8).digest()
+
+
+@contextmanager
+def sound(key: bytes, seal: bytes | None, columns: Sequence[Any]) -> Iterator[None]:
+    """Turn what a changed call leads to into an error of its database."""
+    try:
+        if seal is not None and seal != seal_of(key, columns):
+            raise ValueError("it is not as it was written")
+        yield
+    except BROKEN as error:
+        raise sqlite3.DatabaseError(f"call {key!r:.60}: {error}") from error
 
 
 class Texts:
@@ -54,10 +73,11 @@ class Texts:
 
     def text(self, part: int) -> str:
         """The text with this id."""
-        (body,) = self._db.execute("SELECT body FROM parts WHERE id = ?", (part,)).fetchone()
-        if isinstance(body, bytes):
-            return zlib.decompress(body).decode()
-        return str(body)
+        digest, body = self._db.execute("SELECT hash, body FROM parts WHERE id = ?", (part,)).fetchone()
+        raw = zlib.decompress(body) if isinstance(body, bytes) else str(body).encode()
+        if hashlib.sha256(raw).digest()[:12] != digest:
+            raise ValueError("a text has changed")
+        return raw.decode()
 
     def refer(self, value: str | float | None) -> Any:
         """A varying value as a call holds it: a part id, a list of part ids, or the value itself in an object."""

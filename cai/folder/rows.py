@@ -59,7 +59,10 @@ def state_of(stored: str | int) -> str:
     """A state by name, whichever version wrote it."""
     if isinstance(stored, str):
         return stored
-    return DONE if stored == 1 else REASONS_OF_0_1_0[stored - 100]
+    try:
+        return DONE if stored == 1 else REASONS_OF_0_1_0[stored - 100]
+    except (TypeError, IndexError):
+        raise sqlite3.DatabaseError(f"{stored!r} is no state") from None
 
 
 def names_of(digest: bytes, row_id: str) -> list[bytes]:
@@ -257,9 +260,13 @@ def lines_in_order(path: Path) -> Iterator[tuple[int, bytes]]:
                     places.append(position_of(line) << 48 | start)
                 start += len(line)
         places.sort()
+        before = -1
         for place in places:
+            if place >> 48 == before:  # a line that is there twice is one row
+                continue
+            before = place >> 48
             file.seek(place & (1 << 48) - 1)
-            yield place >> 48, file.readline()
+            yield before, file.readline()
 
 
 def position_of(line: bytes) -> int:

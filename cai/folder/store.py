@@ -20,7 +20,7 @@ import orjson
 from cai.errors import RunError
 from cai.folder.answers import MOST_TOKENS, count, finish, log_probabilities, log_probability
 from cai.folder.files import Guard
-from cai.folder.payloads import Texts, each_varying
+from cai.folder.payloads import Texts, each_varying, seal_of, sound
 from cai.folder.rows import TABLES, Rows
 from cai.records import Completion, Usage, Values
 
@@ -32,7 +32,7 @@ CREATE TABLE IF NOT EXISTS calls(
     id INTEGER PRIMARY KEY, key BLOB NOT NULL UNIQUE, skeleton INTEGER NOT NULL, varying TEXT NOT NULL,
     reply INTEGER NOT NULL, finish TEXT NOT NULL, model INTEGER NOT NULL, input_tokens INTEGER, output_tokens INTEGER,
     cached_tokens INTEGER, cache_write_tokens INTEGER, reasoning INTEGER, logprobs BLOB, scores TEXT,
-    cost REAL, at INTEGER NOT NULL);
+    cost REAL, at INTEGER NOT NULL, seal BLOB);
 CREATE TABLE IF NOT EXISTS charges(cost REAL NOT NULL, at INTEGER NOT NULL);
 """
 # The columns of an answer, in the order of the fields of `Completion`; numbers for texts are ids of parts.
@@ -44,6 +44,9 @@ ANSWER = (
 def canonical_call(provider: str, name: str, payload: Values, sample: int) -> bytes:
     """The text that a call's key is the hash of: provider, model, exact payload and sample index; never the URL."""
     return orjson.dumps([provider, name, payload, sample], option=orjson.OPT_SORT_KEYS)
+
+
+SEALED = f"skeleton, varying, {ANSWER}, cost"
 
 
 def call_key(canonical: bytes) -> bytes:
@@ -124,17 +127,28 @@ class Store:
                 self._db.execute("PRAGMA journal_mode=WAL")
                 self._db.execute("PRAGMA synchronous=NORMAL")
                 self._db.executescript(f"BEGIN; {SCHEMA} {TABLES} PRAGMA user_version={SCHEMA_VERSION}; COMMIT;")
+            self._seal = self._seal_column(read_only)
             opened.pop_all()
         self._texts = Texts(self._db)
         self.rows = Rows(folder, self._db, self._guard, self._due)
 
+    def _seal_column(self, read_only: bool) -> str:
+        """How the seal of a call is asked for: a journal of 0.1.0 has none, and gets the column once it is written."""
+        if "seal" in {name for _, name, *_ in self._db.execute("PRAGMA table_info(calls)")}:
+            return "seal"
+        if not read_only:
+            self._db.execute("ALTER TABLE calls ADD COLUMN seal BLOB")
+        return "NULL" if read_only else "seal"
+
     def get(self, key: bytes) -> Completion | None:
         """The finished call with this key, or None."""
         with self._guard:
-            row = self._db.execute(f"SELECT {ANSWER} FROM calls WHERE key = ?", (key,)).fetchone()
+            row = self._db.execute(f"SELECT {self._seal}, {SEALED} FROM calls WHERE key = ?", (key,)).fetchone()
             if row is None:
                 return None
-            return self._completion(row)
+            seal, *columns = row
+            with sound(key, seal, columns):
+                return self._completion(columns[2:-1])
 
     def put(self, key: bytes, provider: str, name: str, payload: Values, done: Completion, cost: float | None) -> None:
         """Keep a finished call; it is safe once `committed` returns. A key that is already there keeps its answer.
@@ -144,25 +158,24 @@ class Store:
         varying: list[Any] = []  # `append` returns None, which stands for the value in the skeleton
         skeleton = each_varying({"provider": provider, "name": name, "payload": payload}, varying.append)
         with self._guard:
+            columns = (
+                self._texts.add(orjson.dumps(skeleton).decode()),
+                orjson.dumps(list(map(self._texts.refer, varying))).decode(),
+                self._texts.add(done.text),
+                done.finish,
+                self._texts.add(done.model),
+                done.input_tokens,
+                done.output_tokens,
+                done.cached_tokens,
+                done.cache_write_tokens,
+                unless_none(self._texts.add, done.reasoning),
+                unless_none(lambda tokens: zlib.compress(orjson.dumps(tokens)), done.logprobs),
+                unless_none(lambda scores: orjson.dumps(scores).decode(), done.scores),
+                unless_none(float, cost),
+            )
             self._db.execute(
-                f"INSERT OR IGNORE INTO calls(key, skeleton, varying, {ANSWER}, cost, at) VALUES (?{',?' * 14})",
-                (
-                    key,
-                    self._texts.add(orjson.dumps(skeleton).decode()),
-                    orjson.dumps(list(map(self._texts.refer, varying))).decode(),
-                    self._texts.add(done.text),
-                    done.finish,
-                    self._texts.add(done.model),
-                    done.input_tokens,
-                    done.output_tokens,
-                    done.cached_tokens,
-                    done.cache_write_tokens,
-                    unless_none(self._texts.add, done.reasoning),
-                    unless_none(lambda tokens: zlib.compress(orjson.dumps(tokens)), done.logprobs),
-                    unless_none(lambda scores: orjson.dumps(scores).decode(), done.scores),
-                    cost,
-                    int(time.time()),
-                ),
+                f"INSERT OR IGNORE INTO calls(key, {SEALED}, at, seal) VALUES (?{',?' * 15})",
+                (key, *columns, int(time.time()), seal_of(key, columns)),
             )
         self._due()
 
@@ -181,10 +194,12 @@ class Store:
 
     def calls(self) -> Iterator[StoredCall]:
         """Every finished call, in the order of finishing."""
-        query = f"SELECT key, skeleton, varying, at, {ANSWER} FROM calls ORDER BY id"
+        query = f"SELECT key, at, {self._seal}, {SEALED} FROM calls ORDER BY id"
         with self._guard:
-            for key, skeleton, varying, at, *answer in self._db.execute(query):
-                yield StoredCall(key.hex(), self._request(skeleton, varying), self._completion(answer), at)
+            for key, at, seal, *columns in self._db.execute(query):
+                with sound(key, seal, columns):
+                    call = StoredCall(key.hex(), self._request(*columns[:2]), self._completion(columns[2:-1]), at)
+                yield call
 
     def charge(self, cost: float) -> None:
         """Remember USD that were paid for an answer that cannot be used, and so is not kept."""
