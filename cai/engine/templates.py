@@ -39,8 +39,7 @@ from cai.engine.template_checks import (
 from cai.errors import TemplateError
 from cai.records import Object, Values
 from cai.sources.files import folder
-from cai.sources.regular import read_regular
-from cai.sources.yamlfile import MAX_BYTES, BadYaml, first_fault, parse
+from cai.sources.yamlfile import MAX_BYTES, BadYaml, first_fault, parse, read_regular
 from cai.texts.wording import nearest, reason_of
 
 DEFAULT = "chat"

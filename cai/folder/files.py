@@ -23,7 +23,6 @@ from uuid import uuid4
 import orjson
 
 from cai.errors import CaiError, MissingExtra, RunError, UsageError
-from cai.sources.regular import read_regular
 from cai.texts.wording import one_line
 
 if TYPE_CHECKING:
@@ -182,6 +181,8 @@ def need(what: str, extra: str, *packages: str) -> None:
 
 def read_object(path: Path, advice: str = "put the file back as it was") -> Values:
     """The object in a JSON file; RunError with `advice` if it cannot be read or holds anything else."""
+    from cai.sources.yamlfile import read_regular  # with PyYAML and pydantic, which cai --version needs not
+
     try:
         content = json.loads(read_regular(path))
     except OSError as error:

@@ -17,8 +17,7 @@ from cai.errors import InputError, UsageError
 from cai.folder.files import differences
 from cai.judge.metrics import Metrics, binomial_cdf, confidence, credit, log_odds
 from cai.records import ConstitutionRef, Object, Protocol, Record
-from cai.sources.regular import read_regular
-from cai.sources.yamlfile import first_fault
+from cai.sources.yamlfile import first_fault, read_regular
 
 FILE = "calibration.json"
 FORMAT = 1

@@ -6,7 +6,9 @@ that occurs twice is an error.
 
 from __future__ import annotations
 
+import errno
 import re
+import stat
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -21,13 +23,20 @@ from yaml.resolver import Resolver
 
 from cai.errors import UsageError
 from cai.records import Object, Values
-from cai.sources.regular import read_regular
 from cai.texts.wording import nearest, option
 
 Place = tuple[str | int, ...]  # the keys and 0-based indexes that lead to a value
 S = TypeVar("S", bound=BaseModel)
 
 MAX_BYTES = 1 << 20  # a constitution of 1,000 principles with tests is about 0.7 MB
+MOST = 1 << 26  # bytes that are read of a file that is no YAML
+KINDS_OF_FILE = {
+    stat.S_IFDIR: "a folder",
+    stat.S_IFIFO: "a pipe",
+    stat.S_IFSOCK: "a socket",
+    stat.S_IFCHR: "a device",
+    stat.S_IFBLK: "a device",
+}
 MAX_DEPTH = 32
 TOO_DEEP = f"is nested more than {MAX_DEPTH} levels deep"
 UNTAGGED = (None, "!")
@@ -63,6 +72,15 @@ class Document:
         while place and place not in self.lines:
             place = place[:-1]
         return self.lines.get(place, 1)
+
+
+def read_regular(path: Path, most: int = MOST) -> bytes:
+    """The first bytes of a file; OSError for what is no file."""
+    mode = path.stat().st_mode
+    if not stat.S_ISREG(mode):
+        raise OSError(errno.EINVAL, f"it is {KINDS_OF_FILE.get(stat.S_IFMT(mode), 'not a file')}; name a file")
+    with path.open("rb") as file:
+        return file.read(most)
 
 
 def read_text(path: Path) -> str:

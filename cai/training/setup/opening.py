@@ -14,7 +14,7 @@ from typing import Any
 from cai.errors import UsageError
 from cai.folder.files import need
 from cai.sources.files import path_of
-from cai.sources.regular import read_regular
+from cai.sources.yamlfile import read_regular
 from cai.training.setup.embeddings import end_of_turn
 from cai.training.setup.plan import Machine, Shape
 from cai.weights.bases import Base
