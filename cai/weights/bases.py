@@ -116,7 +116,8 @@ def base_at(spec: str, name: str) -> Base:
     whole = (path / "config.json").exists()
     if not whole and not (path / "adapter_config.json").exists():
         raise UsageError(f"{spec}: the folder has no config.json, so it holds no transformers model")
-    if not any(path.glob("*.safetensors")):
+    # peft takes a pickle if its own file is not there, whatever other safetensors are.
+    if not any(path.glob("*.safetensors" if whole else "adapter_model.safetensors")):
         raise UsageError(f"{spec}: the folder has no .safetensors weights (pickled ones can run code and are refused)")
     if whole:
         return Base(spec, str(path.resolve()), mark_of(path))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import shutil
@@ -193,3 +194,42 @@ def test_a_pickled_adapter_is_refused(base: Path, tmp_path: Path) -> None:
     (made / "adapter_model.safetensors").rename(made / "adapter_model.bin")
     with pytest.raises(UsageError, match="pickled"):
         find_base(str(made))
+
+
+class Trap:
+    """What a pickle of a stranger does: it writes a file as soon as it is loaded."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = str(path)
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return (os.mkdir, (self.path,))
+
+
+@pytest.mark.parametrize("name", ["adapter_model.bin", "adapter_model.pt", "adapter_model.safetensors.bin"])
+@pytest.mark.parametrize("beside", [None, "other.safetensors", "adapter_model-00001-of-00002.safetensors"])
+def test_a_pickled_adapter_is_never_loaded(base: Path, tmp_path: Path, name: str, beside: str | None) -> None:
+    import torch
+
+    made = adapter(tmp_path / "a", str(base))
+    whole = made / "adapter_model.safetensors"
+    if beside is not None:
+        shutil.copy(whole, made / beside)
+    whole.unlink()
+    torch.save(Trap(tmp_path / "sprung"), made / name)
+    for spec in (str(made), f"hf:{made}"):
+        with pytest.raises(UsageError, match="pickled ones can run code"):
+            find_base(spec)
+    assert not (tmp_path / "sprung").exists()
+
+
+@pytest.mark.parametrize("name", ["pytorch_model.bin", "model.pt", "consolidated.00.pth"])
+def test_a_pickled_model_is_never_loaded(base: Path, tmp_path: Path, name: str) -> None:
+    import torch
+
+    made = shutil.copytree(base, tmp_path / "made")
+    (made / "model.safetensors").rename(made / "other.safetensors")
+    torch.save(Trap(tmp_path / "sprung"), made / name)
+    with pytest.raises(CaiError):
+        asyncio.run(HFModel(str(made)).start())
+    assert not (tmp_path / "sprung").exists()
