@@ -227,11 +227,12 @@ def listed_models(cells: str) -> Iterator[tuple[Model, str]]:
 
 def test_the_page_about_models_knows_what_each_can_do(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("OPENAI_BASE_URL", raising=False)
-    rows = list(listed_models(r"(?: (?:yes|no|\d+) \|){7}"))
+    rows = list(listed_models(r"(?: (?:yes|no|fixed|\d+) \|){9}"))
     assert len(rows) == 9
     for model, cells in rows:
         can = [*dataclasses.asdict(model.can).values(), model.concurrency]
-        shown = [("yes" if value else "no") if isinstance(value, bool) else str(value) for value in can]
+        words = {True: "yes", False: "no", None: "fixed"}
+        shown = [words[value] if isinstance(value, bool | None) else f"{value:g}" for value in can]
         assert cells.strip(" |").split(" | ") == shown, model.name
 
 
