@@ -2,7 +2,9 @@
 
 Every command and function runs on the inputs beside this file, against the server of `steady.py`. What is written is
 what must stay the same, see `kept.py`; tests/test_goldens.py holds it against tests/goldens/0.1.0. All that is there is
-what 0.1.0 made, but for runs with the gate, whose question is another one since, and what is cut from those.
+what 0.1.0 made, but for runs with the gate, whose question is another one since; for a judge's question about a text
+with a label of another family in it ("Human:"), which is quoted since; for a pair whose id is a number, which is an id
+since; and for what is cut from those.
 """
 
 from __future__ import annotations
