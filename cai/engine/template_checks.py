@@ -51,6 +51,9 @@ def find_problems(path: Path, tree: nodes.Template, names: Collection[str]) -> I
         partial = getattr(getattr(node, "template", None), "value", None)  # None if its name is computed
         if isinstance(partial, str) and partial not in names and not getattr(node, "ignore_missing", False):
             yield error_in(path, node.lineno, f"no {partial!r} in this folder; {nearest(partial, sorted(names))}")
+    for loop in tree.find_all(nodes.For):
+        if loop.recursive:
+            yield error_in(path, loop.lineno, "a loop may not be recursive: its steps could not be counted")
     if path.stem not in VARIABLES:  # what a partial sees depends on the template that uses it, as the trial finds out
         return
     variables = variables_of(path.stem, names)

@@ -22,11 +22,11 @@ from typing import Annotated, Any, cast
 
 from jinja2 import FunctionLoader, StrictUndefined, Template, nodes
 from jinja2.exceptions import TemplateSyntaxError, UndefinedError
-from jinja2.sandbox import ImmutableSandboxedEnvironment
 from pydantic import Field, TypeAdapter, ValidationError
 
 from cai.constitution.examples import Example
 from cai.constitution.principles import WORDINGS, Finding, Principle
+from cai.engine.bounds import Bounded
 from cai.engine.template_checks import (
     JOBS,
     VARIABLES,
@@ -159,14 +159,14 @@ def _read_files(path: Path) -> dict[str, bytes]:
     return files
 
 
-def _environment(path: Path, files: Mapping[str, bytes]) -> ImmutableSandboxedEnvironment:
+def _environment(path: Path, files: Mapping[str, bytes]) -> Bounded:
     def source(name: str) -> tuple[str, str, None] | None:
         if name not in files:
             return None
         # utf-8-sig: the mark that some editors put before a text is not part of the words.
         return files[name].decode("utf-8-sig"), str(path / name), None
 
-    return ImmutableSandboxedEnvironment(
+    return Bounded(
         loader=FunctionLoader(source), undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, autoescape=False
     )
 
@@ -214,7 +214,7 @@ def _setting(tree: nodes.Template, name: str) -> Any:
 # Checks before the first call, of sets that are not ours
 
 
-def _findings(path: Path, files: Mapping[str, bytes], environment: ImmutableSandboxedEnvironment) -> list[Finding]:
+def _findings(path: Path, files: Mapping[str, bytes], environment: Bounded) -> list[Finding]:
     names = [name for name in files if name.endswith(".jinja")]
     missing = missing_files(names)
     if missing is not None:
@@ -236,7 +236,7 @@ def _findings(path: Path, files: Mapping[str, bytes], environment: ImmutableSand
     return findings
 
 
-def _findings_in(path: Path, files: Mapping[str, bytes], environment: ImmutableSandboxedEnvironment) -> list[Finding]:
+def _findings_in(path: Path, files: Mapping[str, bytes], environment: Bounded) -> list[Finding]:
     try:
         tree = environment.parse(files[path.name].decode("utf-8-sig"))
         findings = [*find_problems(path, tree, files)]
@@ -260,6 +260,7 @@ def _findings_in(path: Path, files: Mapping[str, bytes], environment: ImmutableS
 
 def _rendered(template: Template, variables: Object) -> str:
     try:
+        cast(Bounded, template.environment).begin()
         return template.render({name: _plain(value) for name, value in variables.items()})
     except Exception as error:  # whatever a template does wrong: divide by zero, recurse without end
         file, line = template.filename, None
