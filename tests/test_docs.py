@@ -352,3 +352,15 @@ if __name__ == "__main__":
         sys.exit(__doc__)
     for written, renewed in ((CLI, with_help), (ARCHITECTURE, with_tree)):
         written.write_text(renewed(written.read_text(encoding="utf-8")), encoding="utf-8")
+
+
+@pytest.mark.parametrize("mark", ["\u2028", "\u2029", "\x85", "\x0b", "\x0c", "\x1c", "\x1d", "\x1e"])
+def test_rows_are_read_in_the_way_of_the_pages_whatever_their_texts_hold(tmp_path: Path, mark: str) -> None:
+    """A text may hold what `str.splitlines` takes for the end of a line; of bytes only a line break is one."""
+    path = tmp_path / "rows.jsonl"
+    texts = [f"before{mark}after", "plain"]
+    path.write_bytes(b"".join(json.dumps({"text": text}, ensure_ascii=False).encode() + b"\n" for text in texts))
+    assert [json.loads(line)["text"] for line in path.read_bytes().splitlines()] == texts
+    for page in [ROOT / "README.md", *(ROOT / "docs").glob("*.md")]:
+        text = page.read_text(encoding="utf-8")
+        assert not re.search(r"read_text\([^)]*\)\.splitlines\(\)", text), page
