@@ -23,7 +23,8 @@ MASK = "***"
 MASKED_KEY = re.compile(r"[^\s*]{0,40}\*{3,}\S{0,40}")  # "sk-ab****yz", as OpenAI quotes a wrong key
 SHOWN = 6  # characters of a value from which on it is left out of messages
 LEAST = 8  # of a secret that is left out of answers, too: shorter ones are words, and replies would lose them
-WORDLIKE = 16  # a value of letters and hyphens that is shorter is a name ("not-needed", "lm-studio"), not a key
+KEYLIKE = 12  # a key of small letters and hyphens that is shorter is a name ("not-needed", "lm-studio")
+WORDLIKE = 20  # the same of other values: "X-Team: infrastructure"
 PREFIX = 8  # characters of a key that are enough to leave the rest of the word out of messages
 # Headers and parameters that say what they hold, and those that hold no secret.
 SECRET = re.compile(r"auth|key|token|secret|pass|cookie|sig|cred|code", re.IGNORECASE)
@@ -43,7 +44,7 @@ class Secrets:
     """What a connection sends and nothing may hold: its key, values of headers and of the query, a proxy's password.
 
     Of a value its words count, too: a server may echo only the key of "Bearer KEY". Names and short values are left
-    out of messages, but not out of answers (LEAST, WORDLIKE): "ollama" as a key must not blot out the word.
+    out of messages, but not out of answers (LEAST, KEYLIKE): "ollama" as a key must not blot out the word.
     """
 
     def __init__(self, key: str = "", values: Iterable[tuple[str, str]] = (), proxy: str | None = None) -> None:
@@ -51,7 +52,7 @@ class Secrets:
         named = [(name, part) for name, value in values for part in _parts(value)]
         named += [("password", part) for part in _proxy_parts(proxy)]
         hidden = {part for name, part in named if _is_secret(name, part)}
-        if PLAIN.fullmatch(key) is None or len(key) >= WORDLIKE:
+        if PLAIN.fullmatch(key) is None or key != key.lower() or len(key) >= KEYLIKE:
             hidden.add(key)
         hidden = {part for part in hidden if len(part) >= LEAST}
         forms = {form for part in hidden for form in (part, *_encodings(part))}

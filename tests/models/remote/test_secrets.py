@@ -70,13 +70,19 @@ def test_a_key_that_is_a_word_or_short_does_not_blot_out_words(key: str) -> None
 @pytest.mark.parametrize(
     ("name", "value"),
     [
-        ("HTTP-Referer", "https://example.org/app"), ("X-Title", "My Application 2000"), ("X-Team", "research"),
+        ("HTTP-Referer", "https://example.org/app"), ("X-Title", "My Application 2000"), ("X-Team", "infrastructure"),
         ("api-version", "2024-06-01-preview"), ("Accept-Language", "en-GB,en;q=0.9"), ("X-Stage", "production"),
     ],
 )  # fmt: skip
 def test_what_says_who_asks_is_no_secret(name: str, value: str) -> None:
     raw = json.dumps({"choices": [value]}).encode()
     assert Secrets(values=[(name, value)]).clean(raw) is raw
+
+
+@pytest.mark.parametrize("key", ["sk-1234", "QWERTYUIOP", "supersecretkey", "Zaubertrank", "a1b2c3d4"])
+def test_other_keys_are_left_out_of_answers_from_eight_characters_on(key: str) -> None:
+    raw = json.dumps({"choices": [f"Bearer {key}."]}).encode()
+    assert (key.encode() in Secrets(key).clean(raw)) == (len(key) < LEAST)
 
 
 def test_a_number_that_looks_like_a_secret_leaves_the_json_whole() -> None:
