@@ -146,8 +146,8 @@ def test_nothing_that_a_run_writes_or_says_holds_a_secret_of_its_connection(
         for write in FORMS.values():
             assert write(secret).lower() not in everything
     assert server.asked("echo"), "nothing was asked"
-    info = json.loads((tmp_path / "run" / "run.json").read_text())
-    assert (status == 200) == bool(info.get("secrets_hidden"))
+    if status == 200:
+        assert json.loads((tmp_path / "run" / "run.json").read_text())["secrets_hidden"]
 
 
 def test_what_was_hidden_stays_hidden_when_a_run_is_resumed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
