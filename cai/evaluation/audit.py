@@ -13,6 +13,7 @@ from typing import IO, Any
 
 import orjson
 
+from cai.engine.asked import shipped_runs
 from cai.errors import SourceError, UsageError
 from cai.evaluation.audit_report import MEASURES, OF_REPLIES, Audit, ReplyAudit
 from cai.folder.files import unwritable
@@ -24,7 +25,8 @@ from cai.sources.files import Source, read_records
 from cai.sources.replies import PAIRS, RANKED
 from cai.sources.values import BadRecord, object_of
 from cai.texts import repeats
-from cai.texts.hygiene import FAULTS, identical, near_identical
+from cai.texts.hygiene import FAULTS
+from cai.texts.likeness import identical, near_identical
 from cai.texts.refusals import ENGLISH, refusal
 from cai.texts.wording import nearest
 
@@ -170,7 +172,8 @@ class _Count:
 
     def _reply(self, role: str, text: str, case: Case, index: int) -> Values:
         faults = {"empty": not text.strip()}
-        faults |= {name: fault.test(text) for name, fault in FAULTS.items()}
+        asked = shipped_runs()
+        faults |= {name: fault.found(text, case.question or "", asked) for name, fault in FAULTS.items()}
         faults["truncated"] |= index in case.cut
         refused = refusal(text, case.question)
         characters = len(text.strip())

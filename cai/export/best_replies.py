@@ -220,7 +220,13 @@ class PickedCut(Cut):
                 score = best["scores"][best["winner"]]
                 picked = best_row(row, reply, len(row["replies"]), score, best["judge"], best)
                 columns = conversation(row["prompt"], reply["text"], self.options.sft_format)
-                self.put("sft", self.side(row["prompt"]), columns | picked, self.fault(reply["text"]), position)
+                self.put(
+                    "sft",
+                    self.side(row["prompt"]),
+                    columns | picked,
+                    self.fault(reply["text"], row["prompt"]),
+                    position,
+                )
                 self.facts.count_models({"assistant": reply["model"], "judge": best["judge"]})
                 for pair in best["comparisons"]:
                     self.facts.count_votes(pair)

@@ -24,6 +24,7 @@ from typing import Any, BinaryIO, ClassVar
 
 import orjson
 
+from cai.engine.asked import runs_asked
 from cai.errors import RunError
 from cai.export.options import ExportOptions
 from cai.export.pairs import Reason, Row, fault_of_texts, flipped
@@ -36,6 +37,7 @@ from cai.judge.metrics import share
 from cai.records import Drop
 from cai.sources.conversations import prompt_hash
 from cai.texts import hygiene
+from cai.texts.off_task import Run
 from cai.texts.refusals import ENGLISH
 from cai.texts.wording import rendered
 
@@ -121,6 +123,7 @@ class Cut(ABC):
         self.kept = Counter(dict.fromkeys(self.stages, 0))
         self.read = Counter[str]()
         self.options = options
+        self.asked = runs_asked(run.info.get("asked", ()))  # of which texts may hold echoes
         self._run = run
         identity = run.identity
         self.binding: Row = identity.get("binding") or identity.get("best_of") or identity  # how replies were judged
@@ -214,10 +217,10 @@ class Cut(ABC):
         else:
             self.drop(kind, why, row["id"], position)
 
-    def fault(self, text: str) -> Reason | None:
-        """The first fault for which a text is not fit to be learned; None: it has none, or any may pass."""
+    def fault(self, text: str, prompt: Sequence[Any]) -> Reason | None:
+        """The first fault for which a reply is not fit to be learned; None: it has none, or any may pass."""
         if self.options.hygiene:
-            for name in hygiene.faults_of(text):
+            for name in hygiene.faults_of(text, prompt[-1]["content"], self.asked):
                 return name, f"the text {hygiene.LEARNED[name].words}"
         return None
 
@@ -271,19 +274,21 @@ class Texts:
     its texts. A version of cai that reads them differently starts anew.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, asked: frozenset[Run]) -> None:
         self._db = sqlite3.connect(folder / FAULTS_FILE)
+        self._salt = hashlib.blake2b(repr(sorted(asked)).encode(), digest_size=16).digest()
         if self._db.execute("PRAGMA user_version").fetchone() != (hygiene.READING,):
             self._db.executescript(f"DROP TABLE IF EXISTS pairs; PRAGMA user_version = {hygiene.READING}")
         self._db.execute("CREATE TABLE IF NOT EXISTS pairs(hash BLOB PRIMARY KEY, fault TEXT NOT NULL) WITHOUT ROWID")
         self._db.execute("BEGIN")
 
-    def fault(self, chosen: str, rejected: str, last_turn: str) -> str:
+    def fault(self, chosen: str, rejected: str, last_turn: str, asked: frozenset[Run]) -> str:
         """What `fault_of_texts` finds in these texts."""
-        key = hashlib.blake2b(orjson.dumps((chosen, rejected, last_turn)), digest_size=8).digest()
+        texts = orjson.dumps((chosen, rejected, last_turn))
+        key = hashlib.blake2b(texts, digest_size=8, salt=self._salt).digest()
         for (fault,) in self._db.execute("SELECT fault FROM pairs WHERE hash = ?", (key,)):
             return str(fault)
-        fault = fault_of_texts(chosen, rejected, last_turn)
+        fault = fault_of_texts(chosen, rejected, last_turn, asked)
         self._db.execute("INSERT INTO pairs VALUES (?, ?)", (key, fault))
         return fault
 

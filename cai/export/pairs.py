@@ -25,11 +25,13 @@ from cai.judge.flows import CLAMP, belief
 from cai.records import BadPrompt, Label, Protocol, Values
 from cai.sources.conversations import prompt_hash
 from cai.sources.files import read_prompts
-from cai.texts.hygiene import LEARNED, faults_of, identical, near_identical
+from cai.texts.hygiene import LEARNED, faults_of
+from cai.texts.likeness import identical, near_identical
+from cai.texts.off_task import Run
 from cai.texts.refusals import refusal
 
 Row = Values
-ReadTexts = Callable[[str, str, str], str]
+ReadTexts = Callable[[str, str, str, frozenset[Run]], str]
 Name = tuple[int, str, str]  # of a reply among those to its prompt, in their order: number, what it is, model
 Reason = tuple[str, str]  # why something is left out: a name, and the same in words
 
@@ -40,7 +42,7 @@ class Filters:
 
     min_confidence: in [0.5, 1], on the scale of `confidence`. temperature: as fitted on human labels; None: not
     calibrated. max_length_ratio: in characters, at least 1; None: any. order_flip: drop pairs whose votes flip with
-    the order. benign: `prompt_hash` of prompts that must not be refused. hygiene: read the texts for faults.
+    the order. benign: `prompt_hash` of prompts not to be refused. hygiene: look for faults. asked: see `off_task`.
     """
 
     min_confidence: float = MIN_CONFIDENCE
@@ -49,6 +51,7 @@ class Filters:
     order_flip: bool = False
     benign: frozenset[str] = frozenset()
     hygiene: bool = True
+    asked: frozenset[Run] = frozenset()
 
 
 def filters_of(options: ExportOptions, calibration: Calibration | None) -> Filters:
@@ -159,14 +162,12 @@ FAULTS_OF_TEXTS = {  # in words, by name
 }
 
 
-def fault_of_texts(chosen: str, rejected: str, last_turn: str) -> str:
-    """The first fault of the replies to a prompt that ends with `last_turn`, by name; empty if they have none.
-
-    No threshold changes it, and finding it takes most of the time of a cut.
-    """
+def fault_of_texts(chosen: str, rejected: str, last_turn: str, asked: frozenset[Run] = frozenset()) -> str:
+    """The first fault of the replies to a prompt that ends with `last_turn`, by name; "" if none."""
+    # No threshold changes it; to find it takes most of the time of a cut.
     if near_identical(chosen, rejected):
         return "near_duplicate"
-    for name in faults_of(chosen):
+    for name in faults_of(chosen, last_turn, asked):
         return name
     if refuses(chosen, last_turn) and refuses(rejected, last_turn):
         return "both_refused"
@@ -190,7 +191,7 @@ def reason(row: Row, filters: Filters, read: ReadTexts = fault_of_texts) -> Reas
         return why
     best, worst = sides(row)
     if filters.hygiene:
-        fault = read(row[best], row[worst], row["prompt"][-1]["content"])
+        fault = read(row[best], row[worst], row["prompt"][-1]["content"], filters.asked)
         if fault:
             return fault, FAULTS_OF_TEXTS[fault]
     if refuses_benign(row[best], row["prompt"], filters):
@@ -283,7 +284,7 @@ def standing_reason(reply: Standing, prompt: Sequence[Any], filters: Filters, up
 def unfit(text: str, prompt: Sequence[Any], filters: Filters) -> Reason | None:
     """Why a reply to a prompt is not fit to be learned: its form, or a refusal of a benign prompt; None: it is."""
     if filters.hygiene:
-        for name in faults_of(text):
+        for name in faults_of(text, prompt[-1]["content"], filters.asked):
             return name, f"the reply {LEARNED[name].words}"
     if refuses_benign(text, prompt, filters):
         return "refused_benign", "the reply refuses a prompt that is listed as benign"

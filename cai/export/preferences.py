@@ -7,6 +7,7 @@ import sqlite3
 from array import array
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import orjson
@@ -69,7 +70,7 @@ class LabelCut(Cut):
             self.binding = binding
         if options.calibration is not None:
             self.calibration = calibration_for(self.binding, options.calibration)
-        self.filters = filters_of(options, self.calibration)
+        self.filters = replace(filters_of(options, self.calibration), asked=self.asked)
         if self.calibration is not None and options.agreement is not None:
             self.certified = threshold(self.calibration, options.agreement)
         self._unit: list[Row] = []  # the labels that were read last
@@ -127,7 +128,11 @@ class PreferenceCut(LabelCut):
         """Cut the pairs, and then the replies, since all must be known to balance them."""
         folder = self._run.path
         try:
-            with closing(Texts(folder)) as self._texts, closing(Spool(folder)) as train, closing(Spool(folder)) as test:
+            with (
+                closing(Texts(folder, self.asked)) as self._texts,
+                closing(Spool(folder)) as train,
+                closing(Spool(folder)) as test,
+            ):
                 self._examples = {"": train, ".eval": test}
                 with self.blaming():
                     if self._target is not None:

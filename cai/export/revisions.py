@@ -49,7 +49,7 @@ class RevisionCut(Cut):
                 row = orjson.loads(line)
                 side = self.side(row["prompt"])
                 for text, sft_row in sft_rows(row, self.options.rounds_kept, self.options.sft_format):
-                    why = self.fault(text)
+                    why = self.fault(text, row["prompt"])
                     if why is not None:
                         name, words = why
                         why = name, f"round {sft_row['round']}: {words}"
@@ -57,7 +57,7 @@ class RevisionCut(Cut):
                 if row["final"].strip() == row["initial"].strip():
                     why = "identical", "the final text is the first reply"
                 else:
-                    why = self.fault(row["final"])
+                    why = self.fault(row["final"], row["prompt"])
                 self.put("dpo", side, pair(row), why, position)
                 self._count(row)
 

@@ -12,6 +12,7 @@ from cai.calls.flow import Driver, Played
 from cai.calls.model import Model
 from cai.calls.prices import total_usage
 from cai.constitution.principles import load_constitution
+from cai.engine.asked import unshipped_wordings
 from cai.engine.templates import load_templates
 from cai.errors import RowDropped
 from cai.export.options import ExportOptions
@@ -36,7 +37,7 @@ from cai.runs.run import Run, Seats
 from cai.runs.settings import LabelSettings
 from cai.runs.target import Target
 from cai.sources.files import Source
-from cai.texts.hygiene import identical
+from cai.texts.likeness import identical
 from cai.texts.wording import source_name, words_of
 
 
@@ -91,6 +92,7 @@ class LabelRun(Run[Label]):
             "seed": settings.seed,
         }
         super().__init__(source, settings, f"{law.name}-labels", templates, players, identity)
+        self.asked = unshipped_wordings(law)
         self._pairs = pairs
         if pairs is not None:
             self.total = len(pairs)

@@ -74,6 +74,7 @@ class Run(RunKind[Row]):
         self.info: Values = {}  # of run.json
         self.stopped: str | None = None
         self.resumable = True
+        self.asked: list[str] = []
         self.example: Row | None = None  # a row to show
         self.cut: Any = None  # the ExportSummary of the cut at the end
         self._began = 0.0  # of all sessions together
@@ -288,7 +289,7 @@ class Run(RunKind[Row]):
         usage = folder.store.spent()._asdict()
         cost = usage.pop("cost_usd")
         hidden = self._hidden + secrets_hidden(self.models)
-        more = {"ended_unknown": usage.pop("ended_unknown"), "secrets_hidden": hidden}
+        more = {"ended_unknown": usage.pop("ended_unknown"), "secrets_hidden": hidden, "asked": self.asked}
         self.info = folder.write_info(
             stopped=self.stopped,  # why the run is not finished; null when it is
             usage=usage,

@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from typing import Literal
 
+from cai.texts.off_task import Run, asks_for_the_text, changes_script, echo, talks_of_itself, verdict_line
 from cai.texts.refusals import refusal as refusal
 from cai.texts.thoughts import holds_thoughts
 
-READING = 4  # of texts for faults: one more if a text may get another fault than before, so that no cut remembers it
+READING = 5  # of texts for faults: one more if a text may get another fault than before, so that no cut remembers it
 EVASIVE = 80  # characters; a shorter reply counts as evasive, as in the analysis of the paper's samples
 
 # Replies that talk about the task instead of doing it
@@ -153,47 +154,6 @@ def truncated(reply: str) -> bool:
     return len(last) >= PROSE and not last.split()[-1].startswith(("http://", "https://"))
 
 
-# Two texts, compared
-
-NEAR = 0.9  # Jaccard similarity of word shingles from which on two replies are the same but for a word or two
-SHINGLE = 3  # words
-WORD = re.compile(r"[^\W_]+(?:['’][^\W_]+)*")
-SEPARATORS = {code: " " for code in range(128) if not chr(code).isalnum() and chr(code) != "'"}
-LOOSE = re.compile(r"(?<![a-z0-9])'|'(?![a-z0-9])")  # apostrophes that join no letters
-
-
-def words(text: str) -> list[str]:
-    """The words of a text in lower case, without punctuation."""
-    text = text.casefold()
-    if not text.isascii():
-        return WORD.findall(text)
-    if "'" in text:
-        text = LOOSE.sub(" ", text)
-    return text.translate(SEPARATORS).split()  # the same in a third of the time
-
-
-def shingles(sequence: Sequence[str]) -> set[tuple[str, ...]]:
-    """Runs of three words; of a shorter text, the text."""
-    if len(sequence) < SHINGLE:
-        return {tuple(sequence)}
-    return set(zip(*(sequence[start:] for start in range(SHINGLE)), strict=False))
-
-
-def identical(a: str, b: str) -> bool:
-    """Whether two texts are the same but for white space."""
-    return a == b or a.split() == b.split()
-
-
-def near_identical(a: str, b: str) -> bool:
-    """Whether two texts share nine of ten three-word shingles (Jaccard), case and punctuation apart."""
-    ours, theirs = words(a), words(b)
-    if ours == theirs:
-        return bool(ours) or identical(a, b)
-    one, other = shingles(ours), shingles(theirs)
-    shared = len(one & other)
-    return shared >= NEAR * (len(one) + len(other) - shared)
-
-
 # Refusals
 
 READ_FOR_REFUSALS = 1_000  # first replies of a generate run, in input order: the share is then known to 2.5 points
@@ -208,12 +168,23 @@ class Fault:
     """A fault of a text.
 
     test: whether a text has it. words: complete "the reply …". of: "learned" if it leaves a text that a model learns
-    to write (a chosen reply, a final text) out of the training files, "any" if it is only counted by audits.
+    to write (a chosen reply, a final text) out of the training files, "any" if it is only counted by audits. sees: what
+    the test is given: the reply, with the user's last message if "prompt", and with the runs of words of the questions
+    about the reply if "asked".
     """
 
-    test: Callable[[str], bool]
+    test: Callable[..., bool]
     words: str
     of: Literal["learned", "any"] = "any"
+    sees: Literal["reply", "prompt", "asked"] = "reply"
+
+    def found(self, reply: str, prompt: str = "", asked: Collection[Run] = frozenset()) -> bool:
+        """Whether a reply has the fault."""
+        if self.sees == "reply":
+            return self.test(reply)
+        if self.sees == "prompt":
+            return self.test(reply, prompt)
+        return self.test(reply, prompt, asked)
 
 
 FAULTS: dict[str, Fault] = {  # by name, the drop reason; of several faults of a text the first is its reason
@@ -221,6 +192,11 @@ FAULTS: dict[str, Fault] = {  # by name, the drop reason; of several faults of a
     "preamble_leak": Fault(preamble_leak, "announces itself", of="learned"),
     "role_mixup": Fault(role_mixup, "continues with turns that are not its own", of="learned"),
     "thoughts": Fault(holds_thoughts, "holds thoughts of a reasoning model", of="learned"),
+    "verdict_line": Fault(verdict_line, "gives a verdict on itself", of="learned", sees="prompt"),
+    "off_task": Fault(talks_of_itself, "talks about a reply instead of being one", of="learned", sees="prompt"),
+    "asks_for_text": Fault(asks_for_the_text, "asks for the text to rewrite", of="learned", sees="prompt"),
+    "echo": Fault(echo, "repeats the words of what was asked about it", of="learned", sees="asked"),
+    "script": Fault(changes_script, "changes to another script", of="learned", sees="prompt"),
     "evasive": Fault(evasive, "is very short"),
     "comfort": Fault(comfort, "offers stock comfort"),
     "sign_off": Fault(sign_off, "closes with a pleasantry"),
@@ -229,8 +205,11 @@ FAULTS: dict[str, Fault] = {  # by name, the drop reason; of several faults of a
 LEARNED = {name: fault for name, fault in FAULTS.items() if fault.of == "learned"}
 
 
-def faults_of(text: str) -> Iterator[str]:
-    """The faults for which a text is not fit to be learned, by name."""
+def faults_of(text: str, prompt: str = "", asked: Collection[Run] = frozenset()) -> Iterator[str]:
+    """The faults for which a reply is not fit to be learned, by name.
+
+    prompt: the user's last message. asked: the runs of words of the questions about the reply, see `off_task.runs_of`.
+    """
     for name, fault in LEARNED.items():
-        if fault.test(text):
+        if fault.found(text, prompt, asked):
             yield name

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from itertools import pairwise
 
-from cai.texts.hygiene import words
+from cai.texts.likeness import words
 
 NEAR_PROMPT = 0.8  # the same for prompts, of word pairs: in 20 words one may differ
 NGRAM = 5  # words: the shortest run that people recognise as a phrase, and long enough not to be grammar

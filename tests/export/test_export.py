@@ -776,7 +776,8 @@ def test_the_page_about_run_folders_lists_every_column_and_file(page: str, tmp_p
     run = tmp_path / "runs" / "demo"
     export_run(run, split=0.5)
     assert {path.name.replace(".eval", "") for path in run.iterdir()} <= set(files)
-    assert info == list(json.loads((run / "run.json").read_text()))
+    stored = json.loads((run / "run.json").read_text())
+    assert [name for name in info if name in stored] == list(stored)  # some are there only if there is something to say
     assert revisions == list(rows(run / "revisions.jsonl")[0])
     for told, model in ((candidates, Candidates), (labels, Label), (votes, Vote), (drops, Drop)):
         assert sorted(told) == sorted(field.alias or name for name, field in model.model_fields.items())

@@ -10,21 +10,8 @@ from hypothesis import strategies as st
 from shared import shared
 
 from cai.texts import repeats
-from cai.texts.hygiene import (
-    FAULTS,
-    WORD,
-    comfort,
-    emoji,
-    evasive,
-    faults_of,
-    identical,
-    near_identical,
-    preamble_leak,
-    role_mixup,
-    sign_off,
-    truncated,
-    words,
-)
+from cai.texts.hygiene import FAULTS, comfort, emoji, evasive, faults_of, preamble_leak, role_mixup, sign_off, truncated
+from cai.texts.likeness import WORD, identical, near_identical, words
 from cai.texts.repeats import Phrases, Repeats
 
 ROOT = Path(__file__).resolve().parents[2]

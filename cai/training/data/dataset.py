@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 import orjson
 
+from cai.engine.asked import shipped_runs
 from cai.errors import InputError, RunError, UsageError
 from cai.folder.rows import kind_of
 from cai.folder.run import find_info, read_info
@@ -78,9 +79,14 @@ class TrainingData:
         method = METHODS[self.method]
         pairs = self.train if method.rows == "pairs" else ()
         lengths = [[len(reply.strip()) for reply in row.replies] for row in pairs]
-        replies = [row.reply for row in self.train if row.label is not False]
+        learnt = [row for row in self.train if row.label is not False]
+        replies = [row.reply for row in learnt]
         learned = {} if method.scores else LEARNED  # a model that writes would learn to make the faults
-        faults = {name: sum(map(fault.test, replies)) for name, fault in learned.items()}
+        asked = shipped_runs()
+        faults = {
+            name: sum(fault.found(row.reply, last_words(row.prompt), asked) for row in learnt)
+            for name, fault in learned.items()
+        }
         text = rendered(
             WARNINGS,
             data=self,

@@ -1,0 +1,36 @@
+"""The words of the questions about replies, in runs that a reply may echo."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from functools import cache
+
+from cai.constitution.principles import Constitution, load_constitution
+from cai.sources.files import folder
+from cai.texts.off_task import Run, runs_of_all
+
+MARKUP = re.compile(r"\{[{%#].*?[#%}]\}", re.DOTALL)  # of Jinja
+
+
+@cache
+def shipped_runs() -> frozenset[Run]:
+    """The runs of words of the built-in constitutions and chat templates, of which any dataset may hold echoes."""
+    laws = [load_constitution(path) for path in sorted(folder("constitutions").glob("*.yaml"))]
+    templates = [MARKUP.sub("\n", path.read_text(encoding="utf-8")) for path in folder("prompts").glob("chat/*.jinja")]
+    return runs_of_all([*templates, *(text for law in laws for text in wordings(law))])
+
+
+def wordings(law: Constitution) -> list[str]:
+    """All that the principles of a constitution ask, each text once."""
+    return list(dict.fromkeys(text for each in law.principles for text in each.wordings.values()))
+
+
+def unshipped_wordings(law: Constitution) -> list[str]:
+    """The wordings of a constitution that is not built in, which a later look at the rows would not know."""
+    return [] if law.source.startswith("built-in ") else wordings(law)
+
+
+def runs_asked(texts: Iterable[str]) -> frozenset[Run]:
+    """The runs of words of questions that a run stored, and those that are shipped."""
+    return shipped_runs() | runs_of_all(texts)

@@ -1,0 +1,196 @@
+"""Replies about the chain of critique and revision instead of the user's question, or that slide into another script.
+
+Small models write them. All but the change of script know English only. The user's message counts: whoever asks for a
+verdict, a review of a reply, a rewriting or a translation may get one.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections import Counter
+from collections.abc import Collection, Iterable
+from functools import cache
+
+from cai.texts.likeness import words
+
+Run = tuple[str, ...]  # of consecutive words
+
+# Verdicts
+
+_FINE = (
+    r"(?:nothing (?:to|needs to be) (?:fix|change|revise)(?:e?d)?"
+    r"|no (?:changes?|revisions?|fix(?:es)?)\b)"
+)
+_BAD = (
+    r"(?:revise[ds]?\b|needs? (?:a |an? )?(?:change|revision|fix)"
+    r"|(?:the |this |that )?(?:reply|response) (?:is|needs|does))"
+)
+VERDICT = re.compile(
+    rf"^[\W_]*(?:(?:final|my|the|overall) )?verdict[\W_]*(?:[:=–—-]|\bis\b)[\W_]*(?:{_FINE}|{_BAD})"
+    rf"|^[\W_]*nothing to fix[\W_]*$",
+    re.IGNORECASE | re.MULTILINE,
+)
+
+# Talk about the reply
+
+ABOUT_REPLIES = re.compile(
+    r"\b(?:repl(?:y|ies|ied)|respon(?:se|ses|d|ds)|answers?|critiques?|criticisms?|feedback|verdict|review\w*"
+    r"|revis\w+|rewrit\w+|rewrote|rephras\w+|reword\w*|paraphras\w+|summari[sz]\w+|edit(?:s|ed|ing)?|proofread\w*"
+    r"|improve\w*|correct(?:ed|ion|ions)?)\b",
+    re.IGNORECASE,
+)
+_NOUN = r"(?:repl(?:y|ies)|responses?)(?! (?:time|rate|code|from|of|to (?:the|your|my|an?|this|that|his|her|their) ))"
+_OUGHT = (
+    r"(?:would|will|should|could|might|can|must) (?:be(?! to\b)|not|have|also|instead|include|address|acknowledge|focus"
+    r"|provide|say|offer|suggest|explain|avoid)"
+)
+_DOES = (
+    r"(?:does|did)(?:n't| not)?|fail(?:s|ed)|lack(?:s|ed)|needs? to|takes"
+    r"|(?:simply |only |already |also )?(?:provide|suggest|address|assume|treat|protect|acknowledge|ignore|encourage"
+    r"|promote|imply|implie|offer|show)(?:s|es|d|ed)"
+)
+_GRADE = (
+    r"(?:harmful|harmless|inappropriate|appropriate|unkind|kind|rude|polite|respectful|disrespectful|unhelpful|helpful"
+    r"|fine|good|bad|wrong|correct|biased|unfair|fair|insensitive|offensive|clear|unclear|vague|problematic|misleading"
+    r"|judgmental|considerate|dismissive|well)"
+)
+_IS = rf"(?:is|was) (?:not |too |already |quite |very |also |still )?(?:\w+ and )?{_GRADE}"
+_WHOSE = (
+    r"(?:(?:the|this|that|your|my|our) (?:(?:assistant|ai|model|user)(?:'s|’s)? )?(?:(?:\w+ ){0,2}?(?:original|initial"
+    r"|previous|last|first|above|provided|given|revised|rewritten|new|current|better) )?"
+    r"|an? (?:better|good|more \w+|kinder|improved|revised) )"
+)
+_MADE = (
+    r"(?:(?:that )?(?:you|i) (?:gave|provided|wrote|made) "
+    r"|(?:made|given|provided|written) by the (?:user|assistant) )"
+)
+TALK = re.compile(
+    r"\s*[\W_]*(?:"
+    r"(?:(?:sorry|sure|yes|no|okay|ok|well|certainly|i apologi[sz]e)\b[^.!?\n]{0,60}[,.!]\s+)?"
+    rf"{_WHOSE}{_NOUN}[*_\"]* {_MADE}?(?:{_OUGHT}|{_DOES}|{_IS})\b"
+    # "The critique is right", "I have addressed the criticism"
+    r"|(?:the|this|that|your) (?:critique|criticism)(?! of)\b[^.!?\n]{0,60}\b(?:is|was|says|points|suggests|does|has)\b"
+    r"|(?:i|we) (?:have |will |would |'ll |'ve )?(?:address(?:ed)?|tak(?:e|en)|consider(?:ed)?|accept(?:ed)?) (?:\w+ )?"
+    r"(?:the|this|that|your) (?:critique|criticism)\b)",
+    re.IGNORECASE,
+)
+
+BETTER = re.compile(r"\ba (?:better|good) (?:reply|response) would\b|\bsending the reply\b", re.IGNORECASE)  # anywhere
+
+# A request for the text
+
+_TEXT = r"(?:text|repl(?:y|ies)|responses?|message|sentence|passage|paragraph|content|original|conversation)"
+_REDO = (
+    r"(?:rewrit(?:e|ten|ing)|rewrote|revis(?:e|ed|ing)|rephras(?:e|ed|ing)|reword(?:ed|ing)?|edit(?:ed)?|improved?"
+    r"|critiqued?)"
+)
+_WISH = r"(?:you(?:'d| would)? (?:like|want)|you need|i (?:can|could|should|may|am to)|me to|to be)"
+REQUEST = re.compile(
+    rf"\bwhat (?:should|shall|would you like|do you want) (?:i|me)(?: to)? {_REDO}\b"
+    rf"|\b(?:provide|share|give|send|show|paste|tell)\b[^.!?\n]{{0,40}}\b{_TEXT}\b[^.!?\n]{{0,20}}\b{_WISH}\b"
+    rf"[^.!?\n]{{0,20}}\b{_REDO}\b"
+    rf"|\b(?:which|what) {_TEXT}\b[^.!?\n]{{0,40}}\b{_REDO}\b"
+    rf"|\b(?:no|any|need the|see the|without the)(?: \w+)? {_TEXT} (?:that |which )?"
+    rf"(?:to (?:be )?|i (?:should|could|can) )?{_REDO}\b",
+    re.IGNORECASE,
+)
+SOON = 400  # characters in which a reply talks of itself or asks for a text if it does nothing else
+
+# Echoes
+
+ECHO = 8  # consecutive words; eight of a principle are not said by chance
+
+# Scripts
+
+CODE = re.compile(r"^[ \t]*(?:```|~~~).*?(?:^[ \t]*(?:```|~~~)|\Z)|`[^`\n]*`", re.MULTILINE | re.DOTALL)
+ASIDE = re.compile(
+    r"\([^()\n]{0,80}\)|[\"“«„‘「『《][^\"”»“’」』》\n]{0,200}[\"”»“’」』》]"
+)  # where names and quotes stand
+WORD = re.compile(r"[^\W\d_]{2,}")
+FEWEST = 12  # letters of another script that are more than a name
+SHARE = 0.05  # of all letters
+NO_SCRIPT = {
+    "LATIN", "FULLWIDTH", "HALFWIDTH", "MATHEMATICAL", "MODIFIER", "FEMININE", "MASCULINE", "MICRO", "DOUBLE-STRUCK",
+    "SCRIPT", "BLACK-LETTER", "SUPERSCRIPT", "SUBSCRIPT", "CIRCLED", "KELVIN", "OHM", "ANGSTROM", "ALEF", "PLANCK",
+    "COMBINING",
+}  # fmt: skip
+JAPANESE_AND_CHINESE = {"CJK", "HIRAGANA", "KATAKANA", "KATAKANA-HIRAGANA", "IDEOGRAPHIC", "BOPOMOFO"}
+LANGUAGES = re.compile(
+    r"\b(?:translat\w*|language|alphabet|script|pronounc\w*|spell\w*|transliterat\w*|unicode|kanji|hiragana|katakana|pinyin|haiku|"
+    r"chinese|mandarin|cantonese|japanese|korean|hangul|arabic|quran\w*|qur'an\w*|hebrew|yiddish|torah|persian|farsi|urdu|hindi|"
+    r"sanskrit|bengali|tamil|telugu|punjabi|thai|khmer|lao|burmese|tibetan|mongolian|russian|cyrillic|ukrainian|bulgarian|"
+    r"serbian|belarusian|kazakh|greek|georgian|armenian|amharic|foreign|bilingual|multilingual)\b",
+    re.IGNORECASE,
+)
+
+
+def verdict_line(reply: str, prompt: str = "") -> bool:
+    """Whether a line of a reply is a verdict on it: "Verdict: revise.", "Nothing to fix."."""
+    return VERDICT.search(reply) is not None and "verdict" not in prompt.casefold()
+
+
+def talks_of_itself(reply: str, prompt: str = "") -> bool:
+    """Whether a reply begins with talk about a reply or a critique, or says what a better reply would do."""
+    talks = TALK.match(reply, 0, SOON) or BETTER.search(reply)
+    return talks is not None and not ABOUT_REPLIES.search(prompt)
+
+
+def asks_for_the_text(reply: str, prompt: str = "") -> bool:
+    """Whether a reply asks for what it is to rewrite: "Please share the text that you want rewritten"."""
+    return REQUEST.search(reply, 0, SOON) is not None and not ABOUT_REPLIES.search(prompt)
+
+
+def echo(reply: str, prompt: str, asked: Collection[Run]) -> bool:
+    """Whether eight consecutive words of a reply are those of a question that was asked, and not of the prompt."""
+    same = runs_of(reply) & set(asked)
+    return bool(same) and not same <= runs_of(prompt)
+
+
+def runs_of(text: str) -> set[Run]:
+    """All runs of eight words of a text."""
+    sequence = words(text)
+    return set(zip(*(sequence[start:] for start in range(ECHO)), strict=False))
+
+
+def runs_of_all(texts: Iterable[str]) -> frozenset[Run]:
+    """All runs of eight words of several texts."""
+    return frozenset().union(*map(runs_of, texts))
+
+
+def changes_script(reply: str, prompt: str = "") -> bool:
+    """Whether a good part of a reply is in a script that the prompt is not written in, and does not ask for.
+
+    Code, quotations, what stands in brackets, and single letters as in formulas are left out. A reply in Latin letters
+    to any prompt is not counted: names, code and English are everywhere.
+    """
+    if reply.isascii():
+        return False
+    text = ASIDE.sub(" ", CODE.sub(" ", reply))
+    counts = scripts_of(text)
+    foreign = counts.total()
+    if foreign < FEWEST or LANGUAGES.search(prompt):
+        return False
+    for script in scripts_of(prompt):
+        foreign -= counts[script]
+    letters = sum(map(len, WORD.findall(text)))
+    return foreign >= FEWEST and foreign >= SHARE * letters
+
+
+def scripts_of(text: str) -> Counter[str]:
+    """How many letters of each script but Latin stand in words of a text."""
+    letters = Counter[str]()
+    if not text.isascii():
+        letters.update(char for word in WORD.findall(text) for char in word if char > "\u024f")
+    scripts = Counter[str]()
+    for char, count in letters.items():
+        script = _script(char)
+        if script not in NO_SCRIPT:
+            scripts[script] += count
+    return scripts
+
+
+@cache
+def _script(char: str) -> str:
+    first = unicodedata.name(char, "LATIN").split()[0]
+    return "CJK" if first in JAPANESE_AND_CHINESE else first
