@@ -29,12 +29,12 @@ ROWS_AUDITED = {"generate": 9, "ungated": 10, "sample": 13, "label": 8, "best-of
 
 
 # Options by which sft.jsonl has the columns of version 0.1.0.
-AS_BEFORE: dict[str, dict[str, Any]] = {name: {"sft_format": "messages"} for name in ("generate", "best-of")}
+AS_BEFORE: dict[str, dict[str, Any]] = {name: {"sft_format": "messages"} for name in ("generate", "ungated", "best-of")}
 
 
 def command_as_before(name: str) -> tuple[str, ...]:
     """The words of a command that go on with a folder of 0.1.0."""
-    return (*COMMANDS[name], "--sft-format", "messages") if name == "generate" else COMMANDS[name]
+    return (*COMMANDS[name], "--sft-format", "messages") if name in ("generate", "ungated") else COMMANDS[name]
 
 
 def lasting_of(folder: Path, name: str) -> dict[str, bytes]:
