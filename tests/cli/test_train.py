@@ -204,7 +204,7 @@ def test_a_reporter_without_a_key_is_told_in_one_line(base: Path, monkeypatch: p
 
 @pytest.mark.parametrize(
     ("method", "told"),
-    [("sft", "cai train dpo rows.jsonl"), ("kto", "cai train dpo rows.jsonl"), ("reward", "no such file")],
+    [("sft", "cai train dpo rows.jsonl"), ("reward", "no such file")],
 )
 def test_data_that_the_method_cannot_train_on_is_told_in_one_line(base: Path, method: str, told: str) -> None:
     words = command(base, "dpo")

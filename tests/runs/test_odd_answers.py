@@ -150,9 +150,9 @@ def forget_rows(folder: Path) -> None:
 
 
 def change_calls(folder: Path, **columns: Any) -> None:
-    """Write other values into all stored calls, as an older version could have kept them."""
+    """Write other values into all stored calls, without the seal that version 0.1.0 did not have."""
     with closing(sqlite3.connect(folder / "calls.sqlite")) as db, db:
-        for column, value in columns.items():
+        for column, value in {**columns, "seal": None}.items():
             db.execute(f"UPDATE calls SET {column} = ?", (value,))
 
 
