@@ -19,7 +19,7 @@ from pydantic import ValidationError
 from cai.errors import InputError
 from cai.judge.metrics import log_odds
 from cai.records import ConstitutionRef, Label, Object
-from cai.sources.labels import HUMAN_LABELS, WORDS, human_label
+from cai.sources.labels import HUMAN_LABELS, NUMBERED, WORDS, human_label
 from cai.sources.replies import MANY, PAIRS, many_of
 from cai.sources.values import BadRecord, listed, missing, object_of
 from cai.sources.yamlfile import first_fault
@@ -235,6 +235,8 @@ def _human(record: Object) -> str | None:
     if name == "preferences" and (not isinstance(record[name], Mapping) or "human" not in record[name]):
         raise BadRecord("'preferences' has no 'human' in it")
     label = human_label(record, name)
+    if "response_0" in record:
+        label = NUMBERED["0"].get(label or "", label)
     if label is None or label in WORDS or label in NUMBERS:
         return label
     choices = "a or b, first or second, 1 or 2, true or false, tie; null if there is no human label"

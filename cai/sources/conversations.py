@@ -5,7 +5,8 @@
     messages, conversations, conversation,
       chosen, rejected, conversation_a, conversation_b   a whole conversation, its last reply included
     system, system_prompt                                the system turn, of all of these
-    history beside another prompt: pairs of texts        the turns before it
+    history beside another prompt: pairs of texts,
+      or messages; context: messages                     the turns before it
 
 A record may hold a conversation twice, such as the first turn under `prompt` and all turns under `chosen`: the longer
 counts, if it holds the other. `cai.sources.turns` lists the writings, `cai.sources.replies` the columns of replies.
@@ -22,7 +23,7 @@ from typing import Any
 
 from cai.records import Message, Object, Prompt, Turns
 from cai.sources.threads import ANSWERED, woven
-from cai.sources.turns import HUMAN, before_reply, is_conversation, transcript, whole
+from cai.sources.turns import HUMAN, before_reply, is_conversation, is_turn, transcript, whole
 from cai.sources.values import BadRecord, as_text, id_of, listed, missing, shown
 
 CHATS = ("messages", "conversations", "conversation")  # columns of a whole conversation
@@ -108,7 +109,10 @@ def prompt_in(record: Object, field: str | None = None) -> list[Message]:
     turns = _first(record, PROMPTS, "auto")
     if turns is None:
         return list(before_reply(_first(record, CHATS, "messages") or []))
-    return [*_earlier(record), *_opened(turns)]
+    earlier = _earlier(record)
+    if any(turn["role"] == "assistant" for turn in turns) or (earlier and earlier[-1]["role"] == "user"):
+        return joined(_opened(turns), earlier, "the history")
+    return [*earlier, *_opened(turns)]
 
 
 def _opened(turns: list[Message]) -> list[Message]:
@@ -161,7 +165,11 @@ def _first(record: Object, keys: tuple[str, ...], format: str) -> list[Message] 
 
 
 def _earlier(record: Object) -> list[Message]:
-    """The turns in `history` before a prompt of its own column: pairs of what was asked and answered, or messages."""
+    """The turns before a prompt of its own column: messages in `context`, messages or pairs of texts in `history`."""
+    context = record.get("context")
+    chat = isinstance(context, list | tuple) and all(map(is_turn, context))
+    if context and chat and not all(missing(record.get(name)) for name in PROMPTS[:-2]):
+        return whole(context, "context")
     history = record.get("history")
     if not isinstance(history, list | tuple) or all(missing(record.get(name)) for name in PROMPTS[:-1]):
         return []

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import codecs
 import json
+import re
 from collections.abc import Iterator
 from io import BufferedIOBase, BytesIO
 from json import JSONDecodeError
@@ -21,6 +22,7 @@ BLANKS = " \t\r\n"
 CUT = 12  # characters: an error so near to the end of what was read may be that of a word that is cut there
 LOOKED_AT = 2**20  # bytes of a line by which it is told what it begins
 DECODER = json.JSONDecoder()
+LIST, LIST_OF_OBJECTS = r"\[", r"\[\s*\{"
 
 
 def is_document(line: bytes) -> bool:
@@ -34,9 +36,11 @@ def is_document(line: bytes) -> bool:
     try:
         value, end = DECODER.raw_decode(text)
     except JSONDecodeError as error:
-        if len(line) > LOOKED_AT:  # a longer line is not taken apart twice
-            return text.startswith("[") and not _begins_with_turn(text)
-        return error.pos >= len(text)  # all of it may be the beginning of a value
+        if len(line) <= LOOKED_AT and error.pos >= len(text):
+            return True  # all of it may be the beginning of a value
+        # A list of objects that is damaged is read up to the damage; a longer line is not taken apart twice.
+        opened = LIST if len(line) > LOOKED_AT else LIST_OF_OBJECTS
+        return re.match(opened, text) is not None and not _begins_with_turn(text)
     except RecursionError:
         return False
     return end == len(text) and isinstance(value, list) and bool(value) and not is_turn(value[0])

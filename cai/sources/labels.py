@@ -31,6 +31,7 @@ WORDS: dict[str, Preference] = {  # in lower case
 HUMAN_LABELS = ("human", "label", "gold", "winner", "preferences")  # the last is an object with `human`
 OTHER: dict[Preference, Preference] = {"a": "b", "b": "a", "tie": "tie"}  # the same, of swapped replies
 NUMBERED: dict[str, dict[str, Preference]] = {"1": {"1": "a", "2": "b"}, "0": {"0": "a", "1": "b"}}  # by the first
+STRONGEST = 3  # of HelpSteer's preferences; -100 and its like stand for those that people could not give
 WINNERS: dict[str, Preference] = {"winner_model_a": "a", "winner_model_b": "b", "winner_tie": "tie"}
 
 
@@ -93,6 +94,8 @@ def _by_sign(record: Object, column: str, names: Sequence[str]) -> Preference | 
         number = float(str(value))
     except ValueError:
         raise BadRecord(f"{column!r} is {shown(value)}, not a number") from None
+    if not abs(number) <= STRONGEST:
+        raise BadRecord(f"{column!r} is {shown(value)}, not from -{STRONGEST} to {STRONGEST}")
     if number == 0:
         return "tie"
     return "a" if number < 0 else "b"

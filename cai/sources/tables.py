@@ -29,6 +29,8 @@ def csv_rows(lines: Iterable[bytes], where: str | Path, keys: Sequence[str]) -> 
     try:
         header = next(reader, [])
     except csv.Error as error:
+        if "unexpected end" in str(error):
+            raise _unclosed(where, 1, reader.line_num) from None
         raise SourceError(f"not CSV: {error}", where, 1) from None
     if header:
         _usable(header, keys, where)

@@ -29,6 +29,7 @@ from cai.judge.calibration import (
 from cai.judge.certify import FEW, FILE, TARGETS, Binding, binding_problems, load_calibration, weaknesses
 from cai.judge.people import REFUSAL_WORDS, trivial_guesses
 from cai.records import ConstitutionRef, Label, Message, Reading, Usage, Vote
+from cai.sources.replies import pair_of
 
 LAW = ConstitutionRef(name="kind", version="1.2.0", hash="c0ffee")
 BINDING: dict[str, Any] = {
@@ -135,6 +136,15 @@ def test_zero_is_a_tie_where_one_and_two_are_replies() -> None:
     assert "human labels are read as: 1 is the first reply, 2 the second, 0 a tie" in result.notes
     result = read(plain(preferences={"human": 2}), plain(preferences={"human": 1}), plain(preferences={"human": 0}))
     assert [row.truth for row in result.rows] == [0, 1, 0.5]
+
+
+@pytest.mark.parametrize("name", ["label", "human", "gold", "winner"])
+@pytest.mark.parametrize("judged", [{"p": 0.7}, {"probs": [0.7, 0.3]}])
+def test_zero_and_one_beside_columns_that_end_so_name_their_replies(name: str, judged: dict[str, Any]) -> None:
+    rows: list[Any] = [{**judged, "response_0": "x", "response_1": "y", name: value} for value in (0, 1, "1.0", "tie")]
+    assert [row.truth for row in read(*rows).rows] == [1, 0, 0, 0.5]
+    [first, second] = [pair_of({"prompt": "q?", **row}).human for row in rows[:2]]
+    assert (first, second) == ("a", "b")
 
 
 @pytest.mark.parametrize("one", [0.9, 0.977, 1.0, 1.04, 1.1])

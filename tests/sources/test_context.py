@@ -187,6 +187,34 @@ def test_the_history_before_an_instruction_is_part_of_the_conversation() -> None
     assert by_sft({**record, "history": []}) == (user(ASKED[2]), "Hg.")
 
 
+EARLIER = conversation(3)[:-1]
+BEFORE: dict[str, Any] = {  # columns of the turns before a prompt of its own
+    "context": EARLIER,
+    "history": EARLIER,
+    "history in pairs": [[ASKED[0], ANSWERED[0]], [ASKED[1], ANSWERED[1]]],
+    "context that ends with the prompt": conversation(3),
+    "history that ends with the prompt": conversation(3),
+}
+
+
+@pytest.mark.parametrize("command", JUDGING)
+@pytest.mark.parametrize("name", ["prompt", "question", "instruction"])
+@pytest.mark.parametrize("before", BEFORE)
+def test_a_pair_is_judged_and_trained_after_the_turns_before_its_prompt(before: str, name: str, command: str) -> None:
+    column = before.split()[0]
+    record = {name: ASKED[2], column: BEFORE[before], "chosen": "Hg.", "rejected": "Au."}
+    assert JUDGING[command](record) == (conversation(3), "Hg.", "Au.")
+    assert by_prompts(record) == conversation(3)
+
+
+@pytest.mark.parametrize("column", ["context", "history"])
+def test_turns_that_end_with_another_question_than_the_prompt_drop_the_record(column: str) -> None:
+    record = {"prompt": "What else?", column: conversation(3), "chosen": "Hg.", "rejected": "Au."}
+    [(_, bad)] = read_pairs([record])
+    assert isinstance(bad, BadPrompt) and "another conversation than the prompt" in bad.problem
+    assert not read_rows([record, {**record, column: None}], "dpo").rows[1:]
+
+
 TOOLS: list[tuple[Record, str]] = [
     ({"tools": [{"type": "function"}]}, "'tools' has a value"),
     ({"tools": '[{"name": "weather"}]'}, "'tools' has a value"),
@@ -335,6 +363,9 @@ def said(text: str, weight: Any = None) -> Record:
         ([U, said("a"), V, said("b", 0)], "a"),
         ([U, said("a", True), V, said("b", False)], "a"),
         ([U, said("a", 1), V, said("b", 0), U, said("c", 0)], "a"),
+        ([U, said("a"), V, {**said("b"), "train": False}], "a"),
+        ([U, {**said("a"), "loss": True}, V, {**said("b"), "loss": False}], "a"),
+        ([U, {**said("a"), "train": False}, V, {**said("b", 1), "train": True}], "b"),
         ([U, {"from": "gpt", "value": "a", "weight": 1}, V, {"from": "gpt", "value": "b", "weight": 0}], "a"),
     ],
 )
@@ -351,6 +382,8 @@ def test_the_last_reply_whose_weight_is_not_zero_is_learnt(messages: list[Any], 
         ({"messages": [U, said("a", 0), V, said("b", 0)]}, "has no reply to learn"),
         ({"prompt": [U], "completion": [said("a", 0)]}, "'completion' has no reply to learn"),
         ({"messages": [U, said("a", 0.5)]}, "the weight of turn 2 is 0.5, not 0 or 1"),
+        ({"messages": [U, {**said("a", 1), "train": False}]}, "the weight of turn 2 is 1 and False, not 0 or 1"),
+        ({"messages": [U, {**said("a"), "loss": [0]}]}, "the weight of turn 2 is [0], not 0 or 1"),
         ({"messages": [U, said("a", "low")]}, "the weight of turn 2 is low, not 0 or 1"),
         ({"messages": [U, said("a", 0), said("b", 1)]}, "several turns, of which some have weight 0"),
     ],

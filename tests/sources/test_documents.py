@@ -43,6 +43,7 @@ WRITERS: dict[str, Callable[[list[Any]], str]] = {
     "an indented list": lambda records: as_list(records, 2),
     "a list, one record a line": lambda records: "[\n" + ",\n".join(map(json.dumps, records)) + "\n]\n",
     "a list after blanks and a mark": lambda records: "\ufeff\n\n  " + as_list(records, 1) + "\n\n",
+    "a list that opens with its first record": lambda records: as_list(records, 1).replace("[\n {", "[{\n", 1),
     "indented values": one_after_the_other,
     "indented values without breaks between": lambda records: one_after_the_other(records, ""),
     "indented values with tabs": lambda records: json.dumps(records[0], indent="\t") + one_after_the_other(records[1:]),
@@ -126,6 +127,11 @@ def test_pairs_in_a_list_are_read_by_their_number(tmp_path: Path) -> None:
         ('[{"prompt": "one"}, {"prompt": "two"}\n', 2, "the list of records is not closed"),
         ('[\n{"prompt": "one"},\n{"prompt": "two', 3, "Unterminated string"),
         ('[\n{"prompt": "one"}\n] and more', 3, "Expecting value"),
+        ('[{"prompt": "one"}, {"prompt": "two"}, {"pro', 1, "Unterminated string"),
+        ('[{"prompt": "one"}, {"prompt": "two"', 1, "Expecting ',' delimiter"),
+        ('[{"prompt": "one"}, {"prompt" "two"}]\n', 1, "Expecting ':' delimiter"),
+        ('[{"prompt": "one"}, {\'prompt\': "two"}]\n[{"prompt": "three"}]\n', 1, "Expecting property name"),
+        ('[ {"prompt": "one"}, tru', 1, "Expecting value"),
     ],
 )
 def test_what_is_not_json_ends_the_reading_with_its_line(tmp_path: Path, text: str, line: int, problem: str) -> None:

@@ -141,6 +141,8 @@ def test_a_tie_is_judged_and_trains_nothing(label: Record) -> None:
         ({"overall_preference": 1, "human": "a"}, "its labels contradict each other"),
         ({"better_response_id": 2}, "'better_response_id' is 2, not 0 or 1"),
         ({"preference_strength": "much"}, "'preference_strength' is 'much', not a number"),
+        ({"preference_strength": -100}, "'preference_strength' is -100, not from -3 to 3"),
+        ({"overall_preference": "inf"}, "'overall_preference' is 'inf', not from -3 to 3"),
         ({"winner_model_a": 1, "winner_model_b": 1}, "more than one of winner_model_a"),
     ],
 )

@@ -11,7 +11,7 @@ from operator import itemgetter
 from typing import Any
 
 from cai.records import DropReason, Object, Turns
-from cai.sources.conversations import CHATS, SYSTEM, conversation_before, prompt_hash, to_reply
+from cai.sources.conversations import CHATS, conversation_before, prompt_hash, prompt_in, to_reply
 from cai.sources.labels import preferred_of
 from cai.sources.replies import PAIRS, answers_in, column_of_many, columns_of, columns_of_two, many_of, shared_prompt
 from cai.sources.threads import woven
@@ -20,6 +20,7 @@ from cai.sources.values import BadRecord, id_of, missing, object_of
 from cai.training.data.kinds import ADVICE, WrongKind, grade_of, kind_for
 from cai.training.setup.methods import METHODS
 
+WEIGHTS = ("weight", "train", "loss")  # keys by which a turn says whether it is learnt
 PLAIN = frozenset({"chosen", "rejected", "completion"})  # columns of TRL, whose text continues a text in `prompt`
 
 
@@ -139,7 +140,7 @@ def _read(record: Object, columns: Sequence[str]) -> tuple[Turns | str, list[str
     ):
         if not prompt.strip():
             raise BadRecord("the prompt is empty", "empty")
-        if not any(map(record.get, SYSTEM)):
+        if before[0] == prompt_in(record, "prompt"):  # no system text and no earlier turns
             return prompt, replies
     return to_reply(shared_prompt(record, before)), replies
 
@@ -170,12 +171,11 @@ def _weight(number: int, turn: Any) -> int | None:
     """Whether a reply is learnt, 1 or 0, by its own words; None: it is no reply."""
     if not is_reply(turn):
         return None
-    weight = turn.get("weight")
-    if missing(weight):
-        return 1
-    if weight not in (0, 1):
-        raise BadRecord(f"the weight of turn {number} is {str(weight)[:40]}, not 0 or 1")
-    return int(weight)
+    weights = [turn[name] for name in WEIGHTS if not missing(turn.get(name))]
+    if any(weight not in (0, 1) or weight != weights[0] for weight in weights):
+        told = " and ".join(map(str, weights))[:40]
+        raise BadRecord(f"the weight of turn {number} is {told}, not 0 or 1")
+    return next(map(int, weights), 1)
 
 
 def _number(record: Object, name: str) -> float | None:
