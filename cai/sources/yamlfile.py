@@ -75,7 +75,7 @@ class Document:
 
 
 def read_regular(path: Path, most: int = MOST) -> bytes:
-    """The first bytes of a file; OSError for what is no file."""
+    """The first bytes of a regular file; raises OSError if it is anything else, such as a pipe or a folder."""
     mode = path.stat().st_mode
     if not stat.S_ISREG(mode):
         raise OSError(errno.EINVAL, f"it is {KINDS_OF_FILE.get(stat.S_IFMT(mode), 'not a file')}; name a file")

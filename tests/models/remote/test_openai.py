@@ -157,13 +157,22 @@ def test_a_host_that_only_looks_like_openais_does_not(url: str) -> None:
     assert asked.payload(call())["max_tokens"] == 512 and asked.can.logprobs == 20
 
 
-def test_a_key_in_a_header_is_a_key() -> None:
+@pytest.mark.parametrize(("header", "is_key"), [("api-key", True), ("X-Team", False)])
+def test_a_key_in_a_header_is_a_key(header: str, is_key: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    refused = []
+
     async def start() -> None:
-        asked = OpenAIModel("d", Connection(base_url=OPENAIS[-1], headers={"api-key": "hush-hush-1"}))
-        await asked.start()
-        await asked.close()
+        asked = OpenAIModel("d", Connection(base_url=OPENAIS[-1], headers={header: "hush-hush-1"}))
+        try:
+            await asked.start()
+        except AuthenticationFailed as error:
+            refused.append(error)
+        finally:
+            await asked.close()
 
     asyncio.run(start())
+    assert bool(refused) == (not is_key)
 
 
 @pytest.mark.parametrize(
