@@ -13,7 +13,7 @@ class Roles:
 
     def __init__(self) -> None:
         self._answered: set[Role] = set()
-        self._lost: dict[Role, tuple[Model, dict[int, ModelError]]] = {}
+        self._lost: dict[Role, tuple[Model, list[tuple[int, ModelError]]]] = {}
 
     def answered(self, role: Role) -> None:
         """Note that a model understood what it was asked in a role."""
@@ -23,22 +23,22 @@ class Roles:
         """Count a lost row; the error that ends the run if a role has lost all of its first rows."""
         if role in self._answered:
             return None
-        _, lost = self._lost.setdefault(role, (model, {}))
-        lost[row] = error
-        return self._silence(role) if len(lost) >= FAILING else None
+        _, lost = self._lost.setdefault(role, (model, []))
+        lost.append((row, error))
+        return self._silence(role) if len({row for row, _ in lost}) >= FAILING else None
 
     def check(self) -> None:
-        """Raise ModelStopped if a model answered a role nothing; a single row may be refused by its own fault."""
+        """Raise ModelStopped if a model answered a role nothing; a single call may be refused by its own fault."""
         for role, (_, lost) in self._lost.items():
-            faults = any(isinstance(error, ModelFault) for error in lost.values())
-            refusals = sum(not (isinstance(error, CallRejected) and error.billed) for error in lost.values())
+            faults = any(isinstance(error, ModelFault) for _, error in lost)
+            refusals = sum(not (isinstance(error, CallRejected) and error.billed) for _, error in lost)
             if role not in self._answered and (faults or refusals > 1):
                 raise self._silence(role)
 
     def _silence(self, role: Role) -> ModelStopped:
-        model, errors = self._lost[role]
-        last = list(errors.values())[-1]
-        rows = f"none of {len(errors)} rows" if len(errors) > 1 else "nothing"
+        model, lost = self._lost[role]
+        last, count = lost[-1][1], len({row for row, _ in lost})
+        rows = f"none of {count} rows" if count > 1 else "nothing"
         problem = f"{name_of(model)} answered {rows} as {role}, the last with: {last}"
         if isinstance(last, ModelFault):
             return ServerDown(f"{problem}; run the same command again later")

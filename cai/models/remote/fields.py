@@ -10,15 +10,16 @@ from cai.records import Object
 
 REFUSES = pattern_of(
     r"unknown|unrecogni[sz]ed|unsupported|unexpected|invalid|deprecated|disabled|no such|extra_forbidden",
-    r"extra (inputs|fields?|data)|additional properties|out of range|range of|too (large|high|many)",
+    r"extra (inputs|fields?|data|propert)|additional propert|out of range|range of|too (large|high|many)",
     r"no (endpoints?|providers?|models?) .{0,40}support",
     r"at most|max(imum| allowed)|(greater|less|more) than|exceed|between",
-    r"(not|n['’]t)( be)? (support|allow|permit|accept|a valid|available|recogni|implement)",
+    r"(not|n['’]t)( be)? (support|allow|permit|accept|a valid|a support|available|recogni|implement)",
     r"(not|n['’]t) (take|exist|have)|only .{0,60}(support|allow|accept)|(must|should)( not)? be|must not|cannot",
 )
 TAKEN_BY_ALL = ("model", "messages", "prompt", "system", "stream")
 ENGLISH = ("stop", "user", "n", "tools")  # fields whose names are words: they count if they are named as a field
 NOUN = r"(?:parameters?|fields?|arguments?|names?|property|properties|options?|keys?|supports?|supported|settings?)"
+PLACE = r"(?:(?:\$|\b(?:body|properties|request))[./]|#/|(?<![^\s\"'`(\[])/)"  # before the name in a pointer or a path
 TOGETHER = ({"continue_final_message", "add_generation_prompt"}, {"logprobs", "top_logprobs"})  # one is not without
 LIMIT = re.compile(r"(?:equal to|at most|max(?:imum)?(?: allowed)?(?: is| of)?:?|up to|<=|between \d+ and)\s*(\d+)")
 INSTEAD = {  # what does better than leaving a field out
@@ -44,6 +45,8 @@ def refused_fields(answer: Failure, payload: Object) -> list[str]:
 
 
 def _names(text: str, field: str) -> bool:
+    if re.search(rf"{PLACE}{re.escape(field)}(?!\w)", text):
+        return True
     if field not in ENGLISH:
         return re.search(rf"(?<![\w.]){re.escape(field)}(?!\w)", text) is not None
     named = rf"[`'\"\[(>]\s?{field}\b|\b{NOUN}[:s]?( supplied:)?\s+{field}\b|\b{field}\s*(?:=|:|{NOUN}|is\b|must\b)"

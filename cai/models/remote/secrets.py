@@ -22,10 +22,16 @@ from cai.models.remote.failures import loads
 MASK = "***"
 MASKED_KEY = re.compile(r"[^\s*]{0,40}\*{3,}\S{0,40}")  # "sk-ab****yz", as OpenAI quotes a wrong key
 SHOWN = 6  # characters of a value from which on it is left out of messages
-LEAST = 8  # of a secret that is left out of answers, too: shorter ones are words, and replies would lose them
+LEAST = 8  # of a secret that is left out of answers wherever it stands; shorter ones may be parts of words
+MIXED = re.compile(r"(?=.*[^\W\d_])(?=.*[\W\d_]).{4,7}")  # left out, too, if it stands alone: letters and more ("sk-x")
 KEYLIKE = 12  # a key of small letters and hyphens that is shorter is a name ("not-needed", "lm-studio")
 WORDLIKE = 20  # the same of other values: "X-Team: infrastructure"
 PREFIX = 8  # characters of a key that are enough to leave the rest of the word out of messages
+KEY_HEADERS = ("Authorization", "x-api-key", "Bearer ")
+# Where a value stands alone: not between letters or digits, of which those of an escape do not count.
+BEFORE = r"(?:(?<![^\W_])|(?<=%[0-9a-f]{2})|(?<=\\[nrt])|(?<=\\u[0-9a-f]{4}))"
+AFTER = r"(?![^\W_])"
+ASSIGNED = r"""(?:(?<=bearer[ +])|(?<=bearer%20)|[\s"'\\]*(?:[:=,]|%3[ad])(?:[\s"'\\+]|%2[02])*)"""
 # Headers and parameters that say what they hold, and those that hold no secret.
 SECRET = re.compile(r"auth|key|token|secret|pass|cookie|sig|cred|code", re.IGNORECASE)
 OPEN = re.compile(
@@ -44,7 +50,8 @@ class Secrets:
     """What a connection sends and nothing may hold: its key, values of headers and of the query, a proxy's password.
 
     Of a value its words count, too: a server may echo only the key of "Bearer KEY". Names and short values are left
-    out of messages, but not out of answers (LEAST, KEYLIKE): "ollama" as a key must not blot out the word.
+    out of messages, but not out of answers (LEAST, KEYLIKE): "ollama" as a key must not blot out the word. Right
+    after "Bearer" or the name of its header or parameter every value is left out, whatever its length.
     """
 
     def __init__(self, key: str = "", values: Iterable[tuple[str, str]] = (), proxy: str | None = None) -> None:
@@ -55,15 +62,21 @@ class Secrets:
         if PLAIN.fullmatch(key) is None or key != key.lower() or len(key) >= KEYLIKE:
             hidden.add(key)
         hidden = {part for part in hidden if len(part) >= LEAST}
-        forms = {form for part in hidden for form in (part, *_encodings(part))}
-        self._needles = [form.lower().encode() for form in forms if form.isascii() and " " not in form]
-        self._always = len(self._needles) < len(forms)
-        self._in_answers = _pattern(forms)
+        forms = _forms(hidden)
+        sent = {(name, part) for name, part in named if part and SECRET.search(name)}
+        sent |= {(name, key) for name in KEY_HEADERS if key}
+        alone = _forms({part for _, part in sent if MIXED.fullmatch(part)})
+        needles = forms | alone | {part for _, part in sent}
+        self._needles = [form.lower().encode() for form in needles if form.isascii() and " " not in form]
+        self._always = len(self._needles) < len(needles)
+        bounded = [*_alternatives(alone), *_named(sent)]
+        apart = [f"{BEFORE}(?:{'|'.join(bounded)}){AFTER}"] if bounded else []
+        self._in_answers = _pattern([*_alternatives(forms), *apart])
         shown = {part for _, part in named if len(part) >= SHOWN} | forms
         more = [MASKED_KEY.pattern]
         if len(key) >= SHOWN:
             more.insert(0, rf"{re.escape(key[:PREFIX])}\S*")
-        self._in_messages = re.compile("|".join([*more[:-1], *_alternatives(shown), more[-1]]), re.IGNORECASE)
+        self._in_messages = re.compile("|".join([*more[:-1], *_alternatives(shown), *apart, more[-1]]), re.IGNORECASE)
 
     def message(self, text: str) -> str:
         """A text for people without secrets, also without what a server has cut or masked."""
@@ -142,8 +155,17 @@ def _alternatives(forms: Iterable[str]) -> list[str]:
     return ["".join(map(_escapes, form)) for form in sorted(forms, key=len, reverse=True)]
 
 
-def _pattern(forms: Iterable[str]) -> re.Pattern[str] | None:
-    alternatives = _alternatives(forms)
+def _forms(parts: Iterable[str]) -> set[str]:
+    return {form for part in parts for form in (part, *_encodings(part))}
+
+
+def _named(sent: Iterable[tuple[str, str]]) -> Iterator[str]:
+    """Patterns of values behind the name that they were sent under."""
+    for name, part in sorted(sent):
+        yield f"{''.join(map(_escapes, name))}{ASSIGNED}{''.join(map(_escapes, part))}"
+
+
+def _pattern(alternatives: list[str]) -> re.Pattern[str] | None:
     return re.compile("|".join(alternatives), re.IGNORECASE) if alternatives else None
 
 

@@ -31,6 +31,13 @@ PAYLOAD = {
         lambda f: {"object": "error", "message": f"[{{'type': 'extra_forbidden', 'loc': ('body', '{f}')}}]"},
         lambda f: {"message": f"models of this family don't support {f}=1. Only another value is supported."},
         lambda f: {"error": f"`{f}` must be between 0 and 1"},
+        lambda f: {"errors": [{"message": f"body/{f} is an additional property"}]},
+        lambda f: {"message": f"body.{f}: extra property"},
+        lambda f: {"error": f"/{f}: additional property not allowed"},
+        lambda f: {"detail": f"$.{f} is not a supported property"},
+        lambda f: {"error": {"message": f"#/{f} is unexpected"}},
+        lambda f: {"error": {"message": f"schema error at properties/{f}: not allowed"}},
+        lambda f: {"errors": [{"loc": ["body", f], "message": "extra fields not permitted"}]},
     ],
 )  # fmt: skip
 def test_a_field_that_is_refused_is_named_with_what_leaves_it_out(status: int, body: Any, field: str) -> None:
