@@ -49,6 +49,7 @@ class GenerateRun(PromptRun[Revision]):
         }
         super().__init__(prompts, settings, law.name, templates, players, identity)
         self.constitution = law
+        self._law = law.ref  # hashing it for each row takes 0.06 ms
         self.asked = unshipped_wordings(law)
         self._ask = Ask(templates, law, system=settings.system)
 
@@ -103,7 +104,7 @@ class GenerateRun(PromptRun[Revision]):
             initial=chain.initial,
             rounds=chain.rounds,
             final=chain.final,
-            constitution=self.constitution.ref,
+            constitution=self._law,
             templates=self.identity["templates"],
             models=played.models,
             seed=settings.seed,
