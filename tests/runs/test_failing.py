@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from habits import Answer, Asked, Mode, answer, at_first, says, serving
 
+from cai.cli.runs import play_shown
 from cai.errors import CaiError, ModelStopped, ServerDown
 from cai.runs.generate import GenerateRun
 from cai.runs.label import LabelRun
@@ -137,6 +138,26 @@ def test_a_model_that_answers_nothing_ends_the_run_by_name(
         if seat != "gold judge":  # whose labels would not calibrate it
             finish(again)
             assert again.finished + again.skipped == count
+
+
+def test_a_judge_that_refuses_every_question_about_its_only_pair_ends_the_run(tmp_path: Path) -> None:
+    with server(REFUSES) as url:
+        made = labelling(gold=False)(tmp_path, 1, {"base_url": url})
+        with pytest.raises(ModelStopped, match="openai:bad answered nothing as judge"):
+            finish(made)
+
+
+def test_one_refused_call_is_a_dropped_row_and_the_summary_says_where_to_look(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    with server(REFUSES) as url:
+        made = sampling(model=GOOD, n=1)(tmp_path, 1, {"base_url": url})
+        play_shown(made)
+    assert made.dropped == {"model_error": 1}
+    assert "nothing finished: each line of that file says" in capfd.readouterr().err
+    with server(says("Fine.")) as url:
+        play_shown(sampling(model=GOOD, n=1)(tmp_path, 1, {"base_url": url}))
+    assert "nothing finished" not in capfd.readouterr().err
 
 
 def test_a_model_that_answers_one_role_and_refuses_another_ends_the_run(tmp_path: Path) -> None:
