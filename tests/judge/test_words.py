@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+import unicodedata
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -453,12 +456,17 @@ def test_a_small_a_at_which_an_answer_is_cut_may_be_an_article() -> None:
     assert choice("a", named=True, cut=False) == "A"
 
 
+SWAPPED = str.maketrans("ABab", "BAba")
+
+
 @given(
     st.text()
     | st.lists(st.sampled_from(["A", "B", " is ", "better", ", ", "not ", "\n", "Reply ", "if ", ". "])).map("".join)
 )
 def test_swapped_letters_swap_the_choice_or_leave_none(text: str) -> None:
-    swapped = chosen(text.translate({65: "B", 66: "A"}))
+    text = unicodedata.normalize("NFKC", text)  # a letter of any alphabet is swapped, too
+    others = re.sub("(?<![a-zA-Z])[ABab](?![a-zA-Z])", lambda letter: letter[0].translate(SWAPPED), text)
+    swapped = chosen(others)
     assert {chosen(text), swapped} in [{None}, {"A", "B"}, {"A", None}, {"B", None}]
 
 
