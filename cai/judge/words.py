@@ -39,11 +39,10 @@ SPELLINGS = [
 
 NOUN = r"(?i:(?:the )?(?:reply|response|answer|option|choice|assistant|candidate|model|letter|text|completion))"
 VERB = (  # what may follow an A that is no article
-    r"(?i:(?:is|was|are|does|did|seems?|looks?|appears?|would|will|has|had|wins?|won|beats?|loses|gets|"
-    r"takes|comes|edges|"
-    r"outperforms|prevails|deserves|feels|reads|stands|remains|performs|follows|keeps|or|and|nor|vs|over|"
-    r"than|but|rather|"
-    r"instead|not|because|as|by|due|since|for|in|on|given|while|whereas|though|although|again|overall|it is)\b)"
+    r"(?i:(?:is|was|are|does|did|seems?|looks?|appears?|would|will|has|had|wins?|won|beats?|loses|gets|takes|comes|"
+    r"edges|outperforms|prevails|deserves|feels|reads|stands|remains|performs|follows|keeps|or|and|nor|vs|over|than|"
+    r"but|rather|instead|not|because|as|by|due|since|for|in|on|given|while|whereas|though|although|again|overall|"
+    r"it is)\b)"
 )
 ENDS = rf"(?=\s*[^\w\s]|\s*$|\s*\n|\s+{VERB})"
 WITHIN = r"(?![\w'+]|-\w|\.\w)"
@@ -74,28 +73,27 @@ PAIRS = [  # what is said of both in one breath is a reference to one of them, o
 
 # Statements
 
+OTHER = {"A": "B", "B": "A"}
 X = r"(?P<x>[ABT])(?![\w'])"
 HOW = (
-    r"(?:\s+(?:also|clearly|definitely|still|slightly|much|far|by far|marginally|somewhat|therefore|overall|thus|just|"
-    r"a bit|a little|significantly|the|a|an|my|our|actually|simply|certainly|probably|indeed|easily|"
-    r"narrowly|hence|then|"
-    r"truly|obviously|arguably|clear|obvious|final|ultimately|strictly|considerably|noticeably|more)){0,6}"
+    r"(?:\s+(?:also|clearly|definitely|still|slightly|much|far|by far|marginally|somewhat|therefore|overall|thus|"
+    r"just|a bit|a little|significantly|the|a|an|my|our|actually|simply|certainly|probably|indeed|easily|narrowly|"
+    r"hence|then|truly|obviously|arguably|clear|obvious|final|ultimately|strictly|considerably|noticeably|"
+    r"more)){0,6}"
 )
 IS = (
-    r"\s+(?:is|was|seems(?: to be)?|looks|appears(?: to be)?|would be|must be|has to be|should be|"
-    r"is to be|remains|does|did|"
-    r"performs|comes out|"
-    r"feels|reads|stands)"
+    r"\s+(?:is|was|seems(?: to be)?|looks|appears(?: to be)?|would be|must be|has to be|should be|is to be|remains|"
+    r"does|did|performs|comes out|feels|reads|stands)"
 )
 GOOD = (
-    r"(?:better|best|preferable|preferred|superior|stronger|strongest|winner|favou?rite|ahead|on top|"
-    r"chosen|selected|(?:right |correct |winning )?(?:choice|pick|answer|one|vote)(?! of\b| that\b))\b"
+    r"(?:better|best|preferable|preferred|superior|stronger|strongest|winner|favou?rite|ahead|on top|chosen|"
+    r"selected|(?:right |correct |winning )?(?:choice|pick|answer|one|vote)(?! of\b| that\b))\b"
 )
 BAD = r"(?:worse|worst|inferior|weaker|weakest|loser|less good|not as good|not so good)\b"
 LABEL = (
-    r"(?:verdict|answer|choice|decision|winner|judge?ment|conclusion|preference|preferred|pick|selection|"
-    r"selected|result|"
-    r"better|best|chosen|vote|favou?rite|winning|superior|stronger|output|final|overall|response|reply|option)"
+    r"(?:verdict|answer|choice|decision|winner|judge?ment|conclusion|preference|preferred|pick|selection|selected|"
+    r"result|better|best|chosen|vote|favou?rite|winning|superior|stronger|output|final|overall|response|reply|"
+    r"option)"
 )
 OF_LABEL = (
     r"(?:reply|response|answer|option|choice|one|letter|here|then|for me|verdict|overall|of the two|between T|of T)"
@@ -103,38 +101,34 @@ OF_LABEL = (
 SAYS = r"(?::|=+>?|->|→|⇒|–|—|\s-\s|\b(?:is|was|would be|goes to|must be|remains)\b)"
 SURELY = r"(?:(?:for|clearly|therefore|definitely|the|that|thus|still|again)\s+)*"
 CHOOSE = (
-    r"(?:choos(?:e|es|ing)|chose|prefer(?:s|red)?|pick(?:s|ed)?|select(?:s|ed)?|go(?:ing)? with|"
-    r"went with|vote(?:d)? for|"
-    r"favou?rs?|opt for|settle (?:on|for)|lean(?:ing)? towards?|lean(?:s|ing)?(?: to)?|side with|recommend|"
-    r"going for|take|declare|"
+    r"(?:choos(?:e|es|ing)|chose|prefer(?:s|red)?|pick(?:s|ed)?|select(?:s|ed)?|go(?:ing)? with|went with|"
+    r"vote(?:d)? for|favou?rs?|opt for|settle (?:on|for)|lean(?:ing)? towards?|lean(?:s|ing)?(?: to)?|side with|"
+    r"recommend|going for|take|declare|"
     r"(?:give|edge|point|win|nod|vote|preference|victory|prize|award)(?: it| this)?(?: goes| is given)? to)"
 )
 WINS = (
-    r"(?:wins|won|should win|prevails|outperforms|beats|has the (?:edge|advantage)|comes out (?:ahead|"
-    r"on top)|edges out|deserves|"
-    r"takes (?:it|the (?:win|edge|lead))|gets (?:my|the) (?:vote|nod|win|point|edge)|better (?:\w+s|meet|"
-    r"fit|keep|follow)\b)"
+    r"(?:wins|won|should win|prevails|outperforms|beats|has the (?:edge|advantage)|comes out (?:ahead|on top)|"
+    r"edges out|deserves|takes (?:it|the (?:win|edge|lead))|gets (?:my|the) (?:vote|nod|win|point|edge)|"
+    r"better (?:\w+s|meet|fit|keep|follow)\b)"
 )
 JUDGE = r"(?:find|consider|rate|rank|judge|deem|call|think|believe)"
 FILLER = (
-    r"(?:overall|so|thus|therefore|hence|finally|definitely|clearly|certainly|i'?d|i|we|would|will|must|"
-    r"say|think|believe|"
-    r"it|is|it's|that's|this|then|final|my|the|be|all in all|in the end|in sum|in short|in conclusion|in summary|"
-    r"ultimately|and|no|yes|well|okay|ok|hm+|actually|rather|between|T|two|of|them|forced|to|for me|sure|"
-    r"probably|just|"
-    r"simply|better|verdict|answer|go|have|should|correction|wait|again|on|now|maybe|perhaps|slightly)"
+    r"(?:overall|so|thus|therefore|hence|finally|definitely|clearly|certainly|i'?d|i|we|would|will|must|say|think|"
+    r"believe|it|is|it's|that's|this|then|final|my|the|be|all in all|in the end|in sum|in short|in conclusion|"
+    r"in summary|ultimately|and|no|yes|well|okay|ok|hm+|actually|rather|between|T|two|of|them|forced|to|for me|sure|"
+    r"probably|just|simply|better|verdict|answer|go|have|should|correction|wait|again|on|now|maybe|perhaps|slightly)"
 )
 REASON = r"(?:because|as|since|by|for|due|given|in|on|at|over)"
 STATEMENTS = [
     re.compile(pattern)
     for pattern in (
-        rf"(?<!worse )(?<!worst )(?<!weaker )(?<!weakest )(?<!inferior )(?<!losing )(?<!rejected )(?<!wrong )"
+        r"(?<!worse )(?<!worst )(?<!weaker )(?<!weakest )(?<!inferior )(?<!losing )(?<!rejected )(?<!wrong )"
         rf"\b{LABEL}(?:[_ \"']{{1,4}}{OF_LABEL}){{0,5}}[\"'\s)]{{0,8}}{SAYS}[\"'\s(\[]*"
         rf"{SURELY}(?P<x>[ABTabc])(?![\w']|-\w|\s*[/&|=]\s*[ab]\b)"
         rf"(?=\s*[^\w\s]|\s*$|\s+{REASON}\b)",
         rf"\b(?:verdict|winner|vote)\s+{X}",
-        rf"(?P<worse>)\b(?:worse|worst|weaker|weakest|inferior|losing|loser|"
-        rf"rejected)(?: {OF_LABEL}){{0,3}}\s*{SAYS}\s*{X}",
+        r"(?P<worse>)\b(?:worse|worst|weaker|weakest|inferior|losing|loser|rejected)"
+        rf"(?: {OF_LABEL}){{0,3}}\s*{SAYS}\s*{X}",
         rf"\bone (?:that )?i(?:'d| would)? {CHOOSE} is {X}",
         rf"{X} is (?:what|the one) i(?:'d| would)? {CHOOSE}\b",
         rf"\b{CHOOSE}{HOW}(?:\s|:)+(?P<x>[ABT](?![\w'])|[ab](?=[^\w+-]*\Z))",
@@ -142,8 +136,8 @@ STATEMENTS = [
         rf"{X}{HOW}\s+{WINS}",
         rf"\b{JUDGE}{HOW}\s+{X}(?:\s+(?:to be|is|as|was))?{HOW}\s+(?:{GOOD}|higher|first)",
         rf"(?P<worse>){X}(?:{IS}{HOW}\s+{BAD}|{HOW}\s+(?:loses|lost|falls short|comes second)\b)",
-        rf"\A\W*(?:{FILLER}[\W\d]+)*(?P<x>[ABT](?![\w'])|"
-        rf"[ab](?=[^\w+-]*\Z))(?:[\W\d]*(?:{FILLER}\b[\W\d]*)*|(?=[\s,(–—-]*(?:{REASON}|slightly|clearly)\b).*)\Z",
+        rf"\A\W*(?:{FILLER}[\W\d]+)*(?P<x>[ABT](?![\w'])|[ab](?=[^\w+-]*\Z))"
+        rf"(?:[\W\d]*(?:{FILLER}\b[\W\d]*)*|(?=[\s,(–—-]*(?:{REASON}|slightly|clearly)\b).*)\Z",
         rf",\s*(?:{FILLER}\W+){{0,4}}{X}\W*\Z",
         r"(?P<x>)\b(?:can|could) not\s+(?:really\s+)?(?:choose|decide|say|tell|pick|prefer|judge)\b",
         r"(?P<x>)\bno (?:clear )?(?:winner|preference|difference)\b",
@@ -157,9 +151,8 @@ TURN = re.compile(  # where a new clause begins
     r"|(?=\b(?:although|though|even though|even if|while|whereas|despite|if|whether|unless|because)\b)"
 )
 SET_ASIDE = re.compile(  # a clause of these is limited, up to a comma
-    r"\W*(?:although|though|even though|even if|while|whereas|despite|because|admittedly|granted|true|"
-    r"at first|initially|"
-    r"first|on (?:the )?one hand|some|one|many|others|you|people|critics)\b"
+    r"\W*(?:although|though|even though|even if|while|whereas|despite|because|admittedly|granted|true|at first|"
+    r"initially|first|on (?:the )?one hand|some|one|many|others|you|people|critics)\b"
 )
 SUPPOSED = re.compile(r"\W*(?:if|whether|unless|suppose|assuming|had|were)\b")
 DENIED = re.compile(
@@ -167,8 +160,8 @@ DENIED = re.compile(
 )
 THAN = r"\W*(?:than [ABT]\W*)?"
 ASPECT = re.compile(
-    rf"{THAN}(?:in|at|on|for|regarding|with (?:respect|regard)|when it comes|as (?:to|regards)|"
-    r"written|worded|phrased|organi[sz]ed|structured|formatted|put)\b"
+    rf"{THAN}(?:in|at|on|for|regarding|with (?:respect|regard)|when it comes|as (?:to|regards)|written|worded|"
+    r"phrased|organi[sz]ed|structured|formatted|put)\b"
 )
 WHOLE = re.compile(
     rf"{THAN}(?:in (?:every|all|general|my|this case|the end|total|sum)|on (?:balance|the whole|every|all)|at all|"
@@ -177,8 +170,8 @@ WHOLE = re.compile(
 ALONE = re.compile(r"[\W_]*(?P<x>[ABab])[^\w+?-]*")
 LIST = re.compile(r"[\W\d_]*(?:\b[ABTabcd]\b[\W\d_]*){2,}")  # "A: 7, B: 9"
 FRONT = re.compile(
-    rf"[\W_]*(?:(?P<x>[AB])(?=\s*[.,:;)\n–—-]|\s*\Z|\s+{REASON}\b|\s+is\s*\Z)|(?P<y>[ab])(?=\s*[.,:;)\n]|"
-    rf"\s+{REASON}\b))(?!\W+[AB]\b)"
+    rf"[\W_]*(?:(?P<x>[AB])(?=\s*[.,:;)\n–—-]|\s*\Z|\s+{REASON}\b|\s+is\s*\Z)|"
+    rf"(?P<y>[ab])(?=\s*[.,:;)\n]|\s+{REASON}\b))(?!\W+[AB]\b)"
 )
 KEY = re.compile(rf"(?i)(?:\w+_)?(?:{LABEL}|label)(?:_\w+)?")
 
@@ -206,20 +199,19 @@ def choice(text: str, *, named: bool, cut: bool) -> str | None:
         return None if named else first
     if LIST.fullmatch(spelled) and len({*re.findall("[a-d]", spelled.lower())}) > 1:
         return None
-    stated = in_json(text) or list(statements(spelled))
-    verdict = last(stated)
-    if not stated or not (named or any(not limited for _, limited in stated)):
-        starts = set(
-            re.findall(r"^[^\w\n]*([AB])\b", spelled, re.MULTILINE)
-        )  # both: a list that says something of each
+    claims = in_json(text) or list(statements(spelled))
+    verdict = last(claims)
+    if not claims or not (named or any(not limited for _, limited in claims)):
+        # Both letters begin lines of a list that says something of each.
+        starts = set(re.findall(r"^[^\w\n]*([AB])\b", spelled, re.MULTILINE))
         verdict = first if starts <= {first} else None
     return None if verdict == "T" else verdict
 
 
-def last(stated: list[Statement]) -> str | None:
+def last(claims: list[Statement]) -> str | None:
     """The last statement that is not limited; else the limited ones, if they agree."""
-    firm = [letter for letter, limited in stated if not limited]
-    letters = firm[-1:] or sorted({letter for letter, _ in stated})
+    firm = [letter for letter, limited in claims if not limited]
+    letters = firm[-1:] or sorted({letter for letter, _ in claims})
     return letters[0] if len(letters) == 1 else None
 
 
@@ -257,38 +249,43 @@ def _held(reference: re.Match[str]) -> str:
 def statements(text: str) -> Iterator[Statement]:
     """What the clauses of a text in one spelling state, in order."""
     for sentence in SENTENCE.split(text):
-        if sentence.strip() and not sentence.rstrip().endswith("?"):
-            parts = TURN.split(sentence)
-            for clause, following in zip(parts, [*parts[1:], ""], strict=True):
-                aside, _, rest = clause.partition(",")
-                if SUPPOSED.match(clause):
-                    yield from stated("" if re.search("[ABT]", aside) else rest)
-                elif " would " in clause and SUPPOSED.match(following):
-                    continue
-                elif SET_ASIDE.match(clause):
-                    yield from stated(aside, limited=True)
-                    yield from stated(rest)
-                else:
-                    yield from stated(clause)
+        if sentence.rstrip().endswith("?"):
+            continue
+        clauses = TURN.split(sentence)
+        for clause, following in zip(clauses, [*clauses[1:], ""], strict=True):
+            yield from of_clause(clause, following)
 
 
-def stated(clause: str, *, limited: bool = False) -> list[Statement]:
-    """What one clause states; T if it states both firmly."""
-    found: list[tuple[int, Statement]] = []
+def of_clause(clause: str, following: str) -> list[Statement]:
+    """What a clause states, before the one that follows it."""
+    aside, _, rest = clause.partition(",")
+    if SUPPOSED.match(clause):
+        return [] if re.search("[ABT]", aside) else of_words(rest)
+    if " would " in clause and SUPPOSED.match(following):
+        return []
+    if SET_ASIDE.match(clause):
+        return of_words(aside, limited=True) + of_words(rest)
+    return of_words(clause)
+
+
+def of_words(text: str, *, limited: bool = False) -> list[Statement]:
+    """What a clause or a part of one states; T if it states both firmly."""
+    places: list[tuple[int, Statement]] = []
     for pattern in STATEMENTS:
-        for match in pattern.finditer(clause):
-            before = clause[max(match.start() - 80, 0) : match.start()]
-            if DENIED.search(before):
+        for match in pattern.finditer(text):
+            if DENIED.search(text[max(match.start() - 80, 0) : match.start()]):
                 continue
-            letter = {"": "T", "C": "T"}.get(match["x"].upper(), match["x"].upper())
-            if "worse" in match.groupdict():
-                letter = {"A": "B", "B": "A"}.get(letter, "T")
-            aspect = ASPECT.match(clause, match.end("x")) or ASPECT.match(clause, match.end())
-            whole = WHOLE.match(clause, match.end("x")) or WHOLE.match(clause, match.end())
-            found.append((match.start("x"), Statement(letter, limited or bool(aspect and not whole))))
-    if not found and (label := OTHER_LABEL.match(clause)):
+            letter = match["x"].upper()
+            if letter not in OTHER:
+                letter = "T"
+            elif "worse" in match.groupdict():
+                letter = OTHER[letter]
+            aspect = ASPECT.match(text, match.end("x")) or ASPECT.match(text, match.end())
+            whole = WHOLE.match(text, match.end("x")) or WHOLE.match(text, match.end())
+            places.append((match.start("x"), Statement(letter, limited or bool(aspect and not whole))))
+    if not places and (label := OTHER_LABEL.match(text)):
         return [Statement(label["x"], True)]
-    ordered = [statement for _, statement in sorted(found)]
+    ordered = [statement for _, statement in sorted(places)]
     if len({letter for letter, limits in ordered if not limits}) > 1:
         return [Statement("T", False)]
     return ordered
