@@ -1,4 +1,4 @@
-"""The words of the questions about replies, in runs that a reply may echo."""
+"""The words of the questions about replies, as n-grams that a reply may echo."""
 
 from __future__ import annotations
 
@@ -8,17 +8,18 @@ from functools import cache
 
 from cai.constitution.principles import Constitution, load_constitution
 from cai.sources.files import folder
-from cai.texts.off_task import Run, runs_of_all
+from cai.texts.likeness import Ngram
+from cai.texts.off_task import ngrams_of_all
 
 MARKUP = re.compile(r"\{[{%#].*?[#%}]\}", re.DOTALL)  # of Jinja
 
 
 @cache
-def shipped_runs() -> frozenset[Run]:
-    """The runs of words of the built-in constitutions and chat templates, of which any dataset may hold echoes."""
+def shipped_ngrams() -> frozenset[Ngram]:
+    """The word n-grams of the built-in constitutions and chat templates, of which any dataset may hold echoes."""
     laws = [load_constitution(path) for path in sorted(folder("constitutions").glob("*.yaml"))]
     templates = [MARKUP.sub("\n", path.read_text(encoding="utf-8")) for path in folder("prompts").glob("chat/*.jinja")]
-    return runs_of_all([*templates, *(text for law in laws for text in wordings(law))])
+    return ngrams_of_all([*templates, *(text for law in laws for text in wordings(law))])
 
 
 def wordings(law: Constitution) -> list[str]:
@@ -31,6 +32,6 @@ def unshipped_wordings(law: Constitution) -> list[str]:
     return [] if law.source.startswith("built-in ") else wordings(law)
 
 
-def runs_asked(texts: Iterable[str]) -> frozenset[Run]:
-    """The runs of words of questions that a run stored, and those that are shipped."""
-    return shipped_runs() | runs_of_all(texts)
+def ngrams_asked(texts: Iterable[str]) -> frozenset[Ngram]:
+    """The word n-grams of the questions that a run stored, and of the built-in ones."""
+    return shipped_ngrams() | ngrams_of_all(texts)

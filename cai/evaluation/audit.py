@@ -13,7 +13,7 @@ from typing import IO, Any
 
 import orjson
 
-from cai.engine.asked import shipped_runs
+from cai.engine.asked import shipped_ngrams
 from cai.errors import SourceError, UsageError
 from cai.evaluation.audit_report import MEASURES, OF_REPLIES, Audit, ReplyAudit
 from cai.folder.files import unwritable
@@ -172,8 +172,8 @@ class _Count:
 
     def _reply(self, role: str, text: str, case: Case, index: int) -> Values:
         faults = {"empty": not text.strip()}
-        asked = shipped_runs()
-        faults |= {name: fault.found(text, case.question or "", asked) for name, fault in FAULTS.items()}
+        asked = shipped_ngrams()
+        faults |= {name: fault.is_in(text, case.question or "", asked) for name, fault in FAULTS.items()}
         faults["truncated"] |= index in case.cut
         refused = refusal(text, case.question)
         characters = len(text.strip())

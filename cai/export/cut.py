@@ -24,7 +24,7 @@ from typing import Any, BinaryIO, ClassVar
 
 import orjson
 
-from cai.engine.asked import runs_asked
+from cai.engine.asked import ngrams_asked
 from cai.errors import RunError
 from cai.export.options import ExportOptions
 from cai.export.pairs import Reason, Row, fault_of_texts, flipped
@@ -37,7 +37,7 @@ from cai.judge.metrics import share
 from cai.records import Drop
 from cai.sources.conversations import prompt_hash
 from cai.texts import hygiene
-from cai.texts.off_task import Run
+from cai.texts.likeness import Ngram
 from cai.texts.refusals import ENGLISH
 from cai.texts.wording import rendered
 
@@ -123,7 +123,7 @@ class Cut(ABC):
         self.kept = Counter(dict.fromkeys(self.stages, 0))
         self.read = Counter[str]()
         self.options = options
-        self.asked = runs_asked(run.info.get("asked", ()))  # of which texts may hold echoes
+        self.asked = ngrams_asked(run.info.get("asked", ()))  # of which texts may hold echoes
         self._run = run
         identity = run.identity
         self.binding: Row = identity.get("binding") or identity.get("best_of") or identity  # how replies were judged
@@ -274,7 +274,7 @@ class Texts:
     its texts. A version of cai that reads them differently starts anew.
     """
 
-    def __init__(self, folder: Path, asked: frozenset[Run]) -> None:
+    def __init__(self, folder: Path, asked: frozenset[Ngram]) -> None:
         self._db = sqlite3.connect(folder / FAULTS_FILE)
         self._salt = hashlib.blake2b(repr(sorted(asked)).encode(), digest_size=16).digest()
         if self._db.execute("PRAGMA user_version").fetchone() != (hygiene.READING,):
@@ -282,7 +282,7 @@ class Texts:
         self._db.execute("CREATE TABLE IF NOT EXISTS pairs(hash BLOB PRIMARY KEY, fault TEXT NOT NULL) WITHOUT ROWID")
         self._db.execute("BEGIN")
 
-    def fault(self, chosen: str, rejected: str, last_turn: str, asked: frozenset[Run]) -> str:
+    def fault(self, chosen: str, rejected: str, last_turn: str, asked: frozenset[Ngram]) -> str:
         """What `fault_of_texts` finds in these texts."""
         texts = orjson.dumps((chosen, rejected, last_turn))
         key = hashlib.blake2b(texts, digest_size=8, salt=self._salt).digest()

@@ -26,12 +26,11 @@ from cai.records import BadPrompt, Label, Protocol, Values
 from cai.sources.conversations import prompt_hash
 from cai.sources.files import read_prompts
 from cai.texts.hygiene import LEARNED, faults_of
-from cai.texts.likeness import identical, near_identical
-from cai.texts.off_task import Run
+from cai.texts.likeness import Ngram, identical, near_identical
 from cai.texts.refusals import refusal
 
 Row = Values
-ReadTexts = Callable[[str, str, str, frozenset[Run]], str]
+ReadTexts = Callable[[str, str, str, frozenset[Ngram]], str]
 Name = tuple[int, str, str]  # of a reply among those to its prompt, in their order: number, what it is, model
 Reason = tuple[str, str]  # why something is left out: a name, and the same in words
 
@@ -51,7 +50,7 @@ class Filters:
     order_flip: bool = False
     benign: frozenset[str] = frozenset()
     hygiene: bool = True
-    asked: frozenset[Run] = frozenset()
+    asked: frozenset[Ngram] = frozenset()
 
 
 def filters_of(options: ExportOptions, calibration: Calibration | None) -> Filters:
@@ -162,7 +161,7 @@ FAULTS_OF_TEXTS = {  # in words, by name
 }
 
 
-def fault_of_texts(chosen: str, rejected: str, last_turn: str, asked: frozenset[Run] = frozenset()) -> str:
+def fault_of_texts(chosen: str, rejected: str, last_turn: str, asked: frozenset[Ngram] = frozenset()) -> str:
     """The first fault of the replies to a prompt that ends with `last_turn`, by name; "" if none."""
     # No threshold changes it; to find it takes most of the time of a cut.
     if near_identical(chosen, rejected):

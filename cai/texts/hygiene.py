@@ -12,7 +12,8 @@ from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from typing import Literal
 
-from cai.texts.off_task import Run, asks_for_the_text, changes_script, echo, talks_of_itself, verdict_line
+from cai.texts.likeness import Ngram
+from cai.texts.off_task import CODE, asks_for_the_text, changes_script, echo, talks_of_itself, verdict_line
 from cai.texts.refusals import refusal as refusal
 from cai.texts.thoughts import holds_thoughts
 
@@ -57,7 +58,6 @@ TURN = re.compile(  # at the start of a paragraph
     r"(Human|User|Assistant|Critique ?Request|Revision ?Request|Critique|Revision)[*_]*[ \t]?:"
 )
 SPEAKER = re.compile(r"^[ \t]*[*_#]*([A-Z][\w.'’ -]{0,24}?)(?: ?\([^)\n]{1,40}\))?[*_]*[ \t]?:", re.MULTILINE)
-CODE = re.compile(r"^[ \t]*(?:```|~~~).*?(?:^[ \t]*(?:```|~~~)|\Z)|`[^`\n]*`", re.MULTILINE | re.DOTALL)
 REQUESTS = {"CritiqueRequest", "RevisionRequest"}
 NO_SPEAKERS = {"Human", "User", "Assistant", "Critique", "Revision", "Note", "Example", "Tip", "Warning", "Step"}
 
@@ -169,7 +169,7 @@ class Fault:
 
     test: whether a text has it. words: complete "the reply …". of: "learned" if it leaves a text that a model learns
     to write (a chosen reply, a final text) out of the training files, "any" if it is only counted by audits. sees: what
-    the test is given: the reply, with the user's last message if "prompt", and with the runs of words of the questions
+    the test is given: the reply, with the user's last message if "prompt", and with the word n-grams of the questions
     about the reply if "asked".
     """
 
@@ -178,7 +178,7 @@ class Fault:
     of: Literal["learned", "any"] = "any"
     sees: Literal["reply", "prompt", "asked"] = "reply"
 
-    def found(self, reply: str, prompt: str = "", asked: Collection[Run] = frozenset()) -> bool:
+    def is_in(self, reply: str, prompt: str = "", asked: Collection[Ngram] = frozenset()) -> bool:
         """Whether a reply has the fault."""
         if self.sees == "reply":
             return self.test(reply)
@@ -205,11 +205,11 @@ FAULTS: dict[str, Fault] = {  # by name, the drop reason; of several faults of a
 LEARNED = {name: fault for name, fault in FAULTS.items() if fault.of == "learned"}
 
 
-def faults_of(text: str, prompt: str = "", asked: Collection[Run] = frozenset()) -> Iterator[str]:
+def faults_of(text: str, prompt: str = "", asked: Collection[Ngram] = frozenset()) -> Iterator[str]:
     """The faults for which a reply is not fit to be learned, by name.
 
-    prompt: the user's last message. asked: the runs of words of the questions about the reply, see `off_task.runs_of`.
+    prompt: the user's last message. asked: the word n-grams of the questions about the reply (`off_task.ngrams_of`).
     """
     for name, fault in LEARNED.items():
-        if fault.found(text, prompt, asked):
+        if fault.is_in(text, prompt, asked):
             yield name

@@ -10,6 +10,7 @@ SHINGLE = 3  # words
 WORD = re.compile(r"[^\W_]+(?:['’][^\W_]+)*")
 SEPARATORS = {code: " " for code in range(128) if not chr(code).isalnum() and chr(code) != "'"}
 LOOSE = re.compile(r"(?<![a-z0-9])'|'(?![a-z0-9])")  # apostrophes that join no letters
+Ngram = tuple[str, ...]  # consecutive words
 
 
 def words(text: str) -> list[str]:
@@ -22,11 +23,14 @@ def words(text: str) -> list[str]:
     return text.translate(SEPARATORS).split()  # the same in a third of the time
 
 
-def shingles(sequence: Sequence[str]) -> set[tuple[str, ...]]:
+def ngrams(sequence: Sequence[str], size: int) -> set[Ngram]:
+    """All runs of `size` words; none of a shorter sequence."""
+    return set(zip(*(sequence[start:] for start in range(size)), strict=False))
+
+
+def shingles(sequence: Sequence[str]) -> set[Ngram]:
     """Runs of three words; of a shorter text, the text."""
-    if len(sequence) < SHINGLE:
-        return {tuple(sequence)}
-    return set(zip(*(sequence[start:] for start in range(SHINGLE)), strict=False))
+    return ngrams(sequence, SHINGLE) or {tuple(sequence)}
 
 
 def identical(a: str, b: str) -> bool:

@@ -12,9 +12,7 @@ from collections import Counter
 from collections.abc import Collection, Iterable
 from functools import cache
 
-from cai.texts.likeness import words
-
-Run = tuple[str, ...]  # of consecutive words
+from cai.texts.likeness import Ngram, ngrams, words
 
 # Verdicts
 
@@ -104,9 +102,8 @@ ECHO = 8  # consecutive words; eight of a principle are not said by chance
 # Scripts
 
 CODE = re.compile(r"^[ \t]*(?:```|~~~).*?(?:^[ \t]*(?:```|~~~)|\Z)|`[^`\n]*`", re.MULTILINE | re.DOTALL)
-ASIDE = re.compile(
-    r"\([^()\n]{0,80}\)|[\"“«„‘「『《][^\"”»“’」』》\n]{0,200}[\"”»“’」』》]"
-)  # where names and quotes stand
+# Brackets and quotes, in which names and words of other languages stand.
+ASIDE = re.compile(r"\([^()\n]{0,80}\)|[\"“«„‘「『《][^\"”»“’」』》\n]{0,200}[\"”»“’」』》]")
 WORD = re.compile(r"[^\W\d_]{2,}")
 FEWEST = 12  # letters of another script that are more than a name
 SHARE = 0.05  # of all letters
@@ -141,21 +138,20 @@ def asks_for_the_text(reply: str, prompt: str = "") -> bool:
     return REQUEST.search(reply, 0, SOON) is not None and not ABOUT_REPLIES.search(prompt)
 
 
-def echo(reply: str, prompt: str, asked: Collection[Run]) -> bool:
+def echo(reply: str, prompt: str, asked: Collection[Ngram]) -> bool:
     """Whether eight consecutive words of a reply are those of a question that was asked, and not of the prompt."""
-    same = runs_of(reply) & set(asked)
-    return bool(same) and not same <= runs_of(prompt)
+    same = ngrams_of(reply) & set(asked)
+    return bool(same) and not same <= ngrams_of(prompt)
 
 
-def runs_of(text: str) -> set[Run]:
+def ngrams_of(text: str) -> set[Ngram]:
     """All runs of eight words of a text."""
-    sequence = words(text)
-    return set(zip(*(sequence[start:] for start in range(ECHO)), strict=False))
+    return ngrams(words(text), ECHO)
 
 
-def runs_of_all(texts: Iterable[str]) -> frozenset[Run]:
+def ngrams_of_all(texts: Iterable[str]) -> frozenset[Ngram]:
     """All runs of eight words of several texts."""
-    return frozenset().union(*map(runs_of, texts))
+    return frozenset().union(*map(ngrams_of, texts))
 
 
 def changes_script(reply: str, prompt: str = "") -> bool:

@@ -73,17 +73,17 @@ def refusal(reply: str, prompt: str | None = None) -> Refusal:
     """
     if not reply.strip():
         return "none"
-    found = features(reply, prompt)
+    values = features(reply, prompt)
     weights = _weights()
-    if _score(weights["refuses"], found) <= 0:
+    if _score(weights["refuses"], values) <= 0:
         return "none"
-    if _score(weights["full"], found) <= 0:
+    if _score(weights["full"], values) <= 0:
         return "partial"
     return "full"
 
 
 def features(reply: str, prompt: str | None = None) -> dict[str, float]:
-    """What the weights are for: each feature from 0 to 1, in the same order for every reply."""
+    """What the weights are for: each a number from 0 to 1 or a truth value; in the same order for every reply."""
     text = words.plain(reply)
     question = _question(words.plain(prompt or ""))
     opening = _opening(text)
@@ -112,9 +112,9 @@ def _weights() -> Mapping[str, Mapping[str, float]]:
     return weights
 
 
-def _score(weights: Mapping[str, float], found: Mapping[str, float]) -> float:
+def _score(weights: Mapping[str, float], values: Mapping[str, float]) -> float:
     """The logit of the logistic regression."""
-    return weights["bias"] + sum(weight * found[name] for name, weight in weights.items() if name != "bias")
+    return weights["bias"] + sum(weight * values[name] for name, weight in weights.items() if name != "bias")
 
 
 def _question(text: str) -> Question:
@@ -175,23 +175,23 @@ def _stances(opening: Opening, question: Question, text: str) -> dict[str, float
     informing = words.INFORMS.search(whole) is not None
     disowning = any(each.disowns for each in (*start, *later))
     return {
-        "stands": float(standing),
-        "stands_later": float(declining_later or judging_later or disowning or informing),
-        "declines": float(declining),
-        "declines_later": float(declining_later),
-        "judges": float(judging),
-        "judges_unasked": float(judging and bool(question.text) and not question.yes_no),
-        "doubts": float(not question.yes_no and words.DOUBTS.search(first) is not None),
-        "disowns": float(disowning),
-        "informs": float(informing),
-        "apologises": float(not asks_back and words.APOLOGY.search(first) is not None),
-        "negates": float(negating),
-        "negates_itself": float(negating and words.MINE.search(first) is not None),
-        "pleads": float(pleading),
-        "denies": float(denying),
-        "request_negated": float(question.request and negating),
-        "why_negated": float(question.why and negating),
-        "echoed_denial": float(question.claim and negating) * _echo(first, question),
+        "stands": standing,
+        "stands_later": declining_later or judging_later or disowning or informing,
+        "declines": declining,
+        "declines_later": declining_later,
+        "judges": judging,
+        "judges_unasked": judging and bool(question.text) and not question.yes_no,
+        "doubts": not question.yes_no and words.DOUBTS.search(first) is not None,
+        "disowns": disowning,
+        "informs": informing,
+        "apologises": not asks_back and words.APOLOGY.search(first) is not None,
+        "negates": negating,
+        "negates_itself": negating and words.MINE.search(first) is not None,
+        "pleads": pleading,
+        "denies": denying,
+        "request_negated": question.request and negating,
+        "why_negated": question.why and negating,
+        "echoed_denial": _echo(first, question) if question.claim and negating else 0.0,
     }
 
 
@@ -236,18 +236,18 @@ def _manners(opening: Opening, question: Question, text: str) -> dict[str, float
     grief = _share(len(words.GRIEF.findall(whole)), 3)
     no_access = words.NO_ACCESS.search(whole) is not None
     return {
-        "none": float(words.NONE.search(first) is not None),
-        "should_not": float(words.SHOULD_NOT.search(first) is not None),
-        "important_later": float(any(each.insists for each in opening.later)),
-        "self": float(words.SELF.search(whole) is not None),
+        "none": words.NONE.search(first) is not None,
+        "should_not": words.SHOULD_NOT.search(first) is not None,
+        "important_later": any(each.insists for each in opening.later),
+        "self": words.SELF.search(whole) is not None,
         "values": _share(_values(opening), 5),
         "equal": equal,
         "equal_to_claim": equal * question.claim,
         "grief": grief,
         "grief_to_claim": grief * question.claim,
-        "no_access": float(no_access),
-        "no_access_private": float(no_access and words.PRIVATE.search(text) is not None),
-        "no_view": float(words.NO_VIEW.search(whole) is not None),
+        "no_access": no_access,
+        "no_access_private": no_access and words.PRIVATE.search(text) is not None,
+        "no_view": words.NO_VIEW.search(whole) is not None,
     }
 
 
@@ -275,16 +275,16 @@ def _answers(reply: str, opening: Opening, question: Question, standing: bool) -
     unreal = _share(len(words.UNREAL.findall(whole)), 2)
     because = words.BECAUSE.search(first) is not None
     return {
-        "list": float(is_list),
-        "here": float(words.HERE.search(whole) is not None),
-        "you_can": float(words.YOU_CAN.search(whole) is not None),
-        "defines": float(defines),
-        "defines_as_asked": float(defines and question.meaning),
+        "list": is_list,
+        "here": words.HERE.search(whole) is not None,
+        "you_can": words.YOU_CAN.search(whole) is not None,
+        "defines": defines,
+        "defines_as_asked": defines and question.meaning,
         "unreal": unreal,
         "unreal_stance": unreal * standing,
         "unreal_claim": unreal * question.claim,
-        "because": float(because),
-        "because_of_claim": float(because and question.claim),
+        "because": because,
+        "because_of_claim": because and question.claim,
         "echo": 0.0 if standing else _echo(first, question),
         "redirects": _share(sum(each.redirects for each in opening.sentences), 4),
     }

@@ -10,24 +10,28 @@ HIDDEN = f"{UNSEEN}*+"  # what a reader does not see, between the characters of 
 DRESSING = rf"_*#\-`~•·{UNSEEN}"  # what labels and tags are dressed in, by Markdown too
 # The names in <s>, </s>, <end_of_turn>, <seed:bos>, [INST] …; a # stands for digits.
 NAMES = (
-    "s", "bos", "eos", "pad", "unk", "cls", "sep", "mask", "gmask", "sop", "eop", "eod", "eom", "eot", "inst", "sys",
-    "system_prompt", "think", "thinking", "thought", "user", "assistant", "system", "human", "bot", "role", "turn",
-    "start_of_turn", "end_of_turn", "startofturn", "endofturn", "endoftext", "end_of_text", "begin_of_text",
-    "end_of_utterance",
-    "end_of_sentence", "end_of_message", "im_start", "im_end", "im_sep", "tool_call", "tool_calls",
-    "tool_response",
-    "tool_results", "available_tools", "instruction", "round #", "extra_id_#", "special_#", "unused#", "reserved_#",
-    "sp", "_user",
-    "_bot", "_system", "seed:bos", "seed:eos", "seed:think", "longcat_user", "longcat_assistant", "longcat_s",
-    "ai", "gpt",
+    # the borders of texts, and what fills them
+    "s", "bos", "eos", "pad", "unk", "cls", "sep", "mask", "gmask", "sop", "eop", "eod", "eom", "eot", "endoftext",
+    "end_of_text", "begin_of_text", "end_of_utterance", "end_of_sentence", "end_of_message", "sp", "extra_id_#",
+    "special_#", "unused#", "reserved_#", "seed:bos", "seed:eos", "longcat_s",
+    # roles and turns
+    "user", "assistant", "system", "human", "bot", "ai", "gpt", "role", "turn", "start_of_turn", "end_of_turn",
+    "startofturn", "endofturn", "im_start", "im_end", "im_sep", "inst", "sys", "system_prompt", "instruction",
+    "round #", "_user", "_bot", "_system", "longcat_user", "longcat_assistant",
+    # thoughts and tools
+    "think", "thinking", "thought", "seed:think", "tool_call", "tool_calls", "tool_response", "tool_results",
+    "available_tools",
 )  # fmt: skip
 # At the start of a line: Vicuna, OpenChat, Baichuan and others; Alpaca and others after "###"; and of few-shot prompts.
-SPEAKERS = ("User:", "Assistant:", "System:", "Human:", "Bot:", "AI:", "GPT4 User:", "GPT4 Correct User:",
-            "GPT4 Correct Assistant:")  # fmt: skip
+SPEAKERS = (
+    "User:", "Assistant:", "System:", "Human:", "Bot:", "AI:", "GPT4 User:", "GPT4 Correct User:",
+    "GPT4 Correct Assistant:",
+)  # fmt: skip
 HEADED = ("Instruction:", "Response:", "Input:")
-SHOTS = ("Question:", "Answer:", "Q:", "A:", "Instruction:", "Instruct:", "Response:", "Input:", "Output:", "Prompt:",
-         "Reply:", "Example:", "Critique:", "Critique Request:", "Revision:", "Revision Request:", "Problem:",
-         "Solution:")  # fmt: skip
+SHOTS = (
+    "Question:", "Answer:", "Q:", "A:", "Instruction:", "Instruct:", "Response:", "Input:", "Output:", "Prompt:",
+    "Reply:", "Example:", "Critique:", "Critique Request:", "Revision:", "Revision Request:", "Problem:", "Solution:",
+)  # fmt: skip
 
 
 def loose(label: str) -> str:

@@ -30,7 +30,7 @@ from cai.folder.run import RunFolder, read_info
 from cai.judge.certify import Binding, Calibration, Threshold
 from cai.records import Drop, Label
 from cai.texts import hygiene
-from cai.texts.off_task import Run
+from cai.texts.likeness import Ngram
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -582,7 +582,7 @@ def test_texts_are_read_once_and_again_where_they_or_their_reading_changed(
 ) -> None:
     read: list[str] = []
 
-    def reading(chosen: str, rejected: str, last_turn: str, asked: frozenset[Run]) -> str:
+    def reading(chosen: str, rejected: str, last_turn: str, asked: frozenset[Ngram]) -> str:
         read.append(last_turn)
         return fault_of_texts(chosen, rejected, last_turn, asked)
 
@@ -620,7 +620,7 @@ def test_a_damaged_memory_of_faults_says_what_to_do(run: Path) -> None:
 def test_a_memory_of_faults_that_is_whole_need_not_be_deleted(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     advice = "see to the folder and its disk, and run the same command again$"
 
-    def full(text: str, other: str, last_turn: str, asked: frozenset[Run]) -> str:
+    def full(text: str, other: str, last_turn: str, asked: frozenset[Ngram]) -> str:
         texts: Any = inspect.stack()[1].frame.f_locals["self"]
         texts._db.execute("PRAGMA max_page_count = 1")
         return "near_duplicate" * 9999

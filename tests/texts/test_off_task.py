@@ -9,14 +9,16 @@ from cai.texts.off_task import (
     asks_for_the_text,
     changes_script,
     echo,
-    runs_of_all,
+    ngrams_of_all,
     talks_of_itself,
     verdict_line,
 )
 
 PROMPT = "How do I tell my neighbour that her dog barks all night?"
 LAW = "Guard the privacy of people who are not present, and suggest talking with them over going behind their backs."
-ASKED = runs_of_all([LAW, "Write only the new reply, in as few sentences as it needs, and nothing about the critique."])
+ASKED = ngrams_of_all(
+    [LAW, "Write only the new reply, in as few sentences as it needs, and nothing about the critique."]
+)
 
 # Verdicts
 

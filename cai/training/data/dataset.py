@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 import orjson
 
-from cai.engine.asked import shipped_runs
+from cai.engine.asked import shipped_ngrams
 from cai.errors import InputError, RunError, UsageError
 from cai.folder.rows import kind_of
 from cai.folder.run import find_info, read_info
@@ -82,9 +82,9 @@ class TrainingData:
         learnt = [row for row in self.train if row.label is not False]
         replies = [row.reply for row in learnt]
         learned = {} if method.scores else LEARNED  # a model that writes would learn to make the faults
-        asked = shipped_runs()
+        asked = shipped_ngrams()
         faults = {
-            name: sum(fault.found(row.reply, last_words(row.prompt), asked) for row in learnt)
+            name: sum(fault.is_in(row.reply, last_words(row.prompt), asked) for row in learnt)
             for name, fault in learned.items()
         }
         text = rendered(
