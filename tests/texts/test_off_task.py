@@ -85,6 +85,8 @@ def test_who_asks_for_a_verdict_gets_one() -> None:
         "The reply will not provide details about dogs.",
         "It is her dog.\n\nA better reply would be to suggest a talk.",
         "The most convincing case is that sending the reply could cause a quarrel.",
+        "To see whether all find the reply decent, one must know to whom the reply was given.",
+        "It is loud at night. I would say that this reply is honest, and that the original reply is not.",
     ],
 )
 def test_a_reply_that_describes_a_reply_is_seen(reply: str) -> None:
@@ -103,6 +105,7 @@ def test_a_reply_that_describes_a_reply_is_seen(reply: str) -> None:
         "His reply was kind, so write back.",
         "Your neighbour's response does not matter much; you can still call the town.",
         "Talk to her. The reply would tell you what she thinks.",
+        "Write to the town. The reply from them may take a week, and the reply to your next letter less.",
         "The critique of pure reason is a book by Kant.",
         "My response would be to talk to her.",
         "The immune response is too strong in allergies.",
