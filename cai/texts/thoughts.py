@@ -15,12 +15,14 @@ from dataclasses import dataclass
 from functools import cached_property
 
 _NAME = (
-    r"(?:\w{1,20}[:_])?(?:think(?:ing)?|thoughts?|thought_process|chain_of_thought|reasoning|scratch_?pad|"
-    r"(?:inner_|internal_)?monologue)(?::\w{1,20})?"
+    r"(?:\w{1,20}[:_])?(?:think(?:ing)?(?:_process)?|thoughts?(?:_process)?|chain_of_thought|cot|reasoning|deliberation|"
+    r"scratch_?pad|monologue|reflection)(?::\w{1,20})?"
 )
+_LT, _GT = "(?:[<＜]|&lt;)", "(?:[>＞]|&gt;)"  # a server or a page may write tags so
 _BEGIN, _END = r"(?:begin_of_|start_of_|start_|begin_)", r"(?:end_of_|end_|/)"
 _CODE = r"^[ \t]*(?P<fence>```|~~~)(?s:.*?)^[ \t]*(?P=fence)|(?P<ticks>``?)[^`\n]+(?P=ticks)|<code>[^\n]*?</code>"
 _CODE += r"|^(?:[ ]{4,}|\t+)[<\[◁][^\n]*"  # indented
+_CODE += r"|(?<=[ (=,\[{rfb])(?P<quote>['\"])(?=[<\[◁])[^'\"\n]*(?P=quote)"  # a string that begins with a mark
 _CHANNEL = r"(?:(?:<\|start\|>)?assistant)?<\|channel\|>"
 _OPTIONS = re.IGNORECASE | re.MULTILINE
 
@@ -60,9 +62,9 @@ FAMILIES = {  # by the models that write them
         rf"<\|end\|>|(?={_CHANNEL})",
         shared=True,
     ),
-    "gpt-oss, its marks left out": Family(r"\Aanalysis(?=[A-Z\W])", r"assistantfinal", words=True),
+    "gpt-oss, its marks left out": Family(r"(?-i:\A(?:analysis|commentary)(?=[A-Z\W]))", r"(?-i:assistantfinal|assistant\sfinal(?=\s?[A-Z]))", words=True),
     "Solar Open": Family(r"<\|think\|>", r"<\|end\|>", shared=True),
-    "Command A, OpenThinker, Sky-T1": Family(rf"<\|{_BEGIN}?{_NAME}\|>", rf"<\|{_END}{_NAME}\|>"),
+    "Command A, OpenThinker, Sky-T1": Family(rf"<[|｜]{_BEGIN}?{_NAME}[|｜]>", rf"<[|｜]{_END}{_NAME}[|｜]>"),
     "Apertus": Family(r"<\|inner_prefix\|>", r"<\|inner_suffix\|>"),
     "Gemma 4": Family(r"<\|channel>\s*thought\b", r"<channel\|>"),
     "MedGemma": Family(r"<unused94>(?:thought\b)?", r"<unused95>"),
@@ -70,11 +72,24 @@ FAMILIES = {  # by the models that write them
     "Magistral": Family(
         r"(?-i:\[(?:THINK(?:ING)?|THOUGHT|REASONING)])", r"(?-i:\[/(?:THINK(?:ING)?|THOUGHT|REASONING)])"
     ),
-    "Open WebUI": Family(r"<details type=\"reasoning\"[^<>]{0,200}>", r"</details>", shared=True),
+    "Open WebUI": Family(
+        r"<details(?: type=\"reasoning\"[^<>]{0,200}>|[^<>]{0,80}>\s*<summary>\W*(?:think|thought|reason)[^<>\n]{0,80}</summary>)",
+        r"</details>",
+        shared=True,
+    ),
     # <think>: DeepSeek, Qwen, GLM, Nemotron, Hunyuan, ERNIE, Granite 3.3, Phi, MiniMax and most others; <thought>:
     # Gemini, EXAONE Deep, Marco; <seed:think>, <longcat_think>, <think:opensource>, <thinking>, <reasoning>
-    "all others": Family(rf"<{_NAME}(?:[ \t][^<>\n]{{0,80}})?>", rf"</{_NAME}\s?>"),
-    "Granite 3.2": Family(r"Here(?: i|')s my thought process:", r"Here(?: i|')s my response:", words=True),
+    "all others": Family(
+        rf"{_LT}(?!end_){_NAME}(?:[ \t][^<>\n]{{0,80}})?{_GT}", rf"(?:{_LT}/|{_LT}{_END}){_NAME}\s?{_GT}"
+    ),
+    "all others, in Markdown": Family(
+        rf"(?:\*\*|__)<{_NAME}>(?:\*\*|__)[ \t]*\n", rf"^(?:\*\*|__)</{_NAME}>(?:\*\*|__)[ \t]*$", words=True
+    ),
+    "Granite 3.2": Family(
+        r"(?:\*\*)?Here(?: i|'|’)s my thought process:(?:\*\*)?", r"(?:\*\*)?Here(?: i|'|’)s my response:(?:\*\*)?", words=True
+    ),
+    "Apriel": Family(r"Here are my reasoning steps:", r"(?=\[BEGIN FINAL RESPONSE])", words=True),
+    "s1": Family(r"(?-i:\A(?:<\|im_start\|>)?think\n)", r"(?-i:^(?:<\|im_start\|>)?answer\n)", words=True),
     "Ollama's terminal": Family(r"Thinking\.\.\.\n", r"^\.\.\.done thinking\.", words=True),
 }  # fmt: skip
 MARKED = [family for family in FAMILIES.values() if not family.words]
@@ -89,13 +104,18 @@ FRAMES = [  # what some families put around the reply; the first only after thou
         (r"<\|START_(?:RESPONSE|TEXT)\|>", r"<\|END_(?:RESPONSE|TEXT)\|>"),
         (r"<\|begin_of_solution\|>", r"<\|end_of_solution\|>"),
         (r"(?:<\|begin\|>assistant)?<\|content\|>", r"<\|end\|>"),
+        (r"\[BEGIN FINAL RESPONSE]", r"\[END FINAL RESPONSE](?:\s*<\|end\|>)?"),
+        (r"<\|begin_of_box\|>", r"<\|end_of_box\|>"),
     )
 ]
 PROMPT_END = 16  # tokens of a prompt that hold an opening mark, if its template ends with one
 FURTHER = 50  # marks after one that could close thoughts, among which a better one is looked for; bounds the work
-SPACE = re.compile(r"\s*")
-QUOTED = re.compile(r"""(?:(?:\A|[\s([{:,;–—-])(?:\*\*?|["'`])|[“‘«„(\[「『])\Z""")  # ends before a mark that is quoted
-UNQUOTED = tuple("*\"'”’»“)]」』`")  # begins after it
+SPACE = re.compile(r"[\s\ufeff\u200b\u2060]*")
+QUOTED = re.compile(
+    r"""(?:(?:\A|[\s([{:,;–—-])(?:\*\*?|["'`])|[“‘«„(\[「『]|\|[ \t]?)\Z"""
+)  # ends before a mark that is quoted
+UNQUOTED = (*"*\"'”’»“)]」』`|", " |")  # begins after it
+EXPLAINED = re.compile(r"[ \t]?(?:[→⇒=:：]|[–—][ \t])")  # "</think>: closes the block", "</think> → closes it"
 STOPS = tuple(".,;:!?…)]}\"'’”»`。，、")  # no reply begins with them
 ENDED = tuple(".!?…:。！？)\"'”’*`")  # ends a sentence
 
@@ -156,7 +176,7 @@ def _block(text: str, at: int) -> tuple[str, int] | None:
         closing = _closing(family, text, opening.end())
         if closing is None:
             unclosed = unclosed or (None if family.words else opening)
-        elif _goes_on(text, opening) and _in_sentence(text, closing):  # "<think> and </think> are …"
+        elif (_goes_on(text, opening) or _explained(text, opening)) and _in_sentence(text, closing):
             return None
         else:
             return text[opening.end() : closing.start()], closing.end()
@@ -202,12 +222,14 @@ def _unopened(text: str) -> re.Match[str] | None:
             return None
         start = text[: mark.start()].rstrip(" \t")
         after = text[mark.end() : mark.end() + 1]
-        if not start or start.endswith(("\n", *ENDED)):
+        if start.rstrip().endswith((":", "：")):  # "The closing tag is:"
+            ends = False
+        elif not start or start.endswith(("\n", *ENDED)):
             ends = not _goes_on(text, mark)
         elif len(start) < mark.start():
             ends = False
         else:
-            ends = after in ("", "\n", "\r") or not (after.isspace() or after.startswith(STOPS))
+            ends = after in ("", "\n", "\r") or not (after.isspace() or after.startswith(STOPS) or _uncased(after))
         return mark if ends else None
     return None
 
@@ -217,13 +239,13 @@ def _unframed(reply: str, *, after: bool) -> str:
     for opens, closes in FRAMES[not after :]:
         start = opens.match(reply)
         if start is not None:
-            return closes.sub("", reply[start.end() :]).strip()
+            reply = closes.sub("", reply[start.end() :]).strip()
     return reply
 
 
 def _meant(text: str) -> Iterator[re.Match[str]]:
     """The marks of a text that it does not just mention."""
-    if any(start in text for start in "<[◁"):
+    if any(start in text for start in ("<", "[", "◁", "＜", "&lt;")):
         for mark in ANY.marks.finditer(text):
             if mark.lastgroup != "code" and not _quoted(text, mark) and not _in_sentence(text, mark):
                 yield mark
@@ -238,7 +260,12 @@ def _quoted(text: str, mark: re.Match[str]) -> bool:
 
 
 def _in_sentence(text: str, mark: re.Match[str]) -> bool:
-    """Whether a mark stands between the words of a sentence, or ends one: after a space and before a word or a stop."""
+    """Whether a mark stands between the words of a sentence, ends one, or is explained.
+
+    It stands there after a space and before a word or a stop.
+    """
+    if _explained(text, mark):
+        return True
     before = text[mark.start() - 1 : mark.start()] if mark.start() else ""
     return before in (" ", "\t", "(") and _goes_on(text, mark)
 
@@ -249,3 +276,12 @@ def _goes_on(text: str, mark: re.Match[str]) -> bool:
     if after.startswith(STOPS):
         return True
     return after[:1] in (" ", "\t") and after[1:].isalpha() and not after[1:].isupper()
+
+
+def _explained(text: str, mark: re.Match[str]) -> bool:
+    return EXPLAINED.match(text, mark.end()) is not None
+
+
+def _uncased(char: str) -> bool:
+    """Whether a character is a letter of a script without capitals, which do not tell where a sentence begins."""
+    return char.isalpha() and char.lower() == char.upper()

@@ -32,10 +32,23 @@ MARKS = {  # what models of each family write before and after their thoughts
     "medgemma": ("<unused94>thought\n", "<unused95>"),
     "solar": ("<|think|>", "<|end|><|begin|>assistant<|content|>"),
     "granite": ("Here is my thought process:\n", "\n\nHere is my response:\n"),
+    "apriel 1.5": ("Here are my reasoning steps:\n", "\n[BEGIN FINAL RESPONSE]\n"),
+    "llama-o1": ("<start_thought>", "<end_thought>"),
+    "s1": ("think\n", "\nanswer\n"),
+    "a phrase of the name": ("<thinking_process>", "</thinking_process>"),
+    "escaped": ("&lt;think&gt;", "&lt;/think&gt;"),
+    "full width": ("＜think＞", "＜/think＞"),
+    "bars of full width": ("<｜think｜>", "<｜/think｜>"),
+    "bold": ("**<think>**\n", "\n**</think>**\n"),
+    "bold granite": ("**Here is my thought process:**\n", "\n**Here is my response:**\n"),
+    "after a mark of byte order": ("\ufeff<think>", "</think>"),
+    "a page": ("<details>\n<summary>Thought for 3 seconds</summary>\n", "\n</details>\n"),
     "open webui": ('<details type="reasoning" done="true" duration="3">\n', "\n</details>\n"),
     "ollama": ("Thinking...\n", "\n...done thinking.\n\n"),
 }
 FRAMED = {  # what follows thoughts, and what ends it
+    "apriel": ("<thinking>Plan.</thinking>\n[BEGIN FINAL RESPONSE]\n", "\n[END FINAL RESPONSE]\n<|end|>"),
+    "glm vision": ("<think>Plan.</think><answer><|begin_of_box|>", "<|end_of_box|></answer>"),
     "hunyuan": ("<think>\nPlan.\n</think>\n<answer>\n", "\n</answer>"),
     "ernie": ("Plan.\n</think>\n\n<response>\n", "\n</response>\n"),
     "reflection": ("<thinking>Plan.</thinking>\n<output>\n", "\n</output>"),
@@ -46,6 +59,8 @@ FRAMED = {  # what follows thoughts, and what ends it
         "<|return|>",
     ),
 }
+# Their marks are ordinary words, if nothing closes them.
+WORDS = ("granite", "ollama", "harmony without marks", "apriel 1.5", "s1", "bold", "bold granite")
 # A closing mark alone can say so much.
 ALONE = {
     name: closes
@@ -91,7 +106,7 @@ def test_thoughts_in_front_are_split_off_whoever_writes_them(name: str, thoughts
 @given(st.lists(st.sampled_from([name for name in MARKS if "<|" not in MARKS[name][1]]), min_size=2, max_size=5))
 def test_several_blocks_are_all_thoughts(names: list[str]) -> None:
     plans = [f"Plan {number}." for number, _ in enumerate(names)]
-    names = ["qwen" if "without" in name else name for name in names]
+    names = ["qwen" if name in ("harmony without marks", "s1", "apriel 1.5") else name for name in names]
     for space in ("", "\n", "\n\n "):
         blocks = [MARKS[name][0] + plan + MARKS[name][1] for name, plan in zip(names, plans, strict=True)]
         assert split_thoughts(space.join([*blocks, "Yes."])) == ("Yes.", "\n\n".join(plans))
@@ -121,7 +136,7 @@ def test_a_block_may_lack_the_opening_mark_that_its_template_writes(name: str, t
 def test_thoughts_that_never_close_leave_no_reply(name: str) -> None:
     opens, _ = MARKS[name]
     reply, thoughts = split_thoughts(f"{opens}Let me see. First")
-    if name in ("granite", "ollama", "harmony without marks"):  # ordinary words, if nothing closes them
+    if name in WORDS:  # ordinary words, if nothing closes them
         assert (reply, thoughts) == (f"{opens}Let me see. First", None)
     else:
         assert (reply, thoughts) == ("", "Let me see. First")
@@ -136,6 +151,21 @@ def test_a_reply_that_mentions_a_mark_is_whole(sentence: str, name: str) -> None
         assert split_thoughts(reply) == (reply, None) and not holds_thoughts(reply)
         for opens, closes in MARKS.values():  # it is whole after thoughts, too, of whatever family
             assert split_thoughts(f"{opens}Plan.{closes}{reply}") == (reply, "Plan.")
+
+
+@pytest.mark.parametrize(
+    "sentence",
+    [
+        "Close the block with this tag:\n{}\n\nThen answer.", "The closing tag is:\n\n{}\n\nThe answer follows it.",
+        "Q: What closes it?\nA: {}\n\nQ: And then?\nA: The answer.", "<b> → opens\n{} → closes", "{}: closes the block.",
+        "End = {}\n\n{} = end", "| end |\n|---|\n| {} |\n|{}|", "s.split('{}')[1]", "re.sub(r'{}.*', '', text)",
+        "ブロックは{}で終わります。", "块以{}结尾。之后是答案。", "บล็อกจบด้วย{}แล้วตอบ",
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("name", ALONE)
+def test_a_reply_that_shows_a_mark_does_not_lose_what_precedes_it(sentence: str, name: str) -> None:
+    reply = sentence.replace("{}", ALONE[name].strip())
+    assert split_thoughts(reply) == (reply, None)
 
 
 @pytest.mark.parametrize("sentence", MENTIONED)
