@@ -1,75 +1,22 @@
 r"""Which of two replies a judge chooses in words.
 
-An answer is put into one spelling: lower case, in which A and B are references to a reply, however they were written
-("Reply **a**", "[[A]]", full-width letters), and T is one to both or neither. The article of "A kind reply" is not a
-reference. Then the answer is cut into clauses, in which `STATEMENTS` finds what states a choice: a label ("answer: B"),
-a verb ("I choose B"), a comparison ("B is better") or a letter alone ("overall, B"). The last statement is the verdict.
-One that is limited to an aspect, conceded or reported ("although A is better in tone") counts only without others, and
-if all of its kind agree. What is denied, asked or supposed states nothing; a clause that states both states neither.
+An answer is put into one spelling, and cut into clauses, in which `STATEMENTS` finds what states a choice: a label
+("answer: B"), a verb ("I choose B"), a comparison ("B is better") or a letter alone ("overall, B"). The last statement
+is the verdict. One that is limited to an aspect or a case, or conceded ("although A is better in tone") counts only
+without others, and if all of its kind agree. What is denied, asked, supposed or said by others states nothing; a
+clause that states both states neither.
 """
 
 from __future__ import annotations
 
 import json
 import re
-import unicodedata
 from collections.abc import Iterator
 from typing import NamedTuple
 
+from cai.judge.spelling import one_spelling
+
 READ = 20_000  # characters at the end of an answer in which its verdict is looked for
-UNSEEN = re.compile("[\u00ad\u200b-\u200f\u2060-\u2064\ufe0f\ufeff]")
-SPELLINGS = [
-    (re.compile(pattern), spelling)
-    for pattern, spelling in (
-        (r"[’‘ʼ´]", "'"),
-        (r"[“”«»„]", '"'),
-        (r"\\f?boxed\b", " verdict: "),
-        (r"\\[a-zA-Z]+|[$#{}`]|\*+|(?<![^\W_])_+|_+(?![^\W_])", " "),  # what LaTeX and Markdown dress letters in
-        (r"\[\[\s*(\w+)\s*]]", r". verdict: \1. "),  # as MT-bench asks
-        (r"(?i)<(b|i)>(.*?)</\1>", r" \2 "),
-        (r"(?i)</?[a-z]{2,12}>|\b(?:without (?:a )?|no |beyond )doubt\b", " "),
-        (r"(?m)^[ \t]*>[ \t]", ""),
-        (r"(?i)\b(vs|e\.g|i\.e)\.", r"\1"),
-        (r"(?i)(?<=[a-z])n't\b|(?<=\bcan)not\b", " not"),
-        (r"(?i)(:|=|->|\bis|\bverdict)[ \t\"'(]*\n\s*", r"\1 "),  # a label, and its letter in the next line
-    )
-]
-
-# References
-
-NOUN = r"(?i:(?:the )?(?:reply|response|answer|option|choice|assistant|candidate|model|letter|text|completion))"
-VERB = (  # what may follow an A that is no article
-    r"(?i:(?:is|was|are|does|did|seems?|looks?|appears?|would|will|has|had|wins?|won|beats?|loses|gets|takes|comes|"
-    r"edges|outperforms|prevails|deserves|feels|reads|stands|remains|performs|follows|keeps|or|and|nor|vs|over|than|"
-    r"but|rather|instead|not|because|as|by|due|since|for|in|on|given|while|whereas|though|although|again|overall|"
-    r"it is)\b)"
-)
-ENDS = rf"(?=\s*[^\w\s]|\s*$|\s*\n|\s+{VERB})"
-WITHIN = r"(?![\w'+]|-\w|\.\w)"
-REFERENCES = [
-    re.compile(pattern)
-    for pattern in (
-        rf"\b{NOUN}[\s\"'(\[-]{{1,4}}(?:([AB])|([ab])(?={WITHIN}[\"')\]]*{ENDS})){WITHIN}(?:[\"')\]]+(?!\w))?",
-        r"(?<![\w'])[\"'(\[]{1,4}\s{0,4}(?:([AB])|([ab]))\s{0,4}[\"')\]]{1,4}(?![\w'])",
-        r"<\s?([ABab])\s?>",
-        rf"(?<![\w'+.-])([AB])(?:'s\s+{NOUN}\b)",
-        rf"(?<![\w'+.-])(?<!(?i:plan|type) )(?<!(?i:grade) )(?<!(?i:vitamin) )(?:(A){WITHIN}{ENDS}|(B)){WITHIN}",
-    )
-]
-HELD = str.maketrans("\ue00a\ue00b\ue00c", "ABT")  # in the place of references until the rest is in lower case
-ONE = "[\ue00a\ue00b]"
-PAIRS = [  # what is said of both in one breath is a reference to one of them, or to neither
-    (re.compile(pattern), reference)
-    for pattern, reference in (
-        (rf"\bnot\s+({ONE}),?\s*(?:but|rather)\s+({ONE})", r" \2"),
-        (rf"({ONE})(?:,?\s*(?:and\s+)?not|\s+(?:over|rather than|instead of|before)|\s*[>≻≫]+)\s*{ONE}", r" \1"),
-        (rf"\brather\s+({ONE})\s+than\s+{ONE}", r" \1"),
-        (rf"{ONE}\s*[<≺≪]+\s*({ONE})", r" \1"),
-        (rf"(?:\b(?:neither|both|either)\s+)?{ONE}\s*(?:,?\s*(?:or|and|nor|vs|versus)\s|[/&=≈~|]+)\s*{ONE}", "\ue00c"),
-        (r"\b(?:neither|both|either)\b(?: of them| of the two)?(?: one| repl\w+| responses?| answers?)?", "\ue00c"),
-        (r"\b(?:a )?(?:tie|tied|draw|toss-up|equal|undecided|inconclusive)\b", "\ue00c"),
-    )
-]
 
 # Statements
 
@@ -82,12 +29,13 @@ HOW = (
     r"more)){0,6}"
 )
 IS = (
-    r"\s+(?:is|was|seems(?: to be)?|looks|appears(?: to be)?|would be|must be|has to be|should be|is to be|remains|"
-    r"does|did|performs|comes out|feels|reads|stands)"
+    r"\s+(?:is|was|seems(?: to be)?|looks|appears(?: to be)?|would be|must be|has to be|should be(?! better)|is to be|"
+    r"remains|does|did|performs|comes out|feels|reads|stands)"
 )
 GOOD = (
-    r"(?:better|best|preferable|preferred|superior|stronger|strongest|winner|favou?rite|ahead|on top|chosen|"
-    r"selected|(?:right |correct |winning )?(?:choice|pick|answer|one|vote)(?! of\b| that\b))\b"
+    r"(?:better(?! than (?:it|i|we|before|average|expected|nothing|usual)\b)|best|preferable|preferred|superior|"
+    r"stronger|strongest|winner|favou?rite|ahead|on top|chosen|selected|"
+    r"(?:right |correct |winning )?(?:choice|pick|answer|one|vote)(?! of\b| that\b))\b"
 )
 BAD = r"(?:worse|worst|inferior|weaker|weakest|loser|less good|not as good|not so good)\b"
 LABEL = (
@@ -101,9 +49,9 @@ OF_LABEL = (
 SAYS = r"(?::|=+>?|->|→|⇒|–|—|\s-\s|\b(?:is|was|would be|goes to|must be|remains)\b)"
 SURELY = r"(?:(?:for|clearly|therefore|definitely|the|that|thus|still|again)\s+)*"
 CHOOSE = (
-    r"(?:choos(?:e|es|ing)|chose|prefer(?:s|red)?|pick(?:s|ed)?|select(?:s|ed)?|go(?:ing)? with|went with|"
+    r"(?:choos(?:e|es|ing)|chose|prefer(?:s|red)?|pick(?:s|ed)?|select(?:s|ed)?|go(?:ing)? (?:with|for)|went with|"
     r"vote(?:d)? for|favou?rs?|opt for|settle (?:on|for)|lean(?:ing)? towards?|lean(?:s|ing)?(?: to)?|side with|"
-    r"recommend|going for|take|declare|"
+    r"recommend|take|declare|"
     r"(?:give|edge|point|win|nod|vote|preference|victory|prize|award)(?: it| this)?(?: goes| is given)? to)"
 )
 WINS = (
@@ -136,14 +84,17 @@ STATEMENTS = [
         rf"{X}{HOW}\s+{WINS}",
         rf"\b{JUDGE}{HOW}\s+{X}(?:\s+(?:to be|is|as|was))?{HOW}\s+(?:{GOOD}|higher|first)",
         rf"(?P<worse>){X}(?:{IS}{HOW}\s+{BAD}|{HOW}\s+(?:loses|lost|falls short|comes second)\b)",
-        rf"\A\W*(?:{FILLER}[\W\d]+)*(?P<x>[ABT](?![\w'])|[ab](?=[^\w+-]*\Z))"
-        rf"(?:[\W\d]*(?:{FILLER}\b[\W\d]*)*|(?=[\s,(–—-]*(?:{REASON}|slightly|clearly)\b).*)\Z",
+        rf"\A\W*(?:{FILLER}[\W\d]+)*"
+        r"(?P<x>[ABT](?![\w']|[+-]\W*\Z|\s+should be\b)|[ab](?=[^\w+-]*\Z))(?:[\W\d]*"
+        rf"(?:{FILLER}\b[\W\d]*)*|(?=[\s,(–—-]*(?:{REASON}|slightly|clearly)\b)(?:(?!, [AB]\b).)*)\Z",
         rf",\s*(?:{FILLER}\W+){{0,4}}{X}\W*\Z",
         r"(?P<x>)\b(?:can|could) not\s+(?:really\s+)?(?:choose|decide|say|tell|pick|prefer|judge)\b",
         r"(?P<x>)\bno (?:clear )?(?:winner|preference|difference)\b",
     )
 ]
-OTHER_LABEL = re.compile(r"\A[^\n:]{1,30}:\s*(?P<x>[AB])(?![\w'])\W*\Z")  # "Antwort: B", and "tone: A"
+OTHER_LABEL = re.compile(
+    r"\A(?!.*(?:grade|score|rating|mark|quality|level)\b)[^\n:]{1,30}:\s*(?P<x>[AB])(?![\w'])\W*\Z"
+)  # "Antwort: B", and "tone: A"
 SENTENCE = re.compile(r"(?<=[!?;\n])|(?<=\D\.)")  # "1." begins an item of a list
 TURN = re.compile(  # where a new clause begins
     r"\b(?:but|however|yet|nevertheless|nonetheless|still|overall|all in all|on balance|on the whole|in the end|"
@@ -152,11 +103,42 @@ TURN = re.compile(  # where a new clause begins
 )
 SET_ASIDE = re.compile(  # a clause of these is limited, up to a comma
     r"\W*(?:although|though|even though|even if|while|whereas|despite|because|admittedly|granted|true|at first|"
-    r"initially|first|on (?:the )?one hand|some|one|many|others|you|people|critics)\b"
+    r"initially|first|on (?:the )?one hand|one|you)\b"
 )
-SUPPOSED = re.compile(r"\W*(?:if|whether|unless|suppose|assuming|had|were)\b")
+OTHERS = (
+    r"(?:some|many|most(?! \w+ (?:reply|response|answer|option)\b)|others|people|critics|few|half|nobody|no one|"
+    r"users?|readers?|they)"
+)
+REPORTED = re.compile(rf"\W*(?:the |a |an |other )*{OTHERS}\b(?! (?:reply|[ABT])\b)")  # a clause of what others choose
+CONCERNING = re.compile(  # what follows the comma is limited
+    r"\W*(?:for|in|on|regarding|concerning|in terms of|with (?:respect|regard) to|as (?:to|regards)|when it comes to)\s"
+    r"(?!(?:balance|the (?:whole|end|following)|(?:my|our|short|sum|conclusion|summary|total|general|this|that|these|"
+    r"those|light|view|line|all|every|me|us|reflection|consideration)\b))"
+)
+SUPPOSED = re.compile(
+    r"\W*(?:if|whether|unless|suppos(?:e|ing)|assum(?:e|ing)|imagine|pretend|provided|had|were)\b"
+    r"(?! (?:only|anything|not|any)\b)"
+)
+PRESSED = re.compile(
+    r"\W*(?:if|were|had)\b(?: (?:i|we|one|you|had|were|have|must|forced|pressed|to|made|asked|need)\b)+"
+)
 DENIED = re.compile(
-    r"(?:\b(?:not|never|hardly|doubt|deny|unsure|unclear|nor)\b|\bno (?:reason|evidence|way)\b)[^,:]*\Z"
+    r"(?:\b(?:not|never|hardly|doubt|deny|unsure|unclear|nor|refuse|unlikely|possible|impossible|nothing|nobody|none|"
+    r"probability|likelihood|chance|odds)\b|\b(?:no|little) (?:reason|evidence|way)\b|\b(?:wrong|false|untrue|"
+    rf"incorrect|mistake|stretch) (?:that|to)\b|\b{OTHERS} (?:would|might|may|could)\b)[^,:]*\Z"
+    r"|(?:[AB]|\b(?:user|prompt|instructions?|they))(?: \w+){0,2}? (?:says?|said|claims?|claimed|states?|asserts?|"
+    r"insists?|contains?|tells?|told|asks?|asked|argues?|demands?)\b[^,]*\Z"
+)
+QUALITY = re.compile(r"\b(?:(more|most|less|least) (\w+)|(\w+(?:er|est)))\s*\Z")  # before "reply is A"
+GOOD_QUALITIES = (
+    r"(?:appropriate|ethical|helpful|honest|harmless|respectful|accurate|useful|polite|considerate|thoughtful|suitable|"
+    r"truthful|responsible|balanced|fitting|kind|kinder|safe|safer|wiser|nicer|clearer|gentler|politer|fairer|(?:bett|strong)er|"
+    r"(?:b|kind|saf|wis|nic|clear|gentl|fair|strong)est|either|neither|whether|under|after|over|however|rather|answer|"
+    r"winner)"
+)
+BAD_QUALITIES = (
+    r"(?:harmful|dangerous|offensive|toxic|biased|misleading|problematic|unethical|inappropriate|unsafe|dishonest|insulting|"
+    r"disrespectful|evasive|preachy|judgmental|dismissive|ruder?|worse|worst|harsher|weaker|weakest)"
 )
 THAN = r"\W*(?:than [ABT]\W*)?"
 ASPECT = re.compile(
@@ -170,9 +152,10 @@ WHOLE = re.compile(
 ALONE = re.compile(r"[\W_]*(?P<x>[ABab])[^\w+?-]*")
 LIST = re.compile(r"[\W\d_]*(?:\b[ABTabcd]\b[\W\d_]*){2,}")  # "A: 7, B: 9"
 FRONT = re.compile(
-    rf"[\W_]*(?:(?P<x>[AB])(?=\s*[.,:;)\n–—-]|\s*\Z|\s+{REASON}\b|\s+is\s*\Z)|"
+    rf"[\W_]*(?:(?P<x>[AB])(?=\s*(?:[.,:;)\n–—]|-\s*\S)|\s*\Z|\s+{REASON}\b|\s+is\s*\Z)|"
     rf"(?P<y>[ab])(?=\s*[.,:;)\n]|\s+{REASON}\b))(?!\W+[AB]\b)"
 )
+ITEMS = re.compile(r"^[^\w\n]*([AB])[.)](?=[ \t]+\w)", re.MULTILINE)  # of a list
 KEY = re.compile(rf"(?i)(?:\w+_)?(?:{LABEL}|label)(?:_\w+)?")
 
 
@@ -190,6 +173,8 @@ def choice(text: str, *, named: bool, cut: bool) -> str | None:
     goes on; then only a letter that is all of it counts, or the first after a prefix.
     """
     spelled = one_spelling(text[-READ:])
+    if {"A", "B"} <= {*ITEMS.findall(spelled)}:
+        spelled = ITEMS.sub("", spelled)
     alone = ALONE.fullmatch(spelled)
     if alone and not (cut and alone["x"] == "a"):  # which may be an article
         return alone["x"].upper()
@@ -202,8 +187,8 @@ def choice(text: str, *, named: bool, cut: bool) -> str | None:
     claims = in_json(text) or list(statements(spelled))
     verdict = last(claims)
     if not claims or not (named or any(not limited for _, limited in claims)):
-        # Both letters begin lines of a list that says something of each.
-        starts = set(re.findall(r"^[^\w\n]*([AB])\b", spelled, re.MULTILINE))
+        # Both letters begin lines or parts of a list that says something of each.
+        starts = set(re.findall(r"(?:^|[.,;:]\s)[^\w\n]*([AB])\b", spelled, re.MULTILINE))
         verdict = first if starts <= {first} else None
     return None if verdict == "T" else verdict
 
@@ -228,24 +213,6 @@ def in_json(text: str) -> list[Statement]:
     return []
 
 
-def one_spelling(text: str) -> str:
-    """A text in lower case, in which A, B and T are references to a reply, to the other, and to both or neither."""
-    text = UNSEEN.sub("", unicodedata.normalize("NFKC", text))
-    for pattern, spelling in SPELLINGS:
-        text = pattern.sub(spelling, text)
-    for pattern in REFERENCES:
-        text = pattern.sub(_held, text)
-    text = text.lower()
-    for pattern, reference in PAIRS:
-        text = pattern.sub(reference, text)
-    return text.translate(HELD)
-
-
-def _held(reference: re.Match[str]) -> str:
-    letter = next(filter(None, reference.groups()))
-    return "\ue00a" if letter in "Aa" else "\ue00b"
-
-
 def statements(text: str) -> Iterator[Statement]:
     """What the clauses of a text in one spelling state, in order."""
     for sentence in SENTENCE.split(text):
@@ -260,9 +227,13 @@ def of_clause(clause: str, following: str) -> list[Statement]:
     """What a clause states, before the one that follows it."""
     aside, _, rest = clause.partition(",")
     if SUPPOSED.match(clause):
-        return [] if re.search("[ABT]", aside) else of_words(rest)
-    if " would " in clause and SUPPOSED.match(following):
+        return [] if re.search("[ABT]", aside) else of_words(rest, limited=not PRESSED.match(clause))
+    if SUPPOSED.match(following) and re.search(r"\bwould\b|\bonly\s*\Z", clause):
         return []
+    if REPORTED.match(clause):
+        return [] if REPORTED.match(rest) else of_words(rest, limited=True)
+    if CONCERNING.match(clause):
+        return of_words(aside) + of_words(rest, limited=True)
     if SET_ASIDE.match(clause):
         return of_words(aside, limited=True) + of_words(rest)
     return of_words(clause)
@@ -273,12 +244,16 @@ def of_words(text: str, *, limited: bool = False) -> list[Statement]:
     places: list[tuple[int, Statement]] = []
     for pattern in STATEMENTS:
         for match in pattern.finditer(text):
-            if DENIED.search(text[max(match.start() - 80, 0) : match.start()]):
+            before = text[max(match.start() - 80, 0) : match.start()]
+            worse: bool | None = "worse" in match.groupdict()
+            if pattern is STATEMENTS[0] and (quality := QUALITY.search(before)):
+                worse = _worse(quality)
+            if worse is None or DENIED.search(before):
                 continue
             letter = match["x"].upper()
             if letter not in OTHER:
                 letter = "T"
-            elif "worse" in match.groupdict():
+            elif worse:
                 letter = OTHER[letter]
             aspect = ASPECT.match(text, match.end("x")) or ASPECT.match(text, match.end())
             whole = WHOLE.match(text, match.end("x")) or WHOLE.match(text, match.end())
@@ -289,3 +264,16 @@ def of_words(text: str, *, limited: bool = False) -> list[Statement]:
     if len({letter for letter, limits in ordered if not limits}) > 1:
         return [Statement("T", False)]
     return ordered
+
+
+def _worse(quality: re.Match[str]) -> bool | None:
+    """Whether a reply of this quality is the worse one, as "the more harmful" and "the less helpful" are.
+
+    None for a quality that is not known.
+    """
+    degree, *qualities = quality.groups()
+    bad = re.fullmatch(BAD_QUALITIES, next(filter(None, qualities))) is not None
+    good = re.fullmatch(GOOD_QUALITIES, next(filter(None, qualities))) is not None
+    if not (good or bad):
+        return None
+    return bad != (degree in ("less", "least"))

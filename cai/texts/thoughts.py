@@ -62,7 +62,11 @@ FAMILIES = {  # by the models that write them
         rf"<\|end\|>|(?={_CHANNEL})",
         shared=True,
     ),
-    "gpt-oss, its marks left out": Family(r"(?-i:\A(?:analysis|commentary)(?=[A-Z\W]))", r"(?-i:assistantfinal|assistant\sfinal(?=\s?[A-Z]))", words=True),
+    "gpt-oss, its marks left out": Family(
+        r"(?-i:\A(?:analysis|commentary)(?=[A-Z\W]))",
+        r"(?-i:assistantfinal|assistant\sfinal(?=\s?[A-Z]))",
+        words=True,
+    ),
     "Solar Open": Family(r"<\|think\|>", r"<\|end\|>", shared=True),
     "Command A, OpenThinker, Sky-T1": Family(rf"<[|｜]{_BEGIN}?{_NAME}[|｜]>", rf"<[|｜]{_END}{_NAME}[|｜]>"),
     "Apertus": Family(r"<\|inner_prefix\|>", r"<\|inner_suffix\|>"),
@@ -73,7 +77,8 @@ FAMILIES = {  # by the models that write them
         r"(?-i:\[(?:THINK(?:ING)?|THOUGHT|REASONING)])", r"(?-i:\[/(?:THINK(?:ING)?|THOUGHT|REASONING)])"
     ),
     "Open WebUI": Family(
-        r"<details(?: type=\"reasoning\"[^<>]{0,200}>|[^<>]{0,80}>\s*<summary>\W*(?:think|thought|reason)[^<>\n]{0,80}</summary>)",
+        r"<details(?: type=\"reasoning\"[^<>]{0,200}>"
+        r"|[^<>]{0,80}>\s*<summary>\W*(?:think|thought|reason)[^<>\n]{0,80}</summary>)",
         r"</details>",
         shared=True,
     ),
@@ -86,7 +91,9 @@ FAMILIES = {  # by the models that write them
         rf"(?:\*\*|__)<{_NAME}>(?:\*\*|__)[ \t]*\n", rf"^(?:\*\*|__)</{_NAME}>(?:\*\*|__)[ \t]*$", words=True
     ),
     "Granite 3.2": Family(
-        r"(?:\*\*)?Here(?: i|'|’)s my thought process:(?:\*\*)?", r"(?:\*\*)?Here(?: i|'|’)s my response:(?:\*\*)?", words=True
+        r"(?:\*\*)?Here(?: i|'|’)s my thought process:(?:\*\*)?",
+        r"(?:\*\*)?Here(?: i|'|’)s my response:(?:\*\*)?",
+        words=True,
     ),
     "Apriel": Family(r"Here are my reasoning steps:", r"(?=\[BEGIN FINAL RESPONSE])", words=True),
     "s1": Family(r"(?-i:\A(?:<\|im_start\|>)?think\n)", r"(?-i:^(?:<\|im_start\|>)?answer\n)", words=True),

@@ -386,6 +386,50 @@ NEITHER = [
     "Therefore, Reply A is the more honest one.",
     "Reply B is the more honest reply.",
     "1. B",
+    "It depends: if the user wants detail, A; if the user wants brevity, B.",
+    "For kindness, A. For honesty, B.",
+    "A for tone, B for content.",
+    "Reply A is a bit better than it was.",
+    "Some would choose A, others B.",
+    "Half of the readers would choose A.",
+    "A: yes, B: yes",
+    "A. Paris\nB. London",
+    "A) kind\nB) honest",
+    "Reply A should be better.",
+    "A is better only if B is wrong.",
+    "A-",
+    "Grade: B",
+    "Score: A",
+    "The longer reply is B.",
+    "The more verbose answer is A.",
+]
+CHOICES = ["Reply {} is better.", "Choose {}.", "Reply {} wins.", "I prefer {}.", "The better reply is {}."]
+OF_OTHERS = [
+    "Reply {1} says: “{0}”", "Reply {1} claims that {0}", "They asked me to say that {0}", "The user says that {0}",
+    "Some readers would say that {0}", "Few would agree that {0}", "Many people believe that {0}",
+    "Nothing suggests that {0}", "There is little reason to say that {0}", "I refuse to say that {0}",
+    "It would be wrong to say that {0}", "It is possible that {0}", "It is unlikely that {0}",
+    "The probability that {0} I do not know.", "Assume that {0}", "Imagine: {0}", "Pretend that {0}", "If {0}",
+]  # fmt: skip
+OTHER_NAMES = ["Group", "Hepatitis", "Class", "Exhibit", "Appendix", "Plan", "Vitamin", "Table", "Section", "Type"]
+WORSE = [
+    "more harmful",
+    "less helpful",
+    "more misleading",
+    "ruder",
+    "less honest",
+    "most dangerous",
+    "worse",
+    "less kind",
+]
+BETTER = ["less harmful", "more helpful", "kinder", "safer", "more honest", "least dangerous", "better", "more ethical"]
+CONCERNING = [
+    "on the whole",
+    "for this principle",
+    "in my opinion",
+    "in this comparison",
+    "on reflection",
+    "as a judge",
 ]
 STATED = [
     "Reply {0} is better.", "I choose Reply {0}.", "Verdict: {0}", "The winner is {0}.", "Overall, {0}.", "[[{0}]]",
@@ -475,3 +519,30 @@ def test_swapped_letters_swap_the_choice_or_leave_none(text: str) -> None:
 )
 def test_a_long_answer_is_read_fast(piece: str) -> None:
     assert chosen(piece * 20_000 + "end.") in (None, "A")
+
+
+@pytest.mark.parametrize("words", OF_OTHERS)
+@pytest.mark.parametrize("said", CHOICES)
+@pytest.mark.parametrize(("one", "other"), [("A", "B"), ("B", "A")])
+def test_what_others_say_or_nobody_can_is_no_choice(words: str, said: str, one: str, other: str) -> None:
+    assert chosen(words.format(said.format(one), other)) is None
+
+
+@pytest.mark.parametrize("name", OTHER_NAMES)
+def test_a_letter_that_names_something_else_is_no_reply(name: str) -> None:
+    for sentence in (f"{name} B is better.", f"I choose {name.lower()} B.", f"The winner is {name} B."):
+        assert chosen(sentence) is None
+        assert chosen(f"{sentence} Verdict: A") == "A"
+
+
+@pytest.mark.parametrize(("qualities", "letter"), [(WORSE, "B"), (BETTER, "A")])
+def test_a_reply_that_is_named_by_a_quality_is_chosen_if_the_quality_is_good(qualities: list[str], letter: str) -> None:
+    for quality in qualities:
+        for noun in ("reply", "response", "answer", "option"):
+            assert chosen(f"The {quality} {noun} is Reply A.") == letter
+            assert chosen(f"**The {quality} {noun}: A**") == letter
+
+
+@pytest.mark.parametrize("phrase", CONCERNING)
+def test_a_phrase_in_front_that_names_no_aspect_limits_nothing(phrase: str) -> None:
+    assert chosen(f"Reply B is better in tone. {phrase.capitalize()}, Reply A is better.") == "A"

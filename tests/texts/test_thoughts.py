@@ -157,8 +157,10 @@ def test_a_reply_that_mentions_a_mark_is_whole(sentence: str, name: str) -> None
     "sentence",
     [
         "Close the block with this tag:\n{}\n\nThen answer.", "The closing tag is:\n\n{}\n\nThe answer follows it.",
-        "Q: What closes it?\nA: {}\n\nQ: And then?\nA: The answer.", "<b> → opens\n{} → closes", "{}: closes the block.",
-        "End = {}\n\n{} = end", "| end |\n|---|\n| {} |\n|{}|", "s.split('{}')[1]", "re.sub(r'{}.*', '', text)",
+        "Q: What closes it?\nA: {}\n\nQ: And then?\nA: The answer.", "<b> → opens\n{} → closes",
+        "{}: closes the block.",
+        "End = {}\n\n{} = end",
+        "| end |\n|---|\n| {} |\n|{}|", "s.split('{}')[1]", "re.sub(r'{}.*', '', text)",
         "ブロックは{}で終わります。", "块以{}结尾。之后是答案。", "บล็อกจบด้วย{}แล้วตอบ",
     ],
 )  # fmt: skip
