@@ -1,8 +1,9 @@
 """Finds the conversation that a record holds: its prompt, its system text, and the turns before its replies.
 
     prompt, else instruction (with input or context), question,
-      query, input, rl_prompt, context, history          the conversation before the reply
-    messages, conversations, conversation,
+      query, input, inputs, rl_prompt, trajectory,
+      context, history                                   the conversation before the reply
+    messages, conversations, conversation, transcript,
       chosen, rejected, conversation_a, conversation_b   a whole conversation, its last reply included
     system, system_prompt                                the system turn, of all of these
     history beside another prompt: pairs of texts,
@@ -22,19 +23,26 @@ from operator import itemgetter
 from typing import Any
 
 from cai.records import Message, Object, Prompt, Turns
-from cai.sources.threads import ANSWERED, woven
-from cai.sources.turns import HUMAN, before_reply, is_conversation, is_turn, transcript, whole
+from cai.sources.threads import ANSWERED, JUDGED, woven
+from cai.sources.turns import (
+    CHATS,
+    HUMAN,
+    UNREAD,
+    before_reply,
+    check_read,
+    is_conversation,
+    is_turn,
+    transcript,
+    whole,
+)
 from cai.sources.values import BadRecord, as_text, id_of, listed, missing, shown
 
-CHATS = ("messages", "conversations", "conversation")  # columns of a whole conversation
-SIDES = ("chosen", "rejected", "conversation_a", "conversation_b")  # those of one side of a pair
+SIDES = ("chosen", "rejected", "conversation_a", "conversation_b")  # columns of one side of a pair
 PROMPTS = (  # columns of a prompt, first match wins
-    "prompt", "instruction", "question", "query", "input", "rl_prompt", "context", "history",
+    "prompt", "instruction", "question", "query", "input", "inputs", "rl_prompt", "trajectory", "context", "history",
 )  # fmt: skip
 LOOSE = ("input", "context", "history")  # names that other things have, too: read if nothing else is the prompt
 SYSTEM = ("system", "system_prompt")
-NOTHING = ("[]", "{}", "null", "None")  # no tools, as text
-TOOLS = ("tools", "functions")  # columns that tell a model what it can call
 FORMATS: dict[str, tuple[str, ...]] = {  # format → the keys it looks at, first match wins
     "auto": ("prompt", *CHATS, *PROMPTS[1:], *SIDES),
     "text": ("prompt",),
@@ -42,7 +50,7 @@ FORMATS: dict[str, tuple[str, ...]] = {  # format → the keys it looks at, firs
     "messages": CHATS,
     "hh": ("chosen", "rejected"),
 }
-BESIDE = ("id", *SYSTEM, *TOOLS, *ANSWERED)  # columns that are read beside those of a format
+BESIDE = ("id", *SYSTEM, *UNREAD, *ANSWERED, JUDGED)  # columns that are read beside those of a format
 
 
 def prompt_hash(messages: Sequence[Message]) -> str:
@@ -155,7 +163,10 @@ def _first(record: Object, keys: tuple[str, ...], format: str) -> list[Message] 
     """
     for key in keys:
         value = record.get(key)
-        if missing(value) or (key in LOOSE and len(keys) > 1 and not isinstance(value, str | list | tuple)):
+        if isinstance(value, Mapping) and "full_text" in value:  # WebGPT
+            value = value["full_text"]
+        loose = key in LOOSE and len(keys) > 1 and not isinstance(value, str | list | tuple)
+        if missing(value) or (loose and not (isinstance(value, Mapping) and "messages" in value)):
             continue
         if key == "instruction" and isinstance(value, str):
             more = [record.get(name) for name in ("input", "context") if name in keys]
@@ -173,13 +184,7 @@ def _earlier(record: Object) -> list[Message]:
     history = record.get("history")
     if not isinstance(history, list | tuple) or all(missing(record.get(name)) for name in PROMPTS[:-1]):
         return []
-    if not all(isinstance(pair, list | tuple) and len(pair) == 2 for pair in history):
-        return whole(history, "history")
-    turns: list[Message] = []
-    for number, (asked, answered) in enumerate(history, 1):
-        turns.append({"role": "user", "content": as_text(asked, f"question {number} of history")})
-        turns.append({"role": "assistant", "content": as_text(answered, f"answer {number} of history")})
-    return turns
+    return whole(history, "history")
 
 
 def _turns(value: Any, name: str, format: str) -> list[Message]:
@@ -224,9 +229,7 @@ def joined(prompt: Sequence[Message], own: Sequence[Message], name: str) -> list
 
 def in_context(record: Object, turns: Sequence[Message]) -> list[Message]:
     """The turns after the system text that a record has for all of them; raises BadRecord if it has tools, too."""
-    for name in TOOLS:
-        if record.get(name) and record[name] not in NOTHING:
-            raise BadRecord(f"{name!r} has a value: conversations with tools are not supported")
+    check_read(record)
     for name in SYSTEM:
         value = record.get(name)
         text = "" if missing(value) else as_text(value, f"'{name}'")

@@ -1,19 +1,25 @@
 """Which of two replies people prefer, by a record's own words: letters, numbers, winners, ranks and preferences.
 
     column                                        says
-    human, label, gold, winner,
-      preferences (an object with `human`)        a or b, first or second, model_a or model_b, true or false: the first
-                                                  is better, or not; tie and its like; 1 or 2 beside columns that end so
-    better_response_id, else safer_response_id    0 or 1, the number of a reply (PKU-SafeRLHF)
+    human, label, gold, winner, preference,
+      preferred, choice, preferences (an object
+      with `human`)                               a or b, first or second, model_a or model_b, A>B, true or false: the
+                                                  first is better, or not; tie and its like; the column of a reply, or
+                                                  what `MODELS` says of it; 1 or 2 beside columns that end so, 0 is a
+                                                  tie then; 0 or 1 beside columns that end so
+    better_response_id, else safer_response_id    the number of a reply (PKU-SafeRLHF)
     labels beside human_ref_A                     1: the first, 0: the second (SHP)
+    score_0, score_1 beside answer_0, answer_1    the higher is better (WebGPT)
     overall_preference, preference_strength       below 0: the first, above: the second, 0: a tie (HelpSteer)
     winner_model_a, winner_model_b, winner_tie    one of them is 1 (Arena)
 
 Columns that contradict each other are an error, never a choice. Other numbers are not read: they could be either reply.
+The columns of `BETTER` say it by their names, unless the record calls them a tie.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
@@ -21,16 +27,29 @@ from cai.records import Object
 from cai.sources.values import BadRecord, missing, shown
 
 Preference = Literal["a", "b", "tie"]  # which of two replies people prefer; tie: neither
+FIRST_AND_SECOND: tuple[Preference, Preference] = ("a", "b")
 WORDS: dict[str, Preference] = {  # in lower case
     **dict.fromkeys(("a", "first", "model_a", "true"), "a"),
     **dict.fromkeys(("b", "second", "model_b", "false"), "b"),
     **dict.fromkeys(
         ("tie", "tied", "draw", "equal", "both", "neither", "both_bad", "bothbad", "tie (bothbad)", "½", "0.5"), "tie"
     ),
+    **dict.fromkeys(("a>b", "a>>b", "b<a", "b<<a"), "a"),
+    **dict.fromkeys(("b>a", "b>>a", "a<b", "a<<b"), "b"),
+    "a=b": "tie",
 }
 HUMAN_LABELS = ("human", "label", "gold", "winner", "preferences")  # the last is an object with `human`
+SAID_IN_WORDS = (*HUMAN_LABELS, "preference", "preferred", "choice")
+NUMBERS = ("better_response_id", "safer_response_id")
+BETTER = ("chosen", "chosen_response", "preferred_output", "response_j", "good_edited_response")  # are the better one
+TIES = ("label", "winner", "status")  # columns that may call them a tie; the last is distilabel's
+MODELS = ("model_{}", "generator_{}")  # columns of who wrote a reply, by the end of its own column
+DECORATION = re.compile(r"^[\[(*\s]*(?:(?:model|assistant|response|reply|answer|output|option)[ _-]?)?(.*?)[])*.\s]*$")
 OTHER: dict[Preference, Preference] = {"a": "b", "b": "a", "tie": "tie"}  # the same, of swapped replies
-NUMBERED: dict[str, dict[str, Preference]] = {"1": {"1": "a", "2": "b"}, "0": {"0": "a", "1": "b"}}  # by the first
+NUMBERED: dict[str, dict[str, Preference]] = {  # by the end of the first column
+    "1": {"1": "a", "2": "b", "0": "tie", "1.5": "tie"},
+    "0": {"0": "a", "1": "b"},
+}
 STRONGEST = 3  # of HelpSteer's preferences; -100 and its like stand for those that people could not give
 WINNERS: dict[str, Preference] = {"winner_model_a": "a", "winner_model_b": "b", "winner_tie": "tie"}
 
@@ -52,8 +71,8 @@ def preferred_of(record: Object, names: Sequence[str]) -> Preference | None:
 
     Raises BadRecord for a label that cannot be read, and for two that contradict each other.
     """
-    if names[0].startswith("chosen"):
-        return "a"
+    if names[0] in BETTER:
+        return "tie" if any(WORDS.get(human_label(record, column) or "") == "tie" for column in TIES) else "a"
     labels = {}
     for column, read in LABELS.items():
         label = read(record, column, names)
@@ -67,19 +86,36 @@ def preferred_of(record: Object, names: Sequence[str]) -> Preference | None:
 
 def _by_word(record: Object, column: str, names: Sequence[str]) -> Preference | None:
     label = human_label(record, column)
+    if label is None:
+        return None
     numbers = NUMBERED.get(names[0][-1], {})
-    if label is None or label in WORDS or label in numbers:
-        return (WORDS | numbers).get(label or "")
-    if column == "human" or numbers:
-        expected = " or ".join(numbers or ("a", "b"))
+    side = in_words(label, record, names) or numbers.get(label)
+    if side is None and column in HUMAN_LABELS and (column == "human" or numbers):
+        expected = " or ".join([*numbers][:2] or ("a", "b"))
         raise BadRecord(f"{column!r} is {shown(record[column])}, not {expected}")
-    return None
+    return side
+
+
+def in_words(label: str, record: Object, names: Sequence[str]) -> Preference | None:
+    """Which reply a label in lower case names: by a word, the end or the whole of its column, or who wrote it."""
+    if label in WORDS:
+        return WORDS[label]
+    sides: set[Preference] = set()
+    for name, side in zip(names, FIRST_AND_SECOND, strict=True):
+        end = name[-1].lower()
+        writers = (record.get(column.format(form)) for column in MODELS for form in (end, end.upper()))
+        if label in (name.lower(), *(str(writer).strip().lower() for writer in writers if writer is not None)):
+            sides.add(side)
+    if sides:
+        return sides.pop() if len(sides) == 1 else None  # one model wrote both
+    bare = DECORATION.sub(r"\1", label)
+    return (WORDS | NUMBERED.get(names[0][-1], {})).get(bare) if bare != label else None
 
 
 def _by_place(record: Object, column: str, names: Sequence[str]) -> Preference | None:
     if column == "safer_response_id" and not missing(record.get("better_response_id")):
         return None  # the more helpful reply is often not the safer one
-    return _meaning(record, column, NUMBERED["0"])
+    return _meaning(record, column, NUMBERED.get(names[0][-1], NUMBERED["0"]))
 
 
 def _of_the_first(record: Object, column: str, names: Sequence[str]) -> Preference | None:
@@ -108,6 +144,13 @@ def _one_of(record: Object, column: str, names: Sequence[str]) -> Preference | N
     return next(iter(winners), None)
 
 
+def _by_score(record: Object, column: str, names: Sequence[str]) -> Preference | None:
+    first, second = record.get("score_0"), record.get("score_1")
+    if names[0] != "answer_0" or missing(first) or missing(second):
+        return None
+    return by_rank(first, second)
+
+
 def _meaning(record: Object, column: str, meanings: Mapping[str, Preference]) -> Preference | None:
     label = human_label(record, column)
     if label is None:
@@ -118,14 +161,22 @@ def _meaning(record: Object, column: str, meanings: Mapping[str, Preference]) ->
 
 
 LABELS: dict[str, Callable[[Object, str, Sequence[str]], Preference | None]] = {
-    **dict.fromkeys(HUMAN_LABELS, _by_word),
-    "better_response_id": _by_place,
-    "safer_response_id": _by_place,
+    **dict.fromkeys(SAID_IN_WORDS, _by_word),
+    **dict.fromkeys(NUMBERS, _by_place),
     "labels": _of_the_first,
     "overall_preference": _by_sign,
     "preference_strength": _by_sign,
     "winner_model_a": _one_of,
+    "score_0": _by_score,
 }
+
+
+def number_in(record: Object, names: Sequence[str]) -> str | None:
+    """The 0, 1 or 2 that one of a record's labels is, beside columns that end with a number; else None."""
+    if names[0][-1] not in NUMBERED:
+        return None
+    labels = (human_label(record, column) for column in (*SAID_IN_WORDS, *NUMBERS))
+    return next((label for label in labels if label in ("0", "1", "2")), None)
 
 
 def by_rank(first: Any, second: Any) -> Preference | None:

@@ -6,6 +6,7 @@ import gzip
 import io
 import json
 import math
+import re
 import zlib
 from codecs import BOM_UTF8
 from collections.abc import Callable, Iterable, Iterator
@@ -24,6 +25,16 @@ from cai.texts.wording import reason_of
 
 MAX_LINE = 64 * 2**20  # bytes; longer lines are skipped without being held in memory
 LARGE = 2.0**53  # a float from which on it may be a whole number of more digits than it can hold
+
+OTHER_STARTS = {  # how files begin whose name says another thing
+    b"\x1f\x8b": "packed by gzip: its name must end in .gz",
+    b"BZh": "packed by bzip2: unpack it first",
+    b"\xfd7zXZ": "packed by xz: unpack it first",
+    b"(\xb5/\xfd": "packed by zstd: unpack it first",
+    b"PK\x03\x04": "a zip archive, or a table of Excel: unpack it, or save it as .csv",
+    b"PAR1": "parquet: its name must end in .parquet",
+    b"version https://git-lfs": "a pointer of Git LFS, not the file itself: git lfs pull",
+}
 
 ByteLines = io.BufferedReader | gzip.GzipFile
 
@@ -68,8 +79,14 @@ def _undamaged(where: str | Path) -> Iterator[list[int]]:
 
 def _head(stream: ByteLines, where: str | Path) -> list[bytes]:
     """The lines up to the first that is not blank, which may be too long to be whole."""
-    if b"\0" in stream.peek(8192)[:8192]:
+    start = stream.peek(8192)[:8192]
+    other = next((what for mark, what in OTHER_STARTS.items() if start.startswith(mark)), None)
+    if other is not None:
+        raise SourceError(f"is {other}", where)
+    if b"\0" in start:
         raise SourceError("holds NUL bytes: it is binary, or text in UTF-16; prompts are read as UTF-8 text", where)
+    if b"\r" in start and b"\n" not in start:
+        raise SourceError("its lines end with a carriage return alone: save it with line feeds", where)
     head: list[bytes] = []
     while line := stream.readline(MAX_LINE + 1):
         head.append(line if head else line.removeprefix(BOM_UTF8))
@@ -96,7 +113,7 @@ def json_line(line: bytes) -> Any:
     try:
         record = orjson.loads(line)
     except orjson.JSONDecodeError as error:
-        if "infinity" not in error.msg:
+        if "infinity" not in error.msg and not re.search(rb"\bNaN\b|\bInfinity\b", line):
             return BadRecord(f"not JSON: {error.msg} (column {error.colno})")
         record = {"id": math.inf}
     name = record.get("id") if isinstance(record, dict) else None
@@ -104,7 +121,7 @@ def json_line(line: bytes) -> Any:
         return record
     try:
         return json.loads(line)
-    except ValueError as error:  # a number of more than 4,300 digits
+    except ValueError as error:  # such as a number of more than 4,300 digits
         return BadRecord(f"not JSON: {error}")
 
 

@@ -5,8 +5,8 @@ The first line whose columns all have a value is read, by `cai label`, `cai judg
     columns                                          replies
     rounds, initial, final                           a row of revisions.jsonl
     the keys of `MANY`                               many: texts, or objects with one of `TEXTS`
-    the pairs of `PAIRS`                             two; of `chosen` and `rejected` people prefer the first, of others
-                                                     `cai.sources.labels` may say which
+    the pairs of `PAIRS`                             two; `cai.sources.labels` may say which of them people prefer
+    the keys of `BESIDE_TWO`                         many
     the names of `SINGLE`                            one; `text` for an audit only: its prompt is not separated
 
 A reply is text, or a whole conversation that ends with it, in any writing of `cai.sources.turns`. A whole conversation
@@ -16,12 +16,14 @@ brings its prompt; other replies answer the prompt of the record. Text that repe
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
+from cai.errors import SourceError
 from cai.records import Contest, Message, Object
 from cai.sources.conversations import conversation_before, merged, pair_hash, prompt_hash, prompt_in, to_answer
-from cai.sources.labels import OTHER, preferred_of
+from cai.sources.labels import BETTER, OTHER, Preference, human_label, number_in, preferred_of
 from cai.sources.turns import HUMAN, is_conversation, parted
 from cai.sources.values import BadRecord, as_text, id_of, listed, missing, optional_text
 
@@ -32,19 +34,27 @@ MANY: dict[str, bool] = {  # columns of a list of replies → whether only objec
     "completions": True,  # UltraFeedback
     "answers": True,  # Nectar
 }
+BESIDE_TWO = ("generations", "responses")  # the same, unless two of them are in columns of their own
 TEXTS = ("sampled_string", "text", "response", "answer")  # keys of the text of one of many
-RANKS = {"overall_score": 1, "rank": -1}  # keys of how good one of many is → whether more is better
-PAIRS = (  # columns of two replies; of the first two, the one that training would prefer comes first
-    ("chosen", "rejected"), ("final", "initial"), ("a", "b"), ("output_1", "output_2"), ("text_a", "text_b"),
-    ("response_a", "response_b"), ("chosen_response", "rejected_response"), ("response_0", "response_1"),
-    ("response_1", "response_2"), ("response1", "response2"), ("human_ref_A", "human_ref_B"),
-    ("conversation_a", "conversation_b"),
+RANKS = {"overall_score": 1, "pm_score": 1, "rank": -1}  # keys of how good one of many is → whether more is better
+RATINGS = ("ratings", "scores")  # columns of how good each of many is, more is better
+NAMES = ("response", "output", "answer", "completion", "reply", "generation", "text", "conversation")
+ENDS = (("_a", "_b"), ("_A", "_B"), ("_0", "_1"), ("_1", "_2"), ("0", "1"), ("1", "2"))
+THIRD = {"b": "c", "B": "C", "1": "2", "2": "3"}  # the end of a second column → that of a third
+RANKED = (("chosen", "rejected"), ("final", "initial"))  # that training would prefer comes first
+PAIRS = (  # columns of two replies; of `cai.sources.labels.BETTER`, the first is preferred
+    *RANKED, ("a", "b"), ("A", "B"), ("human_ref_A", "human_ref_B"), ("chosen_response", "rejected_response"),
+    ("preferred_output", "non_preferred_output"), ("response_j", "response_k"),
+    ("good_edited_response", "bad_edited_response"),
+    *((name + first, name + second) for name in NAMES for first, second in ENDS),
 )  # fmt: skip
-RANKED = PAIRS[:2]
 SINGLE = (  # columns of one reply, first match wins
-    "completion", "messages", "conversations", "conversation", "output", "response", "reply", "answer", "text",
-    "generation", "chosen",
+    "completion", "messages", "conversations", "conversation", "transcript", "output", "response", "reply", "answer",
+    "text", "generation", "targets", "chosen",
 )  # fmt: skip
+
+
+CHOSEN: dict[str, Preference] = {"chosen": "a", "rejected": "b", "tie": "tie"}  # human labels of dpo.jsonl
 
 
 class Reply(NamedTuple):
@@ -77,7 +87,8 @@ def column_of_many(record: Object) -> str | None:
                 return name
         elif name == "replies" and not missing(value):
             return name
-    return None
+    lists = (name for name in BESIDE_TWO if isinstance(record.get(name), list | tuple) and record[name])
+    return None if columns_of_two(record) else next(lists, None)
 
 
 def answers_in(
@@ -86,6 +97,10 @@ def answers_in(
     """The turns before the reply in each of these columns, none if the record has none, and the replies."""
     before: list[Sequence[Message]] = []
     replies = []
+    for name in columns[1:]:
+        third = name[:-1] + THIRD.get(name[-1], "?")
+        if not missing(record.get(third)):
+            raise BadRecord(f"{third!r} is a third reply beside {name!r}: list all of them under 'replies'")
     for name in columns:
         own, reply = parted(record.get(name), name)
         before.append(conversation_before(record, own, name, prompt_field))
@@ -128,7 +143,11 @@ def many_of(record: Object, name: str) -> list[Reply]:
     values = record[name]
     if not isinstance(values, list | tuple):
         raise BadRecord(f"{name!r} is of type {type(values).__name__}, not a list")
-    return [_reply(value, number) for number, value in enumerate(values, 1)]
+    replies = [_reply(value, number) for number, value in enumerate(values, 1)]
+    ratings = next((record[key] for key in RATINGS if isinstance(record.get(key), list | tuple)), ())
+    if len(ratings) != len(replies) or any(reply.rank is not None for reply in replies):
+        return replies
+    return [reply._replace(rank=_number(rating)) for reply, rating in zip(replies, ratings, strict=True)]
 
 
 def _reply(value: Any, number: int) -> Reply:
@@ -154,10 +173,49 @@ def cut_of(entry: Object) -> str | None:
 
 def _rank(entry: Object) -> float | None:
     for key, sign in RANKS.items():
-        value = entry.get(key)
-        if isinstance(value, int | float) and not isinstance(value, bool) and not missing(value):
-            return sign * float(value)
+        value = _number(entry.get(key))
+        if value is not None:
+            return sign * value
     return None
+
+
+def _number(value: Any) -> float | None:
+    if isinstance(value, bool) or not isinstance(value, int | float) or missing(value):
+        return None
+    return float(value)
+
+
+def counted(records: Iterable[tuple[int, Any]], where: str | Path | None) -> Iterator[tuple[int, Any]]:
+    """The records, none before it is known from which number the labels beside numbered columns count.
+
+    Beside `output_1` a label 1 is the first reply, unless the file also has 0 and no 2: then it may be the second, and
+    so may a 1 beside `response_0` if there is a 2: then it raises SourceError. Records wait until a 2, or a 0, is read.
+    """
+    waiting: list[tuple[int, Any]] = []
+    lines: dict[str, int] = {}  # label → where it was read first
+    first = ""
+    for line, record in records:
+        waiting.append((line, record))
+        names = columns_of_two(record) if isinstance(record, Mapping) else None
+        number = names and number_in(record, names)
+        if names and number:
+            first = names[0]
+            lines.setdefault(number, line)
+        from_0 = first.endswith("0")
+        if from_0 and "2" in lines:
+            break
+        if not lines or ("0" if from_0 else "2") in lines:
+            yield from waiting
+            waiting.clear()
+    wrong = "2" if first.endswith("0") else "0"
+    if wrong in lines and waiting:
+        raise SourceError(
+            f"a label beside {first!r} is {wrong}, so a 1 may be either reply: write a or b, or end the names of the "
+            "columns with the numbers of the labels",
+            where,
+            lines[wrong],
+        )
+    yield from waiting
 
 
 # Two replies, to be judged
@@ -170,8 +228,10 @@ def pair_of(record: Object) -> Contest:
     """
     names = columns_of_two(record)
     if names is None:
-        columns = ", ".join(" and ".join(pair) for pair in PAIRS)
-        raise BadRecord(f"no pair of replies (replies, {columns}); it has {listed(record)}")
+        columns = ", ".join(
+            " and ".join(pair) for pair in PAIRS if pair[0] in ("chosen", "a", "response_a", "output_1")
+        )
+        raise BadRecord(f"no pair of replies (replies, {columns}, …); it has {listed(record)}")
     before, replies = answers_in(record, names)
     messages = to_answer(shared_prompt(record, before))
     for name, reply in zip(names, replies, strict=True):
@@ -181,8 +241,10 @@ def pair_of(record: Object) -> Contest:
         raise BadRecord("the two replies are the same", "identical")
     key = pair_hash(messages, *replies)
     preferred = preferred_of(record, names)
+    if "human" in record and names == RANKED[0]:  # a row of ours: its judge chose, and people may not agree
+        preferred = CHOSEN.get(human_label(record, "human") or "")
     sides = [(reply, *_origin(record, name)) for name, reply in zip(names, replies, strict=True)]
-    if names[0].startswith("chosen") and int(key[:8], 16) % 2:
+    if names[0] in BETTER and int(key[:8], 16) % 2:
         sides.reverse()
         preferred = preferred and OTHER[preferred]
     (a, a_from, a_model), (b, b_from, b_model) = sides

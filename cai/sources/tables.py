@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain
 from pathlib import Path
@@ -14,6 +15,7 @@ from cai.sources.values import BadRecord, listed
 from cai.texts.wording import nearest, reason_of
 
 AT_ONCE = 256  # rows of a table that are held as objects
+OTHER_COMMAS = ("\t", ";", "|")  # by which other tables separate columns
 LARGEST_FIELD = 64 * 2**20  # characters of a CSV field; the library's default refuses fields over 128 KB
 
 Rows = Iterator[tuple[int, Any]]  # (1-based line or row, record); a `BadRecord` could not be decoded
@@ -27,11 +29,12 @@ def csv_rows(lines: Iterable[bytes], where: str | Path, keys: Sequence[str]) -> 
     recent: list[str] = []  # the lines of the row that is read
     reader = csv.reader(_noted(texts, recent), strict=True)  # strict: a quote left open is an error, not one field
     try:
-        header = next(reader, [])
+        header = next(filter(None, reader), [])
     except csv.Error as error:
         if "unexpected end" in str(error):
             raise _unclosed(where, 1, reader.line_num) from None
         raise SourceError(f"not CSV: {error}", where, 1) from None
+    _check_header(header, where)
     if header:
         _usable(header, keys, where)
     while True:
@@ -51,8 +54,44 @@ def csv_rows(lines: Iterable[bytes], where: str | Path, keys: Sequence[str]) -> 
                 raise _unclosed(where, line, reader.line_num)
             problem = f"{len(row)} fields, but the header has {len(header)}: quote text with commas or newlines"
             yield line, BadRecord(problem)
+        elif row and _swallowed(recent, len(header)):
+            raise SourceError(
+                f"a quote that was left open here seems to have swallowed lines {line + 1} to {reader.line_num}, which "
+                "look like rows of their own: close it; if they are text, save the table as .jsonl",
+                where,
+                line,
+            )
         elif row:
             yield line, dict(zip(header, row, strict=True))
+
+
+def _check_header(header: Sequence[str], where: str | Path) -> None:
+    """Raise SourceError for columns that cannot be told apart."""
+    twice = [name for name, count in Counter(header).items() if count > 1 and name]
+    if twice:
+        raise SourceError(f"two columns are called {twice[0]!r}: rename one", where, 1)
+    others = [sign for sign in OTHER_COMMAS if len(header) == 1 and sign in header[0]]
+    if others:
+        raise SourceError(f"its columns are separated by {others[0]!r}, not by commas: save it with commas", where, 1)
+
+
+def _swallowed(lines: Sequence[str], width: int) -> bool:
+    """Whether every line of a row would be a row without the quotes that hold them together.
+
+    In text a blank follows a comma. Two lines of two columns may be text by chance, unless both begin with a number.
+    """
+    if len(lines) < 2 or width < 2:
+        return False
+    *before, opened = next(csv.reader(lines[:1]))
+    closed, _, after = lines[-1].partition('"')
+    split = [
+        [*before, *opened.split(",")],
+        *(line.split(",") for line in lines[1:-1]),
+        [*closed.split(","), *next(csv.reader([after]), [""])[1:]],
+    ]
+    if any(len(fields) != width or any(field[:1] == " " for field in fields) for fields in split):
+        return False
+    return len(lines) + width > 4 or all(fields[0].strip().isdigit() for fields in split)
 
 
 def _noted(lines: Iterable[str], recent: list[str]) -> Iterator[str]:

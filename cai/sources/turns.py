@@ -9,20 +9,28 @@ and a whole text that is a JSON list of messages.
     [{"role": "user", "content": "Hi"}, …]           messages; `ROLES` are the roles
     [{"from": "human", "value": "Hi"}, …]            the same, as ShareGPT writes it
     [{"role": "user", "content": [{"type": "text", "text": "Hi"}]}, …]    content in parts, which are joined
-    '[{"role": "user", "content": "Hi"}]'            messages as JSON text, as tables hold them
+    '[{"role": "user", "content": "Hi"}]'            messages as JSON text or as Python prints them, as tables hold them
     {"from": "gpt", "value": "Hello"}                one message
+    {"messages": […]}                                the messages in it
+    {"role": ["user", …], "content": ["Hi", …]}      messages in columns, as tables hold a list of objects
+    [{"input": "Hi", "output": "Hello"}, …]          questions with their answers; `ASKED` and `SAID` are their names
+    [["Hi", "Hello"], …]                             the same without names
+    ["Hi", "Hello", …]                               the same as one list, in `conversation` and `conversations` (LIMA)
 """
 
 from __future__ import annotations
 
+import ast
 import re
-from collections.abc import Mapping, Sequence
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from typing import Any, Literal
 
 import orjson
 
 from cai.records import Message, Object
-from cai.sources.values import BadRecord, as_text, kind, shown
+from cai.sources.values import BadRecord, as_text, kind, missing, shown
 
 ROLES: dict[str, Literal["system", "user", "assistant"]] = {  # in lower case
     "system": "system",
@@ -50,20 +58,28 @@ CONTENT_KEYS = ("content", "value", "parts")  # the last is Gemini's
 TEXT_PARTS = (None, "text", "input_text", "output_text")
 MARKER = re.compile(r"\n\n(Human|Assistant):")
 HUMAN, ASSISTANT = "\n\nHuman:", "\n\nAssistant:"
+TURN_OF_HELPSTEER = re.compile(r"\n<extra_id_1>(User|Assistant)\n")  # before all turns but the first, a user's
+CHATS = ("messages", "conversations", "conversation", "transcript")  # columns and keys of a whole conversation
+ASKED = ("input", "human", "user", "prompt", "question", "instruction", "query")
+SAID = ("output", "assistant", "gpt", "bot", "response", "answer", "completion")
+UNREAD = {  # columns that must be empty → what conversations that have them are about
+    **dict.fromkeys(("tools", "functions"), "tools"),
+    **dict.fromkeys(("images", "image", "videos", "video", "audios", "audio"), "images or sounds"),
+}
+NOTHING = ("[]", "{}", "null", "None")  # an empty value, as text
+PRINTED_LIST = re.compile(r"""\s*[\[{][\s\[{]*['"]""")  # how text begins that may be a list of objects
 
 
 def whole(value: Any, name: str) -> list[Message]:
     """The turns of a whole conversation, its last reply included."""
-    if isinstance(value, str):
-        messages = _from_json(value)
-        if messages is None:
-            return transcript(as_text(value, name), name)
-        value = messages
-    if isinstance(value, Mapping):
-        value = [value]
-    if not isinstance(value, list | tuple):
+    messages = messages_in(value)
+    if messages is None and isinstance(value, str):
+        return transcript(as_text(value, name), name)
+    if messages is None:
         raise BadRecord(f"{name} is {kind(value)}, not text or a list of messages")
-    return [_turn(number, turn) for number, turn in enumerate(value, 1)]
+    if name in CHATS[1:3] and messages and all(isinstance(text, str) for text in messages):  # LIMA
+        messages = list(_alternating(messages))
+    return [_turn(number, turn) for number, turn in enumerate(messages, 1)]
 
 
 def parted(value: Any, name: str) -> tuple[Sequence[Message], str]:
@@ -84,7 +100,7 @@ def parted(value: Any, name: str) -> tuple[Sequence[Message], str]:
 def is_conversation(value: Any) -> bool:
     """Whether a value is more than a text: messages, a transcript, or messages as JSON text."""
     if isinstance(value, str):
-        return _is_transcript(value) or _from_json(value) is not None
+        return _is_transcript(value) or _from_text(value) is not None
     return isinstance(value, list | tuple | Mapping)
 
 
@@ -112,14 +128,68 @@ def is_reply(value: Any) -> bool:
 
 
 def messages_in(value: Any) -> list[Any] | None:
-    """The messages of a conversation that is a list or JSON text; None: it is written in another way."""
+    """The messages of a conversation; None: it is a transcript, or another thing than a conversation."""
     if isinstance(value, str):
-        return _from_json(value)
-    return list(value) if isinstance(value, list | tuple) else None
+        return _from_text(value)
+    if isinstance(value, Mapping):
+        chat = next((value[name] for name in CHATS if not missing(value.get(name))), None)
+        if chat is not None:
+            check_read(value)
+            return messages_in(chat)
+        return _in_columns(value)
+    if not isinstance(value, list | tuple):
+        return None
+    exchanges = [_exchange(entry) for entry in value]
+    if value and all(exchanges):
+        return [turn for exchange in exchanges for turn in _alternating(exchange)]
+    return list(value)
+
+
+def check_read(record: Object) -> None:
+    """Raise BadRecord if a record has tools, images or sounds, which no command passes on."""
+    for name, what in UNREAD.items():
+        value = record.get(name)
+        if not missing(value) and value and value not in NOTHING:
+            raise BadRecord(f"{name!r} has a value: conversations with {what} are not supported")
+
+
+def _in_columns(value: Object) -> list[Any]:
+    """The messages of an object that is one, or holds a list of each of their values."""
+    lists = {name: inner for name, inner in value.items() if isinstance(inner, list | tuple)}
+    if not any(key in lists for key in ROLE_KEYS):
+        return [value]
+    if len({len(inner) for inner in lists.values()}) > 1:
+        raise BadRecord(f"the lists of {', '.join(lists)} differ in length")
+    return [dict(zip(lists, turn, strict=True)) for turn in zip(*lists.values(), strict=True)]
+
+
+def _exchange(entry: Any) -> Sequence[Any]:
+    """A question and its answer, if an entry of a list is both."""
+    if isinstance(entry, list | tuple):
+        return entry if len(entry) == 2 and all(isinstance(text, str | None) for text in entry) else ()
+    if not isinstance(entry, Mapping) or any(key in entry for key in ROLE_KEYS):
+        return ()
+    asked, said = ([key for key in keys if not missing(entry.get(key))] for keys in (ASKED, SAID))
+    if len(asked) != 1 or len(said) > 1 or not any(key in entry for key in SAID):
+        return ()
+    return [entry[key] for key in (*asked, *said)]
+
+
+def _alternating(texts: Sequence[Any]) -> Iterator[Object]:
+    """Texts as turns of the user and the assistant by turns; an answer that is missing ends them."""
+    for number, text in enumerate(texts):
+        if not missing(text):
+            yield {"role": ("user", "assistant")[number % 2], "content": text}
 
 
 def transcript(text: str, name: str) -> list[Message]:
     """The turns of `\\n\\nHuman: …\\n\\nAssistant: …`: cut at these markers only, never at another colon."""
+    if TURN_OF_HELPSTEER.search(text):
+        first, *rest = TURN_OF_HELPSTEER.split(text)
+        return [
+            {"role": ROLES[role.lower()], "content": content}
+            for role, content in zip(["user", *rest[::2]], [first, *rest[1::2]], strict=True)
+        ]
     before, *parts = MARKER.split("\n\n" + text.lstrip())
     if before or not parts:
         raise BadRecord(f"{name} is not a transcript: it does not start with 'Human:'")
@@ -130,18 +200,22 @@ def transcript(text: str, name: str) -> list[Message]:
 
 
 def _is_transcript(text: str) -> bool:
-    return text.lstrip().startswith("Human:") and ASSISTANT in text
+    return (text.lstrip().startswith("Human:") and ASSISTANT in text) or TURN_OF_HELPSTEER.search(text) is not None
 
 
-def _from_json(text: str) -> list[Any] | None:
-    """The messages in a text that is a JSON list of them; None: it is another text."""
-    if not text.lstrip().startswith("["):
+def _from_text(text: str) -> list[Any] | None:
+    """The messages in a text that is JSON of them, or Python's print of it; None: it is another text."""
+    if not PRINTED_LIST.match(text):
         return None
-    try:
+    values = None
+    with suppress(orjson.JSONDecodeError, UnicodeEncodeError):
         values = orjson.loads(text)
-    except (orjson.JSONDecodeError, UnicodeEncodeError):
-        return None
-    return values if values and all(map(is_turn, values)) else None
+    if values is None:
+        with suppress(ValueError, SyntaxError, RecursionError, MemoryError), warnings.catch_warnings(action="ignore"):
+            # An array of numpy prints its objects line by line, without commas.
+            values = ast.literal_eval(re.sub(r"\}\s*\n\s*\{", "}, {", text.strip()))
+    messages = messages_in(values) if isinstance(values, list | Mapping) else None
+    return messages if messages and all(map(is_turn, messages)) else None
 
 
 def _turn(number: int, turn: Any) -> Message:

@@ -76,7 +76,7 @@ def test_other_gold_files_give_every_pair(file: str, count: int) -> None:
     [
         ("text", "the record is of type str, not an object with a prompt and replies"),
         (None, "the record is null, not an object"),
-        ({"prompt": "Hi?"}, "no pair of replies (replies, chosen and rejected, final and initial, a and b, output_1"),
+        ({"prompt": "Hi?"}, "no pair of replies (replies, chosen and rejected, a and b, response_a and response_b"),
         ({**PAIR, "chosen": 3}, "chosen is of type int, not text"),
         ({**PAIR, "chosen": None}, "no pair of replies"),
         ({**PAIR, "chosen": [{"role": "user", "content": "x"}]}, "chosen does not end with a reply"),

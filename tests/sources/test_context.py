@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from shape_readers import JUDGING, Record, by_audit, by_prompts, by_sft
 
+from cai.errors import InputError
 from cai.records import BadPrompt
 from cai.runs.pairs import read_pairs
 from cai.sources.cases import read_case, written
@@ -386,12 +387,33 @@ def test_the_last_reply_whose_weight_is_not_zero_is_learnt(messages: list[Any], 
         ({"messages": [U, {**said("a"), "loss": [0]}]}, "the weight of turn 2 is [0], not 0 or 1"),
         ({"messages": [U, said("a", "low")]}, "the weight of turn 2 is low, not 0 or 1"),
         ({"messages": [U, said("a", 0), said("b", 1)]}, "several turns, of which some have weight 0"),
+        ({"messages": [U, said("a")], "weight": 0}, "its weight is 0: it is not to be learnt"),
+        ({"prompt": "One?", "completion": "a", "weight": "0.0"}, "its weight is 0: it is not to be learnt"),
+        ({"messages": [U, said("a")], "weight": 0.5}, "the weight of the record is 0.5, not 0 or 1"),
+        ({"messages": [U, {**said("a"), "train_detail": [{"begin_offset": 0, "train": False}]}]}, "has 'train_detail'"),
     ],
 )
 def test_a_record_of_which_nothing_may_be_learnt_is_dropped(record: Record, problem: str) -> None:
     file = read_rows([{"messages": [U, said("kept")]}, record], "sft")
     assert [row.reply for row in file.rows] == ["kept"]
     assert problem in file.drops[0].detail
+
+
+@pytest.mark.parametrize("weight", [1, 1.0, "1", None, "", float("nan"), True])
+def test_a_record_whose_weight_is_1_or_empty_is_learnt(weight: Any) -> None:
+    assert by_sft({"messages": [U, said("a", weight)], "weight": weight})[1] == "a"
+
+
+@pytest.mark.parametrize(("tag", "grade"), [(True, True), (False, False), (1, True), (0, False), ("false", False)])
+def test_the_tag_of_llama_factory_is_a_grade_and_no_reply_that_it_rejects_is_learnt(tag: Any, grade: bool) -> None:
+    alpaca = {"instruction": "One?", "input": "", "output": "a"}
+    share_gpt = {"conversations": [{"from": "human", "value": "One?"}, {"from": "gpt", "value": "a"}]}
+    for record in (alpaca, share_gpt):
+        [row] = read_rows([{**record, "kto_tag": tag}], "kto").rows
+        assert (row.reply, row.label) == ("a", grade)
+        with pytest.raises(InputError, match="cai train kto"):
+            read_rows([{**record, "kto_tag": tag}], "sft")
+        assert by_sft({**record, "kto_tag": None})[1] == "a"
 
 
 def test_a_pair_of_which_one_reply_has_weight_zero_is_dropped() -> None:

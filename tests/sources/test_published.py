@@ -48,7 +48,7 @@ def test_the_tables_have_every_set_that_they_should() -> None:
         "LMSYS",
     ):
         assert name in names
-    assert (len(PAIRS), len(SINGLE)) == (16, 12)
+    assert (len(PAIRS), len(SINGLE)) == (33, 19)
 
 
 @pytest.mark.parametrize("command", JUDGING)

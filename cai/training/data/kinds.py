@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from cai.records import Object
-from cai.sources.conversations import CHATS, PROMPTS
+from cai.sources.conversations import PROMPTS
 from cai.sources.replies import PAIRS, SINGLE, column_of_many
+from cai.sources.turns import CHATS
 from cai.sources.values import BadRecord, listed, missing
 from cai.training.setup.methods import METHODS, Kind
 
@@ -85,12 +87,19 @@ def kind_for(record: Object, method: str) -> Kind:
 def is_graded(record: Object) -> bool | None:
     """Whether a reply has a grade, as KTO needs it; None: it has no label at all.
 
-    1 and 0 are grades beside TRL's `completion` only: elsewhere they may be classes.
+    1 and 0 are grades beside TRL's `completion`, and under LLaMA-Factory's `kto_tag`: elsewhere they may be classes.
     """
-    label = record.get("label")
+    name, label = label_of(record)
     if missing(label) or not set(record) & set(SINGLE) - {"text"}:
         return None
-    return grade_of(label) is not None and ("completion" in record or str(label).lower() in ("true", "false"))
+    numbers = "completion" in record or name == "kto_tag"
+    return grade_of(label) is not None and (numbers or str(label).lower() in ("true", "false"))
+
+
+def label_of(record: Object) -> tuple[str, Any]:
+    """The column that grades a reply, and its value."""
+    name = "label" if missing(record.get("kto_tag")) else "kto_tag"
+    return name, record.get(name)
 
 
 def grade_of(label: object) -> bool | None:

@@ -11,16 +11,17 @@ from operator import itemgetter
 from typing import Any
 
 from cai.records import DropReason, Object, Turns
-from cai.sources.conversations import CHATS, conversation_before, prompt_hash, prompt_in, to_reply
+from cai.sources.conversations import conversation_before, prompt_hash, prompt_in, to_reply
 from cai.sources.labels import preferred_of
 from cai.sources.replies import PAIRS, answers_in, column_of_many, columns_of, columns_of_two, many_of, shared_prompt
 from cai.sources.threads import woven
-from cai.sources.turns import is_conversation, is_reply, messages_in
-from cai.sources.values import BadRecord, id_of, missing, object_of
-from cai.training.data.kinds import ADVICE, WrongKind, grade_of, kind_for
+from cai.sources.turns import CHATS, is_conversation, is_reply, messages_in
+from cai.sources.values import BadRecord, id_of, missing, object_of, shown
+from cai.training.data.kinds import ADVICE, WrongKind, grade_of, kind_for, label_of
 from cai.training.setup.methods import METHODS
 
 WEIGHTS = ("weight", "train", "loss")  # keys by which a turn says whether it is learnt
+IN_PARTS = ("train_detail", "training_detail")  # by which a turn says it of its parts (axolotl)
 PLAIN = frozenset({"chosen", "rejected", "completion"})  # columns of TRL, whose text continues a text in `prompt`
 
 
@@ -57,6 +58,8 @@ def rows_of(record: Any, line: int, method: str) -> list[TrainingRow]:
     """The rows in a record; a pair is two where single replies are graded. Raises BadRecord for what cannot train."""
     record = woven(object_of(record, "columns"))
     kind = kind_for(record, method)
+    if not _learnt_or_not("the weight of the record", record, WEIGHTS[:1]):
+        raise BadRecord("its weight is 0: it is not to be learnt")
     name = id_of(record) or f"line {line}"
     if kind in ("pairs", "candidates"):
         pair = _pair(record, name) if kind == "pairs" else _of_ranks(record, name)
@@ -67,9 +70,10 @@ def rows_of(record: Any, line: int, method: str) -> list[TrainingRow]:
     prompt, [reply] = _read(record, columns)
     label = None
     if kind == "graded":
-        label = grade_of(record["label"])
+        column, value = label_of(record)
+        label = grade_of(value)
         if label is None:
-            raise BadRecord(f"'label' is {str(record['label'])[:40]!r}, not true or false")
+            raise BadRecord(f"{column!r} is {str(value)[:40]!r}, not true or false")
     return [TrainingRow(name, prompt, reply, _key(prompt), label=label)]
 
 
@@ -81,7 +85,11 @@ def _pair(record: Object, name: str) -> TrainingRow:
         raise BadRecord(f"{null!r} is null")
     preferred = preferred_of(record, columns)
     if preferred is None:
-        raise BadRecord(f"nothing says which of {columns[0]!r} and {columns[1]!r} is better: cai label asks a judge")
+        told = [
+            f", and {name!r} {shown(record[name])} could be either" for name in ("label", "labels") if name in record
+        ]
+        better = f"nothing says which of {columns[0]!r} and {columns[1]!r} is better{''.join(told[:1])}"
+        raise BadRecord(f"{better}: cai label asks a judge")
     if preferred == "tie":
         raise BadRecord(f"its label calls {columns[0]!r} and {columns[1]!r} a tie", "low_confidence")
     prompt, replies = _read(record, columns)
@@ -167,15 +175,24 @@ def _learnt(record: Object, columns: Sequence[str]) -> Object:
     return {**record, **changes}
 
 
-def _weight(number: int, turn: Any) -> int | None:
-    """Whether a reply is learnt, 1 or 0, by its own words; None: it is no reply."""
+def _weight(number: int, turn: Any) -> bool | None:
+    """Whether a reply is learnt, by its own words; None: it is no reply."""
     if not is_reply(turn):
         return None
-    weights = [turn[name] for name in WEIGHTS if not missing(turn.get(name))]
-    if any(weight not in (0, 1) or weight != weights[0] for weight in weights):
-        told = " and ".join(map(str, weights))[:40]
-        raise BadRecord(f"the weight of turn {number} is {told}, not 0 or 1")
-    return next(map(int, weights), 1)
+    for name in IN_PARTS:
+        if turn.get(name):
+            raise BadRecord(f"turn {number} has {name!r}: replies are learnt whole or not at all")
+    return _learnt_or_not(f"the weight of turn {number}", turn, WEIGHTS)
+
+
+def _learnt_or_not(what: str, entry: Object, names: Sequence[str]) -> bool:
+    values = [entry[name] for name in names if not missing(entry.get(name)) and entry[name] != ""]
+    weights = {grade_of(value) for value in values} or {True}
+    weight = weights.pop()
+    if weights or weight is None:
+        told = " and ".join(map(str, values))[:40]
+        raise BadRecord(f"{what} is {told}, not 0 or 1")
+    return weight
 
 
 def _number(record: Object, name: str) -> float | None:
