@@ -11,7 +11,7 @@ DEMO_LIMIT ?= 12
 DEMO := examples/demo/prompts.jsonl --constitution examples/demo/constitution.yaml --templates examples/demo
 DEMO += --rounds 1 --no-gate --temperature 0.3 --max-tokens 256 --system 'Answer in one short paragraph.'
 
-.PHONY: demo test test-newest constraints lint types check clean
+.PHONY: demo test test-newest test-seeds constraints lint types check clean
 
 demo: $(VENV)/demo.stamp  ## real critiques and revisions by the embedded model
 	$(BIN)/cai generate $(DEMO) --limit $(DEMO_LIMIT)
@@ -23,6 +23,9 @@ test: $(VENV)/dev.stamp  ## the default test suite; the embedded model's tests n
 test-newest: | $(NEWEST)/bin/python  ## the same suite with the newest version of every package but torch
 	$(NEWEST)/bin/python -m pip install -q -U --upgrade-strategy eager $(TORCH) build -e '.[dev]'
 	$(call suite,$(NEWEST))
+
+test-seeds: $(VENV)/dev.stamp  ## the suite's properties with a thousand new examples each, which may find what nobody has seen
+	$(BIN)/python -m pytest -q -n 2 -m hypothesis --hypothesis-profile=new
 
 constraints: test-newest  ## the newest versions, once they pass, become the tested ones
 	{ grep '^#' constraints.txt; $(NEWEST)/bin/python -m pip list --format=freeze --exclude-editable --exclude pip | sed 's/+.*//'; } > constraints.new

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 import unicodedata
 
-UNSEEN = re.compile("[\u00ad\u200b-\u200f\u2060-\u2064\ufe0f\ufeff]")
+UNSEEN = re.compile("[\u00ad\u200b-\u200f\u2060-\u2064\ue00a-\ue00c\ufe0f\ufeff]")  # and what HELD uses
 SPELLINGS = [
     (re.compile(pattern), spelling)
     for pattern, spelling in (

@@ -500,6 +500,13 @@ def test_a_small_a_at_which_an_answer_is_cut_may_be_an_article() -> None:
     assert choice("a", named=True, cut=False) == "A"
 
 
+@pytest.mark.parametrize(
+    "text", ["\ue00a", "Verdict: \ue00b", "Reply \ue00a is better.", "\ue00c is better", "\ue00a > \ue00b"]
+)
+def test_characters_that_only_look_like_letters_to_the_reader_are_none(text: str) -> None:
+    assert chosen(text) is None
+
+
 SWAPPED = str.maketrans("ABab", "BAba")
 
 
