@@ -70,6 +70,28 @@ def model(
     return folder
 
 
+def written(folder: Path, words: Any, kind: str = "Llama", dtype: str = "float32", **changed: Any) -> Path:
+    """A random model that a GGUF file can hold, Llama or Qwen2, with the tokenizer `words`; changed: settings."""
+    import torch
+    import transformers
+
+    words.save_pretrained(folder)
+    torch.manual_seed(0)
+    settings = {
+        "vocab_size": len(words) + 2, "hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 2,
+        "num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 512, "initializer_range": 0.2,
+        "eos_token_id": words.eos_token_id, "bos_token_id": None, "pad_token_id": words.pad_token_id,
+        "tie_word_embeddings": False, "rope_parameters": {"rope_theta": 5000.0, "rope_type": "default"},
+    } | changed  # fmt: skip
+    made = getattr(transformers, f"{kind}ForCausalLM")(getattr(transformers, f"{kind}Config")(**settings))
+    with torch.no_grad():
+        for name, weight in made.named_parameters():
+            if name.endswith("bias"):
+                weight.normal_(0, 0.3)
+    made.to(getattr(torch, dtype)).save_pretrained(folder)
+    return folder
+
+
 def broken(folder: Path, base: Path) -> Path:
     """The model of `base` in another folder, where the loss of a text with a ~ is no number."""
     import torch

@@ -58,21 +58,7 @@ def words_of(name: str) -> Any:
 
 def build(folder: Path, kind: str, words: Any, **changed: Any) -> Path:
     """A random model of that kind whose weights are F16, as those of the file are."""
-    words.save_pretrained(folder)
-    torch.manual_seed(0)
-    settings = {
-        "vocab_size": len(words) + 2, "hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 2,
-        "num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 512, "initializer_range": 0.2,
-        "eos_token_id": words.eos_token_id, "bos_token_id": None, "pad_token_id": words.pad_token_id,
-        "tie_word_embeddings": False, "rope_parameters": {"rope_theta": 5000.0, "rope_type": "default"},
-    } | changed  # fmt: skip
-    model = getattr(transformers, f"{kind}ForCausalLM")(getattr(transformers, f"{kind}Config")(**settings))
-    with torch.no_grad():
-        for name, weight in model.named_parameters():
-            if name.endswith("bias"):
-                weight.normal_(0, 0.3)
-    model.half().save_pretrained(folder)
-    return folder
+    return tiny.written(folder, words, kind, "float16", **changed)
 
 
 @pytest.mark.parametrize(

@@ -51,16 +51,7 @@ def build(folder: Path, **changed: Any) -> Path:
     words = tiny.tokenizer()
     words.backend_tokenizer.pre_tokenizer = cuts.Sequence([cuts.Digits(True), cuts.ByteLevel(add_prefix_space=False)])
     words.pad_token = "<|endoftext|>"
-    words.save_pretrained(folder)
-    torch.manual_seed(0)
-    settings = {
-        "vocab_size": len(words) + 2, "hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 2,
-        "num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 512, "initializer_range": 0.2,
-        "eos_token_id": words.eos_token_id, "bos_token_id": None, "pad_token_id": words.pad_token_id,
-        "rope_parameters": {"rope_theta": 5000.0, "rope_type": "default"},
-    } | changed  # fmt: skip
-    transformers.LlamaForCausalLM(transformers.LlamaConfig(**settings)).save_pretrained(folder)
-    return folder
+    return tiny.written(folder, words, **changed)
 
 
 @pytest.fixture
@@ -233,6 +224,7 @@ def test_whatever_a_killed_merge_left_is_gone_before_the_next_one_writes(tmp_pat
 KILLED = """
 import os, signal, sys
 from pathlib import Path
+import gguf, peft, transformers.models.llama.modeling_llama
 from cai.weights import merge as merging
 
 def die(*args, **more):
@@ -243,28 +235,33 @@ def save_and_die(*args):
     save(*args)
     die()
 
-adapter, out, at = sys.argv[1:]
-if at == "save":
-    merging._save = save_and_die
-elif at == "gguf":
-    merging.write_gguf = die
-else:
-    Path.rename = die
-merging.merge(adapter, out, gguf=True)
+adapter, *outs = sys.argv[1:]
+for out in outs:
+    merger = os.fork()  # so that the packages are imported once
+    if not merger:
+        if out.endswith("save"):
+            merging._save = save_and_die
+        elif out.endswith("gguf"):
+            merging.write_gguf = die
+        else:
+            Path.rename = die
+        merging.merge(adapter, out, gguf=True)
+    print(os.waitstatus_to_exitcode(os.waitpid(merger, 0)[1]))
 """
 
 
-@pytest.mark.parametrize("at", ["save", "gguf", "rename"])
-def test_a_killed_merge_leaves_no_half_model_and_the_next_one_cleans_up(base: Path, tmp_path: Path, at: str) -> None:
+def test_a_killed_merge_leaves_no_half_model_and_the_next_one_cleans_up(base: Path, tmp_path: Path) -> None:
     made = adapter(tmp_path / "lora", str(base))
-    out = tmp_path / "out"
-    ended = subprocess.run([sys.executable, "-c", KILLED, str(made), str(out), at], check=False)
-    assert ended.returncode == -signal.SIGKILL
-    left = {path.name for path in tmp_path.iterdir() if "out" in path.name}
-    assert left == {".out.merging"}
-    merge(made, out, gguf=True)
-    assert {path.name for path in tmp_path.iterdir() if "out" in path.name} == {"out", "out.gguf"}
-    assert torch.allclose(logits(out), logits(made), atol=1e-4)
+    outs = [tmp_path / at / f"out-{at}" for at in ("save", "gguf", "rename")]
+    for out in outs:
+        out.parent.mkdir()
+    ended = subprocess.run([sys.executable, "-c", KILLED, made, *outs], check=True, stdout=subprocess.PIPE)
+    assert ended.stdout.split() == [str(-signal.SIGKILL).encode()] * 3
+    for out in outs:
+        assert [path.name for path in out.parent.iterdir()] == [f".{out.name}.merging"]
+        merge(made, out, gguf=True)
+        assert {path.name for path in out.parent.iterdir()} == {out.name, f"{out.name}.gguf"}
+        assert torch.allclose(logits(out), logits(made), atol=1e-4)
 
 
 def test_a_merge_whose_folder_cannot_be_put_into_place_leaves_nothing(
