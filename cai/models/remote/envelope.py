@@ -6,38 +6,51 @@ the text of the reply. A blocked prompt is an answer, too: one that the provider
 
 from __future__ import annotations
 
+import math
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from cai.errors import CallRejected, ModelFault
 from cai.folder.answers import added, count, log_probabilities, log_probability, words
-from cai.models.remote.failures import shown
+from cai.models.remote.failures import complains, shown
 from cai.records import Completion, Finish, Object, Values
 from cai.texts.thoughts import split_thoughts
 
-# How servers say that a reply ended, reduced to lower case letters: "MAX_TOKENS", "FinishReason.STOP", "endTurn".
-FINISH: dict[str, Finish] = {
-    **dict.fromkeys(("stop", "stopsequence", "stoptoken", "eos", "eostoken", "eot", "endturn", "endofturn"), "stop"),
-    **dict.fromkeys(("end", "complete", "completed", "finished", "done"), "stop"),
-    **dict.fromkeys(("length", "maxtokens", "maxlength", "maxoutputtokens", "modellength", "tokenlimit"), "length"),
-    "modelcontextwindowexceeded": "length",
-}  # fmt: skip
+# How servers say that a reply ended, in small letters without signs: "MAX_TOKENS", "FinishReason.STOP", "endTurn". The
+# first pattern that is found counts: "ERROR_TOXIC" is a filter's, "stopped_limit" and "not_finished" are cuts.
 FILTER = re.compile(
-    "contentfilter|safety|imagesafety|recitation|blocklist|blocked|prohibitedcontent|spii|refus|sensitive|guardrail"
-    "|moderation|errortoxic"
+    "filter|safety|recitation|blocklist|blocked|prohibited|spii|refus|sensitive|guardrail|moderation|toxic|policy|violat"
+    "|armor|^hate"
 )
-GAVE_UP = {  # the server, not the model (vLLM, DeepSeek, GLM, …)
-    "abort", "aborted", "cancelled", "canceled", "error", "insufficientsystemresource", "networkerror", "timeout",
-}  # fmt: skip
-NO_TEXT = {"functioncall", "malformedfunctioncall", "pauseturn", "toolcall", "toolcalls", "tooluse"}
-THOUGHTS = {"thinking", "reasoning"}  # types of the parts of a message
+NO_TEXT = re.compile("tool|function|malformed|pauseturn|compaction")  # it goes on elsewhere, or is nothing that is read
+CUT = re.compile("length|max(new|output|predicted)?tokens|limit|contextwindow|truncat|incomplete|notfinished")
+GAVE_UP = re.compile(  # the server, not the model
+    "abort|cancel|error|fail|timeout|userstop|interrupt|preempt|unloaded|insufficient|disconnect"
+)
+REASON = 60  # characters of a reason that are read; what follows may be an echo
+WHOLE = re.compile("stop.*|eos.*|eot.*|end.*|completed?|finished|done")
+THOUGHT = re.compile("think|thought|reason|summary")  # in the type of a part of a message
 TEXTS = {"text", "output_text"}
+INPUT = ("prompttokens", "inputtokens", "prompttokencount")
+OUTPUT = ("completiontokens", "outputtokens", "candidatestokencount")
+CACHED = ("cachedtokens", "promptcachehittokens", "cachedcontenttokencount")
 
 
 def is_answer(body: Object, key: str) -> bool:
     """Whether a body is of the protocol that has replies under this key, or says that the prompt is blocked."""
     return key in body or _is_blocked(body)
+
+
+def error_instead(body: Object, key: str) -> Object | None:
+    """The error that a body holds in place of replies, or its first reply in place of a text; None if there is none."""
+    replies = body.get(key)
+    if not replies or (isinstance(replies, list) and not any(replies)):
+        return body if complains(body) else None
+    reply = known(replies[0]) if isinstance(replies, list) else {}
+    if known(reply.get("message")).get("content") or reply.get("text"):
+        return None
+    return next((each for each in (reply, body) if complains(each.get("error"))), None)
 
 
 def read_choice(body: Object, name: str, most: Any) -> Completion:
@@ -49,22 +62,22 @@ def read_choice(body: Object, name: str, most: Any) -> Completion:
     if choices is not None and not isinstance(choices, list):
         raise _unreadable("`choices`", choices)
     choice = _table((choices or [None])[0], "its first choice")
-    if not choice:
-        _check_complaint(body)
-    chat = bool(choice.get("message")) or "text" not in choice  # some servers put an empty text beside a message
-    message = _table(choice.get("message"), "`message`") if chat else choice
-    text, thoughts = _content(message.get("content" if chat else "text"))
-    refusal = words(message.get("refusal"))
-    reasoning = words(message.get("reasoning_content")) or words(message.get("reasoning")) or thoughts
+    given = choice.get("message") or choice.get("delta")  # a server that streams may send its only part as the whole
+    chat = bool(given) or "text" not in choice  # some servers put an empty text beside a message
+    message = _table(given, "`message`") if chat else choice
+    text, thoughts, refused = _content(message.get("content" if chat else "text"))
+    refusal = words(message.get("refusal")) or refused
+    reasoning = next(filter(None, map(_thought, map(message.get, REASONING))), thoughts)
     if chat:
         text, reasoning = split_thoughts(text, thoughts=reasoning)
     usage = known(body.get("usage"))
-    inputs, outputs = count(usage.get("prompt_tokens")), count(usage.get("completion_tokens"))
-    cached = count(known(usage.get("prompt_tokens_details")).get("cached_tokens"))
-    blocked = _is_blocked(body) or _is_blocked(choice) or (chat and choice.get("message") is None)
+    outputs = _tokens(usage, OUTPUT)
+    blocked = _is_blocked(body) or _is_blocked(choice) or (chat and given is None)
     finish: Finish = "content_filter"
     if refusal is None:
-        finish = finish_of(choice.get("finish_reason"), text, blocked=blocked, full=_reached(most, outputs))
+        reason = "tool_calls" if message.get("tool_calls") else choice.get("finish_reason")
+        finish = finish_of(reason, text, blocked=blocked, full=_reached(most, outputs))
+    inputs, cached = _tokens(usage, INPUT), _tokens(known(usage.get("prompt_tokens_details")) or usage, CACHED)
     return Completion(
         text=refusal or text,
         finish=finish,
@@ -79,7 +92,7 @@ def read_choice(body: Object, name: str, most: Any) -> Completion:
 
 def read_message(body: Object, name: str, most: Any) -> Completion:
     """The answer of `/messages`."""
-    text, thoughts = _content(body.get("content"))
+    text, thoughts, _ = _content(body.get("content"))
     text, reasoning = split_thoughts(text, thoughts=thoughts)
     usage = known(body.get("usage"))
     outputs = count(usage.get("output_tokens"))
@@ -104,16 +117,18 @@ def finish_of(reason: Any, text: str, *, blocked: bool, full: bool) -> Finish:
     """
     kind = ""
     if isinstance(reason, str):
-        kind = _letters(reason).removeprefix("finishreason")
-    if FILTER.match(kind):
+        kind = _letters(reason[:REASON]).removeprefix("finishreason")
+    if FILTER.search(kind):
         return "content_filter"
-    if kind in GAVE_UP:
+    if CUT.search(kind):
+        return "length"
+    if GAVE_UP.search(kind):
         raise ModelFault(f"the server gave the reply up: finish reason {shown(repr(reason))}", reached=True)
-    if blocked and not text.strip() and FINISH.get(kind) != "length":
+    if blocked and not text.strip():
         return "content_filter"
-    if kind in FINISH:
-        return FINISH[kind]
-    if kind in NO_TEXT or not text.strip():
+    if WHOLE.fullmatch(kind):
+        return "stop"
+    if NO_TEXT.search(kind) or not text.strip():
         problem = f"the server ended the reply with {shown(repr(reason))}: no text that can be used"
         raise CallRejected("model_error", problem, billed=True)
     return "length" if full else "unknown"
@@ -125,16 +140,20 @@ def finish_of(reason: Any, text: str, *, blocked: bool, full: bool) -> Finish:
 def read_logprobs(listed: Any) -> tuple[dict[str, float], ...] | None:
     """Per generated token those that were listed, or itself if none are; None if the answer has none.
 
-    A drawn token below the listed ones is left out: a reader takes the lowest entry for the floor of the list. What is
-    no number is NaN, so that a reader sees which token it belongs to.
+    A drawn token that is not listed is left out if it is below the listed ones: a reader takes the lowest entry for the
+    floor of the list. What is no number is NaN, so that a reader sees which token it belongs to.
     """
     listed = known(listed)
-    content, tokens = listed.get("content"), listed.get("tokens")
+    content = listed.get("content")
     if isinstance(content, list):
         return tuple(added(_entries(token)) for token in content)
-    if isinstance(tokens, list):
-        return tuple(_text_token(listed, place) for place in range(len(tokens)))
+    columns = [column for key in COLUMNS if isinstance(column := listed.get(key), list)]
+    if columns:
+        return tuple(_text_token(listed, place) for place in range(max(map(len, columns))))
     return None
+
+
+COLUMNS = ("tokens", "token_logprobs", "top_logprobs")  # of `/completions`: each a list with an item for each token
 
 
 def _entries(token: Any) -> Iterator[tuple[str, float]]:
@@ -144,12 +163,19 @@ def _entries(token: Any) -> Iterator[tuple[str, float]]:
     if isinstance(tops, dict):
         yield from log_probabilities(tops).items()
         return
+    listed = [
+        entry for entry in map(known, tops if isinstance(tops, list) else ()) if isinstance(entry.get("token"), str)
+    ]
     met = False
-    for entry in filter(None, map(known, tops if isinstance(tops, list) and tops else [drawn])):
+    for entry in listed:
         is_drawn = _is_same(entry, drawn)
-        if isinstance(entry.get("token"), str) and not (met and is_drawn):
+        if not (met and is_drawn):
             yield entry["token"], log_probability(entry.get("logprob"))
         met = met or is_drawn
+    token, value = drawn.get("token"), log_probability(drawn.get("logprob"))
+    floor = min((log_probability(entry.get("logprob")) for entry in listed), default=-math.inf)
+    if isinstance(token, str) and value > floor and all(entry["token"] != token for entry in listed):
+        yield token, value
 
 
 def _is_same(entry: Object, drawn: Object) -> bool:
@@ -161,37 +187,42 @@ def _is_same(entry: Object, drawn: Object) -> bool:
 
 
 def _text_token(listed: Object, place: int) -> dict[str, float]:
-    """The same of `/completions`, where each key has a list with an item for each token."""
-    token, value, top = (_at(listed.get(key), place) for key in ("tokens", "token_logprobs", "top_logprobs"))
+    """The tokens that COLUMNS list at one place; some servers give the only place by itself."""
+    token, value, top = (_at(listed.get(key), place) for key in COLUMNS)
+    top = listed["top_logprobs"] if place == 0 and isinstance(listed.get("top_logprobs"), dict) else top
     return log_probabilities(top) or log_probabilities({token: value} if isinstance(token, str) else None)
 
 
 # Parts
 
 
-def _content(content: Any) -> tuple[str, str | None]:
-    """The text of a message, which may come in parts, and the thoughts among them."""
+def _content(content: Any) -> tuple[str, str | None, str | None]:
+    """The text of a message, which may come in parts, with the thoughts and the refusal among them."""
     if content is None or isinstance(content, str):
-        return content or "", None
+        return content or "", None, None
     if not isinstance(content, list):
         content = [content]
-    texts, thoughts = [], []
+    texts, thoughts, refusal = [], [], None
     for part in content:
         part = _table({"text": part} if isinstance(part, str) else part, "a text")
-        kind = words(part.get("type")) or "text"
-        if kind in THOUGHTS:
+        kind = words(part.get("type")) or ("refusal" if "refusal" in part else "text")
+        if THOUGHT.search(kind) or part.get("thought") is True:
             thoughts.append(_thought(part.get("thinking") or part.get("reasoning") or part.get("text")))
         elif kind in TEXTS:
             if not isinstance(part.get("text"), str):
                 raise _unreadable("a text", part.get("text"))
             texts.append(part["text"])
-    return "".join(texts), "\n\n".join(filter(None, thoughts)) or None
+        refusal = refusal or words(part.get("refusal"))
+    return "".join(texts), "\n\n".join(filter(None, thoughts)) or None, refusal
+
+
+REASONING = ("reasoning_content", "reasoning", "thinking", "reasoning_details")  # keys of a message
 
 
 def _thought(thought: Any) -> str | None:
-    """A thought; Mistral's come in parts, too."""
+    """A thought; Mistral's and OpenRouter's come in parts, too."""
     if isinstance(thought, list):
-        return "".join(words(known(part).get("text")) or "" for part in thought)
+        return words("".join(words(known(part).get("text")) or "" for part in thought))
     return words(thought)
 
 
@@ -205,18 +236,12 @@ def _is_blocked(where: Object) -> bool:
     return filtered or words(feedback.get("blockReason") or feedback.get("block_reason")) is not None
 
 
-def _check_complaint(body: Object) -> None:
-    """Raise CallRejected for an answer without a reply that says in words why, and does not name a filter."""
-    state = known(body.get("base_resp"))  # of MiniMax; with the code 0 all is well
-    said = [body.get(key) for key in ("message", "msg", "detail", "error_msg")]
-    complaint = next(filter(None, map(words, [*said, state.get("status_msg")])), None)
-    if complaint is not None and not FILTER.search(_letters(complaint)):
-        problem = f"the server answered 200 without a reply: {shown(complaint)}"
-        raise CallRejected("model_error", problem)
-
-
 def _letters(text: str) -> str:
     return re.sub("[^a-z]", "", text.lower())
+
+
+def _tokens(usage: Object, names: Sequence[str]) -> int | None:
+    return next((count(value) for key, value in usage.items() if _letters(key) in names), None)
 
 
 def _reached(most: Any, outputs: int | None) -> bool:

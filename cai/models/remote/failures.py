@@ -18,12 +18,21 @@ import orjson
 from cai.texts.wording import one_line, printable
 
 SURROGATE = re.compile("[\ud800-\udfff]")
+OPENING = 120  # characters at the beginning of a message that say what it is about
 READ = 2000  # characters of a server's words; some echo the whole prompt
-# Keys of an error body, of which the first that has a value counts: {"error": {…}} OpenAI, Anthropic · {"error": "…"}
-# Ollama, xAI · {"message": …} old vLLM · {"detail": …} FastAPI · {"errors": […]} Cloudflare
-ERRORS = ("error", "errors", "detail")
-MESSAGES = ("message", "msg", "detail", "error_msg", "error_message", "errorMessage", "error_description", "title")
-KINDS = ("code", "type", "status", "error_code", "reason", "errorCode")
+# Keys of an error body in small letters without signs. What stands under others is not read: it may quote the request.
+TEXTS = {
+    "message", "msg", "errormsg", "errormessage", "errordescription", "statusmsg", "defaultmessage", "description",
+    "error", "errors", "detail", "details", "title", "raw",
+}  # fmt: skip
+INNER = {
+    "baseresp", "errorchain", "externalmodelerror", "fieldviolations", "innererror", "issues", "metadata", "params",
+    "response", "source", "validation",
+}  # fmt: skip
+KINDS = {"code", "type", "status", "errorcode", "statuscode", "reason"}
+FIELDS = {"additionalproperty", "field", "instancepath", "keys", "loc", "param", "path", "pointer"}
+AROUND = {"", "body", "generationconfig", "parameters", "payload", "properties", "request"}  # of a field, in its path
+SUCCESS = re.compile(r"(ok|succe(ss|eded)|none|null)?\W*", re.IGNORECASE)
 # Keys that hold a time to wait, without case and signs, and the seconds of their unit.
 WAITS = {
     "retryafter": 1.0, "retryafterseconds": 1.0, "retrydelay": 1.0, "estimatedtime": 1.0, "retryin": 1.0,
@@ -49,12 +58,16 @@ class Failure:
     """An answer that is an error: what the server said about it."""
 
     status: int
-    kind: str  # the error's code, type and the like
-    message: str
+    kind: str  # the error's codes, types and the like
+    said: tuple[str, ...]  # its messages; a router gives those of the server behind it, too
     retry_after: float | None  # seconds
     spoken: bool = False  # the body is JSON with an `error`: the API's words, not those of a firewall before it
     fields: tuple[str, ...] = ()  # of the request, that the error points to
     inside: bool = False  # it came in an answer whose status is 200, and named no status of its own
+
+    @property
+    def message(self) -> str:
+        return "; ".join(self.said)
 
     @property
     def words(self) -> str:
@@ -70,34 +83,60 @@ def read_error(status: int, headers: Mapping[str, str], raw: bytes) -> Failure:
     except (ValueError, RecursionError):
         text = raw[:READ].decode("utf-8", "replace")
         message = "an HTML page" if text.lstrip().startswith("<") else shown(text)
-        return Failure(status, "", message or responses.get(status, ""), wait_in_words(text) if wait is None else wait)
+        wait = wait_in_words(text) if wait is None else wait
+        return Failure(status, "", (message or responses.get(status, ""),), wait)
     return error_in(status, body, wait)
 
 
 def error_in(status: int, body: Any, wait: float | None = None) -> Failure:
     """What the parsed body of an error says; wait: seconds that the headers name."""
-    error, kind, spoken = _opened(body), "", False
-    while (name := _inner(error)) is not None:
-        kind = kind or _kind(error)
-        spoken = spoken or name == "error"
-        error = _opened(error[name])
-    kind = " ".join(filter(None, (_kind(error), kind)))
-    message = shown(_message(error))
-    if wait is None:
-        wait = next(_waits(body), None)
-    if wait is None:
-        wait = wait_in_words(message)
-    fields = tuple(_fields(error))
-    return Failure(status, kind, message or kind or responses.get(status, ""), wait, spoken, fields)
+    found = list(_walk(body))
+    kind, texts, fields = (list(dict.fromkeys(text for what, text in found if what == each)) for each in WHAT)
+    said = [text for text in texts if not any(text in other and text != other for other in texts)]
+    if not said:
+        unknown = json.dumps(body, ensure_ascii=False) if body and not kind else ""
+        said = [" ".join(kind) or shown(unknown) or responses.get(status, "")]
+    times = [*_waits(body), *filter(None, map(wait_in_words, said))]
+    if wait is None and times:
+        wait = times[0]
+    return Failure(status, " ".join(kind), tuple(said), wait, ("spoken", "") in found, tuple(fields))
 
 
-STATUSES = (  # of errors that come in an answer whose status is 200, by their code or type
-    (r"invalid.?(request|argument|param)|bad.?request|unprocessable", 400),
-    (r"authenticat|api.?key|unauthorized", 401),
+WHAT = ("kind", "text", "field")
+
+
+def _walk(value: Any, depth: int = 9) -> Iterator[tuple[str, str]]:
+    """What an error body says: its kinds, texts and fields, and whether it has an `error`."""
+    if depth == 0:
+        return
+    if isinstance(value, str):
+        body = _opened(value)
+        inner = [] if isinstance(body, str) else list(_walk(body, depth - 1))
+        text = shown(value)
+        yield from inner or ([] if SUCCESS.fullmatch(text) else [("text", text)])
+    elif isinstance(value, list):
+        for each in value[:20]:
+            yield from _walk(each, depth - 1)
+    elif isinstance(value, dict):
+        for key, each in value.items():
+            name = _letters(key)
+            if name == "error" and each and isinstance(each, str | dict | list):
+                yield "spoken", ""
+            if name in TEXTS or (name in INNER and not isinstance(each, str)):
+                yield from _walk(each, depth - 1)
+            elif name in KINDS and isinstance(each, str | int) and each != "":
+                yield "kind", shown(str(each))
+            elif name in FIELDS:
+                yield from (("field", field) for field in _fields(name, each))
+
+
+STATUSES = (  # of errors that come in an answer whose status is 200, by their code or type, else by their first words
+    (r"authenticat|api.?key|unauthorized|token (is )?invalid|login fail|authfail", 401),
     (r"permission", 403),
     (r"not.?found", 404),
-    (r"rate.?limit|too.?many", 429),
+    (r"(rate|request|qps|[rt]pm).{0,12}limit|too.?many", 429),
     (r"overload", 529),
+    (r"invalid.?(request|argument|param)|bad.?request|unprocessable", 400),
 )
 
 
@@ -110,63 +149,35 @@ def error_inside(body: Mapping[str, Any]) -> Failure:
     named = [int(word) for word in found.kind.split() if word.isdigit() and 400 <= int(word) < 600]
     if named:
         return replace(found, status=named[0])
-    meant = next((status for words, status in STATUSES if re.search(words, found.kind, re.IGNORECASE)), 502)
-    return replace(found, status=meant, inside=True)
+    places = (found.kind, found.message[:OPENING])
+    meant = (status for place in places for words, status in STATUSES if re.search(words, place, re.IGNORECASE))
+    return replace(found, status=next(meant, 502), inside=True)
 
 
-def _opened(value: Any) -> Any:
-    """A value out of the list of one or the JSON text that some servers wrap it in."""
-    while isinstance(value, list) and len(value) == 1:
-        value = value[0]
-    if isinstance(value, str) and value.lstrip()[:1] in ("{", "["):
+def complains(body: Any) -> bool:
+    """Whether a body without a reply says in words what is wrong."""
+    return any(what == "text" for what, _ in _walk(body))
+
+
+def _opened(value: str) -> Any:
+    """What the JSON text holds that some servers wrap an error in; other text as it is."""
+    if value.lstrip()[:1] in ("{", "["):
         with suppress(ValueError, RecursionError):
-            return _opened(loads(value.encode()))
+            return loads(value.encode())
     return value
 
 
-def _inner(error: Any) -> str | None:
-    """The key of an error body under which the error itself is; None if it is the error."""
-    if not isinstance(error, dict):
-        return None
-    names = ("error",) if isinstance(error.get("message"), str) else ERRORS
-    return next((name for name in names if error.get(name) and isinstance(error[name], str | dict | list)), None)
+def _fields(key: str, value: Any) -> Iterator[str]:
+    """The fields of the request that an error points to under a key of its own: by names, or by the path to one."""
+    if key == "keys" and isinstance(value, list):
+        yield from (each for each in value if isinstance(each, str))
+    elif isinstance(value, str | list):
+        parts = re.split(r"[^\w-]+", value) if isinstance(value, str) else value
+        yield from [part for part in parts if isinstance(part, str) and _letters(part) not in AROUND][:1]
 
 
-def _kind(error: Any) -> str:
-    if not isinstance(error, dict):
-        return ""
-    found = (error.get(name) for name in KINDS)
-    return shown(" ".join(str(value) for value in found if isinstance(value, str | int) and value != ""))
-
-
-def _message(error: Any) -> str:
-    """The words of an error, of several one after the other; with those of the server behind a router."""
-    if isinstance(error, list):
-        return "; ".join(filter(None, map(_message, error)))
-    if not isinstance(error, dict):
-        return "" if error is None else str(error)
-    found = _opened(next((error[name] for name in MESSAGES if error.get(name)), ""))
-    if isinstance(found, dict):
-        found = found.get("error") or found
-    message = _message(found)
-    place = error.get("loc")  # of pydantic: ["body", "seed"]
-    if isinstance(place, list):
-        message = f"{'.'.join(str(part) for part in place if part != 'body')}: {message}"
-    metadata = error.get("metadata")
-    behind = metadata.get("raw") if isinstance(metadata, dict) else None
-    return message if behind is None else f"{message}: {behind}"
-
-
-def _fields(error: Any) -> Iterator[str]:
-    """The fields of the request that an error points to by a key of its own."""
-    for each in error if isinstance(error, list) else [error]:
-        if not isinstance(each, dict):
-            continue
-        if isinstance(each.get("param"), str):
-            yield each["param"]
-        place = each.get("loc")
-        if isinstance(place, list):
-            yield next((part for part in place if isinstance(part, str) and part != "body"), "")
+def _letters(text: str) -> str:
+    return re.sub("[^a-z]", "", text.lower())
 
 
 def _waits(body: Any, depth: int = 6) -> Iterator[float]:
@@ -178,7 +189,7 @@ def _waits(body: Any, depth: int = 6) -> Iterator[float]:
             yield from _waits(each, depth - 1)
     if isinstance(body, dict):
         for key, value in body.items():
-            unit = WAITS.get(re.sub("[^a-z]", "", key.lower()))
+            unit = WAITS.get(_letters(key))
             seconds = None if unit is None else seconds_of(value, unit)
             if seconds is not None:
                 yield seconds

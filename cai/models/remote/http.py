@@ -30,7 +30,8 @@ from cai.errors import (
     UsageError,
 )
 from cai.models.remote.addresses import parse_base_url, path_advice, proxy_for, redirect_target
-from cai.models.remote.envelope import is_answer, known
+from cai.models.remote.bodies import form_of, read_body, too_large
+from cai.models.remote.envelope import error_instead, is_answer, known
 from cai.models.remote.failures import Failure, error_inside, loads, read_error, shown
 from cai.models.remote.fields import way_out
 from cai.models.remote.meanings import meaning_of
@@ -40,7 +41,6 @@ from cai.records import Completion, Values
 CONNECT = 30.0  # seconds until a server that does not even accept counts as gone
 LOOK = 10.0  # seconds for a question that can go unanswered
 LARGE = 2**20  # bytes; aiohttp wants larger bodies as a file object, and warns
-MOST = 64 * 2**20  # bytes of an answer that are read, decompressed; a reply has a few thousand
 # A transport failure in a few words; the first class that fits counts.
 REASONS: dict[type[Exception], str] = {
     aiohttp.ConnectionTimeoutError: "no connection within {connect:g} s",
@@ -53,7 +53,7 @@ REASONS: dict[type[Exception], str] = {
     aiohttp.ClientProxyConnectionError: "the proxy cannot be reached; check HTTP_PROXY and HTTPS_PROXY",
     aiohttp.ServerDisconnectedError: "the server closed the connection",
     aiohttp.ClientPayloadError: "the body broke off half-way",
-    aiohttp.ClientResponseError: "the answer is not HTTP",
+    aiohttp.ClientResponseError: "the answer is not HTTP that can be read: {error.message}",
 }
 # Failures that say nothing of the request: no server has read it.
 UNREACHED = (
@@ -146,7 +146,8 @@ class HostedModel:
         """Send once and `read` the answer, if it holds a reply or says that there is none."""
         body = await self.post(path, payload)
         if not is_answer(body, self.replies):
-            raise self.odd("JSON that holds no reply")
+            held = shown(", ".join(list(body)[:8])) or "nothing"
+            raise self.odd(f"JSON that holds no reply, but {held}")
         try:
             return read(body)
         except ModelError as error:  # with words of the server's
@@ -166,28 +167,27 @@ class HostedModel:
             async with self._session.post(url, data=data, allow_redirects=False) as response:
                 status = response.status
                 headers = response.headers
-                raw, whole = await _body(response)
+                raw, whole = await read_body(response)
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             # `from None`: aiohttp's errors hold the request's headers.
             message = self._secrets.message(f"no answer from {self.endpoint}: {self._reason(error)}")
             raise ModelFault(message, reached=not isinstance(error, UNREACHED)) from None
         answered = 200 <= status < 300
         if answered and not whole:
-            problem = f"the server's answer is over {MOST // 2**20} MB, the most that is read of one"
-            raise CallRejected("model_error", problem, billed=True)
+            raise too_large()
         if answered:
             return self._answer(raw, payload)
         if 300 <= status < 400:
-            target = self._secrets.message(redirect_target(url, headers.get("Location", "")))
+            target = self._secrets.message(redirect_target(url, headers.get("Location", ""))).removesuffix(path)
             raise ModelStopped(f"{self.endpoint} redirects to {target}: give that address as the base URL")
         raise self.error(read_error(status, headers, raw), payload)
 
     def _answer(self, raw: bytes, payload: Values) -> Values:
         """The object that a 200 answer is, without secrets; raises the error that it holds instead."""
         reply = self._json(raw)
-        says_error = reply.get("error") or reply.get("object") == "error"
-        if says_error and not reply.get(self.replies):
-            raise self.error(error_inside(reply), payload)
+        error = error_instead(reply, self.replies)
+        if error is not None:
+            raise self.error(error_inside(error), payload)
         cleaned = self._secrets.clean(raw)
         return reply if cleaned is raw else self._json(cleaned)
 
@@ -200,7 +200,7 @@ class HostedModel:
             timeout = aiohttp.ClientTimeout(total=min(LOOK, self._connection.timeout))
             request = self._session.request(method, url, json=payload, allow_redirects=False, timeout=timeout)
             async with request as response:
-                raw, _ = await _body(response)
+                raw, _ = await read_body(response)
                 found = loads(self._secrets.clean(raw)) if response.status == 200 else None
         except (aiohttp.ClientError, TimeoutError, OSError, ValueError, RecursionError):
             return {}
@@ -210,9 +210,11 @@ class HostedModel:
         try:
             reply = loads(raw)
         except (ValueError, RecursionError):
-            text = raw.strip()
-            kind = "HTML" if text.startswith(b"<") else "no JSON"
-            raise self.odd(kind if text else "an empty body") from None
+            kind = form_of(raw)
+            if kind == "a stream":
+                problem = f"{self.endpoint} answers with a stream, which is not read: ask for whole replies with"
+                raise ModelStopped(f"{problem} --extra-body '{{\"stream\": false}}'") from None
+            raise self.odd(kind) from None
         if not isinstance(reply, dict):
             raise self.odd(f"JSON that is {type(reply).__name__}, not an object")
         return reply
@@ -230,7 +232,7 @@ class HostedModel:
         """
         answer = replace(
             answer,
-            message=self._secrets.message(answer.message),
+            said=tuple(map(self._secrets.message, answer.said)),
             fields=tuple(map(self._secrets.message, answer.fields)),
         )
         answered = "answered 200 with an error" if answer.inside else f"answered {answer.status}"
@@ -279,13 +281,3 @@ class HostedModel:
         if isinstance(error, OSError) and error.errno is not None:
             return os.strerror(error.errno).lower()
         return shown(str(error)) or type(error).__name__
-
-
-async def _body(response: aiohttp.ClientResponse) -> tuple[bytes, bool]:
-    """The body of an answer, and whether it is whole; of one that is too long only the beginning."""
-    body = bytearray()
-    async for part in response.content.iter_any():
-        body += part
-        if len(body) > MOST:
-            return bytes(body[:LARGE]), False
-    return bytes(body), True

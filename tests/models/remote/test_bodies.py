@@ -15,8 +15,8 @@ import pytest
 from habits import JSON, REPLY, Answer, Mode, answer, chat, message, serving
 
 from cai.calls.model import Call, Connection
-from cai.errors import CallRejected, ModelError, ModelFault, ModelStopped
-from cai.models.remote import http
+from cai.errors import AuthenticationFailed, CallRejected, ModelBusy, ModelError, ModelFault, ModelStopped
+from cai.models.remote import bodies
 from cai.models.remote.anthropic import AnthropicModel
 from cai.models.remote.openai import OpenAIModel
 from cai.records import Completion, Request, Sampling
@@ -60,7 +60,7 @@ def encoded(kind: str, body: bytes, status: int = 200) -> Answer:
 
 @pytest.fixture
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(http, "MOST", MEGABYTE)
+    monkeypatch.setattr(bodies, "MOST", MEGABYTE)
 
 
 LONG = {
@@ -97,13 +97,13 @@ def test_an_error_without_an_end_is_read_up_to_the_limit(status: int, small: Non
 
 def test_what_is_read_of_a_long_answer_is_all_that_it_costs() -> None:
     """The limit itself, with a body that compresses a thousandfold: 300 MB are sent as 300 kB."""
-    assert http.MOST == 64 * MEGABYTE
+    assert bodies.MOST == 64 * MEGABYTE
     bomb = Mode(encoded("gzip", packed("gzip", 300)))
     tracemalloc.start()
     try:
         for error in outcomes(bomb):
             assert isinstance(error, CallRejected) and "over 64 MB" in str(error)
-        assert tracemalloc.get_traced_memory()[1] < 3 * http.MOST
+        assert tracemalloc.get_traced_memory()[1] < 3 * bodies.MOST
     finally:
         tracemalloc.stop()
 
@@ -171,13 +171,109 @@ def test_any_status_of_success_brings_an_answer(status: int) -> None:
     assert isinstance(done, Completion) and done.text == REPLY
 
 
+# What is not the JSON of a reply
+
+STREAMS = {
+    "events": b'data: {"choices": [{"delta": {"content": "Hi"}}]}\n\ndata: [DONE]\n\n',
+    "a comment first": b": PROCESSING\n\ndata: {}\n\n",
+    "a name first": b'event: message_start\ndata: {"type": "message_start"}\n\n',
+    "a whole reply as an event": b"data: " + json.dumps(chat()).encode() + b"\n\n",
+    "an id first": b"id: 1\ndata: {}\n\n",
+    "JSON in lines": b'{"message": {"content": "Hi"}, "done": false}\n{"message": {"content": ""}, "done": true}\n',
+}
+
+
+@pytest.mark.parametrize("name", STREAMS)
+def test_a_stream_that_was_not_asked_for_ends_the_run_and_says_how_to_ask_for_whole_replies(name: str) -> None:
+    for error in outcomes(Mode(Answer(STREAMS[name], headers={"Content-Type": "text/event-stream"}))):
+        assert type(error) is ModelStopped and "--extra-body '{\"stream\": false}'" in str(error)
+
+
+@pytest.mark.parametrize(
+    "charset", ["iso-8859-1", "windows-1252", "utf-16", "utf-16-le", "UTF-8", "gb18030", "shift_jis"]
+)
+def test_a_body_is_read_in_the_charset_that_its_header_names(charset: str) -> None:
+    text = "もう一つ" if charset in ("gb18030", "shift_jis") else "naïve, schön"
+    raw = json.dumps(chat(text), ensure_ascii=False).encode(charset)
+    [done, _] = outcomes(Mode(Answer(raw, headers={"Content-Type": f"application/json; charset={charset}"})))
+    assert isinstance(done, Completion) and done.text == text
+
+
+@pytest.mark.parametrize("charset", ["unheard-of", "zip", "ascii", ""])
+def test_a_charset_that_does_not_fit_is_a_passing_fault(charset: str) -> None:
+    raw = json.dumps(chat("schön"), ensure_ascii=False).encode("latin-1")
+    for error in outcomes(Mode(Answer(raw, headers={"Content-Type": f"application/json; charset={charset}"}))):
+        assert type(error) is ModelFault and "200 with no JSON" in str(error)
+
+
+@pytest.mark.parametrize(
+    ("body", "keys"),
+    [
+        ({"model": "m", "message": {"content": "Hi"}, "done": True}, "model, message, done"),
+        ({"candidates": [{"content": {"parts": [{"text": "Hi"}]}}]}, "candidates"),
+        ({"object": "response", "output": [], "error": None}, "object, output, error"),
+        ({"code": 0, "msg": "success", "data": chat()}, "code, msg, data"),
+        ({"result": {"response": "Hi"}, "success": True, "errors": []}, "result, success, errors"),
+        ({}, "nothing"),
+    ],
+)
+def test_an_answer_of_another_protocol_is_told_by_its_keys(body: dict[str, Any], keys: str) -> None:
+    for error in outcomes(Mode(answer(body))):
+        assert type(error) is ModelFault and f"JSON that holds no reply, but {keys}: does this" in str(error)
+
+
+def test_a_redirect_of_a_call_leads_to_the_base_url_of_another_server() -> None:
+    there = "https://other.example/v1"
+    [error, _] = outcomes(Mode(answer({}, 308, Location=f"{there}/chat/completions?token=hush")))
+    assert f"redirects to {there}: give that address as the base URL" in str(error)
+
+
+# An error in place of a reply
+
+FAILED = {"error": {"code": 502, "message": "the worker died"}}
+INSTEAD = [
+    (chat(choices=None, base_resp={"status_code": 1008, "status_msg": "insufficient balance"}), ModelStopped, None),
+    (chat(choices=None, base_resp={"status_code": 1004, "status_msg": "login fail"}), AuthenticationFailed, None),
+    (chat(choices=[], base_resp={"status_code": 1002, "status_msg": "rate limit exceeded(RPM)"}), ModelBusy, None),
+    (chat(choices=[]) | {"message": "The prompt was blocked by our content filter."}, CallRejected, "content_filter"),
+    (
+        chat(choices=None, base_resp={"status_code": 1026, "status_msg": "new_sensitive"}),
+        CallRejected,
+        "content_filter",
+    ),
+    ({"error_code": 336103, "error_msg": "Prompt tokens too long, max tokens is 2000"}, CallRejected, "too_long"),
+    ({"error_code": 18, "error_msg": "Open api qps request limit reached"}, ModelBusy, None),
+    ({"Response": {"Error": {"Code": "AuthFailure", "Message": "the id is not known"}}}, AuthenticationFailed, None),
+    ({"choices": [], "message": "upstream has no free worker"}, ModelFault, None),
+    ({"choices": None, "code": 500, "msg": "model gave up"}, ModelFault, None),
+    ({"choices": [None], "detail": "no capacity"}, ModelBusy, None),
+    ({"success": False, "errors": [{"code": 10000, "message": "Authentication error"}]}, AuthenticationFailed, None),
+    (chat("", None, **FAILED), ModelFault, None),
+    (chat(None, "error", choice=FAILED), ModelFault, None),
+    (chat("", choice={"error": {"code": 429, "message": "wait"}}), ModelBusy, None),
+]
+
+
+@pytest.mark.parametrize(("body", "kind", "reason"), INSTEAD)
+def test_an_error_in_place_of_a_reply_means_what_its_words_say(
+    body: dict[str, Any], kind: type[ModelError], reason: str | None
+) -> None:
+    [error, _] = outcomes(Mode(answer(body)))
+    assert type(error) is kind and getattr(error, "reason", None) == reason and "answered" in str(error)
+
+
+def test_words_beside_a_reply_are_no_error() -> None:
+    for more in ({"error": None}, {"error": {}}, {"message": "success"}, {"msg": "ok", "code": 0}, FAILED):
+        [done, _] = outcomes(Mode(answer(chat() | more)))
+        assert isinstance(done, Completion) and done.text == REPLY
+
+
 KEY = "sk-proj-Zq8vW2mT4xR7"
 ECHOES = [
     chat(finish=f"tool_calls for {KEY}", text=""),
     chat(choices=f"none for {KEY}"),
     chat(choices=[KEY]),
     chat({"type": "text", "text": [KEY]}),
-    {"choices": [], "msg": f"no worker for {KEY}"},
 ]
 
 

@@ -21,7 +21,7 @@ from cai.errors import CallRejected, ModelError, ModelFault
 from cai.folder.answers import log_sum
 from cai.folder.store import Store, read_calls
 from cai.judge.flows import read_choice as read_vote
-from cai.models.remote.envelope import FINISH, finish_of, read_choice, read_message
+from cai.models.remote.envelope import finish_of, read_choice, read_message
 from cai.models.remote.failures import loads
 from cai.records import Completion
 
@@ -161,6 +161,25 @@ def test_a_count_of_tokens_is_a_whole_number_or_not_known(value: Any, count: int
     assert done.input_tokens == count and done.output_tokens == 1
 
 
+@pytest.mark.parametrize(
+    ("usage", "counts"),
+    [
+        ({"input_tokens": 21, "output_tokens": 8}, (21, 8, None)),
+        ({"inputTokens": 21, "outputTokens": 8}, (21, 8, None)),
+        ({"promptTokenCount": 21, "candidatesTokenCount": 8, "cachedContentTokenCount": 4}, (21, 8, 4)),
+        ({"prompt_tokens": 21, "completion_tokens": 8, "prompt_cache_hit_tokens": 5}, (21, 8, 5)),
+        ({"prompt_tokens": 21, "completion_tokens": 8, "cached_tokens": 5}, (21, 8, 5)),
+        ({"prompt_tokens": 21, "completion_tokens": 8, "prompt_tokens_details": {"cached_tokens": 5}}, (21, 8, 5)),
+        ({"total_tokens": 29}, (None, None, None)),
+    ],
+)
+def test_counts_are_read_under_the_names_of_any_protocol(
+    usage: dict[str, Any], counts: tuple[int | None, int | None, int | None]
+) -> None:
+    done = read_choice(chat(usage=usage), MODEL, 100)
+    assert (done.input_tokens, done.output_tokens, done.cached_tokens) == counts
+
+
 def test_a_sum_with_a_part_that_is_not_known_is_not_known() -> None:
     usage = {"input_tokens": 5, "cache_read_input_tokens": "7", "cache_creation_input_tokens": 2, "output_tokens": 1}
     done = read_message(message(usage=usage), MODEL, 100)
@@ -191,29 +210,49 @@ def test_a_text_without_a_reason_that_has_all_its_tokens_was_cut() -> None:
 
 
 @pytest.mark.parametrize(
-    ("reason", "finish"),
+    ("finish", "reasons"),
     [
-        ("STOP", "stop"), ("Stop", "stop"), ("FinishReason.STOP", "stop"), ("FINISH_REASON_STOP", "stop"),
-        ("stop-sequence", "stop"), ("endTurn", "stop"), ("<|eot|>", "stop"), ("COMPLETE", "stop"),
-        ("MAX_TOKENS", "length"), ("maxTokens", "length"), ("Length", "length"), ("max_output_tokens", "length"),
+        ("stop", "STOP Stop FinishReason.STOP FINISH_REASON_STOP stop-sequence endTurn <|eot|> COMPLETE eosFound"),
+        ("stop", "stopStringFound end_of_text endoftext stopped_eos eos_token stop_token finished done"),
+        ("length", "MAX_TOKENS maxTokens Length max_output_tokens max_new_tokens length_capped"),
+        ("length", "contextLengthReached model_length token_limit time_limit not_finished limit stopped_limit"),
+        ("length", "incomplete ERROR_LIMIT model_context_window_exceeded maxPredictedTokensReached truncated"),
+        ("content_filter", "SAFETY IMAGE_SAFETY content-filter policy_violation input_guardrail_triggered ERROR_TOXIC"),
+        ("content_filter", "output_guardrail_triggered hate MODEL_ARMOR toxicity refusal sensitive blocked"),
     ],
 )  # fmt: skip
-def test_reasons_are_read_whatever_their_spelling(reason: str, finish: str) -> None:
-    assert finish_of(reason, REPLY, blocked=False, full=False) == finish
-    for known, kind in FINISH.items():
-        assert finish_of(known.upper(), REPLY, blocked=True, full=True) == kind
+def test_reasons_are_read_whatever_their_spelling(finish: str, reasons: str) -> None:
+    for reason in reasons.split():
+        for spelling in (reason, reason.upper(), reason.lower()):
+            assert finish_of(spelling, REPLY, blocked=False, full=False) == finish
+            assert finish_of(spelling, REPLY, blocked=False, full=True) == finish
 
 
-@pytest.mark.parametrize("reason", ["abort", "ABORTED", "error", "network_error", "insufficient_system_resource"])
+@pytest.mark.parametrize(
+    "reason",
+    ["abort", "ABORTED", "error", "network_error", "insufficient_system_resource", "user_stopped", "USER_CANCEL",
+     "TIMEOUT", "preempted", "modelUnloaded", "failed", "interrupted"],
+)  # fmt: skip
 def test_a_reply_that_the_server_gave_up_is_asked_again(reason: str) -> None:
     with pytest.raises(ModelFault, match="gave the reply up"):
         read_choice(chat(finish=reason), MODEL, 100)
 
 
-@pytest.mark.parametrize("reason", ["tool_calls", "TOOL_CALLS", "function_call", "tool_use", "pause_turn"])
+@pytest.mark.parametrize(
+    "reason",
+    ["tool_calls", "TOOL_CALLS", "function_call", "tool_use", "pause_turn", "UNEXPECTED_TOOL_CALL", "compaction",
+     "malformed_tool_use", "malformed_model_output"],
+)  # fmt: skip
 def test_a_reply_that_goes_on_elsewhere_is_no_whole_text(reason: str) -> None:
     with pytest.raises(CallRejected, match="no text that can be used"):
         read_choice(chat(finish=reason), MODEL, 100)
+
+
+def test_a_reply_that_calls_a_tool_is_no_whole_text_whatever_it_says_of_its_end() -> None:
+    call = {"id": "1", "type": "function", "function": {"name": "look", "arguments": "{}"}}
+    with pytest.raises(CallRejected, match="no text that can be used"):
+        read_choice(chat("Let me look.", message={"tool_calls": [call]}), MODEL, 100)
+    assert read_choice(chat(message={"tool_calls": [], "function_call": None, "audio": None}), MODEL, 100).text == REPLY
 
 
 # Blocked prompts
@@ -233,9 +272,6 @@ BLOCKED = {
     "feedback beside choices": chat(choices=[], promptFeedback={"blockReason": "SAFETY"}),
     "Azure's results": chat(None, choice={"content_filter_results": FILTERED}),
     "Azure's results of the prompt": chat(None, prompt_filter_results=[{"content_filter_results": FILTERED}]),
-    "MiniMax's state": chat(choices=None, base_resp={"status_code": 1026, "status_msg": "input new_sensitive"}),
-    "a message beside no choices": chat(choices=[]) | {"message": "The prompt was blocked by our content filter."},
-    "a refusal as a part": chat([{"type": "refusal", "refusal": "I can't."}], "content_filter"),
     "Zhipu's reason": chat("", "sensitive"),
     "Bedrock's reason": chat("", "guardrail_intervened"),
     "a text": continuation("", "content_filter"),
@@ -249,18 +285,12 @@ def test_a_blocked_prompt_is_an_answer_that_the_filter_ended(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "body",
-    [
-        chat(choices=None, base_resp={"status_code": 1008, "status_msg": "insufficient balance"}),
-        {"choices": [], "message": "upstream has no free worker"},
-        {"choices": None, "code": 500, "msg": "model is not loaded"},
-        {"choices": [None], "detail": "no capacity"},
-    ],
+    "content",
+    [[{"type": "refusal", "refusal": "I can't."}], [{"type": "text", "text": "No."}, {"refusal": "I can't."}]],
 )
-def test_an_answer_without_a_reply_that_says_why_is_not_taken_for_a_filter(body: dict[str, Any]) -> None:
-    with pytest.raises(CallRejected, match=r"the server answered 200 without a reply: [a-z ]+$") as caught:
-        read_choice(body, MODEL, 100)
-    assert caught.value.reason == "model_error"
+def test_a_refusal_among_the_parts_is_one(content: Any) -> None:
+    done = read_choice(chat(content), MODEL, 100)
+    assert (done.text, done.finish) == ("I can't.", "content_filter")
 
 
 @pytest.mark.parametrize("stop", ["refusal", "content_filter", "SAFETY", "guardrail_intervened", "content_filtered"])
@@ -287,11 +317,34 @@ def test_a_thought_that_used_up_all_tokens_is_not_taken_for_a_filter() -> None:
             [{"type": "thinking", "thinking": [{"type": "text", "text": "Hm."}]}, {"type": "text", "text": "Yes."}],
             "Yes.",
         ),
+        ([{"thought": True, "text": "Hm."}, {"text": "Yes."}], "Yes."),
+        ([{"type": "reasoning_text", "text": "Hm."}, {"type": "output_text", "text": "Yes."}], "Yes."),
+        ([{"type": "redacted_thinking", "data": "x"}, {"type": "text", "text": "Yes."}], "Yes."),
     ],
 )
 def test_a_text_in_parts_is_put_together(content: Any, text: str) -> None:
     assert read_choice(chat(content), MODEL, 100).text == text
     assert read_message(message(content=content), MODEL, 100).text == text
+
+
+@pytest.mark.parametrize(
+    "thought",
+    [
+        {"reasoning_content": "Hm."}, {"reasoning": "Hm."}, {"thinking": "Hm."}, 
+        {"reasoning_content": [{"text": "Hm."}]},
+        {"reasoning": None, "reasoning_details": [{"type": "reasoning.text", "text": "Hm."}]},
+        {"content": [{"type": "thinking", "thinking": "Hm."}, {"type": "text", "text": REPLY}]},
+        {"content": [{"text": "Hm.", "thought": True}, {"text": REPLY}]},
+    ],
+)  # fmt: skip
+def test_thoughts_are_kept_under_any_key_of_a_message(thought: dict[str, Any]) -> None:
+    done = read_choice(chat(message=thought), MODEL, 100)
+    assert (done.text, done.reasoning) == (REPLY, "Hm.")
+
+
+def test_the_only_part_of_a_stream_is_a_message() -> None:
+    done = read_choice(chat(choice={"message": None, "delta": {"content": REPLY}}), MODEL, 100)
+    assert (done.text, done.finish) == (REPLY, "stop")
 
 
 @pytest.mark.parametrize("text", [None, "", [], 3, "Another text."])
@@ -382,6 +435,17 @@ def test_the_drawn_token_counts_once_whatever_else_is_said_of_it(drawn: dict[str
     assert reading.first == pytest.approx(math.log(0.3))
 
 
+def test_a_drawn_token_that_a_list_lacks_counts_unless_it_is_below_the_list() -> None:
+    for value in (-0.2, -1.0, -4.9):
+        drawn = {"token": "A", "logprob": value}
+        reading = letters(listed(("B", -1.5), (" B", -3.0), ("C", -5.0), sampled=drawn))
+        assert reading.first == value and not reading.bounded
+    below = letters(listed(("B", -0.5), ("C", -5.0), sampled={"token": "A", "logprob": -7.0}))
+    assert (below.first, below.bounded) == (-5.0, True)
+    rounded = letters(listed(("A", -0.2), ("B", -2.5), ("C", -5.0), sampled={"token": "A", "logprob": -0.20001}))
+    assert rounded.first == -0.2
+
+
 def test_tokens_that_are_too_unlikely_for_a_list_stay_so_when_added_up() -> None:
     reading = letters(listed(("A", -0.1), ("B", -9999.0), ("B", -9999.0), ("C", -3.0)))
     assert reading.bounded and reading.second == -3.0
@@ -393,6 +457,8 @@ def test_tokens_that_are_too_unlikely_for_a_list_stay_so_when_added_up() -> None
         {"tokens": ["A"], "token_logprobs": [-0.2], "top_logprobs": [{"A": -0.2, "B": -2.5, "C": -9.0}]},
         {"content": [{"token": "A", "logprob": -0.2, "top_logprobs": {"A": -0.2, "B": -2.5, "C": -9.0}}]},
         listed(("A", -0.2), ("B", -2.5), ("C", -9.0)),
+        {"top_logprobs": [{"A": -0.2, "B": -2.5, "C": -9.0}]},
+        {"tokens": ["A"], "token_logprobs": [-0.2], "top_logprobs": {"A": -0.2, "B": -2.5, "C": -9.0}},
     ],
 )
 def test_either_protocols_shape_of_log_probabilities_is_read(shape: Any) -> None:

@@ -134,6 +134,15 @@ SHAPES = [
     lambda words: {"error": json.dumps({"error": {"message": words}})},
     lambda words: {"error": {"message": "The upstream failed", "metadata": {"raw": words, "provider_name": "x"}}},
     lambda words: {"error": {"message": json.dumps([{"error": {"message": words}}])}},
+    lambda words: {"Error": {"Code": "Bad", "Message": words}},
+    lambda words: {"Response": {"Error": {"Message": words}}},
+    lambda words: {"base_resp": {"status_code": 7, "status_msg": words}},
+    lambda words: {"error_code": 7, "error_msg": words},
+    lambda words: {"statusCode": 400, "error": "Bad Request", "message": [words]},
+    lambda words: {"type": "about:blank", "title": "Bad Request", "status": 400, "detail": words},
+    lambda words: {"error": {"name": "E", "issues": [{"code": "custom", "path": [], "message": words}]}},
+    lambda words: {"error_code": "BAD", "message": json.dumps({"external_model_error": {"message": words}})},
+    lambda words: {"success": False, "errors": [{"code": 1, "message": "no", "error_chain": [{"message": words}]}]},
     lambda words: words,
 ]
 
@@ -142,6 +151,23 @@ SHAPES = [
 def test_the_words_of_an_error_are_read_in_any_shape(wrap: Any) -> None:
     found = read_error(400, {}, json.dumps(wrap("the cat sat on it")).encode())
     assert "the cat sat on it" in found.message and "{" not in found.message
+
+
+def test_what_an_unknown_shape_holds_is_quoted_as_it_came() -> None:
+    found = read_error(400, {}, b'{"outcome": {"verdict": "the guardrail was triggered"}}')
+    assert found.message == '{"outcome": {"verdict": "the guardrail was triggered"}}'
+    assert meaning_of(found, PAYLOAD) == "filtered"
+
+
+def test_what_a_server_echoes_of_the_request_is_not_taken_for_its_words() -> None:
+    sent = {"messages": [{"role": "user", "content": "my credit balance is too low"}], "message": "ignored"}
+    body = {"error": {"message": "no"}, "request": sent, "input": [sent], "body": sent, "ctx": {"prompt": sent}}
+    assert read_error(400, {}, json.dumps(body).encode()).said == ("no",)
+
+
+def test_equal_words_at_two_places_are_said_once() -> None:
+    body = {"error": {"message": "too many: wait", "details": [{"description": "too many: wait"}, {"msg": "wait"}]}}
+    assert read_error(400, {}, json.dumps(body).encode()).said == ("too many: wait",)
 
 
 # Accounts, keys, addresses
@@ -167,6 +193,11 @@ def test_the_words_of_an_error_are_read_in_any_shape(wrap: Any) -> None:
             429,
             [{"error": {"message": "Quota exceeded: 50 requests per day", "details": [{"retryDelay": "20s"}]}}],
         ),
+        (429, {"errors": [{"message": "your daily free allocation of 9 units is used up", "code": 7}]}),
+        (429, {"message": "your key is limited to 900 calls / month"}),
+        (403, {"code": "no", "error": "Your team does not have any credits yet"}),
+        (400, {"type": "error", "error": {"type": "bad", "message": "This organization has been disabled."}}),
+        (401, {"message": "Your account was deactivated"}),
     ],
 )  # fmt: skip
 def test_an_account_that_is_out_of_credit_ends_the_run(status: int, body: Any) -> None:
@@ -191,6 +222,12 @@ def test_an_account_that_is_out_of_credit_ends_the_run(status: int, body: Any) -
         "Resource has been exhausted (e.g. check quota).",
         "Trial keys get 40 calls / minute",
         {"message": "Throttled: too many tokens, please wait before trying again."},
+        {"message": "Requests per minute exceeded", "code": "request_quota_exceeded", "param": "quota"},
+        {"message": "Quota exceeded for generate_requests_per_minute_per_project"},
+        {"code": "Throttling.AllocationQuota", "message": "Allocated quota exceeded, ask for more"},
+        {"error": "You reached the hourly usage limit"},
+        {"message": "Your key is limited to 40 calls / minute, upgrade it for more"},
+        {"error": "The usage limit is 3 QPS"},
     ],
 )
 def test_a_limit_per_minute_is_waited_out(body: Any) -> None:
@@ -207,6 +244,14 @@ def test_a_limit_per_minute_is_waited_out(body: Any) -> None:
         (422, {"error": "Missing API key"}),
         (500, {"error": {"message": "no", "type": "authentication_error"}}),
         (400, {"error": {"message": "Error: Unauthorized"}}),
+        (498, {"message": "Invalid token"}),
+        (403, {"Message": "You are not authorized to perform: invoke"}),
+        (403, {"message": "The access token is out of date"}),
+        (403, {"status": 403, "title": "Forbidden", "detail": "Authorization failed"}),
+        (400, {"error": {"message": "Missing or invalid Authorization header."}}),
+        (400, {"errors": [{"message": "bad headers", "error_chain": [{"message": "Invalid Authorization header"}]}]}),
+        (400, {"error": {"message": "Authentication Error, unknown token", "param": "key"}}),
+        (401, "no such key"),
     ],
 )
 def test_a_wrong_key_is_known_with_any_status(status: int, body: Any) -> None:
@@ -250,10 +295,29 @@ def test_an_error_inside_an_answer_means_what_it_says(body: dict[str, Any], mean
         (404, "model 'm' not found, try pulling it first", "model"),
         (404, "The model `m` does not exist or you do not have access to it", "model"),
         (400, "The model m does not exist", "model"),
+        (400, "No models are loaded", "model"),
+        (400, "No such model m here", "model"),
+        (400, "The provided model identifier is invalid.", "model"),
+        (400, '"embedder" does not support chat', "model"),
+        (404, "The model doubao-seed-1.6 does not exist", "model"),
+        (404, "The page could not be found", "path"),
+        (501, "Method not allowed", "path"),
     ],
 )
 def test_a_path_that_is_not_there_is_told_from_a_model_that_is_not(status: int, words: str, meaning: str) -> None:
     assert meant(status, words) == meaning
+
+
+@pytest.mark.parametrize("status", [400, 401, 403, 404, 422, 503])
+@pytest.mark.parametrize(
+    "error",
+    [
+        {"code": "model_not_found"}, {"code": "model_not_supported"}, {"code": "model_decommissioned"},
+        {"code": "unknown_model"}, {"type": "invalid_model"}, {"code": "key_model_access_denied"}, {"param": "model"},
+    ],
+)  # fmt: skip
+def test_a_code_or_a_field_says_that_the_model_is_wrong_with_any_status(error: dict[str, str], status: int) -> None:
+    assert meant(status, {"error": {"message": "This cannot be done for m", **error}}) == "model"
 
 
 @pytest.mark.parametrize(
@@ -269,11 +333,30 @@ def test_a_path_that_is_not_there_is_told_from_a_model_that_is_not(status: int, 
         {"error": {"message": "Request blocked: the guardrail found violence"}},
         {"detail": "The text violates the rules on weapons"},
         {"error": {"code": "1301", "message": "输入可能包含敏感内容"}},
+        {"error": {"message": "This model requires moderation, which flagged your input. No credits were charged."}},
+        {"error": {"message": "The content you sent is blocked.", "type": "censorship_blocked"}},
+        {"error": {"message": "The guardrail checks of this route failed", "type": "hooks_failed"}},
+        {"error": [{"code": 2016, "message": "Prompt blocked due to the settings"}]},
+        {"message": "refused: prompt pattern is blocked"},
+        {"error": {"message": "Blocked by the input rail"}},
+        {"detail": "Toxic language was found"},
+        {"error": {"message": "no", "code": "TextIllegalDetected"}},
     ],
 )
-@pytest.mark.parametrize("status", [400, 403, 422])
+@pytest.mark.parametrize("status", [400, 403, 422, 424, 446, 451])
 def test_a_blocked_prompt_is_told_from_a_wrong_key(status: int, body: Any) -> None:
     assert meant(status, body) == "filtered"
+
+
+@pytest.mark.parametrize("status", [400, 403, 446, 500, 502, 503])
+def test_a_code_says_that_a_prompt_is_blocked_with_any_status(status: int) -> None:
+    for code in ("content_filter", "content_policy_violation", "blocked_prompt", "moderation_blocked"):
+        assert meant(status, {"error": {"message": "no", "code": code}}) == "filtered"
+
+
+def test_what_the_law_forbids_is_blocked_without_words() -> None:
+    for body in ("", "Unavailable", {"error": {"message": "no"}}):
+        assert meant(451, body) == "filtered"
 
 
 # A model that is not there yet
@@ -292,9 +375,12 @@ def test_a_blocked_prompt_is_told_from_a_wrong_key(status: int, body: Any) -> No
         {"error": "the model is not ready"},
         {"error": "no healthy upstream"},
         {"message": "no available server"},
+        {"detail": "Model weights are being downloaded: 34 %"},
+        {"error": {"message": "The deployment is scaling up"}},
+        {"message": "upstream is starting"},
     ],
 )
-@pytest.mark.parametrize("status", [500, 502, 503, 504, 529])
+@pytest.mark.parametrize("status", [429, 500, 502, 503, 504, 529])
 def test_a_model_that_loads_is_waited_for(status: int, body: Any) -> None:
     assert meant(status, body) == "loading"
 
@@ -311,9 +397,16 @@ def test_a_model_that_loads_is_waited_for(status: int, body: Any) -> None:
         (503, "the queue is full", "busy"),
         (529, "", "busy"),
         (502, "upstream closed the connection", "fault"),
+        (424, "Generation failed: CUDA out of memory", "fault"),
+        (499, "request cancelled", "fault"),
+        (520, "error code: 520", "fault"),
+        (530, "error code: 1033", "fault"),
+        (400, "Too many requests, wait", "busy"),
+        (498, {"message": "no room for this", "code": "capacity_exceeded"}, "busy"),
+        (400, {"__type": "x#ThrottlingException", "message": "wait"}, "busy"),
     ],
 )
-def test_other_failures_of_a_server(status: int, words: str, meaning: str) -> None:
+def test_other_failures_of_a_server(status: int, words: Any, meaning: str) -> None:
     assert meant(status, words) == meaning
 
 

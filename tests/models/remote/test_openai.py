@@ -381,7 +381,7 @@ def test_a_server_that_gives_up_on_a_reply_is_asked_again() -> None:
 
 @pytest.mark.parametrize("body", [{}, {"object": "list", "data": []}, {"status": "ok"}])
 def test_json_of_another_protocol_is_a_passing_fault(body: dict[str, Any]) -> None:
-    with pytest.raises(ModelFault, match="200 with JSON that holds no reply: does this base URL speak"):
+    with pytest.raises(ModelFault, match=r"200 with JSON that holds no reply, but .*: does this base URL speak"):
         answered(body)
 
 

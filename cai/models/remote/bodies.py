@@ -1,0 +1,50 @@
+"""The body of an answer: read up to a limit, as UTF-8, and named for what it is if it is no JSON."""
+
+from __future__ import annotations
+
+import re
+from contextlib import suppress
+
+import aiohttp
+
+from cai.errors import CallRejected
+
+MOST = 64 * 2**20  # bytes of an answer that are read, decompressed; a reply has a few thousand
+BEGINNING = 2**20  # bytes that are kept of a longer one
+STREAM = re.compile(rb"(data|event|id|retry)?:|\{.*\}\s*\n\s*\{")  # server-sent events, or JSON in lines
+
+
+async def read_body(response: aiohttp.ClientResponse) -> tuple[bytes, bool]:
+    """The body of an answer, and whether it is whole; of one that is too long only the beginning."""
+    body = bytearray()
+    async for part in response.content.iter_any():
+        body += part
+        if len(body) > MOST:
+            return bytes(body[:BEGINNING]), False
+    return _utf8(bytes(body), response.charset), True
+
+
+def too_large() -> CallRejected:
+    """The error of an answer that is not whole."""
+    problem = f"the server's answer is over {MOST // 2**20} MB, the most that is read of one"
+    return CallRejected("model_error", problem, billed=True)
+
+
+def form_of(raw: bytes) -> str:
+    """What a body is that is no JSON."""
+    text = raw.strip()
+    if STREAM.match(text):
+        return "a stream"
+    if text.startswith(b"<"):
+        return "HTML"
+    return "no JSON" if text else "an empty body"
+
+
+def _utf8(raw: bytes, charset: str | None) -> bytes:
+    """A body in UTF-8 if it is in the other charset that its header names."""
+    try:
+        raw.decode()
+    except UnicodeDecodeError:
+        with suppress(LookupError, UnicodeDecodeError):
+            return raw.decode(charset or "utf-8").encode()
+    return raw
