@@ -75,9 +75,10 @@ TALK = re.compile(
 )
 
 BETTER = re.compile(r"\ba (?:better|good) (?:reply|response) would\b|\bsending the reply\b", re.IGNORECASE)  # anywhere
-MENTION = re.compile(  # twice or more in none of 5,722 replies of people's data whose prompts speak of none
+MENTION = re.compile(  # twice or more in none of 5,722 replies of people's data whose prompts speak of no reply
     r"\b(?:the|this|that) (?:(?:original|initial|previous|last|first|better|revised|new) )?reply\b"
-    r"(?! (?:to|from|of|all)\b)",
+    r"(?! (?:to|from|of|all)\b)"
+    r"|\b(?:original|initial|previous|revised|rewritten) response\b",
     re.IGNORECASE,
 )
 
@@ -110,6 +111,8 @@ CODE = re.compile(r"^[ \t]*(?:```|~~~).*?(?:^[ \t]*(?:```|~~~)|\Z)|`[^`\n]*`", r
 # Brackets and quotes, in which names and words of other languages stand.
 ASIDE = re.compile(r"\([^()\n]{0,80}\)|[\"“«„‘「『《][^\"”»“’」』》\n]{0,200}[\"”»“’」』》]")
 WORD = re.compile(r"[^\W\d_]{2,}")
+A_LATIN_LETTER = re.compile("[a-zA-Z]")
+IN_FORMULAS = {"GREEK"}
 FEWEST = 12  # letters of another script that are more than a name
 SHARE = 0.05  # of all letters
 NO_SCRIPT = {
@@ -162,18 +165,19 @@ def ngrams_of_all(texts: Iterable[str]) -> frozenset[Ngram]:
 def changes_script(reply: str, prompt: str = "") -> bool:
     """Whether a good part of a reply is in a script that the prompt is not written in, and does not ask for.
 
-    Code, quotations, what stands in brackets, and single letters as in formulas are left out. A reply in Latin letters
-    to any prompt is not counted: names, code and English are everywhere.
+    A word that mixes Latin letters with it is enough. Code, quotations, what stands in brackets, and single letters as
+    in formulas are left out. A reply in Latin letters to any prompt is not counted: names, code and English are
+    everywhere.
     """
-    if reply.isascii():
+    if reply.isascii() or LANGUAGES.search(prompt):
         return False
     text = ASIDE.sub(" ", CODE.sub(" ", reply))
+    own = scripts_of(prompt).keys()
+    half_latin = " ".join(word for word in WORD.findall(text) if A_LATIN_LETTER.search(word))
+    if scripts_of(half_latin).keys() - own - IN_FORMULAS:
+        return True
     counts = scripts_of(text)
-    foreign = counts.total()
-    if foreign < FEWEST or LANGUAGES.search(prompt):
-        return False
-    for script in scripts_of(prompt):
-        foreign -= counts[script]
+    foreign = sum(count for script, count in counts.items() if script not in own)
     letters = sum(map(len, WORD.findall(text)))
     return foreign >= FEWEST and foreign >= SHARE * letters
 

@@ -224,6 +224,10 @@ def test_nothing_asked_has_no_echo(reply: str) -> None:
         (PROMPT, "먼저 그녀와 이야기해 보세요. 그 다음에 집주인에게 가세요."),
         ("Wie sage ich es meiner Nachbarin?", "Sprechen Sie mit ihr. Σκεφτείτε πρώτα τι θέλετε να πείτε."),
         ("我该怎么跟邻居说?", "Поговорите с ней сначала, а потом с хозяином."),
+        (PROMPT, "Write down the nights, and call the town for此类 noise." + " It helps to be calm." * 30),
+        (PROMPT, "You may талkto her first." + " It helps to be calm." * 30),
+        (PROMPT, "Ask for a 조용quiet hour." + " It helps to be calm." * 30),
+        ("Как ей сказать?", "Поговорите с ней о шумnoise и의견opinion."),
     ],
 )
 def test_a_reply_that_slides_into_another_script_is_seen(prompt: str, reply: str) -> None:
@@ -249,6 +253,9 @@ def test_a_reply_that_slides_into_another_script_is_seen(prompt: str, reply: str
         ("ご近所にどう言えば?", "まずは彼女と話してみてください。漢字もあります。"),
         (PROMPT, "𝐓𝐚𝐥𝐤 𝐭𝐨 𝐡𝐞𝐫 𝐟𝐢𝐫𝐬𝐭, ｔｈｅｎ ｗａｉｔ ｆｏｒ ａ ｄａｙ."),
         (PROMPT, "Talk to her first. 👍🏽✅ → done"),
+        (PROMPT, "The noise of Δx and 5 μm or 3 kΩ is measured in μPa, as in αβ-filters."),
+        ("Как ей сказать?", "Поговорите с ней в WhatsApp-чате или в Tелеграме."),
+        ("我该怎么跟邻居说?", "先穿上T恤,发个email给她,再看X光片和3D打印。"),
         (PROMPT, "The word шалом is short." + " It is used by many people in many places." * 5),
     ],
 )
