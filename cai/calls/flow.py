@@ -82,12 +82,12 @@ class Driver:
         Raises RowDropped if only this row is lost, ModelStopped or RunError if the run is over.
         """
         asked: Counter[Role] = Counter()
-        log: list[tuple[Role, bytes, Completion]] = []
+        history: list[tuple[Role, bytes, Completion]] = []
         try:
             requests = next(flow)
             while True:
                 # No new question before the last answers are safe; the last answer is committed with its row.
-                if log and self.store is not None:
+                if history and self.store is not None:
                     await self.store.committed()
                 numbered = []
                 for request in requests:
@@ -99,12 +99,12 @@ class Driver:
                 except RowDropped as error:
                     requests = flow.throw(error)  # some flows can do without an answer
                     continue
-                log += [(request.role, key, done) for request, (key, done) in zip(requests, answers, strict=True)]
+                history += [(request.role, key, done) for request, (key, done) in zip(requests, answers, strict=True)]
                 requests = flow.send([done for _, done in answers])
         except StopIteration as stop:
-            calls = tuple(key.hex() for _, key, _ in log)
-            usage = total_usage([done for _, _, done in log])
-            return Played(stop.value, calls, {role: done.model for role, _, done in log}, usage)
+            calls = tuple(key.hex() for _, key, _ in history)
+            usage = total_usage([done for _, _, done in history])
+            return Played(stop.value, calls, {role: done.model for role, _, done in history}, usage)
         finally:
             flow.close()
 

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from functools import cache
 from importlib import import_module
 from itertools import takewhile
-from typing import TYPE_CHECKING, Annotated, Any, Protocol, cast
+from typing import Annotated, Any, Protocol, cast
 
 import typer
 from typer.core import TyperGroup
@@ -17,12 +17,8 @@ from cai.cli.streams import keep_streams
 from cai.errors import CaiError
 from cai.texts.wording import printable
 
-if TYPE_CHECKING:
-    pass
-
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON summary to stdout.")]
 MODULES = ("runs", "audit", "train", "chat", "judge", "constitution")  # of the commands, in the order of the help text
-
 HELP = {"help_option_names": ["-h", "--help"]}
 
 app = typer.Typer(no_args_is_help=True, context_settings=HELP, pretty_exceptions_enable=False, rich_markup_mode=None)

@@ -66,7 +66,6 @@ def _extra(field: FieldInfo, name: str) -> str | None:
 
 def with_options(run: Callable[..., None], fields: Fields) -> Callable[..., None]:
     """The function of a command, which shows the options of fields among its own parameters, before its last one."""
-
     switches = {f"no_{name}": name for name, field in fields.items() if _extra(field, "alone")}
 
     def command(**values: Any) -> None:
@@ -77,15 +76,14 @@ def with_options(run: Callable[..., None], fields: Fields) -> Callable[..., None
                 values[name] = False
         run(**values)
 
-    *own, last, _ = inspect.signature(run, eval_str=True).parameters.values()
-    parameters = list(own)
+    *parameters, last, _ = inspect.signature(run, eval_str=True).parameters.values()
+    last = last.replace(kind=last.KEYWORD_ONLY)
     for name, field in fields.items():
         parameters.append(option_of(name, field))
         if _extra(field, "alone"):
             off = typer.Option(option(f"no_{name}"), help=_extra(field, "off"))
             parameters.append(last.replace(name=f"no_{name}", default=False, annotation=Annotated[bool, off]))
     parameters.append(last)
-    parameters = [each.replace(kind=each.KEYWORD_ONLY) if each not in own else each for each in parameters]
     command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     return command
 

@@ -18,7 +18,7 @@ from typing import Any, Literal
 from cai.constitution.principles import Constitution, load_constitution
 from cai.engine.letters import probability
 from cai.errors import ModelStopped, SourceError, UsageError
-from cai.evaluation.bench_report import BenchResult, Spent, VoteFigures
+from cai.evaluation.bench_report import BenchResult, LabelCost, VoteFigures
 from cai.folder.rows import reading
 from cai.judge.calibration import calibrate_judge
 from cai.judge.certify import Binding
@@ -182,7 +182,7 @@ def _measured(bench: Bench, stopped: str | None) -> BenchResult:
         dropped=dict(run.info.get("dropped", {})),
         report=report,
         figures=figures,
-        spent=Spent(
+        spent=LabelCost(
             calls=average([len(row.calls) for row in rows]),
             input_tokens=_mean_count([row.usage.input_tokens for row in rows]),
             output_tokens=_mean_count([row.usage.output_tokens for row in rows]),

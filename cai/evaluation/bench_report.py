@@ -35,7 +35,7 @@ class VoteFigures(Record):
     mass: float | None = None  # median probability of both letters together, of all readings
 
 
-class Spent(Record):
+class LabelCost(Record):
     """What one label took on average; None if that is not known."""
 
     calls: float | None
@@ -59,7 +59,7 @@ class BenchResult:
     dropped: dict[str, int]  # by reason, those of the source included
     report: CalibrationReport | None  # None: the judge gave no valid vote at all
     figures: VoteFigures | None  # None: a reward model casts no votes
-    spent: Spent
+    spent: LabelCost
     stopped: str | None  # why the run ended early
 
     @property

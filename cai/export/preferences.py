@@ -201,7 +201,7 @@ class PreferenceCut(LabelCut):
                 self.keep("kto", side, line)
                 continue
             row = orjson.loads(line)
-            which = {True: "desirable", False: "undesirable"}[row["label"]]
+            which = "desirable" if row["label"] else "undesirable"
             why = "low_confidence", f"p {row['p']:.3f}: there are more {which} replies than others"
             self.drop("kto", why, row["id"], position)
 

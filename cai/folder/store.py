@@ -39,14 +39,12 @@ CREATE TABLE IF NOT EXISTS charges(cost REAL NOT NULL, at INTEGER NOT NULL);
 ANSWER = (
     "reply, finish, model, input_tokens, output_tokens, cached_tokens, cache_write_tokens, reasoning, logprobs, scores"
 )
+SEALED = f"skeleton, varying, {ANSWER}, cost"
 
 
 def canonical_call(provider: str, name: str, payload: Values, sample: int) -> bytes:
     """The text that a call's key is the hash of: provider, model, exact payload and sample index; never the URL."""
     return orjson.dumps([provider, name, payload, sample], option=orjson.OPT_SORT_KEYS)
-
-
-SEALED = f"skeleton, varying, {ANSWER}, cost"
 
 
 def call_key(canonical: bytes) -> bytes:

@@ -63,7 +63,7 @@ class Run(RunKind[Row]):
         self.out = default if settings.out is None else Path(settings.out)
         self.command_line: str | None = None  # of items that are in memory
         if isinstance(source, str | Path | None):
-            words = map(str, filter(None, [source]))
+            words = [] if source is None else [str(source)]
             self.command_line = printable(shlex.join(["cai", self.command, *words, *settings.words()]))
         self.cuts = self.command in CUTS
         self.also_cut: Callable[[], None] = lambda: None
@@ -78,6 +78,7 @@ class Run(RunKind[Row]):
         self.example: Row | None = None  # a row to show
         self.cut: Any = None  # the ExportSummary of the cut at the end
         self._began = 0.0  # of all sessions together
+        self._hidden = 0  # answers of earlier sessions that held a secret
         self._unusable: BadPrompt | None = None  # the first record that cannot be used, until one can
         self._failed: dict[int, Any] = {}  # items that failed in an earlier session, by position: they come last
         self._retries = False  # whether it is their turn

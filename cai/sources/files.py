@@ -162,8 +162,10 @@ def examine(source: Source | None) -> tuple[str, int | None]:
     Raises SourceError for a missing file.
     """
     located = _located(source)
+    if located == "-":
+        return "stdin", None
     if isinstance(located, str):
-        return {"-": "stdin"}.get(located, located), None
+        return located, None
     if not isinstance(located, Path):
         return "python", None
     kind, packed = _kind(located)

@@ -79,8 +79,8 @@ def preferred_of(record: Object, names: Sequence[str]) -> Preference | None:
         if label is not None:
             labels[column] = label
     if len(set(labels.values())) > 1:
-        told = ", ".join(f"{column!r} {shown(record[column])}" for column in labels)
-        raise BadRecord(f"its labels contradict each other: {told}")
+        values = ", ".join(f"{column!r} {shown(record[column])}" for column in labels)
+        raise BadRecord(f"its labels contradict each other: {values}")
     return next(iter(labels.values()), None)
 
 

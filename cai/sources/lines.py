@@ -5,7 +5,6 @@ from __future__ import annotations
 import gzip
 import io
 import json
-import math
 import re
 import zlib
 from codecs import BOM_UTF8
@@ -115,10 +114,15 @@ def json_line(line: bytes) -> Any:
     except orjson.JSONDecodeError as error:
         if "infinity" not in error.msg and not re.search(rb"\bNaN\b|\bInfinity\b", line):
             return BadRecord(f"not JSON: {error.msg} (column {error.colno})")
-        record = {"id": math.inf}
+        return _as_python_reads(line)
     name = record.get("id") if isinstance(record, dict) else None
-    if not isinstance(name, float) or abs(name) < LARGE:
-        return record
+    if isinstance(name, float) and abs(name) >= LARGE:
+        return _as_python_reads(line)
+    return record
+
+
+def _as_python_reads(line: bytes) -> Any:
+    """The record in a line of JSON, with NaN, infinity and whole numbers of any length; slower."""
     try:
         return json.loads(line)
     except ValueError as error:  # such as a number of more than 4,300 digits

@@ -17,6 +17,8 @@ OFFICIAL = "api.openai.com"
 # OpenAI's reasoning models: temperature is fixed at 1, and they take neither stop strings nor logprobs.
 REASONING = re.compile(r"(o\d+|gpt-([5-9]|\d\d)(?!\S*chat))(?![a-z])", re.IGNORECASE)
 ROUTED = re.compile(r"(openai|azure)/", re.IGNORECASE)  # as routers begin the names of OpenAI's models
+# What tokens of a letter may begin with; the last token of each such text is one that stands for the letter.
+BEFORE = ("", " ", "\n", '"', "(", "*", "**", "[")
 
 
 def reasons(name: str, *, at_openai: bool) -> bool:
@@ -27,10 +29,6 @@ def reasons(name: str, *, at_openai: bool) -> bool:
     parts = ROUTED.sub("", name).split(":")
     base = parts[1] if parts[0] == "ft" and len(parts) > 1 else parts[0]
     return (at_openai or ROUTED.match(name) is not None) and REASONING.match(base) is not None
-
-
-# What tokens of a letter may begin with; the last token of each such text is one that stands for the letter.
-BEFORE = ("", " ", "\n", '"', "(", "*", "**", "[")
 
 
 class OpenAIModel(HostedModel):

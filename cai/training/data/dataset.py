@@ -79,14 +79,13 @@ class TrainingData:
         method = METHODS[self.method]
         pairs = self.train if method.rows == "pairs" else ()
         lengths = [[len(reply.strip()) for reply in row.replies] for row in pairs]
-        learnt = [row for row in self.train if row.label is not False]
-        replies = [row.reply for row in learnt]
-        learned = {} if method.scores else LEARNED  # a model that writes would learn to make the faults
+        rows = [row for row in self.train if row.label is not False]
+        replies = [row.reply for row in rows]
         asked = shipped_ngrams()
-        faults = {
-            name: sum(fault.is_in(row.reply, last_words(row.prompt), asked) for row in learnt)
-            for name, fault in learned.items()
-        }
+        faults = {}
+        for name, fault in LEARNED.items():
+            if not method.scores:  # a model that writes would learn to make the faults
+                faults[name] = sum(fault.is_in(row.reply, last_words(row.prompt), asked) for row in rows)
         text = rendered(
             WARNINGS,
             data=self,

@@ -190,8 +190,7 @@ def _learnt_or_not(what: str, entry: Object, names: Sequence[str]) -> bool:
     weights = {grade_of(value) for value in values} or {True}
     weight = weights.pop()
     if weights or weight is None:
-        told = " and ".join(map(str, values))[:40]
-        raise BadRecord(f"{what} is {told}, not 0 or 1")
+        raise BadRecord(f"{what} is {' and '.join(map(str, values))[:40]}, not 0 or 1")
     return weight
 
 

@@ -241,24 +241,23 @@ class Rows(ABC):
 
 def with_system_text(data: TrainingData, tokenizer: Any) -> TrainingData:
     """The data with system texts before the first turn of the user if the chat template has no system role."""
-    count = sum(_with_system(row) for row in (*data.train, *data.eval))
+    count = sum(_has_system_text(row) for row in (*data.train, *data.eval))
     if not count or has_system(lambda turns: str(tokenizer.apply_chat_template(turns, tokenize=False))):
         return data
-
     note = f"{FOLDED} ({counted(count, 'row')})"
-    train, held = (tuple(map(_with_system_folded, rows)) for rows in (data.train, data.eval))
+    train, held = (tuple(map(_system_in_user_turn, rows)) for rows in (data.train, data.eval))
     return dataclasses.replace(data, train=train, eval=held, run_notes=(*data.run_notes, note))
 
 
-def _with_system_folded(row: TrainingRow) -> TrainingRow:
-    if not _with_system(row):
+def _has_system_text(row: TrainingRow) -> bool:
+    return not isinstance(row.prompt, str) and begins_with_system(row.prompt)
+
+
+def _system_in_user_turn(row: TrainingRow) -> TrainingRow:
+    if not _has_system_text(row):
         return row
     turns: Any = folded(cast(Turns, row.prompt))
     return dataclasses.replace(row, prompt=tuple(turns))
-
-
-def _with_system(row: TrainingRow) -> bool:
-    return not isinstance(row.prompt, str) and begins_with_system(row.prompt)
 
 
 def without_forged_turns(data: TrainingData, tokenizer: Any) -> TrainingData:

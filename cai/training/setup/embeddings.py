@@ -11,9 +11,10 @@ from typing import Any
 from cai.texts.wording import listed
 from cai.training.setup.config import TrainConfig
 from cai.weights.bases import Base
+from cai.weights.chat_templates import USER
 from cai.weights.loading import embeddings_of
 
-USER, REPLY = "Quserz", "Qreplyz"  # words that no template has of its own
+REPLY = "Qreplyz"  # a word that no template has of its own, as USER
 # Share of the length of the median embedding that a trained one has, and by which it differs from the mean of all and
 # from each other: transformers puts new embeddings at the mean, other tools at zero, or all at one place.
 LEAST = 0.05

@@ -6,6 +6,7 @@ one of a long batch, and a row of the last, smaller batch more than any other.
 
 from __future__ import annotations
 
+from abc import ABCMeta, abstractmethod
 from collections import defaultdict
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
@@ -18,7 +19,7 @@ else:
     Vendors = object
 
 
-class Averaged(Vendors):  # type: ignore[misc]
+class Averaged(Vendors, metaclass=ABCMeta):  # type: ignore[misc]
     """Weighs each batch in logs and evaluations by what its means are over.
 
     parts: of the loss; each is a mean over another count of a batch. `sums` has, of each batch of an evaluation, the
@@ -32,9 +33,9 @@ class Averaged(Vendors):  # type: ignore[misc]
         self._counts: dict[str, dict[str, list[Any]]] = {"train": defaultdict(list), "eval": defaultdict(list)}
         super().__init__(**parts)
 
+    @abstractmethod
     def counts(self, inputs: Object) -> Mapping[str, Any]:
         """How many rows or tokens of a batch each part of the loss and each metric is a mean over; "": all others."""
-        raise NotImplementedError
 
     def amounts(self, inputs: Object) -> Any:
         """What each part of the loss of a batch is a mean over."""
