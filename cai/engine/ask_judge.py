@@ -19,7 +19,6 @@ from cai.texts.turns import DRESSING, HEADED, HIDDEN, MARKS, SHOTS, SPEAKERS, lo
 REASON_TOKENS = 256  # for "at most three sentences"
 QUOTES = {"<": "&lt;", "[": "&#91;", "◁": "&#9665;"}  # for what looks like one
 
-
 Question = tuple[Sequence[Message], str, str, Principle]  # the conversation, the replies as shown, and the principle
 
 
@@ -41,18 +40,7 @@ class AskJudge:
         self.prefix, self.letters = "", ("A", "B")  # the form in which the answer's letter comes
         if templates.prefix and (prefill or templates.completes):
             self.prefix, self.letters = templates.prefix, (" A", " B")
-        tags = [loose(label) for label in templates.frame if label.startswith("<")]
-        labels = {*templates.frame, *SPEAKERS}
-        if templates.completes:  # what a set stops at is how its layout begins a part
-            labels |= {*SHOTS, *(stop.strip() for stops in templates.stop.values() for stop in stops)} - {""}
-        labels = {label for label in labels if not label.startswith("<")}
-        begins = filter(None, map(loose, sorted(labels)))
-        rules = [re.escape(label) for label in sorted(labels) if not loose(label)]  # such as ---
-        headed = rf"#{HIDDEN}#[\s{DRESSING}]*+(?:{'|'.join(map(loose, HEADED))})"
-        self._tags = re.compile("|".join([*tags, MARKS]))
-        space = rf"(?:^|[{LINE_ENDS}])[^\S{LINE_ENDS}]*+"
-        line = rf"(?:^|[{LINE_ENDS}])(?:[^\S{LINE_ENDS}]|[{DRESSING}])*+"
-        self._starts = re.compile(f"{line}(?={'|'.join(begins)})|{space}(?={'|'.join([headed, *rules])})")
+        self._tags, self._starts = frame_patterns(templates)
         self._quoted = lru_cache(maxsize=32)(self._quote)  # the questions about a pair come one after the other
 
     def check(self, principles: Iterable[Principle]) -> None:
@@ -118,11 +106,32 @@ class AskJudge:
 
     def _quote(self, text: str) -> str:
         seen = careless(text)
-        edits = {found.start(): (QUOTES[found[0][0]], 1) for found in self._tags.finditer(seen)}
-        edits |= {found.end(): ("> ", 0) for found in self._starts.finditer(seen) if found.end() not in edits}
+        edits = {tag.start(): (QUOTES[tag[0][0]], 1) for tag in self._tags.finditer(seen)}
+        for start in self._starts.finditer(seen):
+            edits.setdefault(start.end(), ("> ", 0))
         parts: list[str] = []
         end = 0
         for at, (quote, left_out) in sorted(edits.items()):
             parts += text[end:at], quote
             end = at + left_out
         return "".join([*parts, text[end:]])
+
+
+def frame_patterns(templates: Templates) -> tuple[re.Pattern[str], re.Pattern[str]]:
+    """What could pass for the frame of a judge's question in a careless text: tags and marks, and the starts of labels.
+
+    A tag counts anywhere, a label at the start of a line; a match of the second pattern ends where its label begins.
+    """
+    labels = {*templates.frame, *SPEAKERS}
+    if templates.completes:  # what a set stops at is how its layout begins a part
+        stops = [stop.strip() for texts in templates.stop.values() for stop in texts]
+        labels |= {*SHOTS, *stops} - {""}
+    tags = [loose(label) for label in templates.frame if label.startswith("<")]
+    others = sorted(label for label in labels if not label.startswith("<"))
+    words = [loose(label) for label in others if loose(label)]
+    rules = [re.escape(label) for label in others if not loose(label)]  # such as ---
+    headed = rf"#{HIDDEN}#[\s{DRESSING}]*+(?:{'|'.join(map(loose, HEADED))})"
+    space = rf"(?:^|[{LINE_ENDS}])[^\S{LINE_ENDS}]*+"
+    line = rf"(?:^|[{LINE_ENDS}])(?:[^\S{LINE_ENDS}]|[{DRESSING}])*+"
+    starts = f"{line}(?={'|'.join(words)})|{space}(?={'|'.join([headed, *rules])})"
+    return re.compile("|".join([*tags, MARKS])), re.compile(starts)

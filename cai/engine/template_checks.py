@@ -47,6 +47,13 @@ def missing_files(names: Iterable[str]) -> str | None:
 
 def find_problems(path: Path, tree: nodes.Template, names: Collection[str]) -> Iterator[Finding]:
     """What is wrong with one parsed template; names: the templates of its set."""
+    yield from _of_parts(path, tree, names)
+    if path.stem in VARIABLES:  # what a partial sees depends on the template that uses it, as the trial finds out
+        yield from _of_variables(path, tree, names)
+
+
+def _of_parts(path: Path, tree: nodes.Template, names: Collection[str]) -> Iterator[Finding]:
+    """Partials that are not there, and loops whose steps cannot be counted."""
     for node in tree.find_all((nodes.Include, nodes.Import, nodes.FromImport, nodes.Extends)):
         partial = getattr(getattr(node, "template", None), "value", None)  # None if its name is computed
         if isinstance(partial, str) and partial not in names and not getattr(node, "ignore_missing", False):
@@ -54,8 +61,10 @@ def find_problems(path: Path, tree: nodes.Template, names: Collection[str]) -> I
     for loop in tree.find_all(nodes.For):
         if loop.recursive:
             yield error_in(path, loop.lineno, "a loop may not be recursive: its steps could not be counted")
-    if path.stem not in VARIABLES:  # what a partial sees depends on the template that uses it, as the trial finds out
-        return
+
+
+def _of_variables(path: Path, tree: nodes.Template, names: Collection[str]) -> Iterator[Finding]:
+    """Variables and fields that a template is not given, and those that it ignores."""
     variables = variables_of(path.stem, names)
     used = find_undeclared_variables(tree)
     for name in sorted(used - variables):

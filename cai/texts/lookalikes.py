@@ -43,13 +43,20 @@ def _seen(char: str) -> str:
         return UNSEEN
     if kind == "Pd":
         return "-"
+    letter = _letter(char, kind)
+    return "l" if letter == "i" else letter
+
+
+def _letter(char: str, kind: str) -> str:
+    """The small letter or sign of ASCII that a character looks like; itself if it looks like none."""
     base = [part for part in unicodedata.normalize("NFKD", char) if not unicodedata.combining(part)]
     if kind == "So" and len(base) == 3 and base[0] == "(":  # a letter in brackets
         base = base[1:2]
-    seen = ALIKE.get(char) or ALIKE.get(base[0]) if len(base) == 1 else None
-    if seen is None:
-        seen = base[0].lower() if len(base) == 1 and base[0].isascii() else char
-        latin = re.search(r"(?:LATIN|SYMBOL|SQUARED|CIRCLED) .*\b([A-Z])(?: WITH .*)?$", unicodedata.name(char, ""))
-        if latin and not seen.isascii():
-            seen = latin[1].lower()
-    return "l" if seen == "i" else seen
+    if len(base) == 1:
+        alike = ALIKE.get(char) or ALIKE.get(base[0])
+        if alike is not None:
+            return alike
+        if base[0].isascii():
+            return base[0].lower()
+    latin = re.search(r"(?:LATIN|SYMBOL|SQUARED|CIRCLED) .*\b([A-Z])(?: WITH .*)?$", unicodedata.name(char, ""))
+    return latin[1].lower() if latin else char
