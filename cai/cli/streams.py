@@ -1,4 +1,4 @@
-"""The standard streams of a command, which goes on if one is closed or nobody reads it any more."""
+"""The standard streams of a command, which continues if one is closed or its reader has gone."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import sys
 
 
 class Output(io.FileIO):
-    """Standard output or error whose reader may go: what nobody reads is dropped."""
+    """Standard output or error whose reader may go: what comes after that is dropped."""
 
     def write(self, data: object) -> int:
         """Write, or drop; a full disk is an error of standard output, and nothing can be said of one of stderr."""

@@ -7,7 +7,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from cai.export.sft import SftFormat
+from cai.export.sft import SFT_FORMAT, SftFormat
 from cai.judge.certify import Calibration
 from cai.records import Values
 
@@ -24,11 +24,7 @@ class ExportOptions(BaseModel):
         "last",
         description="Generate runs: last keeps one SFT row per prompt, the final revision; all keeps every revision.",
     )
-    sft_format: SftFormat = Field(
-        "completion",
-        description="Columns of sft.jsonl: completion is prompt and completion, of which TRL learns the completion; of "
-        "messages it learns all turns.",
-    )
+    sft_format: SftFormat = Field("completion", description=SFT_FORMAT)
     min_confidence: float | None = Field(
         None,
         ge=0.5,

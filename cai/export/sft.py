@@ -13,6 +13,10 @@ from cai.export.parquet import Columns
 from cai.records import Values
 
 SftFormat = Literal["completion", "messages"]
+SFT_FORMAT = (  # its help
+    "completion: sft.jsonl has prompt and completion, of which TRL learns the completion; messages: it has messages, "
+    "of which TRL learns all turns (default: completion)."
+)
 COLUMNS: dict[SftFormat, Columns] = {
     "completion": {"prompt": "turns", "completion": "turns"},
     "messages": {"messages": "turns"},

@@ -1,4 +1,4 @@
-"""What a server or a file holds of an answer, as the types of a `Completion`; what is of another type is not known."""
+"""Converts what a server or a file says of an answer to the types of a `Completion`; another type is not known."""
 
 from __future__ import annotations
 

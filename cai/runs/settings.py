@@ -18,7 +18,7 @@ from cai.calls.model import Connection
 from cai.constitution.principles import Constitution
 from cai.errors import UsageError
 from cai.export.options import MIN_CONFIDENCE, Pairing
-from cai.export.sft import SftFormat
+from cai.export.sft import SFT_FORMAT, SftFormat
 from cai.models import JUDGE_SPECS, SPECS
 from cai.records import Object, Protocol, Sampling, Values
 from cai.texts.wording import option, words_of
@@ -128,12 +128,6 @@ class PromptSettings(RunSettings):
     prompt_field: str | None = Field(None, description="Column or key that holds the prompt.")
 
 
-SFT_FORMAT = (
-    "Columns of sft.jsonl: completion is prompt and completion, of which TRL learns the completion; of messages it "
-    "learns all turns (default: completion)."
-)
-
-
 class GenerateSettings(PromptSettings):
     """The settings of a generate run; the defaults and their evidence are in docs/how-it-works.md."""
 
@@ -148,7 +142,7 @@ class GenerateSettings(PromptSettings):
         None,
         description="Skip the revision if the critic gives less than this probability that the reply needs a change "
         f"(default: {GATE} for chat templates).",
-        json_schema_extra={"alone": str(GATE), "off": "Do not ask that: revise every reply."},
+        json_schema_extra={"alone": str(GATE), "off": "Revise every reply, without asking."},
     )
     sft_format: SftFormat | None = Field(None, description=SFT_FORMAT)
 
@@ -186,7 +180,7 @@ class SampleSettings(PromptSettings):
         json_schema_extra={"short": "-k"},
     )
 
-    sft_format: SftFormat | None = Field(None, description=f"With --best-of: {SFT_FORMAT[0].lower()}{SFT_FORMAT[1:]}")
+    sft_format: SftFormat | None = Field(None, description=f"With --best-of: {SFT_FORMAT}")
 
     @property
     def each(self) -> int:

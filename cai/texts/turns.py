@@ -1,4 +1,4 @@
-"""What parts turns: the marks of families of models, and the labels of plain text; as patterns of careless texts."""
+"""What separates turns: marks of families of models and labels of plain text, as patterns for careless texts."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the words of a refusal or failure mean: the same fault has other words, and another status, at every server."""
+"""What a refusal or failure means: every server words the same fault in its own way, with a status of its own."""
 
 from __future__ import annotations
 

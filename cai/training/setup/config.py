@@ -54,7 +54,7 @@ class Lora(Record):
     embeddings: bool | None = Field(
         None,
         strict=True,
-        description="Train the embeddings of tokens, whole (if a base model does not know those of the chat template).",
+        description="Train all token embeddings (default: if the base model does not know those of the chat template).",
     )
 
 
