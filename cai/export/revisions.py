@@ -9,7 +9,6 @@ import orjson
 from cai.export.cut import LAW, PAIR, Cut, law_columns
 from cai.export.options import ExportOptions
 from cai.export.pairs import Row
-from cai.export.parquet import Columns
 from cai.export.sft import COLUMNS, SftFormat, conversation
 from cai.folder.rows import lines_in_order, reading
 from cai.folder.run import RunFolder
@@ -21,21 +20,16 @@ FEWEST_READ = 30  # rows: of fewer, the standard error of the share of refusals 
 ORIGIN = {"id": "text", "round": "count", "principles": "texts", **LAW, "model": "text"}
 
 
-def files_of(sft_format: SftFormat) -> dict[str, Columns]:
-    """The training files of a generate run and their columns."""
-    return {"sft": {**COLUMNS[sft_format], **ORIGIN, "changed": "flag"}, "dpo": {**PAIR, **ORIGIN}}
-
-
 class RevisionCut(Cut):
     """The cut of a generate run: `sft` of final texts, `dpo` of final texts against first replies."""
 
-    files = files_of("completion")
     stages = ("sft", "dpo")
     kind = "revisions"
 
     def __init__(self, run: RunFolder, options: ExportOptions) -> None:
         super().__init__(run, options)
-        self.files = files_of(options.sft_format)
+        sft = {**COLUMNS[options.sft_format], **ORIGIN, "changed": "flag"}
+        self.files = {"sft": sft, "dpo": {**PAIR, **ORIGIN}}
         # First replies in which refusals are still to be looked for.
         self._refusals_left = READ_FOR_REFUSALS if run.counts()["rows"] >= FEWEST_READ else 0
         self.refused = 0  # of the first replies in which they were looked for

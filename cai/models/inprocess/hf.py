@@ -14,10 +14,9 @@ from cai.models.inprocess.hf_engine import HFEngine
 from cai.models.inprocess.hf_model import TransformersModel
 from cai.models.inprocess.hf_rows import Row
 from cai.models.inprocess.hf_words import HFTokenizer
-from cai.models.inprocess.requests import check_settings, first_stop, question
+from cai.models.inprocess.requests import check_settings, first_stop, question, reply_of
 from cai.records import Abilities, Completion, Values
 from cai.sources.files import path_of
-from cai.texts.thoughts import PROMPT_END, split_thoughts
 from cai.weights.bases import Base
 from cai.weights.loading import end_tokens, load_model, load_tokenizer, words_of
 
@@ -112,17 +111,10 @@ class HFModel(TransformersModel):
         output_tokens = len(ids)
         if row.ended:
             ids = ids[:-1]
-        chat = "messages" in payload
         text = tokenizer.text(ids)
-        if chat and not payload.get("prefill"):
+        if "messages" in payload and not payload.get("prefill"):
             text = tokenizer.decode(ids, skip_special_tokens=True)
-        text = text[: first_stop(payload.get("stop", ()), text)]
-        reasoning = None
-        if chat:
-            shown = tokenizer.decode(ids)  # what parts thoughts from a reply is a control token of many models
-            shown = shown[: first_stop(payload.get("stop", ()), shown)]
-            reply, reasoning = split_thoughts(shown, tokenizer.decode(row.ids[: row.prompt_tokens][-PROMPT_END:]))
-            text = text if reasoning is None else reply
+        text, reasoning = reply_of(payload, text, ids, row.ids[: row.prompt_tokens], tokenizer.decode)
         logprobs = tuple(map(tokenizer.named, row.logprobs)) if payload.get("top_logprobs") else None
         return Completion(
             text=text,

@@ -16,10 +16,9 @@ from cai.errors import InputError, MissingExtra, ModelStopped, UsageError
 from cai.folder.files import fingerprint, read_if_there
 from cai.models.inprocess.local_engine import LocalEngine, last_line
 from cai.models.inprocess.local_words import LocalTokenizer
-from cai.models.inprocess.requests import check_settings, first_stop, question
+from cai.models.inprocess.requests import check_settings, question, reply_of
 from cai.records import Abilities, Completion, Values
 from cai.sources.files import path_of
-from cai.texts.thoughts import PROMPT_END, split_thoughts
 from cai.weights.embedded import CONTEXT, NAME, default_weights
 from cai.weights.gguf_read import gguf_metadata, misread
 
@@ -133,20 +132,14 @@ class LocalModel:
         self._tokenizer.fit(len(tokens), payload["max_tokens"])
         engine = await self._engine("reply")
         [output] = await engine.ask(tokens, self._config(payload))
-        text = self._tokenizer.text(output.generated_ids)
-        text = text[: first_stop(payload.get("stop", ()), text)]
-        reasoning = None
-        if "messages" in payload:
-            shown = self._tokenizer.shown(output.generated_ids)
-            shown = shown[: first_stop(payload.get("stop", ()), shown)]
-            reply, reasoning = split_thoughts(shown, self._tokenizer.shown(tokens[-PROMPT_END:]))
-            text = text if reasoning is None else reply
+        ids = output.generated_ids
+        text, reasoning = reply_of(payload, self._tokenizer.text(ids), ids, tokens, self._tokenizer.shown)
         return Completion(
             text,
             "stop" if output.finish_reason.name == "STOP" else "length",
             self.name,
             input_tokens=len(tokens),
-            output_tokens=len(output.generated_ids),
+            output_tokens=len(ids),
             reasoning=reasoning,
         )
 
