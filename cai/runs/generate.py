@@ -56,9 +56,9 @@ class GenerateRun(PromptRun[Revision]):
     def seats(self) -> list[Seats]:
         """The players have the roles of their names, and the critic also answers for the gate."""
         [(roles, sampling, seed)] = super().seats()
-        if self.gate is None:
-            return [(roles, sampling, seed)]
-        return [({**roles, "gate": "critic"}, sampling, seed)]
+        if self.gate is not None:
+            roles = {**roles, "gate": "critic"}
+        return [(roles, sampling, seed)]
 
     def check_models(self) -> None:
         """Raise UsageError also if the gate would let every reply pass."""
