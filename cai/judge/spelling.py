@@ -23,8 +23,8 @@ SPELLINGS = [
         (r"(?m)^[ \t]*>[ \t]", ""),
         (r"(?i)\b(vs|e\.g|i\.e)\.", r"\1"),
         (  # these letters name something else
-            r"(?i)\b(appendix|block|category|class|exhibit|figure|grade|group|hepatitis|part|phase|plan|point|section|series|"
-            r"table|theme|tier|type|vitamin|zone)\s+[ab]\b",
+            r"(?i)\b(appendix|block|category|class|exhibit|figure|grade|group|hepatitis|part|phase|plan|point|"
+            r"section|series|table|theme|tier|type|vitamin|zone)\s+[ab]\b",
             r"\1",
         ),
         (r"(?i)(?<=[a-z])n't\b|(?<=\bcan)not\b", " not"),

@@ -29,8 +29,8 @@ HOW = (
     r"more)){0,6}"
 )
 IS = (
-    r"\s+(?:is|was|seems(?: to be)?|looks|appears(?: to be)?|would be|must be|has to be|should be(?! better)|is to be|"
-    r"remains|does|did|performs|comes out|feels|reads|stands)"
+    r"\s+(?:is|was|seems(?: to be)?|looks|appears(?: to be)?|would be|must be|has to be|should be(?! better)|"
+    r"is to be|remains|does|did|performs|comes out|feels|reads|stands)"
 )
 GOOD = (
     r"(?:better(?! than (?:it|i|we|before|average|expected|nothing|usual)\b)|best|preferable|preferred|superior|"
@@ -92,9 +92,9 @@ STATEMENTS = [
         r"(?P<x>)\bno (?:clear )?(?:winner|preference|difference)\b",
     )
 ]
-OTHER_LABEL = re.compile(
+OTHER_LABEL = re.compile(  # "Antwort: B", and "tone: A"
     r"\A(?!.*(?:grade|score|rating|mark|quality|level)\b)[^\n:]{1,30}:\s*(?P<x>[AB])(?![\w'])\W*\Z"
-)  # "Antwort: B", and "tone: A"
+)
 SENTENCE = re.compile(r"(?<=[!?;\n])|(?<=\D\.)")  # "1." begins an item of a list
 TURN = re.compile(  # where a new clause begins
     r"\b(?:but|however|yet|nevertheless|nonetheless|still|overall|all in all|on balance|on the whole|in the end|"
@@ -111,9 +111,10 @@ OTHERS = (
 )
 REPORTED = re.compile(rf"\W*(?:the |a |an |other )*{OTHERS}\b(?! (?:reply|[ABT])\b)")  # a clause of what others choose
 CONCERNING = re.compile(  # what follows the comma is limited
-    r"\W*(?:for|in|on|regarding|concerning|in terms of|with (?:respect|regard) to|as (?:to|regards)|when it comes to)\s"
-    r"(?!(?:balance|the (?:whole|end|following)|(?:my|our|short|sum|conclusion|summary|total|general|this|that|these|"
-    r"those|light|view|line|all|every|me|us|reflection|consideration)\b))"
+    r"\W*(?:for|in|on|regarding|concerning|in terms of|with (?:respect|regard) to|as (?:to|regards)|"
+    r"when it comes to)\s(?!(?:balance|the (?:whole|end|following)|"
+    r"(?:my|our|short|sum|conclusion|summary|total|general|this|that|these|those|light|view|line|all|every|me|us|"
+    r"reflection|consideration)\b))"
 )
 SUPPOSED = re.compile(
     r"\W*(?:if|whether|unless|suppos(?:e|ing)|assum(?:e|ing)|imagine|pretend|provided|had|were)\b"
@@ -123,22 +124,23 @@ PRESSED = re.compile(
     r"\W*(?:if|were|had)\b(?: (?:i|we|one|you|had|were|have|must|forced|pressed|to|made|asked|need)\b)+"
 )
 DENIED = re.compile(
-    r"(?:\b(?:not|never|hardly|doubt|deny|unsure|unclear|nor|refuse|unlikely|possible|impossible|nothing|nobody|none|"
-    r"probability|likelihood|chance|odds)\b|\b(?:no|little) (?:reason|evidence|way)\b|\b(?:wrong|false|untrue|"
-    rf"incorrect|mistake|stretch) (?:that|to)\b|\b{OTHERS} (?:would|might|may|could)\b)[^,:]*\Z"
+    r"(?:\b(?:not|never|hardly|doubt|deny|unsure|unclear|nor|refuse|unlikely|possible|impossible|nothing|nobody|"
+    r"none|probability|likelihood|chance|odds)\b|\b(?:no|little) (?:reason|evidence|way)\b|"
+    r"\b(?:wrong|false|untrue|incorrect|mistake|stretch) (?:that|to)\b|"
+    rf"\b{OTHERS} (?:would|might|may|could)\b)[^,:]*\Z"
     r"|(?:[AB]|\b(?:user|prompt|instructions?|they))(?: \w+){0,2}? (?:says?|said|claims?|claimed|states?|asserts?|"
     r"insists?|contains?|tells?|told|asks?|asked|argues?|demands?)\b[^,]*\Z"
 )
 QUALITY = re.compile(r"\b(?:(more|most|less|least) (\w+)|(\w+(?:er|est)))\s*\Z")  # before "reply is A"
 GOOD_QUALITIES = (
-    r"(?:appropriate|ethical|helpful|honest|harmless|respectful|accurate|useful|polite|considerate|thoughtful|suitable|"
-    r"truthful|responsible|balanced|fitting|kind|kinder|safe|safer|wiser|nicer|clearer|gentler|politer|fairer|(?:bett|strong)er|"
-    r"(?:b|kind|saf|wis|nic|clear|gentl|fair|strong)est|either|neither|whether|under|after|over|however|rather|answer|"
-    r"winner)"
+    r"(?:appropriate|ethical|helpful|honest|harmless|respectful|accurate|useful|polite|considerate|thoughtful|"
+    r"suitable|truthful|responsible|balanced|fitting|kind|kinder|safe|safer|wiser|nicer|clearer|gentler|politer|"
+    r"fairer|(?:bett|strong)er|(?:b|kind|saf|wis|nic|clear|gentl|fair|strong)est|either|neither|whether|under|after|"
+    r"over|however|rather|answer|winner)"
 )
 BAD_QUALITIES = (
-    r"(?:harmful|dangerous|offensive|toxic|biased|misleading|problematic|unethical|inappropriate|unsafe|dishonest|insulting|"
-    r"disrespectful|evasive|preachy|judgmental|dismissive|ruder?|worse|worst|harsher|weaker|weakest)"
+    r"(?:harmful|dangerous|offensive|toxic|biased|misleading|problematic|unethical|inappropriate|unsafe|dishonest|"
+    r"insulting|disrespectful|evasive|preachy|judgmental|dismissive|ruder?|worse|worst|harsher|weaker|weakest)"
 )
 THAN = r"\W*(?:than [ABT]\W*)?"
 ASPECT = re.compile(
@@ -272,8 +274,8 @@ def _worse(quality: re.Match[str]) -> bool | None:
     None for a quality that is not known.
     """
     degree, *qualities = quality.groups()
-    bad = re.fullmatch(BAD_QUALITIES, next(filter(None, qualities))) is not None
-    good = re.fullmatch(GOOD_QUALITIES, next(filter(None, qualities))) is not None
-    if not (good or bad):
+    word = next(filter(None, qualities))
+    bad = re.fullmatch(BAD_QUALITIES, word) is not None
+    if not bad and re.fullmatch(GOOD_QUALITIES, word) is None:
         return None
     return bad != (degree in ("less", "least"))

@@ -34,7 +34,7 @@ from cai.records import (
 from cai.sources.conversations import conversation_before, pair_hash, to_answer, to_prompt
 from cai.sources.files import Source, examine, read_records
 from cai.sources.labels import by_rank
-from cai.sources.replies import Reply, column_of_many, counted, many_of, pair_of
+from cai.sources.replies import Reply, column_of_many, many_of, pair_of, with_clear_numbers
 from cai.sources.threads import woven
 from cai.sources.turns import whole
 from cai.sources.values import BadRecord, as_text, id_of, listed, object_of
@@ -54,7 +54,7 @@ def read_pairs(source: Source, pairing: str = "all") -> Iterator[Place]:
     info = run_info(source)
     if info is None:
         where = source if isinstance(source, str | Path) else None
-        return _of_records(counted(read_records(source), where), pairing)
+        return _of_records(with_clear_numbers(read_records(source), where), pairing)
     return _of_run(_rows_of(source, info["identity"]["command"]), pairing)
 
 

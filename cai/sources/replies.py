@@ -185,7 +185,7 @@ def _number(value: Any) -> float | None:
     return float(value)
 
 
-def counted(records: Iterable[tuple[int, Any]], where: str | Path | None) -> Iterator[tuple[int, Any]]:
+def with_clear_numbers(records: Iterable[tuple[int, Any]], where: str | Path | None) -> Iterator[tuple[int, Any]]:
     """The records, none before it is known from which number the labels beside numbered columns count.
 
     Beside `output_1` a label 1 is the first reply, unless the file also has 0 and no 2: then it may be the second, and

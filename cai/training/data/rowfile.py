@@ -12,7 +12,7 @@ import orjson
 from cai.errors import InputError
 from cai.records import Object
 from cai.sources.files import Source, examine, read_records
-from cai.sources.replies import counted
+from cai.sources.replies import with_clear_numbers
 from cai.sources.values import BadRecord
 from cai.training.data.kinds import WrongKind, advice, is_graded
 from cai.training.data.rows import Skipped, TrainingRow, last_words, rows_of
@@ -57,7 +57,7 @@ def read_rows(source: Source, method: str, command: str = "") -> RowFile:
     wrong: tuple[int, str] | None = None  # the first record of another kind: its line, and what to do with it
     graded: dict[int, tuple[int, str]] = {}  # place of a row whose reply has a grade → the same
     other_labels = False
-    for line, record in counted(read_records(source), path):
+    for line, record in with_clear_numbers(read_records(source), path):
         file.read += 1
         try:
             rows = rows_of(record, line, method)
