@@ -61,14 +61,15 @@ class Bounded(ImmutableSandboxedEnvironment):
         if isinstance(value, Mapping):
             value = [*value, *value.values()]
         if isinstance(value, list | tuple | set | frozenset):
-            return sum(self._spent(ITEM + self.size(each)) for each in value)
+            total = 0
+            for each in value:
+                units = ITEM + self.size(each)
+                self.spend(units)
+                total += units
+            return total
         if numbers and isinstance(value, int):
             return abs(value)
         return 1
-
-    def _spent(self, units: int) -> int:
-        self.spend(units)
-        return units
 
     def _passed(self, value: Any) -> Any:
         self.spend(self.size(value))
