@@ -67,7 +67,7 @@ def read_case(record: Any, reply_field: str | None = None, prompt_field: str | N
 
 
 def written(turns: Sequence[Message]) -> str | None:
-    """A conversation in one writing, so that it is the same prompt in whatever shape it comes; None: no turns."""
+    """A conversation in one form, so that it is the same prompt in whatever shape it comes; None: no turns."""
     conversation = before_reply(merged(turns))
     if not conversation:
         return None

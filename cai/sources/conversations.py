@@ -10,7 +10,7 @@
       or messages; context: messages                     the turns before it
 
 A record may hold a conversation twice, such as the first turn under `prompt` and all turns under `chosen`: the longer
-counts, if it holds the other. `cai.sources.turns` lists the writings, `cai.sources.replies` the columns of replies.
+counts, if it holds the other. `cai.sources.turns` lists the forms, `cai.sources.replies` the columns of replies.
 """
 
 from __future__ import annotations
@@ -208,7 +208,7 @@ def _turns(value: Any, name: str, format: str) -> list[Message]:
 
 
 def joined(prompt: Sequence[Message], own: Sequence[Message], name: str) -> list[Message]:
-    """The longer of two writings of one conversation: the prompt of a record, and the turns in its column `name`.
+    """The longer of two copies of one conversation: the prompt of a record, and the turns in its column `name`.
 
     Blanks do not count. A prompt of one turn is held by a turn that has its words among others, as when a template
     wrapped them. Raises BadRecord if neither holds the other.

@@ -9,7 +9,7 @@ The first line whose columns all have a value is read, by `cai label`, `cai judg
     the keys of `BESIDE_TWO`                         many
     the names of `SINGLE`                            one; `text` for an audit only: its prompt is not separated
 
-A reply is text, or a whole conversation that ends with it, in any writing of `cai.sources.turns`. A whole conversation
+A reply is text, or a whole conversation that ends with it, in any form of `cai.sources.turns`. A whole conversation
 brings its prompt; other replies answer the prompt of the record. Text that repeats the prompt is cut to the reply.
 """
 

@@ -1,4 +1,4 @@
-"""Reads the turns of a conversation in any writing: messages, as ShareGPT or Gemini has them, a transcript, JSON text.
+"""Reads the turns of a conversation in any form: messages, as ShareGPT or Gemini has them, a transcript, JSON text.
 
 Text is data: nothing in it is rendered or interpreted, except the turn markers of a `Human:`/`Assistant:` transcript,
 and a whole text that is a JSON list of messages.
