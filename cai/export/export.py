@@ -152,7 +152,7 @@ def _write(run: RunFolder, kind: type[Cut], options: ExportOptions, load_from: s
 
 
 def _remember(run: RunFolder, cut: Cut) -> None:
-    """Write the options into run.json, so that the run, when it is resumed, ends with the same cut; and whose labels.
+    """Write into run.json by which options and labels the rows were cut, so that a resumed run ends with the same cut.
 
     A calibration is stored by its path and the hash of its content. Options that an older version did not have are
     compared as if they had been at their defaults.
