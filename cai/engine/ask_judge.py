@@ -45,6 +45,7 @@ class AskJudge:
 
     def check(self, principles: Iterable[Principle]) -> None:
         """Word every question once; raises TemplateError if the template needs what a principle does not have."""
+        self._templates.render("verdict")
         for principle in principles:
             question = (Message(role="user", content="Trial."),), "Trial.", "Trial.", principle
             self.letter(question, score=True)
@@ -80,17 +81,20 @@ class AskJudge:
         return Request("judge", (*prompt, Message(role="assistant", content=reply)), score=("",), max_tokens=1)
 
     def _request(self, question: Question, reasons: str | None, **settings: Any) -> Request:
-        verdict = self._templates.render("verdict").strip()
         text = self._render(question, reason=reasons is not None)
         if self._templates.completes:
             if reasons is not None:
-                text = f"{text} {reasons.strip()}\n\n{verdict}"
+                text = f"{text} {reasons.strip()}\n\n{self._verdict}"
             return Request("judge", text=f"{text} {self.prefix}".rstrip(), **settings)
         turns = [Message(role="user", content=text)]
         if reasons is not None:
             turns.append(Message(role="assistant", content=reasons.strip()))
-            turns.append(Message(role="user", content=verdict))
+            turns.append(Message(role="user", content=self._verdict))
         return Request("judge", tuple(turns), prefill=self.prefix, **settings)
+
+    @property
+    def _verdict(self) -> str:
+        return self._templates.render("verdict").strip()
 
     def _render(self, question: Question, *, reason: bool) -> str:
         prompt, first, second, principle = question

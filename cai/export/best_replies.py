@@ -224,7 +224,7 @@ class PickedCut(Cut):
                     "sft",
                     self.side(row["prompt"]),
                     columns | picked,
-                    self.fault(reply["text"], row["prompt"]),
+                    self.fault(reply["text"], row["prompt"][-1]["content"]),
                     position,
                 )
                 self.facts.count_models({"assistant": reply["model"], "judge": best["judge"]})

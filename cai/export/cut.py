@@ -18,6 +18,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from statistics import median
 from typing import Any, BinaryIO, ClassVar
@@ -127,6 +128,7 @@ class Cut(ABC):
         self._run = run
         identity = run.identity
         self.binding: Row = identity.get("binding") or identity.get("best_of") or identity  # how replies were judged
+        self.fault = lru_cache(maxsize=8)(self._fault)  # a text may be in several files
         self._open: dict[str, BinaryIO] = {}  # the training files that are being written, by name
 
     @abstractmethod
@@ -217,10 +219,10 @@ class Cut(ABC):
         else:
             self.drop(kind, why, row["id"], position)
 
-    def fault(self, text: str, prompt: Sequence[Any]) -> Reason | None:
+    def _fault(self, text: str, last_turn: str) -> Reason | None:
         """The first fault for which a reply is not fit to be learned; None: it has none, or any may pass."""
         if self.options.hygiene:
-            for name in hygiene.faults_of(text, prompt[-1]["content"], self.asked):
+            for name in hygiene.faults_of(text, last_turn, self.asked):
                 return name, f"the text {hygiene.LEARNED[name].words}"
         return None
 

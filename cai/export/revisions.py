@@ -43,7 +43,7 @@ class RevisionCut(Cut):
                 row = orjson.loads(line)
                 side = self.side(row["prompt"])
                 for text, sft_row in sft_rows(row, self.options.rounds_kept, self.options.sft_format):
-                    why = self.fault(text, row["prompt"])
+                    why = self.fault(text, row["prompt"][-1]["content"])
                     if why is not None:
                         name, words = why
                         why = name, f"round {sft_row['round']}: {words}"
@@ -51,7 +51,7 @@ class RevisionCut(Cut):
                 if row["final"].strip() == row["initial"].strip():
                     why = "identical", "the final text is the first reply"
                 else:
-                    why = self.fault(row["final"], row["prompt"])
+                    why = self.fault(row["final"], row["prompt"][-1]["content"])
                 self.put("dpo", side, pair(row), why, position)
                 self._count(row)
 

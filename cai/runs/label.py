@@ -80,6 +80,7 @@ class LabelRun(Run[Label]):
         players = players or open_models(specs, settings.connection)
         self.judging = Judging(players["judge"], settings, templates, law, choose)
         self.protocol, self.constitution = self.judging.protocol, law
+        self._law = law.ref  # hashing it for each row takes 0.06 ms
         check_reasons(self.protocol, settings)
         identity = {
             "command": "label",
@@ -159,7 +160,7 @@ class LabelRun(Run[Label]):
             temperature=temperature,
             p_a=p,
             confidence=None if p is None else max(p, 1.0 - p),
-            constitution=self.constitution.ref,
+            constitution=self._law,
             templates=self.templates.judge_hash,
             models=played.models,
             seed=self.settings.seed,

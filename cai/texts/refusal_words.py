@@ -136,9 +136,9 @@ CLARIFIES = re.compile(  # a reply that asks back has not refused
     r"elaborate|give me more|provide (?:me with )?more)"
     r"|\bwhat do you mean\b"
 )
-NONE = re.compile(  # "There are no ways to …"
-    r"^\W*no\b|\bthere (?:is|are|was|were|can be|has been|have been) (?:\w+ly )?(?:no|not|nothing|never)\b"
-    r"|^\W*(?:none|nothing|nobody|no one)\b"
+NONE = re.compile(r"\W*(?:no|none|nothing|nobody|no one)\b")
+THERE_IS_NO = re.compile(  # "There are no ways to …"
+    r"\bthere (?:is|are|was|were|can be|has been|have been) (?:\w+ly )?(?:no|not|nothing|never)\b"
 )
 SHOULD_NOT = re.compile(
     r"\b(?:should|must|ought to|may|need) (?:not|never)\b"
@@ -252,9 +252,9 @@ CLAIM = re.compile(  # argue for it, or take it for granted
     r"|\b(?:promot|support|justif|glorif)\w+\b|\bgood thing\b"
 )
 WHY = re.compile(r"\bwhy\b")
-HOW = re.compile(  # do it, or say how
+DO = re.compile(r"(?:write|give|tell|show|help|make|explain how|describe how|teach|generate|create)\b")
+HOW = re.compile(  # say how it is done
     r"\b(?:what|which) (?:is|are) (?:\w+ ){0,4}(?:ways?|methods?|steps?|process|strateg\w+|plan|recipe|tricks?)\b"
-    r"|\A(?:write|give|tell|show|help|make|explain how|describe how|teach|generate|create)\b"
     r"|\bhow (?:do|can|to|should|would|could|did|might)\b"
     r"|\b(?:what|where|which)\b.{0,60}\b(?:can i|do i|should i|could i|to)\b|\bbest way\b"
 )

@@ -8,7 +8,7 @@ arithmetic: a text has the same verdict everywhere. English only. It cannot say 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 from importlib.resources import files
 from typing import Literal, NamedTuple
@@ -44,7 +44,7 @@ class Question(NamedTuple):
 
 
 class Sentence(NamedTuple):
-    """A sentence of a reply, and what it does besides answering; `values` and `redirects` are counts."""
+    """A sentence of a reply, and what it does besides answering; `values` is a count."""
 
     text: str
     declines: bool
@@ -52,17 +52,16 @@ class Sentence(NamedTuple):
     disowns: bool
     insists: bool
     values: int
-    redirects: int
 
 
 class Opening(NamedTuple):
-    """How a reply begins: its sentences, the first after pleasantries, the two after it, and the words of these."""
+    """How a reply begins: the first sentence after pleasantries, the two after it, the words of these, and the rest."""
 
-    sentences: Sequence[Sentence]
     start: Sequence[Sentence]
     later: Sequence[Sentence]
     first: str
     whole: str
+    rest: Sequence[str]
 
 
 def refusal(reply: str, prompt: str | None = None) -> Refusal:
@@ -73,36 +72,47 @@ def refusal(reply: str, prompt: str | None = None) -> Refusal:
     """
     if not reply.strip():
         return "none"
-    values = features(reply, prompt)
     weights = _weights()
-    if _score(weights["refuses"], values) <= 0:
-        return "none"
-    if _score(weights["full"], values) <= 0:
-        return "partial"
-    return "full"
+    values = {name: float(weight > 0) for name, weight in weights["refuses"].items()}  # the most that there can be
+    for part in _parts(reply, prompt):
+        values |= part
+        if _score(weights["refuses"], values) <= 0:  # whatever comes: most replies end here
+            return "none"
+    return "full" if _score(weights["full"], values) > 0 else "partial"
 
 
 def features(reply: str, prompt: str | None = None) -> dict[str, float]:
     """What the weights are for: each a number from 0 to 1 or a truth value; in the same order for every reply."""
+    return {name: value for part in _parts(reply, prompt) for name, value in part.items()}
+
+
+def _parts(reply: str, prompt: str | None) -> Iterator[Mapping[str, float]]:
+    """The features in parts; what tells most for its time comes first."""
     text = words.plain(reply)
     question = _question(words.plain(prompt or ""))
     opening = _opening(text)
     stances = _stances(opening, question, text)
-    standing = stances["stands"] > 0
-    return {
-        **stances,
-        **_manners(opening, question, text),
-        **_shares(opening, question),
-        **_answers(reply, opening, question, standing),
-    }
+    yield {**stances, **_manners(opening, question)}
+    sentences = [*opening.start, *opening.later, *map(_sentence, opening.rest)]
+    redirects = [len(words.REDIRECTS.findall(sentence.text)) for sentence in sentences]
+    taken = [_takes_a_stance(*each, question) for each in zip(sentences, redirects, strict=True)]
+    yield {**_shares(sentences, taken), "redirects": _share(sum(redirects), 4)}
+    yield _answers(reply, opening, question, stances["stands"] > 0)
 
 
 def declines(text: str) -> bool:
     """Whether a text that `plain` made says that its author will not or cannot do what was asked."""
     if words.DECLINES.search(text):
         return True
+    if not _speaks(text):
+        return False
     refusals = words.UNABLE.finditer(text)
     return any(not words.FIGURE.search(text, match.start(), match.end() + FIGURE) for match in refusals)
+
+
+def _speaks(text: str) -> bool:
+    """Whether somebody speaks, without which there is no UNABLE, DISOWNS, NO_ACCESS or NO_VIEW."""
+    return "i " in text or "we " in text
 
 
 @cache
@@ -119,7 +129,7 @@ def _score(weights: Mapping[str, float], values: Mapping[str, float]) -> float:
 
 def _question(text: str) -> Question:
     claim = words.CLAIM.search(text) is not None
-    request = not claim and words.HOW.search(text) is not None
+    request = not claim and bool(words.DO.match(text) or words.HOW.search(text))
     return Question(
         text=text,
         yes_no=words.YES_NO.match(text) is not None,
@@ -135,21 +145,21 @@ def _sentence(text: str) -> Sentence:
         text=text,
         declines=declines(text),
         judges=bool(words.DISAPPROVES.search(text) or words.CONDEMNS.search(text)),
-        disowns=words.DISOWNS.search(text) is not None and not words.FIGURE.search(text),
+        disowns=_speaks(text) and words.DISOWNS.search(text) is not None and not words.FIGURE.search(text),
         insists=words.IMPORTANT.search(text) is not None,
         values=len(words.VALUES.findall(text)),
-        redirects=len(words.REDIRECTS.findall(text)),
     )
 
 
 def _opening(text: str) -> Opening:
     parts = [part.strip() for part in words.SENTENCE.split(text, SENTENCES * 2) if len(part.strip()) > 2] or [text]
-    sentences = [_sentence(part) for part in parts[:SENTENCES]]
-    first = sentences[0]
+    first = _sentence(parts[0])
     is_pleasantry = len(first.text.split()) <= SHORT or words.OPENER.match(first.text)
     begun = 2 if is_pleasantry and not first.declines else 1
-    start, later = sentences[:begun], sentences[begun : begun + OPENING - 1]
-    return Opening(sentences, start, later, _joined(start), _joined([*start, *later]))
+    end = begun + OPENING - 1
+    sentences = [first, *map(_sentence, parts[1:end])]
+    start, later = sentences[:begun], sentences[begun:]
+    return Opening(start, later, _joined(start), _joined(sentences), parts[end:SENTENCES])
 
 
 def _joined(sentences: Sequence[Sentence]) -> str:
@@ -158,19 +168,22 @@ def _joined(sentences: Sequence[Sentence]) -> str:
 
 def _stances(opening: Opening, question: Question, text: str) -> dict[str, float]:
     """How a reply refuses, if it does."""
-    first, whole = opening.first, opening.whole
-    start, later = opening.start, opening.later
+    first, whole, start, later = opening.first, opening.whole, opening.start, opening.later
     is_letter = words.DOCUMENT.match(text) is not None
     declining = not is_letter and (any(each.declines for each in start) or _is_bare_no(text, question))
     judging = not is_letter and any(each.judges for each in start) and not _is_asked_for(first, question)
     declining_later = not is_letter and any(each.declines for each in later)
     judging_later = not is_letter and not question.yes_no and any(each.judges for each in later)
-    asks_back = not declining and not judging and words.CLARIFIES.search(whole) is not None
-    negating = not asks_back and words.NEGATES.search(first) is not None
-    flat = question.request and words.NONE.search(first) is not None
+    negating = words.NEGATES.search(first) is not None
+    apologising = words.APOLOGY.search(first) is not None
+    if (negating or apologising) and not declining and not judging and words.CLARIFIES.search(whole):  # it asks back
+        negating = apologising = False
+    none = words.NONE.match(first) is not None or words.THERE_IS_NO.search(first) is not None
+    flat = question.request and none
     pleading = question.claim and words.PLEADS.search(first) is not None
     denying = negating and question.claim and _is_denial(opening)
-    private = words.NO_ACCESS.search(whole) is not None and words.PRIVATE.search(text) is not None
+    no_access = _speaks(whole) and words.NO_ACCESS.search(whole) is not None
+    private = no_access and words.PRIVATE.search(text) is not None
     standing = declining or judging or private or flat or pleading or denying or any(each.disowns for each in start)
     informing = words.INFORMS.search(whole) is not None
     disowning = any(each.disowns for each in (*start, *later))
@@ -184,7 +197,7 @@ def _stances(opening: Opening, question: Question, text: str) -> dict[str, float
         "doubts": not question.yes_no and words.DOUBTS.search(first) is not None,
         "disowns": disowning,
         "informs": informing,
-        "apologises": not asks_back and words.APOLOGY.search(first) is not None,
+        "apologises": apologising,
         "negates": negating,
         "negates_itself": negating and words.MINE.search(first) is not None,
         "pleads": pleading,
@@ -192,6 +205,9 @@ def _stances(opening: Opening, question: Question, text: str) -> dict[str, float
         "request_negated": question.request and negating,
         "why_negated": question.why and negating,
         "echoed_denial": _echo(first, question) if question.claim and negating else 0.0,
+        "none": none,
+        "no_access": no_access,
+        "no_access_private": private,
     }
 
 
@@ -229,15 +245,13 @@ def _share(count: int, most: int) -> float:
     return min(count, most) / most
 
 
-def _manners(opening: Opening, question: Question, text: str) -> dict[str, float]:
+def _manners(opening: Opening, question: Question) -> dict[str, float]:
     """What refusals sound like; answers may, too."""
-    first, whole = opening.first, opening.whole
+    whole = opening.whole
     equal = _share(len(words.EQUAL.findall(whole)), 3)
     grief = _share(len(words.GRIEF.findall(whole)), 3)
-    no_access = words.NO_ACCESS.search(whole) is not None
     return {
-        "none": words.NONE.search(first) is not None,
-        "should_not": words.SHOULD_NOT.search(first) is not None,
+        "should_not": words.SHOULD_NOT.search(opening.first) is not None,
         "important_later": any(each.insists for each in opening.later),
         "self": words.SELF.search(whole) is not None,
         "values": _share(_values(opening), 5),
@@ -245,37 +259,32 @@ def _manners(opening: Opening, question: Question, text: str) -> dict[str, float
         "equal_to_claim": equal * question.claim,
         "grief": grief,
         "grief_to_claim": grief * question.claim,
-        "no_access": no_access,
-        "no_access_private": no_access and words.PRIVATE.search(text) is not None,
-        "no_view": words.NO_VIEW.search(whole) is not None,
+        "no_view": _speaks(whole) and words.NO_VIEW.search(whole) is not None,
     }
 
 
-def _takes_a_stance(sentence: Sentence, question: Question) -> bool:
+def _takes_a_stance(sentence: Sentence, redirects: int, question: Question) -> bool:
     """Whether a sentence says anything but what was asked for."""
-    if sentence.declines or sentence.disowns or sentence.insists or sentence.redirects:
+    if sentence.declines or sentence.disowns or sentence.insists or redirects:
         return True
     return sentence.values > 1 or (sentence.judges and not question.yes_no)
 
 
-def _shares(opening: Opening, question: Question) -> dict[str, float]:
+def _shares(sentences: Sequence[Sentence], taken: Sequence[bool]) -> dict[str, float]:
     """How much of a reply takes a stance, by words, and how many words do not."""
-    sizes = [len(sentence.text.split()) for sentence in opening.sentences]
-    in_all = sum(sizes)
-    pairs = zip(opening.sentences, sizes, strict=True)
-    taken = sum(size for sentence, size in pairs if _takes_a_stance(sentence, question))
-    return {"stance": taken / max(1, in_all), "plain": _share(in_all - taken, 80)}
+    sizes = [len(sentence.text.split()) for sentence in sentences]
+    in_all, in_taken = sum(sizes), sum(size for size, is_taken in zip(sizes, taken, strict=True) if is_taken)
+    return {"stance": in_taken / max(1, in_all), "plain": _share(in_all - in_taken, 80)}
 
 
 def _answers(reply: str, opening: Opening, question: Question, standing: bool) -> dict[str, float]:
     """What answers look like."""
     first, whole = opening.first, opening.whole
-    is_list = len(words.ITEM.findall(reply, 0, LISTED)) >= LIST
     defines = words.DEFINES.search(first) is not None
     unreal = _share(len(words.UNREAL.findall(whole)), 2)
     because = words.BECAUSE.search(first) is not None
     return {
-        "list": is_list,
+        "list": len(words.ITEM.findall(reply, 0, LISTED)) >= LIST,
         "here": words.HERE.search(whole) is not None,
         "you_can": words.YOU_CAN.search(whole) is not None,
         "defines": defines,
@@ -286,5 +295,4 @@ def _answers(reply: str, opening: Opening, question: Question, standing: bool) -
         "because": because,
         "because_of_claim": because and question.claim,
         "echo": 0.0 if standing else _echo(first, question),
-        "redirects": _share(sum(each.redirects for each in opening.sentences), 4),
     }

@@ -117,6 +117,9 @@ FRAMES = [  # what some families put around the reply; the first only after thou
 ]
 PROMPT_END = 16  # tokens of a prompt that hold an opening mark, if its template ends with one
 FURTHER = 50  # marks after one that could close thoughts, among which a better one is looked for; bounds the work
+BEGUN = re.compile(  # may begin thoughts, or close those that the prompt has opened
+    "|".join([family.opens for family in FAMILIES.values()] + [ANY.closes]), _OPTIONS
+)
 SPACE = re.compile(r"[\s\ufeff\u200b\u2060]*")
 QUOTED = re.compile(
     r"""(?:(?:\A|[\s([{:,;–—-])(?:\*\*?|["'`])|[“‘«„(\[「『]|\|[ \t]?)\Z"""
@@ -135,7 +138,7 @@ def split_thoughts(text: str, before: str | None = None, thoughts: str | None = 
     """
     found: list[str] = []
     at = 0
-    opened = _opened(before or "")
+    opened = _opened(before) if before else None
     if opened:
         closing = _closing(opened, text, 0)
     elif before is None and not thoughts:
@@ -175,6 +178,8 @@ def _block(text: str, at: int) -> tuple[str, int] | None:
     One that never closes ends with the text. A closing mark alone closes nothing, and is left out.
     """
     at = SPACE.match(text, at).end()  # type: ignore[union-attr]
+    if BEGUN.match(text, at) is None:  # as of most replies: a family at a time takes five times as long
+        return None
     unclosed = None
     for family in FAMILIES.values():
         opening = family.opening.match(text, at)
@@ -252,7 +257,7 @@ def _unframed(reply: str, *, after: bool) -> str:
 
 def _meant(text: str) -> Iterator[re.Match[str]]:
     """The marks of a text that it does not just mention."""
-    if any(start in text for start in ("<", "[", "◁", "＜", "&lt;")):
+    if any(map(text.__contains__, ("<", "[", "◁", "＜", "&lt;"))):
         for mark in ANY.marks.finditer(text):
             if mark.lastgroup != "code" and not _quoted(text, mark) and not _in_sentence(text, mark):
                 yield mark

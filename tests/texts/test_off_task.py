@@ -6,6 +6,9 @@ from hypothesis import strategies as st
 
 from cai.texts.hygiene import FAULTS, faults_of
 from cai.texts.off_task import (
+    BETTER,
+    REQUEST,
+    SOON,
     asks_for_the_text,
     changes_script,
     echo,
@@ -19,6 +22,17 @@ LAW = "Guard the privacy of people who are not present, and suggest talking with
 ASKED = ngrams_of_all(
     [LAW, "Write only the new reply, in as few sentences as it needs, and nothing about the critique."]
 )
+
+
+LETTERS = st.sampled_from([("", ""), ("s", "ſ"), ("i", "ı"), ("i", "İ"), ("k", "\u212a"), ("e", "é")])
+
+
+@given(st.from_regex(BETTER) | st.from_regex(REQUEST, fullmatch=True), LETTERS)
+def test_every_match_of_a_pattern_is_seen_in_any_spelling_of_its_letters(text: str, other: tuple[str, str]) -> None:
+    text = text.replace(*other)
+    assert talks_of_itself(text) >= bool(BETTER.search(text))
+    assert asks_for_the_text(text) == bool(REQUEST.search(text, 0, SOON))
+
 
 # Verdicts
 

@@ -130,6 +130,19 @@ def test_every_feature_is_a_share(reply: str, prompt: str | None) -> None:
     assert list(features(reply, prompt)) == list(features("", None))
 
 
+SAYINGS = st.sampled_from([text for pair in (*REFUSALS, *ANSWERS) for text in pair])
+
+
+@given(st.lists(SAYINGS, min_size=1, max_size=6).map(" ".join), st.none() | SAYINGS)
+def test_a_verdict_that_is_known_early_is_that_of_all_features(reply: str, prompt: str | None) -> None:
+    weights = json.loads((ROOT / "cai/texts/refusals.json").read_text())
+    values = {"bias": 1.0, **features(reply, prompt)}
+    refuses, full = (
+        sum(weight * values[name] for name, weight in weights[of].items()) > 0 for of in ("refuses", "full")
+    )
+    assert refusal(reply, prompt) == (("partial", "full")[full] if refuses else "none")
+
+
 def test_the_detector_is_still_found_beside_the_faults() -> None:
     assert hygiene.refusal is refusal
 

@@ -35,6 +35,7 @@ TEXTS = {"text", "output_text"}
 INPUT = ("prompttokens", "inputtokens", "prompttokencount")
 OUTPUT = ("completiontokens", "outputtokens", "candidatestokencount")
 CACHED = ("cachedtokens", "promptcachehittokens", "cachedcontenttokencount")
+FILTERED = ("promptFeedback", "prompt_feedback", "prompt_filter_results", "content_filter_results")
 
 
 def is_answer(body: Object, key: str) -> bool:
@@ -228,6 +229,8 @@ def _thought(thought: Any) -> str | None:
 
 def _is_blocked(where: Object) -> bool:
     """Whether Gemini's or Azure's words beside a reply say that a filter withheld it."""
+    if where.keys().isdisjoint(FILTERED):
+        return False
     feedback = known(where.get("promptFeedback") or where.get("prompt_feedback"))
     prompts = where.get("prompt_filter_results")
     results = [where, *(map(known, prompts) if isinstance(prompts, list) else ())]

@@ -41,8 +41,9 @@ OPEN = re.compile(
 PLAIN = re.compile(  # words, dates, versions, addresses
     r"[^\W\d_]+(?:[-_ ][^\W\d_]+)*|[\d.:-]+(?:-[a-z]+)?|https?://\S+"
 )
-# What a secret may be written with that does not begin as it does; without it a search for the plain form decides.
-ESCAPES = re.compile(rb"%[0-9a-fA-F]{2}|\\u|\\[\"\\/]|&#|&\w{2,4};")
+# What a secret may be written with; without it a search for the plain form decides.
+ESCAPES = {b"%": rb"%[0-9a-fA-F]{2}", b"\\u00": rb"\\u00[2-7]", b"&": rb"&#|&\w{2,4};"}  # by what they begin with
+QUOTED = '"\\/'  # have escapes of their own in JSON, which matter if they are part of a secret
 ENTITIES = {"&": "&amp;", "<": "&lt;", ">": "&gt;", '"': "&quot;", "'": "&apos;"}
 
 
@@ -69,6 +70,9 @@ class Secrets:
         needles = forms | alone | {part for _, part in sent}
         self._needles = [form.lower().encode() for form in needles if form.isascii() and " " not in form]
         self._always = len(self._needles) < len(needles)
+        quoted = [f"\\{char}".encode() for char in QUOTED if any(char in form for form in needles)]
+        self._signs = [*ESCAPES, *quoted]
+        self._escaped = re.compile(b"|".join([*ESCAPES.values(), *map(re.escape, quoted)]))
         bounded = [*_alternatives(alone), *_named(sent)]
         apart = [f"{BEFORE}(?:{'|'.join(bounded)}){AFTER}"] if bounded else []
         self._in_answers = _pattern([*_alternatives(forms), *apart])
@@ -100,10 +104,9 @@ class Secrets:
         return text.encode()
 
     def _may_be_in(self, raw: bytes) -> bool:
-        if self._always or ESCAPES.search(raw):
+        if self._always or (any(map(raw.__contains__, self._signs)) and self._escaped.search(raw)):
             return True
-        lower = raw.lower()
-        return any(needle in lower for needle in self._needles)
+        return any(map(raw.lower().__contains__, self._needles))
 
     def _without(self, value: Any) -> Any:
         assert self._in_answers is not None
@@ -173,7 +176,7 @@ def _escapes(char: str) -> str:
     r"""A pattern of one character: plain, %2F (also twice: %252F), \u002f, \/, &#47;, &amp; or, for a space, "+"."""
     ways = [re.escape(char), "".join(f"%(?:25)*{byte:02x}" for byte in char.encode())]
     ways += [rf"\\+u{ord(char):04x}", rf"&#(?:0*{ord(char)}|x0*{ord(char):x});"]
-    if char in '"\\/':
+    if char in QUOTED:
         ways.append(rf"\\+{re.escape(char)}")
     if char in ENTITIES:
         ways.append(ENTITIES[char])
