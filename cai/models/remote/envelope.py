@@ -13,7 +13,7 @@ from typing import Any
 
 from cai.errors import CallRejected, ModelFault
 from cai.folder.answers import added, count, log_probabilities, log_probability, words
-from cai.models.remote.failures import complains, shown
+from cai.models.remote.failures import complains, letters, shown
 from cai.records import Completion, Finish, Object, Values
 from cai.texts.thoughts import split_thoughts
 
@@ -32,6 +32,8 @@ REASON = 60  # characters of a reason that are read; what follows may be an echo
 WHOLE = re.compile("stop.*|eos.*|eot.*|end.*|completed?|finished|done")
 THOUGHT = re.compile("think|thought|reason|summary")  # in the type of a part of a message
 TEXTS = {"text", "output_text"}
+REASONING = ("reasoning_content", "reasoning", "thinking", "reasoning_details")  # keys of a message
+COLUMNS = ("tokens", "token_logprobs", "top_logprobs")  # of `/completions`: each a list with an item for each token
 INPUT = ("prompttokens", "inputtokens", "prompttokencount")
 OUTPUT = ("completiontokens", "outputtokens", "candidatestokencount")
 CACHED = ("cachedtokens", "promptcachehittokens", "cachedcontenttokencount")
@@ -63,9 +65,9 @@ def read_choice(body: Object, name: str, most: Any) -> Completion:
     if choices is not None and not isinstance(choices, list):
         raise _unreadable("`choices`", choices)
     choice = _table((choices or [None])[0], "its first choice")
-    given = choice.get("message") or choice.get("delta")  # a server that streams may send its only part as the whole
-    chat = bool(given) or "text" not in choice  # some servers put an empty text beside a message
-    message = _table(given, "`message`") if chat else choice
+    answer = choice.get("message") or choice.get("delta")  # a server that streams may send its only part as the whole
+    chat = bool(answer) or "text" not in choice  # some servers put an empty text beside a message
+    message = _table(answer, "`message`") if chat else choice
     text, thoughts, refused = _content(message.get("content" if chat else "text"))
     refusal = words(message.get("refusal")) or refused
     reasoning = next(filter(None, map(_thought, map(message.get, REASONING))), thoughts)
@@ -73,7 +75,7 @@ def read_choice(body: Object, name: str, most: Any) -> Completion:
         text, reasoning = split_thoughts(text, thoughts=reasoning)
     usage = known(body.get("usage"))
     outputs = _tokens(usage, OUTPUT)
-    blocked = _is_blocked(body) or _is_blocked(choice) or (chat and given is None)
+    blocked = _is_blocked(body) or _is_blocked(choice) or (chat and answer is None)
     finish: Finish = "content_filter"
     if refusal is None:
         reason = "tool_calls" if message.get("tool_calls") else choice.get("finish_reason")
@@ -118,7 +120,7 @@ def finish_of(reason: Any, text: str, *, blocked: bool, full: bool) -> Finish:
     """
     kind = ""
     if isinstance(reason, str):
-        kind = _letters(reason[:REASON]).removeprefix("finishreason")
+        kind = letters(reason[:REASON]).removeprefix("finishreason")
     if FILTER.search(kind):
         return "content_filter"
     if CUT.search(kind):
@@ -152,9 +154,6 @@ def read_logprobs(listed: Any) -> tuple[dict[str, float], ...] | None:
     if columns:
         return tuple(_text_token(listed, place) for place in range(max(map(len, columns))))
     return None
-
-
-COLUMNS = ("tokens", "token_logprobs", "top_logprobs")  # of `/completions`: each a list with an item for each token
 
 
 def _entries(token: Any) -> Iterator[tuple[str, float]]:
@@ -217,9 +216,6 @@ def _content(content: Any) -> tuple[str, str | None, str | None]:
     return "".join(texts), "\n\n".join(filter(None, thoughts)) or None, refusal
 
 
-REASONING = ("reasoning_content", "reasoning", "thinking", "reasoning_details")  # keys of a message
-
-
 def _thought(thought: Any) -> str | None:
     """A thought; Mistral's and OpenRouter's come in parts, too."""
     if isinstance(thought, list):
@@ -239,12 +235,8 @@ def _is_blocked(where: Object) -> bool:
     return filtered or words(feedback.get("blockReason") or feedback.get("block_reason")) is not None
 
 
-def _letters(text: str) -> str:
-    return re.sub("[^a-z]", "", text.lower())
-
-
 def _tokens(usage: Object, names: Sequence[str]) -> int | None:
-    return next((count(value) for key, value in usage.items() if _letters(key) in names), None)
+    return next((count(value) for key, value in usage.items() if letters(key) in names), None)
 
 
 def _reached(most: Any, outputs: int | None) -> bool:

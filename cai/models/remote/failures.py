@@ -90,8 +90,8 @@ def read_error(status: int, headers: Mapping[str, str], raw: bytes) -> Failure:
 
 def error_in(status: int, body: Any, wait: float | None = None) -> Failure:
     """What the parsed body of an error says; wait: seconds that the headers name."""
-    found = list(_walk(body))
-    kind, texts, fields = (list(dict.fromkeys(text for what, text in found if what == each)) for each in WHAT)
+    parts = list(dict.fromkeys(_walk(body)))
+    kind, texts, fields = ([text for what, text in parts if what == each] for each in ("kind", "text", "field"))
     said = [text for text in texts if not any(text in other and text != other for other in texts)]
     if not said:
         unknown = json.dumps(body, ensure_ascii=False) if body and not kind else ""
@@ -99,10 +99,7 @@ def error_in(status: int, body: Any, wait: float | None = None) -> Failure:
     times = [*_waits(body), *filter(None, map(wait_in_words, said))]
     if wait is None and times:
         wait = times[0]
-    return Failure(status, " ".join(kind), tuple(said), wait, ("spoken", "") in found, tuple(fields))
-
-
-WHAT = ("kind", "text", "field")
+    return Failure(status, " ".join(kind), tuple(said), wait, ("spoken", "") in parts, tuple(fields))
 
 
 def _walk(value: Any, depth: int = 9) -> Iterator[tuple[str, str]]:
@@ -113,13 +110,16 @@ def _walk(value: Any, depth: int = 9) -> Iterator[tuple[str, str]]:
         body = _opened(value)
         inner = [] if isinstance(body, str) else list(_walk(body, depth - 1))
         text = shown(value)
-        yield from inner or ([] if SUCCESS.fullmatch(text) else [("text", text)])
+        if inner:
+            yield from inner
+        elif not SUCCESS.fullmatch(text):
+            yield "text", text
     elif isinstance(value, list):
         for each in value[:20]:
             yield from _walk(each, depth - 1)
     elif isinstance(value, dict):
         for key, each in value.items():
-            name = _letters(key)
+            name = letters(key)
             if name == "error" and each and isinstance(each, str | dict | list):
                 yield "spoken", ""
             if name in TEXTS or (name in INNER and not isinstance(each, str)):
@@ -145,13 +145,13 @@ def error_inside(body: Mapping[str, Any]) -> Failure:
 
     A bad gateway's, if it names none.
     """
-    found = error_in(502, body)
-    named = [int(word) for word in found.kind.split() if word.isdigit() and 400 <= int(word) < 600]
+    failure = error_in(502, body)
+    named = [int(word) for word in failure.kind.split() if word.isdigit() and 400 <= int(word) < 600]
     if named:
-        return replace(found, status=named[0])
-    places = (found.kind, found.message[:OPENING])
+        return replace(failure, status=named[0])
+    places = (failure.kind, failure.message[:OPENING])
     meant = (status for place in places for words, status in STATUSES if re.search(words, place, re.IGNORECASE))
-    return replace(found, status=next(meant, 502), inside=True)
+    return replace(failure, status=next(meant, 502), inside=True)
 
 
 def complains(body: Any) -> bool:
@@ -173,10 +173,11 @@ def _fields(key: str, value: Any) -> Iterator[str]:
         yield from (each for each in value if isinstance(each, str))
     elif isinstance(value, str | list):
         parts = re.split(r"[^\w-]+", value) if isinstance(value, str) else value
-        yield from [part for part in parts if isinstance(part, str) and _letters(part) not in AROUND][:1]
+        yield from [part for part in parts if isinstance(part, str) and letters(part) not in AROUND][:1]
 
 
-def _letters(text: str) -> str:
+def letters(text: str) -> str:
+    """The letters of ASCII in a text, small ones: one spelling of a key or code, whatever case and signs it has."""
     return re.sub("[^a-z]", "", text.lower())
 
 
@@ -189,7 +190,7 @@ def _waits(body: Any, depth: int = 6) -> Iterator[float]:
             yield from _waits(each, depth - 1)
     if isinstance(body, dict):
         for key, value in body.items():
-            unit = WAITS.get(_letters(key))
+            unit = WAITS.get(letters(key))
             seconds = None if unit is None else seconds_of(value, unit)
             if seconds is not None:
                 yield seconds
