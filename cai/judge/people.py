@@ -97,18 +97,7 @@ def read_judged(records: Iterable[tuple[int, Any]], path: str | Path | None) -> 
     for line, record in records:
         try:
             row = _row(line, record)
-            first = rows[0] if rows else row
-            if bool(first.judge) != bool(row.judge):
-                raise BadRecord(
-                    f"rows of labels.jsonl and other rows are mixed (line {first.line} is of the other kind)"
-                )
-            for name, value in row.judge.items():
-                if value != first.judge[name]:
-                    values = f"{_short(value)}, but {_short(first.judge[name])} in line {first.line}"
-                    raise BadRecord(
-                        f"{name} is {values}: a calibration is of one judge; "
-                        "keep the labels of each in a file of its own"
-                    )
+            _check_judge(row, rows[0] if rows else row)
         except _Unequal as bad:
             dropped.append(f"line {line}: {bad.problem}")
             continue
@@ -136,6 +125,17 @@ def read_judged(records: Iterable[tuple[int, Any]], path: str | Path | None) -> 
         normalised=sum(row.normalised for row in rows),
         dropped=tuple(dropped),
     )
+
+
+def _check_judge(row: _Row, first: _Row) -> None:
+    """Raise BadRecord if a row is not of the same judge as the first one of its source."""
+    if bool(first.judge) != bool(row.judge):
+        raise BadRecord(f"rows of labels.jsonl and other rows are mixed (line {first.line} is of the other kind)")
+    for name, value in row.judge.items():
+        if value != first.judge[name]:
+            values = f"{_short(value)}, but {_short(first.judge[name])} in line {first.line}"
+            problem = f"{name} is {values}: a calibration is of one judge; keep the labels of each in a file of its own"
+            raise BadRecord(problem)
 
 
 def trivial_guesses(texts: tuple[str, str] | None) -> dict[str, float]:

@@ -252,9 +252,7 @@ class Run(RunKind[Row]):
         for driver in drivers:
             for seat in driver.seats.values():
                 seat.limiter.lenient = is_lenient
-        if failed:
-            return Feed(failed.items())
-        return self.more()
+        return Feed(failed.items()) if failed else self.more()
 
     def _finished(self, row: Row) -> Row:
         """Count a row; it becomes the example if it shows better than the present one what the run does."""

@@ -44,12 +44,13 @@ def unknown_tokens(model: Any, tokenizer: Any) -> list[str]:
     tokens = {id: token.content for id, token in tokenizer.added_tokens_decoder.items() if token.content in text}
     weights = model.get_input_embeddings().weight.detach().float()
     least = LEAST * weights.norm(dim=1).median()
-    places = {id: weights[id] for id in tokens} | {-1: weights.mean(dim=0), -2: 0}
-    return [
-        content
-        for id, content in tokens.items()
-        if any((weights[id] - place).norm() < least for other, place in places.items() if other != id)
-    ]
+    mean = weights.mean(dim=0)
+    unknown = []
+    for id, content in tokens.items():
+        places = [mean, 0, *(weights[other] for other in tokens if other != id)]
+        if any((weights[id] - place).norm() < least for place in places):
+            unknown.append(content)
+    return unknown
 
 
 def new_adapter(
