@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Literal, get_args
+from typing import Annotated, Any, ClassVar, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field
 from typing_extensions import TypedDict
 
 Values = dict[str, Any]  # by name: keywords, or a JSON object in the making
 Object = Mapping[str, Any]  # a JSON object that is read
+
+OfPrompt = Annotated[int, Field(strict=True, ge=0, lt=1 << 32)]  # position of a prompt; 16 bits below it number pairs
+OfPair = Annotated[int, Field(strict=True, ge=0, lt=1 << 48)]
 
 Role = Literal["assistant", "critic", "gate", "reviser", "judge"]
 Protocol = Literal["logprob", "score", "vote", "reason", "reward"]  # how a judge is asked
@@ -89,7 +92,7 @@ class Revision(Record):
 
     schema_: Literal[1] = Field(default=1, alias="schema")
     id: str
-    position: int  # 0-based place in the input; exports are sorted by it
+    position: OfPrompt  # 0-based place in the input; exports are sorted by it
     prompt: Turns
     initial: str
     rounds: tuple[Round, ...]
@@ -141,7 +144,7 @@ class Candidates(Record):
 
     schema_: Literal[1] = Field(default=1, alias="schema")
     id: str
-    position: int
+    position: OfPrompt
     prompt: Turns
     replies: tuple[Candidate, ...]
     seed: int
@@ -175,7 +178,7 @@ class Label(Record):
 
     schema_: Literal[1] = Field(default=1, alias="schema")
     id: str
-    position: int
+    position: OfPair
     key: str  # names the conversation and the two replies
     prompt_id: str
     prompt: Turns
@@ -224,7 +227,7 @@ class Drop(Record):
 
     schema_: Literal[1] = Field(default=1, alias="schema")
     id: str | None  # None: the input record had no readable prompt
-    position: int
+    position: OfPair
     stage: str  # source, assistant, critic, reviser, export, …
     reason: str  # a `DropReason`, or the name of a fault in `texts.hygiene.FAULTS`
     detail: str

@@ -9,7 +9,7 @@ from typing import BinaryIO
 
 import orjson
 
-from cai.folder.rows import DONE, DROPPED, EXPORT_STAGES, RETRIED, Rows, digest_of, names_of, reading
+from cai.folder.rows import DONE, DROPPED, EXPORT_STAGES, RETRIED, Rows, as_position, digest_of, names_of, reading
 from cai.folder.store import Store
 from cai.records import Object
 
@@ -25,6 +25,7 @@ def recover(folder: Path, rows_file: str, store: Store) -> None:
     with reading(folder / DROPPED):
         for _, line in rows.unseen(DROPPED):
             drop = orjson.loads(line)
+            as_position(drop["position"], DROPPED)
             _restore(rows, drop, drop["reason"])
     store.flush()
     forget_superseded(folder, store)
@@ -38,6 +39,7 @@ def _recover_rows(path: Path, store: Store) -> None:
     with reading(path):
         for start, line in store.rows.unseen(path.name):
             row = orjson.loads(line)
+            as_position(row["position"], path.name)
             if _is_done(store.rows, row["position"]) or (has_calls and not store.has_all(row["calls"])):
                 lost.add(start)
                 continue
@@ -81,7 +83,7 @@ def forget_superseded(folder: Path, store: Store) -> None:
             drop = orjson.loads(line)
             if drop["reason"] in RETRIED and drop["stage"] not in EXPORT_STAGES:
                 retried.add(start)
-                entry = store.rows.state(drop["position"])
+                entry = store.rows.state(as_position(drop["position"], DROPPED))
                 if entry is None or entry[1] == drop["reason"]:
                     last[drop["position"]] = start
     stale = retried - set(last.values())

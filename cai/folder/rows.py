@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import orjson
 from pydantic import ValidationError
@@ -34,6 +34,8 @@ TRAINING_FILES = {
 }
 DONE = "done"  # the state of a finished row; that of a dropped one is the reason
 PAIR_BITS = 16  # of the position of a pair: its number among those of its prompt; above them the place of the prompt
+PROMPT_BITS = 32
+OF_PROMPTS = {kind.rows_file for kind in KINDS.values() if not kind.pairs}
 # Version 0.1.0 wrote a state as a number: 1 for a finished row, 100 + the place here for a dropped one. Never changes.
 REASONS_OF_0_1_0: tuple[DropReason, ...] = (
     "bad_input", "invalid_vote", "order_flip", "low_confidence", "identical", "duplicate_prompt", "near_duplicate",
@@ -257,7 +259,7 @@ def lines_in_order(path: Path) -> Iterator[tuple[int, bytes]]:
         with reading(path):
             for line in file:
                 if line.endswith(b"\n"):
-                    places.append(position_of(line) << 48 | start)
+                    places.append(position_of(line, path.name) << 48 | start)
                 start += len(line)
         places.sort()
         before = -1
@@ -269,16 +271,23 @@ def lines_in_order(path: Path) -> Iterator[tuple[int, bytes]]:
             yield before, file.readline()
 
 
-def position_of(line: bytes) -> int:
+def position_of(line: bytes, name: str) -> int:
     """The position of a row; the first key of that name is the row's own: a text before it has its quotes escaped.
 
-    To search for it takes a tenth of the time of parsing the line.
+    To search for it takes a tenth of the time of parsing the line. name: of the file. ValueError for no position.
     """
     start = line.find(b'"position":') + 11
     digits = line[start : line.find(b",", start)]
     if start > 10 and digits.strip().isdigit():
-        return int(digits)
-    return int(orjson.loads(line)["position"])
+        return as_position(int(digits), name)
+    return as_position(orjson.loads(line)["position"], name)
+
+
+def as_position(value: Any, name: str) -> int:
+    """A position that a row of a file may have; ValueError for anything else, which may stand for another input."""
+    if type(value) is int and 0 <= value < 1 << (PROMPT_BITS if name in OF_PROMPTS else PROMPT_BITS + PAIR_BITS):
+        return value
+    raise ValueError(f"{value!r} is no position")
 
 
 def damage(path: Path) -> RunError:
