@@ -147,6 +147,32 @@ def test_a_number_that_json_lacks_comes_back_as_it_was_sent(tmp_path: Path) -> N
     assert call.request["payload"] == {"content": None, "text": "after", "temperature": None}
 
 
+def test_a_row_may_have_more_calls_than_a_statement_of_sqlite_has_parameters(tmp_path: Path) -> None:
+    numbers = range(33_000)  # SQLite takes 32,766 parameters
+
+    async def fill() -> None:
+        store = Store(tmp_path)
+        for number in numbers:
+            store.put(number.to_bytes(16, "big"), "openai", "m", {}, DONE, None)
+        keys = [number.to_bytes(16, "big").hex() for number in numbers]
+        assert store.has_all(keys)
+        assert store.has_all(keys[:1] * 3)
+        assert not store.has_all([*keys, "ff" * 16])
+        store.close()
+
+    asyncio.run(fill())
+
+
+def test_a_loss_of_power_leaves_no_line_without_its_calls(tmp_path: Path) -> None:
+    # In this mode SQLite returns from a commit when the disk has it; lines are written after that.
+    store = Store(tmp_path)
+    try:
+        settings = [store._db.execute(f"PRAGMA {name}").fetchone() for name in ("journal_mode", "synchronous")]
+    finally:
+        store.close()
+    assert settings == [("wal",), (2,)]
+
+
 def test_an_unknown_call_is_none(tmp_path: Path) -> None:
     with opened(tmp_path) as store:
         assert store.get(b"x" * 16) is None
