@@ -22,6 +22,7 @@ from cai.training.report.card import write_evidence
 from cai.training.report.samples import MOST_TOKENS, REFERENCE, When, write_answers
 from cai.training.report.summary import TrainSummary, last_metrics, pair_accuracy
 from cai.training.setup import embeddings, opening
+from cai.training.setup.checkpoint import train_from
 from cai.training.setup.config import Loaded, Setting
 from cai.training.setup.folder import DROPPED, EVALS, TrainFolder
 from cai.training.setup.methods import METHODS
@@ -133,18 +134,17 @@ class Session:
     def _fit(self, plan: Plan) -> int | None:
         """Train to the end; if memory runs out, return the number of rows at once to continue with."""
         checkpoint = self.folder.last_checkpoint()
-        resume = str(checkpoint) if checkpoint else None
         damaged = self.folder.rewind(int(checkpoint.name.rpartition("-")[2]) if checkpoint else -1)
         if damaged:
             self.tell(f"{damaged:,} damaged lines of metrics.jsonl or eval.jsonl are left out")
-        if resume is not None:
-            self.tell(f"resuming from {resume}")
+        if checkpoint is not None:
+            self.tell(f"resuming from {checkpoint}")
         try:
             with silence_libraries(), self.stopper.listening():
-                trainer = self._trainer(plan, fresh=resume is None)
-                if self.loaded.config.full and resume is None:
+                trainer = self._trainer(plan, fresh=checkpoint is None)
+                if self.loaded.config.full and checkpoint is None:
                     self._sample(trainer, plan, "before")
-                trainer.train(resume_from_checkpoint=resume)
+                train_from(checkpoint, trainer)
                 if self.stopper.agreed():
                     self.folder.write(seconds=self._seconds())
                     self.tell(f"stopped; run the same command again to resume from {self.folder.last_checkpoint()}")

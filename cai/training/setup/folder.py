@@ -7,9 +7,9 @@ that was evaluated, `dropped.jsonl` one for each that does not train, `checkpoin
 from __future__ import annotations
 
 import errno
+import logging
 import os
 import shutil
-import zipfile
 from collections.abc import Iterable
 from contextlib import ExitStack
 from pathlib import Path
@@ -28,13 +28,15 @@ from cai.folder.files import (
     write_atomically,
 )
 from cai.records import Object, Values
+from cai.training.setup.checkpoint import is_whole
+
+log = logging.getLogger("cai")
 
 RECORD, METRICS, EVALS, CHECKPOINTS = "training.json", "metrics.jsonl", "eval.jsonl", "checkpoints"
 DROPPED = "dropped.jsonl"
 SCHEMA = 1
 ANEW = "choose another --out, or delete the folder to start anew"
 EXPECTED: Values = {"identity": dict, "finished": bool, "seconds": (int, float), "settled": dict}  # types
-RESUMING = ("trainer_state.json", "scheduler", "optimizer", "rng_state")  # how the files of a checkpoint begin
 
 
 class TrainFolder:
@@ -95,7 +97,7 @@ class TrainFolder:
 
     def _read(self) -> Values:
         path = self.path / RECORD
-        record = read_object(path, ANEW)
+        record = read_object(path, ANEW, orjson.loads)
         schema = record.get("schema")
         if schema != SCHEMA:
             raise RunError(f"{path} has schema {schema!r}, of another release of cai-toolkit: choose another --out")
@@ -127,9 +129,10 @@ class TrainFolder:
             if step.isdigit():
                 checkpoints[int(step)] = path
         for _, path in sorted(checkpoints.items(), reverse=True):
-            if _whole(path):
+            if is_whole(path):
                 return path
             if self._writes:
+                log.warning("%s is not whole, as after a kill, and is removed", path)
                 shutil.rmtree(path)
         return None
 
@@ -191,32 +194,3 @@ def _step(line: bytes) -> int | None:
         return int(orjson.loads(line)["step"])
     except (ValueError, LookupError, TypeError):
         return None
-
-
-def _whole(checkpoint: Path) -> bool:
-    """Whether all that resuming needs is there and has its end: transformers resumes without what is missing."""
-    paths = list(checkpoint.iterdir())
-    if not any(path.suffix == ".safetensors" or path.name.startswith("pytorch_model") for path in paths):
-        return False
-    if not all(any(path.name.startswith(part) for path in paths) for part in RESUMING):
-        return False
-    return all(_ends(path) for path in paths if path.is_file())
-
-
-def _ends(path: Path) -> bool:
-    """Whether a file of a checkpoint was written to its end, by what stands at the end of its kind of file."""
-    if path.suffix == ".json":
-        try:
-            content = orjson.loads(path.read_bytes())
-        except ValueError:
-            return False
-        return path.name != "trainer_state.json" or (isinstance(content, dict) and "global_step" in content)
-    if path.suffix == ".safetensors":
-        from safetensors import SafetensorError, safe_open
-
-        try:
-            with safe_open(path, framework="numpy"):
-                return True
-        except SafetensorError:
-            return False
-    return path.suffix not in (".pt", ".pth") or zipfile.is_zipfile(path)

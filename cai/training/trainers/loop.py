@@ -167,7 +167,7 @@ class Recorder:
         self._before = max((line.get("num_tokens", 0.0) for line in self._folder.metrics()), default=0.0)
         self._watch = Watch(getattr(args, "beta", None))
         for entry in state.log_history:
-            self._watch.see(entry["step"], entry)  # the session before has warned of it
+            self._watch.see(state.global_step, entry)  # the session before has warned of it
 
     def on_log(self, args: Any, state: Any, control: Any, logs: Object, **rest: Any) -> None:
         if not state.is_world_process_zero or "train_runtime" in logs:

@@ -1,0 +1,116 @@
+"""A checkpoint of a training: whether it is whole, and training on from it, or what is said if it cannot be read."""
+
+from __future__ import annotations
+
+import json
+import zipfile
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import Field, TypeAdapter, ValidationError
+from typing_extensions import TypedDict
+
+from cai.errors import CaiError, RunError
+from cai.sources.yamlfile import first_fault
+from cai.texts.wording import reason_of
+
+STATE = "trainer_state.json"
+RESUMING = (STATE, "scheduler", "optimizer", "rng_state")  # how the files of a checkpoint begin
+ARCHIVES = (".pt", ".pth")  # zip files with a checksum of each part, which torch does not look at
+ANOTHER = (
+    "delete that folder, and run the same command again: it resumes from the checkpoint before, or begins anew if "
+    "there is none"
+)
+Count = Annotated[int, Field(ge=0, lt=1 << 62)]
+
+
+class State(TypedDict, total=False):
+    """Of a trainer_state.json, what is not read before it is needed."""
+
+    global_step: Count
+    max_steps: Count
+    num_input_tokens_seen: Count
+    total_flos: Annotated[float, Field(ge=0)]
+    log_history: list[dict[str, float]]
+
+
+def is_whole(checkpoint: Path) -> bool:
+    """Whether all that resuming needs is there and has its end: transformers resumes without what is missing."""
+    paths = list(checkpoint.iterdir())
+    if not any(path.suffix == ".safetensors" or path.name.startswith("pytorch_model") for path in paths):
+        return False
+    if not all(any(path.name.startswith(part) for path in paths) for part in RESUMING):
+        return False
+    return all(_ends(path) for path in paths if path.is_file())
+
+
+def _ends(path: Path) -> bool:
+    """Whether a file of a checkpoint was written to its end, by what stands at the end of its kind of file."""
+    if path.suffix == ".json":
+        try:
+            content = json.loads(path.read_bytes())  # which may hold NaN
+        except ValueError:
+            return False
+        return path.name != STATE or (isinstance(content, dict) and "global_step" in content)
+    if path.suffix == ".safetensors":
+        from safetensors import SafetensorError, safe_open
+
+        try:
+            with safe_open(path, framework="numpy"):
+                return True
+        except SafetensorError:
+            return False
+    return path.suffix not in ARCHIVES or zipfile.is_zipfile(path)
+
+
+def train_from(checkpoint: Path | None, trainer: Any) -> None:
+    """Train on from a checkpoint to the end, or from the start; RunError if it cannot be resumed from."""
+    if checkpoint is None:
+        trainer.train()
+        return
+    step = _checked(checkpoint)
+    try:
+        trainer.train(resume_from_checkpoint=str(checkpoint))
+    except Exception as error:
+        if trainer.state.global_step > step or _has_another_cause(error):
+            raise
+        problem = f"{type(error).__name__}: {reason_of(error)}"
+        advice = f"install the packages that it was made with, or {ANOTHER}"
+        raise RunError(f"{checkpoint} cannot be resumed from ({problem}): {advice}") from error
+
+
+def _checked(checkpoint: Path) -> int:
+    """The step of a checkpoint; RunError for a state that is not as it was written."""
+    path = checkpoint / STATE
+    archives = sorted(path for path in checkpoint.iterdir() if path.suffix in ARCHIVES)
+    for each in (path, *archives):
+        if not each.is_file():  # to open a pipe would wait for a writer
+            raise _damaged(checkpoint, f"{each.name} is not a file")
+    try:
+        state = TypeAdapter(State).validate_json(path.read_bytes(), strict=True)
+    except ValidationError as error:
+        raise _damaged(checkpoint, f"{STATE}: {first_fault(error)}") from None
+    if f"checkpoint-{state['global_step']}" != checkpoint.name:
+        raise _damaged(checkpoint, f"{STATE} is of step {state['global_step']}")
+    for path in archives:
+        try:
+            with zipfile.ZipFile(path) as archive:
+                fault = archive.testzip()
+        except Exception as error:  # of a dozen types, as any byte of the archive may have changed
+            raise _damaged(checkpoint, f"{path.name} cannot be read: {reason_of(error)}") from error
+        if fault is not None:
+            raise _damaged(checkpoint, f"{path.name} has changed since it was written")
+    return state["global_step"]
+
+
+def _has_another_cause(error: Exception) -> bool:
+    """Whether an error is not of what a checkpoint holds: it is one of ours, or of disk or memory."""
+    from accelerate.utils.memory import should_reduce_batch_size
+    from torch import OutOfMemoryError
+
+    known = isinstance(error, CaiError | OSError | MemoryError | OutOfMemoryError)
+    return known or should_reduce_batch_size(error)
+
+
+def _damaged(checkpoint: Path, problem: str) -> RunError:
+    return RunError(f"{checkpoint} is damaged ({problem}): {ANOTHER}")
