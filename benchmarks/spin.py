@@ -26,7 +26,8 @@ def measure() -> None:
     import torch
     from transformers import AutoModelForCausalLM
 
-    from cai.weights.bases import find_base, quiet
+    from cai.weights.bases import find_base
+    from cai.weights.vendors import quiet
 
     with quiet():
         model = AutoModelForCausalLM.from_pretrained(find_base("local").place, dtype=torch.bfloat16)

@@ -1,30 +1,24 @@
 """Finds a base model by its name: on the hub, in a folder or in a GGUF file, or under an adapter.
 
-Weights come from safetensors or GGUF only, and no code that comes with them runs. A GGUF file is dequantised once, into
-the cache: an adapter needs a folder to name as its base.
+Weights come from safetensors or GGUF only, and no code that comes with them runs.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import logging
-import tempfile
-import warnings
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from cai.errors import CaiError, UnknownModel, UsageError
-from cai.folder.files import cache_folder, fingerprint, need, read_if_there, read_object
+from cai.folder.files import fingerprint, read_if_there, read_object
 from cai.records import Values
 from cai.sources.files import path_of
 from cai.texts.wording import reason_of
 from cai.weights.embedded import default_weights
-from cai.weights.gguf_read import gguf_metadata, misread
-
-log = logging.getLogger("cai")
+from cai.weights.unpacked import UNPACKED, is_sound, unpacked
+from cai.weights.vendors import quiet
 
 TRAINABLE = ("hf", "local")  # providers whose models are weights to start from
 # What a folder's files say about the model; its README, plots, metrics and training state do not.
@@ -32,9 +26,6 @@ MARKED = (
     "*.safetensors", "*config.json", "tokenizer*", "*.jinja", "*.model", "merges.txt", "vocab*", "added_tokens.json",
     "special_tokens_map.json", "chat_template.json",
 )  # fmt: skip
-
-UNPACKED = "-float32-"  # in the name of a folder of a GGUF file's weights, before the file's fingerprint
-VENDORS = r"(accelerate|peft|transformers|trl)\b"  # who calls, by the name of its module
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,9 +184,12 @@ def _trained_on(adapter: Path) -> dict[str, str]:
 
 def _base_from(adapter: Path, place: str, model: dict[str, str]) -> Base:
     """The base at the place that adapter_config.json names ("": none), or else by the spec that training.json has."""
-    if place and Path(place).is_dir():
-        return Base(model.get("spec", place), place, mark_of(Path(place)))
     reason = f"there is no folder {place}" if place else "adapter_config.json names none"
+    folder = Path(place)
+    if place and folder.is_dir():
+        if UNPACKED not in folder.name or is_sound(folder):
+            return Base(model.get("spec", place), place, mark_of(folder))
+        reason = f"{place} has changed since it was unpacked"
     try:
         name, _, commit = model.get("mark", "").rpartition("@")
         if name and name == model["place"]:
@@ -220,73 +214,3 @@ def _is_path(name: str) -> bool:
 def mark_of(folder: Path) -> str:
     """12 hex digits, equal for equal weights, config and tokenizer."""
     return fingerprint(folder, *MARKED)
-
-
-def unpacked_name(gguf: Path) -> str:
-    """The name of the folder that a GGUF file is unpacked into: other bytes, another name."""
-    return f"{gguf.stem}{UNPACKED}{fingerprint(gguf)}"
-
-
-def unpacked(gguf: Path) -> Path:
-    """The folder of a GGUF file's weights in float32, which holds them exactly; made once, in the cache."""
-    folder = cache_folder() / unpacked_name(gguf)
-    if (folder / "config.json").exists():
-        return folder
-    need("a GGUF file as the base of an adapter", "hf", "torch")
-    need("a GGUF file", "local", "gguf")
-    warn_of_gguf(gguf)
-    from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GgufConfig
-
-    place: Values = {"gguf_file": gguf.name, "trust_remote_code": False}
-    log.info("%s: dequantising into %s (once)", gguf.name, folder)
-    try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=".making-", dir=folder.parent) as scratch, quiet():
-            target = Path(scratch) / "model"
-            packed = AutoModelForCausalLM.from_pretrained(
-                gguf.parent, dtype="float32", quantization_config=GgufConfig(dequantize=True), **place
-            )
-            # What was loaded from a GGUF file refuses to be saved, dequantised or not: its weights move to a model that
-            # was not.
-            model = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(gguf.parent, **place), dtype="float32")
-            model.load_state_dict(packed.state_dict())
-            model.save_pretrained(target)
-            AutoTokenizer.from_pretrained(gguf.parent, **place).save_pretrained(target)
-            target.rename(folder)
-    except OSError as error:
-        if (folder / "config.json").exists():  # another process was faster
-            return folder
-        raise CaiError(f"cannot unpack {gguf} into {folder}: {error}; free some space, or set CAI_CACHE") from error
-    return folder
-
-
-def warn_of_gguf(path: Path) -> None:
-    """Say what transformers reads otherwise than it is in a GGUF file."""
-    problem = misread(gguf_metadata(path), by_openvino=False)
-    if problem is not None:
-        log.warning(
-            "%s: %s: its answers are not quite the model's; name the folder that the file was made from", path, problem
-        )
-
-
-@contextmanager
-def quiet() -> Iterator[None]:
-    """Hide the progress bars and reports of transformers: `loading` checks the weights itself."""
-    from transformers.utils import logging as vendor
-
-    shown = vendor.is_progress_bar_enabled()
-    level = vendor.get_verbosity()
-    vendor.disable_progress_bar()
-    vendor.set_verbosity_error()
-    hub = logging.getLogger("huggingface_hub")  # which logs every attempt to reach it
-    hub_level = hub.level
-    hub.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings():  # these packages use deprecated names of each other
-            warnings.filterwarnings("ignore", category=FutureWarning, module=VENDORS)
-            yield
-    finally:
-        hub.setLevel(hub_level)
-        vendor.set_verbosity(level)
-        if shown:
-            vendor.enable_progress_bar()

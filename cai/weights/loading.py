@@ -16,7 +16,9 @@ from cai.errors import CaiError, UnknownModel, UsageError
 from cai.folder.files import need
 from cai.records import Values
 from cai.texts.wording import listed, reason_of
-from cai.weights.bases import Base, check_kind, quiet, warn_of_gguf
+from cai.weights.bases import Base, check_kind
+from cai.weights.unpacked import warn_of_gguf
+from cai.weights.vendors import quiet
 
 
 @contextmanager

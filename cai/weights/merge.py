@@ -21,10 +21,12 @@ from cai.folder.files import LOCK, need, read_object, share_mode, take_lock, unw
 from cai.records import Record, Values
 from cai.sources.files import path_of
 from cai.texts.wording import report_lines
-from cai.weights.bases import Base, find_base, gguf_of, quiet, unpacked_name
+from cai.weights.bases import Base, find_base, gguf_of
 from cai.weights.gguf_read import gguf_metadata, misread
 from cai.weights.gguf_write import check_gguf, write_gguf
 from cai.weights.loading import load_config, load_model, load_tokenizer, open_reward, reasons
+from cai.weights.unpacked import unpacked_name
+from cai.weights.vendors import quiet
 
 log = logging.getLogger("cai")
 # The text on which the merged model is compared with the adapter on its base.

@@ -23,8 +23,9 @@ from safetensors.torch import load_file, save_file
 from cai.errors import CaiError, UnknownModel, UsageError
 from cai.models.inprocess.hf import HFModel
 from cai.models.inprocess.reward import RewardModel
-from cai.weights.bases import find_base, quiet
+from cai.weights.bases import find_base
 from cai.weights.loading import load_config, load_model, load_tokenizer
+from cai.weights.vendors import quiet
 
 NEVER_THERE = "model.layers.1.mlp.up_proj.weight"
 
