@@ -17,7 +17,7 @@ from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from itertools import takewhile
 from pathlib import Path
-from typing import IO, TYPE_CHECKING
+from typing import IO, TYPE_CHECKING, Any
 from uuid import uuid4
 
 import orjson
@@ -179,12 +179,17 @@ def need(what: str, extra: str, *packages: str) -> None:
         raise MissingExtra(what, extra)
 
 
-def read_object(path: Path, advice: str = "put the file back as it was") -> Values:
-    """The object in a JSON file; RunError with `advice` if it cannot be read or holds anything else."""
+def read_object(
+    path: Path, advice: str = "put the file back as it was", loads: Callable[[bytes], Any] = json.loads
+) -> Values:
+    """The object in a JSON file; RunError with `advice` if it cannot be read or holds anything else.
+
+    loads: reads the bytes; those of files of others may hold NaN, which those of ours may not.
+    """
     from cai.sources.yamlfile import read_regular  # with PyYAML and pydantic, which cai --version needs not
 
     try:
-        content = json.loads(read_regular(path))
+        content = loads(read_regular(path))
     except OSError as error:
         raise RunError(f"{path} cannot be read: {error.strerror or error}; {advice}") from None
     except (ValueError, RecursionError) as error:

@@ -53,7 +53,7 @@ CREATE TABLE IF NOT EXISTS seen(hash BLOB PRIMARY KEY, position INTEGER NOT NULL
 def kind_of(command: str) -> Kind:
     """What is in the folders of a command."""
     if command not in KINDS:
-        raise CaiError(f"no kind of run is registered for cai {command}: add it to KINDS in cai/records.py")
+        raise CaiError(f"a run of cai {command} is of no kind that this version knows (KINDS in cai/records.py)")
     return KINDS[command]
 
 

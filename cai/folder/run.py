@@ -24,6 +24,7 @@ from cai.folder.files import (
     unmake,
     write_atomically,
 )
+from cai.folder.info import known
 from cai.folder.recovery import forget_superseded, recover
 from cai.folder.rows import (
     DONE,
@@ -36,7 +37,7 @@ from cai.folder.rows import (
     names_of,
 )
 from cai.folder.store import Store
-from cai.records import DROP_REASONS, BadPrompt, Contest, Drop, DropReason, Item, Object, Prompt, Record, Values
+from cai.records import DROP_REASONS, BadPrompt, Contest, Drop, DropReason, Item, Prompt, Record, Values
 
 FORMAT = 1
 ANEW = "restore it, or use --force to start anew"
@@ -54,9 +55,9 @@ class RunFolder:
     Raises RunError if the folder is in use, holds another run, or cannot be written.
     """
 
-    def __init__(self, path: Path, identity: Object, *, force: bool = False) -> None:
+    def __init__(self, path: Path, identity: Values, *, force: bool = False) -> None:
         self.path = path
-        self.identity = dict(identity)
+        self.identity = identity
         self._kind = kind_of(identity["command"])
         self.rows_file = self._kind.rows_file
         self._renamed = False  # whether a row was named by its content, as its id was taken
@@ -253,11 +254,11 @@ def find_info(folder: Path, advice: str = "restore it") -> Values | None:
     file = folder / "run.json"
     if not exists(file):
         return None
-    info = read_object(file, advice)
+    info = read_object(file, advice, orjson.loads)
     match info:
         case {"format": int(version)} if version > FORMAT:
             newer = f"a newer cai (format {version}, this one reads {FORMAT})"
             raise RunError(f"{file} was made by {newer}: upgrade cai-toolkit")
         case {"identity": {"command": str()}} if info.get("format", FORMAT) == FORMAT:
-            return info
+            return known(info, file, advice)
     raise RunError(f"{file} is damaged (it names no run); {advice}")

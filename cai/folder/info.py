@@ -1,0 +1,145 @@
+"""The fields of a run.json: their types, and what is said of one that is missing or of another type."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
+from typing_extensions import TypedDict
+
+from cai.errors import RunError
+from cai.records import Object, Values
+from cai.sources.yamlfile import first_fault
+
+Count = Annotated[int, Field(ge=0, lt=1 << 48)]
+Number = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+
+
+class Law(TypedDict, total=False):
+    """A constitution."""
+
+    name: str
+    version: str
+    hash: str
+
+
+class Judge(TypedDict, total=False):
+    """How replies were judged; a reward model reads no constitution."""
+
+    judge: str
+    protocol: str
+    templates: str | None
+    constitution: Law | None
+    principles: Count
+
+
+class Draw(TypedDict, total=False):
+    """How replies are sampled: the fields of `records.Sampling`."""
+
+    __pydantic_config__ = ConfigDict(extra="forbid")  # type: ignore[misc]
+
+    temperature: Number
+    max_tokens: Annotated[int, Field(ge=1, lt=1 << 32)]
+    extra_body: Values
+
+
+class Identity(TypedDict, total=False):
+    """What decides the rows."""
+
+    command: str
+    source: str | Values
+    constitution: Law
+    templates: str | None
+    models: dict[str, str] | list[str]
+    n: Annotated[int, Field(ge=1, lt=1 << 16)]
+    rounds: Count
+    gate: bool | Number
+    system: str | None
+    sampling: Draw
+    seed: Annotated[int, Field(ge=-(1 << 63), lt=1 << 63)]
+    binding: Judge
+    best_of: Judge
+
+
+class Labels(TypedDict, total=False):
+    """How the replies of a sample run were judged."""
+
+    binding: Judge
+    stopped: str | None
+
+
+class Versions(TypedDict, total=False):
+    """What made the rows."""
+
+    cai: str | None
+    python: str
+
+
+class Settings(TypedDict, total=False):
+    """Of what may change when a run is resumed, the settings that its folder is asked for."""
+
+    model: Annotated[list[str], Field(min_length=1)]
+    target: Annotated[int, Field(ge=1)] | None
+
+
+class Export(TypedDict, total=False):
+    """Of the options of the last export, those that a training tells of."""
+
+    calibration: str | Values | None
+    min_confidence: Number | None
+    agreement: Number | None
+    best: bool
+
+
+class Origin(TypedDict, total=False):
+    """Of a calibration."""
+
+    path: str | None
+    sha256: str
+
+
+class RunInfo(TypedDict, total=False):
+    """Any field may be missing: folders of other versions have fewer."""
+
+    identity: Identity
+    versions: Versions
+    started: Count
+    rows: Count
+    dropped: dict[str, Count]
+    stopped: str | None
+    usage: dict[str, Count]
+    cost_usd: Number | None
+    seconds: Number
+    settings: Settings
+    command: str | None
+    export: Export | None
+    labels: Labels | None
+    calibration: Origin | None
+    asked: list[str]
+    ended_unknown: Count
+    secrets_hidden: Count
+
+
+FIELDS = TypeAdapter(RunInfo)
+
+
+class Known(Values):
+    """An object of a run.json; to ask for a field that is missing is a RunError that names it."""
+
+    def __init__(self, values: Object, above: str, file: Path, advice: str) -> None:
+        for name, value in values.items():
+            self[name] = Known(value, f"{above}{name}.", file, advice) if isinstance(value, dict) else value
+        self._above, self._file, self._advice = above, file, advice
+
+    def __missing__(self, name: str) -> Any:
+        raise RunError(f"{self._file} is damaged (it lacks {self._above}{name}); {self._advice}")
+
+
+def known(info: Object, file: Path, advice: str) -> Known:
+    """The content of a run.json; RunError for a field of another type."""
+    try:
+        FIELDS.validate_python(info, strict=True)
+    except ValidationError as error:
+        raise RunError(f"{file} is damaged ({first_fault(error)}); {advice}") from None
+    return Known(info, "", file, advice)
