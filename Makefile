@@ -25,7 +25,7 @@ test-newest: | $(NEWEST)/bin/python  ## the same suite with the newest version o
 	$(call suite,$(NEWEST))
 
 test-seeds: $(VENV)/dev.stamp  ## the suite's properties with a thousand new examples each, which may find what nobody has seen
-	$(BIN)/python -m pytest -q -n 2 -m hypothesis --hypothesis-profile=new
+	$(BIN)/python -m pytest -q -n 2 --dist worksteal -m hypothesis --hypothesis-profile=new
 
 constraints: test-newest  ## the newest versions, once they pass, become the tested ones
 	{ grep '^#' constraints.txt; $(NEWEST)/bin/python -m pip list --format=freeze --exclude-editable --exclude pip | sed 's/+.*//'; } > constraints.new
@@ -33,7 +33,7 @@ constraints: test-newest  ## the newest versions, once they pass, become the tes
 
 define suite
 $(1)/bin/python -c 'from cai.weights.embedded import default_weights; default_weights()'
-$(1)/bin/python -m pytest -q -n 2
+$(1)/bin/python -m pytest -q -n 2 --dist worksteal
 endef
 
 lint: $(VENV)/dev.stamp

@@ -9,6 +9,7 @@ from typing import Any
 
 import hypothesis
 import pytest
+from steady import Steady, steady
 from trial_judges import Judge
 
 import cai.models
@@ -32,6 +33,13 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     import tiny
 
     return tiny.model(tmp_path_factory.mktemp("models") / "base")
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Steady]:
+    """A server for runs in processes of their own, which answers a question alike however often it comes."""
+    with steady() as running:
+        yield running
 
 
 @pytest.fixture(scope="module")

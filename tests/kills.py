@@ -1,7 +1,8 @@
-"""A run that ends as by `kill -9` at a place between its own writes: python tests/kills.py PLACE NTH DOOR …
+"""Runs that end as by `kill -9` between two of their own writes, each forked from one process: python tests/kills.py.
 
-DOOR is `cli` with the words of a command, or `python` with a JSON object: the function, its arguments, its keywords.
-The Python door prints the id of every row as it gets it.
+That process has imported cai. It reads a JSON object a line: the words of a command, or a function of Python with its
+arguments and keywords, and where to die. It answers with the status of the run. The Python door prints the id of every
+row as it gets it.
 """
 
 from __future__ import annotations
@@ -12,13 +13,17 @@ import os
 import signal
 import subprocess
 import sys
-import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import Any, NamedTuple
 
 from kept import CODE, environment
+
+from cai.folder.rows import Rows
+from cai.folder.store import Store
 
 # Where to die, by name: the function, and what its line at that place begins with. The lines before it have been run.
 PLACES = {
@@ -31,6 +36,13 @@ PLACES = {
     "before a replaced file is in place": ("Rows.rewrite", "os.replace(part, path)"),
     "before a replaced file is known": ("Rows.rewrite", "self._remember(name, size)"),
 }
+OUTPUT = ("stdout.txt", "stderr.txt")  # of the last run, in the folder
+
+
+class Ended(NamedTuple):
+    status: int
+    stdout: str
+    stderr: str
 
 
 def die() -> None:
@@ -44,7 +56,22 @@ class Reaper:
         self.function, self.line = PLACES[place]
         self.place, self.left = place, nth
 
-    def watch(self, frame: FrameType, event: str, argument: Any) -> Any:
+    def watch(self) -> None:
+        """Trace that function, and nothing else, which would take longer than the run."""
+        owner, name = self.function.split(".")
+        kind = {"Store": Store, "Rows": Rows}[owner]
+        function = getattr(kind, name)
+
+        def traced(*arguments: Any, **more: Any) -> Any:
+            sys.settrace(self.enter)
+            try:
+                return function(*arguments, **more)
+            finally:
+                sys.settrace(None)
+
+        setattr(kind, name, traced)
+
+    def enter(self, frame: FrameType, event: str, argument: Any) -> Any:
         return self.step if frame.f_code.co_qualname == self.function else None
 
     def step(self, frame: FrameType, event: str, argument: Any) -> Any:
@@ -65,33 +92,71 @@ class Reaper:
         return self.function == "Store.put" or bool(getattr(writer, "rows", writer)._added) or "replaced" in self.place
 
 
-def main() -> None:
-    place, nth, door, *words = sys.argv[1:]
-    if place != "nowhere":
-        reaper = Reaper(place, int(nth))
-        threading.settrace(reaper.watch)
-        sys.settrace(reaper.watch)
-    if door == "cli":
-        from cai.cli.main import main as command
+def play(run: Any, place: str | None, nth: int, bytes: int | None) -> None:
+    """One run, in a process of its own; bytes: the most that it may write to a file."""
+    for number, name in enumerate(OUTPUT, start=1):
+        os.dup2(os.open(name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), number)
+    if bytes is not None:
+        import resource
 
-        sys.argv = ["cai", *words]
-        command()
+        resource.setrlimit(resource.RLIMIT_FSIZE, (bytes, bytes))
+    if place is not None:
+        Reaper(place, nth).watch()
+    if isinstance(run, list):
+        from cai.cli.main import main as cai_main
+
+        sys.argv = ["cai", *run]
+        cai_main()
     else:
         import cai
 
-        call = json.loads(words[0])
-        for row in getattr(cai, call["function"])(*call["arguments"], **call["keywords"]):
+        for row in getattr(cai, run["function"])(*run["arguments"], **run["keywords"]):
             print(row.id, flush=True)
 
 
-def start(place: str, nth: int, door: str, words: Sequence[str], folder: Path) -> subprocess.Popen[bytes]:
-    """Start such a process in a folder."""
-    here = str(Path(__file__).parent)
-    paths = {"PYTHONPATH": os.pathsep.join([here, str(CODE)])}
-    command = [sys.executable, __file__, place, str(nth), door, *words]
-    return subprocess.Popen(
-        command, cwd=folder, env=environment() | paths, stdout=subprocess.PIPE, stderr=subprocess.PIPE
-    )
+def main() -> None:
+    import rich.console  # noqa: F401
+
+    from cai.cli.main import command
+    from cai.models.remote import openai  # noqa: F401
+
+    command()  # imports what every command needs
+    for line in sys.stdin:
+        runner = os.fork()
+        if not runner:
+            play(**json.loads(line))
+            return
+        print(os.waitstatus_to_exitcode(os.waitpid(runner, 0)[1]), flush=True)
+
+
+Play = Callable[..., Ended]
+
+
+@contextmanager
+def playing(folder: Path) -> Iterator[Play]:
+    """Plays runs in a folder, one after the other: what to run, and by name, where it ends."""
+    paths = {"PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), str(CODE)])}
+    with subprocess.Popen(
+        [sys.executable, __file__], cwd=folder, env=environment() | paths, text=True,
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+    ) as process:  # fmt: skip
+        yield partial(_play, process, folder)
+
+
+def _play(
+    process: subprocess.Popen[str],
+    folder: Path,
+    run: Any,
+    *,
+    place: str | None = None,
+    nth: int = 1,
+    bytes: int | None = None,
+) -> Ended:
+    assert process.stdin and process.stdout
+    process.stdin.write(json.dumps({"run": run, "place": place, "nth": nth, "bytes": bytes}) + "\n")
+    process.stdin.flush()
+    status = int(process.stdout.readline())
+    return Ended(status, *((folder / name).read_text() for name in OUTPUT))
 
 
 if __name__ == "__main__":

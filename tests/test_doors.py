@@ -88,7 +88,9 @@ def test_a_type_checker_sees_what_is_wrong_with_a_keyword(tmp_path: Path) -> Non
     ]
     script = tmp_path / "script.py"
     script.write_text("\n".join(["import cai", "law = cai.load_constitution('harmless')", *right, *wrong, ""]))
-    command = [sys.executable, "-m", "mypy", "--no-incremental", "--cache-dir", str(tmp_path / "cache"), str(script)]
+    # Types of cai/__init__.pyi, which is a stub and so not skipped, are all that a caller's line is checked against.
+    quick = ["--no-incremental", "--cache-dir", str(tmp_path / "cache"), "--follow-imports", "skip"]
+    command = [sys.executable, "-m", "mypy", *quick, str(script)]
     run = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, check=False)
     lines = [int(line.split(":")[1]) for line in run.stdout.splitlines() if ": error:" in line and "script.py" in line]
     assert lines == [3 + len(right) + number for number in range(len(wrong))], run.stdout

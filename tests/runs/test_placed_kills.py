@@ -6,18 +6,16 @@ import itertools
 import json
 import os
 import signal
-import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-import kills
 import pytest
 from goldens.make import JUDGE, WRITER, write_inputs
-from kept import IN_ANY_ORDER, call_keys, environment, run
-from steady import Steady, steady
+from kept import IN_ANY_ORDER, call_keys
+from kills import PLACES, Play, playing
+from steady import Steady
 
 from cai.folder.store import Store
 
@@ -51,18 +49,19 @@ NEEDED: dict[str, int] = {}  # answers that a run which is left alone takes, by 
 
 
 @pytest.fixture(scope="module")
-def server() -> Iterator[Steady]:
-    with steady() as running:
-        yield running
+def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder to work in, with the inputs; a sample run is made before the first test."""
+    folder = tmp_path_factory.mktemp("work")
+    write_inputs(folder)
+    return folder
 
 
 @pytest.fixture(scope="module")
-def work(tmp_path_factory: pytest.TempPathFactory, server: Steady) -> Path:
-    """A folder to work in, with the inputs and a sample run."""
-    folder = tmp_path_factory.mktemp("work")
-    write_inputs(folder)
-    run("sample", PROMPTS, *WRITER, "-n", "2", "--limit", "5", "--out", "sampled", folder=folder, server=v1(server))
-    return folder
+def play(work: Path, server: Steady) -> Iterator[Play]:
+    with playing(work) as play:
+        words = ["sample", PROMPTS, *WRITER, "-n", "2", "--limit", "5", "--out", "sampled", "--base-url", v1(server)]
+        assert play(words).status == 0
+        yield play
 
 
 def v1(server: Steady) -> str:
@@ -73,10 +72,10 @@ def words_of(kind: str, out: str, server: Steady) -> list[str]:
     return [*COMMANDS[kind], *PRICE, "--concurrency", str(WIDTH), "--base-url", v1(server), "--out", out]
 
 
-def call_of(kind: str, out: str, server: Steady) -> list[str]:
+def call_of(kind: str, out: str, server: Steady) -> dict[str, Any]:
     call = CALLS[kind]
     more = {"out": out, "base_url": v1(server), "concurrency": WIDTH, "price": "1000,2000"}
-    return [json.dumps(call | {"keywords": call["keywords"] | more})]
+    return call | {"keywords": call["keywords"] | more}
 
 
 def lines_of(path: Path) -> list[dict[str, Any]]:
@@ -118,38 +117,37 @@ def state_of(folder: Path) -> dict[str, Any]:
     return state
 
 
-def kill(place: str, nth: int, door: str, words: list[str], work: Path, out: str) -> bool:
-    """Whether the process came to the place; if not, it has ended by itself."""
-    with kills.start(place, nth, door, words, work) as process:
-        stdout, stderr = process.communicate(timeout=120)
-    assert process.returncode in (0, -signal.SIGKILL), stderr.decode()
+def kill(play: Play, run: Any, place: str, nth: int, work: Path, out: str) -> bool:
+    """Whether the run came to the place; if not, it has ended by itself."""
+    ended = play(run, place=place, nth=nth)
+    assert ended.status in (0, -signal.SIGKILL), ended.stderr
     if (work / out).exists():
         check_rows_name_calls(work / out)
-    if door == "python":
-        reported = stdout.decode().split()
+    if isinstance(run, dict):
         [rows] = [work / out / name for name in IN_ANY_ORDER[:3] if (work / out / name).exists()]
-        assert {row["id"] for row in lines_of(rows)}.issuperset(reported)
-    return process.returncode != 0
+        assert {row["id"] for row in lines_of(rows)}.issuperset(ended.stdout.split())
+    return ended.status != 0
 
 
-def finish(door: str, words: list[str], work: Path) -> None:
-    with kills.start("nowhere", 0, door, words, work) as process:
-        _, stderr = process.communicate(timeout=120)
-    assert process.returncode == 0, stderr.decode()
+def finish(play: Play, run: Any) -> None:
+    ended = play(run)
+    assert ended.status == 0, ended.stderr
 
 
-def check_kills(places: list[tuple[str, int]], door: str, kind: str, work: Path, server: Steady, out: str) -> None:
+def check_kills(
+    places: list[tuple[str, int]], door: str, kind: str, work: Path, server: Steady, play: Play, out: str
+) -> None:
     """Kill a run at places, one after the other: it ends as one that was left alone, and pays for little twice."""
     words = words_of if door == "cli" else call_of
     calm = f"calm-{door}-{kind}"
     before = server.answered
     if not (work / calm).exists():
-        finish(door, words(kind, calm, server), work)
+        finish(play, words(kind, calm, server))
         NEEDED[calm] = server.answered - before
     before = server.answered
-    killed = sum(kill(place, nth, door, words(kind, out, server), work, out) for place, nth in places)
+    killed = sum(kill(play, words(kind, out, server), place, nth, work, out) for place, nth in places)
     assert killed
-    finish(door, words(kind, out, server), work)
+    finish(play, words(kind, out, server))
     assert state_of(work / out) == state_of(work / calm)
     models = 2 if kind == "target" else 1
     assert server.answered - before <= NEEDED[calm] + killed * WIDTH * models
@@ -175,68 +173,59 @@ DOORS = [*(("cli", kind) for kind in COMMANDS), *(("python", kind) for kind in C
     ],
 )
 def test_a_run_that_is_killed_between_its_writes_ends_as_one_that_was_left_alone(
-    work: Path, server: Steady, door: str, kind: str
+    work: Path, server: Steady, play: Play, door: str, kind: str
 ) -> None:
-    check_kills([(place, 2) for place in WORST], door, kind, work, server, f"{door}-{kind}")
+    check_kills([(place, 2) for place in WORST], door, kind, work, server, play, f"{door}-{kind}")
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("place", kills.PLACES)
+@pytest.mark.parametrize("place", PLACES)
 @pytest.mark.parametrize(("door", "kind"), DOORS)
 def test_a_run_that_is_killed_early_and_late_at_one_place_ends_as_one_that_was_left_alone(
-    work: Path, server: Steady, door: str, kind: str, place: str
+    work: Path, server: Steady, play: Play, door: str, kind: str, place: str
 ) -> None:
     places = [(place, nth) for nth in (1, 3, 10)]
-    check_kills(places, door, kind, work, server, f"{door}-{kind}-{place.replace(' ', '-')}")
+    check_kills(places, door, kind, work, server, play, f"{door}-{kind}-{place.replace(' ', '-')}")
 
 
-def test_a_cap_counts_every_call_that_is_stored_however_often_a_run_is_killed(work: Path, server: Steady) -> None:
-    run(*words_of("generate", "uncapped", server), folder=work)
+def test_a_cap_counts_every_call_that_is_stored_however_often_a_run_is_killed(
+    work: Path, server: Steady, play: Play
+) -> None:
+    finish(play, words_of("generate", "uncapped", server))
     whole = json.loads((work / "uncapped" / "run.json").read_bytes())["cost_usd"]
     words = [*words_of("generate", "capped", server), "--max-cost", str(whole / 2)]
-    for place in (*WORST, "before an answer is stored"):
-        for nth in (1, 2):
-            with kills.start(place, nth, "cli", words, work) as process:
-                process.communicate(timeout=120)
-            check_rows_name_calls(work / "capped")
-    run(*words, folder=work, status=1)
+    for nth, place in enumerate((*WORST, "before an answer is stored"), start=1):
+        assert play(words, place=place, nth=nth).status == -signal.SIGKILL
+        check_rows_name_calls(work / "capped")
+    assert play(words).status == 1
     info = json.loads((work / "capped" / "run.json").read_bytes())
     with closing(Store(work / "capped", read_only=True)) as store:
         assert info["cost_usd"] == pytest.approx(store.spent().cost_usd)
     assert whole / 4 < info["cost_usd"] <= whole / 2
     assert "--max-cost" in info["stopped"]
-    run(*words_of("generate", "capped", server), folder=work)
+    finish(play, words_of("generate", "capped", server))
     assert state_of(work / "capped") == state_of(work / "uncapped")
 
 
 # A full disk
 
 
-def limited(kind: str, server: Steady, work: Path, out: str, most: int) -> int:
-    """Run a command that may write files of at most so many bytes; its status."""
-    run = "import resource, sys; resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[1]),) * 2); del sys.argv[1]"
-    words = [sys.executable, "-c", f"{run}; from cai.cli.main import main; main()", str(most)]
-    ended = subprocess.run(
-        [*words, *words_of(kind, out, server)], cwd=work, env=environment(), capture_output=True, text=True, timeout=120
-    )
-    if ended.returncode:
-        assert ended.stderr.splitlines()[-1].startswith((f"error: cannot write to {out}", f"error: {out}/calls.sqlite"))
-    return ended.returncode
-
-
 @pytest.mark.skipif(os.name == "nt", reason="files cannot be limited there")
 @pytest.mark.parametrize("kind", ["generate", "label"])
 def test_a_run_whose_disk_is_full_again_and_again_ends_as_one_that_was_left_alone(
-    work: Path, server: Steady, kind: str
+    work: Path, server: Steady, play: Play, kind: str
 ) -> None:
     out = f"full-{kind}"
     failures = 0
-    for kilobytes in itertools.count(60, 40):
-        if limited(kind, server, work, out, kilobytes << 10) == 0:
+    for kilobytes in itertools.count(60, 60):
+        ended = play(words_of(kind, out, server), bytes=kilobytes << 10)
+        if ended.status == 0:
             break
+        message = ended.stderr.splitlines()[-1]
+        assert message.startswith((f"error: cannot write to {out}", f"error: {out}/calls.sqlite"))
         failures += 1
         if (work / out / "calls.sqlite").exists():
             check_rows_name_calls(work / out)
     assert failures > 2
-    run(*words_of(kind, f"whole-{kind}", server), folder=work)
+    finish(play, words_of(kind, f"whole-{kind}", server))
     assert state_of(work / out) == state_of(work / f"whole-{kind}")
