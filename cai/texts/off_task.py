@@ -67,6 +67,8 @@ TALK = re.compile(
     r"\s*[\W_]*(?:"
     r"(?:(?:sorry|sure|yes|no|okay|ok|well|certainly|i apologi[sz]e)\b[^.!?\n]{0,60}[,.!]\s+)?"
     rf"{_WHOSE}{_NOUN}[*_\"]* {_MADE}?(?:{_OUGHT}|{_DOES}|{_IS})\b"
+    r"|the user(?:['’]s (?:message|question|request|prompt|reply|response)|(?: is| was| has)? "
+    r"(?:ask|respond|want|request|seek|express|repl)(?:ing|ed|ied|ies|s)?)\b"
     # "The critique is right", "I have addressed the criticism"
     r"|(?:the|this|that|your) (?:critique|criticism)(?! of)\b[^.!?\n]{0,60}\b(?:is|was|says|points|suggests|does|has)\b"
     r"|(?:i|we) (?:have |will |would |'ll |'ve )?(?:address(?:ed)?|tak(?:e|en)|consider(?:ed)?|accept(?:ed)?) (?:\w+ )?"
