@@ -19,8 +19,8 @@ from pydantic import ValidationError
 from cai.errors import InputError
 from cai.judge.metrics import log_odds
 from cai.records import ConstitutionRef, Label, Object
-from cai.sources.labels import HUMAN_LABELS, NUMBERED, WORDS, human_label
-from cai.sources.replies import MANY, PAIRS, many_of
+from cai.sources.labels import HUMAN_LABELS, WORDS, human_label, preferred_of
+from cai.sources.replies import MANY, PAIRS, RANKED, columns_of_two, counted, many_of
 from cai.sources.values import BadRecord, listed, missing, object_of
 from cai.sources.yamlfile import first_fault
 
@@ -94,7 +94,7 @@ def read_judged(records: Iterable[tuple[int, Any]], path: str | Path | None) -> 
     """
     rows: list[_Row] = []
     dropped = []
-    for line, record in records:
+    for line, record in counted(records, path):
         try:
             row = _row(line, record)
             _check_judge(row, rows[0] if rows else row)
@@ -231,12 +231,16 @@ def _probability(value: Any, name: str, most: float = 1.0) -> float:
 
 def _human(record: Object) -> str | None:
     """The human label, None if there is none."""
+    names = columns_of_two(record)
+    preference = None
+    if names and names not in RANKED:
+        preference = preferred_of(record, names)
+    if preference is not None:
+        return preference
     name = _only(HUMAN_LABELS, record, "human label")
     if name == "preferences" and (not isinstance(record[name], Mapping) or "human" not in record[name]):
         raise BadRecord("'preferences' has no 'human' in it")
     label = human_label(record, name)
-    if "response_0" in record:
-        label = NUMBERED["0"].get(label or "", label)
     if label is None or label in WORDS or label in NUMBERS:
         return label
     choices = "a or b, first or second, 1 or 2, true or false, tie; null if there is no human label"

@@ -147,6 +147,41 @@ def test_zero_and_one_beside_columns_that_end_so_name_their_replies(name: str, j
     assert (first, second) == ("a", "b")
 
 
+@pytest.mark.parametrize(
+    ("columns", "labels"),
+    [
+        (("output_1", "output_2"), [0, 1]), (("answer_1", "answer_2"), [1, 1, 0]), (("response1", "response2"), ["0", 1]),
+        (("response_0", "response_1"), [1, 2]), (("answer_0", "answer_1"), [2, 1, 0]),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("judged", [{"p": 0.7}, {"probs": [0.7, 0.3]}])
+def test_numbers_that_are_not_those_of_the_columns_are_refused(
+    columns: tuple[str, str], labels: list[Any], judged: Row
+) -> None:
+    first, second = columns
+    with pytest.raises(InputError, match="so a 1 may be either reply: write a or b"):
+        read(*({**judged, first: "x", second: "y", "label": label} for label in labels))
+
+
+@pytest.mark.parametrize(
+    ("row", "truth"),
+    [
+        ({"response_a": "x", "response_b": "y", "winner": "response_b"}, 0),
+        ({"response_a": "x", "response_b": "y", "winner": "n", "model_a": "m", "model_b": "n"}, 0),
+        ({"output_1": "x", "output_2": "y", "generator_1": "m", "generator_2": "n", "preference": "m"}, 1),
+        ({"output_1": "x", "output_2": "y", "preference": 1.0}, 1),
+        ({"response_0": "x", "response_1": "y", "better_response_id": 1}, 0),
+        ({"response1": "x", "response2": "y", "overall_preference": -2}, 1),
+        ({"response_a": "x", "response_b": "y", "winner_model_a": 0, "winner_model_b": 0, "winner_tie": 1}, 0.5),
+        ({"human_ref_A": "x", "human_ref_B": "y", "labels": 1}, 1),
+        ({"response_A": "x", "response_B": "y", "label": "B>A"}, 0),
+    ],
+)
+def test_a_calibration_reads_the_labels_that_pairs_have(row: Row, truth: float) -> None:
+    assert [judged.truth for judged in read(plain(**row)).rows] == [truth]
+    assert pair_of({"prompt": "q?", **row}).human == {0: "b", 1: "a", 0.5: "tie"}[truth]
+
+
 @pytest.mark.parametrize("one", [0.9, 0.977, 1.0, 1.04, 1.1])
 @pytest.mark.parametrize("share", [0.0, 0.3, 0.5, 1.0])
 def test_two_probabilities_that_nearly_add_up_are_normalised_with_a_note(one: float, share: float) -> None:
