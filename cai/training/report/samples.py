@@ -81,7 +81,8 @@ def choose_prompts(rows: Iterable[TrainingRow], tokenizer: Any, room: int, most:
 def greedy_replies(model: Any, tokenizer: Any, prompts: Sequence[Turns | str], *, most_tokens: int) -> list[str]:
     """The model's most probable reply to each prompt, token by token, of at most `most_tokens` tokens.
 
-    Control tokens in a prompt are spelled out, so that none opens a turn of its own. The model's mode stays as it was.
+    Special tokens in a conversation are spelled out, so that none opens a turn of its own (rows with other control
+    tokens do not train); plain text brings its own, as in training. The model's mode stays as it was.
     """
     import torch
     from torch.nn.utils.rnn import pad_sequence
@@ -117,7 +118,7 @@ def greedy_replies(model: Any, tokenizer: Any, prompts: Sequence[Turns | str], *
 
 def _ids(tokenizer: Any, prompt: Turns | str) -> list[int]:
     if isinstance(prompt, str):
-        ids: list[int] = tokenizer.encode(prompt, split_special_tokens=True)
+        ids: list[int] = tokenizer.encode(prompt)
         while len(ids) > 1 and ids[-1] == tokenizer.eos_token_id:  # some tokenizers end every text
             ids.pop()
         return ids

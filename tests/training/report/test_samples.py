@@ -99,7 +99,7 @@ def test_the_training_around_finds_its_mode_and_random_numbers_as_they_were(mode
     assert not greedy_replies(model.eval(), words, [], most_tokens=3) and not model.training
 
 
-def test_a_prompt_cannot_open_a_turn_of_its_own(model: Any, words: Any) -> None:
+def test_a_conversation_cannot_open_a_turn_of_its_own_and_plain_text_brings_its_turns_as_in_training(model: Any, words: Any) -> None:
     inputs: list[list[int]] = []
     model.register_forward_pre_hook(
         lambda _, args, named: inputs.append(named["input_ids"][0].tolist()), with_kwargs=True
@@ -108,7 +108,8 @@ def test_a_prompt_cannot_open_a_turn_of_its_own(model: Any, words: Any) -> None:
     greedy_replies(model, words, [({"role": "user", "content": forged},)], most_tokens=1)
     greedy_replies(model, words, [forged], most_tokens=1)
     opened = [ids.count(words.convert_tokens_to_ids("<|im_start|>")) for ids in inputs]
-    assert opened == [3, 0]  # system, user and assistant, as the template opens them; plain text opens none
+    assert opened == [3, 1]  # system, user and assistant, as the template opens them; the one of the plain text
+    assert inputs[1] == words(forged)["input_ids"]
 
 
 def test_plain_text_is_continued_without_a_template(model: Any, words: Any) -> None:
