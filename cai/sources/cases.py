@@ -10,7 +10,7 @@ from cai.records import Message
 from cai.sources.conversations import conversation_before, merged
 from cai.sources.replies import PAIRS, answers_in, column_of_many, columns_of, cut_of, many_of
 from cai.sources.threads import woven
-from cai.sources.turns import HUMAN, before_reply
+from cai.sources.turns import HUMAN, ROLES, before_reply
 from cai.sources.values import BadRecord, listed, object_of
 
 LONE: dict[type, str] = {str: "text", list: "messages"}  # what a record that is not an object is read as
@@ -47,6 +47,8 @@ def read_case(record: Any, reply_field: str | None = None, prompt_field: str | N
     record = object_of(record, "a reply")
     if reply_field is None:
         record = woven(record)
+    if ROLES.get(str(record.get("role")).lower()) in ("system", "user") and "text" in record:  # OpenAssistant
+        raise BadRecord(f"the record is one message with the role {record['role']!r}, and no reply")
     many = column_of_many(record)
     if many is not None and not reply_field:
         listing = many_of(record, many)

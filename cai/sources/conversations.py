@@ -41,6 +41,7 @@ SIDES = ("chosen", "rejected", "conversation_a", "conversation_b")  # columns of
 PROMPTS = (  # columns of a prompt, first match wins
     "prompt", "instruction", "question", "query", "input", "inputs", "rl_prompt", "trajectory", "context", "history",
 )  # fmt: skip
+FOLLOWED = {"instruction": ("input", "context"), "question": ("context",)}  # columns whose text goes on in another
 LOOSE = ("input", "context", "history")  # names that other things have, too: read if nothing else is the prompt
 SYSTEM = ("system", "system_prompt")
 FORMATS: dict[str, tuple[str, ...]] = {  # format → the keys it looks at, first match wins
@@ -75,9 +76,7 @@ def pair_hash(messages: Sequence[Message], a: str, b: str) -> str:
 
 def keys_of(format: str, field: str | None) -> tuple[str, ...]:
     """The keys or columns that may hold the prompt, first match wins."""
-    if field:
-        return (field,)
-    return FORMATS[format]
+    return (field,) if field else FORMATS[format]
 
 
 def to_prompt(record: Any, format: str = "auto", field: str | None = None) -> Prompt:
@@ -147,7 +146,7 @@ def _conversation(record: Object, first: list[Message]) -> list[Message]:
         return first
     for name in (*CHATS, *SIDES):
         value = record.get(name)
-        if is_conversation(value):
+        if is_conversation(value, name):
             own = before_reply(whole(value, name))
             if missing(record.get("prompt")) and any(turn["role"] == "user" for turn in own):
                 return list(own)
@@ -158,8 +157,7 @@ def _conversation(record: Object, first: list[Message]) -> list[Message]:
 def _first(record: Object, keys: tuple[str, ...], format: str) -> list[Message] | None:
     """The turns in the first of these columns that has a value; None if none has.
 
-    Alpaca's `instruction` and `input` are one text, as are Dolly's `instruction` and `context`, unless only one of
-    them is looked at.
+    Alpaca's `instruction` and `input` are one text, as are others of `FOLLOWED`, unless only one of them is looked at.
     """
     for key in keys:
         value = record.get(key)
@@ -168,11 +166,19 @@ def _first(record: Object, keys: tuple[str, ...], format: str) -> list[Message] 
         loose = key in LOOSE and len(keys) > 1 and not isinstance(value, str | list | tuple)
         if missing(value) or (loose and not (isinstance(value, Mapping) and "messages" in value)):
             continue
-        if key == "instruction" and isinstance(value, str):
-            more = [record.get(name) for name in ("input", "context") if name in keys]
-            value = "\n\n".join([value, *(text for text in more if text and isinstance(text, str))])
+        if key in FOLLOWED and isinstance(value, str):
+            more = [_material(record, name) for name in FOLLOWED[key] if name in keys]
+            value = "\n\n".join([value, *filter(None, more)])
         return _turns(value, key, format)
     return None
+
+
+def _material(record: Object, name: str) -> str:
+    """The text that a prompt is about; "": there is none, or it is the turns before the prompt."""
+    value = record.get(name)
+    if missing(value) or (isinstance(value, list | tuple) and all(map(is_turn, value))):
+        return ""
+    return as_text(value, f"{name!r} beside the prompt")
 
 
 def _earlier(record: Object) -> list[Message]:
@@ -195,7 +201,7 @@ def _turns(value: Any, name: str, format: str) -> list[Message]:
     if format != "text":
         if format == "hh" or name in SIDES:
             return whole(value, name)
-        if name != "the record" and is_conversation(value) and not value.startswith("Human:"):
+        if name != "the record" and is_conversation(value, name) and not value.startswith("Human:"):
             return whole(value, name)
         if format == "messages" or name in CHATS:
             raise BadRecord(f"{name} is text, not a list of messages")

@@ -28,22 +28,24 @@ from cai.sources.values import BadRecord, missing, shown
 
 Preference = Literal["a", "b", "tie"]  # which of two replies people prefer; tie: neither
 FIRST_AND_SECOND: tuple[Preference, Preference] = ("a", "b")
+TIED = (
+    "tie", "tied", "draw", "equal", "same", "both", "neither", "both_bad", "both_good", "both bad", "both good",
+    "bothbad", "bothgood", "tie (bothbad)", "tie (both bad)", "tie (both good)", "½", "0.5", "a=b",
+)  # fmt: skip
 WORDS: dict[str, Preference] = {  # in lower case
     **dict.fromkeys(("a", "first", "model_a", "true"), "a"),
     **dict.fromkeys(("b", "second", "model_b", "false"), "b"),
-    **dict.fromkeys(
-        ("tie", "tied", "draw", "equal", "both", "neither", "both_bad", "bothbad", "tie (bothbad)", "½", "0.5"), "tie"
-    ),
+    **dict.fromkeys(TIED, "tie"),
     **dict.fromkeys(("a>b", "a>>b", "b<a", "b<<a"), "a"),
     **dict.fromkeys(("b>a", "b>>a", "a<b", "a<<b"), "b"),
-    "a=b": "tie",
 }
 HUMAN_LABELS = ("human", "label", "gold", "winner", "preferences")  # the last is an object with `human`
-SAID_IN_WORDS = (*HUMAN_LABELS, "preference", "preferred", "choice")
+SAID_IN_WORDS = (*HUMAN_LABELS, "preference", "preferred", "choice", "chosen")
 NUMBERS = ("better_response_id", "safer_response_id")
 BETTER = ("chosen", "chosen_response", "preferred_output", "response_j", "good_edited_response")  # are the better one
 TIES = ("label", "winner", "status")  # columns that may call them a tie; the last is distilabel's
 MODELS = ("model_{}", "generator_{}")  # columns of who wrote a reply, by the end of its own column
+LONGEST = 80  # characters of a label that is more than a text beside the replies
 DECORATION = re.compile(r"^[\[(*\s]*(?:(?:model|assistant|response|reply|answer|output|option)[ _-]?)?(.*?)[])*.\s]*$")
 OTHER: dict[Preference, Preference] = {"a": "b", "b": "a", "tie": "tie"}  # the same, of swapped replies
 NUMBERED: dict[str, dict[str, Preference]] = {  # by the end of the first column
@@ -108,7 +110,7 @@ def in_words(label: str, record: Object, names: Sequence[str]) -> Preference | N
             sides.add(side)
     if sides:
         return sides.pop() if len(sides) == 1 else None  # one model wrote both
-    bare = DECORATION.sub(r"\1", label)
+    bare = DECORATION.sub(r"\1", label[:LONGEST])
     return (WORDS | NUMBERED.get(names[0][-1], {})).get(bare) if bare != label else None
 
 

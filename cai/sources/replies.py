@@ -34,7 +34,12 @@ MANY: dict[str, bool] = {  # columns of a list of replies → whether only objec
     "completions": True,  # UltraFeedback
     "answers": True,  # Nectar
 }
-BESIDE_TWO = ("generations", "responses")  # the same, unless two of them are in columns of their own
+BESIDE_TWO = (
+    "generations",
+    "responses",
+    "completions",
+    "candidates",
+)  # the same, unless two of them are in columns of their own
 TEXTS = ("sampled_string", "text", "response", "answer")  # keys of the text of one of many
 RANKS = {"overall_score": 1, "pm_score": 1, "rank": -1}  # keys of how good one of many is → whether more is better
 RATINGS = ("ratings", "scores")  # columns of how good each of many is, more is better
@@ -105,7 +110,7 @@ def answers_in(
         own, reply = parted(record.get(name), name)
         before.append(conversation_before(record, own, name, prompt_field))
         replies.append(reply)
-    if not any(is_conversation(record[name]) for name in columns):
+    if not any(is_conversation(record[name], name) for name in columns):
         replies = _alone(prompt_in(record, prompt_field), columns, replies)
     return before, replies
 

@@ -26,7 +26,7 @@ def woven(record: Object) -> Object:
     """
     record = _with_conversations(record)
     number = id_of(record, JUDGED) or ""
-    if not number.isdigit() or not all(is_conversation(record.get(name)) for name in ANSWERED.values()):
+    if not number.isdigit() or not all(is_conversation(record.get(name), name) for name in ANSWERED.values()):
         return record
     return {**record, **{name: _until(int(number), record[name], name) for name in ANSWERED.values()}}
 

@@ -46,6 +46,7 @@ ROLES: dict[str, Literal["system", "user", "assistant"]] = {  # in lower case
     "claude": "assistant",
     "model": "assistant",  # Gemini, Gemma
     "bot": "assistant",
+    "chatbot": "assistant",  # Cohere
     "ai": "assistant",
 }
 OF_TOOLS = frozenset({  # roles of turns that are not read yet
@@ -72,7 +73,7 @@ PRINTED_LIST = re.compile(r"""\s*[\[{][\s\[{]*['"]""")  # how text begins that m
 
 def whole(value: Any, name: str) -> list[Message]:
     """The turns of a whole conversation, its last reply included."""
-    messages = messages_in(value)
+    messages = messages_in(value, name)
     if messages is None and isinstance(value, str):
         return transcript(as_text(value, name), name)
     if messages is None:
@@ -87,7 +88,7 @@ def parted(value: Any, name: str) -> tuple[Sequence[Message], str]:
 
     Text is a reply alone, unless it is a conversation. Several turns of the assistant at the end are one reply.
     """
-    if not is_conversation(value):
+    if not is_conversation(value, name):
         return [], as_text(value, name)
     turns = whole(value, name)
     before = before_reply(turns)
@@ -97,10 +98,10 @@ def parted(value: Any, name: str) -> tuple[Sequence[Message], str]:
     return before, "\n\n".join(filter(str.strip, replies))
 
 
-def is_conversation(value: Any) -> bool:
-    """Whether a value is more than a text: messages, a transcript, or messages as JSON text."""
+def is_conversation(value: Any, name: str) -> bool:
+    """Whether a value, in the column `name`, is more than a text: messages, a transcript, or messages as JSON text."""
     if isinstance(value, str):
-        return _is_transcript(value) or _from_text(value) is not None
+        return _is_transcript(value) or _from_text(value, name) is not None
     return isinstance(value, list | tuple | Mapping)
 
 
@@ -127,15 +128,15 @@ def is_reply(value: Any) -> bool:
     return isinstance(role, str) and ROLES.get(role.strip().lower()) == "assistant"
 
 
-def messages_in(value: Any) -> list[Any] | None:
+def messages_in(value: Any, name: str) -> list[Any] | None:
     """The messages of a conversation; None: it is a transcript, or another thing than a conversation."""
     if isinstance(value, str):
-        return _from_text(value)
+        return _from_text(value, name)
     if isinstance(value, Mapping):
-        chat = next((value[name] for name in CHATS if not missing(value.get(name))), None)
+        chat = next((value[key] for key in CHATS if not missing(value.get(key))), None)
         if chat is not None:
             check_read(value)
-            return messages_in(chat)
+            return messages_in(chat, CHATS[0])
         return _in_columns(value)
     if not isinstance(value, list | tuple):
         return None
@@ -203,8 +204,11 @@ def _is_transcript(text: str) -> bool:
     return (text.lstrip().startswith("Human:") and ASSISTANT in text) or TURN_OF_HELPSTEER.search(text) is not None
 
 
-def _from_text(text: str) -> list[Any] | None:
-    """The messages in a text that is JSON of them, or Python's print of it; None: it is another text."""
+def _from_text(text: str, name: str) -> list[Any] | None:
+    """The messages in a text that is JSON of them, or Python's print of it; None: it is another text.
+
+    An object is the body of a request to a reader of prompts and replies: it counts in the columns `CHATS` only.
+    """
     if not PRINTED_LIST.match(text):
         return None
     values = None
@@ -214,7 +218,9 @@ def _from_text(text: str) -> list[Any] | None:
         with suppress(ValueError, SyntaxError, RecursionError, MemoryError), warnings.catch_warnings(action="ignore"):
             # An array of numpy prints its objects line by line, without commas.
             values = ast.literal_eval(re.sub(r"\}\s*\n\s*\{", "}, {", text.strip()))
-    messages = messages_in(values) if isinstance(values, list | Mapping) else None
+    messages = None
+    if isinstance(values, list) or (isinstance(values, Mapping) and name in CHATS):
+        messages = messages_in(values, name)
     return messages if messages and all(map(is_turn, messages)) else None
 
 

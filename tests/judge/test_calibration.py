@@ -150,7 +150,7 @@ def test_zero_and_one_beside_columns_that_end_so_name_their_replies(name: str, j
 @pytest.mark.parametrize(
     ("columns", "labels"),
     [
-        (("output_1", "output_2"), [0, 1]), (("answer_1", "answer_2"), [1, 1, 0]), (("response1", "response2"), ["0", 1]),
+        (("output_1", "output_2"), [0, 1]), (("answer_1", "answer_2"), [1, 1, 0]), (("text1", "text2"), ["0", 1]),
         (("response_0", "response_1"), [1, 2]), (("answer_0", "answer_1"), [2, 1, 0]),
     ],
 )  # fmt: skip

@@ -52,11 +52,11 @@ IN_WORDS = {
     "x": ("a", "A", " a ", "[[A]]", "(a)", "**A**", "first", "model_a", "Model A", "response_a", "assistant A", "A>B",
           "A>>B", "[[A>B]]", True, "True"),
     "y": ("b", "second", "MODEL_B", "reply B", "output-b", "answer b.", "B>A", "A<B", "B>>A", False, "false"),
-    "tie": ("tie", "Tie", "draw", "A=B", "[[A=B]]", "tie (bothbad)", "both_bad", 0.5, "0.5"),
+    "tie": ("tie", "Tie", "draw", "A=B", "[[A=B]]", "tie (bothbad)", "both_bad", "Both good", 0.5, "0.5"),
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("name", ["label", "winner", "gold", "human", "preference", "preferred", "choice"])
+@pytest.mark.parametrize("name", ["label", "winner", "gold", "human", "preference", "preferred", "choice", "chosen"])
 @pytest.mark.parametrize("meaning", IN_WORDS)
 def test_words_mean_the_same_in_every_column(meaning: str, name: str) -> None:
     for columns in LETTERS[::4]:
@@ -217,7 +217,7 @@ def test_a_third_reply_is_not_passed_over(columns: tuple[str, str]) -> None:
         read_case(record)
 
 
-@pytest.mark.parametrize("name", ["replies", "generations", "responses", "outputs"])
+@pytest.mark.parametrize("name", ["replies", "generations", "responses", "outputs", "completions", "candidates"])
 @pytest.mark.parametrize("column", ["ratings", "scores"])
 @pytest.mark.parametrize("ratings", [[1, 5, 3], [2.0, 2.5, -1.0], [4, None, 1]])
 def test_ratings_beside_a_list_of_replies_say_which_is_better(name: str, column: str, ratings: list[Any]) -> None:

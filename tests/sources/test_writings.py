@@ -88,8 +88,11 @@ def test_a_conversation_is_read_alike_in_every_writing(name: str, data: st.DataO
         assert by_audit(record) == (written(messages[:-1]), messages[-1]["content"])
 
 
+OBJECTS = ("an object as JSON", "an object as Python prints it", "columns as JSON")  # text of one is a reply, too
+
+
 @pytest.mark.parametrize("command", JUDGING)
-@pytest.mark.parametrize("name", WRITINGS)
+@pytest.mark.parametrize("name", [name for name in WRITINGS if name not in OBJECTS])
 def test_pairs_are_read_alike_in_every_writing(name: str, command: str) -> None:
     before = turns(["Ho, it's?", "No.", "Hi?"])
     write = WRITINGS[name]
@@ -105,6 +108,8 @@ def test_pairs_are_read_alike_in_every_writing(name: str, command: str) -> None:
     "text",
     [
         "[1, 2]", "['a', 'b']", "{'a': 1}", '{"role": "user"}', "[{'role': 'user', 'content': 'cut o", "[{}]", "[]",
+        '{"role": "user", "content": "Q?"}', '{"model": "m", "messages": [{"role": "user", "content": "Q?"}]}',
+        '{"messages": [{"role": "user", "content": "Q?"}, {"role": "assistant", "content": "A."}]}',
         '[{"name": "x"}] is JSON', "{'role': open('x')}", "[{'role': 'user', 'content': 'x'}] what is it?",
         "['\\d']", "[" * 2000 + "'", '{"messages": "text"}', '{"question": "Q?", "answer": "A."}',
     ],
@@ -193,3 +198,34 @@ def test_records_with_images_or_sounds_are_dropped_by_every_command(name: str) -
         read_case(record)
     for nothing in ([], None, "", "[]", float("nan")):
         assert by_sft({**record, name: nothing})[1] == "A cat."
+
+
+# What belongs to a prompt
+
+
+@pytest.mark.parametrize("name", ["instruction", "question"])
+def test_the_text_that_a_prompt_is_about_is_part_of_it(name: str) -> None:
+    record = {name: "Who?", "context": "It was he.", "response": "He."}
+    assert by_prompts(record) == turns(["Who?\n\nIt was he."])
+    assert by_sft(record) == (turns(["Who?\n\nIt was he."]), "He.")
+    for nothing in ("", None, [], float("nan")):
+        assert by_prompts({**record, "context": nothing}) == turns(["Who?"])
+
+
+@pytest.mark.parametrize("value", [{"table": [1, 2]}, ["one passage", "another"], 7, [{"title": "x"}]])
+@pytest.mark.parametrize(
+    ("name", "about"), [("instruction", "input"), ("instruction", "context"), ("question", "context")]
+)
+def test_what_a_prompt_is_about_is_not_left_out_if_it_is_no_text(name: str, about: str, value: Any) -> None:
+    record = {name: "Who?", about: value, "response": "He."}
+    [prompt] = read_prompts([record])
+    assert isinstance(prompt, BadPrompt) and prompt.problem.startswith(f"{about!r} beside the prompt is of type")
+    [drop] = read_rows([record], "sft").drops
+    assert drop.detail == prompt.problem
+
+
+@pytest.mark.parametrize("role", ["prompter", "user", "Human", "system"])
+def test_an_audit_takes_no_message_of_a_user_for_a_reply(role: str) -> None:
+    with pytest.raises(BadRecord, match="the record is one message with the role"):
+        read_case({"text": "Why?", "role": role, "parent_id": None})
+    assert read_case({"text": "So.", "role": "assistant"}).replies == (("reply", "So."),)

@@ -144,7 +144,7 @@ def _read(record: Object, columns: Sequence[str]) -> tuple[Turns | str, list[str
     if (
         isinstance(prompt, str)
         and PLAIN.issuperset(columns)
-        and not any(is_conversation(record[column]) for column in columns)
+        and not any(is_conversation(record[column], column) for column in columns)
     ):
         if not prompt.strip():
             raise BadRecord("the prompt is empty", "empty")
@@ -157,7 +157,7 @@ def _learnt(record: Object, columns: Sequence[str]) -> Object:
     """The record without what follows the last reply whose weight is not 0; of a pair, neither may have weight 0."""
     changes = {}
     for column in columns:
-        messages = messages_in(record[column])
+        messages = messages_in(record[column], column)
         if messages is None:
             continue
         weights = [_weight(number, turn) for number, turn in enumerate(messages, 1)]

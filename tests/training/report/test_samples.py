@@ -99,7 +99,9 @@ def test_the_training_around_finds_its_mode_and_random_numbers_as_they_were(mode
     assert not greedy_replies(model.eval(), words, [], most_tokens=3) and not model.training
 
 
-def test_a_conversation_cannot_open_a_turn_of_its_own_and_plain_text_brings_its_turns_as_in_training(model: Any, words: Any) -> None:
+def test_a_conversation_cannot_open_a_turn_of_its_own_and_plain_text_brings_its_turns_as_in_training(
+    model: Any, words: Any
+) -> None:
     inputs: list[list[int]] = []
     model.register_forward_pre_hook(
         lambda _, args, named: inputs.append(named["input_ids"][0].tolist()), with_kwargs=True
