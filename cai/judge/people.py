@@ -20,7 +20,7 @@ from cai.errors import InputError
 from cai.judge.metrics import log_odds
 from cai.records import ConstitutionRef, Label, Object
 from cai.sources.labels import HUMAN_LABELS, WORDS, human_label, preferred_of
-from cai.sources.replies import MANY, PAIRS, RANKED, columns_of_two, counted, many_of
+from cai.sources.replies import MANY, PAIRS, RANKED, columns_of_two, many_of, with_clear_numbers
 from cai.sources.values import BadRecord, listed, missing, object_of
 from cai.sources.yamlfile import first_fault
 
@@ -94,7 +94,7 @@ def read_judged(records: Iterable[tuple[int, Any]], path: str | Path | None) -> 
     """
     rows: list[_Row] = []
     dropped = []
-    for line, record in counted(records, path):
+    for line, record in with_clear_numbers(records, path):
         try:
             row = _row(line, record)
             _check_judge(row, rows[0] if rows else row)
