@@ -91,12 +91,13 @@ def to_prompt(record: Any, format: str = "auto", field: str | None = None) -> Pr
             raise BadRecord(f"the record is of type {type(record).__name__}: it has no {field!r}")
         messages = to_answer(_turns(record, "the record", format))
         return Prompt(id=prompt_hash(messages), messages=messages)
-    if format == "auto" and field is None:
+    guessed = format == "auto" and field is None
+    if guessed:
         record = woven(record)
     keys = keys_of(format, field)
     turns = _first(record, keys, format)
     if turns is not None:
-        if format == "auto" and field is None:
+        if guessed:
             turns = _conversation(record, turns)
         messages = to_answer(in_context(record, turns))
         return Prompt(id=id_of(record) or prompt_hash(messages), messages=messages)
@@ -147,10 +148,7 @@ def _conversation(record: Object, first: list[Message]) -> list[Message]:
     for name in (*CHATS, *SIDES):
         value = record.get(name)
         if is_conversation(value, name):
-            own = before_reply(whole(value, name))
-            if missing(record.get("prompt")) and any(turn["role"] == "user" for turn in own):
-                return list(own)
-            return joined(prompt, own, name)
+            return conversation_before(record, before_reply(whole(value, name)), name)
     return prompt
 
 

@@ -90,18 +90,17 @@ def _by_word(record: Object, column: str, names: Sequence[str]) -> Preference | 
     label = human_label(record, column)
     if label is None:
         return None
-    numbers = NUMBERED.get(names[0][-1], {})
-    side = in_words(label, record, names) or numbers.get(label)
-    if side is None and column in HUMAN_LABELS and (column == "human" or numbers):
-        expected = " or ".join([*numbers][:2] or ("a", "b"))
-        raise BadRecord(f"{column!r} is {shown(record[column])}, not {expected}")
+    side = _named(label, record, names)
+    if side is None and column in HUMAN_LABELS and (column == "human" or names[0][-1] in NUMBERED):
+        raise BadRecord(f"{column!r} is {shown(record[column])}, not {names[0][-1]} or {names[1][-1]}")
     return side
 
 
-def in_words(label: str, record: Object, names: Sequence[str]) -> Preference | None:
+def _named(label: str, record: Object, names: Sequence[str]) -> Preference | None:
     """Which reply a label in lower case names: by a word, the end or the whole of its column, or who wrote it."""
-    if label in WORDS:
-        return WORDS[label]
+    words = WORDS | NUMBERED.get(names[0][-1], {})
+    if label in words:
+        return words[label]
     sides: set[Preference] = set()
     for name, side in zip(names, FIRST_AND_SECOND, strict=True):
         end = name[-1].lower()
@@ -110,8 +109,7 @@ def in_words(label: str, record: Object, names: Sequence[str]) -> Preference | N
             sides.add(side)
     if sides:
         return sides.pop() if len(sides) == 1 else None  # one model wrote both
-    bare = DECORATION.sub(r"\1", label[:LONGEST])
-    return (WORDS | NUMBERED.get(names[0][-1], {})).get(bare) if bare != label else None
+    return words.get(DECORATION.sub(r"\1", label[:LONGEST]))
 
 
 def _by_place(record: Object, column: str, names: Sequence[str]) -> Preference | None:
@@ -147,10 +145,7 @@ def _one_of(record: Object, column: str, names: Sequence[str]) -> Preference | N
 
 
 def _by_score(record: Object, column: str, names: Sequence[str]) -> Preference | None:
-    first, second = record.get("score_0"), record.get("score_1")
-    if names[0] != "answer_0" or missing(first) or missing(second):
-        return None
-    return by_rank(first, second)
+    return by_rank(record.get("score_0"), record.get("score_1")) if names[0] == "answer_0" else None
 
 
 def _meaning(record: Object, column: str, meanings: Mapping[str, Preference]) -> Preference | None:
@@ -183,7 +178,7 @@ def number_in(record: Object, names: Sequence[str]) -> str | None:
 
 def by_rank(first: Any, second: Any) -> Preference | None:
     """Which of two ranked replies is better; the higher the number the better. None: one has no rank."""
-    if first is None or second is None:
+    if missing(first) or missing(second):
         return None
     if first == second:
         return "tie"

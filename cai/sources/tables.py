@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain
 from pathlib import Path
@@ -67,12 +66,12 @@ def csv_rows(lines: Iterable[bytes], where: str | Path, keys: Sequence[str]) -> 
 
 def _check_header(header: Sequence[str], where: str | Path) -> None:
     """Raise SourceError for columns that cannot be told apart."""
-    twice = [name for name, count in Counter(header).items() if count > 1 and name]
-    if twice:
-        raise SourceError(f"two columns are called {twice[0]!r}: rename one", where, 1)
-    others = [sign for sign in OTHER_COMMAS if len(header) == 1 and sign in header[0]]
-    if others:
-        raise SourceError(f"its columns are separated by {others[0]!r}, not by commas: save it with commas", where, 1)
+    for name in header:
+        if name and header.count(name) > 1:
+            raise SourceError(f"two columns are called {name!r}: rename one", where, 1)
+    for sign in OTHER_COMMAS:
+        if len(header) == 1 and sign in header[0]:
+            raise SourceError(f"its columns are separated by {sign!r}, not by commas: save it with commas", where, 1)
 
 
 def _swallowed(lines: Sequence[str], width: int) -> bool:

@@ -5,7 +5,6 @@ The first are Arena's table of 55,000 battles, the others MT-Bench's judgments, 
 
 from __future__ import annotations
 
-from itertools import chain
 from typing import Any
 
 import orjson
@@ -39,7 +38,7 @@ def _until(number: int, conversation: Any, name: str) -> Any:
 
 
 def _with_conversations(record: Object) -> Object:
-    """The record with a conversation in place of each list of answers to the questions in `prompt`."""
+    """The record with questions and answers in place of each list of answers to the questions in `prompt`."""
     asked = _texts(record.get(ASKED))
     changes = {}
     for name, column in ANSWERED.items():
@@ -48,8 +47,7 @@ def _with_conversations(record: Object) -> Object:
             return record
         if len(asked) != len(answered):
             raise BadRecord(f"{name} has {len(answered)} answers to {len(asked)} questions")
-        turns = zip(("user", "assistant") * len(asked), chain(*zip(asked, answered, strict=True)), strict=True)
-        changes[column] = [{"role": role, "content": text} for role, text in turns]
+        changes[column] = list(zip(asked, answered, strict=True))
     others = {name: value for name, value in record.items() if name not in (ASKED, *ANSWERED)}
     return others | changes
 

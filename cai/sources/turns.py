@@ -23,7 +23,7 @@ from __future__ import annotations
 import ast
 import re
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import Any, Literal
 
@@ -79,7 +79,7 @@ def whole(value: Any, name: str) -> list[Message]:
     if messages is None:
         raise BadRecord(f"{name} is {kind(value)}, not text or a list of messages")
     if name in CHATS[1:3] and messages and all(isinstance(text, str) for text in messages):  # LIMA
-        messages = list(_alternating(messages))
+        messages = _alternating(messages)
     return [_turn(number, turn) for number, turn in enumerate(messages, 1)]
 
 
@@ -142,7 +142,7 @@ def messages_in(value: Any, name: str) -> list[Any] | None:
         return None
     exchanges = [_exchange(entry) for entry in value]
     if value and all(exchanges):
-        return [turn for exchange in exchanges for turn in _alternating(exchange)]
+        return _alternating([text for exchange in exchanges for text in exchange])
     return list(value)
 
 
@@ -173,14 +173,13 @@ def _exchange(entry: Any) -> Sequence[Any]:
     asked, said = ([key for key in keys if not missing(entry.get(key))] for keys in (ASKED, SAID))
     if len(asked) != 1 or len(said) > 1 or not any(key in entry for key in SAID):
         return ()
-    return [entry[key] for key in (*asked, *said)]
+    return [entry[asked[0]], entry[said[0]] if said else None]
 
 
-def _alternating(texts: Sequence[Any]) -> Iterator[Object]:
-    """Texts as turns of the user and the assistant by turns; an answer that is missing ends them."""
-    for number, text in enumerate(texts):
-        if not missing(text):
-            yield {"role": ("user", "assistant")[number % 2], "content": text}
+def _alternating(texts: Sequence[Any]) -> list[Any]:
+    """Texts as turns of the user and the assistant, in turn; the last answer may be missing."""
+    end = len(texts) - missing(texts[-1])
+    return [{"role": ("user", "assistant")[number % 2], "content": text} for number, text in enumerate(texts[:end])]
 
 
 def transcript(text: str, name: str) -> list[Message]:

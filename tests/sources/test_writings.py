@@ -148,6 +148,8 @@ def test_an_answer_that_is_missing_ends_a_conversation() -> None:
     for last in ({"input": "R?", "output": None}, ["R?", None]):
         first: Any = {"input": "Q?", "output": "A."} if isinstance(last, dict) else ["Q?", "A."]
         assert by_prompts({"conversation": [first, last]}) == turns(["Q?", "A.", "R?"])
+        [prompt] = read_prompts([{"conversation": [last, first]}])
+        assert isinstance(prompt, BadPrompt) and prompt.problem == "the content of turn 2 is null, not text"
 
 
 @given(
