@@ -19,7 +19,6 @@ def draw(principles: Sequence[Principle], count: int, seed: int, row: str, *, st
     for _ in range(count):
         left = left or list(principles)
         heaviest = max(principle.weight for principle in left)  # the sum of the largest floats is infinite
-        [principle] = chance.choices(left, weights=[principle.weight / heaviest for principle in left])
-        left.remove(principle)
-        drawn.append(principle)
+        [place] = chance.choices(range(len(left)), weights=[principle.weight / heaviest for principle in left])
+        drawn.append(left.pop(place))
     return tuple(drawn)

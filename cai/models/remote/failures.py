@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from email.utils import parsedate_to_datetime
+from functools import lru_cache
 from http.client import responses
 from time import time
 from typing import Any
@@ -176,6 +177,7 @@ def _fields(key: str, value: Any) -> Iterator[str]:
         yield from [part for part in parts if isinstance(part, str) and letters(part) not in AROUND][:1]
 
 
+@lru_cache(maxsize=256)  # a server writes the same few keys and reasons in every answer
 def letters(text: str) -> str:
     """The letters of ASCII in a text, small ones: one spelling of a key or code, whatever case and signs it has."""
     return re.sub("[^a-z]", "", text.lower())
