@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Literal
 
@@ -178,7 +178,7 @@ class Fault:
     of: Literal["learned", "any"] = "any"
     sees: Literal["reply", "prompt", "asked"] = "reply"
 
-    def is_in(self, reply: str, prompt: str = "", asked: Collection[Ngram] = frozenset()) -> bool:
+    def is_in(self, reply: str, prompt: str = "", asked: frozenset[Ngram] = frozenset()) -> bool:
         """Whether a reply has the fault."""
         if self.sees == "reply":
             return self.test(reply)
@@ -205,7 +205,7 @@ FAULTS: dict[str, Fault] = {  # by name, the drop reason; of several faults of a
 LEARNED = {name: fault for name, fault in FAULTS.items() if fault.of == "learned"}
 
 
-def faults_of(text: str, prompt: str = "", asked: Collection[Ngram] = frozenset()) -> Iterator[str]:
+def faults_of(text: str, prompt: str = "", asked: frozenset[Ngram] = frozenset()) -> Iterator[str]:
     """The faults for which a reply is not fit to be learned, by name.
 
     prompt: the user's last message. asked: the word n-grams of the questions about the reply (`off_task.ngrams_of`).

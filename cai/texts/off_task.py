@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Collection, Iterable
+from collections.abc import Iterable
 from functools import cache
 
 from cai.texts.likeness import Ngram, ngrams, words
@@ -118,6 +118,7 @@ CODE = re.compile(r"^[ \t]*(?:```|~~~).*?(?:^[ \t]*(?:```|~~~)|\Z)|`[^`\n]*`", r
 ASIDE = re.compile(r"\([^()\n]{0,80}\)|[\"“«„‘「『《][^\"”»“’」』》\n]{0,200}[\"”»“’」』》]")
 WORD = re.compile(r"[^\W\d_]{2,}")
 A_LATIN_LETTER = re.compile("[a-zA-Z]")
+A_FAR_LETTER = re.compile(r"[^\W\d_\x00-\u024f]")  # beyond those of European languages in Latin script
 IN_FORMULAS = {"GREEK"}
 FEWEST = 12  # letters of another script that are more than a name
 SHARE = 0.05  # of all letters
@@ -161,9 +162,9 @@ def _may_hold(text: str, parts: Iterable[str]) -> bool:
     return any(map(text.lower().__contains__, (*parts, *ODD)))
 
 
-def echo(reply: str, prompt: str, asked: Collection[Ngram]) -> bool:
+def echo(reply: str, prompt: str, asked: frozenset[Ngram]) -> bool:
     """Whether eight consecutive words of a reply are those of a question that was asked, and not of the prompt."""
-    same = ngrams_of(reply).intersection(asked)
+    same = ngrams_of(reply) & asked
     return bool(same) and not same <= ngrams_of(prompt)
 
 
@@ -184,7 +185,7 @@ def changes_script(reply: str, prompt: str = "") -> bool:
     in formulas are left out. A reply in Latin letters to any prompt is not counted: names, code and English are
     everywhere.
     """
-    if reply.isascii() or LANGUAGES.search(prompt):
+    if reply.isascii() or not A_FAR_LETTER.search(reply) or LANGUAGES.search(prompt):
         return False
     text = ASIDE.sub(" ", CODE.sub(" ", reply))
     own = scripts_of(prompt).keys()

@@ -221,6 +221,13 @@ def test_fewer_words_or_others_are_none(reply: str) -> None:
     assert not echo(reply, PROMPT, ASKED)
 
 
+@given(st.integers(0, 20), st.integers(0, 11), st.integers(0, 20), st.integers(7, 8))
+def test_eight_words_are_an_echo_wherever_they_stand(before: int, start: int, after: int, count: int) -> None:
+    said = LAW.split()[start : start + count]
+    reply = " ".join(["so"] * before + said + ["so"] * after)
+    assert echo(reply, PROMPT, ASKED) == (count == 8)
+
+
 def test_words_of_the_prompt_are_its_own() -> None:
     assert not echo(f"You asked: {LAW}", f"What does this mean? {LAW}", ASKED)
 
