@@ -7,10 +7,8 @@ from __future__ import annotations
 
 from typing import Any
 
-import orjson
-
 from cai.records import Object
-from cai.sources.turns import is_conversation, whole
+from cai.sources.turns import is_conversation, value_in, whole
 from cai.sources.values import BadRecord, id_of
 
 ASKED = "prompt"
@@ -53,11 +51,6 @@ def _with_conversations(record: Object) -> Object:
 
 
 def _texts(value: Any) -> list[Any] | None:
-    """The texts in a JSON list; None: the value is another thing."""
-    if not isinstance(value, str) or not value.lstrip().startswith("["):
-        return None
-    try:
-        texts = orjson.loads(value)
-    except (orjson.JSONDecodeError, UnicodeEncodeError):
-        return None
-    return texts if texts and all(isinstance(text, str | None) for text in texts) else None
+    """The texts in a list that is JSON text, or Python's print of it; None: the value is another thing."""
+    texts = value_in(value) if isinstance(value, str) else None
+    return texts if isinstance(texts, list) and texts and all(isinstance(text, str | None) for text in texts) else None

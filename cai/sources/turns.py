@@ -68,7 +68,7 @@ UNREAD = {  # columns that must be empty → what conversations that have them a
     **dict.fromkeys(("images", "image", "videos", "video", "audios", "audio"), "images or sounds"),
 }
 NOTHING = ("[]", "{}", "null", "None")  # an empty value, as text
-PRINTED_LIST = re.compile(r"""\s*[\[{][\s\[{]*['"]""")  # how text begins that may be a list of objects
+PRINTED_LIST = re.compile(r"""\s*[\[{][\s\[{]*(['"]|null|None)""")  # how text begins that may be a list or an object
 
 
 def whole(value: Any, name: str) -> list[Message]:
@@ -208,19 +208,23 @@ def _from_text(text: str, name: str) -> list[Any] | None:
 
     An object is the body of a request to a reader of prompts and replies: it counts in the columns `CHATS` only.
     """
+    value = value_in(text)
+    if not isinstance(value, list) and not (isinstance(value, Mapping) and name in CHATS):
+        return None
+    messages = messages_in(value, name)
+    return messages if messages and all(map(is_turn, messages)) else None
+
+
+def value_in(text: str) -> Any:
+    """The list or object in a text that is JSON of it, or Python's print of it; None: it is another text."""
     if not PRINTED_LIST.match(text):
         return None
-    values = None
     with suppress(orjson.JSONDecodeError, UnicodeEncodeError):
-        values = orjson.loads(text)
-    if values is None:
-        with suppress(ValueError, SyntaxError, RecursionError, MemoryError), warnings.catch_warnings(action="ignore"):
-            # An array of numpy prints its objects line by line, without commas.
-            values = ast.literal_eval(re.sub(r"\}\s*\n\s*\{", "}, {", text.strip()))
-    messages = None
-    if isinstance(values, list) or (isinstance(values, Mapping) and name in CHATS):
-        messages = messages_in(values, name)
-    return messages if messages and all(map(is_turn, messages)) else None
+        return orjson.loads(text)
+    with suppress(ValueError, SyntaxError, RecursionError, MemoryError), warnings.catch_warnings(action="ignore"):
+        # An array of numpy prints its objects line by line, without commas.
+        return ast.literal_eval(re.sub(r"\}\s*\n\s*\{", "}, {", text.strip()))
+    return None
 
 
 def _turn(number: int, turn: Any) -> Message:

@@ -102,6 +102,14 @@ def test_pairs_are_read_alike_in_every_writing(name: str, command: str) -> None:
     }
     for prompt in ({}, {"prompt": "Ho, it's?"}, {"prompt": json.dumps(before)}, {"prompt": repr(before)}):
         assert JUDGING[command]({**prompt, **sides}) == (before, "Yes.", "Never.")
+    for prompt in (before, json.dumps(before), repr(before), printed_by_numpy(before)):
+        assert JUDGING[command]({"prompt": prompt, "chosen": "Yes.", "rejected": "Never."}) == (
+            before,
+            "Yes.",
+            "Never.",
+        )
+        [row] = read_rows([{"prompt": prompt, "completion": "Yes."}], "sft").rows
+        assert (list(row.prompt), row.reply) == (before, "Yes.")
 
 
 @pytest.mark.parametrize(
@@ -165,6 +173,7 @@ def test_turns_of_helpsteer_are_turns(texts: list[str]) -> None:
     record = {"prompt": prompt, "response_1": "x", "response_2": "y", "preference_strength": -2}
     for read in JUDGING.values():
         assert read(record) == (turns(texts), "x", "y")
+        assert read({"prompt": prompt, "chosen": "x", "rejected": "y"}) == (turns(texts), "x", "y")
 
 
 # Battles
@@ -184,6 +193,22 @@ def test_a_battle_is_judged_up_to_the_turn_that_was_judged(rounds: int) -> None:
     for turn in (rounds, None, "last", 0, rounds + 1, 1.5):
         [(_, item)] = read_pairs([{**record, "turn": turn}])
         assert isinstance(item, BadPrompt) and item.problem == "the two replies answer different conversations"
+
+
+@pytest.mark.parametrize("prompt", ["\n\nHuman: Q?\n\nAssistant:", "Human: Q?\n\nAssistant:", "Human: so?"])
+def test_a_transcript_is_continued_as_it_stands_by_text_and_not_by_messages(prompt: str) -> None:
+    [row] = read_rows([{"prompt": prompt, "completion": " A."}], "sft").rows
+    assert (row.prompt, row.reply) == (prompt, " A.")
+    [row] = read_rows([{"prompt": prompt, "completion": [{"role": "assistant", "content": "A."}]}], "sft").rows
+    assert not row.is_plain and row.reply == "A."
+
+
+@pytest.mark.parametrize("write", [json.dumps, repr])
+def test_lists_of_questions_and_answers_may_be_printed_by_python(write: Any) -> None:
+    record = {"prompt": write(["Q0?", "It's?"]), "winner_model_a": 0, "winner_model_b": 1, "winner_tie": 0}
+    record |= {"response_a": write(["A.", "x"]), "response_b": write(["A.", "y"])}
+    for read in JUDGING.values():
+        assert read(record) == (turns(["Q0?", "A.", "It's?"]), "y", "x")
 
 
 # What no command passes on

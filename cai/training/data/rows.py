@@ -141,16 +141,18 @@ def _read(record: Object, columns: Sequence[str]) -> tuple[Turns | str, list[str
         if not reply.strip():
             raise BadRecord(f"{column!r} is an empty reply", "empty")
     prompt = record.get("prompt")
-    if (
-        isinstance(prompt, str)
-        and PLAIN.issuperset(columns)
-        and not any(is_conversation(record[column], column) for column in columns)
-    ):
+    chats = [column for column in columns if is_conversation(record[column], column)]
+    if isinstance(prompt, str) and PLAIN.issuperset(columns) and not chats and _is_continued(prompt):
         if not prompt.strip():
             raise BadRecord("the prompt is empty", "empty")
         if before[0] == prompt_in(record, "prompt"):  # no system text and no earlier turns
             return prompt, replies
     return to_reply(shared_prompt(record, before)), replies
+
+
+def _is_continued(prompt: str) -> bool:
+    """Whether a prompt of text is continued as it stands: a transcript is, and messages as JSON text are not."""
+    return prompt.lstrip().startswith("Human:") or not is_conversation(prompt, "prompt")
 
 
 def _learnt(record: Object, columns: Sequence[str]) -> Object:
