@@ -10,14 +10,13 @@ from typing import Any
 
 from cai.constitution.principles import Constitution, Principle
 from cai.engine.letters import LETTER_TOKENS, LISTED
-from cai.engine.revise import LINE_ENDS
 from cai.engine.templates import Templates
 from cai.records import Message, Request, Values
 from cai.texts.lookalikes import careless
-from cai.texts.turns import DRESSING, HEADED, HIDDEN, MARKS, SHOTS, SPEAKERS, loose
+from cai.texts.turns import DRESSING, HEADED, HIDDEN, LINE_ENDS, MARKS, SHOTS, SPEAKERS, loose
 
 REASON_TOKENS = 256  # for "at most three sentences"
-QUOTES = {"<": "&lt;", "[": "&#91;", "◁": "&#9665;"}  # for what looks like one
+QUOTES = {"<": "&lt;", "[": "&#91;", "]": "&#93;", "◁": "&#9665;"}  # for what looks like one
 
 Question = tuple[Sequence[Message], str, str, Principle]  # the conversation, the replies as shown, and the principle
 

@@ -8,7 +8,6 @@ the last turn; the revision of one round replaces the assistant's turn in the ne
 
 from __future__ import annotations
 
-import re
 from collections.abc import Generator, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -19,9 +18,7 @@ from cai.engine.template_checks import JOBS
 from cai.engine.templates import Templates
 from cai.errors import RowDropped
 from cai.records import Candidate, Completion, DropReason, Message, Prompt, Request, Role, Round, Turns
-
-LINE_ENDS = r"\n\v\f\r\x1c-\x1e\x85\u2028\u2029"  # all that str.splitlines knows
-NEVER = "(?!)"  # a pattern that matches nowhere
+from cai.texts.turns import Labels
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,8 +131,7 @@ class Ask:
         # What a set stops at is how its layout begins a part: together the stop strings name every label.
         stops = [stop for name, stops in templates.stop.items() if name not in JOBS["judge"] for stop in stops]
         labels = sorted({stop.strip() for stop in stops} - {""})
-        start = rf"[{LINE_ENDS}][^\S{LINE_ENDS}]*"
-        self._labels = re.compile(f"({start})(?={'|'.join(map(re.escape, labels)) or NEVER})")
+        self._labels = Labels(labels)
 
     def check(self, principles: Iterable[Principle]) -> None:
         """Word every question once; raises TemplateError if the templates need what a principle does not have."""
@@ -203,13 +199,13 @@ class Ask:
         return Request(role, text=text, stop=self._templates.stop[name])
 
     def _quoted(self, text: str, role: str = "user") -> str:
-        """A text in which no line can pass for a label of the layout: such a line is quoted, as mail readers do.
+        """A text in which no line can pass for a label of the layout.
 
         The first line follows a label of its own, except in a system text.
         """
         if role == "system":
-            return self._labels.sub(r"\1> ", "\n" + text)[1:]
-        return self._labels.sub(r"\1> ", text)
+            return self._labels.quoted("\n" + text)[1:]
+        return self._labels.quoted(text)
 
 
 def _turn(role: Any, content: str | None) -> Message:
