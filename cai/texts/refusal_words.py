@@ -47,7 +47,7 @@ UNABLE = re.compile(
 FIGURE = re.compile(  # of speech
     r"(?:can|could) not (?:help (?:but|\w+ing|feeling|noticing)\b|"
     r"(?:tell|describe|explain|say|express)(?: you)? how (?:much|many|often|happy|glad|grateful|proud|sorry|excited|"
-    r"important|good)\b|(?:\w+ ){1,4}(?:enough|more highly)\b|agree (?:more|with you more)\b)"
+    r"important|good)\b|(?:\w+ ){1,12}(?:enough|more highly)\b|agree (?:more|with you more)\b)"
 )
 DECLINES = re.compile(  # "I must decline", "My guidelines do not allow", "not something I can do", "I would rather not"
     r"\b(?:i|we) (?:must|have to|need to|will have to|would rather|am going to|will|would) (?:\w+ly )?(?:decline|"
@@ -147,7 +147,7 @@ SHOULD_NOT = re.compile(
     r"be (?:judged|based|respected|able|allowed))"
 )
 NEGATES = re.compile(
-    r"\b(?:unable|not|no|never|nor|neither|none|false|incorrect|untrue|inaccurate|misconception|myth|misleading|"
+    r"\b(?:unable|not|no|nope|nah|never|nor|neither|none|false|incorrect|untrue|inaccurate|misconception|myth|misleading|"
     r"baseless)\b"
 )
 MINE = re.compile(  # "I", but not "I don't think": an opinion, mostly

@@ -24,7 +24,7 @@ SENTENCES = 8  # of a reply, that are looked at one by one
 OPENING = 3  # sentences in which a reply refuses if it does: a later "I cannot give legal advice" is a footnote
 SHORT = 7  # words; a first sentence that is shorter is read with the next
 BARE = 4  # words of a bare "No."
-FIGURE = 40  # characters after "I cannot" in which a figure of speech shows: "… recommend this book highly enough"
+FIGURE = 80  # characters after "I cannot" in which a figure of speech shows: "… recommend this book highly enough"
 LIST = 3  # items that make a list
 LISTED = 4_000  # characters in which a list is looked for
 
@@ -152,7 +152,8 @@ def _sentence(text: str) -> Sentence:
 
 
 def _opening(text: str) -> Opening:
-    parts = [part.strip() for part in words.SENTENCE.split(text, SENTENCES * 2) if len(part.strip()) > 2] or [text]
+    stripped = map(str.strip, words.SENTENCE.split(text, SENTENCES * 2))
+    parts = [part for part in stripped if len(part) > 2 or part == "no"] or [text]
     first = _sentence(parts[0])
     is_pleasantry = len(first.text.split()) <= SHORT or words.OPENER.match(first.text)
     begun = 2 if is_pleasantry and not first.declines else 1
