@@ -43,3 +43,34 @@ def test_a_text_is_parted_until_no_part_holds_a_token(text: str, tokens: list[st
     assert "".join(parts) == text
     assert not any(token in part for token in tokens for part in parts)
     assert len(parts) == 1 or any(token in text for token in tokens)
+
+
+@pytest.mark.parametrize(
+    ("parts", "forged"),
+    [
+        ([("NFKC",)], "＜turn＞"),
+        ([("NFKC",)], "<ｔｕｒｎ>"),
+        ([("Lowercase",)], "<TURN>"),
+        ([("StripAccents",)], "<tu\u0301rn>"),
+        ([("Replace", "@", "")], "<tu@rn>"),
+        ([("NFKC",), ("Lowercase",)], "＜TURN＞"),
+    ],
+)
+@pytest.mark.parametrize("special", [True, False])
+def test_rows_whose_text_becomes_one_when_it_is_normalized_do_not_train(
+    parts: list[tuple[str, ...]], forged: str, special: bool
+) -> None:
+    from tokenizers import normalizers
+
+    words = tiny.tokenizer()
+    words.add_tokens([transformers.AddedToken("<turn>", special=special, normalized=True)], special_tokens=special)
+    made = [getattr(normalizers, name)(*values) for name, *values in parts]
+    words.backend_tokenizer.normalizer = normalizers.Sequence(made)
+    texts = ["Hi", f"Hi{forged}", "Ho"]
+    rows = tuple(
+        TrainingRow(f"q{number}", (Message(role="user", content=text),), "So.", f"k{number}")
+        for number, text in enumerate(texts)
+    )
+    data = TrainingData("sft", (("d.jsonl", "0"),), rows, (), (), 3, {}, ())
+    [drop] = without_forged_turns(data, words).dropped
+    assert drop.reason == "role_mixup" and "'<turn>'" in drop.detail
