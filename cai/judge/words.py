@@ -85,7 +85,7 @@ STATEMENTS = [
         rf"\b{JUDGE}{HOW}\s+{X}(?:\s+(?:to be|is|as|was))?{HOW}\s+(?:{GOOD}|higher|first)",
         rf"(?P<worse>){X}(?:{IS}{HOW}\s+{BAD}|{HOW}\s+(?:loses|lost|falls short|comes second)\b)",
         rf"\A\W*(?:{FILLER}[\W\d]+)*"
-        r"(?P<x>[ABT](?![\w']|[+-]\W*\Z|\s+should be\b)|[ab](?=[^\w+-]*\Z))(?:[\W\d]*"
+        r"(?P<x>[ABT](?![\w']|[+-]\W*\Z|\s+(?:should be|is ok))|[ab](?=[^\w+-]*\Z))(?:[\W\d]*"
         rf"(?:{FILLER}\b[\W\d]*)*|(?=[\s,(–—-]*(?:{REASON}|slightly|clearly)\b)(?:(?!, [AB]\b).)*)\Z",
         rf",\s*(?:{FILLER}\W+){{0,4}}{X}\W*\Z",
         r"(?P<x>)\b(?:can|could) not\s+(?:really\s+)?(?:choose|decide|say|tell|pick|prefer|judge)\b",

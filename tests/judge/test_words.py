@@ -401,6 +401,7 @@ NEITHER = [
     "Grade: B",
     "Score: A",
     "The longer reply is B.",
+    "B is okay.",
     "The more verbose answer is A.",
 ]
 CHOICES = ["Reply {} is better.", "Choose {}.", "Reply {} wins.", "I prefer {}.", "The better reply is {}."]
