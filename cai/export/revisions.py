@@ -8,12 +8,13 @@ import orjson
 
 from cai.export.cut import LAW, PAIR, Cut, law_columns
 from cai.export.options import ExportOptions
-from cai.export.pairs import Row
+from cai.export.pairs import Reason, Row
 from cai.export.sft import COLUMNS, SftFormat, conversation
 from cai.folder.rows import lines_in_order, reading
 from cai.folder.run import RunFolder
 from cai.records import Values
 from cai.texts.hygiene import READ_FOR_REFUSALS
+from cai.texts.off_task import copies
 from cai.texts.refusals import refusal
 
 FEWEST_READ = 30  # rows: of fewer, the standard error of the share of refusals is above 7 points at a share of 0.2
@@ -43,7 +44,7 @@ class RevisionCut(Cut):
                 row = orjson.loads(line)
                 side = self.side(row["prompt"])
                 for text, sft_row in sft_rows(row, self.options.rounds_kept, self.options.sft_format):
-                    why = self.fault(text, row["prompt"][-1]["content"])
+                    why = self._fault_of_round(text, row, sft_row["round"])
                     if why is not None:
                         name, words = why
                         why = name, f"round {sft_row['round']}: {words}"
@@ -51,9 +52,18 @@ class RevisionCut(Cut):
                 if row["final"].strip() == row["initial"].strip():
                     why = "identical", "the final text is the first reply"
                 else:
-                    why = self.fault(row["final"], row["prompt"][-1]["content"])
+                    why = self._fault_of_round(row["final"], row, written(row)[-1][1])
                 self.put("dpo", side, pair(row), why, position)
                 self._count(row)
+
+    def _fault_of_round(self, text: str, row: Row, number: int) -> Reason | None:
+        """The first fault of what a round wrote; one is to be the critique that it should answer."""
+        found = self.fault(text, row["prompt"][-1]["content"])
+        if found is None and number and self.options.hygiene:
+            before = [row["initial"], *(turn["revision"] or "" for turn in row["rounds"][: number - 1])]
+            if copies(text, row["rounds"][number - 1]["critique"], before):
+                return "off_task", "the text is the critique that it should answer"
+        return found
 
     def _count(self, row: Row) -> None:
         facts = self.facts

@@ -8,7 +8,7 @@ from typing import Any
 from cai.calls.flow import Driver
 from cai.constitution.draw import draw
 from cai.constitution.principles import load_constitution
-from cai.engine.asked import unshipped_wordings
+from cai.engine.asked import unshipped_words
 from cai.engine.gate import NO, SAID, YES, Gate
 from cai.engine.revise import Ask, revise
 from cai.engine.templates import Templates, load_templates
@@ -50,7 +50,7 @@ class GenerateRun(PromptRun[Revision]):
         super().__init__(prompts, settings, law.name, templates, players, identity)
         self.constitution = law
         self._law = law.ref  # hashing it for each row takes 0.06 ms
-        self.asked = unshipped_wordings(law)
+        self.asked = unshipped_words(law, templates)
         self._ask = Ask(templates, law, system=settings.system)
 
     def seats(self) -> list[Seats]:

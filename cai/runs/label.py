@@ -12,7 +12,7 @@ from cai.calls.flow import Driver, Played
 from cai.calls.model import Model
 from cai.calls.prices import total_usage
 from cai.constitution.principles import load_constitution
-from cai.engine.asked import unshipped_wordings
+from cai.engine.asked import unshipped_words
 from cai.engine.templates import load_templates
 from cai.errors import RowDropped
 from cai.export.options import ExportOptions
@@ -93,7 +93,7 @@ class LabelRun(Run[Label]):
             "seed": settings.seed,
         }
         super().__init__(source, settings, f"{law.name}-labels", templates, players, identity)
-        self.asked = unshipped_wordings(law)
+        self.asked = unshipped_words(law, templates)
         self._pairs = pairs
         if pairs is not None:
             self.total = len(pairs)

@@ -17,7 +17,7 @@ from cai.texts.off_task import CODE, asks_for_the_text, changes_script, echo, ta
 from cai.texts.refusals import refusal as refusal
 from cai.texts.thoughts import holds_thoughts
 
-READING = 6  # of texts for faults: one more if a text may get another fault than before, so that no cut remembers it
+READING = 7  # of texts for faults: one more if a text may get another fault than before, so that no cut remembers it
 EVASIVE = 80  # characters; a shorter reply counts as evasive, as in the analysis of the paper's samples
 
 # Replies that talk about the task instead of doing it
@@ -38,7 +38,7 @@ PREAMBLE = re.compile(
     # "I have rewritten my answer", "The revised response would be"
     rf"|(?:i(?:'ve| have| will|'ll)?|let me|my|the|an?) {_DONE}(?:,? \w+){{0,2}}? {_REPLY}\b"
     # "Revised response:", "Revision:"
-    rf"|(?:\w+ )?{_DONE} (?:\w+ )?{_VERSION}[*_\"]*\s*:|revision(?: \d+)?[*_\"]*\s*:"
+    rf"|(?:\w+ )?{_DONE} (?:\w+ )?{_VERSION}[*_\"]*\s*:|(?:revision(?: \d+)?|revised|rewritten)[*_\"]*\s*:"
     # "Based on the critique, …"
     r"|(?:based on|taking|considering|following|given|in (?:light|view) of|in response to|to address|after|with) "
     r"(?:\w+ )?(?:the|this|that|your|my) (?:\w+ )?(?:critique|criticism|revision request)\b(?! of))",

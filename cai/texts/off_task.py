@@ -20,13 +20,23 @@ _FINE = (
     r"(?:nothing (?:to|needs to be) (?:fix|change|revise)(?:e?d)?"
     r"|no (?:changes?|revisions?|fix(?:es)?)\b)"
 )
+_WHICH = r"(?:(?:final|my|the|overall) )?"
+_SAYS = r"[\W_]*(?:[:=–—-]|\bis\b)[\W_]*"
+_MARK = r"(?:ok(?:ay)?|pass(?:es|ed)?|keep(?: it)?|fine|accept(?:ed|able)?)[\W_]*$"
 _BAD = (
     r"(?:revise[ds]?\b|needs? (?:a |an? )?(?:change|revision|fix)"
     r"|(?:the |this |that )?(?:reply|response) (?:is|needs|does))"
 )
 VERDICT = re.compile(
-    rf"^[\W_]*(?:(?:final|my|the|overall) )?verdict[\W_]*(?:[:=–—-]|\bis\b)[\W_]*(?:{_FINE}|{_BAD})"
-    rf"|^[\W_]*nothing to fix[\W_]*$",
+    rf"(?:^|[.!?] )[\W_]*(?:{_WHICH}verdict{_SAYS}(?:{_FINE}|{_BAD}|{_MARK})"
+    rf"|{_WHICH}(?:decision|conclusion){_SAYS}"
+    rf"(?:{_FINE}(?: (?:needed|necessary|required))?[\W_]*$|{_BAD}[\W_]*$|{_MARK}))"
+    r"|^[\W_]*(?:nothing (?:to |needs to be |is to be |needs )(?:fix|chang|revis)\w*"
+    r"|no (?:changes?|edits?|revisions?|fix(?:es)?) (?:(?:is|are) )?(?:needed|necessary|required))[\W_]*$"
+    r"|^[\W_]*(?:needs?|requires?) (?:an? )?(?:change|revision|fix)\w*[\W_]*[:=?–—-][\W_]*(?:yes|no)\b"
+    r"|^[\W_]*(?:yes|no)\W+(?:the|this) (?:reply|response|answer) "
+    r"(?:needs?|requires?|does(?: not|n't) (?:need|require)) (?:an? |any |no )?"
+    r"(?:changes?|revisions?|fix(?:es)?|to be)\b",
     re.IGNORECASE | re.MULTILINE,
 )
 
@@ -44,7 +54,8 @@ _OUGHT = (
     r"|provide|say|offer|suggest|explain|avoid)"
 )
 _DOES = (
-    r"(?:does|did)(?:n't| not)?|fail(?:s|ed)|lack(?:s|ed)|needs? to|takes"
+    r"(?:does|did)(?:n't| not)?|fail(?:s|ed)|lack(?:s|ed)|needs? to|takes|respects|follows (?:the|this|all)|adheres"
+    r"|violates|avoids|reflects|sounds"
     r"|(?:simply |only |already |also )?(?:provide|suggest|address|assume|treat|protect|acknowledge|ignore|encourage"
     r"|promote|imply|implie|offer|show)(?:s|es|d|ed)"
 )
@@ -53,7 +64,11 @@ _GRADE = (
     r"|fine|good|bad|wrong|correct|biased|unfair|fair|insensitive|offensive|clear|unclear|vague|problematic|misleading"
     r"|judgmental|considerate|dismissive|well)"
 )
-_IS = rf"(?:is|was) (?:not |too |already |quite |very |also |still )?(?:\w+ and )?{_GRADE}"
+_TOO = r"too (?:direct|harsh|long|short|blunt|general|strong|formal|casual|wordy|preachy|negative|positive|detailed)"
+_IS = (
+    r"(?:is|was) (?:(?:not |too |already |quite |very |also |still )?(?:\w+ and )?"
+    rf"{_GRADE}(?! of (?:her|him|them)\b)|{_TOO})"
+)
 _WHOSE = (
     r"(?:(?:the|this|that|your|my|our) (?:(?:assistant|ai|model|user)(?:'s|’s)? )?(?:(?:\w+ ){0,2}?(?:original|initial"
     r"|previous|last|first|above|provided|given|revised|rewritten|new|current|better) )?"
@@ -65,25 +80,48 @@ _MADE = (
 )
 TALK = re.compile(
     r"\s*[\W_]*(?:"
-    r"(?:(?:sorry|sure|yes|no|okay|ok|well|certainly|i apologi[sz]e)\b[^.!?\n]{0,60}[,.!]\s+)?"
+    r"(?:(?:sorry|sure|yes|no|okay|ok|well|certainly|i apologi[sz]e|overall|you(?:'|’)re right|"
+    r"as (?:the|your) (?:critique|criticism) (?:notes|says|points out|suggests))\b[^.!?\n]{0,60}[,.!]\s+)?"
     rf"{_WHOSE}{_NOUN}[*_\"]* {_MADE}?(?:{_OUGHT}|{_DOES}|{_IS})\b"
     r"|the user(?:['’]s (?:message|question|request|prompt|reply|response)|(?: is| was| has)? "
     r"(?:ask|respond|want|request|seek|express|repl)(?:ing|ed|ied|ies|s)?)\b"
     # "The critique is right", "I have addressed the criticism"
-    r"|(?:the|this|that|your) (?:critique|criticism)(?! of)\b[^.!?\n]{0,60}\b(?:is|was|says|points|suggests|does|has)\b"
+    r"|(?:the|this|that|your) (?:critique|criticism)(?! of)\b[^.!?\n]{0,60}"
+    r"\b(?:is|was|says|points|raises|notes|suggests|does|has)\b"
     r"|(?:i|we) (?:have |will |would |'ll |'ve )?(?:address(?:ed)?|tak(?:e|en)|consider(?:ed)?|accept(?:ed)?) (?:\w+ )?"
-    r"(?:the|this|that|your) (?:critique|criticism)\b)",
+    r"(?:the|this|that|your) (?:critique|criticism)\b"
+    r"|(?:thank you|thanks|i appreciate)\b[^.!?\n]{0,30}\b(?:the|this|that|your) (?:critique|criticism|feedback)\b"
+    r"|critique[*_]*:|no (?:changes?|revisions?) (?:is|are) (?:needed|necessary|required)\b)",
     re.IGNORECASE,
 )
 
-BETTER = re.compile(r"\ba (?:better|good) (?:reply|response) would\b|\bsending the reply\b", re.IGNORECASE)  # anywhere
+_APART = r"\b(?! (?:of|from|to|time|rate)\b)"
+BETTER = re.compile(  # anywhere
+    r"\ba (?:better|good) (?:reply|response) would(?! (?:take|come|arrive))\b|\bsending the reply\b"
+    rf"|\bin (?:this|my) (?:revised|rewritten) (?:version|reply|response){_APART}"
+    rf"|\b(?:to|i(?:'d|’d| would)) (?:improve|revise|rewrite|rephrase) (?:the|this|my) (?:reply|response){_APART}"
+    rf"|\b(?:nothing|anything|something) (?:\w+ )?(?:with|in|about) the (?:reply|response){_APART}"
+    rf"|\bthe principle\b[^.\n]{{0,80}}\bthe (?:reply|response){_APART}"
+    rf"|\bthe (?:reply|response){_APART}[^.\n]{{0,80}}\bthe principle\b"
+    r"|\b(?:this|the) (?:revision|revised (?:reply|response)) is\b"
+    r"|\b(?:this|the) (?:revision|revised (?:version|reply|response)) (?:better )?"
+    r"(?:avoid|reflect|respect|follow|addresse)s?\b"
+    r"|^[\W_]*this (?:new )?(?:reply|response) is (?:\w+ ){1,3}than\b",
+    re.IGNORECASE | re.MULTILINE,
+)
+NOTED = re.compile(  # what a revision changed
+    r"^[\W_]*changes(?: i(?:'ve)?)? made[*_]*:"
+    r"|^[(\[*_]+(?:note: )?I(?:'ve| have)? (?:removed|softened|rewrote|rewritten|revised|reworded|rephrased|changed) "
+    r"the (?:part|line|sentence|wording|word|phrase|mention|suggestion|tone|insult|reference)\b",
+    re.IGNORECASE | re.MULTILINE,
+)
 MENTION = re.compile(  # twice or more in none of 5,722 replies of people's data whose prompts speak of no reply
     r"\b(?:the|this|that) (?:(?:original|initial|previous|last|first|better|revised|new) )?reply\b"
     r"(?! (?:to|from|of|all)\b)"
     r"|\b(?:original|initial|previous|revised|rewritten) response\b",
     re.IGNORECASE,
 )
-OF_REPLIES = ("reply", "response")  # without one of them there is no match of BETTER or MENTION
+OF_REPLIES = ("reply", "response", "revis", "rewritten")  # without one of them there is no match of BETTER or MENTION
 
 # A request for the text
 
@@ -99,7 +137,16 @@ REQUEST = re.compile(
     rf"[^.!?\n]{{0,20}}\b{_REDO}\b"
     rf"|\b(?:which|what) {_TEXT}\b[^.!?\n]{{0,40}}\b{_REDO}\b"
     rf"|\b(?:no|any|need the|see the|without the)(?: \w+)? {_TEXT} (?:that |which )?"
-    rf"(?:to (?:be )?|i (?:should|could|can) )?{_REDO}\b",
+    rf"(?:to (?:be )?|i (?:should|could|can) )?{_REDO}\b"
+    rf"|\b(?:see|find|is no|need|without|missing)\b[^.!?\n]{{0,20}}\b{_TEXT} (?:in your message )?(?:for me )?"
+    rf"(?:that |which )?(?:to (?:be )?|i (?:should|could|can) ){_REDO}\b"
+    rf"|\b(?:send|share|paste|provide|give)\b[^.!?\n]{{0,30}}\b{_TEXT}\b,? (?:and|so) i(?:'ll| will| can)\b"
+    rf"[^.!?\n]{{0,20}}\b{_REDO}\b"
+    rf"|\b(?:need|have) (?:to see )?the (?:\w+ )?(?:{_TEXT}|answer)\b[^.!?\n]{{0,12}}\bi (?:can|could|will)\b"
+    rf"[^.!?\n]{{0,20}}{_REDO}\b"
+    r"|\bthe (?:critique|(?:reply|response)(?= (?:seems|appears))) (?:is|seems to be|appears to be) missing\b"
+    r"|\b(?:provide|share|send|paste)\b[^.!?\n]{0,20}\bthe critique\b"
+    r"|\b(?:cannot|can(?:'|’)t|unable to) (?:revise|rewrite|rephrase|critique) (?:the|it|this|any)\b",
     re.IGNORECASE,
 )
 OF_REQUEST = ("rewr", "revis", "rephras", "reword", "edit", "improve", "critique")  # the same: all of `_REDO`
@@ -110,6 +157,7 @@ ODD = ("ſ", "ı", "\u0307")  # in lower case, of letters that IGNORECASE takes 
 # Echoes
 
 ECHO = 8  # consecutive words; eight of a principle are not said by chance
+COPIED = 0.6  # of the runs of words of a reply from which on it is a copy
 
 # Scripts
 
@@ -144,7 +192,7 @@ def verdict_line(reply: str, prompt: str = "") -> bool:
 
 def talks_of_itself(reply: str, prompt: str = "") -> bool:
     """Whether a reply starts with talk about a reply or a critique, says what a better one would do, or names two."""
-    talks = TALK.match(reply, 0, SOON) is not None
+    talks = (TALK.match(reply, 0, SOON) or NOTED.search(reply)) is not None
     if not talks and _may_hold(reply, OF_REPLIES):
         talks = BETTER.search(reply) is not None or len(MENTION.findall(reply)) > 1
     return talks and not ABOUT_REPLIES.search(prompt)
@@ -166,6 +214,18 @@ def echo(reply: str, prompt: str, asked: frozenset[Ngram]) -> bool:
     """Whether eight consecutive words of a reply are those of a question that was asked, and not of the prompt."""
     same = ngrams_of(reply) & asked
     return bool(same) and not same <= ngrams_of(prompt)
+
+
+def copies(reply: str, critique: str, before: Iterable[str]) -> bool:
+    """Whether a reply is for the most part the critique that it should answer, from where that begins.
+
+    before: earlier replies, whose words both may repeat.
+    """
+    own = ngrams_of(reply)
+    copied = own & ngrams_of(critique)
+    copied -= ngrams_of_all(before)
+    begins = tuple(words(critique)[:ECHO])
+    return begins in copied and len(copied) >= COPIED * len(own)
 
 
 def ngrams_of(text: str) -> set[Ngram]:

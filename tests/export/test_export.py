@@ -285,6 +285,25 @@ def test_a_final_text_with_a_fault_of_form_leaves_both_files(tmp_path: Path) -> 
     assert "cai export RUN --no-hygiene\n" in (tmp_path / "README.md").read_text()
 
 
+def test_a_final_text_that_is_its_critique_leaves_both_files(tmp_path: Path) -> None:
+    critique = "It calls the neighbour careless without knowing her, and it offers no way to talk with her in peace."
+    copied, repaired, quoting = (revision(number, critique, *more) for number, more in enumerate([(), ("b",), ()]))
+    [turn, *_] = copied.rounds
+    items = [
+        copied.model_copy(update={"rounds": (turn.model_copy(update={"critique": f"{critique} So be kind."}),)}),
+        repaired.model_copy(update={"rounds": (turn.model_copy(update={"critique": critique}), repaired.rounds[1])}),
+        quoting.model_copy(update={"rounds": (turn.model_copy(update={"critique": f"It says this: {critique}"}),)}),
+    ]
+    make_run(tmp_path, items)
+    summary = export_run(tmp_path)
+    assert [row["id"] for row in rows(tmp_path / "sft.jsonl")] == ["r1", "r2"]
+    assert summary.left_out == {"sft": {"off_task": 1}, "dpo": {"off_task": 1}}
+    [drop, *_] = rows(tmp_path / "dropped.jsonl")
+    assert drop["detail"].endswith("the text is the critique that it should answer")
+    assert export_run(tmp_path, rounds_kept="all").left_out["sft"] == {"off_task": 2}
+    assert export_run(tmp_path, hygiene=False).left_out == {"sft": {}, "dpo": {}}
+
+
 def test_a_rejected_reply_may_have_a_fault_of_form(tmp_path: Path) -> None:
     make_run(tmp_path, [revision(0, "a", initial=LEAK)])
     assert export_run(tmp_path).files == {"sft.jsonl": 1, "dpo.jsonl": 1}
@@ -551,6 +570,7 @@ def card_of(identity: dict[str, Any], facts: Facts | None = None, **info: Any) -
     cut = RevisionCut.__new__(RevisionCut)
     cut.facts = facts or Facts()
     cut.binding = identity
+    cut.files = {"sft": {}, "dpo": {}}
     cut.options = ExportOptions()
     return dataset_card({"identity": identity, "versions": {"cai": "1"}, **info}, cut)
 

@@ -12,11 +12,13 @@ import pytest
 from cai.cli.console import Progress
 from cai.cli.options import values_of
 from cai.constitution.principles import Constitution, load_constitution
+from cai.engine.asked import ngrams_asked
 from cai.errors import CaiError, UsageError
 from cai.folder.files import identity_hash
 from cai.runs.generate import GenerateRun
 from cai.runs.settings import GenerateSettings
 from cai.sources.yamlfile import make_settings as settings_of
+from cai.texts.off_task import echo
 from cai.texts.wording import SHOWN, telling
 
 PROMPTS = ["How do I sharpen a knife?", "Is it late?"]
@@ -138,6 +140,22 @@ def test_a_gate_needs_a_template_of_its_own(gate: float, tmp_path: Path) -> None
     assert "always revises (the template set has no gate.jinja)" in "\n".join(setup(templates=own).describe())
     (own / "gate.jinja").write_text("Change it?")
     assert setup(templates=own, gate=gate).gate == (0.5 if gate is True else gate)
+
+
+def test_an_echo_of_ones_own_templates_is_a_fault_like_one_of_the_built_in_ones(tmp_path: Path) -> None:
+    own = a_set(
+        tmp_path / "own", critique='{{ principle.critique or "Tell us whether the text is fit for a quiet village" }}'
+    )
+    echoes = (
+        "So: tell us whether the text is fit for a quiet village.",
+        "Say in which ways the assistant's last reply falls short of this principle.",
+    )
+    seen = {}
+    for templates in (own, "chat"):
+        run = setup(templates=templates)
+        assert bool(run.asked) == (templates == own)
+        seen[templates] = [echo(text, "Hi", ngrams_asked(run.asked)) for text in echoes]
+    assert seen == {own: [True, True], "chat": [False, True]}
 
 
 def a_set(path: Path, critique: str) -> Path:

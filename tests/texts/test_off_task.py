@@ -11,6 +11,7 @@ from cai.texts.off_task import (
     SOON,
     asks_for_the_text,
     changes_script,
+    copies,
     echo,
     ngrams_of_all,
     talks_of_itself,
@@ -50,6 +51,16 @@ def test_every_match_of_a_pattern_is_seen_in_any_spelling_of_its_letters(text: s
         "Talk to her.\nThe verdict is: nothing to change.",
         "Talk to her.\nVerdict: The reply is kind and clear.",
         "Talk to her.\n\nNothing to fix.",
+        "Talk to her.\n\nVerdict: OK",
+        "Talk to her.\n\nMy verdict: fine",
+        "Talk to her. Verdict: revise.",
+        "Talk to her.\n\nNothing needs to be fixed.",
+        "Talk to her.\n\n**No changes needed.**",
+        "Talk to her.\n\nNo revision is necessary.",
+        "Talk to her.\n\nFinal decision: needs revision",
+        "Talk to her.\n\nConclusion: nothing to fix.",
+        "Talk to her.\n\nNeeds change: Yes",
+        "Talk to her.\n\nYes, the reply needs a change.",
     ],
 )
 def test_a_verdict_line_is_seen(reply: str) -> None:
@@ -66,6 +77,12 @@ def test_a_verdict_line_is_seen(reply: str) -> None:
         "You may want to revise your letter before you send it.",
         "The court will revise the verdict on Monday.",
         "Our verdict on the film is mixed.",
+        "Conclusion: no changes in the law are planned.",
+        "Decision: no change of tenancy without notice.",
+        "The verdict is fine with both parties.",
+        "No change required: her lease allows dogs.",
+        "Keep going.\nPass",
+        "Yes, the answer needs time.",
     ],
 )
 def test_a_verdict_on_something_else_is_an_ordinary_reply(reply: str) -> None:
@@ -97,6 +114,22 @@ def test_who_asks_for_a_verdict_gets_one() -> None:
         "I have addressed the criticism and will talk to her.",
         "The original reply already suggests a calm talk.",
         "The reply will not provide details about dogs.",
+        "This reply respects the neighbour's privacy.",
+        "The assistant's reply was too direct.",
+        "Overall, the reply is respectful.",
+        "You're right, my last reply was rude.",
+        "Thank you for the feedback. Talk to her.",
+        "As the critique notes, the reply is too long.",
+        "Critique: Too long.",
+        "The principle asks for kindness, and the reply is kind.",
+        "There is nothing wrong with the reply.",
+        "No changes are necessary, for the reply is kind.",
+        "In this revised version, I name nobody.",
+        "To improve the reply, I would soften its tone.",
+        "Talk to her.\n\nThis reply is more respectful than the last.",
+        "Talk to her.\n\nNote: This revision avoids blame.",
+        "Talk to her.\n\nChanges made: softer words.",
+        "Talk to her.\n\n(I removed the part about the police.)",
         "It is her dog.\n\nA better reply would be to suggest a talk.",
         "The most convincing case is that sending the reply could cause a quarrel.",
         "The user's message is not fair, because it speaks of the dog alone.",
@@ -129,6 +162,15 @@ def test_a_reply_that_describes_a_reply_is_seen(reply: str) -> None:
         "My response would be to talk to her.",
         "The immune response is too strong in allergies.",
         "I would consider her criticism and talk to her.",
+        "That reply was rude of her, so wait a day.",
+        "To improve the response of the town, send photos.",
+        "There is nothing in the response of a dog that is evil.",
+        "The principle is that the reply of the owner comes first.",
+        "(I have removed the collar, because it hurts dogs.)",
+        "A good response would take a week.",
+        "The response follows within a week.",
+        "In this new version of the lease, dogs are allowed.",
+        "Changes made to the fence may help.",
     ],
 )
 def test_a_reply_about_other_replies_is_an_ordinary_one(reply: str) -> None:
@@ -156,6 +198,12 @@ def test_who_asks_about_a_reply_hears_about_it(prompt: str) -> None:
         "Sorry, what should I rewrite?",
         "Please provide the text that you would like me to rewrite.",
         "Could you share the original reply so that I can revise it?",
+        "I don't see a reply to revise. Could you paste it?",
+        "Send me the text and I'll revise it.",
+        "The critique seems to be missing.",
+        "I need to see the previous answer before I can rewrite it.",
+        "There is no reply in your message for me to rewrite.",
+        "I cannot revise it without a text.",
         "I'd be glad to help. Please paste the message you want rephrased.",
         "Which reply should be rewritten?",
         "There is no reply to rewrite.",
@@ -302,3 +350,28 @@ def test_the_faults_of_chains_keep_a_text_from_being_learned(name: str) -> None:
         "script": "Поговорите с ней сначала, а потом с хозяином.",
     }
     assert name in FAULTS and name in list(faults_of(texts[name], PROMPT, ASKED))
+
+
+# Copies of the critique
+
+words_of_texts = st.lists(
+    st.sampled_from(["a", "dog", "barks", "at", "night", "and", "she", "may", "not", "know"]), min_size=12
+)
+
+
+@given(critique=words_of_texts, more=words_of_texts)
+def test_a_revision_that_begins_as_its_critique_and_is_mostly_that_is_a_copy(
+    critique: list[str], more: list[str]
+) -> None:
+    text = " ".join(critique)
+    assert copies(text, text, ["Talk to her."]) and copies(f"**{text.upper()}**", f"{text} {' '.join(more)}", [])
+    assert not copies(text, text, [text])  # the critique has the words from the reply
+    assert not copies(f"{text} {'other words than these follow here and go on '.join(more)}", text, [])
+
+
+def test_a_revision_that_follows_the_proposal_of_its_critique_is_no_copy() -> None:
+    proposal = "Knock at her door on a quiet afternoon and tell her what you hear at night."
+    critique = f"The reply blames her, which is unkind to a neighbour. It could say: {proposal}"
+    assert not copies(proposal, critique, ["She is to blame."])
+    assert copies(critique, critique, ["She is to blame."])
+    assert not copies("Curt.", "Curt.", [])
