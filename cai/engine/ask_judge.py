@@ -13,7 +13,7 @@ from cai.engine.letters import LETTER_TOKENS, LISTED
 from cai.engine.templates import Templates
 from cai.records import Message, Request, Values
 from cai.texts.lookalikes import careless
-from cai.texts.turns import DRESSING, HEADED, HIDDEN, LINE_ENDS, MARKS, SHOTS, SPEAKERS, loose
+from cai.texts.turns import DRESSING, HEADED, HIDDEN, LINE_ENDS, MARKS, SHOTS, SPEAKERS, edited, loose
 
 REASON_TOKENS = 256  # for "at most three sentences"
 QUOTES = {"<": "&lt;", "[": "&#91;", "]": "&#93;", "◁": "&#9665;"}  # for what looks like one
@@ -112,12 +112,7 @@ class AskJudge:
         edits = {tag.start(): (QUOTES[tag[0][0]], 1) for tag in self._tags.finditer(seen)}
         for start in self._starts.finditer(seen):
             edits.setdefault(start.end(), ("> ", 0))
-        parts: list[str] = []
-        end = 0
-        for at, (quote, left_out) in sorted(edits.items()):
-            parts += text[end:at], quote
-            end = at + left_out
-        return "".join([*parts, text[end:]])
+        return edited(text, edits)
 
 
 def frame_patterns(templates: Templates) -> tuple[re.Pattern[str], re.Pattern[str]]:
@@ -125,15 +120,15 @@ def frame_patterns(templates: Templates) -> tuple[re.Pattern[str], re.Pattern[st
 
     A tag counts anywhere, a label at the start of a line; a match of the second pattern ends where its label begins.
     """
-    labels = {*templates.frame, *SPEAKERS}
+    labels = {*templates.frame, *SPEAKERS.split("|")}
     if templates.completes:  # what a set stops at is how its layout begins a part
         stops = [stop.strip() for texts in templates.stop.values() for stop in texts]
-        labels |= {*SHOTS, *stops} - {""}
+        labels |= {*SHOTS.split("|"), *stops} - {""}
     tags = [loose(label) for label in templates.frame if label.startswith("<")]
     others = sorted(label for label in labels if not label.startswith("<"))
     words = [loose(label) for label in others if loose(label)]
     rules = [re.escape(label) for label in others if not loose(label)]  # such as ---
-    headed = rf"#{HIDDEN}#[\s{DRESSING}]*+(?:{'|'.join(map(loose, HEADED))})"
+    headed = rf"#{HIDDEN}#[\s{DRESSING}]*+(?:{'|'.join(map(loose, HEADED.split('|')))})"
     space = rf"(?:^|[{LINE_ENDS}])[^\S{LINE_ENDS}]*+"
     line = rf"(?:^|[{LINE_ENDS}])(?:[^\S{LINE_ENDS}]|[{DRESSING}])*+"
     starts = f"{line}(?={'|'.join(words)})|{space}(?={'|'.join([headed, *rules])})"

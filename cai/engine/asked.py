@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
@@ -14,22 +13,14 @@ from cai.texts.likeness import Ngram
 from cai.texts.off_task import ngrams_of_all
 
 BUILT_IN = "built-in "
-MARKUP = re.compile(r"\{[{%#].*?[#%}]\}", re.DOTALL)  # of Jinja
-QUOTED = re.compile(r"\"([^\"]*)\"")  # in markup, words that it writes
 
 
 @cache
 def shipped_ngrams() -> frozenset[Ngram]:
     """The word n-grams of the built-in constitutions and chat templates, of which any dataset may hold echoes."""
     laws = [load_constitution(path) for path in sorted(folder("constitutions").glob("*.yaml"))]
-    templates = [words_of(path) for path in sorted(folder("prompts").glob("*/*.jinja"))]
+    templates = [path.read_text(encoding="utf-8") for path in folder("prompts").glob("*/*.jinja")]
     return ngrams_of_all([*templates, *(text for law in laws for text in wordings(law))])
-
-
-def words_of(template: Path) -> str:
-    """The words of a template, those in its markup too."""
-    text = template.read_text(encoding="utf-8")
-    return MARKUP.sub(lambda markup: "\n".join(["", *QUOTED.findall(markup[0]), ""]), text)
 
 
 def wordings(law: Constitution) -> list[str]:
@@ -40,9 +31,9 @@ def wordings(law: Constitution) -> list[str]:
 def unshipped_words(law: Constitution, templates: Templates) -> list[str]:
     """The words of a constitution and of templates that are not built in: a later look at the rows lacks them."""
     texts = [] if law.source.startswith(BUILT_IN) else wordings(law)
-    if templates.source.startswith(BUILT_IN):
-        return texts
-    return texts + [words_of(path) for path in sorted(Path(templates.source).glob("*.jinja"))]
+    if not templates.source.startswith(BUILT_IN):
+        texts += [path.read_text(encoding="utf-8") for path in sorted(Path(templates.source).glob("*.jinja"))]
+    return texts
 
 
 def ngrams_asked(texts: Iterable[str]) -> frozenset[Ngram]:

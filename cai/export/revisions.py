@@ -44,7 +44,7 @@ class RevisionCut(Cut):
                 row = orjson.loads(line)
                 side = self.side(row["prompt"])
                 for text, sft_row in sft_rows(row, self.options.rounds_kept, self.options.sft_format):
-                    why = self._fault_of_round(text, row, sft_row["round"])
+                    why = self._fault_of(text, row)
                     if why is not None:
                         name, words = why
                         why = name, f"round {sft_row['round']}: {words}"
@@ -52,17 +52,16 @@ class RevisionCut(Cut):
                 if row["final"].strip() == row["initial"].strip():
                     why = "identical", "the final text is the first reply"
                 else:
-                    why = self._fault_of_round(row["final"], row, written(row)[-1][1])
+                    why = self._fault_of(row["final"], row)
                 self.put("dpo", side, pair(row), why, position)
                 self._count(row)
 
-    def _fault_of_round(self, text: str, row: Row, number: int) -> Reason | None:
-        """The first fault of what a round wrote; one is to be the critique that it should answer."""
+    def _fault_of(self, text: str, row: Row) -> Reason | None:
+        """The first fault of a text of a row; one is to be a critique that it should answer."""
         found = self.fault(text, row["prompt"][-1]["content"])
-        if found is None and number and self.options.hygiene:
-            before = [row["initial"], *(turn["revision"] or "" for turn in row["rounds"][: number - 1])]
-            if copies(text, row["rounds"][number - 1]["critique"], before):
-                return "off_task", "the text is the critique that it should answer"
+        copied = any(copies(text, turn["critique"], row["initial"]) for turn in row["rounds"])
+        if found is None and copied and self.options.hygiene:
+            return "off_task", "the text is a critique that it should answer"
         return found
 
     def _count(self, row: Row) -> None:

@@ -59,7 +59,7 @@ TURN = re.compile(  # at the start of a paragraph
 )
 SPEAKER = re.compile(r"^[ \t]*[*_#]*([A-Z][\w.'’ -]{0,24}?)(?: ?\([^)\n]{1,40}\))?[*_]*[ \t]?:", re.MULTILINE)
 REQUESTS = {"CritiqueRequest", "RevisionRequest"}
-NO_SPEAKERS = {"Human", "User", "Assistant", "Critique", "Revision", "Note", "Example", "Tip", "Warning", "Step"}
+NO_SPEAKERS = re.compile("Human|User|Assistant|Critique|Revision|Note|Example|Tip|Warning|Step")
 
 # Habits
 
@@ -106,7 +106,7 @@ def role_mixup(reply: str) -> bool:
         return True
     if not ("Human" in names or "Assistant" in names or {"Critique", "Revision"} <= names):
         return False
-    others = Counter(name for name in SPEAKER.findall(text) if name not in NO_SPEAKERS)
+    others = Counter(name for name in SPEAKER.findall(text) if not NO_SPEAKERS.fullmatch(name))
     return max(others.values(), default=0) < 2
 
 

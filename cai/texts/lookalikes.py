@@ -7,16 +7,14 @@ import unicodedata
 
 UNSEEN = "\x00"  # in the place of what a reader does not see
 BLANK = "\u034f\u115f\u1160\u17b4\u17b5\u2800\u3164\uffa0"  # letters and marks without ink
-# What looks like a character of ASCII and is not the same to Unicode, mostly letters of other scripts.
-LOOKALIKES = {
-    "a": "аαɑ⍺ᎪꓮΑАλ", "b": "ЬЪƅвВΒᏴꓐß", "c": "сϲСϹᏟꓚ", "d": "ԁժᎠꓓɗ", "e": "еєҽ℮ЕΕᎬꓰεзЭэ", "f": "ƒꓝϝքֆ", "g": "ɡցᏀꓖԍ",
-    "h": "һհНΗᎻꓧн", "j": "јЈϳᎫꓙ", "k": "кκКΚᏦꓗ", "l": "1ііїІЇıιɩΙӏӀᎥꓲꓡᏞⵏ", "m": "мМΜᎷꓟ", "n": "ոпиΝꓠη",
-    "o": "0оοօОΟՕꓳσ๐໐၀ഠ०০੦૦௦౦೦൦", "p": "рρРΡᏢꓑ", "q": "ԛզ", "r": "гᴦᎡꓣяɾ", "s": "ѕЅՏᏚꓢ", "t": "тτТΤᎢꓔ",
-    "u": "υսцꓴՍʋ", "v": "νѵᏙꓦ", "w": "ѡԝաωᎳꓪшщ", "x": "хχХΧꓫ", "y": "уүγУΥҮꓬᎽʏ", "z": "ᏃꓜΖ",
-    "<": "‹〈〈⟨˂ᐸ≺❮❬⧼❰«", ">": "›〉〉⟩˃ᐳ≻❯❭⧽❱»", "/": "∕⁄╱⟋⧸〳丿", ":": "∶ː꞉׃։܃˸⁚᛬",
-    "|": "∣❘ǀ│┃¦⏐ا׀ꟾ", "[": "〔【⟦❲⁅⦗", "]": "〕】⟧❳⁆⦘",
-}  # fmt: skip
-ALIKE = {other: char for char, others in LOOKALIKES.items() for other in others}
+# Characters of ASCII, each with those that look like it and are not the same to Unicode, mostly of other scripts.
+LOOKALIKES = (
+    "aаαɑ⍺ᎪꓮΑАλ bЬЪƅвВΒᏴꓐß cсϲСϹᏟꓚ dԁժᎠꓓɗ eеєҽ℮ЕΕᎬꓰεзЭэ fƒꓝϝքֆ gɡցᏀꓖԍ hһհНΗᎻꓧн jјЈϳᎫꓙ kкκКΚᏦꓗ "
+    "l1ііїІЇıιɩΙӏӀᎥꓲꓡᏞⵏ mмМΜᎷꓟ nոпиΝꓠη o0оοօОΟՕꓳσ๐໐၀ഠ०০੦૦௦౦೦൦ pрρРΡᏢꓑ qԛզ rгᴦᎡꓣяɾ sѕЅՏᏚꓢ tтτТΤᎢꓔ uυսцꓴՍʋ "
+    "vνѵᏙꓦ wѡԝաωᎳꓪшщ xхχХΧꓫ yуүγУΥҮꓬᎽʏ zᏃꓜΖ <‹〈〈⟨˂ᐸ≺❮❬⧼❰« >›〉〉⟩˃ᐳ≻❯❭⧽❱» /∕⁄╱⟋⧸〳丿 :∶ː꞉׃։܃˸⁚᛬ |∣❘ǀ│┃¦⏐ا׀ꟾ "
+    "[〔【⟦❲⁅⦗ ]〕】⟧❳⁆⦘"
+)
+ALIKE = {other: alike[0] for alike in LOOKALIKES.split(" ") for other in alike[1:]}
 
 
 class Seen(dict[int, str]):

@@ -20,17 +20,14 @@ _FINE = (
     r"(?:nothing (?:to|needs to be) (?:fix|change|revise)(?:e?d)?"
     r"|no (?:changes?|revisions?|fix(?:es)?)\b)"
 )
-_WHICH = r"(?:(?:final|my|the|overall) )?"
-_SAYS = r"[\W_]*(?:[:=–—-]|\bis\b)[\W_]*"
-_MARK = r"(?:ok(?:ay)?|pass(?:es|ed)?|keep(?: it)?|fine|accept(?:ed|able)?)[\W_]*$"
 _BAD = (
     r"(?:revise[ds]?\b|needs? (?:a |an? )?(?:change|revision|fix)"
     r"|(?:the |this |that )?(?:reply|response) (?:is|needs|does))"
 )
-VERDICT = re.compile(
-    rf"(?:^|[.!?] )[\W_]*(?:{_WHICH}verdict{_SAYS}(?:{_FINE}|{_BAD}|{_MARK})"
-    rf"|{_WHICH}(?:decision|conclusion){_SAYS}"
-    rf"(?:{_FINE}(?: (?:needed|necessary|required))?[\W_]*$|{_BAD}[\W_]*$|{_MARK}))"
+VERDICT = re.compile(  # a decision or conclusion only if it ends its line
+    r"(?:^|[.!?] )[\W_]*(?:(?:final|my|the|overall) )?(?:verdict|(?:decision|conclusion)(?=.{0,28}$))[\W_]*"
+    rf"(?:[:=–—-]|\bis\b)[\W_]*(?:{_FINE}|{_BAD}|"
+    r"(?:ok(?:ay)?|pass(?:es|ed)?|keep(?: it)?|fine|accept(?:ed|able)?)[\W_]*$)"
     r"|^[\W_]*(?:nothing (?:to |needs to be |is to be |needs )(?:fix|chang|revis)\w*"
     r"|no (?:changes?|edits?|revisions?|fix(?:es)?) (?:(?:is|are) )?(?:needed|necessary|required))[\W_]*$"
     r"|^[\W_]*(?:needs?|requires?) (?:an? )?(?:change|revision|fix)\w*[\W_]*[:=?–—-][\W_]*(?:yes|no)\b"
@@ -95,14 +92,12 @@ TALK = re.compile(
     re.IGNORECASE,
 )
 
-_APART = r"\b(?! (?:of|from|to|time|rate)\b)"
 BETTER = re.compile(  # anywhere
     r"\ba (?:better|good) (?:reply|response) would(?! (?:take|come|arrive))\b|\bsending the reply\b"
-    rf"|\bin (?:this|my) (?:revised|rewritten) (?:version|reply|response){_APART}"
-    rf"|\b(?:to|i(?:'d|’d| would)) (?:improve|revise|rewrite|rephrase) (?:the|this|my) (?:reply|response){_APART}"
-    rf"|\b(?:nothing|anything|something) (?:\w+ )?(?:with|in|about) the (?:reply|response){_APART}"
-    rf"|\bthe principle\b[^.\n]{{0,80}}\bthe (?:reply|response){_APART}"
-    rf"|\bthe (?:reply|response){_APART}[^.\n]{{0,80}}\bthe principle\b"
+    r"|\b(?:in (?:this|my) (?:revised|rewritten)|(?:to|i(?:'d|’d| would)) (?:improve|revise|rewrite|rephrase) "
+    r"(?:the|this|my)|(?:nothing|anything|something) (?:\w+ )?(?:with|in|about) the|the principle\b[^.\n]{0,80}\bthe) "
+    r"(?:version|reply|response)\b(?! (?:of|from|to|time|rate)\b)"
+    r"|\bthe (?:reply|response)\b(?! (?:of|from|to|time|rate)\b)[^.\n]{0,80}\bthe principle\b"
     r"|\b(?:this|the) (?:revision|revised (?:reply|response)) is\b"
     r"|\b(?:this|the) (?:revision|revised (?:version|reply|response)) (?:better )?"
     r"(?:avoid|reflect|respect|follow|addresse)s?\b"
@@ -131,24 +126,24 @@ _REDO = (
     r"|critiqued?)"
 )
 _WISH = r"(?:you(?:'d| would)? (?:like|want)|you need|i (?:can|could|should|may|am to)|me to|to be)"
-REQUEST = re.compile(
-    rf"\bwhat (?:should|shall|would you like|do you want) (?:i|me)(?: to)? {_REDO}\b"
-    rf"|\b(?:provide|share|give|send|show|paste|tell)\b[^.!?\n]{{0,40}}\b{_TEXT}\b[^.!?\n]{{0,20}}\b{_WISH}\b"
-    rf"[^.!?\n]{{0,20}}\b{_REDO}\b"
-    rf"|\b(?:which|what) {_TEXT}\b[^.!?\n]{{0,40}}\b{_REDO}\b"
-    rf"|\b(?:no|any|need the|see the|without the)(?: \w+)? {_TEXT} (?:that |which )?"
-    rf"(?:to (?:be )?|i (?:should|could|can) )?{_REDO}\b"
-    rf"|\b(?:see|find|is no|need|without|missing)\b[^.!?\n]{{0,20}}\b{_TEXT} (?:in your message )?(?:for me )?"
-    rf"(?:that |which )?(?:to (?:be )?|i (?:should|could|can) ){_REDO}\b"
-    rf"|\b(?:send|share|paste|provide|give)\b[^.!?\n]{{0,30}}\b{_TEXT}\b,? (?:and|so) i(?:'ll| will| can)\b"
-    rf"[^.!?\n]{{0,20}}\b{_REDO}\b"
-    rf"|\b(?:need|have) (?:to see )?the (?:\w+ )?(?:{_TEXT}|answer)\b[^.!?\n]{{0,12}}\bi (?:can|could|will)\b"
-    rf"[^.!?\n]{{0,20}}{_REDO}\b"
+_REQUEST = (  # TEXT, WISH and REDO stand for the patterns above
+    r"\bwhat (?:should|shall|would you like|do you want) (?:i|me)(?: to)? REDO\b"
+    r"|\b(?:provide|share|give|send|show|paste|tell)\b[^.!?\n]{0,40}\bTEXT\b[^.!?\n]{0,20}\bWISH\b"
+    r"[^.!?\n]{0,20}\bREDO\b"
+    r"|\b(?:which|what) TEXT\b[^.!?\n]{0,40}\bREDO\b"
+    r"|\b(?:no|any|need the|see the|without the)(?: \w+)? TEXT (?:that |which )?"
+    r"(?:to (?:be )?|i (?:should|could|can) )?REDO\b"
+    r"|\b(?:see|find|is no|need|without|missing)\b[^.!?\n]{0,20}\bTEXT (?:in your message )?(?:for me )?"
+    r"(?:that |which )?(?:to (?:be )?|i (?:should|could|can) )REDO\b"
+    r"|\b(?:send|share|paste|provide|give)\b[^.!?\n]{0,30}\bTEXT\b,? (?:and|so) i(?:'ll| will| can)\b"
+    r"[^.!?\n]{0,20}\bREDO\b"
+    r"|\b(?:need|have) (?:to see )?the (?:\w+ )?(?:TEXT|answer)\b[^.!?\n]{0,12}\bi (?:can|could|will)\b"
+    r"[^.!?\n]{0,20}REDO\b"
     r"|\bthe (?:critique|(?:reply|response)(?= (?:seems|appears))) (?:is|seems to be|appears to be) missing\b"
     r"|\b(?:provide|share|send|paste)\b[^.!?\n]{0,20}\bthe critique\b"
-    r"|\b(?:cannot|can(?:'|’)t|unable to) (?:revise|rewrite|rephrase|critique) (?:the|it|this|any)\b",
-    re.IGNORECASE,
+    r"|\b(?:cannot|can(?:'|’)t|unable to) (?:revise|rewrite|rephrase|critique) (?:the|it|this|any)\b"
 )
+REQUEST = re.compile(_REQUEST.replace("TEXT", _TEXT).replace("WISH", _WISH).replace("REDO", _REDO), re.IGNORECASE)
 OF_REQUEST = ("rewr", "revis", "rephras", "reword", "edit", "improve", "critique")  # the same: all of `_REDO`
 SOON = 400  # characters in which a reply talks of itself or asks for a text if it does nothing else
 
@@ -170,12 +165,11 @@ A_FAR_LETTER = re.compile(r"[^\W\d_\x00-\u024f]")  # beyond those of European la
 IN_FORMULAS = {"GREEK"}
 FEWEST = 12  # letters of another script that are more than a name
 SHARE = 0.05  # of all letters
-NO_SCRIPT = {
-    "LATIN", "FULLWIDTH", "HALFWIDTH", "MATHEMATICAL", "MODIFIER", "FEMININE", "MASCULINE", "MICRO", "DOUBLE-STRUCK",
-    "SCRIPT", "BLACK-LETTER", "SUPERSCRIPT", "SUBSCRIPT", "CIRCLED", "KELVIN", "OHM", "ANGSTROM", "ALEF", "PLANCK",
-    "COMBINING",
-}  # fmt: skip
-JAPANESE_AND_CHINESE = {"CJK", "HIRAGANA", "KATAKANA", "KATAKANA-HIRAGANA", "IDEOGRAPHIC", "BOPOMOFO"}
+NO_SCRIPT = re.compile(
+    "LATIN|FULLWIDTH|HALFWIDTH|MATHEMATICAL|MODIFIER|FEMININE|MASCULINE|MICRO|DOUBLE-STRUCK|SCRIPT|"
+    "BLACK-LETTER|SUPERSCRIPT|SUBSCRIPT|CIRCLED|KELVIN|OHM|ANGSTROM|ALEF|PLANCK|COMBINING"
+)
+JAPANESE_AND_CHINESE = re.compile("CJK|HIRAGANA|KATAKANA|KATAKANA-HIRAGANA|IDEOGRAPHIC|BOPOMOFO")
 LANGUAGES = re.compile(
     r"\b(?:translat\w*|language|alphabet|script|pronounc\w*|spell\w*|transliterat\w*|unicode|kanji|hiragana|katakana|pinyin|haiku|"
     r"chinese|mandarin|cantonese|japanese|korean|hangul|arabic|quran\w*|qur'an\w*|hebrew|yiddish|torah|persian|farsi|urdu|hindi|"
@@ -216,16 +210,11 @@ def echo(reply: str, prompt: str, asked: frozenset[Ngram]) -> bool:
     return bool(same) and not same <= ngrams_of(prompt)
 
 
-def copies(reply: str, critique: str, before: Iterable[str]) -> bool:
-    """Whether a reply is for the most part the critique that it should answer, from where that begins.
-
-    before: earlier replies, whose words both may repeat.
-    """
+def copies(reply: str, critique: str, before: str) -> bool:
+    """Whether a reply is mostly the critique of the one before, from where that begins, and not words of that one."""
     own = ngrams_of(reply)
-    copied = own & ngrams_of(critique)
-    copied -= ngrams_of_all(before)
-    begins = tuple(words(critique)[:ECHO])
-    return begins in copied and len(copied) >= COPIED * len(own)
+    copied = own & ngrams_of(critique) - ngrams_of(before)
+    return tuple(words(critique)[:ECHO]) in copied and len(copied) >= COPIED * len(own)
 
 
 def ngrams_of(text: str) -> set[Ngram]:
@@ -266,7 +255,7 @@ def scripts_of(text: str) -> Counter[str]:
     scripts = Counter[str]()
     for char, count in letters.items():
         script = _script(char)
-        if script not in NO_SCRIPT:
+        if not NO_SCRIPT.fullmatch(script):
             scripts[script] += count
     return scripts
 
@@ -274,4 +263,4 @@ def scripts_of(text: str) -> Counter[str]:
 @cache
 def _script(char: str) -> str:
     first = unicodedata.name(char, "LATIN").split()[0]
-    return "CJK" if first in JAPANESE_AND_CHINESE else first
+    return "CJK" if JAPANESE_AND_CHINESE.fullmatch(first) else first

@@ -263,18 +263,15 @@ MEANING = re.compile(r"\A(?:what (?:is|are|was|were|does|do)|who\b|define|explai
 # Words of content, for what a reply repeats of its prompt
 
 WORD = re.compile(r"[a-z][a-z'-]{3,}")
-COMMON = frozenset({
-    "were", "with", "that", "this", "what", "when", "where", "which", "could", "should", "would", "does", "your",
-    "their", "they", "them", "have", "from", "into", "than", "then", "there", "here", "will", "been", "being",
-    "best", "make", "used", "find",
-})  # fmt: skip
+COMMON = re.compile(
+    "were|with|that|this|what|when|where|which|could|should|would|does|your|their|they|"
+    "them|have|from|into|than|then|there|here|will|been|being|best|make|used|find"
+)
 STEM = 6  # letters of a word that are compared
 
 SENTENCE = re.compile(r"[.!?:][\"')\]]?\s|\n")
 QUOTED = re.compile(r'(?:(?<=[\w,:] )|(?<=\n)|\A)"[^"\n]{12,300}"(?=[\s,.]*\w)|(?<=[\w,:] )"[^"\n]{12,300}"')
-SAME = str.maketrans(
-    {"’": "'", "‘": "'", "ʼ": "'", "´": "'", "“": '"', "”": '"', "\u00a0": " ", "\t": " ", "_": " ", "*": None}
-)
+SAME = str.maketrans("’‘ʼ´“”\u00a0\t_", "''''\"\"   ", "*")
 LONG = (
     ("can't", "can not"), ("cannot", "can not"), ("won't", "will not"), ("shan't", "shall not"), ("n't", " not"),
     ("i'm ", "i am "), ("it's", "it is"), ("that's", "that is"), ("there's", "there is"), ("here's", "here is"),
@@ -297,4 +294,4 @@ def plain(text: str) -> str:
 
 def content(text: str) -> set[str]:
     """The stems of the words of content of a text that `plain` made."""
-    return {word[:STEM] for word in WORD.findall(text) if word not in COMMON}
+    return {word[:STEM] for word in WORD.findall(text) if not COMMON.fullmatch(word)}

@@ -18,11 +18,11 @@ _NAME = (
     r"(?:\w{1,20}[:_])?(?:think(?:ing)?(?:_process)?|thoughts?(?:_process)?|chain_of_thought|cot|reasoning|deliberation|"
     r"scratch_?pad|monologue|reflection)(?::\w{1,20})?"
 )
-_LT, _GT = "(?:[<＜]|&lt;)", "(?:[>＞]|&gt;)"  # a server or a page may write tags so
-_BEGIN, _END = r"(?:begin_of_|start_of_|start_|begin_)", r"(?:end_of_|end_|/)"
-_CODE = r"^[ \t]*(?P<fence>```|~~~)(?s:.*?)^[ \t]*(?P=fence)|(?P<ticks>``?)[^`\n]+(?P=ticks)|<code>[^\n]*?</code>"
-_CODE += r"|^(?:[ ]{4,}|\t+)[<\[◁][^\n]*"  # indented
-_CODE += r"|(?<=[ (=,\[{rfb])(?P<quote>['\"])(?=[<\[◁])[^'\"\n]*(?P=quote)"  # a string that begins with a mark
+_CODE = (
+    r"^[ \t]*(?P<fence>```|~~~)(?s:.*?)^[ \t]*(?P=fence)|(?P<ticks>``?)[^`\n]+(?P=ticks)|<code>[^\n]*?</code>"
+    r"|^(?:[ ]{4,}|\t+)[<\[◁][^\n]*"  # indented
+    r"|(?<=[ (=,\[{rfb])(?P<quote>['\"])(?=[<\[◁])[^'\"\n]*(?P=quote)"  # a string that begins with a mark
+)
 _CHANNEL = r"(?:(?:<\|start\|>)?assistant)?<\|channel\|>"
 _OPTIONS = re.IGNORECASE | re.MULTILINE
 
@@ -68,7 +68,9 @@ FAMILIES = {  # by the models that write them
         words=True,
     ),
     "Solar Open": Family(r"<\|think\|>", r"<\|end\|>", shared=True),
-    "Command A, OpenThinker, Sky-T1": Family(rf"<[|｜]{_BEGIN}?{_NAME}[|｜]>", rf"<[|｜]{_END}{_NAME}[|｜]>"),
+    "Command A, OpenThinker, Sky-T1": Family(
+        rf"<[|｜](?:(?:begin|start)_(?:of_)?)?{_NAME}[|｜]>", rf"<[|｜](?:end_of_|end_|/){_NAME}[|｜]>"
+    ),
     "Apertus": Family(r"<\|inner_prefix\|>", r"<\|inner_suffix\|>"),
     "Gemma 4": Family(r"<\|channel>\s*thought\b", r"<channel\|>"),
     "MedGemma": Family(r"<unused94>(?:thought\b)?", r"<unused95>"),
@@ -84,8 +86,9 @@ FAMILIES = {  # by the models that write them
     ),
     # <think>: DeepSeek, Qwen, GLM, Nemotron, Hunyuan, ERNIE, Granite 3.3, Phi, MiniMax and most others; <thought>:
     # Gemini, EXAONE Deep, Marco; <seed:think>, <longcat_think>, <think:opensource>, <thinking>, <reasoning>
-    "all others": Family(
-        rf"{_LT}(?!end_){_NAME}(?:[ \t][^<>\n]{{0,80}})?{_GT}", rf"(?:{_LT}/|{_LT}{_END}){_NAME}\s?{_GT}"
+    "all others": Family(  # also of full width or escaped, as a server or a page may write them
+        rf"(?:[<＜]|&lt;)(?!end_){_NAME}(?:[ \t][^<>\n]{{0,80}})?(?:[>＞]|&gt;)",
+        rf"(?:[<＜]|&lt;)(?:/|end_(?:of_)?){_NAME}\s?(?:[>＞]|&gt;)",
     ),
     "all others, in Markdown": Family(
         rf"(?:\*\*|__)<{_NAME}>(?:\*\*|__)[ \t]*\n", rf"^(?:\*\*|__)</{_NAME}>(?:\*\*|__)[ \t]*$", words=True
@@ -188,7 +191,7 @@ def _block(text: str, at: int) -> tuple[str, int] | None:
         closing = _closing(family, text, opening.end())
         if closing is None:
             unclosed = unclosed or (None if family.words else opening)
-        elif (_goes_on(text, opening) or _explained(text, opening)) and _in_sentence(text, closing):
+        elif (_goes_on(text, opening) or EXPLAINED.match(text, opening.end())) and _in_sentence(text, closing):
             return None
         else:
             return text[opening.end() : closing.start()], closing.end()
@@ -241,7 +244,9 @@ def _unopened(text: str) -> re.Match[str] | None:
         elif len(start) < mark.start():
             ends = False
         else:
-            ends = after in ("", "\n", "\r") or not (after.isspace() or after.startswith(STOPS) or _uncased(after))
+            ends = after in ("", "\n", "\r") or not (
+                after.isspace() or after.startswith(STOPS) or (after.isalpha() and after.lower() == after.upper())
+            )
         return mark if ends else None
     return None
 
@@ -276,7 +281,7 @@ def _in_sentence(text: str, mark: re.Match[str]) -> bool:
 
     It stands there after a space and before a word or a stop.
     """
-    if _explained(text, mark):
+    if EXPLAINED.match(text, mark.end()):
         return True
     before = text[mark.start() - 1 : mark.start()] if mark.start() else ""
     return before in (" ", "\t", "(") and _goes_on(text, mark)
@@ -288,12 +293,3 @@ def _goes_on(text: str, mark: re.Match[str]) -> bool:
     if after.startswith(STOPS):
         return True
     return after[:1] in (" ", "\t") and after[1:].isalpha() and not after[1:].isupper()
-
-
-def _explained(text: str, mark: re.Match[str]) -> bool:
-    return EXPLAINED.match(text, mark.end()) is not None
-
-
-def _uncased(char: str) -> bool:
-    """Whether a character is a letter of a script without capitals, which do not tell where a sentence begins."""
-    return char.isalpha() and char.lower() == char.upper()

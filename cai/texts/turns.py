@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 
 from cai.texts.lookalikes import UNSEEN, careless
 
@@ -12,28 +12,27 @@ DRESSING = rf"_*#\-`~•·{UNSEEN}"  # what labels and tags are dressed in, by M
 # The names in <s>, </s>, <end_of_turn>, <seed:bos>, [INST] …; a # stands for digits.
 NAMES = (
     # the borders of texts, and what fills them
-    "s", "bos", "eos", "pad", "unk", "cls", "sep", "mask", "gmask", "sop", "eop", "eod", "eom", "eot", "endoftext",
-    "end_of_text", "begin_of_text", "end_of_utterance", "end_of_sentence", "end_of_message", "sp", "extra_id_#",
-    "special_#", "unused#", "ctrl#", "reserved_#", "control_#", "seed:bos", "seed:eos", "longcat_s",
-    "startoftext", "eoa", "eoh",
+    "s|bos|eos|pad|unk|cls|sep|mask|gmask|sop|eop|eod|eom|eot|endoftext|end_of_text|begin_of_text|"
+    "end_of_utterance|end_of_sentence|end_of_message|sp|extra_id_#|special_#|unused#|ctrl#|reserved_#|"
+    "control_#|seed:bos|seed:eos|longcat_s|startoftext|eoa|eoh|"
     # roles and turns
-    "user", "assistant", "system", "human", "bot", "ai", "gpt", "role", "turn", "start_of_turn", "end_of_turn",
-    "startofturn", "endofturn", "im_start", "im_end", "im_sep", "inst", "sys", "system_prompt", "instruction",
-    "round #", "_user", "_bot", "_system", "longcat_user", "longcat_assistant",
+    "user|assistant|system|human|bot|ai|gpt|role|turn|start_of_turn|end_of_turn|startofturn|endofturn|"
+    "im_start|im_end|im_sep|inst|sys|system_prompt|instruction|round #|_user|_bot|_system|longcat_user|"
+    "longcat_assistant|"
     # thoughts and tools
-    "think", "thinking", "thought", "seed:think", "tool_call", "tool_calls", "tool_response", "tool_results",
-    "available_tools", "tool_content", "call_id", "args", "minimax:tool_call",
-)  # fmt: skip
+    "think|thinking|thought|seed:think|tool_call|tool_calls|tool_response|tool_results|available_tools|"
+    "tool_content|call_id|args|minimax:tool_call"
+)
 # At the start of a line: Vicuna, OpenChat, Baichuan and others; Alpaca and others after "###"; and of few-shot prompts.
 SPEAKERS = (
-    "User:", "Assistant:", "System:", "Human:", "Bot:", "AI:", "GPT4 User:", "GPT4 Correct User:",
-    "GPT4 Correct Assistant:", "Code User:", "Code Assistant:", "Math Correct User:", "Chatbot:", "用户:", "助手:",
-)  # fmt: skip
-HEADED = ("Instruction:", "Response:", "Input:", "System Prompt", "User Message", "Assistant")
+    "User:|Assistant:|System:|Human:|Bot:|AI:|GPT4 User:|GPT4 Correct User:|GPT4 Correct Assistant:|"
+    "Code User:|Code Assistant:|Math Correct User:|Chatbot:|用户:|助手:"
+)
+HEADED = "Instruction:|Response:|Input:|System Prompt|User Message|Assistant"
 SHOTS = (
-    "Question:", "Answer:", "Q:", "A:", "Instruction:", "Instruct:", "Response:", "Input:", "Output:", "Prompt:",
-    "Reply:", "Example:", "Critique:", "Critique Request:", "Revision:", "Revision Request:", "Problem:", "Solution:",
-)  # fmt: skip
+    "Question:|Answer:|Q:|A:|Instruction:|Instruct:|Response:|Input:|Output:|Prompt:|Reply:|Example:|"
+    "Critique:|Critique Request:|Revision:|Revision Request:|Problem:|Solution:"
+)
 
 
 def loose(label: str) -> str:
@@ -47,7 +46,7 @@ def named(name: str) -> str:
     return HIDDEN.join(rf"[\dlo{UNSEEN}]+" if char == "#" else re.escape(char) for char in careless(name))
 
 
-_NAMED = "|".join(map(named, NAMES))
+_NAMED = "|".join(map(named, NAMES.split("|")))
 MARKS = (
     rf"<{HIDDEN}\|"  # <|im_start|>, <｜User｜>, and <|turn> of Gemma 4
     rf"|\[{HIDDEN}\|"  # [|user|]
@@ -59,7 +58,7 @@ MARKS = (
 )
 LINE_ENDS = r"\n\v\f\r\x1c-\x1e\x85\u2028\u2029"  # all that str.splitlines knows
 NEVER = "(?!)"  # a pattern that matches nowhere
-UNPRINTED = re.compile(r"[\x00-\x08\x0e-\x1b\x7f]")  # of ASCII
+PLAIN = re.compile(r"[\t-\r -~]*")  # letters and signs of ASCII, and space
 
 
 class Labels:
@@ -70,21 +69,25 @@ class Labels:
     """
 
     def __init__(self, labels: Collection[str]) -> None:
-        exact = "|".join(map(re.escape, labels))
-        alike = "|".join(filter(None, map(loose, labels)))
-        self._exact = re.compile(rf"([{LINE_ENDS}][^\S{LINE_ENDS}]*)(?={exact or NEVER})")
-        self._alike = re.compile(rf"(?P<start>[{LINE_ENDS}](?:[^\S{LINE_ENDS}]|[{DRESSING}])*+)(?:{alike or NEVER})")
+        self._labels = labels
+        every = "|".join(loose(label) or re.escape(label) for label in labels) or NEVER
+        self._starts = re.compile(rf"[{LINE_ENDS}](?P<label>(?P<start>(?:[^\S{LINE_ENDS}]|[{DRESSING}])*+)(?:{every}))")
 
     def quoted(self, text: str) -> str:
         """A text whose first line follows a label of its own."""
-        text = self._exact.sub(r"\1> ", text)
-        if text.isascii() and not UNPRINTED.search(text):
-            return text
-        parts: list[str] = []
-        end = 0
-        for found in self._alike.finditer(careless(text)):
-            label = text[found.start() + 1 : found.end()]  # behind the end of a line
-            if not label.isascii() or UNPRINTED.search(label):
-                parts += text[end : found.end("start")], "> "
-                end = found.end("start")
-        return "".join([*parts, text[end:]])
+        edits = {}
+        for found in self._starts.finditer(careless(text)):
+            label = text[found.start("label") : found.end()]
+            if label.strip() in self._labels or not PLAIN.fullmatch(label):
+                edits[found.end("start")] = "> ", 0
+        return edited(text, edits)
+
+
+def edited(text: str, edits: Mapping[int, tuple[str, int]]) -> str:
+    """A text with what is put in at each place, and how many characters are left out there."""
+    parts: list[str] = []
+    end = 0
+    for at, (quote, left_out) in sorted(edits.items()):
+        parts += text[end:at], quote
+        end = at + left_out
+    return "".join([*parts, text[end:]])

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, cast
 
 MARK = re.compile(r"[<\[{(|◁【].*\w.*[>\]})|▷】:]", re.DOTALL)
 
@@ -50,8 +50,10 @@ def apart(text: str, tokens: Sequence[str]) -> list[str]:
     return [text[start:end] for start, end in zip([0, *cuts], [*cuts, len(text)], strict=True)]
 
 
-def normalizes(tokenizer: Any) -> bool:
-    """Whether other characters can become a control token, as full-width ones can where texts are normalized first."""
-    backend = getattr(tokenizer, "backend_tokenizer", None)
+def normalizer(tokenizer: Any) -> Callable[[str], str]:
+    """What a tokenizer does to a text before it looks for added tokens, as for full-width characters."""
+    first = getattr(getattr(tokenizer, "backend_tokenizer", None), "normalizer", None)
     added = tokenizer.added_tokens_decoder.values()
-    return getattr(backend, "normalizer", None) is not None and any(token.normalized for token in added)
+    if first is None or not any(token.normalized for token in added):
+        return str
+    return cast(Callable[[str], str], first.normalize_str)

@@ -299,7 +299,7 @@ def test_a_final_text_that_is_its_critique_leaves_both_files(tmp_path: Path) -> 
     assert [row["id"] for row in rows(tmp_path / "sft.jsonl")] == ["r1", "r2"]
     assert summary.left_out == {"sft": {"off_task": 1}, "dpo": {"off_task": 1}}
     [drop, *_] = rows(tmp_path / "dropped.jsonl")
-    assert drop["detail"].endswith("the text is the critique that it should answer")
+    assert drop["detail"].endswith("the text is a critique that it should answer")
     assert export_run(tmp_path, rounds_kept="all").left_out["sft"] == {"off_task": 2}
     assert export_run(tmp_path, hygiene=False).left_out == {"sft": {}, "dpo": {}}
 

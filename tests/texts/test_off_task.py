@@ -364,14 +364,14 @@ def test_a_revision_that_begins_as_its_critique_and_is_mostly_that_is_a_copy(
     critique: list[str], more: list[str]
 ) -> None:
     text = " ".join(critique)
-    assert copies(text, text, ["Talk to her."]) and copies(f"**{text.upper()}**", f"{text} {' '.join(more)}", [])
-    assert not copies(text, text, [text])  # the critique has the words from the reply
-    assert not copies(f"{text} {'other words than these follow here and go on '.join(more)}", text, [])
+    assert copies(text, text, "Talk to her.") and copies(f"**{text.upper()}**", f"{text} {' '.join(more)}", "")
+    assert not copies(text, text, text)  # the critique has the words from the reply
+    assert not copies(f"{text} {'other words than these follow here and go on '.join(more)}", text, "")
 
 
 def test_a_revision_that_follows_the_proposal_of_its_critique_is_no_copy() -> None:
     proposal = "Knock at her door on a quiet afternoon and tell her what you hear at night."
     critique = f"The reply blames her, which is unkind to a neighbour. It could say: {proposal}"
-    assert not copies(proposal, critique, ["She is to blame."])
-    assert copies(critique, critique, ["She is to blame."])
-    assert not copies("Curt.", "Curt.", [])
+    assert not copies(proposal, critique, "She is to blame.")
+    assert copies(critique, critique, "She is to blame.")
+    assert not copies("Curt.", "Curt.", "")

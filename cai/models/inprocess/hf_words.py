@@ -12,7 +12,7 @@ from cai.errors import CallRejected
 from cai.folder.answers import added
 from cai.records import Values
 from cai.weights.chat_templates import FOLDED, begins_with_system, folded, has_system
-from cai.weights.control_tokens import apart, control_tokens, normalizes, special_tokens
+from cai.weights.control_tokens import apart, control_tokens, normalizer, special_tokens
 
 log = logging.getLogger("cai")
 
@@ -29,7 +29,7 @@ class HFTokenizer:
         tokenizer.chat_control_tokens = self._control  # what a template's texts may not become
         plain = set(self._control) - special_tokens(tokenizer)
         self._unsplit = set(tokenizer.convert_tokens_to_ids(sorted(plain)))  # which encoding does not split by itself
-        self._normalizes = normalizes(tokenizer)
+        self._normalizes = normalizer(tokenizer) is not str
         self._newline = self._encode("\n", add_special_tokens=False)
         self._newline_text = self.decode(self._newline)
         self._names: dict[int, str] = {}

@@ -24,7 +24,7 @@ from cai.training.data.rows import Skipped, TrainingRow, named
 from cai.training.setup.config import Loaded, Setting
 from cai.training.setup.plan import Plan
 from cai.weights.chat_templates import FOLDED, begins_with_system, folded, has_system
-from cai.weights.control_tokens import control_tokens, normalizes
+from cai.weights.control_tokens import control_tokens, normalizer
 
 T = TypeVar("T")
 
@@ -270,26 +270,19 @@ def without_forged_turns(data: TrainingData, tokenizer: Any) -> TrainingData:
     tokens = control_tokens(tokenizer)
     if not tokens:
         return data
-    control = re.compile("|".join(map(re.escape, tokens)))
-    ids = dict(zip(tokenizer.convert_tokens_to_ids(list(tokens)), tokens, strict=True))
-    hidden = normalizes(tokenizer)
-
-    def forged(texts: list[str]) -> str | None:
-        found = control.search("\0".join(texts))
-        if found or not hidden:
-            return found and found[0]
-        read = tokenizer(texts, add_special_tokens=False, return_attention_mask=False, verbose=False)["input_ids"]
-        return next((ids[token] for text in read for token in text if token in ids), None)
+    normalize = normalizer(tokenizer)
+    control = re.compile("|".join(map(re.escape, [*tokens, *map(normalize, tokens)])))
 
     def checked(rows: Iterable[TrainingRow]) -> Iterator[TrainingRow | str]:
         for row in rows:
             token = None
             if not isinstance(row.prompt, str):
-                token = forged([*(turn["content"] for turn in row.prompt), *row.replies])
+                text = "\0".join([*(turn["content"] for turn in row.prompt), *row.replies])
+                token = control.search(text) or control.search(normalize(text))
             if token is None:
                 yield row
             else:
-                yield f"its text holds {token!r}, a control token, and could open turns of its own"
+                yield f"its text holds {token[0]!r}, a control token, and could open turns of its own"
 
     drops: list[Skipped] = []
     train, held = sift(data, (data.train, data.eval), checked, "role_mixup", drops)
