@@ -131,7 +131,6 @@ DENIED = re.compile(
     r"|(?:[AB]|\b(?:user|prompt|instructions?|they))(?: \w+){0,2}? (?:says?|said|claims?|claimed|states?|asserts?|"
     r"insists?|contains?|tells?|told|asks?|asked|argues?|demands?)\b[^,]*\Z"
 )
-QUALITY = re.compile(r"\b(?:(more|most|less|least) (\w+)|(\w+(?:er|est)))\s*\Z")  # before "reply is A"
 GOOD_QUALITIES = (
     r"(?:appropriate|ethical|helpful|honest|harmless|respectful|accurate|useful|polite|considerate|thoughtful|"
     r"suitable|truthful|responsible|balanced|fitting|kind|kinder|safe|safer|wiser|nicer|clearer|gentler|politer|"
@@ -142,6 +141,10 @@ BAD_QUALITIES = (
     r"(?:harmful|dangerous|offensive|toxic|biased|misleading|problematic|unethical|inappropriate|unsafe|dishonest|"
     r"insulting|disrespectful|evasive|preachy|judgmental|dismissive|ruder?|worse|worst|harsher|weaker|weakest)"
 )
+# Before "reply is A": which quality the reply is named by, a good one, a bad one, or one of which neither is known.
+GOOD_ONE = re.compile(rf"(?:(?<!less )(?<!least )\b{GOOD_QUALITIES}|\b(?:less|least) {BAD_QUALITIES})\s*\Z")
+BAD_ONE = re.compile(rf"(?:(?<!less )(?<!least )\b{BAD_QUALITIES}|\b(?:less|least) {GOOD_QUALITIES})\s*\Z")
+ODD_ONE = re.compile(r"\b(?:(?:more|most|less|least) \w+|\w+(?:er|est))\s*\Z")
 THAN = r"\W*(?:than [ABT]\W*)?"
 ASPECT = re.compile(
     rf"{THAN}(?:in|at|on|for|regarding|with (?:respect|regard)|when it comes|as (?:to|regards)|written|worded|"
@@ -247,10 +250,10 @@ def of_words(text: str, *, limited: bool = False) -> list[Statement]:
     for pattern in STATEMENTS:
         for match in pattern.finditer(text):
             before = text[max(match.start() - 80, 0) : match.start()]
-            worse: bool | None = "worse" in match.groupdict()
-            if pattern is STATEMENTS[0] and (quality := QUALITY.search(before)):
-                worse = _worse(quality)
-            if worse is None or DENIED.search(before):
+            is_named = pattern is STATEMENTS[0]
+            worse = "worse" in match.groupdict() or (is_named and BAD_ONE.search(before))
+            is_odd = is_named and not worse and ODD_ONE.search(before) and not GOOD_ONE.search(before)
+            if is_odd or DENIED.search(before):
                 continue
             letter = match["x"].upper()
             if letter not in OTHER:
@@ -266,16 +269,3 @@ def of_words(text: str, *, limited: bool = False) -> list[Statement]:
     if len({letter for letter, limits in ordered if not limits}) > 1:
         return [Statement("T", False)]
     return ordered
-
-
-def _worse(quality: re.Match[str]) -> bool | None:
-    """Whether a reply of this quality is the worse one, as "the more harmful" and "the less helpful" are.
-
-    None for a quality that is not known.
-    """
-    degree, *qualities = quality.groups()
-    word = next(filter(None, qualities))
-    bad = re.fullmatch(BAD_QUALITIES, word) is not None
-    if not bad and re.fullmatch(GOOD_QUALITIES, word) is None:
-        return None
-    return bad != (degree in ("less", "least"))

@@ -45,41 +45,30 @@ ABOUT_REPLIES = re.compile(
     r"|improve\w*|correct(?:ed|ion|ions)?)\b",
     re.IGNORECASE,
 )
-_NOUN = r"(?:repl(?:y|ies)|responses?)(?! (?:time|rate|code|from|of|to (?:the|your|my|an?|this|that|his|her|their) ))"
-_OUGHT = (
-    r"(?:would|will|should|could|might|can|must) (?:be(?! to\b)|not|have|also|instead|include|address|acknowledge|focus"
-    r"|provide|say|offer|suggest|explain|avoid)"
-)
-_DOES = (
-    r"(?:does|did)(?:n't| not)?|fail(?:s|ed)|lack(?:s|ed)|needs? to|takes|respects|follows (?:the|this|all)|adheres"
-    r"|violates|avoids|reflects|sounds"
-    r"|(?:simply |only |already |also )?(?:provide|suggest|address|assume|treat|protect|acknowledge|ignore|encourage"
-    r"|promote|imply|implie|offer|show)(?:s|es|d|ed)"
-)
-_GRADE = (
-    r"(?:harmful|harmless|inappropriate|appropriate|unkind|kind|rude|polite|respectful|disrespectful|unhelpful|helpful"
-    r"|fine|good|bad|wrong|correct|biased|unfair|fair|insensitive|offensive|clear|unclear|vague|problematic|misleading"
-    r"|judgmental|considerate|dismissive|well)"
-)
-_TOO = r"too (?:direct|harsh|long|short|blunt|general|strong|formal|casual|wordy|preachy|negative|positive|detailed)"
-_IS = (
-    r"(?:is|was) (?:(?:not |too |already |quite |very |also |still )?(?:\w+ and )?"
-    rf"{_GRADE}(?! of (?:her|him|them)\b)|{_TOO})"
-)
-_WHOSE = (
-    r"(?:(?:the|this|that|your|my|our) (?:(?:assistant|ai|model|user)(?:'s|’s)? )?(?:(?:\w+ ){0,2}?(?:original|initial"
-    r"|previous|last|first|above|provided|given|revised|rewritten|new|current|better) )?"
-    r"|an? (?:better|good|more \w+|kinder|improved|revised) )"
-)
-_MADE = (
-    r"(?:(?:that )?(?:you|i) (?:gave|provided|wrote|made) "
-    r"|(?:made|given|provided|written) by the (?:user|assistant) )"
-)
 TALK = re.compile(
     r"\s*[\W_]*(?:"
     r"(?:(?:sorry|sure|yes|no|okay|ok|well|certainly|i apologi[sz]e|overall|you(?:'|’)re right|"
     r"as (?:the|your) (?:critique|criticism) (?:notes|says|points out|suggests))\b[^.!?\n]{0,60}[,.!]\s+)?"
-    rf"{_WHOSE}{_NOUN}[*_\"]* {_MADE}?(?:{_OUGHT}|{_DOES}|{_IS})\b"
+    # whose reply
+    r"(?:(?:the|this|that|your|my|our) (?:(?:assistant|ai|model|user)(?:'s|’s)? )?(?:(?:\w+ ){0,2}?(?:original|initial"
+    r"|previous|last|first|above|provided|given|revised|rewritten|new|current|better) )?"
+    r"|an? (?:better|good|more \w+|kinder|improved|revised) )"
+    r"(?:repl(?:y|ies)|responses?)(?! (?:time|rate|code|from|of|to (?:the|your|my|an?|this|that|his|her|their) ))"
+    r"[*_\"]* "
+    r"(?:(?:that )?(?:you|i) (?:gave|provided|wrote|made) "
+    r"|(?:made|given|provided|written) by the (?:user|assistant) )?"
+    # ought to be, does or is what
+    r"(?:(?:would|will|should|could|might|can|must) (?:be(?! to\b)|not|have|also|instead|include|address|acknowledge"
+    r"|focus|provide|say|offer|suggest|explain|avoid)"
+    r"|(?:does|did)(?:n't| not)?|fail(?:s|ed)|lack(?:s|ed)|needs? to|takes|respects|follows (?:the|this|all)|adheres"
+    r"|violates|avoids|reflects|sounds"
+    r"|(?:simply |only |already |also )?(?:provide|suggest|address|assume|treat|protect|acknowledge|ignore|encourage"
+    r"|promote|imply|implie|offer|show)(?:s|es|d|ed)"
+    r"|(?:is|was) (?:(?:not |too |already |quite |very |also |still )?(?:\w+ and )?"
+    r"(?:harmful|harmless|inappropriate|appropriate|unkind|kind|rude|polite|respectful|disrespectful|unhelpful|helpful"
+    r"|fine|good|bad|wrong|correct|biased|unfair|fair|insensitive|offensive|clear|unclear|vague|problematic|misleading"
+    r"|judgmental|considerate|dismissive|well)(?! of (?:her|him|them)\b)"
+    r"|too (?:direct|harsh|long|short|blunt|general|strong|formal|casual|wordy|preachy|negative|positive|detailed)))\b"
     r"|the user(?:['’]s (?:message|question|request|prompt|reply|response)|(?: is| was| has)? "
     r"(?:ask|respond|want|request|seek|express|repl)(?:ing|ed|ied|ies|s)?)\b"
     # "The critique is right", "I have addressed the criticism"
@@ -125,10 +114,10 @@ _REDO = (
     r"(?:rewrit(?:e|ten|ing)|rewrote|revis(?:e|ed|ing)|rephras(?:e|ed|ing)|reword(?:ed|ing)?|edit(?:ed)?|improved?"
     r"|critiqued?)"
 )
-_WISH = r"(?:you(?:'d| would)? (?:like|want)|you need|i (?:can|could|should|may|am to)|me to|to be)"
-_REQUEST = (  # TEXT, WISH and REDO stand for the patterns above
+_REQUEST = (  # TEXT and REDO stand for the patterns above
     r"\bwhat (?:should|shall|would you like|do you want) (?:i|me)(?: to)? REDO\b"
-    r"|\b(?:provide|share|give|send|show|paste|tell)\b[^.!?\n]{0,40}\bTEXT\b[^.!?\n]{0,20}\bWISH\b"
+    r"|\b(?:provide|share|give|send|show|paste|tell)\b[^.!?\n]{0,40}\bTEXT\b[^.!?\n]{0,20}"
+    r"\b(?:you(?:'d| would)? (?:like|want)|you need|i (?:can|could|should|may|am to)|me to|to be)\b"
     r"[^.!?\n]{0,20}\bREDO\b"
     r"|\b(?:which|what) TEXT\b[^.!?\n]{0,40}\bREDO\b"
     r"|\b(?:no|any|need the|see the|without the)(?: \w+)? TEXT (?:that |which )?"
@@ -143,7 +132,7 @@ _REQUEST = (  # TEXT, WISH and REDO stand for the patterns above
     r"|\b(?:provide|share|send|paste)\b[^.!?\n]{0,20}\bthe critique\b"
     r"|\b(?:cannot|can(?:'|’)t|unable to) (?:revise|rewrite|rephrase|critique) (?:the|it|this|any)\b"
 )
-REQUEST = re.compile(_REQUEST.replace("TEXT", _TEXT).replace("WISH", _WISH).replace("REDO", _REDO), re.IGNORECASE)
+REQUEST = re.compile(_REQUEST.replace("TEXT", _TEXT).replace("REDO", _REDO), re.IGNORECASE)
 OF_REQUEST = ("rewr", "revis", "rephras", "reword", "edit", "improve", "critique")  # the same: all of `_REDO`
 SOON = 400  # characters in which a reply talks of itself or asks for a text if it does nothing else
 

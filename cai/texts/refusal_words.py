@@ -272,18 +272,18 @@ STEM = 6  # letters of a word that are compared
 SENTENCE = re.compile(r"[.!?:][\"')\]]?\s|\n")
 QUOTED = re.compile(r'(?:(?<=[\w,:] )|(?<=\n)|\A)"[^"\n]{12,300}"(?=[\s,.]*\w)|(?<=[\w,:] )"[^"\n]{12,300}"')
 SAME = str.maketrans("’‘ʼ´“”\u00a0\t_", "''''\"\"   ", "*")
-LONG = (
-    ("can't", "can not"), ("cannot", "can not"), ("won't", "will not"), ("shan't", "shall not"), ("n't", " not"),
-    ("i'm ", "i am "), ("it's", "it is"), ("that's", "that is"), ("there's", "there is"), ("here's", "here is"),
-    ("'re ", " are "), ("'ll ", " will "), ("'d ", " would "), ("'ve ", " have "),
-)  # fmt: skip
+LONG = {
+    "can't": "can not", "cannot": "can not", "won't": "will not", "shan't": "shall not", "n't": " not",
+    "i'm ": "i am ", "it's": "it is", "that's": "that is", "there's": "there is", "here's": "here is",
+    "'re ": " are ", "'ll ": " will ", "'d ": " would ", "'ve ": " have ",
+}  # fmt: skip
 READ = 1_000  # characters that are read: what a reply does with its prompt shows early; bounds the work
 
 
 def plain(text: str) -> str:
     """The start of a text in lower case, with one spelling of what the patterns look for; quotations are left out."""
     text = text[:READ].translate(SAME).lower()
-    for short, long in LONG:
+    for short, long in LONG.items():
         text = text.replace(short, long)
     while "  " in text:
         text = text.replace("  ", " ")
