@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 import orjson
 import yaml
+from forked import fork
 
 import cai
 
@@ -42,9 +42,9 @@ def environment() -> dict[str, str]:
 
 def run(*words: str | Path, folder: Path, server: str | None = None, status: int = 0) -> str:
     """Run `cai …` in a folder and return its standard output."""
-    whole = command(*words, server=server)
-    ended = subprocess.run(whole, cwd=folder, env=environment(), capture_output=True, text=True, timeout=300)
-    assert ended.returncode == status, f"{' '.join(whole)}\n{ended.stdout}\n{ended.stderr}"
+    typed = command(*words, server=server)[3:]
+    ended = fork(typed, folder, environment())
+    assert ended.status == status, f"cai {' '.join(typed)}\n{ended.stdout}\n{ended.stderr}"
     return ended.stdout
 
 

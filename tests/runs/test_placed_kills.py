@@ -6,19 +6,22 @@ import itertools
 import json
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
+from forked import Ended, fork
 from goldens.make import JUDGE, WRITER, write_inputs
-from kept import IN_ANY_ORDER, call_keys
-from kills import PLACES, Play, playing
+from kept import IN_ANY_ORDER, call_keys, environment, run
+from kills import PLACES
 from steady import Steady
 
 from cai.folder.store import Store
 
+Play = Callable[..., Ended]
 PROMPTS = "inputs/prompts.jsonl"
 PRICE = ("--price", "1000,2000")
 WIDTH = 4  # calls in flight
@@ -50,18 +53,17 @@ NEEDED: dict[str, int] = {}  # answers that a run which is left alone takes, by 
 
 @pytest.fixture(scope="module")
 def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder to work in, with the inputs; a sample run is made before the first test."""
+    """A folder to work in, with the inputs."""
     folder = tmp_path_factory.mktemp("work")
     write_inputs(folder)
     return folder
 
 
 @pytest.fixture(scope="module")
-def play(work: Path, server: Steady) -> Iterator[Play]:
-    with playing(work) as play:
-        words = ["sample", PROMPTS, *WRITER, "-n", "2", "--limit", "5", "--out", "sampled", "--base-url", v1(server)]
-        assert play(words).status == 0
-        yield play
+def play(work: Path, server: Steady) -> Play:
+    """Plays a run in that folder, in which there is a sample run."""
+    run("sample", PROMPTS, *WRITER, "-n", "2", "--limit", "5", "--out", "sampled", folder=work, server=v1(server))
+    return partial(fork, folder=work, environment=environment())
 
 
 def v1(server: Steady) -> str:

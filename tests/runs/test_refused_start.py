@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from forked import fork
 from goldens.make import write_inputs
 from kept import environment
 from stub import http, scripted
@@ -36,9 +34,8 @@ def refused(work: Path, *words: str, **variables: str) -> str:
     """The one line of a command that is refused, and leaves nothing."""
     before = sorted(work.rglob("*"))
     ours = {name: value for name, value in environment().items() if not name.endswith("_API_KEY")}
-    command = [sys.executable, "-m", "cai", *words, "--out", OUT]
-    ended = subprocess.run(command, cwd=work, env=ours | variables, capture_output=True, text=True, timeout=120)
-    assert ended.returncode == 1 and "Traceback" not in ended.stderr, ended.stderr
+    ended = fork([*words, "--out", OUT], work, ours | variables)
+    assert ended.status == 1 and "Traceback" not in ended.stderr, ended.stderr
     assert sorted(work.rglob("*")) == before
     [*_, last] = ended.stderr.splitlines()
     assert last.startswith("error: ")
@@ -74,9 +71,9 @@ def test_a_run_whose_first_call_is_refused_leaves_nothing(work: Path, kind: str,
 
 def test_a_folder_that_was_there_stays(work: Path) -> None:
     (work / OUT).mkdir(parents=True)
-    command = [sys.executable, "-m", "cai", *with_model("generate", "openai:gpt-4.1-mini"), "--out", OUT]
+    words = [*with_model("generate", "openai:gpt-4.1-mini"), "--out", OUT]
     ours = {name: value for name, value in environment().items() if not name.endswith("_API_KEY")}
-    assert subprocess.run(command, cwd=work, env=ours, capture_output=True, timeout=60).returncode == 1
+    assert fork(words, work, ours).status == 1
     assert (work / OUT).is_dir()
 
 
@@ -101,6 +98,4 @@ def test_a_training_whose_model_cannot_be_loaded_leaves_nothing(work: Path) -> N
 
 def test_usage_errors_exit_1(work: Path) -> None:
     for words in (["generate", "--nonsense"], ["nothing"], ["generate", "--rounds", "x"], ["train"], ["label"]):
-        command = [sys.executable, "-m", "cai", *words]
-        ended = subprocess.run(command, cwd=work, env=dict(os.environ) | environment(), capture_output=True, timeout=60)
-        assert ended.returncode == 1, words
+        assert fork(words, work, environment()).status == 1, words
