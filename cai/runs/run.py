@@ -76,7 +76,7 @@ class Run(RunKind[Row]):
         self.resumable = True
         self.asked: list[str] = []
         self.example: Row | None = None  # a row to show
-        self._told: tuple[bool, bool, bool, float] | None = None  # how well it does
+        self._telling: tuple[bool, bool, bool, float] | None = None  # how well it shows what the run does
         self.cut: Any = None  # the ExportSummary of the cut at the end
         self._began = 0.0  # of all sessions together
         self._hidden = 0  # answers of earlier sessions that held a secret
@@ -257,9 +257,9 @@ class Run(RunKind[Row]):
     def _finished(self, row: Row) -> Row:
         """Count a row; it becomes the example if it shows better than the present one what the run does."""
         self.finished += 1
-        told = telling(*self.texts(row))
-        if self._told is None or told > self._told:
-            self.example, self._told = row, told
+        rank = telling(*self.texts(row))
+        if self._telling is None or rank > self._telling:
+            self.example, self._telling = row, rank
         return row
 
     async def _end(self, folder: RunFolder, error: CaiError | None) -> None:
