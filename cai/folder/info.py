@@ -84,7 +84,7 @@ class Settings(TypedDict, total=False):
 
 
 class Export(TypedDict, total=False):
-    """Of the options of the last export, those that a training tells of."""
+    """Of the options of the last export, those that the card of a training names."""
 
     calibration: str | Values | None
     min_confidence: Number | None
@@ -124,22 +124,22 @@ class RunInfo(TypedDict, total=False):
 FIELDS = TypeAdapter(RunInfo)
 
 
-class Known(Values):
+class Content(Values):
     """An object of a run.json; to ask for a field that is missing is a RunError that names it."""
 
     def __init__(self, values: Object, above: str, file: Path, advice: str) -> None:
         for name, value in values.items():
-            self[name] = Known(value, f"{above}{name}.", file, advice) if isinstance(value, dict) else value
+            self[name] = Content(value, f"{above}{name}.", file, advice) if isinstance(value, dict) else value
         self._above, self._file, self._advice = above, file, advice
 
     def __missing__(self, name: str) -> Any:
         raise RunError(f"{self._file} is damaged (it lacks {self._above}{name}); {self._advice}")
 
 
-def known(info: Object, file: Path, advice: str) -> Known:
+def content_of(info: Object, file: Path, advice: str) -> Content:
     """The content of a run.json; RunError for a field of another type."""
     try:
         FIELDS.validate_python(info, strict=True)
     except ValidationError as error:
         raise RunError(f"{file} is damaged ({first_fault(error)}); {advice}") from None
-    return Known(info, "", file, advice)
+    return Content(info, "", file, advice)

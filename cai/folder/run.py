@@ -24,7 +24,7 @@ from cai.folder.files import (
     unmake,
     write_atomically,
 )
-from cai.folder.info import known
+from cai.folder.info import content_of
 from cai.folder.recovery import forget_superseded, recover
 from cai.folder.rows import (
     DONE,
@@ -260,5 +260,5 @@ def find_info(folder: Path, advice: str = "restore it") -> Values | None:
             newer = f"a newer cai (format {version}, this one reads {FORMAT})"
             raise RunError(f"{file} was made by {newer}: upgrade cai-toolkit")
         case {"identity": {"command": str()}} if info.get("format", FORMAT) == FORMAT:
-            return known(info, file, advice)
+            return content_of(info, file, advice)
     raise RunError(f"{file} is damaged (it names no run); {advice}")

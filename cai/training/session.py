@@ -29,7 +29,7 @@ from cai.training.setup.methods import METHODS
 from cai.training.setup.plan import Plan
 from cai.training.trainers.loop import Progress, Recorder, arguments, check_trl, trainer_of, with_hooks
 from cai.weights.bases import Base
-from cai.weights.loading import silence_libraries
+from cai.weights.vendors import silence_libraries
 
 ROWS = ".rows"  # folder in which TRL finds preference rows during the training
 SETTLED = (

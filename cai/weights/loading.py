@@ -6,7 +6,6 @@ and the answers are another model's.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -187,23 +186,3 @@ def end_tokens(config: Any, tokenizer: Any) -> list[int]:
     if not isinstance(ends, list):
         ends = [ends]
     return list(dict.fromkeys(token for token in [*ends, tokenizer.eos_token_id] if token is not None))
-
-
-@contextmanager
-def silence_libraries() -> Iterator[None]:
-    """Hide the progress bars and reports of datasets, TRL and transformers."""
-    import datasets
-
-    hidden = datasets.are_progress_bars_disabled()
-    tqdm = os.environ.get("TQDM_DISABLE")
-    os.environ["TQDM_DISABLE"] = "1"  # TRL's bars over the reference's rows: our own progress covers them
-    datasets.disable_progress_bars()
-    try:
-        with quiet():
-            yield
-    finally:
-        del os.environ["TQDM_DISABLE"]
-        if tqdm is not None:
-            os.environ["TQDM_DISABLE"] = tqdm
-        if not hidden:
-            datasets.enable_progress_bars()

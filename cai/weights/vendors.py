@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -31,3 +32,23 @@ def quiet() -> Iterator[None]:
         vendor.set_verbosity(level)
         if shown:
             vendor.enable_progress_bar()
+
+
+@contextmanager
+def silence_libraries() -> Iterator[None]:
+    """Hide the progress bars and reports of datasets, TRL and transformers."""
+    import datasets
+
+    hidden = datasets.are_progress_bars_disabled()
+    tqdm = os.environ.get("TQDM_DISABLE")
+    os.environ["TQDM_DISABLE"] = "1"  # TRL's bars over the reference's rows: our own progress covers them
+    datasets.disable_progress_bars()
+    try:
+        with quiet():
+            yield
+    finally:
+        del os.environ["TQDM_DISABLE"]
+        if tqdm is not None:
+            os.environ["TQDM_DISABLE"] = tqdm
+        if not hidden:
+            datasets.enable_progress_bars()

@@ -27,7 +27,7 @@ from cai.training.setup.methods import METHODS
 from cai.training.setup.opening import Stopper
 from cai.training.setup.plan import Plan
 from cai.training.trainers.averages import Averaged
-from cai.weights.loading import silence_libraries
+from cai.weights.vendors import silence_libraries
 
 Progress = Callable[[Object], None]
 

@@ -24,7 +24,7 @@ from cai.training.report.samples import (
     read_samples,
     untrained,
 )
-from cai.weights.loading import silence_libraries
+from cai.weights.vendors import silence_libraries
 
 TEXTS = ("Hi", "Where does the quiet river run past?", "And then, after the old mill, where does it run? " * 3)
 PROMPTS: list[Turns] = [({"role": "user", "content": text},) for text in TEXTS]
