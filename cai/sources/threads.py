@@ -45,7 +45,7 @@ def _with_conversations(record: Object) -> Object:
             return record
         if len(asked) != len(answered):
             raise BadRecord(f"{name} has {len(answered)} answers to {len(asked)} questions")
-        changes[column] = list(zip(asked, answered, strict=True))
+        changes[column] = [list(pair) for pair in zip(asked, answered, strict=True)]
     others = {name: value for name, value in record.items() if name not in (ASKED, *ANSWERED)}
     return others | changes
 

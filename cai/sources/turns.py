@@ -57,7 +57,7 @@ CALLS = ("tool_calls", "function_call")  # keys of a turn that calls tools
 ROLE_KEYS = ("role", "from")
 CONTENT_KEYS = ("content", "value", "parts")  # the last is Gemini's
 TEXT_PARTS = (None, "text", "input_text", "output_text")
-MARKER = re.compile(r"\n\n(Human|Assistant):")
+MARKER = re.compile(r"\n\n(Human|Assistant): ?")
 HUMAN, ASSISTANT = "\n\nHuman:", "\n\nAssistant:"
 TURN_OF_HELPSTEER = re.compile(r"\n<extra_id_1>(User|Assistant)\n")  # before all turns but the first, a user's
 CHATS = ("messages", "conversations", "conversation", "transcript")  # columns and keys of a whole conversation
@@ -68,6 +68,7 @@ UNREAD = {  # columns that must be empty → what conversations that have them a
     **dict.fromkeys(("images", "image", "videos", "video", "audios", "audio"), "images or sounds"),
 }
 NOTHING = ("[]", "{}", "null", "None")  # an empty value, as text
+NO_COMMA = re.compile(r"\}\s+(?=\{'(?:role|content|from|value)': )")  # arrays of numpy print their objects so
 PRINTED_LIST = re.compile(r"""\s*[\[{][\s\[{]*(['"]|null|None)""")  # how text begins that may be a list or an object
 
 
@@ -122,10 +123,7 @@ def is_turn(value: Any) -> bool:
 
 def is_reply(value: Any) -> bool:
     """Whether a message is one of the assistant."""
-    if not isinstance(value, Mapping):
-        return False
-    role = _first(value, ROLE_KEYS)
-    return isinstance(role, str) and ROLES.get(role.strip().lower()) == "assistant"
+    return isinstance(value, Mapping) and ROLES.get(_role(value)) == "assistant"
 
 
 def messages_in(value: Any, name: str) -> list[Any] | None:
@@ -166,7 +164,7 @@ def _in_columns(value: Object) -> list[Any]:
 
 def _exchange(entry: Any) -> Sequence[Any]:
     """A question and its answer, if an entry of a list is both."""
-    if isinstance(entry, list | tuple):
+    if isinstance(entry, list):  # tuples are the keys and values of a map
         return entry if len(entry) == 2 and all(isinstance(text, str | None) for text in entry) else ()
     if not isinstance(entry, Mapping) or any(key in entry for key in ROLE_KEYS):
         return ()
@@ -185,17 +183,13 @@ def _alternating(texts: Sequence[Any]) -> list[Any]:
 def transcript(text: str, name: str) -> list[Message]:
     """The turns of `\\n\\nHuman: …\\n\\nAssistant: …`: cut at these markers only, never at another colon."""
     if TURN_OF_HELPSTEER.search(text):
-        first, *rest = TURN_OF_HELPSTEER.split(text)
-        return [
-            {"role": ROLES[role.lower()], "content": content}
-            for role, content in zip(["user", *rest[::2]], [first, *rest[1::2]], strict=True)
-        ]
-    before, *parts = MARKER.split("\n\n" + text.lstrip())
-    if before or not parts:
-        raise BadRecord(f"{name} is not a transcript: it does not start with 'Human:'")
+        parts = ["user", *TURN_OF_HELPSTEER.split(text)]
+    else:
+        before, *parts = MARKER.split("\n\n" + text.lstrip())
+        if before or not parts:
+            raise BadRecord(f"{name} is not a transcript: it does not start with 'Human:'")
     return [
-        {"role": ROLES[role.lower()], "content": content.removeprefix(" ")}
-        for role, content in zip(parts[::2], parts[1::2], strict=True)
+        {"role": ROLES[role.lower()], "content": content} for role, content in zip(parts[::2], parts[1::2], strict=True)
     ]
 
 
@@ -222,20 +216,18 @@ def value_in(text: str) -> Any:
     with suppress(orjson.JSONDecodeError, UnicodeEncodeError):
         return orjson.loads(text)
     with suppress(ValueError, SyntaxError, RecursionError, MemoryError), warnings.catch_warnings(action="ignore"):
-        # An array of numpy prints its objects line by line, without commas.
-        return ast.literal_eval(re.sub(r"\}\s*\n\s*\{", "}, {", text.strip()))
+        return ast.literal_eval(NO_COMMA.sub("}, ", text.strip()))
     return None
 
 
 def _turn(number: int, turn: Any) -> Message:
     if not isinstance(turn, Mapping):
         raise BadRecord(f"turn {number} is {kind(turn)}, not an object with role and content")
-    role = _first(turn, ROLE_KEYS)
-    name = role.strip().lower() if isinstance(role, str) else None
-    if name in OF_TOOLS:
-        raise BadRecord(f"turn {number} has the role {shown(role)}: turns of tools are not supported")
+    name = _role(turn)
     if name not in ROLES:
-        raise BadRecord(f"turn {number} has the role {shown(role)}; known: {', '.join(ROLES)}")
+        role = f"turn {number} has the role {shown(_first(turn, ROLE_KEYS))}"
+        known = ": turns of tools are not supported" if name in OF_TOOLS else f"; known: {', '.join(ROLES)}"
+        raise BadRecord(role + known)
     for key in CALLS:
         if turn.get(key):
             raise BadRecord(f"turn {number} calls a tool ({key!r}): turns of tools are not supported")
@@ -245,6 +237,11 @@ def _turn(number: int, turn: Any) -> Message:
     if not isinstance(content, str):
         raise BadRecord(f"the content of turn {number} is {kind(content)}, not text")
     return {"role": ROLES[name], "content": as_text(content, f"turn {number}")}
+
+
+def _role(turn: Object) -> str:
+    """The role of a turn in lower case."""
+    return str(_first(turn, ROLE_KEYS)).strip().lower()
 
 
 def _first(turn: Object, keys: Sequence[str]) -> Any:

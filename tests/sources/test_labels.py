@@ -72,6 +72,8 @@ def test_what_could_be_either_reply_beside_letters_is_no_label(label: Any) -> No
 def test_a_drop_names_the_label_that_could_be_either_reply() -> None:
     [drop] = read_rows(pairs(("answer_a", "answer_b"), [1]), "dpo").drops
     assert "nothing says which of 'answer_a' and 'answer_b' is better, and 'label' 1 could be either" in drop.detail
+    [drop] = read_rows(pairs(("answer_a", "answer_b"), [None]), "dpo").drops
+    assert drop.detail == "nothing says which of 'answer_a' and 'answer_b' is better: cai label asks a judge"
 
 
 # Numbers

@@ -53,6 +53,7 @@ WRITINGS: dict[str, Any] = {
     "indented JSON": lambda messages: json.dumps(messages, indent=2),
     "Python's print": repr,
     "numpy's print": printed_by_numpy,
+    "numpy's print of short messages": lambda messages: printed_by_numpy(messages).replace("}\n {'role'", "} {'role'"),
     "a tuple": tuple,
     "an object": lambda messages: {"messages": messages},
     "an object as JSON": lambda messages: json.dumps({"messages": messages}),
@@ -137,6 +138,7 @@ def test_text_that_only_looks_like_a_conversation_stays_text(text: str) -> None:
         ({"role": ["user", "assistant"], "content": ["Q?"]}, "the lists of role, content differ in length"),
         ([["Q?", "A.", "B."]], "turn 1 is of type list"),
         (["Q?", 3], "turn 1 is of type str"),
+        ([("role", "user"), ("content", "Q?")], "turn 1 is of type tuple"),  # a map of parquet
         ({"messages": "text"}, "is of type dict, not text or a list of messages"),
         ({"messages": turns(["Q?", "A."]), "tools": [{"type": "function"}]}, "'tools' has a value"),
     ],

@@ -85,11 +85,10 @@ def _pair(record: Object, name: str) -> TrainingRow:
         raise BadRecord(f"{null!r} is null")
     preferred = preferred_of(record, columns)
     if preferred is None:
-        told = [
-            f", and {name!r} {shown(record[name])} could be either" for name in ("label", "labels") if name in record
-        ]
-        better = f"nothing says which of {columns[0]!r} and {columns[1]!r} is better{''.join(told[:1])}"
-        raise BadRecord(f"{better}: cai label asks a judge")
+        label = record.get("label")
+        unclear = "" if missing(label) else f", and 'label' {shown(label)} could be either"
+        which = f"nothing says which of {columns[0]!r} and {columns[1]!r} is better"
+        raise BadRecord(f"{which}{unclear}: cai label asks a judge")
     if preferred == "tie":
         raise BadRecord(f"its label calls {columns[0]!r} and {columns[1]!r} a tie", "low_confidence")
     prompt, replies = _read(record, columns)
