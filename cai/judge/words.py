@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
+from functools import lru_cache
 from typing import NamedTuple
 
 from cai.judge.spelling import one_spelling
@@ -171,6 +172,7 @@ class Statement(NamedTuple):
     limited: bool
 
 
+@lru_cache(maxsize=256)  # most answers are a letter, or one of a few ways to name it
 def choice(text: str, *, named: bool, cut: bool) -> str | None:
     """The letter of the reply that an answer chooses; None if it chooses neither, or does not say.
 

@@ -183,9 +183,8 @@ def talks_of_itself(reply: str, prompt: str = "") -> bool:
 
 def asks_for_the_text(reply: str, prompt: str = "") -> bool:
     """Whether a reply asks for what it is to rewrite: "Please share the text that you want rewritten"."""
-    if not _may_hold(reply[:SOON], OF_REQUEST):
-        return False
-    return REQUEST.search(reply, 0, SOON) is not None and not ABOUT_REPLIES.search(prompt)
+    asks = _may_hold(reply[:SOON], OF_REQUEST) and REQUEST.search(reply, 0, SOON)
+    return bool(asks) and not ABOUT_REPLIES.search(prompt)
 
 
 def _may_hold(text: str, parts: Iterable[str]) -> bool:

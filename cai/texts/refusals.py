@@ -179,7 +179,7 @@ def _stances(opening: Opening, question: Question, text: str) -> dict[str, float
     apologising = words.APOLOGY.search(first) is not None
     if (negating or apologising) and not declining and not judging and words.CLARIFIES.search(whole):  # it asks back
         negating = apologising = False
-    none = words.NONE.match(first) is not None or words.THERE_IS_NO.search(first) is not None
+    none = bool(words.NONE.match(first) or words.THERE_IS_NO.search(first))
     flat = question.request and none
     pleading = question.claim and words.PLEADS.search(first) is not None
     denying = negating and question.claim and _is_denial(opening)
