@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -65,12 +66,12 @@ def test_all_that_is_listed_is_there_and_of_the_package() -> None:
 def test_type_checkers_see_the_same_names(tmp_path: Path) -> None:
     pytest.importorskip("mypy")
     program = tmp_path / "program.py"
-    program.write_text(f"from cai import {', '.join(cai.__all__)}\nreveal_type(load_constitution)\n")
-    report = subprocess.run(
-        [sys.executable, "-m", "mypy", "--strict", "--config-file=", str(program)],
+    program.write_text(f"from cai import {', '.join(cai.__all__)}\nreveal_type(generate)\n")
+    report = subprocess.run(  # cai/__init__.pyi is a stub, and so not skipped
+        [sys.executable, "-m", "mypy", "--strict", "--follow-imports", "skip", "--config-file=", str(program)],
         capture_output=True, text=True, cwd=ROOT, check=False,
     )  # fmt: skip
-    assert "error" not in report.stdout and "-> cai.constitution.principles.Constitution" in report.stdout
+    assert ": error:" not in report.stdout and re.search(r"rounds: (builtins\.)?int", report.stdout), report.stdout
 
 
 def test_a_name_that_is_not_there_is_an_attribute_error() -> None:

@@ -78,6 +78,7 @@ def test_tied_weights_are_whole(base: Path, tmp_path: Path) -> None:
     assert model.lm_head.weight is model.model.embed_tokens.weight
 
 
+@pytest.mark.filterwarnings("ignore:Found missing adapter keys:UserWarning")
 @pytest.mark.parametrize(("own", "others", "told"), [(3, 2, "has no place for"), (2, 3, "lacks")])
 def test_an_adapter_of_a_deeper_or_shallower_model_is_refused(tmp_path: Path, own: int, others: int, told: str) -> None:
     folders = {}
