@@ -13,11 +13,10 @@ import orjson
 
 from cai.calls.flow import Driver, Flow, Seat
 from cai.calls.limits import Limiter
-from cai.calls.model import Model
+from cai.calls.model import Model, spec_of
 from cai.calls.prices import Tally
 from cai.errors import CallRejected, RowDropped, UsageError
 from cai.folder.files import unwritable
-from cai.models import spec_of
 from cai.records import Completion, Message, Request, Sampling
 from cai.sources.files import path_of
 

@@ -14,9 +14,9 @@ from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 from cai.calls.limits import BUSY_PATIENCE, Limiter, backoff
-from cai.calls.model import Call, Model, check_answer
+from cai.calls.model import Call, Model, check_answer, spec_of
 from cai.calls.prices import Budget, Price, Tally, total_usage
-from cai.calls.roles import Roles, name_of
+from cai.calls.roles import Roles
 from cai.errors import (
     BudgetReached,
     CallRejected,
@@ -231,7 +231,7 @@ class Driver:
                 self._lose(seat, request, order, fault)
                 down = limiter.give_up(order, attempt, fault)
                 if down is not None:
-                    raise self._stop(ServerDown(f"{name_of(seat.model)}: {down}")) from fault
+                    raise self._stop(ServerDown(f"{spec_of(seat.model)}: {down}")) from fault
                 raise _lost(seat.model, fault, f"{attempt} tries") from fault
             self.tally.retries += 1
             await asyncio.wait((self._halt,), timeout=backoff(attempt, fault))
@@ -248,11 +248,11 @@ class Driver:
         (began, answers), (now, _) = pauses[0], pauses[-1]
         if error.loading and not seat.limiter.loading:
             log.warning(
-                "%s: %s; waiting until it is loaded, for %d s at most", name_of(seat.model), error, BUSY_PATIENCE
+                "%s: %s; waiting until it is loaded, for %d s at most", spec_of(seat.model), error, BUSY_PATIENCE
             )
         down = seat.limiter.busy(error, now)
         if down is not None:
-            raise self._stop(ServerDown(f"{name_of(seat.model)}: {down}")) from error
+            raise self._stop(ServerDown(f"{spec_of(seat.model)}: {down}")) from error
         if now - began > BUSY_PATIENCE and seat.limiter.answers > answers:
             raise _lost(seat.model, error, f"nothing else for {now - began:.0f} s, while other calls were answered")
 

@@ -100,10 +100,23 @@ def check_answer(request: Request, done: Completion) -> None:
         raise CallRejected("model_error", problem, billed=True)
 
 
+def spec_of(model: Model) -> str:
+    """`provider:name`, as rows and identities name a model."""
+    return f"{model.provider}:{model.name}"
+
+
+def check_ability(model: Model, *, completes: bool) -> None:
+    """Raise UsageError if a model cannot answer what a template set asks; completes: the set has text continued."""
+    if completes and not model.can.completion:
+        raise UsageError(f"{spec_of(model)} cannot continue text: use chat templates, or a model with completions")
+    if not completes and not model.can.chat:
+        raise UsageError(f"{spec_of(model)} has no chat template: it is a base model, use --templates fewshot")
+
+
 def check_temperature(model: Model, sampling: Sampling) -> None:
     """Raise UsageError for a temperature that the model cannot be sent: what is recorded must be what was asked for."""
     highest = model.can.temperature
-    spec, temperature = f"{model.provider}:{model.name}", sampling.temperature
+    spec, temperature = spec_of(model), sampling.temperature
     if "temperature" in sampling.extra_body:  # sent as it is, or left out
         return
     if highest is None and temperature != 1:
@@ -128,5 +141,5 @@ def seed_words(models: Iterable[Model], sampling: Sampling, seed: int) -> str:
 
 
 def _not_sent(models: Sequence[Model]) -> str:
-    specs = ", ".join(dict.fromkeys(f"{model.provider}:{model.name}" for model in models))
+    specs = ", ".join(dict.fromkeys(map(spec_of, models)))
     return f" (not sent to {specs})" if specs else ""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from cai.calls.limits import FAILING
-from cai.calls.model import Model
+from cai.calls.model import Model, spec_of
 from cai.errors import CallRejected, ModelError, ModelFault, ModelStopped, ServerDown
 from cai.records import Role
 
@@ -39,12 +39,7 @@ class Roles:
         model, lost = self._lost[role]
         last, count = lost[-1][1], len({row for row, _ in lost})
         rows = f"none of {count} rows" if count > 1 else "nothing"
-        problem = f"{name_of(model)} answered {rows} as {role}, the last with: {last}"
+        problem = f"{spec_of(model)} answered {rows} as {role}, the last with: {last}"
         if isinstance(last, ModelFault):
             return ServerDown(f"{problem}; run the same command again later")
         return ModelStopped(f"{problem}; fix that and run the same command again")
-
-
-def name_of(model: Model) -> str:
-    """A model as its spec names it."""
-    return f"{model.provider}:{model.name}"

@@ -14,7 +14,7 @@ import typer
 from cai.cli.main import Json, say, show_summary
 from cai.cli.options import Fields, add_command, fields_of, values_of
 from cai.errors import CaiError, CallRejected, ModelStopped, UsageError
-from cai.models import SPECS, open_model, spec_of
+from cai.models import SPECS, open_model
 
 if TYPE_CHECKING:
     import asyncio
@@ -103,6 +103,7 @@ def _pipe(runner: asyncio.Runner, talk: Chat) -> None:
 
 
 def _talk(runner: asyncio.Runner, talk: Chat) -> None:
+    from cai.calls.model import spec_of
     from cai.chat import run_command
     from cai.cli import console
 

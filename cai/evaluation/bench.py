@@ -15,6 +15,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Literal
 
+from cai.calls.model import spec_of
 from cai.constitution.principles import Constitution, load_constitution
 from cai.engine.letters import probability
 from cai.errors import ModelStopped, SourceError, UsageError
@@ -25,7 +26,7 @@ from cai.judge.certify import Binding
 from cai.judge.flows import is_valid, log_ratio, mean_preference
 from cai.judge.metrics import average, credit, share
 from cai.judge.people import TRUTHS
-from cai.models import open_models, spec_of
+from cai.models import open_models
 from cai.records import BadPrompt, Contest, Label, Object, Place, Protocol, Reading, Vote
 from cai.runs.label import LabelRun
 from cai.runs.pairs import read_pairs

@@ -16,6 +16,7 @@ from typing import Any, Literal
 
 import orjson
 
+from cai.calls.model import spec_of
 from cai.constitution.principles import Constitution, Principle, load_constitution
 from cai.engine.letters import probability
 from cai.errors import ConstitutionError, RunError, UsageError
@@ -25,7 +26,6 @@ from cai.folder.rows import PAIR_BITS, reading
 from cai.folder.run import find_info
 from cai.judge.flows import is_valid
 from cai.judge.metrics import average
-from cai.models import spec_of
 from cai.records import Contest, Label, Object, Record, Turns, Values
 from cai.runs.label import LabelRun
 from cai.runs.settings import LabelSettings

@@ -124,11 +124,6 @@ def provider_of(model: Model) -> Provider:
     return PROVIDERS[model.provider]
 
 
-def spec_of(model: Model) -> str:
-    """`provider:name`, as rows and identities name a model."""
-    return f"{model.provider}:{model.name}"
-
-
 def open_models(specs: Mapping[str, str], connection: Connection) -> dict[str, Model]:
     """The model of every player by its spec, each opened once; raises UsageError if a key could go astray."""
     opened = {spec: open_model(spec, connection) for spec in dict.fromkeys(specs.values())}
@@ -141,16 +136,9 @@ def open_models(specs: Mapping[str, str], connection: Connection) -> dict[str, M
     return {player: opened[spec] for player, spec in specs.items()}
 
 
-def check_ability(model: Model, *, completes: bool) -> None:
-    """Raise UsageError if a model cannot answer what a template set asks; completes: the set has text continued."""
-    if completes and not model.can.completion:
-        raise UsageError(f"{spec_of(model)} cannot continue text: use chat templates, or a model with completions")
-    if not completes and not model.can.chat:
-        raise UsageError(f"{spec_of(model)} has no chat template: it is a base model, use --templates fewshot")
-
-
 def prices_of(models: Mapping[str, Model], stated: str | None, max_cost: float | None) -> dict[str, Price | None]:
     """The price of every player's tokens; raises UsageError if a cap could not hold."""
+    from cai.calls.model import spec_of
     from cai.calls.prices import FREE, known_price, parse_price
 
     price = parse_price(stated) if stated is not None else None

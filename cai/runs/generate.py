@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from cai.calls.flow import Driver
+from cai.calls.model import spec_of
 from cai.constitution.draw import draw
 from cai.constitution.principles import load_constitution
 from cai.engine.asked import unshipped_words
@@ -14,7 +15,7 @@ from cai.engine.revise import Ask, revise
 from cai.engine.templates import Templates, load_templates
 from cai.errors import RunError, UsageError
 from cai.folder.run import ANEW, find_info
-from cai.models import open_models, spec_of
+from cai.models import open_models
 from cai.records import Prompt, Revision, Values
 from cai.runs.judging import choose_protocol
 from cai.runs.prompt_run import PromptRun

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from cai.calls.flow import Driver, Played
-from cai.calls.model import ListsTokens, Model
+from cai.calls.model import ListsTokens, Model, check_ability, spec_of
 from cai.constitution.draw import draw
 from cai.constitution.principles import Constitution, Principle
 from cai.engine.ask_judge import AskJudge
@@ -18,7 +18,6 @@ from cai.errors import CaiError, SourceError, Unreadable, UsageError
 from cai.judge.calibration import calibrate_judge
 from cai.judge.certify import TARGETS, Calibration, binding_problems, load_calibration, threshold, weaknesses
 from cai.judge.flows import Pair, Verdict, is_valid, judge
-from cai.models import check_ability, spec_of
 from cai.records import Abilities, Contest, Label, Object, Protocol, Values, Vote
 from cai.runs.pairs import read_pairs
 from cai.runs.settings import LabelSettings

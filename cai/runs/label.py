@@ -9,7 +9,7 @@ from typing import Any
 
 from cai.calls.feed import Feed
 from cai.calls.flow import Driver, Played
-from cai.calls.model import Model
+from cai.calls.model import Model, spec_of
 from cai.calls.prices import total_usage
 from cai.constitution.principles import load_constitution
 from cai.engine.asked import unshipped_words
@@ -20,7 +20,7 @@ from cai.export.pairs import filters_of
 from cai.folder.rows import reading
 from cai.folder.run import RunFolder
 from cai.judge.flows import belief
-from cai.models import open_models, spec_of
+from cai.models import open_models
 from cai.records import Contest, Label, Object, Place, Values
 from cai.runs.judging import (
     CHECKED,

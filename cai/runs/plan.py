@@ -10,11 +10,12 @@ from contextlib import closing, suppress
 from typing import Any
 
 from cai.calls.flow import Driver
+from cai.calls.model import spec_of
 from cai.calls.prices import Tally
 from cai.errors import RowDropped
 from cai.folder.rows import RETRIED, digest_of
 from cai.folder.store import Store
-from cai.models import provider_of, spec_of
+from cai.models import provider_of
 from cai.records import BadPrompt, Completion, Item, Object, Record, Request, Role, Values
 from cai.runs.run import Run
 from cai.texts.wording import report_lines

@@ -19,7 +19,7 @@ from typing import Any
 from cai.calls.feed import Feed, play_many
 from cai.calls.flow import Driver, Seat
 from cai.calls.limits import Limiter
-from cai.calls.model import Model, check_temperature, secrets_hidden, seed_words
+from cai.calls.model import Model, check_ability, check_temperature, secrets_hidden, seed_words
 from cai.calls.prices import Budget, Tally
 from cai.engine.templates import Templates
 from cai.errors import CaiError, RowDropped, RunError, SourceError, Unreadable
@@ -27,7 +27,7 @@ from cai.export.export import CUTS, cut_again
 from cai.folder.files import identity_hash
 from cai.folder.run import RunFolder
 from cai.folder.store import cost_of
-from cai.models import check_ability, prices_of
+from cai.models import prices_of
 from cai.records import BadPrompt, Drop, Item, Object, Place, Role, Sampling, Values
 from cai.runs.kind import Row, RunKind
 from cai.runs.settings import RunSettings

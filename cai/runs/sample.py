@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Iterable, Iterator
 from typing import Any, TypeVar
 
 from cai.calls.flow import Driver, Played
-from cai.calls.model import Model, temperature_words
+from cai.calls.model import Model, spec_of, temperature_words
 from cai.calls.prices import Price, total_usage
 from cai.engine.revise import Ask, sample
 from cai.engine.templates import load_templates
@@ -16,7 +16,7 @@ from cai.errors import RowDropped, RunError, UsageError
 from cai.export.export import export_run
 from cai.folder.files import identity_hash
 from cai.folder.run import ANEW, RunFolder, find_info
-from cai.models import open_models, spec_of
+from cai.models import open_models
 from cai.records import Candidates, Place, Prompt, Values
 from cai.runs.label import LabelRun
 from cai.runs.pairs import MOST_REPLIES, read_pairs

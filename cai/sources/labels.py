@@ -33,11 +33,9 @@ TIED = (
     "bothbad", "bothgood", "tie (bothbad)", "tie (both bad)", "tie (both good)", "½", "0.5", "a=b",
 )  # fmt: skip
 WORDS: dict[str, Preference] = {  # in lower case
-    **dict.fromkeys(("a", "first", "model_a", "true"), "a"),
-    **dict.fromkeys(("b", "second", "model_b", "false"), "b"),
+    **dict.fromkeys(("a", "first", "model_a", "true", "a>b", "a>>b", "b<a", "b<<a"), "a"),
+    **dict.fromkeys(("b", "second", "model_b", "false", "b>a", "b>>a", "a<b", "a<<b"), "b"),
     **dict.fromkeys(TIED, "tie"),
-    **dict.fromkeys(("a>b", "a>>b", "b<a", "b<<a"), "a"),
-    **dict.fromkeys(("b>a", "b>>a", "a<b", "a<<b"), "b"),
 }
 HUMAN_LABELS = ("human", "label", "gold", "winner", "preferences")  # the last is an object with `human`
 SAID_IN_WORDS = (*HUMAN_LABELS, "preference", "preferred", "choice", "chosen")

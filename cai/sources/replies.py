@@ -213,7 +213,7 @@ def with_clear_numbers(records: Iterable[tuple[int, Any]], where: str | Path | N
             yield from waiting
             waiting.clear()
     wrong = "2" if first.endswith("0") else "0"
-    if wrong in lines and waiting:
+    if waiting and wrong in lines:
         raise SourceError(
             f"a label beside {first!r} is {wrong}, so a 1 may be either reply: write a or b, or end the names of the "
             "columns with the numbers of the labels",
@@ -233,10 +233,8 @@ def pair_of(record: Object) -> Contest:
     """
     names = columns_of_two(record)
     if names is None:
-        columns = ", ".join(
-            " and ".join(pair) for pair in PAIRS if pair[0] in ("chosen", "a", "response_a", "output_1")
-        )
-        raise BadRecord(f"no pair of replies (replies, {columns}, …); it has {listed(record)}")
+        columns = "replies, chosen and rejected, a and b, response_a and response_b, output_1 and output_2, …"
+        raise BadRecord(f"no pair of replies ({columns}); it has {listed(record)}")
     before, replies = answers_in(record, names)
     messages = to_answer(shared_prompt(record, before))
     for name, reply in zip(names, replies, strict=True):
