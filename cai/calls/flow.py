@@ -203,19 +203,21 @@ class Driver:
                 done = await seat.model.send(payload)
                 check_answer(request, done)
                 limiter.answered()
-                self.roles.answered(request.role)
+                if done.text.strip() or done.scores or done.logprobs:
+                    self.roles.answered(request.role)
+                else:
+                    empty = CallRejected("empty", f"a reply without text, which ended with {done.finish}", billed=True)
+                    self._lose(seat, request, order, empty)
                 return done
             except CallRejected as error:
                 limiter.answered()
-                if error.reason == "model_error":
-                    self._lose(seat, request, order, error)
-                else:  # such as a blocked prompt: the request was understood
-                    self.roles.answered(request.role)
+                self._lose(seat, request, order, error)
                 raise
             except ModelStopped as error:
-                if request.optional and isinstance(error, FieldRefused):
+                # A field that was taken in other rows is not meant: the error quotes a prompt.
+                if isinstance(error, FieldRefused) and (request.optional or self.roles.is_answered(request.role)):
                     limiter.answered()
-                    raise _lost(seat.model, error, "not needed") from error
+                    raise _lost(seat.model, error, "the run goes on without") from error
                 self._stop(error)
                 raise
             except ModelBusy as error:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from habits import Answer, Asked, Mode, answer, at_first, says, serving
+from habits import Answer, Asked, Mode, answer, at_first, chat, says, serving
 
 from cai.cli.runs import play_shown
 from cai.errors import CaiError, ModelStopped, ServerDown
@@ -138,6 +138,37 @@ def test_a_model_that_answers_nothing_ends_the_run_by_name(
         if seat != "gold judge":  # whose labels would not calibrate it
             finish(again)
             assert again.finished + again.skipped == count
+
+
+WITHHELD = {
+    "a filter's refusal": answer({"error": {"message": "This prompt was flagged", "code": "invalid_prompt"}}, 400),
+    "a filtered reply": answer(chat("", "content_filter")),
+    "no choices": answer(chat(choices=[])),
+    "null for a text": answer(chat(None)),
+    "blanks": answer(chat(" \n")),
+    "thoughts alone": answer(chat(None, "length", message={"reasoning": "Hm."})),
+    "a call of a tool": answer(chat(None, "tool_calls")),
+}
+
+
+@pytest.mark.parametrize("name", WITHHELD)
+@pytest.mark.parametrize("seat", ["critic", "reviser", "second sampler", "assistant"])
+def test_a_model_that_withholds_every_text_ends_the_run_by_name(seat: str, name: str, tmp_path: Path) -> None:
+    make, role = SEATS[seat]
+    with server(unless("bad", WITHHELD[name])) as url:
+        made = make(tmp_path, 60, {"base_url": url, "concurrency": 2})
+        with pytest.raises(ModelStopped, match=f"openai:bad answered none of 2. rows as {role}, the last with: "):
+            finish(made)
+
+
+def test_a_model_that_withholds_texts_now_and_then_costs_those_rows_alone(tmp_path: Path) -> None:
+    def shy(asked: Asked) -> Answer:
+        return says("Fine.")(asked) if b"number 19?" in asked.raw else WITHHELD["a filtered reply"]
+
+    with server(shy) as url:
+        made = sampling(model=GOOD, n=1)(tmp_path, 40, {"base_url": url, "concurrency": 1})
+        finish(made)
+    assert (made.finished, dict(made.dropped)) == (1, {"content_filter": 39})
 
 
 def test_a_judge_that_refuses_every_question_about_its_only_pair_ends_the_run(tmp_path: Path) -> None:
@@ -322,6 +353,24 @@ def test_what_no_prompt_can_change_ends_the_run_at_the_first_call(special: Answe
             finish(made)
         assert len(habits.asked("all")) == 1
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "Could not read 'what does temperature do, is it unsupported?'",
+        "input_value='seed must be an integer'",
+        "`max_tokens` is too large for this one",
+    ],
+)
+def test_a_field_that_was_taken_before_is_not_what_the_server_refuses(words: str, tmp_path: Path) -> None:
+    special = answer({"error": {"message": words}}, 400)
+    with server(failing_on({5, 7}, special)) as url:
+        made = sampling(model=GOOD, n=1)(tmp_path, 9, {"base_url": url, "concurrency": 1})
+        finish(made)
+    assert (made.finished, dict(made.dropped)) == (7, {"model_error": 2})
+    with server(failing_on({0}, special)) as url, pytest.raises(ModelStopped, match="--extra-body"):
+        finish(sampling(model=GOOD, n=1)(tmp_path / "first", 9, {"base_url": url, "concurrency": 1}))
 
 
 @pytest.mark.parametrize(

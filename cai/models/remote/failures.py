@@ -19,6 +19,7 @@ import orjson
 from cai.texts.wording import one_line, printable
 
 SURROGATE = re.compile("[\ud800-\udfff]")
+MOST = 100  # kinds, texts and fields that are read of an error
 OPENING = 120  # characters at the beginning of a message that say what it is about
 READ = 2000  # characters of a server's words; some echo the whole prompt
 # Keys of an error body in small letters without signs. What stands under others is not read: it may quote the request.
@@ -28,7 +29,7 @@ TEXTS = {
 }  # fmt: skip
 INNER = {
     "baseresp", "errorchain", "externalmodelerror", "fieldviolations", "innererror", "issues", "metadata", "params",
-    "response", "source", "validation",
+    "headers", "response", "source", "validation",
 }  # fmt: skip
 KINDS = {"code", "type", "status", "errorcode", "statuscode", "reason"}
 FIELDS = {"additionalproperty", "field", "instancepath", "keys", "loc", "param", "path", "pointer"}
@@ -62,7 +63,6 @@ class Failure:
     kind: str  # the error's codes, types and the like
     said: tuple[str, ...]  # its messages; a router gives those of the server behind it, too
     retry_after: float | None  # seconds
-    spoken: bool = False  # the body is JSON with an `error`: the API's words, not those of a firewall before it
     fields: tuple[str, ...] = ()  # of the request, that the error points to
     inside: bool = False  # it came in an answer whose status is 200, and named no status of its own
 
@@ -91,20 +91,21 @@ def read_error(status: int, headers: Mapping[str, str], raw: bytes) -> Failure:
 
 def error_in(status: int, body: Any, wait: float | None = None) -> Failure:
     """What the parsed body of an error says; wait: seconds that the headers name."""
-    parts = list(dict.fromkeys(_walk(body)))
-    kind, texts, fields = ([text for what, text in parts if what == each] for each in ("kind", "text", "field"))
-    said = [text for text in texts if not any(text in other and text != other for other in texts)]
-    if not said:
-        unknown = json.dumps(body, ensure_ascii=False) if body and not kind else ""
-        said = [" ".join(kind) or shown(unknown) or responses.get(status, "")]
-    times = [*_waits(body), *filter(None, map(wait_in_words, said))]
-    if wait is None and times:
-        wait = times[0]
-    return Failure(status, " ".join(kind), tuple(said), wait, ("spoken", "") in parts, tuple(fields))
+    parts = list(dict.fromkeys(_walk(body)))[:MOST]
+    kind, texts, fields, waits = ([text for what, text in parts if what == each] for each in WHAT)
+    if not texts:
+        unknown = body and shown(json.dumps(body, ensure_ascii=False))
+        texts = [" ".join(kind) or unknown or responses.get(status, "")]
+    if wait is None:
+        wait = next(filter(None, (*map(float, waits), *map(wait_in_words, texts))), None)
+    return Failure(status, " ".join(kind), tuple(texts), wait, tuple(fields))
+
+
+WHAT = ("kind", "text", "field", "wait")
 
 
 def _walk(value: Any, depth: int = 9) -> Iterator[tuple[str, str]]:
-    """What an error body says: its kinds, texts and fields, and whether it has an `error`."""
+    """What an error body says: its kinds, texts, fields and times to wait, in seconds."""
     if depth == 0:
         return
     if isinstance(value, str):
@@ -121,14 +122,14 @@ def _walk(value: Any, depth: int = 9) -> Iterator[tuple[str, str]]:
     elif isinstance(value, dict):
         for key, each in value.items():
             name = letters(key)
-            if name == "error" and each and isinstance(each, str | dict | list):
-                yield "spoken", ""
             if name in TEXTS or (name in INNER and not isinstance(each, str)):
                 yield from _walk(each, depth - 1)
             elif name in KINDS and isinstance(each, str | int) and each != "":
                 yield "kind", shown(str(each))
-            elif name in FIELDS:
-                yield from (("field", field) for field in _fields(name, each))
+            elif name in FIELDS and isinstance(each, list if name == "path" else str | list):  # else of the URL
+                yield "field", _field(each)
+            elif name in WAITS and (seconds := seconds_of(each, WAITS[name])) is not None:
+                yield "wait", str(seconds)
 
 
 STATUSES = (  # of errors that come in an answer whose status is 200, by their code or type, else by their first words
@@ -150,8 +151,8 @@ def error_inside(body: Mapping[str, Any]) -> Failure:
     named = [int(word) for word in failure.kind.split() if word.isdigit() and 400 <= int(word) < 600]
     if named:
         return replace(failure, status=named[0])
-    places = (failure.kind, failure.message[:OPENING])
-    meant = (status for place in places for words, status in STATUSES if re.search(words, place, re.IGNORECASE))
+    place = f"{failure.kind} {failure.message[:OPENING]}"
+    meant = (status for words, status in STATUSES if re.search(words, place, re.IGNORECASE))
     return replace(failure, status=next(meant, 502), inside=True)
 
 
@@ -168,35 +169,16 @@ def _opened(value: str) -> Any:
     return value
 
 
-def _fields(key: str, value: Any) -> Iterator[str]:
-    """The fields of the request that an error points to under a key of its own: by names, or by the path to one."""
-    if key == "keys" and isinstance(value, list):
-        yield from (each for each in value if isinstance(each, str))
-    elif isinstance(value, str | list):
-        parts = re.split(r"[^\w-]+", value) if isinstance(value, str) else value
-        yield from [part for part in parts if isinstance(part, str) and letters(part) not in AROUND][:1]
+def _field(place: str | list[Any]) -> str:
+    """The field of the request to which an error points by its name or a path to it."""
+    parts = re.split(r"[^\w-]+", place) if isinstance(place, str) else map(str, place)
+    return next((part for part in parts if letters(part) not in AROUND), "")
 
 
 @lru_cache(maxsize=256)  # a server writes the same few keys and reasons in every answer
 def letters(text: str) -> str:
     """The letters of ASCII in a text, small ones: one spelling of a key or code, whatever case and signs it has."""
     return re.sub("[^a-z]", "", text.lower())
-
-
-def _waits(body: Any, depth: int = 6) -> Iterator[float]:
-    """The times to wait that a body names under keys of their own, in seconds."""
-    if depth == 0:
-        return
-    if isinstance(body, list):
-        for each in body[:20]:
-            yield from _waits(each, depth - 1)
-    if isinstance(body, dict):
-        for key, value in body.items():
-            unit = WAITS.get(letters(key))
-            seconds = None if unit is None else seconds_of(value, unit)
-            if seconds is not None:
-                yield seconds
-            yield from _waits(value, depth - 1)
 
 
 def wait_in_words(text: str) -> float | None:
@@ -225,15 +207,15 @@ def retry_after(headers: Mapping[str, str]) -> float | None:
         seconds = seconds_of(headers.get(name), unit)
         if seconds is not None:
             return seconds
+    until, now = (_time(headers, name) for name in ("Retry-After", "Date"))  # by the server's own clock if it says it
+    return None if until is None else max(0.0, until - (now or time()))
+
+
+def _time(headers: Mapping[str, str], name: str) -> float | None:
     try:
-        until = parsedate_to_datetime(headers["Retry-After"]).timestamp()
+        return parsedate_to_datetime(headers[name]).timestamp()
     except (KeyError, ValueError):
         return None
-    try:  # by the server's own clock if it says the time
-        now = parsedate_to_datetime(headers["Date"]).timestamp()
-    except (KeyError, ValueError):
-        now = time()
-    return max(0.0, until - now)
 
 
 def loads(raw: bytes) -> Any:

@@ -172,10 +172,9 @@ class HostedModel:
             # `from None`: aiohttp's errors hold the request's headers.
             message = self._secrets.message(f"no answer from {self.endpoint}: {self._reason(error)}")
             raise ModelFault(message, reached=not isinstance(error, UNREACHED)) from None
-        answered = 200 <= status < 300
-        if answered and not whole:
-            raise too_large()
-        if answered:
+        if 200 <= status < 300:
+            if not whole:
+                raise too_large()
             return self._answer(raw, payload)
         if 300 <= status < 400:
             target = self._secrets.message(redirect_target(url, headers.get("Location", ""))).removesuffix(path)
@@ -230,11 +229,7 @@ class HostedModel:
 
         A `CallRejected` does not name the address either: it is written to the run's files.
         """
-        answer = replace(
-            answer,
-            said=tuple(map(self._secrets.message, answer.said)),
-            fields=tuple(map(self._secrets.message, answer.fields)),
-        )
+        answer = replace(answer, said=tuple(map(self._secrets.message, answer.said)))
         answered = "answered 200 with an error" if answer.inside else f"answered {answer.status}"
         if answer.message:
             answered += f": {answer.message[:300]}"

@@ -72,6 +72,7 @@ NO_QUOTA = pattern_of(
     r"(per|/) month",
     r"(monthly|key|usage|daily)\b.{0,20}\b(limit|quota|allocation|allowance)\b",
     r"top.?up|recharge",
+    r"too many\b.{0,20} per day",
 )
 PER_MINUTE = pattern_of(
     r"(per.?|/ ?)(second|sec|minute|min|hour)(?![a-z])", r"hourly", r"\b(qps|[rt]p[ms])\b", r"throttl"
@@ -93,7 +94,7 @@ SECURITY = pattern_of(
     r"authori[sz]|authenti|token|credential|api.?key|permission|access to"
 )  # the API's words with 403
 MODEL_CODE = pattern_of(  # with any status
-    r"\bmodel_?((is_)?not_?(?!ready)\w+|unavailable|decommissioned|deprecated|terms_required)|\w*(un|in)(known|valid)_?model\b",
+    r"\bmodel_?((is_)?not_?(found|supported|exist\w*|open|allowed|permitted|enabled)|decommissioned|deprecated|terms_required)|\w*(un|in)(known|valid)_?model\b",
     r"model_access_denied|ModelNotOpen|endpoint_?not_?found",
 )
 NO_MODEL = pattern_of(
@@ -221,9 +222,9 @@ def meaning_of(answer: Failure, payload: Object) -> Meaning:
         return "busy"
     if status in (400, 403, 404, 422, 501) and refused_fields(answer, payload):
         return "setting"
-    if status != 429 and (MODEL_CODE.search(answer.kind) or "model" in answer.fields):
+    if status != 429 and (MODEL_CODE.search(answer.kind) or ("model" in answer.fields and status < 500)):
         return "model"
-    if status == 403 and not answer.spoken and not SECURITY.search(answer.words):
+    if status == 403 and not answer.kind and not SECURITY.search(answer.words):
         return "firewall"
     if status in (401, 403, 498) or _opens(answer, NO_KEY):
         return "key"
@@ -256,8 +257,7 @@ def _is_filtered(answer: Failure) -> bool:
 
 def _limits_the_reply(answer: Failure) -> bool:
     """Whether an error points to the field that limits the reply, and says nothing of what is to be read."""
-    pointed = any("tokens" in field for field in answer.fields)
-    return pointed and re.search("input|prompt|messages|request", answer.message) is None
+    return "max_tokens" in answer.fields and not re.search("input|prompt|messages|request", answer.message)
 
 
 def _opens(answer: Failure, pattern: re.Pattern[str]) -> bool:

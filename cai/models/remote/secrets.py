@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import re
-from base64 import b64decode, b64encode, urlsafe_b64encode
+from base64 import b64decode, b64encode
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from typing import Any
@@ -23,8 +23,13 @@ MASK = "***"
 MASKED_KEY = re.compile(r"[^\s*]{0,40}\*{3,}\S{0,40}")  # "sk-ab****yz", as OpenAI quotes a wrong key
 SHOWN = 6  # characters of a value from which on it is left out of messages
 LEAST = 8  # of a secret that is left out of answers wherever it stands; shorter ones may be parts of words
-MIXED = re.compile(r"(?=.*[^\W\d_])(?=.*[\W\d_]).{4,7}")  # left out, too, if it stands alone: letters and more ("sk-x")
-KEYLIKE = 12  # a key of small letters and hyphens that is shorter is a name ("not-needed", "lm-studio")
+# Left out, too, if it stands alone: 4 to 7 characters with letters and more ("sk-x"), or a key of 8 to 11 small letters
+# and hyphens ("sk-secret"), unless people write it because a client wants some key.
+ALONE = re.compile(
+    r"(?=.*[^\W\d_])(?=.*[\W\d_]).{4,7}|(?!(?:anything|api-key|changeme|dummy-key|fake-key|llama-cpp|lm-studio|no-api-key"
+    r"|not-needed|placeholder|test-key|whatever)$)[a-z-]{8,11}"
+)
+KEYLIKE = 12  # a key of small letters and hyphens that is shorter may be a word
 WORDLIKE = 20  # the same of other values: "X-Team: infrastructure"
 PREFIX = 8  # characters of a key that are enough to leave the rest of the word out of messages
 KEY_HEADERS = ("Authorization", "x-api-key", "Bearer ")
@@ -44,6 +49,9 @@ PLAIN = re.compile(  # words, dates, versions, addresses
 # What a secret may be written with; without it a search for the plain form decides.
 ESCAPES = {b"%": rb"%[0-9a-fA-F]{2}", b"\\u00": rb"\\u00[2-7]", b"&": rb"&#|&\w{2,4};"}  # by what they begin with
 QUOTED = '"\\/'  # have escapes of their own in JSON, which matter if they are part of a secret
+BREAKS = re.compile(rb"\\+[nrt]")
+URL_SAFE = bytes.maketrans(b"-_", b"+/")  # of the alphabets of base64 the other one
+GAP = r"(?:\s|\\+[nrt])*"  # between the characters of a secret that a line break may cut
 ENTITIES = {"&": "&amp;", "<": "&lt;", ">": "&gt;", '"': "&quot;", "'": "&apos;"}
 
 
@@ -51,7 +59,7 @@ class Secrets:
     """What a connection sends and nothing may hold: its key, values of headers and of the query, a proxy's password.
 
     Of a value its words count, too: a server may echo only the key of "Bearer KEY". Names and short values are left
-    out of messages, but not out of answers (LEAST, KEYLIKE): "ollama" as a key must not blot out the word. Right
+    out of messages, but not out of answers (LEAST, ALONE): "ollama" as a key must not blot out the word. Right
     after "Bearer" or the name of its header or parameter every value is left out, whatever its length.
     """
 
@@ -63,24 +71,25 @@ class Secrets:
         if PLAIN.fullmatch(key) is None or key != key.lower() or len(key) >= KEYLIKE:
             hidden.add(key)
         hidden = {part for part in hidden if len(part) >= LEAST}
-        forms = _forms(hidden)
         sent = {(name, part) for name, part in named if part and SECRET.search(name)}
         sent |= {(name, key) for name in KEY_HEADERS if key}
-        alone = _forms({part for _, part in sent if MIXED.fullmatch(part)})
-        needles = forms | alone | {part for _, part in sent}
-        self._needles = [form.lower().encode() for form in needles if form.isascii() and " " not in form]
-        self._always = len(self._needles) < len(needles)
+        alone = {part for _, part in sent if ALONE.fullmatch(part)}
+        forms = {form for part in hidden | alone for form in (part, *_encodings(part))}
+        needles = forms | {part for _, part in sent}
+        self._needles = [_squeezed(form.encode()) for form in needles]
+        self._always = not all(map(str.isascii, needles))
         quoted = [f"\\{char}".encode() for char in QUOTED if any(char in form for form in needles)]
         self._signs = [*ESCAPES, *quoted]
         self._escaped = re.compile(b"|".join([*ESCAPES.values(), *map(re.escape, quoted)]))
         bounded = [*_alternatives(alone), *_named(sent)]
         apart = [f"{BEFORE}(?:{'|'.join(bounded)}){AFTER}"] if bounded else []
-        self._in_answers = _pattern([*_alternatives(forms), *apart])
-        shown = {part for _, part in named if len(part) >= SHOWN} | forms
+        answers = [*_alternatives(hidden), *apart]
+        self._in_answers = re.compile("|".join(answers), re.IGNORECASE) if answers else None
+        shown = {part for _, part in named if len(part) >= SHOWN} | hidden
         more = [MASKED_KEY.pattern]
         if len(key) >= SHOWN:
-            more.insert(0, rf"{re.escape(key[:PREFIX])}\S*")
-        self._in_messages = re.compile("|".join([*more[:-1], *_alternatives(shown), *apart, more[-1]]), re.IGNORECASE)
+            more.append(rf"{re.escape(key[:PREFIX])}\S*")
+        self._in_messages = re.compile("|".join([*_alternatives(shown), *apart, *more]), re.IGNORECASE)
 
     def message(self, text: str) -> str:
         """A text for people without secrets, also without what a server has cut or masked."""
@@ -106,7 +115,7 @@ class Secrets:
     def _may_be_in(self, raw: bytes) -> bool:
         if self._always or (any(map(raw.__contains__, self._signs)) and self._escaped.search(raw)):
             return True
-        return any(map(raw.lower().__contains__, self._needles))
+        return any(map(_squeezed(raw).__contains__, self._needles))
 
     def _without(self, value: Any) -> Any:
         assert self._in_answers is not None
@@ -148,28 +157,34 @@ def _is_secret(name: str, value: str) -> bool:
     return SECRET.search(name) is not None or PLAIN.fullmatch(value) is None or len(value) >= WORDLIKE
 
 
+def _squeezed(raw: bytes) -> bytes:
+    """Small letters in one alphabet of base64, without blanks and line breaks, be they escaped: to be searched fast."""
+    return BREAKS.sub(b"", raw.lower().translate(URL_SAFE, b" \t\r\n"))
+
+
 def _encodings(part: str) -> Iterator[str]:
-    for encode in (b64encode, urlsafe_b64encode):
-        yield encode(part.encode()).decode().rstrip("=")
+    """What of a secret in base64 is the same in every text that holds it, such as "user:KEY"."""
+    raw = part.encode()
+    for offset, start in enumerate((0, 2, 3)):
+        yield b64encode(bytes(offset) + raw).decode()[start : (len(raw) + offset) * 8 // 6]
 
 
-def _alternatives(forms: Iterable[str]) -> list[str]:
-    """Patterns of the forms, the longest first: each character as it is or escaped in any of the usual ways."""
-    return ["".join(map(_escapes, form)) for form in sorted(forms, key=len, reverse=True)]
+def _alternatives(parts: Iterable[str]) -> list[str]:
+    """Patterns of secrets, the longest first: as they are, each character escaped in any of the usual ways; encoded.
 
-
-def _forms(parts: Iterable[str]) -> set[str]:
-    return {form for part in parts for form in (part, *_encodings(part))}
+    Longer ones may be cut by line breaks or blanks.
+    """
+    longest = sorted(parts, key=len, reverse=True)
+    plain = [(GAP if len(part) >= KEYLIKE else "").join(map(_escapes, part)) for part in longest]
+    encoded = [r"\s*".join(form) for part in longest for form in _encodings(part)]
+    # In both alphabets; the last character may hold bits of what follows, too.
+    return plain + [form.replace("+", "[+-]").replace("/", "[/_]") + r"[\w+/-]?" for form in encoded]
 
 
 def _named(sent: Iterable[tuple[str, str]]) -> Iterator[str]:
     """Patterns of values behind the name that they were sent under."""
     for name, part in sorted(sent):
         yield f"{''.join(map(_escapes, name))}{ASSIGNED}{''.join(map(_escapes, part))}"
-
-
-def _pattern(alternatives: list[str]) -> re.Pattern[str] | None:
-    return re.compile("|".join(alternatives), re.IGNORECASE) if alternatives else None
 
 
 def _escapes(char: str) -> str:

@@ -6,6 +6,7 @@ import base64
 import json
 import string
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, quote_plus
@@ -17,7 +18,9 @@ from hypothesis import strategies as st
 from yarl import URL
 
 import cai
+from cai.cli.main import main
 from cai.errors import CaiError
+from cai.folder.store import read_calls
 from cai.models.remote.secrets import LEAST, Secrets, secrets_of
 
 FORMS: dict[str, Callable[[str], str]] = {
@@ -61,7 +64,43 @@ def test_other_text_is_left_to_the_byte(text: str, short: str) -> None:
     assert hidden.clean(raw) is raw and hidden.found == 0
 
 
-@pytest.mark.parametrize("key", ["x", "test", "EMPTY", "ollama", "lm-studio", "not-needed", "placeholder"])
+@given(SECRETS, st.text(string.printable, max_size=20), st.text(string.printable, max_size=20), st.booleans())
+def test_a_secret_is_found_inside_what_was_encoded_with_it(secret: str, before: str, after: str, safe: bool) -> None:
+    encode = base64.urlsafe_b64encode if safe else base64.b64encode
+    hidden = Secrets(values=[("X-Token", secret)])
+    for text in (f"user:{secret}", f"Bearer {secret}", f":{secret}", f"{before}{secret}{after}"):
+        written = encode(text.encode()).decode()
+        for cleaned in (json.loads(hidden.clean(json.dumps([written]).encode()))[0], hidden.message(written)):
+            # all characters of base64 that are of the secret alone
+            assert "***" in cleaned and len(written) - len(cleaned.replace("***", "")) >= len(secret) * 8 // 6 - 2
+
+
+@given(
+    SECRETS.filter(lambda secret: " " not in secret),
+    st.integers(1, 11),
+    st.sampled_from(["\n", "\r\n", " ", "\n    ", "\t"]),
+)
+def test_a_secret_that_a_line_break_cuts_is_found(secret: str, place: int, gap: str) -> None:
+    secret = f"s7-{secret}"
+    hidden = Secrets(secret, [("X-Token", secret)])
+    written = f"key: {secret[:place]}{gap}{secret[place:]}"
+    for raw in (json.dumps([written]), json.dumps([json.dumps([written])]), f"<p>{written}</p>"):
+        cleaned = hidden.clean(raw.encode()).decode()
+        assert "***" in cleaned and secret[:place] + gap not in cleaned and gap + secret[place:] not in cleaned
+    assert hidden.message(" ".join(written.split())) == "key: ***"
+
+
+@pytest.mark.parametrize("key", ["sk-secret", "topsecret", "hunterkey", "open-sesame", "qwertyuiop", "my-own-key"])
+def test_a_key_that_could_be_a_word_is_left_out_where_it_stands_alone(key: str) -> None:
+    hidden = Secrets(key)
+    for echo in (key, f"so {key}.", f"'{key}'", f"a\n{key}\n", base64.b64encode(key.encode()).decode()):
+        assert json.loads(hidden.clean(json.dumps([echo]).encode()))[0].count("***") == 1
+        assert key not in hidden.message(echo)
+    inside = json.dumps([f"un{key}", f"{key}s", f"{key}2"]).encode()
+    assert hidden.clean(inside) is inside
+
+
+@pytest.mark.parametrize("key", ["x", "abc", "test", "EMPTY", "ollama", "lm-studio", "not-needed", "placeholder"])
 def test_a_key_that_is_a_word_or_short_does_not_blot_out_words(key: str) -> None:
     raw = json.dumps({"choices": [f"Ask {key} first."]}).encode()
     assert Secrets(key).clean(raw) is raw
@@ -175,6 +214,36 @@ def test_nothing_that_a_run_writes_or_says_holds_a_secret_of_its_connection(
     assert server.asked("echo"), "nothing was asked"
     if status == 200:
         assert json.loads((tmp_path / "run" / "run.json").read_text())["secrets_hidden"]
+
+
+@pytest.mark.parametrize("key", ["sk-secret", "sk-proj-Zq8+vW2m/T4xR7"])
+@pytest.mark.parametrize("status", [200, 400, 401, 429, 500])
+def test_no_key_is_in_what_the_command_line_prints_or_writes(
+    key: str, status: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfdbinary: Any
+) -> None:
+    def reply(asked: Asked) -> Answer:
+        echo = "; ".join(write(key) for write in FORMS.values())
+        if status == 200:
+            return answer(chat(f"{REPLY} {echo}", model=echo))
+        more = {"Retry-After": "999"} if status in (429, 503) else {}
+        return answer({"error": {"message": f"no {echo}", "code": echo, "param": echo}, "detail": echo}, status, **more)
+
+    monkeypatch.setenv("OPENAI_API_KEY", key)
+    monkeypatch.setattr("cai.calls.limits.BACKOFF", 0.001)
+    with serving({"echo": Mode(reply)}) as server:
+        (tmp_path / "two.txt").write_text("hello\nbye\n")
+        words = ["--debug", "sample", str(tmp_path / "two.txt"), "--model", "openai:m", "-n", "1", "--json"]
+        words += ["--out", str(tmp_path / "run")]
+        monkeypatch.setattr("sys.argv", ["cai", *words, "--base-url", server.url("echo")])
+        with suppress(SystemExit, CaiError):
+            main()
+    said = capfdbinary.readouterr()
+    written = [path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file()]
+    stored = repr([call.completion for call in read_calls(tmp_path / "run")]) if written else ""
+    everything = b"".join([said.out, said.err, *written, stored.encode()]).decode("utf-8", "replace").lower()
+    assert "***" in everything
+    for write in FORMS.values():
+        assert write(key).lower() not in everything
 
 
 def test_what_was_hidden_stays_hidden_when_a_run_is_resumed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
