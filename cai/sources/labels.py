@@ -63,6 +63,8 @@ def human_label(record: Object, name: str) -> str | None:
         value = value.get("human")
     if missing(value) or value == "":
         return None
+    if isinstance(value, list | tuple | Mapping):
+        return ""  # several labels are none
     return str(value).strip().lower().removesuffix(".0")
 
 

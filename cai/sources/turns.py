@@ -61,6 +61,7 @@ MARKER = re.compile(r"\n\n(Human|Assistant): ?")
 HUMAN, ASSISTANT = "\n\nHuman:", "\n\nAssistant:"
 TURN_OF_HELPSTEER = re.compile(r"\n<extra_id_1>(User|Assistant)\n")  # before all turns but the first, a user's
 CHATS = ("messages", "conversations", "conversation", "transcript")  # columns and keys of a whole conversation
+NOT_BESIDE = (*ROLE_KEYS, "system", "system_prompt", "context", "history", "tools", "weight", "train", "loss")
 ASKED = ("input", "human", "user", "prompt", "question", "instruction", "query")
 SAID = ("output", "assistant", "gpt", "bot", "response", "answer", "completion")
 UNREAD = {  # columns that must be empty → what conversations that have them are about
@@ -166,7 +167,7 @@ def _exchange(entry: Any) -> Sequence[Any]:
     """A question and its answer, if an entry of a list is both."""
     if isinstance(entry, list):  # tuples are the keys and values of a map
         return entry if len(entry) == 2 and all(isinstance(text, str | None) for text in entry) else ()
-    if not isinstance(entry, Mapping) or any(key in entry for key in ROLE_KEYS):
+    if not isinstance(entry, Mapping) or any(entry.get(key) not in (None, "", []) for key in NOT_BESIDE):
         return ()
     asked, said = ([key for key in keys if not missing(entry.get(key))] for keys in (ASKED, SAID))
     if len(asked) != 1 or len(said) > 1 or not any(key in entry for key in SAID):

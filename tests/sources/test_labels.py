@@ -146,6 +146,13 @@ def test_the_error_names_the_file_and_the_line(tmp_path: Any) -> None:
         assert str(refusal.value).startswith(f"{path}:4: a label beside 'output_1' is 0, so a 1 may be")
 
 
+@pytest.mark.parametrize("label", [[1], (2,), {"winner": 1}, [[1]], ["a"]])
+def test_several_labels_are_not_one(label: Any) -> None:
+    [(_, item)] = read_pairs(pairs(("output_1", "output_2"), [label]))
+    assert isinstance(item, BadPrompt) and "not 1 or 2" in item.problem
+    assert preferred(pairs(("response_a", "response_b"), [label])) == [None]
+
+
 # Who wrote it
 
 
