@@ -73,7 +73,8 @@ class Reply(NamedTuple):
 
 def columns_of_two(record: Object) -> tuple[str, str] | None:
     """The columns of a record's two replies; None if it has no such columns with values."""
-    return next((pair for pair in PAIRS if not any(missing(record.get(name)) for name in pair)), None)
+    pairs = (pair for pair in PAIRS if pair[0] in record)
+    return next((pair for pair in pairs if not any(missing(record.get(name)) for name in pair)), None)
 
 
 def columns_of(record: Object) -> tuple[str, ...]:

@@ -61,9 +61,10 @@ MARKER = re.compile(r"\n\n(Human|Assistant): ?")
 HUMAN, ASSISTANT = "\n\nHuman:", "\n\nAssistant:"
 TURN_OF_HELPSTEER = re.compile(r"\n<extra_id_1>(User|Assistant)\n")  # before all turns but the first, a user's
 CHATS = ("messages", "conversations", "conversation", "transcript")  # columns and keys of a whole conversation
-NOT_BESIDE = (*ROLE_KEYS, "system", "system_prompt", "context", "history", "tools", "weight", "train", "loss")
+# Keys of a question, of its answer, and of what an object that is both must not have.
 ASKED = ("input", "human", "user", "prompt", "question", "instruction", "query")
 SAID = ("output", "assistant", "gpt", "bot", "response", "answer", "completion")
+NOT_BESIDE = (*ROLE_KEYS, "system", "system_prompt", "context", "history", "tools", "weight", "train", "loss")
 UNREAD = {  # columns that must be empty → what conversations that have them are about
     **dict.fromkeys(("tools", "functions"), "tools"),
     **dict.fromkeys(("images", "image", "videos", "video", "audios", "audio"), "images or sounds"),

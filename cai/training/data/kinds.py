@@ -46,7 +46,7 @@ def _by_columns(record: Object, columns: set[str]) -> list[Kind]:
 
 
 def _is_two(columns: set[str]) -> bool:
-    return any(map(columns.issuperset, PAIRS))
+    return any(SECOND.get(name) in columns for name in columns)
 
 
 def _is_chat(record: Object, columns: set[str]) -> bool:
@@ -66,6 +66,7 @@ KINDS: dict[Kind, Callable[[Object, set[str]], bool]] = {  # the likeliest first
     "prompts": lambda record, columns: bool(columns & set(PROMPTS)),
     "text": lambda record, columns: "text" in columns,
 }
+SECOND = dict(PAIRS)
 CUT = ("labels", "revisions")  # kinds of our own rows, which are never read as another
 FITTING: dict[Kind, tuple[Kind, ...]] = {  # kind that a method trains on → kinds that its rows can be made from
     "chat": ("chat",),
