@@ -25,13 +25,14 @@ _BAD = (
     r"|(?:the |this |that )?(?:reply|response) (?:is|needs|does))"
 )
 VERDICT = re.compile(  # a decision or conclusion only if it ends its line
-    r"(?:^|[.!?] )[\W_]*(?:(?:final|my|the|overall) )?(?:verdict|(?:decision|conclusion)(?=.{0,28}$))[\W_]*"
+    r"(?:^|[.!?] )(?:[^\w\n]|_){0,12}(?:(?:final|my|the|overall) )?"
+    r"(?:verdict|(?:decision|conclusion)(?=.{0,28}$))[\W_]*"
     rf"(?:[:=–—-]|\bis\b)[\W_]*(?:{_FINE}|{_BAD}|"
     r"(?:ok(?:ay)?|pass(?:es|ed)?|keep(?: it)?|fine|accept(?:ed|able)?)[\W_]*$)"
-    r"|^[\W_]*(?:nothing (?:to |needs to be |is to be |needs )(?:fix|chang|revis)\w*"
+    r"|^(?:[^\w\n]|_){0,12}(?:nothing (?:to |needs to be |is to be |needs )(?:fix|chang|revis)\w*"
     r"|no (?:changes?|edits?|revisions?|fix(?:es)?) (?:(?:is|are) )?(?:needed|necessary|required))[\W_]*$"
-    r"|^[\W_]*(?:needs?|requires?) (?:an? )?(?:change|revision|fix)\w*[\W_]*[:=?–—-][\W_]*(?:yes|no)\b"
-    r"|^[\W_]*(?:yes|no)\W+(?:the|this) (?:reply|response|answer) "
+    r"|^(?:[^\w\n]|_){0,12}(?:needs?|requires?) (?:an? )?(?:change|revision|fix)\w*[\W_]*[:=?–—-][\W_]*(?:yes|no)\b"
+    r"|^(?:[^\w\n]|_){0,12}(?:yes|no)\W+(?:the|this) (?:reply|response|answer) "
     r"(?:needs?|requires?|does(?: not|n't) (?:need|require)) (?:an? |any |no )?"
     r"(?:changes?|revisions?|fix(?:es)?|to be)\b",
     re.IGNORECASE | re.MULTILINE,
@@ -90,11 +91,11 @@ BETTER = re.compile(  # anywhere
     r"|\b(?:this|the) (?:revision|revised (?:reply|response)) is\b"
     r"|\b(?:this|the) (?:revision|revised (?:version|reply|response)) (?:better )?"
     r"(?:avoid|reflect|respect|follow|addresse)s?\b"
-    r"|^[\W_]*this (?:new )?(?:reply|response) is (?:\w+ ){1,3}than\b",
+    r"|^(?:[^\w\n]|_){0,12}this (?:new )?(?:reply|response) is (?:\w+ ){1,3}than\b",
     re.IGNORECASE | re.MULTILINE,
 )
 NOTED = re.compile(  # what a revision changed
-    r"^[\W_]*changes(?: i(?:'ve)?)? made[*_]*:"
+    r"^(?:[^\w\n]|_){0,12}changes(?: i(?:'ve)?)? made[*_]*:"
     r"|^[(\[*_]+(?:note: )?I(?:'ve| have)? (?:removed|softened|rewrote|rewritten|revised|reworded|rephrased|changed) "
     r"the (?:part|line|sentence|wording|word|phrase|mention|suggestion|tone|insult|reference)\b",
     re.IGNORECASE | re.MULTILINE,

@@ -375,3 +375,13 @@ def test_a_revision_that_follows_the_proposal_of_its_critique_is_no_copy() -> No
     assert not copies(proposal, critique, "She is to blame.")
     assert copies(critique, critique, "She is to blame.")
     assert not copies("Curt.", "Curt.", "")
+
+
+@pytest.mark.parametrize(
+    "piece",
+    ["\n", "\n- ", "_", " ", "\n_", "the reply ", "the principle the reply ", "Verdict ", "need the text ", "(I "],
+)
+def test_a_quarter_of_a_megabyte_of_beginnings_is_no_trap(piece: str) -> None:
+    text = piece * (2**18 // len(piece))
+    for test in (verdict_line, talks_of_itself, asks_for_the_text):
+        assert isinstance(test(text, PROMPT), bool)
