@@ -89,11 +89,22 @@ def export_run(folder: str | Path, *, push: str | None = None, private: bool = T
 
 def cut_again(run: RunFolder, stated: Object) -> ExportSummary:
     """Cut the training rows of an open run as its last export did, except for the options stated here."""
-    options = dict(run.info.get("export") or {})
+    options = last_options(run.path, run.info)
     if THRESHOLDS & stated.keys():
         options = {name: value for name, value in options.items() if name not in THRESHOLDS}
     chosen = make_settings(ExportOptions, {**options, **stated})
     return _write(run, _cut_of(run.path, run.info, chosen), chosen)
+
+
+def last_options(folder: Path, info: Object) -> Row:
+    """The options of the last export, as run.json has them; RunError for those that no export takes."""
+    options = dict(info.get("export") or {})
+    try:
+        make_settings(ExportOptions, options)
+    except UsageError as error:
+        advice = "cut its rows with cai export, which writes them anew"
+        raise RunError(f"{folder / 'run.json'} is damaged (export: {error}); {advice}") from None
+    return options
 
 
 def _cut_of(folder: Path, info: Row, options: ExportOptions) -> type[Cut]:

@@ -13,7 +13,7 @@ from cai.calls.prices import Price, total_usage
 from cai.engine.revise import Ask, sample
 from cai.engine.templates import load_templates
 from cai.errors import RowDropped, RunError, UsageError
-from cai.export.export import export_run
+from cai.export.export import export_run, last_options
 from cai.folder.files import identity_hash
 from cai.folder.run import ANEW, RunFolder, find_info
 from cai.models import open_models
@@ -179,7 +179,7 @@ class SampleRun(PromptRun[Candidates]):
 
     def _cut_best(self) -> None:
         """Cut the best replies by the labels that there are, of which some are missing if the judge stopped."""
-        options = {**(self.info.get("export") or {}), "best": True}
+        options = {**last_options(self.out, self.info), "best": True}
         if self.settings.sft_format is not None:
             options["sft_format"] = self.settings.sft_format
         self.cut = export_run(self.out, **options)

@@ -13,13 +13,14 @@ from typing import Any
 import orjson
 from pydantic import ValidationError
 
-from cai.errors import UsageError
+from cai.errors import RunError, UsageError
 from cai.export.pairs import Filters
 from cai.folder.files import identity_hash, sha256_of
 from cai.folder.run import read_info
-from cai.judge.certify import FILE
+from cai.judge.certify import FILE, Calibration
 from cai.records import Object, Values
 from cai.sources.files import path_of
+from cai.sources.yamlfile import first_fault
 from cai.texts.wording import nearest
 from cai.training.data.dataset import TrainingData, check_there, load_rows
 from cai.training.report.summary import TrainSummary
@@ -178,6 +179,11 @@ def _calibration(run: Path, export: Object, origin: Object) -> Values | None:
     if calibration is None:
         return None
     if isinstance(calibration, Mapping):
+        try:
+            Calibration.model_validate_json(orjson.dumps(calibration))
+        except ValidationError as error:
+            problem = f"{run / 'run.json'} is damaged (export.calibration.{first_fault(error)})"
+            raise RunError(f"{problem}; cut its rows again with cai export and another --calibration") from None
         return {"sha256": sha256, "content": dict(calibration)}
     path = Path(calibration)
     for place in (path, path / FILE, run / FILE):
@@ -196,5 +202,5 @@ def _min_confidence(export: Object, calibration: Object | None) -> float | None:
         return Filters().min_confidence
     if calibration is None or calibration["content"] is None:
         return None
-    threshold = calibration["content"]["thresholds"][str(export["agreement"])]
+    threshold = calibration["content"]["thresholds"].get(str(export["agreement"]))
     return None if threshold is None else float(threshold["calibrated"])

@@ -154,7 +154,7 @@ def _facts(base: Base) -> Values:
     """Where a merged model comes from: its base, and what `training.json` of its adapter says."""
     folder = base.adapter or Path(base.place)
     record = folder / "training.json"
-    training = read_object(record) if record.exists() else None
+    training = read_object(record, loads=orjson.loads) if record.exists() else None
     model = base.facts()
     if training is not None and base.adapter is None:
         model = training.get("model", model)
