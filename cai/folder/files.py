@@ -120,6 +120,13 @@ def take_lock(path: Path) -> IO[bytes]:
     return file
 
 
+def check_files(folder: Path, names: Iterable[str]) -> None:
+    """RunError for a name that something else than a file has, such as a pipe, which would be waited for."""
+    for name in names:
+        if exists(folder / name) and not (folder / name).is_file():
+            raise RunError(f"{folder / name} is not a file: move it away, and run the same command again")
+
+
 def lock_folder(path: Path, check: Callable[[], object]) -> IO[bytes]:
     """Create a folder if need be, and take its lock; a folder that `check` refuses gets no lock file."""
     try:

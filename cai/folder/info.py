@@ -40,7 +40,7 @@ class Draw(TypedDict, total=False):
     __pydantic_config__ = ConfigDict(extra="forbid")  # type: ignore[misc]
 
     temperature: Number
-    max_tokens: Annotated[int, Field(ge=1, lt=1 << 32)]
+    max_tokens: Count
     extra_body: Values
 
 
@@ -52,12 +52,12 @@ class Identity(TypedDict, total=False):
     constitution: Law
     templates: str | None
     models: dict[str, str] | list[str]
-    n: Annotated[int, Field(ge=1, lt=1 << 16)]
+    n: Count
     rounds: Count
     gate: bool | Number
     system: str | None
     sampling: Draw
-    seed: Annotated[int, Field(ge=-(1 << 63), lt=1 << 63)]
+    seed: int
     binding: Judge
     best_of: Judge
 
@@ -69,42 +69,33 @@ class Labels(TypedDict, total=False):
     stopped: str | None
 
 
-class Versions(TypedDict, total=False):
-    """What made the rows."""
-
-    cai: str | None
-    python: str
-
-
 class Settings(TypedDict, total=False):
     """Of what may change when a run is resumed, the settings that its folder is asked for."""
 
     model: Annotated[list[str], Field(min_length=1)]
-    target: Annotated[int, Field(ge=1)] | None
+    target: Count | None
+
+
+class Calibrated(TypedDict, total=False):
+    """A calibration."""
+
+    thresholds: dict[str, dict[str, float] | None]
 
 
 class Export(TypedDict, total=False):
     """Of the options of the last export, those that the card of a training names."""
 
-    calibration: str | Values | None
+    calibration: str | Calibrated | None
     min_confidence: Number | None
     agreement: Number | None
     best: bool
-
-
-class Origin(TypedDict, total=False):
-    """Of a calibration."""
-
-    path: str | None
-    sha256: str
 
 
 class RunInfo(TypedDict, total=False):
     """Any field may be missing: folders of other versions have fewer."""
 
     identity: Identity
-    versions: Versions
-    started: Count
+    versions: dict[str, str | None]
     rows: Count
     dropped: dict[str, Count]
     stopped: str | None
@@ -115,7 +106,7 @@ class RunInfo(TypedDict, total=False):
     command: str | None
     export: Export | None
     labels: Labels | None
-    calibration: Origin | None
+    calibration: dict[str, str | None] | None
     asked: list[str]
     ended_unknown: Count
     secrets_hidden: Count

@@ -15,6 +15,7 @@ import orjson
 from cai.errors import RunError
 from cai.folder.files import (
     LOCK,
+    check_files,
     differences,
     exists,
     lock_folder,
@@ -63,6 +64,7 @@ class RunFolder:
         self._renamed = False  # whether a row was named by its content, as its id was taken
         self._retries = False  # whether a prompt that has a line in dropped.jsonl is played again
         self._made = missing_folders(path)
+        check_files(path, (*OWN, self.rows_file, DROPPED))
         self._lock = lock_folder(path, lambda: self._start_is_anew(force))
         with ExitStack() as opened:  # closed again if the folder is refused or cannot be read
             opened.callback(self._lock.close)

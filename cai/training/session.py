@@ -22,7 +22,7 @@ from cai.training.report.card import write_evidence
 from cai.training.report.samples import MOST_TOKENS, REFERENCE, When, write_answers
 from cai.training.report.summary import TrainSummary, last_metrics, pair_accuracy
 from cai.training.setup import embeddings, opening
-from cai.training.setup.checkpoint import train_from
+from cai.training.setup.checkpoint import is_out_of_memory, train_from
 from cai.training.setup.config import Loaded, Setting
 from cai.training.setup.folder import DROPPED, EVALS, TrainFolder
 from cai.training.setup.methods import METHODS
@@ -164,10 +164,7 @@ class Session:
 
     def _fewer(self, plan: Plan, error: Exception) -> int:
         """How many rows at once to continue with after running out of memory; any other error is raised again."""
-        import torch
-        from accelerate.utils.memory import should_reduce_batch_size
-
-        if not (isinstance(error, torch.OutOfMemoryError) or should_reduce_batch_size(error)):
+        if not is_out_of_memory(error):
             raise error
         rows = plan.rows_at_once
         divisors = [count for count in range(self.method.fewest, rows) if rows % count == 0]

@@ -13,14 +13,13 @@ from typing import Any
 import orjson
 from pydantic import ValidationError
 
-from cai.errors import RunError, UsageError
+from cai.errors import UsageError
 from cai.export.pairs import Filters
 from cai.folder.files import identity_hash, sha256_of
 from cai.folder.run import read_info
-from cai.judge.certify import FILE, Calibration
+from cai.judge.certify import FILE
 from cai.records import Object, Values
 from cai.sources.files import path_of
-from cai.sources.yamlfile import first_fault
 from cai.texts.wording import nearest
 from cai.training.data.dataset import TrainingData, check_there, load_rows
 from cai.training.report.summary import TrainSummary
@@ -96,7 +95,8 @@ def _finished(folder: TrainFolder, tell: Callable[[str], None]) -> TrainSummary 
         return None
     tell(f"{folder.path} is finished: nothing to do")
     try:
-        return TrainSummary.model_validate(folder.record["summary"] | {"folder": folder.path})
+        ours = {"folder": folder.path, "method": folder.identity["method"]}
+        return TrainSummary.model_validate(folder.record["summary"] | ours)
     except ValidationError:
         raise folder.damaged() from None
 
@@ -179,12 +179,7 @@ def _calibration(run: Path, export: Object, origin: Object) -> Values | None:
     if calibration is None:
         return None
     if isinstance(calibration, Mapping):
-        try:
-            Calibration.model_validate_json(orjson.dumps(calibration))
-        except ValidationError as error:
-            problem = f"{run / 'run.json'} is damaged (export.calibration.{first_fault(error)})"
-            raise RunError(f"{problem}; cut its rows again with cai export and another --calibration") from None
-        return {"sha256": sha256, "content": dict(calibration)}
+        return {"sha256": sha256, "content": calibration}
     path = Path(calibration)
     for place in (path, path / FILE, run / FILE):
         if place.is_file() and sha256_of(place) == sha256:
@@ -202,5 +197,5 @@ def _min_confidence(export: Object, calibration: Object | None) -> float | None:
         return Filters().min_confidence
     if calibration is None or calibration["content"] is None:
         return None
-    threshold = calibration["content"]["thresholds"].get(str(export["agreement"]))
+    threshold = calibration["content"]["thresholds"][str(export["agreement"])]
     return None if threshold is None else float(threshold["calibrated"])

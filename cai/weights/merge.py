@@ -180,7 +180,8 @@ def _opened(base: Base) -> tuple[Any, Any, float | None]:
     model = load_model(base, "auto").eval()
     if base.adapter is None:
         return tokenizer, model, None
-    before = _answers(model, tokenizer)
+    with reasons(base.spec, "ask"):
+        before = _answers(model, tokenizer)
     merged = _merged(base, model)
     difference = float((_answers(merged, tokenizer) - before).abs().max())
     if not difference <= MOST.get(_dtype(merged), MOST_EXACT):  # NaN compares false

@@ -36,13 +36,13 @@ def unpacked(gguf: Path) -> Path:
 
     It is checked each time (3 s per GB), and made again if it has changed.
     """
+    need("a GGUF file as the base of an adapter", "hf", "torch")
+    need("a GGUF file", "local", "gguf")
     folder = cache_folder() / unpacked_name(gguf)
     if is_sound(folder):
         return folder
     if folder.exists():
         log.info("%s has changed, or is of an earlier version: making it again", folder)
-    need("a GGUF file as the base of an adapter", "hf", "torch")
-    need("a GGUF file", "local", "gguf")
     warn_of_gguf(gguf)
     log.info("%s: dequantising into %s (once)", gguf.name, folder)
     try:
@@ -82,13 +82,15 @@ def _unpack(gguf: Path, target: Path) -> None:
 
 def is_sound(folder: Path) -> bool:
     """Whether an unpacked folder is as it was made, says its record; or a constant, of the embedded model's weights."""
+    from safetensors import SafetensorError
+
+    if not (folder / "config.json").is_file():
+        return False
     try:
-        if not (folder / "config.json").is_file():
-            return False
         hashes = _hashes(folder)
         record = folder / RECORD
         recorded = orjson.loads(record.read_bytes()) if record.exists() else None
-    except (OSError, ValueError):  # of safetensors, too
+    except (OSError, ValueError, SafetensorError):
         return False
     if folder.name != EMBEDDED:
         return bool(hashes == recorded)
@@ -97,7 +99,7 @@ def is_sound(folder: Path) -> bool:
 
 def _hashes(folder: Path) -> dict[str, str]:
     """The SHA-256 of all weights together, whatever else their files hold, and of each other file."""
-    from safetensors import SafetensorError, safe_open
+    from safetensors import safe_open
 
     hashes = {}
     digest = hashlib.sha256()
@@ -106,14 +108,11 @@ def _hashes(folder: Path) -> dict[str, str]:
             if path.name != RECORD:
                 hashes[path.name] = sha256_of(path)
             continue
-        try:
-            with safe_open(path, framework="numpy") as file:
-                for name in sorted(file.keys()):
-                    tensor = file.get_tensor(name)
-                    digest.update(f"{name} {tensor.dtype} {tensor.shape}\n".encode())
-                    digest.update(tensor)
-        except SafetensorError as error:
-            raise ValueError(str(error)) from error
+        with safe_open(path, framework="numpy") as file:
+            for name in sorted(file.keys()):
+                tensor = file.get_tensor(name)
+                digest.update(f"{name} {tensor.dtype} {tensor.shape}\n".encode())
+                digest.update(tensor)
     return hashes | {"*.safetensors": digest.hexdigest()}
 
 

@@ -284,3 +284,15 @@ def test_a_prompt_that_became_no_prompt_or_came_in_its_place_is_refused(tmp_path
     with pytest.raises(RunError, match=r"the input changed: number 3 \('r2'\)"):
         run.pending(prompt(2), 2)
     run.close()
+
+
+@pytest.mark.skipif(os.name == "nt", reason="there are no pipes among the files there")
+@pytest.mark.parametrize("name", [".lock", "run.json", "calls.sqlite", "revisions.jsonl", "dropped.jsonl"])
+@pytest.mark.parametrize("kind", ["pipe", "folder", "device"])
+def test_what_is_not_a_file_is_not_waited_for(tmp_path: Path, name: str, kind: str) -> None:
+    RunFolder(tmp_path, IDENTITY).close()
+    (tmp_path / name).unlink(missing_ok=True)
+    make = {"pipe": os.mkfifo, "folder": os.mkdir, "device": lambda path: os.symlink("/dev/zero", path)}
+    make[kind](tmp_path / name)
+    with pytest.raises(RunError, match=rf"{name} is not a file: move it away"):
+        RunFolder(tmp_path, IDENTITY)

@@ -72,7 +72,7 @@ def train_from(checkpoint: Path | None, trainer: Any) -> None:
     try:
         trainer.train(resume_from_checkpoint=str(checkpoint))
     except Exception as error:
-        if trainer.state.global_step > step or _has_another_cause(error):
+        if trainer.state.global_step > step or isinstance(error, CaiError | OSError) or is_out_of_memory(error):
             raise
         problem = f"{type(error).__name__}: {reason_of(error)}"
         advice = f"install the packages that it was made with, or {ANOTHER}"
@@ -103,13 +103,12 @@ def _checked(checkpoint: Path) -> int:
     return state["global_step"]
 
 
-def _has_another_cause(error: Exception) -> bool:
-    """Whether an error is not of what a checkpoint holds: it is one of ours, or of disk or memory."""
+def is_out_of_memory(error: Exception) -> bool:
+    """Whether there was no room in memory, of the device or of the machine."""
     from accelerate.utils.memory import should_reduce_batch_size
     from torch import OutOfMemoryError
 
-    known = isinstance(error, CaiError | OSError | MemoryError | OutOfMemoryError)
-    return known or should_reduce_batch_size(error)
+    return isinstance(error, OutOfMemoryError | MemoryError) or should_reduce_batch_size(error)
 
 
 def _damaged(checkpoint: Path, problem: str) -> RunError:

@@ -20,6 +20,7 @@ import orjson
 from cai.errors import CaiError, RunError
 from cai.folder.files import (
     LOCK,
+    check_files,
     differences,
     lock_folder,
     missing_folders,
@@ -52,6 +53,7 @@ class TrainFolder:
         self.record: Values = {}
         self._writes = writes
         self._made = missing_folders(path)
+        check_files(path, (LOCK, RECORD, METRICS, EVALS, DROPPED))
         with ExitStack() as opened:  # closed again if the folder is refused
             if writes:
                 opened.enter_context(lock_folder(path, self._check_ours))
