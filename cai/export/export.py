@@ -102,8 +102,7 @@ def last_options(folder: Path, info: Object) -> Row:
     try:
         make_settings(ExportOptions, options)
     except UsageError as error:
-        advice = "cut its rows with cai export, which writes them anew"
-        raise RunError(f"{folder / 'run.json'} is damaged (export: {error}); {advice}") from None
+        raise RunError(f"{folder / 'run.json'} is damaged (export: {error}); cut its rows with cai export") from None
     return options
 
 

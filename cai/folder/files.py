@@ -122,9 +122,9 @@ def take_lock(path: Path) -> IO[bytes]:
 
 def check_files(folder: Path, names: Iterable[str]) -> None:
     """RunError for a name that something else than a file has, such as a pipe, which would be waited for."""
-    for name in names:
-        if exists(folder / name) and not (folder / name).is_file():
-            raise RunError(f"{folder / name} is not a file: move it away, and run the same command again")
+    for path in map(folder.joinpath, names):
+        if exists(path) and not path.is_file():
+            raise RunError(f"{path} is not a file: move it away, and run the same command again")
 
 
 def lock_folder(path: Path, check: Callable[[], object]) -> IO[bytes]:

@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import Field, TypeAdapter, ValidationError
 from typing_extensions import TypedDict
 
 from cai.errors import RunError
-from cai.records import Object, Values
+from cai.records import Object, Protocol, Values
 from cai.sources.yamlfile import first_fault
 
 Count = Annotated[int, Field(ge=0, lt=1 << 48)]
@@ -28,7 +28,7 @@ class Judge(TypedDict, total=False):
     """How replies were judged; a reward model reads no constitution."""
 
     judge: str
-    protocol: str
+    protocol: Protocol
     templates: str | None
     constitution: Law | None
     principles: Count
@@ -36,8 +36,6 @@ class Judge(TypedDict, total=False):
 
 class Draw(TypedDict, total=False):
     """How replies are sampled: the fields of `records.Sampling`."""
-
-    __pydantic_config__ = ConfigDict(extra="forbid")  # type: ignore[misc]
 
     temperature: Number
     max_tokens: Count
@@ -53,20 +51,11 @@ class Identity(TypedDict, total=False):
     templates: str | None
     models: dict[str, str] | list[str]
     n: Count
-    rounds: Count
-    gate: bool | Number
     system: str | None
     sampling: Draw
     seed: int
     binding: Judge
     best_of: Judge
-
-
-class Labels(TypedDict, total=False):
-    """How the replies of a sample run were judged."""
-
-    binding: Judge
-    stopped: str | None
 
 
 class Settings(TypedDict, total=False):
@@ -105,7 +94,7 @@ class RunInfo(TypedDict, total=False):
     settings: Settings
     command: str | None
     export: Export | None
-    labels: Labels | None
+    labels: Identity | None  # of a sample run: its `binding` alone
     calibration: dict[str, str | None] | None
     asked: list[str]
     ended_unknown: Count

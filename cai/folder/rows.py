@@ -16,6 +16,7 @@ import orjson
 from pydantic import ValidationError
 
 from cai.errors import CaiError, RunError
+from cai.folder.files import check_files
 from cai.records import KINDS, Drop, DropReason, Kind, Message
 from cai.sources.conversations import prompt_hash
 from cai.sources.yamlfile import first_fault
@@ -253,6 +254,7 @@ def lines_in_order(path: Path) -> Iterator[tuple[int, bytes]]:
     Holds about 45 bytes a row, and leaves out a torn last line. Raises RunError naming a line without a position; the
     lines are not parsed.
     """
+    check_files(path.parent, [path.name])
     places = []  # position and offset in one integer, which is a third of the memory of a tuple
     with open(path, "rb", buffering=2**18) as file:
         start = 0

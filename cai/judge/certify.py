@@ -119,7 +119,7 @@ def binding_problems(calibration: Calibration, binding: Object) -> list[str]:
     """Why a calibration does not hold for labels of a `binding` (the fields of `Binding`); empty if it does."""
     if calibration.binding is None:
         return ["it was made from rows that do not name their judge; calibrate a label run of this judge"]
-    return differences(calibration.binding.model_dump(), Binding.model_validate(dict(binding)).model_dump())
+    return differences(calibration.binding.model_dump(), {name: binding[name] for name in Binding.model_fields})
 
 
 def calibration_for(binding: Object, source: str | Path | Calibration | Object) -> Calibration:

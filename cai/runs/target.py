@@ -51,7 +51,8 @@ class Target:
             raise UsageError(
                 "--target: the sample run had other templates: name those as --templates, with a judge.jinja"
             )
-        self.sampling = Sampling(**identity["sampling"])
+        drawn = identity["sampling"]
+        self.sampling = Sampling(drawn["temperature"], drawn["max_tokens"], drawn["extra_body"])
         self.seed = identity["seed"]
         self._ask = Ask(templates, None, system=identity["system"])
         self._replies = identity["n"] * len(identity["models"])  # to a prompt, that the sample run drew

@@ -41,8 +41,6 @@ def unpacked(gguf: Path) -> Path:
     folder = cache_folder() / unpacked_name(gguf)
     if is_sound(folder):
         return folder
-    if folder.exists():
-        log.info("%s has changed, or is of an earlier version: making it again", folder)
     warn_of_gguf(gguf)
     log.info("%s: dequantising into %s (once)", gguf.name, folder)
     try:
@@ -51,6 +49,7 @@ def unpacked(gguf: Path) -> Path:
             target = Path(scratch) / folder.name
             _unpack(gguf, target)
             if folder.exists():
+                log.info("%s has changed, or is of an earlier version: it is replaced", folder)
                 folder.rename(Path(scratch) / "changed")
             target.rename(folder)
     except OSError as error:
@@ -84,8 +83,6 @@ def is_sound(folder: Path) -> bool:
     """Whether an unpacked folder is as it was made, says its record; or a constant, of the embedded model's weights."""
     from safetensors import SafetensorError
 
-    if not (folder / "config.json").is_file():
-        return False
     try:
         hashes = _hashes(folder)
         record = folder / RECORD

@@ -119,6 +119,9 @@ def test_a_state_that_cannot_be_used_is_told_with_what_to_delete(
     with pytest.raises(RunError) as caught:
         train(base, cut)
     words = str(caught.value)
+    if damage in (folder, pipe):
+        assert words.startswith(f"{cut / 'checkpoints' / LAST / name} is not a file: move it away")
+        return
     assert words.startswith(f"{cut / 'checkpoints' / LAST} ") and "delete that folder" in words, words
     assert "is damaged" in words or "cannot be resumed from" in words
     assert (cut / "checkpoints" / LAST).exists()

@@ -11,6 +11,7 @@ from pydantic import Field, TypeAdapter, ValidationError
 from typing_extensions import TypedDict
 
 from cai.errors import CaiError, RunError
+from cai.folder.files import check_files
 from cai.sources.yamlfile import first_fault
 from cai.texts.wording import reason_of
 
@@ -83,15 +84,14 @@ def _checked(checkpoint: Path) -> int:
     """The step of a checkpoint; RunError for a state that is not as it was written."""
     path = checkpoint / STATE
     archives = sorted(path for path in checkpoint.iterdir() if path.suffix in ARCHIVES)
-    for each in (path, *archives):
-        if not each.is_file():  # to open a pipe would wait for a writer
-            raise _damaged(checkpoint, f"{each.name} is not a file")
+    check_files(checkpoint, [STATE, *(path.name for path in archives)])
     try:
         state = TypeAdapter(State).validate_json(path.read_bytes(), strict=True)
     except ValidationError as error:
         raise _damaged(checkpoint, f"{STATE}: {first_fault(error)}") from None
-    if f"checkpoint-{state['global_step']}" != checkpoint.name:
-        raise _damaged(checkpoint, f"{STATE} is of step {state['global_step']}")
+    step = state["global_step"]
+    if checkpoint.name != f"checkpoint-{step}":
+        raise _damaged(checkpoint, f"{STATE} is of step {step}")
     for path in archives:
         try:
             with zipfile.ZipFile(path) as archive:
@@ -100,7 +100,7 @@ def _checked(checkpoint: Path) -> int:
             raise _damaged(checkpoint, f"{path.name} cannot be read: {reason_of(error)}") from error
         if fault is not None:
             raise _damaged(checkpoint, f"{path.name} has changed since it was written")
-    return state["global_step"]
+    return step
 
 
 def is_out_of_memory(error: Exception) -> bool:
