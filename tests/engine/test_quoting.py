@@ -114,9 +114,11 @@ def quoted(ask: AskJudge, text: str) -> str:
     return asked[len(start) : len(asked) - len(end)]
 
 
+few = settings(max_examples=settings.default.max_examples // 4)  # for each parameter of a test
 AROUND = st.sampled_from(["", " ", "\n", "\n\n", "So it is. ", "word", "“", "*", "\t", "x\n"])
 
 
+@few
 @given(mark=st.sampled_from([*TAGS, *MARKS]), before=AROUND, behind=AROUND)
 @pytest.mark.parametrize("folding", FOLDINGS)
 @pytest.mark.parametrize("templates", ["chat", "fewshot"])
@@ -131,6 +133,7 @@ def test_a_mark_or_tag_is_quoted_wherever_it_stands(
     assert shown.startswith("So.") and ("&lt;" in shown or "&#91;" in shown or "&#9665;" in shown)
 
 
+@few
 @given(label=st.sampled_from(SPEAKERS), end=st.sampled_from(["\n", "\n\n", "\r\n", "\n  ", "\u2028", "\n**", "\n- "]))
 @pytest.mark.parametrize("folding", FOLDINGS)
 @pytest.mark.parametrize("templates", ["chat", "fewshot"])
@@ -138,6 +141,7 @@ def test_a_label_at_the_start_of_a_line_is_quoted(templates: str, folding: str, 
     assert_quoted(asker(templates), FOLDINGS[folding](label), end)
 
 
+@few
 @given(label=st.sampled_from(SHOTS), end=st.sampled_from(["\n", "\n\n", "\x85", "\n\t", "\n* "]))
 @pytest.mark.parametrize("folding", FOLDINGS)
 def test_a_base_model_is_shown_no_label_of_another_few_shot_prompt(folding: str, label: str, end: str) -> None:
@@ -160,7 +164,7 @@ def reviser() -> tuple[Ask, set[str]]:
     return Ask(templates, LAW), stops
 
 
-@settings(max_examples=20)
+@few
 @given(end=st.sampled_from(["\n", "\n\n", "\x85", "\n\t", "\u2028", "\n* ", "\n**"]), label=st.sampled_from(SHOTS[:9]))
 @pytest.mark.parametrize("folding", FOLDINGS)
 def test_a_base_model_that_revises_is_shown_no_look_alike_of_its_labels(folding: str, label: str, end: str) -> None:

@@ -3,7 +3,7 @@ from __future__ import annotations
 import re
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cai.texts.hygiene import LEARNED, faults_of
@@ -83,6 +83,7 @@ MENTIONED = [
     "It is closed by <code>{}</code>\n\nThe answer follows.",
     "標籤是「{}」\n\n之後是答案。",
 ]  # fmt: skip
+few = settings(max_examples=settings.default.max_examples // 4)  # for each parameter of a test
 words = st.lists(
     st.sampled_from(["The", "quiet", "river", "runs", "past", "an", "old", "mill", "and", "12", "boats", "."]),
     min_size=1,
@@ -96,6 +97,7 @@ def test_every_family_that_is_known_is_written_by_a_model_here() -> None:
 
 
 @pytest.mark.parametrize("name", MARKS)
+@few
 @given(thoughts=replies, reply=replies, space=st.sampled_from(["", " ", "\n", "\n\n"]))
 def test_thoughts_in_front_are_split_off_whoever_writes_them(name: str, thoughts: str, reply: str, space: str) -> None:
     opens, closes = MARKS[name]
@@ -120,6 +122,7 @@ def test_what_frames_the_reply_is_no_part_of_it(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ALONE)
+@few
 @given(thoughts=replies, reply=replies)
 def test_a_block_may_lack_the_opening_mark_that_its_template_writes(name: str, thoughts: str, reply: str) -> None:
     opens, closes = MARKS[name]
@@ -171,6 +174,7 @@ def test_a_reply_that_shows_a_mark_does_not_lose_what_precedes_it(sentence: str,
 
 
 @pytest.mark.parametrize("sentence", MENTIONED)
+@few
 @given(name=st.sampled_from(sorted(ALONE)), reply=replies)
 def test_thoughts_that_mention_a_mark_end_at_the_one_that_is_meant(sentence: str, name: str, reply: str) -> None:
     opens, closes = MARKS[name]
