@@ -59,10 +59,11 @@ class RevisionCut(Cut):
     def _fault_of(self, text: str, row: Row) -> Reason | None:
         """The first fault of a text of a row; one is to be a critique that it should answer."""
         found = self.fault(text, row["prompt"][-1]["content"])
-        copied = any(copies(text, turn["critique"], row["initial"]) for turn in row["rounds"])
-        if found is None and copied and self.options.hygiene:
+        if found is not None or not self.options.hygiene:
+            return found
+        if any(copies(text, turn["critique"], row["initial"]) for turn in row["rounds"]):
             return "off_task", "the text is a critique that it should answer"
-        return found
+        return None
 
     def _count(self, row: Row) -> None:
         facts = self.facts

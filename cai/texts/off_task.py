@@ -10,7 +10,7 @@ import re
 import unicodedata
 from collections import Counter
 from collections.abc import Iterable
-from functools import cache
+from functools import cache, lru_cache
 
 from cai.texts.likeness import Ngram, ngrams, words
 
@@ -201,11 +201,14 @@ def echo(reply: str, prompt: str, asked: frozenset[Ngram]) -> bool:
 
 def copies(reply: str, critique: str, before: str) -> bool:
     """Whether a reply is mostly the critique of the one before, from where that begins, and not words of that one."""
-    own = ngrams_of(reply)
+    own, first = ngrams_of(reply), tuple(words(critique)[:ECHO])
+    if first not in own:  # as of most
+        return False
     copied = own & ngrams_of(critique) - ngrams_of(before)
-    return tuple(words(critique)[:ECHO]) in copied and len(copied) >= COPIED * len(own)
+    return first in copied and len(copied) >= COPIED * len(own)
 
 
+@lru_cache(maxsize=8)  # a text is compared with several
 def ngrams_of(text: str) -> set[Ngram]:
     """All runs of eight words of a text."""
     return ngrams(words(text), ECHO)
