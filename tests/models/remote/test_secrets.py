@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import logging
 import string
 from collections.abc import Callable
 from contextlib import suppress
@@ -235,8 +236,12 @@ def test_no_key_is_in_what_the_command_line_prints_or_writes(
         words = ["--debug", "sample", str(tmp_path / "two.txt"), "--model", "openai:m", "-n", "1", "--json"]
         words += ["--out", str(tmp_path / "run")]
         monkeypatch.setattr("sys.argv", ["cai", *words, "--base-url", server.url("echo")])
+        log = logging.getLogger("cai")
+        level = log.level
+        monkeypatch.setattr(log, "handlers", list(log.handlers))
         with suppress(SystemExit, CaiError):
             main()
+        log.setLevel(level)
     said = capfdbinary.readouterr()
     written = [path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file()]
     stored = repr([call.completion for call in read_calls(tmp_path / "run")]) if written else ""
