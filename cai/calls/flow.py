@@ -29,7 +29,7 @@ from cai.errors import (
     ServerDown,
 )
 from cai.folder.store import Store, call_key, canonical_call
-from cai.records import Completion, Request, Role, Sampling, Usage, Values
+from cai.records import Completion, DropReason, Request, Role, Sampling, Usage, Values
 
 log = logging.getLogger("cai")
 T = TypeVar("T")
@@ -61,18 +61,26 @@ class Played(Generic[T]):
 class Driver:
     """Plays flows against the models of their roles, any number of them at once on one event loop.
 
-    store: None keeps nothing, so the same question asked again is answered anew. budget: None for no cap.
+    store: None keeps nothing, so the same question asked again is answered anew. budget: None for no cap. roles: None
+    for a driver that plays alone.
     """
 
     def __init__(
-        self, seats: Mapping[Role, Seat], store: Store | None, *, seed: int, budget: Budget | None, tally: Tally
+        self,
+        seats: Mapping[Role, Seat],
+        store: Store | None,
+        *,
+        seed: int,
+        budget: Budget | None,
+        tally: Tally,
+        roles: Roles | None = None,
     ) -> None:
         self.seats = seats
         self.store = store
         self.seed = seed
         self.budget = budget
         self.tally = tally
-        self.roles = Roles()
+        self.roles = roles or Roles()
         self._asking: dict[bytes, asyncio.Future[None]] = {}  # calls on their way: an equal one waits for the answer
         self._halt: asyncio.Future[None] = asyncio.get_running_loop().create_future()  # done: send nothing more
 
@@ -204,9 +212,10 @@ class Driver:
                 check_answer(request, done)
                 limiter.answered()
                 if done.text.strip() or done.scores or done.logprobs:
-                    self.roles.answered(request.role)
+                    self.roles.answered(request.role, seat.model)
                 else:
-                    empty = CallRejected("empty", f"a reply without text, which ended with {done.finish}", billed=True)
+                    reason: DropReason = "content_filter" if done.finish == "content_filter" else "empty"
+                    empty = CallRejected(reason, f"a reply without text, which ended with {done.finish}", billed=True)
                     self._lose(seat, request, order, empty)
                 return done
             except CallRejected as error:
@@ -215,7 +224,9 @@ class Driver:
                 raise
             except ModelStopped as error:
                 # A field that was taken in other rows is not meant: the error quotes a prompt.
-                if isinstance(error, FieldRefused) and (request.optional or self.roles.is_answered(request.role)):
+                if isinstance(error, FieldRefused) and (
+                    request.optional or self.roles.is_answered(request.role, seat.model)
+                ):
                     limiter.answered()
                     raise _lost(seat.model, error, "the run goes on without") from error
                 self._stop(error)

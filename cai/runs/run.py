@@ -21,6 +21,7 @@ from cai.calls.flow import Driver, Seat
 from cai.calls.limits import Limiter
 from cai.calls.model import Model, check_ability, check_temperature, secrets_hidden, seed_words
 from cai.calls.prices import Budget, Tally
+from cai.calls.roles import Roles
 from cai.engine.templates import Templates
 from cai.errors import CaiError, RowDropped, RunError, SourceError, Unreadable
 from cai.export.export import CUTS, cut_again
@@ -149,8 +150,7 @@ class Run(RunKind[Row]):
                                     yield self._finished(row)
                         feed = self._next(folder, drivers)
                     if not self.finished:
-                        for driver in drivers:
-                            driver.roles.check()
+                        drivers[0].roles.check()
                     if self._unusable is not None and not self.may_be_unusable:
                         raise SourceError(none_usable(self.read, self._unusable.line, self._unusable.problem))
                     self.stopped = None
@@ -194,12 +194,13 @@ class Run(RunKind[Row]):
             for model in self.models
         }
         drivers = []
-        for roles, sampling, seed in self.seats():
+        roles = Roles()
+        for players, sampling, seed in self.seats():
             seats = {}
-            for role, player in roles.items():
+            for role, player in players.items():
                 model = self.players[player]
                 seats[role] = Seat(model, limiters[id(model)], sampling, self.prices[player])
-            drivers.append(Driver(seats, folder.store, seed=seed, budget=budget, tally=self.tally))
+            drivers.append(Driver(seats, folder.store, seed=seed, budget=budget, tally=self.tally, roles=roles))
         return drivers
 
     async def _play(self, folder: RunFolder, drivers: list[Driver], feed: Feed[Place], place: Place) -> list[Row]:

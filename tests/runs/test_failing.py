@@ -151,14 +151,34 @@ WITHHELD = {
 }
 
 
-@pytest.mark.parametrize("name", WITHHELD)
-@pytest.mark.parametrize("seat", ["critic", "reviser", "second sampler", "assistant"])
+BLOCKED = ["a filter's refusal", "a filtered reply", "no choices"]
+
+
+@pytest.mark.parametrize(
+    ("seat", "name"),
+    [
+        (seat, name)
+        for seat in ("critic", "reviser", "second sampler", "assistant")
+        for name in WITHHELD
+        if seat != "assistant" or name not in BLOCKED
+    ],
+)
 def test_a_model_that_withholds_every_text_ends_the_run_by_name(seat: str, name: str, tmp_path: Path) -> None:
     make, role = SEATS[seat]
     with server(unless("bad", WITHHELD[name])) as url:
         made = make(tmp_path, 60, {"base_url": url, "concurrency": 2})
         with pytest.raises(ModelStopped, match=f"openai:bad answered none of 2. rows as {role}, the last with: "):
             finish(made)
+
+
+@pytest.mark.parametrize("name", [*BLOCKED, "a long prompt"])
+def test_any_number_of_first_prompts_may_be_blocked_or_too_long(name: str, tmp_path: Path) -> None:
+    long = answer({"error": {"message": "too many tokens", "code": "context_length_exceeded"}}, 400)
+    special = WITHHELD.get(name, long)
+    with server(failing_on(set(range(30)), special)) as url:
+        made = generating(model=GOOD)(tmp_path, 40, {"base_url": url, "concurrency": 1})
+        finish(made)
+    assert (made.finished, dict(made.dropped)) == (10, {"too_long" if special is long else "content_filter": 30})
 
 
 def test_a_model_that_withholds_texts_now_and_then_costs_those_rows_alone(tmp_path: Path) -> None:
