@@ -24,12 +24,12 @@ def each_varying(value: Any, change: Callable[[Any], Any]) -> Any:
         return [each_varying(item, change) for item in value]
     if not isinstance(value, dict):
         return value
-    changed = {}
+    changed = dict(value)
     for key, item in value.items():
-        if key in VARYING and isinstance(item, str | int | float | None):
-            changed[key] = change(item)
-        else:
+        if isinstance(item, (dict, list, tuple)):
             changed[key] = each_varying(item, change)
+        elif key in VARYING:
+            changed[key] = change(item)
     return changed
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterator, Sequence
+from functools import lru_cache
 from typing import Any
 
 from cai.errors import CallRejected, ModelFault
@@ -70,7 +71,9 @@ def read_choice(body: Object, name: str, most: Any) -> Completion:
     message = _table(answer, "`message`") if chat else choice
     text, thoughts, refused = _content(message.get("content" if chat else "text"))
     refusal = words(message.get("refusal")) or refused
-    reasoning = next(filter(None, map(_thought, map(message.get, REASONING))), thoughts)
+    reasoning = thoughts
+    if not message.keys().isdisjoint(REASONING):
+        reasoning = next(filter(None, map(_thought, map(message.get, REASONING))), thoughts)
     if chat:
         text, reasoning = split_thoughts(text, thoughts=reasoning)
     usage = known(body.get("usage"))
@@ -236,7 +239,13 @@ def _is_blocked(where: Object) -> bool:
 
 
 def _tokens(usage: Object, names: Sequence[str]) -> int | None:
-    return next((count(value) for key, value in usage.items() if letters(key) in names), None)
+    key = _key_of(names, tuple(usage))
+    return None if key is None else count(usage[key])
+
+
+@lru_cache(maxsize=64)  # a server writes the same keys in every answer
+def _key_of(names: Sequence[str], keys: tuple[str, ...]) -> str | None:
+    return next((key for key in keys if letters(key) in names), None)
 
 
 def _reached(most: Any, outputs: int | None) -> bool:

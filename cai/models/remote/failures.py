@@ -9,7 +9,6 @@ from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from email.utils import parsedate_to_datetime
-from functools import lru_cache
 from http.client import responses
 from time import time
 from typing import Any
@@ -175,7 +174,6 @@ def _field(place: str | list[Any]) -> str:
     return next((part for part in parts if letters(part) not in AROUND), "")
 
 
-@lru_cache(maxsize=256)  # a server writes the same few keys and reasons in every answer
 def letters(text: str) -> str:
     """The letters of ASCII in a text, small ones: one spelling of a key or code, whatever case and signs it has."""
     return re.sub("[^a-z]", "", text.lower())
