@@ -559,9 +559,7 @@ def test_settings_that_cannot_be_read_are_told_without_options_that_an_export_do
     (run / ".lock").unlink()
     (run / ".lock").mkdir()
     (run / "run.json").write_bytes(settings)
-    with pytest.raises(
-        RunError, match=r"\S+lock is not a file: move it away, and run the same command again"
-    ):
+    with pytest.raises(RunError, match=r"\S+lock is not a file: move it away, and run the same command again"):
         export_run(run)
 
 
