@@ -1,4 +1,4 @@
-"""The body of an answer: read up to a limit, as UTF-8, and named for what it is if it is no JSON."""
+"""Reads the body of an answer, up to a limit and as UTF-8, and says what one is that is not JSON."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def too_large() -> CallRejected:
 
 
 def form_of(raw: bytes) -> str:
-    """What a body is that is no JSON."""
+    """What a body that is not JSON looks like, in words for an error."""
     text = raw.strip()
     if STREAM.match(text):
         return "a stream"

@@ -147,7 +147,7 @@ def read_logprobs(listed: Any) -> tuple[dict[str, float], ...] | None:
     """Per generated token those that were listed, or itself if none are; None if the answer has none.
 
     A drawn token that is not listed is left out if it is below the listed ones: a reader takes the lowest entry for the
-    floor of the list. What is no number is NaN, so that a reader sees which token it belongs to.
+    floor of the list. What is not a number becomes NaN, so that a reader sees which token it belongs to.
     """
     listed = known(listed)
     content = listed.get("content")
