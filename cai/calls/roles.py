@@ -19,7 +19,8 @@ class Roles:
 
     def __init__(self) -> None:
         self._answered: set[tuple[Role, str]] = set()
-        self._lost: dict[tuple[Role, str], list[tuple[int, ModelError]]] = {}
+        self._lost: dict[tuple[Role, str], list[tuple[int, ModelError]]] = {}  # of FAILING rows at most
+        self._understood: set[tuple[Role, str]] = set()  # who has said why not, such as: blocked
 
     def answered(self, role: Role, model: Model) -> None:
         """Note that a model gave a text in a role, or understood what it was asked."""
@@ -33,10 +34,13 @@ class Roles:
         """Count a lost row; the error that ends the run if a model has lost all of its first rows in a role."""
         if self.is_answered(role, model):
             return None
+        if isinstance(error, CallRejected) and error.reason != "model_error":
+            self._understood.add((role, spec_of(model)))
+            if error.reason in OF_PROMPTS and not self._answered:
+                return None
         lost = self._lost.setdefault((role, spec_of(model)), [])
         lost.append((row, error))
-        costly = {row for row, error in lost if self._answered or not _is_of_prompt(error)}
-        return self._silence(role, spec_of(model)) if len(costly) >= FAILING else None
+        return self._silence(role, spec_of(model)) if len({row for row, _ in lost}) >= FAILING else None
 
     def check(self) -> None:
         """Raise ModelStopped if a model answered a role nothing, not even that it will not.
@@ -45,9 +49,8 @@ class Roles:
         """
         for (role, model), lost in self._lost.items():
             faults = any(isinstance(error, ModelFault) for _, error in lost)
-            understood = any(isinstance(error, CallRejected) and error.reason != "model_error" for _, error in lost)
             refusals = sum(isinstance(error, CallRejected) and not error.billed for _, error in lost)
-            if (role, model) not in self._answered and not understood and (faults or refusals > 1):
+            if (role, model) not in self._answered | self._understood and (faults or refusals > 1):
                 raise self._silence(role, model)
 
     def _silence(self, role: Role, model: str) -> ModelStopped:
@@ -58,7 +61,3 @@ class Roles:
         if isinstance(last, ModelFault):
             return ServerDown(f"{problem}; run the same command again later")
         return ModelStopped(f"{problem}; fix that and run the same command again")
-
-
-def _is_of_prompt(error: ModelError) -> bool:
-    return isinstance(error, CallRejected) and error.reason in OF_PROMPTS
