@@ -1,0 +1,99 @@
+"""What an evaluation says: figures with their intervals, by suite and model, as rows of `evaluation.json`."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import Field
+
+from cai.records import Record
+
+Unit = Literal["share", "number", "bits", "elo"]  # a share is in [0, 1]; a difference of shares in [-1, 1]
+FILE = "evaluation.json"
+
+
+class Figure(Record):
+    """A number and its 95 % interval."""
+
+    value: float | None  # None: it cannot be known; the note of its line says why
+    low: float | None = None  # None, as `high`: no interval can be given
+    high: float | None = None
+    n: int  # independent units that it rests on: prompts, or items of a probe
+
+
+class Line(Record):
+    """One measure of one model."""
+
+    model: str  # the name of a contestant
+    measure: str  # such as "win rate"; a suite says the same of every model
+    unit: Unit
+    figure: Figure
+    difference: Figure | None = None  # to BASE, paired by prompt or item; None: the model is BASE, or it is not known
+    note: str = ""
+
+
+class Result(Record):
+    """What one suite found."""
+
+    suite: str
+    title: str
+    skipped: str | None = None  # why nothing was measured; None: it was
+    facts: tuple[str, ...] = ()  # to be read before the figures, such as the smallest difference that can be shown
+    lines: tuple[Line, ...] = ()
+    warnings: tuple[str, ...] = ()
+    details: dict[str, Any] = Field(
+        default_factory=dict
+    )  # of the suite, as JSON: counts, curves, what a figure was made from
+
+
+class Bound(Record):
+    """A limit of `--fail-on`, and whether it was kept."""
+
+    measure: str  # harm, overrefusal, tax, winrate …
+    model: str
+    bound: float  # of the difference to BASE, with its sign
+    figure: Figure | None  # the difference; None: it was not measured
+    verdict: Literal["kept", "broken", "undecided"]
+    more: int | None = None  # prompts that would decide, if the difference stays as it is; None: not known, or decided
+
+
+class Contestant(Record):
+    """A model that is compared."""
+
+    name: str  # in tables: short, and unlike the others
+    spec: str  # provider:name, as it was asked
+    base: bool = False
+    trained: dict[str, Any] | None = None  # what its folder says of its training; None: it says nothing
+
+
+class Evaluator(Record):
+    """Who judged, and how far it can be trusted."""
+
+    spec: str
+    protocol: str
+    constitution: str  # name and version
+    accuracy: Figure | None = None  # agreement with people; None: not known
+    source: str = ""  # where the accuracy is from
+    independent: bool | None = None  # of the labels that the models were trained on; None: not known
+    why: str = ""  # what the answer rests on
+
+
+class Evaluation(Record):
+    """All of `evaluation.json`."""
+
+    schema_: Literal[1] = Field(default=1, alias="schema")
+    contestants: tuple[Contestant, ...]  # BASE is the first
+    prompts: str  # their source
+    seed: int
+    evaluator: Evaluator | None
+    results: tuple[Result, ...]
+    bounds: tuple[Bound, ...] = ()
+    warnings: tuple[str, ...] = ()
+    stopped: str | None = None  # why it is not finished
+    folder: str | None = None
+    command: str | None = None
+    usage: dict[str, Any] = Field(default_factory=dict)
+    cost_usd: float | None = None
+    seconds: float = 0.0
+    versions: dict[str, Any] = Field(default_factory=dict)
+    created: str = ""  # UTC, ISO 8601

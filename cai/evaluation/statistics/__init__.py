@@ -1,0 +1,1 @@
+"""Arithmetic on the outcomes of an evaluation: pure functions on numbers, each with its source."""
