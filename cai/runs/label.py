@@ -16,6 +16,7 @@ from cai.engine.asked import unshipped_words
 from cai.engine.templates import load_templates
 from cai.errors import RowDropped
 from cai.export.options import ExportOptions
+from cai.export.pairings import PAIRINGS
 from cai.export.pairs import filters_of
 from cai.folder.rows import reading
 from cai.folder.run import RunFolder
@@ -85,7 +86,7 @@ class LabelRun(Run[Label]):
         identity = {
             "command": "label",
             "source": origin,
-            "pairing": "final" if settings.pairing == "final" else "all",  # best-worst judges all pairs, too
+            "pairing": "all" if settings.pairing == "best-worst" else settings.pairing,  # which judges all pairs, too
             "binding": self.judging.binding,
             "extra_body": dict(settings.extra_body),
             # Of other answers than votes only the letter is read.
@@ -218,7 +219,7 @@ class LabelRun(Run[Label]):
             "calibration": self.calibration,
             "target": settings.target,
         }
-        if settings.pairing != "all":
+        if settings.pairing in PAIRINGS:
             options["pairing"] = settings.pairing
         return {name: value for name, value in options.items() if value is not None}
 
@@ -261,7 +262,7 @@ class LabelRun(Run[Label]):
         if not self.cuts:
             return
         options: Values = {}
-        if settings.pairing != "all":
+        if settings.pairing in PAIRINGS:
             options["pairing"] = settings.pairing
         if settings.gold is not None:
             options["calibration"] = self.out / "calibration.json"

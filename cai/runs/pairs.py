@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -48,14 +49,15 @@ def read_pairs(source: Source, pairing: str = "all") -> Iterator[Place]:
     """The pairs of a source with their positions, in order; a record that holds none is a `BadPrompt`.
 
     pairing: for a generate run, "all" sets each round's revision against the first reply and "final" only the last; for
-    several replies, "all" and "best-worst" are every two of them.
+    several replies, "all" and "best-worst" are every two of them, and "models" two models' replies of one number.
     Raises UsageError, RunError or SourceError if the source cannot be read at all.
     """
     info = run_info(source)
     if info is None:
         where = source if isinstance(source, str | Path) else None
         return _of_records(with_clear_numbers(read_records(source), where), pairing)
-    return _of_run(_rows_of(source, info["identity"]["command"]), pairing)
+    identity = info["identity"]
+    return _of_run(_rows_of(source, identity["command"]), pairing, identity.get("n"))
 
 
 def run_info(source: Source) -> Values | None:
@@ -81,8 +83,12 @@ def describe_source(source: Source, pairing: str = "all") -> str | Values:
     command = identity["command"]
     if pairing == "final" and command != "generate" and isinstance(source, str | Path):
         raise UsageError("--pairing final is for generate runs: this source has no rounds; leave it out")
-    if pairing == "best-worst" and command == "generate":
-        raise UsageError("--pairing best-worst is for several replies: of a generate run name final, or leave it out")
+    if pairing in ("best-worst", "models") and command == "generate":
+        raise UsageError(f"--pairing {pairing} is for several replies: of a generate run name final, or leave it out")
+    if pairing == "models" and command == "sample" and len(identity["models"]) < 2:
+        raise UsageError(
+            f"--pairing models is for several models: {source} has replies of {identity['models'][0]} only"
+        )
     if info is None:
         return examine(source)[0]
     description = {"command": command, "run": identity_hash(identity)}
@@ -95,13 +101,17 @@ def _rows_of(source: Source, command: str) -> Path:
     return Path(str(source)) / kind_of(command).rows_file
 
 
-def _of_run(path: Path, pairing: str) -> Iterator[Place]:
+def _of_run(path: Path, pairing: str, each: int | None) -> Iterator[Place]:
+    """The pairs of a run's rows; each: how many replies in succession are of one model."""
     if not path.exists():
         raise RunError(f"{path.parent} has no {path.name}: the run has not begun")
     for position, line in lines_in_order(path):
         try:
             record = orjson.loads(line)
-            pairs = _of_revision(record, pairing) if "rounds" in record else _of_replies(record, "replies")
+            if "rounds" in record:
+                pairs = _of_revision(record, pairing)
+            else:
+                pairs = _of_replies(record, "replies", pairing, each)
             places = list(placed(pairs, position))
         except BadRecord as bad:  # further replies, of `replies_of_run`, may pair later
             problem = f"prompt {record.get('id')}: {bad.problem}"
@@ -139,7 +149,7 @@ def _of_record(record: Any, pairing: str) -> list[Contest]:
             problem = f"it has rounds, but is not a row of a generate run: {type(error).__name__} {error}"
             raise BadRecord(problem) from None
     column = column_of_many(record)
-    return list(_of_replies(record, column)) if column is not None else [pair_of(record)]
+    return list(_of_replies(record, column, pairing)) if column is not None else [pair_of(record)]
 
 
 def _of_revision(row: Object, pairing: str) -> Iterator[Contest]:
@@ -173,8 +183,11 @@ def _of_revision(row: Object, pairing: str) -> Iterator[Contest]:
         )
 
 
-def _of_replies(row: Object, column: str) -> Iterator[Contest]:
-    """Every two usable replies to a prompt."""
+def _of_replies(row: Object, column: str, pairing: str, each: int | None = None) -> Iterator[Contest]:
+    """Every two usable replies to a prompt, or with "models" those of two models that have the same number.
+
+    each: how many replies in succession are of one model; None: a reply says whose it is.
+    """
     turns = conversation_before(row, (), column)
     if not turns:
         raise BadRecord(f"no prompt beside the replies; it has {listed(row)}")
@@ -183,16 +196,37 @@ def _of_replies(row: Object, column: str) -> Iterator[Contest]:
     if len(replies) > MOST_REPLIES:
         raise BadRecord(f"{len(replies)} replies: pairs of at most {MOST_REPLIES} can be numbered")
     problems = [_problem(reply) for reply in replies]
-    usable = [(number, reply) for number, reply in enumerate(replies) if problems[number] is None]
+    usable = [number for number, problem in enumerate(problems) if problem is None]
     if len(usable) < 2:
         raise _too_few(len(usable), problems)
-    for (x, first), (y, second) in itertools.combinations(usable, 2):
+    pairs = list(itertools.combinations(usable, 2))
+    if pairing == "models":
+        owners = _owners(replies, each)
+        pairs = [(x, y) for x, y in pairs if owners[x][0] != owners[y][0] and owners[x][1] == owners[y][1]]
+    if not pairs:
+        raise BadRecord("no two models have a usable reply of the same number")
+    for x, y in pairs:
+        first, second = replies[x], replies[y]
         models = (first.model, second.model)
         pair = pair_of_replies(prompt.id, prompt.messages, (x, first.text), (y, second.text), models)
         pair = replace(pair, human=by_rank(first.rank, second.rank))
         if not id_of(row):  # the prompt may come again with other replies
             pair = replace(pair, id=pair.key)
         yield pair
+
+
+def _owners(replies: Sequence[Reply], each: int | None) -> dict[int, tuple[Any, int]]:
+    """By a reply's number: its model, and its number among that model's replies."""
+    if each is not None:
+        return {number: divmod(number, each) for number in range(len(replies))}
+    counts = Counter[str | None]()
+    owners: dict[int, tuple[Any, int]] = {}
+    for number, reply in enumerate(replies):
+        if reply.model is None:
+            raise BadRecord(f"reply {number + 1} does not say which model wrote it, and --pairing models needs that")
+        owners[number] = (reply.model, counts[reply.model])
+        counts[reply.model] += 1
+    return owners
 
 
 def _problem(reply: Reply) -> DropReason | None:

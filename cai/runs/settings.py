@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import orjson
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -237,9 +237,10 @@ class LabelSettings(RunSettings):
         None, description="How to ask: logprob, score, vote, reason or reward (default: the best the judge supports)."
     )
     principles: Few = Field(3, description="Principles drawn for each pair.", json_schema_extra={"short": "-k"})
-    pairing: Pairing = Field(
+    pairing: Pairing | Literal["models"] = Field(
         "all",
-        description="Pairs to keep: all; best-worst of several replies; final: last revision against first reply.",
+        description="Pairs to keep: all; best-worst of several replies; models: one model's against another's; "
+        "final: last revision against first reply.",
     )
     min_confidence: Share | None = Field(
         None, description=f"Keep pairs with at least this confidence (default {MIN_CONFIDENCE}, not calibrated)."

@@ -41,6 +41,46 @@ def write(path: Path, rows: Iterable[Any]) -> Path:
     return path
 
 
+# One model's replies against another's
+
+
+def several(*models: str | None, **more: Any) -> dict[str, Any]:
+    """A record with a reply of each of these models, in order."""
+    return {"prompt": "Hi?", "replies": [{"text": f"reply {n}", "model": m} for n, m in enumerate(models)], **more}
+
+
+def origins(record: Any, pairing: str = "models") -> list[tuple[str, str]]:
+    """Which replies of a record are compared."""
+    return [(item.a_from, item.b_from) for _, item in read_pairs([record], pairing) if isinstance(item, Contest)]
+
+
+def test_models_are_compared_by_their_replies_of_the_same_number() -> None:
+    assert origins(several("x", "x", "y", "y")) == [("sample 0", "sample 2"), ("sample 1", "sample 3")]
+    assert origins(several("x", "y", "x", "y")) == [("sample 0", "sample 1"), ("sample 2", "sample 3")]
+    assert origins(several("x", "y", "z")) == [(f"sample {x}", f"sample {y}") for x, y in ((0, 1), (0, 2), (1, 2))]
+    assert origins(several("x", "y", "y")) == [("sample 0", "sample 1")]
+
+
+def test_pairs_of_models_have_the_places_and_names_that_they_have_among_all_pairs() -> None:
+    record = several("x", "x", "y", "y")
+    every = {item.key: (place, item) for place, item in read_pairs([record]) if isinstance(item, Contest)}
+    across = [(place, item) for place, item in read_pairs([record], "models") if isinstance(item, Contest)]
+    assert across and all(every[item.key] == (place, item) for place, item in across)
+
+
+@pytest.mark.parametrize(
+    ("record", "said"),
+    [
+        (several("x", "x"), "no two models have a usable reply of the same number"),
+        (several("x", None), "reply 2 does not say which model wrote it, and --pairing models needs that"),
+        ({"prompt": "Hi?", "replies": ["a", "b"]}, "reply 1 does not say which model wrote it"),
+    ],
+)
+def test_replies_that_are_not_of_two_models_are_dropped_with_the_reason(record: Any, said: str) -> None:
+    [(_, bad)] = read_pairs([record], "models")
+    assert isinstance(bad, BadPrompt) and said in bad.problem
+
+
 # Pairs that people wrote
 
 
