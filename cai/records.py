@@ -173,6 +173,25 @@ class Contest:
     human: Literal["a", "b", "tie"] | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One reply to a conversation, to be rated.
+
+    asked: what is rated, such as the name of a scale. sample: n-th reply of its contestant to this prompt, from 0.
+    """
+
+    id: str
+    position: int
+    key: str  # names the conversation, the reply, who wrote it and what is asked
+    prompt_id: str
+    messages: Turns
+    reply: str
+    contestant: str
+    model: str  # who wrote it, as the server named it
+    sample: int
+    asked: str
+
+
 class Label(Record):
     """A row of `labels.jsonl`: two replies to one prompt, and what a judge believes of them."""
 
@@ -204,6 +223,33 @@ class Label(Record):
     calls: tuple[str, ...]
 
 
+class Rating(Record):
+    """A row of `ratings.jsonl`: one reply to a prompt, and what a model makes of it."""
+
+    schema_: Literal[1] = Field(default=1, alias="schema")
+    id: str
+    position: OfPair
+    key: str  # names the conversation, the reply, who wrote it and what was asked
+    prompt_id: str
+    prompt: Turns
+    reply: str
+    contestant: str
+    model: str  # who wrote it, as the server named it
+    sample: int
+    asked: str  # what was rated: the name of a scale, such as the id of a principle
+    protocol: Protocol
+    p: dict[str, float]  # probability of each level in all that could be answered; lacks those that are not known
+    mass: float | None  # of all levels together, in [0, 1]; None: the judge gives no probabilities
+    value: float | None  # None: invalid, and `problem` says why
+    problem: str | None
+    constitution: ConstitutionRef | None  # None: none was shown
+    templates: str | None
+    models: dict[str, str]
+    seed: int
+    usage: Usage
+    calls: tuple[str, ...]
+
+
 @dataclass(frozen=True, slots=True)
 class Kind:
     """What is in the folders of one kind of run."""
@@ -211,7 +257,7 @@ class Kind:
     rows_file: str
     row: type[Record]
     training: tuple[str, ...] = ()  # names of the files that an export cuts, and of its stages
-    pairs: bool = False  # whether its positions are those of pairs: see PAIR_BITS in cai.folder.rows
+    pairs: bool = False  # whether several positions belong to a prompt: see PAIR_BITS in cai.folder.rows
 
 
 KINDS = {  # by command
@@ -219,6 +265,7 @@ KINDS = {  # by command
     "sample": Kind("candidates.jsonl", Candidates, training=("sft",)),
     "label": Kind("labels.jsonl", Label, training=("sft", "dpo", "kto"), pairs=True),
     "test": Kind("labels.jsonl", Label, pairs=True),
+    "rate": Kind("ratings.jsonl", Rating, pairs=True),
 }
 
 
@@ -301,5 +348,6 @@ class Abilities:
     reward: bool = False  # gives a conversation a number, and no words
 
 
-Item = Prompt | Contest | BadPrompt
+Playable = Prompt | Contest | Entry
+Item = Playable | BadPrompt
 Place = tuple[int, Item]  # position in the input, and what is there

@@ -38,7 +38,7 @@ from cai.folder.rows import (
     names_of,
 )
 from cai.folder.store import Store
-from cai.records import DROP_REASONS, BadPrompt, Contest, Drop, DropReason, Item, Prompt, Record, Values
+from cai.records import DROP_REASONS, BadPrompt, Drop, DropReason, Item, Playable, Prompt, Record, Values
 
 FORMAT = 1
 ANEW = "restore it, or use --force to start anew"
@@ -146,11 +146,11 @@ class RunFolder:
         first = self.store.rows.first_position(names_of(digest, item.id)[0], position)
         if first == position:
             return True
-        content = "conversation and the replies" if isinstance(item, Contest) else "conversation"
+        content = "conversation" if isinstance(item, Prompt) else "conversation and the replies"
         problem = f"has the {content} of {self.number(first)} of the input"
         return self.dropped(item, position, "source", "duplicate_prompt", problem)
 
-    def named(self, item: Prompt | Contest, position: int) -> Prompt | Contest:
+    def named(self, item: Playable, position: int) -> Playable:
         """The item as its row is named: by the hash of its content, if another has the id that the input gives it."""
         digest = digest_of(item.key, item.messages)
         if item.id == digest.hex() and not self._retries:  # `pending` has looked
@@ -164,9 +164,9 @@ class RunFolder:
                 self.number(position).removesuffix(","), self.number(first).removesuffix(","), item.id,
             )  # fmt: skip
             self._renamed = True
-        if isinstance(item, Contest):
-            return replace(item, id=digest.hex())
-        return item.model_copy(update={"id": digest.hex()})
+        if isinstance(item, Prompt):
+            return item.model_copy(update={"id": digest.hex()})
+        return replace(item, id=digest.hex())
 
     def has_failed(self, position: int) -> bool:
         """Whether an earlier session dropped what is at a position for a reason that may have passed."""
@@ -181,7 +181,7 @@ class RunFolder:
         return f"number {prompt + 1}, pair {pair + 1},"
 
     @staticmethod
-    def dropped(item: Prompt | Contest, position: int, stage: str, reason: DropReason, detail: str) -> Drop:
+    def dropped(item: Playable, position: int, stage: str, reason: DropReason, detail: str) -> Drop:
         """The record of an input that does not become a row."""
         return Drop(
             id=item.id,
@@ -193,7 +193,7 @@ class RunFolder:
             prompt=item.messages,
         )
 
-    async def keep(self, row: Record, position: int, item: Prompt | Contest) -> None:
+    async def keep(self, row: Record, position: int, item: Playable) -> None:
         """Write a finished row; returns when it is on disk."""
         await self._write(self.rows_file, row, position, digest_of(item.key, item.messages), DONE)
 

@@ -127,11 +127,12 @@ def _advice(protocol: Protocol) -> str:
 class JudgeCheck:
     """Whether a judge can be read: a session asks about few pairs until that is known, and ends if it cannot.
 
-    advice: what to do if the judge fails. needed: False lets every pair through.
+    advice: what to do if the judge fails. needed: False lets every pair through. wanted: what it should answer. unit:
+    what it is asked about; the checks are the same for one reply.
     """
 
-    def __init__(self, advice: str, *, needed: bool = True) -> None:
-        self._advice = advice
+    def __init__(self, advice: str, *, needed: bool = True, wanted: str = "A or B", unit: str = "pairs") -> None:
+        self._advice, self._wanted, self._unit = advice, wanted, unit
         self._passed = not needed
         self._masses: list[float] = []  # of the letters, for the first pairs
         self._read = 0
@@ -155,24 +156,27 @@ class JudgeCheck:
 
     def watch(self, votes: Sequence[Vote]) -> None:
         """Look at the votes of a pair; raises Unreadable if those of the first pairs cannot be read."""
+        if self._passed:
+            return
+        problems = (reading.problem for vote in votes for reading in (vote.ab, vote.ba))
+        self.see(readability(votes), next(filter(None, problems), None))
+
+    def see(self, masses: Sequence[float], problem: str | None) -> None:
+        """Look at the letter masses of one pair; problem: why one of its answers does not count."""
         if self._passed or self._unreadable is not None:
             return
         self._read += 1
-        self._masses += readability(votes)
+        self._masses += masses
         if self._read < CHECKED:
             return
         median = statistics.median(self._masses)
         self._passed = median >= LEAST_MASS
         self._permits.release()
         if not self._passed:
-            self._unreadable = Unreadable(self._problem(votes, median))
+            example = "" if problem is None else f", such as: {problem}"
+            evidence = f"median letter mass {median:.2f} of the first {CHECKED} {self._unit}{example}"
+            self._unreadable = Unreadable(f"the judge does not answer {self._wanted}: {evidence}; {self._advice}")
             raise self._unreadable
-
-    def _problem(self, votes: Sequence[Vote], median: float) -> str:
-        problems = (reading.problem for vote in votes for reading in (vote.ab, vote.ba))
-        example = next((f", such as: {problem}" for problem in problems if problem is not None), "")
-        evidence = f"median letter mass {median:.2f} of the first {CHECKED} pairs"
-        return f"the judge does not answer A or B: {evidence}{example}; {self._advice}"
 
 
 def readability(votes: Iterable[Vote]) -> list[float]:

@@ -7,6 +7,7 @@ import math
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import closing, suppress
+from itertools import cycle, islice
 from typing import Any
 
 from cai.calls.flow import Driver
@@ -98,7 +99,7 @@ class StandIn(Driver):
             listed = {"A": EVEN, "B": EVEN}
             if request.role == "gate":  # which lets no reply pass, and at most is asked for a word, too
                 listed = {} if self._split and request.top_logprobs else {"Yes": 0.0, "No": UNLIKELY}
-            scores = tuple(listed.values())[: len(request.score)] or None
+            scores = tuple(islice(cycle(listed.values()), len(request.score))) or None
             answer = Completion(text, "stop", "stand-in", logprobs=(listed,) if listed else None, scores=scores)
             answers.append((b"", answer))
         return answers
