@@ -38,10 +38,12 @@ class SampleRun(PromptRun[Candidates]):
     """Draws several replies to every prompt.
 
     labels: with `best_of`, the run that judges every two replies to a prompt, in a folder inside this one's.
+    keeps_unusable: whether a prompt to which no reply can be used is a row all the same.
     """
 
     command = "sample"
     settings_class = SampleSettings
+    keeps_unusable = False
 
     def __init__(self, prompts: Source | None, settings: SampleSettings) -> None:
         templates = load_templates(settings.templates)
@@ -103,7 +105,7 @@ class SampleRun(PromptRun[Candidates]):
         played = await all_of(driver.play(item.id, position, sample(item, self._ask, numbers)) for driver in drivers)
         replies = tuple(reply for part in played for reply in part.result)
         reason = replies[0].problem
-        if reason is not None and all(reply.problem is not None for reply in replies):
+        if reason is not None and not self.keeps_unusable and all(reply.problem is not None for reply in replies):
             advice = "; raise --max-tokens" if reason == "truncated" else ""
             raise RowDropped(reason, "assistant", f"none of {len(replies)} replies can be used{advice}")
         return Candidates(
@@ -117,8 +119,8 @@ class SampleRun(PromptRun[Candidates]):
         )
 
     def texts(self, row: Candidates) -> tuple[str, str]:
-        """The first and the last usable reply."""
-        texts = [reply.text for reply in row.replies if reply.problem is None]
+        """The first and the last usable reply; if there are none, of all."""
+        texts = [reply.text for reply in row.replies if reply.problem is None] or [reply.text for reply in row.replies]
         return texts[0], texts[-1]
 
     @staticmethod

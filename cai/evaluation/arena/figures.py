@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 from pydantic import Field
 
+from cai.evaluation.statistics.estimates import Estimate
 from cai.records import Record
 
 Unit = Literal["share", "number", "bits", "elo"]  # a share is in [0, 1]; a difference of shares in [-1, 1]
@@ -19,6 +20,11 @@ class Figure(Record):
     low: float | None = None  # None, as `high`: no interval can be given
     high: float | None = None
     n: int  # independent units that it rests on: prompts, or items of a probe
+
+
+def figure_of(estimate: Estimate) -> Figure:
+    """An estimate as a figure."""
+    return Figure(value=estimate.value, low=estimate.low, high=estimate.high, n=estimate.n)
 
 
 class Line(Record):
