@@ -177,11 +177,11 @@ def fit_temperature(zs: Sequence[float], truths: Sequence[float]) -> float:
         return COLDEST
     if not too_hot(math.log(HOTTEST)):
         return HOTTEST
-    low, high = _bisect(math.log(COLDEST), math.log(HOTTEST), 1e-10, too_hot)
+    low, high = bisect(math.log(COLDEST), math.log(HOTTEST), 1e-10, too_hot)
     return math.exp((low + high) / 2)
 
 
-def _bisect(low: float, high: float, width: float, is_above: Callable[[float], bool]) -> tuple[float, float]:
+def bisect(low: float, high: float, width: float, is_above: Callable[[float], bool]) -> tuple[float, float]:
     """The end of an interval, at most this wide, in which `is_above` turns from false to true."""
     while high - low > width:
         middle = (low + high) / 2
@@ -278,5 +278,5 @@ def upper_bound(errors: int, n: int, delta: float = DELTA) -> float:
     """
     if errors == n:
         return 1.0
-    _, high = _bisect(errors / n, 1.0, 1e-12, lambda rate: binomial_cdf(errors, n, rate) <= delta)
+    _, high = bisect(errors / n, 1.0, 1e-12, lambda rate: binomial_cdf(errors, n, rate) <= delta)
     return high

@@ -1,12 +1,24 @@
-"""Quantiles of the normal distribution and of Student's t."""
+"""Quantiles of numbers, of the normal distribution and of Student's t."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from functools import lru_cache
 from statistics import NormalDist
 
+from cai.judge.certify import bisect
+
 LARGE = 100  # degrees of freedom from which the expansion is exact to 1e-8
+
+
+def quantile(values: Sequence[float], share: float) -> float:
+    """The value below which this share of the values lies, interpolated (Hyndman and Fan 1996, type 7)."""
+    ordered = sorted(values)
+    place = share * (len(ordered) - 1)
+    below = math.floor(place)
+    above = min(below + 1, len(ordered) - 1)
+    return ordered[below] + (place - below) * (ordered[above] - ordered[below])
 
 
 def normal_quantile(level: float = 0.95) -> float:
@@ -22,13 +34,7 @@ def t_quantile(df: int, level: float = 0.95) -> float:
     around the normal quantile (Abramowitz and Stegun 1964, 26.7.5). Both agree with tables to 1e-6.
     """
     if df < LARGE:
-        low, high = 0.0, math.pi / 2
-        for _ in range(60):
-            middle = (low + high) / 2
-            if t_within(middle, df) < level:
-                low = middle
-            else:
-                high = middle
+        low, high = bisect(0.0, math.pi / 2, 1e-15, lambda angle: t_within(angle, df) >= level)
         return math.sqrt(df) * math.tan((low + high) / 2)
     z = normal_quantile(level)
     first = (z**3 + z) / 4
