@@ -26,6 +26,7 @@ from cai.records import Revision as Revision
 from cai.records import Round as Round
 from cai.records import Usage as Usage
 from cai.records import Vote as Vote
+from cai.report.report import make_report as make_report
 from cai.runs.play import Rows
 from cai.sources.files import Source
 from cai.sources.files import read_prompts as read_prompts

@@ -18,7 +18,15 @@ from cai.errors import CaiError
 from cai.texts.wording import printable
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON summary to stdout.")]
-MODULES = ("runs", "audit", "train", "chat", "judge", "constitution")  # of the commands, in the order of the help text
+MODULES = (
+    "runs",
+    "audit",
+    "report",
+    "train",
+    "chat",
+    "judge",
+    "constitution",
+)  # of the commands, in the order of the help text
 HELP = {"help_option_names": ["-h", "--help"]}
 
 app = typer.Typer(no_args_is_help=True, context_settings=HELP, pretty_exceptions_enable=False, rich_markup_mode=None)

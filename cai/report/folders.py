@@ -1,0 +1,117 @@
+"""Reads the folder of a run as it is now, without its lock: a run may still be writing there."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Generic, TypeVar
+
+from cai.errors import RunError
+from cai.folder.files import LOCK, check_files, exists, take_lock
+from cai.folder.rows import DROPPED, EXPORT_STAGES, kind_of, lines_in_order, reading
+from cai.records import Drop, Record, Values
+from cai.report.rows import of_drop
+from cai.report.samples import Strata
+from cai.report.sections import Sample
+
+R = TypeVar("R", bound=Record)
+Reasons = tuple[tuple[str, str], ...]  # stage and reason of each file that a row was left out of, each once
+
+
+class RunRows(Generic[R]):
+    """The rows of a run, and what was dropped.
+
+    lost: inputs that became no row, by place, with their reasons. left_out: rows that a cut left out of a file.
+    """
+
+    def __init__(self, folder: Path, info: Values, row: type[R]) -> None:
+        self.folder, self._row = folder, row
+        self.path = folder / kind_of(info["identity"]["command"]).rows_file
+        self.dropped = folder / DROPPED
+        check_files(folder, (self.path.name, DROPPED))
+        self.notes = list(_state(folder, info, self.path, self.dropped))
+        self.lost: dict[int, str] = {}
+        self.left_out: dict[int, Reasons] = {}
+        for drop in _drops(self.dropped):
+            if drop.stage in EXPORT_STAGES:
+                before = self.left_out.get(drop.position, ())
+                if (drop.stage, drop.reason) not in before:  # kto.jsonl leaves out replies, of which a pair has two
+                    self.left_out[drop.position] = (*before, (drop.stage, drop.reason))
+            else:
+                self.lost[drop.position] = drop.reason
+
+    def rows(self) -> Iterator[tuple[int, R]]:
+        """Every row with its position, in input order."""
+        for position, line in self._lines():
+            with reading(self.path):
+                row = self._row.model_validate_json(line)
+            yield position, row
+
+    def _lines(self) -> Iterator[tuple[int, bytes]]:
+        return lines_in_order(self.path) if exists(self.path) else iter(())
+
+    def offer_lost(self, strata: Strata) -> Counter[str]:
+        """Let rows be drawn of what became no row; returns how many there are for each reason."""
+        for position, reason in self.lost.items():
+            strata.offer(f"dropped: {reason}", position)
+        return Counter(self.lost.values())
+
+    def sample(self, strata: Strata, shown: Callable[[R], Values]) -> Sample | None:
+        """The rows drawn; shown: a row as the viewer has it."""
+
+        def load(places: frozenset[int]) -> Iterator[tuple[int, Values]]:
+            for position, line in self._lines():
+                if position in places and position not in self.lost:
+                    with reading(self.path):
+                        yield position, self._with_reasons(position, shown(self._row.model_validate_json(line)))
+            lost = places & self.lost.keys()
+            for drop in _drops(self.dropped):
+                if drop.position in lost and drop.stage not in EXPORT_STAGES:
+                    yield drop.position, of_drop(drop)
+
+        return strata.sample(load)
+
+    def _with_reasons(self, position: int, row: Values) -> Values:
+        row["badges"] += [f"not in {stage}: {reason}" for stage, reason in self.left_out.get(position, ())]
+        return row
+
+
+def _drops(path: Path) -> Iterator[Drop]:
+    if not exists(path):
+        return
+    with reading(path), open(path, "rb") as file:
+        for line in file:
+            if line.endswith(b"\n"):
+                yield Drop.model_validate_json(line)
+
+
+def _state(folder: Path, info: Values, *files: Path) -> Iterator[str]:
+    """What keeps the folder from being all of its run."""
+    if is_in_use(folder):
+        yield "this run is still being written: the page has what was there when it was made"
+    for file in files:
+        if exists(file) and _is_torn(file):
+            yield f"the last line of {file.name} is not whole, as after a kill or while it is written: it is left out"
+    if info.get("stopped"):
+        yield f"this run stopped early: {info['stopped']}"
+
+
+def is_in_use(folder: Path) -> bool:
+    """Whether a process holds the lock of a folder."""
+    if not exists(folder / LOCK):
+        return False
+    try:
+        take_lock(folder / LOCK).close()
+    except RunError:
+        return True
+    except OSError:  # it may not be opened by this user
+        return False
+    return False
+
+
+def _is_torn(path: Path) -> bool:
+    with open(path, "rb") as file:
+        size = file.seek(0, 2)
+        file.seek(max(0, size - 1))
+        return file.read(1) not in (b"", b"\n")

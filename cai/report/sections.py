@@ -1,0 +1,110 @@
+"""What a page is made of: sections of facts, tables with their pictures, warnings, and rows to look at."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Literal, NamedTuple
+
+from markupsafe import Markup
+
+from cai.records import Values
+from cai.texts.wording import one_line, shortened
+
+MOST_NAME = 80  # characters of a name in a table
+MOST_LINES = 100  # of a table: names come from data, which may hold any number of them
+
+Cell = str | Markup
+Kind = Literal["name", "number", "picture", "text"]  # of a column: how it is aligned
+Interval = tuple[float, float] | None
+
+
+class Fact(NamedTuple):
+    """One figure at the head of a section."""
+
+    name: str
+    value: str
+    interval: str = ""
+    basis: str = ""  # what it rests on
+
+
+class Column(NamedTuple):
+    """One column of a table; a picture's title is its axis."""
+
+    title: Cell
+    kind: Kind = "number"
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """Figures in lines, with a picture in one of the columns, or beside all of them."""
+
+    title: str
+    columns: Sequence[Column]
+    lines: Sequence[Sequence[Cell]]
+    notes: Sequence[str] = ()
+    picture: Markup | None = None
+
+    @property
+    def shown(self) -> Sequence[Sequence[Cell]]:
+        """The first lines: as many as a page can take."""
+        return self.lines[:MOST_LINES]
+
+
+class Group(NamedTuple):
+    """Rows that have something in common, such as why they were dropped."""
+
+    name: str
+    total: int
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """Rows of a source that are worth a look.
+
+    order: group and place of each, the groups taking turns, so that its start is a fair sample. load: reads the rows at
+    some places.
+    """
+
+    groups: Sequence[Group]
+    order: Sequence[tuple[int, int]]
+    load: Callable[[frozenset[int]], Iterator[tuple[int, Values]]]
+
+
+@dataclass(slots=True)
+class Section:
+    """What one source has to say."""
+
+    title: str
+    kind: str  # such as "label run"
+    facts: list[Fact] = field(default_factory=list)
+    about: list[tuple[str, str]] = field(default_factory=list)  # settings: name and value
+    warnings: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    tables: list[Table] = field(default_factory=list)
+    sample: Sample | None = None
+
+
+def name(text: object) -> str:
+    """A name from data, in one line and not too long."""
+    return shortened(one_line(text), MOST_NAME)
+
+
+def count(number: int) -> str:
+    """A count, with its thousands apart."""
+    return f"{number:,}"
+
+
+def percent(share: float | None) -> str:
+    """A share as a percentage."""
+    return "–" if share is None else f"{share:.1%}"
+
+
+def percents(interval: Interval) -> str:
+    """The interval of a share."""
+    return "–" if interval is None else f"{100 * interval[0]:.1f} to {interval[1]:.1%}"
+
+
+def decimal(value: float | None, digits: int = 3) -> str:
+    """A number that is not a share."""
+    return "–" if value is None else f"{value:,.{digits}f}"

@@ -1,0 +1,241 @@
+"use strict";
+// Shows rows: a list to filter, and each row's texts, word diffs and votes. Texts become text nodes and nothing else.
+// A store answers `page(source, {group, words, from, count})` with {total, rows}; that of a file has all rows at hand,
+// and a server's can ask for them.
+
+const PAGE = 25; // rows in the list at once
+const REWRITTEN = 0.3; // share of words kept, below which a text counts as written anew
+const MOST_CELLS = 4e6; // of a table of words against words: 2,000 of each
+// What a browser would not show, or would let move other words: controls, formats, separators, letters that are blank.
+const HIDDEN = /(?![\n\t])[\p{Cc}\p{Cf}\p{Cs}\p{Zl}\p{Zp}\u115f\u1160\u3164\uffa0\u2800]/gu;
+const WORDS = /[\p{sc=Han}\p{sc=Hiragana}\p{sc=Katakana}\p{sc=Thai}]|[^\s\p{sc=Han}\p{sc=Hiragana}\p{sc=Katakana}\p{sc=Thai}]+|\s+/gu;
+
+function node(name, kind, ...inside) {
+  const made = document.createElement(name);
+  if (kind) made.className = kind;
+  made.append(...inside);
+  return made;
+}
+
+function code(character) {
+  return "U+" + character.codePointAt(0).toString(16).toUpperCase().padStart(4, "0");
+}
+
+/** The text as nodes, with a mark for each character that would not be seen. */
+function shown(text) {
+  const all = document.createDocumentFragment();
+  let from = 0;
+  for (const found of text.matchAll(HIDDEN)) {
+    if (found.index > from) all.append(text.slice(from, found.index));
+    const mark = node("span", "hidden", code(found[0]));
+    mark.title = "a character that is not seen, or that moves others";
+    all.append(mark);
+    from = found.index + found[0].length;
+  }
+  if (from < text.length) all.append(text.slice(from));
+  return all;
+}
+
+function textOf(value) {
+  return typeof value === "string" ? value : value[0];
+}
+
+function cutNote(...values) {
+  const notes = values.filter((value) => typeof value !== "string").map(([start, length]) =>
+    `the first ${start.length.toLocaleString("en")} of ${length.toLocaleString("en")} characters`);
+  return notes.length ? [node("p", "note", [...new Set(notes)].join("; "))] : [];
+}
+
+function words(...inside) {
+  const box = node("div", "words", ...inside);
+  box.dir = "auto";
+  return box;
+}
+
+/** A box that scrolls can be scrolled with keys. */
+function reachable(box) {
+  box.tabIndex = 0;
+  box.setAttribute("role", "group");
+  box.setAttribute("aria-label", "text");
+  return box;
+}
+
+function block(title, kind, ...inside) {
+  const made = node("div", "block" + kind);
+  if (title) made.append(node("h4", "", shown(title)));
+  made.append(...inside);
+  return made;
+}
+
+// Word diffs
+
+/** Runs of words as [kind, text]: "same", "went" or "came"; null if hardly a word is kept, or there are too many. */
+function diff(before, after) {
+  const a = before.match(WORDS) || [], b = after.match(WORDS) || [];
+  let start = 0, end = 0;
+  while (start < a.length && start < b.length && a[start] === b[start]) start++;
+  while (end < a.length - start && end < b.length - start && a[a.length - 1 - end] === b[b.length - 1 - end]) end++;
+  const n = a.length - start - end, m = b.length - start - end;
+  if (n * m > MOST_CELLS) return null;
+  const width = m + 1, table = new Uint16Array((n + 1) * width);
+  for (let i = n - 1; i >= 0; i--) {
+    for (let j = m - 1; j >= 0; j--) {
+      table[i * width + j] = a[start + i] === b[start + j]
+        ? table[(i + 1) * width + j + 1] + 1
+        : Math.max(table[(i + 1) * width + j], table[i * width + j + 1]);
+    }
+  }
+  const runs = [];
+  const add = (kind, word) => {
+    const last = runs[runs.length - 1];
+    if (last && last[0] === kind) last[1] += word;
+    else runs.push([kind, word]);
+  };
+  for (let at = 0; at < start; at++) add("same", a[at]);
+  let i = 0, j = 0, kept = start + end + table[0];
+  while (i < n || j < m) {
+    if (i < n && j < m && a[start + i] === b[start + j]) { add("same", b[start + j]); i++; j++; }
+    else if (i < n && (j === m || table[(i + 1) * width + j] >= table[i * width + j + 1])) add("went", a[start + i++]);
+    else add("came", b[start + j++]);
+  }
+  for (let at = a.length - end; at < a.length; at++) add("same", a[at]);
+  return kept < REWRITTEN * Math.max(a.length, b.length) ? null : gathered(runs);
+}
+
+/** What went stands before what came, though blanks between them stayed: "-two words- +other ones+". */
+function gathered(runs) {
+  const made = [];
+  let went = "", came = "";
+  const flush = () => {
+    if (went) made.push(["went", went]);
+    if (came) made.push(["came", came]);
+    went = came = "";
+  };
+  runs.forEach(([kind, text], at) => {
+    if (kind === "went") went += text;
+    else if (kind === "came") came += text;
+    else if (/^\s+$/.test(text) && went + came && at + 1 < runs.length) {
+      if (went) went += text;
+      if (came) came += text;
+    } else {
+      flush();
+      made.push([kind, text]);
+    }
+  });
+  flush();
+  return made;
+}
+
+function diffBlock(title, before, after) {
+  const runs = diff(textOf(before), textOf(after));
+  if (runs === null) {
+    return block(title + " (written anew)", "", reachable(words(shown(textOf(after)))), ...cutNote(after));
+  }
+  const tags = { same: null, went: "del", came: "ins" };
+  const box = words(...runs.map(([kind, text]) => (tags[kind] ? node(tags[kind], "", shown(text)) : shown(text))));
+  return block(title, "", reachable(box), ...cutNote(before, after));
+}
+
+// Rows
+
+const BLOCKS = {
+  text: (texts, title, at) => block(title, "", reachable(words(shown(textOf(texts[at])))), ...cutNote(texts[at])),
+  diff: (texts, title, before, after) => diffBlock(title, texts[before], texts[after]),
+  pair: (texts, a, at, b, other) => node("div", "two", BLOCKS.text(texts, a, at), BLOCKS.text(texts, b, other)),
+  note: (texts, text) => node("p", "note", shown(text)),
+  table: (texts, head, lines) => block("", "", table(head, lines)),
+};
+
+function table(head, lines) {
+  const line = (cells, tag) => node("tr", "", ...cells.map((cell, at) => node(tag, at ? "text" : "name", shown(cell))));
+  const made = node("table", "", node("thead", "", line(head, "th")), node("tbody", "", ...lines.map((each) => line(each, "td"))));
+  return reachable(node("div", "scroll", made));
+}
+
+function body(row) {
+  const made = node("div", "body");
+  for (const [role, text] of row.turns) {
+    made.append(role === "note" ? BLOCKS.note([], text) : block(role, " turn", reachable(words(shown(textOf(text)))), ...cutNote(text)));
+  }
+  for (const [kind, ...rest] of row.blocks) made.append(BLOCKS[kind](row.texts, ...rest));
+  return made;
+}
+
+function lead(row) {
+  const turn = [...row.turns].reverse().find(([role]) => role !== "note");
+  const text = turn ? textOf(turn[1]) : row.texts.length ? textOf(row.texts[0]) : row.id;
+  return text.slice(0, 200).replace(/\s+/g, " ");
+}
+
+function rowNode(row) {
+  const badges = node("span", "badges", ...row.badges.map((badge) => node("span", "badge", shown(badge))));
+  const made = node("details", "row", node("summary", "", node("span", "lead", shown(lead(row))), badges));
+  made.addEventListener("toggle", () => {
+    if (made.open && made.childElementCount === 1) made.append(body(row));
+  });
+  return made;
+}
+
+// The list
+
+function mount(place, store) {
+  const source = Number(place.dataset.source);
+  const query = { group: "", words: "", from: 0, count: PAGE };
+  const list = node("div", "list"), status = node("span", "status");
+  const group = node("select", ""), search = node("input", "");
+  const back = node("button", "", "Previous"), on = node("button", "", "Next");
+  status.setAttribute("role", "status");
+  search.type = "search";
+  group.append(new Option("all", ""));
+  place.querySelectorAll(".groups tbody th").forEach((head, at) => group.append(new Option(head.textContent, at)));
+  const label = (text, control) => node("label", "", text, control);
+  place.append(node("div", "bar-of-tools", label("group", group), label("contains", search), status, back, on), list);
+
+  let asked = 0;
+  async function show() {
+    const turn = ++asked;
+    const { total, rows } = await store.page(source, query);
+    if (turn !== asked) return; // a later question was answered meanwhile
+    list.replaceChildren(...rows.map(rowNode));
+    const last = query.from + rows.length;
+    status.textContent = total ? `${(query.from + 1).toLocaleString("en")} to ${last.toLocaleString("en")} of ${total.toLocaleString("en")}` : "no rows";
+    back.disabled = query.from === 0;
+    on.disabled = last >= total;
+  }
+  const move = (step) => { query.from = Math.max(0, query.from + step * PAGE); show(); };
+  back.addEventListener("click", () => move(-1));
+  on.addEventListener("click", () => move(1));
+  group.addEventListener("change", () => { Object.assign(query, { group: group.value, from: 0 }); show(); });
+  let wait;
+  search.addEventListener("input", () => {
+    clearTimeout(wait);
+    wait = setTimeout(() => { Object.assign(query, { words: search.value, from: 0 }); show(); }, 150);
+  });
+  show();
+}
+
+/** The rows that a page holds. */
+function storeOf(sources) {
+  const haystacks = new Map(); // of rows that were searched
+  const haystack = (row) => {
+    if (!haystacks.has(row)) {
+      const texts = [...row.turns.map(([, text]) => text), ...row.texts].map(textOf);
+      haystacks.set(row, [row.id, ...row.badges, ...texts].join("\n").toLowerCase());
+    }
+    return haystacks.get(row);
+  };
+  return {
+    async page(source, { group, words, from, count }) {
+      const wanted = words.trim().toLowerCase();
+      const rows = sources[source].filter((row) =>
+        (group === "" || row.group === Number(group)) && (!wanted || haystack(row).includes(wanted)));
+      return { total: rows.length, rows: rows.slice(from, from + count) };
+    },
+  };
+}
+
+const own = document.getElementById("rows");
+if (own) {
+  const store = storeOf(JSON.parse(own.textContent));
+  document.querySelectorAll(".browser").forEach((place) => mount(place, store));
+}
