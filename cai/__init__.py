@@ -19,6 +19,7 @@ _NAMES = {  # of each module; type checkers read them in __init__.pyi, which `py
     "cai.evaluation.ablation": "ablate",
     "cai.evaluation.audit": "audit",
     "cai.evaluation.bench": "judge_bench",
+    "cai.evaluation.evaluate": "evaluate",
     "cai.evaluation.trial": "constitution_test",
     "cai.export.export": "export_run",
     "cai.folder.store": "read_calls",

@@ -9,6 +9,7 @@ from cai.constitution.principles import list_constitutions as list_constitutions
 from cai.constitution.principles import load_constitution as load_constitution
 from cai.errors import CaiError as CaiError
 from cai.evaluation.ablation import ablate as ablate
+from cai.evaluation.arena.figures import Evaluation
 from cai.evaluation.audit import audit as audit
 from cai.evaluation.bench_report import BenchResult
 from cai.evaluation.trial import TrialReport
@@ -148,6 +149,48 @@ def constitution_test(
     force: bool = False,
     protocol: Literal["logprob", "score", "vote", "reason", "reward"] | None = None,
 ) -> TrialReport: ...
+def evaluate(
+    models: str | Sequence[str],
+    against: str = "local",
+    prompts: Source | None = None,
+    *,
+    templates: str | Path | None = None,
+    temperature: float = 1.0,
+    max_tokens: int = 512,
+    extra_body: Mapping[str, Any] = ...,
+    limit: int | None = None,
+    concurrency: int | None = None,
+    rpm: int | None = None,
+    tpm: int | None = None,
+    seed: int = 0,
+    max_cost: float | None = None,
+    price: str | None = None,
+    base_url: str | None = None,
+    headers: Mapping[str, str] = ...,
+    timeout: float = 600.0,
+    out: str | Path | None = None,
+    force: bool = False,
+    system: str | None = None,
+    format: str | None = None,
+    prompt_field: str | None = None,
+    judge: str = "local",
+    constitution: str | Path | Constitution = "harmless",
+    protocol: Literal["logprob", "score", "vote", "reason", "reward"] | None = None,
+    principles: int = 3,
+    n: int = 1,
+    suite: str | None = None,
+    bench: str | Path | None = None,
+    gold: str | Path | None = None,
+    stop_when_decided: bool = False,
+    length_control: bool = False,
+    best_of: int | None = None,
+    scale: str | Path | Constitution | None = None,
+    harm: str | None = None,
+    contrast: str | Path | None = None,
+    tasks: str | None = None,
+    fail_on: str | None = None,
+    training_data: Sequence[str] = (),
+) -> Evaluation: ...
 def export_run(
     folder: str | Path,
     *,

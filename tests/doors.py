@@ -26,6 +26,7 @@ from typing import Any, Literal
 TYPES = {  # in signatures, and not public themselves
     "BenchResult": "cai.evaluation.bench_report",
     "Calibration": "cai.judge.certify",
+    "Evaluation": "cai.evaluation.arena.figures",
     "ExportSummary": "cai.export.export",
     "Rows": "cai.runs.play",
     "Source": "cai.sources.files",

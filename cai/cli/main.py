@@ -21,10 +21,11 @@ Json = Annotated[bool, typer.Option("--json", help="Print one JSON summary to st
 MODULES = (
     "runs",
     "audit",
-    "report",
     "train",
     "chat",
     "judge",
+    "evaluate",
+    "report",
     "constitution",
 )  # of the commands, in the order of the help text
 HELP = {"help_option_names": ["-h", "--help"]}

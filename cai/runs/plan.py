@@ -8,11 +8,12 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import closing, suppress
 from itertools import cycle, islice
-from typing import Any
+from pathlib import Path
+from typing import Any, Protocol
 
 from cai.calls.flow import Driver
-from cai.calls.model import spec_of
-from cai.calls.prices import Tally
+from cai.calls.model import Model, spec_of
+from cai.calls.prices import Price, Tally
 from cai.errors import RowDropped
 from cai.folder.rows import RETRIED, digest_of
 from cai.folder.store import Store
@@ -69,6 +70,24 @@ class Estimate(Record):
         return report_lines(__file__, plan=self)
 
 
+class Plannable(Protocol):
+    """What can be counted: a run, or several that are played one after the other."""
+
+    out: Path
+    unit: str
+    bounded: bool
+    settings: Any
+
+    def parts(self) -> Iterator[Any]:
+        """The runs that are counted."""
+
+    def planned(self) -> dict[str, tuple[Model, Price | None]]:
+        """Their models by player, and what their tokens cost."""
+
+    def plan_notes(self) -> Iterator[str]:
+        """What a reader of a plan should know."""
+
+
 class StandIn(Driver):
     """Counts what flows ask, and answers with `length` tokens, or as many as a request allows.
 
@@ -118,7 +137,7 @@ class StandIn(Driver):
         return length
 
 
-def estimate(run: Run[Any]) -> Estimate:
+def estimate(run: Plannable) -> Estimate:
     """Count what a run would ask, streaming through its items."""
     likely = {player: Counter[str]() for player in run.planned()}
     most = {player: Counter[str]() for player in run.planned()}
@@ -141,7 +160,7 @@ def estimate(run: Run[Any]) -> Estimate:
     )
 
 
-async def _play(run: Run[Any], likely: Counts, most: Counts) -> Counter[str]:
+async def _play(run: Plannable, likely: Counts, most: Counts) -> Counter[str]:
     """Count what is asked about new items; returns how many items are new, finished and unusable."""
     statuses = Counter[str]()
     for part in run.parts():
@@ -199,7 +218,7 @@ def count_tokens(request: Request) -> int:
     return round(size / CHARACTERS_PER_TOKEN) + TOKENS_PER_MESSAGE * len(texts)
 
 
-def _roles(run: Run[Any], counts: Counts) -> dict[str, RoleEstimate]:
+def _roles(run: Plannable, counts: Counts) -> dict[str, RoleEstimate]:
     """What each player is asked, and what that costs."""
     roles = {}
     for player, (model, price) in run.planned().items():
@@ -219,7 +238,7 @@ def _sums(roles: Mapping[str, RoleEstimate]) -> Values:
     return sums
 
 
-def _seconds(run: Run[Any], sums: Object) -> float | None:
+def _seconds(run: Plannable, sums: Object) -> float | None:
     """A rough time, as if the slowest model answered every call; None if the speed of one is not known."""
     settings = run.settings
     seconds = sums["calls"] / settings.rpm * 60 if settings.rpm else 0.0
@@ -233,7 +252,7 @@ def _seconds(run: Run[Any], sums: Object) -> float | None:
     return seconds
 
 
-def _notes(run: Run[Any], most_cost: float | None) -> Iterator[str]:
+def _notes(run: Plannable, most_cost: float | None) -> Iterator[str]:
     settings = run.settings
     yield (
         f"tokens are counted as {CHARACTERS_PER_TOKEN:g} bytes each, answers as {TYPICAL_ANSWER:.0%} of --max-tokens "

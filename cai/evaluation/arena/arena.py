@@ -2,41 +2,102 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import itertools
+import logging
+import random
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
+import orjson
+
 from cai.chat import find_spec
+from cai.errors import RunError, SourceError, UsageError
 from cai.evaluation.arena.figures import Contestant
 from cai.evaluation.arena.settings import EvaluateSettings
+from cai.folder.files import write_atomically
 from cai.folder.rows import lines_in_order, reading
-from cai.records import Candidate, Candidates
+from cai.records import BadPrompt, Candidate, Candidates, Place
 from cai.runs.sample import SampleRun
 from cai.runs.settings import RunSettings, SampleSettings
-from cai.sources.files import Source
-from cai.texts.wording import without_path
+from cai.sources.files import Source, read_prompts
+from cai.texts.wording import counted, none_usable, without_path
 
+log = logging.getLogger("cai")
+Follower = Callable[[Candidates], Iterator[tuple[Any, Place]]]
 S = TypeVar("S", bound=RunSettings)
+PROMPTS = "prompts.jsonl"
+REPLIES = "replies"
+
+
+class RepliesRun(SampleRun):
+    """A run in which every contestant replies; followers: what gives the runs, and their items, that follow a row."""
+
+    followers: Sequence[Follower] = ()
+
+    def follow_ups(self, row: Candidates) -> Iterator[tuple[Any, Place]]:
+        """What is asked of the replies."""
+        for follower in self.followers:
+            yield from follower(row)
 
 
 class Arena:
     """What the suites of an evaluation share.
 
-    contestants: BASE first, then the models in the order given. out: the folder; those of its runs lie inside.
+    contestants: BASE first, then the models in the order given. out: the folder; those of its runs lie inside. source:
+    the prompts, in the order in which they are asked. begun: folders whose run was begun by this object.
     """
 
     def __init__(self, models: Sequence[str], prompts: Source | None, settings: EvaluateSettings, out: Path) -> None:
         self.prompts, self.settings, self.out = prompts, settings, out
+        self.begun = set[Path]()
         specs = [find_spec(name) for name in (settings.against, *models)]
+        for name, spec in zip(models, specs[1:], strict=True):
+            if specs.count(spec) > 1:
+                raise UsageError(f"{name} is named twice: a model is compared with others, and with --against BASE")
+        if len(specs) < 2:
+            raise UsageError("no model to evaluate: name one or more, such as models/dpo")
         self.contestants = tuple(
             Contestant(name=name, spec=spec, base=place == 0)
             for place, (name, spec) in enumerate(zip(_names(specs), specs, strict=True))
         )
+        self.source = prompts
+        if settings.stop_when_decided or not isinstance(prompts, str | Path | None) or prompts == "-":
+            self.source = self._stored()
 
     @property
     def specs(self) -> list[str]:
         """The model specs, BASE first."""
         return [contestant.spec for contestant in self.contestants]
+
+    def _stored(self) -> Path:
+        """A file of the prompts, which several runs read; to stop early, in an order that is drawn from the seed.
+
+        Then each beginning of it is a random draw. Raises RunError if the folder holds other prompts.
+        """
+        prompts, bad = [], []
+        settings = self.settings
+        source = read_prompts(self.prompts, format=settings.format, field=settings.prompt_field)
+        for prompt in itertools.islice(source, settings.limit):
+            if isinstance(prompt, BadPrompt):
+                bad.append(prompt)
+            else:
+                prompts.append(prompt)
+        if not prompts:
+            raise SourceError(none_usable(len(bad), bad[0].line, bad[0].problem))
+        if bad:
+            log.warning(
+                "%s left out; the first is line %d: %s", counted(len(bad), "record"), bad[0].line, bad[0].problem
+            )
+        if settings.stop_when_decided:
+            random.Random(settings.seed).shuffle(prompts)
+        content = b"".join(orjson.dumps({"id": each.id, "prompt": each.messages}) + b"\n" for each in prompts)
+        path = self.out / PROMPTS
+        if path.exists() and path.read_bytes() != content and not settings.force:
+            raise RunError(f"{self.out} holds an evaluation on other prompts: name another --out, or --force")
+        self.out.mkdir(parents=True, exist_ok=True)
+        write_atomically(path, content)
+        return path
 
     def settings_of(self, kind: type[S], folder: str, **changes: Any) -> S:
         """Settings of another kind of run with what they have in common with the evaluation's, and `changes`.
@@ -44,15 +105,24 @@ class Arena:
         folder: of the run, inside that of the evaluation.
         """
         common = {name: value for name, value in self.settings if name in kind.model_fields}
-        return kind.model_validate({**common, "out": self.out / folder, **changes})
+        out = self.out / folder
+        if out in self.begun:
+            common["force"] = False
+        return kind.model_validate({**common, "out": out, **changes})
 
-    def sample(self, prompts: Source | None, folder: str, **changes: Any) -> SampleRun:
+    def replies_run(self, limit: int | None = None) -> RepliesRun:
+        """The run in which every contestant replies to the prompts, or to the first `limit`."""
+        if self.source == self.out / PROMPTS:
+            return self.sample(self.source, REPLIES, format=None, prompt_field=None, limit=limit)
+        return self.sample(self.source, REPLIES)
+
+    def sample(self, prompts: Source | None, folder: str, **changes: Any) -> RepliesRun:
         """A run in which every contestant replies to prompts; `n` times, as the settings say."""
         values = {"model": self.specs, "best_of": None, "judge": None, "constitution": None, **changes}
         own = {"protocol": None, "principles": None, "sft_format": None}
-        return SampleRun(prompts, self.settings_of(SampleSettings, folder, **own, **values))
+        return RepliesRun(prompts, self.settings_of(SampleSettings, folder, **{**own, **values}))
 
-    def replies(self, folder: str = "replies") -> Iterator[tuple[Candidates, list[list[Candidate]]]]:
+    def replies(self, folder: str = REPLIES) -> Iterator[tuple[Candidates, list[list[Candidate]]]]:
         """The rows of a run of `sample` in input order, each with the replies of every contestant, BASE first."""
         path = self.out / folder / "candidates.jsonl"
         if not path.exists():
@@ -60,8 +130,12 @@ class Arena:
         for _, line in lines_in_order(path):
             with reading(path):
                 row = Candidates.model_validate_json(line)
-            each = len(row.replies) // len(self.contestants)
-            yield row, [list(row.replies[at : at + each]) for at in range(0, len(row.replies), each)]
+            yield row, self.sides(row)
+
+    def sides(self, row: Candidates) -> list[list[Candidate]]:
+        """The replies of a row by contestant, BASE first."""
+        each = len(row.replies) // len(self.contestants)
+        return [list(row.replies[at : at + each]) for at in range(0, len(row.replies), each)]
 
 
 def _names(specs: Sequence[str]) -> list[str]:

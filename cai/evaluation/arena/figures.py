@@ -8,6 +8,7 @@ from pydantic import Field
 
 from cai.evaluation.statistics.estimates import Estimate
 from cai.records import Record
+from cai.texts.wording import report_lines
 
 Unit = Literal["share", "number", "bits", "elo"]  # a share is in [0, 1]; a difference of shares in [-1, 1]
 FILE = "evaluation.json"
@@ -103,3 +104,11 @@ class Evaluation(Record):
     seconds: float = 0.0
     versions: dict[str, Any] = Field(default_factory=dict)
     created: str = ""  # UTC, ISO 8601
+
+    def lines(self) -> list[str]:
+        """The evaluation for people to read."""
+        return report_lines(__file__, evaluation=self)
+
+    def summary(self) -> dict[str, Any]:
+        """The evaluation as JSON; its keys are a contract."""
+        return self.model_dump(mode="json")

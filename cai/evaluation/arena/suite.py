@@ -8,18 +8,21 @@ from typing import Any, ClassVar
 
 from cai.evaluation.arena.arena import Arena
 from cai.evaluation.arena.figures import Result
+from cai.records import Candidates, Place
 from cai.runs.run import Run
 
 
 class Suite(ABC):
     """One suite of an evaluation.
 
-    name: in --suite and in folders. title: for people. default: whether it runs without being named.
+    name: in --suite and in folders. title: for people. default: whether it runs without being named. counted: whether
+    a plan counts all that it asks.
     """
 
     name: ClassVar[str]
     title: ClassVar[str]
     default: ClassVar[bool] = True
+    counted: ClassVar[bool] = False
 
     def __init__(self, arena: Arena) -> None:
         self.arena = arena
@@ -34,6 +37,14 @@ class Suite(ABC):
 
         Their folders are inside that of the evaluation. A session may read rows of those before it.
         """
+
+    def planned(self) -> Iterator[Run[Any]]:
+        """Of the runs that it takes, those whose items a plan can count before anything is asked."""
+        return iter(())
+
+    def follow_ups(self, row: Candidates) -> Iterator[tuple[Run[Any], Place]]:
+        """What it asks about the contestants' replies to a prompt, for a plan: items, each with its run."""
+        return iter(())
 
     @abstractmethod
     def result(self) -> Result:

@@ -6,6 +6,9 @@ A new suite is a file and an entry here.
 from __future__ import annotations
 
 from cai.evaluation.arena.suite import Suite
+from cai.evaluation.suites.preference import Preference
 from cai.evaluation.suites.refusals import Refusals
 
-SUITES: dict[str, type[Suite]] = {"refusals": Refusals}  # by name, in the order in which they run
+SUITES: dict[str, type[Suite]] = {  # by name, in the order in which they run
+    each.name: each for each in (Preference, Refusals)
+}

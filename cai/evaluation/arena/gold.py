@@ -1,0 +1,78 @@
+"""Human labels for the pairs of an evaluation: in which order to label, and whether labels were drawn at random."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import math
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from statistics import fmean
+
+from cai.errors import UsageError
+from cai.judge.people import TRUTHS
+from cai.records import Contest
+from cai.runs.pairs import read_pairs
+from cai.sources.files import read_records
+from cai.texts.wording import counted
+
+log = logging.getLogger("cai")
+FILE = "to-label.jsonl"
+SKIPPED = 0.1  # share of the pairs that people may skip before the others are no longer a random draw
+
+
+def random_order(keys: Iterable[str], seed: int) -> list[str]:
+    """Keys of pairs in the order in which people are asked: of any number, the first are a random draw."""
+    return sorted(set(keys), key=lambda key: hashlib.sha256(f"{seed}:{key}".encode()).digest())
+
+
+def read_gold(path: str | Path, replies: Mapping[str, str], seed: int) -> dict[str, float]:
+    """What people say of pairs: by key, 1 if the reply in `replies` is the better one of its pair, 0 or 0.5.
+
+    Of several people the mean. Raises UsageError if the file holds none of these pairs, or a choice of them: their
+    labels are compared with those of all pairs, and must be of a random draw.
+    """
+    records = [record for _, record in read_records(path)]
+    queues = {record.get("queue") for record in records if isinstance(record, Mapping)}
+    truths = defaultdict[str, list[float]](list)
+    unknown = 0
+    for _, item in read_pairs(records):
+        if not isinstance(item, Contest) or item.human is None:
+            continue
+        if item.key not in replies:
+            unknown += 1
+            continue
+        truth = TRUTHS[item.human]
+        truths[item.key].append(truth if item.a == replies[item.key] else 1 - truth)
+    if not truths:
+        raise UsageError(
+            f"--gold {path} labels no pair of this evaluation ({counted(unknown, 'pair')} of others): label the first "
+            f"pairs of {FILE} in its folder"
+        )
+    if unknown:
+        log.warning("--gold %s: %s of other replies left out", path, counted(unknown, "pair"))
+    _check_draw(path, set(truths), random_order(replies, seed), queues)
+    return {key: fmean(values) for key, values in truths.items()}
+
+
+def _check_draw(path: str | Path, labelled: set[str], order: list[str], queues: set[object]) -> None:
+    """Raise UsageError unless the labelled pairs are the first in the random order, but for a few that were skipped."""
+    others = {str(queue) for queue in queues} - {"random", "None"}
+    if others:
+        raise UsageError(
+            f"--gold {path} has pairs of the queue {', '.join(sorted(others))}: only pairs drawn at random can take a "
+            f"bias out; label the first pairs of {FILE}"
+        )
+    first = math.ceil(len(labelled) / (1 - SKIPPED))
+    if len(labelled & set(order[:first])) >= len(labelled):
+        return
+    if queues == {"random"}:
+        log.warning("--gold %s: its rows say that they were drawn at random, which is not checked", path)
+        return
+    late = len(labelled - set(order[:first]))
+    raise UsageError(
+        f"--gold {path} is not a random draw: {late} of {counted(len(labelled), 'pair')} are not among the first "
+        f"{first} of {FILE}; label them in that order, or say so in each row if they were drawn at random in another "
+        'way: "queue": "random"'
+    )

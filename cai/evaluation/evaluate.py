@@ -1,0 +1,271 @@
+"""`cai evaluate`: models against BASE on the same prompts and seeds, judged, and what that says with its intervals.
+
+An evaluation is `sample` of every model, `label` of one model's replies against another's, the runs of its suites, and
+arithmetic on their rows. Everything is in the folder of the evaluation; what was measured is in evaluation.json.
+"""
+
+from __future__ import annotations
+
+import math
+import shlex
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from cai.calls.model import Model
+from cai.calls.prices import Price
+from cai.errors import ModelStopped, UsageError
+from cai.evaluation.arena.accuracy import read_accuracy
+from cai.evaluation.arena.arena import Arena
+from cai.evaluation.arena.figures import FILE, Evaluation, Evaluator, Result
+from cai.evaluation.arena.settings import EvaluateSettings
+from cai.evaluation.arena.suite import Suite
+from cai.evaluation.bounds import check_bounds, read_bounds
+from cai.evaluation.suites import SUITES
+from cai.evaluation.suites.preference import Preference
+from cai.folder.files import identity_hash, package_version, write_atomically
+from cai.folder.run import find_info
+from cai.records import Values
+from cai.runs.play import in_thread
+from cai.runs.run import Run
+from cai.sources.files import Source
+from cai.sources.yamlfile import make_settings
+from cai.texts.wording import nearest, settings_as_keywords, source_name
+
+VERSIONS = ("cai-toolkit", "transformers", "torch", "openvino-genai")
+NAMING = (  # settings that name the default folder
+    "against", "judge", "protocol", "principles", "n", "best_of", "temperature", "max_tokens", "system", "seed",
+)  # fmt: skip
+Play = Callable[[Run[Any]], None]  # plays a run to its end
+
+
+class EvaluateRun:
+    """An evaluation, resolved and checked; nothing is asked before `sessions` is read.
+
+    out: its folder, by default named after its models, prompts and evaluator. parts: the runs that were begun.
+    """
+
+    command = "evaluate"
+    settings_class = EvaluateSettings
+    unit = "prompt"
+    bounded = True
+
+    def __init__(self, models: Sequence[str], prompts: Source | None, settings: EvaluateSettings) -> None:
+        self.settings, self.source = settings, prompts
+        self.bounds = read_bounds(settings.fail_on)
+        names = _named(settings.suite)
+        self.out = Path(settings.out) if settings.out is not None else _default_folder(models, prompts, settings)
+        self.arena = Arena(models, prompts, settings, self.out)
+        self.command_line = shlex.join(["cai", self.command, *models, *_words(prompts), *settings.words()])
+        self.skipped: dict[str, str] = {}  # suites that cannot run, with the reason
+        self.suites: list[Suite] = []
+        for name, kind in SUITES.items():
+            if name not in names:
+                continue
+            suite = kind(self.arena)
+            why = suite.skipped()
+            if why is None:
+                self.suites.append(suite)
+            elif settings.suite is not None:
+                raise UsageError(f"--suite {name}: {why}")
+            else:
+                self.skipped[name] = why
+        self.began: list[Run[Any]] = []
+        self.stopped: str | None = None
+        self._evaluator = self._read_evaluator()
+        self._started = time.monotonic()
+
+    def _read_evaluator(self) -> Evaluator | None:
+        """Who judges, with the accuracy that --bench states."""
+        preference = next((suite for suite in self.suites if isinstance(suite, Preference)), None)
+        if preference is None:
+            return None
+        binding = preference.labels.judging.binding
+        accuracy, source = None, ""
+        if self.settings.bench is not None:
+            accuracy, source = read_accuracy(self.settings.bench, binding), str(self.settings.bench)
+        law = preference.labels.constitution
+        preference.evaluator = Evaluator(
+            spec=binding["judge"],
+            protocol=binding["protocol"],
+            constitution=f"{law.name} {law.version}",
+            accuracy=accuracy,
+            source=source,
+        )
+        return preference.evaluator
+
+    # Its runs
+
+    def sessions(self) -> Iterator[Run[Any]]:
+        """The runs that it takes, each to be played to its end before the next is asked for.
+
+        What an earlier session of the evaluation has finished is left out.
+        """
+        for run in self._runs():
+            if self._is_finished(run):
+                continue
+            run.sharing = [path.parent for path in self.out.rglob("run.json") if path.parent != run.out]
+            self.arena.begun.add(run.out)
+            self.began.append(run)
+            yield run
+
+    def _runs(self) -> Iterator[Run[Any]]:
+        if not self.settings.stop_when_decided:
+            yield self.arena.replies_run()
+        for suite in self.suites:
+            yield from suite.sessions()
+
+    def _is_finished(self, run: Run[Any]) -> bool:
+        """Whether a folder holds all that a run would come to, so that its models need not be loaded."""
+        if self.settings.force and run.out not in self.arena.begun:
+            return False
+        info = find_info(run.out)
+        if info is None or info["identity"] != run.identity or info.get("stopped") is not None:
+            return False
+        limits = [info.get("settings", {}).get("limit"), run.settings.limit]
+        whole = limits[0] == limits[1] and not info.get("dropped", {}).get("model_error")
+        return whole and (run.total is None or info["rows"] + sum(info["dropped"].values()) >= run.total)
+
+    # What they say
+
+    def evaluation(self) -> Evaluation:
+        """The figures on the rows that there are, also written into evaluation.json."""
+        results = [suite.result() for suite in self.suites]
+        for name, why in self.skipped.items():
+            results.append(Result(suite=name, title=SUITES[name].title, skipped=why))
+        usage, cost = self._spent()
+        evaluation = Evaluation(
+            contestants=self.arena.contestants,
+            prompts=source_name(self.source, self.settings.limit),
+            seed=self.settings.seed,
+            evaluator=self._evaluator,
+            results=tuple(results),
+            bounds=tuple(check_bounds(self.bounds, results, {each.name for each in self.arena.contestants})),
+            stopped=self.stopped,
+            folder=str(self.out),
+            command=self.command_line,
+            usage=usage,
+            cost_usd=cost,
+            seconds=round(time.monotonic() - self._started, 3),
+            versions={name: version for name in VERSIONS if (version := package_version(name))},
+            created=datetime.now(UTC).isoformat(timespec="seconds"),
+        )
+        content = orjson.dumps(evaluation.model_dump(mode="json"), option=orjson.OPT_INDENT_2)
+        write_atomically(self.out / FILE, content + b"\n")
+        return evaluation
+
+    def _spent(self) -> tuple[Values, float | None]:
+        """Calls and tokens of all runs together, and their cost; None if a price is not known."""
+        usage = Counter[str]()
+        costs: list[float | None] = []
+        for path in sorted(self.out.rglob("run.json")):
+            info = find_info(path.parent) or {}
+            usage.update(info.get("usage", {}))
+            costs.append(info.get("cost_usd"))
+        return dict(usage), None if None in costs else math.fsum(filter(None, costs))
+
+    def describe(self) -> Iterator[str]:
+        """What will run, for people to read."""
+        base, *others = self.arena.contestants
+        yield f"models        {', '.join(each.name for each in others)}"
+        yield f"against       {base.name}"
+        yield f"suites        {', '.join(suite.name for suite in self.suites)}"
+        for name, why in self.skipped.items():
+            yield f"  skipped     {name}: {why}"
+        yield f"folder        {self.out}"
+
+    # A plan
+
+    def parts(self) -> Iterator[Run[Any]]:
+        """The runs that a plan counts: replies with what follows from them, and the others that are known already."""
+        replies = self.arena.replies_run()
+        replies.followers = [suite.follow_ups for suite in self.suites]
+        yield replies
+        for suite in self.suites:
+            yield from suite.planned()
+
+    def planned(self) -> dict[str, tuple[Model, Price | None]]:
+        """The models that a plan counts, by player, and what their tokens cost."""
+        players: dict[str, tuple[Model, Price | None]] = {}
+        for part in self.parts():
+            players |= part.planned()
+        return players
+
+    def plan_notes(self) -> Iterator[str]:
+        """What a reader of a plan should know."""
+        uncounted = [suite.name for suite in self.suites if not suite.counted]
+        if uncounted:
+            yield f"what the suites {', '.join(uncounted)} ask of the replies is not counted: it depends on them"
+        if self.settings.stop_when_decided:
+            yield "--stop-when-decided: there may be fewer calls"
+
+
+@settings_as_keywords(EvaluateSettings)
+def evaluate(
+    models: str | Sequence[str], against: str = "local", prompts: Source | None = None, **settings: Any
+) -> Evaluation:
+    """Compare models with BASE on the same prompts and seeds; docs/evaluating.md has the formulas.
+
+    models: folders or specs. against: BASE. prompts: as for `generate`. Replies, labels and figures are kept in the
+    folder `out`, and the same call resumes. If a model or the judge stops early, the figures are of what there is, and
+    `stopped` says why. Raises UsageError and its kin for whatever keeps the evaluation from beginning.
+    """
+    names = [models] if isinstance(models, str) else list(models)
+    run = EvaluateRun(names, prompts, make_settings(EvaluateSettings, {"against": against, **settings}))
+    return play_evaluation(run, _quietly)
+
+
+def play_evaluation(run: EvaluateRun, play: Play) -> Evaluation:
+    """Play all runs of an evaluation, or as far as they go, and measure what there is."""
+    try:
+        for part in run.sessions():
+            play(part)
+    except ModelStopped as error:
+        run.stopped = str(error)
+    return run.evaluation()
+
+
+def _quietly(run: Run[Any]) -> None:
+    """Play a run to its end, also inside a running event loop."""
+    for _ in in_thread(run.rows):
+        pass
+
+
+def _named(suites: str | None) -> list[str]:
+    """The suites that are wanted; raises UsageError for one that does not exist."""
+    if suites is None:
+        return [name for name, kind in SUITES.items() if kind.default]
+    names = [name.strip() for name in suites.split(",")]
+    for name in names:
+        if name not in SUITES:
+            raise UsageError(f"unknown suite {name!r}; {nearest(name, SUITES)}")
+    return names
+
+
+def _words(prompts: Source | None) -> list[str]:
+    return [str(prompts)] if isinstance(prompts, str | Path) else []
+
+
+def _default_folder(models: Sequence[str], prompts: Source | None, settings: EvaluateSettings) -> Path:
+    """runs/evaluation-HASH, by who is compared on what, and how it is judged and sampled."""
+    law = settings.constitution
+    names = (
+        "against",
+        "judge",
+        "protocol",
+        "principles",
+        "n",
+        "best_of",
+        "temperature",
+        "max_tokens",
+        "system",
+        "seed",
+    )
+    identity: Values = {name: getattr(settings, name) for name in names}
+    identity |= {"models": list(models), "prompts": source_name(prompts, None), "law": getattr(law, "name", str(law))}
+    return Path("runs") / f"evaluation-{identity_hash(identity)}"

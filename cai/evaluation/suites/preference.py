@@ -1,0 +1,177 @@
+"""The suite `preference`: which contestant's replies a judge prefers, pair by pair, against BASE and all together."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections import Counter
+from collections.abc import Iterator
+from typing import Any
+
+import orjson
+
+from cai.evaluation.arena.arena import Arena
+from cai.evaluation.arena.figures import Contestant, Evaluator, Result
+from cai.evaluation.arena.gold import FILE, random_order
+from cai.evaluation.arena.outcomes import Outcome, contests_of, outcomes_of, read_labels
+from cai.evaluation.arena.suite import Suite
+from cai.evaluation.suites import verdicts
+from cai.folder.files import identity_hash, write_atomically
+from cai.models import open_models
+from cai.records import Candidate, Candidates, Contest, Place
+from cai.runs.label import LabelRun
+from cai.runs.run import Run
+from cai.runs.sample import SampleRun
+from cai.runs.settings import VERDICT, LabelSettings, SampleSettings
+from cai.texts.wording import counted
+
+FIRST = 32  # prompts before the first look whether it is decided
+GROWTH = 1.25  # of the prompts from look to look: at most a fifth of the calls come too late to count
+LABELLED = 1_000  # pairs that are written down for people to label
+
+
+class Preference(Suite):
+    """Pairs of contestants' replies to one prompt, judged as `cai label` does."""
+
+    name = "preference"
+    title = "which replies the judge prefers"
+    counted = True
+    evaluator: Evaluator | None = None  # what is known of the judge
+
+    def __init__(self, arena: Arena) -> None:
+        super().__init__(arena)
+        settings = arena.settings
+        self.each = settings.n
+        self.judge = open_models({"judge": settings.judge}, settings.connection)
+        self.labels = self._labelling([])  # checks all that can be checked
+        self.best = None if settings.best_of is None else self._best_of()
+        self.contestants = list(arena.contestants)
+        if settings.best_of is not None:
+            name = f"{arena.contestants[0].name}, best of {settings.best_of}"
+            self.contestants.append(Contestant(name=name, spec=arena.contestants[0].spec))
+
+    # What is asked
+
+    def _labelling(self, pairs: list[Place]) -> LabelRun:
+        settings = self.arena.settings_of(
+            LabelSettings, "labels", pairing="models", min_confidence=0.5, max_tokens=VERDICT, limit=None, gold=None,
+            temperature=1.0,
+        )  # fmt: skip
+        replies = self.arena.replies_run()
+        origin: dict[str, Any] = {"command": "sample", "run": identity_hash(replies.identity), "n": replies.replies}
+        if self.arena.settings.best_of is not None:
+            origin["best_of"] = self.arena.settings.best_of
+        run = LabelRun(self.arena.out / "replies", settings, players=self.judge, pairs=pairs, origin=origin)
+        run.cuts = False
+        run.may_be_unusable = True
+        return run
+
+    def _best_of(self) -> SampleRun:
+        """BASE's further replies, drawn with another seed, of which the judge picks the best."""
+        settings = self.arena.settings
+        values = {"model": self.arena.specs[0], "n": None, "seed": settings.seed + 1}
+        if self.labels.protocol == "reward":  # it reads no principles
+            values |= {"constitution": None, "principles": None}
+        return SampleRun(self.arena.source, self.arena.settings_of(SampleSettings, "best-of", **values))
+
+    def sessions(self) -> Iterator[Run[Any]]:
+        """The best of N; then the labels, or, until it is decided, a few replies and their labels in turn."""
+        if self.best is not None:
+            yield from self.best.sessions()
+        if not self.arena.settings.stop_when_decided:
+            yield self._labelling(self._pairs())
+            return
+        limit = FIRST
+        while True:
+            replies = self.arena.replies_run(limit)
+            yield replies
+            yield self._labelling(self._pairs())
+            if replies.total is not None and replies.total < limit:
+                return
+            limit = math.ceil(limit * GROWTH)
+
+    def planned(self) -> Iterator[Run[Any]]:
+        """The best of N, and the labels of the replies that are there already."""
+        if self.best is not None:
+            yield from self.best.parts()
+        yield self._labelling(self._pairs())
+
+    def follow_ups(self, row: Candidates) -> Iterator[tuple[Run[Any], Place]]:
+        """The pairs of replies to a prompt."""
+        for place in contests_of([(row, self.arena.sides(row))], self.each):
+            yield self.labels, place
+
+    def _rows(self) -> Iterator[tuple[Candidates, list[list[Candidate]]]]:
+        """The rows of all replies; the best of N, if wanted, as those of one more contestant."""
+        best = self._best_replies()
+        for row, sides in self.arena.replies():
+            if self.best is not None:
+                picked = best.get(row.id)
+                sides = [*sides, [picked] if picked is not None else []]
+            yield row, sides
+
+    def _pairs(self) -> list[Place]:
+        return list(contests_of(self._rows(), self.each))
+
+    def _best_replies(self) -> dict[str, Candidate]:
+        path = self.arena.out / "best-of" / "sft.jsonl"
+        if self.best is None or not path.exists():
+            return {}
+        replies = {}
+        for line in path.read_bytes().splitlines():
+            row = orjson.loads(line)
+            replies[row["id"]] = Candidate(text=row["completion"][-1]["content"], model=str(row["model"]), sample=0)
+        return replies
+
+    # What follows
+
+    def outcomes(self) -> list[Outcome]:
+        """What became of every pair whose replies are there."""
+        return outcomes_of(self._pairs(), read_labels(self.arena.out / "labels" / "labels.jsonl"), self.each)
+
+    def result(self) -> Result:
+        """Win rates against BASE, and what can be said of them."""
+        outcomes = self.outcomes()
+        names = [contestant.name for contestant in self.contestants]
+        lines = [verdicts.win_line(names, outcomes, other) for other in range(1, len(names))]
+        lines += verdicts.differences(names, outcomes)
+        compared = max((line.figure.n for line in lines), default=0)
+        facts = list(verdicts.detectable_facts(compared, self.evaluator))
+        self._write_to_label(outcomes)
+        return Result(
+            suite=self.name,
+            title=self.title,
+            facts=tuple(facts),
+            lines=tuple(lines),
+            warnings=tuple(self._warnings(outcomes)),
+            details={"pairs": {names[other]: verdicts.counts_of(outcomes, other, 0) for other in range(1, len(names))}},
+        )
+
+    def _warnings(self, outcomes: list[Outcome]) -> Iterator[str]:
+        replies = Counter[str]()
+        unusable = Counter[str]()
+        for _, sides in self._rows():
+            for contestant, side in zip(self.contestants, sides, strict=True):
+                for reply in side:
+                    replies[contestant.name] += 1
+                    unusable[contestant.name] += reply.problem is not None
+        for name, count in unusable.items():
+            if count:
+                share = f"{count:,} of {counted(replies[name], 'reply')}"
+                yield f"{share} of {name} cannot be used (cut, filtered or empty) and are not compared"
+        if self.best is not None:
+            yield f"{self.contestants[-1].name} is picked by this judge itself: its win rate is an upper bound"
+
+    def _write_to_label(self, outcomes: list[Outcome]) -> None:
+        """Write the first pairs of the random order for people to label, without saying who wrote what."""
+        contests = {item.key: item for _, item in self._pairs() if isinstance(item, Contest)}
+        order = random_order(contests, self.arena.settings.seed)[:LABELLED]
+        lines = []
+        for key in order:
+            contest = contests[key]
+            texts = [contest.a, contest.b]
+            if hashlib.sha256(f"{self.arena.settings.seed}:side:{key}".encode()).digest()[0] % 2:
+                texts.reverse()
+            pair = {"prompt": contest.messages, "a": texts[0], "b": texts[1], "human": None}
+            lines.append(orjson.dumps({"key": key, "id": contest.prompt_id, **pair}) + b"\n")
+        write_atomically(self.arena.out / FILE, b"".join(lines))

@@ -1,0 +1,186 @@
+"""Evaluations: what they ask, that nothing is asked twice, and that their figures follow from their rows."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from steady import Steady
+
+import cai
+from cai.errors import CaiError, UsageError
+from cai.evaluation.arena.figures import Evaluation, Figure, Line, Result
+from cai.evaluation.arena.settings import EvaluateSettings
+from cai.evaluation.bounds import check_bounds, read_bounds
+from cai.evaluation.evaluate import EvaluateRun
+from cai.folder.store import read_calls
+from cai.runs.plan import estimate
+
+TEXTS = [f"Question {number}: what helps?" for number in range(12)]
+
+
+@pytest.fixture
+def ask(server: Steady, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
+    """Evaluates models of the server on a few prompts; `server.asked` counts its calls."""
+    monkeypatch.setenv("OPENAI_API_KEY", "none")
+    prompts = tmp_path / "prompts.jsonl"
+    prompts.write_text("".join(json.dumps({"prompt": text}) + "\n" for text in TEXTS))
+
+    def evaluate(*models: str, against: str = "openai:base", out: str = "out", **settings: Any) -> Evaluation:
+        values = {"judge": "openai:judge", "suite": "preference", "base_url": f"{server.url}/v1", **settings}
+        return cai.evaluate(models, against, prompts, out=tmp_path / out, **values)
+
+    return evaluate
+
+
+def lines_of(evaluation: Evaluation, suite: str = "preference") -> dict[tuple[str, str], Line]:
+    """The lines of a suite by measure and model."""
+    [result] = [result for result in evaluation.results if result.suite == suite]
+    return {(line.measure, line.model): line for line in result.lines}
+
+
+def keys_of(folder: Path) -> list[str]:
+    return sorted(key for key, *_ in read_calls(folder))
+
+
+# What is asked
+
+
+def test_an_evaluation_makes_the_very_calls_that_sample_and_label_make(
+    ask: Any, server: Steady, tmp_path: Path
+) -> None:
+    ask("openai:one", "openai:two")
+    more: dict[str, Any] = {"base_url": f"{server.url}/v1"}
+    models = ["openai:base", "openai:one", "openai:two"]
+    list(cai.sample(tmp_path / "prompts.jsonl", models, n=1, out=tmp_path / "s", **more))
+    list(cai.label(tmp_path / "s", "harmless", judge="openai:judge", pairing="models", out=tmp_path / "l", **more))
+    assert keys_of(tmp_path / "out" / "replies") == keys_of(tmp_path / "s")
+    assert keys_of(tmp_path / "out" / "labels") == keys_of(tmp_path / "l")
+
+
+def test_the_same_evaluation_again_asks_nothing_and_says_the_same(ask: Any, tmp_path: Path) -> None:
+    first = ask("openai:one", n=2)
+    calls = [keys_of(tmp_path / "out" / name) for name in ("replies", "labels")]
+    again = ask("openai:one", n=2)
+    assert calls == [keys_of(tmp_path / "out" / name) for name in ("replies", "labels")]
+    assert again.results == first.results and again.usage == first.usage
+
+
+def test_rows_are_the_same_at_concurrency_1_and_64(ask: Any) -> None:
+    results = [ask("openai:one", out=f"c{number}", concurrency=number).results for number in (1, 64)]
+    assert results[0] == results[1]
+
+
+def test_what_is_written_is_what_is_returned(ask: Any, tmp_path: Path) -> None:
+    evaluation = ask("openai:one")
+    assert Evaluation.model_validate_json((tmp_path / "out" / "evaluation.json").read_bytes()) == evaluation
+
+
+def test_a_plan_counts_the_calls_that_the_evaluation_makes(
+    ask: Any, server: Steady, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    values = {"against": "openai:base", "judge": "openai:judge", "suite": "preference", "out": tmp_path / "out"}
+    settings = EvaluateSettings(base_url=f"{server.url}/v1", **values)
+    plan = estimate(EvaluateRun(["openai:one", "openai:two"], tmp_path / "prompts.jsonl", settings))
+    evaluation = ask("openai:one", "openai:two")
+    assert plan.calls == evaluation.usage["calls"] == 12 * 3 + 12 * 3 * 6
+    rest = estimate(EvaluateRun(["openai:one", "openai:two"], tmp_path / "prompts.jsonl", settings))
+    assert (rest.calls, rest.finished) == (0, 12)
+
+
+# Figures
+
+
+def test_a_win_rate_is_mirrored_when_the_models_change_places(ask: Any) -> None:
+    mine = lines_of(ask("openai:one", n=2))["win rate", "one"].figure
+    theirs = lines_of(ask("openai:base", against="openai:one", out="mirrored", n=2))["win rate", "base"].figure
+    assert mine.value is not None and mine.low is not None and mine.high is not None
+    assert (theirs.value, theirs.low, theirs.high) == pytest.approx((1 - mine.value, 1 - mine.high, 1 - mine.low))
+
+
+def test_prompts_are_the_units_of_a_win_rate(ask: Any) -> None:
+    figure = lines_of(ask("openai:one", n=3))["win rate", "one"].figure
+    assert figure.n == 12
+
+
+def test_the_best_of_several_replies_is_a_contestant_that_beats_base(ask: Any) -> None:
+    lines = lines_of(ask("openai:one", best_of=4))
+    best = lines["win rate", "base, best of 4"].figure
+    assert best.value is not None and best.value > 0.5
+
+
+# Bounds
+
+
+@pytest.mark.parametrize(
+    ("bound", "low", "high", "verdict"),
+    [
+        ("harm=+0.02", 0.03, 0.09, "broken"),
+        ("harm=+0.02", -0.02, 0.02, "kept"),
+        ("harm=+0.02", -0.02, 0.03, "undecided"),
+        ("harm=-0.01", 0.0, 0.03, "broken"),
+        ("tax=-0.02", -0.09, -0.03, "broken"),
+        ("tax=-0.02", -0.02, 0.05, "kept"),
+        ("tax=-0.02", -0.03, 0.05, "undecided"),
+        ("overrefusal=0.03", 0.04, 0.2, "broken"),
+        ("winrate=0", -0.2, -0.1, "broken"),
+    ],
+)
+def test_a_bound_is_broken_or_kept_only_if_the_interval_excludes_it(
+    bound: str, low: float, high: float, verdict: str
+) -> None:
+    measures = {"harm": ("harm", "harm"), "tax": ("tax", "accuracy"), "winrate": ("preference", "win rate")}
+    suite, measure = measures.get(bound.partition("=")[0], ("refusals", "over-refusal"))
+    figure = Figure(value=(low + high) / 2, low=low, high=high, n=50)
+    line = Line(model="m", measure=measure, unit="share", figure=figure, difference=figure)
+    [checked] = check_bounds(read_bounds(bound), [Result(suite=suite, title="", lines=(line,))], {"m"})
+    assert checked.verdict == verdict
+    assert (checked.more is not None) == (verdict == "undecided")
+
+
+def test_a_measure_that_was_not_taken_leaves_its_bound_undecided() -> None:
+    [checked] = check_bounds(read_bounds("harm=0.1"), [], {"m"})
+    assert (checked.verdict, checked.figure) == ("undecided", None)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("hram=0.1", "unknown measure 'hram'; did you mean 'harm'?"),
+        ("harm", "write a difference to BASE, such as harm=+0.02"),
+        ("harm=x", "write a difference to BASE, such as harm=+0.02"),
+        ("harm=2", "between -1 and 1"),
+        ("harm=nan", "between -1 and 1"),
+        ("harm=0.1,harm=0.2", "bounds harm twice"),
+    ],
+)
+def test_a_bound_that_cannot_be_read_is_refused_in_one_line(text: str, said: str) -> None:
+    with pytest.raises(UsageError) as error:
+        read_bounds(text)
+    assert said in str(error.value)
+
+
+# Bad input
+
+
+@pytest.mark.parametrize(
+    ("models", "settings", "said"),
+    [
+        ((), {}, "no model to evaluate"),
+        (("openai:base",), {}, "named twice"),
+        (("openai:one",), {"suite": "preferences"}, "unknown suite 'preferences'; did you mean 'preference'?"),
+        (("openai:one",), {"n": 2, "temperature": 0.0}, "gives the same reply 2 times"),
+        (("openai:one",), {"best_of": 1}, "--best-of 1 is BASE itself"),
+        (("models/none",), {}, "no model models/none"),
+        (("openai:one",), {"judge": "openia:x"}, "unknown model provider 'openia'"),
+    ],
+)
+def test_what_cannot_be_evaluated_is_refused_before_anything_is_asked(
+    ask: Any, tmp_path: Path, models: tuple[str, ...], settings: dict[str, Any], said: str
+) -> None:
+    with pytest.raises(CaiError) as error:
+        ask(*models, **settings)
+    assert said in str(error.value)
+    assert not (tmp_path / "out").exists()
