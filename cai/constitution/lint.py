@@ -8,6 +8,7 @@ from itertools import combinations
 from pathlib import Path
 
 from cai.constitution.principles import JOBS, Constitution, Finding, Job, Reader, find_constitution
+from cai.constitution.scale import repeated_name, scales_in
 from cai.records import ConstitutionRef, Record, Values
 from cai.texts.wording import listed, report_lines
 
@@ -18,7 +19,7 @@ NEAR = 0.6  # shared content words; no pair of three published sets exceeds 0.53
 NEGATIVE_SHARE = 0.5
 DOMINANT_SHARE = 0.5
 NEGLIGIBLE = 0.01  # of the mean weight
-ERRORS = ("test-same", "test-no-choose")  # the other risks are warnings
+ERRORS = ("test-same", "test-no-choose", "scale-name")  # the other risks are warnings
 SHORT, LONG = 4, 120  # words; the longest request of the paper has 49, and each call sends it again
 LENGTH_SHARE, LENGTH_TESTS = 0.75, 4
 FEW = 5  # ids that a message lists
@@ -219,6 +220,12 @@ def _tests(law: Constitution) -> Iterator[Risk]:
             yield "test-length", message, None
 
 
+def _scales(law: Constitution) -> Iterator[Risk]:
+    twice = repeated_name(scales_in(law))
+    if twice is not None:
+        yield "scale-name", twice, None
+
+
 RULES: tuple[Callable[[Constitution], Iterator[Risk]], ...] = (
     _description,
     _jobs,
@@ -228,4 +235,5 @@ RULES: tuple[Callable[[Constitution], Iterator[Risk]], ...] = (
     _lengths,
     _wording,
     _tests,
+    _scales,
 )

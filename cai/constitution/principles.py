@@ -13,6 +13,7 @@ from pydantic import BeforeValidator, ConfigDict, Field, StringConstraints, Vali
 from pydantic_core import PydanticCustomError
 
 from cai.constitution.examples import Example, PrincipleTest, Text
+from cai.constitution.levels import Levels
 from cai.errors import ConstitutionError
 from cai.records import ConstitutionRef, Message, Record
 from cai.sources import yamlfaults, yamlfile
@@ -52,6 +53,7 @@ class Principle(Record):
     choose: Text | None = Field(None, description="What the judge is asked: 'Choose the reply that …'")
     weight: float = Field(1.0, gt=0, allow_inf_nan=False, strict=True, description="Relative chance of being drawn.")
     tests: tuple[PrincipleTest, ...] = Field((), description="Executable examples of what a judge must prefer.")
+    scale: Levels | None = Field(None, description="Five levels, from 1, the worst, by which one reply is rated.")
 
     @model_validator(mode="after")
     def _has_a_job(self) -> Principle:
@@ -100,6 +102,7 @@ class _Head(Record):
     version: str = Field(pattern=SEMVER, description="Semantic version, such as 1.0.0.")
     description: str = Field("", description="What it is for, and the source and licence of its wording.")
     examples: tuple[Example, ...] = Field((), description="Few-shot conversations for base models.")
+    scale: Levels | None = Field(None, description="Five levels, from 1, the worst, of the constitution as a whole.")
 
 
 class ConstitutionFile(_Head):
@@ -122,6 +125,7 @@ class Constitution(_Head):
 
     principles: tuple[PrincipleEntry, ...] = Field(min_length=1)
     source: str = Field("", exclude=True)  # path, or "built-in NAME"; "" when made in Python
+    inherited_scales: dict[str, Levels] = Field({}, exclude=True)  # of the constitutions that it extends, by their name
 
     @model_validator(mode="after")
     def _ids_differ(self) -> Constitution:
@@ -133,8 +137,13 @@ class Constitution(_Head):
 
     @property
     def hash(self) -> str:
-        """16 hex digits over all that can reach a model or a row; comments, layout, description and tests do not."""
-        content = self.model_dump(mode="json", exclude={"description": True, "principles": {"__all__": {"tests"}}})
+        """16 hex digits over all that can reach a model or a row; comments, layout, description and tests do not.
+
+        Scales are left out, too: they reach a model only in ratings, which record the hash of each scale by itself. So
+        a constitution that is given a scale keeps its runs, labels and calibrations.
+        """
+        exclude: Any = {"description": True, "scale": True, "principles": {"__all__": {"tests", "scale"}}}
+        content = self.model_dump(mode="json", exclude=exclude)
         text = json.dumps(content, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
         return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:16]
 
@@ -147,6 +156,11 @@ class Constitution(_Head):
     def title(self) -> str:
         """Name, version and where it is from, for people to read."""
         return f"{self.name} {self.version} ({self.source or 'made in Python'})"
+
+    @property
+    def whole_scales(self) -> dict[str, Levels]:
+        """The scales of constitutions as a whole by their names: of those that it extends, then its own."""
+        return self.inherited_scales | ({} if self.scale is None else {self.name: self.scale})
 
     def principles_for(self, job: Job) -> tuple[Principle, ...]:
         """The principles worded for `job`, in order; raises ConstitutionError if there are none."""
@@ -251,6 +265,11 @@ class Reader:
             if principles.setdefault(principle.id, principle) != principle and principle.id not in lines:
                 message = f"two of the extended constitutions differ in {principle.id!r}; define it in this file"
                 self._refuse("extends", message, path, line)
+        scales = {} if parsed.scale is None else {parsed.name: parsed.scale}
+        for name, levels in (item for base in inherited for item in base.whole_scales.items()):
+            if scales.setdefault(name, levels) != levels and name != parsed.name:
+                message = f"two of the extended constitutions differ in the scale of {name!r}; give one another name"
+                self._refuse("extends", message, path, line)
         if len(self.problems) > before or len(inherited) < len(names):
             return None
         self.places |= {name: (str(path), at) for name, at in lines.items()}
@@ -262,6 +281,8 @@ class Reader:
             description=parsed.description,
             principles=tuple(principles.values()),
             examples=tuple(example for i, example in enumerate(examples) if example not in examples[:i]),
+            scale=parsed.scale,
+            inherited_scales={name: levels for name, levels in scales.items() if name != parsed.name},
             source=f"built-in {path.stem}" if path.parent == folder("constitutions") else str(path),
         )
 

@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
-from functools import lru_cache
 from typing import Any
 
 from cai.constitution.principles import Constitution, Principle
 from cai.engine.letters import LETTER_TOKENS, LISTED
+from cai.engine.quoting import Quoting
 from cai.engine.templates import Templates
 from cai.records import Message, Request, Values
-from cai.texts.lookalikes import careless
-from cai.texts.turns import DRESSING, HEADED, HIDDEN, LINE_ENDS, MARKS, SHOTS, SPEAKERS, edited, loose
 
 REASON_TOKENS = 256  # for "at most three sentences"
-QUOTES = {"<": "&lt;", "[": "&#91;", "]": "&#93;", "◁": "&#9665;"}  # for what looks like one
 
 Question = tuple[Sequence[Message], str, str, Principle]  # the conversation, the replies as shown, and the principle
 
@@ -24,10 +20,8 @@ Question = tuple[Sequence[Message], str, str, Principle]  # the conversation, th
 class AskJudge:
     """The questions of a judge about two replies.
 
-    What a conversation or reply holds is quoted if it could pass for the frame of the template: a tag of it anywhere
-    (`<reply_b>` becomes `&lt;reply_b>`), another label at the start of a line (`> Assistant:`), whatever its case,
-    spacing, accents and script; and if a server could take it for the end of a turn (`&lt;|im_end|>`). So only the
-    template can write the frame of a question. A base model is shown no labels of other few-shot prompts, either.
+    What a conversation or reply holds is quoted if it could pass for the frame of the template. A base model is shown
+    no labels of other few-shot prompts, either.
 
     prefill: whether the model continues a started reply; then the letter comes next to the template's prefix.
     """
@@ -39,8 +33,7 @@ class AskJudge:
         self.prefix, self.letters = "", ("A", "B")  # the form in which the answer's letter comes
         if templates.prefix and (prefill or templates.completes):
             self.prefix, self.letters = templates.prefix, (" A", " B")
-        self._tags, self._starts = frame_patterns(templates)
-        self._quoted = lru_cache(maxsize=32)(self._quote)  # the questions about a pair come one after the other
+        self._quoting = Quoting(templates, templates.frame)
 
     def check(self, principles: Iterable[Principle]) -> None:
         """Word every question once; raises TemplateError if the template needs what a principle does not have."""
@@ -99,37 +92,10 @@ class AskJudge:
         prompt, first, second, principle = question
         return self._templates.render(
             "judge",
-            prompt=[Message(role=turn["role"], content=self._quoted(turn["content"])) for turn in prompt],
-            first=self._quoted(first.strip()),
-            second=self._quoted(second.strip()),
+            prompt=self._quoting.turns(prompt),
+            first=self._quoting.quoted(first.strip()),
+            second=self._quoting.quoted(second.strip()),
             principle=principle,
             reason=reason,
             examples=self._examples,
         ).strip()
-
-    def _quote(self, text: str) -> str:
-        seen = careless(text)
-        edits = {tag.start(): (QUOTES[tag[0][0]], 1) for tag in self._tags.finditer(seen)}
-        for start in self._starts.finditer(seen):
-            edits.setdefault(start.end(), ("> ", 0))
-        return edited(text, edits)
-
-
-def frame_patterns(templates: Templates) -> tuple[re.Pattern[str], re.Pattern[str]]:
-    """What could pass for the frame of a judge's question in a careless text: tags and marks, and the starts of labels.
-
-    A tag counts anywhere, a label at the start of a line; a match of the second pattern ends where its label begins.
-    """
-    labels = {*templates.frame, *SPEAKERS.split("|")}
-    if templates.completes:  # what a set stops at is how its layout begins a part
-        stops = [stop.strip() for texts in templates.stop.values() for stop in texts]
-        labels |= {*SHOTS.split("|"), *stops} - {""}
-    tags = [loose(label) for label in templates.frame if label.startswith("<")]
-    others = sorted(label for label in labels if not label.startswith("<"))
-    words = [loose(label) for label in others if loose(label)]
-    rules = [re.escape(label) for label in others if not loose(label)]  # such as ---
-    headed = rf"#{HIDDEN}#[\s{DRESSING}]*+(?:{'|'.join(map(loose, HEADED.split('|')))})"
-    space = rf"(?:^|[{LINE_ENDS}])[^\S{LINE_ENDS}]*+"
-    line = rf"(?:^|[{LINE_ENDS}])(?:[^\S{LINE_ENDS}]|[{DRESSING}])*+"
-    starts = f"{line}(?={'|'.join(words)})|{space}(?={'|'.join([headed, *rules])})"
-    return re.compile("|".join([*tags, MARKS])), re.compile(starts)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -64,3 +65,44 @@ def _grade(logs: Mapping[str, list[float]], levels: Mapping[str, float]) -> Grad
     if mass < LEAST_MASS:
         return Grade(p, mass, problem=f"the levels have {mass:.2f} of the probability")
     return Grade(p, mass, math.fsum(levels[name] * share for name, share in p.items()) / total)
+
+
+# In words
+
+OF_MOST = r"(?:\s*(?:/|out of|of)\s*\d+)?"
+LABEL = r"\b(?:rating|score|level|answer|verdict|grade)\b\W*(?:(?:is|at|of|level)\b\W*)*"
+RANGE = re.compile(r"\b\d\s*(?:to|through|-|–)\s*\d\b")  # "on a scale of 1 to 5"
+# The surest first: a line that states a level and nothing else, such as "**Rating: 4/5**", a label, and any number.
+STATEMENTS = (
+    re.compile(
+        rf"^\W*(?:(?:the|my|final|overall|reply|is|at)\s+)*(?:{LABEL})?(?P<x>\d){OF_MOST}[^\w\n]*$", re.I | re.M
+    ),
+    re.compile(rf"{LABEL}(?P<x>\d+(?:[.,]\d+)?)\b", re.I),
+    re.compile(rf"(?<![\w.,/+-])(?P<x>\d+(?:[.,]\d+)?){OF_MOST}(?![\w/%-])"),
+)
+FIRST = re.compile(rf"\W*(?P<x>\d){OF_MOST}(?![\w/%-]|[.,]\d)")  # after a prefix
+
+
+def read_word(answer: Completion, levels: Mapping[str, float], *, named: bool) -> Grade:
+    """The value of the level, a digit, that an answer names in words; it has no probabilities.
+
+    named: whether words around the digit are expected; after a prefix it comes first. What states several, or a number
+    that is not a level, is invalid.
+    """
+    if answer.finish == "content_filter":
+        return Grade(problem="the provider's filter withheld the answer")
+    text = answer.text.strip()
+    if named and answer.finish == "length":  # the last line may go on
+        return Grade(problem="cut before it named a level")
+    stated = set[str]()
+    if named:
+        said = RANGE.sub("", text)
+        found = ({match["x"] for match in pattern.finditer(said)} for pattern in STATEMENTS)
+        stated = next(filter(None, found), stated)
+    elif first := FIRST.match(text):
+        stated = {first["x"]}
+    if len(stated) == 1 and stated <= levels.keys():
+        return Grade(value=levels[stated.pop()])
+    if len(stated) > 1:
+        return Grade(problem=f"names several numbers: {', '.join(sorted(stated))}")
+    return Grade(problem=f"names no level: {text[:60]!r}")

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from cai.constitution.principles import Finding, Reader, find_constitution, load_constitution
+from cai.constitution.scale import scales_in, scales_of
 from cai.engine.ask_judge import AskJudge
+from cai.engine.ask_scale import AskScale
 from cai.engine.gate import Gate
 from cai.engine.revise import Ask
 from cai.engine.template_checks import JOBS, VARIABLES
@@ -28,6 +30,8 @@ def template_findings(templates: str | None, constitution: str) -> list[Finding]
             Ask(loaded, law).check(p for p in law.principles if p.can("revise"))
         if "judge" in loaded.by_name:
             AskJudge(loaded, law, prefill=True).check(p for p in law.principles if p.can("judge"))
+        if "scale" in loaded.by_name:
+            AskScale(loaded, prefill=True).check(scales_in(law))
     except TemplateError as error:
         file = str(error.path or templates)
         findings.append(Finding(code="template-principle", message=error.message, file=file, line=error.line))
@@ -37,11 +41,11 @@ def template_findings(templates: str | None, constitution: str) -> list[Finding]
 def show(name: str, template_set: str, template: str | None, message: str) -> list[str]:
     """A constitution for people to read; or, per principle, the exact words that `template` makes of it.
 
-    template: respond, critique, gate, revise or judge; None shows the principles as they are written.
+    template: respond, critique, gate, revise, judge or scale; None shows the principles as they are written.
     """
     law = load_constitution(name)
     if template is None:
-        return report_lines(__file__, law=law, requests=())
+        return report_lines(__file__, law=law, scales=scales_in(law), requests=())
     if template not in VARIABLES:
         raise UsageError(f"unknown template {template!r}; {nearest(template, VARIABLES)}")
     templates = load_templates(template_set)
@@ -52,11 +56,15 @@ def show(name: str, template_set: str, template: str | None, message: str) -> li
         judged = law.principles_for("judge")
         requests = [(each.id, judge.letter(((turn,), *replies, each), score=True)) for each in judged]
         return report_lines(__file__, law=None, requests=requests)
+    reply, critique = "(here stands the assistant's reply)", "(here stands the critique)"
+    if template == "scale":
+        rater = AskScale(templates, prefill=True)
+        questions = [(scale.name, rater.question((turn,), reply, scale)) for scale in scales_of(law)]
+        return report_lines(__file__, law=None, requests=questions)
     ask = Ask(templates, law)
     prompt = Prompt(id="shown", messages=(turn,))
     if template == "respond":
         return report_lines(__file__, law=None, requests=[("", ask.respond(prompt))])
-    reply, critique = "(here stands the assistant's reply)", "(here stands the critique)"
     revised = law.principles_for("revise")
     if template == "critique":
         requests = [(each.id, ask.critique(prompt, reply, each)) for each in revised]

@@ -21,13 +21,21 @@ VARIABLES: dict[str, frozenset[str]] = {
     # `first`, `second`: the replies as they are shown; `reason`: ask for reasons and not yet for the letter.
     "judge": frozenset({"prompt", "first", "second", "principle", "reason", "examples"}),
     "verdict": frozenset(),
+    # `levels`: texts, from 1; `criterion`: a principle in a sentence, or none.
+    "scale": frozenset({"prompt", "reply", "levels", "criterion", "examples"}),
 }
-JOBS: dict[str, tuple[str, str]] = {"revise": ("critique", "revise"), "judge": ("judge", "verdict")}
+JOBS: dict[str, tuple[str, ...]] = {
+    "revise": ("critique", "revise"),
+    "judge": ("judge", "verdict"),
+    "rate": ("scale",),
+}
+WHOLE = ("judge", "scale")  # whose questions hold all that they are about, in chat sets, too
 IN_TURNS = frozenset({"prompt", "reply", "critique"})  # a chat model sees these as turns of their own
 NEEDED = {
     "critique": {"principle"},
     "revise": {"principle"},
     "judge": {"prompt", "first", "second", "principle"},
+    "scale": {"prompt", "reply", "levels"},
 }  # without them a template asks nothing of the kind
 PRINCIPLE_FIELDS = frozenset(Principle.model_fields)
 COMPLETION = "a set for base models, which writes the whole text, has a respond.jinja, too"
@@ -86,7 +94,7 @@ def _of_variables(path: Path, tree: nodes.Template, names: Collection[str]) -> I
 
 def variables_of(name: str, names: Collection[str]) -> frozenset[str]:
     """The variables that a template is given; names: the templates of its set."""
-    if name == "judge" or "respond.jinja" in names:
+    if name in WHOLE or "respond.jinja" in names:
         return VARIABLES[name]
     return VARIABLES[name] - IN_TURNS
 

@@ -1,10 +1,11 @@
 """Template sets: folders of Jinja files that word what the models are asked.
 
-A set has `critique.jinja` and `revise.jinja`, or `judge.jinja` and `verdict.jinja`, or both; and `gate.jinja` if it
-asks whether a reply needs a revision at all. With `respond.jinja` it is a completion set, which writes the whole text
-that a base model continues, after the worked examples of its `examples.yaml`. A template names its stop strings by
-`{% set stop = [...] %}`; judge.jinja names by `frame` what separates its texts, and verdict.jinja and gate.jinja by
-`prefix` how the answer begins, so that the letter or word comes next.
+A set has `critique.jinja` and `revise.jinja`, or `judge.jinja` and `verdict.jinja`, or both; `gate.jinja` if it asks
+whether a reply needs a revision at all, and `scale.jinja` if it asks for ratings. With `respond.jinja` it is a
+completion set, which writes the whole text that a base model continues, after the worked examples of its
+`examples.yaml`. A template names its stop strings by `{% set stop = [...] %}`; judge.jinja and scale.jinja name by
+`frame` what separates their texts, and verdict.jinja, gate.jinja and scale.jinja by `prefix` how the answer begins, so
+that the letter, word or digit comes next.
 Rendering is sandboxed and strict: an undefined variable is an error, and text from prompts and replies is data, never
 rendered again.
 """
@@ -25,11 +26,13 @@ from jinja2.exceptions import TemplateSyntaxError, UndefinedError
 from pydantic import Field, TypeAdapter, ValidationError
 
 from cai.constitution.examples import Example
+from cai.constitution.levels import LEVELS
 from cai.constitution.principles import WORDINGS, Finding, Principle
 from cai.engine.bounds import Bounded
 from cai.engine.template_checks import (
     JOBS,
     VARIABLES,
+    WHOLE,
     error_in,
     find_problems,
     missing_files,
@@ -61,19 +64,23 @@ SETTINGS: dict[str, tuple[TypeAdapter[Any], str, str]] = {  # the type of what a
 class Templates:
     """A loaded set.
 
-    `hash` is over the bytes of its files except those of the judge, `ungated_hash` over those without the gate, and
-    `judge_hash` over all except those of the revision: rewording one job does not change a run of the other.
+    `hash` is over the bytes of its files except those of the judge and the scale, `ungated_hash` over those without the
+    gate, `judge_hash` over all except those of the revision and the scale, and `scale_hash` over what is left without
+    those of the judge: rewording one job does not change a run of another.
     """
 
     source: str  # "built-in NAME", or the folder
     hash: str
     ungated_hash: str
     judge_hash: str
+    scale_hash: str
     by_name: dict[str, Template]
     stop: dict[str, tuple[str, ...]]
     frame: tuple[str, ...]  # what no text of a conversation or reply may hold when it is judged
     prefix: str  # how the judge's answer begins; "" if it begins with the letter
     gate_prefix: str
+    scale_frame: tuple[str, ...]
+    scale_prefix: str
     examples: tuple[Example, ...]  # used if the constitution has none
 
     @property
@@ -82,7 +89,7 @@ class Templates:
         return "respond" in self.by_name
 
     def need(self, job: str) -> None:
-        """Raise TemplateError if the set has no templates for a job: "revise", "judge" or "gate"."""
+        """Raise TemplateError if the set has no templates for a job: "revise", "judge", "rate" or "gate"."""
         lacking = [f"{name}.jinja" for name in JOBS.get(job, (job,)) if name not in self.by_name]
         if lacking:
             raise TemplateError(f"the template set {self.source} has no {' and no '.join(lacking)}: it cannot {job}")
@@ -104,18 +111,23 @@ def load_templates(name_or_folder: str | Path | None = None) -> Templates:
         for finding in _findings(path, files, environment):
             if finding.level == "error":
                 raise TemplateError(finding.message, finding.file, finding.line)
-    ungated = _hash(files, (*JOBS["judge"], "gate"))
+    of_revision = (*JOBS["revise"], "gate")
+    of_judge = (*JOBS["judge"], *JOBS["rate"])
+    ungated = _hash(files, (*of_judge, "gate"))
     trees = {name: environment.parse(files.get(f"{name}.jinja", b"").decode("utf-8-sig")) for name in VARIABLES}
     return Templates(
         source=source,
-        hash=_hash(files, JOBS["judge"]),
+        hash=_hash(files, of_judge),
         ungated_hash=SAME_WORDS.get(ungated, ungated),
-        judge_hash=_hash(files, (*JOBS["revise"], "gate")),
+        judge_hash=_hash(files, (*of_revision, *JOBS["rate"])),
+        scale_hash=_hash(files, (*of_revision, *JOBS["judge"])),
         by_name={name: environment.get_template(f"{name}.jinja") for name in VARIABLES if f"{name}.jinja" in files},
         stop={name: _setting(tree, "stop") or () for name, tree in trees.items()},
         frame=_setting(trees["judge"], "frame") or (),
         prefix=_setting(trees["verdict"], "prefix") or "",
         gate_prefix=_setting(trees["gate"], "prefix") or "",
+        scale_frame=_setting(trees["scale"], "frame") or (),
+        scale_prefix=_setting(trees["scale"], "prefix") or "",
         examples=_examples(path, files),
     )
 
@@ -224,8 +236,13 @@ def _findings(path: Path, files: Mapping[str, bytes], environment: Bounded) -> l
         return findings
     # Each template once, for a principle that lacks no wording, and with nothing that it is not given.
     words: Values = dict.fromkeys(WORDINGS, "Trial.")
-    values: Values = dict.fromkeys(("reply", "critique", "first", "second"), "Trial.")
-    values |= {"prompt": [{"role": "user", "content": "Trial."}], "gate": False, "reason": False}
+    values: Values = dict.fromkeys(("reply", "critique", "first", "second", "criterion"), "Trial.")
+    values |= {
+        "levels": ("Trial.",) * LEVELS,
+        "prompt": [{"role": "user", "content": "Trial."}],
+        "gate": False,
+        "reason": False,
+    }
     try:
         values |= {"principle": Principle(id="trial", **words), "examples": _examples(path, files)}
         for name in [name for name in VARIABLES if f"{name}.jinja" in files]:
@@ -243,10 +260,10 @@ def _findings_in(path: Path, files: Mapping[str, bytes], environment: Bounded) -
         if not _setting(tree, "stop") and path.name == "respond.jinja":
             message = "sets no stop strings: a base model continues with the next turns, too"
             findings.append(warning_in(path, message))
-        if path.name == "judge.jinja" and not _setting(tree, "frame"):
-            message = "sets no frame: a reply can imitate the end of itself, and the other reply"
+        if path.stem in WHOLE and not _setting(tree, "frame"):
+            message = "sets no frame: a reply can imitate the end of itself, and what comes after it"
             findings.append(warning_in(path, message))
-        if path.name in ("verdict.jinja", "gate.jinja"):
+        if path.name in ("verdict.jinja", "gate.jinja", "scale.jinja"):
             _setting(tree, "prefix")
     except TemplateSyntaxError as error:
         return [error_in(path, error.lineno, error.message or "bad syntax")]

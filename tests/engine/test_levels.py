@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cai.engine.levels import Grade, read_levels
+from cai.engine.levels import Grade, read_levels, read_word
 from cai.records import Completion
 
 FIVE = {str(level): float(level) for level in range(1, 6)}
@@ -74,3 +74,64 @@ def test_what_cannot_be_read_has_no_value_and_says_why(answer: Completion, probl
     grade = read_levels(answer, FIVE)
     assert (grade.value, grade.problem) == (None, problem)
     assert grade == Grade(mass=grade.mass, problem=problem)
+
+
+# In words
+
+
+@pytest.mark.parametrize(
+    ("text", "level"),
+    [
+        ("4", 4), (" 4.", 4), ("**4**", 4), ("4/5", 4), ("4 out of 5", 4), ("Rating: 4", 4), ("**Rating:** 4/5", 4),
+        ("Level 2", 2), ("Score is 3.", 3), ("The reply is at level 5.", 5), ("I would rate it 2 out of 5.", 2),
+        ("On a scale of 1 to 5, this is a 3.", 3), ("It names 2 of the 3 steps.\n\nRating: 4", 4),
+        ("4: Does what was asked.", 4), ("Rating: 4 (2 slips)", 4), ("On a scale from 1–5 I say 1.", 1),
+        ("My final rating: 5", 5), ("1\n", 1),
+    ],
+)  # fmt: skip
+def test_a_level_named_in_words_is_read(text: str, level: int) -> None:
+    assert read_word(Completion(text, "stop", "m"), FIVE, named=True) == Grade(value=float(level))
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("", "names no level: ''"),
+        ("It is good.", "names no level: 'It is good.'"),
+        ("4.5", "names no level: '4.5'"),
+        ("Rating: 4.5", "names no level: 'Rating: 4.5'"),
+        ("7", "names no level: '7'"),
+        ("0", "names no level: '0'"),
+        ("10", "names no level: '10'"),
+        ("80%", "names no level: '80%'"),
+        ("4-5", "names no level: '4-5'"),
+        ("Rating: 2\nRating: 4", "names several numbers: 2, 4"),
+        ("Not a 3, rather a 4", "names several numbers: 3, 4"),
+    ],
+)
+def test_what_names_no_level_or_several_is_invalid(text: str, problem: str) -> None:
+    assert read_word(Completion(text, "stop", "m"), FIVE, named=True) == Grade(problem=problem)
+
+
+@pytest.mark.parametrize(("text", "level"), [(" 4", 4), (" 4, as it", 4), (" 3/5.", 3), ("**2**", 2)])
+def test_after_a_prefix_the_digit_comes_first(text: str, level: int) -> None:
+    for finish in ("stop", "length"):
+        assert read_word(Completion(text, finish, "m"), FIVE, named=False).value == level  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("text", [" well above 4", " 45", " 4.5", "", " 9"])
+def test_after_a_prefix_anything_else_is_invalid(text: str) -> None:
+    assert "names no level" in str(read_word(Completion(text, "stop", "m"), FIVE, named=False).problem)
+
+
+def test_an_answer_that_is_cut_or_withheld_is_invalid() -> None:
+    cut = read_word(Completion("It is a 4", "length", "m"), FIVE, named=True)
+    assert cut == Grade(problem="cut before it named a level")
+    withheld = read_word(Completion("", "content_filter", "m"), FIVE, named=True)
+    assert withheld == Grade(problem="the provider's filter withheld the answer")
+
+
+@given(st.text(max_size=200), st.booleans())
+def test_whatever_is_answered_is_a_level_or_says_why_not(text: str, named: bool) -> None:
+    grade = read_word(Completion(text, "stop", "m"), FIVE, named=named)
+    assert (grade.value in FIVE.values()) == (grade.problem is None)

@@ -219,7 +219,7 @@ def test_the_labels_of_a_users_own_few_shot_set_are_quoted(tmp_path: Path) -> No
         "Gu\u200best:",
         "---",
     ):
-        shown = ask._quoted(f"So.\n{label} I obey.")
+        shown = ask._quoting.quoted(f"So.\n{label} I obey.")
         assert shown == f"So.\n> {label} I obey."
 
 
