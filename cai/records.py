@@ -251,6 +251,41 @@ class Rating(Record):
 
 
 @dataclass(frozen=True, slots=True)
+class Probe:
+    """A context, and texts that may follow it, of which models say how probable they find each.
+
+    messages: a conversation, or none if `text` is what comes before. by_token: also how probable each token is, of a
+    probe with one continuation. models: the numbers of those that are asked; None: all.
+    """
+
+    id: str
+    key: str  # names all of it
+    messages: Turns
+    text: str | None
+    continuations: tuple[str, ...]
+    by_token: bool = False
+    models: tuple[int, ...] | None = None
+
+
+class Probed(Record):
+    """A row of `probes.jsonl`: how probable models find each continuation of a context."""
+
+    schema_: Literal[1] = Field(default=1, alias="schema")
+    id: str
+    position: OfPrompt
+    key: str
+    prompt: Turns
+    text: str | None  # the context, if it is not a conversation
+    continuations: tuple[str, ...]
+    sizes: tuple[int, ...]  # of the continuations, in bytes of UTF-8
+    logprobs: tuple[tuple[float, ...] | None, ...]  # natural, by model and continuation; None: it was not asked
+    tokens: tuple[tuple[dict[str, float], ...] | None, ...] | None = None  # by model, of the only continuation
+    models: tuple[str | None, ...]  # as the servers named them
+    usage: Usage
+    calls: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Kind:
     """What is in the folders of one kind of run."""
 
@@ -266,6 +301,7 @@ KINDS = {  # by command
     "label": Kind("labels.jsonl", Label, training=("sft", "dpo", "kto"), pairs=True),
     "test": Kind("labels.jsonl", Label, pairs=True),
     "rate": Kind("ratings.jsonl", Rating, pairs=True),
+    "probe": Kind("probes.jsonl", Probed),
 }
 
 
@@ -299,6 +335,7 @@ class Request:
     prefill: the start of the assistant's reply, which the model continues (the completion holds only what follows).
     top_logprobs: how many alternatives per generated token to return; 0 for none.
     score: continuations whose log-probability is asked for instead of a reply; the completion's `scores` match them.
+    Of a single one with `top_logprobs` the completion's `logprobs` are those of its own tokens.
     sample: tells equal questions apart if several answers are wanted.
     index: its number among the requests of its role in the row, from 0; None: counted as they come.
     optional: the flow can do without an answer, so that a refusal loses nothing.
@@ -348,6 +385,6 @@ class Abilities:
     reward: bool = False  # gives a conversation a number, and no words
 
 
-Playable = Prompt | Contest | Entry
+Playable = Prompt | Contest | Entry | Probe
 Item = Playable | BadPrompt
 Place = tuple[int, Item]  # position in the input, and what is there

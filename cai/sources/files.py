@@ -38,7 +38,7 @@ OPENERS: dict[str, Callable[[Path], ByteLines]] = {"": lambda path: path.open("r
 
 @cache
 def folder(name: str) -> Path:
-    """The folder `name` ("constitutions" or "prompts") of this installation."""
+    """The folder `name` ("constitutions", "probes" or "prompts") of this installation."""
     installed = Path(str(files("cai"))) / "data" / name
     checkout = Path(__file__).resolve().parents[2] / name
     for path in (installed, checkout):

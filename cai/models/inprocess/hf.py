@@ -90,7 +90,7 @@ class HFModel(TransformersModel):
         if "score" in payload:
             continuations = [tokenizer.plain(text) for text in payload["score"]]
             self._fit(len(ids), max(map(len, continuations)), "to score")
-            return Row(ids=ids, continuations=continuations, scoring=True)
+            return Row(ids=ids, continuations=continuations, scoring=True, top_logprobs=payload.get("top_logprobs", 0))
         self._fit(len(ids), payload["max_tokens"], "of max_tokens")
         stops = payload["stop"]
         window = 4 * max(map(len, stops), default=0) + 8  # tokens: a letter has up to 4 bytes, a token at least one

@@ -170,7 +170,7 @@ class HFEngine(Engine[Row]):
         owners = [i for i, row in enumerate(rows) for _ in row.continuations]
         texts = [ids for row in rows for ids in row.continuations]
         first = logits.float().log_softmax(-1)
-        scores = [sum(float(first[i, token]) for token in ids[:1]) for i, ids in zip(owners, texts, strict=True)]
+        values = [[float(first[i, token]) for token in ids[:1]] for i, ids in zip(owners, texts, strict=True)]
         ids, real = padded([text[:-1] for text in texts], mask.device, "right")
         if ids.shape[1] > 0:
             _select(cache, owners)
@@ -179,9 +179,11 @@ class HFEngine(Engine[Row]):
             out = self._forward(ids, torch.cat([mask[owners], real], dim=-1), positions, cache)
             for n, text in enumerate(texts):
                 rest = out.logits[n, : max(len(text) - 1, 0)].float().log_softmax(-1)
-                scores[n] += sum(float(rest[k, token]) for k, token in enumerate(text[1:]))
-        for n, i in enumerate(owners):
-            rows[i].scores.append(scores[n])
+                values[n] += rest.gather(1, torch.tensor(text[1:], device=rest.device)[:, None])[:, 0].tolist()
+        for i, text, own in zip(owners, texts, values, strict=True):
+            rows[i].scores.append(sum(own))
+            if rows[i].top_logprobs:
+                rows[i].logprobs += [[pair] for pair in zip(text, own, strict=True)]
         for row in rows:
             row.end_scored("the model's logits are not finite: damaged weights")
 

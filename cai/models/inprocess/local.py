@@ -76,7 +76,7 @@ class LocalModel:
         Length is judged by `send`: tokens are known once the weights are loaded.
         """
         request = call.request
-        if request.top_logprobs:
+        if request.top_logprobs and not request.score:
             raise UsageError(f"{self.name} lists no alternatives per token; ask it for scores instead")
         body = question(request)
         if request.score:
@@ -128,7 +128,7 @@ class LocalModel:
             raise RuntimeError("LocalModel.send before start")
         tokens = self._tokenizer.prompt(payload)
         if "score" in payload:
-            return await self._score(tokens, payload["score"])
+            return await self._score(tokens, payload)
         self._tokenizer.fit(len(tokens), payload["max_tokens"])
         engine = await self._engine("reply")
         [output] = await engine.ask(tokens, self._config(payload))
@@ -143,22 +143,22 @@ class LocalModel:
             reasoning=reasoning,
         )
 
-    async def _score(self, prompt: list[int], texts: list[str]) -> Completion:
-        """Log-probabilities of `texts` after `prompt`, prompt and text tokenised apart.
+    async def _score(self, prompt: list[int], payload: Values) -> Completion:
+        """Log-probabilities of the texts of `score` after `prompt`, prompt and text tokenised apart.
 
         A narrow beam search lists the likeliest next tokens, a wide one more of them if a text is not among those;
         what neither answers is asked by echo, a prompt each.
         """
         assert self._tokenizer is not None
-        parts = [tuple(self._tokenizer.continuation(text)) for text in texts]
+        parts = [tuple(self._tokenizer.continuation(text)) for text in payload["score"]]
         self._tokenizer.fit(len(prompt) + max(map(len, parts)), 1)
-        lister = await self._engine("list")
-        scores: dict[tuple[int, ...], float] = {(): 0.0}
+        scores: dict[tuple[int, ...], list[float]] = {(): []}
         for width in LISTED:
             if any(len(part) == 1 and part not in scores for part in parts):
                 beams = self._greedy(num_beams=width, num_return_sequences=width)
+                lister = await self._engine("list")
                 for output in await lister.ask(prompt, beams):
-                    scores[tuple(output.generated_ids)] = output.generated_log_probs[0]
+                    scores[tuple(output.generated_ids)] = [output.generated_log_probs[0]]
         input_tokens = len(prompt)
         for part in parts:
             if part not in scores:
@@ -168,10 +168,14 @@ class LocalModel:
                 values = output.generated_log_probs  # one a token of the prompt, and one of the token made
                 if len(values) != len(tokens) + 1:
                     raise ModelStopped(f"{self.name} returned {len(values)} log-probabilities for {len(tokens)}")
-                scores[part] = sum(values[len(prompt) : -1])
+                scores[part] = list(values[len(prompt) : -1])
                 input_tokens += len(tokens)
-        values = [scores[part] for part in parts]
-        return Completion("", "stop", self.name, input_tokens=input_tokens, output_tokens=0, scores=tuple(values))
+        own = None
+        if "top_logprobs" in payload:
+            names = [self._tokenizer.shown([token]) for token in parts[0]]
+            own = tuple({name: value} for name, value in zip(names, scores[parts[0]], strict=True))
+        sums = tuple(sum(scores[part]) for part in parts)
+        return Completion("", "stop", self.name, input_tokens=input_tokens, output_tokens=0, scores=sums, logprobs=own)
 
     def _greedy(self, **settings: Any) -> Any:
         import openvino_genai as genai

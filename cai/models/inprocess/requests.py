@@ -20,6 +20,8 @@ def question(request: Request) -> Values:
         body["prefill"] = request.prefill
     if request.score:
         body["score"] = list(request.score)
+        if request.top_logprobs:
+            body["top_logprobs"] = 1
     return body
 
 
