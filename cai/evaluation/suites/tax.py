@@ -16,10 +16,10 @@ import orjson
 
 from cai.calls.model import Model
 from cai.evaluation.arena.arena import Arena
-from cai.evaluation.arena.figures import Contestant, Figure, Line, Result
+from cai.evaluation.arena.figures import Contestant, Line, Result, figure_of
 from cai.evaluation.arena.probe import ProbeRun, probe, read_drops, read_probed
 from cai.evaluation.arena.suite import Suite
-from cai.evaluation.statistics.estimates import Estimate, mean_of
+from cai.evaluation.statistics.estimates import mean_of
 from cai.evaluation.statistics.likelihood import bits, ratio
 from cai.evaluation.statistics.paired import difference, mcnemar
 from cai.evaluation.statistics.winrate import POWER
@@ -150,13 +150,13 @@ class Tax(Suite):
             shared = [(own[name], base[name]) for name in own if name in base]
             if not contestant.base and shared:
                 values = [mine[0] - theirs[0] for mine, theirs in shared]
-                gap = _figure(ratio(values, [size for (_, size), _ in shared]))
+                gap = figure_of(ratio(values, [size for (_, size), _ in shared]))
             estimate = ratio([value for value, _ in own.values()], [size for _, size in own.values()])
             yield Line(
                 model=contestant.name,
                 measure="bits per byte",
                 unit="bits",
-                figure=_figure(estimate),
+                figure=figure_of(estimate),
                 difference=gap,
                 note="" if own else self._why_not(contestant),
             )
@@ -169,13 +169,13 @@ class Tax(Suite):
         counts: Values = {}
         if name != self.base and shared:
             changes = mcnemar(values, before)
-            gap = _figure(difference(values, before, 1))
+            gap = figure_of(difference(values, before, 1))
             note = f"{changes.gained} gained, {changes.lost} lost, exact McNemar p = {changes.p:.2g}"
             counts = changes._asdict()
         if not own:
             [contestant] = [each for each in self.arena.contestants if each.name == name]
             note = self._why_not(contestant)
-        figure = _figure(mean_of(list(own.values()), 0, 1))
+        figure = figure_of(mean_of(list(own.values()), 0, 1))
         return Line(model=name, measure=part, unit="share", figure=figure, difference=gap, note=note), counts
 
     def _why_not(self, contestant: Contestant) -> str:
@@ -230,7 +230,3 @@ def _together(parts: Iterable[Outcomes]) -> Outcomes:
         for name, items in part.items():
             everything[name] |= items
     return everything
-
-
-def _figure(estimate: Estimate) -> Figure:
-    return Figure(value=estimate.value, low=estimate.low, high=estimate.high, n=estimate.n)
