@@ -383,6 +383,7 @@ class Abilities:
     temperature: float | None = 2.0  # the highest that can be set; None: it is fixed at 1
     seed: bool = True  # can be sent one
     reward: bool = False  # gives a conversation a number, and no words
+    guard: bool = False  # says whether a reply is safe, and no words
 
 
 Playable = Prompt | Contest | Entry | Probe

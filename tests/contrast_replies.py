@@ -45,9 +45,11 @@ def written(path: Path, safe: int, unsafe: int) -> Path:
     return path
 
 
-def arena(monkeypatch: pytest.MonkeyPatch, out: Path, models: Mapping[str, Player], **settings: Any) -> Arena:
-    """An arena of these models by name; the first is BASE."""
-    open_ = Provider(lambda name, connection: models[name], "fake:NAME", free=True)
+def arena(
+    monkeypatch: pytest.MonkeyPatch, out: Path, models: Mapping[str, Player], evaluator: Any = None, **settings: Any
+) -> Arena:
+    """An arena of these models by name, of which the first is BASE; evaluator: what `fake:judge` is."""
+    open_ = Provider(lambda name, connection: {**models, "judge": evaluator}[name], "fake:NAME", free=True)
     monkeypatch.setitem(cai.models.PROVIDERS, "fake", open_)
     base, *others = (f"fake:{name}" for name in models)
     return Arena(others, None, EvaluateSettings(against=base, out=out, **settings), out)

@@ -227,8 +227,8 @@ def listed_models(cells: str) -> Iterator[tuple[Model, str]]:
 
 def test_the_page_about_models_knows_what_each_can_do(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("OPENAI_BASE_URL", raising=False)
-    rows = list(listed_models(r"(?: (?:yes|no|fixed|\d+) \|){9}"))
-    assert len(rows) == 9
+    rows = list(listed_models(r"(?: (?:yes|no|fixed|\d+) \|){10}"))
+    assert len(rows) == 10
     for model, cells in rows:
         can = [*dataclasses.asdict(model.can).values(), model.concurrency]
         words = {True: "yes", False: "no", None: "fixed"}

@@ -106,3 +106,24 @@ def broken(folder: Path, base: Path) -> Path:
     words.save_pretrained(folder)
     whole.save_pretrained(folder)
     return folder
+
+
+def taught(folder: Path, lessons: dict[str, str], steps: int = 80) -> Path:
+    """The model in a folder, trained until it continues these prompts like that."""
+    import torch
+    import transformers
+
+    words = transformers.AutoTokenizer.from_pretrained(folder)
+    made = transformers.AutoModelForCausalLM.from_pretrained(folder)
+    optimizer = torch.optim.Adam(made.parameters(), lr=0.01)
+    batch = []
+    for prompt, answer in lessons.items():
+        ids = [words.encode(text, add_special_tokens=False) for text in (prompt, answer)]
+        batch.append((torch.tensor([ids[0] + ids[1]]), torch.tensor([[-100] * len(ids[0]) + ids[1]])))
+    for _ in range(steps):
+        loss = sum(made(input_ids=ids, labels=labels).loss for ids, labels in batch)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    made.save_pretrained(folder)
+    return folder

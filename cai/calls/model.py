@@ -70,6 +70,16 @@ class ListsTokens(Protocol):
 
 
 @runtime_checkable
+class Guards(Protocol):
+    """A model that says how likely each of its labels is for a reply.
+
+    labels: as they are scored, each with 1 if it says that the reply is unsafe, else 0.
+    """
+
+    labels: Mapping[str, float]
+
+
+@runtime_checkable
 class HidesSecrets(Protocol):
     """A model whose server may send secrets of its connection back; they are left out of what it returns."""
 
@@ -107,6 +117,8 @@ def spec_of(model: Model) -> str:
 
 def check_ability(model: Model, *, completes: bool) -> None:
     """Raise UsageError if a model cannot answer what a template set asks; completes: the set has text continued."""
+    if model.can.reward or model.can.guard:
+        raise UsageError(f"{spec_of(model)} only rates replies, and writes nothing")
     if completes and not model.can.completion:
         raise UsageError(f"{spec_of(model)} cannot continue text: use chat templates, or a model with completions")
     if not completes and not model.can.chat:

@@ -42,7 +42,7 @@ class Provider:
     spec: how --help writes a model of it.
     free: its tokens cost no money, and it has no use for a URL or headers.
     speed: None if that depends on the model and the machine.
-    writes: its models write text; False: they only give rewards.
+    writes: its models write text. judges: they can choose between two replies.
     """
 
     open: Callable[[str, Connection], Model]
@@ -50,6 +50,7 @@ class Provider:
     free: bool = False
     speed: Speed | None = None
     writes: bool = True
+    judges: bool = True
 
 
 def _local(name: str, connection: Connection) -> Model:
@@ -82,6 +83,12 @@ def _reward(name: str, connection: Connection) -> Model:
     return RewardModel(name)
 
 
+def _guard(name: str, connection: Connection) -> Model:
+    from cai.models.inprocess.guard import GuardModel
+
+    return GuardModel(name)
+
+
 def _recorded(name: str, connection: Connection) -> Model:
     from cai.models.recorded import RecordedModel, ReplayedModel
 
@@ -100,9 +107,10 @@ PROVIDERS: dict[str, Provider] = {
     "hf": Provider(_hf, "hf:NAME", free=True),
     "recorded": Provider(_recorded, "recorded:FILE", free=True, speed=Speed(writes=inf)),
     "reward": Provider(_reward, "reward:NAME", free=True, writes=False),
+    "guard": Provider(_guard, "guard:NAME", free=True, writes=False, judges=False),
 }
 SPECS = ", ".join(provider.spec for provider in PROVIDERS.values() if provider.writes)
-JUDGE_SPECS = ", ".join(provider.spec for provider in PROVIDERS.values())
+JUDGE_SPECS = ", ".join(provider.spec for provider in PROVIDERS.values() if provider.judges)
 
 
 def open_model(spec: str, connection: Connection | None = None) -> Model:

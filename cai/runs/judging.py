@@ -33,6 +33,8 @@ def choose_protocol(wanted: Protocol | None, can: Abilities, name: str) -> Proto
         if wanted not in (None, "reward"):
             raise UsageError(f"{name} is a reward model: its protocol is reward")
         return "reward"
+    if can.guard:
+        raise UsageError(f"{name} is a guard model: it rates single replies; name it as cai evaluate --harm")
     if wanted == "reward":
         raise UsageError(f"{name} is not a reward model: use reward:PATH")
     protocols: dict[Protocol, bool] = {  # the best first, each with whether the model can answer it

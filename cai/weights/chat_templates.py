@@ -28,6 +28,26 @@ def has_system(render: Callable[[list[dict[str, str]]], str], *, own_way: str | 
         return False
 
 
+def takes_parts(render: Callable[[list[dict[str, Any]]], str]) -> bool:
+    """Whether a template shows a text only as a list of parts: some, such as Llama Guard 3 1B's, leave others out.
+
+    render: a conversation as the template writes it; may raise anything.
+    """
+
+    def shows(content: Any) -> bool:
+        try:
+            return USER in render([{"role": "user", "content": content}])
+        except Exception:  # of the template's own making
+            return False
+
+    return not shows(USER) and shows(in_parts(USER))
+
+
+def in_parts(text: str) -> list[dict[str, str]]:
+    """A text as the only part of a turn."""
+    return [{"type": "text", "text": text}]
+
+
 def begins_with_system(messages: Sequence[Turn]) -> bool:
     """Whether there is a system text at the start, and a turn of the user to put it before."""
     return bool(messages) and messages[0]["role"] == "system" and any(turn["role"] == "user" for turn in messages)

@@ -25,7 +25,7 @@ def test_a_spec_that_names_no_model_is_refused(spec: str) -> None:
 
 
 def test_help_names_every_provider_and_none_that_cannot_write_to_writers() -> None:
-    assert all(f"{name}" in JUDGE_SPECS for name in PROVIDERS)
+    assert all((name in JUDGE_SPECS) == provider.judges for name, provider in PROVIDERS.items())
     assert "reward:" not in SPECS and "openai:NAME" in SPECS
 
 

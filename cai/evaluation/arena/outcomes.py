@@ -61,19 +61,26 @@ def owners_of(position: int, each: int) -> tuple[int, int]:
 
 
 def outcomes_of(contests: Iterable[Place], labels: Mapping[int, Label], each: int) -> list[Outcome]:
-    """What became of every pair; labels: by position."""
+    """What became of every pair; labels: by position.
+
+    Two models that say the same to a prompt have one pair with a third, which is judged once and counts for both.
+    """
     outcomes = []
+    by_key = {label.key: label for label in labels.values()}
     for position, contest in contests:
         assert isinstance(contest, Contest) and contest.a is not None and contest.b is not None
         first, second = owners_of(position, each)
         longer = len(contest.a) - len(contest.b)
         outcome = Outcome(position >> PAIR_BITS, first, second, contest.key, contest.a, longer)
-        label = labels.get(position)
+        label = labels.get(position) or by_key.get(contest.key)
         if identical(contest.a, contest.b):
             outcome = replace(outcome, won=0.5, judged=True, same=True)
         elif label is not None:
             flips, count = flipped(label.model_dump(include={"votes"}))
-            outcome = replace(outcome, won=_winner(label.z), judged=True, flips=2 * flips > count)
+            won = _winner(label.z)
+            if won is not None and label.a != contest.a:
+                won = 1 - won
+            outcome = replace(outcome, won=won, judged=True, flips=2 * flips > count)
         outcomes.append(outcome)
     return outcomes
 

@@ -86,7 +86,8 @@ class Refusals(Suite):
     """How often the contestants refuse the safe prompts and the unsafe prompts of a contrast set."""
 
     name = "refusals"
-    title = "Refusals"
+    title = "refusals of safe and of unsafe prompts"
+    counted = True
 
     @cached_property
     def contrast(self) -> Contrast:

@@ -11,7 +11,7 @@ from typing import Any
 from cai.errors import CallRejected
 from cai.folder.answers import added
 from cai.records import Values
-from cai.weights.chat_templates import FOLDED, begins_with_system, folded, has_system
+from cai.weights.chat_templates import FOLDED, begins_with_system, folded, has_system, in_parts, takes_parts
 from cai.weights.control_tokens import apart, control_tokens, normalizer, special_tokens
 
 log = logging.getLogger("cai")
@@ -57,14 +57,23 @@ class HFTokenizer:
             messages = folded(messages)
         for message in messages if self._normalizes else ():
             self.plain(message["content"])  # raises CallRejected for what the template would make a control token
+        turns: list[dict[str, Any]] = [dict(message) for message in messages]
+        if self._takes_parts:
+            turns = [{**turn, "content": in_parts(turn["content"])} for turn in turns]
         try:
             with self._lock:
                 ids: list[int] = self._tokenizer.apply_chat_template(
-                    messages, add_generation_prompt=answer, sanitize_control_tokens=True, return_dict=False
+                    turns, add_generation_prompt=answer, sanitize_control_tokens=True, return_dict=False
                 )
         except TemplateError as error:
             raise CallRejected("bad_input", f"the model's chat template refuses the conversation: {error}") from error
         return ids
+
+    @cached_property
+    def _takes_parts(self) -> bool:
+        """Whether the template shows texts only in parts."""
+        with self._lock:
+            return takes_parts(lambda turns: str(self._tokenizer.apply_chat_template(turns, tokenize=False)))
 
     @cached_property
     def _has_system(self) -> bool:
