@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from cai.evaluation.statistics.quantiles import LARGE, normal_quantile, t_quantile
+from cai.evaluation.statistics.quantiles import LARGE, normal_quantile, quantile, t_quantile
 
 TABLE = [  # degrees of freedom, level, quantile
     (1, 0.95, 12.7062047),
@@ -22,9 +22,15 @@ TABLE = [  # degrees of freedom, level, quantile
 ]
 
 
-@pytest.mark.parametrize(("df", "level", "quantile"), TABLE)
-def test_a_quantile_of_t_is_that_of_the_table(df: int, level: float, quantile: float) -> None:
-    assert t_quantile(df, level) == pytest.approx(quantile, abs=1e-6)
+@pytest.mark.parametrize(("df", "level", "expected"), TABLE)
+def test_a_quantile_of_t_is_that_of_the_table(df: int, level: float, expected: float) -> None:
+    assert t_quantile(df, level) == pytest.approx(expected, abs=1e-6)
+
+
+@pytest.mark.parametrize(("share", "expected"), [(0, 1), (0.25, 3), (0.5, 5), (0.9, 9.2), (1, 11)])
+def test_a_quantile_of_numbers_lies_between_two_of_them(share: float, expected: float) -> None:
+    assert quantile([11, 2, 1, 5, 4, 8, 7], share) == pytest.approx(expected)
+    assert quantile([3.0], share) == 3
 
 
 def test_more_degrees_of_freedom_bring_t_down_to_the_normal_quantile_without_a_step() -> None:

@@ -97,6 +97,13 @@ def test_prompts_that_differ_widen_the_intervals() -> None:
     assert width(tournament(random.Random(1), 160)) < 0.7 * width(one)
 
 
+def test_the_interval_of_two_models_is_as_wide_as_the_binomial_one() -> None:
+    games: dict[int, list[Game]] = {i: [("a", "base", float(i % 10 < 7))] for i in range(300)}
+    rating = bradley_terry(games, "base", resamplings=600).elo["a"]
+    assert rating.low is not None and rating.high is not None
+    assert rating.high - rating.low == pytest.approx(2 * 1.96 * ELO / math.sqrt(300 * 0.7 * 0.3), rel=0.1)
+
+
 def test_the_same_seed_gives_the_same_ratings_and_order_of_names_none() -> None:
     games = tournament(random.Random(2), 30)
     first, again, other = (bradley_terry(games, "base", resamplings=20, seed=seed) for seed in (4, 4, 5))

@@ -71,6 +71,8 @@ def test_the_length_of_factors_is_that_by_hand() -> None:
     assert mtld(["a"] * 10) == 2
     # forwards a b a: 2/3 is a factor, then b c: 1, none of it; backwards c b a b: 3/4, then a: 3/5 is a factor
     assert mtld(["a", "b", "a", "b", "c"]) == (5 / 1 + 5 / 1) / 2
+    # forwards a a is a factor, and then b c: 1; backwards c b a a: 3/4
+    assert mtld(["a", "a", "b", "c"]) == pytest.approx((4 + 4 / ((1 - 0.75) / 0.28)) / 2)
     # forwards a b c a: 3/4, which is (1 - 0.75) / 0.28 of a factor, and the same backwards
     assert mtld(["a", "b", "c", "a"]) == pytest.approx(4 / ((1 - 0.75) / 0.28))
 
