@@ -82,7 +82,7 @@ def test_an_interval_holds_the_rate_lies_in_the_unit_and_is_never_of_no_width(va
     rate = win_rate(by_prompt(values))
     assert rate.value is not None and rate.low is not None and rate.high is not None
     assert 0 <= rate.low <= rate.value <= rate.high <= 1
-    assert rate.high - rate.low > 0.01
+    assert rate.high - rate.low > 1e-3
 
 
 @given(PROMPTS)
