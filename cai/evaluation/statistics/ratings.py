@@ -1,4 +1,4 @@
-"""Many models on one scale: Bradley-Terry ratings, with intervals from prompts drawn again."""
+"""Many models on one scale: Bradley-Terry ratings, with intervals from prompts weighted at random."""
 
 from __future__ import annotations
 
@@ -30,26 +30,28 @@ def bradley_terry(
     """The strengths at which P(i beats j) = p_i / (p_i + p_j) makes the games of all prompts likeliest.
 
     Bradley and Terry 1952, fitted by the MM algorithm of Hunter 2004 (section 2), with half a win each way between
-    models that met. Intervals are the middle 95 % of `resamplings` fits to prompts drawn with replacement, so replies
-    to one prompt may be alike. A model that never met the group of BASE has no rating.
+    models that met. Intervals are the middle 95 % of `resamplings` fits in which each prompt has a random weight
+    (the bootstrap of Rubin 1981), so replies to one prompt may be alike. A model that never met the group of BASE has
+    no rating.
     """
     check([outcome for played in games.values() for *_, outcome in played], 0, 1)
     everyone = [_wins(played) for played in games.values()]
     groups = _groups([pair for wins in everyone for pair in wins], base)
     linked = [{pair: won for pair, won in wins.items() if pair[0] in groups[0]} for wins in everyone]
-    prompts = [wins for wins in linked if wins]
+    alike = Counter(tuple(sorted(wins.items())) for wins in linked if wins)  # prompts with the same games
+    prompts = [dict(wins) for wins in alike]
+    counts = list(alike.values())
     prior = dict.fromkeys((pair for wins in prompts for pair in wins), PRIOR)
-    start = dict.fromkeys(groups[0], 1.0)
-    best = _strengths(_sum(prior, Counter(range(len(prompts))), prompts), start, base)
+    best = _strengths(_sum(prior, counts, prompts), dict.fromkeys(groups[0], 1.0), base)
     chance = random.Random(seed)
     fits = []
-    for _ in range(resamplings if len(prompts) > 1 else 0):
-        drawn = Counter(chance.choices(range(len(prompts)), k=len(prompts)))
-        fits.append(_strengths(_sum(prior, drawn, prompts), best, base))
+    for _ in range(resamplings if sum(counts) > 1 else 0):
+        weights = [chance.gammavariate(count, 1) for count in counts]  # as the sum of one Exp(1) for each prompt
+        fits.append(_strengths(_sum(prior, weights, prompts), best, base))
     elo = {model: Estimate(None, reason=f"it met no model that met {base}") for group in groups for model in group}
     for model in groups[0]:
-        n = sum(any(model in pair for pair in wins) for wins in prompts)
-        elo[model] = _rating(best[model], [fit[model] for fit in fits], n)
+        own = sum(count for wins, count in zip(prompts, counts, strict=True) if any(model in pair for pair in wins))
+        elo[model] = _rating(best[model], [fit[model] for fit in fits], own)
     elo[base] = Estimate(0.0, n=elo[base].n, reason="all others are compared with it")
     return Ratings(elo, groups)
 
@@ -70,11 +72,11 @@ def _wins(played: Sequence[Game]) -> Wins:
     return wins
 
 
-def _sum(prior: Wins, drawn: Mapping[int, int], prompts: Sequence[Wins]) -> Wins:
+def _sum(prior: Wins, weights: Sequence[float], prompts: Sequence[Wins]) -> Wins:
     total = dict(prior)
-    for index, times in drawn.items():
-        for pair, won in prompts[index].items():
-            total[pair] += times * won
+    for weight, wins in zip(weights, prompts, strict=True):
+        for pair, won in wins.items():
+            total[pair] += weight * won
     return total
 
 
