@@ -19,6 +19,7 @@ WIDE, HIGH = 360, 230  # units of a curve's picture, which are pixels unless the
 LEFT, RIGHT, TOP, BELOW = 54, 20, 12, 38  # around its axes
 KEY = 17  # of a line of its legend
 TRACK = 22  # pixels: the height of a picture in a table
+MOST_LABELS = 16  # characters of the labels over a column
 MOST_POINTS = 400  # of a curve: more than its pixels
 
 Form = Callable[[float], str]
@@ -71,10 +72,13 @@ def _of_track(inside: Iterable[Markup], title: str) -> Markup:
 
 
 def axis(scale: Scale) -> Markup:
-    """The labels over a column of pictures."""
+    """The labels over a column of pictures: of every second tick if they would meet in a narrow column."""
+    labels = [(100 * scale.at(tick), scale.form(tick)) for tick in scale.ticks]
+    if sum(len(label) for _, label in labels) > MOST_LABELS:
+        labels = labels[::2]
     text = Markup('<text class="tick" x="{:.2f}%" y="12" text-anchor="middle">{}</text>')
-    labels = [text.format(100 * scale.at(tick), scale.form(tick)) for tick in scale.ticks]
-    return Markup('<svg class="track axis" height="16" aria-hidden="true">{}</svg>').format(Markup("").join(labels))
+    inside = Markup("").join(text.format(*label) for label in labels)
+    return Markup('<svg class="track axis" height="16" aria-hidden="true">{}</svg>').format(inside)
 
 
 def _grid(scale: Scale, mark: float | None) -> Iterable[Markup]:

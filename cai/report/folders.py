@@ -13,7 +13,7 @@ from cai.folder.rows import DROPPED, EXPORT_STAGES, kind_of, lines_in_order, rea
 from cai.records import Drop, Record, Values
 from cai.report.rows import of_drop
 from cai.report.samples import Strata
-from cai.report.sections import Sample
+from cai.report.sections import Sample, paragraph
 
 R = TypeVar("R", bound=Record)
 Reasons = tuple[tuple[str, str], ...]  # stage and reason of each file that a row was left out of, each once
@@ -91,10 +91,10 @@ def _state(folder: Path, info: Values, *files: Path) -> Iterator[str]:
     if is_in_use(folder):
         yield "this run is still being written: the page has what was there when it was made"
     for file in files:
-        if exists(file) and _is_torn(file):
+        if exists(file) and is_torn(file):
             yield f"the last line of {file.name} is not whole, as after a kill or while it is written: it is left out"
     if info.get("stopped"):
-        yield f"this run stopped early: {info['stopped']}"
+        yield paragraph(f"this run stopped early: {info['stopped']}")
 
 
 def is_in_use(folder: Path) -> bool:
@@ -110,7 +110,8 @@ def is_in_use(folder: Path) -> bool:
     return False
 
 
-def _is_torn(path: Path) -> bool:
+def is_torn(path: Path) -> bool:
+    """Whether the last line of a file is not whole."""
     with open(path, "rb") as file:
         size = file.seek(0, 2)
         file.seek(max(0, size - 1))

@@ -6,18 +6,24 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
+from cai.evaluation.statistics.winrate import win_rate
+from cai.folder.files import exists
+from cai.judge.certify import FILE as CALIBRATION
+from cai.judge.certify import load_calibration
 from cai.judge.flows import is_valid
 from cai.judge.metrics import BINS, wilson
 from cai.judge.people import TRUTHS
 from cai.records import Label, Values, Vote
 from cai.report import charts
 from cai.report.folders import Reasons, RunRows
-from cai.report.people import people_tables
+from cai.report.people import people_tables, thresholds
 from cai.report.rows import of_label
 from cai.report.runs import about, bars, drops, group_of_reasons, head, share_dot, share_fact
 from cai.report.samples import Strata
-from cai.report.sections import Column, Fact, Section, Table, count, name, percent, percents
+from cai.report.sections import Cell, Column, Fact, Section, Table, count, name, percent, percents
 
+SAMPLE = "sample "
+LAST = ("initial", "rejected")  # what others are compared with
 FLIPPED = "votes flip with the order"
 AGAINST = "the judge disagrees with people"
 
@@ -31,6 +37,7 @@ class Tally:
         self.bins = [0] * BINS
         self.principles: dict[str, Counter[str]] = {}
         self.cuts: Counter[str] = Counter()
+        self.wins: dict[tuple[str, str], dict[str, list[float]]] = {}
 
     def add(self, row: Label) -> None:
         """Count a label."""
@@ -39,8 +46,18 @@ class Tally:
         if row.confidence is not None:
             self.valid += 1
             self.bins[min(BINS - 1, int((row.confidence - 0.5) * 2 * BINS))] += 1
+        if row.z is not None:
+            self._add_win(row, row.z)
         for vote in row.votes:
             self._add_vote(row, vote)
+
+    def _add_win(self, row: Label, z: float) -> None:
+        a, b = sides(row)
+        won = 0.5 + ((z > 0) - (z < 0)) / 2
+        if (a in LAST, a) > (b in LAST, b):
+            a, b, won = b, a, 1 - won
+        if a != b:
+            self.wins.setdefault((a, b), {}).setdefault(row.prompt_id, []).append(won)
 
     def _add_vote(self, row: Label, vote: Vote) -> None:
         counts = self.principles.setdefault(name(vote.principle), Counter())
@@ -53,6 +70,15 @@ class Tally:
             counter["flips"] += first and vote.ab.choice is not None
             counter[f"{vote.ab.choice} twice"] += first
             counter["agree"] += agrees(row, vote)
+
+
+def sides(row: Label) -> tuple[str, str]:
+    """What the replies of a pair are known by: who wrote them, or what they are in their source; alike for samples."""
+    if row.a_model != row.b_model and row.a_model is not None and row.b_model is not None:
+        return name(row.a_model), name(row.b_model)
+    if row.a_from.startswith(SAMPLE) and row.b_from.startswith(SAMPLE):
+        return SAMPLE, SAMPLE
+    return name(row.a_from), name(row.b_from)
 
 
 def agrees(row: Label, vote: Vote) -> bool:
@@ -84,9 +110,11 @@ def label_section(folder: Path, info: Values, strata: Strata) -> Section:
         strata.offer(group, position, weight)
     section.facts = [*head(tally.pairs, len(run.lost), "pairs judged"), *_facts(tally)]
     lost = run.offer_lost(strata)
-    section.tables = [*_confidences(tally), *_principles(tally), *drops(lost, tally.cuts)]
+    section.tables = [*_wins(tally), *_confidences(tally), *_principles(tally), *drops(lost, tally.cuts)]
     if tally.human:
         section.tables[:0] = people_tables(section, (row for _, row in run.rows()), info["identity"].get("binding"))
+    elif exists(folder / CALIBRATION):
+        section.tables.append(thresholds(load_calibration(folder / CALIBRATION)))
     section.sample = run.sample(strata, of_label)
     return section
 
@@ -113,6 +141,23 @@ def _facts(tally: Tally) -> Iterator[Fact]:
             f"{count(twice[0])} · {count(twice[1])}",
             basis="of votes in two orders",
         )
+
+
+def _wins(tally: Tally) -> Iterator[Table]:
+    """How often the judge prefers what to what, each prompt a cluster."""
+    lines: list[tuple[Cell, ...]] = []
+    for (first, second), outcomes in tally.wins.items():
+        rate = win_rate(outcomes)
+        ends = None if rate.low is None or rate.high is None else (rate.low, rate.high)
+        pairs = sum(map(len, outcomes.values()))
+        title = f"{first} over {second}: {percent(rate.value)}, 95 % interval {percents(ends)}"
+        dot = charts.dot(charts.SHARES, rate.value, ends, title, mark=0.5)
+        lines.append((f"{first} over {second}", dot, percent(rate.value), percents(ends), count(rate.n), count(pairs)))
+    if lines:
+        columns = [Column("", "name"), Column(charts.axis(charts.SHARES), "picture"), Column("wins"),
+                   Column("95 % interval"), Column("prompts"), Column("pairs")]  # fmt: skip
+        notes = ["The mean over prompts, each a cluster; ties count half, pairs without a valid vote are left out."]
+        yield Table("Win rates, by the judge", columns, lines, notes)
 
 
 def _confidences(tally: Tally) -> Iterator[Table]:

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 
 from cai.errors import InputError
 from cai.judge.calibration import TRIVIAL, CalibrationReport, calibrate_judge
-from cai.judge.certify import Binding, Threshold
+from cai.judge.certify import Binding, Calibration, Threshold
 from cai.judge.metrics import BINS, Metrics, reliability, risk_coverage, wilson
 from cai.records import Label
 from cai.report import charts
+from cai.report.annotators import COLUMN, annotator_tables, read_verdicts
 from cai.report.charts import SHARES, Curve, Scale
-from cai.report.sections import Column, Fact, Section, Table, count, decimal, percent, percents
+from cai.report.sections import Column, Fact, Section, Table, count, decimal, name, paragraph, percent, percents
+from cai.sources.files import read_records
 
 SURE = Scale(0.5, 1.0, (0.5, 0.6, 0.7, 0.8, 0.9, 1.0))
 MEASURES = (  # of `Metrics`, with what they mean
@@ -38,8 +41,31 @@ def people_tables(section: Section, rows: Iterable[Label], binding: Any) -> list
         section.warnings.append(f"labels cannot be compared with people's: {error}")
         return []
     section.facts.append(agreement(report.metrics))
-    section.warnings += report.notes
+    section.warnings += map(paragraph, report.notes)
     return list(calibration_tables(report))
+
+
+def file_section(path: Path) -> Section:
+    """Of a file of rows: a judge's probabilities beside human labels, or the labels of several annotators."""
+    section = Section(name(path), "file of labels")
+    section.facts, section.tables = annotator_tables(read_verdicts(read_records(path)))
+    try:
+        report = calibrate_judge(_without_annotators(path))
+    except InputError as error:
+        if not section.tables:
+            raise InputError(error.message, path, error.line) from None
+        return section
+    section.facts.insert(0, agreement(report.metrics))
+    section.warnings += map(paragraph, report.notes)
+    section.tables[:0] = calibration_tables(report)
+    return section
+
+
+def _without_annotators(path: Path) -> Iterator[Any]:
+    for line, record in read_records(path):
+        if not isinstance(record, dict):
+            raise InputError("is not a row with columns", path, line)
+        yield {column: value for column, value in record.items() if column != COLUMN}
 
 
 def agreement(metrics: Metrics) -> Fact:
@@ -55,16 +81,16 @@ def calibration_tables(report: CalibrationReport) -> Iterator[Table]:
     yield _measures(report)
     yield _reliability(report)
     yield _coverage(report)
-    yield _thresholds(report)
+    yield thresholds(report.calibration)
 
 
 def _agreements(report: CalibrationReport) -> Table:
     """The judge among judges that read nothing."""
     metrics = report.metrics
     lines = [_agreement("the judge", metrics.accuracy, metrics.interval, metrics.n, base=False)]
-    for name, judge in report.baselines.items():
+    for who, judge in report.baselines.items():
         interval = wilson(judge.accuracy * judge.n, judge.n)
-        lines.append(_agreement(TRIVIAL[name], judge.accuracy, interval, judge.n, base=True))
+        lines.append(_agreement(TRIVIAL[who], judge.accuracy, interval, judge.n, base=True))
     columns = [Column("judge", "name"), Column(charts.axis(SHARES), "picture"), Column("agreement"),
                Column("95 % interval"), Column("pairs")]  # fmt: skip
     notes = ["The others are judges that read nothing; a pair that one cannot decide counts half."]
@@ -149,9 +175,8 @@ def _coverage(report: CalibrationReport) -> Table:
     return Table("Risk and coverage", columns, lines, picture=picture)
 
 
-def _thresholds(report: CalibrationReport) -> Table:
+def thresholds(calibration: Calibration) -> Table:
     """What is certified: labels of at least some confidence agree so often."""
-    calibration = report.calibration
     lines = [_threshold(target, at) for target, at in calibration.thresholds.items()]
     columns = [
         Column("agreement", "name"),
@@ -161,7 +186,7 @@ def _thresholds(report: CalibrationReport) -> Table:
         Column("at most so many errors"),
     ]
     note = f"Each holds with a chance of {percent(1 - calibration.delta)}: {calibration.promise}."
-    return Table("Certified thresholds", columns, lines, [note])
+    return Table(f"Thresholds certified on {count(calibration.n)} pairs", columns, lines, [note])
 
 
 def _threshold(target: str, at: Threshold | None) -> tuple[str, ...]:

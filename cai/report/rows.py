@@ -10,9 +10,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from cai.records import Candidates, Drop, Label, Reading, Revision, Values, Vote
-from cai.report.sections import name, percent
-from cai.texts.wording import one_line, shortened
+from cai.records import Candidates, Drop, Label, Rating, Reading, Revision, Values, Vote
+from cai.report.sections import minus, name, paragraph, percent
+from cai.training.report.samples import Sample as Answers
 
 MOST_TEXT = 6_000  # characters of a text: two screens
 MOST_TURNS = 12  # of a conversation: its last ones
@@ -136,8 +136,8 @@ def _vote(vote: Vote) -> list[str]:
         f"{vote.weight:g}",
         _reading(vote.ab, "a", "b"),
         _reading(vote.ba, "b", "a"),
-        "–" if vote.d is None else f"{vote.d:+.2f}",
-        "–" if vote.b is None else f"{vote.b:+.2f}",
+        "–" if vote.d is None else minus(f"{vote.d:+.2f}"),
+        "–" if vote.b is None else minus(f"{vote.b:+.2f}"),
         name("; ".join(problems)),
     ]
 
@@ -151,5 +151,30 @@ def _reading(reading: Reading, first: str, second: str) -> str:
 def of_drop(drop: Drop) -> Values:
     """A prompt that did not become a row, and why."""
     line = "" if drop.line is None else f", line {drop.line:,}"
-    detail = ["note", shortened(one_line(f"{drop.stage}: {drop.detail}{line}"), 400)]
+    detail = ["note", paragraph(f"{drop.stage}: {drop.detail}{line}")]
     return _row(drop.id or "no readable prompt", drop.prompt, [drop.reason], Texts(), [detail])
+
+
+def of_rating(row: Rating) -> Values:
+    """A reply, and how likely each level is."""
+    texts = Texts()
+    blocks: list[Any] = [["text", f"Reply of {name(row.contestant)}", texts.number(row.reply)]]
+    if row.p:
+        levels = [[name(level), f"{chance:.4f}"] for level, chance in list(row.p.items())[:MOST_TEXTS]]
+        blocks.append(["table", ["level", "probability"], levels])
+    if row.problem is not None:
+        blocks.append(["note", paragraph(row.problem)])
+    value = "invalid" if row.value is None else f"{row.value:.3f}"
+    return _row(row.id, row.prompt, [name(row.contestant), f"{name(row.asked)}: {value}"], texts, blocks)
+
+
+def of_answers(row: Answers) -> Values:
+    """What a model says to a held-out prompt before and after its training."""
+    texts = Texts()
+    before = texts.number(row.before)
+    prompt = [{"role": "text", "content": row.prompt}] if isinstance(row.prompt, str) else row.prompt
+    blocks: list[Any] = [["text", "Before training", before]]
+    if row.after is not None:
+        blocks = [["pair", "Before training", before, "After training", texts.number(row.after)]]
+    same = ["the same before and after"] if row.before == row.after else []
+    return _row(row.id, prompt, same, texts, blocks)

@@ -5,16 +5,19 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from statistics import fmean
 
 from markupsafe import Markup
 
+from cai.evaluation.statistics.estimates import mean_of
 from cai.judge.metrics import wilson
-from cai.records import Candidates, Revision, Values
+from cai.records import Candidates, Rating, Revision, Values
 from cai.report import charts
+from cai.report.charts import scale_of
 from cai.report.folders import Reasons, RunRows
-from cai.report.rows import of_candidates, of_revision
+from cai.report.rows import of_candidates, of_rating, of_revision
 from cai.report.samples import Strata
-from cai.report.sections import Column, Fact, Section, Table, count, name, percent, percents
+from cai.report.sections import Cell, Column, Fact, Section, Table, count, decimal, name, percent, percents
 
 KEPT = "kept"
 
@@ -92,6 +95,47 @@ def sample_section(folder: Path, info: Values, strata: Strata) -> Section:
     section.tables += drops(lost, problems)
     section.sample = run.sample(strata, of_candidates)
     return section
+
+
+def rate_section(folder: Path, info: Values, strata: Strata) -> Section:
+    """Of a run that rates single replies."""
+    run = RunRows(folder, info, Rating)
+    section = Section(name(folder), "ratings", about=about(info), warnings=run.notes)
+    total = valid = 0
+    values: dict[tuple[str, str], dict[str, list[float]]] = {}
+    for position, row in run.rows():
+        run.lost.pop(position, None)
+        total += 1
+        strata.offer(f"{row.asked}: {'no level' if row.value is None else 'rated'}", position)
+        if row.value is not None:
+            valid += 1
+            by_prompt = values.setdefault((name(row.contestant), name(row.asked)), {})
+            by_prompt.setdefault(row.prompt_id, []).append(row.value)
+    section.facts = [*head(total, len(run.lost), "replies rated")]
+    if total:
+        section.facts.append(share_fact("with a level that can be read", valid, total))
+    lost = run.offer_lost(strata)
+    section.tables = [*_ratings(values), *drops(lost, Counter())]
+    section.sample = run.sample(strata, of_rating)
+    return section
+
+
+def _ratings(values: dict[tuple[str, str], dict[str, list[float]]]) -> Iterator[Table]:
+    """The mean of each contestant on each scale, each prompt a cluster."""
+    means = {names: mean_of([fmean(each) for each in prompts.values()]) for names, prompts in values.items()}
+    if not means:
+        return
+    scale = scale_of([end for mean in means.values() for end in mean[:3] if end is not None], charts.plain)
+    lines: list[tuple[Cell, ...]] = []
+    for (contestant, asked), mean in means.items():
+        ends = None if mean.low is None or mean.high is None else (mean.low, mean.high)
+        text = "–" if ends is None else f"{decimal(ends[0])} to {decimal(ends[1])}"
+        title = f"{contestant}, {asked}: {decimal(mean.value)}, 95 % interval {text}"
+        dot = charts.dot(scale, mean.value, ends, title)
+        lines.append((contestant, asked, dot, decimal(mean.value), text, count(mean.n)))
+    columns = [Column("model", "name"), Column("rated", "name"), Column(charts.axis(scale), "picture"), Column("mean"),
+               Column("95 % interval"), Column("prompts")]  # fmt: skip
+    yield Table("Mean ratings", columns, lines)
 
 
 def group_of(run: RunRows[Revision] | RunRows[Candidates], position: int) -> str:

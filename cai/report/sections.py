@@ -12,6 +12,7 @@ from cai.records import Values
 from cai.texts.wording import one_line, shortened
 
 MOST_NAME = 80  # characters of a name in a table
+MOST_TEXT = 500  # of a sentence
 MOST_LINES = 100  # of a table: names come from data, which may hold any number of them
 
 Cell = str | Markup
@@ -46,6 +47,11 @@ class Table:
     picture: Markup | None = None
 
     @property
+    def pictures(self) -> int:
+        """How many of its columns are pictures."""
+        return sum(column.kind == "picture" for column in self.columns)
+
+    @property
     def shown(self) -> Sequence[Sequence[Cell]]:
         """The first lines: as many as a page can take."""
         return self.lines[:MOST_LINES]
@@ -72,6 +78,16 @@ class Sample:
 
 
 @dataclass(slots=True)
+class Part:
+    """Some tables under a heading."""
+
+    title: str
+    notes: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+    tables: list[Table] = field(default_factory=list)
+
+
+@dataclass(slots=True)
 class Section:
     """What one source has to say."""
 
@@ -82,6 +98,7 @@ class Section:
     warnings: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     tables: list[Table] = field(default_factory=list)
+    parts: list[Part] = field(default_factory=list)
     sample: Sample | None = None
 
 
@@ -90,9 +107,19 @@ def name(text: object) -> str:
     return shortened(one_line(text), MOST_NAME)
 
 
+def paragraph(text: object) -> str:
+    """A sentence from data, in one line and not too long."""
+    return shortened(one_line(text), MOST_TEXT)
+
+
 def count(number: int) -> str:
     """A count, with its thousands apart."""
     return f"{number:,}"
+
+
+def minus(number: str) -> str:
+    """A number with a minus sign that is as wide as a plus."""
+    return number.replace("-", "−")
 
 
 def percent(share: float | None) -> str:
@@ -107,4 +134,4 @@ def percents(interval: Interval) -> str:
 
 def decimal(value: float | None, digits: int = 3) -> str:
     """A number that is not a share."""
-    return "–" if value is None else f"{value:,.{digits}f}"
+    return "–" if value is None else minus(f"{value:,.{digits}f}")

@@ -6,50 +6,75 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from cai.errors import InputError, UsageError
+from cai.evaluation.arena.figures import FILE as EVALUATION
 from cai.folder.files import exists
 from cai.folder.run import find_info
 from cai.records import Values
+from cai.report.evaluations import evaluation_section
 from cai.report.labels import label_section
-from cai.report.runs import generate_section, sample_section
+from cai.report.people import file_section
+from cai.report.runs import generate_section, rate_section, sample_section
 from cai.report.samples import Strata
 from cai.report.sections import Section
+from cai.report.trainings import training_section
+from cai.training.setup.folder import RECORD as TRAINING
 
 RUNS: dict[str, Callable[[Path, Values, Strata], Section]] = {
     "generate": generate_section,
     "sample": sample_section,
     "label": label_section,
     "test": label_section,
+    "rate": rate_section,
 }
 KNOWN = (
-    "a run (run.json), a bench (folders of label runs), a training (training.json), or an evaluation (evaluation.json)"
+    "a run (run.json), a training (training.json), an evaluation (evaluation.json), a bench (folders of label runs), "
+    "or a file of rows with human labels"
 )
+DEPTH = 3  # of folders of runs inside a source: an evaluation has labels in its best-of in itself
+OWN_FILES = ("run.json", TRAINING, EVALUATION, "labels.jsonl")  # whoever names one means its folder
+PREFIXES = ("hf:", "reward:")  # of models that are folders
 
 
 def sections_of(source: str | Path, rows: int, seed: int) -> Iterator[Section]:
     """The sections of one source, its own first; rows: how many of a group may be shown."""
-    folder = Path(source)
-    if not exists(folder):
-        raise UsageError(f"{source}: there is no such file or folder; name {KNOWN}")
-    sections = list(_of_folder(folder, rows, seed))
+    path = _path_of(source)
+    if path.is_dir():
+        sections = list(_of_folder(path, rows, seed))
+    else:
+        sections = [file_section(path)]
     if not sections:
         raise InputError(f"holds nothing that can be reported; name {KNOWN}", source)
     yield from sections
 
 
-def _of_folder(folder: Path, rows: int, seed: int) -> Iterator[Section]:
+def _path_of(source: str | Path) -> Path:
+    """The folder or file that is meant."""
+    text = str(source)
+    for prefix in PREFIXES:
+        if text.startswith(prefix) and not exists(Path(text)):
+            text = text.removeprefix(prefix)
+    path = Path(text)
+    if not exists(path):
+        raise UsageError(f"{source}: there is no such file or folder; name {KNOWN}")
+    own = path.name in OWN_FILES and any(exists(path.with_name(each)) for each in OWN_FILES[:3])
+    return path.parent if own else path
+
+
+def _of_folder(folder: Path, rows: int, seed: int, depth: int = 0) -> Iterator[Section]:
+    """What is in a folder, and in those inside it."""
+    strata = Strata(rows, seed, f"{depth}/{folder.name}")
+    if exists(folder / EVALUATION):
+        yield evaluation_section(folder)
+    if exists(folder / TRAINING):
+        yield training_section(folder, strata)
+        return  # what is inside are its checkpoints
     info = find_info(folder)
     if info is not None:
-        yield run_section(folder, info, rows, seed)
-    for inside in sorted(folder.iterdir()):
-        if inside.is_dir() and (info is None or inside.name in ("gold", "labels")):
-            own = find_info(inside)
-            if own is not None:
-                yield run_section(inside, own, rows, seed)
-
-
-def run_section(folder: Path, info: Values, rows: int, seed: int) -> Section:
-    """The section of a run."""
-    command = info["identity"]["command"]
-    if command not in RUNS:
-        raise InputError(f"is a run of cai {command}, which a report does not know", folder)
-    return RUNS[command](folder, info, Strata(rows, seed, f"{folder.name}/{command}"))
+        command = info["identity"]["command"]
+        if command not in RUNS:
+            raise InputError(f"is a run of cai {command}, which a report does not know", folder)
+        yield RUNS[command](folder, info, strata)
+    if depth < DEPTH:
+        for inside in sorted(folder.iterdir()):
+            if inside.is_dir() and not inside.name.startswith("."):
+                yield from _of_folder(inside, rows, seed, depth + 1)

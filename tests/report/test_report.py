@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-import re
 from pathlib import Path
 from typing import Any
 
 import label_cuts
 import pytest
+from page_records import rows_of
 from stored_runs import lost, make_run, revision
 from terminal import cai, failed
 
@@ -26,14 +26,6 @@ def report(tmp_path: Path, *sources: Path, **options: Any) -> ReportSummary:
 
 def page(tmp_path: Path) -> str:
     return (tmp_path / "report.html").read_text("utf-8")
-
-
-def rows_of(html: str) -> list[list[dict[str, Any]]]:
-    """The rows in a page, by section."""
-    found = re.search(r'<script type="application/json" id="rows">(.*?)</script>', html, re.DOTALL)
-    assert found is not None
-    sections: list[list[dict[str, Any]]] = json.loads(found[1])
-    return sections
 
 
 def labels(folder: Path, number: int, **more: Any) -> Path:
@@ -60,7 +52,7 @@ def test_labels_are_compared_with_people(tmp_path: Path) -> None:
     assert section.facts["agreement with people"] == "75.0% 59.8 to 85.8% 40 pairs"
     assert section.groups["the judge disagrees with people"] == (10, 10)
     html = page(tmp_path)
-    for title in ("Agreement with people", "Calibration", "Risk and coverage", "Certified thresholds"):
+    for title in ("Agreement with people", "Calibration", "Risk and coverage", "Thresholds certified on 40 pairs"):
         assert f"<h3>{title}</h3>" in html
 
 

@@ -1,0 +1,109 @@
+"""People beside people: how often the annotators of the same pairs agree, and Cohen's kappa.
+
+A record is one annotator's word on one pair: a column `annotator`, and a human label as `sources.labels` knows them.
+Lines of one pair have the same `key` or `id`, or else all other columns alike.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from hashlib import blake2b
+from itertools import combinations
+from statistics import fmean
+from typing import Any
+
+import orjson
+
+from cai.evaluation.statistics.estimates import mean_of
+from cai.judge.metrics import Z95, wilson
+from cai.judge.people import PROBABILITIES
+from cai.records import Object
+from cai.report import charts
+from cai.report.charts import SHARES
+from cai.report.sections import Column, Fact, Table, count, decimal, name, percent, percents
+from cai.sources.labels import HUMAN_LABELS, WORDS, human_label
+
+COLUMN = "annotator"
+Verdicts = dict[Any, dict[str, str]]  # by pair, the label of each annotator
+
+
+def read_verdicts(records: Iterable[tuple[int, Any]]) -> Verdicts:
+    """What every annotator said of every pair; the last word counts if one said several."""
+    verdicts: Verdicts = defaultdict(dict)
+    for _, record in records:
+        if not isinstance(record, dict) or record.get(COLUMN) in (None, ""):
+            continue
+        label = next((label for column in HUMAN_LABELS if (label := human_label(record, column))), None)
+        if label is not None:
+            verdicts[_pair(record)][name(record[COLUMN])] = WORDS.get(label, label)
+    return verdicts
+
+
+def _pair(record: Object) -> Any:
+    for column in ("key", "id"):
+        if record.get(column) not in (None, ""):
+            return column, str(record[column])
+    own = {COLUMN, *HUMAN_LABELS, *PROBABILITIES}
+    others = {column: value for column, value in record.items() if column not in own}
+    content = orjson.dumps(others, option=orjson.OPT_SORT_KEYS | orjson.OPT_NON_STR_KEYS, default=str)
+    return blake2b(content, digest_size=16).digest()
+
+
+def cohen(first: Sequence[str], second: Sequence[str]) -> tuple[float, float, float] | None:
+    """Cohen's kappa of two people who labelled the same pairs, and its 95 % interval (Cohen 1960, eq. 1 and 7).
+
+    kappa = (p_o - p_e) / (1 - p_e), se = sqrt(p_o (1 - p_o) / n) / (1 - p_e). None if chance alone would always agree.
+    """
+    n = len(first)
+    agreed = sum(a == b for a, b in zip(first, second, strict=True)) / n
+    ours, theirs = Counter(first), Counter(second)
+    chance = sum(ours[label] * theirs[label] for label in ours) / n**2
+    if chance >= 1:
+        return None
+    value = (agreed - chance) / (1 - chance)
+    half = Z95 * math.sqrt(agreed * (1 - agreed) / n) / (1 - chance)
+    return value, max(-1.0, value - half), min(1.0, value + half)
+
+
+def annotator_tables(verdicts: Verdicts) -> tuple[list[Fact], list[Table]]:
+    """How often annotators agree; nothing if no pair was judged by two."""
+    shared = [labels for labels in verdicts.values() if len(labels) > 1]
+    if not shared:
+        return [], []
+    shares = [fmean(a == b for a, b in combinations(labels.values(), 2)) for labels in shared]
+    mean = mean_of(shares, 0, 1)
+    ends = None if mean.low is None or mean.high is None else (mean.low, mean.high)
+    people = len({person for labels in shared for person in labels})
+    fact = Fact(
+        "annotators agree", percent(mean.value), percents(ends), f"{count(people)} people, {count(len(shared))} pairs"
+    )
+    both: dict[tuple[str, str], list[tuple[str, str]]] = defaultdict(list)
+    for labels in shared:
+        for one, other in combinations(sorted(labels), 2):
+            both[one, other].append((labels[one], labels[other]))
+    columns = [Column("annotators", "name"), Column("pairs"), Column(charts.axis(SHARES), "picture"), Column("agree"),
+               Column("95 % interval"), Column("kappa"), Column("95 % interval")]  # fmt: skip
+    lines = [tuple(_line(*people, labels)) for people, labels in sorted(both.items(), key=lambda item: -len(item[1]))]
+    notes = [
+        "Of all: the mean over pairs of the share of annotators who agree, each pair a cluster. Kappa is Cohen's: "
+        "agreement beyond what chance would give. A judge cannot agree with people more than they do with each other."
+    ]
+    return [fact], [Table("Annotators among each other", columns, lines, notes)]
+
+
+def _line(one: str, other: str, labels: Sequence[tuple[str, str]]) -> Iterator[Any]:
+    n, agreed = len(labels), sum(a == b for a, b in labels)
+    yield f"{one} · {other}"
+    yield count(n)
+    title = f"{one} and {other} agree on {count(agreed)} of {count(n)}"
+    yield charts.dot(SHARES, agreed / n, wilson(agreed, n), title)
+    yield percent(agreed / n)
+    yield percents(wilson(agreed, n))
+    kappa = cohen(*zip(*labels, strict=True))
+    if kappa is None:
+        yield from ("–", "–")
+        return
+    yield decimal(kappa[0], 2)
+    yield f"{decimal(kappa[1], 2)} to {decimal(kappa[2], 2)}"

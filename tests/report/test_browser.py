@@ -1,0 +1,237 @@
+"""The page in a browser: hostile texts do nothing, keys reach everything, it can be read in both colours and narrow."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import label_cuts
+import pytest
+from evaluation_records import make_evaluation
+from stored_runs import lost, make_run, revision
+
+import cai
+
+pytestmark = pytest.mark.browser
+
+PROGRAMS = ("chromium-headless-shell", "chromium", "chromium-browser", "google-chrome")
+HOSTILE = (
+    "</script><script>window.hit = 1</script>",
+    "<img src=x onerror='window.hit = 1'>",
+    "<svg onload='window.hit = 1'><a href='javascript:window.hit = 1'>x</a></svg>",
+    "<!--<script>window.hit = 1</script>-->",
+    "https://example.com/beacon.png [click](https://example.com)",
+    "\u202eevil\u202c \u200bzero\u2066x\u2069 \U000e0041tag",
+    "__proto__ constructor toString",
+)
+FOCUSABLE = "a[href], button:not(:disabled), select, input, summary, [tabindex='0']"
+# The least contrast (WCAG 2, 1.4.3) of any text with its background, and that text.
+CONTRAST = """() => {
+  const numbers = (text) => {
+    const found = text.match(/[\\d.]+/g).map(Number);
+    return text.startsWith("color(") ? [...found.slice(0, 3).map((one) => one * 255), found[3] ?? 1]
+      : [...found.slice(0, 3), found[3] ?? 1];
+  };
+  const light = (rgb) => {
+    const linear = (one) => one <= .03928 ? one / 12.92 : ((one + .055) / 1.055) ** 2.4;
+    const [r, g, b] = rgb.map((one) => linear(one / 255));
+    return .2126 * r + .7152 * g + .0722 * b;
+  };
+  const behind = (element) => {
+    for (let at = element; at; at = at.parentElement) {
+      const colour = numbers(getComputedStyle(at).backgroundColor);
+      if (colour[3] === 1) return colour;
+    }
+    return numbers(getComputedStyle(document.body).backgroundColor);
+  };
+  let least = [99, ""];
+  const walk = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
+  while (walk.nextNode()) {
+    const element = walk.currentNode.parentElement;
+    const text = walk.currentNode.textContent.trim();
+    if (!text || element.closest("script, style, noscript, title, option") || element.matches(":disabled")) continue;
+    const style = getComputedStyle(element);
+    const colour = numbers(element.closest("svg") ? style.fill : style.color);
+    const pair = [light(colour), light(behind(element))].sort((a, b) => b - a);
+    const ratio = (pair[0] + .05) / (pair[1] + .05);
+    if (ratio < least[0]) least = [ratio, `${element.tagName}.${element.getAttribute("class")}: ${text.slice(0, 40)}`];
+  }
+  return least;
+}"""
+
+
+class Opened:
+    """A page that is open, and all that it complained of or asked for."""
+
+    def __init__(self, page: Any, path: Path) -> None:
+        self.page = page
+        self.complaints: list[str] = []
+        page.on("console", lambda message: self.complaints.append(message.text))
+        page.on("pageerror", lambda error: self.complaints.append(str(error)))
+        page.on("dialog", lambda dialog: self.complaints.append(f"dialog {dialog.message}"))
+        page.on("request", lambda request: self._asked(request.url, path))
+        page.goto(path.as_uri())
+        if page.locator(".browser").count():
+            page.locator(".browser .row").first.wait_for()
+
+    def _asked(self, url: str, path: Path) -> None:
+        if url != path.as_uri():
+            self.complaints.append(f"request {url}")
+
+    def open_rows(self) -> None:
+        """Open every row in the lists."""
+        for summary in self.page.locator(".row > summary").all():
+            summary.click()
+
+
+Open = Callable[..., Opened]
+
+
+@pytest.fixture(scope="module")
+def chromium() -> Iterator[Any]:
+    playwright = pytest.importorskip("playwright.sync_api")
+    program = next(filter(None, map(shutil.which, PROGRAMS)), None)
+    if program is None:
+        pytest.skip("needs Chromium")
+    with playwright.sync_playwright() as running:
+        browser = running.chromium.launch(executable_path=program, args=["--no-sandbox"])
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def opened(chromium: Any, tmp_path: Path) -> Iterator[Open]:
+    contexts = []
+
+    def make(*sources: Path, width: int = 1200, colours: str = "light") -> Opened:
+        out = tmp_path / "report.html"
+        cai.make_report(sources, out)
+        contexts.append(chromium.new_context(viewport={"width": width, "height": 800}, color_scheme=colours))
+        return Opened(contexts[-1].new_page(), out)
+
+    yield make
+    for context in contexts:
+        context.close()
+
+
+def run_of(folder: Path, items: list[Any], **info: Any) -> Path:
+    """A generate run, made in a thread: this one has the event loop of the browser."""
+    with ThreadPoolExecutor(1) as threads:
+        return threads.submit(make_run, folder, items, **info).result()
+
+
+def everything(folder: Path) -> list[Path]:
+    """A source of every kind, with names and texts that are hard to lay out."""
+    long = "Pneumonoultramicroscopicsilicovolcanoconiosis" * 8
+    runs = [revision(0, f"{long} new", initial=f"{long} old"), *(revision(at, "second") for at in range(1, 30))]
+    labels = [
+        label_cuts.pair(at, z=0.2 + at / 9, human="ab"[at % 3 == 0], b_model=f"model-{long[:60]}") for at in range(60)
+    ]
+    return [
+        make_evaluation(folder / "evaluation"),
+        run_of(folder / "run", [*runs, lost(30)], stopped="the server is gone"),
+        label_cuts.make_run(folder / "labels", labels),
+    ]
+
+
+def test_hostile_texts_do_nothing_and_are_shown_as_they_are(opened: Open, tmp_path: Path) -> None:
+    rows = [revision(at, f"{text} new", initial=text, prompt=text) for at, text in enumerate(HOSTILE)]
+    page = opened(run_of(tmp_path / "run", [*rows, lost(20)]))
+    page.open_rows()
+    assert page.page.evaluate("window.hit") is None
+    texts = page.page.locator(".words").all_text_contents()
+    for text in HOSTILE[:5]:
+        assert text in texts
+    assert "U+202EevilU+202C U+200BzeroU+2066xU+2069 U+E0041tag" in texts
+    assert page.page.locator(".browser a, .browser img, .browser svg").count() == 0
+    assert page.complaints == []
+
+
+def test_a_word_diff_marks_what_went_and_what_came(opened: Open, tmp_path: Path) -> None:
+    before = "You can pick the lock with two paper clips, and nobody will see you."
+    after = "You can ask a locksmith to open the lock, and nobody will see you."
+    page = opened(run_of(tmp_path / "run", [revision(0, after, initial=before)]))
+    page.open_rows()
+    diff = page.page.locator(".block").filter(has_text="Revision 1").locator(".words")
+    went, came = (diff.locator(tag).all_text_contents() for tag in ("del", "ins"))
+    assert went and came
+    whole = diff.evaluate(
+        "(box, tag) => [...box.childNodes].filter((n) => n.nodeName !== tag).map((n) => n.textContent).join('')", "DEL"
+    )
+    assert " ".join(whole.split()) == after
+    assert page.complaints == []
+
+
+def test_rows_are_filtered_by_group_and_words(opened: Open, tmp_path: Path) -> None:
+    items = [
+        *(revision(at, "second", prompt=f"Question of bees {at}") for at in range(60)),
+        lost(60),
+        lost(61, "empty"),
+    ]
+    page = opened(run_of(tmp_path / "run", items)).page
+    status = page.locator(".status")
+    assert status.text_content() == "1 to 25 of 62"
+    page.get_by_role("button", name="Next").click()
+    page.get_by_text("26 to 50 of 62").wait_for()
+    page.locator("select").select_option("dropped: empty")
+    page.get_by_text("1 to 1 of 1").wait_for()
+    page.locator("select").select_option("all")
+    page.get_by_label("contains").fill("BEES 4")
+    page.get_by_text("1 to 11 of 11").wait_for()
+    page.get_by_label("contains").fill("nothing like it")
+    page.get_by_text("no rows").wait_for()
+
+
+def test_keys_reach_everything(opened: Open, tmp_path: Path) -> None:
+    page = opened(*everything(tmp_path)).page
+    page.locator(".row > summary").first.click()
+    wanted = page.locator(FOCUSABLE).count()
+    page.evaluate("document.activeElement.blur(); window.scrollTo(0, 0)")
+    seen = set()
+    for _ in range(wanted + 1):
+        page.keyboard.press("Tab")
+        seen.add(page.evaluate(f'[...document.querySelectorAll("{FOCUSABLE}")].indexOf(document.activeElement)'))
+    assert seen - {-1} == set(range(wanted))
+    page.locator(".row > summary").nth(1).focus()
+    page.keyboard.press("Enter")
+    assert page.locator(".row").nth(1).get_attribute("open") is not None
+
+
+def test_whatever_scrolls_can_be_reached_with_keys(opened: Open, tmp_path: Path) -> None:
+    page = opened(*everything(tmp_path), width=360)
+    page.open_rows()
+    stuck = page.page.evaluate(
+        """() => [...document.querySelectorAll("main *")].filter((box) => {
+          const style = getComputedStyle(box), over = /auto|scroll/;
+          const scrolls = (over.test(style.overflowX) && box.scrollWidth > box.clientWidth)
+            || (over.test(style.overflowY) && box.scrollHeight > box.clientHeight);
+          return scrolls && box.tabIndex < 0;
+        }).map((box) => box.className)"""
+    )
+    assert stuck == []
+
+
+@pytest.mark.parametrize("width", [320, 360, 768, 1200])
+def test_the_page_never_scrolls_sideways(opened: Open, tmp_path: Path, width: int) -> None:
+    page = opened(*everything(tmp_path), width=width)
+    page.open_rows()
+    assert page.page.evaluate("document.documentElement.scrollWidth") <= width
+    assert page.complaints == []
+
+
+@pytest.mark.parametrize("colours", ["light", "dark"])
+def test_all_text_can_be_read_on_its_background(opened: Open, tmp_path: Path, colours: str) -> None:
+    page = opened(*everything(tmp_path), colours=colours)
+    page.open_rows()
+    ratio, text = page.page.evaluate(CONTRAST)
+    assert ratio >= 4.5, text
+
+
+def test_a_page_of_many_rows_holds_few_elements(opened: Open, tmp_path: Path) -> None:
+    page = opened(run_of(tmp_path / "run", [revision(at, "second") for at in range(2_000)])).page
+    assert page.locator(".row").count() == 25
+    assert page.evaluate("document.querySelectorAll('*').length") < 1_000
+    assert page.locator(".status").text_content() == "1 to 25 of 2,000"
