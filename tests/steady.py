@@ -18,7 +18,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 Payload = dict[str, Any]
-STEPS = ("reply", "critique", "gate", "revision", "reasons", "judge")
+STEPS = ("reply", "critique", "gate", "revision", "reasons", "judge", "scale")
 OF_FINISH = ("truncated", "empty", "filtered", "refused", "flaky", "held")
 OF_TEXT = ("leak", "mixup", "same", "near", "declines", "long", "unreadable")
 KINDS = OF_FINISH + OF_TEXT
@@ -62,6 +62,8 @@ def step_of(payload: Payload) -> str:
     asked = text_of(payload)
     if "Answer with the single word Yes" in asked[-100:]:
         return "gate"
+    if "Answer with the single digit of the level." in asked[-100:]:
+        return "scale"
     if payload.get("logprobs") or "Answer with the single letter A or B." in asked[-100:]:
         return "judge"
     if "Do not choose yet." in asked[-200:]:
@@ -104,9 +106,20 @@ def begun(payload: Payload) -> str:
     return " " if "continue_final_message" in payload else ""
 
 
+def levels(payload: Payload) -> dict[int, float]:
+    """The probabilities of the levels: high for a reply that is worth much, and 0.98 together."""
+    reply = text_of(payload).rsplit("<reply>\n", 1)[1].split("\n</reply>")[0]
+    weights = {level: math.exp(-abs(level - 1 - 4 * worth(reply))) for level in range(1, 6)}
+    return {level: 0.98 * weight / sum(weights.values()) for level, weight in weights.items()}
+
+
 def letters(payload: Payload) -> dict[str, float]:
     """The log probabilities of the judge's letters, or of the words of the gate."""
     space = begun(payload)
+    if step_of(payload) == "scale":
+        if "unreadable" in kinds_of(payload):
+            return {"The": -0.1, " reply": -6.0}
+        return {f"{space}{level}": round(math.log(share), 6) for level, share in levels(payload).items()}
     if step_of(payload) == "gate":
         no = number("gate", payload) % 3 == 0
         listed = {f"{space}Yes": -2.5 if no else -0.1, f"{space}No": -0.1 if no else -2.5}
@@ -135,6 +148,10 @@ def _text(payload: Payload, step: str, kinds: set[str]) -> str:
         if "unreadable" in kinds:
             return "Neither."
         return begun(payload) + ("A" if preference(payload) > 0 else "B")
+    if step == "scale":
+        shares = levels(payload)
+        likeliest = max(shares, key=shares.__getitem__)
+        return "It is fair." if "unreadable" in kinds else f"{begun(payload)}{likeliest}"
     if step == "gate":
         if "unreadable" in kinds:
             return "It depends."

@@ -21,7 +21,7 @@ from cai.folder.rows import PAIR_BITS, lines_in_order, reading
 from cai.folder.run import RunFolder
 from cai.records import Candidates, ConstitutionRef, Entry, Object, Place, Protocol, Rating, Values
 from cai.runs.judging import CHECKED, JudgeCheck
-from cai.runs.run import Run
+from cai.runs.run import Run, Seats
 from cai.runs.settings import RunSettings
 from cai.sources.conversations import prompt_hash
 
@@ -31,7 +31,8 @@ class Rater(ABC):
 
     binding: what decides its answers besides sampling, for the identity of the run, such as
     `{"judge": spec, "protocol": "score"}`. constitution, templates: what its rows record. listed: the tokens that hold
-    its answer, with the protocol logprob. wanted, advice: what it should answer, and what to do if it does not.
+    its answer, with the protocol logprob. player: what a plan calls the model. wanted, advice: what it should answer,
+    and what to do if it does not.
     """
 
     model: Model
@@ -40,6 +41,7 @@ class Rater(ABC):
     constitution: ConstitutionRef | None = None
     templates: str | None = None
     listed: tuple[str, ...] = ()
+    player = "judge"
     wanted = "with a level"
     advice = "name another judge"
 
@@ -55,7 +57,8 @@ class Rater(ABC):
 class RateRun(Run[Rating]):
     """Rates replies.
 
-    entries: the replies with their positions, read when the run is played. origin: what the identity says of them.
+    entries: the replies with their positions, counted now and read when the run is played. origin: what the identity
+    says of them.
     """
 
     command = "rate"
@@ -76,9 +79,14 @@ class RateRun(Run[Rating]):
             "seed": settings.seed,
         }
         templates = load_templates(settings.templates)
-        super().__init__((), settings, "ratings", templates, {"judge": rater.model}, identity)
+        super().__init__((), settings, "ratings", templates, {rater.player: rater.model}, identity)
         self.rater, self._entries = rater, entries
+        self.total = sum(1 for _ in entries())
         self.readable = JudgeCheck(rater.advice, needed=False)  # a plan needs no check
+
+    def seats(self) -> list[Seats]:
+        """The model, as the judge."""
+        return [({"judge": self.rater.player}, self.settings.sampling, self.settings.seed)]
 
     def items(self) -> Iterator[Place]:
         """The replies, from the first."""

@@ -9,8 +9,9 @@ from cai.evaluation.arena.suite import Suite
 from cai.evaluation.suites.harm import Harm
 from cai.evaluation.suites.preference import Preference
 from cai.evaluation.suites.refusals import Refusals
+from cai.evaluation.suites.scale import Scale
 from cai.evaluation.suites.tax import Tax
 
 SUITES: dict[str, type[Suite]] = {  # by name, in the order in which they run
-    each.name: each for each in (Preference, Refusals, Harm, Tax)
+    each.name: each for each in (Preference, Scale, Refusals, Harm, Tax)
 }
