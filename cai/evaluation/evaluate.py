@@ -77,27 +77,24 @@ class EvaluateRun:
                 self.skipped[name] = why
         self.began: list[Run[Any]] = []
         self.stopped: str | None = None
-        self._evaluator = self._read_evaluator()
+        self._preference = next((suite for suite in self.suites if isinstance(suite, Preference)), None)
+        if self._preference is not None:
+            self._preference.evaluator = self._evaluator_of(self._preference)
         self._started = time.monotonic()
 
-    def _read_evaluator(self) -> Evaluator | None:
+    def _evaluator_of(self, preference: Preference) -> Evaluator:
         """Who judges, with the accuracy that --bench states."""
-        preference = next((suite for suite in self.suites if isinstance(suite, Preference)), None)
-        if preference is None:
-            return None
-        binding = preference.labels.judging.binding
+        binding, law = preference.labels.judging.binding, preference.labels.constitution
         accuracy, source = None, ""
         if self.settings.bench is not None:
             accuracy, source = read_accuracy(self.settings.bench, binding), str(self.settings.bench)
-        law = preference.labels.constitution
-        preference.evaluator = Evaluator(
+        return Evaluator(
             spec=binding["judge"],
             protocol=binding["protocol"],
             constitution=f"{law.name} {law.version}",
             accuracy=accuracy,
             source=source,
         )
-        return preference.evaluator
 
     # Its runs
 
@@ -143,7 +140,7 @@ class EvaluateRun:
             contestants=self.arena.contestants,
             prompts=source_name(self.source, self.settings.limit),
             seed=self.settings.seed,
-            evaluator=self._evaluator,
+            evaluator=None if self._preference is None else self._preference.evaluator,
             results=tuple(results),
             bounds=tuple(check_bounds(self.bounds, results, {each.name for each in self.arena.contestants})),
             stopped=self.stopped,

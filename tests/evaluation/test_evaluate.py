@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 import pytest
+from evaluations import Ask, lines_of
 from steady import Steady
 
 import cai
@@ -18,28 +18,6 @@ from cai.evaluation.evaluate import EvaluateRun
 from cai.folder.store import read_calls
 from cai.runs.plan import estimate
 
-TEXTS = [f"Question {number}: what helps?" for number in range(12)]
-
-
-@pytest.fixture
-def ask(server: Steady, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
-    """Evaluates models of the server on a few prompts; `server.asked` counts its calls."""
-    monkeypatch.setenv("OPENAI_API_KEY", "none")
-    prompts = tmp_path / "prompts.jsonl"
-    prompts.write_text("".join(json.dumps({"prompt": text}) + "\n" for text in TEXTS))
-
-    def evaluate(*models: str, against: str = "openai:base", out: str = "out", **settings: Any) -> Evaluation:
-        values = {"judge": "openai:judge", "suite": "preference", "base_url": f"{server.url}/v1", **settings}
-        return cai.evaluate(models, against, prompts, out=tmp_path / out, **values)
-
-    return evaluate
-
-
-def lines_of(evaluation: Evaluation, suite: str = "preference") -> dict[tuple[str, str], Line]:
-    """The lines of a suite by measure and model."""
-    [result] = [result for result in evaluation.results if result.suite == suite]
-    return {(line.measure, line.model): line for line in result.lines}
-
 
 def keys_of(folder: Path) -> list[str]:
     return sorted(key for key, *_ in read_calls(folder))
@@ -49,18 +27,22 @@ def keys_of(folder: Path) -> list[str]:
 
 
 def test_an_evaluation_makes_the_very_calls_that_sample_and_label_make(
-    ask: Any, server: Steady, tmp_path: Path
+    ask: Ask, server: Steady, tmp_path: Path
 ) -> None:
     ask("openai:one", "openai:two")
     more: dict[str, Any] = {"base_url": f"{server.url}/v1"}
     models = ["openai:base", "openai:one", "openai:two"]
     list(cai.sample(tmp_path / "prompts.jsonl", models, n=1, out=tmp_path / "s", **more))
-    list(cai.label(tmp_path / "s", "harmless", judge="openai:judge", pairing="models", out=tmp_path / "l", **more))
+    list(
+        cai.label(
+            tmp_path / "s", "harmless", judge="openai:judge", pairing="models", principles=1, out=tmp_path / "l", **more
+        )
+    )
     assert keys_of(tmp_path / "out" / "replies") == keys_of(tmp_path / "s")
     assert keys_of(tmp_path / "out" / "labels") == keys_of(tmp_path / "l")
 
 
-def test_the_same_evaluation_again_asks_nothing_and_says_the_same(ask: Any, tmp_path: Path) -> None:
+def test_the_same_evaluation_again_asks_nothing_and_says_the_same(ask: Ask, tmp_path: Path) -> None:
     first = ask("openai:one", n=2)
     calls = [keys_of(tmp_path / "out" / name) for name in ("replies", "labels")]
     again = ask("openai:one", n=2)
@@ -68,24 +50,30 @@ def test_the_same_evaluation_again_asks_nothing_and_says_the_same(ask: Any, tmp_
     assert again.results == first.results and again.usage == first.usage
 
 
-def test_rows_are_the_same_at_concurrency_1_and_64(ask: Any) -> None:
+def test_rows_are_the_same_at_concurrency_1_and_64(ask: Ask) -> None:
     results = [ask("openai:one", out=f"c{number}", concurrency=number).results for number in (1, 64)]
     assert results[0] == results[1]
 
 
-def test_what_is_written_is_what_is_returned(ask: Any, tmp_path: Path) -> None:
+def test_what_is_written_is_what_is_returned(ask: Ask, tmp_path: Path) -> None:
     evaluation = ask("openai:one")
     assert Evaluation.model_validate_json((tmp_path / "out" / "evaluation.json").read_bytes()) == evaluation
 
 
 def test_a_plan_counts_the_calls_that_the_evaluation_makes(
-    ask: Any, server: Steady, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ask: Ask, server: Steady, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    values = {"against": "openai:base", "judge": "openai:judge", "suite": "preference", "out": tmp_path / "out"}
+    values = {
+        "against": "openai:base",
+        "judge": "openai:judge",
+        "suite": "preference",
+        "principles": 1,
+        "out": tmp_path / "out",
+    }
     settings = EvaluateSettings(base_url=f"{server.url}/v1", **values)
     plan = estimate(EvaluateRun(["openai:one", "openai:two"], tmp_path / "prompts.jsonl", settings))
     evaluation = ask("openai:one", "openai:two")
-    assert plan.calls == evaluation.usage["calls"] == 12 * 3 + 12 * 3 * 6
+    assert plan.calls == evaluation.usage["calls"] == 12 * 3 + 12 * 3 * 2
     rest = estimate(EvaluateRun(["openai:one", "openai:two"], tmp_path / "prompts.jsonl", settings))
     assert (rest.calls, rest.finished) == (0, 12)
 
@@ -93,19 +81,19 @@ def test_a_plan_counts_the_calls_that_the_evaluation_makes(
 # Figures
 
 
-def test_a_win_rate_is_mirrored_when_the_models_change_places(ask: Any) -> None:
+def test_a_win_rate_is_mirrored_when_the_models_change_places(ask: Ask) -> None:
     mine = lines_of(ask("openai:one", n=2))["win rate", "one"].figure
     theirs = lines_of(ask("openai:base", against="openai:one", out="mirrored", n=2))["win rate", "base"].figure
     assert mine.value is not None and mine.low is not None and mine.high is not None
     assert (theirs.value, theirs.low, theirs.high) == pytest.approx((1 - mine.value, 1 - mine.high, 1 - mine.low))
 
 
-def test_prompts_are_the_units_of_a_win_rate(ask: Any) -> None:
+def test_prompts_are_the_units_of_a_win_rate(ask: Ask) -> None:
     figure = lines_of(ask("openai:one", n=3))["win rate", "one"].figure
     assert figure.n == 12
 
 
-def test_the_best_of_several_replies_is_a_contestant_that_beats_base(ask: Any) -> None:
+def test_the_best_of_several_replies_is_a_contestant_that_beats_base(ask: Ask) -> None:
     lines = lines_of(ask("openai:one", best_of=4))
     best = lines["win rate", "base, best of 4"].figure
     assert best.value is not None and best.value > 0.5
@@ -178,7 +166,7 @@ def test_a_bound_that_cannot_be_read_is_refused_in_one_line(text: str, said: str
     ],
 )
 def test_what_cannot_be_evaluated_is_refused_before_anything_is_asked(
-    ask: Any, tmp_path: Path, models: tuple[str, ...], settings: dict[str, Any], said: str
+    ask: Ask, tmp_path: Path, models: tuple[str, ...], settings: dict[str, Any], said: str
 ) -> None:
     with pytest.raises(CaiError) as error:
         ask(*models, **settings)

@@ -6,19 +6,22 @@ import hashlib
 import math
 from collections import Counter
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import orjson
 
 from cai.evaluation.arena.arena import Arena
-from cai.evaluation.arena.figures import Contestant, Evaluator, Result
-from cai.evaluation.arena.gold import FILE, random_order
+from cai.evaluation.arena.figures import Contestant, Evaluator, Line, Result
+from cai.evaluation.arena.gold import FILE, random_order, read_gold
 from cai.evaluation.arena.outcomes import Outcome, contests_of, outcomes_of, read_labels
 from cai.evaluation.arena.suite import Suite
+from cai.evaluation.statistics import stopping
 from cai.evaluation.suites import verdicts
 from cai.folder.files import identity_hash, write_atomically
 from cai.models import open_models
 from cai.records import Candidate, Candidates, Contest, Place
+from cai.runs.judging import check_human_labels
 from cai.runs.label import LabelRun
 from cai.runs.run import Run
 from cai.runs.sample import SampleRun
@@ -41,6 +44,8 @@ class Preference(Suite):
     def __init__(self, arena: Arena) -> None:
         super().__init__(arena)
         settings = arena.settings
+        if settings.gold is not None:
+            check_human_labels(settings.gold, "--gold")
         self.each = settings.n
         self.judge = open_models({"judge": settings.judge}, settings.connection)
         self.labels = self._labelling([])  # checks all that can be checked
@@ -131,21 +136,63 @@ class Preference(Suite):
 
     def result(self) -> Result:
         """Win rates against BASE, and what can be said of them."""
+        settings = self.arena.settings
         outcomes = self.outcomes()
         names = [contestant.name for contestant in self.contestants]
-        lines = [verdicts.win_line(names, outcomes, other) for other in range(1, len(names))]
-        lines += verdicts.differences(names, outcomes)
+        others = range(1, len(names))
+        details: dict[str, Any] = {"pairs": {names[one]: verdicts.counts_of(outcomes, one, 0) for one in others}}
+        if settings.stop_when_decided:
+            lines = [verdicts.decided_line(names[one], outcomes, one, self.alpha) for one in others]
+        else:
+            lines = [verdicts.win_line(names[one], outcomes, one) for one in others]
         compared = max((line.figure.n for line in lines), default=0)
+        if settings.gold is not None:
+            corrected, details["bias"] = self._corrected(outcomes, settings.gold)
+            lines += corrected
+        if settings.length_control:
+            lines += [verdicts.length_line(names[one], outcomes, one) for one in others]
         facts = list(verdicts.detectable_facts(compared, self.evaluator))
-        self._write_to_label(outcomes)
+        if settings.stop_when_decided:
+            facts[0] = (
+                f"stops at an e-value of {1 / self.alpha:g}, which an equal model ever reaches in 5 % of evaluations"
+            )
+        else:  # these intervals hold only at an end that was fixed before
+            lines += verdicts.differences(names, outcomes)
+            if len(names) > 2:
+                rated, groups = verdicts.rating_lines(names, outcomes, settings.seed)
+                lines += rated
+                facts += [f"{', '.join(group)} met no other contestant: no rating" for group in groups[1:]]
+        self._write_to_label()
         return Result(
             suite=self.name,
             title=self.title,
             facts=tuple(facts),
             lines=tuple(lines),
             warnings=tuple(self._warnings(outcomes)),
-            details={"pairs": {names[other]: verdicts.counts_of(outcomes, other, 0) for other in range(1, len(names))}},
+            details=details,
         )
+
+    @property
+    def alpha(self) -> float:
+        """The chance of a false stop for each model, so that for all together it is at most 5 %."""
+        return stopping.ALPHA / (len(self.contestants) - 1)
+
+    def _is_decided(self) -> bool:
+        outcomes = self.outcomes()
+        others = range(1, len(self.contestants))
+        return all(verdicts.decision_of(outcomes, one, self.alpha) is not None for one in others)
+
+    def _corrected(self, outcomes: list[Outcome], path: str | Path) -> tuple[list[Line], dict[str, float | None]]:
+        """The win rates without the judge's bias, and the bias of each; the judge's accuracy is then that on gold."""
+        gold = read_gold(path, {outcome.key: outcome.a for outcome in outcomes}, self.arena.settings.seed)
+        accuracy = verdicts.accuracy_on(outcomes, gold)
+        if accuracy is not None and self.evaluator is not None:
+            self.evaluator = self.evaluator.model_copy(update={"accuracy": accuracy, "source": str(path)})
+        lines, biases = [], {}
+        for number, contestant in enumerate(self.contestants[1:], 1):
+            line, biases[contestant.name] = verdicts.corrected_line(contestant.name, outcomes, number, gold)
+            lines.append(line)
+        return lines, biases
 
     def _warnings(self, outcomes: list[Outcome]) -> Iterator[str]:
         replies = Counter[str]()
@@ -162,7 +209,7 @@ class Preference(Suite):
         if self.best is not None:
             yield f"{self.contestants[-1].name} is picked by this judge itself: its win rate is an upper bound"
 
-    def _write_to_label(self, outcomes: list[Outcome]) -> None:
+    def _write_to_label(self) -> None:
         """Write the first pairs of the random order for people to label, without saying who wrote what."""
         contests = {item.key: item for _, item in self._pairs() if isinstance(item, Contest)}
         order = random_order(contests, self.arena.settings.seed)[:LABELLED]

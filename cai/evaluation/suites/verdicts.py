@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from statistics import fmean
 
 from cai.evaluation.arena.figures import Evaluator, Figure, Line, figure_of
 from cai.evaluation.arena.outcomes import Outcome, by_prompt
-from cai.evaluation.statistics import winrate
+from cai.evaluation.statistics import debias, lengths, ratings, stopping, winrate
+from cai.evaluation.statistics.estimates import Estimate
+from cai.judge.metrics import credit, wilson
 from cai.texts.wording import counted
 
 WIN_RATE = "win rate"
@@ -44,17 +47,19 @@ def shifted(figure: Figure, by: float) -> Figure:
     return Figure(value=ends[0], low=ends[1], high=ends[2], n=figure.n)
 
 
-def win_line(names: Sequence[str], outcomes: Sequence[Outcome], contestant: int) -> Line:
+def line_of(model: str, measure: str, estimate: Estimate, *notes: str) -> Line:
+    """A share against one half, such as a win rate."""
+    figure = figure_of(estimate)
+    note = "; ".join(filter(None, (*notes, estimate.reason)))
+    return Line(model=model, measure=measure, unit="share", figure=figure, difference=shifted(figure, 0.5), note=note)
+
+
+def win_line(model: str, outcomes: Sequence[Outcome], contestant: int) -> Line:
     """The win rate of a contestant against BASE; its difference is that to one half."""
-    figure = figure_of(winrate.win_rate(by_prompt(outcomes, contestant, 0)))
-    return Line(
-        model=names[contestant],
-        measure=WIN_RATE,
-        unit="share",
-        figure=figure,
-        difference=shifted(figure, 0.5),
-        note=note_of(counts_of(outcomes, contestant, 0)),
-    )
+    won = by_prompt(outcomes, contestant, 0)
+    p = winrate.sign_p(won)
+    test = "" if p is None else f"sign test p = {p:.2g}"
+    return line_of(model, WIN_RATE, winrate.win_rate(won), note_of(counts_of(outcomes, contestant, 0)), test)
 
 
 def differences(names: Sequence[str], outcomes: Sequence[Outcome]) -> Iterator[Line]:
@@ -63,7 +68,113 @@ def differences(names: Sequence[str], outcomes: Sequence[Outcome]) -> Iterator[L
         for earlier in range(1, later):
             estimate = winrate.win_difference(by_prompt(outcomes, later, 0), by_prompt(outcomes, earlier, 0))
             measure = f"win rate less that of {names[earlier]}"
-            yield Line(model=names[later], measure=measure, unit="share", figure=figure_of(estimate))
+            figure = figure_of(estimate)
+            yield Line(model=names[later], measure=measure, unit="share", figure=figure, note=estimate.reason)
+
+
+# Stopping early
+
+
+def decision_of(outcomes: Sequence[Outcome], contestant: int, alpha: float) -> int | None:
+    """After how many prompts, in the order of their positions, it is decided who is better; None: it is not."""
+    means = winrate.prompt_means(by_prompt(outcomes, contestant, 0))
+    return stopping.stops_after((means[prompt] for prompt in sorted(means)), alpha)
+
+
+def decided_line(model: str, outcomes: Sequence[Outcome], contestant: int, alpha: float) -> Line:
+    """The share of decided prompts that a contestant won, up to the stop, with the interval that holds there.
+
+    Prompts after the stop were on their way, and are left out.
+    """
+    means = winrate.prompt_means(by_prompt(outcomes, contestant, 0))
+    stop = decision_of(outcomes, contestant, alpha)
+    counted_means = [means[prompt] for prompt in sorted(means)[:stop]]
+    wins = sum(mean > 0.5 for mean in counted_means)
+    losses = sum(mean < 0.5 for mean in counted_means)
+    verdict = "not decided by all prompts"
+    if stop is not None:
+        verdict = f"decided after {counted(stop, 'prompt')}: {'better' if wins > losses else 'worse'} than BASE"
+    if not wins + losses:
+        estimate = Estimate(None, n=0, reason="no prompt is decided")
+    else:
+        low, high = stopping.always_valid(wins, losses, alpha)
+        estimate = Estimate(wins / (wins + losses), low, high, wins + losses)
+    ties = len(counted_means) - wins - losses
+    even = f"{counted(ties, 'prompt')} even, left out" if ties else ""
+    return line_of(model, WIN_RATE, estimate, f"of decided prompts; {verdict}", even)
+
+
+# Without the judge's bias, and at equal length
+
+
+def corrected_line(
+    model: str, outcomes: Sequence[Outcome], contestant: int, gold: Mapping[str, float]
+) -> tuple[Line, float | None]:
+    """The win rate that people would give, and the judge's bias in it; gold: by pair, whether `first` is better."""
+    people: dict[int, list[float]] = {}
+    judged: dict[int, list[float]] = {}
+    for outcome in outcomes:
+        if outcome.won is not None and outcome.key in gold and (outcome.first, outcome.second) == (0, contestant):
+            people.setdefault(outcome.prompt, []).append(1 - gold[outcome.key])
+            judged.setdefault(outcome.prompt, []).append(1 - outcome.won)
+    means = winrate.prompt_means(by_prompt(outcomes, contestant, 0))
+    pairs = [(fmean(people[prompt]), fmean(judged[prompt])) for prompt in people]
+    debiased = debias.debiased(pairs, [mean for prompt, mean in means.items() if prompt not in people])
+    bias = "bias of the judge not known"
+    if debiased.bias is not None:
+        bias = f"bias of the judge {100 * debiased.bias:+.1f} points"
+    note = f"{bias}; {counted(len(pairs), 'prompt')} with human labels, weight of the judge {debiased.weight:.2f}"
+    return line_of(model, f"{WIN_RATE}, corrected by people", debiased.corrected, note), debiased.bias
+
+
+def accuracy_on(outcomes: Sequence[Outcome], gold: Mapping[str, float]) -> Figure | None:
+    """How often the judge agrees with people on the pairs that they labelled; None if it judged none of them."""
+    credits = [
+        credit(outcome.won, gold[outcome.key])
+        for outcome in outcomes
+        if outcome.key in gold and outcome.won is not None and not outcome.same
+    ]
+    if not credits:
+        return None
+    low, high = wilson(math.fsum(credits), len(credits))
+    return Figure(value=fmean(credits), low=low, high=high, n=len(credits))
+
+
+def length_line(model: str, outcomes: Sequence[Outcome], contestant: int) -> Line:
+    """The win rate at equal length."""
+    pairs: dict[Hashable, list[tuple[float, float]]] = {}
+    for outcome in outcomes:
+        if outcome.won is not None and (outcome.first, outcome.second) == (0, contestant):
+            pairs.setdefault(outcome.prompt, []).append((1 - outcome.won, float(-outcome.longer)))
+    control = lengths.length_controlled(pairs)
+    longer = [length for values in pairs.values() for _, length in values]
+    mean = f"replies are {fmean(longer):+,.0f} characters longer than BASE's" if longer else ""
+    slope = "" if control.slope is None else f"φ = {control.slope:+.2f}"
+    return line_of(model, f"{WIN_RATE} at equal length", control.rate, mean, slope)
+
+
+# All together
+
+
+def rating_lines(
+    names: Sequence[str], outcomes: Sequence[Outcome], seed: int
+) -> tuple[list[Line], tuple[tuple[str, ...], ...]]:
+    """Ratings of all contestants on the Elo scale, BASE at 0; and the groups that never met, BASE's first."""
+    games: dict[Hashable, list[tuple[str, str, float]]] = {}
+    for outcome in outcomes:
+        if outcome.won is not None:
+            game = names[outcome.first], names[outcome.second], outcome.won
+            games.setdefault(outcome.prompt, []).append(game)
+    found = ratings.bradley_terry(games, names[0], seed=seed)
+    lines = []
+    for name in names:
+        estimate = found.elo.get(name, Estimate(None, reason="none of its pairs has a valid vote"))
+        figure = figure_of(estimate)
+        difference = None if name == names[0] else figure
+        lines.append(
+            Line(model=name, measure="Elo", unit="elo", figure=figure, difference=difference, note=estimate.reason)
+        )
+    return lines, found.groups
 
 
 def detectable_facts(n: int, evaluator: Evaluator | None) -> Iterator[str]:
@@ -92,9 +203,3 @@ def detectable_facts(n: int, evaluator: Evaluator | None) -> Iterator[str]:
 
 def _percent(figure: Figure) -> str:
     return f"{100 * (figure.value or 0):.1f} % ({100 * (figure.low or 0):.1f} to {100 * (figure.high or 0):.1f})"
-
-
-def mean_longer(outcomes: Sequence[Outcome], contestant: int) -> float | None:
-    """Characters by which the replies of a contestant are longer than those of BASE, on average."""
-    lengths = [-outcome.longer for outcome in outcomes if (outcome.first, outcome.second) == (0, contestant)]
-    return fmean(lengths) if lengths else None
