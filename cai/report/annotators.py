@@ -20,9 +20,9 @@ from cai.evaluation.statistics.estimates import mean_of
 from cai.judge.metrics import Z95, wilson
 from cai.judge.people import PROBABILITIES
 from cai.records import Object
-from cai.report import charts
-from cai.report.charts import SHARES
-from cai.report.sections import Column, Fact, Table, count, decimal, name, percent, percents
+from cai.report.html import charts
+from cai.report.html.charts import SHARES
+from cai.report.html.sections import Column, Fact, Table, count, decimal, name, percent, percents
 from cai.sources.labels import HUMAN_LABELS, WORDS, human_label
 
 COLUMN = "annotator"

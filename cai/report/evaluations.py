@@ -14,9 +14,9 @@ from cai.evaluation.arena.figures import FILE, Bound, Evaluation, Figure, Line, 
 from cai.evaluation.suites.verdicts import WIN_RATE
 from cai.folder.files import read_object
 from cai.records import Values
-from cai.report import charts
-from cai.report.charts import SHARES, Scale, scale_of
-from cai.report.sections import (
+from cai.report.html import charts
+from cai.report.html.charts import SHARES, Scale, scale_of
+from cai.report.html.sections import (
     Cell,
     Column,
     Fact,

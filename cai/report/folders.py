@@ -11,9 +11,9 @@ from cai.errors import RunError
 from cai.folder.files import LOCK, check_files, exists, take_lock
 from cai.folder.rows import DROPPED, EXPORT_STAGES, kind_of, lines_in_order, reading
 from cai.records import Drop, Record, Values
+from cai.report.html.sections import Sample, paragraph
 from cai.report.rows import of_drop
 from cai.report.samples import Strata
-from cai.report.sections import Sample, paragraph
 
 R = TypeVar("R", bound=Record)
 Reasons = tuple[tuple[str, str], ...]  # stage and reason of each file that a row was left out of, each once

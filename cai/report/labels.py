@@ -14,13 +14,13 @@ from cai.judge.flows import is_valid
 from cai.judge.metrics import BINS, wilson
 from cai.judge.people import TRUTHS
 from cai.records import Label, Values, Vote
-from cai.report import charts
 from cai.report.folders import Reasons, RunRows
+from cai.report.html import charts
+from cai.report.html.sections import Cell, Column, Fact, Section, Table, count, name, percent, percents
 from cai.report.people import people_tables, thresholds
 from cai.report.rows import of_label
 from cai.report.runs import about, bars, drops, group_of_reasons, head, share_dot, share_fact
 from cai.report.samples import Strata
-from cai.report.sections import Cell, Column, Fact, Section, Table, count, name, percent, percents
 
 SAMPLE = "sample "
 LAST = ("initial", "rejected")  # what others are compared with

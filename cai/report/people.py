@@ -13,10 +13,10 @@ from cai.judge.calibration import TRIVIAL, CalibrationReport, calibrate_judge
 from cai.judge.certify import Binding, Calibration, Threshold
 from cai.judge.metrics import BINS, Metrics, reliability, risk_coverage, wilson
 from cai.records import Label
-from cai.report import charts
 from cai.report.annotators import COLUMN, annotator_tables, read_verdicts
-from cai.report.charts import SHARES, Curve, Scale
-from cai.report.sections import Column, Fact, Section, Table, count, decimal, name, paragraph, percent, percents
+from cai.report.html import charts
+from cai.report.html.charts import SHARES, Curve, Scale
+from cai.report.html.sections import Column, Fact, Section, Table, count, decimal, name, paragraph, percent, percents
 from cai.sources.files import read_records
 
 SURE = Scale(0.5, 1.0, (0.5, 0.6, 0.7, 0.8, 0.9, 1.0))

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from cai.records import Candidates, Drop, Label, Rating, Reading, Revision, Values, Vote
-from cai.report.sections import minus, name, paragraph, percent
+from cai.report.html.sections import minus, name, paragraph, percent
 from cai.training.report.samples import Sample as Answers
 
 MOST_TEXT = 6_000  # characters of a text: two screens

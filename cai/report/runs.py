@@ -12,12 +12,12 @@ from markupsafe import Markup
 from cai.evaluation.statistics.estimates import mean_of
 from cai.judge.metrics import wilson
 from cai.records import Candidates, Rating, Revision, Values
-from cai.report import charts
-from cai.report.charts import scale_of
 from cai.report.folders import Reasons, RunRows
+from cai.report.html import charts
+from cai.report.html.charts import scale_of
+from cai.report.html.sections import Cell, Column, Fact, Section, Table, count, decimal, name, percent, percents
 from cai.report.rows import of_candidates, of_rating, of_revision
 from cai.report.samples import Strata
-from cai.report.sections import Cell, Column, Fact, Section, Table, count, decimal, name, percent, percents
 
 KEPT = "kept"
 

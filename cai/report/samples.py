@@ -9,7 +9,7 @@ from itertools import chain, zip_longest
 from typing import NamedTuple
 
 from cai.records import Values
-from cai.report.sections import Group, Sample, name
+from cai.report.html.sections import Group, Sample, name
 
 MOST_ROWS = 2_000
 MOST_GROUPS = 40  # a page of more is of faults that someone made up

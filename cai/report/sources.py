@@ -11,11 +11,11 @@ from cai.folder.files import exists
 from cai.folder.run import find_info
 from cai.records import Values
 from cai.report.evaluations import evaluation_section
+from cai.report.html.sections import Section
 from cai.report.labels import label_section
 from cai.report.people import file_section
 from cai.report.runs import generate_section, rate_section, sample_section
 from cai.report.samples import Strata
-from cai.report.sections import Section
 from cai.report.trainings import training_section
 from cai.training.setup.folder import RECORD as TRAINING
 

@@ -13,13 +13,25 @@ from cai.errors import RunError
 from cai.folder.files import exists, read_object
 from cai.folder.rows import BAD_ROW
 from cai.records import Values
-from cai.report import charts
-from cai.report.charts import SHARES, Curve, scale_of
 from cai.report.folders import is_in_use, is_torn
+from cai.report.html import charts
+from cai.report.html.charts import SHARES, Curve, scale_of
+from cai.report.html.sections import (
+    Column,
+    Fact,
+    Sample,
+    Section,
+    Table,
+    count,
+    decimal,
+    name,
+    paragraph,
+    percent,
+    percents,
+)
 from cai.report.rows import of_answers
 from cai.report.runs import bars
 from cai.report.samples import Strata
-from cai.report.sections import Column, Fact, Sample, Section, Table, count, decimal, name, paragraph, percent, percents
 from cai.sources.yamlfile import first_fault
 from cai.texts.wording import clock
 from cai.training.report.samples import FILE as SAMPLES

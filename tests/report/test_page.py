@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from stored_runs import make_run, revision
 
 import cai
-from cai.report.marks import visible
+from cai.report.html.marks import visible
 from cai.report.page import as_json
 
 HOSTILE = (

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from markupsafe import Markup
 
-from cai.report.marks import visible
+from cai.report.html.marks import visible
 
 WIDE, HIGH = 360, 230  # units of a curve's picture, which are pixels unless the screen is narrower
 LEFT, RIGHT, TOP, BELOW = 54, 20, 12, 38  # around its axes
