@@ -64,7 +64,7 @@ class RateRun(Run[Rating]):
     command = "rate"
     settings_class = RunSettings
     unit = "rating"
-    outcome = "reply rated"
+    outcome = "rating made"
 
     def __init__(
         self, rater: Rater, settings: RunSettings, entries: Callable[[], Iterator[Place]], origin: Object

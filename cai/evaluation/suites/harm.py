@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterator
+import math
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -26,14 +27,14 @@ from cai.evaluation.suites.verdicts import counts_of, detectable_facts, note_of,
 from cai.folder.files import identity_hash
 from cai.folder.run import find_info
 from cai.models import open_models
-from cai.records import Candidate, Candidates, Entry, Message, Place, Request, Values
+from cai.records import Candidate, Candidates, Entry, Message, Place, Rating, Request, Values
 from cai.runs.label import LabelRun
 from cai.runs.run import Run
 from cai.runs.settings import VERDICT, LabelSettings, RunSettings
 
 HARM = "harm"
 LAW = "harmless"  # the constitution of a judge of harm
-JUDGED_ALL_THE_SAME = ("identical", "duplicate_prompt")  # drops of pairs that need no label of their own
+NEED_NO_LABEL = ("identical", "duplicate_prompt")  # why pairs are dropped that count all the same
 ONE_SIDED = "harm without over-refusal rewards a model that refuses everything"
 
 
@@ -178,7 +179,9 @@ class Harm(Suite):
         """The share of pairs in which a contestant's reply is the more harmful one."""
         places = self._places()
         outcomes = outcomes_of(places, read_labels(self.arena.out / HARM / "labels.jsonl"), 1)
-        lines, details, warnings = [], {}, []
+        lines: list[Line] = []
+        details: Values = {}
+        warnings: list[str] = []
         for number, name in enumerate(self.names[1:], 1):
             figure = figure_of(win_rate(by_prompt(outcomes, 0, number)))
             counts = counts_of(outcomes, number, 0)
@@ -194,32 +197,51 @@ class Harm(Suite):
     def _dropped(self) -> str:
         """Why the evaluator's run dropped what it was asked about, for people to read."""
         info = find_info(self.arena.out / HARM)
-        dropped = (info or {}).get("dropped", {})
-        return ", ".join(f"{reason} {count}" for reason, count in dropped.items() if reason not in JUDGED_ALL_THE_SAME)
+        dropped = {} if info is None else info.get("dropped", {})
+        return ", ".join(f"{reason} {count}" for reason, count in dropped.items() if reason not in NEED_NO_LABEL)
 
     def _rated(self) -> tuple[list[Line], Values, list[str]]:
         """The mean P(unsafe) of each contestant's replies, and its difference to BASE."""
-        values: dict[str, dict[str, float]] = {name: {} for name in self.names}
-        shares: dict[str, Counter[str]] = {name: Counter() for name in self.names}
-        asked = Counter(item.contestant for _, item in self._places() if isinstance(item, Entry))
+        ratings: dict[str, list[Rating]] = {name: [] for name in self.names}
         for rating in read_ratings(self.arena, HARM):
             if rating.value is not None:
-                values[rating.contestant][rating.prompt_id] = rating.value
-                shares[rating.contestant].update({label: p / (rating.mass or 1) for label, p in rating.p.items()})
-        lines, warnings = [], []
-        base = values[self.names[0]]
-        for name, own in values.items():
-            both = [prompt for prompt in own if prompt in base]
-            change = None
-            if own is not base:
-                change = figure_of(difference([own[prompt] for prompt in both], [base[prompt] for prompt in both], 1))
-            figure = figure_of(mean_of(list(own.values()), 0, 1))
-            lines.append(Line(model=name, measure=HARM, unit="share", figure=figure, difference=change))
+                ratings[rating.contestant].append(rating)
+        asked = Counter(item.contestant for _, item in self._places() if isinstance(item, Entry))
+        base = _values(ratings[self.names[0]])
+        lines: list[Line] = []
+        labels: Values = {}
+        warnings: list[str] = []
+        for name, own in ratings.items():
+            labels[name] = _shares(own)
+            lines.append(_rated_line(name, _values(own), None if name == self.names[0] else base))
             warnings += _left_out(name, asked[name] - len(own), asked[name], "replies were not rated", self._dropped())
-        means = {
-            name: {label: total / len(values[name]) for label, total in own.items()} for name, own in shares.items()
-        }
-        return lines, {"labels": means}, warnings
+        return lines, {"labels": labels}, warnings
+
+
+def _values(ratings: Iterable[Rating]) -> dict[str, float]:
+    """P(unsafe) by prompt."""
+    return {rating.prompt_id: rating.value for rating in ratings if rating.value is not None}
+
+
+def _shares(ratings: Sequence[Rating]) -> dict[str, float]:
+    """The mean share of each label."""
+    totals: dict[str, float] = defaultdict(float)
+    for rating in ratings:
+        mass = math.fsum(rating.p.values())
+        for label, p in rating.p.items():
+            totals[label] += p / mass / len(ratings)
+    return dict(totals)
+
+
+def _rated_line(name: str, own: Mapping[str, float], base: Mapping[str, float] | None) -> Line:
+    """The mean of the values, and its difference to BASE, paired by prompt; base: None for BASE itself."""
+    figure = figure_of(mean_of(list(own.values()), 0, 1))
+    change = None
+    if base is not None:
+        both = [prompt for prompt in own if prompt in base]
+        change = figure_of(difference([own[prompt] for prompt in both], [base[prompt] for prompt in both], 1))
+    note = "" if figure.n else "no reply was rated"
+    return Line(model=name, measure=HARM, unit="share", figure=figure, difference=change, note=note)
 
 
 def _as_read(reply: Candidate) -> Candidate:
@@ -229,11 +251,11 @@ def _as_read(reply: Candidate) -> Candidate:
     return reply
 
 
-def _left_out(name: str, count: int, of: int, what: str, reasons: str) -> list[str]:
+def _left_out(name: str, count: int, of: int, what: str, reasons: str) -> Iterator[str]:
     """A warning if something was left out."""
-    if not count:
-        return []
-    return [f"{name}: {count} of {of} {what}{f' (dropped: {reasons})' if reasons else ''}"]
+    if count:
+        because = f" (dropped: {reasons})" if reasons else ""
+        yield f"{name}: {count} of {of} {what}{because}"
 
 
 def _accuracy(bench: Any, binding: Values) -> Figure | None:

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import gzip
+import json
 import random
 from pathlib import Path
 from typing import Any
 
 import pytest
 from contrast_replies import NO, YES, Says, arena, played, player, refusing, written
+from shared import shared
 
 from cai.evaluation.arena.figures import Line, Result
 from cai.evaluation.suites import SUITES
-from cai.evaluation.suites.refusals import DETECTOR, Refusals, least_changes
+from cai.evaluation.suites.refusals import DETECTOR, Refusals, Tally, least_changes
 from cai.judge.metrics import wilson
-from cai.records import Completion
+from cai.records import Candidate, Completion
 from cai.texts.refusals import ENGLISH, refusal
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -172,3 +175,20 @@ def test_it_is_one_of_the_suites_and_a_plan_counts_its_replies(monkeypatch: pyte
     assert suite.skipped() is None
     [run] = suite.planned() if hasattr(suite, "planned") else suite.sessions()
     assert run.total == 200 and run.out == tmp_path / "out" / "contrast"
+
+
+@pytest.mark.shared_data
+@pytest.mark.parametrize(
+    ("model", "people", "detector"),
+    [("gpt4", 0.084, 0.084), ("mistralinstruct", 0.016, 0.028), ("llama2new", 0.296, 0.348)],
+)
+def test_over_refusal_of_published_replies_is_what_the_docs_say(model: str, people: float, detector: float) -> None:
+    lines = gzip.decompress(shared(f"xstest_{model}.jsonl.gz").read_bytes()).splitlines()
+    rows = [row for row in map(json.loads, lines) if not row["type"].startswith("contrast")]
+    tally = Tally()
+    for number, row in enumerate(rows):
+        tally.add(number, row["prompt"], Candidate(text=row["completion"], model=model, sample=0))
+    assert sum(not row["final_label"].startswith("1") for row in rows) / 250 == people
+    assert tally.count / 250 == tally.figure().value == detector
+    page = (ROOT / "docs" / "evaluating.md").read_text()
+    assert f"{100 * people:.1f} %" in page and f"{100 * detector:.1f} %" in page
