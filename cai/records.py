@@ -272,7 +272,7 @@ class Probed(Record):
 
     schema_: Literal[1] = Field(default=1, alias="schema")
     id: str
-    position: OfPrompt
+    position: OfPair
     key: str
     prompt: Turns
     text: str | None  # the context, if it is not a conversation
@@ -301,7 +301,7 @@ KINDS = {  # by command
     "label": Kind("labels.jsonl", Label, training=("sft", "dpo", "kto"), pairs=True),
     "test": Kind("labels.jsonl", Label, pairs=True),
     "rate": Kind("ratings.jsonl", Rating, pairs=True),
-    "probe": Kind("probes.jsonl", Probed),
+    "probe": Kind("probes.jsonl", Probed, pairs=True),
 }
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -14,9 +14,9 @@ from cai.calls.model import check_ability, spec_of
 from cai.calls.prices import total_usage
 from cai.engine.templates import load_templates
 from cai.errors import UsageError
-from cai.folder.rows import DROPPED, lines_in_order, reading
+from cai.folder.rows import DROPPED, PAIR_BITS, lines_in_order, reading
 from cai.models import open_models
-from cai.records import Completion, Drop, Place, Probe, Probed, Request, Turns, Values
+from cai.records import Completion, Drop, Object, Place, Probe, Probed, Request, Turns, Values
 from cai.runs.run import Run, Seats
 from cai.runs.sample import all_of
 from cai.runs.settings import RunSettings
@@ -33,10 +33,17 @@ def probe(id: str, context: Turns | str, *continuations: str, **options: Any) ->
     return Probe(id, key, context, None, continuations, **options)
 
 
+def numbered(probes: Iterable[Probe]) -> list[tuple[int, Probe]]:
+    """Probes with the positions of prompts."""
+    return [(number << PAIR_BITS, probe) for number, probe in enumerate(probes)]
+
+
 class ProbeRun(Run[Probed]):
     """Asks every model how probable it finds the continuations of each probe.
 
-    specs: the models, whose order is that of the columns. Raises UsageError for one that does not say so.
+    probes: with their positions. specs: the models, whose order is that of the columns. origin: what the identity says
+    of the probes, if more may come; None: they are all there. Raises UsageError for a model that gives no
+    probabilities.
     """
 
     command = "probe"
@@ -44,9 +51,17 @@ class ProbeRun(Run[Probed]):
     unit = "probe"
     outcome = "probe scored"
 
-    def __init__(self, probes: Sequence[Probe], specs: Sequence[str], settings: RunSettings) -> None:
+    def __init__(
+        self,
+        probes: Sequence[tuple[int, Probe]],
+        specs: Sequence[str],
+        settings: RunSettings,
+        origin: Object | None = None,
+    ) -> None:
         players = open_models({f"model {number}": spec for number, spec in enumerate(specs, 1)}, settings.connection)
-        content = sha256("".join(probe.key for probe in probes).encode()).hexdigest()[:16]
+        content: Any = origin
+        if content is None:
+            content = sha256("".join(probe.key for _, probe in probes).encode()).hexdigest()[:16]
         identity: Values = {"command": "probe", "probes": content, "models": list(map(spec_of, players.values()))}
         super().__init__(probes, settings, "probe", load_templates(None), players, identity)
         self.total = len(probes)
@@ -58,7 +73,7 @@ class ProbeRun(Run[Probed]):
 
     def check_models(self) -> None:
         """Raise UsageError if a model cannot score texts, or the contexts of these probes."""
-        completes = {probe.text is not None for probe in self.source}
+        completes = {probe.text is not None for _, probe in self.source}
         for model in self.models:
             if not model.can.scoring:
                 raise UsageError(f"{spec_of(model)} gives no probabilities of texts: use hf: or local:")
@@ -67,7 +82,7 @@ class ProbeRun(Run[Probed]):
 
     def items(self) -> Iterator[Place]:
         """The probes."""
-        return iter(enumerate(self.source))
+        return iter(self.source)
 
     async def play(self, drivers: list[Driver], item: Probe, position: int) -> Probed:
         """One probe to what each model says of it; raises RowDropped if one of them cannot be asked."""
@@ -105,7 +120,7 @@ class ProbeRun(Run[Probed]):
 
     def facts(self) -> Values:
         """What will run, for people to read; each with its label."""
-        texts = sum(len(probe.continuations) for probe in self.source)
+        texts = sum(len(probe.continuations) for _, probe in self.source)
         return {
             "probes": f"{counted(len(self.source), 'context')} with {counted(texts, 'continuation')}",
             "method": "log-probability of each continuation",

@@ -36,6 +36,30 @@ def ratio(values: Sequence[float], sizes: Sequence[float]) -> Estimate:
     return Estimate(value, value - half, value + half, n, "t of a ratio")
 
 
+def ratio_difference(
+    values: Sequence[float], sizes: Sequence[float], base: Sequence[float], base_sizes: Sequence[float]
+) -> Estimate:
+    """The ratio of a model less that of BASE, with an interval over the units that both have.
+
+    Each unit adds (v - r s)/Σs of the model less that of BASE to the spread, so that what both share cancels.
+    """
+    ours, theirs = ratio(values, sizes), ratio(base, base_sizes)
+    if ours.value is None or theirs.value is None:
+        return Estimate(None, reason=ours.reason or theirs.reason)
+    total, base_total = math.fsum(sizes), math.fsum(base_sizes)
+    parts = [
+        (value - ours.value * size) / total - (before - theirs.value * before_size) / base_total
+        for value, size, before, before_size in zip(values, sizes, base, base_sizes, strict=True)
+    ]
+    n = len(parts)
+    gap = ours.value - theirs.value
+    spread = math.sqrt(n / max(n - 1, 1) * math.fsum(part**2 for part in parts))
+    if not spread or n == 1:
+        return Estimate(gap, n=n, reason="no spread between the units, so there is no interval")
+    half = t_quantile(n - 1) * spread
+    return Estimate(gap, gap - half, gap + half, n, "t of a ratio")
+
+
 def k1(logprob: float, base: float) -> float:
     """log π - log π_ref of a text or token that was drawn from π: its mean is the KL divergence (Schulman 2020)."""
     return logprob - base

@@ -17,7 +17,7 @@ import orjson
 from cai.calls.model import Model
 from cai.evaluation.arena.arena import Arena
 from cai.evaluation.arena.figures import Contestant, Line, Result, figure_of
-from cai.evaluation.arena.probe import ProbeRun, probe, read_drops, read_probed
+from cai.evaluation.arena.probe import ProbeRun, numbered, probe, read_drops, read_probed
 from cai.evaluation.arena.suite import Suite
 from cai.evaluation.statistics.estimates import mean_of
 from cai.evaluation.statistics.likelihood import bits, ratio
@@ -73,7 +73,7 @@ class Tax(Suite):
         """The probe, scored by the models that can, and the instructions, followed by all."""
         if self.scorers:
             settings = self.arena.settings_of(RunSettings, PROBE, limit=None)
-            yield ProbeRun(list(probes()), [each.spec for each in self.scorers], settings)
+            yield ProbeRun(numbered(probes()), [each.spec for each in self.scorers], settings)
         yield self._instructions()
 
     def planned(self) -> Iterator[Run[Any]]:

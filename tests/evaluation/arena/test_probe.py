@@ -13,7 +13,7 @@ from players import Player, digits
 from scored import scores
 
 from cai.errors import ModelStopped, UsageError
-from cai.evaluation.arena.probe import ProbeRun, probe, read_drops, read_probed
+from cai.evaluation.arena.probe import ProbeRun, numbered, probe, read_drops, read_probed
 from cai.records import Completion, Probe, Turns
 from cai.runs.plan import estimate
 from cai.runs.settings import RunSettings
@@ -40,7 +40,7 @@ def player(name: str = "a", answer: Any = likely) -> Player:
 
 def run_of(probes: list[Probe], out: Path, *players: Player, **settings: Any) -> ProbeRun:
     with patch("cai.evaluation.arena.probe.open_models", lambda specs, _: dict(zip(specs, players, strict=True))):
-        return ProbeRun(probes, [each.name for each in players], RunSettings(out=out, **settings))
+        return ProbeRun(numbered(probes), [each.name for each in players], RunSettings(out=out, **settings))
 
 
 def test_rows_hold_what_each_model_says_in_the_order_of_the_models(tmp_path: Path) -> None:
@@ -125,7 +125,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
 
 
 def asked(probes: list[Probe], models: list[str], out: Path, **settings: Any) -> list[Any]:
-    ProbeRun(probes, models, RunSettings(out=out, **settings)).finish()
+    ProbeRun(numbered(probes), models, RunSettings(out=out, **settings)).finish()
     return list(read_probed(out))
 
 
@@ -163,7 +163,7 @@ def test_a_text_that_does_not_fit_is_left_out_with_the_reason(models: list[str],
 def test_a_base_model_is_not_asked_about_conversations(tmp_path: Path) -> None:
     spec = f"hf:{tiny.model(tmp_path / 'base', template=None)}"
     with pytest.raises(UsageError, match="has no chat template"):
-        ProbeRun([probe("x", ASK, "yes")], [spec], RunSettings(out=tmp_path / "run"))
+        ProbeRun(numbered([probe("x", ASK, "yes")]), [spec], RunSettings(out=tmp_path / "run"))
     assert len(asked([probe("x", "text", " yes")], [spec], tmp_path / "run")) == 1
 
 
