@@ -105,7 +105,9 @@ def labels(count: int, repeats: int) -> Iterator[list[str]]:
         "stopping, a look after each prompt that never decides": lambda: stops_after([0.0, 1.0] * (len(means) // 2)),
         "its interval": lambda: always_valid(len(means) // 2, len(means) // 2),
         "500 gold prompts": lambda: debiased(gold, means[500:]),
-        f"Bradley-Terry of three models, {RESAMPLINGS} resamplings": lambda: bradley_terry(games, "base"),
+        f"Bradley-Terry of three models, {RESAMPLINGS} resamplings": lambda: bradley_terry(
+            games, "base", resamplings=RESAMPLINGS
+        ),
     }
     total = 0.0
     for name, work in works.items():

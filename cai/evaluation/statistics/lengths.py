@@ -27,10 +27,11 @@ def length_controlled(pairs: Mapping[Hashable, Sequence[Pair]]) -> LengthControl
 
     After Dubois et al. 2024 (arXiv 2404.04475, section 3), without the terms for each prompt and model. Every prompt
     has the same weight. Newton's method with a ridge of 0.01 on both; the interval is theta ± t SE, SE from the
-    sandwich of scores summed by prompt (Liang and Zeger 1986), carried through sigma. No figure, but a reason, if there
-    are fewer than 30 prompts, if fewer than a tenth of the pairs lie on one side of equal length (an equal pair counts
-    half on both), if all outcomes are equal, or if length alone explains them all. Replies of all the same length need
-    no control: their win rate is the figure.
+    sandwich of scores summed by prompt (Liang and Zeger 1986), carried through sigma. The sandwich is far too small if
+    length explains nearly every outcome, so SE is at least that of as many independent pairs of equal length.
+    No figure, but a reason, if there are fewer than 30 prompts, if fewer than a tenth of the pairs lie on one side of
+    equal length (an equal pair counts half on both), if all outcomes are equal, or if length alone explains them all.
+    Replies of all the same length need no control: their win rate is the figure.
     """
     prompts = [list(values) for values in pairs.values() if values]
     outcomes = [outcome for values in prompts for outcome, _ in values]
@@ -84,8 +85,13 @@ def _fit(prompts: Sequence[Sequence[Pair]]) -> LengthControl:
     n = len(prompts)
     scores, (a, b, c) = _scores(prompts, theta, phi)
     left = [(c * first - b * second) / (a * c - b * b) for first, second in scores]
-    half = t_quantile(n - 1) * math.sqrt(math.fsum(value**2 for value in left) * n / (n - 1))
-    value, low, high = (1 / (1 + math.exp(-(theta + side * half))) for side in (0, -1, 1))
+    error = math.sqrt(math.fsum(value**2 for value in left) * n / (n - 1))
+    value = 1 / (1 + math.exp(-theta))
+    outcomes = [outcome for pairs in prompts for outcome, _ in pairs]
+    decided = len(outcomes) - outcomes.count(0.5)
+    least = math.sqrt(decided / (value * (1 - value))) / len(outcomes)
+    half = t_quantile(n - 1) * max(error, least)
+    low, high = (1 / (1 + math.exp(-(theta + side * half))) for side in (-1, 1))
     return LengthControl(Estimate(value, low, high, n, "sandwich"), phi)
 
 

@@ -14,6 +14,7 @@ from cai.evaluation.statistics.quantiles import quantile
 Game = tuple[str, str, float]  # two models, and the outcome of the first: 1, 0.5 or 0
 Wins = dict[tuple[str, str], float]  # by winner and loser; a tie is half a win each way
 PRIOR = 0.5  # wins each way between two models that met: the ratings of a model that always wins stay finite
+LEAST = 1e-9  # of a random weight: below, a strength may be 0
 ELO = 400 / math.log(10)  # points of Elo per unit of log strength
 
 
@@ -25,14 +26,15 @@ class Ratings(NamedTuple):
 
 
 def bradley_terry(
-    games: Mapping[Hashable, Sequence[Game]], base: str, *, resamplings: int = 300, seed: int = 0
+    games: Mapping[Hashable, Sequence[Game]], base: str, *, resamplings: int = 1000, seed: int = 0
 ) -> Ratings:
     """The strengths at which P(i beats j) = p_i / (p_i + p_j) makes the games of all prompts likeliest.
 
     Bradley and Terry 1952, fitted by the MM algorithm of Hunter 2004 (section 2), with half a win each way between
     models that met. Intervals are the middle 95 % of `resamplings` fits in which each prompt has a random weight
-    (the bootstrap of Rubin 1981), so replies to one prompt may be alike. A model that never met the group of BASE has
-    no rating.
+    (the bootstrap of Rubin 1981), so replies to one prompt may be alike; so have the half wins of the prior, without
+    which a model that always wins would look certain. For two models and a game a prompt that is the Jeffreys interval
+    of their win rate. A model that never met the group of BASE has no rating.
     """
     check([outcome for played in games.values() for *_, outcome in played], 0, 1)
     everyone = [_wins(played) for played in games.values()]
@@ -41,12 +43,13 @@ def bradley_terry(
     alike = Counter(tuple(sorted(wins.items())) for wins in linked if wins)  # prompts with the same games
     prompts = [dict(wins) for wins in alike]
     counts = list(alike.values())
-    prior = dict.fromkeys((pair for wins in prompts for pair in wins), PRIOR)
-    best = _strengths(_sum(prior, counts, prompts), dict.fromkeys(groups[0], 1.0), base)
+    met = list(dict.fromkeys(pair for wins in prompts for pair in wins))
+    best = _strengths(_sum(dict.fromkeys(met, PRIOR), counts, prompts), dict.fromkeys(groups[0], 1.0), base)
     chance = random.Random(seed)
     fits = []
     for _ in range(resamplings if sum(counts) > 1 else 0):
         weights = [chance.gammavariate(count, 1) for count in counts]  # as the sum of one Exp(1) for each prompt
+        prior = {pair: max(LEAST, chance.gammavariate(PRIOR, 1)) for pair in met}
         fits.append(_strengths(_sum(prior, weights, prompts), best, base))
     elo = {model: Estimate(None, reason=f"it met no model that met {base}") for group in groups for model in group}
     for model in groups[0]:

@@ -161,6 +161,21 @@ def test_all_but_one_outcome_explained_by_length_stays_finite() -> None:
     assert 0 < rate.low < rate.value < rate.high < 1
 
 
+@pytest.mark.parametrize("slope", [3.0, 30.0])
+@pytest.mark.parametrize("theta", [-4.0, 4.0])
+def test_an_interval_is_never_surer_than_pairs_of_equal_length_would_be(theta: float, slope: float) -> None:
+    chance = random.Random(10)
+    narrowest = 1.0
+    for _ in range(40):
+        lengths = [chance.gauss(0, 1) for _ in range(40)]
+        chances = [sigma(max(-50.0, min(50.0, theta + slope * length))) for length in lengths]
+        outcomes = [float(chance.random() < p) for p in chances]
+        rate = length_controlled({i: [pair] for i, pair in enumerate(zip(outcomes, lengths, strict=True))}).rate
+        if rate.low is not None and rate.high is not None:
+            narrowest = min(narrowest, rate.high - rate.low)
+    assert narrowest > 0.1  # 40 wins in 40 have the interval 0.91 to 1
+
+
 def test_numbers_that_are_none_stop_it() -> None:
     for pair in ((math.nan, 1.0), (1.0, math.nan), (2.0, 1.0), (1.0, math.inf)):
         with pytest.raises(UsageError, match="not a finite number"):

@@ -97,11 +97,15 @@ def test_prompts_that_differ_widen_the_intervals() -> None:
     assert width(tournament(random.Random(1), 160)) < 0.7 * width(one)
 
 
-def test_the_interval_of_two_models_is_as_wide_as_the_binomial_one() -> None:
-    games: dict[int, list[Game]] = {i: [("a", "base", float(i % 10 < 7))] for i in range(300)}
-    rating = bradley_terry(games, "base", resamplings=600).elo["a"]
+@pytest.mark.parametrize(
+    ("wins", "losses", "low", "high"),
+    [(7, 3, 0.39418, 0.90731), (57, 3, 0.87255, 0.98572), (210, 90, 0.64641, 0.74975), (20, 0, 0.88336, 0.99998)],
+)
+def test_the_interval_of_two_models_is_that_of_jeffreys(wins: int, losses: int, low: float, high: float) -> None:
+    games: dict[int, list[Game]] = {i: [("a", "base", float(i < wins))] for i in range(wins + losses)}
+    rating = bradley_terry(games, "base", resamplings=4000).elo["a"]
     assert rating.low is not None and rating.high is not None
-    assert rating.high - rating.low == pytest.approx(2 * 1.96 * ELO / math.sqrt(300 * 0.7 * 0.3), rel=0.1)
+    assert [1 / (1 + math.exp(-end / ELO)) for end in (rating.low, rating.high)] == pytest.approx([low, high], abs=0.01)
 
 
 def test_the_same_seed_gives_the_same_ratings_and_order_of_names_none() -> None:
