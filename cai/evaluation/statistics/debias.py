@@ -10,6 +10,8 @@ from typing import NamedTuple
 from cai.evaluation.statistics.estimates import Estimate, check, deviation, mean_of
 from cai.evaluation.statistics.quantiles import t_quantile
 
+HALF_EACH_WAY = 0.5  # prompts that the judge sees otherwise than people: one who is right on few prompts can err
+
 
 class Debiased(NamedTuple):
     """A win rate by the judge, and the same without its bias."""
@@ -29,7 +31,10 @@ def debiased(gold: Sequence[tuple[float, float]], rest: Sequence[float]) -> Debi
 
         theta  = mean(y) + lambda (mean(f_U) - mean(f_L))
         lambda = cov(y, f_L) / (var(f_L) + (m/n) var(f_U)), clipped to [0, 1]
-        var    = var(y - lambda f_L) / m + lambda^2 var(f_U) / n
+        var    = (var(y - lambda f_L) + (1 + lambda^2) / 2m) / m + lambda^2 var(f_U) / n
+
+    Theirs but for the term of 1/2m, which is half a disagreement each way: without it, 20 gold prompts and a judge that
+    errs on one loss in ten, and never on a win, cover 86 %.
 
     The interval is laid on the logit scale, with t of m - 1 degrees of freedom, so it stays inside 0 and 1. A judge
     that says nothing about people's verdicts gets lambda 0: then, and if there are no others, the figure is that of the
@@ -61,6 +66,7 @@ def _combined(people: Sequence[float], judged: Sequence[float], rest: Sequence[f
     if not 0 < theta < 1:
         return None
     left = deviation([a - weight * b for a, b in zip(people, judged, strict=True)]) ** 2
+    left += HALF_EACH_WAY * (1 + weight**2) / m
     error = math.sqrt(left / m + weight**2 * spread / n)
     half = t_quantile(m - 1) * error / (theta * (1 - theta))
     centre = math.log(theta / (1 - theta))

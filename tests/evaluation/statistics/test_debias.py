@@ -31,7 +31,8 @@ def test_the_figure_is_that_of_the_formula_by_hand() -> None:
     rest = [1.0] * 9 + [0.0] * 3
     weight = 0.1 / (0.3 + 6 / 12 * variance(rest))  # cov(y, f) = 0.1, var(f_L) = 0.3
     theta = 0.5 + weight * (0.75 - 0.5)
-    error = math.sqrt(variance(y - weight * f for y, f in gold) / 6 + weight**2 * variance(rest) / 12)
+    left = variance(y - weight * f for y, f in gold) + (1 + weight**2) / 12
+    error = math.sqrt(left / 6 + weight**2 * variance(rest) / 12)
     result = debiased(gold, rest)
     assert result.weight == pytest.approx(weight)
     assert result.corrected.value == pytest.approx(theta)
@@ -53,7 +54,17 @@ def test_it_covers_with_a_weak_judge_that_alone_hardly_ever_does() -> None:
 
 @pytest.mark.parametrize(
     ("rate", "sensitivity", "specificity", "gold"),
-    [(0.6, 0.8, 0.7, 100), (0.75, 0.9, 0.6, 30), (0.9, 0.8, 0.7, 50), (0.8, 0.99, 0.99, 30), (0.5, 0.5, 0.5, 20)],
+    [
+        (0.6, 0.8, 0.7, 100),
+        (0.75, 0.9, 0.6, 30),
+        (0.9, 0.8, 0.7, 50),
+        (0.8, 0.99, 0.99, 30),
+        (0.5, 0.5, 0.5, 20),
+        (0.5, 1, 0.9, 20),
+        (0.5, 1, 0.97, 50),
+        (0.9, 0.9, 0.9, 10),
+        (0.97, 0.95, 0.95, 30),
+    ],
 )
 def test_it_covers_with_any_judge(rate: float, sensitivity: float, specificity: float, gold: int) -> None:
     chance = random.Random(2)
