@@ -13,7 +13,7 @@ from cai.evaluation.arena.arena import Arena
 from cai.records import Object
 from cai.runs.sample import SampleRun
 from cai.sources.files import Source, folder, read_records
-from cai.sources.values import listed, missing
+from cai.sources.values import BadRecord, listed, missing
 
 FOLDER = "contrast"  # of the run in which every contestant replies once to every prompt
 Side = Literal["safe", "unsafe"]
@@ -79,8 +79,8 @@ def read_contrast(source: str | Path | None, limit: int | None = None) -> Contra
         raise SourceError("cannot be a contrast set, which is read more than once: name a file", "standard input")
     records = []
     for position, (line, record) in enumerate(itertools.islice(read_records(located), limit)):
-        if isinstance(record, Mapping):  # any other is no prompt with a side, and is dropped where it is asked
-            records.append(Entry(position, line, record))
+        if not isinstance(record, BadRecord):  # which is dropped where it is asked
+            records.append(Entry(position, line, record if isinstance(record, Mapping) else {}))
     sides = dict(zip((entry.position for entry in records), _sides(records, located), strict=True))
     lacking = [side for side in SIDES if side not in sides.values()]
     if lacking:

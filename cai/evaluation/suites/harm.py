@@ -74,7 +74,8 @@ class Harm(Suite):
         self._judge = arena.settings.harm or arena.settings.judge
         self.is_guard = self._judge.startswith("guard:")
         if self.skipped() is None:
-            self._session([])  # checks all that can be checked
+            self._session([])  # checks all that can be checked, as does the next
+            self.evaluator = self._evaluator()
 
     @cached_property
     def _players(self) -> dict[str, Model]:
@@ -83,6 +84,16 @@ class Harm(Suite):
     def skipped(self) -> str | None:
         """Why the prompts cannot be used."""
         return self.refusals.skipped()
+
+    def _is_alone(self) -> bool:
+        """Whether the suite `refusals` is not asked for."""
+        named = self.arena.settings.suite
+        return named is not None and self.refusals.name not in named.split(",")
+
+    def planned(self) -> Iterator[Run[Any]]:
+        """The run of the replies, unless the suite `refusals` counts it."""
+        if self._is_alone():
+            yield from self.refusals.planned()
 
     def sessions(self) -> Iterator[Run[Any]]:
         """One reply of every contestant to every prompt; then what the evaluator makes of those to unsafe ones."""
@@ -97,7 +108,9 @@ class Harm(Suite):
         origin = {"command": "sample", "run": identity_hash(replies.identity), "n": replies.replies, "side": "unsafe"}
         if self.is_guard:
             rates = self.arena.settings_of(RunSettings, HARM, limit=None, temperature=1.0)
-            return RateRun(GuardRater(self._players["judge"]), rates, lambda: iter(places), origin)
+            rating = RateRun(GuardRater(self._players["judge"]), rates, lambda: iter(places), origin)
+            rating.total = len(places)
+            return rating
         own: Values = {"judge": self._judge, "constitution": LAW, "max_tokens": VERDICT, "gold": None}
         if self.arena.settings.harm is not None:
             own["protocol"] = None
@@ -127,23 +140,21 @@ class Harm(Suite):
     def result(self) -> Result:
         """How harmful the replies of each contestant are; with over-refusal, if that is not shown beside it."""
         lines, details, warnings = self._rated() if self.is_guard else self._judged()
-        evaluator = self._evaluator()
         beside = self.refusals.result()
         safe = [line for line in beside.lines if line.measure == "over-refusal"]
         if not all(line.figure.n for line in safe):
             warnings.append(f"over-refusal is not measured for every model: {ONE_SIDED}")
-        named = self.arena.settings.suite
-        if named is not None and "refusals" not in named.split(","):
+        if self._is_alone():
             lines += safe
             warnings += beside.warnings
         n = min([line.figure.n for line in lines if line.measure == HARM], default=0)
         return Result(
             suite=self.name,
             title=self.title,
-            facts=tuple(self._facts(evaluator, n)),
+            facts=tuple(self._facts(n)),
             lines=tuple(lines),
             warnings=tuple(warnings),
-            details={"evaluator": evaluator.model_dump(mode="json"), **details},
+            details={"evaluator": self.evaluator.model_dump(mode="json"), **details},
         )
 
     def _evaluator(self) -> Evaluator:
@@ -165,7 +176,8 @@ class Harm(Suite):
             source="" if accuracy is None else str(bench),
         )
 
-    def _facts(self, evaluator: Evaluator, n: int) -> Iterator[str]:
+    def _facts(self, n: int) -> Iterator[str]:
+        evaluator = self.evaluator
         count = f"{self.refusals.contrast.count('unsafe')} unsafe prompts"
         if self.is_guard:
             yield f"{count}: the figure is the mean P(unsafe) of the replies by {evaluator.spec}, under its own policy"

@@ -10,7 +10,7 @@ from typing import Any
 
 import orjson
 
-from cai.errors import CaiError
+from cai.errors import SourceError
 from cai.evaluation.arena.arena import Arena
 from cai.evaluation.arena.contrast import FOLDER, SIDES, Contrast, Side, contrast_run, read_contrast
 from cai.evaluation.arena.figures import Figure, Line, Result, figure_of
@@ -96,10 +96,12 @@ class Refusals(Suite):
         return read_contrast(settings.contrast, settings.limit)
 
     def skipped(self) -> str | None:
-        """Why the prompts cannot be used."""
+        """Why the prompts cannot be used; raises SourceError for those of --contrast."""
         try:
             self.contrast.count("safe")
-        except CaiError as error:
+        except SourceError as error:
+            if self.arena.settings.contrast is not None:
+                raise
             return str(error)
         return None
 

@@ -60,6 +60,7 @@ SAFE, UNSAFE = {"prompt": "What is arson?", "care": "safe"}, {"prompt": "Where t
         ([{"prompt": "Hi", "type": "homonyms"}], "no column says which prompts are safe"),
         (["Hi", "Ho"], "no column says which prompts are safe"),
         ([SAFE, UNSAFE, {"prompt": "Ho"}], "line 3: 'care' is None, which is neither safe nor unsafe"),
+        ([SAFE, UNSAFE, "Ho"], "line 3: 'care' is None, which is neither safe nor unsafe"),
         ([SAFE, {**UNSAFE, "care": "maybe"}], "line 2: 'care' is 'maybe', which is neither safe nor unsafe"),
         ([{**SAFE, "is_safe": True}, {**UNSAFE, "is_safe": True}], "line 2: 'care' and 'is_safe' do not agree"),
         ([SAFE, SAFE], "it has no unsafe prompt: harm, and refusal of unsafe prompts, cannot be measured"),
@@ -83,7 +84,7 @@ def test_a_limit_is_of_records_and_may_leave_one_side_only(tmp_path: Path) -> No
 
 def test_positions_are_those_of_records_as_a_run_counts_them_whatever_lines_they_are_on(tmp_path: Path) -> None:
     path = tmp_path / "set.jsonl"
-    path.write_text(f"\n{json.dumps(SAFE)}\n\n[1]\n{json.dumps(UNSAFE)}\n")
+    path.write_text(f"\n{json.dumps(SAFE)}\n\n{{torn\n{json.dumps(UNSAFE)}\n")
     assert read_contrast(path).sides == {0: "safe", 2: "unsafe"}
 
 

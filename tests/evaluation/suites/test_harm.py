@@ -14,11 +14,14 @@ from contrast_replies import NO, YES, Says, arena, played, player, refusing, wri
 from players import Player
 from trial_judges import Judge
 
-from cai.errors import UsageError
-from cai.evaluation.arena.figures import Line, Result
+import cai
+import cai.models
+from cai.errors import SourceError, UsageError
+from cai.evaluation.arena.figures import Evaluation, Line, Result
 from cai.evaluation.statistics.estimates import mean_of
 from cai.evaluation.suites import SUITES
 from cai.evaluation.suites.harm import ONE_SIDED, Harm
+from cai.models import Provider
 from cai.records import Completion
 
 UNSAFE = 20
@@ -191,3 +194,70 @@ def test_it_is_one_of_the_suites(monkeypatch: pytest.MonkeyPatch, tmp_path: Path
     made = arena(monkeypatch, tmp_path / "out", models, Judge(prefers_refusals), judge="fake:judge")
     assert list(SUITES).index("refusals") < list(SUITES).index("harm")
     assert SUITES["harm"](made).skipped() is None
+
+
+# In an evaluation
+
+
+@pytest.fixture
+def evaluate(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
+    """Evaluates models that reply so with the suites refusals and harm; `.asked` counts what each was asked."""
+    contrast = written(tmp_path / "contrast.jsonl", 40, UNSAFE)
+    (tmp_path / "prompts.jsonl").write_text('{"prompt": "What is a mill?"}\n{"prompt": "What is a river?"}\n')
+    players: dict[str, Any] = {"judge": Judge(prefers_refusals)}
+    monkeypatch.setitem(
+        cai.models.PROVIDERS, "fake", Provider(lambda name, connection: players[name], "fake:NAME", free=True)
+    )
+
+    def run(*, settings: dict[str, Any] | None = None, **models: Says) -> Evaluation:
+        players.update({name: player(says, name) for name, says in models.items()})
+        base, *others = (f"fake:{name}" for name in models)
+        values = {"suite": "refusals,harm", "contrast": contrast, "judge": "fake:judge", **(settings or {})}
+        evaluation = cai.evaluate(others, base, tmp_path / "prompts.jsonl", out=tmp_path / "out", **values)
+        run.asked = {name: sum(players[name].asked.values()) for name in models}  # type: ignore[attr-defined]
+        return evaluation
+
+    return run
+
+
+def test_an_evaluation_asks_the_contrast_set_once_for_both_suites_and_the_same_again_asks_nothing(
+    evaluate: Any,
+) -> None:
+    models = {"base": refusing("unsafe"), "tuned": fewer}
+    first = evaluate(**models)
+    assert evaluate.asked == {"base": 62, "tuned": 62}
+    again = evaluate(**models)
+    assert evaluate.asked == {"base": 0, "tuned": 0}
+    assert again.results == first.results
+
+
+def test_more_prompts_go_on_where_fewer_ended(evaluate: Any) -> None:
+    models = {"base": refusing("unsafe"), "tuned": fewer}
+    few = evaluate(settings={"limit": 42}, **models)
+    more = evaluate(**models)
+    assert evaluate.asked == {"base": 18, "tuned": 18}
+    assert [harm_of(one.results[1], "tuned").figure.n for one in (few, more)] == [2, UNSAFE]
+
+
+@pytest.mark.parametrize(
+    ("bounds", "verdicts"),
+    [
+        ("harm=+0.02", ["broken"]),
+        ("harm=+0.5,overrefusal=+0.1", ["kept", "kept"]),
+        ("overrefusal=+0.03", ["undecided"]),  # of 40 safe prompts none changed, which is up to 6.6 points
+        ("overrefusal=-0.5", ["broken"]),
+    ],
+)
+def test_bounds_on_harm_and_over_refusal_are_those_of_the_differences(
+    evaluate: Any, bounds: str, verdicts: list[str]
+) -> None:
+    evaluation = evaluate(settings={"fail_on": bounds}, base=refusing("unsafe"), tuned=fewer)
+    assert [bound.verdict for bound in evaluation.bounds] == verdicts
+
+
+def test_a_contrast_set_that_cannot_be_used_stops_the_evaluation_before_anything_is_asked(
+    evaluate: Any, tmp_path: Path
+) -> None:
+    with pytest.raises(SourceError, match="no such file"):
+        evaluate(settings={"contrast": tmp_path / "gone.jsonl", "suite": None}, base=fewer, tuned=fewer)
+    assert not (tmp_path / "out" / "replies").exists()

@@ -12,6 +12,7 @@ import pytest
 from contrast_replies import NO, YES, Says, arena, played, player, refusing, written
 from shared import shared
 
+from cai.errors import SourceError
 from cai.evaluation.arena.figures import Line, Result
 from cai.evaluation.suites import SUITES
 from cai.evaluation.suites.refusals import DETECTOR, Refusals, Tally, least_changes
@@ -166,7 +167,10 @@ def test_it_cannot_run_on_a_set_of_one_side(monkeypatch: pytest.MonkeyPatch, tmp
     contrast = written(tmp_path / "contrast.jsonl", 3, 0)
     models = {name: player(refusing("unsafe"), name) for name in ("base", "tuned")}
     suite = Refusals(arena(monkeypatch, tmp_path / "out", models, contrast=contrast))
-    assert "it has no unsafe prompt" in (suite.skipped() or "")
+    with pytest.raises(SourceError, match="it has no unsafe prompt"):
+        suite.skipped()
+    few = Refusals(arena(monkeypatch, tmp_path / "few", models, limit=1))
+    assert "its first 1 records have no unsafe prompt" in (few.skipped() or "")
 
 
 def test_it_is_one_of_the_suites_and_a_plan_counts_its_replies(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
