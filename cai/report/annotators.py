@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from hashlib import blake2b
 from itertools import combinations
 from statistics import fmean
@@ -17,12 +17,24 @@ from typing import Any
 import orjson
 
 from cai.evaluation.statistics.estimates import mean_of
-from cai.judge.metrics import Z95, wilson
+from cai.judge.metrics import Z95
 from cai.judge.people import PROBABILITIES
 from cai.records import Object
 from cai.report.html import charts
 from cai.report.html.charts import SHARES
-from cai.report.html.sections import Column, Fact, Table, count, decimal, name, percent, percents
+from cai.report.html.sections import (
+    Cell,
+    Fact,
+    Table,
+    columns,
+    count,
+    decimal,
+    decimals,
+    ends_of,
+    name,
+    percent,
+    percents,
+)
 from cai.sources.labels import HUMAN_LABELS, WORDS, human_label
 
 COLUMN = "annotator"
@@ -74,36 +86,26 @@ def annotator_tables(verdicts: Verdicts) -> tuple[list[Fact], list[Table]]:
         return [], []
     shares = [fmean(a == b for a, b in combinations(labels.values(), 2)) for labels in shared]
     mean = mean_of(shares, 0, 1)
-    ends = None if mean.low is None or mean.high is None else (mean.low, mean.high)
-    people = len({person for labels in shared for person in labels})
-    fact = Fact(
-        "annotators agree", percent(mean.value), percents(ends), f"{count(people)} people, {count(len(shared))} pairs"
-    )
+    people = {person for labels in shared for person in labels}
+    basis = f"{count(len(people))} people, {count(len(shared))} pairs"
+    fact = Fact("annotators agree", percent(mean.value), percents(ends_of(mean.low, mean.high)), basis)
     both: dict[tuple[str, str], list[tuple[str, str]]] = defaultdict(list)
     for labels in shared:
         for one, other in combinations(sorted(labels), 2):
             both[one, other].append((labels[one], labels[other]))
-    columns = [Column("annotators", "name"), Column("pairs"), Column(charts.axis(SHARES), "picture"), Column("agree"),
-               Column("95 % interval"), Column("kappa"), Column("95 % interval")]  # fmt: skip
-    lines = [tuple(_line(*people, labels)) for people, labels in sorted(both.items(), key=lambda item: -len(item[1]))]
+    heads = columns("=annotators | * | agree | 95 % interval | pairs | kappa | 95 % interval", charts.axis(SHARES))
+    lines = [_line(*people, labels) for people, labels in sorted(both.items(), key=lambda item: -len(item[1]))]
     notes = [
         "Of all: the mean over pairs of the share of annotators who agree, each pair a cluster. Kappa is Cohen's: "
         "agreement beyond what chance would give. A judge cannot agree with people more than they do with each other."
     ]
-    return [fact], [Table("Annotators among each other", columns, lines, notes)]
+    return [fact], [Table("Annotators among each other", heads, lines, notes)]
 
 
-def _line(one: str, other: str, labels: Sequence[tuple[str, str]]) -> Iterator[Any]:
-    n, agreed = len(labels), sum(a == b for a, b in labels)
-    yield f"{one} · {other}"
-    yield count(n)
-    title = f"{one} and {other} agree on {count(agreed)} of {count(n)}"
-    yield charts.dot(SHARES, agreed / n, wilson(agreed, n), title)
-    yield percent(agreed / n)
-    yield percents(wilson(agreed, n))
+def _line(one: str, other: str, labels: Sequence[tuple[str, str]]) -> list[Cell]:
+    who = f"{one} · {other}"
+    cells = charts.part_cells(who, sum(a == b for a, b in labels), len(labels))
     kappa = cohen(*zip(*labels, strict=True))
     if kappa is None:
-        yield from ("–", "–")
-        return
-    yield decimal(kappa[0], 2)
-    yield f"{decimal(kappa[1], 2)} to {decimal(kappa[2], 2)}"
+        return [who, *cells, "–", "–"]
+    return [who, *cells, decimal(kappa[0], 2), decimals(kappa[1:], 2)]

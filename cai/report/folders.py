@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Generic, TypeVar
 
@@ -11,9 +11,9 @@ from cai.errors import RunError
 from cai.folder.files import LOCK, check_files, exists, take_lock
 from cai.folder.rows import DROPPED, EXPORT_STAGES, kind_of, lines_in_order, reading
 from cai.records import Drop, Record, Values
+from cai.report.html.rows import shown
+from cai.report.html.samples import Strata
 from cai.report.html.sections import Sample, paragraph
-from cai.report.rows import of_drop
-from cai.report.samples import Strata
 
 R = TypeVar("R", bound=Record)
 Reasons = tuple[tuple[str, str], ...]  # stage and reason of each file that a row was left out of, each once
@@ -57,24 +57,25 @@ class RunRows(Generic[R]):
             strata.offer(f"dropped: {reason}", position)
         return Counter(self.lost.values())
 
-    def sample(self, strata: Strata, shown: Callable[[R], Values]) -> Sample | None:
-        """The rows drawn; shown: a row as the viewer has it."""
+    def sample(self, strata: Strata) -> Sample | None:
+        """The rows drawn."""
+        return strata.sample(self._load)
 
-        def load(places: frozenset[int]) -> Iterator[tuple[int, Values]]:
-            for position, line in self._lines():
-                if position in places and position not in self.lost:
-                    with reading(self.path):
-                        yield position, self._with_reasons(position, shown(self._row.model_validate_json(line)))
-            lost = places & self.lost.keys()
-            for drop in _drops(self.dropped):
-                if drop.position in lost and drop.stage not in EXPORT_STAGES:
-                    yield drop.position, of_drop(drop)
+    def _load(self, places: frozenset[int]) -> Iterator[tuple[int, Values]]:
+        for position, line in self._lines():
+            if position in places and position not in self.lost:
+                with reading(self.path):
+                    row = self._row.model_validate_json(line)
+                yield position, shown(row, map(reason_text, self.left_out.get(position, ())))
+        lost = places & self.lost.keys()
+        for drop in _drops(self.dropped):
+            if drop.position in lost and drop.stage not in EXPORT_STAGES:
+                yield drop.position, shown(drop)
 
-        return strata.sample(load)
 
-    def _with_reasons(self, position: int, row: Values) -> Values:
-        row["badges"] += [f"not in {stage}: {reason}" for stage, reason in self.left_out.get(position, ())]
-        return row
+def reason_text(reason: tuple[str, str]) -> str:
+    """Why a row is not in a file, for people."""
+    return f"not in {reason[0]}: {reason[1]}"
 
 
 def _drops(path: Path) -> Iterator[Drop]:

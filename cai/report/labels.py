@@ -1,4 +1,4 @@
-"""What a label run has to say: how sure the judge is, where it contradicts itself, and why pairs were left out."""
+"""What is counted of a label run: how sure the judge is, where it contradicts itself, and what it prefers to what."""
 
 from __future__ import annotations
 
@@ -11,16 +11,15 @@ from cai.folder.files import exists
 from cai.judge.certify import FILE as CALIBRATION
 from cai.judge.certify import load_calibration
 from cai.judge.flows import is_valid
-from cai.judge.metrics import BINS, wilson
+from cai.judge.metrics import BINS
 from cai.judge.people import TRUTHS
 from cai.records import Label, Values, Vote
 from cai.report.folders import Reasons, RunRows
 from cai.report.html import charts
-from cai.report.html.sections import Cell, Column, Fact, Section, Table, count, name, percent, percents
+from cai.report.html.samples import Strata
+from cai.report.html.sections import Cell, Fact, Section, Table, columns, count, ends_of, name, percent
 from cai.report.people import people_tables, thresholds
-from cai.report.rows import of_label
-from cai.report.runs import about, bars, drops, group_of_reasons, head, share_dot, share_fact
-from cai.report.samples import Strata
+from cai.report.runs import Tally, bars, run_section, share_fact
 
 SAMPLE = "sample "
 LAST = ("initial", "rejected")  # what others are compared with
@@ -28,28 +27,31 @@ FLIPPED = "votes flip with the order"
 AGAINST = "the judge disagrees with people"
 
 
-class Tally:
-    """What passes by while the labels are read once."""
+class Labels(Tally[Label]):
+    """Of a label run, or the test of a constitution."""
+
+    row = Label
+    kind = "label run"
+    noun = "pairs judged"
 
     def __init__(self) -> None:
         self.pairs = self.valid = self.human = 0
         self.votes: Counter[str] = Counter()
         self.bins = [0] * BINS
         self.principles: dict[str, Counter[str]] = {}
-        self.cuts: Counter[str] = Counter()
-        self.wins: dict[tuple[str, str], dict[str, list[float]]] = {}
+        self.wins: dict[tuple[str, str], dict[str, list[float]]] = {}  # by what is compared, and by prompt
 
     def add(self, row: Label) -> None:
         """Count a label."""
         self.pairs += 1
         self.human += row.human is not None
-        if row.confidence is not None:
+        if row.z is not None and row.confidence is not None:
             self.valid += 1
-            self.bins[min(BINS - 1, int((row.confidence - 0.5) * 2 * BINS))] += 1
-        if row.z is not None:
+            self.bins[in_bin(row.confidence)] += 1
             self._add_win(row, row.z)
         for vote in row.votes:
-            self._add_vote(row, vote)
+            for counts in (self.votes, self.principles.setdefault(name(vote.principle), Counter())):
+                _add_vote(counts, row, vote)
 
     def _add_win(self, row: Label, z: float) -> None:
         a, b = sides(row)
@@ -59,17 +61,73 @@ class Tally:
         if a != b:
             self.wins.setdefault((a, b), {}).setdefault(row.prompt_id, []).append(won)
 
-    def _add_vote(self, row: Label, vote: Vote) -> None:
-        counts = self.principles.setdefault(name(vote.principle), Counter())
-        for counter in (self.votes, counts):
-            counter["votes"] += 1
-            if not is_valid(vote):
+    def group_of(self, row: Label, reasons: Reasons) -> tuple[str, float]:
+        """Those that people contradict, the surest first; those that flip; then by the reason."""
+        if row.p_a is not None and row.human is not None:
+            distance = abs(row.p_a - TRUTHS[row.human])
+            if distance > 0.5:
+                return AGAINST, distance
+        if is_flipped(row):
+            return FLIPPED, 0.0
+        return super().group_of(row, reasons)
+
+    def facts(self) -> Iterator[Fact]:
+        """How many votes count, and how many flip."""
+        if self.pairs:
+            yield share_fact("with a valid vote", self.valid, self.pairs)
+        if self.votes["valid"]:
+            yield share_fact("votes that flip with the order", self.votes["flips"], self.votes["valid"])
+            twice = f"{count(self.votes['first twice'])} · {count(self.votes['second twice'])}"
+            yield Fact("flips to the first · to the second", twice, basis="votes in two orders")
+
+    def tables(self) -> Iterator[Table]:
+        """Win rates, confidences, and votes by principle."""
+        yield from self._wins()
+        if self.valid:
+            width = 0.5 / BINS
+            edges = [0.5 + place * width for place in range(BINS)]
+            bins = {f"{edge:.2f} to {edge + width:.2f}": n for edge, n in zip(edges, self.bins, strict=True)}
+            yield bars("How sure the labels are", "confidence", "pairs", bins)
+        lines: list[list[Cell]] = []
+        for each, counts in sorted(self.principles.items(), key=lambda item: -item[1]["votes"]):
+            valid = counts["valid"]
+            cells = charts.part_cells(each, counts["agree"], valid)
+            flips = percent(counts["flips"] / valid) if valid else "–"
+            lines.append([each, count(counts["votes"]), *cells, flips])
+        if lines:
+            heads = "=principle | votes | * | for the label, in both orders | 95 % interval | valid | flips"
+            yield Table("Votes by principle", columns(heads, charts.axis(charts.SHARES)), lines)
+
+    def _wins(self) -> Iterator[Table]:
+        """How often the judge prefers what to what, each prompt a cluster."""
+        lines: list[list[Cell]] = []
+        for (first, second), outcomes in self.wins.items():
+            rate = win_rate(outcomes)
+            if rate.value is None:
                 continue
-            counter["valid"] += 1
-            first = vote.ab.choice == vote.ba.choice
-            counter["flips"] += first and vote.ab.choice is not None
-            counter[f"{vote.ab.choice} twice"] += first
-            counter["agree"] += agrees(row, vote)
+            what = f"{first} over {second}"
+            cells = charts.share_cells(what, rate.value, ends_of(rate.low, rate.high), rate.n, mark=0.5)
+            lines.append([what, *cells, count(sum(map(len, outcomes.values())))])
+        if lines:
+            heads = columns("= | * | wins | 95 % interval | prompts | pairs", charts.axis(charts.SHARES))
+            notes = ["The mean over prompts, each a cluster; ties count half, pairs without a valid vote do not count."]
+            yield Table("Win rates, by the judge", heads, lines, notes)
+
+
+def _add_vote(counts: Counter[str], row: Label, vote: Vote) -> None:
+    counts["votes"] += 1
+    if not is_valid(vote):
+        return
+    counts["valid"] += 1
+    twice = vote.ab.choice == vote.ba.choice is not None
+    counts["flips"] += twice
+    counts[f"{vote.ab.choice} twice"] += twice
+    counts["agree"] += agrees(row, vote)
+
+
+def in_bin(confidence: float) -> int:
+    """The place of a confidence among stretches of equal width from 0.5 to 1."""
+    return min(BINS - 1, int((confidence - 0.5) * 2 * BINS))
 
 
 def sides(row: Label) -> tuple[str, str]:
@@ -96,95 +154,12 @@ def is_flipped(row: Label) -> bool:
 
 
 def label_section(folder: Path, info: Values, strata: Strata) -> Section:
-    """Of a label run, or the test of a constitution."""
-    run = RunRows(folder, info, Label)
-    kind = "label run" if info["identity"]["command"] == "label" else "test of a constitution"
-    section = Section(name(folder), kind, about=about(info), warnings=run.notes)
-    tally = Tally()
-    for position, row in run.rows():
-        run.lost.pop(position, None)
-        tally.add(row)
-        reasons = run.left_out.get(position, ())
-        tally.cuts.update(f"{reason} (not in {stage})" for stage, reason in reasons)
-        group, weight = group_of(row, reasons)
-        strata.offer(group, position, weight)
-    section.facts = [*head(tally.pairs, len(run.lost), "pairs judged"), *_facts(tally)]
-    lost = run.offer_lost(strata)
-    section.tables = [*_wins(tally), *_confidences(tally), *_principles(tally), *drops(lost, tally.cuts)]
+    """Of a label run, with its labels beside people's, or the calibration that it used."""
+    tally = Labels()
+    section = run_section(folder, info, strata, tally)
     if tally.human:
-        section.tables[:0] = people_tables(section, (row for _, row in run.rows()), info["identity"].get("binding"))
+        rows = (row for _, row in RunRows(folder, info, Label).rows())
+        section.tables[:0] = people_tables(section, rows, info["identity"].get("binding"))
     elif exists(folder / CALIBRATION):
         section.tables.append(thresholds(load_calibration(folder / CALIBRATION)))
-    section.sample = run.sample(strata, of_label)
     return section
-
-
-def group_of(row: Label, reasons: Reasons) -> tuple[str, float]:
-    """The group of a row in the sample, and its weight: the surest of those that people contradict come first."""
-    if row.p_a is not None and row.human is not None:
-        distance = abs(row.p_a - TRUTHS[row.human])
-        if distance > 0.5:
-            return AGAINST, distance
-    if row.votes and is_flipped(row):
-        return FLIPPED, 0.0
-    return group_of_reasons(reasons), 0.0
-
-
-def _facts(tally: Tally) -> Iterator[Fact]:
-    if tally.pairs:
-        yield share_fact("with a valid vote", tally.valid, tally.pairs)
-    if tally.votes["valid"]:
-        yield share_fact("votes that flip with the order", tally.votes["flips"], tally.votes["valid"])
-        twice = tally.votes["first twice"], tally.votes["second twice"]
-        yield Fact(
-            "flips to the first · to the second",
-            f"{count(twice[0])} · {count(twice[1])}",
-            basis="of votes in two orders",
-        )
-
-
-def _wins(tally: Tally) -> Iterator[Table]:
-    """How often the judge prefers what to what, each prompt a cluster."""
-    lines: list[tuple[Cell, ...]] = []
-    for (first, second), outcomes in tally.wins.items():
-        rate = win_rate(outcomes)
-        ends = None if rate.low is None or rate.high is None else (rate.low, rate.high)
-        pairs = sum(map(len, outcomes.values()))
-        title = f"{first} over {second}: {percent(rate.value)}, 95 % interval {percents(ends)}"
-        dot = charts.dot(charts.SHARES, rate.value, ends, title, mark=0.5)
-        lines.append((f"{first} over {second}", dot, percent(rate.value), percents(ends), count(rate.n), count(pairs)))
-    if lines:
-        columns = [Column("", "name"), Column(charts.axis(charts.SHARES), "picture"), Column("wins"),
-                   Column("95 % interval"), Column("prompts"), Column("pairs")]  # fmt: skip
-        notes = ["The mean over prompts, each a cluster; ties count half, pairs without a valid vote are left out."]
-        yield Table("Win rates, by the judge", columns, lines, notes)
-
-
-def _confidences(tally: Tally) -> Iterator[Table]:
-    """How many labels have which confidence."""
-    if tally.valid:
-        width = 0.5 / BINS
-        names = [f"{0.5 + place * width:.2f} to {0.5 + (place + 1) * width:.2f}" for place in range(BINS)]
-        yield bars("How sure the labels are", "confidence", "pairs", dict(zip(names, tally.bins, strict=True)))
-
-
-def _principles(tally: Tally) -> Iterator[Table]:
-    """What each principle says, beside the label that all of them make."""
-    lines = []
-    for each, counts in sorted(tally.principles.items(), key=lambda item: -item[1]["votes"]):
-        valid = counts["valid"]
-        if not valid:
-            lines.append((each, count(counts["votes"]), "0", "", "–", "–", "–"))
-            continue
-        lines.append(
-            (
-                each, count(counts["votes"]), count(valid), share_dot(counts["agree"], valid),
-                percent(counts["agree"] / valid), percents(wilson(counts["agree"], valid)),
-                percent(counts["flips"] / valid),
-            )
-        )  # fmt: skip
-    if lines:
-        columns = [Column("principle", "name"), Column("votes"), Column("valid"),
-                   Column(charts.axis(charts.SHARES), "picture"), Column("for the label, in both orders"),
-                   Column("95 % interval"), Column("flips")]  # fmt: skip
-        yield Table("Votes by principle", columns, lines)

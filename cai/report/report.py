@@ -9,9 +9,9 @@ from typing import Any
 from cai.errors import UsageError
 from cai.folder.files import package_version, write_atomically
 from cai.records import Record
+from cai.report.html.render import encode, render
+from cai.report.html.samples import MOST_ROWS, Shown, fitting
 from cai.report.html.sections import Section
-from cai.report.page import encode, render
-from cai.report.samples import MOST_ROWS, Shown, fitting
 from cai.report.sources import sections_of
 from cai.texts.wording import counted
 

@@ -2,30 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from cai.errors import InputError, UsageError
 from cai.evaluation.arena.figures import FILE as EVALUATION
 from cai.folder.files import exists
 from cai.folder.run import find_info
-from cai.records import Values
 from cai.report.evaluations import evaluation_section
+from cai.report.html.samples import Strata
 from cai.report.html.sections import Section
 from cai.report.labels import label_section
 from cai.report.people import file_section
-from cai.report.runs import generate_section, rate_section, sample_section
-from cai.report.samples import Strata
+from cai.report.runs import Tally, run_section
+from cai.report.tallies import Ratings, Replies, Revisions
 from cai.report.trainings import training_section
 from cai.training.setup.folder import RECORD as TRAINING
 
-RUNS: dict[str, Callable[[Path, Values, Strata], Section]] = {
-    "generate": generate_section,
-    "sample": sample_section,
-    "label": label_section,
-    "test": label_section,
-    "rate": rate_section,
-}
+TALLIES: dict[str, type[Tally[Any]]] = {"generate": Revisions, "sample": Replies, "rate": Ratings}
+LABELS = ("label", "test")  # commands whose rows are labels
 KNOWN = (
     "a run (run.json), a training (training.json), an evaluation (evaluation.json), a bench (folders of label runs), "
     "or a file of rows with human labels"
@@ -71,9 +67,12 @@ def _of_folder(folder: Path, rows: int, seed: int, depth: int = 0) -> Iterator[S
     info = find_info(folder)
     if info is not None:
         command = info["identity"]["command"]
-        if command not in RUNS:
+        if command in TALLIES:
+            yield run_section(folder, info, strata, TALLIES[command]())
+        elif command in LABELS:
+            yield label_section(folder, info, strata)
+        else:
             raise InputError(f"is a run of cai {command}, which a report does not know", folder)
-        yield RUNS[command](folder, info, strata)
     if depth < DEPTH:
         for inside in sorted(folder.iterdir()):
             if inside.is_dir() and not inside.name.startswith("."):

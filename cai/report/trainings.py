@@ -16,12 +16,15 @@ from cai.records import Values
 from cai.report.folders import is_in_use, is_torn
 from cai.report.html import charts
 from cai.report.html.charts import SHARES, Curve, scale_of
+from cai.report.html.rows import shown
+from cai.report.html.samples import Strata
 from cai.report.html.sections import (
-    Column,
+    Cell,
     Fact,
     Sample,
     Section,
     Table,
+    columns,
     count,
     decimal,
     name,
@@ -29,17 +32,17 @@ from cai.report.html.sections import (
     percent,
     percents,
 )
-from cai.report.rows import of_answers
 from cai.report.runs import bars
-from cai.report.samples import Strata
 from cai.sources.yamlfile import first_fault
 from cai.texts.wording import clock
 from cai.training.report.samples import FILE as SAMPLES
 from cai.training.report.samples import Sample as Answers
-from cai.training.report.summary import PairAccuracy, Wins, metric_text, pair_accuracy
+from cai.training.report.summary import PairAccuracy, metric_text, pair_accuracy
 from cai.training.setup.folder import ANEW, EVALS, METRICS, RECORD, SCHEMA
 
 MOST_LINES = 12  # of the table beside a curve
+MOST_TITLES = 60  # of the points of a curve
+PLAN = ("name", "value", "origin", "why")  # of a setting
 
 
 def training_section(folder: Path, strata: Strata) -> Section:
@@ -62,13 +65,15 @@ def _section(folder: Path, record: Values, strata: Strata) -> Section:
     section.warnings = list(_state(folder, record))
     summary = record.get("summary") or {}
     section.notes = list(map(paragraph, summary.get("notes", ())))
-    section.facts = (
-        [Fact("rows that train", count(data["train"]), basis=f"{count(data['eval'])} held out")] if data else []
-    )
+    if data:
+        basis = f"{count(data['eval'])} held out"
+        section.facts.append(Fact("rows that train", count(data["train"]), basis=basis))
     metrics = list(_lines(folder / METRICS))
     pairs = pair_accuracy(_lines(folder / EVALS)) if exists(folder / EVALS) else None
     if pairs is not None:
-        section.facts.append(_fact("chosen reply wins, after", pairs.after))
+        after = pairs.after
+        basis = f"{count(after.n)} held-out pairs"
+        section.facts.append(Fact("chosen reply wins, after", percent(after.share), percents(after.interval), basis))
         section.tables.append(_wins(pairs))
     section.tables += [*_losses(metrics), *_settings(record)]
     if data.get("dropped"):
@@ -104,68 +109,51 @@ def _lines(path: Path) -> Iterator[Values]:
                 ) from None
 
 
-def _fact(what: str, wins: Wins) -> Fact:
-    return Fact(what, percent(wins.share), percents(wins.interval), f"{count(wins.n)} held-out pairs")
-
-
 def _wins(pairs: PairAccuracy) -> Table:
     """How often the chosen reply wins."""
-    kinds = {"before": pairs.before, "after": pairs.after, "gained on the rejected one": pairs.implicit}
-    lines = []
-    for kind, wins in kinds.items():
-        if wins is None:
-            continue
-        title = f"{kind}: {percent(wins.share)}, 95 % interval {percents(wins.interval)}, {count(wins.n)} pairs"
-        dot = charts.dot(SHARES, wins.share, wins.interval, title, mark=0.5, base=kind == "before")
-        lines.append((kind, dot, percent(wins.share), percents(wins.interval), count(wins.n)))
-    columns = [Column(f"by {pairs.measure}", "name"), Column(charts.axis(SHARES), "picture"),
-               Column("chosen reply wins"), Column("95 % interval"), Column("pairs")]  # fmt: skip
-    notes = [f"Step {pairs.step}, each tie a half."]
-    if pairs.p_value is not None:
-        turned = f"{count(pairs.gained or 0)} pairs turned to the chosen reply, {count(pairs.lost or 0)} away from it"
-        notes.append(f"{turned}; sign test p = {pairs.p_value:.3g}.")
-    ends = pairs.margin_interval
-    interval = "" if ends is None else f" (95 % interval {decimal(ends[0])} to {decimal(ends[1])})"
-    notes.append(f"Mean margin {decimal(pairs.margin)}{' nats' if pairs.measure != 'reward' else ''}{interval}.")
-    if pairs.unmeasured:
-        notes.append(f"{count(pairs.unmeasured)} pairs have a number that is not finite, and are not counted.")
-    return Table("Held-out pairs", columns, lines, notes)
+    lines: list[list[Cell]] = []
+    states = {"before": pairs.before, "after": pairs.after, "gained on the rejected one": pairs.implicit}
+    for kind, wins in states.items():
+        if wins is not None:
+            is_base = kind == "before"
+            cells = charts.share_cells(kind, wins.share, wins.interval, wins.n, mark=0.5, base=is_base)
+            lines.append([kind, *cells])
+    heads = f"=by {pairs.measure} | * | chosen reply wins | 95 % interval | pairs"
+    notes = list(map(paragraph, pairs.lines()))
+    return Table("Held-out pairs", columns(heads, charts.axis(SHARES)), lines, notes)
 
 
 def _losses(metrics: Sequence[Values]) -> Iterator[Table]:
     """The loss of every step, and of held-out rows."""
+    kinds = {"training": ("loss", "own"), "held out": ("eval_loss", "base")}
     curves = []
     unknown = 0
-    for kind, key, style in (("training", "loss", "own"), ("held out", "eval_loss", "base")):
-        points = [(line["step"], line[key]) for line in metrics if key in line]
-        unknown += sum(value is None for _, value in points)
-        known = [point for point in points if point[1] is not None]
+    for kind, (key, style) in kinds.items():
+        losses = {line["step"]: line[key] for line in metrics if key in line}
+        known = [(step, loss) for step, loss in losses.items() if loss is not None]
+        unknown += len(losses) - len(known)
         if known:
-            titles = [f"step {step}: {metric_text(value)}" for step, value in known] if len(known) <= 60 else ()
+            titles = [f"step {step}: {metric_text(loss)}" for step, loss in known[:MOST_TITLES]]
             curves.append(Curve(kind, known, style, titles))
     if not curves:
         return
-    x = scale_of([step for curve in curves for step, _ in curve.points], charts.plain)
-    y = scale_of([value for curve in curves for _, value in curve.points], charts.plain)
+    points = [point for curve in curves for point in curve.points]
+    x, y = (scale_of(values, charts.plain) for values in zip(*points, strict=True))
     picture = charts.curves("loss by step", curves, x, y, ("step", "loss, nats a token"))
-    steps = sorted({step for curve in curves for step, _ in curve.points})
-    if len(steps) > MOST_LINES:
-        steps = [steps[round(at * (len(steps) - 1) / (MOST_LINES - 1))] for at in range(MOST_LINES)]
-    found = [dict(curve.points) for curve in curves]
-    lines = [(f"{step:,}", *(decimal(known.get(step)) for known in found)) for step in steps]
-    notes = [f"{count(unknown)} losses are not a number (NaN), and are not in the picture."] if unknown else []
-    yield Table("Loss", [Column("step", "name"), *(Column(curve.name) for curve in curves)], lines, notes, picture)
+    losses_of = [dict(curve.points) for curve in curves]
+    lines = []
+    for step, _ in charts.thinned(sorted(set(points)), MOST_LINES):
+        lines.append([f"{step:,}", *(decimal(losses.get(step)) for losses in losses_of)])
+    notes = [f"{count(unknown)} losses are not a number (NaN), and are not in the picture."][: bool(unknown)]
+    heads = " | ".join(["=step", *(curve.name for curve in curves)])
+    yield Table("Loss", columns(heads), lines, notes, picture)
 
 
 def _settings(record: Values) -> Iterator[Table]:
     """What was set, by whom, and why."""
-    lines = [
-        [paragraph(each.get(key, "")) for key in ("name", "value", "origin", "why")]
-        for each in record.get("plan") or ()
-    ]
+    lines = [[paragraph(each.get(key, "")) for key in PLAN] for each in record.get("plan") or ()]
     if lines:
-        columns = [Column("setting", "name"), Column("value", "text"), Column("from", "text"), Column("why", "text")]
-        yield Table("Settings", columns, lines)
+        yield Table("Settings", columns("=setting | :value | :from | :why"), lines)
 
 
 def _answers(folder: Path, strata: Strata) -> Sample | None:
@@ -177,7 +165,7 @@ def _answers(folder: Path, strata: Strata) -> Sample | None:
         for place, line in enumerate(_lines(folder / SAMPLES)):
             if place in places:
                 try:
-                    yield place, of_answers(Answers.model_validate(line))
+                    yield place, shown(Answers.model_validate(line))
                 except ValidationError as error:
                     raise RunError(f"{folder / SAMPLES}: line {place + 1} is damaged ({first_fault(error)})") from None
 

@@ -15,7 +15,7 @@ from stored_runs import make_run, revision
 import cai
 from cai.errors import RunError
 from cai.evaluation.arena.figures import Line, Result
-from cai.report.evaluations import amount, change_scale
+from cai.report.measures import amount, change_scale
 
 
 def line_of(html: str, title: str, model: str) -> list[str]:

@@ -16,7 +16,7 @@ from stored_runs import make_run, revision
 
 import cai
 from cai.report.html.marks import visible
-from cai.report.page import as_json
+from cai.report.html.render import as_json
 
 HOSTILE = (
     "</script><script>alert(1)</script>",

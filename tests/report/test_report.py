@@ -92,7 +92,7 @@ def test_every_group_has_rows_in_a_small_sample(tmp_path: Path) -> None:
 def test_the_surest_of_those_that_people_contradict_are_shown_first(tmp_path: Path) -> None:
     run = labels(tmp_path / "run", 200)
     report(tmp_path, run, rows=4)
-    shown = [row["id"] for row in rows_of(page(tmp_path))[0] if "people: b" in row["badges"]]
+    shown = [row["id"] for row in rows_of(page(tmp_path))[0] if row["human"] == "b"]
     assert shown == ["q192:0-1", "q196:0-1"]
 
 
@@ -119,7 +119,7 @@ def test_long_texts_are_cut_and_the_page_stays_small_enough_to_mail(tmp_path: Pa
     (section,) = summary.sections
     assert summary.bytes == (tmp_path / "report.html").stat().st_size <= MOST_BYTES
     assert 0 < section.shown < section.rows == 150
-    assert rows_of(page(tmp_path))[0][0]["texts"][0][1] == len(long)
+    assert rows_of(page(tmp_path))[0][0]["initial"][1] == len(long)
 
 
 def test_no_rows_can_be_asked_for(tmp_path: Path) -> None:

@@ -30,9 +30,8 @@ def test_a_training_shows_its_loss_settings_and_what_the_model_says(tmp_path: Pa
     html = page_of(tmp_path, folder)
     assert "<h3>Loss</h3>" in html and "<h3>Settings</h3>" in html
     (rows,) = rows_of(html)
-    assert rows[0]["blocks"][0][0] == "pair"
     answers = json.loads((folder / "samples.jsonl").read_text().splitlines()[0])
-    assert rows[0]["texts"] == [answers["before"], answers["after"]]
+    assert [rows[0][name] for name in ("before", "after")] == [answers["before"], answers["after"]]
 
 
 def test_held_out_pairs_have_intervals(tmp_path: Path) -> None:

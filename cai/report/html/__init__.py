@@ -1,1 +1,1 @@
-"""The pieces of a page as HTML: sections with tables, charts as SVG, and text with its hidden characters shown."""
+"""The page as HTML: sections with tables, charts as SVG, rows, and hidden characters shown."""

@@ -13,7 +13,9 @@ from typing import NamedTuple
 
 from markupsafe import Markup
 
+from cai.judge.metrics import wilson
 from cai.report.html.marks import visible
+from cai.report.html.sections import Cell, Ends, count, minus, percent, percents
 
 WIDE, HIGH = 360, 230  # units of a curve's picture, which are pixels unless the screen is narrower
 LEFT, RIGHT, TOP, BELOW = 54, 20, 12, 38  # around its axes
@@ -32,7 +34,7 @@ def percentage(value: float) -> str:
 
 def plain(value: float) -> str:
     """The label of a number at an axis."""
-    return f"{value:.10g}"
+    return minus(f"{value:,.10g}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +65,7 @@ def scale_of(values: Iterable[float], form: Form = percentage, *, least: float =
 
 
 SHARES = Scale(0.0, 1.0, (0.0, 0.25, 0.5, 0.75, 1.0))
+SURE = Scale(0.5, 1.0, (0.5, 0.6, 0.7, 0.8, 0.9, 1.0))  # of confidences
 
 
 def _of_track(inside: Iterable[Markup], title: str) -> Markup:
@@ -72,10 +75,10 @@ def _of_track(inside: Iterable[Markup], title: str) -> Markup:
 
 
 def axis(scale: Scale) -> Markup:
-    """The labels over a column of pictures: of every second tick if they would meet in a narrow column."""
+    """The labels over a column of pictures: of every second tick, 0 included, if they would meet in a narrow one."""
     labels = [(100 * scale.at(tick), scale.form(tick)) for tick in scale.ticks]
     if sum(len(label) for _, label in labels) > MOST_LABELS:
-        labels = labels[::2]
+        labels = labels[scale.ticks.index(0.0) % 2 if 0.0 in scale.ticks else 0 :: 2]
     text = Markup('<text class="tick" x="{:.2f}%" y="12" text-anchor="middle">{}</text>')
     inside = Markup("").join(text.format(*label) for label in labels)
     return Markup('<svg class="track axis" height="16" aria-hidden="true">{}</svg>').format(inside)
@@ -94,7 +97,7 @@ def _grid(scale: Scale, mark: float | None) -> Iterable[Markup]:
 def dot(
     scale: Scale,
     value: float | None,
-    interval: tuple[float, float] | None,
+    ends: Ends,
     title: str,
     *,
     mark: float | None = None,
@@ -104,14 +107,29 @@ def dot(
     inside = list(_grid(scale, mark))
     kind = "base" if base else "own"
     middle = TRACK / 2
-    if interval is not None:
-        low, high = (100 * scale.at(end) for end in interval)
+    if ends is not None:
+        low, high = (100 * scale.at(end) for end in ends)
         line = Markup('<line class="interval {}" x1="{:.2f}%" x2="{:.2f}%" y1="{}" y2="{}"/>')
         inside.append(line.format(kind, low, high, middle, middle))
     if value is not None:
         circle = Markup('<circle class="dot {}" cx="{:.2f}%" cy="{}" r="4.5"/>')
         inside.append(circle.format(kind, 100 * scale.at(value), middle))
     return _of_track(inside, title)
+
+
+def share_cells(
+    who: str, share: float, ends: Ends, n: int, *, mark: float | None = None, base: bool = False
+) -> list[Cell]:
+    """The cells of a share of n: the dot on its interval, the number, the interval, and n."""
+    title = f"{who}: {percent(share)}, 95 % interval {percents(ends)}, n = {count(n)}"
+    return [dot(SHARES, share, ends, title, mark=mark, base=base), percent(share), percents(ends), count(n)]
+
+
+def part_cells(who: str, part: float, whole: int) -> list[Cell]:
+    """The same cells of a part and its whole (Wilson, 95 %); dashes if there is no whole."""
+    if not whole:
+        return ["", "–", "–", "0"]
+    return share_cells(who, part / whole, wilson(part, whole), whole)
 
 
 def bar(value: float, most: float, title: str) -> Markup:
@@ -191,9 +209,9 @@ def _legend(lines: Sequence[Curve]) -> Iterable[Markup]:
         yield text.format(LEFT + 28, down + 4, visible(line.name))
 
 
-def thinned(points: Sequence[tuple[float, float]]) -> Sequence[tuple[float, float]]:
-    """At most so many points as a picture can show: the first, the last, and as many between at equal distances."""
-    if len(points) <= MOST_POINTS:
+def thinned(points: Sequence[tuple[float, float]], most: int = MOST_POINTS) -> Sequence[tuple[float, float]]:
+    """At most so many points: the first, the last, and as many between at equal distances."""
+    if len(points) <= most:
         return points
-    step = (len(points) - 1) / (MOST_POINTS - 1)
-    return [points[round(number * step)] for number in range(MOST_POINTS)]
+    step = (len(points) - 1) / (most - 1)
+    return [points[round(number * step)] for number in range(most)]

@@ -14,10 +14,11 @@ from cai.texts.wording import one_line, shortened
 MOST_NAME = 80  # characters of a name in a table
 MOST_TEXT = 500  # of a sentence
 MOST_LINES = 100  # of a table: names come from data, which may hold any number of them
+KINDS: dict[str, Kind] = {"=": "name", "*": "picture", ":": "text"}  # by the first character of a column
 
 Cell = str | Markup
 Kind = Literal["name", "number", "picture", "text"]  # of a column: how it is aligned
-Interval = tuple[float, float] | None
+Ends = tuple[float, float] | None  # of an interval
 
 
 class Fact(NamedTuple):
@@ -33,12 +34,12 @@ class Column(NamedTuple):
     """One column of a table; a picture's title is its axis."""
 
     title: Cell
-    kind: Kind = "number"
+    kind: Kind
 
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """Figures in lines, with a picture in one of the columns, or beside all of them."""
+    """Figures in lines, with pictures in columns, or one beside all of them."""
 
     title: str
     columns: Sequence[Column]
@@ -102,9 +103,31 @@ class Section:
     sample: Sample | None = None
 
 
+def columns(titles: str, *axes: Cell) -> list[Column]:
+    """Columns by their titles, with ` | ` between them.
+
+    `=` before a title: names; `:` texts; `*` stands for a picture, whose axis is the next of `axes`; else numbers.
+    """
+    waiting = iter(axes)
+    made = []
+    for title in titles.split(" | "):
+        kind = KINDS.get(title[:1], "number")
+        if kind == "picture":
+            made.append(Column(next(waiting), kind))
+            continue
+        text = title.lstrip("=:").replace("95 % interval", "95\u00a0%\u00a0interval")  # stays in one line
+        made.append(Column(text, kind))
+    return made
+
+
 def name(text: object) -> str:
     """A name from data, in one line and not too long."""
     return shortened(one_line(text), MOST_NAME)
+
+
+def heading(text: str) -> str:
+    """A name as a heading."""
+    return name(text[:1].upper() + text[1:])
 
 
 def paragraph(text: object) -> str:
@@ -127,11 +150,23 @@ def percent(share: float | None) -> str:
     return "–" if share is None else f"{share:.1%}"
 
 
-def percents(interval: Interval) -> str:
+def percents(ends: Ends) -> str:
     """The interval of a share."""
-    return "–" if interval is None else f"{100 * interval[0]:.1f} to {interval[1]:.1%}"
+    return "–" if ends is None else f"{100 * ends[0]:.1f} to {ends[1]:.1%}"
 
 
 def decimal(value: float | None, digits: int = 3) -> str:
     """A number that is not a share."""
     return "–" if value is None else minus(f"{value:,.{digits}f}")
+
+
+def decimals(ends: Ends, digits: int = 3) -> str:
+    """The interval of a number that is not a share."""
+    return "–" if ends is None else f"{decimal(ends[0], digits)} to {decimal(ends[1], digits)}"
+
+
+def ends_of(low: float | None, high: float | None) -> Ends:
+    """Both ends of an interval; None unless both are known."""
+    if low is None or high is None:
+        return None
+    return low, high

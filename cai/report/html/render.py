@@ -17,8 +17,8 @@ from typing import Any
 from markupsafe import Markup
 
 from cai.report.html.marks import visible
+from cai.report.html.samples import Shown
 from cai.report.html.sections import MOST_LINES, Section
-from cai.report.samples import Shown
 
 HERE = Path(__file__).parent
 MARKUP = re.compile("[<>&\u2028\u2029\ud800-\udfff]")  # what may end a script block, or is not UTF-8

@@ -136,44 +136,133 @@ function diffBlock(title, before, after) {
   return block(title, "", reachable(box), ...cutNote(before, after));
 }
 
-// Rows
+// Rows: of each kind of record, what to say in a line, and which blocks show it
 
-const BLOCKS = {
-  text: (texts, title, at) => block(title, "", reachable(words(shown(textOf(texts[at])))), ...cutNote(texts[at])),
-  diff: (texts, title, before, after) => diffBlock(title, texts[before], texts[after]),
-  pair: (texts, a, at, b, other) => node("div", "two", BLOCKS.text(texts, a, at), BLOCKS.text(texts, b, other)),
-  note: (texts, text) => node("p", "note", shown(text)),
-  table: (texts, head, lines) => block("", "", table(head, lines)),
-};
+const dash = "–";
+const number = (value, digits = 3) => (value === null ? dash : value.toFixed(digits).replace("-", "−"));
+const plus = (value) => (value === null ? dash : (value < 0 ? "" : "+") + number(value, 2));
+const by = (from, model) => from + (model ? ` by ${model}` : "");
+
+const text = (title, value) => block(title, "", reachable(words(shown(textOf(value)))), ...cutNote(value));
+const pair = (...texts) => node("div", "two", ...texts.map(([title, value]) => text(title, value)));
+const note = (value) => node("p", "note", shown(textOf(value)));
 
 function table(head, lines) {
-  const line = (cells, tag) => node("tr", "", ...cells.map((cell, at) => node(tag, at ? "text" : "name", shown(cell))));
+  const line = (cells, tag) => node("tr", "", ...cells.map((cell, at) => node(tag, at ? "text" : "name", shown(textOf(cell)))));
   const made = node("table", "", node("thead", "", line(head, "th")), node("tbody", "", ...lines.map((each) => line(each, "td"))));
-  return reachable(node("div", "scroll", made));
+  return block("", "", reachable(node("div", "scroll", made)));
+}
+
+function reading(read, first, second) {
+  const chosen = { first, second }[read.choice] ?? "neither";
+  return read.mass === null ? chosen : `${chosen}, mass ${(100 * read.mass).toFixed(1)}%`;
+}
+
+function votes(row) {
+  const head = ["principle", "weight", "a shown first", "b shown first", "for a (d)", "for the first (b)", "problem"];
+  const lines = row.votes.map((vote) => [
+    vote.principle, String(vote.weight), reading(vote.ab, "a", "b"), reading(vote.ba, "b", "a"), plus(vote.d), plus(vote.b),
+    [vote.ab.problem, vote.ba.problem].filter(Boolean).map(textOf).join("; "),
+  ]);
+  const width = lines.some((line) => line[6]) ? 7 : 6;
+  return lines.length ? [table(head.slice(0, width), lines.map((line) => line.slice(0, width)))] : [];
+}
+
+function verdict(row) {
+  if (row.z === null) return "no valid vote";
+  return `judge: ${row.z ? (row.z > 0 ? "a" : "b") : "tie"}, p(a) ${number(row.p_a)}`;
+}
+
+function rounds(row) {
+  const made = [text("First reply", row.initial)];
+  let before = row.initial;
+  row.rounds.forEach((round, at) => {
+    const gate = round.p_revise === null ? "" : `, p(needs a change) ${number(round.p_revise, 2)}`;
+    made.push(text(`Critique ${at + 1} under ${textOf(round.principle)}${gate}`, round.critique));
+    if (round.revision === null) made.push(note("nothing to fix, says the gate: no revision"));
+    else {
+      made.push(diffBlock(`Revision ${at + 1}${round.changed ? "" : ", unchanged"}`, before, round.revision));
+      before = round.revision;
+    }
+  });
+  if (row.rounds.length > 1) made.push(diffBlock("First reply to final text", row.initial, row.final));
+  return made;
+}
+
+const KINDS = {
+  Revision: {
+    badges: (row) => [`${row.rounds.filter((round) => round.changed).length} of ${row.rounds.length} rounds changed it`],
+    blocks: rounds,
+  },
+  Candidates: {
+    badges: (row) => [`${row.replies.length + (row.left_out.replies ?? 0)} replies`],
+    blocks: (row) => row.replies.map((reply) =>
+      text(`${textOf(reply.model)}, sample ${reply.sample}${reply.problem ? ` (${reply.problem})` : ""}`, reply.text)),
+  },
+  Label: {
+    badges: (row) => [verdict(row), ...(row.human === null ? [] : [`people: ${row.human}`])],
+    blocks: (row) => [
+      pair([`a: ${by(row.a_from, row.a_model)}`, row.a], [`b: ${by(row.b_from, row.b_model)}`, row.b]),
+      ...(row.rewards ? [note(`reward of a ${number(row.rewards[0])}, of b ${number(row.rewards[1])}`)] : []),
+      ...votes(row),
+    ],
+  },
+  Rating: {
+    badges: (row) => [textOf(row.contestant), `${textOf(row.asked)}: ${row.value === null ? "invalid" : number(row.value)}`],
+    blocks: (row) => [
+      text(`Reply of ${by(textOf(row.contestant), row.model)}`, row.reply),
+      table(["level", "probability"], Object.entries(row.p).map(([level, p]) => [level, number(p, 4)])),
+      ...(row.problem ? [note(row.problem)] : []),
+    ],
+  },
+  Drop: {
+    badges: (row) => [row.reason],
+    blocks: (row) => [note(`${row.stage}: ${textOf(row.detail)}${row.line === null ? "" : `, line ${row.line}`}`)],
+  },
+  Sample: {
+    badges: (row) => (row.before === row.after ? ["the same before and after"] : []),
+    blocks: (row) => (row.after === null
+      ? [text("Before training", row.before)] : [pair(["Before training", row.before], ["After training", row.after])]),
+  },
+};
+
+/** The turns of a prompt, which may be a text, or missing. */
+function turnsOf(row) {
+  const prompt = row.prompt ?? [];
+  return Array.isArray(prompt) && typeof prompt[1] !== "number" ? prompt : [{ role: "text", content: prompt }];
 }
 
 function body(row) {
   const made = node("div", "body");
-  for (const [role, text] of row.turns) {
-    made.append(role === "note" ? BLOCKS.note([], text) : block(role, " turn", reachable(words(shown(textOf(text)))), ...cutNote(text)));
+  for (const { role, content } of turnsOf(row)) {
+    made.append(block(role, " turn", reachable(words(shown(textOf(content)))), ...cutNote(content)));
   }
-  for (const [kind, ...rest] of row.blocks) made.append(BLOCKS[kind](row.texts, ...rest));
+  made.append(...KINDS[row.kind].blocks(row));
+  for (const [name, count] of Object.entries(row.left_out)) {
+    made.append(note(`${count.toLocaleString("en")} more of ${name} are not shown`));
+  }
   return made;
 }
 
 function lead(row) {
-  const turn = [...row.turns].reverse().find(([role]) => role !== "note");
-  const text = turn ? textOf(turn[1]) : row.texts.length ? textOf(row.texts[0]) : row.id;
-  return text.slice(0, 200).replace(/\s+/g, " ");
+  const turns = turnsOf(row);
+  const text = turns.length ? turns[turns.length - 1].content : row.id ?? "no readable prompt";
+  return textOf(text).slice(0, 200).replace(/\s+/g, " ");
 }
 
 function rowNode(row) {
-  const badges = node("span", "badges", ...row.badges.map((badge) => node("span", "badge", shown(badge))));
-  const made = node("details", "row", node("summary", "", node("span", "lead", shown(lead(row))), badges));
+  const badges = [...KINDS[row.kind].badges(row), ...row.reasons].map((badge) => node("span", "badge", shown(badge)));
+  const made = node("details", "row", node("summary", "", node("span", "lead", shown(lead(row))), node("span", "badges", ...badges)));
   made.addEventListener("toggle", () => {
     if (made.open && made.childElementCount === 1) made.append(body(row));
   });
   return made;
+}
+
+/** All texts in a row, to search in. */
+function* textsIn(value) {
+  if (typeof value === "string") yield value;
+  else if (value && typeof value === "object") for (const inner of Object.values(value)) yield* textsIn(inner);
 }
 
 // The list
@@ -219,8 +308,7 @@ function storeOf(sources) {
   const haystacks = new Map(); // of rows that were searched
   const haystack = (row) => {
     if (!haystacks.has(row)) {
-      const texts = [...row.turns.map(([, text]) => text), ...row.texts].map(textOf);
-      haystacks.set(row, [row.id, ...row.badges, ...texts].join("\n").toLowerCase());
+      haystacks.set(row, [...textsIn(row)].join("\n").toLowerCase());
     }
     return haystacks.get(row);
   };

@@ -1,0 +1,38 @@
+"""Rows of runs and trainings as view.js reads them: as they are, but without what nobody looks for, and not long.
+
+A text that is cut is `[start, characters in all]`. Beside its own fields a row has `kind`, the name of its record;
+`left_out`, how many items of which list are not there; and `reasons`, why it is in no file of its run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from cai.records import Record, Values
+
+MOST_TEXT = 6_000  # characters of a text: two screens
+MOST_ITEMS = 24  # of a list; of a conversation, its last turns
+NOT_SHOWN = {"schema", "schema_", "position", "key", "constitution", "templates", "models", "seed", "usage", "calls"}
+
+
+def shown(record: Record, reasons: Iterable[str] = ()) -> Values:
+    """A row for the page."""
+    row = record.model_dump(mode="json", exclude=NOT_SHOWN)
+    left_out = {}
+    for name, value in row.items():
+        if isinstance(value, list | tuple) and len(value) > MOST_ITEMS:
+            left_out[name] = len(value) - MOST_ITEMS
+            row[name] = value[-MOST_ITEMS:] if name == "prompt" else value[:MOST_ITEMS]
+    return {"kind": type(record).__name__, "reasons": list(reasons), "left_out": left_out, **cut(row)}
+
+
+def cut(value: Any) -> Any:
+    """The value with every long text cut."""
+    if isinstance(value, str) and len(value) > MOST_TEXT:
+        return [value[:MOST_TEXT], len(value)]
+    if isinstance(value, dict):
+        return {name: cut(inner) for name, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [cut(inner) for inner in value]
+    return value

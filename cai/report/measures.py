@@ -1,0 +1,140 @@
+"""Tables of figures: each measure of every model beside BASE, the bounds of `--fail-on`, and numbers in their units."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from cai.evaluation.arena.figures import Bound, Figure, Line, Unit
+from cai.evaluation.suites.verdicts import WIN_RATE
+from cai.report.html import charts
+from cai.report.html.charts import SHARES, Scale
+from cai.report.html.sections import (
+    Cell,
+    Ends,
+    Table,
+    columns,
+    count,
+    ends_of,
+    heading,
+    minus,
+    name,
+    paragraph,
+    percents,
+)
+
+LESS = " less that of "  # in a measure that is a difference between two models
+EVEN = 0.5  # the win rate of a model against its like
+DIGITS: dict[Unit, str] = {"share": ".1%", "number": ",.3f", "bits": ".3f", "elo": ",.0f"}
+WORDS: dict[Unit, str] = {"share": "", "number": "", "bits": "bits", "elo": "Elo"}
+DIFFERENCE = 0.1  # of shares: what a scale of differences spans at least
+
+
+def measure_table(measure: str, lines: Sequence[Line], base: str | None) -> Table:
+    """One measure of every model."""
+    unit = lines[0].unit
+    values = _numbers(line.figure for line in lines)
+    signed = LESS in measure or (unit == "share" and min(values, default=0.0) < 0)  # its figures are differences
+    scale = SHARES
+    mark = next((line.figure.value for line in lines if line.model == base), None)
+    if measure == WIN_RATE:
+        mark = EVEN
+    elif signed:
+        scale, mark = change_scale(values, unit), 0.0
+    elif unit != "share":
+        scale = charts.scale_of(values, charts.plain)
+    heads, axes = "=model | * | value | 95 % interval | n", [charts.axis(scale)]
+    changes = _numbers(line.difference for line in lines)
+    shift = change_scale(changes, unit)
+    if changes:
+        points = ", points" if unit == "share" else ""
+        heads += f" | * | against BASE{points} | 95 % interval"
+        axes.append(charts.axis(shift))
+    cells = []
+    for line in lines:
+        who = f"{line.model} (BASE)" if line.model == base else line.model
+        own = _cells(who, line.figure, unit, scale, mark, signed)
+        against = _cells(who, line.difference, unit, shift, 0.0, True)
+        cells.append([name(who), *own, count(line.figure.n), *against[: 3 * bool(changes)]])
+    notes = [paragraph(f"{line.model}: {line.note}") for line in lines if line.note]
+    return Table(_title(measure, unit, signed), columns(heads, *axes), cells, notes)
+
+
+def _title(measure: str, unit: Unit, signed: bool) -> str:
+    words = WORDS[unit]
+    if signed and unit == "share":
+        words = "points"
+    return heading(measure if words.lower() in measure.lower() else f"{measure}, {words}")
+
+
+def _cells(who: str, figure: Figure | None, unit: Unit, scale: Scale, mark: float | None, signed: bool) -> list[Cell]:
+    """The dot on its interval, the number and the interval; dashes for what is not known."""
+    if figure is None or figure.value is None:
+        return ["", "–", "–"]
+    value = amount(figure.value, unit, signed=signed)
+    ends = interval(figure, unit, signed=signed)
+    title = f"{who}: {value}, 95 % interval {ends}, {n_of(figure)}"
+    base = who.endswith("(BASE)")
+    return [charts.dot(scale, figure.value, bounds_of(figure), title, mark=mark, base=base), value, ends]
+
+
+def bounds_table(bounds: Sequence[Bound]) -> Table:
+    """The limits of --fail-on."""
+    values = _numbers(bound.figure for bound in bounds)
+    scale = change_scale([*values, *(bound.bound for bound in bounds)], "share")
+    lines = []
+    notes = ["The dashed line is the bound. Broken: the whole interval is beyond it."]
+    for bound in bounds:
+        what = f"{bound.measure} of {bound.model}".removesuffix(" of ")
+        cells = _cells(what, bound.figure, "share", scale, bound.bound, True)
+        lines.append([name(what), amount(bound.bound, "share", signed=True), *cells, bound.verdict])
+        if bound.more:
+            more = f"about {count(bound.more)} more prompts would decide, if the difference stays as it is"
+            notes.append(paragraph(f"{what}: {more}."))
+    heads = "=measure | bound, points | * | difference, points | 95 % interval | :verdict"
+    return Table("", columns(heads, charts.axis(scale)), lines, notes)
+
+
+def n_of(figure: Figure) -> str:
+    """What a figure rests on."""
+    return f"n = {count(figure.n)}"
+
+
+def amount(value: float | None, unit: Unit, *, signed: bool = False) -> str:
+    """A number in its unit; a difference of shares is in points, which are hundredths."""
+    if value is None:
+        return "–"
+    if signed and unit == "share":
+        return minus(f"{100 * value:+.1f}")
+    sign = "+" if signed else ""
+    return minus(f"{value:{sign}{DIGITS[unit]}}")
+
+
+def interval(figure: Figure, unit: Unit, *, signed: bool = False) -> str:
+    """The interval of a figure."""
+    ends = bounds_of(figure)
+    if ends is None:
+        return "–"
+    if unit == "share" and not signed:
+        return percents(ends)
+    return " to ".join(amount(end, unit, signed=signed) for end in ends)
+
+
+def bounds_of(figure: Figure) -> Ends:
+    """Both ends of an interval."""
+    return ends_of(figure.low, figure.high)
+
+
+def _numbers(figures: Iterable[Figure | None]) -> list[float]:
+    """All numbers of some figures."""
+    known = [figure for figure in figures if figure is not None]
+    return [end for figure in known for end in (figure.value, figure.low, figure.high) if end is not None]
+
+
+def change_scale(values: Sequence[float], unit: Unit) -> Scale:
+    """A scale of differences, with no difference on it."""
+    times = 100 if unit == "share" else 1
+
+    def label(value: float) -> str:
+        return minus(f"{times * value:+.10g}") if value else "0"
+
+    return charts.scale_of([0.0, *values], label, least=DIFFERENCE if unit == "share" else 0.0)
