@@ -7,7 +7,7 @@ likelihood, and instructions whose results can be checked.
 from __future__ import annotations
 
 import math
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from functools import cached_property
 from typing import Any
@@ -23,6 +23,7 @@ from cai.evaluation.statistics.estimates import mean_of
 from cai.evaluation.statistics.likelihood import bits, ratio
 from cai.evaluation.statistics.paired import difference, mcnemar
 from cai.evaluation.statistics.winrate import POWER
+from cai.evaluation.suites.harness import Tasks
 from cai.evaluation.suites.instructions import follows
 from cai.models import open_models
 from cai.records import Candidate, Object, Probe, Values
@@ -56,6 +57,7 @@ class Tax(Suite):
     def __init__(self, arena: Arena) -> None:
         super().__init__(arena)
         self.base = arena.contestants[0].name
+        self.tasks = Tasks(arena, self.models)
 
     @cached_property
     def models(self) -> list[Model]:
@@ -70,15 +72,16 @@ class Tax(Suite):
         return [each for each, model in zip(contestants, self.models, strict=True) if model.can.scoring]
 
     def sessions(self) -> Iterator[Run[Any]]:
-        """The probe, scored by the models that can, and the instructions, followed by all."""
+        """The probe, scored by the models that can, and the instructions, followed by all; then the tasks."""
+        yield from self.planned()
+        self.tasks.measure()
+
+    def planned(self) -> Iterator[Run[Any]]:
+        """Its runs; what lm-eval does is none."""
         if self.scorers:
             settings = self.arena.settings_of(RunSettings, PROBE, limit=None)
             yield ProbeRun(numbered(probes()), [each.spec for each in self.scorers], settings)
         yield self._instructions()
-
-    def planned(self) -> Iterator[Run[Any]]:
-        """All of them."""
-        return self.sessions()
 
     def _instructions(self) -> SampleRun:
         settings = self.arena.settings
@@ -96,6 +99,7 @@ class Tax(Suite):
         outcomes[INSTRUCTIONS] = self._followed()
         figures = {part: outcomes.get(part, {}) for part in PARTS}
         figures["accuracy"] = _together(outcomes.values())
+        figures |= self.tasks.outcomes()
         lines = list(self._bits(texts))
         changes: dict[str, Values] = {}
         for part, items in figures.items():
@@ -106,8 +110,9 @@ class Tax(Suite):
         return Result(
             suite=self.name,
             title=self.title,
-            facts=tuple(self._facts(outcomes)),
+            facts=(*self._facts(outcomes), *self.tasks.facts()),
             lines=tuple(lines),
+            warnings=tuple(self.tasks.problems()),
             details={"changes": changes, "items": outcomes},
         )
 
@@ -174,7 +179,7 @@ class Tax(Suite):
             counts = changes._asdict()
         if not own:
             [contestant] = [each for each in self.arena.contestants if each.name == name]
-            note = self._why_not(contestant)
+            note = "not measured: see below" if part in self.tasks.names else self._why_not(contestant)
         figure = figure_of(mean_of(list(own.values()), 0, 1))
         return Line(model=name, measure=part, unit="share", figure=figure, difference=gap, note=note), counts
 
@@ -189,12 +194,10 @@ class Tax(Suite):
         if shared:
             least = POWER * math.sqrt(CHANGING / shared)
             yield f"{shared} items show a difference of {least:.1%} or more if one item in ten changes"
-        total = len(list(probes()))
-        if self.scorers:
-            scored = len(list(read_probed(self.arena.out / PROBE)))
-            if scored < total:
-                where = self.arena.out / PROBE / "dropped.jsonl"
-                yield f"{scored} of {counted(total, 'probe')} could be scored by all models; see {where}"
+        drops = Counter(drop.reason for drop in read_drops(self.arena.out / PROBE))
+        if drops:
+            reasons = ", ".join(f"{count} {reason}" for reason, count in drops.most_common())
+            yield f"{counted(drops.total(), 'probe')} left out, which one of the models could not score: {reasons}"
         for contestant in self.arena.contestants:
             if contestant not in self.scorers:
                 yield self._why_not(contestant)
