@@ -18,7 +18,7 @@ from rich.live import Live
 from rich.text import Text
 
 from cai.errors import CaiError
-from cai.texts.wording import clock, one_line, printable, report_lines, shortened
+from cai.texts.wording import clock, one_line, plural, printable, report_lines, shortened
 
 if TYPE_CHECKING:
     from cai.runs.run import Run
@@ -107,7 +107,7 @@ def _progress(run: Run[Any], total: int | None, seconds: float) -> Iterator[str]
     position = f"{through + run.skipped:,}"
     if total is not None:
         position += f"/{total:,}"
-    yield f"{position} {run.unit}s"
+    yield f"{position} {plural(run.unit)}"
     if rate >= 1:
         yield f"{rate:,.1f} rows/s"
     elif run.finished:

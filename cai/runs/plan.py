@@ -20,7 +20,7 @@ from cai.folder.store import Store
 from cai.models import provider_of
 from cai.records import BadPrompt, Completion, Item, Object, Record, Request, Role, Values
 from cai.runs.run import Run
-from cai.texts.wording import report_lines
+from cai.texts.wording import plural, report_lines
 
 # English text under the tokenizers of 2024–2026; others need up to four times as many tokens.
 CHARACTERS_PER_TOKEN = 4.0
@@ -148,7 +148,7 @@ def estimate(run: Plannable) -> Estimate:
     most_sums = {f"most_{name}": value for name, value in bounds.items()}
     return Estimate(
         out=str(run.out),
-        unit=f"{run.unit}s",
+        unit=plural(run.unit),
         prompts=statuses["new"] + statuses["finished"],
         unusable=statuses["unusable"],
         finished=statuses["finished"],

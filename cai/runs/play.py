@@ -17,6 +17,7 @@ from typing import Any, ParamSpec, TypeVar
 
 from cai.records import Record
 from cai.runs.run import Run
+from cai.texts.wording import plural
 
 log = logging.getLogger("cai")
 Row = TypeVar("Row", bound=Record)
@@ -84,7 +85,7 @@ def _warn_of_drops(run: Run[Any], keep: bool) -> None:
     reasons = ", ".join(f"{count} {reason}" for reason, count in sorted(run.dropped.items()))
     advice = f"see {run.out / 'dropped.jsonl'}" if keep else "name out=… to see which"
     total = run.dropped.total()
-    log.warning("%d of %d %ss were dropped: %s; %s", total, run.read, run.unit, reasons, advice)
+    log.warning("%d of %d %s were dropped: %s; %s", total, run.read, plural(run.unit), reasons, advice)
 
 
 def in_thread(make: Callable[[], AsyncGenerator[R, None]]) -> Generator[R, None, None]:

@@ -192,7 +192,7 @@ class SampleRun(PromptRun[Candidates]):
     def facts(self) -> Values:
         """What will run, for people to read; each with its label."""
         settings = self.settings
-        replies = f"{settings.each} replies"
+        replies = counted(settings.each, "reply")
         if len(self.players) > 1:
             replies += " from each model"
         return {

@@ -93,7 +93,12 @@ def counted(number: int, noun: str) -> str:
     if number == 1:
         return f"1 {noun}"
     word, blank, rest = noun.partition(" ")
-    return f"{number:,} {word}s{blank}{rest}"
+    return f"{number:,} {plural(word)}{blank}{rest}"
+
+
+def plural(noun: str) -> str:
+    """The plural of a regular noun: pairs, replies."""
+    return re.sub("([^aeiou])y$", r"\1ie", noun) + "s"
 
 
 def clock(seconds: float) -> str:

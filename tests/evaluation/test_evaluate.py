@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
+import time
 from pathlib import Path
+from subprocess import DEVNULL
 from typing import Any
 
 import pytest
-from evaluations import Ask, lines_of
+from evaluations import Ask, asking, lines_of
+from forked import fork
+from kept import command, environment, run
 from steady import Steady
 
 import cai
@@ -15,6 +21,7 @@ from cai.evaluation.arena.figures import Evaluation, Figure, Line, Result
 from cai.evaluation.arena.settings import EvaluateSettings
 from cai.evaluation.bounds import check_bounds, read_bounds
 from cai.evaluation.evaluate import EvaluateRun
+from cai.folder.files import lock_folder
 from cai.folder.store import read_calls
 from cai.runs.plan import estimate
 
@@ -172,3 +179,85 @@ def test_what_cannot_be_evaluated_is_refused_before_anything_is_asked(
         ask(*models, **settings)
     assert said in str(error.value)
     assert not (tmp_path / "out").exists()
+
+
+def test_a_judge_that_cannot_be_read_ends_the_evaluation_with_advice_and_keeps_the_replies(
+    server: Steady, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "none")
+    texts = [f"Question {number} [unreadable judge]" for number in range(24)]
+    evaluation = asking(server, tmp_path, texts)("openai:one")
+    assert evaluation.stopped is not None and "the judge does not answer A or B" in evaluation.stopped
+    line = lines_of(evaluation)["win rate", "one"]
+    assert line.figure.value is None and line.figure.n == 0 and "without a valid vote" in line.note
+    assert len((tmp_path / "out" / "replies" / "candidates.jsonl").read_bytes().splitlines()) == 24
+
+
+def test_an_evaluation_under_another_constitution_is_not_mixed_with_the_first(ask: Ask, tmp_path: Path) -> None:
+    ask("openai:one")
+    before = (tmp_path / "out" / "evaluation.json").read_bytes()
+    with pytest.raises(CaiError, match="is another run"):
+        ask("openai:one", constitution="honest")
+    assert (tmp_path / "out" / "evaluation.json").read_bytes() == before
+
+
+def test_an_evaluation_that_is_being_written_is_not_written_twice(ask: Ask, tmp_path: Path) -> None:
+    ask("openai:one", limit=2)
+    with lock_folder(tmp_path / "out" / "replies", lambda: None), pytest.raises(CaiError, match="in use"):
+        ask("openai:one")
+
+
+def test_a_model_that_cannot_be_loaded_is_refused_before_anything_is_asked(ask: Ask, tmp_path: Path) -> None:
+    (tmp_path / "model").mkdir()
+    with pytest.raises(CaiError) as error:
+        ask(str(tmp_path / "model"))
+    assert "model" in str(error.value) and not (tmp_path / "out").exists()
+
+
+# Killed
+
+
+def test_a_killed_evaluation_resumes_to_the_same_figures_and_asks_little_again(
+    server: Steady, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "none")
+    texts = [f"Question {number}: what helps?" for number in range(40)]
+    whole = asking(server, tmp_path, texts)("openai:one", out="whole", concurrency=4)
+    words = ["evaluate", "openai:one", tmp_path / "prompts.jsonl", "--against", "openai:base", "-k", "1"]
+    words += ["--judge", "openai:judge", "--suite", "preference", "--out", tmp_path / "out", "--concurrency", "4"]
+    line = command(*words, server=f"{server.url}/v1")
+    rows = tmp_path / "out" / "labels" / "labels.jsonl"
+    with subprocess.Popen(line, env=environment(), stdout=DEVNULL, stderr=DEVNULL) as process:
+        while process.poll() is None and not (rows.exists() and rows.stat().st_size):
+            time.sleep(0.005)
+        process.kill()
+    assert rows.exists()
+    again = json.loads(run(*words, "--json", folder=tmp_path, server=f"{server.url}/v1"))
+    assert again["results"] == whole.summary()["results"]
+    assert whole.usage["calls"] <= again["usage"]["calls"] <= whole.usage["calls"] + 4
+
+
+# The command
+
+
+def test_the_command_prints_figures_and_fails_only_on_a_broken_bound(
+    server: Steady, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    asking(server, tmp_path, [f"Question {number}?" for number in range(30)])
+    words = ["evaluate", "openai:one", tmp_path / "prompts.jsonl", "--against", "openai:base", "-k", "1"]
+    words += ["--judge", "openai:judge", "--suite", "preference", "--out", tmp_path / "out"]
+    text = run(*words, "--fail-on", "winrate=-0.5", folder=tmp_path, server=f"{server.url}/v1")
+    assert "win rate, one" in text and "winrate of one kept" in text
+    run(*words, "--fail-on", "winrate=+0.9", folder=tmp_path, server=f"{server.url}/v1", status=1)
+    run(*words, "--fail-on", "winrate=0.0", folder=tmp_path, server=f"{server.url}/v1")
+
+
+def test_the_last_name_is_a_file_of_prompts_only_if_it_looks_like_one(tmp_path: Path) -> None:
+    for words, said in (
+        (["openai:one", "--against", "openai:base", "none.jsonl"], "none.jsonl"),
+        (["models/dpo"], "no model models/dpo"),
+        (["models/dpo", "--prompts", "none.csv"], "no model models/dpo"),
+    ):
+        ended = fork(["evaluate", *words], tmp_path, environment())
+        assert ended.status == 1 and said in ended.stderr
+        assert len(ended.stderr.strip().splitlines()[-1]) < 300

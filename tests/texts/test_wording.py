@@ -29,6 +29,8 @@ from cai.texts.wording import (
         (1, "row kept", "1 row kept"),
         (2, "row kept", "2 rows kept"),
         (1200, "call", "1,200 calls"),
+        (2, "reply rated", "2 replies rated"),
+        (2, "day", "2 days"),
     ],
 )
 def test_a_count_agrees_with_its_noun(number: int, noun: str, text: str) -> None:
