@@ -12,6 +12,8 @@ import typer
 
 from cai.cli.main import Json, print_json, show_summary
 from cai.cli.options import Fields, add_command, fields_of, values_of
+from cai.errors import UsageError
+from cai.texts.wording import option
 
 if TYPE_CHECKING:
     from cai.records import Values
@@ -96,13 +98,29 @@ def _export(
     run: Annotated[Path, typer.Argument(help="A run folder of cai generate, cai label, or cai sample --best-of.")],
     push: Annotated[str | None, typer.Option(help="Upload rows and card to this hub dataset, org/name.")] = None,
     public: Annotated[bool, typer.Option("--public", help="With --push: make the dataset public.")] = False,
+    inspect: Annotated[
+        Path | None,
+        typer.Option(help="Write the rows as a log for Inspect's viewer into this .json file or folder; cut nothing."),
+    ] = None,
     json: Json = False,
     **options: Any,
 ) -> None:
     """Cut the training rows and the dataset card of a run again from its stored rows, without a model.
 
     Example: cai export runs/a --split 0.9 --parquet
+
+    Example: cai export runs/a --inspect logs
     """
+    if inspect is not None:
+        from cai.export.inspect_log import export_inspect
+        from cai.export.options import DEFAULTS
+
+        stated = {"push": push, **{name: value for name, value in options.items() if value != DEFAULTS[name]}}
+        words = [option(name) for name, value in stated.items() if value is not None]
+        if words:
+            raise UsageError(f"--inspect writes every row as it is: leave out {', '.join(words)}")
+        show_summary(export_inspect(run, inspect), json)
+        return
     from cai.export.export import export_run
 
     show_summary(export_run(run, push=push, private=not public, **options), json)

@@ -11,15 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from label_runs import lost, mute, scorer, scores
+from label_runs import mute, scorer, scores
 from label_runs import run as label_run
 from players import Player
 from sample_runs import PROMPTS, cutting
 from sample_runs import run as sample_run
-from typer.testing import CliRunner
 
 import cai
-from cai.cli.main import app
 from cai.errors import RunError, UsageError
 from cai.export.inspect_log import export_inspect
 
@@ -106,7 +104,13 @@ def test_a_chain_is_a_conversation(tmp_path: Path, server: Any, monkeypatch: pyt
     monkeypatch.setenv("OPENAI_API_KEY", "none")
     run = tmp_path / "run"
     list(
-        cai.generate(["How do I wash wool?", "Why is it dark?"], model="openai:m", base_url=f"{server.url}/v1", out=run)
+        cai.generate(
+            ["How do I wash wool?", "Why is it dark?"],
+            "harmless",
+            model="openai:m",
+            base_url=f"{server.url}/v1",
+            out=run,
+        )
     )
     log = written(run, tmp_path / "log.json")
     for row, sample in zip(rows_of(run / "revisions.jsonl"), log["samples"], strict=True):
@@ -171,13 +175,12 @@ def test_what_cannot_be_written_is_said(tmp_path: Path) -> None:
 def test_the_command_writes_a_log_and_cuts_nothing(tmp_path: Path) -> None:
     run = labels(tmp_path / "run")
     before = {path.name: path.read_bytes() for path in run.iterdir() if path.is_file()}
-    result = CliRunner().invoke(app, ["export", str(run), "--inspect", str(tmp_path / "log.json"), "--json"])
-    assert result.exit_code == 0, result.output
+    words = [sys.executable, "-m", "cai", "export", str(run), "--inspect", str(tmp_path / "log.json")]
+    result = subprocess.run([*words, "--json"], check=True, capture_output=True, text=True)
     assert json.loads(result.stdout)["samples"] == len(rows_of(run / "labels.jsonl"))
-    assert {path.name: path.read_bytes() for path in run.iterdir() if path.is_file()} == before and not lost(run)
-    words = ["export", str(run), "--inspect", str(tmp_path / "log.json"), "--min-confidence", "0.8"]
-    result = CliRunner().invoke(app, words)
-    assert isinstance(result.exception, UsageError) and "leave out --min-confidence" in str(result.exception)
+    assert {path.name: path.read_bytes() for path in run.iterdir() if path.is_file()} == before
+    refused = subprocess.run([*words, "--min-confidence", "0.8"], capture_output=True, text=True)
+    assert refused.returncode == 1 and "leave out --min-confidence" in refused.stderr
 
 
 @pytest.mark.slow
@@ -189,7 +192,11 @@ def test_inspects_own_reader_opens_every_kind_of_log(
         pytest.skip("INSPECT_PYTHON names no interpreter with inspect-ai")
     monkeypatch.setenv("OPENAI_API_KEY", "none")
     chains = tmp_path / "chains"
-    list(cai.generate(["How do I wash wool?", "Why?"], model="openai:m", base_url=f"{server.url}/v1", out=chains))
+    list(
+        cai.generate(
+            ["How do I wash wool?", "Why?"], "harmless", model="openai:m", base_url=f"{server.url}/v1", out=chains
+        )
+    )
     folder = evaluation(tmp_path, server, suite="preference,scale", scale="hhh")
     folders = [labels(tmp_path / "labels"), samples(tmp_path / "samples"), chains, folder, folder / "scale"]
     for number, each in enumerate(folders, 1):
