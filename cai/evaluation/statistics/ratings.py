@@ -14,7 +14,8 @@ from cai.evaluation.statistics.quantiles import quantile
 Game = tuple[str, str, float]  # two models, and the outcome of the first: 1, 0.5 or 0
 Wins = dict[tuple[str, str], float]  # by winner and loser; a tie is half a win each way
 PRIOR = 0.5  # wins each way between two models that met: the ratings of a model that always wins stay finite
-LEAST = 1e-9  # of a random weight: below, a strength may be 0
+LEAST = 1e-6  # of a random weight; one of nearly 0 would let a strength run away
+MOST_STEPS = 100  # of Newton's method; ten suffice, or thirty if a model always wins
 ELO = 400 / math.log(10)  # points of Elo per unit of log strength
 
 
@@ -30,11 +31,10 @@ def bradley_terry(
 ) -> Ratings:
     """The strengths at which P(i beats j) = p_i / (p_i + p_j) makes the games of all prompts likeliest.
 
-    Bradley and Terry 1952, fitted by the MM algorithm of Hunter 2004 (section 2), with half a win each way between
-    models that met. Intervals are the middle 95 % of `resamplings` fits in which each prompt has a random weight
-    (the bootstrap of Rubin 1981), so replies to one prompt may be alike; so have the half wins of the prior, without
-    which a model that always wins would look certain. For two models and a game a prompt that is the Jeffreys interval
-    of their win rate. A model that never met the group of BASE has no rating.
+    Bradley and Terry 1952, with half a win each way between models that met. Intervals are the middle 95 % of
+    `resamplings` fits in which each prompt has a random weight (the bootstrap of Rubin 1981), so replies to one prompt
+    may be alike; so have the half wins, without which a model that always wins would look certain. For two models and
+    one game a prompt it is the Jeffreys interval of the win rate. A model that never met the group of BASE has none.
     """
     check([outcome for played in games.values() for *_, outcome in played], 0, 1)
     everyone = [_wins(played) for played in games.values()]
@@ -44,7 +44,7 @@ def bradley_terry(
     prompts = [dict(wins) for wins in alike]
     counts = list(alike.values())
     met = list(dict.fromkeys(pair for wins in prompts for pair in wins))
-    best = _strengths(_sum(dict.fromkeys(met, PRIOR), counts, prompts), dict.fromkeys(groups[0], 1.0), base)
+    best = _strengths(_sum(dict.fromkeys(met, PRIOR), counts, prompts), dict.fromkeys(groups[0], 0.0), base)
     chance = random.Random(seed)
     fits = []
     for _ in range(resamplings if sum(counts) > 1 else 0):
@@ -60,10 +60,10 @@ def bradley_terry(
 
 
 def _rating(strength: float, fits: Sequence[float], n: int) -> Estimate:
-    value = ELO * math.log(strength)
+    value = ELO * strength
     if not fits:
         return Estimate(value, n=n, reason="one prompt shows no spread, so there is no interval")
-    low, high = (ELO * math.log(quantile(fits, share)) for share in (0.025, 0.975))
+    low, high = (ELO * quantile(fits, share) for share in (0.025, 0.975))
     return Estimate(value, low, high, n, "bootstrap over prompts")
 
 
@@ -92,19 +92,47 @@ def _groups(pairs: Iterable[tuple[str, str]], base: str) -> tuple[tuple[str, ...
 
 
 def _strengths(total: Wins, start: Mapping[str, float], base: str) -> dict[str, float]:
-    """The likeliest strengths, that of BASE 1: p_i <- W_i / sum_j n_ij / (p_i + p_j), until none moves by 1e-8."""
-    strength = dict(start)
-    met: dict[str, list[tuple[str, float]]] = defaultdict(list)
-    wins = dict.fromkeys(start, 0.0)
-    for (one, other), won in total.items():
-        wins[one] += won
-        met[one].append((other, won + total[other, one]))
-    move = 1.0
-    while move > 1e-8:
-        move = 0.0
-        for one, others in met.items():
-            own = strength[one]
-            new = wins[one] / sum(count / (own + strength[other]) for other, count in others)
-            move = max(move, abs(new / own - 1))
-            strength[one] = new
-    return {model: value / strength[base] for model, value in strength.items()}
+    """The likeliest log strengths, that of BASE 0, by Newton's method.
+
+    The MM algorithm of Hunter 2004 needs no matrix, but a million rounds if two groups of models are hardly linked:
+    if one of them loses nearly all games to the other, for example.
+    """
+    models = [*(model for model in start if model != base), base]
+    place = {model: number for number, model in enumerate(models)}
+    log = [start[model] for model in models]
+    last = place[base]
+    games = [(place[one], place[other], won, won + total[other, one]) for (one, other), won in total.items()]
+    for _ in range(MOST_STEPS):
+        rows = [[0.0] * len(models) for _ in models[:-1]]  # minus the Hessian, and the gradient as the last column
+        for one, other, won, played in games:
+            if one == last:
+                continue
+            p = 1 / (1 + math.exp(log[other] - log[one]))
+            weight = played * p * (1 - p)
+            rows[one][one] += weight
+            rows[one][last] += won - played * p
+            if other != last:
+                rows[one][other] -= weight
+        step = _solved(rows)
+        longest = max(map(abs, step), default=0.0)
+        for number, move in enumerate(step):
+            log[number] += move / max(1.0, longest)  # no step is longer than 1: none overshoots
+        if longest < 1e-6:
+            break
+    return dict(zip(models, log, strict=True))
+
+
+def _solved(rows: list[list[float]]) -> list[float]:
+    """The solution of linear equations whose matrix is positive definite, the right side as the last column."""
+    size = len(rows)
+    for first, pivot in enumerate(rows):
+        for row in rows[first + 1 :]:
+            factor = row[first] / pivot[first]
+            for column in range(first, size + 1):
+                row[column] -= factor * pivot[column]
+    values = [0.0] * size
+    for number in reversed(range(size)):
+        row = rows[number]
+        known = sum(row[column] * values[column] for column in range(number + 1, size))
+        values[number] = (row[size] - known) / row[number]
+    return values

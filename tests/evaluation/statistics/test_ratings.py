@@ -124,6 +124,18 @@ def test_a_model_that_always_wins_has_a_finite_rating() -> None:
     assert elo["a"].value == pytest.approx(400 * math.log10(20.5 / 0.5))
 
 
+@pytest.mark.parametrize("links", [1, 10, 200])
+def test_groups_that_are_hardly_linked_are_rated_as_well(links: int) -> None:
+    games: dict[int, list[Game]] = {
+        i: [("a", "base", float(i % 3 > 0)), ("c", "d", float(i % 4 > 0)), *[("a", "c", 1.0)][: i < links]]
+        for i in range(200)
+    }
+    elo = bradley_terry(games, "base", resamplings=200).elo
+    assert all(rating.low is None or rating.low < (rating.value or 0) < (rating.high or 0) for rating in elo.values())
+    assert (elo["c"].value or 0) - (elo["d"].value or 0) == pytest.approx(400 * math.log10(150.5 / 50.5))
+    assert (elo["a"].value or 0) - (elo["c"].value or 0) == pytest.approx(400 * math.log10((links + 0.5) / 0.5))
+
+
 def test_models_that_never_met_the_group_of_base_have_no_rating_and_are_named() -> None:
     games: dict[int, list[Game]] = {
         1: [("a", "base", 1.0), ("x", "y", 1.0)],
