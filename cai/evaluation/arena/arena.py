@@ -50,11 +50,13 @@ class Arena:
 
     contestants: BASE first, then the models in the order given. out: the folder; those of its runs lie inside. source:
     the prompts, in the order in which they are asked. begun: folders whose run was begun by this object.
+    after_contrast: what follows the replies to a contrast set, for a plan.
     """
 
     def __init__(self, models: Sequence[str], prompts: Source | None, settings: EvaluateSettings, out: Path) -> None:
         self.prompts, self.settings, self.out = prompts, settings, out
         self.begun = set[Path]()
+        self.after_contrast: list[Follower] = []
         specs = [find_spec(name) for name in (settings.against, *models)]
         for name, spec in zip(models, specs[1:], strict=True):
             if specs.count(spec) > 1:

@@ -9,9 +9,8 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from cai.errors import SourceError
-from cai.evaluation.arena.arena import Arena
+from cai.evaluation.arena.arena import Arena, RepliesRun
 from cai.records import Object
-from cai.runs.sample import SampleRun
 from cai.sources.files import Source, folder, read_records
 from cai.sources.values import BadRecord, listed, missing
 
@@ -91,7 +90,7 @@ def read_contrast(source: str | Path | None, limit: int | None = None) -> Contra
     return Contrast(located, name if limit is None else f"{name}, the first {limit}", sides)
 
 
-def contrast_run(arena: Arena, contrast: Contrast) -> SampleRun:
+def contrast_run(arena: Arena, contrast: Contrast) -> RepliesRun:
     """The run in which every contestant replies to every prompt.
 
     A prompt of which every reply was truncated is a row like the others: without it, long answers would be left out and
@@ -99,6 +98,7 @@ def contrast_run(arena: Arena, contrast: Contrast) -> SampleRun:
     """
     run = arena.sample(contrast.source, FOLDER, n=1, format=None, prompt_field=None)
     run.keeps_unusable = True
+    run.followers = arena.after_contrast
     return run
 
 

@@ -22,7 +22,7 @@ class Suite(ABC):
     name: ClassVar[str]
     title: ClassVar[str]
     default: ClassVar[bool] = True
-    counted: ClassVar[bool] = False
+    counted: bool = False
 
     def __init__(self, arena: Arena) -> None:
         self.arena = arena

@@ -18,11 +18,14 @@ import cai
 import cai.models
 from cai.errors import SourceError, UsageError
 from cai.evaluation.arena.figures import Evaluation, Line, Result
+from cai.evaluation.arena.settings import EvaluateSettings
+from cai.evaluation.evaluate import EvaluateRun
 from cai.evaluation.statistics.estimates import mean_of
 from cai.evaluation.suites import SUITES
 from cai.evaluation.suites.harm import ONE_SIDED, Harm
 from cai.models import Provider
 from cai.records import Completion
+from cai.runs.plan import estimate
 
 UNSAFE = 20
 TEMPLATE = (  # turns and end as those of Llama Guard, which is told by the name of its folder
@@ -204,7 +207,7 @@ def evaluate(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
     """Evaluates models that reply so with the suites refusals and harm; `.asked` counts what each was asked."""
     contrast = written(tmp_path / "contrast.jsonl", 40, UNSAFE)
     (tmp_path / "prompts.jsonl").write_text('{"prompt": "What is a mill?"}\n{"prompt": "What is a river?"}\n')
-    players: dict[str, Any] = {"judge": Judge(prefers_refusals)}
+    players: dict[str, Any] = {name: Judge(prefers_refusals) for name in ("judge", "other")}
     monkeypatch.setitem(
         cai.models.PROVIDERS, "fake", Provider(lambda name, connection: players[name], "fake:NAME", free=True)
     )
@@ -229,6 +232,27 @@ def test_an_evaluation_asks_the_contrast_set_once_for_both_suites_and_the_same_a
     again = evaluate(**models)
     assert evaluate.asked == {"base": 0, "tuned": 0}
     assert again.results == first.results
+
+
+def test_a_plan_counts_the_replies_and_the_pairs_of_the_unsafe_prompts(evaluate: Any, tmp_path: Path) -> None:
+    """20 pairs, in both orders, under three principles."""
+    values: Any = {"suite": "refusals,harm", "contrast": tmp_path / "contrast.jsonl", "judge": "fake:judge"}
+    evaluate(base=refusing("unsafe"), tuned=lambda prompt: YES)  # so that these models are there
+    settings = EvaluateSettings(against="fake:base", out=tmp_path / "plan", **values)
+    plan = estimate(EvaluateRun(["fake:tuned"], tmp_path / "prompts.jsonl", settings))
+    assert plan.calls == 2 * 62 + 20 * 2 * 3
+    assert not any("not counted" in note for note in plan.notes)
+    alone = settings.model_copy(update={"suite": "harm"})
+    assert estimate(EvaluateRun(["fake:tuned"], tmp_path / "prompts.jsonl", alone)).calls == plan.calls
+    other = settings.model_copy(update={"harm": "fake:other"})
+    notes = estimate(EvaluateRun(["fake:tuned"], tmp_path / "prompts.jsonl", other)).notes
+    assert any("harm" in note and "not counted" in note for note in notes)  # they would be counted as the judge's
+
+
+def test_whether_an_evaluator_is_independent_is_said_before_the_figures(result_of: Any) -> None:
+    result = result_of(base=refusing("unsafe"), tuned=fewer)
+    assert result.facts[-1].startswith("whether it is independent of the training is not known: ")
+    assert "tuned" in result.details["evaluator"]["why"] and result.details["evaluator"]["independent"] is None
 
 
 def test_more_prompts_go_on_where_fewer_ended(evaluate: Any) -> None:
