@@ -34,7 +34,7 @@ def bradley_terry(
     Bradley and Terry 1952, with half a win each way between models that met. Intervals are the middle 95 % of
     `resamplings` fits in which each prompt has a random weight (the bootstrap of Rubin 1981), so replies to one prompt
     may be alike; so have the half wins, without which a model that always wins would look certain. For two models and
-    one game a prompt it is the Jeffreys interval of the win rate. A model that never met the group of BASE has none.
+    one game a prompt it is the Jeffreys interval of the win rate. A model that never met BASE's group is not rated.
     """
     check([outcome for played in games.values() for *_, outcome in played], 0, 1)
     everyone = [_wins(played) for played in games.values()]
