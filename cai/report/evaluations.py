@@ -12,7 +12,20 @@ from cai.errors import RunError
 from cai.evaluation.arena.figures import FILE, Evaluation, Line, Result
 from cai.folder.files import read_object
 from cai.records import Values
-from cai.report.html.sections import Cell, Fact, Part, Section, Table, columns, count, heading, name, paragraph, percent
+from cai.report.html.sections import (
+    Cell,
+    Fact,
+    Part,
+    Section,
+    Table,
+    columns,
+    count,
+    heading,
+    name,
+    paragraph,
+    percent,
+    title_of,
+)
 from cai.report.measures import WORDS, amount, bounds_table, interval, measure_table, n_of
 from cai.sources.yamlfile import first_fault
 
@@ -37,7 +50,7 @@ def read_evaluation(folder: Path) -> Evaluation:
 def evaluation_section(folder: Path) -> Section:
     """Of an evaluation."""
     evaluation = read_evaluation(folder)
-    section = Section(name(folder), "evaluation", about=list(_about(evaluation)))
+    section = Section(title_of(folder), "evaluation", about=list(_about(evaluation)))
     section.warnings = list(map(paragraph, evaluation.warnings))
     if evaluation.stopped:
         section.warnings.append(paragraph(f"this evaluation is not finished: {evaluation.stopped}"))
@@ -106,9 +119,9 @@ def _part(result: Result, base: str | None) -> Part:
 def _details(details: Values) -> Iterator[Table]:
     """Counts of a suite: numbers by name, and by what is under it."""
     for title, table in details.items():
-        if not isinstance(table, dict):
+        if not isinstance(table, dict) or not all(isinstance(value, dict) for value in table.values()):
             continue
-        rows = {key: dict(_flat(value)) for key, value in table.items() if isinstance(value, dict)}
+        rows = {key: dict(_flat(value)) for key, value in table.items()}
         heads = list(dict.fromkeys(head for row in rows.values() for head in row))
         if not 0 < len(heads) <= MOST_COLUMNS:
             continue

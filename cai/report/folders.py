@@ -7,14 +7,18 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Generic, TypeVar
 
+import orjson
+
 from cai.errors import RunError
 from cai.folder.files import LOCK, check_files, exists, take_lock
 from cai.folder.rows import DROPPED, EXPORT_STAGES, kind_of, lines_in_order, reading
 from cai.records import Drop, Record, Values
+from cai.report.annotators import COLUMN
 from cai.report.html.rows import shown
 from cai.report.html.samples import Strata
 from cai.report.html.sections import Sample, paragraph
 
+ANNOTATOR = f'"{COLUMN}":'.encode()  # in a line; quotes in a text are escaped
 R = TypeVar("R", bound=Record)
 Reasons = tuple[tuple[str, str], ...]  # stage and reason of each file that a row was left out of, each once
 
@@ -44,9 +48,24 @@ class RunRows(Generic[R]):
     def rows(self) -> Iterator[tuple[int, R]]:
         """Every row with its position, in input order."""
         for position, line in self._lines():
-            with reading(self.path):
-                row = self._row.model_validate_json(line)
-            yield position, row
+            yield position, self._parsed(line)
+
+    def annotated(self) -> Iterator[tuple[Values, R]]:
+        """Every line that names its annotator, with its row: of one row there may be lines by several people."""
+        if not exists(self.path):
+            return
+        with open(self.path, "rb") as file:
+            for line in file:
+                if line.endswith(b"\n") and ANNOTATOR in line:
+                    yield orjson.loads(line), self._parsed(line)
+
+    def _parsed(self, line: bytes) -> R:
+        with reading(self.path):
+            if ANNOTATOR not in line:
+                return self._row.model_validate_json(line)
+            record = orjson.loads(line)
+            record.pop(COLUMN, None)
+            return self._row.model_validate_json(orjson.dumps(record))
 
     def _lines(self) -> Iterator[tuple[int, bytes]]:
         return lines_in_order(self.path) if exists(self.path) else iter(())
@@ -64,9 +83,7 @@ class RunRows(Generic[R]):
     def _load(self, places: frozenset[int]) -> Iterator[tuple[int, Values]]:
         for position, line in self._lines():
             if position in places and position not in self.lost:
-                with reading(self.path):
-                    row = self._row.model_validate_json(line)
-                yield position, shown(row, map(reason_text, self.left_out.get(position, ())))
+                yield position, shown(self._parsed(line), map(reason_text, self.left_out.get(position, ())))
         lost = places & self.lost.keys()
         for drop in _drops(self.dropped):
             if drop.position in lost and drop.stage not in EXPORT_STAGES:

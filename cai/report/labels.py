@@ -14,6 +14,7 @@ from cai.judge.flows import is_valid
 from cai.judge.metrics import BINS
 from cai.judge.people import TRUTHS
 from cai.records import Label, Values, Vote
+from cai.report.annotators import annotator_tables, read_verdicts
 from cai.report.folders import Reasons, RunRows
 from cai.report.html import charts
 from cai.report.html.samples import Strata
@@ -157,9 +158,13 @@ def label_section(folder: Path, info: Values, strata: Strata) -> Section:
     """Of a label run, with its labels beside people's, or the calibration that it used."""
     tally = Labels()
     section = run_section(folder, info, strata, tally)
+    run = RunRows(folder, info, Label)
+    facts, tables = annotator_tables(read_verdicts(enumerate(record for record, _ in run.annotated())))
     if tally.human:
-        rows = (row for _, row in RunRows(folder, info, Label).rows())
-        section.tables[:0] = people_tables(section, rows, info["identity"].get("binding"))
+        rows = (row for _, row in (run.annotated() if tables else run.rows()))
+        tables = [*people_tables(section, rows, info["identity"].get("binding")), *tables]
     elif exists(folder / CALIBRATION):
-        section.tables.append(thresholds(load_calibration(folder / CALIBRATION)))
+        tables.append(thresholds(load_calibration(folder / CALIBRATION)))
+    section.facts += facts
+    section.tables[:0] = tables
     return section

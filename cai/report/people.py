@@ -24,10 +24,10 @@ from cai.report.html.sections import (
     columns,
     count,
     decimal,
-    name,
     paragraph,
     percent,
     percents,
+    title_of,
 )
 from cai.sources.files import read_records
 
@@ -58,7 +58,7 @@ def people_tables(section: Section, rows: Iterable[Label], binding: Any) -> list
 
 def file_section(path: Path) -> Section:
     """Of a file of rows: a judge's probabilities beside human labels, or the labels of several annotators."""
-    section = Section(name(path), "file of labels")
+    section = Section(title_of(path), "file of labels")
     section.facts, section.tables = annotator_tables(read_verdicts(read_records(path)))
     try:
         report = calibrate_judge(_without_annotators(path))
@@ -68,6 +68,19 @@ def file_section(path: Path) -> Section:
         return section
     section.tables[:0] = _told(section, report)
     return section
+
+
+def judges_section(path: Path, sections: Iterable[Section]) -> Section:
+    """Of several judges beside people, such as those of a bench, the one that agrees most first."""
+    lines: list[list[Cell]] = []
+    metrics = [(section.title, section.metrics) for section in sections if section.metrics is not None]
+    for title, judge in sorted(metrics, key=lambda item: -item[1].accuracy):
+        cells = charts.share_cells(title, judge.accuracy, judge.interval, judge.n, mark=0.5)
+        lines.append([title, *cells, *(decimal(getattr(judge, field)) for field in MEASURES)])
+    titles = "=labels | * | agreement | 95 % interval | pairs | kappa | ECE | Brier | NLL | AUROC"
+    notes = ["As judged, without a temperature. Judges of different pairs cannot be compared."]
+    table = Table("Agreement with people", columns(titles, charts.axis(SHARES)), lines, notes)
+    return Section(title_of(path), "judges side by side", tables=[table])
 
 
 def _without_annotators(path: Path) -> Iterator[Any]:
@@ -82,6 +95,7 @@ def _told(section: Section, report: CalibrationReport) -> list[Table]:
     metrics = report.metrics
     fact = Fact(AGREEMENT, percent(metrics.accuracy), percents(metrics.interval), f"{count(metrics.n)} pairs")
     section.facts.append(fact)
+    section.metrics = metrics
     section.warnings += map(paragraph, report.notes)
     calibration = report.calibration
     return [

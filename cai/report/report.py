@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from cai.errors import UsageError
-from cai.folder.files import package_version, write_atomically
+from cai.folder.files import package_version, unwritable, write_atomically
 from cai.records import Record
 from cai.report.html.render import encode, render
 from cai.report.html.samples import MOST_ROWS, Shown, fitting
@@ -72,10 +72,18 @@ def make_report(
     sections = [section for source in several for section in sections_of(source, rows, seed)]
     version = package_version("cai-toolkit")
     empty = render(sections, [None] * len(sections), version)
+    if len(empty) > MOST_BYTES:
+        raise UsageError(
+            f"the figures alone take {len(empty) / 1e6:.1f} MB, more than can be mailed: name fewer sources"
+        )
     with_rows = [section.sample for section in sections if section.sample is not None]
     fit = iter(fitting(with_rows, rows, MOST_BYTES - len(empty) - 1_000 * (1 + len(sections)), encode))
     samples = [next(fit) if section.sample is not None else None for section in sections]
     content = render(sections, samples, version)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise unwritable(path, error, "choose another --out") from error
     write_atomically(path, content)
     shown = (_summary(*pair) for pair in zip(sections, samples, strict=True))
     return ReportSummary(out=path, bytes=len(content), sections=tuple(shown))

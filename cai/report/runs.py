@@ -13,7 +13,7 @@ from cai.records import Record, Values
 from cai.report.folders import Reasons, RunRows, reason_text
 from cai.report.html import charts
 from cai.report.html.samples import Strata
-from cai.report.html.sections import Cell, Fact, Section, Table, columns, count, name, percent, percents
+from cai.report.html.sections import Cell, Fact, Section, Table, columns, count, name, percent, percents, title_of
 
 R = TypeVar("R", bound=Record)
 KEPT = "kept"
@@ -57,7 +57,7 @@ def run_section(folder: Path, info: Values, strata: Strata, tally: Tally[R]) -> 
         group, weight = tally.group_of(row, left_out)
         strata.offer(group, position, weight)
     reasons.update(run.offer_lost(strata))
-    section = Section(name(folder), tally.kind, about=list(_about(info)), warnings=run.notes)
+    section = Section(title_of(folder), tally.kind, about=list(_about(info)), warnings=run.notes)
     section.facts = [*_head(rows, len(run.lost), tally.noun), *tally.facts()]
     section.tables = list(tally.tables())
     if reasons:

@@ -14,7 +14,7 @@ from cai.report.evaluations import evaluation_section
 from cai.report.html.samples import Strata
 from cai.report.html.sections import Section
 from cai.report.labels import label_section
-from cai.report.people import file_section
+from cai.report.people import file_section, judges_section
 from cai.report.runs import Tally, run_section
 from cai.report.tallies import Ratings, Replies, Revisions
 from cai.report.trainings import training_section
@@ -36,6 +36,9 @@ def sections_of(source: str | Path, rows: int, seed: int) -> Iterator[Section]:
     path = _path_of(source)
     if path.is_dir():
         sections = list(_of_folder(path, rows, seed))
+        judges = [section for section in sections if section.metrics is not None]
+        if len(judges) > 1:
+            sections.insert(0, judges_section(path, judges))
     else:
         sections = [file_section(path)]
     if not sections:

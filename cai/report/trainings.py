@@ -31,6 +31,7 @@ from cai.report.html.sections import (
     paragraph,
     percent,
     percents,
+    title_of,
 )
 from cai.report.runs import bars
 from cai.sources.yamlfile import first_fault
@@ -61,7 +62,7 @@ def training_section(folder: Path, strata: Strata) -> Section:
 
 def _section(folder: Path, record: Values, strata: Strata) -> Section:
     identity, data = record["identity"], record.get("data") or {}
-    section = Section(name(folder), f"training ({name(identity['method'])})", about=list(_about(record)))
+    section = Section(title_of(folder), f"training ({name(identity['method'])})", about=list(_about(record)))
     section.warnings = list(_state(folder, record))
     summary = record.get("summary") or {}
     section.notes = list(map(paragraph, summary.get("notes", ())))

@@ -72,9 +72,39 @@ def test_runs_of_version_0_1_0_can_be_reported(tmp_path: Path, name: str) -> Non
 def test_the_runs_inside_a_bench_have_sections_of_their_own(tmp_path: Path) -> None:
     labels(tmp_path / "bench/judge-a", 3)
     labels(tmp_path / "bench/judge-b", 4)
-    sections = report(tmp_path, tmp_path / "bench").sections
+    together, *sections = report(tmp_path, tmp_path / "bench").sections
     assert [section.facts["pairs judged"] for section in sections] == ["3", "4"]
-    assert 'href="#s2"' in page(tmp_path)
+    assert together.kind == "judges side by side"
+    assert 'href="#s3"' in page(tmp_path)
+
+
+def test_people_who_labelled_the_pairs_of_a_run_are_compared(tmp_path: Path) -> None:
+    pairs = [label_cuts.pair(at, z=1.0) for at in range(20)]
+    rows = [pair | {"annotator": who, "human": "ab"[at % every == 0]}
+            for who, every in (("ann", 4), ("bob", 2)) for at, pair in enumerate(pairs)]  # fmt: skip
+    (section,) = report(tmp_path, label_cuts.make_run(tmp_path / "run", rows)).sections
+    assert section.facts["annotators agree"].startswith("75.0%")
+    assert section.facts["agreement with people"].startswith("62.5%")
+    assert section.rows == 20
+
+
+def test_win_rates_are_of_prompts(tmp_path: Path) -> None:
+    rows = [label_cuts.pair(at, z=1.0 if at < 3 else -1.0, a_from="initial", b_from="final") for at in range(12)]
+    report(tmp_path, label_cuts.make_run(tmp_path / "run", rows))
+    html = page(tmp_path)
+    assert "final over initial" in html
+    assert "75.0%" in html
+
+
+def test_the_folder_of_the_page_is_made(tmp_path: Path) -> None:
+    summary = package.make_report(make_run(tmp_path / "run", []), tmp_path / "new/folder/a.html")
+    assert summary.out.exists()
+
+
+def test_more_figures_than_can_be_mailed_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("cai.report.report.MOST_BYTES", 1_000)
+    with pytest.raises(CaiError, match="name fewer sources"):
+        report(tmp_path, make_run(tmp_path / "run", []))
 
 
 # Which rows it shows

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Literal, NamedTuple
 
 from markupsafe import Markup
 
+from cai.judge.metrics import Metrics
 from cai.records import Values
 from cai.texts.wording import one_line, shortened
 
@@ -101,6 +103,7 @@ class Section:
     tables: list[Table] = field(default_factory=list)
     parts: list[Part] = field(default_factory=list)
     sample: Sample | None = None
+    metrics: Metrics | None = None  # of a judge beside people
 
 
 def columns(titles: str, *axes: Cell) -> list[Column]:
@@ -123,6 +126,11 @@ def columns(titles: str, *axes: Cell) -> list[Column]:
 def name(text: object) -> str:
     """A name from data, in one line and not too long."""
     return shortened(one_line(text), MOST_NAME)
+
+
+def title_of(path: Path) -> str:
+    """A folder or file as a heading: as it was named, or the name of the one that we are in."""
+    return name(path if path.name else path.resolve().name)
 
 
 def heading(text: str) -> str:
