@@ -100,6 +100,7 @@ class Session:
             if note not in notes:
                 self.tell(f"note: {note}")
         self.notes = list(self.data.notes)
+        self._check_sft()
         ends = opening.ends_of(self.base, self.tokenizer)
         kind = pkgutil.resolve_name(f"cai.training.trainers.{self.method.trainer}")
         rows: Rows = kind(self.data, self.loaded, self.tokenizer, ends, self.folder.path / ROWS)
@@ -107,6 +108,18 @@ class Session:
             last = (*self.data.dropped, *rows.drops)[-1]
             raise InputError(f"no row is left to train: {last.detail}", self.data.files[0][0])
         return rows
+
+    def _check_sft(self) -> None:
+        """Note a base model that is trained by a method for models that reply already."""
+        if not self.method.after_sft:
+            return
+        why = opening.lacks_sft(self.base, self.tokenizer, self.loaded.config.chat_template)
+        if why is not None:
+            self.notes.append(
+                f"{self.base.spec} looks like a base model without SFT ({why}): {self.data.method} makes replies "
+                "likelier that a model writes already; teach it to reply with cai train sft first, and train the result"
+            )
+            self.tell(f"note: {self.notes[-1]}")
 
     def _describe(self, plan: Plan) -> None:
         """Print and record what will be done."""

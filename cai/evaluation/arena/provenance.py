@@ -9,15 +9,13 @@ from pathlib import Path
 
 from cai.errors import CaiError
 from cai.evaluation.arena.figures import Contestant
-from cai.folder.files import identity_hash, read_if_there
+from cai.folder.files import identity_hash
 from cai.folder.run import find_info
 from cai.records import ConstitutionRef, Object, Values
-from cai.sources.files import path_of
 from cai.texts.wording import listed
+from cai.training.setup.before import folder_of, trainings_of
 from cai.weights.bases import mark_of
 
-RECORDS = ("training.json", "merged.json")
-MOST_STAGES = 8  # trainings on top of each other that are looked at
 Verdict = tuple[bool | None, str]
 
 
@@ -30,9 +28,12 @@ def trained_of(spec: str) -> Values | None:
     be read; then it says no more.
     """
     try:
-        return next(iter(_stages(_folder(spec))), None)
+        stages = [_stage(record, folder) for folder, record in trainings_of(folder_of(spec))]
     except CaiError as error:
         return {"problem": str(error)}
+    for after, before in pairwise(stages):
+        after["before"] = before
+    return next(iter(stages), None)
 
 
 def stages_of(trained: Object | None) -> Iterator[Object]:
@@ -40,47 +41,6 @@ def stages_of(trained: Object | None) -> Iterator[Object]:
     while trained is not None:
         yield trained
         trained = trained.get("before")
-
-
-def _folder(spec: str) -> Path | None:
-    """The folder that a spec means, also that of which a GGUF file was written; None for other specs."""
-    provider, colon, name = spec.partition(":")
-    path = path_of(name if colon and provider.isidentifier() and not path_of(spec).exists() else spec)
-    if path.suffix == ".gguf":
-        path = path.with_suffix("")
-    return path if path.is_dir() else None
-
-
-def _stages(folder: Path | None) -> list[Values]:
-    """The trainings that led to the weights in a folder, the last one first, each with the next one in `before`."""
-    stages: list[Values] = []
-    while folder is not None and len(stages) < MOST_STAGES:
-        record = _record(folder)
-        if record is None:
-            break
-        stages.append(_stage(record, folder))
-        folder = _below(record)
-    for after, before in pairwise(stages):
-        after["before"] = before
-    return stages
-
-
-def _record(folder: Path) -> Object | None:
-    """The training.json of a folder, or that of the adapter that was merged into it."""
-    training, merged = (read_if_there(folder / name) for name in RECORDS)
-    if not training:
-        training = merged.get("merged_from", {}).get("training") or {}
-    return training or None
-
-
-def _below(record: Object) -> Path | None:
-    """The folder of the model that a training began with, if it still holds those weights."""
-    model = record.get("model") or {}
-    began = model.get("adapter") or model
-    folder = _folder(str(began.get("spec", "")))
-    if folder is None or not any((folder / name).exists() for name in RECORDS):
-        return None
-    return folder if str(began.get("mark", "")).endswith(mark_of(folder)) else None
 
 
 def _stage(record: Object, folder: Path) -> Values:
@@ -258,7 +218,7 @@ def _reward_model(judge: str, stage: Object) -> Values | None:
         info = _run_of(Path(str(file["source"])), stage["run"])
         words = shlex.split(str((info or {}).get("command") or ""))
         for before, word in pairwise(words):
-            folder = _folder(word) if before == "--judge" and word.startswith("reward:") else None
+            folder = folder_of(word) if before == "--judge" and word.startswith("reward:") else None
             if folder is not None and judge.endswith(f"@{mark_of(folder)}"):
                 return trained_of(word)
     return None

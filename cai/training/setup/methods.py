@@ -34,6 +34,7 @@ class Method:
     fewest: int = 1  # rows in one forward pass
     all_logits: bool = False  # whether the logits of all tokens exist at once
     dropout: bool = False  # whether TRL leaves dropout on
+    after_sft: bool = False  # whether it is made for models that have been taught to reply
     scores: bool = False  # whether the product gives a reply a number and writes none
     shown: tuple[tuple[str, str], ...] = ()  # metrics that the summary shows beside the losses, with their words
     usage: tuple[str, ...] = CHAT  # commands that use the product, for the model card
@@ -67,6 +68,7 @@ METHODS: dict[str, Method] = {
         example="runs/labels --model models/sft --out models/dpo --beta 0.1",
         card="trained on pairs of replies by direct preference optimisation (Rafailov et al. 2023, arXiv 2305.18290)",
         rates=(5e-6, 5e-7),
+        after_sft=True,
         keys=("loss", "beta", "nll", "reference"),
         loss="sigmoid",
         soft_loss="cdpo",

@@ -15,6 +15,7 @@ from cai.errors import UsageError
 from cai.folder.files import need
 from cai.sources.files import path_of
 from cai.sources.yamlfile import read_regular
+from cai.training.setup.before import trainings_of
 from cai.training.setup.embeddings import end_of_turn
 from cai.training.setup.plan import Machine, Shape
 from cai.weights.bases import Base
@@ -46,6 +47,23 @@ def open_tokenizer(base: Base, chat_template: str | None, *, chats: bool) -> Any
             "chat_template, such as that of the model you will compare it with"
         )
     return words
+
+
+def lacks_sft(base: Base, tokenizer: Any, chat_template: str | None) -> str | None:
+    """Why a model has not been taught to reply, as far as its files show; None: it has, or that is not known.
+
+    A tokenizer without a chat template is that of a base model, and so was one that a training gave a template; unless
+    one of the trainings before this one was by SFT.
+    """
+    trainings = [record.get("identity") or {} for _, record in trainings_of(base.adapter or Path(base.place))]
+    if any(identity.get("method") == "sft" for identity in trainings):
+        return None
+    if chat_template is not None:  # which may have taken the place of its own
+        tokenizer = load_tokenizer(base)
+    given = any((identity.get("config") or {}).get("chat_template") for identity in trainings)
+    if tokenizer.chat_template and not given:
+        return None
+    return "its tokenizer has no chat template" + (" but the one of a training" if given else "")
 
 
 def ends_of(base: Base, tokenizer: Any) -> frozenset[int]:
