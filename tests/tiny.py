@@ -108,7 +108,7 @@ def broken(folder: Path, base: Path) -> Path:
     return folder
 
 
-def taught(folder: Path, lessons: dict[str, str], steps: int = 80) -> Path:
+def taught(folder: Path, lessons: dict[str, str], steps: int = 50) -> Path:
     """The model in a folder, trained until it continues these prompts like that."""
     import torch
     import transformers

@@ -8,16 +8,17 @@ import math
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import tiny
 
-from cai.calls.model import Call, Guards
+from cai.calls.model import Call, Guards, check_ability
 from cai.errors import CallRejected, ModelStopped, UsageError
 from cai.models import JUDGE_SPECS, SPECS, open_model
 from cai.models.inprocess.guard import FAMILIES, GuardModel
-from cai.records import Completion, Message, Request, Sampling
+from cai.records import Completion, Message, Protocol, Request, Sampling
+from cai.runs.judging import choose_protocol
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
@@ -248,6 +249,12 @@ def test_it_writes_nothing_and_judges_no_pairs(guard: Path) -> None:
     with pytest.raises(UsageError, match="writes nothing"):
         model.payload(Call(Request("assistant", (question,), score=tuple(labels)), "r", 0, 1, Sampling()))
     assert "guard:" not in SPECS and "guard:" not in JUDGE_SPECS
+    for protocol in (None, *get_args(Protocol)):
+        with pytest.raises(UsageError, match="it rates single replies"):
+            choose_protocol(protocol, model.can, str(guard))
+    for completes in (True, False):
+        with pytest.raises(UsageError, match="only rates replies, and writes nothing"):
+            check_ability(model, completes=completes)
 
 
 def test_it_is_asked_only_once_it_is_loaded(guard: Path) -> None:

@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 import tiny
+from scored import scores
 
 from cai.calls.model import Call
 from cai.errors import CallRejected, MissingExtra, ModelFault, ModelStopped, UnknownModel, UsageError
@@ -561,3 +562,13 @@ def test_a_gguf_file_answers() -> None:
     )
     assert "Paris" in reply.text
     assert score.scores is not None and score.scores[0] > score.scores[1] + 3
+
+
+def test_a_template_that_shows_a_text_only_as_a_list_of_parts_gets_one(tmp_path: Path) -> None:
+    """It leaves out any other text without a word, so that all prompts would be one."""
+    parts = "(m['content'] | selectattr('type', 'equalto', 'text') | map(attribute='text') | join)"
+    texts = tiny.model(tmp_path / "texts", tiny.PLAIN)
+    parted = tiny.model(tmp_path / "parts", tiny.PLAIN.replace("m['content']", parts))
+    assert torch.allclose(scores(f"hf:{parted}"), scores(f"hf:{texts}"), atol=1e-4)
+    first, second, _ = scores(f"hf:{parted}")
+    assert not torch.allclose(first, second, atol=1e-2)
