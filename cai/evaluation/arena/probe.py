@@ -116,7 +116,7 @@ class ProbeRun(Run[Probed]):
         yield "context", row.prompt[-1]["content"] if row.text is None else row.text
         for number, text in enumerate(row.continuations):
             sums = [f"{each[number]:.2f}" for each in row.logprobs if each is not None]
-            yield f"log probability {', '.join(sums)}", text
+            yield f"text {number + 1}", f"{text.strip()} (log-probability {', '.join(sums)})"
 
     def facts(self) -> Values:
         """What will run, for people to read; each with its label."""

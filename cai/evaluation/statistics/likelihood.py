@@ -14,11 +14,12 @@ def bits(logprob: float) -> float:
     return -logprob / math.log(2)
 
 
-def ratio(values: Sequence[float], sizes: Sequence[float]) -> Estimate:
+def ratio(values: Sequence[float], sizes: Sequence[float], low: float = -math.inf) -> Estimate:
     """The sum of values by the sum of their sizes, such as bits per byte, with an interval over the units.
 
     r = Σv/Σs, and its standard error sqrt(n/(n - 1) Σ(v - r s)²)/Σs (Cochran 1977, section 2.11), with t of n - 1
-    degrees of freedom. A long text counts for more than a short one, as it does in the sum.
+    degrees of freedom. A long text counts for more than a short one, as it does in the sum. low: the least that it can
+    be.
     """
     check([*values, *sizes], -math.inf, math.inf)
     n = len(values)
@@ -33,7 +34,7 @@ def ratio(values: Sequence[float], sizes: Sequence[float]) -> Estimate:
     if not spread:
         return Estimate(value, n=n, reason="all values are equal, so there is no interval")
     half = t_quantile(n - 1) * spread
-    return Estimate(value, value - half, value + half, n, "t of a ratio")
+    return Estimate(value, max(low, value - half), value + half, n, "t of a ratio")
 
 
 def ratio_difference(

@@ -119,7 +119,7 @@ class Degeneration(Suite):
             f"distinct-n and compression are of the same number of words, {sum(map(len, texts.cut[0])):,} of each"
         )
         if texts.lost:
-            yield f"{counted(texts.lost, 'prompt')} left out, to which no model has a whole reply"
+            yield f"{counted(texts.lost, 'prompt')} left out: no model has a whole reply to it"
         if not self.columns:
             yield f"{self.arena.specs[0]} gives no probabilities of texts: no perplexity under BASE, and no KL"
         elif settings.temperature != 1 or settings.extra_body or any(map(self._is_embedded, self.arena.specs)):
@@ -176,15 +176,18 @@ def _is_cut(line: Line, base: float) -> str | None:
 
 def _lengthens(line: Line, base: float) -> str | None:
     value = line.figure.value or 0.0
-    if not base or 1 / LONGER <= value / base <= LONGER:
+    if not base or 1 / LONGER <= value / base <= LONGER or not (_is_beyond(line, 1) or _is_beyond(line, -1)):
         return None
     return f"replies have {value:.0f} words, and BASE's {base:.0f}: add --length-control, as judges prefer the longer"
 
 
 def _is_beyond(line: Line, sign: int) -> bool:
-    """Whether the interval of a difference is above 0, or with sign -1 below."""
-    ends = (None, None) if line.difference is None else (line.difference.low, line.difference.high)
-    return all(end is not None and end * sign > 0 for end in ends)
+    """Whether the interval of a difference is above 0, or with sign -1 below; without one, whether all differ alike."""
+    gap = line.difference
+    if gap is None or gap.value is None or gap.n < 2:
+        return False
+    ends = (gap.value,) if gap.low is None or gap.high is None else (gap.low, gap.high)
+    return all(end * sign > 0 for end in ends)
 
 
 RULES: dict[str, Callable[[Line, float], str | None]] = {  # by measure

@@ -80,7 +80,7 @@ def drift_lines(contestants: Sequence[Contestant], replies: Mapping[int, list[Sc
             model=contestant.name,
             measure="bits per byte under BASE",
             unit="bits",
-            figure=figure_of(_ratio(own, lambda reply: bits(reply.base), lambda reply: reply.size)),
+            figure=figure_of(_ratio(own, lambda reply: bits(reply.base), lambda reply: reply.size, 0)),
             note=_perplexity(own),
         )
         if not contestant.base:
@@ -106,7 +106,7 @@ def _divergence(contestant: Contestant, replies: Sequence[Scored]) -> Iterator[L
         yield line("per byte", per_byte, "nats, k1; BASE has another tokenizer, so there is no figure per token")
         return
     yield line("per token", _ratio(replies, _k1, lambda reply: reply.tokens), "nats, k1")
-    yield line("per token, k3", _ratio(replies, lambda reply: reply.gap or 0.0, lambda reply: reply.tokens), "nats")
+    yield line("per token, k3", _ratio(replies, lambda reply: reply.gap or 0.0, lambda reply: reply.tokens, 0), "nats")
 
 
 def _k1(reply: Scored) -> float:
@@ -121,8 +121,13 @@ def _by_prompt(replies: Iterable[Scored], value: Callable[[Scored], float]) -> d
     return sums
 
 
-def _ratio(replies: Sequence[Scored], value: Callable[[Scored], float], size: Callable[[Scored], float]) -> Estimate:
-    return ratio(list(_by_prompt(replies, value).values()), list(_by_prompt(replies, size).values()))
+def _ratio(
+    replies: Sequence[Scored],
+    value: Callable[[Scored], float],
+    size: Callable[[Scored], float],
+    low: float = -math.inf,
+) -> Estimate:
+    return ratio(list(_by_prompt(replies, value).values()), list(_by_prompt(replies, size).values()), low)
 
 
 def _surprise(replies: Sequence[Scored], base: Sequence[Scored]) -> Estimate:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import lzma
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
@@ -14,7 +15,7 @@ from cai.evaluation.statistics.estimates import Estimate, mean_of
 from cai.evaluation.statistics.jackknife import jackknife, leave_out
 from cai.evaluation.statistics.paired import difference
 from cai.evaluation.statistics.quantiles import quantile
-from cai.evaluation.statistics.repetition import Words, compression, distinct, equal_length, mtld, repeated, tokens
+from cai.evaluation.statistics.repetition import Words, compressed, distinct, equal_length, mtld, repeated, tokens
 from cai.evaluation.suites.drift import READABLE
 from cai.texts.likeness import words
 from cai.texts.repeats import Phrases
@@ -83,8 +84,10 @@ class ReplyTexts:
             gaps = [_minus(value, before) for value, before in zip(own, parts[0], strict=True)]
             note = ""
             if measure == "compression" and own[0] is not None:
-                note = f"zlib; over the whole set (lzma) {(compression(_joined(self.cut[number])) or (0, 0))[1]:.2f}"
-            yield self._line(number, measure, unit, jackknife(own, count), jackknife(gaps, count), note)
+                note = f"zlib; over the whole set (lzma) {compressed(_joined(self.cut[number]), lzma.compress):.2f}"
+            most = 1 if unit == "share" else math.inf
+            estimates = jackknife(own, count, 0, most), jackknife(gaps, count, -most, most)
+            yield self._line(number, measure, unit, *estimates, note)
 
     def _measured(
         self, cut: Sequence[Words], of: Callable[[Sequence[Words]], float | None], kept: Sequence[int]
@@ -143,9 +146,9 @@ class ReplyTexts:
 def _estimates(values: Column, base: Column, reach: float) -> tuple[Estimate, Estimate]:
     """The mean over prompts, and the difference to BASE over those that both have."""
     shared = sorted(values.keys() & base.keys())
-    low = -math.inf if math.isinf(reach) else 0.0
     gap = difference([values[prompt] for prompt in shared], [base[prompt] for prompt in shared], reach)
-    return mean_of(list(values.values()), low, reach), gap
+    mean = mean_of(list(values.values()), 0, reach)
+    return mean if mean.low is None else mean._replace(low=max(0, mean.low)), gap
 
 
 def _minus(value: float | None, base: float | None) -> float | None:
@@ -157,8 +160,7 @@ def _joined(texts: Sequence[Words]) -> list[str]:
 
 
 def _zlib(texts: Sequence[Words]) -> float | None:
-    sizes = compression(_joined(texts))
-    return None if sizes is None else sizes[0]
+    return compressed(_joined(texts))
 
 
 def _rep_4(text: str) -> float | None:

@@ -156,7 +156,7 @@ class Tax(Suite):
             if not contestant.base and shared:
                 values = [mine[0] - theirs[0] for mine, theirs in shared]
                 gap = figure_of(ratio(values, [size for (_, size), _ in shared]))
-            estimate = ratio([value for value, _ in own.values()], [size for _, size in own.values()])
+            estimate = ratio([value for value, _ in own.values()], [size for _, size in own.values()], 0)
             yield Line(
                 model=contestant.name,
                 measure="bits per byte",
@@ -193,7 +193,7 @@ class Tax(Suite):
         shared = min(map(len, _together(outcomes.values()).values()), default=0)
         if shared:
             least = POWER * math.sqrt(CHANGING / shared)
-            yield f"{shared} items show a difference of {least:.1%} or more if one item in ten changes"
+            yield f"{shared} items show a difference of {100 * least:.1f} points or more if one item in ten changes"
         drops = Counter(drop.reason for drop in read_drops(self.arena.out / PROBE))
         if drops:
             reasons = ", ".join(f"{count} {reason}" for reason, count in drops.most_common())

@@ -77,9 +77,10 @@ def writer(write: Writer, name: str, finish: Any = "stop", scoring: bool = True)
             tokens = tuple({word: -1.0 - digits(word, name) % 2} for word in payload["score"][0].split(" "))
             total = sum(value for token in tokens for value in token.values())
             return Completion("", "stop", name, scores=(total,), logprobs=tokens)
-        return Completion(write(payload["messages"][-1]["content"]), finish, name)
+        asked = payload["messages"][-1]["content"] if payload["text"] is None else payload["text"]
+        return Completion(write(asked), finish, name)
 
-    return Player(answer, name, scoring=scoring)
+    return Player(answer, name, scoring=scoring, completion=True)
 
 
 def by_writers(out: Path, *players: Player, **settings: Any) -> Result:
@@ -135,6 +136,18 @@ def test_every_line_has_an_interval_or_a_reason(tmp_path: Path) -> None:
         assert line.figure.low is not None or line.note, line
 
 
+@pytest.mark.parametrize("count", [1, 2, 3])
+def test_of_few_prompts_no_interval_leaves_what_the_measure_can_be(count: int, tmp_path: Path) -> None:
+    result = by_writers(tmp_path, writer(prose, "base"), writer(boilerplate, "model"), prompts=PROMPTS[:count])
+    for line in result.lines:
+        assert line.figure.low is not None or line.note, line
+        if line.figure.low is not None and line.figure.high is not None and not line.measure.startswith("KL"):
+            assert line.figure.low >= 0, line
+            assert line.figure.high <= (1 if line.unit == "share" else 1e9), line
+        if line.difference is not None and line.difference.low is not None and line.unit == "share":
+            assert -1 <= line.difference.low <= (line.difference.high or 0) <= 1, line
+
+
 def test_prompts_that_nobody_answers_count_as_truncated_and_are_said(tmp_path: Path) -> None:
     result = by_writers(tmp_path, writer(prose, "base", "length"), writer(prose, "model", "length"))
     assert lines_of(result, "model")["truncated"].figure.value == 1
@@ -170,6 +183,15 @@ def test_with_other_tokens_the_divergence_is_per_byte(tmp_path: Path) -> None:
     lines = lines_of(by_writers(tmp_path, writer(prose, "base"), letters), "letters")
     assert "KL to BASE per token" not in lines and "KL to BASE per token, k3" not in lines
     assert "another tokenizer" in lines["KL to BASE per byte"].note
+
+
+def test_base_models_are_scored_after_the_text_that_they_continued(tmp_path: Path) -> None:
+    by_writers(tmp_path, writer(prose, "base"), writer(boilerplate, "model"), templates="fewshot")
+    rows = list(read_probed(tmp_path / "likelihood"))
+    assert len(rows) == 80
+    for row in rows:
+        assert row.prompt == () and row.text is not None and row.text.endswith("Assistant:")
+        assert row.continuations[0].startswith(" ")
 
 
 def test_a_temperature_of_its_own_is_said(tmp_path: Path) -> None:
