@@ -37,14 +37,14 @@ def mcnemar(values: Sequence[bool | float], base: Sequence[bool | float]) -> Cha
 def difference(values: Sequence[float], base: Sequence[float], reach: float = math.inf) -> Estimate:
     """The mean of values less those of BASE at the same places.
 
-    reach: the largest difference that one place can show; 1 for shares. Outcomes of 0, 1/2 and 1 alone get the interval
+    reach: the largest difference that one place can show; 1 for shares. Shares of 0, 1/2 and 1 alone get the interval
     of Bonett and Price (2012), which is that of one difference of +1 and one of -1 more: it holds with few changes, and
     with none. All others that of `mean_of`.
     """
     check([*values, *base], -math.inf, math.inf)
     differences = [value - before for value, before in zip(values, base, strict=True)]
     n = len(differences)
-    if n < 2 or reach < 1 or not {*values, *base} <= {0, 0.5, 1}:
+    if n < 2 or reach != 1 or not {*values, *base} <= {0, 0.5, 1}:
         return mean_of(differences, -reach, reach)
     total = math.fsum(differences)
     centre = total / (n + 2)

@@ -99,6 +99,8 @@ def test_the_interval_of_a_difference_of_numbers_is_that_of_t_and_covers_it() ->
 
 def test_equal_differences_of_numbers_have_no_interval_those_of_shares_have() -> None:
     assert difference([2.0, 3.0, 9.5], [1.0, 2.0, 8.5])[:4] == (1, None, None, 3)
+    levels = difference([1.0] * 100, [1.0] * 100, 4)  # of 1 to 5, which could have been far apart
+    assert levels.high == pytest.approx(4 * (1 - 0.025 ** (1 / 100))) and levels.low == -levels.high
     shares = difference([0.25] * 100, [0.25] * 100, 1)
     assert shares.high == pytest.approx(1 - 0.025 ** (1 / 100)) and shares.low == -shares.high
 
