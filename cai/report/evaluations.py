@@ -26,7 +26,7 @@ from cai.report.html.sections import (
     percent,
     title_of,
 )
-from cai.report.measures import WORDS, amount, bounds_table, interval, measure_table, n_of
+from cai.report.measures import WORDS, amount, bounds_table, interval, measure_tables, n_of
 from cai.sources.yamlfile import first_fault
 
 AGAIN = "run the same command of cai evaluate again"
@@ -108,10 +108,7 @@ def _notes(evaluation: Evaluation) -> Iterator[str]:
 def _part(result: Result, base: str | None) -> Part:
     """One suite: a table for each of its measures."""
     part = Part(heading(result.title), list(map(paragraph, result.facts)), list(map(paragraph, result.warnings)))
-    for measure in dict.fromkeys(line.measure for line in result.lines):
-        lines = [line for line in result.lines if line.measure == measure]
-        lines.sort(key=lambda line: line.model != base)  # BASE is the first; the others stay in their order
-        part.tables.append(measure_table(measure, lines, base))
+    part.tables += measure_tables(result.lines, base)
     part.tables += _details(result.details)
     return part
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import groupby
 
 from cai.evaluation.arena.figures import Bound, Figure, Line, Unit
 from cai.evaluation.suites.verdicts import WIN_RATE
@@ -23,40 +24,70 @@ from cai.report.html.sections import (
 )
 
 LESS = " less that of "  # in a measure that is a difference between two models
+NARROW = 12  # characters of the labels over a column, if there are two pictures
 EVEN = 0.5  # the win rate of a model against its like
 DIGITS: dict[Unit, str] = {"share": ".1%", "number": ",.3f", "bits": ".3f", "elo": ",.0f"}
 WORDS: dict[Unit, str] = {"share": "", "number": "", "bits": "bits", "elo": "Elo"}
 DIFFERENCE = 0.1  # of shares: what a scale of differences spans at least
 
 
-def measure_table(measure: str, lines: Sequence[Line], base: str | None) -> Table:
-    """One measure of every model."""
-    unit = lines[0].unit
-    values = _numbers(line.figure for line in lines)
-    signed = LESS in measure or (unit == "share" and min(values, default=0.0) < 0)  # its figures are differences
+def measure_tables(lines: Sequence[Line], base: str | None) -> Iterator[Table]:
+    """All measures of a suite: those that are shares together, each other one in a table of its own."""
+    measures: dict[str, list[Line]] = {}
+    for line in lines:
+        measures.setdefault(line.measure, []).append(line)
+    for together, group in groupby(measures.items(), key=lambda item: None if _is_share(item[1]) else item[0]):
+        shares = dict(group)
+        yield measure_table(shares if together is None else {together: measures[together]}, base)
+
+
+def _is_share(lines: Sequence[Line]) -> bool:
+    return lines[0].unit == "share" and not _is_difference(lines)
+
+
+def _is_difference(lines: Sequence[Line]) -> bool:
+    """Whether the figures themselves are differences between two models."""
+    below = any(line.unit == "share" and (line.figure.value or 0.0) < 0 for line in lines)
+    return below or LESS in lines[0].measure
+
+
+def measure_table(measures: Mapping[str, list[Line]], base: str | None) -> Table:
+    """Measures of every model on one scale, BASE first."""
+    every = [line for lines in measures.values() for line in lines]
+    unit, signed = every[0].unit, _is_difference(every)
+    values = _numbers(line.figure for line in every)
     scale = SHARES
-    mark = next((line.figure.value for line in lines if line.model == base), None)
-    if measure == WIN_RATE:
-        mark = EVEN
-    elif signed:
-        scale, mark = change_scale(values, unit), 0.0
+    if signed:
+        scale = change_scale(values, unit)
     elif unit != "share":
         scale = charts.scale_of(values, charts.plain)
-    heads, axes = "=model | * | value | 95 % interval | n", [charts.axis(scale)]
-    changes = _numbers(line.difference for line in lines)
+    heads, axes = "=model | * | value | 95 % interval | n", [charts.axis(scale, NARROW)]
+    changes = _numbers(line.difference for line in every)
     shift = change_scale(changes, unit)
     if changes:
         points = ", points" if unit == "share" else ""
         heads += f" | * | against BASE{points} | 95 % interval"
-        axes.append(charts.axis(shift))
-    cells = []
-    for line in lines:
-        who = f"{line.model} (BASE)" if line.model == base else line.model
-        own = _cells(who, line.figure, unit, scale, mark, signed)
-        against = _cells(who, line.difference, unit, shift, 0.0, True)
-        cells.append([name(who), *own, count(line.figure.n), *against[: 3 * bool(changes)]])
-    notes = [paragraph(f"{line.model}: {line.note}") for line in lines if line.note]
-    return Table(_title(measure, unit, signed), columns(heads, *axes), cells, notes)
+        axes.append(charts.axis(shift, NARROW))
+    cells: list[list[Cell]] = []
+    notes = []
+    several = len(measures) > 1
+    for measure, lines in measures.items():
+        lines.sort(key=lambda line: line.model != base)  # BASE is the first; the others stay in their order
+        mark = 0.0 if signed else next((line.figure.value for line in lines if line.model == base), None)
+        if measure == WIN_RATE:
+            mark = EVEN
+        if several:
+            cells.append([heading(measure)])
+        for line in lines:
+            who = f"{line.model} (BASE)" if line.model == base else line.model
+            own = _cells(who, line.figure, unit, scale, mark, signed)
+            against = _cells(who, line.difference, unit, shift, 0.0, True)
+            cells.append([name(who), *own, count(line.figure.n), *against[: 3 * bool(changes)]])
+            if line.note:
+                what = f"{measure}, {line.model}" if several else line.model
+                notes.append(paragraph(f"{what}: {line.note}"))
+    title = "" if several else _title(every[0].measure, unit, signed)
+    return Table(title, columns(heads, *axes), cells, notes)
 
 
 def _title(measure: str, unit: Unit, signed: bool) -> str:

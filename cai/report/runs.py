@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import ClassVar, Generic, TypeVar
+from typing import Generic, TypeVar
 
 from cai.judge.metrics import wilson
 from cai.records import Record, Values
@@ -23,8 +23,8 @@ class Tally(ABC, Generic[R]):
     """What is counted of the rows of one kind of run, which pass by once."""
 
     row: type[R]
-    kind: ClassVar[str]
-    noun: ClassVar[str] = "rows"
+    kind: str
+    noun = "rows"
 
     @abstractmethod
     def add(self, row: R) -> None:

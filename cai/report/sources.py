@@ -16,7 +16,7 @@ from cai.report.html.sections import Section
 from cai.report.labels import label_section
 from cai.report.people import file_section, judges_section
 from cai.report.runs import Tally, run_section
-from cai.report.tallies import Ratings, Replies, Revisions
+from cai.report.tallies import Others, Ratings, Replies, Revisions
 from cai.report.trainings import training_section
 from cai.training.setup.folder import RECORD as TRAINING
 
@@ -70,12 +70,11 @@ def _of_folder(folder: Path, rows: int, seed: int, depth: int = 0) -> Iterator[S
     info = find_info(folder)
     if info is not None:
         command = info["identity"]["command"]
-        if command in TALLIES:
-            yield run_section(folder, info, strata, TALLIES[command]())
-        elif command in LABELS:
+        if command in LABELS:
             yield label_section(folder, info, strata)
         else:
-            raise InputError(f"is a run of cai {command}, which a report does not know", folder)
+            tally = TALLIES[command]() if command in TALLIES else Others(command)
+            yield run_section(folder, info, strata, tally)
     if depth < DEPTH:
         for inside in sorted(folder.iterdir()):
             if inside.is_dir() and not inside.name.startswith("."):

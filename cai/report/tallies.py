@@ -7,7 +7,8 @@ from collections.abc import Iterator
 from statistics import fmean
 
 from cai.evaluation.statistics.estimates import mean_of
-from cai.records import Candidates, Rating, Revision
+from cai.folder.rows import kind_of
+from cai.records import Candidates, Rating, Record, Revision
 from cai.report.folders import Reasons
 from cai.report.html import charts
 from cai.report.html.sections import Cell, Fact, Table, columns, count, decimal, decimals, ends_of, name
@@ -96,6 +97,25 @@ class Replies(Tally[Candidates]):
             yield Table("Replies by model", columns(heads, charts.axis(charts.SHARES)), lines)
         if self.problems:
             yield bars("Replies that cannot be used", "reason", "replies", self.problems)
+
+
+class Others(Tally[Record]):
+    """Of a run of any other kind: how many rows it has."""
+
+    def __init__(self, command: str) -> None:
+        self.row = kind_of(command).row
+        self.kind = f"{command} run"
+
+    def add(self, row: Record) -> None:
+        """Count nothing more."""
+
+    def facts(self) -> Iterator[Fact]:
+        """None."""
+        return iter(())
+
+    def tables(self) -> Iterator[Table]:
+        """None."""
+        return iter(())
 
 
 class Ratings(Tally[Rating]):

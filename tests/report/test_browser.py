@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import random
 import shutil
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -163,6 +165,20 @@ def test_a_word_diff_marks_what_went_and_what_came(opened: Open, tmp_path: Path)
     )
     assert " ".join(whole.split()) == after
     assert page.complaints == []
+
+
+def test_a_word_diff_holds_both_texts(opened: Open, tmp_path: Path) -> None:
+    page = opened(run_of(tmp_path / "run", [revision(0)])).page
+    draw = random.Random(0)
+    words = ["a", "b ", "c\n\n", "dog", "日", "本", " ", "é ", "it's", "\t", "**x**"]
+    for _ in range(300):
+        before, after = ("".join(draw.choices(words, k=draw.randrange(30))) for _ in range(2))
+        runs = page.evaluate("([before, after]) => diff(before, after)", [before, after])
+        if runs is None:
+            continue
+        assert "".join(text for kind, text in runs if kind != "went") == after
+        assert "".join("".join(text for kind, text in runs if kind != "came").split()) == "".join(before.split())
+        assert all(one[0] != other[0] for one, other in pairwise(runs))
 
 
 def test_rows_are_filtered_by_group_and_words(opened: Open, tmp_path: Path) -> None:

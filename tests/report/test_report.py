@@ -215,7 +215,8 @@ def test_what_cannot_be_reported_says_what_can(tmp_path: Path) -> None:
     (tmp_path / "broken/run.json").write_text("{")
     (tmp_path / "other").mkdir()
     (tmp_path / "other/run.json").write_text('{"identity": {"command": "dance"}}')
-    for name in ("missing", "empty", "broken", "other"):
+    assert "cai dance" in failed("report", str(tmp_path / "other"))
+    for name in ("missing", "empty", "broken"):
         assert name in failed("report", str(tmp_path / name), "--out", str(tmp_path / "a.html"))
     assert "evaluation.json" in failed("report", str(tmp_path / "empty"))
     assert not (tmp_path / "a.html").exists()

@@ -74,10 +74,10 @@ def _of_track(inside: Iterable[Markup], title: str) -> Markup:
     return svg.format(TRACK, text, text, Markup("").join(inside))
 
 
-def axis(scale: Scale) -> Markup:
-    """The labels over a column of pictures: of every second tick, 0 included, if they would meet in a narrow one."""
+def axis(scale: Scale, most: int = MOST_LABELS) -> Markup:
+    """The labels over a column of pictures: of every second tick, 0 included, if all have more than `most` letters."""
     labels = [(100 * scale.at(tick), scale.form(tick)) for tick in scale.ticks]
-    if sum(len(label) for _, label in labels) > MOST_LABELS:
+    if sum(len(label) for _, label in labels) > most:
         labels = labels[scale.ticks.index(0.0) % 2 if 0.0 in scale.ticks else 0 :: 2]
     text = Markup('<text class="tick" x="{:.2f}%" y="12" text-anchor="middle">{}</text>')
     inside = Markup("").join(text.format(*label) for label in labels)

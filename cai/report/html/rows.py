@@ -13,12 +13,14 @@ from cai.records import Record, Values
 
 MOST_TEXT = 6_000  # characters of a text: two screens
 MOST_ITEMS = 24  # of a list; of a conversation, its last turns
-NOT_SHOWN = {"schema", "schema_", "position", "key", "constitution", "templates", "models", "seed", "usage", "calls"}
+NOT_SHOWN = {"schema", "schema_", "position", "key", "constitution", "templates", "seed", "usage", "calls", "tokens"}
 
 
 def shown(record: Record, reasons: Iterable[str] = ()) -> Values:
     """A row for the page."""
     row = record.model_dump(mode="json", exclude=NOT_SHOWN)
+    if isinstance(row.get("models"), dict):  # by role, the same in every row
+        del row["models"]
     left_out = {}
     for name, value in row.items():
         if isinstance(value, list | tuple) and len(value) > MOST_ITEMS:

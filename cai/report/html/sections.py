@@ -41,7 +41,7 @@ class Column(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """Figures in lines, with pictures in columns, or one beside all of them."""
+    """Figures in lines, with pictures in columns, or one beside all of them; a line of one cell is a heading."""
 
     title: str
     columns: Sequence[Column]

@@ -8,7 +8,8 @@ const REWRITTEN = 0.3; // share of words kept, below which a text counts as writ
 const MOST_CELLS = 4e6; // of a table of words against words: 2,000 of each
 // What a browser would not show, or would let move other words: controls, formats, separators, letters that are blank.
 const HIDDEN = /(?![\n\t])[\p{Cc}\p{Cf}\p{Cs}\p{Zl}\p{Zp}\u115f\u1160\u3164\uffa0\u2800]/gu;
-const WORDS = /[\p{sc=Han}\p{sc=Hiragana}\p{sc=Katakana}\p{sc=Thai}]|[^\s\p{sc=Han}\p{sc=Hiragana}\p{sc=Katakana}\p{sc=Thai}]+|\s+/gu;
+// A word with the space behind it; scripts without spaces between words are compared letter by letter.
+const WORDS = /[\p{sc=Han}\p{sc=Hiragana}\p{sc=Katakana}\p{sc=Thai}]\s*|[^\s\p{sc=Han}\p{sc=Hiragana}\p{sc=Katakana}\p{sc=Thai}]+\s*|^\s+/gu;
 
 function node(name, kind, ...inside) {
   const made = document.createElement(name);
@@ -69,61 +70,49 @@ function block(title, kind, ...inside) {
 
 // Word diffs
 
-/** Runs of words as [kind, text]: "same", "went" or "came"; null if hardly a word is kept, or there are too many. */
+/**
+ * Runs of words as [kind, text]: "same", "went" or "came"; null if hardly a word is kept, or there are too many.
+ * Space counts as a part of the word before it: if it alone differs, it is shown as it is in `after`.
+ */
 function diff(before, after) {
-  const a = before.match(WORDS) || [], b = after.match(WORDS) || [];
+  const a = before.match(WORDS) ?? [], b = after.match(WORDS) ?? [];
+  const x = a.map((word) => word.trimEnd()), y = b.map((word) => word.trimEnd());
+  const least = Math.min(a.length, b.length);
   let start = 0, end = 0;
-  while (start < a.length && start < b.length && a[start] === b[start]) start++;
-  while (end < a.length - start && end < b.length - start && a[a.length - 1 - end] === b[b.length - 1 - end]) end++;
+  while (start < least && x[start] === y[start]) start++;
+  while (end < least - start && x[a.length - 1 - end] === y[b.length - 1 - end]) end++;
   const n = a.length - start - end, m = b.length - start - end;
   if (n * m > MOST_CELLS) return null;
-  const width = m + 1, table = new Uint16Array((n + 1) * width);
+  const width = m + 1, longest = new Uint16Array((n + 1) * width); // common words from place i of a and j of b on
   for (let i = n - 1; i >= 0; i--) {
     for (let j = m - 1; j >= 0; j--) {
-      table[i * width + j] = a[start + i] === b[start + j]
-        ? table[(i + 1) * width + j + 1] + 1
-        : Math.max(table[(i + 1) * width + j], table[i * width + j + 1]);
+      longest[i * width + j] = x[start + i] === y[start + j]
+        ? longest[(i + 1) * width + j + 1] + 1
+        : Math.max(longest[(i + 1) * width + j], longest[i * width + j + 1]);
     }
   }
+  if (start + end + longest[0] < REWRITTEN * Math.max(a.length, b.length)) return null;
   const runs = [];
-  const add = (kind, word) => {
-    const last = runs[runs.length - 1];
-    if (last && last[0] === kind) last[1] += word;
-    else runs.push([kind, word]);
-  };
-  for (let at = 0; at < start; at++) add("same", a[at]);
-  let i = 0, j = 0, kept = start + end + table[0];
-  while (i < n || j < m) {
-    if (i < n && j < m && a[start + i] === b[start + j]) { add("same", b[start + j]); i++; j++; }
-    else if (i < n && (j === m || table[(i + 1) * width + j] >= table[i * width + j + 1])) add("went", a[start + i++]);
-    else add("came", b[start + j++]);
-  }
-  for (let at = a.length - end; at < a.length; at++) add("same", a[at]);
-  return kept < REWRITTEN * Math.max(a.length, b.length) ? null : gathered(runs);
-}
-
-/** What went stands before what came, though blanks between them stayed: "-two words- +other ones+". */
-function gathered(runs) {
-  const made = [];
-  let went = "", came = "";
+  let same = b.slice(0, start).join(""), went = "", came = "";
   const flush = () => {
-    if (went) made.push(["went", went]);
-    if (came) made.push(["came", came]);
-    went = came = "";
+    for (const run of [["went", went], ["came", came], ["same", same]]) if (run[1]) runs.push(run);
+    same = went = came = "";
   };
-  runs.forEach(([kind, text], at) => {
-    if (kind === "went") went += text;
-    else if (kind === "came") came += text;
-    else if (/^\s+$/.test(text) && went + came && at + 1 < runs.length) {
-      if (went) went += text;
-      if (came) came += text;
+  for (let i = 0, j = 0; i < n || j < m;) {
+    if (i < n && j < m && x[start + i] === y[start + j]) {
+      if (!same) flush();
+      same += b[start + j++];
+      i++;
     } else {
-      flush();
-      made.push([kind, text]);
+      if (same) flush();
+      if (j === m || (i < n && longest[(i + 1) * width + j] >= longest[i * width + j + 1])) went += a[start + i++];
+      else came += b[start + j++];
     }
-  });
+  }
+  if (!same) flush();
+  same += b.slice(b.length - end).join("");
   flush();
-  return made;
+  return runs;
 }
 
 function diffBlock(title, before, after) {
@@ -226,6 +215,18 @@ const KINDS = {
   },
 };
 
+/** A row of any other kind: its fields. */
+const OTHER = {
+  badges: () => [],
+  blocks: (row) => {
+    const known = ["kind", "reasons", "left_out", "group", "id", "prompt"];
+    const fields = Object.entries(row).filter(([name, value]) => !known.includes(name) && value !== null);
+    return [table(["field", "value"], fields.map(([name, value]) => [name, typeof value === "string" ? value : JSON.stringify(value)]))];
+  },
+};
+
+const kindOf = (row) => (Object.hasOwn(KINDS, row.kind) ? KINDS[row.kind] : OTHER);
+
 /** The turns of a prompt, which may be a text, or missing. */
 function turnsOf(row) {
   const prompt = row.prompt ?? [];
@@ -237,7 +238,7 @@ function body(row) {
   for (const { role, content } of turnsOf(row)) {
     made.append(block(role, " turn", reachable(words(shown(textOf(content)))), ...cutNote(content)));
   }
-  made.append(...KINDS[row.kind].blocks(row));
+  made.append(...kindOf(row).blocks(row));
   for (const [name, count] of Object.entries(row.left_out)) {
     made.append(note(`${count.toLocaleString("en")} more of ${name} are not shown`));
   }
@@ -251,7 +252,7 @@ function lead(row) {
 }
 
 function rowNode(row) {
-  const badges = [...KINDS[row.kind].badges(row), ...row.reasons].map((badge) => node("span", "badge", shown(badge)));
+  const badges = [...kindOf(row).badges(row), ...row.reasons].map((badge) => node("span", "badge", shown(badge)));
   const made = node("details", "row", node("summary", "", node("span", "lead", shown(lead(row))), node("span", "badges", ...badges)));
   made.addEventListener("toggle", () => {
     if (made.open && made.childElementCount === 1) made.append(body(row));
