@@ -16,6 +16,7 @@ from cai.records import Candidate, Candidates, Probe, Probed, Request
 
 READABLE = (None, "truncated")  # problems of a reply that has a text
 Columns = Mapping[int, int]  # contestants that give probabilities, by number, with their places in the run of probes
+Tokens = tuple[dict[str, float], ...]
 
 
 class Scored(NamedTuple):
@@ -57,18 +58,23 @@ def scored(rows: Iterable[Probed], columns: Columns, each: int) -> dict[int, lis
         own = gap = None
         if author and author in columns:
             own, own_tokens = _answer(row, columns[author])
-            if list(map(list, own_tokens)) == list(map(list, tokens)):  # the same texts
+            if _texts(own_tokens) == _texts(tokens):
                 pairs = zip(own_tokens, tokens, strict=True)
                 gap = math.fsum(k3(*mine.values(), *theirs.values()) for mine, theirs in pairs)
         replies[author].append(Scored(prompt, row.sizes[0], base, len(tokens), own, gap))
     return replies
 
 
-def _answer(row: Probed, column: int) -> tuple[float, tuple[dict[str, float], ...]]:
+def _answer(row: Probed, column: int) -> tuple[float, Tokens]:
     """What one model said of a reply: its log-probability, and that of its tokens."""
     logprobs, tokens = row.logprobs[column], (row.tokens or ())[column]
     assert logprobs is not None and tokens is not None
     return logprobs[0], tokens
+
+
+def _texts(tokens: Tokens) -> list[str]:
+    """The texts of tokens; those that are a part of a letter, which each engine shows in another way, without it."""
+    return [name.replace("\ufffd", "") for token in tokens for name in token]
 
 
 def drift_lines(contestants: Sequence[Contestant], replies: Mapping[int, list[Scored]]) -> Iterator[Line]:

@@ -19,7 +19,8 @@ from cai.evaluation.arena.figures import Line, Result
 from cai.evaluation.arena.probe import read_probed
 from cai.evaluation.arena.settings import EvaluateSettings
 from cai.evaluation.suites.degeneration import Degeneration
-from cai.records import Completion
+from cai.evaluation.suites.drift import scored
+from cai.records import Completion, Probed, Usage
 from cai.runs.plan import estimate
 
 PROMPTS = [{"id": f"q{n}", "prompt": f"Question {n}?"} for n in range(40)]
@@ -194,11 +195,39 @@ def test_base_models_are_scored_after_the_text_that_they_continued(tmp_path: Pat
         assert row.continuations[0].startswith(" ")
 
 
+def test_parts_of_a_letter_are_the_same_tokens_however_they_are_shown() -> None:
+    def row(*shown: str) -> Probed:
+        answers = [((-3.0,), ({"a": -1.0}, {each: -2.0})) for each in shown]
+        (logprobs, tokens) = zip(*answers, strict=True)
+        return Probed(
+            id="x", position=1, key="", prompt=(), text="", continuations=("a",), sizes=(3,), logprobs=logprobs,
+            tokens=tokens, models=("m", "m"), usage=Usage(), calls=(),
+        )  # fmt: skip
+
+    for shown, gap in [((" ", " \ufffd"), 0), (("", "\ufffd"), 0), (("\ufffd", "\ufffd"), 0), (("b", "c"), None)]:
+        [reply] = scored([row(*shown)], {0: 0, 1: 1}, 1)[1]
+        assert reply.gap == gap
+
+
 def test_a_temperature_of_its_own_is_said(tmp_path: Path) -> None:
     cold = by_writers(tmp_path / "cold", writer(prose, "base"), writer(prose, "model"), temperature=0.5)
     warm = by_writers(tmp_path / "warm", writer(prose, "base"), writer(prose, "model"))
     assert any("not drawn at temperature 1" in fact for fact in cold.facts)
     assert not any("not drawn at temperature 1" in fact for fact in warm.facts)
+
+
+def test_the_embedded_model_beside_another_is_warned_of_unless_all_are_drawn_alike(tmp_path: Path) -> None:
+    spec = f"hf:{tiny.model(tmp_path / 'model')}"
+    alike = {"top_k": 4, "repetition_penalty": 1.05}
+    cases: list[tuple[dict[str, Any], bool]] = [
+        ({}, True), ({"temperature": 0.7}, True), ({"extra_body": {"top_k": 4}}, True), ({"extra_body": alike}, False),
+        ({"temperature": 0.0}, False),
+    ]  # fmt: skip
+    for number, (settings, warned) in enumerate(cases):
+        problems = suite_of(tmp_path / str(number), "local", spec, **settings).result().warnings
+        assert any("local is drawn with" in problem for problem in problems) == warned, settings
+    problems = suite_of(tmp_path / "no local", spec, f"hf:{tiny.model(tmp_path / 'other')}").result().warnings
+    assert not problems
 
 
 def test_a_plan_counts_the_replies_that_are_scored(tmp_path: Path) -> None:
