@@ -11,6 +11,15 @@ from cai.errors import UsageError
 from cai.models import JUDGE_SPECS
 from cai.records import Protocol
 from cai.runs.settings import Few, Law, PromptSettings
+from cai.texts.wording import option
+
+OF_SUITES = {  # settings that only these suites read
+    "tasks": ("tax",),
+    "scale": ("scale",),
+    "harm": ("harm",),
+    "contrast": ("refusals", "harm"),
+    **dict.fromkeys(("bench", "gold", "stop_when_decided", "length_control", "best_of"), ("preference",)),
+}
 
 
 class EvaluateSettings(PromptSettings):
@@ -63,4 +72,15 @@ class EvaluateSettings(PromptSettings):
             raise UsageError(f"-n {self.n} at --temperature 0 gives the same reply {self.n} times: raise it, or -n 1")
         if self.best_of == 1:
             raise UsageError("--best-of 1 is BASE itself: name 2 or more")
+        return self
+
+    @model_validator(mode="after")
+    def _check_suites(self) -> EvaluateSettings:
+        names = {name.strip() for name in (self.suite or "").split(",")}
+        for setting, suites in OF_SUITES.items():
+            is_set = getattr(self, setting) != type(self).model_fields[setting].default
+            if self.suite is not None and is_set and names.isdisjoint(suites):
+                raise UsageError(
+                    f"{option(setting)} is read by the suite {' or '.join(suites)}: name it in --suite, too"
+                )
         return self
