@@ -21,6 +21,8 @@ WIDE, HIGH = 360, 230  # units of a curve's picture, which are pixels unless the
 LEFT, RIGHT, TOP, BELOW = 54, 20, 12, 38  # around its axes
 KEY = 17  # of a line of its legend
 TRACK = 22  # pixels: the height of a picture in a table
+SAME = 1e-9  # of the larger of two numbers: a difference that is none
+TINY = 1e-8  # what is smaller is nothing beside other figures
 MOST_LABELS = 16  # characters of the labels over a column
 MOST_POINTS = 400  # of a curve: more than its pixels
 
@@ -55,7 +57,12 @@ def scale_of(values: Iterable[float], form: Form = percentage, *, least: float =
     """A scale that holds the values, from tick to tick; least: how much it spans, so that noise does not look big."""
     finite = [value for value in values if math.isfinite(value)]
     low, high = min(finite, default=0.0), max(finite, default=1.0)
-    room = max(least - (high - low), 0.0) / 2 or (high == low) * (abs(high) / 10 or 0.5)
+    span = high - low
+    size = max(abs(low), abs(high))
+    if span <= max(TINY, SAME * size):  # all alike but for their last digits
+        span = 0.0
+        least = least or (size / 5 if size > TINY else 1.0)
+    room = max(least - span, 0.0) / 2
     low, high = low - room, high + room
     step = 10.0 ** math.floor(math.log10((high - low) / 3))
     step *= next(times for times in (1, 2, 5, 10) if (high - low) / (times * step) <= 5)
