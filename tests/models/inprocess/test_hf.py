@@ -158,6 +158,18 @@ def test_scores_are_the_sums_of_a_plain_forward(chat: Path, plain: tuple[Any, An
     assert completion.output_tokens == 0 and other.scores is not None and len(other.scores) == 1
 
 
+def test_the_tokens_of_a_text_that_is_scored_come_with_their_log_probabilities(chat: Path) -> None:
+    texts = (" A", "Reply A\n\nor B", "Fluß 🎉")
+    for text in texts:
+        [plainly, answer] = ask(chat, call("Hi", score=(text,)), call("Hi", score=(text,), top_logprobs=1))
+        assert plainly.logprobs is None and answer.logprobs is not None and answer.scores is not None
+        values = [value for token in answer.logprobs for value in token.values()]
+        assert sum(values) == pytest.approx(answer.scores[0])
+        assert answer.scores == pytest.approx(plainly.scores, abs=1e-4)
+        if text.isascii():
+            assert "".join(name for token in answer.logprobs for name in token) == text
+
+
 def test_a_stop_string_ends_the_reply_and_is_left_out(chat: Path) -> None:
     [whole] = ask(chat, call(temperature=0.0))
     stop = whole.text[5:8]

@@ -319,6 +319,16 @@ def test_scores_of_questions_that_begin_alike_are_the_same_at_once_and_alone(pla
 
 
 @pytest.mark.slow
+def test_the_tokens_of_a_text_that_is_scored_come_with_their_log_probabilities(played: Played) -> None:
+    for text in (" A", "The capital is Paris.\n\nIt is old."):
+        [plainly, answer] = played.ask(call("Hi", score=(text,)), call("Hi", score=(text,), top_logprobs=1))
+        assert plainly.logprobs is None and answer.logprobs is not None and answer.scores is not None
+        assert "".join(name for token in answer.logprobs for name in token) == text
+        assert sum(value for token in answer.logprobs for value in token.values()) == pytest.approx(answer.scores[0])
+        assert answer.scores == pytest.approx(plainly.scores, abs=0.002)
+
+
+@pytest.mark.slow
 def test_scores_do_not_depend_on_company_or_on_what_was_asked_before(played: Played) -> None:
     texts = (" A", " B", "A", "", " Antarctica is cold", " A")
     request: dict[str, Any] = {"prefill": "The better reply is Reply", "score": texts}
