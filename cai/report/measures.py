@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from itertools import groupby
 
 from cai.evaluation.arena.figures import Bound, Figure, Line, Unit
 from cai.evaluation.suites.verdicts import WIN_RATE
@@ -28,6 +27,8 @@ NARROW = 12  # characters of the labels over a column, if there are two pictures
 EVEN = 0.5  # the win rate of a model against its like
 DIGITS: dict[Unit, str] = {"share": ".1%", "number": ",.3f", "bits": ".3f", "elo": ",.0f"}
 WORDS: dict[Unit, str] = {"share": "", "number": "", "bits": "bits", "elo": "Elo"}
+POINTS: dict[Unit, str] = {"share": ", points", "number": "", "bits": "", "elo": ""}  # of differences
+OF_BASE = " (BASE)"
 DIFFERENCE = 0.1  # of shares: what a scale of differences spans at least
 
 
@@ -36,13 +37,17 @@ def measure_tables(lines: Sequence[Line], base: str | None) -> Iterator[Table]:
     measures: dict[str, list[Line]] = {}
     for line in lines:
         measures.setdefault(line.measure, []).append(line)
-    for together, group in groupby(measures.items(), key=lambda item: None if _is_share(item[1]) else item[0]):
-        shares = dict(group)
-        yield measure_table(shares if together is None else {together: measures[together]}, base)
-
-
-def _is_share(lines: Sequence[Line]) -> bool:
-    return lines[0].unit == "share" and not _is_difference(lines)
+    together: dict[str, list[Line]] = {}
+    for measure, own in measures.items():
+        if own[0].unit == "share" and not _is_difference(own):
+            together[measure] = own
+            continue
+        if together:
+            yield measure_table(together, base)
+            together = {}
+        yield measure_table({measure: own}, base)
+    if together:
+        yield measure_table(together, base)
 
 
 def _is_difference(lines: Sequence[Line]) -> bool:
@@ -55,46 +60,60 @@ def measure_table(measures: Mapping[str, list[Line]], base: str | None) -> Table
     """Measures of every model on one scale, BASE first."""
     every = [line for lines in measures.values() for line in lines]
     unit, signed = every[0].unit, _is_difference(every)
-    values = _numbers(line.figure for line in every)
-    scale = SHARES
-    if signed:
-        scale = change_scale(values, unit)
-    elif unit != "share":
-        scale = charts.scale_of(values, charts.plain)
-    heads, axes = "=model | * | value | 95 % interval | n", [charts.axis(scale, NARROW)]
+    scale = _scale(_numbers(line.figure for line in every), unit, signed)
     changes = _numbers(line.difference for line in every)
     shift = change_scale(changes, unit)
-    if changes:
-        points = ", points" if unit == "share" else ""
-        heads += f" | * | against BASE{points} | 95 % interval"
-        axes.append(charts.axis(shift, NARROW))
     cells: list[list[Cell]] = []
     notes = []
-    several = len(measures) > 1
     for measure, lines in measures.items():
-        lines.sort(key=lambda line: line.model != base)  # BASE is the first; the others stay in their order
-        mark = 0.0 if signed else next((line.figure.value for line in lines if line.model == base), None)
-        if measure == WIN_RATE:
-            mark = EVEN
-        if several:
+        if len(measures) > 1:
             cells.append([heading(measure)])
+        lines.sort(key=lambda line: line.model != base)  # BASE is the first; the others stay in their order
+        mark = _mark(measure, lines, base, signed)
         for line in lines:
-            who = f"{line.model} (BASE)" if line.model == base else line.model
-            own = _cells(who, line.figure, unit, scale, mark, signed)
-            against = _cells(who, line.difference, unit, shift, 0.0, True)
-            cells.append([name(who), *own, count(line.figure.n), *against[: 3 * bool(changes)]])
+            who = line.model
+            if who == base:
+                who += OF_BASE
+            row = [name(who), *_cells(who, line.figure, unit, scale, mark, signed), count(line.figure.n)]
+            if changes:
+                row += _cells(who, line.difference, unit, shift, 0.0, True)
+            cells.append(row)
             if line.note:
-                what = f"{measure}, {line.model}" if several else line.model
-                notes.append(paragraph(f"{what}: {line.note}"))
-    title = "" if several else _title(every[0].measure, unit, signed)
-    return Table(title, columns(heads, *axes), cells, notes)
+                notes.append(paragraph(f"{', '.join([measure, line.model][len(measures) == 1 :])}: {line.note}"))
+    heads, axes = "=model | * | value | 95 % interval | n", [charts.axis(scale, NARROW)]
+    if changes:
+        heads += f" | * | against BASE{POINTS[unit]} | 95 % interval"
+        axes.append(charts.axis(shift, NARROW))
+    return Table(_title(list(measures), unit, signed), columns(heads, *axes), cells, notes)
 
 
-def _title(measure: str, unit: Unit, signed: bool) -> str:
-    words = WORDS[unit]
-    if signed and unit == "share":
-        words = "points"
-    return heading(measure if words.lower() in measure.lower() else f"{measure}, {words}")
+def _scale(values: Sequence[float], unit: Unit, signed: bool) -> Scale:
+    if signed:
+        return change_scale(values, unit)
+    if unit == "share":
+        return SHARES
+    return charts.scale_of(values, charts.plain)
+
+
+def _mark(measure: str, lines: Sequence[Line], base: str | None, signed: bool) -> float | None:
+    """What the models are compared with."""
+    if signed:
+        return 0.0
+    if measure == WIN_RATE:
+        return EVEN
+    return next((line.figure.value for line in lines if line.model == base), None)
+
+
+def _title(measures: Sequence[str], unit: Unit, signed: bool) -> str:
+    """The one measure with its unit; several have headings of their own."""
+    if len(measures) > 1:
+        return ""
+    title = measures[0]
+    if signed:
+        title += POINTS[unit]
+    if WORDS[unit].lower() not in title.lower():
+        title += f", {WORDS[unit]}"
+    return heading(title)
 
 
 def _cells(who: str, figure: Figure | None, unit: Unit, scale: Scale, mark: float | None, signed: bool) -> list[Cell]:
@@ -104,7 +123,7 @@ def _cells(who: str, figure: Figure | None, unit: Unit, scale: Scale, mark: floa
     value = amount(figure.value, unit, signed=signed)
     ends = interval(figure, unit, signed=signed)
     title = f"{who}: {value}, 95 % interval {ends}, {n_of(figure)}"
-    base = who.endswith("(BASE)")
+    base = who.endswith(OF_BASE)
     return [charts.dot(scale, figure.value, bounds_of(figure), title, mark=mark, base=base), value, ends]
 
 
@@ -136,7 +155,7 @@ def amount(value: float | None, unit: Unit, *, signed: bool = False) -> str:
         return "–"
     if signed and unit == "share":
         return minus(f"{100 * value:+.1f}")
-    sign = "+" if signed else ""
+    sign = "+" * signed
     return minus(f"{value:{sign}{DIGITS[unit]}}")
 
 
@@ -163,9 +182,10 @@ def _numbers(figures: Iterable[Figure | None]) -> list[float]:
 
 def change_scale(values: Sequence[float], unit: Unit) -> Scale:
     """A scale of differences, with no difference on it."""
-    times = 100 if unit == "share" else 1
+    if unit == "share":
+        return charts.scale_of([0.0, *values], lambda value: _signed(100 * value), least=DIFFERENCE)
+    return charts.scale_of([0.0, *values], _signed)
 
-    def label(value: float) -> str:
-        return minus(f"{times * value:+.10g}") if value else "0"
 
-    return charts.scale_of([0.0, *values], label, least=DIFFERENCE if unit == "share" else 0.0)
+def _signed(value: float) -> str:
+    return minus(f"{value:+,.10g}") if value else "0"

@@ -10,6 +10,7 @@ from cai.errors import InputError, UsageError
 from cai.evaluation.arena.figures import FILE as EVALUATION
 from cai.folder.files import exists
 from cai.folder.run import find_info
+from cai.records import KINDS
 from cai.report.evaluations import evaluation_section
 from cai.report.html.samples import Strata
 from cai.report.html.sections import Section
@@ -27,7 +28,8 @@ KNOWN = (
     "or a file of rows with human labels"
 )
 DEPTH = 3  # of folders of runs inside a source: an evaluation has labels in its best-of in itself
-OWN_FILES = ("run.json", TRAINING, EVALUATION, "labels.jsonl")  # whoever names one means its folder
+FOLDERS = ("run.json", TRAINING, EVALUATION)  # what makes a folder one of ours
+OWN_FILES = {*FOLDERS, *(kind.rows_file for kind in KINDS.values())}  # whoever names one means its folder
 PREFIXES = ("hf:", "reward:")  # of models that are folders
 
 
@@ -55,7 +57,7 @@ def _path_of(source: str | Path) -> Path:
     path = Path(text)
     if not exists(path):
         raise UsageError(f"{source}: there is no such file or folder; name {KNOWN}")
-    own = path.name in OWN_FILES and any(exists(path.with_name(each)) for each in OWN_FILES[:3])
+    own = path.name in OWN_FILES and any(exists(path.with_name(each)) for each in FOLDERS)
     return path.parent if own else path
 
 

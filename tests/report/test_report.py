@@ -96,6 +96,12 @@ def test_win_rates_are_of_prompts(tmp_path: Path) -> None:
     assert "75.0%" in html
 
 
+@pytest.mark.parametrize("name", ["run.json", "revisions.jsonl"])
+def test_a_file_of_a_run_means_its_folder(tmp_path: Path, name: str) -> None:
+    (section,) = report(tmp_path, make_run(tmp_path / "run", [revision(0)]) / name).sections
+    assert section.kind == "generate run"
+
+
 def test_the_folder_of_the_page_is_made(tmp_path: Path) -> None:
     summary = package.make_report(make_run(tmp_path / "run", []), tmp_path / "new/folder/a.html")
     assert summary.out.exists()
