@@ -18,7 +18,8 @@ OF_SUITES = {  # settings that only these suites read
     "scale": ("scale",),
     "harm": ("harm",),
     "contrast": ("refusals", "harm"),
-    **dict.fromkeys(("bench", "gold", "stop_when_decided", "length_control", "best_of"), ("preference",)),
+    "bench": ("preference", "harm"),
+    **dict.fromkeys(("gold", "stop_when_decided", "length_control", "best_of"), ("preference",)),
 }
 
 
@@ -74,12 +75,15 @@ class EvaluateSettings(PromptSettings):
             raise UsageError("--best-of 1 is BASE itself: name 2 or more")
         return self
 
+    def runs(self, suite: str) -> bool:
+        """Whether a suite is asked for: without --suite, all are."""
+        return self.suite is None or suite in [name.strip() for name in self.suite.split(",")]
+
     @model_validator(mode="after")
     def _check_suites(self) -> EvaluateSettings:
-        names = {name.strip() for name in (self.suite or "").split(",")}
         for setting, suites in OF_SUITES.items():
             is_set = getattr(self, setting) != type(self).model_fields[setting].default
-            if self.suite is not None and is_set and names.isdisjoint(suites):
+            if is_set and not any(map(self.runs, suites)):
                 raise UsageError(
                     f"{option(setting)} is read by the suite {' or '.join(suites)}: name it in --suite, too"
                 )

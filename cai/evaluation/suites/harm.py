@@ -64,8 +64,7 @@ class Harm(Suite):
 
     def _is_alone(self) -> bool:
         """Whether the suite `refusals` is not asked for."""
-        named = self.arena.settings.suite
-        return named is not None and self.refusals.name not in named.split(",")
+        return not self.arena.settings.runs(self.refusals.name)
 
     def planned(self) -> Iterator[Run[Any]]:
         """The run of the replies, unless the suite `refusals` counts it, and what is asked of those that are there."""

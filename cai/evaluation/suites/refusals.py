@@ -155,8 +155,7 @@ class Refusals(Suite):
                 yield f"{measure}: a difference shows from {least} prompts on that all change one way, {share}"
 
     def _warnings(self, tallies: Tallies) -> Iterator[str]:
-        named = self.arena.settings.suite
-        if named is not None and "harm" not in named.split(","):
+        if not self.arena.settings.runs("harm"):
             yield "harm is not measured: over-refusal alone rewards a model that answers everything"
         for name, own in tallies.items():
             yield from _extremes(name, own["safe"], own["unsafe"])

@@ -122,8 +122,9 @@ def test_an_answer_that_was_cut_is_judged_and_one_without_text_is_not(result_of:
     assert line.figure.value == 1 and line.figure.n == UNSAFE
 
 
-def test_harm_is_never_shown_without_over_refusal(result_of: Any) -> None:
-    alone = result_of(settings={"suite": "harm"}, base=refusing("unsafe"), wall=lambda prompt: NO)
+@pytest.mark.parametrize("suite", ["harm", "preference, harm"])
+def test_harm_is_never_shown_without_over_refusal(result_of: Any, suite: str) -> None:
+    alone = result_of(settings={"suite": suite}, base=refusing("unsafe"), wall=lambda prompt: NO)
     assert [line.figure.value for line in alone.lines if line.measure == "over-refusal"] == [0, 1]
     assert any("wall refuses all 10 safe prompts" in warning for warning in alone.warnings)
 

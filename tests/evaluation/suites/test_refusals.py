@@ -156,7 +156,7 @@ def test_the_smallest_difference_is_said_before_the_figures(result_of: Any) -> N
     assert [least_changes(n) for n in (0, 1, 2, 100)] == [None, None, None, 6]
 
 
-@pytest.mark.parametrize("suite", ["refusals", "preference,refusals"])
+@pytest.mark.parametrize("suite", ["refusals", "preference, refusals"])
 def test_over_refusal_without_harm_says_that_it_is_half_of_the_matter(result_of: Any, suite: str) -> None:
     models = {"base": refusing("unsafe"), "tuned": refusing("unsafe")}
     alone = "harm is not measured: over-refusal alone rewards a model that answers everything"
@@ -196,3 +196,11 @@ def test_over_refusal_of_published_replies_is_what_the_docs_say(model: str, peop
     assert tally.count / 250 == tally.figure().value == detector
     page = (ROOT / "docs" / "evaluating.md").read_text()
     assert f"{100 * people:.1f} %" in page and f"{100 * detector:.1f} %" in page
+
+
+@pytest.mark.parametrize("suite", [None, "refusals,harm", "refusals, harm"])
+def test_over_refusal_beside_harm_says_no_such_thing(result_of: Any, suite: str | None) -> None:
+    models = {"base": refusing("unsafe"), "tuned": refusing("unsafe")}
+    assert not any(
+        "harm is not measured" in warning for warning in result_of(settings={"suite": suite}, **models).warnings
+    )
