@@ -12,6 +12,8 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
+from functools import cached_property
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -21,19 +23,22 @@ from cai.calls.model import Model
 from cai.calls.prices import Price
 from cai.errors import ModelStopped, UsageError
 from cai.evaluation.arena.accuracy import read_accuracy
-from cai.evaluation.arena.arena import Arena
+from cai.evaluation.arena.arena import Arena, template_warnings
 from cai.evaluation.arena.figures import FILE, Evaluation, Evaluator, Result
+from cai.evaluation.arena.leaks import Leaks, find_leaks
+from cai.evaluation.arena.provenance import independence, with_training
 from cai.evaluation.arena.settings import EvaluateSettings
 from cai.evaluation.arena.suite import Suite
 from cai.evaluation.bounds import check_bounds, read_bounds
 from cai.evaluation.suites import SUITES
 from cai.evaluation.suites.preference import Preference
+from cai.evaluation.suites.refusals import Refusals
 from cai.folder.files import identity_hash, package_version, write_atomically
 from cai.folder.run import find_info
-from cai.records import Values
+from cai.records import Prompt, Values
 from cai.runs.play import in_thread
 from cai.runs.run import Run
-from cai.sources.files import Source
+from cai.sources.files import Source, read_prompts
 from cai.sources.yamlfile import make_settings
 from cai.texts.wording import nearest, settings_as_keywords, source_name
 
@@ -59,8 +64,9 @@ class EvaluateRun:
         self.settings, self.source = settings, prompts
         self.bounds = read_bounds(settings.fail_on)
         names = _named(settings.suite)
-        self.out = Path(settings.out) if settings.out is not None else _default_folder(models, prompts, settings)
+        self.out = Path(settings.out or _default_folder(models, prompts, settings))
         self.arena = Arena(models, prompts, settings, self.out)
+        self.arena.contestants = with_training(self.arena.contestants)
         self.command_line = shlex.join(["cai", self.command, *models, *_words(prompts), *settings.words()])
         self.skipped: dict[str, str] = {}  # suites that cannot run, with the reason
         self.suites: list[Suite] = []
@@ -88,13 +94,44 @@ class EvaluateRun:
         accuracy, source = None, ""
         if self.settings.bench is not None:
             accuracy, source = read_accuracy(self.settings.bench, binding), str(self.settings.bench)
+        constitution = f"{law.name} {law.version}"
+        if binding["protocol"] == "reward":
+            constitution = "none"
+        independent, why = independence(self.settings.judge, binding, self.arena.contestants)
         return Evaluator(
             spec=binding["judge"],
             protocol=binding["protocol"],
-            constitution=f"{law.name} {law.version}",
+            constitution=constitution,
             accuracy=accuracy,
             source=source,
+            independent=independent,
+            why=why,
         )
+
+    @cached_property
+    def leaks(self) -> Leaks:
+        """Which prompts of the evaluation are in the training data of its models."""
+        settings = self.settings
+        shape: Values = {}
+        if self.arena.source is self.source:
+            shape = {"format": settings.format, "field": settings.prompt_field}
+        items = list(islice(read_prompts(self.arena.source, **shape), settings.limit))
+        for suite in self.suites:
+            if isinstance(suite, Refusals):
+                items += read_prompts(suite.contrast.source)
+        prompts = (item.messages for item in items if isinstance(item, Prompt))
+        return find_leaks(prompts, self.arena.contestants, settings.training_data)
+
+    def warnings(self) -> Iterator[str]:
+        """What speaks against its figures, before anything is asked."""
+        if self.leaks.same or self.leaks.near:
+            yield from self.leaks.lines()
+        yield from template_warnings(self.arena.contestants)
+
+    def notes(self) -> Iterator[str]:
+        """What a reader of its figures should know."""
+        if not (self.leaks.same or self.leaks.near):
+            yield from self.leaks.lines()
 
     # Its runs
 
@@ -143,6 +180,8 @@ class EvaluateRun:
             evaluator=None if self._preference is None else self._preference.evaluator,
             results=tuple(results),
             bounds=tuple(check_bounds(self.bounds, results, {each.name for each in self.arena.contestants})),
+            notes=tuple(self.notes()),
+            warnings=tuple(self.warnings()),
             stopped=self.stopped,
             folder=str(self.out),
             command=self.command_line,
@@ -175,6 +214,8 @@ class EvaluateRun:
         for name, why in self.skipped.items():
             yield f"  skipped     {name}: {why}"
         yield f"folder        {self.out}"
+        for warning in self.warnings():
+            yield f"! {warning}"
 
     # A plan
 
@@ -212,7 +253,9 @@ def evaluate(
     folder `out`, and the same call resumes. If a model or the judge stops early, the figures are of what there is, and
     `stopped` says why. Raises UsageError and its kin for whatever keeps the evaluation from beginning.
     """
-    names = [models] if isinstance(models, str) else list(models)
+    names = list(models)
+    if isinstance(models, str):
+        names = [models]
     run = EvaluateRun(names, prompts, make_settings(EvaluateSettings, {"against": against, **settings}))
     return play_evaluation(run, _quietly)
 

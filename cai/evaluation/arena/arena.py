@@ -15,12 +15,12 @@ from cai.chat import find_spec
 from cai.errors import RunError, SourceError, UsageError
 from cai.evaluation.arena.figures import Contestant
 from cai.evaluation.arena.settings import EvaluateSettings
-from cai.folder.files import write_atomically
+from cai.folder.files import read_if_there, write_atomically
 from cai.folder.rows import lines_in_order, reading
 from cai.records import BadPrompt, Candidate, Candidates, Place
 from cai.runs.sample import SampleRun
 from cai.runs.settings import RunSettings, SampleSettings
-from cai.sources.files import Source, read_prompts
+from cai.sources.files import Source, path_of, read_prompts
 from cai.texts.wording import counted, none_usable, without_path
 
 log = logging.getLogger("cai")
@@ -142,6 +142,23 @@ class Arena:
         """The replies of a row by contestant, BASE first."""
         each = len(row.replies) // len(self.contestants)
         return [list(row.replies[at : at + each]) for at in range(0, len(row.replies), each)]
+
+
+def template_warnings(contestants: Sequence[Contestant]) -> Iterator[str]:
+    """A warning if the folders of models have different chat templates: then they are not asked the same text."""
+    templates: dict[str, list[str]] = {}
+    for contestant in contestants:
+        provider, _, name = contestant.spec.partition(":")
+        place = path_of(name)
+        if provider == "hf" and place.is_dir():
+            own = place / "chat_template.jinja"
+            config = read_if_there(place / "tokenizer_config.json")
+            template = own.read_text("utf-8") if own.is_file() else config.get("chat_template")
+            if template:
+                templates.setdefault(str(template), []).append(contestant.name)
+    if len(templates) > 1:
+        groups = " and ".join(", ".join(names) for names in templates.values())
+        yield f"{groups} have different chat templates: part of a difference may come from how they are asked"
 
 
 def _names(specs: Sequence[str]) -> list[str]:

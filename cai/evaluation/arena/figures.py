@@ -95,6 +95,7 @@ class Evaluation(Record):
     evaluator: Evaluator | None
     results: tuple[Result, ...]
     bounds: tuple[Bound, ...] = ()
+    notes: tuple[str, ...] = ()  # such as which training data was searched for the prompts
     warnings: tuple[str, ...] = ()
     stopped: str | None = None  # why it is not finished
     folder: str | None = None

@@ -38,13 +38,15 @@ def note_of(counts: Mapping[str, int]) -> str:
         "unjudged": "not judged",
     }  # fmt: skip
     parts = [f"{counts[name]:,} {what}" for name, what in words.items() if counts.get(name)]
-    return f"{counted(counts.get('pairs', 0), 'pair')}{': ' if parts else ''}{', '.join(parts)}"
+    pairs = counted(counts.get("pairs", 0), "pair")
+    return ": ".join(filter(None, (pairs, ", ".join(parts))))
 
 
 def shifted(figure: Figure, by: float) -> Figure:
     """A figure less a constant."""
-    ends = [None if end is None else end - by for end in (figure.value, figure.low, figure.high)]
-    return Figure(value=ends[0], low=ends[1], high=ends[2], n=figure.n)
+    ends = {"value": figure.value, "low": figure.low, "high": figure.high}
+    known = {name: end - by for name, end in ends.items() if end is not None}
+    return figure.model_copy(update=known)
 
 
 def line_of(model: str, measure: str, estimate: Estimate, *notes: str) -> Line:
@@ -57,9 +59,11 @@ def line_of(model: str, measure: str, estimate: Estimate, *notes: str) -> Line:
 def win_line(model: str, outcomes: Sequence[Outcome], contestant: int) -> Line:
     """The win rate of a contestant against BASE; its difference is that to one half."""
     won = by_prompt(outcomes, contestant, 0)
+    notes = [note_of(counts_of(outcomes, contestant, 0))]
     p = winrate.sign_p(won)
-    test = "" if p is None else f"sign test p = {p:.2g}"
-    return line_of(model, WIN_RATE, winrate.win_rate(won), note_of(counts_of(outcomes, contestant, 0)), test)
+    if p is not None:
+        notes.append(f"sign test p = {p:.2g}")
+    return line_of(model, WIN_RATE, winrate.win_rate(won), *notes)
 
 
 def differences(names: Sequence[str], outcomes: Sequence[Outcome]) -> Iterator[Line]:
@@ -93,15 +97,18 @@ def decided_line(model: str, outcomes: Sequence[Outcome], contestant: int, alpha
     losses = sum(mean < 0.5 for mean in counted_means)
     verdict = "not decided by all prompts"
     if stop is not None:
-        verdict = f"decided after {counted(stop, 'prompt')}: {'better' if wins > losses else 'worse'} than BASE"
+        comparison = "better" if wins > losses else "worse"
+        verdict = f"decided after {counted(stop, 'prompt')}: {comparison} than BASE"
+    notes = [f"of decided prompts; {verdict}"]
     if not wins + losses:
         estimate = Estimate(None, n=0, reason="no prompt is decided")
     else:
         low, high = stopping.always_valid(wins, losses, alpha)
         estimate = Estimate(wins / (wins + losses), low, high, wins + losses)
     ties = len(counted_means) - wins - losses
-    even = f"{counted(ties, 'prompt')} even, left out" if ties else ""
-    return line_of(model, WIN_RATE, estimate, f"of decided prompts; {verdict}", even)
+    if ties:
+        notes.append(f"{counted(ties, 'prompt')} even, left out")
+    return line_of(model, WIN_RATE, estimate, *notes)
 
 
 # Without the judge's bias, and at equal length
@@ -148,9 +155,12 @@ def length_line(model: str, outcomes: Sequence[Outcome], contestant: int) -> Lin
             pairs.setdefault(outcome.prompt, []).append((1 - outcome.won, float(-outcome.longer)))
     control = lengths.length_controlled(pairs)
     longer = [length for values in pairs.values() for _, length in values]
-    mean = f"replies are {fmean(longer):+,.0f} characters longer than BASE's" if longer else ""
-    slope = "" if control.slope is None else f"φ = {control.slope:+.2f}"
-    return line_of(model, f"{WIN_RATE} at equal length", control.rate, mean, slope)
+    notes = []
+    if longer:
+        notes.append(f"replies are {fmean(longer):+,.0f} characters longer than BASE's")
+    if control.slope is not None:
+        notes.append(f"φ = {control.slope:+.2f}")
+    return line_of(model, f"{WIN_RATE} at equal length", control.rate, *notes)
 
 
 # All together
@@ -169,11 +179,10 @@ def rating_lines(
     lines = []
     for name in names:
         estimate = found.elo.get(name, Estimate(None, reason="none of its pairs has a valid vote"))
-        figure = figure_of(estimate)
-        difference = None if name == names[0] else figure
-        lines.append(
-            Line(model=name, measure="Elo", unit="elo", figure=figure, difference=difference, note=estimate.reason)
-        )
+        line = Line(model=name, measure="Elo", unit="elo", figure=figure_of(estimate), note=estimate.reason)
+        if name != names[0]:
+            line = line.model_copy(update={"difference": line.figure})
+        lines.append(line)
     return lines, found.groups
 
 
