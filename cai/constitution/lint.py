@@ -221,6 +221,10 @@ def _tests(law: Constitution) -> Iterator[Risk]:
 
 
 def _scales(law: Constitution) -> Iterator[Risk]:
+    for scale in scales_in(law):
+        match = TEMPLATE.search(" ".join(scale.levels))
+        if match is not None:
+            yield "template-syntax", f"the scale {scale.name!r} contains {match[0]!r}: {MARKS[0][2]}", None
     twice = repeated_name(scales_in(law))
     if twice is not None:
         yield "scale-name", twice, None

@@ -54,7 +54,8 @@ def export_inspect(folder: str | Path, log: str | Path) -> InspectSummary:
     RunError for a folder without rows, UsageError for another name.
     """
     path, target = Path(folder), Path(log)
-    if target.suffix not in ("", ".json"):
+    is_file = target.suffix == ".json" and not target.is_dir()
+    if target.suffix and not is_file and not target.is_dir():
         raise UsageError(f"--inspect {log}: name a folder, or a file that ends in .json")
     results: Values | None = None
     if (path / EVALUATION).exists():
@@ -66,7 +67,7 @@ def export_inspect(folder: str | Path, log: str | Path) -> InspectSummary:
     if not rows.exists() or not rows.stat().st_size:
         raise RunError(f"{path} has no finished row yet: nothing can be shown")
     head = _head(info, path, results)
-    if target.suffix != ".json":
+    if not is_file:
         began = head["eval"]["created"][:19].replace(":", "-")
         target /= f"{began}_cai-{info['identity']['command']}_{head['eval']['run_id']}.json"
     part = target.with_name(f"{target.name}.part")

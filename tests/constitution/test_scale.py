@@ -136,3 +136,10 @@ def test_two_scales_of_one_name_are_an_error_of_check(write: Write) -> None:
     assert [finding.code for finding in check(path).errors] == ["scale-name"]
     with pytest.raises(ConstitutionError, match="two scales are named 'mine'"):
         scales_of(load_constitution(path))
+
+
+def test_a_template_in_a_level_is_warned_of(write: Write) -> None:
+    path = write(
+        HEAD + "scale: ['{{ reply }} is bad', b, c, d, e]\nprinciples: [Choose the reply that is kind to all.]"
+    )
+    assert "template-syntax" in [finding.code for finding in check(path).warnings]

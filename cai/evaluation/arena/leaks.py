@@ -98,7 +98,7 @@ def find_leaks(prompts: Iterable[Turns], contestants: Sequence[Contestant], trai
 def _matches(texts: Iterable[str], found: Repeats) -> tuple[list[str], list[str]]:
     """The texts that are the same as one of `found`, and those that are nearly so."""
     same, near = [], []
-    for text in texts if len(found) else ():
+    for text in texts:
         is_same, is_near = found.find(text)
         if is_same:
             same.append(text)

@@ -6,17 +6,57 @@ import shlex
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
+from typing_extensions import TypedDict
 
 from cai.errors import CaiError
 from cai.evaluation.arena.figures import Contestant
 from cai.folder.files import identity_hash
+from cai.folder.rows import BAD_ROW
 from cai.folder.run import find_info
 from cai.records import ConstitutionRef, Object, Values
+from cai.sources.yamlfile import first_fault
 from cai.texts.wording import listed
 from cai.training.setup.before import folder_of, trainings_of
 from cai.weights.bases import mark_of
 
 Verdict = tuple[bool | None, str]
+
+
+class File(TypedDict):
+    """A file of training rows; content: equal for equal content."""
+
+    source: str
+    content: str
+
+
+class Labels(TypedDict):
+    """Who made the rows of a training; known: whether that is said."""
+
+    judges: list[str]
+    constitutions: list[str]
+    hashes: list[str]
+    writers: list[str]
+    known: bool
+
+
+Stage = TypedDict(
+    "Stage",
+    {
+        "method": str,
+        "from": str | None,
+        "data": list[File],
+        "held_back": str | None,
+        "split": float | None,
+        "run": str | None,
+        "labels": Labels,
+        "finished": bool | None,
+        "folder": str,
+    },
+)
+STAGE: TypeAdapter[Any] = TypeAdapter(Stage)
 
 
 def trained_of(spec: str) -> Values | None:
@@ -28,9 +68,13 @@ def trained_of(spec: str) -> Values | None:
     be read; then it says no more.
     """
     try:
-        stages = [_stage(record, folder) for folder, record in trainings_of(folder_of(spec))]
+        stages = [STAGE.validate_python(_stage(*training)) for training in trainings_of(folder_of(spec))]
     except CaiError as error:
         return {"problem": str(error)}
+    except ValidationError as error:
+        return {"problem": f"the record of its training is damaged ({first_fault(error)})"}
+    except BAD_ROW as error:
+        return {"problem": f"the record of its training is damaged ({type(error).__name__} {error})"}
     for after, before in pairwise(stages):
         after["before"] = before
     return next(iter(stages), None)
@@ -43,7 +87,7 @@ def stages_of(trained: Object | None) -> Iterator[Object]:
         trained = trained.get("before")
 
 
-def _stage(record: Object, folder: Path) -> Values:
+def _stage(folder: Path, record: Object) -> Values:
     data, run = record.get("data") or {}, record.get("run")
     model = record.get("model") or {}
     origins = data.get("origins", {})
@@ -55,15 +99,15 @@ def _stage(record: Object, folder: Path) -> Values:
             "writers": [],
         }
     else:
-        law = run.get("constitution") or {}
-        models = run.get("models")
+        laws = [*filter(None, [run.get("constitution")])]
+        models = run.get("models") or {}
+        if run.get("command") != "generate":  # others write replies to choose from
+            models = {}
         labels = {
-            "judges": [run["judge"]] if "judge" in run else [],
-            "constitutions": [law["name"]] if law else [],
-            "hashes": [law["hash"]] if law else [],
-            "writers": [models[role] for role in ("critic", "reviser") if role in models]
-            if isinstance(models, dict)
-            else [],
+            "judges": [*filter(None, [run.get("judge")])],
+            "constitutions": [law["name"] for law in laws],
+            "hashes": [law["hash"] for law in laws],
+            "writers": [models[role] for role in ("critic", "reviser") if role in models],
         }
     known = bool(labels["judges"] or labels["writers"])
     identity = record.get("identity") or {}
@@ -73,7 +117,7 @@ def _stage(record: Object, folder: Path) -> Values:
         "data": data.get("files", []),
         "held_back": data.get("held_back"),
         "split": (identity.get("config") or {}).get("split"),
-        "run": None if run is None else run.get("run"),
+        "run": (run or {}).get("run"),
         "labels": {**labels, "known": known},
         "finished": record.get("finished"),
         "folder": str(folder),
@@ -124,7 +168,9 @@ class _Evaluator:
     def __init__(self, judge: str, bound: str, law: ConstitutionRef | None) -> None:
         self.bound = bound
         self.rewards = judge.startswith("reward:")
-        self.law = None if self.rewards else law
+        self.law = law
+        if self.rewards:
+            self.law = None
         self.stages = [*stages_of(trained_of(judge))]
 
     def unknown(self) -> Iterator[str]:
@@ -139,9 +185,12 @@ class _Evaluator:
 
     def grounds(self) -> Iterator[str]:
         """What its independence rests on."""
-        under = "" if self.law is None else f" under {self.law.name} {self.law.version}"
-        learned = listed([_labels_in_words(stage) for stage in self.stages])
-        yield f"the evaluator is {self.bound}{under}" + (f", trained on {learned}" if learned else "")
+        words = f"the evaluator is {self.bound}"
+        if self.law is not None:
+            words += f" under {self.law.name} {self.law.version}"
+        if self.stages:
+            words += f", trained on {listed([_labels_in_words(stage) for stage in self.stages])}"
+        yield words
 
     def dependence(self, stage: Object) -> str | None:
         """Why it is not independent of the labels of a training; None: it is, as far as that says."""
@@ -153,7 +202,9 @@ class _Evaluator:
         if self.law is not None and _names(labels, self.law):
             return f"labels under {self.law.name}, the evaluator's own constitution"
         for own in self.stages:
-            why = None if "problem" in own else _shared(stage, own)
+            if "problem" in own:
+                continue
+            why = _shared(stage, own)
             if why is not None:
                 return f"{why}, as the evaluator {self.bound} was"
         for judge in labels["judges"]:
@@ -176,9 +227,11 @@ def _unknown_in(stage: Object) -> Iterator[str]:
 def _labels_in_words(stage: Object) -> str:
     labels = stage["labels"]
     who = [f"labels of {judge}" for judge in labels["judges"]] or [f"revisions by {each}" for each in labels["writers"]]
-    under = f" under {listed(labels['constitutions'])}" if labels["constitutions"] else ""
     files = listed([Path(str(file["source"])).name for file in stage["data"][:1]])
-    return f"{listed(list(dict.fromkeys(who))) or f'{files}, which names no judge'}{under}"
+    words = listed(list(dict.fromkeys(who))) or f"{files}, which names no judge"
+    if labels["constitutions"]:
+        words += f" under {listed(labels['constitutions'])}"
+    return words
 
 
 def _shared(stage: Object, own: Object) -> str | None:
@@ -218,7 +271,9 @@ def _reward_model(judge: str, stage: Object) -> Values | None:
         info = _run_of(Path(str(file["source"])), stage["run"])
         words = shlex.split(str((info or {}).get("command") or ""))
         for before, word in pairwise(words):
-            folder = folder_of(word) if before == "--judge" and word.startswith("reward:") else None
+            if before != "--judge" or not word.startswith("reward:"):
+                continue
+            folder = folder_of(word)
             if folder is not None and judge.endswith(f"@{mark_of(folder)}"):
                 return trained_of(word)
     return None
@@ -230,7 +285,9 @@ def _run_of(path: Path, run: str | None) -> Values | None:
         info = find_info(path.parent)
     except CaiError:
         return None
-    return info if info is not None and identity_hash(info["identity"]) == run else None
+    if info is None or identity_hash(info["identity"]) != run:
+        return None
+    return info
 
 
 def with_training(contestants: Iterable[Contestant]) -> tuple[Contestant, ...]:

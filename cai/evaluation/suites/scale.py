@@ -92,11 +92,15 @@ class Scale(Suite):
 
     @property
     def _scales(self) -> list[str]:
-        return [] if self.rater is None else [*self.rater.scales]
+        if self.rater is None:
+            return []
+        return [*self.rater.scales]
 
     def skipped(self) -> str | None:
         """No constitution with scales is named."""
-        return "name --scale CONSTITUTION, such as hhh" if self.rater is None else None
+        if self.rater is None:
+            return "name --scale CONSTITUTION, such as hhh"
+        return None
 
     @cached_property
     def _planned(self) -> RateRun:
@@ -205,11 +209,14 @@ def shares(ratings: Sequence[Rating]) -> Values:
         named = {name: float(value == rating.value) for name, value in VALUES.items()}
         levels.append({name: rating.p.get(name, 0.0) / total for name in VALUES} if rating.p else named)
     problems = Counter(rating.problem for rating in ratings if rating.value is None)
+    means = None
+    if levels:
+        means = {name: fmean(each[name] for each in levels) for name in VALUES}
     return {
         "ratings": len(ratings),
         "valid": len(valid),
         "problems": dict(problems.most_common(10)),
-        "shares": {name: fmean(each[name] for each in levels) for name in VALUES} if levels else None,
+        "shares": means,
     }
 
 

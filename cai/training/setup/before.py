@@ -4,23 +4,30 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+from cai.errors import RunError
 from cai.folder.files import read_if_there
 from cai.records import Object
 from cai.sources.files import path_of
 from cai.weights.bases import mark_of
 
 RECORDS = ("training.json", "merged.json")
+PARTS = ("identity", "model", "data", "run")  # objects of a record, each of which may be missing
 MOST = 8  # trainings on top of each other that are looked at
 
 
 def folder_of(spec: str) -> Path | None:
     """The folder that a model spec means, also that of which a GGUF file was written; None for other specs."""
     provider, colon, name = spec.partition(":")
-    path = path_of(name if colon and provider.isidentifier() and not path_of(spec).exists() else spec)
+    path = path_of(spec)
+    if colon and provider.isidentifier() and not path.exists():
+        path = path_of(name)
     if path.suffix == ".gguf":
         path = path.with_suffix("")
-    return path if path.is_dir() else None
+    if not path.is_dir():
+        return None
+    return path
 
 
 def trainings_of(folder: Path | None) -> Iterator[tuple[Path, Object]]:
@@ -41,9 +48,18 @@ def trainings_of(folder: Path | None) -> Iterator[tuple[Path, Object]]:
 
 def _record(folder: Path) -> Object | None:
     """The training.json of a folder, or that of the adapter that was merged into it."""
+    training: Any
     training, merged = (read_if_there(folder / name) for name in RECORDS)
+    path = folder / RECORDS[0]
     if not training:
-        training = merged.get("merged_from", {}).get("training") or {}
+        path = folder / RECORDS[1]
+        origin = merged.get("merged_from") or {}
+        training = origin.get("training") if isinstance(origin, dict) else origin
+    parts = [training]
+    if isinstance(training, dict):
+        parts += [training.get(name) for name in PARTS]
+    if not all(isinstance(part, dict | None) for part in parts):
+        raise RunError(f"{path} is damaged: put the file back as it was")
     return training or None
 
 
@@ -54,4 +70,6 @@ def _below(record: Object) -> Path | None:
     folder = folder_of(str(began.get("spec", "")))
     if folder is None or not any((folder / name).exists() for name in RECORDS):
         return None
-    return folder if str(began.get("mark", "")).endswith(mark_of(folder)) else None
+    if not str(began.get("mark", "")).endswith(mark_of(folder)):
+        return None
+    return folder

@@ -227,6 +227,22 @@ def test_a_damaged_record_is_not_known(tmp_path: Path) -> None:
     assert verdict is None and "damaged" in why
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"identity": []}, {"data": "x"}, {"data": {"files": [7]}}, {"data": {"files": 7}}, {"model": "local"},
+        {"run": 3}, {"run": {"constitution": {"name": 1}, "judge": "j"}}, {"run": {"constitution": "kind"}},
+        {"run": {"judge": 7}},
+        {"data": {"origins": []}}, {"identity": {"config": []}},
+    ],
+)  # fmt: skip
+def test_a_record_of_odd_content_is_never_a_crash(tmp_path: Path, change: dict[str, Any]) -> None:
+    path = make(tmp_path / "dpo") / "training.json"
+    path.write_bytes(orjson.dumps(orjson.loads(path.read_bytes()) | change))
+    verdict, why = asked("openai:j", [tmp_path / "dpo"])
+    assert verdict is None and why
+
+
 # A real one
 
 
