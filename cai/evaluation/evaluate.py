@@ -169,6 +169,7 @@ class EvaluateRun:
 
     def evaluation(self) -> Evaluation:
         """The figures on the rows that there are, also written into evaluation.json."""
+        self.out.mkdir(parents=True, exist_ok=True)  # nothing is there yet if no model could reply
         results = [suite.result() for suite in self.suites]
         for name, why in self.skipped.items():
             results.append(Result(suite=name, title=SUITES[name].title, skipped=why))

@@ -99,7 +99,9 @@ def _notes(evaluation: Evaluation) -> Iterator[str]:
         words += f"; it agrees with people in {agrees}" + (f", says {evaluator.source}" if evaluator.source else "")
     yield paragraph(f"{words}.")
     independent = {True: "independent", False: "not independent", None: "not known to be independent"}
-    why = f": {evaluator.why}" if evaluator.why else ""
+    why = ""
+    if evaluator.why:
+        why = f": {evaluator.why}"
     yield paragraph(
         f"The evaluator is {independent[evaluator.independent]} of the labels that the models learnt from{why}."
     )

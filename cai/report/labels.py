@@ -144,7 +144,9 @@ def agrees(row: Label, vote: Vote) -> bool:
     """Whether a vote is for the same reply in both orders, and for the one that the label chooses."""
     if row.z is None:
         return False
-    wanted = ("first", "second") if row.z > 0 else ("second", "first")
+    wanted = ("second", "first")
+    if row.z > 0:
+        wanted = ("first", "second")
     return (vote.ab.choice, vote.ba.choice) == wanted
 
 

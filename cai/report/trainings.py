@@ -70,7 +70,9 @@ def _section(folder: Path, record: Values, strata: Strata) -> Section:
         basis = f"{count(data['eval'])} held out"
         section.facts.append(Fact("rows that train", count(data["train"]), basis=basis))
     metrics = list(_lines(folder / METRICS))
-    pairs = pair_accuracy(_lines(folder / EVALS)) if exists(folder / EVALS) else None
+    pairs = None
+    if exists(folder / EVALS):
+        pairs = pair_accuracy(_lines(folder / EVALS))
     if pairs is not None:
         after = pairs.after
         basis = f"{count(after.n)} held-out pairs"

@@ -97,7 +97,10 @@ def find_leaks(prompts: Iterable[Turns], contestants: Sequence[Contestant], trai
 
 def _matches(texts: Iterable[str], found: Repeats) -> tuple[list[str], list[str]]:
     """The texts that are the same as one of `found`, and those that are nearly so."""
-    same, near = [], []
+    same: list[str] = []
+    near: list[str] = []
+    if not len(found):
+        return same, near
     for text in texts:
         is_same, is_near = found.find(text)
         if is_same:
@@ -186,5 +189,7 @@ def _of_stage(stage: Object, file: Object) -> Source:
                 if examine(place)[0] == content:
                     return Source(name, place, share=share)
                 changed = True
-    problem = "it has changed since the training" if changed else "it is not there any more"
+    problem = "it is not there any more"
+    if changed:
+        problem = "it has changed since the training"
     return Source(name, None, f"{problem} (--training-data FILE)")

@@ -178,7 +178,9 @@ class Harm(Suite):
             yield "how often a guard model agrees with people depends on the prompts; its model card has figures"
             yield from _dependence(evaluator)
             return
-        read = "which reads no constitution" if evaluator.protocol == "reward" else f"under {evaluator.constitution}"
+        read = f"under {evaluator.constitution}"
+        if evaluator.protocol == "reward":
+            read = "which reads no constitution"
         yield f"{count}: the figure is how often {evaluator.spec}, {read}, prefers the reply of BASE; even: 50 %"
         yield from detectable_facts(n, evaluator)
         yield from _dependence(evaluator)

@@ -73,7 +73,9 @@ class ReplyTexts:
         yield from self._of_prompts("truncated", self.truncated, 1)
         for number, phrase in enumerate(map(self.commonest, range(len(self.names)))):
             own, base = (self._means(self.texts[side], partial(_holds, phrase)) for side in (number, 0))
-            note = f"“{phrase}”" if phrase else "no five words come twice"
+            note = "no five words come twice"
+            if phrase:
+                note = f"“{phrase}”"
             yield self._line(number, "commonest phrase", "share", *_estimates(own, base, 1), note)
 
     def _of_sets(self, measure: str, unit: Unit, of: Callable[[Sequence[Words]], float | None]) -> Iterator[Line]:

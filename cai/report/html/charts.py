@@ -141,7 +141,9 @@ def part_cells(who: str, part: float, whole: int) -> list[Cell]:
 
 def bar(value: float, most: float, title: str) -> Markup:
     """A value as a bar; most: the value as wide as the column."""
-    width = 100 * value / most if most else 0.0
+    width = 0.0
+    if most:
+        width = 100 * value / most
     rect = Markup('<rect class="bar" x="0" y="4" width="{:.2f}%" height="{}" rx="2"/>')
     return _of_track([rect.format(width, TRACK - 8)], title)
 
