@@ -111,7 +111,7 @@ def option_of(name: str, field: FieldInfo) -> inspect.Parameter:
     kind = _kind(field.annotation)
     if extra.get("repeat"):
         kind = list[str]
-        if default is not None:
+        if isinstance(default, str):
             default = [default]
     flag = extra.get("option", option(name))
     if kind is bool and default is not False:  # a switch that can be on already can be switched off

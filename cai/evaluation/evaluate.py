@@ -23,7 +23,7 @@ from cai.calls.model import Model
 from cai.calls.prices import Price
 from cai.errors import ModelStopped, UsageError
 from cai.evaluation.arena.accuracy import read_accuracy
-from cai.evaluation.arena.arena import Arena, template_warnings
+from cai.evaluation.arena.arena import Arena, sampling_warnings, template_warnings
 from cai.evaluation.arena.figures import FILE, Evaluation, Evaluator, Result
 from cai.evaluation.arena.leaks import Leaks, find_leaks
 from cai.evaluation.arena.provenance import independence, with_training
@@ -127,6 +127,7 @@ class EvaluateRun:
         if self.leaks.same or self.leaks.near:
             yield from self.leaks.lines()
         yield from template_warnings(self.arena.contestants)
+        yield from sampling_warnings(self.arena.specs, self.settings)
 
     def notes(self) -> Iterator[str]:
         """What a reader of its figures should know."""

@@ -248,6 +248,7 @@ def test_the_command_prints_figures_and_fails_only_on_a_broken_bound(
     words += ["--judge", "openai:judge", "--suite", "preference", "--out", tmp_path / "out"]
     text = run(*words, "--fail-on", "winrate=-0.5", folder=tmp_path, server=f"{server.url}/v1")
     assert "win rate, one" in text and "winrate of one kept" in text
+    assert "not looked for in the training data of one: its folder does not name it" in text
     run(*words, "--fail-on", "winrate=+0.9", folder=tmp_path, server=f"{server.url}/v1", status=1)
     run(*words, "--fail-on", "winrate=0.0", folder=tmp_path, server=f"{server.url}/v1")
 

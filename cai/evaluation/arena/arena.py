@@ -17,17 +17,20 @@ from cai.evaluation.arena.figures import Contestant
 from cai.evaluation.arena.settings import EvaluateSettings
 from cai.folder.files import read_if_there, write_atomically
 from cai.folder.rows import lines_in_order, reading
+from cai.models.inprocess.local import EMBEDDED_SAMPLING
 from cai.records import BadPrompt, Candidate, Candidates, Place
 from cai.runs.sample import SampleRun
 from cai.runs.settings import RunSettings, SampleSettings
 from cai.sources.files import Source, path_of, read_prompts
-from cai.texts.wording import counted, none_usable, without_path
+from cai.texts.wording import counted, none_usable, shortened, without_path
 
 log = logging.getLogger("cai")
 Follower = Callable[[Candidates], Iterator[tuple[Any, Place]]]
 S = TypeVar("S", bound=RunSettings)
 PROMPTS = "prompts.jsonl"
 REPLIES = "replies"
+EMBEDDED = "local"  # the spec of the embedded model, whose sampling is cut unless --extra-body says otherwise
+LONGEST_NAME = 28  # characters of a contestant's name in a table
 
 
 class RepliesRun(SampleRun):
@@ -161,7 +164,21 @@ def template_warnings(contestants: Sequence[Contestant]) -> Iterator[str]:
         yield f"{groups} have different chat templates: part of a difference may come from how they are asked"
 
 
+def sampling_warnings(specs: Sequence[str], settings: EvaluateSettings) -> Iterator[str]:
+    """A warning if the embedded model is drawn in another way than the others."""
+    others = [spec for spec in specs if spec != EMBEDDED]
+    cuts = {name: value for name, value in EMBEDDED_SAMPLING.items() if name not in settings.extra_body}
+    if EMBEDDED in specs and others and cuts and settings.temperature:
+        how = ", ".join(f"{name} {value:g}" for name, value in cuts.items())
+        body = orjson.dumps(EMBEDDED_SAMPLING).decode()
+        yield (
+            f"{EMBEDDED} is drawn with {how}, and {others[0]} is not: differences may be those of sampling; add "
+            f"--extra-body '{body}', which draws all models alike"
+        )
+
+
 def _names(specs: Sequence[str]) -> list[str]:
     """A short name for each spec: the end of its path, or all of it if two would be alike."""
-    short = [without_path(spec).rpartition(":")[2].rstrip("/").rpartition("/")[2] or spec for spec in specs]
+    ends = [without_path(spec).rpartition(":")[2].rstrip("/").rpartition("/")[2] or spec for spec in specs]
+    short = [shortened(end, LONGEST_NAME) for end in ends]
     return [name if short.count(name) == 1 else spec for name, spec in zip(short, specs, strict=True)]

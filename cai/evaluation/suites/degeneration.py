@@ -7,10 +7,9 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cached_property
 from typing import Any
 
-import orjson
-
 from cai.engine.revise import Ask
 from cai.engine.templates import load_templates
+from cai.evaluation.arena.arena import EMBEDDED
 from cai.evaluation.arena.figures import Line, Result
 from cai.evaluation.arena.probe import ProbeRun, read_probed
 from cai.evaluation.arena.suite import Suite
@@ -18,14 +17,12 @@ from cai.evaluation.suites.drift import drift_lines, reply_probes, scored
 from cai.evaluation.suites.reply_texts import ReplyTexts
 from cai.folder.files import identity_hash
 from cai.models import open_models
-from cai.models.inprocess.local import EMBEDDED_SAMPLING
 from cai.records import Candidates, Place, Prompt
 from cai.runs.run import Run
 from cai.runs.settings import RunSettings
 from cai.texts.wording import counted
 
 LIKELIHOOD = "likelihood"
-EMBEDDED = "local"  # the spec of the embedded model, whose sampling is cut unless --extra-body says otherwise
 # What is warned of; docs/evaluating.md has the reasons.
 REPEATED = 0.05  # rep-4: replies of people have 0.005
 COMPRESSED = 1.15  # times BASE's: a phrase in a third of the replies makes it 1.17
@@ -111,7 +108,7 @@ class Degeneration(Suite):
             title=self.title,
             facts=tuple(self._facts(texts)),
             lines=tuple(lines),
-            warnings=(*self._unlike(), *warnings(lines), *new),
+            warnings=(*warnings(lines), *new),
             details={"new_phrases": phrases, "words_each": sum(map(len, texts.cut[0]))},
         )
 
@@ -130,20 +127,6 @@ class Degeneration(Suite):
             yield (
                 "the replies were not drawn at temperature 1 from the whole distribution: what is called KL is the "
                 "mean log ratio of these replies"
-            )
-
-    def _unlike(self) -> Iterator[str]:
-        """Whether the embedded model is drawn in another way than the others."""
-        others = [spec for spec in self.arena.specs if spec != EMBEDDED]
-        cuts = {
-            name: EMBEDDED_SAMPLING[name] for name in EMBEDDED_SAMPLING if name not in self.arena.settings.extra_body
-        }
-        if len(others) < len(self.arena.specs) and others and cuts and self.arena.settings.temperature:
-            said = ", ".join(f"{name} {value:g}" for name, value in cuts.items())
-            body = orjson.dumps(EMBEDDED_SAMPLING).decode()
-            yield (
-                f"{EMBEDDED} is drawn with {said}, and {others[0]} is not: differences may be those of sampling; add "
-                f"--extra-body '{body}', which draws all models alike"
             )
 
 

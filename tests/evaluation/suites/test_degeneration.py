@@ -216,20 +216,6 @@ def test_a_temperature_of_its_own_is_said(tmp_path: Path) -> None:
     assert not any("not drawn at temperature 1" in fact for fact in warm.facts)
 
 
-def test_the_embedded_model_beside_another_is_warned_of_unless_all_are_drawn_alike(tmp_path: Path) -> None:
-    spec = f"hf:{tiny.model(tmp_path / 'model')}"
-    alike = {"top_k": 4, "repetition_penalty": 1.05}
-    cases: list[tuple[dict[str, Any], bool]] = [
-        ({}, True), ({"temperature": 0.7}, True), ({"extra_body": {"top_k": 4}}, True), ({"extra_body": alike}, False),
-        ({"temperature": 0.0}, False),
-    ]  # fmt: skip
-    for number, (settings, warned) in enumerate(cases):
-        problems = suite_of(tmp_path / str(number), "local", spec, **settings).result().warnings
-        assert any("local is drawn with" in problem for problem in problems) == warned, settings
-    problems = suite_of(tmp_path / "no local", spec, f"hf:{tiny.model(tmp_path / 'other')}").result().warnings
-    assert not problems
-
-
 def test_a_plan_counts_the_replies_that_are_scored(tmp_path: Path) -> None:
     players = [writer(prose, "base"), writer(prose, "model")]
     with (
