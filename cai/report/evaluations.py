@@ -90,7 +90,10 @@ def _notes(evaluation: Evaluation) -> Iterator[str]:
     evaluator = evaluation.evaluator
     if evaluator is None:
         return
-    words = f"Judged by {evaluator.spec} ({evaluator.protocol}, {evaluator.constitution})"
+    how = [evaluator.protocol]
+    if evaluator.protocol != "reward":  # which reads no constitution
+        how.append(evaluator.constitution)
+    words = f"Judged by {evaluator.spec} ({', '.join(how)})"
     accuracy = evaluator.accuracy
     if accuracy is None or accuracy.value is None:
         words += "; how often it agrees with people is not known"

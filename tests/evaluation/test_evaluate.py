@@ -85,6 +85,17 @@ def test_a_plan_counts_the_calls_that_the_evaluation_makes(
     assert (rest.calls, rest.finished) == (0, 12)
 
 
+def test_a_cap_holds_for_all_runs_together_and_a_higher_one_goes_on(ask: Ask) -> None:
+    whole = ask("openai:one", out="whole", price="1,2")
+    assert whole.cost_usd is not None and whole.cost_usd > 0
+    cap = whole.cost_usd * 0.7
+    capped = ask("openai:one", price="1,2", max_cost=cap, concurrency=1)
+    assert capped.stopped is not None and "--max-cost" in capped.stopped
+    assert capped.cost_usd is not None and 0 < capped.cost_usd <= cap
+    assert 0 < lines_of(capped)["win rate", "one"].figure.n < 12
+    assert ask("openai:one", price="1,2", max_cost=whole.cost_usd * 2).results == whole.results
+
+
 # Figures
 
 

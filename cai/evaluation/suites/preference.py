@@ -11,7 +11,7 @@ from typing import Any
 
 import orjson
 
-from cai.evaluation.arena.arena import Arena
+from cai.evaluation.arena.arena import REPLIES, Arena
 from cai.evaluation.arena.figures import Contestant, Evaluator, Line, Result
 from cai.evaluation.arena.gold import FILE, random_order, read_gold
 from cai.evaluation.arena.outcomes import Outcome, contests_of, outcomes_of, read_labels
@@ -19,6 +19,7 @@ from cai.evaluation.arena.suite import Suite
 from cai.evaluation.statistics import stopping
 from cai.evaluation.suites import verdicts
 from cai.folder.files import identity_hash, write_atomically
+from cai.folder.run import find_info
 from cai.models import open_models
 from cai.records import Candidate, Candidates, Contest, Place
 from cai.runs.judging import check_human_labels
@@ -205,7 +206,11 @@ class Preference(Suite):
         for name, count in unusable.items():
             if count:
                 share = f"{count:,} of {counted(replies[name], 'reply')}"
-                yield f"{share} of {name} cannot be used (cut, filtered or empty) and are not compared"
+                yield f"{share} of {name} cannot be used (truncated, filtered or empty) and are not compared"
+        info = find_info(self.arena.out / REPLIES)
+        if info is not None and info["dropped"]:
+            reasons = ", ".join(f"{count:,} {reason}" for reason, count in sorted(info["dropped"].items()))
+            yield f"prompts to which no model has a usable reply are left out: {reasons}"
         if self.best is not None:
             yield f"{self.contestants[-1].name} is picked by this judge itself: its win rate is an upper bound"
 

@@ -157,7 +157,9 @@ def length_line(model: str, outcomes: Sequence[Outcome], contestant: int) -> Lin
     longer = [length for values in pairs.values() for _, length in values]
     notes = []
     if longer:
-        notes.append(f"replies are {fmean(longer):+,.0f} characters longer than BASE's")
+        mean = fmean(longer)
+        side = "longer" if mean > 0 else "shorter"
+        notes.append(f"replies are {abs(mean):,.0f} characters {side} than BASE's")
     if control.slope is not None:
         notes.append(f"φ = {control.slope:+.2f}")
     return line_of(model, f"{WIN_RATE} at equal length", control.rate, *notes)

@@ -197,7 +197,10 @@ def test_replies_that_cannot_be_used_are_counted_and_not_compared(
     [result] = evaluation.results
     pairs = result.details["pairs"]["one"]["pairs"]
     assert 0 < pairs < 20 and lines_of(evaluation)["win rate", "one"].figure.n == pairs
-    assert any("cannot be used" in warning for warning in result.warnings)
+    assert any("of one cannot be used" in warning for warning in result.warnings)
+    lost = [warning for warning in result.warnings if "no model has a usable reply" in warning]
+    rows = len((tmp_path / "out" / "replies" / "candidates.jsonl").read_bytes().splitlines())
+    assert [warning.rpartition(": ")[2] for warning in lost] == [f"{20 - rows} truncated"] * (rows < 20)
 
 
 def test_one_prompt_has_a_figure_without_an_interval_and_says_why(ask: Ask) -> None:
