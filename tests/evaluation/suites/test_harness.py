@@ -199,6 +199,7 @@ def test_a_task_that_there_is_not_is_named(tasks: str, problem: str, pair: list[
 
 
 @pytest.mark.usefixtures("stub")
+@pytest.mark.slow
 def test_a_limit_or_another_file_measures_again_and_a_crash_is_said(pair: list[str], tmp_path: Path) -> None:
     out, own = tmp_path / "out", own_task(tmp_path)
     suite = suite_of(out, *pair, tasks=own)
