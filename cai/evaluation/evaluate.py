@@ -52,7 +52,8 @@ Play = Callable[[Run[Any]], None]  # plays a run to its end
 class EvaluateRun:
     """An evaluation, resolved and checked; nothing is asked before `sessions` is read.
 
-    out: its folder, by default named after its models, prompts and evaluator. parts: the runs that were begun.
+    out: its folder, by default named after its models, prompts and evaluator. skipped: suites that cannot run, with the
+    reason. stopped: why it is not finished.
     """
 
     command = "evaluate"
@@ -68,7 +69,7 @@ class EvaluateRun:
         self.arena = Arena(models, prompts, settings, self.out)
         self.arena.contestants = with_training(self.arena.contestants)
         self.command_line = shlex.join(["cai", self.command, *models, *_words(prompts), *settings.words()])
-        self.skipped: dict[str, str] = {}  # suites that cannot run, with the reason
+        self.skipped: dict[str, str] = {}
         self.suites: list[Suite] = []
         for name, kind in SUITES.items():
             if name not in names:
@@ -81,7 +82,6 @@ class EvaluateRun:
                 raise UsageError(f"--suite {name}: {why}")
             else:
                 self.skipped[name] = why
-        self.began: list[Run[Any]] = []
         self.stopped: str | None = None
         self._preference = next((suite for suite in self.suites if isinstance(suite, Preference)), None)
         if self._preference is not None:
@@ -146,7 +146,6 @@ class EvaluateRun:
                 continue
             run.sharing = [path.parent for path in self.out.rglob("run.json") if path.parent != run.out]
             self.arena.begun.add(run.out)
-            self.began.append(run)
             yield run
 
     def _runs(self) -> Iterator[Run[Any]]:
@@ -296,18 +295,6 @@ def _words(prompts: Source | None) -> list[str]:
 def _default_folder(models: Sequence[str], prompts: Source | None, settings: EvaluateSettings) -> Path:
     """runs/evaluation-HASH, by who is compared on what, and how it is judged and sampled."""
     law = settings.constitution
-    names = (
-        "against",
-        "judge",
-        "protocol",
-        "principles",
-        "n",
-        "best_of",
-        "temperature",
-        "max_tokens",
-        "system",
-        "seed",
-    )
-    identity: Values = {name: getattr(settings, name) for name in names}
+    identity: Values = {name: getattr(settings, name) for name in NAMING}
     identity |= {"models": list(models), "prompts": source_name(prompts, None), "law": getattr(law, "name", str(law))}
     return Path("runs") / f"evaluation-{identity_hash(identity)}"

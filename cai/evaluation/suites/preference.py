@@ -87,14 +87,19 @@ class Preference(Suite):
         if not self.arena.settings.stop_when_decided:
             yield self._labelling(self._pairs())
             return
-        limit = FIRST
-        while True:
+        limit = self._limit_before() or FIRST
+        while not self._is_decided():
             replies = self.arena.replies_run(limit)
             yield replies
             yield self._labelling(self._pairs())
             if replies.total is not None and replies.total < limit:
                 return
             limit = math.ceil(limit * GROWTH)
+
+    def _limit_before(self) -> int | None:
+        """How many prompts an earlier session had come to; None: there was none, or it is started over."""
+        info = None if self.arena.settings.force else find_info(self.arena.out / REPLIES)
+        return None if info is None else info.get("settings", {}).get("limit")
 
     def planned(self) -> Iterator[Run[Any]]:
         """The best of N, and the labels of the replies that are there already."""

@@ -11,10 +11,17 @@ from typing import Any
 
 import pytest
 from evaluations import Ask, asking, lines_of
+from players import Player, digits
 from steady import Steady
+from trial_judges import Judge, fair
 
+import cai
+import cai.models
 from cai.errors import CaiError
+from cai.evaluation.arena.figures import Evaluation
 from cai.evaluation.arena.gold import random_order
+from cai.models import Provider
+from cai.records import Completion
 
 Rows = list[dict[str, Any]]
 
@@ -63,6 +70,45 @@ def test_an_evaluation_stops_once_it_is_decided_and_leaves_out_what_was_on_its_w
     best = lines_of(evaluation)["win rate", "base, best of 4"]
     assert "decided after" in best.note and "better than BASE" in best.note
     assert best.figure.n < 60 and best.figure.low is not None and best.figure.low > 0.5
+
+
+@pytest.fixture
+def duel(monkeypatch: pytest.MonkeyPatch, judged: Callable[..., Judge], tmp_path: Path) -> Ask:
+    """Evaluates `plays:good` against `plays:plain` on 200 prompts; the judge prefers the good reply each time."""
+    judged(fair)
+    worths = {"good": "+1", "plain": "+0"}
+
+    def player(name: str, connection: Any) -> Player:
+        return Player(lambda payload: Completion(f"{worths[name]} {digits(payload)}", "stop", name), name, seeds=True)
+
+    monkeypatch.setitem(cai.models.PROVIDERS, "plays", Provider(player, "plays:NAME", free=True))
+    prompts = tmp_path / "prompts.jsonl"
+    prompts.write_text("".join(json.dumps({"prompt": f"Question {number}?"}) + "\n" for number in range(200)))
+
+    def evaluate(**settings: Any) -> Evaluation:
+        values = {"judge": "fake:judge", "suite": "preference", "principles": 1, "out": tmp_path / "out", **settings}
+        return cai.evaluate("plays:good", "plays:plain", prompts, stop_when_decided=True, **values)
+
+    return evaluate
+
+
+def test_no_further_prompt_is_asked_once_it_is_decided(duel: Ask, tmp_path: Path) -> None:
+    evaluation = duel()
+    asked = len((tmp_path / "out" / "replies" / "candidates.jsonl").read_bytes().splitlines())
+    line = lines_of(evaluation)["win rate", "good"]
+    assert (asked, line.figure.n) == (32, 15) and "better than BASE" in line.note
+    assert line.figure.low is not None and line.figure.low > 0.5
+    again = duel()
+    assert (again.results, again.usage) == (evaluation.results, evaluation.usage)
+
+
+def test_a_decision_that_is_not_reached_asks_all_prompts(
+    duel: Ask, tmp_path: Path, judged: Callable[..., Judge]
+) -> None:
+    judged(lambda question, first, second: 0.0)
+    evaluation = duel(limit=70)
+    assert len((tmp_path / "out" / "replies" / "candidates.jsonl").read_bytes().splitlines()) == 70
+    assert "not decided by all prompts" in lines_of(evaluation)["win rate", "good"].note
 
 
 def test_the_order_of_prompts_is_drawn_from_the_seed_and_not_that_of_the_file(many: Ask, tmp_path: Path) -> None:
