@@ -20,7 +20,7 @@ from cai.constitution.principles import Constitution, load_constitution
 from cai.engine.letters import probability
 from cai.errors import ModelStopped, SourceError, UsageError
 from cai.evaluation.bench_report import BenchResult, LabelCost, VoteFigures
-from cai.folder.rows import reading
+from cai.folder.lines import reading
 from cai.judge.calibration import calibrate_judge
 from cai.judge.certify import Binding
 from cai.judge.flows import is_valid, log_ratio, mean_preference

@@ -22,7 +22,7 @@ from cai.engine.letters import probability
 from cai.errors import ConstitutionError, RunError, UsageError
 from cai.evaluation.bench import NOT_ASKED, Play, by_order, judging_settings, quietly, read_labels
 from cai.folder.files import identity_hash
-from cai.folder.rows import PAIR_BITS, reading
+from cai.folder.lines import PAIR_BITS, reading
 from cai.folder.run import find_info
 from cai.judge.flows import is_valid
 from cai.judge.metrics import average

@@ -16,7 +16,7 @@ from cai.export.pairs import Reason, Row, Standing, name_of, standings, unfit
 from cai.export.parquet import Columns
 from cai.export.preferences import LabelCut
 from cai.export.sft import COLUMNS, conversation
-from cai.folder.rows import DROPPED, PAIR_BITS, lines_in_order, reading
+from cai.folder.lines import DROPPED, PAIR_BITS, lines_in_order, reading
 from cai.folder.run import RunFolder, find_info
 from cai.judge.metrics import share
 from cai.records import Record

@@ -31,7 +31,8 @@ from cai.export.options import ExportOptions
 from cai.export.pairs import Reason, Row, fault_of_texts, flipped
 from cai.export.parquet import Columns, schema, write_parquet
 from cai.folder.files import unwritable
-from cai.folder.rows import EXPORT_STAGES, TRAINING_FILES, lines_in_order, reading
+from cai.folder.lines import lines_in_order, reading
+from cai.folder.rows import EXPORT_STAGES, TRAINING_FILES
 from cai.folder.run import RunFolder
 from cai.judge.certify import Calibration, Threshold
 from cai.judge.metrics import share

@@ -17,7 +17,8 @@ import orjson
 
 from cai.errors import RunError, UsageError
 from cai.folder.files import identity_hash, package_version, read_object, unwritable
-from cai.folder.rows import kind_of, lines_in_order, reading
+from cai.folder.lines import lines_in_order, reading
+from cai.folder.rows import kind_of
 from cai.folder.run import read_info
 from cai.records import Candidate, Candidates, Label, Object, Rating, Record, Revision, Values, Vote
 from cai.texts.wording import counted

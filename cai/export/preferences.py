@@ -32,7 +32,7 @@ from cai.export.pairs import (
     standing_reason,
     standings,
 )
-from cai.folder.rows import BAD_ROW, PAIR_BITS, damage, lines_in_order, reading
+from cai.folder.lines import BAD_ROW, PAIR_BITS, damage, lines_in_order, reading
 from cai.folder.run import RunFolder
 from cai.judge.certify import calibration_for, threshold
 

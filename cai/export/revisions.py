@@ -10,7 +10,7 @@ from cai.export.cut import LAW, PAIR, Cut, law_columns
 from cai.export.options import ExportOptions
 from cai.export.pairs import Reason, Row
 from cai.export.sft import COLUMNS, SftFormat, conversation
-from cai.folder.rows import lines_in_order, reading
+from cai.folder.lines import lines_in_order, reading
 from cai.folder.run import RunFolder
 from cai.records import Values
 from cai.texts.hygiene import READ_FOR_REFUSALS

@@ -9,7 +9,8 @@ from typing import BinaryIO
 
 import orjson
 
-from cai.folder.rows import DONE, DROPPED, EXPORT_STAGES, RETRIED, Rows, as_position, digest_of, names_of, reading
+from cai.folder.lines import DROPPED, as_position, reading
+from cai.folder.rows import DONE, EXPORT_STAGES, RETRIED, Rows, digest_of, names_of
 from cai.folder.store import Store
 from cai.records import Object
 

@@ -8,21 +8,14 @@ import os
 import sqlite3
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
-import orjson
-from pydantic import ValidationError
-
-from cai.errors import CaiError, RunError
-from cai.folder.files import check_files
-from cai.records import KINDS, Drop, DropReason, Kind, Message
+from cai.errors import CaiError
+from cai.records import KINDS, DropReason, Kind, Message
 from cai.sources.conversations import prompt_hash
-from cai.sources.yamlfile import first_fault
 
-DROPPED = "dropped.jsonl"
-BAD_ROW = (LookupError, TypeError, AttributeError, ValueError)  # what a line that is not such a row leads to
 RETRIED: tuple[DropReason, ...] = ("model_error",)  # drops that are tried again when the run is resumed
 TRAINING = {name for kind in KINDS.values() for name in kind.training}
 # Stages of an export: the row itself is finished, it is only not in a file. Those of labels are left out as pairs.
@@ -34,9 +27,6 @@ TRAINING_FILES = {
     for form in ("jsonl", "parquet")
 }
 DONE = "done"  # the state of a finished row; that of a dropped one is the reason
-PAIR_BITS = 16  # of the position of a pair: its number among those of its prompt; above them the place of the prompt
-PROMPT_BITS = 32
-OF_PROMPTS = {kind.rows_file for kind in KINDS.values() if not kind.pairs}
 # Version 0.1.0 wrote a state as a number: 1 for a finished row, 100 + the place here for a dropped one. Never changes.
 REASONS_OF_0_1_0: tuple[DropReason, ...] = (
     "bad_input", "invalid_vote", "order_flip", "low_confidence", "identical", "duplicate_prompt", "near_duplicate",
@@ -237,71 +227,3 @@ class Rows:
                 self._db.execute(f"DELETE FROM {table}")
             self._db.commit()
         self._states.clear()
-
-
-@contextmanager
-def reading(path: Path) -> Iterator[None]:
-    """Turn an error in the rows of a JSONL file into a RunError that names the line."""
-    try:
-        yield
-    except BAD_ROW as error:
-        raise damage(path) from error
-
-
-def lines_in_order(path: Path) -> Iterator[tuple[int, bytes]]:
-    """Position and line of every row of a JSONL file, in input order, each line read when it is wanted.
-
-    Holds about 45 bytes a row, and leaves out a torn last line. Raises RunError naming a line without a position; the
-    lines are not parsed.
-    """
-    check_files(path.parent, [path.name])
-    places = []  # position and offset in one integer, which is a third of the memory of a tuple
-    with open(path, "rb", buffering=2**18) as file:
-        start = 0
-        with reading(path):
-            for line in file:
-                if line.endswith(b"\n"):
-                    places.append(position_of(line, path.name) << 48 | start)
-                start += len(line)
-        places.sort()
-        before = -1
-        for place in places:
-            if place >> 48 == before:  # a line that is there twice is one row
-                continue
-            before = place >> 48
-            file.seek(place & (1 << 48) - 1)
-            yield before, file.readline()
-
-
-def position_of(line: bytes, name: str) -> int:
-    """The position of a row; the first key of that name is the row's own: a text before it has its quotes escaped.
-
-    To search for it takes a tenth of the time of parsing the line. name: of the file. ValueError for no position.
-    """
-    start = line.find(b'"position":') + 11
-    digits = line[start : line.find(b",", start)]
-    if start > 10 and digits.strip().isdigit():
-        return as_position(int(digits), name)
-    return as_position(orjson.loads(line)["position"], name)
-
-
-def as_position(value: Any, name: str) -> int:
-    """A position that a row of a file may have; ValueError for anything else, which may stand for another input."""
-    if type(value) is int and 0 <= value < 1 << (PROMPT_BITS if name in OF_PROMPTS else PROMPT_BITS + PAIR_BITS):
-        return value
-    raise ValueError(f"{value!r} is no position")
-
-
-def damage(path: Path) -> RunError:
-    """The error that names the first line of a run's JSONL file that is not such a row."""
-    row = next((kind.row for kind in KINDS.values() if kind.rows_file == path.name), Drop)
-    with open(path, "rb") as file:
-        for number, line in enumerate(file, 1):
-            try:
-                row.model_validate_json(line)
-            except ValidationError as error:
-                return RunError(
-                    f"{path}: line {number} is damaged ({first_fault(error)}): delete that line and run the same "
-                    "command again; its row is made again from the finished calls"
-                )
-    return RunError(f"{path} has a row that cannot be read")

@@ -26,17 +26,9 @@ from cai.folder.files import (
     write_atomically,
 )
 from cai.folder.info import content_of
+from cai.folder.lines import DROPPED, PAIR_BITS
 from cai.folder.recovery import forget_superseded, recover
-from cai.folder.rows import (
-    DONE,
-    DROPPED,
-    PAIR_BITS,
-    RETRIED,
-    TRAINING_FILES,
-    digest_of,
-    kind_of,
-    names_of,
-)
+from cai.folder.rows import DONE, RETRIED, TRAINING_FILES, digest_of, kind_of, names_of
 from cai.folder.store import Store
 from cai.records import DROP_REASONS, BadPrompt, Drop, DropReason, Item, Playable, Prompt, Record, Values
 

@@ -11,7 +11,8 @@ import orjson
 
 from cai.errors import RunError
 from cai.folder.files import LOCK, check_files, exists, take_lock
-from cai.folder.rows import DROPPED, EXPORT_STAGES, kind_of, lines_in_order, reading
+from cai.folder.lines import DROPPED, lines_in_order, reading
+from cai.folder.rows import EXPORT_STAGES, kind_of
 from cai.records import Drop, Record, Values
 from cai.report.annotators import COLUMN
 from cai.report.html.rows import shown

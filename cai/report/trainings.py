@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from cai.errors import RunError
 from cai.folder.files import exists, read_object
-from cai.folder.rows import BAD_ROW
+from cai.folder.lines import BAD_ROW
 from cai.records import Values
 from cai.report.folders import is_in_use, is_torn
 from cai.report.html import charts

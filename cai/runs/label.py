@@ -18,7 +18,7 @@ from cai.errors import RowDropped
 from cai.export.options import ExportOptions
 from cai.export.pairings import PAIRINGS
 from cai.export.pairs import filters_of
-from cai.folder.rows import reading
+from cai.folder.lines import reading
 from cai.folder.run import RunFolder
 from cai.judge.flows import belief
 from cai.models import open_models

@@ -17,7 +17,8 @@ import orjson
 
 from cai.errors import RunError, UsageError
 from cai.folder.files import identity_hash
-from cai.folder.rows import PAIR_BITS, damage, kind_of, lines_in_order, reading
+from cai.folder.lines import PAIR_BITS, damage, lines_in_order, reading
+from cai.folder.rows import kind_of
 from cai.folder.run import read_info
 from cai.records import (
     DROP_REASONS,

@@ -19,7 +19,7 @@ from cai.engine.templates import Templates
 from cai.errors import RowDropped, UsageError
 from cai.export.pairings import POSITION, place_of
 from cai.export.pairs import Filters, reason
-from cai.folder.rows import PAIR_BITS, reading
+from cai.folder.lines import PAIR_BITS, reading
 from cai.records import Candidate, Contest, Label, Place, Prompt, Sampling, Values
 from cai.runs.pairs import later_reply, pair_of_replies, placed, replies_of_run, run_info
 from cai.runs.settings import LabelSettings

@@ -25,7 +25,7 @@ from cai.export.export import export_run
 from cai.export.options import ExportOptions
 from cai.export.pairs import Filters, fault_of_texts
 from cai.export.preferences import PreferenceCut
-from cai.folder.rows import lines_in_order
+from cai.folder.lines import lines_in_order
 from cai.folder.run import RunFolder, read_info
 from cai.judge.certify import Binding, Calibration, Threshold
 from cai.records import Drop, Label

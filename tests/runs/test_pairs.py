@@ -13,7 +13,7 @@ import pytest
 from pair_records import PAIR, TURN, contests
 
 from cai.errors import RunError, SourceError
-from cai.folder.run import PAIR_BITS
+from cai.folder.lines import PAIR_BITS
 from cai.records import BadPrompt, Candidate, Candidates, Contest, Message, Place, Revision, Round, Usage
 from cai.runs.judging import check_human_labels
 from cai.runs.pairs import (

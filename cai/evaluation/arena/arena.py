@@ -16,7 +16,7 @@ from cai.errors import RunError, SourceError, UsageError
 from cai.evaluation.arena.figures import Contestant
 from cai.evaluation.arena.settings import EvaluateSettings
 from cai.folder.files import read_if_there, write_atomically
-from cai.folder.rows import lines_in_order, reading
+from cai.folder.lines import lines_in_order, reading
 from cai.models.inprocess.local import EMBEDDED_SAMPLING
 from cai.records import BadPrompt, Candidate, Candidates, Place
 from cai.runs.sample import SampleRun

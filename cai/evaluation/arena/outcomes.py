@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from cai.export.pairs import flipped
-from cai.folder.rows import PAIR_BITS, lines_in_order, reading
+from cai.folder.lines import PAIR_BITS, lines_in_order, reading
 from cai.records import Candidate, Candidates, Contest, Label, Place
 from cai.runs.pairs import UNPAIRED, later_reply, pair_of_replies, placed
 from cai.texts.likeness import identical

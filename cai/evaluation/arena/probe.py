@@ -14,7 +14,7 @@ from cai.calls.model import check_ability, spec_of
 from cai.calls.prices import total_usage
 from cai.engine.templates import load_templates
 from cai.errors import UsageError
-from cai.folder.rows import DROPPED, PAIR_BITS, lines_in_order, reading
+from cai.folder.lines import DROPPED, PAIR_BITS, lines_in_order, reading
 from cai.models import open_models
 from cai.records import Completion, Drop, Object, Place, Probe, Probed, Request, Turns, Values
 from cai.runs.run import Run, Seats

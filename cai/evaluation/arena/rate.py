@@ -17,7 +17,7 @@ from cai.engine.levels import Grade
 from cai.engine.templates import load_templates
 from cai.errors import CaiError, UsageError
 from cai.evaluation.arena.arena import Arena
-from cai.folder.rows import PAIR_BITS, lines_in_order, reading
+from cai.folder.lines import PAIR_BITS, lines_in_order, reading
 from cai.folder.run import RunFolder
 from cai.records import Candidates, ConstitutionRef, Entry, Object, Place, Protocol, Rating, Values
 from cai.runs.judging import CHECKED, JudgeCheck

@@ -11,7 +11,7 @@ from cai.evaluation.arena.figures import Contestant, Line, figure_of
 from cai.evaluation.arena.probe import probe
 from cai.evaluation.statistics.estimates import Estimate, mean_of
 from cai.evaluation.statistics.likelihood import bits, k1, k3, ratio, ratio_difference
-from cai.folder.rows import PAIR_BITS
+from cai.folder.lines import PAIR_BITS
 from cai.records import Candidate, Candidates, Probe, Probed, Request
 
 READABLE = (None, "truncated")  # problems of a reply that has a text

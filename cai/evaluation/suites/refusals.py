@@ -16,7 +16,7 @@ from cai.evaluation.arena.contrast import FOLDER, SIDES, Contrast, Side, contras
 from cai.evaluation.arena.figures import Figure, Line, Result, figure_of
 from cai.evaluation.arena.suite import Suite
 from cai.evaluation.statistics.paired import difference, mcnemar
-from cai.folder.rows import DROPPED, reading
+from cai.folder.lines import DROPPED, reading
 from cai.judge.metrics import wilson
 from cai.records import Candidate, Values
 from cai.runs.run import Run
