@@ -20,7 +20,7 @@ from cai.constitution.principles import Constitution, load_constitution
 from cai.engine.letters import probability
 from cai.errors import ModelStopped, SourceError, UsageError
 from cai.evaluation.bench_report import BenchResult, LabelCost, VoteFigures
-from cai.folder.lines import reading
+from cai.folder.lines import read_rows
 from cai.judge.calibration import calibrate_judge
 from cai.judge.certify import Binding
 from cai.judge.flows import is_valid, log_ratio, mean_preference
@@ -31,6 +31,7 @@ from cai.records import BadPrompt, Contest, Label, Object, Place, Protocol, Read
 from cai.runs.label import LabelRun
 from cai.runs.pairs import read_pairs
 from cai.runs.play import in_thread
+from cai.runs.run import Run
 from cai.runs.settings import LabelSettings
 from cai.sources.files import Source
 from cai.sources.yamlfile import make_settings
@@ -48,7 +49,7 @@ class Bench:
     unlabelled: int
 
 
-def quietly(run: LabelRun) -> None:
+def quietly(run: Run[Any]) -> None:
     """Play a run to its end, also inside a running event loop."""
     for _ in in_thread(run.rows):
         pass
@@ -166,8 +167,7 @@ def _measured(bench: Bench, stopped: str | None) -> BenchResult:
     run = bench.run
     pairs = {position for position, item in run.items() if not isinstance(item, BadPrompt)}
     # From the folder: an earlier session may have judged some of them.
-    rows = [label for label in read_labels(run.out / "labels.jsonl") if label.position in pairs]
-    rows.sort(key=lambda label: label.position)  # the same numbers in whatever order they were finished
+    rows = [label for label in read_rows(run.out / "labels.jsonl", Label) if label.position in pairs]
     report = None
     if any(label.z is not None for label in rows):
         report = calibrate_judge(rows, binding=Binding.model_validate(run.judging.binding))
@@ -192,14 +192,6 @@ def _measured(bench: Bench, stopped: str | None) -> BenchResult:
         ),
         stopped=stopped,
     )
-
-
-def read_labels(path: Path) -> list[Label]:
-    """The rows of a labels.jsonl; none if it is missing. Raises RunError for one that is damaged."""
-    if not path.exists():
-        return []
-    with reading(path):
-        return [Label.model_validate_json(line) for line in path.read_bytes().splitlines()]
 
 
 def vote_figures(rows: Iterable[Label], *, weighted: bool) -> VoteFigures:

@@ -26,9 +26,10 @@ from cai.evaluation.arena.accuracy import read_accuracy
 from cai.evaluation.arena.arena import Arena, sampling_warnings, template_warnings
 from cai.evaluation.arena.figures import FILE, Evaluation, Evaluator, Result
 from cai.evaluation.arena.leaks import Leaks, find_leaks
-from cai.evaluation.arena.provenance import independence, with_training
+from cai.evaluation.arena.provenance import independence
 from cai.evaluation.arena.settings import EvaluateSettings
 from cai.evaluation.arena.suite import Suite
+from cai.evaluation.bench import quietly
 from cai.evaluation.bounds import check_bounds, read_bounds
 from cai.evaluation.suites import SUITES
 from cai.evaluation.suites.preference import Preference
@@ -36,7 +37,6 @@ from cai.evaluation.suites.refusals import Refusals
 from cai.folder.files import identity_hash, package_version, write_atomically
 from cai.folder.run import find_info
 from cai.records import Prompt, Values
-from cai.runs.play import in_thread
 from cai.runs.run import Run
 from cai.sources.files import Source, read_prompts
 from cai.sources.yamlfile import make_settings
@@ -46,7 +46,6 @@ VERSIONS = ("cai-toolkit", "transformers", "torch", "openvino-genai")
 NAMING = (  # settings that name the default folder
     "against", "judge", "protocol", "principles", "n", "best_of", "temperature", "max_tokens", "system", "seed",
 )  # fmt: skip
-Play = Callable[[Run[Any]], None]  # plays a run to its end
 
 
 class EvaluateRun:
@@ -67,7 +66,6 @@ class EvaluateRun:
         names = _named(settings.suite)
         self.out = Path(settings.out or _default_folder(models, prompts, settings))
         self.arena = Arena(models, prompts, settings, self.out)
-        self.arena.contestants = with_training(self.arena.contestants)
         self.command_line = shlex.join(["cai", self.command, *models, *_words(prompts), *settings.words()])
         self.skipped: dict[str, str] = {}
         self.suites: list[Suite] = []
@@ -258,10 +256,10 @@ def evaluate(
     if isinstance(models, str):
         names = [models]
     run = EvaluateRun(names, prompts, make_settings(EvaluateSettings, {"against": against, **settings}))
-    return play_evaluation(run, _quietly)
+    return play_evaluation(run, quietly)
 
 
-def play_evaluation(run: EvaluateRun, play: Play) -> Evaluation:
+def play_evaluation(run: EvaluateRun, play: Callable[[Run[Any]], None]) -> Evaluation:
     """Play all runs of an evaluation, or as far as they go, and measure what there is."""
     try:
         for part in run.sessions():
@@ -269,12 +267,6 @@ def play_evaluation(run: EvaluateRun, play: Play) -> Evaluation:
     except ModelStopped as error:
         run.stopped = str(error)
     return run.evaluation()
-
-
-def _quietly(run: Run[Any]) -> None:
-    """Play a run to its end, also inside a running event loop."""
-    for _ in in_thread(run.rows):
-        pass
 
 
 def _named(suites: str | None) -> list[str]:

@@ -20,9 +20,9 @@ from cai.calls.model import spec_of
 from cai.constitution.principles import Constitution, Principle, load_constitution
 from cai.engine.letters import probability
 from cai.errors import ConstitutionError, RunError, UsageError
-from cai.evaluation.bench import NOT_ASKED, Play, by_order, judging_settings, quietly, read_labels
+from cai.evaluation.bench import NOT_ASKED, Play, by_order, judging_settings, quietly
 from cai.folder.files import identity_hash
-from cai.folder.lines import PAIR_BITS, reading
+from cai.folder.lines import PAIR_BITS, read_drops, read_rows
 from cai.folder.run import find_info
 from cai.judge.flows import is_valid
 from cai.judge.metrics import average
@@ -153,8 +153,8 @@ def run_trial(run: TrialRun, play: Play = quietly) -> TrialReport:
     """Play a trial to its end; returns the report."""
     play(run)
     law = run.constitution
-    labels = {label.id: label for label in read_labels(run.out / "labels.jsonl")}
-    problems = _problems(run.out / "dropped.jsonl") if len(labels) < len(run.examples) else {}
+    labels = {label.id: label for label in read_rows(run.out / "labels.jsonl", Label)}
+    problems = {drop.id: f"{drop.reason}: {drop.detail}" for drop in read_drops(run.out)}
     outcomes = []
     for name, (example, principle) in run.examples.items():
         invalid = {"state": "invalid", "problem": problems.get(name)}
@@ -220,13 +220,6 @@ def _is_trial(folder: Path) -> bool:
     except RunError:
         return False  # whatever it is, a run refuses what is not its own
     return info is not None and info["identity"]["command"] == "test"
-
-
-def _problems(path: Path) -> dict[str, str]:
-    """Why examples were dropped, by their id."""
-    with reading(path):
-        rows = map(orjson.loads, path.read_bytes().splitlines())
-        return {row["id"]: f"{row['reason']}: {row['detail']}" for row in rows}
 
 
 def _figures(label: Label) -> Values:

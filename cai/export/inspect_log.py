@@ -17,7 +17,7 @@ import orjson
 
 from cai.errors import RunError, UsageError
 from cai.folder.files import identity_hash, package_version, read_object, unwritable
-from cai.folder.lines import lines_in_order, reading
+from cai.folder.lines import read_rows
 from cai.folder.rows import kind_of
 from cai.folder.run import read_info
 from cai.records import Candidate, Candidates, Label, Object, Rating, Record, Revision, Values, Vote
@@ -151,9 +151,7 @@ def _results(evaluation: Object) -> Values:
 def _samples(path: Path, kind: type[Record]) -> Iterator[Values]:
     """The samples of all rows, in input order."""
     write = SAMPLES[kind]
-    for _, line in lines_in_order(path):
-        with reading(path):
-            row = kind.model_validate_json(line)
+    for row in read_rows(path, kind):
         yield from write(row)
 
 

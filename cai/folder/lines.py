@@ -5,16 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import orjson
 from pydantic import ValidationError
 
 from cai.errors import RunError
-from cai.folder.files import check_files
-from cai.records import KINDS, Drop
+from cai.folder.files import check_files, exists
+from cai.records import KINDS, Drop, Record
 from cai.sources.yamlfile import first_fault
 
+R = TypeVar("R", bound=Record)
 DROPPED = "dropped.jsonl"
 BAD_ROW = (LookupError, TypeError, AttributeError, ValueError)  # what a line that is not such a row leads to
 PAIR_BITS = 16  # of the position of a pair: its number among those of its prompt; above them the place of the prompt
@@ -54,6 +55,27 @@ def lines_in_order(path: Path) -> Iterator[tuple[int, bytes]]:
             before = place >> 48
             file.seek(place & (1 << 48) - 1)
             yield before, file.readline()
+
+
+def read_rows(path: Path, row: type[R]) -> Iterator[R]:
+    """The rows of a file in input order; none if it is not there yet. Raises RunError that names a damaged line."""
+    if not exists(path):
+        return
+    for _, line in lines_in_order(path):
+        with reading(path):
+            parsed = row.model_validate_json(line)
+        yield parsed
+
+
+def read_drops(folder: Path) -> Iterator[Drop]:
+    """What a run left out, with the reasons, in the order of the file and without a torn last line."""
+    path = folder / DROPPED
+    if not exists(path):
+        return
+    with reading(path), open(path, "rb") as file:
+        for line in file:
+            if line.endswith(b"\n"):
+                yield Drop.model_validate_json(line)
 
 
 def position_of(line: bytes, name: str) -> int:

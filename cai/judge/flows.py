@@ -177,6 +177,17 @@ def is_valid(vote: Vote) -> bool:
     return vote.ab.problem is None and vote.ba.problem is None
 
 
+def count_flips(votes: Iterable[Vote]) -> tuple[int, int]:
+    """Valid votes that choose the same place in both orders, and all valid votes; an even order does not flip."""
+    valid = [vote for vote in votes if is_valid(vote)]
+    return sum(vote.ab.choice == vote.ba.choice is not None for vote in valid), len(valid)
+
+
+def winner(z: float) -> float:
+    """1 if the log odds are for the first reply, 0 for the second, 0.5 for neither."""
+    return 0.5 + ((z > 0) - (z < 0)) / 2
+
+
 def odds_of_votes(votes: Iterable[Vote]) -> float | None:
     """Log odds that a is better from votes in words; None if none is valid.
 

@@ -11,9 +11,9 @@ import orjson
 
 from cai.errors import RunError
 from cai.folder.files import LOCK, check_files, exists, take_lock
-from cai.folder.lines import DROPPED, lines_in_order, reading
+from cai.folder.lines import DROPPED, lines_in_order, read_drops, reading
 from cai.folder.rows import EXPORT_STAGES, kind_of
-from cai.records import Drop, Record, Values
+from cai.records import Record, Values
 from cai.report.annotators import COLUMN
 from cai.report.html.rows import shown
 from cai.report.html.samples import Strata
@@ -38,7 +38,7 @@ class RunRows(Generic[R]):
         self.notes = list(_state(folder, info, self.path, self.dropped))
         self.lost: dict[int, str] = {}
         self.left_out: dict[int, Reasons] = {}
-        for drop in _drops(self.dropped):
+        for drop in read_drops(self.folder):
             if drop.stage in EXPORT_STAGES:
                 before = self.left_out.get(drop.position, ())
                 if (drop.stage, drop.reason) not in before:  # kto.jsonl leaves out replies, of which a pair has two
@@ -86,7 +86,7 @@ class RunRows(Generic[R]):
             if position in places and position not in self.lost:
                 yield position, shown(self._parsed(line), map(reason_text, self.left_out.get(position, ())))
         lost = places & self.lost.keys()
-        for drop in _drops(self.dropped):
+        for drop in read_drops(self.folder):
             if drop.position in lost and drop.stage not in EXPORT_STAGES:
                 yield drop.position, shown(drop)
 
@@ -94,15 +94,6 @@ class RunRows(Generic[R]):
 def reason_text(reason: tuple[str, str]) -> str:
     """Why a row is not in a file, for people."""
     return f"not in {reason[0]}: {reason[1]}"
-
-
-def _drops(path: Path) -> Iterator[Drop]:
-    if not exists(path):
-        return
-    with reading(path), open(path, "rb") as file:
-        for line in file:
-            if line.endswith(b"\n"):
-                yield Drop.model_validate_json(line)
 
 
 def _state(folder: Path, info: Values, *files: Path) -> Iterator[str]:

@@ -10,7 +10,7 @@ from cai.evaluation.statistics.winrate import win_rate
 from cai.folder.files import exists
 from cai.judge.certify import FILE as CALIBRATION
 from cai.judge.certify import load_calibration
-from cai.judge.flows import is_valid
+from cai.judge.flows import count_flips, is_valid, winner
 from cai.judge.metrics import BINS
 from cai.judge.people import TRUTHS
 from cai.records import Label, Values, Vote
@@ -56,7 +56,7 @@ class Labels(Tally[Label]):
 
     def _add_win(self, row: Label, z: float) -> None:
         a, b = sides(row)
-        won = 0.5 + ((z > 0) - (z < 0)) / 2
+        won = winner(z)
         if (a in LAST, a) > (b in LAST, b):
             a, b, won = b, a, 1 - won
         if a != b:
@@ -152,8 +152,8 @@ def agrees(row: Label, vote: Vote) -> bool:
 
 def is_flipped(row: Label) -> bool:
     """Whether most valid votes choose the same place in both orders."""
-    valid = [vote for vote in row.votes if is_valid(vote)]
-    return 2 * sum(vote.ab.choice == vote.ba.choice is not None for vote in valid) > len(valid)
+    flips, count = count_flips(row.votes)
+    return 2 * flips > count
 
 
 def label_section(folder: Path, info: Values, strata: Strata) -> Section:

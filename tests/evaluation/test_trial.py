@@ -19,8 +19,9 @@ import cai.models
 from cai.constitution.principles import Constitution, load_constitution
 from cai.errors import CallRejected, ConstitutionError, InputError, ModelStopped, RunError, UsageError
 from cai.evaluation.ablation import Left, ablate
-from cai.evaluation.bench import judge_bench, read_labels
+from cai.evaluation.bench import judge_bench
 from cai.evaluation.trial import constitution_test, resolve_trial
+from cai.folder.lines import read_rows
 from cai.records import Label
 
 Mind = Callable[[str, str, str], float]  # of the question and both replies as shown: log odds that the first is better
@@ -210,10 +211,10 @@ def test_a_damaged_label_is_named(judged: Callable[..., Judge], tmp_path: Path) 
     judged(fair)
     constitution_test(TWO, "fake:x", out=tmp_path)
     path = tmp_path / "labels.jsonl"
-    assert len(read_labels(path)) == 3
+    assert len(list(read_rows(path, Label))) == 3
     path.write_bytes(path.read_bytes().replace(b'"votes":', b'"vetos":', 1))
     with pytest.raises(RunError, match=r"labels.jsonl: line 1 is damaged"):
-        read_labels(path)
+        list(read_rows(path, Label))
 
 
 def test_the_folder_of_another_run_is_left_alone(judged: Callable[..., Judge], tmp_path: Path) -> None:

@@ -14,9 +14,10 @@ import orjson
 from cai.chat import find_spec
 from cai.errors import RunError, SourceError, UsageError
 from cai.evaluation.arena.figures import Contestant
+from cai.evaluation.arena.provenance import with_training
 from cai.evaluation.arena.settings import EvaluateSettings
 from cai.folder.files import read_if_there, write_atomically
-from cai.folder.lines import lines_in_order, reading
+from cai.folder.lines import read_rows
 from cai.models.inprocess.local import EMBEDDED_SAMPLING
 from cai.records import BadPrompt, Candidate, Candidates, Place
 from cai.runs.sample import SampleRun
@@ -66,10 +67,11 @@ class Arena:
                 raise UsageError(f"{name} is named twice: a model is compared with others, and with --against BASE")
         if len(specs) < 2:
             raise UsageError("no model to evaluate: name one or more, such as models/dpo")
-        self.contestants = tuple(
+        contestants = tuple(
             Contestant(name=name, spec=spec, base=place == 0)
             for place, (name, spec) in enumerate(zip(_names(specs), specs, strict=True))
         )
+        self.contestants = with_training(contestants)
         self.source = prompts
         if settings.stop_when_decided or not isinstance(prompts, str | Path | None) or prompts == "-":
             self.source = self._stored()
@@ -133,12 +135,7 @@ class Arena:
 
     def replies(self, folder: str = REPLIES) -> Iterator[tuple[Candidates, list[list[Candidate]]]]:
         """The rows of a run of `sample` in input order, each with the replies of every contestant, BASE first."""
-        path = self.out / folder / "candidates.jsonl"
-        if not path.exists():
-            return
-        for _, line in lines_in_order(path):
-            with reading(path):
-                row = Candidates.model_validate_json(line)
+        for row in read_rows(self.out / folder / "candidates.jsonl", Candidates):
             yield row, self.sides(row)
 
     def sides(self, row: Candidates) -> list[list[Candidate]]:

@@ -7,8 +7,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from cai.export.pairs import flipped
-from cai.folder.lines import PAIR_BITS, lines_in_order, reading
+from cai.folder.lines import PAIR_BITS, read_rows
+from cai.judge.flows import count_flips, winner
 from cai.records import Candidate, Candidates, Contest, Label, Place
 from cai.runs.pairs import UNPAIRED, later_reply, pair_of_replies, placed
 from cai.texts.likeness import identical
@@ -76,30 +76,19 @@ def outcomes_of(contests: Iterable[Place], labels: Mapping[int, Label], each: in
         if identical(contest.a, contest.b):
             outcome = replace(outcome, won=0.5, judged=True, same=True)
         elif label is not None:
-            flips, count = flipped(label.model_dump(include={"votes"}))
-            won = _winner(label.z)
-            if won is not None and label.a != contest.a:
-                won = 1 - won
+            flips, count = count_flips(label.votes)
+            won = None
+            if label.z is not None:
+                z = label.z if label.a == contest.a else -label.z
+                won = winner(z)
             outcome = replace(outcome, won=won, judged=True, flips=2 * flips > count)
         outcomes.append(outcome)
     return outcomes
 
 
-def _winner(z: float | None) -> float | None:
-    """1 if the log odds are for the first reply, 0 for the second, 0.5 for neither; None if there are none."""
-    if z is None:
-        return None
-    return 0.5 + ((z > 0) - (z < 0)) / 2
-
-
 def read_labels(path: Path) -> dict[int, Label]:
     """The labels of a run by their position; none if it has not begun."""
-    labels: dict[int, Label] = {}
-    if path.exists():
-        for position, line in lines_in_order(path):
-            with reading(path):
-                labels[position] = Label.model_validate_json(line)
-    return labels
+    return {label.position: label for label in read_rows(path, Label)}
 
 
 def by_prompt(outcomes: Iterable[Outcome], contestant: int, other: int) -> dict[int, list[float]]:

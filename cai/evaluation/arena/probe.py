@@ -14,9 +14,9 @@ from cai.calls.model import check_ability, spec_of
 from cai.calls.prices import total_usage
 from cai.engine.templates import load_templates
 from cai.errors import UsageError
-from cai.folder.lines import DROPPED, PAIR_BITS, lines_in_order, reading
+from cai.folder.lines import PAIR_BITS, read_rows
 from cai.models import open_models
-from cai.records import Completion, Drop, Object, Place, Probe, Probed, Request, Turns, Values
+from cai.records import Completion, Object, Place, Probe, Probed, Request, Turns, Values
 from cai.runs.run import Run, Seats
 from cai.runs.sample import all_of
 from cai.runs.settings import RunSettings
@@ -136,20 +136,4 @@ def _score(item: Probe) -> Flow[Completion]:
 
 def read_probed(folder: Path) -> Iterator[Probed]:
     """The rows of a run of probes, in the order of the probes; none if it has not begun."""
-    path = folder / "probes.jsonl"
-    if not path.exists():
-        return
-    for _, line in lines_in_order(path):
-        with reading(path):
-            row = Probed.model_validate_json(line)
-        yield row
-
-
-def read_drops(folder: Path) -> Iterator[Drop]:
-    """What a run left out, with the reasons; nothing if it has not begun."""
-    path = folder / DROPPED
-    if not path.exists():
-        return
-    with reading(path):
-        for line in path.read_bytes().splitlines():
-            yield Drop.model_validate_json(line)
+    return read_rows(folder / "probes.jsonl", Probed)

@@ -17,7 +17,7 @@ from cai.engine.levels import Grade
 from cai.engine.templates import load_templates
 from cai.errors import CaiError, UsageError
 from cai.evaluation.arena.arena import Arena
-from cai.folder.lines import PAIR_BITS, lines_in_order, reading
+from cai.folder.lines import PAIR_BITS, read_rows, reading
 from cai.folder.run import RunFolder
 from cai.records import Candidates, ConstitutionRef, Entry, Object, Place, Protocol, Rating, Values
 from cai.runs.judging import CHECKED, JudgeCheck
@@ -211,11 +211,5 @@ def entries_of(row: Candidates, contestants: Sequence[str], asked: Sequence[str]
 
 
 def read_ratings(arena: Arena, folder: str) -> Iterator[Rating]:
-    """The rows of a run of ratings; in input order; none if it has not begun."""
-    path = arena.out / folder / "ratings.jsonl"
-    if not path.exists():
-        return
-    for _, line in lines_in_order(path):
-        with reading(path):
-            rating = Rating.model_validate_json(line)
-        yield rating
+    """The rows of a run of ratings, in input order; none if it has not begun."""
+    return read_rows(arena.out / folder / "ratings.jsonl", Rating)

@@ -15,7 +15,7 @@ from cai.evaluation.arena.contrast import FOLDER, contrast_run
 from cai.evaluation.arena.figures import Evaluator, Figure, Line, Result, figure_of
 from cai.evaluation.arena.guards import GuardRater, rated_line, shares_of, values_of
 from cai.evaluation.arena.outcomes import Sides, by_prompt, contests_of, outcomes_of, owners_of, read_labels
-from cai.evaluation.arena.provenance import independence, with_training
+from cai.evaluation.arena.provenance import independence
 from cai.evaluation.arena.rate import RateRun, entries_of, read_ratings
 from cai.evaluation.arena.suite import Suite
 from cai.evaluation.statistics.winrate import win_rate
@@ -147,8 +147,6 @@ class Harm(Suite):
     def _evaluator(self) -> Evaluator:
         """Who says what is harmful: with the accuracy that --bench states if it is of this judge, and whose labels."""
         contestants = self.arena.contestants
-        if all(each.trained is None for each in contestants):
-            contestants = with_training(contestants)
         run = self._planned
         if not isinstance(run, LabelRun):
             spec = spec_of(self._players["judge"])

@@ -8,15 +8,12 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
-import orjson
-
 from cai.errors import SourceError
-from cai.evaluation.arena.arena import Arena
 from cai.evaluation.arena.contrast import FOLDER, SIDES, Contrast, Side, contrast_run, read_contrast
 from cai.evaluation.arena.figures import Figure, Line, Result, figure_of
 from cai.evaluation.arena.suite import Suite
 from cai.evaluation.statistics.paired import difference, mcnemar
-from cai.folder.lines import DROPPED, reading
+from cai.folder.lines import read_drops
 from cai.judge.metrics import wilson
 from cai.records import Candidate, Values
 from cai.runs.run import Run
@@ -122,10 +119,10 @@ class Refusals(Suite):
             seen.add(row.position)
             for name, [reply] in zip(tallies, replies, strict=True):
                 tallies[name][sides[row.position]].add(row.position, row.prompt[-1]["content"], reply)
-        for position, reason in _dropped(self.arena).items():
-            if position in sides and position not in seen:
+        for drop in read_drops(self.arena.out / FOLDER):
+            if drop.position in sides and drop.position not in seen:
                 for tally in tallies.values():
-                    tally[sides[position]].dropped[reason] += 1
+                    tally[sides[drop.position]].dropped[drop.reason] += 1
         return tallies
 
     def result(self) -> Result:
@@ -226,13 +223,3 @@ def _shared(ours: Tally, theirs: Tally) -> tuple[list[float], list[float]]:
     """The verdicts on the prompts that both have one on: 1 for a refusal."""
     places = [place for place in ours.refused if place in theirs.refused]
     return [float(ours.refused[place]) for place in places], [float(theirs.refused[place]) for place in places]
-
-
-def _dropped(arena: Arena) -> dict[int, str]:
-    """Why prompts got no replies at all, by position."""
-    path = arena.out / FOLDER / DROPPED
-    if not path.exists():
-        return {}
-    with reading(path):
-        rows = map(orjson.loads, path.read_bytes().splitlines())
-        return {row["position"]: row["reason"] for row in rows}

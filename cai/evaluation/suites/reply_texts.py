@@ -10,13 +10,13 @@ from statistics import fmean
 
 from cai.evaluation.arena.arena import REPLIES, Arena
 from cai.evaluation.arena.figures import Line, Unit, figure_of
-from cai.evaluation.arena.probe import read_drops
 from cai.evaluation.statistics.estimates import Estimate, mean_of
 from cai.evaluation.statistics.jackknife import jackknife, leave_out
 from cai.evaluation.statistics.paired import difference
 from cai.evaluation.statistics.quantiles import quantile
 from cai.evaluation.statistics.repetition import Words, compressed, distinct, equal_length, mtld, repeated, tokens
 from cai.evaluation.suites.drift import READABLE
+from cai.folder.lines import read_drops
 from cai.texts.likeness import words
 from cai.texts.repeats import Phrases
 

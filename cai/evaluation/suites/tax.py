@@ -17,7 +17,7 @@ import orjson
 from cai.calls.model import Model
 from cai.evaluation.arena.arena import Arena
 from cai.evaluation.arena.figures import Contestant, Line, Result, figure_of
-from cai.evaluation.arena.probe import ProbeRun, numbered, probe, read_drops, read_probed
+from cai.evaluation.arena.probe import ProbeRun, numbered, probe, read_probed
 from cai.evaluation.arena.suite import Suite
 from cai.evaluation.statistics.estimates import mean_of
 from cai.evaluation.statistics.likelihood import bits, ratio
@@ -25,6 +25,7 @@ from cai.evaluation.statistics.paired import difference, mcnemar
 from cai.evaluation.statistics.winrate import POWER
 from cai.evaluation.suites.harness import Tasks
 from cai.evaluation.suites.instructions import follows
+from cai.folder.lines import read_drops
 from cai.models import open_models
 from cai.records import Candidate, Object, Probe, Values
 from cai.runs.run import Run

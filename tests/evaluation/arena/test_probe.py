@@ -13,7 +13,8 @@ from players import Player, digits
 from scored import scores
 
 from cai.errors import ModelStopped, UsageError
-from cai.evaluation.arena.probe import ProbeRun, numbered, probe, read_drops, read_probed
+from cai.evaluation.arena.probe import ProbeRun, numbered, probe, read_probed
+from cai.folder.lines import read_drops
 from cai.records import Completion, Probe, Turns
 from cai.runs.plan import estimate
 from cai.runs.settings import RunSettings
