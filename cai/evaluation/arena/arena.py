@@ -17,9 +17,9 @@ from cai.evaluation.arena.figures import Contestant
 from cai.evaluation.arena.provenance import with_training
 from cai.evaluation.arena.settings import EvaluateSettings
 from cai.folder.files import read_if_there, write_atomically
-from cai.folder.lines import read_rows
+from cai.folder.lines import DROPPED, read_rows
 from cai.models.inprocess.local import EMBEDDED_SAMPLING
-from cai.records import BadPrompt, Candidate, Candidates, Place
+from cai.records import BadPrompt, Candidate, Candidates, Drop, Place, Prompt, Values
 from cai.runs.sample import SampleRun
 from cai.runs.settings import RunSettings, SampleSettings
 from cai.sources.files import Source, path_of, read_prompts
@@ -86,20 +86,18 @@ class Arena:
 
         Then each beginning of it is a random draw. Raises RunError if the folder holds other prompts.
         """
-        prompts, bad = [], []
+        prompts: list[Prompt] = []
+        drops: list[Drop] = []
         settings = self.settings
         source = read_prompts(self.prompts, format=settings.format, field=settings.prompt_field)
-        for prompt in itertools.islice(source, settings.limit):
-            if isinstance(prompt, BadPrompt):
-                bad.append(prompt)
+        for position, item in enumerate(itertools.islice(source, settings.limit)):
+            if isinstance(item, BadPrompt):
+                facts: Values = {"stage": "source", "reason": item.reason, "detail": item.problem, "line": item.line}
+                drops.append(Drop(id=None, position=position, **facts))
             else:
-                prompts.append(prompt)
+                prompts.append(item)
         if not prompts:
-            raise SourceError(none_usable(len(bad), bad[0].line, bad[0].problem))
-        if bad:
-            log.warning(
-                "%s left out; the first is line %d: %s", counted(len(bad), "record"), bad[0].line, bad[0].problem
-            )
+            raise SourceError(none_usable(len(drops), drops[0].line or 1, drops[0].detail))
         if settings.stop_when_decided:
             random.Random(settings.seed).shuffle(prompts)
         content = b"".join(orjson.dumps({"id": each.id, "prompt": each.messages}) + b"\n" for each in prompts)
@@ -108,6 +106,10 @@ class Arena:
             raise RunError(f"{self.out} holds an evaluation on other prompts: name another --out, or --force")
         self.out.mkdir(parents=True, exist_ok=True)
         write_atomically(path, content)
+        if drops:
+            lines = [drop.model_dump_json().encode() + b"\n" for drop in drops]
+            write_atomically(self.out / DROPPED, b"".join(lines))
+            log.warning("%s left out: see %s", counted(len(drops), "record"), self.out / DROPPED)
         return path
 
     def settings_of(self, kind: type[S], folder: str, **changes: Any) -> S:

@@ -20,6 +20,7 @@ import cai.models
 from cai.errors import CaiError
 from cai.evaluation.arena.figures import Evaluation
 from cai.evaluation.arena.gold import random_order
+from cai.folder.lines import read_drops
 from cai.models import Provider
 from cai.records import Completion
 
@@ -119,6 +120,17 @@ def test_the_order_of_prompts_is_drawn_from_the_seed_and_not_that_of_the_file(ma
         orders.append([json.loads(line)["prompt"][0]["content"] for line in lines])
     assert orders[0] != orders[1] and sorted(orders[0]) == sorted(orders[1])
     assert orders[0] != sorted(orders[0])
+
+
+def test_records_that_are_no_prompts_are_left_out_with_their_reasons(many: Ask, tmp_path: Path) -> None:
+    file = tmp_path / "prompts.jsonl"
+    file.write_text('{"no": "prompt"}\n' + file.read_text() + "not JSON\n")
+    many("openai:one", stop_when_decided=True)
+    kept = (tmp_path / "out" / "prompts.jsonl").read_bytes().splitlines()
+    drops = list(read_drops(tmp_path / "out"))
+    assert len(kept) == 60 and [(drop.stage, drop.reason, drop.line) for drop in drops] == [
+        ("source", "bad_input", 1), ("source", "bad_input", 62)
+    ]  # fmt: skip
 
 
 def test_an_early_stop_that_was_killed_resumes_on_the_same_prompts(many: Ask, tmp_path: Path) -> None:
