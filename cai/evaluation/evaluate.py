@@ -63,14 +63,16 @@ class EvaluateRun:
     def __init__(self, models: Sequence[str], prompts: Source | None, settings: EvaluateSettings) -> None:
         self.settings, self.source = settings, prompts
         self.bounds = read_bounds(settings.fail_on)
-        names = _named(settings.suite)
+        for name in settings.suites or ():
+            if name not in SUITES:
+                raise UsageError(f"unknown suite {name!r}; {nearest(name, SUITES)}")
         self.out = Path(settings.out or _default_folder(models, prompts, settings))
         self.arena = Arena(models, prompts, settings, self.out)
         self.command_line = shlex.join(["cai", self.command, *models, *_words(prompts), *settings.words()])
         self.skipped: dict[str, str] = {}
         self.suites: list[Suite] = []
         for name, kind in SUITES.items():
-            if name not in names:
+            if not settings.runs(name):
                 continue
             suite = kind(self.arena)
             why = suite.skipped()
@@ -267,17 +269,6 @@ def play_evaluation(run: EvaluateRun, play: Callable[[Run[Any]], None]) -> Evalu
     except ModelStopped as error:
         run.stopped = str(error)
     return run.evaluation()
-
-
-def _named(suites: str | None) -> list[str]:
-    """The suites that are wanted; raises UsageError for one that does not exist."""
-    if suites is None:
-        return [name for name, kind in SUITES.items() if kind.default]
-    names = [name.strip() for name in suites.split(",")]
-    for name in names:
-        if name not in SUITES:
-            raise UsageError(f"unknown suite {name!r}; {nearest(name, SUITES)}")
-    return names
 
 
 def _words(prompts: Source | None) -> list[str]:

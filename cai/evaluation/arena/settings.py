@@ -75,9 +75,16 @@ class EvaluateSettings(PromptSettings):
             raise UsageError("--best-of 1 is BASE itself: name 2 or more")
         return self
 
+    @property
+    def suites(self) -> list[str] | None:
+        """The names in --suite; None without it."""
+        if self.suite is None:
+            return None
+        return [name.strip() for name in self.suite.split(",")]
+
     def runs(self, suite: str) -> bool:
         """Whether a suite is asked for: without --suite, all are."""
-        return self.suite is None or suite in [name.strip() for name in self.suite.split(",")]
+        return self.suites is None or suite in self.suites
 
     @model_validator(mode="after")
     def _check_suites(self) -> EvaluateSettings:

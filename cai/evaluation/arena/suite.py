@@ -15,13 +15,11 @@ from cai.runs.run import Run
 class Suite(ABC):
     """One suite of an evaluation.
 
-    name: in --suite and in folders. title: for people. default: whether it runs without being named. counted: whether
-    a plan counts all that it asks.
+    name: in --suite and in folders. title: for people. counted: whether a plan counts all that it asks.
     """
 
     name: ClassVar[str]
     title: ClassVar[str]
-    default: ClassVar[bool] = True
     counted: bool = False
 
     def __init__(self, arena: Arena) -> None:

@@ -7,8 +7,10 @@ from collections.abc import Sequence
 from statistics import fmean
 from typing import NamedTuple
 
+from cai.engine.letters import probability
 from cai.evaluation.statistics.estimates import Estimate, check, deviation, mean_of
 from cai.evaluation.statistics.quantiles import t_quantile
+from cai.judge.metrics import log_odds
 
 HALF_EACH_WAY = 0.5  # prompts that the judge sees otherwise than people: one who is right on few prompts can err
 
@@ -57,18 +59,23 @@ def _combined(people: Sequence[float], judged: Sequence[float], rest: Sequence[f
     m, n = len(people), len(rest)
     if n < 2:
         return None
-    y, f, spread = fmean(people), fmean(judged), deviation(rest) ** 2
-    covariance = math.fsum((a - y) * (b - f) for a, b in zip(people, judged, strict=True)) / (m - 1)
+    y = fmean(people)
+    f = fmean(judged)
+    spread = deviation(rest) ** 2
+    pairs = list(zip(people, judged, strict=True))
+    products = [(a - y) * (b - f) for a, b in pairs]
+    covariance = math.fsum(products) / (m - 1)
     if covariance <= 0:  # so is lambda; it is also 0 if either never changes
         return None
     weight = min(1.0, covariance / (deviation(judged) ** 2 + m / n * spread))
     theta = y + weight * (fmean(rest) - f)
     if not 0 < theta < 1:
         return None
-    left = deviation([a - weight * b for a, b in zip(people, judged, strict=True)]) ** 2
+    rests = [a - weight * b for a, b in pairs]
+    left = deviation(rests) ** 2
     left += HALF_EACH_WAY * (1 + weight**2) / m
     error = math.sqrt(left / m + weight**2 * spread / n)
     half = t_quantile(m - 1) * error / (theta * (1 - theta))
-    centre = math.log(theta / (1 - theta))
-    low, high = (1 / (1 + math.exp(-(centre + side * half))) for side in (-1, 1))
-    return Estimate(theta, low, high, m + n, "PPI++, logit"), weight
+    centre = log_odds(theta)
+    estimate = Estimate(theta, probability(centre - half), probability(centre + half), m + n, "PPI++, logit")
+    return estimate, weight

@@ -6,6 +6,7 @@ import math
 from collections.abc import Hashable, Mapping, Sequence
 from typing import NamedTuple
 
+from cai.engine.letters import probability
 from cai.evaluation.statistics.estimates import Estimate, check, deviation, mean_of
 from cai.evaluation.statistics.quantiles import t_quantile
 
@@ -56,10 +57,10 @@ def _reason(prompts: int, outcomes: Sequence[float], lengths: Sequence[float]) -
     if min(outcomes) == max(outcomes):
         return "all outcomes are equal: length control has nothing to explain"
     equal = lengths.count(0) / 2
-    sides = [(sum(sign * length > 0 for length in lengths) + equal) / len(lengths) for sign in (-1, 1)]
-    if min(sides) < OVERLAP:
+    longer = (sum(length > 0 for length in lengths) + equal) / len(lengths)
+    if min(longer, 1 - longer) < OVERLAP:
         return (
-            f"lengths do not overlap: the model's reply is the longer one in {sides[1]:.0%} of pairs, "
+            f"lengths do not overlap: the model's reply is the longer one in {longer:.0%} of pairs, "
             f"and length control needs {OVERLAP:.0%} on either side"
         )
     won = [length for outcome, length in zip(outcomes, lengths, strict=True) if outcome > 0]
@@ -76,23 +77,27 @@ def _fit(prompts: Sequence[Sequence[Pair]]) -> LengthControl:
         steep = math.fsum(first for first, _ in scores) - RIDGE * theta
         tilt = math.fsum(second for _, second in scores) - RIDGE * phi
         room = a * c - b * b
-        step, turn = (c * steep - b * tilt) / room, (a * tilt - b * steep) / room
-        short = min(1.0, 1 / max(abs(step), abs(turn), 1e-300))  # no step is longer than 1: none overshoots
+        step = (c * steep - b * tilt) / room
+        turn = (a * tilt - b * steep) / room
+        longest = max(abs(step), abs(turn))
+        short = min(1.0, 1 / max(longest, 1e-300))  # no step is longer than 1: none overshoots
         theta += short * step
         phi += short * turn
-        if max(abs(step), abs(turn)) < 1e-10:
+        if longest < 1e-10:
             break
     n = len(prompts)
     scores, (a, b, c) = _scores(prompts, theta, phi)
-    left = [(c * first - b * second) / (a * c - b * b) for first, second in scores]
-    error = math.sqrt(math.fsum(value**2 for value in left) * n / (n - 1))
-    value = 1 / (1 + math.exp(-theta))
+    room = a * c - b * b
+    left = [(c * first - b * second) / room for first, second in scores]
+    squares = math.fsum(value**2 for value in left)
+    error = math.sqrt(squares * n / (n - 1))
+    value = probability(theta)
     outcomes = [outcome for pairs in prompts for outcome, _ in pairs]
     decided = len(outcomes) - outcomes.count(0.5)
     least = math.sqrt(decided / (value * (1 - value))) / len(outcomes)
     half = t_quantile(n - 1) * max(error, least)
-    low, high = (1 / (1 + math.exp(-(theta + side * half))) for side in (-1, 1))
-    return LengthControl(Estimate(value, low, high, n, "sandwich"), phi)
+    estimate = Estimate(value, probability(theta - half), probability(theta + half), n, "sandwich")
+    return LengthControl(estimate, phi)
 
 
 def _scores(prompts: Sequence[Sequence[Pair]], theta: float, phi: float) -> tuple[list[Pair], tuple[float, ...]]:
@@ -103,7 +108,7 @@ def _scores(prompts: Sequence[Sequence[Pair]], theta: float, phi: float) -> tupl
     for pairs in prompts:
         first = second = 0.0
         for outcome, x in pairs:
-            p = 1 / (1 + math.exp(-(theta + phi * x)))
+            p = probability(theta + phi * x)
             weight = p * (1 - p) / len(pairs)
             first += (outcome - p) / len(pairs)
             second += (outcome - p) * x / len(pairs)
