@@ -67,6 +67,10 @@ class EvaluateSettings(PromptSettings):
         json_schema_extra={"repeat": True},
     )
 
+    out: str | Path | None = Field(
+        None, description="Folder of the evaluation (default: runs/evaluation-<hash>, in Python, too)."
+    )
+
     @model_validator(mode="after")
     def _check_draws(self) -> EvaluateSettings:
         if self.n > 1 and self.temperature == 0:
