@@ -62,11 +62,7 @@ class RunRows(Generic[R]):
 
     def _parsed(self, line: bytes) -> R:
         with reading(self.path):
-            if ANNOTATOR not in line:
-                return self._row.model_validate_json(line)
-            record = orjson.loads(line)
-            record.pop(COLUMN, None)
-            return self._row.model_validate_json(orjson.dumps(record))
+            return parsed(line, self._row)
 
     def _lines(self) -> Iterator[tuple[int, bytes]]:
         return lines_in_order(self.path) if exists(self.path) else iter(())
@@ -89,6 +85,15 @@ class RunRows(Generic[R]):
         for drop in read_drops(self.folder):
             if drop.position in lost and drop.stage not in EXPORT_STAGES:
                 yield drop.position, shown(drop)
+
+
+def parsed(line: bytes, row: type[R]) -> R:
+    """The row in a line, without the name of its annotator."""
+    if ANNOTATOR not in line:
+        return row.model_validate_json(line)
+    record = orjson.loads(line)
+    record.pop(COLUMN, None)
+    return row.model_validate_json(orjson.dumps(record))
 
 
 def reason_text(reason: tuple[str, str]) -> str:

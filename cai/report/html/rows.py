@@ -16,7 +16,7 @@ MOST_ITEMS = 24  # of a list; of a conversation, its last turns
 NOT_SHOWN = {"schema", "schema_", "position", "key", "constitution", "templates", "seed", "usage", "calls", "tokens"}
 
 
-def shown(record: Record, reasons: Iterable[str] = ()) -> Values:
+def shown(record: Record, reasons: Iterable[str] = (), most_text: int = MOST_TEXT) -> Values:
     """A row for the page."""
     row = record.model_dump(mode="json", exclude=NOT_SHOWN)
     if isinstance(row.get("models"), dict):  # by role, the same in every row
@@ -26,15 +26,15 @@ def shown(record: Record, reasons: Iterable[str] = ()) -> Values:
         if isinstance(value, list | tuple) and len(value) > MOST_ITEMS:
             left_out[name] = len(value) - MOST_ITEMS
             row[name] = value[-MOST_ITEMS:] if name == "prompt" else value[:MOST_ITEMS]
-    return {"kind": type(record).__name__, "reasons": list(reasons), "left_out": left_out, **cut(row)}
+    return {"kind": type(record).__name__, "reasons": list(reasons), "left_out": left_out, **cut(row, most_text)}
 
 
-def cut(value: Any) -> Any:
+def cut(value: Any, most: int = MOST_TEXT) -> Any:
     """The value with every long text cut."""
-    if isinstance(value, str) and len(value) > MOST_TEXT:
-        return [value[:MOST_TEXT], len(value)]
+    if isinstance(value, str) and len(value) > most:
+        return [value[:most], len(value)]
     if isinstance(value, dict):
-        return {name: cut(inner) for name, inner in value.items()}
+        return {name: cut(inner, most) for name, inner in value.items()}
     if isinstance(value, list | tuple):
-        return [cut(inner) for inner in value]
+        return [cut(inner, most) for inner in value]
     return value

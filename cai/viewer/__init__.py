@@ -1,0 +1,1 @@
+"""A local page of runs, trainings and evaluations: rows to read while they are written, and to label by hand."""
