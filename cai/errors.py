@@ -88,11 +88,14 @@ class LossNotFinite(CaiError):
 
 
 class RowDropped(CaiError):
-    """One row cannot go on; `reason` is a name from `records.DropReason`, `stage` where it fell out."""
+    """One row cannot go on; `reason` is a name from `records.DropReason`, `stage` where it fell out.
 
-    def __init__(self, reason: DropReason, stage: str, detail: str) -> None:
+    calls: keys of its calls that were answered, as the row would have them.
+    """
+
+    def __init__(self, reason: DropReason, stage: str, detail: str, calls: tuple[str, ...] = ()) -> None:
         self.reason: DropReason = reason
-        self.stage, self.detail = stage, detail
+        self.stage, self.detail, self.calls = stage, detail, calls
         super().__init__(f"{stage}: {reason}: {detail}")
 
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Any, ClassVar, Literal, get_args
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler, model_serializer
 from typing_extensions import TypedDict
 
 Values = dict[str, Any]  # by name: keywords, or a JSON object in the making
@@ -317,6 +317,14 @@ class Drop(Record):
     line: int | None = None
     prompt: Turns | None = None
     key: str | None = None  # of a pair: names its conversation and its two replies
+    calls: tuple[str, ...] = ()  # that were answered before it was dropped; left out of the line if there are none
+
+    @model_serializer(mode="wrap")
+    def _line(self, write: SerializerFunctionWrapHandler) -> Values:
+        line: Values = write(self)
+        if not self.calls:  # as of what an export leaves out, which may be millions
+            del line["calls"]
+        return line
 
 
 @dataclass(frozen=True, slots=True)

@@ -113,6 +113,9 @@ class Driver:
             calls = tuple(key.hex() for _, key, _ in history)
             usage = total_usage([done for _, _, done in history])
             return Played(stop.value, calls, {role: done.model for role, _, done in history}, usage)
+        except RowDropped as error:
+            error.calls = (*(key.hex() for _, key, _ in history), *error.calls)
+            raise
         finally:
             flow.close()
 
@@ -131,7 +134,10 @@ class Driver:
             await asyncio.gather(*tasks, return_exceptions=True)
         errors = list(filter(None, (task.exception() for task in tasks)))
         if errors:
-            raise min(errors, key=lambda error: isinstance(error, RowDropped))  # first what ends the run
+            error = min(errors, key=lambda error: isinstance(error, RowDropped))  # first what ends the run
+            if isinstance(error, RowDropped):
+                error.calls = tuple(task.result()[0].hex() for task in tasks if task.exception() is None)
+            raise error
         return [task.result() for task in tasks]
 
     async def _ask(self, request: Request, index: int, row: str, order: int) -> tuple[bytes, Completion]:

@@ -173,7 +173,9 @@ class RunFolder:
         return f"number {prompt + 1}, pair {pair + 1},"
 
     @staticmethod
-    def dropped(item: Playable, position: int, stage: str, reason: DropReason, detail: str) -> Drop:
+    def dropped(
+        item: Playable, position: int, stage: str, reason: DropReason, detail: str, calls: tuple[str, ...] = ()
+    ) -> Drop:
         """The record of an input that does not become a row."""
         return Drop(
             id=item.id,
@@ -183,6 +185,7 @@ class RunFolder:
             detail=detail,
             key=item.key,
             prompt=item.messages,
+            calls=calls,
         )
 
     async def keep(self, row: Record, position: int, item: Playable) -> None:

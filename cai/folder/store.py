@@ -64,6 +64,7 @@ class StoredCall(NamedTuple):
     request: Values  # provider, name and the exact payload as JSON: a tuple comes back as a list
     completion: Completion
     at: int  # unix time in seconds
+    cost_usd: float | None = None  # None: the price is not known
 
 
 class Spent(NamedTuple):
@@ -98,15 +99,19 @@ def cost_of(folder: Path) -> float | None:
 class Store:
     """The journal of one run folder; use it from one thread, under one event loop.
 
+    briefly: reads only, and for so short a time that nobody begins to write: leaves nothing of SQLite's in the folder.
     Raises RunError if the disk is full or the file is damaged; what was committed before stays.
     """
 
-    def __init__(self, folder: Path, *, read_only: bool = False) -> None:
+    def __init__(self, folder: Path, *, read_only: bool = False, briefly: bool = False) -> None:
         self._group: asyncio.Event | None = None
         self._after: list[Callable[[], None]] = []  # called once the present group is on disk
         self._closed = False
         self._guard = Guard(folder)
+        read_only |= briefly
         mode = "ro" if read_only else "rwc"
+        if briefly and not (folder / "calls.sqlite-wal").exists():  # else it is being written, or was when it was killed
+            mode = "ro&immutable=1"
         uri = f"{(folder / 'calls.sqlite').resolve().as_uri()}?mode={mode}"
         with self._guard, ExitStack() as opened:
             self._db = sqlite3.connect(uri, uri=True, check_same_thread=False)
@@ -192,10 +197,20 @@ class Store:
         """Every finished call, in the order of finishing."""
         query = f"SELECT key, at, {self._seal}, {SEALED} FROM calls ORDER BY id"
         with self._guard:
-            for key, at, seal, *columns in self._db.execute(query):
-                with sound(key, seal, columns):
-                    call = StoredCall(key.hex(), self._request(*columns[:2]), self._completion(columns[2:-1]), at)
-                yield call
+            yield from map(self._stored, self._db.execute(query))
+
+    def call(self, key: str) -> StoredCall | None:
+        """The finished call with this key, in hex as a row has it; None if it is not there."""
+        query = f"SELECT key, at, {self._seal}, {SEALED} FROM calls WHERE key = ?"
+        with self._guard:
+            row = self._db.execute(query, (bytes.fromhex(key),)).fetchone()
+            return None if row is None else self._stored(row)
+
+    def _stored(self, row: Sequence[Any]) -> StoredCall:
+        key, at, seal, *columns = row
+        with sound(key, seal, columns):
+            request, completion = self._request(*columns[:2]), self._completion(columns[2:-1])
+            return StoredCall(key.hex(), request, completion, at, columns[-1])
 
     def charge(self, cost: float) -> None:
         """Remember USD that were paid for an answer that cannot be used, and so is not kept."""

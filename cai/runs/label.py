@@ -136,7 +136,8 @@ class LabelRun(Run[Label]):
             item, drawn = await self._target.complete(drivers[1], item)
         assert item.a is not None and item.b is not None
         if identical(item.a, item.b):  # whatever a judge said, there would be nothing to choose
-            raise RowDropped("identical", "judge", f"{item.a_from} and {item.b_from} are the same")
+            calls = tuple(call for part in drawn for call in part.calls)
+            raise RowDropped("identical", "judge", f"{item.a_from} and {item.b_from} are the same", calls)
         played = await self.judging.ask(drivers[0], item, position)
         verdict = played.result
         temperature = None if self.calibration is None else self.calibration.temperature

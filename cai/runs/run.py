@@ -220,7 +220,7 @@ class Run(RunKind[Row]):
             try:
                 row = await self.play(drivers, item, position)
             except RowDropped as error:
-                pending = folder.dropped(item, position, error.stage, error.reason, error.detail)
+                pending = folder.dropped(item, position, error.stage, error.reason, error.detail, error.calls)
             else:
                 await folder.keep(row, position, item)
                 self.kept(row)

@@ -104,10 +104,11 @@ class SampleRun(PromptRun[Candidates]):
         numbers = range(self.settings.each)
         played = await all_of(driver.play(item.id, position, sample(item, self._ask, numbers)) for driver in drivers)
         replies = tuple(reply for part in played for reply in part.result)
+        calls = tuple(call for part in played for call in part.calls)
         reason = replies[0].problem
         if reason is not None and not self.keeps_unusable and all(reply.problem is not None for reply in replies):
             advice = "; raise --max-tokens" if reason == "truncated" else ""
-            raise RowDropped(reason, "assistant", f"none of {len(replies)} replies can be used{advice}")
+            raise RowDropped(reason, "assistant", f"none of {len(replies)} replies can be used{advice}", calls)
         return Candidates(
             id=item.id,
             position=position,
@@ -115,7 +116,7 @@ class SampleRun(PromptRun[Candidates]):
             replies=replies,
             seed=self.settings.seed,
             usage=total_usage([part.usage for part in played]),
-            calls=tuple(call for part in played for call in part.calls),
+            calls=calls,
         )
 
     def texts(self, row: Candidates) -> tuple[str, str]:
@@ -213,6 +214,10 @@ async def all_of(playing: Iterable[Awaitable[Played[T]]]) -> list[Played[T]]:
     """What several flows come to; after an error the others are awaited, since what is on its way is paid for."""
     results = await asyncio.gather(*playing, return_exceptions=True)
     errors = [each for each in results if isinstance(each, BaseException)]
+    finished = [each for each in results if isinstance(each, Played)]
     if errors:
-        raise min(errors, key=lambda error: isinstance(error, RowDropped))  # first what ends the run
-    return [each for each in results if isinstance(each, Played)]
+        error = min(errors, key=lambda error: isinstance(error, RowDropped))  # first what ends the run
+        if isinstance(error, RowDropped):
+            error.calls += tuple(call for part in finished for call in part.calls)
+        raise error
+    return finished

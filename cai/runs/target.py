@@ -76,7 +76,8 @@ class Target:
             played = await driver.play(prompt.id, item.position, sample(prompt, self._ask, [number]))
             [reply] = played.result
             if reply.problem is not None:
-                raise RowDropped(reply.problem, "assistant", f"{origin} of prompt {prompt.id} is {reply.problem}")
+                problem = f"{origin} of prompt {prompt.id} is {reply.problem}"
+                raise RowDropped(reply.problem, "assistant", problem, played.calls)
             changes: Values = {side: reply.text, f"{side}_model": reply.model}
             item = replace(item, **changes)
             drawn.append(played)

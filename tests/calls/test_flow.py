@@ -228,9 +228,10 @@ def test_a_flow_may_drop_its_row_itself_and_is_closed(store: Store) -> None:
         finally:
             closed.append(True)
 
-    with pytest.raises(RowDropped, match="empty"):
+    with pytest.raises(RowDropped, match="empty") as dropped:
         asyncio.run(driver_play(Fake(), store, picky()))
-    assert closed == [True] and len(list(store.calls())) == 1
+    assert closed == [True]
+    assert [call.key for call in store.calls()] == list(dropped.value.calls)
 
 
 def otherwise(name: str, *, optional: bool) -> Flow[str]:
@@ -281,9 +282,10 @@ def test_siblings_of_a_rejected_call_are_kept_because_they_are_paid_for(store: S
             self.delay += 1.0
             return await super().send(payload)
 
-    with pytest.raises(RowDropped):
+    with pytest.raises(RowDropped) as dropped:
         skipping(driver_play(Uneven(behave=reject), store, fan("q", 4)))
     assert len(list(store.calls())) == 3
+    assert {call.key for call in store.calls()} == set(dropped.value.calls)
 
 
 def test_a_passing_fault_is_asked_again(store: Store) -> None:

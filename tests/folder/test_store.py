@@ -13,7 +13,7 @@ import subprocess
 import sys
 import zlib
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -145,6 +145,37 @@ def test_a_number_that_json_lacks_comes_back_as_it_was_sent(tmp_path: Path) -> N
     asyncio.run(main())
     [call] = read_calls(tmp_path)
     assert call.request["payload"] == {"content": None, "text": "after", "temperature": None}
+
+
+@pytest.mark.parametrize("cost", [None, 0.0, 0.25])
+def test_a_call_is_found_by_its_key_with_its_cost_and_looking_leaves_no_file(cost: float | None, tmp_path: Path) -> None:
+    async def write() -> list[str]:
+        with opened(tmp_path) as store:
+            return [put(store, chat(f"question {n}"), cost=cost).hex() for n in range(5)]
+
+    keys = asyncio.run(write())
+    before = sorted(tmp_path.iterdir())
+    with closing(Store(tmp_path, briefly=True)) as store:
+        calls = [store.call(key) for key in keys]
+        assert store.call("00" * 16) is None
+    assert calls == list(read_calls(tmp_path))
+    assert {call.cost_usd for call in calls if call} == {cost}
+    for path in set(tmp_path.iterdir()) - set(before):  # which `read_calls` leaves
+        path.unlink()
+    with closing(Store(tmp_path, briefly=True)):
+        assert sorted(tmp_path.iterdir()) == before
+
+
+def test_a_call_is_found_while_its_run_is_being_written(tmp_path: Path) -> None:
+    async def write() -> None:
+        with opened(tmp_path) as store:
+            key = put(store, chat("question")).hex()
+            store.flush()
+            with closing(Store(tmp_path, briefly=True)) as other:
+                found = other.call(key)
+            assert found is not None and found.completion == DONE
+
+    asyncio.run(write())
 
 
 def test_a_row_may_have_more_calls_than_a_statement_of_sqlite_has_parameters(tmp_path: Path) -> None:

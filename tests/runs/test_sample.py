@@ -61,6 +61,8 @@ def test_a_cut_reply_stays_in_its_row_with_its_problem_and_a_prompt_without_any_
     assert any(reply["problem"] == "truncated" and reply["text"] for row in rows for reply in row["replies"])
     assert {(drop["reason"], drop["stage"]) for drop in drops} == {("truncated", "assistant")}
     assert drops[0]["detail"] == "none of 2 replies can be used; raise --max-tokens"
+    asked = {key for row in rows for key in row["calls"]}
+    assert all(len(set(drop["calls"]) - asked) == 2 for drop in drops)
 
 
 def test_a_run_that_was_stopped_asks_nothing_twice_and_ends_with_the_same_rows(tmp_path: Path) -> None:
