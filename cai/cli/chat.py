@@ -105,7 +105,7 @@ def _pipe(runner: asyncio.Runner, talk: Chat) -> None:
 def _talk(runner: asyncio.Runner, talk: Chat) -> None:
     from cai.calls.model import spec_of
     from cai.chat import run_command
-    from cai.cli import console
+    from cai.cli.terminal import console
 
     console.show([f"{spec_of(talk.model)}; /help shows commands, Ctrl-D ends"])
     for line in _lines():

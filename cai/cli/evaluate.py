@@ -53,7 +53,7 @@ def evaluate(names: Names, prompts: Prompts = None, json: Json = False, **option
 
     Example: cai evaluate models/dpo --against local prompts.jsonl --judge reward:models/rm --out runs/evaluation
     """
-    from cai.cli import console
+    from cai.cli.terminal import console
     from cai.evaluation.evaluate import play_evaluation
 
     run = _run(names, prompts, options)

@@ -66,7 +66,7 @@ class _Notes(logging.Handler):
     """Shows log messages above the progress line."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        from cai.cli.console import show
+        from cai.cli.terminal.console import show
 
         show([self.format(record)])
 
@@ -155,7 +155,7 @@ def print_report(report: Report, json: bool) -> None:
 
 def show_summary(summary: Any, json: bool) -> None:
     """Show a summary on stderr for people, and print it to stdout as JSON if it is wanted."""
-    from cai.cli.console import show
+    from cai.cli.terminal.console import show
 
     show(summary.lines())
     print_json(summary.model_dump(mode="json"), json)

@@ -59,7 +59,7 @@ def _fields(kind: str) -> Fields:
 
 
 def _play(run: Run[Any], json: bool) -> None:
-    from cai.cli import console
+    from cai.cli.terminal import console
     from cai.runs.kind import results
 
     parts = []
@@ -76,7 +76,7 @@ def _play(run: Run[Any], json: bool) -> None:
 
 def play_shown(run: Run[Any]) -> None:
     """Play one session of a run to its end, and show how it goes."""
-    from cai.cli import console
+    from cai.cli.terminal import console
 
     console.show(run.describe())
     try:

@@ -65,7 +65,7 @@ def _train(
     json: Json = False,
     **options: Any,
 ) -> None:
-    from cai.cli import console
+    from cai.cli.terminal import console
     from cai.training.train import train
 
     flags = flags_of(options | {"report_to": report_to}, set or ())
@@ -158,7 +158,7 @@ class TrainProgress:
 
     def on_metrics(self, metrics: Object) -> None:
         """Take what `cai.train` gives to its `progress`."""
-        from cai.cli.console import show
+        from cai.cli.terminal.console import show
 
         if "eval_loss" in metrics:
             show([evaluation(metrics)])
@@ -178,7 +178,7 @@ class TrainProgress:
         return f"{text} · {clock((total - done) * (now - began) / (done - first))} left"
 
     def _update(self, text: str, tenth: tuple[str, int]) -> None:
-        from cai.cli.console import is_live, show
+        from cai.cli.terminal.console import is_live, show
 
         self._text = text
         now = time.monotonic()

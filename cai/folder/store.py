@@ -110,7 +110,8 @@ class Store:
         self._guard = Guard(folder)
         read_only |= briefly
         mode = "ro" if read_only else "rwc"
-        if briefly and not (folder / "calls.sqlite-wal").exists():  # else it is being written, or was when it was killed
+        is_settled = not (folder / "calls.sqlite-wal").exists()  # nobody writes, and no kill has left anything there
+        if briefly and is_settled:
             mode = "ro&immutable=1"
         uri = f"{(folder / 'calls.sqlite').resolve().as_uri()}?mode={mode}"
         with self._guard, ExitStack() as opened:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from cai.cli import console as module
+from cai.cli.terminal import console as module
 from cai.cli.train import TrainProgress, evaluation, next_steps, step
 from cai.training.report.summary import TrainSummary
 

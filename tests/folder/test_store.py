@@ -148,7 +148,9 @@ def test_a_number_that_json_lacks_comes_back_as_it_was_sent(tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize("cost", [None, 0.0, 0.25])
-def test_a_call_is_found_by_its_key_with_its_cost_and_looking_leaves_no_file(cost: float | None, tmp_path: Path) -> None:
+def test_a_call_is_found_by_its_key_with_its_cost_and_looking_leaves_no_file(
+    cost: float | None, tmp_path: Path
+) -> None:
     async def write() -> list[str]:
         with opened(tmp_path) as store:
             return [put(store, chat(f"question {n}"), cost=cost).hex() for n in range(5)]

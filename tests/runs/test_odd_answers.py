@@ -18,7 +18,7 @@ from habits import REPLY, Answer, Habits, Mode, about, answer, chat, listed, mes
 from cai.calls.flow import Driver, Seat
 from cai.calls.limits import Limiter
 from cai.calls.prices import Tally
-from cai.cli import console
+from cai.cli.terminal import console
 from cai.errors import RowDropped
 from cai.export.export import export_run
 from cai.folder.store import Store, read_calls

@@ -13,8 +13,8 @@ from rich.console import Console
 from rich.text import Text
 
 from cai.calls.prices import Tally
-from cai.cli import console as module
-from cai.cli.console import Progress, example, progress_line, show, summary, word_diff
+from cai.cli.terminal import console as module
+from cai.cli.terminal.console import Progress, example, progress_line, show, summary, word_diff
 from cai.records import Revision
 from cai.runs.generate import GenerateRun
 from cai.texts.wording import clock, printable

@@ -1,0 +1,1 @@
+"""What a terminal shows of a run: its progress, its summary, a row, the folders that there are."""
