@@ -102,18 +102,25 @@ def share_mode(folder: Path) -> None:
         path.chmod(mode)
 
 
+def lock_file(file: IO[bytes], *, wait: bool = True) -> None:
+    """Lock an open file until it is closed; OSError if another process has it and is not waited for."""
+    if os.name == "nt":
+        import msvcrt
+
+        file.seek(0)  # of a file that others append to, all lock the same byte
+        mode = msvcrt.LK_LOCK if wait else msvcrt.LK_NBLCK  # type: ignore[attr-defined,unused-ignore]
+        msvcrt.locking(file.fileno(), mode, 1)  # type: ignore[attr-defined,unused-ignore]
+    else:
+        import fcntl
+
+        fcntl.flock(file, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
 def take_lock(path: Path) -> IO[bytes]:
     """Take the folder's lock, which the system lets go when the process ends, however it ends."""
     file = open(path, "ab")  # noqa: SIM115
     try:
-        if os.name == "nt":
-            import msvcrt
-
-            msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)  # type: ignore[attr-defined,unused-ignore]
-        else:
-            import fcntl
-
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        lock_file(file, wait=False)
     except OSError:
         file.close()
         raise RunError(f"{path.parent} is in use by another process: wait for it, or name another --out") from None

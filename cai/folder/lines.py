@@ -78,6 +78,14 @@ def read_drops(folder: Path) -> Iterator[Drop]:
                 yield Drop.model_validate_json(line)
 
 
+def is_torn(path: Path) -> bool:
+    """Whether the last line of a file is not whole."""
+    with open(path, "rb") as file:
+        size = file.seek(0, 2)
+        file.seek(max(0, size - 1))
+        return file.read(1) not in (b"", b"\n")
+
+
 def position_of(line: bytes, name: str) -> int:
     """The position of a row; the first key of that name is the row's own: a text before it has its quotes escaped.
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 import statistics
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from itertools import groupby
 from operator import itemgetter
@@ -163,6 +164,22 @@ def kappa(ps: Sequence[float], truths: Sequence[float]) -> float | None:
     people = sum(truths) / len(ps)
     chance = judge * people + (1 - judge) * (1 - people)
     return None if chance >= 1 else (accuracy(ps, truths) - chance) / (1 - chance)
+
+
+def cohen(first: Sequence[str], second: Sequence[str]) -> tuple[float, float, float] | None:
+    """Cohen's kappa of two people who labelled the same pairs, and its 95 % interval (Cohen 1960, eq. 1 and 7).
+
+    kappa = (p_o - p_e) / (1 - p_e), se = sqrt(p_o (1 - p_o) / n) / (1 - p_e). None if chance alone would always agree.
+    """
+    n = len(first)
+    agreed = sum(a == b for a, b in zip(first, second, strict=True)) / n
+    ours, theirs = Counter(first), Counter(second)
+    chance = sum(ours[label] * theirs[label] for label in ours) / n**2
+    if chance >= 1:
+        return None
+    value = (agreed - chance) / (1 - chance)
+    half = Z95 * math.sqrt(agreed * (1 - agreed) / n) / (1 - chance)
+    return value, max(-1.0, value - half), min(1.0, value + half)
 
 
 def risk_coverage(ps: Sequence[float], truths: Sequence[float]) -> list[tuple[float, float, float]]:

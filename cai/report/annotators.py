@@ -6,8 +6,7 @@ Lines of one pair have the same `key` or `id`, or else all other columns alike.
 
 from __future__ import annotations
 
-import math
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from hashlib import blake2b
 from itertools import combinations
@@ -17,7 +16,7 @@ from typing import Any
 import orjson
 
 from cai.evaluation.statistics.estimates import mean_of
-from cai.judge.metrics import Z95
+from cai.judge.metrics import cohen
 from cai.judge.people import PROBABILITIES
 from cai.records import Object
 from cai.report.html import charts
@@ -61,22 +60,6 @@ def _pair(record: Object) -> Any:
     others = {column: value for column, value in record.items() if column not in own}
     content = orjson.dumps(others, option=orjson.OPT_SORT_KEYS | orjson.OPT_NON_STR_KEYS, default=str)
     return blake2b(content, digest_size=16).digest()
-
-
-def cohen(first: Sequence[str], second: Sequence[str]) -> tuple[float, float, float] | None:
-    """Cohen's kappa of two people who labelled the same pairs, and its 95 % interval (Cohen 1960, eq. 1 and 7).
-
-    kappa = (p_o - p_e) / (1 - p_e), se = sqrt(p_o (1 - p_o) / n) / (1 - p_e). None if chance alone would always agree.
-    """
-    n = len(first)
-    agreed = sum(a == b for a, b in zip(first, second, strict=True)) / n
-    ours, theirs = Counter(first), Counter(second)
-    chance = sum(ours[label] * theirs[label] for label in ours) / n**2
-    if chance >= 1:
-        return None
-    value = (agreed - chance) / (1 - chance)
-    half = Z95 * math.sqrt(agreed * (1 - agreed) / n) / (1 - chance)
-    return value, max(-1.0, value - half), min(1.0, value + half)
 
 
 def annotator_tables(verdicts: Verdicts) -> tuple[list[Fact], list[Table]]:

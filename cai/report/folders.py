@@ -11,7 +11,7 @@ import orjson
 
 from cai.errors import RunError
 from cai.folder.files import LOCK, check_files, exists, take_lock
-from cai.folder.lines import DROPPED, lines_in_order, read_drops, reading
+from cai.folder.lines import DROPPED, is_torn, lines_in_order, read_drops, reading
 from cai.folder.rows import EXPORT_STAGES, kind_of
 from cai.records import Record, Values
 from cai.report.annotators import COLUMN
@@ -123,11 +123,3 @@ def is_in_use(folder: Path) -> bool:
     except OSError:  # it may not be opened by this user
         return False
     return False
-
-
-def is_torn(path: Path) -> bool:
-    """Whether the last line of a file is not whole."""
-    with open(path, "rb") as file:
-        size = file.seek(0, 2)
-        file.seek(max(0, size - 1))
-        return file.read(1) not in (b"", b"\n")

@@ -11,9 +11,9 @@ from pydantic import ValidationError
 
 from cai.errors import RunError
 from cai.folder.files import exists, read_object
-from cai.folder.lines import BAD_ROW
+from cai.folder.lines import BAD_ROW, is_torn
 from cai.records import Values
-from cai.report.folders import is_in_use, is_torn
+from cai.report.folders import is_in_use
 from cai.report.html import charts
 from cai.report.html.charts import SHARES, Curve, scale_of
 from cai.report.html.rows import shown

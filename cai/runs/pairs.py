@@ -109,11 +109,7 @@ def _of_run(path: Path, pairing: str, each: int | None) -> Iterator[Place]:
     for position, line in lines_in_order(path):
         try:
             record = orjson.loads(line)
-            if "rounds" in record:
-                pairs = _of_revision(record, pairing)
-            else:
-                pairs = _of_replies(record, "replies", pairing, each)
-            places = list(placed(pairs, position))
+            places = list(placed(pairs_of_row(record, pairing, each), position))
         except BadRecord as bad:  # further replies, of `replies_of_run`, may pair later
             problem = f"prompt {record.get('id')}: {bad.problem}"
             unpaired = BadPrompt(line=position + 1, problem=problem, reason=bad.reason)
@@ -121,6 +117,13 @@ def _of_run(path: Path, pairing: str, each: int | None) -> Iterator[Place]:
         except (LookupError, TypeError, AttributeError, ValueError) as error:
             raise damage(path) from error
         yield from places
+
+
+def pairs_of_row(row: Object, pairing: str = "all", each: int | None = None) -> Iterator[Contest]:
+    """The pairs of a row of a generate or a sample run; each: how many replies in succession are of one model."""
+    if "rounds" in row:
+        return _of_revision(row, pairing)
+    return _of_replies(row, "replies", pairing, each)
 
 
 def _of_records(records: Iterable[tuple[int, Any]], pairing: str) -> Iterator[Place]:

@@ -34,6 +34,7 @@ from cai.judge.metrics import (
     auroc,
     binomial_cdf,
     brier,
+    cohen,
     confidence,
     credit,
     ece,
@@ -441,3 +442,27 @@ def test_the_certified_thresholds_of_a_real_judge_come_out(gpt4: Rows) -> None:
     assert at85.coverage == pytest.approx(0.71, abs=0.005)
     assert at90 is None or at90.confidence > 0.997  # hangs on where the walk begins
     assert result["0.95"] is None
+
+
+def test_kappa_is_that_of_cohens_table() -> None:
+    # 20 yes-yes, 15 no-no, 5 and 10 apart: p_o = .7, p_e = .5, kappa = .4, se = sqrt(.7 .3 / 50) / .5 = .1296
+    first = ["a"] * 25 + ["b"] * 25
+    second = ["a"] * 20 + ["b"] * 5 + ["a"] * 10 + ["b"] * 15
+    kappa = cohen(first, second)
+    assert kappa == pytest.approx((0.4, 0.4 - 1.96 * 0.1296, 0.4 + 1.96 * 0.1296), abs=1e-3)
+
+
+@given(st.lists(st.tuples(st.sampled_from("abt"), st.sampled_from("abt")), min_size=1))
+def test_kappa_has_no_order_and_no_names(pairs: list[tuple[str, str]]) -> None:
+    first, second = zip(*pairs, strict=True)
+    kappa = cohen(first, second)
+    assert kappa == cohen(second, first)
+    renamed = [[{"a": "b", "b": "t", "t": "a"}[label] for label in labels] for labels in (first, second)]
+    assert cohen(*renamed) == pytest.approx(kappa)
+
+
+def test_people_who_agree_by_chance_have_a_kappa_of_nothing() -> None:
+    draw = random.Random(0)
+    first, second = (draw.choices("ab", k=4_000) for _ in range(2))
+    kappa = cohen(first, second)
+    assert kappa is not None and kappa[1] < 0 < kappa[2]

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import json
-import random
 from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from terminal import failed
 
 import cai
-from cai.report.annotators import cohen, read_verdicts
+from cai.report.annotators import read_verdicts
 
 
 def write(path: Path, rows: list[dict[str, Any]]) -> Path:
@@ -33,30 +30,6 @@ def rows_of_people(people: dict[str, str], **more: Any) -> list[dict[str, Any]]:
         for person, labels in people.items()
         for at, label in enumerate(labels)
     ]
-
-
-def test_kappa_is_that_of_cohens_table() -> None:
-    # 20 yes-yes, 15 no-no, 5 and 10 apart: p_o = .7, p_e = .5, kappa = .4, se = sqrt(.7 .3 / 50) / .5 = .1296
-    first = ["a"] * 25 + ["b"] * 25
-    second = ["a"] * 20 + ["b"] * 5 + ["a"] * 10 + ["b"] * 15
-    kappa = cohen(first, second)
-    assert kappa == pytest.approx((0.4, 0.4 - 1.96 * 0.1296, 0.4 + 1.96 * 0.1296), abs=1e-3)
-
-
-@given(st.lists(st.tuples(st.sampled_from("abt"), st.sampled_from("abt")), min_size=1))
-def test_kappa_has_no_order_and_no_names(pairs: list[tuple[str, str]]) -> None:
-    first, second = zip(*pairs, strict=True)
-    kappa = cohen(first, second)
-    assert kappa == cohen(second, first)
-    renamed = [[{"a": "b", "b": "t", "t": "a"}[label] for label in labels] for labels in (first, second)]
-    assert cohen(*renamed) == pytest.approx(kappa)
-
-
-def test_people_who_agree_by_chance_have_a_kappa_of_nothing() -> None:
-    draw = random.Random(0)
-    first, second = (draw.choices("ab", k=4_000) for _ in range(2))
-    kappa = cohen(first, second)
-    assert kappa is not None and kappa[1] < 0 < kappa[2]
 
 
 def test_annotators_of_the_same_pairs_are_compared(tmp_path: Path) -> None:

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import math
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from statistics import fmean
 
 from cai.errors import UsageError
+from cai.judge.gold import random_order
 from cai.judge.people import TRUTHS
 from cai.records import Contest
 from cai.runs.pairs import read_pairs
@@ -20,11 +20,6 @@ from cai.texts.wording import counted
 log = logging.getLogger("cai")
 FILE = "to-label.jsonl"
 SKIPPED = 0.1  # share of the pairs that people may skip before the others are no longer a random draw
-
-
-def random_order(keys: Iterable[str], seed: int) -> list[str]:
-    """Keys of pairs in the order in which people are asked: of any number, the first are a random draw."""
-    return sorted(set(keys), key=lambda key: hashlib.sha256(f"{seed}:{key}".encode()).digest())
 
 
 def read_gold(path: str | Path, replies: Mapping[str, str], seed: int) -> dict[str, float]:

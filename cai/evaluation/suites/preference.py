@@ -13,13 +13,14 @@ import orjson
 
 from cai.evaluation.arena.arena import REPLIES, Arena
 from cai.evaluation.arena.figures import Contestant, Evaluator, Line, Result
-from cai.evaluation.arena.gold import FILE, random_order, read_gold
+from cai.evaluation.arena.gold import FILE, read_gold
 from cai.evaluation.arena.outcomes import Outcome, contests_of, outcomes_of, read_labels
 from cai.evaluation.arena.suite import Suite
 from cai.evaluation.statistics import stopping
 from cai.evaluation.suites import verdicts
 from cai.folder.files import identity_hash, write_atomically
 from cai.folder.run import find_info
+from cai.judge.gold import random_order
 from cai.models import open_models
 from cai.records import Candidate, Candidates, Contest, Place
 from cai.runs.judging import check_human_labels

@@ -19,8 +19,8 @@ import cai
 import cai.models
 from cai.errors import CaiError
 from cai.evaluation.arena.figures import Evaluation
-from cai.evaluation.arena.gold import random_order
 from cai.folder.lines import read_drops
+from cai.judge.gold import random_order
 from cai.models import Provider
 from cai.records import Completion
 

@@ -1,0 +1,264 @@
+"""Labels by hand: which pair a person is asked about next, what becomes of a vote, and how far the labels go.
+
+A person is not shown which reply is which, nor what the judge says of a pair before the vote.
+"""
+
+from __future__ import annotations
+
+import getpass
+import hashlib
+from collections import defaultdict
+from pathlib import Path
+from statistics import fmean
+from threading import RLock
+
+from cai.engine.letters import probability
+from cai.errors import SourceError, UsageError
+from cai.folder.files import check_files, exists
+from cai.judge.certify import first_tested
+from cai.judge.gold import FILE, RANDOM, SKIPPED, TAKEN_BACK, GoldVote, People, Side, append_vote, is_vote, vote_of
+from cai.judge.metrics import credit, wilson
+from cai.judge.people import TRUTHS
+from cai.records import Values
+from cai.sources.labels import OTHER
+from cai.sources.lines import json_line
+from cai.sources.values import BadRecord
+from cai.viewer.pairs import Pair, Pairs
+
+CHOICES = ("first", "second", "tie", "skip")
+Act = tuple[str, str | None, bool | None]  # key, queue and blindness of a vote
+
+
+class Labelling:
+    """One person's votes on the pairs of a run, beside those of others in the same file.
+
+    gold: the file of votes; None: gold.jsonl of the run. annotator: who votes; None: the user of the system. agreement:
+    of judge and people that is to be certified. seed: of the random order. May be used by several threads.
+    Raises RunError or UsageError, and SourceError for a file that holds anything else than votes.
+    """
+
+    def __init__(
+        self,
+        run: Path,
+        gold: Path | None = None,
+        annotator: str | None = None,
+        agreement: float = 0.85,
+        seed: int = 0,
+    ) -> None:
+        self.path = gold or run / FILE
+        self.annotator = _name(annotator)
+        self.needed = first_tested(agreement)
+        self._pairs = Pairs(run, seed)
+        self._lock = RLock()
+        self._seen: set[str] = set()  # keys of pairs whose verdict was shown
+        self._put_off: set[str] = set()  # and of those skipped, until another session
+        self._forget()
+        with self._lock:
+            self._follow()
+
+    def _forget(self) -> None:
+        self._end = self._line = 0  # what was read of the votes
+        self._people = People()
+        self._mine: dict[str, str] = {}  # by key, the last word of this person in any queue
+        self._acts: dict[Act, None] = {}  # the votes of this person that stand, the last one last
+        self._counts: dict[str | None, dict[str, str]] = defaultdict(dict)  # by queue and key, this person's last word
+
+    def _follow(self) -> None:
+        """Read what was added to the run, and by whom ever to the votes."""
+        self._pairs.follow()
+        check_files(self.path.parent, [self.path.name])
+        size = self.path.stat().st_size if exists(self.path) else 0
+        if size < self._end:
+            self._forget()
+        if size == self._end:
+            return
+        with open(self.path, "rb") as file:
+            file.seek(self._end)
+            for line in file:
+                if not line.endswith(b"\n"):  # another viewer is writing it
+                    break
+                self._end += len(line)
+                self._line += 1
+                if not line.isspace():
+                    self._read(line)
+
+    def _read(self, line: bytes) -> None:
+        record = json_line(line)
+        try:
+            if not is_vote(record):
+                raise BadRecord("is not a vote: name a file of votes alone, or a new one")
+            vote = vote_of(record)
+            self._people.add(self._line, vote)
+        except BadRecord as bad:
+            raise SourceError(bad.problem, self.path, self._line) from None
+        if vote.annotator != self.annotator:
+            return
+        word: str = vote.human or (SKIPPED if vote.skipped else TAKEN_BACK)
+        act = vote.key, vote.queue, vote.blind
+        self._mine[vote.key] = self._counts[vote.queue][vote.key] = word
+        self._acts.pop(act, None)
+        if word != TAKEN_BACK:
+            self._acts[act] = None
+
+    # For the page
+
+    def ask(self, queue: str) -> Values | None:
+        """The next pair of a queue: key, id, prompt, and the first and second reply; None: there is none to ask about.
+
+        A pair that was skipped, or whose verdict this session has shown, is asked about in the next session.
+        """
+        with self._lock:
+            self._follow()
+            for key in self._pairs.order(queue):
+                if key in self._put_off or key in self._seen or self._is_labelled(key, queue):
+                    continue
+                return self.pair(key)
+        return None
+
+    def _is_labelled(self, key: str, queue: str) -> bool:
+        if queue == RANDOM:  # in which only blind votes count
+            return self._people.words.get(key, {}).get(self.annotator) in OTHER
+        return self._mine.get(key) in OTHER
+
+    def pair(self, key: str) -> Values:
+        """A pair as it is asked about; raises UsageError for a key that the run does not have."""
+        pair = self._pair(key)
+        texts = {"a": pair.a, "b": pair.b}
+        first, second = self._sides(key)
+        return {
+            "key": key,
+            "id": pair.id,
+            "prompt": list(pair.prompt),
+            "first": texts[first],
+            "second": texts[second],
+            "blind": key not in self._seen,
+        }
+
+    def _pair(self, key: str) -> Pair:
+        with self._lock:
+            pair = self._pairs.pair(key)
+        if pair is None:
+            raise UsageError(f"the run has no pair {key!r}")
+        return pair
+
+    def _sides(self, key: str) -> tuple[Side, Side]:
+        """Which reply is shown first, and which second."""
+        digest = hashlib.sha256(f"{key}:{self.annotator}".encode()).digest()
+        return ("a", "b") if digest[0] % 2 == 0 else ("b", "a")
+
+    def seen(self, key: str) -> None:
+        """The verdict on a pair has been shown: a vote on it is no longer blind."""
+        with self._lock:
+            self._seen.add(key)
+
+    def vote(self, key: str, queue: str, choice: str, seconds: float | None = None, blind: bool = True) -> Values:
+        """Write a vote down: first, second, tie or skip. Returns what may be shown once it is on disk.
+
+        That is key, choice, blind, and of a judged pair `judge` (first, second, tie, None) with its confidence.
+        """
+        if choice not in CHOICES:
+            raise UsageError(f"choice {choice!r} must be one of {', '.join(CHOICES)}")
+        with self._lock:
+            self._pairs.order(queue)
+            pair = self._pair(key)
+            blind = blind and key not in self._seen
+            first, second = self._sides(key)
+            word = {"first": first, "second": second, "tie": "tie", "skip": SKIPPED}[choice]
+            self._append(pair, word, queue, blind, seconds)
+            if word == SKIPPED:  # it will be asked about again, so nothing of it is shown
+                self._put_off.add(key)
+                return {"key": key, "choice": choice, "blind": blind, "judge": None, "confidence": None}
+            self._seen.add(key)
+            return {"key": key, "choice": choice, "blind": blind, **self._verdict(pair)}
+
+    def _append(
+        self, pair: Pair, word: str, queue: str | None, blind: bool | None, seconds: float | None = None
+    ) -> None:
+        vote = GoldVote(
+            key=pair.key,
+            id=pair.id,
+            prompt=pair.prompt,
+            a=pair.a,
+            b=pair.b,
+            human=word if word in OTHER else None,
+            skipped=word == SKIPPED,
+            annotator=self.annotator,
+            shown_first=self._sides(pair.key)[0],
+            blind=blind,
+            queue=queue,
+            seconds=seconds,
+        )
+        append_vote(self.path, vote)
+        self._follow()
+
+    def _verdict(self, pair: Pair) -> Values:
+        """What the judge says of a pair."""
+        if pair.p_a is None:
+            return {"judge": None, "confidence": None}
+        names = dict(zip(self._sides(pair.key), CHOICES, strict=False))
+        judge = "tie"
+        if pair.p_a != 0.5:
+            judge = names["a" if pair.p_a > 0.5 else "b"]
+        return {"judge": judge, "confidence": max(pair.p_a, 1 - pair.p_a)}
+
+    def undo(self) -> Values | None:
+        """Take this person's last vote that stands back, also of an earlier session; returns its pair and queue."""
+        with self._lock:
+            self._follow()
+            if not self._acts:
+                return None
+            key, queue, blind = next(reversed(self._acts))
+            self._append(self._pair(key), TAKEN_BACK, queue, blind)
+            self._put_off.discard(key)
+            return {**self.pair(key), "queue": queue}
+
+    def standing(self, queue: str = RANDOM) -> Values:
+        """How far the votes of a queue go.
+
+        labels: pairs with a label, in the random queue of any person. needed: labels before a threshold is tried. lost:
+        pairs that were drawn, and skipped by all who saw them. agreement: of the judge with people on those pairs, with
+        its 95 % interval; people: of every two people, with Cohen's kappa.
+        """
+        with self._lock:
+            self._follow()
+            if queue != RANDOM:  # picked pairs say nothing of an agreement
+                labels = sum(word in OTHER for word in self._counts[queue].values())
+                return {"queue": queue, "labels": labels, "needed": None, "lost": None, "agreement": None, "people": []}
+            keys = list(self._people.words)
+            credits = [right for key in keys if (right := self._credit(key)) is not None]
+            return {
+                "queue": queue,
+                "labels": sum(map(self._people.is_labelled, keys)),
+                "needed": self.needed,
+                "lost": sum(map(self._people.is_lost, keys)),
+                "agreement": _with_interval(credits),
+                "people": [agreement._asdict() for agreement in self._people.agreements()],
+            }
+
+    def _credit(self, key: str) -> float | None:
+        """How right the judge is on a pair; None if there is no label, or no verdict."""
+        pair = self._pairs.pair(key)
+        if pair is None or pair.z is None:
+            return None
+        human = self._people.human(key, pair.a, pair.b)
+        return None if human is None else credit(probability(pair.z), TRUTHS[human])
+
+
+def _with_interval(credits: list[float]) -> Values | None:
+    if not credits:
+        return None
+    share = fmean(credits)
+    low, high = wilson(share * len(credits), len(credits))
+    return {"value": share, "low": low, "high": high, "n": len(credits)}
+
+
+def _name(annotator: str | None) -> str:
+    if annotator is None:
+        try:
+            return getpass.getuser()
+        except (KeyError, OSError, ImportError):
+            raise UsageError("this user has no name: say who labels with --annotator NAME") from None
+    name = annotator.strip()
+    if not name.isprintable() or not name:
+        raise UsageError(f"--annotator {annotator!r} must be a name in printable characters")
+    return name

@@ -1,0 +1,178 @@
+"""The pairs of a run in the order in which people are asked, and where each is in the file of rows.
+
+44 bytes a pair: a run has millions of texts, of which a person reads a few hundred.
+"""
+
+from __future__ import annotations
+
+import math
+from array import array
+from bisect import bisect_left
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import orjson
+
+from cai.errors import RunError, UsageError
+from cai.folder.files import exists
+from cai.folder.lines import BAD_ROW, damage
+from cai.folder.rows import kind_of
+from cai.folder.run import read_info
+from cai.judge.gold import RANDOM, draw_of
+from cai.records import Contest, Message, Object
+from cai.runs.pairs import OF_REPLIES, pairs_of_row
+from cai.sources.values import BadRecord
+from cai.texts.likeness import identical
+
+UNCERTAIN = "uncertain"  # the queue of what the judge is least sure of
+QUEUES = (RANDOM, UNCERTAIN)
+
+
+class Pair(NamedTuple):
+    """Two replies, and what the judge says of them."""
+
+    key: str
+    id: str
+    prompt: tuple[Message, ...]
+    a: str
+    b: str
+    z: float | None = None  # log odds that a is better; None: no valid vote, or no judge was asked
+    p_a: float | None = None
+
+
+class Pairs:
+    """The pairs of a label, sample or generate run; the file of its rows is followed while it grows.
+
+    Raises RunError for other folders.
+    """
+
+    def __init__(self, run: Path, seed: int) -> None:
+        command = read_info(run, "name a run whose pairs are to be labelled")["identity"]["command"]
+        if command not in ("label", *OF_REPLIES):
+            raise RunError(
+                f"{run} is a run of cai {command}: pairs to label are in runs of cai label, sample or generate"
+            )
+        self.is_judged = command == "label"
+        self._seed = seed
+        self._path = run / kind_of(command).rows_file
+        self._start_anew()
+
+    def _start_anew(self) -> None:
+        self._end = 0  # of what was read
+        self._keys = bytearray()  # 16 bytes each
+        self._draws = array("Q")  # the first 8 bytes of what the random order sorts by
+        self._starts = array("Q")  # of the line
+        self._numbers = array("I")  # among the pairs of the line
+        self._sureness = array("d")  # the judge's confidence; infinite: no valid vote
+        self._order = array("I")
+        self._by_sureness: array[int] | None = None
+
+    def __len__(self) -> int:
+        return len(self._order)
+
+    def follow(self) -> None:
+        """Read the rows that were added."""
+        size = self._path.stat().st_size if exists(self._path) else 0
+        if size < self._end:
+            self._start_anew()
+        if size == self._end:
+            return
+        before = len(self._draws)
+        with open(self._path, "rb", buffering=2**20) as file:
+            file.seek(self._end)
+            try:
+                for line in file:
+                    if not line.endswith(b"\n"):
+                        break
+                    self._add(line)
+                    self._end += len(line)
+            except BAD_ROW as error:
+                raise damage(self._path) from error
+        if len(self._draws) > before:
+            self._sort()
+
+    def _add(self, line: bytes) -> None:
+        if self.is_judged:
+            key, sureness = _key_and_confidence(line)
+            self._append(key, 0, sureness)
+            return
+        try:
+            for number, pair in enumerate(pairs_of_row(orjson.loads(line))):
+                if not identical(str(pair.a), str(pair.b)):  # no judge is asked about those either
+                    self._append(pair.key, number, math.inf)
+        except BadRecord:  # a prompt with fewer than two usable replies
+            return
+
+    def _append(self, key: str, number: int, sureness: float) -> None:
+        digits = bytes.fromhex(key)
+        if len(digits) != 16:
+            raise ValueError(f"{key!r} is no key of a pair")
+        self._keys += digits
+        self._draws.append(int.from_bytes(draw_of(key, self._seed)[:8]))
+        self._starts.append(self._end)
+        self._numbers.append(number)
+        self._sureness.append(sureness)
+
+    def _sort(self) -> None:
+        order = array("I", sorted(range(len(self._draws)), key=self._draws.__getitem__))
+        self._order = array("I")
+        before = -1
+        for place in order:  # a line that is there twice is one pair
+            if self._draws[place] != before:
+                self._order.append(place)
+            before = self._draws[place]
+        self._by_sureness = None
+
+    def order(self, queue: str) -> Iterator[str]:
+        """The keys of all pairs, as this queue has them; raises UsageError if it cannot have any."""
+        if queue not in QUEUES:
+            raise UsageError(f"queue {queue!r} must be {' or '.join(QUEUES)}")
+        if queue == UNCERTAIN and not self.is_judged:
+            raise UsageError("the queue uncertain needs a judge's labels: name a run of cai label, or the queue random")
+        order = self._order
+        if queue == UNCERTAIN:
+            if self._by_sureness is None:
+                self._by_sureness = array("I", sorted(self._order, key=self._sureness.__getitem__))
+            order = self._by_sureness
+        return (self._keys[16 * place : 16 * place + 16].hex() for place in order)
+
+    def pair(self, key: str) -> Pair | None:
+        """The pair of a key; None if the run has none."""
+        draw = int.from_bytes(draw_of(key, self._seed)[:8])
+        at = bisect_left(self._order, draw, key=self._draws.__getitem__)
+        if at == len(self._order) or self._draws[self._order[at]] != draw:
+            return None
+        place = self._order[at]
+        with open(self._path, "rb") as file:
+            file.seek(self._starts[place])
+            row = orjson.loads(file.readline())
+        if self.is_judged:
+            return _of_label(row)
+        for number, pair in enumerate(pairs_of_row(row)):
+            if number == self._numbers[place]:
+                return _of_contest(pair)
+        return None
+
+
+def _of_label(row: Object) -> Pair:
+    return Pair(row["key"], row["id"], tuple(row["prompt"]), row["a"], row["b"], row["z"], row["p_a"])
+
+
+def _of_contest(pair: Contest) -> Pair:
+    assert pair.a is not None and pair.b is not None
+    return Pair(pair.key, pair.id, pair.messages, pair.a, pair.b)
+
+
+def _key_and_confidence(line: bytes) -> tuple[str, float]:
+    """The key and the confidence of a label, infinite if it has none; searched for in a tenth of the time of parsing.
+
+    Quotes in texts are escaped. No column before the key holds others; none after the confidence has it as a name.
+    """
+    start = line.find(b'"key":"') + 7
+    end = line.rfind(b'"confidence":') + 13
+    value = line[end : line.find(b",", end)]
+    if start > 6 and end > 12:
+        return line[start : line.find(b'"', start)].decode(), math.inf if value == b"null" else float(value)
+    row = orjson.loads(line)
+    return row["key"], math.inf if row["confidence"] is None else row["confidence"]
