@@ -15,7 +15,8 @@ from cai.errors import InputError, UsageError
 from cai.export.options import MIN_CONFIDENCE
 from cai.judge.flows import belief, is_valid, mean_preference, odds_of_votes
 from cai.judge.metrics import average, confidence, credit, wilson
-from cai.judge.people import TRUTHS, labels_file
+from cai.judge.people import TRUTHS
+from cai.judge.votes import labels_file, read_people, votes_of_run
 from cai.records import Label, Record, Values, Vote
 from cai.sources.files import read_records
 from cai.sources.yamlfile import first_fault
@@ -215,13 +216,18 @@ def _decided(ways: Sequence[_Way], drawn: bool) -> tuple[bool | None, list[Left]
 
 
 def _read_labels(path: Path) -> Iterator[tuple[int, Label]]:
+    votes = votes_of_run(path)
+    people = None if votes is None else read_people(votes)
     for line, record in read_records(path):
         try:
-            yield line, Label.model_validate_json(orjson.dumps(record))
+            label = Label.model_validate_json(orjson.dumps(record))
         except TypeError:
             raise InputError("is not a row of labels.jsonl: it is not JSON", path, line) from None
         except ValidationError as error:
             raise InputError(f"is not a row of labels.jsonl ({first_fault(error)})", path, line) from None
+        if people is not None:
+            label = people.labelled(label)
+        yield line, label
 
 
 def _problem(first: Label, label: Label, ways: Sequence[_Way]) -> str | None:

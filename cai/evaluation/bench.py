@@ -18,16 +18,19 @@ from typing import Any, Literal
 from cai.calls.model import spec_of
 from cai.constitution.principles import Constitution, load_constitution
 from cai.engine.letters import probability
-from cai.errors import ModelStopped, SourceError, UsageError
+from cai.errors import ModelStopped, UsageError
 from cai.evaluation.bench_report import BenchResult, LabelCost, VoteFigures
 from cai.folder.lines import read_rows
 from cai.judge.calibration import calibrate_judge
 from cai.judge.certify import Binding
 from cai.judge.flows import is_valid, log_ratio, mean_preference
+from cai.judge.majority import People
 from cai.judge.metrics import average, credit, share
 from cai.judge.people import TRUTHS
+from cai.judge.votes import votes_in
 from cai.models import open_models
 from cai.records import BadPrompt, Contest, Label, Object, Place, Protocol, Reading, Vote
+from cai.runs.judging import VOTES, without_labels
 from cai.runs.label import LabelRun
 from cai.runs.pairs import read_pairs
 from cai.runs.play import in_thread
@@ -47,6 +50,7 @@ class Bench:
 
     run: LabelRun
     unlabelled: int
+    people: People  # those who voted, if the source has votes
 
 
 def quietly(run: Run[Any]) -> None:
@@ -95,19 +99,20 @@ def resolve_bench(
     models = open_models(
         {spec: spec for spec in judges}, settings.connection
     )  # together: no key may go to another's server
-    places, unlabelled = _labelled(gold, settings.limit)
+    people = votes_in(gold)
+    places, unlabelled = _labelled(gold, people, settings.limit)
     benches: dict[tuple[str, Protocol], Bench] = {}
     for spec, model in models.items():
         # A reward model has one protocol, whatever the others are asked by.
         choices: Sequence[str | None] = [None] if model.can.reward else protocols or [None]
         for protocol in choices:
             values = settings.model_copy(update={"judge": spec, "protocol": protocol, "out": out})
-            run = LabelRun(gold, values, pairs=places)
+            run = LabelRun(gold, values, pairs=places, origin=VOTES if people.lines else None)
             if (spec, run.protocol) in benches:
                 continue
             run.out = Path(out) / _slug(spec, run.protocol, {bench.run.out.name for bench in benches.values()})
             run.cuts = False
-            benches[spec, run.protocol] = Bench(run, unlabelled)
+            benches[spec, run.protocol] = Bench(run, unlabelled, people)
     return list(benches.values())
 
 
@@ -134,21 +139,23 @@ def judging_settings(what: str, law: Constitution, options: Object, **fixed: Any
     return make_settings(LabelSettings, {**options, **fixed, "constitution": law, "min_confidence": 0.5})
 
 
-def _labelled(gold: Source, limit: int | None) -> tuple[list[Place], int]:
-    """The pairs that people have labelled, with the bad records among them, and how many pairs were left out."""
+def _labelled(gold: Source, people: People, limit: int | None) -> tuple[list[Place], int]:
+    """The pairs that people have labelled, with the bad records among them, and how many pairs were left out.
+
+    Pairs that were drawn for people who then skipped them are among the first: thresholds take account of them.
+    """
     places: list[Place] = []
     unlabelled = labelled = 0
     for position, item in read_pairs(gold):
-        if isinstance(item, Contest) and item.human is None:
+        if isinstance(item, Contest) and item.human is None and not people.is_lost(item.key):
             unlabelled += 1
             continue
         places.append((position, item))
-        labelled += isinstance(item, Contest)
+        labelled += isinstance(item, Contest) and item.human is not None
         if labelled == limit:
             break
     if not labelled:
-        where = gold if isinstance(gold, str | Path) else None
-        raise SourceError("no pair says which reply people prefer: chosen and rejected, or a label", where)
+        raise without_labels(gold, "--gold", people)
     return places, unlabelled
 
 
@@ -168,9 +175,13 @@ def _measured(bench: Bench, stopped: str | None) -> BenchResult:
     pairs = {position for position, item in run.items() if not isinstance(item, BadPrompt)}
     # From the folder: an earlier session may have judged some of them.
     rows = [label for label in read_rows(run.out / "labels.jsonl", Label) if label.position in pairs]
+    people = None
+    if bench.people.lines:  # there may be more votes on a pair than when it was judged
+        people = bench.people
+        rows = list(map(people.labelled, rows))
     report = None
-    if any(label.z is not None for label in rows):
-        report = calibrate_judge(rows, binding=Binding.model_validate(run.judging.binding))
+    if any(label.z is not None and label.human is not None for label in rows):
+        report = calibrate_judge(rows, gold=people, binding=Binding.model_validate(run.judging.binding))
     figures = None if run.protocol == "reward" else vote_figures(rows, weighted=run.judging.all)
     return BenchResult(
         judge=run.settings.judge,

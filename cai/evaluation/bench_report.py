@@ -6,9 +6,10 @@ from dataclasses import dataclass
 
 from cai.engine.letters import probability
 from cai.export.options import MIN_CONFIDENCE
-from cai.judge.calibration import TRIVIAL, CalibrationReport
+from cai.judge.calibration import CalibrationReport
 from cai.judge.certify import FEW, TARGETS
 from cai.judge.metrics import at_least, average, confidence, credit
+from cai.judge.trivial import TRIVIAL
 from cai.records import Protocol, Record, Values
 from cai.texts.wording import report_lines
 

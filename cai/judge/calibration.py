@@ -16,20 +16,17 @@ from cai.errors import InputError, RunError
 from cai.folder.files import unwritable, write_atomically
 from cai.folder.run import find_info
 from cai.judge.certify import DELTA, FILE, TARGETS, Binding, Calibration, certify_all, fit_temperature, weaknesses
+from cai.judge.majority import People
 from cai.judge.metrics import Metrics, at_least, credit, measure
-from cai.judge.people import Judged, JudgedRows, labels_file, read_judged
+from cai.judge.people import Judged, JudgedRows, read_judged
+from cai.judge.trivial import TRIVIAL
+from cai.judge.votes import labels_and_votes, read_people
 from cai.records import Record, Values
 from cai.sources.files import Source, read_records
 from cai.texts.wording import counted, listed, report_lines
 
 FOLDS = 5
 LEVELS = (0.5, 0.6, 0.7, 0.8, 0.9, 0.95)  # confidences whose coverage is reported
-TRIVIAL = {  # judges that read nothing, as people are shown them
-    "always_first": "always the first",
-    "longer": "the longer reply",
-    "shorter": "the shorter reply",
-    "not_refusing": "the one not refusing",
-}
 
 
 class Baseline(Record):
@@ -116,36 +113,56 @@ class CalibrationReport:
 
 
 def calibrate_judge(
-    source: Source, *, delta: float = DELTA, targets: Sequence[float] = TARGETS, binding: Binding | None = None
+    source: Source,
+    *,
+    gold: str | Path | People | None = None,
+    delta: float = DELTA,
+    targets: Sequence[float] = TARGETS,
+    binding: Binding | None = None,
 ) -> CalibrationReport:
     """Compare a judge's labels with people's; docs/judging.md has the arithmetic.
 
     source: a label run or its labels.jsonl, a file of rows with probabilities and human labels, or an iterable of such
-    rows or `Label`s. targets: agreements to certify. binding: the judge of the rows, if known; a label run names its
-    own. Raises InputError, RunError or UsageError.
+    rows or `Label`s. gold: who says what people prefer, instead of the rows: a file of votes or of pairs with human
+    labels; None: the gold.jsonl of a run whose rows do not say it. targets: agreements to certify. binding: the judge
+    of the rows, if known; a label run names its own. Raises InputError, RunError or UsageError.
     """
     if not isinstance(source, str | Path):
-        return _report(read_judged(enumerate(source, 1), "rows"), "rows", binding, delta, targets)
-    file = labels_file(source)
-    read = read_judged(read_records(file), file)
+        people = read_people(gold) if isinstance(gold, str | Path) else gold
+        return _report(read_judged(enumerate(source, 1), "rows", people), "rows", binding, delta, targets, people)
+    votes = None if isinstance(gold, People) else gold
+    file, votes = labels_and_votes(source, votes)
+    people = gold if isinstance(gold, People) else None
+    if votes is not None:
+        people = read_people(votes)
+    read = read_judged(read_records(file), file, people)
     info = find_info(file.parent) if read.labels else None
     if info is not None:
         try:
             binding = Binding.model_validate(info["identity"].get("binding"))
         except ValidationError:
             raise RunError(f"{file.with_name('run.json')} is not that of a label run: it names no judge") from None
-    return _report(read, str(source), binding, delta, targets)
+    return _report(read, str(source), binding, delta, targets, people)
 
 
 def _report(
-    read: JudgedRows, source: str, binding: Binding | None, delta: float, targets: Sequence[float]
+    read: JudgedRows,
+    source: str,
+    binding: Binding | None,
+    delta: float,
+    targets: Sequence[float],
+    people: People | None,
 ) -> CalibrationReport:
     rows = read.rows
     if not rows:
         counts = f"{read.unlabelled:,} have no human label, {read.invalid:,} no valid vote of the judge"
         if read.dropped:
             counts += f", {len(read.dropped):,} were dropped ({read.dropped[0]})"
-        raise InputError(f"no row can be compared: {counts}; label pairs whose better reply people named", source)
+        problem = "; ".join([f"no row can be compared: {counts}", *_notes_on_people(people, read)])
+        advice = "label pairs whose better reply people named"
+        if read.labels:
+            advice = "label some of its pairs by hand (cai view), or name pairs with human labels as --gold"
+        raise InputError(f"{problem}; {advice}", source)
     zs = [row.z for row in rows]
     truths = [row.truth for row in rows]
     ps = [probability(z) for z in zs]
@@ -157,16 +174,20 @@ def _report(
         before = metrics  # every pair is held out once
         after = measure(held_out, truths)
     baselines = _baselines(rows)
+    # People skip what is hard. A tie is an error for thresholds: with skipped pairs as ties the promise holds for all
+    # pairs that were drawn, whatever they would have been called.
+    drawn = [*ps, *map(probability, read.undecided)]
+    verdicts = [*truths, *(0.5 for _ in read.undecided)]
     calibration = Calibration(
         binding=binding,
-        n=len(rows),
+        n=len(drawn),
         temperature=temperature,
         delta=delta,
-        thresholds=certify_all(ps, truths, temperature, delta, targets),
+        thresholds=certify_all(drawn, verdicts, temperature, delta, targets),
         before=before,
         after=after,
     )
-    notes = tuple(_notes(metrics, baselines, calibration, read))
+    notes = (*_notes(metrics, baselines, calibration, read), *_notes_on_people(people, read))
     return CalibrationReport(
         source=source,
         calibration=calibration.model_copy(update={"notes": notes}),
@@ -225,3 +246,15 @@ def _notes(
         yield f"human labels are read as: {read.numbering}"
     if calibration.binding is None:
         yield "the rows do not name their judge: cai label --calibration will refuse this calibration"
+
+
+def _notes_on_people(people: People | None, read: JudgedRows) -> Iterator[str]:
+    if people is None:
+        return
+    if read.undecided:
+        drawn = len(read.rows) + len(read.undecided)
+        share = f"{len(read.undecided):,} of {counted(drawn, 'pair')} drawn ({len(read.undecided) / drawn:.1%})"
+        yield f"{share} were skipped or taken back: each is an error for thresholds, as people skip what is hard"
+    if read.strangers:
+        yield f"{counted(read.strangers, 'pair')} of people not among the judge's: other replies, or never judged"
+    yield from people.notes()

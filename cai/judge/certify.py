@@ -65,7 +65,7 @@ class Calibration(Record):
 
     schema_: Literal[1] = Field(default=1, alias="schema")
     binding: Binding | None  # None: the rows do not name their judge
-    n: int = Field(ge=1)  # gold pairs it was made from
+    n: int = Field(ge=1)  # gold pairs it was made from, those that people skipped among them
     temperature: float = Field(ge=COLDEST, le=HOTTEST, allow_inf_nan=False)
     delta: Inside
     thresholds: dict[str, Threshold | None]  # by str(target); None: it cannot be certified
@@ -145,8 +145,11 @@ def calibration_for(binding: Object, source: str | Path | Calibration | Object) 
 
 def weaknesses(calibration: Calibration) -> Iterator[str]:
     """Why a temperature means nothing, so that no label should be corrected by it; nothing if it can be used."""
-    if calibration.n < FEW:
-        yield f"{calibration.n} pairs are too few for a temperature: 50 to 100 suffice, thresholds need 100 to 500"
+    labelled = calibration.n
+    if calibration.before is not None:
+        labelled = calibration.before.n  # without those that people skipped
+    if labelled < FEW:
+        yield f"{labelled} pairs are too few for a temperature: 50 to 100 suffice, thresholds need 100 to 500"
     bound = f"the temperature is at the bound of what is tried ({calibration.temperature:g})"
     if calibration.temperature == HOTTEST:
         yield f"{bound}: its confidences say nothing here"

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,9 @@ import orjson
 from pydantic import ValidationError
 
 from cai.errors import InputError
+from cai.judge.majority import People
 from cai.judge.metrics import log_odds
+from cai.judge.trivial import trivial_guesses
 from cai.records import ConstitutionRef, Label, Object
 from cai.sources.labels import HUMAN_LABELS, WORDS, human_label, preferred_of
 from cai.sources.replies import MANY, PAIRS, RANKED, columns_of_two, many_of, with_clear_numbers
@@ -30,8 +32,6 @@ NUMBERS = {"0": 0, "1": 1, "2": 2}
 TRUTHS = {"a": 1.0, "b": 0.0, "tie": 0.5}
 LOOSE = 0.01  # by which two probabilities may miss 1 in their sum, as rounding to two digits does
 LOOSEST = 0.1  # and as letters do that share their probability with other tokens: normalised, with a note
-# Deliberately plain: a judge to beat, not the detector of `cai audit`.
-REFUSAL_WORDS = ("i cannot", "i can't", "i won't", "i'm sorry", "i am sorry", "unable to", "as an ai", "must decline")
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +55,8 @@ class JudgedRows:
     numbering: str  # how human labels that are numbers were read; empty: there are none
     normalised: int = 0  # whose two probabilities missed 1 by more than rounding does
     dropped: tuple[str, ...] = ()  # each with its line
+    undecided: tuple[float, ...] = ()  # log odds of pairs that were drawn for people, none of whom labelled them
+    strangers: int = 0  # pairs with votes that are not among the rows
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,33 +72,26 @@ class _Row:
     pair: bool = False  # the probability came as a pair, as in `probs`
     normalised: bool = False  # and missed 1 in its sum
     counts_from_1: bool = False  # by its shape
+    pair_key: str = ""  # of a pair that people voted on
 
 
 class _Unequal(BadRecord):
     """Two probabilities are far from adding up to 1."""
 
 
-def labels_file(path: str | Path) -> Path:
-    """The file that a path means: of a folder, its labels.jsonl; raises InputError if it has none."""
-    file = Path(path)
-    if file.is_dir():
-        file = file / "labels.jsonl"
-        if not file.is_file():
-            raise InputError("is a folder without a labels.jsonl; name the --out of a cai label, or a file", path)
-    return file
-
-
-def read_judged(records: Iterable[tuple[int, Any]], path: str | Path | None) -> JudgedRows:
+def read_judged(
+    records: Iterable[tuple[int, Any]], path: str | Path | None, people: People | None = None
+) -> JudgedRows:
     """The judged pairs of numbered records, `Label`s or mappings.
 
-    Raises InputError for a row that cannot be read, for rows of several judges, and if some have one probability and
-    others two.
+    people: what people say of the pairs of a label run, instead of what its rows say. Raises InputError for a row that
+    cannot be read, for rows of several judges, and if some have one probability and others two.
     """
     rows: list[_Row] = []
     dropped = []
     for line, record in with_clear_numbers(records, path):
         try:
-            row = _row(line, record)
+            row = _row(line, record) if people is None else _with_votes(line, record, people)
             _check_judge(row, rows[0] if rows else row)
         except _Unequal as bad:
             dropped.append(f"line {line}: {bad.problem}")
@@ -116,6 +111,11 @@ def read_judged(records: Iterable[tuple[int, Any]], path: str | Path | None) -> 
         if row.human is not None and row.z is not None
     )
     unlabelled = sum(row.human is None for row in rows)
+    undecided = []
+    strangers = 0
+    if people is not None:
+        undecided = [row.z for row in rows if row.z is not None and people.is_lost(row.pair_key)]
+        strangers = len(people.words.keys() - {row.pair_key for row in rows})
     return JudgedRows(
         judged,
         invalid=len(rows) - unlabelled - len(judged),
@@ -124,6 +124,8 @@ def read_judged(records: Iterable[tuple[int, Any]], path: str | Path | None) -> 
         numbering=numbering,
         normalised=sum(row.normalised for row in rows),
         dropped=tuple(dropped),
+        undecided=tuple(undecided),
+        strangers=strangers,
     )
 
 
@@ -138,22 +140,6 @@ def _check_judge(row: _Row, first: _Row) -> None:
             raise BadRecord(problem)
 
 
-def trivial_guesses(texts: tuple[str, str] | None) -> dict[str, float]:
-    """What judges that read nothing say about a pair, by their name; 0.5 if one cannot decide."""
-    guesses = {"always_first": 1.0}
-    if texts is None:
-        return guesses
-    a, b = texts
-    longer = 0.5 + ((len(a) > len(b)) - (len(a) < len(b))) / 2
-    not_refusing = 0.5 + (_refuses(b) - _refuses(a)) / 2
-    return {**guesses, "longer": longer, "shorter": 1 - longer, "not_refusing": not_refusing}
-
-
-def _refuses(text: str) -> bool:
-    plain = text.casefold().replace("’", "'")
-    return any(words in plain for words in REFUSAL_WORDS)
-
-
 # Rows
 
 
@@ -162,10 +148,7 @@ def _row(line: int, record: Any) -> _Row:
         return _of_label(line, record)
     record = object_of(record, "a probability and a human label")
     if "votes" in record and "z" in record:
-        try:
-            return _of_label(line, Label.model_validate_json(orjson.dumps(record)))
-        except ValidationError as error:
-            raise BadRecord(f"looks like a row of labels.jsonl, but {first_fault(error)}") from None
+        return _of_label(line, _label(record))
     z, missed = _log_odds(record)
     human = _human(record)
     key = record.get("prompt_id", record.get("id"))
@@ -182,6 +165,20 @@ def _row(line: int, record: Any) -> _Row:
         normalised=missed is not None and missed > LOOSE,
         counts_from_1="preferences" in record,
     )
+
+
+def _label(record: Object) -> Label:
+    try:
+        return Label.model_validate_json(orjson.dumps(record))
+    except ValidationError as error:
+        raise BadRecord(f"looks like a row of labels.jsonl, but {first_fault(error)}") from None
+
+
+def _with_votes(line: int, record: Any, people: People) -> _Row:
+    """A row of a label run, with what people say of it."""
+    label = record if isinstance(record, Label) else _label(object_of(record, "the votes of a judge"))
+    key = label.key if people.knows(label.key, label.a, label.b) else ""
+    return replace(_of_label(line, label), human=people.human(label.key, label.a, label.b), pair_key=key)
 
 
 def _of_label(line: int, label: Label) -> _Row:

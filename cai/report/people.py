@@ -9,9 +9,10 @@ from typing import Any
 from pydantic import ValidationError
 
 from cai.errors import InputError
-from cai.judge.calibration import TRIVIAL, CalibrationReport, calibrate_judge
+from cai.judge.calibration import CalibrationReport, calibrate_judge
 from cai.judge.certify import Binding, Calibration
 from cai.judge.metrics import BINS, Metrics, reliability, risk_coverage, wilson
+from cai.judge.trivial import TRIVIAL
 from cai.records import Label
 from cai.report.annotators import COLUMN, annotator_tables, read_verdicts
 from cai.report.html import charts

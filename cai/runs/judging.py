@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import statistics
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -18,11 +19,15 @@ from cai.errors import CaiError, SourceError, Unreadable, UsageError
 from cai.judge.calibration import calibrate_judge
 from cai.judge.certify import TARGETS, Calibration, binding_problems, load_calibration, threshold, weaknesses
 from cai.judge.flows import Pair, Verdict, is_valid, judge
-from cai.records import Abilities, Contest, Label, Object, Protocol, Values, Vote
+from cai.judge.majority import People
+from cai.judge.votes import votes_in
+from cai.records import Abilities, Contest, Label, Object, Place, Protocol, Values, Vote
 from cai.runs.pairs import read_pairs
 from cai.runs.settings import LabelSettings
 from cai.sources.files import Source
 
+log = logging.getLogger("cai")
+VOTES = "votes of people"  # a source that grows, in a run's identity: a changed pair is noticed by its place
 CHECKED = 20  # pairs after which a run looks whether the judge can be read at all
 Choose = Callable[[Contest], Sequence[Principle]]
 
@@ -207,13 +212,34 @@ def verdict_in_words(row: Label) -> str:
 # Its calibration
 
 
-def check_human_labels(source: Source, what: str) -> None:
-    """Raise SourceError if no pair of a source says which reply people prefer; reads as far as the first."""
+def check_human_labels(source: Source, what: str) -> People:
+    """The votes in a source; raises SourceError if no pair of it says which reply people prefer.
+
+    Of a source without votes it reads as far as the first label. what: the option that names it.
+    """
+    people = votes_in(source)
     for _, item in read_pairs(source):
         if isinstance(item, Contest) and item.human is not None:
-            return
+            for note in people.notes():
+                log.warning("%s %s: %s", what, source, note)
+            return people
+    raise without_labels(source, what, people)
+
+
+def without_labels(source: Source, what: str, people: People) -> SourceError:
+    """The error for a source in which no pair says which reply people prefer."""
     where = source if isinstance(source, str | Path) else None
-    raise SourceError(f"no pair says which reply people prefer: {what} needs chosen and rejected, or a label", where)
+    problem = f"no pair says which reply people prefer: {what} needs chosen and rejected, or a label"
+    return SourceError("; ".join([problem, *people.notes()]), where)
+
+
+def drawn_pairs(source: Source, people: People) -> list[Place]:
+    """The pairs of a source but for those whose votes may not certify; people: the votes in it."""
+    places = []
+    for position, item in read_pairs(source):
+        if not (isinstance(item, Contest) and people.is_only_left_out(item.key)):
+            places.append((position, item))
+    return places
 
 
 def read_calibration(settings: LabelSettings, binding: Object) -> Calibration:
@@ -233,7 +259,8 @@ def calibrate(settings: LabelSettings, gold: Path, out: Path) -> Calibration:
     Raises UsageError if it cannot be trusted, or does not certify the agreement that is asked for.
     """
     targets = {*TARGETS, *filter(None, [settings.agreement])}
-    report = calibrate_judge(gold, targets=sorted(targets))
+    people = votes_in(str(settings.gold))
+    report = calibrate_judge(gold, gold=people if people.lines else None, targets=sorted(targets))
     why = next(weaknesses(report.calibration), None)
     if why is not None:
         raise UsageError(f"--gold {settings.gold}: {why}; labels without a calibration come without --gold")

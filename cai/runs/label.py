@@ -25,11 +25,13 @@ from cai.models import open_models
 from cai.records import Contest, Label, Object, Place, Values
 from cai.runs.judging import (
     CHECKED,
+    VOTES,
     Choose,
     Judging,
     calibrate,
     check_human_labels,
     check_reasons,
+    drawn_pairs,
     read_calibration,
     verdict_in_words,
 )
@@ -69,7 +71,7 @@ class LabelRun(Run[Label]):
             read_pairs(source, settings.pairing)  # reads nothing yet, but looks
             origin = describe_source(source, settings.pairing)
         if settings.gold is not None:
-            check_human_labels(settings.gold, "--gold")
+            self._people = check_human_labels(settings.gold, "--gold")
         law = load_constitution(settings.constitution)
         templates = load_templates(settings.templates)
         specs = {"judge": settings.judge}
@@ -205,8 +207,17 @@ class LabelRun(Run[Label]):
         """The run that judges the gold pairs, in a folder inside this one's."""
         changes: Values = dict.fromkeys(("gold", "agreement", "target", "max_candidates", "model", "limit"))
         changes |= {"pairing": "all", "out": self.out / "gold", "min_confidence": 0.5}  # its labels are not cut
+        source = self.settings.gold
+        pairs = origin = None
+        if self._people.lines:  # the file grows: pairs keep their places, and are judged once they have been drawn
+            origin = VOTES
+            pairs = drawn_pairs(source, self._people)
         gold = LabelRun(
-            self.settings.gold, self.settings.model_copy(update=changes), players={"judge": self.players["judge"]}
+            source,
+            self.settings.model_copy(update=changes),
+            players={"judge": self.players["judge"]},
+            pairs=pairs,
+            origin=origin,
         )
         gold.cuts = False
         return gold

@@ -20,6 +20,7 @@ from cai.folder.files import identity_hash
 from cai.folder.lines import PAIR_BITS, damage, lines_in_order, reading
 from cai.folder.rows import kind_of
 from cai.folder.run import read_info
+from cai.judge.votes import with_people
 from cai.records import (
     DROP_REASONS,
     BadPrompt,
@@ -56,7 +57,7 @@ def read_pairs(source: Source, pairing: str = "all") -> Iterator[Place]:
     info = run_info(source)
     if info is None:
         where = source if isinstance(source, str | Path) else None
-        return _of_records(with_clear_numbers(read_records(source), where), pairing)
+        return _of_records(with_clear_numbers(with_people(read_records(source), where), where), pairing)
     identity = info["identity"]
     return _of_run(_rows_of(source, identity["command"]), pairing, identity.get("n"))
 
@@ -143,6 +144,8 @@ def placed(pairs: Iterable[Contest], unit: int) -> Iterator[Place]:
 
 def _of_record(record: Any, pairing: str) -> list[Contest]:
     """The pairs of one record, whatever its shape; their positions count within it."""
+    if isinstance(record, Contest):
+        return [record]
     if isinstance(record, Label | Revision | Candidates):
         record = record.model_dump()
     record = woven(object_of(record, "a prompt and replies"))

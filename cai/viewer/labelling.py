@@ -16,7 +16,8 @@ from cai.engine.letters import probability
 from cai.errors import SourceError, UsageError
 from cai.folder.files import check_files, exists
 from cai.judge.certify import first_tested
-from cai.judge.gold import FILE, RANDOM, SKIPPED, TAKEN_BACK, GoldVote, People, Side, append_vote, is_vote, vote_of
+from cai.judge.gold import FILE, RANDOM, SKIPPED, TAKEN_BACK, GoldVote, Side, append_vote, is_vote, vote_of, word_of
+from cai.judge.majority import People
 from cai.judge.metrics import credit, wilson
 from cai.judge.people import TRUTHS
 from cai.records import Values
@@ -93,7 +94,7 @@ class Labelling:
             raise SourceError(bad.problem, self.path, self._line) from None
         if vote.annotator != self.annotator:
             return
-        word: str = vote.human or (SKIPPED if vote.skipped else TAKEN_BACK)
+        word = word_of(vote)
         act = vote.key, vote.queue, vote.blind
         self._mine[vote.key] = self._counts[vote.queue][vote.key] = word
         self._acts.pop(act, None)

@@ -27,7 +27,7 @@ from cai.judge.calibration import (
     calibrate_judge,
 )
 from cai.judge.certify import FEW, FILE, TARGETS, Binding, binding_problems, load_calibration, weaknesses
-from cai.judge.people import REFUSAL_WORDS, trivial_guesses
+from cai.judge.trivial import REFUSAL_WORDS, trivial_guesses
 from cai.records import ConstitutionRef, Label, Message, Reading, Usage, Vote
 from cai.sources.replies import pair_of
 

@@ -1,4 +1,4 @@
-"""Human labels for the pairs of an evaluation: in which order to label, and whether labels were drawn at random."""
+"""Human labels for the pairs of an evaluation, and whether these pairs were drawn at random."""
 
 from __future__ import annotations
 
@@ -10,8 +10,10 @@ from pathlib import Path
 from statistics import fmean
 
 from cai.errors import UsageError
-from cai.judge.gold import random_order
+from cai.judge.gold import RANDOM, random_order
+from cai.judge.majority import People
 from cai.judge.people import TRUTHS
+from cai.judge.votes import without_votes
 from cai.records import Contest
 from cai.runs.pairs import read_pairs
 from cai.sources.files import read_records
@@ -25,30 +27,47 @@ SKIPPED = 0.1  # share of the pairs that people may skip before the others are n
 def read_gold(path: str | Path, replies: Mapping[str, str], seed: int) -> dict[str, float]:
     """What people say of pairs: by key, 1 if the reply in `replies` is the better one of its pair, 0 or 0.5.
 
-    Of several people the mean. Raises UsageError if the file holds none of these pairs, or a choice of them: their
-    labels are compared with those of all pairs, and must be of a random draw.
+    Of several votes on a pair what most people say; of several records of others their mean. Raises UsageError if the
+    file holds none of these pairs, or a choice of them: their labels are compared with those of all pairs, and must be
+    of a random draw.
     """
-    records = [record for _, record in read_records(path)]
-    queues = {record.get("queue") for record in records if isinstance(record, Mapping)}
+    people = People()
+    others = [record for _, record in without_votes(read_records(path), path, people)]
+    queues = {record.get("queue") for record in others if isinstance(record, Mapping)}
     truths = defaultdict[str, list[float]](list)
     unknown = 0
-    for _, item in read_pairs(records):
+    for _, item in read_pairs(path):
         if not isinstance(item, Contest) or item.human is None:
             continue
-        if item.key not in replies:
+        if replies.get(item.key) not in (item.a, item.b):
             unknown += 1
             continue
         truth = TRUTHS[item.human]
         truths[item.key].append(truth if item.a == replies[item.key] else 1 - truth)
+    notes = list(people.notes())
     if not truths:
-        raise UsageError(
-            f"--gold {path} labels no pair of this evaluation ({counted(unknown, 'pair')} of others): label the first "
-            f"pairs of {FILE} in its folder"
-        )
+        problem = f"--gold {path} labels no pair of this evaluation ({counted(unknown, 'pair')} of others)"
+        advice = f"label the first pairs of {FILE} in its folder"
+        raise UsageError(": ".join(["; ".join([problem, *notes]), advice]))
     if unknown:
         log.warning("--gold %s: %s of other replies left out", path, counted(unknown, "pair"))
+    for note in notes:
+        log.warning("--gold %s: %s", path, note)
+    if people.lines:
+        queues.add(RANDOM)
+        _check_skipped(path, len(truths), sum(map(people.is_lost, replies)))
     _check_draw(path, set(truths), random_order(replies, seed), queues)
     return {key: fmean(values) for key, values in truths.items()}
+
+
+def _check_skipped(path: str | Path, labelled: int, lost: int) -> None:
+    """Raise UsageError if people skipped so many of the pairs they were asked about that the others are a choice."""
+    drawn = labelled + lost
+    if lost > SKIPPED * drawn:
+        raise UsageError(
+            f"--gold {path}: people skipped {lost} of {counted(drawn, 'pair')} they were asked about, or took their "
+            f"labels back; with more than {SKIPPED:.0%} the others are no random draw: label them, if need be as ties"
+        )
 
 
 def _check_draw(path: str | Path, labelled: set[str], order: list[str], queues: set[object]) -> None:
