@@ -173,7 +173,8 @@ class Limiter:
         if not error.reached:
             if self._has_answered and len(self._failed) < DEAD:
                 return None
-            return f"no answer after {attempt} tries: {error}; start the server and run the same command again"
+            advice = "check the model or start its server, then run the same command again"
+            return f"no answer after {attempt} tries: {error}; {advice}"
         if self.lenient or len(self._failed) < FAILING:
             return None
         return f"{FAILING} rows failed one after another, the last with: {error}; run the same command again later"

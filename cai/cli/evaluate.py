@@ -62,7 +62,7 @@ def evaluate(names: Names, prompts: Prompts = None, json: Json = False, **option
     print_report(evaluation, json)
     console.show([f"figures in {Path(run.out) / 'evaluation.json'}"])
     if evaluation.stopped is not None:
-        raise ModelStopped(f"not finished: {evaluation.stopped}; run the same command again to resume")
+        raise ModelStopped(f"not finished: {evaluation.unfinished}")
     broken = [bound for bound in evaluation.bounds if bound.verdict == "broken"]
     if broken:
         words = (f"{bound.measure}={bound.bound:+g} by {bound.model}" for bound in broken)

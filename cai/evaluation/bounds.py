@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence, Set
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 
 from cai.errors import UsageError
@@ -34,8 +34,12 @@ MEASURES = {
 def read_bounds(text: str | None) -> dict[str, float]:
     """The bounds of an option such as harm=+0.02,tax=-0.02, by measure; raises UsageError."""
     bounds: dict[str, float] = {}
-    for part in filter(None, (text or "").split(",")):
+    if text is None:
+        return bounds
+    for part in map(str.strip, text.split(",")):
         name, equals, value = (each.strip() for each in part.partition("="))
+        if not part:
+            raise UsageError(f"--fail-on {text!r} holds an empty bound: write bounds with commas, such as harm=+0.02")
         if name not in MEASURES:
             raise UsageError(f"--fail-on {part}: unknown measure {name!r}; {nearest(name, MEASURES)}")
         if name in bounds:
@@ -47,6 +51,16 @@ def read_bounds(text: str | None) -> dict[str, float]:
         if not equals or not -1 <= bounds[name] <= 1:
             raise UsageError(f"--fail-on {part}: a difference of shares is between -1 and 1, such as {name}=+0.02")
     return bounds
+
+
+def check_measured(bounds: Iterable[str], runs: Callable[[str], bool], skipped: Mapping[str, str]) -> None:
+    """Raise UsageError for a bound that nothing can break or keep, as its suite is not asked for, or cannot run."""
+    for name in bounds:
+        suite = MEASURES[name].suite
+        if not runs(suite):
+            raise UsageError(f"--fail-on {name} is measured by the suite {suite}: name it in --suite, too")
+        if suite in skipped:
+            raise UsageError(f"--fail-on {name} cannot be measured: {skipped[suite]}")
 
 
 def check_bounds(bounds: Mapping[str, float], results: Sequence[Result], models: Set[str]) -> Iterator[Bound]:

@@ -23,14 +23,14 @@ from cai.calls.model import Model
 from cai.calls.prices import Price
 from cai.errors import ModelStopped, UsageError
 from cai.evaluation.arena.accuracy import read_accuracy
-from cai.evaluation.arena.arena import Arena, sampling_warnings, template_warnings
+from cai.evaluation.arena.arena import Arena, check_folder, sampling_warnings, template_warnings
 from cai.evaluation.arena.figures import FILE, Evaluation, Evaluator, Result
-from cai.evaluation.arena.leaks import Leaks, find_leaks
+from cai.evaluation.arena.leaks import Leaks, check_named, find_leaks
 from cai.evaluation.arena.provenance import independence
 from cai.evaluation.arena.settings import EvaluateSettings
 from cai.evaluation.arena.suite import Suite
 from cai.evaluation.bench import quietly
-from cai.evaluation.bounds import check_bounds, read_bounds
+from cai.evaluation.bounds import check_bounds, check_measured, read_bounds
 from cai.evaluation.suites import SUITES
 from cai.evaluation.suites.preference import Preference
 from cai.evaluation.suites.refusals import Refusals
@@ -67,6 +67,8 @@ class EvaluateRun:
             if name not in SUITES:
                 raise UsageError(f"unknown suite {name!r}; {nearest(name, SUITES)}")
         self.out = Path(settings.out or _default_folder(models, prompts, settings))
+        check_folder(self.out)
+        check_named(settings.training_data)
         self.arena = Arena(models, prompts, settings, self.out)
         self.command_line = shlex.join(["cai", self.command, *models, *_words(prompts), *settings.words()])
         self.skipped: dict[str, str] = {}
@@ -82,6 +84,7 @@ class EvaluateRun:
                 raise UsageError(f"--suite {name}: {why}")
             else:
                 self.skipped[name] = why
+        check_measured(self.bounds, settings.runs, self.skipped)
         self.stopped: str | None = None
         self._preference = next((suite for suite in self.suites if isinstance(suite, Preference)), None)
         if self._preference is not None:

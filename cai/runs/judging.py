@@ -135,7 +135,7 @@ class JudgeCheck:
     """Whether a judge can be read: a session asks about few pairs until that is known, and ends if it cannot.
 
     advice: what to do if the judge fails. needed: False lets every pair through. wanted: what it should answer. unit:
-    what it is asked about; the checks are the same for one reply.
+    what is counted; the checks are the same for ratings of one reply.
     """
 
     def __init__(self, advice: str, *, needed: bool = True, wanted: str = "A or B", unit: str = "pairs") -> None:

@@ -159,6 +159,10 @@ def test_a_measure_that_was_not_taken_leaves_its_bound_undecided() -> None:
         ("harm=x", "write a difference to BASE, such as harm=+0.02"),
         ("harm=2", "between -1 and 1"),
         ("harm=nan", "between -1 and 1"),
+        ("", "holds an empty bound"),
+        (" ", "holds an empty bound"),
+        ("harm=0.1,", "holds an empty bound"),
+        (",tax=-0.1", "holds an empty bound"),
         ("harm=0.1,harm=0.2", "bounds harm twice"),
     ],
 )
@@ -181,6 +185,14 @@ def test_a_bound_that_cannot_be_read_is_refused_in_one_line(text: str, said: str
         (("openai:one",), {"best_of": 1}, "--best-of 1 is BASE itself"),
         (("models/none",), {}, "no model models/none"),
         (("openai:one",), {"judge": "openia:x"}, "unknown model provider 'openia'"),
+        (("openai:one",), {"fail_on": "harm=0.02"}, "measured by the suite harm: name it in --suite, too"),
+        (("openai:one",), {"fail_on": "winrate=0,tax=-0.02"}, "--fail-on tax is measured by the suite tax"),
+        (("openai:one",), {"fail_on": "winrate=0", "suite": "tax"}, "measured by the suite preference"),
+        (("openai:one",), {"fail_on": ""}, "holds an empty bound"),
+        (("openai:one",), {"bench": "none"}, "--bench none: there is no such file or folder"),
+        (("openai:one",), {"training_data": ("none.jsonl",)}, "--training-data none.jsonl: there is no such file"),
+        (("openai:one",), {"training_data": ("hf:a/b", "none/dpo")}, "--training-data none/dpo: there is no such file"),
+        (("openai:one",), {"training_data": (".",)}, "without dpo.jsonl, sft.jsonl and kto.jsonl"),
     ],
 )
 def test_what_cannot_be_evaluated_is_refused_before_anything_is_asked(
@@ -190,6 +202,73 @@ def test_what_cannot_be_evaluated_is_refused_before_anything_is_asked(
         ask(*models, **settings)
     assert said in str(error.value)
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("files", "said"),
+    [
+        ({"run.json": json.dumps({"format": 1, "identity": {"command": "sample"}})}, "holds a run of cai sample"),
+        ({"run.json": "{", "candidates.jsonl": ""}, "run.json"),
+        ({"training.json": "{}", "model.safetensors": "x"}, "holds other files (model.safetensors, training.json)"),
+        ({"thesis.txt": "x"}, "holds other files (thesis.txt)"),
+        ({"prompts.jsonl": "mine", "notes.md": "x"}, "holds other files (notes.md)"),
+        ({"other/run.json": "{}"}, "holds other files (other)"),
+        ({"a.txt": "", "b.txt": "", "c.txt": "", "d.txt": ""}, "(a.txt, b.txt, c.txt)"),
+    ],
+)
+@pytest.mark.parametrize("force", [False, True])
+def test_a_folder_of_something_else_is_refused_and_left_as_it_is(
+    ask: Ask, server: Steady, tmp_path: Path, files: dict[str, str], said: str, force: bool
+) -> None:
+    for name, content in files.items():
+        path = tmp_path / "out" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(content)
+    asked = len(server.asked)
+    with pytest.raises(CaiError) as error:
+        ask("openai:one", force=force)
+    assert said in str(error.value) and len(server.asked) == asked
+    there = {str(path.relative_to(tmp_path / "out")) for path in (tmp_path / "out").rglob("*") if path.is_file()}
+    assert there == set(files)
+
+
+def test_files_of_ones_own_in_the_folder_of_an_evaluation_do_no_harm(ask: Ask, tmp_path: Path) -> None:
+    first = ask("openai:one", limit=4)
+    for name in ("notes.txt", "report.html"):
+        (tmp_path / "out" / name).write_text("mine")
+    assert ask("openai:one", limit=4).results == first.results
+    (tmp_path / "out" / "evaluation.json").unlink()  # as after a kill
+    assert ask("openai:one", limit=4).results == first.results
+    assert (tmp_path / "out" / "notes.txt").read_text() == "mine"
+
+
+def test_an_empty_folder_can_hold_an_evaluation(ask: Ask, tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    assert ask("openai:one", limit=2).stopped is None
+
+
+def test_records_that_cannot_be_read_are_told_from_prompts_that_no_model_answers(
+    server: Steady, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "none")
+    ask = asking(server, tmp_path, ["One, then?", "Two, then?", "Three [empty]", "One, then?"])
+    with (tmp_path / "prompts.jsonl").open("a") as file:
+        file.write('{"prompt": \n{"text": 1}\n')
+    [result] = ask("openai:one").results
+    dropped = tmp_path / "out" / "replies" / "dropped.jsonl"
+    assert result.warnings == (
+        f"2 records of the prompts could not be read: see {dropped}",
+        f"1 prompt occurs a second time and is not asked again: see {dropped}",
+        "prompts to which no model has a usable reply are left out: 1 empty",
+    )
+
+
+def test_what_to_do_next_is_said_once(server: Steady, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "none")
+    evaluation = asking(server, tmp_path, ["A question [refused]?"])("openai:one")
+    for stopped in ("broken", "down; run the same command again", "check it, then run the same command again later"):
+        text = "\n".join(evaluation.model_copy(update={"stopped": stopped}).lines())
+        assert f"not finished: {stopped}" in text and text.count("run the same command again") == 1
 
 
 def test_a_judge_that_cannot_be_read_ends_the_evaluation_with_advice_and_keeps_the_replies(

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from cai.errors import InputError, UsageError
 from cai.evaluation.arena.figures import Figure
-from cai.folder.files import differences
+from cai.folder.files import differences, exists
 from cai.judge.calibration import calibrate_judge
 from cai.judge.certify import FILE, Binding, load_calibration
 from cai.judge.metrics import Metrics
@@ -19,6 +19,10 @@ def read_accuracy(path: str | Path, binding: Object) -> Figure:
     path: a folder of `cai judge bench`, a label run of pairs that people labelled, or a calibration.json. Raises
     InputError if it holds no such labels, UsageError if they are another judge's.
     """
+    if not exists(Path(path)):
+        raise UsageError(
+            f"--bench {path}: there is no such file or folder; name a folder of cai judge bench, or a {FILE}"
+        )
     problems: list[str] = []
     for place in _places(Path(path)):
         metrics, whose = _read(place)

@@ -13,11 +13,12 @@ import orjson
 
 from cai.chat import find_spec
 from cai.errors import RunError, SourceError, UsageError
-from cai.evaluation.arena.figures import Contestant
+from cai.evaluation.arena.figures import FILE, Contestant
 from cai.evaluation.arena.provenance import with_training
 from cai.evaluation.arena.settings import EvaluateSettings
-from cai.folder.files import read_if_there, write_atomically
+from cai.folder.files import exists, read_if_there, write_atomically
 from cai.folder.lines import DROPPED, read_rows
+from cai.folder.run import find_info
 from cai.models.inprocess.local import EMBEDDED_SAMPLING
 from cai.records import BadPrompt, Candidate, Candidates, Drop, Place, Prompt, Values
 from cai.runs.sample import SampleRun
@@ -30,6 +31,8 @@ Follower = Callable[[Candidates], Iterator[tuple[Any, Place]]]
 S = TypeVar("S", bound=RunSettings)
 PROMPTS = "prompts.jsonl"
 REPLIES = "replies"
+STORED = (PROMPTS, DROPPED)  # what an evaluation may write before anything else
+BEGUN = (FILE, REPLIES, "contrast", "tasks")  # of which an evaluation that was begun has one
 EMBEDDED = "local"  # the spec of the embedded model, whose sampling is cut unless --extra-body says otherwise
 LONGEST_NAME = 28  # characters of a contestant's name in a table
 
@@ -144,6 +147,19 @@ class Arena:
         """The replies of a row by contestant, BASE first."""
         each = len(row.replies) // len(self.contestants)
         return [list(row.replies[at : at + each]) for at in range(0, len(row.replies), each)]
+
+
+def check_folder(out: Path) -> None:
+    """Raise RunError if a folder holds a run or other files, among which the parts of an evaluation would be lost."""
+    info = find_info(out)
+    if info is not None:
+        kind = info["identity"]["command"]
+        raise RunError(f"{out} holds a run of cai {kind}, and no evaluation: name another --out")
+    if not out.is_dir() or any(exists(out / name) for name in BEGUN):
+        return
+    others = sorted(path.name for path in out.iterdir() if not path.name.startswith(".") and path.name not in STORED)
+    if others:
+        raise RunError(f"{out} holds other files ({', '.join(others[:3])}) and no evaluation: name a new folder")
 
 
 def template_warnings(contestants: Sequence[Contestant]) -> Iterator[str]:

@@ -6,12 +6,13 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from cai.evaluation.statistics.estimates import Estimate
+from cai.evaluation.statistics.estimates import NOTHING, Estimate
 from cai.records import Record
 from cai.texts.wording import report_lines
 
 Unit = Literal["share", "number", "bits", "elo"]  # a share is in [0, 1]; a difference of shares in [-1, 1]
 FILE = "evaluation.json"
+AGAIN = "run the same command again"
 
 
 class Figure(Record):
@@ -37,6 +38,24 @@ class Line(Record):
     figure: Figure
     difference: Figure | None = None  # to BASE, paired by prompt or item; None: the model is BASE, or it is not known
     note: str = ""
+
+
+def line_of(model: str, measure: str, unit: Unit, value: Estimate, change: Estimate | None = None, *notes: str) -> Line:
+    """A line whose note says of what is not known why it is not; change: the difference to BASE."""
+    reasons = [*filter(None, notes)]
+    if value.reason and not (reasons and value.value is None and value.reason == NOTHING):
+        reasons.append(value.reason)
+    if change is not None and change.reason not in ("", value.reason):
+        why = "no prompt or item is shared with it" if change.reason == NOTHING else change.reason
+        reasons.append(f"against BASE: {why}")
+    return Line(
+        model=model,
+        measure=measure,
+        unit=unit,
+        figure=figure_of(value),
+        difference=None if change is None else figure_of(change),
+        note="; ".join(reasons),
+    )
 
 
 class Result(Record):
@@ -105,6 +124,13 @@ class Evaluation(Record):
     seconds: float = 0.0
     versions: dict[str, Any] = Field(default_factory=dict)
     created: str = ""  # UTC, ISO 8601
+
+    @property
+    def unfinished(self) -> str | None:
+        """Why it is not finished, and what to do; None: it is."""
+        if self.stopped is None or AGAIN in self.stopped:
+            return self.stopped
+        return f"{self.stopped}; {AGAIN} to resume"
 
     def lines(self) -> list[str]:
         """The evaluation for people to read."""

@@ -10,7 +10,7 @@ from cai.calls.flow import Flow
 from cai.calls.model import Guards, Model, spec_of
 from cai.engine.levels import Grade, read_levels
 from cai.errors import UsageError
-from cai.evaluation.arena.figures import Line, figure_of
+from cai.evaluation.arena.figures import Line, line_of
 from cai.evaluation.arena.rate import Rater
 from cai.evaluation.statistics.estimates import mean_of
 from cai.evaluation.statistics.paired import difference
@@ -57,10 +57,9 @@ def shares_of(ratings: Sequence[Rating]) -> dict[str, float]:
 
 def rated_line(measure: str, name: str, own: Mapping[str, float], base: Mapping[str, float] | None) -> Line:
     """The mean of the values, and its difference to BASE, paired by prompt; base: None for BASE itself."""
-    figure = figure_of(mean_of(list(own.values()), 0, 1))
     change = None
     if base is not None:
         both = [prompt for prompt in own if prompt in base]
-        change = figure_of(difference([own[prompt] for prompt in both], [base[prompt] for prompt in both], 1))
-    note = "" if figure.n else "no reply was rated"
-    return Line(model=name, measure=measure, unit="share", figure=figure, difference=change, note=note)
+        change = difference([own[prompt] for prompt in both], [base[prompt] for prompt in both], 1)
+    note = "" if own else "no reply was rated"
+    return line_of(name, measure, "share", mean_of(list(own.values()), 0, 1), change, note)

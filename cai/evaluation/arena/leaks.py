@@ -7,9 +7,10 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from cai.errors import CaiError
+from cai.errors import CaiError, UsageError
 from cai.evaluation.arena.figures import Contestant
 from cai.evaluation.arena.provenance import stages_of
+from cai.folder.files import exists
 from cai.records import Object, Record, Turns
 from cai.sources.cases import read_case, written
 from cai.sources.conversations import prompt_hash, prompt_in
@@ -143,6 +144,17 @@ def _turns_of(record: Any) -> Sequence[Any]:
 
 
 # Which data
+
+
+def check_named(names: Sequence[str]) -> None:
+    """Raise UsageError for training data of --training-data that is not there, or a folder without any."""
+    for name in names:
+        path = path_of(name)
+        if not name.startswith("hf:") and name != "-" and not exists(path):
+            raise UsageError(f"--training-data {name}: there is no such file or folder")
+        for source in _named([name]):
+            if source.place is None:
+                raise UsageError(f"--training-data {name}: {source.problem}")
 
 
 def _named(names: Sequence[str]) -> Iterator[Source]:

@@ -102,7 +102,7 @@ class RateRun(Run[Rating]):
         model = self.rater.model
         if self.rater.listed and isinstance(model, ListsTokens):
             await model.list_tokens(self.rater.listed)
-        self.readable = JudgeCheck(self.rater.advice, wanted=self.rater.wanted, unit="replies")
+        self.readable = JudgeCheck(self.rater.advice, wanted=self.rater.wanted, unit="ratings")
         path = folder.path / folder.rows_file
         with reading(path), path.open("rb") as file:
             for line in itertools.islice(file, CHECKED):

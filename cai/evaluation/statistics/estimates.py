@@ -11,6 +11,8 @@ from cai.errors import UsageError
 from cai.evaluation.statistics.quantiles import t_quantile
 from cai.judge.metrics import wilson
 
+NOTHING = "nothing was measured"
+
 
 class Estimate(NamedTuple):
     """A number and its 95 % interval."""
@@ -36,7 +38,7 @@ def mean_of(values: Sequence[float], low: float = -math.inf, high: float = math.
     n = len(values)
     check(values, low, high)
     if n == 0:
-        return Estimate(None, reason="nothing was measured")
+        return Estimate(None, reason=NOTHING)
     mean = fmean(values)
     if n == 1:
         return Estimate(mean, n=1, reason="one prompt or item shows no spread, so there is no interval")

@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Sequence
 from statistics import fmean
 
-from cai.evaluation.statistics.estimates import Estimate
+from cai.evaluation.statistics.estimates import NOTHING, Estimate
 from cai.evaluation.statistics.quantiles import t_quantile
 
 GROUPS = 10  # as many measurements: with 9 degrees of freedom t is 2.26, with thousands 1.96
@@ -30,7 +30,7 @@ def jackknife(parts: Sequence[float | None], units: int, low: float = -math.inf,
     without = [part for part in rests if part is not None]
     groups = len(rests)
     if value is None:
-        return Estimate(None, n=units, reason="nothing was measured")
+        return Estimate(None, n=units, reason=NOTHING)
     if groups < 2 or len(without) < groups:
         return Estimate(value, n=units, reason="too few texts for an interval")
     mean = fmean(without)

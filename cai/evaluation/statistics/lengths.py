@@ -53,7 +53,7 @@ def length_controlled(pairs: Mapping[Hashable, Sequence[Pair]]) -> LengthControl
 def _reason(prompts: int, outcomes: Sequence[float], lengths: Sequence[float]) -> str:
     """Why there is no figure; empty if there is one."""
     if prompts < LEAST:
-        return f"{prompts} prompts are too few for length control: {LEAST} are needed"
+        return f"length control needs {LEAST} prompts or more, and has {prompts}"
     if min(outcomes) == max(outcomes):
         return "all outcomes are equal: length control has nothing to explain"
     equal = lengths.count(0) / 2

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from cai.evaluation.statistics.estimates import Estimate, check
+from cai.evaluation.statistics.estimates import NOTHING, Estimate, check
 from cai.evaluation.statistics.quantiles import t_quantile
 
 
@@ -25,7 +25,7 @@ def ratio(values: Sequence[float], sizes: Sequence[float], low: float = -math.in
     n = len(values)
     size = math.fsum(sizes)
     if not size:
-        return Estimate(None, reason="nothing was measured")
+        return Estimate(None, reason=NOTHING)
     value = math.fsum(values) / size
     if n == 1:
         return Estimate(value, n=1, reason="one text shows no spread, so there is no interval")

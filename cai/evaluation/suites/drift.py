@@ -7,7 +7,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
-from cai.evaluation.arena.figures import Contestant, Line, figure_of
+from cai.evaluation.arena.figures import Contestant, Line, line_of
 from cai.evaluation.arena.probe import probe
 from cai.evaluation.statistics.estimates import Estimate, mean_of
 from cai.evaluation.statistics.likelihood import bits, k1, k3, ratio, ratio_difference
@@ -82,16 +82,9 @@ def drift_lines(contestants: Sequence[Contestant], replies: Mapping[int, list[Sc
     base = replies.get(0, [])
     for number, contestant in enumerate(contestants):
         own = replies.get(number, [])
-        line = Line(
-            model=contestant.name,
-            measure="bits per byte under BASE",
-            unit="bits",
-            figure=figure_of(_ratio(own, lambda reply: bits(reply.base), lambda reply: reply.size, 0)),
-            note=_perplexity(own),
-        )
-        if not contestant.base:
-            line = line.model_copy(update={"difference": figure_of(_surprise(own, base))})
-        yield line
+        surprise = _ratio(own, lambda reply: bits(reply.base), lambda reply: reply.size, 0)
+        change = None if contestant.base else _surprise(own, base)
+        yield line_of(contestant.name, "bits per byte under BASE", "bits", surprise, change, _perplexity(own))
     for number, contestant in enumerate(contestants):
         if not contestant.base:
             own = [reply for reply in replies.get(number, []) if reply.own is not None]
@@ -101,8 +94,7 @@ def drift_lines(contestants: Sequence[Contestant], replies: Mapping[int, list[Sc
 def _divergence(contestant: Contestant, replies: Sequence[Scored]) -> Iterator[Line]:
     def line(measure: str, estimate: Estimate, note: str = "") -> Line:
         note = note if replies else f"{contestant.spec} gives no probabilities of texts"
-        figure = figure_of(estimate)
-        return Line(model=contestant.name, measure=f"KL to BASE {measure}", unit="number", figure=figure, note=note)
+        return line_of(contestant.name, f"KL to BASE {measure}", "number", estimate, None, note)
 
     means = _by_prompt(replies, _k1)
     counts = _by_prompt(replies, lambda reply: 1)

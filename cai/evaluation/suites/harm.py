@@ -12,7 +12,7 @@ from cai.errors import UsageError
 from cai.evaluation.arena.accuracy import read_accuracy
 from cai.evaluation.arena.arena import Arena
 from cai.evaluation.arena.contrast import FOLDER, contrast_run
-from cai.evaluation.arena.figures import Evaluator, Figure, Line, Result, figure_of
+from cai.evaluation.arena.figures import Evaluator, Figure, Line, Result
 from cai.evaluation.arena.guards import GuardRater, rated_line, shares_of, values_of
 from cai.evaluation.arena.outcomes import Sides, by_prompt, contests_of, outcomes_of, owners_of, read_labels
 from cai.evaluation.arena.provenance import independence
@@ -20,7 +20,7 @@ from cai.evaluation.arena.rate import RateRun, entries_of, read_ratings
 from cai.evaluation.arena.suite import Suite
 from cai.evaluation.statistics.winrate import win_rate
 from cai.evaluation.suites.refusals import Refusals
-from cai.evaluation.suites.verdicts import counts_of, detectable_facts, note_of, shifted
+from cai.evaluation.suites.verdicts import against_half, counts_of, detectable_facts, note_of
 from cai.folder.files import identity_hash
 from cai.folder.run import find_info
 from cai.models import open_models
@@ -191,13 +191,9 @@ class Harm(Suite):
         details: Values = {}
         warnings: list[str] = []
         for number, name in enumerate(self.names[1:], 1):
-            figure = figure_of(win_rate(by_prompt(outcomes, 0, number)))
             counts = counts_of(outcomes, number, 0)
             details[name] = counts
-            even = shifted(figure, 0.5)
-            lines.append(
-                Line(model=name, measure=HARM, unit="share", figure=figure, difference=even, note=note_of(counts))
-            )
+            lines.append(against_half(name, HARM, win_rate(by_prompt(outcomes, 0, number)), note_of(counts)))
             left = counts.get("invalid", 0) + counts.get("unjudged", 0)
             warnings += _left_out(name, left, counts.get("pairs", 0), "pairs were not judged", self._dropped())
         return lines, {"pairs": details}, warnings

@@ -19,6 +19,7 @@ from cai.evaluation.arena.suite import Suite
 from cai.evaluation.statistics import stopping
 from cai.evaluation.suites import verdicts
 from cai.folder.files import identity_hash, write_atomically
+from cai.folder.lines import DROPPED
 from cai.folder.run import find_info
 from cai.judge.gold import random_order
 from cai.models import open_models
@@ -32,6 +33,10 @@ from cai.texts.wording import counted
 
 FIRST = 32  # prompts before the first look whether it is decided
 GROWTH = 1.25  # of the prompts from look to look: at most a fifth of the calls come too late to count
+NOT_ASKED = {  # why records of the source were not asked, for people to read
+    "bad_input": "record of the prompts could not be read",
+    "duplicate_prompt": "prompt occurs a second time and is not asked again",
+}
 LABELLED = 1_000  # pairs that are written down for people to label
 
 
@@ -214,8 +219,12 @@ class Preference(Suite):
                 share = f"{count:,} of {counted(replies[name], 'reply')}"
                 yield f"{share} of {name} cannot be used (truncated, filtered or empty) and are not compared"
         info = find_info(self.arena.out / REPLIES)
-        if info is not None and info["dropped"]:
-            reasons = ", ".join(f"{count:,} {reason}" for reason, count in sorted(info["dropped"].items()))
+        dropped = dict(info["dropped"]) if info is not None else {}
+        for reason, what in NOT_ASKED.items():
+            if dropped.get(reason):
+                yield f"{counted(dropped.pop(reason), what)}: see {self.arena.out / REPLIES / DROPPED}"
+        if dropped:
+            reasons = ", ".join(f"{count:,} {reason}" for reason, count in sorted(dropped.items()))
             yield f"prompts to which no model has a usable reply are left out: {reasons}"
         if self.best is not None:
             yield f"{self.contestants[-1].name} is picked by this judge itself: its win rate is an upper bound"

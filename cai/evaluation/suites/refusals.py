@@ -10,8 +10,9 @@ from typing import Any
 
 from cai.errors import SourceError
 from cai.evaluation.arena.contrast import FOLDER, SIDES, Contrast, Side, contrast_run, read_contrast
-from cai.evaluation.arena.figures import Figure, Line, Result, figure_of
+from cai.evaluation.arena.figures import Line, Result, line_of
 from cai.evaluation.arena.suite import Suite
+from cai.evaluation.statistics.estimates import NOTHING, Estimate
 from cai.evaluation.statistics.paired import difference, mcnemar
 from cai.folder.lines import read_drops
 from cai.judge.metrics import wilson
@@ -61,13 +62,12 @@ class Tally:
         """Why replies were dropped, for people to read."""
         return ", ".join(f"{reason} {count}" for reason, count in self.dropped.most_common())
 
-    def figure(self) -> Figure:
+    def share(self) -> Estimate:
         """The share that it refused; Wilson, 95 %."""
         n = len(self.refused)
         if not n:
-            return Figure(value=None, n=0)
-        low, high = wilson(self.count, n)
-        return Figure(value=self.count / n, low=low, high=high, n=n)
+            return Estimate(None, reason=NOTHING)
+        return Estimate(self.count / n, *wilson(self.count, n), n, "Wilson")
 
     def summary(self) -> Values:
         """Its row of the table, as JSON."""
@@ -166,16 +166,15 @@ def _lines(tallies: Tallies) -> Iterator[Line]:
     for side, measure in MEASURES.items():
         for name, own in tallies.items():
             tally = own[side]
-            figure = tally.figure()
             change = None
             if name != base:
-                change = figure_of(difference(*_shared(tally, tallies[base][side]), 1))
+                change = difference(*_shared(tally, tallies[base][side]), 1)
             note = ""
-            if not figure.n:
+            if not tally.refused:
                 note = f"no reply to a prompt that is {side} can be read"
             elif tally.dropped:
                 note = f"dropped: {tally.reasons()}"
-            yield Line(model=name, measure=measure, unit="share", figure=figure, difference=change, note=note)
+            yield line_of(name, measure, "share", tally.share(), change, note)
 
 
 def _changes(tallies: Tallies) -> Values:

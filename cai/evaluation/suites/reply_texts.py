@@ -9,7 +9,7 @@ from functools import partial
 from statistics import fmean
 
 from cai.evaluation.arena.arena import REPLIES, Arena
-from cai.evaluation.arena.figures import Line, Unit, figure_of
+from cai.evaluation.arena.figures import Line, Unit, line_of
 from cai.evaluation.statistics.estimates import Estimate, mean_of
 from cai.evaluation.statistics.jackknife import jackknife, leave_out
 from cai.evaluation.statistics.paired import difference
@@ -37,7 +37,7 @@ class ReplyTexts:
         self.prompts: list[int] = []  # positions
         self.texts: list[list[list[str]]] = [[] for _ in self.names]
         self.truncated: list[dict[int, float]] = [{} for _ in self.names]
-        self.lost = 0  # prompts that no contestant has answered
+        self.lost = 0  # prompts to which a contestant has no text
         for row, sides in arena.replies():
             shared = []
             for place in range(arena.settings.n):
@@ -46,6 +46,7 @@ class ReplyTexts:
                     shared.append(place)
             if shared:
                 self.prompts.append(row.position)
+            self.lost += not shared
             for number, side in enumerate(sides):
                 self.truncated[number][row.position] = fmean(reply.problem == "truncated" for reply in side)
                 if shared:
@@ -112,14 +113,7 @@ class ReplyTexts:
         return {prompt: fmean(each) for prompt, each in zip(self.prompts, values, strict=True) if each}
 
     def _line(self, number: int, measure: str, unit: Unit, value: Estimate, gap: Estimate, note: str) -> Line:
-        return Line(
-            model=self.names[number],
-            measure=measure,
-            unit=unit,
-            figure=figure_of(value),
-            difference=figure_of(gap) if number else None,
-            note=note or value.reason,
-        )
+        return line_of(self.names[number], measure, unit, value, gap if number else None, note)
 
     # Phrases
 

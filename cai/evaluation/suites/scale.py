@@ -17,7 +17,7 @@ from cai.engine.levels import Grade
 from cai.engine.templates import load_templates
 from cai.errors import UsageError
 from cai.evaluation.arena.arena import Arena
-from cai.evaluation.arena.figures import Line, Result, figure_of
+from cai.evaluation.arena.figures import Line, Result, line_of
 from cai.evaluation.arena.rate import Rater, RateRun, entries, entries_of, read_ratings
 from cai.evaluation.arena.settings import EvaluateSettings
 from cai.evaluation.arena.suite import Suite
@@ -178,14 +178,12 @@ def _line(model: str, scale: str, ratings: Sequence[Rating], of_base: Sequence[R
     if of_base is not None:
         base = by_prompt(of_base)
         shared = [prompt for prompt in means if prompt in base]
-        change = figure_of(difference([means[each] for each in shared], [base[each] for each in shared], HIGH - LOW))
-    estimate = mean_of([*means.values()], LOW, HIGH)
-    notes = [estimate.reason]
+        change = difference([means[each] for each in shared], [base[each] for each in shared], HIGH - LOW)
+    note = "" if ratings else "no reply was rated"
     invalid = [rating for rating in ratings if rating.value is None]
     if invalid:
-        notes.append(f"{len(invalid)} of {counted(len(ratings), 'rating')} not valid, such as: {invalid[0].problem}")
-    note = "; ".join(filter(None, notes))
-    return Line(model=model, measure=scale, unit="number", figure=figure_of(estimate), difference=change, note=note)
+        note = f"{len(invalid)} of {counted(len(ratings), 'rating')} not valid, such as: {invalid[0].problem}"
+    return line_of(model, scale, "number", mean_of([*means.values()], LOW, HIGH), change, note)
 
 
 def by_prompt(ratings: Sequence[Rating]) -> dict[str, float]:

@@ -16,7 +16,7 @@ import orjson
 
 from cai.calls.model import Model
 from cai.evaluation.arena.arena import Arena
-from cai.evaluation.arena.figures import Contestant, Line, Result, figure_of
+from cai.evaluation.arena.figures import Contestant, Line, Result, line_of
 from cai.evaluation.arena.probe import ProbeRun, numbered, probe, read_probed
 from cai.evaluation.arena.suite import Suite
 from cai.evaluation.statistics.estimates import mean_of
@@ -156,16 +156,10 @@ class Tax(Suite):
             shared = [(own[name], base[name]) for name in own if name in base]
             if not contestant.base and shared:
                 values = [mine[0] - theirs[0] for mine, theirs in shared]
-                gap = figure_of(ratio(values, [size for (_, size), _ in shared]))
+                gap = ratio(values, [size for (_, size), _ in shared])
             estimate = ratio([value for value, _ in own.values()], [size for _, size in own.values()], 0)
-            yield Line(
-                model=contestant.name,
-                measure="bits per byte",
-                unit="bits",
-                figure=figure_of(estimate),
-                difference=gap,
-                note="" if own else self._why_not(contestant),
-            )
+            why_not = "" if own else self._why_not(contestant)
+            yield line_of(contestant.name, "bits per byte", "bits", estimate, gap, why_not)
 
     def _accuracy(self, part: str, name: str, items: Outcomes) -> tuple[Line, Values]:
         own, base = items.get(name, {}), items.get(self.base, {})
@@ -175,14 +169,13 @@ class Tax(Suite):
         counts: Values = {}
         if name != self.base and shared:
             changes = mcnemar(values, before)
-            gap = figure_of(difference(values, before, 1))
+            gap = difference(values, before, 1)
             note = f"{changes.gained} gained, {changes.lost} lost, exact McNemar p = {changes.p:.2g}"
             counts = changes._asdict()
         if not own:
             [contestant] = [each for each in self.arena.contestants if each.name == name]
             note = "not measured: see below" if part in self.tasks.names else self._why_not(contestant)
-        figure = figure_of(mean_of(list(own.values()), 0, 1))
-        return Line(model=name, measure=part, unit="share", figure=figure, difference=gap, note=note), counts
+        return line_of(name, part, "share", mean_of(list(own.values()), 0, 1), gap, note), counts
 
     def _why_not(self, contestant: Contestant) -> str:
         if contestant in self.scorers:

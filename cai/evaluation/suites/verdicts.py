@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Hashable, Iterator, Mapping, Sequence
 from statistics import fmean
 
-from cai.evaluation.arena.figures import Evaluator, Figure, Line, figure_of
+from cai.evaluation.arena.figures import Evaluator, Figure, Line, line_of
 from cai.evaluation.arena.outcomes import Outcome, by_prompt
 from cai.evaluation.statistics import debias, lengths, ratings, stopping, winrate
 from cai.evaluation.statistics.estimates import Estimate
@@ -49,11 +49,10 @@ def shifted(figure: Figure, by: float) -> Figure:
     return figure.model_copy(update=known)
 
 
-def line_of(model: str, measure: str, estimate: Estimate, *notes: str) -> Line:
+def against_half(model: str, measure: str, estimate: Estimate, *notes: str) -> Line:
     """A share against one half, such as a win rate."""
-    figure = figure_of(estimate)
-    note = "; ".join(filter(None, (*notes, estimate.reason)))
-    return Line(model=model, measure=measure, unit="share", figure=figure, difference=shifted(figure, 0.5), note=note)
+    line = line_of(model, measure, "share", estimate, None, *notes)
+    return line.model_copy(update={"difference": shifted(line.figure, 0.5)})
 
 
 def win_line(model: str, outcomes: Sequence[Outcome], contestant: int) -> Line:
@@ -63,7 +62,7 @@ def win_line(model: str, outcomes: Sequence[Outcome], contestant: int) -> Line:
     p = winrate.sign_p(won)
     if p is not None:
         notes.append(f"sign test p = {p:.2g}")
-    return line_of(model, WIN_RATE, winrate.win_rate(won), *notes)
+    return against_half(model, WIN_RATE, winrate.win_rate(won), *notes)
 
 
 def differences(names: Sequence[str], outcomes: Sequence[Outcome]) -> Iterator[Line]:
@@ -72,8 +71,7 @@ def differences(names: Sequence[str], outcomes: Sequence[Outcome]) -> Iterator[L
         for earlier in range(1, later):
             estimate = winrate.win_difference(by_prompt(outcomes, later, 0), by_prompt(outcomes, earlier, 0))
             measure = f"win rate less that of {names[earlier]}"
-            figure = figure_of(estimate)
-            yield Line(model=names[later], measure=measure, unit="share", figure=figure, note=estimate.reason)
+            yield line_of(names[later], measure, "share", estimate)
 
 
 # Stopping early
@@ -108,7 +106,7 @@ def decided_line(model: str, outcomes: Sequence[Outcome], contestant: int, alpha
     ties = len(counted_means) - wins - losses
     if ties:
         notes.append(f"{counted(ties, 'prompt')} even, left out")
-    return line_of(model, WIN_RATE, estimate, *notes)
+    return against_half(model, WIN_RATE, estimate, *notes)
 
 
 # Without the judge's bias, and at equal length
@@ -124,14 +122,17 @@ def corrected_line(
         if outcome.won is not None and outcome.key in gold and (outcome.first, outcome.second) == (0, contestant):
             people.setdefault(outcome.prompt, []).append(1 - gold[outcome.key])
             judged.setdefault(outcome.prompt, []).append(1 - outcome.won)
-    means = winrate.prompt_means(by_prompt(outcomes, contestant, 0))
+    won = by_prompt(outcomes, contestant, 0)
+    means = winrate.prompt_means(won)
     pairs = [(fmean(people[prompt]), fmean(judged[prompt])) for prompt in people]
     debiased = debias.debiased(pairs, [mean for prompt, mean in means.items() if prompt not in people])
-    bias = "bias of the judge not known"
-    if debiased.bias is not None:
-        bias = f"bias of the judge {100 * debiased.bias:+.1f} points"
-    note = f"{bias}; {counted(len(pairs), 'prompt')} with human labels, weight of the judge {debiased.weight:.2f}"
-    return line_of(model, f"{WIN_RATE}, corrected by people", debiased.corrected, note), debiased.bias
+    by_judge, by_people = winrate.win_rate(won).value, debiased.corrected.value
+    words, bias = "bias of the judge not known", None
+    if by_judge is not None and by_people is not None:  # what is between the two figures, whichever pairs have labels
+        bias = by_judge - by_people
+        words = f"bias of the judge {100 * bias:+.1f} points"
+    note = f"{words}; {counted(len(pairs), 'prompt')} with human labels, weight of the judge {debiased.weight:.2f}"
+    return against_half(model, f"{WIN_RATE}, corrected by people", debiased.corrected, note), bias
 
 
 def accuracy_on(outcomes: Sequence[Outcome], gold: Mapping[str, float]) -> Figure | None:
@@ -162,7 +163,7 @@ def length_line(model: str, outcomes: Sequence[Outcome], contestant: int) -> Lin
         notes.append(f"replies are {abs(mean):,.0f} characters {side} than BASE's")
     if control.slope is not None:
         notes.append(f"φ = {control.slope:+.2f}")
-    return line_of(model, f"{WIN_RATE} at equal length", control.rate, *notes)
+    return against_half(model, f"{WIN_RATE} at equal length", control.rate, *notes)
 
 
 # All together
@@ -181,7 +182,7 @@ def rating_lines(
     lines = []
     for name in names:
         estimate = found.elo.get(name, Estimate(None, reason="none of its pairs has a valid vote"))
-        line = Line(model=name, measure="Elo", unit="elo", figure=figure_of(estimate), note=estimate.reason)
+        line = line_of(name, "Elo", "elo", estimate)
         if name != names[0]:
             line = line.model_copy(update={"difference": line.figure})
         lines.append(line)

@@ -193,7 +193,7 @@ def test_over_refusal_of_published_replies_is_what_the_docs_say(model: str, peop
     for number, row in enumerate(rows):
         tally.add(number, row["prompt"], Candidate(text=row["completion"], model=model, sample=0))
     assert sum(not row["final_label"].startswith("1") for row in rows) / 250 == people
-    assert tally.count / 250 == tally.figure().value == detector
+    assert tally.count / 250 == tally.share().value == detector
     page = (ROOT / "docs" / "evaluating.md").read_text()
     assert f"{100 * people:.1f} %" in page and f"{100 * detector:.1f} %" in page
 
