@@ -113,7 +113,8 @@ def _notes(evaluation: Evaluation) -> Iterator[str]:
 def _part(result: Result, base: str | None) -> Part:
     """One suite: a table for each of its measures."""
     part = Part(heading(result.title), list(map(paragraph, result.facts)), list(map(paragraph, result.warnings)))
-    part.tables += measure_tables(result.lines, base)
+    lines = [line for line in result.lines if line.figure.value is not None or line.note not in result.facts]
+    part.tables += measure_tables(lines, base)
     part.tables += _details(result.details)
     return part
 

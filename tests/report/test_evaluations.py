@@ -51,6 +51,19 @@ def test_what_is_not_known_is_a_dash_with_a_reason(tmp_path: Path) -> None:
     assert "harm no evaluator of harm was named" in words
 
 
+def test_what_a_model_cannot_be_measured_in_is_said_once_and_has_no_line(tmp_path: Path) -> None:
+    why = "api gives no probabilities of texts"
+    unknown = [
+        Line(model="api", measure=name, unit="share", figure=figure(None, n=0), note=why) for name in ("sums", "facts")
+    ]
+    known = Line(model="api", measure="instructions", unit="share", figure=figure(0.5))
+    other = Line(model="api", measure="style", unit="share", figure=figure(None, n=0), note="no reply")
+    tax = Result(suite="tax", title="Tax", facts=(why,), lines=(*unknown, known, other))
+    html = page_of(tmp_path, make_evaluation(tmp_path / "evaluation", results=(tax,)))
+    assert html.count(why) == 1 and "Sums" not in html and "Facts" not in html
+    assert "Instructions" in html and "Style" in html
+
+
 def test_the_evaluator_and_the_bounds_are_named(tmp_path: Path) -> None:
     words = text_of(page_of(tmp_path, make_evaluation(tmp_path / "evaluation")))
     assert "it agrees with people in 67.0% (61.0 to 73.0%, n = 256)" in words
