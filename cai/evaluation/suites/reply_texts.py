@@ -74,9 +74,9 @@ class ReplyTexts:
         yield from self._of_prompts("truncated", self.truncated, 1)
         for number, phrase in enumerate(map(self.commonest, range(len(self.names)))):
             own, base = (self._means(self.texts[side], partial(_holds, phrase)) for side in (number, 0))
-            note = "no five words come twice"
-            if phrase:
-                note = f"“{phrase}”"
+            note = f"“{phrase}”"
+            if not phrase:
+                note = "no five words come twice" if self.prompts else ""
             yield self._line(number, "commonest phrase", "share", *_estimates(own, base, 1), note)
 
     def _of_sets(self, measure: str, unit: Unit, of: Callable[[Sequence[Words]], float | None]) -> Iterator[Line]:

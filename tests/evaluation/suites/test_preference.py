@@ -154,6 +154,17 @@ def test_people_are_asked_about_a_random_draw_without_being_told_who_wrote_what(
     assert len(rows) // 4 < of_base < 3 * len(rows) // 4
 
 
+def test_the_bias_is_what_is_between_the_two_figures_whichever_replies_have_labels(many: Ask, tmp_path: Path) -> None:
+    many("openai:one", n=3)
+    draw = random.Random(1)
+    gold = labelled(tmp_path, to_label(tmp_path / "out")[:24], lambda row: draw.choice("ab"))
+    lines = lines_of(many("openai:one", n=3, gold=gold))
+    judge, corrected = (lines[measure, "one"] for measure in ("win rate", "win rate, corrected by people"))
+    assert judge.figure.value is not None and corrected.figure.value is not None
+    bias = 100 * (judge.figure.value - corrected.figure.value)
+    assert f"bias of the judge {bias:+.1f} points" in corrected.note
+
+
 def test_labels_that_agree_with_the_judge_show_no_bias(many: Ask, tmp_path: Path) -> None:
     plain = lines_of(many("openai:one"))["win rate", "one"].figure
     gold = labelled(tmp_path, to_label(tmp_path / "out")[:40], agreeing(tmp_path / "out"))
