@@ -144,7 +144,7 @@ def test_equal_outcomes_give_no_figure(outcome: float) -> None:
 
 def test_few_prompts_give_no_figure_however_many_pairs_each_has() -> None:
     assert "needs 30 prompts or more, and has 29" in no_figure(judged(random.Random(8), 29, 0.0, 0.0, replies=10))
-    assert "0 prompts are too few" in no_figure({1: []})
+    assert "needs 30 prompts or more, and has 0" in no_figure({1: []})
 
 
 @pytest.mark.parametrize("sign", [1, -1])
