@@ -323,7 +323,7 @@ class Drop(Record):
     def _line(self, write: SerializerFunctionWrapHandler) -> Values:
         line: Values = write(self)
         if not self.calls:  # as of what an export leaves out, which may be millions
-            del line["calls"]
+            line.pop("calls", None)  # which `exclude` may have left out already
         return line
 
 

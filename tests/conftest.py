@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import browsers
 import hypothesis
 import pytest
 from steady import Steady, steady
@@ -61,3 +62,10 @@ def judged(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Judge]:
         return judge
 
     return make
+
+
+@pytest.fixture(scope="module")
+def chromium() -> Iterator[Any]:
+    """A browser."""
+    with browsers.chromium() as running:
+        yield running

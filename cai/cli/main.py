@@ -26,6 +26,7 @@ MODULES = (
     "judge",
     "evaluate",
     "report",
+    "view",
     "constitution",
 )  # of the commands, in the order of the help text
 HELP = {"help_option_names": ["-h", "--help"]}

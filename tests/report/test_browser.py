@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-import shutil
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
@@ -12,6 +11,7 @@ from typing import Any
 
 import label_cuts
 import pytest
+from browsers import CONTRAST, FOCUSABLE, HOSTILE, STUCK, Opened
 from evaluation_records import make_evaluation
 from stored_runs import lost, make_run, revision
 
@@ -19,69 +19,14 @@ import cai
 
 pytestmark = pytest.mark.browser
 
-PROGRAMS = ("chromium-headless-shell", "chromium", "chromium-browser", "google-chrome")
-HOSTILE = (
-    "</script><script>window.hit = 1</script>",
-    "<img src=x onerror='window.hit = 1'>",
-    "<svg onload='window.hit = 1'><a href='javascript:window.hit = 1'>x</a></svg>",
-    "<!--<script>window.hit = 1</script>-->",
-    "https://example.com/beacon.png [click](https://example.com)",
-    "\u202eevil\u202c \u200bzero\u2066x\u2069 \U000e0041tag",
-    "__proto__ constructor toString",
-)
-FOCUSABLE = "a[href], button:not(:disabled), select, input, summary, [tabindex='0']"
-# The least contrast (WCAG 2, 1.4.3) of any text with its background, and that text.
-CONTRAST = """() => {
-  const numbers = (text) => {
-    const found = text.match(/[\\d.]+/g).map(Number);
-    return text.startsWith("color(") ? [...found.slice(0, 3).map((one) => one * 255), found[3] ?? 1]
-      : [...found.slice(0, 3), found[3] ?? 1];
-  };
-  const light = (rgb) => {
-    const linear = (one) => one <= .03928 ? one / 12.92 : ((one + .055) / 1.055) ** 2.4;
-    const [r, g, b] = rgb.map((one) => linear(one / 255));
-    return .2126 * r + .7152 * g + .0722 * b;
-  };
-  const behind = (element) => {
-    for (let at = element; at; at = at.parentElement) {
-      const colour = numbers(getComputedStyle(at).backgroundColor);
-      if (colour[3] === 1) return colour;
-    }
-    return numbers(getComputedStyle(document.body).backgroundColor);
-  };
-  let least = [99, ""];
-  const walk = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
-  while (walk.nextNode()) {
-    const element = walk.currentNode.parentElement;
-    const text = walk.currentNode.textContent.trim();
-    if (!text || element.closest("script, style, noscript, title, option") || element.matches(":disabled")) continue;
-    const style = getComputedStyle(element);
-    const colour = numbers(element.closest("svg") ? style.fill : style.color);
-    const pair = [light(colour), light(behind(element))].sort((a, b) => b - a);
-    const ratio = (pair[0] + .05) / (pair[1] + .05);
-    if (ratio < least[0]) least = [ratio, `${element.tagName}.${element.getAttribute("class")}: ${text.slice(0, 40)}`];
-  }
-  return least;
-}"""
 
-
-class Opened:
-    """A page that is open, and all that it complained of or asked for."""
+class Report(Opened):
+    """The page of a report."""
 
     def __init__(self, page: Any, path: Path) -> None:
-        self.page = page
-        self.complaints: list[str] = []
-        page.on("console", lambda message: self.complaints.append(message.text))
-        page.on("pageerror", lambda error: self.complaints.append(str(error)))
-        page.on("dialog", lambda dialog: self.complaints.append(f"dialog {dialog.message}"))
-        page.on("request", lambda request: self._asked(request.url, path))
-        page.goto(path.as_uri())
+        super().__init__(page, path.as_uri(), path.as_uri())
         if page.locator(".browser").count():
             page.locator(".browser .row").first.wait_for()
-
-    def _asked(self, url: str, path: Path) -> None:
-        if url != path.as_uri():
-            self.complaints.append(f"request {url}")
 
     def open_rows(self) -> None:
         """Open every row in the lists."""
@@ -89,30 +34,18 @@ class Opened:
             summary.click()
 
 
-Open = Callable[..., Opened]
-
-
-@pytest.fixture(scope="module")
-def chromium() -> Iterator[Any]:
-    playwright = pytest.importorskip("playwright.sync_api")
-    program = next(filter(None, map(shutil.which, PROGRAMS)), None)
-    if program is None:
-        pytest.skip("needs Chromium")
-    with playwright.sync_playwright() as running:
-        browser = running.chromium.launch(executable_path=program, args=["--no-sandbox"])
-        yield browser
-        browser.close()
+Open = Callable[..., Report]
 
 
 @pytest.fixture
 def opened(chromium: Any, tmp_path: Path) -> Iterator[Open]:
     contexts = []
 
-    def make(*sources: Path, width: int = 1200, colours: str = "light") -> Opened:
+    def make(*sources: Path, width: int = 1200, colours: str = "light") -> Report:
         out = tmp_path / "report.html"
         cai.make_report(sources, out)
         contexts.append(chromium.new_context(viewport={"width": width, "height": 800}, color_scheme=colours))
-        return Opened(contexts[-1].new_page(), out)
+        return Report(contexts[-1].new_page(), out)
 
     yield make
     for context in contexts:
@@ -219,15 +152,7 @@ def test_keys_reach_everything(opened: Open, tmp_path: Path) -> None:
 def test_whatever_scrolls_can_be_reached_with_keys(opened: Open, tmp_path: Path) -> None:
     page = opened(*everything(tmp_path), width=360)
     page.open_rows()
-    stuck = page.page.evaluate(
-        """() => [...document.querySelectorAll("main *")].filter((box) => {
-          const style = getComputedStyle(box), over = /auto|scroll/;
-          const scrolls = (over.test(style.overflowX) && box.scrollWidth > box.clientWidth)
-            || (over.test(style.overflowY) && box.scrollHeight > box.clientHeight);
-          return scrolls && box.tabIndex < 0;
-        }).map((box) => box.className)"""
-    )
-    assert stuck == []
+    assert page.page.evaluate(STUCK) == []
 
 
 @pytest.mark.parametrize("width", [320, 360, 768, 1200])

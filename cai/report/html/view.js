@@ -6,6 +6,7 @@
 const PAGE = 25; // rows in the list at once
 const REWRITTEN = 0.3; // share of words kept, below which a text counts as written anew
 const MOST_CELLS = 4e6; // of a table of words against words: 2,000 of each
+const diffs = { chain: true, sides: false }; // where word diffs are shown: along a chain, and between the replies of a pair
 // What a browser would not show, or would let move other words: controls, formats, separators, letters that are blank.
 const HIDDEN = /(?![\n\t])[\p{Cc}\p{Cf}\p{Cs}\p{Zl}\p{Zp}\u115f\u1160\u3164\uffa0\u2800]/gu;
 // A word with the space behind it; scripts without spaces between words are compared letter by letter.
@@ -53,8 +54,9 @@ function words(...inside) {
   return box;
 }
 
-/** A box that scrolls can be scrolled with keys. */
+/** A box that scrolls can be scrolled with keys; in a viewer, which scrolls as a whole, texts do not. */
 function reachable(box) {
+  if (document.body.matches(".app") && box.matches(".words")) return box;
   box.tabIndex = 0;
   box.setAttribute("role", "group");
   box.setAttribute("aria-label", "text");
@@ -116,6 +118,7 @@ function diff(before, after) {
 }
 
 function diffBlock(title, before, after) {
+  if (!diffs.chain) return text(title, after);
   const runs = diff(textOf(before), textOf(after));
   if (runs === null) {
     return block(title + " (written anew)", "", reachable(words(shown(textOf(after)))), ...cutNote(after));
@@ -133,7 +136,19 @@ const plus = (value) => (value === null ? dash : (value < 0 ? "" : "+") + number
 const by = (from, model) => from + (model ? ` by ${model}` : "");
 
 const text = (title, value) => block(title, "", reachable(words(shown(textOf(value)))), ...cutNote(value));
-const pair = (...texts) => node("div", "two", ...texts.map(([title, value]) => text(title, value)));
+/** Two texts side by side; with word diffs, what only one of them has is marked, in neither as right or wrong. */
+function pairOf(...texts) {
+  const [[, a], [, b]] = texts;
+  const runs = diffs.sides ? diff(textOf(a), textOf(b)) : null;
+  const made = node("div", "two", ...texts.map(([title, value], at) => {
+    if (runs === null) return text(title, value);
+    const own = runs.filter(([kind]) => kind !== ["came", "went"][at]);
+    const parts = own.map(([kind, run]) => (kind === "same" ? shown(run) : node("mark", "", shown(run))));
+    return block(title, "", reachable(words(...parts)), ...cutNote(value));
+  }));
+  if (!diffs.sides || runs !== null) return made;
+  return node("div", "", made, note("no word diff: hardly a word is in both, or they are too long"));
+}
 const note = (value) => node("p", "note", shown(textOf(value)));
 
 function table(head, lines) {
@@ -143,18 +158,19 @@ function table(head, lines) {
 }
 
 function reading(read, first, second) {
-  const chosen = { first, second }[read.choice] ?? "neither";
-  return read.mass === null ? chosen : `${chosen}, mass ${(100 * read.mass).toFixed(1)}%`;
+  const parts = [{ first, second }[read.choice] ?? "neither"];
+  if (read.first !== null || read.second !== null) parts.push(`ln p ${number(read.first, 2)} and ${number(read.second, 2)}${read.bounded ? " at most" : ""}`);
+  if (read.mass !== null) parts.push(`mass ${(100 * read.mass).toFixed(1)}%`);
+  if (read.problem) parts.push(textOf(read.problem));
+  return parts.join("; ");
 }
 
 function votes(row) {
-  const head = ["principle", "weight", "a shown first", "b shown first", "for a (d)", "for the first (b)", "problem"];
+  const head = ["principle", "weight", "a shown first", "b shown first", "for a (d)", "for the first (b)"];
   const lines = row.votes.map((vote) => [
     vote.principle, String(vote.weight), reading(vote.ab, "a", "b"), reading(vote.ba, "b", "a"), plus(vote.d), plus(vote.b),
-    [vote.ab.problem, vote.ba.problem].filter(Boolean).map(textOf).join("; "),
   ]);
-  const width = lines.some((line) => line[6]) ? 7 : 6;
-  return lines.length ? [table(head.slice(0, width), lines.map((line) => line.slice(0, width)))] : [];
+  return lines.length ? [table(head, lines)] : [];
 }
 
 function verdict(row) {
@@ -174,7 +190,7 @@ function rounds(row) {
       before = round.revision;
     }
   });
-  if (row.rounds.length > 1) made.push(diffBlock("First reply to final text", row.initial, row.final));
+  if (row.rounds.length > 1 && diffs.chain) made.push(diffBlock("First reply to final text", row.initial, row.final));
   return made;
 }
 
@@ -191,7 +207,7 @@ const KINDS = {
   Label: {
     badges: (row) => [verdict(row), ...(row.human === null ? [] : [`people: ${row.human}`])],
     blocks: (row) => [
-      pair([`a: ${by(row.a_from, row.a_model)}`, row.a], [`b: ${by(row.b_from, row.b_model)}`, row.b]),
+      pairOf([`a: ${by(row.a_from, row.a_model)}`, row.a], [`b: ${by(row.b_from, row.b_model)}`, row.b]),
       ...(row.rewards ? [note(`reward of a ${number(row.rewards[0])}, of b ${number(row.rewards[1])}`)] : []),
       ...votes(row),
     ],
@@ -211,7 +227,7 @@ const KINDS = {
   Sample: {
     badges: (row) => (row.before === row.after ? ["the same before and after"] : []),
     blocks: (row) => (row.after === null
-      ? [text("Before training", row.before)] : [pair(["Before training", row.before], ["After training", row.after])]),
+      ? [text("Before training", row.before)] : [pairOf(["Before training", row.before], ["After training", row.after])]),
   },
 };
 
@@ -233,12 +249,13 @@ function turnsOf(row) {
   return Array.isArray(prompt) && typeof prompt[1] !== "number" ? prompt : [{ role: "text", content: prompt }];
 }
 
+const turnBlocks = (row) => turnsOf(row).map(({ role, content }) =>
+  block(role, " turn", reachable(words(shown(textOf(content)))), ...cutNote(content)));
+
+const badgesOf = (row) => [...kindOf(row).badges(row), ...row.reasons].map((badge) => node("span", "badge", shown(badge)));
+
 function body(row) {
-  const made = node("div", "body");
-  for (const { role, content } of turnsOf(row)) {
-    made.append(block(role, " turn", reachable(words(shown(textOf(content)))), ...cutNote(content)));
-  }
-  made.append(...kindOf(row).blocks(row));
+  const made = node("div", "body", ...turnBlocks(row), ...kindOf(row).blocks(row));
   for (const [name, count] of Object.entries(row.left_out)) {
     made.append(note(`${count.toLocaleString("en")} more of ${name} are not shown`));
   }
@@ -252,8 +269,8 @@ function lead(row) {
 }
 
 function rowNode(row) {
-  const badges = [...kindOf(row).badges(row), ...row.reasons].map((badge) => node("span", "badge", shown(badge)));
-  const made = node("details", "row", node("summary", "", node("span", "lead", shown(lead(row))), node("span", "badges", ...badges)));
+  const summary = node("summary", "", node("span", "lead", shown(lead(row))), node("span", "badges", ...badgesOf(row)));
+  const made = node("details", "row", summary);
   made.addEventListener("toggle", () => {
     if (made.open && made.childElementCount === 1) made.append(body(row));
   });

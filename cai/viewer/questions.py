@@ -1,0 +1,184 @@
+"""What the page can ask: which rows there are, one of them whole, what a model was asked, and pairs to label."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from contextlib import closing
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+from pydantic import Field
+
+from cai.errors import UsageError
+from cai.folder.store import Store
+from cai.records import Candidates, Label, Record, Revision, Values
+from cai.viewer.index import MOST_ROWS, Index
+from cai.viewer.labelling import Labelling
+from cai.viewer.sources import Source
+
+PAIRS = (Label, Revision, Candidates)  # rows that pairs can be made of
+QueueName = Literal["random", "uncertain"]
+
+
+@dataclass(frozen=True, slots=True)
+class Wishes:
+    """What whoever started the viewer wants to label.
+
+    annotate: how many pairs; None: the page opens with the rows. Others: see `Labelling`.
+    """
+
+    annotate: int | None = None
+    queue: str = "random"
+    gold: Path | None = None
+    annotator: str | None = None
+    agreement: float = 0.85
+    seed: int = 0
+
+
+class AskState(Record):
+    """How far everything is read."""
+
+
+class AskRows(Record):
+    """Rows for the list."""
+
+    source: int = Field(ge=0)
+    facets: dict[str, str] = Field(default_factory=dict)
+    words: str = ""
+    start: int = Field(0, ge=0)
+    count: int = Field(40, ge=1, le=MOST_ROWS)
+
+
+class AskRow(Record):
+    """A row, whole."""
+
+    source: int = Field(ge=0)
+    number: int = Field(ge=0)
+
+
+class AskCall(Record):
+    """A question that was put to a model, with its answer."""
+
+    source: int = Field(ge=0)
+    key: str = Field(pattern="^[0-9a-f]{32}$")
+
+
+class AskPair(Record):
+    """The next pair to label."""
+
+    source: int = Field(ge=0)
+    queue: QueueName
+
+
+class Vote(AskPair):
+    """What a person says of a pair."""
+
+    key: str
+    choice: Literal["first", "second", "tie", "skip"]
+    seconds: float = Field(ge=0, allow_inf_nan=False)
+
+
+class Answers:
+    """Answers the questions of a page; several threads may ask."""
+
+    def __init__(self, index: Index, wishes: Wishes) -> None:
+        self._index, self._wishes = index, wishes
+        self._lock = threading.Lock()  # of what follows
+        self._labellings: dict[int, Labelling] = {}  # by source
+        self._seen: set[str] = set()  # keys of pairs whose verdict a page has been sent
+
+    def _source(self, number: int) -> Source:
+        if number >= len(self._index.sources):
+            raise UsageError(f"there is no source {number}")
+        return self._index.sources[number]
+
+    def state(self, _: AskState) -> Values:
+        """Of every source how far it is read, its facets, and whether it has pairs."""
+        described = zip(self._index.state(), self._index.sources, strict=True)
+        sources = [{**state, "pairs": source.row in PAIRS} for state, source in described]
+        return {"sources": sources, "annotate": self._wishes.annotate, "queue": self._wishes.queue}
+
+    def rows(self, ask: AskRows) -> Values:
+        """The total of what was asked for, and some rows of it."""
+        self._source(ask.source)
+        return self._index.page(ask.source, ask.facets, ask.words, ask.start, ask.count)
+
+    def row(self, ask: AskRow) -> Values:
+        """A row with its verdict: whoever votes on this pair later has seen it."""
+        self._source(ask.source)
+        row = self._index.row(ask.source, ask.number)
+        if row is None:
+            raise UsageError(f"row {ask.number + 1} is not there any more")
+        with self._lock:
+            if row.get("key") is not None:
+                self._seen.add(row["key"])
+                for labelling in self._labellings.values():
+                    labelling.seen(row["key"])
+        return row
+
+    def call(self, ask: AskCall) -> Values:
+        """The exact request, and the answer with its logprobs."""
+        folder = self._source(ask.source).folder
+        with closing(Store(folder, briefly=True)) as store:
+            call = store.call(ask.key)
+        if call is None:
+            raise UsageError(f"the calls.sqlite of this run has no call {ask.key}")
+        return {"request": call.request, "answer": asdict(call.completion), "at": call.at, "cost_usd": call.cost_usd}
+
+    def pair(self, ask: AskPair) -> Values:
+        """The next pair, None if none is left, and the standing of the labels."""
+        labelling = self._labelling(ask.source)
+        return {"pair": labelling.ask(ask.queue), "standing": self._standing(ask)}
+
+    def vote(self, ask: Vote) -> Values:
+        """Keep a vote, and tell what may be shown after it."""
+        labelling = self._labelling(ask.source)
+        shown = labelling.vote(ask.key, ask.queue, ask.choice, ask.seconds)
+        return {**shown, "number": self._index.number_of(ask.source, ask.key)}
+
+    def undo(self, ask: AskPair) -> Values:
+        """Take the last vote back: its pair is asked about again."""
+        pair = self._labelling(ask.source).undo()
+        queue = ask.queue if pair is None else pair["queue"]
+        again = ask.model_copy(update={"queue": queue})
+        return {"pair": pair, "queue": queue, "standing": self._standing(again)}
+
+    def _standing(self, ask: AskPair) -> Values:
+        labelling = self._labelling(ask.source)
+        run = self._source(ask.source).folder
+        command = f"cai judge calibrate {run}"
+        if self._wishes.gold is not None:
+            command += f" --gold {self._wishes.gold}"
+        return {**labelling.standing(ask.queue), "gold": str(labelling.path), "next": command}
+
+    def _labelling(self, number: int) -> Labelling:
+        """The labels of a source; raises UsageError for one without pairs."""
+        source = self._source(number)
+        wishes = self._wishes
+        with self._lock:
+            if number not in self._labellings:
+                labelling = Labelling(source.folder, wishes.gold, wishes.annotator, wishes.agreement, wishes.seed)
+                for key in self._seen:
+                    labelling.seen(key)
+                self._labellings[number] = labelling
+            return self._labellings[number]
+
+
+class Question(NamedTuple):
+    """A question by what it must hold, and who answers it."""
+
+    kind: type[Record]
+    answer: Callable[[Answers, Any], Values]
+
+
+QUESTIONS = {
+    "state": Question(AskState, Answers.state),
+    "rows": Question(AskRows, Answers.rows),
+    "row": Question(AskRow, Answers.row),
+    "call": Question(AskCall, Answers.call),
+    "pair": Question(AskPair, Answers.pair),
+    "vote": Question(Vote, Answers.vote),
+    "undo": Question(AskPair, Answers.undo),
+}

@@ -1,0 +1,129 @@
+"""The server of `cai view`: the files of its page, and answers to what the page asks; on 127.0.0.1 alone."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import signal
+import socket
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
+from importlib.resources import files
+
+import orjson
+from aiohttp import web
+from pydantic import ValidationError
+
+from cai.errors import CaiError, UsageError
+from cai.records import Values
+from cai.sources.yamlfile import first_fault
+from cai.texts.wording import reason_of
+from cai.viewer.index import Index
+from cai.viewer.questions import QUESTIONS, Answers, Wishes
+from cai.viewer.safety import HOST, MOST_BODY, add_headers, new_token, only_from
+from cai.viewer.sources import find_sources
+
+log = logging.getLogger("cai")
+unheard = logging.getLogger("cai.viewer.requests")  # requests that are not HTTP: no fault of this program
+unheard.propagate = False
+unheard.addHandler(logging.NullHandler())
+
+PAGE = {  # by path: the package and name of a file, and what it is; none of them holds data
+    "/": ("cai.viewer", "page/index.html", "text/html"),
+    "/viewer.js": ("cai.viewer", "page/viewer.js", "text/javascript"),
+    "/viewer.css": ("cai.viewer", "page/viewer.css", "text/css"),
+    "/view.js": ("cai.report.html", "view.js", "text/javascript"),
+    "/view.css": ("cai.report.html", "view.css", "text/css"),
+}
+GRACE = 1.0  # seconds that answers get to end when the server does
+ANSWERS = web.AppKey("ANSWERS", Answers)
+
+
+def view(paths: list[str], wishes: Wishes, port: int, announce: Callable[[str], object]) -> None:
+    """Serve a page of these folders until Ctrl-C; announce: is told its address, which holds the token.
+
+    Raises UsageError, InputError or RunError.
+    """
+    asyncio.run(_view(paths, wishes, port, announce))
+
+
+async def _view(paths: list[str], wishes: Wishes, port: int, announce: Callable[[str], object]) -> None:
+    ended = asyncio.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        with suppress(NotImplementedError):  # on Windows, Ctrl-C is a KeyboardInterrupt
+            asyncio.get_running_loop().add_signal_handler(number, ended.set)
+    index = Index(find_sources(paths))
+    async with serving(index, wishes, port) as address:
+        announce(address)
+        await ended.wait()
+
+
+@asynccontextmanager
+async def serving(index: Index, wishes: Wishes, port: int = 0) -> AsyncIterator[str]:
+    """A server for an index, which it starts and closes; gives the address of the page."""
+    listener = _listener(port)
+    port = listener.getsockname()[1]
+    token = new_token()
+    app = web.Application(middlewares=[only_from(port, token, frozenset(PAGE))], client_max_size=MOST_BODY)
+    app.on_response_prepare.append(add_headers)
+    app[ANSWERS] = Answers(index, wishes)
+    for path in PAGE:
+        app.router.add_get(path, _file)
+    app.router.add_post("/api/{question}", _answer)
+    runner = web.AppRunner(app, access_log=None, logger=unheard, shutdown_timeout=GRACE)
+    try:
+        index.start()
+        await runner.setup()
+        await web.SockSite(runner, listener).start()
+        yield f"http://{HOST}:{port}/#{token}"
+    finally:
+        await runner.cleanup()
+        listener.close()
+        index.close()
+
+
+def _listener(port: int) -> socket.socket:
+    try:
+        return socket.create_server((HOST, port))
+    except (OSError, OverflowError) as error:
+        raise UsageError(
+            f"--port {port}: {reason_of(error)}; name another port, or leave it out for a free one"
+        ) from None
+
+
+async def _file(request: web.Request) -> web.Response:
+    """A file of the page."""
+    package, name, kind = PAGE[request.path]
+    content = files(package).joinpath(name).read_bytes()
+    return web.Response(body=content, content_type=kind, charset="utf-8")
+
+
+async def _answer(request: web.Request) -> web.Response:
+    """The answer to a question of the page, or the problem with it, as JSON."""
+    question = QUESTIONS.get(request.match_info["question"])
+    if question is None:
+        return _json({"problem": "the page asks for what this server does not know"}, 404)
+    try:
+        ask = question.kind.model_validate_json(await request.read())
+        values = await asyncio.to_thread(question.answer, request.app[ANSWERS], ask)
+    except ValidationError as error:
+        return _json({"problem": f"the page asks for what cannot be: {first_fault(error)}"}, 400)
+    except web.HTTPException as error:  # the body is too large
+        return _json({"problem": error.reason}, error.status)
+    except CaiError as error:
+        return _json({"problem": str(error)}, 409)
+    except OSError as error:
+        return _json({"problem": str(error)}, 409)
+    except Exception as error:
+        log.debug("%s", request.path, exc_info=True)
+        return _json({"problem": f"{type(error).__name__}: {error}; this is a bug in cai, --debug shows more"}, 500)
+    return _json(values)
+
+
+def _json(values: Values, status: int = 200) -> web.Response:
+    try:
+        body = orjson.dumps(values)
+    except TypeError:  # a text that is not UTF-8
+        body = json.dumps(values).encode()
+    return web.Response(body=body, status=status, content_type="application/json")
