@@ -280,6 +280,9 @@ def test_a_judge_that_cannot_be_read_ends_the_evaluation_with_advice_and_keeps_t
     assert evaluation.stopped is not None and "the judge does not answer A or B" in evaluation.stopped
     line = lines_of(evaluation)["win rate", "one"]
     assert line.figure.value is None and line.figure.n == 0 and "without a valid vote" in line.note
+    assert evaluation.results[0].facts == ()  # what 0 prompts can show is no fact
+    [decided] = asking(server, tmp_path, texts)("openai:one", out="decided", stop_when_decided=True).results
+    assert [fact for fact in decided.facts if "0 prompts" in fact] == []
     assert len((tmp_path / "out" / "replies" / "candidates.jsonl").read_bytes().splitlines()) == 24
 
 

@@ -120,7 +120,7 @@ class Degeneration(Suite):
             f"distinct-n and compression are of the same number of words, {sum(map(len, texts.cut[0])):,} of each"
         )
         if texts.lost:
-            yield f"{counted(texts.lost, 'prompt')} left out, to which not every model has a reply with a text"
+            yield f"{counted(texts.lost, 'prompt')} left out, for which at least one model has no text"
         if not self.columns:
             yield f"{self.arena.specs[0]} gives no probabilities of texts: no perplexity under BASE, and no KL"
         elif settings.temperature != 1 or settings.extra_body or EMBEDDED in self.arena.specs[1:]:

@@ -165,9 +165,10 @@ class Preference(Suite):
             lines += [verdicts.length_line(names[one], outcomes, one) for one in others]
         facts = list(verdicts.detectable_facts(compared, self.evaluator))
         if settings.stop_when_decided:
-            facts[0] = (
-                f"stops at an e-value of {1 / self.alpha:g}, which an equal model ever reaches in 5 % of evaluations"
-            )
+            facts[:1] = [
+                f"stops at an e-value of {1 / self.alpha:g}, which a model as good as BASE reaches in at most 5 % of "
+                "evaluations"
+            ]
         else:  # these intervals hold only at an end that was fixed before
             lines += verdicts.differences(names, outcomes)
             if len(names) > 2:

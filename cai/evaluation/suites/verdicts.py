@@ -190,7 +190,9 @@ def rating_lines(
 
 
 def detectable_facts(n: int, evaluator: Evaluator | None) -> Iterator[str]:
-    """What so many prompts can show, and what of that is left with the accuracy of the evaluator."""
+    """What n prompts can show, and what of that is left with the accuracy of the evaluator; nothing is said of none."""
+    if not n:
+        return
     smallest = winrate.detectable(n)
     if smallest is None:
         yield f"{counted(n, 'prompt')} cannot show any difference: not even a win rate of 100 %"
@@ -208,7 +210,7 @@ def detectable_facts(n: int, evaluator: Evaluator | None) -> Iterator[str]:
     right = f"{evaluator.spec} agrees with people in {_percent(accuracy)} of {counted(accuracy.n, 'pair')}"
     true = winrate.true_difference(smallest, accuracy.value, accuracy.low)
     if true is None:
-        yield f"{right}: with it, so many prompts cannot show any true difference for certain"
+        yield f"{right}: with it, this many prompts cannot show any true difference for certain"
     else:
         yield f"{right}: with it, that is a true difference of {100 * true:.1f} points, or more"
 

@@ -145,9 +145,9 @@ def test_a_plan_counts_one_question_a_reply_and_asks_none(tmp_path: Path) -> Non
     assert not player.asked and not (tmp_path / "ratings.jsonl").exists()
 
 
-def test_a_model_that_cannot_be_read_ends_the_run_after_the_first_replies(tmp_path: Path) -> None:
+def test_a_model_that_cannot_be_read_ends_the_run_after_the_first_ratings(tmp_path: Path) -> None:
     player = judge(mute)
-    with pytest.raises(Unreadable, match=r"not answer with a level: median letter mass 0\.09 of the first 20 replies"):
+    with pytest.raises(Unreadable, match=r"not answer with a level: median letter mass 0\.09 of the first 20 ratings"):
         setup(tmp_path, player, concurrency=8).finish()
     assert sum(player.asked.values()) == CHECKED == len(ratings(tmp_path))
     assert all(each.value is None and "of the probability" in str(each.problem) for each in ratings(tmp_path))
