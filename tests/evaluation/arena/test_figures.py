@@ -5,10 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from evaluation_records import evaluation
 from evaluations import asking
 from steady import Steady
 
-from cai.evaluation.arena.figures import Line, line_of
+from cai.evaluation.arena.figures import Line, Result, line_of
 from cai.evaluation.statistics.estimates import NOTHING, Estimate
 
 KNOWN = Estimate(0.5, 0.4, 0.6, 10, "t")
@@ -65,9 +66,16 @@ def test_every_figure_has_an_interval_or_a_reason(
     if len(texts) == 1:
         suites = "preference,scale,tax,degeneration"  # a contrast set needs prompts of both sides
     settings = {"suite": suites, "scale": "hhh", "length_control": True, "limit": len(texts)}
-    evaluation = asking(server, tmp_path, texts)("openai:one", "openai:two", **settings)
-    lines = [line for result in evaluation.results for line in result.lines]
+    made = asking(server, tmp_path, texts)("openai:one", "openai:two", **settings)
+    lines = [line for result in made.results for line in result.lines]
     assert lines and [line for line in lines if not explained(line)] == []
     assert not any(line.note.count(NOTHING) > 1 for line in lines)
-    text = "\n".join(evaluation.lines())
+    text = "\n".join(made.lines())
     assert f"{NOTHING}: {NOTHING}" not in text and "1 prompts" not in text
+
+
+def test_a_difference_between_two_models_is_printed_in_points_with_its_sign() -> None:
+    less = line_of("two", "win rate less that of one", "share", Estimate(0.133, -0.116, 0.366, 30))
+    plain = line_of("two", "win rate", "share", KNOWN)
+    text = "\n".join(evaluation(results=(Result(suite="preference", title="t", lines=(plain, less)),)).lines())
+    assert "+13.3 (-11.6 to +36.6) pp" in text and "50.0% (40.0% to 60.0%)" in text
