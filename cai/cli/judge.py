@@ -38,6 +38,9 @@ def fields_of_judging(*more: str) -> Fields:
 @app.command("calibrate")
 def judge_calibrate(
     file: Annotated[Path, typer.Argument(help="A label run of pairs with human labels, or rows with p_a and human.")],
+    gold: Annotated[
+        Path | None, typer.Option(help="Human labels of the run's pairs (default: gold.jsonl in its folder).")
+    ] = None,
     out: Annotated[Path | None, typer.Option(help="Folder for calibration.json and two plots.")] = None,
     delta: Annotated[float, typer.Option(help="Chance that a certified agreement is wrong.")] = 0.1,
     plots: Annotated[bool, typer.Option("--plots/--no-plots", help="With --out: draw PNGs.")] = True,
@@ -52,7 +55,7 @@ def judge_calibrate(
 
     if out is not None and plots:
         check_plots()
-    report = calibrate_judge(file, delta=delta)
+    report = calibrate_judge(file, gold=gold, delta=delta)
     names = report.save(out, plots=plots) if out is not None else []
     print_report(report, json)
     if names:

@@ -40,7 +40,9 @@ from cai.sources.files import Source
 from cai.sources.yamlfile import make_settings
 from cai.texts.wording import settings_as_keywords
 
-NOT_ASKED = ("gold", "agreement", "calibration", "target", "max_candidates", "model", "pairing", "min_confidence")
+NOT_ASKED = (
+    "gold", "agreement", "calibration", "annotate", "target", "max_candidates", "model", "pairing", "min_confidence",
+)  # fmt: skip
 Play = Callable[[LabelRun], None]  # plays a run to its end
 
 

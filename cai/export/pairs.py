@@ -65,7 +65,7 @@ def filters_of(options: ExportOptions, calibration: Calibration | None) -> Filte
         if options.agreement is not None:
             least = threshold(calibration, options.agreement).calibrated
     elif options.agreement is not None:
-        raise UsageError("--agreement needs --calibration FILE: it is certified on pairs with human labels")
+        raise UsageError("--agreement needs --calibration FILE, which cai judge calibrate makes of human labels")
     benign = set()
     if options.benign is not None:
         for prompt in read_prompts(options.benign):

@@ -13,7 +13,7 @@ from dataclasses import replace
 from itertools import combinations
 from typing import NamedTuple
 
-from cai.judge.gold import RANDOM, GoldVote, word_of
+from cai.judge.gold import RANDOM, TAKEN_BACK, GoldVote, word_of
 from cai.judge.metrics import cohen
 from cai.records import Contest, Label
 from cai.sources.conversations import prompt_hash
@@ -48,11 +48,11 @@ class People:
         """Count a vote; raises BadRecord if its key is that of another pair."""
         self.lines += 1
         meanings = self._meanings(line, _contest_of(vote))
+        word = word_of(vote)
         reason = _objection(vote)
         if reason is not None:
-            self.left_out[reason] += 1
+            self.left_out[reason] += word != TAKEN_BACK
             return
-        word = word_of(vote)
         self.words[vote.key][vote.annotator] = meanings.get(word, word)
 
     def add_pair(self, line: int, pair: Contest) -> None:
@@ -133,9 +133,8 @@ class People:
         if self.torn:
             yield "the last vote is not whole, as after a kill or while it is written: it is left out"
         if self.left_out:
-            reasons = ", ".join(f"{count:,} {reason}" for reason, count in self.left_out.items())
-            certain = "only pairs drawn at random and labelled blind may certify"
-            yield f"{counted(self.left_out.total(), 'vote')} left out: {reasons}; {certain}"
+            reasons = ", ".join(f"{counted(count, 'vote')} {reason}" for reason, count in self.left_out.items())
+            yield f"left out: {reasons}; only pairs that are drawn at random and labelled blind may certify"
         for names, n, share, kappa in self.agreements():
             value = "undefined" if kappa is None else "{:.2f} (95 % interval {:.2f} to {:.2f})".format(*kappa)
             yield f"{' and '.join(names)} agree on {share:.1%} of {counted(n, 'pair')}, Cohen's kappa {value}"

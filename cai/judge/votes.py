@@ -100,7 +100,11 @@ def labels_and_votes(source: str | Path, gold: str | Path | None) -> tuple[Path,
             raise InputError(f"{problem}: cai judge calibrate RUN --gold {shlex.quote(str(source))}", path)
         return labels, path
     labels = labels_file(path)
-    return labels, gold or votes_of_run(labels)
+    votes = gold or votes_of_run(labels)
+    unread = labels.with_name(FILE)
+    if votes is None and labels.name == LABELS and unread.is_file():
+        log.warning("%s is not read, as the rows of %s have human labels: name it as --gold to use it", unread, LABELS)
+    return labels, votes
 
 
 def _begins_with_vote(path: Path) -> bool:
@@ -121,12 +125,8 @@ def labels_file(path: str | Path) -> Path:
 def votes_of_run(labels: Path) -> Path | None:
     """The file of votes beside the labels of a run; None if there is none, or the rows have human labels themselves."""
     votes = labels.with_name(FILE)
-    if labels.name != LABELS or not votes.is_file():
-        return None
-    if has_human_labels(labels):
-        log.warning("%s is not read, as the rows of %s have human labels: name it as --gold to use it", votes, LABELS)
-        return None
-    return votes
+    is_there = labels.name == LABELS and labels.is_file() and votes.is_file()
+    return votes if is_there and not has_human_labels(labels) else None
 
 
 def has_human_labels(labels: Path) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Generic, TypeVar
+from typing import Generic, TypeVar, cast
 
 import orjson
 
@@ -13,7 +13,8 @@ from cai.errors import RunError
 from cai.folder.files import LOCK, check_files, exists, take_lock
 from cai.folder.lines import DROPPED, is_torn, lines_in_order, read_drops, reading
 from cai.folder.rows import EXPORT_STAGES, kind_of
-from cai.records import Record, Values
+from cai.judge.votes import read_people, votes_of_run
+from cai.records import Label, Record, Values
 from cai.report.annotators import COLUMN
 from cai.report.html.rows import shown
 from cai.report.html.samples import Strata
@@ -27,7 +28,8 @@ Reasons = tuple[tuple[str, str], ...]  # stage and reason of each file that a ro
 class RunRows(Generic[R]):
     """The rows of a run, and what was dropped.
 
-    lost: inputs that became no row, by place, with their reasons. left_out: rows that a cut left out of a file.
+    lost: inputs that became no row, by place, with their reasons. left_out: rows that a cut left out of a file. people:
+    who say which replies are better, in gold.jsonl instead of in the rows; None: nobody does.
     """
 
     def __init__(self, folder: Path, info: Values, row: type[R]) -> None:
@@ -35,6 +37,8 @@ class RunRows(Generic[R]):
         self.path = folder / kind_of(info["identity"]["command"]).rows_file
         self.dropped = folder / DROPPED
         check_files(folder, (self.path.name, DROPPED))
+        votes = votes_of_run(self.path)
+        self.people = None if votes is None else read_people(votes)
         self.notes = list(_state(folder, info, self.path, self.dropped))
         self.lost: dict[int, str] = {}
         self.left_out: dict[int, Reasons] = {}
@@ -62,7 +66,10 @@ class RunRows(Generic[R]):
 
     def _parsed(self, line: bytes) -> R:
         with reading(self.path):
-            return parsed(line, self._row)
+            row = parsed(line, self._row)
+        if self.people is not None and isinstance(row, Label):
+            return cast(R, self.people.labelled(row))
+        return row
 
     def _lines(self) -> Iterator[tuple[int, bytes]]:
         return lines_in_order(self.path) if exists(self.path) else iter(())

@@ -161,10 +161,14 @@ def label_section(folder: Path, info: Values, strata: Strata) -> Section:
     tally = Labels()
     section = run_section(folder, info, strata, tally)
     run = RunRows(folder, info, Label)
-    facts, tables = annotator_tables(read_verdicts(enumerate(record for record, _ in run.annotated())))
+    verdicts = read_verdicts(enumerate(record for record, _ in run.annotated()))
+    lines = run.annotated() if verdicts else run.rows()
+    if run.people is not None:
+        verdicts.update(run.people.verdicts())
+    facts, tables = annotator_tables(verdicts)
     if tally.human:
-        rows = (row for _, row in (run.annotated() if tables else run.rows()))
-        tables = [*people_tables(section, rows, info["identity"].get("binding")), *tables]
+        rows = (row for _, row in lines)
+        tables = [*people_tables(section, rows, info["identity"].get("binding"), run.people), *tables]
     elif exists(folder / CALIBRATION):
         tables.append(thresholds(load_calibration(folder / CALIBRATION)))
     section.facts += facts

@@ -11,8 +11,10 @@ from pydantic import ValidationError
 from cai.errors import InputError
 from cai.judge.calibration import CalibrationReport, calibrate_judge
 from cai.judge.certify import Binding, Calibration
+from cai.judge.majority import People
 from cai.judge.metrics import BINS, Metrics, reliability, risk_coverage, wilson
 from cai.judge.trivial import TRIVIAL
+from cai.judge.votes import without_votes
 from cai.records import Label
 from cai.report.annotators import COLUMN, annotator_tables, read_verdicts
 from cai.report.html import charts
@@ -43,14 +45,19 @@ MEASURES = {  # fields of `Metrics`, with what they are
 AGREEMENT = "agreement with people"
 
 
-def people_tables(section: Section, rows: Iterable[Label], binding: Any) -> list[Table]:
-    """The tables that compare labels with people's; adds the agreement to the facts of the section."""
+def people_tables(section: Section, rows: Iterable[Label], binding: Any, people: People | None = None) -> list[Table]:
+    """The tables that compare labels with people's; adds the agreement to the facts of the section.
+
+    people: those who voted in gold.jsonl; None: the rows say what people prefer.
+    """
     try:
         bound = Binding.model_validate(binding)
     except ValidationError:
         bound = None  # the test of a constitution, for example: the rows name the judge
+    if people is None:
+        rows = (row for row in rows if row.human is not None)
     try:
-        report = calibrate_judge((row for row in rows if row.human is not None), binding=bound)
+        report = calibrate_judge(rows, gold=people, binding=bound)
     except InputError as error:
         section.warnings.append(paragraph(f"labels cannot be compared with people's: {error}"))
         return []
@@ -60,9 +67,12 @@ def people_tables(section: Section, rows: Iterable[Label], binding: Any) -> list
 def file_section(path: Path) -> Section:
     """Of a file of rows: a judge's probabilities beside human labels, or the labels of several annotators."""
     section = Section(title_of(path), "file of labels")
-    section.facts, section.tables = annotator_tables(read_verdicts(read_records(path)))
+    people = People()
+    verdicts = read_verdicts(without_votes(read_records(path), path, people))
+    verdicts.update(people.verdicts())
+    section.facts, section.tables = annotator_tables(verdicts)
     try:
-        report = calibrate_judge(_without_annotators(path))
+        report = calibrate_judge(path if people.lines else _without_annotators(path))
     except InputError as error:
         if not section.tables:
             raise InputError(error.message, path, error.line) from None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import shlex
 import statistics
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -19,11 +20,12 @@ from cai.errors import CaiError, SourceError, Unreadable, UsageError
 from cai.judge.calibration import calibrate_judge
 from cai.judge.certify import TARGETS, Calibration, binding_problems, load_calibration, threshold, weaknesses
 from cai.judge.flows import Pair, Verdict, is_valid, judge
+from cai.judge.gold import FILE
 from cai.judge.majority import People
 from cai.judge.votes import votes_in
 from cai.records import Abilities, Contest, Label, Object, Place, Protocol, Values, Vote
-from cai.runs.pairs import read_pairs
-from cai.runs.settings import LabelSettings
+from cai.runs.pairs import read_pairs, run_info
+from cai.runs.settings import ANNOTATE, LabelSettings
 from cai.sources.files import Source
 
 log = logging.getLogger("cai")
@@ -210,6 +212,23 @@ def verdict_in_words(row: Label) -> str:
 
 
 # Its calibration
+
+
+def view_command(run: str | Path, count: int | None) -> str:
+    """The command that opens the pairs of a run to be labelled by hand."""
+    return f"cai view {shlex.quote(str(run))} --annotate {count or ANNOTATE}"
+
+
+def check_agreement(settings: LabelSettings, source: Source) -> None:
+    """Raise UsageError for an agreement that nothing can certify."""
+    if settings.agreement is None or settings.gold is not None or settings.calibration is not None:
+        return
+    needed = "--agreement needs pairs that people have labelled: --gold FILE, or --calibration FILE"
+    if run_info(source) is None:
+        raise UsageError(f"{needed}; without --agreement you get a run whose pairs cai view has you label by hand")
+    file = shlex.quote(str(Path(str(source)) / FILE))
+    command = view_command(str(source), settings.annotate)
+    raise UsageError(f"{needed}; to label pairs of this run by hand: {command}, which makes --gold {file}")
 
 
 def check_human_labels(source: Source, what: str) -> People:

@@ -21,6 +21,7 @@ from cai.export.pairs import filters_of
 from cai.folder.lines import reading
 from cai.folder.run import RunFolder
 from cai.judge.flows import belief
+from cai.judge.votes import LABELS, has_human_labels
 from cai.models import open_models
 from cai.records import Contest, Label, Object, Place, Values
 from cai.runs.judging import (
@@ -29,11 +30,13 @@ from cai.runs.judging import (
     Choose,
     Judging,
     calibrate,
+    check_agreement,
     check_human_labels,
     check_reasons,
     drawn_pairs,
     read_calibration,
     verdict_in_words,
+    view_command,
 )
 from cai.runs.pairs import describe_source, read_pairs
 from cai.runs.run import Run, Seats
@@ -67,6 +70,7 @@ class LabelRun(Run[Label]):
         choose: Choose | None = None,
         origin: str | Object | None = None,
     ) -> None:
+        check_agreement(settings, source)
         if origin is None:
             read_pairs(source, settings.pairing)  # reads nothing yet, but looks
             origin = describe_source(source, settings.pairing)
@@ -286,3 +290,7 @@ class LabelRun(Run[Label]):
             options["agreement"] = 0.9
         command = f"cai export {folder} {shlex.join(words_of(options))}"
         yield f"labels in {self.out / 'labels.jsonl'}; cut them again with: {command}"
+        is_calibrated = settings.gold is not None or settings.calibration is not None
+        if settings.annotate is not None or not (is_calibrated or has_human_labels(self.out / LABELS)):
+            command = view_command(self.out, settings.annotate)
+            yield f"how often they agree with people is not known: label some by hand with {command}"

@@ -40,6 +40,7 @@ UNWRITTEN = ("headers", "extra_body", "base_url", "out", "force", "concurrency",
 CHANGEABLE = (
     "limit", "concurrency", "max_cost", "rpm", "tpm", "min_confidence", "agreement", "target", "max_candidates",
 )  # fmt: skip
+ANNOTATE = 100  # pairs to label by hand: fewer than 50 fit no temperature, and 100 to 500 certify a threshold
 Count = Annotated[int, Field(ge=1, le=WHOLE)]
 Few = Annotated[int, Field(ge=1, le=1_000)]
 Share = Annotated[float, Field(ge=0.5, le=1.0)]
@@ -252,6 +253,9 @@ class LabelSettings(RunSettings):
     )
     gold: str | Path | None = Field(None, description="File of pairs with human labels; judged first, to calibrate.")
     calibration: str | Path | None = Field(None, description="A calibration.json of this judge, instead of --gold.")
+    annotate: Count | None = Field(
+        None, description=f"Print the command that opens this many pairs to label by hand (default {ANNOTATE})."
+    )
     target: Count | None = Field(None, description="Keep sampling replies until this many pairs are kept.")
     max_candidates: Annotated[int, Field(ge=2, le=300)] | None = Field(
         None, description="With --target: most replies to one prompt."
@@ -266,8 +270,6 @@ class LabelSettings(RunSettings):
             raise UsageError("--gold makes a calibration and --calibration brings one: name one of them")
         if self.agreement is None:
             return self
-        if self.gold is None and self.calibration is None:
-            raise UsageError("--agreement needs pairs that people have labelled: --gold FILE, or --calibration FILE")
         if self.agreement == 1.0:
             raise UsageError("--agreement 1 can never be certified: name less, such as 0.95")
         if self.min_confidence is not None:

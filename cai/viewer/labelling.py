@@ -209,8 +209,9 @@ class Labelling:
             if not self._acts:
                 return None
             key, queue, blind = next(reversed(self._acts))
+            if self._counts[queue][key] != SKIPPED:  # then its verdict was shown, if not in this session
+                self._seen.add(key)
             self._append(self._pair(key), TAKEN_BACK, queue, blind)
-            self._put_off.discard(key)
             return {**self.pair(key), "queue": queue}
 
     def standing(self, queue: str = RANDOM) -> Values:
