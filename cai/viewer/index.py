@@ -1,81 +1,158 @@
-"""Which entries the sources have, and where each is: counted by facets, and given by pages."""
+"""Which entries the sources have: found by a thread, live from the first rows, and given by pages.
+
+There is one connection to SQLite and one lock. The thread holds it for milliseconds, and whoever asks goes first.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import logging
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 
 from cai.records import Values
-from cai.report.folders import parsed
-from cai.report.html.rows import shown
+from cai.texts.wording import reason_of
+from cai.viewer.entries import ROWS, Condition, numbers_of, open_tables
+from cai.viewer.reader import Reader
 from cai.viewer.sources import Source
 
+POLL = 0.3  # seconds between looks at files that do not grow
+PAUSE = 0.0005  # seconds in which whoever waits for the lock takes it
+MOST_PAUSES = 40  # after which the thread waits for it like others
 MOST_ROWS = 200  # of a page
-LEAD = 400  # characters of a text in the list
-VERDICT = ("z", "p_a", "votes", "rewards", "human")  # of a label: who has not voted must not see them
+COMMON = 8  # words in more than one entry of so many are looked for in the order of entries
+
+log = logging.getLogger("cai")
 
 
 class Index:
     """The entries of sources, which are followed while their files grow; may be used by several threads.
 
-    An entry is a row, a drop, or a line that is neither. `number` names an entry of a source, also while others come.
+    An entry is a row, a drop, or a line that is neither. Its `number` names it in its source while others come.
     """
 
     def __init__(self, sources: Sequence[Source]) -> None:
         self.sources = sources
-        self._rows: list[list[Values]] = []
+        self._db = open_tables()
+        self._readers = [Reader(source, self._db, table) for table, source in enumerate(sources)]
+        self._lock, self._door = threading.Lock(), threading.Lock()
+        self._waiting = 0  # who asks
+        self._ended = threading.Event()
+        self._problem: str | None = None
+        self._thread = threading.Thread(target=self._work, name="cai index", daemon=True)
 
     def start(self) -> None:
-        """Start to read."""
-        for source in self.sources:
-            lines = source.rows.read_bytes().splitlines() if source.rows.exists() else []
-            self._rows.append([{"record": parsed(line, source.row), "number": at} for at, line in enumerate(lines)])
+        """Start to read; the first rows are there a moment later."""
+        self._thread.start()
 
     def close(self) -> None:
-        """Stop, and leave nothing behind."""
+        """Stop reading, and leave nothing behind."""
+        self._ended.set()
+        if self._thread.ident is not None:
+            self._thread.join()
+        self._db.close()
+
+    # The thread
+
+    def _work(self) -> None:
+        try:
+            while not self._ended.is_set():
+                if not self.advance():
+                    self._ended.wait(POLL)
+        except Exception as error:  # the page says so; what is indexed can still be read
+            self._problem = f"no further rows are read: {type(error).__name__}: {reason_of(error)}"
+            log.warning("%s", self._problem)
+            log.debug("the thread of the index", exc_info=True)
+
+    def advance(self) -> bool:
+        """Read some lines of every source, or if there are none, some words; False if all is read."""
+        advanced = [reader.advance(self._background) for reader in self._readers]
+        return any(advanced) or any(reader.advance_words(self._background) for reader in self._readers)
+
+    @contextmanager
+    def _background(self) -> Iterator[None]:
+        """The lock, for the thread: it lets others go first, but not for ever."""
+        patience = MOST_PAUSES
+        while self._waiting and patience:
+            time.sleep(PAUSE)
+            patience -= 1
+        with self._lock:
+            yield
+
+    @contextmanager
+    def _asking(self) -> Iterator[None]:
+        """The lock, for whoever asks."""
+        with self._door:
+            self._waiting += 1
+        try:
+            with self._lock:
+                yield
+        finally:
+            with self._door:
+                self._waiting -= 1
+
+    # Answers
 
     def state(self) -> list[Values]:
         """Of each source: title, kind, entries, bytes (read, in all), searchable (entries), facets by group and value.
 
-        A row has one value of `status` (kept, left out of a file, dropped, not readable), `person`, `flips` and
-        `length`, and any number of `reason` and `principle`.
+        An entry has one `status` (kept, left out of a file, dropped, not readable), and as many of the other groups as
+        its kind has. problem: why a file cannot be read.
         """
-        return [
-            {
-                "title": source.title, "kind": source.kind, "entries": len(rows), "bytes": [1, 1],
-                "searchable": len(rows), "facets": {"status": {"kept": len(rows)}},
-            }
-            for source, rows in zip(self.sources, self._rows, strict=True)
-        ]  # fmt: skip
+        with self._asking():
+            return [self._state(reader) for reader in self._readers]
+
+    def _state(self, reader: Reader) -> Values:
+        return {
+            "title": reader.source.title,
+            "kind": reader.source.kind,
+            "entries": reader.entries.total({}),
+            "bytes": reader.progress(),
+            "searchable": reader.words.count,
+            "facets": reader.entries.facets.counts(),
+            "problem": self._problem or reader.problem,
+        }
 
     def page(
         self, source: int, facets: Mapping[str, str] | None = None, words: str = "", start: int = 0, count: int = 40
     ) -> Values:
-        """`total` and `rows` of the entries that have these values and hold these words, in the order of the input.
+        """`total` and `rows` of the entries with these values and all of these words, in the order of the input.
 
-        A row is short: `number`, `facets` (values by group), and what `shown` makes of it, its texts cut. A label lacks
-        its verdict, so that it can still be judged blind.
+        Words are whole ones, in any order; the start of one ends in *. A row is short: what `shown` makes of it, with
+        its texts cut, `key`, `calls`, `models`, `number`, `position` and `facets` (values by group). A label lacks its
+        verdict.
         """
-        rows = self._rows[source]
-        return {"total": len(rows), "rows": [self._short(row) for row in rows[start : start + min(count, MOST_ROWS)]]}
+        reader = self._readers[source]
+        with self._asking():
+            total, condition = self._chosen(reader, facets or {}, words)
+            limit = (min(count, MOST_ROWS), max(start, 0))
+            every = list(map(reader.about, reader.entries.select(condition, limit=limit)))
+        return {"total": total, "rows": list(map(reader.short, every))}
 
-    def _short(self, row: Values) -> Values:
-        short = shown(row["record"], (), LEAD)
-        for name in VERDICT:
-            short.pop(name, None)
-        return {"number": row["number"], "facets": {"status": ["kept"]}, **short}
+    def _chosen(self, reader: Reader, values: Mapping[str, str], words: str) -> tuple[int, Condition]:
+        """How many entries have these values and words, and the condition for it."""
+        entries = reader.entries
+        condition = entries.having(values)
+        of_words = reader.words.condition(words)
+        if of_words is None:
+            return entries.total(values), condition
+        hits = reader.words.hits(words)
+        is_common = hits * COMMON > entries.total({})
+        condition = condition.and_(of_words.in_order() if is_common else of_words)
+        if values or entries.hidden:
+            return entries.count(condition), condition
+        return hits, condition
 
     def row(self, source: int, number: int) -> Values | None:
-        """An entry as `shown` makes it, with `number`, `facets`, `key` (of a pair), `calls`, `models`; None: gone."""
-        for row in self._rows[source]:
-            if row["number"] == number:
-                record = row["record"]
-                more = {name: getattr(record, name, None) for name in ("key", "calls", "models")}
-                return {"number": number, "facets": {}, **shown(record), **more}
-        return None
+        """An entry as `page` has it, but with texts of up to 6,000 characters and its verdict; None: there is none."""
+        reader = self._readers[source]
+        with self._asking():
+            every = list(map(reader.about, reader.entries.select(Condition("number = ?", [number]))))
+        return next(map(reader.whole, every), None)
 
-    def number_of(self, source: int, key: str) -> int | None:
-        """The number of the row of a pair; None if it is not read yet."""
-        for row in self._rows[source]:
-            if getattr(row["record"], "key", None) == key:
-                return int(row["number"])
-        return None
+    def number_at(self, source: int, position: int) -> int | None:
+        """The number of the row at a position of the input; None if it is not read yet."""
+        at = Condition("position = ? AND number BETWEEN ? AND ?", (position, *numbers_of(ROWS)))
+        with self._asking():
+            return next((place.number for place in self._readers[source].entries.select(at)), None)

@@ -1,0 +1,188 @@
+"""The entries of a source: where each is, and its values; a table in a file of SQLite that goes with the process."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import NamedTuple
+
+from cai.viewer.facets import DROPPED, GROUPS, KEPT, LEFT_OUT, UNREADABLE, Facet, Facets
+from cai.viewer.growing import Line
+
+ROWS, DROPS = 0, 1  # the files of a source
+START_BITS = 48  # of a number: where the line starts; above them its file
+CACHE = 16_000  # KiB of the tables that are kept in memory
+SETTINGS = f"PRAGMA journal_mode = OFF; PRAGMA synchronous = OFF; PRAGMA cache_size = -{CACHE}"
+BITS = ", ".join(GROUPS)
+TABLES = """
+CREATE TABLE entries{0}(
+    number INTEGER PRIMARY KEY, position INTEGER NOT NULL, line INTEGER NOT NULL, size INTEGER NOT NULL, {1});
+CREATE INDEX in_order{0} ON entries{0}(position);
+CREATE TABLE left_out{0}(position INTEGER, reason TEXT, PRIMARY KEY(position, reason)) WITHOUT ROWID;
+"""
+OF_FILE = "number BETWEEN ? AND ?"
+
+
+def open_tables() -> sqlite3.Connection:
+    """A database without a name, for one thread at a time."""
+    db = sqlite3.connect("", isolation_level=None, check_same_thread=False)
+    db.executescript(SETTINGS)
+    return db
+
+
+def numbers_of(file: int, start: int = 0) -> tuple[int, int]:
+    """The lowest and the highest number of the lines of a file from some byte on."""
+    return file << START_BITS | start, (file + 1 << START_BITS) - 1
+
+
+class Place(NamedTuple):
+    """Where an entry is."""
+
+    number: int  # names it in its source: file and start of its line
+    position: int
+    line: int  # from 1
+    size: int
+    bits: tuple[int, ...]  # of its values, by group
+
+    @property
+    def file(self) -> int:
+        """ROWS or DROPS."""
+        return self.number >> START_BITS
+
+    @property
+    def start(self) -> int:
+        """Where its line starts."""
+        return self.number & (1 << START_BITS) - 1
+
+
+class Condition(NamedTuple):
+    """A condition on entries in SQL."""
+
+    sql: str
+    parameters: Sequence[object] = ()
+
+    def and_(self, other: Condition) -> Condition:
+        """That both hold."""
+        return Condition(f"{self.sql} AND {other.sql}", (*self.parameters, *other.parameters))
+
+    def in_order(self) -> Condition:
+        """The same, not to be looked for by an index: the first that fit come soon if most do."""
+        return Condition(f"+{self.sql}", self.parameters)
+
+
+class Entries:
+    """The entries of one source. table: the number of the source. hidden: drops that were entries before."""
+
+    def __init__(self, db: sqlite3.Connection, table: int) -> None:
+        self.facets = Facets()
+        self.hidden = 0
+        self._db, self._table, self._left_out = db, f"entries{table}", f"left_out{table}"
+        db.executescript(TABLES.format(table, ", ".join(f"{group} INTEGER NOT NULL" for group in GROUPS)))
+        self._insertion = f"INSERT INTO {self._table} VALUES (?,?,?,?{',?' * len(GROUPS)})"
+
+    # What comes and goes
+
+    def add_row(self, line: Line, position: int, facets: Iterable[Facet]) -> None:
+        """A row; what was dropped at its position was tried again, and no longer counts."""
+        dropped = Condition(f"position = ? AND {OF_FILE}", (position, *numbers_of(DROPS)))
+        if self.facets.total("status", DROPPED):
+            self.hidden += self._remove(dropped)
+        self._insert(ROWS, line, position, [*self._standing(position), *facets])
+
+    def add_drop(self, line: Line, position: int, facets: Iterable[Facet]) -> None:
+        """What became no row, unless it has become one since."""
+        if not self._rows_at(position):
+            self._insert(DROPS, line, position, [("status", DROPPED), *facets])
+
+    def add_unreadable(self, file: int, line: Line, position: int) -> None:
+        """A line that is not a row; it is listed behind the row before it, whose position it has."""
+        self._insert(file, line, position, [("status", UNREADABLE)])
+
+    def leave_out(self, position: int, reason: str) -> None:
+        """A row, which may be yet to come, is not in a training file."""
+        self._db.execute(f"INSERT OR IGNORE INTO {self._left_out} VALUES (?,?)", (position, reason))
+        for place in self._rows_at(position):
+            self.change(place, ("status", "reason"), self._standing(position))
+
+    def change(self, place: Place, groups: Sequence[str], facets: Iterable[Facet]) -> None:
+        """An entry has these values, and no others, in some groups."""
+        fresh = self.facets.bits(facets)
+        bits = [new if group in groups else old for group, new, old in zip(GROUPS, fresh, place.bits, strict=True)]
+        self.facets.count(place.bits, -1)
+        self.facets.count(bits)
+        columns = f"({BITS}) = (?{',?' * (len(GROUPS) - 1)})"
+        self._db.execute(f"UPDATE {self._table} SET {columns} WHERE number = ?", (*bits, place.number))
+
+    def forget(self) -> None:
+        """The files are no longer those that were read."""
+        self.facets = Facets()
+        self.hidden = 0
+        self._db.execute(f"DELETE FROM {self._table}")
+        self._db.execute(f"DELETE FROM {self._left_out}")
+
+    def forget_drops(self) -> None:
+        """The file of drops is no longer the one that was read."""
+        self._remove(Condition(OF_FILE, numbers_of(DROPS)))
+        self.hidden = 0
+        self._db.execute(f"DELETE FROM {self._left_out}")
+        kept, left_out = self.facets.keep_all()
+        self._db.execute(f"UPDATE {self._table} SET status = ?, reason = 0 WHERE status = ?", (kept, left_out))
+
+    def _insert(self, file: int, line: Line, position: int, facets: Iterable[Facet]) -> None:
+        bits = self.facets.bits(facets)
+        self._db.execute(self._insertion, (numbers_of(file, line.start)[0], position, line.number, line.size, *bits))
+        self.facets.count(bits)
+
+    def _remove(self, condition: Condition) -> int:
+        for place in self.select(condition):
+            self.facets.count(place.bits, -1)
+        return self._db.execute(f"DELETE FROM {self._table} WHERE {condition.sql}", condition.parameters).rowcount
+
+    def _standing(self, position: int) -> list[Facet]:
+        """Whether the row at a position is in all training files, and why not."""
+        reasons = self.reasons(position)
+        return [("status", LEFT_OUT if reasons else KEPT), *(("reason", reason) for reason in reasons)]
+
+    # What is asked for
+
+    def reasons(self, position: int) -> list[str]:
+        """Why the row at a position is not in training files."""
+        query = f"SELECT reason FROM {self._left_out} WHERE position = ?"
+        return [reason for (reason,) in self._db.execute(query, (position,))]
+
+    def select(
+        self, condition: Condition, order: str = "position, number", limit: Sequence[int] = (-1, 0)
+    ) -> Iterator[Place]:
+        """The entries of which a condition holds; limit: how many, after how many others."""
+        query = f"SELECT * FROM {self._table} WHERE {condition.sql} ORDER BY {order} LIMIT ? OFFSET ?"
+        for number, position, line, size, *bits in self._db.execute(query, (*condition.parameters, *limit)):
+            yield Place(number, position, line, size, tuple(bits))
+
+    def count(self, condition: Condition) -> int:
+        """How many there are of which a condition holds."""
+        query = f"SELECT COUNT(*) FROM {self._table} WHERE {condition.sql}"
+        (number,) = self._db.execute(query, condition.parameters).fetchone()
+        return int(number)
+
+    def total(self, values: Mapping[str, str]) -> int:
+        """How many have these values, by group."""
+        if not values:
+            return sum(self.facets.counts().get("status", {}).values())
+        if len(values) == 1:
+            return self.facets.total(*next(iter(values.items())))
+        return self.count(self.having(values))
+
+    def having(self, values: Mapping[str, str]) -> Condition:
+        """The condition that entries have these values, by group; of one that none has, it never holds."""
+        conditions, bits = [], []
+        for group, value in values.items():
+            bit = self.facets.bit(group, value)
+            conditions.append(f"{group} & ?" if bit else "0")  # an unknown group has no bit, so that SQL names none
+            bits += [bit] * bool(bit)
+        return Condition(" AND ".join(conditions) or "1", bits)
+
+    def _rows_at(self, position: int) -> list[Place]:
+        """The rows at a position, which are several if a file has a line twice."""
+        unreadable = self.facets.bit("status", UNREADABLE)
+        where = Condition(f"position = ? AND {OF_FILE} AND status != ?", (position, *numbers_of(ROWS), unreadable))
+        return list(self.select(where))

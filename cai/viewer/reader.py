@@ -1,0 +1,202 @@
+"""One source as it is read: its lines become entries, and entries become rows again."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from typing import NamedTuple
+
+from pydantic import ValidationError
+
+from cai.folder.lines import BAD_ROW
+from cai.folder.rows import EXPORT_STAGES
+from cai.records import Drop, Record, Values
+from cai.report.folders import parsed, reason_text
+from cai.report.html.rows import MOST_TEXT, shown
+from cai.sources.yamlfile import first_fault
+from cai.texts.wording import one_line
+from cai.viewer.entries import DROPS, ROWS, Entries, Place
+from cai.viewer.facets import LEFT_OUT, Facet, facets_of
+from cai.viewer.growing import MOST_LINE, Growing, Line
+from cai.viewer.sources import Source
+from cai.viewer.words import Words
+
+ROWS_AT_ONCE = 1 << 17  # bytes of lines, after which whoever asks gets a turn: about a millisecond
+WORDS_AT_ONCE = 8  # entries
+LEAD = 400  # characters of a text in the list
+START = 6_000  # bytes of a line that is not a row
+VERDICT = ("z", "p_a", "votes", "rewards", "human")  # of a label: who has yet to vote must not see them
+BESIDE = {"key", "calls", "models"}  # which reports leave out
+
+Turn = Callable[[], AbstractContextManager[None]]
+
+
+class Unreadable(Record):
+    """A line that is not such a row as others of its file."""
+
+    id: str
+    text: str
+
+
+class Found(NamedTuple):
+    """What was found in a line. record: None if it is not a row."""
+
+    line: Line
+    record: Record | None
+    facets: Sequence[Facet] = ()
+
+
+class About(NamedTuple):
+    """An entry, by what is in the index. reasons: why it is not in training files."""
+
+    place: Place
+    facets: dict[str, list[str]]
+    reasons: Sequence[str]
+
+
+class Reader:
+    """The entries of a source. turn: the lock of the database, for this thread.
+
+    problem: why a file cannot be read at present; what was read of it stays.
+    """
+
+    def __init__(self, source: Source, db: sqlite3.Connection, table: int) -> None:
+        self.source = source
+        self.entries = Entries(db, table)
+        self.words = Words(db, table)
+        self.problem: str | None = None
+        self._files = [Growing(source.rows)]
+        if source.drops is not None:
+            self._files.append(Growing(source.drops))
+        self._before = [0, 0]  # position of the last entry of each file
+
+    # Reading
+
+    def advance(self, turn: Turn) -> bool:
+        """Read some lines of a file; False if none has more."""
+        self.problem = None
+        for file, growing in enumerate(self._files):
+            try:
+                if growing.was_replaced():
+                    with turn():
+                        self._forget(file)
+                    return True
+                lines = growing.read(ROWS_AT_ONCE)
+            except OSError as error:
+                self.problem = f"{growing.path} cannot be read: {error.strerror or error}"
+                continue
+            if lines:
+                every = [self._found(file, line) for line in lines]
+                with turn():
+                    for found in every:
+                        self._keep(file, found)
+                return True
+        return False
+
+    def advance_words(self, turn: Turn) -> bool:
+        """Make the words of some entries known; False if all are."""
+        for file in range(len(self._files)):
+            with turn():
+                places = list(self.entries.select(self.words.waiting(file), "number", (WORDS_AT_ONCE, 0)))
+            contents = [self._content(place) for place in places]
+            with turn():
+                for place, content in zip(places, contents, strict=True):
+                    self.words.add(file, place.number, content)
+            if places:
+                return True
+        return False
+
+    def _forget(self, file: int) -> None:
+        """A file is another one: read it again; if it is that of the rows, drops that became rows come back, too."""
+        if file == DROPS:
+            self.entries.forget_drops()
+        else:
+            self.entries.forget()
+        for number in range(file, len(self._files)):
+            self._files[number].restart()
+            self.words.forget(number)
+            self._before[number] = 0
+
+    def _found(self, file: int, line: Line) -> Found:
+        if line.content is None:
+            return Found(line, None)
+        try:
+            record = self._parsed(file, line.content)
+            return Found(line, record, list(facets_of(record)))
+        except BAD_ROW:
+            return Found(line, None)
+
+    def _parsed(self, file: int, content: bytes) -> Record:
+        if file == DROPS:
+            return Drop.model_validate_json(content)
+        return parsed(content, self.source.row)
+
+    def _keep(self, file: int, found: Found) -> None:
+        line, record, facets = found
+        if record is None:
+            self.entries.add_unreadable(file, line, self._before[file])
+            return
+        position = getattr(record, "position", line.number - 1)  # answers of a training are in their order
+        self._before[file] = position
+        if file == ROWS:
+            self.entries.add_row(line, position, facets)
+        elif isinstance(record, Drop) and record.stage in EXPORT_STAGES:
+            self.entries.leave_out(position, reason_text((record.stage, record.reason)))
+        else:
+            self.entries.add_drop(line, position, facets)
+
+    def progress(self) -> tuple[int, int]:
+        """How many bytes are read, and how many there are."""
+        return sum(growing.end for growing in self._files), sum(growing.size for growing in self._files)
+
+    # Showing
+
+    def about(self, place: Place) -> About:
+        """What the index knows of an entry, while this thread has the lock."""
+        facets = self.entries.facets.values(place.bits)
+        is_left_out = facets["status"] == [LEFT_OUT]
+        return About(place, facets, self.entries.reasons(place.position) if is_left_out else [])
+
+    def short(self, about: About) -> Values:
+        """An entry for the list: its texts are cut, and a label has no verdict."""
+        row = self._shown(about, LEAD)
+        for name in VERDICT:
+            row.pop(name, None)
+        return row
+
+    def whole(self, about: About) -> Values:
+        """An entry that is opened."""
+        return self._shown(about, MOST_TEXT)
+
+    def _shown(self, about: About, most_text: int) -> Values:
+        place, facets, reasons = about
+        record, problems = self._record(place)
+        row = shown(record, [*reasons, *problems], most_text)
+        beside = record.model_dump(mode="json", include=BESIDE)
+        return row | beside | {"number": place.number, "position": place.position, "facets": facets}
+
+    def _record(self, place: Place) -> tuple[Record, list[str]]:
+        """The record of an entry; of a line that is not one, its start and what is wrong with it."""
+        name = f"line {place.line} of {self._files[place.file].path.name}"
+        content = b""
+        try:
+            content = self._content(place)
+            if place.size > MOST_LINE:
+                problem = f"it has {place.size:,} bytes, and up to {MOST_LINE:,} are read"
+            else:
+                return self._parsed(place.file, content), []
+        except ValidationError as error:
+            problem = first_fault(error)
+        except OSError as error:
+            problem = error.strerror or str(error)
+        except BAD_ROW as error:
+            problem = one_line(error)
+        text = content[:START].decode("utf-8", "replace")
+        return Unreadable(id=name, text=text), [f"{name} is not a row: {problem}"]
+
+    def _content(self, place: Place) -> bytes:
+        """The line of an entry, or its start if it is too long."""
+        with open(self._files[place.file].path, "rb") as file:
+            file.seek(place.start)
+            return file.read(min(place.size, MOST_LINE))
