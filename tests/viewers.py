@@ -9,6 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -68,6 +69,11 @@ class Viewer:
         """A question as the page asks it."""
         return self.send("POST", f"/api/{question}", self.own(), json.dumps(values).encode())
 
+    def wait(self) -> None:
+        """Until there are rows to look at."""
+        while not self.ask("state").values["sources"][0]["entries"]:
+            time.sleep(0.02)
+
     def raw(self, request: bytes, *, last: bool = False) -> bytes:
         """What is answered to these bytes, until the server hangs up; last: says that nothing follows them."""
         with socket.create_connection(("127.0.0.1", self.port), timeout=30) as connection:
@@ -92,6 +98,7 @@ def viewer(*words: str | Path) -> Iterator[Viewer]:
     """A viewer of these folders, with these options; it must not have complained of anything when it ends."""
     running = Viewer(*words)
     try:
+        running.wait()
         yield running
     finally:
         status, stderr = running.end()

@@ -12,8 +12,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 from cai.records import Values
+from cai.sources.labels import Preference
 from cai.texts.wording import reason_of
-from cai.viewer.entries import ROWS, Condition, numbers_of, open_tables
+from cai.viewer.entries import Condition, open_tables
 from cai.viewer.reader import Reader
 from cai.viewer.sources import Source
 
@@ -151,8 +152,10 @@ class Index:
             every = list(map(reader.about, reader.entries.select(Condition("number = ?", [number]))))
         return next(map(reader.whole, every), None)
 
-    def number_at(self, source: int, position: int) -> int | None:
-        """The number of the row at a position of the input; None if it is not read yet."""
-        at = Condition("position = ? AND number BETWEEN ? AND ?", (position, *numbers_of(ROWS)))
+    def voted(self, source: int, start: int, human: Preference | None) -> int | None:
+        """A person has said which reply of a row is better, or taken it back; start: of its line.
+
+        Returns the number of its entry; None if that is not read yet.
+        """
         with self._asking():
-            return next((place.number for place in self._readers[source].entries.select(at)), None)
+            return self._readers[source].voted(start, human)

@@ -16,12 +16,23 @@ from cai.engine.letters import probability
 from cai.errors import SourceError, UsageError
 from cai.folder.files import check_files, exists
 from cai.judge.certify import first_tested
-from cai.judge.gold import FILE, RANDOM, SKIPPED, TAKEN_BACK, GoldVote, Side, append_vote, is_vote, vote_of, word_of
+from cai.judge.gold import (
+    FILE,
+    RANDOM,
+    SKIPPED,
+    TAKEN_BACK,
+    GoldVote,
+    Side,
+    append_vote,
+    is_vote,
+    vote_of,
+    word_of,
+)
 from cai.judge.majority import People
 from cai.judge.metrics import credit, wilson
 from cai.judge.people import TRUTHS
 from cai.records import Values
-from cai.sources.labels import OTHER
+from cai.sources.labels import OTHER, Preference
 from cai.sources.lines import json_line
 from cai.sources.values import BadRecord
 from cai.viewer.pairs import Pair, Pairs
@@ -151,6 +162,22 @@ class Labelling:
         """The verdict on a pair has been shown: a vote on it is no longer blind."""
         with self._lock:
             self._seen.add(key)
+
+    def people(self, *keys: str) -> list[tuple[int, Preference | None]]:
+        """Of pairs, by default all with votes: where the line of the row starts, and what this person or others say."""
+        with self._lock:
+            self._follow()
+            every = keys or tuple({*self._mine, *self._people.words})
+            starts = {key: start for key in every if (start := self._pairs.start(key)) is not None}
+            return [(start, self._human(key)) for key, start in starts.items()]
+
+    def _human(self, key: str) -> Preference | None:
+        mine = self._mine.get(key)
+        for word in OTHER:
+            if word == mine:
+                return word
+        pair = self._pair(key)
+        return self._people.human(key, pair.a, pair.b)
 
     def vote(self, key: str, queue: str, choice: str, seconds: float | None = None, blind: bool = True) -> Values:
         """Write a vote down: first, second, tie or skip. Returns what may be shown once it is on disk.

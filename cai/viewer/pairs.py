@@ -139,11 +139,9 @@ class Pairs:
 
     def pair(self, key: str) -> Pair | None:
         """The pair of a key; None if the run has none."""
-        draw = int.from_bytes(draw_of(key, self._seed)[:8])
-        at = bisect_left(self._order, draw, key=self._draws.__getitem__)
-        if at == len(self._order) or self._draws[self._order[at]] != draw:
+        place = self._place(key)
+        if place is None:
             return None
-        place = self._order[at]
         with open(self._path, "rb") as file:
             file.seek(self._starts[place])
             row = orjson.loads(file.readline())
@@ -153,6 +151,18 @@ class Pairs:
             if number == self._numbers[place]:
                 return _of_contest(pair)
         return None
+
+    def start(self, key: str) -> int | None:
+        """Where the line of a pair's row starts."""
+        place = self._place(key)
+        return None if place is None else self._starts[place]
+
+    def _place(self, key: str) -> int | None:
+        draw = int.from_bytes(draw_of(key, self._seed)[:8])
+        at = bisect_left(self._order, draw, key=self._draws.__getitem__)
+        if at == len(self._order) or self._draws[self._order[at]] != draw:
+            return None
+        return self._order[at]
 
 
 def _of_label(row: Object) -> Pair:

@@ -19,6 +19,7 @@ from cai.viewer.labelling import Labelling
 from cai.viewer.sources import Source
 
 PAIRS = (Label, Revision, Candidates)  # rows that pairs can be made of
+EXACT = 1 << 53  # up to which JavaScript knows every integer
 QueueName = Literal["random", "uncertain"]
 
 
@@ -47,7 +48,7 @@ class AskRows(Record):
     source: int = Field(ge=0)
     facets: dict[str, str] = Field(default_factory=dict)
     words: str = ""
-    start: int = Field(0, ge=0)
+    start: int = Field(0, ge=0, lt=EXACT)
     count: int = Field(40, ge=1, le=MOST_ROWS)
 
 
@@ -55,7 +56,7 @@ class AskRow(Record):
     """A row, whole."""
 
     source: int = Field(ge=0)
-    number: int = Field(ge=0)
+    number: int = Field(ge=0, lt=EXACT)
 
 
 class AskCall(Record):
@@ -110,7 +111,7 @@ class Answers:
         self._source(ask.source)
         row = self._index.row(ask.source, ask.number)
         if row is None:
-            raise UsageError(f"row {ask.number + 1} is not there any more")
+            raise UsageError("this row is not there any more")
         with self._lock:
             if row.get("key") is not None:
                 self._seen.add(row["key"])
@@ -136,12 +137,21 @@ class Answers:
         """Keep a vote, and tell what may be shown after it."""
         labelling = self._labelling(ask.source)
         shown = labelling.vote(ask.key, ask.queue, ask.choice, ask.seconds)
-        return {**shown, "number": self._index.number_of(ask.source, ask.key)}
+        return {**shown, "number": self._tell(ask.source, labelling, ask.key)}
+
+    def _tell(self, source: int, labelling: Labelling, *keys: str) -> int | None:
+        """Let the index know what people say of pairs, by default of all; the number of the last one's row."""
+        number = None
+        for start, human in labelling.people(*keys):
+            number = self._index.voted(source, start, human)
+        return number
 
     def undo(self, ask: AskPair) -> Values:
         """Take the last vote back: its pair is asked about again."""
         pair = self._labelling(ask.source).undo()
         queue = ask.queue if pair is None else pair["queue"]
+        if pair is not None:
+            self._tell(ask.source, self._labelling(ask.source), pair["key"])
         again = ask.model_copy(update={"queue": queue})
         return {"pair": pair, "queue": queue, "standing": self._standing(again)}
 
@@ -163,6 +173,7 @@ class Answers:
                 for key in self._seen:
                     labelling.seen(key)
                 self._labellings[number] = labelling
+                self._tell(number, labelling)
             return self._labellings[number]
 
 

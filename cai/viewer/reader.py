@@ -11,12 +11,13 @@ from pydantic import ValidationError
 
 from cai.folder.lines import BAD_ROW
 from cai.folder.rows import EXPORT_STAGES
-from cai.records import Drop, Record, Values
+from cai.records import Drop, Label, Record, Values
 from cai.report.folders import parsed, reason_text
 from cai.report.html.rows import MOST_TEXT, shown
+from cai.sources.labels import Preference
 from cai.sources.yamlfile import first_fault
 from cai.texts.wording import one_line
-from cai.viewer.entries import DROPS, ROWS, Entries, Place
+from cai.viewer.entries import DROPS, ROWS, Condition, Entries, Place
 from cai.viewer.facets import LEFT_OUT, Facet, facets_of
 from cai.viewer.growing import MOST_LINE, Growing, Line
 from cai.viewer.sources import Source
@@ -70,6 +71,7 @@ class Reader:
         if source.drops is not None:
             self._files.append(Growing(source.drops))
         self._before = [0, 0]  # position of the last entry of each file
+        self._people: dict[int, Preference | None] = {}  # by the start of a label's line, votes that are not in it
 
     # Reading
 
@@ -113,6 +115,7 @@ class Reader:
             self.entries.forget_drops()
         else:
             self.entries.forget()
+            self._people.clear()
         for number in range(file, len(self._files)):
             self._files[number].restart()
             self.words.forget(number)
@@ -123,6 +126,8 @@ class Reader:
             return Found(line, None)
         try:
             record = self._parsed(file, line.content)
+            if file == ROWS:
+                record = self._with_vote(line.start, record)
             return Found(line, record, list(facets_of(record)))
         except BAD_ROW:
             return Found(line, None)
@@ -145,6 +150,21 @@ class Reader:
             self.entries.leave_out(position, reason_text((record.stage, record.reason)))
         else:
             self.entries.add_drop(line, position, facets)
+
+    def voted(self, start: int, human: Preference | None) -> int | None:
+        """What a person says of a row, whose line starts there; the number of its entry, None if it is not read yet."""
+        self._people[start] = human
+        for place in self.entries.select(Condition("number = ?", [start])):
+            record, _ = self._record(place)
+            self.entries.change(place, ("person",), facets_of(self._with_vote(start, record)))
+            return place.number
+        return None
+
+    def _with_vote(self, start: int, record: Record) -> Record:
+        human = self._people.get(start)
+        if human is None or not isinstance(record, Label):
+            return record
+        return record.model_copy(update={"human": human})
 
     def progress(self) -> tuple[int, int]:
         """How many bytes are read, and how many there are."""

@@ -341,18 +341,20 @@ def test_lines_of_several_people_are_rows(tmp_path: Path) -> None:
         assert facets(read(index))["status"] == {"kept": 2}
 
 
+def test_a_vote_counts_in_the_list_and_can_be_taken_back(tmp_path: Path) -> None:
+    run = label_cuts.make_run(tmp_path / "run", [label_cuts.pair(at, z=1.0) for at in range(3)])
+    with opened(run) as index:
+        start = (run / "labels.jsonl").read_bytes().index(b"\n") + 1
+        assert index.voted(0, start, "b") is None
+        assert [row["facets"]["person"] for row in rows(read(index))] == [["none"], ["disagrees"], ["none"]]
+        assert index.voted(0, 0, "a") == 0
+        assert facets(index)["person"] == {"none": 1, "disagrees": 1, "agrees": 1}
+        assert index.voted(0, start, None) == start
+        assert facets(index)["person"] == {"none": 2, "agrees": 1}
+        assert index.voted(0, 1, "a") is None
+
+
 # Pages
-
-
-def test_a_row_is_found_by_its_position_in_the_input(tmp_path: Path) -> None:
-    with opened(make_run(tmp_path / "run", [revision(8), revision(3), lost(5)])) as index:
-        read(index)
-        for at in (3, 8):
-            number = index.number_at(0, at)
-            assert number is not None
-            row = index.row(0, number)
-            assert row is not None and row["position"] == at
-        assert index.number_at(0, 5) is None
 
 
 def test_a_page_has_no_more_rows_than_a_browser_takes(tmp_path: Path) -> None:

@@ -41,7 +41,7 @@ def refused(answer: Any, status: int = 403) -> None:
 
 
 def test_the_page_with_the_token_is_answered(opened: Viewer) -> None:
-    assert SECRET in opened.ask("row", source=0, number=1).body.decode()
+    assert SECRET in opened.ask("row", source=0, number=0).body.decode()
 
 
 def test_only_this_machine_is_listened_to(opened: Viewer) -> None:
@@ -241,6 +241,7 @@ def test_no_path_of_a_request_names_a_file(opened: Viewer, path: str) -> None:
         {"source": 0},
         {"source": 0, "number": 1.5},
         {"source": 10**30, "number": 10**30},
+        {"source": 0, "number": 10**30},
     ],
 )
 def test_what_is_asked_for_is_a_number_and_never_a_path(opened: Viewer, values: dict[str, Any]) -> None:
