@@ -347,7 +347,7 @@ def test_a_dead_server_ends_the_run_after_a_few_tries(store: Store) -> None:
         async for _ in play_all(driver(model, store), 1000, 4):
             pass
 
-    with pytest.raises(ServerDown, match="connection refused; start the server"):
+    with pytest.raises(ServerDown, match="connection refused; check the model or start its server"):
         skipping(main())
     assert len(model.asked) <= 4 * 3
 

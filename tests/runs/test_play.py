@@ -235,7 +235,7 @@ def test_an_unknown_model_ends_the_run_at_once(tmp_path: Path) -> None:
 def test_a_server_that_is_down_from_the_start_ends_the_run_and_drops_nothing(tmp_path: Path) -> None:
     with stub() as server:
         pass
-    with pytest.raises(ServerDown, match="start the server and run the same command again"):
+    with pytest.raises(ServerDown, match="start its server, then run the same command again"):
         run(questions(500), tmp_path / "out", **options(server))
     assert not (tmp_path / "out").exists()
 
