@@ -1,0 +1,243 @@
+"""Finds single rows of a run by id or position, without reading its files from their start; may look on while it runs.
+
+Rows are appended roughly in the order of the input, so a position is looked for first where lines of about that
+position are, and then further away. An id leads to its position by the journal; the beginning of one is searched for.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from contextlib import ExitStack, closing
+from itertools import islice, pairwise
+from pathlib import Path
+from typing import BinaryIO, NamedTuple
+
+import orjson
+
+from cai.errors import RunError
+from cai.folder.files import check_files
+from cai.folder.lines import DROPPED, position_of, reading
+from cai.folder.rows import EXPORT_STAGES, names_of
+from cai.folder.store import Store
+from cai.records import Values
+
+BLOCK = 1 << 23  # bytes that are searched at once, at about 3 GB/s; at their ends positions are looked at first
+MOST_IDS = 10_000  # that begin alike
+HASH = re.compile("[0-9a-f]{1,32}")  # the id of a row whose input gave it none, or the beginning of one
+POSITION = re.compile(rb'"position": ?(\d+)[,}]')  # the first one of a line is its own: quotes in texts are escaped
+ID = rb'"id": ?("(?:%s)(?:[^"\\]|\\.)*")'  # that begins so; a text has its quotes escaped
+
+
+class Entry(NamedTuple):
+    """What became of one input. left_out: the lines of dropped.jsonl about a row, which say what files lack it."""
+
+    id: str | None
+    row: bytes | None
+    drop: Values | None  # why there is no row
+    left_out: tuple[Values, ...] = ()
+
+
+class Lookup:
+    """The rows of a run folder, to be found one by one; close it, or use it in a `with`.
+
+    rows_file: the name of the file that has them. journal: None if there is none that can be read, and `problem` says
+    why.
+    """
+
+    def __init__(self, folder: Path, rows_file: str) -> None:
+        self.rows, self.drops = folder / rows_file, folder / DROPPED
+        check_files(folder, (rows_file, DROPPED, "calls.sqlite"))
+        self.journal: Store | None = None
+        self.problem = f"{folder / 'calls.sqlite'} is not there"
+        self._opened = ExitStack()
+        if not (folder / "calls.sqlite").exists():
+            return
+        try:
+            journal = self._opened.enter_context(closing(Store(folder, briefly=True)))
+            journal.rows.first_row()
+            self.journal = journal
+        except RunError as error:
+            self.problem = str(error)
+
+    def __enter__(self) -> Lookup:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._opened.close()
+
+    def first(self) -> Entry | None:
+        """The first row in input order; if there is none, the first that was dropped, or None."""
+        position = None if self.journal is None else self.journal.rows.first_row()
+        if position is not None and (entry := self.at(position)) is not None:
+            return entry
+        for path in (self.rows, self.drops):
+            position = min(_positions(path), default=None)
+            if position is not None:
+                return self.at(position)
+        return None
+
+    def at(self, position: int) -> Entry | None:
+        """What became of the input at a position; None if that is not written yet."""
+        row = line_at(self.rows, position)
+        lines = list(map(orjson.loads, lines_at(self.drops, position)))
+        if row is not None:
+            left_out = (line for line in lines if line["stage"] in EXPORT_STAGES)
+            return Entry(orjson.loads(row)["id"], row, None, tuple(left_out))
+        drop = next((line for line in reversed(lines) if line["stage"] not in EXPORT_STAGES), None)
+        return None if drop is None else Entry(drop["id"], None, drop)
+
+    def find(self, name: str) -> Entry | None:
+        """What has exactly this id, as the journal knows; None also for a run without one."""
+        for position in self._known(name):
+            entry = self.at(position)
+            if entry is not None and entry.id == name:
+                return entry
+        return None
+
+    def has_begun(self, name: str) -> bool:
+        """Whether the run has begun with an input of this id, whatever comes of it."""
+        return any(True for _ in self._known(name))
+
+    def beginning_with(self, text: str) -> dict[str, int]:
+        """The ids that begin so with their positions, at most 10,000; reads all rows, unless their ids are hashes."""
+        if not self._all_hashes():
+            return dict(islice(self._named(text), MOST_IDS))
+        if not HASH.fullmatch(text):
+            return {}
+        least, end = (b"p" + bytes.fromhex(text.ljust(32, digit)) for digit in "0f")
+        ids = {}
+        for position in self.journal.rows.positions_from(least, end + b"\0", MOST_IDS):
+            entry = self.at(position)
+            if entry is not None and entry.id is not None:
+                ids[entry.id] = position
+        return ids
+
+    def _all_hashes(self) -> bool:
+        """Whether the input gave no row an id."""
+        if self.journal is None or self.journal.rows.positions_from(b"i", b"j", 1):
+            return False
+        return bool(self.journal.rows.positions_from(b"p", b"q", 1))
+
+    def _known(self, name: str) -> Iterator[int]:
+        """Positions that the journal knows for an id; a hash may be that of a row which has an id of its own."""
+        if self.journal is None:
+            return
+        digest = bytes.fromhex(name) if re.fullmatch("[0-9a-f]{32}", name) else b""
+        for key in (names_of(b"", name)[-1], b"p" + digest):
+            position = self.journal.rows.position_of(key)
+            if position is not None:
+                yield position
+
+    def _named(self, beginning: str) -> Iterator[tuple[str, int]]:
+        """Each id that begins so, once, with its position."""
+        try:
+            forms = {orjson.dumps(beginning)[1:-1], json.dumps(beginning)[1:-1].encode()}  # as JSON may be written
+        except TypeError:  # it is not UTF-8, as every id is
+            return
+        pattern = re.compile(ID % b"|".join(map(re.escape, forms)))
+        names = set()
+        for path in (self.drops, self.rows):  # what the journal does not know was dropped before it was played
+            for block in _blocks(path):
+                for match in pattern.finditer(block):
+                    name = orjson.loads(match[1])
+                    if name not in names:
+                        names.add(name)
+                        with reading(path):
+                            yield name, position_of(_line_around(block, match), path.name)
+
+
+def line_at(path: Path, position: int) -> bytes | None:
+    """The line of a position in a file of rows; None if it has none. What is torn at its end is no line."""
+    return next(lines_at(path, position, most=1), None)
+
+
+def lines_at(path: Path, position: int, most: int | None = None) -> Iterator[bytes]:
+    """The lines of a position, at most so many, from the likeliest place on."""
+    if not path.exists():
+        return iter(())
+    return islice(_lines_at(path, position), most)
+
+
+def _lines_at(path: Path, position: int) -> Iterator[bytes]:
+    pattern = re.compile(rb'"position": ?%d[,}]' % position)
+    with open(path, "rb") as file:
+        for start, end in _likeliest(file, position):
+            file.seek(start)
+            block = file.read(end - start)
+            for match in pattern.finditer(block):
+                line = _line_around(block, match)
+                if _own_position(line) == position:
+                    yield line
+
+
+def _likeliest(file: BinaryIO, position: int) -> list[tuple[int, int]]:
+    """The parts of a file, each of whole lines, in the order of how near to a position their ends are."""
+    size = _end_of_lines(file)
+    count = size // BLOCK + 1
+    starts = list(dict.fromkeys(_line_start(file, size * number // count) for number in range(count)))
+    places = [(start, _position_at(file, start)) for start in starts if start < size]
+    parts = []
+    for (start, first), (end, last) in pairwise([*places, (size, None)]):
+        distance = 0
+        if first is not None and last is not None:
+            distance = max(min(first, last) - position, position - max(first, last), 0)
+        parts.append((distance, start, end))
+    return [(start, end) for _, start, end in sorted(parts)]
+
+
+def _line_start(file: BinaryIO, offset: int) -> int:
+    """Where the first line begins that does not begin before an offset."""
+    if offset == 0:
+        return 0
+    file.seek(offset - 1)
+    file.readline()
+    return file.tell()
+
+
+def _position_at(file: BinaryIO, start: int) -> int | None:
+    file.seek(start)
+    return _own_position(file.readline())
+
+
+def _own_position(line: bytes) -> int | None:
+    own = POSITION.search(line)
+    return None if own is None else int(own[1])
+
+
+def _end_of_lines(file: BinaryIO) -> int:
+    """Where the last whole line ends."""
+    end = file.seek(0, 2)
+    while end > 0:
+        start = max(0, end - BLOCK)
+        file.seek(start)
+        last = file.read(end - start).rfind(b"\n")
+        if last >= 0:
+            return start + last + 1
+        end = start
+    return 0
+
+
+def _blocks(path: Path) -> Iterator[bytes]:
+    """A file in parts of whole lines; what is torn at its end is left out."""
+    if not path.exists():
+        return
+    rest = b""
+    with open(path, "rb") as file:
+        while block := file.read(BLOCK):
+            end = block.rfind(b"\n") + 1
+            if end:
+                yield rest + block[:end]
+                rest = b""
+            rest += block[end:]
+
+
+def _positions(path: Path) -> Iterator[int]:
+    for block in _blocks(path):
+        with reading(path):
+            yield from (position_of(line, path.name) for line in block.splitlines())
+
+
+def _line_around(block: bytes, match: re.Match[bytes]) -> bytes:
+    return block[block.rfind(b"\n", 0, match.start()) + 1 : block.index(b"\n", match.end())]
