@@ -15,7 +15,7 @@ from typer.core import TyperGroup
 
 from cai.cli.streams import keep_streams
 from cai.errors import CaiError
-from cai.texts.wording import printable
+from cai.texts.wording import UNPRINTABLE, printable
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON summary to stdout.")]
 MODULES = (
@@ -25,7 +25,7 @@ MODULES = (
     "chat",
     "judge",
     "evaluate",
-    "report",
+    "look",
     "view",
     "constitution",
 )  # of the commands, in the order of the help text
@@ -167,7 +167,9 @@ def print_json(value: Any, wanted: bool = True) -> None:
     if wanted:
         import orjson
 
-        typer.echo(orjson.dumps(value, option=orjson.OPT_INDENT_2))  # bytes: UTF-8 whatever the locale
+        text = orjson.dumps(value, option=orjson.OPT_INDENT_2).decode()
+        safe = UNPRINTABLE.sub(lambda character: f"\\u{ord(character[0]):04x}", text)  # the same JSON
+        typer.echo(safe.encode())  # bytes: UTF-8 whatever the locale
 
 
 if __name__ == "__main__":

@@ -47,7 +47,7 @@ class Lookup:
     """
 
     def __init__(self, folder: Path, rows_file: str) -> None:
-        self.rows, self.drops = folder / rows_file, folder / DROPPED
+        self.folder, self.rows, self.drops = folder, folder / rows_file, folder / DROPPED
         check_files(folder, (rows_file, DROPPED, "calls.sqlite"))
         self.journal: Store | None = None
         self.problem = f"{folder / 'calls.sqlite'} is not there"
@@ -113,6 +113,10 @@ class Lookup:
             if entry is not None and entry.id is not None:
                 ids[entry.id] = position
         return ids
+
+    def ids(self) -> Iterator[str]:
+        """The ids of all rows, and of what was dropped, as they stand in the files."""
+        return (name for name, _ in self._named(""))
 
     def _all_hashes(self) -> bool:
         """Whether the input gave no row an id."""

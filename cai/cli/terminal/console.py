@@ -164,18 +164,23 @@ def example(texts: Iterable[tuple[str, str]]) -> Iterator[Text]:
         elif text == reply:
             shown = Text("the reply, unchanged", "dim")
         else:
-            shown = _change(_short(reply), _short(text))
+            shown = change(_short(reply), _short(text), marked=not has_colour(console))
         for line in shown.wrap(console, max(20, min(console.width, WIDEST) - LABEL), tab_size=4):
             yield Text.assemble((f"{label:{LABEL}}", "bold"), line)
             label = ""
 
 
-def _change(before: str, after: str) -> Text:
+def change(before: str, after: str, *, marked: bool) -> Text:
     """What changed in a text; the new text alone if a diff would be mostly marks."""
     match = difflib.SequenceMatcher(None, before.split(), after.split(), autojunk=False)
     if match.ratio() < REWRITTEN:
         return Text(after)
-    return word_diff(before, after, marked=not console.is_terminal or console.no_color)
+    return word_diff(before, after, marked=marked)
+
+
+def has_colour(screen: Console) -> bool:
+    """Whether what is printed there can be coloured."""
+    return screen.is_terminal and not screen.no_color
 
 
 def show(lines: Iterable[Text | str]) -> None:

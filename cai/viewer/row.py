@@ -1,0 +1,241 @@
+"""One row whole: as it is in its folder, what files lack it and why, what made it, and the calls that it took."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from itertools import islice
+from pathlib import Path
+
+import orjson
+from pydantic import ValidationError
+
+from cai.errors import RunError, UsageError
+from cai.folder.files import exists, read_object
+from cai.folder.lookup import MOST_IDS, Entry, Lookup
+from cai.folder.rows import kind_of
+from cai.folder.run import find_info
+from cai.folder.store import StoredCall
+from cai.records import Drop, Object, Record, Values
+from cai.report.folders import is_in_use, parsed, reason_text
+from cai.report.places import EVALUATION, TRAINING, path_of
+from cai.sources.yamlfile import first_fault
+from cai.texts.wording import close_to, counted, one_line, shortened
+from cai.training.report.samples import FILE as SAMPLES
+from cai.training.report.samples import Sample
+from cai.training.setup.folder import ANEW, read_lines
+
+NAMED = 5  # ids and folders that a message names
+COMPARED = 2_000  # ids among which one like an unknown one is looked for
+FROM_ROW = ("constitution", "templates", "models", "model", "seed")
+FROM_RUN = ("source", "system", "sampling", "n", "rounds", "gate", "binding", "pairing")  # of its identity
+
+
+@dataclass(frozen=True)
+class Call:
+    """A call that a row took; stored: None if the journal has it no more."""
+
+    key: str
+    stored: StoredCall | None
+
+
+@dataclass(frozen=True)
+class Row:
+    """A row, a drop, or a sample of a training, with what its folder has about it.
+
+    kind: what made it, such as "cai label". made_by: what decided it, by name. notes: what is not known, and why.
+    another: how to name another row; None if this one was named.
+    """
+
+    folder: Path
+    kind: str
+    record: Record
+    made_by: Values
+    left_out: Sequence[str] = ()
+    calls: Sequence[Call] = ()
+    notes: Sequence[str] = ()
+    another: str | None = None
+
+    def summary(self, *, requests: bool) -> Values:
+        """For programs. requests: also what exactly was asked and answered."""
+        calls: list[Values] = []
+        for call in self.calls:
+            facts: Values = {"key": call.key}
+            if call.stored is not None:
+                completion = asdict(call.stored.completion)
+                facts |= {name: completion[name] for name in ("model", "finish", "input_tokens", "output_tokens")}
+                facts |= {"cost_usd": call.stored.cost_usd, "at": call.stored.at}
+            if call.stored is not None and requests:
+                facts |= {"request": call.stored.request, "completion": completion}
+            calls.append(facts)
+        return {
+            "folder": str(self.folder),
+            "kind": self.kind,
+            "what": type(self.record).__name__,
+            "row": self.record.model_dump(mode="json"),
+            "left_out": list(self.left_out),
+            "made_by": self.made_by,
+            "calls": calls,
+            "notes": list(self.notes),
+        }
+
+
+def find_row(source: str | Path, row_id: str | None = None) -> Row:
+    """The row of a run, or the sample of a training, that has this id or the only one that begins so; None: the first.
+
+    A run that is being written is read as far as it is. Raises UsageError for an id that no row has or several could
+    have, and for a folder without rows; RunError for a row that is damaged.
+    """
+    folder = path_of(source)
+    if exists(folder / TRAINING):
+        return _sample(folder, row_id)
+    info = find_info(folder) if folder.is_dir() else None
+    if info is None:
+        raise UsageError(_why_none(folder))
+    kind = kind_of(info["identity"]["command"])
+    with Lookup(folder, kind.rows_file) as run:
+        entry = _entry(run, folder, row_id)
+        record: Record
+        try:
+            if entry.row is None:
+                record = Drop.model_validate(entry.drop)
+            else:
+                record = parsed(entry.row, kind.row)
+        except ValidationError as error:
+            name = run.drops if entry.row is None else run.rows
+            raise RunError(f"{name}: the line of {entry.id!r} is damaged: {first_fault(error)}") from None
+        calls, notes = _calls(run, record)
+    return Row(
+        folder=folder,
+        kind=f"cai {info['identity']['command']}",
+        record=record,
+        made_by=_made_by(record, info),
+        left_out=tuple(f"{reason_text((line['stage'], line['reason']))}: {line['detail']}" for line in entry.left_out),
+        calls=calls,
+        notes=notes,
+        another=None if row_id is not None else f"another row: cai show {folder} ID",
+    )
+
+
+# Which row
+
+
+def _entry(run: Lookup, folder: Path, row_id: str | None) -> Entry:
+    """The row or drop that is meant."""
+    if row_id is None:
+        entry = run.first()
+        if entry is None:
+            raise UsageError(f"{folder} has no row yet{_while_running(folder)}")
+        return entry
+    entry = run.find(row_id)
+    if entry is not None:
+        return entry
+    ids = run.beginning_with(row_id)
+    if row_id in ids:
+        ids = {row_id: ids[row_id]}
+    if len(ids) > 1:
+        raise UsageError(_ambiguous(row_id, list(ids)))
+    entry = run.at(next(iter(ids.values()))) if ids else None
+    if entry is None:
+        raise UsageError(_unknown(run, folder, row_id))
+    return entry
+
+
+def _ambiguous(beginning: str, ids: Sequence[str]) -> str:
+    number = f"{len(ids):,} ids"
+    if len(ids) == MOST_IDS:
+        number = f"more than {number}"
+    return f"{number} begin with {beginning!r}: {_some(ids)}; name more of it"
+
+
+def _unknown(run: Lookup, folder: Path, row_id: str) -> str:
+    if run.has_begun(row_id):
+        return (
+            f"{row_id!r} is not finished: {folder} has begun with it, and has no row of it yet{_while_running(folder)}"
+        )
+    known = list(islice(run.ids(), COMPARED))
+    if not known:
+        return f"{folder} has no row yet{_while_running(folder)}"
+    close = close_to(row_id, known)
+    if close is not None:
+        return f"{folder} has no row {row_id!r}; did you mean {close!r}?"
+    return f"{folder} has no row {row_id!r}; its ids are like {_some(known)}, all of them are in {run.rows.name}"
+
+
+def _while_running(folder: Path) -> str:
+    return "; it is being written" if is_in_use(folder) else ""
+
+
+def _some(names: Sequence[str]) -> str:
+    rest = ", …" if len(names) > NAMED else ""
+    return ", ".join(repr(shortened(name, 80)) for name in names[:NAMED]) + rest
+
+
+def _why_none(folder: Path) -> str:
+    """What to name instead of a folder, or file, that has no rows of its own."""
+    if not folder.is_dir():
+        return f"{folder} is a file: name the folder of a run or a training"
+    what = "an evaluation" if exists(folder / EVALUATION) else "not a run or a training"
+    inside = sorted(path.parent for path in folder.glob("*/run.json"))
+    if not inside:
+        return f"{folder} is {what}; see which there are: cai runs {folder}"
+    names = ", ".join(map(str, inside[:NAMED]))
+    return f"{folder} is {what}; its rows are in the runs inside it: cai show RUN, such as {names}"
+
+
+# What belongs to it
+
+
+def _calls(run: Lookup, record: Record) -> tuple[list[Call], list[str]]:
+    """The calls of a row, and why some are not known."""
+    keys: Sequence[str] = getattr(record, "calls", ())
+    if isinstance(record, Drop) and not keys:
+        return [], ["no call was answered for it, or it was dropped by an earlier version, which did not write which"]
+    if run.journal is None:
+        return [Call(key, None) for key in keys], [f"its calls are not known: {run.problem}"]
+    calls = [Call(key, run.journal.call(key)) for key in keys]
+    lost = sum(call.stored is None for call in calls)
+    return calls, [f"{counted(lost, 'call')} of it not in {run.folder / 'calls.sqlite'}"] if lost else []
+
+
+def _made_by(record: Record, info: Values) -> Values:
+    """What decided a row, from its own columns, its run's identity, and what was typed."""
+    row, identity = record.model_dump(mode="json"), info["identity"]
+    facts = {name: row[name] for name in FROM_ROW if row.get(name)}
+    facts |= {name: identity[name] for name in FROM_ROW if name not in facts and identity.get(name) is not None}
+    facts |= {name: identity[name] for name in FROM_RUN if identity.get(name) not in (None, {})}
+    return {**facts, "command": info.get("command"), "versions": info.get("versions")}
+
+
+# Trainings
+
+
+def _sample(folder: Path, row_id: str | None) -> Row:
+    """What a model said to a held-out prompt before and after its training."""
+    record = read_object(folder / TRAINING, ANEW, orjson.loads)
+    try:
+        samples = [Sample.model_validate(line) for line in read_lines(folder / SAMPLES)]
+    except ValidationError as error:
+        raise RunError(f"{folder / SAMPLES} is damaged: {first_fault(error)}") from None
+    if not samples:
+        raise UsageError(f"{folder} is a training without samples{_while_running(folder)}")
+    names = [sample.id for sample in samples]
+    chosen = names[:1]
+    if row_id is not None:
+        chosen = [row_id] if row_id in names else [name for name in names if name.startswith(row_id)]
+    if not chosen:
+        close = close_to(row_id or "", names)
+        hint = f"it has {_some(names)}" if close is None else f"did you mean {close!r}?"
+        raise UsageError(f"{folder} has no sample {row_id!r}; {hint}")
+    if len(chosen) > 1:
+        raise UsageError(_ambiguous(row_id or "", chosen))
+    identity: Object = record.get("identity") or {}
+    facts: Values = {name: identity.get(name) for name in ("method", "config")}
+    facts |= {name: record.get(name) for name in ("model", "data", "run", "versions")}
+    return Row(
+        folder=folder,
+        kind=f"cai train {one_line(facts['method'])}",
+        record=samples[names.index(chosen[0])],
+        made_by={name: value for name, value in facts.items() if value is not None},
+        another=None if row_id is not None else f"{counted(len(names), 'sample')}; another: cai show {folder} ID",
+    )
