@@ -1,4 +1,4 @@
-"""The commands that look at what there is: `show` one row, and `report` about runs, trainings and evaluations."""
+"""The commands that look at what there is: `report` about runs and trainings, `show` one row, list all `runs`."""
 
 from __future__ import annotations
 
@@ -55,3 +55,25 @@ def show(
         print_json(found.summary(requests=calls))
     else:
         show_row(found, requests=calls)
+
+
+@app.command()
+def runs(
+    folder: Annotated[
+        Path | None,
+        typer.Argument(metavar="[DIR]", help="Folder to look in (default: runs, or here if there is none)."),
+    ] = None,
+    json: Json = False,
+) -> None:
+    """List the runs, trainings and evaluations under a folder, the newest first, and what to type to resume each.
+
+    Example: cai runs
+    """
+    from cai.cli.terminal.shelf import show_shelf
+    from cai.viewer.shelf import find_folders
+
+    shelf = find_folders(folder)
+    if json:
+        print_json([each.summary() for each in shelf.folders])
+    else:
+        show_shelf(shelf)

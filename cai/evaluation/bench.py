@@ -8,6 +8,7 @@ prints nothing.
 from __future__ import annotations
 
 import re
+import shlex
 import statistics
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -38,7 +39,7 @@ from cai.runs.run import Run
 from cai.runs.settings import LabelSettings
 from cai.sources.files import Source
 from cai.sources.yamlfile import make_settings
-from cai.texts.wording import settings_as_keywords
+from cai.texts.wording import printable, settings_as_keywords, words_of
 
 NOT_ASKED = (
     "gold", "agreement", "calibration", "annotate", "target", "max_candidates", "model", "pairing", "min_confidence",
@@ -101,6 +102,7 @@ def resolve_bench(
     models = open_models(
         {spec: spec for spec in judges}, settings.connection
     )  # together: no key may go to another's server
+    command = _command(gold, judges, protocols, settings)
     people = votes_in(gold)
     places, unlabelled = _labelled(gold, people, settings.limit)
     benches: dict[tuple[str, Protocol], Bench] = {}
@@ -114,8 +116,18 @@ def resolve_bench(
                 continue
             run.out = Path(out) / _slug(spec, run.protocol, {bench.run.out.name for bench in benches.values()})
             run.cuts = False
+            run.be_part_of(Path(out), command)
             benches[spec, run.protocol] = Bench(run, unlabelled, people)
     return list(benches.values())
+
+
+def _command(gold: Source, judges: Sequence[str], protocols: Sequence[str], settings: LabelSettings) -> str | None:
+    """What makes this bench on the command line; None for pairs that are in memory."""
+    if not isinstance(gold, str | Path):
+        return None
+    choices = {"gold": gold, "judge": judges, "protocol": protocols}
+    words = words_of(choices) + settings.words("judge", "protocol", "gold", "min_confidence")
+    return printable(shlex.join(["cai", "judge", "bench", *words]))
 
 
 def run_bench(benches: Sequence[Bench], play: Play = quietly) -> list[BenchResult]:

@@ -148,6 +148,7 @@ class EvaluateRun:
             if self._is_finished(run):
                 continue
             run.sharing = [path.parent for path in self.out.rglob("run.json") if path.parent != run.out]
+            run.be_part_of(self.out, self.command_line)
             self.arena.begun.add(run.out)
             yield run
 

@@ -114,7 +114,8 @@ class TrialRun(LabelRun):
         self.identity = {name: self.identity[name] for name in ("binding", "extra_body", "max_tokens", "seed")}
         self.identity |= {"command": "test", "tests": sha256(orjson.dumps(tests)).hexdigest()[:16]}
         source = self.constitution.source.removeprefix("built-in ")
-        self.command_line = f"cai constitution test {shlex.quote(source)}"
+        words = self.settings.words("constitution", "principles", "min_confidence")
+        self.command_line = shlex.join(["cai", "constitution", "test", source, *words])
         self.cuts = False
         self.examples = examples
         if settings.out is None:
@@ -176,6 +177,8 @@ def resolve_trial(law: Constitution, principle: str | None, options: Object) -> 
     """Check everything that can be checked before the first call; options: fields of `LabelSettings`."""
     examples = {example.id: (example, under) for example, under in _examples(law, principle)}
     run = TrialRun(examples, judging_settings("a trial", law, options, principles=1))
+    if principle is not None:
+        run.command_line = f"{run.command_line} --principle {shlex.quote(principle)}"
     if _is_trial(run.out):
         # Its rows are rebuilt from the finished calls; only tests that changed are asked.
         run.settings = run.settings.model_copy(update={"force": True})

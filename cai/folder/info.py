@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -93,6 +94,8 @@ class RunInfo(TypedDict, total=False):
     seconds: Number
     settings: Settings
     command: str | None
+    started_in: str
+    part_of: str
     export: Export | None
     labels: Identity | None  # of a sample run: its `binding` alone
     calibration: dict[str, str | None] | None
@@ -123,3 +126,14 @@ def content_of(info: Object, file: Path, advice: str) -> Content:
     except ValidationError as error:
         raise RunError(f"{file} is damaged ({first_fault(error)}); {advice}") from None
     return Content(info, "", file, advice)
+
+
+def seen_from(folder: Path, other: Path) -> str:
+    """The way from one folder to another, which holds if both are moved together; "" if there is none.
+
+    There is none between two drives of Windows, or from a folder that was deleted.
+    """
+    try:
+        return os.path.relpath(other.resolve(), folder.resolve())
+    except (ValueError, OSError):
+        return ""

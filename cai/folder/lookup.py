@@ -69,14 +69,17 @@ class Lookup:
 
     def first(self) -> Entry | None:
         """The first row in input order; if there is none, the first that was dropped, or None."""
-        position = None if self.journal is None else self.journal.rows.first_row()
-        if position is not None and (entry := self.at(position)) is not None:
-            return entry
-        for path in (self.rows, self.drops):
-            position = min(_positions(path), default=None)
-            if position is not None:
-                return self.at(position)
+        for position in self._first_positions():
+            entry = self.at(position)
+            if entry is not None:
+                return entry
         return None
+
+    def _first_positions(self) -> Iterator[int]:
+        if self.journal is not None:
+            yield from self.journal.rows.first_row()
+        for path in (self.rows, self.drops):
+            yield from sorted(_positions(path))[:1]
 
     def at(self, position: int) -> Entry | None:
         """What became of the input at a position; None if that is not written yet."""
@@ -85,8 +88,10 @@ class Lookup:
         if row is not None:
             left_out = (line for line in lines if line["stage"] in EXPORT_STAGES)
             return Entry(orjson.loads(row)["id"], row, None, tuple(left_out))
-        drop = next((line for line in reversed(lines) if line["stage"] not in EXPORT_STAGES), None)
-        return None if drop is None else Entry(drop["id"], None, drop)
+        for drop in reversed(lines):
+            if drop["stage"] not in EXPORT_STAGES:
+                return Entry(drop["id"], None, drop)
+        return None
 
     def find(self, name: str) -> Entry | None:
         """What has exactly this id, as the journal knows; None also for a run without one."""
@@ -102,7 +107,7 @@ class Lookup:
 
     def beginning_with(self, text: str) -> dict[str, int]:
         """The ids that begin so with their positions, at most 10,000; reads all rows, unless their ids are hashes."""
-        if not self._all_hashes():
+        if self.journal is None or not self.journal.rows.are_hashes():
             return dict(islice(self._named(text), MOST_IDS))
         if not HASH.fullmatch(text):
             return {}
@@ -118,21 +123,15 @@ class Lookup:
         """The ids of all rows, and of what was dropped, as they stand in the files."""
         return (name for name, _ in self._named(""))
 
-    def _all_hashes(self) -> bool:
-        """Whether the input gave no row an id."""
-        if self.journal is None or self.journal.rows.positions_from(b"i", b"j", 1):
-            return False
-        return bool(self.journal.rows.positions_from(b"p", b"q", 1))
-
     def _known(self, name: str) -> Iterator[int]:
         """Positions that the journal knows for an id; a hash may be that of a row which has an id of its own."""
         if self.journal is None:
             return
-        digest = bytes.fromhex(name) if re.fullmatch("[0-9a-f]{32}", name) else b""
-        for key in (names_of(b"", name)[-1], b"p" + digest):
-            position = self.journal.rows.position_of(key)
-            if position is not None:
-                yield position
+        keys = names_of(b"", name)[1:]
+        if len(name) == 32 and HASH.fullmatch(name):
+            keys.append(b"p" + bytes.fromhex(name))
+        for key in keys:
+            yield from self.journal.rows.positions_of(key)
 
     def _named(self, beginning: str) -> Iterator[tuple[str, int]]:
         """Each id that begins so, once, with its position."""
@@ -146,10 +145,17 @@ class Lookup:
             for block in _blocks(path):
                 for match in pattern.finditer(block):
                     name = orjson.loads(match[1])
-                    if name not in names:
-                        names.add(name)
-                        with reading(path):
-                            yield name, position_of(_line_around(block, match), path.name)
+                    if name in names:
+                        continue
+                    line = _line_around(block, match)
+                    with reading(path):
+                        if (
+                            path == self.drops and orjson.loads(line)["stage"] in EXPORT_STAGES
+                        ):  # about a row, or its reply
+                            continue
+                        position = position_of(line, path.name)
+                    names.add(name)
+                    yield name, position
 
 
 def line_at(path: Path, position: int) -> bytes | None:
@@ -207,7 +213,9 @@ def _position_at(file: BinaryIO, start: int) -> int | None:
 
 def _own_position(line: bytes) -> int | None:
     own = POSITION.search(line)
-    return None if own is None else int(own[1])
+    if own is None:
+        return None
+    return int(own[1])
 
 
 def _end_of_lines(file: BinaryIO) -> int:

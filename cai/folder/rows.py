@@ -220,11 +220,12 @@ class Rows:
             (first,) = self._db.execute("SELECT position FROM seen WHERE hash = ?", (digest,)).fetchone()
         return first
 
-    def position_of(self, name: bytes) -> int | None:
-        """The first position at which one of `names_of` occurred; None if it did not."""
+    def positions_of(self, name: bytes) -> list[int]:
+        """The first position at which one of `names_of` occurred; none if it did not."""
         with self._guard:
-            found = self._db.execute("SELECT position FROM seen WHERE hash = ?", (name,)).fetchone()
-        return None if found is None else int(found[0])
+            return [
+                int(position) for (position,) in self._db.execute("SELECT position FROM seen WHERE hash = ?", (name,))
+            ]
 
     def positions_from(self, name: bytes, end: bytes, most: int) -> list[int]:
         """The positions of the names from `name` up to `end`, which is not among them."""
@@ -232,12 +233,15 @@ class Rows:
         with self._guard:
             return [int(position) for (position,) in self._db.execute(query, (name, end, most))]
 
-    def first_row(self) -> int | None:
-        """The position of the first finished row; None if there is none."""
+    def are_hashes(self) -> bool:
+        """Whether the input named none of what was played, so that every id is a hash of its content."""
+        return not self.positions_from(b"i", b"j", 1) and bool(self.positions_from(b"p", b"q", 1))
+
+    def first_row(self) -> list[int]:
+        """The position of the first finished row; none if there is none."""
         query = "SELECT position FROM inputs WHERE state IN (?, 1) ORDER BY position LIMIT 1"
         with self._guard:
-            found = self._db.execute(query, (DONE,)).fetchone()
-        return None if found is None else int(found[0])
+            return [int(position) for (position,) in self._db.execute(query, (DONE,))]
 
     def forget(self) -> None:
         """Forget all inputs, and which lines are committed."""

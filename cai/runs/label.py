@@ -197,6 +197,7 @@ class LabelRun(Run[Label]):
                 RunFolder(self.out, self.identity).close()
             gold = self._gold()
             gold.sharing, self.sharing = [self.out], [gold.out]
+            gold.be_part_of(self.out, self.command_line)
             yield gold
             self.calibration = calibrate(self.settings, gold.out, self.out)
         yield self

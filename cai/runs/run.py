@@ -26,6 +26,7 @@ from cai.engine.templates import Templates
 from cai.errors import CaiError, RowDropped, RunError, SourceError, Unreadable
 from cai.export.export import CUTS, cut_again
 from cai.folder.files import identity_hash
+from cai.folder.info import seen_from
 from cai.folder.run import RunFolder
 from cai.folder.store import cost_of
 from cai.models import prices_of
@@ -66,6 +67,7 @@ class Run(RunKind[Row]):
         if isinstance(source, str | Path | None):
             words = [] if source is None else [str(source)]
             self.command_line = printable(shlex.join(["cai", self.command, *words, *settings.words()]))
+        self.part_of: Path | None = None  # the folder of the command that plays it, if that is another
         self.cuts = self.command in CUTS
         self.also_cut: Callable[[], None] = lambda: None
         self.sharing: Sequence[Path] = ()
@@ -84,6 +86,10 @@ class Run(RunKind[Row]):
         self._unusable: BadPrompt | None = None  # the first record that cannot be used, until one can
         self._failed: dict[int, Any] = {}  # items that failed in an earlier session, by position: they come last
         self._retries = False  # whether it is their turn
+
+    def be_part_of(self, folder: Path, command: str | None) -> None:
+        """Say whose part this run is: that of a command which plays several, and of its folder."""
+        self.part_of, self.command_line = folder, command
 
     # What a kind of run may change
 
@@ -291,7 +297,8 @@ class Run(RunKind[Row]):
         usage = folder.store.spent()._asdict()
         cost = usage.pop("cost_usd")
         hidden = self._hidden + secrets_hidden(self.models)
-        more = {"ended_unknown": usage.pop("ended_unknown"), "secrets_hidden": hidden, "asked": self.asked}
+        more: Values = {"ended_unknown": usage.pop("ended_unknown"), "secrets_hidden": hidden, "asked": self.asked}
+        more["part_of"] = "" if self.part_of is None else seen_from(folder.path, self.part_of)
         self.info = folder.write_info(
             stopped=self.stopped,  # why the run is not finished; null when it is
             usage=usage,
@@ -299,5 +306,6 @@ class Run(RunKind[Row]):
             seconds=round(time.monotonic() - self._began, 3),
             settings=self.settings.changeable(),
             command=folder.info.get("command") or self.command_line,
+            started_in=folder.info.get("started_in") or seen_from(folder.path, Path()),
             **{name: count for name, count in more.items() if count},
         )

@@ -148,6 +148,7 @@ class SampleRun(PromptRun[Candidates]):
             )
         if labels is not None:
             labels.sharing, self.sharing = [self.out], [labels.out]
+            labels.be_part_of(self.out, self.command_line)
             if self.is_resumed() and labels.out.exists():
                 RunFolder(labels.out, labels.identity).close()
         yield self

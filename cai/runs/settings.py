@@ -103,14 +103,14 @@ class RunSettings(BaseModel):
         """How models draw."""
         return Sampling(self.temperature, self.max_tokens, dict(self.extra_body))
 
-    def words(self) -> list[str]:
-        """The options of the command line for what is not at its default; without secrets and speed."""
+    def words(self, *left_out: str) -> list[str]:
+        """The options of the command line for what is not at its default; without secrets, speed, and some fields."""
         values = {}
         for name, field in type(self).model_fields.items():
             value = getattr(self, name)
             if isinstance(value, Constitution):
                 value = value.source.removeprefix("built-in ") or value.name
-            if value != field.default and name not in UNWRITTEN:
+            if value != field.default and name not in (*UNWRITTEN, *left_out):
                 values[name] = value
         if self.base_url is not None:
             values["base_url"] = "URL"  # the address itself may hold a key

@@ -6,6 +6,8 @@ Ctrl-C saves and stops; the same call resumes. The loop is TRL's.
 from __future__ import annotations
 
 import logging
+import re
+import shlex
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -16,11 +18,12 @@ from pydantic import ValidationError
 from cai.errors import UsageError
 from cai.export.pairs import Filters
 from cai.folder.files import identity_hash, sha256_of
+from cai.folder.info import seen_from
 from cai.folder.run import read_info
 from cai.judge.certify import FILE
 from cai.records import Object, Values
 from cai.sources.files import path_of
-from cai.texts.wording import nearest
+from cai.texts.wording import nearest, printable, words_of
 from cai.training.data.dataset import TrainingData, check_there, load_rows
 from cai.training.report.summary import TrainSummary
 from cai.training.session import Session
@@ -33,6 +36,7 @@ from cai.weights.bases import Base, find_base
 
 log = logging.getLogger("cai")
 
+SECRET = re.compile("token|key|secret|password", re.IGNORECASE)  # in the name of one of TRL's arguments
 OF_RUN = ("command", "source", "templates", "models", "rounds", "gate", "n", "pairing", "seed", "constitution")
 OF_JUDGE = ("judge", "protocol", "principles", "templates", "constitution")
 
@@ -78,8 +82,22 @@ def train(
         summary = _finished(folder, tell)
         if summary is not None:
             return summary
+        if "command" not in folder.record:
+            command = _command(method, data, {"model": model, "config": config, "eval_data": eval_data}, flags or {})
+            folder.write(command=command, started_in=seen_from(folder.path, Path()))
         loaded = _with_settled(loaded, folder, processes.num_processes)
         return Session(rows, base, loaded, folder, provenance(data), processes, tell, progress).run()
+
+
+def _command(method: str, data: Any, options: Object, flags: Object) -> str | None:
+    """What makes this training on the command line, without keys of servers; None for rows that are in memory."""
+    if not isinstance(data, str | Path):
+        return None
+    words = words_of({name: value for name, value in options.items() if value is not None and value != "local"})
+    for name, value in flags.items():
+        if not SECRET.search(name):
+            words += ["--set", f"{name}={orjson.dumps(value).decode()}"]
+    return printable(shlex.join(["cai", "train", method, str(data), *words]))
 
 
 def _finished(folder: TrainFolder, tell: Callable[[str], None]) -> TrainSummary | None:

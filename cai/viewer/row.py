@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from itertools import islice
@@ -11,6 +12,7 @@ import orjson
 from pydantic import ValidationError
 
 from cai.errors import RunError, UsageError
+from cai.evaluation.arena.figures import FILE as EVALUATION
 from cai.folder.files import exists, read_object
 from cai.folder.lookup import MOST_IDS, Entry, Lookup
 from cai.folder.rows import kind_of
@@ -18,12 +20,13 @@ from cai.folder.run import find_info
 from cai.folder.store import StoredCall
 from cai.records import Drop, Object, Record, Values
 from cai.report.folders import is_in_use, parsed, reason_text
-from cai.report.places import EVALUATION, TRAINING, path_of
+from cai.report.places import path_of
 from cai.sources.yamlfile import first_fault
-from cai.texts.wording import close_to, counted, one_line, shortened
+from cai.texts.wording import close_to, counted, nearest, one_line, shortened
 from cai.training.report.samples import FILE as SAMPLES
 from cai.training.report.samples import Sample
 from cai.training.setup.folder import ANEW, read_lines
+from cai.training.setup.folder import RECORD as TRAINING
 
 NAMED = 5  # ids and folders that a message names
 COMPARED = 2_000  # ids among which one like an unknown one is looked for
@@ -89,7 +92,9 @@ def find_row(source: str | Path, row_id: str | None = None) -> Row:
     folder = path_of(source)
     if exists(folder / TRAINING):
         return _sample(folder, row_id)
-    info = find_info(folder) if folder.is_dir() else None
+    if not folder.is_dir():
+        raise UsageError(f"{folder} is a file: name the folder of a run or a training")
+    info = find_info(folder)
     if info is None:
         raise UsageError(_why_none(folder))
     kind = kind_of(info["identity"]["command"])
@@ -102,8 +107,7 @@ def find_row(source: str | Path, row_id: str | None = None) -> Row:
             else:
                 record = parsed(entry.row, kind.row)
         except ValidationError as error:
-            name = run.drops if entry.row is None else run.rows
-            raise RunError(f"{name}: the line of {entry.id!r} is damaged: {first_fault(error)}") from None
+            raise RunError(f"{folder}: the line of {entry.id!r} is damaged: {first_fault(error)}") from None
         calls, notes = _calls(run, record)
     return Row(
         folder=folder,
@@ -113,7 +117,7 @@ def find_row(source: str | Path, row_id: str | None = None) -> Row:
         left_out=tuple(f"{reason_text((line['stage'], line['reason']))}: {line['detail']}" for line in entry.left_out),
         calls=calls,
         notes=notes,
-        another=None if row_id is not None else f"another row: cai show {folder} ID",
+        another=_another(folder, "another row", row_id),
     )
 
 
@@ -135,7 +139,8 @@ def _entry(run: Lookup, folder: Path, row_id: str | None) -> Entry:
         ids = {row_id: ids[row_id]}
     if len(ids) > 1:
         raise UsageError(_ambiguous(row_id, list(ids)))
-    entry = run.at(next(iter(ids.values()))) if ids else None
+    for position in ids.values():
+        entry = run.at(position)
     if entry is None:
         raise UsageError(_unknown(run, folder, row_id))
     return entry
@@ -167,15 +172,22 @@ def _while_running(folder: Path) -> str:
 
 
 def _some(names: Sequence[str]) -> str:
-    rest = ", …" if len(names) > NAMED else ""
-    return ", ".join(repr(shortened(name, 80)) for name in names[:NAMED]) + rest
+    rest = ["…"] * (len(names) > NAMED)
+    return ", ".join([*(repr(shortened(name, 80)) for name in names[:NAMED]), *rest])
+
+
+def _another(folder: Path, what: str, row_id: str | None) -> str | None:
+    """How to name another row, if none was named."""
+    if row_id is not None:
+        return None
+    return f"{what}: cai show {shlex.quote(str(folder))} ID"
 
 
 def _why_none(folder: Path) -> str:
-    """What to name instead of a folder, or file, that has no rows of its own."""
-    if not folder.is_dir():
-        return f"{folder} is a file: name the folder of a run or a training"
-    what = "an evaluation" if exists(folder / EVALUATION) else "not a run or a training"
+    """What to name instead of a folder that has no rows of its own."""
+    what = "not a run or a training"
+    if exists(folder / EVALUATION):
+        what = "an evaluation"
     inside = sorted(path.parent for path in folder.glob("*/run.json"))
     if not inside:
         return f"{folder} is {what}; see which there are: cai runs {folder}"
@@ -195,7 +207,8 @@ def _calls(run: Lookup, record: Record) -> tuple[list[Call], list[str]]:
         return [Call(key, None) for key in keys], [f"its calls are not known: {run.problem}"]
     calls = [Call(key, run.journal.call(key)) for key in keys]
     lost = sum(call.stored is None for call in calls)
-    return calls, [f"{counted(lost, 'call')} of it not in {run.folder / 'calls.sqlite'}"] if lost else []
+    notes = [f"{counted(lost, 'call')} of it not in {run.folder / 'calls.sqlite'}"]
+    return calls, notes[: bool(lost)]
 
 
 def _made_by(record: Record, info: Values) -> Values:
@@ -204,6 +217,8 @@ def _made_by(record: Record, info: Values) -> Values:
     facts = {name: row[name] for name in FROM_ROW if row.get(name)}
     facts |= {name: identity[name] for name in FROM_ROW if name not in facts and identity.get(name) is not None}
     facts |= {name: identity[name] for name in FROM_RUN if identity.get(name) not in (None, {})}
+    if isinstance(facts.get("source"), dict):
+        facts["source"] = facts["source"].get("what", facts["source"])
     return {**facts, "command": info.get("command"), "versions": info.get("versions")}
 
 
@@ -222,11 +237,9 @@ def _sample(folder: Path, row_id: str | None) -> Row:
     names = [sample.id for sample in samples]
     chosen = names[:1]
     if row_id is not None:
-        chosen = [row_id] if row_id in names else [name for name in names if name.startswith(row_id)]
+        chosen = [name for name in names if name == row_id] or [name for name in names if name.startswith(row_id)]
     if not chosen:
-        close = close_to(row_id or "", names)
-        hint = f"it has {_some(names)}" if close is None else f"did you mean {close!r}?"
-        raise UsageError(f"{folder} has no sample {row_id!r}; {hint}")
+        raise UsageError(f"{folder} has no sample {row_id!r}; {nearest(row_id, names)}")
     if len(chosen) > 1:
         raise UsageError(_ambiguous(row_id or "", chosen))
     identity: Object = record.get("identity") or {}
@@ -237,5 +250,5 @@ def _sample(folder: Path, row_id: str | None) -> Row:
         kind=f"cai train {one_line(facts['method'])}",
         record=samples[names.index(chosen[0])],
         made_by={name: value for name, value in facts.items() if value is not None},
-        another=None if row_id is not None else f"{counted(len(names), 'sample')}; another: cai show {folder} ID",
+        another=_another(folder, f"{counted(len(names), 'sample')}; another one", row_id),
     )

@@ -530,7 +530,7 @@ def test_a_label_run_can_be_ablated_whole(
 def test_a_built_in_constitution_is_named_as_the_command_takes_it(judged: Callable[..., Judge], tmp_path: Path) -> None:
     judged(fair)
     run = resolve_trial(load_constitution("hhh"), None, {"judge": "fake:x", "out": tmp_path / "trial"})
-    assert run.command_line == "cai constitution test hhh"
+    assert run.command_line == "cai constitution test hhh --judge fake:x"
     (tmp_path / "gold.jsonl").write_text('{"prompt": "q", "chosen": "2", "rejected": "1"}\n')
     judge_bench(tmp_path / "gold.jsonl", "fake:x", "hhh", out=tmp_path / "bench")
     [bench] = (tmp_path / "bench").iterdir()

@@ -1,0 +1,344 @@
+"""The runs, trainings and evaluations under a folder: what each is, how far it came, and what resumes it."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import closing, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import orjson
+
+from cai.errors import RunError, UsageError
+from cai.evaluation.arena.figures import FILE as EVALUATION
+from cai.folder.files import read_object
+from cai.folder.rows import DONE
+from cai.folder.run import find_info
+from cai.folder.store import Store
+from cai.records import KINDS, Values
+from cai.report.folders import is_in_use
+from cai.report.places import FOLDERS
+from cai.runs.run import INTERRUPTED
+from cai.training.setup.folder import ANEW, METRICS
+from cai.training.setup.folder import RECORD as TRAINING
+
+State = Literal["running", "done", "stopped", "unfinished", "damaged"]
+DEFAULTS = ("runs", ".")  # where runs are looked for: in the first of these that is there
+DEPTH = 6  # of folders below the one that is named: parts of an evaluation are two below it
+MOST_FOLDERS = 20_000
+NOT_OURS = {"node_modules", "site-packages", "__pycache__"}
+JOURNAL = "calls.sqlite"
+WRITTEN = (*FOLDERS, *(kind.rows_file for kind in KINDS.values()), JOURNAL, f"{JOURNAL}-wal", METRICS)
+BENCH = "judge bench"
+TYPED = {"test": "constitution test"}  # commands whose runs are named otherwise
+
+
+@dataclass
+class Folder:
+    """A run, a training, an evaluation, or what a command keeps of several runs.
+
+    kind: the command that makes it. why: it is stopped or damaged. rows, dropped, cost_usd: None if not known. changed:
+    when something was written there, in unix time. command: what was typed, in the folder `base`; None if that is not
+    known. whole: the folder of the command that it is a part of.
+    """
+
+    path: Path
+    kind: str
+    state: State = "unfinished"
+    why: str = ""
+    rows: int | None = None
+    dropped: int | None = None
+    cost_usd: float | None = None
+    changed: float = 0.0
+    command: str | None = None
+    base: Path | None = None
+    whole: Path | None = None
+    is_part: bool = False
+    parts: list[Folder] = field(default_factory=list)
+
+    def summary(self) -> Values:
+        """For programs."""
+        return {
+            "folder": str(self.path),
+            "kind": self.kind,
+            "state": self.state,
+            "why": self.why or None,
+            "rows": self.rows,
+            "dropped": self.dropped,
+            "cost_usd": self.cost_usd,
+            "changed": round(self.changed, 3),
+            "resume": resuming(self),
+            "parts": [part.summary() for part in self.parts],
+        }
+
+
+@dataclass
+class Shelf:
+    """What there is under a folder, the newest first. unreadable: folders that may not be entered."""
+
+    top: Path
+    folders: list[Folder] = field(default_factory=list)
+    unreadable: int = 0
+    whole: bool = True  # whether all folders were looked at
+
+
+def find_folders(top: str | Path | None = None) -> Shelf:
+    """The runs, trainings and evaluations under a folder; None: under `runs`, or here if there is no such folder.
+
+    What cannot be read is listed as damaged. Changes nothing, and may look on while runs are written. Raises UsageError
+    if there is no such folder.
+    """
+    if top is None:
+        top = next(filter(os.path.isdir, DEFAULTS))
+    shelf = Shelf(Path(top))
+    if not shelf.top.is_dir():
+        raise UsageError(f"{top} is not a folder: name one with runs in it, such as runs")
+    folders = [_folder(path, names) for path, names in _walk(shelf)]
+    shelf.folders = _gathered([each for each in folders if each is not None])
+    return shelf
+
+
+# Looking for them
+
+
+def _walk(shelf: Shelf) -> Iterator[tuple[Path, set[str]]]:
+    """Every folder with the names in it, each once, however many links lead to it; the parents first."""
+    waiting = [(shelf.top, 0)]
+    visited = set[tuple[int, int]]()
+    while waiting:
+        path, depth = waiting.pop()
+        try:
+            status = path.stat()
+            if (status.st_dev, status.st_ino) in visited:
+                continue
+            visited.add((status.st_dev, status.st_ino))
+            with os.scandir(path) as entries:
+                inside = sorted(entries, key=lambda entry: entry.name, reverse=True)
+        except OSError:
+            shelf.unreadable += 1
+            continue
+        if len(visited) > MOST_FOLDERS:
+            shelf.whole = False
+            return
+        names = {entry.name for entry in inside}
+        yield path, names
+        if TRAINING in names or "pyvenv.cfg" in names:  # what is inside is not ours, or a checkpoint
+            continue
+        for entry in inside:
+            if not entry.name.startswith(".") and entry.name not in NOT_OURS and _is_folder(entry):
+                if depth == DEPTH:
+                    shelf.whole = False
+                else:
+                    waiting.append((path / entry.name, depth + 1))
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link that leads in a circle
+        return False
+
+
+# What each is
+
+
+def _folder(path: Path, names: set[str]) -> Folder | None:
+    """What a folder holds; None if it is none of ours."""
+    for name, read in READERS.items():
+        if name in names:
+            folder = Folder(path, "run", changed=_changed(path))
+            try:
+                read(folder)
+            except (RunError, OSError, KeyError, TypeError, ValueError) as error:
+                folder.state, folder.why = "damaged", str(error)
+            if is_in_use(path):
+                folder.state, folder.why = "running", ""
+            return folder
+    return None
+
+
+def _changed(path: Path) -> float:
+    """When anything of a run or training was last written."""
+    times = [0.0]
+    for name in WRITTEN:
+        with suppress(OSError):
+            times.append((path / name).stat().st_mtime)
+    return max(times)
+
+
+def _evaluation(folder: Folder) -> None:
+    folder.kind = "evaluate"
+    facts = read_object(folder.path / EVALUATION, "run the same command again", orjson.loads)
+    folder.command, folder.cost_usd = facts.get("command"), facts.get("cost_usd")
+    _set_state(folder, facts.get("stopped"))
+
+
+def _training(folder: Folder) -> None:
+    folder.kind = "train"
+    record = read_object(folder.path / TRAINING, ANEW, orjson.loads)
+    folder.kind = f"train {record['identity']['method']}"
+    data = record.get("data") or {}
+    folder.rows, folder.dropped = data.get("train"), sum((data.get("dropped") or {}).values())
+    folder.command = record.get("command")
+    folder.base = _base(folder.path, record.get("started_in"))
+    if not record["finished"]:
+        folder.why = _step(folder.path / METRICS)
+    elif any(folder.path.glob("*.safetensors")):
+        folder.state = "done"
+    else:
+        folder.why = "its weights are gone"
+
+
+def _step(metrics: Path) -> str:
+    """How far a training came."""
+    if not metrics.exists():
+        return "before the first step"
+    lines = metrics.read_bytes().splitlines()
+    for line in reversed(lines):
+        with suppress(ValueError):  # torn by a kill
+            facts = orjson.loads(line)
+            return f"at step {facts['step']:,} of {facts['steps']:,}"
+    return "before the first step"
+
+
+def _run(folder: Folder) -> None:
+    info: Any = find_info(folder.path)
+    identity = info["identity"]
+    folder.kind = TYPED.get(identity["command"], identity["command"])
+    folder.rows, folder.dropped = info.get("rows"), sum(info.get("dropped", {}).values())
+    folder.cost_usd = info.get("cost_usd")
+    folder.command = info.get("command")
+    body = identity.get("extra_body") or identity.get("sampling", {}).get("extra_body")
+    if folder.command is not None and body:
+        folder.command += f" --extra-body {shlex.quote(orjson.dumps(body).decode())}"
+    folder.base = _base(folder.path, info.get("started_in"))
+    if info.get("part_of"):
+        folder.whole = (folder.path / info["part_of"]).resolve()
+    _set_state(folder, info.get("stopped"))
+    if folder.state != "done" and (folder.path / JOURNAL).exists():  # a kill leaves the counts of the session before
+        with closing(Store(folder.path, briefly=True)) as store:
+            counts = store.rows.count()
+            folder.rows = counts.pop(DONE, 0)
+            folder.dropped, folder.cost_usd = counts.total(), store.spent().cost_usd
+
+
+def _lost(folder: Folder) -> None:
+    raise RunError(f"{folder.path} has calls and no run.json: restore it, or run the same command with --force")
+
+
+READERS = {EVALUATION: _evaluation, TRAINING: _training, "run.json": _run, JOURNAL: _lost}
+
+
+def _set_state(folder: Folder, stopped: str | None) -> None:
+    if stopped is None:
+        folder.state = "done"
+    elif stopped != INTERRUPTED:  # which also stands there while a run is played, or after a kill
+        folder.state, folder.why = "stopped", stopped
+
+
+def _base(path: Path, started_in: str | None) -> Path | None:
+    """The folder in which a command was typed, as it is seen from the folder of the run."""
+    if not started_in:
+        return None
+    return (path / started_in).resolve()
+
+
+# What belongs together
+
+
+def _gathered(folders: Iterable[Folder]) -> list[Folder]:
+    """Commands with their parts, the newest first; a folder inside another one of ours is a part of it."""
+    known = {folder.path.resolve(): folder for folder in folders}
+    tops = []
+    for path, folder in list(known.items()):
+        whole = None
+        if folder.whole is not None or folder.base is None:  # earlier versions wrote neither
+            whole = next((each for each in path.parents if each in known), None)
+        if whole is None and folder.whole is not None:  # of which nothing but parts is there yet
+            whole = folder.whole
+            known[whole] = Folder(_seen_as(whole, folder.path), "", command=folder.command, base=folder.base)
+            tops.append(known[whole])
+        if whole is None:
+            tops.append(folder)
+        else:
+            folder.is_part = True
+            known[whole].parts.append(folder)
+    for top in tops:
+        _sum_up(top)
+    return sorted(tops, key=lambda each: (-each.changed, each.path))
+
+
+def _seen_as(whole: Path, part: Path) -> Path:
+    """The folder of a command, named as the folder of its part is."""
+    named = (above for above in part.parents if above.resolve() == whole)
+    return next(named, whole)
+
+
+def _sum_up(top: Folder) -> None:
+    """What the parts of a command say of the whole."""
+    if not top.parts:
+        return
+    top.changed = max(part.changed for part in (top, *top.parts))
+    if top.kind in ("", "evaluate"):  # no run of its own
+        costs = [part.cost_usd for part in top.parts]
+        top.cost_usd = None
+        if None not in costs:
+            top.cost_usd = sum(filter(None, costs))
+        first = top.parts[0]
+        top.command, top.base = top.command or first.command, top.base or first.base
+        if not top.kind:
+            top.kind = _kind_of(top.command)
+            if top.kind == BENCH:  # which has nothing but its parts
+                top.state = "done"
+    states = {part.state for part in top.parts}
+    if "running" in states:
+        top.state, top.why = "running", ""
+    elif top.state == "done" and states != {"done"}:
+        part = next(part for part in top.parts if part.state != "done")
+        top.state, top.why = part.state, f"{part.path.name}: {part.why or part.state}"
+
+
+def _kind_of(command: str | None) -> str:
+    """The command of a folder that has nothing but parts."""
+    words = (command or "cai runs").split()[1:]
+    if words[0] == "judge":
+        return " ".join(words[:2])
+    return words[0]
+
+
+# What resumes each
+
+
+def resuming(folder: Folder) -> str | None:
+    """What to type here to resume; None if nothing is to be done, or what was typed is not known."""
+    if folder.command is None or folder.state in ("done", "running", "damaged"):
+        return None
+    path = folder.path.resolve()
+    base = folder.base
+    here = Path.cwd()
+    if base is None or not base.is_dir():
+        base = next((each for each in (here, *path.parents) if _has_sources(each, folder.command)), here)
+    if path.is_relative_to(base):
+        path = path.relative_to(base)
+    command = f"{folder.command} --out {shlex.quote(str(path))}"
+    if base == here:
+        return command
+    return f"cd {shlex.quote(os.path.relpath(base))} && {command}"
+
+
+def _has_sources(base: Path, command: str) -> bool:
+    """Whether a file that a command names is there, if it is run in this folder."""
+    return any((base / word).is_file() for word in shlex.split(command)[2:] if not word.startswith("-"))
+
+
+def age(changed: float) -> str:
+    """How long ago something was."""
+    seconds = max(0.0, time.time() - changed)
+    for size, unit in ((86_400, "d"), (3_600, "h"), (60, "min")):
+        if seconds >= size:
+            return f"{int(seconds / size)} {unit}"
+    return f"{int(seconds)} s"
