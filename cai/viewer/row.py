@@ -138,7 +138,7 @@ def _entry(run: Lookup, folder: Path, row_id: str | None) -> Entry:
     if row_id in ids:
         ids = {row_id: ids[row_id]}
     if len(ids) > 1:
-        raise UsageError(_ambiguous(row_id, list(ids)))
+        raise UsageError(_ambiguous(row_id, sorted(ids, key=ids.__getitem__)))
     for position in ids.values():
         entry = run.at(position)
     if entry is None:

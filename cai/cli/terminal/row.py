@@ -144,19 +144,19 @@ def _verdict(row: Label) -> str:
 
 
 def _votes(votes: Iterable[Vote]) -> str:
-    """Both orders of every principle: natural log probabilities of the letters, their mass, and what follows."""
-    table = "principle | order | log p(first) | log p(second) | mass | says | d | b\n"
+    """Both orders of every principle: log p of the letter of the reply shown first, of the second, and their mass."""
+    table = "  shown | first | second | mass | says | d | b\n"
     for vote in votes:
         wave = f", wave {vote.wave}" * (vote.wave > 0)
-        names = (f"{vote.principle} (weight {vote.weight:g}{wave})", "")
-        figures = ((number(vote.d, "+.3f"), number(vote.b, "+.3f")), ("", ""))
-        for order, name, (d, b) in zip(("ab", "ba"), names, figures, strict=True):
+        table += f"{cell(vote.principle)} (weight {vote.weight:g}{wave})\n"
+        preference = (number(vote.d, "+.3f"), number(vote.b, "+.3f"))
+        for order, figures in zip(("ab", "ba"), (preference, ("", "")), strict=True):
             reading: Reading = getattr(vote, order)
             says = CHOICES[order].get(reading.choice or "", "neither")
             logs = (number(value, ".3f") for value in (reading.first, reading.second, reading.mass))
-            cells = (name, order, *logs, says, d, b)
             remarks = ["a letter is below the list"] * reading.bounded + [reading.problem or ""]
-            table += f"{' | '.join(map(cell, cells))} ||   {cell('; '.join(filter(None, remarks)))}\n"
+            remark = cell("; ".join(filter(None, remarks)))
+            table += f"{' | '.join((f'  {order}', *logs, says, *figures))} ||   {remark}\n"
     return columns(visible(table)).rstrip("\n")
 
 
@@ -234,16 +234,14 @@ def _words(value: Any) -> str:
 def _calls(row: Row) -> Iterator[Line]:
     if not row.calls:
         return
-    table = "call | key | tokens in | out | USD | ended | at\n"
+    table = "call | in | out | USD | ended ||   key\n"
     for place, call in enumerate(row.calls, 1):
-        stored = call.stored
-        if stored is None:
-            table += f"{place} | {call.key} ||   not in calls.sqlite\n"
-            continue
-        done = stored.completion
-        at = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(stored.at))
-        cells = (place, call.key, number(done.input_tokens, ","), number(done.output_tokens, ","))
-        table += f"{' | '.join(map(cell, (*cells, _cost(stored.cost_usd), done.finish, at)))} ||   {cell(done.model)}\n"
+        cells: tuple[object, ...] = ("not there", "", "", "")
+        if call.stored is not None:
+            done = call.stored.completion
+            tokens = (number(count, ",") for count in (done.input_tokens, done.output_tokens))
+            cells = (*tokens, _cost(call.stored.cost_usd), done.finish)
+        table += f"{' | '.join(map(cell, (place, *cells)))} ||   {call.key}\n"
     yield "calls", columns(visible(table)).rstrip("\n")
 
 
@@ -255,10 +253,11 @@ def _cost(cost: float | None) -> str:
 
 def _exactly(call: Call, place: int, count: int) -> Iterator[Line]:
     """What was asked, and what came back."""
-    yield f"call {place}", f"of {count}, {call.key}"
     if call.stored is None:
-        yield "", "not in calls.sqlite"
+        yield f"call {place}", f"of {count} is not in calls.sqlite: {call.key}"
         return
+    at = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(call.stored.at))
+    yield f"call {place}", f"of {count}, {call.key}, answered by {call.stored.completion.model} at {at}"
     request = dict(call.stored.request)
     payload: Values = dict(request.pop("payload"))
     messages = payload.get("messages")
