@@ -37,6 +37,10 @@ BENCH = "judge bench"
 TYPED = {"test": "constitution test"}  # commands whose runs are named otherwise
 
 
+class NotOurs(Exception):
+    """A folder that only looks like one of ours."""
+
+
 @dataclass
 class Folder:
     """A run, a training, an evaluation, or what a command keeps of several runs.
@@ -153,6 +157,8 @@ def _folder(path: Path, names: set[str]) -> Folder | None:
             folder = Folder(path, "run", changed=_changed(path))
             try:
                 read(folder)
+            except NotOurs:
+                return None
             except (RunError, OSError, KeyError, TypeError, ValueError) as error:
                 folder.state, folder.why = "damaged", str(error)
             if is_in_use(path):
@@ -227,6 +233,9 @@ def _run(folder: Folder) -> None:
 
 
 def _lost(folder: Folder) -> None:
+    with closing(Store(folder.path, briefly=True)) as store:
+        if store.is_empty():  # a start that was refused
+            raise NotOurs
     raise RunError(f"{folder.path} has calls and no run.json: restore it, or run the same command with --force")
 
 

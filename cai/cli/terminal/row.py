@@ -124,7 +124,10 @@ def _label(row: Label, marked: bool) -> Iterator[Line]:
     for side, text, origin, model in (("a", row.a, row.a_from, row.a_model), ("b", row.b, row.b_from, row.b_model)):
         yield f"reply {side}", f"({' of '.join(filter(None, (origin, model)))})"
         yield "", text
-    yield "people", {"a": "prefer a", "b": "prefer b", "tie": "see a tie", None: "not asked"}[row.human]
+    yield (
+        "people",
+        {"a": "prefer a", "b": "prefer b", "tie": "see a tie", None: "no human label in the source"}[row.human],
+    )
     yield "verdict", _verdict(row)
     if row.rewards is not None:
         yield "rewards", "a {:+.4f}, b {:+.4f}".format(*row.rewards)
