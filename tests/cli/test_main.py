@@ -26,7 +26,7 @@ COMMANDS = [
     "", "generate", "export", "plan", "plan generate", "constitution", "constitution list", "constitution show",
     "constitution check", "constitution import", "sample", "label", "plan sample", "plan label", "audit", "judge",
     "judge calibrate", "judge bench", "constitution test", "constitution ablate",
-    "train", "train sft", "train dpo", "train kto", "train reward", "chat", "merge", "report", "view",
+    "train", "train sft", "train dpo", "train kto", "train reward", "chat", "merge", "report", "view", "show", "runs",
 ]  # fmt: skip
 
 

@@ -95,7 +95,7 @@ def test_what_is_listed_for_a_killed_run_resumes_it_from_elsewhere(
     assert ended.status in (0, 1) and "another run" not in ended.stderr, ended.stderr  # 1: what the judge says
     [folder] = listed(work / "made")
     assert {part["state"] for part in folder["parts"]} <= {"done"}
-    if words[0] == "label" and "--gold" in words:  # so few pairs certify nothing: the gold is judged, and the run has not begun
+    if out == "made/gold":  # so few pairs certify nothing: the gold is judged, and the run has not begun
         assert (folder["state"], folder["resume"] is None) == ("unfinished", False)
     else:
         assert (folder["state"], folder["resume"]) == ("done", None), folder
