@@ -6,7 +6,7 @@ import json
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import orjson
 from rich.console import Console
@@ -22,7 +22,6 @@ from cai.records import (
     Probed,
     Rating,
     Reading,
-    Record,
     Revision,
     Turns,
     Values,
@@ -30,8 +29,10 @@ from cai.records import (
 )
 from cai.report.html.marks import visible
 from cai.texts.wording import cell, columns, counted, number
-from cai.training.report.samples import Sample
 from cai.viewer.row import Call, Row
+
+if TYPE_CHECKING:
+    from cai.training.report.samples import Sample
 
 Line = tuple[str, str | Text]  # a label, and what stands beside it
 LABEL = 13  # columns
@@ -62,7 +63,7 @@ def _lines(row: Row, requests: bool, *, marked: bool) -> Iterator[Line]:
     yield "row", f"{record.id or 'without an id'}, of {row.kind} in {row.folder}"
     yield "", ""
     yield from _conversation(record.prompt)
-    yield from BLOCKS[type(record)](record, marked)
+    yield from BLOCKS[type(record).__name__](record, marked)
     if row.left_out:
         yield "left out", "\n".join(row.left_out)
     yield "", ""
@@ -201,14 +202,14 @@ def _sample(row: Sample, marked: bool) -> Iterator[Line]:
     yield "", f"both are cut at {counted(row.most_tokens, 'token')}"
 
 
-BLOCKS: dict[type[Record], Callable[[Any, bool], Iterator[Line]]] = {
-    Revision: _revision,
-    Candidates: _candidates,
-    Label: _label,
-    Rating: _rating,
-    Probed: _probed,
-    Drop: _drop,
-    Sample: _sample,
+BLOCKS: dict[str, Callable[[Any, bool], Iterator[Line]]] = {  # by the name of the record, which may take long to import
+    "Revision": _revision,
+    "Candidates": _candidates,
+    "Label": _label,
+    "Rating": _rating,
+    "Probed": _probed,
+    "Drop": _drop,
+    "Sample": _sample,
 }
 
 
