@@ -48,7 +48,7 @@ def show(
     Example: cai show runs/labels moon:0-1 --calls
     """
     from cai.cli.terminal.row import show_row
-    from cai.viewer.row import find_row
+    from cai.viewer.terminal.row import find_row
 
     found = find_row(run, row)
     if json:
@@ -70,7 +70,7 @@ def runs(
     Example: cai runs
     """
     from cai.cli.terminal.shelf import show_shelf
-    from cai.viewer.shelf import find_folders
+    from cai.viewer.terminal.shelf import find_folders
 
     shelf = find_folders(folder)
     if json:

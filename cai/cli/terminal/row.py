@@ -29,7 +29,7 @@ from cai.records import (
 )
 from cai.report.html.marks import visible
 from cai.texts.wording import cell, columns, counted, number
-from cai.viewer.row import Call, Row
+from cai.viewer.terminal.row import Call, Row
 
 if TYPE_CHECKING:
     from cai.training.report.samples import Sample

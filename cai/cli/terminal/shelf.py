@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.text import Text
 
 from cai.texts.wording import cell, columns, counted, number, printable
-from cai.viewer.shelf import Folder, Shelf, age, resuming
+from cai.viewer.terminal.shelf import Folder, Shelf, age, resuming
 
 STYLES = {"running": "cyan", "done": "green", "stopped": "red", "damaged": "red", "unfinished": "yellow"}
 HEAD = "folder | what | state | rows | dropped | cost | changed\n"

@@ -21,7 +21,7 @@ from terminal import cai, failed, on_terminal
 from cai.folder.run import RunFolder
 from cai.folder.store import Store
 from cai.records import Completion
-from cai.viewer.shelf import Folder, find_folders
+from cai.viewer.terminal.shelf import Folder, find_folders
 
 LAW = """
 name: kind
@@ -243,7 +243,7 @@ def test_folders_that_may_not_be_entered_are_counted(tmp_path: Path, monkeypatch
             raise PermissionError("closed")
         return scan(path)
 
-    monkeypatch.setattr("cai.viewer.shelf.os.scandir", guarded)
+    monkeypatch.setattr("cai.viewer.terminal.shelf.os.scandir", guarded)
     assert len(listed(tmp_path)) == 1
     assert "1 folder cannot be read" in cai("runs", str(tmp_path)).stdout
 
@@ -253,7 +253,7 @@ def test_what_is_very_deep_is_not_looked_for_and_that_is_said(tmp_path: Path, mo
     make_run(tmp_path / "1/2/3/4/5/6/7/8", ROWS)
     done = cai("runs", str(tmp_path))
     assert "a/b/c" in done.stdout and "7/8" not in done.stdout and "were not looked at" in done.stdout
-    monkeypatch.setattr("cai.viewer.shelf.MOST_FOLDERS", 3)
+    monkeypatch.setattr("cai.viewer.terminal.shelf.MOST_FOLDERS", 3)
     assert not find_folders(tmp_path).whole
 
 
@@ -291,7 +291,7 @@ def test_names_and_reasons_are_safe_to_print(tmp_path: Path) -> None:
 
 
 def test_a_command_that_is_not_known_is_not_invented() -> None:
-    from cai.viewer.shelf import resuming
+    from cai.viewer.terminal.shelf import resuming
 
     assert resuming(Folder(Path("runs/a"), "generate")) is None
     assert resuming(Folder(Path("runs/a"), "generate", state="done", command="cai generate x")) is None

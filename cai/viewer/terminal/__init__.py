@@ -1,0 +1,1 @@
+"""For the terminal: one row whole, and the folders that there are."""
