@@ -35,6 +35,7 @@ from cai.records import Values
 from cai.sources.labels import OTHER, Preference
 from cai.sources.lines import json_line
 from cai.sources.values import BadRecord
+from cai.texts.likeness import identical
 from cai.viewer.pairs import Pair, Pairs
 
 CHOICES = ("first", "second", "tie", "skip")
@@ -124,7 +125,9 @@ class Labelling:
             for key in self._pairs.order(queue):
                 if key in self._put_off or key in self._seen or self._is_labelled(key, queue):
                     continue
-                return self.pair(key)
+                pair = self.pair(key)
+                if not identical(pair["first"], pair["second"]):  # no judge is asked about those either
+                    return pair
         return None
 
     def _is_labelled(self, key: str, queue: str) -> bool:

@@ -1,6 +1,6 @@
 """The pairs of a run in the order in which people are asked, and where each is in the file of rows.
 
-44 bytes a pair: a run has millions of texts, of which a person reads a few hundred.
+40 bytes a pair: a run has millions of texts, of which a person reads a few hundred.
 """
 
 from __future__ import annotations
@@ -8,7 +8,8 @@ from __future__ import annotations
 import math
 from array import array
 from bisect import bisect_left
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from itertools import combinations
 from pathlib import Path
 from typing import NamedTuple
 
@@ -22,8 +23,7 @@ from cai.folder.run import read_info
 from cai.judge.gold import RANDOM, draw_of
 from cai.records import Contest, Message, Object
 from cai.runs.pairs import OF_REPLIES, pairs_of_row
-from cai.sources.values import BadRecord
-from cai.texts.likeness import identical
+from cai.sources.conversations import pair_hash
 
 UNCERTAIN = "uncertain"  # the queue of what the judge is least sure of
 QUEUES = (RANDOM, UNCERTAIN)
@@ -63,7 +63,6 @@ class Pairs:
         self._keys = bytearray()  # 16 bytes each
         self._draws = array("Q")  # the first 8 bytes of what the random order sorts by
         self._starts = array("Q")  # of the line
-        self._numbers = array("I")  # among the pairs of the line
         self._sureness = array("d")  # the judge's confidence; infinite: no valid vote
         self._order = array("I")
         self._by_sureness: array[int] | None = None
@@ -95,23 +94,20 @@ class Pairs:
     def _add(self, line: bytes) -> None:
         if self.is_judged:
             key, sureness = _key_and_confidence(line)
-            self._append(key, 0, sureness)
+            self._append(key, sureness)
             return
-        try:
-            for number, pair in enumerate(pairs_of_row(orjson.loads(line))):
-                if not identical(str(pair.a), str(pair.b)):  # no judge is asked about those either
-                    self._append(pair.key, number, math.inf)
-        except BadRecord:  # a prompt with fewer than two usable replies
-            return
+        row = orjson.loads(line)
+        for a, b in _texts_of(row):
+            if a != b:
+                self._append(pair_hash(row["prompt"], a, b), math.inf)
 
-    def _append(self, key: str, number: int, sureness: float) -> None:
+    def _append(self, key: str, sureness: float) -> None:
         digits = bytes.fromhex(key)
         if len(digits) != 16:
             raise ValueError(f"{key!r} is no key of a pair")
         self._keys += digits
         self._draws.append(int.from_bytes(draw_of(key, self._seed)[:8]))
         self._starts.append(self._end)
-        self._numbers.append(number)
         self._sureness.append(sureness)
 
     def _sort(self) -> None:
@@ -147,10 +143,16 @@ class Pairs:
             row = orjson.loads(file.readline())
         if self.is_judged:
             return _of_label(row)
-        for number, pair in enumerate(pairs_of_row(row)):
-            if number == self._numbers[place]:
-                return _of_contest(pair)
-        return None
+        return next((_of_contest(pair) for pair in pairs_of_row(row) if pair.key == key), None)
+
+
+def _texts_of(row: Object) -> Iterable[tuple[str, str]]:
+    """The two texts of each of the `pairs_of_row`, in a tenth of the time, as the row is one of ours."""
+    if "rounds" in row:
+        revisions = (each["revision"] for each in row["rounds"] if each["revision"] is not None)
+        return ((text, row["initial"]) for text in dict.fromkeys(revisions))
+    usable = (reply["text"] for reply in row["replies"] if reply["problem"] is None and reply["text"].strip())
+    return combinations(usable, 2)
 
     def start(self, key: str) -> int | None:
         """Where the line of a pair's row starts."""

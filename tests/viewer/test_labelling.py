@@ -3,15 +3,29 @@
 from __future__ import annotations
 
 import json
+import threading
+import tracemalloc
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import label_runs
 import pytest
+import sample_runs
+from hypothesis import given
+from hypothesis import strategies as st
+from players import Player
+from stored_runs import lost, make_run, revision
 
+from cai.errors import InputError, RunError, UsageError
+from cai.judge.calibration import calibrate_judge
+from cai.judge.certify import first_tested
 from cai.judge.gold import random_order
+from cai.records import Candidate, Candidates, Contest, Usage
+from cai.runs.pairs import read_pairs
+from cai.texts.likeness import identical
 from cai.viewer.labelling import Labelling
+from cai.viewer.pairs import Pairs
 
 PAIRS = [{"id": f"p{n}", "prompt": f"Question {n}?", "a": f"reply {n} one", "b": f"reply {n} two"} for n in range(40)]
 
@@ -34,26 +48,313 @@ def asked(labelling: Labelling, queue: str = "random") -> Iterator[dict[str, Any
         yield pair
 
 
+def cast(labelling: Labelling, queue: str = "random", count: int = 1_000) -> list[str]:
+    """Votes for the reply that is shown first; returns the keys of the pairs."""
+    keys: list[str] = []
+    for pair in asked(labelling, queue):
+        labelling.vote(pair["key"], queue, "first", seconds=1.5)
+        keys.append(pair["key"])
+        if len(keys) == count:
+            break
+    return keys
+
+
 def lines_of(gold: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in gold.read_text().splitlines()]
 
 
+# What is asked
+
+
 def test_every_pair_is_asked_about_once_in_the_random_order(labelled: Path, gold: Path) -> None:
-    labelling = Labelling(labelled, gold, "ann", seed=3)
-    keys = []
-    for pair in asked(labelling):
-        keys.append(pair["key"])
-        labelling.vote(pair["key"], "random", "first", seconds=1.5)
+    keys = cast(Labelling(labelled, gold, "ann", seed=3))
     assert keys == random_order((row["key"] for row in label_runs.rows_of(labelled)), 3)
     assert [line["key"] for line in lines_of(gold)] == keys
+
+
+def test_the_uncertain_queue_begins_with_what_the_judge_is_least_sure_of(labelled: Path, gold: Path) -> None:
+    sureness = {row["key"]: row["confidence"] for row in label_runs.rows_of(labelled)}
+    keys = cast(Labelling(labelled, gold, "ann"), "uncertain")
+    assert [sureness[key] for key in keys] == sorted(sureness.values()) and len(set(keys)) == 40
+
+
+def test_a_pair_is_asked_about_without_what_it_must_not_show(labelled: Path, gold: Path) -> None:
+    for pair in (Labelling(labelled, gold, "ann").ask(queue) for queue in ("random", "uncertain")):
+        assert pair is not None and set(pair) == {"key", "id", "prompt", "first", "second", "blind"}
+
+
+def test_a_pair_of_the_uncertain_queue_is_asked_about_in_the_random_one_another_day(labelled: Path, gold: Path) -> None:
+    labelling = Labelling(labelled, gold, "ann")
+    some = set(cast(labelling, "uncertain", 10))
+    assert not some & set(cast(labelling))  # their verdicts have just been shown
+    assert set(cast(Labelling(labelled, gold, "ann"))) == some
+    assert Labelling(labelled, gold, "ann").ask("uncertain") is None
+
+
+def test_a_skipped_pair_is_asked_about_in_the_next_session(labelled: Path, gold: Path) -> None:
+    labelling = Labelling(labelled, gold, "ann")
+    first = labelling.ask("random")
+    assert first is not None
+    shown = labelling.vote(first["key"], "random", "skip")
+    assert (shown["judge"], shown["confidence"]) == (None, None)
+    assert first["key"] not in cast(labelling, count=5)
+    assert Labelling(labelled, gold, "ann").ask("random") == first
+    assert cast(Labelling(labelled, gold, "bob"), count=1) == [first["key"]]
+
+
+def test_a_pair_whose_verdict_was_shown_is_not_labelled_blind(labelled: Path, gold: Path) -> None:
+    labelling = Labelling(labelled, gold, "ann")
+    first, second = list(labelling._pairs.order("random"))[:2]
+    labelling.seen(first)
+    assert cast(labelling, count=1) == [second]
+    assert labelling.vote(first, "random", "tie")["blind"] is False
+    labelling.vote(second, "random", "tie")  # again, after its own verdict
+    assert [line["blind"] for line in lines_of(gold)] == [True, False, False]
+    assert labelling.standing()["labels"] == 1
+    assert cast(Labelling(labelled, gold, "ann"), count=1) == [first]
 
 
 @pytest.mark.parametrize("who", ["ann", "bob", "cem"])
 def test_a_vote_means_the_same_whatever_side_was_shown_first(labelled: Path, gold: Path, who: str) -> None:
     labelling = Labelling(labelled, gold, who)
     for pair in asked(labelling):
-        longest = "first" if pair["first"].endswith("one") else "second"
-        labelling.vote(pair["key"], "random", longest)
+        chosen = "first" if pair["first"].endswith("one") else "second"
+        shown = labelling.vote(pair["key"], "random", chosen)
+        row = next(row for row in label_runs.rows_of(labelled) if row["key"] == pair["key"])
+        judge = pair[shown["judge"]]
+        assert judge == row["a" if row["p_a"] > 0.5 else "b"] and shown["confidence"] == row["confidence"]
     lines = lines_of(gold)
     assert {line[line["human"]].endswith("one") for line in lines} == {True}
     assert {line["shown_first"] for line in lines} == {"a", "b"}
+
+
+# Runs of replies, and others
+
+TEXTS = st.sampled_from(["", " ", "yes", "yes ", "no", "\u2028", "\n\nHuman: hi", "x" * 300, "ü"])
+REPLY = st.tuples(TEXTS, st.sampled_from([None, None, "truncated"]))
+CONTENT = st.sampled_from(["Q?", "Human: hi", "\n\nHuman: Q?\n\nAssistant:", "a\tb", " spaced "])
+
+
+@pytest.fixture(scope="module")
+def replies(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a sample run, whose rows a test may replace."""
+    folder = tmp_path_factory.mktemp("replies") / "run"
+    sample_runs.run(["Q?"], folder, Player(sample_runs.seeded, "m", seeds=True), n=2)
+    return folder
+
+
+@given(st.lists(st.tuples(CONTENT, st.lists(REPLY, min_size=1, max_size=5)), min_size=1, max_size=4), st.booleans())
+def test_the_pairs_of_replies_are_those_that_would_be_judged(
+    replies: Path, prompts: list[Any], has_system: bool
+) -> None:
+    rows = []
+    for position, (content, texts) in enumerate(prompts):
+        turns = [{"role": "user", "content": content}]
+        if has_system:
+            turns = [{"role": "system", "content": "S"}, *turns, {"role": "assistant", "content": "ok"}, *turns]
+        drawn = [Candidate(text=text, model="m", sample=n, problem=why) for n, (text, why) in enumerate(texts)]
+        rows.append(
+            Candidates.model_validate(
+                {"id": f"q{position}", "position": position, "prompt": turns, "replies": drawn, "seed": 0,
+                 "usage": Usage(), "calls": ()}
+            ).model_dump_json()
+        )  # fmt: skip
+    (replies / "candidates.jsonl").write_text("".join(row + "\n" for row in rows))
+    (replies / "gold.jsonl").unlink(missing_ok=True)
+    check_pairs(replies)
+
+
+def check_pairs(run: Path) -> None:
+    """The random queue asks about the pairs of a run that a judge would be asked about, with their texts."""
+    items = {item.key: item for _, item in read_pairs(run) if isinstance(item, Contest)}
+    wanted = {key: item for key, item in items.items() if not identical(str(item.a), str(item.b))}
+    labelling = Labelling(run, annotator="ann")
+    keys = []
+    for pair in asked(labelling):
+        keys.append(pair["key"])
+        item = wanted[pair["key"]]
+        assert {pair["first"], pair["second"]} == {item.a, item.b} and pair["prompt"] == list(item.messages)
+        labelling.vote(pair["key"], "random", "skip")
+    assert keys == random_order(wanted, 0)
+
+
+def test_revisions_are_pairs_with_the_first_reply(tmp_path: Path) -> None:
+    items = [
+        revision(0, "second", "third"), revision(1, None, "second"), revision(2, "first"), revision(3, None),
+        revision(4, "second", "second"), lost(5), revision(6, "second", "first", "third"),
+    ]  # fmt: skip
+    check_pairs(make_run(tmp_path / "run", items))
+
+
+def test_votes_on_replies_certify_the_labels_of_a_judge_asked_later(tmp_path: Path) -> None:
+    run = tmp_path / "replies"
+    sample_runs.run(sample_runs.PROMPTS, run, Player(sample_runs.seeded, "m", seeds=True), n=4)
+    labelling = Labelling(run, annotator="ann")
+    assert len(cast(labelling, count=55)) == 55
+    assert labelling.standing()["agreement"] is None
+    with pytest.raises(UsageError, match="the queue uncertain needs a judge's labels"):
+        labelling.ask("uncertain")
+    label_runs.run(run, tmp_path / "labels", label_runs.scorer())
+    assert calibrate_judge(tmp_path / "labels", gold=run / "gold.jsonl").metrics.n == 55
+
+
+def test_rows_that_are_added_are_asked_about(tmp_path: Path, labelled: Path, gold: Path) -> None:
+    run = tmp_path / "run"
+    run.mkdir()
+    (run / "run.json").write_bytes((labelled / "run.json").read_bytes())
+    lines = (labelled / "labels.jsonl").read_text().splitlines(keepends=True)
+    labelling = Labelling(run, gold, "ann")
+    assert labelling.ask("random") is None
+    with (run / "labels.jsonl").open("a") as file:
+        file.write("".join(lines[:20]) + lines[20][:50])
+    first = cast(labelling)
+    assert len(first) == 20
+    with (run / "labels.jsonl").open("a") as file:
+        file.write(lines[20][50:] + "".join(lines[21:]) + lines[3])
+    assert len({*first, *cast(labelling)}) == 40
+
+
+def test_a_run_without_pairs_is_refused(tmp_path: Path, labelled: Path) -> None:
+    with pytest.raises(RunError, match="is not a run folder"):
+        Labelling(tmp_path)
+    info = json.loads((labelled / "run.json").read_text())
+    info["identity"]["command"] = "probe"
+    (tmp_path / "run.json").write_text(json.dumps(info))
+    with pytest.raises(
+        RunError, match="is a run of cai probe: pairs to label are in runs of cai label, sample or generate"
+    ):
+        Labelling(tmp_path)
+
+
+def test_a_pair_takes_few_bytes(tmp_path: Path, labelled: Path) -> None:
+    (tmp_path / "run.json").write_bytes((labelled / "run.json").read_bytes())
+    row = label_runs.rows_of(labelled)[0] | {"a": "word " * 200}
+    with (tmp_path / "labels.jsonl").open("w") as file:
+        for number in range(5_000):
+            file.write(json.dumps(row | {"key": f"{number:032x}"}, separators=(",", ":")) + "\n")
+    pairs = Pairs(tmp_path, 0)
+    tracemalloc.start()
+    pairs.follow()
+    held, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert len(pairs) == 5_000 and held < 5_000 * 100
+
+
+# What is written
+
+
+def test_what_is_taken_back_is_no_label_also_after_a_restart(labelled: Path, gold: Path) -> None:
+    keys = cast(Labelling(labelled, gold, "ann"), count=3)
+    cast(Labelling(labelled, gold, "bob"), count=5)
+    labelling = Labelling(labelled, gold, "ann")
+    labelling.vote(keys[0], "uncertain", "tie", 1.0)
+    undone = [labelling.undo() for _ in range(5)]
+    assert [pair and (pair["key"], pair["queue"]) for pair in undone] == [
+        (keys[0], "uncertain"), *((key, "random") for key in reversed(keys)), None,
+    ]  # fmt: skip
+    people = [labels for labels in labelling._people.verdicts().values()]
+    assert people == [{"bob": labels["bob"]} for labels in people] and len(people) == 5
+
+
+def test_a_label_that_is_taken_back_has_shown_its_verdict_and_a_skip_has_not(labelled: Path, gold: Path) -> None:
+    cast(Labelling(labelled, gold, "ann"), count=1)
+    labelling = Labelling(labelled, gold, "ann")
+    pair = labelling.undo()
+    assert pair is not None and pair["blind"] is False
+    assert labelling.vote(pair["key"], "random", "second")["blind"] is False
+    pair = labelling.ask("random")
+    assert pair is not None
+    labelling.vote(pair["key"], "random", "skip")
+    assert labelling.undo() == {**pair, "queue": "random"}
+    assert labelling.vote(pair["key"], "random", "second")["blind"] is True
+
+
+def test_two_people_who_vote_at_once_lose_nothing(labelled: Path, gold: Path) -> None:
+    people = [Labelling(labelled, gold, who) for who in ("ann", "bob")]
+    threads = [threading.Thread(target=cast, args=(labelling,)) for labelling in people]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(lines_of(gold)) == 80
+    standings = [labelling.standing() for labelling in people]
+    assert standings[0] == standings[1] and standings[0]["labels"] == 40
+    assert [each["n"] for each in standings[0]["people"]] == [40]
+
+
+def test_one_person_in_two_viewers_is_not_asked_again(labelled: Path, gold: Path) -> None:
+    here, there = (Labelling(labelled, gold, "ann") for _ in range(2))
+    keys = [key for _ in range(20) for labelling in (here, there) for key in cast(labelling, count=1)]
+    assert len(set(keys)) == 40
+    assert here.ask("random") is there.ask("random") is None
+
+
+def test_the_standing_is_what_a_calibration_will_say(labelled: Path, gold: Path) -> None:
+    labelling = Labelling(labelled, gold, "ann", agreement=0.95)
+    assert labelling.standing() == {
+        "queue": "random", "labels": 0, "needed": first_tested(0.95), "lost": 0, "agreement": None, "people": [],
+    }  # fmt: skip
+    for number, pair in enumerate(asked(labelling)):
+        labelling.vote(pair["key"], "random", ["first", "second", "tie", "skip"][number % 4])
+    standing, metrics = labelling.standing(), calibrate_judge(labelled, gold=gold).metrics
+    assert (standing["labels"], standing["lost"]) == (metrics.n, 40 - metrics.n) == (30, 10)
+    assert standing["agreement"] == {
+        "value": pytest.approx(metrics.accuracy), "low": pytest.approx(metrics.interval[0]),
+        "high": pytest.approx(metrics.interval[1]), "n": 30,
+    }  # fmt: skip
+
+
+def test_an_agreement_of_picked_pairs_is_not_shown(labelled: Path, gold: Path) -> None:
+    labelling = Labelling(labelled, gold, "ann")
+    cast(labelling, "uncertain", 12)
+    assert labelling.standing("uncertain")["labels"] == 12
+    assert labelling.standing("uncertain")["agreement"] is labelling.standing("random")["agreement"] is None
+
+
+@pytest.mark.parametrize("content", ["Notes.\n", '{"prompt": "Q?", "a": "1", "b": "2", "human": "a"}\n', "rows"])
+def test_a_file_of_something_else_is_refused_and_left_as_it_is(labelled: Path, gold: Path, content: str) -> None:
+    if content == "rows":
+        content = (labelled / "labels.jsonl").read_text()
+    gold.write_text(content)
+    with pytest.raises(InputError, match=r"gold.jsonl:1: "):
+        Labelling(labelled, gold, "ann")
+    assert gold.read_text() == content
+
+
+def test_a_file_that_is_replaced_is_read_anew(labelled: Path, gold: Path) -> None:
+    labelling = Labelling(labelled, gold, "ann")
+    cast(labelling, count=5)
+    gold.write_text(gold.read_text().splitlines(keepends=True)[0])
+    assert labelling.standing()["labels"] == 1
+
+
+def test_a_vote_that_cannot_be_kept_is_none(labelled: Path, tmp_path: Path) -> None:
+    gold = tmp_path / "none" / "gold.jsonl"
+    labelling = Labelling(labelled, gold, "ann")
+    pair = labelling.ask("random")
+    assert pair is not None
+    with pytest.raises(RunError, match=r"cannot write to .*the vote is not kept"):
+        labelling.vote(pair["key"], "random", "first")
+    assert labelling.ask("random") == pair and labelling.standing()["labels"] == 0
+    gold.parent.mkdir()
+    assert labelling.vote(pair["key"], "random", "first")["blind"] is True
+
+
+def test_what_cannot_be_voted_is_refused(labelled: Path, gold: Path) -> None:
+    labelling = Labelling(labelled, gold, "ann")
+    key = cast(labelling, count=1)[0]
+    for values in (
+        ("0" * 32, "random", "first"),
+        (key, "other", "first"),
+        (key, "random", "a"),
+        ("x", "random", "tie"),
+    ):
+        with pytest.raises(UsageError):
+            labelling.vote(*values)
+    assert len(lines_of(gold)) == 1
+
+
+@pytest.mark.parametrize("name", ["", "  ", "a\nb", "\u202e", "x\0"])
+def test_a_name_that_cannot_be_shown_is_refused(labelled: Path, name: str) -> None:
+    with pytest.raises(UsageError, match="--annotator"):
+        Labelling(labelled, annotator=name)
