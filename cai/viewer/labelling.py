@@ -72,7 +72,7 @@ class Labelling:
     def _forget(self) -> None:
         self._end = self._line = 0  # what was read of the votes
         self._people = People()
-        self._mine: dict[str, str] = {}  # by key, the last word of this person in any queue
+        self._mine = People()  # this person's votes in any queue, blind or not
         self._acts: dict[Act, None] = {}  # the votes of this person that stand, the last one last
         self._counts: dict[str | None, dict[str, str]] = defaultdict(dict)  # by queue and key, this person's last word
 
@@ -108,7 +108,8 @@ class Labelling:
             return
         word = word_of(vote)
         act = vote.key, vote.queue, vote.blind
-        self._mine[vote.key] = self._counts[vote.queue][vote.key] = word
+        self._mine.add(self._line, vote.model_copy(update={"queue": RANDOM, "blind": True}))
+        self._counts[vote.queue][vote.key] = word
         self._acts.pop(act, None)
         if word != TAKEN_BACK:
             self._acts[act] = None
@@ -133,7 +134,7 @@ class Labelling:
     def _is_labelled(self, key: str, queue: str) -> bool:
         if queue == RANDOM:  # in which only blind votes count
             return self._people.words.get(key, {}).get(self.annotator) in OTHER
-        return self._mine.get(key) in OTHER
+        return self._mine.is_labelled(key)
 
     def pair(self, key: str) -> Values:
         """A pair as it is asked about; raises UsageError for a key that the run does not have."""
@@ -170,17 +171,13 @@ class Labelling:
         """Of pairs, by default all with votes: where the line of the row starts, and what this person or others say."""
         with self._lock:
             self._follow()
-            every = keys or tuple({*self._mine, *self._people.words})
+            every = keys or tuple({*self._mine.words, *self._people.words})
             starts = {key: start for key in every if (start := self._pairs.start(key)) is not None}
             return [(start, self._human(key)) for key, start in starts.items()]
 
     def _human(self, key: str) -> Preference | None:
-        mine = self._mine.get(key)
-        for word in OTHER:
-            if word == mine:
-                return word
         pair = self._pair(key)
-        return self._people.human(key, pair.a, pair.b)
+        return self._mine.human(key, pair.a, pair.b) or self._people.human(key, pair.a, pair.b)
 
     def vote(self, key: str, queue: str, choice: str, seconds: float | None = None, blind: bool = True) -> Values:
         """Write a vote down: first, second, tie or skip. Returns what may be shown once it is on disk.

@@ -145,15 +145,6 @@ class Pairs:
             return _of_label(row)
         return next((_of_contest(pair) for pair in pairs_of_row(row) if pair.key == key), None)
 
-
-def _texts_of(row: Object) -> Iterable[tuple[str, str]]:
-    """The two texts of each of the `pairs_of_row`, in a tenth of the time, as the row is one of ours."""
-    if "rounds" in row:
-        revisions = (each["revision"] for each in row["rounds"] if each["revision"] is not None)
-        return ((text, row["initial"]) for text in dict.fromkeys(revisions))
-    usable = (reply["text"] for reply in row["replies"] if reply["problem"] is None and reply["text"].strip())
-    return combinations(usable, 2)
-
     def start(self, key: str) -> int | None:
         """Where the line of a pair's row starts."""
         place = self._place(key)
@@ -165,6 +156,15 @@ def _texts_of(row: Object) -> Iterable[tuple[str, str]]:
         if at == len(self._order) or self._draws[self._order[at]] != draw:
             return None
         return self._order[at]
+
+
+def _texts_of(row: Object) -> Iterable[tuple[str, str]]:
+    """The two texts of each of the `pairs_of_row`, in a tenth of the time, as the row is one of ours."""
+    if "rounds" in row:
+        revisions = (each["revision"] for each in row["rounds"] if each["revision"] is not None)
+        return ((text, row["initial"]) for text in dict.fromkeys(revisions))
+    usable = (reply["text"] for reply in row["replies"] if reply["problem"] is None and reply["text"].strip())
+    return combinations(usable, 2)
 
 
 def _of_label(row: Object) -> Pair:

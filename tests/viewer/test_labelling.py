@@ -220,9 +220,7 @@ def test_a_run_without_pairs_is_refused(tmp_path: Path, labelled: Path) -> None:
     info = json.loads((labelled / "run.json").read_text())
     info["identity"]["command"] = "probe"
     (tmp_path / "run.json").write_text(json.dumps(info))
-    with pytest.raises(
-        RunError, match="is a run of cai probe: pairs to label are in runs of cai label, sample or generate"
-    ):
+    with pytest.raises(RunError, match="is a run of cai probe: pairs to label are in runs of cai label"):
         Labelling(tmp_path)
 
 
