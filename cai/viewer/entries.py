@@ -84,9 +84,9 @@ class Entries:
 
     def add_row(self, line: Line, position: int, facets: Iterable[Facet]) -> None:
         """A row; what was dropped at its position was tried again, and no longer counts."""
-        dropped = Condition(f"position = ? AND {OF_FILE}", (position, *numbers_of(DROPS)))
         if self.facets.total("status", DROPPED):
-            self.hidden += self._remove(dropped)
+            dropped = self.having({"status": DROPPED})
+            self.hidden += self._remove(dropped.and_(Condition("position = ?", [position])))
         self._insert(ROWS, line, position, [*self._standing(position), *facets])
 
     def add_drop(self, line: Line, position: int, facets: Iterable[Facet]) -> None:

@@ -137,7 +137,7 @@ class Facets:
         every = {}
         for (group, names), integer in zip(self._names.items(), bits, strict=True):
             if integer:
-                every[group] = [value for place, value in enumerate(names) if integer >> place & 1]
+                every[group] = sorted(value for place, value in enumerate(names) if integer >> place & 1)
         return every
 
     def count(self, bits: Iterable[int], step: int = 1) -> None:
@@ -154,7 +154,7 @@ class Facets:
         for group, names in self._names.items():
             counts = {value: self.total(group, value) for value in names}
             if group not in SCALES:
-                counts = dict(sorted(counts.items(), key=lambda item: -item[1]))
+                counts = dict(sorted(counts.items(), key=lambda item: (-item[1], item[0])))
             every[group] = {value: number for value, number in counts.items() if number}
         return {group: counts for group, counts in every.items() if counts}
 

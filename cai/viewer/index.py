@@ -105,12 +105,13 @@ class Index:
             return [self._state(reader) for reader in self._readers]
 
     def _state(self, reader: Reader) -> Values:
+        entries = reader.entries.total({})
         return {
             "title": reader.source.title,
             "kind": reader.source.kind,
-            "entries": reader.entries.total({}),
+            "entries": entries,
             "bytes": reader.progress(),
-            "searchable": reader.words.count,
+            "searchable": min(entries, reader.words.count),
             "facets": reader.entries.facets.counts(),
             "problem": self._problem or reader.problem,
         }

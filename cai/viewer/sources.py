@@ -11,8 +11,8 @@ from cai.evaluation.arena.figures import FILE as EVALUATION
 from cai.folder.lines import DROPPED
 from cai.folder.rows import kind_of
 from cai.records import Record
-from cai.report.html.sections import title_of
 from cai.report.places import path_of, places_in
+from cai.texts.wording import one_line
 from cai.training.report.samples import FILE as SAMPLES
 from cai.training.report.samples import Sample
 from cai.training.setup.folder import RECORD as TRAINING
@@ -44,7 +44,8 @@ def find_sources(paths: Iterable[str | Path]) -> list[Source]:
 
 def _sources_in(folder: Path) -> Iterable[Source]:
     for place in places_in(folder):
-        title = title_of(place.folder)
+        named = place.folder if place.folder.name else place.folder.resolve().name  # "." has no name
+        title = one_line(named)
         if place.what == TRAINING:
             yield Source(place.folder, title, "training", place.folder / SAMPLES, Sample, None)
         elif place.what != EVALUATION:  # its rows are those of the runs inside

@@ -20,7 +20,8 @@ TABLE = f"CREATE VIRTUAL TABLE {{}} USING fts5(text, content = '', detail = none
 UNSPACED = re.compile(
     "([\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff\U00020000-\U0003ffff])"
 )
-WORD = re.compile(r"([^\s*]+)(\*?)")
+NOT_LETTERS = re.compile(r"[^\w\s]")
+WORD = re.compile(r"([^\s*_]+)(\*?)")
 MOST_TEXT = 1_000_000  # characters of an entry that are searched
 MOST_QUERY = 200  # of what is searched for
 NOT_SEARCHED = {*NOT_SHOWN, "models"}
@@ -55,7 +56,7 @@ class Words:
         """The words of an entry; those of a file come in order."""
         text = text_of(content)[:MOST_TEXT]
         if not text.isascii():
-            text = UNSPACED.sub(r" \1 ", text)
+            text = _apart(text)
         self._db.execute(f"INSERT INTO {self._tables[file]}(rowid, text) VALUES (?,?)", (number, text))
         self._next[file] = number + 1
         self._counts[file] += 1
@@ -80,15 +81,18 @@ class Words:
 
 def words_of(text: str) -> Iterator[str]:
     """The words of a query as the index splits them, in quotes, with a * behind those that are the start of one."""
-    spaced = UNSPACED.sub(r" \1 ", text)
-    clean = "".join(each if each == "*" or _is_of_word(each) else " " for each in spaced)
-    for word, star in WORD.findall(clean):
+    for word, star in WORD.findall(_apart(text)):
         yield f'"{word}"{star}'
 
 
-def _is_of_word(character: str) -> bool:
-    kind = category(character)
-    return kind[0] in "LNM" or kind in ("Co", "Cn")
+def _apart(text: str) -> str:
+    """The text with space between its words: this SQLite may take a symbol that is newer than itself for a letter."""
+    return UNSPACED.sub(r" \1 ", NOT_LETTERS.sub(_mark_or_space, text))
+
+
+def _mark_or_space(found: re.Match[str]) -> str:
+    kind = category(found[0])
+    return found[0] if kind[0] == "M" or kind in ("Co", "Cn") or found[0] == "*" else " "
 
 
 def text_of(content: bytes) -> str:
