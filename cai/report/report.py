@@ -12,6 +12,7 @@ from cai.records import Record
 from cai.report.html.render import encode, render
 from cai.report.html.samples import MOST_ROWS, Shown, fitting
 from cai.report.html.sections import Section
+from cai.report.places import path_of
 from cai.report.sources import sections_of
 from cai.texts.wording import counted
 
@@ -69,7 +70,8 @@ def make_report(
     several = [sources] if isinstance(sources, str | Path) else sources
     if not several:
         raise UsageError("name a run, a training or an evaluation")
-    sections = [section for source in several for section in sections_of(source, rows, seed)]
+    once = {path_of(source).resolve(): source for source in several}
+    sections = [section for source in once.values() for section in sections_of(source, rows, seed)]
     version = package_version("cai-toolkit")
     empty = render(sections, [None] * len(sections), version)
     if len(empty) > MOST_BYTES:

@@ -102,6 +102,11 @@ def test_a_file_of_a_run_means_its_folder(tmp_path: Path, name: str) -> None:
     assert section.kind == "generate run"
 
 
+def test_a_run_that_is_named_in_several_ways_has_one_section(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run", [revision(0)])
+    assert len(report(tmp_path, run, run / "run.json", run / ".." / "run").sections) == 1
+
+
 def test_the_folder_of_the_page_is_made(tmp_path: Path) -> None:
     summary = package.make_report(make_run(tmp_path / "run", []), tmp_path / "new/folder/a.html")
     assert summary.out.exists()

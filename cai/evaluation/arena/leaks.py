@@ -83,7 +83,9 @@ def find_leaks(prompts: Iterable[Turns], contestants: Sequence[Contestant], trai
         except CaiError as error:
             missing.append(f"{source.name}: {error}")
     if not compared and not missing:
-        missing.append("training data: no folder of a model names any (--training-data FILE)")
+        missing.append(
+            "training data: it is not known what the models were trained on (name it with --training-data FILE)"
+        )
     same, near = _matches(texts, found)
     examples = [repr(shortened(one_line(texts[text]), 80)) for text in [*same, *near][:SHOWN]]
     return Leaks(

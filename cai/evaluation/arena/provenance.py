@@ -145,7 +145,7 @@ def independence(judge: str, binding: Object, contestants: Sequence[Contestant])
     for contestant in contestants:
         stages = [*stages_of(contestant.trained)]
         if not stages and not contestant.base:
-            unknown.append(f"the folder of {contestant.name} does not say how it was trained")
+            unknown.append(f"it is not known how {contestant.name} was trained")
         for stage in stages:
             if "problem" in stage:
                 unknown.append(f"{contestant.name}: {stage['problem']}")

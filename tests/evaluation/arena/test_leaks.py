@@ -156,7 +156,7 @@ def test_models_that_name_no_data_are_said(tmp_path: Path) -> None:
     leaks = find_leaks([user("Hi there, my friend")], contestants)
     assert leaks.missing == ("the training data of api: its folder does not name it",)
     assert find_leaks([user("Hi there, my friend")], contestants[:1]).missing == (
-        "training data: no folder of a model names any (--training-data FILE)",
+        "training data: it is not known what the models were trained on (name it with --training-data FILE)",
     )
 
 

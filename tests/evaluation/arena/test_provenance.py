@@ -209,7 +209,7 @@ def test_a_model_that_says_nothing_is_not_known_and_base_need_not_say(tmp_path: 
     silent = tmp_path / "silent"
     silent.mkdir()
     verdict, why = asked("openai:other", [known, silent], OTHER_LAW)
-    assert verdict is None and why == "the folder of silent does not say how it was trained"
+    assert verdict is None and why == "it is not known how silent was trained"
     assert asked("openai:other", [make(tmp_path / "file")], OTHER_LAW) == (
         None, "file: its folder does not say who labelled rows.jsonl"
     )  # fmt: skip
