@@ -121,9 +121,8 @@ class Index:
     ) -> Values:
         """`total` and `rows` of the entries with these values and all of these words, in the order of the input.
 
-        Words are whole ones, in any order; the start of one ends in *. A row is short: what `shown` makes of it, with
-        its texts cut, `key`, `calls`, `models`, `number`, `position` and `facets` (values by group). A label lacks its
-        verdict.
+        Words are whole ones, in any order; the start of one ends in *. A row is short: what `shown` makes of it, its
+        texts cut, with `number`, `position` and `facets` (values by group). A label lacks its verdict.
         """
         reader = self._readers[source]
         with self._asking():
@@ -147,7 +146,7 @@ class Index:
         return hits, condition
 
     def row(self, source: int, number: int) -> Values | None:
-        """An entry as `page` has it, but with texts of up to 6,000 characters and its verdict; None: there is none."""
+        """An entry as `page` has it, but whole, with its verdict and what made it; None: there is none."""
         reader = self._readers[source]
         with self._asking():
             every = list(map(reader.about, reader.entries.select(Condition("number = ?", [number]))))

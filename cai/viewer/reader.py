@@ -13,7 +13,7 @@ from cai.folder.lines import BAD_ROW
 from cai.folder.rows import EXPORT_STAGES
 from cai.records import Drop, Label, Record, Values
 from cai.report.folders import parsed, reason_text
-from cai.report.html.rows import MOST_TEXT, shown
+from cai.report.html.rows import shown
 from cai.sources.labels import Preference
 from cai.sources.yamlfile import first_fault
 from cai.texts.wording import one_line
@@ -28,7 +28,8 @@ WORDS_AT_ONCE = 8  # entries
 LEAD = 400  # characters of a text in the list
 START = 6_000  # bytes of a line that is not a row
 VERDICT = ("z", "p_a", "votes", "rewards", "human")  # of a label: who has yet to vote must not see them
-BESIDE = {"key", "calls", "models"}  # which reports leave out
+WHOLE_TEXT, WHOLE_LIST = 200_000, 1_000  # characters and items of a row that is opened
+PROVENANCE = {"key", "constitution", "templates", "models", "seed", "usage", "calls"}  # which a list leaves out
 
 Turn = Callable[[], AbstractContextManager[None]]
 
@@ -180,21 +181,17 @@ class Reader:
 
     def short(self, about: About) -> Values:
         """An entry for the list: its texts are cut, and a label has no verdict."""
-        row = self._shown(about, LEAD)
+        record, problems = self._record(about.place)
+        row = shown(record, [*about.reasons, *problems], LEAD)
         for name in VERDICT:
             row.pop(name, None)
-        return row
+        return row | _named(about)
 
     def whole(self, about: About) -> Values:
         """An entry that is opened."""
-        return self._shown(about, MOST_TEXT)
-
-    def _shown(self, about: About, most_text: int) -> Values:
-        place, facets, reasons = about
-        record, problems = self._record(place)
-        row = shown(record, [*reasons, *problems], most_text)
-        beside = record.model_dump(mode="json", include=BESIDE)
-        return row | beside | {"number": place.number, "position": place.position, "facets": facets}
+        record, problems = self._record(about.place)
+        row = shown(record, [*about.reasons, *problems], WHOLE_TEXT, WHOLE_LIST)
+        return row | record.model_dump(mode="json", include=PROVENANCE) | _named(about)
 
     def _record(self, place: Place) -> tuple[Record, list[str]]:
         """The record of an entry; of a line that is not one, its start and what is wrong with it."""
@@ -220,3 +217,7 @@ class Reader:
         with open(self._files[place.file].path, "rb") as file:
             file.seek(place.start)
             return file.read(min(place.size, MOST_LINE))
+
+
+def _named(about: About) -> Values:
+    return {"number": about.place.number, "position": about.place.position, "facets": about.facets}

@@ -357,6 +357,18 @@ def test_a_vote_counts_in_the_list_and_can_be_taken_back(tmp_path: Path) -> None
 # Pages
 
 
+def test_an_opened_row_is_whole_and_says_what_made_it(tmp_path: Path) -> None:
+    made = revision(0, *map(str, range(30)), initial="x" * 20_000)
+    with opened(make_run(tmp_path / "run", [made])) as index:
+        (short,) = rows(read(index))
+        assert (short["initial"][1], short["left_out"]) == (20_000, {"rounds": 6})
+        whole = index.row(0, short["number"])
+        assert whole is not None and (whole["initial"], whole["left_out"]) == (made.initial, {})
+        record = made.model_dump(mode="json")
+        for name in ("constitution", "templates", "models", "seed", "usage", "calls"):
+            assert whole[name] == record[name] and name not in short
+
+
 def test_a_page_has_no_more_rows_than_a_browser_takes(tmp_path: Path) -> None:
     run = make_folder(tmp_path / "run")
     add(run / "revisions.jsonl", *map(revision, range(MOST_ROWS + 50)))

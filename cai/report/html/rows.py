@@ -16,16 +16,18 @@ MOST_ITEMS = 24  # of a list; of a conversation, its last turns
 NOT_SHOWN = {"schema", "schema_", "position", "key", "constitution", "templates", "seed", "usage", "calls", "tokens"}
 
 
-def shown(record: Record, reasons: Iterable[str] = (), most_text: int = MOST_TEXT) -> Values:
+def shown(
+    record: Record, reasons: Iterable[str] = (), most_text: int = MOST_TEXT, most_items: int = MOST_ITEMS
+) -> Values:
     """A row for the page."""
     row = record.model_dump(mode="json", exclude=NOT_SHOWN)
     if isinstance(row.get("models"), dict):  # by role, the same in every row
         del row["models"]
     left_out = {}
     for name, value in row.items():
-        if isinstance(value, list | tuple) and len(value) > MOST_ITEMS:
-            left_out[name] = len(value) - MOST_ITEMS
-            row[name] = value[-MOST_ITEMS:] if name == "prompt" else value[:MOST_ITEMS]
+        if isinstance(value, list | tuple) and len(value) > most_items:
+            left_out[name] = len(value) - most_items
+            row[name] = value[-most_items:] if name == "prompt" else value[:most_items]
     return {"kind": type(record).__name__, "reasons": list(reasons), "left_out": left_out, **cut(row, most_text)}
 
 
