@@ -273,7 +273,9 @@ class Run(RunKind[Row]):
         self.resumable = not isinstance(error, Unreadable | SourceError)
         for model in self.models:
             await model.close()
-        if not isinstance(error, RunError):
+        if isinstance(error, RunError):
+            self.info = {}  # that of the start, whose counts are no longer true
+        else:
             self._write_info(folder)
             if self.cuts and self.stopped != INTERRUPTED:
                 self._cut(folder, error)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import resource
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,7 +14,7 @@ import pytest
 from habits import Answer, Asked, Mode, answer, at_first, chat, says, serving
 
 from cai.cli.runs import play_shown
-from cai.errors import CaiError, ModelStopped, ServerDown
+from cai.errors import CaiError, ModelStopped, RunError, ServerDown
 from cai.runs.generate import GenerateRun
 from cai.runs.label import LabelRun
 from cai.runs.run import Run
@@ -209,6 +210,25 @@ def test_one_refused_call_is_a_dropped_row_and_the_summary_says_where_to_look(
     with server(says("Fine.")) as url:
         play_shown(sampling(model=GOOD, n=1)(tmp_path, 1, {"base_url": url}))
     assert "nothing finished" not in capfd.readouterr().err
+
+
+def test_a_run_that_cannot_write_any_more_gives_no_counts_that_are_not_true(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    with server(lambda asked: says(random.Random(asked.number).randbytes(2_000).hex())(asked)) as url:
+        made = sampling(model=GOOD, n=1)(tmp_path, 100, {"base_url": url})
+        resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, before[1]))
+        try:
+            with pytest.raises(RunError, match="see to the folder and its disk"):
+                play_shown(made)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        assert made.finished and not made.info
+        assert "rows kept" not in capfd.readouterr().err
+        again = sampling(model=GOOD, n=1)(tmp_path, 100, {"base_url": url})
+        play_shown(again)
+    assert again.info["rows"] == 100
 
 
 def test_a_model_that_answers_one_role_and_refuses_another_ends_the_run(tmp_path: Path) -> None:
