@@ -35,7 +35,7 @@ from cai.records import DROP_REASONS, BadPrompt, Drop, DropReason, Item, Playabl
 FORMAT = 1
 ANEW = "restore it, or use --force to start anew"
 OWN = ("run.json", "calls.sqlite", "calls.sqlite-wal", "calls.sqlite-shm", LOCK)
-BESIDE = (".lock", "gold", "calibration.json")  # may be in a folder before it holds a run
+BESIDE = (".lock", "gold", "gold.jsonl", "calibration.json")  # may be in a folder before it holds a run
 
 log = logging.getLogger("cai")
 

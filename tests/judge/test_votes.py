@@ -295,6 +295,20 @@ def test_pairs_and_votes_in_one_file_are_all_read(runs: Path, tmp_path: Path) ->
         calibrate_judge(runs / "votes", gold=gold)
 
 
+def test_votes_outlive_the_run_that_they_were_made_in(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    label_runs.run(PAIRS[:60], folder, label_runs.scorer())
+    cast(Labelling(folder, annotator="ann"))
+    votes = (folder / "gold.jsonl").read_text()
+    label_runs.run(PAIRS[:60], folder, label_runs.scorer(), principles=1, force=True)
+    assert calibrate_judge(folder).metrics.n == 60
+    for path in folder.iterdir():
+        if path.name != "gold.jsonl":
+            path.unlink()
+    label_runs.run(PAIRS[:60], folder, label_runs.scorer())
+    assert calibrate_judge(folder).metrics.n == 60 and (folder / "gold.jsonl").read_text() == votes
+
+
 # The way there
 
 

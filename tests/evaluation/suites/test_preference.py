@@ -23,6 +23,7 @@ from cai.folder.lines import read_drops
 from cai.judge.gold import random_order
 from cai.models import Provider
 from cai.records import Completion
+from cai.viewer.labelling import Labelling
 
 Rows = list[dict[str, Any]]
 
@@ -181,6 +182,20 @@ def test_labels_against_the_judge_turn_its_figure_round(many: Ask, tmp_path: Pat
     corrected = lines_of(many("openai:one", gold=gold))["win rate, corrected by people", "one"].figure
     assert plain.value is not None and corrected.value is not None
     assert corrected.value == pytest.approx(1 - plain.value, abs=0.1)
+
+
+def test_votes_in_a_viewer_are_gold_of_an_evaluation(many: Ask, tmp_path: Path) -> None:
+    many("openai:one")
+    labelling = Labelling(tmp_path / "out" / "labels", annotator="ann")
+    label = agreeing(tmp_path / "out")
+    for _ in range(30):
+        pair = labelling.ask("random")
+        assert pair is not None
+        side = label({"key": pair["key"], "a": pair["first"]})
+        labelling.vote(pair["key"], "random", {"a": "first", "b": "second"}[side])
+    evaluation = many("openai:one", gold=labelling.path)
+    assert evaluation.evaluator is not None and evaluation.evaluator.accuracy is not None
+    assert (evaluation.evaluator.accuracy.value, evaluation.evaluator.accuracy.n) == (1.0, 30)
 
 
 def picked(rows: Rows) -> Rows:
