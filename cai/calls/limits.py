@@ -124,6 +124,7 @@ class Limiter:
         """Note that a call came back with an answer, which may be a refusal of this one call."""
         self._busy_since = None
         self.loading = False
+        self.tally.waiting = ""
         self.answers += 1
         self._heard()
         self._since_growth += 1
@@ -146,6 +147,9 @@ class Limiter:
             )
         self._paused_until = max(self._paused_until, now + wait)
         self.loading = error.loading
+        self.tally.waiting = f"the server asks to wait {wait:.0f} s"
+        if error.loading:
+            self.tally.waiting = "the server loads the model"
         if error.loading:  # which says nothing of how much the server will take
             return None
         if sent_at > self._last_cut:

@@ -29,6 +29,7 @@ class Tally:
     input_tokens: int = 0
     output_tokens: int = 0
     cost: float = 0.0  # USD of the calls of this session whose price is known
+    waiting: str = ""  # what the run waits for instead of answers
 
 
 def total_usage(parts: Sequence[Completion | Usage]) -> Usage:

@@ -77,10 +77,11 @@ def _play(run: Run[Any], json: bool) -> None:
 def play_shown(run: Run[Any]) -> None:
     """Play one session of a run to its end, and show how it goes."""
     from cai.cli.terminal import console
+    from cai.cli.terminal.progress import Progress
 
     console.show(run.describe())
     try:
-        progress = console.Progress(run)
+        progress = Progress(run)
         progress.count()
         with progress.shown():
             run.finish()

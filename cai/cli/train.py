@@ -27,11 +27,11 @@ if TYPE_CHECKING:
     from cai.training.report.summary import TrainSummary
 
 LINE_EVERY = 30.0  # seconds between lines of one tenth of the work, if stderr is not a terminal
-# The time left is not at the end, which a narrow terminal cuts off.
-STEP = (
-    "step {step:,}/{steps:,} · {left} left · loss {loss:.4g} · {measures}{tokens_per_second:,.0f} tokens/s · "
+STEP = (  # the most important first: a narrow terminal leaves out the last ones
+    "{left} left · step {step:,}/{steps:,} · loss {loss:.4g} · {measures}{tokens_per_second:,.0f} tokens/s · "
     "{memory_gb:.1f} GB"
 )
+ASKING = "asking the model {when} the training: {replies:,}/{of:,} replies, the next at token {token:,} of {most:,}"
 MEASURES = {  # as TRL's trainers name them: of preferences, then of rewards
     "rewards/margins": "margin {:+.3g}",
     "margin": "margin {:+.3g}",
@@ -150,7 +150,7 @@ class TrainProgress:
         self._began = self._printed = time.monotonic()
         self._tenth = ("starting", 0)  # of the reference or of the steps, last printed
         self._first_rows = (self._began, 0)  # when the reference first answered, and how many rows it had then
-        self._text = "starting"
+        self._text = "reading the rows, and loading the model"
 
     def line(self) -> str:
         """How the training stands now."""
@@ -165,6 +165,9 @@ class TrainProgress:
         elif "reference_rows" in metrics:
             done, total = metrics["reference_rows"], metrics["of"]
             self._update(self._reference(done, total), ("reference", 10 * done // total))
+        elif "replies" in metrics:
+            done, total = metrics["replies"], metrics["of"]
+            self._update(ASKING.format(**metrics), (f"asking {metrics['when']}", 10 * done // total))
         elif "loss" in metrics:
             self._update(step(metrics), ("steps", 10 * metrics["step"] // metrics["steps"]))
 
@@ -175,7 +178,7 @@ class TrainProgress:
         if first == 0 or done <= first:
             self._first_rows = now, done
             return text
-        return f"{text} · {clock((total - done) * (now - began) / (done - first))} left"
+        return f"{clock((total - done) * (now - began) / (done - first))} left · {text}"
 
     def _update(self, text: str, tenth: tuple[str, int]) -> None:
         from cai.cli.terminal.console import is_live, show

@@ -33,7 +33,7 @@ from cai.models import prices_of
 from cai.records import BadPrompt, Drop, Item, Object, Place, Role, Sampling, Values
 from cai.runs.kind import Row, RunKind
 from cai.runs.settings import RunSettings
-from cai.texts.wording import none_usable, printable, telling
+from cai.texts.wording import none_usable, plural, printable, telling
 
 log = logging.getLogger("cai")
 INTERRUPTED = "interrupted"
@@ -72,6 +72,7 @@ class Run(RunKind[Row]):
         self.also_cut: Callable[[], None] = lambda: None
         self.sharing: Sequence[Path] = ()
         self.tally = Tally()
+        self.budget: Budget | None = None  # once the run has begun, if its cost is capped
         self.read = self.skipped = self.finished = 0  # items read; finished by an earlier session; and by this one
         self.dropped = Counter[str]()  # by reason
         self.info: Values = {}  # of run.json
@@ -140,12 +141,15 @@ class Run(RunKind[Row]):
 
         Raises ModelStopped or RunError if the run cannot continue; what was finished is kept.
         """
+        self.tally.waiting = f"reading the {plural(self.unit)}"
         with closing(Feed(self.items())) as first:
             await first.first()  # a source that holds nothing leaves no folder behind
             with closing(RunFolder(self.out, self.identity, force=self.settings.force)) as folder:
                 error: CaiError | None = None
                 try:
+                    self.tally.waiting = "loading the model"
                     drivers = await self.begin(folder)
+                    self.tally.waiting = ""
                     workers = max(seat.limiter.concurrency for driver in drivers for seat in driver.seats.values())
                     feed: Feed[Place] | None = first
                     while feed is not None:
@@ -187,14 +191,13 @@ class Run(RunKind[Row]):
             await model.start()
         self.check_models()
         settings = self.settings
-        budget = None
         if settings.max_cost is not None:
-            budget = Budget(settings.max_cost)
+            self.budget = Budget(settings.max_cost)
             for path in (folder.path, *self.sharing):
                 cost = cost_of(path)
                 if cost is None:
                     raise RunError(f"--max-cost cannot hold: {path} has calls of no known price; name another --out")
-                budget.spent += cost
+                self.budget.spent += cost
         limiters = {
             id(model): Limiter(settings.concurrency or model.concurrency, settings.rpm, settings.tpm, self.tally)
             for model in self.models
@@ -206,7 +209,7 @@ class Run(RunKind[Row]):
             for role, player in players.items():
                 model = self.players[player]
                 seats[role] = Seat(model, limiters[id(model)], sampling, self.prices[player])
-            drivers.append(Driver(seats, folder.store, seed=seed, budget=budget, tally=self.tally, roles=roles))
+            drivers.append(Driver(seats, folder.store, seed=seed, budget=self.budget, tally=self.tally, roles=roles))
         return drivers
 
     async def _play(self, folder: RunFolder, drivers: list[Driver], feed: Feed[Place], place: Place) -> list[Row]:

@@ -223,7 +223,9 @@ class Session:
             self.tell(f"asking the model {when} the training")
             model = trainer.accelerator.unwrap_model(trainer.model)
             room = min(plan.max_length, self.shape.context - MOST_TOKENS)
-            self.notes += write_answers(self.folder, model, self.tokenizer, self.data.eval, when, room=room, most=most)
+            self.notes += write_answers(
+                self.folder, model, self.tokenizer, self.data.eval, when, room=room, most=most, progress=self.progress
+            )
         self.processes.wait_for_everyone()
 
     def _trainer(self, plan: Plan, *, fresh: bool) -> Any:

@@ -82,9 +82,9 @@ def train(
         summary = _finished(folder, tell)
         if summary is not None:
             return summary
-        if "command" not in folder.record:
+        if "typed" not in folder.record:
             command = _command(method, data, {"model": model, "config": config, "eval_data": eval_data}, flags or {})
-            folder.write(command=command, started_in=seen_from(folder.path, Path()))
+            folder.write(typed=command, started_in=seen_from(folder.path, Path()))
         loaded = _with_settled(loaded, folder, processes.num_processes)
         return Session(rows, base, loaded, folder, provenance(data), processes, tell, progress).run()
 

@@ -37,7 +37,7 @@ def screen(monkeypatch: pytest.MonkeyPatch) -> io.StringIO:
     ],
 )
 def test_a_step_is_told_with_what_its_method_measures(metrics: dict[str, float], told: str) -> None:
-    assert step(STEP | metrics) == f"step 3/40 · 1:20 left · loss 1.235 · {told}1,037 tokens/s · 0.5 GB"
+    assert step(STEP | metrics) == f"1:20 left · step 3/40 · loss 1.235 · {told}1,037 tokens/s · 0.5 GB"
 
 
 @pytest.mark.parametrize(
@@ -58,7 +58,7 @@ def lines_of(screen: io.StringIO, metrics: list[dict[str, Any]]) -> list[str]:
 
 def test_into_a_file_goes_a_line_each_tenth_of_the_steps(screen: io.StringIO) -> None:
     lines_of(screen, [STEP | {"step": number} for number in range(1, 41)])
-    told = [line.split()[2] for line in screen.getvalue().splitlines()]
+    told = [line.split()[5] for line in screen.getvalue().splitlines()]
     assert told == ["1/40", *(f"{number}/40" for number in range(4, 41, 4))]
 
 
@@ -74,8 +74,20 @@ def test_the_reference_is_told_of_before_the_steps_and_evaluations_each_time(scr
     lines_of(screen, [*asked, STEP | {"step": 40}, held, held])
     told = screen.getvalue().splitlines()
     assert "reference 2/100 rows" in told[0] and "left" not in told[0]
-    assert "reference 100/100 rows · 0:00 left" in told[10]
+    assert "0:00 left · reference 100/100 rows" in told[10]
     assert len(told) == 14 and "step 40/40" in told[11] and told[12] == told[13] == evaluation(held)
+
+
+def test_the_replies_of_the_model_are_counted_while_it_is_asked(screen: io.StringIO) -> None:
+    progress = TrainProgress()
+    for when in ("before", "after"):
+        for replies in (0, 8):
+            for token in range(1, 129):
+                progress.on_metrics({"replies": replies, "of": 16, "token": token, "most": 128, "when": when})
+        assert progress.line().endswith(
+            f"asking the model {when} the training: 8/16 replies, the next at token 128 of 128"
+        )
+    assert len(screen.getvalue().splitlines()) == 4
 
 
 def test_steps_that_come_again_with_fewer_rows_at_once_are_told_again(screen: io.StringIO) -> None:

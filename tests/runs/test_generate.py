@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from cai.cli.options import values_of
-from cai.cli.terminal.console import Progress
+from cai.cli.terminal.progress import Progress
 from cai.constitution.principles import Constitution, load_constitution
 from cai.engine.asked import ngrams_asked
 from cai.errors import CaiError, UsageError

@@ -13,7 +13,7 @@ import pytest
 from players import Player
 from sample_runs import PROMPTS, cutting, rows_of, run, seeded, setup
 
-from cai.cli.terminal.console import Progress
+from cai.cli.terminal.progress import Progress
 from cai.errors import CaiError, ModelStopped, RunError, UsageError
 from cai.folder.store import read_calls
 from cai.records import Completion

@@ -265,6 +265,14 @@ def test_tokens_are_counted_through_interruptions_and_step_0_is_evaluated_once(b
     assert counts(tmp_path / "cut") == counts(tmp_path / "whole")
 
 
+def test_the_replies_to_samples_are_counted_for_whoever_watches(base: Path, tmp_path: Path) -> None:
+    seen: list[Any] = []
+    train(base, tmp_path / "out", progress=seen.append)
+    asked = [each for each in seen if "replies" in each]
+    assert {each["when"] for each in asked} == {"before", "after"}
+    assert all(each["replies"] < each["of"] and 1 <= each["token"] <= each["most"] for each in asked)
+
+
 def test_samples_that_fail_do_not_cost_the_training(
     base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

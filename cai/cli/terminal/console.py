@@ -1,29 +1,26 @@
-"""What a run looks like in a terminal: a line of progress, the closing summary, a word diff; all on stderr."""
+"""What a run looks like in a terminal: a line that is redrawn, the closing summary, a word diff; all on stderr."""
 
 from __future__ import annotations
 
 import difflib
 import re
 import shlex
-import threading
-import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, suppress
-from pathlib import Path
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from rich.cells import cell_len
 from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
-from cai.errors import CaiError
-from cai.texts.wording import clock, one_line, plural, printable, report_lines, shortened
+from cai.texts.wording import clock, one_line, printable, report_lines, shortened
 
 if TYPE_CHECKING:
     from cai.runs.run import Run
 
-LINE_EVERY = 10.0  # seconds between progress lines if stderr is not a terminal
+SEPARATOR = " · "  # of the parts of a line of progress
 LABEL, WIDEST = 11, 100  # columns
 REWRITTEN = 0.3  # share of words kept, below which a text counts as written anew
 MOST_SHOWN = 1_200  # characters of a text: about a screen
@@ -38,10 +35,13 @@ def is_live() -> bool:
 
 @contextmanager
 def live_line(line: Callable[[], str]) -> Iterator[None]:
-    """Keep a line at the bottom of a terminal, redrawn four times a second and erased at the end; elsewhere nothing."""
+    """Keep a line at the bottom of a terminal, redrawn four times a second and erased at the end; elsewhere nothing.
+
+    Its parts are separated by ` · `; the last ones are left out if the terminal is too narrow for all.
+    """
 
     def render() -> Text:
-        return Text(line(), style="cyan", no_wrap=True, overflow="ellipsis")
+        return Text(fitted(line(), console.width), style="cyan", no_wrap=True, overflow="ellipsis")
 
     if not is_live():
         yield
@@ -50,78 +50,12 @@ def live_line(line: Callable[[], str]) -> Iterator[None]:
         yield
 
 
-class Progress:
-    """The line that shows how a run goes; `total` is known once its items are counted."""
-
-    def __init__(self, run: Run[Any]) -> None:
-        self.run = run
-        self.total = run.total
-        self._began = time.monotonic()
-
-    def count(self) -> None:
-        """Count the items in a thread of its own, if their source can be read twice."""
-        source = self.run.source
-        if self.total is None and isinstance(source, str | Path) and Path(source).exists():
-            threading.Thread(target=self._count, name="cai-count", daemon=True).start()
-
-    def _count(self) -> None:
-        with suppress(CaiError):  # a damaged source is reported by the run itself, which reads it too
-            self.total = sum(1 for _ in self.run.items())
-
-    def line(self) -> str:
-        """How the run stands now."""
-        return progress_line(self.run, self.total, time.monotonic() - self._began)
-
-    @contextmanager
-    def shown(self) -> Iterator[None]:
-        """Show the line: live in a terminal, elsewhere as a plain line now and then."""
-        if is_live():
-            with live_line(self.line):
-                yield
-            return
-        over = threading.Event()
-
-        def repeat() -> None:
-            while not over.wait(LINE_EVERY):
-                show([self.line()])
-
-        thread = threading.Thread(target=repeat, name="cai-progress", daemon=True)
-        thread.start()
-        try:
-            yield
-        finally:
-            over.set()
-            thread.join()
-
-
-def progress_line(run: Run[Any], total: int | None, seconds: float) -> str:
-    """How a run stands after so many seconds; the time left is known once the first prompt is through."""
-    return f"  {clock(seconds)}  {' · '.join(_progress(run, total, max(1e-3, seconds)))}"
-
-
-def _progress(run: Run[Any], total: int | None, seconds: float) -> Iterator[str]:
-    tally = run.tally
-    dropped = run.dropped.total()
-    through = run.finished + dropped
-    rate = run.finished / seconds
-    position = f"{through + run.skipped:,}"
-    if total is not None:
-        position += f"/{total:,}"
-    yield f"{position} {plural(run.unit)}"
-    if rate >= 1:
-        yield f"{rate:,.1f} rows/s"
-    elif run.finished:
-        yield f"{60 * rate:.1f} rows/min"
-    # A judge that is asked for probabilities writes nothing: then what it reads shows how fast it is.
-    yield f"{(tally.output_tokens or tally.input_tokens) / seconds:,.0f} tokens/s"
-    yield f"{tally.in_flight:,} in flight"
-    if tally.cost:
-        yield f"${tally.cost:,.4f}"
-    for count, name in ((dropped, "dropped"), (tally.retries, "retries"), (tally.throttled, "throttled")):
-        if count:
-            yield f"{count:,} {name}"
-    if total is not None and through:
-        yield f"{clock((total - through - run.skipped) * seconds / through)} left"
+def fitted(line: str, width: int) -> str:
+    """As many parts of a line, from the first, as a width has room for."""
+    parts = line.split(SEPARATOR)
+    while len(parts) > 1 and cell_len(SEPARATOR.join(parts)) > width:
+        parts.pop()
+    return SEPARATOR.join(parts)
 
 
 def word_diff(before: str, after: str, *, marked: bool) -> Text:

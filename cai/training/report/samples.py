@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from itertools import groupby, islice, takewhile
@@ -11,7 +11,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any, Literal
 
-from cai.records import Record, Turns
+from cai.records import Object, Record, Turns
 from cai.texts.wording import reason_of
 from cai.training.data.rows import TrainingRow
 from cai.training.setup.folder import TrainFolder, read_lines
@@ -40,18 +40,34 @@ class Sample(Record):
 
 
 def write_answers(
-    folder: TrainFolder, model: Any, tokenizer: Any, rows: Iterable[TrainingRow], when: When, *, room: int, most: int
+    folder: TrainFolder,
+    model: Any,
+    tokenizer: Any,
+    rows: Iterable[TrainingRow],
+    when: When,
+    *,
+    room: int,
+    most: int,
+    progress: Callable[[Object], None] | None = None,
 ) -> list[str]:
     """Write the model's replies before or after the training to up to `most` prompts of at most `room` tokens.
 
     A model with an adapter gives both after the training: without the adapter, and with it. Returns notes: that lengths
     changed much, or what went wrong, since samples are not worth losing a trained model.
     """
+
+    def ask(prompts: Sequence[Turns | str], when: When) -> list[str]:
+        def tell(replies: int, token: int) -> None:
+            if progress is not None:
+                progress({"replies": replies, "of": len(prompts), "token": token, "most": MOST_TOKENS, "when": when})
+
+        return greedy_replies(model, tokenizer, prompts, most_tokens=MOST_TOKENS, tell=tell)
+
     try:
         if when == "before" or hasattr(model, "peft_config"):
             chosen = choose_prompts(rows, tokenizer, room, most)
             with untrained(model):
-                replies = greedy_replies(model, tokenizer, [row.prompt for row in chosen], most_tokens=MOST_TOKENS)
+                replies = ask([row.prompt for row in chosen], when="before")
             rows_before = [
                 Sample(id=row.id, prompt=row.prompt, before=text, most_tokens=MOST_TOKENS)
                 for row, text in zip(chosen, replies, strict=True)
@@ -60,7 +76,7 @@ def write_answers(
         if when == "before":
             return []
         rows_before = read_samples(folder.path)
-        replies = greedy_replies(model, tokenizer, [row.prompt for row in rows_before], most_tokens=MOST_TOKENS)
+        replies = ask([row.prompt for row in rows_before], when="after")
         answers = [row.model_copy(update={"after": text}) for row, text in zip(rows_before, replies, strict=True)]
         folder.replace(FILE, map(Sample.model_dump, answers))
         return length_notes(answers)
@@ -78,8 +94,17 @@ def choose_prompts(rows: Iterable[TrainingRow], tokenizer: Any, room: int, most:
     return list(islice((row for row in first if len(_ids(tokenizer, row.prompt)) <= room), most))
 
 
-def greedy_replies(model: Any, tokenizer: Any, prompts: Sequence[Turns | str], *, most_tokens: int) -> list[str]:
+def greedy_replies(
+    model: Any,
+    tokenizer: Any,
+    prompts: Sequence[Turns | str],
+    *,
+    most_tokens: int,
+    tell: Callable[[int, int], None] = lambda replies, token: None,
+) -> list[str]:
     """The model's most probable reply to each prompt, token by token, of at most `most_tokens` tokens.
+
+    tell: called with the number of whole replies, and of the tokens of those that are being written.
 
     Special tokens in a conversation are spelled out, so that none opens a turn of its own (rows with other control
     tokens do not train); plain text brings its own, as in training. The model's mode stays as it was.
@@ -106,14 +131,28 @@ def greedy_replies(model: Any, tokenizer: Any, prompts: Sequence[Turns | str], *
             batch = tensors[start : start + AT_ONCE]
             ids = padded(batch, padding_value=pad).to(model.device)
             mask = padded([torch.ones_like(row) for row in batch]).to(model.device)
+            count = _Count(partial(tell, start), ids.shape[1])
             with torch.no_grad():
-                tokens = model.generate(input_ids=ids, attention_mask=mask, generation_config=greedy)
+                tokens = model.generate(
+                    input_ids=ids, attention_mask=mask, generation_config=greedy, stopping_criteria=[count]
+                )
             for row in tokens[:, ids.shape[1] :].tolist():
                 reply = list(takewhile(lambda token: token not in ends, row))
                 replies.append(tokenizer.decode(reply, skip_special_tokens=True, clean_up_tokenization_spaces=False))
         return replies
     finally:
         model.train(training)
+
+
+class _Count:
+    """Sees every token that is written, and stops none; begin: tokens of the prompts."""
+
+    def __init__(self, tell: Callable[[int], None], begin: int) -> None:
+        self._tell, self._begin = tell, begin
+
+    def __call__(self, ids: Any, scores: Any, **_: Any) -> Any:
+        self._tell(ids.shape[1] - self._begin)
+        return ids.new_zeros(ids.shape[0], dtype=bool)
 
 
 def _ids(tokenizer: Any, prompt: Turns | str) -> list[int]:

@@ -189,7 +189,7 @@ def _training(folder: Folder) -> None:
     folder.kind = f"train {record['identity']['method']}"
     data = record.get("data") or {}
     folder.rows, folder.dropped = data.get("train"), sum((data.get("dropped") or {}).values())
-    folder.command = record.get("command")
+    folder.command = record.get("typed")
     folder.base = _base(folder.path, record.get("started_in"))
     if not record["finished"]:
         folder.why = _step(folder.path / METRICS)

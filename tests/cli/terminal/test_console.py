@@ -14,7 +14,7 @@ from rich.text import Text
 
 from cai.calls.prices import Tally
 from cai.cli.terminal import console as module
-from cai.cli.terminal.console import Progress, example, progress_line, show, summary, word_diff
+from cai.cli.terminal.console import example, show, summary, word_diff
 from cai.records import Revision
 from cai.runs.generate import GenerateRun
 from cai.texts.wording import clock, printable
@@ -63,7 +63,7 @@ def shown(lines: Any) -> str:
     return "\n".join(line.plain if isinstance(line, Text) else line for line in lines)
 
 
-# Times and progress
+# Times
 
 
 @pytest.mark.parametrize(
@@ -72,44 +72,6 @@ def shown(lines: Any) -> str:
 )
 def test_seconds_are_told_as_a_clock_shows_them(seconds: float, told: str) -> None:
     assert clock(seconds) == told
-
-
-def test_progress_tells_counts_rates_and_the_time_left() -> None:
-    tally = Tally(in_flight=16, output_tokens=50_000, cost=0.25, retries=2, throttled=1_234)
-    going = run(tally=tally, finished=1_000, skipped=500, dropped=Counter(empty=3, truncated=7))
-    assert progress_line(going, 3_000, 100.0) == (
-        "  1:40  1,510/3,000 prompts · 10.0 rows/s · 500 tokens/s · 16 in flight · $0.2500 · 10 dropped · 2 retries"
-        " · 1,234 throttled · 2:28 left"
-    )
-
-
-def test_progress_tells_no_more_than_is_known() -> None:
-    assert progress_line(run(), None, 0.0) == "  0:00  0 prompts · 0 tokens/s · 0 in flight"
-    assert progress_line(run(), 64, 5.0) == "  0:05  0/64 prompts · 0 tokens/s · 0 in flight"
-
-
-@pytest.mark.parametrize(("rows", "told"), [(2, "1.2 rows/min"), (99, "59.4 rows/min"), (123_456, "1,234.6 rows/s")])
-def test_slow_and_fast_rates_are_told_in_plain_numbers(rows: int, told: str) -> None:
-    assert told in progress_line(run(finished=rows), None, 100.0)
-
-
-def test_progress_into_a_file_has_no_escape_codes(screen: io.StringIO, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "LINE_EVERY", 0.01)
-    progress = Progress(run())
-    progress.total = 64
-    with progress.shown():
-        while screen.getvalue().count("\n") < 2:
-            pass
-    assert "0/64 prompts" in screen.getvalue()
-    assert "\x1b" not in screen.getvalue()
-
-
-def test_progress_on_a_terminal_leaves_nothing_behind(monkeypatch: pytest.MonkeyPatch) -> None:
-    file = paper(monkeypatch, force_terminal=True)
-    with Progress(run()).shown():
-        pass
-    assert "0 prompts" in file.getvalue()
-    assert file.getvalue().rstrip().endswith("\x1b[2K")  # the line is erased
 
 
 # Word diff

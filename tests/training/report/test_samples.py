@@ -70,6 +70,16 @@ def test_a_batch_says_what_each_prompt_alone_would_hear(model: Any, words: Any) 
     assert len(set(alone)) == len(alone)
 
 
+def test_replies_are_counted_while_they_are_written(model: Any, words: Any) -> None:
+    told: list[tuple[int, int]] = []
+    prompts = PROMPTS * 4
+    plain = greedy_replies(model, words, prompts, most_tokens=5)
+    counted = greedy_replies(model, words, prompts, most_tokens=5, tell=lambda *count: told.append(count))
+    assert counted == plain
+    assert {replies for replies, _ in told} == set(range(0, len(prompts), 8))
+    assert told[0] == (0, 1) and max(token for _, token in told) <= 5
+
+
 def test_a_reply_ends_with_its_end_token_whatever_its_neighbours_go_on_to_say(model: Any, words: Any) -> None:
     whole = greedy_replies(model, words, PROMPTS, most_tokens=12)
     first = words.encode(whole[0], add_special_tokens=False)[3]
