@@ -37,7 +37,7 @@ def view(
         float, typer.Option(help="Agreement with people to certify: the page says how many labels it needs.")
     ] = 0.85,
     seed: Annotated[int, typer.Option(help="Seed of the random queue.")] = 0,
-    port: Annotated[int, typer.Option(help="Port of 127.0.0.1 (default: a free one).", show_default=False)] = 0,
+    port: Annotated[int, typer.Option(help="Port of 127.0.0.1; 0: a free one.", min=0, max=65_535)] = 0,
 ) -> None:
     """Open a local page to read rows and label pairs; it follows a run that is being written. Ctrl-C ends it.
 

@@ -90,6 +90,17 @@ class Answers:
         self._labellings: dict[int, Labelling] = {}  # by source
         self._seen: set[str] = set()  # keys of pairs whose verdict a page has been sent
 
+    def check(self) -> None:
+        """Raise UsageError, RunError or SourceError if a wish cannot be met, such as for another file of votes."""
+        wishes = self._wishes
+        numbers = [number for number, source in enumerate(self._index.sources) if source.row in PAIRS]
+        if wishes.annotate is not None and not numbers:
+            raise UsageError("--annotate: there are no pairs; name a run of cai label, sample or generate")
+        if wishes.gold is not None and not wishes.gold.absolute().parent.is_dir():
+            raise UsageError(f"--gold {wishes.gold}: there is no folder {wishes.gold.parent}; create it first")
+        if numbers and wishes != Wishes():
+            self._labelling(numbers[0]).ask(wishes.queue)
+
     def _source(self, number: int) -> Source:
         if number >= len(self._index.sources):
             raise UsageError(f"there is no source {number}")

@@ -54,20 +54,22 @@ async def _view(paths: list[str], wishes: Wishes, port: int, announce: Callable[
         with suppress(NotImplementedError):  # on Windows, Ctrl-C is a KeyboardInterrupt
             asyncio.get_running_loop().add_signal_handler(number, ended.set)
     index = Index(find_sources(paths))
-    async with serving(index, wishes, port) as address:
+    answers = Answers(index, wishes)
+    answers.check()
+    async with serving(index, answers, port) as address:
         announce(address)
         await ended.wait()
 
 
 @asynccontextmanager
-async def serving(index: Index, wishes: Wishes, port: int = 0) -> AsyncIterator[str]:
+async def serving(index: Index, answers: Answers, port: int = 0) -> AsyncIterator[str]:
     """A server for an index, which it starts and closes; gives the address of the page."""
     listener = _listener(port)
     port = listener.getsockname()[1]
     token = new_token()
     app = web.Application(middlewares=[only_from(port, token, frozenset(PAGE))], client_max_size=MOST_BODY)
     app.on_response_prepare.append(add_headers)
-    app[ANSWERS] = Answers(index, wishes)
+    app[ANSWERS] = answers
     for path in PAGE:
         app.router.add_get(path, _file)
     app.router.add_post("/api/{question}", _answer)
@@ -86,7 +88,7 @@ async def serving(index: Index, wishes: Wishes, port: int = 0) -> AsyncIterator[
 def _listener(port: int) -> socket.socket:
     try:
         return socket.create_server((HOST, port))
-    except (OSError, OverflowError) as error:
+    except OSError as error:
         raise UsageError(
             f"--port {port}: {reason_of(error)}; name another port, or leave it out for a free one"
         ) from None
