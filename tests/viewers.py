@@ -70,8 +70,8 @@ class Viewer:
         return self.send("POST", f"/api/{question}", self.own(), json.dumps(values).encode())
 
     def wait(self) -> None:
-        """Until there are rows to look at."""
-        while not self.ask("state").values["sources"][0]["entries"]:
+        """Until everything is read, and can be searched."""
+        while not all(map(is_whole, self.ask("state").values["sources"])):
             time.sleep(0.02)
 
     def raw(self, request: bytes, *, last: bool = False) -> bytes:
@@ -91,6 +91,12 @@ class Viewer:
             self._process.send_signal(number)
         _, stderr = self._process.communicate(timeout=30)
         return self._process.returncode, stderr
+
+
+def is_whole(source: Mapping[str, Any]) -> bool:
+    """Whether all of a source is read, and can be searched."""
+    read, size = source["bytes"]
+    return bool(read == size and source["searchable"] == source["entries"])
 
 
 @contextmanager

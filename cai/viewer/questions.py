@@ -11,8 +11,9 @@ from typing import Any, Literal, NamedTuple
 
 from pydantic import Field
 
-from cai.errors import UsageError
+from cai.errors import CaiError, UsageError
 from cai.folder.store import Store
+from cai.judge.gold import FILE as GOLD
 from cai.records import Candidates, Label, Record, Revision, Values
 from cai.viewer.index import MOST_ROWS, Index
 from cai.viewer.labelling import Labelling
@@ -88,6 +89,7 @@ class Answers:
         self._index, self._wishes = index, wishes
         self._lock = threading.Lock()  # of what follows
         self._labellings: dict[int, Labelling] = {}  # by source
+        self._read: dict[int, int] = {}  # by source, the bytes of votes that the list knows
         self._seen: set[str] = set()  # keys of pairs whose verdict a page has been sent
 
     def check(self) -> None:
@@ -108,9 +110,29 @@ class Answers:
 
     def state(self, _: AskState) -> Values:
         """Of every source how far it is read, its facets, and whether it has pairs."""
-        described = zip(self._index.state(), self._index.sources, strict=True)
-        sources = [{**state, "pairs": source.row in PAIRS} for state, source in described]
+        problems = [self._read_votes(number) for number, _ in enumerate(self._index.sources)]
+        described = zip(self._index.state(), self._index.sources, problems, strict=True)
+        sources = []
+        for state, source, problem in described:
+            more = {"pairs": source.row in PAIRS, "problem": state["problem"] or problem}
+            sources.append({**state, **more})
         return {"sources": sources, "annotate": self._wishes.annotate, "queue": self._wishes.queue}
+
+    def _read_votes(self, number: int) -> str | None:
+        """Let the list follow the votes on a source, also those of other viewers; what is wrong with their file."""
+        source = self._index.sources[number]
+        path = self._wishes.gold or source.folder / GOLD
+        if source.row not in PAIRS or not path.is_file():
+            return None
+        size = path.stat().st_size
+        if self._read.get(number) == size:
+            return None
+        try:
+            self._tell(number, self._labelling(number))
+        except CaiError as error:
+            return str(error)
+        self._read[number] = size
+        return None
 
     def rows(self, ask: AskRows) -> Values:
         """The total of what was asked for, and some rows of it."""
@@ -184,7 +206,6 @@ class Answers:
                 for key in self._seen:
                     labelling.seen(key)
                 self._labellings[number] = labelling
-                self._tell(number, labelling)
             return self._labellings[number]
 
 
