@@ -72,12 +72,20 @@ class ReplyTexts:
         notes = list(map(_quantiles, self.texts))
         yield from self._of_prompts("length in words", lengths, notes=notes)
         yield from self._of_prompts("truncated", self.truncated, 1)
-        for number, phrase in enumerate(map(self.commonest, range(len(self.names)))):
-            own, base = (self._means(self.texts[side], partial(_holds, phrase)) for side in (number, 0))
-            note = f"“{phrase}”"
-            if not phrase:
-                note = "no five words come twice" if self.prompts else ""
-            yield self._line(number, "commonest phrase", "share", *_estimates(own, base, 1), note)
+        yield from map(self._phrase_line, range(len(self.names)))
+
+    def _phrase_line(self, number: int) -> Line:
+        """How many replies hold the commonest phrase of a contestant; the difference is that of the same phrase."""
+        phrase = self.commonest(number)
+        own, base = (self._means(self.texts[side], partial(_holds, phrase)) for side in (number, 0))
+        value, gap = _estimates(own, base, 1)
+        if not phrase:
+            note = "no five words come twice" if self.prompts else ""
+            return line_of(self.names[number], "commonest phrase", "share", value, None, note)
+        note = f"“{phrase}”"
+        if number:
+            note += f", in {fmean(base.values()):.1%} of BASE's"
+        return self._line(number, "commonest phrase", "share", value, gap, note)
 
     def _of_sets(self, measure: str, unit: Unit, of: Callable[[Sequence[Words]], float | None]) -> Iterator[Line]:
         """A measure that only all replies together have."""

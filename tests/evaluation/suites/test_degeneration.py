@@ -120,6 +120,15 @@ def test_a_fault_is_warned_of_and_nothing_else(write: Writer, finish: Any, warne
     assert all(problem.startswith("model: ") for problem in problems)
 
 
+def test_the_commonest_phrase_is_compared_with_how_often_base_says_the_same(tmp_path: Path) -> None:
+    result = by_writers(tmp_path, writer(boilerplate, "base"), writer(boilerplate, "copy"), writer(loop, "other"))
+    copy, other = (lines_of(result, name)["commonest phrase"] for name in ("copy", "other"))
+    assert copy.difference is not None and copy.difference.value == 0
+    assert copy.figure is not None and f"in {copy.figure.value:.1%} of BASE's" in copy.note
+    assert other.figure is not None and other.difference is not None
+    assert other.difference.value == other.figure.value and "in 0.0% of BASE's" in other.note
+
+
 def test_replies_are_cut_to_equal_length_before_their_words_are_counted(tmp_path: Path) -> None:
     result = by_writers(tmp_path, writer(prose, "base"), writer(partial(prose, length=60), "model"))
     model = lines_of(result, "model")
@@ -254,8 +263,9 @@ def real(trio: list[str], tmp_path_factory: pytest.TempPathFactory) -> tuple[Pat
 def test_a_model_against_itself_has_not_moved(real: tuple[Path, Result]) -> None:
     copy = lines_of(real[1], "copy")
     for name, line in copy.items():
-        figure = line.figure if name.startswith("KL") else line.difference
+        figure = line.figure if name.startswith("KL") or name == "commonest phrase" else line.difference
         assert figure is not None and figure.value == 0, line
+    assert copy["commonest phrase"].difference is None  # there is none
     assert not any(problem.startswith("copy") and "truncated" not in problem for problem in real[1].warnings)
 
 
