@@ -35,9 +35,13 @@ class Agreement(NamedTuple):
 
 
 class People:
-    """What people say of pairs; a pair is known by its key, and its replies by their texts, in whichever order."""
+    """What people say of pairs; a pair is known by its key, and its replies by their texts, in whichever order.
 
-    def __init__(self) -> None:
+    every: count votes that may not certify, too.
+    """
+
+    def __init__(self, *, every: bool = False) -> None:
+        self._every = every
         self.lines = 0  # votes read, those that may not certify among them
         self.torn = False  # whether a last line was left out that is not whole
         self.left_out: Counter[str] = Counter()  # votes that may not certify, by reason
@@ -50,7 +54,7 @@ class People:
         meanings = self._meanings(line, _contest_of(vote))
         word = word_of(vote)
         reason = _objection(vote)
-        if reason is not None:
+        if reason is not None and not self._every:
             self.left_out[reason] += word != TAKEN_BACK
             return
         self.words[vote.key][vote.annotator] = meanings.get(word, word)

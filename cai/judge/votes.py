@@ -15,7 +15,7 @@ from cai.judge.gold import FILE, is_vote, vote_of
 from cai.judge.majority import People
 from cai.sources.files import Source, read_records
 from cai.sources.replies import pair_of
-from cai.sources.values import BadRecord
+from cai.sources.values import BadRecord, object_of
 
 log = logging.getLogger("cai")
 LABELS = "labels.jsonl"
@@ -29,10 +29,13 @@ def read_people(source: Source) -> People:
     """
     people = People()
     where = source if isinstance(source, str | Path) else None
-    for line, record in without_votes(read_records(source), where, people):
+    for number, (line, record) in enumerate(without_votes(read_records(source), where, people), 1):
         try:
-            people.add_pair(line, pair_of(record))
+            people.add_pair(line, pair_of(object_of(record, "two replies")))
         except BadRecord as bad:
+            if number == line == 1 and is_cut_off(where):  # the first vote of all
+                people.torn = True
+                continue
             raise SourceError(bad.problem, where, line) from None
     return people
 
@@ -46,9 +49,14 @@ def votes_in(source: Source) -> People:
     return people
 
 
-def with_people(records: Iterable[tuple[int, Any]], where: str | Path | None) -> Iterator[tuple[int, Any]]:
-    """The records that are not votes, then every pair with votes once, as a `Contest` with the label of most people."""
-    people = People()
+def with_people(
+    records: Iterable[tuple[int, Any]], where: str | Path | None, *, every: bool = False
+) -> Iterator[tuple[int, Any]]:
+    """The records that are not votes, then every pair with votes once, as a `Contest` with the label of most people.
+
+    every: votes that may not certify count, too.
+    """
+    people = People(every=every)
     yield from without_votes(records, where, people)
     yield from people.pairs()
 
@@ -74,12 +82,17 @@ def without_votes(
             yield from faults
             faults.clear()
             yield line, record
-    if people.lines and len(faults) == 1 and isinstance(where, str | Path) and is_torn(Path(where)):
+    if people.lines and len(faults) == 1 and is_cut_off(where):
         people.torn = True
         return
     if people.lines:
         _refuse(faults, where)
     yield from faults
+
+
+def is_cut_off(where: str | Path | None) -> bool:
+    """Whether the last line of a source is not whole."""
+    return where is not None and Path(where).is_file() and is_torn(Path(where))
 
 
 def _refuse(faults: list[tuple[int, BadRecord]], where: str | Path | None) -> None:
@@ -125,7 +138,7 @@ def labels_file(path: str | Path) -> Path:
 def votes_of_run(labels: Path) -> Path | None:
     """The file of votes beside the labels of a run; None if there is none, or the rows have human labels themselves."""
     votes = labels.with_name(FILE)
-    is_there = labels.name == LABELS and labels.is_file() and votes.is_file()
+    is_there = labels.name == LABELS and labels.is_file() and votes.is_file() and votes.stat().st_size > 0
     return votes if is_there and not has_human_labels(labels) else None
 
 

@@ -65,6 +65,7 @@ class Labelling:
         self._lock = RLock()
         self._seen: set[str] = set()  # keys of pairs whose verdict was shown
         self._put_off: set[str] = set()  # and of those skipped, until another session
+        self._asked: set[tuple[str, str]] = set()  # queue and key of what was asked about
         self._forget()
         with self._lock:
             self._follow()
@@ -72,7 +73,7 @@ class Labelling:
     def _forget(self) -> None:
         self._end = self._line = 0  # what was read of the votes
         self._people = People()
-        self._mine = People()  # this person's votes in any queue, blind or not
+        self._mine = People(every=True)  # this person's votes
         self._acts: dict[Act, None] = {}  # the votes of this person that stand, the last one last
         self._counts: dict[str | None, dict[str, str]] = defaultdict(dict)  # by queue and key, this person's last word
 
@@ -108,11 +109,16 @@ class Labelling:
             return
         word = word_of(vote)
         act = vote.key, vote.queue, vote.blind
-        self._mine.add(self._line, vote.model_copy(update={"queue": RANDOM, "blind": True}))
+        self._mine.add(self._line, vote)
         self._counts[vote.queue][vote.key] = word
         self._acts.pop(act, None)
         if word != TAKEN_BACK:
             self._acts[act] = None
+
+    @property
+    def is_judged(self) -> bool:
+        """Whether a judge has labelled the pairs."""
+        return bool(self._pairs.is_judged)
 
     # For the page
 
@@ -128,6 +134,7 @@ class Labelling:
                     continue
                 pair = self.pair(key)
                 if not identical(pair["first"], pair["second"]):  # no judge is asked about those either
+                    self._asked.add((queue, key))
                     return pair
         return None
 
@@ -187,8 +194,9 @@ class Labelling:
         if choice not in CHOICES:
             raise UsageError(f"choice {choice!r} must be one of {', '.join(CHOICES)}")
         with self._lock:
-            self._pairs.order(queue)
             pair = self._pair(key)
+            if (queue, key) not in self._asked:  # a pair that somebody picks is not drawn
+                raise UsageError(f"the queue {queue!r} has not asked about pair {key!r} in this session")
             blind = blind and key not in self._seen
             first, second = self._sides(key)
             word = {"first": first, "second": second, "tie": "tie", "skip": SKIPPED}[choice]
@@ -233,12 +241,15 @@ class Labelling:
         """Take this person's last vote that stands back, also of an earlier session; returns its pair and queue."""
         with self._lock:
             self._follow()
-            if not self._acts:
+            acts = (act for act in reversed(self._acts) if self._pairs.start(act[0]) is not None)
+            act = next(acts, None)  # the file may have votes on pairs of other runs
+            if act is None:
                 return None
-            key, queue, blind = next(reversed(self._acts))
+            key, queue, blind = act
             if self._counts[queue][key] != SKIPPED:  # then its verdict was shown, if not in this session
                 self._seen.add(key)
             self._append(self._pair(key), TAKEN_BACK, queue, blind)
+            self._asked.add((str(queue), key))
             return {**self.pair(key), "queue": queue}
 
     def standing(self, queue: str = RANDOM) -> Values:
@@ -251,9 +262,10 @@ class Labelling:
         with self._lock:
             self._follow()
             if queue != RANDOM:  # picked pairs say nothing of an agreement
-                labels = sum(word in OTHER for word in self._counts[queue].values())
+                mine = self._counts[queue].items()
+                labels = sum(word in OTHER and self._pairs.start(key) is not None for key, word in mine)
                 return {"queue": queue, "labels": labels, "needed": None, "lost": None, "agreement": None, "people": []}
-            keys = list(self._people.words)
+            keys = [key for key in self._people.words if self._pairs.start(key) is not None]
             credits = [right for key in keys if (right := self._credit(key)) is not None]
             return {
                 "queue": queue,

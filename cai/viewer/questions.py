@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import threading
 from collections.abc import Callable
 from contextlib import closing
@@ -190,11 +191,16 @@ class Answers:
 
     def _standing(self, ask: AskPair) -> Values:
         labelling = self._labelling(ask.source)
-        run = self._source(ask.source).folder
-        command = f"cai judge calibrate {run}"
-        if self._wishes.gold is not None:
-            command += f" --gold {self._wishes.gold}"
-        return {**labelling.standing(ask.queue), "gold": str(labelling.path), "next": command}
+        return {**labelling.standing(ask.queue), "gold": str(labelling.path), "next": self._next(labelling, ask.source)}
+
+    def _next(self, labelling: Labelling, number: int) -> str:
+        """The command that makes something of the labels."""
+        run = shlex.quote(str(self._source(number).folder))
+        gold = shlex.quote(str(labelling.path))
+        if not labelling.is_judged:
+            return f"cai label {run} --gold {gold} --agreement {self._wishes.agreement:g}"
+        option = "" if self._wishes.gold is None else f" --gold {gold}"
+        return f"cai judge calibrate {run}{option} --out {run}"
 
     def _labelling(self, number: int) -> Labelling:
         """The labels of a source; raises UsageError for one without pairs."""

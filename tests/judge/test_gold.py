@@ -146,6 +146,23 @@ def test_a_torn_last_line_is_left_out_and_said(tmp_path: Path, torn: str) -> Non
     ]
 
 
+@pytest.mark.parametrize(
+    "line", ["[1]", "null", '"text"', "{}", "not json", '{"prompt": "Q?", "a": "one"}', '{"key": "k", "a": 1}']
+)
+@pytest.mark.parametrize("beside", [True, False])
+def test_what_is_no_pair_is_named_with_its_line(tmp_path: Path, line: str, beside: bool) -> None:
+    path = written(tmp_path / "gold.jsonl", *([vote()] if beside else []), line)
+    with pytest.raises(SourceError, match=rf"gold.jsonl:{1 + beside}: "):
+        read_people(path)
+
+
+def test_a_file_of_nothing_but_a_torn_line_has_no_votes(tmp_path: Path) -> None:
+    path = tmp_path / "gold.jsonl"
+    path.write_text(json.dumps(vote())[:40])
+    people = read_people(path)
+    assert people.torn and not people.lines and not people.words
+
+
 def test_a_file_without_votes_has_none(tmp_path: Path) -> None:
     plain = {"prompt": "Question?", "a": "one", "b": "two", "human": "a"}
     path = written(tmp_path / "pairs.jsonl", plain, "not json", plain | {"annotator": 3})

@@ -23,6 +23,7 @@ from cai.judge.calibration import CalibrationReport, calibrate_judge
 from cai.judge.certify import certify_all
 from cai.judge.people import TRUTHS
 from cai.runs.label import LabelRun
+from cai.training.data.rowfile import read_rows
 from cai.viewer.labelling import Labelling
 
 Row = dict[str, Any]
@@ -267,8 +268,10 @@ def test_rows_that_say_what_people_prefer_are_not_overruled_by_a_file_beside_the
     label_runs.run(LABELLED[:60], folder, label_runs.scorer())
     before = calibrate_judge(folder)
     labelling = Labelling(folder, annotator="ann")
-    for row in label_runs.rows_of(folder)[:10]:
-        labelling.vote(row["key"], "random", "tie")
+    for _ in range(10):
+        asked = labelling.ask("random")
+        assert asked is not None
+        labelling.vote(asked["key"], "random", "tie")
     assert same(calibrate_judge(folder), before)
     assert "gold.jsonl is not read, as the rows of labels.jsonl have human labels" in caplog.text
     assert calibrate_judge(folder, gold=folder / "gold.jsonl").truths == [0.5] * 10
@@ -307,6 +310,20 @@ def test_votes_outlive_the_run_that_they_were_made_in(tmp_path: Path) -> None:
             path.unlink()
     label_runs.run(PAIRS[:60], folder, label_runs.scorer())
     assert calibrate_judge(folder).metrics.n == 60 and (folder / "gold.jsonl").read_text() == votes
+
+
+def test_people_who_train_on_their_votes_train_on_each_pair_once_as_most_say(runs: Path, tmp_path: Path) -> None:
+    gold = tmp_path / "gold.jsonl"
+    for who, queue in {"ann": "random", "bob": "random", "cem": "uncertain"}.items():
+        cast(Labelling(runs / "votes", gold, who), queue, 40)
+    lines = [json.loads(line) for line in gold.read_text().splitlines()]
+    chosen = {(line[line["human"]], line[str(OTHER[line["human"]])]) for line in lines if line["human"] != "tie"}
+    rows = read_rows(gold, "dpo").rows
+    assert {(row.reply, row.rejected) for row in rows} == chosen and len(rows) == len(chosen)
+    while (undone := Labelling(runs / "votes", gold, "cem").undo()) is not None:
+        pass
+    of_others = {line["key"] for line in lines if line["annotator"] != "cem" and line["human"] != "tie"}
+    assert undone is None and len(read_rows(gold, "dpo").rows) == len(of_others)
 
 
 # The way there

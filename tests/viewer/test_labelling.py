@@ -107,7 +107,10 @@ def test_a_pair_whose_verdict_was_shown_is_not_labelled_blind(labelled: Path, go
     first, second = list(labelling._pairs.order("random"))[:2]
     labelling.seen(first)
     assert cast(labelling, count=1) == [second]
-    assert labelling.vote(first, "random", "tie")["blind"] is False
+    open_at_the_time = labelling.ask("random")
+    assert open_at_the_time is not None
+    labelling.seen(open_at_the_time["key"])
+    assert labelling.vote(open_at_the_time["key"], "random", "tie")["blind"] is False
     labelling.vote(second, "random", "tie")  # again, after its own verdict
     assert [line["blind"] for line in lines_of(gold)] == [True, False, False]
     assert labelling.standing()["labels"] == 1
@@ -244,11 +247,11 @@ def test_a_pair_takes_few_bytes(tmp_path: Path, labelled: Path) -> None:
 def test_what_is_taken_back_is_no_label_also_after_a_restart(labelled: Path, gold: Path) -> None:
     keys = cast(Labelling(labelled, gold, "ann"), count=3)
     cast(Labelling(labelled, gold, "bob"), count=5)
+    [picked] = cast(Labelling(labelled, gold, "ann"), "uncertain", count=1)
     labelling = Labelling(labelled, gold, "ann")
-    labelling.vote(keys[0], "uncertain", "tie", 1.0)
     undone = [labelling.undo() for _ in range(5)]
     assert [pair and (pair["key"], pair["queue"]) for pair in undone] == [
-        (keys[0], "uncertain"), *((key, "random") for key in reversed(keys)), None,
+        (picked, "uncertain"), *((key, "random") for key in reversed(keys)), None,
     ]  # fmt: skip
     people = [labels for labels in labelling._people.verdicts().values()]
     assert people == [{"bob": labels["bob"]} for labels in people] and len(people) == 5
@@ -341,12 +344,12 @@ def test_a_vote_that_cannot_be_kept_is_none(labelled: Path, tmp_path: Path) -> N
 def test_what_cannot_be_voted_is_refused(labelled: Path, gold: Path) -> None:
     labelling = Labelling(labelled, gold, "ann")
     key = cast(labelling, count=1)[0]
-    for values in (
-        ("0" * 32, "random", "first"),
-        (key, "other", "first"),
-        (key, "random", "a"),
-        ("x", "random", "tie"),
-    ):
+    picked = list(labelling._pairs.order("random"))[-1]  # such as a pair that is seen in the list
+    cannot_be = [
+        ("0" * 32, "random", "first"), (key, "other", "first"), (key, "random", "a"), ("x", "random", "tie"),
+        (picked, "random", "first"), (key, "uncertain", "first"),
+    ]  # fmt: skip
+    for values in cannot_be:
         with pytest.raises(UsageError):
             labelling.vote(*values)
     assert len(lines_of(gold)) == 1
@@ -356,3 +359,16 @@ def test_what_cannot_be_voted_is_refused(labelled: Path, gold: Path) -> None:
 def test_a_name_that_cannot_be_shown_is_refused(labelled: Path, name: str) -> None:
     with pytest.raises(UsageError, match="--annotator"):
         Labelling(labelled, annotator=name)
+
+
+def test_votes_on_pairs_of_other_runs_in_the_same_file_are_left_alone(labelled: Path, tmp_path: Path) -> None:
+    gold = tmp_path / "gold.jsonl"
+    others = [{**pair, "prompt": f"Other {pair['prompt']}"} for pair in PAIRS[:5]]
+    label_runs.run(others, tmp_path / "other", label_runs.scorer())
+    mine = cast(Labelling(labelled, gold, "ann"), count=2)
+    cast(Labelling(tmp_path / "other", gold, "ann"))
+    labelling = Labelling(labelled, gold, "ann")
+    assert labelling.standing()["labels"] == 2
+    undone = [labelling.undo() for _ in range(3)]
+    assert [pair and pair["key"] for pair in undone] == [*reversed(mine), None]
+    assert Labelling(tmp_path / "other", gold, "ann").standing()["labels"] == 5

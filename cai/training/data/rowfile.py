@@ -10,7 +10,8 @@ from typing import Any
 import orjson
 
 from cai.errors import InputError
-from cai.records import Object
+from cai.judge.votes import with_people
+from cai.records import Contest, Object, Values
 from cai.sources.files import Source, examine, read_records
 from cai.sources.replies import with_clear_numbers
 from cai.sources.values import BadRecord
@@ -43,6 +44,11 @@ def file_of(source: Any) -> Path | None:
     return Path(source)
 
 
+def _record_of(pair: Contest) -> Values:
+    """A pair that people voted on, as a record."""
+    return {"id": pair.id, "prompt": list(pair.messages), "a": pair.a, "b": pair.b, "human": pair.human}
+
+
 def read_rows(source: Source, method: str, command: str = "") -> RowFile:
     """Every record of one file as a row or a drop, in order; raises InputError if its records are of another kind.
 
@@ -57,7 +63,9 @@ def read_rows(source: Source, method: str, command: str = "") -> RowFile:
     wrong: tuple[int, str] | None = None  # the first record of another kind: its line, and what to do with it
     graded: dict[int, tuple[int, str]] = {}  # place of a row whose reply has a grade → the same
     other_labels = False
-    for line, record in with_clear_numbers(read_records(source), path):
+    # A person who labels to train may pick pairs, and may have seen a verdict.
+    for line, item in with_clear_numbers(with_people(read_records(source), path, every=True), path):
+        record = _record_of(item) if isinstance(item, Contest) else item
         file.read += 1
         try:
             rows = rows_of(record, line, method)
