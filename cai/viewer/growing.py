@@ -42,7 +42,7 @@ class Growing:
         if self._seen is None:
             return False
         status = self._status()
-        if status is None or status.st_size < max(self.end, self.size):
+        if status is None or status.st_size < self.end:
             return True
         if _identity(status)[:2] != self._seen[:2]:
             return True
@@ -55,7 +55,10 @@ class Growing:
     def read(self, most: int) -> list[Line]:
         """The next whole lines: one, and further ones while all have less than so many bytes together."""
         status = self._status()
-        if status is None or (status.st_size <= self.size and (self._is_torn or self.end >= self.size)):
+        if status is None:
+            return []
+        is_as_before = (_identity(status), status.st_size) == (self._seen, self.size)
+        if is_as_before and (self._is_torn or self.end >= self.size):
             return []
         lines: list[Line] = []
         with open(self.path, "rb") as file:

@@ -8,9 +8,10 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
+from cai.errors import CaiError
 from cai.records import Values
 from cai.sources.labels import Preference
 from cai.texts.wording import reason_of
@@ -19,6 +20,7 @@ from cai.viewer.reader import Reader
 from cai.viewer.sources import Source
 
 POLL = 0.3  # seconds between looks at files that do not grow
+LOOK = 3.0  # seconds between looks for further folders
 PAUSE = 0.0005  # seconds in which whoever waits for the lock takes it
 MOST_PAUSES = 40  # after which the thread waits for it like others
 MOST_ROWS = 200  # of a page
@@ -31,12 +33,15 @@ class Index:
     """The entries of sources, which are followed while their files grow; may be used by several threads.
 
     An entry is a row, a drop, or a line that is neither. Its `number` names it in its source while others come.
+    find: looks for the sources once more, since an evaluation makes folders as it goes.
     """
 
-    def __init__(self, sources: Sequence[Source]) -> None:
-        self.sources = sources
+    def __init__(self, sources: Sequence[Source], find: Callable[[], Sequence[Source]] | None = None) -> None:
+        self.sources: list[Source] = []
         self._db = open_tables()
-        self._readers = [Reader(source, self._db, table) for table, source in enumerate(sources)]
+        self._readers: list[Reader] = []
+        self._find = find
+        self._add(sources)
         self._lock, self._door = threading.Lock(), threading.Lock()
         self._waiting = 0  # who asks
         self._ended = threading.Event()
@@ -54,13 +59,25 @@ class Index:
             self._thread.join()
         self._db.close()
 
+    def _add(self, sources: Iterable[Source]) -> None:
+        """Sources keep their numbers: further ones come behind."""
+        for source in sources:
+            if source not in self.sources:
+                self._readers.append(Reader(source, self._db, len(self.sources)))
+                self.sources.append(source)
+
     # The thread
 
     def _work(self) -> None:
+        looked = time.monotonic()
         try:
             while not self._ended.is_set():
-                if not self.advance():
-                    self._ended.wait(POLL)
+                if self.advance():
+                    continue
+                if time.monotonic() - looked > LOOK:
+                    self.look()
+                    looked = time.monotonic()
+                self._ended.wait(POLL)
         except Exception as error:  # the page says so; what is indexed can still be read
             self._problem = f"no further rows are read: {type(error).__name__}: {reason_of(error)}"
             log.warning("%s", self._problem)
@@ -70,6 +87,19 @@ class Index:
         """Read some lines of every source, or if there are none, some words; False if all is read."""
         advanced = [reader.advance(self._background) for reader in self._readers]
         return any(advanced) or any(reader.advance_words(self._background) for reader in self._readers)
+
+    def look(self) -> None:
+        """Look for further sources."""
+        if self._find is None:
+            return
+        try:
+            sources = self._find()
+        except CaiError as error:
+            self._problem = str(error)
+            return
+        self._problem = None
+        with self._background():
+            self._add(sources)
 
     @contextmanager
     def _background(self) -> Iterator[None]:

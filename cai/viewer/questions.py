@@ -111,11 +111,10 @@ class Answers:
 
     def state(self, _: AskState) -> Values:
         """Of every source how far it is read, its facets, and whether it has pairs."""
-        problems = [self._read_votes(number) for number, _ in enumerate(self._index.sources)]
-        described = zip(self._index.state(), self._index.sources, problems, strict=True)
         sources = []
-        for state, source, problem in described:
-            more = {"pairs": source.row in PAIRS, "problem": state["problem"] or problem}
+        for number, state in enumerate(self._index.state()):
+            problem = self._read_votes(number)
+            more = {"pairs": self._index.sources[number].row in PAIRS, "problem": state["problem"] or problem}
             sources.append({**state, **more})
         return {"sources": sources, "annotate": self._wishes.annotate, "queue": self._wishes.queue}
 

@@ -9,6 +9,7 @@ import signal
 import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
+from functools import partial
 from importlib.resources import files
 
 import orjson
@@ -53,7 +54,7 @@ async def _view(paths: list[str], wishes: Wishes, port: int, announce: Callable[
     for number in (signal.SIGINT, signal.SIGTERM):
         with suppress(NotImplementedError):  # on Windows, Ctrl-C is a KeyboardInterrupt
             asyncio.get_running_loop().add_signal_handler(number, ended.set)
-    index = Index(find_sources(paths))
+    index = Index(find_sources(paths), partial(find_sources, paths))
     answers = Answers(index, wishes)
     answers.check()
     async with serving(index, answers, port) as address:

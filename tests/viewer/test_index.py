@@ -186,11 +186,18 @@ def test_the_rest_of_a_torn_line_is_waited_for(tmp_path: Path) -> None:
 
 def test_a_resume_cuts_a_torn_line_off_and_goes_on(tmp_path: Path) -> None:
     run = make_run(tmp_path / "run", [revision(0)])
-    add(run / "revisions.jsonl", b'{"schema":1,"id":"r1')
+    torn = b'{"schema":1,"id":"r1' + b" " * 2_000
+    add(run / "revisions.jsonl", torn)
     with opened(run) as index:
         read(index)
-        make_run(run, [revision(1), revision(2)])
-        assert [row["id"] for row in rows(read(index))] == ["r0", "r1", "r2"]
+        make_run(run, [revision(1)])  # together shorter than with the torn line
+        assert [row["id"] for row in rows(read(index))] == ["r0", "r1"]
+        assert len(set(index.state()[0]["bytes"])) == 1
+        add(run / "revisions.jsonl", torn)
+        read(index)
+        os.truncate(run / "revisions.jsonl", (run / "revisions.jsonl").stat().st_size - len(torn))
+        assert not index.advance()
+        assert [row["id"] for row in rows(read(index))] == ["r0", "r1"]
 
 
 @pytest.mark.parametrize("how", ["shorter", "longer", "as long", "edited", "gone", "cut off"])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import closing
+from functools import partial
 from pathlib import Path
 
 import label_cuts
@@ -12,6 +14,7 @@ from viewed_runs import add, facets, make_folder, opened, read, rows
 from cai.errors import CaiError
 from cai.records import KINDS
 from cai.training.report.samples import Sample
+from cai.viewer.index import Index
 from cai.viewer.sources import find_sources
 
 TEXT = "Something else, and longer: " + "la " * 50
@@ -58,6 +61,26 @@ def test_the_runs_inside_a_bench_and_an_evaluation_are_sources_of_their_own(tmp_
     assert [source.title.removeprefix(f"{tmp_path}/") for source in sources] == [
         "evaluation/labels", "evaluation/replies/small", "bench/judge-a", "bench/judge-b",
     ]  # fmt: skip
+
+
+def test_folders_that_an_evaluation_makes_as_it_goes_are_sources_behind_the_others(tmp_path: Path) -> None:
+    evaluation = tmp_path / "evaluation"
+    make_run(evaluation / "replies", [revision(0)])
+    index = Index(find_sources([evaluation]), partial(find_sources, [evaluation]))
+    with closing(index):
+        first = index.page(0)
+        make_run(evaluation / "labels", [revision(1), revision(2)])
+        index.look()
+        assert [source.folder.name for source in index.sources] == ["replies", "labels"]
+        assert index.page(0) == first
+        assert [len(rows(read(index), source)) for source in (0, 1)] == [1, 2]
+        (evaluation / "third").mkdir()
+        (evaluation / "third/run.json").write_text("{")
+        index.look()
+        assert "third/run.json" in index.state()[0]["problem"]
+        (evaluation / "third/run.json").unlink()
+        index.look()
+        assert index.state()[0]["problem"] is None
 
 
 def test_a_folder_that_is_named_twice_is_one_source(tmp_path: Path) -> None:
