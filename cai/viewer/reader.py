@@ -87,7 +87,7 @@ class Reader:
                     return True
                 lines = growing.read(ROWS_AT_ONCE)
             except OSError as error:
-                self.problem = f"{growing.path} cannot be read: {error.strerror or error}"
+                self.problem = self.problem or f"{growing.path} cannot be read: {error.strerror or error}"
                 continue
             if lines:
                 every = [self._found(file, line) for line in lines]
