@@ -22,7 +22,7 @@ DATA = Path(os.environ.get("CAI_SHARED_DATA", "../shared/data"))
 TRAIN = 900
 FLAGS = {"batch_size": 16, "learning_rate": 2e-4}
 LONGEST = {"dpo": 512, "reward": 256}  # tokens of a row; the reward model's longer rows are left out
-BENCHED = 100  # held-out pairs on which the reward model is compared with people
+BENCHED = 200  # held-out pairs on which the reward model is compared with people
 
 
 def split(out: Path) -> dict[str, Path]:
@@ -59,7 +59,8 @@ def main() -> None:
         judge=judge,
         bench=given.out / "bench",
         limit=given.prompts,
-        max_tokens=96,
+        max_tokens=192,
+        length_control=True,
         out=given.out / "evaluation",
     )
     print("\n".join(evaluation.lines()))
