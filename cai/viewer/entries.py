@@ -11,6 +11,7 @@ from cai.viewer.growing import Line
 
 ROWS, DROPS = 0, 1  # the files of a source
 START_BITS = 48  # of a number: where the line starts; above them its file
+MOST_REASONS = 20  # why a row is not in files
 CACHE = 16_000  # KiB of the tables that are kept in memory
 SETTINGS = f"PRAGMA journal_mode = OFF; PRAGMA synchronous = OFF; PRAGMA cache_size = -{CACHE}"
 BITS = ", ".join(GROUPS)
@@ -95,7 +96,7 @@ class Entries:
 
     def add_drop(self, line: Line, position: int, facets: Iterable[Facet]) -> None:
         """What became no row, unless it has become one since."""
-        if not self._rows_at(position):
+        if not any(self._rows_at(position)):
             self._insert(DROPS, line, position, [("status", DROPPED), *facets])
 
     def add_unreadable(self, file: int, line: Line, position: int) -> None:
@@ -104,9 +105,13 @@ class Entries:
 
     def leave_out(self, position: int, reason: str) -> None:
         """A row, which may be yet to come, is not in a training file."""
-        self._db.execute(f"INSERT OR IGNORE INTO {self._left_out} VALUES (?,?)", (position, reason))
-        for place in self._rows_at(position):
-            self.change(place, ("status", "reason"), self._standing(position))
+        reasons = self.reasons(position)
+        if reason in reasons or len(reasons) >= MOST_REASONS:  # kto.jsonl leaves out replies, of which a pair has two
+            return
+        self._db.execute(f"INSERT INTO {self._left_out} VALUES (?,?)", (position, reason))
+        standing = self._standing(position)
+        for place in list(self._rows_at(position)):
+            self.change(place, ("status", "reason"), standing)
 
     def change(self, place: Place, groups: Sequence[str], facets: Iterable[Facet]) -> None:
         """An entry has these values, and no others, in some groups."""
@@ -185,8 +190,8 @@ class Entries:
             bits += [bit] * bool(bit)
         return Condition(" AND ".join(conditions) or "1", bits)
 
-    def _rows_at(self, position: int) -> list[Place]:
+    def _rows_at(self, position: int) -> Iterator[Place]:
         """The rows at a position, which are several if a file has a line twice."""
         unreadable = self.facets.bit("status", UNREADABLE)
         where = Condition(f"position = ? AND {OF_FILE} AND status != ?", (position, *numbers_of(ROWS), unreadable))
-        return list(self.select(where))
+        return self.select(where)

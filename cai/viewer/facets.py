@@ -82,9 +82,10 @@ def person(row: Label) -> str:
         return NO_PERSON
     if row.human == "tie":
         return "tie"
-    if row.z is None or row.z == 0:
+    choice = None if row.z is None else winner(row.z)
+    if choice is None or choice == TRUTHS["tie"]:
         return "the judge does not choose"
-    return "agrees" if winner(row.z) == TRUTHS[row.human] else "disagrees"
+    return "agrees" if choice == TRUTHS[row.human] else "disagrees"
 
 
 def flips(row: Label) -> str:

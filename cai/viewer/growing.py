@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
+from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
@@ -37,44 +38,46 @@ class Growing:
         self._is_torn = False  # whether what is there after `end` is no whole line
         self._seen: tuple[int, int, int] | None = None  # device, inode and time of change, at `size`
 
-    def was_replaced(self) -> bool:
-        """Whether what was read is no longer there: the file is gone, another one, has lost lines or was edited."""
-        if self._seen is None:
-            return False
-        status = self._status()
-        if status is None or status.st_size < self.end:
-            return True
-        if _identity(status)[:2] != self._seen[:2]:
-            return True
-        if status.st_size == self.size:
-            return _identity(status) != self._seen
-        with open(self.path, "rb") as file:
-            file.seek(self.end - len(self._tail))
-            return file.read(len(self._tail)) != self._tail
+    def read(self, most: int) -> list[Line] | None:
+        """The next whole lines: one, and further ones while all have less than so many bytes together.
 
-    def read(self, most: int) -> list[Line]:
-        """The next whole lines: one, and further ones while all have less than so many bytes together."""
+        None if what was read is no longer there: the file is gone, another one, has lost lines or was edited.
+        """
         status = self._status()
         if status is None:
-            return []
+            return [] if self._seen is None else None
         is_as_before = (_identity(status), status.st_size) == (self._seen, self.size)
         if is_as_before and (self._is_torn or self.end >= self.size):
             return []
-        lines: list[Line] = []
         with open(self.path, "rb") as file:
             status = os.fstat(file.fileno())
+            if not self._is_known(file, status):
+                return None
             self._seen, self.size = _identity(status), status.st_size
-            start = file.seek(self.end)
-            while self.end < min(start + most, self.size):
-                content, size = _whole_line(file)
-                self._is_torn = size == 0
-                if self._is_torn:
-                    break
-                self.lines += 1
-                lines.append(Line(self.lines, self.end, size, content))
-                self._tail = (self._tail + (content or b"\n"))[-TAIL:]
-                self.end += size
-        return lines
+            return list(self._lines(file, self.end + most))
+
+    def _is_known(self, file: BinaryIO, status: os.stat_result) -> bool:
+        """Whether a file still begins with what was read."""
+        if self._seen is None:
+            return True
+        if _identity(status)[:2] != self._seen[:2] or status.st_size < self.end:
+            return False
+        if status.st_size == self.size and _identity(status) != self._seen:
+            return False
+        file.seek(self.end - len(self._tail))
+        return file.read(len(self._tail)) == self._tail
+
+    def _lines(self, file: BinaryIO, stop: int) -> Iterator[Line]:
+        file.seek(self.end)
+        while self.end < min(stop, self.size):
+            content, size = _whole_line(file)
+            self._is_torn = size == 0
+            if self._is_torn:
+                return
+            self.lines += 1
+            yield Line(self.lines, self.end, size, content)
+            self._tail = (self._tail + (content or b"\n"))[-TAIL:]
+            self.end += size
 
     def _status(self) -> os.stat_result | None:
         """None for what is not a file, such as a pipe, which would be waited for."""

@@ -81,14 +81,14 @@ class Reader:
         self.problem = None
         for file, growing in enumerate(self._files):
             try:
-                if growing.was_replaced():
-                    with turn():
-                        self._forget(file)
-                    return True
                 lines = growing.read(ROWS_AT_ONCE)
             except OSError as error:
                 self.problem = self.problem or f"{growing.path} cannot be read: {error.strerror or error}"
                 continue
+            if lines is None:
+                with turn():
+                    self._forget(file)
+                return True
             if lines:
                 every = [self._found(file, line) for line in lines]
                 with turn():
@@ -98,11 +98,14 @@ class Reader:
         return False
 
     def advance_words(self, turn: Turn) -> bool:
-        """Make the words of some entries known; False if all are."""
+        """Make the words of some entries known; False if all are, or cannot be at present."""
         for file in range(len(self._files)):
             with turn():
                 places = list(self.entries.select(self.words.waiting(file), "number", (WORDS_AT_ONCE, 0)))
-            contents = [self._content(place) for place in places]
+            try:
+                contents = [self._content(place) for place in places]
+            except OSError:  # the file has gone since, which `advance` sees
+                return False
             with turn():
                 for place, content in zip(places, contents, strict=True):
                     self.words.add(file, place.number, content)

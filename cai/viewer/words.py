@@ -24,6 +24,8 @@ NOT_LETTERS = re.compile(r"[^\w\s]")
 WORD = re.compile(r"([^\s*_]+)(\*?)")
 MOST_TEXT = 1_000_000  # characters of an entry that are searched
 MOST_QUERY = 200  # of what is searched for
+MOST_WORDS = 10
+LEAST_START = 3  # characters of the start of a word: of fewer, nearly every word is one
 NOT_SEARCHED = {*NOT_SHOWN, "models"}
 
 
@@ -63,7 +65,7 @@ class Words:
 
     def hits(self, text: str) -> int:
         """How many entries hold all words of a text, with those that have become hidden since."""
-        query = " AND ".join(words_of(text[:MOST_QUERY]))
+        query = " AND ".join(words_of(text))
         counts = (f"SELECT COUNT(*) FROM {table} WHERE {table} MATCH ?" for table in self._tables)
         return sum(number for count in counts for (number,) in self._db.execute(count, (query,)))
 
@@ -72,7 +74,7 @@ class Words:
 
         None for a text without a word.
         """
-        query = " AND ".join(words_of(text[:MOST_QUERY]))
+        query = " AND ".join(words_of(text))
         if not query:
             return None
         inside = " UNION ALL ".join(f"SELECT rowid FROM {table} WHERE {table} MATCH ?" for table in self._tables)
@@ -81,8 +83,8 @@ class Words:
 
 def words_of(text: str) -> Iterator[str]:
     """The words of a query as the index splits them, in quotes, with a * behind those that are the start of one."""
-    for word, star in WORD.findall(_apart(text)):
-        yield f'"{word}"{star}'
+    for word, star in WORD.findall(_apart(text[:MOST_QUERY]))[:MOST_WORDS]:
+        yield f'"{word}"{star if len(word) >= LEAST_START else ""}'
 
 
 def _apart(text: str) -> str:

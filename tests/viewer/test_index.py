@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from viewed_runs import add, facets, lines, make_folder, opened, read, rows
 
 from cai.records import Drop
 from cai.viewer import growing
+from cai.viewer.entries import MOST_REASONS
 from cai.viewer.facets import GROUPS, MOST_VALUES, OTHERS
 from cai.viewer.index import MOST_ROWS, Index
 from cai.viewer.sources import find_sources
@@ -224,6 +226,20 @@ def test_a_file_that_is_replaced_is_indexed_again(tmp_path: Path, how: str) -> N
         assert facets(index)["status"] == {"kept": len(new), "dropped": 1} if new else {"dropped": 1}
 
 
+def test_a_file_that_goes_while_its_words_are_read_does_not_end_the_index(tmp_path: Path) -> None:
+    run = make_folder(tmp_path / "run")
+    add(run / "revisions.jsonl", *map(revision, range(50)))
+    with opened(run) as index:
+        assert index.advance()
+        (run / "revisions.jsonl").unlink()
+        (reader,) = index._readers
+        assert not reader.advance_words(nullcontext)
+        assert len(rows(index)) == 50 and all(map(is_junk, rows(index)))
+        assert rows(read(index)) == []
+        add(run / "revisions.jsonl", revision(0))
+        assert len(rows(read(index), words="question")) == 1
+
+
 def test_a_file_that_grows_as_another_one_is_indexed_again(tmp_path: Path) -> None:
     run = make_folder(tmp_path / "run")
     add(run / "revisions.jsonl", *map(revision, range(3)))
@@ -290,6 +306,15 @@ def test_a_line_that_is_too_long_is_an_entry_that_says_so(tmp_path: Path, monkey
         assert [first["id"], second["id"], third["id"]] == ["r0", "line 2 of revisions.jsonl", "r2"]
         assert f"it has {len(long):,} bytes, and up to 3,000 are read" in second["reasons"][0]
         assert rows(index, words="schema") == [second]
+
+
+def test_the_reasons_of_a_row_are_bounded(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run", [revision(0)])
+    add(run / "dropped.jsonl", *(left_out(0, f"reason {number % 3_000}") for number in range(5_000)))
+    with opened(run) as index:
+        (row,) = rows(read(index))
+        assert len(row["reasons"]) == MOST_REASONS
+        assert facets(index)["status"] == {"left out of a file": 1}
 
 
 def test_the_names_of_facets_are_bounded(tmp_path: Path) -> None:

@@ -109,6 +109,12 @@ def test_a_query_is_bounded(words: Words) -> None:
     assert found(words, "a " * 100_000 + "b") == {0}
 
 
+def test_the_start_of_a_word_has_three_letters(words: Words) -> None:
+    put(words, "a river", "rivers", "ri")
+    assert found(words, "riv*") == {0, 1}
+    assert found(words, "ri*") == {2}
+
+
 def test_a_text_is_searched_up_to_a_bound(words: Words) -> None:
     put(words, "start " + "x" * MOST_TEXT + " end")
     assert found(words, "start") == {0}
