@@ -255,6 +255,9 @@ def _notes_on_people(people: People | None, read: JudgedRows) -> Iterator[str]:
         drawn = len(read.rows) + len(read.undecided)
         share = f"{len(read.undecided):,} of {counted(drawn, 'pair')} drawn ({len(read.undecided) / drawn:.1%})"
         yield f"{share} were skipped or taken back: each is an error for thresholds, as people skip what is hard"
+    if read.late:
+        late = f"{counted(read.late, 'drawn pair')} would have come later in the random order of all these rows"
+        yield f"{late}: the run has grown since, and the promise holds for pairs like those that were there"
     if read.strangers:
         yield f"{counted(read.strangers, 'pair')} of people not among the judge's: other replies, or never judged"
     yield from people.notes()

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import math
 import os
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence, Set
 from pathlib import Path
 from typing import Any, Literal
 
@@ -21,6 +22,7 @@ from cai.sources.values import BadRecord, shown
 FILE = "gold.jsonl"
 RANDOM = "random"  # the queue whose order is drawn
 SKIPPED, TAKEN_BACK = "skipped", "taken back"
+MOST_SKIPPED = 0.1  # share of the pairs that people may skip before the others are no longer a random draw
 OWN = {"annotator", "blind"}  # columns by which a vote is told from another pair with a key
 Side = Literal["a", "b"]
 
@@ -42,8 +44,15 @@ class GoldVote(Record):
     shown_first: Side | None = None
     blind: StrictBool | None = None  # whether the judge's verdict was hidden
     queue: str | None = None  # in whose order the pair came
+    seed: int | None = None  # of the random order
     seconds: float | None = Field(None, ge=0, allow_inf_nan=False)  # that the pair was looked at
     at: int | str = Field(default_factory=lambda: int(time.time()))  # Unix time
+
+
+def late_in(order: Sequence[str], drawn: Set[str]) -> int:
+    """How many of the pairs that were drawn are not among the first in a random order, but for a few skipped there."""
+    first = math.ceil(len(drawn) / (1 - MOST_SKIPPED))
+    return len(drawn - set(order[:first]))
 
 
 def random_order(keys: Iterable[str], seed: int) -> list[str]:

@@ -8,12 +8,12 @@ and a pair counts.
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Set
 from dataclasses import replace
 from itertools import combinations
 from typing import NamedTuple
 
-from cai.judge.gold import RANDOM, TAKEN_BACK, GoldVote, word_of
+from cai.judge.gold import RANDOM, TAKEN_BACK, GoldVote, late_in, random_order, word_of
 from cai.judge.metrics import cohen
 from cai.records import Contest, Label
 from cai.sources.conversations import prompt_hash
@@ -46,6 +46,7 @@ class People:
         self.torn = False  # whether a last line was left out that is not whole
         self.left_out: Counter[str] = Counter()  # votes that may not certify, by reason
         self.words: dict[str, dict[str | int, str]] = defaultdict(dict)  # by key and person; without one, by line
+        self.draws: dict[int, set[str]] = defaultdict(set)  # keys of what was drawn, by the seed of the order
         self._pairs: dict[str, tuple[int, Contest]] = {}  # by key, as in the first line that has it
 
     def add(self, line: int, vote: GoldVote) -> None:
@@ -58,6 +59,8 @@ class People:
             self.left_out[reason] += word != TAKEN_BACK
             return
         self.words[vote.key][vote.annotator] = meanings.get(word, word)
+        if vote.seed is not None:
+            self.draws[vote.seed].add(vote.key)
 
     def add_pair(self, line: int, pair: Contest) -> None:
         """Count the label of a pair whose record names no person."""
@@ -99,6 +102,10 @@ class People:
     def is_lost(self, key: str) -> bool:
         """Whether a pair was drawn and has no label: all who saw it skipped it, or took their label back."""
         return bool(self.words.get(key)) and not self.is_labelled(key)
+
+    def late(self, keys: Set[str]) -> int:
+        """How many of the drawn pairs among these would have been asked about later, had all of these been there."""
+        return sum(late_in(random_order(keys, seed), drawn & keys) for seed, drawn in self.draws.items())
 
     def is_only_left_out(self, key: str) -> bool:
         """Whether a pair has votes, none of which may certify."""

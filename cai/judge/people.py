@@ -57,6 +57,7 @@ class JudgedRows:
     dropped: tuple[str, ...] = ()  # each with its line
     undecided: tuple[float, ...] = ()  # log odds of pairs that were drawn for people, none of whom labelled them
     strangers: int = 0  # pairs with votes that are not among the rows
+    late: int = 0  # pairs that were drawn when the rows were not all there
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +73,8 @@ class _Row:
     pair: bool = False  # the probability came as a pair, as in `probs`
     normalised: bool = False  # and missed 1 in its sum
     counts_from_1: bool = False  # by its shape
-    pair_key: str = ""  # of a pair that people voted on
+    pair_key: str = ""
+    is_known: bool = False  # that people voted on the pair
 
 
 class _Unequal(BadRecord):
@@ -112,10 +114,12 @@ def read_judged(
     )
     unlabelled = sum(row.human is None for row in rows)
     undecided = []
-    strangers = 0
+    strangers = late = 0
     if people is not None:
-        undecided = [row.z for row in rows if row.z is not None and people.is_lost(row.pair_key)]
-        strangers = len(people.words.keys() - {row.pair_key for row in rows})
+        known = [row for row in rows if row.is_known]
+        undecided = [row.z for row in known if row.z is not None and people.is_lost(row.pair_key)]
+        strangers = len(people.words.keys() - {row.pair_key for row in known})
+        late = people.late({row.pair_key for row in rows})
     return JudgedRows(
         judged,
         invalid=len(rows) - unlabelled - len(judged),
@@ -126,6 +130,7 @@ def read_judged(
         dropped=tuple(dropped),
         undecided=tuple(undecided),
         strangers=strangers,
+        late=late,
     )
 
 
@@ -177,8 +182,8 @@ def _label(record: Object) -> Label:
 def _with_votes(line: int, record: Any, people: People) -> _Row:
     """A row of a label run, with what people say of it."""
     label = record if isinstance(record, Label) else _label(object_of(record, "the votes of a judge"))
-    key = label.key if people.knows(label.key, label.a, label.b) else ""
-    return replace(_of_label(line, label), human=people.human(label.key, label.a, label.b), pair_key=key)
+    pair = label.key, label.a, label.b
+    return replace(_of_label(line, label), human=people.human(*pair), pair_key=label.key, is_known=people.knows(*pair))
 
 
 def _of_label(line: int, label: Label) -> _Row:

@@ -61,6 +61,7 @@ class Labelling:
         self.path = gold or run / FILE
         self.annotator = _name(annotator)
         self.needed = first_tested(agreement)
+        self._seed = seed
         self._pairs = Pairs(run, seed)
         self._lock = RLock()
         self._seen: set[str] = set()  # keys of pairs whose verdict was shown
@@ -222,6 +223,7 @@ class Labelling:
             shown_first=self._sides(pair.key)[0],
             blind=blind,
             queue=queue,
+            seed=self._seed,
             seconds=seconds,
         )
         append_vote(self.path, vote)

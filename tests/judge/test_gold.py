@@ -24,7 +24,7 @@ Row = dict[str, Any]
 def vote(who: str = "ann", human: str | None = "a", a: str = "one", b: str = "two", **more: Any) -> Row:
     """A line of gold.jsonl that may certify."""
     line = {"schema": 1, "key": pair_hash(PROMPT, a, b), "id": "p1", "prompt": list(PROMPT), "a": a, "b": b}
-    line |= {"human": human, "annotator": who, "shown_first": "a", "blind": True, "queue": "random"}
+    line |= {"human": human, "annotator": who, "shown_first": "a", "blind": True, "queue": "random", "seed": 0}
     return line | {"seconds": 2.5, "at": 1_795_949_938} | more
 
 

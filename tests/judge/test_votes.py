@@ -152,6 +152,19 @@ def test_a_label_that_is_taken_back_counts_as_skipped(runs: Path, tmp_path: Path
     assert (report.metrics.n, report.calibration.n) == (59, 60)
 
 
+def test_votes_from_the_beginning_of_a_run_are_not_taken_for_a_draw_of_all(runs: Path, tmp_path: Path) -> None:
+    gold = tmp_path / "gold.jsonl"
+    label_runs.run(PAIRS[:60], tmp_path / "early", label_runs.scorer())
+    cast(Labelling(tmp_path / "early", gold, "ann"), count=50)
+    notes = calibrate_judge(runs / "votes", gold=gold).notes
+    assert any("the run has grown since" in note for note in notes)
+    cast(Labelling(runs / "votes", tmp_path / "whole.jsonl", "ann", seed=5), count=50)
+    cast(Labelling(runs / "votes", tmp_path / "whole.jsonl", "bob", seed=6), count=40)
+    for run in (runs / "votes", tmp_path / "early"):  # part of a draw of all is a draw of the part
+        notes = calibrate_judge(run, gold=tmp_path / "whole.jsonl").notes
+        assert not any("the run has grown since" in note for note in notes)
+
+
 def finished(run: LabelRun) -> list[LabelRun]:
     parts = []
     for part in run.sessions():

@@ -10,7 +10,7 @@ from pathlib import Path
 from statistics import fmean
 
 from cai.errors import UsageError
-from cai.judge.gold import RANDOM, random_order
+from cai.judge.gold import MOST_SKIPPED, RANDOM, late_in, random_order
 from cai.judge.majority import People
 from cai.judge.people import TRUTHS
 from cai.judge.votes import without_votes
@@ -21,7 +21,6 @@ from cai.texts.wording import counted
 
 log = logging.getLogger("cai")
 FILE = "to-label.jsonl"
-SKIPPED = 0.1  # share of the pairs that people may skip before the others are no longer a random draw
 
 
 def read_gold(path: str | Path, replies: Mapping[str, str], seed: int) -> dict[str, float]:
@@ -63,10 +62,11 @@ def read_gold(path: str | Path, replies: Mapping[str, str], seed: int) -> dict[s
 def _check_skipped(path: str | Path, labelled: int, lost: int) -> None:
     """Raise UsageError if people skipped so many of the pairs they were asked about that the others are a choice."""
     drawn = labelled + lost
-    if lost > SKIPPED * drawn:
+    if lost > MOST_SKIPPED * drawn:
+        skipped = f"people skipped {lost} of {counted(drawn, 'pair')} they were asked about, or took their labels back"
         raise UsageError(
-            f"--gold {path}: people skipped {lost} of {counted(drawn, 'pair')} they were asked about, or took their "
-            f"labels back; with more than {SKIPPED:.0%} the others are no random draw: label them, if need be as ties"
+            f"--gold {path}: {skipped}; with more than {MOST_SKIPPED:.0%} the rest is a choice: label them, too, if "
+            "only as ties"
         )
 
 
@@ -78,13 +78,13 @@ def _check_draw(path: str | Path, labelled: set[str], order: list[str], queues: 
             f"--gold {path} has pairs of the queue {', '.join(sorted(others))}: only pairs drawn at random can take a "
             f"bias out; label the first pairs of {FILE}"
         )
-    first = math.ceil(len(labelled) / (1 - SKIPPED))
-    if len(labelled & set(order[:first])) >= len(labelled):
+    late = late_in(order, labelled)
+    if not late:
         return
     if queues == {"random"}:
         log.warning("--gold %s: its rows say that they were drawn at random, which is not checked", path)
         return
-    late = len(labelled - set(order[:first]))
+    first = math.ceil(len(labelled) / (1 - MOST_SKIPPED))
     raise UsageError(
         f"--gold {path} is not a random draw: {late} of {counted(len(labelled), 'pair')} are not among the first "
         f"{first} of {FILE}; label them in that order, or say so in each row if they were drawn at random in another "
