@@ -86,7 +86,9 @@ def append_vote(path: Path, vote: GoldVote) -> None:
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
             os.fsync(file.fileno())
     except OSError as error:
-        raise unwritable(path, error, "the vote is not kept; free some space or change its permissions") from error
+        raise unwritable(
+            path, error, "the vote is not kept: free some space, change its permissions, or name another --gold"
+        ) from error
 
 
 def _tail(path: Path) -> bytes:

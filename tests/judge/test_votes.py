@@ -10,6 +10,7 @@ from typing import Any
 import label_runs
 import pytest
 from players import Player, digits
+from terminal import cai as terminal
 from terminal import failed
 from trial_judges import Judge, fair
 
@@ -22,6 +23,7 @@ from cai.evaluation.bench import judge_bench
 from cai.judge.calibration import CalibrationReport, calibrate_judge
 from cai.judge.certify import certify_all
 from cai.judge.people import TRUTHS
+from cai.runs.judging import check_human_labels
 from cai.runs.label import LabelRun
 from cai.training.data.rowfile import read_rows
 from cai.viewer.labelling import Labelling
@@ -112,6 +114,23 @@ def test_a_run_is_calibrated_by_its_own_votes_or_by_their_file(runs: Path, tmp_p
     reports = [calibrate_judge(path) for path in (folder, folder / "labels.jsonl", folder / "gold.jsonl")]
     assert {report.metrics.n for report in reports} == {55}
     assert all(same(report, reports[0]) for report in reports)
+
+
+def test_people_who_disagree_are_compared_and_have_the_majority_between_them(runs: Path, tmp_path: Path) -> None:
+    gold = tmp_path / "gold.jsonl"
+    for who in ("ann", "bob"):
+        cast(Labelling(runs / "votes", gold, who), count=60)
+    alone = calibrate_judge(runs / "votes", gold=gold)
+    contrary = Labelling(runs / "votes", gold, "cem")
+    for number in range(30):
+        asked = contrary.ask("random")
+        assert asked is not None
+        contrary.vote(asked["key"], "random", ["first", "second", "tie"][number % 3])
+    report = calibrate_judge(runs / "votes", gold=gold)
+    assert same(report, alone)  # two against one
+    shown = terminal("judge", "calibrate", str(runs / "votes"), "--gold", str(gold)).stdout
+    assert "ann and bob agree on 100.0% of 60 pairs, Cohen's kappa 1.00 (95 % interval 1.00 to 1.00)" in shown
+    assert shown.count("of 30 pairs, Cohen's kappa ") == 2
 
 
 @pytest.mark.parametrize("more", [{"queue": "uncertain"}, {"queue": "random", "blind": False}])
@@ -246,6 +265,7 @@ def test_an_evaluation_says_which_votes_it_leaves_out(
         read_gold(gold, replies, seed=0)
     cast(Labelling(runs / "votes", gold, "ann"), count=20)
     assert len(read_gold(gold, replies, seed=0)) == 20
+    check_human_labels(gold, "--gold")
     assert "left out: 12 votes of the queue uncertain" in caplog.text
 
 

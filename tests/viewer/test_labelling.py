@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import threading
 import tracemalloc
 from collections.abc import Iterator
@@ -187,6 +188,18 @@ def test_revisions_are_pairs_with_the_first_reply(tmp_path: Path) -> None:
         revision(4, "second", "second"), lost(5), revision(6, "second", "first", "third"),
     ]  # fmt: skip
     check_pairs(make_run(tmp_path / "run", items))
+
+
+@pytest.mark.parametrize("name", ["generate-finished", "sample-half", "ungated-half", "best-of-finished", "label-half"])
+def test_pairs_of_runs_of_version_0_1_0_are_asked_about(tmp_path: Path, name: str) -> None:
+    run = tmp_path / name
+    shutil.copytree(Path(__file__).parents[1] / "folders-0.1.0" / name, run)
+    if name != "label-half":
+        check_pairs(run)
+        return
+    lines = (run / "labels.jsonl").read_text().splitlines(keepends=True)
+    keys = {json.loads(line)["key"] for line in lines if line.endswith("\n")}
+    assert set(cast(Labelling(run, annotator="ann"))) == keys
 
 
 def test_votes_on_replies_certify_the_labels_of_a_judge_asked_later(tmp_path: Path) -> None:

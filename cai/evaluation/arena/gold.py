@@ -43,15 +43,12 @@ def read_gold(path: str | Path, replies: Mapping[str, str], seed: int) -> dict[s
             continue
         truth = TRUTHS[item.human]
         truths[item.key].append(truth if item.a == replies[item.key] else 1 - truth)
-    notes = list(people.notes())
     if not truths:
         problem = f"--gold {path} labels no pair of this evaluation ({counted(unknown, 'pair')} of others)"
         advice = f"label the first pairs of {FILE} in its folder"
-        raise UsageError(": ".join(["; ".join([problem, *notes]), advice]))
+        raise UsageError(": ".join(["; ".join([problem, *people.notes()]), advice]))
     if unknown:
         log.warning("--gold %s: %s of other replies left out", path, counted(unknown, "pair"))
-    for note in notes:
-        log.warning("--gold %s: %s", path, note)
     if people.lines:
         queues.add(RANDOM)
         _check_skipped(path, len(truths), sum(map(people.is_lost, replies)))
