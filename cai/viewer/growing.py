@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
-MOST_LINE = 1 << 24  # bytes of a line that is read: a row of 32 replies of 100,000 tokens has less
+MOST_LINE = 1 << 23  # bytes of a line that is read: a row of 16 replies of 100,000 tokens has less
 TAIL = 256  # bytes before the end of what was read, by which a file is known again
 
 

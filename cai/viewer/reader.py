@@ -23,7 +23,7 @@ from cai.viewer.growing import MOST_LINE, Growing, Line
 from cai.viewer.sources import Source
 from cai.viewer.words import Words
 
-ROWS_AT_ONCE = 1 << 17  # bytes of lines, after which whoever asks gets a turn: about a millisecond
+AT_ONCE = (1 << 17, 1 << 14)  # bytes of rows and of drops, after which whoever asks gets a turn: some milliseconds
 WORDS_AT_ONCE = 8  # entries
 LEAD = 400  # characters of a text in the list
 START = 6_000  # bytes of a line that is not a row
@@ -77,25 +77,25 @@ class Reader:
     # Reading
 
     def advance(self, turn: Turn) -> bool:
-        """Read some lines of a file; False if none has more."""
-        self.problem = None
+        """Read some lines of both files, so that rows soon say what became of them; False if none has more."""
+        advanced, problems = False, []
         for file, growing in enumerate(self._files):
             try:
-                lines = growing.read(ROWS_AT_ONCE)
+                lines = growing.read(AT_ONCE[file])
             except OSError as error:
-                self.problem = self.problem or f"{growing.path} cannot be read: {error.strerror or error}"
+                problems.append(f"{growing.path} cannot be read: {error.strerror or error}")
                 continue
             if lines is None:
                 with turn():
                     self._forget(file)
-                return True
-            if lines:
+            elif lines:
                 every = [self._found(file, line) for line in lines]
                 with turn():
                     for found in every:
                         self._keep(file, found)
-                return True
-        return False
+            advanced = advanced or lines != []
+        self.problem = "; ".join(problems) or None
+        return advanced
 
     def advance_words(self, turn: Turn) -> bool:
         """Make the words of some entries known; False if all are, or cannot be at present."""
