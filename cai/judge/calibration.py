@@ -155,14 +155,7 @@ def _report(
 ) -> CalibrationReport:
     rows = read.rows
     if not rows:
-        counts = f"{read.unlabelled:,} have no human label, {read.invalid:,} no valid vote of the judge"
-        if read.dropped:
-            counts += f", {len(read.dropped):,} were dropped ({read.dropped[0]})"
-        problem = "; ".join([f"no row can be compared: {counts}", *_notes_on_people(people, read)])
-        advice = "label pairs whose better reply people named"
-        if read.labels:
-            advice = "label some of its pairs by hand (cai view), or name pairs with human labels as --gold"
-        raise InputError(f"{problem}; {advice}", source)
+        raise _nothing_to_compare(read, source, people)
     zs = [row.z for row in rows]
     truths = [row.truth for row in rows]
     ps = [probability(z) for z in zs]
@@ -199,6 +192,16 @@ def _report(
         unlabelled=read.unlabelled,
         notes=notes,
     )
+
+
+def _nothing_to_compare(read: JudgedRows, source: str, people: People | None) -> InputError:
+    counts = f"{read.unlabelled:,} have no human label, {read.invalid:,} no valid vote of the judge"
+    if read.dropped:
+        counts += f", {len(read.dropped):,} were dropped ({read.dropped[0]})"
+    advice = "label pairs whose better reply people named"
+    if read.labels:
+        advice = "label some of its pairs by hand (cai view), or name pairs with human labels as --gold"
+    return InputError("; ".join([f"no row can be compared: {counts}", *_notes_on_people(people, read), advice]), source)
 
 
 def _held_out(rows: Sequence[Judged]) -> tuple[float, ...] | None:

@@ -113,13 +113,8 @@ def read_judged(
         if row.human is not None and row.z is not None
     )
     unlabelled = sum(row.human is None for row in rows)
-    undecided = []
-    strangers = late = 0
-    if people is not None:
-        known = [row for row in rows if row.is_known]
-        undecided = [row.z for row in known if row.z is not None and people.is_lost(row.pair_key)]
-        strangers = len(people.words.keys() - {row.pair_key for row in known})
-        late = people.late({row.pair_key for row in rows})
+    known = [row for row in rows if row.is_known]
+    people = people or People()
     return JudgedRows(
         judged,
         invalid=len(rows) - unlabelled - len(judged),
@@ -128,9 +123,9 @@ def read_judged(
         numbering=numbering,
         normalised=sum(row.normalised for row in rows),
         dropped=tuple(dropped),
-        undecided=tuple(undecided),
-        strangers=strangers,
-        late=late,
+        undecided=tuple(row.z for row in known if row.z is not None and people.is_lost(row.pair_key)),
+        strangers=len(people.words.keys() - {row.pair_key for row in known}),
+        late=people.late({row.pair_key for row in rows}),
     )
 
 

@@ -7,14 +7,12 @@ from __future__ import annotations
 
 import getpass
 import hashlib
-from collections import defaultdict
 from pathlib import Path
 from statistics import fmean
 from threading import RLock
 
 from cai.engine.letters import probability
-from cai.errors import SourceError, UsageError
-from cai.folder.files import check_files, exists
+from cai.errors import UsageError
 from cai.judge.certify import first_tested
 from cai.judge.gold import (
     FILE,
@@ -24,22 +22,16 @@ from cai.judge.gold import (
     GoldVote,
     Side,
     append_vote,
-    is_vote,
-    vote_of,
-    word_of,
 )
-from cai.judge.majority import People
 from cai.judge.metrics import credit, wilson
 from cai.judge.people import TRUTHS
 from cai.records import Values
 from cai.sources.labels import OTHER, Preference
-from cai.sources.lines import json_line
-from cai.sources.values import BadRecord
 from cai.texts.likeness import identical
 from cai.viewer.pairs import Pair, Pairs
+from cai.viewer.votes import Votes
 
 CHOICES = ("first", "second", "tie", "skip")
-Act = tuple[str, str | None, bool | None]  # key, queue and blindness of a vote
 
 
 class Labelling:
@@ -67,54 +59,13 @@ class Labelling:
         self._seen: set[str] = set()  # keys of pairs whose verdict was shown
         self._put_off: set[str] = set()  # and of those skipped, until another session
         self._asked: set[tuple[str, str]] = set()  # queue and key of what was asked about
-        self._forget()
-        with self._lock:
-            self._follow()
-
-    def _forget(self) -> None:
-        self._end = self._line = 0  # what was read of the votes
-        self._people = People()
-        self._mine = People(every=True)  # this person's votes
-        self._acts: dict[Act, None] = {}  # the votes of this person that stand, the last one last
-        self._counts: dict[str | None, dict[str, str]] = defaultdict(dict)  # by queue and key, this person's last word
+        self._votes = Votes(self.path, self.annotator)
+        self._follow()
 
     def _follow(self) -> None:
-        """Read what was added to the run, and by whom ever to the votes."""
+        """Read what was added to the run, and to the votes by whomever."""
         self._pairs.follow()
-        check_files(self.path.parent, [self.path.name])
-        size = self.path.stat().st_size if exists(self.path) else 0
-        if size < self._end:
-            self._forget()
-        if size == self._end:
-            return
-        with open(self.path, "rb") as file:
-            file.seek(self._end)
-            for line in file:
-                if not line.endswith(b"\n"):  # another viewer is writing it
-                    break
-                self._end += len(line)
-                self._line += 1
-                if not line.isspace():
-                    self._read(line)
-
-    def _read(self, line: bytes) -> None:
-        record = json_line(line)
-        try:
-            if not is_vote(record):
-                raise BadRecord("is not a vote: name a file of votes alone, or a new one")
-            vote = vote_of(record)
-            self._people.add(self._line, vote)
-        except BadRecord as bad:
-            raise SourceError(bad.problem, self.path, self._line) from None
-        if vote.annotator != self.annotator:
-            return
-        word = word_of(vote)
-        act = vote.key, vote.queue, vote.blind
-        self._mine.add(self._line, vote)
-        self._counts[vote.queue][vote.key] = word
-        self._acts.pop(act, None)
-        if word != TAKEN_BACK:
-            self._acts[act] = None
+        self._votes.follow()
 
     @property
     def is_judged(self) -> bool:
@@ -141,8 +92,8 @@ class Labelling:
 
     def _is_labelled(self, key: str, queue: str) -> bool:
         if queue == RANDOM:  # in which only blind votes count
-            return self._people.words.get(key, {}).get(self.annotator) in OTHER
-        return self._mine.is_labelled(key)
+            return self._votes.people.words.get(key, {}).get(self.annotator) in OTHER
+        return self._votes.mine.is_labelled(key)
 
     def pair(self, key: str) -> Values:
         """A pair as it is asked about; raises UsageError for a key that the run does not have."""
@@ -179,13 +130,13 @@ class Labelling:
         """Of pairs, by default all with votes: where the line of the row starts, and what this person or others say."""
         with self._lock:
             self._follow()
-            every = keys or tuple({*self._mine.words, *self._people.words})
+            every = keys or tuple({*self._votes.mine.words, *self._votes.people.words})
             starts = {key: start for key in every if (start := self._pairs.start(key)) is not None}
             return [(start, self._human(key)) for key, start in starts.items()]
 
     def _human(self, key: str) -> Preference | None:
         pair = self._pair(key)
-        return self._mine.human(key, pair.a, pair.b) or self._people.human(key, pair.a, pair.b)
+        return self._votes.mine.human(key, pair.a, pair.b) or self._votes.people.human(key, pair.a, pair.b)
 
     def vote(self, key: str, queue: str, choice: str, seconds: float | None = None, blind: bool = True) -> Values:
         """Write a vote down: first, second, tie or skip. Returns what may be shown once it is on disk.
@@ -243,12 +194,12 @@ class Labelling:
         """Take this person's last vote that stands back, also of an earlier session; returns its pair and queue."""
         with self._lock:
             self._follow()
-            acts = (act for act in reversed(self._acts) if self._pairs.start(act[0]) is not None)
+            acts = (act for act in reversed(self._votes.standing) if self._pairs.start(act[0]) is not None)
             act = next(acts, None)  # the file may have votes on pairs of other runs
             if act is None:
                 return None
             key, queue, blind = act
-            if self._counts[queue][key] != SKIPPED:  # then its verdict was shown, if not in this session
+            if self._votes.by_queue[queue][key] != SKIPPED:  # then its verdict was shown, if not in this session
                 self._seen.add(key)
             self._append(self._pair(key), TAKEN_BACK, queue, blind)
             self._asked.add((str(queue), key))
@@ -264,18 +215,18 @@ class Labelling:
         with self._lock:
             self._follow()
             if queue != RANDOM:  # picked pairs say nothing of an agreement
-                mine = self._counts[queue].items()
+                mine = self._votes.by_queue[queue].items()
                 labels = sum(word in OTHER and self._pairs.start(key) is not None for key, word in mine)
                 return {"queue": queue, "labels": labels, "needed": None, "lost": None, "agreement": None, "people": []}
-            keys = [key for key in self._people.words if self._pairs.start(key) is not None]
+            keys = [key for key in self._votes.people.words if self._pairs.start(key) is not None]
             credits = [right for key in keys if (right := self._credit(key)) is not None]
             return {
                 "queue": queue,
-                "labels": sum(map(self._people.is_labelled, keys)),
+                "labels": sum(map(self._votes.people.is_labelled, keys)),
                 "needed": self.needed,
-                "lost": sum(map(self._people.is_lost, keys)),
+                "lost": sum(map(self._votes.people.is_lost, keys)),
                 "agreement": _with_interval(credits),
-                "people": [agreement._asdict() for agreement in self._people.agreements()],
+                "people": [agreement._asdict() for agreement in self._votes.people.agreements()],
             }
 
     def _credit(self, key: str) -> float | None:
@@ -283,7 +234,7 @@ class Labelling:
         pair = self._pairs.pair(key)
         if pair is None or pair.z is None:
             return None
-        human = self._people.human(key, pair.a, pair.b)
+        human = self._votes.people.human(key, pair.a, pair.b)
         return None if human is None else credit(probability(pair.z), TRUTHS[human])
 
 

@@ -266,7 +266,7 @@ def test_what_is_taken_back_is_no_label_also_after_a_restart(labelled: Path, gol
     assert [pair and (pair["key"], pair["queue"]) for pair in undone] == [
         (picked, "uncertain"), *((key, "random") for key in reversed(keys)), None,
     ]  # fmt: skip
-    people = [labels for labels in labelling._people.verdicts().values()]
+    people = [labels for labels in labelling._votes.people.verdicts().values()]
     assert people == [{"bob": labels["bob"]} for labels in people] and len(people) == 5
 
 
