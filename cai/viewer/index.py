@@ -1,6 +1,6 @@
 """Which entries the sources have: found by a thread, live from the first rows, and given by pages.
 
-There is one connection to SQLite and one lock. The thread holds it for milliseconds, and whoever asks goes first.
+There is one connection to SQLite and one lock, which the thread holds for milliseconds at a time.
 """
 
 from __future__ import annotations
@@ -8,8 +8,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from cai.errors import CaiError
 from cai.records import Values
@@ -21,8 +20,6 @@ from cai.viewer.sources import Source
 
 POLL = 0.3  # seconds between looks at files that do not grow
 LOOK = 3.0  # seconds between looks for further folders
-PAUSE = 0.0005  # seconds in which whoever waits for the lock takes it
-MOST_PAUSES = 40  # after which the thread waits for it like others
 MOST_ROWS = 200  # of a page
 COMMON = 8  # words in more than one entry of so many are looked for in the order of entries
 
@@ -42,8 +39,7 @@ class Index:
         self._readers: list[Reader] = []
         self._find = find
         self._add(sources)
-        self._lock, self._door = threading.Lock(), threading.Lock()
-        self._waiting = 0  # who asks
+        self._lock = threading.Lock()
         self._ended = threading.Event()
         self._problem: str | None = None
         self._thread = threading.Thread(target=self._work, name="cai index", daemon=True)
@@ -85,8 +81,8 @@ class Index:
 
     def advance(self) -> bool:
         """Read some lines of every source, or if there are none, some words; False if all is read."""
-        advanced = [reader.advance(self._background) for reader in self._readers]
-        return any(advanced) or any(reader.advance_words(self._background) for reader in self._readers)
+        advanced = [reader.advance(self._lock) for reader in self._readers]
+        return any(advanced) or any(reader.advance_words(self._lock) for reader in self._readers)
 
     def look(self) -> None:
         """Look for further sources."""
@@ -98,30 +94,8 @@ class Index:
             self._problem = str(error)
             return
         self._problem = None
-        with self._background():
-            self._add(sources)
-
-    @contextmanager
-    def _background(self) -> Iterator[None]:
-        """The lock, for the thread: it lets others go first, but not for ever."""
-        patience = MOST_PAUSES
-        while self._waiting and patience:
-            time.sleep(PAUSE)
-            patience -= 1
         with self._lock:
-            yield
-
-    @contextmanager
-    def _asking(self) -> Iterator[None]:
-        """The lock, for whoever asks."""
-        with self._door:
-            self._waiting += 1
-        try:
-            with self._lock:
-                yield
-        finally:
-            with self._door:
-                self._waiting -= 1
+            self._add(sources)
 
     # Answers
 
@@ -131,7 +105,7 @@ class Index:
         An entry has one `status` (kept, left out of a file, dropped, not readable), and as many of the other groups as
         its kind has. problem: why a file cannot be read.
         """
-        with self._asking():
+        with self._lock:
             return [self._state(reader) for reader in self._readers]
 
     def _state(self, reader: Reader) -> Values:
@@ -155,7 +129,7 @@ class Index:
         texts cut, with `number`, `position` and `facets` (values by group). A label lacks its verdict.
         """
         reader = self._readers[source]
-        with self._asking():
+        with self._lock:
             total, condition = self._chosen(reader, facets or {}, words)
             limit = (min(count, MOST_ROWS), max(start, 0))
             every = list(map(reader.about, reader.entries.select(condition, limit=limit)))
@@ -178,7 +152,7 @@ class Index:
     def row(self, source: int, number: int) -> Values | None:
         """An entry as `page` has it, but whole, with its verdict and what made it; None: there is none."""
         reader = self._readers[source]
-        with self._asking():
+        with self._lock:
             every = list(map(reader.about, reader.entries.select(Condition("number = ?", [number]))))
         return next(map(reader.whole, every), None)
 
@@ -187,5 +161,5 @@ class Index:
 
         Returns the number of its entry; None if that is not read yet.
         """
-        with self._asking():
+        with self._lock:
             return self._readers[source].voted(start, human)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from typing import NamedTuple
 
@@ -31,7 +31,7 @@ VERDICT = ("z", "p_a", "votes", "rewards", "human")  # of a label: who has yet t
 WHOLE_TEXT, WHOLE_LIST = 200_000, 1_000  # characters and items of a row that is opened
 PROVENANCE = {"key", "constitution", "templates", "models", "seed", "usage", "calls"}  # which a list leaves out
 
-Turn = Callable[[], AbstractContextManager[None]]
+Lock = AbstractContextManager[object]
 
 
 class Unreadable(Record):
@@ -58,7 +58,7 @@ class About(NamedTuple):
 
 
 class Reader:
-    """The entries of a source. turn: the lock of the database, for this thread.
+    """The entries of a source.
 
     problem: why a file cannot be read at present; what was read of it stays.
     """
@@ -76,8 +76,11 @@ class Reader:
 
     # Reading
 
-    def advance(self, turn: Turn) -> bool:
-        """Read some lines of both files, so that rows soon say what became of them; False if none has more."""
+    def advance(self, lock: Lock) -> bool:
+        """Read some lines of both files, so that rows soon say what became of them; False if none has more.
+
+        lock: of the database.
+        """
         advanced, problems = False, []
         for file, growing in enumerate(self._files):
             try:
@@ -86,27 +89,27 @@ class Reader:
                 problems.append(f"{growing.path} cannot be read: {error.strerror or error}")
                 continue
             if lines is None:
-                with turn():
+                with lock:
                     self._forget(file)
             elif lines:
                 every = [self._found(file, line) for line in lines]
-                with turn():
+                with lock:
                     for found in every:
                         self._keep(file, found)
             advanced = advanced or lines != []
         self.problem = "; ".join(problems) or None
         return advanced
 
-    def advance_words(self, turn: Turn) -> bool:
+    def advance_words(self, lock: Lock) -> bool:
         """Make the words of some entries known; False if all are, or cannot be at present."""
         for file in range(len(self._files)):
-            with turn():
+            with lock:
                 places = list(self.entries.select(self.words.waiting(file), "number", (WORDS_AT_ONCE, 0)))
             try:
                 contents = [self._content(place) for place in places]
             except OSError:  # the file has gone since, which `advance` sees
                 return False
-            with turn():
+            with lock:
                 for place, content in zip(places, contents, strict=True):
                     self.words.add(file, place.number, content)
             if places:

@@ -233,7 +233,7 @@ def test_a_file_that_goes_while_its_words_are_read_does_not_end_the_index(tmp_pa
         assert index.advance()
         (run / "revisions.jsonl").unlink()
         (reader,) = index._readers
-        assert not reader.advance_words(nullcontext)
+        assert not reader.advance_words(nullcontext())
         assert len(rows(index)) == 50 and all(map(is_junk, rows(index)))
         assert rows(read(index)) == []
         add(run / "revisions.jsonl", revision(0))
