@@ -11,7 +11,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Set
 from dataclasses import replace
 from itertools import combinations
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from cai.judge.gold import RANDOM, TAKEN_BACK, GoldVote, late_in, random_order, word_of
 from cai.judge.metrics import cohen
@@ -117,19 +117,6 @@ class People:
             assert pair.a is not None and pair.b is not None
             yield line, replace(pair, human=self.human(pair.key, pair.a, pair.b))
 
-    def agreements(self) -> list[Agreement]:
-        """Of every two people who labelled the same pairs, those with the most pairs first."""
-        both: dict[tuple[str, str], list[tuple[str, str]]] = defaultdict(list)
-        for labels in self.verdicts().values():
-            for one, other in combinations(sorted(labels), 2):
-                both[one, other].append((labels[one], labels[other]))
-        agreements = []
-        for names, words in sorted(both.items(), key=lambda item: -len(item[1])):
-            first, second = zip(*words, strict=True)
-            share = sum(map(str.__eq__, first, second)) / len(first)
-            agreements.append(Agreement(names, len(first), share, cohen(first, second)))
-        return agreements
-
     def verdicts(self) -> dict[str, dict[str, str]]:
         """By pair, the label of every person who has a name."""
         verdicts = {}
@@ -146,9 +133,23 @@ class People:
         if self.left_out:
             reasons = ", ".join(f"{counted(count, 'vote')} {reason}" for reason, count in self.left_out.items())
             yield f"left out: {reasons}; only pairs that are drawn at random and labelled blind may certify"
-        for names, n, share, kappa in self.agreements():
+        for names, n, share, kappa in agreements(self.verdicts()):
             value = "undefined" if kappa is None else "{:.2f} (95 % interval {:.2f} to {:.2f})".format(*kappa)
             yield f"{' and '.join(names)} agree on {share:.1%} of {counted(n, 'pair')}, Cohen's kappa {value}"
+
+
+def agreements(verdicts: Mapping[Any, Mapping[str, str]]) -> list[Agreement]:
+    """Of every two people who labelled the same pairs, those with the most pairs first; verdicts: labels by pair."""
+    both: dict[tuple[str, str], list[tuple[str, str]]] = defaultdict(list)
+    for labels in verdicts.values():
+        for one, other in combinations(sorted(labels), 2):
+            both[one, other].append((labels[one], labels[other]))
+    pairs = []
+    for names, words in sorted(both.items(), key=lambda item: -len(item[1])):
+        first, second = zip(*words, strict=True)
+        share = sum(map(str.__eq__, first, second)) / len(first)
+        pairs.append(Agreement(names, len(first), share, cohen(first, second)))
+    return pairs
 
 
 def _orders(pair: Contest, a: str | None, b: str | None) -> Mapping[str, Preference] | None:

@@ -7,7 +7,7 @@ Lines of one pair have the same `key` or `id`, or else all other columns alike.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from hashlib import blake2b
 from itertools import combinations
 from statistics import fmean
@@ -16,7 +16,7 @@ from typing import Any
 import orjson
 
 from cai.evaluation.statistics.estimates import mean_of
-from cai.judge.metrics import cohen
+from cai.judge.majority import Agreement, agreements
 from cai.judge.people import PROBABILITIES
 from cai.records import Object
 from cai.report.html import charts
@@ -72,12 +72,8 @@ def annotator_tables(verdicts: Verdicts) -> tuple[list[Fact], list[Table]]:
     people = {person for labels in shared for person in labels}
     basis = f"{count(len(people))} people, {count(len(shared))} pairs"
     fact = Fact("annotators agree", percent(mean.value), percents(ends_of(mean.low, mean.high)), basis)
-    both: dict[tuple[str, str], list[tuple[str, str]]] = defaultdict(list)
-    for labels in shared:
-        for one, other in combinations(sorted(labels), 2):
-            both[one, other].append((labels[one], labels[other]))
     heads = columns("=annotators | * | agree | 95 % interval | pairs | kappa | 95 % interval", charts.axis(SHARES))
-    lines = [_line(*people, labels) for people, labels in sorted(both.items(), key=lambda item: -len(item[1]))]
+    lines = list(map(_line, agreements(verdicts)))
     notes = [
         "Of all: the mean over pairs of the share of annotators who agree, each pair a cluster. Kappa is Cohen's: "
         "agreement beyond what chance would give. A judge cannot agree with people more than they do with each other."
@@ -85,10 +81,9 @@ def annotator_tables(verdicts: Verdicts) -> tuple[list[Fact], list[Table]]:
     return [fact], [Table("Annotators among each other", heads, lines, notes)]
 
 
-def _line(one: str, other: str, labels: Sequence[tuple[str, str]]) -> list[Cell]:
-    who = f"{one} · {other}"
-    cells = charts.part_cells(who, sum(a == b for a, b in labels), len(labels))
-    kappa = cohen(*zip(*labels, strict=True))
-    if kappa is None:
+def _line(agreement: Agreement) -> list[Cell]:
+    who = " · ".join(agreement.people)
+    cells = charts.part_cells(who, agreement.share * agreement.n, agreement.n)
+    if agreement.kappa is None:
         return [who, *cells, "–", "–"]
-    return [who, *cells, decimal(kappa[0], 2), decimals(kappa[1:], 2)]
+    return [who, *cells, decimal(agreement.kappa[0], 2), decimals(agreement.kappa[1:], 2)]

@@ -21,7 +21,7 @@ from cai.export.pairs import filters_of
 from cai.folder.lines import reading
 from cai.folder.run import RunFolder
 from cai.judge.flows import belief
-from cai.judge.votes import LABELS, has_human_labels
+from cai.judge.votes import LABELS, has_human_labels, votes_of_run
 from cai.models import open_models
 from cai.records import Contest, Label, Object, Place, Values
 from cai.runs.judging import (
@@ -295,3 +295,5 @@ class LabelRun(Run[Label]):
         if settings.annotate is not None or not (is_calibrated or has_human_labels(self.out / LABELS)):
             command = view_command(self.out, settings.annotate)
             yield f"how often they agree with people is not known: label some by hand with {command}"
+        if votes_of_run(self.out / LABELS) is not None:
+            yield f"people have labelled some: compare with cai judge calibrate {folder} --out {folder}"

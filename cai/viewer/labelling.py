@@ -23,6 +23,7 @@ from cai.judge.gold import (
     Side,
     append_vote,
 )
+from cai.judge.majority import agreements
 from cai.judge.metrics import credit, wilson
 from cai.judge.people import TRUTHS
 from cai.records import Values
@@ -226,7 +227,7 @@ class Labelling:
                 "needed": self.needed,
                 "lost": sum(map(self._votes.people.is_lost, keys)),
                 "agreement": _with_interval(credits),
-                "people": [agreement._asdict() for agreement in self._votes.people.agreements()],
+                "people": [each._asdict() for each in agreements(self._votes.people.verdicts())],
             }
 
     def _credit(self, key: str) -> float | None:

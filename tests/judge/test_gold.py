@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from cai.errors import RunError, SourceError
 from cai.judge.gold import GoldVote, append_vote
-from cai.judge.majority import People
+from cai.judge.majority import People, agreements
 from cai.judge.votes import read_people, votes_in
 from cai.sources.conversations import pair_hash
 
@@ -243,7 +243,7 @@ def test_people_who_agree_are_compared_pair_by_pair() -> None:
     lines = [
         vote(who, names[word], a="one", b=f"two {n}") for who, words in labels.items() for n, word in enumerate(words)
     ]
-    first, *others = people_of(*lines).agreements()
+    first, *others = agreements(people_of(*lines).verdicts())
     assert (first.people, first.n, first.share) == (("ann", "bob"), 5, 0.8)
     assert first.kappa is not None and first.kappa[0] == pytest.approx(1 - 0.2 / (1 - (2 * 3 + 2 * 2) / 25))
     assert {each.people for each in others} == {("ann", "cem"), ("bob", "cem")}

@@ -370,6 +370,9 @@ def test_a_label_run_ends_with_the_command_that_opens_its_pairs(tmp_path: Path) 
     assert f"cai view '{tmp_path / 'a run'}' --annotate 100" in "".join(last_words(PAIRS[:3], "a run"))
     assert f"cai view {tmp_path / 'b'} --annotate 7" in "".join(last_words(PAIRS[:3], "b", annotate=7))
     assert "cai view" not in "".join(last_words(LABELLED[:3], "c"))
+    assert "judge calibrate" not in "".join(last_words(PAIRS[:3], "b"))
+    cast(Labelling(tmp_path / "b", annotator="ann"))
+    assert f"cai judge calibrate {tmp_path / 'b'} --out" in "".join(last_words(PAIRS[:3], "b"))
     assert "--annotate 7" in "".join(last_words(LABELLED[:3], "d", annotate=7))
 
 
