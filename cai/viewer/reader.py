@@ -71,6 +71,7 @@ class Reader:
         self._files = [Growing(source.rows)]
         if source.drops is not None:
             self._files.append(Growing(source.drops))
+        self._bytes = [(0, 0), (0, 0)]  # read, and in all, of each file
         self._before = [0, 0]  # position of the last entry of each file
         self._people: dict[int, Preference | None] = {}  # by the start of a label's line, votes that are not in it
 
@@ -91,11 +92,12 @@ class Reader:
             if lines is None:
                 with lock:
                     self._forget(file)
-            elif lines:
+            else:
                 every = [self._found(file, line) for line in lines]
                 with lock:
                     for found in every:
                         self._keep(file, found)
+                    self._bytes[file] = growing.end, growing.size
             advanced = advanced or lines != []
         self.problem = "; ".join(problems) or None
         return advanced
@@ -173,9 +175,9 @@ class Reader:
             return record
         return record.model_copy(update={"human": human})
 
-    def progress(self) -> tuple[int, int]:
+    def progress(self) -> list[int]:
         """How many bytes are read, and how many there are."""
-        return sum(growing.end for growing in self._files), sum(growing.size for growing in self._files)
+        return [sum(each) for each in zip(*self._bytes, strict=True)]
 
     # Showing
 

@@ -181,7 +181,7 @@ def test_the_rest_of_a_torn_line_is_waited_for(tmp_path: Path) -> None:
         assert rows(read(index)) == []
         add(run / "revisions.jsonl", line[:40])
         assert rows(read(index)) == []
-        assert index.state()[0]["bytes"] == (0, 40)
+        assert index.state()[0]["bytes"] == [0, 40]
         add(run / "revisions.jsonl", line[40:])
         assert [row["id"] for row in rows(read(index))] == ["r0"]
 
