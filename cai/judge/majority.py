@@ -56,7 +56,8 @@ class People:
         word = word_of(vote)
         reason = _objection(vote)
         if reason is not None and not self._every:
-            self.left_out[reason] += word != TAKEN_BACK
+            if word != TAKEN_BACK:
+                self.left_out[reason] += 1
             return
         self.words[vote.key][vote.annotator] = meanings.get(word, word)
         if vote.seed is not None:
@@ -144,12 +145,12 @@ def agreements(verdicts: Mapping[Any, Mapping[str, str]]) -> list[Agreement]:
     for labels in verdicts.values():
         for one, other in combinations(sorted(labels), 2):
             both[one, other].append((labels[one], labels[other]))
-    pairs = []
+    compared = []
     for names, words in sorted(both.items(), key=lambda item: -len(item[1])):
         first, second = zip(*words, strict=True)
         share = sum(map(str.__eq__, first, second)) / len(first)
-        pairs.append(Agreement(names, len(first), share, cohen(first, second)))
-    return pairs
+        compared.append(Agreement(names, len(first), share, cohen(first, second)))
+    return compared
 
 
 def _orders(pair: Contest, a: str | None, b: str | None) -> Mapping[str, Preference] | None:

@@ -85,10 +85,10 @@ class Labelling:
             for key in self._pairs.order(queue):
                 if key in self._put_off or key in self._seen or self._is_labelled(key, queue):
                     continue
-                pair = self.pair(key)
-                if not identical(pair["first"], pair["second"]):  # no judge is asked about those either
+                pair = self._pairs.pair(key)
+                if pair is not None and not identical(pair.a, pair.b):  # no judge is asked about those either
                     self._asked.add((queue, key))
-                    return pair
+                    return self.pair(key)
         return None
 
     def _is_labelled(self, key: str, queue: str) -> bool:

@@ -29,6 +29,14 @@ UNCERTAIN = "uncertain"  # the queue of what the judge is least sure of
 QUEUES = (RANDOM, UNCERTAIN)
 
 
+def size_of(path: Path) -> tuple[int, int]:
+    """The size of a file, and a number that another file in its place does not have; zeros if there is none."""
+    if not exists(path):
+        return 0, 0
+    state = path.stat()
+    return state.st_size, state.st_ino
+
+
 class Pair(NamedTuple):
     """Two replies, and what the judge says of them."""
 
@@ -59,7 +67,7 @@ class Pairs:
         self._start_anew()
 
     def _start_anew(self) -> None:
-        self._end = 0  # of what was read
+        self._end = self._file_number = 0  # of what was read
         self._keys = bytearray()  # 16 bytes each
         self._draws = array("Q")  # the first 8 bytes of what the random order sorts by
         self._starts = array("Q")  # of the line
@@ -72,9 +80,10 @@ class Pairs:
 
     def follow(self) -> None:
         """Read the rows that were added."""
-        size = self._path.stat().st_size if exists(self._path) else 0
-        if size < self._end:
+        size, file_number = size_of(self._path)
+        if size < self._end or file_number != self._file_number:
             self._start_anew()
+            self._file_number = file_number
         if size == self._end:
             return
         before = len(self._draws)
@@ -140,10 +149,13 @@ class Pairs:
             return None
         with open(self._path, "rb") as file:
             file.seek(self._starts[place])
-            row = orjson.loads(file.readline())
-        if self.is_judged:
-            return _of_label(row)
-        return next((_of_contest(pair) for pair in pairs_of_row(row) if pair.key == key), None)
+            line = file.readline()
+        try:
+            row = orjson.loads(line)
+            pairs = [_of_label(row)] if self.is_judged else map(_of_contest, pairs_of_row(row))
+            return next((pair for pair in pairs if pair.key == key), None)
+        except BAD_ROW:  # the run was started anew, and its file is another one
+            return None
 
     def start(self, key: str) -> int | None:
         """Where the line of a pair's row starts."""

@@ -6,11 +6,12 @@ from collections import defaultdict
 from pathlib import Path
 
 from cai.errors import SourceError
-from cai.folder.files import check_files, exists
+from cai.folder.files import check_files
 from cai.judge.gold import TAKEN_BACK, is_vote, vote_of, word_of
 from cai.judge.majority import People
 from cai.sources.lines import json_line
 from cai.sources.values import BadRecord
+from cai.viewer.pairs import size_of
 
 Act = tuple[str, str | None, bool | None]  # key, queue and blindness of a vote
 
@@ -27,7 +28,7 @@ class Votes:
         self._start_anew()
 
     def _start_anew(self) -> None:
-        self._end = self._line = 0  # of what was read
+        self._end = self._line = self._file_number = 0  # of what was read
         self.people = People()
         self.mine = People(every=True)
         self.by_queue: dict[str | None, dict[str, str]] = defaultdict(dict)
@@ -36,9 +37,10 @@ class Votes:
     def follow(self) -> None:
         """Read what was added; raises SourceError for a line that is not a vote."""
         check_files(self._path.parent, [self._path.name])
-        size = self._path.stat().st_size if exists(self._path) else 0
-        if size < self._end:
+        size, file_number = size_of(self._path)
+        if size < self._end or file_number != self._file_number:
             self._start_anew()
+            self._file_number = file_number
         if size == self._end:
             return
         with open(self._path, "rb") as file:

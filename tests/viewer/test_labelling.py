@@ -230,6 +230,21 @@ def test_rows_that_are_added_are_asked_about(tmp_path: Path, labelled: Path, gol
     assert len({*first, *cast(labelling)}) == 40
 
 
+def test_a_run_that_was_started_anew_is_not_asked_about_with_texts_of_other_pairs(tmp_path: Path, gold: Path) -> None:
+    run = tmp_path / "run"
+    label_runs.run(PAIRS[:10], run, label_runs.scorer())
+    labelling = Labelling(run, gold, "ann")
+    before = labelling.ask("random")
+    assert before is not None
+    others = [{**pair, "prompt": f"Other {pair['prompt']}"} for pair in PAIRS]
+    label_runs.run(others, run, label_runs.scorer(), principles=1, force=True)  # its file is longer at once
+    with pytest.raises(UsageError, match="the run has no pair"):
+        labelling.vote(before["key"], "random", "first")
+    assert not gold.exists()
+    after = labelling.ask("random")
+    assert after is not None and after["prompt"][0]["content"].startswith("Other ")
+
+
 def test_a_run_without_pairs_is_refused(tmp_path: Path, labelled: Path) -> None:
     with pytest.raises(RunError, match="is not a run folder"):
         Labelling(tmp_path)
@@ -338,8 +353,13 @@ def test_a_file_of_something_else_is_refused_and_left_as_it_is(labelled: Path, g
 def test_a_file_that_is_replaced_is_read_anew(labelled: Path, gold: Path) -> None:
     labelling = Labelling(labelled, gold, "ann")
     cast(labelling, count=5)
-    gold.write_text(gold.read_text().splitlines(keepends=True)[0])
+    lines = gold.read_text().splitlines(keepends=True)
+    gold.write_text(lines[0])
     assert labelling.standing()["labels"] == 1
+    edited = gold.with_name("edited")
+    edited.write_text("".join(lines[:2]) + lines[2].replace('"human":"', '"human":null,"was":"') * 3)
+    edited.replace(gold)
+    assert (labelling.standing()["labels"], labelling.standing()["lost"]) == (2, 1)
 
 
 def test_a_vote_that_cannot_be_kept_is_none(labelled: Path, tmp_path: Path) -> None:
