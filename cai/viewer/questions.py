@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -16,6 +16,8 @@ from cai.errors import CaiError, UsageError
 from cai.folder.store import Store
 from cai.judge.gold import FILE as GOLD
 from cai.records import Candidates, Label, Record, Revision, Values
+from cai.runs.pairs import pairs_of_row
+from cai.sources.values import BadRecord
 from cai.viewer.index import MOST_ROWS, Index
 from cai.viewer.labelling import Labelling
 from cai.viewer.sources import Source
@@ -113,10 +115,17 @@ class Answers:
         """Of every source how far it is read, its facets, and whether it has pairs."""
         sources = []
         for number, state in enumerate(self._index.state()):
-            problem = self._read_votes(number)
+            problem = self._problem(number)
             more = {"pairs": self._index.sources[number].row in PAIRS, "problem": state["problem"] or problem}
             sources.append({**state, **more})
         return {"sources": sources, "annotate": self._wishes.annotate, "queue": self._wishes.queue}
+
+    def _problem(self, number: int) -> str | None:
+        """What keeps a source from being read, or the votes on it."""
+        folder = self._index.sources[number].folder
+        if not folder.is_dir():
+            return f"{folder} is not there any more"
+        return self._read_votes(number)
 
     def _read_votes(self, number: int) -> str | None:
         """Let the list follow the votes on a source, also those of other viewers; what is wrong with their file."""
@@ -140,16 +149,16 @@ class Answers:
         return self._index.page(ask.source, ask.facets, ask.words, ask.start, ask.count)
 
     def row(self, ask: AskRow) -> Values:
-        """A row with its verdict: whoever votes on this pair later has seen it."""
+        """A row, whole: whoever votes on its pairs later knows what the judge says, or which reply is which."""
         self._source(ask.source)
         row = self._index.row(ask.source, ask.number)
         if row is None:
             raise UsageError("this row is not there any more")
         with self._lock:
-            if row.get("key") is not None:
-                self._seen.add(row["key"])
+            for key in _keys_of(row):
+                self._seen.add(key)
                 for labelling in self._labellings.values():
-                    labelling.seen(row["key"])
+                    labelling.seen(key)
         return row
 
     def call(self, ask: AskCall) -> Values:
@@ -212,6 +221,18 @@ class Answers:
                     labelling.seen(key)
                 self._labellings[number] = labelling
             return self._labellings[number]
+
+
+def _keys_of(row: Values) -> Iterable[str]:
+    """The keys of the pairs in a row."""
+    if row.get("key") is not None:
+        return [row["key"]]
+    if row["kind"] not in (Revision.__name__, Candidates.__name__):
+        return []
+    try:
+        return [pair.key for pair in pairs_of_row(row)]
+    except BadRecord:  # a prompt with fewer than two usable replies
+        return []
 
 
 class Question(NamedTuple):

@@ -11,16 +11,18 @@ import sqlite3
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import label_cuts
 import label_runs
 import pytest
-from stored_runs import make_run, revision
+from stored_runs import IDENTITY, ask, make_run, revision
 from terminal import failed as failed_command
 from terminal import process
 from viewers import Viewer, viewer
 
 from cai.folder.store import read_calls
+from cai.records import Candidate, Candidates, Usage
 from cai.viewer.safety import MOST_BODY
 
 PAIRS = [{"id": f"p{n}", "prompt": f"Question {n}?", "a": f"reply {n} one", "b": f"reply {n} two"} for n in range(6)]
@@ -312,6 +314,41 @@ def test_a_row_that_was_opened_before_the_labels_were_is_remembered(copied: Path
         assert len(keys) == 6
         assert running.ask("pair", source=0, queue="random").values["pair"] is None
     assert not (copied / "gold.jsonl").exists()
+
+
+@pytest.mark.parametrize("kind", ["generate", "sample"])
+def test_who_has_seen_which_reply_is_which_is_not_blind(tmp_path: Path, kind: str) -> None:
+    if kind == "generate":
+        folder = make_run(tmp_path / "run", [revision(at, "second", initial=f"first {at}") for at in range(2)])
+    else:
+        folder = sample_run(tmp_path / "run")
+    with viewer(folder) as running:
+        pairs = {tuple(turn["content"] for turn in row["prompt"]): row["number"] for row in rows_of(running)}
+        pair = running.ask("pair", source=0, queue="random").values["pair"]
+        number = pairs[tuple(turn["content"] for turn in pair["prompt"])]
+        running.ask("row", source=0, number=number)
+        vote = {"source": 0, "queue": "random", "key": pair["key"], "choice": "first", "seconds": 1}
+        assert running.ask("vote", **vote).values["blind"] is False
+
+
+def sample_run(folder: Path) -> Path:
+    """A sample run of two prompts with two replies each."""
+    rows = []
+    for at in range(2):
+        replies = tuple(Candidate(text=f"reply {at} {n}", model="m", sample=n) for n in range(2))
+        prompt = ask(f"Question {at}?")
+        rows.append(
+            Candidates(id=f"r{at}", position=at, prompt=prompt, replies=replies, seed=0, usage=Usage(), calls=())
+        )
+    identity = {**IDENTITY, "command": "sample", "n": 2}
+    folder.mkdir()
+    (folder / "run.json").write_text(json.dumps({"format": 1, "identity": identity, "stopped": None}))
+    (folder / "candidates.jsonl").write_text("".join(row.model_dump_json() + "\n" for row in rows))
+    return folder
+
+
+def rows_of(running: Viewer) -> list[dict[str, Any]]:
+    return list(running.ask("rows", source=0).values["rows"])
 
 
 def test_no_word_of_the_judge_comes_before_the_vote(copied: Path) -> None:

@@ -85,7 +85,7 @@ function trouble(question, problem) {
 // The list: lines of one height, of which those in sight and some around them are in the document
 
 const sources = []; // as the server last described them
-const list = { source: 0, facets: {}, words: "", total: 0, lines: new Map(), chosen: -1, opened: null, turn: 0, asking: false };
+const list = { source: 0, facets: {}, words: "", total: 0, lines: new Map(), chosen: -1, number: null, opened: null, turn: 0, asking: false };
 
 /** The place of the line at the upper edge, a fraction of a line included. */
 function upper() {
@@ -166,9 +166,10 @@ function take({ total, rows }, from) {
   list.total = total;
   if (list.lines.size > MOST_KEPT) list.lines.clear();
   rows.forEach((row, at) => list.lines.set(from + at, row));
-  const source = sources[list.source];
-  const all = source ? source.entries : total;
-  the("total").textContent = total === all ? counted(total, "row") : `${comma(total)} of ${counted(all, "row")}`;
+  for (const [place, row] of list.lines) if (row.number === list.number) list.chosen = place; // rows may come before it
+  const isPart = list.words.trim() || Object.keys(list.facets).length;
+  const all = Math.max(total, sources[list.source]?.entries ?? 0);
+  the("total").textContent = isPart ? `${comma(total)} of ${counted(all, "row")}` : counted(total, "row");
 }
 
 const counted = (number, noun) => `${comma(number)} ${noun}${number === 1 ? "" : "s"}`;
@@ -184,7 +185,7 @@ async function renew(from = first()) {
 }
 
 function find(values) {
-  Object.assign(list, values, { chosen: -1 });
+  Object.assign(list, values, { chosen: -1, number: null });
   the("list").scrollTop = 0;
   the("active").textContent = Object.keys(list.facets).length ? `(${Object.keys(list.facets).length} on)` : "";
   return renew(0);
@@ -192,14 +193,16 @@ function find(values) {
 
 async function choose(place) {
   if (place < 0 || place >= list.total) return;
-  list.chosen = place;
+  Object.assign(list, { chosen: place, number: list.lines.get(place)?.number ?? null });
   const box = the("list"), lines = box.clientHeight / ROW, top = upper();
   if (place < top) scrollTo(place);
   else if (place > top + lines - 1) scrollTo(place - lines + 1);
   draw();
   if (!list.lines.has(place)) await renew();
   const line = list.lines.get(place);
-  if (line && place === list.chosen) await openRow(line.number);
+  if (!line || place !== list.chosen) return;
+  list.number = line.number;
+  await openRow(line.number);
 }
 
 function scrollTo(place) {
@@ -392,7 +395,7 @@ function drawDesk() {
   if (back > 0) {
     const old = votes.at(-back);
     made.append(note(`${back} back, with everything shown. ${outcome(old)}`));
-    if (row !== null) made.append(note(`You saw ${old.first === textOf(row.a) ? "a" : "b"} first.`));
+    if (row?.kind === "Label") made.append(note(`The first was ${old.first === textOf(row.a) ? "a" : "b"}.`));
     if (row !== null) made.append(node("span", "badges", ...badgesOf(row)), body(row));
     else made.append(...turnBlocks(old), pairOf(["First", old.first], ["Second", old.second]));
   } else if (pair === null) {
@@ -443,7 +446,7 @@ function standing() {
     made.push(node("span", "", shown(`${people.join(" and ")} agree on ${share(part)} of ${comma(n)}${kappa === null ? "" : `, κ ${number(kappa[0], 2)}`}`)));
   }
   if (now.lost) made.push(node("span", "", `${comma(now.lost)} skipped`));
-  if (desk.wanted !== null) made.push(node("span", "", `this session ${comma(session)} of ${comma(desk.wanted)}`));
+  if (desk.wanted !== null) made.push(node("span", "", `this session ${comma(session)} of ${comma(desk.wanted)}${session < desk.wanted ? "" : ", done"}`));
   return made;
 }
 
@@ -512,7 +515,10 @@ function press(event) {
   if (event.ctrlKey || event.metaKey || event.altKey || token === null || the("help").open) return;
   const { target, key } = event;
   if (target.matches("input, select, textarea")) {
-    if (key === "Escape") target.blur();
+    if (key === "Escape") {
+      event.preventDefault(); // the browser would empty the search
+      target.blur();
+    }
     return;
   }
   if (key === "?") {
@@ -575,6 +581,7 @@ function describe(state) {
     choice.replaceChildren(...sources.map(({ title, kind }, at) => new Option(`${visible(title)} (${kind})`, at)));
     choice.parentElement.hidden = sources.length < 2;
   }
+  trouble("files", [...new Set(sources.map(({ problem }) => problem).filter(Boolean))].join(" · "));
   const now = sources[list.source];
   the("mode").hidden = !now.pairs && the("label").hidden;
   const [read, all] = now.bytes;
@@ -601,8 +608,6 @@ async function start() {
   the("browse").hidden = false;
   the("filters").open = matchMedia("(min-width: 60rem)").matches;
   drawRow();
-  const state = await poll();
-  if (state === null) return undefined;
   the("list").addEventListener("scroll", () => requestAnimationFrame(draw));
   addEventListener("resize", () => requestAnimationFrame(draw));
   document.addEventListener("keydown", press);
@@ -621,6 +626,8 @@ async function start() {
     clearTimeout(wait);
     wait = setTimeout(() => { find({ words: target.value }); mark(); }, 150);
   });
+  const state = await poll();
+  if (state === null) return undefined;
   Object.assign(desk, { queue: state.queue, wanted: state.annotate });
   const source = sources.findIndex(({ pairs }) => pairs);
   if (state.annotate !== null && source >= 0) {
