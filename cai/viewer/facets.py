@@ -20,6 +20,7 @@ MOST_VALUES = 40  # of a group, as they come from data: each is a bit of an inte
 OTHERS = "others"
 KEPT, LEFT_OUT, DROPPED, UNREADABLE = "kept", "left out of a file", "dropped", "not readable"
 NO_PERSON = "none"
+STEADY = "does not flip"
 LENGTHS = (100, 300, 1_000, 3_000, 10_000)  # characters
 LENGTH_NAMES = ("under 100", "100 to 299", "300 to 999", "1,000 to 2,999", "3,000 to 9,999", "10,000 and more")
 SCALES = {"status": (KEPT, LEFT_OUT, DROPPED, UNREADABLE), "length": LENGTH_NAMES}
@@ -93,7 +94,7 @@ def flips(row: Label) -> str:
     _, valid = count_flips(row.votes)
     if not valid:
         return "no valid vote"
-    return "with the order" if is_flipped(row) else "no"
+    return "flips with the order" if is_flipped(row) else STEADY
 
 
 def _length(*texts: str) -> Facet:

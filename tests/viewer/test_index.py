@@ -13,6 +13,7 @@ import orjson
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pair_labels import vote
 from stored_runs import lost, make_run, revision
 from viewed_runs import add, facets, lines, make_folder, opened, read, rows
 
@@ -354,6 +355,17 @@ def test_labels_are_told_apart_by_what_people_say_of_them(tmp_path: Path) -> Non
         assert facets(read(index))["person"] == {
             "agrees": 2, "the judge does not choose": 2, "disagrees": 1, "tie": 1, "none": 1,
         }  # fmt: skip
+
+
+def test_labels_are_told_apart_by_whether_their_votes_flip(tmp_path: Path) -> None:
+    votes = {
+        "does not flip": [vote(1.0)],
+        "flips with the order": [vote(0.1, 2.0)],
+        "no valid vote": [vote(1.0, problem="?")],
+    }
+    every = [label_cuts.pair(at, z=1.0, votes=each) for at, each in enumerate([*votes.values(), []])]
+    with opened(label_cuts.make_run(tmp_path / "run", every)) as index:
+        assert [row["facets"].get("flips") for row in rows(read(index))] == [*([name] for name in votes), None]
 
 
 def test_a_list_of_labels_holds_no_verdict_and_an_opened_one_does(tmp_path: Path) -> None:

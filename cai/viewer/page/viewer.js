@@ -8,6 +8,7 @@ const LINES = 40; // of the list in the document at once
 const MOST_KEPT = 2000; // lines that the page remembers
 const EVERY = 1000; // ms between questions about what is new
 const BADGES = ["status", "flips"]; // groups of facets that the list shows
+const USUAL = ["kept", "does not flip"]; // values that it does not
 const STORED = "cai-token";
 
 const the = (id) => document.getElementById(id);
@@ -140,7 +141,7 @@ function lineBadges(row) {
 }
 
 const labels = (row) => Object.entries(row.facets).filter(([group]) => BADGES.includes(group))
-  .flatMap(([, values]) => values).filter((value) => value !== "kept");
+  .flatMap(([, values]) => values).filter((value) => !USUAL.includes(value));
 
 /** Ask for the lines that are missing; one question at a time, and the last place wins. */
 async function fill() {
