@@ -16,7 +16,6 @@ from typing import NamedTuple
 import orjson
 
 from cai.errors import RunError, UsageError
-from cai.folder.files import exists
 from cai.folder.lines import BAD_ROW, damage
 from cai.folder.rows import kind_of
 from cai.folder.run import read_info
@@ -24,17 +23,11 @@ from cai.judge.gold import RANDOM, draw_of
 from cai.records import Contest, Message, Object
 from cai.runs.pairs import OF_REPLIES, pairs_of_row
 from cai.sources.conversations import pair_hash
+from cai.viewer.growing import Growing
 
 UNCERTAIN = "uncertain"  # the queue of what the judge is least sure of
 QUEUES = (RANDOM, UNCERTAIN)
-
-
-def size_of(path: Path) -> tuple[int, int]:
-    """The size of a file, and a number that another file in its place does not have; zeros if there is none."""
-    if not exists(path):
-        return 0, 0
-    state = path.stat()
-    return state.st_size, state.st_ino
+AT_ONCE = 1 << 22  # bytes of lines that are read before the next
 
 
 class Pair(NamedTuple):
@@ -63,11 +56,11 @@ class Pairs:
             )
         self.is_judged = command == "label"
         self._seed = seed
-        self._path = run / kind_of(command).rows_file
+        self._file = Growing(run / kind_of(command).rows_file)
         self._start_anew()
 
     def _start_anew(self) -> None:
-        self._end = self._file_number = 0  # of what was read
+        self._file.restart()
         self._keys = bytearray()  # 16 bytes each
         self._draws = array("Q")  # the first 8 bytes of what the random order sorts by
         self._starts = array("Q")  # of the line
@@ -80,43 +73,38 @@ class Pairs:
 
     def follow(self) -> None:
         """Read the rows that were added."""
-        size, file_number = size_of(self._path)
-        if size < self._end or file_number != self._file_number:
-            self._start_anew()
-            self._file_number = file_number
-        if size == self._end:
-            return
         before = len(self._draws)
-        with open(self._path, "rb", buffering=2**20) as file:
-            file.seek(self._end)
-            try:
-                for line in file:
-                    if not line.endswith(b"\n"):
-                        break
-                    self._add(line)
-                    self._end += len(line)
-            except BAD_ROW as error:
-                raise damage(self._path) from error
-        if len(self._draws) > before:
+        try:
+            while (lines := self._file.read(AT_ONCE)) != []:
+                if lines is None:  # another run, in the same folder
+                    self._start_anew()
+                    continue
+                for line in lines:
+                    if line.content is not None:
+                        self._add(line.content, line.start)
+        except BAD_ROW as error:
+            self._start_anew()  # to say it again
+            raise damage(self._file.path) from error
+        if len(self._draws) != before:
             self._sort()
 
-    def _add(self, line: bytes) -> None:
+    def _add(self, line: bytes, start: int) -> None:
         if self.is_judged:
             key, sureness = _key_and_confidence(line)
-            self._append(key, sureness)
+            self._append(key, start, sureness)
             return
         row = orjson.loads(line)
         for a, b in _texts_of(row):
             if a != b:
-                self._append(pair_hash(row["prompt"], a, b), math.inf)
+                self._append(pair_hash(row["prompt"], a, b), start, math.inf)
 
-    def _append(self, key: str, sureness: float) -> None:
+    def _append(self, key: str, start: int, sureness: float) -> None:
         digits = bytes.fromhex(key)
         if len(digits) != 16:
             raise ValueError(f"{key!r} is no key of a pair")
         self._keys += digits
         self._draws.append(int.from_bytes(draw_of(key, self._seed)[:8]))
-        self._starts.append(self._end)
+        self._starts.append(start)
         self._sureness.append(sureness)
 
     def _sort(self) -> None:
@@ -147,7 +135,7 @@ class Pairs:
         place = self._place(key)
         if place is None:
             return None
-        with open(self._path, "rb") as file:
+        with open(self._file.path, "rb") as file:
             file.seek(self._starts[place])
             line = file.readline()
         try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from pathlib import Path
+from typing import Any
 
 from cai.errors import SourceError
 from cai.folder.files import check_files
@@ -11,7 +12,8 @@ from cai.judge.gold import TAKEN_BACK, is_vote, vote_of, word_of
 from cai.judge.majority import People
 from cai.sources.lines import json_line
 from cai.sources.values import BadRecord
-from cai.viewer.pairs import size_of
+from cai.viewer.growing import Growing
+from cai.viewer.pairs import AT_ONCE
 
 Act = tuple[str, str | None, bool | None]  # key, queue and blindness of a vote
 
@@ -24,11 +26,12 @@ class Votes:
     """
 
     def __init__(self, path: Path, annotator: str) -> None:
-        self._path, self._annotator = path, annotator
+        check_files(path.parent, [path.name])
+        self._file, self._annotator = Growing(path), annotator
         self._start_anew()
 
     def _start_anew(self) -> None:
-        self._end = self._line = self._file_number = 0  # of what was read
+        self._file.restart()
         self.people = People()
         self.mine = People(every=True)
         self.by_queue: dict[str | None, dict[str, str]] = defaultdict(dict)
@@ -36,37 +39,28 @@ class Votes:
 
     def follow(self) -> None:
         """Read what was added; raises SourceError for a line that is not a vote."""
-        check_files(self._path.parent, [self._path.name])
-        size, file_number = size_of(self._path)
-        if size < self._end or file_number != self._file_number:
-            self._start_anew()
-            self._file_number = file_number
-        if size == self._end:
-            return
-        with open(self._path, "rb") as file:
-            file.seek(self._end)
-            for line in file:
-                if not line.endswith(b"\n"):  # another viewer is writing it
-                    break
-                self._end += len(line)
-                self._line += 1
-                if not line.isspace():
-                    self._add(line)
+        while (lines := self._file.read(AT_ONCE)) != []:
+            if lines is None:
+                self._start_anew()
+                continue
+            for line in lines:
+                if line.content is None or not line.content.isspace():
+                    self._add(line.number, json_line(line.content or b""))
 
-    def _add(self, line: bytes) -> None:
-        record = json_line(line)
+    def _add(self, line: int, record: Any) -> None:
         try:
             if not is_vote(record):
                 raise BadRecord("is not a vote: name a file of votes alone, or a new one")
             vote = vote_of(record)
-            self.people.add(self._line, vote)
+            self.people.add(line, vote)
         except BadRecord as bad:
-            raise SourceError(bad.problem, self._path, self._line) from None
+            self._start_anew()  # to say it again
+            raise SourceError(bad.problem, self._file.path, line) from None
         if vote.annotator != self._annotator:
             return
         word = word_of(vote)
         act = vote.key, vote.queue, vote.blind
-        self.mine.add(self._line, vote)
+        self.mine.add(line, vote)
         self.by_queue[vote.queue][vote.key] = word
         self.standing.pop(act, None)
         if word != TAKEN_BACK:

@@ -362,6 +362,19 @@ def test_a_file_that_is_replaced_is_read_anew(labelled: Path, gold: Path) -> Non
     assert (labelling.standing()["labels"], labelling.standing()["lost"]) == (2, 1)
 
 
+def test_a_line_that_is_no_vote_stops_the_labelling_until_it_is_put_right(labelled: Path, gold: Path) -> None:
+    labelling = Labelling(labelled, gold, "ann")
+    cast(labelling, count=2)
+    votes = gold.read_text()
+    with gold.open("a") as file:
+        file.write("{broken}\n" + votes.replace('"ann"', '"bob"'))
+    for _ in range(2):
+        with pytest.raises(InputError, match=r"gold.jsonl:3: "):
+            labelling.ask("random")
+    gold.write_text(gold.read_text().replace("{broken}\n", ""))
+    assert [each["n"] for each in labelling.standing()["people"]] == [2]
+
+
 def test_a_vote_that_cannot_be_kept_is_none(labelled: Path, tmp_path: Path) -> None:
     gold = tmp_path / "none" / "gold.jsonl"
     labelling = Labelling(labelled, gold, "ann")
