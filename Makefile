@@ -11,7 +11,7 @@ DEMO_LIMIT ?= 12
 DEMO := examples/demo/prompts.jsonl --constitution examples/demo/constitution.yaml --templates examples/demo
 DEMO += --rounds 1 --no-gate --temperature 0.3 --max-tokens 256 --system 'Answer in one short paragraph.'
 
-.PHONY: demo test test-newest test-seeds constraints lint types check clean
+.PHONY: demo test test-browser test-newest test-seeds constraints lint types check clean
 
 demo: $(VENV)/demo.stamp  ## real critiques and revisions by the embedded model
 	$(BIN)/cai generate $(DEMO) --limit $(DEMO_LIMIT)
@@ -19,6 +19,9 @@ demo: $(VENV)/demo.stamp  ## real critiques and revisions by the embedded model
 
 test: $(VENV)/dev.stamp  ## the default test suite; the embedded model's tests need its weights, which are fetched once
 	$(call suite,$(VENV))
+
+test-browser: $(VENV)/dev.stamp  ## pages in a real Chromium: the one installed, or that of CHROMIUM
+	$(BIN)/python -m pytest -q -n 2 -m browser
 
 test-newest: | $(NEWEST)/bin/python  ## the same suite with the newest version of every package but torch
 	$(NEWEST)/bin/python -m pip install -q -U --upgrade-strategy eager $(TORCH) build -e '.[dev]'

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -81,9 +82,9 @@ class Opened:
 
 @contextmanager
 def chromium() -> Iterator[Any]:
-    """A browser; the test is skipped if none is installed."""
+    """A browser, that of CHROMIUM or what is installed; the test is skipped if there is none."""
     playwright = pytest.importorskip("playwright.sync_api")
-    program = next(filter(None, map(shutil.which, PROGRAMS)), None)
+    program = os.environ.get("CHROMIUM") or next(filter(None, map(shutil.which, PROGRAMS)), None)
     if program is None:
         pytest.skip("needs Chromium")
     with playwright.sync_playwright() as running:
