@@ -57,7 +57,6 @@ def main() -> None:
             "a row in the middle": [f"row-{rows // 2}"],
             "a row that was tried again": [f"row-{rows - rows // 100 + 7}"],
             "the same with --calls": [f"row-{rows // 2}", "--calls"],
-            "the same by a hash": [prompt_hash(prompt(rows // 2))],
             "the beginning of an id": [f"row-{rows // 2}"[:-1]],
             "an id that is not there": ["nothing"],
         }

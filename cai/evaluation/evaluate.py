@@ -11,6 +11,7 @@ import shlex
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from functools import cached_property
 from itertools import islice
@@ -21,9 +22,9 @@ import orjson
 
 from cai.calls.model import Model
 from cai.calls.prices import Price
-from cai.errors import ModelStopped, UsageError
+from cai.errors import CaiError, ModelStopped, UsageError
 from cai.evaluation.arena.accuracy import read_accuracy
-from cai.evaluation.arena.arena import Arena, check_folder, sampling_warnings, template_warnings
+from cai.evaluation.arena.arena import PROMPTS, Arena, check_folder, sampling_warnings, template_warnings
 from cai.evaluation.arena.figures import FILE, Evaluation, Evaluator, Result
 from cai.evaluation.arena.leaks import Leaks, check_named, find_leaks
 from cai.evaluation.arena.provenance import independence
@@ -34,7 +35,8 @@ from cai.evaluation.bounds import check_bounds, check_measured, read_bounds
 from cai.evaluation.suites import SUITES
 from cai.evaluation.suites.preference import Preference
 from cai.evaluation.suites.refusals import Refusals
-from cai.folder.files import identity_hash, package_version, write_atomically
+from cai.folder.files import identity_hash, missing_folders, package_version, unmake, write_atomically
+from cai.folder.lines import DROPPED
 from cai.folder.run import find_info
 from cai.records import Prompt, Values
 from cai.runs.run import Run
@@ -69,6 +71,13 @@ class EvaluateRun:
         self.out = Path(settings.out or _default_folder(models, prompts, settings))
         check_folder(self.out)
         check_named(settings.training_data)
+        self._made = missing_folders(self.out)
+        with self.unmade_if_refused():
+            self._resolve(models, prompts)
+
+    def _resolve(self, models: Sequence[str], prompts: Source | None) -> None:
+        """Check everything that can be checked before the first call."""
+        settings = self.settings
         self.arena = Arena(models, prompts, settings, self.out)
         self.command_line = shlex.join(["cai", self.command, *models, *_words(prompts), *settings.words()])
         self.skipped: dict[str, str] = {}
@@ -90,6 +99,20 @@ class EvaluateRun:
         if self._preference is not None:
             self._preference.evaluator = self._evaluator_of(self._preference)
         self._started = time.monotonic()
+
+    @contextmanager
+    def unmade_if_refused(self) -> Iterator[None]:
+        """Leave no new folder behind if an error comes before anything was asked."""
+        try:
+            yield
+        except CaiError:
+            if self._made and not self.has_begun():
+                unmake(self._made, (PROMPTS, DROPPED))
+            raise
+
+    def has_begun(self) -> bool:
+        """Whether anything was asked or measured, in this session or an earlier one."""
+        return any(path.is_file() and path.name not in (PROMPTS, DROPPED) for path in self.out.rglob("*"))
 
     def _evaluator_of(self, preference: Preference) -> Evaluator:
         """Who judges, with the accuracy that --bench states."""
@@ -267,12 +290,15 @@ def evaluate(
 
 def play_evaluation(run: EvaluateRun, play: Callable[[Run[Any]], None]) -> Evaluation:
     """Play all runs of an evaluation, or as far as they go, and measure what there is."""
-    try:
-        for part in run.sessions():
-            play(part)
-    except ModelStopped as error:
-        run.stopped = str(error)
-    return run.evaluation()
+    with run.unmade_if_refused():
+        try:
+            for part in run.sessions():
+                play(part)
+        except ModelStopped as error:
+            if not run.has_begun():
+                raise
+            run.stopped = str(error)
+        return run.evaluation()
 
 
 def _words(prompts: Source | None) -> list[str]:

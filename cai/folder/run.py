@@ -26,7 +26,7 @@ from cai.folder.files import (
     write_atomically,
 )
 from cai.folder.info import content_of
-from cai.folder.lines import DROPPED, PAIR_BITS
+from cai.folder.lines import DROPPED, PAIR_BITS, read_drops
 from cai.folder.recovery import forget_superseded, recover
 from cai.folder.rows import DONE, RETRIED, TRAINING_FILES, digest_of, kind_of, names_of
 from cai.folder.store import Store
@@ -229,10 +229,15 @@ class RunFolder:
 
     def unmake(self) -> None:
         """Close, and leave no new folder behind in which nothing was asked."""
-        is_empty = self.store.is_empty() and self.store.rows.count().keys() <= {"bad_input", "duplicate_prompt"}
+        is_empty = self.store.is_empty() and DONE not in self.store.rows.count()
         self.close()
-        if is_empty and self._made:
+        if is_empty and self._made and all(map(_is_unasked, read_drops(self.path))):
             unmake(self._made, (*OWN, self.rows_file, DROPPED))
+
+
+def _is_unasked(drop: Drop) -> bool:
+    """Whether something was dropped before a model was asked: records of no use, and pairs of equal replies."""
+    return drop.stage == "source" or drop.reason == "identical"
 
 
 def read_info(folder: Path, advice: str) -> Values:

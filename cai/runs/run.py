@@ -282,7 +282,7 @@ class Run(RunKind[Row]):
             self._write_info(folder)
             if self.cuts and self.stopped != INTERRUPTED:
                 self._cut(folder, error)
-            if error is not None and not isinstance(error, SourceError):
+            if error is not None:
                 folder.unmake()
 
     def _cut(self, folder: RunFolder, error: CaiError | None) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
@@ -15,11 +17,16 @@ from stub import http, scripted
 PROMPTS, PAIRS, LAW = "inputs/prompts.jsonl", "inputs/pairs.jsonl", ("-c", "inputs/law.yaml")
 RUNS = {  # kinds of run, whose model is put in place of M
     "generate": ("generate", PROMPTS, *LAW, "--model", "M"),
-    "critic": ("generate", PROMPTS, *LAW, "--model", "recorded:inputs/scores.jsonl", "--critic", "M"),
+    "critic": ("generate", PROMPTS, *LAW, "--model", "M+", "--critic", "M"),
     "sample": ("sample", PROMPTS, "--model", "M", "-n", "2"),
     "best-of": ("sample", PROMPTS, "--model", "M", "--best-of", "2", "--judge", "M", *LAW),
     "label": ("label", PAIRS, "--judge", "M", *LAW),
     "gold": ("label", PAIRS, "--judge", "M", *LAW, "--gold", "inputs/gold.jsonl"),
+    "tests": ("constitution", "test", "inputs/law.yaml", "--judge", "M"),
+    "bench": ("judge", "bench", "--gold", "inputs/gold.jsonl", "--judge", "M", *LAW),
+    "evaluate": ("evaluate", "M", PROMPTS, "--against", "M+", "--judge", "M", *LAW),
+    "decided": ("evaluate", "M", PROMPTS, "--against", "M+", "--judge", "M", *LAW, "--stop-when-decided"),
+    "harm": ("evaluate", "M", PROMPTS, "--against", "M+", "--suite", "harm,refusals", "--harm", "M", *LAW),
 }
 OUT = "made/for/this"
 
@@ -43,22 +50,69 @@ def refused(work: Path, *words: str, **variables: str) -> str:
 
 
 def with_model(kind: str, model: str) -> list[str]:
-    return [model if word == "M" else word for word in RUNS[kind]]
+    return [{"M": model, "M+": f"{model}-2"}.get(word, word) for word in RUNS[kind]]
+
+
+SOURCES = (PROMPTS, PAIRS, "inputs/gold.jsonl")
+KEY = {"OPENAI_API_KEY": "none"}
+Change = Callable[[list[str]], list[str]]
+
+
+def instead(names: Sequence[str], other: str) -> Change:
+    return lambda words: [other if word in names else word for word in words]
+
+
+def plus(*more: str) -> Change:
+    return lambda words: [*words, *more]
+
+
+REFUSALS: dict[
+    str, tuple[str, Change, dict[str, str], str]
+] = {  # model, change of the words, environment, what is said
+    "no key": ("openai:gpt-4.1-mini", plus(), {}, "set the environment variable OPENAI_API_KEY"),
+    "no such provider": ("opnai:m", plus(), {}, "did you mean 'openai'?"),
+    "no name": ("openai:", plus(), {}, "names no model"),
+    "no such model": ("hf:nothing/there", plus(), {"HF_HUB_OFFLINE": "1"}, "nothing/there"),
+    "no such file": ("local:nowhere.gguf", plus(), {}, "nowhere.gguf"),
+    "no weights": ("hf:inputs", plus(), {"HF_HUB_OFFLINE": "1"}, "inputs"),
+    "no templates": ("openai:m", plus("--templates", "nowhere"), KEY, "nowhere"),
+    "bad template": ("openai:m", plus("--templates", "broken"), KEY, "respond.jinja"),
+    "no price": ("openai:m", plus("--max-cost", "1"), KEY, "--max-cost cannot hold"),
+    "a bad number": ("openai:m", plus("--seed", "-1"), KEY, "--seed"),
+    "no source": ("openai:m", instead(SOURCES, "nowhere.jsonl"), KEY, "nowhere.jsonl"),
+    "an empty source": ("openai:m", instead(SOURCES, "empty.jsonl"), KEY, "empty.jsonl"),
+    "a source of no use": (
+        "openai:m",
+        instead(SOURCES, "useless.jsonl"),
+        KEY,
+        "none of 3 records can be used|people prefer",
+    ),
+    "no constitution": ("openai:m", instead(["inputs/law.yaml"], "nowhere.yaml"), KEY, "nowhere.yaml"),
+    "no server": ("openai:m", plus("--base-url", "http://127.0.0.1:9/v1"), KEY, "127.0.0.1:9"),
+}
+NOWHERE = ("tests", "no source"), ("tests", "an empty source"), ("tests", "a source of no use")
+LACKS = {("sample", "no constitution"), ("harm", "no constitution"), *NOWHERE}  # what a kind of run does not read
+EACH = ("no key", "no price", "no source", "no server")  # which every kind of run is tried with
+ALL = ("generate", "gold", "bench", "decided")  # which are tried with every refusal
+CASES = [
+    (kind, refusal)
+    for kind in RUNS
+    for refusal in REFUSALS
+    if (kind in ALL or refusal in EACH) and (kind, refusal) not in LACKS
+]
+
+
+@pytest.mark.parametrize(("kind", "refusal"), CASES)
+def test_a_start_that_is_refused_leaves_nothing(kind: str, refusal: str, work: Path) -> None:
+    model, change, variables, said = REFUSALS[refusal]
+    (work / "empty.jsonl").write_text("")
+    (work / "useless.jsonl").write_text('{"nothing": 1}\n' * 3)
+    (work / "broken").mkdir()
+    (work / "broken" / "respond.jinja").write_text("{{ prompt")
+    assert re.search(said, refused(work, *change(with_model(kind, model)), **variables))
 
 
 @pytest.mark.parametrize("kind", RUNS)
-def test_a_run_without_a_key_leaves_nothing(work: Path, kind: str) -> None:
-    assert "set the environment variable OPENAI_API_KEY" in refused(work, *with_model(kind, "openai:gpt-4.1-mini"))
-
-
-@pytest.mark.parametrize("kind", ["generate", "best-of", "gold"])
-@pytest.mark.parametrize("model", ["hf:nothing/there", "local:nowhere.gguf", "hf:inputs"])
-def test_a_run_whose_model_cannot_be_opened_leaves_nothing(work: Path, kind: str, model: str) -> None:
-    _, _, name = model.partition(":")
-    assert name in refused(work, *with_model(kind, model), HF_HUB_OFFLINE="1")
-
-
-@pytest.mark.parametrize("kind", ["generate", "sample", "gold"])
 @pytest.mark.parametrize("status", [401, 404])
 def test_a_run_whose_first_call_is_refused_leaves_nothing(work: Path, kind: str, status: int) -> None:
     async def main() -> None:
@@ -95,6 +149,27 @@ def test_a_training_whose_model_cannot_be_loaded_leaves_nothing(work: Path) -> N
     rows = "".join(json.dumps({"prompt": f"Q{n}?", "completion": f"A{n}."}) + "\n" for n in range(8))
     (work / "rows.jsonl").write_text(rows)
     assert "broken" in refused(work, "train", "sft", "rows.jsonl", "--model", "broken")
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("nowhere.jsonl",), "nowhere.jsonl"),
+        (("empty.jsonl",), "empty.jsonl"),
+        (("useless.jsonl",), "useless.jsonl"),
+        (("rows.jsonl", "--model", "nowhere/there/at/all"), "nowhere/there/at/all"),
+        (("rows.jsonl", "--eval-data", "nowhere.jsonl"), "nowhere.jsonl"),
+        (("rows.jsonl", "--set", "nonsense=1"), "nonsense"),
+        (("rows.jsonl", "--learning-rate", "-1"), "learning_rate"),
+        (("inputs",), "inputs"),
+    ],
+)
+def test_a_training_that_is_refused_leaves_nothing(work: Path, words: tuple[str, ...], said: str) -> None:
+    pytest.importorskip("trl")
+    (work / "rows.jsonl").write_text(json.dumps({"prompt": "Q?", "completion": "A."}) + "\n")
+    (work / "empty.jsonl").write_text("")
+    (work / "useless.jsonl").write_text('{"nothing": 1}\n')
+    assert said in refused(work, "train", "sft", *words, HF_HUB_OFFLINE="1")
 
 
 def test_usage_errors_exit_1(work: Path) -> None:
