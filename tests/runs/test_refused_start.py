@@ -94,11 +94,12 @@ NOWHERE = ("tests", "no source"), ("tests", "an empty source"), ("tests", "a sou
 LACKS = {("sample", "no constitution"), ("harm", "no constitution"), *NOWHERE}  # what a kind of run does not read
 EACH = ("no key", "no price", "no source", "no server")  # which every kind of run is tried with
 ALL = ("generate", "gold", "bench", "decided")  # which are tried with every refusal
+SLOW = ("no such model", "no weights")  # for which transformers is imported
 CASES = [
     (kind, refusal)
     for kind in RUNS
     for refusal in REFUSALS
-    if (kind in ALL or refusal in EACH) and (kind, refusal) not in LACKS
+    if (kind in ALL or refusal in EACH) and (kind == "decided" or refusal not in SLOW) and (kind, refusal) not in LACKS
 ]
 
 
@@ -155,19 +156,17 @@ def test_a_training_whose_model_cannot_be_loaded_leaves_nothing(work: Path) -> N
     ("words", "said"),
     [
         (("nowhere.jsonl",), "nowhere.jsonl"),
-        (("empty.jsonl",), "empty.jsonl"),
         (("useless.jsonl",), "useless.jsonl"),
         (("rows.jsonl", "--model", "nowhere/there/at/all"), "nowhere/there/at/all"),
         (("rows.jsonl", "--eval-data", "nowhere.jsonl"), "nowhere.jsonl"),
-        (("rows.jsonl", "--set", "nonsense=1"), "nonsense"),
+        (("rows.jsonl", "--set", "nonsense=1"), "no key of a training config"),
         (("rows.jsonl", "--learning-rate", "-1"), "learning_rate"),
-        (("inputs",), "inputs"),
     ],
 )
 def test_a_training_that_is_refused_leaves_nothing(work: Path, words: tuple[str, ...], said: str) -> None:
     pytest.importorskip("trl")
-    (work / "rows.jsonl").write_text(json.dumps({"prompt": "Q?", "completion": "A."}) + "\n")
-    (work / "empty.jsonl").write_text("")
+    rows = (json.dumps({"prompt": f"Q{n}?", "completion": f"A{n}."}) + "\n" for n in range(8))
+    (work / "rows.jsonl").write_text("".join(rows))
     (work / "useless.jsonl").write_text('{"nothing": 1}\n')
     assert said in refused(work, "train", "sft", *words, HF_HUB_OFFLINE="1")
 
