@@ -131,12 +131,8 @@ def _command(gold: Source, judges: Sequence[str], protocols: Sequence[str], sett
 
 
 def run_bench(benches: Sequence[Bench], play: Play = quietly) -> list[BenchResult]:
-    """Play every run to its end, or as far as its judge goes, and measure its labels.
-
-    Raises ModelStopped if nothing can be asked of any judge: then there is no folder.
-    """
+    """Play every run to its end, or as far as its judge goes, and measure its labels."""
     results = []
-    refused: list[ModelStopped] = []
     for bench in benches:
         bench.run.sharing = [other.run.out for other in benches if other is not bench]
         stopped = None
@@ -144,11 +140,7 @@ def run_bench(benches: Sequence[Bench], play: Play = quietly) -> list[BenchResul
             play(bench.run)
         except ModelStopped as error:
             stopped = str(error)
-            if not bench.run.out.exists():
-                refused.append(error)
         results.append(_measured(bench, stopped))
-    if len(refused) == len(benches):
-        raise refused[0]
     return results
 
 

@@ -38,7 +38,7 @@ def work(tmp_path: Path) -> Path:
 
 
 def refused(work: Path, *words: str, **variables: str) -> str:
-    """The one line of a command that is refused, and leaves nothing."""
+    """What a command says that is refused, and leaves nothing; its last line is an error."""
     before = sorted(work.rglob("*"))
     ours = {name: value for name, value in environment().items() if not name.endswith("_API_KEY")}
     ended = fork([*words, "--out", OUT], work, ours | variables)
@@ -46,7 +46,7 @@ def refused(work: Path, *words: str, **variables: str) -> str:
     assert sorted(work.rglob("*")) == before
     [*_, last] = ended.stderr.splitlines()
     assert last.startswith("error: ")
-    return last
+    return ended.stdout + last  # a bench says of each judge why it stopped
 
 
 def with_model(kind: str, model: str) -> list[str]:
