@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from cai.errors import UsageError
+from cai.errors import RunError, UsageError
 from cai.evaluation.arena.figures import FILE as EVALUATION
 from cai.folder.files import exists
 from cai.folder.run import find_info
@@ -56,6 +56,14 @@ def places_in(folder: Path, depth: int = 0) -> Iterator[Place]:
     if info is not None:
         yield Place(folder, info["identity"]["command"], depth, info)
     if depth < DEPTH:
-        for inside in sorted(folder.iterdir()):
-            if inside.is_dir() and not inside.name.startswith("."):
-                yield from places_in(inside, depth + 1)
+        for inside in _folders_in(folder):
+            yield from places_in(inside, depth + 1)
+
+
+def _folders_in(folder: Path) -> list[Path]:
+    """The folders in one, without hidden ones; RunError if it cannot be looked into."""
+    try:
+        inside = sorted(folder.iterdir())
+    except OSError as error:
+        raise RunError(f"{folder} cannot be read: {error.strerror or error}; name the folders inside it") from None
+    return [path for path in inside if path.is_dir() and not path.name.startswith(".")]

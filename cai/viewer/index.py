@@ -19,7 +19,7 @@ from cai.viewer.reader import Reader
 from cai.viewer.sources import Source
 
 POLL = 0.3  # seconds between looks at files that do not grow
-LOOK = 3.0  # seconds between looks for further folders
+LOOK, PAUSE = 3.0, 20  # seconds between looks for further folders; and for every second that one took
 MOST_ROWS = 200  # of a page
 COMMON = 8  # words in more than one entry of so many are looked for in the order of entries
 
@@ -65,14 +65,16 @@ class Index:
     # The thread
 
     def _work(self) -> None:
-        looked = time.monotonic()
+        due = time.monotonic() + LOOK
         try:
             while not self._ended.is_set():
                 if self.advance():
                     continue
-                if time.monotonic() - looked > LOOK:
+                start = time.monotonic()
+                if start > due:
                     self.look()
-                    looked = time.monotonic()
+                    end = time.monotonic()
+                    due = end + LOOK + PAUSE * (end - start)
                 self._ended.wait(POLL)
         except Exception as error:  # the page says so; what is indexed can still be read
             self._problem = f"no further rows are read: {type(error).__name__}: {reason_of(error)}"
@@ -90,7 +92,7 @@ class Index:
             return
         try:
             sources = self._find()
-        except CaiError as error:
+        except (CaiError, OSError) as error:
             self._problem = str(error)
             return
         self._problem = None

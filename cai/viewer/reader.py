@@ -128,6 +128,7 @@ class Reader:
         for number in range(file, len(self._files)):
             self._files[number].restart()
             self.words.forget(number)
+            self._bytes[number] = 0, self._bytes[number][1]
             self._before[number] = 0
 
     def _found(self, file: int, line: Line) -> Found:

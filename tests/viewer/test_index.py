@@ -227,6 +227,15 @@ def test_a_file_that_is_replaced_is_indexed_again(tmp_path: Path, how: str) -> N
         assert facets(index)["status"] == {"kept": len(new), "dropped": 1} if new else {"dropped": 1}
 
 
+def test_a_file_that_is_read_again_is_not_said_to_be_read(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run", [revision(0), revision(1)])
+    with opened(run) as index:
+        (size, _) = read(index).state()[0]["bytes"]
+        (run / "revisions.jsonl").write_bytes(lines(revision(7)))
+        assert index.advance()
+        assert index.state()[0]["bytes"] == [0, size] and index.state()[0]["entries"] == 0
+
+
 def test_a_file_that_goes_while_its_words_are_read_does_not_end_the_index(tmp_path: Path) -> None:
     run = make_folder(tmp_path / "run")
     add(run / "revisions.jsonl", *map(revision, range(50)))

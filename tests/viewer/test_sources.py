@@ -83,6 +83,16 @@ def test_folders_that_an_evaluation_makes_as_it_goes_are_sources_behind_the_othe
         assert index.state()[0]["problem"] is None
 
 
+def test_a_folder_that_may_not_be_looked_into_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(folder: Path) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    make_run(tmp_path / "run", [revision(0)])
+    monkeypatch.setattr("pathlib.Path.iterdir", refuse)
+    with pytest.raises(CaiError, match="run cannot be read: Permission denied"):
+        find_sources([tmp_path / "run"])
+
+
 def test_a_folder_that_is_named_twice_is_one_source(tmp_path: Path) -> None:
     run = make_run(tmp_path / "run", [revision(0)])
     (tmp_path / "link").symlink_to(run)
