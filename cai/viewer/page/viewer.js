@@ -446,7 +446,7 @@ function standing() {
   for (const { people, n, share: part, kappa } of now.people) {
     made.push(node("span", "", shown(`${people.join(" and ")} agree on ${share(part)} of ${comma(n)}${kappa === null ? "" : `, κ ${number(kappa[0], 2)}`}`)));
   }
-  if (now.lost) made.push(node("span", "", `${comma(now.lost)} skipped`));
+  if (now.lost) made.push(node("span", "", `${comma(now.lost)} skipped or taken back`));
   if (desk.wanted !== null) made.push(node("span", "", `this session ${comma(session)} of ${comma(desk.wanted)}${session < desk.wanted ? "" : ", done"}`));
   return made;
 }
@@ -456,8 +456,8 @@ function outcome({ choice, judge, confidence, blind }) {
   if (choice === "skip") return "Skipped: it is asked again in another session.";
   const yours = `You: ${choice}. `;
   if (confidence === null || confidence === undefined) return yours + (judge === null ? "No judge has a verdict on it." : "");
-  const agreed = judge === choice ? "the same" : "another";
-  return `${yours}Judge: ${judge}, confidence ${number(confidence, 2)}: ${agreed}.${blind ? "" : " Not blind: it certifies nothing."}`;
+  const agreed = judge === choice ? "agrees" : "differs";
+  return `${yours}Judge: ${judge}, confidence ${number(confidence, 2)}, ${agreed}.${blind ? "" : " Not blind: it certifies nothing."}`;
 }
 
 function deskFoot() {
