@@ -260,7 +260,7 @@ def _notes_on_people(people: People | None, read: JudgedRows) -> Iterator[str]:
         yield f"{share} were skipped or taken back: each is an error for thresholds, as people skip what is hard"
     if read.late:
         late = f"{counted(read.late, 'drawn pair')} would have come later in the random order of all these rows"
-        yield f"{late}: the run has grown since, and the promise holds for pairs like those that were there"
+        yield f"{late}: the run has grown since, or pairs before them were opened and passed over"
     if read.strangers:
         yield f"{counted(read.strangers, 'pair')} of people not among the judge's: other replies, or never judged"
     yield from people.notes()
