@@ -1,0 +1,84 @@
+"""A run that is looked at while it is written by a process of its own, killed, and resumed."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+from stub import Stub, stub
+from viewed_runs import opened, read, rows
+
+from cai.viewer.index import Index
+from cai.viewer.sources import find_sources
+
+ROOT = Path(__file__).parents[2]
+COUNT = 24
+COMMANDS = {
+    "generate": ("revisions.jsonl", "--model", "openai:m"),
+    "label": ("labels.jsonl", "--judge", "openai:m", "-k", "2", "--min-confidence", "0.6"),
+    "sample": ("candidates.jsonl", "--model", "openai:m", "-n", "3"),
+}
+
+
+def prompts(file: Path) -> Path:
+    pairs = [{"prompt": f"Question {at}?", "chosen": f"It is {at}.", "rejected": "No answer."} for at in range(COUNT)]
+    file.write_text("{this is no JSON\n" + "".join(json.dumps(pair) + "\n" for pair in pairs))
+    return file
+
+
+def start(command: str, file: Path, out: Path, server: Stub) -> subprocess.Popen[bytes]:
+    words = [
+        str(file),
+        *COMMANDS[command][1:],
+        "--base-url",
+        f"{server.url}/v1",
+        "--out",
+        str(out),
+        "--concurrency",
+        "4",
+    ]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OPENAI_API_KEY": "none"}
+    return subprocess.Popen(
+        [sys.executable, "-m", "cai", command, *words], env=environment, stderr=subprocess.DEVNULL, cwd=file.parent
+    )
+
+
+def watch(index: Index, entries: int, process: subprocess.Popen[bytes]) -> None:
+    """Until as many entries are listed, or the process has ended; what is said of them adds up all the while."""
+    listed = 0
+    while listed < entries and process.poll() is None:
+        state = index.state()[0]
+        listed = state["entries"]
+        assert state["problem"] is None
+        assert sum(state["facets"].get("status", {}).values()) == listed
+        assert len(index.page(0)["rows"]) <= index.page(0)["total"]
+        time.sleep(0.01)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_run_that_is_killed_and_resumed_is_listed_as_if_it_had_been_whole(tmp_path: Path, command: str) -> None:
+    file, out = prompts(tmp_path / "prompts.jsonl"), tmp_path / "run"
+    with stub("--latency", "0.02") as server, start(command, file, out, server) as process:
+        while not (out / "run.json").exists():
+            assert process.poll() is None
+            time.sleep(0.01)
+        with closing(Index(find_sources([out]))) as index:
+            index.start()
+            watch(index, 6, process)
+            process.kill()
+            process.wait()
+            with start(command, file, out, server) as again:
+                watch(index, 10**9, again)
+                assert again.wait() == 0
+            with opened(out) as whole:
+                end = read(whole).state()[0]
+                while index.state()[0] != end:
+                    time.sleep(0.01)
+                assert rows(index) == rows(whole)
+    assert (end["facets"]["reason"]["dropped: bad_input"], end["entries"]) == (1, COUNT + 1)
