@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import json
 import re
+from bisect import bisect_right
 from collections.abc import Iterator
 from contextlib import ExitStack, closing
-from itertools import islice, pairwise
+from itertools import islice
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
@@ -23,7 +24,8 @@ from cai.folder.rows import EXPORT_STAGES, names_of
 from cai.folder.store import Store
 from cai.records import Values
 
-BLOCK = 1 << 23  # bytes that are searched at once, at about 3 GB/s; at their ends positions are looked at first
+BLOCK = 1 << 23  # bytes that are searched at once, at about 3 GB/s, if all must be
+PART = 1 << 20  # bytes of a part that is searched for a position; more than what is finished out of order
 MOST_IDS = 10_000  # that begin alike
 HASH = re.compile("[0-9a-f]{1,32}")  # the id of a row whose input gave it none, or the beginning of one
 POSITION = re.compile(rb'"position": ?(\d+)[,}]')  # the first one of a line is its own: quotes in texts are escaped
@@ -182,19 +184,28 @@ def _lines_at(path: Path, position: int) -> Iterator[bytes]:
                     yield line
 
 
-def _likeliest(file: BinaryIO, position: int) -> list[tuple[int, int]]:
-    """The parts of a file, each of whole lines, in the order of how near to a position their ends are."""
+def _likeliest(file: BinaryIO, position: int) -> Iterator[tuple[int, int]]:
+    """The parts of a file, each of whole lines: those in which a position is if all are in order, then by distance."""
     size = _end_of_lines(file)
-    count = size // BLOCK + 1
-    starts = list(dict.fromkeys(_line_start(file, size * number // count) for number in range(count)))
-    places = [(start, _position_at(file, start)) for start in starts if start < size]
-    parts = []
-    for (start, first), (end, last) in pairwise([*places, (size, None)]):
-        distance = 0
-        if first is not None and last is not None:
-            distance = max(min(first, last) - position, position - max(first, last), 0)
-        parts.append((distance, start, end))
-    return [(start, end) for _, start, end in sorted(parts)]
+    count = size // PART + 1
+
+    def start(part: int) -> int:
+        return _line_start(file, size * part // count)
+
+    def first(part: int) -> int:
+        return _position_at(file, start(part))
+
+    middle = bisect_right(range(count), position, key=first) - 1
+    near = {middle, middle - 1, middle + 1} & set(range(count))
+    for part in sorted(near, key=lambda part: abs(part - middle)):
+        yield start(part), start(part + 1)
+    firsts = [first(part) for part in range(count)]
+    distances = {}
+    for part in set(range(count)) - near:
+        ends = firsts[part : part + 2]
+        distances[part] = max(min(ends) - position, position - max(ends), 0)
+    for part in sorted(distances, key=distances.__getitem__):
+        yield start(part), start(part + 1)
 
 
 def _line_start(file: BinaryIO, offset: int) -> int:
@@ -206,15 +217,16 @@ def _line_start(file: BinaryIO, offset: int) -> int:
     return file.tell()
 
 
-def _position_at(file: BinaryIO, start: int) -> int | None:
+def _position_at(file: BinaryIO, start: int) -> int:
     file.seek(start)
     return _own_position(file.readline())
 
 
-def _own_position(line: bytes) -> int | None:
+def _own_position(line: bytes) -> int:
+    """The position of a line; -1 for a line that is no row."""
     own = POSITION.search(line)
     if own is None:
-        return None
+        return -1
     return int(own[1])
 
 
@@ -222,7 +234,7 @@ def _end_of_lines(file: BinaryIO) -> int:
     """Where the last whole line ends."""
     end = file.seek(0, 2)
     while end > 0:
-        start = max(0, end - BLOCK)
+        start = max(0, end - PART)
         file.seek(start)
         last = file.read(end - start).rfind(b"\n")
         if last >= 0:

@@ -27,7 +27,8 @@ ROOMS = itertools.count()
 
 @pytest.fixture(autouse=True)
 def _small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "BLOCK", 700)  # about a row
+    for name in ("BLOCK", "PART"):
+        monkeypatch.setattr(module, name, 700)  # about a row
 
 
 def finish(folder: Path, items: Iterable[Revision | Drop]) -> Path:
@@ -94,7 +95,7 @@ def test_a_line_is_found_whatever_the_order_of_the_file_and_the_size_of_its_part
     lines = {at: revision(at, *("text " * (at % 7) for _ in range(at % 3))).model_dump_json() for at in order}
     path.write_text("".join(f"{line}\n" for line in lines.values()) + '{"id":"torn","position":40,')
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(module, "BLOCK", block)
+        patch.setattr(module, "PART", block)
         assert {at: (line_at(path, at) or b"").decode() for at in order} == lines
         assert line_at(path, 40) is None
 

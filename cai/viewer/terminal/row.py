@@ -12,15 +12,12 @@ import orjson
 from pydantic import ValidationError
 
 from cai.errors import RunError, UsageError
-from cai.evaluation.arena.figures import FILE as EVALUATION
 from cai.folder.files import exists, read_object
 from cai.folder.lookup import MOST_IDS, Entry, Lookup
 from cai.folder.rows import kind_of
 from cai.folder.run import find_info
 from cai.folder.store import StoredCall
 from cai.records import Drop, Object, Record, Values
-from cai.report.folders import is_in_use, parsed, reason_text
-from cai.report.places import path_of
 from cai.sources.yamlfile import first_fault
 from cai.texts.wording import close_to, counted, nearest, one_line, shortened
 from cai.training.setup.folder import ANEW, read_lines
@@ -87,7 +84,11 @@ def find_row(source: str | Path, row_id: str | None = None) -> Row:
     A run that is being written is read as far as it is. Raises UsageError for an id that no row has or several could
     have, and for a folder without rows; RunError for a row that is damaged.
     """
-    folder = path_of(source)
+    folder = Path(source)
+    if not folder.is_dir():
+        from cai.report.places import path_of  # half of the time that it takes to find a row
+
+        folder = path_of(source)
     if exists(folder / TRAINING):
         return _sample(folder, row_id)
     if not folder.is_dir():
@@ -98,12 +99,8 @@ def find_row(source: str | Path, row_id: str | None = None) -> Row:
     kind = kind_of(info["identity"]["command"])
     with Lookup(folder, kind.rows_file) as run:
         entry = _entry(run, folder, row_id)
-        record: Record
         try:
-            if entry.row is None:
-                record = Drop.model_validate(entry.drop)
-            else:
-                record = parsed(entry.row, kind.row)
+            record = _record(entry, kind.row)
         except ValidationError as error:
             raise RunError(f"{folder}: the line of {entry.id!r} is damaged: {first_fault(error)}") from None
         calls, notes = _calls(run, record)
@@ -112,11 +109,23 @@ def find_row(source: str | Path, row_id: str | None = None) -> Row:
         kind=f"cai {info['identity']['command']}",
         record=record,
         made_by=_made_by(record, info),
-        left_out=tuple(f"{reason_text((line['stage'], line['reason']))}: {line['detail']}" for line in entry.left_out),
+        left_out=tuple(f"not in {line['stage']}: {line['reason']}: {line['detail']}" for line in entry.left_out),
         calls=calls,
         notes=notes,
         another=_another(folder, "another row", row_id),
     )
+
+
+def _record(entry: Entry, kind: type[Record]) -> Record:
+    """The row, or why there is none."""
+    if entry.row is None:
+        return Drop.model_validate(entry.drop)
+    try:
+        return kind.model_validate_json(entry.row)
+    except ValidationError:
+        from cai.report.folders import parsed
+
+        return parsed(entry.row, kind)  # a line may name its annotator, too
 
 
 # Which row
@@ -166,7 +175,9 @@ def _unknown(run: Lookup, folder: Path, row_id: str) -> str:
 
 
 def _while_running(folder: Path) -> str:
-    return "; it is being written" if is_in_use(folder) else ""
+    from cai.report.folders import is_in_use
+
+    return "; it is being written" * is_in_use(folder)
 
 
 def _some(names: Sequence[str]) -> str:
@@ -183,6 +194,8 @@ def _another(folder: Path, what: str, row_id: str | None) -> str | None:
 
 def _why_none(folder: Path) -> str:
     """What to name instead of a folder that has no rows of its own."""
+    from cai.evaluation.arena.figures import FILE as EVALUATION
+
     what = "not a run or a training"
     if exists(folder / EVALUATION):
         what = "an evaluation"
