@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ from cai.evaluation.ablation import ablate
 from cai.evaluation.arena.gold import read_gold
 from cai.evaluation.bench import judge_bench
 from cai.judge.calibration import CalibrationReport, calibrate_judge
-from cai.judge.certify import certify_all
+from cai.judge.certify import certify, certify_all
 from cai.judge.people import TRUTHS
 from cai.runs.judging import check_human_labels
 from cai.runs.label import LabelRun
@@ -161,6 +162,27 @@ def test_a_skipped_pair_is_an_error_for_thresholds_and_nothing_for_the_agreement
     truths = [*report.truths, *(0.5 for _ in lost)]
     assert report.calibration.thresholds == certify_all(ps, truths, report.calibration.temperature)
     assert any(note.startswith("20 of 160 pairs drawn (12.5%) were skipped") for note in report.notes)
+
+
+def test_people_who_skip_what_is_hard_break_the_promise_unless_it_counts_as_errors() -> None:
+    draw = random.Random(1)
+    world = []
+    for _ in range(20_000):
+        p = probability(draw.gauss(0, 2))
+        is_hard = draw.random() < 0.25  # where the judge is right in 55 % of the pairs, however sure it is
+        is_right = draw.random() < (0.55 if is_hard else max(p, 1 - p) * 0.97 + 0.02)
+        world.append((p, float((p > 0.5) == is_right), is_hard))
+    broken = {"left out": 0, "errors": 0}
+    for _ in range(400):
+        pairs = [(p, truth, is_hard and draw.random() < 0.6) for p, truth, is_hard in draw.sample(world, 250)]
+        labels = [(p, truth) for p, truth, is_skipped in pairs if not is_skipped]
+        all_drawn = [(p, 0.5 if is_skipped else truth) for p, truth, is_skipped in pairs]
+        for how, rows in {"left out": labels, "errors": all_drawn}.items():
+            at = certify(*zip(*rows, strict=True), target=0.8, delta=0.1)
+            if at is not None:
+                kept = [(p > 0.5) == (truth == 1) for p, truth, _ in world if max(p, 1 - p) >= at.confidence]
+                broken[how] += sum(kept) / len(kept) < 0.8
+    assert broken["left out"] > 1.5 * 40 and broken["errors"] <= 40  # of 400, at delta 0.1
 
 
 def test_a_label_that_is_taken_back_counts_as_skipped(runs: Path, tmp_path: Path) -> None:
