@@ -152,7 +152,8 @@ function pairOf(...texts) {
 const note = (value) => node("p", "note", shown(textOf(value)));
 
 function table(head, lines) {
-  const line = (cells, tag) => node("tr", "", ...cells.map((cell, at) => node(tag, at ? "text" : "name", shown(textOf(cell)))));
+  const kind = (cell, at) => (at === 0 ? "name" : textOf(cell).length > 12 ? "text long" : "text");
+  const line = (cells, tag) => node("tr", "", ...cells.map((cell, at) => node(tag, kind(cell, at), shown(textOf(cell)))));
   const made = node("table", "", node("thead", "", line(head, "th")), node("tbody", "", ...lines.map((each) => line(each, "td"))));
   return block("", "", reachable(node("div", "scroll", made)));
 }
@@ -235,7 +236,7 @@ const KINDS = {
 const OTHER = {
   badges: () => [],
   blocks: (row) => {
-    const known = ["kind", "reasons", "left_out", "group", "id", "prompt"];
+    const known = ["kind", "reasons", "left_out", "group", "id", "prompt", "number", "position", "facets", "key", "calls", "models"];
     const fields = Object.entries(row).filter(([name, value]) => !known.includes(name) && value !== null);
     return [table(["field", "value"], fields.map(([name, value]) => [name, typeof value === "string" ? value : JSON.stringify(value)]))];
   },

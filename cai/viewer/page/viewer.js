@@ -35,16 +35,21 @@ let token = takeToken();
 /** The token: from the address, out of which it is taken at once, or as this tab remembers it. */
 function takeToken() {
   const handed = location.hash.slice(1);
-  if (/^[\w-]{32}$/.test(handed)) {
-    sessionStorage.setItem(STORED, handed);
-    history.replaceState(null, "", location.pathname);
+  const isOne = /^[\w-]{32}$/.test(handed);
+  if (isOne) history.replaceState(null, "", location.pathname);
+  try {
+    if (isOne) sessionStorage.setItem(STORED, handed);
+    return sessionStorage.getItem(STORED);
+  } catch { // a browser that stores nothing: the page works until it is loaded again
+    return isOne ? handed : null;
   }
-  return sessionStorage.getItem(STORED);
 }
 
 function lock() {
   token = null;
-  sessionStorage.removeItem(STORED);
+  try {
+    sessionStorage.removeItem(STORED);
+  } catch { /* nothing is stored */ }
   for (const each of document.querySelectorAll("main")) each.hidden = each.id !== "locked";
   for (const each of document.querySelectorAll(".top button, .top label")) each.hidden = true;
   for (const each of ["row", "label", "list"]) the(each).replaceChildren();
@@ -128,9 +133,8 @@ function lineOf(place) {
   line.setAttribute("aria-posinset", place + 1);
   line.setAttribute("aria-setsize", list.total);
   line.append(node("span", "lead", row ? shown(lead(row)) : "…"));
-  const badges = row ? lineBadges(row).map((badge) => node("span", "badge", shown(badge))) : [];
+  const badges = row ? [...new Set(lineBadges(row))].map((badge) => node("span", "badge", shown(badge))) : [];
   line.append(node("span", "badges", node("span", "id", row ? shown(row.id ?? "–") : comma(place + 1)), ...badges));
-  line.addEventListener("click", () => choose(place));
   return line;
 }
 
@@ -395,8 +399,8 @@ function drawDesk() {
   const made = node("div", "body");
   if (back > 0) {
     const old = votes.at(-back);
-    made.append(note(`${back} back, with everything shown. ${outcome(old)}`));
-    if (row?.kind === "Label") made.append(note(`The first was ${old.first === textOf(row.a) ? "a" : "b"}.`));
+    const sides = row?.kind === "Label" ? ` First was ${old.first === textOf(row.a) ? "a" : "b"}.` : "";
+    made.append(note(`${back} back, with everything shown. ${outcome(old)}${sides}`));
     if (row !== null) made.append(node("span", "badges", ...badgesOf(row)), body(row));
     else made.append(...turnBlocks(old), pairOf(["First", old.first], ["Second", old.second]));
   } else if (pair === null) {
@@ -500,6 +504,7 @@ const READING = {
   "/": ["search", () => the("search").focus()],
   Escape: ["back to the list", () => list.opened !== null && closeRow()],
 };
+const IN_LIST = { ArrowDown: "j", ArrowUp: "k" }; // as in any list box
 const LABELLING = {
   a: ["the first reply is better", () => vote("first")],
   b: ["the second reply is better", () => vote("second")],
@@ -519,7 +524,7 @@ function press(event) {
     if (key === "Escape") {
       event.preventDefault(); // the browser would empty the search
       target.blur();
-    }
+    } else if (key === "Enter" && target.id === "search") the("list").focus();
     return;
   }
   if (key === "?") {
@@ -527,10 +532,10 @@ function press(event) {
     the("help").showModal();
     return;
   }
-  const keys = the("label").hidden ? { ...READING, ArrowDown: null, ArrowUp: null } : LABELLING;
-  const same = { ArrowDown: "j", ArrowUp: "k" };
-  const name = target.id === "list" && key in same ? same[key] : key;
-  if (!Object.hasOwn(keys, name) || keys[name] === null) return;
+  const keys = the("label").hidden ? READING : LABELLING;
+  const name = target.id === "list" ? IN_LIST[key] ?? key : key;
+  if (key === "Enter" && target.id === "list") choose(Math.max(list.chosen, 0));
+  if (!Object.hasOwn(keys, name)) return;
   event.preventDefault();
   if (event.repeat && keys === LABELLING) return; // a key held down is one vote
   keys[name][1]();
@@ -609,6 +614,8 @@ async function start() {
   the("browse").hidden = false;
   the("filters").open = matchMedia("(min-width: 60rem)").matches;
   drawRow();
+  the("list").addEventListener("click", ({ clientY, currentTarget }) => // lines may be drawn anew between press and release
+    choose(Math.floor(upper() + (clientY - currentTarget.getBoundingClientRect().top) / ROW)));
   the("list").addEventListener("scroll", () => requestAnimationFrame(draw));
   addEventListener("resize", () => requestAnimationFrame(draw));
   document.addEventListener("keydown", press);
