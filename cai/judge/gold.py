@@ -124,7 +124,7 @@ def vote_of(record: Any) -> GoldVote:
         name = ".".join(map(str, details["loc"]))
         if details["type"] == "missing":
             raise BadRecord(f"{name!r} is missing") from None
-        need = details["msg"].removeprefix("Input should be ")
+        need = details["msg"].removeprefix("Input should be ").replace("a valid string", "text")
         raise BadRecord(f"{name!r} is {shown(details['input'])}, not {need}") from None
 
 

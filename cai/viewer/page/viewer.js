@@ -637,7 +637,8 @@ async function start() {
   const state = await poll();
   if (state === null) return undefined;
   Object.assign(desk, { queue: state.queue, wanted: state.annotate });
-  const source = sources.findIndex(({ pairs }) => pairs);
+  const judged = sources.findIndex(({ kind }) => kind === "label run"); // an evaluation has replies, too
+  const source = judged >= 0 ? judged : sources.findIndex(({ pairs }) => pairs);
   if (state.annotate !== null && source >= 0) {
     list.source = source;
     await startLabelling(source);
