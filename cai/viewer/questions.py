@@ -104,6 +104,7 @@ class Answers:
         if wishes.gold is not None and not wishes.gold.absolute().parent.is_dir():
             raise UsageError(f"--gold {wishes.gold}: there is no folder {wishes.gold.parent}; create it first")
         if numbers and wishes != Wishes():
+            numbers.sort(key=lambda number: self._index.sources[number].row is not Label)  # as the page does
             self._labelling(numbers[0]).ask(wishes.queue)
 
     def _source(self, number: int) -> Source:

@@ -25,8 +25,11 @@ from cai.judge.gold import random_order
 from cai.records import Candidate, Candidates, Contest, Usage
 from cai.runs.pairs import read_pairs
 from cai.texts.likeness import identical
+from cai.viewer.index import Index
 from cai.viewer.labelling import Labelling
 from cai.viewer.pairs import Pairs
+from cai.viewer.questions import Answers, Wishes
+from cai.viewer.sources import find_sources
 
 PAIRS = [{"id": f"p{n}", "prompt": f"Question {n}?", "a": f"reply {n} one", "b": f"reply {n} two"} for n in range(40)]
 
@@ -418,3 +421,10 @@ def test_votes_on_pairs_of_other_runs_in_the_same_file_are_left_alone(labelled: 
     undone = [labelling.undo() for _ in range(3)]
     assert [pair and pair["key"] for pair in undone] == [*reversed(mine), None]
     assert Labelling(tmp_path / "other", gold, "ann").standing()["labels"] == 5
+
+
+def test_pairs_that_a_judge_has_labelled_come_before_those_of_replies(labelled: Path, replies: Path) -> None:
+    wishes = Wishes(annotate=3, queue="uncertain", annotator="ann")
+    Answers(Index(find_sources([replies, labelled])), wishes).check()
+    with pytest.raises(UsageError, match="the queue uncertain needs a judge's labels"):
+        Answers(Index(find_sources([replies])), wishes).check()
