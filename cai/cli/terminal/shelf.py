@@ -61,8 +61,14 @@ def _with_parts(folders: list[Folder]) -> Iterator[Folder]:
 
 def _facts(folder: Folder) -> list[str]:
     """Rows, dropped, cost and age."""
-    cost = f"${number(folder.cost_usd, ',.4f')}".replace("$–", "–")
-    return [number(folder.rows, ","), number(folder.dropped, ","), cost, age(folder.changed)]
+    rows, dropped = number(folder.rows, ","), number(folder.dropped, ",")
+    return [rows, dropped, _cost(folder.cost_usd), age(folder.changed)]
+
+
+def _cost(cost: float | None) -> str:
+    if cost == 0:
+        return "free"
+    return "–" if cost is None else f"${cost:,.4f}"
 
 
 def _row(folder: Folder) -> str:
