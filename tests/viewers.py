@@ -41,8 +41,7 @@ class Viewer:
             command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environ
         )
         assert self._process.stdout is not None
-        self.address = self._process.stdout.readline().strip()
-        assert self.address, self._process.communicate()[1]
+        self.address = self._process.stdout.readline().strip()  # empty if it refuses
         self.port = urlsplit(self.address).port or 0
         self.token = urlsplit(self.address).fragment
 
@@ -104,6 +103,7 @@ def viewer(*words: str | Path) -> Iterator[Viewer]:
     """A viewer of these folders, with these options; it must not have complained of anything when it ends."""
     running = Viewer(*words)
     try:
+        assert running.address, running.end()
         running.wait()
         yield running
     finally:

@@ -147,7 +147,10 @@ class Answers:
     def rows(self, ask: AskRows) -> Values:
         """The total of what was asked for, and some rows of it."""
         self._source(ask.source)
-        return self._index.page(ask.source, ask.facets, ask.words, ask.start, ask.count)
+        page = self._index.page(ask.source, ask.facets, ask.words, ask.start, ask.count)
+        for row in page["rows"]:
+            row.pop("calls", None)  # by which the judge's answers could be asked for: see `row`
+        return page
 
     def row(self, ask: AskRow) -> Values:
         """A row, whole: whoever votes on its pairs later knows what the judge says, or which reply is which."""

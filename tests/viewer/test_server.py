@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import shutil
 import signal
 import socket
 import sqlite3
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -168,7 +170,7 @@ def test_the_list_hides_for_which_reply_anybody_is(opened: Viewer) -> None:
     rows = opened.ask("rows", source=0).values["rows"]
     assert len(rows) == 6
     for row in rows:
-        assert not {"z", "p_a", "votes", "rewards", "human"} & {*row}
+        assert not {"z", "p_a", "votes", "rewards", "human", "calls"} & {*row}
         assert row["confidence"] > 0.5
 
 
@@ -277,6 +279,68 @@ def test_a_folder_that_is_removed_while_it_is_viewed_is_no_crash(copied: Path) -
             assert answer.status in (200, 409), (question, answer.body)
             assert answer.status == 200 or "bug" not in answer.values["problem"]
         assert not copied.exists()
+
+
+def a_folder_of_rows(folder: Path) -> None:
+    (folder / "labels.jsonl").unlink()
+    (folder / "labels.jsonl").mkdir()
+
+
+def a_pipe_of_rows(folder: Path) -> None:
+    (folder / "labels.jsonl").unlink()
+    os.mkfifo(folder / "labels.jsonl")
+
+
+def torn_rows(folder: Path) -> None:
+    with open(folder / "labels.jsonl", "ab") as file:
+        file.write(b'{"schema": 1, "id": "x"}\nnot json\n\xff\xfe\n{"schema": 1, "i')
+
+
+def damaged_votes(folder: Path) -> None:
+    (folder / "gold.jsonl").write_text("no vote\n")
+
+
+def a_folder_of_votes(folder: Path) -> None:
+    (folder / "gold.jsonl").mkdir()
+
+
+def no_rows_at_all(folder: Path) -> None:
+    (folder / "labels.jsonl").unlink()
+
+
+def a_folder_of_calls(folder: Path) -> None:
+    (folder / "calls.sqlite").unlink()
+    (folder / "calls.sqlite").mkdir()
+
+
+HARMS = [a_folder_of_rows, torn_rows, damaged_votes, a_folder_of_votes, no_rows_at_all, a_folder_of_calls]
+
+
+@pytest.mark.parametrize(("harm", "when"), [(a_pipe_of_rows, "before"), *product(HARMS, ("before", "while"))])
+def test_whatever_is_wrong_in_a_folder_is_said_and_nothing_breaks(
+    copied: Path, harm: Callable[[Path], None], when: str
+) -> None:
+    rows = label_runs.rows_of(copied)
+    if when == "before":
+        harm(copied)
+    running = Viewer(copied)
+    if running.address:
+        if when == "while":
+            running.wait()
+            harm(copied)
+        key = rows[0]["calls"][0]
+        for question, values in (
+            ("state", {}), ("rows", {"source": 0}), ("row", {"source": 0, "number": 0}),
+            ("call", {"source": 0, "key": key}), ("pair", {"source": 0, "queue": "random"}),
+            ("undo", {"source": 0, "queue": "uncertain"}),
+        ):  # fmt: skip
+            answer = running.ask(question, **values)
+            assert answer.status in (200, 409), (question, answer.body)
+            assert answer.status == 200 or len(answer.values["problem"].splitlines()) == 1
+    status, stderr = running.end()
+    assert status in (0, 1)
+    assert "Traceback" not in stderr and "bug" not in stderr
+    assert len(stderr.splitlines()) == 1
 
 
 def test_texts_that_are_not_utf_8_are_answered(tmp_path: Path) -> None:
