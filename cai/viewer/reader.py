@@ -136,8 +136,6 @@ class Reader:
             return Found(line, None)
         try:
             record = self._parsed(file, line.content)
-            if file == ROWS:
-                record = self._with_vote(line.start, record)
             return Found(line, record, list(facets_of(record)))
         except BAD_ROW:
             return Found(line, None)
@@ -155,6 +153,8 @@ class Reader:
         position = getattr(record, "position", line.number - 1)  # answers of a training are in their order
         self._before[file] = position
         if file == ROWS:
+            if line.start in self._people:  # a vote may have come since the line was read
+                facets = list(facets_of(self._with_vote(line.start, record)))
             self.entries.add_row(line, position, facets)
         elif isinstance(record, Drop) and record.stage in EXPORT_STAGES:
             self.entries.leave_out(position, reason_text((record.stage, record.reason)))
