@@ -12,7 +12,7 @@ from cai.texts.wording import cell, columns, counted, number, printable
 from cai.viewer.terminal.shelf import Folder, Shelf, age, resuming
 
 STYLES = {"running": "cyan", "done": "green", "stopped": "red", "damaged": "red", "unfinished": "yellow"}
-HEAD = "folder | what | state | rows | dropped | cost | changed\n"
+HEAD = "folder | what | state | rows | dropped | cost | age\n"
 WIDE = 10_000  # columns of a file
 
 
@@ -47,6 +47,8 @@ def _lines(shelf: Shelf, width: int) -> Iterator[str]:
         command = resuming(folder)
         if command is not None and not folder.is_part:
             yield f"    resume: {command}"
+        elif folder.state in ("unfinished", "stopped") and not folder.is_part:
+            yield "    resume: the call that made it; which one is not known"
     if shelf.unreadable:
         yield f"{counted(shelf.unreadable, 'folder')} cannot be read"
     if not shelf.whole:

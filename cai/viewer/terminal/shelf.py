@@ -75,6 +75,7 @@ class Folder:
             "dropped": self.dropped,
             "cost_usd": self.cost_usd,
             "changed": round(self.changed, 3),
+            "age_seconds": round(max(0.0, time.time() - self.changed), 3),
             "resume": resuming(self),
             "parts": [part.summary() for part in self.parts],
         }
@@ -102,7 +103,7 @@ def find_folders(top: str | Path | None = None) -> Shelf:
     if not shelf.top.is_dir():
         raise UsageError(f"{top} is not a folder: name one with runs in it, such as runs")
     folders = [_folder(path, names) for path, names in _walk(shelf)]
-    shelf.folders = _gathered([each for each in folders if each is not None])
+    shelf.folders = _gathered([each for each in folders if each is not None], shelf.top.resolve())
     return shelf
 
 
@@ -259,25 +260,28 @@ def _base(path: Path, started_in: str | None) -> Path | None:
 # What belongs together
 
 
-def _gathered(folders: Iterable[Folder]) -> list[Folder]:
-    """Commands with their parts, the newest first; a folder inside another one of ours is a part of it."""
+def _gathered(folders: Iterable[Folder], top: Path) -> list[Folder]:
+    """Commands with their parts, the newest first; top: what was looked through."""
     known = {folder.path.resolve(): folder for folder in folders}
+    own = {each for path, folder in known.items() if folder.whole is None for each in path.parents}
     tops = []
     for path, folder in list(known.items()):
-        whole = None
-        if folder.whole is not None or folder.base is None:  # earlier versions wrote neither
+        whole = folder.whole
+        if whole is None and folder.base is None:  # of an earlier version, which wrote neither
             whole = next((each for each in path.parents if each in known), None)
-        if whole is None and folder.whole is not None:  # of which nothing but parts is there yet
-            whole = folder.whole
-            known[whole] = Folder(_seen_as(whole, folder.path), "", command=folder.command, base=folder.base)
-            tops.append(known[whole])
+        if whole not in known and whole is not None:  # nothing but parts is there yet, or parts were moved
+            if whole in own or top not in (whole, *whole.parents):
+                whole = None
+            else:
+                known[whole] = Folder(_seen_as(whole, folder.path), "", command=folder.command, base=folder.base)
+                tops.append(known[whole])
         if whole is None:
             tops.append(folder)
         else:
             folder.is_part = True
             known[whole].parts.append(folder)
-    for top in tops:
-        _sum_up(top)
+    for each in tops:
+        _sum_up(each)
     return sorted(tops, key=lambda each: (-each.changed, each.path))
 
 
@@ -326,7 +330,7 @@ def resuming(folder: Folder) -> str | None:
     """What to type here to resume; None if nothing is to be done, or what was typed is not known."""
     if folder.command is None or folder.state in ("done", "running", "damaged"):
         return None
-    path = folder.path.resolve()
+    path = folder.whole or folder.path.resolve()
     base = folder.base
     here = Path.cwd()
     if base is None or not base.is_dir():

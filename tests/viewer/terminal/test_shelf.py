@@ -38,7 +38,7 @@ JUDGE = ("--judge", "openai:judge", *LAST)
 COMMANDS = {  # by folder: what is typed, and after how many answers it is killed
     "made/generate": (("generate", "prompts.jsonl", "--model", "openai:m", *LAST), 9),
     "made/sample": (("sample", "prompts.jsonl", "--model", "openai:m", "-n", "2", "--concurrency", "2"), 5),
-    "made/best": (("sample", "prompts.jsonl", "--model", "openai:m", "--best-of", "2", *JUDGE), 15),
+    "made/best": (("sample", "prompts.jsonl", "--model", "openai:m", "--best-of", "2", *JUDGE), 28),
     "made/labels": (("label", "pairs.jsonl", *JUDGE), 5),
     "made/gold": (("label", "pairs.jsonl", *JUDGE, "--gold", "pairs.jsonl", "--agreement", "0.7"), 3),
     "made/tests": (("constitution", "test", "law.yaml", "--judge", "openai:judge", "--concurrency", "1"), 2),
@@ -219,6 +219,23 @@ def test_a_whole_is_no_further_than_its_parts(tmp_path: Path) -> None:
     make_run(tmp_path / "evaluation" / "labels", ROWS, stopped="no key")
     [folder] = listed(tmp_path)
     assert (folder["state"], folder["why"]) == ("stopped", "labels: no key")
+
+
+def test_a_part_by_itself_is_resumed_with_its_whole_and_one_that_was_moved_makes_no_whole(
+    work: Path, server: Steady, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words, answers = COMMANDS["made/best"]
+    typed = [*words, "--out", "made/best", "--base-url", f"{server.url}/v1"]
+    fork(typed, work, environment(), place="before an answer is stored", nth=answers)
+    monkeypatch.chdir(work)
+    [part] = listed("made/best/labels")
+    assert (part["kind"], part["state"]) == ("label", "unfinished")
+    assert part["resume"].endswith(" --out made/best") and " sample " in part["resume"]
+    (work / "made" / "best" / "labels").rename(work / "made" / "moved")
+    assert {Path(folder["folder"]).name: folder["kind"] for folder in listed("made")} == {
+        "best": "sample",
+        "moved": "label",
+    }
 
 
 # Looking for them
