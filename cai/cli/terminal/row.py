@@ -64,6 +64,8 @@ def _lines(row: Row, requests: bool, *, marked: bool) -> Iterator[Line]:
     yield "", ""
     yield from _conversation(record.prompt)
     yield from BLOCKS[type(record).__name__](record, marked)
+    if row.people:
+        yield "labelled", "\n".join(row.people)
     if row.left_out:
         yield "left out", "\n".join(row.left_out)
     yield "", ""

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from itertools import islice
 from pathlib import Path
@@ -17,7 +18,7 @@ from cai.folder.lookup import MOST_IDS, Entry, Lookup
 from cai.folder.rows import kind_of
 from cai.folder.run import find_info
 from cai.folder.store import StoredCall
-from cai.records import Drop, Object, Record, Values
+from cai.records import Drop, Label, Object, Record, Values
 from cai.sources.yamlfile import first_fault
 from cai.texts.wording import close_to, counted, nearest, one_line, shortened
 from cai.training.setup.folder import ANEW, read_lines
@@ -41,8 +42,8 @@ class Call:
 class Row:
     """A row, a drop, or a sample of a training, with what its folder has about it.
 
-    kind: what made it, such as "cai label". made_by: what decided it, by name. notes: what is not known, and why.
-    another: how to name another row; None if this one was named.
+    kind: what made it, such as "cai label". made_by: what decided it, by name. people: what each said of a pair. notes:
+    what is not known, and why. another: how to name another row; None if this one was named.
     """
 
     folder: Path
@@ -50,6 +51,7 @@ class Row:
     record: Record
     made_by: Values
     left_out: Sequence[str] = ()
+    people: Sequence[str] = ()
     calls: Sequence[Call] = ()
     notes: Sequence[str] = ()
     another: str | None = None
@@ -72,6 +74,7 @@ class Row:
             "what": type(self.record).__name__,
             "row": self.record.model_dump(mode="json"),
             "left_out": list(self.left_out),
+            "people": list(self.people),
             "made_by": self.made_by,
             "calls": calls,
             "notes": list(self.notes),
@@ -110,6 +113,7 @@ def find_row(source: str | Path, row_id: str | None = None) -> Row:
         record=record,
         made_by=_made_by(record, info),
         left_out=tuple(f"not in {line['stage']}: {line['reason']}: {line['detail']}" for line in entry.left_out),
+        people=tuple(_people(folder / "gold.jsonl", record)),
         calls=calls,
         notes=notes,
         another=_another(folder, "another row", row_id),
@@ -220,6 +224,25 @@ def _calls(run: Lookup, record: Record) -> tuple[list[Call], list[str]]:
     lost = sum(call.stored is None for call in calls)
     notes = [f"{counted(lost, 'call')} of it not in {run.folder / 'calls.sqlite'}"]
     return calls, notes[: bool(lost)]
+
+
+def _people(path: Path, record: Record) -> Iterator[str]:
+    """What people said of a pair, each the last that they said."""
+    if not isinstance(record, Label) or not path.exists():
+        return
+    from cai.judge.gold import GoldVote
+
+    votes = {}
+    for line in path.read_bytes().splitlines():
+        if record.key.encode() in line:
+            with suppress(ValidationError):  # torn; `cai judge calibrate` names a line that is damaged
+                vote = GoldVote.model_validate_json(line)
+                votes[vote.annotator] = vote
+    for annotator, vote in votes.items():
+        sides = {"tie": "a tie", None: "skipped, or taken back", "a": "a", "b": "b"}
+        if vote.a != record.a:  # a pair is the same whichever reply comes first
+            sides |= {"a": "b", "b": "a"}
+        yield f"{annotator}: {sides[vote.human]} ({vote.queue} queue{', blind' * bool(vote.blind)})"
 
 
 def _made_by(record: Record, info: Values) -> Values:

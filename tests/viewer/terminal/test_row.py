@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import unicodedata
 from pathlib import Path
 from typing import Any
@@ -158,6 +159,23 @@ def test_a_row_says_which_files_lack_it_and_why(made: Path) -> None:
             assert f"not in pairs: {drop.reason}" in shown("labels", str(drop.id))
 
 
+def test_what_people_said_of_a_pair_is_shown_with_the_sides_of_the_row(made: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(made / "labels", tmp_path / "labels")
+    row = as_json("labels", "tea:0-1")["row"]
+    vote = {"schema": 1, "key": row["key"], "id": row["id"], "prompt": row["prompt"], "a": row["a"], "b": row["b"]}
+    votes = [
+        {**vote, "human": "a", "annotator": "ann", "blind": True, "queue": "random"},
+        {**vote, "human": "b", "annotator": "ann", "blind": True, "queue": "random"},
+        {**vote, "a": row["b"], "b": row["a"], "human": "b", "annotator": "bob", "blind": False, "queue": "uncertain"},
+        {**vote, "human": "tie", "annotator": "cid", "blind": True, "queue": "random", "key": "0" * 32},
+    ]
+    lines = "".join(json.dumps(each) + "\n" for each in votes)
+    (folder / "gold.jsonl").write_text(lines + json.dumps({**vote, "human": "a"})[:-9])
+    text = shown(str(folder), "tea:0-1")
+    assert "labelled     ann: b (random queue, blind)" in text and "bob: a (uncertain queue)" in text
+    assert "cid" not in text
+
+
 # Which row
 
 
@@ -257,8 +275,6 @@ def test_to_look_changes_nothing(made: Path) -> None:
 def test_a_row_beside_a_lost_journal_is_shown_and_its_calls_are_said_to_be_unknown(
     journal: str, made: Path, tmp_path: Path
 ) -> None:
-    import shutil
-
     folder = shutil.copytree(made / "generate", tmp_path / "copy")
     (folder / "calls.sqlite").unlink()
     if journal == "damaged":
@@ -268,8 +284,6 @@ def test_a_row_beside_a_lost_journal_is_shown_and_its_calls_are_said_to_be_unkno
 
 
 def test_a_damaged_line_is_named(made: Path, tmp_path: Path) -> None:
-    import shutil
-
     folder = shutil.copytree(made / "generate", tmp_path / "copy")
     path = folder / "revisions.jsonl"
     path.write_text(path.read_text().replace('"initial":', '"inital":'))
