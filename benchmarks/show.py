@@ -14,6 +14,7 @@ import hashlib
 import json
 import os
 import random
+import resource
 import sqlite3
 import subprocess
 import sys
@@ -62,20 +63,34 @@ def main() -> None:
         }
         lines = []
         for what, words in cases.items():
-            times = Times([seconds(run, words) for _ in range(arguments.repeats)])
+            times, cpu = measured(run, words, arguments.repeats)
             budget = "–" if what.startswith("an id") else f"≤ {BUDGET} s"
-            lines.append([f"{what}, {rows:,} rows of {size:.1f} GB", budget, times.show(2, "s"), "–", "–"])
-        bare = Times([seconds(run, ["--help"]) for _ in range(arguments.repeats)])
-        lines.append(["`cai show --help`", "–", bare.show(2, "s"), "–", "–"])
+            lines.append(
+                [
+                    f"{what}, {rows:,} rows of {size:.1f} GB",
+                    budget,
+                    f"{times.show(2, 's')}; CPU {cpu.show(2, 's')}",
+                    "–",
+                    "–",
+                ]
+            )
+        times, cpu = measured(run, ["--help"], arguments.repeats)
+        lines.append(["`cai show --help`", "–", f"{times.show(2, 's')}; CPU {cpu.show(2, 's')}", "–", "–"])
         table(lines)
 
 
-def seconds(run: Path, words: list[str]) -> float:
-    begun = time.perf_counter()
+def measured(run: Path, words: list[str], repeats: int) -> tuple[Times, Times]:
+    """Wall time and CPU of processes that show a row."""
+    wall, cpu = Times(), Times()
     command = [sys.executable, "-c", CLI, "show", str(run), *words]
     environment = os.environ | {"PYTHONPATH": str(HERE.parent)}
-    subprocess.run(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, check=False)
-    return time.perf_counter() - begun
+    for _ in range(repeats):
+        begun, used = time.perf_counter(), resource.getrusage(resource.RUSAGE_CHILDREN)
+        subprocess.run(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, check=False)
+        wall.values.append(time.perf_counter() - begun)
+        now = resource.getrusage(resource.RUSAGE_CHILDREN)
+        cpu.values.append(now.ru_utime + now.ru_stime - used.ru_utime - used.ru_stime)
+    return wall, cpu
 
 
 def prompt(at: int) -> list[dict[str, str]]:

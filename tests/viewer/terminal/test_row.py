@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from kept import run
+from kept import OLD_FOLDERS, run
 from steady import Steady
 from terminal import cai, failed, on_terminal
 
@@ -157,6 +157,16 @@ def test_a_row_says_which_files_lack_it_and_why(made: Path) -> None:
     for drop in read_drops(made / "labels"):
         if drop.stage == "pairs":
             assert f"not in pairs: {drop.reason}" in shown("labels", str(drop.id))
+
+
+@pytest.mark.parametrize(("name", "row_id"), [("generate", "cut"), ("sample", "cut"), ("generate", "filtered")])
+def test_the_calls_of_a_drop_that_an_earlier_version_wrote_are_found_by_its_prompt(name: str, row_id: str) -> None:
+    folder = OLD_FOLDERS / f"{name}-finished"
+    row = as_json(str(folder), row_id, "--calls")
+    assert row["what"] == "Drop" and row["calls"]
+    for call in row["calls"]:
+        assert call["request"]["payload"]["messages"][0] == row["row"]["prompt"][0]
+    assert "its calls are not written down" in shown(str(folder), row_id)
 
 
 def test_what_people_said_of_a_pair_is_shown_with_the_sides_of_the_row(made: Path, tmp_path: Path) -> None:
