@@ -154,7 +154,9 @@ class TrainProgress:
 
     def line(self) -> str:
         """How the training stands now."""
-        return f"  {clock(time.monotonic() - self._began)}  {self._text}"
+        from cai.cli.terminal.progress import timed
+
+        return timed(time.monotonic() - self._began, self._text)
 
     def on_metrics(self, metrics: Object) -> None:
         """Take what `cai.train` gives to its `progress`."""

@@ -58,7 +58,7 @@ def lines_of(screen: io.StringIO, metrics: list[dict[str, Any]]) -> list[str]:
 
 def test_into_a_file_goes_a_line_each_tenth_of_the_steps(screen: io.StringIO) -> None:
     lines_of(screen, [STEP | {"step": number} for number in range(1, 41)])
-    told = [line.split()[5] for line in screen.getvalue().splitlines()]
+    told = [line.split()[6] for line in screen.getvalue().splitlines()]
     assert told == ["1/40", *(f"{number}/40" for number in range(4, 41, 4))]
 
 
@@ -74,7 +74,7 @@ def test_the_reference_is_told_of_before_the_steps_and_evaluations_each_time(scr
     lines_of(screen, [*asked, STEP | {"step": 40}, held, held])
     told = screen.getvalue().splitlines()
     assert "reference 2/100 rows" in told[0] and "left" not in told[0]
-    assert "0:00 left · reference 100/100 rows" in told[10]
+    assert "0:00 left after 0:00 · reference 100/100 rows" in told[10]
     assert len(told) == 14 and "step 40/40" in told[11] and told[12] == told[13] == evaluation(held)
 
 

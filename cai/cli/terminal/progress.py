@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from cai.runs.run import Run
 
 LINE_EVERY = 10.0  # seconds between progress lines if stderr is not a terminal
+LEFT = f" left{SEPARATOR}"
 RECENT = 60.0  # seconds over which rates are taken: a run changes its pace as servers do
 
 
@@ -114,14 +115,23 @@ def progress_line(run: Run[Any], total: int | None, seconds: float, pace: Pace |
     left = None
     if total is not None:
         left = max(0, total - through - run.skipped)
-    return f"  {clock(seconds)}  {SEPARATOR.join(_parts(run, total, left, through, recent))}"
+    said = SEPARATOR.join(_parts(run, total, left, through, recent))
+    if left is None or not recent.through:
+        return timed(seconds, said)
+    return timed(seconds, f"{clock(left * recent.seconds / recent.through)}{LEFT}{said}")
+
+
+def timed(seconds: float, said: str) -> str:
+    """A line with the time that has gone: after the time left if the line begins with that, else at its beginning."""
+    left, is_known, rest = said.partition(LEFT)
+    if is_known:
+        return f"  {left} left after {clock(seconds)}{SEPARATOR}{rest}"
+    return f"  {clock(seconds)}  {said}"
 
 
 def _parts(run: Run[Any], total: int | None, left: int | None, through: int, recent: Mark) -> Iterator[str]:
     """What is said, the most important first: a narrow terminal shows no more than these."""
     tally = run.tally
-    if left is not None and recent.through:
-        yield f"{clock(left * recent.seconds / recent.through)} left"
     if tally.waiting:
         yield tally.waiting
     elif tally.in_flight and not tally.answered:

@@ -34,6 +34,7 @@ NOT_OURS = {"node_modules", "site-packages", "__pycache__"}
 JOURNAL = "calls.sqlite"
 WRITTEN = (*FOLDERS, *(kind.rows_file for kind in KINDS.values()), JOURNAL, f"{JOURNAL}-wal", METRICS)
 BENCH = "judge bench"
+LARGE = 1 << 28  # bytes of a journal whose costs take seconds to add up: not those of a run that is not done
 TYPED = {"test": "constitution test"}  # commands whose runs are named otherwise
 
 
@@ -226,11 +227,14 @@ def _run(folder: Folder) -> None:
     if info.get("part_of"):
         folder.whole = (folder.path / info["part_of"]).resolve()
     _set_state(folder, info.get("stopped"))
-    if folder.state != "done" and (folder.path / JOURNAL).exists():  # a kill leaves the counts of the session before
+    journal = folder.path / JOURNAL
+    if folder.state != "done" and journal.exists():  # a kill leaves the counts of the session before
         with closing(Store(folder.path, briefly=True)) as store:
             counts = store.rows.count()
-            folder.rows = counts.pop(DONE, 0)
-            folder.dropped, folder.cost_usd = counts.total(), store.spent().cost_usd
+            folder.rows, folder.dropped = counts.pop(DONE, 0), counts.total()
+            folder.cost_usd = None
+            if journal.stat().st_size < LARGE:
+                folder.cost_usd = store.spent().cost_usd
 
 
 def _lost(folder: Folder) -> None:
@@ -268,7 +272,7 @@ def _gathered(folders: Iterable[Folder], top: Path) -> list[Folder]:
     for path, folder in list(known.items()):
         whole = folder.whole
         if whole is None and folder.base is None:  # of an earlier version, which wrote neither
-            whole = next((each for each in path.parents if each in known), None)
+            whole = next((each for each in reversed(path.parents) if each in known), None)
         if whole not in known and whole is not None:  # nothing but parts is there yet, or parts were moved
             if whole in own or top not in (whole, *whole.parents):
                 whole = None

@@ -52,7 +52,7 @@ def test_the_time_left_comes_first_and_the_rest_by_how_much_it_matters() -> None
     tally = Tally(in_flight=16, answered=9, output_tokens=50_000, cost=0.25, retries=2, throttled=1_234)
     going = run(tally=tally, finished=1_000, skipped=500, dropped=Counter(empty=3, truncated=7))
     assert progress_line(going, 3_000, 100.0) == (
-        "  1:40  2:28 left · 1,510/3,000 prompts · 10.0 rows/s · $0.2500, about $0.62 in all · 500 tokens/s"
+        "  2:28 left after 1:40 · 1,510/3,000 prompts · 10.0 rows/s · $0.2500, about $0.62 in all · 500 tokens/s"
         " · 16 in flight · 10 dropped · 2 retries · 1,234 throttled"
     )
 
