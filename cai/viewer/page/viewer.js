@@ -288,10 +288,11 @@ function callBlocks(call) {
   made.push(table(["field", "value"], Object.entries(rest).map(([name, value]) => [name, asText(value)])));
   const answer = call.answer;
   if (answer.reasoning !== null) made.push(text("Thoughts", answer.reasoning));
-  made.push(text(`Answer of ${answer.model}, ended by ${answer.finish}`, answer.text));
+  const title = `Answer of ${answer.model}, ended by ${answer.finish}`;
+  made.push(answer.scores === null ? text(title, answer.text) : block(title, ""));
   const tokens = ["input_tokens", "output_tokens", "cached_tokens"].filter((name) => answer[name] !== null);
   made.push(note(tokens.map((name) => `${name.replace("_", " ")} ${comma(answer[name])}`).join(", ")));
-  if (answer.scores !== null) made.push(table(["continuation", "ln p"], answer.scores.map((score, at) => [String(at + 1), number(score)])));
+  if (answer.scores !== null) made.push(table(["continuation", "ln p"], answer.scores.map((score, at) => [JSON.stringify(rest.score?.[at] ?? at + 1), number(score)])));
   if (answer.logprobs !== null) {
     const lines = answer.logprobs.slice(0, LINES).map((tokens, at) => [
       String(at + 1), Object.entries(tokens).sort((a, b) => b[1] - a[1]).map(([word, p]) => `${JSON.stringify(word)} ${number(p)}`).join("  "),
