@@ -251,6 +251,21 @@ def test_two_people_in_two_browsers_label_into_one_file(opened: Open, judged: Pa
     assert "5 of 30 labels" in desks[1].page.locator(".progress").inner_text()
 
 
+def test_the_run_that_has_pairs_is_the_one_that_is_labelled(opened: Open, judged: Path, gold: Path) -> None:
+    model = gold.parent / "model"
+    model.mkdir()
+    (model / "training.json").write_text("{}")
+    (model / "samples.jsonl").write_text('{"id": "s", "prompt": "Q", "before": "x", "after": "y", "most_tokens": 9}\n')
+    desk = opened(model, judged, "--annotate", "5", "--gold", gold)
+    assert desk.page.locator("#source").input_value() == "1"
+    desk.vote("a")
+    assert len(lines(gold)) == 1
+    desk.page.keyboard.press("Escape")
+    desk.page.get_by_text("40 rows").wait_for()
+    desk.page.locator("#source").select_option("0")
+    desk.page.locator("#mode").wait_for(state="hidden")
+
+
 def test_when_every_pair_has_a_label_the_page_says_so(opened: Open, tmp_path: Path) -> None:
     desk = opened(label_cuts.make_run(tmp_path / "labels", [label_cuts.pair(0, z=1.0)]), "--annotate", "1")
     desk.vote("t")

@@ -265,6 +265,18 @@ def test_rows_appear_while_the_run_is_written(opened: Open, tmp_path: Path) -> N
     assert page.complaints == []
 
 
+def test_runs_that_come_later_leave_the_chosen_one_chosen(opened: Open, tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        label_cuts.make_run(tmp_path / "runs" / name, [label_cuts.pair(0, z=1.0, id=name)])
+    page = opened(tmp_path / "runs").page
+    page.locator("#source").select_option("1")
+    page.locator(".line .id").get_by_text("two").wait_for()
+    label_cuts.make_run(tmp_path / "runs" / "three", [label_cuts.pair(0, z=1.0, id="three")])
+    page.locator("#source option").nth(2).wait_for(state="attached")
+    assert page.locator("#source").input_value() == "1"
+    assert page.locator(".line .id").text_content() == "two"
+
+
 def test_an_empty_run_is_a_page_without_rows(opened: Open, tmp_path: Path) -> None:
     page = opened(run_of(tmp_path / "run", []))
     page.page.get_by_text("0 rows").wait_for()

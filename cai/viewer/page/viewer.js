@@ -586,6 +586,7 @@ function describe(state) {
   const choice = the("source");
   if (choice.options.length !== sources.length) {
     choice.replaceChildren(...sources.map(({ title, kind }, at) => new Option(`${visible(title)} (${kind})`, at)));
+    choice.value = list.source;
     choice.parentElement.hidden = sources.length < 2;
   }
   trouble("files", [...new Set(sources.map(({ problem }) => problem).filter(Boolean))].join(" · "));
@@ -642,6 +643,7 @@ async function start() {
   const source = judged >= 0 ? judged : sources.findIndex(({ pairs }) => pairs);
   if (state.annotate !== null && source >= 0) {
     list.source = source;
+    the("source").value = source;
     await startLabelling(source);
   }
   return undefined;
