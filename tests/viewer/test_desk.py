@@ -191,6 +191,19 @@ def test_the_two_queues_say_what_they_are_good_for(opened: Open, judged: Path, g
     page.get_by_text("1 of 30 labels").wait_for()
 
 
+def test_the_session_goes_on_after_a_look_at_the_rows(opened: Open, judged: Path, gold: Path) -> None:
+    desk = opened(judged, "--annotate", "5", "--gold", gold)
+    desk.vote("a")
+    waiting = desk.pair()
+    desk.page.keyboard.press("Escape")
+    desk.page.get_by_text("40 rows").wait_for()
+    desk.page.locator("#mode").click()
+    desk.page.get_by_text("this session 1 of 5").wait_for()
+    assert desk.pair() == waiting
+    desk.page.keyboard.press("k")
+    desk.page.get_by_text("1 back, with everything shown. You: first.").wait_for()
+
+
 def test_a_word_diff_marks_both_replies_alike(opened: Open, tmp_path: Path) -> None:
     texts = {"a": "Ask a locksmith to open the door, and wait.", "b": "Ask a neighbour to open the door, and wait."}
     desk = opened(label_cuts.make_run(tmp_path / "labels", [label_cuts.pair(0, z=1.0, **texts)]), "--annotate", "1")

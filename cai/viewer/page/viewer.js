@@ -335,7 +335,8 @@ const CHOICES = { a: "first", b: "second", t: "tie", s: "skip" };
 const desk = { source: -1, queue: "random", wanted: null, pair: null, standing: null, since: 0, votes: [], back: 0, row: null, busy: false };
 
 async function startLabelling(source, queue = desk.queue) {
-  Object.assign(desk, { source, queue, pair: null, standing: null, votes: [], back: 0 });
+  const votes = source === desk.source ? desk.votes : [];
+  Object.assign(desk, { source, queue, pair: null, standing: null, votes, back: 0 });
   showMain("label");
   document.activeElement.blur(); // else Enter would leave again
   await nextPair();
@@ -349,6 +350,7 @@ async function nextPair() {
 /** Put a pair on the desk. */
 function lay(answer) {
   Object.assign(desk, answer, { since: performance.now(), back: 0 });
+  trouble("undo", "");
   drawDesk();
   the("label").querySelector(".desk-top").scrollTop = 0;
 }
