@@ -313,6 +313,18 @@ def a_folder_of_calls(folder: Path) -> None:
     (folder / "calls.sqlite").mkdir()
 
 
+def try_all(running: Viewer, key: str) -> None:
+    """Ask everything: each question has an answer, or one line about why not."""
+    for question, values in (
+        ("state", {}), ("rows", {"source": 0}), ("row", {"source": 0, "number": 0}),
+        ("call", {"source": 0, "key": key}), ("pair", {"source": 0, "queue": "random"}),
+        ("undo", {"source": 0, "queue": "uncertain"}),
+    ):  # fmt: skip
+        answer = running.ask(question, **values)
+        assert answer.status in (200, 409), (question, answer.body)
+        assert answer.status == 200 or len(answer.values["problem"].splitlines()) == 1
+
+
 HARMS = [a_folder_of_rows, torn_rows, damaged_votes, a_folder_of_votes, no_rows_at_all, a_folder_of_calls]
 
 
@@ -324,20 +336,14 @@ def test_whatever_is_wrong_in_a_folder_is_said_and_nothing_breaks(
     if when == "before":
         harm(copied)
     running = Viewer(copied)
-    if running.address:
-        if when == "while":
+    try:
+        if running.address and when == "while":
             running.wait()
             harm(copied)
-        key = rows[0]["calls"][0]
-        for question, values in (
-            ("state", {}), ("rows", {"source": 0}), ("row", {"source": 0, "number": 0}),
-            ("call", {"source": 0, "key": key}), ("pair", {"source": 0, "queue": "random"}),
-            ("undo", {"source": 0, "queue": "uncertain"}),
-        ):  # fmt: skip
-            answer = running.ask(question, **values)
-            assert answer.status in (200, 409), (question, answer.body)
-            assert answer.status == 200 or len(answer.values["problem"].splitlines()) == 1
-    status, stderr = running.end()
+        if running.address:
+            try_all(running, rows[0]["calls"][0])
+    finally:
+        status, stderr = running.end()
     assert status in (0, 1)
     assert "Traceback" not in stderr and "bug" not in stderr
     assert len(stderr.splitlines()) == 1
