@@ -26,7 +26,7 @@ from cai.records import Values
 
 BLOCK = 1 << 23  # bytes that are searched at once, at about 3 GB/s, if all must be
 PART = 1 << 20  # bytes of a part that is searched for a position; more than what is finished out of order
-MOST_IDS = 10_000  # that begin alike
+MOST_IDS = 1_000  # that begin alike
 HASH = re.compile("[0-9a-f]{1,32}")  # the id of a row whose input gave it none, or the beginning of one
 POSITION = re.compile(rb'"position": ?(\d+)[,}]')  # the first one of a line is its own: quotes in texts are escaped
 ID = rb'"id": ?("(?:%s)(?:[^"\\]|\\.)*")'  # that begins so; a text has its quotes escaped
@@ -108,7 +108,7 @@ class Lookup:
         return any(True for _ in self._known(name))
 
     def beginning_with(self, text: str) -> dict[str, int]:
-        """The ids that begin so with their positions, at most 10,000; reads all rows, unless their ids are hashes."""
+        """The ids that begin so with their positions, at most 1,000; reads all rows, unless their ids are hashes."""
         if self.journal is None or not self.journal.rows.are_hashes():
             return dict(islice(self._named(text), MOST_IDS))
         if not HASH.fullmatch(text):
@@ -145,19 +145,24 @@ class Lookup:
         names = set()
         for path in (self.drops, self.rows):  # what the journal does not know was dropped before it was played
             for block in _blocks(path):
+                if not any(form in block for form in forms):  # three times as fast as the pattern
+                    continue
                 for match in pattern.finditer(block):
                     name = orjson.loads(match[1])
                     if name in names:
                         continue
                     line = _line_around(block, match)
                     with reading(path):
-                        if (
-                            path == self.drops and orjson.loads(line)["stage"] in EXPORT_STAGES
-                        ):  # about a row, or its reply
-                            continue
                         position = position_of(line, path.name)
+                        if path == self.drops and _is_left_out(line):
+                            continue
                     names.add(name)
                     yield name, position
+
+
+def _is_left_out(line: bytes) -> bool:
+    """Whether a line of dropped.jsonl is about a row, or one of its replies."""
+    return orjson.loads(line)["stage"] in EXPORT_STAGES
 
 
 def line_at(path: Path, position: int) -> bytes | None:
