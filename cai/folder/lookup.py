@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import re
 from bisect import bisect_right
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, closing
 from itertools import islice
 from pathlib import Path
@@ -144,9 +144,7 @@ class Lookup:
         pattern = re.compile(ID % b"|".join(map(re.escape, forms)))
         names = set()
         for path in (self.drops, self.rows):  # what the journal does not know was dropped before it was played
-            for block in _blocks(path):
-                if not any(form in block for form in forms):  # three times as fast as the pattern
-                    continue
+            for block in _blocks(path, forms):
                 for match in pattern.finditer(block):
                     name = orjson.loads(match[1])
                     if name in names:
@@ -248,18 +246,25 @@ def _end_of_lines(file: BinaryIO) -> int:
     return 0
 
 
-def _blocks(path: Path) -> Iterator[bytes]:
-    """A file in parts of whole lines; what is torn at its end is left out."""
+def _blocks(path: Path, forms: Iterable[bytes] = ()) -> Iterator[bytes]:
+    """A file in parts of whole lines, or those in which one of some texts is; what is torn at its end is left out."""
     if not path.exists():
         return
-    rest = b""
-    with open(path, "rb") as file:
-        while block := file.read(BLOCK):
-            end = block.rfind(b"\n") + 1
+    buffer = bytearray(BLOCK)  # one for all: to copy each part takes as long as to search it
+    start = 0
+    with open(path, "rb", buffering=0) as file:
+        while True:
+            file.seek(start)
+            size = file.readinto(buffer)
+            end = buffer.rfind(b"\n", 0, size) + 1
             if end:
-                yield rest + block[:end]
-                rest = b""
-            rest += block[end:]
+                if not forms or any(buffer.find(form, 0, end) >= 0 for form in forms):
+                    yield bytes(memoryview(buffer)[:end])
+                start += end
+            elif size < len(buffer):
+                return
+            else:  # a longer line
+                buffer = bytearray(2 * size)
 
 
 def _positions(path: Path) -> Iterator[int]:
