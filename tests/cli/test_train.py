@@ -148,7 +148,8 @@ def test_a_training_says_what_it_settled_how_it_goes_and_what_to_type_next(base:
     places = [told.find(part) for part in parts]
     assert -1 not in places and places == sorted(places), told
     assert re.search(
-        r"step 4/4 · 0:00 left · loss \S+ · margin \S+ · accuracy \d+% · [\d,]+ tokens/s · \d\.\d GB\n", told
+        r"  0:00 left after \d:\d\d · step 4/4 · loss \S+ · margin \S+ · accuracy \d+% · [\d,]+ tokens/s · \d\.\d GB\n",
+        told,
     )
     assert "\x1b" not in told and "%|" not in told and "Warning" not in told
 
