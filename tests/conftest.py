@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,10 @@ from cai.models import Provider
 
 # Models in tests are so small that threads would mostly wait for each other; beside other work, ten times as long.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+# A shell that starts the tests in the background has them ignore Ctrl-C, and with them every command that they start.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # No test is timed: beside other work, or in the first example's imports, any may take a second. The default suite tries
 # the same examples every time, so that what fails is the change at hand; `make test-seeds` looks for new ones.
