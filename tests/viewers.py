@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.client
 import json
 import os
+import resource
 import signal
 import socket
 import subprocess
@@ -67,6 +68,10 @@ class Viewer:
     def ask(self, question: str, **values: Any) -> Answer:
         """A question as the page asks it."""
         return self.send("POST", f"/api/{question}", self.own(), json.dumps(values).encode())
+
+    def limit_files(self, most: int) -> None:
+        """Let it have no more than so many files and connections open."""
+        resource.prlimit(self._process.pid, resource.RLIMIT_NOFILE, (most, most))
 
     def wait(self) -> None:
         """Until everything is read, and can be searched."""

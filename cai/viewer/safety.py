@@ -51,7 +51,8 @@ def only_from(port: int, token: str, public: frozenset[str]) -> Middleware:
     @web.middleware
     async def check(request: web.Request, handler: Handler) -> web.StreamResponse:
         hosts = request.headers.getall("Host", [])
-        if len(hosts) != 1 or hosts[0] not in names:
+        is_ours = request.raw_path.startswith("/")  # else it names a server before the path, as proxies are asked
+        if len(hosts) != 1 or hosts[0] not in names or not is_ours:
             return _refused("this server answers to the address that cai view printed, and to no other name")
         if any(origin not in origins for origin in request.headers.getall("Origin", [])):
             return _refused("this request comes from the page of another site")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import json
 import logging
 import signal
@@ -11,6 +12,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from functools import partial
 from importlib.resources import files
+from typing import Any
 
 import orjson
 from aiohttp import web
@@ -51,15 +53,26 @@ def view(paths: list[str], wishes: Wishes, port: int, announce: Callable[[str], 
 
 async def _view(paths: list[str], wishes: Wishes, port: int, announce: Callable[[str], object]) -> None:
     ended = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    loop.set_exception_handler(_note)
     for number in (signal.SIGINT, signal.SIGTERM):
         with suppress(NotImplementedError):  # on Windows, Ctrl-C is a KeyboardInterrupt
-            asyncio.get_running_loop().add_signal_handler(number, ended.set)
+            loop.add_signal_handler(number, ended.set)
     index = Index(find_sources(paths), partial(find_sources, paths))
     answers = Answers(index, wishes)
     answers.check()
     async with serving(index, answers, port) as address:
         announce(address)
         await ended.wait()
+
+
+def _note(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    """Keep the terminal quiet while too many connections are open: asyncio tries again each second by itself."""
+    error = context.get("exception")
+    if isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE):
+        unheard.debug("%s", context["message"])
+        return
+    loop.default_exception_handler(context)
 
 
 @asynccontextmanager

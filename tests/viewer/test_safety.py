@@ -6,6 +6,7 @@ import base64
 import hmac
 import json
 import socket
+import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -120,6 +121,16 @@ def test_a_request_with_no_name_or_two_is_refused(opened: Viewer) -> None:
         assert answer.split(b" ", 2)[1] in (b"400", b"403")
         assert b"<html" not in answer
     assert b"200" in opened.raw(b"GET / HTTP/1.1\r\n" + own + b"Connection: close\r\n\r\n").split(b"\r\n")[0]
+
+
+@pytest.mark.parametrize("server", ["http://example.com", "https://example.com", "http://127.0.0.1:{port}"])
+@pytest.mark.parametrize(("method", "path"), [("GET", "/"), ("GET", "/viewer.js"), ("POST", "/api/state")])
+def test_a_request_that_is_meant_for_a_proxy_is_refused(opened: Viewer, server: str, method: str, path: str) -> None:
+    own = {**opened.own(), "Connection": "close", "Content-Length": "2"}
+    lines = [f"{method} {server.format(port=opened.port)}{path} HTTP/1.1", *(f"{a}: {b!s}" for a, b in own.items())]
+    answer = opened.raw("\r\n".join([*lines, "", "{}"]).encode())
+    assert answer.split(b" ", 2)[1] == b"403"
+    assert SECRET.encode() not in answer and b"<html" not in answer
 
 
 def test_the_machine_may_be_called_localhost(opened: Viewer) -> None:
@@ -256,3 +267,14 @@ def test_what_is_asked_for_is_a_number_and_never_a_path(opened: Viewer, values: 
 )
 def test_what_is_not_http_is_refused_without_a_word_in_the_terminal(opened: Viewer, request_: bytes) -> None:
     assert SECRET.encode() not in opened.raw(request_, last=True)  # the fixture looks at the terminal
+
+
+def test_too_many_connections_say_nothing_in_the_terminal_and_do_no_lasting_harm(tmp_path: Path) -> None:
+    folder = label_cuts.make_run(tmp_path / "labels", [label_cuts.pair(0, z=1.0)])
+    with viewer(folder) as running:  # which looks at the terminal when it ends
+        running.limit_files(40)
+        crowd = [socket.create_connection(("127.0.0.1", running.port), timeout=30) for _ in range(80)]
+        time.sleep(1.5)  # asyncio tries again after one second
+        for connection in crowd:
+            connection.close()
+        assert running.ask("state").status == 200
