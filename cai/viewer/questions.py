@@ -134,12 +134,12 @@ class Answers:
         path = self._wishes.gold or source.folder / GOLD
         if source.row not in PAIRS or not path.is_file():
             return None
-        size = path.stat().st_size
-        if self._read.get(number) == size:
-            return None
         try:
+            size = path.stat().st_size
+            if self._read.get(number) == size:
+                return None
             self._tell(number, self._labelling(number))
-        except CaiError as error:
+        except (CaiError, OSError) as error:  # other sources can be shown
             return str(error)
         self._read[number] = size
         return None

@@ -25,7 +25,10 @@ from viewers import Viewer, viewer
 
 from cai.folder.store import read_calls
 from cai.records import Candidate, Candidates, Usage
+from cai.viewer.index import Index
+from cai.viewer.questions import Answers, AskState, Wishes
 from cai.viewer.safety import MOST_BODY
+from cai.viewer.sources import find_sources
 
 PAIRS = [{"id": f"p{n}", "prompt": f"Question {n}?", "a": f"reply {n} one", "b": f"reply {n} two"} for n in range(6)]
 
@@ -347,6 +350,23 @@ def test_whatever_is_wrong_in_a_folder_is_said_and_nothing_breaks(
     assert status in (0, 1)
     assert "Traceback" not in stderr and "bug" not in stderr
     assert len(stderr.splitlines()) == 1
+
+
+def test_votes_that_may_not_be_read_leave_other_folders_alone(
+    copied: Path, judged: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (copied / "gold.jsonl").write_bytes(b"{}\n")
+    index = Index(find_sources([str(copied), str(judged)]))
+
+    def refuse(path: Path, *arguments: Any, **more: Any) -> Any:
+        if path.name == "gold.jsonl":
+            raise PermissionError(13, "Permission denied", str(path))
+        return open(path, *arguments, **more)
+
+    monkeypatch.setattr("cai.viewer.growing.open", refuse, raising=False)
+    problems = [source["problem"] for source in Answers(index, Wishes()).state(AskState())["sources"]]
+    assert "Permission denied" in problems[0] and "gold.jsonl" in problems[0]
+    assert problems[1:] == [None]
 
 
 def test_texts_that_are_not_utf_8_are_answered(tmp_path: Path) -> None:
