@@ -115,7 +115,7 @@ def labels_and_votes(source: str | Path, gold: str | Path | None) -> tuple[Path,
     labels = labels_file(path)
     votes = gold or votes_of_run(labels)
     unread = labels.with_name(FILE)
-    if votes is None and labels.name == LABELS and unread.is_file():
+    if votes is None and labels.name == LABELS and unread.is_file() and unread.stat().st_size > 0:
         log.warning("%s is not read, as the rows of %s have human labels: name it as --gold to use it", unread, LABELS)
     return labels, votes
 

@@ -32,6 +32,7 @@ from cai.texts.likeness import identical
 from cai.viewer.pairs import Pair, Pairs
 from cai.viewer.votes import Votes
 
+MOST_SEED_BITS = 63  # of integers that every reader of JSON reads back
 CHOICES = ("first", "second", "tie", "skip")
 
 
@@ -53,6 +54,8 @@ class Labelling:
     ) -> None:
         self.path = gold or run / FILE
         self.annotator = _name(annotator)
+        if seed.bit_length() > MOST_SEED_BITS:
+            raise UsageError(f"--seed {seed} is too large to be kept with a vote: name a smaller one, such as 1")
         self.needed = first_tested(agreement)
         self._seed = seed
         self._pairs = Pairs(run, seed)
@@ -78,12 +81,13 @@ class Labelling:
     def ask(self, queue: str) -> Values | None:
         """The next pair of a queue: key, id, prompt, and the first and second reply; None: there is none to ask about.
 
-        A pair that was skipped, or whose verdict this session has shown, is asked about in the next session.
+        A pair that was skipped, or whose verdict this session has shown, is asked about in the next session; one whose
+        label in the random queue was taken back is not asked about again.
         """
         with self._lock:
             self._follow()
             for key in self._pairs.order(queue):
-                if key in self._put_off or key in self._seen or self._is_labelled(key, queue):
+                if key in self._put_off or self._is_seen(key) or self._is_labelled(key, queue):
                     continue
                 pair = self._pairs.pair(key)
                 if pair is not None and not identical(pair.a, pair.b):  # no judge is asked about those either
@@ -107,8 +111,12 @@ class Labelling:
             "prompt": list(pair.prompt),
             "first": texts[first],
             "second": texts[second],
-            "blind": key not in self._seen,
+            "blind": not self._is_seen(key),
         }
+
+    def _is_seen(self, key: str) -> bool:
+        """Whether this person knows the verdict on a pair: from this session, or by a label that was taken back."""
+        return key in self._seen or (self.is_judged and key in self._votes.shown)
 
     def _pair(self, key: str) -> Pair:
         with self._lock:
@@ -150,7 +158,7 @@ class Labelling:
             pair = self._pair(key)
             if (queue, key) not in self._asked:  # a pair that somebody picks is not drawn
                 raise UsageError(f"the queue {queue!r} has not asked about pair {key!r} in this session")
-            blind = blind and key not in self._seen
+            blind = blind and not self._is_seen(key)
             first, second = self._sides(key)
             word = {"first": first, "second": second, "tie": "tie", "skip": SKIPPED}[choice]
             self._append(pair, word, queue, blind, seconds)

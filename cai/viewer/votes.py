@@ -8,8 +8,9 @@ from typing import Any
 
 from cai.errors import SourceError
 from cai.folder.files import check_files
-from cai.judge.gold import TAKEN_BACK, is_vote, vote_of, word_of
+from cai.judge.gold import RANDOM, TAKEN_BACK, is_vote, vote_of, word_of
 from cai.judge.majority import People
+from cai.sources.labels import OTHER
 from cai.sources.lines import json_line
 from cai.sources.values import BadRecord
 from cai.viewer.growing import Growing
@@ -23,6 +24,7 @@ class Votes:
 
     people: the votes of all that may certify. mine: those of the annotator, whether they may or not. by_queue: the last
     word of the annotator, by queue and key. standing: the annotator's votes that are not taken back, the last one last.
+    shown: keys of pairs that the annotator has labelled in the random queue, and so has been shown the verdict on.
     """
 
     def __init__(self, path: Path, annotator: str) -> None:
@@ -36,6 +38,7 @@ class Votes:
         self.mine = People(every=True)
         self.by_queue: dict[str | None, dict[str, str]] = defaultdict(dict)
         self.standing: dict[Act, None] = {}
+        self.shown: set[str] = set()
 
     def follow(self) -> None:
         """Read what was added; raises SourceError for a line that is not a vote."""
@@ -62,6 +65,8 @@ class Votes:
         act = vote.key, vote.queue, vote.blind
         self.mine.add(line, vote)
         self.by_queue[vote.queue][vote.key] = word
+        if vote.queue == RANDOM and word in OTHER:
+            self.shown.add(vote.key)
         self.standing.pop(act, None)
         if word != TAKEN_BACK:
             self.standing[act] = None

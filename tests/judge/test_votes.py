@@ -17,7 +17,7 @@ from trial_judges import Judge, fair
 
 import cai
 from cai.engine.letters import probability
-from cai.errors import SourceError, UsageError
+from cai.errors import InputError, SourceError, UsageError
 from cai.evaluation.ablation import ablate
 from cai.evaluation.arena.gold import read_gold
 from cai.evaluation.bench import judge_bench
@@ -330,6 +330,14 @@ def test_rows_that_say_what_people_prefer_are_not_overruled_by_a_file_beside_the
     assert same(calibrate_judge(folder), before)
     assert "gold.jsonl is not read, as the rows of labels.jsonl have human labels" in caplog.text
     assert calibrate_judge(folder, gold=folder / "gold.jsonl").truths == [0.5] * 10
+
+
+def test_a_file_of_votes_that_is_empty_is_not_spoken_of(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    label_runs.run(PAIRS[:3], tmp_path, label_runs.scorer())
+    (tmp_path / "gold.jsonl").touch()
+    with pytest.raises(InputError, match="3 have no human label"):
+        calibrate_judge(tmp_path)
+    assert "gold.jsonl" not in caplog.text
 
 
 def test_votes_beside_no_labels_of_a_judge_say_what_to_name(runs: Path, tmp_path: Path) -> None:

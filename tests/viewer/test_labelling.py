@@ -301,6 +301,40 @@ def test_a_label_that_is_taken_back_has_shown_its_verdict_and_a_skip_has_not(lab
     assert labelling.vote(pair["key"], "random", "second")["blind"] is True
 
 
+def test_a_verdict_that_was_shown_is_known_after_a_restart(labelled: Path, gold: Path) -> None:
+    [key] = cast(Labelling(labelled, gold, "ann"), count=1)
+    Labelling(labelled, gold, "ann").undo()
+    for queue in ("random", "uncertain"):
+        later = Labelling(labelled, gold, "ann")
+        assert key not in cast(later, queue)  # it stays one that was drawn, and has no label
+        with pytest.raises(UsageError, match="has not asked"):
+            later.vote(key, queue, "second")
+    assert Labelling(labelled, gold, "ann").standing()["lost"] == 1
+    assert cast(Labelling(labelled, gold, "bob"), count=1) == [key]
+
+
+def test_without_a_judge_a_label_that_is_taken_back_is_asked_for_again(tmp_path: Path, gold: Path) -> None:
+    run = make_run(tmp_path / "run", [revision(at, "second", initial=f"first {at}") for at in range(3)])
+    [key] = cast(Labelling(run, gold, "ann"), count=1)
+    Labelling(run, gold, "ann").undo()
+    pair = Labelling(run, gold, "ann").ask("random")
+    assert pair is not None
+    assert (pair["key"], pair["blind"]) == (key, True)
+
+
+@pytest.mark.parametrize("seed", [0, -1, 2**63 - 1, 1 - 2**63])
+def test_a_vote_of_any_seed_is_read_back(labelled: Path, gold: Path, seed: int) -> None:
+    keys = cast(Labelling(labelled, gold, "ann", seed=seed), count=3)
+    assert [(line["key"], line["seed"]) for line in lines_of(gold)] == [(key, seed) for key in keys]
+    assert Labelling(labelled, gold, "ann", seed=seed).standing()["labels"] == 3
+
+
+@pytest.mark.parametrize("seed", [2**63, -(2**63), 2**64, 10**23, 10**400])
+def test_a_seed_that_no_vote_can_keep_is_refused(labelled: Path, gold: Path, seed: int) -> None:
+    with pytest.raises(UsageError, match="--seed"):
+        Labelling(labelled, gold, "ann", seed=seed)
+
+
 def test_two_people_who_vote_at_once_lose_nothing(labelled: Path, gold: Path) -> None:
     people = [Labelling(labelled, gold, who) for who in ("ann", "bob")]
     threads = [threading.Thread(target=cast, args=(labelling,)) for labelling in people]
