@@ -195,7 +195,9 @@ def _report(
 
 
 def _nothing_to_compare(read: JudgedRows, source: str, people: People | None) -> InputError:
-    counts = f"{read.unlabelled:,} have no human label, {read.invalid:,} no valid vote of the judge"
+    counts = f"{read.unlabelled:,} have no human label"
+    if read.invalid:
+        counts += f", {read.invalid:,} have no valid vote of the judge"
     if read.dropped:
         counts += f", {len(read.dropped):,} were dropped ({read.dropped[0]})"
     advice = "label pairs whose better reply people named"

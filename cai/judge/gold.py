@@ -124,8 +124,11 @@ def vote_of(record: Any) -> GoldVote:
         name = ".".join(map(str, details["loc"]))
         if details["type"] == "missing":
             raise BadRecord(f"{name!r} is missing") from None
-        need = details["msg"].removeprefix("Input should be ").replace("a valid string", "text")
-        raise BadRecord(f"{name!r} is {shown(details['input'])}, not {need}") from None
+        problem = f"{name!r} is {shown(details['input'])}"
+        message = details["msg"].replace("a valid string", "text")
+        if message.startswith("Input should be "):
+            raise BadRecord(f"{problem}, not {message.removeprefix('Input should be ')}") from None
+        raise BadRecord(f"{problem}: {message}") from None
 
 
 def word_of(vote: GoldVote) -> str:

@@ -106,6 +106,7 @@ def test_a_disk_that_is_full_is_one_plain_line(tmp_path: Path) -> None:
         (vote(human="A"), "'human' is 'A'"),
         (vote(human=1), "'human' is 1"),
         (vote(annotator=7), "'annotator' is 7, not text"),
+        (vote(annotator=""), "'annotator' is '': String should have at least 1 character"),
         (vote(annotator=None), "'annotator' is None"),
         (vote(annotator=""), "'annotator' is ''"),
         (vote(annotator=["ann"]), "'annotator' is ['ann']"),
