@@ -6,6 +6,7 @@ import asyncio
 import errno
 import json
 import logging
+import os
 import signal
 import socket
 from collections.abc import AsyncIterator, Callable
@@ -21,7 +22,6 @@ from pydantic import ValidationError
 from cai.errors import CaiError, UsageError
 from cai.records import Values
 from cai.sources.yamlfile import first_fault
-from cai.texts.wording import reason_of
 from cai.viewer.index import Index
 from cai.viewer.questions import QUESTIONS, Answers, Wishes
 from cai.viewer.safety import HOST, MOST_BODY, add_headers, new_token, only_from
@@ -103,9 +103,8 @@ def _listener(port: int) -> socket.socket:
     try:
         return socket.create_server((HOST, port))
     except OSError as error:
-        raise UsageError(
-            f"--port {port}: {reason_of(error)}; name another port, or leave it out for a free one"
-        ) from None
+        reason = os.strerror(error.errno or 0)  # its own text names the address again, as Python code
+        raise UsageError(f"--port {port}: {reason}; name another port, or leave it out for a free one") from None
 
 
 async def _file(request: web.Request) -> web.Response:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import json
 import os
 import shutil
@@ -89,7 +90,7 @@ def test_the_port_that_was_asked_for_is_taken(judged: Path) -> None:
     assert second.returncode == 1
     assert second.stdout == ""
     assert second.stderr.count("\n") == 1
-    assert f"--port {port}" in second.stderr and "name another" in second.stderr
+    assert f"--port {port}: {os.strerror(errno.EADDRINUSE)}; name another" in second.stderr
 
 
 @pytest.mark.parametrize("port", ["-1", "65536", "99999999999"])
