@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from cai.evaluation.bench import _labelled
+from cai.judge.majority import People
 from cai.records import Contest, Prompt
 from cai.runs.pairs import read_pairs
 from cai.sources.cases import read_case
@@ -34,7 +35,7 @@ def by_label(record: Record) -> Answer:
 
 
 def by_bench(record: Record) -> Answer:
-    [(_, item)], unlabelled = _labelled([record], None)
+    [(_, item)], unlabelled = _labelled([record], People(), None)
     assert unlabelled == 0
     return judged(item)
 

@@ -13,6 +13,7 @@ from shape_readers import JUDGING, Record
 
 from cai.errors import SourceError
 from cai.evaluation.bench import _labelled
+from cai.judge.majority import People
 from cai.records import BadPrompt, Contest
 from cai.runs.pairs import read_pairs
 from cai.sources.cases import read_case
@@ -88,7 +89,7 @@ def test_numbers_are_those_of_the_columns(columns: tuple[str, str], form: Any) -
 
 def all_read(source: Any) -> Iterator[Any]:
     yield lambda: list(read_pairs(source))
-    yield lambda: _labelled(source, None)
+    yield lambda: _labelled(source, People(), None)
     for method in ("dpo", "kto", "reward"):
         yield lambda method=method: read_rows(source, method)
 

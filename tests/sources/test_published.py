@@ -12,6 +12,7 @@ from pages import ROOT
 from shape_readers import JUDGING, Record, by_prompts, by_sft, turns_of
 
 from cai.evaluation.bench import _labelled
+from cai.judge.majority import People
 from cai.records import BadPrompt, Contest
 from cai.runs.pairs import read_pairs
 from cai.sources.cases import read_case, written
@@ -59,7 +60,7 @@ def test_a_published_pair_is_what_the_page_says(
     if better != "tie":
         assert JUDGING[command](record) == (conversation(prompt), better, other)
         return
-    [(_, item)], unlabelled = _labelled([record], None)
+    [(_, item)], unlabelled = _labelled([record], People(), None)
     assert isinstance(item, Contest) and (item.human, unlabelled) == ("tie", 0)
     [drop] = read_rows([record], "dpo").drops
     assert drop.reason == "low_confidence"
