@@ -34,6 +34,7 @@ from cai.export.sft import COLUMNS
 from cai.folder.rows import DONE
 from cai.folder.run import RunFolder
 from cai.folder.store import read_calls
+from cai.judge.gold import GoldVote
 from cai.records import Candidates, Drop, Label, Probed, Prompt, Rating, Record, Revision, Vote
 from cai.runs.doors import generate
 
@@ -789,7 +790,8 @@ def test_the_page_about_run_folders_lists_every_column_and_file(page: str, tmp_p
     tables = [
         re.findall(r"`([\w.]+)`", " ".join(_first_cells(t))) for t in re.findall(r"(?:^\|.*\n)+", page, re.MULTILINE)
     ]
-    files, info, revisions, candidates, labels, votes, _, ratings, probes, drops, sft, dpo, best, pairs, kto, _ = tables
+    files, info, revisions, candidates, labels, votes, gold, _, ratings, *others = tables
+    probes, drops, sft, dpo, best, pairs, kto, _ = others
     demo(tmp_path)
     run = tmp_path / "runs" / "demo"
     export_run(run, split=0.5)
@@ -798,7 +800,8 @@ def test_the_page_about_run_folders_lists_every_column_and_file(page: str, tmp_p
     assert [name for name in info if name in stored] == list(stored)  # some are there only if there is something to say
     assert revisions == list(rows(run / "revisions.jsonl")[0])
     described: dict[type[Record], list[str]] = {
-        Candidates: candidates, Label: labels, Vote: votes, Drop: drops, Rating: ratings, Probed: probes
+        Candidates: candidates, Label: labels, Vote: votes, GoldVote: gold, Drop: drops, Rating: ratings,
+        Probed: probes,
     }  # fmt: skip
     for model, told in described.items():
         assert sorted(told) == sorted(field.alias or name for name, field in model.model_fields.items())
