@@ -16,7 +16,9 @@ import sys
 import tempfile
 from collections.abc import Mapping
 from functools import cache
+from importlib import import_module
 from pathlib import Path
+from pkgutil import walk_packages
 from typing import Any, NamedTuple
 
 SECONDS = 300  # of a run, which is then killed
@@ -76,12 +78,16 @@ def play(run: Any, *, place: str | None = None, nth: int = 1, bytes: int | None 
 
 
 def main() -> None:
-    import rich.console  # noqa: F401
+    import aiohttp  # noqa: F401
+    import jinja2.sandbox  # noqa: F401
+    import rich.live  # noqa: F401
 
-    from cai.cli.main import command
-    from cai.models.remote import openai  # noqa: F401
+    import cai.cli.main
 
-    command()  # imports what every command needs
+    for module in walk_packages(cai.__path__, "cai."):
+        if module.name != "cai.__main__":
+            import_module(module.name)
+    cai.cli.main.command()  # imports what every command needs
     for line in sys.stdin:
         runner = os.fork()
         if not runner:

@@ -230,6 +230,10 @@ class Steady:
         self._released.set()
 
 
+class _Listening(ThreadingHTTPServer):
+    request_queue_size = 128  # a connection for which there is no room tries again after a second
+
+
 @contextmanager
 def steady() -> Iterator[Steady]:
     """Run the server in a thread."""
@@ -260,7 +264,7 @@ def steady() -> Iterator[Steady]:
         def log_message(self, format: str, *arguments: Any) -> None:
             """Say nothing."""
 
-    listening = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    listening = _Listening(("127.0.0.1", 0), Handler)
     server.url = f"http://127.0.0.1:{listening.server_port}"
     thread = threading.Thread(target=listening.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
     thread.start()

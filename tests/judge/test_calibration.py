@@ -253,7 +253,10 @@ def test_one_is_what_a_single_probability_is_of() -> None:
         ([label(0, 1.0, "a"), label(1, 1.0, "a", protocol="score")], "protocol is 'score', but 'logprob' in line 1"),
         ([label(0, 1.0, "a"), label(1, 1.0, "a", models={"judge": "big"})], "judge model is 'big', but 'small-0'"),
         ([label(0, 1.0, "a"), label(1, 1.0, "a", votes=())], "principles is 0, but 1 in line 1"),
-        ([plain(human=None), {"p_a": None, "human": "a"}], "no row can be compared: 1 have no human label, 1 no valid"),
+        (
+            [plain(human=None), {"p_a": None, "human": "a"}],
+            "no row can be compared: 1 have no human label, 1 have no valid",
+        ),
     ],
 )
 def test_a_row_that_could_mean_two_things_or_none_is_an_error(tmp_path: Path, rows: list[Any], problem: str) -> None:

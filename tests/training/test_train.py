@@ -107,7 +107,12 @@ def test_all_weights_are_trained_on_request(base: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "flags", [{}, {"full": True, "learning_rate": 1e-3}, {"dtype": "bfloat16", "lora.dropout": 0.1}]
+    "flags",
+    [
+        pytest.param({}, marks=pytest.mark.slow),
+        {"full": True, "learning_rate": 1e-3},
+        {"dtype": "bfloat16", "lora.dropout": 0.1},
+    ],
 )
 def test_an_interrupted_training_that_goes_on_is_the_undisturbed_one(
     base: Path, tmp_path: Path, flags: dict[str, Any]

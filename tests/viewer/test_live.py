@@ -57,7 +57,8 @@ def watch(index: Index, entries: int, process: subprocess.Popen[bytes]) -> None:
         listed = state["entries"]
         assert state["problem"] is None
         assert sum(state["facets"].get("status", {}).values()) == listed
-        assert len(index.page(0)["rows"]) <= index.page(0)["total"]
+        page = index.page(0)
+        assert len(page["rows"]) <= page["total"]
         time.sleep(0.01)
 
 

@@ -65,7 +65,12 @@ UNLIKE = {"epoch", "tokens_per_second", "eta_seconds", "memory_gb", "num_tokens"
 TIMES = ("eval_runtime", "eval_samples_per_second", "eval_steps_per_second")
 
 
-@pytest.mark.parametrize("name", CASES)
+QUICK = ("sft", "dpo-soft", "kto", "reward")  # one of each kind of loss
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[] if name in QUICK else pytest.mark.slow) for name in CASES]
+)
 def test_nothing_depends_on_the_rows_at_once(tmp_path: Path, name: str) -> None:
     method, flags = CASES[name]
     base = tiny.model(tmp_path / "base", tiny.PLAIN, spread=0.3)

@@ -127,8 +127,8 @@ def recorder(warnings: list[str]) -> Any:
 
 SETUPS = [
     pytest.param({}, id="reference-beside"),
-    pytest.param({"precompute_ref_log_probs": True}, id="reference-precomputed"),
-    pytest.param({"lora": True}, id="lora"),
+    pytest.param({"precompute_ref_log_probs": True}, id="reference-precomputed", marks=pytest.mark.slow),
+    pytest.param({"lora": True}, id="lora", marks=pytest.mark.slow),
     pytest.param({"lora": True, "precompute_ref_log_probs": True}, id="lora-precomputed"),
 ]
 
