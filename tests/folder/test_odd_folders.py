@@ -45,7 +45,7 @@ READERS = {  # by folder: other commands that read it, or a folder in it
         train sft best, train dpo best/labels, export best --best, export best/labels, export best --agreement 0.7""",
     "gold": "train reward gold, judge calibrate gold/gold, plan label inputs/pairs.jsonl … --calibration gold",
 }
-MOST = 20  # fields of a file that are changed
+MOST = 10  # fields of a file that are changed
 
 
 @pytest.fixture(scope="module")

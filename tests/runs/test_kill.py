@@ -92,7 +92,14 @@ def kills_that_changed_nothing(tmp_path: Path, rows: str, count: int, kills: int
     return killed
 
 
-@pytest.mark.parametrize(("rows", "count"), [("revisions.jsonl", 40), ("labels.jsonl", 60), ("candidates.jsonl", 50)])
+@pytest.mark.parametrize(
+    ("rows", "count"),
+    [
+        ("revisions.jsonl", 40),
+        pytest.param("labels.jsonl", 60, marks=pytest.mark.slow),
+        pytest.param("candidates.jsonl", 50, marks=pytest.mark.slow),
+    ],
+)
 def test_a_run_that_is_killed_again_and_again_ends_as_if_nothing_had_happened(
     tmp_path: Path, rows: str, count: int
 ) -> None:

@@ -154,6 +154,7 @@ def test_without_lm_eval_one_line_says_how_to_install_it(pair: list[str], tmp_pa
         suite_of(tmp_path, *pair, tasks="mmlu")
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("stub")
 def test_tasks_are_measured_once_and_paired_by_item(pair: list[str], tmp_path: Path) -> None:
     suite = suite_of(tmp_path / "out", *pair, tasks=f"hellaswag,far,odd,{own_task(tmp_path)}")

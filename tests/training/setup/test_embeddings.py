@@ -71,8 +71,15 @@ def greedy(spec: str, text: str = "Question 3?") -> Any:
     return asyncio.run(ask())
 
 
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-@pytest.mark.parametrize("tied", [False, True], ids=["untied", "tied"])
+@pytest.mark.parametrize(
+    ("tied", "dtype"),
+    [
+        (False, "bfloat16"),
+        (True, "float32"),
+        pytest.param(False, "float32", marks=pytest.mark.slow),
+        pytest.param(True, "bfloat16", marks=pytest.mark.slow),
+    ],
+)
 def test_a_base_model_learns_chatml_stops_and_merges(tmp_path: Path, template: Path, tied: bool, dtype: str) -> None:
     base = base_model(tmp_path / "base", tied=tied)
     told: list[str] = []
