@@ -126,7 +126,10 @@ def problems(status: int, error: str) -> str | None:
     return None
 
 
-@pytest.mark.parametrize("kind", MADE)
+@pytest.mark.parametrize(
+    "kind",
+    [pytest.param(kind, marks=pytest.mark.slow if kind == "gold" else []) for kind in MADE],  # gold has two runs
+)
 def test_an_odd_field_of_run_json_is_told_and_never_a_bug(
     folders: Path, kind: str, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:

@@ -110,7 +110,7 @@ def test_all_weights_are_trained_on_request(base: Path, tmp_path: Path) -> None:
     "flags",
     [
         pytest.param({}, marks=pytest.mark.slow),
-        {"full": True, "learning_rate": 1e-3},
+        pytest.param({"full": True, "learning_rate": 1e-3}, marks=pytest.mark.slow),
         {"dtype": "bfloat16", "lora.dropout": 0.1},
     ],
 )

@@ -100,7 +100,10 @@ TEMPLATES = {
 }
 
 
-@pytest.mark.parametrize("name", TEMPLATES)
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=[] if name in ("refuses", "leaves it out") else pytest.mark.slow) for name in TEMPLATES],
+)
 def test_system_text_without_a_role_of_its_own_goes_before_the_first_turn(tmp_path: Path, name: str) -> None:
     base = tiny.model(tmp_path / "base", TEMPLATES[name])
     rows = pairs(8)
