@@ -93,7 +93,7 @@ REFUSALS: dict[
 }
 NOWHERE = ("tests", "no source"), ("tests", "an empty source"), ("tests", "a source of no use")
 LACKS = {("sample", "no constitution"), ("harm", "no constitution"), *NOWHERE}  # what a kind of run does not read
-EACH = ("no key", "no price", "no source")  # which every kind of run is tried with
+EACH = ("no key", "no source")  # which every kind of run is tried with
 ALL = ("generate", "decided")  # which are tried with every refusal
 SLOW = ("no such model", "no weights")  # for which transformers is imported
 CASES = [

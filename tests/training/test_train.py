@@ -246,6 +246,7 @@ def test_a_training_of_one_step_learns(base: Path, tmp_path: Path) -> None:
     assert summary.metrics["eval_loss"] != summary.metrics["eval_loss_before"]
 
 
+@pytest.mark.slow
 def test_the_loss_of_held_out_rows_does_not_depend_on_how_many_are_taken_at_once(base: Path, tmp_path: Path) -> None:
     data = chats(24, **{f"q{n}": "Word " * (n + 1) for n in range(24)})
     values = [

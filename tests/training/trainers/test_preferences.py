@@ -305,7 +305,7 @@ def test_the_head_of_a_reward_model_trains_in_float32(base: Path, tmp_path: Path
         pytest.param("dpo", {}, marks=pytest.mark.slow),
         ("dpo", {"reference": "each_step", "dtype": "bfloat16"}),
         pytest.param("dpo", {"full": True}, marks=pytest.mark.slow),
-        ("kto", {}),
+        pytest.param("kto", {}, marks=pytest.mark.slow),
         ("reward", {"dtype": "bfloat16"}),
     ],
 )

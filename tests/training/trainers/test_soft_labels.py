@@ -126,7 +126,7 @@ def recorder(warnings: list[str]) -> Any:
 
 
 SETUPS = [
-    pytest.param({}, id="reference-beside"),
+    pytest.param({}, id="reference-beside", marks=pytest.mark.slow),
     pytest.param({"precompute_ref_log_probs": True}, id="reference-precomputed", marks=pytest.mark.slow),
     pytest.param({"lora": True}, id="lora", marks=pytest.mark.slow),
     pytest.param({"lora": True, "precompute_ref_log_probs": True}, id="lora-precomputed"),
