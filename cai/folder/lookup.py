@@ -226,7 +226,7 @@ def _position_at(file: BinaryIO, start: int) -> int:
 
 
 def _own_position(line: bytes) -> int:
-    """The position of a line; -1 for a line that is no row."""
+    """The position of a row, or -1 if the line is not a row."""
     own = POSITION.search(line)
     if own is None:
         return -1
