@@ -56,12 +56,21 @@ Open = Callable[..., Page]
 def opened(chromium: Any) -> Iterator[Open]:
     with ExitStack() as stack:
 
-        def make(*words: Path | str, running: Viewer | None = None, width: int = 1200, colours: str = "light") -> Page:
+        def make(
+            *words: Path | str,
+            running: Viewer | None = None,
+            width: int = 1200,
+            colours: str = "light",
+            has_lines: bool = True,
+        ) -> Page:
             if running is None:
                 running = stack.enter_context(viewer(*words))
             context = chromium.new_context(viewport={"width": width, "height": 800}, color_scheme=colours)
             stack.callback(context.close)
-            return Page(context.new_page(), running)
+            page = Page(context.new_page(), running)
+            if has_lines:  # a key that is pressed before the first line is there does nothing
+                page.page.locator(".line").first.wait_for()
+            return page
 
         yield make
 
@@ -278,7 +287,7 @@ def test_runs_that_come_later_leave_the_chosen_one_chosen(opened: Open, tmp_path
 
 
 def test_an_empty_run_is_a_page_without_rows(opened: Open, tmp_path: Path) -> None:
-    page = opened(run_of(tmp_path / "run", []))
+    page = opened(run_of(tmp_path / "run", []), has_lines=False)
     page.page.get_by_text("0 rows").wait_for()
     page.press("j", "k", "d")
     assert page.complaints == []
